@@ -1,0 +1,1 @@
+//! Tar, compression and hashing, in one pass.

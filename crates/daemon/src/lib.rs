@@ -1,0 +1,1 @@
+//! The daemon: configuration, listeners, order of start and stop.

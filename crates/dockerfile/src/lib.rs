@@ -1,0 +1,1 @@
+//! The Dockerfile language: parsing, expansion, ignore files, checks.

@@ -1,0 +1,1 @@
+//! Containers: their life, exec, events, health.

@@ -1,0 +1,1 @@
+//! Images: configurations, manifests, names; pull, push, save, load.

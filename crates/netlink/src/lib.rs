@@ -1,0 +1,1 @@
+//! Route and nftables netlink, in batches.

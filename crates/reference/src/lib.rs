@@ -1,0 +1,1 @@
+//! Names and digests of images.

@@ -1,0 +1,1 @@
+//! Paths that are resolved inside a directory and never leave it.

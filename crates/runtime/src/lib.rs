@@ -1,0 +1,1 @@
+//! Runs an OCI bundle: namespaces, mounts, confinement.

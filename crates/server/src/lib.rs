@@ -1,0 +1,1 @@
+//! The Engine API over HTTP.

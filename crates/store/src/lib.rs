@@ -1,0 +1,1 @@
+//! The database, the blobs and their collection.

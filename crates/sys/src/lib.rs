@@ -1,0 +1,1 @@
+//! Linux system calls, each wrapped once; the only crate with unsafe code.

@@ -1,0 +1,1 @@
+//! Go text templates, as Docker's --format takes them.
