@@ -1,0 +1,45 @@
+# The only front door, for people and for CI. Each target installs what it needs.
+SHELL := /bin/bash
+.DELETE_ON_ERROR:
+
+# The host's own triple, named explicitly: then the flags below reach the binary alone and not the
+# build scripts and procedural macros, which cannot be static.
+HOST := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
+export CARGO_BUILD_TARGET ?= $(HOST)
+export RUSTFLAGS ?= -C target-feature=+crt-static
+TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
+
+.PHONY: help build quickstart test bench lint fix clean setup
+
+help: ## What there is.
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
+
+setup: ## Installs the Debian packages that the build and the tests need.
+	@scripts/setup
+
+build: setup ## The static release binary at target/release/wharf.
+	cargo build --locked --release --package wharf
+	@mkdir -p target/release
+	@ln -sfn $(abspath $(TARGET_DIR)/$(CARGO_BUILD_TARGET)/release/wharf) target/release/wharf
+	@scripts/check-static target/release/wharf
+
+quickstart: build ## The main job on real input, step by step.
+	@scripts/quickstart
+
+test: setup ## All tests that take minutes.
+	cargo build --locked --workspace
+	cargo test --locked --workspace --no-fail-fast
+
+bench: build ## Wharf beside Debian's Docker and Podman, in one run.
+	@benches/run
+
+lint: ## Never writes: format, clippy, the picture, the dependencies.
+	cargo fmt --all --check
+	cargo clippy --locked --workspace --all-targets -- -D warnings
+
+fix: ## Writes what `lint` asks for.
+	cargo fmt --all
+	cargo clippy --workspace --all-targets --fix --allow-dirty
+
+clean: ## Forgets what was built.
+	cargo clean

@@ -1,0 +1,398 @@
+//! From a container's record to an OCI runtime configuration. Pure: everything of the host is a parameter.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use oci_spec::runtime::Spec;
+use serde_json::{Value, json};
+
+use crate::error::{EngineError, Result};
+use crate::record::Container;
+use crate::resources;
+use crate::spec::HostConfig;
+use crate::user::Identity;
+
+/// Docker's default capabilities, in the order of their numbers.
+const DEFAULT_CAPABILITIES: &[&str] = &[
+    "CAP_CHOWN",
+    "CAP_DAC_OVERRIDE",
+    "CAP_FOWNER",
+    "CAP_FSETID",
+    "CAP_KILL",
+    "CAP_SETGID",
+    "CAP_SETUID",
+    "CAP_SETPCAP",
+    "CAP_NET_BIND_SERVICE",
+    "CAP_NET_RAW",
+    "CAP_SYS_CHROOT",
+    "CAP_MKNOD",
+    "CAP_AUDIT_WRITE",
+    "CAP_SETFCAP",
+];
+
+/// Every capability of Linux up to 6.x, by number (capabilities(7)).
+const ALL_CAPABILITIES: &[&str] = &[
+    "CAP_CHOWN",
+    "CAP_DAC_OVERRIDE",
+    "CAP_DAC_READ_SEARCH",
+    "CAP_FOWNER",
+    "CAP_FSETID",
+    "CAP_KILL",
+    "CAP_SETGID",
+    "CAP_SETUID",
+    "CAP_SETPCAP",
+    "CAP_LINUX_IMMUTABLE",
+    "CAP_NET_BIND_SERVICE",
+    "CAP_NET_BROADCAST",
+    "CAP_NET_ADMIN",
+    "CAP_NET_RAW",
+    "CAP_IPC_LOCK",
+    "CAP_IPC_OWNER",
+    "CAP_SYS_MODULE",
+    "CAP_SYS_RAWIO",
+    "CAP_SYS_CHROOT",
+    "CAP_SYS_PTRACE",
+    "CAP_SYS_PACCT",
+    "CAP_SYS_ADMIN",
+    "CAP_SYS_BOOT",
+    "CAP_SYS_NICE",
+    "CAP_SYS_RESOURCE",
+    "CAP_SYS_TIME",
+    "CAP_SYS_TTY_CONFIG",
+    "CAP_MKNOD",
+    "CAP_LEASE",
+    "CAP_AUDIT_WRITE",
+    "CAP_AUDIT_CONTROL",
+    "CAP_SETFCAP",
+    "CAP_MAC_OVERRIDE",
+    "CAP_MAC_ADMIN",
+    "CAP_SYSLOG",
+    "CAP_WAKE_ALARM",
+    "CAP_BLOCK_SUSPEND",
+    "CAP_AUDIT_READ",
+    "CAP_PERFMON",
+    "CAP_BPF",
+    "CAP_CHECKPOINT_RESTORE",
+];
+
+/// What the host adds to a record to make a bundle of it.
+#[derive(Debug)]
+pub(crate) struct Surroundings<'a> {
+    /// Who the process is, looked up in the image.
+    pub(crate) identity: &'a Identity,
+    /// The container's persistent directory with `hostname`, `hosts` and `resolv.conf`.
+    pub(crate) dir: &'a Path,
+    /// Whether those three are mounted; not when the host's network and files are used.
+    pub(crate) etc_files: bool,
+    /// The control group, e.g. `/wharf/ID`.
+    pub(crate) cgroup: &'a str,
+    /// Paths of namespaces of others to join, by OCI type.
+    pub(crate) joined: &'a BTreeMap<&'static str, String>,
+    /// Whether the container has a network namespace of its own or a joined one.
+    pub(crate) own_network: bool,
+    /// First host ID and number of IDs when it gets a user namespace.
+    pub(crate) id_range: Option<(u32, u32)>,
+    /// The default profile unless the user chose; `None` is unconfined.
+    pub(crate) seccomp: Option<Value>,
+    /// Capabilities that the bounding set of this very process lacks cannot be given.
+    pub(crate) bounding: u64,
+}
+
+/// Builds the configuration.
+///
+/// # Errors
+/// When a value of the record cannot be expressed: an unknown capability, a bad device, a bad sysctl.
+pub(crate) fn spec(record: &Container, around: &Surroundings<'_>) -> Result<Spec> {
+    let (config, host) = (&record.config, &record.host);
+    let capabilities = capabilities(host, around.bounding)?;
+    // A user other than root has its capabilities only in the bounding set, as in Docker.
+    let held = if around.identity.uid == 0 { capabilities.clone() } else { Vec::new() };
+    let mut args = vec![record.path.clone()];
+    args.extend(record.args.iter().cloned());
+    let cwd = if config.working_dir.is_empty() { "/" } else { &config.working_dir };
+
+    let mut spec = json!({
+        "ociVersion": "1.2.0",
+        "process": {
+            "terminal": config.tty,
+            "user": {
+                "uid": around.identity.uid,
+                "gid": around.identity.gid,
+                "additionalGids": around.identity.groups,
+            },
+            "args": args,
+            "env": environment(record, around.identity),
+            "cwd": cwd,
+            "capabilities": {
+                "bounding": capabilities,
+                "effective": held,
+                "permitted": held,
+                "inheritable": [],
+                "ambient": [],
+            },
+            "rlimits": resources::rlimits(host)?,
+            "noNewPrivileges": no_new_privileges(host)?,
+            "oomScoreAdj": host.oom_score_adj,
+        },
+        "root": { "path": "rootfs", "readonly": host.readonly_rootfs },
+        "hostname": config.hostname,
+        "domainname": config.domainname,
+        "mounts": mounts(record, around)?,
+        "linux": {
+            "namespaces": namespaces(host, around),
+            "cgroupsPath": around.cgroup,
+            "resources": resources::limits(host)?,
+            "devices": resources::devices(host)?,
+            "maskedPaths": host.masked_paths.clone().unwrap_or_default(),
+            "readonlyPaths": host.readonly_paths.clone().unwrap_or_default(),
+            "sysctl": sysctls(host, around.own_network, around.id_range.is_some())?,
+            "rootfsPropagation": "rprivate",
+        },
+        "annotations": host.annotations.clone().unwrap_or_default(),
+    });
+    if host.uts_mode == "host" {
+        for key in ["hostname", "domainname"] {
+            spec.as_object_mut().map(|s| s.remove(key));
+        }
+    }
+    if let Some(seccomp) = &around.seccomp {
+        spec["linux"]["seccomp"] = seccomp.clone();
+    }
+    if let Some((first, size)) = around.id_range {
+        let map = json!([{ "containerID": 0, "hostID": first, "size": size }]);
+        spec["linux"]["uidMappings"] = map.clone();
+        spec["linux"]["gidMappings"] = map;
+    }
+    serde_json::from_value(spec)
+        .map_err(|e| EngineError::from_source("the container's configuration cannot be expressed for the runtime", &e))
+}
+
+fn environment(record: &Container, identity: &Identity) -> Vec<String> {
+    let config = &record.config;
+    let mut env = config.env.clone().unwrap_or_default();
+    // A variable without a value was asked to be absent.
+    env.retain(|pair| pair.contains('='));
+    let has = |env: &[String], key: &str| env.iter().any(|pair| pair.split('=').next() == Some(key));
+    if !has(&env, "HOSTNAME") && !config.hostname.is_empty() {
+        env.push(format!("HOSTNAME={}", config.hostname));
+    }
+    if config.tty && !has(&env, "TERM") {
+        env.push("TERM=xterm".into());
+    }
+    if !has(&env, "HOME") {
+        env.push(format!("HOME={}", identity.home));
+    }
+    env
+}
+
+/// The default set, changed by `--cap-add`, `--cap-drop` and `--privileged`.
+pub(crate) fn capabilities(host: &HostConfig, bounding: u64) -> Result<Vec<String>> {
+    let index = |name: &str| ALL_CAPABILITIES.iter().position(|c| *c == name);
+    let normal = |name: &str| -> Result<String> {
+        let upper = name.to_ascii_uppercase();
+        let full = if upper == "ALL" || upper.starts_with("CAP_") { upper } else { format!("CAP_{upper}") };
+        if full == "ALL" || index(&full).is_some() {
+            return Ok(full);
+        }
+        Err(EngineError::invalid(format!("invalid capability: {name}: unknown capability: \"{full}\"")))
+    };
+    let list = |names: &Option<Vec<String>>| names.iter().flatten().map(|n| normal(n)).collect::<Result<Vec<_>>>();
+    let (add, drop) = (list(&host.cap_add)?, list(&host.cap_drop)?);
+    let all = |set: &[String]| set.iter().any(|c| c == "ALL");
+    let keep = |name: &&str| {
+        let asked = add.iter().any(|c| c == name);
+        let dropped = drop.iter().any(|c| c == name);
+        let base = if host.privileged || all(&add) {
+            true
+        } else if all(&drop) {
+            false
+        } else {
+            DEFAULT_CAPABILITIES.contains(name)
+        };
+        (host.privileged || asked || base) && (host.privileged || asked || !dropped)
+    };
+    let held = |name: &&str| index(name).is_some_and(|bit| bounding & (1 << bit) != 0);
+    Ok(ALL_CAPABILITIES.iter().copied().filter(keep).filter(held).map(str::to_owned).collect())
+}
+
+/// Reads one `--security-opt` value, `KEY=VALUE` or the old `KEY:VALUE`.
+pub(crate) fn security_option<'a>(host: &'a HostConfig, key: &str) -> Option<&'a str> {
+    host.security_opt.iter().flatten().rev().find_map(|option| {
+        let (name, value) = option.split_once(['=', ':']).unwrap_or((option, ""));
+        (name == key).then_some(value)
+    })
+}
+
+fn no_new_privileges(host: &HostConfig) -> Result<bool> {
+    match security_option(host, "no-new-privileges") {
+        None => Ok(false),
+        Some("" | "true") => Ok(true),
+        Some("false") => Ok(false),
+        Some(other) => Err(EngineError::invalid(format!("invalid --security-opt: no-new-privileges={other}"))),
+    }
+}
+
+fn namespaces(host: &HostConfig, around: &Surroundings<'_>) -> Vec<Value> {
+    let mut list = vec![json!({ "type": "mount" })];
+    let mut push = |kind: &'static str, own: bool| {
+        if let Some(path) = around.joined.get(kind) {
+            list.push(json!({ "type": kind, "path": path }));
+        } else if own {
+            list.push(json!({ "type": kind }));
+        }
+    };
+    push("uts", host.uts_mode != "host");
+    push("ipc", host.ipc_mode != "host");
+    push("pid", host.pid_mode != "host");
+    push("network", around.own_network);
+    push("cgroup", host.cgroupns_mode == "private");
+    push("user", around.id_range.is_some());
+    list
+}
+
+fn mounts(record: &Container, around: &Surroundings<'_>) -> Result<Vec<Value>> {
+    let host = &record.host;
+    let cgroup_mode = if host.privileged { "rw" } else { "ro" };
+    let sys_mode = if host.privileged { "rw" } else { "ro" };
+    let mut list = vec![
+        json!({ "destination": "/proc", "type": "proc", "source": "proc", "options": ["nosuid", "noexec", "nodev"] }),
+        json!({ "destination": "/dev", "type": "tmpfs", "source": "tmpfs",
+                "options": ["nosuid", "strictatime", "mode=755", "size=65536k"] }),
+        json!({ "destination": "/dev/pts", "type": "devpts", "source": "devpts",
+                "options": ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"] }),
+        json!({ "destination": "/sys", "type": "sysfs", "source": "sysfs",
+                "options": ["nosuid", "noexec", "nodev", sys_mode] }),
+        json!({ "destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup",
+                "options": ["nosuid", "noexec", "nodev", cgroup_mode] }),
+        json!({ "destination": "/dev/mqueue", "type": "mqueue", "source": "mqueue",
+                "options": ["nosuid", "noexec", "nodev"] }),
+    ];
+    match host.ipc_mode.as_str() {
+        "none" => {}
+        "host" => list.push(json!({ "destination": "/dev/shm", "type": "bind", "source": "/dev/shm",
+                                     "options": ["rbind", "rprivate"] })),
+        _ => list.push(json!({ "destination": "/dev/shm", "type": "tmpfs", "source": "shm",
+                               "options": ["nosuid", "noexec", "nodev", "mode=1777", format!("size={}", host.shm_size)] })),
+    }
+    if around.etc_files {
+        for (file, target) in
+            [("resolv.conf", "/etc/resolv.conf"), ("hostname", "/etc/hostname"), ("hosts", "/etc/hosts")]
+        {
+            if record.mounts.iter().all(|m| m.destination != target) {
+                list.push(json!({ "destination": target, "type": "bind",
+                                  "source": around.dir.join(file), "options": ["rbind", "rprivate"] }));
+            }
+        }
+    }
+    for point in &record.mounts {
+        list.push(match point.kind.as_str() {
+            "tmpfs" => json!({ "destination": point.destination, "type": "tmpfs", "source": "tmpfs",
+                               "options": tmpfs_options(host, &point.destination)? }),
+            _ => {
+                let propagation = if point.propagation.is_empty() { "rprivate" } else { &point.propagation };
+                let mode = if point.rw { "rw" } else { "ro" };
+                json!({ "destination": point.destination, "type": "bind", "source": point.source,
+                        "options": ["rbind", propagation, mode] })
+            }
+        });
+    }
+    Ok(list)
+}
+
+fn tmpfs_options(host: &HostConfig, destination: &str) -> Result<Vec<String>> {
+    let mut options: Vec<String> = ["nosuid", "nodev", "noexec"].map(str::to_owned).to_vec();
+    let asked = host.tmpfs.iter().flatten().find(|(target, _)| target.trim_end_matches('/') == destination);
+    if let Some((_, text)) = asked {
+        for option in text.split(',').filter(|o| !o.is_empty()) {
+            if let Some(undo) = ["suid", "dev", "exec"].iter().find(|undo| **undo == option) {
+                options.retain(|have| have != &format!("no{undo}"));
+            } else {
+                options.push(option.into());
+            }
+        }
+    }
+    let request = host.mounts.iter().flatten().find(|m| m.kind == "tmpfs" && m.target.trim_end_matches('/') == destination);
+    if let Some(request) = request {
+        if request.read_only {
+            options.push("ro".into());
+        }
+        if let Some(more) = &request.tmpfs_options {
+            if more.size_bytes > 0 {
+                options.push(format!("size={}", more.size_bytes));
+            }
+            if more.mode != 0 {
+                options.push(format!("mode={:o}", more.mode));
+            }
+        }
+    }
+    Ok(options)
+}
+
+/// Namespaced parameters only: anything else would change the host.
+fn sysctls(host: &HostConfig, own_network: bool, userns: bool) -> Result<BTreeMap<String, String>> {
+    let mut all = BTreeMap::new();
+    if own_network && host.network_mode != "host" && !host.network_mode.starts_with("container:") && !userns {
+        all.insert("net.ipv4.ip_unprivileged_port_start".to_owned(), "0".to_owned());
+        all.insert("net.ipv4.ping_group_range".to_owned(), "0 2147483647".to_owned());
+    }
+    for (key, value) in host.sysctls.iter().flatten() {
+        let network = key.starts_with("net.");
+        let ipc = key.starts_with("fs.mqueue.")
+            || matches!(
+                key.as_str(),
+                "kernel.msgmax" | "kernel.msgmnb" | "kernel.msgmni" | "kernel.sem" | "kernel.shmall" | "kernel.shmmax"
+                    | "kernel.shmmni" | "kernel.shm_rmid_forced"
+            );
+        if !network && !ipc {
+            return Err(EngineError::invalid(format!(
+                "sysctl '{key}' is not allowed: it is not in a namespace, so it would change the host"
+            )));
+        }
+        if network && (!own_network || host.network_mode == "host") {
+            return Err(EngineError::invalid(format!("sysctl '{key}' not allowed in host network namespace")));
+        }
+        if ipc && host.ipc_mode == "host" {
+            return Err(EngineError::invalid(format!("sysctl '{key}' not allowed in host ipc namespace")));
+        }
+        if value.contains(['\n', '\0']) {
+            return Err(EngineError::invalid(format!("the value of sysctl '{key}' has a control character in it")));
+        }
+        all.insert(key.clone(), value.clone());
+    }
+    Ok(all)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn host(add: &[&str], drop: &[&str], privileged: bool) -> HostConfig {
+        let list = |names: &[&str]| Some(names.iter().map(|n| (*n).to_owned()).collect());
+        HostConfig { cap_add: list(add), cap_drop: list(drop), privileged, ..HostConfig::default() }
+    }
+
+    #[test]
+    fn capabilities_follow_add_and_drop() {
+        let all = u64::MAX;
+        assert_eq!(capabilities(&host(&[], &[], false), all).unwrap().len(), 14);
+        assert_eq!(capabilities(&host(&[], &["all"], false), all).unwrap().len(), 0);
+        assert_eq!(capabilities(&host(&["net_admin"], &["ALL"], false), all).unwrap(), ["CAP_NET_ADMIN"]);
+        assert_eq!(capabilities(&host(&[], &[], true), all).unwrap().len(), ALL_CAPABILITIES.len());
+        let all_but = capabilities(&host(&["ALL"], &["MKNOD"], false), all).unwrap();
+        assert!(!all_but.iter().any(|c| c == "CAP_MKNOD"));
+        assert!(capabilities(&host(&["CAP_NONSENSE"], &[], false), all).is_err());
+    }
+
+    #[test]
+    fn what_this_process_may_not_give_is_left_out() {
+        let without_chown = capabilities(&host(&[], &[], false), u64::MAX & !1).unwrap();
+        assert!(!without_chown.iter().any(|c| c == "CAP_CHOWN"));
+    }
+
+    #[test]
+    fn sysctls_of_the_host_are_refused() {
+        let mut bad = HostConfig::default();
+        bad.sysctls = Some(BTreeMap::from([("kernel.core_pattern".to_owned(), "|/x".to_owned())]));
+        assert!(sysctls(&bad, true, false).is_err());
+    }
+}

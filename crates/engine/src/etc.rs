@@ -1,0 +1,161 @@
+//! The three files under `/etc` that the engine writes for a container: `hostname`, `hosts`, `resolv.conf`.
+//!
+//! They are files of ours outside of the container's root, mounted over its own; nothing in the container
+//! decides where we write.
+
+use std::net::IpAddr;
+use std::path::Path;
+
+use crate::error::{EngineError, Result};
+use crate::record::Container;
+
+/// Where the embedded resolver listens inside a container.
+pub(crate) const EMBEDDED_DNS: &str = "127.0.0.11";
+
+/// What the network adds.
+#[derive(Debug, Default)]
+pub(crate) struct Names {
+    /// The container's own addresses.
+    pub(crate) own: Vec<IpAddr>,
+    /// What `host-gateway` stands for in `--add-host`.
+    pub(crate) host_gateway: Option<IpAddr>,
+    /// The embedded resolver answers: a user-defined network.
+    pub(crate) embedded: bool,
+    /// Addresses of linked containers with their names.
+    pub(crate) links: Vec<(IpAddr, String)>,
+}
+
+/// Writes the three files.
+pub(crate) fn write(dir: &Path, record: &Container, names: &Names, resolv: &ResolvConf) -> Result<()> {
+    let put = |file: &str, text: String| {
+        std::fs::write(dir.join(file), text)
+            .map_err(|e| EngineError::from_source(&format!("cannot write the container's {file}"), &e))
+    };
+    put("hostname", format!("{}\n", record.config.hostname))?;
+    put("hosts", hosts(record, names)?)?;
+    put("resolv.conf", resolv.render(names.embedded))
+}
+
+fn hosts(record: &Container, names: &Names) -> Result<String> {
+    let mut text = String::from(
+        "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\nfe00::\tip6-localnet\n\
+         ff00::\tip6-mcastprefix\nff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n",
+    );
+    for line in record.host.extra_hosts.iter().flatten() {
+        let (host, address) = line.split_once(':').unwrap_or((line, ""));
+        let address = address.trim_start_matches('[').trim_end_matches(']');
+        let address = match (address, names.host_gateway) {
+            ("host-gateway", Some(gateway)) => gateway.to_string(),
+            ("host-gateway", None) => {
+                return Err(EngineError::invalid("unable to derive the IP value for host-gateway"));
+            }
+            (other, _) if other.parse::<IpAddr>().is_ok() => other.to_owned(),
+            (other, _) => return Err(EngineError::invalid(format!("invalid IP address in add-host: \"{other}\""))),
+        };
+        text.push_str(&format!("{address}\t{host}\n"));
+    }
+    for (address, name) in &names.links {
+        text.push_str(&format!("{address}\t{name}\n"));
+    }
+    let (host, domain) = (&record.config.hostname, &record.config.domainname);
+    for address in &names.own {
+        let full = if domain.is_empty() { String::new() } else { format!("{host}.{domain} ") };
+        text.push_str(&format!("{address}\t{full}{host}\n"));
+    }
+    Ok(text)
+}
+
+/// The parts of resolv.conf(5) that matter here.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct ResolvConf {
+    pub(crate) servers: Vec<String>,
+    pub(crate) search: Vec<String>,
+    pub(crate) options: Vec<String>,
+}
+
+impl ResolvConf {
+    /// What the host uses.
+    pub(crate) fn of_host() -> Self {
+        // systemd-resolved's stub listens on a loopback address that a container cannot reach; its own file
+        // names the real servers.
+        let stub = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+        let host = Self::parse(&stub);
+        if host.servers == ["127.0.0.53"]
+            && let Ok(real) = std::fs::read_to_string("/run/systemd/resolve/resolv.conf")
+        {
+            return Self::parse(&real);
+        }
+        host
+    }
+
+    pub(crate) fn parse(text: &str) -> Self {
+        let mut conf = Self::default();
+        for line in text.lines() {
+            let mut words = line.split_whitespace();
+            let rest = |words: std::str::SplitWhitespace<'_>| words.map(str::to_owned).collect();
+            match words.next() {
+                Some("nameserver") => conf.servers.extend(words.next().map(str::to_owned)),
+                Some("search" | "domain") => conf.search = rest(words),
+                Some("options") => conf.options = rest(words),
+                _ => {}
+            }
+        }
+        conf
+    }
+
+    /// What the container's and the daemon's settings replace.
+    pub(crate) fn with(mut self, servers: &[String], search: &[String], options: &[String]) -> Self {
+        if !servers.is_empty() {
+            self.servers = servers.to_vec();
+        }
+        if !search.is_empty() {
+            self.search = search.iter().filter(|s| *s != ".").cloned().collect();
+        }
+        if !options.is_empty() {
+            self.options = options.to_vec();
+        }
+        self
+    }
+
+    /// The servers that a container in a network of its own can reach.
+    pub(crate) fn reachable(mut self) -> Self {
+        self.servers.retain(|s| s.parse::<IpAddr>().is_ok_and(|ip| !ip.is_loopback()));
+        self
+    }
+
+    fn render(&self, embedded: bool) -> String {
+        let mut text = String::from("# Written by Wharf for this container.\n");
+        let own = [EMBEDDED_DNS.to_owned()];
+        for server in if embedded { &own[..] } else { &self.servers[..] } {
+            text.push_str(&format!("nameserver {server}\n"));
+        }
+        if !self.search.is_empty() {
+            text.push_str(&format!("search {}\n", self.search.join(" ")));
+        }
+        let mut options = self.options.clone();
+        if embedded {
+            options.retain(|o| !o.starts_with("ndots:"));
+            options.push("ndots:0".into());
+        }
+        if !options.is_empty() {
+            text.push_str(&format!("options {}\n", options.join(" ")));
+        }
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn resolv_conf_is_read_and_replaced() {
+        let host = ResolvConf::parse("nameserver 127.0.0.53\nnameserver 192.0.2.1\nsearch a b\noptions edns0\n");
+        assert_eq!(host.clone().reachable().servers, ["192.0.2.1"]);
+        let own = host.with(&["9.9.9.9".into()], &[".".into()], &[]);
+        assert_eq!(own.servers, ["9.9.9.9"]);
+        assert!(own.search.is_empty());
+        assert!(own.render(true).contains("nameserver 127.0.0.11"));
+        assert!(own.render(true).contains("ndots:0"));
+    }
+}

@@ -1,0 +1,147 @@
+//! A container as it is persisted, and as `inspect` and `ps` see it.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use wharf_reference::Digest;
+
+use crate::spec::{Config, EndpointSettings, HostConfig, PortBinding};
+
+/// Everything the engine knows of one container. A snapshot: cheap to hand out, never locked.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Container {
+    /// 64 hex digits.
+    pub id: String,
+    /// Without the leading slash.
+    pub name: String,
+    /// RFC 3339 with nanoseconds, UTC.
+    pub created: String,
+    /// The program and its arguments, after entrypoint and command were joined.
+    pub path: String,
+    pub args: Vec<String>,
+    pub image: Digest,
+    /// Diff IDs of the image's layers, base first: they stay when the image's name goes.
+    pub layers: Vec<Digest>,
+    pub config: Config,
+    pub host: HostConfig,
+    pub state: State,
+    pub restart_count: u64,
+    pub mounts: Vec<MountPoint>,
+    /// Endpoints by the network's name.
+    pub networks: BTreeMap<String, EndpointSettings>,
+    /// What is published while it runs: `80/tcp` → where.
+    pub ports: BTreeMap<String, Option<Vec<PortBinding>>>,
+    pub log_path: String,
+    pub platform: String,
+    /// The user's last word was `stop`: `unless-stopped` does not start it again.
+    pub stopped_by_user: bool,
+    #[serde(default)]
+    pub exec_ids: Vec<String>,
+}
+
+/// Where a container is in its life.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    #[default]
+    Created,
+    Running,
+    Paused,
+    Restarting,
+    Removing,
+    Exited,
+    Dead,
+}
+
+impl Status {
+    /// The word that the API and the `status` filter use.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Created => "created",
+            Self::Running => "running",
+            Self::Paused => "paused",
+            Self::Restarting => "restarting",
+            Self::Removing => "removing",
+            Self::Exited => "exited",
+            Self::Dead => "dead",
+        }
+    }
+
+    /// Whether a process (or a monitor about to start one) is there.
+    pub fn is_active(self) -> bool {
+        matches!(self, Self::Running | Self::Paused | Self::Restarting)
+    }
+}
+
+/// The time that the API shows for "never".
+pub const NEVER: &str = "0001-01-01T00:00:00Z";
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct State {
+    pub status: Status,
+    /// 0 when nothing runs.
+    pub pid: i32,
+    pub exit_code: i32,
+    pub error: String,
+    pub oom_killed: bool,
+    pub started_at: String,
+    pub finished_at: String,
+    pub health: Option<Health>,
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self {
+            status: Status::Created,
+            pid: 0,
+            exit_code: 0,
+            error: String::new(),
+            oom_killed: false,
+            started_at: NEVER.into(),
+            finished_at: NEVER.into(),
+            health: None,
+        }
+    }
+}
+
+/// The last word of the health probes.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Health {
+    /// `starting`, `healthy` or `unhealthy`.
+    pub status: String,
+    pub failing_streak: u64,
+    /// The last five probes, oldest first.
+    pub log: Vec<HealthProbe>,
+}
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct HealthProbe {
+    pub start: String,
+    pub end: String,
+    pub exit_code: i32,
+    pub output: String,
+}
+
+/// Something of the host that is mounted in the container, as `inspect` lists it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct MountPoint {
+    /// `bind`, `volume` or `tmpfs`.
+    #[serde(rename = "Type")]
+    pub kind: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub name: String,
+    pub source: String,
+    pub destination: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub driver: String,
+    pub mode: String,
+    #[serde(rename = "RW")]
+    pub rw: bool,
+    pub propagation: String,
+    /// A volume that was made for this container alone and goes with it (`rm -v`, `--rm`).
+    #[serde(skip)]
+    pub anonymous: bool,
+}

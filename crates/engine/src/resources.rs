@@ -1,0 +1,290 @@
+//! Limits, devices and ulimits of a record in the words of the runtime specification.
+
+use rustix::fs::{FileType, Mode, stat};
+use serde_json::{Map, Value, json};
+
+use crate::error::{EngineError, Result};
+use crate::spec::{HostConfig, Ulimit};
+
+/// Below this a container's own set-up does not fit. Docker's bound.
+const MIN_MEMORY: i64 = 6 << 20;
+
+/// Refuses limits that contradict each other, with Docker's words.
+pub(crate) fn check(host: &HostConfig) -> Result<()> {
+    let r = &host.resources;
+    let bad = |text: String| Err(EngineError::invalid(text));
+    if r.memory != 0 && r.memory < MIN_MEMORY {
+        return bad("Minimum memory limit allowed is 6MB".into());
+    }
+    if r.memory_swap > 0 && r.memory == 0 {
+        return bad("You should always set the Memory limit when using Memoryswap limit, see usage".into());
+    }
+    if r.memory_swap > 0 && r.memory_swap < r.memory {
+        return bad("Minimum memoryswap limit should be larger than memory limit, see usage".into());
+    }
+    if r.memory_reservation > 0 && r.memory > 0 && r.memory < r.memory_reservation {
+        return bad("Minimum memory limit can not be less than memory reservation limit, see usage".into());
+    }
+    if r.nano_cpus > 0 && (r.cpu_quota > 0 || r.cpu_period > 0) {
+        return bad("Conflicting options: Nano CPUs and CPU quota or period cannot both be set.".into());
+    }
+    let cores = std::thread::available_parallelism().map_or(1, |n| n.get() as i64);
+    if r.nano_cpus < 0 || r.nano_cpus > cores * 1_000_000_000 {
+        return bad(format!(
+            "Range of CPUs is from 0.01 to {cores}.00, as there are only {cores} CPUs available"
+        ));
+    }
+    if r.cpu_period != 0 && !(1_000..=1_000_000).contains(&r.cpu_period) {
+        return bad("CPU cfs period can not be less than 1ms (i.e. 1000) or larger than 1s (i.e. 1000000)".into());
+    }
+    if r.cpu_quota > 0 && r.cpu_quota < 1_000 {
+        return bad("CPU cfs quota can not be less than 1ms (i.e. 1000)".into());
+    }
+    if !(-1000..=1000).contains(&host.oom_score_adj) {
+        return bad(format!("Invalid value {}, range for oom score adj is [-1000, 1000]", host.oom_score_adj));
+    }
+    Ok(())
+}
+
+/// `linux.resources`.
+pub(crate) fn limits(host: &HostConfig) -> Result<Value> {
+    let r = &host.resources;
+    let mut memory = Map::new();
+    if r.memory > 0 {
+        memory.insert("limit".into(), r.memory.into());
+        // Docker's rule: as much swap again, unless told otherwise.
+        let swap = match r.memory_swap {
+            0 => r.memory.saturating_mul(2),
+            other => other,
+        };
+        memory.insert("swap".into(), swap.into());
+    } else if r.memory_swap == -1 {
+        memory.insert("swap".into(), json!(-1));
+    }
+    if r.memory_reservation > 0 {
+        memory.insert("reservation".into(), r.memory_reservation.into());
+    }
+    if let Some(swappiness) = r.memory_swappiness.filter(|s| *s >= 0) {
+        memory.insert("swappiness".into(), swappiness.into());
+    }
+    if r.oom_kill_disable == Some(true) {
+        memory.insert("disableOOMKiller".into(), true.into());
+    }
+    let mut cpu = Map::new();
+    if r.nano_cpus > 0 {
+        cpu.insert("period".into(), 100_000.into());
+        cpu.insert("quota".into(), (r.nano_cpus / 10_000).into());
+    }
+    for (key, value) in [
+        ("shares", r.cpu_shares),
+        ("period", r.cpu_period),
+        ("quota", r.cpu_quota),
+        ("realtimePeriod", r.cpu_realtime_period),
+        ("realtimeRuntime", r.cpu_realtime_runtime),
+    ] {
+        if value > 0 {
+            cpu.insert(key.into(), value.into());
+        }
+    }
+    for (key, value) in [("cpus", &r.cpuset_cpus), ("mems", &r.cpuset_mems)] {
+        if !value.is_empty() {
+            cpu.insert(key.into(), value.as_str().into());
+        }
+    }
+    let mut all = Map::new();
+    all.insert("devices".into(), device_rules(host)?);
+    for (key, section) in [("memory", memory), ("cpu", cpu), ("blockIO", block_io(host)?)] {
+        if !section.is_empty() {
+            all.insert(key.into(), Value::Object(section));
+        }
+    }
+    if let Some(limit) = r.pids_limit.filter(|limit| *limit != 0) {
+        all.insert("pids".into(), json!({ "limit": limit }));
+    }
+    Ok(Value::Object(all))
+}
+
+fn block_io(host: &HostConfig) -> Result<Map<String, Value>> {
+    let r = &host.resources;
+    let mut section = Map::new();
+    if r.blkio_weight > 0 {
+        section.insert("weight".into(), r.blkio_weight.into());
+    }
+    let throttles = [
+        ("throttleReadBpsDevice", &r.blkio_device_read_bps),
+        ("throttleWriteBpsDevice", &r.blkio_device_write_bps),
+        ("throttleReadIOPSDevice", &r.blkio_device_read_iops),
+        ("throttleWriteIOPSDevice", &r.blkio_device_write_iops),
+    ];
+    for (key, devices) in throttles {
+        let list: Vec<Value> = devices
+            .iter()
+            .flatten()
+            .map(|d| node(&d.path).map(|n| json!({ "major": n.major, "minor": n.minor, "rate": d.rate })))
+            .collect::<Result<_>>()?;
+        if !list.is_empty() {
+            section.insert(key.into(), list.into());
+        }
+    }
+    Ok(section)
+}
+
+/// A device node of the host.
+struct Node {
+    kind: &'static str,
+    major: u32,
+    minor: u32,
+    mode: u32,
+}
+
+fn node(path: &str) -> Result<Node> {
+    let found = stat(path).map_err(|e| {
+        EngineError::invalid(format!("error gathering device information while adding custom device \"{path}\": {e}"))
+    })?;
+    let kind = match FileType::from_raw_mode(found.st_mode) {
+        FileType::CharacterDevice => "c",
+        FileType::BlockDevice => "b",
+        _ => {
+            return Err(EngineError::invalid(format!(
+                "error gathering device information while adding custom device \"{path}\": not a device node"
+            )));
+        }
+    };
+    Ok(Node {
+        kind,
+        major: rustix::fs::major(found.st_rdev),
+        minor: rustix::fs::minor(found.st_rdev),
+        mode: Mode::from_raw_mode(found.st_mode).bits() & 0o777,
+    })
+}
+
+/// Nodes that are made in `/dev` beside the standard ones.
+pub(crate) fn devices(host: &HostConfig) -> Result<Value> {
+    host.resources
+        .devices
+        .iter()
+        .flatten()
+        .map(|device| {
+            let found = node(&device.path_on_host)?;
+            let path = if device.path_in_container.is_empty() { &device.path_on_host } else { &device.path_in_container };
+            Ok(json!({ "path": path, "type": found.kind, "major": found.major, "minor": found.minor,
+                       "fileMode": found.mode, "uid": 0, "gid": 0 }))
+        })
+        .collect()
+}
+
+/// Docker's device policy: everything denied, a short list allowed.
+fn device_rules(host: &HostConfig) -> Result<Value> {
+    if host.privileged {
+        return Ok(json!([{ "allow": true, "access": "rwm" }]));
+    }
+    let mut rules = vec![
+        json!({ "allow": false, "access": "rwm" }),
+        json!({ "allow": true, "type": "c", "access": "m" }),
+        json!({ "allow": true, "type": "b", "access": "m" }),
+    ];
+    // null, zero, full, random, urandom, tty, console, ptmx, and the container's own terminals.
+    for (major, minor) in [(1, 3), (1, 5), (1, 7), (1, 8), (1, 9), (5, 0), (5, 1), (5, 2)] {
+        rules.push(json!({ "allow": true, "type": "c", "major": major, "minor": minor, "access": "rwm" }));
+    }
+    rules.push(json!({ "allow": true, "type": "c", "major": 136, "access": "rwm" }));
+    for device in host.resources.devices.iter().flatten() {
+        let found = node(&device.path_on_host)?;
+        let access = if device.cgroup_permissions.is_empty() { "rwm" } else { &device.cgroup_permissions };
+        rules.push(json!({ "allow": true, "type": found.kind, "major": found.major, "minor": found.minor, "access": access }));
+    }
+    for rule in host.resources.device_cgroup_rules.iter().flatten() {
+        rules.push(parse_device_rule(rule)?);
+    }
+    Ok(rules.into())
+}
+
+/// `c 1:3 rwm`, with `*` for any number.
+fn parse_device_rule(rule: &str) -> Result<Value> {
+    let bad = || EngineError::invalid(format!("invalid device cgroup rule format: '{rule}'"));
+    let mut words = rule.split_whitespace();
+    let (Some(kind), Some(numbers), Some(access), None) = (words.next(), words.next(), words.next(), words.next()) else {
+        return Err(bad());
+    };
+    let (major, minor) = numbers.split_once(':').ok_or_else(bad)?;
+    if !matches!(kind, "a" | "b" | "c") || access.is_empty() || access.contains(|c| !"rwm".contains(c)) {
+        return Err(bad());
+    }
+    let mut value = json!({ "allow": true, "type": kind, "access": access });
+    for (key, text) in [("major", major), ("minor", minor)] {
+        if text != "*" {
+            value[key] = text.parse::<u32>().map_err(|_| bad())?.into();
+        }
+    }
+    Ok(value)
+}
+
+/// `process.rlimits`.
+pub(crate) fn rlimits(host: &HostConfig) -> Result<Value> {
+    host.resources.ulimits.iter().flatten().map(rlimit).collect()
+}
+
+fn rlimit(limit: &Ulimit) -> Result<Value> {
+    const NAMES: &[&str] = &[
+        "as", "core", "cpu", "data", "fsize", "locks", "memlock", "msgqueue", "nice", "nofile", "nproc", "rss", "rtprio",
+        "rttime", "sigpending", "stack",
+    ];
+    if !NAMES.contains(&limit.name.as_str()) {
+        return Err(EngineError::invalid(format!("invalid ulimit type: {}", limit.name)));
+    }
+    if limit.hard >= 0 && (limit.soft > limit.hard || limit.soft < 0) {
+        return Err(EngineError::invalid(format!(
+            "ulimit soft limit must be less than or equal to hard limit: {} > {}",
+            limit.soft, limit.hard
+        )));
+    }
+    // -1 is RLIM_INFINITY: all bits set.
+    let value = |n: i64| n.cast_unsigned();
+    Ok(json!({ "type": format!("RLIMIT_{}", limit.name.to_ascii_uppercase()),
+               "hard": value(limit.hard), "soft": value(limit.soft) }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spec::Resources;
+
+    fn with(resources: Resources) -> HostConfig {
+        HostConfig { resources, ..HostConfig::default() }
+    }
+
+    #[test]
+    fn memory_without_swap_gets_as_much_swap_again() {
+        let limits = limits(&with(Resources { memory: 64 << 20, ..Resources::default() })).unwrap();
+        assert_eq!(limits["memory"]["limit"], 64 << 20);
+        assert_eq!(limits["memory"]["swap"], 128 << 20);
+    }
+
+    #[test]
+    fn cores_become_a_quota() {
+        let limits = limits(&with(Resources { nano_cpus: 500_000_000, ..Resources::default() })).unwrap();
+        assert_eq!(limits["cpu"]["quota"], 50_000);
+        assert_eq!(limits["cpu"]["period"], 100_000);
+    }
+
+    #[test]
+    fn contradictions_are_refused() {
+        for bad in [
+            Resources { memory: 1 << 20, ..Resources::default() },
+            Resources { memory_swap: 1 << 30, ..Resources::default() },
+            Resources { nano_cpus: 1, cpu_quota: 5_000, ..Resources::default() },
+            Resources { nano_cpus: 1_000_000_000_000, ..Resources::default() },
+            Resources { cpu_period: 1, ..Resources::default() },
+        ] {
+            assert!(check(&with(bad)).is_err());
+        }
+    }
+
+    #[test]
+    fn device_rules_are_parsed_strictly() {
+        assert_eq!(parse_device_rule("c 10:* rw").unwrap()["major"], 10);
+        for bad in ["c 10 rw", "x 1:1 r", "c 1:1 q", "c 1:1", "c a:b r"] {
+            assert!(parse_device_rule(bad).is_err(), "{bad}");
+        }
+    }
+}
