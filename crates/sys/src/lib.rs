@@ -1,1 +1,29 @@
-//! Linux system calls, each wrapped once; the only crate with unsafe code.
+//! Linux system calls that `rustix` does not offer safely, each wrapped once.
+//!
+//! This is the only crate with `unsafe` code and the only one that knows `libc`. A module is one
+//! subject of the kernel; a function is one system call, takes and returns owned or borrowed file
+//! descriptors, and says in its `SAFETY` comment why the call is sound for every argument.
+//!
+//! - [`process`]: clone3, execve, leaving without destructors.
+//! - [`mount`]: mount attributes, by fd.
+//! - [`fds`]: closing what must not be inherited.
+//! - [`seccomp`]: installing a filter.
+//! - [`message`]: file descriptors over unix sockets.
+
+pub mod fds;
+pub mod message;
+pub mod mount;
+pub mod process;
+pub mod seccomp;
+
+/// The result of a system call.
+pub type Result<T> = std::result::Result<T, rustix::io::Errno>;
+
+/// Turns libc's `-1` into the error of this thread.
+fn check(returned: libc::c_long) -> Result<libc::c_long> {
+    if returned == -1 {
+        let code = std::io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO);
+        return Err(rustix::io::Errno::from_raw_os_error(code));
+    }
+    Ok(returned)
+}

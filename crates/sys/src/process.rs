@@ -1,0 +1,176 @@
+//! Making processes and becoming other programs.
+
+use std::ffi::CStr;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+
+use rustix::process::Pid;
+
+use crate::{Result, check};
+
+/// The namespaces that a new process gets (clone(2), namespaces(7)).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Namespaces {
+    pub mount: bool,
+    pub pid: bool,
+    pub uts: bool,
+    pub ipc: bool,
+    pub network: bool,
+    pub cgroup: bool,
+    pub user: bool,
+}
+
+impl Namespaces {
+    fn flags(self) -> u64 {
+        let pairs = [
+            (self.mount, libc::CLONE_NEWNS),
+            (self.pid, libc::CLONE_NEWPID),
+            (self.uts, libc::CLONE_NEWUTS),
+            (self.ipc, libc::CLONE_NEWIPC),
+            (self.network, libc::CLONE_NEWNET),
+            (self.cgroup, libc::CLONE_NEWCGROUP),
+            (self.user, libc::CLONE_NEWUSER),
+        ];
+        pairs.iter().filter(|(wanted, _)| *wanted).fold(0, |all, (_, flag)| all | u64::from(flag.cast_unsigned()))
+    }
+}
+
+/// clone(2); libc's constant of this name has the wrong type.
+const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+
+/// A process that was made, seen from its parent.
+#[derive(Debug)]
+pub struct Child {
+    pub pid: Pid,
+    /// Names this very process for ever, unlike its number.
+    pub pidfd: OwnedFd,
+}
+
+/// Makes a process in new namespaces, which runs `child` and ends with the status that it returns.
+///
+/// The child is a copy of the calling thread alone. In a process with other threads `child` must not
+/// allocate or take a lock: a lock that another thread held stays locked for ever. (It cannot break
+/// memory safety, only hang; so this function is safe.) The child has the parent's fds.
+///
+/// `cgroup` is a directory of the cgroup2 hierarchy in which the child starts (`CLONE_INTO_CGROUP`).
+///
+/// # Errors
+/// As clone(2): `EPERM` without the right to a namespace, `EAGAIN` at a limit, `ENOSYS` before Linux 5.3.
+pub fn clone3(namespaces: Namespaces, cgroup: Option<BorrowedFd<'_>>, child: impl FnOnce() -> u8) -> Result<Child> {
+    let mut pidfd: libc::c_int = -1;
+    // SAFETY: clone_args is plain integers; all zeroes is a valid value of it.
+    let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
+    args.flags = namespaces.flags() | libc::CLONE_PIDFD.cast_unsigned() as u64;
+    args.pidfd = std::ptr::from_mut(&mut pidfd) as u64;
+    args.exit_signal = libc::SIGCHLD as u64;
+    if let Some(group) = cgroup {
+        args.flags |= CLONE_INTO_CGROUP;
+        args.cgroup = group.as_raw_fd() as u64;
+    }
+    // SAFETY: `args` lives across the call and has the size that is given; the only pointer in it is to
+    // `pidfd`, which lives as long. Without CLONE_VM the child has a copy of our memory and goes on on
+    // its own copy of this stack, so nothing is shared that could be written by both.
+    let pid = check(unsafe { libc::syscall(libc::SYS_clone3, std::ptr::from_mut(&mut args), size_of_val(&args)) })?;
+    if pid == 0 {
+        exit_now(child());
+    }
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or(rustix::io::Errno::INVAL)?;
+    // SAFETY: the kernel stored a new descriptor in `pidfd`, which nobody else owns.
+    let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
+    Ok(Child { pid, pidfd })
+}
+
+/// Ends the process at once: no destructor, no atexit handler, nothing flushed (`_exit(2)`). What a child
+/// between clone and exec must use, as the handlers are its parent's.
+pub fn exit_now(status: u8) -> ! {
+    // SAFETY: _exit has no precondition and does not return.
+    unsafe { libc::_exit(i32::from(status)) }
+}
+
+/// A list of words for a program, made before a clone so that nothing is allocated after it.
+#[derive(Debug)]
+pub struct Words {
+    // Owns what `pointers` points to; the heap blocks do not move when the vector does.
+    _strings: Vec<std::ffi::CString>,
+    pointers: Vec<*const libc::c_char>,
+}
+
+// SAFETY: the pointers point into `_strings`, which is owned and never changed.
+unsafe impl Send for Words {}
+// SAFETY: as above; shared access only reads.
+unsafe impl Sync for Words {}
+
+impl Words {
+    pub fn new(strings: Vec<std::ffi::CString>) -> Self {
+        let pointers = strings.iter().map(|s| s.as_ptr()).chain([std::ptr::null()]).collect();
+        Self { _strings: strings, pointers }
+    }
+}
+
+/// Becomes the program at `path` (execve(2)). Returns only when that failed.
+pub fn execve(path: &CStr, arguments: &Words, environment: &Words) -> rustix::io::Errno {
+    // SAFETY: all three are NUL-terminated strings or NULL-terminated arrays of them that live across the call.
+    let returned = unsafe { libc::execve(path.as_ptr(), arguments.pointers.as_ptr(), environment.pointers.as_ptr()) };
+    check(returned.into()).err().unwrap_or(rustix::io::Errno::IO)
+}
+
+/// Gives every signal its default action and unblocks all: an ignored signal and the mask are inherited
+/// through exec (signal(7)), and a container's program must find them as after a boot.
+pub fn reset_signals() -> Result<()> {
+    for signal in 1..=64 {
+        if matches!(signal, libc::SIGKILL | libc::SIGSTOP | 32 | 33) {
+            continue;
+        }
+        // SAFETY: SIG_DFL installs no handler; the numbers are those of real signals. 32 and 33 are glibc's own.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    }
+    // SAFETY: the set is initialised by sigemptyset before it is read; the old mask is not asked for.
+    let returned = unsafe {
+        let mut none: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&raw mut none);
+        libc::sigprocmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut())
+    };
+    check(returned.into()).map(drop)
+}
+
+/// Sets the NIS domain name of this UTS namespace (setdomainname(2)).
+///
+/// # Errors
+/// `EPERM` without the right, `EINVAL` when it is longer than 64 bytes.
+pub fn set_domain_name(name: &[u8]) -> Result<()> {
+    // SAFETY: pointer and length are those of one slice.
+    check(unsafe { libc::setdomainname(name.as_ptr().cast(), name.len()) }.into()).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::process::{WaitId, WaitIdOptions, waitid};
+    use std::os::fd::AsFd;
+
+    fn status_of(child: &Child) -> Option<i32> {
+        let status = waitid(WaitId::PidFd(child.pidfd.as_fd()), WaitIdOptions::EXITED).expect("waits");
+        status.and_then(|s| s.exit_status())
+    }
+
+    #[test]
+    fn a_child_runs_and_is_waited_for_by_its_pidfd() {
+        let child = clone3(Namespaces::default(), None, || 7).expect("clones");
+        assert_eq!(status_of(&child), Some(7));
+    }
+
+    #[test]
+    fn a_new_pid_namespace_starts_at_one() {
+        let namespaces = Namespaces { pid: true, ..Namespaces::default() };
+        let child = match clone3(namespaces, None, || u8::from(rustix::process::getpid().as_raw_nonzero().get() == 1)) {
+            Err(rustix::io::Errno::PERM) => return eprintln!("skipped: no right to a pid namespace"),
+            made => made.expect("clones"),
+        };
+        assert_eq!(status_of(&child), Some(1));
+    }
+
+    #[test]
+    fn exec_of_what_is_not_there_says_so() {
+        let nothing = Words::new(Vec::new());
+        assert_eq!(execve(c"/nonexistent/program", &nothing, &nothing), rustix::io::Errno::NOENT);
+    }
+}
