@@ -10,6 +10,7 @@
 //! - [`seccomp`]: installing a filter.
 //! - [`message`]: file descriptors over unix sockets.
 
+mod calls;
 pub mod fds;
 pub mod message;
 pub mod mount;

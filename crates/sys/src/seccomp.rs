@@ -2,6 +2,20 @@
 
 use crate::{Result, check};
 
+pub use crate::calls::number;
+
+/// The native ABI as a filter sees it (`AUDIT_ARCH_*`, linux/audit.h).
+#[cfg(target_arch = "x86_64")]
+pub const ARCHITECTURE: u32 = 0xc000_003e;
+#[cfg(target_arch = "aarch64")]
+pub const ARCHITECTURE: u32 = 0xc000_00b7;
+
+/// Numbers from this bit on are of another ABI under the same architecture: x32.
+#[cfg(target_arch = "x86_64")]
+pub const FOREIGN_BIT: Option<u32> = Some(0x4000_0000);
+#[cfg(target_arch = "aarch64")]
+pub const FOREIGN_BIT: Option<u32> = None;
+
 /// One instruction of classic BPF, with the layout of the kernel's `struct sock_filter`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(C)]

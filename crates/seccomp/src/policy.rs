@@ -1,0 +1,68 @@
+//! What a policy says.
+
+/// What happens to a call (seccomp(2), `SECCOMP_RET_*`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Action {
+    Allow,
+    /// The call fails with this errno.
+    Errno(u16),
+    KillProcess,
+    KillThread,
+    /// SIGSYS.
+    Trap,
+    /// A tracer decides; without one the call fails with `ENOSYS`.
+    Trace(u16),
+    /// Allowed, and written to the kernel's log.
+    Log,
+}
+
+impl Action {
+    /// The value that a filter returns for it.
+    pub(crate) fn value(self) -> u32 {
+        match self {
+            Self::KillProcess => 0x8000_0000,
+            Self::KillThread => 0,
+            Self::Trap => 0x0003_0000,
+            Self::Errno(errno) => 0x0005_0000 | u32::from(errno),
+            Self::Trace(data) => 0x7ff0_0000 | u32::from(data),
+            Self::Log => 0x7ffc_0000,
+            Self::Allow => 0x7fff_0000,
+        }
+    }
+}
+
+/// How an argument is compared, unsigned and in 64 bits, as libseccomp does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Comparison {
+    Equal(u64),
+    NotEqual(u64),
+    Less(u64),
+    LessOrEqual(u64),
+    Greater(u64),
+    GreaterOrEqual(u64),
+    /// The argument, and-ed with the mask, is the value.
+    Masked { mask: u64, value: u64 },
+}
+
+/// A condition on one of the six arguments.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Condition {
+    /// 0 to 5.
+    pub argument: u8,
+    pub comparison: Comparison,
+}
+
+/// Calls that share an action. All conditions must hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rule {
+    pub names: Vec<String>,
+    pub action: Action,
+    pub conditions: Vec<Condition>,
+}
+
+/// Rules, and what happens to a call that none of them names. The first rule that fits decides.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Policy {
+    pub default: Action,
+    pub rules: Vec<Rule>,
+}
