@@ -1,0 +1,125 @@
+//! What hierarchies the host has mounted.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use crate::{CgroupError, Result};
+
+/// The mounted hierarchies. On a hybrid host both kinds are there.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Hierarchies {
+    /// v1: mount point by controller (`cpu`, `memory`, `name=systemd`, …); joint mounts appear once for each.
+    v1: BTreeMap<String, PathBuf>,
+    /// Mount point of the unified hierarchy and the controllers that it has.
+    v2: Option<(PathBuf, Vec<String>)>,
+}
+
+impl Hierarchies {
+    /// Reads this process's mount table.
+    ///
+    /// # Errors
+    /// When it cannot be read, or when no hierarchy is there at all.
+    pub fn detect() -> Result<Self> {
+        let path = Path::new("/proc/self/mountinfo");
+        let table = std::fs::read_to_string(path)
+            .map_err(|source| CgroupError::File { action: "read", path: path.into(), source })?;
+        let mut found = Self::parse(&table);
+        if let Some((root, controllers)) = &mut found.v2 {
+            let list = std::fs::read_to_string(root.join("cgroup.controllers")).unwrap_or_default();
+            *controllers = list.split_whitespace().map(str::to_owned).collect();
+        }
+        if found.v1.is_empty() && found.v2.is_none() {
+            return Err(CgroupError::NoHierarchy);
+        }
+        Ok(found)
+    }
+
+    /// proc_pid_mountinfo(5): `ID PARENT DEV ROOT POINT OPTIONS FIELDS* - TYPE SOURCE SUPER`.
+    fn parse(table: &str) -> Self {
+        let mut found = Self::default();
+        for line in table.lines() {
+            let Some((left, right)) = line.split_once(" - ") else { continue };
+            let mut right = right.split(' ');
+            let kind = right.next().unwrap_or_default();
+            let options = right.nth(1).unwrap_or_default();
+            let Some(point) = left.split(' ').nth(4).map(unescape) else { continue };
+            match kind {
+                // The first mount of a hierarchy is the host's; a container's view may be mounted elsewhere too.
+                "cgroup2" if found.v2.is_none() => found.v2 = Some((point, Vec::new())),
+                "cgroup" => {
+                    for controller in options.split(',').filter(|o| is_controller(o)) {
+                        found.v1.entry(controller.to_owned()).or_insert_with(|| point.clone());
+                    }
+                }
+                _ => {}
+            }
+        }
+        found
+    }
+
+    /// Whether limits are set in the unified hierarchy.
+    pub fn is_v2(&self) -> bool {
+        self.v1.keys().all(|controller| controller.starts_with("name=")) && self.v2.is_some()
+    }
+
+    /// Where the v1 hierarchy of `controller` is mounted.
+    pub fn v1(&self, controller: &str) -> Option<&Path> {
+        self.v1.get(controller).map(PathBuf::as_path)
+    }
+
+    /// All v1 hierarchies: name and mount point.
+    pub fn all_v1(&self) -> impl Iterator<Item = (&str, &Path)> {
+        self.v1.iter().map(|(name, point)| (name.as_str(), point.as_path()))
+    }
+
+    /// Where the unified hierarchy is mounted.
+    pub fn v2(&self) -> Option<&Path> {
+        self.v2.as_ref().map(|(point, _)| point.as_path())
+    }
+
+    /// Whether the unified hierarchy has `controller`.
+    pub fn v2_has(&self, controller: &str) -> bool {
+        self.v2.as_ref().is_some_and(|(_, all)| all.iter().any(|c| c == controller))
+    }
+}
+
+/// Controllers among a v1 mount's options, which also hold `rw`, `clone_children` and the like.
+fn is_controller(option: &str) -> bool {
+    const KNOWN: &[&str] = &[
+        "cpu", "cpuacct", "cpuset", "memory", "devices", "freezer", "blkio", "pids", "hugetlb", "net_cls", "net_prio",
+        "perf_event", "rdma", "misc",
+    ];
+    KNOWN.contains(&option) || option.starts_with("name=")
+}
+
+/// Blanks and backslashes are written in octal.
+fn unescape(text: &str) -> PathBuf {
+    PathBuf::from(text.replace("\\040", " ").replace("\\011", "\t").replace("\\134", "\\"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hybrid_host_is_seen_as_it_is() {
+        let found = Hierarchies::parse(
+            "30 23 0:26 / /sys/fs/cgroup rw - tmpfs tmpfs rw\n\
+             31 30 0:27 / /sys/fs/cgroup/cpu,cpuacct rw,nosuid shared:9 - cgroup cgroup rw,cpu,cpuacct\n\
+             32 30 0:28 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n\
+             33 30 0:29 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n\
+             34 30 0:30 / /else\\040where rw - cgroup cgroup rw,memory\n",
+        );
+        assert_eq!(found.v1("cpuacct"), Some(Path::new("/sys/fs/cgroup/cpu,cpuacct")));
+        assert_eq!(found.v1("memory"), Some(Path::new("/sys/fs/cgroup/memory")));
+        assert_eq!(found.v2(), Some(Path::new("/sys/fs/cgroup/unified")));
+        assert!(!found.is_v2());
+    }
+
+    #[test]
+    fn a_unified_host_is_v2() {
+        let found = Hierarchies::parse("30 23 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw,nsdelegate\n");
+        assert!(found.is_v2());
+        assert!(!found.v2_has("memory"));
+    }
+}
