@@ -1,1 +1,34 @@
-//! Runs an OCI bundle: namespaces, mounts, confinement.
+//! Runs an OCI bundle: namespaces, mounts, confinement (OCI runtime-spec 1.2).
+//!
+//! Knows a configuration and a root file system; nothing of images, networks or HTTP, and no tokio.
+//!
+//! ```text
+//! Launch ──plan──► Plan ──create──► Created ──start──► the program runs
+//!                   │ clone3          ▲
+//!                   └────► child ─────┘ ready, or what failed at which step
+//! ```
+//!
+//! - [`create`] makes the container and leaves its first process waiting; [`Created::start`] lets it go on.
+//! - [`plan`](mod@plan) turns the configuration into steps, opens what comes from the host, and refuses
+//!   what cannot be done before anything exists.
+//! - `child` interprets the plan between clone and exec.
+//!
+//! **The caller must have one thread.** The child is a copy of it and goes on to use memory that another
+//! thread may have locked; [`create`] refuses otherwise. The monitor and `wharf oci` are such callers.
+
+mod capabilities;
+mod child;
+mod create;
+mod error;
+mod mount_options;
+mod plan;
+mod report;
+mod rootfs;
+
+pub use capabilities::CAPABILITIES;
+pub use create::{Created, Launch, Stdio, create};
+pub use error::RuntimeError;
+pub use rootfs::Rootfs;
+
+/// Result of this crate.
+pub type Result<T> = std::result::Result<T, RuntimeError>;

@@ -1,0 +1,177 @@
+//! The parent's side: make the process, do what only the parent can, wait until it is ready.
+
+use std::fs;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use oci_spec::runtime::{LinuxIdMapping, Spec};
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+use rustix::process::{Pid, Signal, pidfd_send_signal};
+use wharf_cgroup::{Group, Hierarchies};
+use wharf_sys::process::clone3;
+
+use crate::child;
+use crate::plan::{Plan, plan};
+use crate::report::ParentEnd;
+use crate::rootfs::Rootfs;
+use crate::{Result, RuntimeError};
+
+/// The program's standard streams.
+#[derive(Debug)]
+pub enum Stdio {
+    /// These three, as fds 0, 1 and 2.
+    Fds { stdin: OwnedFd, stdout: OwnedFd, stderr: OwnedFd },
+    /// A terminal of the container's own; its master comes back in [`Created::terminal`]. Needs
+    /// `process.terminal` in the configuration.
+    Terminal,
+}
+
+/// Everything that makes a container.
+#[derive(Debug)]
+pub struct Launch<'a> {
+    pub spec: &'a Spec,
+    pub rootfs: Rootfs,
+    pub stdio: Stdio,
+    /// A network namespace to join; one in the configuration is joined after it.
+    pub netns: Option<BorrowedFd<'a>>,
+    /// The control group to be born in, made and limited by the caller or by [`create`] from
+    /// `linux.resources`.
+    pub group: Option<&'a Group>,
+}
+
+/// A container whose first process waits for [`Created::start`]. Dropping it ends that process.
+#[derive(Debug)]
+pub struct Created {
+    pub pid: Pid,
+    pub pidfd: OwnedFd,
+    /// The master of the container's terminal.
+    pub terminal: Option<OwnedFd>,
+    command: String,
+    parent: ParentEnd,
+    started: bool,
+}
+
+/// Makes a container; its first process is set up and waits before the user's program.
+///
+/// # Errors
+/// When the configuration cannot be done, the host refuses a step, or the process fails at one; then nothing
+/// stays but the control group, which is the caller's.
+pub fn create(launch: Launch<'_>) -> Result<Created> {
+    let threads = fs::read_dir("/proc/self/task").map_or(1, Iterator::count);
+    if threads > 1 {
+        return Err(RuntimeError::Threads(threads));
+    }
+    let hierarchies = Hierarchies::detect()?;
+    let spec = launch.spec;
+    let mut plan = plan(spec, &hierarchies, launch.group)?;
+    if matches!(launch.stdio, Stdio::Terminal) != plan.process.terminal.is_some() {
+        return Err(RuntimeError::Invalid("process.terminal and the streams that were given disagree".into()));
+    }
+    if let Some(netns) = launch.netns {
+        let own = netns.try_clone_to_owned().map_err(|e| {
+            RuntimeError::host("duplicate", "network namespace", Errno::from_io_error(&e).unwrap_or(Errno::IO))
+        })?;
+        plan.joins.push(own);
+        plan.namespaces.network = false;
+    }
+    let linux = spec.linux().as_ref();
+    if let (Some(group), Some(resources)) = (launch.group, linux.and_then(|linux| linux.resources().as_ref())) {
+        group.limit(resources)?;
+    }
+    let userns = plan.namespaces.user;
+    let rootfs = if userns { None } else { Some(launch.rootfs.mount(None)?) };
+    let birth = launch.group.map(Group::birth_fd).transpose()?.flatten();
+    let (mut ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
+        .map_err(|e| RuntimeError::host("make", "socket", e))?;
+
+    let namespaces = plan.namespaces;
+    let child = clone3(namespaces, birth.as_ref().map(AsFd::as_fd), || {
+        // With the parent's end open in the child too, the parent's death would not end the stream: the child's
+        // copy of that fd becomes another of its own end.
+        if rustix::io::dup2(&theirs, &mut ours).is_err() {
+            return 125;
+        }
+        child::run(&plan, theirs.as_fd(), rootfs.as_ref().map(AsFd::as_fd), &launch.stdio)
+    });
+    let child = child.map_err(|errno| RuntimeError::Setup { step: "make the container's process".into(), errno })?;
+    drop(theirs);
+    let mut created = Created {
+        pid: child.pid,
+        pidfd: child.pidfd,
+        terminal: None,
+        command: plan.process.command.clone(),
+        parent: ParentEnd(ours),
+        started: false,
+    };
+    prepare(&mut created, &launch, &plan, birth.is_some())?;
+    created.terminal = created.parent.ready()?;
+    Ok(created)
+}
+
+/// What the child cannot do for itself; then it may go.
+fn prepare(created: &mut Created, launch: &Launch<'_>, plan: &Plan, born_in_group: bool) -> Result<()> {
+    let pid = created.pid.as_raw_nonzero().get();
+    if let Some(group) = launch.group {
+        group.add(pid, !born_in_group)?;
+    }
+    if let Some(score) = launch.spec.process().as_ref().and_then(oci_spec::runtime::Process::oom_score_adj)
+        && score != 0
+    {
+        write_proc(pid, "oom_score_adj", &score.to_string())?;
+    }
+    if !plan.namespaces.user {
+        return created.parent.go(None);
+    }
+    let linux = launch.spec.linux().as_ref();
+    let maps = |list: Option<&Vec<LinuxIdMapping>>| -> String {
+        let lines = list.into_iter().flatten();
+        lines.map(|m| format!("{} {} {}\n", m.container_id(), m.host_id(), m.size())).collect()
+    };
+    write_proc(pid, "uid_map", &maps(linux.and_then(|l| l.uid_mappings().as_ref())))?;
+    write_proc(pid, "gid_map", &maps(linux.and_then(|l| l.gid_mappings().as_ref())))?;
+    let path = format!("/proc/{pid}/ns/user");
+    let userns = rustix::fs::open(path.as_str(), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+        .map_err(|e| RuntimeError::host("open", path, e))?;
+    let first = |list: Option<&Vec<LinuxIdMapping>>| {
+        list.into_iter().flatten().find(|m| m.container_id() == 0).map_or(0, LinuxIdMapping::host_id)
+    };
+    let root =
+        (first(linux.and_then(|l| l.uid_mappings().as_ref())), first(linux.and_then(|l| l.gid_mappings().as_ref())));
+    let rootfs = launch.rootfs.mount(Some((userns.as_fd(), root)))?;
+    created.parent.go(Some(rootfs.as_fd()))
+}
+
+fn write_proc(pid: i32, file: &str, text: &str) -> Result<()> {
+    let path = format!("/proc/{pid}/{file}");
+    fs::write(&path, text).map_err(|e| RuntimeError::host("write", path, Errno::from_io_error(&e).unwrap_or(Errno::IO)))
+}
+
+impl Created {
+    /// Lets the first process become the user's program. Returns when it has.
+    ///
+    /// # Errors
+    /// `CommandNotFound` (127), `NotExecutable` (126), or the step that failed (125).
+    pub fn start(mut self) -> Result<(Pid, OwnedFd, Option<OwnedFd>)> {
+        self.parent.start()?;
+        self.parent.executed(&self.command)?;
+        self.started = true;
+        let pidfd = self
+            .pidfd
+            .try_clone()
+            .map_err(|e| RuntimeError::host("duplicate", "pidfd", Errno::from_io_error(&e).unwrap_or(Errno::IO)))?;
+        Ok((self.pid, pidfd, self.terminal.take()))
+    }
+}
+
+impl Drop for Created {
+    fn drop(&mut self) {
+        if self.started {
+            return;
+        }
+        // It may have ended by itself; either way it is waited for, so that no zombie stays.
+        let _ = pidfd_send_signal(&self.pidfd, Signal::KILL);
+        let id = rustix::process::WaitId::PidFd(self.pidfd.as_fd());
+        let _ = rustix::process::waitid(id, rustix::process::WaitIdOptions::EXITED);
+    }
+}

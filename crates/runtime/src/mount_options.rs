@@ -1,0 +1,94 @@
+//! Options of a mount in a configuration (runtime-spec, config, "Mounts"; mount(8)).
+
+use wharf_sys::mount::{Attributes, Propagation};
+
+/// An option list, sorted by what each word is about.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Options {
+    pub(crate) bind: bool,
+    pub(crate) recursive: bool,
+    pub(crate) set: Attributes,
+    pub(crate) clear: Attributes,
+    /// Attributes of everything below, too (`rro`, …).
+    pub(crate) recursive_set: Attributes,
+    pub(crate) propagation: Option<(Propagation, bool)>,
+    /// What the file system itself reads: `size=64m`, `mode=1777`.
+    pub(crate) data: Vec<(String, Option<String>)>,
+}
+
+impl Options {
+    pub(crate) fn parse<'a>(words: impl Iterator<Item = &'a str>) -> Self {
+        let mut options = Self::default();
+        for word in words {
+            options.add(word);
+        }
+        options
+    }
+
+    fn add(&mut self, word: &str) {
+        if let Some((set, attribute)) = attribute(word) {
+            if set {
+                self.set |= attribute;
+            } else {
+                self.clear |= attribute;
+            }
+            return;
+        }
+        if let Some((true, attribute)) = word.strip_prefix('r').and_then(attribute) {
+            self.recursive_set |= attribute;
+            return;
+        }
+        match word {
+            "bind" => self.bind = true,
+            "rbind" => (self.bind, self.recursive) = (true, true),
+            "private" => self.propagation = Some((Propagation::Private, false)),
+            "rprivate" => self.propagation = Some((Propagation::Private, true)),
+            "shared" => self.propagation = Some((Propagation::Shared, false)),
+            "rshared" => self.propagation = Some((Propagation::Shared, true)),
+            "slave" => self.propagation = Some((Propagation::Slave, false)),
+            "rslave" => self.propagation = Some((Propagation::Slave, true)),
+            "unbindable" => self.propagation = Some((Propagation::Unbindable, false)),
+            "runbindable" => self.propagation = Some((Propagation::Unbindable, true)),
+            // What holds anyway.
+            "defaults" | "async" | "relatime" | "norelatime" => {}
+            other => self.data.push(match other.split_once('=') {
+                Some((key, value)) => (key.to_owned(), Some(value.to_owned())),
+                None => (other.to_owned(), None),
+            }),
+        }
+    }
+}
+
+/// An attribute and whether the word sets or clears it.
+fn attribute(word: &str) -> Option<(bool, Attributes)> {
+    Some(match word {
+        "ro" => (true, Attributes::RDONLY),
+        "rw" => (false, Attributes::RDONLY),
+        "nosuid" => (true, Attributes::NOSUID),
+        "suid" => (false, Attributes::NOSUID),
+        "nodev" => (true, Attributes::NODEV),
+        "dev" => (false, Attributes::NODEV),
+        "noexec" => (true, Attributes::NOEXEC),
+        "exec" => (false, Attributes::NOEXEC),
+        "noatime" => (true, Attributes::NOATIME),
+        "strictatime" => (true, Attributes::STRICTATIME),
+        "nodiratime" => (true, Attributes::NODIRATIME),
+        "nosymfollow" => (true, Attributes::NOSYMFOLLOW),
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_sorted_by_what_they_are_about() {
+        let options = Options::parse("rbind,ro,nosuid,rslave,size=64m,rro".split(','));
+        assert!(options.bind && options.recursive);
+        assert_eq!(options.set, Attributes::RDONLY | Attributes::NOSUID);
+        assert_eq!(options.recursive_set, Attributes::RDONLY);
+        assert_eq!(options.propagation, Some((Propagation::Slave, true)));
+        assert_eq!(options.data, [("size".to_owned(), Some("64m".to_owned()))]);
+    }
+}

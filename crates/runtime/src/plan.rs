@@ -1,0 +1,400 @@
+//! From a configuration to a plan: everything checked, everything of the host opened, before a process exists.
+
+use std::ffi::CString;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use oci_spec::runtime::{LinuxNamespaceType, Mount, PosixRlimit, Process, Spec};
+use rustix::fs::{CWD, FileType, Mode, OFlags};
+use rustix::process::{Resource, Rlimit};
+use wharf_cgroup::{Group, Hierarchies};
+use wharf_seccomp::Filter;
+use wharf_sys::mount::{Attributes, Change, set_attributes};
+use wharf_sys::process::{Namespaces, Words};
+
+use crate::capabilities::bits;
+use crate::mount_options::Options;
+use crate::rootfs::layer;
+use crate::{Result, RuntimeError};
+
+/// What the child does, in the order of the fields.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    pub(crate) namespaces: Namespaces,
+    /// Namespaces of others, joined first.
+    pub(crate) joins: Vec<OwnedFd>,
+    pub(crate) mounts: Vec<MountStep>,
+    pub(crate) devices: Vec<DeviceStep>,
+    pub(crate) masked: Vec<PathBuf>,
+    pub(crate) readonly: Vec<PathBuf>,
+    pub(crate) sysctls: Vec<(PathBuf, String)>,
+    pub(crate) hostname: Option<String>,
+    pub(crate) domainname: Option<String>,
+    pub(crate) readonly_root: bool,
+    pub(crate) process: ProcessPlan,
+}
+
+/// One mount.
+#[derive(Debug)]
+pub(crate) struct MountStep {
+    pub(crate) destination: PathBuf,
+    pub(crate) source: MountSource,
+    pub(crate) options: Options,
+}
+
+#[derive(Debug)]
+pub(crate) enum MountSource {
+    /// A new instance of a file system.
+    New { kind: String },
+    /// A detached copy of something of the host's.
+    Tree { tree: OwnedFd, directory: bool },
+    /// A tmpfs with the v1 hierarchies below it, each by its name.
+    Groups(Vec<(String, OwnedFd)>),
+}
+
+/// A node in `/dev`.
+#[derive(Debug)]
+pub(crate) struct DeviceStep {
+    pub(crate) path: PathBuf,
+    pub(crate) kind: FileType,
+    pub(crate) mode: u32,
+    pub(crate) device: u64,
+    pub(crate) owner: (u32, u32),
+    /// In a user namespace a node cannot be made: the host's own is mounted.
+    pub(crate) host: Option<OwnedFd>,
+}
+
+/// Who the program is and what it may do: the part that an exec shares with the first process.
+#[derive(Debug)]
+pub(crate) struct ProcessPlan {
+    pub(crate) command: String,
+    /// Where to look for it, in order.
+    pub(crate) candidates: Vec<CString>,
+    pub(crate) arguments: Words,
+    pub(crate) environment: Words,
+    pub(crate) cwd: PathBuf,
+    pub(crate) terminal: Option<(u16, u16)>,
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+    pub(crate) groups: Vec<u32>,
+    pub(crate) umask: u32,
+    pub(crate) rlimits: Vec<(Resource, Rlimit)>,
+    pub(crate) bounding: u64,
+    pub(crate) effective: u64,
+    pub(crate) permitted: u64,
+    pub(crate) inheritable: u64,
+    pub(crate) ambient: u64,
+    pub(crate) no_new_privileges: bool,
+    pub(crate) filter: Option<Filter>,
+}
+
+/// Links that every container's `/dev` has (runtime-spec, config-linux, "Dev symbolic links").
+pub(crate) const DEV_LINKS: &[(&str, &str)] = &[
+    ("/proc/self/fd", "dev/fd"),
+    ("/proc/self/fd/0", "dev/stdin"),
+    ("/proc/self/fd/1", "dev/stdout"),
+    ("/proc/self/fd/2", "dev/stderr"),
+];
+
+/// Nodes that every container has (runtime-spec, config-linux, "Default Devices").
+const DEFAULT_DEVICES: &[(&str, u32, u32)] = &[
+    ("/dev/null", 1, 3),
+    ("/dev/zero", 1, 5),
+    ("/dev/full", 1, 7),
+    ("/dev/random", 1, 8),
+    ("/dev/urandom", 1, 9),
+    ("/dev/tty", 5, 0),
+];
+
+pub(crate) fn plan(spec: &Spec, hierarchies: &Hierarchies, group: Option<&Group>) -> Result<Plan> {
+    let process = spec.process().as_ref().ok_or_else(|| RuntimeError::Invalid("there is no process".into()))?;
+    let linux = spec.linux().as_ref().ok_or_else(|| RuntimeError::Invalid("there is no linux section".into()))?;
+    let (namespaces, joins) = namespaces(linux.namespaces().as_deref().unwrap_or_default())?;
+    if !namespaces.mount {
+        return Err(RuntimeError::Unsupported("a container without a mount namespace of its own".into()));
+    }
+    let userns = namespaces.user;
+    if userns && linux.uid_mappings().as_ref().is_none_or(Vec::is_empty) {
+        return Err(RuntimeError::Invalid("a user namespace needs uidMappings and gidMappings".into()));
+    }
+    if linux.intel_rdt().is_some() {
+        return Err(RuntimeError::Unsupported("intelRdt".into()));
+    }
+    if linux.time_offsets().is_some() || linux.personality().is_some() {
+        return Err(RuntimeError::Unsupported("time namespaces and personalities".into()));
+    }
+    if linux.mount_label().as_deref().is_some_and(|l| !l.is_empty()) {
+        return Err(RuntimeError::Unsupported("mountLabel: this kernel has no SELinux".into()));
+    }
+    let mounts = spec.mounts().iter().flatten().map(|mount| mount_step(mount, hierarchies, group));
+    let paths = |list: &Option<Vec<String>>| list.iter().flatten().map(PathBuf::from).collect();
+    let filter = match linux.seccomp() {
+        Some(section) => Some(wharf_seccomp::from_oci(section)?.compile()?),
+        None => None,
+    };
+    Ok(Plan {
+        namespaces,
+        joins,
+        mounts: mounts.collect::<Result<_>>()?,
+        devices: devices(linux.devices().as_deref().unwrap_or_default(), userns)?,
+        masked: paths(linux.masked_paths()),
+        readonly: paths(linux.readonly_paths()),
+        sysctls: linux
+            .sysctl()
+            .iter()
+            .flatten()
+            .map(|(key, value)| (PathBuf::from(format!("sys/{}", key.replace('.', "/"))), value.clone()))
+            .collect(),
+        hostname: spec.hostname().clone().filter(|name| !name.is_empty() && namespaces.uts),
+        domainname: spec.domainname().clone().filter(|name| !name.is_empty() && namespaces.uts),
+        readonly_root: spec.root().as_ref().and_then(oci_spec::runtime::Root::readonly).unwrap_or(false),
+        process: process_plan(process, filter)?,
+    })
+}
+
+fn namespaces(list: &[oci_spec::runtime::LinuxNamespace]) -> Result<(Namespaces, Vec<OwnedFd>)> {
+    let mut new = Namespaces::default();
+    let mut joins = Vec::new();
+    for namespace in list {
+        if let Some(path) = namespace.path() {
+            let fd = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+                .map_err(|e| RuntimeError::host("open namespace", path, e))?;
+            joins.push(fd);
+            continue;
+        }
+        let slot = match namespace.typ() {
+            LinuxNamespaceType::Mount => &mut new.mount,
+            LinuxNamespaceType::Pid => &mut new.pid,
+            LinuxNamespaceType::Uts => &mut new.uts,
+            LinuxNamespaceType::Ipc => &mut new.ipc,
+            LinuxNamespaceType::Network => &mut new.network,
+            LinuxNamespaceType::Cgroup => &mut new.cgroup,
+            LinuxNamespaceType::User => &mut new.user,
+            other => return Err(RuntimeError::Unsupported(format!("namespace `{other}`"))),
+        };
+        if std::mem::replace(slot, true) {
+            return Err(RuntimeError::Invalid(format!("namespace `{}` is named twice", namespace.typ())));
+        }
+    }
+    Ok((new, joins))
+}
+
+fn mount_step(mount: &Mount, hierarchies: &Hierarchies, group: Option<&Group>) -> Result<MountStep> {
+    let destination = mount.destination().clone();
+    if !destination.is_absolute() {
+        return Err(RuntimeError::Invalid(format!("mount destination `{}` is not absolute", destination.display())));
+    }
+    if mount.uid_mappings().is_some() || mount.gid_mappings().is_some() {
+        return Err(RuntimeError::Unsupported("id-mapped mounts by uidMappings of a mount".into()));
+    }
+    let options = Options::parse(mount.options().iter().flatten().map(String::as_str));
+    let kind = mount.typ().as_deref().unwrap_or_default();
+    let source = match kind {
+        "cgroup" | "cgroup2" if !hierarchies.is_v2() => groups(hierarchies, group, options.set)?,
+        "cgroup" | "cgroup2" => MountSource::New { kind: "cgroup2".into() },
+        "bind" => bind(mount, &options)?,
+        _ if options.bind => bind(mount, &options)?,
+        "proc" | "sysfs" | "tmpfs" | "devpts" | "mqueue" => MountSource::New { kind: kind.into() },
+        other => return Err(RuntimeError::Unsupported(format!("mounting a file system of type `{other}`"))),
+    };
+    Ok(MountStep { destination, source, options })
+}
+
+/// Opens the source now, in the host's mounts: what the path means later does not matter.
+fn bind(mount: &Mount, options: &Options) -> Result<MountSource> {
+    let source = mount.source().as_deref().unwrap_or(Path::new(""));
+    let tree = layer(source, None, options.recursive)?;
+    let fail = |e| RuntimeError::host("set the options of", source, e);
+    let change = Change { set: options.set, clear: options.clear, ..Change::default() };
+    if !(options.set.is_empty() && options.clear.is_empty()) {
+        set_attributes(tree.as_fd(), false, change).map_err(fail)?;
+    }
+    if !options.recursive_set.is_empty() {
+        let change = Change { set: options.recursive_set, ..Change::default() };
+        set_attributes(tree.as_fd(), true, change).map_err(fail)?;
+    }
+    let stat = rustix::fs::fstat(&tree).map_err(|e| RuntimeError::host("look at", source, e))?;
+    let directory = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
+    Ok(MountSource::Tree { tree, directory })
+}
+
+/// The container's own group of each v1 hierarchy, so that it sees its limits and nobody else's.
+fn groups(hierarchies: &Hierarchies, group: Option<&Group>, set: Attributes) -> Result<MountSource> {
+    let mut all = Vec::new();
+    for (name, root) in hierarchies.all_v1() {
+        let path = group.map_or_else(|| root.to_owned(), |group| root.join(group.path()));
+        let tree = layer(&path, None, false)?;
+        let change = Change { set, ..Change::default() };
+        set_attributes(tree.as_fd(), false, change).map_err(|e| RuntimeError::host("set the options of", &path, e))?;
+        all.push((name.strip_prefix("name=").unwrap_or(name).to_owned(), tree));
+    }
+    Ok(MountSource::Groups(all))
+}
+
+fn devices(asked: &[oci_spec::runtime::LinuxDevice], userns: bool) -> Result<Vec<DeviceStep>> {
+    let mut steps = Vec::new();
+    for (path, major, minor) in DEFAULT_DEVICES {
+        steps.push(DeviceStep {
+            path: PathBuf::from(path),
+            kind: FileType::CharacterDevice,
+            mode: 0o666,
+            device: rustix::fs::makedev(*major, *minor),
+            owner: (0, 0),
+            host: None,
+        });
+    }
+    for device in asked {
+        let kind = match device.typ() {
+            oci_spec::runtime::LinuxDeviceType::B => FileType::BlockDevice,
+            oci_spec::runtime::LinuxDeviceType::P => FileType::Fifo,
+            oci_spec::runtime::LinuxDeviceType::A => {
+                return Err(RuntimeError::Invalid(format!("device `{}` has no type", device.path().display())));
+            }
+            _ => FileType::CharacterDevice,
+        };
+        let number = |n: i64| u32::try_from(n).map_err(|_| RuntimeError::Invalid(format!("device number {n}")));
+        steps.retain(|step| step.path != *device.path());
+        steps.push(DeviceStep {
+            path: device.path().clone(),
+            kind,
+            mode: device.file_mode().unwrap_or(0o666) & 0o7777,
+            device: rustix::fs::makedev(number(device.major())?, number(device.minor())?),
+            owner: (device.uid().unwrap_or(0), device.gid().unwrap_or(0)),
+            host: None,
+        });
+    }
+    if userns {
+        for step in &mut steps {
+            let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let node = rustix::fs::openat(CWD, &step.path, flags, Mode::empty())
+                .map_err(|e| RuntimeError::host("open device", &step.path, e))?;
+            let found = rustix::fs::fstat(&node).map_err(|e| RuntimeError::host("look at", &step.path, e))?;
+            if found.st_rdev != step.device {
+                return Err(RuntimeError::host("use device", &step.path, rustix::io::Errno::NXIO));
+            }
+            step.host = Some(layer(&step.path, None, false)?);
+        }
+    }
+    Ok(steps)
+}
+
+pub(crate) fn process_plan(process: &Process, filter: Option<Filter>) -> Result<ProcessPlan> {
+    let words = |list: &[String], what: &str| -> Result<Words> {
+        let strings = list.iter().map(|w| CString::new(w.as_str())).collect::<std::result::Result<Vec<_>, _>>();
+        strings.map(Words::new).map_err(|_| RuntimeError::Invalid(format!("{what} with a NUL in it")))
+    };
+    let args = process.args().clone().unwrap_or_default();
+    let command = args.first().cloned().filter(|c| !c.is_empty());
+    let command = command.ok_or_else(|| RuntimeError::Invalid("there is no command".into()))?;
+    let env = process.env().clone().unwrap_or_default();
+    let cwd = process.cwd().clone();
+    if !cwd.is_absolute() {
+        return Err(RuntimeError::Invalid(format!("cwd `{}` is not absolute", cwd.display())));
+    }
+    for label in [process.apparmor_profile(), process.selinux_label()].into_iter().flatten() {
+        if !label.is_empty() {
+            return Err(RuntimeError::Unsupported(format!("security label `{label}`: this runtime sets none yet")));
+        }
+    }
+    let sets = process.capabilities().as_ref();
+    let set = |pick: fn(&oci_spec::runtime::LinuxCapabilities) -> &Option<oci_spec::runtime::Capabilities>| {
+        bits(sets.and_then(|sets| pick(sets).as_ref()))
+    };
+    let user = process.user();
+    Ok(ProcessPlan {
+        candidates: candidates(&command, &env)?,
+        command,
+        arguments: words(&args, "an argument")?,
+        environment: words(&env, "a variable")?,
+        cwd,
+        terminal: process.terminal().unwrap_or(false).then(|| {
+            let size = process.console_size();
+            let side = |n: u64| u16::try_from(n).unwrap_or(0);
+            size.map_or((0, 0), |size| (side(size.height()), side(size.width())))
+        }),
+        uid: user.uid(),
+        gid: user.gid(),
+        groups: user.additional_gids().clone().unwrap_or_default(),
+        umask: user.umask().unwrap_or(0o022),
+        rlimits: process.rlimits().iter().flatten().map(rlimit).collect::<Result<_>>()?,
+        bounding: set(oci_spec::runtime::LinuxCapabilities::bounding)?,
+        effective: set(oci_spec::runtime::LinuxCapabilities::effective)?,
+        permitted: set(oci_spec::runtime::LinuxCapabilities::permitted)?,
+        inheritable: set(oci_spec::runtime::LinuxCapabilities::inheritable)?,
+        ambient: set(oci_spec::runtime::LinuxCapabilities::ambient)?,
+        no_new_privileges: process.no_new_privileges().unwrap_or(false),
+        filter,
+    })
+}
+
+/// The paths that execvp(3) would try, with the `PATH` that the program itself will have.
+fn candidates(command: &str, env: &[String]) -> Result<Vec<CString>> {
+    let bad = |_| RuntimeError::Invalid("a command with a NUL in it".into());
+    if command.contains('/') {
+        return Ok(vec![CString::new(command).map_err(bad)?]);
+    }
+    let path = env.iter().rev().find_map(|pair| pair.strip_prefix("PATH=")).unwrap_or("/bin:/usr/bin");
+    // An empty entry is the working directory, which is no place to look in unasked.
+    let entries = path.split(':').filter(|dir| dir.starts_with('/'));
+    entries.map(|dir| CString::new(format!("{}/{command}", dir.trim_end_matches('/'))).map_err(bad)).collect()
+}
+
+fn rlimit(limit: &PosixRlimit) -> Result<(Resource, Rlimit)> {
+    let name = limit.typ().to_string();
+    let resource = match name.as_str() {
+        "RLIMIT_AS" => Resource::As,
+        "RLIMIT_CORE" => Resource::Core,
+        "RLIMIT_CPU" => Resource::Cpu,
+        "RLIMIT_DATA" => Resource::Data,
+        "RLIMIT_FSIZE" => Resource::Fsize,
+        "RLIMIT_LOCKS" => Resource::Locks,
+        "RLIMIT_MEMLOCK" => Resource::Memlock,
+        "RLIMIT_MSGQUEUE" => Resource::Msgqueue,
+        "RLIMIT_NICE" => Resource::Nice,
+        "RLIMIT_NOFILE" => Resource::Nofile,
+        "RLIMIT_NPROC" => Resource::Nproc,
+        "RLIMIT_RSS" => Resource::Rss,
+        "RLIMIT_RTPRIO" => Resource::Rtprio,
+        "RLIMIT_RTTIME" => Resource::Rttime,
+        "RLIMIT_SIGPENDING" => Resource::Sigpending,
+        "RLIMIT_STACK" => Resource::Stack,
+        other => return Err(RuntimeError::Invalid(format!("unknown resource limit `{other}`"))),
+    };
+    if limit.soft() > limit.hard() {
+        return Err(RuntimeError::Invalid(format!("the soft limit of {name} is above its hard limit")));
+    }
+    // All bits set is RLIM_INFINITY, for rustix the absence of a limit.
+    let value = |n: u64| (n != u64::MAX).then_some(n);
+    Ok((resource, Rlimit { current: value(limit.soft()), maximum: value(limit.hard()) }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(command: &str, path: &str) -> Vec<String> {
+        let env = vec![format!("PATH={path}")];
+        candidates(command, &env).unwrap().into_iter().map(|c| c.into_string().unwrap()).collect()
+    }
+
+    #[test]
+    fn commands_are_looked_for_in_the_container_s_path() {
+        assert_eq!(names("ls", "/bin::rel:/usr/bin/"), ["/bin/ls", "/usr/bin/ls"]);
+        assert_eq!(names("./run", "/bin"), ["./run"]);
+        assert!(candidates("a\0b", &[]).is_err());
+    }
+
+    #[test]
+    fn contradictions_are_refused_before_anything_is_made() {
+        let process = |json: &str| {
+            let process: Process = serde_json::from_str(json).unwrap();
+            process_plan(&process, None)
+        };
+        let user = r#""user":{"uid":0,"gid":0}"#;
+        assert!(process(&format!(r#"{{{user},"cwd":"/","args":["a"]}}"#)).is_ok());
+        assert!(process(&format!(r#"{{{user},"cwd":"rel","args":["a"]}}"#)).is_err());
+        assert!(process(&format!(r#"{{{user},"cwd":"/","args":[]}}"#)).is_err());
+        let limits = r#""rlimits":[{"type":"RLIMIT_NOFILE","soft":9,"hard":8}]"#;
+        assert!(process(&format!(r#"{{{user},"cwd":"/","args":["a"],{limits}}}"#)).is_err());
+    }
+}

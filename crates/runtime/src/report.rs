@@ -1,0 +1,110 @@
+//! What parent and child say to each other between clone and exec.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::io::Errno;
+use wharf_sys::message;
+
+use crate::RuntimeError;
+
+const GO: u8 = b'G';
+const READY: u8 = b'R';
+const START: u8 = b'S';
+const FAILED: u8 = b'F';
+const NOT_FOUND: u8 = b'N';
+const NOT_EXECUTABLE: u8 = b'X';
+
+/// A step that failed in the child.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    Step(String, Errno),
+    NotFound,
+    NotExecutable(Errno),
+}
+
+impl Failure {
+    pub(crate) fn at(step: impl Into<String>) -> impl FnOnce(Errno) -> Self {
+        |errno| Self::Step(step.into(), errno)
+    }
+
+    /// Tells the parent. If it has gone there is nobody to tell.
+    pub(crate) fn send(&self, socket: BorrowedFd<'_>) {
+        let (tag, errno, text) = match self {
+            Self::Step(step, errno) => (FAILED, *errno, step.as_str()),
+            Self::NotFound => (NOT_FOUND, Errno::NOENT, ""),
+            Self::NotExecutable(errno) => (NOT_EXECUTABLE, *errno, ""),
+        };
+        let mut bytes = vec![tag];
+        bytes.extend(errno.raw_os_error().to_be_bytes());
+        bytes.extend(text.as_bytes());
+        let _ = message::send(socket, &bytes, &[]);
+    }
+}
+
+/// The parent's end.
+#[derive(Debug)]
+pub(crate) struct ParentEnd(pub(crate) OwnedFd);
+
+impl ParentEnd {
+    /// Everything that only the parent can do is done; `rootfs` if it could be made only now.
+    pub(crate) fn go(&self, rootfs: Option<BorrowedFd<'_>>) -> Result<(), RuntimeError> {
+        let fds: Vec<BorrowedFd<'_>> = rootfs.into_iter().collect();
+        message::send(&self.0, &[GO], &fds).map_err(|_| RuntimeError::Vanished)
+    }
+
+    pub(crate) fn start(&self) -> Result<(), RuntimeError> {
+        message::send(&self.0, &[START], &[]).map_err(|_| RuntimeError::Vanished)
+    }
+
+    /// Waits until the child is ready; the terminal's master comes with it.
+    pub(crate) fn ready(&self) -> Result<Option<OwnedFd>, RuntimeError> {
+        match self.receive("")? {
+            Some(mut fds) => Ok(fds.pop()),
+            None => Err(RuntimeError::Vanished),
+        }
+    }
+
+    /// Waits for the exec: the socket closes with it.
+    pub(crate) fn executed(&self, command: &str) -> Result<(), RuntimeError> {
+        self.receive(command).map(drop)
+    }
+
+    fn receive(&self, command: &str) -> Result<Option<Vec<OwnedFd>>, RuntimeError> {
+        let Some((bytes, fds)) = message::receive(&self.0).map_err(|_| RuntimeError::Vanished)? else {
+            return Ok(None);
+        };
+        let errno = bytes
+            .get(1..5)
+            .and_then(|b| <[u8; 4]>::try_from(b).ok())
+            .map_or(Errno::IO, |b| Errno::from_raw_os_error(i32::from_be_bytes(b)));
+        match bytes.first() {
+            Some(&READY) => Ok(Some(fds)),
+            Some(&NOT_FOUND) => Err(RuntimeError::CommandNotFound(command.into())),
+            Some(&NOT_EXECUTABLE) => Err(RuntimeError::NotExecutable { command: command.into(), errno }),
+            _ => {
+                let step = String::from_utf8_lossy(bytes.get(5..).unwrap_or_default()).into_owned();
+                Err(RuntimeError::Setup { step, errno })
+            }
+        }
+    }
+}
+
+/// Waits for [`GO`]; an early end of the parent ends the child.
+pub(crate) fn wait_for_go(socket: BorrowedFd<'_>) -> Result<Option<OwnedFd>, Failure> {
+    match message::receive(socket) {
+        Ok(Some((bytes, mut fds))) if bytes == [GO] => Ok(fds.pop()),
+        _ => Err(Failure::Step("hear from the parent".into(), Errno::PIPE)),
+    }
+}
+
+pub(crate) fn wait_for_start(socket: BorrowedFd<'_>) -> Result<(), Failure> {
+    match message::receive(socket) {
+        Ok(Some((bytes, _))) if bytes == [START] => Ok(()),
+        _ => Err(Failure::Step("hear from the parent".into(), Errno::PIPE)),
+    }
+}
+
+pub(crate) fn send_ready(socket: BorrowedFd<'_>, terminal: Option<&OwnedFd>) -> Result<(), Failure> {
+    let fds: Vec<BorrowedFd<'_>> = terminal.into_iter().map(AsFd::as_fd).collect();
+    message::send(socket, &[READY], &fds).map_err(Failure::at("report to the parent"))
+}
