@@ -21,8 +21,11 @@ impl Hierarchies {
     /// When it cannot be read, or when no hierarchy is there at all.
     pub fn detect() -> Result<Self> {
         let path = Path::new("/proc/self/mountinfo");
-        let table = std::fs::read_to_string(path)
-            .map_err(|source| CgroupError::File { action: "read", path: path.into(), source })?;
+        let table = std::fs::read_to_string(path).map_err(|source| CgroupError::File {
+            action: "read",
+            path: path.into(),
+            source,
+        })?;
         let mut found = Self::parse(&table);
         if let Some((root, controllers)) = &mut found.v2 {
             let list = std::fs::read_to_string(root.join("cgroup.controllers")).unwrap_or_default();
@@ -86,8 +89,20 @@ impl Hierarchies {
 /// Controllers among a v1 mount's options, which also hold `rw`, `clone_children` and the like.
 fn is_controller(option: &str) -> bool {
     const KNOWN: &[&str] = &[
-        "cpu", "cpuacct", "cpuset", "memory", "devices", "freezer", "blkio", "pids", "hugetlb", "net_cls", "net_prio",
-        "perf_event", "rdma", "misc",
+        "cpu",
+        "cpuacct",
+        "cpuset",
+        "memory",
+        "devices",
+        "freezer",
+        "blkio",
+        "pids",
+        "hugetlb",
+        "net_cls",
+        "net_prio",
+        "perf_event",
+        "rdma",
+        "misc",
     ];
     KNOWN.contains(&option) || option.starts_with("name=")
 }

@@ -91,9 +91,11 @@ impl Group {
     pub fn birth_fd(&self) -> Result<Option<OwnedFd>> {
         let Some(dir) = self.v2_dir() else { return Ok(None) };
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        rustix::fs::open(&dir, flags, Mode::empty())
-            .map(Some)
-            .map_err(|errno| CgroupError::File { action: "open", path: dir, source: errno.into() })
+        rustix::fs::open(&dir, flags, Mode::empty()).map(Some).map_err(|errno| CgroupError::File {
+            action: "open",
+            path: dir,
+            source: errno.into(),
+        })
     }
 
     /// Moves a process into the group, in every hierarchy; into the unified one only when `unified` is set, as
@@ -131,9 +133,8 @@ impl Group {
         if let Some(dir) = self.v1_dir("freezer") {
             return write(&dir.join("freezer.state"), if freeze { "FROZEN" } else { "THAWED" });
         }
-        let dir = self
-            .v2_dir()
-            .ok_or(CgroupError::NoController { controller: "freezer", limit: "pausing a container" })?;
+        let dir =
+            self.v2_dir().ok_or(CgroupError::NoController { controller: "freezer", limit: "pausing a container" })?;
         write(&dir.join("cgroup.freeze"), if freeze { "1" } else { "0" })
     }
 

@@ -43,10 +43,7 @@ impl Drop for Mine {
 fn a_group_holds_the_number_of_processes() {
     let Some(mine) = Mine::new("pids") else { return };
     mine.limit(r#"{"pids":{"limit":4}}"#);
-    let script = format!(
-        "{} ; n=0; for i in 1 2 3 4 5 6 7 8; do sleep 1 & done 2>/dev/null; wait",
-        join(&mine.0)
-    );
+    let script = format!("{} ; n=0; for i in 1 2 3 4 5 6 7 8; do sleep 1 & done 2>/dev/null; wait", join(&mine.0));
     let output = Command::new("sh").args(["-c", &script]).stdin(Stdio::null()).output().unwrap();
     assert!(!output.status.success() || !output.stderr.is_empty(), "a ninth process must not come to be");
     assert_eq!(mine.0.usage().pids_limit, 4);

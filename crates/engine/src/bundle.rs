@@ -5,6 +5,7 @@ use std::path::Path;
 
 use oci_spec::runtime::Spec;
 use serde_json::{Value, json};
+use wharf_runtime::CAPABILITIES;
 
 use crate::error::{EngineError, Result};
 use crate::record::Container;
@@ -30,79 +31,34 @@ const DEFAULT_CAPABILITIES: &[&str] = &[
     "CAP_SETFCAP",
 ];
 
-/// Every capability of Linux up to 6.x, by number (capabilities(7)).
-const ALL_CAPABILITIES: &[&str] = &[
-    "CAP_CHOWN",
-    "CAP_DAC_OVERRIDE",
-    "CAP_DAC_READ_SEARCH",
-    "CAP_FOWNER",
-    "CAP_FSETID",
-    "CAP_KILL",
-    "CAP_SETGID",
-    "CAP_SETUID",
-    "CAP_SETPCAP",
-    "CAP_LINUX_IMMUTABLE",
-    "CAP_NET_BIND_SERVICE",
-    "CAP_NET_BROADCAST",
-    "CAP_NET_ADMIN",
-    "CAP_NET_RAW",
-    "CAP_IPC_LOCK",
-    "CAP_IPC_OWNER",
-    "CAP_SYS_MODULE",
-    "CAP_SYS_RAWIO",
-    "CAP_SYS_CHROOT",
-    "CAP_SYS_PTRACE",
-    "CAP_SYS_PACCT",
-    "CAP_SYS_ADMIN",
-    "CAP_SYS_BOOT",
-    "CAP_SYS_NICE",
-    "CAP_SYS_RESOURCE",
-    "CAP_SYS_TIME",
-    "CAP_SYS_TTY_CONFIG",
-    "CAP_MKNOD",
-    "CAP_LEASE",
-    "CAP_AUDIT_WRITE",
-    "CAP_AUDIT_CONTROL",
-    "CAP_SETFCAP",
-    "CAP_MAC_OVERRIDE",
-    "CAP_MAC_ADMIN",
-    "CAP_SYSLOG",
-    "CAP_WAKE_ALARM",
-    "CAP_BLOCK_SUSPEND",
-    "CAP_AUDIT_READ",
-    "CAP_PERFMON",
-    "CAP_BPF",
-    "CAP_CHECKPOINT_RESTORE",
-];
-
 /// What the host adds to a record to make a bundle of it.
 #[derive(Debug)]
-pub(crate) struct Surroundings<'a> {
+pub struct Surroundings<'a> {
     /// Who the process is, looked up in the image.
-    pub(crate) identity: &'a Identity,
+    pub identity: &'a Identity,
     /// The container's persistent directory with `hostname`, `hosts` and `resolv.conf`.
-    pub(crate) dir: &'a Path,
+    pub dir: &'a Path,
     /// Whether those three are mounted; not when the host's network and files are used.
-    pub(crate) etc_files: bool,
+    pub etc_files: bool,
     /// The control group, e.g. `/wharf/ID`.
-    pub(crate) cgroup: &'a str,
+    pub cgroup: &'a str,
     /// Paths of namespaces of others to join, by OCI type.
-    pub(crate) joined: &'a BTreeMap<&'static str, String>,
+    pub joined: &'a BTreeMap<&'static str, String>,
     /// Whether the container has a network namespace of its own or a joined one.
-    pub(crate) own_network: bool,
+    pub own_network: bool,
     /// First host ID and number of IDs when it gets a user namespace.
-    pub(crate) id_range: Option<(u32, u32)>,
+    pub id_range: Option<(u32, u32)>,
     /// The default profile unless the user chose; `None` is unconfined.
-    pub(crate) seccomp: Option<Value>,
+    pub seccomp: Option<Value>,
     /// Capabilities that the bounding set of this very process lacks cannot be given.
-    pub(crate) bounding: u64,
+    pub bounding: u64,
 }
 
 /// Builds the configuration.
 ///
 /// # Errors
 /// When a value of the record cannot be expressed: an unknown capability, a bad device, a bad sysctl.
-pub(crate) fn spec(record: &Container, around: &Surroundings<'_>) -> Result<Spec> {
+pub fn spec(record: &Container, around: &Surroundings<'_>) -> Result<Spec> {
     let (config, host) = (&record.config, &record.host);
     let capabilities = capabilities(host, around.bounding)?;
     // A user other than root has its capabilities only in the bounding set, as in Docker.
@@ -186,8 +142,8 @@ fn environment(record: &Container, identity: &Identity) -> Vec<String> {
 }
 
 /// The default set, changed by `--cap-add`, `--cap-drop` and `--privileged`.
-pub(crate) fn capabilities(host: &HostConfig, bounding: u64) -> Result<Vec<String>> {
-    let index = |name: &str| ALL_CAPABILITIES.iter().position(|c| *c == name);
+pub fn capabilities(host: &HostConfig, bounding: u64) -> Result<Vec<String>> {
+    let index = |name: &str| CAPABILITIES.iter().position(|c| *c == name);
     let normal = |name: &str| -> Result<String> {
         let upper = name.to_ascii_uppercase();
         let full = if upper == "ALL" || upper.starts_with("CAP_") { upper } else { format!("CAP_{upper}") };
@@ -212,11 +168,11 @@ pub(crate) fn capabilities(host: &HostConfig, bounding: u64) -> Result<Vec<Strin
         (host.privileged || asked || base) && (host.privileged || asked || !dropped)
     };
     let held = |name: &&str| index(name).is_some_and(|bit| bounding & (1 << bit) != 0);
-    Ok(ALL_CAPABILITIES.iter().copied().filter(keep).filter(held).map(str::to_owned).collect())
+    Ok(CAPABILITIES.iter().copied().filter(keep).filter(held).map(str::to_owned).collect())
 }
 
 /// Reads one `--security-opt` value, `KEY=VALUE` or the old `KEY:VALUE`.
-pub(crate) fn security_option<'a>(host: &'a HostConfig, key: &str) -> Option<&'a str> {
+pub fn security_option<'a>(host: &'a HostConfig, key: &str) -> Option<&'a str> {
     host.security_opt.iter().flatten().rev().find_map(|option| {
         let (name, value) = option.split_once(['=', ':']).unwrap_or((option, ""));
         (name == key).then_some(value)
@@ -311,7 +267,8 @@ fn tmpfs_options(host: &HostConfig, destination: &str) -> Result<Vec<String>> {
             }
         }
     }
-    let request = host.mounts.iter().flatten().find(|m| m.kind == "tmpfs" && m.target.trim_end_matches('/') == destination);
+    let request =
+        host.mounts.iter().flatten().find(|m| m.kind == "tmpfs" && m.target.trim_end_matches('/') == destination);
     if let Some(request) = request {
         if request.read_only {
             options.push("ro".into());
@@ -340,8 +297,14 @@ fn sysctls(host: &HostConfig, own_network: bool, userns: bool) -> Result<BTreeMa
         let ipc = key.starts_with("fs.mqueue.")
             || matches!(
                 key.as_str(),
-                "kernel.msgmax" | "kernel.msgmnb" | "kernel.msgmni" | "kernel.sem" | "kernel.shmall" | "kernel.shmmax"
-                    | "kernel.shmmni" | "kernel.shm_rmid_forced"
+                "kernel.msgmax"
+                    | "kernel.msgmnb"
+                    | "kernel.msgmni"
+                    | "kernel.sem"
+                    | "kernel.shmall"
+                    | "kernel.shmmax"
+                    | "kernel.shmmni"
+                    | "kernel.shm_rmid_forced"
             );
         if !network && !ipc {
             return Err(EngineError::invalid(format!(
@@ -377,7 +340,7 @@ mod tests {
         assert_eq!(capabilities(&host(&[], &[], false), all).unwrap().len(), 14);
         assert_eq!(capabilities(&host(&[], &["all"], false), all).unwrap().len(), 0);
         assert_eq!(capabilities(&host(&["net_admin"], &["ALL"], false), all).unwrap(), ["CAP_NET_ADMIN"]);
-        assert_eq!(capabilities(&host(&[], &[], true), all).unwrap().len(), ALL_CAPABILITIES.len());
+        assert_eq!(capabilities(&host(&[], &[], true), all).unwrap().len(), CAPABILITIES.len());
         let all_but = capabilities(&host(&["ALL"], &["MKNOD"], false), all).unwrap();
         assert!(!all_but.iter().any(|c| c == "CAP_MKNOD"));
         assert!(capabilities(&host(&["CAP_NONSENSE"], &[], false), all).is_err());
@@ -391,8 +354,8 @@ mod tests {
 
     #[test]
     fn sysctls_of_the_host_are_refused() {
-        let mut bad = HostConfig::default();
-        bad.sysctls = Some(BTreeMap::from([("kernel.core_pattern".to_owned(), "|/x".to_owned())]));
+        let sysctls_asked = BTreeMap::from([("kernel.core_pattern".to_owned(), "|/x".to_owned())]);
+        let bad = HostConfig { sysctls: Some(sysctls_asked), ..HostConfig::default() };
         assert!(sysctls(&bad, true, false).is_err());
     }
 }

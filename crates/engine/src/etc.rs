@@ -10,23 +10,23 @@ use crate::error::{EngineError, Result};
 use crate::record::Container;
 
 /// Where the embedded resolver listens inside a container.
-pub(crate) const EMBEDDED_DNS: &str = "127.0.0.11";
+pub const EMBEDDED_DNS: &str = "127.0.0.11";
 
 /// What the network adds.
 #[derive(Debug, Default)]
-pub(crate) struct Names {
+pub struct Names {
     /// The container's own addresses.
-    pub(crate) own: Vec<IpAddr>,
+    pub own: Vec<IpAddr>,
     /// What `host-gateway` stands for in `--add-host`.
-    pub(crate) host_gateway: Option<IpAddr>,
+    pub host_gateway: Option<IpAddr>,
     /// The embedded resolver answers: a user-defined network.
-    pub(crate) embedded: bool,
+    pub embedded: bool,
     /// Addresses of linked containers with their names.
-    pub(crate) links: Vec<(IpAddr, String)>,
+    pub links: Vec<(IpAddr, String)>,
 }
 
 /// Writes the three files.
-pub(crate) fn write(dir: &Path, record: &Container, names: &Names, resolv: &ResolvConf) -> Result<()> {
+pub fn write(dir: &Path, record: &Container, names: &Names, resolv: &ResolvConf) -> Result<()> {
     let put = |file: &str, text: String| {
         std::fs::write(dir.join(file), text)
             .map_err(|e| EngineError::from_source(&format!("cannot write the container's {file}"), &e))
@@ -67,15 +67,15 @@ fn hosts(record: &Container, names: &Names) -> Result<String> {
 
 /// The parts of resolv.conf(5) that matter here.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct ResolvConf {
-    pub(crate) servers: Vec<String>,
-    pub(crate) search: Vec<String>,
-    pub(crate) options: Vec<String>,
+pub struct ResolvConf {
+    pub servers: Vec<String>,
+    pub search: Vec<String>,
+    pub options: Vec<String>,
 }
 
 impl ResolvConf {
     /// What the host uses.
-    pub(crate) fn of_host() -> Self {
+    pub fn of_host() -> Self {
         // systemd-resolved's stub listens on a loopback address that a container cannot reach; its own file
         // names the real servers.
         let stub = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
@@ -88,7 +88,7 @@ impl ResolvConf {
         host
     }
 
-    pub(crate) fn parse(text: &str) -> Self {
+    pub fn parse(text: &str) -> Self {
         let mut conf = Self::default();
         for line in text.lines() {
             let mut words = line.split_whitespace();
@@ -104,7 +104,7 @@ impl ResolvConf {
     }
 
     /// What the container's and the daemon's settings replace.
-    pub(crate) fn with(mut self, servers: &[String], search: &[String], options: &[String]) -> Self {
+    pub fn with(mut self, servers: &[String], search: &[String], options: &[String]) -> Self {
         if !servers.is_empty() {
             self.servers = servers.to_vec();
         }
@@ -118,7 +118,7 @@ impl ResolvConf {
     }
 
     /// The servers that a container in a network of its own can reach.
-    pub(crate) fn reachable(mut self) -> Self {
+    pub fn reachable(mut self) -> Self {
         self.servers.retain(|s| s.parse::<IpAddr>().is_ok_and(|ip| !ip.is_loopback()));
         self
     }

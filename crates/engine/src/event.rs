@@ -83,6 +83,6 @@ impl Events {
 
 /// A poisoned lock only says that another thread panicked; the data is still whole, as no writer
 /// here leaves it half done.
-pub(crate) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }

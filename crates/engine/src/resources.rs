@@ -10,7 +10,7 @@ use crate::spec::{HostConfig, Ulimit};
 const MIN_MEMORY: i64 = 6 << 20;
 
 /// Refuses limits that contradict each other, with Docker's words.
-pub(crate) fn check(host: &HostConfig) -> Result<()> {
+pub fn check(host: &HostConfig) -> Result<()> {
     let r = &host.resources;
     let bad = |text: String| Err(EngineError::invalid(text));
     if r.memory != 0 && r.memory < MIN_MEMORY {
@@ -30,9 +30,7 @@ pub(crate) fn check(host: &HostConfig) -> Result<()> {
     }
     let cores = std::thread::available_parallelism().map_or(1, |n| n.get() as i64);
     if r.nano_cpus < 0 || r.nano_cpus > cores * 1_000_000_000 {
-        return bad(format!(
-            "Range of CPUs is from 0.01 to {cores}.00, as there are only {cores} CPUs available"
-        ));
+        return bad(format!("Range of CPUs is from 0.01 to {cores}.00, as there are only {cores} CPUs available"));
     }
     if r.cpu_period != 0 && !(1_000..=1_000_000).contains(&r.cpu_period) {
         return bad("CPU cfs period can not be less than 1ms (i.e. 1000) or larger than 1s (i.e. 1000000)".into());
@@ -47,7 +45,7 @@ pub(crate) fn check(host: &HostConfig) -> Result<()> {
 }
 
 /// `linux.resources`.
-pub(crate) fn limits(host: &HostConfig) -> Result<Value> {
+pub fn limits(host: &HostConfig) -> Result<Value> {
     let r = &host.resources;
     let mut memory = Map::new();
     if r.memory > 0 {
@@ -159,14 +157,15 @@ fn node(path: &str) -> Result<Node> {
 }
 
 /// Nodes that are made in `/dev` beside the standard ones.
-pub(crate) fn devices(host: &HostConfig) -> Result<Value> {
+pub fn devices(host: &HostConfig) -> Result<Value> {
     host.resources
         .devices
         .iter()
         .flatten()
         .map(|device| {
             let found = node(&device.path_on_host)?;
-            let path = if device.path_in_container.is_empty() { &device.path_on_host } else { &device.path_in_container };
+            let path =
+                if device.path_in_container.is_empty() { &device.path_on_host } else { &device.path_in_container };
             Ok(json!({ "path": path, "type": found.kind, "major": found.major, "minor": found.minor,
                        "fileMode": found.mode, "uid": 0, "gid": 0 }))
         })
@@ -191,7 +190,9 @@ fn device_rules(host: &HostConfig) -> Result<Value> {
     for device in host.resources.devices.iter().flatten() {
         let found = node(&device.path_on_host)?;
         let access = if device.cgroup_permissions.is_empty() { "rwm" } else { &device.cgroup_permissions };
-        rules.push(json!({ "allow": true, "type": found.kind, "major": found.major, "minor": found.minor, "access": access }));
+        rules.push(
+            json!({ "allow": true, "type": found.kind, "major": found.major, "minor": found.minor, "access": access }),
+        );
     }
     for rule in host.resources.device_cgroup_rules.iter().flatten() {
         rules.push(parse_device_rule(rule)?);
@@ -203,7 +204,8 @@ fn device_rules(host: &HostConfig) -> Result<Value> {
 fn parse_device_rule(rule: &str) -> Result<Value> {
     let bad = || EngineError::invalid(format!("invalid device cgroup rule format: '{rule}'"));
     let mut words = rule.split_whitespace();
-    let (Some(kind), Some(numbers), Some(access), None) = (words.next(), words.next(), words.next(), words.next()) else {
+    let (Some(kind), Some(numbers), Some(access), None) = (words.next(), words.next(), words.next(), words.next())
+    else {
         return Err(bad());
     };
     let (major, minor) = numbers.split_once(':').ok_or_else(bad)?;
@@ -220,14 +222,28 @@ fn parse_device_rule(rule: &str) -> Result<Value> {
 }
 
 /// `process.rlimits`.
-pub(crate) fn rlimits(host: &HostConfig) -> Result<Value> {
+pub fn rlimits(host: &HostConfig) -> Result<Value> {
     host.resources.ulimits.iter().flatten().map(rlimit).collect()
 }
 
 fn rlimit(limit: &Ulimit) -> Result<Value> {
     const NAMES: &[&str] = &[
-        "as", "core", "cpu", "data", "fsize", "locks", "memlock", "msgqueue", "nice", "nofile", "nproc", "rss", "rtprio",
-        "rttime", "sigpending", "stack",
+        "as",
+        "core",
+        "cpu",
+        "data",
+        "fsize",
+        "locks",
+        "memlock",
+        "msgqueue",
+        "nice",
+        "nofile",
+        "nproc",
+        "rss",
+        "rtprio",
+        "rttime",
+        "sigpending",
+        "stack",
     ];
     if !NAMES.contains(&limit.name.as_str()) {
         return Err(EngineError::invalid(format!("invalid ulimit type: {}", limit.name)));

@@ -23,7 +23,7 @@ pub struct Identity {
 ///
 /// # Errors
 /// `InvalidParameter` with Docker's words when a name is in neither file.
-pub(crate) fn lookup(root: &RootDir, user: &str, group_add: &[String]) -> Result<Identity> {
+pub fn lookup(root: &RootDir, user: &str, group_add: &[String]) -> Result<Identity> {
     let read = |path: &str| root.read_small(path, MAX_DATABASE).unwrap_or_default();
     let (passwd, group) = (read("etc/passwd"), read("etc/group"));
     resolve(&String::from_utf8_lossy(&passwd), &String::from_utf8_lossy(&group), user, group_add)
@@ -36,13 +36,15 @@ fn resolve(passwd: &str, group: &str, user: &str, group_add: &[String]) -> Resul
     };
     let name = if name.is_empty() { "0" } else { name };
     let number = parse_id(name);
-    let entry = passwd.lines().map(|line| line.split(':').collect::<Vec<_>>()).find(|fields| {
-        fields.len() >= 6 && (fields[0] == name || (number.is_some() && parse_id(fields[2]) == number))
-    });
+    let entry = passwd
+        .lines()
+        .map(|line| line.split(':').collect::<Vec<_>>())
+        .find(|fields| fields.len() >= 6 && (fields[0] == name || (number.is_some() && parse_id(fields[2]) == number)));
     let (login, uid, gid, home) = match &entry {
         Some(fields) => (
             Some(fields[0]),
-            parse_id(fields[2]).ok_or_else(|| EngineError::invalid(format!("the image's passwd entry of {name} has no number")))?,
+            parse_id(fields[2])
+                .ok_or_else(|| EngineError::invalid(format!("the image's passwd entry of {name} has no number")))?,
             parse_id(fields[3]).unwrap_or(0),
             fields[5].to_owned(),
         ),
@@ -84,9 +86,9 @@ fn find_group(group: &str, text: &str) -> Result<u32> {
         .map(|line| line.split(':').collect::<Vec<_>>())
         .find(|fields| fields.len() >= 3 && fields[0] == text)
         .and_then(|fields| parse_id(fields[2]));
-    by_name.or_else(|| parse_id(text)).ok_or_else(|| {
-        EngineError::invalid(format!("unable to find group {text}: no matching entries in group file"))
-    })
+    by_name
+        .or_else(|| parse_id(text))
+        .ok_or_else(|| EngineError::invalid(format!("unable to find group {text}: no matching entries in group file")))
 }
 
 /// Decimal digits only and in range: an ID that overflows must never wrap to root (CVE-2024-40635).

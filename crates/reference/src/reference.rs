@@ -178,9 +178,7 @@ fn is_full_id(text: &str) -> bool {
 fn split_domain(text: &str) -> (&str, &str) {
     match text.split_once('/') {
         Some((first, rest))
-            if first.contains(['.', ':'])
-                || first == "localhost"
-                || first.bytes().any(|b| b.is_ascii_uppercase()) =>
+            if first.contains(['.', ':']) || first == "localhost" || first.bytes().any(|b| b.is_ascii_uppercase()) =>
         {
             (first, rest)
         }
@@ -292,8 +290,30 @@ mod tests {
         let long = "a".repeat(256);
         let id = "a".repeat(64);
         for bad in [
-            "", ":", "a:", "a:b:c", "/a", "a/", "a//b", "a..b", "a_-b", "-a", "a-", "a___b", "Debian", "a/../b", "a b",
-            "a:-x", "a@sha256:00", "host:port/a", "host:/a", "[::g]/a", "a\n", "http://host/a", &long, &id,
+            "",
+            ":",
+            "a:",
+            "a:b:c",
+            "/a",
+            "a/",
+            "a//b",
+            "a..b",
+            "a_-b",
+            "-a",
+            "a-",
+            "a___b",
+            "Debian",
+            "a/../b",
+            "a b",
+            "a:-x",
+            "a@sha256:00",
+            "host:port/a",
+            "host:/a",
+            "[::g]/a",
+            "a\n",
+            "http://host/a",
+            &long,
+            &id,
         ] {
             assert!(Reference::parse(bad).is_err(), "{bad:?}");
         }

@@ -107,12 +107,7 @@ fn plain_ranges(by_number: &BTreeMap<u32, Branches<'_>>) -> Vec<(u32, u32, Actio
 }
 
 /// One call with conditions: each rule's block falls through to the next when a condition does not hold.
-fn conditional(
-    code: &mut Filter,
-    number: u32,
-    branches: &Branches<'_>,
-    default: Action,
-) -> Result<(), CompileError> {
+fn conditional(code: &mut Filter, number: u32, branches: &Branches<'_>, default: Action) -> Result<(), CompileError> {
     let mut body: Filter = Vec::new();
     for (conditions, action) in branches {
         let mut block: Filter = Vec::new();
@@ -152,12 +147,7 @@ fn comparison(condition: &Condition, rest: usize, number: u32) -> Result<Filter,
         }
         Comparison::NotEqual(value) => {
             let (h, l) = split(value);
-            vec![
-                op(LOAD, high, 0, 0),
-                op(JUMP_EQUAL, h, 0, 2),
-                op(LOAD, low, 0, 0),
-                op(JUMP_EQUAL, l, far(0)?, 0),
-            ]
+            vec![op(LOAD, high, 0, 0), op(JUMP_EQUAL, h, 0, 2), op(LOAD, low, 0, 0), op(JUMP_EQUAL, l, far(0)?, 0)]
         }
         Comparison::Masked { mask, value } => {
             let ((mh, ml), (vh, vl)) = (split(mask), split(value));

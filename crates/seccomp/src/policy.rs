@@ -41,7 +41,10 @@ pub enum Comparison {
     Greater(u64),
     GreaterOrEqual(u64),
     /// The argument, and-ed with the mask, is the value.
-    Masked { mask: u64, value: u64 },
+    Masked {
+        mask: u64,
+        value: u64,
+    },
 }
 
 /// A condition on one of the six arguments.

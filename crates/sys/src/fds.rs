@@ -8,7 +8,6 @@ use crate::{Result, check};
 /// `ENOSYS` before Linux 5.9, `EINVAL` before 5.11.
 pub fn close_on_exec_from(first: u32) -> Result<()> {
     // SAFETY: only a flag of descriptors changes; none is closed here, so no owner is surprised.
-    let returned =
-        unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
+    let returned = unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
     check(returned).map(drop)
 }

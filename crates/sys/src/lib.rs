@@ -9,6 +9,7 @@
 //! - [`fds`]: closing what must not be inherited.
 //! - [`seccomp`]: installing a filter.
 //! - [`message`]: file descriptors over unix sockets.
+//! - [`signals`]: signals as something to read.
 
 mod calls;
 pub mod fds;
@@ -16,6 +17,7 @@ pub mod message;
 pub mod mount;
 pub mod process;
 pub mod seccomp;
+pub mod signals;
 
 /// The result of a system call.
 pub type Result<T> = std::result::Result<T, rustix::io::Errno>;

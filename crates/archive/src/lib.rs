@@ -1,1 +1,0 @@
-//! Tar, compression and hashing, in one pass.

@@ -1,1 +1,0 @@
-//! Builds images from Dockerfiles.

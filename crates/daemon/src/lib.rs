@@ -1,1 +1,0 @@
-//! The daemon: configuration, listeners, order of start and stop.

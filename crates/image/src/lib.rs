@@ -1,1 +1,0 @@
-//! Images: configurations, manifests, names; pull, push, save, load.

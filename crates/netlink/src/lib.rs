@@ -1,1 +1,0 @@
-//! Route and nftables netlink, in batches.

@@ -1,1 +1,0 @@
-//! Networks of containers: bridges, addresses, published ports.

@@ -1,1 +1,0 @@
-//! An OCI distribution registry.

@@ -1,1 +1,0 @@
-//! The Engine API over HTTP.

@@ -1,1 +1,0 @@
-//! Layers as file systems.

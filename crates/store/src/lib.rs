@@ -1,1 +1,0 @@
-//! The database, the blobs and their collection.

@@ -1,1 +1,0 @@
-//! Go text templates, as Docker's --format takes them.
