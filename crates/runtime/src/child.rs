@@ -349,7 +349,7 @@ fn streams(stdio: &Stdio, terminal: Option<&OwnedFd>) -> Step<()> {
 /// be done, and becomes the program.
 pub(crate) fn become_program(process: &ProcessPlan) -> Step<std::convert::Infallible> {
     for (resource, limit) in &process.rlimits {
-        rustix::process::setrlimit(*resource, limit.clone())
+        rustix::process::setrlimit(*resource, *limit)
             .map_err(Failure::at(format!("set the resource limit {resource:?}")))?;
     }
     rustix::process::umask(Mode::from_raw_mode(process.umask));

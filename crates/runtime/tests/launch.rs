@@ -345,6 +345,9 @@ fn mounts() -> usize {
     fs::read_to_string("/proc/self/mountinfo").expect("reads").lines().count()
 }
 
+/// A named check; it panics when it fails.
+type Case = fn(&Image);
+
 fn main() {
     if !rustix::process::geteuid().is_root() || !Path::new("/bin/busybox").exists() {
         println!("1 skipped: containers need root and busybox-static");
@@ -352,7 +355,7 @@ fn main() {
     }
     let image = Image::new();
     let before = mounts();
-    let cases: &[(&str, fn(&Image))] = &[
+    let cases: &[(&str, Case)] = &[
         ("namespaces_are_its_own", namespaces_are_its_own),
         ("exit_codes_come_through", exit_codes_come_through),
         ("what_is_written_lands_in_the_upper_directory_alone", what_is_written_lands_in_the_upper_directory_alone),

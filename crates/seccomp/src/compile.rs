@@ -236,13 +236,16 @@ mod tests {
         }
     }
 
+    /// What a comparison of an argument with a value should say.
+    type Arithmetic = fn(u64, u64) -> bool;
+
     #[test]
     fn every_comparison_agrees_with_arithmetic() {
         let socket = numbers::number("socket").unwrap();
         let interesting =
             [0, 1, 5, 6, u64::from(u32::MAX), 1 << 32, (1 << 32) + 5, (1 << 32) + 6, (2 << 32) + 1, u64::MAX];
         for value in interesting {
-            let cases: [(Comparison, fn(u64, u64) -> bool); 7] = [
+            let cases: [(Comparison, Arithmetic); 7] = [
                 (Comparison::Equal(value), |a, b| a == b),
                 (Comparison::NotEqual(value), |a, b| a != b),
                 (Comparison::Less(value), |a, b| a < b),
