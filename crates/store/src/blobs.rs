@@ -1,0 +1,256 @@
+//! Content by digest: complete and verified, or not there.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use wharf_reference::{Digest, Hasher};
+
+use crate::{Result, StoreError};
+
+/// Prefix of content that may go on later, by its digest.
+const PARTIAL: &str = "partial-";
+
+/// The blobs of a store.
+#[derive(Clone, Debug)]
+pub struct Blobs {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    blobs: PathBuf,
+    ingest: PathBuf,
+    /// Names of content on its way in.
+    next: AtomicU64,
+}
+
+impl Blobs {
+    pub(crate) fn open(root: &Path) -> Result<Self> {
+        let inner = Inner { blobs: root.join("blobs/sha256"), ingest: root.join("ingest"), next: AtomicU64::new(0) };
+        let listing = fs::read_dir(&inner.ingest).map_err(StoreError::file("list", &inner.ingest))?;
+        for entry in listing {
+            let entry = entry.map_err(StoreError::file("list", &inner.ingest))?;
+            // The lock is ours, so nobody is writing these.
+            if !entry.file_name().to_string_lossy().starts_with(PARTIAL) {
+                fs::remove_file(entry.path()).map_err(StoreError::file("sweep", entry.path()))?;
+            }
+        }
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// Where the blob is, or would be.
+    pub fn path(&self, digest: &Digest) -> PathBuf {
+        self.inner.blobs.join(digest.hex())
+    }
+
+    pub fn contains(&self, digest: &Digest) -> bool {
+        self.size(digest).is_some()
+    }
+
+    /// Bytes, or `None` when it is not there.
+    pub fn size(&self, digest: &Digest) -> Option<u64> {
+        fs::metadata(self.path(digest)).ok().map(|found| found.size())
+    }
+
+    /// Opens a blob to read.
+    ///
+    /// # Errors
+    /// `NoBlob`.
+    pub fn reader(&self, digest: &Digest) -> Result<File> {
+        let path = self.path(digest);
+        File::open(&path).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => StoreError::NoBlob(digest.clone()),
+            _ => StoreError::file("open", path)(error),
+        })
+    }
+
+    /// Reads a blob of at most `max` bytes.
+    ///
+    /// # Errors
+    /// `NoBlob`, `TooLarge`.
+    pub fn read(&self, digest: &Digest, max: u64) -> Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        let file = self.reader(digest)?;
+        file.take(max.saturating_add(1)).read_to_end(&mut bytes).map_err(StoreError::file("read", self.path(digest)))?;
+        if bytes.len() as u64 > max {
+            return Err(StoreError::TooLarge(digest.clone(), max));
+        }
+        Ok(bytes)
+    }
+
+    /// Stores bytes and answers with their digest. What is there is not written again.
+    ///
+    /// # Errors
+    /// When the disk fails or is full.
+    pub fn put(&self, bytes: &[u8]) -> Result<Digest> {
+        let digest = Digest::sha256(bytes);
+        if !self.contains(&digest) {
+            let mut writer = self.writer(Some(&digest))?;
+            writer.append(bytes)?;
+            writer.finish()?;
+        }
+        Ok(digest)
+    }
+
+    /// Begins a blob; with `expected` it must turn out to have that digest.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub fn writer(&self, expected: Option<&Digest>) -> Result<BlobWriter> {
+        let number = self.inner.next.fetch_add(1, Ordering::Relaxed);
+        let path = self.inner.ingest.join(format!("{}-{number}", std::process::id()));
+        let open = OpenOptions::new().write(true).create_new(true).mode(0o640).open(&path);
+        let file = open.map_err(StoreError::file("create", &path))?;
+        BlobWriter::new(self, path, file, Hasher::new(), expected, false)
+    }
+
+    /// Begins a blob, or goes on with what an earlier attempt has left of it, also after a crash. What is there
+    /// is hashed again: a crash may have left bytes that were never written.
+    ///
+    /// # Errors
+    /// When the disk fails, or somebody else is writing the same blob.
+    pub fn resume(&self, expected: &Digest) -> Result<BlobWriter> {
+        let path = self.inner.ingest.join(format!("{PARTIAL}{}", expected.hex()));
+        let open = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o640).open(&path);
+        let mut file = open.map_err(StoreError::file("open", &path))?;
+        rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive)
+            .map_err(|errno| StoreError::file("lock", &path)(errno.into()))?;
+        let mut hasher = Hasher::new();
+        io::copy(&mut file, &mut hasher).map_err(StoreError::file("read", &path))?;
+        BlobWriter::new(self, path, file, hasher, Some(expected), true)
+    }
+
+    /// Deletes a blob, and tells whether there was one. Whoever reads it goes on reading.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub fn delete(&self, digest: &Digest) -> Result<bool> {
+        let path = self.path(digest);
+        match fs::remove_file(&path) {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(StoreError::file("delete", path)(error)),
+        }
+    }
+
+    /// All blobs. A file that is no digest is none of ours and left out.
+    ///
+    /// # Errors
+    /// When the directory cannot be read.
+    pub fn list(&self) -> Result<Vec<Digest>> {
+        let dir = &self.inner.blobs;
+        let mut all = Vec::new();
+        for entry in fs::read_dir(dir).map_err(StoreError::file("list", dir))? {
+            let name = entry.map_err(StoreError::file("list", dir))?.file_name();
+            all.extend(Digest::parse(&format!("sha256:{}", name.to_string_lossy())));
+        }
+        all.sort_unstable();
+        Ok(all)
+    }
+}
+
+/// A blob on its way in. Dropped unfinished it is forgotten, or kept when it was to be resumed.
+#[derive(Debug)]
+pub struct BlobWriter {
+    blobs: Blobs,
+    path: PathBuf,
+    file: File,
+    hasher: Hasher,
+    expected: Option<Digest>,
+    keep: bool,
+    done: bool,
+}
+
+impl BlobWriter {
+    fn new(
+        blobs: &Blobs,
+        path: PathBuf,
+        file: File,
+        hasher: Hasher,
+        expected: Option<&Digest>,
+        keep: bool,
+    ) -> Result<Self> {
+        if let Some(other) = expected.filter(|digest| digest.algorithm() != "sha256") {
+            return Err(StoreError::Algorithm(other.clone()));
+        }
+        Ok(Self { blobs: blobs.clone(), path, file, hasher, expected: expected.cloned(), keep, done: false })
+    }
+
+    /// Bytes so far; where a resumed blob goes on.
+    pub fn offset(&self) -> u64 {
+        self.hasher.count()
+    }
+
+    /// Adds bytes.
+    ///
+    /// # Errors
+    /// `Full` when the disk is; the store itself is as before.
+    pub fn append(&mut self, bytes: &[u8]) -> Result<()> {
+        if let Err(error) = self.file.write_all(bytes) {
+            if error.kind() == io::ErrorKind::StorageFull {
+                return Err(StoreError::Full { path: self.path.clone(), needed: bytes.len() as u64 });
+            }
+            return Err(StoreError::file("write", &self.path)(error));
+        }
+        self.hasher.update(bytes);
+        Ok(())
+    }
+
+    /// Verifies and makes the blob visible; on the disk when it returns.
+    ///
+    /// # Errors
+    /// `WrongDigest`; the bytes are then forgotten, also of a blob to be resumed: more of them cannot help.
+    pub fn finish(mut self) -> Result<(Digest, u64)> {
+        let size = self.hasher.count();
+        let digest = std::mem::take(&mut self.hasher).finish();
+        if let Some(expected) = self.expected.take().filter(|expected| *expected != digest) {
+            self.keep = false;
+            return Err(StoreError::WrongDigest { expected, found: digest });
+        }
+        self.file.sync_all().map_err(StoreError::file("write", &self.path))?;
+        let path = self.blobs.path(&digest);
+        // Over a blob that came in meanwhile: the same bytes.
+        fs::rename(&self.path, &path).map_err(StoreError::file("rename", &self.path))?;
+        self.done = true;
+        sync_dir(&self.blobs.inner.blobs)?;
+        Ok((digest, size))
+    }
+}
+
+impl Write for BlobWriter {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.append(bytes).map_err(io::Error::other)?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Drop for BlobWriter {
+    fn drop(&mut self) {
+        if !self.done && !self.keep {
+            // What stays is swept when the store opens.
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// Writes a small file whole or not at all.
+pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
+    let temporary = path.with_extension("new");
+    let mut file = File::create(&temporary).map_err(StoreError::file("create", &temporary))?;
+    file.write_all(bytes).and_then(|()| file.sync_all()).map_err(StoreError::file("write", &temporary))?;
+    fs::rename(&temporary, path).map_err(StoreError::file("rename", &temporary))?;
+    path.parent().map_or(Ok(()), sync_dir)
+}
+
+/// A rename is on the disk when its directory is.
+fn sync_dir(dir: &Path) -> Result<()> {
+    File::open(dir).and_then(|open| open.sync_all()).map_err(StoreError::file("write", dir))
+}

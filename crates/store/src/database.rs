@@ -1,0 +1,191 @@
+//! Rows: JSON values by key in named tables, in one embedded database.
+//!
+//! JSON, because a row must be readable by a later version that knows more fields, and by a person.
+
+use std::fmt;
+use std::path::Path;
+
+use redb::{Database, Durability, ReadableDatabase, ReadableTable, TableDefinition, TableError};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::{Result, StoreError};
+
+/// A table. The crate whose rows are in it declares it as a constant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Table {
+    name: &'static str,
+}
+
+impl Table {
+    pub const fn new(name: &'static str) -> Self {
+        Self { name }
+    }
+
+    fn definition(self) -> TableDefinition<'static, &'static str, &'static [u8]> {
+        TableDefinition::new(self.name)
+    }
+
+    fn decode<T: DeserializeOwned>(self, key: &str, bytes: &[u8]) -> Result<T> {
+        serde_json::from_slice(bytes).map_err(|source| StoreError::Row { table: self.name, key: key.into(), source })
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Rows {
+    database: Database,
+}
+
+impl Rows {
+    pub(crate) fn open(path: &Path) -> Result<Self> {
+        let database = Database::create(path).map_err(|e| StoreError::database("open", e))?;
+        Ok(Self { database })
+    }
+
+    pub(crate) fn read<T, E: From<StoreError>>(
+        &self,
+        f: impl FnOnce(&ReadTx) -> std::result::Result<T, E>,
+    ) -> std::result::Result<T, E> {
+        let tx = self.database.begin_read().map_err(|e| StoreError::database("be read", e))?;
+        f(&ReadTx { tx })
+    }
+
+    pub(crate) fn write<T, E: From<StoreError>>(
+        &self,
+        f: impl FnOnce(&WriteTx) -> std::result::Result<T, E>,
+        durable: bool,
+    ) -> std::result::Result<T, E> {
+        let mut tx = self.database.begin_write().map_err(|e| StoreError::database("be changed", e))?;
+        let durability = if durable { Durability::Immediate } else { Durability::None };
+        tx.set_durability(durability).map_err(|e| StoreError::database("be changed", e))?;
+        let tx = WriteTx { tx };
+        // An error drops the transaction, which undoes it.
+        let value = f(&tx)?;
+        tx.tx.commit().map_err(|e| StoreError::database("commit", e))?;
+        Ok(value)
+    }
+}
+
+/// Rows as they were when the reading began.
+pub struct ReadTx {
+    tx: redb::ReadTransaction,
+}
+
+impl fmt::Debug for ReadTx {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ReadTx")
+    }
+}
+
+impl ReadTx {
+    /// The row `key`, if there is one.
+    ///
+    /// # Errors
+    /// When it is not of the type.
+    pub fn get<T: DeserializeOwned>(&self, table: Table, key: &str) -> Result<Option<T>> {
+        match self.tx.open_table(table.definition()) {
+            // A table comes to be with its first row.
+            Err(TableError::TableDoesNotExist(_)) => Ok(None),
+            Err(error) => Err(StoreError::database("be read", error)),
+            Ok(open) => get(&open, table, key),
+        }
+    }
+
+    /// All rows, by key.
+    ///
+    /// # Errors
+    /// When one is not of the type.
+    pub fn list<T: DeserializeOwned>(&self, table: Table) -> Result<Vec<(String, T)>> {
+        self.list_prefix(table, "")
+    }
+
+    /// The rows whose keys begin with `prefix`, by key.
+    ///
+    /// # Errors
+    /// When one is not of the type.
+    pub fn list_prefix<T: DeserializeOwned>(&self, table: Table, prefix: &str) -> Result<Vec<(String, T)>> {
+        match self.tx.open_table(table.definition()) {
+            Err(TableError::TableDoesNotExist(_)) => Ok(Vec::new()),
+            Err(error) => Err(StoreError::database("be read", error)),
+            Ok(open) => list(&open, table, prefix),
+        }
+    }
+}
+
+/// A change that is being made; it sees what it has written.
+pub struct WriteTx {
+    tx: redb::WriteTransaction,
+}
+
+impl fmt::Debug for WriteTx {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("WriteTx")
+    }
+}
+
+impl WriteTx {
+    /// As [`ReadTx::get`].
+    ///
+    /// # Errors
+    /// When the row is not of the type.
+    pub fn get<T: DeserializeOwned>(&self, table: Table, key: &str) -> Result<Option<T>> {
+        get(&self.open(table)?, table, key)
+    }
+
+    /// As [`ReadTx::list`].
+    ///
+    /// # Errors
+    /// When a row is not of the type.
+    pub fn list<T: DeserializeOwned>(&self, table: Table) -> Result<Vec<(String, T)>> {
+        list(&self.open(table)?, table, "")
+    }
+
+    /// Writes the row `key`, over one that is there.
+    ///
+    /// # Errors
+    /// When the value has no JSON form, or the disk fails.
+    pub fn put<T: Serialize>(&self, table: Table, key: &str, value: &T) -> Result<()> {
+        let bytes = serde_json::to_vec(value)
+            .map_err(|source| StoreError::Row { table: table.name, key: key.into(), source })?;
+        let mut open = self.open(table)?;
+        open.insert(key, bytes.as_slice()).map(drop).map_err(|e| StoreError::database("be changed", e))
+    }
+
+    /// Deletes the row `key`, and tells whether there was one.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub fn delete(&self, table: Table, key: &str) -> Result<bool> {
+        let mut open = self.open(table)?;
+        open.remove(key).map(|old| old.is_some()).map_err(|e| StoreError::database("be changed", e))
+    }
+
+    fn open(&self, table: Table) -> Result<redb::Table<'_, &'static str, &'static [u8]>> {
+        self.tx.open_table(table.definition()).map_err(|e| StoreError::database("be changed", e))
+    }
+}
+
+fn get<T: DeserializeOwned>(
+    open: &impl ReadableTable<&'static str, &'static [u8]>,
+    table: Table,
+    key: &str,
+) -> Result<Option<T>> {
+    let row = open.get(key).map_err(|e| StoreError::database("be read", e))?;
+    row.map(|row| table.decode(key, row.value())).transpose()
+}
+
+fn list<T: DeserializeOwned>(
+    open: &impl ReadableTable<&'static str, &'static [u8]>,
+    table: Table,
+    prefix: &str,
+) -> Result<Vec<(String, T)>> {
+    let mut rows = Vec::new();
+    for row in open.range(prefix..).map_err(|e| StoreError::database("be read", e))? {
+        let (key, value) = row.map_err(|e| StoreError::database("be read", e))?;
+        if !key.value().starts_with(prefix) {
+            break;
+        }
+        rows.push((key.value().to_owned(), table.decode(key.value(), value.value())?));
+    }
+    Ok(rows)
+}

@@ -1,0 +1,56 @@
+//! What can go wrong with the store.
+
+use std::io;
+use std::path::PathBuf;
+
+use wharf_reference::Digest;
+
+/// A failed operation of the store.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    #[error("the data root `{}` is in use by process {pid}; stop it, or choose another with --data-root", root.display())]
+    InUse { root: PathBuf, pid: String },
+    #[error("cannot {action} `{}`", path.display())]
+    File {
+        action: &'static str,
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("the disk of the data root is full: {needed} more bytes were to be written to `{}`", path.display())]
+    Full { path: PathBuf, needed: u64 },
+    #[error("the database cannot {action}")]
+    Database {
+        action: &'static str,
+        #[source]
+        source: Box<redb::Error>,
+    },
+    #[error("the row `{key}` of `{table}` cannot be read")]
+    Row {
+        table: &'static str,
+        key: String,
+        #[source]
+        source: serde_json::Error,
+    },
+    #[error("there is no blob {0}")]
+    NoBlob(Digest),
+    #[error("blob {0} is larger than {1} bytes")]
+    TooLarge(Digest, u64),
+    #[error("the content has digest {found}, not {expected} as promised")]
+    WrongDigest { expected: Digest, found: Digest },
+    #[error("the content has {found} bytes, not {expected} as promised")]
+    WrongSize { expected: u64, found: u64 },
+    #[error("only sha256 can be verified here, not {0}")]
+    Algorithm(Digest),
+}
+
+impl StoreError {
+    pub(crate) fn file(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::File { action, path, source }
+    }
+
+    pub(crate) fn database(action: &'static str, source: impl Into<redb::Error>) -> Self {
+        Self::Database { action, source: Box::new(source.into()) }
+    }
+}

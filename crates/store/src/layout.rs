@@ -1,0 +1,111 @@
+//! Opening a root: locked, complete, swept.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{Read, Seek, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustix::fs::{FlockOperation, flock};
+
+use crate::blobs::{self, Blobs};
+use crate::database::Rows;
+use crate::{ReadTx, Result, StoreError, WriteTx};
+
+/// OCI image-spec, "OCI Image Layout".
+const OCI_LAYOUT: &str = r#"{"imageLayoutVersion":"1.0.0"}"#;
+
+/// An open store. Cheap to clone; the root is free for another process when the last clone is dropped.
+#[derive(Clone, Debug)]
+pub struct Store {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    root: PathBuf,
+    rows: Rows,
+    blobs: Blobs,
+    /// The kernel lets go of it when this process dies, however it dies.
+    _lock: File,
+}
+
+impl Store {
+    /// Opens the store at `root`, which is made where it is missing. Sweeps what a crash left unfinished.
+    ///
+    /// # Errors
+    /// `InUse` when another process has it open; otherwise when the root cannot be written or the database is
+    /// of no known form.
+    pub fn open(root: &Path) -> Result<Self> {
+        make_dir(root)?;
+        let lock = take_lock(root)?;
+        for dir in ["blobs/sha256", "ingest"] {
+            make_dir(&root.join(dir))?;
+        }
+        let marker = root.join("oci-layout");
+        if !marker.exists() {
+            blobs::write_whole(&marker, OCI_LAYOUT.as_bytes())?;
+        }
+        let rows = Rows::open(&root.join("wharf.redb"))?;
+        let blobs = Blobs::open(root)?;
+        Ok(Self { inner: Arc::new(Inner { root: root.to_owned(), rows, blobs, _lock: lock }) })
+    }
+
+    pub fn root(&self) -> &Path {
+        &self.inner.root
+    }
+
+    pub fn blobs(&self) -> &Blobs {
+        &self.inner.blobs
+    }
+
+    /// Reads rows as they were at one moment.
+    ///
+    /// # Errors
+    /// Those of `f`, and of the database.
+    pub fn read<T, E: From<StoreError>>(&self, f: impl FnOnce(&ReadTx) -> std::result::Result<T, E>) -> std::result::Result<T, E> {
+        self.inner.rows.read(f)
+    }
+
+    /// Changes rows, all or nothing; on the disk when it returns. Changes are one after another.
+    ///
+    /// # Errors
+    /// Those of `f`, which undo the change, and of the database.
+    pub fn write<T, E: From<StoreError>>(&self, f: impl FnOnce(&WriteTx) -> std::result::Result<T, E>) -> std::result::Result<T, E> {
+        self.inner.rows.write(f, true)
+    }
+
+    /// As [`Self::write`], but on the disk only with the next durable change: for what can be found out again
+    /// after a crash. All or nothing, and visible at once, all the same.
+    ///
+    /// # Errors
+    /// As [`Self::write`].
+    pub fn write_soon<T, E: From<StoreError>>(&self, f: impl FnOnce(&WriteTx) -> std::result::Result<T, E>) -> std::result::Result<T, E> {
+        self.inner.rows.write(f, false)
+    }
+}
+
+fn make_dir(path: &Path) -> Result<()> {
+    // Layers have set-user-ID files in them: nobody but root may reach them (CVE-2021-41091).
+    fs::DirBuilder::new().recursive(true).mode(0o710).create(path).map_err(StoreError::file("create", path))
+}
+
+fn take_lock(root: &Path) -> Result<File> {
+    let path = root.join("lock");
+    let options = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
+    let mut file = options.map_err(StoreError::file("open", &path))?;
+    if let Err(errno) = flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        if errno != rustix::io::Errno::WOULDBLOCK {
+            return Err(StoreError::File { action: "lock", path, source: errno.into() });
+        }
+        let mut pid = String::new();
+        // Only for the message.
+        let _ = file.read_to_string(&mut pid);
+        return Err(StoreError::InUse { root: root.to_owned(), pid: pid.trim().to_owned() });
+    }
+    file.set_len(0)
+        .and_then(|()| file.rewind())
+        .and_then(|()| writeln!(file, "{}", std::process::id()))
+        .map_err(StoreError::file("write", &path))?;
+    Ok(file)
+}

@@ -1,0 +1,28 @@
+//! What stays when everything dies: one transactional database and blobs by digest.
+//!
+//! ```text
+//! ROOT/lock            held while the store is open: one daemon per root
+//! ROOT/wharf.redb      everything that has a name or a reference
+//! ROOT/oci-layout      the blobs are an OCI image layout, so that other tools can read them
+//! ROOT/blobs/sha256/…  content, named by its digest; complete or not there
+//! ROOT/ingest/…        content on its way in
+//! ```
+//!
+//! A thing is visible only when its transaction has committed or its file has been renamed; both are on the
+//! disk by then. What a crash leaves in `ingest/` is swept when the store opens, but for partial blobs that
+//! were asked to be kept: they resume.
+//!
+//! - [`Store`]: opens a root. [`Table`], [`ReadTx`], [`WriteTx`]: rows. [`Blobs`], [`BlobWriter`]: content.
+
+mod blobs;
+mod database;
+mod error;
+mod layout;
+
+pub use blobs::{BlobWriter, Blobs};
+pub use database::{ReadTx, Table, WriteTx};
+pub use error::StoreError;
+pub use layout::Store;
+
+/// Result of this crate.
+pub type Result<T> = std::result::Result<T, StoreError>;

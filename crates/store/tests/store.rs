@@ -1,0 +1,159 @@
+//! The store from outside: what it promises, and what a `kill -9` leaves of it.
+
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Command, Stdio};
+
+use wharf_reference::Digest;
+use wharf_store::{Store, StoreError, Table};
+
+const ROWS: Table = Table::new("rows");
+
+fn store() -> (tempfile::TempDir, Store) {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path()).unwrap();
+    (dir, store)
+}
+
+#[test]
+fn a_second_daemon_on_the_same_root_is_refused() {
+    let (dir, first) = store();
+    let error = Store::open(dir.path()).unwrap_err();
+    assert!(matches!(&error, StoreError::InUse { pid, .. } if *pid == std::process::id().to_string()), "{error}");
+    drop(first);
+    Store::open(dir.path()).unwrap();
+}
+
+#[test]
+fn rows_are_read_as_they_were_written() {
+    let (dir, store) = store();
+    store
+        .write(|tx| {
+            tx.put(ROWS, "a/1", &1)?;
+            tx.put(ROWS, "a/2", &2)?;
+            tx.put(ROWS, "b", &3)?;
+            assert_eq!(tx.get::<i32>(ROWS, "b")?, Some(3));
+            Ok::<_, StoreError>(())
+        })
+        .unwrap();
+    drop(store);
+    let store = Store::open(dir.path()).unwrap();
+    let read = |prefix| store.read(|tx| tx.list_prefix::<i32>(ROWS, prefix)).unwrap();
+    assert_eq!(read("a/"), [("a/1".to_owned(), 1), ("a/2".to_owned(), 2)]);
+    assert_eq!(read("").len(), 3);
+    assert_eq!(store.read(|tx| tx.get::<i32>(Table::new("none"), "x")).unwrap(), None);
+    assert!(store.read(|tx| tx.get::<String>(ROWS, "b")).is_err(), "a row of another type is an error");
+    assert!(store.write(|tx| tx.delete(ROWS, "b")).unwrap());
+    assert!(!store.write_soon(|tx| tx.delete(ROWS, "b")).unwrap());
+}
+
+#[test]
+fn an_error_undoes_the_whole_change() {
+    let (_dir, store) = store();
+    let failed: Result<(), StoreError> = store.write(|tx| {
+        tx.put(ROWS, "half", &1)?;
+        Err(StoreError::NoBlob(Digest::sha256(b"")))
+    });
+    assert!(failed.is_err());
+    assert_eq!(store.read(|tx| tx.get::<i32>(ROWS, "half")).unwrap(), None);
+}
+
+#[test]
+fn blobs_are_there_whole_or_not_at_all() {
+    let (dir, store) = store();
+    let blobs = store.blobs();
+    let digest = blobs.put(b"content").unwrap();
+    assert_eq!(blobs.read(&digest, 7).unwrap(), b"content");
+    assert!(matches!(blobs.read(&digest, 6), Err(StoreError::TooLarge(..))));
+    assert_eq!((blobs.size(&digest), blobs.list().unwrap()), (Some(7), vec![digest.clone()]));
+    let mut writer = blobs.writer(Some(&digest)).unwrap();
+    writer.write_all(b"other").unwrap();
+    assert!(matches!(writer.finish(), Err(StoreError::WrongDigest { .. })));
+    drop(blobs.writer(None).unwrap());
+    assert_eq!(std::fs::read_dir(dir.path().join("ingest")).unwrap().count(), 0, "nothing stays behind");
+    assert!(blobs.delete(&digest).unwrap());
+    assert!(matches!(blobs.read(&digest, 7), Err(StoreError::NoBlob(_))));
+    let layout = std::fs::read_to_string(dir.path().join("oci-layout")).unwrap();
+    assert!(layout.contains("imageLayoutVersion"));
+}
+
+#[test]
+fn a_partial_blob_goes_on_after_the_store_was_closed() {
+    let (dir, store) = store();
+    let digest = Digest::sha256(b"one two");
+    let mut writer = store.blobs().resume(&digest).unwrap();
+    writer.write_all(b"one ").unwrap();
+    assert!(store.blobs().resume(&digest).is_err(), "two at once would mix their bytes");
+    drop(writer);
+    drop(store);
+    let store = Store::open(dir.path()).unwrap();
+    let mut writer = store.blobs().resume(&digest).unwrap();
+    assert_eq!(writer.offset(), 4);
+    writer.write_all(b"two").unwrap();
+    assert_eq!(writer.finish().unwrap(), (digest.clone(), 7));
+    assert!(store.blobs().contains(&digest));
+}
+
+/// Set for the process that writes until it is killed.
+const WRITER: &str = "WHARF_STORE_TEST_WRITER";
+
+/// Not a test of its own: what the killed process does. It says what it has been promised, a line each.
+#[test]
+fn writes_until_killed() {
+    let Some(root) = std::env::var_os(WRITER) else { return };
+    let store = Store::open(root.as_ref()).unwrap();
+    let mut out = std::io::stdout();
+    for number in 0..u64::MAX {
+        let digest = store.blobs().put(format!("blob {number}").as_bytes()).unwrap();
+        store
+            .write(|tx| {
+                tx.put(ROWS, &format!("{number:020}"), &digest)?;
+                tx.put(ROWS, "count", &(number + 1))
+            })
+            .unwrap();
+        writeln!(out, "promised {number}").unwrap();
+    }
+}
+
+#[test]
+fn what_was_promised_survives_kill_9_and_nothing_is_half_done() {
+    let dir = tempfile::tempdir().unwrap();
+    // Printed, so that a failure can be made again.
+    let mut seed = u64::from(std::process::id());
+    println!("seed {seed}");
+    for _ in 0..12 {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "writes_until_killed", "--nocapture"])
+            .env(WRITER, dir.path())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let stop = 1 + (seed >> 33) % 40;
+        let mut promised = None;
+        let mut killed = false;
+        for line in lines.map_while(Result::ok) {
+            if let Some(number) = line.trim().strip_prefix("promised ") {
+                promised = Some(number.parse::<u64>().unwrap());
+                if promised == Some(stop) && !killed {
+                    // Somewhere in the next round, while we go on reading what it still says.
+                    std::thread::sleep(std::time::Duration::from_micros((seed >> 20) % 1500));
+                    child.kill().unwrap();
+                    killed = true;
+                }
+            }
+        }
+        child.wait().unwrap();
+        let promised = promised.expect("it wrote");
+        let store = Store::open(dir.path()).unwrap();
+        let rows = store.read(|tx| tx.list::<serde_json::Value>(ROWS)).unwrap();
+        let count = rows.iter().find(|(key, _)| key == "count").unwrap().1.as_u64().unwrap();
+        assert!(count > promised, "{promised} was promised, {count} are there");
+        for number in 0..=promised {
+            let digest: Digest = store.read(|tx| tx.get(ROWS, &format!("{number:020}"))).unwrap().expect("a row");
+            assert_eq!(store.blobs().read(&digest, 64).unwrap(), format!("blob {number}").as_bytes());
+        }
+        assert_eq!(std::fs::read_dir(dir.path().join("ingest")).unwrap().count(), 0, "swept");
+    }
+}
