@@ -27,6 +27,9 @@ impl Hierarchies {
             source,
         })?;
         let mut found = Self::parse(&table);
+        // Something else may be mounted over a hierarchy; what is seen there decides, not the table.
+        found.v1.retain(|_, point| is_on(point, CGROUP_MAGIC));
+        found.v2 = found.v2.filter(|(point, _)| is_on(point, CGROUP2_MAGIC));
         if let Some((root, controllers)) = &mut found.v2 {
             let list = std::fs::read_to_string(root.join("cgroup.controllers")).unwrap_or_default();
             *controllers = list.split_whitespace().map(str::to_owned).collect();
@@ -84,6 +87,16 @@ impl Hierarchies {
     pub fn v2_has(&self, controller: &str) -> bool {
         self.v2.as_ref().is_some_and(|(_, all)| all.iter().any(|c| c == controller))
     }
+}
+
+/// linux/magic.h, `CGROUP_SUPER_MAGIC` and `CGROUP2_SUPER_MAGIC`.
+const CGROUP_MAGIC: i64 = 0x0027_e0eb;
+const CGROUP2_MAGIC: i64 = 0x6367_7270;
+
+fn is_on(point: &Path, magic: i64) -> bool {
+    // The type is a `long`, or an `int` on some architectures.
+    #[allow(clippy::unnecessary_cast)]
+    rustix::fs::statfs(point).is_ok_and(|found| found.f_type as i64 == magic)
 }
 
 /// Controllers among a v1 mount's options, which also hold `rw`, `clone_children` and the like.

@@ -1,7 +1,7 @@
 //! One group, in every hierarchy of the host at the same path.
 
 use std::fs;
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Write};
 use std::os::fd::OwnedFd;
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
@@ -155,7 +155,7 @@ impl Group {
     /// When the group cannot be read.
     pub fn kill(&self) -> Result<()> {
         if let Some(dir) = self.v2_dir()
-            && fs::write(dir.join("cgroup.kill"), "1").is_ok()
+            && write(&dir.join("cgroup.kill"), "1").is_ok()
         {
             return Ok(());
         }
@@ -237,7 +237,7 @@ fn delegate(root: &Path, path: &Path) {
     for part in path {
         let available = fs::read_to_string(here.join("cgroup.controllers")).unwrap_or_default();
         for controller in available.split_whitespace() {
-            let _ = fs::write(here.join("cgroup.subtree_control"), format!("+{controller}"));
+            let _ = write(&here.join("cgroup.subtree_control"), &format!("+{controller}"));
         }
         here.push(part);
     }
@@ -247,6 +247,8 @@ pub(crate) fn read(path: &Path) -> Result<String> {
     fs::read_to_string(path).map_err(|source| CgroupError::File { action: "read", path: path.into(), source })
 }
 
+/// Writes a control file. It is there or the host does not have it: none is ever made.
 pub(crate) fn write(path: &Path, text: &str) -> Result<()> {
-    fs::write(path, text).map_err(|source| CgroupError::File { action: "write", path: path.into(), source })
+    let written = fs::OpenOptions::new().write(true).open(path).and_then(|mut file| file.write_all(text.as_bytes()));
+    written.map_err(|source| CgroupError::File { action: "write", path: path.into(), source })
 }

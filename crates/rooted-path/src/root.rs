@@ -317,6 +317,14 @@ impl RootDir {
         })
     }
 
+    /// All extended attributes of what `path` means, sorted by key; links on the way are followed inside the root.
+    /// A file system without them has none.
+    pub fn xattrs(&self, path: impl AsRef<Path>) -> Result<Vec<(OsString, Vec<u8>)>> {
+        let path = path.as_ref();
+        let handle = self.handle(path)?;
+        read_xattrs(&proc_path(handle.as_fd())).map_err(|errno| RootError::new("read the attributes of", path, errno))
+    }
+
     /// The path by which a system call without an `at` form reaches this very directory.
     pub fn proc_path(&self) -> PathBuf {
         proc_path(self.fd.as_fd())
@@ -352,4 +360,28 @@ impl RootDir {
 fn proc_path(fd: BorrowedFd<'_>) -> PathBuf {
     use std::os::fd::AsRawFd;
     PathBuf::from(format!("/proc/self/fd/{}", fd.as_raw_fd()))
+}
+
+/// Largest attribute (XATTR_SIZE_MAX) and largest list of names (XATTR_LIST_MAX), linux/limits.h.
+const MAX_XATTR: usize = 64 << 10;
+
+fn read_xattrs(path: &Path) -> std::result::Result<Vec<(OsString, Vec<u8>)>, Errno> {
+    let mut names = vec![0u8; MAX_XATTR];
+    let length = match rustix::fs::listxattr(path, &mut names) {
+        Err(Errno::OPNOTSUPP) => return Ok(Vec::new()),
+        length => length?,
+    };
+    let mut all = Vec::new();
+    for name in names[..length].split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
+        let key = OsStr::from_bytes(name);
+        let mut value = vec![0u8; MAX_XATTR];
+        match rustix::fs::getxattr(path, key, &mut value) {
+            // Gone since it was listed, or shown to nobody.
+            Err(Errno::NODATA | Errno::OPNOTSUPP) => continue,
+            length => value.truncate(length?),
+        }
+        all.push((key.to_owned(), value));
+    }
+    all.sort_unstable();
+    Ok(all)
 }

@@ -75,7 +75,9 @@ impl Blobs {
     pub fn read(&self, digest: &Digest, max: u64) -> Result<Vec<u8>> {
         let mut bytes = Vec::new();
         let file = self.reader(digest)?;
-        file.take(max.saturating_add(1)).read_to_end(&mut bytes).map_err(StoreError::file("read", self.path(digest)))?;
+        file.take(max.saturating_add(1))
+            .read_to_end(&mut bytes)
+            .map_err(StoreError::file("read", self.path(digest)))?;
         if bytes.len() as u64 > max {
             return Err(StoreError::TooLarge(digest.clone(), max));
         }

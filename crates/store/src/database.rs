@@ -145,8 +145,11 @@ impl WriteTx {
     /// # Errors
     /// When the value has no JSON form, or the disk fails.
     pub fn put<T: Serialize>(&self, table: Table, key: &str, value: &T) -> Result<()> {
-        let bytes = serde_json::to_vec(value)
-            .map_err(|source| StoreError::Row { table: table.name, key: key.into(), source })?;
+        let bytes = serde_json::to_vec(value).map_err(|source| StoreError::Row {
+            table: table.name,
+            key: key.into(),
+            source,
+        })?;
         let mut open = self.open(table)?;
         open.insert(key, bytes.as_slice()).map(drop).map_err(|e| StoreError::database("be changed", e))
     }

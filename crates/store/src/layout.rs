@@ -63,7 +63,10 @@ impl Store {
     ///
     /// # Errors
     /// Those of `f`, and of the database.
-    pub fn read<T, E: From<StoreError>>(&self, f: impl FnOnce(&ReadTx) -> std::result::Result<T, E>) -> std::result::Result<T, E> {
+    pub fn read<T, E: From<StoreError>>(
+        &self,
+        f: impl FnOnce(&ReadTx) -> std::result::Result<T, E>,
+    ) -> std::result::Result<T, E> {
         self.inner.rows.read(f)
     }
 
@@ -71,7 +74,10 @@ impl Store {
     ///
     /// # Errors
     /// Those of `f`, which undo the change, and of the database.
-    pub fn write<T, E: From<StoreError>>(&self, f: impl FnOnce(&WriteTx) -> std::result::Result<T, E>) -> std::result::Result<T, E> {
+    pub fn write<T, E: From<StoreError>>(
+        &self,
+        f: impl FnOnce(&WriteTx) -> std::result::Result<T, E>,
+    ) -> std::result::Result<T, E> {
         self.inner.rows.write(f, true)
     }
 
@@ -80,7 +86,10 @@ impl Store {
     ///
     /// # Errors
     /// As [`Self::write`].
-    pub fn write_soon<T, E: From<StoreError>>(&self, f: impl FnOnce(&WriteTx) -> std::result::Result<T, E>) -> std::result::Result<T, E> {
+    pub fn write_soon<T, E: From<StoreError>>(
+        &self,
+        f: impl FnOnce(&WriteTx) -> std::result::Result<T, E>,
+    ) -> std::result::Result<T, E> {
         self.inner.rows.write(f, false)
     }
 }

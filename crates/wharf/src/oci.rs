@@ -98,7 +98,8 @@ pub(crate) fn run(words: &[&str]) -> Result<u8, Failure> {
     let options = options(words)?;
     let bundle = Bundle::read(&options.bundle)?;
     let path = bundle.spec.linux().as_ref().and_then(|linux| linux.cgroups_path().clone());
-    let path = path.map_or_else(|| format!("/wharf-oci/{}", options.id), |path| path.to_string_lossy().into_owned());
+    // Directly below the root: making and removing a parent each time would double the waits for RCU on v1.
+    let path = path.map_or_else(|| format!("/wharf-{}", options.id), |path| path.to_string_lossy().into_owned());
     let hierarchies = Hierarchies::detect()?;
     let exists = Group::open(&hierarchies, &path)?.directories().iter().any(|dir| dir.exists());
     if exists {
@@ -112,7 +113,6 @@ pub(crate) fn run(words: &[&str]) -> Result<u8, Failure> {
     // What the container left behind in its group (a daemon of its own) ends with it.
     group.kill()?;
     group.remove()?;
-    remove_empty_parent(&group);
     done
 }
 
@@ -188,15 +188,6 @@ fn write_pid(file: &Path, pid: i32) -> Result<(), Failure> {
     std::fs::write(&temporary, pid.to_string())
         .and_then(|()| std::fs::rename(&temporary, file))
         .map_err(|e| Failure::system(format!("cannot write {}: {e}", file.display())))
-}
-
-/// `/wharf-oci` is ours, and the last container takes it along; with others in it, it stays.
-fn remove_empty_parent(group: &Group) {
-    for dir in group.directories() {
-        if let Some(parent) = dir.parent().filter(|parent| parent.ends_with("wharf-oci")) {
-            let _ = std::fs::remove_dir(parent);
-        }
-    }
 }
 
 #[cfg(test)]

@@ -53,7 +53,7 @@ impl Bundle {
     }
 
     fn assert_nothing_is_left(&self) {
-        let groups = Command::new("find").args(["/sys/fs/cgroup", "-name", &self.id]).output().unwrap();
+        let groups = Command::new("find").args(["/sys/fs/cgroup", "-name", &format!("*{}", self.id)]).output().unwrap();
         assert_eq!(String::from_utf8_lossy(&groups.stdout), "", "a control group is left");
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
         assert!(!mounts.contains(&*self.dir.path().to_string_lossy()), "a mount is left");

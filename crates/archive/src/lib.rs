@@ -1,0 +1,24 @@
+//! Tar: read from anybody, written the same every time.
+//!
+//! An archive is hostile until it has been unpacked. Every name is resolved inside the target
+//! ([`wharf_rooted_path`]), every size is bounded before it is believed, and what is not understood is an
+//! error that names the entry.
+//!
+//! - [`Reader`]: entries of a stream (POSIX.1-2001 pax, ustar, GNU long names).
+//! - [`unpack`]: applies a stream to a directory, with the whiteouts of image layers.
+//! - [`pack`]: the stream of a directory; the same tree gives the same bytes.
+
+mod error;
+mod header;
+mod pack;
+mod reader;
+mod unpack;
+
+pub use error::ArchiveError;
+pub use header::{Entry, Kind};
+pub use pack::{PackOptions, pack};
+pub use reader::Reader;
+pub use unpack::{UnpackOptions, Unpacked, Whiteouts, unpack};
+
+/// Result of this crate.
+pub type Result<T> = std::result::Result<T, ArchiveError>;

@@ -1,0 +1,336 @@
+//! The archive of a directory: the same tree gives the same bytes.
+
+use std::collections::{BTreeMap, HashMap};
+use std::ffi::OsStr;
+use std::io::{Read, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FileType, Stat};
+use wharf_rooted_path::{RootDir, RootError};
+
+use crate::error::shown;
+use crate::header::{self, BLOCK, Entry, Kind};
+use crate::{ArchiveError, Result};
+
+/// How to pack.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct PackOptions {
+    /// Writes what overlayfs keeps of removals as whiteouts of a layer.
+    pub overlay_whiteouts: bool,
+    /// No entry gets a later time than this, in seconds since the epoch.
+    pub clamp_mtime: Option<i64>,
+}
+
+/// Writes `path` of `root` with all below as an archive; the names in it are relative to `path`.
+///
+/// Entries come sorted by their names' bytes, parents first; owners are numbers; access times, device numbers
+/// of the host and the order of the directory leave no trace.
+///
+/// # Errors
+/// When something cannot be read, or the output fails.
+pub fn pack(root: &RootDir, path: &Path, output: &mut dyn Write, options: &PackOptions) -> Result<()> {
+    let top = root.open_dir(path).map_err(|source| ArchiveError::Pack { name: path.display().to_string(), source })?;
+    let mut packer = Packer { top, output, options, links: HashMap::new() };
+    packer.directory(Path::new(""))?;
+    packer.put(&[0; 2 * BLOCK])
+}
+
+struct Packer<'a> {
+    top: RootDir,
+    output: &'a mut dyn Write,
+    options: &'a PackOptions,
+    /// First names of files with several, by device and inode.
+    links: HashMap<(u64, u64), PathBuf>,
+}
+
+impl Packer<'_> {
+    fn directory(&mut self, above: &Path) -> Result<()> {
+        // A stack instead of recursion: a tree may be deeper than ours.
+        let mut stack = vec![self.children(above)?];
+        while let Some(level) = stack.last_mut() {
+            let Some(path) = level.pop() else {
+                stack.pop();
+                continue;
+            };
+            if self.entry(&path)? {
+                stack.push(self.children(&path)?);
+            }
+        }
+        Ok(())
+    }
+
+    /// Paths in a directory, the last one first.
+    fn children(&self, dir: &Path) -> Result<Vec<PathBuf>> {
+        let names = self.top.read_dir(dir).map_err(failing(dir))?;
+        Ok(names.into_iter().rev().map(|name| dir.join(name)).collect())
+    }
+
+    /// Writes one entry; true when it is a directory to go into.
+    fn entry(&mut self, path: &Path) -> Result<bool> {
+        let stat = self.top.metadata(path, false).map_err(failing(path))?;
+        let Some(kind) = kind_of(&stat) else { return Ok(false) };
+        let mut entry = self.describe(path, &stat, kind)?;
+        if self.options.overlay_whiteouts && kind == Kind::CharacterDevice && stat.st_rdev == 0 {
+            self.whiteout(path, b"")?;
+            return Ok(false);
+        }
+        if kind != Kind::Directory && stat.st_nlink > 1 {
+            let first = self.links.entry((stat.st_dev, stat.st_ino)).or_insert_with(|| path.to_owned());
+            if first != path {
+                entry.link = first.as_os_str().as_bytes().to_vec();
+                entry.kind = Kind::HardLink;
+                entry.size = 0;
+                entry.xattrs.clear();
+                self.header(&entry)?;
+                return Ok(false);
+            }
+        }
+        if kind == Kind::File {
+            let mut file = self.top.open_file(path).map_err(failing(path))?;
+            self.header(&entry)?;
+            self.content(&mut file, &entry)?;
+            return Ok(false);
+        }
+        self.header(&entry)?;
+        if kind == Kind::Directory && self.options.overlay_whiteouts && self.is_opaque(path)? {
+            self.whiteout(&path.join("x"), b".wh..opq")?;
+        }
+        Ok(kind == Kind::Directory)
+    }
+
+    fn describe(&self, path: &Path, stat: &Stat, kind: Kind) -> Result<Entry> {
+        let mut name = path.as_os_str().as_bytes().to_vec();
+        if kind == Kind::Directory {
+            name.push(b'/');
+        }
+        let device = matches!(kind, Kind::CharacterDevice | Kind::BlockDevice);
+        let link = match kind {
+            Kind::Symlink => self.top.read_link(path).map_err(failing(path))?.as_bytes().to_vec(),
+            _ => Vec::new(),
+        };
+        let seconds = stat.st_mtime;
+        let mtime = match self.options.clamp_mtime {
+            Some(latest) if seconds >= latest => (latest, 0),
+            _ => (seconds, u32::try_from(stat.st_mtime_nsec).unwrap_or(0)),
+        };
+        Ok(Entry {
+            path: name,
+            kind,
+            mode: stat.st_mode & 0o7777,
+            uid: stat.st_uid,
+            gid: stat.st_gid,
+            size: if kind == Kind::File { stat.st_size.cast_unsigned() } else { 0 },
+            mtime,
+            link,
+            device: if device { (rustix::fs::major(stat.st_rdev), rustix::fs::minor(stat.st_rdev)) } else { (0, 0) },
+            xattrs: self.xattrs(path, kind)?,
+        })
+    }
+
+    /// What a layer may carry, and no more.
+    fn xattrs(&self, path: &Path, kind: Kind) -> Result<BTreeMap<Vec<u8>, Vec<u8>>> {
+        let mut kept = BTreeMap::new();
+        if kind == Kind::Symlink {
+            return Ok(kept);
+        }
+        for (key, value) in self.top.xattrs(path).map_err(failing(path))? {
+            let bytes = key.as_bytes();
+            if bytes == b"security.capability" || (bytes.starts_with(b"user.") && !bytes.starts_with(b"user.overlay."))
+            {
+                kept.insert(bytes.to_vec(), value);
+            }
+        }
+        Ok(kept)
+    }
+
+    fn is_opaque(&self, path: &Path) -> Result<bool> {
+        let all = self.top.xattrs(path).map_err(failing(path))?;
+        Ok(all.iter().any(|(key, value)| key == "trusted.overlay.opaque" && value == b"y"))
+    }
+
+    /// A whiteout beside `path`: of its own name, or the opaque mark.
+    fn whiteout(&mut self, path: &Path, mark: &[u8]) -> Result<()> {
+        let name = path.file_name().unwrap_or_default().as_bytes();
+        let full = [b".wh.".as_slice(), if mark.is_empty() { name } else { mark }].concat();
+        let path = path.with_file_name(OsStr::from_bytes(&full));
+        self.header(&Entry {
+            path: path.as_os_str().as_bytes().to_vec(),
+            kind: Kind::File,
+            mode: 0,
+            uid: 0,
+            gid: 0,
+            size: 0,
+            mtime: (0, 0),
+            link: Vec::new(),
+            device: (0, 0),
+            xattrs: BTreeMap::new(),
+        })
+    }
+
+    fn header(&mut self, entry: &Entry) -> Result<()> {
+        if !header::fits(entry) {
+            let records = records(entry);
+            let name = Entry { path: b"PaxHeaders/entry".to_vec(), size: records.len() as u64, ..plain(entry) };
+            self.put(&header::write(&name, b'x'))?;
+            self.put(&records)?;
+            self.pad(records.len() as u64)?;
+        }
+        let flag = match entry.kind {
+            Kind::File => b'0',
+            Kind::HardLink => b'1',
+            Kind::Symlink => b'2',
+            Kind::CharacterDevice => b'3',
+            Kind::BlockDevice => b'4',
+            Kind::Directory => b'5',
+            Kind::Fifo => b'6',
+        };
+        self.put(&header::write(entry, flag))
+    }
+
+    /// Exactly as many bytes as the header says, though the file may grow or shrink meanwhile.
+    fn content(&mut self, file: &mut std::fs::File, entry: &Entry) -> Result<()> {
+        let mut bytes = vec![0; 64 << 10];
+        let mut left = entry.size;
+        while left > 0 {
+            let wanted = bytes.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+            let count = file.read(&mut bytes[..wanted]).map_err(ArchiveError::Read)?;
+            if count == 0 {
+                return Err(ArchiveError::Entry {
+                    name: shown(&entry.path),
+                    why: "it became shorter while it was read",
+                });
+            }
+            self.put(&bytes[..count])?;
+            left -= count as u64;
+        }
+        self.pad(entry.size)
+    }
+
+    fn pad(&mut self, size: u64) -> Result<()> {
+        let over = usize::try_from(size % BLOCK as u64).unwrap_or(0);
+        if over == 0 { Ok(()) } else { self.put(&[0; BLOCK][over..]) }
+    }
+
+    fn put(&mut self, bytes: &[u8]) -> Result<()> {
+        self.output.write_all(bytes).map_err(ArchiveError::Write)
+    }
+}
+
+fn failing(path: &Path) -> impl FnOnce(RootError) -> ArchiveError + use<> {
+    let name = shown(path.as_os_str().as_bytes());
+    move |source| ArchiveError::Pack { name, source }
+}
+
+/// `None` for a socket, which no archive can carry and every tar leaves out.
+fn kind_of(stat: &Stat) -> Option<Kind> {
+    Some(match FileType::from_raw_mode(stat.st_mode) {
+        FileType::RegularFile => Kind::File,
+        FileType::Directory => Kind::Directory,
+        FileType::Symlink => Kind::Symlink,
+        FileType::CharacterDevice => Kind::CharacterDevice,
+        FileType::BlockDevice => Kind::BlockDevice,
+        FileType::Fifo => Kind::Fifo,
+        _ => return None,
+    })
+}
+
+/// The header of an extended header: nothing of the entry's own that could be too large again.
+fn plain(entry: &Entry) -> Entry {
+    Entry {
+        path: Vec::new(),
+        kind: Kind::File,
+        mode: 0o644,
+        uid: 0,
+        gid: 0,
+        size: 0,
+        mtime: (entry.mtime.0.clamp(0, 0o77_777_777_777), 0),
+        link: Vec::new(),
+        device: (0, 0),
+        xattrs: BTreeMap::new(),
+    }
+}
+
+/// The extended header: all that a ustar header cannot say, sorted by key.
+fn records(entry: &Entry) -> Vec<u8> {
+    let mut all: BTreeMap<Vec<u8>, Vec<u8>> = BTreeMap::new();
+    let mut add = |key: &str, value: Vec<u8>| drop(all.insert(key.as_bytes().to_vec(), value));
+    if entry.path.len() > 100 {
+        add("path", entry.path.clone());
+    }
+    if entry.link.len() > 100 {
+        add("linkpath", entry.link.clone());
+    }
+    for (key, value, most) in [("uid", entry.uid, 0o7_777_777), ("gid", entry.gid, 0o7_777_777)] {
+        if value > most {
+            add(key, value.to_string().into_bytes());
+        }
+    }
+    if entry.size > 0o77_777_777_777 {
+        add("size", entry.size.to_string().into_bytes());
+    }
+    let (seconds, nanoseconds) = entry.mtime;
+    if nanoseconds != 0 || !(0..=0o77_777_777_777).contains(&seconds) {
+        add("mtime", time(seconds, nanoseconds).into_bytes());
+    }
+    for (key, value) in &entry.xattrs {
+        all.insert([b"SCHILY.xattr.".as_slice(), key].concat(), value.clone());
+    }
+    let mut bytes = Vec::new();
+    for (key, value) in all {
+        bytes.extend(record(&key, &value));
+    }
+    bytes
+}
+
+/// Decimal seconds without trailing zeroes; before the epoch the fraction counts away from it.
+fn time(seconds: i64, nanoseconds: u32) -> String {
+    let (whole, fraction, sign) = if seconds < 0 && nanoseconds > 0 {
+        (-(seconds + 1), 1_000_000_000 - nanoseconds, "-")
+    } else {
+        (seconds, nanoseconds, "")
+    };
+    if fraction == 0 {
+        return format!("{sign}{whole}");
+    }
+    format!("{sign}{whole}.{fraction:09}").trim_end_matches('0').to_owned()
+}
+
+/// `LENGTH KEY=VALUE\n`, where the length counts its own digits.
+fn record(key: &[u8], value: &[u8]) -> Vec<u8> {
+    let rest = key.len() + value.len() + 3;
+    let mut length = rest + 1;
+    while length != rest + length.to_string().len() {
+        length = rest + length.to_string().len();
+    }
+    let mut bytes = length.to_string().into_bytes();
+    bytes.push(b' ');
+    bytes.extend(key);
+    bytes.push(b'=');
+    bytes.extend(value);
+    bytes.push(b'\n');
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_counts_its_own_digits() {
+        assert_eq!(record(b"path", b"a"), b"9 path=a\n");
+        for size in [1, 88, 89, 90, 91, 985, 990, 995] {
+            let bytes = record(b"k", &vec![b'v'; size]);
+            let text = String::from_utf8(bytes.clone()).unwrap();
+            assert_eq!(text.split(' ').next().unwrap().parse::<usize>().unwrap(), bytes.len());
+        }
+    }
+
+    #[test]
+    fn times_are_written_as_they_are_read() {
+        assert_eq!(time(1, 500_000_000), "1.5");
+        assert_eq!(time(-2, 750_000_000), "-1.25");
+        assert_eq!(time(7, 0), "7");
+        assert_eq!(time(-7, 0), "-7");
+    }
+}
