@@ -32,7 +32,7 @@ impl<R: Read> Reader<R> {
     ///
     /// # Errors
     /// When the stream fails, ends early, or is no archive that this understands.
-    pub fn next(&mut self) -> Result<Option<Entry>> {
+    pub fn next_entry(&mut self) -> Result<Option<Entry>> {
         self.skip(self.left + self.padding)?;
         (self.left, self.padding) = (0, 0);
         let mut records = Records::new();

@@ -76,7 +76,7 @@ pub fn unpack(input: impl Read, root: &RootDir, options: &UnpackOptions) -> Resu
     let mut target = Target { root, options, parent: None, made: BTreeSet::new(), directories: Vec::new() };
     let mut reader = Reader::new(input);
     let mut done = Unpacked::default();
-    while let Some(entry) = reader.next()? {
+    while let Some(entry) = reader.next_entry()? {
         done.entries += 1;
         done.bytes = done.bytes.saturating_add(entry.size);
         if done.entries > options.max_entries {
