@@ -50,6 +50,9 @@ fn set_up(
     if plan.namespaces.user {
         become_id(0, 0, &[])?;
     }
+    if plan.cgroup_namespace {
+        wharf_sys::process::unshare_cgroup().map_err(Failure::at("make a cgroup namespace"))?;
+    }
     rustix::process::setsid().map_err(Failure::at("start a session"))?;
     let terminal = file_system(plan, rootfs)?;
     if let Some(name) = &plan.hostname {

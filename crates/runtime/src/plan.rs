@@ -21,6 +21,8 @@ use crate::{Result, RuntimeError};
 #[derive(Debug)]
 pub(crate) struct Plan {
     pub(crate) namespaces: Namespaces,
+    /// A cgroup namespace of its own, made once the process is in its groups.
+    pub(crate) cgroup_namespace: bool,
     /// Namespaces of others, joined first.
     pub(crate) joins: Vec<OwnedFd>,
     pub(crate) mounts: Vec<MountStep>,
@@ -109,7 +111,7 @@ const DEFAULT_DEVICES: &[(&str, u32, u32)] = &[
 pub(crate) fn plan(spec: &Spec, hierarchies: &Hierarchies, group: Option<&Group>) -> Result<Plan> {
     let process = spec.process().as_ref().ok_or_else(|| RuntimeError::Invalid("there is no process".into()))?;
     let linux = spec.linux().as_ref().ok_or_else(|| RuntimeError::Invalid("there is no linux section".into()))?;
-    let (namespaces, joins) = namespaces(linux.namespaces().as_deref().unwrap_or_default())?;
+    let (namespaces, cgroup_namespace, joins) = namespaces(linux.namespaces().as_deref().unwrap_or_default())?;
     if !namespaces.mount {
         return Err(RuntimeError::Unsupported("a container without a mount namespace of its own".into()));
     }
@@ -126,6 +128,12 @@ pub(crate) fn plan(spec: &Spec, hierarchies: &Hierarchies, group: Option<&Group>
     if linux.mount_label().as_deref().is_some_and(|l| !l.is_empty()) {
         return Err(RuntimeError::Unsupported("mountLabel: this kernel has no SELinux".into()));
     }
+    if linux.memory_policy().is_some() || linux.net_devices().is_some() {
+        return Err(RuntimeError::Unsupported("memoryPolicy and netDevices".into()));
+    }
+    if !matches!(linux.rootfs_propagation().as_deref(), None | Some("" | "private" | "rprivate")) {
+        return Err(RuntimeError::Unsupported("a rootfsPropagation other than private".into()));
+    }
     let mounts = spec.mounts().iter().flatten().map(|mount| mount_step(mount, hierarchies, group));
     let paths = |list: &Option<Vec<String>>| list.iter().flatten().map(PathBuf::from).collect();
     let filter = match linux.seccomp() {
@@ -134,6 +142,7 @@ pub(crate) fn plan(spec: &Spec, hierarchies: &Hierarchies, group: Option<&Group>
     };
     Ok(Plan {
         namespaces,
+        cgroup_namespace,
         joins,
         mounts: mounts.collect::<Result<_>>()?,
         devices: devices(linux.devices().as_deref().unwrap_or_default(), userns)?,
@@ -152,11 +161,17 @@ pub(crate) fn plan(spec: &Spec, hierarchies: &Hierarchies, group: Option<&Group>
     })
 }
 
-fn namespaces(list: &[oci_spec::runtime::LinuxNamespace]) -> Result<(Namespaces, Vec<OwnedFd>)> {
+fn namespaces(list: &[oci_spec::runtime::LinuxNamespace]) -> Result<(Namespaces, bool, Vec<OwnedFd>)> {
     let mut new = Namespaces::default();
+    let mut cgroup = false;
     let mut joins = Vec::new();
     for namespace in list {
         if let Some(path) = namespace.path() {
+            // A PID namespace takes only children, and a user namespace must be entered before all others.
+            if matches!(namespace.typ(), LinuxNamespaceType::Pid | LinuxNamespaceType::User | LinuxNamespaceType::Mount)
+            {
+                return Err(RuntimeError::Unsupported(format!("joining a `{}` namespace by path", namespace.typ())));
+            }
             let fd = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
                 .map_err(|e| RuntimeError::host("open namespace", path, e))?;
             joins.push(fd);
@@ -168,7 +183,7 @@ fn namespaces(list: &[oci_spec::runtime::LinuxNamespace]) -> Result<(Namespaces,
             LinuxNamespaceType::Uts => &mut new.uts,
             LinuxNamespaceType::Ipc => &mut new.ipc,
             LinuxNamespaceType::Network => &mut new.network,
-            LinuxNamespaceType::Cgroup => &mut new.cgroup,
+            LinuxNamespaceType::Cgroup => &mut cgroup,
             LinuxNamespaceType::User => &mut new.user,
             other => return Err(RuntimeError::Unsupported(format!("namespace `{other}`"))),
         };
@@ -176,7 +191,7 @@ fn namespaces(list: &[oci_spec::runtime::LinuxNamespace]) -> Result<(Namespaces,
             return Err(RuntimeError::Invalid(format!("namespace `{}` is named twice", namespace.typ())));
         }
     }
-    Ok((new, joins))
+    Ok((new, cgroup, joins))
 }
 
 fn mount_step(mount: &Mount, hierarchies: &Hierarchies, group: Option<&Group>) -> Result<MountStep> {
@@ -188,6 +203,11 @@ fn mount_step(mount: &Mount, hierarchies: &Hierarchies, group: Option<&Group>) -
         return Err(RuntimeError::Unsupported("id-mapped mounts by uidMappings of a mount".into()));
     }
     let options = Options::parse(mount.options().iter().flatten().map(String::as_str));
+    for word in ["idmap", "ridmap", "tmpcopyup"] {
+        if options.data.iter().any(|(key, _)| key == word) {
+            return Err(RuntimeError::Unsupported(format!("mount option `{word}`")));
+        }
+    }
     let kind = mount.typ().as_deref().unwrap_or_default();
     let source = match kind {
         "cgroup" | "cgroup2" if !hierarchies.is_v2() => groups(hierarchies, group, options.set)?,
@@ -295,6 +315,9 @@ pub(crate) fn process_plan(process: &Process, filter: Option<Filter>) -> Result<
         if !label.is_empty() {
             return Err(RuntimeError::Unsupported(format!("security label `{label}`: this runtime sets none yet")));
         }
+    }
+    if process.io_priority().is_some() || process.scheduler().is_some() || process.exec_cpu_affinity().is_some() {
+        return Err(RuntimeError::Unsupported("ioPriority, scheduler and execCPUAffinity".into()));
     }
     let sets = process.capabilities().as_ref();
     let set = |pick: fn(&oci_spec::runtime::LinuxCapabilities) -> &Option<oci_spec::runtime::Capabilities>| {

@@ -296,7 +296,13 @@ fn bad_configurations_leave_nothing(image: &Image) {
         .as_array_mut()
         .expect("a list")
         .push(json!({ "destination": "/x", "type": "bind", "source": "/does/not/exist", "options": ["bind"] }));
-    for bad in [no_command, unknown, missing] {
+    let mut joined = config(&["true"]);
+    joined["linux"]["namespaces"][1]["path"] = json!("/proc/1/ns/pid");
+    let mut scheduled = config(&["true"]);
+    scheduled["process"]["scheduler"] = json!({ "policy": "SCHED_BATCH" });
+    let mut shared = config(&["true"]);
+    shared["linux"]["rootfsPropagation"] = json!("shared");
+    for bad in [no_command, unknown, missing, joined, scheduled, shared] {
         let error = launch(image.rootfs("bad"), bad).err().expect("must be refused");
         assert_eq!(error.exit_code(), 125, "{error}");
     }
@@ -313,8 +319,13 @@ fn limits_of_its_group_hold(image: &Image) {
         Ok(group) => group,
         Err(error) => return println!("    skipped: {error}"),
     };
-    let mut config = config(&["sh", "-c", "exec 2>&1; (sleep 1 & sleep 1 & sleep 1 & sleep 1 & sleep 1 &) ; exit 0"]);
+    let mut config = config(&[
+        "sh",
+        "-c",
+        "exec 2>&1; cat /proc/self/cgroup; (sleep 1 & sleep 1 & sleep 1 & sleep 1 & sleep 1 &) ; exit 0",
+    ]);
     config["linux"]["resources"] = json!({ "pids": { "limit": 3 } });
+    config["linux"]["namespaces"].as_array_mut().expect("a list").push(json!({ "type": "cgroup" }));
     let spec: Spec = serde_json::from_value(config).expect("a configuration");
     let (read, write) = pipe();
     let second = write.try_clone().expect("duplicates");
@@ -324,6 +335,8 @@ fn limits_of_its_group_hold(image: &Image) {
     let (_, pidfd, _) = create(launch).expect("creates").start().expect("starts");
     let outcome = finish(fs::File::from(read), &pidfd);
     assert!(outcome.output.contains("can't fork"), "{}", outcome.output);
+    let own = outcome.output.lines().filter(|line| line.matches(':').count() >= 2 && !line.starts_with("sh:"));
+    assert!(own.clone().count() > 0 && own.clone().all(|line| line.ends_with(":/")), "{}", outcome.output);
     group.remove().expect("removes the group");
 }
 

@@ -15,7 +15,6 @@ pub struct Namespaces {
     pub uts: bool,
     pub ipc: bool,
     pub network: bool,
-    pub cgroup: bool,
     pub user: bool,
 }
 
@@ -27,7 +26,6 @@ impl Namespaces {
             (self.uts, libc::CLONE_NEWUTS),
             (self.ipc, libc::CLONE_NEWIPC),
             (self.network, libc::CLONE_NEWNET),
-            (self.cgroup, libc::CLONE_NEWCGROUP),
             (self.user, libc::CLONE_NEWUSER),
         ];
         pairs.iter().filter(|(wanted, _)| *wanted).fold(0, |all, (_, flag)| all | u64::from(flag.cast_unsigned()))
@@ -130,6 +128,16 @@ pub fn reset_signals() -> Result<()> {
         libc::sigprocmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut())
     };
     check(returned.into()).map(drop)
+}
+
+/// Moves this process into a new cgroup namespace, whose root is the groups that it is in now
+/// (cgroup_namespaces(7)). Not at the clone: on v1 a process joins its groups only afterwards.
+///
+/// # Errors
+/// `EPERM` without CAP_SYS_ADMIN.
+pub fn unshare_cgroup() -> Result<()> {
+    // SAFETY: changes how this process sees cgroup paths and nothing of its memory or descriptors.
+    check(unsafe { libc::unshare(libc::CLONE_NEWCGROUP) }.into()).map(drop)
 }
 
 /// Sets the NIS domain name of this UTS namespace (setdomainname(2)).
