@@ -11,7 +11,7 @@ use rustix::mount::{
     fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, move_mount, open_tree, unmount,
 };
 use rustix::pty::{OpenptFlags, grantpt, ioctl_tiocgptpeer, unlockpt};
-use rustix::thread::{CapabilitySet, CapabilitySets};
+use rustix::thread::{CapabilitySet, CapabilitySets, ThreadNameSpaceType};
 use wharf_rooted_path::RootDir;
 use wharf_sys::mount::{Attributes, Change, Propagation, set_attributes};
 
@@ -30,6 +30,56 @@ pub(crate) fn run(plan: &Plan, socket: BorrowedFd<'_>, rootfs: Option<BorrowedFd
         }
         Ok(never) => match never {},
     }
+}
+
+/// The child of an exec: into the container, and on as its first process did.
+pub(crate) fn run_exec(
+    process: &ProcessPlan,
+    joins: ThreadNameSpaceType,
+    container: BorrowedFd<'_>,
+    socket: BorrowedFd<'_>,
+    stdio: &Stdio,
+) -> u8 {
+    match join(process, joins, container, socket, stdio) {
+        Err(failure) => {
+            failure.send(socket);
+            125
+        }
+        Ok(never) => match never {},
+    }
+}
+
+fn join(
+    process: &ProcessPlan,
+    joins: ThreadNameSpaceType,
+    container: BorrowedFd<'_>,
+    socket: BorrowedFd<'_>,
+    stdio: &Stdio,
+) -> Step<std::convert::Infallible> {
+    // Before the container can see this process: it still holds the host's fds (CVE-2016-9962).
+    rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)
+        .map_err(Failure::at("become undumpable"))?;
+    wait_for_go(socket)?;
+    rustix::process::setsid().map_err(Failure::at("start a session"))?;
+    if !joins.is_empty() {
+        rustix::thread::move_into_thread_name_spaces(container, joins).map_err(Failure::at("join the container"))?;
+    }
+    if joins.contains(ThreadNameSpaceType::USER) {
+        become_id(0, 0, &[])?;
+    }
+    let (master, slave) = match process.terminal {
+        Some(size) => {
+            let root = RootDir::open("/").map_err(|e| Failure::Step("open the root".into(), e.errno))?;
+            let (master, slave) = pseudo_terminal(&root, size)?;
+            (Some(master), Some(slave))
+        }
+        None => (None, None),
+    };
+    send_ready(socket, master.as_ref())?;
+    drop(master);
+    wait_for_start(socket)?;
+    streams(stdio, slave.as_ref())?;
+    become_program(process)
 }
 
 fn set_up(
@@ -211,18 +261,9 @@ fn device_files(root: &RootDir, plan: &Plan) -> Step<Option<(OwnedFd, OwnedFd)>>
         root.symlink(OsStr::new("pts/ptmx"), "dev/ptmx")
             .map_err(|e| Failure::Step("make `/dev/ptmx`".into(), e.errno))?;
     }
-    let Some((rows, columns)) = plan.process.terminal else { return Ok(None) };
+    let Some(size) = plan.process.terminal else { return Ok(None) };
+    let (master, slave) = pseudo_terminal(root, size)?;
     let fail = || Failure::at("make the terminal");
-    let master = root
-        .open_at("dev/pts/ptmx", OFlags::RDWR | OFlags::NOCTTY, Mode::empty())
-        .map_err(|e| Failure::Step("make the terminal".into(), e.errno))?;
-    grantpt(&master).and_then(|()| unlockpt(&master)).map_err(fail())?;
-    // By the master's own fd, not by a name that could be another's (CVE-2025-52565).
-    let slave = ioctl_tiocgptpeer(&master, OpenptFlags::RDWR | OpenptFlags::NOCTTY).map_err(fail())?;
-    if rows > 0 && columns > 0 {
-        let size = rustix::termios::Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
-        rustix::termios::tcsetwinsize(&master, size).map_err(fail())?;
-    }
     make_file(root, Path::new("dev/console")).map_err(fail())?;
     let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
     let tree = open_tree(&slave, "", flags).map_err(fail())?;
@@ -230,6 +271,30 @@ fn device_files(root: &RootDir, plan: &Plan) -> Step<Option<(OwnedFd, OwnedFd)>>
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
     move_mount(&tree, "", &console, "", flags).map_err(fail())?;
     Ok(Some((master, slave)))
+}
+
+/// linux/magic.h, `DEVPTS_SUPER_MAGIC`.
+const DEVPTS_MAGIC: i64 = 0x1cd1;
+
+/// A pair of the container's own terminals.
+fn pseudo_terminal(root: &RootDir, (rows, columns): (u16, u16)) -> Step<(OwnedFd, OwnedFd)> {
+    let fail = || Failure::at("make the terminal");
+    let master = root
+        .open_at("dev/pts/ptmx", OFlags::RDWR | OFlags::NOCTTY, Mode::empty())
+        .map_err(|e| Failure::Step("make the terminal".into(), e.errno))?;
+    // What the container has put in that place is not taken for one.
+    #[allow(clippy::unnecessary_cast)]
+    if rustix::fs::fstatfs(&master).map_err(fail())?.f_type as i64 != DEVPTS_MAGIC {
+        return Err(Failure::Step("make the terminal".into(), Errno::NOTTY));
+    }
+    grantpt(&master).and_then(|()| unlockpt(&master)).map_err(fail())?;
+    // By the master's own fd, not by a name that could be another's (CVE-2025-52565).
+    let slave = ioctl_tiocgptpeer(&master, OpenptFlags::RDWR | OpenptFlags::NOCTTY).map_err(fail())?;
+    if rows > 0 && columns > 0 {
+        let size = rustix::termios::Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+        rustix::termios::tcsetwinsize(&master, size).map_err(fail())?;
+    }
+    Ok((master, slave))
 }
 
 fn device(root: &RootDir, step: &DeviceStep) -> Result<(), Errno> {

@@ -9,7 +9,7 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::process::{Pid, Signal, pidfd_send_signal};
 use wharf_cgroup::{Group, Hierarchies};
-use wharf_sys::process::clone3;
+use wharf_sys::process::{Child, clone3};
 
 use crate::child;
 use crate::plan::{Plan, plan};
@@ -48,7 +48,7 @@ pub struct Created {
     /// The master of the container's terminal.
     pub terminal: Option<OwnedFd>,
     command: String,
-    parent: ParentEnd,
+    pub(crate) parent: ParentEnd,
     started: bool,
 }
 
@@ -58,10 +58,7 @@ pub struct Created {
 /// When the configuration cannot be done, the host refuses a step, or the process fails at one; then nothing
 /// stays but the control group, which is the caller's.
 pub fn create(launch: Launch<'_>) -> Result<Created> {
-    let threads = fs::read_dir("/proc/self/task").map_or(1, Iterator::count);
-    if threads > 1 {
-        return Err(RuntimeError::Threads(threads));
-    }
+    one_thread()?;
     let hierarchies = Hierarchies::detect()?;
     let spec = launch.spec;
     let mut plan = plan(spec, &hierarchies, launch.group)?;
@@ -96,17 +93,18 @@ pub fn create(launch: Launch<'_>) -> Result<Created> {
     });
     let child = child.map_err(|errno| RuntimeError::Setup { step: "make the container's process".into(), errno })?;
     drop(theirs);
-    let mut created = Created {
-        pid: child.pid,
-        pidfd: child.pidfd,
-        terminal: None,
-        command: plan.process.command.clone(),
-        parent: ParentEnd(ours),
-        started: false,
-    };
+    let mut created = Created::new(child, plan.process.command.clone(), ParentEnd(ours));
     prepare(&mut created, &launch, &plan, birth.is_some())?;
     created.terminal = created.parent.ready()?;
     Ok(created)
+}
+
+/// Refuses a caller with more threads: see the crate's documentation.
+pub(crate) fn one_thread() -> Result<()> {
+    match fs::read_dir("/proc/self/task").map_or(1, Iterator::count) {
+        0 | 1 => Ok(()),
+        threads => Err(RuntimeError::Threads(threads)),
+    }
 }
 
 /// What the child cannot do for itself; then it may go.
@@ -148,6 +146,10 @@ fn write_proc(pid: i32, file: &str, text: &str) -> Result<()> {
 }
 
 impl Created {
+    pub(crate) fn new(child: Child, command: String, parent: ParentEnd) -> Self {
+        Self { pid: child.pid, pidfd: child.pidfd, terminal: None, command, parent, started: false }
+    }
+
     /// Lets the first process become the user's program. Returns when it has.
     ///
     /// # Errors

@@ -9,7 +9,8 @@
 //! ```
 //!
 //! - [`create`] makes the container and leaves its first process waiting; [`Created::start`] lets it go on.
-//! - [`plan`](mod@plan) turns the configuration into steps, opens what comes from the host, and refuses
+//! - [`exec`] puts a further program into it, in the same way.
+//! - `plan` turns the configuration into steps, opens what comes from the host, and refuses
 //!   what cannot be done before anything exists.
 //! - `child` interprets the plan between clone and exec.
 //!
@@ -20,6 +21,7 @@ mod capabilities;
 mod child;
 mod create;
 mod error;
+mod exec;
 mod mount_options;
 mod plan;
 mod report;
@@ -28,6 +30,7 @@ mod rootfs;
 pub use capabilities::CAPABILITIES;
 pub use create::{Created, Launch, Stdio, create};
 pub use error::RuntimeError;
+pub use exec::{Exec, exec};
 pub use rootfs::Rootfs;
 
 /// Result of this crate.

@@ -13,7 +13,7 @@ use oci_spec::runtime::Spec;
 use rustix::process::{WaitId, WaitIdOptions, waitid};
 use serde_json::{Value, json};
 use wharf_cgroup::{Group, Hierarchies};
-use wharf_runtime::{Launch, Rootfs, RuntimeError, Stdio, create};
+use wharf_runtime::{Exec, Launch, Rootfs, RuntimeError, Stdio, create};
 
 /// A directory with a layer that holds a static busybox.
 struct Image {
@@ -340,6 +340,50 @@ fn limits_of_its_group_hold(image: &Image) {
     group.remove().expect("removes the group");
 }
 
+fn an_exec_sees_and_may_what_the_container_does(image: &Image) {
+    for userns in [false, true] {
+        let mut base = config(&["sleep", "30"]);
+        if userns {
+            base["linux"]["namespaces"].as_array_mut().expect("a list").push(json!({ "type": "user" }));
+            let map = json!([{ "containerID": 0, "hostID": 100_000, "size": 65_536 }]);
+            base["linux"]["uidMappings"] = map.clone();
+            base["linux"]["gidMappings"] = map;
+        }
+        let spec: Spec = serde_json::from_value(base.clone()).expect("a configuration");
+        let null = || OwnedFd::from(fs::File::options().read(true).write(true).open("/dev/null").expect("/dev/null"));
+        let stdio = Stdio::Fds { stdin: null(), stdout: null(), stderr: null() };
+        let rootfs = image.rootfs(if userns { "exec-userns" } else { "exec" });
+        let created = create(Launch { spec: &spec, rootfs, stdio, netns: None, group: None }).expect("creates");
+        let (pid, pidfd, _) = created.start().expect("starts");
+
+        let run = |args: &[&str]| -> Result<Outcome, RuntimeError> {
+            let mut process = base["process"].clone();
+            process["args"] = json!(args);
+            let process = serde_json::from_value(process).expect("a process");
+            let (read, write) = pipe();
+            let second = write.try_clone().expect("duplicates");
+            let stdio = Stdio::Fds { stdin: null(), stdout: write, stderr: second };
+            let exec = Exec { pid, pidfd: pidfd.as_fd(), process: &process, seccomp: None, stdio, group: None };
+            let (_, own, _) = wharf_runtime::exec(exec)?.start()?;
+            Ok(finish(fs::File::from(read), &own))
+        };
+        let script = "hostname; cat /proc/1/cmdline; cat /proc/self/status; ls /proc/self/fd | wc -l; exit 6";
+        let outcome = run(&["sh", "-c", script]).expect("runs");
+        assert_eq!(outcome.status, 6, "{}", outcome.output);
+        assert!(outcome.output.starts_with("inside\nsleep"), "{}", outcome.output);
+        assert!(outcome.output.contains("CapBnd:\t0000000000000021"), "{}", outcome.output);
+        assert!(outcome.output.trim_end().ends_with("\n4"), "an fd of the host leaked: {}", outcome.output);
+        assert_eq!(run(&["nothing-there"]).err().expect("must fail").exit_code(), 127);
+
+        rustix::process::pidfd_send_signal(&pidfd, rustix::process::Signal::KILL).expect("kills");
+        let ended = waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED).expect("waits");
+        assert!(ended.is_some());
+        assert!(run(&["true"]).is_err(), "a container that has ended takes no exec");
+    }
+    // This process is where it was: its next child is in its own PID namespace.
+    assert_eq!(shell(image, "after-exec", "exit 4").status, 4);
+}
+
 /// Not a check on time, which no test makes: printed so that a slip is seen.
 fn the_time_of_a_launch(image: &Image) {
     let mut times: Vec<u128> = (0..40)
@@ -382,6 +426,7 @@ fn main() {
         ("links_in_the_image_reach_nothing", links_in_the_image_reach_nothing),
         ("bad_configurations_leave_nothing", bad_configurations_leave_nothing),
         ("limits_of_its_group_hold", limits_of_its_group_hold),
+        ("an_exec_sees_and_may_what_the_container_does", an_exec_sees_and_may_what_the_container_does),
         ("the_time_of_a_launch", the_time_of_a_launch),
     ];
     let mut failed = 0;
