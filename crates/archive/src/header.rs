@@ -137,6 +137,12 @@ pub(crate) fn fits(entry: &Entry) -> bool {
         && entry.xattrs.is_empty()
 }
 
+/// Whether an archive may carry the extended attribute `key`, in either direction. `trusted.*` and
+/// `user.overlay.*` would steer overlayfs itself.
+pub(crate) fn may_carry(key: &[u8]) -> bool {
+    key == b"security.capability" || (key.starts_with(b"user.") && !key.starts_with(b"user.overlay."))
+}
+
 /// The sum of all bytes, the checksum's own taken as blanks.
 fn checksum(block: &[u8; BLOCK]) -> u32 {
     let own = CHECKSUM;

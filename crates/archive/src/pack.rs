@@ -136,8 +136,7 @@ impl Packer<'_> {
         }
         for (key, value) in self.top.xattrs(path).map_err(failing(path))? {
             let bytes = key.as_bytes();
-            if bytes == b"security.capability" || (bytes.starts_with(b"user.") && !bytes.starts_with(b"user.overlay."))
-            {
+            if header::may_carry(bytes) {
                 kept.insert(bytes.to_vec(), value);
             }
         }

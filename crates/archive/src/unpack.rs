@@ -11,7 +11,7 @@ use rustix::fs::{FileType, Timespec, Timestamps};
 use wharf_rooted_path::{RootDir, RootError};
 
 use crate::error::shown;
-use crate::header::{Entry, Kind};
+use crate::header::{Entry, Kind, may_carry};
 use crate::reader::Reader;
 use crate::{ArchiveError, Result};
 
@@ -185,7 +185,7 @@ impl Target<'_> {
             dir.set_owner(name, entry.uid, entry.gid).map_err(&fail)?;
         }
         dir.set_mode(name, entry.mode).map_err(&fail)?;
-        for (key, value) in entry.xattrs.iter().filter(|(key, _)| is_allowed(key)) {
+        for (key, value) in entry.xattrs.iter().filter(|(key, _)| may_carry(key)) {
             match dir.set_xattr(name, OsStr::from_bytes(key), value) {
                 // A file system or a kind of file without them: what they add is lost, as with every tar.
                 Err(error) if matches!(error.errno, rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::PERM) => {}
@@ -284,11 +284,6 @@ fn normal(bytes: &[u8]) -> Option<PathBuf> {
         }
     }
     Some(path)
-}
-
-/// Attributes that a layer may carry. `trusted.*` and `user.overlay.*` would steer overlayfs itself.
-fn is_allowed(key: &[u8]) -> bool {
-    key == b"security.capability" || (key.starts_with(b"user.") && !key.starts_with(b"user.overlay."))
 }
 
 fn write(mut file: File, entry: &Entry, content: &mut impl Read) -> Result<()> {
