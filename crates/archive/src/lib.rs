@@ -6,7 +6,8 @@
 //!
 //! - [`Reader`]: entries of a stream (POSIX.1-2001 pax, ustar, GNU long names).
 //! - [`unpack`]: applies a stream to a directory, with the whiteouts of image layers.
-//! - [`pack`]: the stream of a directory; the same tree gives the same bytes.
+//! - [`Writer`]: a stream of single files.
+//! - [`pack`], [`pack_as`]: the stream of a directory, or of one entry; the same tree gives the same bytes.
 
 mod error;
 mod header;
@@ -16,7 +17,7 @@ mod unpack;
 
 pub use error::ArchiveError;
 pub use header::{Entry, Kind};
-pub use pack::{PackOptions, pack};
+pub use pack::{PackOptions, Writer, pack, pack_as};
 pub use reader::Reader;
 pub use unpack::{UnpackOptions, Unpacked, Whiteouts, unpack};
 

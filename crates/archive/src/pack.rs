@@ -31,9 +31,97 @@ pub struct PackOptions {
 /// When something cannot be read, or the output fails.
 pub fn pack(root: &RootDir, path: &Path, output: &mut dyn Write, options: &PackOptions) -> Result<()> {
     let top = root.open_dir(path).map_err(|source| ArchiveError::Pack { name: path.display().to_string(), source })?;
-    let mut packer = Packer { top, output, options, links: HashMap::new() };
+    let mut packer = Packer { top, output, options, links: HashMap::new(), renamed: None };
     packer.directory(Path::new(""))?;
     packer.put(&[0; 2 * BLOCK])
+}
+
+/// Writes the one entry `path` of `root`, with all below when it is a directory, under the name `name`. A link at
+/// the end of `path` is itself the entry.
+///
+/// # Errors
+/// As [`pack`].
+pub fn pack_as(
+    root: &RootDir,
+    path: &Path,
+    name: &OsStr,
+    output: &mut dyn Write,
+    options: &PackOptions,
+) -> Result<()> {
+    let shown = || path.display().to_string();
+    let (top, own) = root.open_parent(path).map_err(|source| ArchiveError::Pack { name: shown(), source })?;
+    let own = PathBuf::from(own);
+    let renamed = Some((own.clone(), PathBuf::from(name)));
+    let mut packer = Packer { top, output, options, links: HashMap::new(), renamed };
+    if packer.entry(&own)? {
+        packer.directory(&own)?;
+    }
+    packer.put(&[0; 2 * BLOCK])
+}
+
+/// An archive of files that are nobody's directory: made one by one, in the caller's order.
+pub struct Writer<'a> {
+    output: &'a mut dyn Write,
+}
+
+impl std::fmt::Debug for Writer<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Writer")
+    }
+}
+
+impl<'a> Writer<'a> {
+    pub fn new(output: &'a mut dyn Write) -> Self {
+        Self { output }
+    }
+
+    /// Adds a file of root's, readable by all, with the time 0.
+    ///
+    /// # Errors
+    /// When `content` has not exactly `size` bytes, or the output fails.
+    pub fn file(&mut self, name: &str, size: u64, content: &mut dyn Read) -> Result<()> {
+        let entry = Entry { path: name.into(), size, mtime: (0, 0), ..plain_entry() };
+        if !header::fits(&entry) {
+            let records = records(&entry);
+            let extended = Entry { path: b"PaxHeaders/entry".to_vec(), size: records.len() as u64, ..plain_entry() };
+            self.put(&header::write(&extended, b'x'))?;
+            self.put(&records)?;
+            self.pad(records.len() as u64)?;
+        }
+        self.put(&header::write(&entry, b'0'))?;
+        let copied = std::io::copy(&mut content.take(size), self.output).map_err(ArchiveError::Write)?;
+        if copied != size {
+            return Err(ArchiveError::Truncated(shown(name.as_bytes())));
+        }
+        self.pad(size)
+    }
+
+    /// Adds a directory of root's.
+    ///
+    /// # Errors
+    /// When the output fails.
+    pub fn directory(&mut self, name: &str) -> Result<()> {
+        let path = format!("{}/", name.trim_end_matches('/')).into_bytes();
+        let entry = Entry { path, kind: Kind::Directory, mode: 0o755, ..plain_entry() };
+        self.put(&header::write(&entry, b'5'))
+    }
+
+    /// Ends the archive.
+    ///
+    /// # Errors
+    /// When the output fails.
+    pub fn finish(mut self) -> Result<()> {
+        self.put(&[0; 2 * BLOCK])
+    }
+
+    fn pad(&mut self, size: u64) -> Result<()> {
+        let over = usize::try_from(size % BLOCK as u64).unwrap_or(0);
+        if over == 0 { Ok(()) } else { self.put(&[0; BLOCK][over..]) }
+    }
+
+    fn put(&mut self, bytes: &[u8]) -> Result<()> {
+        self.output.write_all(bytes).map_err(ArchiveError::Write)
+    }
 }
 
 struct Packer<'a> {
@@ -42,6 +130,8 @@ struct Packer<'a> {
     options: &'a PackOptions,
     /// First names of files with several, by device and inode.
     links: HashMap<(u64, u64), PathBuf>,
+    /// The first part of each path, and what it is called in the archive.
+    renamed: Option<(PathBuf, PathBuf)>,
 }
 
 impl Packer<'_> {
@@ -78,7 +168,8 @@ impl Packer<'_> {
         if kind != Kind::Directory && stat.st_nlink > 1 {
             let first = self.links.entry((stat.st_dev, stat.st_ino)).or_insert_with(|| path.to_owned());
             if first != path {
-                entry.link = first.as_os_str().as_bytes().to_vec();
+                let first = first.clone();
+                entry.link = self.name(&first).as_os_str().as_bytes().to_vec();
                 entry.kind = Kind::HardLink;
                 entry.size = 0;
                 entry.xattrs.clear();
@@ -100,7 +191,7 @@ impl Packer<'_> {
     }
 
     fn describe(&self, path: &Path, stat: &Stat, kind: Kind) -> Result<Entry> {
-        let mut name = path.as_os_str().as_bytes().to_vec();
+        let mut name = self.name(path).as_os_str().as_bytes().to_vec();
         if kind == Kind::Directory {
             name.push(b'/');
         }
@@ -126,6 +217,18 @@ impl Packer<'_> {
             device: if device { (rustix::fs::major(stat.st_rdev), rustix::fs::minor(stat.st_rdev)) } else { (0, 0) },
             xattrs: self.xattrs(path, kind)?,
         })
+    }
+
+    /// What `path` is called in the archive.
+    fn name(&self, path: &Path) -> PathBuf {
+        match &self.renamed {
+            Some((own, name)) => match path.strip_prefix(own) {
+                Ok(below) if below.as_os_str().is_empty() => name.clone(),
+                Ok(below) => name.join(below),
+                Err(_) => path.to_owned(),
+            },
+            None => path.to_owned(),
+        }
     }
 
     /// What a layer may carry, and no more.
@@ -236,6 +339,11 @@ fn kind_of(stat: &Stat) -> Option<Kind> {
 
 /// The header of an extended header: nothing of the entry's own that could be too large again.
 fn plain(entry: &Entry) -> Entry {
+    Entry { mtime: (entry.mtime.0.clamp(0, 0o77_777_777_777), 0), ..plain_entry() }
+}
+
+/// An empty file of root's without a name.
+fn plain_entry() -> Entry {
     Entry {
         path: Vec::new(),
         kind: Kind::File,
@@ -243,7 +351,7 @@ fn plain(entry: &Entry) -> Entry {
         uid: 0,
         gid: 0,
         size: 0,
-        mtime: (entry.mtime.0.clamp(0, 0o77_777_777_777), 0),
+        mtime: (0, 0),
         link: Vec::new(),
         device: (0, 0),
         xattrs: BTreeMap::new(),

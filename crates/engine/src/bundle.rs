@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use oci_spec::runtime::Spec;
+use oci_spec::runtime::{Process, Spec};
 use serde_json::{Value, json};
 use wharf_runtime::CAPABILITIES;
 
 use crate::error::{EngineError, Result};
 use crate::record::Container;
 use crate::resources;
-use crate::spec::HostConfig;
+use crate::spec::{ExecConfig, HostConfig};
 use crate::user::Identity;
 
 /// Docker's default capabilities, in the order of their numbers.
@@ -106,6 +106,10 @@ pub fn spec(record: &Container, around: &Surroundings<'_>) -> Result<Spec> {
         },
         "annotations": host.annotations.clone().unwrap_or_default(),
     });
+    let [rows, columns] = host.console_size;
+    if config.tty && rows > 0 && columns > 0 {
+        spec["process"]["consoleSize"] = json!({ "height": rows, "width": columns });
+    }
     if host.uts_mode == "host" {
         for key in ["hostname", "domainname"] {
             spec.as_object_mut().map(|s| s.remove(key));
@@ -121,6 +125,55 @@ pub fn spec(record: &Container, around: &Surroundings<'_>) -> Result<Spec> {
     }
     serde_json::from_value(spec)
         .map_err(|e| EngineError::from_source("the container's configuration cannot be expressed for the runtime", &e))
+}
+
+/// The process of an exec: the container's confinement, with the user, directory and variables of the request.
+///
+/// # Errors
+/// As [`spec`].
+pub fn exec_process(
+    record: &Container,
+    identity: &Identity,
+    bounding: u64,
+    exec: &ExecConfig,
+    size: Option<(u16, u16)>,
+) -> Result<Process> {
+    let mut host = record.host.clone();
+    host.privileged |= exec.privileged;
+    let capabilities = capabilities(&host, bounding)?;
+    let held = if identity.uid == 0 { capabilities.clone() } else { Vec::new() };
+    let mut with_own = record.clone();
+    with_own.config.tty = exec.tty;
+    let mut env = record.config.env.clone().unwrap_or_default();
+    for pair in exec.env.iter().flatten() {
+        let key = pair.split('=').next().unwrap_or("");
+        env.retain(|have| have.split('=').next() != Some(key));
+        env.push(pair.clone());
+    }
+    with_own.config.env = Some(env);
+    let cwd = [&exec.working_dir, &record.config.working_dir].into_iter().find(|dir| !dir.is_empty());
+    let mut process = json!({
+        "terminal": exec.tty,
+        "user": { "uid": identity.uid, "gid": identity.gid, "additionalGids": identity.groups },
+        "args": exec.cmd,
+        "env": environment(&with_own, identity),
+        "cwd": cwd.map_or("/", String::as_str),
+        "capabilities": {
+            "bounding": capabilities,
+            "effective": held,
+            "permitted": held,
+            "inheritable": [],
+            "ambient": [],
+        },
+        "rlimits": resources::rlimits(&host)?,
+        "noNewPrivileges": no_new_privileges(&host)?,
+        "oomScoreAdj": host.oom_score_adj,
+    });
+    if let Some((rows, columns)) = size.filter(|(rows, columns)| *rows > 0 && *columns > 0) {
+        process["consoleSize"] = json!({ "height": rows, "width": columns });
+    }
+    serde_json::from_value(process)
+        .map_err(|e| EngineError::from_source("the exec's configuration cannot be expressed for the runtime", &e))
 }
 
 fn environment(record: &Container, identity: &Identity) -> Vec<String> {

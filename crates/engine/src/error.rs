@@ -13,6 +13,8 @@ pub enum ErrorKind {
     Conflict,
     /// It is done already (304).
     NotModified,
+    /// The credentials are not good enough (401).
+    Unauthorized,
     /// It is not permitted (403).
     Forbidden,
     /// This engine does not do that (501).

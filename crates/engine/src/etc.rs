@@ -123,7 +123,8 @@ impl ResolvConf {
         self
     }
 
-    fn render(&self, embedded: bool) -> String {
+    /// The file's text; with `embedded` the only server is the embedded resolver.
+    pub fn render(&self, embedded: bool) -> String {
         let mut text = String::from("# Written by Wharf for this container.\n");
         let own = [EMBEDDED_DNS.to_owned()];
         for server in if embedded { &own[..] } else { &self.servers[..] } {

@@ -1,23 +1,61 @@
-//! Containers: what a user asks of one, and how that becomes a bundle that the runtime can run.
+//! Containers: what a user asks of one, how that becomes a bundle, and what becomes of it.
 //!
-//! Knows nothing of HTTP; the server alone maps its errors to statuses. So far the engine's words and its
-//! pure decisions are here; what acts (start, stop, exec, events of a daemon) comes on top of them.
+//! Knows nothing of HTTP; the server alone maps its errors to statuses.
 //!
+//! - [`Engine`]: everything that can be done with containers. What acts is in a file per verb: `create`, `start`,
+//!   `stop`, `remove`, `wait`, `attach`, `exec`, `log`, `files`, `usage`, `commit`, `update`, `attachment` (networks),
+//!   `image_ops`, `info`. `supervise` hears from the monitors.
 //! - [`spec`]: the configuration in the words of the Engine API. [`record`]: a container as it is persisted.
-//! - [`bundle`], [`resources`]: from a record to an OCI configuration. Pure.
+//! - [`bundle`], [`resources`], `profile`, `mounts`, `ports`: from a request to an OCI configuration.
 //! - [`user`], [`etc`]: who the process is, and its `/etc/hosts`, `hostname` and `resolv.conf`.
 //! - [`names`], [`signal`]: words that users type, checked.
 //! - [`event`]: what happens, told to whoever listens. [`error`]: what can go wrong.
 
+mod attach;
+mod attachment;
 pub mod bundle;
+mod commit;
+mod convert;
+mod create;
+mod engine;
 pub mod error;
 pub mod etc;
 pub mod event;
+mod exec;
+mod files;
+mod image_ops;
+mod info;
+mod log;
+mod mounts;
 pub mod names;
+mod ports;
+mod profile;
 pub mod record;
+mod remove;
 pub mod resources;
 pub mod signal;
+mod slot;
 pub mod spec;
+mod start;
+mod stop;
+mod supervise;
+mod tell;
+mod update;
+mod usage;
 pub mod user;
+mod wait;
 
+pub use attach::{AttachOptions, Attached};
+pub use commit::CommitOptions;
+pub use create::{CreateRequest, Created};
+pub use engine::{Engine, EngineOptions, Parts};
+pub use exec::ExecRecord;
+pub use files::{Change, PathStat, PutOptions};
+pub use image_ops::PrunedImages;
+pub use info::{DiskUsage, Info};
+pub use log::{Log, LogOptions};
+pub use remove::{PrunedContainers, RemoveOptions};
+pub use update::Update;
+pub use usage::Top;
+pub use wait::{Condition, WaitExit};
 pub use error::{EngineError, ErrorKind, Result};

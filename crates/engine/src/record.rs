@@ -37,6 +37,9 @@ pub struct Container {
     pub stopped_by_user: bool,
     #[serde(default)]
     pub exec_ids: Vec<String>,
+    /// Which slice of the engine's range of IDs its user namespace has.
+    #[serde(default)]
+    pub id_slice: Option<u32>,
 }
 
 /// Where a container is in its life.
@@ -141,7 +144,7 @@ pub struct MountPoint {
     #[serde(rename = "RW")]
     pub rw: bool,
     pub propagation: String,
-    /// A volume that was made for this container alone and goes with it (`rm -v`, `--rm`).
-    #[serde(skip)]
+    /// A volume that was made for this container alone and goes with it (`rm -v`, `--rm`). The server leaves it out.
+    #[serde(rename = "Anonymous", skip_serializing_if = "std::ops::Not::not")]
     pub anonymous: bool,
 }

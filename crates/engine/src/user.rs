@@ -24,7 +24,15 @@ pub struct Identity {
 /// # Errors
 /// `InvalidParameter` with Docker's words when a name is in neither file.
 pub fn lookup(root: &RootDir, user: &str, group_add: &[String]) -> Result<Identity> {
-    let read = |path: &str| root.read_small(path, MAX_DATABASE).unwrap_or_default();
+    lookup_in(&[root], user, group_add)
+}
+
+/// As [`lookup`] in several trees that lie on top of each other, the topmost first.
+///
+/// # Errors
+/// As [`lookup`].
+pub fn lookup_in(roots: &[&RootDir], user: &str, group_add: &[String]) -> Result<Identity> {
+    let read = |path: &str| roots.iter().find_map(|root| root.read_small(path, MAX_DATABASE).ok()).unwrap_or_default();
     let (passwd, group) = (read("etc/passwd"), read("etc/group"));
     resolve(&String::from_utf8_lossy(&passwd), &String::from_utf8_lossy(&group), user, group_add)
 }

@@ -1,6 +1,7 @@
 //! Policies as an OCI bundle has them (runtime-spec, config-linux, "Seccomp").
 
 use oci_spec::runtime::{LinuxSeccomp, LinuxSeccompAction, LinuxSeccompOperator};
+use serde_json::{Value, json};
 
 use crate::policy::{Action, Comparison, Condition, Policy, Rule};
 
@@ -31,6 +32,59 @@ pub fn from_oci(section: &LinuxSeccomp) -> Result<Policy, OciError> {
         rules.push(Rule { names: syscall.names().clone(), action, conditions });
     }
     Ok(Policy { default, rules })
+}
+
+/// The section that says what `policy` says: [`from_oci`] reads the same policy from it.
+pub fn to_oci(policy: &Policy) -> Value {
+    let syscalls: Vec<Value> = policy.rules.iter().map(rule_value).collect();
+    let mut section = json!({ "defaultAction": action_name(policy.default), "syscalls": syscalls });
+    if let Some(data) = action_data(policy.default) {
+        section["defaultErrnoRet"] = data.into();
+    }
+    section
+}
+
+fn rule_value(rule: &Rule) -> Value {
+    let args: Vec<Value> = rule
+        .conditions
+        .iter()
+        .map(|condition| {
+            let (op, value, two) = match condition.comparison {
+                Comparison::Equal(value) => ("SCMP_CMP_EQ", value, 0),
+                Comparison::NotEqual(value) => ("SCMP_CMP_NE", value, 0),
+                Comparison::Less(value) => ("SCMP_CMP_LT", value, 0),
+                Comparison::LessOrEqual(value) => ("SCMP_CMP_LE", value, 0),
+                Comparison::Greater(value) => ("SCMP_CMP_GT", value, 0),
+                Comparison::GreaterOrEqual(value) => ("SCMP_CMP_GE", value, 0),
+                Comparison::Masked { mask, value } => ("SCMP_CMP_MASKED_EQ", mask, value),
+            };
+            json!({ "index": condition.argument, "value": value, "valueTwo": two, "op": op })
+        })
+        .collect();
+    let mut value = json!({ "names": rule.names, "action": action_name(rule.action), "args": args });
+    if let Some(data) = action_data(rule.action) {
+        value["errnoRet"] = data.into();
+    }
+    value
+}
+
+fn action_name(action: Action) -> &'static str {
+    match action {
+        Action::Allow => "SCMP_ACT_ALLOW",
+        Action::Errno(_) => "SCMP_ACT_ERRNO",
+        Action::KillProcess => "SCMP_ACT_KILL_PROCESS",
+        Action::KillThread => "SCMP_ACT_KILL_THREAD",
+        Action::Trap => "SCMP_ACT_TRAP",
+        Action::Trace(_) => "SCMP_ACT_TRACE",
+        Action::Log => "SCMP_ACT_LOG",
+    }
+}
+
+fn action_data(action: Action) -> Option<u16> {
+    match action {
+        Action::Errno(data) | Action::Trace(data) => Some(data),
+        _ => None,
+    }
 }
 
 fn action(action: LinuxSeccompAction, errno: Option<u32>) -> Result<Action, OciError> {
@@ -65,4 +119,16 @@ fn condition(argument: &oci_spec::runtime::LinuxSeccompArg) -> Result<Condition,
         }
     };
     Ok(Condition { argument: number, comparison })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_default_policy_survives_the_way_through_a_bundle() {
+        let policy = crate::docker_default(&["CAP_SYS_CHROOT"]);
+        let section: LinuxSeccomp = serde_json::from_value(to_oci(&policy)).unwrap();
+        assert_eq!(from_oci(&section).unwrap(), policy);
+    }
 }

@@ -182,6 +182,11 @@ impl BlobWriter {
         Ok(Self { blobs: blobs.clone(), path, file, hasher, expected: expected.cloned(), keep, done: false })
     }
 
+    /// Where the bytes are until the blob is finished.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Bytes so far; where a resumed blob goes on.
     pub fn offset(&self) -> u64 {
         self.hasher.count()

@@ -1,5 +1,7 @@
 //! What a new program must not inherit.
 
+use std::os::fd::{FromRawFd, OwnedFd};
+
 use crate::{Result, check};
 
 /// Marks every fd from `first` on close-on-exec (close_range(2)), in one call however many there are.
@@ -10,4 +12,30 @@ pub fn close_on_exec_from(first: u32) -> Result<()> {
     // SAFETY: only a flag of descriptors changes; none is closed here, so no owner is surprised.
     let returned = unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
     check(returned).map(drop)
+}
+
+/// Moves `fd` to `place` and closes every other fd from `place` on: what a process that was copied from a large one
+/// keeps of it. Values that own the closed fds must never be dropped afterwards.
+///
+/// # Errors
+/// `EBADF` when `fd` is none, `ENOSYS` before Linux 5.9.
+pub fn keep_only(fd: i32, place: i32) -> Result<()> {
+    // SAFETY: the caller is a fresh copy of another process that ends by `exit_now`, so that no owner of what is closed
+    // here runs its destructor; dup2 onto `place` closes what was there in the same sense.
+    unsafe {
+        check(libc::dup2(fd, place).into())?;
+        let first = u32::try_from(place + 1).map_err(|_| rustix::io::Errno::BADF)?;
+        check(libc::syscall(libc::SYS_close_range, first, u32::MAX, 0)).map(drop)
+    }
+}
+
+/// Takes over the fd of this number, which nobody owns: it came by [`keep_only`] or from the parent.
+///
+/// # Errors
+/// `EBADF` when there is none.
+pub fn adopt(number: i32) -> Result<OwnedFd> {
+    // SAFETY: F_GETFD reads a flag of the descriptor table and nothing else.
+    check(unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) }.into())?;
+    // SAFETY: the descriptor is open, as fcntl has just shown, and by this function's contract has no other owner.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }

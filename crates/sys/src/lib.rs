@@ -9,12 +9,16 @@
 //! - [`fds`]: closing what must not be inherited.
 //! - [`seccomp`]: installing a filter.
 //! - [`message`]: file descriptors over unix sockets.
-//! - [`signals`]: signals as something to read.
+//! - [`namespace`], [`netlink`]: a network of one's own, and options of the sockets that change it.
+//! - [`signals`], [`disposition`]: signals as something to read, and what becomes of them otherwise.
 
 mod calls;
+pub mod disposition;
 pub mod fds;
 pub mod message;
 pub mod mount;
+pub mod namespace;
+pub mod netlink;
 pub mod process;
 pub mod seccomp;
 pub mod signals;

@@ -140,6 +140,27 @@ pub fn unshare_cgroup() -> Result<()> {
     check(unsafe { libc::unshare(libc::CLONE_NEWCGROUP) }.into()).map(drop)
 }
 
+/// Sends a signal by number (pidfd_send_signal(2)): real-time signals have no names.
+///
+/// # Errors
+/// `ESRCH` when the process has ended, `EINVAL` for what is no signal.
+pub fn pidfd_signal(pidfd: BorrowedFd<'_>, signal: i32) -> Result<()> {
+    // SAFETY: no pointer but a null one, which asks for a siginfo as kill(2) would make it.
+    let returned = unsafe {
+        libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, std::ptr::null::<libc::siginfo_t>(), 0)
+    };
+    check(returned).map(drop)
+}
+
+/// Names this process in `ps` (prctl(2), `PR_SET_NAME`; 15 bytes are kept).
+///
+/// # Errors
+/// None that a caller could cause.
+pub fn set_name(name: &CStr) -> Result<()> {
+    // SAFETY: the pointer is to a NUL-terminated string that lives across the call, in which the kernel copies it.
+    check(unsafe { libc::prctl(libc::PR_SET_NAME, name.as_ptr()) }.into()).map(drop)
+}
+
 /// Sets the NIS domain name of this UTS namespace (setdomainname(2)).
 ///
 /// # Errors

@@ -1,35 +1,47 @@
-//! The `wharf` binary: picks the role by the first word.
+//! The `wharf` binary: picks the role by the name that it was called by and the first word.
+//!
+//! Roles that need a process with one thread (`daemon`, `oci`) come before anything that could start another.
 
 mod bundle;
 mod oci;
 mod terminal;
 
 use std::ffi::OsString;
+use std::path::Path;
 use std::process::ExitCode;
 
-const HELP: &str = "\
-Usage: wharf COMMAND
+const OCI_HELP: &str = "\
+Usage:  wharf oci COMMAND
 
-A container platform in one static binary.
+A runtime for OCI bundles
 
 Commands:
-  oci run [--bundle DIR] [--pid-file FILE] ID   Run the OCI bundle in DIR (default: the working directory)
-  oci spec                                      Print a configuration to start from
-  version                                       Print the version
-
-The commands of `docker` (build, run, push, …) are not in this version.
+  run [--bundle DIR] [--pid-file FILE] ID   Run the OCI bundle in DIR (default: the working directory)
+  spec                                      Print a configuration to start from
 ";
 
 fn main() -> ExitCode {
-    let words: Vec<OsString> = std::env::args_os().skip(1).collect();
+    let mut words = std::env::args_os();
+    let called = words.next().unwrap_or_default();
+    let program = Path::new(&called).file_name().and_then(|name| name.to_str()).unwrap_or("wharf").to_owned();
+    let args: Vec<OsString> = words.collect();
+    let first = args.first().and_then(|word| word.to_str()).unwrap_or("");
+    match (program.as_str(), first) {
+        ("dockerd", _) => wharf_daemon::main(&args),
+        (_, "daemon") => wharf_daemon::main(&args[1..]),
+        (_, "oci") => oci(&args[1..]),
+        (_, "registry") => wharf_registry::main(&args[1..]),
+        _ => wharf_cli::main(&program, args),
+    }
+}
+
+fn oci(words: &[OsString]) -> ExitCode {
     let texts: Vec<&str> = words.iter().map(|word| word.to_str().unwrap_or("\u{fffd}")).collect();
     let done = match texts.as_slice() {
-        [] | ["help" | "--help" | "-h"] => return print(HELP),
-        ["version" | "--version" | "-v"] => return print(concat!("wharf version ", env!("CARGO_PKG_VERSION"), "\n")),
-        ["oci", "spec"] => return print(bundle::EXAMPLE),
-        ["oci", "run", rest @ ..] => oci::run(rest),
-        ["oci", other, ..] => Err(oci::Failure::usage(format!("'oci {other}' is not supported; see 'wharf --help'"))),
-        [other, ..] => Err(oci::Failure::usage(format!("'{other}' is not a wharf command; see 'wharf --help'"))),
+        [] | ["help" | "--help" | "-h"] => return print(OCI_HELP),
+        ["spec"] => return print(bundle::EXAMPLE),
+        ["run", rest @ ..] => oci::run(rest),
+        [other, ..] => Err(oci::Failure::usage(format!("'oci {other}' is not supported; see 'wharf oci --help'"))),
     };
     match done {
         Ok(code) => ExitCode::from(code),

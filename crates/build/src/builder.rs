@@ -1,0 +1,130 @@
+//! The builder: what all builds of a daemon share.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use tokio::sync::mpsc::Sender;
+use wharf_image::Images;
+use wharf_monitor::Spawner;
+use wharf_reference::Digest;
+use wharf_snapshot::Layers;
+
+use crate::cache::{Cache, CacheRecord};
+use crate::cache_mount::CacheMounts;
+use crate::cancel::{Cancel, CancelOnDrop};
+use crate::error::{BuildError, Result};
+use crate::output::Output;
+use crate::request::{BuildEvent, BuildRequest, BuilderOptions};
+use crate::scratch;
+use crate::session::Session;
+
+/// Builds images. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Builder {
+    shared: Arc<Shared>,
+}
+
+/// What all builds use.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) images: Images,
+    pub(crate) layers: Layers,
+    pub(crate) spawner: Arc<Spawner>,
+    pub(crate) options: BuilderOptions,
+    pub(crate) cache: Cache,
+    pub(crate) cache_mounts: CacheMounts,
+}
+
+impl Shared {
+    pub(crate) fn builds(&self) -> PathBuf {
+        scratch::builds(self.options.store.root())
+    }
+}
+
+/// What has been pruned.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Pruned {
+    /// Keys of records, and IDs of cache mounts.
+    pub ids: Vec<String>,
+    /// Bytes.
+    pub freed: u64,
+}
+
+impl Builder {
+    /// Makes a builder, and removes what builds of an earlier process have left.
+    ///
+    /// # Errors
+    /// When the data root cannot be read or written.
+    pub fn new(images: Images, spawner: Arc<Spawner>, options: BuilderOptions) -> Result<Self> {
+        let data_root = options.store.root();
+        scratch::sweep(data_root, &options.exec_root)?;
+        let layers = images.layers().clone();
+        let cache = Cache::new(options.store.clone(), layers.clone());
+        let cache_mounts = CacheMounts::new(scratch::caches(data_root));
+        Ok(Self { shared: Arc::new(Shared { images, layers, spawner, options, cache, cache_mounts }) })
+    }
+
+    /// Builds an image and answers with its ID. The build ends when `output`'s receiver goes, or this future is
+    /// dropped: a command that runs is killed, and nothing of the build stays but its cache.
+    ///
+    /// # Errors
+    /// Of the Dockerfile, all at once and before anything is done; of a step, with its line. A command that fails is
+    /// `Command` with its exit code.
+    pub async fn build(&self, request: BuildRequest, output: Sender<BuildEvent>) -> Result<Digest> {
+        let cancel = Cancel::new()?;
+        let _guard = CancelOnDrop(cancel.clone());
+        let out = Output { events: output.clone(), quiet: request.quiet };
+        let shared = Arc::clone(&self.shared);
+        let handle = tokio::runtime::Handle::current();
+        let own = cancel.clone();
+        let mut working = tokio::task::spawn_blocking(move || {
+            Session::open(&shared, request, out, own, handle).and_then(Session::build)
+        });
+        let joined = tokio::select! {
+            joined = &mut working => joined,
+            () = output.closed() => {
+                cancel.cancel();
+                working.await
+            }
+        };
+        joined.map_err(|e| BuildError::system("the build has crashed", &e))?
+    }
+
+    /// Layers that the cache and builds under way need: they must not be collected.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn pinned(&self) -> Result<Vec<Digest>> {
+        Ok(self.shared.cache.layers()?.into_iter().collect())
+    }
+
+    /// Records of steps, by key.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn records(&self) -> Result<Vec<(String, CacheRecord)>> {
+        self.shared.cache.list()
+    }
+
+    /// Forgets the records that `which` names, and the layers that nothing else needs; with `mounts`, also the
+    /// directories of `RUN --mount=type=cache` that no build uses now.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn prune(&self, which: &dyn Fn(&str, &CacheRecord) -> bool, mounts: bool) -> Result<Pruned> {
+        let cache = &self.shared.cache;
+        let listed = cache.list()?;
+        let mut ids: Vec<String> =
+            listed.iter().filter(|(key, record)| which(key, record)).map(|(key, _)| key.clone()).collect();
+        let images = self.shared.images.list().map_err(|e| BuildError::system("the images cannot be listed", &e))?;
+        let needed: BTreeSet<Digest> = images.into_iter().flat_map(|image| image.diff_ids).collect();
+        let mut freed = cache.forget(&ids, &needed)?;
+        if mounts {
+            let (removed, bytes) = self.shared.cache_mounts.prune()?;
+            ids.extend(removed);
+            freed += bytes;
+        }
+        Ok(Pruned { ids, freed })
+    }
+}

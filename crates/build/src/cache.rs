@@ -1,0 +1,291 @@
+//! What steps made, by everything that went into them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use wharf_reference::{Digest, Hasher};
+use wharf_snapshot::Layers;
+use wharf_store::{Store, Table};
+
+use crate::cancel::Cancel;
+use crate::error::Result;
+
+const CACHE: Table = Table::new("build-cache");
+/// Part of every key: raised when a step comes to make something else of the same input.
+const VERSION: &str = "1";
+
+/// One step's outcome.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CacheRecord {
+    /// The layer that it added; none when it changed the configuration only, or no file.
+    pub layer: Option<Digest>,
+    /// Bytes of the layer's content.
+    pub size: u64,
+    /// The instruction, for people.
+    pub description: String,
+    /// Seconds since the epoch.
+    pub created: i64,
+    pub last_used: i64,
+    /// How often it saved the step.
+    pub uses: u64,
+}
+
+/// The cache of a store. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(crate) struct Cache {
+    store: Store,
+    layers: Layers,
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    /// Keys of steps that are being made now.
+    running: Mutex<BTreeSet<String>>,
+    ended: Condvar,
+    /// Layers of builds that are under way, with how many need each.
+    held: Mutex<BTreeMap<Digest, usize>>,
+}
+
+/// What goes into a key, field by field.
+#[derive(Debug)]
+pub(crate) struct Key {
+    hasher: Hasher,
+}
+
+impl Key {
+    pub(crate) fn new(kind: &str) -> Self {
+        Self { hasher: Hasher::new() }.text(VERSION).text(kind)
+    }
+
+    /// With its length before it, so that no two lists of fields give the same bytes.
+    pub(crate) fn bytes(mut self, bytes: &[u8]) -> Self {
+        // Hashing does not fail.
+        let _ = write!(self.hasher, "{}:", bytes.len());
+        self.hasher.update(bytes);
+        self
+    }
+
+    pub(crate) fn text(self, text: &str) -> Self {
+        self.bytes(text.as_bytes())
+    }
+
+    pub(crate) fn list<T: AsRef<str>>(self, list: impl IntoIterator<Item = T>) -> Self {
+        let list: Vec<T> = list.into_iter().collect();
+        let counted = self.text(&list.len().to_string());
+        list.iter().fold(counted, |key, text| key.text(text.as_ref()))
+    }
+
+    pub(crate) fn finish(self) -> Digest {
+        self.hasher.finish()
+    }
+}
+
+/// Held while a step is made; others who want the same wait for it.
+#[derive(Debug)]
+pub(crate) struct Making<'a> {
+    cache: &'a Cache,
+    key: String,
+}
+
+impl Drop for Making<'_> {
+    fn drop(&mut self) {
+        lock(&self.cache.shared.running).remove(&self.key);
+        self.cache.shared.ended.notify_all();
+    }
+}
+
+/// Layers that must not go while a build is under way.
+#[derive(Debug)]
+pub(crate) struct Hold {
+    shared: Arc<Shared>,
+    layers: Vec<Digest>,
+}
+
+impl Hold {
+    pub(crate) fn add(&mut self, layers: &[Digest]) {
+        let mut held = lock(&self.shared.held);
+        for layer in layers {
+            *held.entry(layer.clone()).or_default() += 1;
+            self.layers.push(layer.clone());
+        }
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        let mut held = lock(&self.shared.held);
+        for layer in &self.layers {
+            if let Some(count) = held.get_mut(layer) {
+                *count -= 1;
+                if *count == 0 {
+                    held.remove(layer);
+                }
+            }
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Cache {
+    pub(crate) fn new(store: Store, layers: Layers) -> Self {
+        Self { store, layers, shared: Arc::default() }
+    }
+
+    pub(crate) fn hold(&self) -> Hold {
+        Hold { shared: Arc::clone(&self.shared), layers: Vec::new() }
+    }
+
+    /// Claims a step. Waits while another build makes the same.
+    pub(crate) fn claim(&self, key: &Digest, cancel: &Cancel) -> Result<Making<'_>> {
+        let mut running = lock(&self.shared.running);
+        while !running.insert(key.to_string()) {
+            // Cancellation does not wake this up; nobody sees a tenth of a second.
+            let waited = self.shared.ended.wait_timeout(running, Duration::from_millis(100));
+            running = waited.unwrap_or_else(PoisonError::into_inner).0;
+            cancel.check()?;
+        }
+        Ok(Making { cache: self, key: key.to_string() })
+    }
+
+    /// What a step made, if its layer is still here.
+    pub(crate) fn find(&self, key: &Digest) -> Result<Option<CacheRecord>> {
+        let record: Option<CacheRecord> = self.store.read(|tx| tx.get(CACHE, key.as_str()))?;
+        Ok(record.filter(|record| record.layer.as_ref().is_none_or(|layer| self.layers.contains(layer))))
+    }
+
+    /// Keeps what a step made. Without a layer it may be lost in a crash and is made again; a layer must have an owner.
+    pub(crate) fn keep(&self, key: &Digest, layer: Option<(Digest, u64)>, description: &str) -> Result<()> {
+        let now = now();
+        let record = CacheRecord {
+            size: layer.as_ref().map_or(0, |(_, size)| *size),
+            layer: layer.map(|(diff_id, _)| diff_id),
+            description: description.chars().take(300).collect(),
+            created: now,
+            last_used: now,
+            uses: 0,
+        };
+        if record.layer.is_some() {
+            return Ok(self.store.write(|tx| tx.put(CACHE, key.as_str(), &record))?);
+        }
+        Ok(self.store.write_soon(|tx| tx.put(CACHE, key.as_str(), &record))?)
+    }
+
+    /// Notes which steps were not made again.
+    pub(crate) fn used(&self, keys: &[Digest]) -> Result<()> {
+        if keys.is_empty() {
+            return Ok(());
+        }
+        self.store.write_soon(|tx| {
+            for key in keys {
+                if let Some(mut record) = tx.get::<CacheRecord>(CACHE, key.as_str())? {
+                    record.last_used = now();
+                    record.uses += 1;
+                    tx.put(CACHE, key.as_str(), &record)?;
+                }
+            }
+            Ok::<_, crate::BuildError>(())
+        })
+    }
+
+    /// All records by key.
+    pub(crate) fn list(&self) -> Result<Vec<(String, CacheRecord)>> {
+        Ok(self.store.read(|tx| tx.list(CACHE))?)
+    }
+
+    /// Layers that the cache or a build under way needs.
+    pub(crate) fn layers(&self) -> Result<BTreeSet<Digest>> {
+        let mut all: BTreeSet<Digest> = lock(&self.shared.held).keys().cloned().collect();
+        all.extend(self.list()?.into_iter().filter_map(|(_, record)| record.layer));
+        Ok(all)
+    }
+
+    /// Forgets records, and removes the layers that neither another record, a build under way nor `needed` has.
+    /// Bytes that have become free.
+    pub(crate) fn forget(&self, keys: &[String], needed: &BTreeSet<Digest>) -> Result<u64> {
+        let gone: Vec<CacheRecord> = self.store.write(|tx| {
+            let mut gone = Vec::new();
+            for key in keys {
+                gone.extend(tx.get::<CacheRecord>(CACHE, key)?);
+                tx.delete(CACHE, key)?;
+            }
+            Ok::<_, crate::BuildError>(gone)
+        })?;
+        let still = self.layers()?;
+        let (mut freed, mut removed) = (0, BTreeSet::new());
+        for record in gone {
+            let Some(layer) = record.layer else { continue };
+            if !still.contains(&layer) && !needed.contains(&layer) && removed.insert(layer.clone()) {
+                self.layers.remove(&layer)?;
+                freed += record.size;
+            }
+        }
+        Ok(freed)
+    }
+}
+
+fn now() -> i64 {
+    jiff::Timestamp::now().as_second()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_do_not_run_into_each_other() {
+        let key = |list: &[&str]| Key::new("x").list(list).finish();
+        assert_ne!(key(&["ab", "c"]), key(&["a", "bc"]));
+        assert_ne!(key(&["a"]), key(&["a", ""]));
+        assert_eq!(key(&["a", "b"]), key(&["a", "b"]));
+    }
+
+    #[test]
+    fn records_are_kept_used_and_forgotten() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let layers = Layers::open(store.clone()).unwrap();
+        let cache = Cache::new(store, layers.clone());
+        let upper = tempfile::tempdir().unwrap();
+        std::fs::write(upper.path().join("f"), "x").unwrap();
+        let layer = layers.commit(upper.path(), None).unwrap();
+        let key = Key::new("x").finish();
+        cache.keep(&key, Some((layer.diff_id.clone(), layer.size)), "RUN x").unwrap();
+        cache.used(std::slice::from_ref(&key)).unwrap();
+        assert_eq!(cache.find(&key).unwrap().unwrap().uses, 1);
+        let mut hold = cache.hold();
+        hold.add(std::slice::from_ref(&layer.diff_id));
+        assert_eq!(cache.forget(&[key.to_string()], &BTreeSet::new()).unwrap(), 0);
+        assert!(layers.contains(&layer.diff_id) && cache.find(&key).unwrap().is_none());
+        drop(hold);
+        cache.keep(&key, Some((layer.diff_id.clone(), layer.size)), "RUN x").unwrap();
+        assert_eq!(cache.forget(&[key.to_string()], &BTreeSet::new()).unwrap(), layer.size);
+        assert!(!layers.contains(&layer.diff_id));
+    }
+
+    #[test]
+    fn the_same_step_is_made_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let cache = Cache::new(store.clone(), Layers::open(store).unwrap());
+        let key = Key::new("x").finish();
+        let cancel = Cancel::new().unwrap();
+        let making = cache.claim(&key, &cancel).unwrap();
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| cache.claim(&key, &cancel).map(drop));
+            std::thread::sleep(Duration::from_millis(50));
+            assert!(!waiting.is_finished());
+            drop(making);
+            waiting.join().unwrap().unwrap();
+        });
+        let _making = cache.claim(&key, &cancel).unwrap();
+        cancel.cancel();
+        assert!(cache.claim(&key, &cancel).is_err());
+    }
+}

@@ -1,0 +1,147 @@
+//! COPY and ADD: from what was selected to the layer.
+
+use std::path::{Path, PathBuf};
+
+use crate::error::{BuildError, Result};
+use crate::mode::ModeChange;
+use crate::plan::{Content, Entry, Plan};
+use crate::select::{Item, Selected, Shape, join};
+use crate::tree::{Attributes, Kind};
+
+/// Where to, and what changes on the way.
+#[derive(Debug)]
+pub(crate) struct Destination<'a> {
+    /// As it is written, its variables expanded.
+    pub(crate) text: &'a str,
+    pub(crate) workdir: &'a str,
+    pub(crate) owner: Option<(u32, u32)>,
+    pub(crate) mode: Option<&'a ModeChange>,
+    /// `COPY` or `ADD`, for messages.
+    pub(crate) instruction: &'static str,
+    /// How many sources the instruction has, heredocs among them.
+    pub(crate) sources: usize,
+}
+
+/// A file that is not copied from a tree: of a heredoc, or from a URL.
+#[derive(Debug)]
+pub(crate) struct Inline {
+    pub(crate) name: String,
+    pub(crate) data: Vec<u8>,
+    pub(crate) mode: u32,
+    pub(crate) mtime: (i64, u32),
+}
+
+impl Destination<'_> {
+    fn path(&self) -> PathBuf {
+        Path::new("/").join(self.workdir).join(self.text)
+    }
+
+    /// Whether it is written as a directory.
+    fn ends_as_directory(&self) -> bool {
+        let last = self.text.rsplit('/').next().unwrap_or_default();
+        matches!(last, "" | "." | "..")
+    }
+
+    /// The path where a source called `name` goes.
+    fn place(&self, plan: &mut Plan<'_>, name: &Path) -> Result<PathBuf> {
+        let real = plan.resolve(&self.path())?;
+        let directory = self.ends_as_directory() || plan.kind(&real)? == Some(Kind::Directory);
+        if directory {
+            plan.directory(&real)?;
+            return Ok(real.join(name));
+        }
+        if self.sources > 1 {
+            return Err(BuildError::invalid(format!(
+                "When using {} with more than one source file, the destination must be a directory and end with a /",
+                self.instruction
+            )));
+        }
+        Ok(real)
+    }
+
+    fn changed(&self, mut attributes: Attributes) -> Attributes {
+        if let Some(owner) = self.owner {
+            attributes.owner = owner;
+        }
+        if let Some(mode) = self.mode
+            && attributes.kind != Kind::Symlink
+        {
+            attributes.mode = mode.apply(attributes.mode, attributes.kind == Kind::Directory);
+        }
+        attributes
+    }
+
+    /// Adds what was selected to the layer.
+    ///
+    /// # Errors
+    /// When a directory would be replaced by a file or the other way round.
+    pub(crate) fn copy(&self, plan: &mut Plan<'_>, selected: &Selected) -> Result<()> {
+        match &selected.shape {
+            Shape::Named(name) => {
+                let place = self.place(plan, Path::new(name))?;
+                for item in &selected.items {
+                    self.item(plan, selected, item, &place)?;
+                }
+            }
+            Shape::Contents | Shape::Paths => {
+                let real = plan.resolve(&self.path())?;
+                match plan.kind(&real)? {
+                    None => match selected.items.first().filter(|_| selected.shape == Shape::Contents) {
+                        // A new directory is as its source is.
+                        Some(top) => self.item(plan, selected, top, &real)?,
+                        None => plan.directory(&real)?,
+                    },
+                    Some(Kind::Directory) => plan.directory(&real)?,
+                    Some(_) => {
+                        let message = format!("cannot copy to non-directory: /{}", real.display());
+                        return Err(BuildError::invalid(message));
+                    }
+                }
+                for item in selected.items.iter().filter(|item| !item.to.as_os_str().is_empty()) {
+                    let place = real.join(&item.to);
+                    // A directory above what is copied stays as it is, if it is there.
+                    if item.implied && plan.kind(&place)?.is_some() {
+                        plan.directory(&place)?;
+                        continue;
+                    }
+                    self.item(plan, selected, item, &place)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn item(&self, plan: &mut Plan<'_>, selected: &Selected, item: &Item, place: &Path) -> Result<()> {
+        let attributes = self.changed(item.found.attributes.clone());
+        let content = match attributes.kind {
+            Kind::Directory | Kind::Fifo => Content::Nothing,
+            Kind::File => Content::File {
+                tree: selected.tree.clone(),
+                path: item.from.clone(),
+                inode: item.found.inode,
+            },
+            Kind::Symlink => Content::Link(item.found.link.clone()),
+            Kind::CharacterDevice | Kind::BlockDevice => Content::Device(item.found.device),
+        };
+        if place.as_os_str().is_empty() {
+            return Ok(());
+        }
+        plan.put(place, Entry { attributes, content })
+    }
+
+    /// Adds a file whose content is in memory.
+    ///
+    /// # Errors
+    /// As [`Self::copy`].
+    pub(crate) fn write(&self, plan: &mut Plan<'_>, file: &Inline) -> Result<()> {
+        let place = self.place(plan, &join(Path::new(""), Path::new(&file.name)))?;
+        let attributes = Attributes {
+            kind: Kind::File,
+            mode: file.mode,
+            owner: (0, 0),
+            mtime: file.mtime,
+            xattrs: Vec::new(),
+        };
+        plan.put(&place, Entry { attributes: self.changed(attributes), content: Content::Bytes(file.data.clone()) })
+    }
+}

@@ -1,0 +1,142 @@
+//! What can go wrong in a build, in the user's words and with the line of the Dockerfile.
+
+use std::fmt;
+
+use wharf_dockerfile::{ExpandError, GlobError, GraphError, ParseErrors, Source};
+
+/// What kind of failure it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ErrorKind {
+    /// The request or the Dockerfile makes no sense.
+    Invalid,
+    /// An image that is named is not there.
+    NotFound,
+    /// Something is asked that this daemon does not permit.
+    Denied,
+    /// A command of the Dockerfile has failed.
+    Command,
+    /// Nobody waits for the build any more.
+    Cancelled,
+    /// The host failed.
+    System,
+}
+
+/// A failed build: a message that stands alone.
+#[derive(Clone, Debug)]
+pub struct BuildError {
+    pub kind: ErrorKind,
+    pub message: String,
+    /// `Dockerfile:7: RUN make`, when it happened in a step.
+    pub place: Option<String>,
+    /// Of the command that failed.
+    pub exit_code: Option<i32>,
+}
+
+/// Shorthand for the results of builds.
+pub type Result<T, E = BuildError> = std::result::Result<T, E>;
+
+impl BuildError {
+    pub(crate) fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into(), place: None, exit_code: None }
+    }
+
+    pub(crate) fn invalid(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Invalid, message)
+    }
+
+    pub(crate) fn denied(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Denied, message)
+    }
+
+    pub(crate) fn cancelled() -> Self {
+        Self::new(ErrorKind::Cancelled, "the build was cancelled")
+    }
+
+    /// A failure of the host or of a lower layer while doing `what`.
+    pub(crate) fn system(what: impl fmt::Display, source: &dyn std::error::Error) -> Self {
+        Self::new(ErrorKind::System, format!("{what}: {}", chain(source)))
+    }
+
+    pub(crate) fn command(command: &str, code: i32) -> Self {
+        let message = format!("The command '{command}' returned a non-zero code: {code}");
+        Self { exit_code: Some(code), ..Self::new(ErrorKind::Command, message) }
+    }
+
+    /// The same failure with the instruction it happened in; one that is known already stays.
+    pub(crate) fn at(mut self, file: &str, source: &Source) -> Self {
+        if self.place.is_none() && self.kind != ErrorKind::Cancelled {
+            let text: String = source.text.chars().take(200).collect();
+            self.place = Some(format!("{file}:{}: {text}", source.span.line()));
+        }
+        self
+    }
+}
+
+/// An error and its causes in one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut line = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let text = cause.to_string();
+        if !line.ends_with(&text) {
+            line.push_str(": ");
+            line.push_str(&text);
+        }
+        next = cause.source();
+    }
+    line
+}
+
+impl fmt::Display for BuildError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)?;
+        match &self.place {
+            Some(place) => write!(f, "\n  {place}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl std::error::Error for BuildError {}
+
+impl From<ParseErrors> for BuildError {
+    fn from(errors: ParseErrors) -> Self {
+        Self::invalid(errors.to_string())
+    }
+}
+
+impl From<GraphError> for BuildError {
+    fn from(error: GraphError) -> Self {
+        Self::invalid(error.to_string())
+    }
+}
+
+impl From<ExpandError> for BuildError {
+    fn from(error: ExpandError) -> Self {
+        Self::invalid(error.to_string())
+    }
+}
+
+impl From<GlobError> for BuildError {
+    fn from(error: GlobError) -> Self {
+        Self::invalid(error.to_string())
+    }
+}
+
+impl From<wharf_rooted_path::RootError> for BuildError {
+    fn from(error: wharf_rooted_path::RootError) -> Self {
+        Self::new(ErrorKind::System, chain(&error))
+    }
+}
+
+impl From<wharf_store::StoreError> for BuildError {
+    fn from(error: wharf_store::StoreError) -> Self {
+        Self::new(ErrorKind::System, chain(&error))
+    }
+}
+
+impl From<wharf_snapshot::SnapshotError> for BuildError {
+    fn from(error: wharf_snapshot::SnapshotError) -> Self {
+        Self::new(ErrorKind::System, chain(&error))
+    }
+}

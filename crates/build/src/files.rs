@@ -1,0 +1,386 @@
+//! Steps that put files into a stage: COPY, ADD and WORKDIR.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use wharf_archive::{Reader, UnpackOptions, Whiteouts};
+use wharf_dockerfile::{Copy, Ignore, Source};
+use wharf_reference::Digest;
+use wharf_rooted_path::RootDir;
+
+use crate::cache::Key;
+use crate::cancel::{Cancel, Cancellable};
+use crate::copy::{Destination, Inline};
+use crate::decompress::decompressed;
+use crate::error::{BuildError, Result, chain};
+use crate::identity::Accounts;
+use crate::mode::ModeChange;
+use crate::plan::Plan;
+use crate::select::{Selected, Selection, Shape, checksum};
+use crate::session::{Outcome, Session};
+use crate::state::State;
+use crate::tree::{Kind, Tree};
+
+/// One source of an instruction.
+#[derive(Debug)]
+enum Origin {
+    Files(Selected),
+    /// A local archive that ADD unpacks.
+    Archive(Selected),
+    Inline(Inline),
+}
+
+/// Bounds on an archive that ADD unpacks.
+const MAX_ENTRIES: u64 = 5_000_000;
+const MAX_BYTES: u64 = 256 << 30;
+
+impl Session<'_> {
+    /// COPY or ADD. The value is what the files are afterwards, and the outcome.
+    pub(crate) fn copy(
+        &mut self,
+        index: usize,
+        state: &State,
+        copy: &Copy,
+        add: bool,
+        source: &Source,
+    ) -> Result<(Digest, Outcome)> {
+        let instruction = if add { "ADD" } else { "COPY" };
+        let exclude = Ignore::new(copy.exclude.iter().map(String::as_str))?;
+        let mode = copy.chmod.as_deref().map(ModeChange::parse).transpose()?;
+        let owner = copy.chown.as_deref().map(|text| self.owner(state, text)).transpose()?;
+        let (tree, place) = self.tree(index, copy.from.as_deref(), source)?;
+        let origins = self.origins(copy, add, &tree, &place, &exclude)?;
+        let count = copy.sources.len() + copy.contents.len();
+        let destination = Destination {
+            text: &copy.destination,
+            workdir: state.workdir(),
+            owner,
+            mode: mode.as_ref(),
+            instruction,
+            sources: count.max(origins.iter().filter(|origin| origin.is_one_file()).count()),
+        };
+        let key = self.copy_key(state, copy, &destination, &origins)?;
+        let shared = self.shared;
+        let cancel = self.cancel.clone();
+        let _making = shared.cache.claim(&key, &cancel)?;
+        if let Some(outcome) = self.cached(&key)? {
+            return Ok((key, outcome));
+        }
+        // A linked layer knows nothing of what it will lie upon.
+        let below = shared.layers.view(if copy.link { &[] } else { state.layers() }, None)?;
+        let mut plan = Plan::new(&below, owner.unwrap_or((0, 0)), (self.date, 0));
+        let dir = self.step_dir()?;
+        for (number, origin) in origins.iter().enumerate() {
+            match origin {
+                Origin::Files(selected) => destination.copy(&mut plan, selected)?,
+                Origin::Inline(file) => destination.write(&mut plan, file)?,
+                Origin::Archive(selected) => {
+                    let unpacked = unpack(selected, dir.sub(&format!("archive-{number}"))?, &cancel)?;
+                    let all = Selection {
+                        tree: &unpacked,
+                        exclude: &exclude,
+                        parents: false,
+                        instruction,
+                        place: "archive",
+                        cancel: &cancel,
+                    };
+                    for selected in all.select(".")? {
+                        destination.copy(&mut plan, &selected)?;
+                    }
+                }
+            }
+        }
+        let layer = self.commit(plan, &dir.sub("upper")?, &key, &source.text)?;
+        Ok((key, Outcome { layer, cached: false }))
+    }
+
+    /// `WORKDIR`: the directory is made if it is not there.
+    pub(crate) fn make_workdir(&mut self, state: &State, path: &str) -> Result<(Digest, Outcome)> {
+        let owner = state.image.config.user.as_str();
+        let key = Key::new("workdir").text(state.files.as_str()).text(path).text(owner).text(&self.clamp_text()).finish();
+        let shared = self.shared;
+        let cancel = self.cancel.clone();
+        let _making = shared.cache.claim(&key, &cancel)?;
+        if let Some(outcome) = self.cached(&key)? {
+            return Ok((key, outcome));
+        }
+        let below = shared.layers.view(state.layers(), None)?;
+        let owner = if owner.is_empty() { (0, 0) } else { Accounts::of(&below).owner(owner)? };
+        let mut plan = Plan::new(&below, owner, (self.date, 0));
+        let real = plan.resolve(Path::new(path))?;
+        if plan.kind(&real)? == Some(Kind::Directory) {
+            shared.cache.keep(&key, None, &format!("WORKDIR {path}"))?;
+            return Ok((key, Outcome { layer: None, cached: false }));
+        }
+        plan.directory(&real)?;
+        let dir = self.step_dir()?;
+        let layer = self.commit(plan, &dir.sub("upper")?, &key, &format!("WORKDIR {path}"))?;
+        Ok((key, Outcome { layer, cached: false }))
+    }
+
+    /// Makes a layer of a plan and keeps it in the cache.
+    fn commit(&self, plan: Plan<'_>, upper: &Path, key: &Digest, description: &str) -> Result<Option<Digest>> {
+        if plan.is_empty() {
+            self.shared.cache.keep(key, None, description)?;
+            return Ok(None);
+        }
+        plan.write(&RootDir::open(upper)?, &self.cancel)?;
+        let layer = self.shared.layers.commit(upper, self.clamp)?;
+        self.shared.cache.keep(key, Some((layer.diff_id.clone(), layer.size)), description)?;
+        Ok(Some(layer.diff_id))
+    }
+
+    /// `--chown`, by the stage's own users.
+    fn owner(&self, state: &State, text: &str) -> Result<(u32, u32)> {
+        // Numbers need no files.
+        if let Ok(owner) = Accounts::default().owner(text) {
+            return Ok(owner);
+        }
+        let below = self.shared.layers.view(state.layers(), None)?;
+        Accounts::of(&below).owner(text)
+    }
+
+    pub(crate) fn clamp_text(&self) -> String {
+        self.clamp.map(|seconds| seconds.to_string()).unwrap_or_default()
+    }
+
+    /// Everything that decides what the layer will be.
+    fn copy_key(
+        &self,
+        state: &State,
+        copy: &Copy,
+        destination: &Destination<'_>,
+        origins: &[Origin],
+    ) -> Result<Digest> {
+        let kind = if copy.link { "link" } else { destination.instruction };
+        let below = if copy.link { "" } else { state.files.as_str() };
+        let path = format!("{}\0{}", destination.workdir, destination.text);
+        let mut key = Key::new(kind)
+            .text(below)
+            .text(&path)
+            .text(&format!("{:?} {:?}", destination.owner, copy.chmod))
+            .text(&destination.sources.to_string())
+            .text(&self.clamp_text())
+            .list(&copy.exclude);
+        for origin in origins {
+            key = match origin {
+                Origin::Files(selected) => {
+                    key.text("files").text(checksum(std::slice::from_ref(selected), &self.cancel)?.as_str())
+                }
+                Origin::Archive(selected) => {
+                    key.text("archive").text(checksum(std::slice::from_ref(selected), &self.cancel)?.as_str())
+                }
+                Origin::Inline(file) => {
+                    key.text("inline").text(&file.name).text(&file.mode.to_string()).bytes(&file.data)
+                }
+            };
+        }
+        Ok(key.finish())
+    }
+
+    /// What each source means, in the order of the instruction.
+    fn origins(
+        &mut self,
+        copy: &Copy,
+        add: bool,
+        tree: &Tree,
+        place: &str,
+        exclude: &Ignore,
+    ) -> Result<Vec<Origin>> {
+        if copy.checksum.is_some() && (copy.sources.len() != 1 || !is_url(&copy.sources[0])) {
+            return Err(BuildError::invalid("checksum requires a single HTTP(S) source"));
+        }
+        let mut origins = Vec::new();
+        for source in &copy.sources {
+            if is_git(source) {
+                if !add {
+                    return Err(BuildError::invalid("source can't be a git ref for COPY"));
+                }
+                let message = format!("ADD {source}: git repositories are not supported, copy a checkout instead");
+                return Err(BuildError::invalid(message));
+            }
+            if is_url(source) {
+                if !add {
+                    return Err(BuildError::invalid("source can't be a URL for COPY"));
+                }
+                origins.push(self.downloaded(source, copy)?);
+                continue;
+            }
+            let selection = Selection {
+                tree,
+                exclude,
+                parents: copy.parents,
+                instruction: if add { "ADD" } else { "COPY" },
+                place,
+                cancel: &self.cancel,
+            };
+            for selected in selection.select(source)? {
+                let unpacked = add && copy.unpack != Some(false) && is_archive(&selected);
+                origins.push(if unpacked { Origin::Archive(selected) } else { Origin::Files(selected) });
+            }
+        }
+        for content in &copy.contents {
+            origins.push(Origin::Inline(Inline {
+                name: content.name.clone(),
+                data: content.data.clone().into_bytes(),
+                mode: 0o644,
+                mtime: (self.date, 0),
+            }));
+        }
+        Ok(origins)
+    }
+
+    fn downloaded(&mut self, url: &str, copy: &Copy) -> Result<Origin> {
+        let (path, time) = self.download(url)?;
+        let failing = |e: std::io::Error| BuildError::system(format_args!("cannot read {url}"), &e);
+        if let Some(expected) = &copy.checksum {
+            let expected = Digest::parse(expected).map_err(|e| BuildError::invalid(e.to_string()))?;
+            let mut hasher = wharf_reference::Hasher::new();
+            let mut file = std::fs::File::open(&path).map_err(failing)?;
+            std::io::copy(&mut file, &mut hasher).map_err(failing)?;
+            let found = hasher.finish();
+            if found != expected {
+                return Err(BuildError::invalid(format!("digest mismatch {found}: {expected}")));
+            }
+        }
+        let name = url_name(url);
+        if name.is_none() && copy.destination.ends_with('/') {
+            return Err(BuildError::invalid(format!("cannot determine filename from url: {url}")));
+        }
+        let dir = self.step_dir()?;
+        let below = RootDir::open(path.parent().unwrap_or(Path::new("/")))?;
+        let tree = Tree::new(below, false);
+        let from = PathBuf::from(path.file_name().unwrap_or_default());
+        let found = tree.look(&from)?.ok_or_else(|| BuildError::invalid("a download is no file"))?;
+        drop(dir);
+        let mut item = crate::select::Item { from, to: PathBuf::new(), found, implied: false };
+        // As Docker has it: nobody else's business, and as old as the server says.
+        item.found.attributes.mode = 0o600;
+        item.found.attributes.mtime = (time.unwrap_or(0), 0);
+        let shape = Shape::Named(name.unwrap_or("__unnamed__").into());
+        let selected = Selected { tree, shape, items: vec![item] };
+        let unpacked = copy.unpack == Some(true) && is_archive(&selected);
+        Ok(if unpacked { Origin::Archive(selected) } else { Origin::Files(selected) })
+    }
+}
+
+impl Origin {
+    fn is_one_file(&self) -> bool {
+        match self {
+            Self::Files(selected) => matches!(selected.shape, Shape::Named(_)),
+            Self::Inline(_) => true,
+            Self::Archive(_) => false,
+        }
+    }
+}
+
+/// The instruction's line in the image's history.
+pub(crate) fn history_line(copy: &Copy, add: bool) -> String {
+    let mut line = String::from(if add { "ADD" } else { "COPY" });
+    if copy.parents {
+        line.push_str(" --parents");
+    }
+    for (flag, value) in [("chown", &copy.chown), ("chmod", &copy.chmod)] {
+        if let Some(value) = value {
+            line.push_str(&format!(" --{flag}={value}"));
+        }
+    }
+    for source in &copy.sources {
+        line.push_str(&format!(" {source}"));
+    }
+    for content in &copy.contents {
+        line.push_str(&format!(" <<{}", content.name));
+    }
+    line.push_str(&format!(" {} # buildkit", copy.destination));
+    line
+}
+
+fn is_url(source: &str) -> bool {
+    let lower = source.get(..8).unwrap_or(source).to_ascii_lowercase();
+    lower.starts_with("http://") || lower.starts_with("https://")
+}
+
+fn is_git(source: &str) -> bool {
+    let path = source.split(['#', '?']).next().unwrap_or_default();
+    source.starts_with("git://")
+        || source.starts_with("git@")
+        || source.starts_with("ssh://")
+        || (is_url(source) && path.ends_with(".git"))
+}
+
+/// The last part of a URL's path, as the name of its file.
+fn url_name(url: &str) -> Option<&str> {
+    let path = url.split(['#', '?']).next()?.split_once("://")?.1.split_once('/')?.1;
+    path.rsplit('/').next().filter(|name| !matches!(*name, "" | "." | ".."))
+}
+
+/// Whether a single file is a tar archive, compressed or not.
+fn is_archive(selected: &Selected) -> bool {
+    let (Shape::Named(_), [item]) = (&selected.shape, selected.items.as_slice()) else { return false };
+    if item.found.attributes.kind != Kind::File {
+        return false;
+    }
+    let Ok(file) = selected.tree.root().open_file(&item.from) else { return false };
+    match decompressed(file) {
+        Ok((_, content)) => matches!(Reader::new(content.take(1 << 20)).next_entry(), Ok(Some(_))),
+        Err(error) => error.kind() == std::io::ErrorKind::Unsupported,
+    }
+}
+
+/// Unpacks a local archive. Its own owners count.
+fn unpack(selected: &Selected, path: PathBuf, cancel: &Cancel) -> Result<Tree> {
+    let [item] = selected.items.as_slice() else { return Err(BuildError::invalid("an archive is one file")) };
+    let file = selected.tree.root().open_file(&item.from)?;
+    let failing = |e: &dyn std::error::Error| {
+        BuildError::invalid(format!("ADD failed: {} cannot be unpacked: {}", item.from.display(), chain(e)))
+    };
+    let input = Cancellable { inner: file, cancel: cancel.clone() };
+    let (_, content) = decompressed(input).map_err(|e| failing(&e))?;
+    let root = RootDir::open(&path)?;
+    let options = UnpackOptions {
+        whiteouts: Whiteouts::Literal,
+        same_owner: true,
+        no_overwrite_dir_non_dir: false,
+        max_entries: MAX_ENTRIES,
+        max_bytes: MAX_BYTES,
+    };
+    let unpacked = wharf_archive::unpack(content, &root, &options);
+    cancel.check()?;
+    unpacked.map_err(|e| failing(&e))?;
+    Ok(Tree::new(root, true))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sources_are_told_apart() {
+        for (source, url, git) in [
+            ("http://h/f", true, false),
+            ("HTTPS://h/f", true, false),
+            ("https://h/r.git", true, true),
+            ("https://h/r.git#main:dir", true, true),
+            ("git@h:r", false, true),
+            ("git://h/r", false, true),
+            ("dir/file.git", false, false),
+            ("ftp://x", false, false),
+        ] {
+            assert_eq!((is_url(source), is_git(source)), (url, git), "{source}");
+        }
+        assert_eq!(url_name("http://h/a/b.tar?x=/y#z"), Some("b.tar"));
+        assert_eq!((url_name("http://h/"), url_name("http://h")), (None, None));
+    }
+
+    #[test]
+    fn history_lines_are_dockers() {
+        let copy = Copy {
+            sources: vec!["a".into(), "b".into()],
+            destination: "/c/".into(),
+            chown: Some("web".into()),
+            chmod: Some("644".into()),
+            ..Copy::default()
+        };
+        assert_eq!(history_line(&copy, false), "COPY --chown=web --chmod=644 a b /c/ # buildkit");
+    }
+}

@@ -1,0 +1,181 @@
+//! Users and groups by name, looked up in the image's own `/etc/passwd` and `/etc/group`.
+//!
+//! The files are the image's, so they are hostile: read inside the root, regular files only, bounded.
+
+use wharf_rooted_path::RootDir;
+
+use crate::error::{BuildError, Result};
+
+/// More than this is no user database but an attack on our memory.
+const MAX_DATABASE: u64 = 1 << 20;
+
+/// The two files of an image.
+#[derive(Debug, Default)]
+pub(crate) struct Accounts {
+    passwd: String,
+    group: String,
+}
+
+/// The IDs of a process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Identity {
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+    /// Supplementary groups.
+    pub(crate) groups: Vec<u32>,
+    pub(crate) home: String,
+}
+
+/// One user of the database.
+struct User<'a> {
+    name: &'a str,
+    uid: u32,
+    gid: u32,
+    home: &'a str,
+}
+
+impl Accounts {
+    /// Reads the files below `root`; a missing one is empty.
+    pub(crate) fn of(root: &RootDir) -> Self {
+        let read = |path: &str| {
+            let bytes = root.read_small(path, MAX_DATABASE).unwrap_or_default();
+            String::from_utf8_lossy(&bytes).into_owned()
+        };
+        Self { passwd: read("etc/passwd"), group: read("etc/group") }
+    }
+
+    /// Who a process is for `USER user[:group]`.
+    ///
+    /// # Errors
+    /// With Docker's words when a name is in neither file.
+    pub(crate) fn identity(&self, text: &str) -> Result<Identity> {
+        let (name, group) = split(text);
+        let name = if name.is_empty() { "0" } else { name };
+        let user = self.user(name);
+        let number = parse_id(name);
+        let (uid, gid) = match (&user, number) {
+            (Some(user), _) => (user.uid, user.gid),
+            (None, Some(uid)) => (uid, 0),
+            (None, None) => {
+                let message = format!("unable to find user {name}: no matching entries in passwd file");
+                return Err(BuildError::invalid(message));
+            }
+        };
+        let home = user.as_ref().map(|user| user.home).filter(|home| !home.is_empty()).unwrap_or("/").to_owned();
+        let (gid, groups) = match group {
+            Some(group) => (self.group(group)?, Vec::new()),
+            None => (gid, user.map(|user| self.groups_of(user.name)).unwrap_or_default()),
+        };
+        Ok(Identity { uid, gid, groups, home })
+    }
+
+    /// The owner for `--chown=user[:group]`: without a group it is the user's number, as Docker has it.
+    ///
+    /// # Errors
+    /// When a name is in neither file.
+    pub(crate) fn owner(&self, text: &str) -> Result<(u32, u32)> {
+        let (name, group) = split(text);
+        let fail = |what: &str, name: &str| {
+            BuildError::invalid(format!("unable to convert uid/gid chown string to host mapping: can't find {what} {name}"))
+        };
+        let (uid, primary) = match (parse_id(name), self.user(name)) {
+            (Some(uid), _) => (uid, uid),
+            (None, Some(user)) => (user.uid, user.gid),
+            (None, None) if name.is_empty() => (0, 0),
+            (None, None) => return Err(fail("uid for user", name)),
+        };
+        let gid = match group {
+            None => primary,
+            Some(group) => match parse_id(group) {
+                Some(gid) => gid,
+                None => self.group(group).map_err(|_| fail("gid for group", group))?,
+            },
+        };
+        Ok((uid, gid))
+    }
+
+    fn user<'a>(&'a self, name: &str) -> Option<User<'a>> {
+        let number = parse_id(name);
+        let mut users = self.passwd.lines().filter_map(|line| {
+            let fields: Vec<&str> = line.split(':').collect();
+            let [name, _, uid, gid, _, home, ..] = fields.as_slice() else { return None };
+            Some(User { name, uid: parse_id(uid)?, gid: parse_id(gid)?, home })
+        });
+        users.find(|user| user.name == name || Some(user.uid) == number)
+    }
+
+    fn groups(&self) -> impl Iterator<Item = (&str, u32, &str)> {
+        self.group.lines().filter_map(|line| {
+            let fields: Vec<&str> = line.split(':').collect();
+            let [name, _, gid, members, ..] = fields.as_slice() else { return None };
+            Some((*name, parse_id(gid)?, *members))
+        })
+    }
+
+    fn group(&self, text: &str) -> Result<u32> {
+        let named = self.groups().find(|(name, ..)| *name == text).map(|(_, gid, _)| gid);
+        named.or_else(|| parse_id(text)).ok_or_else(|| {
+            BuildError::invalid(format!("unable to find group {text}: no matching entries in group file"))
+        })
+    }
+
+    fn groups_of(&self, user: &str) -> Vec<u32> {
+        let mut groups: Vec<u32> = Vec::new();
+        for (_, gid, members) in self.groups() {
+            if members.split(',').any(|member| member == user) && !groups.contains(&gid) {
+                groups.push(gid);
+            }
+        }
+        groups
+    }
+}
+
+fn split(text: &str) -> (&str, Option<&str>) {
+    match text.split_once(':') {
+        Some((name, group)) => (name, Some(group).filter(|group| !group.is_empty())),
+        None => (text, None),
+    }
+}
+
+/// Decimal digits only and in range: an ID that overflows must never wrap to root (CVE-2024-40635).
+fn parse_id(text: &str) -> Option<u32> {
+    let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    digits.then(|| text.parse::<u32>().ok()).flatten().filter(|id| i32::try_from(*id).is_ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn accounts() -> Accounts {
+        Accounts {
+            passwd: "root:x:0:0:root:/root:/bin/sh\nweb:x:33:34:web:/var/www:/bin/sh\nbroken:x\n".into(),
+            group: "root:x:0:\nwww:x:34:\nextra:x:50:web,other\nextra2:x:50:web\n".into(),
+        }
+    }
+
+    #[test]
+    fn users_by_name_and_number() {
+        let accounts = accounts();
+        let web = accounts.identity("web").unwrap();
+        assert_eq!((web.uid, web.gid, web.groups.as_slice(), web.home.as_str()), (33, 34, &[50][..], "/var/www"));
+        assert_eq!(accounts.identity("33").unwrap(), web);
+        assert_eq!(accounts.identity("").unwrap().home, "/root");
+        let other = accounts.identity("1234:www").unwrap();
+        assert_eq!((other.uid, other.gid, other.groups.len(), other.home.as_str()), (1234, 34, 0, "/"));
+        for bad in ["nobody", "4294967296", "-1", "web:nogroup", "2147483648", "+1"] {
+            assert!(accounts.identity(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn owners_by_name_and_number() {
+        let accounts = accounts();
+        for (text, owner) in [("web", (33, 34)), ("web:root", (33, 0)), ("5", (5, 5)), ("5:6", (5, 6)), (":www", (0, 34))] {
+            assert_eq!(accounts.owner(text).unwrap(), owner, "{text}");
+        }
+        for bad in ["nobody", "web:nogroup", "99999999999", "web:-1"] {
+            assert!(accounts.owner(bad).is_err(), "{bad}");
+        }
+    }
+}

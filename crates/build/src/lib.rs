@@ -1,0 +1,51 @@
+//! Builds images from Dockerfiles.
+//!
+//! ```text
+//! context ──► Dockerfile ──► graph of stages ──► for each step: key ──► known? ──► its layer
+//!                                                                        │ no
+//!                                                                        └──► COPY: plan ─► layer
+//!                                                                             RUN:  monitor ─► container ─► layer
+//! ```
+//!
+//! - [`Builder`]: what builds share; [`BuildRequest`], [`BuildEvent`]: one build. [`Fetch`]: the world outside.
+//! - `session`, `state`: a build and its stages. `metadata`: instructions that change the configuration only.
+//! - `files`, `select`, `plan`, `copy`, `tree`: COPY, ADD and WORKDIR. `run`, `bundle`, `mounts`, `init_layer`: RUN.
+//! - `cache`, `cache_mount`, `scratch`: what outlives a build, and what does not.
+//!
+//! The same input gives the same image: entries sorted, times from the context, nothing random in any result but
+//! what a command makes.
+
+mod builder;
+mod bundle;
+mod cache;
+mod cache_mount;
+mod cancel;
+mod context;
+mod copy;
+mod decompress;
+mod error;
+mod files;
+mod frames;
+mod go_format;
+mod identity;
+mod init_layer;
+mod metadata;
+mod mode;
+mod mounts;
+mod output;
+mod plan;
+mod ports;
+mod request;
+mod run;
+mod scratch;
+mod select;
+mod session;
+mod state;
+mod tree;
+
+pub use builder::{Builder, Pruned};
+pub use cache::CacheRecord;
+pub use error::{BuildError, ErrorKind, Result};
+pub use request::{
+    BuildEvent, BuildRequest, BuilderOptions, Fetch, Limits, NetworkSource, Offline, Pending, StepNetwork, Ulimit,
+};

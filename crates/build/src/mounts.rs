@@ -1,0 +1,255 @@
+//! What `RUN --mount` asks, found and opened before the command exists.
+//!
+//! Sources are held as fds and given to the runtime by the magic links of `/proc`, so that no path of a context or
+//! an image is resolved a second time (CVE-2024-23651, CVE-2024-1753 and their kin).
+
+use std::fs;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::FileType;
+use wharf_dockerfile::{Ignore, Mount, MountKind, Sharing, Source};
+use wharf_reference::Digest;
+use wharf_rooted_path::RootDir;
+
+use crate::bundle::{MountSource, Mounted};
+use crate::cache_mount::{CacheMount, Owner};
+use crate::copy::Destination;
+use crate::error::{BuildError, Result};
+use crate::metadata;
+use crate::plan::Plan;
+use crate::scratch::Scratch;
+use crate::select::{Selected, Selection, checksum};
+use crate::session::Session;
+use crate::state::State;
+
+/// The mounts of one command, and what must be held while it runs.
+#[derive(Debug, Default)]
+pub(crate) struct Mounts {
+    pub(crate) mounted: Vec<Mounted>,
+    /// Variables that hold secrets.
+    pub(crate) env: Vec<String>,
+    /// Places that are no directories.
+    pub(crate) files: Vec<String>,
+    fds: Vec<OwnedFd>,
+    caches: Vec<CacheMount>,
+}
+
+impl Mounts {
+    /// A path that means `fd` to every process of this host, as long as it is held.
+    fn hold(&mut self, fd: OwnedFd) -> PathBuf {
+        let path = PathBuf::from(format!("/proc/{}/fd/{}", std::process::id(), fd.as_raw_fd()));
+        self.fds.push(fd);
+        path
+    }
+}
+
+/// A mount with its source selected, from which the key of the step is made.
+#[derive(Debug)]
+pub(crate) struct Asked {
+    mount: Mount,
+    target: String,
+    /// What a bind shows, or what a cache begins with.
+    selected: Option<Selected>,
+    place: String,
+}
+
+impl Session<'_> {
+    /// Finds what the mounts of a command show.
+    pub(crate) fn asked_mounts(
+        &mut self,
+        index: usize,
+        state: &State,
+        mounts: Vec<Mount>,
+        source: &Source,
+    ) -> Result<Vec<Asked>> {
+        let mut all = Vec::new();
+        for mount in mounts {
+            let target = match (&mount.target, mount.kind) {
+                (Some(target), _) => target.clone(),
+                (None, MountKind::Secret) if mount.env.is_some() => String::new(),
+                (None, MountKind::Secret) => format!("/run/secrets/{}", secret_id(&mount)),
+                (None, MountKind::Ssh) => "/run/buildkit/ssh_agent.0".to_owned(),
+                (None, _) => return Err(BuildError::invalid(format!("{} mount needs a target", mount.kind.name()))),
+            };
+            let target = if target.is_empty() { target } else { metadata::workdir(state.workdir(), &target) };
+            if target == "/" {
+                return Err(BuildError::invalid("invalid mount target \"/\""));
+            }
+            let filled = mount.kind == MountKind::Bind || (mount.kind == MountKind::Cache && mount.from.is_some());
+            let (mut selected, mut place) = (None, String::new());
+            if filled {
+                let (tree, label) = self.tree(index, mount.from.as_deref(), source)?;
+                let none = Ignore::default();
+                let selection = Selection {
+                    tree: &tree,
+                    exclude: &none,
+                    parents: false,
+                    instruction: "RUN --mount",
+                    place: &label,
+                    cancel: &self.cancel,
+                };
+                let from = mount.source.as_deref().unwrap_or("/");
+                selected = selection.select_literal(from)?;
+                place = label;
+            }
+            all.push(Asked { mount, target, selected, place });
+        }
+        Ok(all)
+    }
+
+    /// What of the mounts decides what the command makes. The content of a cache does not: that is what it is for.
+    pub(crate) fn mounts_key(&self, asked: &[Asked]) -> Result<Vec<String>> {
+        let mut fields = Vec::new();
+        for one in asked {
+            let content: Option<Digest> = match (&one.selected, one.mount.kind) {
+                (Some(selected), MountKind::Bind) => {
+                    Some(checksum(std::slice::from_ref(selected), &self.cancel)?)
+                }
+                _ => None,
+            };
+            let mut mount = one.mount.clone();
+            // Where a bind comes from does not matter, what it shows does.
+            if content.is_some() {
+                (mount.from, mount.source) = (None, None);
+            }
+            fields.push(format!("{mount:?} {} {content:?}", one.target));
+        }
+        Ok(fields)
+    }
+
+    /// Opens everything.
+    pub(crate) fn open_mounts(&mut self, asked: &[Asked], dir: &Scratch, volatile: &Path) -> Result<Mounts> {
+        let mut mounts = Mounts::default();
+        for (number, one) in asked.iter().enumerate() {
+            let source = match one.mount.kind {
+                MountKind::Tmpfs => MountSource::Tmpfs(one.mount.size),
+                MountKind::Bind => self.open_bind(one, number, dir, &mut mounts)?,
+                MountKind::Cache => self.open_cache(one, &mut mounts)?,
+                MountKind::Secret => match self.open_secret(one, number, volatile, &mut mounts)? {
+                    Some(source) => source,
+                    None => continue,
+                },
+                MountKind::Ssh => {
+                    if one.mount.required {
+                        return Err(BuildError::invalid(
+                            "RUN --mount=type=ssh: this builder forwards no SSH agent",
+                        ));
+                    }
+                    self.output.text("[Warning] RUN --mount=type=ssh is ignored: no SSH agent is forwarded\n")?;
+                    continue;
+                }
+            };
+            mounts.mounted.push(Mounted { target: one.target.clone(), source, read_only: one.mount.read_only });
+        }
+        Ok(mounts)
+    }
+
+    fn open_bind(&mut self, one: &Asked, number: usize, dir: &Scratch, mounts: &mut Mounts) -> Result<MountSource> {
+        let Some(top) = one.selected.as_ref().and_then(|selected| selected.items.first()) else {
+            return Err(BuildError::invalid(format!("RUN --mount: the source in {} cannot be mounted", one.place)));
+        };
+        let Some(selected) = &one.selected else { return Err(BuildError::invalid("a mount without a source")) };
+        if one.mount.read_only {
+            let fd = selected.tree.root().handle(&top.from)?;
+            self.note_file(&fd, &one.target, mounts)?;
+            return Ok(MountSource::Path(mounts.hold(fd)));
+        }
+        // What is written is dropped: it goes to a copy.
+        let copy = RootDir::open(dir.sub(&format!("mount-{number}"))?)?;
+        self.fill(&copy, selected)?;
+        let fd = copy.handle("x")?;
+        self.note_file(&fd, &one.target, mounts)?;
+        Ok(MountSource::Path(mounts.hold(fd)))
+    }
+
+    /// Copies what was selected to `x` in an empty directory.
+    fn fill(&self, into: &RootDir, selected: &Selected) -> Result<()> {
+        let mut plan = Plan::new(into, (0, 0), (self.date, 0));
+        let destination =
+            Destination { text: "/x", workdir: "/", owner: None, mode: None, instruction: "RUN --mount", sources: 1 };
+        destination.copy(&mut plan, selected)?;
+        plan.write(into, &self.cancel)
+    }
+
+    fn open_cache(&mut self, one: &Asked, mounts: &mut Mounts) -> Result<MountSource> {
+        let id = one.mount.id.clone().unwrap_or_else(|| one.target.clone());
+        let origin = match &one.selected {
+            Some(selected) => checksum(std::slice::from_ref(selected), &self.cancel)?.to_string(),
+            None => String::new(),
+        };
+        let owner = Owner {
+            mode: one.mount.mode.unwrap_or(0o755),
+            uid: one.mount.uid.unwrap_or(0),
+            gid: one.mount.gid.unwrap_or(0),
+        };
+        // Who only reads disturbs nobody.
+        let sharing = if one.mount.read_only { Sharing::Shared } else { one.mount.sharing };
+        let shared = self.shared;
+        let cache = shared.cache_mounts.take(&id, &origin, sharing, owner, &self.cancel)?;
+        if let Some(selected) = one.selected.as_ref().filter(|_| cache.fresh) {
+            let into = RootDir::open(&cache.path)?;
+            let mut plan = Plan::new(&into, (owner.uid, owner.gid), (self.date, 0));
+            let destination = Destination {
+                text: "/",
+                workdir: "/",
+                owner: None,
+                mode: None,
+                instruction: "RUN --mount",
+                sources: 1,
+            };
+            destination.copy(&mut plan, selected)?;
+            plan.write(&into, &self.cancel)?;
+        }
+        let fd = RootDir::open(&cache.path)?.into_fd();
+        mounts.caches.push(cache);
+        Ok(MountSource::Path(mounts.hold(fd)))
+    }
+
+    fn open_secret(
+        &mut self,
+        one: &Asked,
+        number: usize,
+        volatile: &Path,
+        mounts: &mut Mounts,
+    ) -> Result<Option<MountSource>> {
+        let id = secret_id(&one.mount);
+        let Some(secret) = self.options.secrets.get(&id) else {
+            if one.mount.required {
+                return Err(BuildError::invalid(format!("secret {id}: not found: the request gives no such secret")));
+            }
+            self.output.text(format!("[Warning] secret {id} was not given\n"))?;
+            return Ok(None);
+        };
+        if let Some(name) = &one.mount.env {
+            mounts.env.push(format!("{name}={}", String::from_utf8_lossy(secret)));
+            if one.mount.target.is_none() {
+                return Ok(None);
+            }
+        }
+        // In the volatile directory, which is in memory: a secret is never written to a disk.
+        let path = volatile.join(format!("secret-{number}"));
+        let failing = |e: std::io::Error| BuildError::system(format_args!("secret {id} cannot be given"), &e);
+        let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path).map_err(failing)?;
+        std::io::Write::write_all(&mut file, secret).map_err(failing)?;
+        std::os::unix::fs::fchown(&file, one.mount.uid, one.mount.gid).map_err(failing)?;
+        let mode = one.mount.mode.unwrap_or(0o400) & 0o7777;
+        file.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(mode)).map_err(failing)?;
+        mounts.files.push(one.target.clone());
+        Ok(Some(MountSource::Path(mounts.hold(OwnedFd::from(file)))))
+    }
+
+    fn note_file(&self, fd: &OwnedFd, target: &str, mounts: &mut Mounts) -> Result<()> {
+        let stat = rustix::fs::fstat(fd).map_err(|e| BuildError::system("a mount's source cannot be looked at", &e))?;
+        if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
+            mounts.files.push(target.to_owned());
+        }
+        Ok(())
+    }
+}
+
+fn secret_id(mount: &Mount) -> String {
+    let last = |path: &String| path.rsplit('/').next().unwrap_or_default().to_owned();
+    mount.id.clone().or_else(|| mount.source.clone()).or_else(|| mount.target.as_ref().map(last)).unwrap_or_default()
+}

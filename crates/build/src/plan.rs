@@ -1,0 +1,327 @@
+//! The layer that a step adds, worked out before anything is written: paths resolved in what is there already,
+//! conflicts found, every attribute decided.
+//!
+//! Nothing is written through the mounted file system of the stage, so no link in it can lead a write astray, and
+//! what comes out depends on nothing but what goes in.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::ffi::OsString;
+use std::io::Write;
+use std::path::{Component, Path, PathBuf};
+
+use rustix::fs::{FileType, Timespec, Timestamps};
+use wharf_rooted_path::RootDir;
+
+use crate::cancel::Cancel;
+use crate::error::{BuildError, Result};
+use crate::tree::{self, Attributes, Kind, Tree};
+
+/// What an entry of the layer has in it.
+#[derive(Clone, Debug)]
+pub(crate) enum Content {
+    /// A directory or FIFO.
+    Nothing,
+    /// A file of a tree; its device and inode when it has several names there.
+    File { tree: Tree, path: PathBuf, inode: Option<(u64, u64)> },
+    Bytes(Vec<u8>),
+    Link(OsString),
+    Device(u64),
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Entry {
+    pub(crate) attributes: Attributes,
+    pub(crate) content: Content,
+}
+
+/// A layer in the making, on top of what `below` shows.
+#[derive(Debug)]
+pub(crate) struct Plan<'a> {
+    below: &'a RootDir,
+    /// By path without links, so parents come before their children.
+    entries: BTreeMap<PathBuf, Entry>,
+    /// For directories that nothing says anything about.
+    fresh: Attributes,
+}
+
+/// As the kernel bounds it (MAXSYMLINKS).
+const MAX_LINKS: usize = 40;
+
+impl<'a> Plan<'a> {
+    /// Begins a layer; directories that must be made get this owner and time.
+    pub(crate) fn new(below: &'a RootDir, owner: (u32, u32), mtime: (i64, u32)) -> Self {
+        let fresh = Attributes { kind: Kind::Directory, mode: 0o755, owner, mtime, xattrs: Vec::new() };
+        Self { below, entries: BTreeMap::new(), fresh }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// What is at a path that has no links in it, in this layer or below.
+    pub(crate) fn kind(&self, path: &Path) -> Result<Option<Kind>> {
+        Ok(self.look(path)?.map(|(kind, _)| kind))
+    }
+
+    fn look(&self, path: &Path) -> Result<Option<(Kind, Option<OsString>)>> {
+        if path.as_os_str().is_empty() {
+            return Ok(Some((Kind::Directory, None)));
+        }
+        if let Some(entry) = self.entries.get(path) {
+            let target = match &entry.content {
+                Content::Link(target) => Some(target.clone()),
+                _ => None,
+            };
+            return Ok(Some((entry.attributes.kind, target)));
+        }
+        let stat = match self.below.metadata(path, false) {
+            Err(error) if error.is_not_found() || error.errno == rustix::io::Errno::NOTDIR => return Ok(None),
+            stat => stat?,
+        };
+        Ok(Some(match FileType::from_raw_mode(stat.st_mode) {
+            FileType::Directory => (Kind::Directory, None),
+            FileType::Symlink => (Kind::Symlink, Some(self.below.read_link(path)?)),
+            _ => (Kind::File, None),
+        }))
+    }
+
+    /// The path without links that `path` means, all of it followed inside the root. It need not exist.
+    ///
+    /// # Errors
+    /// When links go round in circles.
+    pub(crate) fn resolve(&self, path: &Path) -> Result<PathBuf> {
+        let mut todo: VecDeque<OsString> = parts(path).collect();
+        let mut real = PathBuf::new();
+        let mut links = 0;
+        while let Some(name) = todo.pop_front() {
+            if name == ".." {
+                real.pop();
+                continue;
+            }
+            let next = real.join(&name);
+            match self.look(&next)? {
+                Some((Kind::Symlink, Some(target))) => {
+                    links += 1;
+                    if links > MAX_LINKS {
+                        let message = format!("too many levels of symbolic links in /{}", path.display());
+                        return Err(BuildError::invalid(message));
+                    }
+                    let target = PathBuf::from(target);
+                    if target.is_absolute() {
+                        real = PathBuf::new();
+                    }
+                    for part in parts(&target).collect::<Vec<_>>().into_iter().rev() {
+                        todo.push_front(part);
+                    }
+                }
+                _ => real = next,
+            }
+        }
+        Ok(real)
+    }
+
+    /// Has `path`, which has no links in it, and all above it as directories. What is there keeps its attributes.
+    ///
+    /// # Errors
+    /// When something on the way is no directory.
+    pub(crate) fn directory(&mut self, path: &Path) -> Result<()> {
+        let mut above: Vec<&Path> = path.ancestors().filter(|dir| !dir.as_os_str().is_empty()).collect();
+        above.reverse();
+        for dir in above {
+            if let Some(entry) = self.entries.get(dir) {
+                if entry.attributes.kind != Kind::Directory {
+                    return Err(not_a_directory(dir));
+                }
+                continue;
+            }
+            let attributes = match self.below.metadata(dir, false) {
+                Err(error) if error.is_not_found() => Some(self.fresh.clone()),
+                Err(error) if error.errno == rustix::io::Errno::NOTDIR => return Err(not_a_directory(dir)),
+                stat => tree::attributes(self.below, dir, &stat?)?,
+            };
+            match attributes.filter(|attributes| attributes.kind == Kind::Directory) {
+                Some(attributes) => {
+                    self.entries.insert(dir.to_owned(), Entry { attributes, content: Content::Nothing });
+                }
+                None => return Err(not_a_directory(dir)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts an entry at a path without links. A directory gives its attributes to one that is there.
+    ///
+    /// # Errors
+    /// When a directory would replace something else, or be replaced.
+    pub(crate) fn put(&mut self, path: &Path, entry: Entry) -> Result<()> {
+        let directory = entry.attributes.kind == Kind::Directory;
+        match self.kind(path)? {
+            Some(Kind::Directory) if !directory => {
+                let message = format!("cannot replace to directory /{} with file", path.display());
+                return Err(BuildError::invalid(message));
+            }
+            Some(kind) if directory && kind != Kind::Directory => return Err(not_a_directory(path)),
+            _ => {}
+        }
+        if let Some(above) = path.parent() {
+            self.directory(above)?;
+        }
+        self.entries.insert(path.to_owned(), entry);
+        Ok(())
+    }
+
+    /// Writes the layer into an empty directory, in the form that overlayfs has in an upper directory.
+    ///
+    /// # Errors
+    /// When something cannot be read or the disk refuses.
+    pub(crate) fn write(self, upper: &RootDir, cancel: &Cancel) -> Result<()> {
+        let mut names: HashMap<(u64, u64), PathBuf> = HashMap::new();
+        let mut parent: Option<(PathBuf, RootDir)> = None;
+        for (path, entry) in &self.entries {
+            cancel.check()?;
+            let (above, name) = (path.parent().unwrap_or(Path::new("")), Path::new(path.file_name().unwrap_or_default()));
+            // Neighbours share their directory.
+            let dir = match parent.take().filter(|(held, _)| held == above) {
+                Some((_, dir)) => dir,
+                None => upper.open_dir(above)?,
+            };
+            let dir = &parent.insert((above.to_owned(), dir)).1;
+            if let Content::File { inode: Some(inode), .. } = &entry.content {
+                if let Some(first) = names.get(inode) {
+                    upper.hard_link(first, path)?;
+                    continue;
+                }
+                names.insert(*inode, path.clone());
+            }
+            make(dir, name, entry)?;
+        }
+        // Every entry in a directory changes its time, so these come last.
+        for (path, entry) in self.entries.iter().rev().filter(|(_, entry)| entry.attributes.kind == Kind::Directory) {
+            upper.set_times(path, &times(entry.attributes.mtime))?;
+        }
+        Ok(())
+    }
+}
+
+fn not_a_directory(path: &Path) -> BuildError {
+    BuildError::invalid(format!("cannot copy to non-directory: /{}", path.display()))
+}
+
+fn parts(path: &Path) -> impl Iterator<Item = OsString> {
+    path.components().filter_map(|part| match part {
+        Component::Normal(name) => Some(name.to_owned()),
+        Component::ParentDir => Some("..".into()),
+        _ => None,
+    })
+}
+
+/// Owner before mode, as a change of owner takes set-ID bits away; attributes before times.
+fn make(dir: &RootDir, name: &Path, entry: &Entry) -> Result<()> {
+    let attributes = &entry.attributes;
+    let failing = |e: std::io::Error| BuildError::system(format_args!("cannot write {}", name.display()), &e);
+    match &entry.content {
+        Content::Nothing if attributes.kind == Kind::Directory => drop(dir.mkdir_all(name, 0o700)?),
+        Content::Nothing => dir.mknod(name, FileType::Fifo, 0o600, 0)?,
+        Content::File { tree, path, .. } => {
+            let mut from = tree.root().open_file(path)?;
+            let mut to = dir.create_file(name, 0o600)?;
+            std::io::copy(&mut from, &mut to).map_err(failing)?;
+        }
+        Content::Bytes(bytes) => dir.create_file(name, 0o600)?.write_all(bytes).map_err(failing)?,
+        Content::Link(target) => dir.symlink(target, name)?,
+        Content::Device(device) => {
+            let kind = match attributes.kind {
+                Kind::BlockDevice => FileType::BlockDevice,
+                _ => FileType::CharacterDevice,
+            };
+            dir.mknod(name, kind, 0o600, *device)?;
+        }
+    }
+    let (uid, gid) = attributes.owner;
+    if attributes.owner != (0, 0) {
+        dir.set_owner(name, uid, gid)?;
+    }
+    if attributes.kind != Kind::Symlink {
+        dir.set_mode(name, attributes.mode)?;
+    }
+    for (key, value) in &attributes.xattrs {
+        dir.set_xattr(name, key, value)?;
+    }
+    dir.set_times(name, &times(attributes.mtime))?;
+    Ok(())
+}
+
+fn times(mtime: (i64, u32)) -> Timestamps {
+    let time = Timespec { tv_sec: mtime.0, tv_nsec: mtime.1.into() };
+    Timestamps { last_access: time, last_modification: time }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn below() -> (tempfile::TempDir, RootDir) {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |path: &str| dir.path().join(path);
+        std::fs::create_dir_all(at("run/lock")).unwrap();
+        std::fs::create_dir_all(at("var")).unwrap();
+        std::fs::write(at("file"), "x").unwrap();
+        std::os::unix::fs::symlink("/run", at("var/run")).unwrap();
+        std::os::unix::fs::symlink("../../../../etc", at("var/up")).unwrap();
+        std::os::unix::fs::symlink("/nowhere/yet", at("dangling")).unwrap();
+        std::os::unix::fs::symlink("loop", at("loop")).unwrap();
+        let root = RootDir::open(dir.path()).unwrap();
+        (dir, root)
+    }
+
+    fn file(text: &str) -> Entry {
+        let attributes =
+            Attributes { kind: Kind::File, mode: 0o640, owner: (0, 0), mtime: (7, 0), xattrs: Vec::new() };
+        Entry { attributes, content: Content::Bytes(text.into()) }
+    }
+
+    #[test]
+    fn links_are_resolved_inside_the_root() {
+        let (_dir, root) = below();
+        let plan = Plan::new(&root, (0, 0), (0, 0));
+        for (path, real) in [
+            ("/var/run/x", "run/x"),
+            ("var/up/passwd", "etc/passwd"),
+            ("/../../x", "x"),
+            ("/dangling/f", "nowhere/yet/f"),
+            ("/new/dir", "new/dir"),
+            ("/", ""),
+            ("var/run/..", ""),
+        ] {
+            assert_eq!(plan.resolve(Path::new(path)).unwrap(), Path::new(real), "{path}");
+        }
+        assert!(plan.resolve(Path::new("/loop/x")).is_err());
+    }
+
+    #[test]
+    fn conflicts_are_found_before_anything_is_written() {
+        let (_dir, root) = below();
+        let mut plan = Plan::new(&root, (0, 0), (0, 0));
+        assert!(plan.put(Path::new("run"), file("")).is_err());
+        assert!(plan.put(Path::new("file/x"), file("")).is_err());
+        assert!(plan.directory(Path::new("file")).is_err());
+        plan.put(Path::new("a/b"), file("")).unwrap();
+        assert!(plan.directory(Path::new("a/b/c")).is_err());
+    }
+
+    #[test]
+    fn what_is_written_has_what_was_decided() {
+        let (dir, root) = below();
+        std::os::unix::fs::chown(dir.path().join("run"), Some(5), Some(6)).unwrap();
+        let out = tempfile::tempdir().unwrap();
+        let mut plan = Plan::new(&root, (1, 2), (100, 5));
+        plan.put(Path::new("run/new/f"), file("text")).unwrap();
+        plan.write(&RootDir::open(out.path()).unwrap(), &Cancel::new().unwrap()).unwrap();
+        let written = RootDir::open(out.path()).unwrap();
+        let stat = |path: &str| written.metadata(path, false).unwrap();
+        assert_eq!(written.read_small("run/new/f", 10).unwrap(), b"text");
+        assert_eq!((stat("run").st_uid, stat("run").st_gid), (5, 6));
+        assert_eq!((stat("run/new").st_uid, stat("run/new").st_mtime, stat("run/new").st_mtime_nsec), (1, 100, 5));
+        assert_eq!((stat("run/new/f").st_mode & 0o7777, stat("run/new/f").st_mtime), (0o640, 7));
+    }
+}

@@ -1,0 +1,200 @@
+//! What is asked of the builder, and what it tells while it works.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::fs::File;
+use std::future::Future;
+use std::io::{self, Read};
+use std::net::IpAddr;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use wharf_image::{ImageRecord, Progress, ProgressSender};
+use wharf_store::Store;
+
+use crate::error::{BuildError, Result};
+
+/// One build, in the words of `POST /build`.
+pub struct BuildRequest {
+    /// A tar archive, plain or compressed.
+    pub context: Box<dyn Read + Send>,
+    /// Path of the Dockerfile in the context.
+    pub dockerfile: String,
+    /// Names of the result.
+    pub tags: Vec<String>,
+    pub build_args: BTreeMap<String, String>,
+    pub labels: BTreeMap<String, String>,
+    /// The stage that is asked for; the last one when absent.
+    pub target: Option<String>,
+    /// Makes every step again.
+    pub no_cache: bool,
+    /// Asks the registry for base images that are here.
+    pub pull: bool,
+    /// Tells nothing but the result.
+    pub quiet: bool,
+    /// `default`, `bridge`, `none`, `host` or the name of a network.
+    pub network: String,
+    /// `os/architecture[/variant]`; that of this machine when absent.
+    pub platform: Option<String>,
+    /// Bytes of `/dev/shm`; 64 MiB when absent.
+    pub shm_size: Option<u64>,
+    pub limits: Limits,
+    /// `HOST:IP`.
+    pub extra_hosts: Vec<String>,
+    /// Values by ID for `RUN --mount=type=secret`.
+    pub secrets: BTreeMap<String, Vec<u8>>,
+}
+
+impl Default for BuildRequest {
+    fn default() -> Self {
+        Self {
+            context: Box::new(io::empty()),
+            dockerfile: "Dockerfile".into(),
+            tags: Vec::new(),
+            build_args: BTreeMap::new(),
+            labels: BTreeMap::new(),
+            target: None,
+            no_cache: false,
+            pull: false,
+            quiet: false,
+            network: "default".into(),
+            platform: None,
+            shm_size: None,
+            limits: Limits::default(),
+            extra_hosts: Vec::new(),
+            secrets: BTreeMap::new(),
+        }
+    }
+}
+
+impl fmt::Debug for BuildRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Arguments and secrets are nobody's business.
+        f.debug_struct("BuildRequest")
+            .field("dockerfile", &self.dockerfile)
+            .field("tags", &self.tags)
+            .field("target", &self.target)
+            .field("network", &self.network)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Limits of the commands that a build runs; `None` is no limit.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes.
+    pub memory: Option<i64>,
+    /// Memory and swap together; -1 is no limit.
+    pub memory_swap: Option<i64>,
+    pub cpu_shares: Option<u64>,
+    /// Microseconds.
+    pub cpu_period: Option<u64>,
+    pub cpu_quota: Option<i64>,
+    pub cpuset_cpus: Option<String>,
+    pub cpuset_mems: Option<String>,
+    pub ulimits: Vec<Ulimit>,
+}
+
+/// `--ulimit NAME=SOFT:HARD`; -1 is no limit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ulimit {
+    pub name: String,
+    pub soft: i64,
+    pub hard: i64,
+}
+
+/// What a build tells.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BuildEvent {
+    /// Text as Docker's classic builder prints it.
+    Stream(String),
+    /// The ID of the image that was made.
+    Aux(String),
+    /// Of a base image that is being pulled.
+    Progress(Progress),
+}
+
+/// How a builder is set up.
+#[derive(Clone)]
+pub struct BuilderOptions {
+    /// That of the images. Records of steps are kept in it, and builds take place below its root.
+    pub store: Store,
+    /// Volatile; sockets and secrets of commands are kept there.
+    pub exec_root: PathBuf,
+    /// Control group below which commands run, such as `/wharf`.
+    pub cgroup_parent: String,
+    /// Where images come from that are not here.
+    pub fetch: Arc<dyn Fetch>,
+    /// Where commands get their network from; without it they have none.
+    pub network: Option<NetworkSource>,
+}
+
+impl fmt::Debug for BuilderOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BuilderOptions")
+            .field("store", &self.store)
+            .field("exec_root", &self.exec_root)
+            .field("cgroup_parent", &self.cgroup_parent)
+            .finish_non_exhaustive()
+    }
+}
+
+/// An answer that takes its time.
+pub type Pending<'a, T> = Pin<Box<dyn Future<Output = Result<T>> + Send + 'a>>;
+
+/// The world outside of this host, as far as a build needs it.
+pub trait Fetch: Send + Sync {
+    /// Pulls an image.
+    fn image<'a>(
+        &'a self,
+        reference: &'a str,
+        platform: Option<&'a str>,
+        progress: ProgressSender,
+    ) -> Pending<'a, ImageRecord>;
+
+    /// Downloads what `ADD` names into `to`. The value is the time of the last change, in seconds since the epoch,
+    /// when the server says it.
+    fn download<'a>(&'a self, url: &'a str, to: File) -> Pending<'a, Option<i64>> {
+        drop(to);
+        Box::pin(async move { Err(BuildError::invalid(format!("ADD {url}: this builder downloads nothing"))) })
+    }
+}
+
+/// Nothing outside can be reached: every image must be here.
+#[derive(Clone, Copy, Debug)]
+pub struct Offline;
+
+impl Fetch for Offline {
+    fn image<'a>(
+        &'a self,
+        reference: &'a str,
+        _: Option<&'a str>,
+        _: ProgressSender,
+    ) -> Pending<'a, ImageRecord> {
+        let message = format!("No such image: {reference}");
+        Box::pin(async move { Err(BuildError::new(crate::ErrorKind::NotFound, message)) })
+    }
+}
+
+/// Gives a command its network: called with the command's ID and the network's name (`default`, or what the
+/// request says).
+pub type NetworkSource = Arc<dyn Fn(&str, &str) -> io::Result<StepNetwork> + Send + Sync>;
+
+/// The network of one command. Dropped when the command has ended.
+pub struct StepNetwork {
+    pub namespace: OwnedFd,
+    /// The text of `/etc/resolv.conf`.
+    pub resolv_conf: String,
+    /// Own addresses, for `/etc/hosts`.
+    pub addresses: Vec<IpAddr>,
+    /// Gives back what the network has of this command, by being dropped.
+    pub guard: Box<dyn Send>,
+}
+
+impl fmt::Debug for StepNetwork {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StepNetwork").field("addresses", &self.addresses).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,463 @@
+//! RUN: a command in the stage's files, confined as a container is.
+
+use std::fs;
+use std::io::Read;
+use std::net::IpAddr;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::{PermissionsExt};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::Signal;
+use wharf_dockerfile::{Run, RunNetwork, Script, Source};
+use wharf_monitor::{Attach, Exit, Launch, Restart, client};
+use wharf_reference::Digest;
+use wharf_runtime::Rootfs;
+
+use crate::bundle::{self, Command, MountSource, Mounted, Network};
+use crate::cache::Key;
+use crate::cancel::Cancel;
+use crate::error::{BuildError, ErrorKind, Result, chain};
+use crate::frames::Frames;
+use crate::identity::Accounts;
+use crate::init_layer;
+use crate::metadata;
+use crate::mounts::Asked;
+use crate::request::StepNetwork;
+use crate::scratch::{self, Scratch, random_id};
+use crate::session::{Outcome, Session};
+use crate::state::State;
+
+/// The host name of all commands: a random one would be found in what they make.
+const HOSTNAME: &str = "buildkitsandbox";
+/// Where the program of a heredoc that begins with `#!` is.
+const PROGRAMS: &str = "/dev/pipes";
+/// How long a killed command has to be gone.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A command, ready to be run.
+struct Prepared {
+    args: Vec<String>,
+    /// The program of a heredoc, by name and text.
+    program: Option<(String, String)>,
+    /// Of the image and the declared arguments.
+    env: Vec<String>,
+    /// Arguments that may not matter: proxies.
+    extra_env: Vec<String>,
+}
+
+impl Session<'_> {
+    /// Runs a command, or finds what it made before. The value is its line of history, what the files are
+    /// afterwards, and the outcome.
+    pub(crate) fn run(
+        &mut self,
+        index: usize,
+        state: &State,
+        run: &Run,
+        source: &Source,
+    ) -> Result<(String, Digest, Outcome)> {
+        // Here and not where the request is read: whoever gets this far is refused (CVE-2024-23653).
+        if run.insecure {
+            return Err(BuildError::denied(
+                "granting entitlement security.insecure is not allowed by build daemon configuration",
+            ));
+        }
+        if run.network == RunNetwork::Host && self.options.network != "host" {
+            return Err(BuildError::denied(
+                "granting entitlement network.host is not allowed by build daemon configuration",
+            ));
+        }
+        if !run.devices.is_empty() {
+            return Err(BuildError::invalid("RUN --device is not supported: this daemon gives builds no devices"));
+        }
+        let prepared = prepare(state, run)?;
+        let line = history_line(state, &prepared.args);
+        let mounts = run.mounts().map_err(BuildError::invalid)?;
+        let asked = self.asked_mounts(index, state, mounts, source)?;
+        let network = match run.network {
+            RunNetwork::Default => self.options.network.as_str(),
+            RunNetwork::None => "none",
+            RunNetwork::Host => "host",
+        };
+        let network = network.to_owned();
+        let program = prepared.program.as_ref().map(|(name, text)| format!("{name}\0{text}"));
+        let key = Key::new("run")
+            .text(state.files.as_str())
+            .list(&prepared.args)
+            .text(program.as_deref().unwrap_or_default())
+            .list(&prepared.env)
+            .text(state.workdir())
+            .text(&state.image.config.user)
+            .text(&network)
+            .text(&self.clamp_text())
+            .list(self.mounts_key(&asked)?)
+            .finish();
+        let shared = self.shared;
+        let cancel = self.cancel.clone();
+        let _making = shared.cache.claim(&key, &cancel)?;
+        if let Some(outcome) = self.cached(&key)? {
+            return Ok((line, key, outcome));
+        }
+        let layer = self.execute(state, &prepared, &asked, &network, &key, source)?;
+        Ok((line, key, Outcome { layer, cached: false }))
+    }
+
+    fn execute(
+        &mut self,
+        state: &State,
+        prepared: &Prepared,
+        asked: &[Asked],
+        network: &str,
+        key: &Digest,
+        source: &Source,
+    ) -> Result<Option<Digest>> {
+        let shared = self.shared;
+        let id = random_id()?;
+        let dir = self.step_dir()?;
+        // Dropped before `dir`, and after the command has ended.
+        let volatile = Scratch::new(scratch::commands(&shared.options.exec_root).join(&id))?;
+        let below = shared.layers.view(state.layers(), None)?;
+        let identity = Accounts::of(&below).identity(&state.image.config.user)?;
+        let mut mounts = self.open_mounts(asked, &dir, &volatile.path)?;
+        if let Some((name, text)) = &prepared.program {
+            let programs = dir.sub("programs")?;
+            let path = programs.join(name);
+            fs::write(&path, text)
+                .and_then(|()| fs::set_permissions(&path, fs::Permissions::from_mode(0o755)))
+                .map_err(|e| BuildError::system("the heredoc's program cannot be written", &e))?;
+            let source = MountSource::Path(programs);
+            mounts.mounted.push(Mounted { target: PROGRAMS.into(), source, read_only: true });
+        }
+        let given = self.network_of(&id, network)?;
+        let files = self.etc_files(&dir, given.as_ref(), network)?;
+        let (upper, work) = (dir.sub("upper")?, dir.sub("work")?);
+        // The root of what is written is the root that the command sees.
+        let top = below.metadata("", true)?;
+        fs::set_permissions(&upper, fs::Permissions::from_mode(top.st_mode & 0o7777))
+            .and_then(|()| std::os::unix::fs::chown(&upper, Some(top.st_uid), Some(top.st_gid)))
+            .map_err(|e| BuildError::system("the command's root cannot be made", &e))?;
+        let mut lowers = shared.layers.lowers(state.layers())?;
+        let init = dir.sub("init")?;
+        let cwd = metadata::workdir("/", state.workdir());
+        let mut directories = vec![cwd.as_str()];
+        let mut places: Vec<&str> = files.iter().map(|(_, target)| *target).collect();
+        for mount in &mounts.mounted {
+            let file = mounts.files.contains(&mount.target);
+            if file { &mut places } else { &mut directories }.push(&mount.target);
+        }
+        // What lies in a file system of the command's own has its place made there.
+        directories.retain(|path| !path.starts_with("/dev/"));
+        places.retain(|path| !path.starts_with("/dev/"));
+        if init_layer::make(&below, &directories, &places, (self.date, 0), &init, &self.cancel)? {
+            lowers.insert(0, init);
+        }
+        let mut env = prepared.env.clone();
+        env.extend(prepared.extra_env.iter().cloned());
+        env.extend(mounts.env.iter().cloned());
+        if !env.iter().any(|pair| pair.starts_with("HOME=")) {
+            env.push(format!("HOME={}", identity.home));
+        }
+        let cgroup = format!("{}/build/{id}", shared.options.cgroup_parent.trim_end_matches('/'));
+        let spec = bundle::spec(&Command {
+            args: &prepared.args,
+            env: &env,
+            cwd: &cwd,
+            identity: &identity,
+            hostname: HOSTNAME,
+            cgroup: &cgroup,
+            network: if network == "host" { Network::Host } else { Network::Own },
+            shm_size: self.options.shm_size,
+            limits: &self.options.limits,
+            files: &files,
+            mounts: &mounts.mounted,
+            bounding: bundle::own_bounding(),
+        })?;
+        let launch = Launch {
+            id: id.clone(),
+            dir: volatile.path.clone(),
+            state_dir: dir.path.clone(),
+            spec,
+            rootfs: Rootfs::Overlay { lowers, upper: Some(upper.clone()), work: Some(work) },
+            cgroup,
+            log: None,
+            open_stdin: false,
+            stdin_once: false,
+            restart: Restart { name: "no".into(), max: 0 },
+            health: None,
+            attach: vec![Attach { stdin: false, stdout: true, stderr: true, detach_keys: None }],
+            init: false,
+        };
+        self.output.text(format!(" ---> Running in {}\n", &id[..12]))?;
+        let exit = self.follow(&launch, given.as_ref())?;
+        drop((given, mounts));
+        if exit.code != 0 {
+            let mut error = BuildError::command(&prepared.args.join(" "), exit.code);
+            if exit.oom_killed {
+                error.message.push_str(" (out of memory)");
+            }
+            return Err(error);
+        }
+        self.output.text(format!(" ---> Removed intermediate container {}\n", &id[..12]))?;
+        let empty = fs::read_dir(&upper)
+            .map_err(|e| BuildError::system("what the command has written cannot be read", &e))?
+            .next()
+            .is_none();
+        if empty {
+            shared.cache.keep(key, None, &source.text)?;
+            return Ok(None);
+        }
+        let layer = shared.layers.commit(&upper, self.clamp)?;
+        shared.cache.keep(key, Some((layer.diff_id.clone(), layer.size)), &source.text)?;
+        Ok(Some(layer.diff_id))
+    }
+
+    /// The command's network namespace; none with the host's, or when there is nothing to give.
+    fn network_of(&self, id: &str, network: &str) -> Result<Option<StepNetwork>> {
+        match &self.shared.options.network {
+            Some(give) if network != "host" => {
+                let given = give(id, network);
+                given.map(Some).map_err(|e| BuildError::system("the command gets no network", &e))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// `/etc/resolv.conf` and `/etc/hosts`, files of ours that are mounted over the stage's.
+    fn etc_files(
+        &self,
+        dir: &Scratch,
+        network: Option<&StepNetwork>,
+        name: &str,
+    ) -> Result<Vec<(PathBuf, &'static str)>> {
+        let resolv_conf = match network {
+            Some(network) => network.resolv_conf.clone(),
+            None if name == "host" => fs::read_to_string("/etc/resolv.conf").unwrap_or_default(),
+            None => String::new(),
+        };
+        let addresses = network.map(|network| network.addresses.as_slice()).unwrap_or_default();
+        let hosts = hosts(&self.options.extra_hosts, addresses)?;
+        let mut files = Vec::new();
+        for (file, text, target) in [
+            ("resolv.conf", resolv_conf, "/etc/resolv.conf"),
+            ("hosts", hosts, "/etc/hosts"),
+            ("hostname", format!("{HOSTNAME}\n"), "/etc/hostname"),
+        ] {
+            let path = dir.path.join(file);
+            fs::write(&path, text)
+                .and_then(|()| fs::set_permissions(&path, fs::Permissions::from_mode(0o644)))
+                .map_err(|e| BuildError::system(format_args!("the command's {file} cannot be written"), &e))?;
+            files.push((path, target));
+        }
+        Ok(files)
+    }
+
+    /// Runs a command to its end, telling what it writes. Cancelled, it is killed first.
+    fn follow(&self, launch: &Launch, network: Option<&StepNetwork>) -> Result<Exit> {
+        let failing = |e: std::io::Error| BuildError::system("the command's output cannot be read", &e);
+        let (mut ours, theirs) = UnixStream::pair().map_err(failing)?;
+        let namespace = network.map(|network| network.namespace.as_fd());
+        let spawned = self.shared.spawner.launch(launch, namespace, &[theirs.as_fd()]);
+        drop(theirs);
+        spawned.map_err(|error| launch_error(&error, error.exit_code()))?;
+        let mut running = Running { dir: &launch.dir, state_dir: &launch.state_dir, ended: false };
+        let told = self.tell(&mut ours);
+        if told.is_ok() {
+            return running.wait(&self.cancel);
+        }
+        running.kill();
+        // Until its end has been seen nothing of it may be removed.
+        let _ = running.wait_killed();
+        told.and(Err(BuildError::cancelled()))
+    }
+
+    /// Tells a command's output until it ends.
+    fn tell(&self, stream: &mut UnixStream) -> Result<()> {
+        let mut frames = Frames::default();
+        let mut bytes = vec![0; 32 << 10];
+        loop {
+            wait_readable(stream.as_fd(), &self.cancel)?;
+            match stream.read(&mut bytes) {
+                Ok(0) => return Ok(()),
+                Ok(count) => {
+                    let text = frames.text(&bytes[..count]);
+                    if !text.is_empty() {
+                        self.output.text(text)?;
+                    }
+                }
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                // The monitor has died with its end.
+                Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => return Ok(()),
+                Err(error) => return Err(BuildError::system("the command's output cannot be read", &error)),
+            }
+        }
+    }
+}
+
+/// A command that has been launched. Dropped before its end, it is killed.
+struct Running<'a> {
+    dir: &'a Path,
+    state_dir: &'a Path,
+    ended: bool,
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.kill();
+            let _ = self.wait_killed();
+        }
+    }
+}
+
+impl Running<'_> {
+    fn kill(&self) {
+        if let Err(error) = client::signal(self.dir, Signal::KILL.as_raw(), true)
+            && !error.is_gone()
+        {
+            tracing::warn!("a cancelled command cannot be killed: {error}");
+        }
+    }
+
+    /// Waits for the end, as long as it takes.
+    fn wait(&mut self, cancel: &Cancel) -> Result<Exit> {
+        let exit = self.exit(Some(cancel), None)?;
+        self.ended = true;
+        Ok(exit)
+    }
+
+    /// Waits for the end of a command that was killed, but not for ever.
+    fn wait_killed(&mut self) -> Result<Exit> {
+        self.ended = true;
+        self.exit(None, Some(Instant::now() + PATIENCE))
+    }
+
+    fn exit(&self, cancel: Option<&Cancel>, until: Option<Instant>) -> Result<Exit> {
+        if let Ok(mut watch) = client::watch(self.dir) {
+            while let Some(frame) = frame(&mut watch, cancel, until)? {
+                if let Some(client::Event::Exited { exit, restarting: false }) = client::decode(&frame) {
+                    return Ok(exit);
+                }
+            }
+        }
+        // It has ended before it could be watched.
+        let text = fs::read(self.state_dir.join("exit.json"))
+            .map_err(|e| BuildError::system("the command has ended without a word", &e))?;
+        serde_json::from_slice(&text).map_err(|e| BuildError::system("the command's end is not understood", &e))
+    }
+}
+
+/// One frame of a watch: its length (32 bits, big endian) and its bytes. `None` at the end.
+fn frame(stream: &mut UnixStream, cancel: Option<&Cancel>, until: Option<Instant>) -> Result<Option<Vec<u8>>> {
+    /// More is no event.
+    const MAX: usize = 16 << 20;
+    match (cancel, until) {
+        (Some(cancel), _) => wait_readable(stream.as_fd(), cancel)?,
+        (None, Some(until)) => {
+            let left = until.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
+            stream
+                .set_read_timeout(Some(left))
+                .map_err(|e| BuildError::system("the command cannot be waited for", &e))?;
+        }
+        (None, None) => {}
+    }
+    let mut length = [0; 4];
+    if stream.read_exact(&mut length).is_err() {
+        return Ok(None);
+    }
+    let length = u32::from_be_bytes(length) as usize;
+    let mut bytes = vec![0; length.min(MAX)];
+    Ok(stream.read_exact(&mut bytes).is_ok().then_some(bytes))
+}
+
+/// Waits until there is something to read, or the build is over.
+fn wait_readable(fd: BorrowedFd<'_>, cancel: &Cancel) -> Result<()> {
+    loop {
+        let mut fds = [PollFd::from_borrowed_fd(fd, PollFlags::IN), PollFd::new(cancel, PollFlags::IN)];
+        let none: Option<&Timespec> = None;
+        match poll(&mut fds, none) {
+            Err(rustix::io::Errno::INTR) => continue,
+            done => done.map_err(|e| BuildError::system("the command cannot be waited for", &e))?,
+        };
+        cancel.check()?;
+        if !fds[0].revents().is_empty() {
+            return Ok(());
+        }
+    }
+}
+
+/// A command that did not come to run; 126 and 127 are its own fault.
+fn launch_error(error: &dyn std::error::Error, code: u8) -> BuildError {
+    let own = matches!(code, 126 | 127);
+    let kind = if own { ErrorKind::Command } else { ErrorKind::System };
+    BuildError { exit_code: own.then_some(i32::from(code)), ..BuildError::new(kind, chain(error)) }
+}
+
+fn prepare(state: &State, run: &Run) -> Result<Prepared> {
+    let config = &state.image.config;
+    let (args, program) = match run.script() {
+        Script::Command(command) => (metadata::with_shell(config, &command), None),
+        Script::Program { name, text } => {
+            if name.contains('/') || matches!(name.as_str(), "." | "..") {
+                return Err(BuildError::invalid(format!("a heredoc that is a program cannot be called {name:?}")));
+            }
+            let path = format!("{PROGRAMS}/{name}");
+            let command = wharf_dockerfile::CommandLine { args: vec![path], shell: true };
+            (metadata::with_shell(config, &command), Some((name, text)))
+        }
+    };
+    if args.is_empty() {
+        return Err(BuildError::invalid("RUN needs a command"));
+    }
+    let pair = |(name, value): (&str, &str)| format!("{name}={value}");
+    let own = state.scope.env().iter().map(|(name, value)| pair((name, value)));
+    let env = own.chain(state.scope.args().map(pair)).collect();
+    let extra_env = state.scope.predefined().map(pair).collect();
+    Ok(Prepared { args, program, env, extra_env })
+}
+
+/// As BuildKit writes it: the arguments that the command had, and the command.
+fn history_line(state: &State, args: &[String]) -> String {
+    let given: Vec<String> = state.scope.args().map(|(name, value)| format!("{name}={value}")).collect();
+    let mut words = Vec::new();
+    if !given.is_empty() {
+        words.push(format!("|{}", given.len()));
+        words.extend(given);
+    }
+    words.extend(args.iter().cloned());
+    format!("RUN {} # buildkit", words.join(" "))
+}
+
+fn hosts(extra: &[String], addresses: &[IpAddr]) -> Result<String> {
+    let mut text = String::from(
+        "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\nfe00::\tip6-localnet\n\
+         ff00::\tip6-mcastprefix\nff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n",
+    );
+    for line in extra {
+        let (host, address) = line.split_once([':', '=']).unwrap_or((line, ""));
+        let address = address.trim_start_matches('[').trim_end_matches(']');
+        let good = !host.is_empty() && !host.contains(|c: char| c.is_whitespace() || c.is_control());
+        let address = address.parse::<IpAddr>().ok().filter(|_| good);
+        let address = address.ok_or_else(|| BuildError::invalid(format!("bad format for add-host: {line:?}")))?;
+        text.push_str(&format!("{address}\t{host}\n"));
+    }
+    for address in addresses {
+        text.push_str(&format!("{address}\t{HOSTNAME}\n"));
+    }
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts_are_added_and_checked() {
+        let text = hosts(&["a:10.0.0.1".into(), "b:[::1]".into()], &["10.1.1.1".parse().unwrap()]).unwrap();
+        assert!(text.ends_with("10.0.0.1\ta\n::1\tb\n10.1.1.1\tbuildkitsandbox\n"));
+        for bad in ["a", "a:", ":1.1.1.1", "a b:1.1.1.1", "a:x\n"] {
+            assert!(hosts(&[bad.into()], &[]).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,330 @@
+//! Which files a COPY or ADD means, and a checksum of exactly those.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::io::Write;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+
+use wharf_dockerfile::{Glob, Ignore};
+use wharf_reference::{Digest, Hasher};
+
+use crate::cancel::Cancel;
+use crate::error::{BuildError, ErrorKind, Result};
+use crate::tree::{Found, Kind, Tree, clean};
+
+/// What one source of an instruction means.
+#[derive(Debug)]
+pub(crate) struct Selected {
+    pub(crate) tree: Tree,
+    pub(crate) shape: Shape,
+    /// The source's own root first, then all below it, parents before their children.
+    pub(crate) items: Vec<Item>,
+}
+
+/// How a source goes to its destination.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Shape {
+    /// A directory: what is in it goes into the destination.
+    Contents,
+    /// Anything else: it goes into the destination under this name, or becomes the destination.
+    Named(OsString),
+    /// `--parents`: paths below the destination.
+    Paths,
+}
+
+/// One file or directory.
+#[derive(Debug)]
+pub(crate) struct Item {
+    /// In the source's tree.
+    pub(crate) from: PathBuf,
+    /// Below the destination; empty for the source itself.
+    pub(crate) to: PathBuf,
+    pub(crate) found: Found,
+    /// A directory that is only there because something below it is copied (`--parents`).
+    pub(crate) implied: bool,
+}
+
+/// How to select.
+#[derive(Debug)]
+pub(crate) struct Selection<'a> {
+    pub(crate) tree: &'a Tree,
+    pub(crate) exclude: &'a Ignore,
+    pub(crate) parents: bool,
+    /// `COPY` or `ADD`, for messages.
+    pub(crate) instruction: &'static str,
+    /// The context, a stage or an image, for messages.
+    pub(crate) place: &'a str,
+    pub(crate) cancel: &'a Cancel,
+}
+
+/// No tree of files that anybody copies has more; a bomb ends here.
+const MAX_ITEMS: usize = 10_000_000;
+
+impl Selection<'_> {
+    /// Resolves one source as it is written.
+    ///
+    /// # Errors
+    /// When it leads out of its root, or a path without wildcards is not there.
+    pub(crate) fn select(&self, source: &str) -> Result<Vec<Selected>> {
+        if self.parents {
+            return self.select_with_parents(source).map(|found| vec![found]);
+        }
+        let path = self.inside(source)?;
+        if !Glob::is_pattern(source) {
+            return self.one(&unescaped(&path), source).map(|found| found.into_iter().collect());
+        }
+        let mut all = Vec::new();
+        for path in self.matches(&path)? {
+            all.extend(self.one(&path, source)?);
+        }
+        Ok(all)
+    }
+
+    /// Resolves one path in which no character is special.
+    ///
+    /// # Errors
+    /// As [`Self::select`].
+    pub(crate) fn select_literal(&self, source: &str) -> Result<Option<Selected>> {
+        self.one(&self.inside(source)?, source)
+    }
+
+    fn inside(&self, source: &str) -> Result<PathBuf> {
+        clean(Path::new(source)).ok_or_else(|| {
+            let message =
+                format!("{} failed: forbidden path outside the {}: {source} ()", self.instruction, self.place);
+            BuildError::new(ErrorKind::Invalid, message)
+        })
+    }
+
+    fn missing(&self, source: &str) -> BuildError {
+        let hint = if self.place == "build context" { " or excluded by .dockerignore" } else { "" };
+        let message = format!(
+            "{} failed: file not found in {}{hint}: stat {source}: file does not exist",
+            self.instruction, self.place
+        );
+        BuildError::new(ErrorKind::Invalid, message)
+    }
+
+    /// Paths that match, component by component, sorted.
+    fn matches(&self, pattern: &Path) -> Result<Vec<PathBuf>> {
+        let mut found = vec![PathBuf::new()];
+        for part in pattern.components() {
+            let text = part.as_os_str().to_string_lossy();
+            let literal = !Glob::is_pattern(&text);
+            let glob = if literal { None } else { Some(Glob::new(&text)?) };
+            let mut next = Vec::new();
+            for dir in found {
+                self.cancel.check()?;
+                let Some(glob) = &glob else {
+                    let path = dir.join(unescaped(Path::new(part.as_os_str())));
+                    if self.tree.root().metadata(&path, false).is_ok() {
+                        next.push(path);
+                    }
+                    continue;
+                };
+                // What is no directory has nothing that could match.
+                let names = self.tree.root().read_dir(&dir).unwrap_or_default();
+                let names = names.into_iter().filter(|name| glob.matches(&name.to_string_lossy()));
+                next.extend(names.map(|name| dir.join(name)));
+            }
+            found = next;
+        }
+        Ok(found)
+    }
+
+    /// One path without wildcards; nothing when it is a socket.
+    fn one(&self, path: &Path, source: &str) -> Result<Option<Selected>> {
+        let found = match self.tree.root().metadata(path, true) {
+            Err(error) if is_absent(&error) => return Err(self.missing(source)),
+            Err(error) => return Err(error.into()),
+            Ok(_) => self.tree.follow(path)?,
+        };
+        let Some(found) = found else { return Ok(None) };
+        let directory = found.attributes.kind == Kind::Directory;
+        let shape = match path.file_name() {
+            Some(name) if !directory => Shape::Named(name.to_owned()),
+            _ => Shape::Contents,
+        };
+        if let Shape::Named(name) = &shape
+            && self.exclude.is_ignored(&name.to_string_lossy())
+        {
+            return Ok(None);
+        }
+        let mut items = vec![Item { from: path.to_owned(), to: PathBuf::new(), found, implied: false }];
+        if directory {
+            self.walk(path, Path::new(""), &mut items)?;
+        }
+        Ok(Some(Selected { tree: self.tree.clone(), shape, items }))
+    }
+
+    /// Everything below `from`, but for what is excluded. `to` is what patterns are about.
+    fn walk(&self, from: &Path, to: &Path, items: &mut Vec<Item>) -> Result<()> {
+        let children = |from: &Path, to: &Path, above: &wharf_dockerfile::Verdict| -> Result<Vec<_>> {
+            let names = self.tree.root().read_dir(from)?;
+            Ok(names.into_iter().rev().map(|name| (from.join(&name), to.join(&name), above.clone())).collect())
+        };
+        // A stack instead of recursion: a tree may be deeper than ours.
+        let mut stack = children(from, to, &wharf_dockerfile::Verdict::default())?;
+        // Directories that are excluded, and there only if something below them is not.
+        let mut pending: Vec<Item> = Vec::new();
+        while let Some((from, to, above)) = stack.pop() {
+            self.cancel.check()?;
+            let Some(found) = self.tree.look(&from)? else { continue };
+            let verdict = match self.exclude.is_empty() {
+                true => above,
+                false => self.exclude.decide(&above, &to.to_string_lossy()),
+            };
+            let directory = found.attributes.kind == Kind::Directory;
+            let item = Item { from, to, found, implied: false };
+            pending.retain(|dir| item.to.starts_with(&dir.to));
+            if directory && (!verdict.ignored || self.exclude.keeps_some()) {
+                stack.extend(children(&item.from, &item.to, &verdict)?);
+            }
+            if verdict.ignored {
+                if directory {
+                    pending.push(item);
+                }
+                continue;
+            }
+            items.append(&mut pending);
+            items.push(item);
+            if items.len() > MAX_ITEMS {
+                return Err(BuildError::invalid(format!("more than {MAX_ITEMS} files are to be copied")));
+            }
+        }
+        Ok(())
+    }
+
+    /// `--parents`: the path stays as it is, from `/./` on if that is in it.
+    fn select_with_parents(&self, source: &str) -> Result<Selected> {
+        let (base, pattern) = source.split_once("/./").unwrap_or(("", source));
+        let (base, pattern) = (self.inside(base)?, self.inside(pattern)?);
+        let mut selected = Selected { tree: self.tree.clone(), shape: Shape::Paths, items: Vec::new() };
+        let mut seen = BTreeMap::new();
+        if Glob::is_pattern(&pattern.to_string_lossy()) {
+            let glob = Glob::new(&pattern.to_string_lossy())?;
+            let mut all = Vec::new();
+            self.walk(&base, Path::new(""), &mut all)?;
+            // What is below a directory that matches belongs to it.
+            let mut within: Option<PathBuf> = None;
+            for item in all {
+                let inside = within.as_ref().is_some_and(|dir| item.to.starts_with(dir));
+                if inside || glob.matches(&item.to.to_string_lossy()) {
+                    if !inside && item.found.attributes.kind == Kind::Directory {
+                        within = Some(item.to.clone());
+                    }
+                    self.imply(&base, &item.to, &mut seen, &mut selected.items)?;
+                    seen.insert(item.to.clone(), ());
+                    selected.items.push(item);
+                }
+            }
+            return Ok(selected);
+        }
+        let pattern = unescaped(&pattern);
+        let path = base.join(&pattern);
+        match self.one(&path, source)? {
+            None => {}
+            Some(found) => {
+                self.imply(&base, &pattern, &mut seen, &mut selected.items)?;
+                let moved = |item: Item| Item { to: join(&pattern, &item.to), ..item };
+                selected.items.extend(found.items.into_iter().map(moved));
+            }
+        }
+        Ok(selected)
+    }
+
+    /// Adds the directories above `to` that are not there yet.
+    fn imply(
+        &self,
+        base: &Path,
+        to: &Path,
+        seen: &mut BTreeMap<PathBuf, ()>,
+        items: &mut Vec<Item>,
+    ) -> Result<()> {
+        let mut above: Vec<&Path> = to.ancestors().skip(1).filter(|dir| !dir.as_os_str().is_empty()).collect();
+        above.reverse();
+        for dir in above {
+            if seen.insert(dir.to_owned(), ()).is_some() {
+                continue;
+            }
+            if let Some(found) = self.tree.follow(&base.join(dir))? {
+                items.push(Item { from: base.join(dir), to: dir.to_owned(), found, implied: true });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// As `Path::join`, which would end an empty second part with a slash.
+pub(crate) fn join(dir: &Path, rest: &Path) -> PathBuf {
+    if rest.as_os_str().is_empty() { dir.to_owned() } else { dir.join(rest) }
+}
+
+/// A path whose escapes have been taken away: it has no wildcards that they would protect.
+fn unescaped(path: &Path) -> PathBuf {
+    let bytes = path.as_os_str().as_bytes();
+    if !bytes.contains(&b'\\') {
+        return path.to_owned();
+    }
+    let mut plain = Vec::with_capacity(bytes.len());
+    let mut rest = bytes.iter();
+    while let Some(byte) = rest.next() {
+        plain.push(if *byte == b'\\' { *rest.next().unwrap_or(byte) } else { *byte });
+    }
+    PathBuf::from(OsString::from_vec(plain))
+}
+
+fn is_absent(error: &wharf_rooted_path::RootError) -> bool {
+    error.is_not_found() || error.errno == rustix::io::Errno::NOTDIR || error.errno == rustix::io::Errno::LOOP
+}
+
+/// A checksum of what was selected: names, kinds, permissions, owners, contents. Times do not count, so that a
+/// fresh checkout of the same files is the same.
+///
+/// # Errors
+/// When a file cannot be read.
+pub(crate) fn checksum(all: &[Selected], cancel: &Cancel) -> Result<Digest> {
+    let mut hasher = Hasher::new();
+    let mut line = Vec::new();
+    for selected in all {
+        // The name of a file counts, as it may become the name of the copy.
+        let name = match &selected.shape {
+            Shape::Named(name) => name.as_bytes(),
+            Shape::Contents => b"/",
+            Shape::Paths => b"/./",
+        };
+        line.clear();
+        field(&mut line, name);
+        for item in &selected.items {
+            cancel.check()?;
+            let attributes = &item.found.attributes;
+            let content = match attributes.kind {
+                Kind::File => selected.tree.digest(&item.from)?.to_string().into_bytes(),
+                Kind::Symlink => item.found.link.as_bytes().to_vec(),
+                Kind::CharacterDevice | Kind::BlockDevice => item.found.device.to_string().into_bytes(),
+                Kind::Directory | Kind::Fifo => Vec::new(),
+            };
+            field(&mut line, item.to.as_os_str().as_bytes());
+            field(&mut line, &content);
+            let (uid, gid) = attributes.owner;
+            let rest = format!("{:?} {:o} {uid} {gid} {}", attributes.kind, attributes.mode, attributes.xattrs.len());
+            field(&mut line, rest.as_bytes());
+            for (key, value) in &attributes.xattrs {
+                field(&mut line, key.as_bytes());
+                field(&mut line, value);
+            }
+            hasher.update(&line);
+            line.clear();
+        }
+        hasher.update(&line);
+    }
+    Ok(hasher.finish())
+}
+
+/// With its length before it, so that no two lists of fields give the same bytes.
+fn field(line: &mut Vec<u8>, bytes: &[u8]) {
+    // Writing to memory does not fail.
+    let _ = write!(line, "{}:", bytes.len());
+    line.extend_from_slice(bytes);
+}

@@ -1,0 +1,481 @@
+//! One build from its first step to its last.
+
+use std::collections::{BTreeSet, HashMap};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use tokio::runtime::Handle;
+use wharf_dockerfile::{
+    Base, Dockerfile, Globals, Graph, Instruction, PREDEFINED, Platform, Platforms, Source, Statement,
+};
+use wharf_image::{ErrorKind as ImageErrorKind, ImageRecord};
+use wharf_reference::Digest;
+
+use crate::builder::Shared;
+use crate::cache::{CacheRecord, Hold, Key};
+use crate::cancel::Cancel;
+use crate::context::Context;
+use crate::error::{BuildError, ErrorKind, Result, chain};
+use crate::metadata;
+use crate::output::Output;
+use crate::request::{BuildEvent, BuildRequest, Limits};
+use crate::scratch::{Scratch, random_id};
+use crate::state::State;
+use crate::tree::Tree;
+
+/// What all steps of a build share.
+#[derive(Debug)]
+pub(crate) struct Session<'a> {
+    pub(crate) shared: &'a Shared,
+    pub(crate) output: Output,
+    pub(crate) cancel: Cancel,
+    runtime: Handle,
+    pub(crate) dir: Scratch,
+    pub(crate) options: Options,
+    pub(crate) dockerfile: Dockerfile,
+    globals: Arc<Globals>,
+    graph: Graph,
+    pub(crate) platforms: Platforms,
+    pub(crate) context: Context,
+    /// What results are dated with, in seconds since the epoch.
+    pub(crate) date: i64,
+    created: String,
+    /// Files of layers get no later time, if that was asked.
+    pub(crate) clamp: Option<i64>,
+    stages: Vec<Option<State>>,
+    trees: HashMap<Base, Tree>,
+    images: HashMap<(String, Option<Platform>), ImageRecord>,
+    hold: Hold,
+    /// Keys of steps that were not made again.
+    used: Vec<Digest>,
+    /// Arguments that some ARG has named.
+    consumed: BTreeSet<String>,
+    step: usize,
+    steps: usize,
+    /// Names directories of steps.
+    pub(crate) next: usize,
+}
+
+/// What of the request steps need.
+#[derive(Debug)]
+pub(crate) struct Options {
+    pub(crate) no_cache: bool,
+    pull: bool,
+    pub(crate) network: String,
+    platform: Option<Platform>,
+    pub(crate) shm_size: Option<u64>,
+    pub(crate) limits: Limits,
+    pub(crate) extra_hosts: Vec<String>,
+    pub(crate) secrets: std::collections::BTreeMap<String, Vec<u8>>,
+    labels: std::collections::BTreeMap<String, String>,
+    tags: Vec<String>,
+}
+
+/// What a step has come to.
+pub(crate) struct Outcome {
+    /// The layer, if it changed a file.
+    pub(crate) layer: Option<Digest>,
+    pub(crate) cached: bool,
+}
+
+impl<'a> Session<'a> {
+    /// Takes the context in and reads the Dockerfile.
+    pub(crate) fn open(
+        shared: &'a Shared,
+        request: BuildRequest,
+        output: Output,
+        cancel: Cancel,
+        runtime: Handle,
+    ) -> Result<Self> {
+        let name = if request.dockerfile.is_empty() { "Dockerfile".to_owned() } else { request.dockerfile };
+        let parse = |text: &String| Platform::parse(text).map_err(BuildError::invalid);
+        let platform = request.platform.as_ref().filter(|text| !text.is_empty()).map(parse).transpose()?;
+        for tag in &request.tags {
+            wharf_reference::Reference::parse(tag)
+                .map_err(|e| BuildError::invalid(format!("invalid tag {tag:?}: {e}")))?;
+        }
+        let dir = Scratch::new(shared.builds().join(format!("b-{}", &random_id()?[..16])))?;
+        let context = Context::unpack(request.context, dir.path.join("context"), &name, &cancel)?;
+        let dockerfile = Dockerfile::parse(&name, &context.dockerfile)?;
+        let host = Platform::host();
+        let platforms = Platforms { target: platform.clone().unwrap_or_else(|| host.clone()), build: host };
+        let target = request.target.clone().unwrap_or_default();
+        let globals = Arc::new(Globals::new(&dockerfile, &platforms, &target, request.build_args)?);
+        let graph = Graph::new(&dockerfile, &globals, request.target.as_deref())?;
+        let epoch = source_date_epoch(&globals, context.newest)?;
+        let date = epoch.unwrap_or(context.newest);
+        let created = jiff::Timestamp::from_second(date)
+            .map_err(|e| BuildError::invalid(format!("a time of {date} seconds since the epoch has no date: {e}")))?
+            .to_string();
+        let needed = graph.needed();
+        let steps = dockerfile.globals.len()
+            + needed.iter().map(|stage| 1 + dockerfile.stages[*stage].statements.len()).sum::<usize>();
+        let stages = vec![None; dockerfile.stages.len()];
+        Ok(Self {
+            hold: shared.cache.hold(),
+            options: Options {
+                no_cache: request.no_cache,
+                pull: request.pull,
+                network: request.network,
+                platform,
+                shm_size: request.shm_size,
+                limits: request.limits,
+                extra_hosts: request.extra_hosts,
+                secrets: request.secrets,
+                labels: request.labels,
+                tags: request.tags,
+            },
+            shared,
+            output,
+            cancel,
+            runtime,
+            dir,
+            dockerfile,
+            globals,
+            graph,
+            platforms,
+            context,
+            date,
+            created,
+            clamp: epoch,
+            stages,
+            trees: HashMap::new(),
+            images: HashMap::new(),
+            used: Vec::new(),
+            consumed: BTreeSet::new(),
+            step: 0,
+            steps,
+            next: 0,
+        })
+    }
+
+    /// Builds the target and what it needs, and makes the image.
+    pub(crate) fn build(mut self) -> Result<Digest> {
+        for statement in self.dockerfile.globals.clone() {
+            self.announce(&statement.source)?;
+            if let Instruction::Arg(arguments) = &statement.instruction {
+                self.consumed.extend(arguments.iter().map(|argument| argument.name.clone()));
+            }
+        }
+        for stage in self.graph.needed() {
+            self.stage(stage)?;
+        }
+        self.warn_of_arguments()?;
+        self.shared.cache.used(&self.used)?;
+        let Some(mut state) = self.stages[self.graph.target].take() else {
+            return Err(BuildError::new(ErrorKind::System, "the target was not built"));
+        };
+        if !self.options.labels.is_empty() {
+            let labels = state.image.config.labels.get_or_insert_default();
+            labels.extend(self.options.labels.clone());
+        }
+        state.image.created = Some(self.created.clone());
+        self.cancel.check()?;
+        let made = self.shared.images.create(&state.image, None, &self.options.tags);
+        let image = made.map_err(|e| image_error("the image cannot be made", &e))?;
+        self.output.text(format!("Successfully built {}\n", image.id.short()))?;
+        for tag in &self.options.tags {
+            let name = wharf_reference::Reference::parse(tag).map(|name| name.tag_or_latest().familiar());
+            self.output.text(format!("Successfully tagged {}\n", name.unwrap_or_else(|_| tag.clone())))?;
+        }
+        if self.output.quiet {
+            self.output.event(BuildEvent::Stream(format!("{}\n", image.id)))?;
+        }
+        self.output.event(BuildEvent::Aux(image.id.to_string()))?;
+        Ok(image.id)
+    }
+
+    fn announce(&mut self, source: &Source) -> Result<()> {
+        self.cancel.check()?;
+        self.step += 1;
+        self.output.text(format!("Step {}/{} : {}\n", self.step, self.steps, source.text))
+    }
+
+    fn stage(&mut self, index: usize) -> Result<()> {
+        let stage = self.dockerfile.stages[index].clone();
+        let file = self.dockerfile.file.clone();
+        self.announce(&stage.from)?;
+        let mut state = self.base(index).map_err(|e| e.at(&file, &stage.from))?;
+        self.hold.add(state.layers());
+        let triggers = state.image.config.on_build.take().unwrap_or_default();
+        if !triggers.is_empty() {
+            let s = if triggers.len() == 1 { "" } else { "s" };
+            self.output.text(format!("# Executing {} build trigger{s}\n", triggers.len()))?;
+        }
+        for trigger in triggers {
+            let statement = Dockerfile::parse_trigger(&file, &trigger, &stage.from)?;
+            self.statement(index, &mut state, &statement).map_err(|e| e.at(&file, &statement.source))?;
+        }
+        for statement in &stage.statements {
+            self.announce(&statement.source)?;
+            self.statement(index, &mut state, statement).map_err(|e| e.at(&file, &statement.source))?;
+        }
+        self.stages[index] = Some(state);
+        Ok(())
+    }
+
+    /// What a stage begins with.
+    fn base(&mut self, index: usize) -> Result<State> {
+        let node = self.graph.nodes[index].clone();
+        match node.base {
+            Base::Scratch => {
+                let platform = node.platform.as_ref().unwrap_or(&self.platforms.target);
+                let image = metadata::scratch(platform);
+                self.output.text(" ---> \n")?;
+                Ok(State::new(image, Key::new("scratch").finish(), Arc::clone(&self.globals)))
+            }
+            Base::Stage(base) => {
+                let state = State::on(self.finished(base)?);
+                self.show(&state)?;
+                Ok(state)
+            }
+            Base::Image(name) => {
+                let image = self.image(&name, node.platform.or_else(|| self.options.platform.clone()))?;
+                self.output.text(format!(" ---> {}\n", image.id.short()))?;
+                let files = Key::new("image").text(image.id.as_str()).finish();
+                Ok(State::new(metadata::inherited(&image.config), files, Arc::clone(&self.globals)))
+            }
+        }
+    }
+
+    fn finished(&self, stage: usize) -> Result<&State> {
+        self.stages[stage].as_ref().ok_or_else(|| BuildError::new(ErrorKind::System, "a stage was not built in order"))
+    }
+
+    fn show(&self, state: &State) -> Result<()> {
+        let id = Digest::sha256(&state.config_bytes(&self.created));
+        self.output.text(format!(" ---> {}\n", id.short()))
+    }
+
+    /// One instruction of a stage.
+    fn statement(&mut self, index: usize, state: &mut State, statement: &Statement) -> Result<()> {
+        let escape = self.dockerfile.directives.escape;
+        let instruction = statement.instruction.expand(escape, &state.scope)?;
+        let (line, outcome, files) = match &instruction {
+            Instruction::Arg(arguments) => {
+                let mut words = Vec::new();
+                for argument in arguments {
+                    self.consumed.insert(argument.name.clone());
+                    let value = state.scope.declare(argument, escape)?;
+                    words.push(match value {
+                        Some(value) => format!("{}={value}", argument.name),
+                        None => argument.name.clone(),
+                    });
+                }
+                (Some(format!("ARG {}", words.join(" "))), None, None)
+            }
+            Instruction::Workdir(path) => {
+                let path = metadata::workdir(state.workdir(), path);
+                state.image.config.working_dir.clone_from(&path);
+                let (key, outcome) = self.make_workdir(state, &path)?;
+                (Some(format!("WORKDIR {path}")), Some(outcome), Some(key))
+            }
+            Instruction::Add(copy) | Instruction::Copy(copy) => {
+                let add = matches!(instruction, Instruction::Add(_));
+                let (key, outcome) = self.copy(index, state, copy, add, &statement.source)?;
+                (Some(crate::files::history_line(copy, add)), Some(outcome), Some(key))
+            }
+            Instruction::Run(run) => {
+                let (line, key, outcome) = self.run(index, state, run, &statement.source)?;
+                (Some(line), Some(outcome), Some(key))
+            }
+            other => (metadata::apply(other, &mut state.image, &mut state.scope, &mut state.cmd_set)?, None, None),
+        };
+        let cached = match outcome {
+            Some(outcome) => {
+                let created = self.created.clone();
+                // A step that changed no file leaves them what they were.
+                let files = files.filter(|_| outcome.layer.is_some());
+                self.hold.add(outcome.layer.as_slice());
+                state.add(outcome.layer, files, line.unwrap_or_default(), &created);
+                outcome.cached
+            }
+            None => {
+                if let Some(line) = line {
+                    state.add(None, None, line, &self.created);
+                }
+                self.configured(state, &statement.source)?
+            }
+        };
+        if cached {
+            self.output.text(" ---> Using cache\n")?;
+        }
+        self.show(state)
+    }
+
+    /// Whether a step that changes the configuration only was made before. Making it again costs nothing; it is
+    /// noted so that the client can be told.
+    fn configured(&mut self, state: &State, source: &Source) -> Result<bool> {
+        let key = state.config_key(&self.created);
+        if !self.options.no_cache && self.shared.cache.find(&key)?.is_some() {
+            self.used.push(key);
+            return Ok(true);
+        }
+        self.shared.cache.keep(&key, None, &source.text)?;
+        Ok(false)
+    }
+
+    /// The outcome of an earlier build.
+    pub(crate) fn cached(&mut self, key: &Digest) -> Result<Option<Outcome>> {
+        if self.options.no_cache {
+            return Ok(None);
+        }
+        let found: Option<CacheRecord> = self.shared.cache.find(key)?;
+        Ok(found.map(|record| {
+            self.used.push(key.clone());
+            Outcome { layer: record.layer, cached: true }
+        }))
+    }
+
+    /// A directory for one step.
+    pub(crate) fn step_dir(&mut self) -> Result<Scratch> {
+        self.next += 1;
+        Scratch::new(self.dir.path.join(format!("step-{}", self.next)))
+    }
+
+    /// The tree that `--from` means; the context without one.
+    pub(crate) fn tree(&mut self, index: usize, from: Option<&str>, source: &Source) -> Result<(Tree, String)> {
+        let Some(from) = from else { return Ok((self.context.tree.clone(), "build context".into())) };
+        let base = Graph::resolve_from(&self.dockerfile, index, from, source)?;
+        let place = match &base {
+            Base::Stage(stage) => format!("stage {}", self.dockerfile.stages[*stage].label(*stage)),
+            Base::Image(name) => format!("image {name}"),
+            Base::Scratch => "scratch".to_owned(),
+        };
+        if let Some(tree) = self.trees.get(&base) {
+            return Ok((tree.clone(), place));
+        }
+        let layers = self.layers_of(&base)?;
+        let tree = Tree::new(self.shared.layers.view(&layers, None)?, true);
+        self.trees.insert(base, tree.clone());
+        Ok((tree, place))
+    }
+
+    fn layers_of(&mut self, base: &Base) -> Result<Vec<Digest>> {
+        match base {
+            Base::Scratch => Ok(Vec::new()),
+            Base::Stage(stage) => {
+                // A trigger may name a stage that the target did not seem to need.
+                if self.stages[*stage].is_none() {
+                    self.steps += 1 + self.dockerfile.stages[*stage].statements.len();
+                    self.stage(*stage)?;
+                }
+                Ok(self.finished(*stage)?.layers().to_vec())
+            }
+            Base::Image(name) => {
+                let image = self.image(name, self.options.platform.clone())?;
+                self.hold.add(&image.diff_ids);
+                Ok(image.diff_ids)
+            }
+        }
+    }
+
+    /// An image by name: one that is here, else pulled.
+    fn image(&mut self, name: &str, platform: Option<Platform>) -> Result<ImageRecord> {
+        let known = (name.to_owned(), platform.clone());
+        if let Some(image) = self.images.get(&known) {
+            return Ok(image.clone());
+        }
+        let local = match self.shared.images.resolve(name) {
+            Ok(image) => Some(image).filter(|image| fits(image, platform.as_ref())),
+            Err(error) if error.kind() == ImageErrorKind::NotFound => None,
+            Err(error) => return Err(image_error(name, &error)),
+        };
+        let image = match local {
+            Some(image) if !self.options.pull => image,
+            _ => self.pull(name, platform.as_ref())?,
+        };
+        self.images.insert(known, image.clone());
+        Ok(image)
+    }
+
+    fn pull(&self, name: &str, platform: Option<&Platform>) -> Result<ImageRecord> {
+        let platform = platform.map(Platform::to_string);
+        let (sender, mut progress) = tokio::sync::mpsc::unbounded_channel();
+        let events = self.output.clone();
+        let cancel = self.cancel.clone();
+        self.runtime.block_on(async {
+            let telling = async {
+                while let Some(progress) = progress.recv().await {
+                    if !events.quiet && events.events.send(BuildEvent::Progress(progress)).await.is_err() {
+                        break;
+                    }
+                }
+            };
+            let cancelled = async {
+                while !cancel.is_cancelled() {
+                    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+                }
+            };
+            let fetching = self.shared.options.fetch.image(name, platform.as_deref(), sender);
+            tokio::select! {
+                (image, ()) = async { tokio::join!(fetching, telling) } => image,
+                () = cancelled => Err(BuildError::cancelled()),
+            }
+        })
+    }
+
+    /// Downloads what ADD names.
+    pub(crate) fn download(&mut self, url: &str) -> Result<(PathBuf, Option<i64>)> {
+        self.next += 1;
+        let path = self.dir.path.join(format!("download-{}", self.next));
+        let failing = |e: std::io::Error| BuildError::system(format_args!("cannot write {url}"), &e);
+        let file = std::fs::File::create_new(&path).map_err(failing)?;
+        let time = self.runtime.block_on(self.shared.options.fetch.download(url, file))?;
+        Ok((path, time))
+    }
+
+    fn warn_of_arguments(&self) -> Result<()> {
+        let known = |name: &String| self.consumed.contains(name) || PREDEFINED.contains(&name.as_str());
+        let automatic = |name: &String| {
+            let rest = name.strip_prefix("BUILD").or_else(|| name.strip_prefix("TARGET"));
+            rest.is_some_and(|rest| matches!(rest, "PLATFORM" | "OS" | "ARCH" | "VARIANT" | "OSVERSION" | "STAGE"))
+                || name.starts_with("BUILDKIT_")
+                || name == "SOURCE_DATE_EPOCH"
+        };
+        let unused: Vec<&str> = self
+            .globals
+            .build_args()
+            .keys()
+            .filter(|name| !known(name) && !automatic(name))
+            .map(String::as_str)
+            .collect();
+        if unused.is_empty() {
+            return Ok(());
+        }
+        self.output.text(format!("[Warning] One or more build-args [{}] were not consumed\n", unused.join(" ")))
+    }
+}
+
+fn fits(image: &ImageRecord, platform: Option<&Platform>) -> bool {
+    platform.is_none_or(|platform| {
+        let variant = image.config.variant.as_deref().unwrap_or_default();
+        image.config.os == platform.os
+            && image.config.architecture == platform.architecture
+            && (platform.variant.is_empty() || variant.is_empty() || variant == platform.variant)
+    })
+}
+
+fn image_error(what: &str, error: &wharf_image::ImageError) -> BuildError {
+    let kind = match error.kind() {
+        ImageErrorKind::NotFound => ErrorKind::NotFound,
+        ImageErrorKind::Invalid | ImageErrorKind::Conflict => ErrorKind::Invalid,
+        ImageErrorKind::Denied => ErrorKind::Denied,
+        ImageErrorKind::Full | ImageErrorKind::System => ErrorKind::System,
+    };
+    BuildError::new(kind, format!("{what}: {}", chain(error)))
+}
+
+/// The time that the user wants all results to have.
+fn source_date_epoch(globals: &Globals, newest: i64) -> Result<Option<i64>> {
+    use wharf_dockerfile::Variables;
+    const NAME: &str = "SOURCE_DATE_EPOCH";
+    let Some(text) = globals.build_arg(NAME).or_else(|| globals.value(NAME)).filter(|text| !text.is_empty()) else {
+        return Ok(None);
+    };
+    if text == "context" {
+        return Ok(Some(newest));
+    }
+    let seconds = text.parse::<i64>().ok().filter(|seconds| *seconds >= 0);
+    seconds.map(Some).ok_or_else(|| BuildError::invalid(format!("invalid {NAME}: {text:?} is no number of seconds")))
+}

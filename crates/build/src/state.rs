@@ -1,0 +1,78 @@
+//! A stage as far as it has come.
+
+use std::sync::Arc;
+
+use wharf_dockerfile::{Globals, Scope};
+use wharf_image::{HistoryEntry, ImageConfig};
+use wharf_reference::Digest;
+
+use crate::cache::Key;
+use crate::metadata;
+
+/// What a stage has made so far.
+#[derive(Clone, Debug)]
+pub(crate) struct State {
+    /// With the layers and the history.
+    pub(crate) image: ImageConfig,
+    /// What the files are, by everything that they were made from.
+    pub(crate) files: Digest,
+    pub(crate) scope: Scope,
+    /// Whether this stage has had a CMD of its own.
+    pub(crate) cmd_set: bool,
+}
+
+/// What builders say of entries that they made.
+const HISTORY_COMMENT: &str = "buildkit.dockerfile.v0";
+
+impl State {
+    /// Begins with a base image, or with nothing.
+    pub(crate) fn new(image: ImageConfig, files: Digest, globals: Arc<Globals>) -> Self {
+        let mut image = image;
+        let has_path = image.config.env.iter().flatten().any(|pair| pair.starts_with("PATH="));
+        if !has_path {
+            metadata::set_env(image.config.env.get_or_insert_default(), "PATH", metadata::DEFAULT_PATH);
+        }
+        let scope = Scope::new(globals, metadata::env_pairs(&image.config));
+        Self { image, files, scope, cmd_set: false }
+    }
+
+    /// Begins with what another stage has made. Its arguments go on to be known, and its triggers are for this one.
+    pub(crate) fn on(base: &Self) -> Self {
+        Self { cmd_set: false, ..base.clone() }
+    }
+
+    pub(crate) fn layers(&self) -> &[Digest] {
+        &self.image.rootfs.diff_ids
+    }
+
+    pub(crate) fn workdir(&self) -> &str {
+        &self.image.config.working_dir
+    }
+
+    /// Takes a step's outcome: its layer, and its line of history.
+    pub(crate) fn add(&mut self, layer: Option<Digest>, files: Option<Digest>, line: String, created: &str) {
+        self.image.history.push(HistoryEntry {
+            created: Some(created.to_owned()),
+            created_by: Some(line),
+            comment: Some(HISTORY_COMMENT.into()),
+            empty_layer: layer.is_none(),
+            ..HistoryEntry::default()
+        });
+        self.image.rootfs.diff_ids.extend(layer);
+        if let Some(files) = files {
+            self.files = files;
+        }
+    }
+
+    /// The bytes of the configuration as it would be if the build ended here.
+    pub(crate) fn config_bytes(&self, created: &str) -> Vec<u8> {
+        let image = ImageConfig { created: Some(created.to_owned()), ..self.image.clone() };
+        // It was read from JSON, or is made of strings and lists: it has a JSON form.
+        serde_json::to_vec(&image).unwrap_or_default()
+    }
+
+    /// Names a step that changes the configuration only.
+    pub(crate) fn config_key(&self, created: &str) -> Digest {
+        Key::new("config").text(self.files.as_str()).bytes(&self.config_bytes(created)).finish()
+    }
+}

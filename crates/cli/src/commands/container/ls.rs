@@ -1,0 +1,175 @@
+//! `docker ps`.
+
+use serde_json::Value as Json;
+use wharf_reference::Reference;
+use wharf_template::Value;
+
+use crate::app::App;
+use crate::command::{Arity, Command};
+use crate::failure::Outcome;
+use crate::filters::Filters;
+use crate::flag::Flag;
+use crate::format::{Format, Headers, Row, TABLE_FORMAT};
+use crate::json::{array, int, text, texts};
+use crate::parse::Matches;
+use crate::{ports, units};
+
+pub(crate) static COMMAND: Command =
+    Command::new("[OPTIONS]", "List containers", Arity::None, |app, matches| Box::pin(run(app, matches))).flags(FLAGS);
+
+const FLAGS: &[Flag] = &[
+    Flag::switch("all", "Show all containers (default shows just running)").short('a'),
+    Flag::filter("filter", "Filter output based on conditions provided").short('f'),
+    Flag::text("format", TABLE_FORMAT),
+    Flag::int("last", "Show n last created containers (includes all states)").short('n').default("-1"),
+    Flag::switch("latest", "Show the latest created container (includes all states)").short('l'),
+    Flag::switch("no-trunc", "Don't truncate output"),
+    Flag::switch("quiet", "Only display container IDs").short('q'),
+    Flag::switch("size", "Display total file sizes").short('s'),
+];
+
+const HEADERS: &Headers = &[
+    ("ID", "CONTAINER ID"),
+    ("Names", "NAMES"),
+    ("Image", "IMAGE"),
+    ("Command", "COMMAND"),
+    ("CreatedAt", "CREATED AT"),
+    ("RunningFor", "CREATED"),
+    ("Ports", "PORTS"),
+    ("State", "STATE"),
+    ("Status", "STATUS"),
+    ("Size", "SIZE"),
+    ("Labels", "LABELS"),
+    ("Mounts", "MOUNTS"),
+    ("LocalVolumes", "LOCAL VOLUMES"),
+    ("Networks", "NETWORKS"),
+    ("Platform", "PLATFORM"),
+];
+
+const TABLE: &str =
+    "table {{.ID}}\t{{.Image}}\t{{.Command}}\t{{.RunningFor}}\t{{.Status}}\t{{.Ports}}\t{{.Names}}";
+const RAW: &str = "container_id: {{.ID}}\nimage: {{.Image}}\ncommand: {{.Command}}\ncreated_at: {{.CreatedAt}}\n\
+    state: {{- pad .State 1 0}}\nstatus: {{- pad .Status 1 0}}\nnames: {{.Names}}\nlabels: {{- pad .Labels 1 0}}\n\
+    ports: {{- pad .Ports 1 0}}\n";
+
+async fn run(app: &App, matches: &Matches) -> Outcome<u8> {
+    let (quiet, trunc) = (matches.on("quiet"), !matches.on("no-trunc"));
+    let mut size = matches.on("size");
+    let chosen = matches.some("format").or_else(|| app.config().text("psFormat").filter(|_| !quiet));
+    let source = match chosen.unwrap_or("table") {
+        _ if quiet => "{{.ID}}".to_owned(),
+        "table" if size => format!("{TABLE}\t{{{{.Size}}}}"),
+        "table" => TABLE.to_owned(),
+        "raw" if size => format!("{RAW}size: {{{{.Size}}}}\n"),
+        "raw" => RAW.to_owned(),
+        other => other.to_owned(),
+    };
+    let empty = row(&Json::Null, trunc);
+    if !quiet && chosen.is_some_and(|format| !matches!(format, "table" | "json")) {
+        // Docker tries the template before it asks the engine, and says so in other words.
+        let template = wharf_template::Template::parse(&source).map_err(|error| format!("failed to parse template: {error}"))?;
+        template.execute(&empty).map_err(|error| format!("failed to execute template: {error}"))?;
+    }
+    let format = Format::parse(&source)?;
+    size = size || format.mentions("Size");
+    let last = if matches.on("latest") { 1 } else { matches.int("last") };
+    let client = app.client().await?;
+    let containers: Vec<Json> = client
+        .get("/containers/json")
+        .query_if(matches.on("all"), "all")
+        .query_if(size, "size")
+        .query_some("limit", (last > 0).then_some(last))
+        .query_some("filters", Filters::of(matches.all("filter")).parameter())
+        .send()
+        .await?
+        .json()
+        .await?;
+    let rows: Vec<Value> = containers.iter().map(|container| row(container, trunc)).collect();
+    app.print(&format.render(HEADERS, &rows, &empty)?)?;
+    Ok(0)
+}
+
+fn row(container: &Json, trunc: bool) -> Value {
+    let id = text(&container["Id"]);
+    let command = text(&container["Command"]);
+    let command = if trunc { units::ellipsis(command, 20) } else { command.to_owned() };
+    let created = int(&container["Created"]);
+    let labels = labels(&container["Labels"]);
+    let mounts = array(&container["Mounts"]);
+    let local = mounts.iter().filter(|mount| text(&mount["Driver"]) == "local").count();
+    let networks = container["NetworkSettings"]["Networks"].as_object();
+    let networks: Vec<&str> = networks.into_iter().flatten().map(|(name, _)| name.as_str()).collect();
+    Row::new("*formatter.ContainerContext")
+        .field("ID", if trunc { units::short_id(id) } else { id })
+        .field("Names", names(container, trunc))
+        .field("Image", image(container, trunc))
+        .field("Command", crate::json::quote(&command))
+        .field("CreatedAt", units::local_time(created))
+        .field("RunningFor", units::ago(created))
+        .field("Ports", ports::displayable(array(&container["Ports"])))
+        .field("State", text(&container["State"]))
+        .field("Status", text(&container["Status"]))
+        .field("Size", size(container))
+        .field("Labels", labels)
+        .labels(&container["Labels"])
+        .field("Mounts", mounts.iter().map(|mount| mount_name(mount, trunc)).collect::<Vec<_>>().join(","))
+        .field("LocalVolumes", local.to_string())
+        .field("Networks", networks.join(","))
+        .field("Platform", Value::from(&container["ImageManifestDescriptor"]["platform"]))
+        .build()
+}
+
+/// `key=value,…`, in the order of the keys.
+pub(crate) fn labels(labels: &Json) -> String {
+    let mut pairs: Vec<String> =
+        labels.as_object().into_iter().flatten().map(|(key, value)| format!("{key}={}", text(value))).collect();
+    pairs.sort();
+    pairs.join(",")
+}
+
+fn names(container: &Json, trunc: bool) -> String {
+    let names: Vec<&str> =
+        texts(&container["Names"]).into_iter().map(|name| name.strip_prefix('/').unwrap_or(name)).collect();
+    // Names with more slashes are links.
+    match names.iter().find(|name| !name.contains('/')) {
+        Some(own) if trunc => (*own).to_owned(),
+        _ => names.join(","),
+    }
+}
+
+fn image(container: &Json, trunc: bool) -> String {
+    let (image, id) = (text(&container["Image"]), text(&container["ImageID"]));
+    if image.is_empty() {
+        return "<no image>".to_owned();
+    }
+    if !trunc {
+        return image.to_owned();
+    }
+    let short = units::short_id(id);
+    if short == units::short_id(image) {
+        return short.to_owned();
+    }
+    match Reference::parse(image) {
+        Ok(reference) => match reference.tag() {
+            Some(tag) => format!("{}:{tag}", reference.familiar_name()),
+            None => reference.familiar_name(),
+        },
+        Err(_) => image.to_owned(),
+    }
+}
+
+fn size(container: &Json) -> String {
+    let own = units::human_size_with(int(&container["SizeRw"]) as f64, 3);
+    match int(&container["SizeRootFs"]) {
+        0 => own,
+        whole => format!("{own} (virtual {})", units::human_size_with(whole as f64, 3)),
+    }
+}
+
+fn mount_name(mount: &Json, trunc: bool) -> String {
+    let name = match text(&mount["Name"]) {
+        "" => text(&mount["Source"]),
+        name => name,
+    };
+    if trunc { units::ellipsis(name, 15) } else { name.to_owned() }
+}

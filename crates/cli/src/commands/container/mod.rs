@@ -1,0 +1,17 @@
+//! Commands on containers.
+
+pub(super) mod attach;
+pub(super) mod commit;
+pub(super) mod create;
+pub(super) mod diff;
+pub(super) mod exec;
+pub(super) mod export;
+pub(super) mod lifecycle;
+pub(super) mod logs;
+pub(super) mod ls;
+pub(super) mod port;
+pub(super) mod prune;
+pub(super) mod run;
+pub(super) mod start;
+pub(super) mod top;
+pub(super) mod update;

@@ -1,0 +1,63 @@
+//! `docker push`.
+
+use crate::app::App;
+use crate::command::{Arity, Command};
+use crate::commands::inspect::platform_json;
+use crate::failure::Outcome;
+use crate::flag::Flag;
+use crate::parse::Matches;
+use crate::progress::{self, Target};
+use crate::{auth, platform, references};
+
+pub(crate) static COMMAND: Command =
+    Command::new("[OPTIONS] NAME[:TAG]", "Upload an image to a registry", Arity::Exactly(1), |app, matches| {
+        Box::pin(run(app, matches))
+    })
+    .flags(&[
+        Flag::switch("all-tags", "Push all tags of an image to the repository").short('a'),
+        Flag::switch("disable-content-trust", "Skip image signing").default("true"),
+        Flag::text(
+            "platform",
+            "Push a platform-specific manifest as a single-platform image to the registry.\nImage index won't be pushed, \
+             meaning that other manifests, including attestations won't be preserved.\n'os[/arch[/variant]]': Explicit \
+             platform (eg. linux/amd64)",
+        ),
+        Flag::switch("quiet", "Suppress verbose output").short('q'),
+    ]);
+
+async fn run(app: &App, matches: &Matches) -> Outcome<u8> {
+    let (all, quiet) = (matches.on("all-tags"), matches.on("quiet"));
+    let platform = match matches.some("platform") {
+        Some(text) => Some(platform_json(&platform::parse(text)?)),
+        None => None,
+    };
+    let mut reference = references::parse(matches.argument(0))?;
+    let name_only = reference.tag().is_none() && reference.digest().is_none();
+    if all && !name_only {
+        return Err("tag can't be used with --all-tags/-a".into());
+    }
+    if !all && name_only {
+        reference = reference.tag_or_latest();
+        if !quiet {
+            app.say(&format!("Using default tag: {}", reference.tag().unwrap_or_default()))?;
+        }
+    }
+    if reference.digest().is_some() {
+        return Err("cannot push a digest reference".into());
+    }
+    let credentials = auth::header_for(app.config(), &reference)?;
+    let response = app
+        .client()
+        .await?
+        .post(&format!("/images/{}/push", reference.name()))
+        .query_some("tag", if all { None } else { reference.tag() })
+        .query_some("platform", platform)
+        .header("x-registry-auth", &credentials)
+        .send()
+        .await?;
+    progress::show(response, if quiet { Target::Nowhere } else { Target::Stdout }, |_| {}).await?;
+    if quiet {
+        app.say(&reference.to_string())?;
+    }
+    Ok(0)
+}

@@ -1,0 +1,100 @@
+//! The commands, and the tree they hang in.
+
+mod container;
+mod image;
+mod inspect;
+
+use crate::command::{Command, Entry, Group, Section};
+
+/// The groups, in the order of `--help`.
+pub(crate) const GROUPS: &[Group] = &[
+    group("container", "Manage containers"),
+    group("image", "Manage images"),
+];
+
+const fn group(name: &'static str, about: &'static str) -> Group {
+    Group { name, about, hidden: false }
+}
+
+const fn entry(
+    group: &'static str,
+    name: &'static str,
+    aliases: &'static [&'static str],
+    command: &'static Command,
+) -> Entry {
+    Entry { group, name, aliases, command, hidden: false, section: Section::Other }
+}
+
+const fn common(place: u8, name: &'static str, command: &'static Command) -> Entry {
+    Entry { group: "", name, aliases: &[], command, hidden: false, section: Section::Common(place) }
+}
+
+/// Every place where a command can be called.
+pub(crate) static TREE: &[Entry] = &[
+    entry("container", "attach", &[], &container::attach::COMMAND),
+    entry("", "attach", &[], &container::attach::COMMAND),
+    entry("container", "commit", &[], &container::commit::COMMAND),
+    entry("", "commit", &[], &container::commit::COMMAND),
+    entry("container", "create", &[], &container::create::COMMAND),
+    entry("", "create", &[], &container::create::COMMAND),
+    entry("container", "diff", &[], &container::diff::COMMAND),
+    entry("", "diff", &[], &container::diff::COMMAND),
+    entry("container", "exec", &[], &container::exec::COMMAND),
+    common(1, "exec", &container::exec::COMMAND),
+    entry("container", "export", &[], &container::export::COMMAND),
+    entry("", "export", &[], &container::export::COMMAND),
+    entry("container", "inspect", &[], &inspect::CONTAINER),
+    entry("", "inspect", &[], &inspect::ANY),
+    entry("container", "kill", &[], &container::lifecycle::KILL),
+    entry("", "kill", &[], &container::lifecycle::KILL),
+    entry("container", "logs", &[], &container::logs::COMMAND),
+    entry("", "logs", &[], &container::logs::COMMAND),
+    entry("container", "ls", &["list", "ps"], &container::ls::COMMAND),
+    common(2, "ps", &container::ls::COMMAND),
+    entry("container", "pause", &[], &container::lifecycle::PAUSE),
+    entry("", "pause", &[], &container::lifecycle::PAUSE),
+    entry("container", "port", &[], &container::port::COMMAND),
+    entry("", "port", &[], &container::port::COMMAND),
+    entry("container", "prune", &[], &container::prune::COMMAND),
+    entry("container", "rename", &[], &container::lifecycle::RENAME),
+    entry("", "rename", &[], &container::lifecycle::RENAME),
+    entry("container", "restart", &[], &container::lifecycle::RESTART),
+    entry("", "restart", &[], &container::lifecycle::RESTART),
+    entry("container", "rm", &["remove"], &container::lifecycle::REMOVE),
+    entry("", "rm", &[], &container::lifecycle::REMOVE),
+    entry("container", "run", &[], &container::run::COMMAND),
+    common(0, "run", &container::run::COMMAND),
+    entry("container", "start", &[], &container::start::COMMAND),
+    entry("", "start", &[], &container::start::COMMAND),
+    entry("container", "stop", &[], &container::lifecycle::STOP),
+    entry("", "stop", &[], &container::lifecycle::STOP),
+    entry("container", "top", &[], &container::top::COMMAND),
+    entry("", "top", &[], &container::top::COMMAND),
+    entry("container", "unpause", &[], &container::lifecycle::UNPAUSE),
+    entry("", "unpause", &[], &container::lifecycle::UNPAUSE),
+    entry("container", "update", &[], &container::update::COMMAND),
+    entry("", "update", &[], &container::update::COMMAND),
+    entry("container", "wait", &[], &container::lifecycle::WAIT),
+    entry("", "wait", &[], &container::lifecycle::WAIT),
+    entry("image", "history", &[], &image::history::COMMAND),
+    entry("", "history", &[], &image::history::COMMAND),
+    entry("image", "import", &[], &image::archive::IMPORT),
+    entry("", "import", &[], &image::archive::IMPORT),
+    entry("image", "inspect", &[], &inspect::IMAGE),
+    entry("image", "load", &[], &image::archive::LOAD),
+    entry("", "load", &[], &image::archive::LOAD),
+    entry("image", "ls", &["list"], &image::ls::COMMAND),
+    common(6, "images", &image::ls::COMMAND),
+    entry("image", "prune", &[], &image::prune::COMMAND),
+    entry("image", "pull", &[], &image::pull::COMMAND),
+    common(4, "pull", &image::pull::COMMAND),
+    entry("image", "push", &[], &image::push::COMMAND),
+    common(5, "push", &image::push::COMMAND),
+    entry("image", "rm", &["remove"], &image::rm::COMMAND),
+    entry("", "rmi", &[], &image::rm::COMMAND),
+    entry("image", "save", &[], &image::archive::SAVE),
+    entry("", "save", &[], &image::archive::SAVE),
+    common(9, "search", &image::search::COMMAND),
+    entry("image", "tag", &[], &image::tag::COMMAND),
+    entry("", "tag", &[], &image::tag::COMMAND),
+];

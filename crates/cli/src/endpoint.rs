@@ -1,0 +1,79 @@
+//! Which engine a command talks to.
+
+use std::path::PathBuf;
+
+use wharf_client::{Address, TlsOptions};
+
+use crate::app::Globals;
+use crate::config::{self, Config};
+use crate::contexts;
+use crate::failure::Outcome;
+
+/// Where the engine is, and how it came to be chosen.
+#[derive(Clone, Debug)]
+pub(crate) struct Endpoint {
+    pub(crate) address: Address,
+    pub(crate) tls: Option<TlsOptions>,
+    /// Nobody chose it: a daemon is started when none listens.
+    pub(crate) is_default: bool,
+}
+
+/// The socket that a daemon of this user listens on when nothing else is said.
+pub(crate) fn default_socket() -> PathBuf {
+    let runtime = || std::env::var_os("XDG_RUNTIME_DIR").filter(|dir| !dir.is_empty()).map(PathBuf::from);
+    let user = rustix::process::geteuid();
+    if user.is_root() {
+        return PathBuf::from("/run/wharf/wharf.sock");
+    }
+    runtime().unwrap_or_else(|| PathBuf::from(format!("/run/user/{}", user.as_raw()))).join("wharf/wharf.sock")
+}
+
+/// The host that the environment names.
+pub(crate) fn environment_host() -> Option<String> {
+    ["DOCKER_HOST", "WHARF_HOST"].into_iter().find_map(|name| std::env::var(name).ok().filter(|host| !host.is_empty()))
+}
+
+/// Finds the engine: `-H`, `--context`, the environment, the current context, the default socket.
+pub(crate) fn resolve(globals: &Globals, config: &Config) -> Outcome<Endpoint> {
+    let name = contexts::current(globals, config);
+    if name != contexts::DEFAULT {
+        let context = contexts::load(config, &name)?;
+        let tls = context.tls.clone();
+        let address = parse(&context.host, tls.is_some())?;
+        return Ok(Endpoint { address, tls, is_default: false });
+    }
+    let tls = tls(globals);
+    let given = match globals.hosts.as_slice() {
+        [] => environment_host(),
+        [host] => Some(host.clone()),
+        _ => return Err("Specify only one -H".into()),
+    };
+    match given {
+        Some(host) => Ok(Endpoint { address: parse(&host, tls.is_some())?, tls, is_default: false }),
+        None => Ok(Endpoint { address: Address::Unix(default_socket()), tls: None, is_default: true }),
+    }
+}
+
+fn parse(host: &str, tls: bool) -> Outcome<Address> {
+    Ok(Address::parse(host, tls).map_err(|error| error.to_string())?)
+}
+
+/// The TLS material of the global flags and the environment.
+fn tls(globals: &Globals) -> Option<TlsOptions> {
+    if !globals.tls && !globals.tls_verify {
+        return None;
+    }
+    let dir = std::env::var_os("DOCKER_CERT_PATH")
+        .filter(|dir| !dir.is_empty())
+        .map_or_else(config::default_dir, PathBuf::from);
+    let file = |given: &Option<String>, name: &str| match given {
+        Some(path) => Some(PathBuf::from(path)),
+        None => Some(dir.join(name)).filter(|path| path.exists()),
+    };
+    Some(TlsOptions {
+        ca: file(&globals.tls_ca, "ca.pem"),
+        cert: file(&globals.tls_cert, "cert.pem"),
+        key: file(&globals.tls_key, "key.pem"),
+        verify: globals.tls_verify,
+    })
+}

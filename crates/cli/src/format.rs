@@ -1,0 +1,134 @@
+//! `--format`: rows through a Go template, as table, as JSON or as they are.
+
+use std::sync::Arc;
+
+use serde_json::Value as Json;
+use wharf_template::{Map, Method, Struct, Template, Type, Value};
+
+use crate::failure::Outcome;
+use crate::table;
+
+/// The help of a `--format` that knows tables.
+pub(crate) const TABLE_FORMAT: &str = "Format output using a custom template:\n\
+    'table':            Print output in table format with column headers (default)\n\
+    'table TEMPLATE':   Print output in table format using the given Go template\n\
+    'json':             Print in JSON format\n\
+    'TEMPLATE':         Print output using the given Go template.\n\
+    Refer to https://docs.docker.com/go/formatting/ for more information about formatting output with templates";
+
+/// The help of a `--format` that knows none.
+pub(crate) const FORMAT: &str = "Format output using a custom template:\n\
+    'json':             Print in JSON format\n\
+    'TEMPLATE':         Print output using the given Go template.\n\
+    Refer to https://docs.docker.com/go/formatting/ for more information about formatting output with templates";
+
+/// A format that has been read.
+#[derive(Debug)]
+pub(crate) struct Format {
+    table: bool,
+    template: Template,
+}
+
+/// The titles of the columns, by field.
+pub(crate) type Headers = [(&'static str, &'static str)];
+
+impl Format {
+    /// Reads a format: `table …`, `json`, or a template.
+    pub(crate) fn parse(text: &str) -> Outcome<Self> {
+        let table = text.starts_with("table");
+        let template = match text {
+            "json" => "{{json .}}".to_owned(),
+            _ => {
+                let text = text.strip_prefix("table").unwrap_or(text);
+                text.trim_matches(' ').replace("\\t", "\t").replace("\\n", "\n")
+            }
+        };
+        let template = Template::parse(&template).map_err(|error| format!("template parsing error: {error}"))?;
+        Ok(Self { table, template })
+    }
+
+    /// Whether the template asks for the field.
+    pub(crate) fn mentions(&self, field: &str) -> bool {
+        self.template.mentions(field)
+    }
+
+    /// Whether the output is a table.
+    pub(crate) fn is_table(&self) -> bool {
+        self.table
+    }
+
+    /// The rows as text; `empty` stands for a row when there is none, so that a wrong field is found all the same.
+    pub(crate) fn render(&self, headers: &Headers, rows: &[Value], empty: &Value) -> Outcome<String> {
+        let mut body = String::new();
+        let fail = |error| format!("template parsing error: {error}");
+        for row in rows {
+            self.template.execute_into(row, &mut body).map_err(fail)?;
+            body.push('\n');
+        }
+        if rows.is_empty() {
+            self.template.execute(empty).map_err(fail)?;
+        }
+        if !self.table {
+            return Ok(body);
+        }
+        Ok(table::align(&format!("{}\n{body}", self.header(headers)?)))
+    }
+
+    /// The line of titles.
+    pub(crate) fn header(&self, headers: &Headers) -> Outcome<String> {
+        let mut entries: Vec<_> =
+            headers.iter().map(|(field, title)| ((*field).to_owned(), Value::text(title))).collect();
+        entries.push(("Label".to_owned(), Value::Method(Method::new(label_title))));
+        let titles = Value::Map(Arc::new(Map { entries, ..Map::default() }));
+        let text = self.template.execute_titles(&titles);
+        Ok(text.map_err(|error| format!("template parsing error: {error}"))?)
+    }
+}
+
+/// The title of `.Label "com.example.some-name"` is `some name`.
+fn label_title(arguments: &[Value]) -> Result<Value, String> {
+    let Some(Value::String(name)) = arguments.first() else { return Ok(Value::text("")) };
+    let last = name.rsplit('.').next().unwrap_or_default();
+    Ok(Value::text(last.replace(['-', '_'], " ")))
+}
+
+/// A row that is being put together. Its JSON has the fields by name, as Go marshals a map.
+#[derive(Debug, Default)]
+pub(crate) struct Row {
+    name: &'static str,
+    fields: Vec<(String, Value)>,
+}
+
+impl Row {
+    /// A row; the name is Go's for its type, which stands in error messages.
+    pub(crate) fn new(name: &'static str) -> Self {
+        Self { name, fields: Vec::new() }
+    }
+
+    pub(crate) fn field(mut self, name: &str, value: impl Into<Value>) -> Self {
+        self.fields.push((name.to_owned(), value.into()));
+        self
+    }
+
+    /// `.Label "key"`.
+    pub(crate) fn labels(self, labels: &Json) -> Self {
+        let labels = Type::map(Type::String).view(labels);
+        let look_up = move |arguments: &[Value]| {
+            let [Value::String(key)] = arguments else {
+                return Err(format!("wrong number of args for {{name}}: want 1 got {}", arguments.len()));
+            };
+            let Value::Map(map) = &labels else { return Ok(Value::text("")) };
+            let found = map.entries.iter().find(|(name, _)| **name == **key);
+            Ok(found.map_or_else(|| Value::text(""), |(_, value)| value.clone()))
+        };
+        self.field("Label", Value::Method(Method::new(look_up)))
+    }
+
+    pub(crate) fn build(self) -> Value {
+        let mut sorted: Vec<_> =
+            self.fields.iter().filter(|(_, value)| !matches!(value, Value::Method(_))).collect();
+        sorted.sort_by(|a, b| a.0.cmp(&b.0));
+        let json = Json::Object(sorted.into_iter().map(|(name, value)| (name.clone(), value.to_json())).collect());
+        Value::Struct(Arc::new(Struct { name: self.name.to_owned(), fields: self.fields, json, escape_html: true, ..Struct::default() }))
+    }
+}

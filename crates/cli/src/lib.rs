@@ -1,0 +1,55 @@
+//! The command line: Docker's, to the letter.
+//!
+//! [`main`] reads the words, finds the command in the tree ([`commands`]) and runs it. Flags are data ([`flag`]), read by
+//! pflag's rules ([`parse`]); help is made of the same data ([`help`]). A command speaks to the engine through
+//! `wharf-client` and to the user through [`app::App`]; what it fails with carries its exit code ([`failure`]).
+
+mod app;
+mod autostart;
+mod command;
+mod commands;
+mod config;
+mod contexts;
+mod dispatch;
+mod endpoint;
+mod failure;
+mod filters;
+mod flag;
+mod format;
+mod help;
+mod json;
+mod options;
+mod proxies;
+mod detach_keys;
+mod terminal;
+mod signals;
+mod stream;
+mod progress;
+mod auth;
+mod each;
+mod timestamps;
+mod platform;
+mod references;
+mod confirm;
+mod types;
+mod download;
+mod inspect;
+mod natural;
+mod upload;
+mod nearest;
+mod parse;
+mod ports;
+mod table;
+mod units;
+mod values;
+mod words;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+/// Runs the command line. `program` is the name that help and messages use (`wharf` or `docker`), `args` are the words
+/// after it.
+pub fn main(program: &str, args: Vec<OsString>) -> ExitCode {
+    let words = args.into_iter().map(|word| word.to_string_lossy().into_owned()).collect();
+    ExitCode::from(dispatch::dispatch(program, words))
+}

@@ -1,0 +1,115 @@
+use std::fmt;
+use std::path::PathBuf;
+
+/// Where an engine listens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Address {
+    /// `unix:///path`.
+    Unix(PathBuf),
+    /// `tcp://host:port`; with TLS when the client has been given the material for it.
+    Tcp {
+        /// Name or literal; IPv6 without brackets.
+        host: String,
+        /// Port.
+        port: u16,
+        /// What follows the authority, put before each path.
+        prefix: String,
+    },
+}
+
+/// The text is not an address.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum AddressError {
+    /// No scheme, or none we know.
+    #[error("invalid bind address format: {0}")]
+    Format(String),
+    /// A scheme that is not spoken here.
+    #[error("unable to parse docker host `{0}`")]
+    Unparsable(String),
+    /// The port is not a number of 16 bits.
+    #[error("invalid port in address: {0}")]
+    Port(String),
+}
+
+const PORT: u16 = 2375;
+const TLS_PORT: u16 = 2376;
+/// What `unix://` alone stands for.
+const UNIX_SOCKET: &str = "/var/run/docker.sock";
+
+impl Address {
+    /// Reads an address as `-H` and `DOCKER_HOST` have it: `unix://…`, `tcp://…`, `host:port`.
+    ///
+    /// # Errors
+    ///
+    /// The text has another scheme or is no address.
+    pub fn parse(text: &str, tls: bool) -> Result<Self, AddressError> {
+        let text = text.trim();
+        if let Some(path) = text.strip_prefix("unix://") {
+            return Ok(Self::Unix(PathBuf::from(if path.is_empty() { UNIX_SOCKET } else { path })));
+        }
+        let rest = ["tcp://", "http://", "https://"].iter().find_map(|scheme| text.strip_prefix(scheme));
+        let rest = match rest {
+            Some(rest) => rest,
+            None if text.contains("://") => return Err(AddressError::Format(text.to_owned())),
+            None if text.contains(':') => text,
+            None => return Err(AddressError::Unparsable(text.to_owned())),
+        };
+        let (authority, prefix) = match rest.find('/') {
+            Some(at) => (&rest[..at], rest[at..].trim_end_matches('/').to_owned()),
+            None => (rest, String::new()),
+        };
+        let default = if tls { TLS_PORT } else { PORT };
+        let (host, port) = split(authority).ok_or_else(|| AddressError::Format(text.to_owned()))?;
+        let port = match port {
+            None | Some("") => default,
+            Some(port) => port.parse().map_err(|_| AddressError::Port(text.to_owned()))?,
+        };
+        let host = if host.is_empty() { "localhost" } else { host };
+        Ok(Self::Tcp { host: host.to_owned(), port, prefix })
+    }
+}
+
+fn split(authority: &str) -> Option<(&str, Option<&str>)> {
+    if let Some(rest) = authority.strip_prefix('[') {
+        let (host, rest) = rest.split_once(']')?;
+        return Some((host, rest.strip_prefix(':')));
+    }
+    match authority.rsplit_once(':') {
+        Some((host, _)) if host.contains(':') => None,
+        Some((host, port)) => Some((host, Some(port))),
+        None => Some((authority, None)),
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unix(path) => write!(f, "unix://{}", path.display()),
+            Self::Tcp { host, port, prefix } if host.contains(':') => write!(f, "tcp://[{host}]:{port}{prefix}"),
+            Self::Tcp { host, port, prefix } => write!(f, "tcp://{host}:{port}{prefix}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses() {
+        for (text, tls, shown) in [
+            ("unix:///run/x.sock", false, "unix:///run/x.sock"),
+            ("unix://", false, "unix:///var/run/docker.sock"),
+            ("tcp://", false, "tcp://localhost:2375"),
+            ("tcp://h", true, "tcp://h:2376"),
+            ("tcp://h:1/api/", false, "tcp://h:1/api"),
+            ("tcp://[::1]:7", false, "tcp://[::1]:7"),
+            ("127.0.0.1:2375", false, "tcp://127.0.0.1:2375"),
+        ] {
+            assert_eq!(Address::parse(text, tls).map(|a| a.to_string()), Ok(shown.to_owned()), "{text}");
+        }
+        for text in ["nosuch", "fd://x", "tcp://h:99999", "tcp://a:b:1"] {
+            assert!(Address::parse(text, false).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,168 @@
+//! `daemon.json`: Docker's keys. A key that is not known is an error that names the nearest known one.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use serde_json::Value;
+
+/// The keys that are understood; absent is absent.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "kebab-case", default)]
+pub(crate) struct File {
+    pub(crate) hosts: Option<Vec<String>>,
+    pub(crate) group: Option<String>,
+    pub(crate) data_root: Option<PathBuf>,
+    pub(crate) exec_root: Option<PathBuf>,
+    pub(crate) pidfile: Option<PathBuf>,
+    pub(crate) cgroup_parent: Option<String>,
+    pub(crate) bip: Option<String>,
+    pub(crate) bridge: Option<String>,
+    pub(crate) mtu: Option<u32>,
+    pub(crate) default_address_pools: Option<Vec<Pool>>,
+    pub(crate) ip_forward: Option<bool>,
+    pub(crate) publish_policy: Option<String>,
+    pub(crate) dns: Option<Vec<String>>,
+    pub(crate) dns_search: Option<Vec<String>>,
+    pub(crate) dns_opts: Option<Vec<String>>,
+    pub(crate) log_driver: Option<String>,
+    pub(crate) log_opts: Option<BTreeMap<String, String>>,
+    pub(crate) default_ulimits: Option<BTreeMap<String, Limit>>,
+    pub(crate) labels: Option<Vec<String>>,
+    pub(crate) insecure_registries: Option<Vec<String>>,
+    pub(crate) registry_mirrors: Option<Vec<String>>,
+    pub(crate) init: Option<bool>,
+    pub(crate) log_level: Option<String>,
+    pub(crate) log_format: Option<String>,
+    pub(crate) debug: Option<bool>,
+    pub(crate) shutdown_timeout: Option<i64>,
+    pub(crate) iptables: Option<bool>,
+    pub(crate) storage_driver: Option<String>,
+    #[serde(skip)]
+    given: Vec<String>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Pool {
+    pub(crate) base: String,
+    pub(crate) size: u8,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(crate) struct Limit {
+    pub(crate) soft: i64,
+    pub(crate) hard: i64,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum FileError {
+    #[error("there is no such file")]
+    Missing(PathBuf),
+    #[error("it cannot be read: {0}")]
+    Read(std::io::Error),
+    #[error("{0}")]
+    Json(serde_json::Error),
+    #[error("it is no JSON object")]
+    Object,
+    #[error("the following directives don't match any configuration option: {key}{}", hint(.key))]
+    Unknown { key: String },
+}
+
+/// Keys that are understood, and those that change nothing here.
+const KEYS: &[&str] = &[
+    "hosts", "group", "data-root", "exec-root", "pidfile", "cgroup-parent", "bip", "bridge", "mtu",
+    "default-address-pools", "ip-forward", "publish-policy", "dns", "dns-search", "dns-opts", "log-driver", "log-opts",
+    "default-ulimits", "labels", "insecure-registries", "registry-mirrors", "init", "log-level", "log-format", "debug",
+    "shutdown-timeout", "iptables", "storage-driver",
+    // No-ops: what they ask for is always so, or has no meaning here.
+    "live-restore", "userland-proxy", "features", "builder", "max-concurrent-downloads", "max-concurrent-uploads",
+    "max-download-attempts", "experimental", "exec-opts", "containerd", "default-runtime", "runtimes",
+];
+
+impl File {
+    pub(crate) fn read(path: &Path) -> Result<Self, FileError> {
+        let text = std::fs::read_to_string(path).map_err(|error| match error.kind() {
+            std::io::ErrorKind::NotFound => FileError::Missing(path.to_owned()),
+            _ => FileError::Read(error),
+        })?;
+        if text.trim().is_empty() {
+            return Ok(Self::default());
+        }
+        let value: Value = serde_json::from_str(&text).map_err(FileError::Json)?;
+        let object = value.as_object().ok_or(FileError::Object)?;
+        let given: Vec<String> = object.keys().cloned().collect();
+        if let Some(key) = given.iter().find(|key| !KEYS.contains(&key.as_str())) {
+            return Err(FileError::Unknown { key: key.clone() });
+        }
+        let mut file: Self = serde_json::from_value(value).map_err(FileError::Json)?;
+        file.given = given;
+        Ok(file)
+    }
+
+    /// What the file says something about.
+    pub(crate) fn keys(&self) -> impl Iterator<Item = &str> {
+        self.given.iter().map(String::as_str)
+    }
+}
+
+/// The flag that says the same as a key: the singular, where the key is a list.
+pub(crate) fn flag_of(key: &str) -> &str {
+    match key {
+        "hosts" => "host",
+        "labels" => "label",
+        "dns-opts" => "dns-opt",
+        "log-opts" => "log-opt",
+        "insecure-registries" => "insecure-registry",
+        "registry-mirrors" => "registry-mirror",
+        "default-ulimits" => "default-ulimit",
+        "default-address-pools" => "default-address-pool",
+        other => other,
+    }
+}
+
+fn hint(key: &str) -> String {
+    let nearest = KEYS.iter().map(|known| (distance(key, known), known)).min();
+    match nearest {
+        Some((far, known)) if far <= 3 => format!(" (did you mean {known}?)"),
+        _ => String::new(),
+    }
+}
+
+/// Levenshtein's.
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.chars().enumerate() {
+        let mut corner = row[0];
+        row[0] = i + 1;
+        for (j, y) in b.iter().enumerate() {
+            let cost = corner + usize::from(x != *y);
+            corner = row[j + 1];
+            row[j + 1] = cost.min(row[j] + 1).min(row[j + 1] + 1);
+        }
+    }
+    row[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unknown_key_names_the_nearest() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("daemon.json");
+        std::fs::write(&path, r#"{"data-rot": "/x"}"#).unwrap();
+        let text = File::read(&path).unwrap_err().to_string();
+        assert!(text.contains("data-rot") && text.contains("did you mean data-root?"), "{text}");
+        std::fs::write(&path, "[1]").unwrap();
+        assert!(matches!(File::read(&path), Err(FileError::Object)));
+        assert!(matches!(File::read(&dir.path().join("none")), Err(FileError::Missing(_))));
+    }
+
+    #[test]
+    fn distances() {
+        assert_eq!((distance("dns", "dns"), distance("dsn", "dns"), distance("", "abc")), (0, 2, 3));
+    }
+}

@@ -1,0 +1,49 @@
+//! The daemon: the composition root.
+//!
+//! Reads its configuration, makes the prepared process for monitors while it is still alone, opens the store and what
+//! lives on it, takes up the containers that run, listens. It can be killed at any moment: everything that it knows is
+//! in the store, with the monitors, or in the kernel under its mark.
+//!
+//! - [`main`]: the command `wharf daemon`.
+//! - `outside`: what builds need of the daemon.
+//! - `options`: dockerd's flags. `file`: `daemon.json`. `listen`: sockets. `run`: the order of start and stop.
+
+mod file;
+mod group;
+mod listen;
+mod options;
+mod outside;
+mod run;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+pub use options::{DEFAULT_DATA_ROOT, DEFAULT_EXEC_ROOT, DEFAULT_HOST};
+
+/// Runs `wharf daemon ARGS` until it is told to stop. Must be called while the process has one thread.
+pub fn main(args: &[OsString]) -> ExitCode {
+    let options = match options::Options::parse(args) {
+        Ok(options::Parsed::Run(options)) => options,
+        Ok(options::Parsed::Say(text)) => {
+            print(&text);
+            return ExitCode::SUCCESS;
+        }
+        Err(message) => {
+            eprintln!("{message}");
+            return ExitCode::from(125);
+        }
+    };
+    match run::run(*options) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("failed to start daemon: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Data goes to standard output; a reader that went away is no error of ours.
+fn print(text: &str) {
+    use std::io::Write;
+    let _ = std::io::stdout().write_all(text.as_bytes());
+}

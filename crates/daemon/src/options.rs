@@ -1,0 +1,301 @@
+//! The command line of `wharf daemon`: dockerd's flags, where they mean something here.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
+
+use crate::file::{self, File};
+
+pub const DEFAULT_HOST: &str = "unix:///run/wharf/wharf.sock";
+pub const DEFAULT_DATA_ROOT: &str = "/var/lib/wharf";
+pub const DEFAULT_EXEC_ROOT: &str = "/run/wharf";
+const DEFAULT_FILE: &str = "/etc/wharf/daemon.json";
+
+/// What the daemon was told, by flags and file.
+#[derive(Clone, Debug)]
+pub(crate) struct Options {
+    pub(crate) hosts: Vec<String>,
+    pub(crate) group: String,
+    pub(crate) data_root: PathBuf,
+    pub(crate) exec_root: PathBuf,
+    pub(crate) pidfile: PathBuf,
+    pub(crate) cgroup_parent: String,
+    pub(crate) bip: Option<String>,
+    pub(crate) bridge: Option<String>,
+    /// `None`: that of the host's way out.
+    pub(crate) mtu: Option<u32>,
+    pub(crate) pools: Vec<(String, u8)>,
+    pub(crate) ip_forward: bool,
+    pub(crate) publish_policy: String,
+    pub(crate) dns: Vec<String>,
+    pub(crate) dns_search: Vec<String>,
+    pub(crate) dns_options: Vec<String>,
+    pub(crate) log_driver: String,
+    pub(crate) log_options: Vec<String>,
+    pub(crate) ulimits: Vec<String>,
+    pub(crate) labels: Vec<String>,
+    pub(crate) insecure_registries: Vec<String>,
+    pub(crate) mirrors: Vec<String>,
+    pub(crate) init: bool,
+    pub(crate) log_level: String,
+    pub(crate) log_json: bool,
+    pub(crate) shutdown_timeout: i64,
+    pub(crate) remove_networks: bool,
+}
+
+#[derive(Debug)]
+pub(crate) enum Parsed {
+    Run(Box<Options>),
+    /// Help, or the version.
+    Say(String),
+}
+
+impl Options {
+    /// # Errors
+    /// The message for the user: a flag that is not there, a file that cannot be read, a value that makes no sense.
+    pub(crate) fn parse(args: &[OsString]) -> Result<Parsed, String> {
+        let words = std::iter::once(OsString::from("wharf daemon")).chain(args.iter().cloned());
+        let given = match command().try_get_matches_from(words) {
+            Ok(given) => given,
+            Err(error) if !error.use_stderr() => return Ok(Parsed::Say(error.to_string())),
+            Err(error) => return Err(error.to_string()),
+        };
+        let named = given.get_one::<PathBuf>("config-file");
+        let path = named.cloned().unwrap_or_else(|| DEFAULT_FILE.into());
+        let file = match File::read(&path) {
+            Ok(file) => file,
+            Err(file::FileError::Missing(_)) if named.is_none() => File::default(),
+            Err(error) => return Err(format!("unable to configure the daemon with file {}: {error}", path.display())),
+        };
+        twice(&given, &file, &path)?;
+        let options = join(&given, file)?;
+        if given.get_flag("validate") {
+            return Ok(Parsed::Say("configuration OK\n".into()));
+        }
+        Ok(Parsed::Run(Box::new(options)))
+    }
+}
+
+fn command() -> Command {
+    let value = |name: &'static str, help: &'static str| Arg::new(name).long(name).help(help).num_args(1);
+    let list = |name: &'static str, help: &'static str| value(name, help).action(ArgAction::Append);
+    // `--init`, `--init=false`.
+    let switch = |name: &'static str, help: &'static str| {
+        let parse = |text: &str| text.parse::<bool>().map_err(|_| "true or false");
+        value(name, help).num_args(0..=1).require_equals(true).default_missing_value("true").value_parser(parse)
+    };
+    Command::new("wharf daemon")
+        .version(env!("CARGO_PKG_VERSION"))
+        .about("A self-sufficient engine for containers")
+        .arg(list("host", "Daemon socket(s) to listen on").short('H'))
+        .arg(value("group", "Group for the unix socket").short('G'))
+        .arg(value("data-root", "Root directory of persistent state").short('g').value_parser(value_parser!(PathBuf)))
+        .arg(value("exec-root", "Root directory for execution state files").value_parser(value_parser!(PathBuf)))
+        .arg(value("pidfile", "Path to use for the daemon PID file").short('p').value_parser(value_parser!(PathBuf)))
+        .arg(value("config-file", "Daemon configuration file").value_parser(value_parser!(PathBuf)))
+        .arg(value("cgroup-parent", "Parent cgroup for all containers"))
+        .arg(value("bip", "IP address and prefix of the default bridge"))
+        .arg(value("bridge", "Device of the default bridge").short('b'))
+        .arg(value("mtu", "MTU of the containers' networks").value_parser(value_parser!(u32)))
+        .arg(list("default-address-pool", "Default address pools for networks (base=CIDR,size=N)"))
+        .arg(switch("ip-forward", "Enable IP forwarding on the host (default true)"))
+        .arg(value("publish-policy", "Who reaches published ports: docker (everybody) or host (loopback by default)"))
+        .arg(list("dns", "DNS server to use"))
+        .arg(list("dns-search", "DNS search domains to use"))
+        .arg(list("dns-opt", "DNS options to use"))
+        .arg(value("log-driver", "Default driver for container logs"))
+        .arg(list("log-opt", "Default log driver options for containers"))
+        .arg(list("default-ulimit", "Default ulimits for containers"))
+        .arg(list("label", "Set key=value labels to the daemon"))
+        .arg(list("insecure-registry", "Registries to talk to without TLS"))
+        .arg(list("registry-mirror", "Preferred registry mirror"))
+        .arg(switch("init", "Run an init in the container to forward signals and reap processes"))
+        .arg(value("log-level", "Set the logging level (debug, info, warn, error, fatal)").short('l'))
+        .arg(value("log-format", "Set the logging format (text, json)"))
+        .arg(switch("debug", "Enable debug mode").short('D'))
+        .arg(value("shutdown-timeout", "Default shutdown timeout").value_parser(value_parser!(i64)))
+        .arg(switch("live-restore", "Containers run on when the daemon ends: always so, the flag changes nothing"))
+        .arg(switch("userland-proxy", "There is none: the flag changes nothing"))
+        .arg(switch("iptables", "Rules are nftables of the daemon's own: only true is possible"))
+        .arg(value("storage-driver", "Layers are kept as directories: overlay2 or none given").short('s'))
+        .arg(switch("remove-networks-on-exit", "Remove the networks' bridges and rules when the daemon is told to stop"))
+        .arg(Arg::new("validate").long("validate").help("Validate the configuration and exit").action(ArgAction::SetTrue))
+}
+
+/// dockerd's rule: what is said twice is said wrong.
+fn twice(given: &ArgMatches, file: &File, path: &std::path::Path) -> Result<(), String> {
+    let mut both = Vec::new();
+    for key in file.keys() {
+        let flag = file::flag_of(key);
+        let by_flag = given.try_contains_id(flag).unwrap_or(false)
+            && given.value_source(flag) == Some(clap::parser::ValueSource::CommandLine);
+        if by_flag {
+            both.push(format!("{key} (from flag and from file)"));
+        }
+    }
+    if both.is_empty() {
+        return Ok(());
+    }
+    Err(format!(
+        "unable to configure the daemon with file {}: the following directives are specified both as a flag and in \
+         the configuration file: {}",
+        path.display(),
+        both.join(", ")
+    ))
+}
+
+fn join(given: &ArgMatches, file: File) -> Result<Options, String> {
+    let text = |name: &str| given.get_one::<String>(name).cloned();
+    let path = |name: &str| given.get_one::<PathBuf>(name).cloned();
+    let list = |name: &str, own: Option<Vec<String>>| -> Vec<String> {
+        let flags: Vec<String> = given.get_many::<String>(name).into_iter().flatten().cloned().collect();
+        if flags.is_empty() { own.unwrap_or_default() } else { flags }
+    };
+    let switch = |name: &str, own: Option<bool>, default: bool| {
+        given.get_one::<bool>(name).copied().or(own).unwrap_or(default)
+    };
+    let mut hosts = list("host", file.hosts);
+    if hosts.is_empty() {
+        hosts.push(DEFAULT_HOST.into());
+    }
+    if !switch("iptables", file.iptables, true) {
+        return Err("iptables=false is not supported: networks need the daemon's own nftables table".into());
+    }
+    if let Some(driver) = text("storage-driver").or(file.storage_driver)
+        && !matches!(driver.as_str(), "overlay2" | "overlayfs" | "")
+    {
+        return Err(format!("storage driver '{driver}' is not supported: give overlay2, or none"));
+    }
+    let exec_root = path("exec-root").or(file.exec_root).unwrap_or_else(|| DEFAULT_EXEC_ROOT.into());
+    let pools = match given.get_many::<String>("default-address-pool") {
+        Some(texts) => texts.map(|text| pool(text)).collect::<Result<Vec<_>, _>>()?,
+        None => file.default_address_pools.unwrap_or_default().into_iter().map(|p| (p.base, p.size)).collect(),
+    };
+    let level = if switch("debug", file.debug, false) {
+        "debug".to_owned()
+    } else {
+        text("log-level").or(file.log_level).unwrap_or_else(|| "info".into())
+    };
+    let log_level = match level.as_str() {
+        "debug" | "info" | "warn" | "error" | "trace" => level,
+        "fatal" | "panic" => "error".into(),
+        other => return Err(format!("invalid logging level: {other}")),
+    };
+    let log_json = match text("log-format").or(file.log_format).as_deref() {
+        None | Some("text" | "") => false,
+        Some("json") => true,
+        Some(other) => return Err(format!("invalid log format: {other}")),
+    };
+    let publish_policy = text("publish-policy").or(file.publish_policy).unwrap_or_else(|| "docker".into());
+    if !matches!(publish_policy.as_str(), "docker" | "host") {
+        return Err(format!("invalid publish policy '{publish_policy}': give docker or host"));
+    }
+    let log_options = match given.get_many::<String>("log-opt") {
+        Some(texts) => texts.cloned().collect(),
+        None => file.log_opts.unwrap_or_default().into_iter().map(|(key, value)| format!("{key}={value}")).collect(),
+    };
+    let ulimits = match given.get_many::<String>("default-ulimit") {
+        Some(texts) => texts.cloned().collect(),
+        None => {
+            let limits = file.default_ulimits.unwrap_or_default().into_iter();
+            limits.map(|(key, limit)| format!("{key}={}:{}", limit.soft, limit.hard)).collect()
+        }
+    };
+    Ok(Options {
+        hosts,
+        group: text("group").or(file.group).unwrap_or_else(|| "docker".into()),
+        data_root: path("data-root").or(file.data_root).unwrap_or_else(|| DEFAULT_DATA_ROOT.into()),
+        pidfile: path("pidfile").or(file.pidfile).unwrap_or_else(|| exec_root.join("wharf.pid")),
+        exec_root,
+        cgroup_parent: text("cgroup-parent").or(file.cgroup_parent).unwrap_or_else(|| "/wharf".into()),
+        bip: text("bip").or(file.bip),
+        bridge: text("bridge").or(file.bridge),
+        mtu: given.get_one::<u32>("mtu").copied().or(file.mtu),
+        pools,
+        ip_forward: switch("ip-forward", file.ip_forward, true),
+        publish_policy,
+        dns: list("dns", file.dns),
+        dns_search: list("dns-search", file.dns_search),
+        dns_options: list("dns-opt", file.dns_opts),
+        log_driver: text("log-driver").or(file.log_driver).unwrap_or_else(|| "json-file".into()),
+        log_options,
+        ulimits,
+        labels: list("label", file.labels),
+        insecure_registries: list("insecure-registry", file.insecure_registries),
+        mirrors: list("registry-mirror", file.registry_mirrors),
+        init: switch("init", file.init, false),
+        log_level,
+        log_json,
+        shutdown_timeout: given.get_one::<i64>("shutdown-timeout").copied().or(file.shutdown_timeout).unwrap_or(15),
+        remove_networks: switch("remove-networks-on-exit", None, false),
+    })
+}
+
+/// `base=172.30.0.0/16,size=24`.
+fn pool(text: &str) -> Result<(String, u8), String> {
+    let bad = || format!("invalid default address pool '{text}': give base=CIDR,size=N");
+    let (mut base, mut size) = (None, None);
+    for pair in text.split(',') {
+        match pair.split_once('=') {
+            Some(("base", value)) => base = Some(value.to_owned()),
+            Some(("size", value)) => size = value.parse().ok(),
+            _ => return Err(bad()),
+        }
+    }
+    base.zip(size).ok_or_else(bad)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(words: &[&str]) -> Result<Options, String> {
+        let words: Vec<OsString> = words.iter().map(OsString::from).collect();
+        match Options::parse(&words)? {
+            Parsed::Run(options) => Ok(*options),
+            Parsed::Say(text) => Err(text),
+        }
+    }
+
+    #[test]
+    fn dockerd_s_flags_are_understood() {
+        let options = parse(&[
+            "-H", "unix:///a.sock", "--host=unix:///b.sock", "--data-root", "/d", "--exec-root=/e", "--bip",
+            "10.9.0.1/16", "-D", "--live-restore", "--init=false", "--default-address-pool", "base=10.0.0.0/8,size=24",
+        ])
+        .unwrap();
+        assert_eq!(options.hosts, ["unix:///a.sock", "unix:///b.sock"]);
+        assert_eq!((options.data_root.as_path(), options.pidfile.as_path()), ("/d".as_ref(), "/e/wharf.pid".as_ref()));
+        assert_eq!(options.log_level, "debug");
+        assert!(!options.init);
+        assert_eq!(options.pools, [("10.0.0.0/8".to_owned(), 24)]);
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        for (words, text) in [
+            (&["--frobnicate"][..], "--frobnicate"),
+            (&["--log-level", "loud"], "loud"),
+            (&["--iptables=false"], "iptables"),
+            (&["--default-address-pool", "x"], "address pool"),
+            (&["--config-file", "/nonexistent.json"], "/nonexistent.json"),
+        ] {
+            let error = parse(words).unwrap_err();
+            assert!(error.contains(text), "{words:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_file_fills_in_and_contradicts() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("daemon.json");
+        std::fs::write(&path, r#"{"hosts":["unix:///f.sock"],"mtu":1400,"log-opts":{"max-size":"1m"}}"#).unwrap();
+        let name = path.to_str().unwrap();
+        let options = parse(&["--config-file", name]).unwrap();
+        assert_eq!((options.hosts[0].as_str(), options.mtu), ("unix:///f.sock", Some(1400)));
+        assert_eq!(options.log_options, ["max-size=1m"]);
+        let error = parse(&["--config-file", name, "-H", "unix:///x.sock"]).unwrap_err();
+        assert!(error.contains("both as a flag and in the configuration file: hosts"), "{error}");
+    }
+}

@@ -1,0 +1,84 @@
+//! What builds need of the daemon: images that are not here, and a network for commands.
+
+use std::io;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use std::os::fd::AsFd;
+
+use wharf_build::{BuildError, ErrorKind, Fetch, NetworkSource, Pending, StepNetwork};
+use wharf_engine::Engine;
+use wharf_engine::etc::ResolvConf;
+use wharf_image::{ImageRecord, ProgressSender};
+use wharf_network::{EndpointRequest, Networks};
+
+/// Base images come from where `pull` gets them.
+pub(crate) struct Registry(pub(crate) Engine);
+
+impl Fetch for Registry {
+    fn image<'a>(
+        &'a self,
+        reference: &'a str,
+        platform: Option<&'a str>,
+        progress: ProgressSender,
+    ) -> Pending<'a, ImageRecord> {
+        Box::pin(async move {
+            let parsed = Engine::parse_reference(reference).map_err(|e| failed(&e))?;
+            self.0.pull(&parsed, platform, None, progress).await.map_err(|e| failed(&e))
+        })
+    }
+}
+
+fn failed(error: &wharf_engine::EngineError) -> BuildError {
+    let kind = match error.kind {
+        wharf_engine::ErrorKind::NotFound => ErrorKind::NotFound,
+        wharf_engine::ErrorKind::Forbidden | wharf_engine::ErrorKind::Unauthorized => ErrorKind::Denied,
+        wharf_engine::ErrorKind::InvalidParameter => ErrorKind::Invalid,
+        _ => ErrorKind::System,
+    };
+    BuildError { kind, message: error.message.clone(), place: None, exit_code: None }
+}
+
+/// A namespace on the network for each command, with the host's resolvers.
+pub(crate) fn source(networks: Networks, dns: ResolvConf) -> NetworkSource {
+    Arc::new(move |id: &str, name: &str| {
+        let fail = |e: wharf_network::NetworkError| io::Error::other(wharf_engine::error::chain(&e));
+        let name = if matches!(name, "" | "default") { "bridge" } else { name };
+        let network = networks.resolve(name).map_err(fail)?;
+        let namespace = networks.namespace().map_err(fail)?;
+        let request = EndpointRequest {
+            network: &network.id,
+            container: id,
+            name: id,
+            netns: namespace.as_fd(),
+            index: 0,
+            ip: None,
+            mac: None,
+            aliases: &[],
+        };
+        let endpoint = networks.connect(&request).map_err(fail)?;
+        let guard = Leave { networks: networks.clone(), network: network.id, container: id.to_owned() };
+        let resolv = ResolvConf::of_host().with(&dns.servers, &dns.search, &dns.options).reachable();
+        Ok(StepNetwork {
+            namespace,
+            resolv_conf: resolv.render(false),
+            addresses: vec![IpAddr::V4(endpoint.ip)],
+            guard: Box::new(guard),
+        })
+    })
+}
+
+/// Gives the address back.
+struct Leave {
+    networks: Networks,
+    network: String,
+    container: String,
+}
+
+impl Drop for Leave {
+    fn drop(&mut self) {
+        if let Err(error) = self.networks.disconnect(&self.network, &self.container) {
+            tracing::warn!("cannot free the network of build step {}: {error}", self.container);
+        }
+    }
+}

@@ -1,0 +1,270 @@
+//! The order of start and stop.
+
+use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinSet;
+use wharf_build::{Builder, BuilderOptions};
+use wharf_engine::etc::ResolvConf;
+use wharf_engine::spec::{LogConfig, Ulimit};
+use wharf_engine::{Engine, EngineOptions, Parts};
+use wharf_image::Images;
+use wharf_monitor::Spawner;
+use wharf_network::{NetworkOptions, Networks, PublishPolicy};
+use wharf_reference::Digest;
+use wharf_server::Api;
+use wharf_snapshot::Layers;
+use wharf_store::Store;
+use wharf_volume::Volumes;
+
+use crate::listen::{Listener, listen};
+use crate::options::Options;
+use crate::outside;
+
+/// Host IDs for user namespaces where `/etc/subuid` says nothing: far from people's and from other engines'.
+const ID_RANGE: (u32, u32) = (0x2000_0000, 0x1000_0000);
+/// How long requests in flight may take when the daemon is told to stop.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// Runs until a signal tells it to stop.
+///
+/// # Errors
+/// The message for the user.
+pub(crate) fn run(options: Options) -> Result<(), String> {
+    log(&options);
+    for dir in [&options.data_root, &options.exec_root] {
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o711)
+            .create(dir)
+            .map_err(|e| format!("cannot make {}: {e}", dir.display()))?;
+    }
+    // Before anything else of this root is touched: its lock is what keeps two daemons apart.
+    let store = Store::open(&options.data_root).map_err(|e| chain(&e))?;
+    // While this process has one thread.
+    let spawner = Spawner::start().map_err(|e| format!("cannot make the process that makes monitors: {}", chain(&e)))?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| format!("cannot start: {e}"))?;
+    let done = runtime.block_on(serve(&options, store, Arc::new(spawner)));
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    done
+}
+
+async fn serve(options: &Options, store: Store, spawner: Arc<Spawner>) -> Result<(), String> {
+    let instance = instance(&options.data_root);
+    let layers = Layers::open(store.clone()).map_err(|e| chain(&e))?;
+    let images = Images::open(store.clone(), layers).map_err(|e| chain(&e))?;
+    let volumes = Volumes::open(store.clone()).map_err(|e| chain(&e))?;
+    let networks = Networks::open(store.clone(), network_options(options, &instance)?).map_err(|e| chain(&e))?;
+    let registry = wharf_distribution::Client::new(wharf_distribution::ClientOptions {
+        insecure: options.insecure_registries.clone(),
+        mirrors: options.mirrors.clone(),
+        certs_dir: Some("/etc/docker/certs.d".into()),
+        user_agent: format!("wharf/{} (linux)", env!("CARGO_PKG_VERSION")),
+    })
+    .map_err(|e| chain(&e))?;
+    let parts = Parts {
+        store: store.clone(),
+        images: images.clone(),
+        networks: networks.clone(),
+        volumes,
+        spawner: Arc::clone(&spawner),
+        registry: registry.clone(),
+    };
+    let engine = Engine::open(engine_options(options)?, parts).await.map_err(|e| e.to_string())?;
+    let builder = Builder::new(
+        images,
+        spawner,
+        BuilderOptions {
+            store,
+            exec_root: options.exec_root.clone(),
+            cgroup_parent: options.cgroup_parent.clone(),
+            fetch: Arc::new(outside::Registry(engine.clone())),
+            network: Some(outside::source(networks.clone(), engine.options().dns.clone())),
+        },
+    )
+    .map_err(|e| chain(&e))?;
+    let cache = builder.clone();
+    // A cache that cannot be read pins nothing: its steps are then made again.
+    engine.pin_also(move || cache.pinned().unwrap_or_default());
+    let api = Api::new(engine.clone(), builder);
+    let listeners = options.hosts.iter().map(|host| listen(host, &options.group)).collect::<Result<Vec<_>, _>>()?;
+    let _pidfile = PidFile::write(&options.pidfile)?;
+    engine.start_wanted();
+    tracing::info!("API listen on {}", options.hosts.join(", "));
+    ready();
+    accept(api, listeners).await?;
+    if options.remove_networks {
+        tokio::task::spawn_blocking(move || networks.destroy())
+            .await
+            .map_err(|e| e.to_string())?
+            .map_err(|e| chain(&e))?;
+    }
+    Ok(())
+}
+
+async fn accept(api: Api, listeners: Vec<Listener>) -> Result<(), String> {
+    let mut term = signal(SignalKind::terminate()).map_err(|e| e.to_string())?;
+    let mut int = signal(SignalKind::interrupt()).map_err(|e| e.to_string())?;
+    let mut accepting = JoinSet::new();
+    for listener in listeners {
+        let api = api.clone();
+        accepting.spawn(async move {
+            let mut connections = JoinSet::new();
+            loop {
+                tokio::select! {
+                    accepted = listener.socket.accept() => match accepted {
+                        Ok((stream, _)) => {
+                            let api = api.clone();
+                            connections.spawn(async move { wharf_server::serve_connection(stream, api).await });
+                        }
+                        Err(error) => {
+                            // Out of fds, most likely: others will be closed soon.
+                            tracing::warn!("cannot accept a connection: {error}");
+                            tokio::time::sleep(Duration::from_millis(50)).await;
+                        }
+                    },
+                    Some(_) = connections.join_next() => {}
+                }
+            }
+        });
+    }
+    tokio::select! {
+        _ = term.recv() => {}
+        _ = int.recv() => {}
+    }
+    tracing::info!("stopping; containers run on");
+    // Connections are cut: what they wait for goes on in the monitors, and a client sees that the daemon has gone.
+    let _ = tokio::time::timeout(GRACE, accepting.shutdown()).await;
+    Ok(())
+}
+
+fn engine_options(options: &Options) -> Result<EngineOptions, String> {
+    Ok(EngineOptions {
+        data_root: options.data_root.clone(),
+        exec_root: options.exec_root.clone(),
+        cgroup_parent: options.cgroup_parent.clone(),
+        dns: ResolvConf {
+            servers: options.dns.clone(),
+            search: options.dns_search.clone(),
+            options: options.dns_options.clone(),
+        },
+        log: LogConfig {
+            driver: options.log_driver.clone(),
+            options: options
+                .log_options
+                .iter()
+                .map(|pair| pair.split_once('=').map(|(k, v)| (k.to_owned(), v.to_owned())))
+                .collect::<Option<_>>()
+                .ok_or("invalid log-opt: give KEY=VALUE")?,
+        },
+        ulimits: options.ulimits.iter().map(|text| ulimit(text)).collect::<Result<_, _>>()?,
+        init: options.init,
+        id_range: ID_RANGE,
+        labels: options.labels.clone(),
+        hosts: options.hosts.clone(),
+        insecure_registries: options.insecure_registries.clone(),
+        registry_mirrors: options.mirrors.clone(),
+        debug: options.log_level == "debug",
+        shutdown_timeout: options.shutdown_timeout,
+    })
+}
+
+/// `nofile=1024:2048`.
+fn ulimit(text: &str) -> Result<Ulimit, String> {
+    let bad = || format!("invalid ulimit '{text}': give NAME=SOFT[:HARD]");
+    let (name, values) = text.split_once('=').ok_or_else(bad)?;
+    let (soft, hard) = values.split_once(':').unwrap_or((values, values));
+    let number = |text: &str| text.parse::<i64>().map_err(|_| bad());
+    Ok(Ulimit { name: name.into(), soft: number(soft)?, hard: number(hard)? })
+}
+
+fn network_options(options: &Options, instance: &str) -> Result<NetworkOptions, String> {
+    let pools = options.pools.iter().map(|(base, size)| {
+        let base = base.parse().map_err(|_| format!("invalid default address pool '{base}'"))?;
+        Ok((base, *size))
+    });
+    Ok(NetworkOptions {
+        bip: options.bip.clone(),
+        default_pools: pools.collect::<Result<_, String>>()?,
+        mtu: options.mtu.unwrap_or_else(way_out_mtu),
+        publish_policy: if options.publish_policy == "host" { PublishPolicy::Host } else { PublishPolicy::Docker },
+        instance: instance.into(),
+        ip_forward: options.ip_forward,
+        bridge: options.bridge.clone(),
+    })
+}
+
+/// The MTU of the device that the default route leads to: a larger one in the containers would have packets dropped on
+/// hosts in clouds, where it is below Ethernet's.
+fn way_out_mtu() -> u32 {
+    const ETHERNET: u32 = 1500;
+    let routes = std::fs::read_to_string("/proc/net/route").unwrap_or_default();
+    let mut lines = routes.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let device = lines.find(|fields| fields.get(1) == Some(&"00000000")).and_then(|fields| fields.first().copied());
+    let mtu = device.and_then(|name| std::fs::read_to_string(format!("/sys/class/net/{name}/mtu")).ok());
+    mtu.and_then(|text| text.trim().parse().ok()).map_or(ETHERNET, |mtu: u32| mtu.min(ETHERNET))
+}
+
+/// What marks this daemon's objects in the kernel: another root is another daemon.
+fn instance(data_root: &Path) -> String {
+    let path = std::fs::canonicalize(data_root).unwrap_or_else(|_| data_root.to_owned());
+    Digest::sha256(path.as_os_str().as_encoded_bytes()).hex()[..8].to_owned()
+}
+
+fn log(options: &Options) {
+    let filter = tracing_subscriber::EnvFilter::try_new(format!("warn,wharf={0},{1}", options.log_level, crates(&options.log_level)))
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+    // A second one in one process is a test's.
+    let _ = if options.log_json { builder.json().try_init() } else { builder.with_ansi(false).try_init() };
+}
+
+/// Our own crates at the level that was asked for; others' at `warn`.
+fn crates(level: &str) -> String {
+    ["engine", "server", "image", "network", "distribution", "build", "daemon", "snapshot", "registry"]
+        .map(|name| format!("wharf_{name}={level}"))
+        .join(",")
+}
+
+/// systemd's readiness protocol, where it started us (sd_notify(3)).
+fn ready() {
+    if let Some(path) = std::env::var_os("NOTIFY_SOCKET")
+        && let Ok(socket) = std::os::unix::net::UnixDatagram::unbound()
+    {
+        let _ = socket.send_to(b"READY=1\n", path);
+    }
+}
+
+/// The daemon's number in a file, for scripts; gone when the daemon ends by itself.
+struct PidFile<'a>(&'a Path);
+
+impl<'a> PidFile<'a> {
+    fn write(path: &'a Path) -> Result<Self, String> {
+        let fail = |e: std::io::Error| format!("cannot write {}: {e}", path.display());
+        if let Some(parent) = path.parent() {
+            std::fs::create_dir_all(parent).map_err(fail)?;
+        }
+        let mut temporary = path.as_os_str().to_owned();
+        temporary.push(".new");
+        std::fs::write(&temporary, format!("{}\n", std::process::id())).map_err(fail)?;
+        std::fs::rename(&temporary, path).map_err(fail)?;
+        Ok(Self(path))
+    }
+}
+
+impl Drop for PidFile<'_> {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(self.0);
+    }
+}
+
+/// An error and its causes in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    wharf_engine::error::chain(error)
+}

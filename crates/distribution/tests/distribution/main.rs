@@ -1,0 +1,7 @@
+//! The client at registries that are difficult on purpose.
+
+mod content;
+mod fake;
+mod moments;
+mod tokens;
+mod ways;

@@ -1,0 +1,92 @@
+//! Ways to content: redirects, mirrors, other places.
+
+use wharf_distribution::{ClientOptions, Credentials, Descriptor, Kind, media_type};
+use wharf_reference::Digest;
+
+use crate::fake::{Fake, repository, say};
+
+fn content() -> Descriptor {
+    Descriptor::new("x/y", Digest::sha256(b"content"), 7)
+}
+
+#[tokio::test]
+async fn registries_do_not_send_their_clients_everywhere() {
+    for forbidden in [
+        "http://169.254.169.254/latest/meta-data/",
+        "http://[fe80::1]/",
+        "http://0.0.0.0/",
+        "file:///etc/passwd",
+        "gopher://127.0.0.1/",
+        "http://user:password@127.0.0.1/",
+        "",
+    ] {
+        let registry = Fake::start(move |_| say(307, &[("location", forbidden)], "")).await;
+        let refused = registry.app(None).blob_bytes(&content(), 7).await.unwrap_err();
+        assert!(matches!(refused.kind(), Kind::Unreachable | Kind::Failed), "{forbidden}: {refused:?}");
+    }
+}
+
+#[tokio::test]
+async fn redirects_have_an_end() {
+    let registry = Fake::start(|_| say(307, &[("location", "/v2/again")], "")).await;
+    let refused = registry.app(None).blob_bytes(&content(), 7).await.unwrap_err();
+    assert!(refused.message().ends_with("stopped after 10 redirects"), "{}", refused.message());
+    assert_eq!(registry.asked().len(), 11);
+}
+
+#[tokio::test]
+async fn from_https_nobody_is_sent_to_http() {
+    let dir = tempfile::tempdir().unwrap();
+    let plain = Fake::start(|_| say(200, &[], "content")).await;
+    let to = plain.url("/");
+    let Some(registry) = Fake::secure(dir.path(), move |_| say(307, &[("location", &to)], "")).await else { return };
+    let refused = registry.app(None).blob_bytes(&content(), 7).await.unwrap_err();
+    assert!(refused.message().contains("from https to plain http"), "{}", refused.message());
+    assert!(plain.asked().is_empty());
+}
+
+#[tokio::test]
+async fn layers_that_are_elsewhere_are_fetched_there_without_credentials() {
+    let dir = tempfile::tempdir().unwrap();
+    let Some(elsewhere) = Fake::secure(dir.path(), |_| say(200, &[], "content")).await else { return };
+    let plain = Fake::start(|_| say(200, &[], "content")).await;
+    let registry = Fake::start(|asked| match asked.authorization() {
+        "" => say(401, &[("www-authenticate", "Basic realm=x")], ""),
+        _ => say(404, &[], ""),
+    })
+    .await;
+    let mut layer = content();
+    layer.urls = vec![plain.url("/a"), format!("https://{}/b", elsewhere.address)];
+    let app = registry.app(Some(Credentials::new("ann", "secret")));
+    // Not for any layer.
+    assert_eq!(app.blob_bytes(&layer, 7).await.unwrap_err().kind(), Kind::NotFound);
+    layer.media_type = media_type::DOCKER_FOREIGN_LAYER_GZIP.into();
+    assert_eq!(app.blob_bytes(&layer, 7).await.unwrap(), "content");
+    assert!(plain.asked().is_empty());
+    assert_eq!((elsewhere.asked().len(), elsewhere.asked()[0].authorization()), (1, ""));
+}
+
+#[tokio::test]
+async fn mirrors_are_asked_first_and_get_no_credentials() {
+    let gone = {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        listener.local_addr().unwrap()
+    };
+    let empty = Fake::start(|_| say(404, &[], "")).await;
+    let full = Fake::start(|asked| match asked.path.as_str() {
+        "/v2/library/debian/manifests/12" => {
+            say(200, &[("content-type", media_type::OCI_MANIFEST)], r#"{"schemaVersion":2}"#)
+        }
+        path if path.starts_with("/v2/library/debian/blobs/") => say(200, &[], "content"),
+        _ => say(404, &[], ""),
+    })
+    .await;
+    let mirrors = vec![format!("http://{gone}"), empty.url("/"), full.url("")];
+    let options = ClientOptions { mirrors, ..ClientOptions::default() };
+    let debian = repository(options, "debian", Some(Credentials::new("ann", "secret")));
+    assert_eq!(debian.manifest("12").await.unwrap().bytes, r#"{"schemaVersion":2}"#);
+    assert_eq!(debian.blob_bytes(&content(), 7).await.unwrap(), "content");
+    let all: Vec<_> = empty.asked().into_iter().chain(full.asked()).collect();
+    assert_eq!(all.len(), 4);
+    assert!(all.iter().all(|asked| asked.authorization().is_empty()));
+}

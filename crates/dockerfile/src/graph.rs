@@ -1,0 +1,277 @@
+//! Stages: what each begins with, what it copies from, and which of them a target needs.
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use crate::expand::{ExpandError, Lexer, NoVariables};
+use crate::instruction::Instruction;
+use crate::nearest;
+use crate::parse::{Dockerfile, Source};
+use crate::scope::{Globals, Platform};
+
+/// What a stage begins with, or what is copied from.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Base {
+    /// Nothing.
+    Scratch,
+    Stage(usize),
+    Image(String),
+}
+
+/// One stage with its names resolved.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Node {
+    pub base: Base,
+    pub platform: Option<Platform>,
+    /// Stages that its instructions take files from.
+    pub copies: BTreeSet<usize>,
+}
+
+/// All stages and the one that is asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Graph {
+    pub nodes: Vec<Node>,
+    pub target: usize,
+}
+
+/// A mistake that shows only when names and variables are resolved.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GraphError {
+    pub file: String,
+    pub source: Option<Source>,
+    pub message: String,
+    pub hint: Option<String>,
+}
+
+impl fmt::Display for GraphError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)?;
+        if let Some(hint) = &self.hint {
+            write!(f, " (did you mean {hint}?)")?;
+        }
+        if let Some(source) = &self.source {
+            write!(f, "\n  {}:{}: {}", self.file, source.span.start, source.text)?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for GraphError {}
+
+impl Graph {
+    /// Resolves the stages of a file.
+    ///
+    /// # Errors
+    /// For a base without a name, a platform that is none, stages that need each other, and a target that is not
+    /// there; the message points at the line.
+    pub fn new(dockerfile: &Dockerfile, globals: &Globals, target: Option<&str>) -> Result<Self, GraphError> {
+        let mut nodes = Vec::new();
+        for (index, stage) in dockerfile.stages.iter().enumerate() {
+            let fail = |message: String| error(dockerfile, Some(&stage.from), message);
+            let unexpanded = |e: ExpandError| fail(e.to_string());
+            let lexer = Lexer::new(dockerfile.directives.escape);
+            let base = lexer.expand(&stage.base, globals).map_err(unexpanded)?;
+            if base.text.is_empty() {
+                let message = format!("base name ({}) should not be blank", stage.base);
+                return Err(GraphError { hint: hint(&base.unset, globals), ..fail(message) });
+            }
+            let platform = match &stage.platform {
+                None => None,
+                Some(text) => {
+                    let expanded = lexer.expand(text, globals).map_err(unexpanded)?;
+                    let with_hint = |message| GraphError { hint: hint(&expanded.unset, globals), ..fail(message) };
+                    if expanded.text.is_empty() {
+                        return Err(with_hint(format!("empty platform value from expression {text}")));
+                    }
+                    let parsed = Platform::parse(&expanded.text);
+                    Some(parsed.map_err(|e| with_hint(format!("failed to parse platform {text}: {e}")))?)
+                }
+            };
+            // Only stages above: a stage may have the name of the image that it is based on.
+            let base = match base.text.as_str() {
+                "scratch" => Base::Scratch,
+                name => match find(dockerfile, &name.to_lowercase(), index) {
+                    Some(stage) => Base::Stage(stage),
+                    None => Base::Image(name.to_owned()),
+                },
+            };
+            let copies = copies(dockerfile, index)?;
+            nodes.push(Node { base, platform, copies });
+        }
+        let target = find_target(dockerfile, target)?;
+        Ok(Self { nodes, target })
+    }
+
+    /// The stages that the target needs, in the order in which they can be built.
+    pub fn needed(&self) -> Vec<usize> {
+        let mut needed = BTreeSet::new();
+        let mut open = vec![self.target];
+        while let Some(stage) = open.pop() {
+            if !needed.insert(stage) {
+                continue;
+            }
+            let Some(node) = self.nodes.get(stage) else { continue };
+            open.extend(&node.copies);
+            if let Base::Stage(base) = node.base {
+                open.push(base);
+            }
+        }
+        needed.into_iter().collect()
+    }
+
+    /// What a `--from` in the stage `index` means.
+    ///
+    /// # Errors
+    /// When it is a stage that comes later, is the stage itself, or is not there.
+    pub fn resolve_from(
+        dockerfile: &Dockerfile,
+        index: usize,
+        from: &str,
+        source: &Source,
+    ) -> Result<Base, GraphError> {
+        let fail = |message: String| error(dockerfile, Some(source), message);
+        if from.contains('$') && Lexer::new('\\').expand(from, &NoVariables).is_ok_and(|e| e.text != from) {
+            return Err(fail(
+                "variable expansion is not supported for --from, define a new stage with FROM using ARG from global \
+                 scope as a workaround"
+                    .into(),
+            ));
+        }
+        let stages = dockerfile.stages.len();
+        let found = match from.parse::<usize>() {
+            Ok(number) if number < stages => Some(number),
+            Ok(number) => return Err(fail(format!("invalid stage index {number}"))),
+            Err(_) => find(dockerfile, &from.to_lowercase(), stages),
+        };
+        let name = |stage: usize| dockerfile.stages[stage].label(stage);
+        match found {
+            Some(stage) if stage == index => {
+                Err(fail(format!("circular dependency detected on stage: {}", name(stage))))
+            }
+            Some(stage) if stage > index => Err(fail(format!(
+                "cannot copy from stage {from:?}, it needs to be defined before current stage {:?}",
+                name(index)
+            ))),
+            Some(stage) => Ok(Base::Stage(stage)),
+            None if from == "scratch" => Ok(Base::Scratch),
+            None => Ok(Base::Image(from.to_owned())),
+        }
+    }
+}
+
+
+fn error(dockerfile: &Dockerfile, source: Option<&Source>, message: String) -> GraphError {
+    GraphError { file: dockerfile.file.clone(), source: source.cloned(), message, hint: None }
+}
+
+fn hint(unset: &BTreeSet<String>, globals: &Globals) -> Option<String> {
+    unset.iter().find_map(|name| nearest(name, globals.names()).map(str::to_owned))
+}
+
+/// The last stage of this name before `end`: a later one hides it.
+fn find(dockerfile: &Dockerfile, name: &str, end: usize) -> Option<usize> {
+    dockerfile.stages[..end].iter().rposition(|stage| stage.name.as_deref() == Some(name))
+}
+
+fn find_target(dockerfile: &Dockerfile, target: Option<&str>) -> Result<usize, GraphError> {
+    let last = dockerfile.stages.len() - 1;
+    let Some(target) = target.filter(|target| !target.is_empty()) else { return Ok(last) };
+    if let Some(found) = find(dockerfile, &target.to_lowercase(), last + 1) {
+        return Ok(found);
+    }
+    if let Ok(number) = target.parse::<usize>()
+        && number <= last
+    {
+        return Ok(number);
+    }
+    let names = dockerfile.stages.iter().filter_map(|stage| stage.name.as_deref());
+    let hint = nearest(target, names).map(str::to_owned);
+    Err(GraphError { hint, ..error(dockerfile, None, format!("target stage {target:?} could not be found")) })
+}
+
+/// Stages that the instructions of a stage take files from.
+fn copies(dockerfile: &Dockerfile, index: usize) -> Result<BTreeSet<usize>, GraphError> {
+    let mut copies = BTreeSet::new();
+    for statement in &dockerfile.stages[index].statements {
+        let froms = match &statement.instruction {
+            Instruction::Copy(copy) => copy.from.iter().cloned().collect(),
+            Instruction::Run(run) => run.froms(),
+            _ => continue,
+        };
+        for from in froms {
+            if let Base::Stage(stage) = Graph::resolve_from(dockerfile, index, &from, &statement.source)? {
+                copies.insert(stage);
+            }
+        }
+    }
+    Ok(copies)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::scope::Platforms;
+
+    fn graph(text: &str, target: Option<&str>) -> Result<Graph, GraphError> {
+        let dockerfile = Dockerfile::parse("Dockerfile", text).unwrap();
+        let platforms = Platforms { build: Platform::host(), target: Platform::host() };
+        let globals = Globals::new(&dockerfile, &platforms, "", BTreeMap::new()).unwrap();
+        Graph::new(&dockerfile, &globals, target)
+    }
+
+    const FILE: &str = "ARG BASE=debian
+FROM $BASE AS base
+FROM base AS left
+FROM scratch AS right
+COPY --from=0 /a /a
+FROM base AS unused
+FROM base
+COPY --from=left /x /x
+RUN --mount=type=bind,from=right,target=/m true
+COPY --from=busybox /bin/busybox /
+";
+
+    #[test]
+    fn only_what_the_target_needs() {
+        let whole = graph(FILE, None).unwrap();
+        assert_eq!((whole.target, whole.needed()), (4, vec![0, 1, 2, 4]));
+        assert_eq!(whole.nodes[0].base, Base::Image("debian".into()));
+        assert_eq!(whole.nodes[2].base, Base::Scratch);
+        assert_eq!(graph(FILE, Some("LEFT")).unwrap().needed(), [0, 1]);
+        assert_eq!(graph(FILE, Some("2")).unwrap().needed(), [0, 2]);
+    }
+
+    #[test]
+    fn a_name_is_that_of_the_last_stage_above() {
+        let graph = graph("FROM alpine AS alpine\nFROM alpine AS alpine\nFROM alpine\n", None).unwrap();
+        assert_eq!(graph.nodes[0].base, Base::Image("alpine".into()));
+        assert_eq!((&graph.nodes[1].base, &graph.nodes[2].base), (&Base::Stage(0), &Base::Stage(1)));
+    }
+
+    #[test]
+    fn what_cannot_be_resolved_is_said_with_its_line() {
+        for (text, target, message, line) in [
+            ("FROM $NOTHING\n", None, "base name ($NOTHING) should not be blank", 1),
+            ("FROM a AS x\nCOPY --from=x a b\n", None, "circular dependency detected on stage: x", 2),
+            ("FROM a AS x\nCOPY --from=5 a b\n", None, "invalid stage index 5", 2),
+            ("FROM --platform=$X a\n", None, "empty platform value from expression $X", 1),
+            ("FROM a\n", Some("nope"), "target stage \"nope\" could not be found", 0),
+            (
+                "FROM a AS x\nCOPY --from=y a b\nFROM a AS y\n",
+                None,
+                "cannot copy from stage \"y\", it needs to be defined before current stage \"x\"",
+                2,
+            ),
+        ] {
+            let error = graph(text, target).unwrap_err();
+            assert_eq!(error.message, message);
+            assert_eq!(error.source.map_or(0, |source| source.span.line()), line, "{message}");
+        }
+        let error = graph("FROM a\nCOPY --from=$x a b\n", None).unwrap_err();
+        assert!(error.message.starts_with("variable expansion is not supported for --from"));
+        assert_eq!(graph("ARG BASE=x\nFROM $BAES\n", None).unwrap_err().hint.as_deref(), Some("BASE"));
+        assert_eq!(graph("FROM a AS build\n", Some("biuld")).unwrap_err().hint.as_deref(), Some("build"));
+    }
+}

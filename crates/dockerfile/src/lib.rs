@@ -1,0 +1,49 @@
+//! The Dockerfile language at syntax 1.26, and ignore files. Pure: text in, data out, no file is touched.
+//!
+//! ```text
+//! text ──lines──► logical lines ──statements──► Dockerfile ──graph──► stages that a target needs
+//!                  (heredocs, positions)            │
+//!                                                   └─expand, scope──► instructions with their values
+//! ```
+//!
+//! - [`Dockerfile::parse`]: all mistakes at once, each with file, line, column and the nearest right word.
+//! - [`Instruction`]: what a step does. [`Mount`]: `RUN --mount`. [`Heredoc`]: text in the file itself.
+//! - [`Lexer`]: variables in words. [`Globals`], [`Scope`]: which variables there are, and where.
+//! - [`Graph`]: stages, what they are based on and copy from, and which of them a target needs.
+//! - [`Ignore`], [`Glob`]: `.dockerignore`, and patterns for files.
+
+mod directive;
+mod duration;
+mod error;
+mod expand;
+mod flag;
+mod glob;
+mod graph;
+mod heredoc;
+mod ignore;
+mod instruction;
+mod line;
+mod mount;
+mod nearest;
+mod parse;
+mod pattern;
+mod position;
+mod scope;
+mod statement;
+mod word;
+
+pub use directive::{CheckDirective, Directives};
+pub use error::{ParseError, ParseErrors};
+pub use expand::{ExpandError, Expanded, Lexer, NoVariables, Variables};
+pub use glob::{Glob, GlobError};
+pub use graph::{Base, Graph, GraphError, Node};
+pub use heredoc::Heredoc;
+pub use ignore::{Ignore, Verdict};
+pub use instruction::{
+    Argument, CommandLine, Content, Copy, Healthcheck, Instruction, NAMES, Pair, Run, RunNetwork, Script,
+};
+pub use mount::{Mount, MountKind, Sharing};
+pub use nearest::nearest;
+pub use parse::{Dockerfile, Source, Stage, Statement};
+pub use position::{Position, Span};
+pub use scope::{Globals, PREDEFINED, Platform, Platforms, Scope};

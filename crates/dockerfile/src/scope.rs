@@ -1,0 +1,298 @@
+//! Which variables there are: build arguments, the platform's, those of the whole file and those of a stage.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::sync::Arc;
+
+use crate::expand::{ExpandError, Lexer, Variables};
+use crate::instruction::Argument;
+use crate::parse::Dockerfile;
+
+/// `os/architecture[/variant]`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Platform {
+    pub os: String,
+    pub architecture: String,
+    pub variant: String,
+}
+
+impl Platform {
+    /// That of this machine.
+    pub fn host() -> Self {
+        Self::normal("linux", std::env::consts::ARCH, "")
+    }
+
+    /// Parses `linux/arm64`, `arm64`, `linux/arm/v7` …
+    ///
+    /// # Errors
+    /// When a part is empty or has characters that no platform has.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let parts: Vec<&str> = text.split('/').collect();
+        let good = |part: &&str| {
+            !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
+        };
+        if parts.len() > 3 || !parts.iter().all(good) {
+            return Err(format!("{text:?} is an invalid platform: it must be of the form os/architecture[/variant]"));
+        }
+        Ok(match parts.as_slice() {
+            ["linux" | "windows" | "darwin" | "freebsd"] => Self::normal(parts[0], std::env::consts::ARCH, ""),
+            [architecture] => Self::normal("linux", architecture, ""),
+            [os, architecture] => Self::normal(os, architecture, ""),
+            [os, architecture, variant, ..] => Self::normal(os, architecture, variant),
+            [] => Self::host(),
+        })
+    }
+
+    /// One name for each thing (containerd's normalization).
+    fn normal(os: &str, architecture: &str, variant: &str) -> Self {
+        let (architecture, variant) = match architecture.to_ascii_lowercase().as_str() {
+            "x86_64" | "x86-64" | "amd64" => ("amd64".to_owned(), if variant == "v1" { "" } else { variant }),
+            "aarch64" | "arm64" => ("arm64".to_owned(), if matches!(variant, "8" | "v8") { "" } else { variant }),
+            "i386" | "i686" | "x86" | "386" => ("386".to_owned(), ""),
+            "armhf" => ("arm".to_owned(), "v7"),
+            "armel" => ("arm".to_owned(), "v6"),
+            "arm" if variant.is_empty() || variant == "7" => ("arm".to_owned(), "v7"),
+            other => (other.to_owned(), variant),
+        };
+        Self { os: os.to_ascii_lowercase(), architecture, variant: variant.to_owned() }
+    }
+}
+
+impl fmt::Display for Platform {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.os, self.architecture)?;
+        if self.variant.is_empty() { Ok(()) } else { write!(f, "/{}", self.variant) }
+    }
+}
+
+/// Where the build runs and what for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Platforms {
+    pub build: Platform,
+    pub target: Platform,
+}
+
+/// Arguments that every build may be given without an ARG; they are no part of a cache key.
+pub const PREDEFINED: &[&str] = &[
+    "HTTP_PROXY",
+    "http_proxy",
+    "HTTPS_PROXY",
+    "https_proxy",
+    "FTP_PROXY",
+    "ftp_proxy",
+    "NO_PROXY",
+    "no_proxy",
+    "ALL_PROXY",
+    "all_proxy",
+];
+
+/// Variables of the whole file.
+#[derive(Clone, Debug, Default)]
+pub struct Globals {
+    /// What the user gave.
+    build_args: BTreeMap<String, String>,
+    values: BTreeMap<String, String>,
+    /// Names of the ARGs before the first FROM.
+    declared: BTreeSet<String>,
+}
+
+impl Variables for Globals {
+    fn value(&self, name: &str) -> Option<&str> {
+        self.values.get(name).map(String::as_str)
+    }
+}
+
+impl Globals {
+    /// Works the global ARGs out, one after another: a default may use what came before it.
+    ///
+    /// # Errors
+    /// When a default cannot be expanded.
+    pub fn new(
+        dockerfile: &Dockerfile,
+        platforms: &Platforms,
+        target_stage: &str,
+        build_args: BTreeMap<String, String>,
+    ) -> Result<Self, ExpandError> {
+        let mut values = BTreeMap::new();
+        let mut put = |name: String, value: &str| {
+            let value = build_args.get(&name).map_or(value, String::as_str);
+            values.insert(name, value.to_owned());
+        };
+        for (prefix, platform) in [("BUILD", &platforms.build), ("TARGET", &platforms.target)] {
+            put(format!("{prefix}PLATFORM"), &platform.to_string());
+            put(format!("{prefix}OS"), &platform.os);
+            put(format!("{prefix}ARCH"), &platform.architecture);
+            put(format!("{prefix}VARIANT"), &platform.variant);
+            put(format!("{prefix}OSVERSION"), "");
+        }
+        put("TARGETSTAGE".into(), target_stage);
+        let mut globals = Self { build_args, values, declared: BTreeSet::new() };
+        let lexer = Lexer::new(dockerfile.directives.escape);
+        for argument in dockerfile.global_arguments() {
+            let value = match (globals.build_args.get(&argument.name), &argument.default) {
+                (Some(given), _) => Some(given.clone()),
+                (None, Some(default)) => Some(lexer.expand(default, &globals)?.text),
+                (None, None) => None,
+            };
+            globals.declared.insert(argument.name.clone());
+            if let Some(value) = value {
+                globals.values.insert(argument.name.clone(), value);
+            }
+        }
+        Ok(globals)
+    }
+
+    pub fn build_arg(&self, name: &str) -> Option<&str> {
+        self.build_args.get(name).map(String::as_str)
+    }
+
+    pub fn build_args(&self) -> &BTreeMap<String, String> {
+        &self.build_args
+    }
+
+    /// All names that a FROM may use.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.values.keys().map(String::as_str)
+    }
+
+    /// Whether there is an ARG of this name before the first FROM.
+    pub fn declares(&self, name: &str) -> bool {
+        self.declared.contains(name)
+    }
+}
+
+/// Variables of one stage, as far as it has come. ENV beats ARG.
+#[derive(Clone, Debug)]
+pub struct Scope {
+    globals: Arc<Globals>,
+    env: Vec<(String, String)>,
+    args: Vec<(String, Option<String>)>,
+}
+
+impl Variables for Scope {
+    fn value(&self, name: &str) -> Option<&str> {
+        let env = self.env.iter().rev().find(|(key, _)| key == name).map(|(_, value)| value.as_str());
+        env.or_else(|| self.args.iter().find(|(key, _)| key == name).and_then(|(_, value)| value.as_deref()))
+    }
+}
+
+impl Scope {
+    /// The scope of a stage whose image has `env`.
+    pub fn new(globals: Arc<Globals>, env: Vec<(String, String)>) -> Self {
+        Self { globals, env, args: Vec::new() }
+    }
+
+    /// An ARG of the stage. What the user gave beats the default, the default beats a global one.
+    ///
+    /// # Errors
+    /// When the default counts and cannot be expanded.
+    pub fn declare(&mut self, argument: &Argument, escape: char) -> Result<Option<String>, ExpandError> {
+        let value = match (self.globals.build_args.get(&argument.name), &argument.default) {
+            (Some(given), _) => Some(given.clone()),
+            (None, Some(default)) => Some(Lexer::new(escape).expand(default, self)?.text),
+            (None, None) => self.globals.value(&argument.name).map(str::to_owned),
+        };
+        match self.args.iter_mut().find(|(name, _)| *name == argument.name) {
+            Some((_, old)) => old.clone_from(&value),
+            None => self.args.push((argument.name.clone(), value.clone())),
+        }
+        Ok(value)
+    }
+
+    /// ENV.
+    pub fn set(&mut self, name: &str, value: &str) {
+        match self.env.iter_mut().find(|(key, _)| key == name) {
+            Some((_, old)) => value.clone_into(old),
+            None => self.env.push((name.to_owned(), value.to_owned())),
+        }
+    }
+
+    pub fn env(&self) -> &[(String, String)] {
+        &self.env
+    }
+
+    /// Declared arguments that have a value, in the order of their ARGs. Those that ENV hides are not among them.
+    pub fn args(&self) -> impl Iterator<Item = (&str, &str)> {
+        let hidden = |name: &str| self.env.iter().any(|(key, _)| key == name);
+        self.args
+            .iter()
+            .filter(move |(name, _)| !hidden(name))
+            .filter_map(|(name, value)| Some((name.as_str(), value.as_deref()?)))
+    }
+
+    /// Predefined arguments that the user gave and no ARG names.
+    pub fn predefined(&self) -> impl Iterator<Item = (&str, &str)> {
+        let given = self.globals.build_args.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        given.filter(|(name, _)| PREDEFINED.contains(name) && !self.declares(name))
+    }
+
+    /// Whether this stage has an ARG of this name.
+    pub fn declares(&self, name: &str) -> bool {
+        self.args.iter().any(|(key, _)| key == name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn globals(text: &str, given: &[(&str, &str)]) -> Globals {
+        let dockerfile = Dockerfile::parse("Dockerfile", text).unwrap();
+        let platform = |text| Platform::parse(text).unwrap();
+        let platforms = Platforms { build: platform("linux/amd64"), target: platform("linux/arm/v7") };
+        let given = given.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        Globals::new(&dockerfile, &platforms, "last", given).unwrap()
+    }
+
+    fn argument(text: &str) -> Argument {
+        match text.split_once('=') {
+            Some((name, default)) => Argument { name: name.into(), default: Some(default.into()) },
+            None => Argument { name: text.into(), default: None },
+        }
+    }
+
+    #[test]
+    fn global_arguments_build_on_each_other() {
+        let globals = globals("ARG A=1\nARG B=$A-$TARGETARCH C\nARG D=x\nFROM scratch\n", &[("D", "given")]);
+        assert_eq!(globals.value("B"), Some("1-arm"));
+        assert_eq!((globals.value("C"), globals.value("D")), (None, Some("given")));
+        assert_eq!((globals.value("TARGETVARIANT"), globals.value("BUILDPLATFORM")), (Some("v7"), Some("linux/amd64")));
+        assert_eq!(globals.value("TARGETSTAGE"), Some("last"));
+        assert!(globals.declares("C") && !globals.declares("TARGETARCH"));
+    }
+
+    #[test]
+    fn a_stage_sees_a_global_argument_only_when_it_asks() {
+        let globals = Arc::new(globals("ARG A=1\nFROM scratch\n", &[("X", "given"), ("HTTP_PROXY", "p")]));
+        let mut scope = Scope::new(globals, vec![("E".into(), "env".into())]);
+        assert_eq!(scope.value("A"), None);
+        assert_eq!(scope.declare(&argument("A"), '\\').unwrap().as_deref(), Some("1"));
+        assert_eq!(scope.declare(&argument("A=own$E"), '\\').unwrap().as_deref(), Some("ownenv"));
+        assert_eq!(scope.declare(&argument("X=default"), '\\').unwrap().as_deref(), Some("given"));
+        assert_eq!(scope.declare(&argument("E=arg"), '\\').unwrap().as_deref(), Some("arg"));
+        assert_eq!(scope.declare(&argument("NOTHING"), '\\').unwrap(), None);
+        assert_eq!((scope.value("A"), scope.value("E")), (Some("ownenv"), Some("env")));
+        scope.set("X", "set");
+        assert_eq!(scope.value("X"), Some("set"));
+        assert_eq!(scope.args().collect::<Vec<_>>(), [("A", "ownenv")]);
+        assert_eq!(scope.predefined().collect::<Vec<_>>(), [("HTTP_PROXY", "p")]);
+    }
+
+    #[test]
+    fn platforms_have_one_name() {
+        for (text, name) in [
+            ("linux/amd64", "linux/amd64"),
+            ("linux/x86_64", "linux/amd64"),
+            ("arm64", "linux/arm64"),
+            ("linux/arm64/v8", "linux/arm64"),
+            ("linux/arm", "linux/arm/v7"),
+            ("linux/arm/v6", "linux/arm/v6"),
+            ("Linux/AMD64", "linux/amd64"),
+        ] {
+            assert_eq!(Platform::parse(text).unwrap().to_string(), name);
+        }
+        for bad in ["", "a/b/c/d", "linux/", "linux/$x", "/amd64"] {
+            assert!(Platform::parse(bad).is_err(), "{bad}");
+        }
+    }
+}

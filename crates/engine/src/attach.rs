@@ -1,0 +1,93 @@
+//! A client's connection to a container's streams.
+
+use std::os::fd::AsFd;
+
+use tokio::net::UnixStream;
+use wharf_monitor::{Attach, client};
+
+use crate::engine::{Engine, blocking};
+use crate::error::{EngineError, Result};
+use crate::record::Status;
+use crate::slot::{Pending, lock};
+
+/// What a client wants of the streams.
+#[derive(Clone, Debug, Default)]
+pub struct AttachOptions {
+    pub stdin: bool,
+    pub stdout: bool,
+    pub stderr: bool,
+    /// The streams as they go on; without it only what is in the log.
+    pub stream: bool,
+    /// What is in the log, first.
+    pub logs: bool,
+    pub detach_keys: Option<String>,
+}
+
+/// A connection to a container's streams, in the form in which it goes to the client: frames of
+/// `application/vnd.docker.multiplexed-stream`, or plain bytes where the container has a terminal.
+#[derive(Debug)]
+pub struct Attached {
+    pub tty: bool,
+    /// `None` when only the log was asked for.
+    pub stream: Option<UnixStream>,
+}
+
+impl Engine {
+    /// Attaches. A container that has not been started yet takes its clients along when it is.
+    ///
+    /// # Errors
+    /// `Conflict` when it is paused or being removed.
+    pub async fn attach(&self, name: &str, options: AttachOptions) -> Result<Attached> {
+        let slot = self.inner.slots.find(name)?;
+        let record = slot.record();
+        match record.state.status {
+            Status::Paused => {
+                return Err(EngineError::conflict(format!(
+                    "container {} is paused, unpause the container before attach",
+                    slot.id
+                )));
+            }
+            Status::Restarting => {
+                return Err(EngineError::conflict(format!(
+                    "container {} is restarting, wait until the container is running",
+                    slot.id
+                )));
+            }
+            Status::Removing | Status::Dead => {
+                return Err(EngineError::conflict(format!("container {} is marked for removal", slot.id)));
+            }
+            _ => {}
+        }
+        let tty = record.config.tty;
+        if !options.stream {
+            return Ok(Attached { tty, stream: None });
+        }
+        let (ours, theirs) = pair()?;
+        let attach = Attach {
+            stdin: options.stdin && record.config.open_stdin,
+            stdout: options.stdout,
+            stderr: options.stderr,
+            detach_keys: Some(options.detach_keys.unwrap_or_default()).filter(|keys| !keys.is_empty()),
+        };
+        if record.state.status == Status::Running {
+            let dir = self.exec_dir(&slot.id);
+            blocking(move || {
+                client::attach(&dir, &attach, theirs.as_fd())
+                    .map_err(|e| EngineError::from_source("cannot attach to the container", &e))
+            })
+            .await?;
+        } else {
+            lock(&slot.pending).push(Pending { attach, stream: theirs });
+        }
+        self.tell(&record, "attach");
+        Ok(Attached { tty, stream: Some(ours) })
+    }
+}
+
+/// Two ends of a stream: the client's, and the monitor's.
+pub(crate) fn pair() -> Result<(UnixStream, std::os::unix::net::UnixStream)> {
+    let fail = |e: std::io::Error| EngineError::from_source("cannot make a stream", &e);
+    let (ours, theirs) = std::os::unix::net::UnixStream::pair().map_err(fail)?;
+    ours.set_nonblocking(true).map_err(fail)?;
+    Ok((UnixStream::from_std(ours).map_err(fail)?, theirs))
+}

@@ -1,0 +1,133 @@
+//! Networks and containers: who is on which, joined and left.
+
+use std::os::fd::AsFd;
+
+use rustix::fs::{Mode, OFlags};
+use wharf_network::EndpointRequest;
+
+use crate::engine::{Engine, blocking};
+use crate::error::{EngineError, Result};
+use crate::spec::EndpointSettings;
+
+impl Engine {
+    /// Puts a container on a network; at once when it runs.
+    ///
+    /// # Errors
+    /// `NotFound`; `Forbidden` when it is there already or shares another's network.
+    pub async fn connect_network(&self, network: &str, container: &str, mut settings: EndpointSettings) -> Result<()> {
+        let slot = self.inner.slots.find(container)?;
+        let _turn = slot.turn.lock().await;
+        let record = slot.record();
+        let found = self.networks().resolve(network)?;
+        let forbidden = |text: String| EngineError::new(crate::ErrorKind::Forbidden, text);
+        let mode = record.host.network_mode.as_str();
+        if mode == "host" || mode == "none" || mode.starts_with("container:") || found.driver != "bridge" {
+            return Err(forbidden(format!(
+                "container sharing network namespace with another container or host cannot be connected to any other \
+                 network: {}",
+                found.name
+            )));
+        }
+        if record.networks.contains_key(&found.name) {
+            return Err(forbidden(format!("endpoint with name {} already exists in network {}", record.name, found.name)));
+        }
+        if record.state.status.is_active() {
+            let (engine, own, name) = (self.clone(), record.clone(), found.name.clone());
+            settings = blocking(move || {
+                let path = format!("/proc/{}/ns/net", own.state.pid);
+                let netns = rustix::fs::open(path.as_str(), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+                    .map_err(|e| EngineError::from_source("cannot reach the container's network", &e))?;
+                let ip = settings.ipam_config.as_ref().map(|c| c.ipv4_address.as_str()).filter(|a| !a.is_empty());
+                let request = EndpointRequest {
+                    network: &found.id,
+                    container: &own.id,
+                    name: &own.name,
+                    netns: netns.as_fd(),
+                    index: u32::try_from(own.networks.len()).unwrap_or(0),
+                    ip: ip
+                        .map(|t| t.parse().map_err(|_| EngineError::invalid(format!("invalid IPv4 address: {t}"))))
+                        .transpose()?,
+                    mac: None,
+                    aliases: settings.aliases.as_deref().unwrap_or_default(),
+                };
+                let endpoint = engine.networks().connect(&request)?;
+                settings.network_id = endpoint.network_id;
+                settings.endpoint_id = endpoint.endpoint_id;
+                settings.gateway = endpoint.gateway.map(|g| g.to_string()).unwrap_or_default();
+                settings.ip_address = endpoint.ip.to_string();
+                settings.ip_prefix_len = endpoint.prefix;
+                settings.mac_address = endpoint.mac.to_string();
+                Ok(settings)
+            })
+            .await?;
+            let record = slot.change(|record| drop(record.networks.insert(name.clone(), settings)));
+            self.save(&record).await?;
+            self.tell_of("network", "connect", network, &[("container", &record.id), ("name", &name)]);
+            return Ok(());
+        }
+        let record = slot.change(|record| drop(record.networks.insert(found.name.clone(), settings)));
+        self.save(&record).await
+    }
+
+    /// Takes a container off a network.
+    ///
+    /// # Errors
+    /// `NotFound` when there is no such network, `Forbidden` when it is not on it.
+    pub async fn disconnect_network(&self, network: &str, container: &str, force: bool) -> Result<()> {
+        let slot = match self.inner.slots.find(container) {
+            Err(_) if force => return Ok(()),
+            found => found?,
+        };
+        let _turn = slot.turn.lock().await;
+        let record = slot.record();
+        let found = self.networks().resolve(network)?;
+        if !record.networks.contains_key(&found.name) {
+            return Err(EngineError::new(
+                crate::ErrorKind::Forbidden,
+                format!("container {} is not connected to network {}", record.id, found.name),
+            ));
+        }
+        if record.state.status.is_active() {
+            let (networks, id, own) = (self.networks().clone(), found.id.clone(), record.id.clone());
+            blocking(move || Ok(networks.disconnect(&id, &own)?)).await?;
+        }
+        let record = slot.change(|record| drop(record.networks.remove(&found.name)));
+        self.save(&record).await?;
+        self.tell_of("network", "disconnect", &found.id, &[("container", &record.id), ("name", &found.name)]);
+        Ok(())
+    }
+
+    /// The containers on a network that run, with their endpoints there.
+    pub fn network_users(&self, network: &str) -> Vec<(std::sync::Arc<crate::record::Container>, EndpointSettings)> {
+        let on = |record: std::sync::Arc<crate::record::Container>| {
+            let settings = record.networks.get(network)?.clone();
+            record.state.status.is_active().then_some((record, settings))
+        };
+        self.list().into_iter().filter_map(on).collect()
+    }
+
+    /// Removes a network that nobody is on.
+    ///
+    /// # Errors
+    /// `Forbidden` with the names of those who are, and for the networks that are always there.
+    pub async fn remove_network(&self, name: &str) -> Result<()> {
+        let found = self.networks().resolve(name)?;
+        let forbidden = |text: String| EngineError::new(crate::ErrorKind::Forbidden, text);
+        if matches!(found.name.as_str(), "bridge" | "host" | "none") {
+            return Err(forbidden(format!("{} is a pre-defined network and cannot be removed", found.name)));
+        }
+        let users = self.network_users(&found.name);
+        if !users.is_empty() {
+            let names: Vec<String> = users.iter().map(|(r, _)| format!("name:\"{}\" id:\"{}\"", r.name, &r.id[..12])).collect();
+            return Err(forbidden(format!(
+                "error while removing network: network {} has active endpoints ({})",
+                found.name,
+                names.join(", ")
+            )));
+        }
+        let (networks, id) = (self.networks().clone(), found.id.clone());
+        blocking(move || Ok(networks.remove(&id)?)).await?;
+        self.tell_of("network", "destroy", &found.id, &[("name", &found.name), ("type", &found.driver)]);
+        Ok(())
+    }
+}

@@ -1,0 +1,571 @@
+//! Making a container: the request checked and joined with its image, then a directory, a row and a name.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use wharf_image::ImageRecord;
+
+use crate::engine::{Engine, blocking, make_private, now};
+use crate::error::{EngineError, Result};
+use crate::record::{Container, State};
+use crate::slot::Slot;
+use crate::spec::{Config, EndpointSettings, Healthcheck, HostConfig, LogConfig, NetworkingConfig};
+use crate::{bundle, mounts, names, ports, resources};
+
+/// The body of `POST /containers/create`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct CreateRequest {
+    #[serde(flatten)]
+    pub config: Config,
+    pub host_config: HostConfig,
+    pub networking_config: NetworkingConfig,
+}
+
+/// What was made.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Created {
+    pub id: String,
+    pub warnings: Vec<String>,
+}
+
+/// Names that are tried before the engine gives up.
+const NAME_TRIES: u32 = 20;
+
+impl Engine {
+    /// Makes a container; nothing runs yet.
+    ///
+    /// # Errors
+    /// `NotFound` for an image, network or volume that is not here, `Conflict` for a name in use,
+    /// `InvalidParameter` for a request that makes no sense; then nothing has been made.
+    pub async fn create(
+        &self,
+        name: Option<&str>,
+        platform: Option<&str>,
+        request: CreateRequest,
+    ) -> Result<Created> {
+        let name = name.map(names::check_name).transpose()?.map(str::to_owned);
+        if request.config.image.is_empty() {
+            return Err(EngineError::invalid("config cannot be empty in order to create a container"));
+        }
+        let images = self.images().clone();
+        let reference = request.config.image.clone();
+        let image = blocking(move || Ok(images.resolve(&reference)?)).await?;
+        check_platform(platform, &image)?;
+        let CreateRequest { mut config, host_config: mut host, networking_config } = request;
+        merge(&mut config, &image)?;
+        let mut warnings = Vec::new();
+        self.fill_in(&mut config, &mut host)?;
+        check(&config, &host)?;
+        resources::check(&host)?;
+        // Refused now rather than at the start.
+        bundle::capabilities(&host, self.inner.bounding)?;
+        let (path, args) = command(&config)?;
+        let endpoints = self.endpoints(&host, networking_config)?;
+        ports::requests(&config, &host)?;
+        let id = names::random_id()?;
+        if config.hostname.is_empty() && host.uts_mode != "host" && !host.network_mode.starts_with("container:") {
+            config.hostname = if host.network_mode == "host" { host_name() } else { id[..12].to_owned() };
+        }
+        let name = self.take_name(name, &id)?;
+        let undo = NameGuard { engine: self, name: &name, id: &id, armed: true };
+
+        let dir = self.dir(&id);
+        for part in ["upper", "work"] {
+            make_private(&dir.join(part))?;
+        }
+        // The container's processes look at its root through this directory.
+        let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        std::fs::set_permissions(dir.join("upper"), open)
+            .map_err(|e| EngineError::from_source("cannot make the container's directory", &e))?;
+        let made = self.finish_create(&id, &name, config, host, endpoints, (path, args), &image, &mut warnings).await;
+        match made {
+            Ok(record) => {
+                undo.disarm();
+                let slot = Slot::new(record);
+                self.inner.slots.insert(&slot);
+                self.tell(&slot.record(), "create");
+                Ok(Created { id, warnings })
+            }
+            Err(error) => {
+                let _ = std::fs::remove_dir_all(&dir);
+                Err(error)
+            }
+        }
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    async fn finish_create(
+        &self,
+        id: &str,
+        name: &str,
+        config: Config,
+        host: HostConfig,
+        networks: BTreeMap<String, EndpointSettings>,
+        (path, args): (String, Vec<String>),
+        image: &ImageRecord,
+        warnings: &mut Vec<String>,
+    ) -> Result<Container> {
+        let log_path = match host.log_config.driver.as_str() {
+            "none" => String::new(),
+            _ => self.dir(id).join(format!("{id}-json.log")).to_string_lossy().into_owned(),
+        };
+        let mut record = Container {
+            id: id.into(),
+            name: name.into(),
+            created: now(),
+            path,
+            args,
+            image: image.id.clone(),
+            layers: image.diff_ids.clone(),
+            config,
+            host,
+            state: State::default(),
+            restart_count: 0,
+            mounts: Vec::new(),
+            networks,
+            ports: BTreeMap::new(),
+            log_path,
+            platform: image.config.os.clone(),
+            stopped_by_user: false,
+            exec_ids: Vec::new(),
+            id_slice: None,
+        };
+        let (engine, mut made) = (self.clone(), record.clone());
+        let (points, more) = blocking(move || {
+            let mut warnings = Vec::new();
+            let points = mounts::resolve(&engine, &mut made, &mut warnings)?;
+            Ok((points, warnings))
+        })
+        .await?;
+        record.mounts = points;
+        warnings.extend(more);
+        self.save(&std::sync::Arc::new(record.clone())).await?;
+        Ok(record)
+    }
+
+    fn take_name(&self, asked: Option<String>, id: &str) -> Result<String> {
+        if let Some(name) = asked {
+            self.inner.slots.take_name(&name, id)?;
+            return Ok(name);
+        }
+        for attempt in 0..NAME_TRIES {
+            let name = names::random_name(attempt)?;
+            if self.inner.slots.take_name(&name, id).is_ok() {
+                return Ok(name);
+            }
+        }
+        Err(EngineError::conflict("no free name was found for the container; give it one with --name"))
+    }
+
+    /// What the daemon decides where the request does not say.
+    fn fill_in(&self, config: &mut Config, host: &mut HostConfig) -> Result<()> {
+        let set = |field: &mut String, value: &str| {
+            if field.is_empty() {
+                value.clone_into(field);
+            }
+        };
+        if matches!(host.network_mode.as_str(), "" | "default") {
+            host.network_mode = "bridge".into();
+        }
+        if config.network_disabled == Some(true) {
+            host.network_mode = "none".into();
+        }
+        set(&mut host.ipc_mode, "private");
+        set(&mut host.cgroupns_mode, if self.inner.hierarchies.is_v2() { "private" } else { "host" });
+        set(&mut host.restart_policy.name, "no");
+        set(&mut host.runtime, "wharf");
+        if host.shm_size == 0 {
+            host.shm_size = 64 << 20;
+        }
+        if host.log_config.driver.is_empty() {
+            let asked = std::mem::take(&mut host.log_config.options);
+            host.log_config = LogConfig { ..self.inner.options.log.clone() };
+            host.log_config.options.extend(asked);
+        }
+        if host.init.is_none() && self.inner.options.init {
+            host.init = Some(true);
+        }
+        let own: Vec<String> = host.resources.ulimits.iter().flatten().map(|u| u.name.clone()).collect();
+        let defaults = self.inner.options.ulimits.iter().filter(|u| !own.contains(&u.name)).cloned();
+        let mut ulimits = host.resources.ulimits.take().unwrap_or_default();
+        ulimits.extend(defaults);
+        if !ulimits.is_empty() {
+            host.resources.ulimits = Some(ulimits);
+        }
+        if host.privileged {
+            host.masked_paths = Some(Vec::new());
+            host.readonly_paths = Some(Vec::new());
+        }
+        let paths = |list: &[&str]| Some(list.iter().map(|p| (*p).to_owned()).collect());
+        if host.masked_paths.is_none() {
+            host.masked_paths = paths(MASKED);
+        }
+        if host.readonly_paths.is_none() {
+            host.readonly_paths = paths(READ_ONLY);
+        }
+        if config.stop_signal.as_deref() == Some("") {
+            config.stop_signal = None;
+        }
+        Ok(())
+    }
+
+    /// The networks that it will be on, by name.
+    fn endpoints(&self, host: &HostConfig, asked: NetworkingConfig) -> Result<BTreeMap<String, EndpointSettings>> {
+        let mode = host.network_mode.as_str();
+        let mut endpoints = BTreeMap::new();
+        let asked = asked.endpoints_config.unwrap_or_default();
+        if let Some(of) = mode.strip_prefix("container:") {
+            if !asked.is_empty() {
+                return Err(EngineError::invalid(
+                    "conflicting options: a container that shares another's network cannot be on networks of its own",
+                ));
+            }
+            let other = self.inner.slots.find(of)?;
+            if other.record().host.network_mode.starts_with("container:") {
+                return Err(EngineError::invalid("a container's network cannot be joined through a third container"));
+            }
+            return Ok(endpoints);
+        }
+        for (name, settings) in asked {
+            let name = if name == "default" { "bridge".to_owned() } else { name };
+            // By its name, whatever it was called by: two keys for one network would be two endpoints.
+            let network = self.networks().resolve(&name)?;
+            endpoints.insert(network.name, settings);
+        }
+        let network = self.networks().resolve(mode)?;
+        endpoints.entry(network.name).or_default();
+        let several = endpoints.len() > 1;
+        if several && endpoints.keys().any(|name| name == "host" || name == "none") {
+            return Err(EngineError::invalid(
+                "conflicting options: the networks \"host\" and \"none\" cannot be joined with others",
+            ));
+        }
+        for (name, settings) in &endpoints {
+            let own_address =
+                settings.ipam_config.as_ref().is_some_and(|c| !c.ipv4_address.is_empty() || !c.ipv6_address.is_empty());
+            if own_address && matches!(name.as_str(), "bridge" | "host" | "none") {
+                return Err(EngineError::invalid(
+                    "invalid config for network: user specified IP address is supported on user defined networks only",
+                ));
+            }
+        }
+        Ok(endpoints)
+    }
+}
+
+/// Gives the name back unless the container came to be.
+struct NameGuard<'a> {
+    engine: &'a Engine,
+    name: &'a str,
+    id: &'a str,
+    armed: bool,
+}
+
+impl NameGuard<'_> {
+    fn disarm(mut self) {
+        self.armed = false;
+    }
+}
+
+impl Drop for NameGuard<'_> {
+    fn drop(&mut self) {
+        if self.armed {
+            self.engine.inner.slots.free_name(self.name, self.id);
+        }
+    }
+}
+
+/// moby, `oci/defaults.go`.
+pub(crate) const MASKED: &[&str] = &[
+    "/proc/acpi",
+    "/proc/asound",
+    "/proc/interrupts",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/sys/devices/virtual/powercap",
+    "/sys/firmware",
+];
+pub(crate) const READ_ONLY: &[&str] =
+    &["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+
+fn host_name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
+fn check_platform(asked: Option<&str>, image: &ImageRecord) -> Result<()> {
+    let Some(asked) = asked.filter(|text| !text.is_empty()) else { return Ok(()) };
+    let mut parts = asked.split('/');
+    let (os, architecture) = (parts.next().unwrap_or(""), parts.next());
+    let fits = os == image.config.os && architecture.is_none_or(|arch| arch == image.config.architecture);
+    if fits {
+        return Ok(());
+    }
+    Err(EngineError::not_found(format!(
+        "image was found but does not provide the specified platform: wanted {asked}, actual: {}/{}",
+        image.config.os, image.config.architecture
+    )))
+}
+
+/// Joins the image's configuration with the request's, which wins.
+fn merge(config: &mut Config, image: &ImageRecord) -> Result<()> {
+    let own: Config = serde_json::to_value(&image.config.config)
+        .and_then(serde_json::from_value)
+        .map_err(|e| EngineError::from_source("the image's configuration cannot be read", &e))?;
+    if config.user.is_empty() {
+        config.user = own.user;
+    }
+    if config.working_dir.is_empty() {
+        config.working_dir = own.working_dir;
+    }
+    // An entrypoint of the user's own means that the image's command has no meaning any more.
+    let entrypoint_given = config.entrypoint.as_ref().is_some_and(|e| !e.is_empty());
+    if !entrypoint_given {
+        let reset = config.entrypoint.as_deref() == Some(&[String::new()][..]);
+        if config.cmd.as_ref().is_none_or(Vec::is_empty) && !reset {
+            config.cmd = own.cmd;
+        }
+        config.entrypoint = if reset { None } else { own.entrypoint };
+    } else if config.entrypoint.as_deref() == Some(&[String::new()][..]) {
+        config.entrypoint = None;
+    }
+    let mut env = config.env.take().unwrap_or_default();
+    let key = |pair: &str| pair.split('=').next().unwrap_or("").to_owned();
+    let mut all: Vec<String> = own.env.unwrap_or_default();
+    all.retain(|pair| !env.iter().any(|mine| key(mine) == key(pair)));
+    // The image's first, in its order; a variable of the user's takes the place that it was given.
+    all.append(&mut env);
+    if !all.iter().any(|pair| key(pair) == "PATH") {
+        all.insert(0, "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".into());
+    }
+    config.env = Some(all);
+    let mut labels = own.labels.unwrap_or_default();
+    labels.extend(config.labels.take().unwrap_or_default());
+    config.labels = Some(labels);
+    if let Some(ports) = own.exposed_ports {
+        config.exposed_ports.get_or_insert_default().extend(ports);
+    }
+    if let Some(volumes) = own.volumes {
+        config.volumes.get_or_insert_default().extend(volumes);
+    }
+    if config.stop_signal.is_none() {
+        config.stop_signal = own.stop_signal;
+    }
+    if config.shell.is_none() {
+        config.shell = own.shell;
+    }
+    config.healthcheck = match (config.healthcheck.take(), own.healthcheck) {
+        (None, own) => own,
+        (Some(mine), None) => Some(mine),
+        (Some(mine), Some(own)) => Some(inherit(mine, own)),
+    };
+    Ok(())
+}
+
+/// A probe inherits what the request leaves at zero.
+fn inherit(mut mine: Healthcheck, own: Healthcheck) -> Healthcheck {
+    if mine.test.as_ref().is_none_or(Vec::is_empty) {
+        mine.test = own.test;
+    }
+    for (field, value) in [
+        (&mut mine.interval, own.interval),
+        (&mut mine.timeout, own.timeout),
+        (&mut mine.start_period, own.start_period),
+        (&mut mine.start_interval, own.start_interval),
+        (&mut mine.retries, own.retries),
+    ] {
+        if *field == 0 {
+            *field = value;
+        }
+    }
+    mine
+}
+
+/// The program and its arguments.
+fn command(config: &Config) -> Result<(String, Vec<String>)> {
+    let words = config.entrypoint.iter().flatten().chain(config.cmd.iter().flatten());
+    let mut words = words.cloned();
+    let path = words.next().ok_or_else(|| EngineError::invalid("no command specified"))?;
+    Ok((path, words.collect()))
+}
+
+/// What cannot be, with Docker's words.
+fn check(config: &Config, host: &HostConfig) -> Result<()> {
+    let bad = |text: String| Err(EngineError::invalid(text));
+    if !config.working_dir.is_empty() && !config.working_dir.starts_with('/') {
+        return bad(format!(
+            "the working directory '{}' is invalid, it needs to be an absolute path",
+            config.working_dir
+        ));
+    }
+    if let Some(signal) = &config.stop_signal {
+        crate::signal::parse(signal)?;
+    }
+    for pair in config.env.iter().flatten() {
+        if pair.is_empty() || pair.starts_with('=') {
+            return bad(format!("invalid environment variable: {pair}"));
+        }
+    }
+    let policy = &host.restart_policy;
+    match policy.name.as_str() {
+        "no" | "always" | "unless-stopped" if policy.maximum_retry_count != 0 => {
+            return bad("invalid restart policy: maximum retry count can only be used with 'on-failure'".into());
+        }
+        "no" | "always" | "unless-stopped" | "on-failure" => {}
+        other => {
+            return bad(format!(
+                "invalid restart policy: unknown policy '{other}'; use one of 'no', 'always', 'on-failure', or \
+                 'unless-stopped'"
+            ));
+        }
+    }
+    if policy.maximum_retry_count < 0 {
+        return bad("invalid restart policy: maximum retry count cannot be negative".into());
+    }
+    if host.auto_remove && policy.name != "no" {
+        return bad("can't create 'AutoRemove' container with restart policy".into());
+    }
+    match host.log_config.driver.as_str() {
+        "json-file" | "local" | "none" => {}
+        other => return bad(format!("logger: no log driver named '{other}' is registered")),
+    }
+    log_options(host)?;
+    if !matches!(host.runtime.as_str(), "wharf" | "runc" | "io.containerd.runc.v2") {
+        return bad(format!("unknown or invalid runtime name: {}", host.runtime));
+    }
+    if !matches!(host.isolation.as_str(), "" | "default") {
+        return bad(format!("invalid isolation '{}' for a Linux container", host.isolation));
+    }
+    for (what, mode, more) in [
+        ("PID", &host.pid_mode, &["", "host"][..]),
+        ("UTS", &host.uts_mode, &["", "host"]),
+        ("IPC", &host.ipc_mode, &["", "private", "shareable", "none", "host"]),
+        ("cgroup namespace", &host.cgroupns_mode, &["", "private", "host"]),
+        ("user namespace", &host.userns_mode, &["", "host", "auto"]),
+    ] {
+        let of_container = matches!(what, "PID" | "IPC") && mode.starts_with("container:");
+        if !more.contains(&mode.as_str()) && !of_container {
+            return bad(format!("invalid {what} mode: {mode}"));
+        }
+    }
+    if host.uts_mode == "host" && !config.hostname.is_empty() {
+        return bad("conflicting options: hostname and the UTS mode".into());
+    }
+    if host.network_mode.starts_with("container:") {
+        for (given, what) in [
+            (!config.hostname.is_empty(), "hostname and the network mode"),
+            (host.port_bindings.as_ref().is_some_and(|p| !p.is_empty()), "port publishing and the container type network mode"),
+            (host.publish_all_ports, "port publishing and the container type network mode"),
+            (host.dns.as_ref().is_some_and(|d| !d.is_empty()), "dns and the network mode"),
+            (host.extra_hosts.as_ref().is_some_and(|h| !h.is_empty()), "custom host-to-IP mapping and the network mode"),
+        ] {
+            if given {
+                return bad(format!("conflicting options: {what}"));
+            }
+        }
+    }
+    if host.userns_mode == "auto" && host.privileged {
+        return bad("conflicting options: --privileged and a user namespace of its own".into());
+    }
+    if host.volume_driver != "" && host.volume_driver != "local" {
+        return bad(format!("no volume driver named '{}' is here", host.volume_driver));
+    }
+    if host.resources.device_requests.as_ref().is_some_and(|r| !r.is_empty()) {
+        return bad("could not select device driver \"\" with capabilities: [[gpu]]: this engine has no device drivers".into());
+    }
+    if let Some(check) = &config.healthcheck {
+        for (what, value) in [
+            ("Interval", check.interval),
+            ("Timeout", check.timeout),
+            ("StartPeriod", check.start_period),
+            ("StartInterval", check.start_interval),
+        ] {
+            if value != 0 && value < 1_000_000 {
+                return bad(format!("{what} in Healthcheck cannot be less than 1ms"));
+            }
+        }
+        if check.retries < 0 {
+            return bad("Retries in Healthcheck cannot be negative".into());
+        }
+    }
+    Ok(())
+}
+
+/// Size and number of log files.
+pub(crate) fn log_options(host: &HostConfig) -> Result<(Option<u64>, u32)> {
+    let mut size = None;
+    let mut files = 1;
+    for (key, value) in &host.log_config.options {
+        match key.as_str() {
+            "max-size" => size = parse_size(value)?,
+            "max-file" => {
+                files = value
+                    .parse()
+                    .ok()
+                    .filter(|n| *n >= 1)
+                    .ok_or_else(|| EngineError::invalid(format!("max-file cannot be less than 1: {value}")))?;
+            }
+            "mode" if matches!(value.as_str(), "blocking" | "non-blocking") => {}
+            "max-buffer-size" | "compress" | "labels" | "labels-regex" | "env" | "env-regex" | "tag" => {}
+            other => {
+                let driver = &host.log_config.driver;
+                return Err(EngineError::invalid(format!("unknown log opt '{other}' for {driver} log driver")));
+            }
+        }
+    }
+    Ok((size, files))
+}
+
+/// `10m`, `1g`, `-1`: bytes.
+fn parse_size(text: &str) -> Result<Option<u64>> {
+    if text == "-1" {
+        return Ok(None);
+    }
+    let bad = || EngineError::invalid(format!("invalid size: '{text}'"));
+    let lower = text.to_ascii_lowercase();
+    let bare = lower.trim_end_matches('b').trim_end_matches('i');
+    let (number, unit) = match bare.char_indices().last() {
+        Some((at, 'k')) => (&bare[..at], 1u64 << 10),
+        Some((at, 'm')) => (&bare[..at], 1 << 20),
+        Some((at, 'g')) => (&bare[..at], 1 << 30),
+        Some((at, 't')) => (&bare[..at], 1 << 40),
+        _ => (bare, 1),
+    };
+    let number: u64 = number.trim().parse().map_err(|_| bad())?;
+    number.checked_mul(unit).map(Some).ok_or_else(bad)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_read_as_docker_does() {
+        assert_eq!(parse_size("10m").unwrap(), Some(10 << 20));
+        assert_eq!(parse_size("1GB").unwrap(), Some(1 << 30));
+        assert_eq!(parse_size("17").unwrap(), Some(17));
+        assert_eq!(parse_size("-1").unwrap(), None);
+        assert!(parse_size("ten").is_err() && parse_size("99999999999999t").is_err());
+    }
+
+    #[test]
+    fn a_probe_inherits_what_it_does_not_say() {
+        let own = Healthcheck { test: Some(vec!["CMD".into(), "x".into()]), interval: 5, retries: 2, ..Default::default() };
+        let mine = Healthcheck { interval: 9, ..Default::default() };
+        let joined = inherit(mine, own.clone());
+        assert_eq!((joined.interval, joined.retries, joined.test), (9, 2, own.test));
+    }
+
+    #[test]
+    fn a_command_needs_a_program() {
+        let config = Config { entrypoint: Some(vec!["a".into()]), cmd: Some(vec!["b".into()]), ..Config::default() };
+        assert_eq!(command(&config).unwrap(), ("a".into(), vec!["b".into()]));
+        assert_eq!(command(&Config::default()).unwrap_err().message, "no command specified");
+    }
+}

@@ -1,0 +1,344 @@
+//! The engine: what it is made of, how it opens, and how it finds again what ran without it.
+
+use std::path::{Path, PathBuf};
+use std::fmt;
+use std::sync::{Arc, Mutex, OnceLock};
+
+use wharf_reference::Digest;
+
+use wharf_cgroup::Hierarchies;
+use wharf_distribution::Client as Registry;
+use wharf_image::Images;
+use wharf_monitor::Spawner;
+use wharf_network::Networks;
+use wharf_store::{Store, Table};
+use wharf_volume::Volumes;
+
+use crate::error::{EngineError, Result};
+use crate::etc::ResolvConf;
+use crate::event::Events;
+use crate::exec::Execs;
+use crate::names;
+use crate::record::{Container, Status};
+use crate::slot::{Slot, Slots, lock};
+use crate::spec::{LogConfig, Ulimit};
+use crate::user::Identity;
+
+/// The rows of containers, by ID.
+const CONTAINERS: Table = Table::new("container");
+
+/// What the daemon decides for all containers.
+#[derive(Clone, Debug)]
+pub struct EngineOptions {
+    pub data_root: PathBuf,
+    /// Volatile: sockets of monitors.
+    pub exec_root: PathBuf,
+    /// The group above all containers', e.g. `/wharf`.
+    pub cgroup_parent: String,
+    /// Servers, search domains and options that replace the host's in each container.
+    pub dns: ResolvConf,
+    pub log: LogConfig,
+    pub ulimits: Vec<Ulimit>,
+    /// Run an init in every container whose request does not say.
+    pub init: bool,
+    /// First host ID and the number of IDs of all user namespaces together.
+    pub id_range: (u32, u32),
+    /// Labels of the engine, shown by `info`.
+    pub labels: Vec<String>,
+    /// Where the API listens, for `info`.
+    pub hosts: Vec<String>,
+    pub insecure_registries: Vec<String>,
+    pub registry_mirrors: Vec<String>,
+    pub debug: bool,
+    /// Seconds between the stop signal and SIGKILL when a container does not say, used when the host goes down.
+    pub shutdown_timeout: i64,
+}
+
+/// The parts that the engine works with; the daemon makes them.
+#[derive(Debug)]
+pub struct Parts {
+    pub store: Store,
+    pub images: Images,
+    pub networks: Networks,
+    pub volumes: Volumes,
+    pub spawner: Arc<Spawner>,
+    pub registry: Registry,
+}
+
+/// The engine. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Engine {
+    pub(crate) inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Inner {
+    pub(crate) options: EngineOptions,
+    pub(crate) parts: Parts,
+    pub(crate) id: String,
+    pub(crate) hierarchies: Hierarchies,
+    /// Capabilities that this process can give away.
+    pub(crate) bounding: u64,
+    pub(crate) slots: Slots,
+    pub(crate) execs: Execs,
+    pub(crate) events: Events,
+    /// The seccomp section of Docker's default policy, by the capabilities that it depends on.
+    pub(crate) seccomp: Mutex<Vec<(Vec<String>, serde_json::Value)>>,
+    /// Layers that others than containers need, beside images.
+    pub(crate) pins: OnceLock<Pins>,
+    /// Who `root` is in an image: the same for each of its containers.
+    pub(crate) roots: Mutex<Vec<(Digest, Identity)>>,
+}
+
+/// Names layers.
+pub(crate) struct Pins(pub(crate) Box<dyn Fn() -> Vec<Digest> + Send + Sync>);
+
+impl fmt::Debug for Pins {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Pins")
+    }
+}
+
+impl Engine {
+    /// Opens the engine: reads its containers, finds those that run, and brings the record of the others up to
+    /// date. Containers that their policy wants to run are started by [`Self::start_wanted`].
+    ///
+    /// # Errors
+    /// When the store cannot be read or the host has no control groups.
+    pub async fn open(options: EngineOptions, parts: Parts) -> Result<Self> {
+        let id = names::engine_id(&options.data_root)?;
+        let hierarchies =
+            Hierarchies::detect().map_err(|e| EngineError::from_source("cannot use control groups", &e))?;
+        for dir in [options.data_root.join("containers"), options.exec_root.join("containers")] {
+            make_private(&dir)?;
+        }
+        let rows: Vec<(String, Container)> = parts
+            .store
+            .read(|tx| tx.list(CONTAINERS))
+            .map_err(|e| EngineError::from_source("cannot read the containers", &e))?;
+        let engine = Self {
+            inner: Arc::new(Inner {
+                bounding: bounding_set(),
+                options,
+                parts,
+                id,
+                hierarchies,
+                slots: Slots::default(),
+                execs: Execs::default(),
+                events: Events::default(),
+                seccomp: Mutex::default(),
+                pins: OnceLock::new(),
+                roots: Mutex::default(),
+            }),
+        };
+        for (id, record) in rows {
+            engine.inner.slots.take_name(&record.name, &id)?;
+            engine.inner.slots.insert(&Slot::new(record));
+        }
+        engine.sweep_directories();
+        engine.recover().await?;
+        Ok(engine)
+    }
+
+    /// Layers that `also` names are kept, too. The first caller's word counts.
+    pub fn pin_also(&self, also: impl Fn() -> Vec<Digest> + Send + Sync + 'static) {
+        let _ = self.inner.pins.set(Pins(Box::new(also)));
+    }
+
+    pub fn id(&self) -> &str {
+        &self.inner.id
+    }
+    pub fn options(&self) -> &EngineOptions {
+        &self.inner.options
+    }
+    pub fn events(&self) -> &Events {
+        &self.inner.events
+    }
+    pub fn images(&self) -> &Images {
+        &self.inner.parts.images
+    }
+    pub fn networks(&self) -> &Networks {
+        &self.inner.parts.networks
+    }
+    pub fn volumes(&self) -> &Volumes {
+        &self.inner.parts.volumes
+    }
+    pub fn store(&self) -> &Store {
+        &self.inner.parts.store
+    }
+
+    /// A container as it is now.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub fn inspect(&self, name: &str) -> Result<Arc<Container>> {
+        Ok(self.inner.slots.find(name)?.record())
+    }
+
+    /// All containers, the newest first.
+    pub fn list(&self) -> Vec<Arc<Container>> {
+        let mut all: Vec<_> = self.inner.slots.all().iter().map(|slot| slot.record()).collect();
+        all.sort_by(|a, b| b.created.cmp(&a.created));
+        all
+    }
+
+    /// The container's persistent directory.
+    pub(crate) fn dir(&self, id: &str) -> PathBuf {
+        self.inner.options.data_root.join("containers").join(id)
+    }
+
+    /// The container's volatile directory.
+    pub(crate) fn exec_dir(&self, id: &str) -> PathBuf {
+        self.inner.options.exec_root.join("containers").join(id)
+    }
+
+    /// The container's control group.
+    pub(crate) fn cgroup(&self, record: &Container) -> String {
+        let parent = &record.host.resources.cgroup_parent;
+        let parent = if parent.is_empty() { &self.inner.options.cgroup_parent } else { parent };
+        format!("/{}/{}", parent.trim_matches('/'), record.id)
+    }
+
+    /// Writes the record; on the disk when it returns.
+    pub(crate) async fn save(&self, record: &Arc<Container>) -> Result<()> {
+        self.write_record(record, true).await
+    }
+
+    /// Writes what can be found out again after a crash.
+    pub(crate) async fn save_soon(&self, record: &Arc<Container>) -> Result<()> {
+        self.write_record(record, false).await
+    }
+
+    async fn write_record(&self, record: &Arc<Container>, durable: bool) -> Result<()> {
+        let (store, record) = (self.store().clone(), Arc::clone(record));
+        blocking(move || {
+            let put = |tx: &wharf_store::WriteTx| tx.put(CONTAINERS, &record.id, &*record);
+            let done = if durable { store.write(put) } else { store.write_soon(put) };
+            done.map_err(|e| EngineError::from_source("cannot write the container", &e))
+        })
+        .await
+    }
+
+    pub(crate) async fn delete_record(&self, id: &str) -> Result<()> {
+        let (store, id) = (self.store().clone(), id.to_owned());
+        blocking(move || {
+            store
+                .write(|tx| tx.delete(CONTAINERS, &id))
+                .map(drop)
+                .map_err(|e| EngineError::from_source("cannot forget the container", &e))
+        })
+        .await
+    }
+
+    /// Removes directories that no container owns: what a crash between two steps has left.
+    fn sweep_directories(&self) {
+        for top in [self.inner.options.data_root.join("containers"), self.inner.options.exec_root.join("containers")] {
+            for entry in std::fs::read_dir(&top).into_iter().flatten().flatten() {
+                let name = entry.file_name();
+                if self.inner.slots.find(&name.to_string_lossy()).is_ok_and(|slot| slot.id == name.to_string_lossy()) {
+                    continue;
+                }
+                if let Err(error) = std::fs::remove_dir_all(entry.path()) {
+                    tracing::warn!("cannot remove {}: {error}", entry.path().display());
+                }
+            }
+        }
+    }
+
+    /// After a start of the daemon: takes up the containers that run, and closes the records of those that ended.
+    async fn recover(&self) -> Result<()> {
+        let mut alive = Vec::new();
+        for slot in self.inner.slots.all() {
+            let record = slot.record();
+            if !record.state.status.is_active() {
+                if record.state.status == Status::Removing {
+                    self.finish_removal(&slot, &record).await?;
+                }
+                continue;
+            }
+            if self.take_up(&slot).await {
+                alive.push(slot.id.clone());
+            } else {
+                self.note_lost(&slot).await;
+            }
+        }
+        let networks = self.networks().clone();
+        let kept = alive.clone();
+        blocking(move || {
+            networks.recover(&kept).map_err(|e| EngineError::from_source("cannot take up the networks", &e))
+        })
+        .await?;
+        // Only now: the networks know who lives.
+        for slot in self.inner.slots.all() {
+            let record = slot.record();
+            if record.host.auto_remove && record.state.status == Status::Exited {
+                let _ = self.remove(&slot.id, crate::remove::RemoveOptions { volumes: true, ..Default::default() }).await;
+            }
+        }
+        Ok(())
+    }
+
+    /// Starts what its restart policy wants to run and does not: after a start of the host.
+    pub fn start_wanted(&self) {
+        for slot in self.inner.slots.all() {
+            let record = slot.record();
+            let wanted = match record.host.restart_policy.name.as_str() {
+                "always" => record.state.status == Status::Exited,
+                "unless-stopped" => record.state.status == Status::Exited && !record.stopped_by_user,
+                _ => false,
+            };
+            if wanted {
+                let engine = self.clone();
+                tokio::spawn(async move {
+                    if let Err(error) = engine.start(&slot.id).await {
+                        tracing::warn!("cannot start container {}: {error}", slot.id);
+                    }
+                });
+            }
+        }
+    }
+
+    /// The seccomp section of the default policy for these capabilities.
+    pub(crate) fn default_seccomp(&self, capabilities: &[String]) -> serde_json::Value {
+        let mut kept = lock(&self.inner.seccomp);
+        if let Some((_, section)) = kept.iter().find(|(caps, _)| caps == capabilities) {
+            return section.clone();
+        }
+        let section = wharf_seccomp::to_oci(&wharf_seccomp::docker_default(capabilities));
+        if kept.len() >= 16 {
+            kept.remove(0);
+        }
+        kept.push((capabilities.to_vec(), section.clone()));
+        section
+    }
+}
+
+/// Runs what waits for a disk, a process or the kernel where no other request waits for it.
+pub(crate) async fn blocking<T: Send + 'static>(f: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    match tokio::task::spawn_blocking(f).await {
+        Ok(done) => done,
+        Err(error) => Err(EngineError::system(format!("a task of the engine failed: {error}"))),
+    }
+}
+
+/// Nobody but root may reach what is in it (CVE-2021-41091).
+pub(crate) fn make_private(dir: &Path) -> Result<()> {
+    use std::os::unix::fs::DirBuilderExt;
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o710)
+        .create(dir)
+        .map_err(|e| EngineError::from_source(&format!("cannot make {}", dir.display()), &e))
+}
+
+/// proc(5), `CapBnd` of `/proc/self/status`.
+fn bounding_set() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("CapBnd:"));
+    line.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok()).unwrap_or(u64::MAX)
+}
+
+/// Now, as the API writes times.
+pub(crate) fn now() -> String {
+    jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%S.%9fZ").to_string()
+}

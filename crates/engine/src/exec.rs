@@ -1,0 +1,244 @@
+//! Further programs in running containers.
+
+use std::collections::BTreeMap;
+use std::os::fd::AsFd;
+use std::sync::{Arc, Mutex};
+
+use tokio::net::UnixStream;
+use tokio::sync::watch;
+use wharf_monitor::client;
+
+use crate::attach::pair;
+use crate::engine::{Engine, blocking};
+use crate::error::{EngineError, Result};
+use crate::record::Status;
+use crate::slot::lock;
+use crate::spec::ExecConfig;
+use crate::{bundle, names};
+
+/// One exec, as it is now.
+#[derive(Clone, Debug)]
+pub struct ExecRecord {
+    pub id: String,
+    pub container: String,
+    pub config: ExecConfig,
+    pub running: bool,
+    /// `None` until it has ended.
+    pub exit_code: Option<i32>,
+    pub pid: i32,
+}
+
+#[derive(Debug)]
+struct ExecSlot {
+    record: Mutex<ExecRecord>,
+    started: Mutex<bool>,
+    ended: watch::Sender<bool>,
+}
+
+/// All execs of this daemon's life.
+#[derive(Debug, Default)]
+pub(crate) struct Execs {
+    inner: Mutex<BTreeMap<String, Arc<ExecSlot>>>,
+}
+
+/// Execs that have ended are kept so that their code can be asked for; the oldest beyond this number go.
+const KEPT: usize = 1000;
+
+impl Execs {
+    fn find(&self, id: &str) -> Result<Arc<ExecSlot>> {
+        let inner = lock(&self.inner);
+        let mut fitting = inner.range(id.to_owned()..).take_while(|(key, _)| !id.is_empty() && key.starts_with(id));
+        match (fitting.next(), fitting.next()) {
+            (Some((_, slot)), None) => Ok(Arc::clone(slot)),
+            (Some((key, slot)), _) if key == id => Ok(Arc::clone(slot)),
+            _ => Err(EngineError::not_found(format!("No such exec instance: {id}"))),
+        }
+    }
+
+    /// A container has gone, and its execs with it.
+    pub(crate) fn forget(&self, container: &str) {
+        lock(&self.inner).retain(|_, slot| lock(&slot.record).container != container);
+    }
+
+    fn insert(&self, record: ExecRecord) {
+        let mut inner = lock(&self.inner);
+        if inner.len() >= KEPT {
+            let ended = inner.iter().find(|(_, slot)| lock(&slot.record).exit_code.is_some()).map(|(id, _)| id.clone());
+            ended.and_then(|id| inner.remove(&id));
+        }
+        let slot =
+            ExecSlot { record: Mutex::new(record.clone()), started: Mutex::new(false), ended: watch::channel(false).0 };
+        inner.insert(record.id, Arc::new(slot));
+    }
+
+    /// IDs of a container's execs that run.
+    pub(crate) fn of(&self, container: &str) -> Vec<String> {
+        let inner = lock(&self.inner);
+        let of = |slot: &ExecSlot| {
+            let record = lock(&slot.record);
+            record.container == container && record.exit_code.is_none()
+        };
+        inner.iter().filter(|(_, slot)| of(slot)).map(|(id, _)| id.clone()).collect()
+    }
+}
+
+impl Engine {
+    /// Prepares a program; nothing runs yet.
+    ///
+    /// # Errors
+    /// `NotFound`, `Conflict` when the container does not run, `InvalidParameter` without a command.
+    pub fn exec_create(&self, name: &str, config: ExecConfig) -> Result<String> {
+        let slot = self.inner.slots.find(name)?;
+        let record = slot.record();
+        match record.state.status {
+            Status::Running => {}
+            Status::Paused => {
+                return Err(EngineError::conflict(format!(
+                    "container {} is paused, unpause the container before exec",
+                    slot.id
+                )));
+            }
+            Status::Restarting => {
+                return Err(EngineError::conflict(format!(
+                    "Container {} is restarting, wait until the container is running",
+                    slot.id
+                )));
+            }
+            _ => return Err(EngineError::conflict(format!("container {} is not running", slot.id))),
+        }
+        if config.cmd.as_ref().is_none_or(Vec::is_empty) {
+            return Err(EngineError::invalid("No exec command specified"));
+        }
+        if config.user.contains('\0') || config.working_dir.contains('\0') {
+            return Err(EngineError::invalid("a NUL in the request"));
+        }
+        let id = names::random_id()?;
+        let words = config.cmd.clone().unwrap_or_default().join(" ");
+        self.inner.execs.insert(ExecRecord {
+            id: id.clone(),
+            container: slot.id.clone(),
+            config,
+            running: false,
+            exit_code: None,
+            pid: 0,
+        });
+        self.tell_with(&record, &format!("exec_create: {words}"), &[("execID", &id)]);
+        Ok(id)
+    }
+
+    /// Runs it. With `detach` there is no stream.
+    ///
+    /// # Errors
+    /// `Conflict` when it ran already or the container has ended, `InvalidParameter` for a command that cannot be
+    /// found or executed; its exit code is then 127 or 126.
+    pub async fn exec_start(&self, id: &str, detach: bool, size: Option<(u16, u16)>) -> Result<Option<UnixStream>> {
+        let exec = self.inner.execs.find(id)?;
+        {
+            let mut started = lock(&exec.started);
+            if *started {
+                return Err(EngineError::conflict(format!("Error: Exec command {id} has already run")));
+            }
+            *started = true;
+        }
+        let record = lock(&exec.record).clone();
+        let slot = self.inner.slots.find(&record.container)?;
+        let container = slot.record();
+        if container.state.status != Status::Running {
+            return Err(EngineError::conflict(format!("Container {} is not running", container.id)));
+        }
+        let (ours, theirs) = if detach { (None, None) } else { pair().map(|(a, b)| (Some(a), Some(b)))? };
+        let (engine, dir) = (self.clone(), self.exec_dir(&slot.id));
+        let (config, own_id) = (record.config.clone(), record.id.clone());
+        let stdin = config.attach_stdin && !detach;
+        let launched = blocking(move || {
+            let identity = match config.user.as_str() {
+                "" => engine.identity(&container)?,
+                user => engine.identity_of(&container, user)?,
+            };
+            let size = size.or(config.console_size.map(|[rows, columns]| {
+                (u16::try_from(rows).unwrap_or(0), u16::try_from(columns).unwrap_or(0))
+            }));
+            let process = bundle::exec_process(&container, &identity, engine.inner.bounding, &config, size)?;
+            let request = client::ExecRequest {
+                id: own_id,
+                process,
+                stdin,
+                stdout: config.attach_stdout && !detach,
+                stderr: config.attach_stderr && !detach,
+                detach_keys: Some(config.detach_keys.clone()).filter(|keys| !keys.is_empty()),
+            };
+            Ok(client::exec(&dir, &request, theirs.as_ref().map(AsFd::as_fd)))
+        })
+        .await?;
+        let container = slot.record();
+        let words = record.config.cmd.clone().unwrap_or_default().join(" ");
+        match launched {
+            Ok(running) => {
+                let pid = running.pid();
+                {
+                    let mut record = lock(&exec.record);
+                    record.running = true;
+                    record.pid = pid;
+                }
+                self.tell_with(&container, &format!("exec_start: {words}"), &[("execID", &record.id)]);
+                let (engine, exec) = (self.clone(), Arc::clone(&exec));
+                tokio::task::spawn_blocking(move || {
+                    // A monitor that has gone has taken the exec with it.
+                    let code = running.wait().unwrap_or(137);
+                    let record = {
+                        let mut record = lock(&exec.record);
+                        record.running = false;
+                        record.exit_code = Some(code);
+                        record.clone()
+                    };
+                    exec.ended.send_replace(true);
+                    let code = code.to_string();
+                    if let Ok(container) = engine.inspect(&record.container) {
+                        engine.tell_with(&container, "exec_die", &[("execID", &record.id), ("exitCode", &code)]);
+                    }
+                });
+                Ok(ours)
+            }
+            Err(error) => {
+                let code = error.exit_code();
+                {
+                    let mut record = lock(&exec.record);
+                    record.exit_code = Some(i32::from(code));
+                }
+                exec.ended.send_replace(true);
+                let text = format!("OCI runtime exec failed: {}", crate::error::chain(&error));
+                Err(if matches!(code, 126 | 127) { EngineError::invalid(text) } else { EngineError::system(text) })
+            }
+        }
+    }
+
+    /// An exec as it is now.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub fn exec_inspect(&self, id: &str) -> Result<ExecRecord> {
+        Ok(lock(&self.inner.execs.find(id)?.record).clone())
+    }
+
+    /// IDs of a container's execs, as `inspect` lists them.
+    pub fn exec_ids(&self, container: &str) -> Vec<String> {
+        self.inner.execs.of(container)
+    }
+
+    /// Tells its terminal its size.
+    ///
+    /// # Errors
+    /// `NotFound`, or when it does not run.
+    pub async fn exec_resize(&self, id: &str, rows: u16, columns: u16) -> Result<()> {
+        let record = self.exec_inspect(id)?;
+        if !record.running {
+            return Err(EngineError::conflict(format!("exec {id} is not running")));
+        }
+        let dir = self.exec_dir(&record.container);
+        blocking(move || {
+            client::exec_resize(&dir, &record.id, rows, columns)
+                .map_err(|e| EngineError::from_source("cannot resize the terminal", &e))
+        })
+        .await
+    }
+}

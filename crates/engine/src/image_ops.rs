@@ -1,0 +1,148 @@
+//! What the engine does with images beside running them: the rules that need to know the containers, and events.
+
+use wharf_distribution::Credentials;
+use wharf_image::{ImageRecord, ProgressSender, Pushed, Remove, Removed};
+use wharf_reference::{Digest, Reference};
+
+use crate::engine::{Engine, blocking};
+use crate::error::{EngineError, Result};
+
+/// What a prune of images has removed.
+#[derive(Clone, Debug, Default)]
+pub struct PrunedImages {
+    pub removed: Vec<Removed>,
+    pub space_reclaimed: u64,
+}
+
+impl Engine {
+    /// Gets an image from its registry.
+    ///
+    /// # Errors
+    /// As the registry answers; `InvalidParameter` for what is no reference.
+    pub async fn pull(
+        &self,
+        reference: &Reference,
+        platform: Option<&str>,
+        auth: Option<Credentials>,
+        progress: ProgressSender,
+    ) -> Result<ImageRecord> {
+        let registry = &self.inner.parts.registry;
+        let image = self.images().pull(reference, platform, auth, registry, progress).await?;
+        let name = reference.familiar();
+        self.tell_of("image", "pull", &name, &[("name", &reference.familiar_name())]);
+        Ok(image)
+    }
+
+    /// Sends an image to its registry.
+    ///
+    /// # Errors
+    /// `NotFound`, and what the registry answers.
+    pub async fn push(
+        &self,
+        reference: &Reference,
+        auth: Option<Credentials>,
+        progress: ProgressSender,
+    ) -> Result<Pushed> {
+        let pushed = self.images().push(reference, auth, &self.inner.parts.registry, progress).await?;
+        self.tell_of("image", "push", &reference.familiar(), &[("name", &reference.familiar_name())]);
+        Ok(pushed)
+    }
+
+    /// Checks credentials with a registry, and answers with its word.
+    ///
+    /// # Errors
+    /// `Forbidden`-like: the registry's own answer.
+    pub async fn login(&self, server: &str, credentials: &Credentials) -> Result<String> {
+        Ok(self.inner.parts.registry.login(server, credentials).await?)
+    }
+
+    /// The registry client, for what asks a registry without keeping anything.
+    pub fn registry(&self) -> &wharf_distribution::Client {
+        &self.inner.parts.registry
+    }
+
+    /// Gives an image one more name.
+    ///
+    /// # Errors
+    /// `NotFound`, `InvalidParameter`.
+    pub async fn tag(&self, source: &str, target: &str) -> Result<()> {
+        let (images, source, target) = (self.images().clone(), source.to_owned(), target.to_owned());
+        let id = blocking(move || {
+            images.tag(&source, &target)?;
+            Ok((images.resolve(&target)?.id, target))
+        })
+        .await?;
+        self.tell_of("image", "tag", id.0.as_str(), &[("name", &id.1)]);
+        Ok(())
+    }
+
+    /// Removes a name, and the image when it was the last.
+    ///
+    /// # Errors
+    /// `NotFound`; `Conflict` when a container uses it.
+    pub async fn remove_image(&self, name: &str, force: bool, prune: bool) -> Result<Vec<Removed>> {
+        let (engine, name) = (self.clone(), name.to_owned());
+        let removed = blocking(move || {
+            let in_use = |id: &Digest| engine.users(id);
+            let removed = engine.images().remove(&name, Remove { force, prune }, &in_use)?;
+            engine.collect()?;
+            Ok(removed)
+        })
+        .await?;
+        self.tell_removed(&removed);
+        Ok(removed)
+    }
+
+    /// Removes images that no container uses and that `choose` wants removed.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn prune_images(
+        &self,
+        dangling_only: bool,
+        choose: impl Fn(&ImageRecord) -> bool + Send + 'static,
+    ) -> Result<PrunedImages> {
+        let engine = self.clone();
+        let pruned = blocking(move || {
+            let in_use = |id: &Digest| !engine.users(id).is_empty();
+            let (removed, mut space_reclaimed) = engine.images().prune(dangling_only, &in_use, &choose)?;
+            space_reclaimed += engine.collect()?;
+            Ok(PrunedImages { removed, space_reclaimed })
+        })
+        .await?;
+        self.tell_removed(&pruned.removed);
+        Ok(pruned)
+    }
+
+    /// Frees what nobody owns any more. Waits for the disk.
+    fn collect(&self) -> Result<u64> {
+        let mut pinned: Vec<Digest> = self.list().iter().flat_map(|record| record.layers.clone()).collect();
+        pinned.extend(self.inner.pins.get().into_iter().flat_map(|pins| (pins.0)()));
+        pinned.sort_unstable();
+        pinned.dedup();
+        Ok(self.images().collect(&pinned)?)
+    }
+
+    /// Containers made from an image, and whether each runs.
+    pub fn users(&self, image: &Digest) -> Vec<(String, bool)> {
+        let of = self.list().into_iter().filter(|record| record.image == *image);
+        of.map(|record| (record.id.clone(), record.state.status.is_active())).collect()
+    }
+
+    fn tell_removed(&self, removed: &[Removed]) {
+        for one in removed {
+            match one {
+                Removed::Untagged(name) => self.tell_of("image", "untag", name, &[("name", name)]),
+                Removed::Deleted(id) => self.tell_of("image", "delete", id, &[("name", id)]),
+            }
+        }
+    }
+
+    /// Parses a reference of a request.
+    ///
+    /// # Errors
+    /// `InvalidParameter` with Docker's words.
+    pub fn parse_reference(text: &str) -> Result<Reference> {
+        Reference::parse(text).map_err(|e| EngineError::invalid(e.to_string()))
+    }
+}

@@ -1,0 +1,124 @@
+//! What `info` and `system df` say.
+
+use std::sync::Arc;
+
+use wharf_image::ImageRecord;
+
+use crate::engine::{Engine, blocking};
+use crate::error::Result;
+use crate::record::{Container, Status};
+use crate::usage::tree_size;
+
+/// The engine and its host.
+#[derive(Clone, Debug)]
+pub struct Info {
+    pub id: String,
+    pub name: String,
+    pub containers: usize,
+    pub running: usize,
+    pub paused: usize,
+    pub stopped: usize,
+    pub images: usize,
+    pub kernel: String,
+    pub operating_system: String,
+    pub architecture: String,
+    pub cpus: usize,
+    /// Bytes.
+    pub memory: u64,
+    pub cgroup_version: &'static str,
+    pub memory_limit: bool,
+    pub swap_limit: bool,
+    pub pids_limit: bool,
+    pub cpu_quota: bool,
+    pub cpuset: bool,
+    pub warnings: Vec<String>,
+    pub time: String,
+}
+
+/// What takes room, and how much (bytes).
+#[derive(Clone, Debug, Default)]
+pub struct DiskUsage {
+    pub layers: u64,
+    pub images: Vec<ImageRecord>,
+    /// Each with what it has written.
+    pub containers: Vec<(Arc<Container>, u64)>,
+    /// Volumes by name, with their size.
+    pub volumes: Vec<(String, u64)>,
+}
+
+impl Engine {
+    /// The engine and its host as they are now.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn info(&self) -> Result<Info> {
+        let containers = self.list();
+        let count = |status: Status| containers.iter().filter(|c| c.state.status == status).count();
+        let images = self.images().clone();
+        let images = blocking(move || Ok(images.list()?.len())).await?;
+        let uname = rustix::system::uname();
+        let text = |t: &std::ffi::CStr| t.to_string_lossy().into_owned();
+        let memory = rustix::system::sysinfo();
+        let hierarchies = &self.inner.hierarchies;
+        let has = |controller: &str| {
+            if hierarchies.is_v2() { hierarchies.v2_has(controller) } else { hierarchies.v1(controller).is_some() }
+        };
+        let mut warnings = Vec::new();
+        for (controller, what) in [("memory", "memory"), ("pids", "pids"), ("cpu", "cpu cfs quota")] {
+            if !has(controller) {
+                warnings.push(format!("WARNING: No {what} limit support"));
+            }
+        }
+        let (running, paused) = (count(Status::Running) + count(Status::Restarting), count(Status::Paused));
+        Ok(Info {
+            id: self.id().into(),
+            name: text(uname.nodename()),
+            containers: containers.len(),
+            running,
+            paused,
+            stopped: containers.len() - running - paused,
+            images,
+            kernel: text(uname.release()),
+            operating_system: os_name(),
+            architecture: text(uname.machine()),
+            cpus: std::thread::available_parallelism().map_or(1, usize::from),
+            memory: u64::try_from(memory.totalram).unwrap_or(0) * u64::from(memory.mem_unit),
+            cgroup_version: if hierarchies.is_v2() { "2" } else { "1" },
+            memory_limit: has("memory"),
+            swap_limit: has("memory"),
+            pids_limit: has("pids"),
+            cpu_quota: has("cpu"),
+            cpuset: has("cpuset"),
+            warnings,
+            time: crate::engine::now(),
+        })
+    }
+
+    /// What takes room on the disk.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn disk_usage(&self) -> Result<DiskUsage> {
+        let engine = self.clone();
+        blocking(move || {
+            let layers = engine.images().layers().list()?.iter().map(|layer| layer.size).sum();
+            let containers =
+                engine.list().into_iter().map(|c| (Arc::clone(&c), tree_size(&engine.dir(&c.id).join("upper"))));
+            let volumes = engine.volumes().list()?.into_iter().map(|v| (v.name, tree_size(&v.mountpoint)));
+            Ok(DiskUsage {
+                layers,
+                images: engine.images().list()?,
+                containers: containers.collect(),
+                volumes: volumes.collect(),
+            })
+        })
+        .await
+    }
+}
+
+/// os-release(5), `PRETTY_NAME`.
+fn os_name() -> String {
+    let text = std::fs::read_to_string("/etc/os-release").unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix("PRETTY_NAME="));
+    line.map_or_else(|| "Linux".into(), |name| name.trim_matches('"').to_owned())
+}

@@ -1,0 +1,111 @@
+//! A seccomp profile of the user's own, in Docker's format: OCI's with conditions on capabilities, architectures
+//! and kernels around the rules (moby, `profiles/seccomp/seccomp_linux.go`).
+
+use serde_json::{Map, Value, json};
+
+use crate::error::{EngineError, Result};
+
+/// The OCI section of a profile for a process with these capabilities.
+///
+/// # Errors
+/// `InvalidParameter` when it is no profile.
+pub(crate) fn section(profile: &Value, capabilities: &[String]) -> Result<Value> {
+    let bad = |what: &str| EngineError::invalid(format!("Decoding seccomp profile failed: {what}"));
+    let profile = profile.as_object().ok_or_else(|| bad("it is no object"))?;
+    let default = profile.get("defaultAction").and_then(Value::as_str).ok_or_else(|| bad("defaultAction is missing"))?;
+    let mut section = json!({ "defaultAction": default });
+    if let Some(errno) = profile.get("defaultErrnoRet").filter(|v| !v.is_null()) {
+        section["defaultErrnoRet"] = errno.clone();
+    }
+    let mut syscalls = Vec::new();
+    for rule in profile.get("syscalls").and_then(Value::as_array).into_iter().flatten() {
+        let rule = rule.as_object().ok_or_else(|| bad("a rule is no object"))?;
+        if !applies(rule, capabilities) {
+            continue;
+        }
+        let mut names: Vec<Value> = rule.get("names").and_then(Value::as_array).cloned().unwrap_or_default();
+        names.extend(rule.get("name").filter(|name| name.as_str().is_some_and(|n| !n.is_empty())).cloned());
+        let action = rule.get("action").ok_or_else(|| bad("a rule has no action"))?;
+        let mut own = json!({ "names": names, "action": action });
+        for key in ["errnoRet", "args"] {
+            if let Some(value) = rule.get(key).filter(|value| !value.is_null()) {
+                own[key] = value.clone();
+            }
+        }
+        syscalls.push(own);
+    }
+    section["syscalls"] = syscalls.into();
+    Ok(section)
+}
+
+/// Whether a rule's conditions hold on this machine.
+fn applies(rule: &Map<String, Value>, capabilities: &[String]) -> bool {
+    let architecture = match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    };
+    let list = |of: &Value, key: &str| -> Vec<String> {
+        let values = of.get(key).and_then(Value::as_array).into_iter().flatten();
+        values.filter_map(Value::as_str).map(str::to_owned).collect()
+    };
+    let has = |name: &String| capabilities.contains(name);
+    if let Some(includes) = rule.get("includes").filter(|v| v.is_object()) {
+        let arches = list(includes, "arches");
+        if !arches.is_empty() && !arches.iter().any(|a| a == architecture) {
+            return false;
+        }
+        if !list(includes, "caps").iter().all(has) {
+            return false;
+        }
+        if let Some(least) = includes.get("minKernel").and_then(Value::as_str)
+            && kernel() < version(least)
+        {
+            return false;
+        }
+    }
+    if let Some(excludes) = rule.get("excludes").filter(|v| v.is_object()) {
+        if list(excludes, "arches").iter().any(|a| a == architecture) || list(excludes, "caps").iter().any(has) {
+            return false;
+        }
+        if let Some(least) = excludes.get("minKernel").and_then(Value::as_str)
+            && kernel() >= version(least)
+        {
+            return false;
+        }
+    }
+    true
+}
+
+fn kernel() -> (u32, u32) {
+    version(&rustix::system::uname().release().to_string_lossy())
+}
+
+fn version(text: &str) -> (u32, u32) {
+    let mut parts = text.split(|c: char| !c.is_ascii_digit()).map(|part| part.parse().unwrap_or(0));
+    (parts.next().unwrap_or(0), parts.next().unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn conditions_choose_the_rules() {
+        let profile = json!({ "defaultAction": "SCMP_ACT_ERRNO", "syscalls": [
+            { "names": ["read"], "action": "SCMP_ACT_ALLOW" },
+            { "names": ["mount"], "action": "SCMP_ACT_ALLOW", "includes": { "caps": ["CAP_SYS_ADMIN"] } },
+            { "names": ["clone"], "action": "SCMP_ACT_ALLOW", "excludes": { "caps": ["CAP_SYS_ADMIN"] } },
+            { "names": ["ptrace"], "action": "SCMP_ACT_ALLOW", "includes": { "minKernel": "4.8" } },
+            { "names": ["sync_file_range2"], "action": "SCMP_ACT_ALLOW", "includes": { "arches": ["ppc64le"] } },
+        ]});
+        let names = |caps: &[String]| -> Vec<String> {
+            let section = section(&profile, caps).unwrap();
+            let rules = section["syscalls"].as_array().unwrap();
+            rules.iter().map(|r| r["names"][0].as_str().unwrap().to_owned()).collect()
+        };
+        assert_eq!(names(&[]), ["read", "clone", "ptrace"]);
+        assert_eq!(names(&["CAP_SYS_ADMIN".into()]), ["read", "mount", "ptrace"]);
+        assert!(section(&json!([]), &[]).is_err());
+    }
+}

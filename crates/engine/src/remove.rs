@@ -1,0 +1,140 @@
+//! Removing containers.
+
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use crate::engine::{Engine, blocking};
+use crate::error::{EngineError, Result};
+use crate::record::{Container, Status};
+use crate::slot::Slot;
+
+/// How a container is removed.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RemoveOptions {
+    /// Ends it first.
+    pub force: bool,
+    /// Removes its anonymous volumes too.
+    pub volumes: bool,
+    /// Removes a link, not the container.
+    pub link: bool,
+}
+
+/// What a prune has removed.
+#[derive(Clone, Debug, Default, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct PrunedContainers {
+    pub containers_deleted: Option<Vec<String>>,
+    pub space_reclaimed: u64,
+}
+
+impl Engine {
+    /// Removes a container and what is its own.
+    ///
+    /// # Errors
+    /// `Conflict` when it runs and `force` is not given.
+    pub async fn remove(&self, name: &str, options: RemoveOptions) -> Result<()> {
+        if options.link {
+            return Err(EngineError::not_implemented("links are not supported: use a user-defined network"));
+        }
+        let slot = self.inner.slots.find(name)?;
+        let _turn = slot.turn.lock().await;
+        // Somebody else may have removed it while this request waited for its turn.
+        self.inner.slots.find(&slot.id)?;
+        let record = slot.record();
+        if record.state.status.is_active() {
+            if !options.force {
+                let (state, advice) = match record.state.status {
+                    Status::Paused => ("paused", "unpause and then stop the container before removal or force remove"),
+                    Status::Restarting => ("restarting", "stop the container before removal or force remove"),
+                    _ => ("running", "stop the container before removal or force remove"),
+                };
+                return Err(EngineError::conflict(format!(
+                    "cannot remove container \"{name}\": container is {state}: {advice}"
+                )));
+            }
+            self.stop_now(&slot, Some(9), Some(0)).await?;
+        }
+        self.remove_ended(&slot, options.volumes).await
+    }
+
+    /// Removes a container that does not run; the caller has its turn.
+    pub(crate) async fn remove_ended(&self, slot: &Arc<Slot>, volumes: bool) -> Result<()> {
+        let record = slot.change(|record| record.state.status = Status::Removing);
+        // In the row first: a crash from here on ends in a removed container, not in half of one.
+        self.save_soon(&record).await?;
+        if volumes {
+            self.remove_volumes(&record).await;
+        }
+        self.finish_removal(slot, &record).await
+    }
+
+    pub(crate) async fn finish_removal(&self, slot: &Arc<Slot>, record: &Arc<Container>) -> Result<()> {
+        let (dir, exec_dir) = (self.dir(&slot.id), self.exec_dir(&slot.id));
+        // The row goes first, and with it the container: a directory without a row is swept at the next start.
+        self.delete_record(&slot.id).await?;
+        self.inner.execs.forget(&slot.id);
+        self.inner.slots.remove(&slot.id);
+        self.inner.slots.free_name(&record.name, &slot.id);
+        self.tell(record, "destroy");
+        slot.set_life(|life| {
+            life.active = false;
+            life.removed = true;
+        });
+        blocking(move || {
+            for dir in [dir, exec_dir] {
+                match std::fs::remove_dir_all(&dir) {
+                    Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                        tracing::warn!("cannot remove {}: {error}; it is swept at the next start", dir.display());
+                    }
+                    _ => {}
+                }
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    async fn remove_volumes(&self, record: &Container) {
+        for point in record.mounts.iter().filter(|point| point.kind == "volume" && point.anonymous) {
+            let (volumes, name) = (self.volumes().clone(), point.name.clone());
+            let (engine, own) = (self.clone(), record.id.clone());
+            let users = move |name: &str| -> Vec<String> {
+                engine.volume_users(name).into_iter().filter(|id| *id != own).collect()
+            };
+            if !users(&name).is_empty() {
+                continue;
+            }
+            let done = blocking(move || Ok(volumes.remove(&name, true, &users)?)).await;
+            if let Err(error) = done {
+                tracing::warn!("cannot remove volume {}: {error}", point.name);
+            }
+        }
+    }
+
+    /// IDs of the containers that have a volume mounted.
+    pub fn volume_users(&self, name: &str) -> Vec<String> {
+        let uses = |record: &Container| record.mounts.iter().any(|m| m.kind == "volume" && m.name == name);
+        self.list().into_iter().filter(|record| uses(record)).map(|record| record.id.clone()).collect()
+    }
+
+    /// Removes all containers that do not run and that `choose` wants removed.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn prune_containers(&self, choose: impl Fn(&Container) -> bool) -> Result<PrunedContainers> {
+        let mut pruned = PrunedContainers::default();
+        for slot in self.inner.slots.all() {
+            let _turn = slot.turn.lock().await;
+            let record = slot.record();
+            if record.state.status.is_active() || !choose(&record) || self.inner.slots.find(&slot.id).is_err() {
+                continue;
+            }
+            let dir = self.dir(&slot.id).join("upper");
+            pruned.space_reclaimed += blocking(move || Ok(crate::usage::tree_size(&dir))).await?;
+            self.remove_ended(&slot, false).await?;
+            pruned.containers_deleted.get_or_insert_default().push(slot.id.clone());
+        }
+        Ok(pruned)
+    }
+}

@@ -1,0 +1,165 @@
+//! The containers that the engine knows, and what happens to each: one slot per container, a lock of its own in each.
+
+use std::collections::BTreeMap;
+use std::os::unix::net::UnixStream;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::watch;
+use wharf_monitor::Attach;
+
+use crate::error::{EngineError, Result};
+use crate::record::Container;
+
+/// What those who wait for a container look at.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Life {
+    /// A process, or a monitor about to start one, is there.
+    pub(crate) active: bool,
+    /// How often it has ended.
+    pub(crate) exits: u64,
+    pub(crate) code: i32,
+    pub(crate) error: String,
+    pub(crate) removed: bool,
+}
+
+/// A client that attached before the container was started.
+#[derive(Debug)]
+pub(crate) struct Pending {
+    pub(crate) attach: Attach,
+    /// The end that the monitor gets.
+    pub(crate) stream: UnixStream,
+}
+
+/// One container.
+#[derive(Debug)]
+pub(crate) struct Slot {
+    pub(crate) id: String,
+    record: Mutex<Arc<Container>>,
+    /// Start, stop, remove and their like, one at a time. Held over waits, but by this container's requests alone.
+    pub(crate) turn: tokio::sync::Mutex<()>,
+    life: watch::Sender<Life>,
+    pub(crate) pending: Mutex<Vec<Pending>>,
+}
+
+impl Slot {
+    pub(crate) fn new(record: Container) -> Arc<Self> {
+        let life = Life {
+            active: record.state.status.is_active(),
+            code: record.state.exit_code,
+            error: record.state.error.clone(),
+            ..Life::default()
+        };
+        Arc::new(Self {
+            id: record.id.clone(),
+            record: Mutex::new(Arc::new(record)),
+            turn: tokio::sync::Mutex::new(()),
+            life: watch::channel(life).0,
+            pending: Mutex::default(),
+        })
+    }
+
+    /// The container as it is now.
+    pub(crate) fn record(&self) -> Arc<Container> {
+        Arc::clone(&lock(&self.record))
+    }
+
+    /// Changes the record in memory and answers with the new one.
+    pub(crate) fn change(&self, f: impl FnOnce(&mut Container)) -> Arc<Container> {
+        let mut record = lock(&self.record);
+        f(Arc::make_mut(&mut record));
+        Arc::clone(&record)
+    }
+
+    pub(crate) fn set_life(&self, f: impl FnOnce(&mut Life)) {
+        self.life.send_modify(f);
+    }
+
+    pub(crate) fn life(&self) -> watch::Receiver<Life> {
+        self.life.subscribe()
+    }
+}
+
+/// All slots, by ID, and the names that are taken.
+#[derive(Debug, Default)]
+pub(crate) struct Slots {
+    inner: Mutex<Index>,
+}
+
+#[derive(Debug, Default)]
+struct Index {
+    by_id: BTreeMap<String, Arc<Slot>>,
+    names: BTreeMap<String, String>,
+}
+
+impl Slots {
+    /// Takes a name for the container `id`.
+    ///
+    /// # Errors
+    /// `Conflict` when another has it.
+    pub(crate) fn take_name(&self, name: &str, id: &str) -> Result<()> {
+        let mut inner = lock(&self.inner);
+        match inner.names.get(name) {
+            Some(owner) if owner != id => Err(EngineError::conflict(format!(
+                "Conflict. The container name \"/{name}\" is already in use by container \"{owner}\". You have to \
+                 remove (or rename) that container to be able to reuse that name."
+            ))),
+            _ => {
+                inner.names.insert(name.into(), id.into());
+                Ok(())
+            }
+        }
+    }
+
+    /// Gives a name back, if `id` has it.
+    pub(crate) fn free_name(&self, name: &str, id: &str) {
+        let mut inner = lock(&self.inner);
+        if inner.names.get(name).is_some_and(|owner| owner == id) {
+            inner.names.remove(name);
+        }
+    }
+
+    pub(crate) fn insert(&self, slot: &Arc<Slot>) {
+        lock(&self.inner).by_id.insert(slot.id.clone(), Arc::clone(slot));
+    }
+
+    pub(crate) fn remove(&self, id: &str) {
+        lock(&self.inner).by_id.remove(id);
+    }
+
+    pub(crate) fn all(&self) -> Vec<Arc<Slot>> {
+        lock(&self.inner).by_id.values().cloned().collect()
+    }
+
+    /// By ID, name, or a prefix of the ID that fits one container only, in this order.
+    ///
+    /// # Errors
+    /// `NotFound` with Docker's words; `InvalidParameter` for a prefix of several.
+    pub(crate) fn find(&self, text: &str) -> Result<Arc<Slot>> {
+        let inner = lock(&self.inner);
+        let missing = || EngineError::not_found(format!("No such container: {text}"));
+        if text.is_empty() {
+            return Err(missing());
+        }
+        if let Some(slot) = inner.by_id.get(text) {
+            return Ok(Arc::clone(slot));
+        }
+        let bare = text.strip_prefix('/').unwrap_or(text);
+        if let Some(slot) = inner.names.get(bare).and_then(|id| inner.by_id.get(id)) {
+            return Ok(Arc::clone(slot));
+        }
+        let mut fitting = inner.by_id.range(text.to_owned()..).take_while(|(id, _)| id.starts_with(text));
+        match (fitting.next(), fitting.next()) {
+            (Some((_, slot)), None) => Ok(Arc::clone(slot)),
+            (Some(_), Some(_)) => {
+                Err(EngineError::invalid(format!("Multiple IDs found with provided prefix: {text}")))
+            }
+            _ => Err(missing()),
+        }
+    }
+}
+
+/// A poisoned lock only says that another thread panicked; what it guards is whole, as no writer here leaves it
+/// half done.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

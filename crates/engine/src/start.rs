@@ -1,0 +1,443 @@
+//! Starting a container: network, files, configuration, launch.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+
+use rustix::fs::{Mode, OFlags};
+use wharf_monitor::{Health, Launch, LogConfig, Restart};
+use wharf_network::{EndpointRequest, NetworkRecord};
+use wharf_rooted_path::RootDir;
+use wharf_runtime::Rootfs;
+
+use crate::bundle::{self, Surroundings};
+use crate::engine::{Engine, blocking, make_private};
+use crate::error::{EngineError, Result};
+use crate::etc::{self, Names, ResolvConf};
+use crate::record::{Container, Health as HealthRecord, NEVER, Status};
+use crate::slot::{Pending, Slot, lock};
+use crate::spec::{EndpointSettings, PortBinding};
+use crate::user::{self, Identity};
+use crate::{create, ports};
+
+/// A container's IDs with `--userns=auto`: as many as a distribution's users and its dynamic ranges need.
+const IDS_PER_CONTAINER: u32 = 65_536;
+/// Images whose root user is remembered.
+const KEPT_ROOTS: usize = 64;
+
+impl Engine {
+    /// Starts a container.
+    ///
+    /// # Errors
+    /// `NotModified` when it runs already, `Conflict` when it is paused, `InvalidParameter` when its command cannot
+    /// be found or executed, `System` when the host refuses something; then nothing of it runs or stays.
+    pub async fn start(&self, name: &str) -> Result<()> {
+        let slot = self.inner.slots.find(name)?;
+        let _turn = slot.turn.lock().await;
+        self.inner.slots.find(&slot.id)?;
+        match slot.record().state.status {
+            Status::Running | Status::Restarting => return Err(EngineError::not_modified()),
+            Status::Paused => {
+                return Err(EngineError::conflict("cannot start a paused container, try unpause instead"));
+            }
+            Status::Removing | Status::Dead => {
+                return Err(EngineError::conflict("container is marked for removal and cannot be started"));
+            }
+            Status::Created | Status::Exited => {}
+        }
+        let pending = std::mem::take(&mut *lock(&slot.pending));
+        let (engine, own) = (self.clone(), Arc::clone(&slot));
+        let started = blocking(move || Ok(engine.launch(&own, pending))).await?;
+        match started {
+            Ok(record) => {
+                self.save_soon(&record).await?;
+                slot.set_life(|life| life.active = true);
+                self.tell(&record, "start");
+                self.watch(&slot);
+                Ok(())
+            }
+            Err((error, code)) => {
+                let record = slot.change(|record| {
+                    record.state.exit_code = code;
+                    record.state.error.clone_from(&error.message);
+                });
+                self.save_soon(&record).await?;
+                slot.set_life(|life| {
+                    life.code = code;
+                    life.error.clone_from(&error.message);
+                });
+                if record.host.auto_remove {
+                    let _ = self.remove_ended(&slot, true).await;
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Does all that waits. Gives the exit code by which Docker's users know a failure.
+    fn launch(&self, slot: &Arc<Slot>, pending: Vec<Pending>) -> Result<Arc<Container>, (EngineError, i32)> {
+        let record = slot.record();
+        let prepared = self.prepare_network(&record);
+        let (network, endpoints, published) = prepared.map_err(|error| (error, 128))?;
+        let launched = self.launch_on(&record, &network, &endpoints, pending);
+        match launched {
+            Ok(launched) => Ok(slot.change(|record| {
+                record.state.status = Status::Running;
+                record.state.pid = launched.pid;
+                record.state.started_at.clone_from(&launched.started_at);
+                record.state.finished_at = NEVER.into();
+                record.state.exit_code = 0;
+                record.state.error.clear();
+                record.state.oom_killed = false;
+                record.state.health = health(record).map(|_| HealthRecord { status: "starting".into(), ..Default::default() });
+                record.stopped_by_user = false;
+                record.networks = endpoints;
+                record.ports = published;
+            })),
+            Err(failure) => {
+                self.release_network(&record);
+                Err(failure)
+            }
+        }
+    }
+
+    fn launch_on(
+        &self,
+        record: &Container,
+        network: &Network,
+        endpoints: &BTreeMap<String, EndpointSettings>,
+        pending: Vec<Pending>,
+    ) -> Result<wharf_monitor::Launched, (EngineError, i32)> {
+        let launch = self.prepare_launch(record, network, endpoints, &pending).map_err(|error| (error, 128))?;
+        let streams: Vec<BorrowedFd<'_>> = pending.iter().map(|p| p.stream.as_fd()).collect();
+        let netns = network.own.as_ref().map(AsFd::as_fd);
+        self.inner.parts.spawner.launch(&launch, netns, &streams).map_err(|error| {
+            let code = error.exit_code();
+            let text = format!("failed to create task for container: {}", crate::error::chain(&error));
+            // The user's command is at fault, not this engine.
+            let kind = if matches!(code, 126 | 127) {
+                EngineError::invalid(text)
+            } else {
+                EngineError::system(text)
+            };
+            (kind, i32::from(code))
+        })
+    }
+
+    fn prepare_launch(
+        &self,
+        record: &Container,
+        network: &Network,
+        endpoints: &BTreeMap<String, EndpointSettings>,
+        pending: &[Pending],
+    ) -> Result<Launch> {
+        let (dir, exec_dir) = (self.dir(&record.id), self.exec_dir(&record.id));
+        make_private(&exec_dir)?;
+        let layers = self.images().layers().lowers(&record.layers)?;
+        let identity = self.identity(record)?;
+        let etc_files = record.host.network_mode != "host" || record.host.uts_mode != "host";
+        self.write_etc(record, network, endpoints)?;
+        let userns = (record.host.userns_mode == "auto").then(|| self.id_range(record)).transpose()?;
+        let capabilities = bundle::capabilities(&record.host, self.inner.bounding)?;
+        let surroundings = Surroundings {
+            identity: &identity,
+            dir: &dir,
+            etc_files,
+            cgroup: &self.cgroup(record),
+            joined: &network.joined,
+            own_network: network.own.is_some() || network.joined.contains_key("network"),
+            id_range: userns,
+            seccomp: self.seccomp(record, &capabilities)?,
+            bounding: self.inner.bounding,
+        };
+        let spec = bundle::spec(record, &surroundings)?;
+        let (max_size, max_files) = create::log_options(&record.host)?;
+        let log = (record.host.log_config.driver != "none").then(|| LogConfig {
+            path: record.log_path.clone().into(),
+            driver: record.host.log_config.driver.clone(),
+            max_size,
+            max_files,
+        });
+        // What an earlier run has left would be taken for this one's end.
+        let _ = std::fs::remove_file(dir.join("exit.json"));
+        Ok(Launch {
+            id: record.id.clone(),
+            dir: exec_dir,
+            state_dir: dir.clone(),
+            spec,
+            rootfs: Rootfs::Overlay { lowers: layers, upper: Some(dir.join("upper")), work: Some(dir.join("work")) },
+            cgroup: self.cgroup(record),
+            log,
+            open_stdin: record.config.open_stdin,
+            stdin_once: record.config.stdin_once,
+            restart: restart(record),
+            health: health(record),
+            attach: pending.iter().map(|p| p.attach.clone()).collect(),
+            init: record.host.init == Some(true),
+        })
+    }
+
+    /// The filter's section: the default, the user's own profile, or none.
+    pub(crate) fn seccomp(&self, record: &Container, capabilities: &[String]) -> Result<Option<serde_json::Value>> {
+        match bundle::security_option(&record.host, "seccomp") {
+            _ if record.host.privileged => Ok(None),
+            Some("unconfined") => Ok(None),
+            None | Some("" | "builtin") => Ok(Some(self.default_seccomp(capabilities))),
+            Some(profile) => {
+                let profile: serde_json::Value = serde_json::from_str(profile)
+                    .map_err(|e| EngineError::invalid(format!("Decoding seccomp profile failed: {e}")))?;
+                Ok(Some(crate::profile::section(&profile, capabilities)?))
+            }
+        }
+    }
+
+    /// Who its processes are by default.
+    pub(crate) fn identity(&self, record: &Container) -> Result<Identity> {
+        self.identity_of(record, &record.config.user)
+    }
+
+    /// Who `user` is in the container's files as they are now.
+    pub(crate) fn identity_of(&self, record: &Container, user: &str) -> Result<Identity> {
+        let groups = record.host.group_add.clone().unwrap_or_default();
+        let upper = self.dir(&record.id).join("upper");
+        // Most containers run as root and have not touched their user database: then the image's answer holds.
+        let plain = matches!(user, "" | "root" | "0") && groups.is_empty() && !upper.join("etc").exists();
+        if plain && let Some((_, known)) = lock(&self.inner.roots).iter().find(|(image, _)| *image == record.image) {
+            return Ok(known.clone());
+        }
+        let view = self.images().layers().view(&record.layers, None)?;
+        let above = RootDir::open(&upper).ok().filter(|_| upper.join("etc").exists());
+        let found = match above {
+            // Its own copy of a file hides the image's.
+            Some(own) => user::lookup_in(&[&own, &view], user, &groups)?,
+            None => user::lookup(&view, user, &groups)?,
+        };
+        if plain {
+            let mut roots = lock(&self.inner.roots);
+            if roots.len() >= KEPT_ROOTS {
+                roots.remove(0);
+            }
+            roots.push((record.image.clone(), found.clone()));
+        }
+        Ok(found)
+    }
+
+    fn write_etc(
+        &self,
+        record: &Container,
+        network: &Network,
+        endpoints: &BTreeMap<String, EndpointSettings>,
+    ) -> Result<()> {
+        let parse = |text: &String| text.parse::<IpAddr>().ok();
+        let names = Names {
+            own: endpoints.values().filter_map(|e| parse(&e.ip_address)).collect(),
+            host_gateway: network.gateway,
+            embedded: false,
+            links: Vec::new(),
+        };
+        let list = |own: &Option<Vec<String>>| own.clone().unwrap_or_default();
+        let daemon = &self.inner.options.dns;
+        let mut resolv = ResolvConf::of_host().with(&daemon.servers, &daemon.search, &daemon.options).with(
+            &list(&record.host.dns),
+            &list(&record.host.dns_search),
+            &list(&record.host.dns_options),
+        );
+        if network.own.is_some() {
+            resolv = resolv.reachable();
+        }
+        etc::write(&self.dir(&record.id), record, &names, &resolv)
+    }
+
+    /// The container's own IDs of the host: a slice of the engine's range that no other container has.
+    fn id_range(&self, record: &Container) -> Result<(u32, u32)> {
+        let (first, size) = self.inner.options.id_range;
+        let slices = size / IDS_PER_CONTAINER;
+        let taken: Vec<u32> =
+            self.list().iter().filter(|c| c.id != record.id).filter_map(|c| c.id_slice).collect();
+        let slice = record
+            .id_slice
+            .or_else(|| (0..slices).find(|n| !taken.contains(n)))
+            .ok_or_else(|| EngineError::system(format!("all {slices} ranges of user IDs are in use")))?;
+        let slot = self.inner.slots.find(&record.id)?;
+        slot.change(|record| record.id_slice = Some(slice));
+        Ok((first + slice * IDS_PER_CONTAINER, IDS_PER_CONTAINER))
+    }
+
+    /// The namespace with all endpoints in it and all ports published; or what is joined instead.
+    #[allow(clippy::type_complexity)]
+    fn prepare_network(
+        &self,
+        record: &Container,
+    ) -> Result<(Network, BTreeMap<String, EndpointSettings>, BTreeMap<String, Option<Vec<PortBinding>>>)> {
+        let mut network = Network::default();
+        for (kind, mode) in [("ipc", &record.host.ipc_mode), ("pid", &record.host.pid_mode)] {
+            if let Some(of) = mode.strip_prefix("container:") {
+                network.joined.insert(kind, self.namespace_of(of, kind)?);
+            }
+        }
+        let mode = record.host.network_mode.as_str();
+        if mode == "host" {
+            return Ok((network, record.networks.clone(), BTreeMap::new()));
+        }
+        if let Some(of) = mode.strip_prefix("container:") {
+            network.joined.insert("network", self.namespace_of(of, "net")?);
+            return Ok((network, BTreeMap::new(), BTreeMap::new()));
+        }
+        let own = self.networks().namespace()?;
+        let mut endpoints = record.networks.clone();
+        let done = self.connect_all(record, &own, &mut endpoints).and_then(|address| {
+            let gateway = endpoints.values().find_map(|e| e.gateway.parse::<IpAddr>().ok());
+            network.gateway = gateway;
+            self.publish(record, address)
+        });
+        match done {
+            Ok(published) => {
+                network.own = Some(own);
+                Ok((network, endpoints, published))
+            }
+            Err(error) => {
+                self.release_network(record);
+                Err(error)
+            }
+        }
+    }
+
+    /// Connects to each network, that of the network mode first: it is `eth0`. Answers with the first address.
+    fn connect_all(
+        &self,
+        record: &Container,
+        netns: &OwnedFd,
+        endpoints: &mut BTreeMap<String, EndpointSettings>,
+    ) -> Result<Option<IpAddr>> {
+        let first = self.networks().resolve(&record.host.network_mode).map(|n: NetworkRecord| n.name).ok();
+        let mut order: Vec<String> = endpoints.keys().cloned().collect();
+        order.sort_by_key(|name| Some(name) != first.as_ref());
+        let mut address = None;
+        for (index, name) in order.iter().enumerate() {
+            let settings = endpoints.get_mut(name).ok_or_else(|| EngineError::system("an endpoint is gone"))?;
+            let found = self.networks().resolve(name)?;
+            if found.driver == "null" {
+                settings.network_id = found.id;
+                continue;
+            }
+            let asked = settings.ipam_config.as_ref().map(|c| c.ipv4_address.as_str()).filter(|a| !a.is_empty());
+            let ip = asked
+                .map(|text| text.parse().map_err(|_| EngineError::invalid(format!("invalid IPv4 address: {text}"))))
+                .transpose()?;
+            let mac = Some(settings.mac_address.as_str()).filter(|mac| !mac.is_empty());
+            let mac = mac
+                .map(|text| text.parse().map_err(|_| EngineError::invalid(format!("invalid MAC address: {text}"))))
+                .transpose()?;
+            let request = EndpointRequest {
+                network: &found.id,
+                container: &record.id,
+                name: &record.name,
+                netns: netns.as_fd(),
+                index: u32::try_from(index).unwrap_or(0),
+                ip,
+                mac,
+                aliases: settings.aliases.as_deref().unwrap_or_default(),
+            };
+            let endpoint = self.networks().connect(&request)?;
+            settings.network_id = endpoint.network_id;
+            settings.endpoint_id = endpoint.endpoint_id;
+            settings.gateway = endpoint.gateway.map(|g| g.to_string()).unwrap_or_default();
+            settings.ip_address = endpoint.ip.to_string();
+            settings.ip_prefix_len = endpoint.prefix;
+            settings.mac_address = endpoint.mac.to_string();
+            let short = &record.id[..12];
+            if !matches!(name.as_str(), "bridge") {
+                let mut names = vec![record.name.clone(), short.to_owned()];
+                names.extend(settings.aliases.iter().flatten().cloned());
+                settings.dns_names = Some(names);
+            }
+            address.get_or_insert(IpAddr::V4(endpoint.ip));
+            self.tell_of("network", "connect", &found.id, &[("container", &record.id), ("name", name), ("type", &found.driver)]);
+        }
+        Ok(address)
+    }
+
+    fn publish(
+        &self,
+        record: &Container,
+        address: Option<IpAddr>,
+    ) -> Result<BTreeMap<String, Option<Vec<PortBinding>>>> {
+        let requests = ports::requests(&record.config, &record.host)?;
+        let mut published: BTreeMap<String, Option<Vec<PortBinding>>> =
+            record.config.exposed_ports.iter().flatten().map(|(port, _)| (port.clone(), None)).collect();
+        if let (Some(IpAddr::V4(address)), false) = (address, requests.is_empty()) {
+            for done in self.networks().publish(&record.id, address, &requests)? {
+                let key = format!("{}/{}", done.container_port, done.protocol);
+                let binding =
+                    PortBinding { host_ip: done.host_ip.to_string(), host_port: done.host_port.to_string() };
+                published.entry(key).or_default().get_or_insert_default().push(binding);
+            }
+        }
+        Ok(published)
+    }
+
+    /// Gives back addresses and ports. What is gone already is no error.
+    pub(crate) fn release_network(&self, record: &Container) {
+        if record.host.network_mode == "host" || record.host.network_mode.starts_with("container:") {
+            return;
+        }
+        if let Err(error) = self.networks().unpublish(&record.id) {
+            tracing::warn!("cannot unpublish the ports of container {}: {error}", record.id);
+        }
+        for name in record.networks.keys() {
+            let Ok(network) = self.networks().resolve(name) else { continue };
+            if network.driver == "null" {
+                continue;
+            }
+            if let Err(error) = self.networks().disconnect(&network.id, &record.id) {
+                tracing::warn!("cannot disconnect container {} from {name}: {error}", record.id);
+            }
+            self.tell_of("network", "disconnect", &network.id, &[("container", &record.id), ("name", name), ("type", &network.driver)]);
+        }
+    }
+
+    /// The path of a running container's namespace.
+    fn namespace_of(&self, name: &str, kind: &str) -> Result<String> {
+        let other = self.inner.slots.find(name)?.record();
+        if !matches!(other.state.status, Status::Running | Status::Paused) {
+            return Err(EngineError::conflict(format!("cannot join the namespace of a non running container: {}", other.id)));
+        }
+        let path = format!("/proc/{}/ns/{kind}", other.state.pid);
+        rustix::fs::open(path.as_str(), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+            .map_err(|e| EngineError::from_source("cannot join the container's namespace", &e))?;
+        Ok(path)
+    }
+}
+
+/// Where a container's network comes from.
+#[derive(Debug, Default)]
+struct Network {
+    /// A namespace of its own.
+    own: Option<OwnedFd>,
+    /// Namespaces of other containers, by OCI type.
+    joined: BTreeMap<&'static str, String>,
+    gateway: Option<IpAddr>,
+}
+
+fn restart(record: &Container) -> Restart {
+    let policy = &record.host.restart_policy;
+    Restart { name: policy.name.clone(), max: u32::try_from(policy.maximum_retry_count).unwrap_or(0) }
+}
+
+/// The probe, if there is one; zeroes become Docker's defaults.
+pub(crate) fn health(record: &Container) -> Option<Health> {
+    let check = record.config.healthcheck.as_ref()?;
+    let test = check.test.clone().filter(|test| !test.is_empty() && test[0] != "NONE")?;
+    let or = |value: i64, default: u64| u64::try_from(value).ok().filter(|v| *v > 0).unwrap_or(default);
+    const SECOND: u64 = 1_000_000_000;
+    Some(Health {
+        test,
+        interval_ns: or(check.interval, 30 * SECOND),
+        timeout_ns: or(check.timeout, 30 * SECOND),
+        start_period_ns: or(check.start_period, 0),
+        start_interval_ns: or(check.start_interval, 5 * SECOND),
+        retries: u32::try_from(check.retries).ok().filter(|n| *n > 0).unwrap_or(3),
+        on_failure: record.host.health_on_failure.clone().unwrap_or_else(|| "none".into()),
+    })
+}

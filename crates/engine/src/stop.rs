@@ -1,0 +1,241 @@
+//! Ending, pausing and signalling.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use wharf_cgroup::Group;
+use wharf_monitor::client;
+
+use crate::engine::{Engine, blocking};
+use crate::error::{EngineError, ErrorKind, Result};
+use crate::record::{Container, Status};
+use crate::signal;
+use crate::slot::{Slot, lock};
+
+/// Seconds between the stop signal and SIGKILL when nobody says.
+const STOP_TIMEOUT: i64 = 10;
+/// After a SIGKILL a process is gone at once, unless the kernel itself hangs in it (an uninterruptible wait).
+const KILL_PATIENCE: Duration = Duration::from_secs(10);
+
+const SIGKILL: i32 = 9;
+const SIGTERM: i32 = 15;
+
+impl Engine {
+    /// Asks a container to stop, and ends it when it does not in time. It is not started again by its policy.
+    ///
+    /// # Errors
+    /// `NotModified` when it does not run.
+    pub async fn stop(&self, name: &str, signal: Option<&str>, timeout: Option<i64>) -> Result<()> {
+        let slot = self.inner.slots.find(name)?;
+        let signal = signal.filter(|s| !s.is_empty()).map(signal::parse).transpose()?;
+        let _turn = slot.turn.lock().await;
+        if !slot.record().state.status.is_active() {
+            return Err(EngineError::not_modified());
+        }
+        self.stop_now(&slot, signal, timeout).await?;
+        self.tell(&slot.record(), "stop");
+        Ok(())
+    }
+
+    /// [`Self::stop`] for one who has the container's turn.
+    pub(crate) async fn stop_now(&self, slot: &Arc<Slot>, signal: Option<i32>, timeout: Option<i64>) -> Result<()> {
+        let record = slot.change(|record| record.stopped_by_user = true);
+        self.save(&record).await?;
+        let own = record.config.stop_signal.as_deref().map(signal::parse).transpose()?;
+        let signal = signal.or(own).unwrap_or(SIGTERM);
+        let timeout = timeout.or(record.config.stop_timeout).unwrap_or(STOP_TIMEOUT);
+        if record.state.status == Status::Paused {
+            // A frozen process takes no signal.
+            self.freeze(&record, false).await?;
+        }
+        let mut life = slot.life();
+        self.send_signal(slot, signal, true).await?;
+        let ended = async {
+            // The engine's own end is no reason to kill anybody.
+            let _ = life.wait_for(|life| !life.active).await;
+        };
+        if timeout < 0 {
+            ended.await;
+            return Ok(());
+        }
+        let patience = Duration::from_secs(timeout.unsigned_abs());
+        if tokio::time::timeout(patience, ended).await.is_ok() {
+            return Ok(());
+        }
+        self.send_signal(slot, SIGKILL, true).await?;
+        self.await_end(slot).await
+    }
+
+    /// Waits for the end that a SIGKILL brings.
+    pub(crate) async fn await_end(&self, slot: &Slot) -> Result<()> {
+        let mut life = slot.life();
+        let done = tokio::time::timeout(KILL_PATIENCE, life.wait_for(|life| !life.active)).await;
+        match done {
+            Ok(_) => Ok(()),
+            Err(_) => Err(EngineError::system(format!(
+                "container {} did not end after SIGKILL: a process of it hangs in the kernel",
+                slot.id
+            ))),
+        }
+    }
+
+    /// Sends a signal (SIGKILL when none is named).
+    ///
+    /// # Errors
+    /// `Conflict` when it does not run.
+    pub async fn kill(&self, name: &str, signal: Option<&str>) -> Result<()> {
+        let slot = self.inner.slots.find(name)?;
+        let signal = signal.filter(|s| !s.is_empty()).map_or(Ok(SIGKILL), signal::parse)?;
+        let record = slot.record();
+        if !record.state.status.is_active() {
+            return Err(EngineError::conflict(format!("cannot kill container: {name}: container {} is not running", slot.id)));
+        }
+        let stop = record.config.stop_signal.as_deref().map(signal::parse).transpose()?.unwrap_or(SIGTERM);
+        // A signal that is meant to end it is the user's wish that it stays ended.
+        let ends = signal == SIGKILL || signal == stop;
+        if ends {
+            let record = slot.change(|record| record.stopped_by_user = true);
+            self.save_soon(&record).await?;
+        }
+        if record.state.status == Status::Paused && signal == SIGKILL {
+            self.freeze(&record, false).await?;
+        }
+        self.send_signal(&slot, signal, ends).await?;
+        let number = signal.to_string();
+        self.tell_with(&record, "kill", &[("signal", &number)]);
+        if signal == SIGKILL {
+            self.await_end(&slot).await?;
+        }
+        Ok(())
+    }
+
+    /// Stops and starts.
+    ///
+    /// # Errors
+    /// As [`Self::stop`] and [`Self::start`].
+    pub async fn restart(&self, name: &str, signal: Option<&str>, timeout: Option<i64>) -> Result<()> {
+        match self.stop(name, signal, timeout).await {
+            Err(error) if error.kind != ErrorKind::NotModified => return Err(error),
+            _ => {}
+        }
+        self.settle(name).await;
+        match self.start(name).await {
+            Err(error) if error.kind != ErrorKind::NotModified => return Err(error),
+            _ => {}
+        }
+        let record = self.inspect(name)?;
+        self.tell(&record, "restart");
+        Ok(())
+    }
+
+    /// Freezes a container's processes.
+    ///
+    /// # Errors
+    /// `Conflict` when it does not run or is paused already.
+    pub async fn pause(&self, name: &str) -> Result<()> {
+        let slot = self.inner.slots.find(name)?;
+        let _turn = slot.turn.lock().await;
+        let record = slot.record();
+        match record.state.status {
+            Status::Running => {}
+            Status::Paused => return Err(EngineError::conflict(format!("Container {} is already paused", slot.id))),
+            _ => return Err(EngineError::conflict(format!("Container {} is not running", slot.id))),
+        }
+        self.freeze(&record, true).await?;
+        let record = slot.change(|record| record.state.status = Status::Paused);
+        self.save_soon(&record).await?;
+        self.tell(&record, "pause");
+        Ok(())
+    }
+
+    /// Lets them go on.
+    ///
+    /// # Errors
+    /// `Conflict` when it is not paused.
+    pub async fn unpause(&self, name: &str) -> Result<()> {
+        let slot = self.inner.slots.find(name)?;
+        let _turn = slot.turn.lock().await;
+        if slot.record().state.status != Status::Paused {
+            return Err(EngineError::conflict(format!("Container {} is not paused", slot.id)));
+        }
+        self.freeze(&slot.record(), false).await?;
+        let record = slot.change(|record| record.state.status = Status::Running);
+        self.save_soon(&record).await?;
+        self.tell(&record, "unpause");
+        Ok(())
+    }
+
+    async fn freeze(&self, record: &Container, freeze: bool) -> Result<()> {
+        let group = self.group(record)?;
+        blocking(move || {
+            group.freeze(freeze).map_err(|e| EngineError::from_source("cannot pause or unpause the container", &e))
+        })
+        .await
+    }
+
+    pub(crate) fn group(&self, record: &Container) -> Result<Group> {
+        Group::open(&self.inner.hierarchies, &self.cgroup(record))
+            .map_err(|e| EngineError::from_source("cannot find the container's control group", &e))
+    }
+
+    pub(crate) async fn send_signal(&self, slot: &Slot, signal: i32, no_restart: bool) -> Result<()> {
+        let dir = self.exec_dir(&slot.id);
+        let id = slot.id.clone();
+        blocking(move || match client::signal(&dir, signal, no_restart) {
+            Ok(()) => Ok(()),
+            // It has ended meanwhile: that is what was wanted, or the caller sees it.
+            Err(error) if error.is_gone() => Ok(()),
+            Err(error) => Err(EngineError::from_source(&format!("cannot signal container {id}"), &error)),
+        })
+        .await
+    }
+
+    /// Tells a container's terminal its size.
+    ///
+    /// # Errors
+    /// `Conflict` when it does not run.
+    pub async fn resize(&self, name: &str, rows: u16, columns: u16) -> Result<()> {
+        let slot = self.inner.slots.find(name)?;
+        if !slot.record().state.status.is_active() {
+            return Err(EngineError::conflict(format!("cannot resize a stopped container: container {} is not running", slot.id)));
+        }
+        let dir = self.exec_dir(&slot.id);
+        blocking(move || {
+            client::resize(&dir, rows, columns).map_err(|e| EngineError::from_source("cannot resize the terminal", &e))
+        })
+        .await
+    }
+
+    /// Gives a container another name.
+    ///
+    /// # Errors
+    /// `Conflict` when it is in use.
+    pub async fn rename(&self, name: &str, new: &str) -> Result<()> {
+        let slot = self.inner.slots.find(name)?;
+        let new = crate::names::check_name(new)?.to_owned();
+        let _turn = slot.turn.lock().await;
+        let old = slot.record().name.clone();
+        if old == new {
+            return Err(EngineError::invalid("Renaming a container with the same name as its current name"));
+        }
+        self.inner.slots.take_name(&new, &slot.id)?;
+        let record = slot.change(|record| record.name.clone_from(&new));
+        if let Err(error) = self.save(&record).await {
+            slot.change(|record| record.name = old);
+            self.inner.slots.free_name(&new, &slot.id);
+            return Err(error);
+        }
+        self.inner.slots.free_name(&old, &slot.id);
+        self.tell_with(&record, "rename", &[("oldName", &format!("/{old}"))]);
+        Ok(())
+    }
+
+    /// Waits until the end of a container's last run has been worked off, so that it can be started again.
+    pub(crate) async fn settle(&self, name: &str) {
+        if let Ok(slot) = self.inner.slots.find(name) {
+            let mut life = slot.life();
+            let _ = life.wait_for(|life| !life.active).await;
+            drop(lock(&slot.pending));
+        }
+    }
+}

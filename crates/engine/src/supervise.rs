@@ -1,0 +1,267 @@
+//! What the engine hears from a container's monitor, and what it does about it.
+
+use std::sync::Arc;
+
+use tokio::io::AsyncReadExt;
+use tokio::net::UnixStream;
+use wharf_monitor::client::{self, Event};
+use wharf_monitor::{Exit, HealthState};
+
+use crate::engine::{Engine, blocking, now};
+use crate::record::{Container, Health, HealthProbe, NEVER, Status};
+use crate::slot::Slot;
+
+/// The exit code of a container whose end nobody saw: Docker's, too.
+const LOST: i32 = 255;
+/// A frame of a monitor is small; the largest carries five probes' output.
+const MAX_FRAME: u32 = 1 << 20;
+
+impl Engine {
+    /// Listens to the monitor of a container that was just started.
+    pub(crate) fn watch(&self, slot: &Arc<Slot>) {
+        let (engine, slot) = (self.clone(), Arc::clone(slot));
+        tokio::spawn(async move {
+            match engine.connect(&slot).await {
+                Some(stream) => engine.listen(&slot, stream).await,
+                // It has ended already; its end is on the disk.
+                None => engine.close(&slot).await,
+            }
+        });
+    }
+
+    /// After a start of the daemon: finds the monitor again. False when there is none.
+    pub(crate) async fn take_up(&self, slot: &Arc<Slot>) -> bool {
+        let Some(mut stream) = self.connect(slot).await else { return false };
+        let Some(first) = next(&mut stream).await else { return false };
+        self.hear(slot, first).await;
+        let (engine, slot) = (self.clone(), Arc::clone(slot));
+        tokio::spawn(async move { engine.listen(&slot, stream).await });
+        true
+    }
+
+    async fn connect(&self, slot: &Slot) -> Option<UnixStream> {
+        let dir = self.exec_dir(&slot.id);
+        let stream = tokio::task::spawn_blocking(move || client::watch(&dir)).await.ok()?.ok()?;
+        stream.set_nonblocking(true).ok()?;
+        UnixStream::from_std(stream).ok()
+    }
+
+    async fn listen(&self, slot: &Arc<Slot>, mut stream: UnixStream) {
+        while let Some(event) = next(&mut stream).await {
+            if self.hear(slot, event).await {
+                return;
+            }
+        }
+        self.close(slot).await;
+    }
+
+    /// One event; true when it was the last.
+    async fn hear(&self, slot: &Arc<Slot>, event: Event) -> bool {
+        match event {
+            Event::State(state) => {
+                let record = slot.change(|record| {
+                    record.state.pid = state.pid;
+                    record.state.started_at.clone_from(&state.started_at);
+                    record.restart_count = state.restart_count.into();
+                    if record.state.status != Status::Paused {
+                        record.state.status =
+                            if state.restarting { Status::Restarting } else { Status::Running };
+                    }
+                    if let Some(health) = &state.health {
+                        record.state.health = Some(health_record(health));
+                    }
+                });
+                self.keep(&record).await;
+            }
+            Event::Started { pid, started_at, restart_count } => {
+                let record = slot.change(|record| {
+                    record.state.status = Status::Running;
+                    record.state.pid = pid;
+                    record.state.started_at.clone_from(&started_at);
+                    record.state.finished_at = NEVER.into();
+                    record.restart_count = restart_count.into();
+                });
+                self.keep(&record).await;
+                self.tell(&record, "start");
+            }
+            Event::Exited { exit, restarting: true } => {
+                let record = slot.change(|record| {
+                    note(record, &exit);
+                    record.state.status = Status::Restarting;
+                });
+                self.keep(&record).await;
+                self.tell_exit(&record);
+                slot.set_life(|life| {
+                    life.exits += 1;
+                    life.code = exit.code;
+                });
+            }
+            Event::Exited { exit, restarting: false } => {
+                self.ended(slot, exit).await;
+                return true;
+            }
+            Event::Health(health) => {
+                let before = slot.record().state.health.as_ref().map(|h| h.status.clone());
+                let record = slot.change(|record| record.state.health = Some(health_record(&health)));
+                if before.as_deref() != Some(&health.status) {
+                    self.tell(&record, &format!("health_status: {}", health.status));
+                    self.keep(&record).await;
+                }
+            }
+            Event::Oom => {
+                let record = slot.change(|record| record.state.oom_killed = true);
+                self.tell(&record, "oom");
+            }
+        }
+        false
+    }
+
+    /// The monitor has gone without a last word to us: its word is on the disk, or there is none.
+    async fn close(&self, slot: &Arc<Slot>) {
+        if !slot.record().state.status.is_active() {
+            return;
+        }
+        match self.read_exit(slot).await {
+            Some(exit) => self.ended(slot, exit).await,
+            None => self.note_lost(slot).await,
+        }
+    }
+
+    /// Closes the record of a container whose monitor is not there any more.
+    pub(crate) async fn note_lost(&self, slot: &Arc<Slot>) {
+        let exit = self.read_exit(slot).await;
+        let exit = match exit {
+            Some(exit) => exit,
+            None => {
+                // Without its monitor nobody serves what may be left of it.
+                if let Ok(group) = self.group(&slot.record()) {
+                    let _ = blocking(move || {
+                        let _ = group.kill();
+                        let _ = group.remove();
+                        Ok(())
+                    })
+                    .await;
+                }
+                Exit {
+                    code: LOST,
+                    oom_killed: false,
+                    started_at: slot.record().state.started_at.clone(),
+                    finished_at: now(),
+                    error: "the container's monitor has gone, with the host or by a kill: its exit code is not known"
+                        .into(),
+                }
+            }
+        };
+        self.ended(slot, exit).await;
+    }
+
+    async fn read_exit(&self, slot: &Slot) -> Option<Exit> {
+        let path = self.dir(&slot.id).join("exit.json");
+        let bytes = tokio::fs::read(&path).await.ok()?;
+        serde_json::from_slice(&bytes).ok()
+    }
+
+    /// A container has ended for good: gives back what it had, then tells those who wait.
+    async fn ended(&self, slot: &Arc<Slot>, exit: Exit) {
+        let before = slot.record();
+        if !before.state.status.is_active() {
+            return;
+        }
+        let engine = self.clone();
+        let _ = blocking(move || {
+            engine.release_network(&before);
+            Ok(())
+        })
+        .await;
+        let record = slot.change(|record| {
+            note(record, &exit);
+            record.state.status = Status::Exited;
+            record.ports.clear();
+            for endpoint in record.networks.values_mut() {
+                endpoint.ip_address.clear();
+                endpoint.gateway.clear();
+                endpoint.endpoint_id.clear();
+                endpoint.mac_address.clear();
+                endpoint.ip_prefix_len = 0;
+            }
+            record.exec_ids.clear();
+        });
+        self.keep(&record).await;
+        self.tell_exit(&record);
+        slot.set_life(|life| {
+            life.active = false;
+            life.exits += 1;
+            life.code = exit.code;
+            life.error.clone_from(&exit.error);
+        });
+        if record.host.auto_remove {
+            let (engine, slot) = (self.clone(), Arc::clone(slot));
+            tokio::spawn(async move {
+                let _turn = slot.turn.lock().await;
+                let there = engine.inner.slots.find(&slot.id).is_ok();
+                if there
+                    && !slot.record().state.status.is_active()
+                    && let Err(error) = engine.remove_ended(&slot, true).await
+                {
+                    tracing::warn!("cannot remove container {}: {error}", slot.id);
+                }
+            });
+        }
+    }
+
+    fn tell_exit(&self, record: &Container) {
+        let code = record.state.exit_code.to_string();
+        if record.state.oom_killed {
+            self.tell(record, "oom");
+        }
+        self.tell_with(record, "die", &[("exitCode", &code)]);
+    }
+
+    /// What cannot be written now can be found out again: from the monitor, or from `exit.json`.
+    async fn keep(&self, record: &Arc<Container>) {
+        if let Err(error) = self.save_soon(record).await {
+            tracing::warn!("cannot write the state of container {}: {error}", record.id);
+        }
+    }
+}
+
+fn note(record: &mut Container, exit: &Exit) {
+    record.state.pid = 0;
+    record.state.exit_code = exit.code;
+    record.state.oom_killed = exit.oom_killed;
+    record.state.error.clone_from(&exit.error);
+    record.state.finished_at.clone_from(&exit.finished_at);
+}
+
+fn health_record(state: &HealthState) -> Health {
+    Health {
+        status: state.status.clone(),
+        failing_streak: state.failing_streak.into(),
+        log: state
+            .log
+            .iter()
+            .map(|probe| HealthProbe {
+                start: probe.start.clone(),
+                end: probe.end.clone(),
+                exit_code: probe.exit_code,
+                output: probe.output.clone(),
+            })
+            .collect(),
+    }
+}
+
+/// The next frame; `None` when the monitor has gone, or speaks what is no frame of ours.
+async fn next(stream: &mut UnixStream) -> Option<Event> {
+    loop {
+        let length = stream.read_u32().await.ok()?;
+        if length > MAX_FRAME {
+            return None;
+        }
+        let mut bytes = vec![0; length as usize];
+        stream.read_exact(&mut bytes).await.ok()?;
+        // A later monitor may tell of things that this daemon does not know.
+        if let Some(event) = client::decode(&bytes) {
+            return Some(event);
+        }
+    }
+}

@@ -1,0 +1,30 @@
+//! The engine's events, with the attributes that Docker gives them.
+
+use std::collections::BTreeMap;
+
+use crate::engine::Engine;
+use crate::record::Container;
+
+impl Engine {
+    /// Tells of a container.
+    pub(crate) fn tell(&self, record: &Container, action: &str) {
+        self.tell_with(record, action, &[]);
+    }
+
+    /// Tells of a container, with more attributes.
+    pub(crate) fn tell_with(&self, record: &Container, action: &str, more: &[(&str, &str)]) {
+        let mut attributes: BTreeMap<String, String> = record.config.labels.clone().unwrap_or_default();
+        attributes.insert("image".into(), record.config.image.clone());
+        attributes.insert("name".into(), record.name.clone());
+        for (key, value) in more {
+            attributes.insert((*key).into(), (*value).into());
+        }
+        self.events().publish("container", action, &record.id, attributes);
+    }
+
+    /// Tells of something else: an image, a network, a volume.
+    pub fn tell_of(&self, kind: &str, action: &str, id: &str, attributes: &[(&str, &str)]) {
+        let attributes = attributes.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+        self.events().publish(kind, action, id, attributes);
+    }
+}

@@ -1,0 +1,279 @@
+//! Reading a log: entries of several files in order, from a place near the end, on and on.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io::ErrorKind;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use jiff::Timestamp;
+
+use crate::entry::{Decoder, Entry, Stream};
+use crate::error::{LogError, Result};
+use crate::follow::Watch;
+use crate::tail;
+use crate::writer::numbered;
+
+/// Bytes that are read at a time.
+const BLOCK: usize = 128 << 10;
+/// A line longer than this is no entry of ours (16 KiB that are all escaped are 96 KiB) and is passed over.
+const MAX_ENTRY: usize = 1 << 20;
+
+/// What of a log is wanted.
+#[derive(Clone, Debug)]
+pub struct ReadOptions {
+    pub since: Option<Timestamp>,
+    pub until: Option<Timestamp>,
+    /// The last so many entries, of either stream; `None` is all.
+    pub tail: Option<u64>,
+    /// Go on as entries come, until this is set and all that is there then has been read.
+    pub follow: Option<Arc<AtomicBool>>,
+    pub stdout: bool,
+    pub stderr: bool,
+}
+
+impl Default for ReadOptions {
+    fn default() -> Self {
+        Self { since: None, until: None, tail: None, follow: None, stdout: true, stderr: true }
+    }
+}
+
+/// A file that is being read.
+#[derive(Debug)]
+pub(crate) struct Source {
+    pub(crate) file: File,
+    pub(crate) inode: u64,
+    /// Where the next byte is read.
+    pub(crate) position: u64,
+}
+
+impl Source {
+    /// `None` when there is no such file.
+    fn open(path: &Path) -> Result<Option<Self>> {
+        let file = match File::open(path) {
+            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
+            opened => opened.map_err(LogError::file("open", path))?,
+        };
+        let inode = file.metadata().map_err(LogError::file("open", path))?.ino();
+        Ok(Some(Self { file, inode, position: 0 }))
+    }
+}
+
+/// Entries of a log, oldest first.
+#[derive(Debug)]
+pub struct Reader {
+    path: PathBuf,
+    options: ReadOptions,
+    /// The file that is read now, and those after it.
+    sources: VecDeque<Source>,
+    buffer: Vec<u8>,
+    /// What of the buffer has been given out.
+    start: usize,
+    /// What of it is known to have no line feed.
+    scanned: usize,
+    /// In the middle of a line that is too long.
+    skipping: bool,
+    decoder: Decoder,
+    watch: Option<Watch>,
+    done: bool,
+}
+
+impl Reader {
+    /// Opens the log at `path` with what has been rotated away from it. A log that is not there is empty.
+    ///
+    /// # Errors
+    /// `File`.
+    pub fn open(path: &Path, options: ReadOptions) -> Result<Self> {
+        // First the watch, then the files: nothing falls in between.
+        let watch = options.follow.is_some().then(|| Watch::new(path)).transpose()?;
+        let mut sources = files(path)?;
+        if let Some(tail) = options.tail {
+            tail::keep_last(&mut sources, tail).map_err(LogError::file("read", path))?;
+        }
+        Ok(Self {
+            path: path.into(),
+            options,
+            sources,
+            buffer: Vec::new(),
+            start: 0,
+            scanned: 0,
+            skipping: false,
+            decoder: Decoder::default(),
+            watch,
+            done: false,
+        })
+    }
+
+    /// The next entry that is wanted; `None` at the end. Waits for it when following.
+    ///
+    /// # Errors
+    /// `File`.
+    pub fn next_entry(&mut self) -> Result<Option<Entry>> {
+        while !self.done {
+            // Looked at before the reading: what was written before it was set is read.
+            let ending = self.options.follow.as_ref().is_none_or(|stop| stop.load(Ordering::Acquire));
+            while let Some(end) = self.line()? {
+                let entry = self.decoder.decode(&self.buffer[self.start..end]);
+                self.start = end + 1;
+                self.scanned = self.start;
+                let Some(entry) = entry else { continue };
+                if self.options.until.is_some_and(|until| entry.time > until) {
+                    self.done = true;
+                    return Ok(None);
+                }
+                if self.wanted(&entry) {
+                    return Ok(Some(entry));
+                }
+            }
+            let late = self.options.until.is_some_and(|until| Timestamp::now() > until);
+            match &mut self.watch {
+                Some(watch) if !ending && !late => watch.wait().map_err(LogError::file("watch", &self.path))?,
+                _ => self.done = true,
+            }
+        }
+        Ok(None)
+    }
+
+    /// Whether [`Self::next_entry`] has something to look at without waiting. What it finds may not be wanted.
+    pub fn has_more(&mut self) -> bool {
+        !self.done && matches!(self.line(), Ok(Some(_)))
+    }
+
+    fn wanted(&self, entry: &Entry) -> bool {
+        let stream = match entry.stream {
+            Stream::Stdout => self.options.stdout,
+            Stream::Stderr => self.options.stderr,
+        };
+        stream && self.options.since.is_none_or(|since| entry.time >= since)
+    }
+
+    /// Where the next whole line ends in the buffer, reading as far as there is something now.
+    fn line(&mut self) -> Result<Option<usize>> {
+        loop {
+            if let Some(at) = find_line_feed(&self.buffer[self.scanned..]) {
+                let end = self.scanned + at;
+                if !std::mem::take(&mut self.skipping) {
+                    self.scanned = end;
+                    return Ok(Some(end));
+                }
+                self.start = end + 1;
+                self.scanned = self.start;
+                continue;
+            }
+            if self.buffer.len() - self.start > MAX_ENTRY {
+                self.skipping = true;
+                self.start = self.buffer.len();
+            }
+            self.scanned = self.buffer.len();
+            if !self.fill()? {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// Reads more; false when there is nothing more now.
+    fn fill(&mut self) -> Result<bool> {
+        loop {
+            if self.read()? {
+                return Ok(true);
+            }
+            if self.sources.len() > 1 {
+                self.sources.pop_front();
+                self.forget();
+                continue;
+            }
+            if self.watch.is_none() || !self.moved_on()? {
+                return Ok(false);
+            }
+        }
+    }
+
+    fn read(&mut self) -> Result<bool> {
+        let Some(source) = self.sources.front_mut() else { return Ok(false) };
+        if self.start > 0 {
+            self.buffer.drain(..self.start);
+            self.scanned -= self.start;
+            self.start = 0;
+        }
+        let have = self.buffer.len();
+        self.buffer.resize(have + BLOCK, 0);
+        let got = loop {
+            match source.file.read_at(&mut self.buffer[have..], source.position) {
+                Err(e) if e.kind() == ErrorKind::Interrupted => {}
+                got => break got,
+            }
+        };
+        self.buffer.truncate(have + *got.as_ref().unwrap_or(&0));
+        let got = got.map_err(LogError::file("read", &self.path))?;
+        source.position += got as u64;
+        Ok(got > 0)
+    }
+
+    /// What is left of a line at the end of a file will not be ended by the next one.
+    fn forget(&mut self) {
+        self.buffer.clear();
+        (self.start, self.scanned, self.skipping) = (0, 0, false);
+    }
+
+    /// At the end of the last file: whether there is a new one, or it has been emptied.
+    fn moved_on(&mut self) -> Result<bool> {
+        let now = match std::fs::metadata(&self.path) {
+            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(false),
+            found => found.map_err(LogError::file("read", &self.path))?,
+        };
+        let Some(source) = self.sources.front_mut() else {
+            self.sources = files(&self.path)?;
+            return Ok(!self.sources.is_empty());
+        };
+        if now.ino() == source.inode {
+            if now.len() >= source.position {
+                return Ok(false);
+            }
+            source.position = 0;
+            self.forget();
+            return Ok(true);
+        }
+        // It was written to before it was renamed, so now it is whole: once more to its end, then the files after it.
+        let inode = source.inode;
+        if self.read()? {
+            return Ok(true);
+        }
+        let mut later = files(&self.path)?;
+        if let Some(own) = later.iter().position(|file| file.inode == inode) {
+            later.drain(..=own);
+        }
+        self.forget();
+        self.sources = later;
+        Ok(!self.sources.is_empty())
+    }
+}
+
+fn find_line_feed(bytes: &[u8]) -> Option<usize> {
+    // In blocks, so that the compiler can look at many bytes at once.
+    const STEP: usize = 64;
+    let mut at = 0;
+    for block in bytes.chunks(STEP) {
+        if block.iter().fold(false, |found, b| found | (*b == b'\n')) {
+            return block.iter().position(|b| *b == b'\n').map(|n| at + n);
+        }
+        at += STEP;
+    }
+    None
+}
+
+/// All files of the log, oldest first, each once even if they are renamed meanwhile.
+fn files(path: &Path) -> Result<VecDeque<Source>> {
+    let mut found: VecDeque<Source> = VecDeque::new();
+    for n in 0.. {
+        match Source::open(&numbered(path, n))? {
+            Some(source) if found.iter().any(|known| known.inode == source.inode) => {}
+            Some(source) => found.push_front(source),
+            // The moment between the renaming and the new file.
+            None if n == 0 => {}
+            None => break,
+        }
+    }
+    Ok(found)
+}

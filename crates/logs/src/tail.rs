@@ -1,0 +1,50 @@
+//! Where the last few entries begin, found from the end.
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::unix::fs::FileExt;
+
+use crate::reader::Source;
+
+/// Bytes that are looked at together.
+const BLOCK: usize = 64 << 10;
+
+/// Drops the files, and passes over the part of the first that is left, that come before the last `count` lines.
+pub(crate) fn keep_last(sources: &mut VecDeque<Source>, count: u64) -> io::Result<()> {
+    let mut wanted = count;
+    for index in (0..sources.len()).rev() {
+        let (position, found) = last_lines(&sources[index], wanted)?;
+        sources[index].position = position;
+        wanted -= found;
+        if wanted == 0 {
+            sources.drain(..index);
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// Where the last `count` lines of the file begin, and how many there are, at most `count`.
+fn last_lines(source: &Source, count: u64) -> io::Result<(u64, u64)> {
+    let size = source.file.metadata()?.len();
+    let mut block = vec![0; BLOCK];
+    let mut end = size;
+    // The line feed at the very end closes the last line, it does not begin another.
+    let mut line_feeds = 0;
+    while end > 0 {
+        let length = usize::try_from(end).unwrap_or(BLOCK).min(BLOCK);
+        let start = end - length as u64;
+        let block = &mut block[..length];
+        source.file.read_exact_at(block, start)?;
+        for (n, byte) in block.iter().enumerate().rev() {
+            if *byte == b'\n' {
+                line_feeds += 1;
+                if line_feeds > count {
+                    return Ok((start + n as u64 + 1, count));
+                }
+            }
+        }
+        end = start;
+    }
+    Ok((0, line_feeds))
+}

@@ -1,0 +1,356 @@
+//! Writing a log: lines out of chunks, entries into a file, files by size.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use jiff::Timestamp;
+
+use crate::entry::{Encoder, Stream};
+use crate::error::{LogError, Result};
+
+/// A line longer than this becomes several entries (moby's `daemon/logger/copier.go`).
+const MAX_LINE: usize = 16 << 10;
+/// Entries are collected up to this size before they are written in one call.
+const BUFFER: usize = 64 << 10;
+
+/// How a log is kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Driver {
+    #[default]
+    JsonFile,
+    /// The same form under another name: see the crate's documentation.
+    Local,
+    /// Not at all.
+    None,
+}
+
+impl FromStr for Driver {
+    type Err = LogError;
+
+    fn from_str(name: &str) -> Result<Self> {
+        match name {
+            "json-file" | "" => Ok(Self::JsonFile),
+            "local" => Ok(Self::Local),
+            "none" => Ok(Self::None),
+            other => Err(LogError::Driver(other.into())),
+        }
+    }
+}
+
+/// How much is kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LogOptions {
+    pub driver: Driver,
+    /// Bytes after which a new file is begun; `None` is never. An entry is never divided.
+    pub max_size: Option<u64>,
+    /// Files that are kept, the current one included; 0 means 1.
+    pub max_files: u32,
+}
+
+/// A log that is written. What is in the buffer when it is dropped is lost: see [`Writer::flush`].
+#[derive(Debug)]
+pub struct Writer {
+    path: PathBuf,
+    options: LogOptions,
+    /// `None` with the driver `none`.
+    file: Option<File>,
+    /// Bytes in the file.
+    size: u64,
+    /// Whole entries that are not in the file yet.
+    buffer: Vec<u8>,
+    encoder: Encoder,
+    lines: [Line; 2],
+    lost: u64,
+}
+
+/// The line that a stream is in the middle of.
+#[derive(Debug, Default)]
+struct Line {
+    text: Vec<u8>,
+    /// Parts of it have been written, with this time.
+    parted: Option<Timestamp>,
+}
+
+impl Writer {
+    /// Opens the log at `path`, made if it is not there; what is in it stays.
+    ///
+    /// # Errors
+    /// `File`.
+    pub fn open(path: &Path, options: LogOptions) -> Result<Self> {
+        let mut writer = Self {
+            path: path.into(),
+            options,
+            file: None,
+            size: 0,
+            buffer: Vec::new(),
+            encoder: Encoder::default(),
+            lines: [Line::default(), Line::default()],
+            lost: 0,
+        };
+        if options.driver != Driver::None {
+            let mut file = open(path, false).map_err(LogError::file("open", path))?;
+            writer.size = file.seek(SeekFrom::End(0)).map_err(LogError::file("open", path))?;
+            if writer.size > 0 && torn(&mut file) {
+                // A crash in the middle of an entry: the next one begins on a line of its own.
+                writer.buffer.push(b'\n');
+            }
+            writer.file = Some(file);
+        }
+        Ok(writer)
+    }
+
+    /// Takes what was read from a stream. Lines that end in it become entries; what is not ended waits, up to 16 KiB.
+    ///
+    /// # Errors
+    /// `File` when the buffer was full and could not be written, as in [`Self::flush`].
+    pub fn write(&mut self, stream: Stream, chunk: &[u8], time: Timestamp) -> Result<()> {
+        if self.file.is_none() {
+            return Ok(());
+        }
+        let mut line = std::mem::take(&mut self.lines[stream as usize]);
+        let done = self.lines_of(stream, &mut line, chunk, time);
+        self.lines[stream as usize] = line;
+        done
+    }
+
+    fn lines_of(&mut self, stream: Stream, line: &mut Line, chunk: &[u8], time: Timestamp) -> Result<()> {
+        let mut rest = chunk;
+        while !rest.is_empty() {
+            // Never more than what is missing to a full line, so that a long one is divided where Docker does.
+            let window = rest.len().min(MAX_LINE - line.text.len());
+            let end = rest[..window].iter().position(|b| *b == b'\n');
+            let Some(end) = end else {
+                line.text.extend_from_slice(&rest[..window]);
+                rest = &rest[window..];
+                if line.text.len() == MAX_LINE {
+                    let cut = whole_characters(&line.text);
+                    let time = *line.parted.get_or_insert(time);
+                    self.push(&line.text[..cut], false, stream, time)?;
+                    line.text.drain(..cut);
+                }
+                continue;
+            };
+            let time = line.parted.take().unwrap_or(time);
+            if line.text.is_empty() {
+                self.push(&rest[..end], true, stream, time)?;
+            } else {
+                line.text.extend_from_slice(&rest[..end]);
+                let pushed = self.push(&line.text, true, stream, time);
+                line.text.clear();
+                pushed?;
+            }
+            rest = &rest[end + 1..];
+        }
+        Ok(())
+    }
+
+    /// The stream has ended: what it wrote without a line feed becomes an entry without one.
+    ///
+    /// # Errors
+    /// As [`Self::write`].
+    pub fn end(&mut self, stream: Stream, time: Timestamp) -> Result<()> {
+        let line = std::mem::take(&mut self.lines[stream as usize]);
+        if line.text.is_empty() || self.file.is_none() {
+            return Ok(());
+        }
+        self.push(&line.text, false, stream, line.parted.unwrap_or(time))
+    }
+
+    fn push(&mut self, line: &[u8], whole: bool, stream: Stream, time: Timestamp) -> Result<()> {
+        let mut done = Ok(());
+        if self.options.max_size.is_some_and(|max| self.size + self.buffer.len() as u64 >= max.max(1)) {
+            done = self.flush().and_then(|()| self.rotate());
+        } else if self.buffer.len() >= BUFFER {
+            done = self.flush();
+        }
+        self.encoder.encode(&mut self.buffer, line, whole, stream, time);
+        done
+    }
+
+    /// Writes what is collected.
+    ///
+    /// # Errors
+    /// `File`, as when the disk is full. Then what was collected is lost and counted, and the file is as it was
+    /// before: whole entries only.
+    pub fn flush(&mut self) -> Result<()> {
+        let Some(file) = &mut self.file else { return Ok(()) };
+        if self.buffer.is_empty() {
+            return Ok(());
+        }
+        let written = file.write_all(&self.buffer);
+        if written.is_ok() {
+            self.size += self.buffer.len() as u64;
+        } else {
+            // If the cut fails too, a reader passes over the torn entry.
+            let _ = file.set_len(self.size);
+            self.lost += self.buffer.iter().filter(|b| **b == b'\n').count() as u64;
+        }
+        self.buffer.clear();
+        self.buffer.shrink_to(BUFFER);
+        written.map_err(LogError::file("write", &self.path))
+    }
+
+    /// Entries that could not be written so far.
+    pub fn lost(&self) -> u64 {
+        self.lost
+    }
+
+    /// `PATH` becomes `PATH.1`, that `PATH.2` and so on; the oldest goes. A reader knows the new file by its inode,
+    /// so with one file alone it is replaced, not emptied.
+    fn rotate(&mut self) -> Result<()> {
+        let older = self.options.max_files.max(1) - 1;
+        for n in (0..older).rev() {
+            match fs::rename(numbered(&self.path, n), numbered(&self.path, n + 1)) {
+                Err(e) if e.kind() != ErrorKind::NotFound => return Err(LogError::file("rotate", &self.path)(e)),
+                _ => {}
+            }
+        }
+        if older == 0 {
+            match fs::remove_file(&self.path) {
+                Err(e) if e.kind() != ErrorKind::NotFound => return Err(LogError::file("rotate", &self.path)(e)),
+                _ => {}
+            }
+        }
+        self.file = Some(open(&self.path, true).map_err(LogError::file("rotate", &self.path))?);
+        self.size = 0;
+        Ok(())
+    }
+}
+
+/// `PATH`, or `PATH.N`.
+pub(crate) fn numbered(path: &Path, n: u32) -> PathBuf {
+    if n == 0 {
+        return path.into();
+    }
+    let mut name = path.as_os_str().to_owned();
+    name.push(format!(".{n}"));
+    name.into()
+}
+
+fn open(path: &Path, new: bool) -> std::io::Result<File> {
+    OpenOptions::new().read(true).append(true).create(true).create_new(new).mode(0o640).open(path)
+}
+
+fn torn(file: &mut File) -> bool {
+    let mut last = [0];
+    file.seek(SeekFrom::End(-1)).and_then(|_| file.read_exact(&mut last)).is_ok() && last != *b"\n"
+}
+
+/// Where to cut so that no character is divided: at the end, or before a character that is not whole yet. What is no
+/// UTF-8 at all is cut at the end.
+fn whole_characters(text: &[u8]) -> usize {
+    let tail = text.len().saturating_sub(3);
+    let Some(start) = text[tail..].iter().rposition(|b| b & 0xc0 == 0xc0) else { return text.len() };
+    match std::str::from_utf8(&text[tail + start..]) {
+        Err(e) if e.error_len().is_none() => tail + start,
+        _ => text.len(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn time() -> Timestamp {
+        "2026-01-02T03:04:05Z".parse().unwrap()
+    }
+
+    fn logs(path: &Path) -> Vec<String> {
+        let text = fs::read_to_string(path).unwrap();
+        text.lines().map(|l| serde_json::from_str::<serde_json::Value>(l).unwrap()["log"].as_str().unwrap().to_owned()).collect()
+    }
+
+    #[test]
+    fn lines_are_made_of_chunks_of_any_size() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        let mut writer = Writer::open(&path, LogOptions::default()).unwrap();
+        for chunk in [&b"on"[..], b"e\ntwo\n\nth", b"ree"] {
+            writer.write(Stream::Stdout, chunk, time()).unwrap();
+        }
+        writer.write(Stream::Stderr, b"other\n", time()).unwrap();
+        writer.end(Stream::Stdout, time()).unwrap();
+        writer.end(Stream::Stderr, time()).unwrap();
+        writer.flush().unwrap();
+        assert_eq!(logs(&path), ["one\n", "two\n", "\n", "other\n", "three"]);
+    }
+
+    #[test]
+    fn long_lines_are_divided_at_16_kib_between_characters() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        let mut writer = Writer::open(&path, LogOptions::default()).unwrap();
+        writer.write(Stream::Stdout, &[b'x'; MAX_LINE], time()).unwrap();
+        writer.write(Stream::Stdout, b"\n", time()).unwrap();
+        let text = format!("{}é{}\n", "y".repeat(MAX_LINE - 1), "z".repeat(MAX_LINE));
+        writer.write(Stream::Stdout, text.as_bytes(), time()).unwrap();
+        writer.flush().unwrap();
+        let lines = logs(&path);
+        let lengths: Vec<usize> = lines.iter().map(String::len).collect();
+        assert_eq!(lengths, [MAX_LINE, 1, MAX_LINE - 1, MAX_LINE, 3]);
+        assert_eq!(lines[2..].concat(), text);
+    }
+
+    #[test]
+    fn files_are_rotated_and_the_oldest_goes() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        let options = LogOptions { max_size: Some(200), max_files: 3, ..LogOptions::default() };
+        let mut writer = Writer::open(&path, options).unwrap();
+        for n in 0..20 {
+            writer.write(Stream::Stdout, format!("{n}\n").as_bytes(), time()).unwrap();
+        }
+        writer.flush().unwrap();
+        assert!(!numbered(&path, 3).exists());
+        let all: Vec<String> = (0..3).rev().flat_map(|n| logs(&numbered(&path, n))).collect();
+        let want: Vec<String> = (20 - all.len()..20).map(|n| format!("{n}\n")).collect();
+        assert_eq!(all, want);
+        assert!(fs::metadata(numbered(&path, 1)).unwrap().len() < 300);
+
+        let one = dir.path().join("one");
+        let mut writer = Writer::open(&one, LogOptions { max_size: Some(200), ..LogOptions::default() }).unwrap();
+        for n in 0..20 {
+            writer.write(Stream::Stdout, format!("{n}\n").as_bytes(), time()).unwrap();
+        }
+        writer.flush().unwrap();
+        assert_eq!(logs(&one).last().unwrap(), "19\n");
+        assert!(fs::metadata(&one).unwrap().len() < 300 && !numbered(&one, 1).exists());
+    }
+
+    #[test]
+    fn a_torn_entry_spoils_only_itself() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        fs::write(&path, "{\"log\":\"to").unwrap();
+        let mut writer = Writer::open(&path, LogOptions::default()).unwrap();
+        writer.write(Stream::Stdout, b"next\n", time()).unwrap();
+        writer.flush().unwrap();
+        let text = fs::read_to_string(&path).unwrap();
+        assert!(text.starts_with("{\"log\":\"to\n{\"log\":\"next\\n\""), "{text}");
+    }
+
+    #[test]
+    fn none_keeps_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        let options = LogOptions { driver: Driver::None, ..LogOptions::default() };
+        let mut writer = Writer::open(&path, options).unwrap();
+        writer.write(Stream::Stdout, b"x\n", time()).unwrap();
+        writer.flush().unwrap();
+        assert!(!path.exists());
+        assert!("syslog".parse::<Driver>().is_err());
+    }
+
+    #[test]
+    fn a_full_disk_costs_entries_and_no_more() {
+        // /dev/full takes no byte, and is no file that could be cut.
+        let mut writer = Writer::open(Path::new("/dev/full"), LogOptions::default()).unwrap();
+        writer.write(Stream::Stdout, b"a\nb\n", time()).unwrap();
+        assert!(writer.flush().is_err());
+        assert_eq!(writer.lost(), 2);
+        writer.flush().unwrap();
+    }
+}

@@ -1,0 +1,31 @@
+//! The process that stays beside a container: one small process each, with one thread, that outlives the daemon.
+//!
+//! It holds the container's streams and log, its pidfd and its exit status, starts it again by its policy, probes its
+//! health, and runs further programs in it, whether a daemon is there or not.
+//!
+//! ```text
+//! daemon ── Spawner ──► spawner ──fork──► monitor ──► the container's first process
+//!    │                                      ▲
+//!    └───────── client, on monitor.sock ────┘
+//! ```
+//!
+//! - [`Spawner`]: the daemon's connection to a process that was prepared before the daemon had threads, and that forks
+//!   a monitor per [`Launch`].
+//! - [`client`]: what can be asked of a monitor, and how it tells of changes.
+//! - [`State`], [`Exit`], [`HealthState`]: what it tells.
+//! - `process` is the monitor itself: `run` is one run of the container, `supervise` the loop around it.
+//!
+//! Blocking, no tokio: an asynchronous caller reads the frames of [`client::watch`] itself.
+
+pub mod client;
+mod error;
+mod launch;
+mod process;
+mod spawner;
+mod state;
+mod wire;
+
+pub use error::{LaunchError, Result};
+pub use launch::{Attach, Health, Launch, LogConfig, Restart};
+pub use spawner::{Launched, Spawner};
+pub use state::{Exit, HealthState, Probe, State};

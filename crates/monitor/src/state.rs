@@ -1,0 +1,59 @@
+//! What a monitor tells of its container.
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// A container as it is now.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct State {
+    /// 0 while it waits to be started again.
+    pub pid: i32,
+    /// RFC 3339, as all times here.
+    pub started_at: String,
+    pub restart_count: u32,
+    /// It has ended and is to be started again.
+    #[serde(rename = "status", serialize_with = "write_status", deserialize_with = "read_status")]
+    pub restarting: bool,
+    pub health: Option<HealthState>,
+}
+
+fn write_status<S: Serializer>(restarting: &bool, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(if *restarting { "restarting" } else { "running" })
+}
+
+fn read_status<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
+    Ok(String::deserialize(deserializer)? == "restarting")
+}
+
+/// How a container ended. Also the content of `exit.json`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Exit {
+    /// The program's own, or 128 and the signal that ended it.
+    pub code: i32,
+    /// The kernel ended a process of it because its memory was used up.
+    pub oom_killed: bool,
+    pub started_at: String,
+    pub finished_at: String,
+    /// Why it could not be started again; empty otherwise.
+    pub error: String,
+}
+
+/// What the probes have found.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HealthState {
+    /// `starting`, `healthy` or `unhealthy`.
+    pub status: String,
+    pub failing_streak: u32,
+    /// The last five, oldest first.
+    pub log: Vec<Probe>,
+}
+
+/// One probe.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Probe {
+    pub start: String,
+    pub end: String,
+    /// -1 when it did not end in time or could not be run.
+    pub exit_code: i32,
+    /// The first 4096 bytes of what it wrote.
+    pub output: String,
+}

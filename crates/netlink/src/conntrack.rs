@@ -1,0 +1,83 @@
+//! Forgetting tracked connections (linux/netfilter/nfnetlink_conntrack.h).
+//!
+//! A datagram that belongs to a tracked exchange goes where the first one went, whatever the rules say now: a client
+//! that keeps sending would never reach a container that was started since, or would reach the next one that has got
+//! an old address.
+
+use std::net::Ipv4Addr;
+
+use crate::message::{ACK, Messages};
+use crate::{Result, nft};
+
+/// `NFNL_SUBSYS_CTNETLINK` and `IPCTNL_MSG_CT_DELETE`.
+const DELETE: u16 = 1 << 8 | 2;
+const AF_INET: u8 = 2;
+/// `IPPROTO_UDP`.
+const UDP: u8 = 17;
+
+// enum ctattr_type, ctattr_tuple, ctattr_ip, ctattr_l4proto, ctattr_filter
+const TUPLE_ORIGINAL: u16 = 1;
+const TUPLE_REPLY: u16 = 2;
+const FILTER: u16 = 25;
+const TUPLE_IP: u16 = 1;
+const TUPLE_PROTOCOL: u16 = 2;
+const IP_SOURCE: u16 = 1;
+const PROTOCOL_NUMBER: u16 = 1;
+const PROTOCOL_DESTINATION_PORT: u16 = 3;
+const FILTER_ORIGINAL: u16 = 1;
+const FILTER_REPLY: u16 = 2;
+/// Bits of a filter (net/netfilter/nf_internals.h).
+const BY_SOURCE: u32 = 1 << 0;
+const BY_PROTOCOL: u32 = 1 << 3;
+const BY_DESTINATION_PORT: u32 = 1 << 5;
+
+/// UDP exchanges that are to be forgotten.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exchanges {
+    /// Those that `.0` answers, whatever address the sender used for it.
+    AnsweredBy(Ipv4Addr),
+    /// Those that were sent to this port.
+    SentTo(u16),
+}
+
+/// Forgets UDP exchanges in the network namespace of `connection`.
+///
+/// # Errors
+/// `EINVAL` before Linux 5.8, which cannot choose.
+pub fn forget(connection: &nft::Connection, all: &[Exchanges]) -> Result<()> {
+    let mut messages = Messages::default();
+    for exchanges in all {
+        let action = "forget tracked connections".to_owned();
+        // `struct nfgenmsg`.
+        messages.message(DELETE, ACK, &[AF_INET, 0, 0, 0], action, |m| write(m, *exchanges));
+    }
+    connection.socket.transact(&messages)
+}
+
+fn write(m: &mut Messages, exchanges: Exchanges) {
+    match exchanges {
+        Exchanges::AnsweredBy(address) => {
+            m.nested(TUPLE_REPLY, |m| {
+                m.nested(TUPLE_IP, |m| m.ipv4(IP_SOURCE, address));
+                m.nested(TUPLE_PROTOCOL, |m| m.u8(PROTOCOL_NUMBER, UDP));
+            });
+            m.nested(FILTER, |m| {
+                m.u32(FILTER_ORIGINAL, 0);
+                m.u32(FILTER_REPLY, BY_SOURCE | BY_PROTOCOL);
+            });
+        }
+        Exchanges::SentTo(port) => {
+            m.nested(TUPLE_ORIGINAL, |m| {
+                m.nested(TUPLE_IP, |_| {});
+                m.nested(TUPLE_PROTOCOL, |m| {
+                    m.u8(PROTOCOL_NUMBER, UDP);
+                    m.attribute(PROTOCOL_DESTINATION_PORT, &port.to_be_bytes());
+                });
+            });
+            m.nested(FILTER, |m| {
+                m.u32(FILTER_ORIGINAL, BY_PROTOCOL | BY_DESTINATION_PORT);
+                m.u32(FILTER_REPLY, 0);
+            });
+        }
+    }
+}

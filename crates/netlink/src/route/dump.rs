@@ -1,0 +1,174 @@
+//! Links, addresses and routes that are there.
+
+use std::net::Ipv4Addr;
+
+use rustix::io::Errno;
+
+use super::Connection;
+use super::batch::{
+    AF_INET, IFA_ADDRESS, IFA_LOCAL, IFLA_ADDRESS, IFLA_IFALIAS, IFLA_IFNAME, IFLA_INFO_KIND, IFLA_LINKINFO,
+    IFLA_MASTER, IFLA_MTU, NEW_ADDRESS, NEW_LINK, NEW_ROUTE, RTA_DST, RTA_GATEWAY, RTA_OIF, RTA_PRIORITY, RTA_TABLE, UP,
+    link_header,
+};
+use crate::message::{self, DUMP, Messages};
+use crate::{MacAddress, Result};
+
+// linux/rtnetlink.h
+const GET_LINK: u16 = 18;
+const GET_ADDRESS: u16 = 22;
+const GET_ROUTE: u16 = 26;
+/// Leaves the counters out, which nobody here reads.
+const IFLA_EXT_MASK: u16 = 29;
+const SKIP_STATS: u32 = 1 << 3;
+const TYPE_UNICAST: u8 = 1;
+
+/// A link.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Link {
+    pub index: u32,
+    pub name: String,
+    /// `bridge`, `veth`…; empty for a device.
+    pub kind: String,
+    pub alias: String,
+    pub mac: Option<MacAddress>,
+    pub mtu: u32,
+    /// Index of the bridge that it is a port of.
+    pub master: Option<u32>,
+    pub up: bool,
+}
+
+/// An IPv4 address of a link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Address {
+    /// Index of the link.
+    pub link: u32,
+    pub address: Ipv4Addr,
+    pub prefix: u8,
+}
+
+/// An IPv4 unicast route, of any table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RouteEntry {
+    pub destination: (Ipv4Addr, u8),
+    pub gateway: Option<Ipv4Addr>,
+    /// Index of the link; `None` for a route of several.
+    pub link: Option<u32>,
+    pub metric: u32,
+    pub table: u32,
+}
+
+impl Connection {
+    /// All links.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn links(&self) -> Result<Vec<Link>> {
+        let mut request = Messages::default();
+        request.message(GET_LINK, DUMP, &link_header(0, 0, 0, 0), "list links".into(), |m| {
+            m.u32(IFLA_EXT_MASK, SKIP_STATS);
+        });
+        self.socket.ask(&request, |answer| link(answer.kind, answer.payload))
+    }
+
+    /// The link of this name, if there is one.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn link(&self, name: &str) -> Result<Option<Link>> {
+        let mut request = Messages::default();
+        request.message(GET_LINK, 0, &link_header(0, 0, 0, 0), format!("look at link `{name}`"), |m| {
+            m.text(IFLA_IFNAME, name);
+            m.u32(IFLA_EXT_MASK, SKIP_STATS);
+        });
+        match self.socket.ask(&request, |answer| link(answer.kind, answer.payload)) {
+            Err(error) if error.errno == Errno::NODEV => Ok(None),
+            found => Ok(found?.pop()),
+        }
+    }
+
+    /// All IPv4 addresses.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn addresses(&self) -> Result<Vec<Address>> {
+        let mut request = Messages::default();
+        request.message(GET_ADDRESS, DUMP, &[AF_INET, 0, 0, 0, 0, 0, 0, 0], "list addresses".into(), |_| {});
+        self.socket.ask(&request, |answer| address(answer.kind, answer.payload))
+    }
+
+    /// All IPv4 unicast routes of all tables.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn routes(&self) -> Result<Vec<RouteEntry>> {
+        let mut request = Messages::default();
+        request.message(GET_ROUTE, DUMP, &[AF_INET, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], "list routes".into(), |_| {});
+        self.socket.ask(&request, |answer| route(answer.kind, answer.payload))
+    }
+}
+
+fn link(kind: u16, payload: &[u8]) -> Option<Link> {
+    if kind != NEW_LINK {
+        return None;
+    }
+    let mut link = Link {
+        index: message::u32_at(payload, 4)?,
+        up: message::u32_at(payload, 8)? & UP != 0,
+        ..Link::default()
+    };
+    for attribute in message::attributes(payload.get(16..)?) {
+        match attribute.kind {
+            IFLA_IFNAME => link.name = attribute.text(),
+            IFLA_IFALIAS => link.alias = attribute.text(),
+            IFLA_ADDRESS => link.mac = attribute.value.try_into().ok().map(MacAddress),
+            IFLA_MTU => link.mtu = attribute.u32()?,
+            IFLA_MASTER => link.master = attribute.u32(),
+            IFLA_LINKINFO => {
+                link.kind = message::find(attribute.value, IFLA_INFO_KIND).map(message::text).unwrap_or_default();
+            }
+            _ => {}
+        }
+    }
+    Some(link)
+}
+
+fn address(kind: u16, payload: &[u8]) -> Option<Address> {
+    if kind != NEW_ADDRESS || payload.first() != Some(&AF_INET) {
+        return None;
+    }
+    let (prefix, link) = (*payload.get(1)?, message::u32_at(payload, 4)?);
+    let (mut local, mut other) = (None, None);
+    for attribute in message::attributes(payload.get(8..)?) {
+        match attribute.kind {
+            // Of a point to point link `IFA_ADDRESS` is the other end's.
+            IFA_LOCAL => local = attribute.ipv4(),
+            IFA_ADDRESS => other = attribute.ipv4(),
+            _ => {}
+        }
+    }
+    Some(Address { link, address: local.or(other)?, prefix })
+}
+
+fn route(kind: u16, payload: &[u8]) -> Option<RouteEntry> {
+    if kind != NEW_ROUTE || payload.first() != Some(&AF_INET) || payload.get(7) != Some(&TYPE_UNICAST) {
+        return None;
+    }
+    let mut route = RouteEntry {
+        destination: (Ipv4Addr::UNSPECIFIED, *payload.get(1)?),
+        gateway: None,
+        link: None,
+        metric: 0,
+        table: u32::from(*payload.get(4)?),
+    };
+    for attribute in message::attributes(payload.get(12..)?) {
+        match attribute.kind {
+            RTA_DST => route.destination.0 = attribute.ipv4()?,
+            RTA_GATEWAY => route.gateway = attribute.ipv4(),
+            RTA_OIF => route.link = attribute.u32(),
+            RTA_PRIORITY => route.metric = attribute.u32()?,
+            RTA_TABLE => route.table = attribute.u32()?,
+            _ => {}
+        }
+    }
+    Some(route)
+}

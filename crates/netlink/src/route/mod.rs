@@ -1,0 +1,39 @@
+//! Links, addresses and routes (rtnetlink(7)).
+//!
+//! - [`Connection`]: sends batches and asks what there is. [`Batch`]: changes that go together.
+//! - [`Bridge`], [`Veth`], [`Port`], [`Route`]: what is made. [`Link`], [`Address`], [`RouteEntry`]: what is there.
+
+mod batch;
+mod dump;
+
+pub use batch::{Batch, Bridge, Peer, Port, Route, Veth};
+pub use dump::{Address, Link, RouteEntry};
+
+use crate::Result;
+use crate::socket::Socket;
+
+/// A connection to rtnetlink, in the network namespace of the thread that opened it.
+#[derive(Debug)]
+pub struct Connection {
+    socket: Socket,
+}
+
+impl Connection {
+    /// Opens a connection.
+    ///
+    /// # Errors
+    /// `EMFILE`, `ENOMEM`.
+    pub fn open() -> Result<Self> {
+        Ok(Self { socket: Socket::open(None)?.strict()? })
+    }
+
+    /// Makes the changes of `batch`, in order, in one system call. They do not undo one another: when one fails, the
+    /// others have been tried all the same.
+    ///
+    /// # Errors
+    /// The first that the kernel reports.
+    pub fn apply(&self, mut batch: Batch) -> Result<()> {
+        batch.messages.acknowledge_last();
+        self.socket.transact(&batch.messages)
+    }
+}

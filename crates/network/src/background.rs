@@ -1,0 +1,200 @@
+//! What is done ahead of time and behind it, by one thread: network namespaces that are ready before somebody asks,
+//! and links that must be gone before their addresses are given again.
+//!
+//! Making a namespace takes a millisecond, removing a link twenty (the kernel waits until no processor can still see
+//! it). Neither belongs between a command and its answer.
+
+use std::net::Ipv4Addr;
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use rustix::io::Errno;
+use wharf_netlink::namespace;
+use wharf_netlink::route::{Batch, Connection};
+
+use crate::{NetworkError, Result, sysctl};
+
+/// Namespaces that are kept ready: as many as containers are started at once. Each takes about 100 KB of the kernel's.
+const READY: usize = 4;
+/// How often it is looked whether a link has gone.
+const LOOK: Duration = Duration::from_millis(25);
+/// How long a link may take to go with its namespace before it is removed.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+/// The link of a container that has ended. It goes when the kernel takes the container's namespace apart; until then
+/// something may still answer for its address.
+#[derive(Clone, Debug)]
+pub(crate) struct Leaving {
+    pub(crate) network: String,
+    pub(crate) container: String,
+    pub(crate) ip: Ipv4Addr,
+    pub(crate) host_interface: String,
+    pub(crate) since: Instant,
+}
+
+#[derive(Debug, Default)]
+struct Work {
+    ready: Vec<OwnedFd>,
+    leaving: Vec<Leaving>,
+    /// Whether namespaces are to be made at all: after a failure, only when somebody has asked again.
+    filling: bool,
+    stop: bool,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    work: Mutex<Work>,
+    wake: Condvar,
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Work> {
+        self.work.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The thread. It works in the network namespace of the thread that started it, and ends when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Background {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Background {
+    pub(crate) fn start() -> Result<Self> {
+        let shared = Arc::new(Shared::default());
+        shared.lock().filling = true;
+        let own = Arc::clone(&shared);
+        let thread = std::thread::Builder::new().name("networks".into()).spawn(move || run(&own));
+        let thread = thread.map_err(NetworkError::host("start a thread"))?;
+        Ok(Self { shared, thread: Some(thread) })
+    }
+
+    /// A namespace that is ready, or else a new one.
+    pub(crate) fn namespace(&self) -> Result<OwnedFd> {
+        let ready = {
+            let mut work = self.shared.lock();
+            work.filling = true;
+            work.ready.pop()
+        };
+        self.shared.wake.notify_one();
+        ready.map_or_else(make, Ok)
+    }
+
+    /// Sees to it that a link goes.
+    pub(crate) fn leave(&self, leaving: impl IntoIterator<Item = Leaving>) {
+        self.shared.lock().leaving.extend(leaving);
+        self.shared.wake.notify_one();
+    }
+
+    /// Addresses of a network that something may still answer for, with the containers that had them.
+    pub(crate) fn leaving(&self, network: &str) -> Vec<Leaving> {
+        self.shared.lock().leaving.iter().filter(|leaving| leaving.network == network).cloned().collect()
+    }
+
+    /// Removes a link that is leaving now, because its address is wanted.
+    pub(crate) fn hurry(&self, leaving: &Leaving) -> Result<()> {
+        remove(&[&leaving.host_interface])?;
+        self.shared.lock().leaving.retain(|other| other.host_interface != leaving.host_interface);
+        Ok(())
+    }
+}
+
+impl Drop for Background {
+    fn drop(&mut self) {
+        self.shared.lock().stop = true;
+        self.shared.wake.notify_one();
+        if let Some(thread) = self.thread.take() {
+            // A panic there has been reported.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn run(shared: &Shared) {
+    let mut work = shared.lock();
+    while !work.stop {
+        if work.filling && work.ready.len() < READY {
+            drop(work);
+            let made = make();
+            work = shared.lock();
+            match made {
+                Ok(made) => work.ready.push(made),
+                Err(error) => {
+                    tracing::debug!(?error, "no network namespace could be made ahead of time");
+                    work.filling = false;
+                }
+            }
+        } else if work.leaving.is_empty() {
+            work = shared.wake.wait(work).unwrap_or_else(PoisonError::into_inner);
+        } else {
+            work = shared.wake.wait_timeout(work, LOOK).unwrap_or_else(PoisonError::into_inner).0;
+            let leaving = work.leaving.clone();
+            drop(work);
+            let gone = reap(&leaving);
+            work = shared.lock();
+            work.leaving.retain(|left| !gone.contains(&left.host_interface));
+        }
+    }
+}
+
+/// Names of the links that have gone, some of them by our doing.
+fn reap(leaving: &[Leaving]) -> Vec<String> {
+    let looked = Connection::open().and_then(|route| route.links());
+    let links = match looked {
+        Ok(links) => links,
+        Err(error) => {
+            tracing::warn!(?error, "links cannot be listed");
+            return Vec::new();
+        }
+    };
+    let mut gone = Vec::new();
+    let mut late = Vec::new();
+    for left in leaving {
+        if !links.iter().any(|link| link.name == left.host_interface) {
+            gone.push(left.host_interface.clone());
+        } else if left.since.elapsed() > PATIENCE {
+            late.push(left.host_interface.as_str());
+        }
+    }
+    match remove(&late) {
+        Ok(()) => gone.extend(late.into_iter().map(str::to_owned)),
+        Err(error) => tracing::warn!(?error, "links of containers that have ended cannot be removed"),
+    }
+    gone
+}
+
+/// Removes links; one that is not there is what was wanted.
+pub(crate) fn remove(names: &[&str]) -> Result<()> {
+    if names.is_empty() {
+        return Ok(());
+    }
+    let route = Connection::open()?;
+    for name in names {
+        let mut batch = Batch::new();
+        batch.delete_link(name);
+        match route.apply(batch) {
+            Err(error) if error.errno != Errno::NODEV => return Err(error.into()),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// A namespace with its loopback up, and without IPv6 on what is put into it: no container has an IPv6 address, and a
+/// link that configures itself would only delay and surprise.
+fn make() -> Result<OwnedFd> {
+    let made = namespace::create(|| {
+        if let Err(error) = sysctl::ensure("ipv6/conf/default/disable_ipv6", "1") {
+            // A kernel without IPv6 has none to turn off.
+            tracing::debug!(?error, "IPv6 is not turned off in a container");
+        }
+        let mut batch = Batch::new();
+        // The loopback is the first link of every namespace.
+        batch.set_up(1);
+        Connection::open()?.apply(batch)
+    });
+    Ok(made?)
+}

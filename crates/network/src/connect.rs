@@ -1,0 +1,306 @@
+//! Connecting containers, and letting go of them.
+
+use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
+use std::time::Instant;
+
+use wharf_netlink::namespace;
+use wharf_netlink::route::{Batch, Connection, Peer, Port, Route, Veth};
+
+use crate::background::{self, Leaving};
+use crate::create::{PREFIX, random_id};
+use crate::networks::Inner;
+use crate::state::{Network, endpoint_key};
+use crate::{
+    Endpoint, EndpointRequest, NetworkError, NetworkRecord, Networks, Result, bridge, ipam, mark, sysctl,
+};
+
+impl Networks {
+    /// Gives a container an address and a link in a network.
+    ///
+    /// The address is reserved in one transaction before anything is made, so it is never given twice; the link is
+    /// one batch here and one in the container. In the container the default route of the interface with the lowest
+    /// number is taken; those of further networks have its number as their metric, and take over when it goes.
+    ///
+    /// # Errors
+    /// `NotFound`, `Connected`, `NoAddress`, `AddressTaken`, and when the kernel refuses; then nothing of it is left.
+    pub fn connect(&self, request: &EndpointRequest<'_>) -> Result<Endpoint> {
+        let inner = &*self.inner;
+        let number = free_number(request)?;
+        let (record, link, endpoint) = inner.reserve(request, number)?;
+        let made = inner.write(&endpoint).and_then(|()| {
+            let made = match link {
+                Some(link) => inner.make_link(request, &record, link, &endpoint, number),
+                None => Err(NetworkError::NotFound(record.name.clone())),
+            };
+            if made.is_ok() || Connection::open()?.link(record.bridge.as_deref().unwrap_or_default())?.is_some() {
+                return made;
+            }
+            // The bridge could not be made when the daemon started, or somebody has removed it since.
+            let link = inner.ensure_bridge(&record)?;
+            inner.make_link(request, &record, link, &endpoint, number)
+        });
+        if let Err(error) = made {
+            if let Err(left) = background::remove(&[&endpoint.host_interface]) {
+                tracing::warn!(error = ?left, "a link is left");
+            }
+            inner.forget(std::slice::from_ref(&endpoint));
+            return Err(error);
+        }
+        Ok(endpoint)
+    }
+
+    /// Takes a container out of a network, at once: when this returns, the link is gone and the address free.
+    /// For a container that has ended, [`Self::release`] is quicker.
+    ///
+    /// # Errors
+    /// `NotFound`, `NotConnected`, and when the kernel refuses.
+    pub fn disconnect(&self, network_id: &str, container: &str) -> Result<()> {
+        let endpoint = {
+            let state = self.inner.state();
+            let network = state.resolve(network_id)?;
+            network.endpoints.get(container).cloned().ok_or_else(|| NetworkError::NotConnected {
+                container: container.to_owned(),
+                network: network.record.name.clone(),
+            })?
+        };
+        background::remove(&[&endpoint.host_interface])?;
+        self.inner.delete_rows(std::slice::from_ref(&endpoint))?;
+        self.inner.forget_in_memory(std::slice::from_ref(&endpoint));
+        Ok(())
+    }
+
+    /// Lets go of a container that has ended: its ports, its addresses, its links. Does not wait for the links, which
+    /// go with the container's namespace; their addresses are not given to anybody else before they have.
+    ///
+    /// # Errors
+    /// When the disk fails or the kernel refuses.
+    pub fn release(&self, container: &str) -> Result<()> {
+        let unpublished = self.unpublish(container);
+        let endpoints = self.endpoints_of(container);
+        if !endpoints.is_empty() {
+            self.inner.delete_rows(&endpoints)?;
+            let since = Instant::now();
+            // First noted as leaving, then free.
+            self.inner.background.leave(endpoints.iter().map(|endpoint| Leaving {
+                network: endpoint.network_id.clone(),
+                container: endpoint.container.clone(),
+                ip: endpoint.ip,
+                host_interface: endpoint.host_interface.clone(),
+                since,
+            }));
+            self.inner.forget_in_memory(&endpoints);
+        }
+        unpublished
+    }
+
+    /// Gives a container another name in its networks.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub fn rename(&self, container: &str, name: &str) -> Result<()> {
+        let renamed: Vec<Endpoint> = {
+            let mut state = self.inner.state();
+            let endpoints = state.networks.values_mut().filter_map(|network| network.endpoints.get_mut(container));
+            endpoints
+                .map(|endpoint| {
+                    name.clone_into(&mut endpoint.name);
+                    endpoint.clone()
+                })
+                .collect()
+        };
+        renamed.iter().try_for_each(|endpoint| self.inner.write(endpoint))
+    }
+}
+
+impl Inner {
+    /// Notes an endpoint with a free address, in memory.
+    fn reserve(&self, request: &EndpointRequest<'_>, number: u32) -> Result<(NetworkRecord, Option<u32>, Endpoint)> {
+        let endpoint_id = random_id()?;
+        let mut state = self.state();
+        let id = state.resolve(if request.network == "default" { "bridge" } else { request.network })?.record.id.clone();
+        let network = state.networks.get_mut(&id).ok_or_else(|| NetworkError::NotFound(request.network.to_owned()))?;
+        let record = network.record.clone();
+        let Some(subnet) = record.subnet else {
+            return Err(NetworkError::Invalid(format!("no container can be connected to the network {}", record.name)));
+        };
+        let link = network.link;
+        if network.endpoints.contains_key(request.container) {
+            return Err(NetworkError::Connected { name: request.name.to_owned(), network: record.name });
+        }
+        let leaving = self.background.leaving(&id);
+        let ip = choose(network, request, &leaving)?;
+        let prefix = record.options.get(PREFIX).map_or("eth", String::as_str);
+        let endpoint = Endpoint {
+            network_id: id,
+            // Of the endpoint's ID, so that no two are the same and a person finds it again.
+            host_interface: format!("veth{}", &endpoint_id[..8]),
+            endpoint_id,
+            container: request.container.to_owned(),
+            name: request.name.to_owned(),
+            aliases: request.aliases.to_vec(),
+            ip,
+            prefix: subnet.prefix(),
+            gateway: record.gateway.filter(|_| !record.internal),
+            mac: request.mac.unwrap_or_else(|| ipam::mac_of(ip)),
+            interface: format!("{prefix}{number}"),
+        };
+        network.endpoints.insert(endpoint.container.clone(), endpoint.clone());
+        drop(state);
+        if let Some(old) = leaving.iter().find(|old| old.ip == ip) {
+            if let Err(error) = self.background.hurry(old) {
+                self.forget_in_memory(std::slice::from_ref(&endpoint));
+                return Err(error);
+            }
+        }
+        Ok((record, link, endpoint))
+    }
+
+    fn ensure_bridge(&self, record: &NetworkRecord) -> Result<u32> {
+        let link = bridge::ensure(&Connection::open()?, self.instance(), record)?;
+        if let Some(network) = self.state().networks.get_mut(&record.id) {
+            network.link = Some(link);
+        }
+        Ok(link)
+    }
+
+    /// Makes the link of an endpoint: the host's end in the bridge, the container's with its address and routes.
+    fn make_link(
+        &self,
+        request: &EndpointRequest<'_>,
+        record: &NetworkRecord,
+        bridge: u32,
+        endpoint: &Endpoint,
+        number: u32,
+    ) -> Result<()> {
+        let name = &endpoint.host_interface;
+        let peer = Peer { name: &endpoint.interface, mac: endpoint.mac, netns: request.netns };
+        let mut batch = Batch::new();
+        batch.create_veth(&Veth { name, mtu: record.mtu, master: Some(bridge), peer });
+        let port = Port { isolated: !record.icc, hairpin: bridged_traffic_is_filtered() };
+        if port != Port::default() {
+            batch.set_port(name, port);
+        }
+        batch.mark_and_set_up(name, &mark::endpoint(self.instance(), endpoint));
+        let host = Connection::open()?;
+        host.apply(batch)?;
+        let route = namespace::within(request.netns, Connection::open)??;
+        let Some(link) = route.link(&endpoint.interface)? else {
+            return Err(NetworkError::NotFound(format!("interface {}", endpoint.interface)));
+        };
+        let mut batch = Batch::new();
+        batch.add_address(link.index, endpoint.ip, endpoint.prefix).set_up(link.index);
+        if let Some(gateway) = endpoint.gateway {
+            batch.add_route(&Route {
+                destination: (Ipv4Addr::UNSPECIFIED, 0),
+                gateway: Some(gateway),
+                link: link.index,
+                metric: number,
+            });
+        }
+        route.apply(batch)?;
+        // The kernel enables links that have come up behind our back, and what is sent meanwhile is lost; an ARP
+        // request that is lost costs a second. Looking at a link makes it do that first (since Linux 6.8; before, it
+        // is a matter of luck and a few milliseconds).
+        route.link(&endpoint.interface)?;
+        for name in [Some(name), record.bridge.as_ref()].into_iter().flatten() {
+            host.link(name)?;
+        }
+        Ok(())
+    }
+
+    /// Writes the row of an endpoint. Not forced to the disk: should a crash take it, the link's mark says the same.
+    fn write(&self, endpoint: &Endpoint) -> Result<()> {
+        let (table, key) = endpoint_key(&endpoint.network_id, &endpoint.container);
+        self.store.write_soon::<_, NetworkError>(|tx| Ok(tx.put(table, &key, endpoint)?))
+    }
+
+    pub(crate) fn delete_rows(&self, endpoints: &[Endpoint]) -> Result<()> {
+        self.store.write_soon::<_, NetworkError>(|tx| {
+            for endpoint in endpoints {
+                let (table, key) = endpoint_key(&endpoint.network_id, &endpoint.container);
+                tx.delete(table, &key)?;
+            }
+            Ok(())
+        })
+    }
+
+    pub(crate) fn forget_in_memory(&self, endpoints: &[Endpoint]) {
+        let mut state = self.state();
+        for endpoint in endpoints {
+            if let Some(network) = state.networks.get_mut(&endpoint.network_id) {
+                network.endpoints.remove(&endpoint.container);
+            }
+        }
+    }
+
+    fn forget(&self, endpoints: &[Endpoint]) {
+        if let Err(error) = self.delete_rows(endpoints) {
+            tracing::warn!(?error, "the row of an endpoint is left");
+        }
+        self.forget_in_memory(endpoints);
+    }
+}
+
+/// The number of a new interface: the one that is asked for, or the next that no interface in the namespace has.
+fn free_number(request: &EndpointRequest<'_>) -> Result<u32> {
+    // The first interface of a new container: nothing is there yet.
+    if request.index == 0 {
+        return Ok(0);
+    }
+    let links = namespace::within(request.netns, || Connection::open()?.links())??;
+    let taken: BTreeSet<u32> = links.iter().filter_map(|link| number_of(&link.name)).collect();
+    Ok((request.index..).find(|number| !taken.contains(number)).unwrap_or(request.index))
+}
+
+/// The digits at the end of a name.
+fn number_of(name: &str) -> Option<u32> {
+    name.trim_start_matches(|c: char| !c.is_ascii_digit()).parse().ok()
+}
+
+/// The address of a new endpoint.
+fn choose(network: &Network, request: &EndpointRequest<'_>, leaving: &[Leaving]) -> Result<Ipv4Addr> {
+    let record = &network.record;
+    if let Some(address) = request.ip {
+        return requested(network, address);
+    }
+    let mut taken: BTreeSet<Ipv4Addr> = network.taken();
+    // The container had an address a moment ago: it is still its own.
+    if let Some(old) = leaving.iter().find(|old| old.container == request.container && !taken.contains(&old.ip)) {
+        return Ok(old.ip);
+    }
+    taken.extend(leaving.iter().map(|old| old.ip));
+    let free = ipam::lowest_free(record, &taken);
+    free.ok_or_else(|| NetworkError::NoAddress { name: record.name.clone(), id: record.id.clone() })
+}
+
+fn requested(network: &Network, address: Ipv4Addr) -> Result<Ipv4Addr> {
+    let record = &network.record;
+    if record.predefined {
+        return Err(NetworkError::Invalid("user specified IP address is supported on user defined networks only".into()));
+    }
+    if !record.subnet_chosen {
+        return Err(NetworkError::Invalid(
+            "user specified IP address is supported only when connecting to networks with user configured subnets".into(),
+        ));
+    }
+    if !record.subnet.is_some_and(|subnet| subnet.contains(address)) {
+        return Err(NetworkError::Invalid(format!(
+            "invalid address {address}: it does not belong to any of this network's subnets"
+        )));
+    }
+    if let Some(other) = network.owner(address) {
+        return Err(NetworkError::AddressTaken { address, owner: format!("container {}", other.name) });
+    }
+    if ipam::is_reserved(record, address) {
+        return Err(NetworkError::AddressTaken { address, owner: format!("network {}", record.name) });
+    }
+    Ok(address)
+}
+
+/// Whether frames between ports of a bridge go through the rules for packets (`br_netfilter`). Then one that a rule
+/// sends back into the bridge that it came from never leaves that: the port must let it go back, and between isolated
+/// ports it does not get through at all, so that there a container does not reach what its neighbour publishes.
+fn bridged_traffic_is_filtered() -> bool {
+    sysctl::read("bridge/bridge-nf-call-iptables").is_ok_and(|value| value == "1")
+}

@@ -1,0 +1,57 @@
+//! Getting along with `iptables`.
+//!
+//! A packet must be accepted by every table. Docker, ufw and others set the policy of the chain `FORWARD` of
+//! iptables' table `filter` to drop; then nothing of ours would pass, whatever our own table says. So where that
+//! chain is, we put rules at its head that let our bridges pass: our table has decided on them. They are in the form
+//! that `iptables` itself writes, so that it goes on to understand its table.
+//!
+//! Tables of the old kind (`iptables-legacy`) and chains of other names are not touched: who drops there has to let
+//! our bridges pass (`iifname "wharf0" accept`, `oifname "wharf0" accept`).
+
+use wharf_netlink::nft::{
+    Batch, Comparison, Connection, Expression, Family, Hook, Meta, Policy, Register, Table, Verdict,
+};
+
+use crate::Result;
+
+const FILTER: Table<'static> = Table { family: Family::Ip, name: "filter" };
+const FORWARD: &str = "FORWARD";
+
+/// Makes the rules at the head of `FORWARD` those for `bridges`. Where the chain is not there, nothing is done.
+pub(crate) fn let_pass(nft: &Connection, mark: &str, bridges: &[&str]) -> Result<()> {
+    let chains = nft.chains(Family::Ip)?;
+    let is_there = chains.iter().any(|chain| chain.table == FILTER.name && chain.name == FORWARD);
+    for chain in &chains {
+        let drops = chain.hook == Some(Hook::Forward) && chain.policy == Some(Policy::Drop);
+        if drops && !(chain.table == FILTER.name && chain.name == FORWARD) {
+            tracing::warn!(
+                "chain `{}` of nftables' table `{}` drops what is forwarded: let our bridges pass in it",
+                chain.name,
+                chain.table
+            );
+        }
+    }
+    if !is_there {
+        return Ok(());
+    }
+    let mut batch = Batch::new();
+    for rule in nft.rules(FILTER, FORWARD)? {
+        if rule.comment.as_deref() == Some(mark) {
+            batch.delete_rule(FILTER, FORWARD, rule.handle);
+        }
+    }
+    let register = Register(0);
+    for bridge in bridges {
+        let name = [bridge.as_bytes(), &[0]].concat();
+        for meta in [Meta::OutputName, Meta::InputName] {
+            let rule = [
+                Expression::LoadMeta(meta, register),
+                Expression::Compare(Comparison::Equal, register, &name),
+                Expression::Counter,
+                Expression::Verdict(Verdict::Accept),
+            ];
+            batch.insert_rule(FILTER, FORWARD, mark, &rule);
+        }
+    }
+    Ok(nft.apply(batch)?)
+}

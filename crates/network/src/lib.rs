@@ -1,0 +1,44 @@
+//! Networks of containers: bridges, addresses, published ports.
+//!
+//! A network is a row in the store; its bridge, the links of its containers and the rules of its published ports
+//! are kernel objects that live on when the daemon dies, carry our mark, and are found again or made anew from
+//! the rows. Everything is blocking, and every change of the kernel is one batch over netlink.
+//!
+//! - [`Networks`]: opens, creates, removes; connects containers; publishes their ports; recovers.
+//! - [`NetworkRecord`], [`Endpoint`], [`Published`]: what there is.
+//! - [`CreateNetwork`], [`EndpointRequest`], [`PortRequest`]: what is asked for.
+//! - [`Ipv4Net`], [`MacAddress`]: addresses.
+//!
+//! IPv6 is not done: a network that asks for it is refused, and a port is published on IPv4 addresses only.
+
+mod background;
+mod bridge;
+mod connect;
+mod create;
+mod error;
+mod firewall;
+mod foreign;
+mod hold;
+mod ipam;
+mod ipv4net;
+mod mark;
+mod networks;
+mod options;
+mod ports;
+mod publish;
+mod record;
+mod recover;
+mod state;
+mod sysctl;
+
+pub use error::{ErrorKind, NetworkError};
+pub use ipv4net::Ipv4Net;
+pub use networks::Networks;
+pub use options::{NetworkOptions, PublishPolicy};
+pub use record::{
+    CreateNetwork, Endpoint, EndpointRequest, IpamRequest, NetworkRecord, PoolRequest, PortRequest, Protocol, Published,
+};
+pub use wharf_netlink::MacAddress;
+
+/// Result of this crate.
+pub type Result<T> = std::result::Result<T, NetworkError>;

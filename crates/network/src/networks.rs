@@ -1,0 +1,380 @@
+//! All networks of a daemon: opened, made, removed.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use wharf_netlink::nft;
+use wharf_netlink::route::Connection;
+use wharf_store::Store;
+
+use crate::background::Background;
+use crate::ports::Ports;
+use crate::state::{NETWORKS, Network, State};
+use crate::{
+    CreateNetwork, Endpoint, Ipv4Net, NetworkError, NetworkOptions, NetworkRecord, Result, bridge, create, firewall,
+    foreign, ipam, mark, sysctl,
+};
+
+/// All networks of a daemon. Cheap to clone.
+///
+/// Works in the network namespace of the thread that calls: for a daemon that is the host's, always.
+#[derive(Clone, Debug)]
+pub struct Networks {
+    pub(crate) inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Inner {
+    pub(crate) store: Store,
+    pub(crate) options: NetworkOptions,
+    /// Both held for moments, never over a request to the kernel or the disk.
+    state: Mutex<State>,
+    ports: Mutex<Ports>,
+    /// One for all, as closing one takes long: see [`nft::Connection`].
+    nft: Mutex<nft::Connection>,
+    /// Held while a network is made or removed.
+    changing: Mutex<()>,
+    pub(crate) background: Background,
+}
+
+impl Inner {
+    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn ports(&self) -> MutexGuard<'_, Ports> {
+        self.ports.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn nft(&self) -> MutexGuard<'_, nft::Connection> {
+        self.nft.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn changing(&self) -> MutexGuard<'_, ()> {
+        self.changing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The name of our table, and the first word of our marks.
+    pub(crate) fn mark(&self) -> String {
+        mark::instance_name(&self.options.instance)
+    }
+
+    pub(crate) fn instance(&self) -> &str {
+        &self.options.instance
+    }
+}
+
+impl Networks {
+    /// Opens the networks of `store`. Makes `bridge`, `host` and `none` where they are missing, and in the kernel what
+    /// is missing of the bridges; our table is made anew from the rows, in one step that no packet notices.
+    ///
+    /// # Errors
+    /// When the options make no sense, when no pool is free, and when the kernel refuses.
+    pub fn open(store: Store, options: NetworkOptions) -> Result<Self> {
+        if options.instance.is_empty() || !options.instance.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
+            return Err(NetworkError::Invalid(format!("`{}` is no name for an instance", options.instance)));
+        }
+        let (state, groups) = store.read::<_, NetworkError>(|tx| Ok((State::load(tx)?, tx.list(crate::ports::PORTS)?)))?;
+        let ports = Ports::new(groups.into_iter().collect::<BTreeMap<_, _>>());
+        let inner = Inner {
+            store,
+            options,
+            state: Mutex::new(state),
+            ports: Mutex::new(ports),
+            nft: Mutex::new(nft::Connection::open()?),
+            changing: Mutex::default(),
+            background: Background::start()?,
+        };
+        let networks = Self { inner: Arc::new(inner) };
+        networks.make_predefined()?;
+        networks.restore()?;
+        Ok(networks)
+    }
+
+    /// All networks, by name.
+    pub fn list(&self) -> Vec<NetworkRecord> {
+        let mut all: Vec<_> = self.inner.state().records().cloned().collect();
+        all.sort_by(|a, b| a.name.cmp(&b.name));
+        all
+    }
+
+    /// The network of this name, ID, or unique ID prefix.
+    ///
+    /// # Errors
+    /// `NotFound`, `Ambiguous`.
+    pub fn resolve(&self, text: &str) -> Result<NetworkRecord> {
+        // The API calls the network of the default mode so.
+        let text = if text == "default" { "bridge" } else { text };
+        Ok(self.inner.state().resolve(text)?.record.clone())
+    }
+
+    /// Makes a network.
+    ///
+    /// # Errors
+    /// For what is not accepted (Docker's texts), when no pool is free, and when the kernel refuses; then nothing of
+    /// it is left.
+    pub fn create(&self, request: &CreateNetwork) -> Result<NetworkRecord> {
+        let inner = &self.inner;
+        let mut record = create::record(request, inner.options.mtu)?;
+        let _changing = inner.changing();
+        let route = Connection::open()?;
+        let networks: Vec<_> = {
+            let state = inner.state();
+            if state.named(&record.name).is_some() {
+                return Err(NetworkError::NameTaken(record.name));
+            }
+            if let Some(other) = state.records().find(|other| other.bridge == record.bridge) {
+                return Err(NetworkError::Forbidden(format!(
+                    "network {} has the bridge {} already",
+                    other.name,
+                    record.bridge.as_deref().unwrap_or_default()
+                )));
+            }
+            state.records().filter_map(|other| Some((other.name.clone(), other.subnet?))).collect()
+        };
+        let subnet = match record.subnet {
+            Some(subnet) => {
+                if let Some((name, _)) = networks.iter().find(|(_, other)| other.overlaps(subnet)) {
+                    let owner = format!("other one on this address space: network {name}");
+                    return Err(NetworkError::Overlap(owner));
+                }
+                subnet
+            }
+            None => {
+                let own = networks.into_iter().map(|(_, net)| net);
+                let taken: Vec<_> = bridge::host_networks(&route)?.into_iter().chain(own).collect();
+                ipam::free_network(&inner.options.default_pools, &taken).ok_or(NetworkError::NoPool)?
+            }
+        };
+        create::settle(&mut record, subnet);
+        let link = match self.make(&route, &record) {
+            Ok(link) => link,
+            Err(error) => {
+                self.unmake(&record, true);
+                return Err(error);
+            }
+        };
+        let written = inner.store.write::<_, NetworkError>(|tx| Ok(tx.put(NETWORKS, &record.id, &record)?));
+        if let Err(error) = written {
+            self.unmake(&record, true);
+            return Err(error);
+        }
+        let network = Network { link: Some(link), ..Network::new(record.clone()) };
+        inner.state().networks.insert(record.id.clone(), network);
+        self.let_pass();
+        Ok(record)
+    }
+
+    /// Removes a network that no container is connected to.
+    ///
+    /// # Errors
+    /// `NotFound`, `CannotRemove`, `InUse`.
+    pub fn remove(&self, text: &str) -> Result<NetworkRecord> {
+        let inner = &self.inner;
+        let _changing = inner.changing();
+        let record = {
+            let mut state = inner.state();
+            let network = state.resolve(text)?;
+            let record = network.record.clone();
+            if record.predefined {
+                return Err(NetworkError::CannotRemove(record.name));
+            }
+            if !network.endpoints.is_empty() {
+                let names = network.endpoints.values().map(|endpoint| format!("name:\"{}\"", endpoint.name));
+                let endpoints = names.collect::<Vec<_>>().join(", ");
+                return Err(NetworkError::InUse { name: record.name, endpoints });
+            }
+            // From here on nobody connects to it.
+            state.networks.remove(&record.id);
+            record
+        };
+        let deleted = inner.store.write::<_, NetworkError>(|tx| Ok(tx.delete(NETWORKS, &record.id)?));
+        if let Err(error) = deleted {
+            inner.state().networks.insert(record.id.clone(), Network::new(record));
+            return Err(error);
+        }
+        self.unmake(&record, false);
+        self.let_pass();
+        Ok(record)
+    }
+
+    /// Removes the networks that no container is connected to and `unwanted` says yes to; answers with what went.
+    ///
+    /// # Errors
+    /// When the disk or the kernel fails; what was removed until then is.
+    pub fn prune(&self, unwanted: &dyn Fn(&NetworkRecord) -> bool) -> Result<Vec<NetworkRecord>> {
+        let mut gone = Vec::new();
+        for record in self.list() {
+            if record.predefined || !unwanted(&record) {
+                continue;
+            }
+            match self.remove(&record.id) {
+                Ok(record) => gone.push(record),
+                // In use, or removed by somebody else.
+                Err(NetworkError::InUse { .. } | NetworkError::NotFound(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(gone)
+    }
+
+    /// Who is connected to a network (by its ID), by the container's ID.
+    pub fn endpoints(&self, network_id: &str) -> Vec<Endpoint> {
+        let state = self.inner.state();
+        state.networks.get(network_id).map(|network| network.endpoints.values().cloned().collect()).unwrap_or_default()
+    }
+
+    /// Where a container is connected, by the network's ID.
+    pub fn endpoints_of(&self, container: &str) -> Vec<Endpoint> {
+        let state = self.inner.state();
+        state.networks.values().filter_map(|network| network.endpoints.get(container)).cloned().collect()
+    }
+
+    /// A new network namespace with loopback up. Held by its fd only; no name on the host.
+    ///
+    /// # Errors
+    /// When the kernel gives none.
+    pub fn namespace(&self) -> Result<OwnedFd> {
+        self.inner.background.namespace()
+    }
+
+    /// Makes what the kernel has of a network.
+    fn make(&self, route: &Connection, record: &NetworkRecord) -> Result<u32> {
+        let link = bridge::ensure(route, self.inner.instance(), record)?;
+        let mut batch = nft::Batch::new();
+        let mark = self.inner.mark();
+        firewall::add_network(&mut batch, firewall::table(&mark), record);
+        self.inner.nft().apply(batch)?;
+        Ok(link)
+    }
+
+    /// Removes what the kernel has of a network. With `quiet`, some of it may never have been made.
+    fn unmake(&self, record: &NetworkRecord, quiet: bool) {
+        let mark = self.inner.mark();
+        let mut batch = nft::Batch::new();
+        firewall::remove_network(&mut batch, firewall::table(&mark), record);
+        let rules = self.inner.nft().apply(batch).map_err(NetworkError::from);
+        let link = Connection::open().map_err(NetworkError::from).and_then(|route| {
+            let Some(name) = &record.bridge else { return Ok(()) };
+            // A bridge that carries another's mark, or none, is not ours to remove.
+            let there = route.link(name)?.is_some_and(|link| link.alias == mark::bridge(self.inner.instance(), &record.id));
+            if there { crate::background::remove(&[name]) } else { Ok(()) }
+        });
+        for failed in [rules, link].into_iter().filter_map(Result::err).filter(|_| !quiet) {
+            // Its row is gone; what is left in the kernel is recognised and removed at the next start.
+            tracing::warn!(error = ?failed, network = record.name, "something of a network is left");
+        }
+    }
+
+    /// Lets our bridges pass where somebody else's rules would drop what they forward.
+    pub(crate) fn let_pass(&self) {
+        let bridges: Vec<String> = self.inner.state().records().filter_map(|record| record.bridge.clone()).collect();
+        let bridges: Vec<&str> = bridges.iter().map(String::as_str).collect();
+        if let Err(error) = foreign::let_pass(&self.inner.nft(), &self.inner.mark(), &bridges) {
+            tracing::warn!(?error, "the rules of `iptables` could not be told to let our bridges pass");
+        }
+    }
+
+    fn make_predefined(&self) -> Result<()> {
+        let inner = &self.inner;
+        let mut records = Vec::new();
+        for (name, driver) in [("host", "host"), ("none", "null")] {
+            if inner.state().named(name).is_none() {
+                records.push(create::predefined(name, driver)?);
+            }
+        }
+        let present = inner.state().named("bridge").map(|network| network.record.clone());
+        let wanted = self.default_bridge(present.as_ref())?;
+        if present.as_ref() != Some(&wanted) {
+            records.push(wanted);
+        }
+        if records.is_empty() {
+            return Ok(());
+        }
+        inner.store.write::<_, NetworkError>(|tx| {
+            records.iter().try_for_each(|record| Ok(tx.put(NETWORKS, &record.id, record)?))
+        })?;
+        let mut state = inner.state();
+        for record in records {
+            match state.networks.get_mut(&record.id) {
+                Some(network) => network.record = record,
+                None => drop(state.networks.insert(record.id.clone(), Network::new(record))),
+            }
+        }
+        Ok(())
+    }
+
+    /// The default bridge as the options want it, and otherwise as it is.
+    fn default_bridge(&self, present: Option<&NetworkRecord>) -> Result<NetworkRecord> {
+        let options = &self.inner.options;
+        let route = Connection::open()?;
+        let mut record = match present {
+            Some(present) => present.clone(),
+            None => {
+                let mut record = create::predefined("bridge", "bridge")?;
+                record.masquerade = true;
+                record
+            }
+        };
+        record.mtu = options.mtu;
+        let links = route.links()?;
+        let there = record.bridge.as_ref().and_then(|name| links.iter().find(|link| link.name == *name));
+        if let Some(name) = &options.bridge {
+            record.bridge = Some(name.clone());
+        } else if there.is_some_and(|link| mark::is_of_another(&options.instance, &link.alias)) || record.bridge.is_none() {
+            record.bridge = Some(bridge::free_name(&links));
+        }
+        let is_new = !there.is_some_and(|link| mark::read(&options.instance, &link.alias).is_some());
+        if let Some(bip) = &options.bip {
+            let net: Ipv4Net = bip.parse().map_err(|error| NetworkError::Invalid(format!("bip: {error}")))?;
+            if net.prefix() > 30 || net.address() == net.first() || net.address() == net.last() {
+                return Err(NetworkError::Invalid(format!("bip: {net} is no address of a bridge")));
+            }
+            record.subnet = Some(net.network());
+            record.gateway = Some(net.address());
+        } else if record.subnet.is_none() || is_new {
+            // Made anew, it must not take what the host has got meanwhile; where it can be, it stays what it was.
+            let others = self.inner.state();
+            let own: Vec<_> = others.records().filter(|other| other.id != record.id).filter_map(|other| other.subnet).collect();
+            drop(others);
+            let taken: Vec<_> = bridge::host_networks(&route)?.into_iter().chain(own).collect();
+            if record.subnet.is_some_and(|subnet| !taken.iter().any(|other| other.overlaps(subnet))) {
+                return Ok(self.shown(record));
+            }
+            record.gateway = None;
+            let subnet = ipam::free_network(&options.default_pools, &taken).ok_or(NetworkError::NoPool)?;
+            create::settle(&mut record, subnet);
+        }
+        Ok(self.shown(record))
+    }
+
+    /// With the options that Docker's default bridge shows.
+    fn shown(&self, mut record: NetworkRecord) -> NetworkRecord {
+        let bridge = record.bridge.clone().unwrap_or_default();
+        let shown = [
+            ("default_bridge", "true".to_owned()),
+            ("enable_icc", "true".to_owned()),
+            ("enable_ip_masquerade", "true".to_owned()),
+            ("host_binding_ipv4", Ipv4Addr::UNSPECIFIED.to_string()),
+            ("name", bridge),
+        ];
+        for (key, value) in shown {
+            record.options.insert(format!("com.docker.network.bridge.{key}"), value);
+        }
+        record.options.insert("com.docker.network.driver.mtu".into(), record.mtu.to_string());
+        record
+    }
+
+    /// Turns forwarding on where that is wanted.
+    pub(crate) fn forward(&self) -> Result<()> {
+        if !self.inner.options.ip_forward {
+            return Ok(());
+        }
+        if sysctl::ensure("ipv4/ip_forward", "1")? {
+            tracing::info!("net.ipv4.ip_forward was 0 and is 1 now: without it no container reaches another host");
+        }
+        Ok(())
+    }
+}

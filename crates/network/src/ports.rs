@@ -1,0 +1,315 @@
+//! Which ports of the host containers have.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::Ipv4Addr;
+use std::os::fd::OwnedFd;
+
+use serde::{Deserialize, Serialize};
+use wharf_netlink::nft::{Element, ElementEntry, Key};
+use wharf_store::Table;
+
+use crate::firewall::{PUBLISHED, PUBLISHED_AT, RANGES};
+use crate::{NetworkError, PortRequest, Protocol, Published, Result, hold, sysctl};
+
+/// Rows by the container's ID.
+pub(crate) const PORTS: Table = Table::new("published-ports");
+
+/// Where the kernel's ephemeral ports begin and end unless the host says otherwise.
+const EPHEMERAL: (u16, u16) = (32768, 60999);
+
+/// Ports that were published together; their elements are taken away as they were made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Group {
+    /// The container's.
+    pub(crate) address: Ipv4Addr,
+    pub(crate) ports: Vec<Published>,
+}
+
+/// Who has which ports.
+#[derive(Debug, Default)]
+pub(crate) struct Ports {
+    /// By the container's ID; as in the rows.
+    pub(crate) groups: BTreeMap<String, Vec<Group>>,
+    taken: HashMap<(Protocol, u16), Vec<(Ipv4Addr, String)>>,
+    held: HashMap<String, Vec<OwnedFd>>,
+    /// Where the search for a free port goes on.
+    next: u16,
+}
+
+impl Ports {
+    pub(crate) fn new(groups: BTreeMap<String, Vec<Group>>) -> Self {
+        let mut ports = Self::default();
+        for (container, groups) in groups {
+            for group in groups {
+                ports.add(&container, group);
+            }
+        }
+        ports
+    }
+
+    pub(crate) fn add(&mut self, container: &str, group: Group) {
+        for port in &group.ports {
+            let owners = self.taken.entry((port.protocol, port.host_port)).or_default();
+            owners.push((port.host_ip, container.to_owned()));
+        }
+        self.groups.entry(container.to_owned()).or_default().push(group);
+    }
+
+    /// Forgets a container, and lets go of its ports.
+    pub(crate) fn remove(&mut self, container: &str) -> Vec<Group> {
+        self.held.remove(container);
+        let groups = self.groups.remove(container).unwrap_or_default();
+        for port in groups.iter().flat_map(|group| &group.ports) {
+            let key = (port.protocol, port.host_port);
+            if let Some(owners) = self.taken.get_mut(&key) {
+                owners.retain(|(address, owner)| (*address, owner.as_str()) != (port.host_ip, container));
+                if owners.is_empty() {
+                    self.taken.remove(&key);
+                }
+            }
+        }
+        groups
+    }
+
+    /// Takes a group back that [`Self::reserve`] has given.
+    pub(crate) fn remove_group(&mut self, container: &str, group: &Group) {
+        let mut rest = self.remove(container);
+        rest.retain(|other| other != group);
+        for group in rest {
+            self.add(container, group);
+        }
+        self.hold_again(container);
+    }
+
+    /// Finds and holds a host's port for each request, and notes them as `container`'s.
+    pub(crate) fn reserve(
+        &mut self,
+        container: &str,
+        address: Ipv4Addr,
+        requests: &[(PortRequest, Ipv4Addr)],
+    ) -> Result<Group> {
+        let mut group = Group { address, ports: Vec::new() };
+        let mut held = Vec::new();
+        for (request, host_ip) in requests {
+            let (host_port, socket) = self.find(request, *host_ip, container, &group)?;
+            let PortRequest { container_port, protocol, .. } = *request;
+            held.extend(socket);
+            group.ports.push(Published { container_port, protocol, host_ip: *host_ip, host_port });
+        }
+        self.held.entry(container.to_owned()).or_default().extend(held);
+        self.add(container, group.clone());
+        Ok(group)
+    }
+
+    fn find(
+        &mut self,
+        request: &PortRequest,
+        host_ip: Ipv4Addr,
+        container: &str,
+        group: &Group,
+    ) -> Result<(u16, Option<OwnedFd>)> {
+        let protocol = request.protocol;
+        let attempt = |port: u16| {
+            if let Some(owner) = self.owner(protocol, host_ip, port) {
+                let owner = format!("by container {}", owner.get(..12).unwrap_or(owner));
+                return Err(NetworkError::PortTaken { address: host_ip, port, owner });
+            }
+            if group.ports.iter().any(|other| (other.protocol, other.host_port) == (protocol, port) && meet(other.host_ip, host_ip)) {
+                let owner = format!("by container {}", container.get(..12).unwrap_or(container));
+                return Err(NetworkError::PortTaken { address: host_ip, port, owner });
+            }
+            Ok((port, hold::hold(protocol, host_ip, port)?))
+        };
+        match request.host_port {
+            Some((first, last)) if first > 0 => {
+                let mut found = attempt(first);
+                for port in first.saturating_add(1)..=last {
+                    if !matches!(found, Err(NetworkError::PortTaken { .. })) {
+                        break;
+                    }
+                    found = attempt(port);
+                }
+                found
+            }
+            _ => {
+                let (first, last) = ephemeral();
+                let start = if (first..=last).contains(&self.next) { self.next } else { first };
+                for port in (start..=last).chain(first..start) {
+                    match attempt(port) {
+                        Err(NetworkError::PortTaken { .. }) => {}
+                        found => {
+                            self.next = port.wrapping_add(1);
+                            return found;
+                        }
+                    }
+                }
+                Err(NetworkError::NoPort)
+            }
+        }
+    }
+
+    fn owner(&self, protocol: Protocol, address: Ipv4Addr, port: u16) -> Option<&str> {
+        let owners = self.taken.get(&(protocol, port))?;
+        owners.iter().find(|(other, _)| meet(*other, address)).map(|(_, owner)| owner.as_str())
+    }
+
+    /// Holds the ports of a container once more, after the daemon was away. What cannot be held is in the log.
+    pub(crate) fn hold_again(&mut self, container: &str) {
+        let mut held = Vec::new();
+        for port in self.groups.get(container).into_iter().flatten().flat_map(|group| &group.ports) {
+            match hold::hold(port.protocol, port.host_ip, port.host_port) {
+                Ok(socket) => held.extend(socket),
+                Err(error) => tracing::warn!(%error, container, "a published port is not held"),
+            }
+        }
+        self.held.insert(container.to_owned(), held);
+    }
+}
+
+/// Whether two addresses of the host's are or include one another.
+fn meet(one: Ipv4Addr, other: Ipv4Addr) -> bool {
+    one == other || one.is_unspecified() || other.is_unspecified()
+}
+
+/// The host's ephemeral ports (ip(7)).
+fn ephemeral() -> (u16, u16) {
+    let text = sysctl::read("ipv4/ip_local_port_range").unwrap_or_default();
+    let mut numbers = text.split_whitespace().map(str::parse);
+    match (numbers.next(), numbers.next()) {
+        (Some(Ok(first)), Some(Ok(last))) if 0 < first && first <= last => (first, last),
+        _ => EPHEMERAL,
+    }
+}
+
+/// The elements of a group, by their map. Runs of at least two ports that are the same in the container are one
+/// element; whatever else is one per port.
+pub(crate) fn elements(container: &str, group: &Group) -> [(&'static str, Vec<Element>); 3] {
+    let mut ports = group.ports.clone();
+    ports.sort_unstable_by_key(|port| (port.protocol, port.host_ip, port.host_port));
+    let (mut any, mut at, mut ranges) = (Vec::new(), Vec::new(), Vec::new());
+    let mut rest = ports.as_slice();
+    while let Some(first) = rest.first() {
+        let run = run_length(rest);
+        let number = first.protocol.number();
+        let mut element = Element { comment: Some(container.to_owned()), ..Element::default() };
+        let target = Key::new().address(group.address);
+        if run > 1 {
+            let (low, high) = span(first.host_ip);
+            element.key = Key::new().protocol(number).address(low).port(first.host_port);
+            element.key_end = Some(Key::new().protocol(number).address(high).port(rest[run - 1].host_port));
+            element.data = Some(target);
+            ranges.push(element);
+        } else {
+            element.data = Some(target.port(first.container_port));
+            if first.host_ip.is_unspecified() {
+                element.key = Key::new().protocol(number).port(first.host_port);
+                any.push(element);
+            } else {
+                element.key = Key::new().protocol(number).address(first.host_ip).port(first.host_port);
+                at.push(element);
+            }
+        }
+        rest = &rest[run..];
+    }
+    [(PUBLISHED, any), (PUBLISHED_AT, at), (RANGES, ranges)]
+}
+
+/// How many ports at the head follow one another and are the same in the container.
+fn run_length(ports: &[Published]) -> usize {
+    let same = |port: &Published| port.host_port == port.container_port;
+    if !ports.first().is_some_and(same) {
+        return 1;
+    }
+    let follows = |pair: &[Published]| {
+        let place = |port: &Published| (port.protocol, port.host_ip);
+        place(&pair[0]) == place(&pair[1]) && pair[0].host_port.checked_add(1) == Some(pair[1].host_port)
+    };
+    1 + ports.windows(2).take_while(|pair| follows(pair) && same(&pair[1])).count()
+}
+
+fn span(address: Ipv4Addr) -> (Ipv4Addr, Ipv4Addr) {
+    if address.is_unspecified() { (address, Ipv4Addr::BROADCAST) } else { (address, address) }
+}
+
+/// Reads an element of one of our maps back: the container that its comment names, its address and ports. For rows
+/// that a crash has taken.
+pub(crate) fn read_element(map: &str, element: &ElementEntry) -> Option<(String, Group)> {
+    let bytes = |from: &[u8], at: usize| -> Option<[u8; 4]> { from.get(at..at + 4)?.try_into().ok() };
+    let port = |from: &[u8], at: usize| bytes(from, at).map(|[high, low, ..]| u16::from_be_bytes([high, low]));
+    let protocol = Protocol::from_number(*element.key.first()?)?;
+    let data = element.data.as_deref()?;
+    let address = Ipv4Addr::from(bytes(data, 0)?);
+    let one = |host_ip, host_port, container_port| Published { container_port, protocol, host_ip, host_port };
+    let ports = match map {
+        PUBLISHED => vec![one(Ipv4Addr::UNSPECIFIED, port(&element.key, 4)?, port(data, 4)?)],
+        PUBLISHED_AT => vec![one(bytes(&element.key, 4)?.into(), port(&element.key, 8)?, port(data, 4)?)],
+        _ => {
+            let host_ip = Ipv4Addr::from(bytes(&element.key, 4)?);
+            let last = element.key_end.as_deref().unwrap_or(&element.key);
+            (port(&element.key, 8)?..=port(last, 8)?).map(|port| one(host_ip, port, port)).collect()
+        }
+    };
+    Some((element.comment.clone()?, Group { address, ports }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WEB: Ipv4Addr = Ipv4Addr::new(172, 17, 0, 2);
+
+    fn port(host_ip: Ipv4Addr, host_port: u16, container_port: u16) -> Published {
+        Published { container_port, protocol: Protocol::Tcp, host_ip, host_port }
+    }
+
+    fn as_dumped(element: &Element) -> ElementEntry {
+        ElementEntry {
+            key: element.key.as_bytes().to_vec(),
+            key_end: element.key_end.as_ref().map(|key| key.as_bytes().to_vec()),
+            ends_interval: false,
+            data: element.data.as_ref().map(|key| key.as_bytes().to_vec()),
+            comment: element.comment.clone(),
+        }
+    }
+
+    #[test]
+    fn a_run_of_ports_is_one_element() {
+        let any = Ipv4Addr::UNSPECIFIED;
+        let mut ports: Vec<_> = (8000..=8999).map(|number| port(any, number, number)).collect();
+        ports.extend([port(any, 80, 8080), port(any, 81, 8081), port(Ipv4Addr::LOCALHOST, 22, 22)]);
+        ports.extend((9001..=9002).map(|number| port(Ipv4Addr::LOCALHOST, number, number)));
+        ports.push(port(any, 9000, 9001));
+        let group = Group { address: WEB, ports };
+        let made = elements("web", &group);
+        assert_eq!(made.each_ref().map(|(map, elements)| (*map, elements.len())), [
+            (PUBLISHED, 3),
+            (PUBLISHED_AT, 1),
+            (RANGES, 2)
+        ]);
+        let mut again = Vec::new();
+        for (map, elements) in made {
+            for element in elements {
+                let (container, group) = read_element(map, &as_dumped(&element)).unwrap();
+                assert_eq!((container.as_str(), group.address), ("web", WEB));
+                again.extend(group.ports);
+            }
+        }
+        let mut ports = group.ports;
+        ports.sort_unstable();
+        again.sort_unstable();
+        assert_eq!(again, ports);
+    }
+
+    #[test]
+    fn addresses_meet_when_one_includes_the_other() {
+        let mut ports = Ports::default();
+        ports.add("a", Group { address: WEB, ports: vec![port(Ipv4Addr::LOCALHOST, 80, 80)] });
+        assert_eq!(ports.owner(Protocol::Tcp, Ipv4Addr::UNSPECIFIED, 80), Some("a"));
+        assert_eq!(ports.owner(Protocol::Tcp, Ipv4Addr::LOCALHOST, 80), Some("a"));
+        assert_eq!(ports.owner(Protocol::Tcp, WEB, 80), None);
+        assert_eq!(ports.owner(Protocol::Udp, Ipv4Addr::LOCALHOST, 80), None);
+        ports.remove("a");
+        assert_eq!(ports.owner(Protocol::Tcp, Ipv4Addr::LOCALHOST, 80), None);
+        assert!(ports.taken.is_empty());
+    }
+}

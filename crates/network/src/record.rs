@@ -1,0 +1,232 @@
+//! What networks are, and what is asked of them.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr};
+use std::os::fd::BorrowedFd;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+use wharf_netlink::MacAddress;
+
+use crate::Ipv4Net;
+
+/// A network, as `inspect` shows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetworkRecord {
+    /// 64 hex digits.
+    pub id: String,
+    pub name: String,
+    /// `bridge`, `host` or `null`.
+    pub driver: String,
+    /// RFC 3339 with nanoseconds, UTC.
+    pub created: String,
+    /// Nothing gets out of it or in.
+    pub internal: bool,
+    #[serde(default)]
+    pub attachable: bool,
+    pub labels: BTreeMap<String, String>,
+    pub options: BTreeMap<String, String>,
+    /// `default` unless the request named one.
+    pub ipam_driver: String,
+    pub ipam_options: BTreeMap<String, String>,
+    /// `None` for `host` and `none`.
+    pub subnet: Option<Ipv4Net>,
+    /// Whether the user chose the subnet: only then may a container ask for an address.
+    pub subnet_chosen: bool,
+    pub gateway: Option<Ipv4Addr>,
+    /// Containers get addresses of this part of the subnet only.
+    pub ip_range: Option<Ipv4Net>,
+    /// Addresses that no container gets, by the user's names for them.
+    pub aux_addresses: BTreeMap<String, Ipv4Addr>,
+    /// The device of a bridge network.
+    pub bridge: Option<String>,
+    pub mtu: u32,
+    /// Whether containers of the network reach one another.
+    pub icc: bool,
+    /// Whether what leaves the network gets the host's address.
+    pub masquerade: bool,
+    /// The address that ports are published on when a request names none.
+    pub host_binding: Option<Ipv4Addr>,
+    /// Made by us and not to be removed: `bridge`, `host`, `none`.
+    pub predefined: bool,
+}
+
+/// What `network create` asks for.
+#[derive(Clone, Debug, Default)]
+pub struct CreateNetwork {
+    pub name: String,
+    /// Empty means `bridge`.
+    pub driver: String,
+    pub internal: bool,
+    pub attachable: bool,
+    pub labels: BTreeMap<String, String>,
+    pub options: BTreeMap<String, String>,
+    pub ipam: IpamRequest,
+    /// Refused.
+    pub ipv6: bool,
+}
+
+/// The addresses that a new network asks for.
+#[derive(Clone, Debug, Default)]
+pub struct IpamRequest {
+    /// Empty means `default`.
+    pub driver: String,
+    pub options: BTreeMap<String, String>,
+    /// At most one; none means a subnet from the default pools.
+    pub config: Vec<PoolRequest>,
+}
+
+/// A subnet that a new network asks for; empty texts were not given.
+#[derive(Clone, Debug, Default)]
+pub struct PoolRequest {
+    pub subnet: String,
+    pub ip_range: String,
+    pub gateway: String,
+    pub aux_addresses: BTreeMap<String, String>,
+}
+
+/// A container that is to be connected.
+#[derive(Clone, Copy, Debug)]
+pub struct EndpointRequest<'a> {
+    /// Name or ID.
+    pub network: &'a str,
+    /// The container's ID.
+    pub container: &'a str,
+    /// The container's name.
+    pub name: &'a str,
+    pub netns: BorrowedFd<'a>,
+    /// The interface becomes `ethINDEX`, or gets the next number that is free in the container. The default route of a
+    /// lower number is preferred.
+    pub index: u32,
+    pub ip: Option<Ipv4Addr>,
+    pub mac: Option<MacAddress>,
+    /// Further names of the container in this network.
+    pub aliases: &'a [String],
+}
+
+/// A container's place in a network.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Endpoint {
+    pub network_id: String,
+    /// 64 hex digits.
+    pub endpoint_id: String,
+    pub container: String,
+    /// The container's name.
+    pub name: String,
+    pub aliases: Vec<String>,
+    pub ip: Ipv4Addr,
+    pub prefix: u8,
+    /// `None` in an internal network, which leads nowhere.
+    pub gateway: Option<Ipv4Addr>,
+    pub mac: MacAddress,
+    /// The host's end of the link.
+    pub host_interface: String,
+    /// The container's end, `ethN`.
+    pub interface: String,
+}
+
+/// What carries a published port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    Tcp,
+    Udp,
+    Sctp,
+}
+
+impl Protocol {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+            Self::Sctp => "sctp",
+        }
+    }
+
+    /// Its number in an IP header.
+    pub(crate) const fn number(self) -> u8 {
+        match self {
+            Self::Tcp => 6,
+            Self::Udp => 17,
+            Self::Sctp => 132,
+        }
+    }
+
+    pub(crate) const fn from_number(number: u8) -> Option<Self> {
+        match number {
+            6 => Some(Self::Tcp),
+            17 => Some(Self::Udp),
+            132 => Some(Self::Sctp),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for Protocol {
+    type Err = String;
+
+    /// Takes `tcp`, `udp` and `sctp` in any case.
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.to_ascii_lowercase().as_str() {
+            "tcp" => Ok(Self::Tcp),
+            "udp" => Ok(Self::Udp),
+            "sctp" => Ok(Self::Sctp),
+            _ => Err(format!("invalid proto: {text}")),
+        }
+    }
+}
+
+/// A port that is to be published.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PortRequest {
+    pub container_port: u16,
+    pub protocol: Protocol,
+    /// `None`, or an unspecified address, means all of the host's.
+    pub host_ip: Option<IpAddr>,
+    /// The first free one of the range; `None` means any free one.
+    pub host_port: Option<(u16, u16)>,
+}
+
+/// A port that is published.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Published {
+    pub container_port: u16,
+    pub protocol: Protocol,
+    pub host_ip: Ipv4Addr,
+    pub host_port: u16,
+}
+
+/// A network for tests.
+#[cfg(test)]
+pub(crate) fn sample() -> NetworkRecord {
+    NetworkRecord {
+        id: "f".repeat(64),
+        name: "net".into(),
+        driver: "bridge".into(),
+        created: String::new(),
+        internal: false,
+        attachable: false,
+        labels: BTreeMap::new(),
+        options: BTreeMap::new(),
+        ipam_driver: "default".into(),
+        ipam_options: BTreeMap::new(),
+        subnet: None,
+        subnet_chosen: false,
+        gateway: None,
+        ip_range: None,
+        aux_addresses: BTreeMap::new(),
+        bridge: Some("br-test".into()),
+        mtu: 1500,
+        icc: true,
+        masquerade: true,
+        host_binding: None,
+        predefined: false,
+    }
+}

@@ -1,0 +1,22 @@
+//! The host's network settings (`/proc/sys/net`), of the network namespace of the calling thread.
+
+use std::fs;
+
+use crate::{NetworkError, Result};
+
+/// Reads a setting, without its newline. The name has slashes.
+pub(crate) fn read(name: &str) -> Result<String> {
+    let path = format!("/proc/sys/net/{name}");
+    let text = fs::read_to_string(&path).map_err(NetworkError::host(format!("read `{path}`")))?;
+    Ok(text.trim_end().to_owned())
+}
+
+/// Sets what is not set so already: on a read-only `/proc/sys` that is enough.
+pub(crate) fn ensure(name: &str, value: &str) -> Result<bool> {
+    if read(name)? == value {
+        return Ok(false);
+    }
+    let path = format!("/proc/sys/net/{name}");
+    fs::write(&path, value).map_err(NetworkError::host(format!("write `{value}` to `{path}`")))?;
+    Ok(true)
+}

@@ -1,0 +1,177 @@
+//! Who does not reach whom.
+
+use std::net::Ipv4Addr;
+use std::process::Command;
+
+use crate::host::{
+    HOST, OTHER, ask, ask_from, container, create, create_request, on_a_host, serve, tcp,
+};
+
+/// The output of a program of the host; `None` when there is no such program.
+fn run(program: &str, arguments: &[&str]) -> Option<String> {
+    let output = match Command::new(program).args(arguments).output() {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            eprintln!("skipped: there is no {program}");
+            return None;
+        }
+        output => output.unwrap(),
+    };
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{program} {arguments:?}: {text}{}", String::from_utf8_lossy(&output.stderr));
+    Some(text)
+}
+
+#[test]
+fn networks_are_apart_from_one_another_and_from_outside() {
+    on_a_host(|host| {
+        let networks = host.networks();
+        create(&networks, "web", "10.77.0.0/24", &[]);
+        create(&networks, "db", "10.78.0.0/24", &[]);
+        let (web, db) = (container(&networks, "web", "web"), container(&networks, "db", "db"));
+        serve(&db.netns, 80);
+        serve(&db.netns, 81);
+        ask_from(&web.netns, db.endpoint.ip, 80).unwrap_err();
+        host.route_from_other("10.78.0.0/24");
+        ask_from(&host.other, db.endpoint.ip, 80).unwrap_err();
+        networks.publish(&db.id, db.endpoint.ip, &[tcp(80, 8080)]).unwrap();
+        assert!(ask_from(&host.other, HOST, 8080).is_ok());
+        // Publishing opens the host's port, not the container's own address.
+        ask_from(&host.other, db.endpoint.ip, 80).unwrap_err();
+        ask_from(&host.other, db.endpoint.ip, 81).unwrap_err();
+        ask_from(&web.netns, db.endpoint.ip, 80).unwrap_err();
+    });
+}
+
+#[test]
+fn an_internal_network_is_cut_off() {
+    on_a_host(|host| {
+        let networks = host.networks();
+        let mut request = create_request("inside", "10.77.0.0/24", &[]);
+        request.internal = true;
+        networks.create(&request).unwrap();
+        let (a, b) = (container(&networks, "inside", "a"), container(&networks, "inside", "b"));
+        assert_eq!(a.endpoint.gateway, None);
+        serve(&b.netns, 80);
+        serve(&host.other, 82);
+        assert_eq!(ask_from(&a.netns, b.endpoint.ip, 80).unwrap(), a.endpoint.ip);
+        // Also when it makes itself a route.
+        let gateway = Ipv4Addr::new(10, 77, 0, 1).to_string();
+        wharf_netlink::namespace::within(std::os::fd::AsFd::as_fd(&a.netns), || {
+            run("ip", &["route", "add", "default", "via", &gateway]);
+        })
+        .unwrap();
+        ask_from(&a.netns, OTHER, 82).unwrap_err();
+        host.route_from_other("10.77.0.0/24");
+        ask_from(&host.other, b.endpoint.ip, 80).unwrap_err();
+        assert_eq!(networks.publish(&b.id, b.endpoint.ip, &[tcp(80, 8080)]).unwrap(), []);
+        ask_from(&host.other, HOST, 8080).unwrap_err();
+        let c = container(&networks, "bridge", "c");
+        serve(&c.netns, 80);
+        networks.publish(&c.id, c.endpoint.ip, &[tcp(80, 8081)]).unwrap();
+        ask_from(&a.netns, HOST, 8081).unwrap_err();
+    });
+}
+
+#[test]
+fn containers_of_a_network_may_be_kept_apart() {
+    for bridged in ["0", "1"] {
+        on_a_host(|host| {
+            let _ = std::fs::write("/proc/sys/net/bridge/bridge-nf-call-iptables", bridged);
+            let networks = host.networks();
+            create(&networks, "apart", "10.77.0.0/24", &[("com.docker.network.bridge.enable_icc", "false")]);
+            let (a, b) = (container(&networks, "apart", "a"), container(&networks, "apart", "b"));
+            serve(&b.netns, 80);
+            serve(&host.other, 82);
+            ask_from(&a.netns, b.endpoint.ip, 80).unwrap_err();
+            assert_eq!(ask_from(&a.netns, OTHER, 82).unwrap(), HOST);
+            assert!(ask(b.endpoint.ip, 80).is_ok());
+            networks.publish(&b.id, b.endpoint.ip, &[tcp(80, 8080)]).unwrap();
+            // What is published is for everybody, but that frames which are filtered never leave the bridge.
+            assert_eq!(ask_from(&a.netns, HOST, 8080).is_ok(), bridged == "0");
+            assert!(ask_from(&host.other, HOST, 8080).is_ok());
+        });
+    }
+}
+
+#[test]
+fn masquerading_is_an_option() {
+    on_a_host(|host| {
+        let networks = host.networks();
+        create(&networks, "plain", "10.77.0.0/24", &[("com.docker.network.bridge.enable_ip_masquerade", "false")]);
+        // Neighbours in the addresses: what one takes away must not be the other's.
+        create(&networks, "next", "10.77.1.0/24", &[]);
+        let (a, b) = (container(&networks, "plain", "a"), container(&networks, "next", "b"));
+        serve(&host.other, 82);
+        host.route_from_other("10.77.0.0/24");
+        assert_eq!(ask_from(&a.netns, OTHER, 82).unwrap(), a.endpoint.ip);
+        assert_eq!(ask_from(&b.netns, OTHER, 82).unwrap(), HOST);
+        create(&networks, "last", "10.77.2.0/24", &[]);
+        let c = container(&networks, "last", "c");
+        networks.disconnect("next", &b.id).unwrap();
+        networks.remove("next").unwrap();
+        assert_eq!(ask_from(&c.netns, OTHER, 82).unwrap(), HOST);
+    });
+}
+
+#[test]
+fn iptables_that_drops_what_is_forwarded_lets_us_pass() {
+    on_a_host(|host| {
+        if run("iptables-nft", &["-P", "FORWARD", "DROP"]).is_none() {
+            return;
+        }
+        run("iptables-nft", &["-A", "FORWARD", "-i", "lan0", "-o", "lan0", "-j", "ACCEPT"]);
+        let networks = host.networks();
+        let a = container(&networks, "bridge", "a");
+        serve(&a.netns, 80);
+        serve(&host.other, 82);
+        networks.publish(&a.id, a.endpoint.ip, &[tcp(80, 8080)]).unwrap();
+        assert_eq!(ask_from(&a.netns, OTHER, 82).unwrap(), HOST);
+        assert_eq!(ask_from(&host.other, HOST, 8080).unwrap(), OTHER);
+        let rules = run("iptables-nft", &["-S", "FORWARD"]).unwrap();
+        let lines: Vec<_> = rules.lines().collect();
+        assert_eq!(lines.len(), 4, "{rules}");
+        assert!(lines[1].starts_with("-A FORWARD -i wharf0") && lines[1].ends_with("-j ACCEPT"), "{rules}");
+        assert!(lines[2].starts_with("-A FORWARD -o wharf0") && lines[2].ends_with("-j ACCEPT"), "{rules}");
+        create(&networks, "web", "10.77.0.0/24", &[]);
+        let b = container(&networks, "web", "b");
+        assert_eq!(ask_from(&b.netns, OTHER, 82).unwrap(), HOST);
+        drop(networks);
+        let networks = host.networks();
+        assert_eq!(run("iptables-nft", &["-S", "FORWARD"]).unwrap().lines().count(), 6, "none of them twice");
+        networks.destroy().unwrap();
+        assert_eq!(run("iptables-nft", &["-S", "FORWARD"]).unwrap().lines().count(), 2);
+    });
+}
+
+#[test]
+fn nft_shows_our_table() {
+    on_a_host(|host| {
+        let networks = host.networks();
+        let a = container(&networks, "bridge", "a");
+        networks.publish(&a.id, a.endpoint.ip, &[tcp(80, 8080), tcp(90, 90), tcp(91, 91)]).unwrap();
+        let Some(text) = run("nft", &["list", "ruleset"]) else { return };
+        for part in [
+            "table ip wharf-0123abcd {",
+            "elements = { \"wharf0\" }",
+            "elements = { \"wharf0\" . \"wharf0\" }",
+            "elements = { \"wharf0\" . 172.17.0.0/16 }",
+            "elements = { 172.17.0.0/16 }",
+            "tcp . 8080 comment",
+            ": 172.17.0.2 . 80 }",
+            "tcp . 0.0.0.0/0 . 90-91 comment",
+            "iifname @bridges ip daddr 127.0.0.0/8 drop",
+            "fib daddr type local jump publish",
+            "ct status dnat oifname . ip saddr @home masquerade",
+            "ip saddr @masqueraded oifname . ip saddr != @home masquerade",
+            "ct state established,related accept",
+            "iifname . oifname @same accept",
+            "oifname @bridges ct status dnat accept",
+        ] {
+            assert!(text.contains(part), "no `{part}` in:\n{text}");
+        }
+        networks.destroy().unwrap();
+        assert_eq!(run("nft", &["list", "ruleset"]).unwrap(), "");
+        let links = wharf_netlink::route::Connection::open().unwrap().links().unwrap();
+        assert!(!links.iter().any(|link| link.alias.starts_with("wharf-")), "{links:?}");
+    });
+}

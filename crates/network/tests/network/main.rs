@@ -1,0 +1,8 @@
+//! Real packets between real namespaces. Every test has a network namespace of its own as its host: the bridges, the
+//! firewall and the settings are that namespace's, and all of it goes with it.
+
+mod firewall;
+mod host;
+mod networks;
+mod publish;
+mod recover;

@@ -1,0 +1,294 @@
+//! Networks and endpoints.
+
+use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
+
+use wharf_netlink::namespace;
+use wharf_netlink::route::Connection;
+use wharf_network::{CreateNetwork, EndpointRequest, ErrorKind, NetworkOptions};
+
+use crate::host::{
+    HOST, Host, OTHER, ask, ask_from, container, create, create_request, id, on_a_host, request, serve,
+};
+
+#[test]
+fn containers_reach_one_another_the_gateway_and_other_hosts() {
+    on_a_host(|host| {
+        let networks = host.networks();
+        let (a, b) = (container(&networks, "bridge", "a"), container(&networks, "bridge", "b"));
+        assert_eq!(a.endpoint.ip, Ipv4Addr::new(172, 17, 0, 2));
+        assert_eq!(b.endpoint.ip, Ipv4Addr::new(172, 17, 0, 3));
+        assert_eq!(a.endpoint.mac.to_string(), "02:42:ac:11:00:02");
+        assert_eq!((a.endpoint.prefix, a.endpoint.interface.as_str()), (16, "eth0"));
+        let gateway = a.endpoint.gateway.unwrap();
+        serve(&b.netns, 80);
+        assert_eq!(ask_from(&a.netns, b.endpoint.ip, 80).unwrap(), a.endpoint.ip);
+        assert_eq!(ask(b.endpoint.ip, 80).unwrap(), gateway, "the host reaches every port");
+        let listener = std::net::TcpListener::bind((gateway, 81)).unwrap();
+        namespace::within(a.netns.as_fd(), || std::net::TcpStream::connect((gateway, 81)).unwrap()).unwrap();
+        assert_eq!(listener.accept().unwrap().1.ip(), a.endpoint.ip);
+        serve(&host.other, 82);
+        assert_eq!(ask_from(&a.netns, OTHER, 82).unwrap(), HOST, "what leaves has the host's address");
+    });
+}
+
+#[test]
+fn a_namespace_has_a_loopback_and_no_ipv6_on_its_interface() {
+    on_a_host(|host| {
+        let networks = host.networks();
+        let a = container(&networks, "bridge", "a");
+        namespace::within(a.netns.as_fd(), || {
+            assert!(std::net::UdpSocket::bind("[::1]:0").is_ok(), "the loopback has its own");
+            let eth0 = std::fs::read_to_string("/proc/sys/net/ipv6/conf/eth0/disable_ipv6").unwrap();
+            assert_eq!(eth0.trim(), "1");
+            let names: Vec<_> = Connection::open().unwrap().links().unwrap().into_iter().map(|l| l.name).collect();
+            assert!(names.contains(&"lo".to_owned()) && names.contains(&"eth0".to_owned()), "{names:?}");
+        })
+        .unwrap();
+    });
+}
+
+#[test]
+fn networks_are_made_found_and_removed() {
+    on_a_host(|host| {
+        let networks = host.networks();
+        let names = |networks: &wharf_network::Networks| networks.list().into_iter().map(|n| n.name).collect::<Vec<_>>();
+        assert_eq!(names(&networks), ["bridge", "host", "none"]);
+        let web = create(&networks, "web", "", &[]);
+        assert_eq!(web.subnet.unwrap().to_string(), "172.18.0.0/16");
+        assert_eq!(web.gateway, Some(Ipv4Addr::new(172, 18, 0, 1)));
+        assert_eq!(web.bridge.as_deref(), Some(&*format!("br-{}", &web.id[..12])));
+        for text in ["web", &web.id, &web.id[..12]] {
+            assert_eq!(networks.resolve(text).unwrap(), web);
+        }
+        assert_eq!(networks.resolve("default").unwrap().name, "bridge");
+        assert_eq!(networks.resolve("nothing").unwrap_err().to_string(), "network nothing not found");
+        let error = networks.create(&create_request("web", "", &[])).unwrap_err();
+        assert_eq!((error.kind(), error.to_string()), (ErrorKind::Conflict, "network with name web already exists".into()));
+        let error = networks.create(&create_request("db", "172.18.5.0/24", &[])).unwrap_err();
+        assert!(error.to_string().starts_with("invalid pool request: Pool overlaps with other one on this address space"));
+        assert_eq!(networks.remove("bridge").unwrap_err().kind(), ErrorKind::Forbidden);
+
+        let a = container(&networks, "web", "a");
+        assert_eq!(networks.endpoints(&web.id), [a.endpoint.clone()]);
+        let error = networks.remove("web").unwrap_err().to_string();
+        assert_eq!(error, "error while removing network: network web has active endpoints (name:\"a\")");
+        networks.rename(&a.id, "z").unwrap();
+        assert_eq!(networks.endpoints_of(&a.id)[0].name, "z");
+        networks.disconnect(&web.id, &a.id).unwrap();
+        networks.remove("web").unwrap();
+        assert_eq!(names(&networks), ["bridge", "host", "none"]);
+        let links = Connection::open().unwrap().links().unwrap();
+        assert!(!links.iter().any(|link| link.name.starts_with("br-") || link.name.starts_with("veth")), "{links:?}");
+        // The subnet is free again.
+        assert_eq!(create(&networks, "again", "", &[]).subnet, web.subnet);
+        assert_eq!(networks.prune(&|_| true).unwrap()[0].name, "again");
+    });
+}
+
+#[test]
+fn pools_leave_out_what_the_host_has() {
+    on_a_host(|host| {
+        host.route_from_other("172.17.0.0/16");
+        let here = Connection::open().unwrap();
+        let lan = here.link("lan0").unwrap().unwrap().index;
+        let mut batch = wharf_netlink::route::Batch::new();
+        batch.add_route(&wharf_netlink::route::Route {
+            destination: (Ipv4Addr::new(172, 16, 0, 0), 15),
+            gateway: Some(OTHER),
+            link: lan,
+            metric: 0,
+        });
+        here.apply(batch).unwrap();
+        let networks = host.networks();
+        assert_eq!(networks.resolve("bridge").unwrap().subnet.unwrap().to_string(), "172.18.0.0/16");
+        drop(networks);
+        let again = host.networks();
+        assert_eq!(again.resolve("bridge").unwrap().subnet.unwrap().to_string(), "172.18.0.0/16", "it stays");
+    });
+}
+
+#[test]
+fn options_say_what_the_default_bridge_is() {
+    on_a_host(|host| {
+        let options = NetworkOptions {
+            bip: Some("10.55.0.1/24".into()),
+            bridge: Some("dock0".into()),
+            mtu: 1400,
+            default_pools: vec![("10.56.0.0/16".parse().unwrap(), 24)],
+            ..Host::options()
+        };
+        let networks = host.networks_with(options);
+        let a = container(&networks, "bridge", "a");
+        assert_eq!(a.endpoint.ip, Ipv4Addr::new(10, 55, 0, 2));
+        let link = Connection::open().unwrap().link("dock0").unwrap().unwrap();
+        assert_eq!((link.mtu, link.kind.as_str()), (1400, "bridge"));
+        assert_eq!(create(&networks, "one", "", &[]).subnet.unwrap().to_string(), "10.56.0.0/24");
+        assert_eq!(create(&networks, "two", "", &[]).subnet.unwrap().to_string(), "10.56.1.0/24");
+    });
+}
+
+#[test]
+fn an_address_is_asked_for() {
+    on_a_host(|host| {
+        let networks = host.networks();
+        create(&networks, "web", "10.77.0.0/24", &[]);
+        let netns = networks.namespace().unwrap();
+        let wanted = |ip: [u8; 4]| {
+            let (name, id) = ("b", id("b"));
+            networks.connect(&EndpointRequest { ip: Some(ip.into()), ..request("web", &id, name, &netns) })
+        };
+        let got = wanted([10, 77, 0, 100]).unwrap();
+        assert_eq!(got.ip, Ipv4Addr::new(10, 77, 0, 100));
+        assert_eq!(wanted([10, 77, 0, 101]).unwrap_err().to_string(), "endpoint with name b already exists in network web");
+        networks.disconnect("web", &id("b")).unwrap();
+        let a = container(&networks, "web", "a");
+        for (ip, kind) in [
+            (a.endpoint.ip.octets(), ErrorKind::Forbidden),
+            ([10, 77, 0, 1], ErrorKind::Forbidden),
+            ([10, 77, 0, 255], ErrorKind::Forbidden),
+            ([10, 78, 0, 1], ErrorKind::Invalid),
+        ] {
+            assert_eq!(wanted(ip).unwrap_err().kind(), kind, "{ip:?}");
+        }
+        let (id, mac) = (id("c"), "02:00:00:00:00:07".parse().unwrap());
+        let refused = EndpointRequest { ip: Some([172, 17, 0, 9].into()), ..request("bridge", &id, "c", &netns) };
+        assert_eq!(networks.connect(&refused).unwrap_err().kind(), ErrorKind::Invalid);
+        let own = EndpointRequest { mac: Some(mac), ..request("bridge", &id, "c", &netns) };
+        assert_eq!(networks.connect(&own).unwrap().mac, mac);
+    });
+}
+
+#[test]
+fn a_full_network_says_so() {
+    on_a_host(|host| {
+        let networks = host.networks();
+        create(&networks, "small", "10.77.0.0/29", &[]);
+        let all: Vec<_> = (0..5).map(|n| container(&networks, "small", &format!("c{n}"))).collect();
+        let netns = networks.namespace().unwrap();
+        let error = networks.connect(&request("small", &id("last"), "last", &netns)).unwrap_err().to_string();
+        assert!(error.starts_with("no available IPv4 addresses on this network's address pools: small"), "{error}");
+        networks.disconnect("small", &all[2].id).unwrap();
+        assert_eq!(container(&networks, "small", "last").endpoint.ip, all[2].endpoint.ip);
+    });
+}
+
+#[test]
+fn a_container_in_two_networks_keeps_a_default_route() {
+    on_a_host(|host| {
+        let networks = host.networks();
+        create(&networks, "web", "10.77.0.0/24", &[]);
+        let a = container(&networks, "bridge", "a");
+        networks.connect(&EndpointRequest { index: 1, ..request("web", &a.id, "a", &a.netns) }).unwrap();
+        let b = container(&networks, "web", "b");
+        serve(&b.netns, 80);
+        serve(&host.other, 82);
+        assert_eq!(ask_from(&a.netns, b.endpoint.ip, 80).unwrap(), Ipv4Addr::new(10, 77, 0, 2));
+        assert_eq!(ask_from(&a.netns, OTHER, 82).unwrap(), HOST);
+        networks.disconnect("bridge", &a.id).unwrap();
+        assert_eq!(ask_from(&a.netns, OTHER, 82).unwrap(), HOST, "through the other network");
+        let again = networks.connect(&EndpointRequest { index: 1, ..request("bridge", &a.id, "a", &a.netns) }).unwrap();
+        assert_eq!(again.interface, "eth2", "eth1 is there already");
+    });
+}
+
+#[test]
+fn addresses_are_given_once_to_many_at_a_time() {
+    on_a_host(|host| {
+        let networks = host.networks();
+        // Namespaces belong to the thread's host, so the threads are in it too.
+        let given: Vec<Ipv4Addr> = std::thread::scope(|scope| {
+            let workers: Vec<_> = (0..4)
+                .map(|worker| {
+                    let networks = &networks;
+                    scope.spawn(move || {
+                        let one = |n| container(networks, "bridge", &format!("w{worker}-{n}"));
+                        (0..10).map(|n| one(n)).collect::<Vec<_>>()
+                    })
+                })
+                .collect();
+            workers.into_iter().flat_map(|worker| worker.join().unwrap()).map(|c| c.endpoint.ip).collect()
+        });
+        assert_eq!(given.iter().collect::<BTreeSet<_>>().len(), 40);
+        assert_eq!(given.iter().max(), Some(&Ipv4Addr::new(172, 17, 0, 41)));
+    });
+}
+
+#[test]
+fn two_hundred_come_and_go_and_nothing_is_left() {
+    on_a_host(|host| {
+        let networks = host.networks();
+        let begun = Instant::now();
+        let mut connecting = Duration::ZERO;
+        for number in 0..200 {
+            let before = Instant::now();
+            let one = container(&networks, "bridge", &format!("c{number}"));
+            connecting += before.elapsed();
+            if number % 20 == 0 {
+                networks.disconnect("bridge", &one.id).unwrap();
+            } else {
+                networks.release(&one.id).unwrap();
+            }
+        }
+        eprintln!("200 namespaces and connections: {connecting:?}; with their ends: {:?}", begun.elapsed());
+        let route = Connection::open().unwrap();
+        let left = || route.links().unwrap().into_iter().filter(|link| link.name.starts_with("veth")).count();
+        let patience = Instant::now();
+        while left() > 0 && patience.elapsed() < Duration::from_secs(5) {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        assert_eq!(left(), 0);
+        assert_eq!(networks.endpoints(&networks.resolve("bridge").unwrap().id), []);
+        std::thread::sleep(Duration::from_millis(100));
+        assert_eq!(container(&networks, "bridge", "after").endpoint.ip, Ipv4Addr::new(172, 17, 0, 2));
+    });
+}
+
+#[test]
+fn an_address_is_not_given_again_before_its_link_has_gone() {
+    on_a_host(|host| {
+        let networks = host.networks();
+        // Somebody holds the namespace, so that the link does not go by itself.
+        let a = container(&networks, "bridge", "a");
+        networks.release(&a.id).unwrap();
+        let b = container(&networks, "bridge", "b");
+        assert_ne!(a.endpoint.ip, b.endpoint.ip);
+        // The container itself gets it at once.
+        let netns = networks.namespace().unwrap();
+        let again = networks.connect(&request("bridge", &a.id, "a", &netns)).unwrap();
+        assert_eq!(again.ip, a.endpoint.ip);
+        let route = Connection::open().unwrap();
+        assert_eq!(route.link(&a.endpoint.host_interface).unwrap(), None);
+        // And a link that stays is removed after a while.
+        networks.release(&b.id).unwrap();
+        std::thread::sleep(Duration::from_millis(700));
+        assert_eq!(route.link(&b.endpoint.host_interface).unwrap(), None);
+    });
+}
+
+#[test]
+fn a_failed_connection_leaves_nothing() {
+    on_a_host(|host| {
+        let networks = host.networks();
+        let netns = networks.namespace().unwrap();
+        let (first, second) = (id("a"), id("b"));
+        networks.connect(&request("bridge", &first, "a", &netns)).unwrap();
+        // eth0 is there already.
+        let error = networks.connect(&request("bridge", &second, "b", &netns)).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::System);
+        assert_eq!(networks.endpoints_of(&second), []);
+        assert_eq!(container(&networks, "bridge", "c").endpoint.ip, Ipv4Addr::new(172, 17, 0, 3));
+        let request = CreateNetwork { ipv6: true, ..create_request("six", "", &[]) };
+        assert_eq!(networks.create(&request).unwrap_err().kind(), ErrorKind::NotImplemented);
+        // A bridge that somebody removes is made again.
+        let bridge = networks.resolve("bridge").unwrap().bridge.unwrap();
+        let mut batch = wharf_netlink::route::Batch::new();
+        batch.delete_link(&bridge);
+        Connection::open().unwrap().apply(batch).unwrap();
+        let d = container(&networks, "bridge", "d");
+        serve(&d.netns, 80);
+        assert!(ask(d.endpoint.ip, 80).is_ok());
+    });
+}

@@ -1,0 +1,191 @@
+//! The daemon dies and comes back.
+
+use std::net::{Ipv4Addr, TcpListener};
+
+use wharf_netlink::nft::{self, Family};
+use wharf_netlink::route::{Batch, Connection};
+
+use crate::host::{HOST, OTHER, ask, ask_from, container, create, on_a_host, request, serve, tcp};
+
+#[test]
+fn what_lives_goes_on_and_what_is_dead_is_freed() {
+    on_a_host(|host| {
+        let networks = host.networks();
+        create(&networks, "web", "10.77.0.0/24", &[]);
+        let (alive, dead) = (container(&networks, "web", "alive"), container(&networks, "web", "dead"));
+        serve(&alive.netns, 80);
+        networks.publish(&alive.id, alive.endpoint.ip, &[tcp(80, 8080)]).unwrap();
+        networks.publish(&dead.id, dead.endpoint.ip, &[tcp(80, 8081)]).unwrap();
+        drop(networks);
+        assert_eq!(ask_from(&host.other, HOST, 8080).unwrap(), OTHER, "without a daemon");
+
+        let networks = host.networks();
+        networks.recover(std::slice::from_ref(&alive.id)).unwrap();
+        assert_eq!(ask_from(&host.other, HOST, 8080).unwrap(), OTHER);
+        assert_eq!(ask(Ipv4Addr::LOCALHOST, 8080).unwrap(), alive.endpoint.gateway.unwrap());
+        assert!(TcpListener::bind("0.0.0.0:8080").is_err(), "the port is held again");
+        assert!(TcpListener::bind("0.0.0.0:8081").is_ok());
+        let web = networks.resolve("web").unwrap();
+        assert_eq!(networks.endpoints(&web.id), std::slice::from_ref(&alive.endpoint));
+        assert_eq!(networks.published(&alive.id)[0].host_port, 8080);
+        assert_eq!(networks.published(&dead.id), []);
+        assert_eq!(Connection::open().unwrap().link(&dead.endpoint.host_interface).unwrap(), None);
+        let next = container(&networks, "web", "next");
+        assert_eq!(next.endpoint.ip, dead.endpoint.ip);
+        networks.publish(&next.id, next.endpoint.ip, &[tcp(80, 8081)]).unwrap();
+    });
+}
+
+#[test]
+fn a_connection_outlives_the_daemon_and_its_return() {
+    on_a_host(|host| {
+        use std::io::{Read, Write};
+        let networks = host.networks();
+        let a = container(&networks, "bridge", "a");
+        let inside = wharf_netlink::namespace::within(std::os::fd::AsFd::as_fd(&a.netns), || {
+            TcpListener::bind("0.0.0.0:80").unwrap()
+        });
+        networks.publish(&a.id, a.endpoint.ip, &[tcp(80, 8080)]).unwrap();
+        let mut client = wharf_netlink::namespace::within(std::os::fd::AsFd::as_fd(&host.other), || {
+            std::net::TcpStream::connect((HOST, 8080)).unwrap()
+        })
+        .unwrap();
+        let (mut server, _) = inside.unwrap().accept().unwrap();
+        let mut exchange = || {
+            client.write_all(b"ping").unwrap();
+            let mut got = [0; 4];
+            server.read_exact(&mut got).unwrap();
+            assert_eq!(&got, b"ping");
+        };
+        exchange();
+        drop(networks);
+        exchange();
+        let networks = host.networks();
+        networks.recover(std::slice::from_ref(&a.id)).unwrap();
+        exchange();
+    });
+}
+
+#[test]
+fn everything_is_made_anew_after_a_boot() {
+    on_a_host(|host| {
+        let networks = host.networks();
+        let bridge = networks.resolve("bridge").unwrap();
+        let web = create(&networks, "web", "10.77.0.0/24", &[]);
+        let a = container(&networks, "web", "a");
+        networks.publish(&a.id, a.endpoint.ip, &[tcp(80, 8080)]).unwrap();
+        drop(networks);
+        let mut batch = nft::Batch::new();
+        batch.delete_table(nft::Table { family: Family::Ip, name: "wharf-0123abcd" });
+        nft::Connection::open().unwrap().apply(batch).unwrap();
+        let mut batch = Batch::new();
+        batch.delete_link("wharf0").delete_link(web.bridge.as_deref().unwrap()).delete_link(&a.endpoint.host_interface);
+        Connection::open().unwrap().apply(batch).unwrap();
+
+        let networks = host.networks();
+        networks.recover(&[]).unwrap();
+        assert_eq!(networks.resolve("bridge").unwrap(), bridge);
+        assert_eq!(networks.resolve("web").unwrap(), web);
+        let again = container(&networks, "web", "again");
+        serve(&again.netns, 80);
+        networks.publish(&again.id, again.endpoint.ip, &[tcp(80, 8080)]).unwrap();
+        assert_eq!(ask_from(&host.other, HOST, 8080).unwrap(), OTHER);
+    });
+}
+
+#[test]
+fn rows_that_a_crash_took_are_read_off_the_kernel() {
+    on_a_host(|host| {
+        let networks = host.networks();
+        create(&networks, "web", "10.77.0.0/24", &[]);
+        let database = host.root().join("wharf.redb");
+        let saved = std::fs::read(&database).unwrap();
+        let a = container(&networks, "web", "a");
+        serve(&a.netns, 80);
+        let ports: Vec<_> = (8080..8090).map(|port| tcp(port, port)).chain([tcp(80, 80)]).collect();
+        let published = networks.publish(&a.id, a.endpoint.ip, &ports).unwrap();
+        drop(networks);
+        std::fs::write(&database, saved).unwrap();
+
+        let networks = host.networks();
+        networks.recover(std::slice::from_ref(&a.id)).unwrap();
+        networks.rename(&a.id, "a").unwrap();
+        assert_eq!(networks.endpoints_of(&a.id), std::slice::from_ref(&a.endpoint));
+        let (mut before, mut after) = (published, networks.published(&a.id));
+        before.sort();
+        after.sort();
+        assert_eq!(before, after);
+        assert_eq!(ask_from(&host.other, HOST, 80).unwrap(), OTHER);
+        let b = container(&networks, "web", "b");
+        assert_ne!(b.endpoint.ip, a.endpoint.ip);
+        networks.unpublish(&a.id).unwrap();
+        ask_from(&host.other, HOST, 80).unwrap_err();
+    });
+}
+
+#[test]
+fn a_bridge_without_a_network_goes() {
+    on_a_host(|host| {
+        let networks = host.networks();
+        let database = host.root().join("wharf.redb");
+        let saved = std::fs::read(&database).unwrap();
+        let web = create(&networks, "web", "10.77.0.0/24", &[]);
+        drop(networks);
+        std::fs::write(&database, saved).unwrap();
+        let networks = host.networks();
+        assert_eq!(Connection::open().unwrap().link(web.bridge.as_deref().unwrap()).unwrap(), None);
+        assert_eq!(networks.list().len(), 3);
+    });
+}
+
+#[test]
+fn a_port_that_was_taken_meanwhile_stays_the_container_s() {
+    on_a_host(|host| {
+        let networks = host.networks();
+        let a = container(&networks, "bridge", "a");
+        serve(&a.netns, 80);
+        networks.publish(&a.id, a.endpoint.ip, &[tcp(80, 8080)]).unwrap();
+        drop(networks);
+        let _thief = TcpListener::bind("0.0.0.0:8080").unwrap();
+        let networks = host.networks();
+        networks.recover(std::slice::from_ref(&a.id)).unwrap();
+        assert_eq!(ask_from(&host.other, HOST, 8080).unwrap(), OTHER);
+    });
+}
+
+#[test]
+fn two_daemons_are_beside_one_another() {
+    on_a_host(|host| {
+        let one = host.networks();
+        let root = tempfile::tempdir().unwrap();
+        let options = wharf_network::NetworkOptions { instance: "ffff0000".into(), ..crate::host::Host::options() };
+        let two = wharf_network::Networks::open(wharf_store::Store::open(root.path()).unwrap(), options).unwrap();
+        assert_eq!(two.resolve("bridge").unwrap().bridge.as_deref(), Some("wharf1"));
+        assert_eq!(two.resolve("bridge").unwrap().subnet.unwrap().to_string(), "172.18.0.0/16");
+        let (a, b) = (container(&one, "bridge", "a"), container(&two, "bridge", "b"));
+        serve(&a.netns, 80);
+        serve(&b.netns, 80);
+        one.publish(&a.id, a.endpoint.ip, &[tcp(80, 8080)]).unwrap();
+        let netns = two.namespace().unwrap();
+        two.connect(&request("bridge", &a.id, "a", &netns)).unwrap();
+        assert!(two.publish(&b.id, b.endpoint.ip, &[tcp(80, 8080)]).is_err(), "the one holds it against the other");
+        two.publish(&b.id, b.endpoint.ip, &[tcp(80, 8081)]).unwrap();
+        assert_eq!(ask_from(&host.other, HOST, 8080).unwrap(), OTHER);
+        assert_eq!(ask_from(&host.other, HOST, 8081).unwrap(), OTHER);
+        ask_from(&a.netns, b.endpoint.ip, 80).unwrap_err();
+        two.destroy().unwrap();
+        assert_eq!(ask_from(&host.other, HOST, 8080).unwrap(), OTHER);
+        // The other one takes the name and the addresses while the one is away.
+        one.destroy().unwrap();
+        drop(one);
+        std::fs::remove_file(root.path().join("wharf.redb")).unwrap();
+        drop(two);
+        let options = wharf_network::NetworkOptions { instance: "ffff0000".into(), ..crate::host::Host::options() };
+        let two = wharf_network::Networks::open(wharf_store::Store::open(root.path()).unwrap(), options).unwrap();
+        assert_eq!(two.resolve("bridge").unwrap().bridge.as_deref(), Some("wharf0"));
+        let one = host.networks();
+        let bridge = one.resolve("bridge").unwrap();
+        assert_eq!(bridge.bridge.as_deref(), Some("wharf1"));
+        assert_eq!(bridge.subnet.unwrap().to_string(), "172.18.0.0/16");
+    });
+}

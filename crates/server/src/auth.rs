@@ -1,0 +1,84 @@
+//! `X-Registry-Auth`: credentials in base64url JSON, padded or not.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
+use base64::engine::{DecodePaddingMode, GeneralPurpose as Alphabet};
+use hyper::HeaderMap;
+use serde::Deserialize;
+use wharf_distribution::Credentials;
+
+use crate::http::ApiError;
+
+/// What clients send, in a header or as the body of `POST /auth`.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct AuthConfig {
+    username: String,
+    password: String,
+    auth: String,
+    identitytoken: String,
+    registrytoken: String,
+    pub(crate) serveraddress: String,
+}
+
+impl AuthConfig {
+    /// `None` when there is nothing in it: the request is anonymous then.
+    pub(crate) fn credentials(self) -> Option<Credentials> {
+        let (mut username, mut password) = (self.username, self.password);
+        if username.is_empty()
+            && let Some((name, secret)) = decode(&self.auth).and_then(|b| String::from_utf8(b).ok()).as_deref().and_then(|t| t.split_once(':'))
+        {
+            (username, password) = (name.to_owned(), secret.to_owned());
+        }
+        let token = |text: String| Some(text).filter(|text| !text.is_empty());
+        let mut credentials = Credentials::new(username, password);
+        credentials.identity_token = token(self.identitytoken);
+        credentials.registry_token = token(self.registrytoken);
+        Some(credentials).filter(|credentials| !credentials.is_empty())
+    }
+}
+
+/// The credentials of a request.
+pub(crate) fn of(headers: &HeaderMap) -> Result<Option<Credentials>, ApiError> {
+    let Some(header) = headers.get("x-registry-auth") else { return Ok(None) };
+    let bad = || ApiError::bad("invalid X-Registry-Auth header");
+    let text = header.to_str().map_err(|_| bad())?;
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let bytes = decode(text).ok_or_else(bad)?;
+    let config: AuthConfig = serde_json::from_slice(&bytes).map_err(|_| bad())?;
+    Ok(config.credentials())
+}
+
+fn decode(text: &str) -> Option<Vec<u8>> {
+    let config = GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
+    let url: Alphabet = GeneralPurpose::new(&base64::alphabet::URL_SAFE, config);
+    let standard: Alphabet = GeneralPurpose::new(&base64::alphabet::STANDARD, config);
+    url.decode(text).or_else(|_| standard.decode(text)).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn credentials_are_read_padded_or_not() {
+        let json = br#"{"username":"ann","password":"p?>","serveraddress":"r"}"#;
+        for text in [
+            base64::engine::general_purpose::URL_SAFE.encode(json),
+            base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(json),
+            base64::engine::general_purpose::STANDARD.encode(json),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert("x-registry-auth", text.parse().unwrap());
+            let credentials = of(&headers).unwrap().unwrap();
+            assert_eq!((credentials.username.as_str(), credentials.password.as_str()), ("ann", "p?>"));
+        }
+        let mut headers = HeaderMap::new();
+        headers.insert("x-registry-auth", "e30=".parse().unwrap());
+        assert!(of(&headers).unwrap().is_none());
+        headers.insert("x-registry-auth", "%%%".parse().unwrap());
+        assert!(of(&headers).is_err());
+    }
+}

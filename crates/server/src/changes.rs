@@ -1,0 +1,124 @@
+//! `--change`: Dockerfile instructions applied to a configuration, for import and commit.
+
+use std::collections::BTreeMap;
+
+use wharf_dockerfile::{CommandLine, Dockerfile, Instruction, Lexer, Variables};
+use wharf_engine::spec::{Config, Empty, Healthcheck};
+
+use crate::http::ApiError;
+
+/// Applies each change in turn.
+///
+/// # Errors
+/// 400 for what is no instruction, or none that only changes the configuration.
+pub(crate) fn apply(config: &mut Config, changes: &[String]) -> Result<(), ApiError> {
+    for change in changes.iter().filter(|change| !change.trim().is_empty()) {
+        let text = format!("FROM scratch\n{change}\n");
+        let parsed = Dockerfile::parse("--change", &text).map_err(|e| ApiError::bad(e.to_string()))?;
+        for statement in parsed.stages.iter().flat_map(|stage| &stage.statements) {
+            one(config, &statement.instruction)?;
+        }
+    }
+    Ok(())
+}
+
+fn one(config: &mut Config, instruction: &Instruction) -> Result<(), ApiError> {
+    let variables = Environment(pairs(config));
+    let lexer = Lexer::new(char::from(92));
+    let expand = |text: &str| {
+        lexer.expand(text, &variables).map(|done| done.text).map_err(|e| ApiError::bad(e.to_string()))
+    };
+    match instruction {
+        Instruction::Cmd(command) => config.cmd = Some(words(config, command)),
+        Instruction::Entrypoint(command) => config.entrypoint = Some(words(config, command)),
+        Instruction::Env(list) => {
+            for pair in list {
+                let value = expand(&pair.value)?;
+                let env = config.env.get_or_insert_default();
+                env.retain(|have| have.split('=').next() != Some(&pair.name));
+                env.push(format!("{}={value}", pair.name));
+            }
+        }
+        Instruction::Label(list) => {
+            for pair in list {
+                config.labels.get_or_insert_default().insert(expand(&pair.name)?, expand(&pair.value)?);
+            }
+        }
+        Instruction::Expose(list) => {
+            for port in list {
+                let port = expand(port)?;
+                let port = if port.contains('/') { port } else { format!("{port}/tcp") };
+                config.exposed_ports.get_or_insert_default().insert(port, Empty {});
+            }
+        }
+        Instruction::Volume(list) => {
+            for path in list {
+                config.volumes.get_or_insert_default().insert(expand(path)?, Empty {});
+            }
+        }
+        Instruction::User(user) => config.user = expand(user)?,
+        Instruction::Workdir(path) => {
+            let path = expand(path)?;
+            config.working_dir = if path.starts_with('/') {
+                path
+            } else {
+                format!("{}/{path}", config.working_dir.trim_end_matches('/'))
+            };
+        }
+        Instruction::StopSignal(signal) => config.stop_signal = Some(expand(signal)?),
+        Instruction::Onbuild(trigger) => config.on_build.get_or_insert_default().push(trigger.clone()),
+        Instruction::Shell(shell) => config.shell = Some(shell.clone()),
+        Instruction::Healthcheck(check) => {
+            config.healthcheck = Some(Healthcheck {
+                test: Some(check.test.clone()),
+                interval: check.interval,
+                timeout: check.timeout,
+                start_period: check.start_period,
+                start_interval: check.start_interval,
+                retries: check.retries,
+            });
+        }
+        other => return Err(ApiError::bad(format!("{} is not a valid change command", other.name().to_lowercase()))),
+    }
+    Ok(())
+}
+
+fn words(config: &Config, command: &CommandLine) -> Vec<String> {
+    if !command.shell {
+        return command.args.clone();
+    }
+    let mut all = config.shell.clone().unwrap_or_else(|| vec!["/bin/sh".into(), "-c".into()]);
+    all.extend(command.args.iter().cloned());
+    all
+}
+
+fn pairs(config: &Config) -> BTreeMap<String, String> {
+    let env = config.env.iter().flatten();
+    env.filter_map(|pair| pair.split_once('=')).map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
+}
+
+struct Environment(BTreeMap<String, String>);
+
+impl Variables for Environment {
+    fn value(&self, name: &str) -> Option<&str> {
+        self.0.get(name).map(String::as_str)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn instructions_change_the_configuration() {
+        let mut config = Config::default();
+        let changes = ["ENV A=1", "ENV B=${A}2", "CMD [\"x\", \"y\"]", "EXPOSE 80", "USER web", "LABEL k=v"];
+        apply(&mut config, &changes.map(str::to_owned)).unwrap();
+        assert_eq!(config.env.unwrap(), ["A=1", "B=12"]);
+        assert_eq!(config.cmd.unwrap(), ["x", "y"]);
+        assert!(config.exposed_ports.unwrap().contains_key("80/tcp"));
+        let error = apply(&mut Config::default(), &["RUN true".to_owned()]).unwrap_err();
+        assert_eq!(error.message, "run is not a valid change command");
+        assert!(apply(&mut Config::default(), &["NONSENSE x".to_owned()]).is_err());
+    }
+}

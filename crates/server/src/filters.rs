@@ -1,0 +1,173 @@
+//! `filters`: JSON in two forms, `{"key": ["value"]}` and the older `{"key": {"value": true}}`.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use crate::http::ApiError;
+use crate::query::Query;
+
+/// Values by key. Values of one key are alternatives, keys must all fit.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Filters {
+    all: BTreeMap<String, Vec<String>>,
+}
+
+impl Filters {
+    /// Reads them, and refuses a key that is not in `known`.
+    pub(crate) fn of(query: &Query, known: &[&str]) -> Result<Self, ApiError> {
+        let value: Value = query.json("filters")?;
+        let mut all = BTreeMap::new();
+        let bad = || ApiError::bad("invalid filters: give {\"key\": [\"value\"]}");
+        let object = match value {
+            Value::Null => return Ok(Self::default()),
+            Value::Object(object) => object,
+            _ => return Err(bad()),
+        };
+        for (key, values) in object {
+            if !known.contains(&key.as_str()) {
+                return Err(ApiError::bad(format!("invalid filter '{key}'")));
+            }
+            let values: Vec<String> = match values {
+                Value::Array(list) => {
+                    list.into_iter().map(|v| v.as_str().map(str::to_owned).ok_or_else(bad)).collect::<Result<_, _>>()?
+                }
+                Value::Object(set) => {
+                    set.into_iter().filter(|(_, on)| on.as_bool() != Some(false)).map(|(value, _)| value).collect()
+                }
+                Value::String(one) => vec![one],
+                _ => return Err(bad()),
+            };
+            all.insert(key, values);
+        }
+        Ok(Self { all })
+    }
+
+    pub(crate) fn get(&self, key: &str) -> Option<&[String]> {
+        self.all.get(key).map(Vec::as_slice).filter(|values| !values.is_empty())
+    }
+
+    /// Whether one of the key's values fits, or none was asked for.
+    pub(crate) fn any(&self, key: &str, fits: impl Fn(&str) -> bool) -> bool {
+        self.get(key).is_none_or(|values| values.iter().any(|value| fits(value)))
+    }
+
+    /// Whether all of the key's values fit.
+    pub(crate) fn every(&self, key: &str, fits: impl Fn(&str) -> bool) -> bool {
+        self.get(key).is_none_or(|values| values.iter().all(|value| fits(value)))
+    }
+
+    /// `label` and `label!`: `key` or `key=value`, all of them.
+    pub(crate) fn labels(&self, labels: Option<&BTreeMap<String, String>>) -> bool {
+        let has = |text: &str| match text.split_once('=') {
+            Some((key, value)) => labels.and_then(|l| l.get(key)).is_some_and(|own| own == value),
+            None => labels.is_some_and(|l| l.contains_key(text)),
+        };
+        self.every("label", has) && self.every("label!", |text| !has(text))
+    }
+
+    pub(crate) fn flag(&self, key: &str) -> Result<Option<bool>, ApiError> {
+        match self.get(key).and_then(|values| values.first()).map(String::as_str) {
+            None => Ok(None),
+            Some("1" | "true" | "True" | "TRUE" | "t") => Ok(Some(true)),
+            Some("0" | "false" | "False" | "FALSE" | "f") => Ok(Some(false)),
+            Some(other) => Err(ApiError::bad(format!("invalid filter '{key}={other}'"))),
+        }
+    }
+
+    /// `until`: a moment, or how long ago.
+    pub(crate) fn until(&self) -> Result<Option<jiff::Timestamp>, ApiError> {
+        self.get("until").and_then(|values| values.first()).map(|text| moment(text)).transpose()
+    }
+}
+
+/// Unix seconds (with a fraction), RFC 3339, a date, or a duration before now (`10m`, `1h30m`, `24h`).
+pub(crate) fn moment(text: &str) -> Result<jiff::Timestamp, ApiError> {
+    let bad = || ApiError::bad(format!("invalid time: \"{text}\""));
+    if let Some(time) = seconds(text) {
+        return Ok(time);
+    }
+    if let Ok(time) = text.parse::<jiff::Timestamp>() {
+        return Ok(time);
+    }
+    if let Ok(date) = text.parse::<jiff::civil::DateTime>() {
+        return date.to_zoned(jiff::tz::TimeZone::UTC).map(|zoned| zoned.timestamp()).map_err(|_| bad());
+    }
+    let ago = duration(text).ok_or_else(bad)?;
+    let span = jiff::SignedDuration::from_nanos(ago);
+    jiff::Timestamp::now().checked_sub(span).map_err(|_| bad())
+}
+
+fn seconds(text: &str) -> Option<jiff::Timestamp> {
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
+    let whole: i64 = whole.parse().ok()?;
+    if !fraction.bytes().all(|b| b.is_ascii_digit()) || fraction.len() > 9 {
+        return None;
+    }
+    let nanoseconds: i32 = format!("{fraction:0<9}").parse().ok()?;
+    jiff::Timestamp::new(whole, nanoseconds).ok()
+}
+
+/// Go's durations, in nanoseconds.
+fn duration(text: &str) -> Option<i64> {
+    let mut rest = text;
+    let mut total: f64 = 0.0;
+    if rest.is_empty() {
+        return None;
+    }
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
+        let number: f64 = rest[..digits].parse().ok()?;
+        rest = &rest[digits..];
+        let end = rest.find(|c: char| c.is_ascii_digit()).unwrap_or(rest.len());
+        let unit = match &rest[..end] {
+            "ns" => 1.0,
+            "us" | "µs" => 1e3,
+            "ms" => 1e6,
+            "s" => 1e9,
+            "m" => 60e9,
+            "h" => 3600e9,
+            _ => return None,
+        };
+        total += number * unit;
+        rest = &rest[end..];
+    }
+    Some(total as i64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn filters(text: &str) -> Result<Filters, ApiError> {
+        let encoded: String = text.bytes().map(|b| format!("%{b:02x}")).collect();
+        Filters::of(&Query::parse(&format!("filters={encoded}")), &["label", "name", "label!"])
+    }
+
+    #[test]
+    fn both_forms_are_read() {
+        for text in [r#"{"name":["a","b"]}"#, r#"{"name":{"a":true,"b":true,"c":false}}"#] {
+            let filters = filters(text).unwrap();
+            assert!(filters.any("name", |n| n == "b") && !filters.any("name", |n| n == "c"), "{text}");
+        }
+        assert!(filters(r#"{"nonsense":["x"]}"#).is_err() && filters("[]").is_err());
+    }
+
+    #[test]
+    fn labels_must_all_fit() {
+        let own: BTreeMap<String, String> = [("a".to_owned(), "1".to_owned())].into();
+        assert!(filters(r#"{"label":["a","a=1"]}"#).unwrap().labels(Some(&own)));
+        assert!(!filters(r#"{"label":["a","b"]}"#).unwrap().labels(Some(&own)));
+        assert!(!filters(r#"{"label!":["a"]}"#).unwrap().labels(Some(&own)));
+    }
+
+    #[test]
+    fn moments_in_all_forms() {
+        assert_eq!(moment("1700000000.5").unwrap().as_millisecond(), 1_700_000_000_500);
+        assert_eq!(moment("2026-01-02T03:04:05Z").unwrap().to_string(), "2026-01-02T03:04:05Z");
+        assert!(moment("2026-01-02T03:04:05").is_ok());
+        let ago = jiff::Timestamp::now().as_second() - moment("1h30m").unwrap().as_second();
+        assert!((5399..=5402).contains(&ago));
+        assert!(moment("soon").is_err() && moment("").is_err());
+    }
+}

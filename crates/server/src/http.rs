@@ -1,0 +1,252 @@
+//! Bodies, answers and errors.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::{Body, Frame, Incoming};
+use hyper::header::{CONTENT_TYPE, HeaderValue};
+use hyper::{Response, StatusCode};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+use wharf_engine::{EngineError, ErrorKind};
+
+pub(crate) type Answer = Response<UnsyncBoxBody<Bytes, Infallible>>;
+
+/// A JSON body is no larger than this.
+const MAX_JSON: usize = 4 << 20;
+
+/// A failed request: a status and Docker's `{"message": …}`.
+#[derive(Debug)]
+pub(crate) struct ApiError {
+    pub(crate) status: StatusCode,
+    pub(crate) message: String,
+}
+
+impl ApiError {
+    pub(crate) fn new(status: StatusCode, message: impl Into<String>) -> Self {
+        Self { status, message: message.into() }
+    }
+    pub(crate) fn bad(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, message)
+    }
+
+    pub(crate) fn answer(self) -> Answer {
+        if self.status == StatusCode::NOT_MODIFIED {
+            return empty(self.status);
+        }
+        let mut answer = json_answer(self.status, &json!({ "message": self.message }));
+        answer.headers_mut().insert("Cache-Control", HeaderValue::from_static("no-store"));
+        answer
+    }
+}
+
+impl From<EngineError> for ApiError {
+    fn from(error: EngineError) -> Self {
+        let status = match error.kind {
+            ErrorKind::InvalidParameter => StatusCode::BAD_REQUEST,
+            ErrorKind::NotFound => StatusCode::NOT_FOUND,
+            ErrorKind::Conflict => StatusCode::CONFLICT,
+            ErrorKind::NotModified => StatusCode::NOT_MODIFIED,
+            ErrorKind::Unauthorized => StatusCode::UNAUTHORIZED,
+            ErrorKind::Forbidden => StatusCode::FORBIDDEN,
+            ErrorKind::NotImplemented => StatusCode::NOT_IMPLEMENTED,
+            ErrorKind::System => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        Self { status, message: error.message }
+    }
+}
+
+impl From<wharf_image::ImageError> for ApiError {
+    fn from(error: wharf_image::ImageError) -> Self {
+        EngineError::from(error).into()
+    }
+}
+
+pub(crate) fn empty(status: StatusCode) -> Answer {
+    let mut answer = Response::new(Full::new(Bytes::new()).boxed_unsync());
+    *answer.status_mut() = status;
+    answer
+}
+
+pub(crate) fn no_content() -> Answer {
+    empty(StatusCode::NO_CONTENT)
+}
+
+pub(crate) fn text(status: StatusCode, body: &'static str) -> Answer {
+    let mut answer = Response::new(Full::new(Bytes::from_static(body.as_bytes())).boxed_unsync());
+    *answer.status_mut() = status;
+    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    answer
+}
+
+pub(crate) fn json_answer(status: StatusCode, value: &impl Serialize) -> Answer {
+    let mut bytes = serde_json::to_vec(value).unwrap_or_else(|_| b"null".to_vec());
+    bytes.push(b'\n');
+    let mut answer = Response::new(Full::new(Bytes::from(bytes)).boxed_unsync());
+    *answer.status_mut() = status;
+    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    answer
+}
+
+pub(crate) fn ok(value: &impl Serialize) -> Answer {
+    json_answer(StatusCode::OK, value)
+}
+
+/// The body of a request, as JSON; an empty one is `T`'s default.
+pub(crate) async fn read_json<T: DeserializeOwned + Default>(body: Incoming) -> Result<T, ApiError> {
+    let collected = Limited::new(body, MAX_JSON).collect().await;
+    let bytes = collected.map_err(|e| ApiError::bad(format!("the request's body cannot be read: {e}")))?.to_bytes();
+    if bytes.iter().all(u8::is_ascii_whitespace) {
+        return Ok(T::default());
+    }
+    // `null` means nothing was said.
+    if &bytes[..] == b"null" {
+        return Ok(T::default());
+    }
+    let value: Value =
+        serde_json::from_slice(&bytes).map_err(|e| ApiError::bad(format!("invalid JSON: {e}")))?;
+    serde_json::from_value(without_null(value)).map_err(|e| ApiError::bad(format!("invalid JSON: {e}")))
+}
+
+/// Go's clients send `null` for what they leave out, also where our fields are no options.
+fn without_null(value: Value) -> Value {
+    match value {
+        Value::Object(object) => {
+            let kept = object.into_iter().filter(|(_, value)| !value.is_null());
+            Value::Object(kept.map(|(key, value)| (key, without_null(value))).collect())
+        }
+        Value::Array(list) => Value::Array(list.into_iter().map(without_null).collect()),
+        other => other,
+    }
+}
+
+/// A body that is written while it is read.
+pub(crate) struct Channel {
+    chunks: mpsc::Receiver<Bytes>,
+}
+
+impl Body for Channel {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        self.chunks.poll_recv(context).map(|chunk| chunk.map(|bytes| Ok(Frame::data(bytes))))
+    }
+}
+
+/// An answer of these chunks, as they come.
+pub(crate) fn stream(content_type: &'static str, chunks: mpsc::Receiver<Bytes>) -> Answer {
+    let mut answer = Response::new(Channel { chunks }.boxed_unsync());
+    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    answer
+}
+
+/// A line of a progress stream.
+pub(crate) fn line(value: &Value) -> Bytes {
+    let mut bytes = value.to_string().into_bytes();
+    bytes.extend_from_slice(b"\r\n");
+    Bytes::from(bytes)
+}
+
+/// An error after the first byte has gone out.
+pub(crate) fn error_line(message: &str) -> Bytes {
+    line(&json!({ "errorDetail": { "message": message }, "error": message }))
+}
+
+/// A request's body for code that waits for it.
+pub(crate) fn blocking_reader(mut body: Incoming) -> impl std::io::Read + Send + 'static {
+    let (sender, chunks) = mpsc::channel::<std::io::Result<Bytes>>(16);
+    tokio::spawn(async move {
+        while let Some(frame) = body.frame().await {
+            let chunk = match frame {
+                Ok(frame) => match frame.into_data() {
+                    Ok(bytes) => Ok(bytes),
+                    Err(_) => continue,
+                },
+                Err(error) => Err(std::io::Error::other(error)),
+            };
+            let failed = chunk.is_err();
+            if sender.send(chunk).await.is_err() || failed {
+                // Nobody reads any more: the rest is let through, or the client would not see the answer.
+                while let Some(Ok(_)) = body.frame().await {}
+                return;
+            }
+        }
+    });
+    BlockingReader { chunks, current: Bytes::new() }
+}
+
+struct BlockingReader {
+    chunks: mpsc::Receiver<std::io::Result<Bytes>>,
+    current: Bytes,
+}
+
+impl std::io::Read for BlockingReader {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        while self.current.is_empty() {
+            match self.chunks.blocking_recv() {
+                Some(chunk) => self.current = chunk?,
+                None => return Ok(0),
+            }
+        }
+        let count = buffer.len().min(self.current.len());
+        buffer[..count].copy_from_slice(&self.current.split_to(count));
+        Ok(count)
+    }
+}
+
+/// A writer whose bytes become the chunks of a body. Fails when nobody reads any more.
+pub(crate) struct BodyWriter {
+    chunks: mpsc::Sender<Bytes>,
+    buffer: Vec<u8>,
+}
+
+impl BodyWriter {
+    pub(crate) fn new(chunks: mpsc::Sender<Bytes>) -> Self {
+        Self { chunks, buffer: Vec::with_capacity(64 << 10) }
+    }
+}
+
+impl std::io::Write for BodyWriter {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.buffer.extend_from_slice(bytes);
+        if self.buffer.len() >= 64 << 10 {
+            self.flush()?;
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        if self.buffer.is_empty() {
+            return Ok(());
+        }
+        let full = std::mem::replace(&mut self.buffer, Vec::with_capacity(64 << 10));
+        self.chunks.blocking_send(Bytes::from(full)).map_err(|_| std::io::ErrorKind::BrokenPipe.into())
+    }
+}
+
+/// A tar that is made while it is sent.
+pub(crate) fn tar(
+    write: impl FnOnce(&mut dyn std::io::Write) -> wharf_engine::Result<()> + Send + 'static,
+) -> Answer {
+    let (sender, chunks) = mpsc::channel(16);
+    tokio::task::spawn_blocking(move || {
+        let mut writer = BodyWriter::new(sender);
+        let done = write(&mut writer);
+        if let Err(error) = &done {
+            tracing::warn!("an archive was broken off: {error}");
+            return;
+        }
+        let _ = std::io::Write::flush(&mut writer);
+    });
+    stream("application/x-tar", chunks)
+}

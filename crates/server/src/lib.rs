@@ -1,0 +1,68 @@
+//! The Engine API over HTTP.
+//!
+//! Parses, calls the engine, renders; knows nothing of containers itself. What differs between versions of the API
+//! is decided here.
+//!
+//! - [`Api`], [`serve_connection`]: the face for the daemon.
+//! - `routes`: a file for each group of routes. `render`: engine records in the API's words, pure.
+//! - `http`: bodies, answers and errors. `query`: parameters and filters. `hijack`: connections that become streams.
+
+#![recursion_limit = "256"]
+
+mod auth;
+mod changes;
+mod filters;
+mod hijack;
+mod http;
+mod query;
+mod render;
+mod routes;
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
+use wharf_build::Builder;
+use wharf_engine::Engine;
+
+/// A client that has not sent a request's head by then is cut off: connections that say nothing cost a task each.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// The newest version of the API that is spoken, and the oldest.
+pub const API_VERSION: (u32, u32) = (1, 51);
+pub const MIN_API_VERSION: (u32, u32) = (1, 24);
+
+/// What requests are answered with. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Api {
+    pub(crate) engine: Engine,
+    pub(crate) builder: Builder,
+}
+
+impl Api {
+    pub fn new(engine: Engine, builder: Builder) -> Self {
+        Self { engine, builder }
+    }
+}
+
+/// Serves one connection until it is closed.
+pub async fn serve_connection(io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, api: Api) {
+    let service = service_fn(move |request: hyper::Request<Incoming>| {
+        let api = api.clone();
+        async move { Ok::<_, Infallible>(routes::answer(api, request).await) }
+    });
+    let served = hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .half_close(true)
+        .serve_connection(TokioIo::new(io), service)
+        .with_upgrades()
+        .await;
+    if let Err(error) = served {
+        // A client that went away: its own business.
+        tracing::debug!("connection: {error}");
+    }
+}

@@ -1,0 +1,6 @@
+//! Engine records in the API's words. Pure.
+
+pub(crate) mod container;
+pub(crate) mod image;
+pub(crate) mod network;
+pub(crate) mod words;

@@ -1,0 +1,78 @@
+//! Programs in running containers.
+
+use hyper::StatusCode;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+use wharf_engine::spec::ExecConfig;
+
+use super::{Call, Result};
+use crate::hijack::{content_type, hijack};
+use crate::http::{empty, json_answer, ok, read_json};
+
+pub(super) async fn create(call: Call, id: &str) -> Result {
+    let config: ExecConfig = read_json(call.request.into_body()).await?;
+    let id = call.api.engine.exec_create(id, config)?;
+    Ok(json_answer(StatusCode::CREATED, &json!({ "Id": id })))
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+struct Start {
+    detach: bool,
+    console_size: Option<[u16; 2]>,
+}
+
+pub(super) async fn start(mut call: Call, id: &str) -> Result {
+    let engine = call.api.engine.clone();
+    // The request goes on to be a stream, so its body is read without taking it apart.
+    let start: Start = {
+        use http_body_util::{BodyExt, Limited};
+        let body = Limited::new(call.request.body_mut(), 64 << 10).collect().await;
+        let bytes = body.map_err(|e| crate::http::ApiError::bad(e.to_string()))?.to_bytes();
+        if bytes.iter().all(u8::is_ascii_whitespace) {
+            Start::default()
+        } else {
+            let value: Value = serde_json::from_slice(&bytes).map_err(|e| crate::http::ApiError::bad(e.to_string()))?;
+            serde_json::from_value(value).map_err(|e| crate::http::ApiError::bad(e.to_string()))?
+        }
+    };
+    let size = start.console_size.map(|[rows, columns]| (rows, columns));
+    let tty = engine.exec_inspect(id)?.config.tty;
+    let streams = engine.exec_start(id, start.detach, size).await?;
+    Ok(match streams {
+        Some(streams) => hijack(call.request, streams, content_type(tty, call.version), mpsc::channel(1).1),
+        None => empty(StatusCode::OK),
+    })
+}
+
+pub(super) async fn resize(call: Call, id: &str) -> Result {
+    let (rows, columns) = super::containers::size(&call)?;
+    call.api.engine.exec_resize(id, rows, columns).await?;
+    Ok(empty(StatusCode::OK))
+}
+
+pub(super) fn inspect(call: &Call, id: &str) -> Result {
+    let exec = call.api.engine.exec_inspect(id)?;
+    let mut words = exec.config.cmd.clone().unwrap_or_default().into_iter();
+    let program = words.next().unwrap_or_default();
+    Ok(ok(&json!({
+        "ID": exec.id,
+        "Running": exec.running,
+        "ExitCode": exec.exit_code,
+        "ProcessConfig": {
+            "tty": exec.config.tty,
+            "entrypoint": program,
+            "arguments": words.collect::<Vec<_>>(),
+            "privileged": exec.config.privileged,
+            "user": exec.config.user,
+        },
+        "OpenStdin": exec.config.attach_stdin,
+        "OpenStderr": exec.config.attach_stderr,
+        "OpenStdout": exec.config.attach_stdout,
+        "CanRemove": !exec.running && exec.exit_code.is_some(),
+        "ContainerID": exec.container,
+        "DetachKeys": exec.config.detach_keys,
+        "Pid": exec.pid,
+    })))
+}

@@ -1,0 +1,69 @@
+//! Containers' files.
+
+use base64::Engine as _;
+use hyper::StatusCode;
+use hyper::header::HeaderValue;
+use serde_json::Value;
+use wharf_engine::{PathStat, PutOptions};
+
+use super::{Call, Result, blocking};
+use crate::http::{Answer, ApiError, blocking_reader, empty, ok, tar};
+
+pub(super) async fn changes(call: Call, id: &str) -> Result {
+    let (engine, id) = (call.api.engine, id.to_owned());
+    let changes = blocking(move || Ok(engine.changes(&id)?)).await?;
+    Ok(if changes.is_empty() { ok(&Value::Null) } else { ok(&changes) })
+}
+
+pub(super) fn export(call: Call, id: &str) -> Result {
+    let (engine, id) = (call.api.engine, id.to_owned());
+    engine.inspect(&id)?;
+    Ok(tar(move |output| engine.export(&id, output)))
+}
+
+fn path(call: &Call) -> std::result::Result<String, ApiError> {
+    call.query.get("path").map(str::to_owned).ok_or_else(|| ApiError::bad("missing path"))
+}
+
+async fn look(call: &Call, id: &str, path: &str) -> std::result::Result<PathStat, ApiError> {
+    let (engine, id, path) = (call.api.engine.clone(), id.to_owned(), path.to_owned());
+    blocking(move || Ok(engine.path_stat(&id, &path)?)).await
+}
+
+/// `X-Docker-Container-Path-Stat`: base64 JSON.
+fn with_stat(mut answer: Answer, stat: &PathStat) -> Answer {
+    let json = serde_json::to_vec(stat).unwrap_or_default();
+    let text = base64::engine::general_purpose::STANDARD.encode(json);
+    if let Ok(value) = HeaderValue::from_str(&text) {
+        answer.headers_mut().insert("X-Docker-Container-Path-Stat", value);
+    }
+    answer
+}
+
+pub(super) async fn stat(call: Call, id: &str) -> Result {
+    let found = look(&call, id, &path(&call)?).await?;
+    Ok(with_stat(empty(StatusCode::OK), &found))
+}
+
+pub(super) async fn get(call: Call, id: &str) -> Result {
+    let path = path(&call)?;
+    let found = look(&call, id, &path).await?;
+    let (engine, id) = (call.api.engine, id.to_owned());
+    Ok(with_stat(tar(move |output| engine.archive_get(&id, &path, output)), &found))
+}
+
+pub(super) async fn put(call: Call, id: &str) -> Result {
+    let path = path(&call)?;
+    let options = PutOptions {
+        no_overwrite_dir_non_dir: call.query.flag("noOverwriteDirNonDir"),
+        copy_uid_gid: call.query.flag("copyUIDGID"),
+    };
+    let (engine, id) = (call.api.engine, id.to_owned());
+    let body = blocking_reader(call.request.into_body());
+    blocking(move || {
+        let input = wharf_image::decompressed(body)?;
+        Ok(engine.archive_put(&id, &path, input, options)?)
+    })
+    .await?;
+    Ok(empty(StatusCode::OK))
+}

@@ -1,0 +1,201 @@
+//! Which request is answered by what.
+
+mod build;
+mod containers;
+mod exec;
+mod files;
+mod images;
+mod networks;
+mod streams;
+mod system;
+mod volumes;
+
+use hyper::body::Incoming;
+use hyper::header::{HeaderValue, SERVER};
+use hyper::{Method, Request, StatusCode};
+
+use crate::http::{Answer, ApiError};
+use crate::query::{Query, decode_path};
+use crate::{API_VERSION, Api, MIN_API_VERSION};
+
+/// A request, taken apart.
+pub(crate) struct Call {
+    pub(crate) api: Api,
+    pub(crate) version: (u32, u32),
+    pub(crate) query: Query,
+    pub(crate) request: Request<Incoming>,
+}
+
+type Result = std::result::Result<Answer, ApiError>;
+
+/// Answers any request.
+pub(crate) async fn answer(api: Api, request: Request<Incoming>) -> Answer {
+    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let head = method == Method::HEAD;
+    let mut answer = match route(api, request).await {
+        Ok(answer) => answer,
+        Err(error) => {
+            if error.status.is_server_error() && error.status != StatusCode::SERVICE_UNAVAILABLE {
+                tracing::error!("{method} {path}: {}", error.message);
+            } else {
+                tracing::debug!("{method} {path}: {} {}", error.status.as_u16(), error.message);
+            }
+            error.answer()
+        }
+    };
+    if head {
+        *answer.body_mut() = http_body_util::BodyExt::boxed_unsync(http_body_util::Full::new(bytes::Bytes::new()));
+    }
+    let headers = answer.headers_mut();
+    headers.insert("Api-Version", HeaderValue::from_static("1.51"));
+    headers.insert("Docker-Experimental", HeaderValue::from_static("false"));
+    headers.insert("Ostype", HeaderValue::from_static("linux"));
+    headers.insert(SERVER, HeaderValue::from_static(concat!("Wharf/", env!("CARGO_PKG_VERSION"), " (linux)")));
+    answer
+}
+
+async fn route(api: Api, request: Request<Incoming>) -> Result {
+    let path = request.uri().path().to_owned();
+    let query = Query::parse(request.uri().query().unwrap_or_default());
+    let (version, rest) = version(&path)?;
+    let call = Call { api, version, query, request };
+    let segments: Vec<String> = rest.split('/').filter(|s| !s.is_empty()).map(decode_path).collect();
+    let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
+    let method = call.request.method().clone();
+    match (method.as_str(), segments.as_slice()) {
+        ("GET" | "HEAD", ["_ping"]) => Ok(system::ping()),
+        ("GET", ["version"]) => Ok(system::version()),
+        ("GET", ["info"]) => system::info(call).await,
+        ("POST", ["auth"]) => system::auth(call).await,
+        ("GET", ["events"]) => system::events(call).await,
+        ("GET", ["system", "df"]) => system::disk_usage(call).await,
+
+        ("GET", ["containers", "json"]) => containers::list(call).await,
+        ("POST", ["containers", "create"]) => containers::create(call).await,
+        ("POST", ["containers", "prune"]) => containers::prune(call).await,
+        ("GET", ["containers", id, "json"]) => containers::inspect(call, id).await,
+        ("POST", ["containers", id, "start"]) => containers::start(call, id).await,
+        ("POST", ["containers", id, "stop"]) => containers::stop(call, id).await,
+        ("POST", ["containers", id, "restart"]) => containers::restart(call, id).await,
+        ("POST", ["containers", id, "kill"]) => containers::kill(call, id).await,
+        ("POST", ["containers", id, "pause"]) => containers::pause(call, id).await,
+        ("POST", ["containers", id, "unpause"]) => containers::unpause(call, id).await,
+        ("POST", ["containers", id, "rename"]) => containers::rename(call, id).await,
+        ("POST", ["containers", id, "update"]) => containers::update(call, id).await,
+        ("POST", ["containers", id, "resize"]) => containers::resize(call, id).await,
+        ("POST", ["containers", id, "wait"]) => streams::wait(call, id),
+        ("POST", ["containers", id, "attach"]) => streams::attach(call, id).await,
+        ("GET", ["containers", id, "logs"]) => streams::logs(call, id),
+        ("GET", ["containers", id, "stats"]) => streams::stats(call, id).await,
+        ("GET", ["containers", id, "top"]) => containers::top(call, id).await,
+        ("GET", ["containers", id, "changes"]) => files::changes(call, id).await,
+        ("GET", ["containers", id, "export"]) => files::export(call, id),
+        ("HEAD", ["containers", id, "archive"]) => files::stat(call, id).await,
+        ("GET", ["containers", id, "archive"]) => files::get(call, id).await,
+        ("PUT", ["containers", id, "archive"]) => files::put(call, id).await,
+        ("DELETE", ["containers", id]) => containers::remove(call, id).await,
+        ("GET", ["containers", _, "attach", "ws"]) => {
+            Err(ApiError::new(StatusCode::NOT_IMPLEMENTED, "attaching by a websocket is not supported yet"))
+        }
+        ("GET", ["containers", _, "checkpoints"]) | ("POST", ["containers", _, "checkpoints", ..]) => {
+            Err(ApiError::new(StatusCode::NOT_IMPLEMENTED, "checkpoints are not supported: CRIU is not part of this engine"))
+        }
+        ("POST", ["containers", id, "exec"]) => exec::create(call, id).await,
+        ("POST", ["exec", id, "start"]) => exec::start(call, id).await,
+        ("POST", ["exec", id, "resize"]) => exec::resize(call, id).await,
+        ("GET", ["exec", id, "json"]) => exec::inspect(&call, id),
+
+        ("GET", ["images", "json"]) => images::list(call).await,
+        ("POST", ["images", "create"]) => images::create(call).await,
+        ("POST", ["images", "load"]) => images::load(call).await,
+        ("POST", ["images", "prune"]) => images::prune(call).await,
+        ("GET", ["images", "get"]) => images::save(call, Vec::new()).await,
+        ("GET", ["images", "search"]) => {
+            Err(ApiError::new(StatusCode::NOT_IMPLEMENTED, "searching a registry is not supported yet"))
+        }
+        ("GET", ["images", name @ .., "json"]) => images::inspect(call, &name.join("/")).await,
+        ("GET", ["images", name @ .., "history"]) => images::history(call, &name.join("/")).await,
+        ("GET", ["images", name @ .., "get"]) => images::save(call, vec![name.join("/")]).await,
+        ("POST", ["images", name @ .., "tag"]) => images::tag(call, &name.join("/")).await,
+        ("POST", ["images", name @ .., "push"]) => images::push(call, &name.join("/")).await,
+        ("DELETE", ["images", name @ ..]) if !name.is_empty() => images::remove(call, &name.join("/")).await,
+        ("GET", ["distribution", name @ .., "json"]) => images::distribution(call, &name.join("/")).await,
+        ("POST", ["commit"]) => images::commit(call).await,
+        ("POST", ["build"]) => build::build(call).await,
+        ("POST", ["build", "prune"]) => build::prune(call).await,
+        ("POST", ["build", "cancel"]) => Ok(crate::http::no_content()),
+
+        ("GET", ["networks"]) => networks::list(&call),
+        ("POST", ["networks", "create"]) => networks::create(call).await,
+        ("POST", ["networks", "prune"]) => networks::prune(call).await,
+        ("GET", ["networks", id]) => networks::inspect(&call, id),
+        ("DELETE", ["networks", id]) => networks::remove(call, id).await,
+        ("POST", ["networks", id, "connect"]) => networks::connect(call, id).await,
+        ("POST", ["networks", id, "disconnect"]) => networks::disconnect(call, id).await,
+
+        ("GET", ["volumes"]) => volumes::list(call).await,
+        ("POST", ["volumes", "create"]) => volumes::create(call).await,
+        ("POST", ["volumes", "prune"]) => volumes::prune(call).await,
+        ("GET", ["volumes", name]) => volumes::inspect(call, name).await,
+        ("DELETE", ["volumes", name]) => volumes::remove(call, name).await,
+
+        ("GET", ["plugins"]) => Ok(crate::http::ok(&serde_json::json!([]))),
+        (_, ["plugins", ..]) => Err(ApiError::new(StatusCode::NOT_IMPLEMENTED, "plugins are not supported")),
+        (_, ["swarm" | "nodes" | "services" | "tasks" | "secrets" | "configs", ..]) => Err(ApiError::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "This node is not a swarm manager. Use \"docker swarm init\" or \"docker swarm join\" to connect this node \
+             to swarm and try again.",
+        )),
+        (_, ["session" | "grpc", ..]) => {
+            Err(ApiError::new(StatusCode::NOT_FOUND, "BuildKit's protocol is not served: builds go through POST /build"))
+        }
+        _ => Err(ApiError::new(StatusCode::NOT_FOUND, "page not found")),
+    }
+}
+
+/// The version that a path asks for (the newest without one), and the rest of the path.
+fn version(path: &str) -> std::result::Result<((u32, u32), &str), ApiError> {
+    let Some(rest) = path.strip_prefix("/v") else { return Ok((API_VERSION, path)) };
+    let (text, rest) = rest.split_once('/').unwrap_or((rest, ""));
+    let numbers = text.split_once('.').and_then(|(a, b)| Some((a.parse::<u32>().ok()?, b.parse::<u32>().ok()?)));
+    // `/volumes` and `/version` begin with the letter, too.
+    let Some(asked) = numbers else { return Ok((API_VERSION, path)) };
+    if asked > API_VERSION {
+        return Err(ApiError::bad(format!(
+            "client version {text} is too new. Maximum supported API version is {}.{}",
+            API_VERSION.0, API_VERSION.1
+        )));
+    }
+    if asked < MIN_API_VERSION {
+        return Err(ApiError::bad(format!(
+            "client version {text} is too old. Minimum supported API version is {}.{}, please upgrade your client to a \
+             newer version",
+            MIN_API_VERSION.0, MIN_API_VERSION.1
+        )));
+    }
+    Ok((asked, rest))
+}
+
+/// Runs what waits for the disk beside the connections.
+async fn blocking<T: Send + 'static>(
+    f: impl FnOnce() -> std::result::Result<T, ApiError> + Send + 'static,
+) -> std::result::Result<T, ApiError> {
+    match tokio::task::spawn_blocking(f).await {
+        Ok(done) => done,
+        Err(error) => Err(ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, format!("a task failed: {error}"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_part_of_the_path_or_not() {
+        assert_eq!(version("/v1.43/containers/json").unwrap(), ((1, 43), "containers/json"));
+        assert_eq!(version("/volumes").unwrap(), (API_VERSION, "/volumes"));
+        assert_eq!(version("/version").unwrap().1, "/version");
+        assert!(version("/v1.99/info").unwrap_err().message.contains("too new"));
+        assert!(version("/v1.10/info").unwrap_err().message.contains("too old"));
+    }
+}

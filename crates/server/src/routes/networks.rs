@@ -1,0 +1,152 @@
+//! Networks.
+
+use std::collections::BTreeMap;
+
+use hyper::StatusCode;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use wharf_engine::EngineError;
+use wharf_engine::spec::EndpointSettings;
+use wharf_network::{CreateNetwork, IpamRequest, NetworkRecord, PoolRequest};
+
+use super::{Call, Result, blocking};
+use crate::filters::Filters;
+use crate::http::{ApiError, empty, json_answer, no_content, ok, read_json};
+use crate::render::network::network as render;
+
+pub(super) fn list(call: &Call) -> Result {
+    let filters = Filters::of(&call.query, &["driver", "type", "id", "label", "label!", "name", "scope", "dangling"])?;
+    let engine = &call.api.engine;
+    let dangling = filters.flag("dangling")?;
+    let fits = |n: &NetworkRecord| {
+        filters.any("driver", |driver| n.driver == driver)
+            && filters.any("id", |id| n.id.starts_with(id))
+            && filters.any("name", |name| n.name.contains(name))
+            && filters.any("scope", |scope| scope == "local")
+            && filters.any("type", |kind| (kind == "builtin") == n.predefined)
+            && dangling.is_none_or(|wanted| wanted == (!n.predefined && engine.network_users(&n.name).is_empty()))
+            && filters.labels(Some(&n.labels))
+    };
+    let all: Vec<Value> = engine.networks().list().iter().filter(|n| fits(n)).map(|n| render(n, None)).collect();
+    Ok(ok(&all))
+}
+
+pub(super) fn inspect(call: &Call, id: &str) -> Result {
+    let engine = &call.api.engine;
+    let network = engine.networks().resolve(id).map_err(EngineError::from)?;
+    let users = engine.network_users(&network.name);
+    Ok(ok(&render(&network, Some(&users))))
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+struct Create {
+    name: String,
+    driver: String,
+    internal: bool,
+    attachable: bool,
+    ingress: bool,
+    config_only: bool,
+    #[serde(rename = "EnableIPv6")]
+    enable_ipv6: bool,
+    #[serde(rename = "IPAM")]
+    ipam: Ipam,
+    options: BTreeMap<String, String>,
+    labels: BTreeMap<String, String>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+struct Ipam {
+    driver: String,
+    options: BTreeMap<String, String>,
+    config: Vec<Pool>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+struct Pool {
+    subnet: String,
+    #[serde(rename = "IPRange")]
+    ip_range: String,
+    gateway: String,
+    #[serde(rename = "AuxiliaryAddresses")]
+    aux_addresses: BTreeMap<String, String>,
+}
+
+pub(super) async fn create(call: Call) -> Result {
+    let create: Create = read_json(call.request.into_body()).await?;
+    if create.ingress || create.config_only {
+        return Err(ApiError::new(StatusCode::NOT_IMPLEMENTED, "ingress and config-only networks are not supported"));
+    }
+    let pool = |p: Pool| PoolRequest {
+        subnet: p.subnet,
+        ip_range: p.ip_range,
+        gateway: p.gateway,
+        aux_addresses: p.aux_addresses,
+    };
+    let request = CreateNetwork {
+        name: create.name,
+        driver: create.driver,
+        internal: create.internal,
+        attachable: create.attachable,
+        labels: create.labels,
+        options: create.options,
+        ipam: IpamRequest {
+            driver: create.ipam.driver,
+            options: create.ipam.options,
+            config: create.ipam.config.into_iter().map(pool).collect(),
+        },
+        ipv6: create.enable_ipv6,
+    };
+    let engine = call.api.engine.clone();
+    let made = blocking(move || Ok(engine.networks().create(&request).map_err(EngineError::from)?)).await?;
+    call.api.engine.tell_of("network", "create", &made.id, &[("name", &made.name), ("type", &made.driver)]);
+    Ok(json_answer(StatusCode::CREATED, &json!({ "Id": made.id, "Warning": "" })))
+}
+
+pub(super) async fn remove(call: Call, id: &str) -> Result {
+    call.api.engine.remove_network(id).await?;
+    Ok(no_content())
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+struct Connect {
+    container: String,
+    endpoint_config: EndpointSettings,
+    force: bool,
+}
+
+pub(super) async fn connect(call: Call, id: &str) -> Result {
+    let request: Connect = read_json(call.request.into_body()).await?;
+    call.api.engine.connect_network(id, &request.container, request.endpoint_config).await?;
+    Ok(empty(StatusCode::OK))
+}
+
+pub(super) async fn disconnect(call: Call, id: &str) -> Result {
+    let request: Connect = read_json(call.request.into_body()).await?;
+    call.api.engine.disconnect_network(id, &request.container, request.force).await?;
+    Ok(empty(StatusCode::OK))
+}
+
+pub(super) async fn prune(call: Call) -> Result {
+    let filters = Filters::of(&call.query, &["until", "label", "label!"])?;
+    let until = filters.until()?;
+    let engine = call.api.engine.clone();
+    let gone = blocking(move || {
+        let unwanted = |n: &NetworkRecord| {
+            let created: Option<jiff::Timestamp> = n.created.parse().ok();
+            // A container that is stopped will want its network again.
+            let named = engine.list().iter().any(|c| c.networks.contains_key(&n.name));
+            !named
+                && until.is_none_or(|until| created.is_some_and(|created| created < until))
+                && filters.labels(Some(&n.labels))
+        };
+        Ok(engine.networks().prune(&unwanted).map_err(EngineError::from)?)
+    })
+    .await?;
+    let names: Vec<String> = gone.into_iter().map(|network| network.name).collect();
+    let names = if names.is_empty() { Value::Null } else { json!(names) };
+    Ok(ok(&json!({ "NetworksDeleted": names })))
+}

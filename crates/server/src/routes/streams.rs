@@ -1,0 +1,124 @@
+//! Containers: answers that go on for a while.
+
+use bytes::Bytes;
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+use wharf_engine::{AttachOptions, Condition, LogOptions};
+
+use super::{Call, Result};
+use crate::filters::moment;
+use crate::hijack::{content_type, hijack};
+use crate::http::{ApiError, ok, stream};
+
+/// Docker's interval between two readings.
+const STATS_INTERVAL: std::time::Duration = std::time::Duration::from_secs(1);
+
+/// The head of the answer goes out at once: clients open the wait, and start the container when they see it.
+pub(super) fn wait(call: Call, id: &str) -> Result {
+    let condition = Condition::parse(&call.query.text("condition"))?;
+    let ended = call.api.engine.wait(id, condition)?;
+    let (sender, chunks) = mpsc::channel(1);
+    tokio::spawn(async move {
+        let value = tokio::select! {
+            ended = ended => match ended {
+                Ok(exit) => match exit.error {
+                    Some(error) => json!({ "StatusCode": exit.code, "Error": { "Message": error } }),
+                    None => json!({ "StatusCode": exit.code }),
+                },
+                Err(error) => json!({ "StatusCode": -1, "Error": { "Message": error.message } }),
+            },
+            () = sender.closed() => return,
+        };
+        let _ = sender.send(Bytes::from(format!("{value}\n"))).await;
+    });
+    Ok(stream("application/json", chunks))
+}
+
+pub(super) async fn attach(call: Call, id: &str) -> Result {
+    let query = &call.query;
+    let options = AttachOptions {
+        stdin: query.flag("stdin"),
+        stdout: query.flag("stdout"),
+        stderr: query.flag("stderr"),
+        stream: query.flag("stream"),
+        logs: query.flag("logs"),
+        detach_keys: query.get("detachKeys").map(str::to_owned),
+    };
+    let engine = &call.api.engine;
+    let attached = engine.attach(id, options.clone()).await?;
+    let before = if options.logs && (options.stdout || options.stderr) {
+        let logs = LogOptions { stdout: options.stdout, stderr: options.stderr, ..LogOptions::default() };
+        engine.logs(id, logs)?.chunks
+    } else {
+        mpsc::channel(1).1
+    };
+    let kind = content_type(attached.tty, call.version);
+    Ok(match attached.stream {
+        Some(streams) => hijack(call.request, streams, kind, before),
+        None => stream(kind, before),
+    })
+}
+
+pub(super) fn logs(call: Call, id: &str) -> Result {
+    let query = &call.query;
+    let time = |key: &str| query.get(key).filter(|text| *text != "0").map(moment).transpose();
+    let tail = match query.get("tail") {
+        None | Some("all") => None,
+        // Docker's: what is no number is all.
+        Some(text) => text.parse::<i64>().ok().and_then(|n| u64::try_from(n).ok()),
+    };
+    let options = LogOptions {
+        stdout: query.flag("stdout"),
+        stderr: query.flag("stderr"),
+        since: time("since")?,
+        until: time("until")?,
+        timestamps: query.flag("timestamps"),
+        tail,
+        follow: query.flag("follow"),
+        details: query.flag("details"),
+    };
+    let log = call.api.engine.logs(id, options)?;
+    Ok(stream(content_type(log.tty, call.version), log.chunks))
+}
+
+pub(super) async fn stats(call: Call, id: &str) -> Result {
+    let engine = call.api.engine.clone();
+    let id = engine.inspect(id)?.id.clone();
+    if !call.query.flag_or("stream", true) {
+        let first = engine.stats(&id).await?;
+        if call.query.flag("one-shot") {
+            return Ok(ok(&first));
+        }
+        tokio::time::sleep(STATS_INTERVAL).await;
+        return Ok(ok(&with_previous(engine.stats(&id).await?, &first)));
+    }
+    if call.query.flag("one-shot") {
+        return Err(ApiError::bad("cannot have stream=true and one-shot=true"));
+    }
+    let (sender, chunks) = mpsc::channel(2);
+    tokio::spawn(async move {
+        let mut previous: Option<Value> = None;
+        while let Ok(reading) = engine.stats(&id).await {
+            let value = match &previous {
+                Some(previous) => with_previous(reading.clone(), previous),
+                None => reading.clone(),
+            };
+            previous = Some(reading);
+            if sender.send(Bytes::from(format!("{value}\n"))).await.is_err() {
+                return;
+            }
+            tokio::select! {
+                () = tokio::time::sleep(STATS_INTERVAL) => {}
+                () = sender.closed() => return,
+            }
+        }
+    });
+    Ok(stream("application/json", chunks))
+}
+
+/// A reading with the one before it: clients compute the processor's use from both.
+fn with_previous(mut reading: Value, previous: &Value) -> Value {
+    reading["precpu_stats"] = previous["cpu_stats"].clone();
+    reading["preread"] = previous["read"].clone();
+    reading
+}

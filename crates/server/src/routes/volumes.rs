@@ -1,0 +1,93 @@
+//! Volumes.
+
+use std::collections::BTreeMap;
+
+use hyper::StatusCode;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use wharf_engine::EngineError;
+use wharf_volume::{CreateVolume, Volume};
+
+use super::{Call, Result, blocking};
+use crate::filters::Filters;
+use crate::http::{json_answer, no_content, ok, read_json};
+use crate::render::network::volume as render;
+
+pub(super) async fn list(call: Call) -> Result {
+    let filters = Filters::of(&call.query, &["dangling", "driver", "label", "label!", "name"])?;
+    let dangling = filters.flag("dangling")?;
+    let engine = call.api.engine;
+    let all = blocking(move || {
+        let fits = |v: &Volume| {
+            filters.any("driver", |driver| v.driver == driver)
+                && filters.any("name", |name| v.name.contains(name))
+                && dangling.is_none_or(|wanted| wanted == engine.volume_users(&v.name).is_empty())
+                && filters.labels(Some(&v.labels))
+        };
+        let all = engine.volumes().list().map_err(EngineError::from)?;
+        Ok(all.iter().filter(|v| fits(v)).map(|v| render(v, None)).collect::<Vec<Value>>())
+    })
+    .await?;
+    Ok(ok(&json!({ "Volumes": all, "Warnings": null })))
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+struct Create {
+    name: String,
+    driver: String,
+    driver_opts: BTreeMap<String, String>,
+    labels: BTreeMap<String, String>,
+}
+
+pub(super) async fn create(call: Call) -> Result {
+    let create: Create = read_json(call.request.into_body()).await?;
+    let request =
+        CreateVolume { name: create.name, driver: create.driver, labels: create.labels, options: create.driver_opts };
+    let engine = call.api.engine.clone();
+    let made = blocking(move || Ok(engine.volumes().create(&request).map_err(EngineError::from)?)).await?;
+    call.api.engine.tell_of("volume", "create", &made.name, &[("driver", &made.driver)]);
+    Ok(json_answer(StatusCode::CREATED, &render(&made, None)))
+}
+
+pub(super) async fn inspect(call: Call, name: &str) -> Result {
+    let (engine, name) = (call.api.engine, name.to_owned());
+    let found = blocking(move || Ok(engine.volumes().get(&name).map_err(EngineError::from)?)).await?;
+    Ok(ok(&render(&found, None)))
+}
+
+pub(super) async fn remove(call: Call, name: &str) -> Result {
+    let force = call.query.flag("force");
+    let (engine, own) = (call.api.engine.clone(), name.to_owned());
+    blocking(move || {
+        let users = |name: &str| engine.volume_users(name);
+        Ok(engine.volumes().remove(&own, force, &users).map_err(EngineError::from)?)
+    })
+    .await?;
+    call.api.engine.tell_of("volume", "destroy", name, &[("driver", "local")]);
+    Ok(no_content())
+}
+
+pub(super) async fn prune(call: Call) -> Result {
+    let filters = Filters::of(&call.query, &["all", "label", "label!"])?;
+    // Since API 1.42 only anonymous ones, unless all are asked for.
+    let all = filters.flag("all")?.unwrap_or(call.version < (1, 42));
+    let engine = call.api.engine;
+    let (names, freed) = blocking(move || {
+        let mut names = Vec::new();
+        let mut freed = 0;
+        let users = |name: &str| engine.volume_users(name);
+        for volume in engine.volumes().list().map_err(EngineError::from)? {
+            let wanted = (all || volume.anonymous) && filters.labels(Some(&volume.labels));
+            if !wanted || !users(&volume.name).is_empty() {
+                continue;
+            }
+            freed += engine.volumes().size(&volume.name).unwrap_or(0);
+            engine.volumes().remove(&volume.name, true, &users).map_err(EngineError::from)?;
+            names.push(volume.name);
+        }
+        Ok((names, freed))
+    })
+    .await?;
+    Ok(ok(&json!({ "VolumesDeleted": names, "SpaceReclaimed": freed })))
+}

@@ -1,0 +1,143 @@
+//! JSON seen as a Go program sees it that has decoded it into structs.
+
+use std::sync::Arc;
+
+use serde_json::Value as Json;
+
+use crate::{List, Map, Struct, Value};
+
+/// A Go type.
+#[derive(Clone, Debug, Default)]
+pub enum Type {
+    /// Whatever the JSON is.
+    #[default]
+    Any,
+    /// `bool`.
+    Bool,
+    /// One of the whole numbers.
+    Int,
+    /// `float64`.
+    Float,
+    /// `string`, or another type that is one.
+    String,
+    /// `time.Time`: a text that has a zero value.
+    Time,
+    /// `[]T`.
+    List(Arc<Type>),
+    /// `map[string]T`.
+    Map(Arc<Type>),
+    /// `*T`.
+    Pointer(Arc<Type>),
+    /// A struct.
+    Struct(Arc<Fields>),
+}
+
+/// The fields of a struct type.
+#[derive(Debug, Default)]
+pub struct Fields {
+    name: String,
+    fields: Vec<Field>,
+}
+
+/// A field of a struct type.
+#[derive(Clone, Debug)]
+pub struct Field {
+    /// Go's name.
+    pub name: &'static str,
+    /// JSON's name; empty: the fields of the value's type lie in the same object (an embedded struct).
+    pub json: &'static str,
+    /// What it is.
+    pub kind: Type,
+}
+
+impl Type {
+    /// A struct type with Go's name and its fields.
+    pub fn object(name: &str, fields: Vec<Field>) -> Self {
+        Self::Struct(Arc::new(Fields { name: name.to_owned(), fields }))
+    }
+
+    /// `[]T`.
+    pub fn list(element: Self) -> Self {
+        Self::List(Arc::new(element))
+    }
+
+    /// `map[string]T`.
+    pub fn map(element: Self) -> Self {
+        Self::Map(Arc::new(element))
+    }
+
+    /// `*T`.
+    pub fn pointer(target: Self) -> Self {
+        Self::Pointer(Arc::new(target))
+    }
+
+    /// Go's name of the type.
+    pub fn name(&self) -> String {
+        match self {
+            Self::Any => "interface {}".to_owned(),
+            Self::Bool => "bool".to_owned(),
+            Self::Int => "int".to_owned(),
+            Self::Float => "float64".to_owned(),
+            Self::String => "string".to_owned(),
+            Self::Time => "time.Time".to_owned(),
+            Self::List(element) => format!("[]{}", element.name()),
+            Self::Map(element) => format!("map[string]{}", element.name()),
+            Self::Pointer(target) => format!("*{}", target.name()),
+            Self::Struct(fields) => fields.name.clone(),
+        }
+    }
+
+    /// The value that a variable of the type has before anything is put into it.
+    pub fn zero(&self) -> Value {
+        match self {
+            Self::Any => Value::Null,
+            Self::Bool => Value::Bool(false),
+            Self::Int => Value::Int(0),
+            Self::Float => Value::Float(0.0),
+            Self::String => Value::text(""),
+            // Go prints a moment in its own form; the JSON's is kept for one that is set.
+            Self::Time => Value::text("0001-01-01 00:00:00 +0000 UTC"),
+            Self::List(element) => {
+                Value::List(Arc::new(List { items: Vec::new(), element: (**element).clone(), nil: true }))
+            }
+            Self::Map(element) => {
+                Value::Map(Arc::new(Map { entries: Vec::new(), element: (**element).clone(), nil: true }))
+            }
+            Self::Pointer(target) => Value::NilPointer((**target).clone()),
+            Self::Struct(_) => self.view(&Json::Object(serde_json::Map::new())),
+        }
+    }
+
+    /// The JSON as a value of the type. JSON of another shape is taken as it is.
+    pub fn view(&self, json: &Json) -> Value {
+        match (self, json) {
+            (Self::Any, json) => Value::from(json),
+            (_, Json::Null) => self.zero(),
+            (Self::List(element), Json::Array(items)) => {
+                let items = items.iter().map(|item| element.view(item)).collect();
+                Value::List(Arc::new(List { items, element: (**element).clone(), nil: false }))
+            }
+            (Self::Map(element), Json::Object(entries)) => {
+                let entries = entries.iter().map(|(key, value)| (key.clone(), element.view(value))).collect();
+                Value::Map(Arc::new(Map { entries, element: (**element).clone(), nil: false }))
+            }
+            (Self::Pointer(target), json) => target.view(json),
+            (Self::Struct(object), Json::Object(entries)) => {
+                let mut fields = Vec::with_capacity(object.fields.len());
+                let mut embedded = Vec::new();
+                for field in &object.fields {
+                    if field.json.is_empty() {
+                        embedded.push(fields.len());
+                        fields.push((field.name.to_owned(), field.kind.view(json)));
+                        continue;
+                    }
+                    let value = entries.get(field.json).map_or_else(|| field.kind.zero(), |v| field.kind.view(v));
+                    fields.push((field.name.to_owned(), value));
+                }
+                let name = object.name.clone();
+                Value::Struct(Arc::new(Struct { name, fields, embedded, json: json.clone(), escape_html: false }))
+            }
+            (_, json) => Value::from(json),
+        }
+    }
+}

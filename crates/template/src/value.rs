@@ -1,0 +1,231 @@
+//! What a template is applied to.
+
+use std::fmt;
+use std::sync::Arc;
+
+use serde_json::Value as Json;
+
+use crate::Type;
+
+/// A value as a Go template sees it.
+#[derive(Clone, Debug, Default)]
+pub enum Value {
+    /// Nothing at all: a key that a map does not have. Prints `<no value>`.
+    #[default]
+    Missing,
+    /// JSON's `null`, Go's nil interface. Prints `<no value>`.
+    Null,
+    /// A nil pointer. Prints `<nil>`.
+    NilPointer(Type),
+    /// A truth value.
+    Bool(bool),
+    /// A whole number.
+    Int(i64),
+    /// A whole number that needs the sign's bit.
+    Uint(u64),
+    /// A fraction.
+    Float(f64),
+    /// Text.
+    String(Arc<str>),
+    /// A slice.
+    List(Arc<List>),
+    /// A map with text keys.
+    Map(Arc<Map>),
+    /// A struct.
+    Struct(Arc<Struct>),
+    /// A method that takes arguments: `.Label "key"`.
+    Method(Method),
+}
+
+/// A slice.
+#[derive(Clone, Debug, Default)]
+pub struct List {
+    /// The elements.
+    pub items: Vec<Value>,
+    /// What they are; [`Type::Any`] for JSON.
+    pub element: Type,
+    /// A nil slice: `json` writes `null`.
+    pub nil: bool,
+}
+
+/// A map. The order of its entries is kept for `json`; Go's order (by key) is used for everything else.
+#[derive(Clone, Debug, Default)]
+pub struct Map {
+    /// The entries.
+    pub entries: Vec<(String, Value)>,
+    /// What the values are; [`Type::Any`] for JSON.
+    pub element: Type,
+    /// A nil map: `json` writes `null`.
+    pub nil: bool,
+}
+
+/// A struct: asking for a field that it does not have is an error.
+#[derive(Clone, Debug, Default)]
+pub struct Struct {
+    /// Go's name of the type, for messages.
+    pub name: String,
+    /// The fields, by Go's names, in the order of the type.
+    pub fields: Vec<(String, Value)>,
+    /// The places of embedded structs among the fields: their fields can be asked for as if they were the struct's own.
+    pub embedded: Vec<usize>,
+    /// What `json` writes.
+    pub json: Json,
+    /// `json` escapes what HTML would take for markup: the type has a JSON form of its own, made by Go's `json.Marshal`.
+    pub escape_html: bool,
+}
+
+/// The code of a [`Method`].
+type Code = dyn Fn(&[Value]) -> Result<Value, String> + Send + Sync;
+
+/// A method that takes arguments.
+#[derive(Clone)]
+pub struct Method(Arc<Code>);
+
+impl Method {
+    /// Makes a method of a function.
+    pub fn new(code: impl Fn(&[Value]) -> Result<Value, String> + Send + Sync + 'static) -> Self {
+        Self(Arc::new(code))
+    }
+
+    pub(crate) fn call(&self, arguments: &[Value]) -> Result<Value, String> {
+        (self.0)(arguments)
+    }
+}
+
+impl fmt::Debug for Method {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Method")
+    }
+}
+
+impl Value {
+    /// Text.
+    pub fn text(text: impl AsRef<str>) -> Self {
+        Self::String(Arc::from(text.as_ref()))
+    }
+
+    /// Go's name of the value's type.
+    pub fn type_name(&self) -> String {
+        match self {
+            Self::Missing | Self::Null => "interface {}".to_owned(),
+            Self::NilPointer(kind) => format!("*{}", kind.name()),
+            Self::Bool(_) => "bool".to_owned(),
+            Self::Int(_) => "int".to_owned(),
+            Self::Uint(_) => "uint64".to_owned(),
+            Self::Float(_) => "float64".to_owned(),
+            Self::String(_) => "string".to_owned(),
+            Self::List(list) => format!("[]{}", list.element.name()),
+            Self::Map(map) => format!("map[string]{}", map.element.name()),
+            Self::Struct(object) => object.name.clone(),
+            Self::Method(_) => "func".to_owned(),
+        }
+    }
+
+    /// Whether an `if` takes it for true: not zero, not empty.
+    pub fn is_true(&self) -> bool {
+        match self {
+            Self::Missing | Self::Null | Self::NilPointer(_) => false,
+            Self::Bool(value) => *value,
+            Self::Int(value) => *value != 0,
+            Self::Uint(value) => *value != 0,
+            Self::Float(value) => *value != 0.0,
+            Self::String(text) => !text.is_empty(),
+            Self::List(list) => !list.items.is_empty(),
+            Self::Map(map) => !map.entries.is_empty(),
+            Self::Struct(_) | Self::Method(_) => true,
+        }
+    }
+
+    /// The value as JSON.
+    pub fn to_json(&self) -> Json {
+        match self {
+            Self::Missing | Self::Null | Self::NilPointer(_) | Self::Method(_) => Json::Null,
+            Self::Bool(value) => Json::Bool(*value),
+            Self::Int(value) => Json::from(*value),
+            Self::Uint(value) => Json::from(*value),
+            Self::Float(value) => Json::from(*value),
+            Self::String(text) => Json::String(text.to_string()),
+            Self::List(list) if list.nil => Json::Null,
+            Self::List(list) => Json::Array(list.items.iter().map(Self::to_json).collect()),
+            Self::Map(map) if map.nil => Json::Null,
+            Self::Map(map) => Json::Object(map.entries.iter().map(|(k, v)| (k.clone(), v.to_json())).collect()),
+            Self::Struct(object) => object.json.clone(),
+        }
+    }
+}
+
+impl Map {
+    pub(crate) fn get(&self, key: &str) -> Option<&Value> {
+        self.entries.iter().find(|(name, _)| name == key).map(|(_, value)| value)
+    }
+
+    /// The entries in Go's order.
+    pub(crate) fn sorted(&self) -> Vec<&(String, Value)> {
+        let mut entries: Vec<_> = self.entries.iter().collect();
+        entries.sort_by(|a, b| a.0.cmp(&b.0));
+        entries
+    }
+}
+
+impl Struct {
+    pub(crate) fn get(&self, name: &str) -> Option<&Value> {
+        let own = self.fields.iter().find(|(field, _)| field == name).map(|(_, value)| value);
+        own.or_else(|| {
+            self.embedded.iter().find_map(|&at| match &self.fields[at].1 {
+                Value::Struct(inner) => inner.get(name),
+                _ => None,
+            })
+        })
+    }
+}
+
+impl From<&Json> for Value {
+    fn from(json: &Json) -> Self {
+        match json {
+            Json::Null => Self::Null,
+            Json::Bool(value) => Self::Bool(*value),
+            Json::Number(number) => {
+                let whole = number.as_i64().map(Self::Int).or_else(|| number.as_u64().map(Self::Uint));
+                whole.unwrap_or_else(|| Self::Float(number.as_f64().unwrap_or_default()))
+            }
+            Json::String(text) => Self::text(text),
+            Json::Array(items) => {
+                Self::List(Arc::new(List { items: items.iter().map(Self::from).collect(), ..List::default() }))
+            }
+            Json::Object(entries) => {
+                let entries = entries.iter().map(|(key, value)| (key.clone(), Self::from(value))).collect();
+                Self::Map(Arc::new(Map { entries, ..Map::default() }))
+            }
+        }
+    }
+}
+
+impl From<Json> for Value {
+    fn from(json: Json) -> Self {
+        Self::from(&json)
+    }
+}
+
+impl From<&str> for Value {
+    fn from(text: &str) -> Self {
+        Self::text(text)
+    }
+}
+
+impl From<String> for Value {
+    fn from(text: String) -> Self {
+        Self::text(text)
+    }
+}
+
+impl From<bool> for Value {
+    fn from(value: bool) -> Self {
+        Self::Bool(value)
+    }
+}
+
+impl From<i64> for Value {
+    fn from(value: i64) -> Self {
+        Self::Int(value)
+    }
+}

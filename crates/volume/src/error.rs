@@ -1,0 +1,90 @@
+//! What can go wrong with a volume.
+
+use std::io;
+use std::path::PathBuf;
+
+use wharf_archive::ArchiveError;
+use wharf_rooted_path::RootError;
+use wharf_store::StoreError;
+
+/// What kind of failure it is; the server alone makes an HTTP status of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ErrorKind {
+    /// There is no such volume (404).
+    NotFound,
+    /// The request makes no sense (400).
+    Invalid,
+    /// It cannot be done in the state that things are in (409).
+    Conflict,
+    /// This engine does not do that (501).
+    NotImplemented,
+    /// The host failed (500).
+    System,
+}
+
+/// A failed operation on volumes. The texts are Docker's where Docker has one.
+#[derive(Debug, thiserror::Error)]
+pub enum VolumeError {
+    #[error("get {0}: no such volume")]
+    NotFound(String),
+    #[error(
+        "create {0}: \"{0}\" includes invalid characters for a local volume name, only \"[a-zA-Z0-9][a-zA-Z0-9_.-]\" \
+         are allowed. If you intended to pass a host directory, use absolute path"
+    )]
+    Name(String),
+    #[error("create {0}: volume name is too short, names should be at least two alphanumeric characters")]
+    ShortName(String),
+    #[error("create {0}: volume name is too long, names have at most 255 characters")]
+    LongName(String),
+    #[error("create {name}: error looking up volume plugin {driver}: plugin \"{driver}\" not found")]
+    NoDriver { name: String, driver: String },
+    #[error("create {name}: invalid option: \"{option}\"")]
+    Option { name: String, option: String },
+    #[error(
+        "create {name}: the option `{option}` of the driver `local` is not done yet: mount the directory itself \
+         (`-v /path:/where`), or a tmpfs (`--tmpfs`)"
+    )]
+    MountOption { name: String, option: String },
+    #[error("remove {name}: volume is in use - [{}]", containers.join(", "))]
+    InUse { name: String, containers: Vec<String> },
+    #[error("cannot {action} `{}`", path.display())]
+    File {
+        action: &'static str,
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("cannot copy `{path}` of the image into volume {name}")]
+    Copy {
+        name: String,
+        path: String,
+        #[source]
+        source: ArchiveError,
+    },
+    #[error(transparent)]
+    Path(#[from] RootError),
+    #[error("no random bytes: {0}")]
+    Random(getrandom::Error),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl VolumeError {
+    /// What kind of failure it is.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::NotFound(_) | Self::NoDriver { .. } => ErrorKind::NotFound,
+            Self::Name(_) | Self::ShortName(_) | Self::LongName(_) | Self::Option { .. } => ErrorKind::Invalid,
+            Self::InUse { .. } => ErrorKind::Conflict,
+            Self::MountOption { .. } => ErrorKind::NotImplemented,
+            Self::File { .. } | Self::Copy { .. } | Self::Path(_) | Self::Random(_) | Self::Store(_) => {
+                ErrorKind::System
+            }
+        }
+    }
+
+    pub(crate) fn file(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::File { action, path, source }
+    }
+}

@@ -1,0 +1,25 @@
+//! Volumes: what outlives a container.
+//!
+//! ```text
+//! DATA_ROOT/volumes/NAME/_data        the content; what a container mounts
+//! DATA_ROOT/volumes/NAME/.filling     there while an image's files are being copied in
+//! DATA_ROOT/volumes/.removing-NAME…   on its way out
+//! ```
+//!
+//! A volume is there when its row is. A directory without a row is never deleted while there is anything in it: what
+//! is in a volume is the user's, and the only copy.
+//!
+//! - [`Volumes`]: creates, lists, removes, and fills from an image. [`Volume`]: one of them.
+
+mod error;
+mod fill;
+mod name;
+mod record;
+mod volumes;
+
+pub use error::{ErrorKind, VolumeError};
+pub use record::{CreateVolume, Volume};
+pub use volumes::Volumes;
+
+/// Result of this crate.
+pub type Result<T> = std::result::Result<T, VolumeError>;

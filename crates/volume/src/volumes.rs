@@ -1,0 +1,279 @@
+//! All volumes of a store.
+
+use std::collections::{HashMap, HashSet};
+use std::fs::{self, DirBuilder};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use wharf_rooted_path::RootDir;
+use wharf_store::{Store, Table};
+
+use crate::record::Row;
+use crate::{CreateVolume, Result, Volume, VolumeError, name};
+
+const TABLE: Table = Table::new("volumes");
+/// The content of a volume in its directory; beside it there is room for what is ours.
+pub(crate) const DATA: &str = "_data";
+/// No volume's name begins with a dot.
+const REMOVING: &str = ".removing-";
+/// Options of `local` that mount something; Docker's list.
+const MOUNT_OPTIONS: [&str; 4] = ["type", "o", "device", "size"];
+
+/// The volumes of a store. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Volumes {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    store: Store,
+    dir: PathBuf,
+    /// Held by name while a volume is made, filled or removed.
+    busy: Mutex<HashMap<String, Weak<Mutex<()>>>>,
+}
+
+impl Volumes {
+    /// Opens the volumes of `store`, and finishes the removals that a crash interrupted.
+    ///
+    /// # Errors
+    /// When the data root cannot be written.
+    pub fn open(store: Store) -> Result<Self> {
+        let dir = store.root().join("volumes");
+        // 0711 as Docker's: a mount point that a container's user cannot pass through is no use to it.
+        let made = DirBuilder::new().recursive(true).mode(0o711).create(&dir);
+        made.map_err(VolumeError::file("create", &dir))?;
+        let inner = Inner { store, dir, busy: Mutex::default() };
+        inner.sweep()?;
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// Makes a volume. A name that is taken answers with the volume that has it, as Docker does.
+    ///
+    /// # Errors
+    /// For a name, driver or option that is not accepted, and when the disk fails.
+    pub fn create(&self, request: &CreateVolume) -> Result<Volume> {
+        let anonymous = request.name.is_empty();
+        let name = if anonymous { name::random()? } else { request.name.clone() };
+        name::check(&name)?;
+        if !matches!(request.driver.as_str(), "" | "local") {
+            return Err(VolumeError::NoDriver { name, driver: request.driver.clone() });
+        }
+        if let Some(option) = request.options.keys().next().cloned() {
+            let known = MOUNT_OPTIONS.contains(&option.as_str());
+            return Err(if known {
+                VolumeError::MountOption { name, option }
+            } else {
+                VolumeError::Option { name, option }
+            });
+        }
+        self.locked(&name, || {
+            if let Some(there) = self.find(&name)? {
+                return Ok(there);
+            }
+            let row = Row {
+                driver: "local".into(),
+                created: jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
+                labels: request.labels.clone(),
+                options: request.options.clone(),
+                anonymous,
+            };
+            let path = self.path(&name);
+            // The directory first: one without a row is harmless, a row without its directory is not.
+            make_dirs(&path)?;
+            self.inner.store.write::<_, VolumeError>(|tx| Ok(tx.put(TABLE, &name, &row)?))?;
+            Ok(row.shown(name.clone(), path))
+        })
+    }
+
+    /// All volumes, by name.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub fn list(&self) -> Result<Vec<Volume>> {
+        let rows = self.inner.store.read::<_, VolumeError>(|tx| Ok(tx.list::<Row>(TABLE)?))?;
+        let volumes = rows.into_iter().map(|(name, row)| {
+            let path = self.path(&name);
+            row.shown(name, path)
+        });
+        Ok(volumes.collect())
+    }
+
+    /// The volume of this very name.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub fn get(&self, name: &str) -> Result<Volume> {
+        self.find(name)?.ok_or_else(|| VolumeError::NotFound(name.to_owned()))
+    }
+
+    /// Where the content of the volume is, or would be.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.inner.dir.join(name).join(DATA)
+    }
+
+    /// Bytes that the volume takes on the disk; files with several names count once.
+    ///
+    /// # Errors
+    /// `NotFound`, and when it cannot be read.
+    pub fn size(&self, name: &str) -> Result<u64> {
+        let path = self.get(name)?.mountpoint;
+        size_of(&path).map_err(VolumeError::file("measure", path))
+    }
+
+    /// Removes a volume with all that is in it. `in_use` names the containers that have it. With `force` a volume
+    /// that is not there is no error.
+    ///
+    /// # Errors
+    /// `NotFound`, `InUse`.
+    pub fn remove(&self, name: &str, force: bool, in_use: &dyn Fn(&str) -> Vec<String>) -> Result<()> {
+        self.locked(name, || {
+            if self.find(name)?.is_none() {
+                return if force { Ok(()) } else { Err(VolumeError::NotFound(name.to_owned())) };
+            }
+            let containers = in_use(name);
+            if !containers.is_empty() {
+                return Err(VolumeError::InUse { name: name.to_owned(), containers });
+            }
+            self.inner.remove(name)
+        })
+    }
+
+    /// Removes the volumes that no container has and `unwanted` says yes to: only anonymous ones unless `all`.
+    /// Answers with their names and the bytes that they took.
+    ///
+    /// # Errors
+    /// When the disk fails; what was removed until then is.
+    pub fn prune(
+        &self,
+        all: bool,
+        unwanted: &dyn Fn(&Volume) -> bool,
+        in_use: &dyn Fn(&str) -> Vec<String>,
+    ) -> Result<(Vec<String>, u64)> {
+        let (mut names, mut bytes) = (Vec::new(), 0);
+        for volume in self.list()? {
+            if !(all || volume.anonymous) || !unwanted(&volume) || !in_use(&volume.name).is_empty() {
+                continue;
+            }
+            let size = size_of(&volume.mountpoint).unwrap_or(0);
+            match self.remove(&volume.name, true, in_use) {
+                // Somebody took it meanwhile.
+                Err(VolumeError::InUse { .. }) => continue,
+                done => done?,
+            }
+            names.push(volume.name);
+            bytes += size;
+        }
+        Ok((names, bytes))
+    }
+
+    /// Fills an empty volume with the directory `path` of an image's file system, whose owner and mode it also
+    /// takes. Links in `path` are followed inside `source` only. A volume that is not empty, and a path that is
+    /// not there, change nothing.
+    ///
+    /// # Errors
+    /// When `path` is no directory, or something cannot be copied; the next call then begins anew.
+    pub fn copy_up(&self, name: &str, source: &RootDir, path: impl AsRef<Path>) -> Result<()> {
+        self.locked(name, || {
+            let volume = self.get(name)?;
+            crate::fill::fill(name, &volume.mountpoint, source, path.as_ref())
+        })
+    }
+
+    fn find(&self, name: &str) -> Result<Option<Volume>> {
+        let row = self.inner.store.read::<_, VolumeError>(|tx| Ok(tx.get::<Row>(TABLE, name)?))?;
+        Ok(row.map(|row| row.shown(name.to_owned(), self.path(name))))
+    }
+
+    /// Does `f` while nobody else changes this volume; others are not held up.
+    fn locked<T>(&self, name: &str, f: impl FnOnce() -> Result<T>) -> Result<T> {
+        let own = {
+            let mut busy = self.inner.busy.lock().unwrap_or_else(PoisonError::into_inner);
+            busy.retain(|_, held| held.strong_count() > 0);
+            let held = busy.get(name).and_then(Weak::upgrade);
+            held.unwrap_or_else(|| {
+                let new = Arc::new(Mutex::new(()));
+                busy.insert(name.to_owned(), Arc::downgrade(&new));
+                new
+            })
+        };
+        let _guard = own.lock().unwrap_or_else(PoisonError::into_inner);
+        f()
+    }
+}
+
+impl Inner {
+    /// Out of the way first, so that a crash leaves either a volume or something that [`Self::sweep`] ends.
+    fn remove(&self, name: &str) -> Result<()> {
+        let path = self.dir.join(name);
+        let gone = self.dir.join(format!("{REMOVING}{name}"));
+        remove_tree(&gone)?;
+        match fs::rename(&path, &gone) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(VolumeError::file("remove", path)(error));
+            }
+            _ => {}
+        }
+        self.store.write::<_, VolumeError>(|tx| Ok(tx.delete(TABLE, name).map(drop)?))?;
+        remove_tree(&gone)
+    }
+
+    fn sweep(&self) -> Result<()> {
+        let entries = fs::read_dir(&self.dir).map_err(VolumeError::file("list", &self.dir))?;
+        for entry in entries {
+            let entry = entry.map_err(VolumeError::file("list", &self.dir))?;
+            let file_name = entry.file_name();
+            let Some(name) = file_name.to_str().and_then(|name| name.strip_prefix(REMOVING)) else { continue };
+            // The row may be of a new volume of the same name: then its directory is there.
+            if !self.dir.join(name).exists() {
+                self.store.write::<_, VolumeError>(|tx| Ok(tx.delete(TABLE, name).map(drop)?))?;
+            }
+            if let Err(error) = remove_tree(&entry.path()) {
+                // Something may be mounted in it. The next start tries again.
+                tracing::warn!(?error, "a volume that was removed is still on the disk");
+            }
+        }
+        Ok(())
+    }
+}
+
+fn make_dirs(data: &Path) -> Result<()> {
+    let above = data.parent().unwrap_or(data);
+    for (path, mode) in [(above, 0o711), (data, 0o755)] {
+        match DirBuilder::new().mode(mode).create(path) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            made => made.map_err(VolumeError::file("create", path))?,
+        }
+    }
+    Ok(())
+}
+
+/// Removes what a container may have filled with anything, without following a link.
+fn remove_tree(path: &Path) -> Result<()> {
+    let (Some(above), Some(name)) = (path.parent(), path.file_name()) else { return Ok(()) };
+    Ok(RootDir::open(above)?.remove_all(name)?)
+}
+
+fn size_of(path: &Path) -> io::Result<u64> {
+    let mut bytes = 0;
+    let mut seen = HashSet::new();
+    let mut left = vec![path.to_owned()];
+    while let Some(path) = left.pop() {
+        let found = match fs::symlink_metadata(&path) {
+            // A container may be at work in it.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            found => found?,
+        };
+        if found.nlink() < 2 || found.is_dir() || seen.insert((found.dev(), found.ino())) {
+            bytes += found.blocks() * 512;
+        }
+        if found.is_dir() {
+            for entry in fs::read_dir(&path)? {
+                left.push(entry?.path());
+            }
+        }
+    }
+    Ok(bytes)
+}
