@@ -5,7 +5,8 @@
 //! error that names the entry.
 //!
 //! - [`Reader`]: entries of a stream (POSIX.1-2001 pax, ustar, GNU long names).
-//! - [`unpack`]: applies a stream to a directory, with the whiteouts of image layers.
+//! - [`unpack`]: applies a stream to a directory, with the whiteouts of image layers. [`unpack_recorded`] tells a
+//!   [`Recorder`] what the stream was made of.
 //! - [`Writer`]: a stream of single files.
 //! - [`pack`], [`pack_as`]: the stream of a directory, or of one entry; the same tree gives the same bytes.
 
@@ -13,13 +14,15 @@ mod error;
 mod header;
 mod pack;
 mod reader;
+mod record;
 mod unpack;
 
 pub use error::ArchiveError;
 pub use header::{Entry, Kind};
 pub use pack::{PackOptions, Writer, pack, pack_as};
 pub use reader::Reader;
-pub use unpack::{UnpackOptions, Unpacked, Whiteouts, unpack};
+pub use record::Recorder;
+pub use unpack::{UnpackOptions, Unpacked, Whiteouts, unpack, unpack_recorded};
 
 /// Result of this crate.
 pub type Result<T> = std::result::Result<T, ArchiveError>;

@@ -28,6 +28,10 @@ impl<R: Read> Reader<R> {
         Self { input, left: 0, padding: 0, name: String::new() }
     }
 
+    pub(crate) fn input_mut(&mut self) -> &mut R {
+        &mut self.input
+    }
+
     /// The next entry; what was not read of the last one is skipped.
     ///
     /// # Errors

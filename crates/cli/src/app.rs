@@ -172,6 +172,11 @@ impl App {
         filters
     }
 
+    /// The version of the API in use; the newest one before the engine has been asked.
+    pub(crate) fn api_version(&self) -> &str {
+        self.client.get().map_or(wharf_client::MAX_API_VERSION, Client::version)
+    }
+
     /// Writes to standard output.
     pub(crate) fn print(&self, text: &str) -> Outcome {
         let mut output = io::stdout().lock();

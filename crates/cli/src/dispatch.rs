@@ -13,7 +13,7 @@ use crate::{config, help};
 const USAGE: u8 = 125;
 
 /// The version that we answer to the name of `docker`: the one whose command line this is.
-const DOCKER_VERSION: &str = "28.3.3";
+pub(crate) const DOCKER_VERSION: &str = "28.3.3";
 
 /// Runs the words and gives the exit code.
 pub(crate) fn dispatch(program: &str, words: Vec<String>) -> u8 {

@@ -47,7 +47,12 @@ impl Filters {
 
     /// The `filters` parameter; none when there are no filters.
     pub(crate) fn parameter(&self) -> Option<String> {
-        if self.0.is_empty() { None } else { Some(Value::Object(self.0.clone()).to_string()) }
+        if self.0.is_empty() {
+            return None;
+        }
+        let mut sorted: Vec<_> = self.0.clone().into_iter().collect();
+        sorted.sort_by(|a, b| a.0.cmp(&b.0));
+        Some(Value::Object(sorted.into_iter().collect()).to_string())
     }
 }
 

@@ -41,7 +41,7 @@ pub(crate) fn version() -> Type {
 
 /// `docker events`.
 pub(crate) fn event() -> Type {
-    table(EVENT, "events.Message")
+    table(EVENT, "*events.Message")
 }
 
 const CONTAINER: &str = "\
@@ -138,7 +138,8 @@ system.PluginsInfo Volume:[]s Network:[]s Authorization:[]s Log:[]s
 registry.ServiceConfig AllowNondistributableArtifactsCIDRs:[]s AllowNondistributableArtifactsHostnames:[]s \
 InsecureRegistryCIDRs:[]s IndexConfigs:{}registry.IndexInfo Mirrors:[]s
 registry.IndexInfo Name Mirrors:[]s Secure:b Official:b
-system.RuntimeWithStatus Path<path Args<runtimeArgs:[]s Type<runtimeType Options<options:{}any Status<status:{}s
+system.RuntimeWithStatus @system.Runtime Status<status:{}s
+system.Runtime Path<path Args<runtimeArgs:[]s Type<runtimeType Options<options:{}any
 swarm.Info NodeID NodeAddr LocalNodeState ControlAvailable:b Error RemoteManagers:[]any Nodes:i Managers:i Cluster:any \
 Warnings:[]s
 system.Commit ID Expected
@@ -161,7 +162,7 @@ types.ComponentVersion Name Version Details:{}s
 ";
 
 const EVENT: &str = "\
-events.Message Status<status ID<id From<from Type Action Actor:events.Actor Scope<scope Time<time:i TimeNano<timeNano:i
+*events.Message Status<status ID<id From<from Type Action Actor:events.Actor Scope<scope Time<time:i TimeNano<timeNano:i
 events.Actor ID Attributes:{}s
 ";
 

@@ -93,6 +93,24 @@ pub(crate) fn local_rfc3339(moment: Timestamp) -> String {
     format!("{}{text}", zoned.strftime("%Y-%m-%dT%H:%M:%S"))
 }
 
+/// The same with nine digits of the second.
+pub(crate) fn local_rfc3339_nanos(moment: Timestamp) -> String {
+    let zoned: Zoned = moment.to_zoned(TimeZone::system());
+    let zone = if zoned.offset().is_zero() { "Z".to_owned() } else { zoned.strftime("%:z").to_string() };
+    format!("{}.{:09}{zone}", zoned.strftime("%Y-%m-%dT%H:%M:%S"), zoned.subsec_nanosecond())
+}
+
+/// A moment of the API as Go prints it: `2006-01-02 15:04:05.999999999 -0700 MST`, in the zone that it is written in.
+pub(crate) fn go_time(text: &str) -> String {
+    let Ok(moment) = text.parse::<Timestamp>() else {
+        return if text.is_empty() { "0001-01-01 00:00:00 +0000 UTC".to_owned() } else { text.to_owned() };
+    };
+    let zoned = if text.ends_with('Z') { moment.to_zoned(TimeZone::UTC) } else { moment.to_zoned(TimeZone::system()) };
+    let nanos = zoned.subsec_nanosecond();
+    let fraction = if nanos == 0 { String::new() } else { format!(".{nanos:09}").trim_end_matches('0').to_owned() };
+    format!("{}{fraction} {}", zoned.strftime("%Y-%m-%d %H:%M:%S"), zoned.strftime("%z %Z"))
+}
+
 /// At most so many characters, the last of them `…` when something was cut.
 pub(crate) fn ellipsis(text: &str, length: usize) -> String {
     if text.chars().count() <= length {

@@ -127,7 +127,8 @@ impl Network {
             .map_err(|_| ConnectError::Tls(format!("`{}` is no name for a certificate", origin.host)))?;
         let authority = self.insecure.authority(origin);
         let insecure = self.insecure.contains(&authority, &origin.host);
-        let config = self.trust.config(&authority, insecure).map_err(|error| ConnectError::Settings(error.message()))?;
+        let config =
+            self.trust.config(&authority, insecure).map_err(|error| ConnectError::Settings(error.message()))?;
         match timeout(HANDSHAKE_TIMEOUT, TlsConnector::from(config).connect(name, tcp)).await {
             Ok(Ok(stream)) => Ok(Stream::Tls(Box::new(stream))),
             Ok(Err(error)) => Err(tls::explain(&error)),
@@ -194,7 +195,8 @@ impl Insecure {
 
 async fn dial_any(addresses: Vec<SocketAddr>, host: &str) -> Result<TcpStream, ConnectError> {
     let mut attempts = JoinSet::new();
-    let mut failure = ConnectError::NoSuchHost { host: host.to_owned() };
+    // The first, as Go tells it: the others are usually the same by another address.
+    let mut failure = None;
     let mut addresses = addresses.into_iter();
     loop {
         let more = match addresses.next() {
@@ -215,9 +217,9 @@ async fn dial_any(addresses: Vec<SocketAddr>, host: &str) -> Result<TcpStream, C
         };
         match ended {
             Some(Ok(Ok(stream))) => return Ok(stream),
-            Some(Ok(Err(error))) => failure = error,
+            Some(Ok(Err(error))) => failure = failure.or(Some(error)),
             Some(Err(_)) => {}
-            None => return Err(failure),
+            None => return Err(failure.unwrap_or_else(|| ConnectError::NoSuchHost { host: host.to_owned() })),
         }
     }
 }
@@ -411,5 +413,50 @@ mod tests {
         for (authority, host) in [("a.example", "a.example"), ("b.example:1", "b.example"), ("11.0.0.1", "11.0.0.1")] {
             assert!(!insecure.contains(authority, host), "{authority}");
         }
+    }
+
+    /// A proxy that answers `answer`, and then what comes through it.
+    async fn proxy(answer: &'static str) -> (Network, tokio::task::JoinHandle<String>) {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = Address::parse(&listener.local_addr().unwrap().to_string()).unwrap();
+        let heard = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                head.push(stream.read_u8().await.unwrap());
+            }
+            stream.write_all(answer.as_bytes()).await.unwrap();
+            String::from_utf8(head).unwrap()
+        });
+        let authorization = Some(hyper::header::HeaderValue::from_static("Basic YQ=="));
+        let proxy = Proxy { address, tls: false, authorization };
+        let proxies = Proxies::of(Some(proxy.clone()), Some(proxy));
+        let insecure = Insecure::default();
+        let network = Network { resolver: Resolver::system(), trust: Trust::new(None), proxies, insecure };
+        (network, heard)
+    }
+
+    #[tokio::test]
+    async fn tls_goes_through_a_proxy() {
+        let origin = Origin::of(&"https://registry.invalid".parse().unwrap()).unwrap();
+        let (network, heard) = proxy("HTTP/1.1 200 OK\r\nVia: x\r\n\r\nHTTP/1.1 400 no TLS here\r\n\r\n").await;
+        // The name is the proxy's to look up, and the registry's answer is behind the proxy's.
+        let listed = Network { insecure: Insecure::new(&["registry.invalid:443".into()]), ..network };
+        assert!(matches!(listed.connect(&origin, Reach::Named).await, Err(ConnectError::NotTls)));
+        assert_eq!(
+            heard.await.unwrap(),
+            "CONNECT registry.invalid:443 HTTP/1.1\r\nHost: registry.invalid:443\r\nProxy-Authorization: Basic YQ==\r\n\r\n"
+        );
+        for (answer, reason) in [
+            ("HTTP/1.1 407 no\r\n\r\n", "Proxy Authentication Required"),
+            ("HTTP/1.1 502 no\r\n\r\n", "it answered `HTTP/1.1 502 no`"),
+            ("HTTP/1.1 200", "it closed the connection"),
+        ] {
+            let error = proxy(answer).await.0.connect(&origin, Reach::Named).await.unwrap_err();
+            assert!(matches!(&error, ConnectError::Proxy { reason: found, .. } if found == reason), "{error}");
+        }
+        let metadata = Origin::of(&"https://169.254.169.254".parse().unwrap()).unwrap();
+        let error = proxy("").await.0.connect(&metadata, Reach::Sent).await.unwrap_err();
+        assert!(matches!(error, ConnectError::Forbidden { .. }), "{error}");
     }
 }

@@ -86,8 +86,11 @@ impl Resolver {
         if let Some((_, resolver)) = current.as_ref().filter(|(of, _)| *of == stamp) {
             return Ok(resolver.clone());
         }
-        // resolv.conf(5): without the file, the server is on this machine.
-        let text = fs::read_to_string(&self.resolv_conf).unwrap_or_else(|_| "nameserver 127.0.0.1\n".into());
+        let mut text = fs::read_to_string(&self.resolv_conf).unwrap_or_default();
+        if !text.lines().any(|line| line.trim_start().starts_with("nameserver")) {
+            // resolv.conf(5): the server is on this machine then.
+            text.push_str("\nnameserver 127.0.0.1\n");
+        }
         let (config, mut options) =
             hickory_resolver::system_conf::parse_resolv_conf(text).map_err(|error| error.to_string())?;
         options.ip_strategy = LookupIpStrategy::Ipv4AndIpv6;

@@ -98,8 +98,21 @@ impl Proxies {
         Self::from_names(|name| std::env::var(name).or_else(|_| std::env::var(name.to_ascii_lowercase())).ok())
     }
 
+    #[cfg(test)]
+    pub(crate) fn of(http: Option<Proxy>, https: Option<Proxy>) -> Self {
+        Self { http, https, except: Vec::new() }
+    }
+
     fn from_names(value: impl Fn(&str) -> Option<String>) -> Self {
-        let proxy = |name: &str| value(name).filter(|text| !text.is_empty()).and_then(|text| Proxy::parse(&text));
+        let proxy = |name: &str| {
+            let text = value(name).filter(|text| !text.is_empty())?;
+            let proxy = Proxy::parse(&text);
+            if proxy.is_none() {
+                // Not the value: there may be a password in it.
+                tracing::warn!("{name} is no address of an HTTP proxy and not used");
+            }
+            proxy
+        };
         let except = value("NO_PROXY").unwrap_or_default();
         let except = except.split([',', ' ']).map(str::trim).filter(|word| !word.is_empty()).filter_map(parse_except);
         Self { http: proxy("HTTP_PROXY"), https: proxy("HTTPS_PROXY"), except: except.collect() }

@@ -236,6 +236,9 @@ impl Engine {
         }
         let network = self.networks().resolve(mode)?;
         endpoints.entry(network.name).or_default();
+        for (name, settings) in &mut endpoints {
+            settings.network_id = self.networks().resolve(name)?.id;
+        }
         let several = endpoints.len() > 1;
         if several && endpoints.keys().any(|name| name == "host" || name == "none") {
             return Err(EngineError::invalid(

@@ -84,6 +84,9 @@ pub(crate) struct Inner {
     pub(crate) events: Events,
     /// The seccomp section of Docker's default policy, by the capabilities that it depends on.
     pub(crate) seccomp: Mutex<Vec<(Vec<String>, serde_json::Value)>>,
+    /// The tree that lies below every image: places for the mounts that every container has, so that they are nothing
+    /// that a container has changed.
+    pub(crate) places: PathBuf,
     /// Layers that others than containers need, beside images.
     pub(crate) pins: OnceLock<Pins>,
     /// Who `root` is in an image: the same for each of its containers.
@@ -112,6 +115,7 @@ impl Engine {
         for dir in [options.data_root.join("containers"), options.exec_root.join("containers")] {
             make_private(&dir)?;
         }
+        let places = make_places(&options.data_root)?;
         let rows: Vec<(String, Container)> = parts
             .store
             .read(|tx| tx.list(CONTAINERS))
@@ -128,6 +132,7 @@ impl Engine {
                 events: Events::default(),
                 seccomp: Mutex::default(),
                 pins: OnceLock::new(),
+                places,
                 roots: Mutex::default(),
             }),
         };
@@ -246,19 +251,19 @@ impl Engine {
     }
 
     /// After a start of the daemon: takes up the containers that run, and closes the records of those that ended.
+    ///
+    /// A row may be older than what happened last: a daemon that was killed has not written everything. What runs has a
+    /// monitor that answers, and what ended has left its `exit.json`.
     async fn recover(&self) -> Result<()> {
         let mut alive = Vec::new();
         for slot in self.inner.slots.all() {
             let record = slot.record();
-            if !record.state.status.is_active() {
-                if record.state.status == Status::Removing {
-                    self.finish_removal(&slot, &record).await?;
-                }
-                continue;
-            }
-            if self.take_up(&slot).await {
+            if record.state.status == Status::Removing {
+                self.finish_removal(&slot, &record).await?;
+            } else if self.take_up(&slot).await {
                 alive.push(slot.id.clone());
-            } else {
+            } else if record.state.status.is_active() || self.has_ended_since(&record).await {
+                slot.change(|record| record.state.status = Status::Running);
                 self.note_lost(&slot).await;
             }
         }
@@ -329,6 +334,23 @@ pub(crate) fn make_private(dir: &Path) -> Result<()> {
         .mode(0o710)
         .create(dir)
         .map_err(|e| EngineError::from_source(&format!("cannot make {}", dir.display()), &e))
+}
+
+/// What every container has mounted in it, as empty directories and files (moby's `initlayer`).
+fn make_places(data_root: &Path) -> Result<PathBuf> {
+    use std::os::unix::fs::PermissionsExt;
+    let root = data_root.join("places");
+    let fail = |e: std::io::Error| EngineError::from_source("cannot make the places for mounts", &e);
+    for dir in ["", "dev", "proc", "sys", "etc"] {
+        let path = root.join(dir);
+        std::fs::create_dir_all(&path).map_err(fail)?;
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).map_err(fail)?;
+    }
+    for file in ["etc/hostname", "etc/hosts", "etc/resolv.conf", ".dockerenv"] {
+        std::fs::OpenOptions::new().create(true).append(true).open(root.join(file)).map_err(fail)?;
+        std::fs::set_permissions(root.join(file), std::fs::Permissions::from_mode(0o644)).map_err(fail)?;
+    }
+    Ok(root)
 }
 
 /// proc(5), `CapBnd` of `/proc/self/status`.

@@ -71,8 +71,7 @@ impl Engine {
             }
         }
         let dir = self.dir(&record.id);
-        let view =
-            self.images().layers().view(&record.layers, Some((&dir.join("upper"), &dir.join("work"))))?;
+        let view = self.images().layers().view(&record.layers, Some((&dir.join("upper"), &dir.join("work"))))?;
         Ok(Root::Stopped(view))
     }
 

@@ -18,7 +18,6 @@ pub(crate) struct Life {
     /// How often it has ended.
     pub(crate) exits: u64,
     pub(crate) code: i32,
-    pub(crate) error: String,
     pub(crate) removed: bool,
 }
 
@@ -46,7 +45,6 @@ impl Slot {
         let life = Life {
             active: record.state.status.is_active(),
             code: record.state.exit_code,
-            error: record.state.error.clone(),
             ..Life::default()
         };
         Arc::new(Self {

@@ -51,7 +51,12 @@ impl Engine {
         let started = blocking(move || Ok(engine.launch(&own, pending))).await?;
         match started {
             Ok(record) => {
-                self.save_soon(&record).await?;
+                // Who is to run again after a crash of the host must be known to run now; of the others the monitor tells.
+                if record.host.restart_policy.name == "no" {
+                    self.save_soon(&record).await?;
+                } else {
+                    self.save(&record).await?;
+                }
                 slot.set_life(|life| life.active = true);
                 self.tell(&record, "start");
                 self.watch(&slot);
@@ -63,10 +68,7 @@ impl Engine {
                     record.state.error.clone_from(&error.message);
                 });
                 self.save_soon(&record).await?;
-                slot.set_life(|life| {
-                    life.code = code;
-                    life.error.clone_from(&error.message);
-                });
+                slot.set_life(|life| life.code = code);
                 if record.host.auto_remove {
                     let _ = self.remove_ended(&slot, true).await;
                 }
@@ -134,7 +136,9 @@ impl Engine {
     ) -> Result<Launch> {
         let (dir, exec_dir) = (self.dir(&record.id), self.exec_dir(&record.id));
         make_private(&exec_dir)?;
-        let layers = self.images().layers().lowers(&record.layers)?;
+        let mut layers = self.images().layers().lowers(&record.layers)?;
+        // Below all: only what the image lacks is seen.
+        layers.push(self.inner.places.clone());
         let identity = self.identity(record)?;
         let etc_files = record.host.network_mode != "host" || record.host.uts_mode != "host";
         self.write_etc(record, network, endpoints)?;

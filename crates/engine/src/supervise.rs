@@ -6,10 +6,12 @@ use tokio::io::AsyncReadExt;
 use tokio::net::UnixStream;
 use wharf_monitor::client::{self, Event};
 use wharf_monitor::{Exit, HealthState};
+use wharf_network::{Endpoint, Published};
 
 use crate::engine::{Engine, blocking, now};
 use crate::record::{Container, Health, HealthProbe, NEVER, Status};
 use crate::slot::Slot;
+use crate::spec::PortBinding;
 
 /// The exit code of a container whose end nobody saw: Docker's, too.
 const LOST: i32 = 255;
@@ -33,6 +35,11 @@ impl Engine {
     pub(crate) async fn take_up(&self, slot: &Arc<Slot>) -> bool {
         let Some(mut stream) = self.connect(slot).await else { return false };
         let Some(first) = next(&mut stream).await else { return false };
+        let (networks, own) = (self.networks().clone(), slot.id.clone());
+        let found = tokio::task::spawn_blocking(move || (networks.endpoints_of(&own), networks.published(&own))).await;
+        let Ok((endpoints, published)) = found else { return false };
+        slot.change(|record| refill(record, &endpoints, &published));
+        slot.set_life(|life| life.active = true);
         self.hear(slot, first).await;
         let (engine, slot) = (self.clone(), Arc::clone(slot));
         tokio::spawn(async move { engine.listen(&slot, stream).await });
@@ -116,6 +123,14 @@ impl Engine {
         false
     }
 
+    /// Whether `exit.json` tells of an end that the row does not know.
+    pub(crate) async fn has_ended_since(&self, record: &Container) -> bool {
+        let path = self.dir(&record.id).join("exit.json");
+        let Ok(bytes) = tokio::fs::read(&path).await else { return false };
+        let exit: Option<Exit> = serde_json::from_slice(&bytes).ok();
+        exit.is_some_and(|exit| exit.finished_at > record.state.finished_at)
+    }
+
     /// The monitor has gone without a last word to us: its word is on the disk, or there is none.
     async fn close(&self, slot: &Arc<Slot>) {
         if !slot.record().state.status.is_active() {
@@ -192,7 +207,6 @@ impl Engine {
             life.active = false;
             life.exits += 1;
             life.code = exit.code;
-            life.error.clone_from(&exit.error);
         });
         if record.host.auto_remove {
             let (engine, slot) = (self.clone(), Arc::clone(slot));
@@ -222,6 +236,25 @@ impl Engine {
         if let Err(error) = self.save_soon(record).await {
             tracing::warn!("cannot write the state of container {}: {error}", record.id);
         }
+    }
+}
+
+/// What the network knows of a container that was started before this daemon was.
+fn refill(record: &mut Container, endpoints: &[Endpoint], published: &[Published]) {
+    for settings in record.networks.values_mut() {
+        let Some(endpoint) = endpoints.iter().find(|e| e.network_id == settings.network_id) else { continue };
+        settings.endpoint_id.clone_from(&endpoint.endpoint_id);
+        settings.gateway = endpoint.gateway.map(|gateway| gateway.to_string()).unwrap_or_default();
+        settings.ip_address = endpoint.ip.to_string();
+        settings.ip_prefix_len = endpoint.prefix;
+        settings.mac_address = endpoint.mac.to_string();
+    }
+    let exposed = record.config.exposed_ports.iter().flatten().map(|(port, _)| (port.clone(), None));
+    record.ports = exposed.collect();
+    for one in published {
+        let binding = PortBinding { host_ip: one.host_ip.to_string(), host_port: one.host_port.to_string() };
+        let key = format!("{}/{}", one.container_port, one.protocol);
+        record.ports.entry(key).or_default().get_or_insert_default().push(binding);
     }
 }
 

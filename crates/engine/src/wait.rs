@@ -32,11 +32,9 @@ impl Condition {
 }
 
 /// How it ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WaitExit {
     pub code: i32,
-    /// Why it never ran, if so.
-    pub error: Option<String>,
 }
 
 impl Engine {
@@ -56,7 +54,7 @@ impl Engine {
                 Condition::Removed => life.removed,
             });
             let life = ended.await.map_err(|_| EngineError::system("the engine stops"))?.clone();
-            Ok(WaitExit { code: life.code, error: Some(life.error).filter(|text| !text.is_empty()) })
+            Ok(WaitExit { code: life.code })
         })
     }
 }

@@ -81,7 +81,7 @@ impl Images {
             None => wharf_distribution::Platform::host(),
         };
         let mut tar = crate::load::decompressed(tar)?;
-        let layer = self.layers().import(&mut tar, None)?;
+        let layer = self.layers().adopt(&mut tar)?;
         let created = now();
         let history = HistoryEntry {
             created: Some(created.clone()),

@@ -166,7 +166,7 @@ impl Images {
             let size = file.metadata().map_or(0, |found| found.len());
             progress(Progress::bytes(id, "Loading layer", 0, size));
             let mut tar = decompressed(file)?;
-            self.layers().import(&mut tar, Some(diff_id))?;
+            self.layers().import_exact(&mut tar, diff_id)?;
             progress(Progress::bytes(id, "Loading layer", size, size));
         }
         let image = self.create_raw(config, None, &tags, None)?;

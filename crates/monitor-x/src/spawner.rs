@@ -4,7 +4,7 @@
 //! monitor shares with it is small. Each launch brings the end of a socket of its own, on which the monitor answers:
 //! the prepared process is free for the next one at once.
 
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd};
 use std::sync::{Mutex, PoisonError};
 
 use rustix::event::{PollFd, PollFlags, poll};
@@ -113,6 +113,8 @@ fn prepare(socket: &OwnedFd) -> rustix::io::Result<()> {
     rustix::stdio::dup2_stdin(&null)?;
     rustix::stdio::dup2_stdout(&null)?;
     rustix::stdio::dup2_stderr(&null)?;
+    // Closed with all others by the next call; nobody may own it then.
+    let _ = null.into_raw_fd();
     wharf_sys::fds::keep_only(socket.as_raw_fd(), SOCKET)
 }
 

@@ -49,8 +49,8 @@ pub fn current() -> rustix::io::Result<OwnedFd> {
 fn in_a_thread<T: Send>(action: &'static str, f: impl FnOnce() -> Result<T> + Send) -> Result<T> {
     std::thread::scope(|scope| {
         let thread = std::thread::Builder::new().name("netns".into()).stack_size(256 << 10).spawn_scoped(scope, f);
-        let thread = thread
-            .map_err(|error| NetlinkError::new(action, Errno::from_io_error(&error).unwrap_or(Errno::AGAIN)))?;
+        let thread =
+            thread.map_err(|error| NetlinkError::new(action, Errno::from_io_error(&error).unwrap_or(Errno::AGAIN)))?;
         thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     })
 }

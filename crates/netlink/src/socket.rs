@@ -113,11 +113,7 @@ impl Socket {
     }
 
     /// `None` when something changed while the kernel listed it, so that the list may miss something.
-    fn ask_once<T>(
-        &self,
-        request: &Messages,
-        parse: impl Fn(&Received<'_>) -> Option<T>,
-    ) -> Result<Option<Vec<T>>> {
+    fn ask_once<T>(&self, request: &Messages, parse: impl Fn(&Received<'_>) -> Option<T>) -> Result<Option<Vec<T>>> {
         self.send(request)?;
         let mut buffer = vec![0; BUFFER];
         let mut all = Vec::new();

@@ -1,9 +1,11 @@
 //! What is done ahead of time and behind it, by one thread: network namespaces that are ready before somebody asks,
-//! and links that must be gone before their addresses are given again.
+//! links that must be gone before their addresses are given again, and a look every second whether our rules are
+//! still there.
 //!
 //! Making a namespace takes a millisecond, removing a link twenty (the kernel waits until no processor can still see
 //! it). Neither belongs between a command and its answer.
 
+use std::fmt;
 use std::net::Ipv4Addr;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -18,8 +20,15 @@ use crate::{NetworkError, Result, sysctl};
 
 /// Namespaces that are kept ready: as many as containers are started at once. Each takes about 100 KB of the kernel's.
 const READY: usize = 4;
+/// With fewer than these, more are made at once. Otherwise the makers wait until nobody has asked for a while: who has
+/// just got one is starting a container, and two at work in the kernel's network hold each other up.
+const FEW: usize = 2;
+const QUIET: Duration = Duration::from_millis(10);
 /// How often it is looked whether a link has gone.
 const LOOK: Duration = Duration::from_millis(25);
+/// How often it is looked whether all is as it should be. Asked, as to be told would make every change of the rules
+/// dearer than this.
+const WATCH: Duration = Duration::from_secs(1);
 /// How long a link may take to go with its namespace before it is removed.
 const PATIENCE: Duration = Duration::from_millis(500);
 
@@ -34,16 +43,22 @@ pub(crate) struct Leaving {
     pub(crate) since: Instant,
 }
 
-#[derive(Debug, Default)]
+/// What is done every second.
+type Watch = Box<dyn Fn() + Send>;
+
+#[derive(Default)]
 struct Work {
     ready: Vec<OwnedFd>,
     leaving: Vec<Leaving>,
+    watch: Option<Watch>,
     /// Whether namespaces are to be made at all: after a failure, only when somebody has asked again.
     filling: bool,
+    /// When somebody asked for one.
+    asked: Option<Instant>,
     stop: bool,
 }
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Shared {
     work: Mutex<Work>,
     wake: Condvar,
@@ -56,10 +71,15 @@ impl Shared {
 }
 
 /// The thread. It works in the network namespace of the thread that started it, and ends when this is dropped.
-#[derive(Debug)]
 pub(crate) struct Background {
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
+}
+
+impl fmt::Debug for Background {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Background").field("thread", &self.thread).finish_non_exhaustive()
+    }
 }
 
 impl Background {
@@ -77,10 +97,17 @@ impl Background {
         let ready = {
             let mut work = self.shared.lock();
             work.filling = true;
+            work.asked = Some(Instant::now());
             work.ready.pop()
         };
         self.shared.wake.notify_one();
         ready.map_or_else(make, Ok)
+    }
+
+    /// Does `watch` every second.
+    pub(crate) fn watch(&self, watch: Watch) {
+        self.shared.lock().watch = Some(watch);
+        self.shared.wake.notify_one();
     }
 
     /// Sees to it that a link goes.
@@ -107,16 +134,22 @@ impl Drop for Background {
         self.shared.lock().stop = true;
         self.shared.wake.notify_one();
         if let Some(thread) = self.thread.take() {
-            // A panic there has been reported.
-            let _ = thread.join();
+            // What is watched may have had the last hold on us; then this is the thread itself.
+            if thread.thread().id() != std::thread::current().id() {
+                // A panic there has been reported.
+                let _ = thread.join();
+            }
         }
     }
 }
 
 fn run(shared: &Shared) {
+    let mut watched = Instant::now();
     let mut work = shared.lock();
     while !work.stop {
-        if work.filling && work.ready.len() < READY {
+        let wanted = work.filling && work.ready.len() < READY;
+        let is_quiet = work.asked.is_none_or(|asked| asked.elapsed() >= QUIET);
+        if wanted && (is_quiet || work.ready.len() < FEW) {
             drop(work);
             let made = make();
             work = shared.lock();
@@ -127,43 +160,53 @@ fn run(shared: &Shared) {
                     work.filling = false;
                 }
             }
-        } else if work.leaving.is_empty() {
-            work = shared.wake.wait(work).unwrap_or_else(PoisonError::into_inner);
-        } else {
-            work = shared.wake.wait_timeout(work, LOOK).unwrap_or_else(PoisonError::into_inner).0;
+            continue;
+        }
+        let pause = match (wanted, work.leaving.is_empty()) {
+            (true, _) => QUIET,
+            (false, false) => LOOK,
+            (false, true) => WATCH,
+        };
+        work = shared.wake.wait_timeout(work, pause).unwrap_or_else(PoisonError::into_inner).0;
+        if !work.leaving.is_empty() {
             let leaving = work.leaving.clone();
             drop(work);
             let gone = reap(&leaving);
             work = shared.lock();
             work.leaving.retain(|left| !gone.contains(&left.host_interface));
         }
+        if watched.elapsed() >= WATCH {
+            watched = Instant::now();
+            // Taken out, so that nothing is locked while it runs.
+            if let Some(watch) = work.watch.take() {
+                drop(work);
+                watch();
+                work = shared.lock();
+                work.watch = Some(watch);
+            }
+        }
     }
 }
 
 /// Names of the links that have gone, some of them by our doing.
 fn reap(leaving: &[Leaving]) -> Vec<String> {
-    let looked = Connection::open().and_then(|route| route.links());
-    let links = match looked {
-        Ok(links) => links,
-        Err(error) => {
-            tracing::warn!(?error, "links cannot be listed");
-            return Vec::new();
+    let looked = Connection::open().map_err(NetworkError::from).and_then(|route| {
+        let mut gone = Vec::new();
+        for left in leaving {
+            let is_late = left.since.elapsed() > PATIENCE;
+            if is_late {
+                remove(&[&left.host_interface])?;
+            }
+            if is_late || route.link(&left.host_interface)?.is_none() {
+                gone.push(left.host_interface.clone());
+            }
         }
-    };
-    let mut gone = Vec::new();
-    let mut late = Vec::new();
-    for left in leaving {
-        if !links.iter().any(|link| link.name == left.host_interface) {
-            gone.push(left.host_interface.clone());
-        } else if left.since.elapsed() > PATIENCE {
-            late.push(left.host_interface.as_str());
-        }
-    }
-    match remove(&late) {
-        Ok(()) => gone.extend(late.into_iter().map(str::to_owned)),
-        Err(error) => tracing::warn!(?error, "links of containers that have ended cannot be removed"),
-    }
-    gone
+        Ok(gone)
+    });
+    looked.unwrap_or_else(|error| {
+        tracing::warn!(?error, "links of containers that have ended are left");
+        Vec::new()
+    })
 }
 
 /// Removes links; one that is not there is what was wanted.

@@ -11,9 +11,7 @@ use crate::background::{self, Leaving};
 use crate::create::{PREFIX, random_id};
 use crate::networks::Inner;
 use crate::state::{Network, endpoint_key};
-use crate::{
-    Endpoint, EndpointRequest, NetworkError, NetworkRecord, Networks, Result, bridge, ipam, mark, sysctl,
-};
+use crate::{Endpoint, EndpointRequest, NetworkError, NetworkRecord, Networks, Result, bridge, ipam, mark, sysctl};
 
 impl Networks {
     /// Gives a container an address and a link in a network.
@@ -118,7 +116,8 @@ impl Inner {
     fn reserve(&self, request: &EndpointRequest<'_>, number: u32) -> Result<(NetworkRecord, Option<u32>, Endpoint)> {
         let endpoint_id = random_id()?;
         let mut state = self.state();
-        let id = state.resolve(if request.network == "default" { "bridge" } else { request.network })?.record.id.clone();
+        let id =
+            state.resolve(if request.network == "default" { "bridge" } else { request.network })?.record.id.clone();
         let network = state.networks.get_mut(&id).ok_or_else(|| NetworkError::NotFound(request.network.to_owned()))?;
         let record = network.record.clone();
         let Some(subnet) = record.subnet else {
@@ -147,11 +146,11 @@ impl Inner {
         };
         network.endpoints.insert(endpoint.container.clone(), endpoint.clone());
         drop(state);
-        if let Some(old) = leaving.iter().find(|old| old.ip == ip) {
-            if let Err(error) = self.background.hurry(old) {
-                self.forget_in_memory(std::slice::from_ref(&endpoint));
-                return Err(error);
-            }
+        if let Some(old) = leaving.iter().find(|old| old.ip == ip)
+            && let Err(error) = self.background.hurry(old)
+        {
+            self.forget_in_memory(std::slice::from_ref(&endpoint));
+            return Err(error);
         }
         Ok((record, link, endpoint))
     }
@@ -277,11 +276,14 @@ fn choose(network: &Network, request: &EndpointRequest<'_>, leaving: &[Leaving])
 fn requested(network: &Network, address: Ipv4Addr) -> Result<Ipv4Addr> {
     let record = &network.record;
     if record.predefined {
-        return Err(NetworkError::Invalid("user specified IP address is supported on user defined networks only".into()));
+        return Err(NetworkError::Invalid(
+            "user specified IP address is supported on user defined networks only".into(),
+        ));
     }
     if !record.subnet_chosen {
         return Err(NetworkError::Invalid(
-            "user specified IP address is supported only when connecting to networks with user configured subnets".into(),
+            "user specified IP address is supported only when connecting to networks with user configured subnets"
+                .into(),
         ));
     }
     if !record.subnet.is_some_and(|subnet| subnet.contains(address)) {

@@ -14,6 +14,8 @@ use wharf_netlink::nft::{
 
 use crate::Result;
 
+/// Rules for each bridge: for what comes out of it, and what goes into it.
+const RULES: usize = 2;
 const FILTER: Table<'static> = Table { family: Family::Ip, name: "filter" };
 const FORWARD: &str = "FORWARD";
 
@@ -54,4 +56,13 @@ pub(crate) fn let_pass(nft: &Connection, mark: &str, bridges: &[&str]) -> Result
         }
     }
     Ok(nft.apply(batch)?)
+}
+
+/// Whether rules for some of `bridges` bridges are missing from a `FORWARD` that is there: somebody has loaded it anew.
+pub(crate) fn is_incomplete(nft: &Connection, mark: &str, bridges: usize) -> Result<bool> {
+    let ours = nft.rules(FILTER, FORWARD)?.iter().filter(|rule| rule.comment.as_deref() == Some(mark)).count();
+    if ours == bridges * RULES {
+        return Ok(false);
+    }
+    Ok(nft.chains(Family::Ip)?.iter().any(|chain| chain.table == FILTER.name && chain.name == FORWARD))
 }

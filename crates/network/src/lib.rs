@@ -25,6 +25,7 @@ mod mark;
 mod networks;
 mod options;
 mod ports;
+mod predefined;
 mod publish;
 mod record;
 mod recover;

@@ -1,7 +1,6 @@
 //! All networks of a daemon: opened, made, removed.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -13,8 +12,8 @@ use crate::background::Background;
 use crate::ports::Ports;
 use crate::state::{NETWORKS, Network, State};
 use crate::{
-    CreateNetwork, Endpoint, Ipv4Net, NetworkError, NetworkOptions, NetworkRecord, Result, bridge, create, firewall,
-    foreign, ipam, mark, sysctl,
+    CreateNetwork, Endpoint, NetworkError, NetworkOptions, NetworkRecord, Result, bridge, create, firewall, foreign,
+    ipam, mark,
 };
 
 /// All networks of a daemon. Cheap to clone.
@@ -34,8 +33,8 @@ pub(crate) struct Inner {
     ports: Mutex<Ports>,
     /// One for all, as closing one takes long: see [`nft::Connection`].
     nft: Mutex<nft::Connection>,
-    /// Held while a network is made or removed.
-    changing: Mutex<()>,
+    /// Held while what the kernel has is made or removed; whether it was removed for good.
+    changing: Mutex<bool>,
     pub(crate) background: Background,
 }
 
@@ -52,7 +51,7 @@ impl Inner {
         self.nft.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn changing(&self) -> MutexGuard<'_, ()> {
+    pub(crate) fn changing(&self) -> MutexGuard<'_, bool> {
         self.changing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -76,7 +75,8 @@ impl Networks {
         if options.instance.is_empty() || !options.instance.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
             return Err(NetworkError::Invalid(format!("`{}` is no name for an instance", options.instance)));
         }
-        let (state, groups) = store.read::<_, NetworkError>(|tx| Ok((State::load(tx)?, tx.list(crate::ports::PORTS)?)))?;
+        let (state, groups) =
+            store.read::<_, NetworkError>(|tx| Ok((State::load(tx)?, tx.list(crate::ports::PORTS)?)))?;
         let ports = Ports::new(groups.into_iter().collect::<BTreeMap<_, _>>());
         let inner = Inner {
             store,
@@ -90,6 +90,12 @@ impl Networks {
         let networks = Self { inner: Arc::new(inner) };
         networks.make_predefined()?;
         networks.restore()?;
+        let watched = Arc::downgrade(&networks.inner);
+        networks.inner.background.watch(Box::new(move || {
+            if let Some(inner) = watched.upgrade() {
+                Self { inner }.heal();
+            }
+        }));
         Ok(networks)
     }
 
@@ -259,7 +265,8 @@ impl Networks {
         let link = Connection::open().map_err(NetworkError::from).and_then(|route| {
             let Some(name) = &record.bridge else { return Ok(()) };
             // A bridge that carries another's mark, or none, is not ours to remove.
-            let there = route.link(name)?.is_some_and(|link| link.alias == mark::bridge(self.inner.instance(), &record.id));
+            let there =
+                route.link(name)?.is_some_and(|link| link.alias == mark::bridge(self.inner.instance(), &record.id));
             if there { crate::background::remove(&[name]) } else { Ok(()) }
         });
         for failed in [rules, link].into_iter().filter_map(Result::err).filter(|_| !quiet) {
@@ -275,106 +282,5 @@ impl Networks {
         if let Err(error) = foreign::let_pass(&self.inner.nft(), &self.inner.mark(), &bridges) {
             tracing::warn!(?error, "the rules of `iptables` could not be told to let our bridges pass");
         }
-    }
-
-    fn make_predefined(&self) -> Result<()> {
-        let inner = &self.inner;
-        let mut records = Vec::new();
-        for (name, driver) in [("host", "host"), ("none", "null")] {
-            if inner.state().named(name).is_none() {
-                records.push(create::predefined(name, driver)?);
-            }
-        }
-        let present = inner.state().named("bridge").map(|network| network.record.clone());
-        let wanted = self.default_bridge(present.as_ref())?;
-        if present.as_ref() != Some(&wanted) {
-            records.push(wanted);
-        }
-        if records.is_empty() {
-            return Ok(());
-        }
-        inner.store.write::<_, NetworkError>(|tx| {
-            records.iter().try_for_each(|record| Ok(tx.put(NETWORKS, &record.id, record)?))
-        })?;
-        let mut state = inner.state();
-        for record in records {
-            match state.networks.get_mut(&record.id) {
-                Some(network) => network.record = record,
-                None => drop(state.networks.insert(record.id.clone(), Network::new(record))),
-            }
-        }
-        Ok(())
-    }
-
-    /// The default bridge as the options want it, and otherwise as it is.
-    fn default_bridge(&self, present: Option<&NetworkRecord>) -> Result<NetworkRecord> {
-        let options = &self.inner.options;
-        let route = Connection::open()?;
-        let mut record = match present {
-            Some(present) => present.clone(),
-            None => {
-                let mut record = create::predefined("bridge", "bridge")?;
-                record.masquerade = true;
-                record
-            }
-        };
-        record.mtu = options.mtu;
-        let links = route.links()?;
-        let there = record.bridge.as_ref().and_then(|name| links.iter().find(|link| link.name == *name));
-        if let Some(name) = &options.bridge {
-            record.bridge = Some(name.clone());
-        } else if there.is_some_and(|link| mark::is_of_another(&options.instance, &link.alias)) || record.bridge.is_none() {
-            record.bridge = Some(bridge::free_name(&links));
-        }
-        let is_new = !there.is_some_and(|link| mark::read(&options.instance, &link.alias).is_some());
-        if let Some(bip) = &options.bip {
-            let net: Ipv4Net = bip.parse().map_err(|error| NetworkError::Invalid(format!("bip: {error}")))?;
-            if net.prefix() > 30 || net.address() == net.first() || net.address() == net.last() {
-                return Err(NetworkError::Invalid(format!("bip: {net} is no address of a bridge")));
-            }
-            record.subnet = Some(net.network());
-            record.gateway = Some(net.address());
-        } else if record.subnet.is_none() || is_new {
-            // Made anew, it must not take what the host has got meanwhile; where it can be, it stays what it was.
-            let others = self.inner.state();
-            let own: Vec<_> = others.records().filter(|other| other.id != record.id).filter_map(|other| other.subnet).collect();
-            drop(others);
-            let taken: Vec<_> = bridge::host_networks(&route)?.into_iter().chain(own).collect();
-            if record.subnet.is_some_and(|subnet| !taken.iter().any(|other| other.overlaps(subnet))) {
-                return Ok(self.shown(record));
-            }
-            record.gateway = None;
-            let subnet = ipam::free_network(&options.default_pools, &taken).ok_or(NetworkError::NoPool)?;
-            create::settle(&mut record, subnet);
-        }
-        Ok(self.shown(record))
-    }
-
-    /// With the options that Docker's default bridge shows.
-    fn shown(&self, mut record: NetworkRecord) -> NetworkRecord {
-        let bridge = record.bridge.clone().unwrap_or_default();
-        let shown = [
-            ("default_bridge", "true".to_owned()),
-            ("enable_icc", "true".to_owned()),
-            ("enable_ip_masquerade", "true".to_owned()),
-            ("host_binding_ipv4", Ipv4Addr::UNSPECIFIED.to_string()),
-            ("name", bridge),
-        ];
-        for (key, value) in shown {
-            record.options.insert(format!("com.docker.network.bridge.{key}"), value);
-        }
-        record.options.insert("com.docker.network.driver.mtu".into(), record.mtu.to_string());
-        record
-    }
-
-    /// Turns forwarding on where that is wanted.
-    pub(crate) fn forward(&self) -> Result<()> {
-        if !self.inner.options.ip_forward {
-            return Ok(());
-        }
-        if sysctl::ensure("ipv4/ip_forward", "1")? {
-            tracing::info!("net.ipv4.ip_forward was 0 and is 1 now: without it no container reaches another host");
-        }
-        Ok(())
     }
 }

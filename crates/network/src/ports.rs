@@ -114,7 +114,11 @@ impl Ports {
                 let owner = format!("by container {}", owner.get(..12).unwrap_or(owner));
                 return Err(NetworkError::PortTaken { address: host_ip, port, owner });
             }
-            if group.ports.iter().any(|other| (other.protocol, other.host_port) == (protocol, port) && meet(other.host_ip, host_ip)) {
+            if group
+                .ports
+                .iter()
+                .any(|other| (other.protocol, other.host_port) == (protocol, port) && meet(other.host_ip, host_ip))
+            {
                 let owner = format!("by container {}", container.get(..12).unwrap_or(container));
                 return Err(NetworkError::PortTaken { address: host_ip, port, owner });
             }
@@ -281,11 +285,10 @@ mod tests {
         ports.push(port(any, 9000, 9001));
         let group = Group { address: WEB, ports };
         let made = elements("web", &group);
-        assert_eq!(made.each_ref().map(|(map, elements)| (*map, elements.len())), [
-            (PUBLISHED, 3),
-            (PUBLISHED_AT, 1),
-            (RANGES, 2)
-        ]);
+        assert_eq!(
+            made.each_ref().map(|(map, elements)| (*map, elements.len())),
+            [(PUBLISHED, 3), (PUBLISHED_AT, 1), (RANGES, 2)]
+        );
         let mut again = Vec::new();
         for (map, elements) in made {
             for element in elements {

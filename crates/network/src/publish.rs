@@ -7,9 +7,7 @@ use wharf_netlink::nft;
 
 use crate::networks::Inner;
 use crate::ports::{self, Group, PORTS};
-use crate::{
-    NetworkError, NetworkRecord, Networks, PortRequest, Protocol, PublishPolicy, Published, Result, firewall,
-};
+use crate::{NetworkError, NetworkRecord, Networks, PortRequest, Protocol, PublishPolicy, Published, Result, firewall};
 
 /// Ports whose tracked exchanges are looked for one by one. More would take longer than it is worth.
 const MAX_FORGOTTEN: usize = 32;
@@ -81,9 +79,9 @@ impl Inner {
             Some(IpAddr::V4(address)) => Ok(address),
             // Every address of the host's, of which we serve those of IPv4.
             Some(IpAddr::V6(address)) if address.is_unspecified() => Ok(Ipv4Addr::UNSPECIFIED),
-            Some(IpAddr::V6(address)) => Err(NetworkError::NotImplemented(format!(
-                "publishing on an IPv6 address is not done yet: [{address}]"
-            ))),
+            Some(IpAddr::V6(address)) => {
+                Err(NetworkError::NotImplemented(format!("publishing on an IPv6 address is not done yet: [{address}]")))
+            }
             None => Ok(network.host_binding.unwrap_or(match self.options.publish_policy {
                 PublishPolicy::Docker => Ipv4Addr::UNSPECIFIED,
                 PublishPolicy::Host => Ipv4Addr::LOCALHOST,

@@ -57,7 +57,8 @@ impl Networks {
     /// When the kernel refuses.
     pub fn destroy(&self) -> Result<()> {
         let inner = &self.inner;
-        let _changing = inner.changing();
+        let mut removed = inner.changing();
+        *removed = true;
         let route = Connection::open()?;
         let marked = bridge::ours(&route.links()?, inner.instance());
         let names: Vec<&str> = marked.iter().map(|(name, _)| name.as_str()).collect();
@@ -71,6 +72,37 @@ impl Networks {
             nft.apply(batch)?;
         }
         Ok(())
+    }
+
+    /// Makes our rules anew when somebody has removed them (`nft flush ruleset`, a firewall that was loaded again):
+    /// without them published ports are closed and networks open to one another.
+    pub(crate) fn heal(&self) {
+        let inner = &self.inner;
+        let removed = inner.changing();
+        if *removed {
+            return;
+        }
+        let mark = inner.mark();
+        let tables = inner.nft().tables(firewall::table(&mark).family);
+        let healed = match tables {
+            Ok(tables) if !tables.contains(&mark) => {
+                tracing::warn!(table = mark, "somebody has removed our rules; they are made again");
+                self.restore()
+            }
+            Ok(_) => {
+                let bridges = inner.state().records().filter(|record| record.bridge.is_some()).count();
+                let missing = foreign::is_incomplete(&inner.nft(), &mark, bridges);
+                missing.map(|missing| {
+                    if missing {
+                        self.let_pass()
+                    }
+                })
+            }
+            Err(error) => Err(error.into()),
+        };
+        if let Err(error) = healed {
+            tracing::warn!(?error, "our rules are not as they should be");
+        }
     }
 
     /// Makes in the kernel what is missing of the rows, and removes what has none.
@@ -132,7 +164,9 @@ impl Networks {
                 let Some((container, group)) = ports::read_element(map, &element) else { continue };
                 if !known.contains(&container) {
                     let all = lost.entry((container, group.address));
-                    all.or_insert_with(|| Group { address: group.address, ports: Vec::new() }).ports.extend(group.ports);
+                    all.or_insert_with(|| Group { address: group.address, ports: Vec::new() })
+                        .ports
+                        .extend(group.ports);
                 }
             }
         }

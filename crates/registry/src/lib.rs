@@ -22,6 +22,7 @@ mod listings;
 mod manifest;
 mod manifests;
 mod passwords;
+mod patience;
 mod range;
 mod repositories;
 mod route;

@@ -23,6 +23,7 @@ use crate::app::App;
 use crate::collect::{Collect, collect};
 use crate::error::{RegistryError, chain};
 use crate::passwords::Passwords;
+use crate::patience::Patient;
 use crate::sessions::Sessions;
 
 /// Connections at once. Each may hold a thread of the pool for the disk, which has 512.
@@ -235,7 +236,7 @@ async fn exchange(
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
-        .serve_connection(TokioIo::new(stream), service);
+        .serve_connection(TokioIo::new(Patient::new(stream)), service);
     let mut connection = pin!(connection);
     tokio::select! {
         // What a client does wrong is its own to know.

@@ -1,8 +1,9 @@
 //! Bodies, answers and errors.
 
-use std::convert::Infallible;
+use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::combinators::UnsyncBoxBody;
@@ -16,10 +17,15 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use wharf_engine::{EngineError, ErrorKind};
 
-pub(crate) type Answer = Response<UnsyncBoxBody<Bytes, Infallible>>;
+use crate::lenient::lenient;
+
+/// A body that fails has its connection closed in the middle: the one way to say so after the head has gone out.
+pub(crate) type Answer = Response<UnsyncBoxBody<Bytes, io::Error>>;
 
 /// A JSON body is no larger than this.
 const MAX_JSON: usize = 4 << 20;
+/// And takes no longer.
+const JSON_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A failed request: a status and Docker's `{"message": …}`.
 #[derive(Debug)]
@@ -68,8 +74,12 @@ impl From<wharf_image::ImageError> for ApiError {
     }
 }
 
+fn whole(bytes: Bytes) -> Answer {
+    Response::new(Full::new(bytes).map_err(|never| match never {}).boxed_unsync())
+}
+
 pub(crate) fn empty(status: StatusCode) -> Answer {
-    let mut answer = Response::new(Full::new(Bytes::new()).boxed_unsync());
+    let mut answer = whole(Bytes::new());
     *answer.status_mut() = status;
     answer
 }
@@ -79,7 +89,7 @@ pub(crate) fn no_content() -> Answer {
 }
 
 pub(crate) fn text(status: StatusCode, body: &'static str) -> Answer {
-    let mut answer = Response::new(Full::new(Bytes::from_static(body.as_bytes())).boxed_unsync());
+    let mut answer = whole(Bytes::from_static(body.as_bytes()));
     *answer.status_mut() = status;
     answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
     answer
@@ -88,7 +98,7 @@ pub(crate) fn text(status: StatusCode, body: &'static str) -> Answer {
 pub(crate) fn json_answer(status: StatusCode, value: &impl Serialize) -> Answer {
     let mut bytes = serde_json::to_vec(value).unwrap_or_else(|_| b"null".to_vec());
     bytes.push(b'\n');
-    let mut answer = Response::new(Full::new(Bytes::from(bytes)).boxed_unsync());
+    let mut answer = whole(Bytes::from(bytes));
     *answer.status_mut() = status;
     answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     answer
@@ -99,53 +109,50 @@ pub(crate) fn ok(value: &impl Serialize) -> Answer {
 }
 
 /// The body of a request, as JSON; an empty one is `T`'s default.
-pub(crate) async fn read_json<T: DeserializeOwned + Default>(body: Incoming) -> Result<T, ApiError> {
-    let collected = Limited::new(body, MAX_JSON).collect().await;
+pub(crate) async fn read_json<T: DeserializeOwned + Default>(body: impl Body<Data = Bytes, Error = hyper::Error>) -> Result<T, ApiError> {
+    let collected = tokio::time::timeout(JSON_TIMEOUT, Limited::new(Box::pin(body), MAX_JSON).collect()).await;
+    let collected = collected.map_err(|_| ApiError::new(StatusCode::REQUEST_TIMEOUT, "the request's body did not come"))?;
     let bytes = collected.map_err(|e| ApiError::bad(format!("the request's body cannot be read: {e}")))?.to_bytes();
     if bytes.iter().all(u8::is_ascii_whitespace) {
         return Ok(T::default());
     }
-    // `null` means nothing was said.
-    if &bytes[..] == b"null" {
+    let value: Value = serde_json::from_slice(&bytes).map_err(|e| ApiError::bad(format!("invalid JSON: {e}")))?;
+    // `null` means that nothing was said.
+    if value.is_null() {
         return Ok(T::default());
     }
-    let value: Value =
-        serde_json::from_slice(&bytes).map_err(|e| ApiError::bad(format!("invalid JSON: {e}")))?;
-    serde_json::from_value(without_null(value)).map_err(|e| ApiError::bad(format!("invalid JSON: {e}")))
-}
-
-/// Go's clients send `null` for what they leave out, also where our fields are no options.
-fn without_null(value: Value) -> Value {
-    match value {
-        Value::Object(object) => {
-            let kept = object.into_iter().filter(|(_, value)| !value.is_null());
-            Value::Object(kept.map(|(key, value)| (key, without_null(value))).collect())
-        }
-        Value::Array(list) => Value::Array(list.into_iter().map(without_null).collect()),
-        other => other,
-    }
+    serde_json::from_value(lenient(value)).map_err(|e| ApiError::bad(format!("invalid JSON: {e}")))
 }
 
 /// A body that is written while it is read.
-pub(crate) struct Channel {
-    chunks: mpsc::Receiver<Bytes>,
+struct Channel<T> {
+    chunks: mpsc::Receiver<T>,
 }
 
-impl Body for Channel {
+impl Body for Channel<Bytes> {
     type Data = Bytes;
-    type Error = Infallible;
+    type Error = io::Error;
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         self.chunks.poll_recv(context).map(|chunk| chunk.map(|bytes| Ok(Frame::data(bytes))))
+    }
+}
+
+impl Body for Channel<io::Result<Bytes>> {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        self.chunks.poll_recv(context).map(|chunk| chunk.map(|done| done.map(Frame::data)))
     }
 }
 
 /// An answer of these chunks, as they come.
 pub(crate) fn stream(content_type: &'static str, chunks: mpsc::Receiver<Bytes>) -> Answer {
-    let mut answer = Response::new(Channel { chunks }.boxed_unsync());
+    with_type(Response::new(Channel { chunks }.boxed_unsync()), content_type)
+}
+
+fn with_type(mut answer: Answer, content_type: &'static str) -> Answer {
     answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     answer
 }
@@ -163,8 +170,8 @@ pub(crate) fn error_line(message: &str) -> Bytes {
 }
 
 /// A request's body for code that waits for it.
-pub(crate) fn blocking_reader(mut body: Incoming) -> impl std::io::Read + Send + 'static {
-    let (sender, chunks) = mpsc::channel::<std::io::Result<Bytes>>(16);
+pub(crate) fn blocking_reader(mut body: Incoming) -> impl io::Read + Send + 'static {
+    let (sender, chunks) = mpsc::channel::<io::Result<Bytes>>(16);
     tokio::spawn(async move {
         while let Some(frame) = body.frame().await {
             let chunk = match frame {
@@ -172,7 +179,7 @@ pub(crate) fn blocking_reader(mut body: Incoming) -> impl std::io::Read + Send +
                     Ok(bytes) => Ok(bytes),
                     Err(_) => continue,
                 },
-                Err(error) => Err(std::io::Error::other(error)),
+                Err(error) => Err(io::Error::other(error)),
             };
             let failed = chunk.is_err();
             if sender.send(chunk).await.is_err() || failed {
@@ -186,12 +193,12 @@ pub(crate) fn blocking_reader(mut body: Incoming) -> impl std::io::Read + Send +
 }
 
 struct BlockingReader {
-    chunks: mpsc::Receiver<std::io::Result<Bytes>>,
+    chunks: mpsc::Receiver<io::Result<Bytes>>,
     current: Bytes,
 }
 
-impl std::io::Read for BlockingReader {
-    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+impl io::Read for BlockingReader {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         while self.current.is_empty() {
             match self.chunks.blocking_recv() {
                 Some(chunk) => self.current = chunk?,
@@ -205,48 +212,47 @@ impl std::io::Read for BlockingReader {
 }
 
 /// A writer whose bytes become the chunks of a body. Fails when nobody reads any more.
-pub(crate) struct BodyWriter {
-    chunks: mpsc::Sender<Bytes>,
+struct BodyWriter {
+    chunks: mpsc::Sender<io::Result<Bytes>>,
     buffer: Vec<u8>,
 }
 
-impl BodyWriter {
-    pub(crate) fn new(chunks: mpsc::Sender<Bytes>) -> Self {
-        Self { chunks, buffer: Vec::with_capacity(64 << 10) }
-    }
-}
+/// Sent at once.
+const CHUNK: usize = 64 << 10;
 
-impl std::io::Write for BodyWriter {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+impl io::Write for BodyWriter {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.buffer.extend_from_slice(bytes);
-        if self.buffer.len() >= 64 << 10 {
+        if self.buffer.len() >= CHUNK {
             self.flush()?;
         }
         Ok(bytes.len())
     }
 
-    fn flush(&mut self) -> std::io::Result<()> {
+    fn flush(&mut self) -> io::Result<()> {
         if self.buffer.is_empty() {
             return Ok(());
         }
-        let full = std::mem::replace(&mut self.buffer, Vec::with_capacity(64 << 10));
-        self.chunks.blocking_send(Bytes::from(full)).map_err(|_| std::io::ErrorKind::BrokenPipe.into())
+        let full = std::mem::replace(&mut self.buffer, Vec::with_capacity(CHUNK));
+        self.chunks.blocking_send(Ok(Bytes::from(full))).map_err(|_| io::ErrorKind::BrokenPipe.into())
     }
 }
 
-/// A tar that is made while it is sent.
-pub(crate) fn tar(
-    write: impl FnOnce(&mut dyn std::io::Write) -> wharf_engine::Result<()> + Send + 'static,
-) -> Answer {
-    let (sender, chunks) = mpsc::channel(16);
+/// A tar that is made while it is sent. One that cannot be finished ends in a broken connection, so that nobody takes
+/// it for whole.
+pub(crate) fn tar(write: impl FnOnce(&mut dyn io::Write) -> wharf_engine::Result<()> + Send + 'static) -> Answer {
+    let (chunks, body) = mpsc::channel(16);
     tokio::task::spawn_blocking(move || {
-        let mut writer = BodyWriter::new(sender);
+        let mut writer = BodyWriter { chunks, buffer: Vec::with_capacity(CHUNK) };
         let done = write(&mut writer);
-        if let Err(error) = &done {
-            tracing::warn!("an archive was broken off: {error}");
+        if let Err(error) = done {
+            if !writer.chunks.is_closed() {
+                tracing::warn!("an archive was broken off: {error}");
+                let _ = writer.chunks.blocking_send(Err(io::Error::other(error.message)));
+            }
             return;
         }
-        let _ = std::io::Write::flush(&mut writer);
+        let _ = io::Write::flush(&mut writer);
     });
-    stream("application/x-tar", chunks)
+    with_type(Response::new(Channel { chunks: body }.boxed_unsync()), "application/x-tar")
 }

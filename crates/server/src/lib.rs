@@ -5,7 +5,9 @@
 //!
 //! - [`Api`], [`serve_connection`]: the face for the daemon.
 //! - `routes`: a file for each group of routes. `render`: engine records in the API's words, pure.
-//! - `http`: bodies, answers and errors. `query`: parameters and filters. `hijack`: connections that become streams.
+//! - `http`: bodies, answers and errors. `lenient`: JSON as Go takes it. `query`, `filters`: parameters. `auth`:
+//!   credentials. `changes`: Dockerfile instructions of a commit.
+//! - `hijack`, `websocket`: connections that become a container's streams. `stdcopy`: their form.
 
 #![recursion_limit = "256"]
 
@@ -14,9 +16,12 @@ mod changes;
 mod filters;
 mod hijack;
 mod http;
+mod lenient;
 mod query;
 mod render;
 mod routes;
+mod stdcopy;
+mod websocket;
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -29,7 +34,8 @@ use wharf_build::Builder;
 use wharf_engine::Engine;
 
 /// A client that has not sent a request's head by then is cut off: connections that say nothing cost a task each.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
+/// Docker's time, as clients keep connections for their next request and do not expect to lose them earlier.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// The newest version of the API that is spoken, and the oldest.
 pub const API_VERSION: (u32, u32) = (1, 51);
@@ -57,7 +63,8 @@ pub async fn serve_connection(io: impl AsyncRead + AsyncWrite + Unpin + Send + '
     let served = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
-        .half_close(true)
+        // A client that closes while it waits for an answer has gone, and what was begun for it ends.
+        .half_close(false)
         .serve_connection(TokioIo::new(io), service)
         .with_upgrades()
         .await;

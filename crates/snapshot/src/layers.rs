@@ -150,6 +150,39 @@ impl Layers {
         self.keep(temporary, Layer { diff_id, size, blobs: Vec::new(), clamp_mtime: None, packed: false })
     }
 
+    /// As [`Self::import`], and keeps the stream, compressed, unless packing the tree gives the same bytes: for a tar
+    /// that came without a blob and must be given back as it is.
+    ///
+    /// # Errors
+    /// As [`Self::import`].
+    pub fn import_exact(&self, tar: &mut dyn Read, expected: &Digest) -> Result<Layer> {
+        let writer = io::BufWriter::with_capacity(1 << 20, self.inner.store.blobs().writer(None)?);
+        let gzip = GzBuilder::new().mtime(0).write(writer, Compression::new(LEVEL));
+        let mut kept = Tee { input: tar, copy: gzip };
+        let layer = self.import(&mut kept, Some(expected))?;
+        if !layer.blobs.is_empty() || layer.packed {
+            return Ok(layer);
+        }
+        let writer = kept.copy.finish().map_err(SnapshotError::Output)?;
+        let writer = writer.into_inner().map_err(|error| SnapshotError::Output(error.into_error()))?;
+        let (digest, size) = writer.finish()?;
+        self.note_blob(expected, LayerBlob { digest, size, media_type: GZIP.into() })?;
+        self.require(expected)
+    }
+
+    /// Makes a layer of the files of a tar stream, whatever its bytes: what it gives back is a tar of ours, with a diff
+    /// ID of its own. Whiteouts in it are files like others.
+    ///
+    /// # Errors
+    /// For an archive that is hostile or damaged, and for what the disk refuses.
+    pub fn adopt(&self, tar: &mut dyn Read) -> Result<Layer> {
+        let temporary = self.temporary()?;
+        let place = temporary.path.join("root");
+        let options = UnpackOptions { whiteouts: Whiteouts::Literal, ..UnpackOptions::default() };
+        unpack(tar, &RootDir::open(&place)?, &options)?;
+        self.commit(&place, None)
+    }
+
     /// Makes a layer of what a container, or a step of a build, has written to its upper directory, which stays.
     ///
     /// # Errors
@@ -359,6 +392,20 @@ impl Layers {
         }
         fs::remove_dir_all(&going).map_err(SnapshotError::file("remove", &going))?;
         Ok(true)
+    }
+}
+
+/// A reader that copies what is read through it.
+struct Tee<'a, W> {
+    input: &'a mut dyn Read,
+    copy: W,
+}
+
+impl<W: Write> Read for Tee<'_, W> {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        let count = self.input.read(bytes)?;
+        self.copy.write_all(&bytes[..count])?;
+        Ok(count)
     }
 }
 

@@ -29,8 +29,7 @@ pub fn turn_on(socket: impl AsFd, switch: Switch) -> Result<()> {
     // The size of an int fits whatever integer the type is.
     let size = size_of_val(&on) as libc::socklen_t;
     // SAFETY: the value is an int that lives across the call, and its size is what is given.
-    let returned = unsafe {
-        libc::setsockopt(socket.as_fd().as_raw_fd(), libc::SOL_NETLINK, name, (&raw const on).cast(), size)
-    };
+    let returned =
+        unsafe { libc::setsockopt(socket.as_fd().as_raw_fd(), libc::SOL_NETLINK, name, (&raw const on).cast(), size) };
     check(returned.into()).map(drop)
 }

@@ -2,16 +2,20 @@
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TemplateError {
     /// The text is not a template.
-    #[error("template: :{line}: {message}")]
+    #[error("template: {file}:{line}: {message}")]
     Parse {
+        /// The name of the whole template.
+        file: String,
         /// Line in the text.
         line: usize,
         /// What is wrong.
         message: String,
     },
     /// The value does not have what the template asks for.
-    #[error("template: :{line}:{column}: executing {name:?} at <{context}>: {message}")]
+    #[error("template: {file}:{line}:{column}: executing {name:?} at <{context}>: {message}")]
     Execute {
+        /// The name of the whole template.
+        file: String,
         /// Line in the text.
         line: usize,
         /// Byte in the line.

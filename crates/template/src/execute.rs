@@ -8,7 +8,7 @@ const MAX_DEPTH: usize = 1000;
 
 pub(crate) fn execute(template: &Template, data: &Value, output: &mut String, titles: bool) -> Result<()> {
     let variables = vec![("$".to_owned(), data.clone())];
-    let mut state = State { template, name: "", variables, output, depth: 0, titles };
+    let mut state = State { template, name: &template.name, variables, output, depth: 0, titles };
     state.nodes(data, &template.root).map(|_| ())
 }
 
@@ -39,6 +39,7 @@ impl<'a> State<'a> {
             None => context.to_owned(),
         };
         Err(TemplateError::Execute {
+            file: self.template.name.clone(),
             line: 1 + before.matches('\n').count(),
             column: pos - start,
             name: self.name.to_owned(),

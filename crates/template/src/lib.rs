@@ -45,6 +45,7 @@ pub enum MissingKey {
 /// A template that has been read.
 #[derive(Debug)]
 pub struct Template {
+    name: String,
     text: String,
     root: Nodes,
     defined: HashMap<String, Nodes>,
@@ -58,8 +59,18 @@ impl Template {
     ///
     /// The text is no template, or uses a function or a variable that does not exist.
     pub fn parse(text: &str) -> Result<Self> {
-        let (root, defined) = parser::parse(text)?;
-        Ok(Self { text: text.to_owned(), root, defined, missing_key: MissingKey::default() })
+        Self::parse_named("", text)
+    }
+
+    /// The same with a name, which stands in error messages.
+    ///
+    /// # Errors
+    ///
+    /// As [`Template::parse`].
+    pub fn parse_named(name: &str, text: &str) -> Result<Self> {
+        let (root, defined) = parser::parse(name, text)?;
+        let (name, text) = (name.to_owned(), text.to_owned());
+        Ok(Self { name, text, root, defined, missing_key: MissingKey::default() })
     }
 
     /// The same template with another answer to missing keys.

@@ -7,8 +7,9 @@ use crate::node::{Argument, ArgumentKind, Branch, Command, Node, Nodes, Pipe};
 use crate::{Result, TemplateError, functions, number, print};
 
 /// Reads a template and the templates that are defined in it.
-pub(crate) fn parse(text: &str) -> Result<(Nodes, HashMap<String, Nodes>)> {
+pub(crate) fn parse(name: &str, text: &str) -> Result<(Nodes, HashMap<String, Nodes>)> {
     let mut parser = Parser {
+        name: name.to_owned(),
         tokens: lex(text),
         at: 0,
         line: 1,
@@ -26,6 +27,7 @@ pub(crate) fn parse(text: &str) -> Result<(Nodes, HashMap<String, Nodes>)> {
 const MAX_DEPTH: usize = 200;
 
 struct Parser {
+    name: String,
     tokens: Vec<Token>,
     at: usize,
     line: usize,
@@ -73,7 +75,7 @@ impl Parser {
     }
 
     fn fail<T>(&self, message: impl Into<String>) -> Result<T> {
-        Err(TemplateError::Parse { line: self.line, message: message.into() })
+        Err(TemplateError::Parse { file: self.name.clone(), line: self.line, message: message.into() })
     }
 
     fn unexpected<T>(&mut self, token: &Token, context: &str) -> Result<T> {
@@ -81,7 +83,7 @@ impl Parser {
         if token.kind == Kind::Error {
             let mut extra = String::new();
             if self.action_line != 0 && self.action_line != token.line {
-                extra = format!(" in action started at :{}", self.action_line);
+                extra = format!(" in action started at {}:{}", self.name, self.action_line);
                 if token.text.ends_with(" action") {
                     extra = extra[" in action".len()..].to_owned();
                 }

@@ -59,7 +59,7 @@ pub enum VolumeError {
         name: String,
         path: String,
         #[source]
-        source: ArchiveError,
+        source: Box<ArchiveError>,
     },
     #[error(transparent)]
     Path(#[from] RootError),

@@ -40,7 +40,7 @@ pub(crate) fn fill(name: &str, data: &Path, source: &RootDir, path: &Path) -> Re
     copy(&directory, &target).map_err(|source| VolumeError::Copy {
         name: name.to_owned(),
         path: path.display().to_string(),
-        source,
+        source: Box::new(source),
     })?;
     own_attributes(&directory, &target)?;
     fs::remove_file(&mark).map_err(VolumeError::file("remove", &mark))

@@ -59,10 +59,8 @@ fn a_volume_is_made_found_and_removed() {
 fn what_is_not_accepted_is_refused() {
     let root = tempfile::tempdir().unwrap();
     let volumes = open(root.path());
-    let option = |key: &str| CreateVolume {
-        options: BTreeMap::from([(key.to_owned(), "x".to_owned())]),
-        ..named("data")
-    };
+    let option =
+        |key: &str| CreateVolume { options: BTreeMap::from([(key.to_owned(), "x".to_owned())]), ..named("data") };
     for (request, kind) in [
         (named("a"), ErrorKind::Invalid),
         (named("../x"), ErrorKind::Invalid),
@@ -130,9 +128,8 @@ fn image() -> tempfile::TempDir {
     symlink("/etc/passwd", srv.join("link")).unwrap();
     fs::set_permissions(srv.join("sub/file"), fs::Permissions::from_mode(0o4750)).unwrap();
     fs::set_permissions(&srv, fs::Permissions::from_mode(0o1770)).unwrap();
-    let lsetxattr = |path: &Path, key: &str| {
-        rustix::fs::lsetxattr(path, key, b"value", rustix::fs::XattrFlags::empty())
-    };
+    let lsetxattr =
+        |path: &Path, key: &str| rustix::fs::lsetxattr(path, key, b"value", rustix::fs::XattrFlags::empty());
     if lsetxattr(&srv, "user.mark").is_err() {
         eprintln!("the file system has no attributes");
     }
@@ -161,7 +158,8 @@ fn an_empty_volume_is_filled_from_the_image_once() {
     if rustix::process::geteuid().is_root() {
         assert_eq!((file.uid(), file.gid(), own.uid()), (100, 101, 102));
     }
-    let marks = |dir: &RootDir, path| dir.xattrs(path).unwrap().into_iter().filter(|(key, _)| key == "user.mark").count();
+    let marks =
+        |dir: &RootDir, path| dir.xattrs(path).unwrap().into_iter().filter(|(key, _)| key == "user.mark").count();
     let volume = RootDir::open(&data).unwrap();
     assert_eq!(marks(&volume, OsStr::new("")), marks(&source, OsStr::new("srv")));
     assert!(!data.with_file_name(".filling").exists());

@@ -25,28 +25,28 @@ const APPLETS: &[&str] = &[
 ];
 
 #[derive(Debug)]
-pub struct Bench {
-    pub runtime: tokio::runtime::Runtime,
-    pub images: Images,
-    pub layers: Layers,
-    pub builder: Builder,
-    pub data: tempfile::TempDir,
-    pub exec: tempfile::TempDir,
-    pub cgroup: String,
+pub(crate) struct Bench {
+    pub(crate) runtime: tokio::runtime::Runtime,
+    pub(crate) images: Images,
+    pub(crate) layers: Layers,
+    pub(crate) builder: Builder,
+    pub(crate) data: tempfile::TempDir,
+    pub(crate) exec: tempfile::TempDir,
+    pub(crate) cgroup: String,
     store: Store,
     spawner: Arc<Spawner>,
 }
 
 /// What a build came to.
 #[derive(Debug)]
-pub struct Outcome {
-    pub result: Result<Digest, BuildError>,
+pub(crate) struct Outcome {
+    pub(crate) result: Result<Digest, BuildError>,
     /// All that was told as text.
-    pub text: String,
+    pub(crate) text: String,
 }
 
 impl Bench {
-    pub fn new(spawner: Arc<Spawner>) -> Self {
+    pub(crate) fn new(spawner: Arc<Spawner>) -> Self {
         let (data, exec) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let store = Store::open(data.path()).unwrap();
         let layers = Layers::open(store.clone()).unwrap();
@@ -71,7 +71,7 @@ impl Bench {
     }
 
     /// Another builder on the same data root, as after a crash.
-    pub fn restarted(&self) -> Builder {
+    pub(crate) fn restarted(&self) -> Builder {
         let options = BuilderOptions {
             store: self.store.clone(),
             exec_root: self.exec.path().to_owned(),
@@ -82,7 +82,7 @@ impl Bench {
         Builder::new(self.images.clone(), Arc::clone(&self.spawner), options).unwrap()
     }
 
-    pub fn build_with(&self, request: BuildRequest) -> Outcome {
+    pub(crate) fn build_with(&self, request: BuildRequest) -> Outcome {
         self.runtime.block_on(async {
             let (sender, mut receiver) = tokio::sync::mpsc::channel(16);
             let listening = tokio::spawn(async move {
@@ -99,43 +99,43 @@ impl Bench {
         })
     }
 
-    pub fn try_build(&self, files: &[(&str, &str)]) -> Outcome {
+    pub(crate) fn try_build(&self, files: &[(&str, &str)]) -> Outcome {
         self.build_with(request(files))
     }
 
     /// Builds and fails the test with all that was told if it does not work.
-    pub fn build(&self, files: &[(&str, &str)]) -> (ImageRecord, String) {
+    pub(crate) fn build(&self, files: &[(&str, &str)]) -> (ImageRecord, String) {
         self.done(self.try_build(files))
     }
 
-    pub fn done(&self, outcome: Outcome) -> (ImageRecord, String) {
+    pub(crate) fn done(&self, outcome: Outcome) -> (ImageRecord, String) {
         match outcome.result {
             Ok(id) => (self.images.resolve(id.as_str()).unwrap(), outcome.text),
             Err(error) => panic!("{error}\n{}", outcome.text),
         }
     }
 
-    pub fn view(&self, image: &ImageRecord) -> wharf_snapshot::View {
+    pub(crate) fn view(&self, image: &ImageRecord) -> wharf_snapshot::View {
         self.layers.view(&image.diff_ids, None).unwrap()
     }
 
-    pub fn read(&self, image: &ImageRecord, path: &str) -> String {
+    pub(crate) fn read(&self, image: &ImageRecord, path: &str) -> String {
         let bytes = self.view(image).read_small(path, 1 << 20).unwrap_or_else(|e| panic!("{path}: {e}"));
         String::from_utf8(bytes).unwrap()
     }
 
     /// Mode and owner of the very entry.
-    pub fn stat(&self, image: &ImageRecord, path: &str) -> (u32, u32, u32) {
+    pub(crate) fn stat(&self, image: &ImageRecord, path: &str) -> (u32, u32, u32) {
         let stat = self.view(image).metadata(path, false).unwrap_or_else(|e| panic!("{path}: {e}"));
         (stat.st_mode & 0o7777, stat.st_uid, stat.st_gid)
     }
 
-    pub fn exists(&self, image: &ImageRecord, path: &str) -> bool {
+    pub(crate) fn exists(&self, image: &ImageRecord, path: &str) -> bool {
         self.view(image).metadata(path, false).is_ok()
     }
 
     /// Names in the last layer's own tree.
-    pub fn layer_names(&self, image: &ImageRecord) -> Vec<String> {
+    pub(crate) fn layer_names(&self, image: &ImageRecord) -> Vec<String> {
         let top = self.layers.lowers(&image.diff_ids[image.diff_ids.len() - 1..]).unwrap().remove(0);
         let root = RootDir::open(&top).unwrap();
         let mut names = Vec::new();
@@ -155,7 +155,7 @@ impl Bench {
     }
 
     /// Whatever a build came to, nothing of it stays but layers and the cache.
-    pub fn check_clean(&self) {
+    pub(crate) fn check_clean(&self) {
         let names = |dir: &Path| -> Vec<String> {
             let entries = fs::read_dir(dir).into_iter().flatten().flatten();
             entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
@@ -204,15 +204,15 @@ fn groups(parent: &str) -> Vec<PathBuf> {
 
 /// A request with a context of these files. A name that ends with a slash is a directory, `a -> b` a link; a `!`
 /// before it makes it executable.
-pub fn request(files: &[(&str, &str)]) -> BuildRequest {
+pub(crate) fn request(files: &[(&str, &str)]) -> BuildRequest {
     BuildRequest { context: Box::new(Cursor::new(context(files))), ..BuildRequest::default() }
 }
 
-pub fn args(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+pub(crate) fn args(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
     pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
 }
 
-pub fn context(files: &[(&str, &str)]) -> Vec<u8> {
+pub(crate) fn context(files: &[(&str, &str)]) -> Vec<u8> {
     let dir = tempfile::tempdir().unwrap();
     for (name, text) in files {
         let (executable, name) = match name.strip_prefix('!') {
@@ -240,7 +240,7 @@ pub fn context(files: &[(&str, &str)]) -> Vec<u8> {
     tar(dir.path())
 }
 
-pub const CHECKOUT: u64 = 1_700_000_000;
+pub(crate) const CHECKOUT: u64 = 1_700_000_000;
 
 fn set_times(path: &Path) {
     if path.is_symlink() {
@@ -255,7 +255,7 @@ fn set_times(path: &Path) {
     fs::File::open(path).unwrap().set_modified(time).unwrap();
 }
 
-pub fn tar(dir: &Path) -> Vec<u8> {
+pub(crate) fn tar(dir: &Path) -> Vec<u8> {
     let mut bytes = Vec::new();
     pack(&RootDir::open(dir).unwrap(), Path::new(""), &mut bytes, &PackOptions::default()).unwrap();
     bytes

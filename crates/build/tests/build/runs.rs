@@ -7,7 +7,7 @@ use wharf_build::{BuildEvent, BuildRequest, ErrorKind, Limits, Ulimit};
 use crate::Test;
 use crate::bench::{Bench, args, request};
 
-pub const TESTS: &[Test] = &[
+pub(crate) const TESTS: &[Test] = &[
     ("runs::a_command_makes_a_layer", a_command_makes_a_layer),
     ("runs::nothing_of_the_mounts_stays", nothing_of_the_mounts_stays),
     ("runs::a_command_is_found_again", a_command_is_found_again),
@@ -64,7 +64,7 @@ fn a_command_is_found_again(bench: &Bench) {
     let files = [("Dockerfile", dockerfile)];
     let (first, _) = bench.build(&files);
     let (again, text) = bench.build(&files);
-    assert_eq!((bench.read(&first, "id"), first.id), (bench.read(&again, "id"), again.id));
+    assert_eq!((bench.read(&first, "id"), &first.id), (bench.read(&again, "id"), &again.id));
     assert!(!text.contains("Running in") && text.contains("Using cache"));
     // An argument that is declared counts, though the command does not name it; a proxy does not.
     let with = |pairs: &[(&str, &str)]| bench.done(bench.build_with(BuildRequest { build_args: args(pairs), ..request(&files) }));

@@ -5,7 +5,7 @@ use wharf_build::{BuildRequest, ErrorKind};
 use crate::Test;
 use crate::bench::{Bench, CHECKOUT, args, context, request};
 
-pub const TESTS: &[Test] = &[
+pub(crate) const TESTS: &[Test] = &[
     ("stages::the_output_is_the_classic_builders", the_output_is_the_classic_builders),
     ("stages::only_needed_stages_are_built", only_needed_stages_are_built),
     ("stages::metadata_and_history", metadata_and_history),
@@ -160,7 +160,7 @@ fn mistakes_are_told_before_anything_is_done(bench: &Bench) {
         ("FROM busybox\nEXPOSE x\n", "invalid containerPort: x"),
         ("FROM busybox\nSTOPSIGNAL NOPE\n", "invalid signal: NOPE"),
         ("FROM busybox\nCOPY nope /\n", "COPY failed: file not found in build context or excluded by .dockerignore: stat nope: file does not exist"),
-        ("FROM busybox\nLABEL a=${X:?must be set}\n", "must be set"),
+        ("FROM busybox\nLABEL a=${X:?missing}\n", "X: missing"),
     ] {
         let error = bench.try_build(&[("Dockerfile", dockerfile)]).result.unwrap_err();
         assert!(error.to_string().contains(message), "{error}");

@@ -1,15 +1,25 @@
 //! The commands, and the tree they hang in.
 
 mod container;
+mod context;
 mod image;
 mod inspect;
+mod login;
+mod network;
+mod system;
+mod volume;
 
 use crate::command::{Command, Entry, Group, Section};
 
 /// The groups, in the order of `--help`.
 pub(crate) const GROUPS: &[Group] = &[
+    group("builder", "Manage builds"),
     group("container", "Manage containers"),
+    group("context", "Manage contexts"),
     group("image", "Manage images"),
+    group("network", "Manage networks"),
+    group("system", "Manage Docker"),
+    group("volume", "Manage volumes"),
 ];
 
 const fn group(name: &'static str, about: &'static str) -> Group {
@@ -27,6 +37,10 @@ const fn entry(
 
 const fn common(place: u8, name: &'static str, command: &'static Command) -> Entry {
     Entry { group: "", name, aliases: &[], command, hidden: false, section: Section::Common(place) }
+}
+
+const fn hidden(group: &'static str, name: &'static str, command: &'static Command) -> Entry {
+    Entry { group, name, aliases: &[], command, hidden: true, section: Section::Other }
 }
 
 /// Every place where a command can be called.
@@ -66,6 +80,8 @@ pub(crate) static TREE: &[Entry] = &[
     common(0, "run", &container::run::COMMAND),
     entry("container", "start", &[], &container::start::COMMAND),
     entry("", "start", &[], &container::start::COMMAND),
+    entry("container", "stats", &[], &container::stats::COMMAND),
+    entry("", "stats", &[], &container::stats::COMMAND),
     entry("container", "stop", &[], &container::lifecycle::STOP),
     entry("", "stop", &[], &container::lifecycle::STOP),
     entry("container", "top", &[], &container::top::COMMAND),
@@ -95,6 +111,36 @@ pub(crate) static TREE: &[Entry] = &[
     entry("image", "save", &[], &image::archive::SAVE),
     entry("", "save", &[], &image::archive::SAVE),
     common(9, "search", &image::search::COMMAND),
+    entry("network", "connect", &[], &network::CONNECT),
+    entry("network", "create", &[], &network::CREATE),
+    entry("network", "disconnect", &[], &network::DISCONNECT),
+    entry("network", "inspect", &[], &inspect::NETWORK),
+    entry("network", "ls", &["list"], &network::LIST),
+    entry("network", "prune", &[], &network::PRUNE),
+    entry("network", "rm", &["remove"], &network::REMOVE),
+    entry("volume", "create", &[], &volume::CREATE),
+    entry("volume", "inspect", &[], &inspect::VOLUME),
+    entry("volume", "ls", &["list"], &volume::LIST),
+    entry("volume", "prune", &[], &volume::PRUNE),
+    entry("volume", "rm", &["remove"], &volume::REMOVE),
+    entry("context", "create", &[], &context::CREATE),
+    entry("context", "inspect", &[], &context::INSPECT),
+    entry("context", "ls", &["list"], &context::LIST),
+    entry("context", "rm", &["remove"], &context::REMOVE),
+    entry("context", "show", &[], &context::SHOW),
+    entry("context", "update", &[], &context::UPDATE),
+    entry("context", "use", &[], &context::USE),
+    common(7, "login", &login::LOGIN),
+    common(8, "logout", &login::LOGOUT),
+    entry("builder", "prune", &[], &system::prune::BUILDER),
+    entry("system", "df", &[], &system::df::COMMAND),
+    hidden("system", "dial-stdio", &system::dial::COMMAND),
+    entry("system", "events", &[], &system::events::COMMAND),
+    entry("", "events", &[], &system::events::COMMAND),
+    entry("system", "info", &[], &system::info::COMMAND),
+    common(11, "info", &system::info::COMMAND),
+    entry("system", "prune", &[], &system::prune::SYSTEM),
+    common(10, "version", &system::version::COMMAND),
     entry("image", "tag", &[], &image::tag::COMMAND),
     entry("", "tag", &[], &image::tag::COMMAND),
 ];

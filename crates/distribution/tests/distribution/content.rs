@@ -60,7 +60,10 @@ async fn blobs_are_as_long_as_they_are_said_to_be() {
     }
     assert_eq!(app.blob_bytes(&of(b"other", 7), 7).await.unwrap_err().kind(), Kind::WrongDigest);
     let missing = app.blob(&of(b"404", 3), 0).await.unwrap_err();
-    assert_eq!((missing.kind(), missing.message().as_str()), (Kind::NotFound, "blob unknown: blob unknown to registry"));
+    assert_eq!(
+        (missing.kind(), missing.message().as_str()),
+        (Kind::NotFound, "blob unknown: blob unknown to registry")
+    );
     // Of a blob that is here whole nothing is asked.
     assert_eq!(app.blob(&of(b"404", 3), 3).await.unwrap().chunk().await.unwrap(), None);
 }
@@ -69,9 +72,7 @@ async fn blobs_are_as_long_as_they_are_said_to_be() {
 async fn tags_are_read_page_by_page() {
     let registry = Fake::start(|asked| match asked.query.as_str() {
         "n=1000" => say(200, &[("link", "</v2/app/tags/list?n=1000&last=b>; rel=\"next\"")], r#"{"tags":["a","b"]}"#),
-        "n=1000&last=b" => {
-            say(200, &[("link", "<http://elsewhere.invalid/x>; rel=\"next\"")], r#"{"tags":["c"]}"#)
-        }
+        "n=1000&last=b" => say(200, &[("link", "<http://elsewhere.invalid/x>; rel=\"next\"")], r#"{"tags":["c"]}"#),
         _ => say(500, &[], ""),
     })
     .await;
@@ -79,6 +80,7 @@ async fn tags_are_read_page_by_page() {
     let endless = Fake::start(|_| say(200, &[("link", "</v2/app/tags/list>; rel=next")], r#"{"tags":null}"#)).await;
     assert!(endless.app(None).tags().await.unwrap().is_empty());
     let missing = Fake::start(|_| error(404, "NAME_UNKNOWN", "repository name not known to registry")).await;
-    let text = format!("repository {}/app not found: name unknown: repository name not known to registry", missing.address);
+    let text =
+        format!("repository {}/app not found: name unknown: repository name not known to registry", missing.address);
     assert_eq!(missing.app(None).tags().await.unwrap_err().message(), text);
 }

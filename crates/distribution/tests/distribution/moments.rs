@@ -91,7 +91,10 @@ fn local_address() -> Option<std::net::IpAddr> {
 
 /// Sends parts of `content` on connections one after another: `parts` are where each begins, how much it sends, and
 /// whether it says that it is a part.
-async fn interrupted(content: &'static [u8], parts: Vec<(usize, usize, bool)>) -> (std::net::SocketAddr, Arc<AtomicU32>) {
+async fn interrupted(
+    content: &'static [u8],
+    parts: Vec<(usize, usize, bool)>,
+) -> (std::net::SocketAddr, Arc<AtomicU32>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let count = Arc::new(AtomicU32::new(0));
@@ -113,7 +116,10 @@ async fn interrupted(content: &'static [u8], parts: Vec<(usize, usize, bool)>) -
             let head = if partial {
                 assert!(request.to_ascii_lowercase().contains(&format!("range: bytes={start}-\r\n")), "{request}");
                 let last = total - 1;
-                format!("206 Partial Content\r\nContent-Range: bytes {start}-{last}/{total}\r\nContent-Length: {}", total - start)
+                format!(
+                    "206 Partial Content\r\nContent-Range: bytes {start}-{last}/{total}\r\nContent-Length: {}",
+                    total - start
+                )
             } else {
                 format!("200 OK\r\nContent-Length: {total}")
             };

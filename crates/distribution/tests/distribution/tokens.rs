@@ -104,7 +104,10 @@ async fn a_service_may_refuse() {
     let (registry, _) =
         registry(|| "good".into(), |_| say(401, &[], r#"{"details":"incorrect username or password"}"#)).await;
     let refused = registry.app(Some(ann())).tags().await.unwrap_err();
-    assert_eq!((refused.kind(), refused.message().as_str()), (Kind::Unauthorized, "unauthorized: incorrect username or password"));
+    assert_eq!(
+        (refused.kind(), refused.message().as_str()),
+        (Kind::Unauthorized, "unauthorized: incorrect username or password")
+    );
     let client = Client::new(ClientOptions::default()).unwrap();
     let login = client.login(&registry.address.to_string(), &ann()).await.unwrap_err();
     assert_eq!(login.message(), "unauthorized: incorrect username or password");
@@ -132,7 +135,9 @@ async fn a_token_that_is_not_enough_is_a_denial() {
 async fn a_login_gives_an_identity_token_and_later_requests_use_it() {
     let (registry, service) = registry(
         || "good".into(),
-        |asked| say(200, &[], json!({"token": "good", "refresh_token": format!("refresh {}", asked.method)}).to_string()),
+        |asked| {
+            say(200, &[], json!({"token": "good", "refresh_token": format!("refresh {}", asked.method)}).to_string())
+        },
     )
     .await;
     let client = Client::new(ClientOptions::default()).unwrap();
@@ -165,7 +170,10 @@ async fn basic_credentials_are_shown_when_asked_for() {
     let shown: Vec<String> = registry.asked().iter().map(|asked| asked.authorization().to_owned()).collect();
     assert_eq!(shown, ["", ANN, ANN]);
     let anonymous = registry.app(None).tags().await.unwrap_err();
-    assert_eq!((anonymous.kind(), anonymous.message().as_str()), (Kind::Unauthorized, "unauthorized: authentication required"));
+    assert_eq!(
+        (anonymous.kind(), anonymous.message().as_str()),
+        (Kind::Unauthorized, "unauthorized: authentication required")
+    );
     let wrong = registry.app(Some(Credentials::new("ann", "other"))).tags().await.unwrap_err();
     assert_eq!(wrong.kind(), Kind::Unauthorized);
 }
@@ -208,10 +216,8 @@ async fn where_a_registry_redirects_nothing_is_shown() {
 #[tokio::test]
 async fn credentials_do_not_go_in_the_clear_to_others() {
     // To another host by plain HTTP; this one is only another port of the same, so it is given as a name.
-    let registry = Fake::start(|_| {
-        say(401, &[("www-authenticate", "Bearer realm=\"http://auth.invalid/token\"")], "")
-    })
-    .await;
+    let registry =
+        Fake::start(|_| say(401, &[("www-authenticate", "Bearer realm=\"http://auth.invalid/token\"")], "")).await;
     let refused = registry.app(Some(ann())).tags().await.unwrap_err();
     assert!(refused.message().contains("in the clear"), "{}", refused.message());
 }
@@ -220,5 +226,8 @@ async fn credentials_do_not_go_in_the_clear_to_others() {
 async fn a_denied_push_is_told_as_it_is() {
     let registry = Fake::start(|_| error(403, "DENIED", "requested access to the resource is denied")).await;
     let refused = registry.app(None).push_manifest("v1", "x/y", b"{}").await.unwrap_err();
-    assert_eq!((refused.kind(), refused.message().as_str()), (Kind::Denied, "denied: requested access to the resource is denied"));
+    assert_eq!(
+        (refused.kind(), refused.message().as_str()),
+        (Kind::Denied, "denied: requested access to the resource is denied")
+    );
 }

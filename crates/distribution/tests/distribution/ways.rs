@@ -23,6 +23,8 @@ async fn registries_do_not_send_their_clients_everywhere() {
         let registry = Fake::start(move |_| say(307, &[("location", forbidden)], "")).await;
         let refused = registry.app(None).blob_bytes(&content(), 7).await.unwrap_err();
         assert!(matches!(refused.kind(), Kind::Unreachable | Kind::Failed), "{forbidden}: {refused:?}");
+        let expected = if refused.kind() == Kind::Failed { "a redirect" } else { "no registry may send its clients" };
+        assert!(refused.message().contains(expected), "{}", refused.message());
     }
 }
 

@@ -8,9 +8,7 @@ use super::batch::{
     Policy, RULE_CHAIN, RULE_HANDLE, RULE_TABLE, RULE_USERDATA, TABLE_NAME, Table, header, kind,
 };
 use super::expression::DATA_VALUE;
-use super::set::{
-    ELEMENT_DATA, ELEMENT_FLAGS, ELEMENT_KEY, ELEMENT_KEY_END, ELEMENT_USERDATA, INTERVAL_END,
-};
+use super::set::{ELEMENT_DATA, ELEMENT_FLAGS, ELEMENT_KEY, ELEMENT_KEY_END, ELEMENT_USERDATA, INTERVAL_END};
 use super::{Connection, Family};
 use crate::Result;
 use crate::message::{self, DUMP, Messages};

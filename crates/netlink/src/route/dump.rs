@@ -7,8 +7,8 @@ use rustix::io::Errno;
 use super::Connection;
 use super::batch::{
     AF_INET, IFA_ADDRESS, IFA_LOCAL, IFLA_ADDRESS, IFLA_IFALIAS, IFLA_IFNAME, IFLA_INFO_KIND, IFLA_LINKINFO,
-    IFLA_MASTER, IFLA_MTU, NEW_ADDRESS, NEW_LINK, NEW_ROUTE, RTA_DST, RTA_GATEWAY, RTA_OIF, RTA_PRIORITY, RTA_TABLE, UP,
-    link_header,
+    IFLA_MASTER, IFLA_MTU, NEW_ADDRESS, NEW_LINK, NEW_ROUTE, RTA_DST, RTA_GATEWAY, RTA_OIF, RTA_PRIORITY, RTA_TABLE,
+    UP, link_header,
 };
 use crate::message::{self, DUMP, Messages};
 use crate::{MacAddress, Result};
@@ -111,11 +111,8 @@ fn link(kind: u16, payload: &[u8]) -> Option<Link> {
     if kind != NEW_LINK {
         return None;
     }
-    let mut link = Link {
-        index: message::u32_at(payload, 4)?,
-        up: message::u32_at(payload, 8)? & UP != 0,
-        ..Link::default()
-    };
+    let mut link =
+        Link { index: message::u32_at(payload, 4)?, up: message::u32_at(payload, 8)? & UP != 0, ..Link::default() };
     for attribute in message::attributes(payload.get(16..)?) {
         match attribute.kind {
             IFLA_IFNAME => link.name = attribute.text(),

@@ -3,9 +3,7 @@
 use std::net::Ipv4Addr;
 use std::process::Command;
 
-use crate::host::{
-    HOST, OTHER, ask, ask_from, container, create, create_request, on_a_host, serve, tcp,
-};
+use crate::host::{HOST, OTHER, ask, ask_from, container, create, create_request, on_a_host, serve, tcp};
 
 /// The output of a program of the host; `None` when there is no such program.
 fn run(program: &str, arguments: &[&str]) -> Option<String> {
@@ -138,8 +136,14 @@ fn iptables_that_drops_what_is_forwarded_lets_us_pass() {
         drop(networks);
         let networks = host.networks();
         assert_eq!(run("iptables-nft", &["-S", "FORWARD"]).unwrap().lines().count(), 6, "none of them twice");
+        run("iptables-nft", &["-F", "FORWARD"]);
+        let begun = std::time::Instant::now();
+        while run("iptables-nft", &["-S", "FORWARD"]).unwrap().lines().count() < 5 {
+            assert!(begun.elapsed() < std::time::Duration::from_secs(10), "they come back");
+            std::thread::sleep(std::time::Duration::from_millis(50));
+        }
         networks.destroy().unwrap();
-        assert_eq!(run("iptables-nft", &["-S", "FORWARD"]).unwrap().lines().count(), 2);
+        assert_eq!(run("iptables-nft", &["-S", "FORWARD"]).unwrap().lines().count(), 1);
     });
 }
 

@@ -9,9 +9,7 @@ use wharf_netlink::namespace;
 use wharf_netlink::route::Connection;
 use wharf_network::{CreateNetwork, EndpointRequest, ErrorKind, NetworkOptions};
 
-use crate::host::{
-    HOST, Host, OTHER, ask, ask_from, container, create, create_request, id, on_a_host, request, serve,
-};
+use crate::host::{HOST, Host, OTHER, ask, ask_from, container, create, create_request, id, on_a_host, request, serve};
 
 #[test]
 fn containers_reach_one_another_the_gateway_and_other_hosts() {
@@ -54,7 +52,8 @@ fn a_namespace_has_a_loopback_and_no_ipv6_on_its_interface() {
 fn networks_are_made_found_and_removed() {
     on_a_host(|host| {
         let networks = host.networks();
-        let names = |networks: &wharf_network::Networks| networks.list().into_iter().map(|n| n.name).collect::<Vec<_>>();
+        let names =
+            |networks: &wharf_network::Networks| networks.list().into_iter().map(|n| n.name).collect::<Vec<_>>();
         assert_eq!(names(&networks), ["bridge", "host", "none"]);
         let web = create(&networks, "web", "", &[]);
         assert_eq!(web.subnet.unwrap().to_string(), "172.18.0.0/16");
@@ -66,13 +65,18 @@ fn networks_are_made_found_and_removed() {
         assert_eq!(networks.resolve("default").unwrap().name, "bridge");
         assert_eq!(networks.resolve("nothing").unwrap_err().to_string(), "network nothing not found");
         let error = networks.create(&create_request("web", "", &[])).unwrap_err();
-        assert_eq!((error.kind(), error.to_string()), (ErrorKind::Conflict, "network with name web already exists".into()));
+        assert_eq!(
+            (error.kind(), error.to_string()),
+            (ErrorKind::Conflict, "network with name web already exists".into())
+        );
         let error = networks.create(&create_request("db", "172.18.5.0/24", &[])).unwrap_err();
-        assert!(error.to_string().starts_with("invalid pool request: Pool overlaps with other one on this address space"));
+        assert!(
+            error.to_string().starts_with("invalid pool request: Pool overlaps with other one on this address space")
+        );
         assert_eq!(networks.remove("bridge").unwrap_err().kind(), ErrorKind::Forbidden);
 
         let a = container(&networks, "web", "a");
-        assert_eq!(networks.endpoints(&web.id), [a.endpoint.clone()]);
+        assert_eq!(networks.endpoints(&web.id), std::slice::from_ref(&a.endpoint));
         let error = networks.remove("web").unwrap_err().to_string();
         assert_eq!(error, "error while removing network: network web has active endpoints (name:\"a\")");
         networks.rename(&a.id, "z").unwrap();
@@ -131,6 +135,27 @@ fn options_say_what_the_default_bridge_is() {
 }
 
 #[test]
+fn a_bridge_of_the_user_s_keeps_its_address() {
+    on_a_host(|host| {
+        let route = Connection::open().unwrap();
+        let mut batch = wharf_netlink::route::Batch::new();
+        let mac = "02:00:00:00:00:01".parse().unwrap();
+        batch.create_bridge(&wharf_netlink::route::Bridge { name: "own0", mac, mtu: 1500 });
+        route.apply(batch).unwrap();
+        let mut batch = wharf_netlink::route::Batch::new();
+        batch.add_address(route.link("own0").unwrap().unwrap().index, Ipv4Addr::new(10, 44, 0, 9), 24);
+        route.apply(batch).unwrap();
+        for _ in 0..2 {
+            let options = NetworkOptions { bridge: Some("own0".into()), ..Host::options() };
+            let networks = host.networks_with(options);
+            let a = container(&networks, "bridge", "a");
+            assert_eq!((a.endpoint.ip, a.endpoint.gateway), ([10, 44, 0, 1].into(), Some([10, 44, 0, 9].into())));
+            networks.disconnect("bridge", &a.id).unwrap();
+        }
+    });
+}
+
+#[test]
 fn an_address_is_asked_for() {
     on_a_host(|host| {
         let networks = host.networks();
@@ -142,7 +167,10 @@ fn an_address_is_asked_for() {
         };
         let got = wanted([10, 77, 0, 100]).unwrap();
         assert_eq!(got.ip, Ipv4Addr::new(10, 77, 0, 100));
-        assert_eq!(wanted([10, 77, 0, 101]).unwrap_err().to_string(), "endpoint with name b already exists in network web");
+        assert_eq!(
+            wanted([10, 77, 0, 101]).unwrap_err().to_string(),
+            "endpoint with name b already exists in network web"
+        );
         networks.disconnect("web", &id("b")).unwrap();
         let a = container(&networks, "web", "a");
         for (ip, kind) in [
@@ -205,7 +233,7 @@ fn addresses_are_given_once_to_many_at_a_time() {
                     let networks = &networks;
                     scope.spawn(move || {
                         let one = |n| container(networks, "bridge", &format!("w{worker}-{n}"));
-                        (0..10).map(|n| one(n)).collect::<Vec<_>>()
+                        (0..10).map(one).collect::<Vec<_>>()
                     })
                 })
                 .collect();

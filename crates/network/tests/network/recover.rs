@@ -189,3 +189,22 @@ fn two_daemons_are_beside_one_another() {
         assert_eq!(bridge.subnet.unwrap().to_string(), "172.18.0.0/16");
     });
 }
+
+#[test]
+fn rules_that_somebody_removes_come_back() {
+    on_a_host(|host| {
+        let networks = host.networks();
+        let a = container(&networks, "bridge", "a");
+        serve(&a.netns, 80);
+        networks.publish(&a.id, a.endpoint.ip, &[tcp(80, 8080)]).unwrap();
+        let mut batch = nft::Batch::new();
+        batch.delete_table(nft::Table { family: Family::Ip, name: "wharf-0123abcd" });
+        nft::Connection::open().unwrap().apply(batch).unwrap();
+        ask_from(&host.other, HOST, 8080).unwrap_err();
+        let begun = std::time::Instant::now();
+        while ask_from(&host.other, HOST, 8080).is_err() {
+            assert!(begun.elapsed() < std::time::Duration::from_secs(10));
+        }
+        networks.unpublish(&a.id).unwrap();
+    });
+}

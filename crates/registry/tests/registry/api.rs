@@ -200,7 +200,10 @@ fn what_is_about_a_manifest_is_listed() {
     let entries: Vec<Value> = filtered.json()["manifests"].as_array().unwrap().clone();
     assert_eq!(entries.len(), 1);
     assert_eq!(entries[0]["digest"], sbom.as_str());
-    assert_eq!((entries[0]["artifactType"].as_str(), entries[0]["annotations"]["note"].as_str()), (Some("x/sbom"), Some("s")));
+    assert_eq!(
+        (entries[0]["artifactType"].as_str(), entries[0]["annotations"]["note"].as_str()),
+        (Some("x/sbom"), Some("s"))
+    );
 
     server.ask("DELETE", &format!("/v2/app/manifests/{signature}"), &[], b"");
     assert_eq!(server.get(&path).json()["manifests"].as_array().unwrap().len(), 1);

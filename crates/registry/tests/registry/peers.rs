@@ -7,7 +7,9 @@ use std::process::Command;
 use serde_json::json;
 use wharf_reference::Digest;
 
-use crate::support::{Answer, OCI_MANIFEST, Server, ask, docker_registry, image, path_of, program, put_blob, put_image};
+use crate::support::{
+    Answer, OCI_MANIFEST, Server, ask, docker_registry, image, path_of, program, put_blob, put_image,
+};
 
 /// What clients decide by.
 fn sight(answer: &Answer) -> String {
@@ -174,9 +176,15 @@ fn skopeo_copies_to_and_from_it() {
     let two = format!("docker://{}/other/app:v2", server.address);
     skopeo(dir.path(), &["copy", "--preserve-digests", "--dest-tls-verify=false", &from, &one]);
     // From one repository to another, by mounts.
-    skopeo(dir.path(), &["copy", "--preserve-digests", "--src-tls-verify=false", "--dest-tls-verify=false", &one, &two]);
+    skopeo(
+        dir.path(),
+        &["copy", "--preserve-digests", "--src-tls-verify=false", "--dest-tls-verify=false", &one, &two],
+    );
     let back = dir.path().join("back");
-    skopeo(dir.path(), &["copy", "--preserve-digests", "--src-tls-verify=false", &two, &format!("oci:{}:x", back.display())]);
+    skopeo(
+        dir.path(),
+        &["copy", "--preserve-digests", "--src-tls-verify=false", &two, &format!("oci:{}:x", back.display())],
+    );
     for entry in std::fs::read_dir(source.join("blobs/sha256")).unwrap() {
         let name = entry.unwrap().file_name();
         let read = |layout: &Path| std::fs::read(layout.join("blobs/sha256").join(&name)).unwrap();

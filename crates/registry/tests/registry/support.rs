@@ -182,9 +182,7 @@ pub(crate) fn path_of(location: &str) -> String {
 /// A manifest of a config and a layer whose bytes are made of `content`.
 pub(crate) fn image(content: &str) -> (String, [Vec<u8>; 2]) {
     let blobs = [format!("{{\"config\":\"{content}\"}}").into_bytes(), format!("layer {content}").into_bytes()];
-    let of = |media_type: &str, bytes: &[u8]| {
-        json!({"mediaType": media_type, "digest": Digest::sha256(bytes).as_str(), "size": bytes.len()})
-    };
+    let of = |media_type: &str, bytes: &[u8]| json!({"mediaType": media_type, "digest": Digest::sha256(bytes).as_str(), "size": bytes.len()});
     let manifest = json!({
         "schemaVersion": 2,
         "mediaType": OCI_MANIFEST,

@@ -2,12 +2,13 @@
 
 use hyper::StatusCode;
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::sync::mpsc;
+use wharf_engine::ErrorKind;
 use wharf_engine::spec::ExecConfig;
 
 use super::{Call, Result};
-use crate::hijack::{content_type, hijack};
+use crate::hijack::{content_type, hijack, say};
 use crate::http::{empty, json_answer, ok, read_json};
 
 pub(super) async fn create(call: Call, id: &str) -> Result {
@@ -24,26 +25,25 @@ struct Start {
 }
 
 pub(super) async fn start(mut call: Call, id: &str) -> Result {
-    let engine = call.api.engine.clone();
     // The request goes on to be a stream, so its body is read without taking it apart.
-    let start: Start = {
-        use http_body_util::{BodyExt, Limited};
-        let body = Limited::new(call.request.body_mut(), 64 << 10).collect().await;
-        let bytes = body.map_err(|e| crate::http::ApiError::bad(e.to_string()))?.to_bytes();
-        if bytes.iter().all(u8::is_ascii_whitespace) {
-            Start::default()
-        } else {
-            let value: Value = serde_json::from_slice(&bytes).map_err(|e| crate::http::ApiError::bad(e.to_string()))?;
-            serde_json::from_value(value).map_err(|e| crate::http::ApiError::bad(e.to_string()))?
-        }
-    };
+    let start: Start = read_json(call.request.body_mut()).await?;
+    let engine = &call.api.engine;
+    let exec = engine.exec_inspect(id)?;
+    let tty = exec.config.tty;
     let size = start.console_size.map(|[rows, columns]| (rows, columns));
-    let tty = engine.exec_inspect(id)?.config.tty;
-    let streams = engine.exec_start(id, start.detach, size).await?;
-    Ok(match streams {
-        Some(streams) => hijack(call.request, streams, content_type(tty, call.version), mpsc::channel(1).1),
-        None => empty(StatusCode::OK),
-    })
+    let kind = content_type(tty, call.version);
+    match engine.exec_start(id, start.detach, size).await {
+        Ok(Some(streams)) => Ok(hijack(call.request, streams, kind, mpsc::channel(1).1)),
+        Ok(None) => Ok(empty(StatusCode::OK)),
+        // It was tried, and its exit code says how it went: clients show the stream and ask for the code.
+        Err(error) if !start.detach && engine.exec_inspect(id).is_ok_and(|exec| exec.exit_code.is_some()) => {
+            match error.kind {
+                ErrorKind::Conflict | ErrorKind::NotFound => Err(error.into()),
+                _ => Ok(say(call.request, tty, kind, &error.message)),
+            }
+        }
+        Err(error) => Err(error.into()),
+    }
 }
 
 pub(super) async fn resize(call: Call, id: &str) -> Result {

@@ -28,6 +28,10 @@ pub(crate) struct Call {
 
 type Result = std::result::Result<Answer, ApiError>;
 
+/// What an engine outside of a swarm says to all that is about swarms.
+const NO_MANAGER: &str = "This node is not a swarm manager. Use \"docker swarm init\" or \"docker swarm join\" to \
+                          connect this node to swarm and try again.";
+
 /// Answers any request.
 pub(crate) async fn answer(api: Api, request: Request<Incoming>) -> Answer {
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
@@ -44,7 +48,7 @@ pub(crate) async fn answer(api: Api, request: Request<Incoming>) -> Answer {
         }
     };
     if head {
-        *answer.body_mut() = http_body_util::BodyExt::boxed_unsync(http_body_util::Full::new(bytes::Bytes::new()));
+        *answer.body_mut() = crate::http::empty(StatusCode::OK).into_body();
     }
     let headers = answer.headers_mut();
     headers.insert("Api-Version", HeaderValue::from_static("1.51"));
@@ -94,9 +98,7 @@ async fn route(api: Api, request: Request<Incoming>) -> Result {
         ("GET", ["containers", id, "archive"]) => files::get(call, id).await,
         ("PUT", ["containers", id, "archive"]) => files::put(call, id).await,
         ("DELETE", ["containers", id]) => containers::remove(call, id).await,
-        ("GET", ["containers", _, "attach", "ws"]) => {
-            Err(ApiError::new(StatusCode::NOT_IMPLEMENTED, "attaching by a websocket is not supported yet"))
-        }
+        ("GET", ["containers", id, "attach", "ws"]) => streams::attach_websocket(call, id).await,
         ("GET", ["containers", _, "checkpoints"]) | ("POST", ["containers", _, "checkpoints", ..]) => {
             Err(ApiError::new(StatusCode::NOT_IMPLEMENTED, "checkpoints are not supported: CRIU is not part of this engine"))
         }
@@ -140,12 +142,20 @@ async fn route(api: Api, request: Request<Incoming>) -> Result {
         ("DELETE", ["volumes", name]) => volumes::remove(call, name).await,
 
         ("GET", ["plugins"]) => Ok(crate::http::ok(&serde_json::json!([]))),
+        ("GET", ["plugins", name @ .., "json"]) => {
+            Err(ApiError::new(StatusCode::NOT_FOUND, format!("plugin \"{}\" not found", name.join("/"))))
+        }
         (_, ["plugins", ..]) => Err(ApiError::new(StatusCode::NOT_IMPLEMENTED, "plugins are not supported")),
-        (_, ["swarm" | "nodes" | "services" | "tasks" | "secrets" | "configs", ..]) => Err(ApiError::new(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "This node is not a swarm manager. Use \"docker swarm init\" or \"docker swarm join\" to connect this node \
-             to swarm and try again.",
-        )),
+        ("POST", ["swarm", "init" | "join"]) => {
+            Err(ApiError::new(StatusCode::NOT_IMPLEMENTED, "swarm mode is not supported by this engine"))
+        }
+        ("POST", ["swarm", "leave"]) => {
+            Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "This node is not part of a swarm"))
+        }
+        ("PUT", ["volumes", _]) => Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, NO_MANAGER)),
+        (_, ["swarm" | "nodes" | "services" | "tasks" | "secrets" | "configs", ..]) => {
+            Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, NO_MANAGER))
+        }
         (_, ["session" | "grpc", ..]) => {
             Err(ApiError::new(StatusCode::NOT_FOUND, "BuildKit's protocol is not served: builds go through POST /build"))
         }

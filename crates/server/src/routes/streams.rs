@@ -3,12 +3,13 @@
 use bytes::Bytes;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
-use wharf_engine::{AttachOptions, Condition, LogOptions};
+use wharf_engine::{AttachOptions, Attached, Condition, LogOptions};
 
 use super::{Call, Result};
 use crate::filters::moment;
 use crate::hijack::{content_type, hijack};
 use crate::http::{ApiError, ok, stream};
+use crate::websocket;
 
 /// Docker's interval between two readings.
 const STATS_INTERVAL: std::time::Duration = std::time::Duration::from_secs(1);
@@ -21,10 +22,7 @@ pub(super) fn wait(call: Call, id: &str) -> Result {
     tokio::spawn(async move {
         let value = tokio::select! {
             ended = ended => match ended {
-                Ok(exit) => match exit.error {
-                    Some(error) => json!({ "StatusCode": exit.code, "Error": { "Message": error } }),
-                    None => json!({ "StatusCode": exit.code }),
-                },
+                Ok(exit) => json!({ "StatusCode": exit.code }),
                 Err(error) => json!({ "StatusCode": -1, "Error": { "Message": error.message } }),
             },
             () = sender.closed() => return,
@@ -34,7 +32,8 @@ pub(super) fn wait(call: Call, id: &str) -> Result {
     Ok(stream("application/json", chunks))
 }
 
-pub(super) async fn attach(call: Call, id: &str) -> Result {
+/// The streams that a request asks for, and what of the log comes before them.
+async fn open(call: &Call, id: &str) -> std::result::Result<(Attached, mpsc::Receiver<Bytes>), ApiError> {
     let query = &call.query;
     let options = AttachOptions {
         stdin: query.flag("stdin"),
@@ -46,12 +45,25 @@ pub(super) async fn attach(call: Call, id: &str) -> Result {
     };
     let engine = &call.api.engine;
     let attached = engine.attach(id, options.clone()).await?;
-    let before = if options.logs && (options.stdout || options.stderr) {
-        let logs = LogOptions { stdout: options.stdout, stderr: options.stderr, ..LogOptions::default() };
-        engine.logs(id, logs)?.chunks
-    } else {
-        mpsc::channel(1).1
-    };
+    if !options.logs || !(options.stdout || options.stderr) {
+        return Ok((attached, mpsc::channel(1).1));
+    }
+    let logs = LogOptions { stdout: options.stdout, stderr: options.stderr, ..LogOptions::default() };
+    Ok((attached, engine.logs(id, logs)?.chunks))
+}
+
+/// As [`attach`], over a websocket.
+pub(super) async fn attach_websocket(call: Call, id: &str) -> Result {
+    // A container that is not there is said before the request is looked at, as Docker does.
+    call.api.engine.inspect(id)?;
+    let accept = websocket::handshake(call.request.headers())?;
+    let (attached, before) = open(&call, id).await?;
+    let output = websocket::Output { framed: !attached.tty, text: call.version < (1, 28) };
+    Ok(websocket::attach(call.request, &accept, attached.stream, before, output))
+}
+
+pub(super) async fn attach(call: Call, id: &str) -> Result {
+    let (attached, before) = open(&call, id).await?;
     let kind = content_type(attached.tty, call.version);
     Ok(match attached.stream {
         Some(streams) => hijack(call.request, streams, kind, before),

@@ -29,14 +29,17 @@ const FLAGS: &[Flag] = &[
 async fn run(app: &App, matches: &Matches) -> Outcome<u8> {
     let pause = matches.on("pause") && !matches.on("no-pause");
     let mut request = app.client().await?.post("/commit").query("container", matches.argument(0));
+    let (mut repository, mut tag) = (String::new(), String::new());
     if let Some(name) = Some(matches.argument(1)).filter(|name| !name.is_empty()) {
         let reference = references::parse(name)?;
         if reference.digest().is_some() {
             return Err("refusing to create a tag with a digest reference".into());
         }
         let reference = reference.tag_or_latest();
-        request = request.query("repo", reference.familiar_name()).query_some("tag", reference.tag());
+        repository = reference.name();
+        reference.tag().unwrap_or_default().clone_into(&mut tag);
     }
+    request = request.query("repo", repository).query("tag", tag);
     request = request.query("comment", matches.text("message")).query("author", matches.text("author"));
     for change in matches.all("change") {
         request = request.query("changes", change);

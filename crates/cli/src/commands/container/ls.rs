@@ -28,7 +28,7 @@ const FLAGS: &[Flag] = &[
     Flag::switch("size", "Display total file sizes").short('s'),
 ];
 
-const HEADERS: &Headers = &[
+pub(crate) const HEADERS: &Headers = &[
     ("ID", "CONTAINER ID"),
     ("Names", "NAMES"),
     ("Image", "IMAGE"),
@@ -89,7 +89,7 @@ async fn run(app: &App, matches: &Matches) -> Outcome<u8> {
     Ok(0)
 }
 
-fn row(container: &Json, trunc: bool) -> Value {
+pub(crate) fn row(container: &Json, trunc: bool) -> Value {
     let id = text(&container["Id"]);
     let command = text(&container["Command"]);
     let command = if trunc { units::ellipsis(command, 20) } else { command.to_owned() };

@@ -13,5 +13,6 @@ pub(super) mod port;
 pub(super) mod prune;
 pub(super) mod run;
 pub(super) mod start;
+pub(super) mod stats;
 pub(super) mod top;
 pub(super) mod update;

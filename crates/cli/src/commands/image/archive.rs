@@ -107,11 +107,10 @@ async fn import(app: &App, matches: &Matches) -> Outcome<u8> {
         .await?
         .post("/images/create")
         .query("fromSrc", if remote { source } else { "-" })
-        .query("message", matches.text("message"));
+        .query_some("message", matches.some("message"));
     if !name.is_empty() {
-        let reference = references::parse(name)?;
-        request = request.query("repo", name).query("tag", "");
-        let _ = reference;
+        references::parse(name)?;
+        request = request.query("repo", name);
     }
     for change in matches.all("change") {
         request = request.query("changes", change);

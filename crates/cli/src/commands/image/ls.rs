@@ -30,7 +30,7 @@ const FLAGS: &[Flag] = &[
     Flag::switch("tree", "List multi-platform images as a tree (EXPERIMENTAL)").hidden(),
 ];
 
-const HEADERS: &Headers = &[
+pub(crate) const HEADERS: &Headers = &[
     ("ID", "IMAGE ID"),
     ("Repository", "REPOSITORY"),
     ("Tag", "TAG"),
@@ -121,12 +121,12 @@ pub(crate) fn rows(image: &Json, trunc: bool, digests: bool) -> Vec<Value> {
     rows
 }
 
-fn row(image: &Json, trunc: bool, repository: &str, tag: &str, digest: &str) -> Value {
+pub(crate) fn row(image: &Json, trunc: bool, repository: &str, tag: &str, digest: &str) -> Value {
     let id = text(&image["Id"]);
     let created = int(&image["Created"]);
     let (size, shared) = (int(&image["Size"]), image["SharedSize"].as_i64().unwrap_or(-1));
     let bytes = |size: i64| units::human_size_with(size as f64, 3);
-    let known = |size: i64| if size == -1 { "N/A".to_owned() } else { bytes(size) };
+    let known = |size: i64| units::human_size(size as f64);
     let containers = image["Containers"].as_i64().unwrap_or(-1);
     Row::new("*formatter.imageContext")
         .field("ID", if trunc { units::short_id(id) } else { id })
@@ -138,7 +138,7 @@ fn row(image: &Json, trunc: bool, repository: &str, tag: &str, digest: &str) -> 
         .field("Size", bytes(size))
         .field("Containers", if containers == -1 { "N/A".to_owned() } else { containers.to_string() })
         .field("VirtualSize", units::human_size(size as f64))
-        .field("SharedSize", known(shared))
-        .field("UniqueSize", if shared == -1 { "N/A".to_owned() } else { bytes(size - shared) })
+        .field("SharedSize", if shared == -1 { "N/A".to_owned() } else { known(shared) })
+        .field("UniqueSize", if shared == -1 { "N/A".to_owned() } else { known(size - shared) })
         .build()
 }

@@ -2,7 +2,6 @@
 
 use crate::app::App;
 use crate::command::{Arity, Command};
-use crate::commands::container::create::platform;
 use crate::failure::Outcome;
 use crate::flag::Flag;
 use crate::parse::Matches;
@@ -46,7 +45,7 @@ async fn run(app: &App, matches: &Matches) -> Outcome<u8> {
         .post("/images/create")
         .query("fromImage", reference.name())
         .query_some("tag", tag)
-        .query_some("platform", platform(matches)?.map(|platform| platform.to_lowercase()))
+        .query_some("platform", matches.some("platform").map(str::to_lowercase))
         .header("x-registry-auth", &credentials)
         .send()
         .await?;

@@ -25,12 +25,21 @@ pub(crate) static COMMAND: Command =
         Flag::switch("quiet", "Suppress verbose output").short('q'),
     ]);
 
+const PLATFORM_NOTE: &str = "
+ Info -> Using --platform pushes only the specified platform manifest of a multi-platform image index.
+         Other components, like attestations, will not be included.
+         To push the complete multi-platform image, remove the --platform flag.
+         ";
+
 async fn run(app: &App, matches: &Matches) -> Outcome<u8> {
     let (all, quiet) = (matches.on("all-tags"), matches.on("quiet"));
     let platform = match matches.some("platform") {
         Some(text) => Some(platform_json(&platform::parse(text)?)),
         None => None,
     };
+    if platform.is_some() {
+        app.say(PLATFORM_NOTE)?;
+    }
     let mut reference = references::parse(matches.argument(0))?;
     let name_only = reference.tag().is_none() && reference.digest().is_none();
     if all && !name_only {

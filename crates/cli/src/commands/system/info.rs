@@ -1,0 +1,234 @@
+//! `docker info`.
+
+use serde_json::{Value as Json, json};
+use wharf_template::Template;
+
+use crate::app::App;
+use crate::auth;
+use crate::command::{Arity, Command};
+use crate::failure::{Failure, Outcome};
+use crate::flag::Flag;
+use crate::format::FORMAT;
+use crate::json::{array, int, text, texts};
+use crate::parse::Matches;
+use crate::{types, units};
+
+pub(crate) static COMMAND: Command =
+    Command::new("[OPTIONS]", "Display system-wide information", Arity::None, |app, matches| {
+        Box::pin(run(app, matches))
+    })
+    .flags(&[Flag::text("format", FORMAT).short('f')]);
+
+async fn run(app: &App, matches: &Matches) -> Outcome<u8> {
+    let mut client = super::version::client_json(app);
+    client["Debug"] = json!(app.globals.debug);
+    client["Plugins"] = json!([]);
+    client["Warnings"] = Json::Null;
+    let format = match matches.text("format") {
+        "json" => "{{json .}}",
+        text => text,
+    };
+    if !format.is_empty() {
+        return formatted(app, format, client).await;
+    }
+    let server = fetch(app).await;
+    let mut output = format!(
+        "Client:\n Version:    {}\n Context:    {}\n Debug Mode: {}\n\nServer:\n",
+        text(&client["Version"]),
+        text(&client["Context"]),
+        app.globals.debug
+    );
+    let mut failure = None;
+    match &server {
+        Ok(info) => output.push_str(&plain(app, info)),
+        Err(error) => failure = Some(error.clone()),
+    }
+    app.print(&output)?;
+    if let Ok(info) = &server {
+        texts(&info["Warnings"]).into_iter().for_each(|warning| app.complain(warning));
+    }
+    match failure {
+        None => Ok(0),
+        Some(failure) => {
+            app.complain(&format!("ERROR: {}", failure.text));
+            Err("errors pretty printing info".into())
+        }
+    }
+}
+
+async fn fetch(app: &App) -> Outcome<Json> {
+    Ok(app.client().await?.get("/info").send().await?.json().await?)
+}
+
+async fn formatted(app: &App, format: &str, client: Json) -> Outcome<u8> {
+    let wrong = |error| Failure { code: 64, text: format!("template parsing error: {error}") };
+    let template = Template::parse(format).map_err(wrong)?;
+    let mut info = json!({});
+    // What only asks for the client must work without an engine.
+    if !template.mentions("ClientInfo") || template.execute(&types::info().view(&json!({"ClientInfo": client}))).is_err() {
+        match fetch(app).await {
+            Ok(server) => info = server,
+            Err(error) => {
+                app.complain(&error.text);
+                info["ServerErrors"] = json!([error.text]);
+            }
+        }
+    }
+    info["ClientInfo"] = client;
+    let mut output = String::new();
+    let executed = template.execute_into(&types::info().view(&info), &mut output);
+    app.say(&output)?;
+    executed.map_err(|error| Failure::new(error.to_string()))?;
+    Ok(0)
+}
+
+/// Lines of the report, each behind its indent.
+#[derive(Default)]
+struct Report(String);
+
+impl Report {
+    fn line(&mut self, line: &str) {
+        self.0.push_str(line);
+        self.0.push('\n');
+    }
+
+    fn field(&mut self, title: &str, value: impl std::fmt::Display) {
+        self.line(&format!("{title}: {value}"));
+    }
+
+    /// Nothing is said of what is empty.
+    fn some(&mut self, title: &str, value: &str) {
+        if !value.is_empty() {
+            self.field(title, value);
+        }
+    }
+}
+
+fn plain(app: &App, info: &Json) -> String {
+    let mut report = Report::default();
+    let on = |key: &str| info[key].as_bool().unwrap_or(false);
+    report.field(" Containers", int(&info["Containers"]));
+    report.field("  Running", int(&info["ContainersRunning"]));
+    report.field("  Paused", int(&info["ContainersPaused"]));
+    report.field("  Stopped", int(&info["ContainersStopped"]));
+    report.field(" Images", int(&info["Images"]));
+    report.some(" Server Version", text(&info["ServerVersion"]));
+    report.some(" Storage Driver", text(&info["Driver"]));
+    for pair in array(&info["DriverStatus"]) {
+        report.field(&format!("  {}", text(&pair[0])), text(&pair[1]));
+    }
+    report.some(" Logging Driver", text(&info["LoggingDriver"]));
+    report.some(" Cgroup Driver", text(&info["CgroupDriver"]));
+    report.some(" Cgroup Version", text(&info["CgroupVersion"]));
+    let plugins = &info["Plugins"];
+    report.line(" Plugins:");
+    report.field("  Volume", texts(&plugins["Volume"]).join(" "));
+    report.field("  Network", texts(&plugins["Network"]).join(" "));
+    report.some("  Authorization", &texts(&plugins["Authorization"]).join(" "));
+    report.field("  Log", texts(&plugins["Log"]).join(" "));
+    section(&mut report, " CDI spec directories:", &texts(&info["CDISpecDirs"]));
+    if let Some(devices) = info["DiscoveredDevices"].as_array().filter(|devices| !devices.is_empty()) {
+        report.line(" Discovered Devices:");
+        for device in devices {
+            report.line(&format!("  {}: {}", text(&device["Source"]), text(&device["ID"])));
+        }
+    }
+    report.field(" Swarm", text(&info["Swarm"]["LocalNodeState"]));
+    runtimes(&mut report, info);
+    security(&mut report, info);
+    report.some(" Kernel Version", text(&info["KernelVersion"]));
+    report.some(" Operating System", text(&info["OperatingSystem"]));
+    report.some(" OSType", text(&info["OSType"]));
+    report.some(" Architecture", text(&info["Architecture"]));
+    report.field(" CPUs", int(&info["NCPU"]));
+    report.field(" Total Memory", units::binary_size(int(&info["MemTotal"]) as f64));
+    report.some(" Name", text(&info["Name"]));
+    report.some(" ID", text(&info["ID"]));
+    report.field(" Docker Root Dir", text(&info["DockerRootDir"]));
+    report.field(" Debug Mode", on("Debug"));
+    if on("Debug") || app.globals.debug {
+        report.field("  File Descriptors", int(&info["NFd"]));
+        report.field("  Goroutines", int(&info["NGoroutines"]));
+        report.field("  System Time", text(&info["SystemTime"]));
+        report.field("  EventsListeners", int(&info["NEventsListener"]));
+    }
+    report.some(" HTTP Proxy", text(&info["HttpProxy"]));
+    report.some(" HTTPS Proxy", text(&info["HttpsProxy"]));
+    report.some(" No Proxy", text(&info["NoProxy"]));
+    let user = auth::find(app.config(), auth::HUB).map(|found| found.username).unwrap_or_default();
+    report.some(" Username", &user);
+    section(&mut report, " Labels:", &texts(&info["Labels"]));
+    report.field(" Experimental", on("ExperimentalBuild"));
+    registries(&mut report, &info["RegistryConfig"]);
+    report.field(" Live Restore Enabled", on("LiveRestoreEnabled"));
+    report.some(" Product License", text(&info["ProductLicense"]));
+    if let Some(pools) = info["DefaultAddressPools"].as_array().filter(|pools| !pools.is_empty()) {
+        report.line(" Default Address Pools:");
+        for pool in pools {
+            report.line(&format!("   Base: {}, Size: {}", text(&pool["Base"]), int(&pool["Size"])));
+        }
+    }
+    if let Some(backend) = info["FirewallBackend"].as_object() {
+        report.some(" Firewall Backend", backend.get("Driver").map(text).unwrap_or_default());
+    }
+    report.line("");
+    report.0
+}
+
+fn section(report: &mut Report, title: &str, lines: &[&str]) {
+    if !lines.is_empty() {
+        report.line(title);
+        lines.iter().for_each(|line| report.line(&format!("  {line}")));
+    }
+}
+
+fn runtimes(report: &mut Report, info: &Json) {
+    let mut names: Vec<&str> =
+        info["Runtimes"].as_object().into_iter().flatten().map(|(name, _)| name.as_str()).collect();
+    if !names.is_empty() {
+        names.sort_unstable();
+        report.field(" Runtimes", names.join(" "));
+        report.field(" Default Runtime", text(&info["DefaultRuntime"]));
+    }
+}
+
+fn security(report: &mut Report, info: &Json) {
+    if text(&info["OSType"]) != "linux" {
+        return;
+    }
+    report.field(" Init Binary", text(&info["InitBinary"]));
+    report.field(" containerd version", text(&info["ContainerdCommit"]["ID"]));
+    report.field(" runc version", text(&info["RuncCommit"]["ID"]));
+    report.field(" init version", text(&info["InitCommit"]["ID"]));
+    let options = texts(&info["SecurityOptions"]);
+    if options.is_empty() {
+        return;
+    }
+    report.line(" Security Options:");
+    for option in options {
+        // `name=seccomp,profile=default`; older engines say only the name.
+        let pairs: Vec<(&str, &str)> = option.split(',').filter_map(|part| part.split_once('=')).collect();
+        match pairs.iter().find(|(key, _)| *key == "name") {
+            Some((_, name)) => report.line(&format!("  {name}")),
+            None => report.line(&format!("  {option}")),
+        }
+        for (_, value) in pairs.iter().filter(|(key, _)| *key == "profile") {
+            report.field("   Profile", value);
+        }
+    }
+}
+
+fn registries(report: &mut Report, config: &Json) {
+    let insecure = texts(&config["InsecureRegistryCIDRs"]);
+    let indexes = config["IndexConfigs"].as_object();
+    if !insecure.is_empty() || indexes.is_some_and(|indexes| !indexes.is_empty()) {
+        report.line(" Insecure Registries:");
+        for (_, index) in indexes.into_iter().flatten() {
+            if index["Secure"].as_bool() != Some(true) {
+                report.line(&format!("  {}", text(&index["Name"])));
+            }
+        }
+        insecure.iter().for_each(|network| report.line(&format!("  {network}")));
+    }
+    section(report, " Registry Mirrors:", &texts(&config["Mirrors"]));
+}

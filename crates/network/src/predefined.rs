@@ -1,0 +1,132 @@
+//! The networks that are always there: `bridge`, `host`, `none`.
+
+use std::net::Ipv4Addr;
+
+use wharf_netlink::route::{Connection, Link};
+
+use crate::state::{NETWORKS, Network};
+use crate::{Ipv4Net, NetworkError, NetworkRecord, Networks, Result, bridge, create, ipam, mark, sysctl};
+
+impl Networks {
+    pub(crate) fn make_predefined(&self) -> Result<()> {
+        let inner = &self.inner;
+        let mut records = Vec::new();
+        for (name, driver) in [("host", "host"), ("none", "null")] {
+            if inner.state().named(name).is_none() {
+                records.push(create::predefined(name, driver)?);
+            }
+        }
+        let present = inner.state().named("bridge").map(|network| network.record.clone());
+        let wanted = self.default_bridge(present.as_ref())?;
+        if present.as_ref() != Some(&wanted) {
+            records.push(wanted);
+        }
+        if records.is_empty() {
+            return Ok(());
+        }
+        inner.store.write::<_, NetworkError>(|tx| {
+            records.iter().try_for_each(|record| Ok(tx.put(NETWORKS, &record.id, record)?))
+        })?;
+        let mut state = inner.state();
+        for record in records {
+            match state.networks.get_mut(&record.id) {
+                Some(network) => network.record = record,
+                None => drop(state.networks.insert(record.id.clone(), Network::new(record))),
+            }
+        }
+        Ok(())
+    }
+
+    /// The default bridge as the options want it, and otherwise as it is.
+    fn default_bridge(&self, present: Option<&NetworkRecord>) -> Result<NetworkRecord> {
+        let options = &self.inner.options;
+        let route = Connection::open()?;
+        let links = route.links()?;
+        let mut record = match present {
+            Some(present) => present.clone(),
+            None => NetworkRecord { masquerade: true, ..create::predefined("bridge", "bridge")? },
+        };
+        record.mtu = options.mtu;
+        if let Some(name) = &options.bridge {
+            record.bridge = Some(name.clone());
+        }
+        let mut there = record.bridge.as_ref().and_then(|name| links.iter().find(|link| link.name == *name));
+        let taken = there.is_some_and(|link| mark::is_of_another(&options.instance, &link.alias));
+        if record.bridge.is_none() || (taken && options.bridge.is_none()) {
+            record.bridge = Some(bridge::free_name(&links));
+            there = None;
+        }
+        let ours = there.is_some_and(|link| mark::read(&options.instance, &link.alias).is_some());
+        let given = match &options.bip {
+            Some(bip) => Some(bridge_address(bip)?),
+            // A bridge that the user has made has the address that it is to have.
+            None if !ours => there.map(|link| address_of(&route, link)).transpose()?.flatten(),
+            None => None,
+        };
+        if let Some(net) = given {
+            record.subnet = Some(net.network());
+            record.gateway = Some(net.address());
+        } else if !ours || record.subnet.is_none() {
+            self.find_subnet(&route, &mut record)?;
+        }
+        Ok(shown(record))
+    }
+
+    /// A subnet for a bridge that is not there: what it was, unless the host has got that meanwhile.
+    fn find_subnet(&self, route: &Connection, record: &mut NetworkRecord) -> Result<()> {
+        let mut taken = bridge::host_networks(route)?;
+        let state = self.inner.state();
+        taken.extend(state.records().filter(|other| other.id != record.id).filter_map(|other| other.subnet));
+        drop(state);
+        if record.subnet.is_some_and(|subnet| !taken.iter().any(|other| other.overlaps(subnet))) {
+            return Ok(());
+        }
+        record.gateway = None;
+        let free = ipam::free_network(&self.inner.options.default_pools, &taken).ok_or(NetworkError::NoPool)?;
+        create::settle(record, free);
+        Ok(())
+    }
+
+    /// Turns forwarding on where that is wanted.
+    pub(crate) fn forward(&self) -> Result<()> {
+        if !self.inner.options.ip_forward {
+            return Ok(());
+        }
+        if sysctl::ensure("ipv4/ip_forward", "1")? {
+            tracing::info!("net.ipv4.ip_forward was 0 and is 1 now: without it no container reaches another host");
+        }
+        Ok(())
+    }
+}
+
+/// With the options that Docker's default bridge shows.
+fn shown(mut record: NetworkRecord) -> NetworkRecord {
+    let bridge = record.bridge.clone().unwrap_or_default();
+    let shown = [
+        ("default_bridge", "true".to_owned()),
+        ("enable_icc", "true".to_owned()),
+        ("enable_ip_masquerade", "true".to_owned()),
+        ("host_binding_ipv4", Ipv4Addr::UNSPECIFIED.to_string()),
+        ("name", bridge),
+    ];
+    for (key, value) in shown {
+        record.options.insert(format!("com.docker.network.bridge.{key}"), value);
+    }
+    record.options.insert("com.docker.network.driver.mtu".into(), record.mtu.to_string());
+    record
+}
+
+/// The address in `--bip`.
+fn bridge_address(bip: &str) -> Result<Ipv4Net> {
+    let net: Ipv4Net = bip.parse().map_err(|error| NetworkError::Invalid(format!("bip: {error}")))?;
+    if net.prefix() > 30 || net.address() == net.first() || net.address() == net.last() {
+        return Err(NetworkError::Invalid(format!("bip: {net} is no address of a bridge")));
+    }
+    Ok(net)
+}
+
+/// The first address of a link.
+fn address_of(route: &Connection, link: &Link) -> Result<Option<Ipv4Net>> {
+    let first = route.addresses()?.into_iter().find(|entry| entry.link == link.index);
+    Ok(first.and_then(|entry| Ipv4Net::new(entry.address, entry.prefix)))
+}
