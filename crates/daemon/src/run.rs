@@ -61,7 +61,7 @@ async fn serve(options: &Options, store: Store, spawner: Arc<Spawner>) -> Result
     let images = Images::open(store.clone(), layers).map_err(|e| chain(&e))?;
     let volumes = Volumes::open(store.clone()).map_err(|e| chain(&e))?;
     let networks = Networks::open(store.clone(), network_options(options, &instance)?).map_err(|e| chain(&e))?;
-    let registry = wharf_distribution::Client::new(wharf_distribution::ClientOptions {
+    let registry = wharf_image::registry::Client::new(wharf_image::registry::ClientOptions {
         insecure: options.insecure_registries.clone(),
         mirrors: options.mirrors.clone(),
         certs_dir: Some("/etc/docker/certs.d".into()),
@@ -99,6 +99,7 @@ async fn serve(options: &Options, store: Store, spawner: Arc<Spawner>) -> Result
     tracing::info!("API listen on {}", options.hosts.join(", "));
     ready();
     accept(api, listeners).await?;
+    engine.leave_groups();
     if options.remove_networks {
         tokio::task::spawn_blocking(move || networks.destroy())
             .await

@@ -51,9 +51,9 @@ impl From<wharf_volume::VolumeError> for EngineError {
     }
 }
 
-impl From<wharf_distribution::DistributionError> for EngineError {
-    fn from(error: wharf_distribution::DistributionError) -> Self {
-        use wharf_distribution::Kind;
+impl From<wharf_image::registry::DistributionError> for EngineError {
+    fn from(error: wharf_image::registry::DistributionError) -> Self {
+        use wharf_image::registry::Kind;
         let kind = match error.kind() {
             Kind::NotFound => ErrorKind::NotFound,
             Kind::Invalid => ErrorKind::InvalidParameter,

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use wharf_reference::Digest;
 
 use wharf_cgroup::Hierarchies;
-use wharf_distribution::Client as Registry;
+use wharf_image::registry::Client as Registry;
 use wharf_image::Images;
 use wharf_monitor::Spawner;
 use wharf_network::Networks;
@@ -143,6 +143,17 @@ impl Engine {
         engine.sweep_directories();
         engine.recover().await?;
         Ok(engine)
+    }
+
+    /// Removes the group above all containers' where nothing is in it: the daemon's last act.
+    pub fn leave_groups(&self) {
+        let parent = format!("/{}", self.inner.options.cgroup_parent.trim_matches('/'));
+        if let Ok(group) = wharf_cgroup::Group::open(&self.inner.hierarchies, &parent) {
+            for dir in group.directories() {
+                // With containers in it, it stays: rmdir(2) refuses.
+                let _ = std::fs::remove_dir(dir);
+            }
+        }
     }
 
     /// Layers that `also` names are kept, too. The first caller's word counts.

@@ -1,6 +1,6 @@
 //! What the engine does with images beside running them: the rules that need to know the containers, and events.
 
-use wharf_distribution::Credentials;
+use wharf_image::registry::Credentials;
 use wharf_image::{ImageRecord, ProgressSender, Pushed, Remove, Removed};
 use wharf_reference::{Digest, Reference};
 
@@ -57,7 +57,7 @@ impl Engine {
     }
 
     /// The registry client, for what asks a registry without keeping anything.
-    pub fn registry(&self) -> &wharf_distribution::Client {
+    pub fn registry(&self) -> &wharf_image::registry::Client {
         &self.inner.parts.registry
     }
 

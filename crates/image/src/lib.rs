@@ -21,6 +21,11 @@ mod push;
 mod remove;
 mod save;
 
+/// Whom images are pulled from and pushed to, and who asks.
+pub mod registry {
+    pub use wharf_distribution::{Client, ClientOptions, Credentials, DistributionError, Kind};
+}
+
 pub use config::{ContainerConfig, HistoryEntry, ImageConfig, RootFs};
 pub use error::{ErrorKind, ImageError};
 pub use history::HistoryItem;

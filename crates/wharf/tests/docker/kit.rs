@@ -1,0 +1,219 @@
+//! A daemon of a test's own: its socket, its data, its groups, its networks. Dropped, it leaves nothing, and says so.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+pub(crate) const WHARF: &str = env!("CARGO_BIN_EXE_wharf");
+
+static NEXT: AtomicU32 = AtomicU32::new(0);
+
+/// A running daemon with the image `busybox`.
+pub(crate) struct Daemon {
+    dir: tempfile::TempDir,
+    name: String,
+    child: Option<Child>,
+}
+
+/// What a command said.
+pub(crate) struct Said {
+    pub(crate) code: i32,
+    pub(crate) out: String,
+    pub(crate) err: String,
+}
+
+impl From<Output> for Said {
+    fn from(output: Output) -> Self {
+        Self {
+            code: output.status.code().unwrap_or(-1),
+            out: String::from_utf8_lossy(&output.stdout).into_owned(),
+            err: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+}
+
+impl Said {
+    /// Its standard output without the line feed at the end; the command must have succeeded.
+    #[track_caller]
+    pub(crate) fn ok(self) -> String {
+        assert_eq!(self.code, 0, "out: {}\nerr: {}", self.out, self.err);
+        self.out.trim_end().to_owned()
+    }
+}
+
+impl Daemon {
+    /// `None`, with a word about it, where containers cannot be made.
+    pub(crate) fn start() -> Option<Self> {
+        if !rustix::process::geteuid().is_root() || !Path::new("/bin/busybox").exists() {
+            eprintln!("skipped: containers need root and busybox-static");
+            return None;
+        }
+        let dir = tempfile::Builder::new().prefix("wharf-test-").tempdir().unwrap();
+        let name = format!("wharf-test-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let mut daemon = Self { dir, name, child: None };
+        daemon.launch();
+        let archive = busybox();
+        let import = daemon.client().args(["import", "-", "busybox"]).stdin(std::fs::File::open(archive).unwrap()).output();
+        Said::from(import.unwrap()).ok();
+        Some(daemon)
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.dir.path().join("wharf.sock")
+    }
+
+    /// The command that runs this daemon.
+    pub(crate) fn command(&self) -> Command {
+        let mut command = Command::new(WHARF);
+        command
+            .arg("daemon")
+            .arg("-H")
+            .arg(format!("unix://{}", self.socket().display()))
+            .arg("--data-root")
+            .arg(self.dir.path().join("data"))
+            .arg("--exec-root")
+            .arg(self.dir.path().join("run"))
+            .args(["--cgroup-parent", &format!("/{}", self.name), "--remove-networks-on-exit"])
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// Starts it, and waits until it answers.
+    pub(crate) fn launch(&mut self) {
+        let log = std::fs::File::options().append(true).create(true).open(self.dir.path().join("log")).unwrap();
+        self.child = Some(self.command().stdout(Stdio::null()).stderr(log).spawn().unwrap());
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while std::os::unix::net::UnixStream::connect(self.socket()).is_err() {
+            assert!(Instant::now() < deadline, "the daemon does not answer: {}", self.log());
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// `kill -9`.
+    pub(crate) fn kill(&mut self) {
+        let mut child = self.child.take().unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
+    }
+
+    /// A client for it.
+    pub(crate) fn client(&self) -> Command {
+        static DOCKER: OnceLock<bool> = OnceLock::new();
+        let docker = *DOCKER.get_or_init(|| Command::new("docker").arg("--version").output().is_ok());
+        let mut command = Command::new(if docker { "docker" } else { WHARF });
+        command
+            .arg("-H")
+            .arg(format!("unix://{}", self.socket().display()))
+            .env("DOCKER_BUILDKIT", "0")
+            .env("DOCKER_CONFIG", self.dir.path().join("config"))
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// Runs a client's command, its words separated by blanks.
+    pub(crate) fn docker(&self, words: &str) -> Said {
+        self.client().args(words.split_whitespace()).output().unwrap().into()
+    }
+
+    /// Runs a script in a new container.
+    pub(crate) fn sh(&self, options: &str, script: &str) -> Said {
+        let mut command = self.client();
+        command.args(["run", "--rm"]).args(options.split_whitespace()).args(["busybox", "sh", "-c", script]);
+        command.output().unwrap().into()
+    }
+
+    /// Tries until it is so.
+    #[track_caller]
+    pub(crate) fn eventually(&self, what: &str, so: impl Fn() -> bool) {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while !so() {
+            assert!(Instant::now() < deadline, "not so: {what}\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// What could be left of it on this host.
+    fn leftovers(&self) -> Vec<String> {
+        let mut left = Vec::new();
+        let dir = self.dir.path().to_string_lossy().into_owned();
+        let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+        left.extend(mounts.lines().filter(|line| line.contains(&dir)).map(|line| format!("mount {line}")));
+        let groups = Command::new("find").args(["/sys/fs/cgroup", "-name", &self.name]).output().unwrap();
+        left.extend(String::from_utf8_lossy(&groups.stdout).lines().map(|line| format!("group {line}")));
+        for entry in std::fs::read_dir("/proc").unwrap().flatten() {
+            let words = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+            if String::from_utf8_lossy(&words).contains(&dir) {
+                left.push(format!("process {}", entry.path().display()));
+            }
+        }
+        left
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        if self.child.is_none() && !std::thread::panicking() {
+            self.launch();
+        }
+        let ids = self.docker("ps -aq").out;
+        if !ids.trim().is_empty() {
+            self.docker(&format!("rm -f {}", ids.replace('\n', " ")));
+        }
+        if let Some(mut child) = self.child.take() {
+            let pid = rustix::process::Pid::from_child(&child);
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+            let _ = child.wait();
+        }
+        // Groups go after the answers have gone out.
+        let deadline = Instant::now() + Duration::from_secs(5);
+        let mut left = self.leftovers();
+        while !left.is_empty() && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(20));
+            left = self.leftovers();
+            // The parent of a group that went after the daemon.
+            for group in left.iter().filter_map(|line| line.strip_prefix("group ")) {
+                let _ = std::fs::remove_dir(group);
+            }
+        }
+        if !std::thread::panicking() {
+            assert!(left.is_empty(), "left behind: {left:#?}");
+        } else {
+            eprintln!("--- the daemon's log:\n{}", self.log());
+        }
+    }
+}
+
+/// The archive of a root with a static busybox and its applets, made once.
+fn busybox() -> &'static Path {
+    static ARCHIVE: OnceLock<PathBuf> = OnceLock::new();
+    ARCHIVE.get_or_init(|| {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("root");
+        std::fs::create_dir_all(root.join("bin")).unwrap();
+        for name in ["tmp", "etc", "root"] {
+            std::fs::create_dir(root.join(name)).unwrap();
+        }
+        std::fs::copy("/bin/busybox", root.join("bin/busybox")).unwrap();
+        let list = Command::new("/bin/busybox").arg("--list").output().unwrap();
+        for applet in String::from_utf8_lossy(&list.stdout).lines().filter(|name| *name != "busybox") {
+            std::os::unix::fs::symlink("busybox", root.join("bin").join(applet)).unwrap();
+        }
+        std::fs::write(root.join("etc/passwd"), "root:x:0:0:root:/root:/bin/sh\nweb:x:33:33:web:/tmp:/bin/sh\n").unwrap();
+        std::fs::write(root.join("etc/group"), "root:x:0:\nweb:x:33:\n").unwrap();
+        // One for all tests of this process; it goes with the machine's temporary files.
+        let archive = std::env::temp_dir().join(format!("wharf-test-busybox-{}.tar", std::process::id()));
+        let made = Command::new("tar").arg("-cf").arg(&archive).arg("-C").arg(&root).arg(".").status().unwrap();
+        assert!(made.success());
+        archive
+    })
+}

@@ -1,0 +1,89 @@
+//! Images go to a registry and come back, and into archives.
+
+use std::process::{Child, Command, Stdio};
+
+use crate::kit::{Daemon, WHARF};
+use crate::run::free_port;
+
+struct Registry {
+    child: Child,
+    address: String,
+}
+
+impl Registry {
+    fn start(d: &Daemon) -> Self {
+        let address = format!("127.0.0.1:{}", free_port());
+        let root = d.path().join("registry");
+        let child = Command::new(WHARF)
+            .args(["registry", "serve", "--listen", &address, "--data-root"])
+            .arg(root)
+            .stdin(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        d.eventually("the registry answers", || std::net::TcpStream::connect(&address).is_ok());
+        Self { child, address }
+    }
+}
+
+impl Drop for Registry {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn pushed_removed_and_pulled_back() {
+    let Some(d) = Daemon::start() else { return };
+    let registry = Registry::start(&d);
+    let name = format!("{}/team/app:1", registry.address);
+    d.docker(&format!("tag busybox {name}")).ok();
+    let id = d.docker("images -q --no-trunc busybox").ok();
+    assert!(d.docker(&format!("push {name}")).ok().contains("Pushed"));
+    assert!(d.docker(&format!("push {name}")).ok().contains("Layer already exists"));
+    d.docker(&format!("rmi {name} busybox")).ok();
+    assert_eq!(d.docker("images -q").ok(), "");
+    let layers = std::fs::read_dir(d.path().join("data/layers")).unwrap().count();
+    assert_eq!(layers, 0, "the layers go with their last image");
+    assert!(d.docker(&format!("pull {name}")).ok().contains("Downloaded newer image"));
+    assert_eq!(d.docker(&format!("images -q --no-trunc {name}")).ok(), id, "what came back is what went");
+    assert!(d.docker(&format!("pull {name}")).ok().contains("Image is up to date"));
+    assert_eq!(d.docker(&format!("run --rm {name} echo hello")).ok(), "hello");
+    let missing = d.docker(&format!("pull {}/nothing:here", registry.address));
+    assert!(missing.code == 1 && missing.err.contains("not found"), "{}", missing.err);
+}
+
+#[test]
+fn a_layer_that_is_not_what_it_says_is_refused() {
+    let Some(d) = Daemon::start() else { return };
+    let registry = Registry::start(&d);
+    let name = format!("{}/app:1", registry.address);
+    d.docker(&format!("tag busybox {name}")).ok();
+    d.docker(&format!("push {name}")).ok();
+    d.docker(&format!("rmi {name} busybox")).ok();
+    // The largest blob is the layer.
+    let blobs = std::fs::read_dir(d.path().join("registry/blobs/sha256")).unwrap().flatten();
+    let layer = blobs.max_by_key(|entry| entry.metadata().unwrap().len()).unwrap().path();
+    let mut bytes = std::fs::read(&layer).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 0xff;
+    std::fs::write(&layer, bytes).unwrap();
+    let said = d.docker(&format!("pull {name}"));
+    assert_ne!(said.code, 0, "{}", said.out);
+    assert_eq!(d.docker("images -q").ok(), "");
+    assert_eq!(std::fs::read_dir(d.path().join("data/layers")).unwrap().count(), 0);
+}
+
+#[test]
+fn saved_and_loaded() {
+    let Some(d) = Daemon::start() else { return };
+    let archive = d.path().join("saved.tar");
+    let id = d.docker("images -q --no-trunc busybox").ok();
+    d.docker(&format!("save -o {} busybox", archive.display())).ok();
+    d.docker("rmi busybox").ok();
+    assert!(d.docker(&format!("load -i {}", archive.display())).ok().contains("Loaded image: busybox:latest"));
+    assert_eq!(d.docker("images -q --no-trunc busybox").ok(), id);
+    std::fs::write(&archive, b"this is no archive at all, but long enough to be looked at").unwrap();
+    assert_ne!(d.docker(&format!("load -i {}", archive.display())).code, 0);
+}

@@ -1,0 +1,69 @@
+//! Nothing that the daemon has begun ends with it.
+
+use crate::kit::{Daemon, Said};
+use crate::run::{fetch, free_port};
+
+#[test]
+fn containers_ports_logs_and_codes_outlive_a_killed_daemon() {
+    let Some(mut d) = Daemon::start() else { return };
+    let port = free_port();
+    d.docker(&format!("run -d --name web -p {port}:80 busybox httpd -f -p 80 -h /etc")).ok();
+    let talk = ["run", "-d", "--name", "talks", "busybox", "sh", "-c", "i=0; while :; do echo $i; i=$((i+1)); sleep 0.05; done"];
+    assert!(d.client().args(talk).output().unwrap().status.success());
+    d.client().args(["run", "-d", "--name", "ends", "busybox", "sh", "-c", "sleep 0.5; exit 9"]).output().unwrap();
+    d.client().args(["run", "-d", "--name", "again", "--restart", "always", "busybox", "sh", "-c", "sleep 0.2; exit 3"]).output().unwrap();
+    d.eventually("the page is served", || fetch(port).contains("root:x"));
+    let before = d.docker("logs talks").out.lines().count();
+    d.kill();
+    assert!(fetch(port).contains("root:x"), "the port is served while no daemon is there");
+    std::thread::sleep(std::time::Duration::from_millis(1500));
+    d.launch();
+    assert!(fetch(port).contains("root:x"));
+    assert_eq!(d.docker("inspect -f {{.State.Status}}{{.State.ExitCode}} ends").ok(), "exited9");
+    assert_eq!(d.docker("inspect -f {{.State.Running}} web").ok(), "true");
+    let count = d.docker("inspect -f {{.RestartCount}} again").ok();
+    assert!(count.parse::<u32>().unwrap() >= 2, "it was started again meanwhile: {count}");
+    let log = d.docker("logs talks").out;
+    let numbers: Vec<usize> = log.lines().map(|line| line.parse().unwrap()).collect();
+    assert!(numbers.len() > before + 10, "its log went on");
+    assert!(numbers.iter().enumerate().all(|(at, number)| at == *number), "and nothing of it is lost");
+    assert_eq!(d.docker("exec web echo still").ok(), "still");
+    d.docker("stop -t 1 again").ok();
+    assert_eq!(d.docker("inspect -f {{.State.Status}} again").ok(), "exited");
+}
+
+#[test]
+fn a_second_daemon_on_the_same_root_is_refused() {
+    let Some(d) = Daemon::start() else { return };
+    let mut second = d.command();
+    second.args(["--pidfile", "/dev/null"]);
+    let said = Said::from(second.output().unwrap());
+    assert_eq!(said.code, 1);
+    assert!(said.err.contains("is in use by process"), "{}", said.err);
+}
+
+#[test]
+fn killed_at_any_moment_it_starts_again() {
+    let Some(mut d) = Daemon::start() else { return };
+    for round in 0..8u64 {
+        let mut clients: Vec<_> = (0..3)
+            .map(|n| {
+                let mut client = d.client();
+                client.args(["run", "--rm", "--name", &format!("round-{round}-{n}"), "busybox", "sleep", "0.1"]);
+                client.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).spawn().unwrap()
+            })
+            .collect();
+        std::thread::sleep(std::time::Duration::from_millis(10 + round * 35));
+        d.kill();
+        for client in &mut clients {
+            let _ = client.wait();
+        }
+        d.launch();
+        assert_eq!(d.sh("", "echo alive").ok(), "alive");
+    }
+    d.eventually("what was to be removed is", || {
+        let left = d.docker("ps -a --format {{.State}}").ok();
+        // Created and never started is what a kill between the two leaves, as with Docker.
+        left.lines().all(|state| state == "created")
+    });
+}
