@@ -60,7 +60,11 @@ async fn serve(options: &Options, store: Store, spawner: Arc<Spawner>) -> Result
     let layers = Layers::open(store.clone()).map_err(|e| chain(&e))?;
     let images = Images::open(store.clone(), layers).map_err(|e| chain(&e))?;
     let volumes = Volumes::open(store.clone()).map_err(|e| chain(&e))?;
-    let networks = Networks::open(store.clone(), network_options(options, &instance)?).map_err(|e| chain(&e))?;
+    let networks = {
+        // Daemons that start at the same moment would choose the same name and addresses for their bridges.
+        let _alone = host_lock();
+        Networks::open(store.clone(), network_options(options, &instance)?).map_err(|e| chain(&e))?
+    };
     let registry = wharf_image::registry::Client::new(wharf_image::registry::ClientOptions {
         insecure: options.insecure_registries.clone(),
         mirrors: options.mirrors.clone(),
@@ -210,6 +214,14 @@ fn way_out_mtu() -> u32 {
     let device = lines.find(|fields| fields.get(1) == Some(&"00000000")).and_then(|fields| fields.first().copied());
     let mtu = device.and_then(|name| std::fs::read_to_string(format!("/sys/class/net/{name}/mtu")).ok());
     mtu.and_then(|text| text.trim().parse().ok()).map_or(ETHERNET, |mtu: u32| mtu.min(ETHERNET))
+}
+
+/// Keeps the daemons of this host apart while one of them looks for free names and addresses. Where the lock cannot be
+/// made they may collide, which the kernel then refuses.
+fn host_lock() -> Option<std::fs::File> {
+    let file = std::fs::OpenOptions::new().create(true).append(true).open("/run/wharf-networks.lock").ok()?;
+    rustix::fs::flock(&file, rustix::fs::FlockOperation::LockExclusive).ok()?;
+    Some(file)
 }
 
 /// What marks this daemon's objects in the kernel: another root is another daemon.

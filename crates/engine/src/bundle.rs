@@ -101,7 +101,7 @@ pub fn spec(record: &Container, around: &Surroundings<'_>) -> Result<Spec> {
             "devices": resources::devices(host)?,
             "maskedPaths": host.masked_paths.clone().unwrap_or_default(),
             "readonlyPaths": host.readonly_paths.clone().unwrap_or_default(),
-            "sysctl": sysctls(host, around.own_network, around.id_range.is_some())?,
+            "sysctl": sysctls(host, around.own_network)?,
             "rootfsPropagation": "rprivate",
         },
         "annotations": host.annotations.clone().unwrap_or_default(),
@@ -339,9 +339,9 @@ fn tmpfs_options(host: &HostConfig, destination: &str) -> Result<Vec<String>> {
 }
 
 /// Namespaced parameters only: anything else would change the host.
-fn sysctls(host: &HostConfig, own_network: bool, userns: bool) -> Result<BTreeMap<String, String>> {
+fn sysctls(host: &HostConfig, own_network: bool) -> Result<BTreeMap<String, String>> {
     let mut all = BTreeMap::new();
-    if own_network && host.network_mode != "host" && !host.network_mode.starts_with("container:") && !userns {
+    if own_network && host.network_mode != "host" && !host.network_mode.starts_with("container:") {
         all.insert("net.ipv4.ip_unprivileged_port_start".to_owned(), "0".to_owned());
         all.insert("net.ipv4.ping_group_range".to_owned(), "0 2147483647".to_owned());
     }

@@ -148,7 +148,9 @@ impl Engine {
     /// Removes the group above all containers' where nothing is in it: the daemon's last act.
     pub fn leave_groups(&self) {
         let parent = format!("/{}", self.inner.options.cgroup_parent.trim_matches('/'));
-        if let Ok(group) = wharf_cgroup::Group::open(&self.inner.hierarchies, &parent) {
+        // That of builds is in it.
+        for path in [format!("{parent}/build"), parent] {
+            let Ok(group) = wharf_cgroup::Group::open(&self.inner.hierarchies, &path) else { continue };
             for dir in group.directories() {
                 // With containers in it, it stays: rmdir(2) refuses.
                 let _ = std::fs::remove_dir(dir);

@@ -253,11 +253,19 @@ impl Fetch {
         drop(to_disk);
         let joined = |e: tokio::task::JoinError| ImageError::Invalid(format!("a layer's task failed: {e}"));
         let writer = storing.await.map_err(joined)??;
-        received?;
-        spawn(move || Ok(writer.finish()?)).await?;
-        self.say("Download complete");
-        let _ = self.progress.send(Progress::bytes(&id, "Extracting", total, total));
-        unpacked.await.map_err(joined)?
+        let finished = match received {
+            Ok(()) => spawn(move || Ok(writer.finish()?)).await.map(drop),
+            // What has come is kept for the next pull.
+            Err(error) => Err(error.into()),
+        };
+        if finished.is_ok() {
+            self.say("Download complete");
+            let _ = self.progress.send(Progress::bytes(&id, "Extracting", total, total));
+        }
+        // Whatever became of the blob: nothing of this pull may still be at work when its error is told.
+        let unpacked = unpacked.await.map_err(joined)?;
+        finished?;
+        unpacked
     }
 }
 

@@ -1,6 +1,7 @@
 //! The parent's side: make the process, do what only the parent can, wait until it is ready.
 
 use std::fs;
+use std::path::{Path, PathBuf};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use oci_spec::runtime::{LinuxIdMapping, Spec};
@@ -65,12 +66,18 @@ pub fn create(launch: Launch<'_>) -> Result<Created> {
     if matches!(launch.stdio, Stdio::Terminal) != plan.process.terminal.is_some() {
         return Err(RuntimeError::Invalid("process.terminal and the streams that were given disagree".into()));
     }
+    let mut foreign = None;
     if let Some(netns) = launch.netns {
         let own = netns.try_clone_to_owned().map_err(|e| {
             RuntimeError::host("duplicate", "network namespace", Errno::from_io_error(&e).unwrap_or(Errno::IO))
         })?;
-        plan.joins.push(own);
         plan.namespaces.network = false;
+        if plan.namespaces.user {
+            // From inside its user namespace the child has no right to join one of the host's.
+            foreign = Some(own);
+        } else {
+            plan.joins.push(own);
+        }
     }
     let linux = spec.linux().as_ref();
     if let (Some(group), Some(resources)) = (launch.group, linux.and_then(|linux| linux.resources().as_ref())) {
@@ -82,6 +89,7 @@ pub fn create(launch: Launch<'_>) -> Result<Created> {
     let (mut ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
         .map_err(|e| RuntimeError::host("make", "socket", e))?;
 
+    let away = foreign.as_ref().map(|netns| Away::into(netns, &mut plan.sysctls)).transpose()?;
     let namespaces = plan.namespaces;
     let child = clone3(namespaces, birth.as_ref().map(AsFd::as_fd), || {
         // With the parent's end open in the child too, the parent's death would not end the stream: the child's
@@ -91,12 +99,53 @@ pub fn create(launch: Launch<'_>) -> Result<Created> {
         }
         child::run(&plan, theirs.as_fd(), rootfs.as_ref().map(AsFd::as_fd), &launch.stdio)
     });
+    if let Some(away) = away {
+        away.back()?;
+    }
     let child = child.map_err(|errno| RuntimeError::Setup { step: "make the container's process".into(), errno })?;
     drop(theirs);
     let mut created = Created::new(child, plan.process.command.clone(), ParentEnd(ours));
     prepare(&mut created, &launch, &plan, birth.is_some())?;
     created.terminal = created.parent.ready()?;
     Ok(created)
+}
+
+/// This process while it is in a container's network namespace, so that its child is born there.
+struct Away {
+    home: OwnedFd,
+}
+
+impl Away {
+    /// Goes there, and sets the network's kernel parameters, to which the child will have no right.
+    fn into(netns: &OwnedFd, sysctls: &mut Vec<(PathBuf, String)>) -> Result<Self> {
+        let home = rustix::fs::open("/proc/self/ns/net", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+            .map_err(|e| RuntimeError::host("open", "/proc/self/ns/net", e))?;
+        let away = Self { home };
+        join_network(netns)?;
+        let mut failed = None;
+        sysctls.retain(|(path, value)| {
+            let network = path.starts_with("sys/net");
+            if network && let Err(error) = fs::write(Path::new("/proc").join(path), value) {
+                failed.get_or_insert_with(|| {
+                    RuntimeError::host("write", path.clone(), Errno::from_io_error(&error).unwrap_or(Errno::IO))
+                });
+            }
+            !network
+        });
+        match failed {
+            Some(error) => away.back().and(Err(error)),
+            None => Ok(away),
+        }
+    }
+
+    fn back(self) -> Result<()> {
+        join_network(&self.home)
+    }
+}
+
+fn join_network(netns: &OwnedFd) -> Result<()> {
+    rustix::thread::move_into_link_name_space(netns.as_fd(), Some(rustix::thread::LinkNameSpaceType::Network))
+        .map_err(|errno| RuntimeError::Setup { step: "join the network namespace".into(), errno })
 }
 
 /// Refuses a caller with more threads: see the crate's documentation.

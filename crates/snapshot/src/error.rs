@@ -1,6 +1,5 @@
 //! What can go wrong with a layer.
 
-use std::error::Error;
 use std::io;
 use std::path::PathBuf;
 
@@ -17,15 +16,13 @@ pub enum SnapshotError {
     NotFound(Digest),
     #[error("wrong diff id: the layer should be {expected} and is {found}")]
     WrongDiffId { expected: Digest, found: Digest },
-    #[error("layer {diff_id} is damaged on the disk: {why}")]
-    Damaged { diff_id: Digest, why: &'static str },
     #[error("the layer cannot be read")]
     Input(#[source] io::Error),
     #[error("the layer cannot be written")]
     Output(#[source] io::Error),
     #[error("the layer's archive cannot be used")]
     Archive(#[from] ArchiveError),
-    #[error("cannot {action} `{}`", path.display())]
+    #[error("cannot {action} {path}")]
     File {
         action: &'static str,
         path: PathBuf,
@@ -53,48 +50,9 @@ impl SnapshotError {
     /// Whether the layer itself is at fault, and not this host.
     pub fn is_bad_layer(&self) -> bool {
         match self {
-            _ if self.is_full() => false,
             Self::WrongDiffId { .. } | Self::Input(_) => true,
-            Self::Archive(error) => !matches!(error, ArchiveError::Write(_) | ArchiveError::Pack { .. }),
+            Self::Archive(error) => !matches!(error, ArchiveError::Write(_)),
             _ => false,
         }
-    }
-
-    /// Whether the disk, or somebody's share of it, is full.
-    pub fn is_full(&self) -> bool {
-        let full = |errno: Errno| matches!(errno, Errno::NOSPC | Errno::DQUOT);
-        let mut next: Option<&(dyn Error + 'static)> = Some(self);
-        while let Some(error) = next {
-            let found = error.downcast_ref::<RootError>().is_some_and(|error| full(error.errno))
-                || error.downcast_ref::<io::Error>().and_then(Errno::from_io_error).is_some_and(full)
-                || matches!(error.downcast_ref::<StoreError>(), Some(StoreError::Full { .. }))
-                // A transparent variant is the error that it wraps.
-                || matches!(self, Self::Store(StoreError::Full { .. }));
-            if found {
-                return true;
-            }
-            next = error.source();
-        }
-        matches!(self, Self::Root(error) if full(error.errno))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_full_disk_is_nobodys_fault() {
-        let full = || io::Error::from(io::ErrorKind::StorageFull);
-        let by_number = || io::Error::from_raw_os_error(Errno::NOSPC.raw_os_error());
-        assert!(SnapshotError::Archive(ArchiveError::Write(by_number())).is_full());
-        assert!(SnapshotError::file("write", "/x")(by_number()).is_full());
-        let source = RootError { action: "create", path: "x".into(), errno: Errno::NOSPC };
-        let unpack = SnapshotError::Archive(ArchiveError::Unpack { name: "x".into(), source: source.clone() });
-        assert!(unpack.is_full() && !unpack.is_bad_layer() && SnapshotError::Root(source).is_full());
-        assert!(SnapshotError::Store(StoreError::Full { path: "/x".into(), needed: 1 }).is_full());
-        assert!(!SnapshotError::Input(io::ErrorKind::UnexpectedEof.into()).is_full());
-        // Without a number it is nobody's answer but ours.
-        assert!(!SnapshotError::Output(full()).is_bad_layer());
     }
 }

@@ -330,7 +330,7 @@ fn host(matches: &Matches, volumes: &volume::Volumes, ports: &publish::Ports) ->
         "ReadonlyRootfs": matches.on("read-only"),
         "SecurityOpt": list(&security.options),
         "UTSMode": mode(matches, "uts", "UTS", &["", "host"])?,
-        "UsernsMode": mode(matches, "userns", "USER", &["", "host"])?,
+        "UsernsMode": mode(matches, "userns", "USER", &["", "host", "auto"])?,
         "ShmSize": matches.bytes("shm-size"),
         "Isolation": matches.text("isolation"),
         "MaskedPaths": open,

@@ -14,7 +14,7 @@ fn output_codes_and_streams() {
     assert_eq!(d.docker("run --rm busybox /etc").code, 126);
     let missing = d.docker("run --rm --pull never nosuch.example/image true");
     assert_eq!(missing.code, 125, "{}", missing.err);
-    assert_eq!(d.sh("", "kill -9 $$").code, 137);
+    assert_eq!(d.sh("", "sh -c 'kill -9 $$'; exit $?").code, 137);
     // All three failed or were removed: nothing is left of them.
     assert_eq!(d.docker("ps -aq").ok(), "");
 }
