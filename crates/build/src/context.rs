@@ -25,6 +25,7 @@ const MAX_TEXT: u64 = 16 << 20;
 pub(crate) struct Context {
     pub(crate) tree: Tree,
     pub(crate) dockerfile: String,
+    pub(crate) ignore: Ignore,
     /// The newest time of a file, in seconds since the epoch: what the build's results are dated with.
     pub(crate) newest: i64,
 }
@@ -59,7 +60,7 @@ impl Context {
         let ignore = ignore_file(&root, dockerfile)?;
         let mut newest = root.metadata(inside(dockerfile)?, true).map_or(0, |stat| stat.st_mtime);
         prune(&root, &ignore, &mut newest, cancel)?;
-        Ok(Self { tree: Tree::new(root, false), dockerfile: text, newest })
+        Ok(Self { tree: Tree::new(root, false), dockerfile: text, ignore, newest })
     }
 }
 

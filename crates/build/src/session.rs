@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use tokio::runtime::Handle;
 use wharf_dockerfile::{
-    Base, Dockerfile, Globals, Graph, Instruction, PREDEFINED, Platform, Platforms, Source, Statement,
+    Base, Dockerfile, Globals, Graph, Instruction, Known, PREDEFINED, Platform, Platforms, Source, Statement, Warning,
+    check,
 };
 use wharf_image::{ErrorKind as ImageErrorKind, ImageRecord};
 use wharf_reference::Digest;
@@ -50,6 +51,8 @@ pub(crate) struct Session<'a> {
     used: Vec<Digest>,
     /// Arguments that some ARG has named.
     consumed: BTreeSet<String>,
+    /// Variables that stages began with.
+    base_env: HashMap<usize, Vec<(String, String)>>,
     step: usize,
     steps: usize,
     /// Names directories of steps.
@@ -143,6 +146,7 @@ impl<'a> Session<'a> {
             images: HashMap::new(),
             used: Vec::new(),
             consumed: BTreeSet::new(),
+            base_env: HashMap::new(),
             step: 0,
             steps,
             next: 0,
@@ -151,6 +155,13 @@ impl<'a> Session<'a> {
 
     /// Builds the target and what it needs, and makes the image.
     pub(crate) fn build(mut self) -> Result<Digest> {
+        if self.dockerfile.directives.check.as_ref().is_some_and(|check| check.error) {
+            let rules: BTreeSet<&str> = self.warnings().iter().map(|warning| warning.rule).collect();
+            if !rules.is_empty() {
+                let rules = rules.into_iter().collect::<Vec<_>>().join(", ");
+                return Err(BuildError::invalid(format!("lint violation found for rules: {rules}")));
+            }
+        }
         for statement in self.dockerfile.globals.clone() {
             self.announce(&statement.source)?;
             if let Instruction::Arg(arguments) = &statement.instruction {
@@ -161,6 +172,9 @@ impl<'a> Session<'a> {
             self.stage(stage)?;
         }
         self.warn_of_arguments()?;
+        for warning in self.warnings() {
+            self.output.text(format!("[Warning] {warning}\n"))?;
+        }
         self.shared.cache.used(&self.used)?;
         let Some(mut state) = self.stages[self.graph.target].take() else {
             return Err(BuildError::new(ErrorKind::System, "the target was not built"));
@@ -185,6 +199,17 @@ impl<'a> Session<'a> {
         Ok(image.id)
     }
 
+    /// What is allowed in the Dockerfile and probably not meant.
+    fn warnings(&self) -> Vec<Warning> {
+        let known = Known {
+            globals: Arc::clone(&self.globals),
+            graph: &self.graph,
+            ignore: &self.context.ignore,
+            base_env: &|stage| self.base_env.get(&stage).cloned(),
+        };
+        check(&self.dockerfile, &known)
+    }
+
     fn announce(&mut self, source: &Source) -> Result<()> {
         self.cancel.check()?;
         self.step += 1;
@@ -197,6 +222,7 @@ impl<'a> Session<'a> {
         self.announce(&stage.from)?;
         let mut state = self.base(index).map_err(|e| e.at(&file, &stage.from))?;
         self.hold.add(state.layers());
+        self.base_env.insert(index, state.scope.env().to_vec());
         let triggers = state.image.config.on_build.take().unwrap_or_default();
         if !triggers.is_empty() {
             let s = if triggers.len() == 1 { "" } else { "s" };

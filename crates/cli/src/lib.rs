@@ -40,6 +40,7 @@ mod nearest;
 mod parse;
 mod ports;
 mod table;
+mod tar;
 mod units;
 mod values;
 mod words;

@@ -43,6 +43,8 @@ pub(crate) struct Screen {
     is_terminal: bool,
     /// The IDs of the lines at the bottom, from the top down.
     ids: Vec<String>,
+    /// An error's code is the exit code.
+    codes: bool,
 }
 
 impl Screen {
@@ -52,12 +54,22 @@ impl Screen {
             Target::Stderr => io::stderr().is_terminal(),
             Target::Nowhere => false,
         };
-        Self { target, is_terminal, ids: Vec::new() }
+        Self { target, is_terminal, ids: Vec::new(), codes: false }
+    }
+
+    /// Ends the program with the code that an error carries: a build's command failed with it.
+    pub(crate) fn with_codes(mut self) -> Self {
+        self.codes = true;
+        self
     }
 
     /// Shows one message of the stream.
     pub(crate) fn message(&mut self, message: &Value) -> Outcome {
-        if let Some(failure) = error_of(message) {
+        if let Some(mut failure) = error_of(message) {
+            let code = u8::try_from(int(&message["errorDetail"]["code"])).unwrap_or(1);
+            if self.codes && code != 0 {
+                failure.code = code;
+            }
             return Err(failure);
         }
         let rendered = self.render(message);
@@ -179,7 +191,7 @@ mod tests {
     use super::*;
 
     fn plain(messages: &[Value]) -> String {
-        let mut screen = Screen { target: Target::Nowhere, is_terminal: false, ids: Vec::new() };
+        let mut screen = Screen { target: Target::Nowhere, is_terminal: false, ids: Vec::new(), codes: false };
         messages.iter().map(|message| screen.render(message)).collect()
     }
 
@@ -205,7 +217,7 @@ mod tests {
 
     #[test]
     fn changed_lines_on_a_terminal() {
-        let mut screen = Screen { target: Target::Nowhere, is_terminal: true, ids: Vec::new() };
+        let mut screen = Screen { target: Target::Nowhere, is_terminal: true, ids: Vec::new(), codes: false };
         assert_eq!(screen.render(&json!({"status": "A", "id": "x", "progressDetail": {}})), "\n\x1b[1A\x1b[2K\rx: A \r\x1b[1B");
         assert_eq!(screen.render(&json!({"status": "B", "id": "y", "progressDetail": {}})), "\n\x1b[1A\x1b[2K\ry: B \r\x1b[1B");
         assert_eq!(screen.render(&json!({"status": "C", "id": "x", "progressDetail": {}})), "\x1b[2A\x1b[2K\rx: C \r\x1b[2B");

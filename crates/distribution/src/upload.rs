@@ -90,10 +90,14 @@ impl Repository {
                 Ok(()) => return Ok(()),
                 Err(error) => error,
             };
-            let gone = matches!(&error, DistributionError::Refused(refusal) if matches!(refusal.status, 404 | 416));
+            let status = match &error {
+                DistributionError::Refused(refusal) => refusal.status,
+                _ => 0,
+            };
             let wait = match &error {
-                // The session is gone, or elsewhere: a new one may do.
-                _ if gone => retry.wait(None),
+                // The session is gone, and a new one may do; or it had more than it said when it was asked, since
+                // the end of the lost connection was still coming in.
+                _ if matches!(status, 404 | 416) => retry.wait(None),
                 // It was there a moment ago.
                 DistributionError::Unreachable { .. } => retry.wait(None),
                 _ => retry.after(&error),
@@ -104,7 +108,7 @@ impl Repository {
             };
             tracing::debug!("the upload of {digest} goes on in {wait:?}: {}", error.message());
             tokio::time::sleep(wait).await;
-            if !gone {
+            if status != 404 {
                 session = self.status(home, uri, size).await;
             }
             let offset = session.as_ref().map_or(0, |session| session.offset);

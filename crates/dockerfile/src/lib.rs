@@ -11,7 +11,9 @@
 //! - [`Lexer`]: variables in words. [`Globals`], [`Scope`]: which variables there are, and where.
 //! - [`Graph`]: stages, what they are based on and copy from, and which of them a target needs.
 //! - [`Ignore`], [`Glob`]: `.dockerignore`, and patterns for files.
+//! - [`check()`]: what is allowed and probably not meant.
 
+mod check;
 mod directive;
 mod duration;
 mod error;
@@ -32,6 +34,7 @@ mod scope;
 mod statement;
 mod word;
 
+pub use check::{Known, Warning, check};
 pub use directive::{CheckDirective, Directives};
 pub use error::{ParseError, ParseErrors};
 pub use expand::{ExpandError, Expanded, Lexer, NoVariables, Variables};

@@ -1,6 +1,7 @@
 //! The command line: `registry serve`, `registry gc`.
 
 use std::ffi::OsString;
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -10,6 +11,7 @@ use wharf_store::Store;
 
 use crate::collect::{Collect, collect};
 use crate::error::chain;
+use crate::log;
 use crate::repositories::Repositories;
 use crate::server::{Options, serve};
 
@@ -65,13 +67,13 @@ enum Command {
 pub fn main(args: &[OsString]) -> ExitCode {
     match parse(args) {
         Ok(Command::Help(text)) => {
-            print!("{text}");
+            say(text);
             ExitCode::SUCCESS
         }
         Ok(Command::Serve(options)) => run(options),
         Ok(Command::Collect { data_root, what }) => run_collect(&data_root, what),
         Err(message) => {
-            eprintln!("registry: {message}\n\nRun 'wharf registry --help' for more information");
+            log::note(format_args!("{message}\n\nRun 'wharf registry --help' for more information"));
             ExitCode::from(125)
         }
     }
@@ -94,7 +96,7 @@ fn run(options: Options) -> ExitCode {
 fn run_collect(data_root: &std::path::Path, what: Collect) -> ExitCode {
     // Opening makes a root where there is none; of a typing error nothing must come to be.
     if !data_root.join("oci-layout").exists() {
-        eprintln!("registry: there is no registry in `{}`", data_root.display());
+        log::note(format_args!("there is no registry in `{}`", data_root.display()));
         return ExitCode::FAILURE;
     }
     let store = match Store::open(data_root) {
@@ -104,7 +106,7 @@ fn run_collect(data_root: &std::path::Path, what: Collect) -> ExitCode {
     match collect(&Repositories::new(store), &RwLock::new(()), what) {
         Ok(gone) => {
             let verb = if what.dry_run { "Would delete" } else { "Deleted" };
-            println!("{verb} {} manifests and {} blobs, {} bytes", gone.manifests, gone.blobs, gone.bytes);
+            say(&format!("{verb} {} manifests and {} blobs, {} bytes\n", gone.manifests, gone.blobs, gone.bytes));
             ExitCode::SUCCESS
         }
         // It has been said why.
@@ -112,8 +114,13 @@ fn run_collect(data_root: &std::path::Path, what: Collect) -> ExitCode {
     }
 }
 
+/// To whoever reads it, if anybody does.
+fn say(text: &str) {
+    let _ = std::io::stdout().write_all(text.as_bytes());
+}
+
 fn failed(error: &dyn std::error::Error) -> ExitCode {
-    eprintln!("registry: {}", chain(error));
+    log::note(format_args!("{}", chain(error)));
     ExitCode::FAILURE
 }
 

@@ -7,6 +7,8 @@ use hyper::StatusCode;
 use serde_json::{Value, json};
 use wharf_store::StoreError;
 
+use crate::log;
+
 /// A code, its message and its status. The messages are those of the distribution project: tools look for them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Code {
@@ -136,7 +138,7 @@ impl From<tokio::task::JoinError> for ApiError {
 }
 
 fn log_failure(error: &dyn std::error::Error) {
-    eprintln!("registry: {}", chain(error));
+    log::note(format_args!("{}", chain(error)));
 }
 
 /// An error with what caused it, in one line.

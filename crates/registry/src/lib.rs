@@ -19,6 +19,7 @@ mod command;
 mod error;
 mod inflow;
 mod listings;
+mod log;
 mod manifest;
 mod manifests;
 mod passwords;

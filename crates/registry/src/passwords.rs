@@ -13,6 +13,7 @@ use tokio::sync::Semaphore;
 use wharf_reference::{Digest, Hasher};
 
 use crate::error::RegistryError;
+use crate::log;
 
 /// A bcrypt takes tens of milliseconds: so many at a time, that nobody gets the machine by guessing.
 const AT_ONCE: usize = 2;
@@ -94,7 +95,9 @@ impl Passwords {
         if now != users.0 {
             match read(&self.path) {
                 Ok(read) => users.1 = Arc::new(read),
-                Err(error) => eprintln!("registry: the passwords stay as they were: {}", crate::error::chain(&error)),
+                Err(error) => {
+                    log::note(format_args!("the passwords stay as they were: {}", crate::error::chain(&error)))
+                }
             }
             users.0 = now;
         }

@@ -22,6 +22,7 @@ use wharf_store::Store;
 use crate::app::App;
 use crate::collect::{Collect, collect};
 use crate::error::{RegistryError, chain};
+use crate::log;
 use crate::passwords::Passwords;
 use crate::patience::Patient;
 use crate::sessions::Sessions;
@@ -73,17 +74,17 @@ pub struct Registry {
     app: App,
     listener: TcpListener,
     address: SocketAddr,
-    tls: Option<TlsAcceptorDebug>,
+    tls: Option<Acceptor>,
     options: Options,
 }
 
-/// `TlsAcceptor` has no debug output.
+/// Makes TLS of connections. The library's own type has no debug output.
 #[derive(Clone)]
-struct TlsAcceptorDebug(TlsAcceptor);
+struct Acceptor(TlsAcceptor);
 
-impl std::fmt::Debug for TlsAcceptorDebug {
+impl std::fmt::Debug for Acceptor {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("TlsAcceptor")
+        f.write_str("Acceptor")
     }
 }
 
@@ -139,7 +140,7 @@ impl Registry {
                     Ok(accepted) => accepted,
                     Err(error) => {
                         // Out of descriptors, most likely: others are about to be closed.
-                        eprintln!("registry: cannot accept a connection: {error}");
+                        log::note(format_args!("cannot accept a connection: {error}"));
                         tokio::time::sleep(Duration::from_millis(100)).await;
                         continue;
                     }
@@ -157,7 +158,7 @@ impl Registry {
         ending.send_replace(true);
         let all = async { while connections.join_next().await.is_some() {} };
         if tokio::time::timeout(GRACE, all).await.is_err() {
-            eprintln!("registry: {} connections are cut off", connections.len());
+            log::note(format_args!("{} connections are cut off", connections.len()));
         }
     }
 }
@@ -174,11 +175,11 @@ pub async fn serve(options: Options) -> Result<(), RegistryError> {
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
     let registry = Registry::bind(options).await?;
     let scheme = if registry.tls.is_some() { "https" } else { "http" };
-    eprintln!("registry: listening on {scheme}://{}", registry.address());
+    log::note(format_args!("listening on {scheme}://{}", registry.address()));
     let options = &registry.options;
     if options.tls.is_none() && !registry.address().ip().is_loopback() {
         let what = if options.htpasswd.is_some() { "passwords and contents travel" } else { "contents travel" };
-        eprintln!("registry: without TLS {what} in the clear; see --tls-cert and --tls-key");
+        log::note(format_args!("without TLS {what} in the clear; see --tls-cert and --tls-key"));
     }
     registry
         .run(async move {
@@ -186,7 +187,7 @@ pub async fn serve(options: Options) -> Result<(), RegistryError> {
                 _ = terminate.recv() => {}
                 _ = interrupt.recv() => {}
             }
-            eprintln!("registry: ending");
+            log::note(format_args!("ending"));
         })
         .await;
     Ok(())
@@ -196,7 +197,7 @@ async fn connection(
     app: App,
     stream: TcpStream,
     peer: SocketAddr,
-    tls: Option<TlsAcceptorDebug>,
+    tls: Option<Acceptor>,
     ended: watch::Receiver<bool>,
     log: bool,
 ) {
@@ -204,7 +205,7 @@ async fn connection(
     let _ = stream.set_nodelay(true);
     match tls {
         None => exchange(app, stream, peer, ended, log).await,
-        Some(TlsAcceptorDebug(acceptor)) => {
+        Some(Acceptor(acceptor)) => {
             if let Ok(Ok(stream)) = tokio::time::timeout(HEAD_TIMEOUT, acceptor.accept(stream)).await {
                 exchange(app, stream, peer, ended, log).await;
             }
@@ -228,7 +229,10 @@ async fn exchange(
             if log {
                 let (status, size) = (answer.status().as_u16(), length(&answer));
                 let user: String = user.as_deref().unwrap_or("-").chars().filter(|c| !c.is_control()).collect();
-                eprintln!("{peer} {user} \"{method} {path}\" {status} {size} {} ms", began.elapsed().as_millis());
+                log::line(format_args!(
+                    "{peer} {user} \"{method} {path}\" {status} {size} {} ms",
+                    began.elapsed().as_millis()
+                ));
             }
             Ok::<_, std::convert::Infallible>(answer)
         }
@@ -256,7 +260,7 @@ async fn sweep(app: App) {
         tokio::time::sleep(SWEEP).await;
         let sessions = app.sessions.clone();
         if let Ok(Err(error)) = tokio::task::spawn_blocking(move || sessions.sweep()).await {
-            eprintln!("registry: old uploads cannot be swept: {error}");
+            log::note(format_args!("old uploads cannot be swept: {error}"));
         }
     }
 }
@@ -267,9 +271,9 @@ async fn collect_now_and_then(app: App, every: Duration) {
         let (repositories, incoming) = (app.repositories.clone(), app.incoming.clone());
         let done = tokio::task::spawn_blocking(move || collect(&repositories, &incoming, Collect::default())).await;
         match done {
-            Ok(Ok(gone)) => eprintln!("registry: collected {} blobs, {} bytes", gone.blobs, gone.bytes),
+            Ok(Ok(gone)) => log::note(format_args!("collected {} blobs, {} bytes", gone.blobs, gone.bytes)),
             // The error itself has been logged.
-            _ => eprintln!("registry: the collection did not end"),
+            _ => log::note(format_args!("the collection did not end")),
         }
     }
 }
@@ -282,7 +286,7 @@ fn parse_listen(text: &str) -> Result<SocketAddr, RegistryError> {
     whole.parse().map_err(|_| RegistryError::Address(text.to_owned()))
 }
 
-fn acceptor(certificate: &Path, key: &Path) -> Result<TlsAcceptorDebug, RegistryError> {
+fn acceptor(certificate: &Path, key: &Path) -> Result<Acceptor, RegistryError> {
     let wrong = |path: &Path, reason: String| RegistryError::Certificate { path: path.to_owned(), reason };
     let bytes = fs::read(certificate).map_err(RegistryError::file("read", certificate))?;
     let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&bytes).collect();
@@ -296,7 +300,7 @@ fn acceptor(certificate: &Path, key: &Path) -> Result<TlsAcceptorDebug, Registry
         .with_safe_default_protocol_versions()
         .and_then(|builder| builder.with_no_client_auth().with_single_cert(chain, private))
         .map_err(|error| wrong(key, self::chain(&error)))?;
-    Ok(TlsAcceptorDebug(TlsAcceptor::from(Arc::new(config))))
+    Ok(Acceptor(TlsAcceptor::from(Arc::new(config))))
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("stages::the_same_input_is_the_same_image", the_same_input_is_the_same_image),
     ("stages::a_date_can_be_given", a_date_can_be_given),
     ("stages::an_image_that_is_nowhere", an_image_that_is_nowhere),
+    ("stages::checks_warn_and_can_end_the_build", checks_warn_and_can_end_the_build),
     ("stages::the_cache_can_be_pruned", the_cache_can_be_pruned),
     ("stages::leftovers_are_swept", leftovers_are_swept),
 ];
@@ -200,6 +201,17 @@ fn an_image_that_is_nowhere(bench: &Bench) {
     let error = bench.try_build(&[("Dockerfile", "FROM scratch\nFROM nowhere/image:1\n")]).result.unwrap_err();
     assert_eq!((error.kind, error.message.as_str()), (ErrorKind::NotFound, "No such image: nowhere/image:1"));
     assert_eq!(error.place.as_deref(), Some("Dockerfile:2: FROM nowhere/image:1"));
+}
+
+fn checks_warn_and_can_end_the_build(bench: &Bench) {
+    let dockerfile = "FROM busybox\nENV P=$PATH\nLABEL a=$NOPE\nCMD x\n";
+    let (_, text) = bench.build(&[("Dockerfile", dockerfile)]);
+    assert!(text.contains("[Warning] UndefinedVar: Usage of undefined variable '$NOPE' (line 3)\n"), "{text}");
+    assert!(text.contains("[Warning] JSONArgsRecommended:") && !text.contains("$PATH'"), "{text}");
+    let strict = format!("# check=error=true;skip=UndefinedVar\n{dockerfile}");
+    let outcome = bench.try_build(&[("Dockerfile", &strict)]);
+    assert_eq!(outcome.result.unwrap_err().message, "lint violation found for rules: JSONArgsRecommended");
+    assert_eq!(outcome.text, "");
 }
 
 fn the_cache_can_be_pruned(bench: &Bench) {

@@ -32,10 +32,7 @@ pub(crate) static USE: Command =
     Command::new("CONTEXT", "Set the current docker context", Arity::Exactly(1), |app, matches| {
         Box::pin(select(app, matches))
     })
-    .long(
-        "Set the default context to use, when DOCKER_HOST, DOCKER_CONTEXT environment\nvariables and --host, --context \
-         global options are not set.\nTo disable usage of contexts, you can use the special \"default\" context.",
-    );
+;
 
 pub(crate) static INSPECT: Command = Command::new(
     "[OPTIONS] [CONTEXT] [CONTEXT...]",

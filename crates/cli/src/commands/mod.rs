@@ -1,5 +1,6 @@
 //! The commands, and the tree they hang in.
 
+mod build;
 mod container;
 mod context;
 mod image;
@@ -49,6 +50,8 @@ pub(crate) static TREE: &[Entry] = &[
     entry("", "attach", &[], &container::attach::COMMAND),
     entry("container", "commit", &[], &container::commit::COMMAND),
     entry("", "commit", &[], &container::commit::COMMAND),
+    entry("container", "cp", &[], &container::cp::COMMAND),
+    entry("", "cp", &[], &container::cp::COMMAND),
     entry("container", "create", &[], &container::create::COMMAND),
     entry("", "create", &[], &container::create::COMMAND),
     entry("container", "diff", &[], &container::diff::COMMAND),
@@ -132,6 +135,9 @@ pub(crate) static TREE: &[Entry] = &[
     entry("context", "use", &[], &context::USE),
     common(7, "login", &login::LOGIN),
     common(8, "logout", &login::LOGOUT),
+    entry("image", "build", &[], &build::COMMAND),
+    common(3, "build", &build::COMMAND),
+    entry("builder", "build", &[], &build::COMMAND),
     entry("builder", "prune", &[], &system::prune::BUILDER),
     entry("system", "df", &[], &system::df::COMMAND),
     hidden("system", "dial-stdio", &system::dial::COMMAND),

@@ -18,7 +18,6 @@ async fn registries_do_not_send_their_clients_everywhere() {
         "file:///etc/passwd",
         "gopher://127.0.0.1/",
         "http://user:password@127.0.0.1/",
-        "",
     ] {
         let registry = Fake::start(move |_| say(307, &[("location", forbidden)], "")).await;
         let refused = registry.app(None).blob_bytes(&content(), 7).await.unwrap_err();

@@ -198,10 +198,10 @@ async fn cutter(target: SocketAddr, cuts: Vec<(u64, u64)>) -> SocketAddr {
 }
 
 async fn cut_off(target: SocketAddr, goes_on: bool) {
-    let bytes: Vec<u8> = (0..8_000_000u32).map(|n| (n % 239) as u8).collect();
+    let bytes: Vec<u8> = (0..3_000_000u32).map(|n| (n % 239) as u8).collect();
     // One connection asks for TLS and gets none; the others are lost with what was on the way.
     let none = (u64::MAX, u64::MAX);
-    let uploads = cutter(target, vec![none, (2_000_000, u64::MAX), (3_000_000, u64::MAX), none]).await;
+    let uploads = cutter(target, vec![none, (700_000, u64::MAX), (1_000_000, u64::MAX), none]).await;
     let mut seen = Vec::new();
     let (digest, size) = (Digest::sha256(&bytes), bytes.len() as u64);
     let repository = at(uploads, "app");
@@ -210,7 +210,7 @@ async fn cut_off(target: SocketAddr, goes_on: bool) {
     let falls: Vec<u64> = seen.windows(2).filter(|pair| pair[1] < pair[0]).map(|pair| pair[1]).collect();
     assert!(!falls.is_empty() && falls.iter().all(|to| (*to > 0) == goes_on), "{falls:?}");
 
-    let downloads = cutter(target, vec![none, (u64::MAX, 2_000_000), (u64::MAX, 100), (u64::MAX, 3_000_000)]).await;
+    let downloads = cutter(target, vec![none, (u64::MAX, 700_000), (u64::MAX, 100), (u64::MAX, 1_000_000)]).await;
     let descriptor = Descriptor::new("x/y", digest, size);
     let found = at(downloads, "app").blob_bytes(&descriptor, size).await.unwrap();
     assert!(found == bytes);

@@ -1,0 +1,333 @@
+//! The files that are sent to the builder.
+
+use std::collections::BTreeMap;
+use std::io::{self, BufWriter, IsTerminal as _, Read, Write};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use tokio::task::JoinHandle;
+use wharf_archive::{Entry, Kind};
+use wharf_client::Body;
+use wharf_dockerfile::Ignore;
+
+use super::dockerfile::{self, Found};
+use crate::failure::{Failure, Outcome};
+use crate::tar::{Pack, PackError, Writer, pack};
+use crate::{units, words};
+
+const IGNORE_FILE: &str = ".dockerignore";
+const DOCKERFILE: &str = "Dockerfile";
+
+/// A context, not read yet.
+#[derive(Debug)]
+pub(super) struct Context {
+    source: Source,
+    /// The Dockerfile's path in it; empty: the builder's default.
+    pub(super) dockerfile: String,
+    /// A Dockerfile that is not in the context, under the name that it gets there.
+    added: Option<(String, Vec<u8>)>,
+}
+
+#[derive(Debug)]
+enum Source {
+    Directory { dir: PathBuf, ignore: Ignore },
+    /// Standard input: the first bytes have been looked at.
+    Archive(Vec<u8>),
+    /// Nothing but a Dockerfile.
+    Dockerfile(Vec<u8>),
+}
+
+/// Finds out what PATH and `-f` mean.
+pub(super) fn prepare(path: &str, file: &str) -> Outcome<Context> {
+    let unable = |reason: String| Failure::new(format!("unable to prepare context: {reason}"));
+    if path == "-" {
+        if file == "-" {
+            return Err("invalid argument: can't use stdin for both build context and dockerfile".into());
+        }
+        return from_stdin(file).map_err(unable);
+    }
+    if Path::new(path).exists() {
+        return from_directory(Path::new(path), file);
+    }
+    if is_remote(path) {
+        return Err(unable(format!(
+            "remote context {path:?} is not supported: fetch it, and give its directory or (with -) its archive"
+        )));
+    }
+    Err(unable(format!("path {path:?} not found")))
+}
+
+fn is_remote(path: &str) -> bool {
+    ["http://", "https://", "git://", "git@", "github.com/", "ssh://"].iter().any(|start| path.starts_with(start))
+        || path.ends_with(".git")
+}
+
+fn from_stdin(file: &str) -> Result<Context, String> {
+    let mut first = Vec::new();
+    let read = io::stdin().lock().take(1024).read_to_end(&mut first);
+    read.map_err(|error| format!("failed to peek context header from STDIN: {}", words::io(&error)))?;
+    if is_archive(&first) {
+        return Ok(Context { source: Source::Archive(first), dockerfile: file.to_owned(), added: None });
+    }
+    if !file.is_empty() {
+        return Err("ambiguous Dockerfile source: both stdin and flag correspond to Dockerfiles".to_owned());
+    }
+    io::stdin().lock().read_to_end(&mut first).map_err(|error| words::io(&error))?;
+    Ok(Context { source: Source::Dockerfile(first), dockerfile: DOCKERFILE.to_owned(), added: None })
+}
+
+/// Whether the bytes begin a tar archive, compressed or not.
+fn is_archive(bytes: &[u8]) -> bool {
+    const COMPRESSED: [&[u8]; 4] = [b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0", b"\x28\xb5\x2f\xfd"];
+    if COMPRESSED.iter().any(|magic| bytes.starts_with(magic)) {
+        return true;
+    }
+    // A header's checksum is hard to have by chance.
+    bytes.len() >= 512 && wharf_archive::Reader::new(bytes).next_entry().is_ok_and(|entry| entry.is_some())
+}
+
+fn from_directory(path: &Path, file: &str) -> Outcome<Context> {
+    let unable = |reason: String| Failure::new(format!("unable to prepare context: {reason}"));
+    let dir = std::fs::canonicalize(path).map_err(|error| {
+        unable(format!("unable to evaluate symlinks in context path: {}", words::path("lstat", path, &error)))
+    })?;
+    if !dir.is_dir() {
+        return Err(unable(format!("context must be a directory: {}", dir.display())));
+    }
+    let mut added = None;
+    let dockerfile = if file == "-" {
+        let mut content = Vec::new();
+        io::stdin().lock().read_to_end(&mut content)?;
+        added = Some((foreign_name()?, content));
+        None
+    } else {
+        match dockerfile::find(&dir, file).map_err(|failure| unable(failure.text))? {
+            Found::Inside(name) => Some(name),
+            Found::Outside(path) => {
+                let content = std::fs::read(&path)
+                    .map_err(|error| format!("unable to open Dockerfile: {}", words::path("open", &path, &error)))?;
+                added = Some((foreign_name()?, content));
+                None
+            }
+        }
+    };
+    let ignore = ignore(&dir, dockerfile.as_deref())?;
+    let name = added.as_ref().map(|(name, _)| name.clone()).or(dockerfile).unwrap_or_default();
+    Ok(Context { source: Source::Directory { dir, ignore }, dockerfile: name, added })
+}
+
+/// A name that no file has.
+fn foreign_name() -> Outcome<String> {
+    let mut random = [0u8; 10];
+    getrandom::fill(&mut random).map_err(|error| error.to_string())?;
+    Ok(format!(".dockerfile.{}", random.iter().map(|byte| format!("{byte:02x}")).collect::<String>()))
+}
+
+/// The ignore file's patterns. The builder needs the Dockerfile and the ignore file even when they are ignored: it takes
+/// them away itself.
+fn ignore(dir: &Path, dockerfile: Option<&str>) -> Outcome<Ignore> {
+    let path = dir.join(IGNORE_FILE);
+    let text = match std::fs::read_to_string(&path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Ignore::default()),
+        Err(error) => return Err(words::path("open", &path, &error).into()),
+    };
+    let wrong = |error| Failure::new(format!("error checking context: {error}"));
+    let ignore = Ignore::parse(&text).map_err(wrong)?;
+    let needed: Vec<&str> =
+        [Some(IGNORE_FILE), dockerfile].into_iter().flatten().filter(|name| ignore.is_ignored(name)).collect();
+    if needed.is_empty() {
+        return Ok(ignore);
+    }
+    let kept: String = needed.iter().map(|name| format!("\n!{name}")).collect();
+    Ignore::parse(&(text + &kept)).map_err(wrong)
+}
+
+/// A context that is on its way.
+#[derive(Debug)]
+pub(super) struct Sending(JoinHandle<Result<(), PackError>>);
+
+impl Sending {
+    /// What went wrong on our side; that the engine wanted no more is not wrong.
+    pub(super) async fn finish(self) -> Outcome {
+        match self.0.await {
+            Ok(Err(PackError::Write(error))) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+            Ok(Err(PackError::Read { path, source, .. })) if source.kind() == io::ErrorKind::PermissionDenied => {
+                Err(format!("error checking context: no permission to read from '{}'", path.display()).into())
+            }
+            Ok(Err(error)) => Err(error.to_string().into()),
+            Ok(Ok(())) => Ok(()),
+            Err(error) => Err(error.to_string().into()),
+        }
+    }
+}
+
+const BUFFER: usize = 256 * 1024;
+
+impl Context {
+    /// Packs the context while it is sent.
+    pub(super) fn send(self, compress: bool, quiet: bool) -> (Body, Sending) {
+        let (sender, body) = Body::channel();
+        let task = tokio::task::spawn_blocking(move || {
+            let counted = Counted::new(sender.clone().blocking(), quiet);
+            let written = if compress {
+                let gzip = flate2::write::GzEncoder::new(counted, flate2::Compression::default());
+                self.write(BufWriter::with_capacity(BUFFER, gzip))
+                    .and_then(|buffer| Ok(inner(buffer)?.finish()?))
+            } else {
+                self.write(BufWriter::with_capacity(BUFFER, counted)).and_then(|buffer| Ok(inner(buffer)?))
+            };
+            match written {
+                Ok(counted) => {
+                    counted.done();
+                    Ok(())
+                }
+                Err(error) => {
+                    // The part must not be taken for the whole.
+                    let broken = io::Error::other(error.to_string());
+                    tokio::runtime::Handle::current().block_on(sender.fail(broken));
+                    Err(error)
+                }
+            }
+        });
+        (body, Sending(task))
+    }
+
+    fn write<W: Write>(self, mut output: W) -> Result<W, PackError> {
+        match self.source {
+            Source::Archive(first) => {
+                output.write_all(&first)?;
+                io::copy(&mut io::stdin().lock(), &mut output)?;
+                Ok(output)
+            }
+            Source::Dockerfile(content) => {
+                let mut writer = Writer::new(output);
+                add(&mut writer, DOCKERFILE, &content)?;
+                Ok(writer.finish()?)
+            }
+            Source::Directory { dir, ignore } => {
+                let added = self.added;
+                if let Some((name, content)) = &added {
+                    let mut writer = Writer::new(&mut output);
+                    add(&mut writer, name, content)?;
+                    // The builder hides the file from the build as its ignore file says.
+                    let mut lines = std::fs::read(dir.join(IGNORE_FILE)).unwrap_or_else(|_| IGNORE_FILE.into());
+                    lines.extend_from_slice(format!("\n{name}\n").as_bytes());
+                    add(&mut writer, IGNORE_FILE, &lines)?;
+                }
+                let ignore = match added {
+                    // It is there already, with a line more.
+                    Some(_) => without_ignore_file(&dir, ignore),
+                    None => ignore,
+                };
+                pack(&dir, &Pack { ignore: Some(&ignore), as_root: true, ..Pack::default() }, output)
+            }
+        }
+    }
+}
+
+fn without_ignore_file(dir: &Path, ignore: Ignore) -> Ignore {
+    let text = std::fs::read_to_string(dir.join(IGNORE_FILE)).unwrap_or_default();
+    Ignore::parse(&format!("{text}\n{IGNORE_FILE}")).unwrap_or(ignore)
+}
+
+fn inner<W: Write>(buffer: BufWriter<W>) -> io::Result<W> {
+    buffer.into_inner().map_err(io::IntoInnerError::into_error)
+}
+
+fn add<W: Write>(writer: &mut Writer<W>, name: &str, content: &[u8]) -> io::Result<()> {
+    let entry = Entry {
+        path: name.as_bytes().to_vec(),
+        kind: Kind::File,
+        mode: 0o600,
+        uid: 0,
+        gid: 0,
+        size: content.len() as u64,
+        mtime: (0, 0),
+        link: Vec::new(),
+        device: (0, 0),
+        xattrs: BTreeMap::new(),
+    };
+    writer.header(&entry)?;
+    writer.content(&mut &*content, entry.size)
+}
+
+/// Says how much has been sent: now and then on a terminal, at the end elsewhere.
+struct Counted<W> {
+    output: W,
+    count: u64,
+    shown: Instant,
+    quiet: bool,
+    is_terminal: bool,
+}
+
+const INTERVAL: Duration = Duration::from_millis(100);
+
+impl<W: Write> Counted<W> {
+    fn new(output: W, quiet: bool) -> Self {
+        Self { output, count: 0, shown: Instant::now(), quiet, is_terminal: io::stdout().is_terminal() }
+    }
+
+    fn show(&self, end: &str) {
+        if !self.quiet {
+            let size = units::human_size(self.count as f64);
+            let mut stdout = io::stdout().lock();
+            let _ = write!(stdout, "Sending build context to Docker daemon {size:>8}\r{end}");
+            let _ = stdout.flush();
+        }
+    }
+
+    fn done(&self) {
+        self.show("\r\n");
+    }
+}
+
+impl<W: Write> Write for Counted<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.output.write(bytes)?;
+        self.count += written as u64;
+        if self.is_terminal && self.shown.elapsed() > INTERVAL {
+            self.shown = Instant::now();
+            self.show("");
+        }
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.output.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_standard_input_is() {
+        let archive = pack(tempfile::tempdir().unwrap().path(), &Pack::default(), Vec::new()).unwrap();
+        assert!(!is_archive(&archive), "an empty archive has no entry to tell it by");
+        let mut writer = Writer::new(Vec::new());
+        add(&mut writer, "x", b"y").unwrap();
+        assert!(is_archive(&writer.finish().unwrap()));
+        assert!(is_archive(b"\x1f\x8b..."));
+        assert!(!is_archive(b"FROM scratch\n"));
+    }
+
+    #[test]
+    fn needed_files_are_not_ignored() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join(IGNORE_FILE), "*\n").unwrap();
+        std::fs::write(dir.path().join("Dockerfile"), "FROM scratch\n").unwrap();
+        std::fs::write(dir.path().join("other"), "").unwrap();
+        let ignore = ignore(dir.path(), Some("Dockerfile")).unwrap();
+        assert!(!ignore.is_ignored("Dockerfile") && !ignore.is_ignored(IGNORE_FILE) && ignore.is_ignored("other"));
+    }
+
+    #[test]
+    fn remote() {
+        for path in ["https://example.com/x.git", "git@example.com:x", "github.com/x/y", "http://x/y.tar"] {
+            assert!(prepare(path, "").unwrap_err().text.contains("is not supported"), "{path}");
+        }
+        assert_eq!(prepare("/nonexistent", "").unwrap_err().text, "unable to prepare context: path \"/nonexistent\" not found");
+    }
+}

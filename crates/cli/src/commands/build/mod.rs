@@ -1,0 +1,207 @@
+//! `docker build`, with the classic builder's `POST /build`.
+
+mod context;
+mod dockerfile;
+
+use std::io::Write as _;
+use std::path::Path;
+
+use serde_json::{Value as Json, json};
+use wharf_client::Request;
+
+use crate::app::App;
+use crate::command::{Arity, Command};
+use crate::failure::{Failure, Outcome};
+use crate::flag::Flag;
+use crate::json::text;
+use crate::options::{checks, env, ulimit};
+use crate::parse::Matches;
+use crate::progress::{Screen, Target};
+use crate::{auth, proxies, references, values, words};
+
+pub(crate) static COMMAND: Command =
+    Command::new("[OPTIONS] PATH | URL | -", "Build an image from a Dockerfile", Arity::Exactly(1), |app, matches| {
+        Box::pin(run(app, matches))
+    })
+    .flags(FLAGS);
+
+const FLAGS: &[Flag] = &[
+    Flag::list("add-host", "Add a custom host-to-IP mapping (\"host:ip\")").check(checks::extra_host),
+    Flag::list("build-arg", "Set build-time variables").check(checks::env),
+    Flag::strings("cache-from", "Images to consider as cache sources"),
+    Flag::text("cgroup-parent", "Set the parent cgroup for the \"RUN\" instructions during build"),
+    Flag::switch("compress", "Compress the build context using gzip"),
+    Flag::int("cpu-period", "Limit the CPU CFS (Completely Fair Scheduler) period"),
+    Flag::int("cpu-quota", "Limit the CPU CFS (Completely Fair Scheduler) quota"),
+    Flag::int("cpu-shares", "CPU shares (relative weight)").short('c'),
+    Flag::text("cpuset-cpus", "CPUs in which to allow execution (0-3, 0,1)"),
+    Flag::text("cpuset-mems", "MEMs in which to allow execution (0-3, 0,1)"),
+    Flag::switch("disable-content-trust", "Skip image verification").default("true"),
+    Flag::text("file", "Name of the Dockerfile (Default is \"PATH/Dockerfile\")").short('f'),
+    Flag::switch("force-rm", "Always remove intermediate containers"),
+    Flag::text("iidfile", "Write the image ID to the file"),
+    Flag::text("isolation", "Container isolation technology"),
+    Flag::list("label", "Set metadata for an image").check(checks::label),
+    // The image is always in the engine's store: there is nothing to load.
+    Flag::switch("load", "Shorthand for --output=type=docker").hidden(),
+    Flag::bytes("memory", "Memory limit").short('m'),
+    Flag::bytes("memory-swap", "Swap limit equal to memory plus swap: -1 to enable unlimited swap")
+        .check(values::check_swap),
+    Flag::text("network", "Set the networking mode for the RUN instructions during build").default("default"),
+    Flag::switch("no-cache", "Do not use cache when building the image"),
+    Flag::text("platform", "Set platform if server is multi-platform capable"),
+    // Output is plain in any case.
+    Flag::text("progress", "Set type of progress output").hidden(),
+    Flag::switch("pull", "Always attempt to pull a newer version of the image"),
+    Flag::switch("quiet", "Suppress the build output and print image ID on success").short('q'),
+    Flag::switch("rm", "Remove intermediate containers after a successful build").default("true"),
+    Flag::strings("security-opt", "Security options"),
+    Flag::bytes("shm-size", "Size of \"/dev/shm\""),
+    Flag::switch("squash", "Squash newly built layers into a single new layer"),
+    Flag::list("tag", "Name and optionally a tag in the \"name:tag\" format").short('t').check(check_tag),
+    Flag::text("target", "Set the target build stage to build."),
+    Flag::many("ulimit", "ulimit", ulimit::check, "Ulimit options").default("[]"),
+];
+
+fn check_tag(text: &str) -> Result<(), String> {
+    references::parse(text).map(|_| ()).map_err(|failure| failure.text)
+}
+
+async fn run(app: &App, matches: &Matches) -> Outcome<u8> {
+    let (quiet, id_file) = (matches.on("quiet"), matches.some("iidfile").map(Path::new));
+    if let Some(path) = id_file {
+        // A build that fails must not leave the ID of another one.
+        match std::fs::remove_file(path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(format!("removing image ID file: {}", words::path("remove", path, &error)).into());
+            }
+            _ => {}
+        }
+    }
+    let context = context::prepare(matches.argument(0), matches.text("file"))?;
+    let client = app.client().await?;
+    let request = parameters(app, matches, client.post("/build"))?
+        .query_some("dockerfile", Some(&context.dockerfile).filter(|name| !name.is_empty()))
+        .header("x-registry-config", &auth::header_for_all(app.config())?);
+    let (body, sending) = context.send(matches.on("compress"), quiet);
+    let response = match request.body("application/x-tar", body).send().await {
+        Ok(response) => response,
+        Err(error) => {
+            // What went wrong on our side explains what the engine did not understand.
+            sending.finish().await?;
+            return Err(error.into());
+        }
+    };
+    let mut screen = Screen::new(if quiet { Target::Nowhere } else { Target::Stdout }).with_codes();
+    let (mut id, mut log) = (String::new(), String::new());
+    let shown = response
+        .for_each_json(|message| {
+            if let Some(aux) = message.get("aux") {
+                text(&aux["ID"]).clone_into(&mut id);
+                return Ok(());
+            }
+            if quiet {
+                log.push_str(text(&message["stream"]));
+            }
+            screen.message(&message)
+        })
+        .await;
+    sending.finish().await?;
+    if let Err(failure) = shown {
+        if quiet {
+            let _ = std::io::stderr().write_all(log.as_bytes());
+        }
+        return Err::<u8, Failure>(failure);
+    }
+    if quiet {
+        app.print(&log)?;
+        // As Docker writes it to the file: with its newline.
+        id = log;
+    }
+    if let Some(path) = id_file {
+        if id.is_empty() {
+            return Err(format!("server did not provide an image ID. Cannot write {}", path.display()).into());
+        }
+        std::fs::write(path, &id).map_err(|error| words::path("open", path, &error))?;
+    }
+    Ok(0)
+}
+
+/// The flags as the API's parameters; what is at its default is left out.
+fn parameters<'a>(app: &App, matches: &Matches, request: Request<'a>) -> Outcome<Request<'a>> {
+    let mut request = request;
+    for tag in matches.all("tag") {
+        request = request.query("t", tag);
+    }
+    for option in matches.all("security-opt") {
+        request = request.query("securityopt", option);
+    }
+    for host in matches.all("add-host") {
+        request = request.query("extrahosts", checks::host_and_address(host)?);
+    }
+    for (flag, key) in [
+        ("quiet", "q"),
+        ("no-cache", "nocache"),
+        ("pull", "pull"),
+        ("force-rm", "forcerm"),
+        ("squash", "squash"),
+    ] {
+        request = request.query_if(matches.on(flag), key);
+    }
+    if !matches.on("rm") {
+        request = request.query("rm", "0");
+    }
+    for (flag, key) in [
+        ("cpuset-cpus", "cpusetcpus"),
+        ("cpuset-mems", "cpusetmems"),
+        ("cgroup-parent", "cgroupparent"),
+        ("isolation", "isolation"),
+        ("target", "target"),
+    ] {
+        request = request.query_some(key, matches.some(flag));
+    }
+    for (flag, key) in [("cpu-shares", "cpushares"), ("cpu-quota", "cpuquota"), ("cpu-period", "cpuperiod")] {
+        request = request.query_some(key, Some(matches.int(flag)).filter(|value| *value != 0));
+    }
+    for (flag, key) in [("memory", "memory"), ("memory-swap", "memswap"), ("shm-size", "shmsize")] {
+        request = request.query_some(key, Some(matches.bytes(flag)).filter(|value| *value != 0));
+    }
+    if matches.changed("network") {
+        request = request.query("networkmode", matches.text("network"));
+    }
+    let platform = matches.some("platform").map(str::to_owned);
+    let platform = platform.or_else(|| std::env::var("DOCKER_DEFAULT_PLATFORM").ok().filter(|text| !text.is_empty()));
+    request = request.query_some("platform", platform.map(|platform| platform.to_lowercase()));
+    let limits: Result<Vec<Json>, String> = matches.all("ulimit").iter().map(|text| ulimit::parse(text)).collect();
+    let limits = limits?;
+    if !limits.is_empty() {
+        request = request.query("ulimits", json!(limits));
+    }
+    let arguments = build_arguments(app, matches)?;
+    if !arguments.is_empty() {
+        request = request.query("buildargs", Json::Object(arguments));
+    }
+    if matches.changed("label") {
+        request = request.query("labels", Json::Object(env::map(matches.all("label"))));
+    }
+    if matches.changed("cache-from") {
+        request = request.query("cachefrom", json!(matches.all("cache-from")));
+    }
+    Ok(request.query("version", "1"))
+}
+
+/// The build arguments: a name alone has the value that it has here, or none.
+fn build_arguments(app: &App, matches: &Matches) -> Outcome<serde_json::Map<String, Json>> {
+    let host = app.endpoint()?.address.to_string();
+    let mut given = env::variables(&[], matches.all("build-arg"))?;
+    given.extend(proxies::variables(app.config(), &host, matches.all("build-arg")));
+    let mut pairs: Vec<(String, Json)> = given
+        .iter()
+        .map(|text| match text.split_once('=') {
+            Some((name, value)) => (name.to_owned(), json!(value)),
+            None => (text.clone(), Json::Null),
+        })
+        .collect();
+    pairs.sort_by(|a, b| a.0.cmp(&b.0));
+    Ok(pairs.into_iter().collect())
+}
