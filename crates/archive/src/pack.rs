@@ -41,13 +41,7 @@ pub fn pack(root: &RootDir, path: &Path, output: &mut dyn Write, options: &PackO
 ///
 /// # Errors
 /// As [`pack`].
-pub fn pack_as(
-    root: &RootDir,
-    path: &Path,
-    name: &OsStr,
-    output: &mut dyn Write,
-    options: &PackOptions,
-) -> Result<()> {
+pub fn pack_as(root: &RootDir, path: &Path, name: &OsStr, output: &mut dyn Write, options: &PackOptions) -> Result<()> {
     let shown = || path.display().to_string();
     let (top, own) = root.open_parent(path).map_err(|source| ArchiveError::Pack { name: shown(), source })?;
     let own = PathBuf::from(own);

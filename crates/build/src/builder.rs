@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use tokio::sync::mpsc::Sender;
 use wharf_image::Images;
@@ -34,6 +34,16 @@ pub(crate) struct Shared {
     pub(crate) options: BuilderOptions,
     pub(crate) cache: Cache,
     pub(crate) cache_mounts: CacheMounts,
+    spared: OnceLock<Spared>,
+}
+
+/// Layers that others use.
+struct Spared(Box<dyn Fn() -> Vec<Digest> + Send + Sync>);
+
+impl std::fmt::Debug for Spared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Spared")
+    }
 }
 
 impl Shared {
@@ -62,7 +72,9 @@ impl Builder {
         let layers = images.layers().clone();
         let cache = Cache::new(options.store.clone(), layers.clone());
         let cache_mounts = CacheMounts::new(scratch::caches(data_root));
-        Ok(Self { shared: Arc::new(Shared { images, layers, spawner, options, cache, cache_mounts }) })
+        Ok(Self {
+            shared: Arc::new(Shared { images, layers, spawner, options, cache, cache_mounts, spared: OnceLock::new() }),
+        })
     }
 
     /// Builds an image and answers with its ID. The build ends when `output`'s receiver goes, or this future is
@@ -99,6 +111,12 @@ impl Builder {
         Ok(self.shared.cache.layers()?.into_iter().collect())
     }
 
+    /// Pruning spares the layers that `used` names, those of containers. The first caller's word counts; until there
+    /// is one, pruning forgets records and leaves all layers to whoever collects them.
+    pub fn spare_also(&self, used: impl Fn() -> Vec<Digest> + Send + Sync + 'static) {
+        let _ = self.shared.spared.set(Spared(Box::new(used)));
+    }
+
     /// Records of steps, by key.
     ///
     /// # Errors
@@ -118,8 +136,12 @@ impl Builder {
         let mut ids: Vec<String> =
             listed.iter().filter(|(key, record)| which(key, record)).map(|(key, _)| key.clone()).collect();
         let images = self.shared.images.list().map_err(|e| BuildError::system("the images cannot be listed", &e))?;
-        let needed: BTreeSet<Digest> = images.into_iter().flat_map(|image| image.diff_ids).collect();
-        let mut freed = cache.forget(&ids, &needed)?;
+        let needed = self.shared.spared.get().map(|spared| {
+            let mut needed: BTreeSet<Digest> = images.into_iter().flat_map(|image| image.diff_ids).collect();
+            needed.extend((spared.0)());
+            needed
+        });
+        let mut freed = cache.forget(&ids, needed.as_ref())?;
         if mounts {
             let (removed, bytes) = self.shared.cache_mounts.prune()?;
             ids.extend(removed);

@@ -273,8 +273,7 @@ mod tests {
             ulimits: vec![Ulimit { name: "nofile".into(), soft: 10, hard: -1 }],
             ..Limits::default()
         };
-        let mounts =
-            [Mounted { target: "/t".into(), source: MountSource::Tmpfs(Some(1 << 20)), read_only: false }];
+        let mounts = [Mounted { target: "/t".into(), source: MountSource::Tmpfs(Some(1 << 20)), read_only: false }];
         let (root, user) = (identity(0), identity(1000));
         let spec = serde_json::to_value(spec(&command(&root, &limits, &mounts)).unwrap()).unwrap();
         assert_eq!(spec["process"]["capabilities"]["bounding"].as_array().unwrap().len(), 14);
@@ -293,10 +292,7 @@ mod tests {
 
     #[test]
     fn ulimits_have_names() {
-        let limits = Limits {
-            ulimits: vec![Ulimit { name: "NO FILE".into(), soft: 1, hard: 1 }],
-            ..Limits::default()
-        };
+        let limits = Limits { ulimits: vec![Ulimit { name: "NO FILE".into(), soft: 1, hard: 1 }], ..Limits::default() };
         assert!(spec(&command(&identity(0), &limits, &[])).is_err());
     }
 }

@@ -206,9 +206,9 @@ impl Cache {
         Ok(all)
     }
 
-    /// Forgets records, and removes the layers that neither another record, a build under way nor `needed` has.
-    /// Bytes that have become free.
-    pub(crate) fn forget(&self, keys: &[String], needed: &BTreeSet<Digest>) -> Result<u64> {
+    /// Forgets records, and removes the layers that neither another record, a build under way nor `needed` has; none
+    /// without knowing what is needed. Bytes that have become free.
+    pub(crate) fn forget(&self, keys: &[String], needed: Option<&BTreeSet<Digest>>) -> Result<u64> {
         let gone: Vec<CacheRecord> = self.store.write(|tx| {
             let mut gone = Vec::new();
             for key in keys {
@@ -217,6 +217,7 @@ impl Cache {
             }
             Ok::<_, crate::BuildError>(gone)
         })?;
+        let Some(needed) = needed else { return Ok(0) };
         let still = self.layers()?;
         let (mut freed, mut removed) = (0, BTreeSet::new());
         for record in gone {
@@ -261,11 +262,11 @@ mod tests {
         assert_eq!(cache.find(&key).unwrap().unwrap().uses, 1);
         let mut hold = cache.hold();
         hold.add(std::slice::from_ref(&layer.diff_id));
-        assert_eq!(cache.forget(&[key.to_string()], &BTreeSet::new()).unwrap(), 0);
+        assert_eq!(cache.forget(&[key.to_string()], Some(&BTreeSet::new())).unwrap(), 0);
         assert!(layers.contains(&layer.diff_id) && cache.find(&key).unwrap().is_none());
         drop(hold);
         cache.keep(&key, Some((layer.diff_id.clone(), layer.size)), "RUN x").unwrap();
-        assert_eq!(cache.forget(&[key.to_string()], &BTreeSet::new()).unwrap(), layer.size);
+        assert_eq!(cache.forget(&[key.to_string()], Some(&BTreeSet::new())).unwrap(), layer.size);
         assert!(!layers.contains(&layer.diff_id));
     }
 

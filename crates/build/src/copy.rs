@@ -9,7 +9,7 @@ use crate::select::{Item, Selected, Shape, join};
 use crate::tree::{Attributes, Kind};
 
 /// Where to, and what changes on the way.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Destination<'a> {
     /// As it is written, its variables expanded.
     pub(crate) text: &'a str,
@@ -20,6 +20,8 @@ pub(crate) struct Destination<'a> {
     pub(crate) instruction: &'static str,
     /// How many sources the instruction has, heredocs among them.
     pub(crate) sources: usize,
+    /// What is in the way goes: an archive is unpacked.
+    pub(crate) replaces: bool,
 }
 
 /// A file that is not copied from a tree: of a heredoc, or from a URL.
@@ -85,18 +87,12 @@ impl Destination<'_> {
             }
             Shape::Contents | Shape::Paths => {
                 let real = plan.resolve(&self.path())?;
-                match plan.kind(&real)? {
-                    None => match selected.items.first().filter(|_| selected.shape == Shape::Contents) {
-                        // A new directory is as its source is.
-                        Some(top) => self.item(plan, selected, top, &real)?,
-                        None => plan.directory(&real)?,
-                    },
-                    Some(Kind::Directory) => plan.directory(&real)?,
-                    Some(_) => {
-                        let message = format!("cannot copy to non-directory: /{}", real.display());
-                        return Err(BuildError::invalid(message));
-                    }
+                if plan.kind(&real)?.is_some_and(|kind| kind != Kind::Directory) {
+                    let message = format!("cannot copy to non-directory: /{}", real.display());
+                    return Err(BuildError::invalid(message));
                 }
+                // What is there stays as it is; what is not is made as any other directory, whatever the source is.
+                plan.directory(&real)?;
                 for item in selected.items.iter().filter(|item| !item.to.as_os_str().is_empty()) {
                     let place = real.join(&item.to);
                     // A directory above what is copied stays as it is, if it is there.
@@ -118,6 +114,7 @@ impl Destination<'_> {
             Kind::File => Content::File {
                 tree: selected.tree.clone(),
                 path: item.from.clone(),
+                size: item.found.size,
                 inode: item.found.inode,
             },
             Kind::Symlink => Content::Link(item.found.link.clone()),
@@ -126,7 +123,8 @@ impl Destination<'_> {
         if place.as_os_str().is_empty() {
             return Ok(());
         }
-        plan.put(place, Entry { attributes, content })
+        let entry = Entry { attributes, content };
+        if self.replaces { plan.replace(place, entry) } else { plan.put(place, entry) }
     }
 
     /// Adds a file whose content is in memory.
@@ -135,13 +133,8 @@ impl Destination<'_> {
     /// As [`Self::copy`].
     pub(crate) fn write(&self, plan: &mut Plan<'_>, file: &Inline) -> Result<()> {
         let place = self.place(plan, &join(Path::new(""), Path::new(&file.name)))?;
-        let attributes = Attributes {
-            kind: Kind::File,
-            mode: file.mode,
-            owner: (0, 0),
-            mtime: file.mtime,
-            xattrs: Vec::new(),
-        };
+        let attributes =
+            Attributes { kind: Kind::File, mode: file.mode, owner: (0, 0), mtime: file.mtime, xattrs: Vec::new() };
         plan.put(&place, Entry { attributes: self.changed(attributes), content: Content::Bytes(file.data.clone()) })
     }
 }

@@ -55,3 +55,39 @@ pub(crate) fn decompressed<'a>(input: impl Read + Send + 'a) -> io::Result<(Comp
     };
     Ok((kind, reader))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    /// What `xz` and `bzip2` make of `hello\n`.
+    const XZ: &str = "fd377a585a000004e6d6b4460200210116000000742fe5a301000568656c6c6f0a000000a56097f194f6fde0\
+                      00011e06c12fa41d1fb6f37d010000000004595a";
+    const BZIP2: &str = "425a6839314159265359c1c080e2000001410000100244a00030cd00c3462997177245385090c1c080e2";
+
+    fn bytes(hex: &str) -> Vec<u8> {
+        (0..hex.len() / 2).map(|at| u8::from_str_radix(&hex[2 * at..2 * at + 2], 16).unwrap()).collect()
+    }
+
+    #[test]
+    fn each_kind_is_told_and_read() {
+        let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        gzip.write_all(b"hello\n").unwrap();
+        for (input, kind) in [
+            (b"hello\n".to_vec(), Compression::None),
+            (gzip.finish().unwrap(), Compression::Gzip),
+            (zstd::encode_all(&b"hello\n"[..], 1).unwrap(), Compression::Zstd),
+            (bytes(XZ), Compression::Xz),
+        ] {
+            let (found, mut reader) = decompressed(input.as_slice()).unwrap();
+            let mut text = String::new();
+            reader.read_to_string(&mut text).unwrap();
+            assert_eq!((found, text.as_str()), (kind, "hello\n"));
+        }
+        assert_eq!(decompressed(bytes(BZIP2).as_slice()).err().unwrap().kind(), io::ErrorKind::Unsupported);
+        let (kind, mut reader) = decompressed(io::empty()).unwrap();
+        assert_eq!((kind, reader.read(&mut [0]).unwrap()), (Compression::None, 0));
+    }
+}

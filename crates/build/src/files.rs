@@ -1,6 +1,6 @@
 //! Steps that put files into a stage: COPY, ADD and WORKDIR.
 
-use std::io::Read;
+use std::io::{self, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 
 use wharf_archive::{Reader, UnpackOptions, Whiteouts};
@@ -12,7 +12,7 @@ use crate::cache::Key;
 use crate::cancel::{Cancel, Cancellable};
 use crate::copy::{Destination, Inline};
 use crate::decompress::decompressed;
-use crate::error::{BuildError, Result, chain};
+use crate::error::{BuildError, ErrorKind, Result, chain};
 use crate::identity::Accounts;
 use crate::mode::ModeChange;
 use crate::plan::Plan;
@@ -58,6 +58,7 @@ impl Session<'_> {
             mode: mode.as_ref(),
             instruction,
             sources: count.max(origins.iter().filter(|origin| origin.is_one_file()).count()),
+            replaces: false,
         };
         let key = self.copy_key(state, copy, &destination, &origins)?;
         let shared = self.shared;
@@ -84,20 +85,22 @@ impl Session<'_> {
                         place: "archive",
                         cancel: &cancel,
                     };
+                    let destination = Destination { replaces: true, ..destination };
                     for selected in all.select(".")? {
                         destination.copy(&mut plan, &selected)?;
                     }
                 }
             }
         }
-        let layer = self.commit(plan, &dir.sub("upper")?, &key, &source.text)?;
+        let layer = self.commit(&plan, &key, &source.text)?;
         Ok((key, Outcome { layer, cached: false }))
     }
 
     /// `WORKDIR`: the directory is made if it is not there.
     pub(crate) fn make_workdir(&mut self, state: &State, path: &str) -> Result<(Digest, Outcome)> {
         let owner = state.image.config.user.as_str();
-        let key = Key::new("workdir").text(state.files.as_str()).text(path).text(owner).text(&self.clamp_text()).finish();
+        let key =
+            Key::new("workdir").text(state.files.as_str()).text(path).text(owner).text(&self.clamp_text()).finish();
         let shared = self.shared;
         let cancel = self.cancel.clone();
         let _making = shared.cache.claim(&key, &cancel)?;
@@ -113,19 +116,38 @@ impl Session<'_> {
             return Ok((key, Outcome { layer: None, cached: false }));
         }
         plan.directory(&real)?;
-        let dir = self.step_dir()?;
-        let layer = self.commit(plan, &dir.sub("upper")?, &key, &format!("WORKDIR {path}"))?;
+        let layer = self.commit(&plan, &key, &format!("WORKDIR {path}"))?;
         Ok((key, Outcome { layer, cached: false }))
     }
 
     /// Makes a layer of a plan and keeps it in the cache.
-    fn commit(&self, plan: Plan<'_>, upper: &Path, key: &Digest, description: &str) -> Result<Option<Digest>> {
+    fn commit(&self, plan: &Plan<'_>, key: &Digest, description: &str) -> Result<Option<Digest>> {
         if plan.is_empty() {
             self.shared.cache.keep(key, None, description)?;
             return Ok(None);
         }
-        plan.write(&RootDir::open(upper)?, &self.cancel)?;
-        let layer = self.shared.layers.commit(upper, self.clamp)?;
+        let failing = |e: io::Error| BuildError::system("the layer cannot be written", &e);
+        let (mut reader, writer) = io::pipe().map_err(failing)?;
+        // A larger pipe than the usual 64 KiB lets both sides work at once; without one it is slower.
+        let _ = rustix::pipe::fcntl_setpipe_size(&writer, 1 << 20);
+        let (packed, imported) = std::thread::scope(|scope| {
+            let packing = scope.spawn(move || {
+                let mut writer = BufWriter::with_capacity(1 << 18, writer);
+                plan.pack(&mut writer, self.clamp, &self.cancel)?;
+                writer.flush().map_err(|_| BuildError::new(ErrorKind::System, "the layer cannot be written"))
+            });
+            let imported = self.shared.layers.import(&mut reader, None);
+            // So that the packing does not wait for a reader that has given up.
+            drop(reader);
+            (packing.join(), imported)
+        });
+        let packed = packed.map_err(|_| BuildError::new(ErrorKind::System, "the packing of a layer has crashed"))?;
+        // The cause first: what could not be packed ends as an archive that cannot be unpacked.
+        let layer = match (packed, imported) {
+            (Err(error), _) if error.kind != ErrorKind::System => return Err(error),
+            (_, Err(error)) => return Err(error.into()),
+            (packed, Ok(layer)) => packed.map(|()| layer)?,
+        };
         self.shared.cache.keep(key, Some((layer.diff_id.clone(), layer.size)), description)?;
         Ok(Some(layer.diff_id))
     }
@@ -179,14 +201,7 @@ impl Session<'_> {
     }
 
     /// What each source means, in the order of the instruction.
-    fn origins(
-        &mut self,
-        copy: &Copy,
-        add: bool,
-        tree: &Tree,
-        place: &str,
-        exclude: &Ignore,
-    ) -> Result<Vec<Origin>> {
+    fn origins(&mut self, copy: &Copy, add: bool, tree: &Tree, place: &str, exclude: &Ignore) -> Result<Vec<Origin>> {
         if copy.checksum.is_some() && (copy.sources.len() != 1 || !is_url(&copy.sources[0])) {
             return Err(BuildError::invalid("checksum requires a single HTTP(S) source"));
         }
@@ -247,12 +262,10 @@ impl Session<'_> {
         if name.is_none() && copy.destination.ends_with('/') {
             return Err(BuildError::invalid(format!("cannot determine filename from url: {url}")));
         }
-        let dir = self.step_dir()?;
         let below = RootDir::open(path.parent().unwrap_or(Path::new("/")))?;
         let tree = Tree::new(below, false);
         let from = PathBuf::from(path.file_name().unwrap_or_default());
-        let found = tree.look(&from)?.ok_or_else(|| BuildError::invalid("a download is no file"))?;
-        drop(dir);
+        let found = tree.look(&from, false)?.ok_or_else(|| BuildError::invalid("a download is no file"))?;
         let mut item = crate::select::Item { from, to: PathBuf::new(), found, implied: false };
         // As Docker has it: nobody else's business, and as old as the server says.
         item.found.attributes.mode = 0o600;
@@ -320,7 +333,7 @@ fn is_archive(selected: &Selected) -> bool {
     if item.found.attributes.kind != Kind::File {
         return false;
     }
-    let Ok(file) = selected.tree.root().open_file(&item.from) else { return false };
+    let Ok(file) = selected.tree.open(&item.from) else { return false };
     match decompressed(file) {
         Ok((_, content)) => matches!(Reader::new(content.take(1 << 20)).next_entry(), Ok(Some(_))),
         Err(error) => error.kind() == std::io::ErrorKind::Unsupported,
@@ -330,7 +343,7 @@ fn is_archive(selected: &Selected) -> bool {
 /// Unpacks a local archive. Its own owners count.
 fn unpack(selected: &Selected, path: PathBuf, cancel: &Cancel) -> Result<Tree> {
     let [item] = selected.items.as_slice() else { return Err(BuildError::invalid("an archive is one file")) };
-    let file = selected.tree.root().open_file(&item.from)?;
+    let file = selected.tree.open(&item.from)?;
     let failing = |e: &dyn std::error::Error| {
         BuildError::invalid(format!("ADD failed: {} cannot be unpacked: {}", item.from.display(), chain(e)))
     };

@@ -76,7 +76,9 @@ impl Accounts {
     pub(crate) fn owner(&self, text: &str) -> Result<(u32, u32)> {
         let (name, group) = split(text);
         let fail = |what: &str, name: &str| {
-            BuildError::invalid(format!("unable to convert uid/gid chown string to host mapping: can't find {what} {name}"))
+            BuildError::invalid(format!(
+                "unable to convert uid/gid chown string to host mapping: can't find {what} {name}"
+            ))
         };
         let (uid, primary) = match (parse_id(name), self.user(name)) {
             (Some(uid), _) => (uid, uid),
@@ -171,7 +173,9 @@ mod tests {
     #[test]
     fn owners_by_name_and_number() {
         let accounts = accounts();
-        for (text, owner) in [("web", (33, 34)), ("web:root", (33, 0)), ("5", (5, 5)), ("5:6", (5, 6)), (":www", (0, 34))] {
+        for (text, owner) in
+            [("web", (33, 34)), ("web:root", (33, 0)), ("5", (5, 5)), ("5:6", (5, 6)), (":www", (0, 34))]
+        {
             assert_eq!(accounts.owner(text).unwrap(), owner, "{text}");
         }
         for bad in ["nobody", "web:nogroup", "99999999999", "web:-1"] {

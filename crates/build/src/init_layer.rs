@@ -69,8 +69,7 @@ mod tests {
         let into = tempfile::tempdir().unwrap();
         let below = RootDir::open(stage.path()).unwrap();
         let files = ["/etc/hosts", "/etc/resolv.conf"];
-        let made =
-            make(&below, &["/var/cache/x"], &files, (5, 0), into.path(), &Cancel::new().unwrap()).unwrap();
+        let made = make(&below, &["/var/cache/x"], &files, (5, 0), into.path(), &Cancel::new().unwrap()).unwrap();
         assert!(made);
         let layer = RootDir::open(into.path()).unwrap();
         assert_eq!(layer.read_dir("").unwrap(), ["etc", "run", "sys"]);

@@ -8,8 +8,8 @@
 //! ```
 //!
 //! - [`Builder`]: what builds share; [`BuildRequest`], [`BuildEvent`]: one build. [`Fetch`]: the world outside.
-//! - `session`, `state`: a build and its stages. `metadata`: instructions that change the configuration only.
-//! - `files`, `select`, `plan`, `copy`, `tree`: COPY, ADD and WORKDIR. `run`, `bundle`, `mounts`, `init_layer`: RUN.
+//! - `session`, `state`, `sources`: a build, its stages, and where they begin. `metadata`: instructions that change the configuration only.
+//! - `context`, `index`: what the client sent. `files`, `select`, `plan`, `copy`, `tree`: COPY, ADD and WORKDIR. `run`, `bundle`, `mounts`, `init_layer`: RUN.
 //! - `cache`, `cache_mount`, `scratch`: what outlives a build, and what does not.
 //!
 //! The same input gives the same image: entries sorted, times from the context, nothing random in any result but
@@ -28,6 +28,7 @@ mod files;
 mod frames;
 mod go_format;
 mod identity;
+mod index;
 mod init_layer;
 mod metadata;
 mod mode;
@@ -36,11 +37,14 @@ mod output;
 mod plan;
 mod ports;
 mod request;
+mod resolve;
 mod run;
 mod scratch;
 mod select;
 mod session;
+mod sources;
 mod state;
+mod tar;
 mod tree;
 
 pub use builder::{Builder, Pruned};

@@ -29,8 +29,7 @@ impl ModeChange {
     /// # Errors
     /// With BuildKit's words.
     pub(crate) fn parse(text: &str) -> Result<Self> {
-        let octal =
-            || format!("invalid chmod parameter: '{text}'. it should be octal string and between 0 and 07777");
+        let octal = || format!("invalid chmod parameter: '{text}'. it should be octal string and between 0 and 07777");
         if text.bytes().all(|b| b.is_ascii_digit()) {
             let mode = u32::from_str_radix(text, 8).ok().filter(|mode| *mode <= 0o7777);
             return mode.map(Self::Octal).ok_or_else(|| BuildError::invalid(octal()));

@@ -3,6 +3,7 @@
 //! Sources are held as fds and given to the runtime by the magic links of `/proc`, so that no path of a context or
 //! an image is resolved a second time (CVE-2024-23651, CVE-2024-1753 and their kin).
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
@@ -33,7 +34,8 @@ pub(crate) struct Mounts {
     /// Places that are no directories.
     pub(crate) files: Vec<String>,
     fds: Vec<OwnedFd>,
-    caches: Vec<CacheMount>,
+    /// By ID and origin: a command may mount one cache at two places.
+    caches: BTreeMap<(String, String), CacheMount>,
 }
 
 impl Mounts {
@@ -53,6 +55,12 @@ pub(crate) struct Asked {
     /// What a bind shows, or what a cache begins with.
     selected: Option<Selected>,
     place: String,
+}
+
+impl Asked {
+    fn cache_id(&self) -> &str {
+        self.mount.id.as_deref().unwrap_or(&self.target)
+    }
 }
 
 impl Session<'_> {
@@ -104,9 +112,7 @@ impl Session<'_> {
         let mut fields = Vec::new();
         for one in asked {
             let content: Option<Digest> = match (&one.selected, one.mount.kind) {
-                (Some(selected), MountKind::Bind) => {
-                    Some(checksum(std::slice::from_ref(selected), &self.cancel)?)
-                }
+                (Some(selected), MountKind::Bind) => Some(checksum(std::slice::from_ref(selected), &self.cancel)?),
                 _ => None,
             };
             let mut mount = one.mount.clone();
@@ -122,6 +128,12 @@ impl Session<'_> {
     /// Opens everything.
     pub(crate) fn open_mounts(&mut self, asked: &[Asked], dir: &Scratch, volatile: &Path) -> Result<Mounts> {
         let mut mounts = Mounts::default();
+        // Commands that lock several caches take them in one order, or two of them would wait for each other.
+        let mut caches: Vec<&Asked> = asked.iter().filter(|one| one.mount.kind == MountKind::Cache).collect();
+        caches.sort_by_key(|one| one.cache_id());
+        for one in caches {
+            self.take_cache(one, &mut mounts)?;
+        }
         for (number, one) in asked.iter().enumerate() {
             let source = match one.mount.kind {
                 MountKind::Tmpfs => MountSource::Tmpfs(one.mount.size),
@@ -133,9 +145,7 @@ impl Session<'_> {
                 },
                 MountKind::Ssh => {
                     if one.mount.required {
-                        return Err(BuildError::invalid(
-                            "RUN --mount=type=ssh: this builder forwards no SSH agent",
-                        ));
+                        return Err(BuildError::invalid("RUN --mount=type=ssh: this builder forwards no SSH agent"));
                     }
                     self.output.text("[Warning] RUN --mount=type=ssh is ignored: no SSH agent is forwarded\n")?;
                     continue;
@@ -147,38 +157,66 @@ impl Session<'_> {
     }
 
     fn open_bind(&mut self, one: &Asked, number: usize, dir: &Scratch, mounts: &mut Mounts) -> Result<MountSource> {
-        let Some(top) = one.selected.as_ref().and_then(|selected| selected.items.first()) else {
+        let Some((selected, top)) = one.selected.as_ref().and_then(|all| Some((all, all.items.first()?))) else {
             return Err(BuildError::invalid(format!("RUN --mount: the source in {} cannot be mounted", one.place)));
         };
-        let Some(selected) = &one.selected else { return Err(BuildError::invalid("a mount without a source")) };
-        if one.mount.read_only {
-            let fd = selected.tree.root().handle(&top.from)?;
-            self.note_file(&fd, &one.target, mounts)?;
-            return Ok(MountSource::Path(mounts.hold(fd)));
-        }
-        // What is written is dropped: it goes to a copy.
-        let copy = RootDir::open(dir.sub(&format!("mount-{number}"))?)?;
-        self.fill(&copy, selected)?;
-        let fd = copy.handle("x")?;
+        let fd = match selected.tree.directory().filter(|_| one.mount.read_only) {
+            Some(root) => root.handle(&top.from)?,
+            // A context is no directory.
+            None if one.mount.read_only => self.materialized(selected, &top.from)?,
+            // What is written is dropped: it goes to a copy.
+            None => {
+                let copy = RootDir::open(dir.sub(&format!("mount-{number}"))?)?;
+                self.fill(&copy, selected)?;
+                copy.handle("x")?
+            }
+        };
         self.note_file(&fd, &one.target, mounts)?;
         Ok(MountSource::Path(mounts.hold(fd)))
+    }
+
+    /// A part of the context as files, made once for all commands that only read it.
+    fn materialized(&mut self, selected: &Selected, from: &Path) -> Result<OwnedFd> {
+        if !self.materialized.contains_key(from) {
+            let number = self.materialized.len();
+            let copy = RootDir::open(self.dir.sub(&format!("context-{number}"))?)?;
+            self.fill(&copy, selected)?;
+            self.materialized.insert(from.to_owned(), copy);
+        }
+        let copy = self.materialized.get(from).ok_or_else(|| BuildError::invalid("a mount without a source"))?;
+        Ok(copy.handle("x")?)
     }
 
     /// Copies what was selected to `x` in an empty directory.
     fn fill(&self, into: &RootDir, selected: &Selected) -> Result<()> {
         let mut plan = Plan::new(into, (0, 0), (self.date, 0));
-        let destination =
-            Destination { text: "/x", workdir: "/", owner: None, mode: None, instruction: "RUN --mount", sources: 1 };
+        let destination = Destination {
+            text: "/x",
+            workdir: "/",
+            owner: None,
+            mode: None,
+            instruction: "RUN --mount",
+            sources: 1,
+            replaces: false,
+        };
         destination.copy(&mut plan, selected)?;
         plan.write(into, &self.cancel)
     }
 
-    fn open_cache(&mut self, one: &Asked, mounts: &mut Mounts) -> Result<MountSource> {
-        let id = one.mount.id.clone().unwrap_or_else(|| one.target.clone());
+    fn cache_key(&self, one: &Asked) -> Result<(String, String)> {
         let origin = match &one.selected {
             Some(selected) => checksum(std::slice::from_ref(selected), &self.cancel)?.to_string(),
             None => String::new(),
         };
+        Ok((one.cache_id().to_owned(), origin))
+    }
+
+    /// Takes a cache, and fills it if it is new.
+    fn take_cache(&self, one: &Asked, mounts: &mut Mounts) -> Result<()> {
+        let key = self.cache_key(one)?;
+        if mounts.caches.contains_key(&key) {
+            return Ok(());
+        }
         let owner = Owner {
             mode: one.mount.mode.unwrap_or(0o755),
             uid: one.mount.uid.unwrap_or(0),
@@ -186,8 +224,7 @@ impl Session<'_> {
         };
         // Who only reads disturbs nobody.
         let sharing = if one.mount.read_only { Sharing::Shared } else { one.mount.sharing };
-        let shared = self.shared;
-        let cache = shared.cache_mounts.take(&id, &origin, sharing, owner, &self.cancel)?;
+        let cache = self.shared.cache_mounts.take(&key.0, &key.1, sharing, owner, &self.cancel)?;
         if let Some(selected) = one.selected.as_ref().filter(|_| cache.fresh) {
             let into = RootDir::open(&cache.path)?;
             let mut plan = Plan::new(&into, (owner.uid, owner.gid), (self.date, 0));
@@ -198,12 +235,19 @@ impl Session<'_> {
                 mode: None,
                 instruction: "RUN --mount",
                 sources: 1,
+                replaces: false,
             };
             destination.copy(&mut plan, selected)?;
             plan.write(&into, &self.cancel)?;
         }
+        mounts.caches.insert(key, cache);
+        Ok(())
+    }
+
+    fn open_cache(&self, one: &Asked, mounts: &mut Mounts) -> Result<MountSource> {
+        let key = self.cache_key(one)?;
+        let cache = mounts.caches.get(&key).ok_or_else(|| BuildError::invalid("a cache that was not taken"))?;
         let fd = RootDir::open(&cache.path)?.into_fd();
-        mounts.caches.push(cache);
         Ok(MountSource::Path(mounts.hold(fd)))
     }
 

@@ -4,16 +4,18 @@
 //! Nothing is written through the mounted file system of the stage, so no link in it can lead a write astray, and
 //! what comes out depends on nothing but what goes in.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::OsString;
 use std::io::Write;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{FileType, Timespec, Timestamps};
 use wharf_rooted_path::RootDir;
 
 use crate::cancel::Cancel;
 use crate::error::{BuildError, Result};
+use crate::resolve::resolve;
+use crate::tar::Tar;
 use crate::tree::{self, Attributes, Kind, Tree};
 
 /// What an entry of the layer has in it.
@@ -21,8 +23,13 @@ use crate::tree::{self, Attributes, Kind, Tree};
 pub(crate) enum Content {
     /// A directory or FIFO.
     Nothing,
-    /// A file of a tree; its device and inode when it has several names there.
-    File { tree: Tree, path: PathBuf, inode: Option<(u64, u64)> },
+    /// A file of a tree, its size, and what names it when it has several names there.
+    File {
+        tree: Tree,
+        path: PathBuf,
+        size: u64,
+        inode: Option<(u64, u64)>,
+    },
     Bytes(Vec<u8>),
     Link(OsString),
     Device(u64),
@@ -40,18 +47,17 @@ pub(crate) struct Plan<'a> {
     below: &'a RootDir,
     /// By path without links, so parents come before their children.
     entries: BTreeMap<PathBuf, Entry>,
+    /// Directories that replace something else: nothing of what is below them shows in them.
+    replaced: BTreeSet<PathBuf>,
     /// For directories that nothing says anything about.
     fresh: Attributes,
 }
-
-/// As the kernel bounds it (MAXSYMLINKS).
-const MAX_LINKS: usize = 40;
 
 impl<'a> Plan<'a> {
     /// Begins a layer; directories that must be made get this owner and time.
     pub(crate) fn new(below: &'a RootDir, owner: (u32, u32), mtime: (i64, u32)) -> Self {
         let fresh = Attributes { kind: Kind::Directory, mode: 0o755, owner, mtime, xattrs: Vec::new() };
-        Self { below, entries: BTreeMap::new(), fresh }
+        Self { below, entries: BTreeMap::new(), replaced: BTreeSet::new(), fresh }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -74,6 +80,9 @@ impl<'a> Plan<'a> {
             };
             return Ok(Some((entry.attributes.kind, target)));
         }
+        if self.is_hidden(path) {
+            return Ok(None);
+        }
         let stat = match self.below.metadata(path, false) {
             Err(error) if error.is_not_found() || error.errno == rustix::io::Errno::NOTDIR => return Ok(None),
             stat => stat?,
@@ -85,39 +94,17 @@ impl<'a> Plan<'a> {
         }))
     }
 
+    /// Whether what is below shows nothing at `path`.
+    fn is_hidden(&self, path: &Path) -> bool {
+        !self.replaced.is_empty() && path.ancestors().skip(1).any(|dir| self.replaced.contains(dir))
+    }
+
     /// The path without links that `path` means, all of it followed inside the root. It need not exist.
     ///
     /// # Errors
     /// When links go round in circles.
     pub(crate) fn resolve(&self, path: &Path) -> Result<PathBuf> {
-        let mut todo: VecDeque<OsString> = parts(path).collect();
-        let mut real = PathBuf::new();
-        let mut links = 0;
-        while let Some(name) = todo.pop_front() {
-            if name == ".." {
-                real.pop();
-                continue;
-            }
-            let next = real.join(&name);
-            match self.look(&next)? {
-                Some((Kind::Symlink, Some(target))) => {
-                    links += 1;
-                    if links > MAX_LINKS {
-                        let message = format!("too many levels of symbolic links in /{}", path.display());
-                        return Err(BuildError::invalid(message));
-                    }
-                    let target = PathBuf::from(target);
-                    if target.is_absolute() {
-                        real = PathBuf::new();
-                    }
-                    for part in parts(&target).collect::<Vec<_>>().into_iter().rev() {
-                        todo.push_front(part);
-                    }
-                }
-                _ => real = next,
-            }
-        }
-        Ok(real)
+        resolve(path, &|path| Ok(self.look(path)?.and_then(|(_, link)| link)))
     }
 
     /// Has `path`, which has no links in it, and all above it as directories. What is there keeps its attributes.
@@ -135,6 +122,7 @@ impl<'a> Plan<'a> {
                 continue;
             }
             let attributes = match self.below.metadata(dir, false) {
+                _ if self.is_hidden(dir) => Some(self.fresh.clone()),
                 Err(error) if error.is_not_found() => Some(self.fresh.clone()),
                 Err(error) if error.errno == rustix::io::Errno::NOTDIR => return Err(not_a_directory(dir)),
                 stat => tree::attributes(self.below, dir, &stat?)?,
@@ -170,6 +158,62 @@ impl<'a> Plan<'a> {
         Ok(())
     }
 
+    /// As [`Self::put`], but what is in the way goes, as when an archive is unpacked.
+    ///
+    /// # Errors
+    /// When something above it is no directory.
+    pub(crate) fn replace(&mut self, path: &Path, entry: Entry) -> Result<()> {
+        let directory = entry.attributes.kind == Kind::Directory;
+        let there = self.kind(path)?;
+        if let Some(above) = path.parent() {
+            self.directory(above)?;
+        }
+        if there == Some(Kind::Directory) && !directory {
+            self.entries.retain(|own, _| own == path || !own.starts_with(path));
+            self.replaced.retain(|own| !own.starts_with(path));
+        }
+        if directory && there.is_some_and(|kind| kind != Kind::Directory) {
+            self.replaced.insert(path.to_owned());
+        }
+        self.entries.insert(path.to_owned(), entry);
+        Ok(())
+    }
+
+    /// Writes the layer as a tar archive. No entry gets a later time than `clamp`, in seconds since the epoch.
+    ///
+    /// # Errors
+    /// When something cannot be read, or the output fails.
+    pub(crate) fn pack(&self, output: &mut dyn Write, clamp: Option<i64>, cancel: &Cancel) -> Result<()> {
+        let mut tar = Tar::new(output);
+        let mut names: HashMap<(u64, u64), &Path> = HashMap::new();
+        for (path, entry) in &self.entries {
+            cancel.check()?;
+            let mut attributes = entry.attributes.clone();
+            if let Some(latest) = clamp.filter(|latest| attributes.mtime.0 >= *latest) {
+                attributes.mtime = (latest, 0);
+            }
+            if let Content::File { inode: Some(inode), .. } = &entry.content {
+                match names.get(inode) {
+                    Some(first) => {
+                        tar.hard_link(path, first, &attributes)?;
+                        continue;
+                    }
+                    None => drop(names.insert(*inode, path)),
+                }
+            }
+            match &entry.content {
+                Content::Nothing => tar.entry(path, &attributes)?,
+                Content::Link(target) => tar.symlink(path, target, &attributes)?,
+                Content::Device(device) => tar.device(path, *device, &attributes)?,
+                Content::Bytes(bytes) => tar.file(path, bytes.len() as u64, &mut bytes.as_slice(), &attributes)?,
+                Content::File { tree, path: from, size, .. } => {
+                    tar.file(path, *size, &mut tree.open(from)?, &attributes)?;
+                }
+            }
+        }
+        tar.finish()
+    }
+
     /// Writes the layer into an empty directory, in the form that overlayfs has in an upper directory.
     ///
     /// # Errors
@@ -179,7 +223,8 @@ impl<'a> Plan<'a> {
         let mut parent: Option<(PathBuf, RootDir)> = None;
         for (path, entry) in &self.entries {
             cancel.check()?;
-            let (above, name) = (path.parent().unwrap_or(Path::new("")), Path::new(path.file_name().unwrap_or_default()));
+            let (above, name) =
+                (path.parent().unwrap_or(Path::new("")), Path::new(path.file_name().unwrap_or_default()));
             // Neighbours share their directory.
             let dir = match parent.take().filter(|(held, _)| held == above) {
                 Some((_, dir)) => dir,
@@ -207,14 +252,6 @@ fn not_a_directory(path: &Path) -> BuildError {
     BuildError::invalid(format!("cannot copy to non-directory: /{}", path.display()))
 }
 
-fn parts(path: &Path) -> impl Iterator<Item = OsString> {
-    path.components().filter_map(|part| match part {
-        Component::Normal(name) => Some(name.to_owned()),
-        Component::ParentDir => Some("..".into()),
-        _ => None,
-    })
-}
-
 /// Owner before mode, as a change of owner takes set-ID bits away; attributes before times.
 fn make(dir: &RootDir, name: &Path, entry: &Entry) -> Result<()> {
     let attributes = &entry.attributes;
@@ -223,7 +260,7 @@ fn make(dir: &RootDir, name: &Path, entry: &Entry) -> Result<()> {
         Content::Nothing if attributes.kind == Kind::Directory => drop(dir.mkdir_all(name, 0o700)?),
         Content::Nothing => dir.mknod(name, FileType::Fifo, 0o600, 0)?,
         Content::File { tree, path, .. } => {
-            let mut from = tree.root().open_file(path)?;
+            let mut from = tree.open(path)?;
             let mut to = dir.create_file(name, 0o600)?;
             std::io::copy(&mut from, &mut to).map_err(failing)?;
         }
@@ -275,8 +312,7 @@ mod tests {
     }
 
     fn file(text: &str) -> Entry {
-        let attributes =
-            Attributes { kind: Kind::File, mode: 0o640, owner: (0, 0), mtime: (7, 0), xattrs: Vec::new() };
+        let attributes = Attributes { kind: Kind::File, mode: 0o640, owner: (0, 0), mtime: (7, 0), xattrs: Vec::new() };
         Entry { attributes, content: Content::Bytes(text.into()) }
     }
 
@@ -307,6 +343,33 @@ mod tests {
         assert!(plan.directory(Path::new("file")).is_err());
         plan.put(Path::new("a/b"), file("")).unwrap();
         assert!(plan.directory(Path::new("a/b/c")).is_err());
+    }
+
+    #[test]
+    fn an_archive_replaces_what_is_in_its_way() {
+        let (_dir, root) = below();
+        let mut plan = Plan::new(&root, (0, 0), (0, 0));
+        let directory = || {
+            let attributes =
+                Attributes { kind: Kind::Directory, mode: 0o755, owner: (0, 0), mtime: (0, 0), xattrs: Vec::new() };
+            Entry { attributes, content: Content::Nothing }
+        };
+        // The link is a directory now, and what it led to is not in it.
+        plan.replace(Path::new("var/run"), directory()).unwrap();
+        assert_eq!(plan.kind(Path::new("var/run/lock")).unwrap(), None);
+        plan.replace(Path::new("var/run/lock"), file("x")).unwrap();
+        assert_eq!(plan.resolve(Path::new("var/run/lock")).unwrap(), Path::new("var/run/lock"));
+        // And a file again, with nothing below it.
+        plan.replace(Path::new("var/run"), file("y")).unwrap();
+        assert!(plan.directory(Path::new("var/run/lock")).is_err());
+        let mut bytes = Vec::new();
+        plan.pack(&mut bytes, None, &Cancel::new().unwrap()).unwrap();
+        let mut reader = wharf_archive::Reader::new(bytes.as_slice());
+        let mut names = Vec::new();
+        while let Some(entry) = reader.next_entry().unwrap() {
+            names.push(String::from_utf8(entry.path).unwrap());
+        }
+        assert_eq!(names, ["var/", "var/run"]);
     }
 
     #[test]

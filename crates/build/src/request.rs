@@ -167,12 +167,7 @@ pub trait Fetch: Send + Sync {
 pub struct Offline;
 
 impl Fetch for Offline {
-    fn image<'a>(
-        &'a self,
-        reference: &'a str,
-        _: Option<&'a str>,
-        _: ProgressSender,
-    ) -> Pending<'a, ImageRecord> {
+    fn image<'a>(&'a self, reference: &'a str, _: Option<&'a str>, _: ProgressSender) -> Pending<'a, ImageRecord> {
         let message = format!("No such image: {reference}");
         Box::pin(async move { Err(BuildError::new(crate::ErrorKind::NotFound, message)) })
     }

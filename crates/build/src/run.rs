@@ -4,7 +4,7 @@ use std::fs;
 use std::io::Read;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::{PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -213,14 +213,14 @@ impl Session<'_> {
         Ok(Some(layer.diff_id))
     }
 
-    /// The command's network namespace; none with the host's, or when there is nothing to give.
+    /// The command's network namespace. Without one it gets an empty one of its own, or the host's if that was asked.
     fn network_of(&self, id: &str, network: &str) -> Result<Option<StepNetwork>> {
-        match &self.shared.options.network {
-            Some(give) if network != "host" => {
-                let given = give(id, network);
-                given.map(Some).map_err(|e| BuildError::system("the command gets no network", &e))
-            }
-            _ => Ok(None),
+        let Some(give) = self.shared.options.network.as_ref().filter(|_| network != "host") else { return Ok(None) };
+        match give(id, network) {
+            Ok(given) => Ok(Some(given)),
+            // What has no network needs nobody who gives one.
+            Err(_) if network == "none" => Ok(None),
+            Err(error) => Err(BuildError::system("the command gets no network", &error)),
         }
     }
 

@@ -102,9 +102,7 @@ fn list(dir: &Path) -> Result<Vec<PathBuf>> {
     let failing = |e: std::io::Error| BuildError::system(format_args!("cannot list {}", dir.display()), &e);
     match fs::read_dir(dir) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
-        entries => {
-            entries.map_err(failing)?.map(|entry| entry.map(|entry| entry.path()).map_err(failing)).collect()
-        }
+        entries => entries.map_err(failing)?.map(|entry| entry.map(|entry| entry.path()).map_err(failing)).collect(),
     }
 }
 

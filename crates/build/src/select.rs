@@ -118,14 +118,12 @@ impl Selection<'_> {
                 self.cancel.check()?;
                 let Some(glob) = &glob else {
                     let path = dir.join(unescaped(Path::new(part.as_os_str())));
-                    if self.tree.root().metadata(&path, false).is_ok() {
+                    if self.tree.look(&path, false)?.is_some() {
                         next.push(path);
                     }
                     continue;
                 };
-                // What is no directory has nothing that could match.
-                let names = self.tree.root().read_dir(&dir).unwrap_or_default();
-                let names = names.into_iter().filter(|name| glob.matches(&name.to_string_lossy()));
+                let names = self.tree.names(&dir)?.into_iter().filter(|name| glob.matches(&name.to_string_lossy()));
                 next.extend(names.map(|name| dir.join(name)));
             }
             found = next;
@@ -133,14 +131,9 @@ impl Selection<'_> {
         Ok(found)
     }
 
-    /// One path without wildcards; nothing when it is a socket.
+    /// One path without wildcards; nothing when it is excluded.
     fn one(&self, path: &Path, source: &str) -> Result<Option<Selected>> {
-        let found = match self.tree.root().metadata(path, true) {
-            Err(error) if is_absent(&error) => return Err(self.missing(source)),
-            Err(error) => return Err(error.into()),
-            Ok(_) => self.tree.follow(path)?,
-        };
-        let Some(found) = found else { return Ok(None) };
+        let found = self.tree.look(path, true)?.ok_or_else(|| self.missing(source))?;
         let directory = found.attributes.kind == Kind::Directory;
         let shape = match path.file_name() {
             Some(name) if !directory => Shape::Named(name.to_owned()),
@@ -161,7 +154,7 @@ impl Selection<'_> {
     /// Everything below `from`, but for what is excluded. `to` is what patterns are about.
     fn walk(&self, from: &Path, to: &Path, items: &mut Vec<Item>) -> Result<()> {
         let children = |from: &Path, to: &Path, above: &wharf_dockerfile::Verdict| -> Result<Vec<_>> {
-            let names = self.tree.root().read_dir(from)?;
+            let names = self.tree.names(from)?;
             Ok(names.into_iter().rev().map(|name| (from.join(&name), to.join(&name), above.clone())).collect())
         };
         // A stack instead of recursion: a tree may be deeper than ours.
@@ -170,7 +163,7 @@ impl Selection<'_> {
         let mut pending: Vec<Item> = Vec::new();
         while let Some((from, to, above)) = stack.pop() {
             self.cancel.check()?;
-            let Some(found) = self.tree.look(&from)? else { continue };
+            let Some(found) = self.tree.look(&from, false)? else { continue };
             let verdict = match self.exclude.is_empty() {
                 true => above,
                 false => self.exclude.decide(&above, &to.to_string_lossy()),
@@ -235,20 +228,14 @@ impl Selection<'_> {
     }
 
     /// Adds the directories above `to` that are not there yet.
-    fn imply(
-        &self,
-        base: &Path,
-        to: &Path,
-        seen: &mut BTreeMap<PathBuf, ()>,
-        items: &mut Vec<Item>,
-    ) -> Result<()> {
+    fn imply(&self, base: &Path, to: &Path, seen: &mut BTreeMap<PathBuf, ()>, items: &mut Vec<Item>) -> Result<()> {
         let mut above: Vec<&Path> = to.ancestors().skip(1).filter(|dir| !dir.as_os_str().is_empty()).collect();
         above.reverse();
         for dir in above {
             if seen.insert(dir.to_owned(), ()).is_some() {
                 continue;
             }
-            if let Some(found) = self.tree.follow(&base.join(dir))? {
+            if let Some(found) = self.tree.look(&base.join(dir), true)? {
                 items.push(Item { from: base.join(dir), to: dir.to_owned(), found, implied: true });
             }
         }
@@ -273,10 +260,6 @@ fn unescaped(path: &Path) -> PathBuf {
         plain.push(if *byte == b'\\' { *rest.next().unwrap_or(byte) } else { *byte });
     }
     PathBuf::from(OsString::from_vec(plain))
-}
-
-fn is_absent(error: &wharf_rooted_path::RootError) -> bool {
-    error.is_not_found() || error.errno == rustix::io::Errno::NOTDIR || error.errno == rustix::io::Errno::LOOP
 }
 
 /// A checksum of what was selected: names, kinds, permissions, owners, contents. Times do not count, so that a

@@ -9,18 +9,20 @@ use wharf_dockerfile::{
     Base, Dockerfile, Globals, Graph, Instruction, Known, PREDEFINED, Platform, Platforms, Source, Statement, Warning,
     check,
 };
-use wharf_image::{ErrorKind as ImageErrorKind, ImageRecord};
+use wharf_image::ImageRecord;
 use wharf_reference::Digest;
+use wharf_rooted_path::RootDir;
 
 use crate::builder::Shared;
-use crate::cache::{CacheRecord, Hold, Key};
+use crate::cache::{CacheRecord, Hold};
 use crate::cancel::Cancel;
 use crate::context::Context;
-use crate::error::{BuildError, ErrorKind, Result, chain};
+use crate::error::{BuildError, ErrorKind, Result};
 use crate::metadata;
 use crate::output::Output;
 use crate::request::{BuildEvent, BuildRequest, Limits};
 use crate::scratch::{Scratch, random_id};
+use crate::sources::image_error;
 use crate::state::State;
 use crate::tree::Tree;
 
@@ -30,12 +32,12 @@ pub(crate) struct Session<'a> {
     pub(crate) shared: &'a Shared,
     pub(crate) output: Output,
     pub(crate) cancel: Cancel,
-    runtime: Handle,
+    pub(crate) runtime: Handle,
     pub(crate) dir: Scratch,
     pub(crate) options: Options,
     pub(crate) dockerfile: Dockerfile,
-    globals: Arc<Globals>,
-    graph: Graph,
+    pub(crate) globals: Arc<Globals>,
+    pub(crate) graph: Graph,
     pub(crate) platforms: Platforms,
     pub(crate) context: Context,
     /// What results are dated with, in seconds since the epoch.
@@ -43,10 +45,10 @@ pub(crate) struct Session<'a> {
     created: String,
     /// Files of layers get no later time, if that was asked.
     pub(crate) clamp: Option<i64>,
-    stages: Vec<Option<State>>,
-    trees: HashMap<Base, Tree>,
-    images: HashMap<(String, Option<Platform>), ImageRecord>,
-    hold: Hold,
+    pub(crate) stages: Vec<Option<State>>,
+    pub(crate) trees: HashMap<Base, Tree>,
+    pub(crate) images: HashMap<(String, Option<Platform>), ImageRecord>,
+    pub(crate) hold: Hold,
     /// Keys of steps that were not made again.
     used: Vec<Digest>,
     /// Arguments that some ARG has named.
@@ -54,7 +56,9 @@ pub(crate) struct Session<'a> {
     /// Variables that stages began with.
     base_env: HashMap<usize, Vec<(String, String)>>,
     step: usize,
-    steps: usize,
+    pub(crate) steps: usize,
+    /// Parts of the context that are files because a command mounts them, by path.
+    pub(crate) materialized: HashMap<PathBuf, RootDir>,
     /// Names directories of steps.
     pub(crate) next: usize,
 }
@@ -63,9 +67,9 @@ pub(crate) struct Session<'a> {
 #[derive(Debug)]
 pub(crate) struct Options {
     pub(crate) no_cache: bool,
-    pull: bool,
+    pub(crate) pull: bool,
     pub(crate) network: String,
-    platform: Option<Platform>,
+    pub(crate) platform: Option<Platform>,
     pub(crate) shm_size: Option<u64>,
     pub(crate) limits: Limits,
     pub(crate) extra_hosts: Vec<String>,
@@ -98,7 +102,7 @@ impl<'a> Session<'a> {
                 .map_err(|e| BuildError::invalid(format!("invalid tag {tag:?}: {e}")))?;
         }
         let dir = Scratch::new(shared.builds().join(format!("b-{}", &random_id()?[..16])))?;
-        let context = Context::unpack(request.context, dir.path.join("context"), &name, &cancel)?;
+        let context = Context::read(request.context, &dir.path.join("context"), &name, &cancel)?;
         let dockerfile = Dockerfile::parse(&name, &context.dockerfile)?;
         let host = Platform::host();
         let platforms = Platforms { target: platform.clone().unwrap_or_else(|| host.clone()), build: host };
@@ -149,6 +153,7 @@ impl<'a> Session<'a> {
             base_env: HashMap::new(),
             step: 0,
             steps,
+            materialized: HashMap::new(),
             next: 0,
         })
     }
@@ -192,9 +197,6 @@ impl<'a> Session<'a> {
             let name = wharf_reference::Reference::parse(tag).map(|name| name.tag_or_latest().familiar());
             self.output.text(format!("Successfully tagged {}\n", name.unwrap_or_else(|_| tag.clone())))?;
         }
-        if self.output.quiet {
-            self.output.event(BuildEvent::Stream(format!("{}\n", image.id)))?;
-        }
         self.output.event(BuildEvent::Aux(image.id.to_string()))?;
         Ok(image.id)
     }
@@ -216,7 +218,7 @@ impl<'a> Session<'a> {
         self.output.text(format!("Step {}/{} : {}\n", self.step, self.steps, source.text))
     }
 
-    fn stage(&mut self, index: usize) -> Result<()> {
+    pub(crate) fn stage(&mut self, index: usize) -> Result<()> {
         let stage = self.dockerfile.stages[index].clone();
         let file = self.dockerfile.file.clone();
         self.announce(&stage.from)?;
@@ -240,35 +242,7 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    /// What a stage begins with.
-    fn base(&mut self, index: usize) -> Result<State> {
-        let node = self.graph.nodes[index].clone();
-        match node.base {
-            Base::Scratch => {
-                let platform = node.platform.as_ref().unwrap_or(&self.platforms.target);
-                let image = metadata::scratch(platform);
-                self.output.text(" ---> \n")?;
-                Ok(State::new(image, Key::new("scratch").finish(), Arc::clone(&self.globals)))
-            }
-            Base::Stage(base) => {
-                let state = State::on(self.finished(base)?);
-                self.show(&state)?;
-                Ok(state)
-            }
-            Base::Image(name) => {
-                let image = self.image(&name, node.platform.or_else(|| self.options.platform.clone()))?;
-                self.output.text(format!(" ---> {}\n", image.id.short()))?;
-                let files = Key::new("image").text(image.id.as_str()).finish();
-                Ok(State::new(metadata::inherited(&image.config), files, Arc::clone(&self.globals)))
-            }
-        }
-    }
-
-    fn finished(&self, stage: usize) -> Result<&State> {
-        self.stages[stage].as_ref().ok_or_else(|| BuildError::new(ErrorKind::System, "a stage was not built in order"))
-    }
-
-    fn show(&self, state: &State) -> Result<()> {
+    pub(crate) fn show(&self, state: &State) -> Result<()> {
         let id = Digest::sha256(&state.config_bytes(&self.created));
         self.output.text(format!(" ---> {}\n", id.short()))
     }
@@ -346,109 +320,20 @@ impl<'a> Session<'a> {
         if self.options.no_cache {
             return Ok(None);
         }
-        let found: Option<CacheRecord> = self.shared.cache.find(key)?;
-        Ok(found.map(|record| {
-            self.used.push(key.clone());
-            Outcome { layer: record.layer, cached: true }
-        }))
+        let Some(CacheRecord { layer, .. }) = self.shared.cache.find(key)? else { return Ok(None) };
+        // Held before it is looked for again: it may have been pruned between the two.
+        self.hold.add(layer.as_slice());
+        if layer.as_ref().is_some_and(|layer| !self.shared.layers.contains(layer)) {
+            return Ok(None);
+        }
+        self.used.push(key.clone());
+        Ok(Some(Outcome { layer, cached: true }))
     }
 
     /// A directory for one step.
     pub(crate) fn step_dir(&mut self) -> Result<Scratch> {
         self.next += 1;
         Scratch::new(self.dir.path.join(format!("step-{}", self.next)))
-    }
-
-    /// The tree that `--from` means; the context without one.
-    pub(crate) fn tree(&mut self, index: usize, from: Option<&str>, source: &Source) -> Result<(Tree, String)> {
-        let Some(from) = from else { return Ok((self.context.tree.clone(), "build context".into())) };
-        let base = Graph::resolve_from(&self.dockerfile, index, from, source)?;
-        let place = match &base {
-            Base::Stage(stage) => format!("stage {}", self.dockerfile.stages[*stage].label(*stage)),
-            Base::Image(name) => format!("image {name}"),
-            Base::Scratch => "scratch".to_owned(),
-        };
-        if let Some(tree) = self.trees.get(&base) {
-            return Ok((tree.clone(), place));
-        }
-        let layers = self.layers_of(&base)?;
-        let tree = Tree::new(self.shared.layers.view(&layers, None)?, true);
-        self.trees.insert(base, tree.clone());
-        Ok((tree, place))
-    }
-
-    fn layers_of(&mut self, base: &Base) -> Result<Vec<Digest>> {
-        match base {
-            Base::Scratch => Ok(Vec::new()),
-            Base::Stage(stage) => {
-                // A trigger may name a stage that the target did not seem to need.
-                if self.stages[*stage].is_none() {
-                    self.steps += 1 + self.dockerfile.stages[*stage].statements.len();
-                    self.stage(*stage)?;
-                }
-                Ok(self.finished(*stage)?.layers().to_vec())
-            }
-            Base::Image(name) => {
-                let image = self.image(name, self.options.platform.clone())?;
-                self.hold.add(&image.diff_ids);
-                Ok(image.diff_ids)
-            }
-        }
-    }
-
-    /// An image by name: one that is here, else pulled.
-    fn image(&mut self, name: &str, platform: Option<Platform>) -> Result<ImageRecord> {
-        let known = (name.to_owned(), platform.clone());
-        if let Some(image) = self.images.get(&known) {
-            return Ok(image.clone());
-        }
-        let local = match self.shared.images.resolve(name) {
-            Ok(image) => Some(image).filter(|image| fits(image, platform.as_ref())),
-            Err(error) if error.kind() == ImageErrorKind::NotFound => None,
-            Err(error) => return Err(image_error(name, &error)),
-        };
-        let image = match local {
-            Some(image) if !self.options.pull => image,
-            _ => self.pull(name, platform.as_ref())?,
-        };
-        self.images.insert(known, image.clone());
-        Ok(image)
-    }
-
-    fn pull(&self, name: &str, platform: Option<&Platform>) -> Result<ImageRecord> {
-        let platform = platform.map(Platform::to_string);
-        let (sender, mut progress) = tokio::sync::mpsc::unbounded_channel();
-        let events = self.output.clone();
-        let cancel = self.cancel.clone();
-        self.runtime.block_on(async {
-            let telling = async {
-                while let Some(progress) = progress.recv().await {
-                    if !events.quiet && events.events.send(BuildEvent::Progress(progress)).await.is_err() {
-                        break;
-                    }
-                }
-            };
-            let cancelled = async {
-                while !cancel.is_cancelled() {
-                    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
-                }
-            };
-            let fetching = self.shared.options.fetch.image(name, platform.as_deref(), sender);
-            tokio::select! {
-                (image, ()) = async { tokio::join!(fetching, telling) } => image,
-                () = cancelled => Err(BuildError::cancelled()),
-            }
-        })
-    }
-
-    /// Downloads what ADD names.
-    pub(crate) fn download(&mut self, url: &str) -> Result<(PathBuf, Option<i64>)> {
-        self.next += 1;
-        let path = self.dir.path.join(format!("download-{}", self.next));
-        let failing = |e: std::io::Error| BuildError::system(format_args!("cannot write {url}"), &e);
-        let file = std::fs::File::create_new(&path).map_err(failing)?;
-        let time = self.runtime.block_on(self.shared.options.fetch.download(url, file))?;
-        Ok((path, time))
     }
 
     fn warn_of_arguments(&self) -> Result<()> {
@@ -471,25 +356,6 @@ impl<'a> Session<'a> {
         }
         self.output.text(format!("[Warning] One or more build-args [{}] were not consumed\n", unused.join(" ")))
     }
-}
-
-fn fits(image: &ImageRecord, platform: Option<&Platform>) -> bool {
-    platform.is_none_or(|platform| {
-        let variant = image.config.variant.as_deref().unwrap_or_default();
-        image.config.os == platform.os
-            && image.config.architecture == platform.architecture
-            && (platform.variant.is_empty() || variant.is_empty() || variant == platform.variant)
-    })
-}
-
-fn image_error(what: &str, error: &wharf_image::ImageError) -> BuildError {
-    let kind = match error.kind() {
-        ImageErrorKind::NotFound => ErrorKind::NotFound,
-        ImageErrorKind::Invalid | ImageErrorKind::Conflict => ErrorKind::Invalid,
-        ImageErrorKind::Denied => ErrorKind::Denied,
-        ImageErrorKind::Full | ImageErrorKind::System => ErrorKind::System,
-    };
-    BuildError::new(kind, format!("{what}: {}", chain(error)))
 }
 
 /// The time that the user wants all results to have.

@@ -1,15 +1,18 @@
 //! Trees of files that are copied from: the context, a stage, an image, or something made for one step.
 
 use std::ffi::OsString;
+use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustix::fs::{FileType, Stat};
+use rustix::io::Errno;
 use wharf_reference::{Digest, Hasher};
 use wharf_rooted_path::RootDir;
 
 use crate::error::{BuildError, Result};
+use crate::index::Index;
 
 /// What an entry of a tree is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -29,6 +32,7 @@ pub(crate) struct Attributes {
     /// Permission bits with set-ID and sticky.
     pub(crate) mode: u32,
     pub(crate) owner: (u32, u32),
+    /// Seconds since the epoch, and nanoseconds.
     pub(crate) mtime: (i64, u32),
     pub(crate) xattrs: Vec<(OsString, Vec<u8>)>,
 }
@@ -37,19 +41,22 @@ pub(crate) struct Attributes {
 #[derive(Clone, Debug)]
 pub(crate) struct Found {
     pub(crate) attributes: Attributes,
+    /// Bytes of a file's content.
+    pub(crate) size: u64,
     pub(crate) device: u64,
-    /// Device and inode, when the file has several names.
+    /// Names a file that has several names.
     pub(crate) inode: Option<(u64, u64)>,
     /// Target of a symlink.
     pub(crate) link: OsString,
 }
 
-/// A tree that is copied from.
+/// A tree that is copied from. Cheap to clone.
 #[derive(Clone, Debug)]
-pub(crate) struct Tree {
-    root: Arc<dyn Root>,
-    /// Owners count: those of a stage do, those of whoever sent the context do not.
-    keeps_owners: bool,
+pub(crate) enum Tree {
+    /// A directory of the host; owners count only if those who own the files are the image's.
+    Directory { root: Arc<dyn Root>, keeps_owners: bool },
+    /// A context.
+    Index(Arc<Index>),
 }
 
 /// Something that has a root directory and keeps it in being.
@@ -71,34 +78,39 @@ impl Root for wharf_snapshot::View {
 
 impl Tree {
     pub(crate) fn new(root: impl Root + 'static, keeps_owners: bool) -> Self {
-        Self { root: Arc::new(root), keeps_owners }
+        Self::Directory { root: Arc::new(root), keeps_owners }
     }
 
-    pub(crate) fn root(&self) -> &RootDir {
-        self.root.root()
+    /// The directory that it is, if it is one.
+    pub(crate) fn directory(&self) -> Option<&RootDir> {
+        match self {
+            Self::Directory { root, .. } => Some(root.root()),
+            Self::Index(_) => None,
+        }
     }
 
-    /// What the entry `path` itself is; `None` for what no image can carry (a socket).
-    pub(crate) fn look(&self, path: &Path) -> Result<Option<Found>> {
-        self.found(path, self.root().metadata(path, false)?)
-    }
-
-    /// What `path` means, links followed.
-    pub(crate) fn follow(&self, path: &Path) -> Result<Option<Found>> {
-        self.found(path, self.root().metadata(path, true)?)
-    }
-
-    fn found(&self, path: &Path, stat: Stat) -> Result<Option<Found>> {
-        let Some(mut attributes) = attributes(self.root(), path, &stat)? else { return Ok(None) };
-        if !self.keeps_owners {
+    /// What is at `path`; with `follow`, what it leads to. `None` when there is nothing, or what no image can carry
+    /// (a socket).
+    pub(crate) fn look(&self, path: &Path, follow: bool) -> Result<Option<Found>> {
+        let (root, keeps_owners) = match self {
+            Self::Index(index) => return index.look(path, follow),
+            Self::Directory { root, keeps_owners } => (root.root(), *keeps_owners),
+        };
+        let stat = match root.metadata(path, follow) {
+            Err(error) if matches!(error.errno, Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(None),
+            stat => stat?,
+        };
+        let Some(mut attributes) = attributes(root, path, &stat)? else { return Ok(None) };
+        if !keeps_owners {
             attributes.owner = (0, 0);
         }
         let link = match attributes.kind {
-            Kind::Symlink => self.root().read_link(path)?,
+            Kind::Symlink => root.read_link(path)?,
             _ => OsString::new(),
         };
         let several = attributes.kind == Kind::File && stat.st_nlink > 1;
         Ok(Some(Found {
+            size: if attributes.kind == Kind::File { stat.st_size.cast_unsigned() } else { 0 },
             device: stat.st_rdev,
             inode: several.then_some((stat.st_dev, stat.st_ino)),
             link,
@@ -106,11 +118,32 @@ impl Tree {
         }))
     }
 
-    /// Digest of a file's content.
+    /// Names in a directory, sorted; none in anything else.
+    pub(crate) fn names(&self, path: &Path) -> Result<Vec<OsString>> {
+        match self {
+            Self::Index(index) => index.names(path),
+            Self::Directory { root, .. } => match root.root().read_dir(path) {
+                Err(error) if matches!(error.errno, Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(Vec::new()),
+                names => Ok(names?),
+            },
+        }
+    }
+
+    /// The content of the regular file that `path` leads to.
+    pub(crate) fn open(&self, path: &Path) -> Result<Box<dyn Read + Send + '_>> {
+        Ok(match self {
+            Self::Index(index) => Box::new(index.open(path)?),
+            Self::Directory { root, .. } => Box::new(root.root().open_file(path)?),
+        })
+    }
+
+    /// Digest of that content.
     pub(crate) fn digest(&self, path: &Path) -> Result<Digest> {
-        let mut file = self.root().open_file(path)?;
+        if let Self::Index(index) = self {
+            return index.digest(path);
+        }
         let mut hasher = Hasher::new();
-        std::io::copy(&mut file, &mut hasher)
+        std::io::copy(&mut self.open(path)?, &mut hasher)
             .map_err(|e| BuildError::system(format_args!("cannot read {}", path.display()), &e))?;
         Ok(hasher.finish())
     }
@@ -143,7 +176,7 @@ pub(crate) fn attributes(root: &RootDir, path: &Path, stat: &Stat) -> Result<Opt
 }
 
 /// Whether an image may carry the extended attribute. `trusted.*` and `user.overlay.*` would steer overlayfs itself.
-fn may_carry(key: &[u8]) -> bool {
+pub(crate) fn may_carry(key: &[u8]) -> bool {
     key == b"security.capability" || (key.starts_with(b"user.") && !key.starts_with(b"user.overlay."))
 }
 
@@ -153,11 +186,8 @@ pub(crate) fn clean(path: &Path) -> Option<PathBuf> {
     for part in path.components() {
         match part {
             std::path::Component::Normal(name) => clean.push(name),
-            std::path::Component::ParentDir => {
-                if !clean.pop() {
-                    return None;
-                }
-            }
+            std::path::Component::ParentDir if clean.pop() => {}
+            std::path::Component::ParentDir => return None,
             _ => {}
         }
     }

@@ -70,11 +70,8 @@ impl Globals {
     pub(crate) fn of(matches: &Matches) -> Self {
         let some = |flag: &str| matches.some(flag).map(str::to_owned);
         let variable = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
-        let tls_verify = if matches.changed("tlsverify") {
-            matches.on("tlsverify")
-        } else {
-            variable("DOCKER_TLS_VERIFY")
-        };
+        let tls_verify =
+            if matches.changed("tlsverify") { matches.on("tlsverify") } else { variable("DOCKER_TLS_VERIFY") };
         Self {
             config: some("config"),
             context: some("context"),

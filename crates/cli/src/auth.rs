@@ -25,7 +25,10 @@ pub(crate) struct Credentials {
 
 impl std::fmt::Debug for Credentials {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Credentials").field("username", &self.username).field("server", &self.server).finish_non_exhaustive()
+        f.debug_struct("Credentials")
+            .field("username", &self.username)
+            .field("server", &self.server)
+            .finish_non_exhaustive()
     }
 }
 
@@ -117,7 +120,8 @@ fn stored(config: &Config, server: &str) -> Credentials {
     let entry = auths.get_key_value(server).or_else(|| auths.iter().find(|(name, _)| host(name) == host(server)));
     let Some((name, entry)) = entry else { return Credentials::default() };
     let decoded = entry["auth"].as_str().and_then(|text| STANDARD.decode(text).ok());
-    let decoded = decoded.map(|bytes| String::from_utf8_lossy(&bytes).trim_matches('\0').to_owned()).unwrap_or_default();
+    let decoded =
+        decoded.map(|bytes| String::from_utf8_lossy(&bytes).trim_matches('\0').to_owned()).unwrap_or_default();
     let (username, password) = decoded.split_once(':').unwrap_or((&decoded, ""));
     let text = |key: &str, fallback: &str| entry[key].as_str().unwrap_or(fallback).to_owned();
     Credentials {

@@ -41,7 +41,10 @@ pub(crate) async fn start(client: &Client) -> Outcome {
         let ended = child.try_wait()?.is_some();
         if Instant::now() > deadline || (ended && !answers_soon(client).await) {
             let reason = if ended { "it has ended" } else { "it does not answer" };
-            return Err(Failure::new(format!("cannot start the daemon: {reason}; its messages are in {}", path.display())));
+            return Err(Failure::new(format!(
+                "cannot start the daemon: {reason}; its messages are in {}",
+                path.display()
+            )));
         }
         tokio::time::sleep(INTERVAL).await;
     }

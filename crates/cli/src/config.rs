@@ -72,7 +72,9 @@ impl Config {
         let mut options = std::fs::OpenOptions::new();
         options.write(true).create(true).truncate(true).mode(0o600);
         let written = options.open(&temporary).and_then(|mut file| file.write_all(&bytes));
-        written.and_then(|()| std::fs::rename(&temporary, &path)).map_err(|error| words::path("open", &path, &error))?;
+        written
+            .and_then(|()| std::fs::rename(&temporary, &path))
+            .map_err(|error| words::path("open", &path, &error))?;
         Ok(())
     }
 }

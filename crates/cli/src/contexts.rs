@@ -49,7 +49,9 @@ pub(crate) fn dirs(config: &Config, name: &str) -> (PathBuf, PathBuf) {
 pub(crate) fn load(config: &Config, name: &str) -> Outcome<Context> {
     let (meta, tls) = dirs(config, name);
     let bytes = std::fs::read(meta.join("meta.json")).map_err(|error| match error.kind() {
-        std::io::ErrorKind::NotFound => format!("context {name:?}: context not found: open {}/meta.json: no such file or directory", meta.display()),
+        std::io::ErrorKind::NotFound => {
+            format!("context {name:?}: context not found: open {}/meta.json: no such file or directory", meta.display())
+        }
         _ => format!("context {name:?}: {}", crate::words::path("open", &meta, &error)),
     })?;
     Ok(read(serde_json::from_slice(&bytes)?, tls.join("docker")))
@@ -60,8 +62,7 @@ fn read(meta: Value, tls_dir: PathBuf) -> Context {
     let endpoint = &meta["Endpoints"]["docker"];
     let skip_verify = endpoint["SkipTLSVerify"].as_bool().unwrap_or(false);
     let file = |name: &str| Some(tls_dir.join(name)).filter(|path| path.exists());
-    let options =
-        TlsOptions { ca: file("ca.pem"), cert: file("cert.pem"), key: file("key.pem"), verify: !skip_verify };
+    let options = TlsOptions { ca: file("ca.pem"), cert: file("cert.pem"), key: file("key.pem"), verify: !skip_verify };
     let has_tls = options.ca.is_some() || options.cert.is_some() || skip_verify;
     Context {
         name: text(&meta["Name"]),

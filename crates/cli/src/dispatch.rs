@@ -63,7 +63,9 @@ fn understand(program: &str, words: Vec<String>) -> Result<u8, Failure> {
 fn in_group(app: &App, group: &str, words: &[String]) -> Result<u8, Failure> {
     let matches = match parse::parse(&[], false, words) {
         Ok(matches) => matches,
-        Err(error) => return Err(misused(&error, &format!("{} {group}", app.program), &format!("{} {group}", app.program))),
+        Err(error) => {
+            return Err(misused(&error, &format!("{} {group}", app.program), &format!("{} {group}", app.program)));
+        }
     };
     matches.notes.iter().for_each(|note| eprintln!("{note}"));
     let Some((name, rest)) = matches.arguments.split_first() else {
@@ -130,8 +132,8 @@ fn run(app: &App, entry: &'static Entry, words: &[String]) -> Result<u8, Failure
     let command = entry.command;
     let path = format!("{} {}", app.program, entry.path());
     let usage = help::usage_line(&app.program, entry);
-    let matches =
-        parse::parse(&command.all_flags(), command.interspersed, words).map_err(|error| misused(&error, &usage, &path))?;
+    let matches = parse::parse(&command.all_flags(), command.interspersed, words)
+        .map_err(|error| misused(&error, &usage, &path))?;
     matches.notes.iter().for_each(|note| eprintln!("{note}"));
     if matches.help {
         app.print(&help::command(&app.program, entry, width()))?;

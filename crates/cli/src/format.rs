@@ -125,10 +125,15 @@ impl Row {
     }
 
     pub(crate) fn build(self) -> Value {
-        let mut sorted: Vec<_> =
-            self.fields.iter().filter(|(_, value)| !matches!(value, Value::Method(_))).collect();
+        let mut sorted: Vec<_> = self.fields.iter().filter(|(_, value)| !matches!(value, Value::Method(_))).collect();
         sorted.sort_by(|a, b| a.0.cmp(&b.0));
         let json = Json::Object(sorted.into_iter().map(|(name, value)| (name.clone(), value.to_json())).collect());
-        Value::Struct(Arc::new(Struct { name: self.name.to_owned(), fields: self.fields, json, escape_html: true, ..Struct::default() }))
+        Value::Struct(Arc::new(Struct {
+            name: self.name.to_owned(),
+            fields: self.fields,
+            json,
+            escape_html: true,
+            ..Struct::default()
+        }))
     }
 }

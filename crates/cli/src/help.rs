@@ -9,7 +9,8 @@ use crate::flag::{Flag, Shape};
 /// The usage line of a command: `docker container ls [OPTIONS]`.
 pub(crate) fn usage_line(program: &str, entry: &Entry) -> String {
     let path = entry.path();
-    let mut forms = entry.command.usage.split('\n').map(|form| format!("{program} {path} {form}").trim_end().to_owned());
+    let mut forms =
+        entry.command.usage.split('\n').map(|form| format!("{program} {path} {form}").trim_end().to_owned());
     let first = forms.next().unwrap_or_default();
     forms.fold(first, |text, form| text + "\n\t" + &form)
 }

@@ -44,10 +44,8 @@ impl Inspector {
             "" => Output::Indented(Vec::new()),
             "json" => Output::Json(Vec::new()),
             text => {
-                let template = Template::parse(text).map_err(|error| Failure {
-                    code: BAD_FORMAT,
-                    text: format!("template parsing error: {error}"),
-                })?;
+                let template = Template::parse(text)
+                    .map_err(|error| Failure { code: BAD_FORMAT, text: format!("template parsing error: {error}") })?;
                 Output::Template(Box::new(template), text.to_owned())
             }
         };

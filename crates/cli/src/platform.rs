@@ -41,8 +41,20 @@ fn is_system(text: &str) -> bool {
 fn is_architecture(text: &str) -> bool {
     matches!(
         text,
-        "386" | "amd64" | "arm" | "arm64" | "ppc64" | "ppc64le" | "mips" | "mipsle" | "mips64" | "mips64le" | "riscv64"
-            | "s390x" | "loong64" | "wasm"
+        "386"
+            | "amd64"
+            | "arm"
+            | "arm64"
+            | "ppc64"
+            | "ppc64le"
+            | "mips"
+            | "mipsle"
+            | "mips64"
+            | "mips64le"
+            | "riscv64"
+            | "s390x"
+            | "loong64"
+            | "wasm"
     )
 }
 

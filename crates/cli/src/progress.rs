@@ -218,9 +218,18 @@ mod tests {
     #[test]
     fn changed_lines_on_a_terminal() {
         let mut screen = Screen { target: Target::Nowhere, is_terminal: true, ids: Vec::new(), codes: false };
-        assert_eq!(screen.render(&json!({"status": "A", "id": "x", "progressDetail": {}})), "\n\x1b[1A\x1b[2K\rx: A \r\x1b[1B");
-        assert_eq!(screen.render(&json!({"status": "B", "id": "y", "progressDetail": {}})), "\n\x1b[1A\x1b[2K\ry: B \r\x1b[1B");
-        assert_eq!(screen.render(&json!({"status": "C", "id": "x", "progressDetail": {}})), "\x1b[2A\x1b[2K\rx: C \r\x1b[2B");
+        assert_eq!(
+            screen.render(&json!({"status": "A", "id": "x", "progressDetail": {}})),
+            "\n\x1b[1A\x1b[2K\rx: A \r\x1b[1B"
+        );
+        assert_eq!(
+            screen.render(&json!({"status": "B", "id": "y", "progressDetail": {}})),
+            "\n\x1b[1A\x1b[2K\ry: B \r\x1b[1B"
+        );
+        assert_eq!(
+            screen.render(&json!({"status": "C", "id": "x", "progressDetail": {}})),
+            "\x1b[2A\x1b[2K\rx: C \r\x1b[2B"
+        );
     }
 
     #[test]

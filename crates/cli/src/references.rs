@@ -20,5 +20,6 @@ fn refusal(text: &str, words: &str) -> String {
 
 /// Whether the text is a whole ID, which is no name.
 pub(crate) fn is_id(text: &str) -> bool {
-    text.starts_with("sha256:") || (text.len() == 64 && text.chars().all(|c| c.is_ascii_digit() || ('a'..='f').contains(&c)))
+    text.starts_with("sha256:")
+        || (text.len() == 64 && text.chars().all(|c| c.is_ascii_digit() || ('a'..='f').contains(&c)))
 }

@@ -42,9 +42,8 @@ impl Forward {
         for &(number, name) in FORWARDED {
             let Ok(mut stream) = signal(SignalKind::from_raw(number)) else { continue };
             let sender = sender.clone();
-            tasks.push(tokio::spawn(async move {
-                while stream.recv().await.is_some() && sender.send(name).is_ok() {}
-            }));
+            tasks
+                .push(tokio::spawn(async move { while stream.recv().await.is_some() && sender.send(name).is_ok() {} }));
         }
         let (client, path) = (client.clone(), format!("/containers/{container}/kill"));
         tasks.push(tokio::spawn(async move {

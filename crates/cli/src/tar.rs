@@ -289,16 +289,17 @@ fn describe(path: &Path, meta: &Metadata, mut name: Vec<u8>, as_root: bool) -> R
         name.push(b'/');
     }
     let link = if kind == Kind::Symlink {
-        let target = fs::read_link(path)
-            .map_err(|source| PackError::Read { call: "readlink", path: path.to_owned(), source })?;
+        let target = fs::read_link(path).map_err(|source| PackError::Read {
+            call: "readlink",
+            path: path.to_owned(),
+            source,
+        })?;
         target.as_os_str().as_bytes().to_vec()
     } else {
         Vec::new()
     };
     let device = match kind {
-        Kind::CharacterDevice | Kind::BlockDevice => {
-            (rustix::fs::major(meta.rdev()), rustix::fs::minor(meta.rdev()))
-        }
+        Kind::CharacterDevice | Kind::BlockDevice => (rustix::fs::major(meta.rdev()), rustix::fs::minor(meta.rdev())),
         _ => (0, 0),
     };
     Ok(Some(Entry {
@@ -346,8 +347,7 @@ pub(crate) fn rename(input: impl Read, old: &[u8], new: &[u8], output: impl Writ
 }
 
 fn replace(path: &[u8], old: &[u8], new: &[u8]) -> Vec<u8> {
-    let found =
-        if old.is_empty() { Some(0) } else { path.windows(old.len()).position(|window| window == old) };
+    let found = if old.is_empty() { Some(0) } else { path.windows(old.len()).position(|window| window == old) };
     match found {
         Some(at) => [&path[..at], new, &path[at + old.len()..]].concat(),
         None => path.to_vec(),

@@ -232,16 +232,25 @@ mod tests {
         });
         for (template, printed) in [
             ("{{.ID}} {{.State.Status}} {{.State.Health}} {{.State.Pid}}", "abc running <nil> 0"),
-            ("{{.Config.Env}} {{.Config.Cmd}} {{.Config.Labels}} {{.Config.Labels.no}}", "[A=b] [] map[x:y] <no value>"),
+            (
+                "{{.Config.Env}} {{.Config.Cmd}} {{.Config.Labels}} {{.Config.Labels.no}}",
+                "[A=b] [] map[x:y] <no value>",
+            ),
             ("{{index .Config.Labels \"no\"}}|{{.HostConfig.CPUShares}}|{{.Name}}|", "|5||"),
             ("{{(index (index .NetworkSettings.Ports \"80/tcp\") 0).HostPort}}", "81"),
-            ("{{.NetworkSettings.IPAddress}} {{json .HostConfig}}", "1.2.3.4 {\"NetworkMode\":\"bridge\",\"CpuShares\":5}"),
+            (
+                "{{.NetworkSettings.IPAddress}} {{json .HostConfig}}",
+                "1.2.3.4 {\"NetworkMode\":\"bridge\",\"CpuShares\":5}",
+            ),
         ] {
             let value = super::container().view(&container);
             assert_eq!(Template::parse(template).unwrap().execute(&value).as_deref(), Ok(printed), "{template}");
         }
         let failure = Template::parse("{{.Nope}}").unwrap().execute(&super::container().view(&container)).unwrap_err();
-        assert!(failure.to_string().ends_with("can't evaluate field Nope in type container.InspectResponse"), "{failure}");
+        assert!(
+            failure.to_string().ends_with("can't evaluate field Nope in type container.InspectResponse"),
+            "{failure}"
+        );
     }
 
     #[test]

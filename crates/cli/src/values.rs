@@ -151,8 +151,7 @@ pub(crate) fn parse_cpus(text: &str) -> Result<i64, String> {
     let wrong = || format!("failed to parse {text} as a rational number");
     let value = match text.split_once('/') {
         Some((above, below)) => {
-            let (above, below): (f64, f64) =
-                (above.parse().map_err(|_| wrong())?, below.parse().map_err(|_| wrong())?);
+            let (above, below): (f64, f64) = (above.parse().map_err(|_| wrong())?, below.parse().map_err(|_| wrong())?);
             if below == 0.0 {
                 return Err(wrong());
             }

@@ -98,4 +98,3 @@ impl hyper::body::Body for Body {
         }
     }
 }
-

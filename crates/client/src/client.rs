@@ -241,7 +241,9 @@ impl Client {
     fn broken(&self, error: hyper::Error) -> ClientError {
         let source = std::error::Error::source(&error).and_then(|source| source.downcast_ref::<io::Error>());
         match source {
-            Some(source) if source.kind() != io::ErrorKind::Other => ClientError::Io(io::Error::new(source.kind(), source.to_string())),
+            Some(source) if source.kind() != io::ErrorKind::Other => {
+                ClientError::Io(io::Error::new(source.kind(), source.to_string()))
+            }
             _ => ClientError::Http(error),
         }
     }

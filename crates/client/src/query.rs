@@ -54,9 +54,13 @@ mod tests {
 
     #[test]
     fn queries() {
-        let pairs = |list: &[(&str, &str)]| list.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect::<Vec<_>>();
+        let pairs =
+            |list: &[(&str, &str)]| list.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect::<Vec<_>>();
         assert_eq!(encode(&[]), "");
-        assert_eq!(encode(&pairs(&[("b", "1 2"), ("a", "{\"x\":[\"é\"]}")])), "?a=%7B%22x%22%3A%5B%22%C3%A9%22%5D%7D&b=1+2");
+        assert_eq!(
+            encode(&pairs(&[("b", "1 2"), ("a", "{\"x\":[\"é\"]}")])),
+            "?a=%7B%22x%22%3A%5B%22%C3%A9%22%5D%7D&b=1+2"
+        );
         assert_eq!(escape_path("/images/a/b:1@sha256:0/json"), "/images/a/b:1@sha256:0/json");
         assert_eq!(escape_path("/containers/a b?/json"), "/containers/a%20b%3F/json");
     }

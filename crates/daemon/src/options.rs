@@ -119,8 +119,16 @@ fn command() -> Command {
         .arg(switch("userland-proxy", "There is none: the flag changes nothing"))
         .arg(switch("iptables", "Rules are nftables of the daemon's own: only true is possible"))
         .arg(value("storage-driver", "Layers are kept as directories: overlay2 or none given").short('s'))
-        .arg(switch("remove-networks-on-exit", "Remove the networks' bridges and rules when the daemon is told to stop"))
-        .arg(Arg::new("validate").long("validate").help("Validate the configuration and exit").action(ArgAction::SetTrue))
+        .arg(switch(
+            "remove-networks-on-exit",
+            "Remove the networks' bridges and rules when the daemon is told to stop",
+        ))
+        .arg(
+            Arg::new("validate")
+                .long("validate")
+                .help("Validate the configuration and exit")
+                .action(ArgAction::SetTrue),
+        )
 }
 
 /// dockerd's rule: what is said twice is said wrong.
@@ -152,9 +160,8 @@ fn join(given: &ArgMatches, file: File) -> Result<Options, String> {
         let flags: Vec<String> = given.get_many::<String>(name).into_iter().flatten().cloned().collect();
         if flags.is_empty() { own.unwrap_or_default() } else { flags }
     };
-    let switch = |name: &str, own: Option<bool>, default: bool| {
-        given.get_one::<bool>(name).copied().or(own).unwrap_or(default)
-    };
+    let switch =
+        |name: &str, own: Option<bool>, default: bool| given.get_one::<bool>(name).copied().or(own).unwrap_or(default);
     let mut hosts = list("host", file.hosts);
     if hosts.is_empty() {
         hosts.push(DEFAULT_HOST.into());
@@ -261,8 +268,19 @@ mod tests {
     #[test]
     fn dockerd_s_flags_are_understood() {
         let options = parse(&[
-            "-H", "unix:///a.sock", "--host=unix:///b.sock", "--data-root", "/d", "--exec-root=/e", "--bip",
-            "10.9.0.1/16", "-D", "--live-restore", "--init=false", "--default-address-pool", "base=10.0.0.0/8,size=24",
+            "-H",
+            "unix:///a.sock",
+            "--host=unix:///b.sock",
+            "--data-root",
+            "/d",
+            "--exec-root=/e",
+            "--bip",
+            "10.9.0.1/16",
+            "-D",
+            "--live-restore",
+            "--init=false",
+            "--default-address-pool",
+            "base=10.0.0.0/8,size=24",
         ])
         .unwrap();
         assert_eq!(options.hosts, ["unix:///a.sock", "unix:///b.sock"]);

@@ -44,8 +44,12 @@ pub(crate) fn source(networks: Networks, dns: ResolvConf) -> NetworkSource {
     Arc::new(move |id: &str, name: &str| {
         let fail = |e: wharf_network::NetworkError| io::Error::other(wharf_engine::error::chain(&e));
         let name = if matches!(name, "" | "default") { "bridge" } else { name };
-        let network = networks.resolve(name).map_err(fail)?;
         let namespace = networks.namespace().map_err(fail)?;
+        if name == "none" {
+            let (resolv_conf, addresses) = (String::new(), Vec::new());
+            return Ok(StepNetwork { namespace, resolv_conf, addresses, guard: Box::new(()) });
+        }
+        let network = networks.resolve(name).map_err(fail)?;
         let request = EndpointRequest {
             network: &network.id,
             container: id,

@@ -45,11 +45,10 @@ pub(crate) fn run(options: Options) -> Result<(), String> {
     // Before anything else of this root is touched: its lock is what keeps two daemons apart.
     let store = Store::open(&options.data_root).map_err(|e| chain(&e))?;
     // While this process has one thread.
-    let spawner = Spawner::start().map_err(|e| format!("cannot make the process that makes monitors: {}", chain(&e)))?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .map_err(|e| format!("cannot start: {e}"))?;
+    let spawner =
+        Spawner::start().map_err(|e| format!("cannot make the process that makes monitors: {}", chain(&e)))?;
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|e| format!("cannot start: {e}"))?;
     let done = runtime.block_on(serve(&options, store, Arc::new(spawner)));
     runtime.shutdown_timeout(Duration::from_secs(1));
     done
@@ -93,6 +92,8 @@ async fn serve(options: &Options, store: Store, spawner: Arc<Spawner>) -> Result
         },
     )
     .map_err(|e| chain(&e))?;
+    let containers = engine.clone();
+    builder.spare_also(move || containers.list().iter().flat_map(|container| container.layers.clone()).collect());
     let cache = builder.clone();
     // A cache that cannot be read pins nothing: its steps are then made again.
     engine.pin_also(move || cache.pinned().unwrap_or_default());
@@ -231,8 +232,12 @@ fn instance(data_root: &Path) -> String {
 }
 
 fn log(options: &Options) {
-    let filter = tracing_subscriber::EnvFilter::try_new(format!("warn,wharf={0},{1}", options.log_level, crates(&options.log_level)))
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    let filter = tracing_subscriber::EnvFilter::try_new(format!(
+        "warn,wharf={0},{1}",
+        options.log_level,
+        crates(&options.log_level)
+    ))
+    .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
     // A second one in one process is a test's.
     let _ = if options.log_json { builder.json().try_init() } else { builder.with_ansi(false).try_init() };

@@ -86,7 +86,8 @@ impl Checker<'_> {
             std::iter::once(&stage.from).chain(stage.statements.iter().map(|statement| &statement.source))
         });
         let all = file.globals.iter().map(|statement| &statement.source).chain(stages);
-        all.map(|source| (source.clone(), source.text.split_whitespace().next().unwrap_or_default().to_owned())).collect()
+        all.map(|source| (source.clone(), source.text.split_whitespace().next().unwrap_or_default().to_owned()))
+            .collect()
     }
 
     fn casing(&mut self) {
@@ -148,9 +149,11 @@ impl Checker<'_> {
             );
             self.warn("RedundantTargetPlatform", &stage.from, message);
         }
-        let named_by_it = stage.name.as_deref().zip(Platform::parse(platform).ok()).is_some_and(|(name, platform)| {
-            name.contains(&platform.architecture) || name.contains(&platform.os)
-        });
+        let named_by_it = stage
+            .name
+            .as_deref()
+            .zip(Platform::parse(platform).ok())
+            .is_some_and(|(name, platform)| name.contains(&platform.architecture) || name.contains(&platform.os));
         if !platform.contains('$') && !named_by_it {
             let message = format!("FROM --platform flag should not use constant value {platform:?}");
             self.warn("FromPlatformFlagConstDisallowed", &stage.from, message);
@@ -255,8 +258,7 @@ impl Checker<'_> {
         let lower = name.to_ascii_lowercase();
         let words: Vec<&str> = lower.split('_').collect();
         if words.iter().any(|word| SECRET.contains(word)) && !words.iter().any(|word| NOT_SECRET.contains(word)) {
-            let message =
-                format!("Do not use ARG or ENV instructions for sensitive data ({instruction} {name:?})");
+            let message = format!("Do not use ARG or ENV instructions for sensitive data ({instruction} {name:?})");
             self.warn("SecretsUsedInArgOrEnv", source, message);
         }
     }
@@ -268,9 +270,8 @@ impl Checker<'_> {
             self.warn("ExposeProtoCasing", source, message);
         }
         if numbers.contains(':') && !numbers.contains('$') {
-            let message = format!(
-                "EXPOSE instruction should not define an IP address or host-port mapping, found '{port}'"
-            );
+            let message =
+                format!("EXPOSE instruction should not define an IP address or host-port mapping, found '{port}'");
             self.warn("ExposeInvalidFormat", source, message);
         }
     }

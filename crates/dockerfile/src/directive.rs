@@ -100,8 +100,9 @@ impl DirectiveReader {
                 "\\" => self.found.escape = '\\',
                 "`" => self.found.escape = '`',
                 other => {
-                    return Err(Mistake::new(format!("invalid escape token '{other}' does not match ` or \\"))
-                        .about(other));
+                    return Err(
+                        Mistake::new(format!("invalid escape token '{other}' does not match ` or \\")).about(other)
+                    );
                 }
             },
         }

@@ -304,7 +304,8 @@ impl<V: Variables + ?Sized> Run<'_, V> {
         } else {
             self.until(Some('}')).map(|(text, _)| text)
         };
-        let word = word.map_err(|e| if self.at >= self.input.len() { "syntax error: missing '}'".into() } else { e })?;
+        let word =
+            word.map_err(|e| if self.at >= self.input.len() { "syntax error: missing '}'".into() } else { e })?;
         let value = self.lookup(name);
         if value.is_none() && self.lexer.keep_unset {
             return Ok(format!("${{{name}{shown}{word}}}"));
@@ -498,7 +499,10 @@ mod tests {
     fn a_lexer_can_leave_things_as_they_are() {
         let expand = |lexer: Lexer, word| lexer.expand(word, ENV).unwrap().text;
         let keep = Lexer { keep_unset: true, ..Lexer::new('\\') };
-        assert_eq!(expand(keep, "$NOPE ${NOPE} ${NOPE:-x} ${NOPE#x} ${NOPE/a/b} $SHELL"), "$NOPE ${NOPE} ${NOPE:-x} ${NOPE#x} ${NOPE/a/b} bash");
+        assert_eq!(
+            expand(keep, "$NOPE ${NOPE} ${NOPE:-x} ${NOPE#x} ${NOPE/a/b} $SHELL"),
+            "$NOPE ${NOPE} ${NOPE:-x} ${NOPE#x} ${NOPE/a/b} bash"
+        );
         let raw = Lexer { raw_quotes: true, raw_escapes: true, ..Lexer::new('\\') };
         assert_eq!(expand(raw, "'a' \"b\" \\c"), "'a' \"b\" \\c");
         let heredoc = Lexer { ignore_quotes: true, ..Lexer::new('\\') };

@@ -7,6 +7,7 @@ use crate::expand::{ExpandError, Lexer, NoVariables};
 use crate::instruction::Instruction;
 use crate::nearest;
 use crate::parse::{Dockerfile, Source};
+use crate::position::Span;
 use crate::scope::{Globals, Platform};
 
 /// What a stage begins with, or what is copied from.
@@ -38,7 +39,9 @@ pub struct Graph {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GraphError {
     pub file: String,
-    pub source: Option<Source>,
+    /// Where the instruction is, and its text; neither when the target is not there.
+    pub span: Option<Span>,
+    pub text: String,
     pub message: String,
     pub hint: Option<String>,
 }
@@ -49,8 +52,8 @@ impl fmt::Display for GraphError {
         if let Some(hint) = &self.hint {
             write!(f, " (did you mean {hint}?)")?;
         }
-        if let Some(source) = &self.source {
-            write!(f, "\n  {}:{}: {}", self.file, source.span.start, source.text)?;
+        if let Some(span) = &self.span {
+            write!(f, "\n  {}:{}: {}", self.file, span.start, self.text)?;
         }
         Ok(())
     }
@@ -159,9 +162,14 @@ impl Graph {
     }
 }
 
-
 fn error(dockerfile: &Dockerfile, source: Option<&Source>, message: String) -> GraphError {
-    GraphError { file: dockerfile.file.clone(), source: source.cloned(), message, hint: None }
+    GraphError {
+        file: dockerfile.file.clone(),
+        span: source.map(|source| source.span),
+        text: source.map(|source| source.text.clone()).unwrap_or_default(),
+        message,
+        hint: None,
+    }
 }
 
 fn hint(unset: &BTreeSet<String>, globals: &Globals) -> Option<String> {
@@ -267,7 +275,7 @@ COPY --from=busybox /bin/busybox /
         ] {
             let error = graph(text, target).unwrap_err();
             assert_eq!(error.message, message);
-            assert_eq!(error.source.map_or(0, |source| source.span.line()), line, "{message}");
+            assert_eq!(error.span.map_or(0, |span| span.line()), line, "{message}");
         }
         let error = graph("FROM a\nCOPY --from=$x a b\n", None).unwrap_err();
         assert!(error.message.starts_with("variable expansion is not supported for --from"));

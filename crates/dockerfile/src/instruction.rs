@@ -167,9 +167,7 @@ impl Instruction {
         let one = |text: &String| lexer.expand(text, variables).map(|expanded| expanded.text);
         let all = |texts: &[String]| texts.iter().map(one).collect::<Result<Vec<_>, _>>();
         let pairs = |pairs: &[Pair]| {
-            let pair = |pair: &Pair| {
-                Ok(Pair { name: one(&pair.name)?, value: one(&pair.value)?, legacy: pair.legacy })
-            };
+            let pair = |pair: &Pair| Ok(Pair { name: one(&pair.name)?, value: one(&pair.value)?, legacy: pair.legacy });
             pairs.iter().map(pair).collect::<Result<Vec<_>, ExpandError>>()
         };
         Ok(match self {

@@ -96,8 +96,8 @@ pub(crate) fn read(text: &str) -> Lines {
         if let Err(mistake) = directives.line(number, line) {
             found.mistakes.push((Position { line: number, column }, mistake));
         }
-        if line.starts_with('#') {
-            comments.push(line[1..].trim().to_owned());
+        if let Some(comment) = line.strip_prefix('#') {
+            comments.push(comment.trim().to_owned());
             continue;
         }
         let escape = directives.found.escape;

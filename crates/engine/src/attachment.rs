@@ -29,7 +29,10 @@ impl Engine {
             )));
         }
         if record.networks.contains_key(&found.name) {
-            return Err(forbidden(format!("endpoint with name {} already exists in network {}", record.name, found.name)));
+            return Err(forbidden(format!(
+                "endpoint with name {} already exists in network {}",
+                record.name, found.name
+            )));
         }
         if record.state.status.is_active() {
             let (engine, own, name) = (self.clone(), record.clone(), found.name.clone());
@@ -118,7 +121,8 @@ impl Engine {
         }
         let users = self.network_users(&found.name);
         if !users.is_empty() {
-            let names: Vec<String> = users.iter().map(|(r, _)| format!("name:\"{}\" id:\"{}\"", r.name, &r.id[..12])).collect();
+            let names: Vec<String> =
+                users.iter().map(|(r, _)| format!("name:\"{}\" id:\"{}\"", r.name, &r.id[..12])).collect();
             return Err(forbidden(format!(
                 "error while removing network: network {} has active endpoints ({})",
                 found.name,

@@ -31,7 +31,10 @@ impl Engine {
         let slot = self.inner.slots.find(name)?;
         let record = slot.record();
         if matches!(record.state.status, Status::Removing | Status::Dead) {
-            return Err(EngineError::conflict(format!("You cannot commit container {} which is being removed", slot.id)));
+            return Err(EngineError::conflict(format!(
+                "You cannot commit container {} which is being removed",
+                slot.id
+            )));
         }
         let frozen = options.pause && record.state.status == Status::Running;
         let group = self.group(&record)?;

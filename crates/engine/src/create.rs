@@ -39,12 +39,7 @@ impl Engine {
     /// # Errors
     /// `NotFound` for an image, network or volume that is not here, `Conflict` for a name in use,
     /// `InvalidParameter` for a request that makes no sense; then nothing has been made.
-    pub async fn create(
-        &self,
-        name: Option<&str>,
-        platform: Option<&str>,
-        request: CreateRequest,
-    ) -> Result<Created> {
+    pub async fn create(&self, name: Option<&str>, platform: Option<&str>, request: CreateRequest) -> Result<Created> {
         let name = name.map(names::check_name).transpose()?.map(str::to_owned);
         if request.config.image.is_empty() {
             return Err(EngineError::invalid("config cannot be empty in order to create a container"));
@@ -295,8 +290,7 @@ pub(crate) const MASKED: &[&str] = &[
     "/sys/devices/virtual/powercap",
     "/sys/firmware",
 ];
-pub(crate) const READ_ONLY: &[&str] =
-    &["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+pub(crate) const READ_ONLY: &[&str] = &["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
 fn host_name() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
@@ -463,10 +457,16 @@ fn check(config: &Config, host: &HostConfig) -> Result<()> {
     if host.network_mode.starts_with("container:") {
         for (given, what) in [
             (!config.hostname.is_empty(), "hostname and the network mode"),
-            (host.port_bindings.as_ref().is_some_and(|p| !p.is_empty()), "port publishing and the container type network mode"),
+            (
+                host.port_bindings.as_ref().is_some_and(|p| !p.is_empty()),
+                "port publishing and the container type network mode",
+            ),
             (host.publish_all_ports, "port publishing and the container type network mode"),
             (host.dns.as_ref().is_some_and(|d| !d.is_empty()), "dns and the network mode"),
-            (host.extra_hosts.as_ref().is_some_and(|h| !h.is_empty()), "custom host-to-IP mapping and the network mode"),
+            (
+                host.extra_hosts.as_ref().is_some_and(|h| !h.is_empty()),
+                "custom host-to-IP mapping and the network mode",
+            ),
         ] {
             if given {
                 return bad(format!("conflicting options: {what}"));
@@ -480,7 +480,9 @@ fn check(config: &Config, host: &HostConfig) -> Result<()> {
         return bad(format!("no volume driver named '{}' is here", host.volume_driver));
     }
     if host.resources.device_requests.as_ref().is_some_and(|r| !r.is_empty()) {
-        return bad("could not select device driver \"\" with capabilities: [[gpu]]: this engine has no device drivers".into());
+        return bad(
+            "could not select device driver \"\" with capabilities: [[gpu]]: this engine has no device drivers".into(),
+        );
     }
     if let Some(check) = &config.healthcheck {
         for (what, value) in [
@@ -559,7 +561,8 @@ mod tests {
 
     #[test]
     fn a_probe_inherits_what_it_does_not_say() {
-        let own = Healthcheck { test: Some(vec!["CMD".into(), "x".into()]), interval: 5, retries: 2, ..Default::default() };
+        let own =
+            Healthcheck { test: Some(vec!["CMD".into(), "x".into()]), interval: 5, retries: 2, ..Default::default() };
         let mine = Healthcheck { interval: 9, ..Default::default() };
         let joined = inherit(mine, own.clone());
         assert_eq!((joined.interval, joined.retries, joined.test), (9, 2, own.test));

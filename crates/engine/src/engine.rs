@@ -1,14 +1,14 @@
 //! The engine: what it is made of, how it opens, and how it finds again what ran without it.
 
-use std::path::{Path, PathBuf};
 use std::fmt;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock};
 
 use wharf_reference::Digest;
 
 use wharf_cgroup::Hierarchies;
-use wharf_image::registry::Client as Registry;
 use wharf_image::Images;
+use wharf_image::registry::Client as Registry;
 use wharf_monitor::Spawner;
 use wharf_network::Networks;
 use wharf_store::{Store, Table};
@@ -290,7 +290,8 @@ impl Engine {
         for slot in self.inner.slots.all() {
             let record = slot.record();
             if record.host.auto_remove && record.state.status == Status::Exited {
-                let _ = self.remove(&slot.id, crate::remove::RemoveOptions { volumes: true, ..Default::default() }).await;
+                let _ =
+                    self.remove(&slot.id, crate::remove::RemoveOptions { volumes: true, ..Default::default() }).await;
             }
         }
         Ok(())

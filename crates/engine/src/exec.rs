@@ -155,9 +155,9 @@ impl Engine {
                 "" => engine.identity(&container)?,
                 user => engine.identity_of(&container, user)?,
             };
-            let size = size.or(config.console_size.map(|[rows, columns]| {
-                (u16::try_from(rows).unwrap_or(0), u16::try_from(columns).unwrap_or(0))
-            }));
+            let size = size.or(config
+                .console_size
+                .map(|[rows, columns]| (u16::try_from(rows).unwrap_or(0), u16::try_from(columns).unwrap_or(0))));
             let process = bundle::exec_process(&container, &identity, engine.inner.bounding, &config, size)?;
             let request = client::ExecRequest {
                 id: own_id,

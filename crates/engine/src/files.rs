@@ -136,9 +136,7 @@ impl Engine {
             no_overwrite_dir_non_dir: options.no_overwrite_dir_non_dir,
             ..UnpackOptions::default()
         };
-        unpack(input, &target, &how)
-            .map(drop)
-            .map_err(|e| EngineError::from_source("cannot copy to the container", &e))
+        unpack(input, &target, &how).map(drop).map_err(|e| EngineError::from_source("cannot copy to the container", &e))
     }
 
     /// Writes the archive of the whole root. Waits for disk and reader.
@@ -202,9 +200,8 @@ fn clean(path: &str) -> PathBuf {
 
 fn stat(root: &RootDir, container: &str, path: &str) -> Result<PathStat> {
     let inner = clean(path);
-    let missing = |_: RootError| {
-        EngineError::not_found(format!("Could not find the file {path} in container {container}"))
-    };
+    let missing =
+        |_: RootError| EngineError::not_found(format!("Could not find the file {path} in container {container}"));
     let found = root.metadata(&inner, false).map_err(missing)?;
     let name = match inner.file_name() {
         Some(name) => name.to_string_lossy().into_owned(),
@@ -219,7 +216,8 @@ fn stat(root: &RootDir, container: &str, path: &str) -> Result<PathStat> {
         }
         _ => String::new(),
     };
-    let time = jiff::Timestamp::new(found.st_mtime, i32::try_from(found.st_mtime_nsec).unwrap_or(0)).unwrap_or_default();
+    let time =
+        jiff::Timestamp::new(found.st_mtime, i32::try_from(found.st_mtime_nsec).unwrap_or(0)).unwrap_or_default();
     Ok(PathStat { name, size: found.st_size, mode: go_mode(found.st_mode), mtime: time.to_string(), link_target })
 }
 
@@ -247,8 +245,7 @@ fn go_mode(mode: u32) -> u32 {
         FileType::Socket => 1 << 24,
         _ => 0,
     };
-    let special =
-        [(0o4000, 1 << 23), (0o2000, 1 << 22), (0o1000, 1 << 20)].iter().filter(|(bit, _)| mode & bit != 0);
+    let special = [(0o4000, 1 << 23), (0o2000, 1 << 22), (0o1000, 1 << 20)].iter().filter(|(bit, _)| mode & bit != 0);
     special.fold(mode & 0o777 | kind, |all, (_, bit)| all | bit)
 }
 

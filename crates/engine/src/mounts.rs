@@ -133,9 +133,8 @@ fn bind(engine: &Engine, record: &Container, text: &str, warnings: &mut Vec<Stri
     }
     let source = clean(source);
     if !Path::new(&source).exists() {
-        std::fs::create_dir_all(&source).map_err(|e| {
-            EngineError::from_source(&format!("error while creating mount source path '{source}'"), &e)
-        })?;
+        std::fs::create_dir_all(&source)
+            .map_err(|e| EngineError::from_source(&format!("error while creating mount source path '{source}'"), &e))?;
     }
     if propagation.is_empty() {
         propagation = "rprivate".into();
@@ -152,8 +151,7 @@ fn bind(engine: &Engine, record: &Container, text: &str, warnings: &mut Vec<Stri
 }
 
 fn mode(options: &str) -> String {
-    let kept: Vec<&str> =
-        options.split(',').filter(|o| !matches!(*o, "" | "rw" | "nocopy")).collect();
+    let kept: Vec<&str> = options.split(',').filter(|o| !matches!(*o, "" | "rw" | "nocopy")).collect();
     kept.join(",")
 }
 
@@ -183,8 +181,7 @@ fn mount(engine: &Engine, record: &Container, request: &MountRequest) -> Result<
                     EngineError::from_source(&format!("error while creating mount source path '{source}'"), &e)
                 })?;
             }
-            let propagation =
-                if options.propagation.is_empty() { "rprivate".to_owned() } else { options.propagation };
+            let propagation = if options.propagation.is_empty() { "rprivate".to_owned() } else { options.propagation };
             Ok(MountPoint {
                 kind: "bind".into(),
                 source,

@@ -12,7 +12,8 @@ use crate::error::{EngineError, Result};
 pub(crate) fn section(profile: &Value, capabilities: &[String]) -> Result<Value> {
     let bad = |what: &str| EngineError::invalid(format!("Decoding seccomp profile failed: {what}"));
     let profile = profile.as_object().ok_or_else(|| bad("it is no object"))?;
-    let default = profile.get("defaultAction").and_then(Value::as_str).ok_or_else(|| bad("defaultAction is missing"))?;
+    let default =
+        profile.get("defaultAction").and_then(Value::as_str).ok_or_else(|| bad("defaultAction is missing"))?;
     let mut section = json!({ "defaultAction": default });
     if let Some(errno) = profile.get("defaultErrnoRet").filter(|v| !v.is_null()) {
         section["defaultErrnoRet"] = errno.clone();

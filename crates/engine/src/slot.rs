@@ -42,11 +42,7 @@ pub(crate) struct Slot {
 
 impl Slot {
     pub(crate) fn new(record: Container) -> Arc<Self> {
-        let life = Life {
-            active: record.state.status.is_active(),
-            code: record.state.exit_code,
-            ..Life::default()
-        };
+        let life = Life { active: record.state.status.is_active(), code: record.state.exit_code, ..Life::default() };
         Arc::new(Self {
             id: record.id.clone(),
             record: Mutex::new(Arc::new(record)),
@@ -148,9 +144,7 @@ impl Slots {
         let mut fitting = inner.by_id.range(text.to_owned()..).take_while(|(id, _)| id.starts_with(text));
         match (fitting.next(), fitting.next()) {
             (Some((_, slot)), None) => Ok(Arc::clone(slot)),
-            (Some(_), Some(_)) => {
-                Err(EngineError::invalid(format!("Multiple IDs found with provided prefix: {text}")))
-            }
+            (Some(_), Some(_)) => Err(EngineError::invalid(format!("Multiple IDs found with provided prefix: {text}"))),
             _ => Err(missing()),
         }
     }

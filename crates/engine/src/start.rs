@@ -92,7 +92,8 @@ impl Engine {
                 record.state.exit_code = 0;
                 record.state.error.clear();
                 record.state.oom_killed = false;
-                record.state.health = health(record).map(|_| HealthRecord { status: "starting".into(), ..Default::default() });
+                record.state.health =
+                    health(record).map(|_| HealthRecord { status: "starting".into(), ..Default::default() });
                 record.stopped_by_user = false;
                 record.networks = endpoints;
                 record.ports = published;
@@ -118,11 +119,7 @@ impl Engine {
             let code = error.exit_code();
             let text = format!("failed to create task for container: {}", crate::error::chain(&error));
             // The user's command is at fault, not this engine.
-            let kind = if matches!(code, 126 | 127) {
-                EngineError::invalid(text)
-            } else {
-                EngineError::system(text)
-            };
+            let kind = if matches!(code, 126 | 127) { EngineError::invalid(text) } else { EngineError::system(text) };
             (kind, i32::from(code))
         })
     }
@@ -257,8 +254,7 @@ impl Engine {
     fn id_range(&self, record: &Container) -> Result<(u32, u32)> {
         let (first, size) = self.inner.options.id_range;
         let slices = size / IDS_PER_CONTAINER;
-        let taken: Vec<u32> =
-            self.list().iter().filter(|c| c.id != record.id).filter_map(|c| c.id_slice).collect();
+        let taken: Vec<u32> = self.list().iter().filter(|c| c.id != record.id).filter_map(|c| c.id_slice).collect();
         let slice = record
             .id_slice
             .or_else(|| (0..slices).find(|n| !taken.contains(n)))
@@ -357,7 +353,12 @@ impl Engine {
                 settings.dns_names = Some(names);
             }
             address.get_or_insert(IpAddr::V4(endpoint.ip));
-            self.tell_of("network", "connect", &found.id, &[("container", &record.id), ("name", name), ("type", &found.driver)]);
+            self.tell_of(
+                "network",
+                "connect",
+                &found.id,
+                &[("container", &record.id), ("name", name), ("type", &found.driver)],
+            );
         }
         Ok(address)
     }
@@ -373,31 +374,25 @@ impl Engine {
         if let (Some(IpAddr::V4(address)), false) = (address, requests.is_empty()) {
             for done in self.networks().publish(&record.id, address, &requests)? {
                 let key = format!("{}/{}", done.container_port, done.protocol);
-                let binding =
-                    PortBinding { host_ip: done.host_ip.to_string(), host_port: done.host_port.to_string() };
+                let binding = PortBinding { host_ip: done.host_ip.to_string(), host_port: done.host_port.to_string() };
                 published.entry(key).or_default().get_or_insert_default().push(binding);
             }
         }
         Ok(published)
     }
 
-    /// Gives back addresses and ports. What is gone already is no error.
+    /// Gives back the addresses and ports of a container that has ended, or was never started.
     pub(crate) fn release_network(&self, record: &Container) {
         if record.host.network_mode == "host" || record.host.network_mode.starts_with("container:") {
             return;
         }
-        if let Err(error) = self.networks().unpublish(&record.id) {
-            tracing::warn!("cannot unpublish the ports of container {}: {error}", record.id);
+        if let Err(error) = self.networks().release(&record.id) {
+            tracing::warn!("cannot free the network of container {}: {error}", record.id);
         }
-        for name in record.networks.keys() {
-            let Ok(network) = self.networks().resolve(name) else { continue };
-            if network.driver == "null" {
-                continue;
-            }
-            if let Err(error) = self.networks().disconnect(&network.id, &record.id) {
-                tracing::warn!("cannot disconnect container {} from {name}: {error}", record.id);
-            }
-            self.tell_of("network", "disconnect", &network.id, &[("container", &record.id), ("name", name), ("type", &network.driver)]);
+        for (name, endpoint) in record.networks.iter().filter(|(_, endpoint)| !endpoint.network_id.is_empty()) {
+            let Ok(network) = self.networks().resolve(&endpoint.network_id) else { continue };
+            let attributes = [("container", record.id.as_str()), ("name", name), ("type", &network.driver)];
+            self.tell_of("network", "disconnect", &network.id, &attributes);
         }
     }
 
@@ -405,7 +400,10 @@ impl Engine {
     fn namespace_of(&self, name: &str, kind: &str) -> Result<String> {
         let other = self.inner.slots.find(name)?.record();
         if !matches!(other.state.status, Status::Running | Status::Paused) {
-            return Err(EngineError::conflict(format!("cannot join the namespace of a non running container: {}", other.id)));
+            return Err(EngineError::conflict(format!(
+                "cannot join the namespace of a non running container: {}",
+                other.id
+            )));
         }
         let path = format!("/proc/{}/ns/{kind}", other.state.pid);
         rustix::fs::open(path.as_str(), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())

@@ -88,7 +88,10 @@ impl Engine {
         let signal = signal.filter(|s| !s.is_empty()).map_or(Ok(SIGKILL), signal::parse)?;
         let record = slot.record();
         if !record.state.status.is_active() {
-            return Err(EngineError::conflict(format!("cannot kill container: {name}: container {} is not running", slot.id)));
+            return Err(EngineError::conflict(format!(
+                "cannot kill container: {name}: container {} is not running",
+                slot.id
+            )));
         }
         let stop = record.config.stop_signal.as_deref().map(signal::parse).transpose()?.unwrap_or(SIGTERM);
         // A signal that is meant to end it is the user's wish that it stays ended.
@@ -197,7 +200,10 @@ impl Engine {
     pub async fn resize(&self, name: &str, rows: u16, columns: u16) -> Result<()> {
         let slot = self.inner.slots.find(name)?;
         if !slot.record().state.status.is_active() {
-            return Err(EngineError::conflict(format!("cannot resize a stopped container: container {} is not running", slot.id)));
+            return Err(EngineError::conflict(format!(
+                "cannot resize a stopped container: container {} is not running",
+                slot.id
+            )));
         }
         let dir = self.exec_dir(&slot.id);
         blocking(move || {

@@ -71,8 +71,7 @@ impl Engine {
                     record.state.started_at.clone_from(&state.started_at);
                     record.restart_count = state.restart_count.into();
                     if record.state.status != Status::Paused {
-                        record.state.status =
-                            if state.restarting { Status::Restarting } else { Status::Running };
+                        record.state.status = if state.restarting { Status::Restarting } else { Status::Running };
                     }
                     if let Some(health) = &state.health {
                         record.state.health = Some(health_record(health));

@@ -221,7 +221,9 @@ fn v1_blkio(path: &Path) -> Vec<Value> {
         let mut words = line.split_whitespace();
         let (device, op, value) = (words.next()?, words.next()?, words.next()?.parse::<u64>().ok()?);
         let (major, minor) = device.split_once(':')?;
-        Some(json!({ "major": major.parse::<u32>().ok()?, "minor": minor.parse::<u32>().ok()?, "op": op, "value": value }))
+        Some(
+            json!({ "major": major.parse::<u32>().ok()?, "minor": minor.parse::<u32>().ok()?, "op": op, "value": value }),
+        )
     };
     text.lines().filter_map(line).collect()
 }

@@ -42,7 +42,11 @@ impl Engine {
     ///
     /// # Errors
     /// `NotFound`.
-    pub fn wait(&self, name: &str, condition: Condition) -> Result<impl Future<Output = Result<WaitExit>> + Send + use<>> {
+    pub fn wait(
+        &self,
+        name: &str,
+        condition: Condition,
+    ) -> Result<impl Future<Output = Result<WaitExit>> + Send + use<>> {
         let slot = self.inner.slots.find(name)?;
         let mut life = slot.life();
         let before = life.borrow_and_update().exits;

@@ -75,9 +75,7 @@ impl Images {
     ) -> Result<ImageRecord> {
         let tag = tag.map(Reference::parse).transpose()?;
         let platform = match platform {
-            Some(text) => {
-                wharf_distribution::Platform::parse(text).map_err(|e| ImageError::Invalid(e.to_string()))?
-            }
+            Some(text) => wharf_distribution::Platform::parse(text).map_err(|e| ImageError::Invalid(e.to_string()))?,
             None => wharf_distribution::Platform::host(),
         };
         let mut tar = crate::load::decompressed(tar)?;

@@ -110,9 +110,8 @@ impl Images {
         };
         for descriptor in chosen {
             let annotation = |key: &str| descriptor.annotations.get(key).map(String::as_str);
-            let own = annotation("io.containerd.image.name").or_else(|| {
-                annotation("org.opencontainers.image.ref.name").filter(|text| text.contains([':', '/']))
-            });
+            let own = annotation("io.containerd.image.name")
+                .or_else(|| annotation("org.opencontainers.image.ref.name").filter(|text| text.contains([':', '/'])));
             let own = own.or(name);
             let path = format!("blobs/{}/{}", descriptor.digest.algorithm(), descriptor.digest.hex());
             let Some(bytes) = small(root, &path)? else {
@@ -198,7 +197,9 @@ pub fn decompressed<'a>(input: impl Read + 'a) -> Result<Box<dyn Read + 'a>> {
     let (bzip2, xz) = (start.starts_with(b"BZh"), start.starts_with(&[0xfd, b'7', b'z', b'X', b'Z']));
     if bzip2 || xz {
         let kind = if xz { "xz" } else { "bzip2" };
-        return Err(ImageError::Invalid(format!("archives compressed with {kind} are not supported: use gzip or zstd")));
+        return Err(ImageError::Invalid(format!(
+            "archives compressed with {kind} are not supported: use gzip or zstd"
+        )));
     }
     Ok(if gzip {
         Box::new(flate2::bufread::MultiGzDecoder::new(input))

@@ -79,8 +79,7 @@ impl Images {
     pub(crate) fn set_tag(&self, target: &Reference, id: &Digest) -> Result<()> {
         let key = tag_key(target);
         self.store().write(|tx| {
-            let mut row: Row =
-                tx.get(IMAGES, id.as_str())?.ok_or_else(|| ImageError::NotFound(id.to_string()))?;
+            let mut row: Row = tx.get(IMAGES, id.as_str())?.ok_or_else(|| ImageError::NotFound(id.to_string()))?;
             row.tagged = Some(now());
             tx.put(IMAGES, id.as_str(), &row)?;
             tx.put(TAGS, &key, id)?;

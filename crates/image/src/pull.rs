@@ -7,7 +7,9 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use bytes::Bytes;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
-use wharf_distribution::{Client, Credentials, Descriptor, FetchedManifest, ImageManifest, Manifest, Platform, Repository};
+use wharf_distribution::{
+    Client, Credentials, Descriptor, FetchedManifest, ImageManifest, Manifest, Platform, Repository,
+};
 use wharf_distribution::{distinct, media_type};
 use wharf_reference::{Digest, Reference};
 use wharf_snapshot::LayerBlob;
@@ -42,12 +44,14 @@ impl Images {
         registry: &Client,
         progress: ProgressSender,
     ) -> Result<ImageRecord> {
-        let reference = if reference.digest().is_some() { reference.clone() } else { reference.clone().tag_or_latest() };
+        let reference =
+            if reference.digest().is_some() { reference.clone() } else { reference.clone().tag_or_latest() };
         let platform = match platform.filter(|text| !text.is_empty()) {
             Some(text) => Platform::parse(text).map_err(|e| ImageError::Invalid(e.to_string()))?,
             None => Platform::host(),
         };
-        let wanted = reference.digest().map_or_else(|| reference.tag().unwrap_or_default().to_owned(), Digest::to_string);
+        let wanted =
+            reference.digest().map_or_else(|| reference.tag().unwrap_or_default().to_owned(), Digest::to_string);
         let say = |id: &str, status: String| drop(progress.send(Progress::new(id, status)));
         let repository = registry.repository(&reference, auth);
         let top = repository.manifest(&wanted).await?;
@@ -62,7 +66,9 @@ impl Images {
         let config_bytes = repository.blob_bytes(&manifest.config, MAX_CONFIG).await?;
         let config: ImageConfig = serde_json::from_slice(&config_bytes).map_err(ImageError::Config)?;
         if config.rootfs.diff_ids.len() != manifest.layers.len() {
-            return Err(ImageError::Invalid("the image's configuration and its manifest differ in their layers".into()));
+            return Err(ImageError::Invalid(
+                "the image's configuration and its manifest differ in their layers".into(),
+            ));
         }
         self.layers_of(&repository, &manifest, &config, &progress).await?;
 
@@ -225,7 +231,8 @@ impl Fetch {
             let before: Box<dyn Read> = match offset {
                 0 => Box::new(io::empty()),
                 some => {
-                    let file = std::fs::File::open(&path).map_err(|e| ImageError::Io("cannot go on with a layer", e))?;
+                    let file =
+                        std::fs::File::open(&path).map_err(|e| ImageError::Io("cannot go on with a layer", e))?;
                     Box::new(file.take(some))
                 }
             };

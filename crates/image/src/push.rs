@@ -38,9 +38,7 @@ impl Images {
     ) -> Result<Pushed> {
         let reference = reference.clone().tag_or_latest();
         let say = |id: &str, status: String| drop(progress.send(Progress::new(id, status)));
-        let id = self.by_name(&reference)?.ok_or_else(|| {
-            ImageError::NotFound(reference.familiar())
-        });
+        let id = self.by_name(&reference)?.ok_or_else(|| ImageError::NotFound(reference.familiar()));
         let id = id.map_err(|_| {
             ImageError::Invalid(format!("An image does not exist locally with the tag: {}", reference.familiar_name()))
         })?;

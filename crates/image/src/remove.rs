@@ -66,7 +66,11 @@ impl Images {
             Some(digest) => format!("{}@{digest}", reference.name()),
             None => tag_key(reference),
         };
-        let shown = if reference.digest().is_some() { reference.familiar() } else { reference.clone().tag_or_latest().familiar() };
+        let shown = if reference.digest().is_some() {
+            reference.familiar()
+        } else {
+            reference.clone().tag_or_latest().familiar()
+        };
         let others = image.tags.iter().filter(|tag| **tag != shown).count();
         if let (0, false, Some((container, _))) = (others, options.force, users.first()) {
             return Err(ImageError::Conflict(format!(
@@ -77,11 +81,9 @@ impl Images {
             )));
         }
         // The digests of a repository go with its last tag.
-        let same_repository = |name: &String| {
-            Reference::parse(name).is_ok_and(|other| other.name() == reference.name())
-        };
-        let last = reference.digest().is_none()
-            && !image.tags.iter().any(|tag| *tag != shown && same_repository(tag));
+        let same_repository =
+            |name: &String| Reference::parse(name).is_ok_and(|other| other.name() == reference.name());
+        let last = reference.digest().is_none() && !image.tags.iter().any(|tag| *tag != shown && same_repository(tag));
         let digests: Vec<&String> =
             if last { image.repo_digests.iter().filter(|name| same_repository(name)).collect() } else { Vec::new() };
         self.store().write(|tx| {
@@ -138,13 +140,7 @@ impl Images {
     }
 
     /// Deletes an image without names, and its parents of the same kind.
-    fn delete(
-        &self,
-        image: &ImageRecord,
-        prune: bool,
-        in_use: Users<'_>,
-        removed: &mut Vec<Removed>,
-    ) -> Result<()> {
+    fn delete(&self, image: &ImageRecord, prune: bool, in_use: Users<'_>, removed: &mut Vec<Removed>) -> Result<()> {
         let row = self.row(&image.id)?;
         self.store().write(|tx| forget(tx, &image.id, &row))?;
         // After the row: a blob that nobody names is swept, one that is named and not there would be damage.

@@ -58,8 +58,7 @@ impl Images {
                 "Layers": layers,
             }));
         }
-        let index =
-            json!({ "schemaVersion": 2, "mediaType": media_type::OCI_INDEX, "manifests": index });
+        let index = json!({ "schemaVersion": 2, "mediaType": media_type::OCI_INDEX, "manifests": index });
         archive.file("index.json", index.to_string().as_bytes())?;
         archive.file("manifest.json", json!(docker).to_string().as_bytes())?;
         archive.file("oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#)?;

@@ -227,9 +227,8 @@ fn unescape(json: &[u8]) -> Option<(Vec<u8>, &[u8])> {
 
 /// Four hexadecimal digits, or two such groups that are a surrogate pair.
 fn code_point(json: &[u8]) -> Option<(char, &[u8])> {
-    let group = |bytes: &[u8]| -> Option<u32> {
-        u32::from_str_radix(std::str::from_utf8(bytes.get(..4)?).ok()?, 16).ok()
-    };
+    let group =
+        |bytes: &[u8]| -> Option<u32> { u32::from_str_radix(std::str::from_utf8(bytes.get(..4)?).ok()?, 16).ok() };
     let first = group(json)?;
     let rest = &json[4..];
     if !(0xd800..0xdc00).contains(&first) {
@@ -260,7 +259,10 @@ mod tests {
             "{\"log\":\"a\\u003cb\\u003e\\u0026\\\"c\\\"\\\\\\u0009d\\r\\n\",\"stream\":\"stdout\",\
              \"time\":\"2026-01-02T03:04:05.0678Z\"}\n"
         );
-        assert!(encoded(b"x", false, "2026-01-02T03:04:05Z").ends_with("{\"log\":\"x\",\"stream\":\"stdout\",\"time\":\"2026-01-02T03:04:05Z\"}\n"));
+        assert!(
+            encoded(b"x", false, "2026-01-02T03:04:05Z")
+                .ends_with("{\"log\":\"x\",\"stream\":\"stdout\",\"time\":\"2026-01-02T03:04:05Z\"}\n")
+        );
         assert!(encoded("é\u{2028}\u{7f}".as_bytes(), false, "2026-01-02T03:04:05Z").contains("é\\u2028\u{7f}\""));
         assert!(encoded(b"\xff\xc3(", false, "2026-01-02T03:04:05Z").contains("\"\\ufffd\\ufffd(\""));
     }
@@ -283,7 +285,9 @@ mod tests {
     fn other_writers_forms_are_read_too() {
         let mut decoder = Decoder::default();
         let entry = decoder
-            .decode(br#"{"log":"a\ud83d\ude00\n","stream":"stderr","attrs":{"k":"v"},"time":"2026-01-02T03:04:05+02:00"}"#)
+            .decode(
+                br#"{"log":"a\ud83d\ude00\n","stream":"stderr","attrs":{"k":"v"},"time":"2026-01-02T03:04:05+02:00"}"#,
+            )
             .unwrap();
         assert_eq!((entry.line.as_slice(), entry.stream), ("a\u{1f600}\n".as_bytes(), Stream::Stderr));
         assert_eq!(entry.time.to_string(), "2026-01-02T01:04:05Z");

@@ -260,7 +260,9 @@ mod tests {
 
     fn logs(path: &Path) -> Vec<String> {
         let text = fs::read_to_string(path).unwrap();
-        text.lines().map(|l| serde_json::from_str::<serde_json::Value>(l).unwrap()["log"].as_str().unwrap().to_owned()).collect()
+        text.lines()
+            .map(|l| serde_json::from_str::<serde_json::Value>(l).unwrap()["log"].as_str().unwrap().to_owned())
+            .collect()
     }
 
     #[test]

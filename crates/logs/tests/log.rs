@@ -77,7 +77,8 @@ fn a_follower_misses_nothing_over_rotations() {
     let target = path.clone();
     let follower = std::thread::spawn(move || lines(&target, options));
     std::thread::sleep(Duration::from_millis(30));
-    let mut writer = Writer::open(&path, LogOptions { max_size: Some(20_000), max_files: 50, ..LogOptions::default() }).unwrap();
+    let mut writer =
+        Writer::open(&path, LogOptions { max_size: Some(20_000), max_files: 50, ..LogOptions::default() }).unwrap();
     for number in 0..2000 {
         writer.write(Stream::Stdout, format!("line {number}\n").as_bytes(), Timestamp::now()).unwrap();
         if number % 7 == 0 {

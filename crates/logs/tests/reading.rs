@@ -71,17 +71,18 @@ fn a_log_that_is_not_there_is_empty_and_rubbish_is_passed_over() {
     let path = dir.path().join("log");
     assert!(read(&path, ReadOptions::default()).is_empty());
     let mut bytes = vec![b'x'; 3 << 20];
-    bytes.extend_from_slice(b"\n\0\0\n{\"log\":\"1\\n\",\"stream\":\"stdout\",\"time\":\"2026-01-02T03:04:05Z\"}\n{\"log");
+    bytes.extend_from_slice(
+        b"\n\0\0\n{\"log\":\"1\\n\",\"stream\":\"stdout\",\"time\":\"2026-01-02T03:04:05Z\"}\n{\"log",
+    );
     std::fs::write(&path, bytes).unwrap();
     assert_eq!(read(&path, ReadOptions::default()), [1]);
 }
 
 #[test]
 fn following_sees_every_entry_once_over_rotations_and_ends_when_told() {
-    for options in [
-        LogOptions::default(),
-        LogOptions { max_size: Some(20_000), max_files: 50, ..LogOptions::default() },
-    ] {
+    for options in
+        [LogOptions::default(), LogOptions { max_size: Some(20_000), max_files: 50, ..LogOptions::default() }]
+    {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log");
         let stop = Arc::new(AtomicBool::new(false));

@@ -98,8 +98,8 @@ pub fn connect(dir: &Path) -> Result<UnixStream> {
         Errno::NOENT | Errno::CONNREFUSED | Errno::NOTDIR => ClientError::Gone,
         errno => ClientError::System { action: "reach the container's monitor", errno },
     };
-    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
-        .map_err(fail)?;
+    let socket =
+        rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None).map_err(fail)?;
     with_address(dir, |address| rustix::net::connect(&socket, address)).map_err(fail)?;
     Ok(UnixStream::from(socket))
 }

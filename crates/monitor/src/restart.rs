@@ -63,8 +63,7 @@ mod tests {
     fn the_wait_doubles_up_to_a_minute_and_a_long_run_resets_it() {
         let mut history = History::default();
         let always = policy("always", 0);
-        let waits: Vec<u128> =
-            (0..12).map(|_| history.next(&always, 1, SHORT, false).unwrap().as_millis()).collect();
+        let waits: Vec<u128> = (0..12).map(|_| history.next(&always, 1, SHORT, false).unwrap().as_millis()).collect();
         assert_eq!(waits[..4], [100, 200, 400, 800]);
         assert_eq!(waits[11], 60_000);
         assert_eq!(history.next(&always, 1, LONG_RUN, false), Some(FIRST));

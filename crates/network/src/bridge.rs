@@ -22,8 +22,8 @@ pub(crate) fn host_networks(route: &Connection) -> Result<Vec<Ipv4Net>> {
     Ok(addresses.chain(routes).filter_map(|(address, prefix)| Ipv4Net::new(address, prefix)).collect())
 }
 
-/// Makes the bridge of a network, or completes one that is there, and gives its index. A bridge that somebody else
-/// has made is used when the network names it (`com.docker.network.bridge.name`).
+/// Makes the bridge of a network, or completes one that is there, and gives its index. A bridge that the user has made
+/// is used when the network names it (`com.docker.network.bridge.name`), gets no mark, and so is not removed by us.
 pub(crate) fn ensure(route: &Connection, instance: &str, record: &NetworkRecord) -> Result<u32> {
     let (Some(name), Some(subnet), Some(gateway)) = (&record.bridge, record.subnet, record.gateway) else {
         return Err(NetworkError::Invalid(format!("network {} has no bridge", record.name)));
@@ -38,10 +38,18 @@ pub(crate) fn ensure(route: &Connection, instance: &str, record: &NetworkRecord)
         there => there,
     };
     let mut batch = Batch::new();
-    if there.is_none() {
-        batch.create_bridge(&Bridge { name, mac: random_mac()?, mtu: record.mtu });
+    match there {
+        Some(link) if mark::read(instance, &link.alias).is_none() => {
+            batch.set_up(link.index);
+        }
+        Some(_) => {
+            batch.mark_and_set_up(name, &mark::bridge(instance, &record.id));
+        }
+        None => {
+            batch.create_bridge(&Bridge { name, mac: random_mac()?, mtu: record.mtu });
+            batch.mark_and_set_up(name, &mark::bridge(instance, &record.id));
+        }
     }
-    batch.mark_and_set_up(name, &mark::bridge(instance, &record.id));
     route.apply(batch)?;
     let Some(link) = route.link(name)? else {
         return Err(NetworkError::NotFound(record.name.clone()));

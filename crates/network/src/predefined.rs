@@ -4,8 +4,9 @@ use std::net::Ipv4Addr;
 
 use wharf_netlink::route::{Connection, Link};
 
+use crate::mark::{self, Mark};
 use crate::state::{NETWORKS, Network};
-use crate::{Ipv4Net, NetworkError, NetworkRecord, Networks, Result, bridge, create, ipam, mark, sysctl};
+use crate::{Ipv4Net, NetworkError, NetworkRecord, Networks, Result, bridge, create, ipam, sysctl};
 
 impl Networks {
     pub(crate) fn make_predefined(&self) -> Result<()> {
@@ -44,7 +45,7 @@ impl Networks {
         let links = route.links()?;
         let mut record = match present {
             Some(present) => present.clone(),
-            None => NetworkRecord { masquerade: true, ..create::predefined("bridge", "bridge")? },
+            None => self.lost_bridge(&route, &links)?,
         };
         record.mtu = options.mtu;
         if let Some(name) = &options.bridge {
@@ -70,6 +71,26 @@ impl Networks {
             self.find_subnet(&route, &mut record)?;
         }
         Ok(shown(record))
+    }
+
+    /// The default bridge when there is no row of it: the one that an earlier daemon has left in the kernel, so that
+    /// containers that live go on, or a new one.
+    fn lost_bridge(&self, route: &Connection, links: &[Link]) -> Result<NetworkRecord> {
+        let mut record = NetworkRecord { masquerade: true, ..create::predefined("bridge", "bridge")? };
+        for (name, found) in bridge::ours(links, &self.inner.options.instance) {
+            let Mark::Bridge(id) = found else { continue };
+            let known = self.inner.state().networks.contains_key(&id);
+            // What a user's network has is named after its ID.
+            let link = links.iter().find(|link| link.name == name && !known && !name.starts_with("br-"));
+            if let Some(net) = link.map(|link| address_of(route, link)).transpose()?.flatten() {
+                record.id = id;
+                record.bridge = Some(name);
+                record.subnet = Some(net.network());
+                record.gateway = Some(net.address());
+                break;
+            }
+        }
+        Ok(record)
     }
 
     /// A subnet for a bridge that is not there: what it was, unless the host has got that meanwhile.

@@ -1,8 +1,8 @@
 //! The parent's side: make the process, do what only the parent can, wait until it is ready.
 
 use std::fs;
-use std::path::{Path, PathBuf};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{LinuxIdMapping, Spec};
 use rustix::fs::{Mode, OFlags};

@@ -26,7 +26,8 @@ impl AuthConfig {
     pub(crate) fn credentials(self) -> Option<Credentials> {
         let (mut username, mut password) = (self.username, self.password);
         if username.is_empty()
-            && let Some((name, secret)) = decode(&self.auth).and_then(|b| String::from_utf8(b).ok()).as_deref().and_then(|t| t.split_once(':'))
+            && let Some((name, secret)) =
+                decode(&self.auth).and_then(|b| String::from_utf8(b).ok()).as_deref().and_then(|t| t.split_once(':'))
         {
             (username, password) = (name.to_owned(), secret.to_owned());
         }

@@ -25,9 +25,8 @@ pub(crate) fn apply(config: &mut Config, changes: &[String]) -> Result<(), ApiEr
 fn one(config: &mut Config, instruction: &Instruction) -> Result<(), ApiError> {
     let variables = Environment(pairs(config));
     let lexer = Lexer::new(char::from(92));
-    let expand = |text: &str| {
-        lexer.expand(text, &variables).map(|done| done.text).map_err(|e| ApiError::bad(e.to_string()))
-    };
+    let expand =
+        |text: &str| lexer.expand(text, &variables).map(|done| done.text).map_err(|e| ApiError::bad(e.to_string()));
     match instruction {
         Instruction::Cmd(command) => config.cmd = Some(words(config, command)),
         Instruction::Entrypoint(command) => config.entrypoint = Some(words(config, command)),

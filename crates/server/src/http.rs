@@ -109,9 +109,12 @@ pub(crate) fn ok(value: &impl Serialize) -> Answer {
 }
 
 /// The body of a request, as JSON; an empty one is `T`'s default.
-pub(crate) async fn read_json<T: DeserializeOwned + Default>(body: impl Body<Data = Bytes, Error = hyper::Error>) -> Result<T, ApiError> {
+pub(crate) async fn read_json<T: DeserializeOwned + Default>(
+    body: impl Body<Data = Bytes, Error = hyper::Error>,
+) -> Result<T, ApiError> {
     let collected = tokio::time::timeout(JSON_TIMEOUT, Limited::new(Box::pin(body), MAX_JSON).collect()).await;
-    let collected = collected.map_err(|_| ApiError::new(StatusCode::REQUEST_TIMEOUT, "the request's body did not come"))?;
+    let collected =
+        collected.map_err(|_| ApiError::new(StatusCode::REQUEST_TIMEOUT, "the request's body did not come"))?;
     let bytes = collected.map_err(|e| ApiError::bad(format!("the request's body cannot be read: {e}")))?.to_bytes();
     if bytes.iter().all(u8::is_ascii_whitespace) {
         return Ok(T::default());

@@ -5,16 +5,8 @@ use serde_json::{Map, Value};
 /// Lists that are also accepted as one string (moby, `strslice`).
 const LISTS: &[&str] = &["Cmd", "Entrypoint", "CapAdd", "CapDrop"];
 /// Maps that users fill: in them a `null` is the value of a key, and not a field that was left out.
-const TEXTS: &[&str] = &[
-    "Labels",
-    "Annotations",
-    "Sysctls",
-    "StorageOpt",
-    "Tmpfs",
-    "Options",
-    "DriverOpts",
-    "AuxiliaryAddresses",
-];
+const TEXTS: &[&str] =
+    &["Labels", "Annotations", "Sysctls", "StorageOpt", "Tmpfs", "Options", "DriverOpts", "AuxiliaryAddresses"];
 const OBJECTS: &[&str] = &["EndpointsConfig", "ExposedPorts", "Volumes"];
 const ARRAYS: &[&str] = &["PortBindings"];
 

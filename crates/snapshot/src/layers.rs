@@ -283,8 +283,7 @@ impl Layers {
     pub fn note_blob(&self, diff_id: &Digest, blob: LayerBlob) -> Result<()> {
         let key = diff_id.as_str();
         self.inner.store.write(|tx| {
-            let mut layer: Layer =
-                tx.get(LAYERS, key)?.ok_or_else(|| SnapshotError::NotFound(diff_id.clone()))?;
+            let mut layer: Layer = tx.get(LAYERS, key)?.ok_or_else(|| SnapshotError::NotFound(diff_id.clone()))?;
             if !layer.blobs.contains(&blob) {
                 layer.blobs.push(blob);
                 tx.put(LAYERS, key, &layer)?;

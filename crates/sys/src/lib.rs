@@ -11,6 +11,7 @@
 //! - [`message`]: file descriptors over unix sockets.
 //! - [`namespace`], [`netlink`]: a network of one's own, and options of the sockets that change it.
 //! - [`signals`], [`disposition`]: signals as something to read, and what becomes of them otherwise.
+//! - [`title`]: what others see of a process.
 
 mod calls;
 pub mod disposition;
@@ -22,6 +23,7 @@ pub mod netlink;
 pub mod process;
 pub mod seccomp;
 pub mod signals;
+pub mod title;
 
 /// The result of a system call.
 pub type Result<T> = std::result::Result<T, rustix::io::Errno>;

@@ -262,8 +262,7 @@ impl<'a> State<'a> {
             };
             value = match found {
                 Value::Method(method) => {
-                    let arguments =
-                        if is_last { self.arguments(dot, rest, last.clone())? } else { Vec::new() };
+                    let arguments = if is_last { self.arguments(dot, rest, last.clone())? } else { Vec::new() };
                     match method.call(&arguments) {
                         Ok(result) => result,
                         Err(message) => {

@@ -290,7 +290,11 @@ fn title(text: &str) -> String {
     let mut output = String::with_capacity(text.len());
     let mut inside = false;
     for c in text.chars() {
-        if inside { output.push(c) } else { output.extend(c.to_uppercase()) }
+        if inside {
+            output.push(c)
+        } else {
+            output.extend(c.to_uppercase())
+        }
         inside = c.is_alphanumeric() || c == '_' || c == '\'';
     }
     output

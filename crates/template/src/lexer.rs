@@ -54,8 +54,7 @@ impl Token {
 
 const LEFT: &str = "{{";
 const RIGHT: &str = "}}";
-const KEYWORDS: [&str; 10] =
-    ["block", "break", "continue", "define", "else", "end", "if", "range", "template", "with"];
+const KEYWORDS: [&str; 10] = ["block", "break", "continue", "define", "else", "end", "if", "range", "template", "with"];
 
 struct Lexer<'a> {
     input: &'a str,

@@ -49,8 +49,14 @@ pub(crate) enum ArgumentKind {
     Dot,
     Nil,
     Bool(bool),
-    Number { text: String, value: Value },
-    String { quoted: String, text: String },
+    Number {
+        text: String,
+        value: Value,
+    },
+    String {
+        quoted: String,
+        text: String,
+    },
     Field(Vec<String>),
     /// The name with its `$`, then fields.
     Variable(Vec<String>),

@@ -284,8 +284,17 @@ impl Parser {
                     self.check(&pipe, context)?;
                     return Ok(pipe);
                 }
-                Kind::Bool | Kind::CharConstant | Kind::Dot | Kind::Field | Kind::Identifier | Kind::Number
-                | Kind::Nil | Kind::RawString | Kind::String | Kind::Variable | Kind::LeftParen => {
+                Kind::Bool
+                | Kind::CharConstant
+                | Kind::Dot
+                | Kind::Field
+                | Kind::Identifier
+                | Kind::Number
+                | Kind::Nil
+                | Kind::RawString
+                | Kind::String
+                | Kind::Variable
+                | Kind::LeftParen => {
                     self.at -= 1;
                     let command = self.command()?;
                     pipe.commands.push(command);
@@ -407,7 +416,10 @@ impl Parser {
         let kind = match term.kind {
             ArgumentKind::Field(first) => ArgumentKind::Field([first, names].concat()),
             ArgumentKind::Variable(first) => ArgumentKind::Variable([first, names].concat()),
-            ArgumentKind::Bool(_) | ArgumentKind::String { .. } | ArgumentKind::Number { .. } | ArgumentKind::Nil
+            ArgumentKind::Bool(_)
+            | ArgumentKind::String { .. }
+            | ArgumentKind::Number { .. }
+            | ArgumentKind::Nil
             | ArgumentKind::Dot => {
                 return self.fail(format!("unexpected . after term {}", print::quote(&term.to_string())));
             }

@@ -21,7 +21,8 @@ pub(crate) fn plain(value: &Value) -> String {
             format!("[{}]", items.join(" "))
         }
         Value::Map(map) => {
-            let items: Vec<_> = map.sorted().into_iter().map(|(key, value)| format!("{key}:{}", plain(value))).collect();
+            let items: Vec<_> =
+                map.sorted().into_iter().map(|(key, value)| format!("{key}:{}", plain(value))).collect();
             format!("map[{}]", items.join(" "))
         }
         Value::Struct(object) => {

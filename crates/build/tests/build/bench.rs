@@ -66,6 +66,7 @@ impl Bench {
             network: None,
         };
         let builder = Builder::new(images.clone(), Arc::clone(&spawner), options).unwrap();
+        builder.spare_also(Vec::new);
         let runtime = tokio::runtime::Runtime::new().unwrap();
         Self { runtime, images, layers, builder, data, exec, cgroup, store, spawner }
     }

@@ -67,7 +67,9 @@ fn a_command_is_found_again(bench: &Bench) {
     assert_eq!((bench.read(&first, "id"), &first.id), (bench.read(&again, "id"), &again.id));
     assert!(!text.contains("Running in") && text.contains("Using cache"));
     // An argument that is declared counts, though the command does not name it; a proxy does not.
-    let with = |pairs: &[(&str, &str)]| bench.done(bench.build_with(BuildRequest { build_args: args(pairs), ..request(&files) }));
+    let with = |pairs: &[(&str, &str)]| {
+        bench.done(bench.build_with(BuildRequest { build_args: args(pairs), ..request(&files) }))
+    };
     assert!(with(&[("V", "2")]).1.contains("Running in"));
     assert!(!with(&[("http_proxy", "http://x")]).1.contains("Running in"));
     let (fresh, _) = bench.done(bench.build_with(BuildRequest { no_cache: true, ..request(&files) }));
@@ -109,7 +111,8 @@ fn environment_user_and_directory(bench: &Bench) {
     let dockerfile = "FROM busybox\nARG A=1\nARG B\nENV E=\"a b\"\nWORKDIR /srv\nRUN env > /env && pwd > pwd && id > id\n\
                       WORKDIR /home/web/own\nRUN chmod 777 . \nUSER web\nRUN id > /tmp/id; pwd > here; echo $HOME > home\nUSER 5:6\nRUN id > /tmp/id2\n";
     let build_args = args(&[("B", "given"), ("HTTPS_PROXY", "http://p")]);
-    let (image, _) = bench.done(bench.build_with(BuildRequest { build_args, ..request(&[("Dockerfile", dockerfile)]) }));
+    let (image, _) =
+        bench.done(bench.build_with(BuildRequest { build_args, ..request(&[("Dockerfile", dockerfile)]) }));
     let env = bench.read(&image, "env");
     for line in ["A=1\n", "B=given\n", "E=a b\n", "PATH=/bin\n", "HOME=/root\n", "HTTPS_PROXY=http://p\n"] {
         assert!(env.contains(line), "{line} in {env}");
@@ -118,7 +121,10 @@ fn environment_user_and_directory(bench: &Bench) {
     assert!(bench.read(&image, "srv/id").starts_with("uid=0(root) gid=0(root)"));
     let id = bench.read(&image, "tmp/id");
     assert!(id.starts_with("uid=1000(web) gid=1001(web)") && id.contains("2000(extra)"), "{id}");
-    assert_eq!((bench.read(&image, "home/web/own/here"), bench.read(&image, "home/web/own/home")), ("/home/web/own\n".into(), "/home/web\n".into()));
+    assert_eq!(
+        (bench.read(&image, "home/web/own/here"), bench.read(&image, "home/web/own/home")),
+        ("/home/web/own\n".into(), "/home/web\n".into())
+    );
     assert!(bench.read(&image, "tmp/id2").starts_with("uid=5 gid=6"));
     let line = image.config.history.iter().filter_map(|h| h.created_by.as_deref()).find(|l| l.contains("env > /env"));
     assert!(line.unwrap().starts_with("RUN |2 A=1 B=given /bin/sh -c env"), "{line:?}");
@@ -163,7 +169,10 @@ fn a_command_is_confined(bench: &Bench) {
     let bounding = u64::from_str_radix(&line("CapBnd:"), 16).unwrap();
     assert_eq!(bounding & !0xa804_25fb, 0, "{bounding:x}");
     assert_eq!(bench.read(&image, "hostname"), "buildkitsandbox\n");
-    assert!(bench.read(&image, "refused").contains("ermission denied") || bench.read(&image, "refused").contains("not permitted"));
+    assert!(
+        bench.read(&image, "refused").contains("ermission denied")
+            || bench.read(&image, "refused").contains("not permitted")
+    );
     assert_eq!(bench.read(&image, "keys"), "");
     assert!(!bench.read(&image, "procs").contains(&std::process::id().to_string()));
     // Too much memory is an error that says so.
@@ -242,7 +251,10 @@ fn caches_tmpfs_and_secrets(bench: &Bench) {
 }
 
 fn networks(bench: &Bench) {
-    let (image, _) = build(bench, "RUN --network=none ls /sys/class/net > /none\nRUN ls /sys/class/net > /default; cat /etc/hosts > /hosts\n");
+    let (image, _) = build(
+        bench,
+        "RUN --network=none ls /sys/class/net > /none\nRUN ls /sys/class/net > /default; cat /etc/hosts > /hosts\n",
+    );
     assert_eq!(bench.read(&image, "none"), "lo\n");
     assert!(bench.read(&image, "hosts").contains("127.0.0.1\tlocalhost"));
     let host = "FROM busybox\nRUN --network=host readlink /proc/self/ns/net > /ns\n";
@@ -253,20 +265,27 @@ fn networks(bench: &Bench) {
     let (image, _) = bench.done(bench.build_with(allowed));
     let own = std::fs::read_link("/proc/self/ns/net").unwrap();
     assert_eq!(bench.read(&image, "ns").trim(), own.to_string_lossy());
-    let extra = BuildRequest { extra_hosts: vec!["other:10.1.2.3".into()], ..request(&[("Dockerfile", "FROM busybox\nRUN cat /etc/hosts > /h\n")]) };
+    let extra = BuildRequest {
+        extra_hosts: vec!["other:10.1.2.3".into()],
+        ..request(&[("Dockerfile", "FROM busybox\nRUN cat /etc/hosts > /h\n")])
+    };
     let (image, _) = bench.done(bench.build_with(extra));
     assert!(bench.read(&image, "h").contains("10.1.2.3\tother\n"));
 }
 
 fn removals_are_kept(bench: &Bench) {
-    let (image, _) = build(bench, "RUN mkdir /d && touch /d/a /d/b\nRUN rm /d/a && rm -r /home\nRUN rm -r /d && mkdir /d && touch /d/c\n");
+    let (image, _) = build(
+        bench,
+        "RUN mkdir /d && touch /d/a /d/b\nRUN rm /d/a && rm -r /home\nRUN rm -r /d && mkdir /d && touch /d/c\n",
+    );
     assert!(bench.exists(&image, "d/c") && !bench.exists(&image, "d/a") && !bench.exists(&image, "d/b"));
     assert!(!bench.exists(&image, "home"));
 }
 
 /// Starts a build of a command that does not end, waits until it runs, and gives up on it.
 fn give_up(bench: &Bench, by_dropping: bool) {
-    let dockerfile = "FROM busybox\nCOPY Dockerfile /\nRUN echo running; trap '' TERM INT HUP; while true; do sleep 1; done\n";
+    let dockerfile =
+        "FROM busybox\nCOPY Dockerfile /\nRUN echo running; trap '' TERM INT HUP; while true; do sleep 1; done\n";
     let began = Instant::now();
     bench.runtime.block_on(async {
         let (sender, mut receiver) = tokio::sync::mpsc::channel(16);
@@ -326,7 +345,10 @@ fn what_is_refused(bench: &Bench) {
         ("RUN --mount=target=/m,source=nope true", ErrorKind::Invalid, "file not found in build context"),
         ("RUN []", ErrorKind::Invalid, "RUN needs a command"),
     ] {
-        let error = bench.try_build(&[("Dockerfile", &format!("FROM busybox\n{instruction}\n"))]).result.expect_err(instruction);
+        let error = bench
+            .try_build(&[("Dockerfile", &format!("FROM busybox\n{instruction}\n"))])
+            .result
+            .expect_err(instruction);
         assert!(error.kind == kind && error.message.contains(message), "{instruction}: {error}");
     }
 }

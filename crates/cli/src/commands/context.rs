@@ -18,21 +18,16 @@ use crate::parse::{Matches, commas};
 use crate::{endpoint, words};
 
 pub(crate) static LIST: Command =
-    Command::new("[OPTIONS]", "List contexts", Arity::None, |app, matches| Box::pin(list(app, matches))).flags(&[
-        Flag::text("format", TABLE_FORMAT),
-        Flag::switch("quiet", "Only show context names").short('q'),
-    ]);
+    Command::new("[OPTIONS]", "List contexts", Arity::None, |app, matches| Box::pin(list(app, matches)))
+        .flags(&[Flag::text("format", TABLE_FORMAT), Flag::switch("quiet", "Only show context names").short('q')]);
 
 pub(crate) static SHOW: Command =
-    Command::new("", "Print the name of the current context", Arity::None, |app, matches| {
-        Box::pin(show(app, matches))
-    });
+    Command::new("", "Print the name of the current context", Arity::None, |app, matches| Box::pin(show(app, matches)));
 
 pub(crate) static USE: Command =
     Command::new("CONTEXT", "Set the current docker context", Arity::Exactly(1), |app, matches| {
         Box::pin(select(app, matches))
-    })
-;
+    });
 
 pub(crate) static INSPECT: Command = Command::new(
     "[OPTIONS] [CONTEXT] [CONTEXT...]",
@@ -60,13 +55,11 @@ pub(crate) static UPDATE: Command =
     .long(LONG_UPDATE)
     .flags(&[Flag::text("description", "Description of the context"), DOCKER]);
 
-pub(crate) static REMOVE: Command = Command::new(
-    "CONTEXT [CONTEXT...]",
-    "Remove one or more contexts",
-    Arity::AtLeast(1),
-    |app, matches| Box::pin(remove(app, matches)),
-)
-.flags(&[Flag::switch("force", "Force the removal of a context in use").short('f')]);
+pub(crate) static REMOVE: Command =
+    Command::new("CONTEXT [CONTEXT...]", "Remove one or more contexts", Arity::AtLeast(1), |app, matches| {
+        Box::pin(remove(app, matches))
+    })
+    .flags(&[Flag::switch("force", "Force the removal of a context in use").short('f')]);
 
 const DOCKER: Flag = Flag::many("docker", "stringToString", check_pairs, "set the docker endpoint").default("[]");
 
@@ -111,17 +104,11 @@ fn check_pairs(text: &str) -> Result<(), String> {
     }
 }
 
-const HEADERS: &Headers = &[
-    ("Name", "NAME"),
-    ("Description", "DESCRIPTION"),
-    ("DockerEndpoint", "DOCKER ENDPOINT"),
-    ("Error", "ERROR"),
-];
+const HEADERS: &Headers =
+    &[("Name", "NAME"), ("Description", "DESCRIPTION"), ("DockerEndpoint", "DOCKER ENDPOINT"), ("Error", "ERROR")];
 
 fn default_context() -> Context {
-    let host = endpoint::environment_host().unwrap_or_else(|| {
-        Address::Unix(endpoint::default_socket()).to_string()
-    });
+    let host = endpoint::environment_host().unwrap_or_else(|| Address::Unix(endpoint::default_socket()).to_string());
     Context {
         name: DEFAULT.to_owned(),
         description: "Current DOCKER_HOST based configuration".to_owned(),
@@ -134,9 +121,7 @@ async fn list(app: &App, matches: &Matches) -> Outcome<u8> {
     let current = contexts::current(&app.globals, app.config());
     let source = match matches.some("format").unwrap_or("table") {
         "table" if matches.on("quiet") => "{{.Name}}",
-        "table" => {
-            "table {{.Name}}{{if .Current}} *{{end}}\t{{.Description}}\t{{.DockerEndpoint}}\t{{.Error}}"
-        }
+        "table" => "table {{.Name}}{{if .Current}} *{{end}}\t{{.Description}}\t{{.DockerEndpoint}}\t{{.Error}}",
         other => other,
     };
     let mut all = contexts::list(app.config());
@@ -280,10 +265,12 @@ fn given(matches: &Matches) -> Outcome<Given> {
             "cert" => given.cert = Some(value),
             "key" => given.key = Some(value),
             "skip-tls-verify" => {
-                given.skip_verify = crate::values::parse_bool(&value)
-                    .map_err(|reason| format!("failed to parse bool: {reason}"))?;
+                given.skip_verify =
+                    crate::values::parse_bool(&value).map_err(|reason| format!("failed to parse bool: {reason}"))?;
             }
-            other => return Err(format!("unable to create docker endpoint config: {other}: unrecognized config key").into()),
+            other => {
+                return Err(format!("unable to create docker endpoint config: {other}: unrecognized config key").into());
+            }
         }
     }
     Ok(given)
@@ -343,9 +330,9 @@ fn check_host(host: &str) -> Outcome {
     if host.is_empty() || host.starts_with("ssh://") {
         return Ok(());
     }
-    Address::parse(host, false)
-        .map(|_| ())
-        .map_err(|error| format!("unable to create docker endpoint config: invalid docker endpoint options: {error}").into())
+    Address::parse(host, false).map(|_| ()).map_err(|error| {
+        format!("unable to create docker endpoint config: invalid docker endpoint options: {error}").into()
+    })
 }
 
 async fn update(app: &App, matches: &Matches) -> Outcome<u8> {

@@ -64,10 +64,7 @@ pub(crate) static CONNECT: Command = Command::new(
 .flags(&[
     Flag::strings("alias", "Add network-scoped alias for the container"),
     Flag::strings("driver-opt", "driver options for the network"),
-    Flag::int(
-        "gw-priority",
-        "Highest gw-priority provides the default gateway. Accepts positive and negative values.",
-    ),
+    Flag::int("gw-priority", "Highest gw-priority provides the default gateway. Accepts positive and negative values."),
     Flag::text("ip", "IPv4 address (e.g., \"172.30.100.104\")"),
     Flag::text("ip6", "IPv6 address (e.g., \"2001:db8::33\")"),
     Flag::list("link", "Add link to another container").check(checks::link),
@@ -245,19 +242,30 @@ fn pools(matches: &Matches) -> Outcome<Vec<Json>> {
     for range in matches.all("ip-range") {
         let at = place(range).ok_or_else(|| format!("no matching subnet for range {range}"))?;
         if pools[at].contains_key("IPRange") {
-            return Err(format!("cannot configure multiple ranges ({range}, {}) on the same subnet ({})", text(&pools[at]["IPRange"]), subnets[at]).into());
+            return Err(format!(
+                "cannot configure multiple ranges ({range}, {}) on the same subnet ({})",
+                text(&pools[at]["IPRange"]),
+                subnets[at]
+            )
+            .into());
         }
         pools[at].insert("IPRange".to_owned(), json!(range));
     }
     for gateway in matches.all("gateway") {
         let at = place(gateway).ok_or_else(|| format!("no matching subnet for gateway {gateway}"))?;
         if pools[at].contains_key("Gateway") {
-            return Err(format!("cannot configure multiple gateways ({gateway}, {}) for the same subnet ({})", text(&pools[at]["Gateway"]), subnets[at]).into());
+            return Err(format!(
+                "cannot configure multiple gateways ({gateway}, {}) for the same subnet ({})",
+                text(&pools[at]["Gateway"]),
+                subnets[at]
+            )
+            .into());
         }
         pools[at].insert("Gateway".to_owned(), json!(gateway));
     }
     for (name, address) in env::map(matches.all("aux-address")) {
-        let at = place(text(&address)).ok_or_else(|| format!("no matching subnet for aux-address {}", text(&address)))?;
+        let at =
+            place(text(&address)).ok_or_else(|| format!("no matching subnet for aux-address {}", text(&address)))?;
         let reserved = pools[at].entry("AuxiliaryAddresses").or_insert_with(|| json!({}));
         reserved[name] = address;
     }

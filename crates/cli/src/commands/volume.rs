@@ -34,16 +34,12 @@ pub(crate) static CREATE: Command =
         Flag::map("opt", "Set driver specific options").short('o'),
     ]);
 
-pub(crate) static REMOVE: Command = Command::new(
-    "[OPTIONS] VOLUME [VOLUME...]",
-    "Remove one or more volumes",
-    Arity::AtLeast(1),
-    |app, matches| Box::pin(remove(app, matches)),
-)
-.long(
-    "Remove one or more volumes. You cannot remove a volume that is in use by a container.",
-)
-.flags(&[Flag::switch("force", "Force the removal of one or more volumes").short('f')]);
+pub(crate) static REMOVE: Command =
+    Command::new("[OPTIONS] VOLUME [VOLUME...]", "Remove one or more volumes", Arity::AtLeast(1), |app, matches| {
+        Box::pin(remove(app, matches))
+    })
+    .long("Remove one or more volumes. You cannot remove a volume that is in use by a container.")
+    .flags(&[Flag::switch("force", "Force the removal of one or more volumes").short('f')]);
 
 pub(crate) static PRUNE: Command =
     Command::new("[OPTIONS]", "Remove unused local volumes", Arity::None, |app, matches| {

@@ -92,9 +92,9 @@ pub(crate) fn sysctl(text: &str) -> Result<(), String> {
         "kernel.shmmni",
         "kernel.shm_rmid_forced",
     ];
-    let allowed = text.split_once('=').is_some_and(|(key, _)| {
-        KNOWN.contains(&key) || key.starts_with("net.") || key.starts_with("fs.mqueue.")
-    });
+    let allowed = text
+        .split_once('=')
+        .is_some_and(|(key, _)| KNOWN.contains(&key) || key.starts_with("net.") || key.starts_with("fs.mqueue."));
     if allowed { Ok(()) } else { Err(format!("sysctl '{text}' is not allowed")) }
 }
 
@@ -131,7 +131,9 @@ mod tests {
 
     #[test]
     fn values() {
-        assert!(extra_host("a:1.2.3.4").is_ok() && extra_host("a=[::1]").is_ok() && extra_host("a:host-gateway").is_ok());
+        assert!(
+            extra_host("a:1.2.3.4").is_ok() && extra_host("a=[::1]").is_ok() && extra_host("a:host-gateway").is_ok()
+        );
         assert_eq!(host_and_address("h:::1").as_deref(), Ok("h:::1"));
         assert_eq!(extra_host("a").unwrap_err(), r#"bad format for add-host: "a""#);
         assert_eq!(extra_host("a:b").unwrap_err(), r#"invalid IP address in add-host: "b""#);

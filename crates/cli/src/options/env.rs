@@ -50,8 +50,9 @@ fn read(path: &str, environment: bool) -> Outcome<Vec<String>> {
     let mut lines = Vec::new();
     let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes);
     for (number, line) in bytes.split(|byte| *byte == b'\n').enumerate() {
-        let line = std::str::from_utf8(line)
-            .map_err(|_| wrong(format!("invalid utf8 bytes at line {}: {}", number + 1, String::from_utf8_lossy(line))))?;
+        let line = std::str::from_utf8(line).map_err(|_| {
+            wrong(format!("invalid utf8 bytes at line {}: {}", number + 1, String::from_utf8_lossy(line)))
+        })?;
         let line = line.strip_suffix('\r').unwrap_or(line).trim_start();
         if line.is_empty() || line.starts_with('#') {
             continue;

@@ -85,7 +85,8 @@ pub(crate) fn parse(text: &str) -> Result<Value, String> {
             }
             "volume-subpath" => put(&mut options.volume, "Subpath", json!(value)),
             "volume-nocopy" => {
-                let no_copy = values::parse_bool(value).map_err(|_| format!("invalid value for volume-nocopy: {value}"))?;
+                let no_copy =
+                    values::parse_bool(value).map_err(|_| format!("invalid value for volume-nocopy: {value}"))?;
                 put(&mut options.volume, "NoCopy", json!(no_copy));
             }
             "volume-label" => pair(&mut options.volume_labels, value),
@@ -127,8 +128,12 @@ impl Parts {
         if self.target.is_empty() {
             return Err("target is required".to_owned());
         }
-        let groups =
-            [("volume", &options.volume), ("bind", &options.bind), ("image", &options.image), ("tmpfs", &options.tmpfs)];
+        let groups = [
+            ("volume", &options.volume),
+            ("bind", &options.bind),
+            ("image", &options.image),
+            ("tmpfs", &options.tmpfs),
+        ];
         for (name, given) in groups {
             if !given.is_empty() && self.kind != name {
                 return Err(format!("cannot mix '{name}-*' options with mount type '{}'", self.kind));
@@ -136,7 +141,9 @@ impl Parts {
         }
         let bind = |key: &str| options.bind.get(key).is_some_and(|value| value == &json!(true));
         if bind("ReadOnlyNonRecursive") && !self.read_only {
-            return Err("option 'bind-recursive=writable' requires 'readonly' to be specified in conjunction".to_owned());
+            return Err(
+                "option 'bind-recursive=writable' requires 'readonly' to be specified in conjunction".to_owned()
+            );
         }
         if bind("ReadOnlyForceRecursive") {
             if !self.read_only {
@@ -145,9 +152,11 @@ impl Parts {
                 );
             }
             if options.bind.get("Propagation") != Some(&json!("rprivate")) {
-                return Err("option 'bind-recursive=readonly' requires 'bind-propagation=rprivate' to be specified in \
+                return Err(
+                    "option 'bind-recursive=readonly' requires 'bind-propagation=rprivate' to be specified in \
                             conjunction"
-                    .to_owned());
+                        .to_owned(),
+                );
             }
         }
         Ok(())

@@ -102,7 +102,8 @@ pub(crate) fn endpoints(matches: &Matches) -> Outcome<(String, Map<String, Value
             return Err("links are only supported for user-defined networks".into());
         }
         if !network.mac.is_empty() {
-            checks::mac_address(network.mac.trim()).map_err(|_| format!("{} is not a valid mac address", network.mac))?;
+            checks::mac_address(network.mac.trim())
+                .map_err(|_| format!("{} is not a valid mac address", network.mac))?;
         }
         if endpoints.contains_key(&network.target) {
             return Err(format!("network {:?} is specified multiple times", network.target).into());
@@ -115,17 +116,14 @@ pub(crate) fn endpoints(matches: &Matches) -> Outcome<(String, Map<String, Value
         endpoints.insert(network.target.clone(), settings(&network));
     }
     if own > 0 && own < networks.len() {
-        return Err(
-            "conflicting options: cannot attach both user-defined and non-user-defined network-modes".into()
-        );
+        return Err("conflicting options: cannot attach both user-defined and non-user-defined network-modes".into());
     }
     Ok((mode, endpoints))
 }
 
 /// Puts the older flags on the first network.
 fn apply(network: &mut Attachment, matches: &Matches) -> Outcome {
-    let aliases: Vec<String> =
-        matches.all("network-alias").iter().chain(matches.all("net-alias")).cloned().collect();
+    let aliases: Vec<String> = matches.all("network-alias").iter().chain(matches.all("net-alias")).cloned().collect();
     let conflict = |what: &str| Err(format!("conflicting options: cannot specify both {what}").into());
     if !network.aliases.is_empty() && !aliases.is_empty() {
         return conflict("--network-alias and per-network alias");

@@ -72,9 +72,7 @@ fn publish(ports: &mut Ports, text: &str) -> Outcome {
     };
     if let Some((low, high)) = hosts {
         if last - first != high - low && first != last {
-            return Err(
-                format!("invalid ranges specified for container and host Ports: {container} and {host}").into()
-            );
+            return Err(format!("invalid ranges specified for container and host Ports: {container} and {host}").into());
         }
     }
     let protocol = protocol.to_lowercase();
@@ -103,7 +101,8 @@ fn expose(ports: &mut Ports, text: &str) -> Outcome {
         return Err(format!("invalid port format for --expose: {text}").into());
     }
     let (protocol, port) = split_protocol(text);
-    let (first, last) = range(port).map_err(|reason| format!("invalid range format for --expose: {text}, error: {reason}"))?;
+    let (first, last) =
+        range(port).map_err(|reason| format!("invalid range format for --expose: {text}, error: {reason}"))?;
     for port in first..=last {
         ports.exposed.entry(format!("{port}/{protocol}")).or_insert_with(|| json!({}));
     }
@@ -156,10 +155,7 @@ mod tests {
             ("[::1]:81:80", r#"{"80/tcp":[{"HostIp":"::1","HostPort":"81"}]}"#),
             ("::1:81:80", r#"{"80/tcp":[{"HostIp":"::1","HostPort":"81"}]}"#),
             ("8000-8010:80", r#"{"80/tcp":[{"HostIp":"","HostPort":"8000-8010"}]}"#),
-            (
-                "81-82:91-92",
-                r#"{"91/tcp":[{"HostIp":"","HostPort":"81"}],"92/tcp":[{"HostIp":"","HostPort":"82"}]}"#,
-            ),
+            ("81-82:91-92", r#"{"91/tcp":[{"HostIp":"","HostPort":"81"}],"92/tcp":[{"HostIp":"","HostPort":"82"}]}"#),
             ("published=8080,target=80", r#"{"80/tcp":[{"HostIp":"","HostPort":"8080"}]}"#),
         ] {
             assert_eq!(shown(&[text]).as_deref(), Ok(json), "{text}");

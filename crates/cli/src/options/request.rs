@@ -80,13 +80,8 @@ pub(crate) const FLAGS: &[Flag] = &[
     Flag::switch("init", "Run an init inside the container that forwards signals and reaps processes"),
     Flag::switch("interactive", "Keep STDIN open even if not attached").short('i'),
     Flag::bytes("io-maxbandwidth", "Maximum IO bandwidth limit for the system drive (Windows only)").hidden(),
-    Flag::one(
-        "io-maxiops",
-        "uint",
-        values::check_uint64,
-        "Maximum IOps limit for the system drive (Windows only)",
-    )
-    .hidden(),
+    Flag::one("io-maxiops", "uint", values::check_uint64, "Maximum IOps limit for the system drive (Windows only)")
+        .hidden(),
     Flag::text("ip", "IPv4 address (e.g., 172.30.100.104)"),
     Flag::text("ip6", "IPv6 address (e.g., 2001:db8::33)"),
     Flag::text("ipc", "IPC mode to use"),
@@ -247,8 +242,8 @@ fn object(value: Value) -> Map<String, Value> {
 }
 
 fn health(matches: &Matches) -> Outcome<Option<Value>> {
-    let durations =
-        ["interval", "timeout", "start-period", "start-interval"].map(|name| (name, matches.duration(&format!("health-{name}"))));
+    let durations = ["interval", "timeout", "start-period", "start-interval"]
+        .map(|name| (name, matches.duration(&format!("health-{name}"))));
     let retries = matches.int("health-retries");
     let command = matches.some("health-cmd");
     let given = command.is_some() || retries != 0 || durations.iter().any(|(_, duration)| *duration != 0);

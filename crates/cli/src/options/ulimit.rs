@@ -3,8 +3,21 @@
 use serde_json::{Value, json};
 
 const NAMES: [&str; 15] = [
-    "core", "cpu", "data", "fsize", "locks", "memlock", "msgqueue", "nice", "nofile", "nproc", "rss", "rtprio",
-    "rttime", "sigpending", "stack",
+    "core",
+    "cpu",
+    "data",
+    "fsize",
+    "locks",
+    "memlock",
+    "msgqueue",
+    "nice",
+    "nofile",
+    "nproc",
+    "rss",
+    "rtprio",
+    "rttime",
+    "sigpending",
+    "stack",
 ];
 
 /// Refuses what is no limit.
@@ -18,17 +31,14 @@ pub(crate) fn parse(text: &str) -> Result<Value, String> {
     if !NAMES.contains(&name) {
         return Err(format!("invalid ulimit type: {name}"));
     }
-    let number = |text: &str| {
-        text.parse::<i64>().map_err(|_| format!("strconv.ParseInt: parsing {text:?}: invalid syntax"))
-    };
+    let number =
+        |text: &str| text.parse::<i64>().map_err(|_| format!("strconv.ParseInt: parsing {text:?}: invalid syntax"));
     let parts: Vec<&str> = limits.split(':').collect();
     let (soft, hard) = match parts.as_slice() {
         [both] => (number(both)?, number(both)?),
         [soft, hard] => (number(soft)?, number(hard)?),
         _ => {
-            return Err(format!(
-                "too many limit value arguments - {limits}, can only have up to two, `soft[:hard]`"
-            ));
+            return Err(format!("too many limit value arguments - {limits}, can only have up to two, `soft[:hard]`"));
         }
     };
     if hard != -1 && (soft > hard || soft == -1) {

@@ -12,7 +12,6 @@ const DELETE_LINK: u16 = 17;
 const SET_LINK: u16 = 19;
 pub(super) const NEW_ADDRESS: u16 = 20;
 pub(super) const NEW_ROUTE: u16 = 24;
-const DELETE_ROUTE: u16 = 25;
 
 // linux/if_link.h
 pub(super) const IFLA_ADDRESS: u16 = 1;
@@ -226,20 +225,12 @@ impl Batch {
     }
 
     pub fn add_route(&mut self, route: &Route) -> &mut Self {
-        self.route(NEW_ROUTE, CREATE | EXCLUSIVE, "add", route)
-    }
-
-    pub fn delete_route(&mut self, route: &Route) -> &mut Self {
-        self.route(DELETE_ROUTE, 0, "remove", route)
-    }
-
-    fn route(&mut self, kind: u16, flags: u16, verb: &str, route: &Route) -> &mut Self {
         let (destination, prefix) = route.destination;
         let scope = if route.gateway.is_some() { SCOPE_UNIVERSE } else { SCOPE_LINK };
         // `struct rtmsg`.
         let header = [AF_INET, prefix, 0, 0, TABLE_MAIN, PROTOCOL_BOOT, scope, TYPE_UNICAST, 0, 0, 0, 0];
-        let action = format!("{verb} the route to {destination}/{prefix}");
-        self.messages.message(kind, flags, &header, action, |m| {
+        let action = format!("add the route to {destination}/{prefix}");
+        self.messages.message(NEW_ROUTE, CREATE | EXCLUSIVE, &header, action, |m| {
             if prefix > 0 {
                 m.ipv4(RTA_DST, destination);
             }

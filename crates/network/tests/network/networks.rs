@@ -151,6 +151,8 @@ fn a_bridge_of_the_user_s_keeps_its_address() {
             let a = container(&networks, "bridge", "a");
             assert_eq!((a.endpoint.ip, a.endpoint.gateway), ([10, 44, 0, 1].into(), Some([10, 44, 0, 9].into())));
             networks.disconnect("bridge", &a.id).unwrap();
+            networks.destroy().unwrap();
+            assert_eq!(route.link("own0").unwrap().unwrap().alias, "", "it stays, and is not marked as ours");
         }
     });
 }

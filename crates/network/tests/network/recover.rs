@@ -208,3 +208,22 @@ fn rules_that_somebody_removes_come_back() {
         networks.unpublish(&a.id).unwrap();
     });
 }
+
+#[test]
+fn the_default_bridge_is_known_by_its_mark() {
+    on_a_host(|host| {
+        let networks = host.networks();
+        let bridge = networks.resolve("bridge").unwrap();
+        let a = container(&networks, "bridge", "a");
+        serve(&a.netns, 80);
+        networks.publish(&a.id, a.endpoint.ip, &[tcp(80, 8080)]).unwrap();
+        drop(networks);
+        std::fs::remove_file(host.root().join("wharf.redb")).unwrap();
+        let networks = host.networks();
+        networks.recover(std::slice::from_ref(&a.id)).unwrap();
+        let again = networks.resolve("bridge").unwrap();
+        assert_eq!((again.id, again.subnet, again.bridge), (bridge.id, bridge.subnet, bridge.bridge));
+        assert_eq!(networks.endpoints_of(&a.id)[0].ip, a.endpoint.ip);
+        assert_eq!(ask_from(&host.other, HOST, 8080).unwrap(), OTHER);
+    });
+}

@@ -28,17 +28,20 @@ pub(super) async fn build(call: Call) -> Result {
         return Err(ApiError::bad("BuildKit's protocol is not served; set DOCKER_BUILDKIT=0 for this client"));
     }
     if query.get("remote").is_some_and(|remote| remote != "client-session") {
-        return Err(ApiError::new(StatusCode::NOT_IMPLEMENTED, "building from a URL is not supported: send the context"));
+        return Err(ApiError::new(
+            StatusCode::NOT_IMPLEMENTED,
+            "building from a URL is not supported: send the context",
+        ));
     }
     if query.flag("squash") {
         return Err(ApiError::new(StatusCode::NOT_IMPLEMENTED, "squash is not supported yet"));
     }
     // A value of `null` asks for the daemon's own variable, which is nobody's business.
-    let build_args: BTreeMap<String, Option<String>> = query.json("buildargs")?;
-    let ulimits: Vec<UlimitJson> = query.json("ulimits")?;
-    let positive = |key: &str| -> std::result::Result<Option<i64>, ApiError> {
-        Ok(query.number::<i64>(key)?.filter(|n| *n != 0))
-    };
+    let build_args: BTreeMap<String, Option<String>> = query.json::<Option<_>>("buildargs")?.unwrap_or_default();
+    // Older clients send `null` where there is nothing.
+    let ulimits: Vec<UlimitJson> = query.json::<Option<_>>("ulimits")?.unwrap_or_default();
+    let positive =
+        |key: &str| -> std::result::Result<Option<i64>, ApiError> { Ok(query.number::<i64>(key)?.filter(|n| *n != 0)) };
     let unsigned = |key: &str| -> std::result::Result<Option<u64>, ApiError> {
         Ok(positive(key)?.and_then(|n| u64::try_from(n).ok()))
     };
@@ -48,7 +51,7 @@ pub(super) async fn build(call: Call) -> Result {
         dockerfile: text("dockerfile").unwrap_or_else(|| "Dockerfile".into()),
         tags: query.all("t").into_iter().filter(|tag| !tag.is_empty()).collect(),
         build_args: build_args.into_iter().filter_map(|(key, value)| Some((key, value?))).collect(),
-        labels: query.json("labels")?,
+        labels: query.json::<Option<_>>("labels")?.unwrap_or_default(),
         target: text("target"),
         no_cache: query.flag("nocache"),
         pull: query.flag("pull"),
@@ -66,7 +69,13 @@ pub(super) async fn build(call: Call) -> Result {
             cpuset_mems: text("cpusetmems"),
             ulimits: ulimits.into_iter().map(|u| Ulimit { name: u.name, soft: u.soft, hard: u.hard }).collect(),
         },
-        extra_hosts: query.all("extrahosts").iter().flat_map(|t| t.split(',')).filter(|t| !t.is_empty()).map(str::to_owned).collect(),
+        extra_hosts: query
+            .all("extrahosts")
+            .iter()
+            .flat_map(|t| t.split(','))
+            .filter(|t| !t.is_empty())
+            .map(str::to_owned)
+            .collect(),
         secrets: BTreeMap::new(),
     };
     let quiet = request.quiet;
@@ -133,7 +142,8 @@ fn event_line(event: &BuildEvent) -> Bytes {
 }
 
 pub(super) async fn prune(call: Call) -> Result {
-    let filters = Filters::of(&call.query, &["until", "id", "unused-for", "parent", "type", "inuse", "shared", "private"])?;
+    let filters =
+        Filters::of(&call.query, &["until", "id", "unused-for", "parent", "type", "inuse", "shared", "private"])?;
     let until = filters.until()?;
     let all = call.query.flag("all");
     let builder = call.api.builder;

@@ -11,8 +11,22 @@ use crate::http::{ApiError, empty, json_answer, no_content, ok, read_json};
 use crate::render::container::{Around, inspect as render_inspect, summary};
 
 const FILTERS: &[&str] = &[
-    "id", "name", "label", "label!", "exited", "status", "ancestor", "before", "since", "volume", "network", "publish",
-    "expose", "isolation", "health", "is-task",
+    "id",
+    "name",
+    "label",
+    "label!",
+    "exited",
+    "status",
+    "ancestor",
+    "before",
+    "since",
+    "volume",
+    "network",
+    "publish",
+    "expose",
+    "isolation",
+    "health",
+    "is-task",
 ];
 
 pub(super) async fn list(call: Call) -> Result {
@@ -21,7 +35,8 @@ pub(super) async fn list(call: Call) -> Result {
     let limit: Option<i64> = call.query.number("limit")?;
     let limit = limit.filter(|n| *n > 0).and_then(|n| usize::try_from(n).ok());
     // A filter on the state is a wish to see it.
-    let all = call.query.flag("all") || limit.is_some() || filters.get("status").is_some() || filters.get("exited").is_some();
+    let all =
+        call.query.flag("all") || limit.is_some() || filters.get("status").is_some() || filters.get("exited").is_some();
     for status in filters.get("status").into_iter().flatten() {
         if !["created", "running", "paused", "restarting", "removing", "exited", "dead"].contains(&status.as_str()) {
             return Err(ApiError::bad(format!("invalid filter 'status={status}'")));
@@ -40,7 +55,9 @@ pub(super) async fn list(call: Call) -> Result {
         let shown = (all || c.state.status.is_active())
             && before.as_ref().is_none_or(|b| c.created < b.created)
             && since.as_ref().is_none_or(|s| c.created > s.created)
-            && (filters.get("ancestor").is_none() || ancestors.contains(&c.image) || filters.any("ancestor", |a| c.config.image == a))
+            && (filters.get("ancestor").is_none()
+                || ancestors.contains(&c.image)
+                || filters.any("ancestor", |a| c.config.image == a))
             && fits(c, &filters);
         if !shown {
             continue;
@@ -104,8 +121,7 @@ pub(super) async fn create(call: Call) -> Result {
     let (name, platform) = (call.query.text("name"), call.query.text("platform"));
     let request: CreateRequest = read_json(call.request.into_body()).await?;
     let optional = |text: &String| Some(text.clone()).filter(|text| !text.is_empty());
-    let created =
-        call.api.engine.create(optional(&name).as_deref(), optional(&platform).as_deref(), request).await?;
+    let created = call.api.engine.create(optional(&name).as_deref(), optional(&platform).as_deref(), request).await?;
     Ok(json_answer(StatusCode::CREATED, &created))
 }
 
@@ -205,8 +221,7 @@ pub(super) async fn prune(call: Call) -> Result {
         let created: Option<jiff::Timestamp> = c.created.parse().ok();
         until.is_none_or(|until| created.is_some_and(|created| created < until))
     };
-    let pruned =
-        call.api.engine.prune_containers(|c| old(c) && filters.labels(c.config.labels.as_ref())).await?;
+    let pruned = call.api.engine.prune_containers(|c| old(c) && filters.labels(c.config.labels.as_ref())).await?;
     Ok(ok(&pruned))
 }
 

@@ -14,7 +14,9 @@ use super::{Call, Result, blocking};
 use crate::auth;
 use crate::changes::apply;
 use crate::filters::Filters;
-use crate::http::{Answer, ApiError, blocking_reader, empty, error_line, json_answer, line, ok, read_json, stream, tar};
+use crate::http::{
+    Answer, ApiError, blocking_reader, empty, error_line, json_answer, line, ok, read_json, stream, tar,
+};
 use crate::render::image as render;
 
 const FILTERS: &[&str] = &["dangling", "label", "label!", "before", "since", "reference", "until"];
@@ -24,7 +26,9 @@ pub(super) async fn list(call: Call) -> Result {
     let (dangling, until) = (filters.flag("dangling")?, filters.until()?);
     let engine = call.api.engine.clone();
     let images = blocking(move || Ok(engine.images().list()?)).await?;
-    let named = |key: &str| filters.get(key).and_then(|v| v.first()).map(|name| call.api.engine.images().resolve(name)).transpose();
+    let named = |key: &str| {
+        filters.get(key).and_then(|v| v.first()).map(|name| call.api.engine.images().resolve(name)).transpose()
+    };
     let (before, since) = (named("before")?, named("since")?);
     let mut answer = Vec::new();
     for mut image in images {
@@ -222,7 +226,13 @@ fn bytes(count: u64) -> String {
     let mut value = count as f64;
     for unit in ["B", "kB", "MB", "GB", "TB"] {
         if value < 1000.0 || unit == "TB" {
-            let digits = if value >= 100.0 { 1 } else if value >= 10.0 { 2 } else { 3 };
+            let digits = if value >= 100.0 {
+                1
+            } else if value >= 10.0 {
+                2
+            } else {
+                3
+            };
             let text = format!("{value:.digits$}");
             let text = if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.') } else { &text };
             return format!("{text}{unit}");
@@ -254,10 +264,9 @@ async fn import(call: Call) -> Result {
     let (message, platform) = (call.query.text("message"), call.query.get("platform").map(str::to_owned));
     let engine = call.api.engine.clone();
     let body = blocking_reader(call.request.into_body());
-    let image = blocking(move || {
-        Ok(engine.images().import(body, config, &message, platform.as_deref(), name.as_deref())?)
-    })
-    .await?;
+    let image =
+        blocking(move || Ok(engine.images().import(body, config, &message, platform.as_deref(), name.as_deref())?))
+            .await?;
     call.api.engine.tell_of("image", "import", image.id.as_str(), &[("name", image.id.as_str())]);
     let (sender, chunks) = mpsc::channel(1);
     let _ = sender.send(line(&json!({ "status": image.id }))).await;
@@ -370,8 +379,11 @@ pub(super) async fn distribution(call: Call, name: &str) -> Result {
 
 pub(super) async fn commit(call: Call) -> Result {
     let query = call.query.clone();
-    let json_body =
-        call.request.headers().get(CONTENT_TYPE).is_some_and(|v| v.to_str().is_ok_and(|t| t.starts_with("application/json")));
+    let json_body = call
+        .request
+        .headers()
+        .get(CONTENT_TYPE)
+        .is_some_and(|v| v.to_str().is_ok_and(|t| t.starts_with("application/json")));
     let mut config: Option<Config> = if json_body { Some(read_json(call.request.into_body()).await?) } else { None };
     let changes = query.all("changes");
     if !changes.is_empty() {
@@ -402,7 +414,9 @@ mod tests {
 
     #[test]
     fn patterns_fit_names() {
-        assert!(fits("debian:bookworm", "debian") && fits("debian:bookworm", "deb*") && fits("debian:bookworm", "*:book*"));
+        assert!(
+            fits("debian:bookworm", "debian") && fits("debian:bookworm", "deb*") && fits("debian:bookworm", "*:book*")
+        );
         assert!(fits("127.0.0.1:5000/a/b:1", "127.0.0.1:5000/a/*"));
         assert!(!fits("debian:bookworm", "ubuntu") && !fits("a/b:1", "*"));
     }

@@ -66,7 +66,8 @@ pub(super) async fn info(call: Call) -> Result {
     let engine = &call.api.engine;
     let info = engine.info().await?;
     let options = engine.options();
-    let mut registries = BTreeMap::from([("docker.io".to_owned(), index("docker.io", true, &options.registry_mirrors))]);
+    let mut registries =
+        BTreeMap::from([("docker.io".to_owned(), index("docker.io", true, &options.registry_mirrors))]);
     for name in &options.insecure_registries {
         registries.insert(name.clone(), index(name, false, &[]));
     }
@@ -153,8 +154,20 @@ pub(super) async fn auth(call: Call) -> Result {
 }
 
 const EVENT_FILTERS: &[&str] = &[
-    "type", "event", "container", "image", "volume", "network", "plugin", "daemon", "label", "scope", "node", "service",
-    "secret", "config",
+    "type",
+    "event",
+    "container",
+    "image",
+    "volume",
+    "network",
+    "plugin",
+    "daemon",
+    "label",
+    "scope",
+    "node",
+    "service",
+    "secret",
+    "config",
 ];
 
 pub(super) async fn events(call: Call) -> Result {

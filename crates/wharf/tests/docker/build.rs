@@ -45,10 +45,15 @@ fn stages_and_the_cache() {
 #[test]
 fn mistakes_are_named_with_their_line() {
     let Some(d) = Daemon::start() else { return };
-    let dir = context(&d, &[("Dockerfile", "FROM busybox\nRUNN x\n"), ("fails", "FROM busybox\nRUN echo said; exit 3\n")]);
+    let dir =
+        context(&d, &[("Dockerfile", "FROM busybox\nRUNN x\n"), ("fails", "FROM busybox\nRUN echo said; exit 3\n")]);
     let said = d.docker(&format!("build {dir}"));
     assert_ne!(said.code, 0);
-    assert!(said.err.contains("line 2") && said.err.contains("RUNN") && said.err.contains("did you mean RUN?"), "{}", said.err);
+    assert!(
+        said.err.contains("line 2") && said.err.contains("RUNN") && said.err.contains("did you mean RUN?"),
+        "{}",
+        said.err
+    );
     let said = d.docker(&format!("build -f {dir}/fails {dir}"));
     assert_ne!(said.code, 0);
     assert!(said.err.contains("returned a non-zero code: 3") && said.out.contains("said"), "{}{}", said.out, said.err);

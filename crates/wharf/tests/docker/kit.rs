@@ -55,7 +55,8 @@ impl Daemon {
         let mut daemon = Self { dir, name, child: None };
         daemon.launch();
         let archive = busybox();
-        let import = daemon.client().args(["import", "-", "busybox"]).stdin(std::fs::File::open(archive).unwrap()).output();
+        let import =
+            daemon.client().args(["import", "-", "busybox"]).stdin(std::fs::File::open(archive).unwrap()).output();
         Said::from(import.unwrap()).ok();
         Some(daemon)
     }
@@ -208,7 +209,8 @@ fn busybox() -> &'static Path {
         for applet in String::from_utf8_lossy(&list.stdout).lines().filter(|name| *name != "busybox") {
             std::os::unix::fs::symlink("busybox", root.join("bin").join(applet)).unwrap();
         }
-        std::fs::write(root.join("etc/passwd"), "root:x:0:0:root:/root:/bin/sh\nweb:x:33:33:web:/tmp:/bin/sh\n").unwrap();
+        std::fs::write(root.join("etc/passwd"), "root:x:0:0:root:/root:/bin/sh\nweb:x:33:33:web:/tmp:/bin/sh\n")
+            .unwrap();
         std::fs::write(root.join("etc/group"), "root:x:0:\nweb:x:33:\n").unwrap();
         // One for all tests of this process; it goes with the machine's temporary files.
         let archive = std::env::temp_dir().join(format!("wharf-test-busybox-{}.tar", std::process::id()));

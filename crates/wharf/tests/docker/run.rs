@@ -55,7 +55,10 @@ fn names_ports_and_their_conflicts() {
 #[test]
 fn it_is_apart_from_the_host_and_bounded() {
     let Some(d) = Daemon::start() else { return };
-    let said = d.sh("-m 64m --pids-limit 20 --cpus 0.5 --hostname inside", "hostname; echo $$; id -u; ls /proc | grep -c ^[0-9]");
+    let said = d.sh(
+        "-m 64m --pids-limit 20 --cpus 0.5 --hostname inside",
+        "hostname; echo $$; id -u; ls /proc | grep -c ^[0-9]",
+    );
     let lines: Vec<String> = said.ok().lines().map(str::to_owned).collect();
     assert_eq!(lines[..3], ["inside", "1", "0"]);
     assert!(lines[3].parse::<u32>().unwrap() < 10, "it sees its own processes only");
@@ -74,7 +77,16 @@ fn exec_logs_and_the_way_of_a_life() {
     let Some(d) = Daemon::start() else { return };
     d.docker("run -d --name life busybox sh -c").code;
     let mut client = d.client();
-    client.args(["run", "-d", "--name", "alive", "busybox", "sh", "-c", "trap 'exit 4' TERM; echo begun; while :; do sleep 0.1; done"]);
+    client.args([
+        "run",
+        "-d",
+        "--name",
+        "alive",
+        "busybox",
+        "sh",
+        "-c",
+        "trap 'exit 4' TERM; echo begun; while :; do sleep 0.1; done",
+    ]);
     assert!(client.output().unwrap().status.success());
     d.eventually("it has begun", || d.docker("logs alive").out.contains("begun"));
     let exec = d.client().args(["exec", "alive", "sh", "-c", "echo in; exit 5"]).output().unwrap();
@@ -103,7 +115,10 @@ fn files_volumes_and_changes() {
     d.docker("rm holder").ok();
     d.docker("volume rm data").ok();
 
-    d.client().args(["run", "--name", "changed", "busybox", "sh", "-c", "echo 1 > /new; rm /etc/group"]).output().unwrap();
+    d.client()
+        .args(["run", "--name", "changed", "busybox", "sh", "-c", "echo 1 > /new; rm /etc/group"])
+        .output()
+        .unwrap();
     assert_eq!(d.docker("diff changed").ok(), "C /etc\nD /etc/group\nA /new");
     let file = d.path().join("copied");
     d.docker(&format!("cp changed:/new {}", file.display())).ok();
@@ -128,7 +143,16 @@ fn a_user_namespace_of_its_own() {
             .unwrap();
         crate::kit::Said::from(output).ok()
     };
-    let said = wharf(&["run", "--rm", "--userns", "auto", "busybox", "sh", "-c", "id -u; echo x > /f; cat /f; cat /proc/self/uid_map"]);
+    let said = wharf(&[
+        "run",
+        "--rm",
+        "--userns",
+        "auto",
+        "busybox",
+        "sh",
+        "-c",
+        "id -u; echo x > /f; cat /f; cat /proc/self/uid_map",
+    ]);
     let words: Vec<&str> = said.split_whitespace().collect();
     assert_eq!(words[..3], ["0", "x", "0"]);
     assert!(words[3].parse::<u32>().unwrap() > 65_536, "{said}");

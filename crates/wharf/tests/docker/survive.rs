@@ -8,10 +8,22 @@ fn containers_ports_logs_and_codes_outlive_a_killed_daemon() {
     let Some(mut d) = Daemon::start() else { return };
     let port = free_port();
     d.docker(&format!("run -d --name web -p {port}:80 busybox httpd -f -p 80 -h /etc")).ok();
-    let talk = ["run", "-d", "--name", "talks", "busybox", "sh", "-c", "i=0; while :; do echo $i; i=$((i+1)); sleep 0.05; done"];
+    let talk = [
+        "run",
+        "-d",
+        "--name",
+        "talks",
+        "busybox",
+        "sh",
+        "-c",
+        "i=0; while :; do echo $i; i=$((i+1)); sleep 0.05; done",
+    ];
     assert!(d.client().args(talk).output().unwrap().status.success());
     d.client().args(["run", "-d", "--name", "ends", "busybox", "sh", "-c", "sleep 0.5; exit 9"]).output().unwrap();
-    d.client().args(["run", "-d", "--name", "again", "--restart", "always", "busybox", "sh", "-c", "sleep 0.2; exit 3"]).output().unwrap();
+    d.client()
+        .args(["run", "-d", "--name", "again", "--restart", "always", "busybox", "sh", "-c", "sleep 0.2; exit 3"])
+        .output()
+        .unwrap();
     d.eventually("the page is served", || fetch(port).contains("root:x"));
     let before = d.docker("logs talks").out.lines().count();
     d.kill();

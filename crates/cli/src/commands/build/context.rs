@@ -30,7 +30,10 @@ pub(super) struct Context {
 
 #[derive(Debug)]
 enum Source {
-    Directory { dir: PathBuf, ignore: Ignore },
+    Directory {
+        dir: PathBuf,
+        ignore: Ignore,
+    },
     /// Standard input: the first bytes have been looked at.
     Archive(Vec<u8>),
     /// Nothing but a Dockerfile.
@@ -172,8 +175,7 @@ impl Context {
             let counted = Counted::new(sender.clone().blocking(), quiet);
             let written = if compress {
                 let gzip = flate2::write::GzEncoder::new(counted, flate2::Compression::default());
-                self.write(BufWriter::with_capacity(BUFFER, gzip))
-                    .and_then(|buffer| Ok(inner(buffer)?.finish()?))
+                self.write(BufWriter::with_capacity(BUFFER, gzip)).and_then(|buffer| Ok(inner(buffer)?.finish()?))
             } else {
                 self.write(BufWriter::with_capacity(BUFFER, counted)).and_then(|buffer| Ok(inner(buffer)?))
             };
@@ -328,6 +330,9 @@ mod tests {
         for path in ["https://example.com/x.git", "git@example.com:x", "github.com/x/y", "http://x/y.tar"] {
             assert!(prepare(path, "").unwrap_err().text.contains("is not supported"), "{path}");
         }
-        assert_eq!(prepare("/nonexistent", "").unwrap_err().text, "unable to prepare context: path \"/nonexistent\" not found");
+        assert_eq!(
+            prepare("/nonexistent", "").unwrap_err().text,
+            "unable to prepare context: path \"/nonexistent\" not found"
+        );
     }
 }

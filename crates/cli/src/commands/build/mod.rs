@@ -139,13 +139,9 @@ fn parameters<'a>(app: &App, matches: &Matches, request: Request<'a>) -> Outcome
     for host in matches.all("add-host") {
         request = request.query("extrahosts", checks::host_and_address(host)?);
     }
-    for (flag, key) in [
-        ("quiet", "q"),
-        ("no-cache", "nocache"),
-        ("pull", "pull"),
-        ("force-rm", "forcerm"),
-        ("squash", "squash"),
-    ] {
+    for (flag, key) in
+        [("quiet", "q"), ("no-cache", "nocache"), ("pull", "pull"), ("force-rm", "forcerm"), ("squash", "squash")]
+    {
         request = request.query_if(matches.on(flag), key);
     }
     if !matches.on("rm") {

@@ -17,15 +17,13 @@ use crate::parse::Matches;
 use crate::progress::{self, Target};
 use crate::{auth, platform, proxies, references, terminal, words};
 
-pub(crate) static COMMAND: Command = Command::new(
-    "[OPTIONS] IMAGE [COMMAND] [ARG...]",
-    "Create a new container",
-    Arity::AtLeast(1),
-    |app, matches| Box::pin(run(app, matches)),
-)
-.flags(FLAGS)
-.shared_flags(request::FLAGS)
-.stops_at_argument();
+pub(crate) static COMMAND: Command =
+    Command::new("[OPTIONS] IMAGE [COMMAND] [ARG...]", "Create a new container", Arity::AtLeast(1), |app, matches| {
+        Box::pin(run(app, matches))
+    })
+    .flags(FLAGS)
+    .shared_flags(request::FLAGS)
+    .stops_at_argument();
 
 const FLAGS: &[Flag] =
     &[Flag::text("pull", "Pull image before creating (\"always\", \"|missing\", \"never\")").default("missing")];
@@ -59,10 +57,9 @@ pub(super) fn reported(app: &App, command: &str, failure: &Failure, help: bool) 
 fn check_pull(value: &str) -> Outcome {
     match value {
         "always" | "missing" | "never" | "" => Ok(()),
-        other => Err(format!(
-            r#"invalid pull option: '{other}': must be one of "always", "missing" or "never""#
-        )
-        .into()),
+        other => {
+            Err(format!(r#"invalid pull option: '{other}': must be one of "always", "missing" or "never""#).into())
+        }
     }
 }
 
@@ -134,7 +131,8 @@ async fn send(app: &App, matches: &Matches, request: &Request) -> Result<Json, (
 /// The platform that was asked for, here or in the environment.
 pub(crate) fn platform(matches: &Matches) -> Outcome<Option<String>> {
     let given = matches.some("platform").map(str::to_owned);
-    let chosen = given.or_else(|| std::env::var("DOCKER_DEFAULT_PLATFORM").ok().filter(|platform| !platform.is_empty()));
+    let chosen =
+        given.or_else(|| std::env::var("DOCKER_DEFAULT_PLATFORM").ok().filter(|platform| !platform.is_empty()));
     let Some(chosen) = chosen else { return Ok(None) };
     let parsed = platform::parse(&chosen).map_err(|reason| format!("error parsing specified platform: {reason}"))?;
     Ok(Some(parsed))
@@ -188,8 +186,9 @@ impl IdFile {
             )
             .into());
         }
-        let file = File::create(path)
-            .map_err(|error| format!("failed to create the container ID file: {}", words::path("open", path, &error)))?;
+        let file = File::create(path).map_err(|error| {
+            format!("failed to create the container ID file: {}", words::path("open", path, &error))
+        })?;
         Ok(Self { open: Some((path.to_owned(), file)) })
     }
 

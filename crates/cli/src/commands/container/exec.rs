@@ -66,8 +66,7 @@ async fn run(app: &App, matches: &Matches) -> Outcome<u8> {
         config["ConsoleSize"] = json!([rows, columns]);
         start["ConsoleSize"] = json!([rows, columns]);
     }
-    let created: Json =
-        client.post(&format!("/containers/{name}/exec")).json(&config)?.send().await?.json().await?;
+    let created: Json = client.post(&format!("/containers/{name}/exec")).json(&config)?.send().await?.json().await?;
     let id = text(&created["Id"]);
     if id.is_empty() {
         return Err("exec ID empty".into());
@@ -78,8 +77,7 @@ async fn run(app: &App, matches: &Matches) -> Outcome<u8> {
         return Ok(0);
     }
     let io = request.hijack().await?;
-    let _resize =
-        (tty && io::stdin().is_terminal()).then(|| Resize::start(client, format!("/exec/{id}/resize")));
+    let _resize = (tty && io::stdin().is_terminal()).then(|| Resize::start(client, format!("/exec/{id}/resize")));
     let streams = Streams { stdin, stdout: true, stderr: true, tty, detach_keys: keys.to_owned() };
     if stream::relay(io, &streams).await? == Ended::Detached {
         return Err(Failure::new("read escape sequence"));

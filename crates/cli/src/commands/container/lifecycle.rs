@@ -17,21 +17,17 @@ const OLD_TIMEOUT: Flag = Flag::int("time", "Seconds to wait before killing the 
 const CONTAINERS: &str = "CONTAINER [CONTAINER...]";
 const WITH_OPTIONS: &str = "[OPTIONS] CONTAINER [CONTAINER...]";
 
-pub(crate) static STOP: Command = Command::new(
-    WITH_OPTIONS,
-    "Stop one or more running containers",
-    Arity::AtLeast(1),
-    |app, matches| Box::pin(stop_or_restart(app, matches, "stop")),
-)
-.flags(&[SIGNAL, TIMEOUT, OLD_TIMEOUT]);
+pub(crate) static STOP: Command =
+    Command::new(WITH_OPTIONS, "Stop one or more running containers", Arity::AtLeast(1), |app, matches| {
+        Box::pin(stop_or_restart(app, matches, "stop"))
+    })
+    .flags(&[SIGNAL, TIMEOUT, OLD_TIMEOUT]);
 
-pub(crate) static RESTART: Command = Command::new(
-    WITH_OPTIONS,
-    "Restart one or more containers",
-    Arity::AtLeast(1),
-    |app, matches| Box::pin(stop_or_restart(app, matches, "restart")),
-)
-.flags(&[SIGNAL, TIMEOUT, OLD_TIMEOUT]);
+pub(crate) static RESTART: Command =
+    Command::new(WITH_OPTIONS, "Restart one or more containers", Arity::AtLeast(1), |app, matches| {
+        Box::pin(stop_or_restart(app, matches, "restart"))
+    })
+    .flags(&[SIGNAL, TIMEOUT, OLD_TIMEOUT]);
 
 pub(crate) static KILL: Command =
     Command::new(WITH_OPTIONS, "Kill one or more running containers", Arity::AtLeast(1), |app, matches| {
@@ -39,12 +35,10 @@ pub(crate) static KILL: Command =
     })
     .flags(&[SIGNAL]);
 
-pub(crate) static PAUSE: Command = Command::new(
-    CONTAINERS,
-    "Pause all processes within one or more containers",
-    Arity::AtLeast(1),
-    |app, matches| Box::pin(plain(app, matches, "pause")),
-);
+pub(crate) static PAUSE: Command =
+    Command::new(CONTAINERS, "Pause all processes within one or more containers", Arity::AtLeast(1), |app, matches| {
+        Box::pin(plain(app, matches, "pause"))
+    });
 
 pub(crate) static UNPAUSE: Command = Command::new(
     CONTAINERS,

@@ -36,7 +36,9 @@ async fn run(app: &App, matches: &Matches) -> Outcome<u8> {
     let client = app.client().await?;
     let container: Json = client.get(&format!("/containers/{}/json", matches.argument(0))).send().await?.json().await?;
     let moment = |flag: &str| match matches.some(flag) {
-        Some(value) => timestamps::parse(value).map(Some).map_err(|reason| format!("invalid value for {flag:?}: {reason}")),
+        Some(value) => {
+            timestamps::parse(value).map(Some).map_err(|reason| format!("invalid value for {flag:?}: {reason}"))
+        }
         None => Ok(None),
     };
     let (since, until) = (moment("since")?, moment("until")?);

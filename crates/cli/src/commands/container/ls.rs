@@ -46,8 +46,7 @@ pub(crate) const HEADERS: &Headers = &[
     ("Platform", "PLATFORM"),
 ];
 
-const TABLE: &str =
-    "table {{.ID}}\t{{.Image}}\t{{.Command}}\t{{.RunningFor}}\t{{.Status}}\t{{.Ports}}\t{{.Names}}";
+const TABLE: &str = "table {{.ID}}\t{{.Image}}\t{{.Command}}\t{{.RunningFor}}\t{{.Status}}\t{{.Ports}}\t{{.Names}}";
 const RAW: &str = "container_id: {{.ID}}\nimage: {{.Image}}\ncommand: {{.Command}}\ncreated_at: {{.CreatedAt}}\n\
     state: {{- pad .State 1 0}}\nstatus: {{- pad .Status 1 0}}\nnames: {{.Names}}\nlabels: {{- pad .Labels 1 0}}\n\
     ports: {{- pad .Ports 1 0}}\n";
@@ -67,7 +66,8 @@ async fn run(app: &App, matches: &Matches) -> Outcome<u8> {
     let empty = row(&Json::Null, trunc);
     if !quiet && chosen.is_some_and(|format| !matches!(format, "table" | "json")) {
         // Docker tries the template before it asks the engine, and says so in other words.
-        let template = wharf_template::Template::parse(&source).map_err(|error| format!("failed to parse template: {error}"))?;
+        let template =
+            wharf_template::Template::parse(&source).map_err(|error| format!("failed to parse template: {error}"))?;
         template.execute(&empty).map_err(|error| format!("failed to execute template: {error}"))?;
     }
     let format = Format::parse(&source)?;

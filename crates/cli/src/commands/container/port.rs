@@ -25,7 +25,9 @@ async fn run(app: &App, matches: &Matches) -> Outcome<u8> {
     let mut lines: Vec<(u32, String)> = Vec::new();
     if !wanted.is_empty() {
         let (port, protocol) = wanted.split_once('/').unwrap_or((wanted, "tcp"));
-        let number: u16 = port.parse().map_err(|_| format!("Error: invalid port ({port}): strconv.ParseUint: parsing {port:?}: invalid syntax"))?;
+        let number: u16 = port.parse().map_err(|_| {
+            format!("Error: invalid port ({port}): strconv.ParseUint: parsing {port:?}: invalid syntax")
+        })?;
         let bindings = table.and_then(|table| table.get(&format!("{number}/{protocol}")));
         let bindings = bindings.filter(|bindings| !bindings.is_null());
         let Some(bindings) = bindings else {

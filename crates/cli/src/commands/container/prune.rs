@@ -12,13 +12,11 @@ use crate::parse::Matches;
 use crate::{confirm, units};
 
 pub(crate) static COMMAND: Command =
-    Command::new("[OPTIONS]", "Remove all stopped containers", Arity::None, |app, matches| {
-        Box::pin(run(app, matches))
-    })
-    .flags(&[
-        Flag::filter("filter", "Provide filter values (e.g. \"until=<timestamp>\")"),
-        Flag::switch("force", "Do not prompt for confirmation").short('f'),
-    ]);
+    Command::new("[OPTIONS]", "Remove all stopped containers", Arity::None, |app, matches| Box::pin(run(app, matches)))
+        .flags(&[
+            Flag::filter("filter", "Provide filter values (e.g. \"until=<timestamp>\")"),
+            Flag::switch("force", "Do not prompt for confirmation").short('f'),
+        ]);
 
 async fn run(app: &App, matches: &Matches) -> Outcome<u8> {
     confirm::prune("WARNING! This will remove all stopped containers.", matches.on("force"))?;

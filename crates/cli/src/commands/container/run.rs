@@ -148,16 +148,13 @@ impl Waiting {
 /// The exit code of a container that does not start: what was to run is not there, or may not be run.
 pub(super) fn start_failure(failure: &Failure) -> Failure {
     let has = |words: &[&str]| words.iter().any(|word| failure.text.contains(word));
-    let code = if has(&[
-        "executable file not found",
-        "no such file or directory",
-        "system cannot find the file specified",
-    ]) {
-        127
-    } else if has(&["permission denied", "is a directory"]) {
-        126
-    } else {
-        125
-    };
+    let code =
+        if has(&["executable file not found", "no such file or directory", "system cannot find the file specified"]) {
+            127
+        } else if has(&["permission denied", "is a directory"]) {
+            126
+        } else {
+            125
+        };
     Failure { code, text: failure.text.clone() }
 }

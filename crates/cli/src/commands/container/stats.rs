@@ -82,8 +82,7 @@ async fn run(app: &App, matches: &Matches) -> Outcome<u8> {
         if stream {
             watch_events(client, &sender).await?;
         }
-        let running: Vec<Json> =
-            client.get("/containers/json").query_if(all, "all").send().await?.json().await?;
+        let running: Vec<Json> = client.get("/containers/json").query_if(all, "all").send().await?.json().await?;
         for container in &running {
             add(client, &sender, &mut entries, units::short_id(text(&container["Id"])), stream);
         }
@@ -171,13 +170,7 @@ fn note(entries: &mut [Entry], message: Message) {
     }
 }
 
-fn apply(
-    client: &Client,
-    sender: &mpsc::UnboundedSender<Message>,
-    entries: &mut Vec<Entry>,
-    event: &Json,
-    all: bool,
-) {
+fn apply(client: &Client, sender: &mpsc::UnboundedSender<Message>, entries: &mut Vec<Entry>, event: &Json, all: bool) {
     let id = units::short_id(text(&event["Actor"]["ID"])).to_owned();
     match text(&event["Action"]) {
         "start" => add(client, sender, entries, &id, true),
@@ -188,13 +181,7 @@ fn apply(
     }
 }
 
-fn add(
-    client: &Client,
-    sender: &mpsc::UnboundedSender<Message>,
-    entries: &mut Vec<Entry>,
-    name: &str,
-    stream: bool,
-) {
+fn add(client: &Client, sender: &mpsc::UnboundedSender<Message>, entries: &mut Vec<Entry>, name: &str, stream: bool) {
     if entries.iter().any(|entry| entry.container == name) {
         return;
     }

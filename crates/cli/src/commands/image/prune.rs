@@ -12,11 +12,13 @@ use crate::parse::Matches;
 use crate::{confirm, units};
 
 pub(crate) static COMMAND: Command =
-    Command::new("[OPTIONS]", "Remove unused images", Arity::None, |app, matches| Box::pin(run(app, matches))).flags(&[
-        Flag::switch("all", "Remove all unused images, not just dangling ones").short('a'),
-        Flag::filter("filter", "Provide filter values (e.g. \"until=<timestamp>\")"),
-        Flag::switch("force", "Do not prompt for confirmation").short('f'),
-    ]);
+    Command::new("[OPTIONS]", "Remove unused images", Arity::None, |app, matches| Box::pin(run(app, matches))).flags(
+        &[
+            Flag::switch("all", "Remove all unused images, not just dangling ones").short('a'),
+            Flag::filter("filter", "Provide filter values (e.g. \"until=<timestamp>\")"),
+            Flag::switch("force", "Do not prompt for confirmation").short('f'),
+        ],
+    );
 
 async fn run(app: &App, matches: &Matches) -> Outcome<u8> {
     let all = matches.on("all");

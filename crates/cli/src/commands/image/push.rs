@@ -9,21 +9,23 @@ use crate::parse::Matches;
 use crate::progress::{self, Target};
 use crate::{auth, platform, references};
 
-pub(crate) static COMMAND: Command =
-    Command::new("[OPTIONS] NAME[:TAG]", "Upload an image to a registry", Arity::Exactly(1), |app, matches| {
-        Box::pin(run(app, matches))
-    })
-    .flags(&[
-        Flag::switch("all-tags", "Push all tags of an image to the repository").short('a'),
-        Flag::switch("disable-content-trust", "Skip image signing").default("true"),
-        Flag::text(
-            "platform",
-            "Push a platform-specific manifest as a single-platform image to the registry.\nImage index won't be pushed, \
+pub(crate) static COMMAND: Command = Command::new(
+    "[OPTIONS] NAME[:TAG]",
+    "Upload an image to a registry",
+    Arity::Exactly(1),
+    |app, matches| Box::pin(run(app, matches)),
+)
+.flags(&[
+    Flag::switch("all-tags", "Push all tags of an image to the repository").short('a'),
+    Flag::switch("disable-content-trust", "Skip image signing").default("true"),
+    Flag::text(
+        "platform",
+        "Push a platform-specific manifest as a single-platform image to the registry.\nImage index won't be pushed, \
              meaning that other manifests, including attestations won't be preserved.\n'os[/arch[/variant]]': Explicit \
              platform (eg. linux/amd64)",
-        ),
-        Flag::switch("quiet", "Suppress verbose output").short('q'),
-    ]);
+    ),
+    Flag::switch("quiet", "Suppress verbose output").short('q'),
+]);
 
 const PLATFORM_NOTE: &str = "
  Info -> Using --platform pushes only the specified platform manifest of a multi-platform image index.

@@ -15,10 +15,12 @@ use crate::parse::Matches;
 use crate::units;
 
 pub(crate) static COMMAND: Command =
-    Command::new("[OPTIONS]", "Show docker disk usage", Arity::None, |app, matches| Box::pin(run(app, matches))).flags(&[
-        Flag::text("format", TABLE_FORMAT),
-        Flag::switch("verbose", "Show detailed information on space usage").short('v'),
-    ]);
+    Command::new("[OPTIONS]", "Show docker disk usage", Arity::None, |app, matches| Box::pin(run(app, matches))).flags(
+        &[
+            Flag::text("format", TABLE_FORMAT),
+            Flag::switch("verbose", "Show detailed information on space usage").short('v'),
+        ],
+    );
 
 const HEADERS: &Headers = &[
     ("Type", "TYPE"),
@@ -183,7 +185,11 @@ fn verbose(app: &App, usage: &Json, format: &str) -> Outcome<u8> {
     let table = |source: &str, headers: &Headers, rows: &[Value]| -> Outcome<String> {
         Format::parse(source)?.render(headers, rows, &cache_row(&Json::Null, trunc)).or_else(|failure| {
             // Without rows there is nothing but the header.
-            if rows.is_empty() { Ok(crate::table::align(&format!("{}\n", Format::parse(source)?.header(headers)?))) } else { Err(failure) }
+            if rows.is_empty() {
+                Ok(crate::table::align(&format!("{}\n", Format::parse(source)?.header(headers)?)))
+            } else {
+                Err(failure)
+            }
         })
     };
     let size: i64 = array(&usage["BuildCache"])
@@ -228,7 +234,8 @@ fn all(
 
     use wharf_template::{List, Struct};
     let lists = [("Images", images), ("Containers", containers), ("Volumes", volumes), ("BuildCache", records)];
-    let json = lists.iter().map(|(name, rows)| ((*name).to_owned(), rows.iter().map(Value::to_json).collect())).collect();
+    let json =
+        lists.iter().map(|(name, rows)| ((*name).to_owned(), rows.iter().map(Value::to_json).collect())).collect();
     let list = |items: Vec<Value>| Value::List(Arc::new(List { items, ..List::default() }));
     let usage = Value::Struct(Arc::new(Struct {
         name: "*formatter.diskUsageContext".to_owned(),
@@ -237,7 +244,8 @@ fn all(
         escape_html: true,
         ..Struct::default()
     }));
-    let source = if format == "json" { "{{json .}}".to_owned() } else { format.replace("\\t", "\t").replace("\\n", "\n") };
+    let source =
+        if format == "json" { "{{json .}}".to_owned() } else { format.replace("\\t", "\t").replace("\\n", "\n") };
     let template = Template::parse(&source).map_err(|error| format!("template parsing error: {error}"))?;
     let output = template.execute(&usage).map_err(|error| error.to_string())?;
     app.print(&output)?;

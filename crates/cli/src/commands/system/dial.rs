@@ -11,15 +11,18 @@ use crate::failure::Outcome;
 use crate::parse::Matches;
 use crate::stream;
 
-pub(crate) static COMMAND: Command =
-    Command::new("", "Proxy the stdio stream to the daemon connection. Should not be invoked manually.", Arity::None, |app, matches| {
-        Box::pin(run(app, matches))
-    });
+pub(crate) static COMMAND: Command = Command::new(
+    "",
+    "Proxy the stdio stream to the daemon connection. Should not be invoked manually.",
+    Arity::None,
+    |app, matches| Box::pin(run(app, matches)),
+);
 
 async fn run(app: &App, _: &Matches) -> Outcome<u8> {
     // Starts a daemon where one is due.
     let client = app.client().await?;
-    let connection = client.dial().await.map_err(|error| format!("failed to open the raw stream connection: {error}"))?;
+    let connection =
+        client.dial().await.map_err(|error| format!("failed to open the raw stream connection: {error}"))?;
     let (mut reader, mut writer) = tokio::io::split(connection);
     let input = async {
         let mut chunks = stream::stdin_chunks();

@@ -65,7 +65,9 @@ async fn formatted(app: &App, format: &str, client: Json) -> Outcome<u8> {
     let template = Template::parse(format).map_err(wrong)?;
     let mut info = json!({});
     // What only asks for the client must work without an engine.
-    if !template.mentions("ClientInfo") || template.execute(&types::info().view(&json!({"ClientInfo": client}))).is_err() {
+    if !template.mentions("ClientInfo")
+        || template.execute(&types::info().view(&json!({"ClientInfo": client}))).is_err()
+    {
         match fetch(app).await {
             Ok(server) => info = server,
             Err(error) => {

@@ -13,12 +13,14 @@ use crate::parse::Matches;
 use crate::{confirm, natural, units};
 
 pub(crate) static SYSTEM: Command =
-    Command::new("[OPTIONS]", "Remove unused data", Arity::None, |app, matches| Box::pin(system(app, matches))).flags(&[
-        Flag::switch("all", "Remove all unused images not just dangling ones").short('a'),
-        Flag::filter("filter", "Provide filter values (e.g. \"label=<key>=<value>\")"),
-        Flag::switch("force", "Do not prompt for confirmation").short('f'),
-        Flag::switch("volumes", "Prune anonymous volumes"),
-    ]);
+    Command::new("[OPTIONS]", "Remove unused data", Arity::None, |app, matches| Box::pin(system(app, matches))).flags(
+        &[
+            Flag::switch("all", "Remove all unused images not just dangling ones").short('a'),
+            Flag::filter("filter", "Provide filter values (e.g. \"label=<key>=<value>\")"),
+            Flag::switch("force", "Do not prompt for confirmation").short('f'),
+            Flag::switch("volumes", "Prune anonymous volumes"),
+        ],
+    );
 
 pub(crate) static BUILDER: Command =
     Command::new("", "Remove build cache", Arity::None, |app, matches| Box::pin(builder(app, matches))).flags(&[

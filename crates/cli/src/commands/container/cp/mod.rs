@@ -141,14 +141,7 @@ fn link_target(path: &str, link: &str) -> String {
     if link.starts_with('/') { link.to_owned() } else { clean(&format!("{}/{link}", split(path).0)) }
 }
 
-async fn from_container(
-    app: &App,
-    container: &str,
-    path: &str,
-    target: &str,
-    follow: bool,
-    quiet: bool,
-) -> Outcome {
+async fn from_container(app: &App, container: &str, path: &str, target: &str, follow: bool, quiet: bool) -> Outcome {
     let to_stdout = target == "-";
     let target = if to_stdout { target.to_owned() } else { local(target)? };
     if !to_stdout {
@@ -207,13 +200,8 @@ fn local_target(path: &str) -> Outcome<End> {
             Ok(meta) => return Ok(End { path, exists: true, is_dir: meta.is_dir(), name: None }),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let parent = split(&path).0;
-                let meta = fs::metadata(&parent)
-                    .map_err(|error| words::path("stat", Path::new(&parent), &error))?;
-                return if meta.is_dir() {
-                    Ok(End { path, ..End::default() })
-                } else {
-                    Err("not a directory".into())
-                };
+                let meta = fs::metadata(&parent).map_err(|error| words::path("stat", Path::new(&parent), &error))?;
+                return if meta.is_dir() { Ok(End { path, ..End::default() }) } else { Err("not a directory".into()) };
             }
             Err(error) => return Err(words::path("lstat", Path::new(&path), &error).into()),
         }

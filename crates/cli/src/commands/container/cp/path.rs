@@ -75,9 +75,14 @@ mod tests {
 
     #[test]
     fn parts() {
-        for (path, dir, last) in
-            [("/a/b", "/a", "b"), ("/a/b/", "/a", "b"), ("/a/.", "/a", "."), ("/a", "/", "a"), ("/", "/", "/"), ("a", ".", "a")]
-        {
+        for (path, dir, last) in [
+            ("/a/b", "/a", "b"),
+            ("/a/b/", "/a", "b"),
+            ("/a/.", "/a", "."),
+            ("/a", "/", "a"),
+            ("/", "/", "/"),
+            ("a", ".", "a"),
+        ] {
             assert_eq!(split(path), (dir.to_owned(), last.to_owned()), "{path}");
         }
         assert_eq!(keep_trailing("/a".to_owned(), "a/."), "/a/.");

@@ -62,7 +62,12 @@ impl Progress {
         let _ = match content == moved {
             true => writeln!(io::stderr(), "Successfully copied {} to {target}", size(moved)),
             false => {
-                writeln!(io::stderr(), "Successfully copied {} (transferred {}) to {target}", size(content), size(moved))
+                writeln!(
+                    io::stderr(),
+                    "Successfully copied {} (transferred {}) to {target}",
+                    size(content),
+                    size(moved)
+                )
             }
         };
     }

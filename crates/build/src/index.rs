@@ -1,0 +1,449 @@
+//! A context as it came: an index of an archive whose contents lie in one file.
+//!
+//! A context of thousands of files is not unpacked: to make as many files on a disk, and to remove them again, costs
+//! more than all the rest of a build that finds its steps in the cache. Links are resolved in the index, so nothing in
+//! it can lead anywhere else.
+
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io::{self, BufWriter, Read, Write};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::FileExt;
+use std::path::{Component, Path, PathBuf};
+
+use wharf_archive::{Entry, Kind as EntryKind, Reader};
+use wharf_dockerfile::{Ignore, Verdict};
+use wharf_reference::{Digest, Hasher};
+
+use crate::error::{BuildError, Result, chain};
+use crate::resolve::resolve;
+use crate::tree::{Attributes, Found, Kind, may_carry};
+
+/// Bounds on what a client may send: a bomb ends here.
+const MAX_ENTRIES: usize = 5_000_000;
+const MAX_BYTES: u64 = 256 << 30;
+/// The kernel takes no longer path (PATH_MAX), and no directory of a project is that deep.
+const MAX_PATH: usize = 4096;
+
+/// An archive's entries by path, and their contents.
+#[derive(Debug)]
+pub(crate) struct Index {
+    /// The root is the first.
+    nodes: Vec<Node>,
+    contents: File,
+}
+
+#[derive(Debug)]
+struct Node {
+    attributes: Attributes,
+    link: OsString,
+    device: u64,
+    content: Option<Content>,
+    children: BTreeMap<OsString, usize>,
+    /// A directory that the archive does not name.
+    implied: bool,
+}
+
+/// Where a file's content is.
+#[derive(Clone, Debug)]
+struct Content {
+    offset: u64,
+    size: u64,
+    digest: Digest,
+    /// There is another name for it.
+    several: bool,
+}
+
+impl Node {
+    fn implied() -> Self {
+        let attributes =
+            Attributes { kind: Kind::Directory, mode: 0o755, owner: (0, 0), mtime: (0, 0), xattrs: Vec::new() };
+        let children = BTreeMap::new();
+        Self { attributes, link: OsString::new(), device: 0, content: None, children, implied: true }
+    }
+}
+
+impl Index {
+    /// Reads an archive; `contents` is an empty file for what is in its files.
+    ///
+    /// # Errors
+    /// For an archive that is hostile or damaged, and for what the disk refuses.
+    pub(crate) fn read(input: impl Read, contents: File) -> Result<Self> {
+        let mut index = Self { nodes: vec![Node::implied()], contents };
+        let bad = |e: wharf_archive::ArchiveError| invalid(chain(&e));
+        let writing = index.contents.try_clone().map_err(failing)?;
+        let mut writer = BufWriter::with_capacity(1 << 20, writing);
+        let mut reader = Reader::new(input);
+        let mut offset = 0u64;
+        let mut buffer = vec![0; 1 << 18];
+        while let Some(entry) = reader.next_entry().map_err(bad)? {
+            if index.nodes.len() > MAX_ENTRIES {
+                return Err(invalid(format!("it has more than {MAX_ENTRIES} entries")));
+            }
+            // Before a byte of it is written: the size may be a lie, but not a cheap one.
+            if offset.saturating_add(entry.size) > MAX_BYTES {
+                return Err(invalid(format!("it has more than {MAX_BYTES} bytes of content")));
+            }
+            let content = if entry.kind == EntryKind::File {
+                let mut hasher = Hasher::new();
+                while hasher.count() < entry.size {
+                    let count = reader.read(&mut buffer).map_err(|e| invalid(chain(&e)))?;
+                    if count == 0 {
+                        return Err(invalid(format!("it ends in the middle of {}", shown(&entry.path))));
+                    }
+                    hasher.update(&buffer[..count]);
+                    writer.write_all(&buffer[..count]).map_err(failing)?;
+                }
+                let size = hasher.count();
+                let content = Content { offset, size, digest: hasher.finish(), several: false };
+                offset += size;
+                Some(content)
+            } else {
+                None
+            };
+            index.add(&entry, content)?;
+        }
+        writer.flush().map_err(failing)?;
+        Ok(index)
+    }
+
+    fn add(&mut self, entry: &Entry, content: Option<Content>) -> Result<()> {
+        let name = || shown(&entry.path);
+        let path = inside(&entry.path).ok_or_else(|| invalid(format!("`{}`: its name leads out", name())))?;
+        let mut node = Node { content, ..node_of(entry) };
+        if entry.kind == EntryKind::HardLink {
+            let target =
+                inside(&entry.link).ok_or_else(|| invalid(format!("`{}` links to something outside", name())))?;
+            let found = self.node(&target).filter(|at| self.nodes[*at].content.is_some());
+            let at = found.ok_or_else(|| invalid(format!("`{}` links to what is not there", name())))?;
+            if let Some(content) = &mut self.nodes[at].content {
+                content.several = true;
+            }
+            let (attributes, content) = (self.nodes[at].attributes.clone(), self.nodes[at].content.clone());
+            node = Node { attributes, content, ..node };
+        }
+        let Some(last) = path.file_name() else {
+            // The root itself.
+            self.nodes[0].attributes = Attributes { kind: Kind::Directory, ..node.attributes };
+            self.nodes[0].implied = false;
+            return Ok(());
+        };
+        let parent = self
+            .parent(&path)
+            .ok_or_else(|| invalid(format!("`{}` is below something that is no directory", name())))?;
+        if let Some(old) = self.nodes[parent].children.get(last).copied()
+            && self.nodes[old].attributes.kind == Kind::Directory
+            && node.attributes.kind == Kind::Directory
+        {
+            self.nodes[old].attributes = node.attributes;
+            self.nodes[old].implied = false;
+            return Ok(());
+        }
+        // A later entry replaces an earlier one, with all that was below it.
+        let at = self.nodes.len();
+        self.nodes.push(node);
+        self.nodes[parent].children.insert(last.to_owned(), at);
+        Ok(())
+    }
+
+    /// The directory above `path`, made with those above it where the archive does not name them.
+    fn parent(&mut self, path: &Path) -> Option<usize> {
+        let mut at = 0;
+        for part in path.parent()?.components() {
+            let name = part.as_os_str();
+            at = match self.nodes[at].children.get(name).copied() {
+                Some(next) if self.nodes[next].attributes.kind == Kind::Directory => next,
+                Some(_) => return None,
+                None => {
+                    let next = self.nodes.len();
+                    self.nodes.push(Node::implied());
+                    self.nodes[at].children.insert(name.to_owned(), next);
+                    next
+                }
+            };
+        }
+        Some(at)
+    }
+
+    /// The entry at a path that has no links in it.
+    fn node(&self, path: &Path) -> Option<usize> {
+        let mut at = 0;
+        for part in path.components() {
+            at = *self.nodes[at].children.get(part.as_os_str())?;
+        }
+        Some(at)
+    }
+
+    fn followed(&self, path: &Path, last: bool) -> Result<Option<usize>> {
+        let link = |path: &Path| {
+            let node = self.node(path).map(|at| &self.nodes[at]);
+            Ok(node.filter(|node| node.attributes.kind == Kind::Symlink).map(|node| node.link.clone()))
+        };
+        if last {
+            return Ok(self.node(&resolve(path, &link)?));
+        }
+        let (Some(name), Some(above)) = (path.file_name(), path.parent()) else { return Ok(Some(0)) };
+        Ok(self.node(&resolve(above, &link)?.join(name)))
+    }
+
+    /// What is at `path`; with `follow`, what it leads to.
+    pub(crate) fn look(&self, path: &Path, follow: bool) -> Result<Option<Found>> {
+        Ok(self.followed(path, follow)?.map(|at| {
+            let node = &self.nodes[at];
+            let content = node.content.as_ref();
+            Found {
+                attributes: node.attributes.clone(),
+                size: content.map_or(0, |content| content.size),
+                device: node.device,
+                // Names of one content share its place; an empty one has none of its own.
+                inode: content.filter(|content| content.several && content.size > 0).map(|content| (0, content.offset)),
+                link: node.link.clone(),
+            }
+        }))
+    }
+
+    /// Names in a directory, sorted; none in anything else.
+    pub(crate) fn names(&self, path: &Path) -> Result<Vec<OsString>> {
+        let node = self.followed(path, true)?.map(|at| &self.nodes[at]);
+        Ok(node.map(|node| node.children.keys().cloned().collect()).unwrap_or_default())
+    }
+
+    /// The content of the regular file that `path` leads to.
+    pub(crate) fn open(&self, path: &Path) -> Result<IndexFile<'_>> {
+        let content = self.content(path)?;
+        Ok(IndexFile { file: &self.contents, at: content.offset, left: content.size })
+    }
+
+    /// The digest of that content.
+    pub(crate) fn digest(&self, path: &Path) -> Result<Digest> {
+        self.content(path).map(|content| content.digest.clone())
+    }
+
+    fn content(&self, path: &Path) -> Result<&Content> {
+        let node = self.followed(path, true)?.map(|at| &self.nodes[at]);
+        node.and_then(|node| node.content.as_ref())
+            .ok_or_else(|| BuildError::invalid(format!("{} is no regular file", path.display())))
+    }
+
+    /// Gives directories that the archive does not name a time, in seconds since the epoch.
+    pub(crate) fn date_implied(&mut self, date: i64) {
+        for node in self.nodes.iter_mut().filter(|node| node.implied) {
+            node.attributes.mtime = (date, 0);
+        }
+    }
+
+    /// Forgets what is ignored. The value is the newest time of a file that is left, in seconds since the epoch.
+    pub(crate) fn prune(&mut self, ignore: &Ignore) -> i64 {
+        enum Visit {
+            Enter(usize, PathBuf, Verdict),
+            /// An ignored directory whose children have been looked at: it stays if one of them does.
+            Leave {
+                parent: usize,
+                name: OsString,
+            },
+        }
+        let mut newest = 0;
+        let mut stack = vec![Visit::Enter(0, PathBuf::new(), Verdict::default())];
+        while let Some(visit) = stack.pop() {
+            let (at, dir, above) = match visit {
+                Visit::Enter(at, dir, verdict) => (at, dir, verdict),
+                Visit::Leave { parent, name } => {
+                    let child = self.nodes[parent].children.get(&name).copied();
+                    if child.is_some_and(|child| self.nodes[child].children.is_empty()) {
+                        self.nodes[parent].children.remove(&name);
+                    }
+                    continue;
+                }
+            };
+            let children: Vec<(OsString, usize)> =
+                self.nodes[at].children.iter().map(|(name, child)| (name.clone(), *child)).collect();
+            for (name, child) in children {
+                let path = dir.join(&name);
+                let directory = self.nodes[child].attributes.kind == Kind::Directory;
+                let verdict = match ignore.is_empty() {
+                    true => Verdict::default(),
+                    false => ignore.decide(&above, &path.to_string_lossy()),
+                };
+                if verdict.ignored && !(directory && ignore.keeps_some()) {
+                    self.nodes[at].children.remove(&name);
+                    continue;
+                }
+                if directory {
+                    if verdict.ignored {
+                        stack.push(Visit::Leave { parent: at, name });
+                    }
+                    stack.push(Visit::Enter(child, path, verdict));
+                } else {
+                    newest = newest.max(self.nodes[child].attributes.mtime.0);
+                }
+            }
+        }
+        newest
+    }
+}
+
+/// A file's content.
+#[derive(Debug)]
+pub(crate) struct IndexFile<'a> {
+    file: &'a File,
+    at: u64,
+    left: u64,
+}
+
+impl Read for IndexFile<'_> {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        let wanted = bytes.len().min(usize::try_from(self.left).unwrap_or(usize::MAX));
+        let count = self.file.read_at(&mut bytes[..wanted], self.at)?;
+        self.at += count as u64;
+        self.left -= count as u64;
+        Ok(count)
+    }
+}
+
+fn invalid(why: impl std::fmt::Display) -> BuildError {
+    BuildError::invalid(format!("the context cannot be used: {why}"))
+}
+
+fn failing(error: io::Error) -> BuildError {
+    BuildError::system("the context cannot be kept", &error)
+}
+
+fn shown(name: &[u8]) -> String {
+    String::from_utf8_lossy(name).chars().filter(|c| !c.is_control()).take(200).collect()
+}
+
+/// The path below the root. `..` is refused rather than resolved: no honest archive has it.
+fn inside(bytes: &[u8]) -> Option<PathBuf> {
+    if bytes.len() > MAX_PATH {
+        return None;
+    }
+    let mut path = PathBuf::new();
+    for part in Path::new(OsStr::from_bytes(bytes)).components() {
+        match part {
+            Component::Normal(name) => path.push(name),
+            Component::ParentDir => return None,
+            _ => {}
+        }
+    }
+    Some(path)
+}
+
+/// Owners are not those of whoever sent it.
+fn node_of(entry: &Entry) -> Node {
+    let kind = match entry.kind {
+        EntryKind::File | EntryKind::HardLink => Kind::File,
+        EntryKind::Directory => Kind::Directory,
+        EntryKind::Symlink => Kind::Symlink,
+        EntryKind::CharacterDevice => Kind::CharacterDevice,
+        EntryKind::BlockDevice => Kind::BlockDevice,
+        EntryKind::Fifo => Kind::Fifo,
+    };
+    let carried = entry.xattrs.iter().filter(|(key, _)| may_carry(key));
+    let xattrs = carried.map(|(key, value)| (OsString::from_vec(key.clone()), value.clone())).collect();
+    let attributes = Attributes { kind, mode: entry.mode, owner: (0, 0), mtime: entry.mtime, xattrs };
+    Node {
+        attributes,
+        link: if kind == Kind::Symlink { OsString::from_vec(entry.link.clone()) } else { OsString::new() },
+        device: rustix::fs::makedev(entry.device.0, entry.device.1),
+        content: None,
+        children: BTreeMap::new(),
+        implied: false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Entries as a client would send them: name, kind, link or content.
+    fn index(entries: &[(&str, u8, &str)]) -> Result<Index> {
+        let mut bytes = Vec::new();
+        for (name, flag, text) in entries {
+            let (size, link) = if *flag == b'0' { (text.len(), "") } else { (0, *text) };
+            let mut block = [0u8; 512];
+            let mut put = |at: usize, field: &[u8]| block[at..at + field.len()].copy_from_slice(field);
+            put(0, name.as_bytes());
+            put(100, b"0000644\0");
+            put(108, b"0000007\0");
+            put(116, b"0000007\0");
+            put(124, format!("{size:011o}\0").as_bytes());
+            put(136, b"00000000100\0");
+            put(148, b"        ");
+            put(156, &[*flag]);
+            put(157, link.as_bytes());
+            put(257, b"ustar\x0000");
+            let sum: u32 = block.iter().map(|byte| u32::from(*byte)).sum();
+            block[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+            bytes.extend(block);
+            if size > 0 {
+                bytes.extend(text.as_bytes());
+                bytes.resize(bytes.len().next_multiple_of(512), 0);
+            }
+        }
+        bytes.resize(bytes.len() + 1024, 0);
+        Index::read(bytes.as_slice(), tempfile::tempfile().unwrap())
+    }
+
+    fn text(index: &Index, path: &str) -> String {
+        let mut text = String::new();
+        index.open(Path::new(path)).unwrap().read_to_string(&mut text).unwrap();
+        text
+    }
+
+    #[test]
+    fn files_are_found_and_links_stay_inside() {
+        let index = index(&[
+            ("./", b'5', ""),
+            ("./a/b/file", b'0', "content"),
+            ("second", b'1', "a/b/file"),
+            ("link", b'2', "/a/b"),
+            ("a/up", b'2', "../../../../second"),
+            ("loop", b'2', "loop"),
+            ("empty", b'0', ""),
+        ])
+        .unwrap();
+        for path in ["a/b/file", "link/file", "a/up", "second", "/a/./b/../b/file"] {
+            assert_eq!(text(&index, path), "content", "{path}");
+        }
+        let look = |path: &str, follow| index.look(Path::new(path), follow);
+        let file = look("a/b/file", false).unwrap().unwrap();
+        assert_eq!((file.attributes.owner, file.size, file.inode.is_some()), ((0, 0), 7, true));
+        assert_eq!(file.inode, look("second", true).unwrap().unwrap().inode);
+        assert_eq!(look("link", false).unwrap().unwrap().attributes.kind, Kind::Symlink);
+        assert_eq!(look("link", true).unwrap().unwrap().attributes.kind, Kind::Directory);
+        assert!(look("nope", true).unwrap().is_none() && look("a/b/file/x", true).unwrap().is_none());
+        assert!(look("loop", true).is_err());
+        assert_eq!(index.names(Path::new("link")).unwrap(), ["file"]);
+        assert!(index.names(Path::new("empty")).unwrap().is_empty() && index.open(Path::new("link")).is_err());
+        assert_eq!(index.digest(Path::new("second")).unwrap(), Digest::sha256(b"content"));
+    }
+
+    #[test]
+    fn a_later_entry_replaces_an_earlier_one() {
+        let index =
+            index(&[("x/y", b'0', "1"), ("x", b'0', "2"), ("d/", b'5', ""), ("d/f", b'0', "3"), ("d/", b'5', "")])
+                .unwrap();
+        assert_eq!(text(&index, "x"), "2");
+        assert!(index.look(Path::new("x/y"), false).unwrap().is_none());
+        assert_eq!(text(&index, "d/f"), "3");
+    }
+
+    #[test]
+    fn hostile_archives_are_refused() {
+        for (entries, why) in [
+            (&[("../evil", b'0', "x")][..], "leads out"),
+            (&[("a/../../evil", b'0', "x")], "leads out"),
+            (&[("a", b'2', "/etc"), ("a/evil", b'0', "x")], "no directory"),
+            (&[("a", b'0', "x"), ("a/evil", b'0', "x")], "no directory"),
+            (&[("a", b'1', "../../etc/passwd")], "links to something outside"),
+            (&[("a", b'1', "not/there")], "links to what is not there"),
+            (&[("d/", b'5', ""), ("a", b'1', "d")], "links to what is not there"),
+            (&[("a", b'S', "")], "sparse"),
+        ] {
+            let error = index(entries).unwrap_err();
+            assert!(error.message.contains(why), "{error}");
+        }
+        assert!(Index::read(&b"this is no archive"[..], tempfile::tempfile().unwrap()).is_err());
+    }
+}

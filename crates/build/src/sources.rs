@@ -1,0 +1,157 @@
+//! Where a build's files come from: base images, other stages, the context, downloads.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use wharf_dockerfile::{Base, Graph, Platform, Source};
+use wharf_image::{ErrorKind as ImageErrorKind, ImageRecord};
+use wharf_reference::Digest;
+
+use crate::cache::Key;
+use crate::error::{BuildError, ErrorKind, Result, chain};
+use crate::metadata;
+use crate::request::BuildEvent;
+use crate::session::Session;
+use crate::state::State;
+use crate::tree::Tree;
+
+impl Session<'_> {
+    /// What a stage begins with.
+    pub(crate) fn base(&mut self, index: usize) -> Result<State> {
+        let node = self.graph.nodes[index].clone();
+        match node.base {
+            Base::Scratch => {
+                let platform = node.platform.as_ref().unwrap_or(&self.platforms.target);
+                let image = metadata::scratch(platform);
+                self.output.text(" ---> \n")?;
+                Ok(State::new(image, Key::new("scratch").finish(), Arc::clone(&self.globals)))
+            }
+            Base::Stage(base) => {
+                let state = State::on(self.finished(base)?);
+                self.show(&state)?;
+                Ok(state)
+            }
+            Base::Image(name) => {
+                let image = self.image(&name, node.platform.or_else(|| self.options.platform.clone()))?;
+                self.output.text(format!(" ---> {}\n", image.id.short()))?;
+                let files = Key::new("image").text(image.id.as_str()).finish();
+                Ok(State::new(metadata::inherited(&image.config), files, Arc::clone(&self.globals)))
+            }
+        }
+    }
+
+    fn finished(&self, stage: usize) -> Result<&State> {
+        self.stages[stage].as_ref().ok_or_else(|| BuildError::new(ErrorKind::System, "a stage was not built in order"))
+    }
+
+    /// The tree that `--from` means; the context without one.
+    pub(crate) fn tree(&mut self, index: usize, from: Option<&str>, source: &Source) -> Result<(Tree, String)> {
+        let Some(from) = from else { return Ok((self.context.tree.clone(), "build context".into())) };
+        let base = Graph::resolve_from(&self.dockerfile, index, from, source)?;
+        let place = match &base {
+            Base::Stage(stage) => format!("stage {}", self.dockerfile.stages[*stage].label(*stage)),
+            Base::Image(name) => format!("image {name}"),
+            Base::Scratch => "scratch".to_owned(),
+        };
+        if let Some(tree) = self.trees.get(&base) {
+            return Ok((tree.clone(), place));
+        }
+        let layers = self.layers_of(&base)?;
+        let tree = Tree::new(self.shared.layers.view(&layers, None)?, true);
+        self.trees.insert(base, tree.clone());
+        Ok((tree, place))
+    }
+
+    fn layers_of(&mut self, base: &Base) -> Result<Vec<Digest>> {
+        match base {
+            Base::Scratch => Ok(Vec::new()),
+            Base::Stage(stage) => {
+                // A trigger may name a stage that the target did not seem to need.
+                if self.stages[*stage].is_none() {
+                    self.steps += 1 + self.dockerfile.stages[*stage].statements.len();
+                    self.stage(*stage)?;
+                }
+                Ok(self.finished(*stage)?.layers().to_vec())
+            }
+            Base::Image(name) => {
+                let image = self.image(name, self.options.platform.clone())?;
+                self.hold.add(&image.diff_ids);
+                Ok(image.diff_ids)
+            }
+        }
+    }
+
+    /// An image by name: one that is here, else pulled.
+    fn image(&mut self, name: &str, platform: Option<Platform>) -> Result<ImageRecord> {
+        let known = (name.to_owned(), platform.clone());
+        if let Some(image) = self.images.get(&known) {
+            return Ok(image.clone());
+        }
+        let local = match self.shared.images.resolve(name) {
+            Ok(image) => Some(image).filter(|image| fits(image, platform.as_ref())),
+            Err(error) if error.kind() == ImageErrorKind::NotFound => None,
+            Err(error) => return Err(image_error(name, &error)),
+        };
+        let image = match local {
+            Some(image) if !self.options.pull => image,
+            _ => self.pull(name, platform.as_ref())?,
+        };
+        self.images.insert(known, image.clone());
+        Ok(image)
+    }
+
+    fn pull(&self, name: &str, platform: Option<&Platform>) -> Result<ImageRecord> {
+        let platform = platform.map(Platform::to_string);
+        let (sender, mut progress) = tokio::sync::mpsc::unbounded_channel();
+        let events = self.output.clone();
+        let cancel = self.cancel.clone();
+        self.runtime.block_on(async {
+            let telling = async {
+                while let Some(progress) = progress.recv().await {
+                    if !events.quiet && events.events.send(BuildEvent::Progress(progress)).await.is_err() {
+                        break;
+                    }
+                }
+            };
+            let cancelled = async {
+                while !cancel.is_cancelled() {
+                    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+                }
+            };
+            let fetching = self.shared.options.fetch.image(name, platform.as_deref(), sender);
+            tokio::select! {
+                (image, ()) = async { tokio::join!(fetching, telling) } => image,
+                () = cancelled => Err(BuildError::cancelled()),
+            }
+        })
+    }
+
+    /// Downloads what ADD names.
+    pub(crate) fn download(&mut self, url: &str) -> Result<(PathBuf, Option<i64>)> {
+        self.next += 1;
+        let path = self.dir.path.join(format!("download-{}", self.next));
+        let failing = |e: std::io::Error| BuildError::system(format_args!("cannot write {url}"), &e);
+        let file = std::fs::File::create_new(&path).map_err(failing)?;
+        let time = self.runtime.block_on(self.shared.options.fetch.download(url, file))?;
+        Ok((path, time))
+    }
+}
+
+fn fits(image: &ImageRecord, platform: Option<&Platform>) -> bool {
+    platform.is_none_or(|platform| {
+        let variant = image.config.variant.as_deref().unwrap_or_default();
+        image.config.os == platform.os
+            && image.config.architecture == platform.architecture
+            && (platform.variant.is_empty() || variant.is_empty() || variant == platform.variant)
+    })
+}
+
+pub(crate) fn image_error(what: &str, error: &wharf_image::ImageError) -> BuildError {
+    let kind = match error.kind() {
+        ImageErrorKind::NotFound => ErrorKind::NotFound,
+        ImageErrorKind::Invalid | ImageErrorKind::Conflict => ErrorKind::Invalid,
+        ImageErrorKind::Denied => ErrorKind::Denied,
+        ImageErrorKind::Full | ImageErrorKind::System => ErrorKind::System,
+    };
+    BuildError::new(kind, format!("{what}: {}", chain(error)))
+}
