@@ -4,14 +4,14 @@ use std::cell::OnceCell;
 use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
 
-use wharf_client::{Client, Ping};
+use wharf_client::Client;
 
 use crate::config::{self, Config};
 use crate::endpoint::{self, Endpoint};
 use crate::failure::{Failure, Outcome};
 use crate::filters::Filters;
 use crate::flag::Flag;
-use crate::parse::Matches;
+use crate::parse::{Matches, commas};
 use crate::{autostart, words};
 
 /// The flags before the command.
@@ -42,6 +42,21 @@ impl std::fmt::Debug for App {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("App").field("program", &self.program).field("globals", &self.globals).finish_non_exhaustive()
     }
+}
+
+/// `DOCKER_CUSTOM_HEADERS`: `name=value,…`, to be sent with every request.
+fn environment_headers() -> Outcome<Vec<(String, String)>> {
+    let given = std::env::var("DOCKER_CUSTOM_HEADERS").unwrap_or_default();
+    if given.is_empty() {
+        return Ok(Vec::new());
+    }
+    let pair = |field: String| match field.split_once('=') {
+        Some((name, value)) if !name.trim().is_empty() => Ok((name.trim().to_owned(), value.to_owned())),
+        _ => {
+            Err(format!("failed to parse custom headers from DOCKER_CUSTOM_HEADERS: {field:?} is no name=value").into())
+        }
+    };
+    commas(&given).into_iter().map(pair).collect()
 }
 
 /// The flags before the command, as data.
@@ -111,7 +126,10 @@ impl App {
     /// Where the engine is.
     pub(crate) fn endpoint(&self) -> Outcome<&Endpoint> {
         if self.endpoint.get().is_none() {
-            let _ = self.endpoint.set(endpoint::resolve(&self.globals, self.config())?);
+            let resolved = endpoint::resolve(&self.globals, self.config()).map_err(|failure| {
+                format!("Failed to initialize: unable to resolve docker endpoint: {}", failure.text)
+            });
+            let _ = self.endpoint.set(resolved?);
         }
         self.endpoint.get().ok_or_else(|| Failure::code(1))
     }
@@ -120,8 +138,8 @@ impl App {
     pub(crate) fn bare_client(&self) -> Outcome<Client> {
         let endpoint = self.endpoint()?;
         let client = Client::new(endpoint.address.clone(), endpoint.tls.as_ref())?;
-        let headers = self.config().texts("HttpHeaders");
-        let client = client.with_headers(headers.map(|(name, value)| (name.to_owned(), value.to_owned())));
+        let headers = self.config().texts("HttpHeaders").map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let client = client.with_headers(headers.chain(environment_headers()?));
         Ok(match std::env::var("DOCKER_API_VERSION") {
             Ok(version) if !version.is_empty() => client.with_version(&version),
             _ => client,
@@ -146,11 +164,6 @@ impl App {
                 Ok(client)
             })
             .await
-    }
-
-    /// What the engine said of itself.
-    pub(crate) async fn ping(&self) -> Outcome<&Ping> {
-        Ok(self.client().await?.negotiate().await?)
     }
 
     /// The filters of a prune, with those that the configuration adds.

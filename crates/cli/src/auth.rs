@@ -1,6 +1,7 @@
 //! Credentials for registries: the configuration and its helpers.
 
 use std::io::Write as _;
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use base64::Engine as _;
@@ -78,19 +79,29 @@ pub(crate) fn servers(config: &Config) -> Vec<String> {
     let auths = config.content.get("auths").and_then(Value::as_object);
     let mut servers: Vec<String> = auths.into_iter().flatten().map(|(server, _)| server.clone()).collect();
     servers.extend(config.texts("credHelpers").map(|(server, _)| server.to_owned()));
-    if let Some(helper) = config.text("credsStore") {
-        if let Ok(list) = ask(helper, "list", "") {
-            let list = serde_json::from_str::<Map<String, Value>>(&list).unwrap_or_default();
-            servers.extend(list.into_iter().map(|(server, _)| server));
-        }
+    if let Some(helper) = config.text("credsStore")
+        && let Ok(list) = ask(helper, "list", "")
+    {
+        let list = serde_json::from_str::<Map<String, Value>>(&list).unwrap_or_default();
+        servers.extend(list.into_iter().map(|(server, _)| server));
     }
     servers.sort();
     servers.dedup();
     servers
 }
 
+/// Credentials of the environment (`DOCKER_AUTH_CONFIG`), in the form of the configuration.
+fn environment() -> Option<Config> {
+    let text = std::env::var("DOCKER_AUTH_CONFIG").ok().filter(|text| !text.is_empty())?;
+    Some(Config { dir: PathBuf::new(), content: serde_json::from_str(&text).ok()? })
+}
+
 /// The credentials for a registry; empty ones when there are none.
 pub(crate) fn find(config: &Config, server: &str) -> Outcome<Credentials> {
+    let given = environment().map(|given| stored(&given, server));
+    if let Some(given) = given.filter(|given| *given != Credentials::default()) {
+        return Ok(given);
+    }
     if let Some(helper) = helper(config, server) {
         let answer = match ask(helper, "get", server) {
             Ok(answer) => answer,

@@ -7,7 +7,7 @@ use crate::failure::Failure;
 use crate::flag::Flag;
 use crate::nearest::nearest;
 use crate::parse::{self, Matches, ParseError};
-use crate::{config, help};
+use crate::{config, help, plugins};
 
 /// The exit code of a command line that cannot be understood.
 const USAGE: u8 = 125;
@@ -33,12 +33,15 @@ fn understand(program: &str, words: Vec<String>) -> Result<u8, Failure> {
         Ok(matches) => matches,
         Err(error) => return Err(misused(&error, &format!("{program} [OPTIONS] COMMAND [ARG...]"), program)),
     };
-    globals.notes.iter().for_each(|note| eprintln!("{note}"));
     let app = App::new(program, Globals::of(&globals));
     if globals.help {
+        if globals.help_by_letter {
+            eprintln!("{OLD_HELP}");
+        }
         app.print(&root_help(program))?;
         return Ok(0);
     }
+    check_level(globals.text("log-level"))?;
     if globals.on("version") {
         app.say(&version_line(program))?;
         return Ok(0);
@@ -57,6 +60,9 @@ fn understand(program: &str, words: Vec<String>) -> Result<u8, Failure> {
     if GROUPS.iter().any(|group| group.name == first) {
         return in_group(&app, first, rest);
     }
+    if let Some(path) = plugins::find(&app, first) {
+        return plugins::exec(&app, &path, &words);
+    }
     Err(unknown(program, first))
 }
 
@@ -67,9 +73,12 @@ fn in_group(app: &App, group: &str, words: &[String]) -> Result<u8, Failure> {
             return Err(misused(&error, &format!("{} {group}", app.program), &format!("{} {group}", app.program)));
         }
     };
-    matches.notes.iter().for_each(|note| eprintln!("{note}"));
+    let text = help::group(&app.program, group);
+    if matches.help {
+        return show_help(app, &matches, &text);
+    }
     let Some((name, rest)) = matches.arguments.split_first() else {
-        app.print(&help::group(&app.program, group))?;
+        eprint!("{text}");
         return Ok(0);
     };
     match find(group, name) {
@@ -83,6 +92,23 @@ fn in_group(app: &App, group: &str, words: &[String]) -> Result<u8, Failure> {
                 app.program
             )))
         }
+    }
+}
+
+const OLD_HELP: &str = "Flag shorthand -h has been deprecated, use --help";
+
+fn show_help(app: &App, matches: &Matches, text: &str) -> Result<u8, Failure> {
+    if matches.help_by_letter {
+        app.say(OLD_HELP)?;
+    }
+    app.print(text)?;
+    Ok(0)
+}
+
+fn check_level(level: &str) -> Result<(), Failure> {
+    match level.to_lowercase().as_str() {
+        "panic" | "fatal" | "error" | "warn" | "warning" | "info" | "debug" | "trace" => Ok(()),
+        _ => Err(Failure::new(format!("Unable to parse logging level: {level}"))),
     }
 }
 
@@ -119,6 +145,9 @@ fn explain(app: &App, words: &[String]) -> Result<u8, Failure> {
             Some(entry) => help::command(&app.program, entry, width()),
             None => return Err(Failure::new(format!("unknown help topic: {name}"))),
         },
+        [command, extra, ..] if find("", command).is_some() => {
+            return Err(Failure::new(format!("unknown help topic: {extra}")));
+        }
         [group, name, ..] => match find(group, name) {
             Some(entry) => help::command(&app.program, entry, width()),
             None => return Err(Failure::new(format!("unknown help topic: {group} {name}"))),
@@ -134,10 +163,9 @@ fn run(app: &App, entry: &'static Entry, words: &[String]) -> Result<u8, Failure
     let usage = help::usage_line(&app.program, entry);
     let matches = parse::parse(&command.all_flags(), command.interspersed, words)
         .map_err(|error| misused(&error, &usage, &path))?;
-    matches.notes.iter().for_each(|note| eprintln!("{note}"));
+    matches.notes.iter().try_for_each(|note| app.say(note))?;
     if matches.help {
-        app.print(&help::command(&app.program, entry, width()))?;
-        return Ok(0);
+        return show_help(app, &matches, &help::command(&app.program, entry, width()));
     }
     if let Some(reason) = command.arity.refuse(matches.arguments.len()) {
         let see = match command.arity {

@@ -23,10 +23,10 @@ pub(crate) fn check(output: Option<&str>) -> Outcome {
     let Some(output) = output else { return Ok(()) };
     let path = Path::new(output);
     let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty());
-    if let Some(dir) = dir {
-        if let Err(error) = std::fs::metadata(dir) {
-            return Err(format!("invalid output path: {}", words::path("stat", dir, &error)).into());
-        }
+    if let Some(dir) = dir
+        && let Err(error) = std::fs::metadata(dir)
+    {
+        return Err(format!("invalid output path: {}", words::path("stat", dir, &error)).into());
     }
     match std::fs::metadata(path) {
         Ok(meta) if meta.is_dir() => Err("cannot write to a directory".into()),

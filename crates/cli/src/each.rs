@@ -16,7 +16,7 @@ const PARALLEL: usize = 50;
 pub(crate) async fn each<F, Work>(app: &App, names: &[String], work: F) -> Outcome<u8>
 where
     F: Fn(Client, String) -> Work,
-    Work: Future<Output = Outcome<String>> + Send + 'static,
+    Work: Future<Output = Outcome<Option<String>>> + Send + 'static,
 {
     let client = app.client().await?;
     let slots = Arc::new(Semaphore::new(PARALLEL));
@@ -31,7 +31,8 @@ where
     let mut failures: Vec<String> = Vec::new();
     for task in running {
         match task.await.map_err(|error| error.to_string())? {
-            Ok(line) => app.say(&line)?,
+            Ok(Some(line)) => app.say(&line)?,
+            Ok(None) => {}
             Err(failure) => failures.push(failure.text),
         }
     }

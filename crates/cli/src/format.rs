@@ -49,12 +49,7 @@ impl Format {
 
     /// Whether the template asks for the field.
     pub(crate) fn mentions(&self, field: &str) -> bool {
-        self.template.mentions(field)
-    }
-
-    /// Whether the output is a table.
-    pub(crate) fn is_table(&self) -> bool {
-        self.table
+        self.template.mentions(field) || self.template.writes_all()
     }
 
     /// The rows as text; `empty` stands for a row when there is none, so that a wrong field is found all the same.

@@ -60,6 +60,13 @@ pub(crate) fn group(program: &str, name: &str) -> String {
     text
 }
 
+/// Roles of the same program, which do not speak to an engine.
+const OWN: [(&str, &str); 3] = [
+    ("daemon", "Run the engine"),
+    ("registry", "Serve a registry"),
+    ("oci", "Run OCI bundles, as containerd, Podman and Docker ask it of a runtime"),
+];
+
 /// The help of the program.
 pub(crate) fn root(program: &str, globals: &[Flag], width: usize) -> String {
     let mut text = format!("Usage:  {program} [OPTIONS] COMMAND\n\nA self-sufficient runtime for containers\n");
@@ -74,6 +81,9 @@ pub(crate) fn root(program: &str, globals: &[Flag], width: usize) -> String {
     let groups = GROUPS.iter().filter(|group| !group.hidden);
     section(&mut text, "Management Commands", groups.map(|group| (group.name, group.about)));
     section(&mut text, "Commands", other.into_iter().map(|entry| (entry.name, entry.command.about)));
+    if program != "docker" {
+        section(&mut text, "Wharf Commands", OWN.into_iter());
+    }
     text.push_str("\nGlobal Options:\n");
     let shown: Vec<&Flag> = globals.iter().filter(|flag| !flag.hidden).collect();
     text.push_str(&options(&shown, width));

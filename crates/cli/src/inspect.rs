@@ -70,7 +70,7 @@ impl Inspector {
                     // Fields of the answer that Go's type does not have can still be asked for by their JSON names.
                     shown.clear();
                     let strict = Template::parse(text).map(|template| template.missing_key(MissingKey::Error));
-                    let executed = strict.and_then(|template| template.execute_into(&Value::from(&json), &mut shown));
+                    let executed = strict.and_then(|template| template.execute_into(&Value::raw(&json), &mut shown));
                     executed.map_err(|error| format!("template parsing error: {error}"))?;
                 }
                 self.shown.push_str(&shown);

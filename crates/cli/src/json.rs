@@ -40,17 +40,6 @@ pub(crate) fn quote(text: &str) -> String {
     quoted
 }
 
-/// JSON with four spaces of indent, as Docker prints it.
-pub(crate) fn pretty(value: &Value) -> String {
-    let mut bytes = Vec::new();
-    let spaces = serde_json::ser::PrettyFormatter::with_indent(b"    ");
-    let mut serializer = serde_json::Serializer::with_formatter(&mut bytes, spaces);
-    match serde::Serialize::serialize(value, &mut serializer) {
-        Ok(()) => String::from_utf8_lossy(&bytes).into_owned(),
-        Err(error) => error.to_string(),
-    }
-}
-
 /// JSON text with four spaces of indent, everything else as it was: numbers and escapes keep their form.
 pub(crate) fn indent(text: &str) -> String {
     let mut output = String::with_capacity(text.len() * 2);

@@ -29,6 +29,7 @@ mod nearest;
 mod options;
 mod parse;
 mod platform;
+mod plugins;
 mod ports;
 mod progress;
 mod proxies;

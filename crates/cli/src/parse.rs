@@ -16,6 +16,8 @@ pub(crate) struct Matches {
     pub(crate) notes: Vec<String>,
     /// `--help` was asked for.
     pub(crate) help: bool,
+    /// It was, by its old letter.
+    pub(crate) help_by_letter: bool,
 }
 
 /// The command line cannot be understood.
@@ -52,9 +54,6 @@ pub(crate) fn parse(flags: &[Flag], interspersed: bool, words: &[String]) -> Res
                 matches.arguments.extend(words.cloned());
                 break;
             }
-        }
-        if matches.help {
-            break;
         }
     }
     Ok(matches)
@@ -99,8 +98,8 @@ impl Matches {
             let after = &rest[letter.len_utf8()..];
             let Some(flag) = flags.iter().find(|flag| flag.short == Some(letter)) else {
                 if letter == 'h' {
-                    self.notes.push("Flag shorthand -h has been deprecated, use --help".to_owned());
                     self.help = true;
+                    self.help_by_letter = true;
                     return Ok(());
                 }
                 return Err(ParseError::new(format!("unknown shorthand flag: '{letter}' in -{rest}")));

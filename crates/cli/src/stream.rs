@@ -2,7 +2,7 @@
 
 use std::io::{self, Read, Write};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc;
 use wharf_client::{Demultiplexer, Hijacked, Source};
@@ -142,21 +142,29 @@ impl Output {
         Self { demultiplexer, stdout: streams.stdout, stderr: streams.stderr }
     }
 
-    /// Writes a chunk of the stream.
+    /// Writes a chunk of the stream. What goes to the same place is written at once: a log's frames are as short as its
+    /// lines.
     pub(crate) async fn write(&mut self, chunk: Bytes) -> Outcome {
         let Some(demultiplexer) = &mut self.demultiplexer else { return write(false, chunk).await };
+        let mut gathered = BytesMut::new();
+        let mut to_stderr = false;
         for frame in demultiplexer.push(chunk)? {
-            match frame.source {
-                Source::Stdin | Source::Stdout if self.stdout => write(false, frame.bytes).await?,
-                Source::Stderr if self.stderr => write(true, frame.bytes).await?,
+            let wanted = match frame.source {
+                Source::Stdin | Source::Stdout => self.stdout.then_some(false),
+                Source::Stderr => self.stderr.then_some(true),
                 Source::System => {
                     let text = String::from_utf8_lossy(&frame.bytes).into_owned();
                     return Err(Failure::new(format!("error from daemon in stream: {text}")));
                 }
-                _ => {}
+            };
+            let Some(wanted) = wanted else { continue };
+            if wanted != to_stderr && !gathered.is_empty() {
+                write(to_stderr, gathered.split().freeze()).await?;
             }
+            to_stderr = wanted;
+            gathered.extend_from_slice(&frame.bytes);
         }
-        Ok(())
+        if gathered.is_empty() { Ok(()) } else { write(to_stderr, gathered.freeze()).await }
     }
 }
 

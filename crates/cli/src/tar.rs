@@ -321,10 +321,10 @@ fn capability(path: &Path, kind: Kind) -> BTreeMap<Vec<u8>, Vec<u8>> {
     const NAME: &str = "security.capability";
     let mut attributes = BTreeMap::new();
     let mut value = [0u8; 64];
-    if kind == Kind::File {
-        if let Ok(length) = rustix::fs::lgetxattr(path, NAME, &mut value) {
-            attributes.insert(NAME.as_bytes().to_vec(), value[..length.min(value.len())].to_vec());
-        }
+    if kind == Kind::File
+        && let Ok(length) = rustix::fs::lgetxattr(path, NAME, &mut value)
+    {
+        attributes.insert(NAME.as_bytes().to_vec(), value[..length.min(value.len())].to_vec());
     }
     attributes
 }

@@ -12,10 +12,10 @@ use crate::{units, values};
 ///
 /// The text is no moment.
 pub(crate) fn parse(text: &str) -> Result<String, String> {
-    if text != "0" {
-        if let Ok(ago) = values::parse_duration(text) {
-            return Ok((units::now() - ago.div_euclid(1_000_000_000)).to_string());
-        }
+    if text != "0"
+        && let Ok(ago) = values::parse_duration(text)
+    {
+        return Ok((units::now() - ago.div_euclid(1_000_000_000)).to_string());
     }
     if let Some(moment) = rfc3339(text) {
         return Ok(format!("{}.{:09}", moment.as_second(), moment.subsec_nanosecond()));

@@ -2,8 +2,8 @@
 //! leaves it out.
 //!
 //! A type is a line: its name, then its fields. `Name`: a text. `Name:kind`: something else. `Name<json`: the JSON calls
-//! it otherwise. `@Type`: an embedded struct. Kinds: `s` text, `i` whole number, `f` fraction, `b` truth, `t` moment,
-//! `any`, `[]kind`, `{}kind` (map), `*kind` (pointer), or a type of the same table.
+//! it otherwise. `Name?`: JSON leaves it out when it is empty. `@Type`: an embedded struct. Kinds: `s` text, `i` whole number, `f` fraction, `b` truth, `t` moment,
+//! `any`, `empty` (a struct without fields), `[]kind`, `{}kind` (map), `*kind` (pointer), or a type of the same table.
 
 use std::collections::HashMap;
 
@@ -46,36 +46,36 @@ pub(crate) fn event() -> Type {
 
 const CONTAINER: &str = "\
 container.InspectResponse @*container.ContainerJSONBase Mounts:[]container.MountPoint Config:*container.Config \
-NetworkSettings:*container.NetworkSettings ImageManifestDescriptor:any
+NetworkSettings:*container.NetworkSettings ImageManifestDescriptor?:any
 container.ContainerJSONBase ID<Id Created Path Args:[]s State:*container.State Image ResolvConfPath HostnamePath HostsPath \
 LogPath Name RestartCount:i Driver Platform MountLabel ProcessLabel AppArmorProfile ExecIDs:[]s \
-HostConfig:*container.HostConfig GraphDriver:storage.DriverData SizeRw:*i SizeRootFs:*i
+HostConfig:*container.HostConfig GraphDriver:storage.DriverData SizeRw?:*i SizeRootFs?:*i
 container.State Status Running:b Paused:b Restarting:b OOMKilled:b Dead:b Pid:i ExitCode:i Error StartedAt FinishedAt \
-Health:*container.Health
+Health?:*container.Health
 container.Health Status FailingStreak:i Log:[]*container.HealthcheckResult
 container.HealthcheckResult Start:t End:t ExitCode:i Output
-container.MountPoint Type Name Source Destination Driver Mode RW:b Propagation
+container.MountPoint Type? Name? Source Destination Driver? Mode RW:b Propagation
 storage.DriverData Data:{}s Name
-container.Config Hostname Domainname User AttachStdin:b AttachStdout:b AttachStderr:b ExposedPorts:{}any Tty:b OpenStdin:b \
-StdinOnce:b Env:[]s Cmd:[]s Healthcheck:*container.HealthConfig ArgsEscaped:b Image Volumes:{}any WorkingDir \
-Entrypoint:[]s NetworkDisabled:b MacAddress OnBuild:[]s Labels:{}s StopSignal StopTimeout:*i Shell:[]s
-container.HealthConfig Test:[]s Interval:i Timeout:i StartPeriod:i StartInterval:i Retries:i
+container.Config Hostname Domainname User AttachStdin:b AttachStdout:b AttachStderr:b ExposedPorts?:{}empty Tty:b OpenStdin:b \
+StdinOnce:b Env:[]s Cmd:[]s Healthcheck?:*container.HealthConfig ArgsEscaped?:b Image Volumes:{}empty WorkingDir \
+Entrypoint:[]s NetworkDisabled?:b MacAddress? OnBuild:[]s Labels:{}s StopSignal? StopTimeout?:*i Shell?:[]s
+container.HealthConfig Test?:[]s Interval?:i Timeout?:i StartPeriod?:i StartInterval?:i Retries?:i
 container.HostConfig Binds:[]s ContainerIDFile LogConfig:container.LogConfig NetworkMode PortBindings:{}[]nat.PortBinding \
-RestartPolicy:container.RestartPolicy AutoRemove:b VolumeDriver VolumesFrom:[]s ConsoleSize:[]i Annotations:{}s CapAdd:[]s \
+RestartPolicy:container.RestartPolicy AutoRemove:b VolumeDriver VolumesFrom:[]s ConsoleSize:[]i Annotations?:{}s CapAdd:[]s \
 CapDrop:[]s CgroupnsMode DNS<Dns:[]s DNSOptions<DnsOptions:[]s DNSSearch<DnsSearch:[]s ExtraHosts:[]s GroupAdd:[]s IpcMode \
-Cgroup Links:[]s OomScoreAdj:i PidMode Privileged:b PublishAllPorts:b ReadonlyRootfs:b SecurityOpt:[]s StorageOpt:{}s \
-Tmpfs:{}s UTSMode UsernsMode ShmSize:i Sysctls:{}s Runtime Isolation @container.Resources Mounts:[]mount.Mount \
-MaskedPaths:[]s ReadonlyPaths:[]s Init:*b
+Cgroup Links:[]s OomScoreAdj:i PidMode Privileged:b PublishAllPorts:b ReadonlyRootfs:b SecurityOpt:[]s StorageOpt?:{}s \
+Tmpfs?:{}s UTSMode UsernsMode ShmSize:i Sysctls?:{}s Runtime? Isolation @container.Resources Mounts?:[]mount.Mount \
+MaskedPaths:[]s ReadonlyPaths:[]s Init?:*b
 container.LogConfig Type Config:{}s
 container.RestartPolicy Name MaximumRetryCount:i
 nat.PortBinding HostIP<HostIp HostPort
-mount.Mount Type Source Target ReadOnly:b Consistency BindOptions:any VolumeOptions:any ImageOptions:any TmpfsOptions:any \
-ClusterOptions:any
+mount.Mount Type? Source? Target? ReadOnly?:b Consistency? BindOptions?:any VolumeOptions?:any ImageOptions?:any \
+TmpfsOptions?:any ClusterOptions?:any
 container.Resources CPUShares<CpuShares:i Memory:i NanoCPUs<NanoCpus:i CgroupParent BlkioWeight:i BlkioWeightDevice:[]any \
 BlkioDeviceReadBps:[]any BlkioDeviceWriteBps:[]any BlkioDeviceReadIOps:[]any BlkioDeviceWriteIOps:[]any \
 CPUPeriod<CpuPeriod:i CPUQuota<CpuQuota:i CPURealtimePeriod<CpuRealtimePeriod:i CPURealtimeRuntime<CpuRealtimeRuntime:i \
 CpusetCpus CpusetMems Devices:[]container.DeviceMapping DeviceCgroupRules:[]s DeviceRequests:[]container.DeviceRequest \
-KernelMemory:i KernelMemoryTCP:i MemoryReservation:i MemorySwap:i MemorySwappiness:*i OomKillDisable:*b PidsLimit:*i \
+KernelMemory?:i KernelMemoryTCP?:i MemoryReservation:i MemorySwap:i MemorySwappiness:*i OomKillDisable:*b PidsLimit:*i \
 Ulimits:[]*units.Ulimit CPUCount<CpuCount:i CPUPercent<CpuPercent:i IOMaximumIOps:i IOMaximumBandwidth:i
 container.DeviceMapping PathOnHost PathInContainer CgroupPermissions
 container.DeviceRequest Driver Count:i DeviceIDs:[]s Capabilities:[][]s Options:{}s
@@ -89,80 +89,79 @@ IPv6Gateway MacAddress
 network.EndpointSettings IPAMConfig:*network.EndpointIPAMConfig Links:[]s Aliases:[]s MacAddress DriverOpts:{}s \
 GwPriority:i NetworkID EndpointID Gateway IPAddress IPPrefixLen:i IPv6Gateway GlobalIPv6Address GlobalIPv6PrefixLen:i \
 DNSNames:[]s
-network.EndpointIPAMConfig IPv4Address IPv6Address LinkLocalIPs:[]s
+network.EndpointIPAMConfig IPv4Address? IPv6Address? LinkLocalIPs?:[]s
 ";
 
 const IMAGE: &str = "\
-image.InspectResponse ID<Id RepoTags:[]s RepoDigests:[]s Parent Comment Created DockerVersion Author \
-Config:*v1.DockerOCIImageConfig Architecture Variant Os OsVersion Size:i VirtualSize:i GraphDriver:storage.DriverData \
-RootFS:image.RootFS Metadata:image.Metadata Descriptor:any Manifests:[]any
+image.InspectResponse ID<Id RepoTags:[]s RepoDigests:[]s Parent Comment Created? DockerVersion Author \
+Config:*v1.DockerOCIImageConfig Architecture Variant? Os OsVersion? Size:i VirtualSize?:i GraphDriver:storage.DriverData \
+RootFS:image.RootFS Metadata:image.Metadata Descriptor?:any Manifests?:[]any
 storage.DriverData Data:{}s Name
-image.RootFS Type Layers:[]s
+image.RootFS Type? Layers?:[]s
 image.Metadata LastTagTime:t
 v1.DockerOCIImageConfig @v1.ImageConfig @v1.DockerOCIImageConfigExt
-v1.ImageConfig User ExposedPorts:{}any Env:[]s Entrypoint:[]s Cmd:[]s Volumes:{}any WorkingDir Labels:{}s StopSignal \
-ArgsEscaped:b
-v1.DockerOCIImageConfigExt Healthcheck:*v1.HealthcheckConfig OnBuild:[]s Shell:[]s
-v1.HealthcheckConfig Test:[]s Interval:i Timeout:i StartPeriod:i StartInterval:i Retries:i
+v1.ImageConfig User? ExposedPorts?:{}empty Env?:[]s Entrypoint?:[]s Cmd?:[]s Volumes?:{}empty WorkingDir? Labels?:{}s \
+StopSignal? ArgsEscaped?:b
+v1.DockerOCIImageConfigExt Healthcheck?:*v1.HealthcheckConfig OnBuild?:[]s Shell?:[]s
+v1.HealthcheckConfig Test?:[]s Interval?:i Timeout?:i StartPeriod?:i StartInterval?:i Retries?:i
 ";
 
 const NETWORK: &str = "\
 network.Inspect Name ID<Id Created:t Scope Driver EnableIPv4:b EnableIPv6:b IPAM:network.IPAM Internal:b Attachable:b \
 Ingress:b ConfigFrom:network.ConfigReference ConfigOnly:b Containers:{}network.EndpointResource Options:{}s Labels:{}s \
-Peers:[]any Services:{}any
+Peers?:[]any Services?:{}any
 network.IPAM Driver Options:{}s Config:[]network.IPAMConfig
-network.IPAMConfig Subnet IPRange Gateway AuxAddress<AuxiliaryAddresses:{}s
+network.IPAMConfig Subnet? IPRange? Gateway? AuxAddress?<AuxiliaryAddresses:{}s
 network.ConfigReference Network
 network.EndpointResource Name EndpointID MacAddress IPv4Address IPv6Address
 ";
 
 const VOLUME: &str = "\
-volume.Volume ClusterVolume:any CreatedAt Driver Labels:{}s Mountpoint Name Options:{}s Scope Status:{}any \
-UsageData:*volume.UsageData
+volume.Volume ClusterVolume?:any CreatedAt? Driver Labels:{}s Mountpoint Name Options:{}s Scope Status?:{}any \
+UsageData?:*volume.UsageData
 volume.UsageData RefCount:i Size:i
 ";
 
 const INFO: &str = "\
-system.dockerInfo @*system.Info ServerErrors:[]s UserName ClientInfo:*system.clientInfo ClientErrors:[]s
+system.dockerInfo @*system.Info ServerErrors?:[]s UserName<- ClientInfo?:*system.clientInfo ClientErrors?:[]s
 system.Info ID Containers:i ContainersRunning:i ContainersPaused:i ContainersStopped:i Images:i Driver DriverStatus:[][]s \
-SystemStatus:[][]s Plugins:system.PluginsInfo MemoryLimit:b SwapLimit:b KernelMemory:b KernelMemoryTCP:b \
+SystemStatus?:[][]s Plugins:system.PluginsInfo MemoryLimit:b SwapLimit:b KernelMemory?:b KernelMemoryTCP?:b \
 CPUCfsPeriod<CpuCfsPeriod:b CPUCfsQuota<CpuCfsQuota:b CPUShares:b CPUSet:b PidsLimit:b IPv4Forwarding:b Debug:b NFd:i \
-OomKillDisable:b NGoroutines:i SystemTime LoggingDriver CgroupDriver CgroupVersion NEventsListener:i KernelVersion \
+OomKillDisable:b NGoroutines:i SystemTime LoggingDriver CgroupDriver CgroupVersion? NEventsListener:i KernelVersion \
 OperatingSystem OSVersion OSType Architecture IndexServerAddress RegistryConfig:*registry.ServiceConfig NCPU:i MemTotal:i \
 GenericResources:[]any DockerRootDir HTTPProxy<HttpProxy HTTPSProxy<HttpsProxy NoProxy Name Labels:[]s ExperimentalBuild:b \
 ServerVersion Runtimes:{}system.RuntimeWithStatus DefaultRuntime Swarm:swarm.Info LiveRestoreEnabled:b Isolation InitBinary \
-ContainerdCommit:system.Commit RuncCommit:system.Commit InitCommit:system.Commit SecurityOptions:[]s ProductLicense \
-DefaultAddressPools:[]system.NetworkAddressPool FirewallBackend:any CDISpecDirs:[]s DiscoveredDevices:[]any Containerd:any \
-Warnings:[]s
+ContainerdCommit:system.Commit RuncCommit:system.Commit InitCommit:system.Commit SecurityOptions:[]s ProductLicense? \
+DefaultAddressPools?:[]system.NetworkAddressPool FirewallBackend?:any CDISpecDirs:[]s DiscoveredDevices?:[]any \
+Containerd?:any Warnings:[]s
 system.PluginsInfo Volume:[]s Network:[]s Authorization:[]s Log:[]s
-registry.ServiceConfig AllowNondistributableArtifactsCIDRs:[]s AllowNondistributableArtifactsHostnames:[]s \
-InsecureRegistryCIDRs:[]s IndexConfigs:{}registry.IndexInfo Mirrors:[]s
-registry.IndexInfo Name Mirrors:[]s Secure:b Official:b
-system.RuntimeWithStatus @system.Runtime Status<status:{}s
-system.Runtime Path<path Args<runtimeArgs:[]s Type<runtimeType Options<options:{}any
-swarm.Info NodeID NodeAddr LocalNodeState ControlAvailable:b Error RemoteManagers:[]any Nodes:i Managers:i Cluster:any \
-Warnings:[]s
-system.Commit ID Expected
+registry.ServiceConfig IndexConfigs:{}registry.IndexInfo InsecureRegistryCIDRs:[]s Mirrors:[]s
+registry.IndexInfo Mirrors:[]s Name Official:b Secure:b
+system.RuntimeWithStatus @system.Runtime Status?<status:{}s
+system.Runtime Path?<path Args?<runtimeArgs:[]s Type?<runtimeType Options?<options:{}any
+swarm.Info NodeID NodeAddr LocalNodeState ControlAvailable:b Error RemoteManagers:[]any Nodes?:i Managers?:i Cluster?:any \
+Warnings?:[]s
+system.Commit ID Expected?
 system.NetworkAddressPool Base Size:i
 system.clientInfo Debug:b @system.clientVersion Plugins:[]any Warnings:[]s
-system.clientVersion Platform:*system.platformInfo Version APIVersion<ApiVersion DefaultAPIVersion GitCommit GoVersion Os \
-Arch BuildTime Context
-system.platformInfo Name
+system.clientVersion Platform?:*system.platformInfo Version? APIVersion?<ApiVersion DefaultAPIVersion? GitCommit? GoVersion? \
+Os? Arch? BuildTime? Context
+system.platformInfo Name?
 ";
 
 const VERSION: &str = "\
 system.versionInfo Client:system.clientVersion Server:*types.Version
-system.clientVersion Platform:*system.platformInfo Version APIVersion<ApiVersion DefaultAPIVersion GitCommit GoVersion Os \
-Arch BuildTime Context
-system.platformInfo Name
-types.Version Platform:types.platform Components:[]types.ComponentVersion Version APIVersion<ApiVersion MinAPIVersion \
-GitCommit GoVersion Os Arch KernelVersion Experimental:b BuildTime
+system.clientVersion Platform?:*system.platformInfo Version? APIVersion?<ApiVersion DefaultAPIVersion? GitCommit? GoVersion? \
+Os? Arch? BuildTime? Context
+system.platformInfo Name?
+types.Version Platform:types.platform Components?:[]types.ComponentVersion Version APIVersion<ApiVersion MinAPIVersion? \
+GitCommit GoVersion Os Arch KernelVersion? Experimental?:b BuildTime?
 types.platform Name
-types.ComponentVersion Name Version Details:{}s
+types.ComponentVersion Name Version Details?:{}s
 ";
 
 const EVENT: &str = "\
-*events.Message Status<status ID<id From<from Type Action Actor:events.Actor Scope<scope Time<time:i TimeNano<timeNano:i
+*events.Message Status?<status ID?<id From?<from Type Action Actor:events.Actor Scope?<scope Time?<time:i TimeNano?<timeNano:i
 events.Actor ID Attributes:{}s
 ";
 
@@ -186,11 +185,12 @@ fn field(lines: &HashMap<&'static str, Vec<&'static str>>, word: &'static str) -
     if let Some(embedded) = word.strip_prefix('@') {
         let target = embedded.trim_start_matches('*');
         let name = target.rsplit('.').next().unwrap_or(target);
-        return Field { name, json: "", kind: named(lines, target) };
+        return Field { name, json: "", omit_empty: false, kind: named(lines, target) };
     }
     let (names, kind_word) = word.split_once(':').unwrap_or((word, "s"));
     let (name, json) = names.split_once('<').unwrap_or((names, names));
-    Field { name, json, kind: kind(lines, kind_word) }
+    let (name, omit_empty) = name.strip_suffix('?').map_or((name, false), |name| (name, true));
+    Field { name, json: json.trim_end_matches('?'), omit_empty, kind: kind(lines, kind_word) }
 }
 
 fn kind(lines: &HashMap<&'static str, Vec<&'static str>>, word: &'static str) -> Type {
@@ -239,8 +239,12 @@ mod tests {
             ("{{index .Config.Labels \"no\"}}|{{.HostConfig.CPUShares}}|{{.Name}}|", "|5||"),
             ("{{(index (index .NetworkSettings.Ports \"80/tcp\") 0).HostPort}}", "81"),
             (
-                "{{.NetworkSettings.IPAddress}} {{json .HostConfig}}",
-                "1.2.3.4 {\"NetworkMode\":\"bridge\",\"CpuShares\":5}",
+                "{{.NetworkSettings.IPAddress}} {{json .HostConfig.LogConfig}}",
+                "1.2.3.4 {\"Type\":\"\",\"Config\":null}",
+            ),
+            (
+                "{{json .State.Health}} {{json .NetworkSettings.Ports}}",
+                "null {\"80/tcp\":[{\"HostIp\":\"\",\"HostPort\":\"81\"}]}",
             ),
         ] {
             let value = super::container().view(&container);

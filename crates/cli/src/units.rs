@@ -80,11 +80,6 @@ pub(crate) fn local_time(seconds: i64) -> String {
     moment.to_zoned(TimeZone::system()).strftime("%Y-%m-%d %H:%M:%S %z %Z").to_string()
 }
 
-/// The seconds since 1970 of an RFC 3339 text.
-pub(crate) fn parse_rfc3339(text: &str) -> Option<Timestamp> {
-    text.parse().ok()
-}
-
 /// A moment in local time, as RFC 3339.
 pub(crate) fn local_rfc3339(moment: Timestamp) -> String {
     let zoned: Zoned = moment.to_zoned(TimeZone::system());

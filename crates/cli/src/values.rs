@@ -21,7 +21,7 @@ pub(crate) fn parse_int(text: &str) -> Result<i64, String> {
         Some(b'+') => (false, &text[1..]),
         _ => (false, text),
     };
-    let magnitude = magnitude(digits).map_err(|reason| wrong(reason))?;
+    let magnitude = magnitude(digits).map_err(&wrong)?;
     let value = if negative { -i128::from(magnitude) } else { i128::from(magnitude) };
     i64::try_from(value).map_err(|_| wrong("value out of range"))
 }
@@ -33,7 +33,7 @@ pub(crate) fn check_int(text: &str) -> Result<(), String> {
 /// `strconv.ParseUint` of so many bits.
 pub(crate) fn parse_uint(text: &str, bits: u32) -> Result<u64, String> {
     let wrong = |reason: &str| format!("strconv.ParseUint: parsing {text:?}: {reason}");
-    let value = magnitude(text).map_err(|reason| wrong(reason))?;
+    let value = magnitude(text).map_err(&wrong)?;
     if bits < 64 && value >> bits != 0 { Err(wrong("value out of range")) } else { Ok(value) }
 }
 

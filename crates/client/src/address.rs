@@ -6,6 +6,15 @@ use std::path::PathBuf;
 pub enum Address {
     /// `unix:///path`.
     Unix(PathBuf),
+    /// `ssh://[user@]host[:port]`: the engine of another machine, reached by its `docker system dial-stdio`.
+    Ssh {
+        /// Name on the other machine; the program's own choice without one.
+        user: Option<String>,
+        /// Name, as ssh knows it.
+        host: String,
+        /// Port; ssh's own choice without one.
+        port: Option<u16>,
+    },
     /// `tcp://host:port`; with TLS when the client has been given the material for it.
     Tcp {
         /// Name or literal; IPv6 without brackets.
@@ -23,9 +32,6 @@ pub enum AddressError {
     /// No scheme, or none we know.
     #[error("invalid bind address format: {0}")]
     Format(String),
-    /// A scheme that is not spoken here.
-    #[error("unable to parse docker host `{0}`")]
-    Unparsable(String),
     /// The port is not a number of 16 bits.
     #[error("invalid port in address: {0}")]
     Port(String),
@@ -47,12 +53,14 @@ impl Address {
         if let Some(path) = text.strip_prefix("unix://") {
             return Ok(Self::Unix(PathBuf::from(if path.is_empty() { UNIX_SOCKET } else { path })));
         }
+        if let Some(rest) = text.strip_prefix("ssh://") {
+            return ssh(text, rest);
+        }
         let rest = ["tcp://", "http://", "https://"].iter().find_map(|scheme| text.strip_prefix(scheme));
         let rest = match rest {
             Some(rest) => rest,
-            None if text.contains("://") => return Err(AddressError::Format(text.to_owned())),
-            None if text.contains(':') => text,
-            None => return Err(AddressError::Unparsable(text.to_owned())),
+            None if text.contains("://") || text.is_empty() => return Err(AddressError::Format(text.to_owned())),
+            None => text,
         };
         let (authority, prefix) = match rest.find('/') {
             Some(at) => (&rest[..at], rest[at..].trim_end_matches('/').to_owned()),
@@ -67,6 +75,26 @@ impl Address {
         let host = if host.is_empty() { "localhost" } else { host };
         Ok(Self::Tcp { host: host.to_owned(), port, prefix })
     }
+}
+
+fn ssh(text: &str, rest: &str) -> Result<Address, AddressError> {
+    let wrong = || AddressError::Format(text.to_owned());
+    let rest = rest.trim_end_matches('/');
+    let (user, authority) = match rest.rsplit_once('@') {
+        Some((user, authority)) => (Some(user.to_owned()), authority),
+        None => (None, rest),
+    };
+    let (host, port) = split(authority).ok_or_else(wrong)?;
+    let port = match port {
+        None | Some("") => None,
+        Some(port) => Some(port.parse().map_err(|_| AddressError::Port(text.to_owned()))?),
+    };
+    // What begins with a dash would be an option of ssh's; a path or a password has no meaning here.
+    let plain = |part: &str| !part.is_empty() && !part.starts_with('-') && !part.contains(['/', ' ']);
+    if !plain(host) || user.as_deref().is_some_and(|user| !plain(user) || user.contains(':')) {
+        return Err(wrong());
+    }
+    Ok(Address::Ssh { user, host: host.to_owned(), port })
 }
 
 fn split(authority: &str) -> Option<(&str, Option<&str>)> {
@@ -85,6 +113,11 @@ impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unix(path) => write!(f, "unix://{}", path.display()),
+            Self::Ssh { user, host, port } => {
+                let user = user.as_ref().map(|user| format!("{user}@")).unwrap_or_default();
+                let port = port.map(|port| format!(":{port}")).unwrap_or_default();
+                write!(f, "ssh://{user}{host}{port}")
+            }
             Self::Tcp { host, port, prefix } if host.contains(':') => write!(f, "tcp://[{host}]:{port}{prefix}"),
             Self::Tcp { host, port, prefix } => write!(f, "tcp://{host}:{port}{prefix}"),
         }
@@ -100,7 +133,10 @@ mod tests {
         for (text, tls, shown) in [
             ("unix:///run/x.sock", false, "unix:///run/x.sock"),
             ("unix://", false, "unix:///var/run/docker.sock"),
+            ("ssh://me@host:22", false, "ssh://me@host:22"),
+            ("ssh://host", false, "ssh://host"),
             ("tcp://", false, "tcp://localhost:2375"),
+            ("h", false, "tcp://h:2375"),
             ("tcp://h", true, "tcp://h:2376"),
             ("tcp://h:1/api/", false, "tcp://h:1/api"),
             ("tcp://[::1]:7", false, "tcp://[::1]:7"),
@@ -108,7 +144,9 @@ mod tests {
         ] {
             assert_eq!(Address::parse(text, tls).map(|a| a.to_string()), Ok(shown.to_owned()), "{text}");
         }
-        for text in ["nosuch", "fd://x", "tcp://h:99999", "tcp://a:b:1"] {
+        for text in
+            ["", "ssh://-oProxyCommand=x", "ssh://a:b@c", "ssh://c/path", "fd://x", "tcp://h:99999", "tcp://a:b:1"]
+        {
             assert!(Address::parse(text, false).is_err(), "{text}");
         }
     }

@@ -195,12 +195,13 @@ impl Client {
         let Request { method, path, query, headers, mut body, versioned, .. } = request;
         let prefix = match self.address() {
             Address::Tcp { prefix, .. } => prefix.as_str(),
-            Address::Unix(_) => "",
+            Address::Unix(_) | Address::Ssh { .. } => "",
         };
         let version = if versioned { format!("/v{}", self.version()) } else { String::new() };
         let target = format!("{prefix}{version}{}{}", query::escape_path(&path), query::encode(&query));
         let (host, scheme) = match self.address() {
             Address::Unix(path) => ("api.moby.localhost".to_owned(), format!("http://{}", query::encode_host(path))),
+            Address::Ssh { .. } => ("docker.example.com".to_owned(), "http://docker.example.com".to_owned()),
             Address::Tcp { host, port, .. } => (format!("{host}:{port}"), format!("http://{host}:{port}")),
         };
         let url = format!("{scheme}{target}");
@@ -284,11 +285,7 @@ async fn refusal(answer: Response, url: &str) -> ClientError {
         Err(_) => String::from_utf8_lossy(&bytes).trim().to_owned(),
     };
     if message.is_empty() {
-        let reason = status.canonical_reason().unwrap_or_default();
-        return ClientError::Protocol(format!(
-            "request returned {reason} for API route and version {url}, \
-             check if the server supports the requested API version"
-        ));
+        return ClientError::Wordless { status, url: url.to_owned() };
     }
     ClientError::Api { status, message }
 }

@@ -1,6 +1,5 @@
 use std::io;
-use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use hyper::client::conn::http1::{self, SendRequest};
@@ -11,7 +10,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
 
-use crate::{Address, Body, ClientError, Result};
+use crate::{Address, Body, ClientError, Result, resolve, ssh};
 
 /// Opens connections to one address.
 #[derive(Debug)]
@@ -48,6 +47,7 @@ impl Connector {
     pub(crate) async fn stream(&self) -> std::result::Result<Box<dyn Stream>, Failure> {
         match &self.address {
             Address::Unix(path) => Ok(Box::new(UnixStream::connect(path).await?)),
+            Address::Ssh { user, host, port } => Ok(Box::new(ssh::connect(user.as_deref(), host, *port)?)),
             Address::Tcp { host, port, .. } => {
                 let stream = tcp(host, *port).await?;
                 let Some(config) = &self.tls else { return Ok(Box::new(stream)) };
@@ -62,6 +62,7 @@ impl Connector {
     fn dial(&self) -> String {
         match &self.address {
             Address::Unix(path) => format!("dial unix {}", path.display()),
+            Address::Ssh { host, .. } => format!("dial ssh {host}"),
             Address::Tcp { host, port, .. } => format!("dial tcp {host}:{port}"),
         }
     }
@@ -82,7 +83,7 @@ impl From<io::Error> for Failure {
 
 async fn tcp(host: &str, port: u16) -> io::Result<TcpStream> {
     let mut last = io::Error::new(io::ErrorKind::NotFound, format!("no such host: {host}"));
-    for address in resolve(host).await? {
+    for address in resolve::addresses(host).await? {
         match TcpStream::connect(SocketAddr::new(address, port)).await {
             Ok(stream) => {
                 stream.set_nodelay(true)?;
@@ -92,30 +93,4 @@ async fn tcp(host: &str, port: u16) -> io::Result<TcpStream> {
         }
     }
     Err(last)
-}
-
-/// The addresses of a host: literals, `localhost` and `/etc/hosts` are read by ourselves, the rest is the system's.
-async fn resolve(host: &str) -> io::Result<Vec<IpAddr>> {
-    if let Ok(address) = host.parse() {
-        return Ok(vec![address]);
-    }
-    let mut found = hosts(&tokio::fs::read_to_string(PathBuf::from("/etc/hosts")).await.unwrap_or_default(), host);
-    if found.is_empty() && host.eq_ignore_ascii_case("localhost") {
-        found = vec![IpAddr::from([127, 0, 0, 1]), IpAddr::from([0, 0, 0, 0, 0, 0, 0, 1])];
-    }
-    if found.is_empty() {
-        found = tokio::net::lookup_host((host, 0)).await?.map(|address| address.ip()).collect();
-    }
-    Ok(found)
-}
-
-fn hosts(text: &str, host: &str) -> Vec<IpAddr> {
-    let lines = text.lines().map(|line| line.split('#').next().unwrap_or_default());
-    lines
-        .filter_map(|line| {
-            let mut words = line.split_whitespace();
-            let address = words.next()?.parse().ok()?;
-            words.any(|word| word.eq_ignore_ascii_case(host)).then_some(address)
-        })
-        .collect()
 }

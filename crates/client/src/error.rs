@@ -36,6 +36,17 @@ pub enum ClientError {
         /// The engine's words.
         message: String,
     },
+    /// The engine's answer is an error, and it says no more about it.
+    #[error(
+        "request returned {} for API route and version {url}, check if the server supports the requested API version",
+        .status.canonical_reason().unwrap_or_default()
+    )]
+    Wordless {
+        /// HTTP status.
+        status: StatusCode,
+        /// What was asked for.
+        url: String,
+    },
     /// The engine said something that is not in the protocol.
     #[error("{0}")]
     Protocol(String),
@@ -54,7 +65,7 @@ impl ClientError {
     /// The HTTP status, when the engine answered.
     pub fn status(&self) -> Option<StatusCode> {
         match self {
-            Self::Api { status, .. } => Some(*status),
+            Self::Api { status, .. } | Self::Wordless { status, .. } => Some(*status),
             _ => None,
         }
     }

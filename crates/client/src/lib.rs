@@ -1,4 +1,4 @@
-//! A client of the Engine API: HTTP over a unix socket, TCP or TLS.
+//! A client of the Engine API: HTTP over a unix socket, TCP, TLS or ssh.
 //!
 //! - [`Address`]: where the engine listens, as `DOCKER_HOST` says it.
 //! - [`Client`]: requests; connections are reused; the version is negotiated once.
@@ -16,7 +16,9 @@ mod hijack;
 mod lines;
 mod query;
 mod request;
+mod resolve;
 mod response;
+mod ssh;
 mod stdcopy;
 mod tls;
 

@@ -409,6 +409,6 @@ mod tests {
     fn sysctls_of_the_host_are_refused() {
         let sysctls_asked = BTreeMap::from([("kernel.core_pattern".to_owned(), "|/x".to_owned())]);
         let bad = HostConfig { sysctls: Some(sysctls_asked), ..HostConfig::default() };
-        assert!(sysctls(&bad, true, false).is_err());
+        assert!(sysctls(&bad, true).is_err());
     }
 }

@@ -476,7 +476,7 @@ fn check(config: &Config, host: &HostConfig) -> Result<()> {
     if host.userns_mode == "auto" && host.privileged {
         return bad("conflicting options: --privileged and a user namespace of its own".into());
     }
-    if host.volume_driver != "" && host.volume_driver != "local" {
+    if !host.volume_driver.is_empty() && host.volume_driver != "local" {
         return bad(format!("no volume driver named '{}' is here", host.volume_driver));
     }
     if host.resources.device_requests.as_ref().is_some_and(|r| !r.is_empty()) {

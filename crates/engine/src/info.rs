@@ -82,7 +82,7 @@ impl Engine {
             operating_system: os_name(),
             architecture: text(uname.machine()),
             cpus: std::thread::available_parallelism().map_or(1, usize::from),
-            memory: u64::try_from(memory.totalram).unwrap_or(0) * u64::from(memory.mem_unit),
+            memory: memory.totalram * u64::from(memory.mem_unit),
             cgroup_version: if hierarchies.is_v2() { "2" } else { "1" },
             memory_limit: has("memory"),
             swap_limit: has("memory"),

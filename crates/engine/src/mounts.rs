@@ -1,5 +1,6 @@
 //! What is mounted in a container: `--volume`, `--mount`, `--tmpfs`, `--volumes-from`, and the image's volumes.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
@@ -46,9 +47,9 @@ pub(crate) fn resolve(engine: &Engine, record: &mut Container, warnings: &mut Ve
     let image_volumes: Vec<String> = record.config.volumes.iter().flatten().map(|(path, _)| path.clone()).collect();
     for target in image_volumes {
         let destination = destination(&target)?;
-        if !points.contains_key(&destination) {
-            let point = volume(engine, record, None, &destination, true, &VolumeWish::default())?;
-            points.insert(destination, point);
+        if let Entry::Vacant(free) = points.entry(destination) {
+            let point = volume(engine, record, None, free.key(), true, &VolumeWish::default())?;
+            free.insert(point);
         }
     }
     Ok(points.into_values().collect())

@@ -181,7 +181,7 @@ fn select(text: &str, pids: &[i32]) -> Result<Top> {
 
 fn host_memory() -> u64 {
     let info = rustix::system::sysinfo();
-    u64::try_from(info.totalram).unwrap_or(0) * u64::from(info.mem_unit)
+    info.totalram * u64::from(info.mem_unit)
 }
 
 /// Nanoseconds of all processors together since the boot (proc(5), `/proc/stat`).

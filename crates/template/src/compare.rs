@@ -26,12 +26,11 @@ pub(crate) fn equals_any(arguments: &[Value]) -> Result<bool, String> {
 pub(crate) fn equal(a: &Value, b: &Value) -> Result<bool, String> {
     match (a, b) {
         (Value::Bool(a), Value::Bool(b)) => Ok(a == b),
-        (Value::String(a), Value::String(b)) => Ok(a == b),
+        (Value::String(a) | Value::JsonNumber(a), Value::String(b) | Value::JsonNumber(b)) => Ok(a == b),
         (Value::Float(a), Value::Float(b)) => Ok(a == b),
         (Value::Int(_) | Value::Uint(_), Value::Int(_) | Value::Uint(_)) => Ok(whole(a) == whole(b)),
-        (Value::List(_) | Value::Map(_), Value::List(_) | Value::Map(_)) => {
-            let shown = |value: &Value| format!("{}: {}", value.type_name(), crate::print::plain(value));
-            Err(format!("non-comparable types {}, {}", shown(a), shown(b)))
+        (Value::List(_) | Value::Map(_), _) => {
+            Err(format!("non-comparable type {}: {}", crate::print::plain(a), a.type_name()))
         }
         _ if is_nil(a) || is_nil(b) => Ok(is_nil(a) && is_nil(b)),
         _ => Err(INCOMPATIBLE.to_owned()),
@@ -45,7 +44,7 @@ fn is_nil(value: &Value) -> bool {
 /// The order of two values that have one.
 pub(crate) fn order(a: &Value, b: &Value) -> Result<Option<Ordering>, String> {
     match (a, b) {
-        (Value::String(a), Value::String(b)) => Ok(Some(a.cmp(b))),
+        (Value::String(a) | Value::JsonNumber(a), Value::String(b) | Value::JsonNumber(b)) => Ok(Some(a.cmp(b))),
         (Value::Float(a), Value::Float(b)) => Ok(a.partial_cmp(b)),
         (Value::Int(_) | Value::Uint(_), Value::Int(_) | Value::Uint(_)) => Ok(whole(a).partial_cmp(&whole(b))),
         (Value::Bool(_), Value::Bool(_)) => Err(INVALID.to_owned()),
@@ -55,7 +54,10 @@ pub(crate) fn order(a: &Value, b: &Value) -> Result<Option<Ordering>, String> {
 }
 
 fn basic(value: &Value) -> bool {
-    matches!(value, Value::Bool(_) | Value::Int(_) | Value::Uint(_) | Value::Float(_) | Value::String(_))
+    matches!(
+        value,
+        Value::Bool(_) | Value::Int(_) | Value::Uint(_) | Value::Float(_) | Value::String(_) | Value::JsonNumber(_)
+    )
 }
 
 fn whole(value: &Value) -> Option<i128> {

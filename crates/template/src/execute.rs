@@ -4,7 +4,7 @@ use crate::node::{Argument, ArgumentKind, Branch, Command, Node, Nodes, Pipe};
 use crate::{MissingKey, Result, Template, TemplateError, Value, functions, print};
 
 /// Templates that call each other deeper than this are taken for endless.
-const MAX_DEPTH: usize = 1000;
+const MAX_DEPTH: usize = 100;
 
 pub(crate) fn execute(template: &Template, data: &Value, output: &mut String, titles: bool) -> Result<()> {
     let variables = vec![("$".to_owned(), data.clone())];
@@ -34,16 +34,12 @@ impl<'a> State<'a> {
     fn fail<T>(&self, pos: usize, context: &str, message: impl Into<String>) -> Result<T> {
         let before = self.template.text.get(..pos).unwrap_or_default();
         let start = before.rfind('\n').map_or(0, |at| at + 1);
-        let context = match context.char_indices().nth(20) {
-            Some((at, _)) => format!("{}...", &context[..at]),
-            None => context.to_owned(),
-        };
         Err(TemplateError::Execute {
             file: self.template.name.clone(),
             line: 1 + before.matches('\n').count(),
             column: pos - start,
             name: self.name.to_owned(),
-            context,
+            context: context.to_owned(),
             message: message.into(),
         })
     }
@@ -103,17 +99,17 @@ impl<'a> State<'a> {
             }
             Value::Map(map) => map.sorted().into_iter().map(|(key, item)| (Value::text(key), item.clone())).collect(),
             Value::Int(count) => (0..*count).map(|at| (Value::Int(at), Value::Int(at))).collect(),
-            Value::Missing => Vec::new(),
+            Value::Missing | Value::Null => Vec::new(),
             other => {
                 let shown = print::plain(other);
                 let message = format!("range can't iterate over {shown}");
                 return self.fail(branch.pipe.pos, &branch.pipe.to_string(), message);
             }
         };
-        if pairs.is_empty() {
-            if let Some(otherwise) = &branch.otherwise {
-                self.nodes(dot, otherwise)?;
-            }
+        if pairs.is_empty()
+            && let Some(otherwise) = &branch.otherwise
+        {
+            self.nodes(dot, otherwise)?;
         }
         for (key, item) in pairs {
             let declared = &branch.pipe.declared;
@@ -272,7 +268,10 @@ impl<'a> State<'a> {
                     }
                 }
                 _ if given => {
-                    let message = format!("{name} has arguments but cannot be invoked as function");
+                    let message = match &value {
+                        Value::Map(_) => format!("{name} is not a method but has arguments"),
+                        _ => format!("{name} has arguments but cannot be invoked as function"),
+                    };
                     return self.fail(node.pos, &node.to_string(), message);
                 }
                 other => other,
@@ -328,16 +327,27 @@ impl<'a> State<'a> {
         }
         functions::call(name, &arguments).or_else(|problem| match problem {
             functions::Problem::Call(message) => {
-                self.fail(node.pos, &node.to_string(), format!("error calling {name}: {message}"))
+                // The whole command is to blame.
+                let words: Vec<String> = std::iter::once(node).chain(rest).map(shown).collect();
+                self.fail(node.pos, &words.join(" "), format!("error calling {name}: {message}"))
             }
             functions::Problem::Count { want } => {
                 let message = format!("wrong number of args for {name}: want {want} got {}", arguments.len());
                 self.fail(node.pos, &node.to_string(), message)
             }
             functions::Problem::Argument { at, message } => {
-                let (pos, shown) =
-                    rest.get(at).map_or_else(|| (node.pos, node.to_string()), |arg| (arg.pos, arg.to_string()));
-                self.fail(pos, &shown, message)
+                let Some(argument) = rest.get(at) else { return self.fail(node.pos, &node.to_string(), message) };
+                let text = argument.to_string();
+                let message = match (&argument.kind, message.contains("expected int")) {
+                    (ArgumentKind::Number { .. } | ArgumentKind::Bool(_), false) => {
+                        format!("expected string; found {text}")
+                    }
+                    (ArgumentKind::String { .. } | ArgumentKind::Bool(_), true) => {
+                        format!("expected integer; found {text}")
+                    }
+                    _ => message,
+                };
+                self.fail(argument.pos, &text, message)
             }
         })
     }
@@ -367,5 +377,13 @@ impl<'a> State<'a> {
                 self.fail(node.pos, &node.to_string(), message)
             }
         }
+    }
+}
+
+/// An argument as it stands in a command.
+fn shown(argument: &Argument) -> String {
+    match &argument.kind {
+        ArgumentKind::Pipe(pipe) => format!("({pipe})"),
+        _ => argument.to_string(),
     }
 }

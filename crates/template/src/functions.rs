@@ -53,6 +53,7 @@ pub(crate) fn call(name: &str, arguments: &[Value]) -> Answer {
         "html" => Ok(Value::text(html(&joined(arguments)))),
         "js" => Ok(Value::text(js(&joined(arguments)))),
         "urlquery" => Ok(Value::text(url(&joined(arguments)))),
+        "eq" if arguments.is_empty() => Err(Problem::Count { want: "at least 1" }),
         "eq" => Ok(Value::Bool(compare::equals_any(arguments)?)),
         "ne" => {
             let pair = exactly(arguments, 2, "2")?;
@@ -91,7 +92,8 @@ pub(crate) fn call(name: &str, arguments: &[Value]) -> Answer {
         "truncate" => {
             exactly(arguments, 2, "2")?;
             let (whole, length) = (text(arguments, 0)?, number(arguments, 1)?);
-            let length = usize::try_from(length).map_err(|_| format!("slice bounds out of range [:{length}]"))?;
+            let length =
+                usize::try_from(length).map_err(|_| format!("runtime error: slice bounds out of range [:{length}]"))?;
             let bytes = whole.as_bytes();
             Ok(Value::text(String::from_utf8_lossy(&bytes[..length.min(bytes.len())])))
         }
@@ -112,9 +114,7 @@ fn only_text(arguments: &[Value]) -> Result<Arc<str>, Problem> {
 fn text(arguments: &[Value], at: usize) -> Result<Arc<str>, Problem> {
     match &arguments[at] {
         Value::String(text) => Ok(text.clone()),
-        Value::Missing | Value::Null => {
-            Err(Problem::Argument { at, message: "invalid value; expected string".to_owned() })
-        }
+        Value::Missing => Err(Problem::Argument { at, message: "invalid value; expected string".to_owned() }),
         other => {
             let message = format!("wrong type for value; expected string; got {}", other.type_name());
             Err(Problem::Argument { at, message })
@@ -147,7 +147,7 @@ fn ordered(arguments: &[Value], holds: impl Fn(std::cmp::Ordering) -> bool) -> A
 
 fn length(value: &Value) -> Answer {
     let length = match value {
-        Value::String(text) => text.len(),
+        Value::String(text) | Value::JsonNumber(text) => text.len(),
         Value::List(list) => list.items.len(),
         Value::Map(map) => map.entries.len(),
         Value::Missing | Value::Null => return Err(Problem::Call("len of nil pointer".to_owned())),
@@ -166,7 +166,13 @@ fn index(arguments: &[Value]) -> Answer {
     for key in keys {
         value = match (&value, key) {
             (Value::List(list), key) => list.items[position(key, list.items.len(), false)?].clone(),
-            (Value::String(text), key) => Value::Int(i64::from(text.as_bytes()[position(key, text.len(), false)?])),
+            (Value::String(text) | Value::JsonNumber(text), key) => {
+                let at = position(key, text.len(), false).map_err(|problem| match problem {
+                    Problem::Call(words) => Problem::Call(words.replace("reflect: slice", "reflect: string")),
+                    other => other,
+                })?;
+                Value::Int(i64::from(text.as_bytes()[at]))
+            }
             (Value::Map(map), Value::String(key)) => match map.get(key) {
                 Some(found) => found.clone(),
                 // Go gives the zero value of the map's type, which for any is nothing.
@@ -212,10 +218,10 @@ fn slice(arguments: &[Value]) -> Answer {
         return Err(Problem::Call(format!("too many slice indexes: {}", bounds.len())));
     }
     let length = match value {
-        Value::String(_) if bounds.len() == 3 => {
+        Value::String(_) | Value::JsonNumber(_) if bounds.len() == 3 => {
             return Err(Problem::Call("cannot 3-index slice a string".to_owned()));
         }
-        Value::String(text) => text.len(),
+        Value::String(text) | Value::JsonNumber(text) => text.len(),
         Value::List(list) => list.items.len(),
         Value::Missing | Value::Null => return Err(Problem::Call("slice of untyped nil".to_owned())),
         other => return Err(Problem::Call(format!("can't slice item of type {}", other.type_name()))),
@@ -226,7 +232,9 @@ fn slice(arguments: &[Value]) -> Answer {
         return Err(Problem::Call(format!("invalid slice index: {from} > {to}")));
     }
     match value {
-        Value::String(text) => Ok(Value::text(String::from_utf8_lossy(&text.as_bytes()[from..to]))),
+        Value::String(text) | Value::JsonNumber(text) => {
+            Ok(Value::text(String::from_utf8_lossy(&text.as_bytes()[from..to])))
+        }
         Value::List(list) => {
             let items = list.items[from..to].to_vec();
             Ok(Value::List(Arc::new(List { items, element: list.element.clone(), nil: false })))

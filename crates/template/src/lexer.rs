@@ -1,7 +1,5 @@
 //! Text into tokens, as Go's lexer cuts it.
 
-use crate::number;
-
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     Error,
@@ -43,7 +41,7 @@ impl Token {
         match self.kind {
             Kind::Eof => "EOF".to_owned(),
             Kind::Error => self.text.clone(),
-            Kind::Keyword => format!("<{}>", self.text),
+            Kind::Keyword | Kind::Dot | Kind::Nil => format!("<{}>", self.text),
             _ if self.text.chars().count() > 10 => {
                 format!("{}...", crate::print::quote(&self.text.chars().take(10).collect::<String>()))
             }
@@ -280,20 +278,42 @@ impl Lexer<'_> {
         Ok(())
     }
 
+    /// The shape of a number; whether it is one, the parser finds out.
     fn number(&mut self) -> Step {
-        let rest = self.rest();
-        let length = rest
-            .char_indices()
-            .find(|&(at, c)| {
-                let exponent = at > 0 && matches!(rest.as_bytes()[at - 1], b'e' | b'E' | b'p' | b'P');
-                !(is_alphanumeric(c) || c == '.' || ((c == '+' || c == '-') && (at == 0 || exponent)))
-            })
-            .map_or(rest.len(), |(at, _)| at);
-        let text = &rest[..length];
-        if number::parse(text).is_none() {
+        let rest = self.rest().as_bytes();
+        let mut at = usize::from(matches!(rest.first(), Some(b'+' | b'-')));
+        let run = |at: &mut usize, digits: &dyn Fn(u8) -> bool| {
+            while rest.get(*at).is_some_and(|byte| *byte == b'_' || digits(*byte)) {
+                *at += 1;
+            }
+        };
+        let radix = match rest.get(at..at + 2).map(<[u8]>::to_ascii_lowercase).as_deref() {
+            Some(b"0x") => 16,
+            Some(b"0o") => 8,
+            Some(b"0b") => 2,
+            _ => 10,
+        };
+        if radix != 10 {
+            at += 2;
+        }
+        let digit = |byte: u8| char::from(byte).is_digit(radix);
+        run(&mut at, &digit);
+        if rest.get(at) == Some(&b'.') {
+            at += 1;
+            run(&mut at, &digit);
+        }
+        let exponent: &[u8] = if radix == 16 { b"pP" } else { b"eE" };
+        if rest.get(at).is_some_and(|byte| exponent.contains(byte)) {
+            at += 1;
+            at += usize::from(matches!(rest.get(at), Some(b'+' | b'-')));
+            run(&mut at, &|byte| byte.is_ascii_digit());
+        }
+        let next = self.rest()[at..].chars().next();
+        if let Some(next) = next.filter(|next| is_alphanumeric(*next)) {
+            let text = &self.rest()[..at + next.len_utf8()];
             return Err(format!("bad number syntax: {}", crate::print::quote(text)));
         }
-        self.take(Kind::Number, self.pos + length);
+        self.take(Kind::Number, self.pos + at);
         Ok(())
     }
 }

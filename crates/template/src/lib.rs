@@ -18,6 +18,8 @@ mod number;
 mod parser;
 mod print;
 mod printf;
+#[cfg(test)]
+mod tests;
 mod types;
 mod value;
 
@@ -109,6 +111,11 @@ impl Template {
         let mut output = String::new();
         execute::execute(self, titles, &mut output, true)?;
         Ok(output)
+    }
+
+    /// Whether the template writes its whole value as JSON, and so every field of it.
+    pub fn writes_all(&self) -> bool {
+        node::writes_all(&self.root) || self.defined.values().any(node::writes_all)
     }
 
     /// Whether the template mentions the field anywhere (`.Name`). Decides what has to be fetched.

@@ -130,6 +130,27 @@ pub(crate) fn fields(nodes: &Nodes, look: &mut impl FnMut(&[String])) {
     }
 }
 
+/// Whether `json .` or `json $` is somewhere in the nodes.
+pub(crate) fn writes_all(nodes: &Nodes) -> bool {
+    let whole = |pipe: &Pipe| {
+        let mut arguments = pipe.commands.iter().flat_map(|command| &command.arguments);
+        let has_json = arguments.clone().any(|a| matches!(&a.kind, ArgumentKind::Identifier(name) if name == "json"));
+        has_json
+            && arguments.any(|argument| match &argument.kind {
+                ArgumentKind::Dot => true,
+                ArgumentKind::Variable(names) => names.len() == 1,
+                _ => false,
+            })
+    };
+    nodes.iter().any(|node| match node {
+        Node::Action(pipe) => whole(pipe),
+        Node::If(branch) | Node::Range(branch) | Node::With(branch) => {
+            whole(&branch.pipe) || writes_all(&branch.list) || branch.otherwise.as_ref().is_some_and(writes_all)
+        }
+        _ => false,
+    })
+}
+
 fn pipe_fields(pipe: &Pipe, look: &mut impl FnMut(&[String])) {
     pipe.commands.iter().flat_map(|command| &command.arguments).for_each(|argument| argument_fields(argument, look));
 }

@@ -24,7 +24,7 @@ pub(crate) fn parse(name: &str, text: &str) -> Result<(Nodes, HashMap<String, No
 }
 
 /// Deeper nesting is refused before it can exhaust the stack.
-const MAX_DEPTH: usize = 200;
+const MAX_DEPTH: usize = 100;
 
 struct Parser {
     name: String,
@@ -198,8 +198,8 @@ impl Parser {
                 }
                 if word.text == "break" { Node::Break } else { Node::Continue }
             }
-            "template" => self.invocation(word.pos)?,
-            "block" => self.block(word.pos)?,
+            "template" => self.invocation()?,
+            "block" => self.block()?,
             _ => return self.unexpected(&word, "command"),
         };
         Ok(Ok(Some(node)))
@@ -254,13 +254,15 @@ impl Parser {
         self.pipeline(context, Kind::RightDelim).map(Some)
     }
 
-    fn invocation(&mut self, pos: usize) -> Result<Node> {
+    fn invocation(&mut self) -> Result<Node> {
+        let pos = self.peek_solid().pos;
         let name = self.template_name("template clause")?;
         let pipe = self.optional_pipeline("template clause")?;
         Ok(Node::Template { pos, name, pipe })
     }
 
-    fn block(&mut self, pos: usize) -> Result<Node> {
+    fn block(&mut self) -> Result<Node> {
+        let pos = self.peek_solid().pos;
         let name = self.template_name("block clause")?;
         let pipe = self.pipeline("block clause", Kind::RightDelim)?;
         let outer = std::mem::replace(&mut self.variables, vec!["$".to_owned()]);
@@ -386,13 +388,7 @@ impl Parser {
             match token.kind {
                 Kind::Space => continue,
                 Kind::RightDelim | Kind::RightParen => self.at -= 1,
-                Kind::Pipe => {
-                    let next = self.peek_solid();
-                    if matches!(next.kind, Kind::RightDelim | Kind::RightParen) {
-                        self.line = next.line;
-                        return self.fail("missing value for command");
-                    }
-                }
+                Kind::Pipe => {}
                 _ => return self.unexpected(&token, "operand"),
             }
             break;
@@ -425,7 +421,7 @@ impl Parser {
             }
             _ => return Ok(Some(Argument { pos, kind: ArgumentKind::Chain(Box::new(term), names) })),
         };
-        Ok(Some(Argument { pos: term.pos, kind }))
+        Ok(Some(Argument { pos, kind }))
     }
 
     fn term(&mut self) -> Result<Option<Argument>> {

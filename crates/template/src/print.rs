@@ -15,7 +15,8 @@ pub(crate) fn plain(value: &Value) -> String {
         Value::Int(value) => value.to_string(),
         Value::Uint(value) => value.to_string(),
         Value::Float(value) => float(*value),
-        Value::String(text) => text.to_string(),
+        Value::String(text) | Value::JsonNumber(text) => text.to_string(),
+        Value::Time(text) => moment(text),
         Value::List(list) => {
             let items: Vec<_> = list.items.iter().map(plain).collect();
             format!("[{}]", items.join(" "))
@@ -31,6 +32,21 @@ pub(crate) fn plain(value: &Value) -> String {
             format!("{{{}}}", items.join(" "))
         }
         Value::Method(_) => "<func>".to_owned(),
+    }
+}
+
+/// `2006-01-02 15:04:05.999999999 -0700 MST` of an RFC 3339 text; another text is given back as it is.
+fn moment(text: &str) -> String {
+    let Some((date, rest)) = text.split_once('T') else { return text.to_owned() };
+    let Some(at) = rest.find(['Z', '+', '-']) else { return text.to_owned() };
+    let (time, zone) = rest.split_at(at);
+    let time = if time.contains('.') { time.trim_end_matches('0').trim_end_matches('.') } else { time };
+    match zone {
+        "Z" => format!("{date} {time} +0000 UTC"),
+        zone => {
+            let offset = zone.replace(':', "");
+            format!("{date} {time} {offset} {offset}")
+        }
     }
 }
 

@@ -21,11 +21,14 @@ const MAX_WIDTH: usize = 100_000;
 pub(crate) fn sprintf(format: &str, arguments: &[Value]) -> String {
     let mut output = String::new();
     let mut next = 0;
+    let mut reordered = false;
     let mut rest = format;
     while let Some(at) = rest.find('%') {
         output.push_str(&rest[..at]);
         rest = &rest[at + 1..];
         let (flags, after) = flags(rest, arguments, &mut next);
+        let (after, chosen) = explicit(after, &mut next);
+        reordered |= chosen;
         let Some(verb) = after.chars().next() else {
             output.push_str("%!(NOVERB)");
             return output;
@@ -43,12 +46,34 @@ pub(crate) fn sprintf(format: &str, arguments: &[Value]) -> String {
         output.push_str(&one(verb, &flags, value));
     }
     output.push_str(rest);
-    if next < arguments.len() {
+    if next < arguments.len() && !reordered {
         let extra: Vec<_> =
             arguments[next..].iter().map(|value| format!("{}={}", kind(value), print::plain(value))).collect();
         output.push_str(&format!("%!(EXTRA {})", extra.join(", ")));
     }
     output
+}
+
+/// `[n]`: the argument that comes next; whether there was one.
+fn explicit<'a>(text: &'a str, next: &mut usize) -> (&'a str, bool) {
+    let Some((number, rest)) = text.strip_prefix('[').and_then(|inner| inner.split_once(']')) else {
+        return (text, false);
+    };
+    match number.parse::<usize>() {
+        Ok(number) if number > 0 => {
+            *next = number - 1;
+            (rest, true)
+        }
+        _ => (text, false),
+    }
+}
+
+/// An element of a list or a map.
+fn inner(verb: char, flags: &Flags, value: &Value) -> String {
+    match value {
+        Value::Missing | Value::Null => "<nil>".to_owned(),
+        value => one(verb, flags, value),
+    }
 }
 
 fn kind(value: &Value) -> String {
@@ -97,6 +122,8 @@ fn flags<'a>(text: &'a str, arguments: &[Value], next: &mut usize) -> (Flags, &'
 
 fn one(verb: char, flags: &Flags, value: &Value) -> String {
     match (verb, value) {
+        ('v' | 's', Value::JsonNumber(text)) => pad(cut(text, flags), flags),
+        ('q', Value::JsonNumber(text)) => pad(print::quote(&cut(text, flags)), flags),
         ('T', value) => pad(kind(value), flags),
         ('v', Value::Missing | Value::Null) => pad("<nil>".to_owned(), flags),
         ('v', Value::String(text)) if flags.sharp => pad(print::quote(text), flags),
@@ -115,7 +142,7 @@ fn one(verb: char, flags: &Flags, value: &Value) -> String {
         ('f' | 'F' | 'e' | 'E' | 'g' | 'G', Value::Float(value)) => fraction(verb, flags, *value),
         ('v', value) => pad(print::plain(value), flags),
         ('s' | 'd' | 'q' | 'x' | 'X' | 't', Value::List(list)) => {
-            let items: Vec<_> = list.items.iter().map(|item| one(verb, flags, item)).collect();
+            let items: Vec<_> = list.items.iter().map(|item| inner(verb, flags, item)).collect();
             format!("[{}]", items.join(" "))
         }
         ('s' | 'd' | 'q' | 'x' | 'X', Value::Map(map)) => {
@@ -123,7 +150,7 @@ fn one(verb: char, flags: &Flags, value: &Value) -> String {
             let items: Vec<_> = map
                 .sorted()
                 .into_iter()
-                .map(|(key, item)| format!("{}:{}", one(text, flags, &Value::text(key)), one(verb, flags, item)))
+                .map(|(key, item)| format!("{}:{}", one(text, flags, &Value::text(key)), inner(verb, flags, item)))
                 .collect();
             format!("map[{}]", items.join(" "))
         }

@@ -44,8 +44,11 @@ pub struct Fields {
 pub struct Field {
     /// Go's name.
     pub name: &'static str,
-    /// JSON's name; empty: the fields of the value's type lie in the same object (an embedded struct).
+    /// JSON's name; empty: the fields of the value's type lie in the same object (an embedded struct). `-`: JSON does not
+    /// have it.
     pub json: &'static str,
+    /// `json` leaves it out when it is empty.
+    pub omit_empty: bool,
     /// What it is.
     pub kind: Type,
 }
@@ -95,8 +98,7 @@ impl Type {
             Self::Int => Value::Int(0),
             Self::Float => Value::Float(0.0),
             Self::String => Value::text(""),
-            // Go prints a moment in its own form; the JSON's is kept for one that is set.
-            Self::Time => Value::text("0001-01-01 00:00:00 +0000 UTC"),
+            Self::Time => Value::Time(Arc::from("0001-01-01T00:00:00Z")),
             Self::List(element) => {
                 Value::List(Arc::new(List { items: Vec::new(), element: (**element).clone(), nil: true }))
             }
@@ -122,22 +124,36 @@ impl Type {
                 Value::Map(Arc::new(Map { entries, element: (**element).clone(), nil: false }))
             }
             (Self::Pointer(target), json) => target.view(json),
+            (Self::Time, Json::String(text)) => Value::Time(Arc::from(text.as_str())),
             (Self::Struct(object), Json::Object(entries)) => {
                 let mut fields = Vec::with_capacity(object.fields.len());
                 let mut embedded = Vec::new();
+                let mut marshalled = serde_json::Map::new();
                 for field in &object.fields {
                     if field.json.is_empty() {
+                        let inner = field.kind.view(json);
+                        if let Json::Object(entries) = inner.to_json() {
+                            marshalled.extend(entries);
+                        }
                         embedded.push(fields.len());
-                        fields.push((field.name.to_owned(), field.kind.view(json)));
+                        fields.push((field.name.to_owned(), inner));
                         continue;
                     }
                     let value = entries.get(field.json).map_or_else(|| field.kind.zero(), |v| field.kind.view(v));
+                    if field.json != "-" && !(field.omit_empty && is_empty(&value)) {
+                        marshalled.insert(field.json.to_owned(), value.to_json());
+                    }
                     fields.push((field.name.to_owned(), value));
                 }
-                let name = object.name.clone();
-                Value::Struct(Arc::new(Struct { name, fields, embedded, json: json.clone(), escape_html: false }))
+                let (name, json) = (object.name.clone(), Json::Object(marshalled));
+                Value::Struct(Arc::new(Struct { name, fields, embedded, json, escape_html: false }))
             }
             (_, json) => Value::from(json),
         }
     }
+}
+
+/// What Go's `omitempty` takes for empty.
+fn is_empty(value: &Value) -> bool {
+    !matches!(value, Value::Struct(_) | Value::Time(_)) && !value.is_true()
 }

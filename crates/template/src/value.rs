@@ -27,6 +27,10 @@ pub enum Value {
     Float(f64),
     /// Text.
     String(Arc<str>),
+    /// A number of JSON that nobody has given a type: Go's `json.Number`, which is a text.
+    JsonNumber(Arc<str>),
+    /// A moment, as JSON has it (RFC 3339); printed in Go's form.
+    Time(Arc<str>),
     /// A slice.
     List(Arc<List>),
     /// A map with text keys.
@@ -48,7 +52,7 @@ pub struct List {
     pub nil: bool,
 }
 
-/// A map. The order of its entries is kept for `json`; Go's order (by key) is used for everything else.
+/// A map. Whatever is done with all of its entries is done in Go's order, by key.
 #[derive(Clone, Debug, Default)]
 pub struct Map {
     /// The entries.
@@ -104,6 +108,21 @@ impl Value {
         Self::String(Arc::from(text.as_ref()))
     }
 
+    /// JSON as it is, its numbers as they are written: what Go decodes with `UseNumber`.
+    pub fn raw(json: &Json) -> Self {
+        match json {
+            Json::Number(number) => Self::JsonNumber(Arc::from(number.to_string())),
+            Json::Array(items) => {
+                Self::List(Arc::new(List { items: items.iter().map(Self::raw).collect(), ..List::default() }))
+            }
+            Json::Object(entries) => {
+                let entries = entries.iter().map(|(key, value)| (key.clone(), Self::raw(value))).collect();
+                Self::Map(Arc::new(Map { entries, ..Map::default() }))
+            }
+            other => Self::from(other),
+        }
+    }
+
     /// Go's name of the value's type.
     pub fn type_name(&self) -> String {
         match self {
@@ -114,6 +133,8 @@ impl Value {
             Self::Uint(_) => "uint64".to_owned(),
             Self::Float(_) => "float64".to_owned(),
             Self::String(_) => "string".to_owned(),
+            Self::JsonNumber(_) => "json.Number".to_owned(),
+            Self::Time(_) => "time.Time".to_owned(),
             Self::List(list) => format!("[]{}", list.element.name()),
             Self::Map(map) => format!("map[string]{}", map.element.name()),
             Self::Struct(object) => object.name.clone(),
@@ -129,10 +150,10 @@ impl Value {
             Self::Int(value) => *value != 0,
             Self::Uint(value) => *value != 0,
             Self::Float(value) => *value != 0.0,
-            Self::String(text) => !text.is_empty(),
+            Self::String(text) | Self::JsonNumber(text) => !text.is_empty(),
             Self::List(list) => !list.items.is_empty(),
             Self::Map(map) => !map.entries.is_empty(),
-            Self::Struct(_) | Self::Method(_) => true,
+            Self::Struct(_) | Self::Time(_) | Self::Method(_) => true,
         }
     }
 
@@ -144,11 +165,12 @@ impl Value {
             Self::Int(value) => Json::from(*value),
             Self::Uint(value) => Json::from(*value),
             Self::Float(value) => Json::from(*value),
-            Self::String(text) => Json::String(text.to_string()),
+            Self::String(text) | Self::Time(text) => Json::String(text.to_string()),
+            Self::JsonNumber(text) => serde_json::from_str(text).unwrap_or(Json::Null),
             Self::List(list) if list.nil => Json::Null,
             Self::List(list) => Json::Array(list.items.iter().map(Self::to_json).collect()),
             Self::Map(map) if map.nil => Json::Null,
-            Self::Map(map) => Json::Object(map.entries.iter().map(|(k, v)| (k.clone(), v.to_json())).collect()),
+            Self::Map(map) => Json::Object(map.sorted().into_iter().map(|(k, v)| (k.clone(), v.to_json())).collect()),
             Self::Struct(object) => object.json.clone(),
         }
     }

@@ -135,7 +135,7 @@ async fn list(app: &App, matches: &Matches) -> Outcome<u8> {
     let rows: Vec<_> = all.iter().map(|context| row(context, &current)).collect();
     app.print(&Format::parse(source)?.render(HEADERS, &rows, &rows[0])?)?;
     let overridden = std::env::var("DOCKER_HOST").is_ok_and(|host| !host.is_empty());
-    if overridden && app.globals.context.is_none() && !matches.on("quiet") {
+    if overridden && app.globals.context.is_none() {
         app.complain(
             "Warning: DOCKER_HOST environment variable overrides the active context. To use a context, either set the \
              global --context flag, or unset DOCKER_HOST environment variable.",
@@ -188,7 +188,8 @@ async fn inspect(app: &App, matches: &Matches) -> Outcome<u8> {
     let names = if matches.arguments.is_empty() { std::slice::from_ref(&current) } else { &matches.arguments };
     let mut inspector = Inspector::new(matches.text("format"))?;
     for name in names {
-        let found = describe(app.config(), name).map(|json| Found { raw: json.to_string().into(), kind: Type::Any });
+        let found = describe(app.config(), name)
+            .map(|json| Found { raw: crate::json::compact(&json.to_string()).into(), kind: Type::Any });
         inspector.add(found);
     }
     inspector.finish(app)
@@ -233,7 +234,7 @@ fn check_name(name: &str) -> Outcome {
         return Err("context name cannot be empty".into());
     }
     let inner = |c: char| c.is_ascii_alphanumeric() || "_.+-".contains(c);
-    if name.starts_with(|c: char| c.is_ascii_alphanumeric()) && name.chars().all(inner) {
+    if name.len() > 1 && name.starts_with(|c: char| c.is_ascii_alphanumeric()) && name.chars().all(inner) {
         return Ok(());
     }
     Err(format!(
@@ -303,27 +304,36 @@ async fn create(app: &App, matches: &Matches) -> Outcome<u8> {
     }
     let mut given = given(matches)?;
     let from = matches.some("from").map(str::to_owned).or_else(|| given.from.take());
+    // Without a word about the engine it is the one in use.
+    let from = from.or_else(|| matches.all("docker").is_empty().then(|| contexts::current(&app.globals, config)));
     let mut description = matches.text("description").to_owned();
     let mut host = given.host.clone().unwrap_or_default();
-    match from {
-        Some(from) => {
-            let source = if from == DEFAULT { default_context() } else { contexts::load(config, &from)? };
-            if host.is_empty() {
-                host = source.host;
-            }
-            if description.is_empty() && from != DEFAULT {
-                description = source.description;
-            }
-            given.skip_verify |= source.skip_verify;
+    if let Some(from) = from {
+        let source = if from == DEFAULT { default_context() } else { contexts::load(config, &from)? };
+        if host.is_empty() {
+            host = source.host;
         }
-        None if matches.all("docker").is_empty() => return Err("docker endpoint configuration is required".into()),
-        None => {}
+        if description.is_empty() && from != DEFAULT {
+            description = source.description;
+        }
+        given.skip_verify |= source.skip_verify;
     }
     check_host(&host)?;
+    check_files(&given)?;
     write(config, name, &contexts::meta(name, &description, &host, given.skip_verify), &given)?;
     app.say(name)?;
     app.complain(&format!("Successfully created context {name:?}"));
     Ok(0)
+}
+
+/// A file that cannot be read is found before anything is written.
+fn check_files(given: &Given) -> Outcome {
+    for path in [&given.ca, &given.cert, &given.key].into_iter().flatten() {
+        std::fs::File::open(path).map_err(|error| {
+            format!("unable to create docker endpoint config: {}", words::path("open", Path::new(path), &error))
+        })?;
+    }
+    Ok(())
 }
 
 fn check_host(host: &str) -> Outcome {
@@ -344,6 +354,7 @@ async fn update(app: &App, matches: &Matches) -> Outcome<u8> {
         if matches.changed("description") { matches.text("description").to_owned() } else { known.description };
     let host = given.host.clone().unwrap_or(known.host);
     check_host(&host)?;
+    check_files(&given)?;
     let skip_verify = given.skip_verify || (known.skip_verify && !matches.changed("docker"));
     write(config, name, &contexts::meta(name, &description, &host, skip_verify), &given)?;
     app.say(name)?;

@@ -107,7 +107,7 @@ async fn search(app: &App, matches: &Matches, wanted: &str, name: &str) -> Outco
         match one(app, matches, kind, name).await {
             Ok(found) => {
                 if matches.on("size") && *kind != "container" {
-                    let _ = writeln!(std::io::stderr(), "WARNING: --size ignored for {kind}s");
+                    let _ = writeln!(std::io::stderr(), "WARNING: --size ignored for {kind}");
                 }
                 return Ok(found);
             }

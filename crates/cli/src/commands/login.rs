@@ -39,15 +39,15 @@ fn server(matches: &Matches) -> String {
 
 async fn login(app: &App, matches: &Matches) -> Outcome<u8> {
     let (user, mut password) = (matches.text("username").to_owned(), matches.text("password").to_owned());
+    if !password.is_empty() && matches.on("password-stdin") {
+        return Err("conflicting options: cannot specify both --password and --password-stdin".into());
+    }
     if !password.is_empty() {
         app.complain("WARNING! Using --password via the CLI is insecure. Use --password-stdin.");
-        if matches.on("password-stdin") {
-            return Err("--password and --password-stdin are mutually exclusive".into());
-        }
     }
     if matches.on("password-stdin") {
         if user.is_empty() {
-            return Err("Must provide --username with --password-stdin".into());
+            return Err("the --password-stdin option requires --username to be set".into());
         }
         std::io::stdin().lock().read_to_string(&mut password)?;
         let trimmed = password.strip_suffix('\n').unwrap_or(&password);
@@ -55,11 +55,14 @@ async fn login(app: &App, matches: &Matches) -> Outcome<u8> {
     }
     let server = server(matches);
     let known = auth::find(app.config(), &server)?;
-    if user.is_empty() && password.is_empty() && !known.username.is_empty() && !known.password.is_empty() {
-        if let Some(status) = with_known(app, &known).await? {
-            app.say(&status)?;
-            return Ok(0);
-        }
+    if user.is_empty()
+        && password.is_empty()
+        && !known.username.is_empty()
+        && !known.password.is_empty()
+        && let Some(status) = with_known(app, &known).await?
+    {
+        app.say(&status)?;
+        return Ok(0);
     }
     if (user.is_empty() || password.is_empty()) && !std::io::stdin().is_terminal() {
         return Err("Error: Cannot perform an interactive login from a non TTY device".into());
@@ -159,12 +162,8 @@ async fn logout(app: &App, matches: &Matches) -> Outcome<u8> {
     let server = server(matches);
     let mut config = app.config().clone();
     let known = auth::servers(&config);
-    let stored: Vec<&String> = known.iter().filter(|name| auth::host(name) == auth::host(&server)).collect();
-    if stored.is_empty() {
-        app.say(&format!("Not logged in to {server}"))?;
-        return Ok(0);
-    }
-    app.say(&format!("Removing login credentials for {}", auth::host(&server)))?;
+    let stored = known.iter().filter(|name| auth::host(name) == auth::host(&server));
+    app.say(&format!("Removing login credentials for {server}"))?;
     for name in stored {
         if let Err(failure) = auth::erase(&mut config, name) {
             app.complain(&format!("WARNING: could not erase credentials:\n{name}: {}", failure.text));

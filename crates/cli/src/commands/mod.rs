@@ -1,6 +1,7 @@
 //! The commands, and the tree they hang in.
 
 mod build;
+mod completion;
 mod container;
 mod context;
 mod image;
@@ -126,6 +127,8 @@ pub(crate) static TREE: &[Entry] = &[
     entry("volume", "ls", &["list"], &volume::LIST),
     entry("volume", "prune", &[], &volume::PRUNE),
     entry("volume", "rm", &["remove"], &volume::REMOVE),
+    hidden("", "completion", &completion::COMPLETION),
+    hidden("", "__complete", &completion::COMPLETE),
     entry("context", "create", &[], &context::CREATE),
     entry("context", "inspect", &[], &context::INSPECT),
     entry("context", "ls", &["list"], &context::LIST),

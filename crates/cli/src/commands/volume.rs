@@ -17,7 +17,6 @@ use crate::{confirm, natural, units};
 
 pub(crate) static LIST: Command =
     Command::new("[OPTIONS]", "List volumes", Arity::None, |app, matches| Box::pin(list(app, matches))).flags(&[
-        Flag::switch("cluster", "Display only cluster volumes, and use cluster volume list formatting").hidden(),
         Flag::filter("filter", "Provide filter values (e.g. \"dangling=true\")").short('f'),
         Flag::text("format", TABLE_FORMAT),
         Flag::switch("quiet", "Only display volume names").short('q'),

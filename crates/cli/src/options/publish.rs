@@ -70,10 +70,11 @@ fn publish(ports: &mut Ports, text: &str) -> Outcome {
         "" => None,
         host => Some(range(host).map_err(|_| format!("invalid hostPort: {host}"))?),
     };
-    if let Some((low, high)) = hosts {
-        if last - first != high - low && first != last {
-            return Err(format!("invalid ranges specified for container and host Ports: {container} and {host}").into());
-        }
+    if let Some((low, high)) = hosts
+        && last - first != high - low
+        && first != last
+    {
+        return Err(format!("invalid ranges specified for container and host Ports: {container} and {host}").into());
     }
     let protocol = protocol.to_lowercase();
     if !matches!(protocol.as_str(), "tcp" | "udp" | "sctp") {

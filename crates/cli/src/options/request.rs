@@ -1,6 +1,7 @@
 //! The body of `POST /containers/create`.
 
 use serde_json::{Map, Value, json};
+use wharf_client::Address;
 
 use super::{blkio, checks, device, env, gpus, mount, network, publish, security, ulimit, volume};
 use crate::failure::Outcome;
@@ -156,12 +157,13 @@ pub(crate) struct Attach {
     pub(crate) stderr: bool,
 }
 
-/// Puts the request together. `proxies`: variables that the configuration gives to every container.
+/// Puts the request together. `proxies`: variables that the configuration gives to every container; `socket`: where the
+/// engine is.
 ///
 /// # Errors
 ///
 /// Options that contradict each other, or values that cannot be read.
-pub(crate) fn build(matches: &Matches, proxies: &[String]) -> Outcome<Request> {
+pub(crate) fn build(matches: &Matches, proxies: &[String], socket: &Address) -> Outcome<Request> {
     if let Some(address) = matches.some("mac-address") {
         checks::mac_address(address.trim()).map_err(|_| format!("{address} is not a valid mac address"))?;
     }
@@ -218,8 +220,29 @@ pub(crate) fn build(matches: &Matches, proxies: &[String]) -> Outcome<Request> {
         config.insert("StopTimeout".to_owned(), json!(timeout));
     }
     let mut host = host;
+    if matches.on("use-api-socket") {
+        use_api_socket(&mut host, socket)?;
+    }
     host.insert("NetworkMode".to_owned(), json!(mode));
     Ok(Request { config, host, endpoints, attach, tty: matches.on("tty") })
+}
+
+/// Gives the container the engine's socket where programs look for it.
+fn use_api_socket(host: &mut Map<String, Value>, socket: &Address) -> Outcome {
+    let Address::Unix(path) = socket else {
+        return Err("flag --use-api-socket can't be used with a remote daemon: its socket is not a file here".into());
+    };
+    let mount = json!({
+        "Type": "bind",
+        "Source": path.display().to_string(),
+        "Target": "/var/run/docker.sock",
+        "BindOptions": {},
+    });
+    let mounts = host.entry("Mounts").or_insert_with(|| json!([]));
+    if let Some(mounts) = mounts.as_array_mut() {
+        mounts.push(mount);
+    }
+    Ok(())
 }
 
 /// Without `-a`, output is attached; `-i` attaches input.

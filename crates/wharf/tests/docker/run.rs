@@ -75,7 +75,6 @@ fn it_is_apart_from_the_host_and_bounded() {
 #[test]
 fn exec_logs_and_the_way_of_a_life() {
     let Some(d) = Daemon::start() else { return };
-    d.docker("run -d --name life busybox sh -c").code;
     let mut client = d.client();
     client.args([
         "run",

@@ -39,9 +39,9 @@ async fn run(app: &App, matches: &Matches) -> Outcome<u8> {
 pub(super) fn prepare(app: &App, matches: &Matches, command: &str) -> Outcome<Request> {
     let usage = |failure: Failure| Failure { code: 125, ..reported(app, command, &failure, true) };
     check_pull(matches.text("pull")).map_err(usage)?;
-    let host = app.endpoint().map_err(usage)?.address.to_string();
-    let variables = proxies::variables(app.config(), &host, matches.all("env"));
-    request::build(matches, &variables).map_err(usage)
+    let address = &app.endpoint().map_err(usage)?.address;
+    let variables = proxies::variables(app.config(), &address.to_string(), matches.all("env"));
+    request::build(matches, &variables, address).map_err(usage)
 }
 
 /// An error as `run` and `create` say it.
@@ -159,11 +159,6 @@ async fn pull(app: &App, matches: &Matches, image: &str) -> Outcome {
 
 fn warn(app: &App, request: &Request) {
     let host = &request.host;
-    if host["OomKillDisable"] == json!(true) && host["Memory"] == json!(0) {
-        app.complain(
-            "WARNING: Disabling the OOM killer on containers without setting a '-m/--memory' limit may be dangerous.",
-        );
-    }
     let local = |address: &&str| address.starts_with("127.") || *address == "::1";
     if let Some(address) = texts(&host["Dns"]).into_iter().find(local) {
         app.complain(&format!("WARNING: Localhost DNS ({address}) may fail in containers."));

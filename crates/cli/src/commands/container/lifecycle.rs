@@ -12,7 +12,8 @@ use crate::parse::Matches;
 
 const SIGNAL: Flag = Flag::text("signal", "Signal to send to the container").short('s');
 const TIMEOUT: Flag = Flag::int("timeout", "Seconds to wait before killing the container").short('t');
-const OLD_TIMEOUT: Flag = Flag::int("time", "Seconds to wait before killing the container").hidden();
+const OLD_TIMEOUT: Flag =
+    Flag::int("time", "Seconds to wait before killing the container").deprecated("use --timeout instead");
 
 const CONTAINERS: &str = "CONTAINER [CONTAINER...]";
 const WITH_OPTIONS: &str = "[OPTIONS] CONTAINER [CONTAINER...]";
@@ -83,7 +84,7 @@ async fn stop_or_restart(app: &App, matches: &Matches, action: &'static str) -> 
         let signal = signal.clone();
         async move {
             post(&client, &name, action).query_some("t", timeout).query_some("signal", signal).send().await?;
-            Ok(name)
+            Ok(Some(name))
         }
     })
     .await
@@ -95,7 +96,7 @@ async fn kill(app: &App, matches: &Matches) -> Outcome<u8> {
         let signal = signal.clone();
         async move {
             post(&client, &name, "kill").query_some("signal", signal).send().await?;
-            Ok(name)
+            Ok(Some(name))
         }
     })
     .await
@@ -104,7 +105,7 @@ async fn kill(app: &App, matches: &Matches) -> Outcome<u8> {
 async fn plain(app: &App, matches: &Matches, action: &'static str) -> Outcome<u8> {
     each(app, &matches.arguments, |client, name| async move {
         post(&client, &name, action).send().await?;
-        Ok(name)
+        Ok(Some(name))
     })
     .await
 }
@@ -112,7 +113,7 @@ async fn plain(app: &App, matches: &Matches, action: &'static str) -> Outcome<u8
 async fn wait(app: &App, matches: &Matches) -> Outcome<u8> {
     each(app, &matches.arguments, |client, name| async move {
         let answer: serde_json::Value = post(&client, &name, "wait").send().await?.json().await?;
-        Ok(int(&answer["StatusCode"]).to_string())
+        Ok(Some(int(&answer["StatusCode"]).to_string()))
     })
     .await
 }
@@ -138,8 +139,15 @@ async fn remove(app: &App, matches: &Matches) -> Outcome<u8> {
             return Err("container name cannot be empty".into());
         }
         let request = client.delete(&format!("/containers/{name}"));
-        request.query_if(force, "force").query_if(link, "link").query_if(volumes, "v").send().await?;
-        Ok(name)
+        match request.query_if(force, "force").query_if(link, "link").query_if(volumes, "v").send().await {
+            Ok(_) => Ok(Some(name)),
+            // What is not there needs no force.
+            Err(error) if force && error.is_not_found() => {
+                eprintln!("{error}");
+                Ok(None)
+            }
+            Err(error) => Err(error.into()),
+        }
     })
     .await
 }

@@ -71,7 +71,8 @@ async fn run(app: &App, matches: &Matches) -> Outcome<u8> {
         template.execute(&empty).map_err(|error| format!("failed to execute template: {error}"))?;
     }
     let format = Format::parse(&source)?;
-    size = size || format.mentions("Size");
+    // The short word `json` is no template that asks for the size, which is dear.
+    size = size || (source != "json" && format.mentions("Size"));
     let last = if matches.on("latest") { 1 } else { matches.int("last") };
     let client = app.client().await?;
     let containers: Vec<Json> = client

@@ -75,10 +75,10 @@ async fn run(app: &App, matches: &Matches) -> Outcome<u8> {
     }
     let _resize = (session.is_some() && request.tty && app.shows_terminal())
         .then(|| Resize::start(client, format!("/containers/{id}/resize")));
-    if let Some(session) = session {
-        if session.relay().await? == Ended::Detached {
-            return Ok(0);
-        }
+    if let Some(session) = session
+        && session.relay().await? == Ended::Detached
+    {
+        return Ok(0);
     }
     match waiting {
         Some(waiting) if shows => Ok(waiting.status(app).await),

@@ -22,8 +22,6 @@ pub(crate) static COMMAND: Command = Command::new(
 
 const FLAGS: &[Flag] = &[
     Flag::switch("attach", "Attach STDOUT/STDERR and forward signals").short('a'),
-    Flag::text("checkpoint", "Restore from this checkpoint").hidden(),
-    Flag::text("checkpoint-dir", "Use a custom checkpoint storage directory").hidden(),
     Flag::text("detach-keys", "Override the key sequence for detaching a container"),
     Flag::switch("interactive", "Attach container's STDIN").short('i'),
 ];

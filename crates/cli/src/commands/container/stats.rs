@@ -277,10 +277,10 @@ fn cpu_percent(stats: &Json) -> f64 {
 fn memory_used(memory: &Json) -> f64 {
     let usage = int(&memory["usage"]);
     for key in ["total_inactive_file", "inactive_file"] {
-        if let Some(cache) = memory["stats"][key].as_i64() {
-            if cache < usage {
-                return (usage - cache) as f64;
-            }
+        if let Some(cache) = memory["stats"][key].as_i64()
+            && cache < usage
+        {
+            return (usage - cache) as f64;
         }
     }
     usage as f64
@@ -288,7 +288,7 @@ fn memory_used(memory: &Json) -> f64 {
 
 fn network(networks: &Json) -> (f64, f64) {
     let all = networks.as_object();
-    let sum = |key: &str| all.into_iter().flatten().map(|(_, one)| int(&one[key]) as f64).sum();
+    let sum = |key: &str| all.into_iter().flatten().map(|(_, one)| int(&one[key])).sum::<i64>() as f64;
     (sum("rx_bytes"), sum("tx_bytes"))
 }
 
@@ -296,7 +296,7 @@ fn block(stats: &Json) -> (f64, f64) {
     let entries = array(&stats["io_service_bytes_recursive"]);
     let sum = |letter: char| {
         let own = entries.iter().filter(|entry| text(&entry["op"]).to_lowercase().starts_with(letter));
-        own.map(|entry| int(&entry["value"]) as f64).sum()
+        own.map(|entry| int(&entry["value"])).sum::<i64>() as f64
     };
     (sum('r'), sum('w'))
 }

@@ -93,7 +93,7 @@ async fn run(app: &App, matches: &Matches) -> Outcome<u8> {
             for warning in texts(&answer["Warnings"]) {
                 eprintln!("{warning}");
             }
-            Ok(name)
+            Ok(Some(name))
         }
     })
     .await

@@ -3,7 +3,6 @@
 use std::io::IsTerminal as _;
 use std::path::Path;
 
-use tokio::io::AsyncReadExt as _;
 use wharf_client::Body;
 
 use crate::app::App;
@@ -122,12 +121,4 @@ async fn import(app: &App, matches: &Matches) -> Outcome<u8> {
     }
     progress::show(request.send().await?, Target::Stdout, |_| {}).await?;
     Ok(0)
-}
-
-/// A whole file, bounded.
-pub(crate) async fn read_all(path: &Path) -> Outcome<Vec<u8>> {
-    let mut bytes = Vec::new();
-    let mut file = tokio::fs::File::open(path).await.map_err(|error| words::path("open", path, &error))?;
-    file.read_to_end(&mut bytes).await?;
-    Ok(bytes)
 }

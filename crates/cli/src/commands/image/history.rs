@@ -9,7 +9,7 @@ use crate::commands::inspect::platform_json;
 use crate::failure::Outcome;
 use crate::flag::Flag;
 use crate::format::{Format, Headers, Row, TABLE_FORMAT};
-use crate::json::{int, text, texts};
+use crate::json::{int, text};
 use crate::parse::Matches;
 use crate::{platform, units};
 
@@ -74,6 +74,5 @@ fn row(layer: &Json, trunc: bool, human: bool) -> Value {
         .field("CreatedBy", if trunc { units::ellipsis(&by, 45) } else { by })
         .field("Size", if human { units::human_size_with(size as f64, 3) } else { size.to_string() })
         .field("Comment", text(&layer["Comment"]))
-        .field("Tags", texts(&layer["Tags"]).join(","))
         .build()
 }

@@ -27,7 +27,6 @@ const FLAGS: &[Flag] = &[
     Flag::text("format", TABLE_FORMAT),
     Flag::switch("no-trunc", "Don't truncate output"),
     Flag::switch("quiet", "Only show image IDs").short('q'),
-    Flag::switch("tree", "List multi-platform images as a tree (EXPERIMENTAL)").hidden(),
 ];
 
 pub(crate) const HEADERS: &Headers = &[

@@ -24,6 +24,10 @@ async fn run(app: &App, matches: &Matches) -> Outcome<u8> {
     client["Debug"] = json!(app.globals.debug);
     client["Plugins"] = json!([]);
     client["Warnings"] = Json::Null;
+    if let Some(client) = client.as_object_mut() {
+        // Not known as long as the engine has not been asked.
+        client.remove("ApiVersion");
+    }
     let format = match matches.text("format") {
         "json" => "{{json .}}",
         text => text,

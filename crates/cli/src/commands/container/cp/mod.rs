@@ -149,14 +149,13 @@ async fn from_container(app: &App, container: &str, path: &str, target: &str, fo
     }
     let client = app.client().await?;
     let mut source = End { path: path.to_owned(), exists: true, ..End::default() };
-    if follow {
-        if let Ok(found) = stat(client, container, path).await {
-            if found.is_link() {
-                let (resolved, name) = path::rebase(path, &link_target(path, &found.link));
-                source.path = resolved;
-                source.name = name;
-            }
-        }
+    if follow
+        && let Ok(found) = stat(client, container, path).await
+        && found.is_link()
+    {
+        let (resolved, name) = path::rebase(path, &link_target(path, &found.link));
+        source.path = resolved;
+        source.name = name;
     }
     let mut response = client.get(&archive_path(container)).query("path", &source.path).send().await?;
     if to_stdout {
