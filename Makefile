@@ -23,7 +23,7 @@ build: setup ## The static release binary at target/release/wharf.
 	@ln -sfn $(abspath $(TARGET_DIR)/$(CARGO_BUILD_TARGET)/release/wharf) target/release/wharf
 	@scripts/check-static target/release/wharf
 
-quickstart: build ## The main job on real input, step by step.
+quickstart: build ## Builds, ships and runs a real application, step by step.
 	@scripts/quickstart
 
 test: setup ## All tests that take minutes.

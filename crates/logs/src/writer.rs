@@ -13,6 +13,9 @@ use crate::error::{LogError, Result};
 
 /// A line longer than this becomes several entries (moby's `daemon/logger/copier.go`).
 const MAX_LINE: usize = 16 << 10;
+/// The bounds that Docker's driver `local` has when nobody gives any.
+const LOCAL_SIZE: u64 = 20 << 20;
+const LOCAL_FILES: u32 = 5;
 /// Entries are collected up to this size before they are written in one call.
 const BUFFER: usize = 64 << 10;
 
@@ -21,7 +24,7 @@ const BUFFER: usize = 64 << 10;
 pub enum Driver {
     #[default]
     JsonFile,
-    /// The same form under another name: see the crate's documentation.
+    /// The same form under another name, with bounds where none are given: 20 MiB a file, five of them.
     Local,
     /// Not at all.
     None,
@@ -79,7 +82,11 @@ impl Writer {
     ///
     /// # Errors
     /// `File`.
-    pub fn open(path: &Path, options: LogOptions) -> Result<Self> {
+    pub fn open(path: &Path, mut options: LogOptions) -> Result<Self> {
+        if options.driver == Driver::Local && options.max_size.is_none() {
+            options.max_size = Some(LOCAL_SIZE);
+            options.max_files = if options.max_files > 1 { options.max_files } else { LOCAL_FILES };
+        }
         let mut writer = Self {
             path: path.into(),
             options,
@@ -332,6 +339,18 @@ mod tests {
         writer.flush().unwrap();
         let text = fs::read_to_string(&path).unwrap();
         assert!(text.starts_with("{\"log\":\"to\n{\"log\":\"next\\n\""), "{text}");
+    }
+
+    #[test]
+    fn local_has_bounds_of_its_own() {
+        let dir = tempfile::tempdir().unwrap();
+        let open = |options| Writer::open(&dir.path().join("log"), options).unwrap().options;
+        let local = LogOptions { driver: Driver::Local, ..LogOptions::default() };
+        let got = open(local);
+        assert_eq!((got.max_size, got.max_files), (Some(LOCAL_SIZE), LOCAL_FILES));
+        assert_eq!(open(LogOptions { max_files: 3, ..local }).max_files, 3);
+        assert_eq!(open(LogOptions { max_size: Some(9), max_files: 1, ..local }).max_files, 1);
+        assert_eq!(open(LogOptions::default()).max_size, None);
     }
 
     #[test]

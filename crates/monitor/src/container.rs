@@ -1,16 +1,18 @@
-//! One run of the container.
+//! One run of the container, and what every program in it has in common.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Instant;
 
 use jiff::Timestamp;
+use oci_spec::runtime::{LinuxIdMapping, Process, Spec};
+use rustix::io::Errno;
 use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
 use wharf_cgroup::Group;
-use wharf_runtime::{RuntimeError, create};
+use wharf_runtime::{Created, RuntimeError};
 
 use crate::error::{LaunchError, Result};
-use crate::launch::Launch;
-use crate::streams::{Streams, plumb};
+use crate::launch::{Attach, Launch};
+use crate::streams::{Streams, give_terminal, plumb};
 
 /// The container while it runs.
 #[derive(Debug)]
@@ -24,19 +26,21 @@ pub(crate) struct Container {
 
 impl Container {
     /// Makes it and lets it go.
+    ///
+    /// # Errors
+    /// `Failed`; then nothing of it is left but the group.
     pub(crate) fn start(
         launch: &Launch,
         group: &Group,
         netns: Option<BorrowedFd<'_>>,
-        clients: Vec<(OwnedFd, crate::launch::Attach)>,
+        clients: Vec<(OwnedFd, Attach)>,
     ) -> Result<Self> {
-        if launch.init {
-            return Err(LaunchError::Failed { message: "--init is not supported yet".into(), code: 125 });
-        }
-        let tty = launch.spec.process().as_ref().and_then(oci_spec::runtime::Process::terminal).unwrap_or(false);
-        let (stdio, mut streams) = plumb(tty, launch.open_stdin, launch.stdin_once)?;
+        let process = launch.spec.process().as_ref();
+        let tty = process.and_then(Process::terminal).unwrap_or(false);
+        let owner = owner(&launch.spec, process);
+        let (stdio, mut streams) = plumb(tty, launch.open_stdin, launch.stdin_once, owner)?;
         for (socket, attach) in clients {
-            streams.add(socket, attach)?;
+            streams.add(socket, attach);
         }
         let runtime = wharf_runtime::Launch {
             spec: &launch.spec,
@@ -45,61 +49,126 @@ impl Container {
             netns,
             group: Some(group),
         };
-        let (pid, pidfd, master) = create(runtime).and_then(wharf_runtime::Created::start).map_err(failed)?;
-        if let Some(master) = master {
-            streams.set_terminal(master, launch.open_stdin)?;
-        }
+        let create = if launch.init { wharf_runtime::create_with_init } else { wharf_runtime::create };
+        let created = create(runtime).map_err(failed)?;
+        let (pid, pidfd) = let_go(created, &mut streams, launch.open_stdin, owner, process)?;
         Ok(Self { pid, pidfd, streams, started_at: now(), began: Instant::now() })
-    }
-
-    /// The exit code, if it has ended.
-    pub(crate) fn ended(&self) -> Option<i32> {
-        exit_code(&self.pidfd)
     }
 }
 
-/// A child's exit code by its pidfd: its own, or 128 and the signal that ended it.
+/// Starts what was made, after what only its parent can do.
+pub(crate) fn let_go(
+    created: Created,
+    streams: &mut Streams,
+    open_stdin: bool,
+    owner: u32,
+    process: Option<&Process>,
+) -> Result<(Pid, OwnedFd)> {
+    // A monitor's own score is not for what it runs. (The runtime sets one that is asked for and is not 0.)
+    if process.and_then(Process::oom_score_adj).unwrap_or(0) == 0 {
+        // Without the right to lower it, it was not lowered.
+        let _ = std::fs::write(format!("/proc/{}/oom_score_adj", number(created.pid)), "0");
+    }
+    if let Some(master) = created.terminal.as_ref().filter(|_| owner != 0) {
+        give_terminal(master, owner)?;
+    }
+    let (pid, pidfd, master) = created.start().map_err(failed)?;
+    if let Some(master) = master {
+        streams.set_terminal(master, open_stdin)?;
+    }
+    Ok((pid, pidfd))
+}
+
+/// Who a program runs as, in the host's IDs.
+pub(crate) fn owner(spec: &Spec, process: Option<&Process>) -> u32 {
+    let uid = process.map_or(0, |process| process.user().uid());
+    let maps = spec.linux().as_ref().and_then(|linux| linux.uid_mappings().as_ref());
+    map(uid, maps.map_or(&[], Vec::as_slice))
+}
+
+fn map(id: u32, maps: &[LinuxIdMapping]) -> u32 {
+    let fits = |map: &&LinuxIdMapping| id >= map.container_id() && id - map.container_id() < map.size();
+    maps.iter().find(fits).map_or(id, |map| map.host_id() + (id - map.container_id()))
+}
+
+pub(crate) fn number(pid: Pid) -> i32 {
+    pid.as_raw_nonzero().get()
+}
+
+/// A child's exit code by its pidfd, if it has ended: its own, or 128 and the signal that ended it. The child is
+/// reaped with it.
 pub(crate) fn exit_code(pidfd: &OwnedFd) -> Option<i32> {
     let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
     match waitid(WaitId::PidFd(pidfd.as_fd()), options) {
         Ok(Some(status)) => status.exit_status().or(status.terminating_signal().map(|signal| 128 + signal)),
+        // Not ours any more, which cannot be: its code is not known.
+        Err(Errno::CHILD) => Some(255),
         _ => None,
     }
 }
 
-/// A failure of the runtime with its causes, in Docker's words where it has some.
+/// A failure of the runtime with its causes, in the words that Docker's users know where there are such.
 pub(crate) fn failed(error: RuntimeError) -> LaunchError {
     let code = error.exit_code();
     let message = match &error {
         RuntimeError::CommandNotFound(command) if command.contains('/') => {
-            format!("unable to start container process: exec: \"{command}\": stat {command}: no such file or directory")
+            format!("exec: \"{command}\": stat {command}: no such file or directory")
         }
-        RuntimeError::CommandNotFound(command) => {
-            format!("unable to start container process: exec: \"{command}\": executable file not found in $PATH")
-        }
+        RuntimeError::CommandNotFound(command) => format!("exec: \"{command}\": executable file not found in $PATH"),
         RuntimeError::NotExecutable { command, errno } => {
             let reason = match *errno {
-                rustix::io::Errno::ACCESS => "permission denied".to_owned(),
-                rustix::io::Errno::ISDIR => "is a directory".to_owned(),
-                rustix::io::Errno::NOEXEC => "exec format error".to_owned(),
+                Errno::ACCESS => "permission denied".to_owned(),
+                Errno::ISDIR => "is a directory".to_owned(),
+                Errno::NOEXEC => "exec format error".to_owned(),
+                Errno::PERM => "operation not permitted".to_owned(),
                 other => other.to_string(),
             };
-            format!("unable to start container process: exec: \"{command}\": {reason}")
+            format!("exec: \"{command}\": {reason}")
         }
-        other => {
-            let mut line = other.to_string();
-            let mut cause = std::error::Error::source(other);
-            while let Some(error) = cause {
-                line.push_str(&format!(": {error}"));
-                cause = error.source();
-            }
-            line
-        }
+        other => chain(other),
     };
     LaunchError::Failed { message, code }
+}
+
+/// An error and its causes in one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut line = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        line.push_str(&format!(": {error}"));
+        cause = error.source();
+    }
+    line
 }
 
 /// Now, as the API writes times.
 pub(crate) fn now() -> String {
     Timestamp::now().strftime("%Y-%m-%dT%H:%M:%S.%9fZ").to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_mapped_as_the_kernel_does() {
+        let maps: Vec<LinuxIdMapping> = serde_json::from_str(
+            r#"[{"containerID":0,"hostID":100000,"size":10},{"containerID":10,"hostID":5,"size":1}]"#,
+        )
+        .unwrap();
+        assert_eq!([0, 9, 10, 11].map(|id| map(id, &maps)), [100_000, 100_009, 5, 11]);
+        assert_eq!(map(33, &[]), 33);
+    }
+
+    #[test]
+    fn failures_speak_as_docker_does() {
+        let text = |error| failed(error).to_string();
+        assert_eq!(text(RuntimeError::CommandNotFound("x".into())), "exec: \"x\": executable file not found in $PATH");
+        assert_eq!(
+            text(RuntimeError::CommandNotFound("/x".into())),
+            "exec: \"/x\": stat /x: no such file or directory"
+        );
+        let denied = RuntimeError::NotExecutable { command: "/etc".into(), errno: Errno::ACCESS };
+        assert_eq!(failed(denied).exit_code(), 126);
+    }
 }

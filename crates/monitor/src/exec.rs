@@ -3,117 +3,189 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-use oci_spec::runtime::{LinuxSeccomp, Process};
+use oci_spec::runtime::{LinuxSeccomp, Process, Spec};
+use rustix::event::PollFlags;
 use rustix::process::Pid;
-use wharf_cgroup::Group;
 
-use crate::container::{Container, exit_code, failed};
+use crate::attached::Client;
+use crate::connection::Connection;
+use crate::container::{Container, exit_code, failed, let_go, number, owner};
 use crate::error::Result;
 use crate::launch::Attach;
+use crate::place::Place;
+use crate::ready::{Interest, Part, Source, Who};
 use crate::streams::{Streams, plumb};
 use crate::wire::{ExecRequest, Reply};
 
-/// How long output of an exec that has ended is waited for while a child of it holds its streams.
+/// How long a stream that a child of an ended exec holds open is read on.
 const LINGER: Duration = Duration::from_millis(100);
+/// How long the end is not told because the client has not taken all yet (as Docker's daemon waits).
+const TELLING: Duration = Duration::from_secs(2);
+/// How long the client's stream stays open until the asker has noted the code.
+const NOTING: Duration = Duration::from_secs(1);
+
+/// 128 and SIGKILL.
+const KILLED: i32 = 137;
+
+/// What an exec needs of the container.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Surroundings<'a> {
+    pub(crate) spec: &'a Spec,
+    pub(crate) place: &'a Place,
+}
 
 /// A program on its way.
 #[derive(Debug)]
-pub(crate) struct ExecRun {
+pub(crate) struct Exec {
     pub(crate) id: String,
     pub(crate) pidfd: OwnedFd,
     pub(crate) streams: Streams,
     /// Who is told of its end.
-    asker: OwnedFd,
-    ended: Option<(i32, Instant)>,
+    pub(crate) asker: Connection,
+    phase: Phase,
 }
 
-/// Starts `process` in the container.
+#[derive(Clone, Copy, Debug)]
+enum Phase {
+    Running,
+    /// It has ended; its output has not.
+    Ended {
+        code: i32,
+        at: Instant,
+    },
+    /// The asker knows; it is over when that has hung up, and all is sent.
+    Told {
+        at: Instant,
+    },
+}
+
+/// Starts `process` in the container, which must not be paused.
+///
+/// # Errors
+/// `Failed`.
 pub(crate) fn start(
     container: &Container,
-    group: &Group,
-    seccomp: Option<&LinuxSeccomp>,
+    surroundings: Surroundings<'_>,
     process: &Process,
     open_stdin: bool,
     client: Option<(OwnedFd, Attach)>,
 ) -> Result<(Pid, OwnedFd, Streams)> {
     let tty = process.terminal().unwrap_or(false);
-    let (stdio, mut streams) = plumb(tty, open_stdin, true)?;
+    let owner = owner(surroundings.spec, Some(process));
+    let (stdio, mut streams) = plumb(tty, open_stdin, true, owner)?;
     if let Some((socket, attach)) = client {
-        streams.add(socket, attach)?;
+        streams.add(socket, attach);
     }
+    let seccomp: Option<&LinuxSeccomp> = surroundings.spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());
     let exec = wharf_runtime::Exec {
         pid: container.pid,
         pidfd: container.pidfd.as_fd(),
         process,
         seccomp,
         stdio,
-        group: Some(group),
+        group: Some(&surroundings.place.group),
     };
-    let (pid, pidfd, master) = wharf_runtime::exec(exec).and_then(wharf_runtime::Created::start).map_err(failed)?;
-    if let Some(master) = master {
-        streams.set_terminal(master, open_stdin)?;
-    }
+    let created = wharf_runtime::exec(exec).map_err(failed)?;
+    let (pid, pidfd) = let_go(created, &mut streams, open_stdin, owner, Some(process))?;
     Ok((pid, pidfd, streams))
 }
 
-impl ExecRun {
-    /// Answers a request for an exec.
+impl Exec {
+    /// Answers a request for an exec. `None` when it does not run; then the connection comes back with the answer.
     pub(crate) fn new(
         container: &Container,
-        group: &Group,
-        seccomp: Option<&LinuxSeccomp>,
+        surroundings: Surroundings<'_>,
         request: ExecRequest,
         client: Option<OwnedFd>,
-        asker: OwnedFd,
-    ) -> Option<Self> {
+        mut asker: Connection,
+    ) -> std::result::Result<Self, Connection> {
         let attach = Attach {
             stdin: request.stdin,
             stdout: request.stdout,
             stderr: request.stderr,
-            detach_keys: request.detach_keys.clone(),
+            detach_keys: request.detach_keys,
         };
         let client = client.map(|socket| (socket, attach));
-        match start(container, group, seccomp, &request.process, request.stdin, client) {
+        match start(container, surroundings, &request.process, request.stdin, client) {
             Ok((pid, pidfd, streams)) => {
-                answer(&asker, &Reply { pid: Some(pid.as_raw_nonzero().get()), ..Reply::ok() });
-                Some(Self { id: request.id, pidfd, streams, asker, ended: None })
+                asker.send(&Reply { pid: Some(number(pid)), ..Reply::default() });
+                Ok(Self { id: request.id, pidfd, streams, asker, phase: Phase::Running })
             }
             Err(error) => {
-                answer(&asker, &Reply::error(error.to_string(), error.exit_code()));
-                None
+                asker.finish(&Reply::error(error.to_string(), error.exit_code()));
+                Err(asker)
             }
         }
     }
 
-    /// Passes its streams on; true when it has ended and everything of it has been passed on.
-    pub(crate) fn pass(&mut self) -> bool {
-        if self.ended.is_none() {
-            self.ended = exit_code(&self.pidfd).map(|code| (code, Instant::now()));
-        }
-        self.streams.pass(&mut |_, _| {});
-        let Some((code, at)) = self.ended else { return false };
-        // What it wrote before its end is in the pipe; a child that it left behind may hold that open for ever.
-        if !self.streams.is_drained() {
-            if at.elapsed() < LINGER {
-                return false;
+    pub(crate) fn interest<'a>(&'a self, who: Who, interest: &mut Interest<'a>) {
+        match self.phase {
+            Phase::Running => interest.add(&self.pidfd, PollFlags::IN, Source::Program(who, Part::Process)),
+            Phase::Ended { at, .. } => {
+                interest.until(Some(if self.streams.is_drained() { at + TELLING } else { at + LINGER }))
             }
-            self.streams.stop_reading();
+            Phase::Told { at } => {
+                if self.asker.is_open() {
+                    interest.until(Some(at + NOTING));
+                }
+            }
         }
-        if self.streams.has_unsent() {
-            return false;
+        if self.asker.is_open() {
+            self.asker.interest(Source::Program(who, Part::Asker), interest);
         }
-        answer(&self.asker, &Reply { exit: Some(code), ..Reply::ok() });
-        true
+        self.streams.interest(who, interest);
     }
 
-    /// When it has to be looked at again though nothing happens.
-    pub(crate) fn deadline(&self) -> Option<Instant> {
-        self.ended.map(|(_, at)| at + LINGER)
+    /// Something can be done at `part`.
+    pub(crate) fn ready(&mut self, part: Part, flags: PollFlags) {
+        match part {
+            Part::Process => self.reap(),
+            // It has nothing more to say: that it is readable means that it has hung up.
+            Part::Asker => self.asker.ready(flags),
+            part => self.streams.ready(part, flags, &mut |_, _| {}),
+        }
     }
-}
 
-/// Whoever asked may have gone.
-pub(crate) fn answer(asker: &OwnedFd, reply: &Reply) {
-    let bytes = serde_json::to_vec(reply).unwrap_or_default();
-    let _ = wharf_sys::message::send(asker, &bytes, &[]);
+    fn reap(&mut self) {
+        if let (Phase::Running, Some(code)) = (self.phase, exit_code(&self.pidfd)) {
+            self.phase = Phase::Ended { code, at: Instant::now() };
+        }
+    }
+
+    /// Goes on where nothing but time or the last byte has to come; true when it is over.
+    pub(crate) fn tidy(&mut self, now: Instant) -> bool {
+        self.streams.tidy(now);
+        if let Phase::Ended { code, at } = self.phase {
+            if !self.streams.is_drained() && now >= at + LINGER {
+                self.streams.drain(&mut |_, _| {});
+            }
+            if self.streams.is_drained() && (!self.streams.has_unsent() || now >= at + TELLING) {
+                self.asker.send(&Reply { exit: Some(code), ..Reply::default() });
+                self.phase = Phase::Told { at: now };
+            }
+        }
+        match self.phase {
+            Phase::Told { at } => {
+                let noted = !self.asker.is_open() || now >= at + NOTING;
+                noted && !self.streams.has_unsent()
+            }
+            _ => false,
+        }
+    }
+
+    /// The container has ended for good, and this with it. The clients that have not taken all yet come back.
+    pub(crate) fn close(mut self) -> Vec<Client> {
+        self.reap();
+        self.streams.drain(&mut |_, _| {});
+        let code = match self.phase {
+            // It is being killed: its PID namespace, or its group, ends.
+            Phase::Running => Some(KILLED),
+            Phase::Ended { code, .. } => Some(code),
+            Phase::Told { .. } => None,
+        };
+        if let Some(code) = code {
+            self.asker.send(&Reply { exit: Some(code), ..Reply::default() });
+        }
+        self.streams.into_late()
+    }
 }

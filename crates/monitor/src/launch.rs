@@ -12,7 +12,7 @@ pub struct Launch {
     pub id: String,
     /// Volatile: the socket `monitor.sock` is here. Made if it is not there.
     pub dir: PathBuf,
-    /// Kept: `exit.json` is written here, whole and on the disk before anybody is told of the end.
+    /// Kept: `exit.json` is written here, whole, before anybody is told of the end, and synced right after.
     pub state_dir: PathBuf,
     pub spec: Spec,
     pub rootfs: Rootfs,

@@ -13,23 +13,34 @@
 //!   a monitor per [`Launch`].
 //! - [`client`]: what can be asked of a monitor, and how it tells of changes.
 //! - [`State`], [`Exit`], [`HealthState`]: what it tells.
-//! - `run` is the monitor itself; `container`, `streams`, `exec`, `probe`, `restart`, `detach`, `exit` are its parts.
+//! - The monitor itself: `run` begins it, `place` is what it has of the host, `supervise` is its loop, `serve` what it is asked; `container`, `exec` and
+//!   `probe` are the programs it runs, `streams` and `attached` what passes between them and their clients; `restart`
+//!   and the counting in `probe` decide, and are pure.
 //!
 //! Blocking, no tokio: an asynchronous caller reads the frames of [`client::watch`] itself.
 
+mod attached;
 pub mod client;
+mod connection;
 mod container;
 mod detach;
 mod error;
 mod exec;
 mod exit;
+mod late;
 mod launch;
+mod oom;
+mod outbox;
+mod place;
 mod probe;
+mod ready;
 mod restart;
 mod run;
+mod serve;
 mod spawner;
 mod state;
 mod streams;
+mod supervise;
 mod wire;
 
 pub use error::{LaunchError, Result};

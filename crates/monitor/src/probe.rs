@@ -1,44 +1,100 @@
-//! Health probes: the container is asked, and the answers are counted.
+//! Health probes: the container is asked, and the answers are counted (moby's `daemon/health.go`).
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-use oci_spec::runtime::{LinuxSeccomp, Process};
-use rustix::event::{PollFd, PollFlags};
+use oci_spec::runtime::Process;
+use rustix::event::PollFlags;
 use rustix::process::{Signal, pidfd_send_signal};
-use wharf_cgroup::Group;
 
 use crate::container::{Container, exit_code, now};
-use crate::exec;
+use crate::exec::{self, Surroundings};
 use crate::launch::Health;
+use crate::ready::{Interest, Part, Source, Who};
 use crate::state::{HealthState, Probe};
 use crate::streams::Streams;
 
-/// Docker's bounds: the last five probes, four KiB of each one's output.
+/// Results that are kept.
 const KEPT: usize = 5;
+/// Bytes of a probe's output that are kept.
 const OUTPUT: usize = 4096;
-/// The exit code of a probe that took too long, or could not run.
+/// The code of a probe that did not come to an end of its own.
 const FAILED: i32 = -1;
+
+pub(crate) const STARTING: &str = "starting";
+const HEALTHY: &str = "healthy";
+const UNHEALTHY: &str = "unhealthy";
+
+/// What the results amount to. Pure.
+#[derive(Debug)]
+pub(crate) struct Count {
+    pub(crate) state: HealthState,
+    start_period: Duration,
+    retries: u32,
+}
+
+impl Count {
+    fn new(config: &Health) -> Self {
+        Self {
+            state: HealthState { status: STARTING.into(), failing_streak: 0, log: Vec::new() },
+            start_period: Duration::from_nanos(config.start_period_ns),
+            retries: config.retries.max(1),
+        }
+    }
+
+    /// Takes a result of a probe that was begun so long after the start. True when the container has become unhealthy
+    /// with it.
+    fn add(&mut self, probe: Probe, after: Duration) -> bool {
+        let before = self.state.status == UNHEALTHY;
+        if probe.exit_code == 0 {
+            self.state.failing_streak = 0;
+            self.state.status = HEALTHY.into();
+        } else if !(self.state.status == STARTING && after < self.start_period) {
+            self.state.failing_streak += 1;
+            if self.state.failing_streak >= self.retries {
+                self.state.status = UNHEALTHY.into();
+            }
+        }
+        if self.state.log.len() == KEPT {
+            self.state.log.remove(0);
+        }
+        self.state.log.push(probe);
+        !before && self.state.status == UNHEALTHY
+    }
+}
 
 /// The prober of one run of a container.
 #[derive(Debug)]
 pub(crate) struct Prober {
     config: Health,
     process: Process,
-    pub(crate) state: HealthState,
+    pub(crate) count: Count,
     began: Instant,
     next: Instant,
     current: Option<Current>,
 }
 
+/// A probe on its way.
 #[derive(Debug)]
 struct Current {
     pidfd: OwnedFd,
     streams: Streams,
     output: Vec<u8>,
+    cut: bool,
     start: String,
-    deadline: Instant,
-    timed_out: bool,
+    after: Duration,
+    /// `None` when it has passed: the probe was killed then.
+    deadline: Option<Instant>,
+    code: Option<i32>,
+}
+
+/// What a result means to who waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum News {
+    None,
+    Result,
+    /// The container has become unhealthy.
+    Unhealthy,
 }
 
 impl Prober {
@@ -46,114 +102,203 @@ impl Prober {
     pub(crate) fn new(config: &Health, process: &Process) -> Self {
         let words = match config.test.split_first() {
             Some((kind, rest)) if kind == "CMD-SHELL" => {
-                let mut words = vec!["/bin/sh".to_owned(), "-c".to_owned()];
-                words.extend(rest.iter().cloned());
-                words
+                let shell = ["/bin/sh", "-c"].map(str::to_owned);
+                shell.into_iter().chain(rest.iter().cloned()).collect()
             }
-            Some((_, rest)) => rest.to_vec(),
-            None => Vec::new(),
+            Some((kind, rest)) if kind == "CMD" => rest.to_vec(),
+            _ => config.test.clone(),
         };
         let mut process = process.clone();
         process.set_terminal(Some(false)).set_args(Some(words)).set_console_size(None);
         let began = Instant::now();
-        let state = HealthState { status: "starting".into(), failing_streak: 0, log: Vec::new() };
-        let mut prober = Self { config: config.clone(), process, state, began, next: began, current: None };
+        let count = Count::new(config);
+        let mut prober = Self { config: config.clone(), process, count, began, next: began, current: None };
         prober.next = began + prober.interval();
         prober
     }
 
     fn interval(&self) -> Duration {
-        let starting = self.state.status == "starting" && self.in_start_period();
+        let starting = self.count.state.status == STARTING && self.began.elapsed() < self.count.start_period;
         Duration::from_nanos(if starting { self.config.start_interval_ns } else { self.config.interval_ns })
     }
 
-    fn in_start_period(&self) -> bool {
-        self.began.elapsed() < Duration::from_nanos(self.config.start_period_ns)
+    pub(crate) fn on_failure(&self) -> &str {
+        &self.config.on_failure
     }
 
-    pub(crate) fn deadline(&self) -> Instant {
-        self.current.as_ref().map_or(self.next, |current| current.deadline)
-    }
-
-    pub(crate) fn interest<'a>(&'a self, fds: &mut Vec<PollFd<'a>>) {
-        if let Some(current) = &self.current {
-            fds.push(PollFd::new(&current.pidfd, PollFlags::IN));
-            current.streams.interest(fds);
+    pub(crate) fn interest<'a>(&'a self, interest: &mut Interest<'a>) {
+        match &self.current {
+            None => interest.until(Some(self.next)),
+            Some(current) => {
+                interest.add(&current.pidfd, PollFlags::IN, Source::Program(Who::Probe, Part::Process));
+                current.streams.interest(Who::Probe, interest);
+                interest.until(current.deadline);
+            }
         }
     }
 
-    /// Does what is due. True when the state has changed.
-    pub(crate) fn pass(&mut self, container: &Container, group: &Group, seccomp: Option<&LinuxSeccomp>) -> bool {
+    /// Something can be done at `part`.
+    pub(crate) fn ready(&mut self, part: Part, flags: PollFlags) {
+        let Some(current) = &mut self.current else { return };
+        if part == Part::Process {
+            current.code = exit_code(&current.pidfd);
+            return;
+        }
+        let (output, cut) = (&mut current.output, &mut current.cut);
+        current.streams.ready(part, flags, &mut |_, bytes| *cut |= keep(output, bytes));
+    }
+
+    /// Does what is due.
+    pub(crate) fn tidy(&mut self, now_is: Instant, container: &Container, surroundings: Surroundings<'_>) -> News {
         match self.current.take() {
-            Some(current) => self.look(current),
-            None if Instant::now() >= self.next => self.begin(container, group, seccomp),
-            None => false,
+            // As Docker does: a paused container is not asked.
+            None if now_is >= self.next && surroundings.place.is_paused() => {
+                self.next = now_is + self.interval();
+                News::None
+            }
+            None if now_is >= self.next => self.begin(container, surroundings),
+            None => News::None,
+            Some(current) if current.code.is_some() => self.end(current),
+            Some(mut current) => {
+                if current.deadline.is_some_and(|deadline| now_is >= deadline) && surroundings.place.is_paused() {
+                    current.deadline = Some(now_is + Duration::from_nanos(self.config.timeout_ns));
+                } else if current.deadline.is_some_and(|deadline| now_is >= deadline) {
+                    // It may have ended meanwhile. Either way its end comes as an event.
+                    let _ = pidfd_send_signal(current.pidfd.as_fd(), Signal::KILL);
+                    current.deadline = None;
+                }
+                self.current = Some(current);
+                News::None
+            }
         }
     }
 
-    fn begin(&mut self, container: &Container, group: &Group, seccomp: Option<&LinuxSeccomp>) -> bool {
-        let start = now();
-        match exec::start(container, group, seccomp, &self.process, false, None) {
+    fn begin(&mut self, container: &Container, surroundings: Surroundings<'_>) -> News {
+        let (start, after) = (now(), self.began.elapsed());
+        match exec::start(container, surroundings, &self.process, false, None) {
             Ok((_, pidfd, streams)) => {
-                let deadline = Instant::now() + Duration::from_nanos(self.config.timeout_ns);
-                let current = Current { pidfd, streams, output: Vec::new(), start, deadline, timed_out: false };
-                self.current = Some(current);
-                false
+                let deadline = Some(Instant::now() + Duration::from_nanos(self.config.timeout_ns));
+                let (output, cut, code) = (Vec::new(), false, None);
+                self.current = Some(Current { pidfd, streams, output, cut, start, after, deadline, code });
+                News::None
             }
             Err(error) => {
-                let probe = Probe { start, end: now(), exit_code: FAILED, output: error.to_string() };
-                self.count(probe)
+                let text = format!("OCI runtime exec failed: {error}");
+                self.add(Probe { start, end: now(), exit_code: FAILED, output: text }, after)
             }
         }
     }
 
-    fn look(&mut self, mut current: Current) -> bool {
-        let output = &mut current.output;
-        current.streams.pass(&mut |_, bytes| {
-            let room = OUTPUT.saturating_sub(output.len());
-            output.extend_from_slice(&bytes[..bytes.len().min(room)]);
-        });
-        let Some(code) = exit_code(&current.pidfd) else {
-            if !current.timed_out && Instant::now() >= current.deadline {
-                // It may have ended meanwhile.
-                let _ = pidfd_send_signal(current.pidfd.as_fd(), Signal::KILL);
-                current.timed_out = true;
-                // Only so that the loop does not spin; the kill ends it at once.
-                current.deadline = Instant::now() + Duration::from_secs(1);
-            }
-            self.current = Some(current);
-            return false;
-        };
-        let timeout = Duration::from_nanos(self.config.timeout_ns);
-        let (exit_code, output) = if current.timed_out {
-            (FAILED, format!("Health check exceeded timeout ({}s)", timeout.as_secs_f64()))
-        } else {
-            (code, String::from_utf8_lossy(&current.output).into_owned())
-        };
-        self.count(Probe { start: current.start, end: now(), exit_code, output })
+    fn end(&mut self, mut current: Current) -> News {
+        let (output, cut) = (&mut current.output, &mut current.cut);
+        current.streams.drain(&mut |_, bytes| *cut |= keep(output, bytes));
+        let mut text = String::from_utf8_lossy(&current.output).into_owned();
+        if current.cut {
+            text.push_str("...");
+        }
+        let timed_out = current.deadline.is_none();
+        if timed_out {
+            let limit = duration(Duration::from_nanos(self.config.timeout_ns));
+            let colon = if text.is_empty() { "" } else { ": " };
+            text = format!("Health check exceeded timeout ({limit}){colon}{text}");
+        }
+        let exit_code = if timed_out { FAILED } else { current.code.unwrap_or(FAILED) };
+        self.add(Probe { start: current.start, end: now(), exit_code, output: text }, current.after)
     }
 
-    /// Counts a result. True when the state has changed.
-    fn count(&mut self, probe: Probe) -> bool {
-        if probe.exit_code == 0 {
-            self.state.failing_streak = 0;
-            self.state.status = "healthy".into();
-        } else if !(self.state.status == "starting" && self.in_start_period()) {
-            self.state.failing_streak += 1;
-            if self.state.failing_streak >= self.config.retries {
-                self.state.status = "unhealthy".into();
-            }
-        }
-        if self.state.log.len() == KEPT {
-            self.state.log.remove(0);
-        }
-        self.state.log.push(probe);
+    fn add(&mut self, probe: Probe, after: Duration) -> News {
+        let unhealthy = self.count.add(probe, after);
         self.next = Instant::now() + self.interval();
-        true
+        if unhealthy { News::Unhealthy } else { News::Result }
     }
 
-    /// What is done about an unhealthy container.
-    pub(crate) fn remedy(&self) -> Option<&str> {
-        (self.state.status == "unhealthy" && self.config.on_failure != "none").then_some(&self.config.on_failure)
+    /// The container has ended: a probe on its way ends with it, but has to be reaped.
+    pub(crate) fn abandon(self) {
+        if let Some(current) = self.current {
+            let _ = pidfd_send_signal(current.pidfd.as_fd(), Signal::KILL);
+            let id = rustix::process::WaitId::PidFd(current.pidfd.as_fd());
+            let _ = rustix::process::waitid(id, rustix::process::WaitIdOptions::EXITED);
+        }
+    }
+}
+
+/// Keeps the first bytes; true when some were left out.
+fn keep(output: &mut Vec<u8>, bytes: &[u8]) -> bool {
+    let room = OUTPUT.saturating_sub(output.len()).min(bytes.len());
+    output.extend_from_slice(&bytes[..room]);
+    room < bytes.len()
+}
+
+/// As Go writes durations, for the sizes that a timeout has: `1m30s`, `2.5s`, `100ms`.
+fn duration(time: Duration) -> String {
+    if time < Duration::from_secs(1) {
+        return format!("{}ms", time.as_secs_f64() * 1000.0);
+    }
+    let (hours, minutes) = (time.as_secs() / 3600, time.as_secs() / 60 % 60);
+    let seconds = time - Duration::from_secs(hours * 3600 + minutes * 60);
+    let seconds = format!("{}s", seconds.as_secs_f64());
+    match (hours, minutes) {
+        (0, 0) => seconds,
+        (0, minutes) => format!("{minutes}m{seconds}"),
+        (hours, minutes) => format!("{hours}h{minutes}m{seconds}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn count(retries: u32, start_period: u64) -> Count {
+        let (interval_ns, timeout_ns, start_interval_ns) = (1, 1, 1);
+        Count::new(&Health {
+            test: Vec::new(),
+            interval_ns,
+            timeout_ns,
+            start_period_ns: start_period * 1_000_000_000,
+            start_interval_ns,
+            retries,
+            on_failure: "none".into(),
+        })
+    }
+
+    fn add(count: &mut Count, exit_code: i32, after: u64) -> bool {
+        let probe = Probe { start: String::new(), end: String::new(), exit_code, output: String::new() };
+        count.add(probe, Duration::from_secs(after))
+    }
+
+    #[test]
+    fn so_many_failures_in_a_row_make_it_unhealthy_once() {
+        let mut count = count(2, 0);
+        assert!(!add(&mut count, 1, 0));
+        assert!(!add(&mut count, 0, 1) && count.state.failing_streak == 0 && count.state.status == HEALTHY);
+        assert!(!add(&mut count, 1, 2) && count.state.status == HEALTHY);
+        assert!(add(&mut count, -1, 3) && count.state.status == UNHEALTHY);
+        assert!(!add(&mut count, 1, 4), "told once");
+        assert!(!add(&mut count, 0, 5) && count.state.status == HEALTHY);
+        assert_eq!(count.state.log.len(), KEPT);
+    }
+
+    #[test]
+    fn failures_while_it_starts_do_not_count_until_it_was_well_once() {
+        let mut count = count(1, 10);
+        assert!(!add(&mut count, 1, 3) && count.state.failing_streak == 0 && count.state.status == STARTING);
+        assert!(!add(&mut count, 0, 4));
+        assert!(add(&mut count, 1, 5), "it had started");
+    }
+
+    #[test]
+    fn durations_are_written_as_go_does() {
+        let text = |milliseconds| duration(Duration::from_millis(milliseconds));
+        assert_eq!(
+            [text(30_000), text(2_500), text(100), text(90_000), text(3_600_000)],
+            ["30s", "2.5s", "100ms", "1m30s", "1h0m0s"]
+        );
+    }
+
+    #[test]
+    fn output_is_kept_up_to_its_bound() {
+        let mut output = Vec::new();
+        assert!(!keep(&mut output, &[b'x'; OUTPUT]));
+        assert!(keep(&mut output, b"y") && output.len() == OUTPUT);
     }
 }

@@ -1,32 +1,41 @@
 //! The prepared process that forks monitors, and the daemon's connection to it.
 //!
 //! It is forked from the daemon while that has one thread and little memory, so a fork of it is quick and what a
-//! monitor shares with it is small. Each launch brings the end of a socket of its own, on which the monitor answers:
-//! the prepared process is free for the next one at once.
+//! monitor shares with it is small. Per launch it gets one fd; all else is between the daemon and the monitor.
 
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd};
-use std::sync::{Mutex, PoisonError};
+use std::fs;
+use std::io::IoSlice;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
-use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
+    SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
+};
 use rustix::process::{Signal, WaitId, WaitIdOptions, waitid};
-use wharf_sys::message;
-use wharf_sys::process::{Namespaces, clone3};
-use wharf_sys::signals::Signals;
+use serde::{Deserialize, Serialize};
+use wharf_sys::process::{Child, Namespaces, clone3};
+use wharf_sys::{disposition, fds, message};
 
 use crate::error::{LaunchError, Result};
 use crate::launch::Launch;
 use crate::run;
 use crate::wire::Reply;
 
+/// Where a forked process has its one fd, behind the standard streams.
+const ONLY_FD: i32 = 3;
+/// Out of reach of the OOM killer, next to what must not be killed at all: without its monitor a container is lost.
+const OOM_SCORE: &str = "-998";
+
 /// The daemon's connection to the process that forks monitors. That process ends when this value is dropped; its
 /// monitors do not.
 #[derive(Debug)]
 pub struct Spawner {
-    /// Held while a request is written: it is small, and the answer comes by another way.
-    socket: Mutex<OwnedFd>,
+    /// `None` only while it is dropped.
+    control: Option<OwnedFd>,
+    process: Child,
 }
 
 /// A container that runs.
@@ -38,30 +47,48 @@ pub struct Launched {
     pub started_at: String,
 }
 
+/// What goes to a monitor; the fds go with it: the network namespace if there is one, then the clients' streams.
+#[derive(Serialize)]
+struct Outgoing<'a> {
+    netns: bool,
+    launch: &'a Launch,
+}
+
+/// The same, where it arrives.
+#[derive(Deserialize)]
+pub(crate) struct Incoming {
+    pub(crate) netns: bool,
+    pub(crate) launch: Launch,
+}
+
 impl Spawner {
     /// Forks the prepared process.
     ///
     /// # Errors
     /// `Threads` when the caller has more than one: a copy of it could hang on a lock that another thread held.
     pub fn start() -> Result<Self> {
-        match std::fs::read_dir("/proc/self/task").map_or(1, Iterator::count) {
+        match fs::read_dir("/proc/self/task").map_or(1, Iterator::count) {
             0 | 1 => {}
             threads => return Err(LaunchError::Threads(threads)),
         }
-        let (ours, theirs) = pair()?;
-        let child = clone3(Namespaces::default(), None, || {
-            let done = prepare(&theirs).and_then(|()| serve());
-            u8::from(done.is_err())
-        });
-        child.map_err(LaunchError::system("make the process that makes monitors"))?;
-        Ok(Self { socket: Mutex::new(ours) })
+        // Messages, not a stream: callers need no lock to send one whole.
+        let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
+            .map_err(LaunchError::system("make a socket"))?;
+        let process = clone3(Namespaces::default(), None, || serve(&theirs))
+            .map_err(LaunchError::system("make the process that starts containers"))?;
+        Ok(Self { control: Some(ours), process })
+    }
+
+    /// The number of the prepared process.
+    pub fn pid(&self) -> i32 {
+        self.process.pid.as_raw_nonzero().get()
     }
 
     /// Makes a container run. `netns` is the network namespace to be in, `streams` the clients' ends for
-    /// [`Launch::attach`]. Returns when the user's program runs, or nothing of it is left. Several may be made at once.
+    /// [`Launch::attach`]. Returns when the user's program runs, or nothing of it is left.
     ///
     /// # Errors
-    /// `Failed` with the code by which Docker's users know it.
+    /// `Failed` with the code by which Docker's users know it; `NoSpawner` when the prepared process was killed.
     pub fn launch(
         &self,
         launch: &Launch,
@@ -71,93 +98,140 @@ impl Spawner {
         if streams.len() != launch.attach.len() {
             return Err(LaunchError::Streams { given: streams.len(), asked: launch.attach.len() });
         }
-        let (ours, theirs) = pair()?;
-        // A byte before the JSON says whether there is a namespace among the fds.
-        let mut bytes = vec![u8::from(netns.is_some())];
-        serde_json::to_writer(&mut bytes, launch).map_err(|e| LaunchError::BadAnswer(e.to_string()))?;
-        let mut fds = vec![theirs.as_fd()];
-        fds.extend(netns);
-        fds.extend_from_slice(streams);
-        {
-            let socket = self.socket.lock().unwrap_or_else(PoisonError::into_inner);
-            message::send(&*socket, &bytes, &fds).map_err(|_| LaunchError::NoSpawner)?;
-        }
+        let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
+            .map_err(LaunchError::system("make a socket"))?;
+        let control = self.control.as_ref().ok_or(LaunchError::NoSpawner)?;
+        // First: the monitor is forked while the request is still being written.
+        pass(control, theirs.as_fd()).map_err(|errno| match errno {
+            Errno::PIPE | Errno::CONNRESET => LaunchError::NoSpawner,
+            errno => LaunchError::System { action: "reach the process that starts containers", errno },
+        })?;
         drop(theirs);
-        let received = message::receive(&ours).map_err(|_| LaunchError::NoAnswer)?;
-        let (bytes, _) = received.ok_or(LaunchError::NoAnswer)?;
-        let reply: Reply = serde_json::from_slice(&bytes).map_err(|e| LaunchError::BadAnswer(e.to_string()))?;
-        if let Some(message) = reply.error {
-            return Err(LaunchError::Failed { message, code: reply.code.unwrap_or(125) });
+        let json = serde_json::to_vec(&Outgoing { netns: netns.is_some(), launch })
+            .map_err(|e| LaunchError::BadAnswer(e.to_string()))?;
+        let fds: Vec<BorrowedFd<'_>> = netns.into_iter().chain(streams.iter().copied()).collect();
+        match message::send(&ours, &json, &fds) {
+            // It has an answer already, or has gone.
+            Ok(()) | Err(Errno::PIPE | Errno::CONNRESET) => {}
+            Err(errno) => return Err(LaunchError::System { action: "ask for a container", errno }),
         }
-        match (reply.pid, reply.monitor_pid, reply.started_at) {
-            (Some(pid), Some(monitor_pid), Some(started_at)) => Ok(Launched { pid, monitor_pid, started_at }),
-            _ => Err(LaunchError::BadAnswer("no process number".into())),
+        let (bytes, _) = match message::receive(&ours) {
+            Ok(Some(answer)) => answer,
+            Ok(None) | Err(Errno::CONNRESET | Errno::IO) => return Err(LaunchError::NoAnswer),
+            Err(errno) => return Err(LaunchError::System { action: "hear from the container's monitor", errno }),
+        };
+        let reply: Reply = serde_json::from_slice(&bytes).map_err(|e| LaunchError::BadAnswer(e.to_string()))?;
+        match reply {
+            Reply { error: Some(message), code, .. } => Err(LaunchError::Failed { message, code: code.unwrap_or(125) }),
+            Reply { pid: Some(pid), monitor_pid: Some(monitor_pid), started_at: Some(started_at), .. } => {
+                Ok(Launched { pid, monitor_pid, started_at })
+            }
+            other => Err(LaunchError::BadAnswer(format!("{other:?}"))),
         }
     }
 }
 
-fn pair() -> Result<(OwnedFd, OwnedFd)> {
-    socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
-        .map_err(LaunchError::system("make a socket"))
+impl Drop for Spawner {
+    fn drop(&mut self) {
+        self.control = None;
+        // It ends at once; waited for, so that no zombie stays.
+        let _ = waitid(WaitId::PidFd(self.process.pidfd.as_fd()), WaitIdOptions::EXITED);
+    }
 }
 
-/// Where the prepared process has its connection after [`prepare`].
-const SOCKET: i32 = 3;
-
-/// Lets go of all that is the daemon's: its session, its terminal, its fds (its lock above all), its directory.
-fn prepare(socket: &OwnedFd) -> rustix::io::Result<()> {
-    rustix::process::setsid()?;
-    wharf_sys::process::set_name(c"wharf-spawner")?;
-    rustix::process::chdir("/")?;
-    let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
-    rustix::stdio::dup2_stdin(&null)?;
-    rustix::stdio::dup2_stdout(&null)?;
-    rustix::stdio::dup2_stderr(&null)?;
-    // Closed with all others by the next call; nobody may own it then.
-    let _ = null.into_raw_fd();
-    wharf_sys::fds::keep_only(socket.as_raw_fd(), SOCKET)
-}
-
-/// Forks a monitor for each launch, until the daemon's end closes.
-fn serve() -> rustix::io::Result<()> {
-    let mut socket = wharf_sys::fds::adopt(SOCKET)?;
-    // What ends the daemon is no reason to end before it does.
-    let signals = Signals::block(&[Signal::CHILD, Signal::TERM, Signal::INT, Signal::HUP, Signal::QUIT])?;
+/// One byte with one fd.
+fn pass(control: &OwnedFd, fd: BorrowedFd<'_>) -> std::result::Result<(), Errno> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     loop {
-        let ready = {
-            let mut fds = [PollFd::new(&socket, PollFlags::IN), PollFd::new(&signals, PollFlags::IN)];
-            match poll(&mut fds, None) {
-                Err(Errno::INTR) => continue,
-                done => done?,
-            };
-            !fds[0].revents().is_empty()
-        };
-        while signals.next()?.is_some() {}
-        reap();
-        if !ready {
-            continue;
+        let mut ancillary = SendAncillaryBuffer::new(&mut space);
+        let fds = [fd];
+        ancillary.push(SendAncillaryMessage::ScmRights(&fds));
+        match sendmsg(control, &[IoSlice::new(b"L")], &mut ancillary, SendFlags::NOSIGNAL) {
+            Err(Errno::INTR) => {}
+            sent => return sent.map(drop),
         }
-        let Some((bytes, mut fds)) = message::receive(&socket)? else { return Ok(()) };
-        if fds.is_empty() {
-            continue;
-        }
-        let asker = fds.remove(0);
-        let forked = clone3(Namespaces::default(), None, || {
-            // With this end open in monitors, a daemon would not notice that the prepared process has gone.
-            match rustix::io::dup2(rustix::stdio::stdin(), &mut socket) {
-                Ok(()) => run::monitor(&bytes, fds, &asker),
-                Err(_) => 1,
+    }
+}
+
+/// The other side: the next fd, or `None` at the daemon's end.
+fn take(control: &OwnedFd) -> Option<OwnedFd> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut byte = [0];
+    loop {
+        let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+        let slices = &mut [std::io::IoSliceMut::new(&mut byte)];
+        match recvmsg(control, slices, &mut ancillary, RecvFlags::CMSG_CLOEXEC) {
+            Err(Errno::INTR) => {}
+            Err(_) | Ok(rustix::net::RecvMsg { bytes: 0, .. }) => return None,
+            Ok(_) => {
+                let fd = ancillary.drain().find_map(|message| match message {
+                    RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
+                    _ => None,
+                });
+                // Without one there is nobody to answer.
+                if fd.is_some() {
+                    return fd;
+                }
             }
+        }
+    }
+}
+
+/// The prepared process: forks until the daemon closes its end.
+fn serve(control: &OwnedFd) -> u8 {
+    let Some(control) = settle(control) else { return 1 };
+    while let Some(asker) = take(&control) {
+        let forked = clone3(Namespaces::default(), None, || match only(&asker) {
+            Some(asker) => run::monitor(asker),
+            None => 1,
         });
         if let Err(errno) = forked {
-            let failed = Reply::error(format!("cannot make a monitor: {errno}"), 125);
-            crate::exec::answer(&asker, &failed);
+            let reply = Reply::error(format!("cannot make a process beside the container: {errno}"), 125);
+            let _ = message::send(&asker, &serde_json::to_vec(&reply).unwrap_or_default(), &[]);
         }
     }
+    0
 }
 
-/// Monitors that have ended.
-fn reap() {
-    let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
-    while let Ok(Some(_)) = waitid(WaitId::All, options) {}
+/// Leaves everything of the daemon's but the connection: its session, its directory, its fds, what ends it.
+fn settle(control: &OwnedFd) -> Option<OwnedFd> {
+    rustix::process::setsid().ok()?;
+    // What a terminal or a system that goes down sends to all; and children are reaped by the kernel.
+    disposition::ignore(&[
+        Signal::HUP,
+        Signal::INT,
+        Signal::QUIT,
+        Signal::TERM,
+        Signal::USR1,
+        Signal::USR2,
+        Signal::ALARM,
+        Signal::TSTP,
+        Signal::TTIN,
+        Signal::TTOU,
+        Signal::PIPE,
+        Signal::CHILD,
+    ])
+    .ok()?;
+    let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).ok()?;
+    rustix::stdio::dup2_stdin(&null).ok()?;
+    rustix::stdio::dup2_stdout(&null).ok()?;
+    rustix::stdio::dup2_stderr(&null).ok()?;
+    // Before all are closed: a value that owns a closed fd must not be dropped.
+    drop(null);
+    rustix::process::chdir("/").ok()?;
+    // What a container's setup makes has the modes that it says.
+    rustix::process::umask(Mode::from_raw_mode(0o022));
+    let control = only(control)?;
+    // A daemon without the right keeps its own score.
+    let _ = fs::write("/proc/self/oom_score_adj", OOM_SCORE);
+    // What the daemon was started with is for nobody else: an init of ours shows it to the container.
+    let _ = wharf_sys::title::set(b"wharf");
+    let _ = wharf_sys::process::set_name(c"wharf-spawner");
+    Some(control)
+}
+
+/// Closes everything but this fd and the standard streams.
+fn only(fd: &OwnedFd) -> Option<OwnedFd> {
+    fds::keep_only(fd.as_raw_fd(), ONLY_FD).ok()?;
+    fds::adopt(ONLY_FD).ok()
 }

@@ -1,41 +1,42 @@
-//! A program's standard streams, its log and its clients: everything passes through here, nothing is lost, and nobody
-//! who reads slowly takes memory without end.
+//! A program's standard streams and its clients: everything passes through here, nothing is lost, and nobody who
+//! reads slowly takes memory without end.
 
-use std::collections::VecDeque;
 use std::os::fd::{AsFd, OwnedFd};
+use std::time::Instant;
 
-use rustix::event::{PollFd, PollFlags};
-use rustix::fs::{Mode, OFlags, fcntl_getfl, fcntl_setfl};
+use rustix::event::PollFlags;
+use rustix::fs::{Mode, OFlags, fcntl_setfl};
 use rustix::io::Errno;
-use rustix::net::SendFlags;
 use rustix::pipe::{PipeFlags, pipe_with};
 use wharf_logs::Stream;
 use wharf_runtime::Stdio;
 
-use crate::detach::Detach;
+use crate::attached::{Client, Said};
 use crate::error::{LaunchError, Result};
 use crate::launch::Attach;
+use crate::outbox::Outbox;
+use crate::ready::{Interest, Part, Source, Who};
 
 /// Read from a stream at once: half a pipe.
 const CHUNK: usize = 32 << 10;
 /// Reads of one stream before the others have their turn.
-const TURNS: usize = 16;
-/// Bytes that wait for a client before the program waits for it too.
-const CLIENT_BUFFER: usize = 1 << 20;
+const TURNS: usize = 8;
 /// Bytes of standard input that wait for the program before its clients wait too.
-const INPUT_BUFFER: usize = 256 << 10;
+const INPUT_BUFFER: usize = 64 << 10;
+/// As much as a program can have left in a pipe when it ends (`/proc/sys/fs/pipe-max-size`), and some more.
+const LAST_WORDS: usize = 4 << 20;
+
+/// Where the output of a program goes beside its clients.
+pub(crate) type Sink<'a> = &'a mut dyn FnMut(Stream, &[u8]);
 
 /// The streams of one run of a program.
 #[derive(Debug)]
 pub(crate) struct Streams {
     tty: bool,
-    outputs: Vec<Output>,
-    input: Option<OwnedFd>,
-    /// On its way to the program; the input is closed behind it when it has ended.
-    pending: VecDeque<u8>,
-    input_ended: bool,
-    /// The input ends with its first client's.
+    /// The input ends with that of the first client that has one.
     once: bool,
+    outputs: Vec<Output>,
+    input: Option<Input>,
     clients: Vec<Client>,
 }
 
@@ -47,36 +48,35 @@ struct Output {
 }
 
 #[derive(Debug)]
-struct Client {
-    socket: OwnedFd,
-    attach: Attach,
-    detach: Option<Detach>,
-    /// On its way to the client.
-    out: VecDeque<u8>,
-    /// Its standard input has not ended.
-    typing: bool,
-    gone: bool,
+struct Input {
+    fd: OwnedFd,
+    /// On its way to the program.
+    pending: Outbox,
+    /// Nothing comes after that.
+    ended: bool,
 }
 
-/// The program's ends, and ours.
-pub(crate) fn plumb(tty: bool, open_stdin: bool, once: bool) -> Result<(Stdio, Streams)> {
-    let mut streams = Streams {
-        tty,
-        outputs: Vec::new(),
-        input: None,
-        pending: VecDeque::new(),
-        input_ended: false,
-        once,
-        clients: Vec::new(),
-    };
+/// Makes the program's ends, and ours. `owner` is who the program runs as, so that it can open its own streams again
+/// (`/dev/stdout`).
+///
+/// # Errors
+/// At a limit on open files.
+pub(crate) fn plumb(tty: bool, open_stdin: bool, once: bool, owner: u32) -> Result<(Stdio, Streams)> {
+    let mut streams = Streams { tty, once, outputs: Vec::new(), input: None, clients: Vec::new() };
     if tty {
         return Ok((Stdio::Terminal, streams));
     }
-    let pipe = || pipe_with(PipeFlags::CLOEXEC).map_err(LaunchError::system("make a pipe"));
+    let pipe = || {
+        let (read, write) = pipe_with(PipeFlags::CLOEXEC).map_err(LaunchError::system("make a pipe"))?;
+        if owner != 0 {
+            rustix::fs::fchown(&read, Some(rustix::fs::Uid::from_raw(owner)), None)
+                .map_err(LaunchError::system("give a stream to the container's user"))?;
+        }
+        Ok::<_, LaunchError>((read, write))
+    };
     let stdin = if open_stdin {
         let (theirs, ours) = pipe()?;
-        nonblocking(&ours)?;
-        streams.input = Some(ours);
+        streams.input = Some(Input { fd: nonblocking(ours)?, pending: Outbox::default(), ended: false });
         theirs
     } else {
         rustix::fs::open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
@@ -84,205 +84,174 @@ pub(crate) fn plumb(tty: bool, open_stdin: bool, once: bool) -> Result<(Stdio, S
     };
     let mut output = |stream| {
         let (ours, theirs) = pipe()?;
-        nonblocking(&ours)?;
-        streams.outputs.push(Output { stream, fd: Some(ours) });
+        streams.outputs.push(Output { stream, fd: Some(nonblocking(ours)?) });
         Ok::<_, LaunchError>(theirs)
     };
     let (stdout, stderr) = (output(Stream::Stdout)?, output(Stream::Stderr)?);
     Ok((Stdio::Fds { stdin, stdout, stderr }, streams))
 }
 
-fn nonblocking(fd: &OwnedFd) -> Result<()> {
-    let flags = fcntl_getfl(fd).map_err(LaunchError::system("prepare a stream"))?;
-    fcntl_setfl(fd, flags | OFlags::NONBLOCK).map_err(LaunchError::system("prepare a stream"))
+/// For an end that nobody shares.
+fn nonblocking(fd: OwnedFd) -> Result<OwnedFd> {
+    fcntl_setfl(&fd, OFlags::NONBLOCK).map_err(LaunchError::system("prepare a stream"))?;
+    Ok(fd)
 }
 
 impl Streams {
-    /// The terminal came with the container.
+    /// The terminal, which came with the program.
+    ///
+    /// # Errors
+    /// At a limit on open files.
     pub(crate) fn set_terminal(&mut self, master: OwnedFd, open_stdin: bool) -> Result<()> {
-        nonblocking(&master)?;
+        let master = nonblocking(master)?;
         if open_stdin {
-            self.input = Some(master.try_clone().map_err(|e| LaunchError::System {
-                action: "duplicate the terminal",
-                errno: Errno::from_io_error(&e).unwrap_or(Errno::MFILE),
-            })?);
+            let fd = rustix::io::fcntl_dupfd_cloexec(&master, 3).map_err(LaunchError::system("use the terminal"))?;
+            self.input = Some(Input { fd, pending: Outbox::default(), ended: false });
         }
         self.outputs.push(Output { stream: Stream::Stdout, fd: Some(master) });
         Ok(())
     }
 
     /// Tells the terminal its size.
-    pub(crate) fn resize(&self, rows: u16, columns: u16) -> rustix::io::Result<()> {
+    ///
+    /// # Errors
+    /// `ENOTTY` without one.
+    pub(crate) fn resize(&self, rows: u16, columns: u16) -> std::result::Result<(), Errno> {
         let master = self.outputs.first().and_then(|output| output.fd.as_ref()).filter(|_| self.tty);
         let size = rustix::termios::Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
         rustix::termios::tcsetwinsize(master.ok_or(Errno::NOTTY)?, size)
     }
 
     /// Takes a client on.
-    pub(crate) fn add(&mut self, socket: OwnedFd, attach: Attach) -> Result<()> {
-        nonblocking(&socket)?;
-        // Where it types into a terminal, or has said by which keys it leaves.
-        let detach = (attach.stdin && (self.tty || attach.detach_keys.is_some()))
-            .then(|| Detach::new(attach.detach_keys.as_deref()));
-        self.clients.push(Client { socket, typing: true, attach, detach, out: VecDeque::new(), gone: false });
-        Ok(())
+    pub(crate) fn add(&mut self, socket: OwnedFd, attach: Attach) {
+        self.clients.push(Client::new(socket, attach, self.tty));
     }
 
     /// What is waited for.
-    pub(crate) fn interest<'a>(&'a self, fds: &mut Vec<PollFd<'a>>) {
-        if !self.is_throttled() {
-            fds.extend(self.outputs.iter().filter_map(|o| o.fd.as_ref()).map(|fd| PollFd::new(fd, PollFlags::IN)));
-        }
-        if let Some(input) = self.input.as_ref().filter(|_| !self.pending.is_empty()) {
-            fds.push(PollFd::new(input, PollFlags::OUT));
-        }
-        for client in &self.clients {
-            let mut flags = PollFlags::empty();
-            if client.typing && self.pending.len() < INPUT_BUFFER {
-                flags |= PollFlags::IN;
+    pub(crate) fn interest<'a>(&'a self, who: Who, interest: &mut Interest<'a>) {
+        let source = |part| Source::Program(who, part);
+        if !self.clients.iter().any(Client::is_full) {
+            for (n, output) in self.outputs.iter().enumerate() {
+                if let Some(fd) = &output.fd {
+                    interest.add(fd, PollFlags::IN, source(Part::Output(n)));
+                }
             }
-            if !client.out.is_empty() {
-                flags |= PollFlags::OUT;
+        }
+        if let Some(input) = &self.input
+            && !input.pending.is_empty()
+        {
+            interest.add(&input.fd, PollFlags::OUT, source(Part::Input));
+        }
+        let room = self.has_room();
+        for (n, client) in self.clients.iter().enumerate() {
+            if let Some(flags) = client.interest(room) {
+                interest.add(client.socket(), flags, source(Part::Client(n)));
             }
-            fds.push(PollFd::new(&client.socket, flags));
+            interest.until(client.deadline(false));
         }
     }
 
-    fn is_throttled(&self) -> bool {
-        self.clients.iter().any(|client| client.out.len() > CLIENT_BUFFER)
+    fn has_room(&self) -> bool {
+        self.input.as_ref().is_none_or(|input| input.pending.len() < INPUT_BUFFER)
     }
 
-    /// Passes on what there is, without waiting.
-    pub(crate) fn pass(&mut self, log: &mut dyn FnMut(Stream, &[u8])) {
-        self.read_outputs(log);
-        self.feed_clients();
-        self.hear_clients();
+    /// Something can be done at `part`.
+    pub(crate) fn ready(&mut self, part: Part, flags: PollFlags, sink: Sink<'_>) {
+        match part {
+            Part::Output(n) => self.read_output(n, TURNS, sink),
+            Part::Input => self.write_input(),
+            Part::Client(n) => self.serve_client(n, flags),
+            Part::Process | Part::Asker => {}
+        }
+    }
+
+    /// Reads an output, at most so many times; true when there is nothing more in it now.
+    fn read_output(&mut self, which: usize, turns: usize, sink: Sink<'_>) {
+        let mut chunk = [0u8; CHUNK];
+        for _ in 0..turns {
+            if self.clients.iter().any(Client::is_full) {
+                return;
+            }
+            match self.read_once(which, &mut chunk, sink) {
+                Some(CHUNK) => {}
+                _ => return,
+            }
+        }
+    }
+
+    /// `None` when there is nothing now, or ever.
+    fn read_once(&mut self, which: usize, chunk: &mut [u8; CHUNK], sink: Sink<'_>) -> Option<usize> {
+        let output = self.outputs.get_mut(which)?;
+        match rustix::io::read(output.fd.as_ref()?, &mut chunk[..]) {
+            Err(Errno::AGAIN | Errno::INTR) => None,
+            // A terminal whose last user has gone answers EIO.
+            Ok(0) | Err(_) => {
+                output.fd = None;
+                None
+            }
+            Ok(count) => {
+                let (stream, tty) = (output.stream, self.tty);
+                sink(stream, &chunk[..count]);
+                for client in &mut self.clients {
+                    client.put(stream, &chunk[..count], tty);
+                }
+                Some(count)
+            }
+        }
+    }
+
+    fn serve_client(&mut self, which: usize, flags: PollFlags) {
+        let room = self.has_room();
+        let Some(client) = self.clients.get_mut(which) else { return };
+        if flags.contains(PollFlags::OUT) {
+            client.flush();
+        }
+        let hung_up = flags.intersects(PollFlags::HUP | PollFlags::ERR);
+        if hung_up {
+            client.hung_up();
+        }
+        if !flags.contains(PollFlags::IN) && !hung_up || !room {
+            return;
+        }
+        let said = client.read(self.input.as_mut().filter(|input| !input.ended).map(|input| &mut input.pending));
+        if said == Said::End && client.attach.stdin {
+            if self.once && !self.tty {
+                self.end_input();
+            } else {
+                // As Docker does: a client whose input has ended, and with it nothing of the container's, has left.
+                client.leave();
+            }
+        }
         self.write_input();
     }
 
-    fn read_outputs(&mut self, log: &mut dyn FnMut(Stream, &[u8])) {
-        let mut chunk = [0u8; CHUNK];
-        for which in 0..self.outputs.len() {
-            for _ in 0..TURNS {
-                if self.is_throttled() {
-                    return;
-                }
-                let output = &mut self.outputs[which];
-                let Some(fd) = &output.fd else { break };
-                match rustix::io::read(fd, &mut chunk) {
-                    Err(Errno::AGAIN) => break,
-                    Err(Errno::INTR) => {}
-                    // A terminal whose last user has gone answers EIO.
-                    Ok(0) | Err(_) => output.fd = None,
-                    Ok(count) => {
-                        let stream = output.stream;
-                        log(stream, &chunk[..count]);
-                        self.offer(stream, &chunk[..count]);
-                        if count < CHUNK {
-                            break;
-                        }
-                    }
-                }
-            }
+    /// The end of the input, after what is on its way. A terminal's cannot be ended.
+    pub(crate) fn end_input(&mut self) {
+        if let Some(input) = &mut self.input
+            && !self.tty
+        {
+            input.ended = true;
         }
-    }
-
-    fn offer(&mut self, stream: Stream, bytes: &[u8]) {
-        for client in &mut self.clients {
-            let wants = match stream {
-                Stream::Stdout => client.attach.stdout,
-                Stream::Stderr => client.attach.stderr,
-            };
-            if !wants {
-                continue;
-            }
-            if !self.tty {
-                let length = u32::try_from(bytes.len()).unwrap_or(0).to_be_bytes();
-                client.out.extend([if stream == Stream::Stdout { 1 } else { 2 }, 0, 0, 0]);
-                client.out.extend(length);
-            }
-            client.out.extend(bytes);
-        }
-    }
-
-    fn feed_clients(&mut self) {
-        for client in &mut self.clients {
-            while !client.out.is_empty() && !client.gone {
-                let (first, _) = client.out.as_slices();
-                match rustix::net::send(&client.socket, first, SendFlags::NOSIGNAL | SendFlags::DONTWAIT) {
-                    Ok(count) => drop(client.out.drain(..count)),
-                    Err(Errno::INTR) => {}
-                    Err(Errno::AGAIN) => break,
-                    Err(_) => client.gone = true,
-                }
-            }
-        }
-        self.forget_gone();
-    }
-
-    fn hear_clients(&mut self) {
-        let mut chunk = [0u8; CHUNK];
-        for client in &mut self.clients {
-            while client.typing && self.pending.len() < INPUT_BUFFER {
-                match rustix::io::read(&client.socket, &mut chunk) {
-                    Err(Errno::AGAIN) => break,
-                    Err(Errno::INTR) => {}
-                    Ok(0) | Err(_) => {
-                        client.typing = false;
-                        if client.attach.stdin && self.once && !self.tty {
-                            self.input_ended = true;
-                        }
-                    }
-                    Ok(_) if !client.attach.stdin || self.input.is_none() => {}
-                    Ok(count) => match &mut client.detach {
-                        Some(detach) => {
-                            if detach.pass(&chunk[..count], &mut self.pending) {
-                                client.gone = true;
-                                client.typing = false;
-                            }
-                        }
-                        None => self.pending.extend(&chunk[..count]),
-                    },
-                }
-            }
-            // Both directions are closed: the client has ended.
-            if !client.typing && client.out.is_empty() && is_hung_up(&client.socket) {
-                client.gone = true;
-            }
-        }
-        self.forget_gone();
-    }
-
-    fn forget_gone(&mut self) {
-        self.clients.retain(|client| !client.gone);
+        self.write_input();
     }
 
     fn write_input(&mut self) {
-        while let Some(input) = &self.input {
-            if self.pending.is_empty() {
-                if self.input_ended {
-                    self.input = None;
-                }
-                return;
-            }
-            let (first, _) = self.pending.as_slices();
-            match rustix::io::write(input, first) {
-                Ok(count) => drop(self.pending.drain(..count)),
-                Err(Errno::INTR) => {}
-                Err(Errno::AGAIN) => return,
-                // The program reads no more.
-                Err(_) => {
-                    self.input = None;
-                    self.pending.clear();
-                }
-            }
+        let Some(input) = &mut self.input else { return };
+        // Broken: the program reads no more.
+        let broken = input.pending.write(&input.fd).is_err();
+        if broken || (input.ended && input.pending.is_empty()) {
+            self.input = None;
         }
     }
 
-    /// The program's input ends behind what is on its way.
-    pub(crate) fn end_input(&mut self) {
-        self.input_ended = true;
-        self.write_input();
+    /// Cuts off who has kept the program waiting for too long, and forgets who has gone.
+    pub(crate) fn tidy(&mut self, now: Instant) {
+        for client in &mut self.clients {
+            if client.deadline(false).is_some_and(|due| due <= now) {
+                client.cut_off();
+            }
+        }
+        self.clients.retain(|client| !client.is_gone());
     }
 
     /// Whether all output has ended.
@@ -290,26 +259,46 @@ impl Streams {
         self.outputs.iter().all(|output| output.fd.is_none())
     }
 
-    /// Output is not waited for any more: the program has ended, and what holds its streams is somebody else.
-    pub(crate) fn stop_reading(&mut self) {
-        for output in &mut self.outputs {
-            output.fd = None;
-        }
-    }
-
     /// Whether something still waits for a client.
     pub(crate) fn has_unsent(&self) -> bool {
-        self.clients.iter().any(|client| !client.out.is_empty())
+        self.clients.iter().any(Client::has_unsent)
     }
 
-    /// Sends what waits for clients, without waiting.
-    pub(crate) fn flush(&mut self) {
-        self.feed_clients();
+    /// The program has ended: reads what it has left, for whoever is attached however full they are, and nothing
+    /// after that. What still holds its streams is somebody else.
+    pub(crate) fn drain(&mut self, sink: Sink<'_>) {
+        let mut chunk = [0u8; CHUNK];
+        for which in 0..self.outputs.len() {
+            let mut left = LAST_WORDS;
+            while let Some(count) = self.read_once(which, &mut chunk, sink) {
+                left = left.saturating_sub(count);
+                if left == 0 {
+                    break;
+                }
+            }
+            self.outputs[which].fd = None;
+        }
+        self.input = None;
+    }
+
+    /// The clients that have not taken all yet; the others are closed with this value.
+    pub(crate) fn into_late(self) -> Vec<Client> {
+        let late = self.clients.into_iter().map(|mut client| {
+            client.flush();
+            client.leave();
+            client
+        });
+        late.filter(|client| !client.is_gone()).collect()
     }
 }
 
-fn is_hung_up(socket: &OwnedFd) -> bool {
-    let mut fds = [PollFd::from_borrowed_fd(socket.as_fd(), PollFlags::empty())];
-    let none = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
-    rustix::event::poll(&mut fds, Some(&none)).is_ok() && fds[0].revents().contains(PollFlags::HUP)
+/// Gives the program's side of a terminal to its user, as runc does.
+///
+/// # Errors
+/// When the terminal has gone.
+pub(crate) fn give_terminal(master: impl AsFd, owner: u32) -> Result<()> {
+    let flags = rustix::pty::OpenptFlags::RDWR | rustix::pty::OpenptFlags::NOCTTY | rustix::pty::OpenptFlags::CLOEXEC;
+    let fail = || LaunchError::system("give the terminal to the container's user");
+    let slave = rustix::pty::ioctl_tiocgptpeer(master, flags).map_err(fail())?;
+    rustix::fs::fchown(&slave, Some(rustix::fs::Uid::from_raw(owner)), None).map_err(fail())
 }

@@ -16,14 +16,21 @@ use wharf_rooted_path::RootDir;
 use wharf_sys::mount::{Attributes, Change, Propagation, set_attributes};
 
 use crate::create::Stdio;
+use crate::init;
 use crate::plan::{DEV_LINKS, DeviceStep, MountSource, MountStep, Plan, ProcessPlan};
 use crate::report::{Failure, send_ready, wait_for_go, wait_for_start};
 
 type Step<T> = Result<T, Failure>;
 
 /// Runs in the child; the value is its exit status when the program could not be reached.
-pub(crate) fn run(plan: &Plan, socket: BorrowedFd<'_>, rootfs: Option<BorrowedFd<'_>>, stdio: &Stdio) -> u8 {
-    match set_up(plan, socket, rootfs, stdio) {
+pub(crate) fn run(
+    plan: &Plan,
+    socket: BorrowedFd<'_>,
+    rootfs: Option<BorrowedFd<'_>>,
+    stdio: &Stdio,
+    init: bool,
+) -> u8 {
+    match set_up(plan, socket, rootfs, stdio, init) {
         Err(failure) => {
             failure.send(socket);
             125
@@ -87,6 +94,7 @@ fn set_up(
     socket: BorrowedFd<'_>,
     rootfs: Option<BorrowedFd<'_>>,
     stdio: &Stdio,
+    init: bool,
 ) -> Step<std::convert::Infallible> {
     // Until the program runs nobody of the same user may look into this process (CVE-2016-9962).
     rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)
@@ -119,6 +127,9 @@ fn set_up(
     drop(master);
     wait_for_start(socket)?;
     streams(stdio, slave.as_ref())?;
+    if init {
+        return init::become_init(&plan.process, socket);
+    }
     become_program(&plan.process)
 }
 
@@ -413,9 +424,23 @@ fn streams(stdio: &Stdio, terminal: Option<&OwnedFd>) -> Step<()> {
     rustix::stdio::dup2_stderr(stderr).map_err(fail())
 }
 
-/// Takes on the program's identity and confinement, in the one order in which each step still has the right to
-/// be done, and becomes the program.
+/// Takes on the program's identity and confinement, and becomes the program.
 pub(crate) fn become_program(process: &ProcessPlan) -> Step<std::convert::Infallible> {
+    take_identity(process, true)?;
+    let mut denied = None;
+    for path in &process.candidates {
+        match wharf_sys::process::execve(path, &process.arguments, &process.environment) {
+            Errno::NOENT | Errno::NOTDIR => {}
+            Errno::ACCESS if process.candidates.len() > 1 => denied = Some(Errno::ACCESS),
+            errno => return Err(Failure::NotExecutable(errno)),
+        }
+    }
+    Err(denied.map_or(Failure::NotFound, Failure::NotExecutable))
+}
+
+/// Takes on the program's identity and confinement, in the one order in which each step still has the right to be
+/// done. `program`: and what only the program itself needs, its directory, its signals, its fds.
+pub(crate) fn take_identity(process: &ProcessPlan, program: bool) -> Step<()> {
     for (resource, limit) in &process.rlimits {
         rustix::process::setrlimit(*resource, *limit)
             .map_err(Failure::at(format!("set the resource limit {resource:?}")))?;
@@ -438,17 +463,14 @@ pub(crate) fn become_program(process: &ProcessPlan) -> Step<std::convert::Infall
     rustix::thread::set_keep_capabilities(true).map_err(Failure::at("keep capabilities"))?;
     become_id(process.uid, process.gid, &process.groups)?;
     rustix::thread::set_keep_capabilities(false).map_err(Failure::at("keep capabilities"))?;
-    // As the user, so that a directory that the user may not enter is not entered.
-    rustix::process::chdir(process.cwd.as_path())
-        .map_err(Failure::at(format!("enter the working directory `{}`", process.cwd.display())))?;
-    let here = rustix::process::getcwd(Vec::new()).map_err(Failure::at("find the working directory"))?;
-    if !here.to_bytes().starts_with(b"/") {
-        // Outside of the root (CVE-2024-21626).
-        return Err(Failure::Step("stay inside the root".into(), Errno::XDEV));
+    if program {
+        enter_cwd(&process.cwd)?;
     }
+    // The exec of who is not root leaves it the ambient ones alone (capabilities(7)): so what does not exec.
+    let kept = if program || process.uid == 0 { u64::MAX } else { process.ambient };
     let sets = CapabilitySets {
-        effective: CapabilitySet::from_bits_retain(process.effective),
-        permitted: CapabilitySet::from_bits_retain(process.permitted),
+        effective: CapabilitySet::from_bits_retain(process.effective & kept),
+        permitted: CapabilitySet::from_bits_retain(process.permitted & kept),
         inheritable: CapabilitySet::from_bits_retain(process.inheritable),
     };
     rustix::thread::set_capabilities(None, sets).map_err(Failure::at("set the capabilities"))?;
@@ -458,21 +480,26 @@ pub(crate) fn become_program(process: &ProcessPlan) -> Step<std::convert::Infall
         rustix::thread::configure_capability_in_ambient_set(one, true)
             .map_err(Failure::at("set an ambient capability"))?;
     }
-    wharf_sys::process::reset_signals().map_err(Failure::at("reset the signals"))?;
-    wharf_sys::fds::close_on_exec_from(3).map_err(Failure::at("close what is not inherited"))?;
+    if program {
+        wharf_sys::process::reset_signals().map_err(Failure::at("reset the signals"))?;
+        wharf_sys::fds::close_on_exec_from(3).map_err(Failure::at("close what is not inherited"))?;
+    }
     if process.no_new_privileges {
         rustix::thread::set_no_new_privs(true).map_err(Failure::at("forbid new privileges"))?;
         install_filter(process)?;
     }
-    let mut denied = None;
-    for path in &process.candidates {
-        match wharf_sys::process::execve(path, &process.arguments, &process.environment) {
-            Errno::NOENT | Errno::NOTDIR => {}
-            Errno::ACCESS if process.candidates.len() > 1 => denied = Some(Errno::ACCESS),
-            errno => return Err(Failure::NotExecutable(errno)),
-        }
+    Ok(())
+}
+
+/// As the user, so that a directory that the user may not enter is not entered.
+fn enter_cwd(cwd: &Path) -> Step<()> {
+    rustix::process::chdir(cwd).map_err(Failure::at(format!("enter the working directory `{}`", cwd.display())))?;
+    let here = rustix::process::getcwd(Vec::new()).map_err(Failure::at("find the working directory"))?;
+    if !here.to_bytes().starts_with(b"/") {
+        // Outside of the root (CVE-2024-21626).
+        return Err(Failure::Step("stay inside the root".into(), Errno::XDEV));
     }
-    Err(denied.map_or(Failure::NotFound, Failure::NotExecutable))
+    Ok(())
 }
 
 fn install_filter(process: &ProcessPlan) -> Step<()> {

@@ -59,6 +59,20 @@ pub struct Created {
 /// When the configuration cannot be done, the host refuses a step, or the process fails at one; then nothing
 /// stays but the control group, which is the caller's.
 pub fn create(launch: Launch<'_>) -> Result<Created> {
+    create_as(&launch, false)
+}
+
+/// As [`create`], but the first process is an init of this crate: a copy of the caller, confined as the program is,
+/// that starts the program, passes signals on to it, reaps what is orphaned, and ends as the program does. Needs a
+/// PID namespace of the container's own.
+///
+/// # Errors
+/// As [`create`].
+pub fn create_with_init(launch: Launch<'_>) -> Result<Created> {
+    create_as(&launch, true)
+}
+
+fn create_as(launch: &Launch<'_>, init: bool) -> Result<Created> {
     one_thread()?;
     let hierarchies = Hierarchies::detect()?;
     let spec = launch.spec;
@@ -83,6 +97,9 @@ pub fn create(launch: Launch<'_>) -> Result<Created> {
     if let (Some(group), Some(resources)) = (launch.group, linux.and_then(|linux| linux.resources().as_ref())) {
         group.limit(resources)?;
     }
+    if init && !plan.namespaces.pid {
+        return Err(RuntimeError::Invalid("an init needs a PID namespace of the container's own".into()));
+    }
     let userns = plan.namespaces.user;
     let rootfs = if userns { None } else { Some(launch.rootfs.mount(None)?) };
     let birth = launch.group.map(Group::birth_fd).transpose()?.flatten();
@@ -97,7 +114,7 @@ pub fn create(launch: Launch<'_>) -> Result<Created> {
         if rustix::io::dup2(&theirs, &mut ours).is_err() {
             return 125;
         }
-        child::run(&plan, theirs.as_fd(), rootfs.as_ref().map(AsFd::as_fd), &launch.stdio)
+        child::run(&plan, theirs.as_fd(), rootfs.as_ref().map(AsFd::as_fd), &launch.stdio, init)
     });
     if let Some(away) = away {
         away.back()?;
@@ -105,7 +122,7 @@ pub fn create(launch: Launch<'_>) -> Result<Created> {
     let child = child.map_err(|errno| RuntimeError::Setup { step: "make the container's process".into(), errno })?;
     drop(theirs);
     let mut created = Created::new(child, plan.process.command.clone(), ParentEnd(ours));
-    prepare(&mut created, &launch, &plan, birth.is_some())?;
+    prepare(&mut created, launch, &plan, birth.is_some())?;
     created.terminal = created.parent.ready()?;
     Ok(created)
 }

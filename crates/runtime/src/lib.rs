@@ -9,6 +9,7 @@
 //! ```
 //!
 //! - [`create`] makes the container and leaves its first process waiting; [`Created::start`] lets it go on.
+//! - [`create_with_init`] does the same with an init of ours as the first process, which starts the program.
 //! - [`exec`] puts a further program into it, in the same way.
 //! - `plan` turns the configuration into steps, opens what comes from the host, and refuses
 //!   what cannot be done before anything exists.
@@ -22,13 +23,14 @@ mod child;
 mod create;
 mod error;
 mod exec;
+mod init;
 mod mount_options;
 mod plan;
 mod report;
 mod rootfs;
 
 pub use capabilities::CAPABILITIES;
-pub use create::{Created, Launch, Stdio, create};
+pub use create::{Created, Launch, Stdio, create, create_with_init};
 pub use error::RuntimeError;
 pub use exec::{Exec, exec};
 pub use rootfs::Rootfs;

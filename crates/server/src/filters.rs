@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use regex::{Regex, RegexBuilder};
 use serde_json::Value;
 
 use crate::http::ApiError;
@@ -11,6 +12,24 @@ use crate::query::Query;
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Filters {
     all: BTreeMap<String, Vec<String>>,
+}
+
+/// Docker's way with names and IDs: a value is the text itself, or a regular expression that is found in it. What is
+/// no expression fits nothing else.
+#[derive(Clone, Debug)]
+pub(crate) struct Patterns {
+    all: Vec<(String, Option<Regex>)>,
+}
+
+/// Bytes of a compiled expression: those of requests are small.
+const MAX_PATTERN: usize = 256 << 10;
+
+impl Patterns {
+    /// Whether one of them fits, or there is none.
+    pub(crate) fn fit(&self, text: &str) -> bool {
+        self.all.is_empty()
+            || self.all.iter().any(|(plain, regex)| plain == text || regex.as_ref().is_some_and(|r| r.is_match(text)))
+    }
 }
 
 impl Filters {
@@ -43,6 +62,11 @@ impl Filters {
         Ok(Self { all })
     }
 
+    /// As if the request had this value, too.
+    pub(crate) fn add(&mut self, key: &str, value: &str) {
+        self.all.entry(key.to_owned()).or_default().push(value.to_owned());
+    }
+
     pub(crate) fn get(&self, key: &str) -> Option<&[String]> {
         self.all.get(key).map(Vec::as_slice).filter(|values| !values.is_empty())
     }
@@ -50,6 +74,12 @@ impl Filters {
     /// Whether one of the key's values fits, or none was asked for.
     pub(crate) fn any(&self, key: &str, fits: impl Fn(&str) -> bool) -> bool {
         self.get(key).is_none_or(|values| values.iter().any(|value| fits(value)))
+    }
+
+    /// The key's values as patterns.
+    pub(crate) fn patterns(&self, key: &str) -> Patterns {
+        let compile = |text: &String| (text.clone(), RegexBuilder::new(text).size_limit(MAX_PATTERN).build().ok());
+        Patterns { all: self.get(key).into_iter().flatten().map(compile).collect() }
     }
 
     /// Whether all of the key's values fit.
@@ -151,6 +181,14 @@ mod tests {
             assert!(filters.any("name", |n| n == "b") && !filters.any("name", |n| n == "c"), "{text}");
         }
         assert!(filters(r#"{"nonsense":["x"]}"#).is_err() && filters("[]").is_err());
+    }
+
+    #[test]
+    fn patterns_are_texts_or_expressions() {
+        let names = |text: &str| filters(&format!(r#"{{"name":["{text}"]}}"#)).unwrap().patterns("name");
+        assert!(names("web").fit("web_1") && names("^web$").fit("web") && names("b|c").fit("abc"));
+        assert!(!names("^web$").fit("web_1") && names("a[").fit("a[") && !names("a[").fit("a"));
+        assert!(Filters::default().patterns("name").fit("x"));
     }
 
     #[test]

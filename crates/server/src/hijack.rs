@@ -1,5 +1,6 @@
 //! Connections that become streams: attach and exec.
 
+use std::pin::Pin;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -7,6 +8,7 @@ use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
 use hyper::ext::ReasonPhrase;
 use hyper::header::{CONNECTION, CONTENT_TYPE, HeaderValue, UPGRADE};
+use hyper::upgrade::Upgraded;
 use hyper::{Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -14,6 +16,7 @@ use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::mpsc;
 
+use crate::connection::{Connection, has_hung_up};
 use crate::http::{Answer, empty, stream};
 use crate::stdcopy;
 
@@ -21,6 +24,8 @@ use crate::stdcopy;
 const CHUNK: usize = 32 << 10;
 /// How long a client may take to close a connection whose output has ended.
 const LINGER: Duration = Duration::from_secs(2);
+/// How often it is looked whether a client whose input has ended is still there.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// The type of a stream: frames, or plain bytes of a terminal. Clients before API 1.42 know one type only.
 pub(crate) fn content_type(tty: bool, version: (u32, u32)) -> &'static str {
@@ -31,20 +36,51 @@ pub(crate) fn content_type(tty: bool, version: (u32, u32)) -> &'static str {
     }
 }
 
-/// Answers a request with the container's streams, `before` first: the connection is theirs from then on. A client
-/// that did not ask for an upgrade gets the output as a body, and gives its input as one.
+/// What a client is connected with.
+pub(crate) struct Streams {
+    /// `None` where there is nothing but `before`.
+    pub(crate) container: Option<UnixStream>,
+    /// What comes first.
+    pub(crate) before: mpsc::Receiver<Bytes>,
+    /// Awaited between the last byte and the end of the connection: what clients ask for when they see the end is
+    /// true by then.
+    pub(crate) settled: Pin<Box<dyn Future<Output = ()> + Send>>,
+}
+
+impl Streams {
+    pub(crate) fn new(container: Option<UnixStream>, before: mpsc::Receiver<Bytes>) -> Self {
+        Self { container, before, settled: Box::pin(std::future::ready(())) }
+    }
+
+    /// A stream that is one message only: an exec that could not be started says so where its output would be.
+    pub(crate) fn message(tty: bool, message: &str) -> Self {
+        let text = format!("{message}\r\n");
+        let bytes = match tty {
+            true => Bytes::from(text),
+            false => stdcopy::frame(stdcopy::Stream::Stdout, text.as_bytes()),
+        };
+        let (sender, before) = mpsc::channel(1);
+        // There is room for one.
+        let _ = sender.try_send(bytes);
+        Self::new(None, before)
+    }
+}
+
+/// Answers a request with streams: the connection is theirs from then on. A client that did not ask for an upgrade gets
+/// the output as a body, and gives its input as one.
+///
+/// They are opened after the answer has gone out. Some clients (docker-py) lose what comes in one piece with the head.
 pub(crate) fn hijack(
     request: Request<Incoming>,
-    streams: UnixStream,
     content_type: &'static str,
-    before: mpsc::Receiver<Bytes>,
+    open: impl Future<Output = Streams> + Send + 'static,
 ) -> Answer {
     if request.headers().get(UPGRADE).is_none() {
-        return as_body(request, streams, content_type, before);
+        return as_body(request, content_type, open);
     }
     tokio::spawn(async move {
         match hyper::upgrade::on(request).await {
-            Ok(upgraded) => join(TokioIo::new(upgraded), streams, before).await,
+            Ok(upgraded) => serve(upgraded, open.await).await,
             Err(error) => tracing::debug!("the client did not go on: {error}"),
         }
     });
@@ -58,32 +94,47 @@ pub(crate) fn hijack(
     answer
 }
 
-/// As [`hijack`] for a stream that is one message only: an exec that could not be started says so where its output
-/// would be, and clients then ask for its exit code.
-pub(crate) fn say(request: Request<Incoming>, tty: bool, content_type: &'static str, message: &str) -> Answer {
-    let text = format!("{message}\r\n");
-    let bytes = match tty {
-        true => Bytes::from(text),
-        false => stdcopy::frame(stdcopy::Stream::Stdout, text.as_bytes()),
-    };
-    let (sender, before) = mpsc::channel(1);
-    // There is room for one.
-    let _ = sender.try_send(bytes);
-    match UnixStream::pair() {
-        Ok((streams, _)) => hijack(request, streams, content_type, before),
-        Err(_) => stream(content_type, before),
+/// A unix socket tells a client that has gone from one that has only ended its input. With other connections that is
+/// seen when something is written to them.
+async fn serve(upgraded: Upgraded, streams: Streams) {
+    match upgraded.downcast::<TokioIo<Connection<UnixStream>>>() {
+        Ok(parts) => {
+            let (from, to) = parts.io.into_inner().into_inner().into_split();
+            // What came in one piece with the request, first.
+            let from = std::io::Cursor::new(parts.read_buf).chain(from);
+            join(from, to, async |from| gone(from.get_ref().1).await, streams).await;
+        }
+        Err(upgraded) => {
+            let (from, to) = tokio::io::split(TokioIo::new(upgraded));
+            join(from, to, async |_| std::future::pending().await, streams).await;
+        }
     }
 }
 
-/// Both directions, each half-closed by itself; the end of the output is the end of all.
-async fn join(client: impl AsyncRead + AsyncWrite + Unpin, streams: UnixStream, mut before: mpsc::Receiver<Bytes>) {
-    let (mut from_client, mut to_client) = tokio::io::split(client);
-    let (mut from_container, mut to_container) = streams.into_split();
+/// Waits until the client's socket is closed, and not only its half of it.
+async fn gone(client: &OwnedReadHalf) {
+    while !has_hung_up(client.as_ref()) {
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+/// Both directions, each half-closed by itself; the end of the output is the end of all. `gone` ends when the client,
+/// whose input has ended, does not listen any more either.
+async fn join<R: AsyncRead + Unpin>(
+    mut from_client: R,
+    mut to_client: impl AsyncWrite + Unpin,
+    gone: impl AsyncFn(&mut R),
+    streams: Streams,
+) {
+    let Streams { container, mut before, settled } = streams;
+    let (from_container, to_container) = container.map(UnixStream::into_split).unzip();
     let input = async {
-        let _ = tokio::io::copy(&mut from_client, &mut to_container).await;
-        let _ = to_container.shutdown().await;
+        if let Some(mut to) = to_container {
+            let _ = tokio::io::copy(&mut from_client, &mut to).await;
+            let _ = to.shutdown().await;
+        }
         // The output goes on without it.
-        std::future::pending::<()>().await;
+        gone(&mut from_client).await;
     };
     let output = async {
         while let Some(chunk) = before.recv().await {
@@ -91,7 +142,10 @@ async fn join(client: impl AsyncRead + AsyncWrite + Unpin, streams: UnixStream, 
                 return;
             }
         }
-        let _ = copy(&mut from_container, &mut to_client).await;
+        if let Some(mut from) = from_container {
+            let _ = copy(&mut from, &mut to_client).await;
+        }
+        settled.await;
         let _ = to_client.shutdown().await;
     };
     tokio::select! {
@@ -118,41 +172,46 @@ async fn copy(from: &mut OwnedReadHalf, to: &mut (impl AsyncWrite + Unpin)) -> s
 
 fn as_body(
     request: Request<Incoming>,
-    streams: UnixStream,
     content_type: &'static str,
-    mut before: mpsc::Receiver<Bytes>,
+    open: impl Future<Output = Streams> + Send + 'static,
 ) -> Answer {
     let (sender, chunks) = mpsc::channel(16);
-    let (mut from_container, to_container) = streams.into_split();
     tokio::spawn(async move {
-        // A request without a body says nothing of the input; it is not its end.
+        let Streams { container, mut before, settled } = open.await;
+        let (from_container, to_container) = container.map(UnixStream::into_split).unzip();
+        // A request without a body says nothing of the input; that is not the input's end.
         let input = request.into_body();
-        let has_input = !input.is_end_stream();
-        let (input, kept) = if has_input { (Some((input, to_container)), None) } else { (None, Some(to_container)) };
-        let feeding = input.map(|(body, to)| tokio::spawn(feed(body, to)));
-        let gone = sender.clone();
+        let feeding = async {
+            if let Some(to) = to_container {
+                match input.is_end_stream() {
+                    true => std::future::pending::<()>().await,
+                    false => feed(input, to).await,
+                }
+            }
+            std::future::pending::<()>().await;
+        };
         let output = async {
             while let Some(chunk) = before.recv().await {
                 sender.send(chunk).await.ok()?;
             }
             let mut chunk = vec![0; CHUNK];
-            while let Ok(count) = from_container.read(&mut chunk).await {
-                if count == 0 {
-                    break;
+            if let Some(mut from) = from_container {
+                while let Ok(count) = from.read(&mut chunk).await {
+                    if count == 0 {
+                        break;
+                    }
+                    sender.send(Bytes::copy_from_slice(&chunk[..count])).await.ok()?;
                 }
-                sender.send(Bytes::copy_from_slice(&chunk[..count])).await.ok()?;
             }
+            settled.await;
             Some(())
         };
         tokio::select! {
             _ = output => {}
+            () = feeding => {}
             // A client that has gone is noticed also while the container says nothing.
-            () = gone.closed() => {}
+            () = sender.closed() => {}
         }
-        if let Some(feeding) = feeding {
-            feeding.abort();
-        }
-        drop(kept);
     });
     stream(content_type, chunks)
 }
@@ -186,7 +245,10 @@ mod tests {
         let (log, before) = mpsc::channel(1);
         log.send(Bytes::from_static(b"log ")).await.unwrap();
         drop(log);
-        let task = tokio::spawn(join(server, ours, before));
+        let (from, to) = server.into_split();
+        let task = tokio::spawn(async move {
+            join(from, to, async |from| gone(from).await, Streams::new(Some(ours), before)).await;
+        });
         let (mut from_server, mut to_server) = client.into_split();
         to_server.write_all(b"question").await.unwrap();
         to_server.shutdown().await.unwrap();
@@ -201,5 +263,20 @@ mod tests {
         assert_eq!((question.as_str(), answer.as_str()), ("question", "log answer"));
         drop((from_server, to_server));
         task.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_client_that_has_gone_is_noticed_while_the_container_is_silent() {
+        let (client, server) = UnixStream::pair().unwrap();
+        let (ours, _container) = UnixStream::pair().unwrap();
+        let (from, to) = server.into_split();
+        let streams = Streams::new(Some(ours), mpsc::channel(1).1);
+        let task = tokio::spawn(async move { join(from, to, async |from| gone(from).await, streams).await });
+        let (from_server, mut to_server) = client.into_split();
+        to_server.shutdown().await.unwrap();
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        assert!(!task.is_finished());
+        drop((from_server, to_server));
+        tokio::time::timeout(Duration::from_secs(5), task).await.unwrap().unwrap();
     }
 }

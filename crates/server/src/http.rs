@@ -112,19 +112,28 @@ pub(crate) fn ok(value: &impl Serialize) -> Answer {
 pub(crate) async fn read_json<T: DeserializeOwned + Default>(
     body: impl Body<Data = Bytes, Error = hyper::Error>,
 ) -> Result<T, ApiError> {
+    match read_value(body).await? {
+        Value::Null => Ok(T::default()),
+        value => typed(value),
+    }
+}
+
+/// The body of a request as JSON that nobody has looked at yet; `null` when nothing was said.
+pub(crate) async fn read_value(body: impl Body<Data = Bytes, Error = hyper::Error>) -> Result<Value, ApiError> {
     let collected = tokio::time::timeout(JSON_TIMEOUT, Limited::new(Box::pin(body), MAX_JSON).collect()).await;
     let collected =
         collected.map_err(|_| ApiError::new(StatusCode::REQUEST_TIMEOUT, "the request's body did not come"))?;
     let bytes = collected.map_err(|e| ApiError::bad(format!("the request's body cannot be read: {e}")))?.to_bytes();
     if bytes.iter().all(u8::is_ascii_whitespace) {
-        return Ok(T::default());
+        return Ok(Value::Null);
     }
-    let value: Value = serde_json::from_slice(&bytes).map_err(|e| ApiError::bad(format!("invalid JSON: {e}")))?;
-    // `null` means that nothing was said.
-    if value.is_null() {
-        return Ok(T::default());
-    }
-    serde_json::from_value(lenient(value)).map_err(|e| ApiError::bad(format!("invalid JSON: {e}")))
+    let value = serde_json::from_slice(&bytes).map_err(|e| ApiError::bad(format!("invalid JSON: {e}")))?;
+    Ok(lenient(value))
+}
+
+/// What a request's JSON means.
+pub(crate) fn typed<T: DeserializeOwned>(value: Value) -> Result<T, ApiError> {
+    serde_json::from_value(value).map_err(|e| ApiError::bad(format!("invalid JSON: {e}")))
 }
 
 /// A body that is written while it is read.

@@ -5,7 +5,9 @@
 //!
 //! - [`Api`], [`serve_connection`]: the face for the daemon.
 //! - `routes`: a file for each group of routes. `render`: engine records in the API's words, pure.
-//! - `http`: bodies, answers and errors. `lenient`: JSON as Go takes it. `query`, `filters`: parameters. `auth`:
+//! - `connection`: clients that half-close, and clients that have gone.
+//! - `http`: bodies, answers and errors. `lenient`: JSON as Go takes it. `shims`: what older
+//!   clients mean. `query`, `filters`: parameters. `auth`:
 //!   credentials. `changes`: Dockerfile instructions of a commit.
 //! - `hijack`, `websocket`: connections that become a container's streams. `stdcopy`: their form.
 
@@ -13,6 +15,7 @@
 
 mod auth;
 mod changes;
+mod connection;
 mod filters;
 mod hijack;
 mod http;
@@ -20,6 +23,7 @@ mod lenient;
 mod query;
 mod render;
 mod routes;
+mod shims;
 mod stdcopy;
 mod websocket;
 
@@ -32,6 +36,8 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use wharf_build::Builder;
 use wharf_engine::Engine;
+
+use crate::connection::{Answers, Connection, Tracked};
 
 /// A client that has not sent a request's head by then is cut off: connections that say nothing cost a task each.
 /// Docker's time, as clients keep connections for their next request and do not expect to lose them earlier.
@@ -56,16 +62,23 @@ impl Api {
 
 /// Serves one connection until it is closed.
 pub async fn serve_connection(io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, api: Api) {
+    let answers = Answers::default();
+    let connection = Connection::new(io, answers.clone());
     let service = service_fn(move |request: hyper::Request<Incoming>| {
-        let api = api.clone();
-        async move { Ok::<_, Infallible>(routes::answer(api, request).await) }
+        let (api, under_way) = (api.clone(), answers.begin());
+        async move {
+            let answer = routes::answer(api, request).await;
+            Ok::<_, Infallible>(answer.map(|body| Tracked::new(body, under_way)))
+        }
     });
     let served = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
+        // As Docker writes them: scripts compare headers by the letter.
+        .title_case_headers(true)
         .header_read_timeout(HEAD_TIMEOUT)
         // A client that closes while it waits for an answer has gone, and what was begun for it ends.
         .half_close(false)
-        .serve_connection(TokioIo::new(io), service)
+        .serve_connection(TokioIo::new(connection), service)
         .with_upgrades()
         .await;
     if let Err(error) = served {

@@ -133,6 +133,14 @@ impl Layers {
     /// `WrongDiffId` when it is not `expected`; for an archive that is hostile or damaged, and for what the disk
     /// refuses. Then nothing of it stays.
     pub fn import(&self, tar: &mut dyn Read, expected: Option<&Digest>) -> Result<Layer> {
+        match expected {
+            Some(_) => self.import_only(tar, expected),
+            // Nobody has the stream in another form: it is kept.
+            None => self.import_kept(tar, None),
+        }
+    }
+
+    fn import_only(&self, tar: &mut dyn Read, expected: Option<&Digest>) -> Result<Layer> {
         if let Some(layer) = expected.map(|diff_id| self.get(diff_id)).transpose()?.flatten()
             && self.contains(&layer.diff_id)
         {
@@ -156,18 +164,22 @@ impl Layers {
     /// # Errors
     /// As [`Self::import`].
     pub fn import_exact(&self, tar: &mut dyn Read, expected: &Digest) -> Result<Layer> {
+        self.import_kept(tar, Some(expected))
+    }
+
+    fn import_kept(&self, tar: &mut dyn Read, expected: Option<&Digest>) -> Result<Layer> {
         let writer = io::BufWriter::with_capacity(1 << 20, self.inner.store.blobs().writer(None)?);
         let gzip = GzBuilder::new().mtime(0).write(writer, Compression::new(LEVEL));
         let mut kept = Tee { input: tar, copy: gzip };
-        let layer = self.import(&mut kept, Some(expected))?;
+        let layer = self.import_only(&mut kept, expected)?;
         if !layer.blobs.is_empty() || layer.packed {
             return Ok(layer);
         }
         let writer = kept.copy.finish().map_err(SnapshotError::Output)?;
         let writer = writer.into_inner().map_err(|error| SnapshotError::Output(error.into_error()))?;
         let (digest, size) = writer.finish()?;
-        self.note_blob(expected, LayerBlob { digest, size, media_type: GZIP.into() })?;
-        self.require(expected)
+        self.note_blob(&layer.diff_id, LayerBlob { digest, size, media_type: GZIP.into() })?;
+        self.require(&layer.diff_id)
     }
 
     /// Makes a layer of the files of a tar stream, whatever its bytes: what it gives back is a tar of ours, with a diff

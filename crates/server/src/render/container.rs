@@ -1,19 +1,21 @@
 //! Containers, as `inspect` and `ps` show them.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use wharf_engine::record::{Container, Status};
-use wharf_engine::spec::PortBinding;
+use wharf_engine::spec::{EndpointSettings, PortBinding};
 
 use super::words;
 
 /// What a rendering needs beside the record.
+#[derive(Debug)]
 pub(crate) struct Around<'a> {
     pub(crate) version: (u32, u32),
     pub(crate) exec_ids: Vec<String>,
-    pub(crate) data_root: &'a std::path::Path,
+    pub(crate) data_root: &'a Path,
     /// Bytes that the container has written, and of all its files.
     pub(crate) size: Option<(u64, u64)>,
 }
@@ -22,6 +24,47 @@ pub(crate) struct Around<'a> {
 pub(crate) fn inspect(c: &Container, around: &Around<'_>) -> Value {
     let dir = around.data_root.join("containers").join(&c.id);
     let file = |name: &str| dir.join(name).to_string_lossy().into_owned();
+    let layers = around.data_root.join("layers");
+    // Topmost first, as overlayfs takes them.
+    let lowers: Vec<String> =
+        c.layers.iter().rev().map(|id| layers.join(id.hex()).join("root").to_string_lossy().into_owned()).collect();
+    let mut data = json!({ "UpperDir": file("upper"), "WorkDir": file("work") });
+    if !lowers.is_empty() {
+        data["LowerDir"] = lowers.join(":").into();
+    }
+    let mut all = json!({
+        "Id": c.id,
+        "Created": c.created,
+        "Path": c.path,
+        "Args": c.args,
+        "State": state(c),
+        "Image": c.image,
+        "ResolvConfPath": file("resolv.conf"),
+        "HostnamePath": file("hostname"),
+        "HostsPath": file("hosts"),
+        "LogPath": c.log_path,
+        "Name": format!("/{}", c.name),
+        "RestartCount": c.restart_count,
+        "Driver": "overlay2",
+        "Platform": c.platform,
+        "MountLabel": "",
+        "ProcessLabel": "",
+        "AppArmorProfile": "",
+        "ExecIDs": if around.exec_ids.is_empty() { Value::Null } else { json!(around.exec_ids) },
+        "HostConfig": host_config(c),
+        "GraphDriver": { "Name": "overlay2", "Data": data },
+        "Mounts": mounts(c),
+        "Config": config(c, around.version),
+        "NetworkSettings": network_settings(c, around.version),
+    });
+    if let Some((written, root)) = around.size {
+        all["SizeRw"] = written.into();
+        all["SizeRootFs"] = root.into();
+    }
+    all
+}
+
+fn state(c: &Container) -> Value {
     let status = c.state.status;
     let mut state = json!({
         "Status": status.as_str(),
@@ -39,40 +82,38 @@ pub(crate) fn inspect(c: &Container, around: &Around<'_>) -> Value {
     if let Some(health) = &c.state.health {
         state["Health"] = json!(health);
     }
+    state
+}
+
+fn host_config(c: &Container) -> Value {
+    let mut host = json!(c.host);
+    for key in ["PortBindings"] {
+        if host[key].is_null() {
+            host[key] = json!({});
+        }
+    }
+    host
+}
+
+fn config(c: &Container, version: (u32, u32)) -> Value {
     let mut config = json!(c.config);
-    if config["Image"].as_str() == Some("") {
+    if c.config.image.is_empty() {
         config["Image"] = json!(c.image);
     }
-    let mut all = json!({
-        "Id": c.id,
-        "Created": c.created,
-        "Path": c.path,
-        "Args": c.args,
-        "State": state,
-        "Image": c.image,
-        "ResolvConfPath": file("resolv.conf"),
-        "HostnamePath": file("hostname"),
-        "HostsPath": file("hosts"),
-        "LogPath": c.log_path,
-        "Name": format!("/{}", c.name),
-        "RestartCount": c.restart_count,
-        "Driver": "overlay2",
-        "Platform": c.platform,
-        "MountLabel": "",
-        "ProcessLabel": "",
-        "AppArmorProfile": "",
-        "ExecIDs": if around.exec_ids.is_empty() { Value::Null } else { json!(around.exec_ids) },
-        "HostConfig": c.host,
-        "GraphDriver": { "Name": "overlay2", "Data": { "UpperDir": file("upper"), "WorkDir": file("work") } },
-        "Mounts": mounts(c),
-        "Config": config,
-        "NetworkSettings": networks(c, around.version),
-    });
-    if let Some((written, root)) = around.size {
-        all["SizeRw"] = written.into();
-        all["SizeRootFs"] = root.into();
+    if config["Labels"].is_null() {
+        config["Labels"] = json!({});
     }
-    all
+    if config.get("OnBuild").is_none() {
+        config["OnBuild"] = Value::Null;
+    }
+    // One address for all of a container's endpoints went with API 1.44.
+    if version < (1, 44) {
+        let mac = c.networks.get(&c.host.network_mode).map(|endpoint| endpoint.mac_address.as_str());
+        if let Some(mac) = mac.filter(|mac| !mac.is_empty()) {
+            config["MacAddress"] = mac.into();
+        }
+    }
+    config
 }
 
 fn mounts(c: &Container) -> Vec<Value> {
@@ -86,62 +127,87 @@ fn mounts(c: &Container) -> Vec<Value> {
         .collect()
 }
 
-fn networks(c: &Container, version: (u32, u32)) -> Value {
+fn network_settings(c: &Container, version: (u32, u32)) -> Value {
     let mut settings = json!({
         "Bridge": "",
         "SandboxID": if c.state.status.is_active() { c.id.as_str() } else { "" },
         "SandboxKey": if c.state.pid > 0 { format!("/proc/{}/ns/net", c.state.pid) } else { String::new() },
-        "Ports": ports_map(&c.ports),
-        "Networks": c.networks,
+        "Ports": c.ports,
+        "Networks": networks(c, version),
     });
     // The fields of one network only went with API 1.52.
     if version < (1, 52) {
-        let bridge = c.networks.get("bridge");
-        let text = |pick: fn(&wharf_engine::spec::EndpointSettings) -> &String| bridge.map_or("", |e| pick(e).as_str());
+        let none = EndpointSettings::default();
+        let bridge = c.networks.get("bridge").unwrap_or(&none);
         for (key, value) in [
-            ("EndpointID", text(|e| &e.endpoint_id)),
-            ("Gateway", text(|e| &e.gateway)),
-            ("IPAddress", text(|e| &e.ip_address)),
-            ("MacAddress", text(|e| &e.mac_address)),
-            ("IPv6Gateway", ""),
-            ("GlobalIPv6Address", ""),
-            ("LinkLocalIPv6Address", ""),
+            ("EndpointID", json!(bridge.endpoint_id)),
+            ("Gateway", json!(bridge.gateway)),
+            ("IPAddress", json!(bridge.ip_address)),
+            ("IPPrefixLen", json!(bridge.ip_prefix_len)),
+            ("MacAddress", json!(bridge.mac_address)),
+            ("IPv6Gateway", json!(bridge.ipv6_gateway)),
+            ("GlobalIPv6Address", json!(bridge.global_ipv6_address)),
+            ("GlobalIPv6PrefixLen", json!(bridge.global_ipv6_prefix_len)),
+            ("LinkLocalIPv6Address", json!("")),
+            ("LinkLocalIPv6PrefixLen", json!(0)),
+            ("HairpinMode", json!(false)),
+            ("SecondaryIPAddresses", Value::Null),
+            ("SecondaryIPv6Addresses", Value::Null),
         ] {
-            settings[key] = value.into();
+            settings[key] = value;
         }
-        settings["IPPrefixLen"] = bridge.map_or(0, |e| e.ip_prefix_len).into();
-        settings["GlobalIPv6PrefixLen"] = 0.into();
-        settings["LinkLocalIPv6PrefixLen"] = 0.into();
-        settings["HairpinMode"] = false.into();
-        settings["SecondaryIPAddresses"] = Value::Null;
-        settings["SecondaryIPv6Addresses"] = Value::Null;
     }
     settings
 }
 
-fn ports_map(ports: &BTreeMap<String, Option<Vec<PortBinding>>>) -> Value {
-    json!(ports)
+/// Endpoints by network. The container's short ID was among its aliases up to API 1.44.
+fn networks(c: &Container, version: (u32, u32)) -> BTreeMap<&String, Value> {
+    let predefined = |name: &str| matches!(name, "bridge" | "host" | "none" | "default");
+    let one = |(name, endpoint): (&'_ String, &EndpointSettings)| {
+        let mut value = json!(endpoint);
+        if version < (1, 45) && !predefined(name) {
+            let mut aliases = endpoint.aliases.clone().unwrap_or_default();
+            for alias in [c.id.get(..12).unwrap_or(&c.id), c.config.hostname.as_str()] {
+                if !alias.is_empty() && !aliases.iter().any(|have| have == alias) {
+                    aliases.push(alias.to_owned());
+                }
+            }
+            value["Aliases"] = json!(aliases);
+        }
+        value
+    };
+    c.networks.iter().map(|pair| (pair.0, one(pair))).collect()
 }
 
-/// One line of `GET /containers/json`.
-pub(crate) fn summary(c: &Container, now: Timestamp, size: Option<(u64, u64)>) -> Value {
-    let command = std::iter::once(&c.path).chain(&c.args).map(String::as_str).collect::<Vec<_>>().join(" ");
+/// One line of `GET /containers/json`. `image` is what the container's image is called now.
+pub(crate) fn summary(
+    c: &Container,
+    image: &str,
+    now: Timestamp,
+    size: Option<(u64, u64)>,
+    version: (u32, u32),
+) -> Value {
     let created = c.created.parse::<Timestamp>().map_or(0, Timestamp::as_second);
     let mut all = json!({
         "Id": c.id,
         "Names": [format!("/{}", c.name)],
-        "Image": if c.config.image.is_empty() { c.image.to_string() } else { c.config.image.clone() },
+        "Image": image,
         "ImageID": c.image,
-        "Command": command,
+        "Command": command(c),
         "Created": created,
         "Ports": ports(c),
         "Labels": c.config.labels.clone().unwrap_or_default(),
         "State": c.state.status.as_str(),
         "Status": words::status(c, now),
         "HostConfig": { "NetworkMode": c.host.network_mode },
-        "NetworkSettings": { "Networks": c.networks },
+        "NetworkSettings": { "Networks": networks(c, version) },
         "Mounts": mounts(c),
     });
+    if version >= (1, 46)
+        && let Some(annotations) = &c.host.annotations
+    {
+        all["HostConfig"]["Annotations"] = json!(annotations);
+    }
     if let Some((written, root)) = size {
         all["SizeRw"] = written.into();
         all["SizeRootFs"] = root.into();
@@ -149,32 +215,107 @@ pub(crate) fn summary(c: &Container, now: Timestamp, size: Option<(u64, u64)>) -
     all
 }
 
-/// The ports as a list: published ones with where, exposed ones without.
+/// The program and its arguments; those with a space in quotes.
+fn command(c: &Container) -> String {
+    c.args.iter().fold(c.path.clone(), |all, word| match word.contains(' ') {
+        true => format!("{all} '{word}'"),
+        false => format!("{all} {word}"),
+    })
+}
+
+/// The ports as a list: published ones with where, exposed ones without; none of what does not run.
 fn ports(c: &Container) -> Vec<Value> {
-    let mut all = Vec::new();
-    let exposed = c.config.exposed_ports.iter().flatten().map(|(port, _)| (port, None));
-    let published = c.ports.iter().map(|(port, bindings)| (port, bindings.as_ref()));
-    let mut seen: BTreeMap<&String, Option<&Vec<PortBinding>>> = exposed.collect();
-    if c.state.status.is_active() {
-        seen.extend(published);
-    } else {
-        // Docker lists none for what does not run.
-        return all;
+    if !c.state.status.is_active() {
+        return Vec::new();
     }
+    let exposed = c.config.exposed_ports.iter().flatten().map(|(port, _)| (port, None));
+    let mut seen: BTreeMap<&String, Option<&Vec<PortBinding>>> = exposed.collect();
+    seen.extend(c.ports.iter().map(|(port, bindings)| (port, bindings.as_ref())));
+    let mut all = Vec::new();
     for (port, bindings) in seen {
         let (number, kind) = port.split_once('/').unwrap_or((port, "tcp"));
         let number: u16 = number.parse().unwrap_or(0);
-        match bindings {
-            Some(bindings) if !bindings.is_empty() => {
-                for binding in bindings {
-                    let public: u16 = binding.host_port.parse().unwrap_or(0);
-                    all.push(json!({
-                        "IP": binding.host_ip, "PrivatePort": number, "PublicPort": public, "Type": kind,
-                    }));
-                }
-            }
-            _ => all.push(json!({ "PrivatePort": number, "Type": kind })),
+        match bindings.filter(|bindings| !bindings.is_empty()) {
+            Some(bindings) => all.extend(bindings.iter().map(|binding| {
+                let public: u16 = binding.host_port.parse().unwrap_or(0);
+                json!({ "IP": binding.host_ip, "PrivatePort": number, "PublicPort": public, "Type": kind })
+            })),
+            None => all.push(json!({ "PrivatePort": number, "Type": kind })),
         }
     }
     all
+}
+
+/// A container for tests.
+#[cfg(test)]
+pub(crate) fn sample() -> Container {
+    let digest = |text: &str| wharf_reference::Digest::sha256(text.as_bytes());
+    let json = json!({
+        "id": "4fa6e0f0c6786287e131c3852c58a2e01cc697a68231826813597e4994f1d6e2",
+        "name": "web", "created": "2026-01-02T03:00:00.000000001Z", "path": "sh", "args": ["-c", "echo a b"],
+        "image": digest("image"), "layers": [digest("base"), digest("top")],
+        "config": { "Image": "debian", "Hostname": "4fa6e0f0c678", "ExposedPorts": { "80/tcp": {}, "53/udp": {} } },
+        "host": { "NetworkMode": "bridge" },
+        "state": { "status": "running", "pid": 77, "exit_code": 0, "error": "", "oom_killed": false,
+                   "started_at": "2026-01-02T03:00:01Z", "finished_at": wharf_engine::record::NEVER, "health": null },
+        "restart_count": 0,
+        "mounts": [{ "Type": "volume", "Name": "v", "Source": "/s", "Destination": "/d", "Driver": "local",
+                     "Mode": "", "RW": true, "Propagation": "", "Anonymous": true }],
+        "networks": { "bridge": { "IPAddress": "172.17.0.2", "IPPrefixLen": 16, "Gateway": "172.17.0.1",
+                                  "NetworkID": "abc", "MacAddress": "02:42:ac:11:00:02" },
+                      "own": { "Aliases": ["db"], "NetworkID": "def" } },
+        "ports": { "80/tcp": [{ "HostIp": "0.0.0.0", "HostPort": "8080" }] },
+        "log_path": "/x-json.log", "platform": "linux", "stopped_by_user": false,
+    });
+    serde_json::from_value(json).unwrap()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(version: (u32, u32)) -> Value {
+        let around = Around { version, exec_ids: Vec::new(), data_root: Path::new("/data"), size: None };
+        inspect(&sample(), &around)
+    }
+
+    #[test]
+    fn inspect_has_docker_s_fields() {
+        let all = shown((1, 51));
+        assert_eq!((all["Name"].as_str(), all["State"]["Running"].as_bool()), (Some("/web"), Some(true)));
+        assert_eq!(all["NetworkSettings"]["Ports"]["80/tcp"][0]["HostPort"], "8080");
+        assert_eq!(all["NetworkSettings"]["Networks"]["own"]["Aliases"], json!(["db"]));
+        assert_eq!(all["HostConfig"]["PortBindings"], json!({}));
+        assert!(all["Mounts"][0].get("Anonymous").is_none() && all["ExecIDs"].is_null());
+        let lower = all["GraphDriver"]["Data"]["LowerDir"].as_str().unwrap();
+        assert!(lower.starts_with("/data/layers/") && lower.ends_with("/root") && lower.contains(":/data/layers/"));
+    }
+
+    #[test]
+    fn old_clients_get_what_they_know() {
+        assert_eq!(shown((1, 51))["NetworkSettings"]["IPAddress"], "172.17.0.2");
+        assert!(shown((1, 52))["NetworkSettings"].get("IPAddress").is_none());
+        let old = shown((1, 43));
+        assert_eq!(old["NetworkSettings"]["Networks"]["own"]["Aliases"], json!(["db", "4fa6e0f0c678"]));
+        assert_eq!(old["Config"]["MacAddress"], "02:42:ac:11:00:02");
+        assert!(shown((1, 44))["Config"].get("MacAddress").is_none());
+    }
+
+    #[test]
+    fn a_line_of_ps() {
+        let now = "2026-01-02T03:00:05Z".parse().unwrap();
+        let line = summary(&sample(), "debian", now, None, (1, 51));
+        assert_eq!(
+            (line["Command"].as_str(), line["Status"].as_str()),
+            (Some("sh -c 'echo a b'"), Some("Up 4 seconds"))
+        );
+        let ports = json!([
+            { "PrivatePort": 53, "Type": "udp" },
+            { "IP": "0.0.0.0", "PrivatePort": 80, "PublicPort": 8080, "Type": "tcp" },
+        ]);
+        assert_eq!(line["Ports"], ports);
+        let mut stopped = sample();
+        stopped.state.status = Status::Exited;
+        assert_eq!(summary(&stopped, "debian", now, None, (1, 51))["Ports"], json!([]));
+    }
 }

@@ -1,8 +1,11 @@
 //! Images, as `inspect`, `images` and `history` show them.
 
 use jiff::Timestamp;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use wharf_image::{HistoryItem, ImageRecord, Removed};
+
+/// The time that the API shows for "never".
+const NEVER: &str = "0001-01-01T00:00:00Z";
 
 /// `GET /images/{name}/json`.
 pub(crate) fn inspect(image: &ImageRecord, version: (u32, u32)) -> Value {
@@ -11,21 +14,25 @@ pub(crate) fn inspect(image: &ImageRecord, version: (u32, u32)) -> Value {
         "Id": image.id,
         "RepoTags": image.tags,
         "RepoDigests": image.repo_digests,
-        "Parent": image.parent.as_ref().map_or(String::new(), ToString::to_string),
+        "Parent": parent(image),
         "Comment": history.and_then(|h| h.comment.clone()).unwrap_or_default(),
         "Created": image.created,
         "DockerVersion": "",
         "Author": image.config.author.clone().unwrap_or_default(),
-        "Config": image.config.config,
+        "Config": config(image, version),
         "Architecture": image.config.architecture,
         "Os": image.config.os,
         "Size": image.size,
-        "GraphDriver": { "Name": "overlay2", "Data": {} },
+        "GraphDriver": { "Name": "overlay2", "Data": null },
         "RootFS": { "Type": "layers", "Layers": image.diff_ids },
-        "Metadata": { "LastTagTime": image.tagged.as_deref().unwrap_or("0001-01-01T00:00:00Z") },
+        "Metadata": { "LastTagTime": image.tagged.as_deref().unwrap_or(NEVER) },
     });
     if let Some(variant) = &image.config.variant {
         all["Variant"] = variant.as_str().into();
+    }
+    if version < (1, 45) {
+        all["Container"] = "".into();
+        all["ContainerConfig"] = Value::Null;
     }
     if version < (1, 44) {
         all["VirtualSize"] = image.size.into();
@@ -33,21 +40,50 @@ pub(crate) fn inspect(image: &ImageRecord, version: (u32, u32)) -> Value {
     all
 }
 
-/// One line of `GET /images/json`.
-pub(crate) fn summary(image: &ImageRecord, containers: i64, version: (u32, u32)) -> Value {
-    let none = |list: &[String], what: &str| match (list.is_empty(), version < (1, 43)) {
+/// The configuration; what it does not say is there with its empty value, and up to API 1.49 also what images never say.
+fn config(image: &ImageRecord, version: (u32, u32)) -> Value {
+    let mut all = Map::new();
+    if version < (1, 50) {
+        for key in ["Hostname", "Domainname", "Image"] {
+            all.insert(key.into(), "".into());
+        }
+        for key in ["AttachStdin", "AttachStdout", "AttachStderr", "Tty", "OpenStdin", "StdinOnce"] {
+            all.insert(key.into(), false.into());
+        }
+    }
+    if version < (1, 52) {
+        for key in ["User", "WorkingDir"] {
+            all.insert(key.into(), "".into());
+        }
+        for key in ["Env", "Cmd", "Volumes", "Entrypoint", "OnBuild", "Labels"] {
+            all.insert(key.into(), Value::Null);
+        }
+    }
+    if let Ok(Value::Object(own)) = serde_json::to_value(&image.config.config) {
+        all.extend(own);
+    }
+    all.into()
+}
+
+fn parent(image: &ImageRecord) -> String {
+    image.parent.as_ref().map_or(String::new(), ToString::to_string)
+}
+
+/// One line of `GET /images/json`. What was not counted is -1.
+pub(crate) fn summary(image: &ImageRecord, containers: i64, shared: i64, version: (u32, u32)) -> Value {
+    let names = |list: &[String], none: &str| match (list.is_empty(), version < (1, 43)) {
         // Older clients want the words.
-        (true, true) => json!([what]),
+        (true, true) => json!([none]),
         _ => json!(list),
     };
     let mut all = json!({
         "Id": image.id,
-        "ParentId": image.parent.as_ref().map_or(String::new(), ToString::to_string),
-        "RepoTags": none(&image.tags, "<none>:<none>"),
-        "RepoDigests": none(&image.repo_digests, "<none>@<none>"),
+        "ParentId": parent(image),
+        "RepoTags": names(&image.tags, "<none>:<none>"),
+        "RepoDigests": names(&image.repo_digests, "<none>@<none>"),
         "Created": seconds(&image.created),
         "Size": image.size,
-        "SharedSize": -1,
+        "SharedSize": shared,
         "Labels": image.config.config.labels,
         "Containers": containers,
     });
@@ -83,4 +119,54 @@ pub(crate) fn removed(all: &[Removed]) -> Value {
 
 fn seconds(text: &str) -> i64 {
     text.parse::<Timestamp>().map_or(0, Timestamp::as_second)
+}
+
+/// An image for tests.
+#[cfg(test)]
+pub(crate) fn sample() -> ImageRecord {
+    let digest = |text: &str| wharf_reference::Digest::sha256(text.as_bytes());
+    let config = json!({
+        "architecture": "amd64", "os": "linux", "created": "2026-01-02T03:04:05Z",
+        "config": { "Env": ["A=1"], "Cmd": ["sh"] }, "rootfs": { "type": "layers", "diff_ids": [digest("layer")] },
+        "history": [{ "comment": "made" }],
+    });
+    ImageRecord {
+        id: digest("id"),
+        config: serde_json::from_value(config).unwrap(),
+        diff_ids: vec![digest("layer")],
+        size: 1000,
+        tags: vec!["debian:12".into()],
+        repo_digests: Vec::new(),
+        created: "2026-01-02T03:04:05Z".into(),
+        tagged: None,
+        parent: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn inspect_follows_the_version() {
+        let new = inspect(&sample(), (1, 51));
+        assert_eq!((&new["Config"]["Env"], &new["Comment"]), (&json!(["A=1"]), &json!("made")));
+        assert!(new["Config"]["Labels"].is_null() && new["Config"].get("Hostname").is_none());
+        assert!(new.get("VirtualSize").is_none() && new.get("Container").is_none());
+        let old = inspect(&sample(), (1, 40));
+        assert_eq!(
+            (&old["VirtualSize"], &old["Config"]["Tty"], &old["Container"]),
+            (&json!(1000), &json!(false), &json!(""))
+        );
+        assert!(inspect(&sample(), (1, 52))["Config"].get("Labels").is_none());
+    }
+
+    #[test]
+    fn images_without_a_name() {
+        let nameless = ImageRecord { tags: Vec::new(), ..sample() };
+        assert_eq!(summary(&nameless, -1, -1, (1, 51))["RepoTags"], json!([]));
+        let old = summary(&nameless, -1, -1, (1, 42));
+        assert_eq!((&old["RepoTags"], &old["RepoDigests"]), (&json!(["<none>:<none>"]), &json!(["<none>@<none>"])));
+        assert_eq!(old["Created"], 1_767_323_045);
+    }
 }

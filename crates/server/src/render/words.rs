@@ -27,7 +27,7 @@ pub(crate) fn status(container: &Container, now: Timestamp) -> String {
     let state = &container.state;
     let since = |text: &str| {
         let then: Timestamp = text.parse().unwrap_or(now);
-        duration(now.as_second() - then.as_second())
+        duration(now.duration_since(then).as_secs())
     };
     match state.status {
         Status::Created => "Created".into(),
@@ -52,7 +52,10 @@ pub(crate) fn status(container: &Container, now: Timestamp) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::duration;
+    use wharf_engine::record::Health;
+
+    use super::*;
+    use crate::render::container::sample;
 
     #[test]
     fn durations_are_docker_s() {
@@ -74,5 +77,29 @@ mod tests {
         ] {
             assert_eq!(duration(seconds), text, "{seconds}");
         }
+    }
+
+    #[test]
+    fn states_are_docker_s() {
+        let now: Timestamp = "2026-01-02T03:04:05.5Z".parse().unwrap();
+        let mut c = sample();
+        let mut say = |state: Status, started: &str, finished: &str, health: Option<&str>| {
+            c.state.status = state;
+            (c.state.started_at, c.state.finished_at) = (started.into(), finished.into());
+            c.state.exit_code = 3;
+            c.state.health = health.map(|status| Health { status: status.into(), ..Health::default() });
+            status(&c, now)
+        };
+        let (started, ended) = ("2026-01-02T03:04:02.1Z", "2026-01-02T03:02:00Z");
+        assert_eq!(say(Status::Created, NEVER, NEVER, None), "Created");
+        assert_eq!(say(Status::Running, started, NEVER, None), "Up 3 seconds");
+        assert_eq!(say(Status::Running, "2026-01-02T03:04:04.9Z", NEVER, None), "Up Less than a second");
+        assert_eq!(say(Status::Running, started, NEVER, Some("healthy")), "Up 3 seconds (healthy)");
+        assert_eq!(say(Status::Running, started, NEVER, Some("starting")), "Up 3 seconds (health: starting)");
+        assert_eq!(say(Status::Paused, started, NEVER, Some("healthy")), "Up 3 seconds (Paused)");
+        assert_eq!(say(Status::Restarting, started, ended, None), "Restarting (3) 2 minutes ago");
+        assert_eq!(say(Status::Exited, started, ended, None), "Exited (3) 2 minutes ago");
+        assert_eq!(say(Status::Removing, started, ended, None), "Removal In Progress");
+        assert_eq!(say(Status::Dead, started, ended, None), "Dead");
     }
 }

@@ -1,17 +1,17 @@
 //! Builds, by the classic protocol.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use hyper::StatusCode;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
-use wharf_build::{BuildEvent, BuildRequest, Limits, Ulimit};
+use wharf_build::{BuildError, BuildEvent, BuildRequest, CacheRecord, Limits, Ulimit};
 
-use super::images::progress_line;
+use super::progress::progress_line;
 use super::{Call, Result, blocking};
-use crate::filters::Filters;
+use crate::filters::{Filters, moment};
 use crate::http::{ApiError, blocking_reader, error_line, line, ok, stream};
 
 #[derive(Deserialize)]
@@ -37,9 +37,8 @@ pub(super) async fn build(call: Call) -> Result {
         return Err(ApiError::new(StatusCode::NOT_IMPLEMENTED, "squash is not supported yet"));
     }
     // A value of `null` asks for the daemon's own variable, which is nobody's business.
-    let build_args: BTreeMap<String, Option<String>> = query.json::<Option<_>>("buildargs")?.unwrap_or_default();
-    // Older clients send `null` where there is nothing.
-    let ulimits: Vec<UlimitJson> = query.json::<Option<_>>("ulimits")?.unwrap_or_default();
+    let build_args: BTreeMap<String, Option<String>> = query.json("buildargs")?;
+    let ulimits: Vec<UlimitJson> = query.json("ulimits")?;
     let positive =
         |key: &str| -> std::result::Result<Option<i64>, ApiError> { Ok(query.number::<i64>(key)?.filter(|n| *n != 0)) };
     let unsigned = |key: &str| -> std::result::Result<Option<u64>, ApiError> {
@@ -51,7 +50,7 @@ pub(super) async fn build(call: Call) -> Result {
         dockerfile: text("dockerfile").unwrap_or_else(|| "Dockerfile".into()),
         tags: query.all("t").into_iter().filter(|tag| !tag.is_empty()).collect(),
         build_args: build_args.into_iter().filter_map(|(key, value)| Some((key, value?))).collect(),
-        labels: query.json::<Option<_>>("labels")?.unwrap_or_default(),
+        labels: query.json("labels")?,
         target: text("target"),
         no_cache: query.flag("nocache"),
         pull: query.flag("pull"),
@@ -144,17 +143,63 @@ fn event_line(event: &BuildEvent) -> Bytes {
 pub(super) async fn prune(call: Call) -> Result {
     let filters =
         Filters::of(&call.query, &["until", "id", "unused-for", "parent", "type", "inuse", "shared", "private"])?;
-    let until = filters.until()?;
+    let before = match filters.get("unused-for").and_then(|ages| ages.last()) {
+        Some(age) => Some(moment(age)?),
+        None => filters.until()?,
+    };
     let all = call.query.flag("all");
+    // One is what is kept, the other what may be used: here the same.
+    let mut keep: Option<u64> = None;
+    for key in ["reserved-space", "keep-storage", "max-used-space"] {
+        keep = keep.or(call.query.number(key)?).filter(|bytes| *bytes > 0);
+    }
+    if call.query.number::<u64>("min-free-space")?.is_some_and(|bytes| bytes > 0) && keep.is_none() {
+        return Err(ApiError::new(StatusCode::NOT_IMPLEMENTED, "min-free-space is not supported: say what to keep"));
+    }
     let builder = call.api.builder;
     let pruned = blocking(move || {
-        let which = |id: &str, record: &wharf_build::CacheRecord| {
-            filters.any("id", |wanted| id.starts_with(wanted))
-                && until.is_none_or(|until| record.last_used < until.as_second())
+        let fail = |e: BuildError| ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, e.to_string());
+        let kept = match keep {
+            Some(bytes) => newest(builder.records().map_err(fail)?, bytes),
+            None => BTreeSet::new(),
         };
-        builder.prune(&which, all).map_err(|e| ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, e.to_string()))
+        let which = |id: &str, record: &CacheRecord| {
+            !kept.contains(id)
+                && filters.any("id", |wanted| id.starts_with(wanted))
+                && before.is_none_or(|before| record.last_used < before.as_second())
+        };
+        builder.prune(&which, all).map_err(fail)
     })
     .await?;
     let ids: Value = if pruned.ids.is_empty() { Value::Null } else { json!(pruned.ids) };
     Ok(ok(&json!({ "CachesDeleted": ids, "SpaceReclaimed": pruned.freed })))
+}
+
+/// The steps that were used last and take no more than `bytes` together.
+fn newest(mut records: Vec<(String, CacheRecord)>, bytes: u64) -> BTreeSet<String> {
+    records.sort_by_key(|(_, record)| std::cmp::Reverse(record.last_used));
+    let mut left = bytes;
+    let fits = |(id, record): (String, CacheRecord)| {
+        left = left.checked_sub(record.size)?;
+        Some(id)
+    };
+    records.into_iter().map_while(fits).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_used_last_is_kept() {
+        let record = |id: &str, size, last_used| {
+            let record = CacheRecord { layer: None, size, description: String::new(), created: 0, last_used, uses: 0 };
+            (id.to_owned(), record)
+        };
+        let all = vec![record("old", 1, 1), record("new", 50, 3), record("middle", 50, 2)];
+        let kept = |bytes| newest(all.clone(), bytes).into_iter().collect::<Vec<_>>();
+        assert_eq!(kept(100), ["middle", "new"]);
+        assert_eq!(kept(60), ["new"]);
+        assert_eq!((kept(10).len(), kept(u64::MAX).len()), (0, 3));
+    }
 }

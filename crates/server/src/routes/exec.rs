@@ -1,15 +1,24 @@
 //! Programs in running containers.
 
+use std::time::Duration;
+
 use hyper::StatusCode;
 use serde::Deserialize;
 use serde_json::json;
 use tokio::sync::mpsc;
-use wharf_engine::ErrorKind;
+use wharf_engine::record::Status;
 use wharf_engine::spec::ExecConfig;
+use wharf_engine::{Engine, ExecRecord};
 
 use super::{Call, Result};
-use crate::hijack::{content_type, hijack, say};
-use crate::http::{empty, json_answer, ok, read_json};
+use crate::hijack::{Streams, content_type, hijack};
+use crate::http::{ApiError, empty, json_answer, ok, read_json};
+
+/// How long an exec may take to run after it was started, and to end after its output.
+const SETTLE: Duration = Duration::from_secs(2);
+
+/// What comes in one piece with the head is lost by some clients (docker-py): a failure waits so long.
+const HEAD_START: Duration = Duration::from_millis(10);
 
 pub(super) async fn create(call: Call, id: &str) -> Result {
     let config: ExecConfig = read_json(call.request.into_body()).await?;
@@ -27,28 +36,56 @@ struct Start {
 pub(super) async fn start(mut call: Call, id: &str) -> Result {
     // The request goes on to be a stream, so its body is read without taking it apart.
     let start: Start = read_json(call.request.body_mut()).await?;
-    let engine = &call.api.engine;
+    let engine = call.api.engine.clone();
     let exec = engine.exec_inspect(id)?;
-    let tty = exec.config.tty;
     let size = start.console_size.map(|[rows, columns]| (rows, columns));
-    let kind = content_type(tty, call.version);
-    match engine.exec_start(id, start.detach, size).await {
-        Ok(Some(streams)) => Ok(hijack(call.request, streams, kind, mpsc::channel(1).1)),
-        Ok(None) => Ok(empty(StatusCode::OK)),
-        // It was tried, and its exit code says how it went: clients show the stream and ask for the code.
-        Err(error) if !start.detach && engine.exec_inspect(id).is_ok_and(|exec| exec.exit_code.is_some()) => {
-            match error.kind {
-                ErrorKind::Conflict | ErrorKind::NotFound => Err(error.into()),
-                _ => Ok(say(call.request, tty, kind, &error.message)),
+    if start.detach {
+        engine.exec_start(&exec.id, true, size).await?;
+        return Ok(empty(StatusCode::OK));
+    }
+    // What is wrong already is said by a status; later there is only the stream.
+    if exec.running || exec.exit_code.is_some() {
+        return Err(ApiError::new(StatusCode::CONFLICT, format!("Error: Exec command {} has already run", exec.id)));
+    }
+    if engine.inspect(&exec.container)?.state.status != Status::Running {
+        return Err(ApiError::new(StatusCode::CONFLICT, format!("Container {} is not running", exec.container)));
+    }
+    let tty = exec.config.tty;
+    Ok(hijack(call.request, content_type(tty, call.version), async move {
+        match engine.exec_start(&exec.id, false, size).await {
+            Ok(streams) => {
+                let mut streams = Streams::new(streams, mpsc::channel(1).1);
+                // Clients ask for its code when they see the end.
+                streams.settled =
+                    Box::pin(async move { until(&engine, &exec.id, |exec| exec.exit_code.is_some()).await });
+                streams
+            }
+            Err(error) => {
+                // It failed quicker than such clients read the head.
+                tokio::time::sleep(HEAD_START).await;
+                Streams::message(tty, &error.message)
             }
         }
-        Err(error) => Err(error.into()),
+    }))
+}
+
+/// Waits, but not for long, until an exec is so.
+async fn until(engine: &Engine, id: &str, so: impl Fn(&ExecRecord) -> bool) {
+    let mut pause = Duration::from_micros(200);
+    let mut waited = Duration::ZERO;
+    while waited < SETTLE && engine.exec_inspect(id).is_ok_and(|exec| !so(&exec)) {
+        tokio::time::sleep(pause).await;
+        waited += pause;
+        pause = (pause * 2).min(Duration::from_millis(20));
     }
 }
 
 pub(super) async fn resize(call: Call, id: &str) -> Result {
     let (rows, columns) = super::containers::size(&call)?;
-    call.api.engine.exec_resize(id, rows, columns).await?;
+    let engine = call.api.engine;
+    // Clients say the size right after they have asked for the start.
+    until(&engine, id, |exec| exec.running || exec.exit_code.is_some()).await;
+    engine.exec_resize(id, rows, columns).await?;
     Ok(empty(StatusCode::OK))
 }
 

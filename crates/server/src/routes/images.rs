@@ -5,90 +5,22 @@ use hyper::StatusCode;
 use hyper::header::CONTENT_TYPE;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
+use wharf_distribution::Manifest;
 use wharf_engine::spec::Config;
 use wharf_engine::{CommitOptions, Engine, EngineError};
-use wharf_image::{ContainerConfig, ImageRecord, Progress};
+use wharf_image::{ContainerConfig, ImageConfig, ImageRecord, Progress};
 use wharf_reference::Reference;
 
-use super::{Call, Result, blocking};
+use super::progress::{progress, progress_line};
+use super::{Call, Result, blocking, pruned_event};
 use crate::auth;
 use crate::changes::apply;
 use crate::filters::Filters;
-use crate::http::{
-    Answer, ApiError, blocking_reader, empty, error_line, json_answer, line, ok, read_json, stream, tar,
-};
+use crate::http::{ApiError, blocking_reader, empty, error_line, json_answer, line, ok, read_json, stream, tar};
 use crate::render::image as render;
 
-const FILTERS: &[&str] = &["dangling", "label", "label!", "before", "since", "reference", "until"];
-
-pub(super) async fn list(call: Call) -> Result {
-    let filters = Filters::of(&call.query, FILTERS)?;
-    let (dangling, until) = (filters.flag("dangling")?, filters.until()?);
-    let engine = call.api.engine.clone();
-    let images = blocking(move || Ok(engine.images().list()?)).await?;
-    let named = |key: &str| {
-        filters.get(key).and_then(|v| v.first()).map(|name| call.api.engine.images().resolve(name)).transpose()
-    };
-    let (before, since) = (named("before")?, named("since")?);
-    let mut answer = Vec::new();
-    for mut image in images {
-        let is_dangling = image.tags.is_empty();
-        let created: Option<jiff::Timestamp> = image.created.parse().ok();
-        let shown = dangling.is_none_or(|wanted| wanted == is_dangling)
-            && until.is_none_or(|until| created.is_some_and(|created| created < until))
-            && before.as_ref().is_none_or(|b| image.created < b.created)
-            && since.as_ref().is_none_or(|s| image.created > s.created)
-            && filters.labels(image.config.config.labels.as_ref());
-        if !shown {
-            continue;
-        }
-        // Names that a pattern does not fit are left out; an image that has none of them, too.
-        if let Some(patterns) = filters.get("reference") {
-            image.tags.retain(|tag| patterns.iter().any(|pattern| fits(tag, pattern)));
-            image.repo_digests.retain(|name| patterns.iter().any(|pattern| fits(name, pattern)));
-            if image.tags.is_empty() && image.repo_digests.is_empty() {
-                continue;
-            }
-        }
-        let users = if call.version >= (1, 51) {
-            i64::try_from(call.api.engine.users(&image.id).len()).unwrap_or(0)
-        } else {
-            -1
-        };
-        answer.push(render::summary(&image, users, call.version));
-    }
-    Ok(ok(&answer))
-}
-
-/// A pattern with `*` and `?` against a name, with or without its tag.
-fn fits(name: &str, pattern: &str) -> bool {
-    let bare = match Reference::parse(name) {
-        Ok(reference) => reference.familiar_name(),
-        Err(_) => name.to_owned(),
-    };
-    let full = match Reference::parse(pattern) {
-        Ok(reference) => reference.familiar(),
-        Err(_) => pattern.to_owned(),
-    };
-    [pattern, &full].iter().any(|pattern| glob(name, pattern) || glob(&bare, pattern))
-}
-
-fn glob(text: &str, pattern: &str) -> bool {
-    match pattern.chars().next() {
-        None => text.is_empty(),
-        Some('*') => {
-            let rest = &pattern[1..];
-            // Not over a slash, as Go's path.Match.
-            let end = text.find('/').unwrap_or(text.len());
-            (0..=end).filter(|at| text.is_char_boundary(*at)).any(|at| glob(&text[at..], rest))
-        }
-        Some(wanted) => {
-            let mut chars = text.chars();
-            let fits = chars.next().is_some_and(|have| have == wanted || (wanted == '?' && have != '/'));
-            fits && glob(chars.as_str(), &pattern[wanted.len_utf8()..])
-        }
-    }
-}
+/// More than this is no configuration of an image.
+const MAX_CONFIG: u64 = 8 << 20;
 
 pub(super) async fn inspect(call: Call, name: &str) -> Result {
     let (engine, name) = (call.api.engine, name.to_owned());
@@ -124,6 +56,7 @@ pub(super) async fn prune(call: Call) -> Result {
             && filters.labels(image.config.config.labels.as_ref())
     };
     let pruned = call.api.engine.prune_images(dangling, choose).await?;
+    pruned_event(&call.api.engine, "image", pruned.space_reclaimed);
     let removed = if pruned.removed.is_empty() { Value::Null } else { render::removed(&pruned.removed) };
     Ok(ok(&json!({ "ImagesDeleted": removed, "SpaceReclaimed": pruned.space_reclaimed })))
 }
@@ -137,109 +70,29 @@ pub(super) async fn create(call: Call) -> Result {
 }
 
 async fn pull(call: Call, image: &str) -> Result {
-    let text = match call.query.get("tag") {
-        None => image.to_owned(),
-        Some(tag) if tag.contains(':') => format!("{image}@{tag}"),
-        Some(tag) => format!("{image}:{tag}"),
+    let (text, whole) = match call.query.get("tag") {
+        None => {
+            let reference = Engine::parse_reference(image)?;
+            (image.to_owned(), reference.tag().is_none() && reference.digest().is_none())
+        }
+        Some(tag) if tag.contains(':') => (format!("{image}@{tag}"), false),
+        Some(tag) => (format!("{image}:{tag}"), false),
     };
     let reference = Engine::parse_reference(&text)?;
     let (credentials, platform) = (auth::of(call.request.headers())?, call.query.get("platform").map(str::to_owned));
     let engine = call.api.engine;
     Ok(progress(move |sender| async move {
-        engine.pull(&reference, platform.as_deref(), credentials, sender).await.map(|_| None)
+        if !whole {
+            return engine.pull(&reference, platform.as_deref(), credentials, sender).await.map(|_| None);
+        }
+        // Without a tag: all of the repository.
+        for tag in engine.registry().repository(&reference, credentials.clone()).tags().await? {
+            let one = reference.with_tag(&tag).map_err(|e| EngineError::system(e.to_string()))?;
+            engine.pull(&one, platform.as_deref(), credentials.clone(), sender.clone()).await?;
+        }
+        Ok(None)
     })
     .await)
-}
-
-/// Docker says what went wrong before the first message with a status, and in the stream afterwards.
-async fn progress<F>(work: impl FnOnce(wharf_image::ProgressSender) -> F) -> Answer
-where
-    F: Future<Output = wharf_engine::Result<Option<Value>>> + Send + 'static,
-{
-    let (sender, mut messages) = mpsc::unbounded_channel::<Progress>();
-    let mut working = tokio::spawn(work(sender));
-    let first = tokio::select! {
-        biased;
-        first = messages.recv() => first,
-        done = &mut working => {
-            return match done {
-                Ok(Ok(_)) => stream("application/json", mpsc::channel(1).1),
-                Ok(Err(error)) => ApiError::from(error).answer(),
-                Err(error) => ApiError::from(EngineError::system(error.to_string())).answer(),
-            };
-        }
-    };
-    if first.is_none() {
-        // It has ended without a word: then its result is all there is.
-        return match working.await {
-            Ok(Ok(_)) => stream("application/json", mpsc::channel(1).1),
-            Ok(Err(error)) => ApiError::from(error).answer(),
-            Err(error) => ApiError::from(EngineError::system(error.to_string())).answer(),
-        };
-    }
-    let (lines, chunks) = mpsc::channel::<Bytes>(64);
-    tokio::spawn(async move {
-        let mut next = first;
-        while let Some(message) = next {
-            if lines.send(progress_line(&message)).await.is_err() {
-                // The client has gone; what was begun for it ends.
-                working.abort();
-                return;
-            }
-            next = messages.recv().await;
-        }
-        let last = match working.await {
-            Ok(Ok(aux)) => aux.map(|aux| line(&json!({ "progressDetail": {}, "aux": aux }))),
-            Ok(Err(error)) => Some(error_line(&error.message)),
-            Err(error) => Some(error_line(&error.to_string())),
-        };
-        if let Some(last) = last {
-            let _ = lines.send(last).await;
-        }
-    });
-    stream("application/json", chunks)
-}
-
-pub(super) fn progress_line(message: &Progress) -> Bytes {
-    let mut value = json!({ "status": message.status });
-    if let (Some(current), Some(total)) = (message.current, message.total) {
-        value["progressDetail"] = json!({ "current": current, "total": total });
-        value["progress"] = bar(current, total).into();
-    } else if !message.id.is_empty() {
-        value["progressDetail"] = json!({});
-    }
-    if !message.id.is_empty() {
-        value["id"] = message.id.as_str().into();
-    }
-    line(&value)
-}
-
-/// The drawn bar that clients before API 1.48 show as it is.
-fn bar(current: u64, total: u64) -> String {
-    let percent = usize::try_from((current.min(total) * 50).checked_div(total).unwrap_or(50)).unwrap_or(50);
-    let (done, left) = ("=".repeat(percent), " ".repeat(50 - percent));
-    format!("[{done}>{left}] {}/{}", bytes(current), bytes(total))
-}
-
-/// Docker's decimal units with four digits.
-fn bytes(count: u64) -> String {
-    let mut value = count as f64;
-    for unit in ["B", "kB", "MB", "GB", "TB"] {
-        if value < 1000.0 || unit == "TB" {
-            let digits = if value >= 100.0 {
-                1
-            } else if value >= 10.0 {
-                2
-            } else {
-                3
-            };
-            let text = format!("{value:.digits$}");
-            let text = if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.') } else { &text };
-            return format!("{text}{unit}");
-        }
-        value /= 1000.0;
-    }
-    String::new()
 }
 
 async fn import(call: Call) -> Result {
@@ -281,7 +134,7 @@ pub(super) async fn push(call: Call, name: &str) -> Result {
     let reference = Engine::parse_reference(&text)?;
     let credentials = auth::of(call.request.headers())?;
     let engine = call.api.engine;
-    let all = call.query.get("tag").is_none() && !name.contains(':');
+    let all = reference.tag().is_none() && reference.digest().is_none();
     Ok(progress(move |sender| async move {
         if !all {
             let pushed = engine.push(&reference, credentials, sender).await?;
@@ -359,20 +212,31 @@ pub(super) async fn load(call: Call) -> Result {
     }
 }
 
+/// What a registry has under a name.
 pub(super) async fn distribution(call: Call, name: &str) -> Result {
-    let reference = Engine::parse_reference(name)?.tag_or_latest();
+    let reference = Engine::parse_reference(name)?;
+    let reference = if reference.digest().is_some() { reference } else { reference.tag_or_latest() };
     let credentials = auth::of(call.request.headers())?;
     let wanted = reference.digest().map_or_else(|| reference.tag().unwrap_or_default().to_owned(), ToString::to_string);
     let repository = call.api.engine.registry().repository(&reference, credentials);
-    let manifest = repository.manifest(&wanted).await.map_err(EngineError::from)?;
-    let platforms: Vec<Value> = match manifest.parse().map_err(EngineError::from)? {
-        wharf_distribution::Manifest::Index(index) => {
+    let fetched = repository.manifest(&wanted).await.map_err(EngineError::from)?;
+    let platforms: Vec<Value> = match fetched.parse().map_err(EngineError::from)? {
+        Manifest::Index(index) => {
             index.manifests.iter().filter_map(|entry| entry.platform.as_ref()).map(|platform| json!(platform)).collect()
         }
-        wharf_distribution::Manifest::Image(_) => Vec::new(),
+        Manifest::Image(image) => {
+            let bytes = repository.blob_bytes(&image.config, MAX_CONFIG).await.map_err(EngineError::from)?;
+            // What is no configuration of an image has no platform.
+            let config: ImageConfig = serde_json::from_slice(&bytes).unwrap_or_default();
+            let mut platform = json!({ "architecture": config.architecture, "os": config.os });
+            if let Some(variant) = config.variant {
+                platform["variant"] = variant.into();
+            }
+            if config.os.is_empty() { Vec::new() } else { vec![platform] }
+        }
     };
     Ok(ok(&json!({
-        "Descriptor": { "mediaType": manifest.media_type, "digest": manifest.digest, "size": manifest.bytes.len() },
+        "Descriptor": { "mediaType": fetched.media_type, "digest": fetched.digest, "size": fetched.bytes.len() },
         "Platforms": platforms,
     })))
 }
@@ -406,26 +270,4 @@ pub(super) async fn commit(call: Call) -> Result {
     };
     let image = call.api.engine.commit(&query.text("container"), options).await?;
     Ok(json_answer(StatusCode::CREATED, &json!({ "Id": image.id })))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn patterns_fit_names() {
-        assert!(
-            fits("debian:bookworm", "debian") && fits("debian:bookworm", "deb*") && fits("debian:bookworm", "*:book*")
-        );
-        assert!(fits("127.0.0.1:5000/a/b:1", "127.0.0.1:5000/a/*"));
-        assert!(!fits("debian:bookworm", "ubuntu") && !fits("a/b:1", "*"));
-    }
-
-    #[test]
-    fn bars_are_docker_s() {
-        assert_eq!(bytes(512), "512B");
-        assert_eq!(bytes(1_536_000), "1.536MB");
-        assert_eq!(bytes(28_230_000), "28.23MB");
-        assert_eq!(bar(50, 100), format!("[{}>{}] 50B/100B", "=".repeat(25), " ".repeat(25)));
-    }
 }

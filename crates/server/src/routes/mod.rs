@@ -1,16 +1,19 @@
 //! Which request is answered by what.
 
 mod build;
+mod container_list;
 mod containers;
+mod disk;
+mod events;
 mod exec;
 mod files;
+mod image_list;
 mod images;
 mod networks;
+mod progress;
 mod streams;
 mod system;
 mod volumes;
-
-use std::pin::Pin;
 
 use hyper::body::Incoming;
 use hyper::header::{HeaderValue, SERVER};
@@ -18,6 +21,7 @@ use hyper::{Method, Request, StatusCode};
 
 use crate::http::{Answer, ApiError};
 use crate::query::{Query, decode_path};
+use crate::render::system::dotted;
 use crate::{API_VERSION, Api, MIN_API_VERSION};
 
 /// A request, taken apart.
@@ -38,6 +42,7 @@ const NO_MANAGER: &str = "This node is not a swarm manager. Use \"docker swarm i
 pub(crate) async fn answer(api: Api, request: Request<Incoming>) -> Answer {
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     let head = method == Method::HEAD;
+    tracing::debug!("calling {method} {path}");
     let mut answer = match route(api, request).await {
         Ok(answer) => answer,
         Err(error) => {
@@ -53,7 +58,7 @@ pub(crate) async fn answer(api: Api, request: Request<Incoming>) -> Answer {
         *answer.body_mut() = crate::http::empty(StatusCode::OK).into_body();
     }
     let headers = answer.headers_mut();
-    headers.insert("Api-Version", HeaderValue::from_static("1.51"));
+    headers.insert("Api-Version", api_version());
     headers.insert("Docker-Experimental", HeaderValue::from_static("false"));
     headers.insert("Ostype", HeaderValue::from_static("linux"));
     headers.insert(SERVER, HeaderValue::from_static(concat!("Wharf/", env!("CARGO_PKG_VERSION"), " (linux)")));
@@ -71,80 +76,80 @@ async fn route(api: Api, request: Request<Incoming>) -> Result {
     match (method.as_str(), segments.as_slice()) {
         ("GET" | "HEAD", ["_ping"]) => Ok(system::ping()),
         ("GET", ["version"]) => Ok(system::version()),
-        ("GET", ["info"]) => boxed(system::info(call)).await,
-        ("POST", ["auth"]) => boxed(system::auth(call)).await,
-        ("GET", ["events"]) => boxed(system::events(call)).await,
-        ("GET", ["system", "df"]) => boxed(system::disk_usage(call)).await,
+        ("GET", ["info"]) => system::info(call).await,
+        ("POST", ["auth"]) => system::auth(call).await,
+        ("GET", ["events"]) => events::events(&call),
+        ("GET", ["system", "df"]) => disk::usage(call).await,
 
-        ("GET", ["containers", "json"]) => boxed(containers::list(call)).await,
-        ("POST", ["containers", "create"]) => boxed(containers::create(call)).await,
-        ("POST", ["containers", "prune"]) => boxed(containers::prune(call)).await,
-        ("GET", ["containers", id, "json"]) => boxed(containers::inspect(call, id)).await,
-        ("POST", ["containers", id, "start"]) => boxed(containers::start(call, id)).await,
-        ("POST", ["containers", id, "stop"]) => boxed(containers::stop(call, id)).await,
-        ("POST", ["containers", id, "restart"]) => boxed(containers::restart(call, id)).await,
-        ("POST", ["containers", id, "kill"]) => boxed(containers::kill(call, id)).await,
-        ("POST", ["containers", id, "pause"]) => boxed(containers::pause(call, id)).await,
-        ("POST", ["containers", id, "unpause"]) => boxed(containers::unpause(call, id)).await,
-        ("POST", ["containers", id, "rename"]) => boxed(containers::rename(call, id)).await,
-        ("POST", ["containers", id, "update"]) => boxed(containers::update(call, id)).await,
-        ("POST", ["containers", id, "resize"]) => boxed(containers::resize(call, id)).await,
+        ("GET", ["containers", "json"]) => container_list::list(call).await,
+        ("POST", ["containers", "create"]) => containers::create(call).await,
+        ("POST", ["containers", "prune"]) => containers::prune(call).await,
+        ("GET", ["containers", id, "json"]) => containers::inspect(call, id).await,
+        ("POST", ["containers", id, "start"]) => containers::start(call, id).await,
+        ("POST", ["containers", id, "stop"]) => containers::stop(call, id).await,
+        ("POST", ["containers", id, "restart"]) => containers::restart(call, id).await,
+        ("POST", ["containers", id, "kill"]) => containers::kill(call, id).await,
+        ("POST", ["containers", id, "pause"]) => containers::pause(call, id).await,
+        ("POST", ["containers", id, "unpause"]) => containers::unpause(call, id).await,
+        ("POST", ["containers", id, "rename"]) => containers::rename(call, id).await,
+        ("POST", ["containers", id, "update"]) => containers::update(call, id).await,
+        ("POST", ["containers", id, "resize"]) => containers::resize(call, id).await,
         ("POST", ["containers", id, "wait"]) => streams::wait(call, id),
-        ("POST", ["containers", id, "attach"]) => boxed(streams::attach(call, id)).await,
+        ("POST", ["containers", id, "attach"]) => streams::attach(call, id).await,
         ("GET", ["containers", id, "logs"]) => streams::logs(call, id),
-        ("GET", ["containers", id, "stats"]) => boxed(streams::stats(call, id)).await,
-        ("GET", ["containers", id, "top"]) => boxed(containers::top(call, id)).await,
-        ("GET", ["containers", id, "changes"]) => boxed(files::changes(call, id)).await,
+        ("GET", ["containers", id, "stats"]) => streams::stats(call, id).await,
+        ("GET", ["containers", id, "top"]) => containers::top(call, id).await,
+        ("GET", ["containers", id, "changes"]) => files::changes(call, id).await,
         ("GET", ["containers", id, "export"]) => files::export(call, id),
-        ("HEAD", ["containers", id, "archive"]) => boxed(files::stat(call, id)).await,
-        ("GET", ["containers", id, "archive"]) => boxed(files::get(call, id)).await,
-        ("PUT", ["containers", id, "archive"]) => boxed(files::put(call, id)).await,
-        ("DELETE", ["containers", id]) => boxed(containers::remove(call, id)).await,
-        ("GET", ["containers", id, "attach", "ws"]) => boxed(streams::attach_websocket(call, id)).await,
+        ("HEAD", ["containers", id, "archive"]) => files::stat(call, id).await,
+        ("GET", ["containers", id, "archive"]) => files::get(call, id).await,
+        ("PUT", ["containers", id, "archive"]) => files::put(call, id).await,
+        ("DELETE", ["containers", id]) => containers::remove(call, id).await,
+        ("GET", ["containers", id, "attach", "ws"]) => streams::attach_websocket(call, id).await,
         ("GET", ["containers", _, "checkpoints"]) | ("POST", ["containers", _, "checkpoints", ..]) => {
             Err(ApiError::new(
                 StatusCode::NOT_IMPLEMENTED,
                 "checkpoints are not supported: CRIU is not part of this engine",
             ))
         }
-        ("POST", ["containers", id, "exec"]) => boxed(exec::create(call, id)).await,
-        ("POST", ["exec", id, "start"]) => boxed(exec::start(call, id)).await,
-        ("POST", ["exec", id, "resize"]) => boxed(exec::resize(call, id)).await,
+        ("POST", ["containers", id, "exec"]) => exec::create(call, id).await,
+        ("POST", ["exec", id, "start"]) => exec::start(call, id).await,
+        ("POST", ["exec", id, "resize"]) => exec::resize(call, id).await,
         ("GET", ["exec", id, "json"]) => exec::inspect(&call, id),
 
-        ("GET", ["images", "json"]) => boxed(images::list(call)).await,
-        ("POST", ["images", "create"]) => boxed(images::create(call)).await,
-        ("POST", ["images", "load"]) => boxed(images::load(call)).await,
-        ("POST", ["images", "prune"]) => boxed(images::prune(call)).await,
-        ("GET", ["images", "get"]) => boxed(images::save(call, Vec::new())).await,
+        ("GET", ["images", "json"]) => image_list::list(call).await,
+        ("POST", ["images", "create"]) => images::create(call).await,
+        ("POST", ["images", "load"]) => images::load(call).await,
+        ("POST", ["images", "prune"]) => images::prune(call).await,
+        ("GET", ["images", "get"]) => images::save(call, Vec::new()).await,
         ("GET", ["images", "search"]) => {
             Err(ApiError::new(StatusCode::NOT_IMPLEMENTED, "searching a registry is not supported yet"))
         }
-        ("GET", ["images", name @ .., "json"]) => boxed(images::inspect(call, &name.join("/"))).await,
-        ("GET", ["images", name @ .., "history"]) => boxed(images::history(call, &name.join("/"))).await,
-        ("GET", ["images", name @ .., "get"]) => boxed(images::save(call, vec![name.join("/")])).await,
-        ("POST", ["images", name @ .., "tag"]) => boxed(images::tag(call, &name.join("/"))).await,
-        ("POST", ["images", name @ .., "push"]) => boxed(images::push(call, &name.join("/"))).await,
-        ("DELETE", ["images", name @ ..]) if !name.is_empty() => boxed(images::remove(call, &name.join("/"))).await,
-        ("GET", ["distribution", name @ .., "json"]) => boxed(images::distribution(call, &name.join("/"))).await,
-        ("POST", ["commit"]) => boxed(images::commit(call)).await,
-        ("POST", ["build"]) => boxed(build::build(call)).await,
-        ("POST", ["build", "prune"]) => boxed(build::prune(call)).await,
+        ("GET", ["images", name @ .., "json"]) => images::inspect(call, &name.join("/")).await,
+        ("GET", ["images", name @ .., "history"]) => images::history(call, &name.join("/")).await,
+        ("GET", ["images", name @ .., "get"]) => images::save(call, vec![name.join("/")]).await,
+        ("POST", ["images", name @ .., "tag"]) => images::tag(call, &name.join("/")).await,
+        ("POST", ["images", name @ .., "push"]) => images::push(call, &name.join("/")).await,
+        ("DELETE", ["images", name @ ..]) if !name.is_empty() => images::remove(call, &name.join("/")).await,
+        ("GET", ["distribution", name @ .., "json"]) => images::distribution(call, &name.join("/")).await,
+        ("POST", ["commit"]) => images::commit(call).await,
+        ("POST", ["build"]) => build::build(call).await,
+        ("POST", ["build", "prune"]) => build::prune(call).await,
         ("POST", ["build", "cancel"]) => Ok(crate::http::no_content()),
 
         ("GET", ["networks"]) => networks::list(&call),
-        ("POST", ["networks", "create"]) => boxed(networks::create(call)).await,
-        ("POST", ["networks", "prune"]) => boxed(networks::prune(call)).await,
+        ("POST", ["networks", "create"]) => networks::create(call).await,
+        ("POST", ["networks", "prune"]) => networks::prune(call).await,
         ("GET", ["networks", id]) => networks::inspect(&call, id),
-        ("DELETE", ["networks", id]) => boxed(networks::remove(call, id)).await,
-        ("POST", ["networks", id, "connect"]) => boxed(networks::connect(call, id)).await,
-        ("POST", ["networks", id, "disconnect"]) => boxed(networks::disconnect(call, id)).await,
+        ("DELETE", ["networks", id]) => networks::remove(call, id).await,
+        ("POST", ["networks", id, "connect"]) => networks::connect(call, id).await,
+        ("POST", ["networks", id, "disconnect"]) => networks::disconnect(call, id).await,
 
-        ("GET", ["volumes"]) => boxed(volumes::list(call)).await,
-        ("POST", ["volumes", "create"]) => boxed(volumes::create(call)).await,
-        ("POST", ["volumes", "prune"]) => boxed(volumes::prune(call)).await,
-        ("GET", ["volumes", name]) => boxed(volumes::inspect(call, name)).await,
-        ("DELETE", ["volumes", name]) => boxed(volumes::remove(call, name)).await,
+        ("GET", ["volumes"]) => volumes::list(call).await,
+        ("POST", ["volumes", "create"]) => volumes::create(call).await,
+        ("POST", ["volumes", "prune"]) => volumes::prune(call).await,
+        ("GET", ["volumes", name]) => volumes::inspect(call, name).await,
+        ("DELETE", ["volumes", name]) => volumes::remove(call, name).await,
 
         ("GET", ["plugins"]) => Ok(crate::http::ok(&serde_json::json!([]))),
         ("GET", ["plugins", name @ .., "json"]) => {
@@ -169,11 +174,6 @@ async fn route(api: Api, request: Request<Incoming>) -> Result {
     }
 }
 
-/// A handler by itself: one future with all handlers in it would take the compiler minutes.
-fn boxed<'a>(handler: impl Future<Output = Result> + Send + 'a) -> Pin<Box<dyn Future<Output = Result> + Send + 'a>> {
-    Box::pin(handler)
-}
-
 /// The version that a path asks for (the newest without one), and the rest of the path.
 fn version(path: &str) -> std::result::Result<((u32, u32), &str), ApiError> {
     let Some(rest) = path.strip_prefix("/v") else { return Ok((API_VERSION, path)) };
@@ -183,18 +183,28 @@ fn version(path: &str) -> std::result::Result<((u32, u32), &str), ApiError> {
     let Some(asked) = numbers else { return Ok((API_VERSION, path)) };
     if asked > API_VERSION {
         return Err(ApiError::bad(format!(
-            "client version {text} is too new. Maximum supported API version is {}.{}",
-            API_VERSION.0, API_VERSION.1
+            "client version {text} is too new. Maximum supported API version is {}",
+            dotted(API_VERSION)
         )));
     }
     if asked < MIN_API_VERSION {
         return Err(ApiError::bad(format!(
-            "client version {text} is too old. Minimum supported API version is {}.{}, please upgrade your client to a \
+            "client version {text} is too old. Minimum supported API version is {}, please upgrade your client to a \
              newer version",
-            MIN_API_VERSION.0, MIN_API_VERSION.1
+            dotted(MIN_API_VERSION)
         )));
     }
     Ok((asked, rest))
+}
+
+/// The newest version, as each answer names it.
+fn api_version() -> HeaderValue {
+    HeaderValue::from_str(&dotted(API_VERSION)).unwrap_or(HeaderValue::from_static(""))
+}
+
+/// Tells that a prune has ended, as Docker does whatever it found.
+fn pruned_event(engine: &wharf_engine::Engine, kind: &str, freed: u64) {
+    engine.tell_of(kind, "prune", "", &[("reclaimed", &freed.to_string())]);
 }
 
 /// Runs what waits for the disk beside the connections.

@@ -9,7 +9,7 @@ use wharf_engine::EngineError;
 use wharf_engine::spec::EndpointSettings;
 use wharf_network::{CreateNetwork, IpamRequest, NetworkRecord, PoolRequest};
 
-use super::{Call, Result, blocking};
+use super::{Call, Result, blocking, pruned_event};
 use crate::filters::Filters;
 use crate::http::{ApiError, empty, json_answer, no_content, ok, read_json};
 use crate::render::network::network as render;
@@ -18,10 +18,15 @@ pub(super) fn list(call: &Call) -> Result {
     let filters = Filters::of(&call.query, &["driver", "type", "id", "label", "label!", "name", "scope", "dangling"])?;
     let engine = &call.api.engine;
     let dangling = filters.flag("dangling")?;
+    let (ids, names) = (filters.patterns("id"), filters.patterns("name"));
+    if let Some(bad) = filters.get("type").into_iter().flatten().find(|t| !["builtin", "custom"].contains(&t.as_str()))
+    {
+        return Err(ApiError::bad(format!("invalid filter 'type={bad}'")));
+    }
     let fits = |n: &NetworkRecord| {
         filters.any("driver", |driver| n.driver == driver)
-            && filters.any("id", |id| n.id.starts_with(id))
-            && filters.any("name", |name| n.name.contains(name))
+            && ids.fit(&n.id)
+            && names.fit(&n.name)
             && filters.any("scope", |scope| scope == "local")
             && filters.any("type", |kind| (kind == "builtin") == n.predefined)
             && dangling.is_none_or(|wanted| wanted == (!n.predefined && engine.network_users(&n.name).is_empty()))
@@ -146,6 +151,7 @@ pub(super) async fn prune(call: Call) -> Result {
         Ok(engine.networks().prune(&unwanted).map_err(EngineError::from)?)
     })
     .await?;
+    pruned_event(&call.api.engine, "network", 0);
     let names: Vec<String> = gone.into_iter().map(|network| network.name).collect();
     let names = if names.is_empty() { Value::Null } else { json!(names) };
     Ok(ok(&json!({ "NetworksDeleted": names })))

@@ -1,13 +1,14 @@
 //! Containers: answers that go on for a while.
 
 use bytes::Bytes;
+use hyper::header::UPGRADE;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use wharf_engine::{AttachOptions, Attached, Condition, LogOptions};
 
 use super::{Call, Result};
 use crate::filters::moment;
-use crate::hijack::{content_type, hijack};
+use crate::hijack::{Streams, content_type, hijack};
 use crate::http::{ApiError, ok, stream};
 use crate::websocket;
 
@@ -66,7 +67,10 @@ pub(super) async fn attach(call: Call, id: &str) -> Result {
     let (attached, before) = open(&call, id).await?;
     let kind = content_type(attached.tty, call.version);
     Ok(match attached.stream {
-        Some(streams) => hijack(call.request, streams, kind, before),
+        Some(streams) => hijack(call.request, kind, std::future::ready(Streams::new(Some(streams), before))),
+        None if call.request.headers().contains_key(UPGRADE) => {
+            hijack(call.request, kind, std::future::ready(Streams::new(None, before)))
+        }
         None => stream(kind, before),
     })
 }

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use wharf_engine::EngineError;
 use wharf_volume::{CreateVolume, Volume};
 
-use super::{Call, Result, blocking};
+use super::{Call, Result, blocking, pruned_event};
 use crate::filters::Filters;
 use crate::http::{json_answer, no_content, ok, read_json};
 use crate::render::network::volume as render;
@@ -16,11 +16,12 @@ use crate::render::network::volume as render;
 pub(super) async fn list(call: Call) -> Result {
     let filters = Filters::of(&call.query, &["dangling", "driver", "label", "label!", "name"])?;
     let dangling = filters.flag("dangling")?;
+    let names = filters.patterns("name");
     let engine = call.api.engine;
     let all = blocking(move || {
         let fits = |v: &Volume| {
             filters.any("driver", |driver| v.driver == driver)
-                && filters.any("name", |name| v.name.contains(name))
+                && names.fit(&v.name)
                 && dangling.is_none_or(|wanted| wanted == engine.volume_users(&v.name).is_empty())
                 && filters.labels(Some(&v.labels))
         };
@@ -72,22 +73,16 @@ pub(super) async fn prune(call: Call) -> Result {
     let filters = Filters::of(&call.query, &["all", "label", "label!"])?;
     // Since API 1.42 only anonymous ones, unless all are asked for.
     let all = filters.flag("all")?.unwrap_or(call.version < (1, 42));
-    let engine = call.api.engine;
+    let engine = call.api.engine.clone();
     let (names, freed) = blocking(move || {
-        let mut names = Vec::new();
-        let mut freed = 0;
+        let unwanted = |volume: &Volume| filters.labels(Some(&volume.labels));
         let users = |name: &str| engine.volume_users(name);
-        for volume in engine.volumes().list().map_err(EngineError::from)? {
-            let wanted = (all || volume.anonymous) && filters.labels(Some(&volume.labels));
-            if !wanted || !users(&volume.name).is_empty() {
-                continue;
-            }
-            freed += engine.volumes().size(&volume.name).unwrap_or(0);
-            engine.volumes().remove(&volume.name, true, &users).map_err(EngineError::from)?;
-            names.push(volume.name);
-        }
-        Ok((names, freed))
+        Ok(engine.volumes().prune(all, &unwanted, &users).map_err(EngineError::from)?)
     })
     .await?;
+    for name in &names {
+        call.api.engine.tell_of("volume", "destroy", name, &[("driver", "local")]);
+    }
+    pruned_event(&call.api.engine, "volume", freed);
     Ok(ok(&json!({ "VolumesDeleted": names, "SpaceReclaimed": freed })))
 }

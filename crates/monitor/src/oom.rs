@@ -1,0 +1,75 @@
+//! Whether the kernel has ended processes of the container for want of memory.
+
+use std::fs::{self, File};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::PathBuf;
+
+use rustix::event::{EventfdFlags, eventfd};
+use rustix::fs::inotify;
+use wharf_cgroup::Group;
+
+/// The kernel's counter of a group, and an fd that tells when to look at it.
+#[derive(Debug)]
+pub(crate) struct Oom {
+    /// `memory.oom_control` on v1, `memory.events` on v2; `None` where there is no memory controller.
+    file: Option<PathBuf>,
+    v1: bool,
+    seen: u64,
+    alarm: Option<OwnedFd>,
+}
+
+impl Oom {
+    pub(crate) fn new(group: &Group) -> Self {
+        let v1 = group.v1_dir("memory").map(|dir| dir.join("memory.oom_control"));
+        let is_v1 = v1.is_some();
+        let file = v1.or_else(|| group.v2_dir().map(|dir| dir.join("memory.events")));
+        // The group was made for this container, so the count begins at 0.
+        Self { file, v1: is_v1, seen: 0, alarm: None }
+    }
+
+    /// Asks the kernel to tell at once. Not needed for the count at the end, so not done before the container runs.
+    pub(crate) fn arm(&mut self) {
+        self.alarm = self.file.as_ref().and_then(|file| if self.v1 { alarm_v1(file) } else { alarm_v2(file) });
+    }
+
+    pub(crate) fn alarm(&self) -> Option<&OwnedFd> {
+        self.alarm.as_ref()
+    }
+
+    /// The alarm has gone off: takes it, and answers with [`Self::look`].
+    pub(crate) fn rang(&mut self) -> bool {
+        let mut bytes = [0; 4096];
+        if let Some(alarm) = &self.alarm
+            && rustix::io::read(alarm, &mut bytes).is_err()
+        {
+            self.alarm = None;
+        }
+        self.look()
+    }
+
+    /// Whether processes have been ended since the last look.
+    pub(crate) fn look(&mut self) -> bool {
+        let text = self.file.as_ref().and_then(|file| fs::read_to_string(file).ok()).unwrap_or_default();
+        let count =
+            text.lines().find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse().ok()).unwrap_or(self.seen);
+        let more = count > self.seen;
+        self.seen = count;
+        more
+    }
+}
+
+/// cgroup-v1/memory.rst, "OOM Control".
+fn alarm_v1(control: &PathBuf) -> Option<OwnedFd> {
+    let alarm = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).ok()?;
+    let file = File::open(control).ok()?;
+    let line = format!("{} {}", alarm.as_raw_fd(), file.as_raw_fd());
+    fs::write(control.with_file_name("cgroup.event_control"), line).ok()?;
+    Some(alarm)
+}
+
+/// cgroup-v2.rst, "Populated notification": the file is modified with every event.
+fn alarm_v2(events: &PathBuf) -> Option<OwnedFd> {
+    let alarm = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK).ok()?;
+    inotify::add_watch(&alarm, events, inotify::WatchFlags::MODIFY).ok()?;
+    Some(alarm)
+}

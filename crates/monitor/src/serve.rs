@@ -1,0 +1,114 @@
+//! What is asked of a monitor, and its answers.
+
+use std::os::fd::OwnedFd;
+
+use rustix::io::Errno;
+
+use crate::exec::{Exec, Surroundings};
+use crate::supervise::Monitor;
+use crate::wire::{EventFrame, Reply, Request};
+
+const NOT_RUNNING: &str = "the container is not running";
+const PAUSED: &str = "the container is paused, unpause it first";
+
+impl Monitor {
+    /// Serves the request that has come on the connection at `n`.
+    pub(crate) fn request(&mut self, n: usize, bytes: &[u8], fds: Vec<OwnedFd>) {
+        let request = match serde_json::from_slice(bytes) {
+            Ok(request) => request,
+            Err(error) => {
+                let reply = Reply::error(format!("the request is not understood: {error}"), 125);
+                return self.connections[n].finish(&reply);
+            }
+        };
+        match request {
+            Request::Watch => {
+                let state = Some(self.state());
+                let connection = &mut self.connections[n];
+                connection.watching = true;
+                connection.send(&EventFrame { state, ..EventFrame::default() });
+            }
+            Request::Exec(request) => self.exec(n, *request, fds),
+            other => {
+                let reply = match self.simple(other, fds) {
+                    Ok(()) => Reply::ok(),
+                    Err(message) => Reply::error(message, 125),
+                };
+                self.connections[n].finish(&reply);
+            }
+        }
+    }
+
+    /// A request that has one answer.
+    fn simple(&mut self, request: Request, mut fds: Vec<OwnedFd>) -> Result<(), String> {
+        match request {
+            Request::Attach(attach) => {
+                let container = self.container.as_mut().ok_or(NOT_RUNNING)?;
+                container.streams.add(fds.pop().ok_or("there is no stream to attach")?, attach);
+                Ok(())
+            }
+            Request::Resize { rows, cols } => {
+                let container = self.container.as_ref().ok_or(NOT_RUNNING)?;
+                container.streams.resize(rows, cols).map_err(|errno| match errno {
+                    Errno::NOTTY => "the container has no terminal".to_owned(),
+                    errno => format!("cannot resize the terminal: {errno}"),
+                })
+            }
+            Request::Signal { signal, no_restart } => {
+                let sent = self.signal(signal);
+                if no_restart && sent != Err(Errno::INVAL) {
+                    let waits = self.wake.is_some();
+                    self.call_off();
+                    if waits {
+                        return Ok(());
+                    }
+                }
+                sent.map_err(|errno| match errno {
+                    Errno::SRCH => NOT_RUNNING.to_owned(),
+                    errno => format!("cannot send signal {signal}: {errno}"),
+                })
+            }
+            Request::StdinClose => {
+                self.container.as_mut().ok_or(NOT_RUNNING)?.streams.end_input();
+                Ok(())
+            }
+            Request::Update { restart } => {
+                self.launch.restart = restart;
+                Ok(())
+            }
+            Request::NoRestart => {
+                self.call_off();
+                Ok(())
+            }
+            Request::ExecResize { id, rows, cols } => {
+                let exec =
+                    self.execs.iter().find(|exec| exec.id == id).ok_or_else(|| format!("there is no exec {id}"))?;
+                exec.streams.resize(rows, cols).map_err(|errno| format!("cannot resize the terminal: {errno}"))
+            }
+            Request::ExecSignal { id, signal } => {
+                let exec =
+                    self.execs.iter().find(|exec| exec.id == id).ok_or_else(|| format!("there is no exec {id}"))?;
+                let sent = wharf_sys::process::pidfd_signal(std::os::fd::AsFd::as_fd(&exec.pidfd), signal);
+                sent.map_err(|errno| format!("cannot send signal {signal}: {errno}"))
+            }
+            // Have their own answers.
+            Request::Watch | Request::Exec(_) => Ok(()),
+        }
+    }
+
+    fn exec(&mut self, n: usize, request: crate::wire::ExecRequest, mut fds: Vec<OwnedFd>) {
+        let Some(container) = &self.container else {
+            return self.connections[n].finish(&Reply::error(NOT_RUNNING, 125));
+        };
+        if self.place.is_paused() {
+            return self.connections[n].finish(&Reply::error(PAUSED, 125));
+        }
+        // The connection is the exec's from now on; what is left in its place is closed and forgotten.
+        let asker = std::mem::take(&mut self.connections[n]);
+        let surroundings = Surroundings { spec: &self.launch.spec, place: &self.place };
+        match Exec::new(container, surroundings, request, fds.pop(), asker) {
+            Ok(exec) => self.execs.push(exec),
+            Err(asker) => self.connections[n] = asker,
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! Further programs in a container.
+
+use std::io::Write;
+use std::net::Shutdown;
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
+
+use wharf_monitor::client::{self, ExecRequest, RunningExec};
+use wharf_monitor::{Launch, Restart};
+
+use crate::Case;
+use crate::fixture::{Fixture, output, pair, read_all, read_until, wait_for_exit};
+
+pub(crate) const CASES: &[Case] = &[
+    ("an_exec_has_its_own_streams_and_code", an_exec_has_its_own_streams_and_code),
+    ("an_exec_takes_input_until_a_half_close", an_exec_takes_input_until_a_half_close),
+    ("an_exec_can_have_a_terminal", an_exec_can_have_a_terminal),
+    ("an_exec_that_cannot_be_says_why", an_exec_that_cannot_be_says_why),
+    ("what_an_exec_leaves_behind_does_not_hold_it", what_an_exec_leaves_behind_does_not_hold_it),
+    ("a_stream_ends_only_when_the_code_is_noted", a_stream_ends_only_when_the_code_is_noted),
+    ("execs_end_with_the_container", execs_end_with_the_container),
+    ("the_time_of_an_exec", the_time_of_an_exec),
+];
+
+fn sleeping(fixture: &Fixture) -> Launch {
+    let launch = fixture.container(&["sleep", "60"]);
+    fixture.launch(&launch).expect("launches");
+    launch
+}
+
+fn end(launch: &Launch) {
+    client::signal(&launch.dir, 9, true).expect("signals");
+    wait_for_exit(launch);
+}
+
+fn request(launch: &Launch, args: &[&str], terminal: bool) -> ExecRequest {
+    let mut process = launch.spec.process().clone().expect("a process");
+    process.set_args(Some(args.iter().map(|&word| word.to_owned()).collect())).set_terminal(Some(terminal));
+    ExecRequest { id: args.join(" "), process, stdin: true, stdout: true, stderr: true, detach_keys: None }
+}
+
+fn exec(launch: &Launch, args: &[&str], terminal: bool) -> (RunningExec, UnixStream) {
+    let (ours, theirs) = pair();
+    let running = client::exec(&launch.dir, &request(launch, args, terminal), Some(theirs.as_fd())).expect("runs");
+    (running, ours)
+}
+
+fn an_exec_has_its_own_streams_and_code(fixture: &Fixture) {
+    let launch = sleeping(fixture);
+    let both: Vec<_> = (0..4)
+        .map(|n| exec(&launch, &["sh", "-c", &format!("echo {n}; echo e{n} >&2; seq 1 5000; exit {n}")], false))
+        .collect();
+    for (n, (running, stream)) in both.into_iter().enumerate() {
+        assert!(running.pid() > 0);
+        let waiter = std::thread::spawn(move || running.wait().expect("ends"));
+        let bytes = read_all(&stream);
+        assert!(output(&bytes, 1).starts_with(&format!("{n}\n1\n")) && output(&bytes, 1).ends_with("\n5000\n"));
+        assert_eq!(output(&bytes, 2), format!("e{n}\n"));
+        assert_eq!(waiter.join().expect("no panic"), i32::try_from(n).expect("small"));
+    }
+    let detached = client::exec(&launch.dir, &request(&launch, &["sh", "-c", "echo unseen; exit 9"], false), None);
+    assert_eq!(detached.expect("runs").wait().expect("ends"), 9);
+    end(&launch);
+    assert!(crate::fixture::log(&launch).is_empty(), "the log is the container's alone");
+}
+
+fn an_exec_takes_input_until_a_half_close(fixture: &Fixture) {
+    let launch = sleeping(fixture);
+    let (running, stream) = exec(&launch, &["cat"], false);
+    (&stream).write_all(b"through\n").expect("types");
+    stream.shutdown(Shutdown::Write).expect("half-closes");
+    let waiter = std::thread::spawn(move || running.wait().expect("ends"));
+    assert_eq!(output(&read_all(&stream), 1), "through\n");
+    assert_eq!(waiter.join().expect("no panic"), 0);
+    end(&launch);
+}
+
+fn an_exec_can_have_a_terminal(fixture: &Fixture) {
+    let launch = sleeping(fixture);
+    let (running, stream) = exec(&launch, &["sh", "-i"], true);
+    client::exec_resize(&launch.dir, "sh -i", 20, 50).expect("resizes");
+    (&stream).write_all(b"stty size; tty\n").expect("types");
+    read_until(&stream, "20 50\r\n/dev/pts/0\r\n");
+    client::exec_signal(&launch.dir, "sh -i", 9).expect("signals");
+    assert_eq!(running.wait().expect("ends"), 137);
+    assert!(client::exec_resize(&launch.dir, "none", 1, 1).is_err());
+    end(&launch);
+}
+
+fn an_exec_that_cannot_be_says_why(fixture: &Fixture) {
+    let launch = sleeping(fixture);
+    for (args, code) in [(&["nothing-there"][..], 127), (&["/bin/plain"], 126)] {
+        let (_, theirs) = pair();
+        let error = client::exec(&launch.dir, &request(&launch, args, false), Some(theirs.as_fd())).expect_err("fails");
+        assert_eq!(error.exit_code(), code, "{error}");
+        assert!(error.to_string().starts_with("exec: \""), "{error}");
+    }
+    end(&launch);
+    crate::fixture::eventually("the socket goes", || !launch.dir.join("monitor.sock").exists());
+    assert!(client::exec(&launch.dir, &request(&launch, &["true"], false), None).expect_err("too late").is_gone());
+}
+
+fn what_an_exec_leaves_behind_does_not_hold_it(fixture: &Fixture) {
+    let launch = sleeping(fixture);
+    let start = Instant::now();
+    let (running, stream) = exec(&launch, &["sh", "-c", "sleep 50 & echo started"], false);
+    let waiter = std::thread::spawn(move || running.wait().expect("ends"));
+    assert_eq!(output(&read_all(&stream), 1), "started\n");
+    assert_eq!(waiter.join().expect("no panic"), 0);
+    assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
+    end(&launch);
+}
+
+/// Whoever sees the end of the stream asks for the code next.
+fn a_stream_ends_only_when_the_code_is_noted(fixture: &Fixture) {
+    let launch = sleeping(fixture);
+    let (running, mut stream) = exec(&launch, &["true"], false);
+    assert_eq!(running.wait().expect("ends"), 0);
+    stream.set_read_timeout(Some(Duration::from_millis(100))).expect("bounds");
+    let blocked = std::io::Read::read(&mut stream, &mut [0]).expect_err("still open");
+    assert_eq!(blocked.kind(), std::io::ErrorKind::WouldBlock);
+    drop(running);
+    assert_eq!(std::io::Read::read(&mut stream, &mut [0]).expect("ends"), 0);
+    end(&launch);
+}
+
+fn execs_end_with_the_container(fixture: &Fixture) {
+    for restarts in [false, true] {
+        let mut launch = fixture.container(&["sleep", "60"]);
+        if restarts {
+            launch.restart = Restart { name: "always".into(), max: 0 };
+        }
+        fixture.launch(&launch).expect("launches");
+        let (running, stream) = exec(&launch, &["sh", "-c", "echo up; sleep 50"], false);
+        read_until(&stream, "up");
+        client::signal(&launch.dir, 9, false).expect("signals");
+        assert_eq!(running.wait().expect("ends"), 137);
+        drop(running);
+        assert!(read_all(&stream).is_empty());
+        if restarts {
+            client::no_restart(&launch.dir).expect("calls off");
+            // It may be between two runs, or in one.
+            let _ = client::signal(&launch.dir, 9, true);
+        }
+        wait_for_exit(&launch);
+    }
+}
+
+/// Not a check on time, which no test makes: printed so that a slip is seen.
+fn the_time_of_an_exec(fixture: &Fixture) {
+    let launch = sleeping(fixture);
+    let mut times: Vec<u128> = (0..30)
+        .map(|_| {
+            let start = Instant::now();
+            let (running, _stream) = exec(&launch, &["true"], false);
+            assert_eq!(running.wait().expect("ends"), 0);
+            start.elapsed().as_micros()
+        })
+        .collect();
+    times.sort_unstable();
+    println!("    exec to its end: median {} µs, fastest {} µs", times[15], times[0]);
+    end(&launch);
+}

@@ -1,0 +1,217 @@
+//! A client's connection: one that has ended its input may still wait for its answer.
+//!
+//! `printf 'GET /info HTTP/1.0\r\n\r\n' | nc -U wharf.sock` closes its half and reads on; a client that was killed has
+//! closed both. HTTP's library sees the same end of the input in both: it would serve neither or, told otherwise, never
+//! notice that somebody who waits for events has gone. So the end is kept from it while an answer is under way.
+
+use std::any::Any;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use hyper::body::{Body, Frame, SizeHint};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::UnixStream;
+use tokio::time::Sleep;
+
+/// How often it is looked whether a client whose input has ended is still there.
+const LOOK: Duration = Duration::from_millis(if cfg!(test) { 10 } else { 500 });
+/// How often that is done where the connection does not tell: the answer may take so long then.
+const LOOKS: u32 = 20;
+
+/// A connection, with what is known of its answers.
+pub(crate) struct Connection<T> {
+    io: T,
+    answers: Answers,
+    /// The input has ended.
+    ended: Option<Ended>,
+}
+
+struct Ended {
+    next_look: Pin<Box<Sleep>>,
+    looks: u32,
+}
+
+/// Counts the answers that are under way.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Answers(Arc<AtomicUsize>);
+
+/// An answer that is under way until this is dropped.
+#[derive(Debug)]
+pub(crate) struct UnderWay(Answers);
+
+impl Answers {
+    pub(crate) fn begin(&self) -> UnderWay {
+        self.0.fetch_add(1, Ordering::AcqRel);
+        UnderWay(self.clone())
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+impl<T> Connection<T> {
+    pub(crate) fn new(io: T, answers: Answers) -> Self {
+        Self { io, answers, ended: None }
+    }
+
+    pub(crate) fn into_inner(self) -> T {
+        self.io
+    }
+}
+
+impl<T: AsyncRead + Unpin + 'static> AsyncRead for Connection<T> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        if this.ended.is_none() {
+            let before = buffer.filled().len();
+            match Pin::new(&mut this.io).poll_read(context, buffer) {
+                Poll::Ready(Ok(())) if buffer.filled().len() == before && buffer.remaining() > 0 => {}
+                other => return other,
+            }
+        }
+        let ended = this.ended.get_or_insert_with(|| Ended { next_look: Box::pin(tokio::time::sleep(LOOK)), looks: 0 });
+        loop {
+            let waits = this.answers.0.load(Ordering::Acquire) > 0 && ended.looks < LOOKS;
+            if !waits || is_closed(&this.io) == Some(true) {
+                return Poll::Ready(Ok(()));
+            }
+            std::task::ready!(ended.next_look.as_mut().poll(context));
+            // A socket that tells is asked for as long as the answer takes.
+            ended.looks += u32::from(is_closed(&this.io).is_none());
+            ended.next_look.as_mut().reset(tokio::time::Instant::now() + LOOK);
+        }
+    }
+}
+
+impl<T: AsyncWrite + Unpin> AsyncWrite for Connection<T> {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(context)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write_vectored(context, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+}
+
+/// Whether the client has closed both directions; only unix sockets tell (unix(7), poll(2): `POLLHUP`).
+fn is_closed(io: &dyn Any) -> Option<bool> {
+    io.downcast_ref::<UnixStream>().map(has_hung_up)
+}
+
+pub(crate) fn has_hung_up(socket: &UnixStream) -> bool {
+    let mut fds = [PollFd::new(socket, PollFlags::empty())];
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    // What cannot be asked has not hung up; writing will tell.
+    poll(&mut fds, Some(&now)).is_ok() && fds[0].revents().contains(PollFlags::HUP)
+}
+
+/// A body whose answer is under way until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Tracked<B> {
+    body: B,
+    _under_way: UnderWay,
+}
+
+impl<B> Tracked<B> {
+    pub(crate) fn new(body: B, under_way: UnderWay) -> Self {
+        Self { body, _under_way: under_way }
+    }
+}
+
+impl<B: Body<Data = Bytes> + Unpin> Body for Tracked<B> {
+    type Data = Bytes;
+    type Error = B::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    async fn ends(connection: &mut Connection<impl AsyncRead + Unpin + 'static>) -> bool {
+        let mut buffer = [0; 8];
+        let read = tokio::time::timeout(Duration::from_millis(100), connection.read(&mut buffer));
+        read.await.is_ok_and(|count| count.unwrap() == 0)
+    }
+
+    #[tokio::test]
+    async fn the_end_of_the_input_waits_for_the_answer() {
+        let (mut client, server) = UnixStream::pair().unwrap();
+        let answers = Answers::default();
+        let mut connection = Connection::new(server, answers.clone());
+        client.write_all(b"x").await.unwrap();
+        client.shutdown().await.unwrap();
+        let under_way = answers.begin();
+        assert_eq!(connection.read_u8().await.unwrap(), b'x');
+        assert!(!ends(&mut connection).await);
+        drop(under_way);
+        assert!(ends(&mut connection).await);
+    }
+
+    #[tokio::test]
+    async fn a_client_that_has_gone_waits_for_nothing() {
+        let (client, server) = UnixStream::pair().unwrap();
+        let answers = Answers::default();
+        let mut connection = Connection::new(server, answers.clone());
+        let _under_way = answers.begin();
+        drop(client);
+        assert!(ends(&mut connection).await);
+    }
+
+    #[tokio::test]
+    async fn where_the_connection_does_not_tell_there_is_an_end_of_waiting() {
+        let (client, server) = tokio::io::duplex(8);
+        let answers = Answers::default();
+        let mut connection = Connection::new(server, answers.clone());
+        let _under_way = answers.begin();
+        drop(client);
+        assert!(!ends(&mut connection).await);
+        let mut buffer = [0; 8];
+        assert_eq!(connection.read(&mut buffer).await.unwrap(), 0);
+    }
+}

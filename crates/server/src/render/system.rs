@@ -1,0 +1,166 @@
+//! The engine itself, as `version` and `info` show it.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+use wharf_engine::{EngineOptions, Info};
+
+use crate::{API_VERSION, MIN_API_VERSION};
+
+/// `1.51`.
+pub(crate) fn dotted((major, minor): (u32, u32)) -> String {
+    format!("{major}.{minor}")
+}
+
+/// `GET /version`.
+pub(crate) fn version(kernel: &str) -> Value {
+    let version = env!("CARGO_PKG_VERSION");
+    let (api, oldest) = (dotted(API_VERSION), dotted(MIN_API_VERSION));
+    json!({
+        "Platform": { "Name": "Wharf" },
+        "Components": [{
+            "Name": "Engine",
+            "Version": version,
+            "Details": {
+                "ApiVersion": api, "MinAPIVersion": oldest, "Os": "linux", "Arch": architecture(),
+                "KernelVersion": kernel, "Experimental": "false", "GitCommit": "", "GoVersion": "", "BuildTime": "",
+            },
+        }],
+        "Version": version,
+        "ApiVersion": api,
+        "MinAPIVersion": oldest,
+        "GitCommit": "",
+        "GoVersion": "",
+        "Os": "linux",
+        "Arch": architecture(),
+        "KernelVersion": kernel,
+        "BuildTime": "",
+    })
+}
+
+/// In Go's words.
+fn architecture() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        "x86" => "386",
+        "powerpc64" => "ppc64le",
+        other => other,
+    }
+}
+
+/// What the process itself has, for `info`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Process {
+    pub(crate) files: usize,
+    pub(crate) threads: usize,
+    pub(crate) listeners: usize,
+}
+
+/// `GET /info`.
+pub(crate) fn info(info: &Info, options: &EngineOptions, process: Process, version: (u32, u32)) -> Value {
+    let mut all = json!({
+        "ID": info.id,
+        "Containers": info.containers,
+        "ContainersRunning": info.running,
+        "ContainersPaused": info.paused,
+        "ContainersStopped": info.stopped,
+        "Images": info.images,
+        "Driver": "overlay2",
+        "DriverStatus": [["Layers", "directories"], ["Supports d_type", "true"]],
+        "Plugins": {
+            "Volume": ["local"], "Network": ["bridge", "host", "null"], "Authorization": null,
+            "Log": ["json-file", "local", "none"],
+        },
+        "MemoryLimit": info.memory_limit,
+        "SwapLimit": info.swap_limit,
+        "CpuCfsPeriod": info.cpu_quota,
+        "CpuCfsQuota": info.cpu_quota,
+        "CPUShares": info.cpu_quota,
+        "CPUSet": info.cpuset,
+        "PidsLimit": info.pids_limit,
+        "OomKillDisable": info.memory_limit && info.cgroup_version == "1",
+        "IPv4Forwarding": true,
+        "Debug": options.debug,
+        "NFd": process.files,
+        "NGoroutines": process.threads,
+        "NEventsListener": process.listeners,
+        "SystemTime": info.time,
+        "LoggingDriver": options.log.driver,
+        "CgroupDriver": "cgroupfs",
+        "CgroupVersion": info.cgroup_version,
+    });
+    let host = json!({
+        "KernelVersion": info.kernel,
+        "OperatingSystem": info.operating_system,
+        "OSVersion": "",
+        "OSType": "linux",
+        "Architecture": info.architecture,
+        "IndexServerAddress": "https://index.docker.io/v1/",
+        "RegistryConfig": registries(options),
+        "NCPU": info.cpus,
+        "MemTotal": info.memory,
+        "GenericResources": null,
+        "DockerRootDir": options.data_root,
+        "HttpProxy": "",
+        "HttpsProxy": "",
+        "NoProxy": "",
+        "Name": info.name,
+        "Labels": options.labels,
+        "ExperimentalBuild": false,
+        "ServerVersion": env!("CARGO_PKG_VERSION"),
+        "Runtimes": { "wharf": { "path": "wharf" } },
+        "DefaultRuntime": "wharf",
+        "Swarm": {
+            "NodeID": "", "NodeAddr": "", "LocalNodeState": "inactive", "ControlAvailable": false, "Error": "",
+            "RemoteManagers": null,
+        },
+        "LiveRestoreEnabled": true,
+        "Isolation": "",
+        "InitBinary": "wharf",
+        "ContainerdCommit": { "ID": "" },
+        "RuncCommit": { "ID": "" },
+        "InitCommit": { "ID": "" },
+        "SecurityOptions": ["name=seccomp,profile=builtin"],
+        "CDISpecDirs": [],
+        "Warnings": info.warnings,
+    });
+    if let (Value::Object(all), Value::Object(host)) = (&mut all, host) {
+        all.extend(host);
+    }
+    if version < (1, 50) {
+        // Clients of then warn when they are not true.
+        all["BridgeNfIptables"] = true.into();
+        all["BridgeNfIp6tables"] = true.into();
+    }
+    if version >= (1, 49) {
+        all["FirewallBackend"] = json!({ "Driver": "nftables" });
+    }
+    all
+}
+
+fn registries(options: &EngineOptions) -> Value {
+    let index = |name: &str, secure: bool, mirrors: &[String]| json!({ "Name": name, "Mirrors": mirrors, "Secure": secure, "Official": name == "docker.io" });
+    let mut configs = BTreeMap::from([("docker.io", index("docker.io", true, &options.registry_mirrors))]);
+    let mut networks = vec!["127.0.0.0/8".to_owned(), "::1/128".to_owned()];
+    for name in &options.insecure_registries {
+        if name.contains('/') {
+            networks.push(name.clone());
+        } else {
+            configs.insert(name, index(name, false, &[]));
+        }
+    }
+    json!({ "InsecureRegistryCIDRs": networks, "IndexConfigs": configs, "Mirrors": options.registry_mirrors })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn version_names_the_range_of_the_api() {
+        let all = version("6.1");
+        assert_eq!((all["ApiVersion"].as_str(), all["MinAPIVersion"].as_str()), (Some("1.51"), Some("1.24")));
+        assert_eq!(all["Components"][0]["Details"]["KernelVersion"], "6.1");
+    }
+}

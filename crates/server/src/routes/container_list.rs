@@ -1,0 +1,251 @@
+//! `GET /containers/json`: which containers, and what each is called.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use wharf_engine::Engine;
+use wharf_engine::record::{Container, Status};
+use wharf_image::ImageRecord;
+use wharf_reference::Digest;
+
+use super::{Call, Result, blocking};
+use crate::filters::{Filters, Patterns};
+use crate::http::{ApiError, ok};
+use crate::render::container::summary;
+
+const FILTERS: &[&str] = &[
+    "id",
+    "name",
+    "label",
+    "label!",
+    "exited",
+    "status",
+    "ancestor",
+    "before",
+    "since",
+    "volume",
+    "network",
+    "publish",
+    "expose",
+    "isolation",
+    "health",
+    "is-task",
+];
+const STATES: &[&str] = &["created", "running", "paused", "restarting", "removing", "exited", "dead"];
+const HEALTH: &[&str] = &["none", "starting", "healthy", "unhealthy"];
+
+pub(super) async fn list(call: Call) -> Result {
+    let engine = &call.api.engine;
+    let limit = call.query.number::<i64>("limit")?.filter(|n| *n > 0).and_then(|n| usize::try_from(n).ok());
+    let filters = Filters::of(&call.query, FILTERS)?;
+    // Who asks for a state wants to see those in it.
+    let all = call.query.flag("all") || limit.is_some() || filters.get("status").is_some();
+    let choice = Choice::new(filters, engine).await?;
+    let shown: Vec<_> = engine
+        .list()
+        .into_iter()
+        .filter(|c| (all || c.state.status.is_active()) && choice.fits(c))
+        .take(limit.unwrap_or(usize::MAX))
+        .collect();
+
+    let images = engine.images().clone();
+    let mut names: Vec<String> = shown.iter().map(|c| c.config.image.clone()).collect();
+    names.sort_unstable();
+    names.dedup();
+    let known: BTreeMap<String, Digest> = blocking(move || {
+        Ok(names.into_iter().filter_map(|name| images.resolve(&name).ok().map(|image| (name, image.id))).collect())
+    })
+    .await?;
+    let now = Timestamp::now();
+    let mut answer = Vec::with_capacity(shown.len());
+    for container in &shown {
+        let size = if call.query.flag("size") { sizes(engine, container).await } else { None };
+        // The name may mean another image by now, or none.
+        let image = match known.get(&container.config.image) {
+            Some(id) if *id == container.image => container.config.image.clone(),
+            _ => container.image.to_string(),
+        };
+        answer.push(summary(container, &image, now, size, call.version));
+    }
+    Ok(ok(&answer))
+}
+
+/// Bytes that a container has written, and of all its files.
+pub(super) async fn sizes(engine: &Engine, container: &Container) -> Option<(u64, u64)> {
+    let written = engine.size_rw(&container.id).await.ok()?;
+    let (layers, ids) = (engine.images().layers().clone(), container.layers.clone());
+    let layers = blocking(move || {
+        let size = |id: &Digest| layers.get(id).ok().flatten().map_or(0, |layer| layer.size);
+        Ok(ids.iter().map(size).sum::<u64>())
+    });
+    Some((written, written + layers.await.ok()?))
+}
+
+/// The filters of a request, checked and with what they name looked up.
+#[derive(Debug, Default)]
+struct Choice {
+    filters: Filters,
+    id: Option<Patterns>,
+    name: Option<Patterns>,
+    /// When the container of `before` and of `since` was made.
+    before: Option<String>,
+    since: Option<String>,
+    /// Images of `ancestor`.
+    ancestors: Option<Vec<ImageRecord>>,
+    is_task: Option<bool>,
+}
+
+impl Choice {
+    async fn new(filters: Filters, engine: &Engine) -> std::result::Result<Self, ApiError> {
+        let values = |key: &str| filters.get(key).unwrap_or_default();
+        for (key, known) in [("status", STATES), ("health", HEALTH)] {
+            if let Some(bad) = values(key).iter().find(|value| !known.contains(&value.as_str())) {
+                return Err(ApiError::bad(format!("invalid filter '{key}={bad}'")));
+            }
+        }
+        if let Some(bad) = values("exited").iter().find(|value| value.parse::<i32>().is_err()) {
+            return Err(ApiError::bad(format!("invalid filter 'exited={bad}'")));
+        }
+        for key in ["publish", "expose"] {
+            if let Some(bad) = values(key).iter().find(|value| ports(value).is_none()) {
+                return Err(ApiError::bad(format!("invalid filter '{key}={bad}'")));
+            }
+        }
+        let made = |key: &str| {
+            values(key).last().map(|name| engine.inspect(name).map(|other| other.created.clone())).transpose()
+        };
+        let (before, since) = (made("before")?, made("since")?);
+        let ancestors = match filters.get("ancestor") {
+            None => None,
+            Some(names) => {
+                let (images, names) = (engine.images().clone(), names.to_vec());
+                // What is no image has no containers.
+                Some(blocking(move || Ok(names.iter().filter_map(|name| images.resolve(name).ok()).collect())).await?)
+            }
+        };
+        Ok(Self {
+            id: Some(filters.patterns("id")),
+            name: Some(filters.patterns("name")),
+            before,
+            since,
+            ancestors,
+            is_task: filters.flag("is-task")?,
+            filters,
+        })
+    }
+
+    fn fits(&self, c: &Container) -> bool {
+        let filters = &self.filters;
+        let health = c.state.health.as_ref().map_or("none", |health| health.status.as_str());
+        let published: Vec<&String> =
+            c.host.port_bindings.iter().flat_map(|all| all.keys()).chain(c.ports.keys()).collect();
+        let exposed: Vec<&String> = c.config.exposed_ports.iter().flat_map(|all| all.keys()).collect();
+        let has_port = |wanted: &str, have: &[&String]| {
+            ports(wanted).is_some_and(|wanted| have.iter().any(|port| inside(port, &wanted)))
+        };
+        let descends = |image: &ImageRecord| {
+            c.image == image.id || (!image.diff_ids.is_empty() && c.layers.starts_with(&image.diff_ids))
+        };
+        self.id.as_ref().is_none_or(|id| id.fit(&c.id))
+            && self.name.as_ref().is_none_or(|name| name.fit(&c.name) || name.fit(&format!("/{}", c.name)))
+            && self.before.as_ref().is_none_or(|before| c.created < *before)
+            && self.since.as_ref().is_none_or(|since| c.created > *since)
+            && self.ancestors.as_ref().is_none_or(|images| images.iter().any(descends))
+            && self.is_task != Some(true)
+            && filters.any("status", |status| c.state.status.as_str() == status)
+            && filters.any("exited", |code| c.state.status == Status::Exited && code.parse() == Ok(c.state.exit_code))
+            && filters.any("health", |wanted| health == wanted)
+            && filters.any("volume", |v| c.mounts.iter().any(|m| m.name == v || m.source == v || m.destination == v))
+            && filters.any("network", |n| {
+                c.networks.iter().any(|(name, e)| name == n || (!n.is_empty() && e.network_id.starts_with(n)))
+            })
+            && filters.any("publish", |wanted| has_port(wanted, &published))
+            && filters.any("expose", |wanted| has_port(wanted, &exposed))
+            && filters.labels(c.config.labels.as_ref())
+    }
+}
+
+/// `80`, `53/udp`, `3000-3010/tcp`: first, last and protocol.
+fn ports(text: &str) -> Option<(u16, u16, &str)> {
+    let (numbers, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
+    let (first, last) = numbers.split_once('-').unwrap_or((numbers, numbers));
+    let (first, last) = (first.parse().ok()?, last.parse().ok()?);
+    (first <= last && ["tcp", "udp", "sctp"].contains(&protocol)).then_some((first, last, protocol))
+}
+
+fn inside(port: &str, (first, last, protocol): &(u16, u16, &str)) -> bool {
+    ports(port).is_some_and(|(have, _, own)| (*first..=*last).contains(&have) && own == *protocol)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::query::Query;
+    use crate::render::container::sample;
+
+    fn fits(text: &str) -> bool {
+        let encoded: String = text.bytes().map(|b| format!("%{b:02x}")).collect();
+        let filters = Filters::of(&Query::parse(&format!("filters={encoded}")), FILTERS).unwrap();
+        let choice = Choice {
+            id: Some(filters.patterns("id")),
+            name: Some(filters.patterns("name")),
+            is_task: filters.flag("is-task").unwrap(),
+            filters,
+            ..Choice::default()
+        };
+        choice.fits(&sample())
+    }
+
+    #[test]
+    fn each_filter_chooses() {
+        for (text, wanted) in [
+            (r#"{"name":["^/web$"]}"#, true),
+            (r#"{"name":["^w"]}"#, true),
+            (r#"{"name":["other","we"]}"#, true),
+            (r#"{"name":["^b$"]}"#, false),
+            (r#"{"id":["4fa6e0f0c678"]}"#, true),
+            (r#"{"id":["abc"]}"#, false),
+            (r#"{"status":["running","paused"]}"#, true),
+            (r#"{"status":["exited"]}"#, false),
+            (r#"{"exited":["0"]}"#, false),
+            (r#"{"health":["none"]}"#, true),
+            (r#"{"health":["healthy"]}"#, false),
+            (r#"{"volume":["v"]}"#, true),
+            (r#"{"volume":["/d"]}"#, true),
+            (r#"{"volume":["w"]}"#, false),
+            (r#"{"network":["own"]}"#, true),
+            (r#"{"network":["ab"]}"#, true),
+            (r#"{"network":["none"]}"#, false),
+            (r#"{"publish":["80"]}"#, true),
+            (r#"{"publish":["70-90/tcp"]}"#, true),
+            (r#"{"publish":["80/udp"]}"#, false),
+            (r#"{"expose":["53/udp"]}"#, true),
+            (r#"{"expose":["53"]}"#, false),
+            (r#"{"is-task":["false"]}"#, true),
+            (r#"{"is-task":["true"]}"#, false),
+            (r#"{"label":["x"]}"#, false),
+            (r#"{"label!":["x"]}"#, true),
+            (r#"{"name":["web"],"status":["exited"]}"#, false),
+        ] {
+            assert_eq!(fits(text), wanted, "{text}");
+        }
+    }
+
+    #[test]
+    fn descendants_of_an_image_are_found_by_its_layers() {
+        let image = |layers: &[&str], id: &str| ImageRecord {
+            id: Digest::sha256(id.as_bytes()),
+            config: wharf_image::ImageConfig::default(),
+            diff_ids: layers.iter().map(|layer| Digest::sha256(layer.as_bytes())).collect(),
+            size: 0,
+            tags: Vec::new(),
+            repo_digests: Vec::new(),
+            created: String::new(),
+            tagged: None,
+            parent: None,
+        };
+        let of = |image: ImageRecord| Choice { ancestors: Some(vec![image]), ..Choice::default() }.fits(&sample());
+        assert!(of(image(&["base"], "other")) && of(image(&[], "image")));
+        assert!(!of(image(&["top"], "other")) && !of(image(&[], "other")));
+    }
+}

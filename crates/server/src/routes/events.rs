@@ -1,0 +1,197 @@
+//! `GET /events`: what has happened, and what happens from now on.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use jiff::Timestamp;
+use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::mpsc;
+use wharf_engine::event::Event;
+
+use super::{Call, Result};
+use crate::filters::{Filters, moment};
+use crate::http::stream;
+use crate::render;
+
+const FILTERS: &[&str] = &[
+    "type",
+    "event",
+    "container",
+    "image",
+    "volume",
+    "network",
+    "plugin",
+    "daemon",
+    "label",
+    "scope",
+    "node",
+    "service",
+    "secret",
+    "config",
+];
+/// Events that may wait for a slow client.
+const WAITING: usize = 64;
+
+/// Which events a client wants.
+#[derive(Debug, Default)]
+struct Choice {
+    filters: Filters,
+    since: Option<Timestamp>,
+    until: Option<Timestamp>,
+}
+
+pub(super) fn events(call: &Call) -> Result {
+    let choice = Choice {
+        filters: Filters::of(&call.query, FILTERS)?,
+        since: call.query.get("since").map(moment).transpose()?,
+        until: call.query.get("until").map(moment).transpose()?,
+    };
+    let (past, mut live) = call.api.engine.events().subscribe();
+    let (sender, chunks) = mpsc::channel(WAITING);
+    let version = call.version;
+    tokio::spawn(async move {
+        let line = |event: &Event| Bytes::from(format!("{}\n", render::event::event(event, version)));
+        // Past events only for those who say from when on.
+        if choice.since.is_some() || choice.until.is_some() {
+            for event in past.iter().filter(|event| choice.fits(event)) {
+                if sender.send(line(event)).await.is_err() {
+                    return;
+                }
+            }
+        }
+        let end = async {
+            match choice.until {
+                Some(until) => tokio::time::sleep(left(until)).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::pin!(end);
+        loop {
+            let event = tokio::select! {
+                biased;
+                event = live.recv() => event,
+                () = &mut end => return,
+                () = sender.closed() => return,
+            };
+            match event {
+                Ok(event) if choice.fits(&event) => {
+                    if sender.send(line(&event)).await.is_err() {
+                        return;
+                    }
+                }
+                // A client that is too slow misses some, as with Docker.
+                Ok(_) | Err(RecvError::Lagged(_)) => {}
+                Err(RecvError::Closed) => return,
+            }
+        }
+    });
+    Ok(stream("application/json", chunks))
+}
+
+fn left(until: Timestamp) -> Duration {
+    until.duration_since(Timestamp::now()).try_into().unwrap_or_default()
+}
+
+impl Choice {
+    fn fits(&self, event: &Event) -> bool {
+        let at = i128::from(event.time_nano);
+        let filters = &self.filters;
+        let name = event.actor.attributes.get("name").map_or("", String::as_str);
+        // The ID, or the name, or the beginning of either.
+        let named =
+            |kind: &str, text: &str| event.kind == kind && (event.actor.id.starts_with(text) || name.starts_with(text));
+        // `exec_start: ls` is an `exec_start`.
+        let action = event.action.split(':').next().unwrap_or_default();
+        self.since.is_none_or(|since| at >= since.as_nanosecond())
+            && self.until.is_none_or(|until| at <= until.as_nanosecond())
+            && filters.any("type", |kind| event.kind == kind)
+            && filters.any("event", |wanted| action == wanted || event.action == wanted)
+            && filters.any("container", |text| named("container", text))
+            && filters.any("network", |text| named("network", text))
+            && filters.any("volume", |text| named("volume", text))
+            && filters.any("plugin", |text| named("plugin", text))
+            && filters.any("daemon", |text| named("daemon", text))
+            && filters.any("image", |text| of_image(event, text))
+            && filters.any("scope", |scope| event.scope == scope)
+            && ["node", "service", "secret", "config"].iter().all(|kind| filters.any(kind, |text| named(kind, text)))
+            && filters.labels(Some(&event.actor.attributes))
+    }
+}
+
+/// An image's own events, and those of its containers; with its tag or without.
+fn of_image(event: &Event, text: &str) -> bool {
+    let bare = |name: &str| match name.rsplit_once(':') {
+        Some((bare, tag)) if !tag.contains('/') => bare.to_owned(),
+        _ => name.to_owned(),
+    };
+    let name = match event.kind.as_str() {
+        "image" => event.actor.attributes.get("name"),
+        _ => event.actor.attributes.get("image"),
+    };
+    let by_name = name.is_some_and(|name| name == text || bare(name) == text);
+    by_name || (event.kind == "image" && (event.actor.id == text || bare(&event.actor.id) == text))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use wharf_engine::event::Actor;
+
+    use super::*;
+    use crate::query::Query;
+
+    fn event(kind: &str, action: &str, id: &str, attributes: &[(&str, &str)]) -> Event {
+        let attributes: BTreeMap<_, _> = attributes.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect();
+        Event {
+            kind: kind.into(),
+            action: action.into(),
+            actor: Actor { id: id.into(), attributes },
+            scope: "local".into(),
+            time: 100,
+            time_nano: 100_000_000_000,
+        }
+    }
+
+    fn choice(text: &str) -> Choice {
+        let encoded: String = text.bytes().map(|b| format!("%{b:02x}")).collect();
+        let filters = Filters::of(&Query::parse(&format!("filters={encoded}")), FILTERS).unwrap();
+        Choice { filters, ..Choice::default() }
+    }
+
+    #[test]
+    fn filters_choose() {
+        let started = event("container", "start", "abcdef", &[("image", "debian:12"), ("name", "web"), ("k", "v")]);
+        let exec = event("container", "exec_start: ls -l", "abcdef", &[]);
+        for (text, wanted) in [
+            (r#"{"type":["container"]}"#, true),
+            (r#"{"type":["image"]}"#, false),
+            (r#"{"event":["start","die"]}"#, true),
+            (r#"{"event":["die"]}"#, false),
+            (r#"{"container":["web"]}"#, true),
+            (r#"{"container":["abc"]}"#, true),
+            (r#"{"container":["x"]}"#, false),
+            (r#"{"image":["debian"]}"#, true),
+            (r#"{"image":["debian:12"]}"#, true),
+            (r#"{"image":["deb"]}"#, false),
+            (r#"{"label":["k=v"]}"#, true),
+            (r#"{"label":["k=w"]}"#, false),
+            (r#"{"network":["x"]}"#, false),
+            ("{}", true),
+        ] {
+            assert_eq!(choice(text).fits(&started), wanted, "{text}");
+        }
+        assert!(choice(r#"{"event":["exec_start"]}"#).fits(&exec));
+    }
+
+    #[test]
+    fn times_are_inclusive() {
+        let one = event("image", "pull", "x", &[]);
+        let at = |since: i64, until: i64| {
+            let time = |second| Some(Timestamp::from_second(second).unwrap());
+            Choice { since: time(since), until: time(until), ..Choice::default() }.fits(&one)
+        };
+        assert!(at(100, 100) && at(99, 101));
+        assert!(!at(101, 102) && !at(98, 99));
+    }
+}

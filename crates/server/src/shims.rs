@@ -1,0 +1,119 @@
+//! What requests of older clients mean.
+
+use serde_json::{Map, Value, json};
+
+use crate::http::ApiError;
+
+/// Brings the body of `POST /containers/create` to the newest version.
+///
+/// # Errors
+/// 400 when it names two addresses for one endpoint.
+pub(crate) fn create(request: &mut Value, version: (u32, u32)) -> Result<(), ApiError> {
+    let Some(request) = request.as_object_mut() else { return Ok(()) };
+    container_wide_address(request)?;
+    if version < (1, 44)
+        && let Some(check) = request.get_mut("Healthcheck").and_then(Value::as_object_mut)
+    {
+        check.remove("StartInterval");
+    }
+    let host = request.entry("HostConfig").or_insert_with(|| json!({}));
+    let Some(host) = host.as_object_mut() else { return Ok(()) };
+    if version < (1, 45) {
+        for mount in host.get_mut("Mounts").and_then(Value::as_array_mut).into_iter().flatten() {
+            if let Some(options) = mount.get_mut("VolumeOptions").and_then(Value::as_object_mut) {
+                options.remove("Subpath");
+            }
+        }
+    }
+    // The defaults of then.
+    for (since, key, value) in [((1, 41), "CgroupnsMode", "host"), ((1, 40), "IpcMode", "shareable")] {
+        let said = host.get(key).and_then(Value::as_str).is_some_and(|text| !text.is_empty());
+        if version < since && !said {
+            host.insert(key.into(), value.into());
+        }
+    }
+    Ok(())
+}
+
+/// One address for the whole container, from before API 1.44: that of the endpoint in its main network.
+fn container_wide_address(request: &mut Map<String, Value>) -> Result<(), ApiError> {
+    let Some(Value::String(mac)) = request.remove("MacAddress") else { return Ok(()) };
+    if mac.is_empty() {
+        return Ok(());
+    }
+    let mode = request.get("HostConfig").and_then(|host| host["NetworkMode"].as_str()).unwrap_or_default();
+    if mode == "host" || mode == "none" || mode.starts_with("container:") {
+        return Err(ApiError::bad("conflicting options: mac-address and the network mode"));
+    }
+    let main = if mode.is_empty() { "default".to_owned() } else { mode.to_owned() };
+    let mut at = request;
+    for key in ["NetworkingConfig", "EndpointsConfig", &main] {
+        at = match at.entry(key).or_insert_with(|| json!({})).as_object_mut() {
+            Some(inner) => inner,
+            None => return Err(ApiError::bad(format!("invalid JSON: {key} is no object"))),
+        };
+    }
+    match at.get("MacAddress").and_then(Value::as_str).filter(|own| !own.is_empty()) {
+        Some(own) if own != mac => Err(ApiError::bad(
+            "conflicting MAC address: the container-wide MAC address must match the endpoint-specific MAC address for \
+             the main network, or be left empty",
+        )),
+        Some(_) => Ok(()),
+        None => {
+            at.insert("MacAddress".into(), mac.into());
+            Ok(())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn created(mut request: Value, version: (u32, u32)) -> Value {
+        create(&mut request, version).unwrap();
+        request
+    }
+
+    #[test]
+    fn a_container_s_address_is_its_main_endpoint_s() {
+        let mac = "02:42:ac:11:00:09";
+        let made = created(json!({ "MacAddress": mac }), (1, 43));
+        assert_eq!(made["NetworkingConfig"]["EndpointsConfig"]["default"]["MacAddress"], mac);
+        let own = json!({
+            "MacAddress": mac, "HostConfig": { "NetworkMode": "net" },
+            "NetworkingConfig": { "EndpointsConfig": { "net": { "Aliases": ["a"] } } },
+        });
+        let endpoint = created(own, (1, 51))["NetworkingConfig"]["EndpointsConfig"]["net"].clone();
+        assert_eq!(endpoint, json!({ "Aliases": ["a"], "MacAddress": mac }));
+        let mut other = json!({
+            "MacAddress": mac, "HostConfig": { "NetworkMode": "net" },
+            "NetworkingConfig": { "EndpointsConfig": { "net": { "MacAddress": "02:42:ac:11:00:08" } } },
+        });
+        assert!(create(&mut other, (1, 51)).is_err());
+        assert!(create(&mut json!({ "MacAddress": mac, "HostConfig": { "NetworkMode": "host" } }), (1, 43)).is_err());
+        assert!(create(&mut json!({ "MacAddress": mac, "NetworkingConfig": [] }), (1, 43)).is_err());
+    }
+
+    #[test]
+    fn old_defaults_are_kept() {
+        let host =
+            |version, mode: &str| created(json!({ "HostConfig": { "IpcMode": mode } }), version)["HostConfig"].clone();
+        assert_eq!(host((1, 39), ""), json!({ "IpcMode": "shareable", "CgroupnsMode": "host" }));
+        assert_eq!(host((1, 39), "private")["IpcMode"], "private");
+        assert_eq!(host((1, 41), ""), json!({ "IpcMode": "" }));
+        assert_eq!(created(json!({}), (1, 51)), json!({ "HostConfig": {} }));
+    }
+
+    #[test]
+    fn what_was_not_known_then_is_not_meant() {
+        let request = json!({
+            "Healthcheck": { "StartInterval": 5, "Interval": 6 },
+            "HostConfig": { "Mounts": [{ "VolumeOptions": { "Subpath": "a", "NoCopy": true } }] },
+        });
+        let old = created(request.clone(), (1, 43));
+        assert_eq!(old["Healthcheck"], json!({ "Interval": 6 }));
+        assert_eq!(old["HostConfig"]["Mounts"][0]["VolumeOptions"], json!({ "NoCopy": true }));
+        assert_eq!(created(request.clone(), (1, 51)), request);
+    }
+}

@@ -1,0 +1,67 @@
+//! What is not about containers.
+
+use serde_json::json;
+use tokio::io::AsyncWriteExt;
+
+use crate::kit::{Server, rest};
+
+pub(crate) async fn answers(server: &Server) {
+    for method in ["GET", "HEAD"] {
+        let ping = server.ask(method, "/_ping", "").await;
+        assert_eq!((ping.status, &ping.body[..]), (200, if method == "GET" { &b"OK"[..] } else { b"" }));
+        for (name, value) in [
+            ("api-version", "1.51"),
+            ("builder-version", "1"),
+            ("docker-experimental", "false"),
+            ("ostype", "linux"),
+            ("swarm", "inactive"),
+            ("cache-control", "no-cache, no-store, must-revalidate"),
+            ("content-type", "text/plain; charset=utf-8"),
+        ] {
+            assert_eq!(ping.head.get(name).map(|v| v.to_str().unwrap()), Some(value), "{name}");
+        }
+    }
+    let (head, _) = server.raw("GET /_ping HTTP/1.1\r\nHost: d\r\n\r\n").await;
+    assert!(head.starts_with("HTTP/1.1 200 OK\r\n") && head.contains("\r\nApi-Version: 1.51\r\n"), "{head}");
+
+    // A client that has ended its input still waits for the answer.
+    for path in ["/_ping", "/info", "/system/df"] {
+        let mut connection = server.connect();
+        connection.write_all(format!("GET {path} HTTP/1.1\r\nHost: d\r\n\r\n").as_bytes()).await.unwrap();
+        connection.shutdown().await.unwrap();
+        assert!(rest(&mut connection).await.starts_with(b"HTTP/1.1 200 OK\r\n"), "{path}");
+    }
+
+    let new = server.get("/v1.99/info").await;
+    assert_eq!(new.of(400)["message"], "client version 1.99 is too new. Maximum supported API version is 1.51");
+    assert!(server.get("/v1.23/info").await.message().starts_with("client version 1.23 is too old. Minimum"));
+    for path in ["/nonsense", "/v1.51/nonsense/x", "/containers/x/nonsense", "/"] {
+        assert_eq!(server.get(path).await.of(404), json!({ "message": "page not found" }), "{path}");
+    }
+    for path in ["/swarm", "/nodes", "/services", "/tasks", "/secrets", "/configs", "/nodes/x"] {
+        let said = server.get(path).await;
+        assert!(said.status == 503 && said.message().starts_with("This node is not a swarm manager."), "{path}");
+    }
+    assert_eq!(server.get("/plugins").await.of(200), json!([]));
+    assert_eq!(server.post("/grpc", &json!(null)).await.status, 404);
+    let info = server.get("/v1.51/info").await.of(200);
+    assert_eq!((&info["OSType"], &info["Swarm"]["LocalNodeState"]), (&json!("linux"), &json!("inactive")));
+    assert_eq!(server.get("/version").await.of(200)["MinAPIVersion"], "1.24");
+
+    // What is no JSON, or too much of it.
+    assert_eq!(server.ask("POST", "/containers/create", "{x").await.status, 400);
+    assert_eq!(server.ask("POST", "/containers/create", vec![b' '; 5 << 20]).await.status, 400);
+    assert!(server.ask("POST", "/volumes/create", "[".repeat(100_000)).await.message().contains("recursion"));
+
+    let volume = json!({ "Name": "vol", "Labels": { "k": "v" } });
+    assert_eq!(server.post("/volumes/create", &volume).await.of(201)["Driver"], "local");
+    let filtered = server.get("/volumes?filters=%7B%22label%22%3A%7B%22k%3Dv%22%3Atrue%7D%7D").await.of(200);
+    assert_eq!(filtered["Volumes"][0]["Name"], "vol");
+    assert_eq!(server.get("/volumes/none").await.of(404)["message"], "get none: no such volume");
+    let pruned = server.post("/volumes/prune?filters=%7B%22all%22%3A%5B%22true%22%5D%7D", &json!(null)).await.of(200);
+    assert_eq!(pruned["VolumesDeleted"], json!(["vol"]));
+    assert_eq!(server.post("/networks/prune", &json!(null)).await.of(200), json!({ "NetworksDeleted": null }));
+    let usage = server.get("/system/df?type=image").await.of(200);
+    assert!(usage["LayersSize"].as_u64() > Some(0) && usage.get("Containers").is_none());
+    assert_eq!(server.get("/system/df?type=x").await.status, 400);
+}
