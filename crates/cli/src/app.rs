@@ -156,10 +156,9 @@ impl App {
                         autostart::start(&client).await?;
                         client.negotiate().await?;
                     }
-                    // An engine that refuses the ping may still answer the request.
-                    Err(error) if error.status().is_some() => {}
-                    Err(error) => return Err(error.into()),
-                    Ok(_) => {}
+                    // An engine that refuses the ping may still answer the request; if not, that is what fails, in
+                    // the words of the command.
+                    Ok(_) | Err(_) => {}
                 }
                 Ok(client)
             })

@@ -87,8 +87,10 @@ fn in_group(app: &App, group: &str, words: &[String]) -> Result<u8, Failure> {
             let path = format!("{} {group}", app.program);
             let names = TREE.iter().filter(|entry| entry.group == group).map(|entry| entry.name);
             let hint = hint(nearest(name, names));
+            // The one group that Docker writes out here.
+            let rest = if group == "volume" { " COMMAND" } else { "" };
             Err(Failure::new(format!(
-                "{}: unknown command: {path} {name}\n{hint}\nUsage:  {path}\n\nRun '{path} --help' for more information",
+                "{}: unknown command: {path} {name}\n{hint}\nUsage:  {path}{rest}\n\nRun '{path} --help' for more information",
                 app.program
             )))
         }

@@ -35,6 +35,7 @@ mod progress;
 mod proxies;
 mod references;
 mod signals;
+mod sink;
 mod stream;
 mod table;
 mod tar;

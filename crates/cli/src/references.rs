@@ -11,11 +11,21 @@ pub(crate) fn parse(text: &str) -> Outcome<Reference> {
 
 /// Docker names the repository with the `library/` that it puts before short names.
 fn refusal(text: &str, words: &str) -> String {
-    let name = text.split([':', '@']).next().unwrap_or_default();
-    if words.contains("must be lowercase") && !name.contains('/') {
-        return format!("invalid reference format: repository name (library/{name}) must be lowercase");
+    if !words.contains("must be lowercase") {
+        return words.to_owned();
     }
-    words.to_owned()
+    let is_domain = |part: &str| part == "localhost" || part.contains(['.', ':']) || part.contains(char::is_uppercase);
+    let (domain, rest) = match text.split_once('/') {
+        Some((domain, rest)) if is_domain(domain) => (domain, rest),
+        _ => ("docker.io", text),
+    };
+    let name = rest.split(':').next().unwrap_or_default();
+    if !name.contains(char::is_uppercase) {
+        return "invalid reference format".to_owned();
+    }
+    let library =
+        if matches!(domain, "docker.io" | "index.docker.io") && !rest.contains('/') { "library/" } else { "" };
+    format!("invalid reference format: repository name ({library}{name}) must be lowercase")
 }
 
 /// Whether the text is a whole ID, which is no name.

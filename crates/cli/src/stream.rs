@@ -9,6 +9,7 @@ use wharf_client::{Demultiplexer, Hijacked, Source};
 
 use crate::detach_keys::Watch;
 use crate::failure::{Failure, Outcome};
+use crate::sink;
 use crate::terminal::Raw;
 
 /// What is connected, and how.
@@ -168,18 +169,24 @@ impl Output {
     }
 }
 
-/// Writes where a slow reader holds up nobody but the writer: signals and input go on.
+/// Writes to standard output or error. A slow reader holds up nobody but the writer: signals and input go on.
 pub(crate) async fn write(to_stderr: bool, bytes: Bytes) -> Outcome {
-    let work = move || {
-        if to_stderr {
-            return io::stderr().write_all(&bytes);
-        }
-        let mut stdout = io::stdout().lock();
-        stdout.write_all(&bytes).and_then(|()| stdout.flush())
+    let written = if sink::takes(to_stderr, bytes.len()) {
+        put(to_stderr, &bytes)
+    } else {
+        let work = move || put(to_stderr, &bytes);
+        tokio::task::spawn_blocking(work).await.map_err(|error| error.to_string())?
     };
-    let written = tokio::task::spawn_blocking(work).await.map_err(|error| error.to_string())?;
     written.map_err(|error| match error.kind() {
         io::ErrorKind::BrokenPipe => Failure::code(1),
         _ => Failure::new(format!("write /dev/stdout: {}", crate::words::io(&error))),
     })
+}
+
+fn put(to_stderr: bool, bytes: &[u8]) -> io::Result<()> {
+    if to_stderr {
+        return io::stderr().write_all(bytes);
+    }
+    let mut stdout = io::stdout().lock();
+    stdout.write_all(bytes).and_then(|()| stdout.flush())
 }

@@ -1,4 +1,5 @@
 use std::io;
+use std::task::Poll;
 
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
@@ -31,6 +32,22 @@ impl Response {
             }
         }
         Ok(None)
+    }
+
+    /// The next bytes of the body if they are there already.
+    ///
+    /// # Errors
+    ///
+    /// The connection broke.
+    pub async fn chunk_now(&mut self) -> Result<Option<Bytes>> {
+        let mut next = std::pin::pin!(self.chunk());
+        std::future::poll_fn(|context| {
+            Poll::Ready(match next.as_mut().poll(context) {
+                Poll::Ready(chunk) => chunk,
+                Poll::Pending => Ok(None),
+            })
+        })
+        .await
     }
 
     /// The whole body.

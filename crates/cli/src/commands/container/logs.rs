@@ -1,5 +1,6 @@
 //! `docker logs`.
 
+use bytes::BytesMut;
 use serde_json::Value as Json;
 
 use crate::app::App;
@@ -32,6 +33,9 @@ const FLAGS: &[Flag] = &[
     ),
 ];
 
+/// Enough for one write.
+const GATHERED: usize = 64 * 1024;
+
 async fn run(app: &App, matches: &Matches) -> Outcome<u8> {
     let client = app.client().await?;
     let container: Json = client.get(&format!("/containers/{}/json", matches.argument(0))).send().await?.json().await?;
@@ -57,7 +61,13 @@ async fn run(app: &App, matches: &Matches) -> Outcome<u8> {
     let tty = container["Config"]["Tty"].as_bool().unwrap_or(false);
     let mut output = Output::new(&Streams { stdout: true, stderr: true, tty, ..Streams::default() });
     while let Some(chunk) = response.chunk().await? {
-        output.write(chunk).await?;
+        let mut gathered = BytesMut::from(chunk);
+        // An engine that sends each line by itself must not make us write each by itself.
+        while gathered.len() < GATHERED {
+            let Some(more) = response.chunk_now().await? else { break };
+            gathered.extend_from_slice(&more);
+        }
+        output.write(gathered.freeze()).await?;
     }
     Ok(0)
 }

@@ -101,6 +101,11 @@ async fn open(path: &str) -> Outcome<Body> {
 async fn import(app: &App, matches: &Matches) -> Outcome<u8> {
     let (source, name) = (matches.argument(0), matches.argument(1));
     let remote = ["http://", "https://", "ftp://"].iter().any(|scheme| source.starts_with(scheme));
+    let body = match source {
+        _ if remote => None,
+        "-" => Some(upload::stdin(Vec::new())),
+        path => Some(open(path).await?),
+    };
     let mut request = app
         .client()
         .await?
@@ -115,8 +120,7 @@ async fn import(app: &App, matches: &Matches) -> Outcome<u8> {
         request = request.query("changes", change);
     }
     request = request.query_some("platform", chosen_platform(matches)?.map(|platform| platform.to_lowercase()));
-    if !remote {
-        let body = if source == "-" { upload::stdin(Vec::new()) } else { open(source).await? };
+    if let Some(body) = body {
         request = request.body("text/plain", body);
     }
     progress::show(request.send().await?, Target::Stdout, |_| {}).await?;

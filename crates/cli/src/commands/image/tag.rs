@@ -11,7 +11,8 @@ pub(crate) static COMMAND: Command = Command::new(
     "Create a tag TARGET_IMAGE that refers to SOURCE_IMAGE",
     Arity::Exactly(2),
     |app, matches| Box::pin(run(app, matches)),
-);
+)
+.stops_at_argument();
 
 async fn run(app: &App, matches: &Matches) -> Outcome<u8> {
     let (source, target) = (matches.argument(0), matches.argument(1));

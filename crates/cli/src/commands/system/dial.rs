@@ -4,12 +4,13 @@
 use std::io::Write as _;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use wharf_client::ClientError;
 
 use crate::app::App;
 use crate::command::{Arity, Command};
 use crate::failure::Outcome;
 use crate::parse::Matches;
-use crate::stream;
+use crate::{stream, words};
 
 pub(crate) static COMMAND: Command = Command::new(
     "",
@@ -18,11 +19,22 @@ pub(crate) static COMMAND: Command = Command::new(
     |app, matches| Box::pin(run(app, matches)),
 );
 
+/// Here it is the system's words that count.
+fn reason(error: ClientError) -> String {
+    match error {
+        ClientError::Unreachable { address, source } => {
+            let (network, place) = address.split_once("://").unwrap_or(("", &address));
+            format!("dial {network} {place}: connect: {}", words::io(&source))
+        }
+        error => error.to_string(),
+    }
+}
+
 async fn run(app: &App, _: &Matches) -> Outcome<u8> {
     // Starts a daemon where one is due.
     let client = app.client().await?;
     let connection =
-        client.dial().await.map_err(|error| format!("failed to open the raw stream connection: {error}"))?;
+        client.dial().await.map_err(|error| format!("failed to open the raw stream connection: {}", reason(error)))?;
     let (mut reader, mut writer) = tokio::io::split(connection);
     let input = async {
         let mut chunks = stream::stdin_chunks();

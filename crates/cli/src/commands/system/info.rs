@@ -1,6 +1,7 @@
 //! `docker info`.
 
 use serde_json::{Value as Json, json};
+use wharf_client::ClientError;
 use wharf_template::Template;
 
 use crate::app::App;
@@ -42,50 +43,72 @@ async fn run(app: &App, matches: &Matches) -> Outcome<u8> {
         text(&client["Context"]),
         app.globals.debug
     );
-    let mut failure = None;
-    match &server {
-        Ok(info) => output.push_str(&plain(app, info)),
-        Err(error) => failure = Some(error.clone()),
+    if let Ok(info) = &server {
+        output.push_str(&plain(app, info));
     }
     app.print(&output)?;
-    if let Ok(info) = &server {
-        texts(&info["Warnings"]).into_iter().for_each(|warning| app.complain(warning));
-    }
-    match failure {
-        None => Ok(0),
-        Some(failure) => {
+    match server {
+        Ok(info) => {
+            texts(&info["Warnings"]).into_iter().for_each(|warning| app.complain(warning));
+            Ok(0)
+        }
+        Err(Silence::Unreachable(failure)) => Err(failure),
+        Err(Silence::Refused(failure)) => {
             app.complain(&format!("ERROR: {}", failure.text));
             Err("errors pretty printing info".into())
         }
     }
 }
 
-async fn fetch(app: &App) -> Outcome<Json> {
-    Ok(app.client().await?.get("/info").send().await?.json().await?)
+/// Why there is nothing to say of the engine.
+enum Silence {
+    /// Nobody answers.
+    Unreachable(Failure),
+    /// The answer is an error.
+    Refused(Failure),
+}
+
+async fn fetch(app: &App) -> Result<Json, Silence> {
+    let client = app.client().await.map_err(Silence::Unreachable)?;
+    let answer = async { client.get("/info").send().await?.json().await };
+    answer.await.map_err(|error: ClientError| match error.status() {
+        Some(_) => Silence::Refused(error.into()),
+        None => Silence::Unreachable(error.into()),
+    })
 }
 
 async fn formatted(app: &App, format: &str, client: Json) -> Outcome<u8> {
-    let wrong = |error| Failure { code: 64, text: format!("template parsing error: {error}") };
-    let template = Template::parse(format).map_err(wrong)?;
-    let mut info = json!({});
+    let template =
+        Template::parse(format).map_err(|error| Failure { code: 64, text: format!("template parsing error: {error}") });
     // What only asks for the client must work without an engine.
-    if !template.mentions("ClientInfo")
-        || template.execute(&types::info().view(&json!({"ClientInfo": client}))).is_err()
-    {
-        match fetch(app).await {
-            Ok(server) => info = server,
-            Err(error) => {
-                app.complain(&error.text);
-                info["ServerErrors"] = json!([error.text]);
-            }
+    let of_client = json!({"ClientInfo": client});
+    let enough = template.as_ref().is_ok_and(|template| {
+        template.mentions("ClientInfo") && template.execute(&types::info().view(&of_client)).is_ok()
+    });
+    let mut unreachable = None;
+    let mut info = json!({});
+    match if enough { Ok(of_client) } else { fetch(app).await } {
+        Ok(server) => info = server,
+        Err(Silence::Unreachable(failure)) => unreachable = Some(failure),
+        Err(Silence::Refused(failure)) => {
+            app.complain(&failure.text);
+            info["ServerErrors"] = json!([failure.text]);
         }
     }
     info["ClientInfo"] = client;
     let mut output = String::new();
-    let executed = template.execute_into(&types::info().view(&info), &mut output);
-    app.say(&output)?;
-    executed.map_err(|error| Failure::new(error.to_string()))?;
-    Ok(0)
+    let executed = template.and_then(|template| {
+        let executed = template.execute_into(&types::info().view(&info), &mut output);
+        app.say(&output)?;
+        executed.map_err(|error| Failure::new(error.to_string()))
+    });
+    match (unreachable, executed) {
+        (None, executed) => executed.map(|()| 0),
+        (Some(unreachable), Ok(())) => Err(unreachable),
+        (Some(unreachable), Err(failure)) => {
+            Err(Failure { code: failure.code, text: format!("{}\n{}", unreachable.text, failure.text) })
+        }
+    }
 }
 
 /// Lines of the report, each behind its indent.
