@@ -30,7 +30,7 @@ test: setup ## All tests that take minutes.
 	cargo build --locked --workspace
 	cargo test --locked --workspace --no-fail-fast
 
-bench: build ## Wharf beside Debian's Docker and Podman, in one run.
+bench: build ## The runtime beside Debian's crun and runc, in one run.
 	@benches/run
 
 lint: ## Never writes: format, clippy, the picture, the dependencies.

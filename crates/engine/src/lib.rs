@@ -6,7 +6,7 @@
 //!   `stop`, `remove`, `wait`, `attach`, `exec`, `log`, `files`, `usage`, `commit`, `update`, `attachment` (networks),
 //!   `image_ops`, `info`. `supervise` hears from the monitors.
 //! - [`spec`]: the configuration in the words of the Engine API. [`record`]: a container as it is persisted.
-//! - [`bundle`], [`resources`], `profile`, `mounts`, `ports`: from a request to an OCI configuration.
+//! - [`bundle`], [`resources`], `check`, `profile`, `mounts`, `ports`: from a request to an OCI configuration.
 //! - [`user`], [`etc`]: who the process is, and its `/etc/hosts`, `hostname` and `resolv.conf`.
 //! - [`names`], [`signal`]: words that users type, checked.
 //! - [`event`]: what happens, told to whoever listens. [`error`]: what can go wrong.
@@ -14,6 +14,7 @@
 mod attach;
 mod attachment;
 pub mod bundle;
+mod check;
 mod commit;
 mod convert;
 mod create;

@@ -19,7 +19,7 @@ use crate::record::{Container, Health as HealthRecord, NEVER, Status};
 use crate::slot::{Pending, Slot, lock};
 use crate::spec::{EndpointSettings, PortBinding};
 use crate::user::{self, Identity};
-use crate::{create, ports};
+use crate::{check, ports};
 
 /// A container's IDs with `--userns=auto`: as many as a distribution's users and its dynamic ranges need.
 const IDS_PER_CONTAINER: u32 = 65_536;
@@ -153,7 +153,7 @@ impl Engine {
             bounding: self.inner.bounding,
         };
         let spec = bundle::spec(record, &surroundings)?;
-        let (max_size, max_files) = create::log_options(&record.host)?;
+        let (max_size, max_files) = check::log_options(&record.host)?;
         let log = (record.host.log_config.driver != "none").then(|| LogConfig {
             path: record.log_path.clone().into(),
             driver: record.host.log_config.driver.clone(),

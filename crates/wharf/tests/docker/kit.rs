@@ -54,7 +54,7 @@ impl Daemon {
         let name = format!("wharf-test-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let mut daemon = Self { dir, name, child: None };
         daemon.launch();
-        let archive = busybox();
+        let archive = busybox(daemon.path());
         let import =
             daemon.client().args(["import", "-", "busybox"]).stdin(std::fs::File::open(archive).unwrap()).output();
         Said::from(import.unwrap()).ok();
@@ -194,28 +194,22 @@ impl Drop for Daemon {
     }
 }
 
-/// The archive of a root with a static busybox and its applets, made once.
-fn busybox() -> &'static Path {
-    static ARCHIVE: OnceLock<PathBuf> = OnceLock::new();
-    ARCHIVE.get_or_init(|| {
-        let dir = tempfile::tempdir().unwrap();
-        let root = dir.path().join("root");
-        std::fs::create_dir_all(root.join("bin")).unwrap();
-        for name in ["tmp", "etc", "root"] {
-            std::fs::create_dir(root.join(name)).unwrap();
-        }
-        std::fs::copy("/bin/busybox", root.join("bin/busybox")).unwrap();
-        let list = Command::new("/bin/busybox").arg("--list").output().unwrap();
-        for applet in String::from_utf8_lossy(&list.stdout).lines().filter(|name| *name != "busybox") {
-            std::os::unix::fs::symlink("busybox", root.join("bin").join(applet)).unwrap();
-        }
-        std::fs::write(root.join("etc/passwd"), "root:x:0:0:root:/root:/bin/sh\nweb:x:33:33:web:/tmp:/bin/sh\n")
-            .unwrap();
-        std::fs::write(root.join("etc/group"), "root:x:0:\nweb:x:33:\n").unwrap();
-        // One for all tests of this process; it goes with the machine's temporary files.
-        let archive = std::env::temp_dir().join(format!("wharf-test-busybox-{}.tar", std::process::id()));
-        let made = Command::new("tar").arg("-cf").arg(&archive).arg("-C").arg(&root).arg(".").status().unwrap();
-        assert!(made.success());
-        archive
-    })
+/// The archive of a root with a static busybox and its applets, in a folder that goes with its test.
+fn busybox(dir: &Path) -> PathBuf {
+    let root = dir.join("root");
+    std::fs::create_dir_all(root.join("bin")).unwrap();
+    for name in ["tmp", "etc", "root"] {
+        std::fs::create_dir(root.join(name)).unwrap();
+    }
+    std::fs::copy("/bin/busybox", root.join("bin/busybox")).unwrap();
+    let list = Command::new("/bin/busybox").arg("--list").output().unwrap();
+    for applet in String::from_utf8_lossy(&list.stdout).lines().filter(|name| *name != "busybox") {
+        std::os::unix::fs::symlink("busybox", root.join("bin").join(applet)).unwrap();
+    }
+    std::fs::write(root.join("etc/passwd"), "root:x:0:0:root:/root:/bin/sh\nweb:x:33:33:web:/tmp:/bin/sh\n").unwrap();
+    std::fs::write(root.join("etc/group"), "root:x:0:\nweb:x:33:\n").unwrap();
+    let archive = dir.join("busybox.tar");
+    let made = Command::new("tar").arg("-cf").arg(&archive).arg("-C").arg(&root).arg(".").status().unwrap();
+    assert!(made.success());
+    archive
 }
