@@ -69,6 +69,8 @@ pub struct Unpacked {
     pub entries: u64,
     /// Bytes of content.
     pub bytes: u64,
+    /// Bytes that it takes on a disk with blocks of 4 KiB, near enough: what a file system keeps beside is left out.
+    pub disk: u64,
 }
 
 /// Applies the archive `input` to `root`.
@@ -116,6 +118,7 @@ fn run<R: Read>(tap: Tap<'_, R>, root: &RootDir, options: &UnpackOptions) -> Res
         if done.bytes > options.max_bytes {
             return Err(ArchiveError::TooLarge(options.max_bytes));
         }
+        done.disk = done.disk.saturating_add(disk(&entry));
         target.apply(&entry, &mut reader)?;
     }
     target.finish()?;
@@ -490,6 +493,18 @@ fn normal(bytes: &[u8]) -> Option<PathBuf> {
         }
     }
     Some(path)
+}
+
+/// What an entry takes on a disk, if it is all that the archive says of its name.
+fn disk(entry: &Entry) -> u64 {
+    const BLOCK: u64 = 4096;
+    match entry.kind {
+        Kind::File => entry.size.checked_next_multiple_of(BLOCK).unwrap_or(entry.size),
+        Kind::Directory => BLOCK,
+        // A longer target has no place in the inode.
+        Kind::Symlink if entry.link.len() >= 60 => BLOCK,
+        _ => 0,
+    }
 }
 
 fn times(mtime: (i64, u32)) -> Timestamps {

@@ -103,6 +103,13 @@ async fn serve(options: &Options, store: Store, spawner: Arc<Spawner>) -> Result
     engine.start_wanted();
     tracing::info!("API listen on {}", options.hosts.join(", "));
     ready();
+    let collecting = engine.clone();
+    // What a daemon that was killed left half-way; nobody waits for it.
+    tokio::task::spawn_blocking(move || match collecting.collect() {
+        Ok(0) => {}
+        Ok(freed) => tracing::info!("freed {freed} bytes that nothing needs"),
+        Err(error) => tracing::warn!("cannot free what nothing needs: {error}"),
+    });
     accept(api, listeners).await?;
     engine.leave_groups();
     if options.remove_networks {

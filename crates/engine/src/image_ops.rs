@@ -114,8 +114,11 @@ impl Engine {
         Ok(pruned)
     }
 
-    /// Frees what nobody owns any more. Waits for the disk.
-    fn collect(&self) -> Result<u64> {
+    /// Frees what no image, container or build cache needs any more, and answers with the bytes. Waits for the disk.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub fn collect(&self) -> Result<u64> {
         let mut pinned: Vec<Digest> = self.list().iter().flat_map(|record| record.layers.clone()).collect();
         pinned.extend(self.inner.pins.get().into_iter().flat_map(|pins| (pins.0)()));
         pinned.sort_unstable();

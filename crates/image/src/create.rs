@@ -2,12 +2,26 @@
 
 use std::io::Read;
 
-use wharf_reference::{Digest, Reference};
+use wharf_distribution::Platform;
+use wharf_reference::Digest;
 
+use crate::compression::decompressed;
 use crate::config::{ContainerConfig, HistoryEntry, ImageConfig, RootFs};
-use crate::images::{GARBAGE, IMAGES, ImageRecord, Images, Row, StoredManifest, TAGS};
-use crate::names::{now, tag_key};
+use crate::images::{ImageRecord, Images, MAX_CONFIG};
+use crate::names::{now, tag_of};
+use crate::rows::{IMAGES, LEFT, Row, StoredManifest, key, point};
 use crate::{ImageError, Result};
+
+/// What an image is stored with, beside its configuration.
+#[derive(Debug, Default)]
+pub(crate) struct With<'a> {
+    pub(crate) parent: Option<&'a Digest>,
+    /// Keys of tags.
+    pub(crate) tags: Vec<String>,
+    /// Key of the digest that a repository has it under.
+    pub(crate) digest: Option<String>,
+    pub(crate) manifest: Option<StoredManifest>,
+}
 
 impl Images {
     /// Makes an image of layers that are here, and gives it names. The same configuration is the same image.
@@ -16,22 +30,16 @@ impl Images {
     /// `NoLayer`, and what is wrong with a name; then nothing has been made.
     pub fn create(&self, config: &ImageConfig, parent: Option<&Digest>, tags: &[String]) -> Result<ImageRecord> {
         let bytes = serde_json::to_vec(config).map_err(ImageError::Config)?;
-        let tags = tags.iter().map(|tag| Reference::parse(tag)).collect::<std::result::Result<Vec<_>, _>>()?;
-        self.create_raw(&bytes, parent, &tags, None)
+        let tags = tags.iter().map(|tag| Ok(key(&tag_of(tag)?))).collect::<Result<Vec<_>>>()?;
+        self.store_image(&bytes, With { parent, tags, ..With::default() })
     }
 
-    /// As [`Self::create`] with the configuration's own bytes.
-    pub(crate) fn create_raw(
-        &self,
-        bytes: &[u8],
-        parent: Option<&Digest>,
-        tags: &[Reference],
-        manifest: Option<StoredManifest>,
-    ) -> Result<ImageRecord> {
-        let config: ImageConfig = serde_json::from_slice(bytes).map_err(ImageError::Config)?;
-        if let Some(bad) = tags.iter().find(|tag| tag.digest().is_some()) {
-            return Err(ImageError::Invalid(format!("refusing to create a tag with a digest reference: {bad}")));
+    /// Stores an image whose layers are here, with the configuration's own bytes.
+    pub(crate) fn store_image(&self, bytes: &[u8], with: With<'_>) -> Result<ImageRecord> {
+        if bytes.len() as u64 > MAX_CONFIG {
+            return Err(ImageError::Invalid(format!("the image's configuration is larger than {MAX_CONFIG} bytes")));
         }
+        let config: ImageConfig = serde_json::from_slice(bytes).map_err(ImageError::Config)?;
         let _gate = self.gate();
         let mut size = 0;
         for diff_id in &config.rootfs.diff_ids {
@@ -41,22 +49,19 @@ impl Images {
         // The blob before the row that names it.
         let id = self.store().blobs().put(bytes)?;
         self.store().write(|tx| {
-            let before: Option<Row> = tx.get(IMAGES, id.as_str())?;
-            let row = Row {
-                diff_ids: config.rootfs.diff_ids.clone(),
-                size,
-                tagged: if tags.is_empty() { before.as_ref().and_then(|row| row.tagged.clone()) } else { Some(now()) },
-                parent: parent.cloned().or(before.as_ref().and_then(|row| row.parent.clone())),
-                manifest: manifest.or(before.and_then(|row| row.manifest)),
-            };
+            let mut row: Row = tx.get(IMAGES, id.as_str())?.unwrap_or_default();
+            row.diff_ids.clone_from(&config.rootfs.diff_ids);
+            row.size = size;
+            row.parent = with.parent.cloned().or(row.parent);
+            row.manifest = with.manifest.or(row.manifest);
+            if !with.tags.is_empty() {
+                row.tagged = Some(now());
+            }
             tx.put(IMAGES, id.as_str(), &row)?;
             for diff_id in &row.diff_ids {
-                tx.delete(GARBAGE, diff_id.as_str())?;
+                tx.delete(LEFT, diff_id.as_str())?;
             }
-            for tag in tags {
-                tx.put(TAGS, &tag_key(tag), &id)?;
-            }
-            Ok::<_, ImageError>(())
+            with.tags.iter().chain(&with.digest).try_for_each(|name| point(tx, name, &id))
         })?;
         self.get(&id)
     }
@@ -73,13 +78,12 @@ impl Images {
         platform: Option<&str>,
         tag: Option<&str>,
     ) -> Result<ImageRecord> {
-        let tag = tag.map(Reference::parse).transpose()?;
-        let platform = match platform {
-            Some(text) => wharf_distribution::Platform::parse(text).map_err(|e| ImageError::Invalid(e.to_string()))?,
-            None => wharf_distribution::Platform::host(),
+        let tags: Vec<String> = tag.map(tag_of).transpose()?.iter().map(key).collect();
+        let platform = match platform.filter(|text| !text.is_empty()) {
+            Some(text) => Platform::parse(text).map_err(|e| ImageError::Invalid(e.to_string()))?,
+            None => Platform::host(),
         };
-        let mut tar = crate::load::decompressed(tar)?;
-        let layer = self.layers().adopt(&mut tar)?;
+        let layer = self.layers().import(&mut decompressed(tar)?, None)?;
         let created = now();
         let history = HistoryEntry {
             created: Some(created.clone()),
@@ -97,6 +101,6 @@ impl Images {
             ..ImageConfig::default()
         };
         let bytes = serde_json::to_vec(&config).map_err(ImageError::Config)?;
-        self.create_raw(&bytes, None, tag.as_slice(), None)
+        self.store_image(&bytes, With { tags, ..With::default() })
     }
 }

@@ -25,9 +25,11 @@ pub enum ErrorKind {
 pub enum ImageError {
     #[error("No such image: {0}")]
     NotFound(String),
+    #[error("An image does not exist locally with the tag: {0}")]
+    NotTagged(String),
     #[error("multiple images match the prefix {0}: give more of it")]
     Ambiguous(String),
-    #[error("invalid reference format: {0}")]
+    #[error(transparent)]
     Reference(#[from] ReferenceError),
     #[error("{0}")]
     Invalid(String),
@@ -39,10 +41,16 @@ pub enum ImageError {
     NoLayer(Digest),
     #[error("no matching manifest for {0} in the manifest list entries")]
     NoPlatform(String),
+    #[error(
+        "image with reference {name} was found but does not match the specified platform: wanted {wanted}, actual: {actual}"
+    )]
+    OtherPlatform { name: String, wanted: String, actual: String },
     #[error("the archive cannot be used")]
     Archive(#[from] ArchiveError),
     #[error("{0}")]
     Io(&'static str, #[source] io::Error),
+    #[error("a task of it has ended too early")]
+    Task(#[from] tokio::task::JoinError),
     #[error(transparent)]
     Snapshot(#[from] SnapshotError),
     #[error(transparent)]
@@ -54,20 +62,36 @@ pub enum ImageError {
 impl ImageError {
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::NotFound(_) | Self::NoPlatform(_) => ErrorKind::NotFound,
+            _ if self.is_full() => ErrorKind::Full,
+            Self::NotFound(_) | Self::NotTagged(_) | Self::NoPlatform(_) | Self::OtherPlatform { .. } => {
+                ErrorKind::NotFound
+            }
             Self::Ambiguous(_) | Self::Reference(_) | Self::Invalid(_) | Self::Config(_) | Self::Archive(_) => {
                 ErrorKind::Invalid
             }
             Self::Conflict(_) => ErrorKind::Conflict,
-            Self::Store(StoreError::Full { .. }) => ErrorKind::Full,
+            Self::Store(StoreError::WrongDigest { .. } | StoreError::WrongSize { .. }) => ErrorKind::Invalid,
             Self::Snapshot(error) if error.is_bad_layer() => ErrorKind::Invalid,
             Self::Registry(error) => match error.kind() {
                 Kind::NotFound => ErrorKind::NotFound,
-                Kind::Invalid => ErrorKind::Invalid,
+                Kind::Invalid | Kind::Unsupported | Kind::WrongDigest => ErrorKind::Invalid,
                 Kind::Unauthorized | Kind::Denied => ErrorKind::Denied,
                 _ => ErrorKind::System,
             },
             _ => ErrorKind::System,
+        }
+    }
+
+    fn is_full(&self) -> bool {
+        let full =
+            |error: &io::Error| matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
+        match self {
+            Self::Store(StoreError::Full { .. }) => true,
+            Self::Store(StoreError::File { source, .. }) => full(source),
+            Self::Snapshot(error) => error.is_full(),
+            Self::Archive(ArchiveError::Write(error)) | Self::Io(_, error) => full(error),
+            Self::Archive(ArchiveError::Unpack { source, .. }) => full(&source.errno.into()),
+            _ => false,
         }
     }
 }

@@ -1,12 +1,13 @@
 //! How an image came to be.
 
+use crate::Result;
 use crate::images::Images;
-use crate::{ImageRecord, Result};
 
 /// A line of `history`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HistoryItem {
-    /// The image's ID on the topmost line; what lies below has none here.
+    /// The ID of the image that ends with this line, if it is here: the topmost has one, and those that are its
+    /// parents.
     pub id: Option<String>,
     pub created: Option<String>,
     pub created_by: String,
@@ -22,7 +23,7 @@ impl Images {
     /// # Errors
     /// `NotFound`.
     pub fn history(&self, text: &str) -> Result<Vec<HistoryItem>> {
-        let image: ImageRecord = self.resolve(text)?;
+        let image = self.resolve(text)?;
         let mut layers = image.diff_ids.iter();
         let mut items = Vec::new();
         for entry in &image.config.history {
@@ -41,9 +42,12 @@ impl Images {
             });
         }
         items.reverse();
-        if let Some(top) = items.first_mut() {
-            top.id = Some(image.id.to_string());
-            top.tags = image.tags;
+        let mut next = Some(image);
+        for item in &mut items {
+            let Some(image) = next else { break };
+            item.id = Some(image.id.to_string());
+            item.tags = image.tags;
+            next = image.parent.and_then(|parent| self.get(&parent).ok());
         }
         Ok(items)
     }

@@ -1,26 +1,24 @@
 //! All images of a store.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use serde::{Deserialize, Serialize};
-use wharf_reference::{Digest, Reference};
+use tokio::sync::Semaphore;
+use wharf_reference::Digest;
 use wharf_snapshot::Layers;
-use wharf_store::{ReadTx, Store, Table};
+use wharf_store::Store;
 
 use crate::config::ImageConfig;
+use crate::flight::Flights;
+use crate::rows::{IMAGES, Row, familiar};
 use crate::{ImageError, Result};
-
-/// Rows of images by ID; of tags by `DOMAIN/PATH:TAG`; of the manifests that names were pulled and pushed with, by
-/// `DOMAIN/PATH@DIGEST`.
-pub(crate) const IMAGES: Table = Table::new("image");
-pub(crate) const TAGS: Table = Table::new("image-tag");
-pub(crate) const DIGESTS: Table = Table::new("image-digest");
-/// Layers that an image has left, until it is known whether another needs them.
-pub(crate) const GARBAGE: Table = Table::new("layer-garbage");
 
 /// More than this is no configuration.
 pub(crate) const MAX_CONFIG: u64 = 8 << 20;
+/// Configurations that are remembered.
+const KEPT_CONFIGS: usize = 256;
+/// Layers that come at once, of all pulls together; Docker's number.
+const PULLS_AT_ONCE: usize = 3;
 
 /// An image, as it is now.
 #[derive(Clone, Debug)]
@@ -30,7 +28,7 @@ pub struct ImageRecord {
     pub config: ImageConfig,
     /// Base first.
     pub diff_ids: Vec<Digest>,
-    /// Bytes of all layers, uncompressed.
+    /// Bytes of the files in all layers, as Docker counts them.
     pub size: u64,
     /// As users write them: `debian:bookworm`.
     pub tags: Vec<String>,
@@ -43,23 +41,6 @@ pub struct ImageRecord {
     pub parent: Option<Digest>,
 }
 
-/// An image as it is persisted. Its configuration is a blob.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct Row {
-    pub(crate) diff_ids: Vec<Digest>,
-    pub(crate) size: u64,
-    pub(crate) tagged: Option<String>,
-    pub(crate) parent: Option<Digest>,
-    /// The manifest that it came with, or that was made for a push; a blob.
-    pub(crate) manifest: Option<StoredManifest>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct StoredManifest {
-    pub(crate) digest: Digest,
-    pub(crate) media_type: String,
-}
-
 /// All images. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Images {
@@ -70,14 +51,15 @@ pub struct Images {
 struct Inner {
     store: Store,
     layers: Layers,
-    /// Held while an image is made of layers that were found, and while layers that nobody uses are removed.
+    /// Held while an image is made of layers that were found, and while layers that nobody uses are taken away.
     gate: Mutex<()>,
+    /// Layers that a pull or a load counts on, with how many do.
+    held: Mutex<BTreeMap<Digest, usize>>,
     /// Configurations that were read: they never change.
-    configs: Mutex<BTreeMap<Digest, Arc<ImageConfig>>>,
+    configs: Mutex<HashMap<Digest, Arc<ImageConfig>>>,
+    flights: Flights,
+    slots: Arc<Semaphore>,
 }
-
-/// Configurations that are remembered.
-const KEPT_CONFIGS: usize = 256;
 
 impl Images {
     /// Opens the images of a store.
@@ -85,8 +67,16 @@ impl Images {
     /// # Errors
     /// When what a crash has left cannot be removed.
     pub fn open(store: Store, layers: Layers) -> Result<Self> {
-        crate::load::sweep(store.root())?;
-        let inner = Inner { store, layers, gate: Mutex::default(), configs: Mutex::default() };
+        crate::intake::sweep(store.root())?;
+        let inner = Inner {
+            store,
+            layers,
+            gate: Mutex::default(),
+            held: Mutex::default(),
+            configs: Mutex::default(),
+            flights: Flights::default(),
+            slots: Arc::new(Semaphore::new(PULLS_AT_ONCE)),
+        };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -99,7 +89,30 @@ impl Images {
     }
 
     pub(crate) fn gate(&self) -> MutexGuard<'_, ()> {
-        self.inner.gate.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.inner.gate)
+    }
+
+    pub(crate) fn flights(&self) -> &Flights {
+        &self.inner.flights
+    }
+
+    pub(crate) fn slots(&self) -> Arc<Semaphore> {
+        Arc::clone(&self.inner.slots)
+    }
+
+    /// Keeps layers from being collected, those here and those to come, until the answer is dropped. Waits for a
+    /// collection to end.
+    pub(crate) fn hold(&self, diff_ids: &[Digest]) -> Hold {
+        let _gate = self.gate();
+        let mut held = lock(&self.inner.held);
+        for diff_id in diff_ids {
+            *held.entry(diff_id.clone()).or_default() += 1;
+        }
+        Hold { images: self.clone(), diff_ids: diff_ids.to_vec() }
+    }
+
+    pub(crate) fn is_held(&self, diff_id: &Digest) -> bool {
+        lock(&self.inner.held).contains_key(diff_id)
     }
 
     /// All images, the newest first.
@@ -107,14 +120,9 @@ impl Images {
     /// # Errors
     /// When the store cannot be read.
     pub fn list(&self) -> Result<Vec<ImageRecord>> {
-        let (rows, names) = self.store().read(|tx| {
-            let rows: Vec<(String, Row)> = tx.list(IMAGES)?;
-            Ok::<_, ImageError>((rows, Names::read(tx)?))
-        })?;
         let mut all = Vec::new();
-        for (id, row) in rows {
-            let Ok(id) = Digest::parse(&id) else { continue };
-            match self.record(id.clone(), row, &names) {
+        for (id, row) in self.rows()? {
+            match self.record(id.clone(), row) {
                 Ok(record) => all.push(record),
                 // One image that cannot be read hides no other.
                 Err(error) => tracing::warn!("image {id} cannot be read: {error}"),
@@ -124,17 +132,17 @@ impl Images {
         Ok(all)
     }
 
+    pub(crate) fn rows(&self) -> Result<Vec<(Digest, Row)>> {
+        let rows: Vec<(String, Row)> = self.store().read(|tx| tx.list(IMAGES))?;
+        Ok(rows.into_iter().filter_map(|(id, row)| Some((Digest::parse(&id).ok()?, row))).collect())
+    }
+
     /// The image of an ID.
     ///
     /// # Errors
     /// `NotFound`.
     pub fn get(&self, id: &Digest) -> Result<ImageRecord> {
-        let (row, names) = self.store().read(|tx| {
-            let row: Option<Row> = tx.get(IMAGES, id.as_str())?;
-            Ok::<_, ImageError>((row, Names::read(tx)?))
-        })?;
-        let row = row.ok_or_else(|| ImageError::NotFound(id.to_string()))?;
-        self.record(id.clone(), row, &names)
+        self.record(id.clone(), self.row(id)?)
     }
 
     pub(crate) fn row(&self, id: &Digest) -> Result<Row> {
@@ -142,11 +150,11 @@ impl Images {
         row.ok_or_else(|| ImageError::NotFound(id.to_string()))
     }
 
-    fn record(&self, id: Digest, row: Row, names: &Names) -> Result<ImageRecord> {
+    fn record(&self, id: Digest, row: Row) -> Result<ImageRecord> {
         let config = self.config(&id)?;
         Ok(ImageRecord {
-            tags: names.tags.get(&id).cloned().unwrap_or_default(),
-            repo_digests: names.digests.get(&id).cloned().unwrap_or_default(),
+            tags: row.tags().map(|key| familiar(key)).collect(),
+            repo_digests: row.digests().map(|key| familiar(key)).collect(),
             created: config.created.clone().unwrap_or_else(|| "0001-01-01T00:00:00Z".into()),
             config: (*config).clone(),
             diff_ids: row.diff_ids,
@@ -158,13 +166,12 @@ impl Images {
     }
 
     fn config(&self, id: &Digest) -> Result<Arc<ImageConfig>> {
-        let lock = || self.inner.configs.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(config) = lock().get(id) {
+        if let Some(config) = lock(&self.inner.configs).get(id) {
             return Ok(Arc::clone(config));
         }
-        let bytes = self.store().blobs().read(id, MAX_CONFIG)?;
+        let bytes = self.config_bytes(id)?;
         let config: Arc<ImageConfig> = Arc::new(serde_json::from_slice(&bytes).map_err(ImageError::Config)?);
-        let mut kept = lock();
+        let mut kept = lock(&self.inner.configs);
         if kept.len() >= KEPT_CONFIGS {
             kept.clear();
         }
@@ -178,23 +185,27 @@ impl Images {
     }
 }
 
-/// Names of images, by their IDs.
-pub(crate) struct Names {
-    pub(crate) tags: BTreeMap<Digest, Vec<String>>,
-    pub(crate) digests: BTreeMap<Digest, Vec<String>>,
+/// Layers that are counted on.
+#[derive(Debug)]
+pub(crate) struct Hold {
+    images: Images,
+    diff_ids: Vec<Digest>,
 }
 
-impl Names {
-    pub(crate) fn read(tx: &ReadTx) -> Result<Self> {
-        let by_image = |table: Table| -> Result<BTreeMap<Digest, Vec<String>>> {
-            let mut all: BTreeMap<Digest, Vec<String>> = BTreeMap::new();
-            let rows: Vec<(String, Digest)> = tx.list(table)?;
-            for (name, id) in rows {
-                let familiar = Reference::parse(&name).map_or(name, |reference| reference.familiar());
-                all.entry(id).or_default().push(familiar);
+impl Drop for Hold {
+    fn drop(&mut self) {
+        let mut held = lock(&self.images.inner.held);
+        for diff_id in &self.diff_ids {
+            if let Some(count) = held.get_mut(diff_id) {
+                *count -= 1;
+                if *count == 0 {
+                    held.remove(diff_id);
+                }
             }
-            Ok(all)
-        };
-        Ok(Self { tags: by_image(TAGS)?, digests: by_image(DIGESTS)? })
+        }
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

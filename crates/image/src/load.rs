@@ -1,41 +1,26 @@
-//! Images from an archive: Docker's of every age, or an OCI layout; plain, gzip or zstd.
+//! Images from an archive: Docker's of every age since 1.10, or an OCI layout; plain, gzip or zstd.
 
-use std::fs;
-use std::io::{self, BufRead, Read};
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::io::{self, Read};
 
 use serde::Deserialize;
-use wharf_archive::{UnpackOptions, Whiteouts, unpack};
-use wharf_distribution::{Index, Manifest, Platform, media_type};
+use wharf_distribution::{Descriptor, ImageManifest, Index, MAX_LAYERS, Manifest, Platform, media_type};
 use wharf_reference::{Digest, Reference};
-use wharf_rooted_path::RootDir;
+use wharf_snapshot::{LayerBlob, SnapshotError};
 
+use crate::compression::decompressed;
 use crate::config::ImageConfig;
-use crate::images::{Images, MAX_CONFIG};
+use crate::create::With;
+use crate::images::Images;
+use crate::intake::Intake;
+use crate::names::tag_of;
 use crate::progress::Progress;
+use crate::rows::{StoredManifest, key};
 use crate::{ImageError, Result};
 
-/// Prefix of folders that archives are unpacked in.
-const TEMPORARY: &str = "load-";
-/// An archive of images has a handful of entries for each layer; a bomb has more.
-const MAX_ENTRIES: u64 = 200_000;
 /// Indexes that name indexes: deeper ones are a loop.
 const MAX_DEPTH: u32 = 4;
-
-static NEXT: AtomicU64 = AtomicU64::new(0);
-
-/// Removes what a crash has left.
-pub(crate) fn sweep(root: &Path) -> Result<()> {
-    let fail = |e| ImageError::Io("cannot sweep what a load has left", e);
-    for entry in fs::read_dir(root).map_err(fail)? {
-        let entry = entry.map_err(fail)?;
-        if entry.file_name().to_string_lossy().starts_with(TEMPORARY) {
-            fs::remove_dir_all(entry.path()).map_err(fail)?;
-        }
-    }
-    Ok(())
-}
+/// What marks a manifest as one about another, which is no image.
+const ATTESTATION: &str = "vnd.docker.reference.type";
 
 /// One image of a Docker archive.
 #[derive(Deserialize)]
@@ -45,94 +30,104 @@ struct DockerEntry {
     #[serde(default)]
     repo_tags: Option<Vec<String>>,
     #[serde(default)]
+    layers: Option<Vec<String>>,
+}
+
+/// An image in an archive.
+struct Found<'a> {
+    config: Vec<u8>,
+    /// Where its layers are, base first.
     layers: Vec<String>,
+    tags: Vec<String>,
+    /// The manifest that names it, and its bytes, where there is one.
+    manifest: Option<(&'a ImageManifest, &'a Descriptor, &'a [u8])>,
+}
+
+/// An archive that is being loaded.
+struct Loading<'a> {
+    images: &'a Images,
+    intake: Intake<'a>,
+    progress: &'a dyn Fn(Progress),
+    lines: Vec<String>,
 }
 
 impl Images {
-    /// Loads all images of an archive, and answers with a line for each name, as Docker has it.
+    /// Loads all images of an archive, and answers with a line for each name, as Docker has it. Layers that are here
+    /// are not stored again.
     ///
     /// # Errors
     /// For an archive that is none, hostile or damaged. Images that were complete before stay.
     pub fn load(&self, input: impl Read, progress: &dyn Fn(Progress)) -> Result<Vec<String>> {
-        let folder = Folder::new(self.store().root())?;
-        let root = RootDir::open(&folder.0).map_err(|e| ImageError::Invalid(e.to_string()))?;
-        let options = UnpackOptions {
-            whiteouts: Whiteouts::Literal,
-            same_owner: false,
-            max_entries: MAX_ENTRIES,
-            ..UnpackOptions::default()
-        };
-        unpack(decompressed(input)?, &root, &options)?;
-        if let Some(bytes) = small(&root, "manifest.json")? {
+        let intake = Intake::read(self, decompressed(input)?, progress)?;
+        let mut loading = Loading { images: self, intake, progress, lines: Vec::new() };
+        match loading.all() {
+            Ok(()) => Ok(loading.lines),
+            Err(error) => {
+                loading.intake.undo()?;
+                Err(error)
+            }
+        }
+    }
+}
+
+impl Loading<'_> {
+    fn all(&mut self) -> Result<()> {
+        if let Some(bytes) = self.intake.small("manifest.json")? {
             let entries: Vec<DockerEntry> = serde_json::from_slice(&bytes)
                 .map_err(|e| ImageError::Invalid(format!("the archive's manifest.json is damaged: {e}")))?;
-            let mut lines = Vec::new();
-            for entry in entries {
-                lines.extend(self.load_docker(&root, entry, progress)?);
-            }
-            return Ok(lines);
+            return entries.into_iter().try_for_each(|entry| self.docker(entry));
         }
-        if let Some(bytes) = small(&root, "index.json")? {
-            let Ok(Manifest::Index(index)) = Manifest::parse(&bytes, media_type::OCI_INDEX) else {
-                return Err(ImageError::Invalid("the archive's index.json is no OCI index".into()));
-            };
-            let mut lines = Vec::new();
-            self.load_index(&root, &index, None, 0, progress, &mut lines)?;
-            return Ok(lines);
-        }
-        Err(ImageError::Invalid("invalid archive: does not contain a manifest.json or an index.json".into()))
+        let Some(bytes) = self.intake.small("index.json")? else {
+            let text = "invalid archive: does not contain a manifest.json or an index.json";
+            return Err(ImageError::Invalid(text.into()));
+        };
+        let Manifest::Index(index) = Manifest::parse(&bytes, media_type::OCI_INDEX)? else {
+            return Err(ImageError::Invalid("the archive's index.json is no OCI index".into()));
+        };
+        self.index(&index, None, 0)
     }
 
-    fn load_docker(&self, root: &RootDir, entry: DockerEntry, progress: &dyn Fn(Progress)) -> Result<Vec<String>> {
-        let bytes = small(root, &entry.config)?
-            .ok_or_else(|| ImageError::Invalid(format!("the archive has no configuration {}", entry.config)))?;
-        let tags = entry.repo_tags.unwrap_or_default();
-        self.load_image(root, &bytes, &entry.layers, &tags, progress)
+    fn docker(&mut self, entry: DockerEntry) -> Result<()> {
+        let config = self.intake.small(&entry.config)?;
+        let missing = || ImageError::Invalid(format!("the archive has no configuration {}", entry.config));
+        let config = config.ok_or_else(missing)?;
+        let (layers, tags) = (entry.layers.unwrap_or_default(), entry.repo_tags.unwrap_or_default());
+        self.image(Found { config, layers, tags, manifest: None })
     }
 
-    fn load_index(
-        &self,
-        root: &RootDir,
-        index: &Index,
-        name: Option<&str>,
-        depth: u32,
-        progress: &dyn Fn(Progress),
-        lines: &mut Vec<String>,
-    ) -> Result<()> {
+    fn index(&mut self, index: &Index, name: Option<&str>, depth: u32) -> Result<()> {
         if depth >= MAX_DEPTH {
             return Err(ImageError::Invalid("the archive's indexes are nested too deeply".into()));
         }
         // At the top each entry is an image; below, each is one platform of the same image.
-        let chosen: Vec<_> = if depth == 0 {
-            index.manifests.iter().collect()
-        } else {
-            index.select(&Platform::host()).into_iter().collect()
+        let chosen: Vec<&Descriptor> = match depth {
+            0 => index.manifests.iter().filter(|entry| !entry.annotations.contains_key(ATTESTATION)).collect(),
+            _ => index.select(&Platform::host()).into_iter().collect(),
         };
         for descriptor in chosen {
             let annotation = |key: &str| descriptor.annotations.get(key).map(String::as_str);
+            // The second is a tag alone, by the specification; tools that write a whole name mean it.
             let own = annotation("io.containerd.image.name")
                 .or_else(|| annotation("org.opencontainers.image.ref.name").filter(|text| text.contains([':', '/'])));
             let own = own.or(name);
-            let path = format!("blobs/{}/{}", descriptor.digest.algorithm(), descriptor.digest.hex());
-            let Some(bytes) = small(root, &path)? else {
+            let Some(bytes) = self.intake.small(&blob(&descriptor.digest))? else {
                 // Other platforms of an image may be left out.
                 continue;
             };
-            if Digest::sha256(&bytes) != descriptor.digest {
-                return Err(ImageError::Invalid(format!("manifest {} of the archive is damaged", descriptor.digest)));
-            }
+            verify(&bytes, &descriptor.digest)?;
             match Manifest::parse(&bytes, &descriptor.media_type)? {
-                Manifest::Index(below) => self.load_index(root, &below, own, depth + 1, progress, lines)?,
+                Manifest::Index(below) => self.index(&below, own, depth + 1)?,
                 Manifest::Image(manifest) if manifest.is_image() => {
-                    let blob = |digest: &Digest| format!("blobs/{}/{}", digest.algorithm(), digest.hex());
-                    let config = small(root, &blob(&manifest.config.digest))?
-                        .ok_or_else(|| ImageError::Invalid("the archive has no configuration".into()))?;
-                    if Digest::sha256(&config) != manifest.config.digest {
-                        return Err(ImageError::Invalid("a configuration of the archive is damaged".into()));
-                    }
-                    let layers: Vec<String> = manifest.layers.iter().map(|layer| blob(&layer.digest)).collect();
-                    let tags: Vec<String> = own.map(str::to_owned).into_iter().collect();
-                    lines.extend(self.load_image(root, &config, &layers, &tags, progress)?);
+                    let config = self.intake.small(&blob(&manifest.config.digest))?;
+                    let missing = || ImageError::Invalid("the archive has no configuration".into());
+                    let config = config.ok_or_else(missing)?;
+                    verify(&config, &manifest.config.digest)?;
+                    self.image(Found {
+                        config,
+                        layers: manifest.layers.iter().map(|layer| blob(&layer.digest)).collect(),
+                        tags: own.map(str::to_owned).into_iter().collect(),
+                        manifest: Some((&manifest, descriptor, &bytes)),
+                    })?;
                 }
                 Manifest::Image(_) => {}
             }
@@ -140,91 +135,95 @@ impl Images {
         Ok(())
     }
 
-    fn load_image(
-        &self,
-        root: &RootDir,
-        config: &[u8],
-        layers: &[String],
-        tags: &[String],
-        progress: &dyn Fn(Progress),
-    ) -> Result<Vec<String>> {
-        let parsed: ImageConfig = serde_json::from_slice(config).map_err(ImageError::Config)?;
-        if parsed.rootfs.diff_ids.len() != layers.len() {
+    fn image(&mut self, found: Found<'_>) -> Result<()> {
+        let config: ImageConfig = serde_json::from_slice(&found.config).map_err(ImageError::Config)?;
+        let diff_ids = &config.rootfs.diff_ids;
+        if diff_ids.len() != found.layers.len() {
             return Err(ImageError::Invalid("invalid manifest, layers length mismatch".into()));
         }
-        let tags = tags.iter().map(|tag| Reference::parse(tag)).collect::<std::result::Result<Vec<_>, _>>()?;
-        for (diff_id, path) in parsed.rootfs.diff_ids.iter().zip(layers) {
-            let id = diff_id.short();
-            if self.layers().contains(diff_id) {
-                progress(Progress::new(id, "Already exists"));
-                continue;
+        if diff_ids.len() > MAX_LAYERS {
+            return Err(ImageError::Invalid(format!("the image has more than {MAX_LAYERS} layers")));
+        }
+        let tags = found.tags.iter().map(|tag| tag_of(tag)).collect::<Result<Vec<Reference>>>()?;
+        let _held = self.images.hold(diff_ids);
+        for (diff_id, path) in diff_ids.iter().zip(&found.layers) {
+            self.layer(diff_id, path)?;
+        }
+        let mut with = With { tags: tags.iter().map(key).collect(), ..With::default() };
+        if let Some((manifest, descriptor, bytes)) = found.manifest {
+            with.manifest = self.keep_compressed(manifest, descriptor, bytes, diff_ids)?;
+        }
+        let id = Digest::sha256(&found.config);
+        for tag in &tags {
+            if let Some(before) = self.images.by_name(tag)?.filter(|before| *before != id) {
+                let name = tag.familiar();
+                self.lines.push(format!(
+                    "The image {name} already exists, renaming the old one with ID {before} to empty string"
+                ));
             }
-            let file = root
-                .open_file(path)
-                .map_err(|e| ImageError::Invalid(format!("the archive has no layer {path}: {e}")))?;
-            let size = file.metadata().map_or(0, |found| found.len());
-            progress(Progress::bytes(id, "Loading layer", 0, size));
-            let mut tar = decompressed(file)?;
-            self.layers().import_exact(&mut tar, diff_id)?;
-            progress(Progress::bytes(id, "Loading layer", size, size));
         }
-        let image = self.create_raw(config, None, &tags, None)?;
+        self.images.store_image(&found.config, with)?;
         if tags.is_empty() {
-            return Ok(vec![format!("Loaded image ID: {}", image.id)]);
+            self.lines.push(format!("Loaded image ID: {id}"));
         }
-        Ok(tags.iter().map(|tag| format!("Loaded image: {}", tag.clone().tag_or_latest().familiar())).collect())
+        self.lines.extend(tags.iter().map(|tag| format!("Loaded image: {}", tag.familiar())));
+        Ok(())
+    }
+
+    fn layer(&self, diff_id: &Digest, path: &str) -> Result<()> {
+        let layers = self.images.layers();
+        if let Some(found) = self.intake.layer_at(path).filter(|found| *found != diff_id) {
+            return Err(SnapshotError::WrongDiffId { expected: diff_id.clone(), found: found.clone() }.into());
+        }
+        if layers.contains(diff_id) {
+            // As Docker: not a word.
+            return Ok(());
+        }
+        let id = diff_id.short();
+        let file = self.intake.open(path)?;
+        let size = file.metadata().map_or(0, |found| found.len());
+        (self.progress)(Progress::bytes(id, "Loading layer", 0, size));
+        layers.import(&mut decompressed(file)?, Some(diff_id))?;
+        (self.progress)(Progress::bytes(id, "Loading layer", size, size));
+        Ok(())
+    }
+
+    /// Keeps a manifest with the compressed layers that it names, so that a push gives it on as it came. With plain
+    /// layers there is nothing to keep: the next push compresses them.
+    fn keep_compressed(
+        &self,
+        manifest: &ImageManifest,
+        descriptor: &Descriptor,
+        bytes: &[u8],
+        diff_ids: &[Digest],
+    ) -> Result<Option<StoredManifest>> {
+        let compressed = |layer: &Descriptor| layer.media_type.ends_with("gzip") || layer.media_type.ends_with("zstd");
+        if !manifest.layers.iter().all(compressed) {
+            return Ok(None);
+        }
+        let blobs = self.images.store().blobs();
+        for (layer, diff_id) in manifest.layers.iter().zip(diff_ids) {
+            if !blobs.contains(&layer.digest) {
+                let mut writer = blobs.writer(Some(&layer.digest))?;
+                let copied = io::copy(&mut self.intake.open(&blob(&layer.digest))?, &mut writer);
+                copied.map_err(|e| ImageError::Io("cannot store a layer", e))?;
+                writer.finish()?;
+            }
+            let (digest, media_type) = (layer.digest.clone(), layer.media_type.clone());
+            self.images.layers().note_blob(diff_id, LayerBlob { digest, size: layer.size, media_type })?;
+        }
+        Ok(Some(StoredManifest { digest: blobs.put(bytes)?, media_type: descriptor.media_type.clone() }))
     }
 }
 
-fn small(root: &RootDir, path: &str) -> Result<Option<Vec<u8>>> {
-    match root.read_small(path, MAX_CONFIG) {
-        Ok(bytes) => Ok(Some(bytes)),
-        Err(error) if error.is_not_found() => Ok(None),
-        Err(error) => Err(ImageError::Invalid(format!("{path} of the archive cannot be read: {error}"))),
-    }
+/// Where an OCI layout has a blob.
+fn blob(digest: &Digest) -> String {
+    format!("blobs/{}/{}", digest.algorithm(), digest.hex())
 }
 
-/// The stream without its compression, which its first bytes tell: none, gzip or zstd.
-///
-/// # Errors
-/// `Invalid` for bzip2 and xz; when the stream cannot be read.
-pub fn decompressed<'a>(input: impl Read + 'a) -> Result<Box<dyn Read + 'a>> {
-    let mut input = io::BufReader::with_capacity(1 << 18, input);
-    let fail = |e| ImageError::Io("the archive cannot be read", e);
-    // Two bytes may come alone through a pipe; a frame of either kind has more than four.
-    let start = input.fill_buf().map_err(fail)?;
-    let (gzip, zstd) = (start.starts_with(&[0x1f, 0x8b]), start.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]));
-    let (bzip2, xz) = (start.starts_with(b"BZh"), start.starts_with(&[0xfd, b'7', b'z', b'X', b'Z']));
-    if bzip2 || xz {
-        let kind = if xz { "xz" } else { "bzip2" };
-        return Err(ImageError::Invalid(format!(
-            "archives compressed with {kind} are not supported: use gzip or zstd"
-        )));
+fn verify(bytes: &[u8], expected: &Digest) -> Result<()> {
+    if Digest::sha256(bytes) == *expected {
+        return Ok(());
     }
-    Ok(if gzip {
-        Box::new(flate2::bufread::MultiGzDecoder::new(input))
-    } else if zstd {
-        Box::new(zstd::Decoder::with_buffer(input).map_err(fail)?)
-    } else {
-        Box::new(input)
-    })
-}
-
-/// A folder for an unpacked archive, gone with this.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new(root: &Path) -> Result<Self> {
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let path = root.join(format!("{TEMPORARY}{}-{number}", std::process::id()));
-        fs::create_dir(&path).map_err(|e| ImageError::Io("cannot make a folder for the archive", e))?;
-        Ok(Self(path))
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        // What stays is swept when the images are opened.
-        let _ = fs::remove_dir_all(&self.0);
-    }
+    Err(ImageError::Invalid(format!("blob {expected} of the archive is damaged")))
 }

@@ -2,8 +2,39 @@
 
 use wharf_reference::{Digest, Reference, is_id_prefix};
 
-use crate::images::{DIGESTS, IMAGES, ImageRecord, Images, Row, TAGS};
+use crate::images::{ImageRecord, Images};
+use crate::rows::{IMAGES, NAMES, Row, change, key, point};
 use crate::{ImageError, Result};
+
+/// What a text may mean.
+enum Meaning {
+    /// A whole ID.
+    Id(Digest),
+    /// A name; if there is no such, perhaps the beginning of an ID.
+    Name(Reference),
+}
+
+impl Meaning {
+    fn of(text: &str) -> Result<Self> {
+        if let Ok(digest) = Digest::parse(text) {
+            return Ok(Self::Id(digest));
+        }
+        // Sixty-four hex digits are an ID, and no name.
+        if text.len() == 64 && is_id_prefix(text) {
+            let digest = Digest::parse(&format!("sha256:{text}"));
+            return digest.map(Self::Id).map_err(|_| ImageError::NotFound(text.into()));
+        }
+        Ok(Self::Name(Reference::parse(text)?))
+    }
+
+    /// As Docker's messages have it.
+    fn shown(&self) -> String {
+        match self {
+            Self::Id(digest) => digest.to_string(),
+            Self::Name(reference) => reference.clone().tag_or_latest().familiar(),
+        }
+    }
+}
 
 impl Images {
     /// The image that a text means: an ID or a prefix of one, `name[:tag]`, or `name@digest`.
@@ -15,49 +46,37 @@ impl Images {
     }
 
     pub(crate) fn find(&self, text: &str) -> Result<Digest> {
-        if let Ok(digest) = Digest::parse(text) {
-            return self.by_prefix(digest.hex()).map_err(|error| match error {
-                ImageError::NotFound(_) => ImageError::NotFound(text.into()),
-                other => other,
-            });
+        let meaning = Meaning::of(text)?;
+        let not_found = || ImageError::NotFound(meaning.shown());
+        match &meaning {
+            Meaning::Id(digest) => {
+                self.row(digest).map_err(|_| not_found())?;
+                Ok(digest.clone())
+            }
+            Meaning::Name(reference) => {
+                if let Some(id) = self.by_name(reference)? {
+                    return Ok(id);
+                }
+                // `sha256:` with some of the digits has the form of a tag.
+                let prefix = text.strip_prefix("sha256:").unwrap_or(text);
+                if !is_id_prefix(prefix) {
+                    return Err(not_found());
+                }
+                self.by_prefix(prefix)?.ok_or_else(not_found)
+            }
         }
-        let named = match Reference::parse(text) {
-            Ok(reference) => self.by_name(&reference)?,
-            // Sixty-four hex digits are an ID, and no name.
-            Err(_) if is_id_prefix(text) => None,
-            Err(error) => return Err(error.into()),
-        };
-        if let Some(id) = named {
-            return Ok(id);
-        }
-        let shown = match Reference::parse(text) {
-            Ok(reference) if reference.digest().is_none() => reference.tag_or_latest().familiar(),
-            _ => text.into(),
-        };
-        if is_id_prefix(text) {
-            return self.by_prefix(text).map_err(|error| match error {
-                ImageError::NotFound(_) => ImageError::NotFound(shown),
-                other => other,
-            });
-        }
-        Err(ImageError::NotFound(shown))
     }
 
     /// The image of a name, if there is one.
     pub(crate) fn by_name(&self, reference: &Reference) -> Result<Option<Digest>> {
-        let (table, key) = match reference.digest() {
-            Some(digest) => (DIGESTS, format!("{}@{digest}", reference.name())),
-            None => (TAGS, tag_key(reference)),
-        };
-        Ok(self.store().read(|tx| tx.get(table, &key))?)
+        Ok(self.store().read(|tx| tx.get(NAMES, &key(reference)))?)
     }
 
-    fn by_prefix(&self, hex: &str) -> Result<Digest> {
-        let prefix = format!("sha256:{hex}");
-        let rows: Vec<(String, Row)> = self.store().read(|tx| tx.list_prefix(IMAGES, &prefix))?;
+    fn by_prefix(&self, hex: &str) -> Result<Option<Digest>> {
+        let rows: Vec<(String, Row)> = self.store().read(|tx| tx.list_prefix(IMAGES, &format!("sha256:{hex}")))?;
         match rows.as_slice() {
-            [] => Err(ImageError::NotFound(hex.into())),
-            [(id, _)] => Digest::parse(id).map_err(|_| ImageError::NotFound(hex.into())),
+            [] => Ok(None),
+            [(id, _)] => Ok(Digest::parse(id).ok()),
             _ => Err(ImageError::Ambiguous(hex.into())),
         }
     }
@@ -68,37 +87,27 @@ impl Images {
     /// `NotFound`, or that `target` is no name that an image can have.
     pub fn tag(&self, source: &str, target: &str) -> Result<()> {
         let id = self.find(source)?;
-        let target = Reference::parse(target)?;
-        if target.digest().is_some() {
-            return Err(ImageError::Invalid("refusing to create a tag with a digest reference".into()));
-        }
-        self.set_tag(&target, &id)
-    }
-
-    /// Makes a name mean an image; the image that had it keeps its others.
-    pub(crate) fn set_tag(&self, target: &Reference, id: &Digest) -> Result<()> {
-        let key = tag_key(target);
+        let target = tag_of(target)?;
         self.store().write(|tx| {
-            let mut row: Row = tx.get(IMAGES, id.as_str())?.ok_or_else(|| ImageError::NotFound(id.to_string()))?;
-            row.tagged = Some(now());
-            tx.put(IMAGES, id.as_str(), &row)?;
-            tx.put(TAGS, &key, id)?;
-            Ok(())
+            point(tx, &key(&target), &id)?;
+            change(tx, &id, |row| row.tagged = Some(now())).map(drop)
         })
     }
+}
 
-    /// Notes under which digest a repository has the image.
-    pub(crate) fn set_digest(&self, reference: &Reference, digest: &Digest, id: &Digest) -> Result<()> {
-        let key = format!("{}@{digest}", reference.name());
-        Ok(self.store().write(|tx| tx.put(DIGESTS, &key, id))?)
+/// A text as a tag that an image can be given.
+///
+/// # Errors
+/// `Reference`; `Invalid` when it has a digest.
+pub(crate) fn tag_of(text: &str) -> Result<Reference> {
+    let reference = Reference::parse(text)?;
+    if reference.digest().is_some() {
+        return Err(ImageError::Invalid("refusing to create a tag with a digest reference".into()));
     }
+    Ok(reference.tag_or_latest())
 }
 
-/// `DOMAIN/PATH:TAG`.
-pub(crate) fn tag_key(reference: &Reference) -> String {
-    format!("{}:{}", reference.name(), reference.tag().unwrap_or(wharf_reference::DEFAULT_TAG))
-}
-
+/// This moment as RFC 3339 with nanoseconds, as Go writes it.
 pub(crate) fn now() -> String {
     jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%S.%9fZ").to_string()
 }

@@ -1,13 +1,19 @@
 //! Sending an image to a registry: only what it does not have.
 
+use std::sync::Arc;
+
 use serde_json::json;
-use wharf_distribution::{Client, Credentials, Repository, media_type};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use wharf_distribution::MAX_MANIFEST;
+use wharf_distribution::{Client, Credentials, Manifest, Repository, media_type};
 use wharf_reference::{Digest, Reference};
 use wharf_snapshot::LayerBlob;
 
-use crate::images::{IMAGES, ImageRecord, Images, Row, StoredManifest};
+use crate::images::{ImageRecord, Images};
 use crate::progress::{Progress, ProgressSender};
-use crate::pull::spawn;
+use crate::pull::blocking;
+use crate::rows::{Row, StoredManifest, change, key, point};
 use crate::{ImageError, Result};
 
 /// What the registry has now.
@@ -19,16 +25,27 @@ pub struct Pushed {
     pub size: u64,
 }
 
-/// More than this is no manifest.
-const MAX_MANIFEST: u64 = 4 << 20;
+/// Layers that go at once; Docker's number.
+const AT_ONCE: usize = 5;
+/// Repositories that are asked to share a layer; each is a request.
+const MOST_SOURCES: usize = 3;
+/// A progress message for each so many bytes.
+const STEP: u64 = 512 << 10;
+
+/// A manifest, and the blobs that it names.
+struct Plan {
+    stored: StoredManifest,
+    bytes: Vec<u8>,
+    layers: Vec<LayerBlob>,
+}
 
 impl Images {
     /// Pushes the image of `reference` to the repository that it names.
     ///
-    /// An image that came from a registry goes back byte for byte, if its layers are still here as they came.
+    /// An image that came from a registry goes back byte for byte, as long as its layers are here as they came.
     ///
     /// # Errors
-    /// `NotFound` with Docker's words, and what the registry answers.
+    /// `NotTagged` with Docker's words, and what the registry answers.
     pub async fn push(
         &self,
         reference: &Reference,
@@ -38,108 +55,183 @@ impl Images {
     ) -> Result<Pushed> {
         let reference = reference.clone().tag_or_latest();
         let say = |id: &str, status: String| drop(progress.send(Progress::new(id, status)));
-        let id = self.by_name(&reference)?.ok_or_else(|| ImageError::NotFound(reference.familiar()));
-        let id = id.map_err(|_| {
-            ImageError::Invalid(format!("An image does not exist locally with the tag: {}", reference.familiar_name()))
-        })?;
         say("", format!("The push refers to repository [{}]", reference.name()));
+        let id = self.by_name(&reference)?.ok_or_else(|| ImageError::NotTagged(reference.familiar_name()))?;
         let image = self.get(&id)?;
-        for diff_id in &image.diff_ids {
+        let (images, diff_ids) = (self.clone(), image.diff_ids.clone());
+        let _held = blocking(move || Ok(images.hold(&diff_ids))).await?;
+        // Docker lists them from the top.
+        for diff_id in image.diff_ids.iter().rev() {
             say(diff_id.short(), "Preparing".into());
         }
+        let (images, own) = (self.clone(), image.clone());
+        let plan = blocking(move || images.plan(&own)).await?;
         let repository = registry.repository(&reference, auth);
-        let mut layers = Vec::new();
-        for diff_id in &image.diff_ids {
-            layers.push(self.push_layer(&repository, diff_id, &progress).await?);
-        }
-        let images = self.clone();
-        let own = image.clone();
-        let (manifest, bytes) = spawn(move || images.manifest_of(&own, &layers)).await?;
+        self.push_layers(&repository, &reference, &image, &plan, &progress).await?;
         self.push_config(&repository, &image.id).await?;
-        let tag = reference.tag().unwrap_or_default().to_owned();
-        let digest = repository.push_manifest(&tag, &manifest.media_type, &bytes).await?;
-        let (images, target, own) = (self.clone(), reference.clone(), digest.clone());
-        spawn(move || images.set_digest(&target, &own, &id)).await?;
-        say("", format!("{tag}: digest: {digest} size: {}", bytes.len()));
-        Ok(Pushed { tag, digest, size: bytes.len() as u64 })
+        let tag = reference.tag().map_or_else(|| plan.stored.digest.to_string(), str::to_owned);
+        let digest = repository.push_manifest(&tag, &plan.stored.media_type, &plan.bytes).await?;
+        let (images, name) = (self.clone(), key(&reference.with_digest(digest.clone())));
+        blocking(move || {
+            images.store().write(|tx| {
+                change(tx, &id, |row| row.manifest = Some(plan.stored.clone()))?;
+                point(tx, &name, &id)
+            })
+        })
+        .await?;
+        let size = plan.bytes.len() as u64;
+        say("", format!("{tag}: digest: {digest} size: {size}"));
+        Ok(Pushed { tag, digest, size })
     }
 
-    async fn push_layer(
+    async fn push_layers(
         &self,
         repository: &Repository,
-        diff_id: &Digest,
+        reference: &Reference,
+        image: &ImageRecord,
+        plan: &Plan,
         progress: &ProgressSender,
-    ) -> Result<LayerBlob> {
-        let id = diff_id.short();
-        let (images, own) = (self.clone(), diff_id.clone());
-        let blob = spawn(move || Ok(images.layers().compressed(&own)?)).await?;
-        if repository.blob_exists(&blob.digest).await? {
-            let _ = progress.send(Progress::new(id, "Layer already exists"));
-            return Ok(blob);
-        }
-        let file = tokio::fs::File::from_std(self.store().blobs().reader(&blob.digest)?);
-        let mut told = 0;
-        let tell = |have: u64| {
-            if have - told >= (512 << 10) {
-                told = have;
-                let _ = progress.send(Progress::bytes(id, "Pushing", have, blob.size));
+    ) -> Result<()> {
+        let slots = Arc::new(Semaphore::new(AT_ONCE));
+        let mut pushing = JoinSet::new();
+        let mut begun: Vec<&Digest> = Vec::new();
+        for (blob, diff_id) in plan.layers.iter().zip(&image.diff_ids) {
+            if begun.contains(&&blob.digest) {
+                continue;
             }
-        };
-        repository.push_blob(&blob.digest, blob.size, file, tell).await?;
-        let _ = progress.send(Progress::new(id, "Pushed"));
-        Ok(blob)
+            begun.push(&blob.digest);
+            let push = PushLayer {
+                images: self.clone(),
+                repository: repository.clone(),
+                sources: self.sources(reference, diff_id)?,
+                blob: blob.clone(),
+                id: diff_id.short().to_owned(),
+                progress: progress.clone(),
+            };
+            let slots = Arc::clone(&slots);
+            pushing.spawn(async move {
+                let _slot = slots.acquire_owned().await;
+                push.run().await
+            });
+        }
+        while let Some(done) = pushing.join_next().await {
+            done??;
+        }
+        Ok(())
+    }
+
+    /// Other repositories of the same registry that have an image with this layer, as far as we know.
+    fn sources(&self, reference: &Reference, diff_id: &Digest) -> Result<Vec<String>> {
+        let mut sources = Vec::new();
+        for (_, row) in self.rows()? {
+            if !row.diff_ids.contains(diff_id) {
+                continue;
+            }
+            let names = row.digests().filter_map(|name| Reference::parse(name).ok());
+            let others = names.filter(|name| name.domain() == reference.domain() && name.path() != reference.path());
+            sources.extend(others.map(|name| name.path().to_owned()));
+        }
+        sources.sort();
+        sources.dedup();
+        sources.truncate(MOST_SOURCES);
+        Ok(sources)
     }
 
     async fn push_config(&self, repository: &Repository, id: &Digest) -> Result<()> {
         if repository.blob_exists(id).await? {
             return Ok(());
         }
-        let size = self.store().blobs().size(id).unwrap_or(0);
-        let file = tokio::fs::File::from_std(self.store().blobs().reader(id)?);
-        Ok(repository.push_blob(id, size, file, |_| {}).await?)
+        let (images, own) = (self.clone(), id.clone());
+        let (file, size) = blocking(move || {
+            let blobs = images.store().blobs();
+            Ok((blobs.reader(&own)?, blobs.size(&own).unwrap_or(0)))
+        })
+        .await?;
+        Ok(repository.push_blob(id, size, tokio::fs::File::from_std(file), |_| {}).await?)
     }
 
-    /// The manifest that the image came with, if it names these very layers; else one that is made, and kept.
-    fn manifest_of(&self, image: &ImageRecord, layers: &[LayerBlob]) -> Result<(StoredManifest, Vec<u8>)> {
-        let row = self.row(&image.id)?;
-        if let Some(stored) = row.manifest {
-            let kept = self.store().blobs().read(&stored.digest, MAX_MANIFEST);
-            if let Ok(bytes) = kept
-                && names(&bytes, layers)
-            {
-                return Ok((stored, bytes));
-            }
+    /// The manifest that the image came with, if what it names is here; else one that is made, the same every time.
+    fn plan(&self, image: &ImageRecord) -> Result<Plan> {
+        let row: Row = self.row(&image.id)?;
+        if let Some(plan) = row.manifest.and_then(|stored| self.stored_plan(stored, image)) {
+            return Ok(plan);
         }
-        let config_size = self.store().blobs().size(&image.id).unwrap_or(0);
-        let layers: Vec<_> = layers
+        let layers = image
+            .diff_ids
             .iter()
-            .map(|layer| json!({ "mediaType": layer.media_type, "digest": layer.digest, "size": layer.size }))
-            .collect();
+            .map(|diff_id| Ok(self.layers().compressed(diff_id)?))
+            .collect::<Result<Vec<LayerBlob>>>()?;
+        let descriptor =
+            |layer: &LayerBlob| json!({ "mediaType": layer.media_type, "digest": layer.digest, "size": layer.size });
         let manifest = json!({
             "schemaVersion": 2,
             "mediaType": media_type::OCI_MANIFEST,
-            "config": { "mediaType": media_type::OCI_CONFIG, "digest": image.id, "size": config_size },
-            "layers": layers,
+            "config": {
+                "mediaType": media_type::OCI_CONFIG,
+                "digest": image.id,
+                "size": self.store().blobs().size(&image.id).unwrap_or(0),
+            },
+            "layers": layers.iter().map(descriptor).collect::<Vec<_>>(),
         });
         let bytes = serde_json::to_vec(&manifest).map_err(ImageError::Config)?;
         let digest = self.store().blobs().put(&bytes)?;
-        let stored = StoredManifest { digest, media_type: media_type::OCI_MANIFEST.into() };
-        self.store().write(|tx| {
-            let row: Option<Row> = tx.get(IMAGES, image.id.as_str())?;
-            if let Some(mut row) = row {
-                row.manifest = Some(stored.clone());
-                tx.put(IMAGES, image.id.as_str(), &row)?;
-            }
-            Ok::<_, ImageError>(())
-        })?;
-        Ok((stored, bytes))
+        Ok(Plan { stored: StoredManifest { digest, media_type: media_type::OCI_MANIFEST.into() }, bytes, layers })
+    }
+
+    fn stored_plan(&self, stored: StoredManifest, image: &ImageRecord) -> Option<Plan> {
+        let bytes = self.store().blobs().read(&stored.digest, MAX_MANIFEST).ok()?;
+        let Ok(Manifest::Image(manifest)) = Manifest::parse(&bytes, &stored.media_type) else { return None };
+        let blobs = self.store().blobs();
+        let here = manifest.layers.iter().all(|layer| blobs.size(&layer.digest) == Some(layer.size));
+        if !here || manifest.config.digest != image.id || manifest.layers.len() != image.diff_ids.len() {
+            return None;
+        }
+        let layers = manifest.layers.into_iter();
+        let layers =
+            layers.map(|layer| LayerBlob { digest: layer.digest, size: layer.size, media_type: layer.media_type });
+        Some(Plan { stored, bytes, layers: layers.collect() })
     }
 }
 
-/// Whether a manifest names these layers, in this order.
-fn names(bytes: &[u8], layers: &[LayerBlob]) -> bool {
-    let Ok(value) = serde_json::from_slice::<serde_json::Value>(bytes) else { return false };
-    let own = value["layers"].as_array().map(Vec::as_slice).unwrap_or_default();
-    own.len() == layers.len()
-        && own.iter().zip(layers).all(|(own, layer)| own["digest"].as_str() == Some(layer.digest.as_str()))
+/// One layer on its way out.
+struct PushLayer {
+    images: Images,
+    repository: Repository,
+    sources: Vec<String>,
+    blob: LayerBlob,
+    /// Of the messages.
+    id: String,
+    progress: ProgressSender,
+}
+
+impl PushLayer {
+    fn say(&self, status: impl Into<String>) {
+        let _ = self.progress.send(Progress::new(&self.id, status));
+    }
+
+    async fn run(self) -> Result<()> {
+        if self.repository.blob_exists(&self.blob.digest).await? {
+            self.say("Layer already exists");
+            return Ok(());
+        }
+        for source in &self.sources {
+            if self.repository.mount_blob(&self.blob.digest, source).await? {
+                self.say(format!("Mounted from {source}"));
+                return Ok(());
+            }
+        }
+        let (images, digest) = (self.images.clone(), self.blob.digest.clone());
+        let file = blocking(move || Ok(images.store().blobs().reader(&digest)?)).await?;
+        let mut told = 0;
+        let tell = |have: u64| {
+            // It falls when something must be sent again.
+            if have < told || have - told >= STEP {
+                told = have;
+                let _ = self.progress.send(Progress::bytes(&self.id, "Pushing", have, self.blob.size));
+            }
+        };
+        self.repository.push_blob(&self.blob.digest, self.blob.size, tokio::fs::File::from_std(file), tell).await?;
+        self.say("Pushed");
+        Ok(())
+    }
 }

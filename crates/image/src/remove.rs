@@ -1,10 +1,10 @@
-//! Removing names, images, and the layers that nobody needs any more (the rules of moby's `image_delete.go`).
+//! Removing names and images (the rules of moby's `image_delete.go`, and its words).
 
 use wharf_reference::{Digest, Reference};
 use wharf_store::WriteTx;
 
-use crate::images::{DIGESTS, GARBAGE, IMAGES, ImageRecord, Images, Row, TAGS};
-use crate::names::tag_key;
+use crate::images::{ImageRecord, Images};
+use crate::rows::{IMAGES, LEFT, NAMES, Row, familiar, is_digest, key, repository, unpoint};
 use crate::{ImageError, Result};
 
 /// How an image is removed.
@@ -28,138 +28,134 @@ pub enum Removed {
 /// Containers that use an image, with whether each runs.
 type Users<'a> = &'a dyn Fn(&Digest) -> Vec<(String, bool)>;
 
+/// What keeps an image.
+struct Obstacle {
+    /// No force removes it.
+    hard: bool,
+    /// A container uses it.
+    used: bool,
+    why: String,
+}
+
 impl Images {
     /// Removes a name, and with the last one the image; or an image by its ID with all its names.
     ///
+    /// The files of its layers go with [`Self::collect`].
+    ///
     /// # Errors
-    /// `NotFound`; `Conflict` with Docker's words when a container uses it, or it has several names.
+    /// `NotFound`; `Conflict` with Docker's words when a container or a child uses it, or it has several names.
     pub fn remove(&self, text: &str, options: Remove, in_use: Users<'_>) -> Result<Vec<Removed>> {
-        let image = self.resolve(text)?;
+        let id = self.find(text)?;
+        let names = self.row(&id)?.names;
         let mut removed = Vec::new();
-        let users = in_use(&image.id);
-        let named = Reference::parse(text).ok().filter(|r| self.by_name(r).ok().flatten().as_ref() == Some(&image.id));
-        if let Some(reference) = named {
-            self.remove_name(&image, &reference, options, &users, &mut removed)?;
-        } else {
-            self.check_id(&image, options, &users)?;
-            for name in image.tags.iter().chain(&image.repo_digests) {
-                removed.push(Removed::Untagged(name.clone()));
+        if is_prefix_of(text, &id) {
+            if is_single(&names) {
+                // Its only name does not keep it from being removed by its ID.
+                if let Some(obstacle) = self.obstacle(&id, &Row::default(), options.force, in_use)? {
+                    return Err(obstacle.conflict(&id));
+                }
+                self.untag(&names, &mut removed)?;
             }
-            self.untag_all(&image)?;
+            self.delete(&id, options, false, in_use, &mut removed)?;
+            return Ok(removed);
         }
-        let left = self.get(&image.id)?;
-        if left.tags.is_empty() && left.repo_digests.is_empty() && users.is_empty() {
-            self.delete(&left, options.prune, in_use, &mut removed)?;
+        if let (true, false, Some((container, _))) = (is_single(&names), options.force, in_use(&id).first()) {
+            // It would be left without a name, which nobody wants by accident.
+            return Err(ImageError::Conflict(format!(
+                "conflict: unable to remove repository reference {text:?} (must force) - container {} is using its \
+                 referenced image {}",
+                short(container),
+                id.short()
+            )));
+        }
+        let own = key(&Reference::parse(text)?);
+        let mut going = vec![own.clone()];
+        let same = |name: &&String| repository(name) == repository(&own) && **name != own;
+        if !is_digest(&own) && !names.iter().filter(same).any(|name| !is_digest(name)) {
+            // The digests of a repository go with its last tag.
+            going.extend(names.iter().filter(same).cloned());
+        }
+        self.untag(&going, &mut removed)?;
+        if names.iter().all(|name| going.contains(name)) {
+            self.delete(&id, options, true, in_use, &mut removed)?;
         }
         Ok(removed)
     }
 
-    fn remove_name(
+    fn untag(&self, names: &[String], removed: &mut Vec<Removed>) -> Result<()> {
+        self.store().write(|tx| names.iter().try_for_each(|name| unpoint(tx, name)))?;
+        removed.extend(names.iter().map(|name| Removed::Untagged(familiar(name))));
+        Ok(())
+    }
+
+    /// What keeps an image with this row. Force overcomes all but a running container and a child.
+    fn obstacle(&self, id: &Digest, row: &Row, force: bool, in_use: Users<'_>) -> Result<Option<Obstacle>> {
+        if self.has_children(id)? {
+            let why = "image has dependent child images".into();
+            return Ok(Some(Obstacle { hard: true, used: false, why }));
+        }
+        let users = in_use(id);
+        if let Some((container, _)) = users.iter().find(|(_, running)| *running) {
+            let why = format!("image is being used by running container {}", short(container));
+            return Ok(Some(Obstacle { hard: true, used: true, why }));
+        }
+        if force {
+            return Ok(None);
+        }
+        if !row.names.is_empty() {
+            let why = "image is referenced in multiple repositories".into();
+            return Ok(Some(Obstacle { hard: false, used: false, why }));
+        }
+        Ok(users.first().map(|(container, _)| {
+            let why = format!("image is being used by stopped container {}", short(container));
+            Obstacle { hard: false, used: true, why }
+        }))
+    }
+
+    fn has_children(&self, id: &Digest) -> Result<bool> {
+        Ok(self.rows()?.iter().any(|(_, row)| row.parent.as_ref() == Some(id)))
+    }
+
+    /// Deletes an image with its names, and with `prune` its parents that nothing else needs. `quiet`: what keeps it
+    /// is no failure, if that is a name, a child or a container.
+    fn delete(
         &self,
-        image: &ImageRecord,
-        reference: &Reference,
+        id: &Digest,
         options: Remove,
-        users: &[(String, bool)],
+        quiet: bool,
+        in_use: Users<'_>,
         removed: &mut Vec<Removed>,
     ) -> Result<()> {
-        let key = match reference.digest() {
-            Some(digest) => format!("{}@{digest}", reference.name()),
-            None => tag_key(reference),
-        };
-        let shown = if reference.digest().is_some() {
-            reference.familiar()
-        } else {
-            reference.clone().tag_or_latest().familiar()
-        };
-        let others = image.tags.iter().filter(|tag| **tag != shown).count();
-        if let (0, false, Some((container, _))) = (others, options.force, users.first()) {
-            return Err(ImageError::Conflict(format!(
-                "conflict: unable to remove repository reference \"{shown}\" (must force) - container {} is using its \
-                 referenced image {}",
-                short(container),
-                image.id.short()
-            )));
-        }
-        // The digests of a repository go with its last tag.
-        let same_repository =
-            |name: &String| Reference::parse(name).is_ok_and(|other| other.name() == reference.name());
-        let last = reference.digest().is_none() && !image.tags.iter().any(|tag| *tag != shown && same_repository(tag));
-        let digests: Vec<&String> =
-            if last { image.repo_digests.iter().filter(|name| same_repository(name)).collect() } else { Vec::new() };
-        self.store().write(|tx| {
-            tx.delete(if reference.digest().is_some() { DIGESTS } else { TAGS }, &key)?;
-            for name in &digests {
-                tx.delete(DIGESTS, &digest_key(name))?;
+        let (mut id, mut force, mut quiet) = (id.clone(), options.force, quiet);
+        loop {
+            let row = self.row(&id)?;
+            if let Some(obstacle) = self.obstacle(&id, &row, force, in_use)? {
+                let dangling = row.names.is_empty() && !self.has_children(&id)?;
+                if quiet && (!dangling || obstacle.used) {
+                    return Ok(());
+                }
+                return Err(obstacle.conflict(&id));
             }
-            Ok::<_, ImageError>(())
-        })?;
-        removed.push(Removed::Untagged(shown));
-        removed.extend(digests.into_iter().map(|name| Removed::Untagged(name.clone())));
-        Ok(())
-    }
-
-    fn check_id(&self, image: &ImageRecord, options: Remove, users: &[(String, bool)]) -> Result<()> {
-        let short_id = image.id.short();
-        if let Some((container, _)) = users.iter().find(|(_, running)| *running) {
-            return Err(ImageError::Conflict(format!(
-                "conflict: unable to delete {short_id} (cannot be forced) - image is being used by running container {}",
-                short(container)
-            )));
-        }
-        if options.force {
-            return Ok(());
-        }
-        let mut repositories: Vec<String> =
-            image.tags.iter().filter_map(|tag| Reference::parse(tag).ok()).map(|r| r.name()).collect();
-        repositories.sort();
-        repositories.dedup();
-        if repositories.len() > 1 {
-            return Err(ImageError::Conflict(format!(
-                "conflict: unable to delete {short_id} (must be forced) - image is referenced in multiple repositories"
-            )));
-        }
-        if let Some((container, _)) = users.first() {
-            return Err(ImageError::Conflict(format!(
-                "conflict: unable to delete {short_id} (must be forced) - image is being used by stopped container {}",
-                short(container)
-            )));
-        }
-        Ok(())
-    }
-
-    fn untag_all(&self, image: &ImageRecord) -> Result<()> {
-        self.store().write(|tx| {
-            for tag in &image.tags {
-                tx.delete(TAGS, &tag_key(&Reference::parse(tag)?))?;
+            let row = {
+                let _gate = self.gate();
+                let row = self.store().write(|tx| forget(tx, &id))?;
+                // After the row: a blob that nobody names is collected, one that is named and not there is damage.
+                for blob in row.manifest.iter().map(|manifest| &manifest.digest).chain([&id]) {
+                    self.store().blobs().delete(blob)?;
+                }
+                row
+            };
+            removed.extend(row.names.iter().map(|name| Removed::Untagged(familiar(name))));
+            removed.push(Removed::Deleted(id.to_string()));
+            match row.parent.filter(|parent| options.prune && self.row(parent).is_ok()) {
+                Some(parent) => (id, force, quiet) = (parent, false, true),
+                None => return Ok(()),
             }
-            for name in &image.repo_digests {
-                tx.delete(DIGESTS, &digest_key(name))?;
-            }
-            Ok(())
-        })
-    }
-
-    /// Deletes an image without names, and its parents of the same kind.
-    fn delete(&self, image: &ImageRecord, prune: bool, in_use: Users<'_>, removed: &mut Vec<Removed>) -> Result<()> {
-        let row = self.row(&image.id)?;
-        self.store().write(|tx| forget(tx, &image.id, &row))?;
-        // After the row: a blob that nobody names is swept, one that is named and not there would be damage.
-        self.store().blobs().delete(&image.id)?;
-        if let Some(manifest) = &row.manifest {
-            self.store().blobs().delete(&manifest.digest)?;
         }
-        removed.push(Removed::Deleted(image.id.to_string()));
-        let Some(parent) = row.parent.filter(|_| prune) else { return Ok(()) };
-        let Ok(parent) = self.get(&parent) else { return Ok(()) };
-        let wanted = !parent.tags.is_empty()
-            || !parent.repo_digests.is_empty()
-            || !in_use(&parent.id).is_empty()
-            || self.list()?.iter().any(|other| other.parent.as_ref() == Some(&parent.id));
-        if wanted { Ok(()) } else { self.delete(&parent, prune, in_use, removed) }
     }
 
-    /// Removes images that no container uses: those without a name, or all. Answers with what has gone; the bytes
-    /// are freed by [`Self::collect`].
+    /// Removes images that no container uses: those without a tag, or all. Answers with what has gone; the bytes are
+    /// freed, and counted, by [`Self::collect`].
     ///
     /// # Errors
     /// When the store fails.
@@ -172,74 +168,68 @@ impl Images {
         let mut removed = Vec::new();
         let users = |id: &Digest| if in_use(id) { vec![(String::new(), false)] } else { Vec::new() };
         for image in self.list()? {
-            let dangling = image.tags.is_empty();
-            if (dangling_only && !dangling) || in_use(&image.id) || !choose(&image) || self.get(&image.id).is_err() {
+            // It may have gone as another's parent.
+            let Ok(row) = self.row(&image.id) else { continue };
+            if (dangling_only && row.tags().next().is_some()) || in_use(&image.id) || !choose(&image) {
                 continue;
             }
-            for name in image.tags.iter().chain(&image.repo_digests) {
-                removed.push(Removed::Untagged(name.clone()));
+            // What has no name and a child is a step on the way to that.
+            if row.names.is_empty() && self.has_children(&image.id)? {
+                continue;
             }
-            self.untag_all(&image)?;
-            self.delete(&image, true, &users, &mut removed)?;
+            self.untag(&row.names, &mut removed)?;
+            self.delete(&image.id, Remove { force: false, prune: true }, true, &users, &mut removed)?;
         }
         Ok((removed, 0))
     }
+}
 
-    /// Removes the layers that removed images have left and that neither another image nor `pinned` (the layers of
-    /// containers and of a build's cache) needs. Answers with the bytes that are free again.
-    ///
-    /// # Errors
-    /// When the disk refuses.
-    pub fn collect(&self, pinned: &[Digest]) -> Result<u64> {
-        let _gate = self.gate();
-        let unused = self.store().write(|tx| {
-            let candidates: Vec<(String, ())> = tx.list(GARBAGE)?;
-            if candidates.is_empty() {
-                return Ok::<_, ImageError>(Vec::new());
-            }
-            let rows: Vec<(String, Row)> = tx.list(IMAGES)?;
-            let needed = |diff_id: &Digest| {
-                pinned.contains(diff_id) || rows.iter().any(|(_, row)| row.diff_ids.contains(diff_id))
-            };
-            Ok(candidates.iter().filter_map(|(key, ())| Digest::parse(key).ok()).filter(|id| !needed(id)).collect())
-        })?;
-        let mut freed = 0;
-        for diff_id in unused {
-            if let Some(layer) = self.layers().get(&diff_id)? {
-                freed += layer.size;
-                self.layers().remove(&diff_id)?;
-                for blob in layer.blobs {
-                    freed += self.store().blobs().size(&blob.digest).unwrap_or(0);
-                    self.store().blobs().delete(&blob.digest)?;
-                }
-            }
-            self.store().write(|tx| tx.delete(GARBAGE, diff_id.as_str()))?;
-        }
-        Ok(freed)
+impl Obstacle {
+    fn conflict(&self, id: &Digest) -> ImageError {
+        let force = if self.hard { "cannot be forced" } else { "must be forced" };
+        ImageError::Conflict(format!("conflict: unable to delete {} ({force}) - {}", id.short(), self.why))
     }
 }
 
-/// The row goes; its layers may be nobody's now.
-fn forget(tx: &WriteTx, id: &Digest, row: &Row) -> Result<()> {
+/// The row and its names go; its layers may be nobody's now.
+fn forget(tx: &WriteTx, id: &Digest) -> Result<Row> {
+    let row: Row = tx.get(IMAGES, id.as_str())?.ok_or_else(|| ImageError::NotFound(id.to_string()))?;
     tx.delete(IMAGES, id.as_str())?;
-    for diff_id in &row.diff_ids {
-        tx.put(GARBAGE, diff_id.as_str(), &())?;
+    for name in &row.names {
+        tx.delete(NAMES, name)?;
     }
-    Ok(())
+    for diff_id in &row.diff_ids {
+        tx.put(LEFT, diff_id.as_str(), &())?;
+    }
+    Ok(row)
 }
 
-/// The key of a name as users see it.
-fn digest_key(familiar: &str) -> String {
-    match Reference::parse(familiar) {
-        Ok(reference) => match reference.digest() {
-            Some(digest) => format!("{}@{digest}", reference.name()),
-            None => familiar.into(),
-        },
-        Err(_) => familiar.into(),
-    }
+/// Whether all names are of one repository, and at most one of them is a tag. No name at all is not.
+fn is_single(names: &[String]) -> bool {
+    let tags = names.iter().filter(|name| !is_digest(name)).count();
+    let first = names.first().map(|name| repository(name));
+    first.is_some() && tags <= 1 && names.iter().all(|name| Some(repository(name)) == first)
+}
+
+/// Whether a text is the beginning of an ID, with or without its algorithm.
+fn is_prefix_of(text: &str, id: &Digest) -> bool {
+    id.hex().starts_with(text) || (text.contains(':') && id.as_str().starts_with(text))
 }
 
 /// Twelve digits of a container's ID.
 fn short(id: &str) -> &str {
     id.get(..12).unwrap_or(id)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_tag_and_the_digests_of_its_repository_are_one_name() {
+        let single = |names: &[&str]| is_single(&names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>());
+        assert!(single(&["d/a:1"]) && single(&["d/a@sha256:x"]) && single(&["d/a:1", "d/a@sha256:x"]));
+        assert!(single(&["d/a@sha256:x", "d/a@sha256:y"]));
+        assert!(!single(&[]) && !single(&["d/a:1", "d/a:2"]) && !single(&["d/a:1", "d/b@sha256:x"]));
+    }
 }

@@ -1,61 +1,43 @@
 //! Images as one archive: what `docker save` has written since version 25, a Docker archive that is an OCI layout too.
 
-use std::collections::BTreeMap;
-use std::io::Write;
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::{self, Write};
 
 use serde_json::{Value, json};
-use wharf_archive::Writer;
+use wharf_archive::{ArchiveError, Writer};
 use wharf_distribution::media_type;
 use wharf_reference::{Digest, Reference};
 use wharf_snapshot::Layer;
 
 use crate::images::{ImageRecord, Images};
+use crate::rows::{familiar, is_digest, key, repository};
 use crate::{ImageError, Result};
 
 impl Images {
-    /// Writes images, by name or ID, with the names that were asked for.
+    /// Writes images, by name or ID, with the names that were asked for. A repository without a tag means all its
+    /// tags.
     ///
     /// # Errors
     /// `NotFound` before anything is written; then when the output fails.
     pub fn save(&self, names: &[String], output: &mut dyn Write) -> Result<()> {
-        let mut images: Vec<(ImageRecord, Vec<String>)> = Vec::new();
-        for name in names {
-            let image = self.resolve(name)?;
-            let tag = Reference::parse(name).ok().filter(|r| r.digest().is_none());
-            let tag = tag.map(|r| r.tag_or_latest().familiar()).filter(|tag| image.tags.contains(tag));
-            match images.iter_mut().find(|(known, _)| known.id == image.id) {
-                Some((_, tags)) => tags.extend(tag),
-                None => images.push((image, tag.into_iter().collect())),
-            }
-        }
-        let mut archive = Archive { writer: Writer::new(output), written: BTreeMap::new() };
+        let chosen = self.chosen(names)?;
+        let _held: Vec<_> = chosen.iter().map(|(image, _)| self.hold(&image.diff_ids)).collect();
+        let mut archive = Archive { writer: Writer::new(output), written: BTreeSet::new() };
         archive.writer.directory("blobs")?;
         archive.writer.directory("blobs/sha256")?;
         let mut docker = Vec::new();
         let mut index = Vec::new();
-        for (image, tags) in &images {
-            let manifest = self.save_one(image, &mut archive)?;
-            let bytes = serde_json::to_vec(&manifest).map_err(ImageError::Config)?;
+        for (image, tags) in &chosen {
+            let bytes = self.save_one(image, &mut archive)?;
             let digest = Digest::sha256(&bytes);
             archive.blob(&digest, &bytes)?;
-            let descriptor = json!({ "mediaType": media_type::OCI_MANIFEST, "digest": digest, "size": bytes.len() });
-            if tags.is_empty() {
-                index.push(descriptor.clone());
-            }
-            for tag in tags {
-                let mut named = descriptor.clone();
-                let reference = Reference::parse(tag)?;
-                named["annotations"] = json!({
-                    "io.containerd.image.name": format!("{}:{}", reference.name(), reference.tag().unwrap_or("latest")),
-                    "org.opencontainers.image.ref.name": reference.tag(),
-                });
-                index.push(named);
-            }
-            let layers: Vec<String> = image.diff_ids.iter().map(|id| format!("blobs/sha256/{}", id.hex())).collect();
+            index.extend(descriptors(&digest, bytes.len(), tags));
+            let tags: Vec<String> = tags.iter().map(|tag| familiar(tag)).collect();
             docker.push(json!({
-                "Config": format!("blobs/sha256/{}", image.id.hex()),
+                "Config": path(&image.id),
                 "RepoTags": if tags.is_empty() { Value::Null } else { json!(tags) },
-                "Layers": layers,
+                "Layers": image.diff_ids.iter().map(path).collect::<Vec<_>>(),
             }));
         }
         let index = json!({ "schemaVersion": 2, "mediaType": media_type::OCI_INDEX, "manifests": index });
@@ -65,29 +47,84 @@ impl Images {
         Ok(archive.writer.finish()?)
     }
 
+    /// The images that texts mean, with the keys of the tags that they mean.
+    fn chosen(&self, names: &[String]) -> Result<Vec<(ImageRecord, Vec<String>)>> {
+        let mut chosen: Vec<(ImageRecord, Vec<String>)> = Vec::new();
+        let mut add = |id: &Digest, tag: Option<String>| -> Result<()> {
+            let at = match chosen.iter().position(|(known, _)| known.id == *id) {
+                Some(at) => at,
+                None => {
+                    chosen.push((self.get(id)?, Vec::new()));
+                    chosen.len() - 1
+                }
+            };
+            let tags = &mut chosen[at].1;
+            tags.extend(tag.filter(|tag| !tags.contains(tag)));
+            Ok(())
+        };
+        for name in names {
+            let reference = Reference::parse(name).ok();
+            if let Some(whole) = reference.as_ref().filter(|r| r.tag().is_none() && r.digest().is_none()) {
+                let rows = self.rows()?;
+                let all = rows.iter().flat_map(|(id, row)| row.tags().map(move |tag| (id, tag)));
+                let mut own = all.filter(|(_, tag)| repository(tag) == whole.name()).peekable();
+                if own.peek().is_some() {
+                    own.try_for_each(|(id, tag)| add(id, Some(tag.clone())))?;
+                    continue;
+                }
+            }
+            let id = self.find(name)?;
+            let tag = reference.map(|reference| key(&reference)).filter(|tag| !is_digest(tag));
+            add(&id, tag.filter(|tag| self.row(&id).is_ok_and(|row| row.names.contains(tag))))?;
+        }
+        Ok(chosen)
+    }
+
     /// Writes configuration and layers, and answers with the manifest that names them.
-    fn save_one(&self, image: &ImageRecord, archive: &mut Archive<'_>) -> Result<Value> {
+    fn save_one(&self, image: &ImageRecord, archive: &mut Archive<'_>) -> Result<Vec<u8>> {
         let config = self.config_bytes(&image.id)?;
         archive.blob(&image.id, &config)?;
         let mut layers = Vec::new();
         for diff_id in &image.diff_ids {
             let layer = self.layers().get(diff_id)?.ok_or_else(|| ImageError::NoLayer(diff_id.clone()))?;
             archive.layer(self, &layer)?;
-            layers.push(json!({ "mediaType": media_type::OCI_LAYER, "digest": diff_id, "size": layer.size }));
+            layers.push(json!({ "mediaType": media_type::OCI_LAYER, "digest": diff_id, "size": layer.tar_size }));
         }
-        Ok(json!({
+        let manifest = json!({
             "schemaVersion": 2,
             "mediaType": media_type::OCI_MANIFEST,
             "config": { "mediaType": media_type::OCI_CONFIG, "digest": image.id, "size": config.len() },
             "layers": layers,
-        }))
+        });
+        serde_json::to_vec(&manifest).map_err(ImageError::Config)
     }
+}
+
+/// A manifest in the index: once for each tag, or once without.
+fn descriptors(digest: &Digest, size: usize, tags: &[String]) -> Vec<Value> {
+    let plain = json!({ "mediaType": media_type::OCI_MANIFEST, "digest": digest, "size": size });
+    if tags.is_empty() {
+        return vec![plain];
+    }
+    let named = |tag: &String| {
+        let mut named = plain.clone();
+        named["annotations"] = json!({
+            "io.containerd.image.name": tag,
+            "org.opencontainers.image.ref.name": tag.rsplit_once(':').map(|(_, tag)| tag),
+        });
+        named
+    };
+    tags.iter().map(named).collect()
+}
+
+fn path(digest: &Digest) -> String {
+    format!("blobs/sha256/{}", digest.hex())
 }
 
 struct Archive<'a> {
     writer: Writer<'a>,
     /// What several images share is written once.
-    written: BTreeMap<Digest, ()>,
+    written: BTreeSet<Digest>,
 }
 
 impl Archive<'_> {
@@ -96,31 +133,33 @@ impl Archive<'_> {
     }
 
     fn blob(&mut self, digest: &Digest, bytes: &[u8]) -> Result<()> {
-        if self.written.insert(digest.clone(), ()).is_none() {
-            self.file(&format!("blobs/sha256/{}", digest.hex()), bytes)?;
+        if self.written.insert(digest.clone()) {
+            self.file(&path(digest), bytes)?;
         }
         Ok(())
     }
 
     fn layer(&mut self, images: &Images, layer: &Layer) -> Result<()> {
-        if self.written.insert(layer.diff_id.clone(), ()).is_some() {
+        if !self.written.insert(layer.diff_id.clone()) {
             return Ok(());
         }
-        let name = format!("blobs/sha256/{}", layer.diff_id.hex());
         let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
             .map_err(|errno| ImageError::Io("cannot make a pipe", errno.into()))?;
         let (layers, diff_id) = (images.layers().clone(), layer.diff_id.clone());
         let writing = std::thread::spawn(move || {
-            let mut output = std::io::BufWriter::with_capacity(1 << 20, std::fs::File::from(writer));
+            let mut output = io::BufWriter::with_capacity(1 << 16, File::from(writer));
             layers.write_tar(&diff_id, &mut output)?;
             output.flush().map_err(|e| ImageError::Io("cannot write a layer", e))
         });
-        let mut input = std::fs::File::from(reader);
-        let copied = self.writer.file(&name, layer.size, &mut input);
-        // So that the writer does not wait for a reader that has given up.
+        let mut input = File::from(reader);
+        let copied = self.writer.file(&path(&layer.diff_id), layer.tar_size, &mut input);
+        // The digest is checked behind the last byte; and a writer must not wait for a reader that has given up.
         drop(input);
         let written = writing.join().map_err(|_| ImageError::NoLayer(layer.diff_id.clone()))?;
-        copied?;
-        written
+        match (copied, written) {
+            // Each side's failure ends the other's stream: the cause first.
+            (Err(error @ ArchiveError::Write(_)), _) => Err(error.into()),
+            (copied, written) => written.and(Ok(copied?)),
+        }
     }
 }

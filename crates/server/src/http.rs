@@ -1,13 +1,13 @@
 //! Bodies, answers and errors.
 
 use std::io;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::combinators::UnsyncBoxBody;
-use http_body_util::{BodyExt, Full, Limited};
+use http_body_util::{BodyExt, Full};
 use hyper::body::{Body, Frame, Incoming};
 use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::{Response, StatusCode};
@@ -24,6 +24,9 @@ pub(crate) type Answer = Response<UnsyncBoxBody<Bytes, io::Error>>;
 
 /// A JSON body is no larger than this.
 const MAX_JSON: usize = 4 << 20;
+/// What comes beyond that is read and dropped up to here, because a client that is still writing when the connection
+/// closes sees a broken pipe and not the answer.
+const MAX_DROPPED: usize = 16 * MAX_JSON;
 /// And takes no longer.
 const JSON_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -120,15 +123,34 @@ pub(crate) async fn read_json<T: DeserializeOwned + Default>(
 
 /// The body of a request as JSON that nobody has looked at yet; `null` when nothing was said.
 pub(crate) async fn read_value(body: impl Body<Data = Bytes, Error = hyper::Error>) -> Result<Value, ApiError> {
-    let collected = tokio::time::timeout(JSON_TIMEOUT, Limited::new(Box::pin(body), MAX_JSON).collect()).await;
-    let collected =
-        collected.map_err(|_| ApiError::new(StatusCode::REQUEST_TIMEOUT, "the request's body did not come"))?;
-    let bytes = collected.map_err(|e| ApiError::bad(format!("the request's body cannot be read: {e}")))?.to_bytes();
+    let collected = tokio::time::timeout(JSON_TIMEOUT, read_limited(body)).await;
+    let bytes =
+        collected.map_err(|_| ApiError::new(StatusCode::REQUEST_TIMEOUT, "the request's body did not come"))??;
     if bytes.iter().all(u8::is_ascii_whitespace) {
         return Ok(Value::Null);
     }
     let value = serde_json::from_slice(&bytes).map_err(|e| ApiError::bad(format!("invalid JSON: {e}")))?;
     Ok(lenient(value))
+}
+
+async fn read_limited(body: impl Body<Data = Bytes, Error = hyper::Error>) -> Result<Vec<u8>, ApiError> {
+    let mut body = pin!(body);
+    let mut bytes = Vec::new();
+    let mut seen = 0;
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|e| ApiError::bad(format!("the request's body cannot be read: {e}")))?;
+        let Ok(data) = frame.into_data() else { continue };
+        seen += data.len();
+        if seen <= MAX_JSON {
+            bytes.extend_from_slice(&data);
+        } else if seen > MAX_DROPPED {
+            break;
+        }
+    }
+    if seen > MAX_JSON {
+        return Err(ApiError::bad(format!("the request's body is too large: JSON may have {} MiB", MAX_JSON >> 20)));
+    }
+    Ok(bytes)
 }
 
 /// What a request's JSON means.

@@ -1,5 +1,6 @@
 //! What can go wrong with a layer.
 
+use std::error::Error;
 use std::io;
 use std::path::PathBuf;
 
@@ -16,13 +17,15 @@ pub enum SnapshotError {
     NotFound(Digest),
     #[error("wrong diff id: the layer should be {expected} and is {found}")]
     WrongDiffId { expected: Digest, found: Digest },
+    #[error("layer {diff_id} is damaged on the disk: {why}")]
+    Damaged { diff_id: Digest, why: &'static str },
     #[error("the layer cannot be read")]
     Input(#[source] io::Error),
     #[error("the layer cannot be written")]
     Output(#[source] io::Error),
     #[error("the layer's archive cannot be used")]
     Archive(#[from] ArchiveError),
-    #[error("cannot {action} {path}")]
+    #[error("cannot {action} `{}`", path.display())]
     File {
         action: &'static str,
         path: PathBuf,
@@ -50,9 +53,47 @@ impl SnapshotError {
     /// Whether the layer itself is at fault, and not this host.
     pub fn is_bad_layer(&self) -> bool {
         match self {
+            _ if self.is_full() => false,
             Self::WrongDiffId { .. } | Self::Input(_) => true,
-            Self::Archive(error) => !matches!(error, ArchiveError::Write(_)),
+            Self::Archive(error) => !matches!(error, ArchiveError::Write(_) | ArchiveError::Pack { .. }),
             _ => false,
         }
+    }
+
+    /// Whether the disk, or somebody's share of it, is full.
+    pub fn is_full(&self) -> bool {
+        // A transparent variant is left out of the chain of sources.
+        let mut next: Option<&(dyn Error + 'static)> = Some(match self {
+            Self::Root(error) => error,
+            Self::Store(error) => error,
+            own => own,
+        });
+        while let Some(error) = next {
+            let by_root = error.downcast_ref::<RootError>().map(|error| io::Error::from(error.errno));
+            let by_io = error.downcast_ref::<io::Error>().or(by_root.as_ref()).map(io::Error::kind);
+            let by_store = matches!(error.downcast_ref::<StoreError>(), Some(StoreError::Full { .. }));
+            if by_store || matches!(by_io, Some(io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)) {
+                return true;
+            }
+            next = error.source();
+        }
+        false
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_is_nobodys_fault() {
+        let by_number = || io::Error::from_raw_os_error(Errno::NOSPC.raw_os_error());
+        assert!(SnapshotError::Archive(ArchiveError::Write(by_number())).is_full());
+        assert!(SnapshotError::file("write", "/x")(by_number()).is_full());
+        let source = RootError { action: "create", path: "x".into(), errno: Errno::NOSPC };
+        let unpack = SnapshotError::Archive(ArchiveError::Unpack { name: "x".into(), source: source.clone() });
+        assert!(unpack.is_full() && !unpack.is_bad_layer() && SnapshotError::Root(source).is_full());
+        assert!(SnapshotError::Store(StoreError::Full { path: "/x".into(), needed: 1 }).is_full());
+        assert!(!SnapshotError::Input(io::ErrorKind::UnexpectedEof.into()).is_full());
     }
 }

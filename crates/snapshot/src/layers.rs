@@ -1,45 +1,41 @@
 //! The layers of a store.
 
 use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::io;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
 
-use flate2::{Compression, GzBuilder};
 use serde::{Deserialize, Serialize};
-use wharf_archive::{PackOptions, UnpackOptions, Whiteouts, pack, unpack};
 use wharf_reference::Digest;
-use wharf_rooted_path::RootDir;
 use wharf_store::{Store, Table};
 
-use crate::tar::{Digester, HashedReader};
+use crate::group_sync::GroupSync;
 use crate::view::View;
 use crate::{Result, SnapshotError};
 
-const LAYERS: Table = Table::new("layer");
+pub(crate) const LAYERS: Table = Table::new("layer");
 /// Prefix of a tree that is not a layer yet, or no longer.
-const TEMPORARY: &str = "tmp-";
-/// OCI image-spec, "Media Types".
-const GZIP: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
-/// The level of most tools: 6 costs twice the time for a few percent.
-const LEVEL: u32 = 4;
+pub(crate) const TEMPORARY: &str = "tmp-";
 
 /// A layer that is here.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Layer {
     pub diff_id: Digest,
-    /// Bytes of the uncompressed tar stream.
+    /// Bytes of its files' contents, which is what Docker calls a layer's size.
     pub size: u64,
+    /// Bytes of the uncompressed tar stream.
+    pub tar_size: u64,
+    /// Bytes that it takes on the disk, near enough, without its blobs.
+    #[serde(default)]
+    pub disk: u64,
     /// Compressed forms that are in the blob store, or were.
     pub blobs: Vec<LayerBlob>,
-    /// Times of its entries are no later than this (seconds since the epoch): what writes its tar again needs it.
+    /// When it came here, in seconds since the epoch.
     #[serde(default)]
-    clamp_mtime: Option<i64>,
-    /// Its tar was written by us, so packing the tree again gives the same bytes.
-    #[serde(default)]
-    packed: bool,
+    pub created: i64,
 }
 
 /// A layer as it is sent.
@@ -62,6 +58,9 @@ struct Inner {
     dir: PathBuf,
     /// Names of trees on their way in and out.
     next: AtomicU64,
+    /// Held while a tree and its row come or go, which are two steps.
+    placing: Mutex<()>,
+    sync: GroupSync,
 }
 
 impl Layers {
@@ -73,37 +72,68 @@ impl Layers {
         let dir = store.root().join("layers");
         // Layers have set-user-ID files in them: nobody but root may reach them (CVE-2021-41091).
         fs::DirBuilder::new().recursive(true).mode(0o710).create(&dir).map_err(SnapshotError::file("make", &dir))?;
-        let layers = Self { inner: Arc::new(Inner { store, dir, next: AtomicU64::new(0) }) };
+        let inner =
+            Inner { store, dir, next: AtomicU64::new(0), placing: Mutex::default(), sync: GroupSync::default() };
+        let layers = Self { inner: Arc::new(inner) };
         layers.sweep()?;
         Ok(layers)
     }
 
     /// Removes trees without a row, and rows without a tree.
     fn sweep(&self) -> Result<()> {
-        let dir = &self.inner.dir;
-        let rows: Vec<(String, Layer)> = self.inner.store.read(|tx| tx.list(LAYERS))?;
+        let dir = self.dir();
+        let rows: Vec<(String, Layer)> = self.store().read(|tx| tx.list(LAYERS))?;
+        let known: std::collections::HashSet<&str> = rows.iter().map(|(_, layer)| layer.diff_id.hex()).collect();
         for entry in fs::read_dir(dir).map_err(SnapshotError::file("list", dir))? {
             let entry = entry.map_err(SnapshotError::file("list", dir))?;
-            let name = entry.file_name().to_string_lossy().into_owned();
-            if name.starts_with(TEMPORARY) || !rows.iter().any(|(_, layer)| layer.diff_id.hex() == name) {
-                fs::remove_dir_all(entry.path()).map_err(SnapshotError::file("sweep", entry.path()))?;
+            if !known.contains(entry.file_name().to_string_lossy().as_ref()) {
+                let path = entry.path();
+                let directory = entry.file_type().is_ok_and(|kind| kind.is_dir());
+                let removed = if directory { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+                removed.map_err(SnapshotError::file("sweep", &path))?;
             }
         }
-        for (key, layer) in rows {
-            if !self.tree(&layer.diff_id).exists() {
-                self.inner.store.write(|tx| tx.delete(LAYERS, &key))?;
-            }
+        let gone: Vec<&String> =
+            rows.iter().filter(|(_, layer)| !self.tree(&layer.diff_id).exists()).map(|(key, _)| key).collect();
+        if !gone.is_empty() {
+            self.store().write(|tx| gone.iter().try_for_each(|key| tx.delete(LAYERS, key).map(drop)))?;
         }
         Ok(())
     }
 
+    pub(crate) fn store(&self) -> &Store {
+        &self.inner.store
+    }
+
+    pub(crate) fn dir(&self) -> &Path {
+        &self.inner.dir
+    }
+
+    pub(crate) fn number(&self) -> u64 {
+        self.inner.next.fetch_add(1, Ordering::Relaxed)
+    }
+
+    pub(crate) fn placing(&self) -> MutexGuard<'_, ()> {
+        self.inner.placing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn sync(&self, file: &File) -> std::result::Result<(), rustix::io::Errno> {
+        self.inner.sync.sync(file)
+    }
+
+    /// Where a layer is, or would be.
+    pub(crate) fn place(&self, diff_id: &Digest) -> PathBuf {
+        self.dir().join(diff_id.hex())
+    }
+
     /// Where a layer's tree is, or would be.
-    fn tree(&self, diff_id: &Digest) -> PathBuf {
-        self.inner.dir.join(diff_id.hex()).join("root")
+    pub(crate) fn tree(&self, diff_id: &Digest) -> PathBuf {
+        self.place(diff_id).join("root")
     }
 
     pub fn contains(&self, diff_id: &Digest) -> bool {
-        self.tree(diff_id).exists()
+        // The row comes after the tree and goes before it.
+        matches!(self.get(diff_id), Ok(Some(_))) && self.tree(diff_id).exists()
     }
 
     /// A layer, if it is here.
@@ -111,10 +141,10 @@ impl Layers {
     /// # Errors
     /// When the store cannot be read.
     pub fn get(&self, diff_id: &Digest) -> Result<Option<Layer>> {
-        Ok(self.inner.store.read(|tx| tx.get(LAYERS, diff_id.as_str()))?)
+        Ok(self.store().read(|tx| tx.get(LAYERS, diff_id.as_str()))?)
     }
 
-    fn require(&self, diff_id: &Digest) -> Result<Layer> {
+    pub(crate) fn require(&self, diff_id: &Digest) -> Result<Layer> {
         self.get(diff_id)?.ok_or_else(|| SnapshotError::NotFound(diff_id.clone()))
     }
 
@@ -123,169 +153,8 @@ impl Layers {
     /// # Errors
     /// When the store cannot be read.
     pub fn list(&self) -> Result<Vec<Layer>> {
-        let rows: Vec<(String, Layer)> = self.inner.store.read(|tx| tx.list(LAYERS))?;
+        let rows: Vec<(String, Layer)> = self.store().read(|tx| tx.list(LAYERS))?;
         Ok(rows.into_iter().map(|(_, layer)| layer).collect())
-    }
-
-    /// Makes a layer of an uncompressed tar stream. What is here already is read to its end and not kept twice.
-    ///
-    /// # Errors
-    /// `WrongDiffId` when it is not `expected`; for an archive that is hostile or damaged, and for what the disk
-    /// refuses. Then nothing of it stays.
-    pub fn import(&self, tar: &mut dyn Read, expected: Option<&Digest>) -> Result<Layer> {
-        match expected {
-            Some(_) => self.import_only(tar, expected),
-            // Nobody has the stream in another form: it is kept.
-            None => self.import_kept(tar, None),
-        }
-    }
-
-    fn import_only(&self, tar: &mut dyn Read, expected: Option<&Digest>) -> Result<Layer> {
-        if let Some(layer) = expected.map(|diff_id| self.get(diff_id)).transpose()?.flatten()
-            && self.contains(&layer.diff_id)
-        {
-            let (found, _) = HashedReader::new(tar).finish().map_err(SnapshotError::Input)?;
-            check(expected, &found)?;
-            return Ok(layer);
-        }
-        let temporary = self.temporary()?;
-        let root = RootDir::open(temporary.path.join("root"))?;
-        let mut reader = HashedReader::new(tar);
-        let options = UnpackOptions { whiteouts: Whiteouts::Overlay, ..UnpackOptions::default() };
-        unpack(&mut reader, &root, &options)?;
-        let (diff_id, size) = reader.finish().map_err(SnapshotError::Input)?;
-        check(expected, &diff_id)?;
-        self.keep(temporary, Layer { diff_id, size, blobs: Vec::new(), clamp_mtime: None, packed: false })
-    }
-
-    /// As [`Self::import`], and keeps the stream, compressed, unless packing the tree gives the same bytes: for a tar
-    /// that came without a blob and must be given back as it is.
-    ///
-    /// # Errors
-    /// As [`Self::import`].
-    pub fn import_exact(&self, tar: &mut dyn Read, expected: &Digest) -> Result<Layer> {
-        self.import_kept(tar, Some(expected))
-    }
-
-    fn import_kept(&self, tar: &mut dyn Read, expected: Option<&Digest>) -> Result<Layer> {
-        let writer = io::BufWriter::with_capacity(1 << 20, self.inner.store.blobs().writer(None)?);
-        let gzip = GzBuilder::new().mtime(0).write(writer, Compression::new(LEVEL));
-        let mut kept = Tee { input: tar, copy: gzip };
-        let layer = self.import_only(&mut kept, expected)?;
-        if !layer.blobs.is_empty() || layer.packed {
-            return Ok(layer);
-        }
-        let writer = kept.copy.finish().map_err(SnapshotError::Output)?;
-        let writer = writer.into_inner().map_err(|error| SnapshotError::Output(error.into_error()))?;
-        let (digest, size) = writer.finish()?;
-        self.note_blob(&layer.diff_id, LayerBlob { digest, size, media_type: GZIP.into() })?;
-        self.require(&layer.diff_id)
-    }
-
-    /// Makes a layer of the files of a tar stream, whatever its bytes: what it gives back is a tar of ours, with a diff
-    /// ID of its own. Whiteouts in it are files like others.
-    ///
-    /// # Errors
-    /// For an archive that is hostile or damaged, and for what the disk refuses.
-    pub fn adopt(&self, tar: &mut dyn Read) -> Result<Layer> {
-        let temporary = self.temporary()?;
-        let place = temporary.path.join("root");
-        let options = UnpackOptions { whiteouts: Whiteouts::Literal, ..UnpackOptions::default() };
-        unpack(tar, &RootDir::open(&place)?, &options)?;
-        self.commit(&place, None)
-    }
-
-    /// Makes a layer of what a container, or a step of a build, has written to its upper directory, which stays.
-    ///
-    /// # Errors
-    /// When something cannot be read or the disk refuses.
-    pub fn commit(&self, upper: &Path, clamp_mtime: Option<i64>) -> Result<Layer> {
-        // Packed and unpacked at once: the tree that is kept is that of the tar, not one that may still change.
-        let temporary = self.temporary()?;
-        let root = RootDir::open(temporary.path.join("root"))?;
-        let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
-            .map_err(|errno| SnapshotError::Output(errno.into()))?;
-        let source = RootDir::open(upper)?;
-        let options = PackOptions { overlay_whiteouts: true, clamp_mtime };
-        let packing = std::thread::spawn(move || {
-            let mut writer = io::BufWriter::with_capacity(1 << 20, File::from(writer));
-            pack(&source, Path::new(""), &mut writer, &options)?;
-            writer.flush().map_err(wharf_archive::ArchiveError::Write)
-        });
-        let mut input = File::from(reader);
-        let mut hashed = HashedReader::new(&mut input);
-        let how = UnpackOptions { whiteouts: Whiteouts::Overlay, ..UnpackOptions::default() };
-        let unpacked = unpack(&mut hashed, &root, &how);
-        let finished = hashed.finish();
-        drop(input);
-        let packed = packing.join().map_err(|_| SnapshotError::Input(io::Error::other("the packing failed")))?;
-        // The cause first: a failed packing shows as a truncated archive on this side.
-        packed?;
-        unpacked?;
-        let (diff_id, size) = finished.map_err(SnapshotError::Input)?;
-        if let Some(layer) = self.get(&diff_id)?
-            && self.contains(&diff_id)
-        {
-            return Ok(layer);
-        }
-        self.keep(temporary, Layer { diff_id, size, blobs: Vec::new(), clamp_mtime, packed: true })
-    }
-
-    /// Makes a tree a layer: on the disk, in its place, then in the database.
-    fn keep(&self, mut temporary: Temporary, layer: Layer) -> Result<Layer> {
-        // One syncfs(2) instead of an fsync for each of thousands of files.
-        let dir = File::open(&temporary.path).map_err(SnapshotError::file("open", &temporary.path))?;
-        rustix::fs::syncfs(&dir).map_err(|e| SnapshotError::file("write", &temporary.path)(e.into()))?;
-        let place = self.inner.dir.join(layer.diff_id.hex());
-        match fs::rename(&temporary.path, &place) {
-            Ok(()) => temporary.kept = true,
-            // Somebody else has made the same layer meanwhile.
-            Err(error) if matches!(error.kind(), io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::AlreadyExists) => {
-                if let Some(layer) = self.get(&layer.diff_id)? {
-                    return Ok(layer);
-                }
-            }
-            Err(error) => return Err(SnapshotError::file("rename", &temporary.path)(error)),
-        }
-        File::open(&self.inner.dir)
-            .and_then(|dir| dir.sync_all())
-            .map_err(SnapshotError::file("write", &self.inner.dir))?;
-        self.inner.store.write(|tx| tx.put(LAYERS, layer.diff_id.as_str(), &layer))?;
-        Ok(layer)
-    }
-
-    fn temporary(&self) -> Result<Temporary> {
-        let number = self.inner.next.fetch_add(1, Ordering::Relaxed);
-        let path = self.inner.dir.join(format!("{TEMPORARY}{number}"));
-        let root = path.join("root");
-        fs::create_dir_all(&root).map_err(SnapshotError::file("make", &root))?;
-        // The root of a container, where no layer says otherwise.
-        fs::set_permissions(&root, fs::Permissions::from_mode(0o755)).map_err(SnapshotError::file("make", &root))?;
-        Ok(Temporary { path, kept: false })
-    }
-
-    /// Writes a layer's tar stream, the very bytes of its diff ID.
-    ///
-    /// # Errors
-    /// `NotFound`; `WrongDiffId` when neither a blob nor the tree gives them any more.
-    pub fn write_tar(&self, diff_id: &Digest, output: &mut dyn Write) -> Result<()> {
-        let layer = self.require(diff_id)?;
-        let blobs = self.inner.store.blobs();
-        if let Some(blob) = layer.blobs.iter().find(|blob| blobs.contains(&blob.digest)) {
-            let file = io::BufReader::with_capacity(1 << 20, blobs.reader(&blob.digest)?);
-            let mut tar = decompress(file, &blob.media_type)?;
-            io::copy(&mut tar, output).map_err(SnapshotError::Output)?;
-            return Ok(());
-        }
-        let root = RootDir::open(self.tree(diff_id))?;
-        let options = PackOptions { overlay_whiteouts: true, clamp_mtime: layer.clamp_mtime };
-        if !layer.packed {
-            // Another tool's tar: whether ours is the same shows only when it is done.
-            let mut digester = Digester::default();
-            pack(&root, Path::new(""), &mut digester, &options)?;
-            check(Some(diff_id), &digester.finish().0)?;
-        }
-        Ok(pack(&root, Path::new(""), output, &options)?)
     }
 
     /// Notes that a compressed form of a layer is in the blob store.
@@ -294,7 +163,7 @@ impl Layers {
     /// `NotFound`.
     pub fn note_blob(&self, diff_id: &Digest, blob: LayerBlob) -> Result<()> {
         let key = diff_id.as_str();
-        self.inner.store.write(|tx| {
+        self.store().write(|tx| {
             let mut layer: Layer = tx.get(LAYERS, key)?.ok_or_else(|| SnapshotError::NotFound(diff_id.clone()))?;
             if !layer.blobs.contains(&blob) {
                 layer.blobs.push(blob);
@@ -304,43 +173,20 @@ impl Layers {
         })
     }
 
-    /// The layer as a compressed blob: one that is there, else made now. The same layer gives the same bytes.
-    ///
-    /// # Errors
-    /// `NotFound`, and for what the disk refuses.
-    pub fn compressed(&self, diff_id: &Digest) -> Result<LayerBlob> {
-        let layer = self.require(diff_id)?;
-        let blobs = self.inner.store.blobs();
-        if let Some(blob) = layer.blobs.iter().find(|blob| blobs.contains(&blob.digest)) {
-            return Ok(blob.clone());
-        }
-        let writer = io::BufWriter::with_capacity(1 << 20, blobs.writer(None)?);
-        // Without name and time, which would be in the bytes.
-        let mut gzip = GzBuilder::new().mtime(0).write(writer, Compression::new(LEVEL));
-        self.write_tar(diff_id, &mut gzip)?;
-        let writer = gzip.finish().map_err(SnapshotError::Output)?;
-        let writer = writer.into_inner().map_err(|error| SnapshotError::Output(error.into_error()))?;
-        let (digest, size) = writer.finish()?;
-        let blob = LayerBlob { digest, size, media_type: GZIP.into() };
-        self.note_blob(diff_id, blob.clone())?;
-        Ok(blob)
-    }
-
     /// The trees of layers given base first, the topmost first as overlayfs wants them.
     ///
     /// # Errors
     /// `NotFound`.
     pub fn lowers(&self, diff_ids: &[Digest]) -> Result<Vec<PathBuf>> {
-        let tree = |diff_id: &Digest| {
-            let tree = self.tree(diff_id);
-            if tree.exists() { Ok(tree) } else { Err(SnapshotError::NotFound(diff_id.clone())) }
-        };
         // The same layer twice is seen once, where it lies topmost; overlayfs refuses the second.
         let mut all: Vec<PathBuf> = Vec::new();
         for diff_id in diff_ids.iter().rev() {
-            let path = tree(diff_id)?;
-            if !all.contains(&path) {
-                all.push(path);
+            let tree = self.tree(diff_id);
+            if !tree.exists() {
+                return Err(SnapshotError::NotFound(diff_id.clone()));
+            }
+            if !all.contains(&tree) {
+                all.push(tree);
             }
         }
         if all.is_empty() {
@@ -351,7 +197,7 @@ impl Layers {
 
     /// A directory with nothing in it: below an image without layers.
     fn empty(&self) -> Result<PathBuf> {
-        let path = self.inner.store.root().join("empty");
+        let path = self.store().root().join("empty");
         fs::create_dir_all(&path).map_err(SnapshotError::file("make", &path))?;
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).map_err(SnapshotError::file("make", &path))?;
         Ok(path)
@@ -387,70 +233,63 @@ impl Layers {
         View::mount(&lowers, writable)
     }
 
-    /// Removes a layer, and tells whether it was here. Whoever has it mounted keeps it.
+    /// Removes a layer, and tells whether it was here. Nobody may have it mounted: files would vanish from under them.
     ///
     /// # Errors
     /// When the disk refuses.
     pub fn remove(&self, diff_id: &Digest) -> Result<bool> {
-        // The row first: a tree without one is swept.
-        let there = self.inner.store.write(|tx| tx.delete(LAYERS, diff_id.as_str()))?;
-        let place = self.inner.dir.join(diff_id.hex());
-        let number = self.inner.next.fetch_add(1, Ordering::Relaxed);
-        let going = self.inner.dir.join(format!("{TEMPORARY}gone-{number}"));
+        let there = self.get(diff_id)?.is_some();
+        self.discard(std::slice::from_ref(diff_id))?.delete()?;
+        Ok(there)
+    }
+
+    /// Takes layers away at once; their files are deleted when the answer is, which takes longer. Nobody may have them
+    /// mounted.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn discard(&self, diff_ids: &[Digest]) -> Result<Discarded> {
+        let _placing = self.placing();
+        // The rows first: a tree without one is swept.
+        self.store().write(|tx| diff_ids.iter().try_for_each(|id| tx.delete(LAYERS, id.as_str()).map(drop)))?;
+        let mut trees = Vec::new();
+        for diff_id in diff_ids {
+            trees.extend(self.move_away(diff_id)?);
+        }
+        Ok(Discarded { trees })
+    }
+
+    /// Takes what is in a layer's place out of it, and says where it is now.
+    pub(crate) fn move_away(&self, diff_id: &Digest) -> Result<Option<PathBuf>> {
+        let place = self.place(diff_id);
+        let going = self.dir().join(format!("{TEMPORARY}gone-{}", self.number()));
         match fs::rename(&place, &going) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(there),
-            done => done.map_err(SnapshotError::file("rename", &place))?,
-        }
-        fs::remove_dir_all(&going).map_err(SnapshotError::file("remove", &going))?;
-        Ok(true)
-    }
-}
-
-/// A reader that copies what is read through it.
-struct Tee<'a, W> {
-    input: &'a mut dyn Read,
-    copy: W,
-}
-
-impl<W: Write> Read for Tee<'_, W> {
-    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
-        let count = self.input.read(bytes)?;
-        self.copy.write_all(&bytes[..count])?;
-        Ok(count)
-    }
-}
-
-/// A tree on its way in; removed unless it was kept.
-struct Temporary {
-    path: PathBuf,
-    kept: bool,
-}
-
-impl Drop for Temporary {
-    fn drop(&mut self) {
-        if !self.kept {
-            // What stays is swept when the layers are opened.
-            let _ = fs::remove_dir_all(&self.path);
+            Ok(()) => Ok(Some(going)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(SnapshotError::file("rename", place)(error)),
         }
     }
 }
 
-fn check(expected: Option<&Digest>, found: &Digest) -> Result<()> {
-    match expected {
-        Some(expected) if expected != found => {
-            Err(SnapshotError::WrongDiffId { expected: expected.clone(), found: found.clone() })
-        }
-        _ => Ok(()),
+/// Layers that are no layers any more, and still have their files. Forgotten, they are swept with the next opening.
+#[derive(Debug)]
+#[must_use]
+pub struct Discarded {
+    trees: Vec<PathBuf>,
+}
+
+impl Discarded {
+    /// Deletes the files.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn delete(self) -> Result<()> {
+        self.trees.iter().try_for_each(|tree| fs::remove_dir_all(tree).map_err(SnapshotError::file("remove", tree)))
     }
 }
 
-/// The tar stream of a compressed blob, by its media type.
-fn decompress<'a>(input: impl io::BufRead + 'a, media_type: &str) -> Result<Box<dyn Read + 'a>> {
-    Ok(if media_type.ends_with("gzip") {
-        Box::new(flate2::bufread::MultiGzDecoder::new(input))
-    } else if media_type.ends_with("zstd") {
-        Box::new(zstd::Decoder::with_buffer(input).map_err(SnapshotError::Input)?)
-    } else {
-        Box::new(input)
-    })
+/// Seconds since the epoch.
+pub(crate) fn now() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
 }

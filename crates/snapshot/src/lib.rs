@@ -5,19 +5,25 @@
 //!
 //! ```text
 //! DATA_ROOT/layers/HEX/root      the tree, in the form that overlayfs has in an upper directory
+//! DATA_ROOT/layers/HEX/recipe    what the tar had beside the files' contents: with both its bytes can be made again
+//! DATA_ROOT/layers/HEX/kept      contents that the tar itself replaced further on; seldom there
 //! DATA_ROOT/layers/tmp-…         on its way in or out; swept when the layers are opened
 //! ```
 //!
 //! - [`Layers`]: imported from tar, committed from a container's changes, written as the exact tar again, removed.
 //! - [`View`]: layers on top of each other, mounted for us alone.
 
+mod content;
 mod error;
+mod group_sync;
+mod hashed;
+mod import;
 mod layers;
-mod tar;
+mod recipe;
 mod view;
 
 pub use error::SnapshotError;
-pub use layers::{Layer, LayerBlob, Layers};
+pub use layers::{Discarded, Layer, LayerBlob, Layers};
 pub use view::View;
 
 /// Result of this crate.

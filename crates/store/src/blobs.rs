@@ -6,6 +6,7 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use wharf_reference::{Digest, Hasher};
 
@@ -124,6 +125,27 @@ impl Blobs {
         let mut hasher = Hasher::new();
         io::copy(&mut file, &mut hasher).map_err(StoreError::file("read", &path))?;
         BlobWriter::new(self, path, file, hasher, Some(expected), true)
+    }
+
+    /// Removes what is there of blobs to be resumed that nobody has gone on with for so long. Bytes that are free again.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub fn sweep_partial(&self, unused: Duration) -> Result<u64> {
+        let mut freed = 0;
+        let dir = &self.inner.ingest;
+        for entry in fs::read_dir(dir).map_err(StoreError::file("list", dir))? {
+            let entry = entry.map_err(StoreError::file("list", dir))?;
+            // It may be gone, or a blob, by now.
+            let (Ok(found), Ok(file)) = (entry.metadata(), File::open(entry.path())) else { continue };
+            let old = found.modified().ok().and_then(|time| time.elapsed().ok()).is_some_and(|age| age >= unused);
+            let idle = || rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive).is_ok();
+            if entry.file_name().to_string_lossy().starts_with(PARTIAL) && old && idle() {
+                fs::remove_file(entry.path()).map_err(StoreError::file("sweep", entry.path()))?;
+                freed += found.size();
+            }
+        }
+        Ok(freed)
     }
 
     /// Deletes a blob, and tells whether there was one. Whoever reads it goes on reading.

@@ -1,0 +1,213 @@
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::Read;
+use std::process::Command;
+
+use serde_json::{Value, json};
+use wharf_archive::Reader;
+use wharf_image::ErrorKind;
+use wharf_reference::Digest;
+
+use crate::{Place, has, listing, noise, tar};
+
+fn save(place: &Place, names: &[&str]) -> Vec<u8> {
+    let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+    let mut bytes = Vec::new();
+    place.images.save(&names, &mut bytes).unwrap();
+    bytes
+}
+
+fn load(place: &Place, bytes: &[u8]) -> wharf_image::Result<Vec<String>> {
+    place.images.load(bytes, &|_| {})
+}
+
+fn files(bytes: &[u8]) -> BTreeMap<String, Vec<u8>> {
+    let mut reader = Reader::new(bytes);
+    let mut all = BTreeMap::new();
+    while let Some(entry) = reader.next_entry().unwrap() {
+        let mut content = Vec::new();
+        reader.read_to_end(&mut content).unwrap();
+        all.insert(String::from_utf8(entry.path).unwrap(), content);
+    }
+    all
+}
+
+/// Two images that share a layer.
+fn two(place: &Place) -> [Digest; 2] {
+    let base = place.layer(&[("base", &noise(1, 50_000))]);
+    let top = place.layer(&[("top", b"top")]);
+    let one = place.image(&[base.clone(), top], "one", &["one:1", "one:2", "other.example:5000/one"]);
+    let two = place.image(&[base], "two", &["two"]);
+    [one.id, two.id]
+}
+
+#[test]
+fn what_is_saved_is_loaded_with_the_same_ids() {
+    let here = Place::new();
+    let [one, two] = two(&here);
+    let bytes = save(&here, &["one", "two:latest", "other.example:5000/one"]);
+    assert!(bytes == save(&here, &["one", "two:latest", "other.example:5000/one"]), "the same bytes every time");
+    let there = Place::new();
+    let told = RefCell::new(Vec::new());
+    let lines = there.images.load(bytes.as_slice(), &|message| told.borrow_mut().push(message)).unwrap();
+    assert_eq!(
+        lines,
+        [
+            "Loaded image: one:1",
+            "Loaded image: one:2",
+            "Loaded image: other.example:5000/one:latest",
+            "Loaded image: two:latest"
+        ]
+    );
+    assert_eq!(told.borrow().iter().filter(|message| message.current == Some(0)).count(), 2, "two layers came");
+    assert_eq!(there.images.resolve("one:1").unwrap().id, one);
+    assert_eq!(there.images.resolve("two").unwrap().id, two);
+    assert!(bytes == save(&there, &["one", "two:latest", "other.example:5000/one"]), "and the same elsewhere");
+    assert!(!listing(&there.path("data")).iter().any(|name| name.starts_with("load-")));
+    // A second time nothing comes.
+    told.borrow_mut().clear();
+    there.images.load(bytes.as_slice(), &|message| told.borrow_mut().push(message)).unwrap();
+    assert!(told.borrow().is_empty());
+    // By ID there is no name; compressed it is as good.
+    let bytes = save(&here, &[two.hex()]);
+    assert_eq!(
+        load(&there, &zstd::encode_all(bytes.as_slice(), 1).unwrap()).unwrap(),
+        [format!("Loaded image ID: {two}")]
+    );
+    assert_eq!(here.images.save(&["none".into()], &mut Vec::new()).unwrap_err().kind(), ErrorKind::NotFound);
+}
+
+#[test]
+fn the_archive_has_the_form_of_dockers() {
+    let place = Place::new();
+    let [one, _] = two(&place);
+    let files = files(&save(&place, &["one:1"]));
+    let manifest: Value = serde_json::from_slice(&files["manifest.json"]).unwrap();
+    assert_eq!(manifest[0]["Config"], format!("blobs/sha256/{}", one.hex()));
+    assert_eq!(manifest[0]["RepoTags"], json!(["one:1"]));
+    let index: Value = serde_json::from_slice(&files["index.json"]).unwrap();
+    assert_eq!(index["manifests"][0]["annotations"]["io.containerd.image.name"], "docker.io/library/one:1");
+    assert_eq!(index["manifests"][0]["annotations"]["org.opencontainers.image.ref.name"], "1");
+    for (name, content) in files.iter().filter(|(name, _)| name.starts_with("blobs/sha256/") && !name.ends_with('/')) {
+        assert_eq!(format!("blobs/sha256/{}", Digest::sha256(content).hex()), *name);
+    }
+}
+
+#[test]
+fn a_name_that_moves_is_told() {
+    let (here, there) = (Place::new(), Place::new());
+    here.simple("new", &["x"]);
+    let old = there.simple("old", &["x"]);
+    let lines = load(&there, &save(&here, &["x"])).unwrap();
+    assert_eq!(
+        lines,
+        [
+            format!("The image x:latest already exists, renaming the old one with ID {} to empty string", old.id),
+            "Loaded image: x:latest".into()
+        ]
+    );
+}
+
+/// The form that `docker save` had before version 25: a folder for each layer, repeated layers as links.
+#[test]
+fn archives_of_older_dockers_are_loaded() {
+    let place = Place::new();
+    let layer = tar(&[("f", b"f")]);
+    let diff_id = Digest::sha256(&layer);
+    let config = serde_json::to_vec(&crate::config(&[diff_id.clone(), diff_id], "old")).unwrap();
+    let id = Digest::sha256(&config);
+    let manifest = json!([{
+        "Config": format!("{}.json", id.hex()), "RepoTags": ["old:1"], "Layers": ["aa/layer.tar", "bb/layer.tar"],
+    }]);
+    let dir = place.path("old");
+    fs::create_dir_all(dir.join("aa")).unwrap();
+    fs::create_dir_all(dir.join("bb")).unwrap();
+    fs::write(dir.join("aa/layer.tar"), &layer).unwrap();
+    fs::write(dir.join("aa/VERSION"), "1.0").unwrap();
+    std::os::unix::fs::symlink("../aa/layer.tar", dir.join("bb/layer.tar")).unwrap();
+    fs::write(dir.join(format!("{}.json", id.hex())), &config).unwrap();
+    fs::write(dir.join("manifest.json"), manifest.to_string()).unwrap();
+    fs::write(dir.join("repositories"), "{}").unwrap();
+    let output = Command::new("tar").arg("-c").arg("-C").arg(&dir).arg(".").output().unwrap();
+    assert_eq!(load(&place, &output.stdout).unwrap(), ["Loaded image: old:1"]);
+    assert_eq!(place.images.resolve("old:1").unwrap().id, id);
+}
+
+#[test]
+fn hostile_archives_leave_nothing() {
+    let place = Place::new();
+    fs::write(place.path("canary"), tar(&[("stolen", b"x")])).unwrap();
+    let layer = tar(&[("f", b"f")]);
+    let config = serde_json::to_vec(&crate::config(&[Digest::sha256(&layer)], "")).unwrap();
+    let archive = |manifest: Value, config: &[u8], layer: &[u8]| {
+        let manifest = manifest.to_string();
+        tar(&[("manifest.json", manifest.as_bytes()), ("c", config), ("l", layer)])
+    };
+    let entry =
+        |config: &str, layers: Value, tags: Value| json!([{ "Config": config, "Layers": layers, "RepoTags": tags }]);
+    for (why, bytes) in [
+        ("no archive", b"nothing".to_vec()),
+        ("empty", tar(&[])),
+        ("a manifest of another form", archive(json!({ "Config": 1 }), &config, &layer)),
+        ("a configuration outside", archive(entry("../../canary", json!(["l"]), json!([])), &config, &layer)),
+        ("a layer outside", archive(entry("c", json!(["/../../../canary"]), json!([])), &config, b"no tar")),
+        ("no layer", archive(entry("c", json!(["x"]), json!([])), &config, b"no tar")),
+        ("too few layers", archive(entry("c", json!([]), json!([])), &config, &layer)),
+        ("another layer", archive(entry("c", json!(["l"]), json!([])), &config, &tar(&[("g", b"g")]))),
+        ("a layer that leads out", archive(entry("c", json!(["l"]), json!([])), &config, &tar(&[("../g", b"g")]))),
+        ("a bad name", archive(entry("c", json!(["l"]), json!(["UPPER"])), &config, &layer)),
+        ("no configuration", archive(entry("c", json!(["l"]), json!([])), b"[]", &layer)),
+    ] {
+        let error = load(&place, &bytes).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Invalid, "{why}: {error:?}");
+    }
+    let mut linked = tar(&[]);
+    linked.clear();
+    let manifest = entry("c", json!(["l"]), json!([])).to_string();
+    let dir = place.path("links");
+    fs::create_dir(&dir).unwrap();
+    fs::write(dir.join("manifest.json"), manifest).unwrap();
+    std::os::unix::fs::symlink(place.path("canary"), dir.join("c")).unwrap();
+    linked.extend(Command::new("tar").arg("-c").arg("-C").arg(&dir).arg(".").output().unwrap().stdout);
+    assert_eq!(load(&place, &linked).unwrap_err().kind(), ErrorKind::Invalid);
+    assert!(place.images.list().unwrap().is_empty() && place.images.layers().list().unwrap().is_empty());
+    assert!(!listing(&place.path("data")).iter().any(|name| name.starts_with("load-")));
+}
+
+#[test]
+fn skopeo_reads_what_is_saved_and_we_what_it_writes() {
+    if !has("skopeo") {
+        return;
+    }
+    let here = Place::new();
+    let [one, _] = two(&here);
+    let archive = here.path("saved.tar");
+    fs::write(&archive, save(&here, &["one:1"])).unwrap();
+    let skopeo = |arguments: &[String]| {
+        let output = Command::new("skopeo").args(arguments).output().unwrap();
+        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        output.stdout
+    };
+    let as_docker = format!("docker-archive:{}:one:1", archive.display());
+    let as_oci = format!("oci-archive:{}:1", archive.display());
+    for source in [&as_docker, &as_oci] {
+        let config = skopeo(&["inspect".into(), "--config".into(), "--raw".into(), source.clone()]);
+        assert_eq!(Digest::sha256(&config), one, "{source}");
+        for kind in ["docker-archive", "oci-archive"] {
+            let copy = here.path("copy.tar");
+            let _ = fs::remove_file(&copy);
+            let name = if kind == "docker-archive" { "x.example/copy:2" } else { "x.example/copy" };
+            let copied = format!("{kind}:{}:{name}", copy.display());
+            skopeo(&["--insecure-policy".into(), "copy".into(), "-q".into(), source.clone(), copied]);
+            let there = Place::new();
+            let lines = load(&there, &fs::read(&copy).unwrap()).unwrap();
+            assert!(lines[0].starts_with("Loaded image: x.example/copy:"), "{lines:?}");
+            let image = there.images.list().unwrap().remove(0);
+            assert_eq!(image.id, one, "{source} as {kind}");
+            for diff_id in &image.diff_ids {
+                there.images.layers().verify(diff_id).unwrap();
+            }
+        }
+    }
+}

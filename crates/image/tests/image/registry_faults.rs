@@ -1,0 +1,101 @@
+//! Registries that give what they should not.
+
+use std::fs;
+
+use serde_json::{Value, json};
+use wharf_image::ErrorKind;
+use wharf_reference::Digest;
+
+use crate::registry::{CONFIG, INDEX, LAYER, MANIFEST, Shelf, client, descriptor, pull, push, put};
+use crate::{Place, config, listing, noise, tar};
+
+/// Pulls an image of one layer that `change` has spoiled, and gives back what went wrong.
+async fn spoiled(change: impl FnOnce(&mut Value, &mut wharf_image::ImageConfig)) -> wharf_image::ImageError {
+    let (shelf, place) = (Shelf::new(), Place::new());
+    let name = shelf.name("bad:1");
+    let layer = tar(&[("f", b"f")]);
+    let mut own = config(&[Digest::sha256(&layer)], "");
+    let mut manifest = json!({ "schemaVersion": 2, "layers": [descriptor(LAYER, &layer)] });
+    change(&mut manifest, &mut own);
+    let own = serde_json::to_vec(&own).unwrap();
+    if manifest["config"].is_null() {
+        manifest["config"] = descriptor(CONFIG, &own);
+    }
+    put(&client().repository(&name, None), "1", MANIFEST, &manifest, &[&own, &layer]).await;
+    let error = pull(&place.images, &name, None).await.0.unwrap_err();
+    assert!(place.images.list().unwrap().is_empty() && place.images.layers().list().unwrap().is_empty());
+    error
+}
+
+#[tokio::test]
+async fn what_is_no_image_for_us_is_refused_before_it_is_fetched() {
+    for foreign in [
+        "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip",
+        "application/vnd.oci.image.layer.nondistributable.v1.tar",
+        "application/vnd.in-toto+json",
+    ] {
+        let error = spoiled(|manifest, _| manifest["layers"][0]["mediaType"] = foreign.into()).await;
+        assert_eq!(error.kind(), ErrorKind::Invalid);
+        assert!(error.to_string().contains("does not unpack"), "{error}");
+    }
+    let error = spoiled(|_, config| config.os = "windows".into()).await;
+    assert_eq!(error.to_string(), "image operating system \"windows\" cannot be used on this platform");
+    let error = spoiled(|_, config| config.rootfs.diff_ids.clear()).await;
+    assert!(error.to_string().contains("differ in their layers"), "{error}");
+    let error = spoiled(|_, config| config.rootfs.diff_ids[0] = Digest::sha256(b"another")).await;
+    assert_eq!(error.kind(), ErrorKind::Invalid);
+    assert!(error.to_string().starts_with("wrong diff id"), "{error}");
+}
+
+#[tokio::test]
+async fn artifacts_are_no_images() {
+    let (shelf, place) = (Shelf::new(), Place::new());
+    let name = shelf.name("chart:1");
+    let manifest = json!({ "schemaVersion": 2, "layers": [], "config": descriptor("application/vnd.cncf.helm.config.v1+json", b"{}") });
+    put(&client().repository(&name, None), "1", MANIFEST, &manifest, &[b"{}"]).await;
+    let error = pull(&place.images, &name, None).await.0.unwrap_err();
+    assert!(error.to_string().contains("application/vnd.cncf.helm.config.v1+json"), "{error}");
+    // An index that fits, and leads nowhere.
+    let mut entry = descriptor(MANIFEST, b"{}");
+    entry["platform"] = json!({ "os": "linux", "architecture": wharf_distribution::Platform::host().architecture });
+    let index = json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": [] });
+    put(&client().repository(&name, None), "2", INDEX, &index, &[]).await;
+    let error = pull(&place.images, &shelf.name("chart:2"), None).await.0.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotFound);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn content_that_is_not_what_its_name_says_is_not_kept() {
+    let (shelf, here, there) = (Shelf::new(), Place::new(), Place::new());
+    let name = shelf.name("app:1");
+    let (good, bad) = (here.layer(&[("good", &noise(1, 500_000))]), here.layer(&[("bad", &noise(2, 500_000))]));
+    let image = here.image(&[good, bad.clone()], "", &[&name.familiar()]);
+    push(&here.images, &name).await.0.unwrap();
+    let store = shelf.dir.path().join("data/blobs/sha256");
+    let blob = store.join(here.images.layers().get(&bad).unwrap().unwrap().blobs[0].digest.hex());
+    let right = fs::read(&blob).unwrap();
+    let mut wrong = right.clone();
+    let last = wrong.len() - 1;
+    // The checksum of the stream within, so that all of it is unpacked first.
+    wrong[last] ^= 1;
+    for content in [wrong, right[..right.len() - 1].to_vec(), [right.clone(), b"x".to_vec()].concat()] {
+        fs::write(&blob, content).unwrap();
+        let error = pull(&there.images, &name, None).await.0.unwrap_err();
+        assert!(there.images.list().unwrap().is_empty(), "{error}");
+        assert!(!there.images.layers().contains(&bad));
+        assert!(
+            !listing(&there.path("data/blobs/sha256")).contains(&blob.file_name().unwrap().to_str().unwrap().into())
+        );
+    }
+    fs::write(&blob, &right).unwrap();
+    assert_eq!(pull(&there.images, &name, None).await.0.unwrap().id, image.id);
+    assert!(listing(&there.path("data/ingest")).is_empty());
+    // A configuration that was changed.
+    let other = Place::new();
+    let config = store.join(image.id.hex());
+    let text = fs::read_to_string(&config).unwrap().replace("test", "tesu");
+    fs::write(&config, text).unwrap();
+    let error = pull(&other.images, &name, None).await.0.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Invalid);
+    assert!(other.images.layers().list().unwrap().is_empty(), "no layer is fetched for it");
+}

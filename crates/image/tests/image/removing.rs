@@ -1,0 +1,151 @@
+//! The rules of `docker rmi` and `docker image prune`, and their words.
+
+use wharf_image::{ErrorKind, Remove, Removed};
+use wharf_reference::Digest;
+
+use crate::Place;
+
+const PLAIN: Remove = Remove { force: false, prune: true };
+const FORCE: Remove = Remove { force: true, prune: true };
+const CONTAINER: &str = "123456789012abcdef";
+
+fn nobody(_: &Digest) -> Vec<(String, bool)> {
+    Vec::new()
+}
+
+fn stopped(_: &Digest) -> Vec<(String, bool)> {
+    vec![(CONTAINER.into(), false)]
+}
+
+fn running(_: &Digest) -> Vec<(String, bool)> {
+    vec![(CONTAINER.into(), true)]
+}
+
+fn untagged(name: &str) -> Removed {
+    Removed::Untagged(name.into())
+}
+
+fn deleted(id: &Digest) -> Removed {
+    Removed::Deleted(id.to_string())
+}
+
+#[test]
+fn the_last_name_takes_the_image_with_it() {
+    let place = Place::new();
+    let image = place.simple("", &["x", "y:1"]);
+    assert_eq!(place.images.remove("y:1", PLAIN, &nobody).unwrap(), [untagged("y:1")]);
+    assert_eq!(place.images.remove("x", PLAIN, &nobody).unwrap(), [untagged("x:latest"), deleted(&image.id)]);
+    let error = place.images.remove("x", PLAIN, &nobody).unwrap_err();
+    assert_eq!((error.to_string().as_str(), error.kind()), ("No such image: x:latest", ErrorKind::NotFound));
+    assert!(place.images.layers().contains(&image.diff_ids[0]), "until it is collected");
+    assert!(place.images.collect(&image.diff_ids).unwrap() == 0, "a container has the layer");
+    assert!(place.images.collect(&[]).unwrap() > 0);
+    assert!(!place.images.layers().contains(&image.diff_ids[0]) && place.blobs().is_empty());
+}
+
+#[test]
+fn by_its_id_with_one_name_or_by_force() {
+    let place = Place::new();
+    let image = place.simple("", &["x"]);
+    assert_eq!(
+        place.images.remove(&image.id.hex()[..12], PLAIN, &nobody).unwrap(),
+        [untagged("x:latest"), deleted(&image.id)]
+    );
+    let image = place.simple("", &["x", "y"]);
+    let error = place.images.remove(image.id.as_str(), PLAIN, &nobody).unwrap_err();
+    let short = image.id.short();
+    assert_eq!(
+        error.to_string(),
+        format!("conflict: unable to delete {short} (must be forced) - image is referenced in multiple repositories")
+    );
+    assert_eq!(error.kind(), ErrorKind::Conflict);
+    assert_eq!(
+        place.images.remove(image.id.as_str(), FORCE, &nobody).unwrap(),
+        [untagged("x:latest"), untagged("y:latest"), deleted(&image.id)]
+    );
+    let image = place.simple("", &[]);
+    assert_eq!(place.images.remove(image.id.hex(), PLAIN, &nobody).unwrap(), [deleted(&image.id)]);
+}
+
+#[test]
+fn containers_keep_their_images() {
+    let place = Place::new();
+    let image = place.simple("", &["x"]);
+    let short = image.id.short();
+    let message = |text: &str, options, users: &dyn Fn(&Digest) -> Vec<(String, bool)>| {
+        place.images.remove(text, options, users).unwrap_err().to_string()
+    };
+    assert_eq!(
+        message("x", PLAIN, &stopped),
+        format!(
+            "conflict: unable to remove repository reference \"x\" (must force) - container 123456789012 is using its \
+             referenced image {short}"
+        )
+    );
+    assert_eq!(
+        message(short, PLAIN, &stopped),
+        format!(
+            "conflict: unable to delete {short} (must be forced) - image is being used by stopped container 123456789012"
+        )
+    );
+    for options in [PLAIN, FORCE] {
+        assert_eq!(
+            message(short, options, &running),
+            format!(
+                "conflict: unable to delete {short} (cannot be forced) - image is being used by running container \
+                 123456789012"
+            )
+        );
+    }
+    assert_eq!(place.images.resolve("x").unwrap().id, image.id);
+    // One of two names goes; the last one only by force, and then the image stays without.
+    place.images.tag("x", "y").unwrap();
+    assert_eq!(place.images.remove("y", PLAIN, &running).unwrap(), [untagged("y:latest")]);
+    assert_eq!(place.images.remove("x", FORCE, &running).unwrap(), [untagged("x:latest")]);
+    assert!(place.images.get(&image.id).unwrap().tags.is_empty());
+    assert_eq!(place.images.remove(image.id.hex(), FORCE, &stopped).unwrap(), [deleted(&image.id)]);
+}
+
+#[test]
+fn parents_go_with_their_last_child() {
+    let place = Place::new();
+    let base = place.simple("base", &[]);
+    let child = |comment: &str, tag: &str| {
+        place.images.create(&crate::config(&base.diff_ids, comment), Some(&base.id), &[tag.into()]).unwrap()
+    };
+    let (one, two) = (child("one", "one"), child("two", "two"));
+    let error = place.images.remove(base.id.hex(), FORCE, &nobody).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        format!("conflict: unable to delete {} (cannot be forced) - image has dependent child images", base.id.short())
+    );
+    assert_eq!(place.images.remove("one", PLAIN, &nobody).unwrap(), [untagged("one:latest"), deleted(&one.id)]);
+    let kept = Remove { force: false, prune: false };
+    let third = child("three", "three");
+    assert_eq!(place.images.remove("three", kept, &nobody).unwrap(), [untagged("three:latest"), deleted(&third.id)]);
+    assert_eq!(
+        place.images.remove("two", PLAIN, &nobody).unwrap(),
+        [untagged("two:latest"), deleted(&two.id), deleted(&base.id)]
+    );
+}
+
+#[test]
+fn pruning_takes_what_nobody_uses() {
+    let place = Place::new();
+    let (named, dangling, used) =
+        (place.simple("named", &["x"]), place.simple("dangling", &[]), place.simple("used", &[]));
+    let in_use = |id: &Digest| *id == used.id;
+    let all = |_: &wharf_image::ImageRecord| true;
+    assert!(place.images.prune(true, &in_use, &|_| false).unwrap().0.is_empty());
+    assert_eq!(place.images.prune(true, &in_use, &all).unwrap().0, [deleted(&dangling.id)]);
+    assert_eq!(place.images.prune(false, &in_use, &all).unwrap().0, [untagged("x:latest"), deleted(&named.id)]);
+    assert_eq!(place.images.list().unwrap().len(), 1);
+    // A step on the way to an image that somebody uses is no garbage.
+    let step = place.simple("step", &[]);
+    let child = place.images.create(&crate::config(&step.diff_ids, "child"), Some(&step.id), &["c".into()]).unwrap();
+    assert!(place.images.prune(true, &in_use, &all).unwrap().0.is_empty());
+    assert_eq!(
+        place.images.prune(false, &in_use, &all).unwrap().0,
+        [untagged("c:latest"), deleted(&child.id), deleted(&step.id)]
+    );
+}

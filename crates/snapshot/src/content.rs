@@ -1,0 +1,104 @@
+//! A layer's content as a stream: the exact tar, and compressed for a registry.
+
+use std::io::{self, Read, Write};
+
+use flate2::{Compression, GzBuilder};
+use wharf_reference::Digest;
+
+use crate::hashed::HashedWriter;
+use crate::layers::{Layer, LayerBlob, Layers};
+use crate::recipe::{self, RecipeError};
+use crate::{Result, SnapshotError};
+
+/// OCI image-spec, "Media Types".
+const GZIP: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
+/// The level that most tools would take, 6, costs twice the time for a few percent.
+const LEVEL: u32 = 4;
+
+impl Layers {
+    /// Writes a layer's tar stream, the very bytes of its diff ID.
+    ///
+    /// # Errors
+    /// `NotFound`; `Damaged` or `WrongDiffId` when neither the tree nor a blob gives them any more: the output has
+    /// been written to by then, and must not be used.
+    pub fn write_tar(&self, diff_id: &Digest, output: &mut dyn Write) -> Result<()> {
+        let layer = self.require(diff_id)?;
+        match self.stored(&layer) {
+            // From the tree, which costs no decompression; a blob is the way out when the recipe is lost.
+            Some(blob) if !self.place(diff_id).join("recipe").exists() => self.write_blob(diff_id, blob, output),
+            _ => self.write_tree(diff_id, output),
+        }
+    }
+
+    /// Reads a layer whole, and tells whether it is still what it was.
+    ///
+    /// # Errors
+    /// As [`Self::write_tar`].
+    pub fn verify(&self, diff_id: &Digest) -> Result<()> {
+        self.require(diff_id)?;
+        self.write_tree(diff_id, &mut io::sink())
+    }
+
+    fn write_tree(&self, diff_id: &Digest, output: &mut dyn Write) -> Result<()> {
+        let mut hashed = HashedWriter::new(output);
+        recipe::write(&self.place(diff_id), &mut hashed).map_err(|error| match error {
+            RecipeError::Damaged(why) => SnapshotError::Damaged { diff_id: diff_id.clone(), why },
+            RecipeError::Read(error) => SnapshotError::file("read", self.place(diff_id))(error),
+            RecipeError::Output(error) => SnapshotError::Output(error),
+        })?;
+        check(Some(diff_id), &hashed.finish())
+    }
+
+    fn write_blob(&self, diff_id: &Digest, blob: &LayerBlob, output: &mut dyn Write) -> Result<()> {
+        let file = io::BufReader::with_capacity(1 << 18, self.store().blobs().reader(&blob.digest)?);
+        let mut hashed = HashedWriter::new(output);
+        io::copy(&mut decompress(file, &blob.media_type)?, &mut hashed).map_err(SnapshotError::Output)?;
+        check(Some(diff_id), &hashed.finish())
+    }
+
+    /// A compressed form that is here.
+    fn stored<'a>(&self, layer: &'a Layer) -> Option<&'a LayerBlob> {
+        layer.blobs.iter().find(|blob| self.store().blobs().contains(&blob.digest))
+    }
+
+    /// The layer as a compressed blob: one that is there, else made now. The same layer gives the same bytes.
+    ///
+    /// # Errors
+    /// `NotFound`, and for what the disk refuses.
+    pub fn compressed(&self, diff_id: &Digest) -> Result<LayerBlob> {
+        let layer = self.require(diff_id)?;
+        if let Some(blob) = self.stored(&layer) {
+            return Ok(blob.clone());
+        }
+        let writer = io::BufWriter::with_capacity(1 << 18, self.store().blobs().writer(None)?);
+        // Without name and time, which would be in the bytes.
+        let mut gzip = GzBuilder::new().mtime(0).write(writer, Compression::new(LEVEL));
+        self.write_tar(diff_id, &mut gzip)?;
+        let writer = gzip.finish().map_err(SnapshotError::Output)?;
+        let writer = writer.into_inner().map_err(|error| SnapshotError::Output(error.into_error()))?;
+        let (digest, size) = writer.finish()?;
+        let blob = LayerBlob { digest, size, media_type: GZIP.into() };
+        self.note_blob(diff_id, blob.clone())?;
+        Ok(blob)
+    }
+}
+
+pub(crate) fn check(expected: Option<&Digest>, found: &Digest) -> Result<()> {
+    match expected {
+        Some(expected) if expected != found => {
+            Err(SnapshotError::WrongDiffId { expected: expected.clone(), found: found.clone() })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The tar stream of a compressed blob, by its media type.
+fn decompress<'a>(input: impl io::BufRead + 'a, media_type: &str) -> Result<Box<dyn Read + 'a>> {
+    Ok(if media_type.ends_with("gzip") {
+        Box::new(flate2::bufread::MultiGzDecoder::new(input))
+    } else if media_type.ends_with("zstd") {
+        Box::new(zstd::Decoder::with_buffer(input).map_err(SnapshotError::Input)?)
+    } else {
+        Box::new(input)
+    })
+}
