@@ -3,6 +3,7 @@ use std::sync::Arc;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::pem::{self, PemObject as _};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 
@@ -58,15 +59,17 @@ fn unusable(path: &Path, reason: &str) -> ClientError {
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>> {
     let bytes = read(path)?;
-    let list: std::result::Result<Vec<_>, _> = rustls_pemfile::certs(&mut bytes.as_slice()).collect();
+    let list: std::result::Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&bytes).collect();
     let list = list.map_err(|error| unusable(path, &error.to_string()))?;
     if list.is_empty() { Err(unusable(path, "no certificate in it")) } else { Ok(list) }
 }
 
 fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>> {
     let bytes = read(path)?;
-    let key = rustls_pemfile::private_key(&mut bytes.as_slice()).map_err(|error| unusable(path, &error.to_string()))?;
-    key.ok_or_else(|| unusable(path, "no private key in it"))
+    PrivateKeyDer::from_pem_slice(&bytes).map_err(|error| match error {
+        pem::Error::NoItemsFound => unusable(path, "no private key in it"),
+        error => unusable(path, &error.to_string()),
+    })
 }
 
 /// Encrypts to whoever answers: `--tls` without `--tlsverify`, as Docker has it.

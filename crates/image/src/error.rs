@@ -86,8 +86,7 @@ impl ImageError {
         let full =
             |error: &io::Error| matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
         match self {
-            Self::Store(StoreError::Full { .. }) => true,
-            Self::Store(StoreError::File { source, .. }) => full(source),
+            Self::Store(error) => error.is_full(),
             Self::Snapshot(error) => error.is_full(),
             Self::Archive(ArchiveError::Write(error)) | Self::Io(_, error) => full(error),
             Self::Archive(ArchiveError::Unpack { source, .. }) => full(&source.errno.into()),

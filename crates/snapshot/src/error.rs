@@ -71,7 +71,7 @@ impl SnapshotError {
         while let Some(error) = next {
             let by_root = error.downcast_ref::<RootError>().map(|error| io::Error::from(error.errno));
             let by_io = error.downcast_ref::<io::Error>().or(by_root.as_ref()).map(io::Error::kind);
-            let by_store = matches!(error.downcast_ref::<StoreError>(), Some(StoreError::Full { .. }));
+            let by_store = error.downcast_ref::<StoreError>().is_some_and(StoreError::is_full);
             if by_store || matches!(by_io, Some(io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)) {
                 return true;
             }

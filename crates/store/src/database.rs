@@ -3,12 +3,17 @@
 //! JSON, because a row must be readable by a later version that knows more fields, and by a person.
 
 use std::fmt;
-use std::path::Path;
+use std::fs::OpenOptions;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use redb::{Database, Durability, ReadableDatabase, ReadableTable, TableDefinition, TableError};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::backend::DatabaseFile;
 use crate::{Result, StoreError};
 
 /// A table. The crate whose rows are in it declares it as a constant.
@@ -31,22 +36,60 @@ impl Table {
     }
 }
 
+/// The database. It is opened again after the disk has failed it, as it refuses all work from then on: a disk that was
+/// full has room again some day. What was not durable by then is lost, as in a crash.
 #[derive(Debug)]
 pub(crate) struct Rows {
+    path: PathBuf,
+    open: RwLock<Arc<Open>>,
+}
+
+#[derive(Debug)]
+struct Open {
     database: Database,
+    failed: Arc<AtomicBool>,
+}
+
+impl Open {
+    fn new(path: &Path) -> Result<Self> {
+        let options = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path);
+        let file = options.map_err(StoreError::file("open", path))?;
+        let failed = Arc::new(AtomicBool::new(false));
+        let database = Database::builder()
+            .create_with_backend(DatabaseFile::new(file, failed.clone()))
+            .map_err(|e| StoreError::database("be opened", e))?;
+        Ok(Self { database, failed })
+    }
+
+    fn has_failed(&self) -> bool {
+        self.failed.load(Ordering::Acquire)
+    }
 }
 
 impl Rows {
     pub(crate) fn open(path: &Path) -> Result<Self> {
-        let database = Database::create(path).map_err(|e| StoreError::database("open", e))?;
-        Ok(Self { database })
+        Ok(Self { path: path.to_owned(), open: RwLock::new(Arc::new(Open::new(path)?)) })
+    }
+
+    /// The open database. Whoever still has the one before it can only fail: its file does nothing any more.
+    fn current(&self) -> Result<Arc<Open>> {
+        let open = self.open.read().unwrap_or_else(PoisonError::into_inner).clone();
+        if !open.has_failed() {
+            return Ok(open);
+        }
+        let mut place = self.open.write().unwrap_or_else(PoisonError::into_inner);
+        if place.has_failed() {
+            *place = Arc::new(Open::new(&self.path)?);
+        }
+        Ok(place.clone())
     }
 
     pub(crate) fn read<T, E: From<StoreError>>(
         &self,
         f: impl FnOnce(&ReadTx) -> std::result::Result<T, E>,
     ) -> std::result::Result<T, E> {
-        let tx = self.database.begin_read().map_err(|e| StoreError::database("be read", e))?;
+        let open = self.current()?;
+        let tx = open.database.begin_read().map_err(|e| StoreError::database("be read", e))?;
         f(&ReadTx { tx })
     }
 
@@ -55,13 +98,14 @@ impl Rows {
         f: impl FnOnce(&WriteTx) -> std::result::Result<T, E>,
         durable: bool,
     ) -> std::result::Result<T, E> {
-        let mut tx = self.database.begin_write().map_err(|e| StoreError::database("be changed", e))?;
+        let open = self.current()?;
+        let mut tx = open.database.begin_write().map_err(|e| StoreError::database("be changed", e))?;
         let durability = if durable { Durability::Immediate } else { Durability::None };
         tx.set_durability(durability).map_err(|e| StoreError::database("be changed", e))?;
         let tx = WriteTx { tx };
         // An error drops the transaction, which undoes it.
         let value = f(&tx)?;
-        tx.tx.commit().map_err(|e| StoreError::database("commit", e))?;
+        tx.tx.commit().map_err(|e| StoreError::database("be changed", e))?;
         Ok(value)
     }
 }

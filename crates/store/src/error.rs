@@ -45,6 +45,18 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    /// Whether the disk, or somebody's share of it, is full.
+    pub fn is_full(&self) -> bool {
+        let full =
+            |error: &io::Error| matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
+        match self {
+            Self::Full { .. } => true,
+            Self::File { source, .. } => full(source),
+            Self::Database { source, .. } => matches!(&**source, redb::Error::Io(error) if full(error)),
+            _ => false,
+        }
+    }
+
     pub(crate) fn file(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
         let path = path.into();
         move |source| Self::File { action, path, source }

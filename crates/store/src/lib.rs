@@ -14,6 +14,7 @@
 //!
 //! - [`Store`]: opens a root. [`Table`], [`ReadTx`], [`WriteTx`]: rows. [`Blobs`], [`BlobWriter`]: content.
 
+mod backend;
 mod blobs;
 mod database;
 mod error;

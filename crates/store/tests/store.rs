@@ -157,3 +157,56 @@ fn what_was_promised_survives_kill_9_and_nothing_is_half_done() {
         assert_eq!(std::fs::read_dir(dir.path().join("ingest")).unwrap().count(), 0, "swept");
     }
 }
+
+/// A small disk, taken away at the end.
+struct Disk(tempfile::TempDir);
+
+impl Disk {
+    /// `None`, with a word about it, where nothing can be mounted.
+    fn mount(kib: u32) -> Option<Self> {
+        let dir = tempfile::tempdir().unwrap();
+        let size = format!("size={kib}k");
+        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(dir.path()).status();
+        if mounted.is_ok_and(|status| status.success()) {
+            return Some(Self(dir));
+        }
+        eprintln!("skipped: mounting needs root");
+        None
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        Command::new("umount").arg(self.0.path()).status().unwrap();
+    }
+}
+
+#[test]
+fn a_full_disk_fails_the_change_and_not_the_store() {
+    let Some(disk) = Disk::mount(6 << 10) else { return };
+    let root = disk.0.path().join("root");
+    let store = Store::open(&root).unwrap();
+    let row = "x".repeat(20_000);
+    let put = |number: usize| store.write(|tx| tx.put(ROWS, &format!("{number:06}"), &row));
+    put(0).unwrap();
+    let filler = disk.0.path().join("filler");
+    let all_of_it = std::io::copy(&mut std::io::repeat(1), &mut std::fs::File::create(&filler).unwrap());
+    assert_eq!(all_of_it.unwrap_err().kind(), std::io::ErrorKind::StorageFull);
+
+    // What is in the file already has its room; growing does not.
+    let (promised, error) = (1..1000).find_map(|number| put(number).err().map(|error| (number, error))).unwrap();
+    assert!(error.is_full(), "{error:?}");
+    for _ in 0..3 {
+        assert!(put(promised).unwrap_err().is_full());
+        let rows = store.read(|tx| tx.list::<String>(ROWS)).unwrap();
+        assert!(rows.len() == promised && rows.iter().all(|(_, value)| *value == row));
+    }
+    // Making room must be possible without room.
+    assert!(store.write(|tx| tx.delete(ROWS, "000000")).unwrap());
+
+    std::fs::remove_file(filler).unwrap();
+    put(promised).unwrap();
+    drop(store);
+    let rows = Store::open(&root).unwrap().read(|tx| tx.list::<String>(ROWS)).unwrap();
+    assert_eq!(rows.len(), promised);
+}
