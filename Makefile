@@ -30,12 +30,15 @@ test: setup ## All tests that take minutes.
 	cargo build --locked --workspace
 	cargo test --locked --workspace --no-fail-fast
 
-bench: build ## The runtime beside Debian's crun and runc, in one run.
-	@benches/run
+bench: build ## Wharf beside Debian's docker.io and podman, its runtime beside crun and runc, each in one run.
+	@benches/runtime
+	@benches/engines
 
-lint: ## Never writes: format, clippy, the picture, the dependencies.
+lint: setup ## Never writes: format, clippy, licences and sources of the dependencies.
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets -- -D warnings
+	@scripts/setup-deny
+	cargo deny --log-level error check bans licenses sources
 
 fix: ## Writes what `lint` asks for.
 	cargo fmt --all

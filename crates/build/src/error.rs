@@ -3,6 +3,7 @@
 use std::fmt;
 
 use wharf_dockerfile::{ExpandError, GlobError, GraphError, ParseErrors, Source};
+use wharf_report::chain;
 
 /// What kind of failure it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,21 +71,6 @@ impl BuildError {
         }
         self
     }
-}
-
-/// An error and its causes in one line.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut line = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        let text = cause.to_string();
-        if !line.ends_with(&text) {
-            line.push_str(": ");
-            line.push_str(&text);
-        }
-        next = cause.source();
-    }
-    line
 }
 
 impl fmt::Display for BuildError {

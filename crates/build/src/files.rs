@@ -6,13 +6,14 @@ use std::path::{Path, PathBuf};
 use wharf_archive::{Reader, UnpackOptions, Whiteouts};
 use wharf_dockerfile::{Copy, Ignore, Source};
 use wharf_reference::Digest;
+use wharf_report::chain;
 use wharf_rooted_path::RootDir;
 
 use crate::cache::Key;
 use crate::cancel::{Cancel, Cancellable};
 use crate::copy::{Destination, Inline};
 use crate::decompress::decompressed;
-use crate::error::{BuildError, ErrorKind, Result, chain};
+use crate::error::{BuildError, ErrorKind, Result};
 use crate::identity::Accounts;
 use crate::mode::ModeChange;
 use crate::plan::Plan;

@@ -15,8 +15,9 @@ use std::path::{Component, Path, PathBuf};
 use wharf_archive::{Entry, Kind as EntryKind, Reader};
 use wharf_dockerfile::{Ignore, Verdict};
 use wharf_reference::{Digest, Hasher};
+use wharf_report::chain;
 
-use crate::error::{BuildError, Result, chain};
+use crate::error::{BuildError, Result};
 use crate::resolve::resolve;
 use crate::tree::{Attributes, Found, Kind, may_carry};
 

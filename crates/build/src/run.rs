@@ -14,12 +14,13 @@ use rustix::process::Signal;
 use wharf_dockerfile::{Run, RunNetwork, Script, Source};
 use wharf_monitor::{Attach, Exit, Launch, Restart, client};
 use wharf_reference::Digest;
+use wharf_report::chain;
 use wharf_runtime::Rootfs;
 
 use crate::bundle::{self, Command, MountSource, Mounted, Network};
 use crate::cache::Key;
 use crate::cancel::Cancel;
-use crate::error::{BuildError, ErrorKind, Result, chain};
+use crate::error::{BuildError, ErrorKind, Result};
 use crate::frames::Frames;
 use crate::identity::Accounts;
 use crate::init_layer;

@@ -6,9 +6,10 @@ use std::sync::Arc;
 use wharf_dockerfile::{Base, Graph, Platform, Source};
 use wharf_image::{ErrorKind as ImageErrorKind, ImageRecord};
 use wharf_reference::Digest;
+use wharf_report::chain;
 
 use crate::cache::Key;
-use crate::error::{BuildError, ErrorKind, Result, chain};
+use crate::error::{BuildError, ErrorKind, Result};
 use crate::metadata;
 use crate::request::BuildEvent;
 use crate::session::Session;

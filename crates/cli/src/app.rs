@@ -6,13 +6,13 @@ use std::path::PathBuf;
 
 use wharf_client::Client;
 
+use crate::autostart;
 use crate::config::{self, Config};
 use crate::endpoint::{self, Endpoint};
 use crate::failure::{Failure, Outcome};
 use crate::filters::Filters;
 use crate::flag::Flag;
 use crate::parse::{Matches, commas};
-use crate::{autostart, words};
 
 /// The flags before the command.
 #[derive(Clone, Debug, Default)]
@@ -193,7 +193,7 @@ impl App {
         // A reader that went away has read what it wanted.
         written.map_err(|error| match error.kind() {
             io::ErrorKind::BrokenPipe => Failure::code(1),
-            _ => Failure::new(format!("write /dev/stdout: {}", words::io(&error))),
+            _ => Failure::new(format!("write /dev/stdout: {}", wharf_report::os(&error))),
         })
     }
 

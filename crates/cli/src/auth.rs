@@ -205,7 +205,7 @@ fn ask(helper: &str, verb: &str, input: &str) -> Result<String, String> {
     let program = format!("docker-credential-{helper}");
     let missing = |error: std::io::Error| match error.kind() {
         std::io::ErrorKind::NotFound => format!("exec: \"{program}\": executable file not found in $PATH, out: ``"),
-        _ => crate::words::io(&error),
+        _ => wharf_report::os(&error),
     };
     let mut child = Command::new(&program)
         .arg(verb)

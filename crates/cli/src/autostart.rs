@@ -10,7 +10,6 @@ use wharf_client::Client;
 
 use crate::config;
 use crate::failure::{Failure, Outcome};
-use crate::words;
 
 /// Longer than a daemon takes to start on a slow machine.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -19,7 +18,7 @@ const INTERVAL: Duration = Duration::from_millis(5);
 /// Runs `daemon` of our own executable, detached, and waits until its socket answers.
 pub(crate) async fn start(client: &Client) -> Outcome {
     let path = log_path();
-    let log = log(&path).map_err(|error| words::path("open", &path, &error))?;
+    let log = log(&path).map_err(|error| wharf_report::path("open", &path, &error))?;
     let errors = log.try_clone()?;
     // A process group of its own: what the terminal sends to ours does not reach it.
     let mut child = Command::new("/proc/self/exe")
@@ -31,7 +30,7 @@ pub(crate) async fn start(client: &Client) -> Outcome {
         .stderr(errors)
         .process_group(0)
         .spawn()
-        .map_err(|error| format!("cannot start the daemon: {}", words::io(&error)))?;
+        .map_err(|error| format!("cannot start the daemon: {}", wharf_report::os(&error)))?;
     let deadline = Instant::now() + PATIENCE;
     loop {
         if client.dial().await.is_ok() {

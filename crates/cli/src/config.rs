@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value};
 
 use crate::failure::Outcome;
-use crate::words;
 
 /// The user's configuration. Keys that we do not know are kept.
 #[derive(Clone, Debug, Default)]
@@ -34,7 +33,9 @@ impl Config {
         let bytes = match std::fs::read(&path) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
-            Err(error) => return Err(format!("loading config file: {}", words::path("open", &path, &error)).into()),
+            Err(error) => {
+                return Err(format!("loading config file: {}", wharf_report::path("open", &path, &error)).into());
+            }
         };
         let content = if bytes.trim_ascii().is_empty() {
             Map::new()
@@ -60,7 +61,7 @@ impl Config {
     pub(crate) fn save(&self) -> Outcome {
         use std::io::Write as _;
         use std::os::unix::fs::OpenOptionsExt as _;
-        std::fs::create_dir_all(&self.dir).map_err(|error| words::path("mkdir", &self.dir, &error))?;
+        std::fs::create_dir_all(&self.dir).map_err(|error| wharf_report::path("mkdir", &self.dir, &error))?;
         let path = self.dir.join("config.json");
         // A link is followed: people keep the file elsewhere.
         let path = std::fs::canonicalize(&path).unwrap_or(path);
@@ -74,7 +75,7 @@ impl Config {
         let written = options.open(&temporary).and_then(|mut file| file.write_all(&bytes));
         written
             .and_then(|()| std::fs::rename(&temporary, &path))
-            .map_err(|error| words::path("open", &path, &error))?;
+            .map_err(|error| wharf_report::path("open", &path, &error))?;
         Ok(())
     }
 }

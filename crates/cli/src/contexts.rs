@@ -52,7 +52,7 @@ pub(crate) fn load(config: &Config, name: &str) -> Outcome<Context> {
         std::io::ErrorKind::NotFound => {
             format!("context {name:?}: context not found: open {}/meta.json: no such file or directory", meta.display())
         }
-        _ => format!("context {name:?}: {}", crate::words::path("open", &meta, &error)),
+        _ => format!("context {name:?}: {}", wharf_report::path("open", &meta, &error)),
     })?;
     Ok(read(serde_json::from_slice(&bytes)?, tls.join("docker")))
 }

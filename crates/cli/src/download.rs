@@ -8,7 +8,6 @@ use wharf_client::Response;
 
 use crate::failure::{Failure, Outcome};
 use crate::stream;
-use crate::words;
 
 /// An archive must not go to a terminal.
 pub(crate) fn refuse_terminal(output: Option<&str>) -> Outcome {
@@ -26,7 +25,7 @@ pub(crate) fn check(output: Option<&str>) -> Outcome {
     if let Some(dir) = dir
         && let Err(error) = std::fs::metadata(dir)
     {
-        return Err(format!("invalid output path: {}", words::path("stat", dir, &error)).into());
+        return Err(format!("invalid output path: {}", wharf_report::path("stat", dir, &error)).into());
     }
     match std::fs::metadata(path) {
         Ok(meta) if meta.is_dir() => Err("cannot write to a directory".into()),
@@ -57,24 +56,24 @@ pub(crate) async fn save(mut response: Response, output: Option<&str>) -> Outcom
     let path = Path::new(output);
     if std::fs::metadata(path).is_ok_and(|meta| !meta.is_file()) {
         let file = tokio::fs::OpenOptions::new().write(true).open(path).await;
-        let file = file.map_err(|error| Failure::new(words::path("open", path, &error)))?;
+        let file = file.map_err(|error| Failure::new(wharf_report::path("open", path, &error)))?;
         return copy(response, file, path).await;
     }
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(format!(".tmp{}", std::process::id()));
     let temporary: PathBuf = path.with_file_name(name);
     let file = tokio::fs::File::create(&temporary).await;
-    let file = file.map_err(|error| Failure::new(words::path("open", path, &error)))?;
+    let file = file.map_err(|error| Failure::new(wharf_report::path("open", path, &error)))?;
     let copied = copy(response, file, path).await;
     if copied.is_err() {
         let _ = std::fs::remove_file(&temporary);
         return copied;
     }
-    std::fs::rename(&temporary, path).map_err(|error| Failure::new(words::path("rename", path, &error)))
+    std::fs::rename(&temporary, path).map_err(|error| Failure::new(wharf_report::path("rename", path, &error)))
 }
 
 async fn copy(mut response: Response, mut file: tokio::fs::File, path: &Path) -> Outcome {
-    let wrong = |error: std::io::Error| Failure::new(words::path("write", path, &error));
+    let wrong = |error: std::io::Error| Failure::new(wharf_report::path("write", path, &error));
     while let Some(chunk) = response.chunk().await? {
         file.write_all(&chunk).await.map_err(wrong)?;
     }

@@ -34,7 +34,7 @@ impl From<ClientError> for Failure {
 
 impl From<std::io::Error> for Failure {
     fn from(error: std::io::Error) -> Self {
-        Self::new(crate::words::io(&error))
+        Self::new(wharf_report::os(&error))
     }
 }
 

@@ -45,7 +45,6 @@ mod types;
 mod units;
 mod upload;
 mod values;
-mod words;
 
 use std::ffi::OsString;
 use std::process::ExitCode;

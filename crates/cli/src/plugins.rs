@@ -8,7 +8,6 @@ use std::process::Command;
 use crate::app::App;
 use crate::endpoint;
 use crate::failure::{Failure, Outcome};
-use crate::words;
 
 /// Where plugins are looked for, after the directories of the configuration.
 const SYSTEM: [&str; 4] = [
@@ -41,5 +40,5 @@ pub(crate) fn exec(app: &App, path: &std::path::Path, words: &[String]) -> Outco
         command.env("DOCKER_HOST", format!("unix://{}", endpoint::default_socket().display()));
     }
     let error = command.exec();
-    Err(Failure::new(format!("{}: {}", path.display(), words::io(&error))))
+    Err(Failure::new(format!("{}: {}", path.display(), wharf_report::os(&error))))
 }

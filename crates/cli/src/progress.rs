@@ -7,7 +7,7 @@ use wharf_client::Response;
 
 use crate::failure::{Failure, Outcome};
 use crate::json::{int, text};
-use crate::{terminal, units, words};
+use crate::{terminal, units};
 
 /// Where progress is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,7 +83,7 @@ impl Screen {
         };
         written.map_err(|error| match error.kind() {
             io::ErrorKind::BrokenPipe => Failure::code(1),
-            _ => Failure::new(words::io(&error)),
+            _ => Failure::new(wharf_report::os(&error)),
         })
     }
 

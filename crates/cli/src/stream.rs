@@ -179,7 +179,7 @@ pub(crate) async fn write(to_stderr: bool, bytes: Bytes) -> Outcome {
     };
     written.map_err(|error| match error.kind() {
         io::ErrorKind::BrokenPipe => Failure::code(1),
-        _ => Failure::new(format!("write /dev/stdout: {}", crate::words::io(&error))),
+        _ => Failure::new(format!("write /dev/stdout: {}", wharf_report::os(&error))),
     })
 }
 

@@ -164,7 +164,7 @@ pub(crate) struct Pack<'a> {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum PackError {
     /// A file cannot be read.
-    #[error("{}", crate::words::path(.call, .path, .source))]
+    #[error("{}", wharf_report::path(.call, .path, .source))]
     Read { call: &'static str, path: PathBuf, source: io::Error },
     /// The archive cannot be written.
     #[error("{0}")]

@@ -42,7 +42,7 @@ fn failed(error: &wharf_engine::EngineError) -> BuildError {
 /// A namespace on the network for each command, with the host's resolvers.
 pub(crate) fn source(networks: Networks, dns: ResolvConf) -> NetworkSource {
     Arc::new(move |id: &str, name: &str| {
-        let fail = |e: wharf_network::NetworkError| io::Error::other(wharf_engine::error::chain(&e));
+        let fail = |e: wharf_network::NetworkError| io::Error::other(wharf_report::chain(&e));
         let name = if matches!(name, "" | "default") { "bridge" } else { name };
         let namespace = networks.namespace().map_err(fail)?;
         if name == "none" {

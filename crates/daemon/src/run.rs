@@ -15,6 +15,7 @@ use wharf_image::Images;
 use wharf_monitor::Spawner;
 use wharf_network::{NetworkOptions, Networks, PublishPolicy};
 use wharf_reference::Digest;
+use wharf_report::chain;
 use wharf_server::Api;
 use wharf_snapshot::Layers;
 use wharf_store::Store;
@@ -287,9 +288,4 @@ impl Drop for PidFile<'_> {
     fn drop(&mut self) {
         let _ = std::fs::remove_file(self.0);
     }
-}
-
-/// An error and its causes in one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    wharf_engine::error::chain(error)
 }

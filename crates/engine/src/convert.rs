@@ -1,6 +1,7 @@
 //! Failures of the layers below, in the engine's kinds.
 
-use crate::error::{EngineError, ErrorKind, chain};
+use crate::error::{EngineError, ErrorKind};
+use wharf_report::chain;
 
 impl From<wharf_image::ImageError> for EngineError {
     fn from(error: wharf_image::ImageError) -> Self {

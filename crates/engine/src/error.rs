@@ -1,6 +1,7 @@
 //! What can go wrong, in the user's words.
 
 use std::fmt;
+use wharf_report::chain;
 
 /// What kind of failure it is. The server alone maps it to an HTTP status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,21 +60,6 @@ impl EngineError {
     pub fn from_source(what: &str, source: &dyn std::error::Error) -> Self {
         Self::system(format!("{what}: {}", chain(source)))
     }
-}
-
-/// An error and its causes in one line.
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut line = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        let text = cause.to_string();
-        if !line.ends_with(&text) {
-            line.push_str(": ");
-            line.push_str(&text);
-        }
-        next = cause.source();
-    }
-    line
 }
 
 impl fmt::Display for EngineError {

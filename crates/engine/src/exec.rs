@@ -206,7 +206,7 @@ impl Engine {
                     record.exit_code = Some(i32::from(code));
                 }
                 exec.ended.send_replace(true);
-                let text = format!("OCI runtime exec failed: {}", crate::error::chain(&error));
+                let text = format!("OCI runtime exec failed: {}", wharf_report::chain(&error));
                 Err(if matches!(code, 126 | 127) { EngineError::invalid(text) } else { EngineError::system(text) })
             }
         }

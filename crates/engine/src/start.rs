@@ -117,7 +117,7 @@ impl Engine {
         let netns = network.own.as_ref().map(AsFd::as_fd);
         self.inner.parts.spawner.launch(&launch, netns, &streams).map_err(|error| {
             let code = error.exit_code();
-            let text = format!("failed to create task for container: {}", crate::error::chain(&error));
+            let text = format!("failed to create task for container: {}", wharf_report::chain(&error));
             // The user's command is at fault, not this engine.
             let kind = if matches!(code, 126 | 127) { EngineError::invalid(text) } else { EngineError::system(text) };
             (kind, i32::from(code))

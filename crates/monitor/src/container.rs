@@ -8,6 +8,7 @@ use oci_spec::runtime::{LinuxIdMapping, Process, Spec};
 use rustix::io::Errno;
 use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
 use wharf_cgroup::Group;
+use wharf_report::chain;
 use wharf_runtime::{Created, RuntimeError};
 
 use crate::error::{LaunchError, Result};
@@ -128,17 +129,6 @@ pub(crate) fn failed(error: RuntimeError) -> LaunchError {
         other => chain(other),
     };
     LaunchError::Failed { message, code }
-}
-
-/// An error and its causes in one line.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut line = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        line.push_str(&format!(": {error}"));
-        cause = error.source();
-    }
-    line
 }
 
 /// Now, as the API writes times.

@@ -15,10 +15,10 @@ use wharf_cgroup::{Group, Hierarchies};
 use wharf_logs::{LogOptions, Writer};
 
 use crate::client::with_address;
-use crate::container::chain;
 use crate::error::{LaunchError, Result};
 use crate::launch::{Launch, LogConfig};
 use crate::wire::SOCKET;
+use wharf_report::chain;
 
 /// How long the monitor of the container's last run may take to remove what it had.
 const HANDOVER: Duration = Duration::from_secs(10);

@@ -3,9 +3,10 @@
 use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::process::{Signal, getpid};
+use wharf_report::chain;
 use wharf_sys::{disposition, message};
 
-use crate::container::{Container, chain, number};
+use crate::container::{Container, number};
 use crate::error::{LaunchError, Result};
 use crate::place::Place;
 use crate::spawner::Incoming;

@@ -10,10 +10,10 @@ use tokio::sync::RwLock;
 use wharf_store::Store;
 
 use crate::collect::{Collect, collect};
-use crate::error::chain;
 use crate::log;
 use crate::repositories::Repositories;
 use crate::server::{Options, serve};
+use wharf_report::chain;
 
 const HELP: &str = "\
 Usage:  wharf registry COMMAND

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use hyper::StatusCode;
 use serde_json::{Value, json};
+use wharf_report::chain;
 use wharf_store::StoreError;
 
 use crate::log;
@@ -139,18 +140,6 @@ impl From<tokio::task::JoinError> for ApiError {
 
 fn log_failure(error: &dyn std::error::Error) {
     log::note(format_args!("{}", chain(error)));
-}
-
-/// An error with what caused it, in one line.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(source) = next {
-        text.push_str(": ");
-        text.push_str(&source.to_string());
-        next = source.source();
-    }
-    text
 }
 
 /// Why a registry does not run.

@@ -96,7 +96,7 @@ impl Passwords {
             match read(&self.path) {
                 Ok(read) => users.1 = Arc::new(read),
                 Err(error) => {
-                    log::note(format_args!("the passwords stay as they were: {}", crate::error::chain(&error)))
+                    log::note(format_args!("the passwords stay as they were: {}", wharf_report::chain(&error)))
                 }
             }
             users.0 = now;

@@ -21,7 +21,7 @@ use wharf_store::Store;
 
 use crate::app::App;
 use crate::collect::{Collect, collect};
-use crate::error::{RegistryError, chain};
+use crate::error::RegistryError;
 use crate::log;
 use crate::passwords::Passwords;
 use crate::patience::Patient;
@@ -299,7 +299,7 @@ fn acceptor(certificate: &Path, key: &Path) -> Result<Acceptor, RegistryError> {
     let config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
         .with_safe_default_protocol_versions()
         .and_then(|builder| builder.with_no_client_auth().with_single_cert(chain, private))
-        .map_err(|error| wrong(key, self::chain(&error)))?;
+        .map_err(|error| wrong(key, wharf_report::chain(&error)))?;
     Ok(Acceptor(TlsAcceptor::from(Arc::new(config))))
 }
 

@@ -39,8 +39,9 @@ pub(crate) struct ApiError {
 
 impl ApiError {
     pub(crate) fn new(status: StatusCode, message: impl Into<String>) -> Self {
-        Self { status, message: message.into() }
+        Self { status, message: wharf_report::words(message.into()) }
     }
+
     pub(crate) fn bad(message: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, message)
     }
@@ -67,7 +68,7 @@ impl From<EngineError> for ApiError {
             ErrorKind::NotImplemented => StatusCode::NOT_IMPLEMENTED,
             ErrorKind::System => StatusCode::INTERNAL_SERVER_ERROR,
         };
-        Self { status, message: error.message }
+        Self::new(status, error.message)
     }
 }
 
@@ -200,6 +201,7 @@ pub(crate) fn line(value: &Value) -> Bytes {
 
 /// An error after the first byte has gone out.
 pub(crate) fn error_line(message: &str) -> Bytes {
+    let message = wharf_report::words(message.into());
     line(&json!({ "errorDetail": { "message": message }, "error": message }))
 }
 

@@ -10,19 +10,22 @@ use redb::StorageBackend;
 use rustix::fs::{FallocateFlags, fallocate};
 use rustix::io::Errno;
 
+use crate::reserve::Reserve;
+
 /// A file that has its blocks before it is written to: a full disk is met when the file grows, and never where what
 /// is there already is changed. Locks are the store's own business.
 #[derive(Debug)]
 pub(crate) struct DatabaseFile {
     file: File,
     failed: Arc<AtomicBool>,
+    reserve: Arc<Reserve>,
 }
 
 impl DatabaseFile {
     /// `failed` is set with the first operation that fails, and none succeeds from then on: the database does not know
     /// what it has written, and must be opened again.
-    pub(crate) fn new(file: File, failed: Arc<AtomicBool>) -> Self {
-        Self { file, failed }
+    pub(crate) fn new(file: File, failed: Arc<AtomicBool>, reserve: Arc<Reserve>) -> Self {
+        Self { file, failed, reserve }
     }
 
     fn guard<T>(&self, operation: impl FnOnce(&File) -> io::Result<T>) -> io::Result<T> {
@@ -45,16 +48,9 @@ impl StorageBackend for DatabaseFile {
     fn set_len(&self, len: u64) -> io::Result<()> {
         self.guard(|file| {
             let old = file.metadata()?.len();
-            if len > old {
-                match fallocate(file, FallocateFlags::empty(), old, len - old) {
-                    // A file system that cannot promise blocks.
-                    Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS) => {}
-                    Err(errno) => {
-                        // Part of them may be there already, for others to have.
-                        file.set_len(old)?;
-                        return Err(errno.into());
-                    }
-                }
+            if len > old && extend(file, old, len).is_err() {
+                self.reserve.lend();
+                extend(file, old, len)?;
             }
             file.set_len(len)
         })
@@ -66,5 +62,17 @@ impl StorageBackend for DatabaseFile {
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
         self.guard(|file| file.write_all_at(data, offset))
+    }
+}
+
+fn extend(file: &File, old: u64, len: u64) -> io::Result<()> {
+    match fallocate(file, FallocateFlags::empty(), old, len - old) {
+        // A file system that cannot promise blocks.
+        Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(()),
+        Err(errno) => {
+            // Part of them may be there already, for others to have.
+            file.set_len(old)?;
+            Err(errno.into())
+        }
     }
 }

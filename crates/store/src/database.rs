@@ -14,6 +14,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::backend::DatabaseFile;
+use crate::reserve::Reserve;
 use crate::{Result, StoreError};
 
 /// A table. The crate whose rows are in it declares it as a constant.
@@ -41,6 +42,7 @@ impl Table {
 #[derive(Debug)]
 pub(crate) struct Rows {
     path: PathBuf,
+    reserve: Arc<Reserve>,
     open: RwLock<Arc<Open>>,
 }
 
@@ -51,12 +53,12 @@ struct Open {
 }
 
 impl Open {
-    fn new(path: &Path) -> Result<Self> {
+    fn new(path: &Path, reserve: &Arc<Reserve>) -> Result<Self> {
         let options = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path);
         let file = options.map_err(StoreError::file("open", path))?;
         let failed = Arc::new(AtomicBool::new(false));
         let database = Database::builder()
-            .create_with_backend(DatabaseFile::new(file, failed.clone()))
+            .create_with_backend(DatabaseFile::new(file, failed.clone(), reserve.clone()))
             .map_err(|e| StoreError::database("be opened", e))?;
         Ok(Self { database, failed })
     }
@@ -68,7 +70,16 @@ impl Open {
 
 impl Rows {
     pub(crate) fn open(path: &Path) -> Result<Self> {
-        Ok(Self { path: path.to_owned(), open: RwLock::new(Arc::new(Open::new(path)?)) })
+        let reserve = Arc::new(Reserve::new(path.with_extension("reserve")));
+        let open = RwLock::new(Arc::new(Open::new(path, &reserve)?));
+        let rows = Self { path: path.to_owned(), reserve, open };
+        rows.has_reserve();
+        Ok(rows)
+    }
+
+    /// Whether there is room for the database to grow, come what may.
+    fn has_reserve(&self) -> bool {
+        !self.reserve.is_lent() || self.reserve.restore(self.path.metadata().map_or(0, |file| file.len()))
     }
 
     /// The open database. Whoever still has the one before it can only fail: its file does nothing any more.
@@ -79,7 +90,7 @@ impl Rows {
         }
         let mut place = self.open.write().unwrap_or_else(PoisonError::into_inner);
         if place.has_failed() {
-            *place = Arc::new(Open::new(&self.path)?);
+            *place = Arc::new(Open::new(&self.path, &self.reserve)?);
         }
         Ok(place.clone())
     }
@@ -102,7 +113,8 @@ impl Rows {
         let mut tx = open.database.begin_write().map_err(|e| StoreError::database("be changed", e))?;
         let durability = if durable { Durability::Immediate } else { Durability::None };
         tx.set_durability(durability).map_err(|e| StoreError::database("be changed", e))?;
-        let tx = WriteTx { tx };
+        let short = (!self.has_reserve()).then(|| self.path.clone());
+        let tx = WriteTx { tx, short };
         // An error drops the transaction, which undoes it.
         let value = f(&tx)?;
         tx.tx.commit().map_err(|e| StoreError::database("be changed", e))?;
@@ -159,6 +171,8 @@ impl ReadTx {
 /// A change that is being made; it sees what it has written.
 pub struct WriteTx {
     tx: redb::WriteTransaction,
+    /// The file that there is no room for. Rows may then change and go, but none may come: going needs room as well.
+    short: Option<PathBuf>,
 }
 
 impl fmt::Debug for WriteTx {
@@ -187,7 +201,7 @@ impl WriteTx {
     /// Writes the row `key`, over one that is there.
     ///
     /// # Errors
-    /// When the value has no JSON form, or the disk fails.
+    /// When the value has no JSON form, or the disk fails; `Full` when it is full and the row is new.
     pub fn put<T: Serialize>(&self, table: Table, key: &str, value: &T) -> Result<()> {
         let bytes = serde_json::to_vec(value).map_err(|source| StoreError::Row {
             table: table.name,
@@ -195,6 +209,11 @@ impl WriteTx {
             source,
         })?;
         let mut open = self.open(table)?;
+        if let Some(path) = &self.short
+            && open.get(key).map_err(|e| StoreError::database("be read", e))?.is_none()
+        {
+            return Err(StoreError::Full { path: path.clone(), needed: bytes.len() as u64 });
+        }
         open.insert(key, bytes.as_slice()).map(drop).map_err(|e| StoreError::database("be changed", e))
     }
 

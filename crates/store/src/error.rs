@@ -17,7 +17,7 @@ pub enum StoreError {
         #[source]
         source: io::Error,
     },
-    #[error("the disk of the data root is full: {needed} more bytes were to be written to `{}`", path.display())]
+    #[error("no space left on device: {needed} more bytes were to be written to `{}`", path.display())]
     Full { path: PathBuf, needed: u64 },
     #[error("the database cannot {action}")]
     Database {

@@ -3,6 +3,7 @@
 //! ```text
 //! ROOT/lock            held while the store is open: one daemon per root
 //! ROOT/wharf.redb      everything that has a name or a reference
+//! ROOT/wharf.reserve   room for the database when the disk has none
 //! ROOT/oci-layout      the blobs are an OCI image layout, so that other tools can read them
 //! ROOT/blobs/sha256/…  content, named by its digest; complete or not there
 //! ROOT/ingest/…        content on its way in
@@ -19,6 +20,7 @@ mod blobs;
 mod database;
 mod error;
 mod layout;
+mod reserve;
 
 pub use blobs::{BlobWriter, Blobs};
 pub use database::{ReadTx, Table, WriteTx};

@@ -7,6 +7,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::process::{Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid};
 use wharf_cgroup::{Group, Hierarchies};
+use wharf_report::chain;
 use wharf_runtime::{Launch, RuntimeError, Stdio, create};
 use wharf_sys::signals::Signals;
 
@@ -45,17 +46,6 @@ impl From<wharf_cgroup::CgroupError> for Failure {
     fn from(error: wharf_cgroup::CgroupError) -> Self {
         Self::system(chain(&error))
     }
-}
-
-/// An error and its causes in one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut line = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        line.push_str(&format!(": {error}"));
-        cause = error.source();
-    }
-    line
 }
 
 #[derive(Debug, PartialEq, Eq)]

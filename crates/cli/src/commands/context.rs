@@ -10,12 +10,12 @@ use crate::app::App;
 use crate::command::{Arity, Command};
 use crate::config::Config;
 use crate::contexts::{self, Context, DEFAULT};
+use crate::endpoint;
 use crate::failure::{Failure, Outcome};
 use crate::flag::Flag;
 use crate::format::{FORMAT, Format, Headers, Row, TABLE_FORMAT};
 use crate::inspect::{Found, Inspector};
 use crate::parse::{Matches, commas};
-use crate::{endpoint, words};
 
 pub(crate) static LIST: Command =
     Command::new("[OPTIONS]", "List contexts", Arity::None, |app, matches| Box::pin(list(app, matches)))
@@ -279,7 +279,7 @@ fn given(matches: &Matches) -> Outcome<Given> {
 
 fn write(config: &Config, name: &str, meta: &Json, given: &Given) -> Outcome {
     let (meta_dir, tls_dir) = contexts::dirs(config, name);
-    let wrong = |path: &Path, error: &std::io::Error| Failure::new(words::path("open", path, error));
+    let wrong = |path: &Path, error: &std::io::Error| Failure::new(wharf_report::path("open", path, error));
     std::fs::create_dir_all(&meta_dir).map_err(|error| wrong(&meta_dir, &error))?;
     let file = meta_dir.join("meta.json");
     std::fs::write(&file, meta.to_string()).map_err(|error| wrong(&file, &error))?;
@@ -330,7 +330,7 @@ async fn create(app: &App, matches: &Matches) -> Outcome<u8> {
 fn check_files(given: &Given) -> Outcome {
     for path in [&given.ca, &given.cert, &given.key].into_iter().flatten() {
         std::fs::File::open(path).map_err(|error| {
-            format!("unable to create docker endpoint config: {}", words::path("open", Path::new(path), &error))
+            format!("unable to create docker endpoint config: {}", wharf_report::path("open", Path::new(path), &error))
         })?;
     }
     Ok(())
@@ -394,7 +394,7 @@ fn remove_one(config: &Config, name: &str, current: &str, force: bool) -> Outcom
     for dir in [meta, tls] {
         match std::fs::remove_dir_all(&dir) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                return Err(words::path("unlink", &dir, &error).into());
+                return Err(wharf_report::path("unlink", &dir, &error).into());
             }
             _ => {}
         }

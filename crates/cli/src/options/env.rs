@@ -3,7 +3,6 @@
 use serde_json::{Map, Value, json};
 
 use crate::failure::Outcome;
-use crate::words;
 
 /// The variables of the files, then those of the flags. A name alone takes the value that it has here.
 pub(crate) fn variables(files: &[String], given: &[String]) -> Outcome<Vec<String>> {
@@ -45,7 +44,7 @@ pub(crate) fn map(pairs: &[String]) -> Map<String, Value> {
 /// The lines of a file; `environment`: a name alone takes the value that it has here. Without one it is left
 /// out.
 fn read(path: &str, environment: bool) -> Outcome<Vec<String>> {
-    let bytes = std::fs::read(path).map_err(|error| words::path("open", path.as_ref(), &error))?;
+    let bytes = std::fs::read(path).map_err(|error| wharf_report::path("open", path.as_ref(), &error))?;
     let wrong = |reason: String| format!("invalid env file ({path}): {reason}");
     let mut lines = Vec::new();
     let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes);

@@ -35,7 +35,7 @@ pub(crate) fn parse(texts: &[String]) -> Outcome<Security> {
 
 fn read_profile(path: &str) -> Outcome<String> {
     let bytes = std::fs::read(path).map_err(|error| {
-        let reason = crate::words::path("open", path.as_ref(), &error);
+        let reason = wharf_report::path("open", path.as_ref(), &error);
         format!("opening seccomp profile ({path}) failed: {reason}")
     })?;
     let profile: Value = serde_json::from_slice(&bytes)

@@ -15,6 +15,8 @@ pub(crate) struct Daemon {
     dir: tempfile::TempDir,
     name: String,
     child: Option<Child>,
+    /// The data root has a disk of its own.
+    has_disk: bool,
 }
 
 /// What a command said.
@@ -46,13 +48,28 @@ impl Said {
 impl Daemon {
     /// `None`, with a word about it, where containers cannot be made.
     pub(crate) fn start() -> Option<Self> {
+        Self::start_with(None)
+    }
+
+    /// With a data root of so many bytes: `size=64m`.
+    pub(crate) fn start_on(size: &str) -> Option<Self> {
+        Self::start_with(Some(size))
+    }
+
+    fn start_with(size: Option<&str>) -> Option<Self> {
         if !rustix::process::geteuid().is_root() || !Path::new("/bin/busybox").exists() {
             eprintln!("skipped: containers need root and busybox-static");
             return None;
         }
         let dir = tempfile::Builder::new().prefix("wharf-test-").tempdir().unwrap();
         let name = format!("wharf-test-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-        let mut daemon = Self { dir, name, child: None };
+        let mut daemon = Self { dir, name, child: None, has_disk: false };
+        std::fs::create_dir(daemon.data()).unwrap();
+        if let Some(size) = size {
+            let mount = Command::new("mount").args(["-t", "tmpfs", "-o", size, "tmpfs"]).arg(daemon.data()).status();
+            daemon.has_disk = mount.unwrap().success();
+            assert!(daemon.has_disk);
+        }
         daemon.launch();
         let archive = busybox(daemon.path());
         let import =
@@ -63,6 +80,10 @@ impl Daemon {
 
     pub(crate) fn path(&self) -> &Path {
         self.dir.path()
+    }
+
+    pub(crate) fn data(&self) -> PathBuf {
+        self.dir.path().join("data")
     }
 
     pub(crate) fn socket(&self) -> PathBuf {
@@ -77,7 +98,7 @@ impl Daemon {
             .arg("-H")
             .arg(format!("unix://{}", self.socket().display()))
             .arg("--data-root")
-            .arg(self.dir.path().join("data"))
+            .arg(self.data())
             .arg("--exec-root")
             .arg(self.dir.path().join("run"))
             .args(["--cgroup-parent", &format!("/{}", self.name), "--remove-networks-on-exit"])
@@ -174,6 +195,9 @@ impl Drop for Daemon {
             let pid = rustix::process::Pid::from_child(&child);
             let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
             let _ = child.wait();
+        }
+        if self.has_disk {
+            let _ = Command::new("umount").arg(self.data()).status();
         }
         // Groups go after the answers have gone out.
         let deadline = Instant::now() + Duration::from_secs(5);

@@ -1,6 +1,7 @@
 //! The built binary as a daemon, driven by the real `docker` client where there is one, by our own where there is none.
 
 mod build;
+mod disk;
 mod kit;
 mod run;
 mod ship;

@@ -13,7 +13,7 @@ use wharf_dockerfile::Ignore;
 use super::dockerfile::{self, Found};
 use crate::failure::{Failure, Outcome};
 use crate::tar::{Pack, PackError, Writer, pack};
-use crate::{units, words};
+use crate::units;
 
 const IGNORE_FILE: &str = ".dockerignore";
 const DOCKERFILE: &str = "Dockerfile";
@@ -68,14 +68,14 @@ fn is_remote(path: &str) -> bool {
 fn from_stdin(file: &str) -> Result<Context, String> {
     let mut first = Vec::new();
     let read = io::stdin().lock().take(1024).read_to_end(&mut first);
-    read.map_err(|error| format!("failed to peek context header from STDIN: {}", words::io(&error)))?;
+    read.map_err(|error| format!("failed to peek context header from STDIN: {}", wharf_report::os(&error)))?;
     if is_archive(&first) {
         return Ok(Context { source: Source::Archive(first), dockerfile: file.to_owned(), added: None });
     }
     if !file.is_empty() {
         return Err("ambiguous Dockerfile source: both stdin and flag correspond to Dockerfiles".to_owned());
     }
-    io::stdin().lock().read_to_end(&mut first).map_err(|error| words::io(&error))?;
+    io::stdin().lock().read_to_end(&mut first).map_err(|error| wharf_report::os(&error))?;
     Ok(Context { source: Source::Dockerfile(first), dockerfile: DOCKERFILE.to_owned(), added: None })
 }
 
@@ -92,7 +92,7 @@ fn is_archive(bytes: &[u8]) -> bool {
 fn from_directory(path: &Path, file: &str) -> Outcome<Context> {
     let unable = |reason: String| Failure::new(format!("unable to prepare context: {reason}"));
     let dir = std::fs::canonicalize(path).map_err(|error| {
-        unable(format!("unable to evaluate symlinks in context path: {}", words::path("lstat", path, &error)))
+        unable(format!("unable to evaluate symlinks in context path: {}", wharf_report::path("lstat", path, &error)))
     })?;
     if !dir.is_dir() {
         return Err(unable(format!("context must be a directory: {}", dir.display())));
@@ -107,8 +107,9 @@ fn from_directory(path: &Path, file: &str) -> Outcome<Context> {
         match dockerfile::find(&dir, file).map_err(|failure| unable(failure.text))? {
             Found::Inside(name) => Some(name),
             Found::Outside(path) => {
-                let content = std::fs::read(&path)
-                    .map_err(|error| format!("unable to open Dockerfile: {}", words::path("open", &path, &error)))?;
+                let content = std::fs::read(&path).map_err(|error| {
+                    format!("unable to open Dockerfile: {}", wharf_report::path("open", &path, &error))
+                })?;
                 added = Some((foreign_name()?, content));
                 None
             }
@@ -133,7 +134,7 @@ fn ignore(dir: &Path, dockerfile: Option<&str>) -> Outcome<Ignore> {
     let text = match std::fs::read_to_string(&path) {
         Ok(text) => text,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Ignore::default()),
-        Err(error) => return Err(words::path("open", &path, &error).into()),
+        Err(error) => return Err(wharf_report::path("open", &path, &error).into()),
     };
     let wrong = |error| Failure::new(format!("error checking context: {error}"));
     let ignore = Ignore::parse(&text).map_err(wrong)?;

@@ -3,7 +3,6 @@
 use std::path::{Component, Path, PathBuf};
 
 use crate::failure::Outcome;
-use crate::words;
 
 const NAME: &str = "Dockerfile";
 
@@ -26,10 +25,10 @@ pub(super) fn find(dir: &Path, given: &str) -> Outcome<Found> {
     } else {
         // As for every program: from the working directory, not from the context.
         let absolute = std::path::absolute(given);
-        absolute.map_err(|error| format!("unable to get absolute path to Dockerfile: {}", words::io(&error)))?
+        absolute.map_err(|error| format!("unable to get absolute path to Dockerfile: {}", wharf_report::os(&error)))?
     };
     let real = std::fs::canonicalize(&path).map_err(|error| {
-        format!("unable to evaluate symlinks in Dockerfile path: {}", words::path("lstat", &path, &error))
+        format!("unable to evaluate symlinks in Dockerfile path: {}", wharf_report::path("lstat", &path, &error))
     })?;
     match real.strip_prefix(dir) {
         Ok(relative) if relative.components().all(|part| matches!(part, Component::Normal(_))) => {

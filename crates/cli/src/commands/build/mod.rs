@@ -17,7 +17,7 @@ use crate::json::text;
 use crate::options::{checks, env, ulimit};
 use crate::parse::Matches;
 use crate::progress::{Screen, Target};
-use crate::{auth, proxies, references, values, words};
+use crate::{auth, proxies, references, values};
 
 pub(crate) static COMMAND: Command =
     Command::new("[OPTIONS] PATH | URL | -", "Build an image from a Dockerfile", Arity::Exactly(1), |app, matches| {
@@ -73,7 +73,7 @@ async fn run(app: &App, matches: &Matches) -> Outcome<u8> {
         // A build that fails must not leave the ID of another one.
         match std::fs::remove_file(path) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                return Err(format!("removing image ID file: {}", words::path("remove", path, &error)).into());
+                return Err(format!("removing image ID file: {}", wharf_report::path("remove", path, &error)).into());
             }
             _ => {}
         }
@@ -122,7 +122,7 @@ async fn run(app: &App, matches: &Matches) -> Outcome<u8> {
         if id.is_empty() {
             return Err(format!("server did not provide an image ID. Cannot write {}", path.display()).into());
         }
-        std::fs::write(path, &id).map_err(|error| words::path("open", path, &error))?;
+        std::fs::write(path, &id).map_err(|error| wharf_report::path("open", path, &error))?;
     }
     Ok(0)
 }

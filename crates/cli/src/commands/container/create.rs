@@ -15,7 +15,7 @@ use crate::json::{text, texts};
 use crate::options::request::{self, Request};
 use crate::parse::Matches;
 use crate::progress::{self, Target};
-use crate::{auth, platform, proxies, references, terminal, words};
+use crate::{auth, platform, proxies, references, terminal};
 
 pub(crate) static COMMAND: Command =
     Command::new("[OPTIONS] IMAGE [COMMAND] [ARG...]", "Create a new container", Arity::AtLeast(1), |app, matches| {
@@ -182,7 +182,7 @@ impl IdFile {
             .into());
         }
         let file = File::create(path).map_err(|error| {
-            format!("failed to create the container ID file: {}", words::path("open", path, &error))
+            format!("failed to create the container ID file: {}", wharf_report::path("open", path, &error))
         })?;
         Ok(Self { open: Some((path.to_owned(), file)) })
     }
@@ -190,7 +190,7 @@ impl IdFile {
     fn write(&mut self, id: &str) -> Outcome {
         let Some((path, mut file)) = self.open.take() else { return Ok(()) };
         file.write_all(id.as_bytes()).map_err(|error| {
-            format!("failed to write the container ID to the file: {}", words::path("write", &path, &error))
+            format!("failed to write the container ID to the file: {}", wharf_report::path("write", &path, &error))
         })?;
         Ok(())
     }

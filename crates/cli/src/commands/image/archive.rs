@@ -13,7 +13,7 @@ use crate::failure::Outcome;
 use crate::flag::Flag;
 use crate::parse::Matches;
 use crate::progress::{self, Target};
-use crate::{download, platform, references, upload, words};
+use crate::{download, platform, references, upload};
 
 pub(crate) static SAVE: Command = Command::new(
     "[OPTIONS] IMAGE [IMAGE...]",
@@ -94,7 +94,8 @@ async fn load(app: &App, matches: &Matches) -> Outcome<u8> {
 }
 
 async fn open(path: &str) -> Outcome<Body> {
-    let file = tokio::fs::File::open(path).await.map_err(|error| words::path("open", Path::new(path), &error))?;
+    let file =
+        tokio::fs::File::open(path).await.map_err(|error| wharf_report::path("open", Path::new(path), &error))?;
     Ok(upload::reader(file))
 }
 

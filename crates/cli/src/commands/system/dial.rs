@@ -10,7 +10,7 @@ use crate::app::App;
 use crate::command::{Arity, Command};
 use crate::failure::Outcome;
 use crate::parse::Matches;
-use crate::{stream, words};
+use crate::stream;
 
 pub(crate) static COMMAND: Command = Command::new(
     "",
@@ -24,7 +24,7 @@ fn reason(error: ClientError) -> String {
     match error {
         ClientError::Unreachable { address, source } => {
             let (network, place) = address.split_once("://").unwrap_or(("", &address));
-            format!("dial {network} {place}: connect: {}", words::io(&source))
+            format!("dial {network} {place}: connect: {}", wharf_report::os(&source))
         }
         error => error.to_string(),
     }

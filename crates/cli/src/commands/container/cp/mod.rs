@@ -15,6 +15,7 @@ use serde_json::Value as Json;
 use tokio::sync::mpsc;
 use wharf_archive::{UnpackOptions, Whiteouts, unpack};
 use wharf_client::{Body, Client, Method, Response};
+use wharf_report::chain;
 use wharf_rooted_path::RootDir;
 
 use self::path::{asserts_directory, clean, has_trailing_slash, keep_trailing, split};
@@ -26,7 +27,7 @@ use crate::flag::Flag;
 use crate::json::{int, text};
 use crate::parse::Matches;
 use crate::tar::{Pack, pack, rename};
-use crate::{stream, upload, words};
+use crate::{stream, upload};
 
 pub(crate) static COMMAND: Command = Command::new(
     "[OPTIONS] CONTAINER:SRC_PATH DEST_PATH|-\n[OPTIONS] SRC_PATH|- CONTAINER:DEST_PATH",
@@ -90,7 +91,7 @@ fn in_container(text: &str) -> Option<(&str, &str)> {
 
 /// A local path made absolute, what it says at its end kept.
 fn local(text: &str) -> Outcome<String> {
-    let absolute = std::path::absolute(text).map_err(|error| words::io(&error))?;
+    let absolute = std::path::absolute(text).map_err(|error| wharf_report::os(&error))?;
     Ok(keep_trailing(clean(&absolute.to_string_lossy()), text))
 }
 
@@ -199,10 +200,11 @@ fn local_target(path: &str) -> Outcome<End> {
             Ok(meta) => return Ok(End { path, exists: true, is_dir: meta.is_dir(), name: None }),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let parent = split(&path).0;
-                let meta = fs::metadata(&parent).map_err(|error| words::path("stat", Path::new(&parent), &error))?;
+                let meta =
+                    fs::metadata(&parent).map_err(|error| wharf_report::path("stat", Path::new(&parent), &error))?;
                 return if meta.is_dir() { Ok(End { path, ..End::default() }) } else { Err("not a directory".into()) };
             }
-            Err(error) => return Err(words::path("lstat", Path::new(&path), &error).into()),
+            Err(error) => return Err(wharf_report::path("lstat", Path::new(&path), &error).into()),
         }
     }
     Err(format!("too many symlinks in {path}").into())
@@ -249,17 +251,6 @@ fn extract(archive: impl Read + Send, source: &End, target: &str) -> Outcome {
         unpacked.map_err(|error| failed(&error))?;
         renamed.map_err(|error| Failure::new(error.to_string()))
     })
-}
-
-/// An error with its reasons.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(reason) = source {
-        text.push_str(&format!(": {reason}"));
-        source = reason.source();
-    }
-    text
 }
 
 async fn to_container(
@@ -337,7 +328,7 @@ async fn put(client: &Client, container: &str, path: &str, body: Body, keep_owne
 
 /// The local source: the link itself, or what it leads to with `--follow-link`.
 fn local_source(path: &str, follow: bool) -> Outcome<End> {
-    let failed = |call: &str, path: &Path, error: &io::Error| Failure::new(words::path(call, path, error));
+    let failed = |call: &str, path: &Path, error: &io::Error| Failure::new(wharf_report::path(call, path, error));
     let real = |path: &Path| {
         fs::canonicalize(path)
             .map(|path| path.to_string_lossy().into_owned())

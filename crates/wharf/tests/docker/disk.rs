@@ -1,0 +1,67 @@
+//! A full disk fails what needs more of it, and nothing else.
+
+use std::fs::File;
+use std::io::{Write, copy, repeat};
+
+use crate::kit::Daemon;
+
+const DISK: &str = "size=64m";
+
+/// An archive with one file that is too large for the disk.
+fn too_large(daemon: &Daemon) -> std::path::PathBuf {
+    let dir = daemon.path().join("large");
+    std::fs::create_dir(&dir).unwrap();
+    copy(&mut std::io::Read::take(repeat(7), 80 << 20), &mut File::create(dir.join("file")).unwrap()).unwrap();
+    let archive = daemon.path().join("large.tar");
+    let made = std::process::Command::new("tar").arg("-cf").arg(&archive).arg("-C").arg(&dir).arg(".").status();
+    assert!(made.unwrap().success());
+    archive
+}
+
+#[test]
+fn a_full_disk_fails_the_operation_and_not_the_store() {
+    let Some(mut daemon) = Daemon::start_on(DISK) else { return };
+    let free = |daemon: &Daemon| rustix::fs::statvfs(&daemon.data()).unwrap().f_bavail;
+    daemon.docker("run -d --name kept busybox sleep 1000").ok();
+    let before = free(&daemon);
+
+    // An image that does not fit.
+    let archive = too_large(&daemon);
+    let import = daemon.client().args(["import", "-", "large"]).stdin(File::open(archive).unwrap()).output();
+    let import = crate::kit::Said::from(import.unwrap());
+    assert!(import.code == 1 && import.err.contains("no space left on device"), "{}", import.err);
+    assert_eq!(daemon.docker("images -q large").ok(), "");
+    daemon.eventually("what had come of the image is gone", || free(&daemon) + 64 >= before);
+
+    // A step of a build that does not.
+    let context = daemon.path().join("context");
+    std::fs::create_dir(&context).unwrap();
+    std::fs::write(context.join("Dockerfile"), "FROM busybox\nRUN dd if=/dev/zero of=/large bs=1M count=80\n").unwrap();
+    let build = daemon.client().args(["build", "-t", "large"]).arg(&context).output().unwrap();
+    let build = crate::kit::Said::from(build);
+    assert!(build.code == 1 && (build.out + &build.err).contains("No space left on device"));
+    daemon.eventually("what had come of the step is gone", || free(&daemon) + 64 >= before);
+
+    // Not a byte is left.
+    let mut filler = File::create(daemon.data().join("filler")).unwrap();
+    copy(&mut repeat(1), &mut filler).unwrap_err();
+    while filler.write(&[1]).is_ok_and(|n| n == 1) {}
+    assert_eq!(daemon.docker("ps --format {{.Names}}").ok(), "kept");
+    assert_eq!(daemon.docker("exec kept echo here").ok(), "here");
+    let run = daemon.docker("run --name lost busybox true");
+    assert!(run.code == 125 && run.err.to_lowercase().contains("no space left on device"), "{} {}", run.code, run.err);
+    daemon.docker("rm -f lost").ok();
+    daemon.docker("kill kept").ok();
+    daemon.eventually("it has ended", || daemon.docker("inspect -f {{.State.Status}} kept").out.trim() == "exited");
+
+    // With room again all goes on, and all is there after a crash.
+    drop(filler);
+    std::fs::remove_file(daemon.data().join("filler")).unwrap();
+    daemon.docker("start kept").ok();
+    assert_eq!(daemon.sh("", "echo again").ok(), "again");
+    daemon.kill();
+    daemon.launch();
+    assert_eq!(daemon.docker("ps -a --format {{.Names}}").ok(), "kept");
+    assert_eq!(daemon.docker("exec kept echo here").ok(), "here");
+    daemon.docker("rm -f kept").ok();
+}
