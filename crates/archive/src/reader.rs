@@ -37,8 +37,14 @@ impl<R: Read> Reader<R> {
     /// # Errors
     /// When the stream fails, ends early, or is no archive that this understands.
     pub fn next_entry(&mut self) -> Result<Option<Entry>> {
-        self.skip(self.left + self.padding)?;
+        self.skip(self.left)?;
+        // The last content of an archive without an end may come without its padding, as Go has it.
+        let padded = self.skip(self.padding);
         (self.left, self.padding) = (0, 0);
+        if matches!(padded, Err(ArchiveError::Truncated(_))) {
+            return Ok(None);
+        }
+        padded?;
         let mut records = Records::new();
         let (mut long_name, mut long_link) = (None, None);
         loop {

@@ -276,6 +276,20 @@ fn tar_itself_reads_what_we_write_and_we_what_it_writes() {
     assert_eq!(fs::read_link(second.inside("link")).unwrap().as_os_str().len(), 150);
 }
 
+#[test]
+fn an_archive_may_end_with_its_last_content() {
+    for cut in [0, 100, 512 - 4] {
+        let trap = Trap::new();
+        let mut tar = Tar::default().file("a", "text");
+        tar.0.truncate(tar.0.len() - cut);
+        trap.unpack(tar).unwrap();
+        assert_eq!(fs::read_to_string(trap.inside("a")).unwrap(), "text");
+    }
+    let mut tar = Tar::default().file("a", "text");
+    tar.0.truncate(512 + 3);
+    Trap::new().unpack(tar).unwrap_err();
+}
+
 /// What GNU tar says is in an archive.
 fn listing(bytes: &[u8]) -> Vec<String> {
     use std::io::Write;

@@ -312,8 +312,11 @@ impl RootDir {
     pub fn set_xattr(&self, path: impl AsRef<Path>, key: &OsStr, value: &[u8]) -> Result<()> {
         self.entry("set an attribute of", path.as_ref(), |dir, name, flags| {
             let base = proc_path(dir);
-            let full = if flags.contains(AtFlags::EMPTY_PATH) { base } else { base.join(name) };
-            rustix::fs::lsetxattr(full, key, value, XattrFlags::empty())
+            if flags.contains(AtFlags::EMPTY_PATH) {
+                // The last link is the one from the number of the fd to this directory.
+                return rustix::fs::setxattr(base, key, value, XattrFlags::empty());
+            }
+            rustix::fs::lsetxattr(base.join(name), key, value, XattrFlags::empty())
         })
     }
 

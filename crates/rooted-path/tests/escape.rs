@@ -80,6 +80,14 @@ fn attributes_of_a_link_are_never_those_of_its_target() {
 }
 
 #[test]
+fn the_root_itself_has_attributes() {
+    let trap = Trap::new();
+    trap.root.set_xattr("", OsStr::new("user.key"), b"value").unwrap();
+    assert_eq!(trap.root.xattrs("").unwrap(), [("user.key".into(), b"value".to_vec())]);
+    assert!(RootDir::open(trap.outside.path()).unwrap().xattrs("").unwrap().is_empty());
+}
+
+#[test]
 fn a_fifo_does_not_block_and_is_no_file() {
     let trap = Trap::new();
     trap.root.mknod("fifo", FileType::Fifo, 0o644, 0).unwrap();

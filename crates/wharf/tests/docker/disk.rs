@@ -21,7 +21,7 @@ fn too_large(daemon: &Daemon) -> std::path::PathBuf {
 #[test]
 fn a_full_disk_fails_the_operation_and_not_the_store() {
     let Some(mut daemon) = Daemon::start_on(DISK) else { return };
-    let free = |daemon: &Daemon| rustix::fs::statvfs(&daemon.data()).unwrap().f_bavail;
+    let free = |daemon: &Daemon| rustix::fs::statvfs(daemon.data()).unwrap().f_bavail;
     daemon.docker("run -d --name kept busybox sleep 1000").ok();
     let before = free(&daemon);
 
