@@ -41,7 +41,8 @@ impl BuildError {
         Self { kind, message: message.into(), place: None, exit_code: None }
     }
 
-    pub(crate) fn invalid(message: impl Into<String>) -> Self {
+    /// What was asked cannot be done as it was asked.
+    pub fn invalid(message: impl Into<String>) -> Self {
         Self::new(ErrorKind::Invalid, message)
     }
 

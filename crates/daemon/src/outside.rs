@@ -1,6 +1,7 @@
 //! What builds need of the daemon: images that are not here, and a network for commands.
 
-use std::io;
+use std::fs::File;
+use std::io::{self, Write};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -9,13 +10,17 @@ use std::os::fd::AsFd;
 use wharf_build::{BuildError, ErrorKind, Fetch, NetworkSource, Pending, StepNetwork};
 use wharf_engine::Engine;
 use wharf_engine::etc::ResolvConf;
+use wharf_image::registry::Client;
 use wharf_image::{ImageRecord, ProgressSender};
 use wharf_network::{EndpointRequest, Networks};
 
-/// Base images come from where `pull` gets them.
-pub(crate) struct Registry(pub(crate) Engine);
+/// Base images come from where `pull` gets them, files over the same connections.
+pub(crate) struct Outside {
+    pub(crate) engine: Engine,
+    pub(crate) client: Client,
+}
 
-impl Fetch for Registry {
+impl Fetch for Outside {
     fn image<'a>(
         &'a self,
         reference: &'a str,
@@ -24,7 +29,18 @@ impl Fetch for Registry {
     ) -> Pending<'a, ImageRecord> {
         Box::pin(async move {
             let parsed = Engine::parse_reference(reference).map_err(|e| failed(&e))?;
-            self.0.pull(&parsed, platform, None, progress).await.map_err(|e| failed(&e))
+            self.engine.pull(&parsed, platform, None, progress).await.map_err(|e| failed(&e))
+        })
+    }
+
+    fn download<'a>(&'a self, url: &'a str, mut to: File) -> Pending<'a, Option<i64>> {
+        Box::pin(async move {
+            let fail = |reason: String| BuildError::invalid(format!("ADD failed: {reason}"));
+            let mut document = self.client.document(url).await.map_err(|e| fail(e.message()))?;
+            while let Some(bytes) = document.chunk().await.map_err(|e| fail(e.message()))? {
+                to.write_all(&bytes).map_err(|e| fail(wharf_report::os(&e)))?;
+            }
+            Ok(document.modified())
         })
     }
 }

@@ -88,7 +88,7 @@ async fn serve(options: &Options, store: Store, spawner: Arc<Spawner>) -> Result
             store,
             exec_root: options.exec_root.clone(),
             cgroup_parent: options.cgroup_parent.clone(),
-            fetch: Arc::new(outside::Registry(engine.clone())),
+            fetch: Arc::new(outside::Outside { engine: engine.clone(), client: registry }),
             network: Some(outside::source(networks.clone(), engine.options().dns.clone())),
         },
     )

@@ -59,6 +59,10 @@ impl Client {
         Ok(Self { shared: Arc::new(Shared::new(Transport::new(network), agent)), mirrors: mirrors?.into() })
     }
 
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
     /// The repository that `reference` names. Nothing is sent until something is asked of it.
     pub fn repository(&self, reference: &Reference, auth: Option<Credentials>) -> Repository {
         let endpoint = |address, tls, auth| Arc::new(Endpoint::new(self.shared.clone(), address, tls, auth));

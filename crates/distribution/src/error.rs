@@ -44,6 +44,8 @@ pub enum DistributionError {
     },
     #[error("{method} \"{url}\": {reason}")]
     Redirect { method: String, url: String, reason: String },
+    #[error("failed to GET {url} with status {status}")]
+    Document { url: String, status: String },
     #[error("invalid realm in the challenge of {registry}: {reason}")]
     Realm { registry: String, reason: String },
     #[error("the token service of {registry} gave no token")]
@@ -84,7 +86,7 @@ impl DistributionError {
         match self {
             Self::Refused(refusal) => refusal.kind(),
             Self::Unreachable { .. } => Kind::Unreachable,
-            Self::Redirect { .. } | Self::Realm { .. } | Self::NoToken { .. } => Kind::Failed,
+            Self::Redirect { .. } | Self::Document { .. } | Self::Realm { .. } | Self::NoToken { .. } => Kind::Failed,
             Self::Address(_) | Self::Answer(_) | Self::InvalidManifest(_) | Self::UnknownMediaType(_) => Kind::Invalid,
             Self::Schema1 => Kind::Unsupported,
             Self::WrongDigest { .. } | Self::WrongSize { .. } => Kind::WrongDigest,

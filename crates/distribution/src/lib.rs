@@ -3,6 +3,7 @@
 //! - [`Client`]: connections, credentials' tokens and settings, for as long as the process lives.
 //! - [`Repository`]: one repository of one registry: manifests, blobs, tags; reads and writes.
 //! - [`BlobStream`]: a blob on its way here; goes on by itself when the connection is lost.
+//! - [`Document`]: a file of the Web, over the same connections.
 //! - [`Descriptor`], [`Manifest`], [`Platform`], [`media_type`]: what registries speak about.
 //! - [`DistributionError`]: what went wrong, with the texts that Docker's users know.
 
@@ -14,6 +15,7 @@ mod client;
 mod connector;
 mod credentials;
 mod dns;
+mod document;
 mod download;
 mod endpoint;
 mod error;
@@ -30,6 +32,7 @@ mod upload;
 
 pub use client::{Client, ClientOptions};
 pub use credentials::Credentials;
+pub use document::Document;
 pub use download::BlobStream;
 pub use error::{ConnectError, DistributionError, Kind, Refusal, Result};
 pub use manifest::{Descriptor, ImageManifest, Index, MAX_LAYERS, MAX_MANIFEST, MAX_MANIFESTS, Manifest, distinct};

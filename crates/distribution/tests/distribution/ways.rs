@@ -91,3 +91,24 @@ async fn mirrors_are_asked_first_and_get_no_credentials() {
     assert_eq!(all.len(), 4);
     assert!(all.iter().all(|asked| asked.authorization().is_empty()));
 }
+
+#[tokio::test]
+async fn files_of_the_web_come_as_they_are_and_with_their_date() {
+    let server = Fake::start(|asked| match asked.path.as_str() {
+        "/moved" if asked.query == "a=b" => say(302, &[("location", "/file")], ""),
+        "/file" => say(200, &[("last-modified", "Wed, 21 Oct 2015 07:28:00 GMT")], "text"),
+        _ => say(404, &[], "nothing here"),
+    })
+    .await;
+    let client = wharf_distribution::Client::new(ClientOptions::default()).unwrap();
+    let mut document = client.document(&server.url("/moved?a=b#fragment")).await.unwrap();
+    assert_eq!(document.modified(), Some(1_445_412_480));
+    assert_eq!(document.chunk().await.unwrap().unwrap(), "text");
+    assert!(document.chunk().await.unwrap().is_none());
+
+    let missing = client.document(&server.url("/none?secret=x")).await.unwrap_err().message();
+    assert_eq!(missing, format!("failed to GET {} with status 404 Not Found", server.url("/none")));
+    for wrong in ["file:///etc/passwd", "http://user:x@localhost/", "no address"] {
+        assert_eq!(client.document(wrong).await.unwrap_err().kind(), Kind::Invalid, "{wrong}");
+    }
+}

@@ -60,3 +60,37 @@ fn mistakes_are_named_with_their_line() {
     let said = d.docker(&format!("build -f {dir}/none {dir}"));
     assert_ne!(said.code, 0);
 }
+
+/// A server that has one file for everybody.
+fn serve(content: &'static str) -> std::net::SocketAddr {
+    use std::io::{Read, Write};
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for mut client in listener.incoming().flatten() {
+            let _ = client.read(&mut [0; 4096]);
+            let head = "HTTP/1.1 200 OK\r\nconnection: close\r\nlast-modified: Wed, 21 Oct 2015 07:28:00 GMT";
+            let _ = write!(client, "{head}\r\ncontent-length: {}\r\n\r\n{content}", content.len());
+        }
+    });
+    address
+}
+
+#[test]
+fn files_of_the_web_are_added() {
+    let Some(d) = Daemon::start() else { return };
+    let address = serve("from afar\n");
+    let text = format!("FROM busybox\nADD http://{address}/dir/name.txt /there/\n");
+    let dir = context(&d, &[("Dockerfile", &text)]);
+    d.docker(&format!("build -t web {dir}")).ok();
+    let script = "cat /there/name.txt; stat -c %a:%Y /there/name.txt";
+    let said = d.client().args(["run", "--rm", "web", "sh", "-c", script]).output().unwrap();
+    assert_eq!(crate::kit::Said::from(said).ok(), "from afar\n600:1445412480");
+    let dir = context(&d, &[("Dockerfile", "FROM busybox\nADD http://127.0.0.1:1/x /\n")]);
+    let said = d.docker(&format!("build {dir}"));
+    assert!(
+        said.code == 1 && said.err.contains("ADD failed") && said.err.contains("connection refused"),
+        "{}",
+        said.err
+    );
+}
