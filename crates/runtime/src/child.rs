@@ -11,7 +11,7 @@ use rustix::mount::{
     fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, move_mount, open_tree, unmount,
 };
 use rustix::pty::{OpenptFlags, grantpt, ioctl_tiocgptpeer, unlockpt};
-use rustix::thread::{CapabilitySet, CapabilitySets, ThreadNameSpaceType};
+use rustix::thread::{CapabilitySet, CapabilitySets};
 use wharf_rooted_path::RootDir;
 use wharf_sys::mount::{Attributes, Change, Propagation, set_attributes};
 
@@ -37,56 +37,6 @@ pub(crate) fn run(
         }
         Ok(never) => match never {},
     }
-}
-
-/// The child of an exec: into the container, and on as its first process did.
-pub(crate) fn run_exec(
-    process: &ProcessPlan,
-    joins: ThreadNameSpaceType,
-    container: BorrowedFd<'_>,
-    socket: BorrowedFd<'_>,
-    stdio: &Stdio,
-) -> u8 {
-    match join(process, joins, container, socket, stdio) {
-        Err(failure) => {
-            failure.send(socket);
-            125
-        }
-        Ok(never) => match never {},
-    }
-}
-
-fn join(
-    process: &ProcessPlan,
-    joins: ThreadNameSpaceType,
-    container: BorrowedFd<'_>,
-    socket: BorrowedFd<'_>,
-    stdio: &Stdio,
-) -> Step<std::convert::Infallible> {
-    // Before the container can see this process: it still holds the host's fds (CVE-2016-9962).
-    rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)
-        .map_err(Failure::at("become undumpable"))?;
-    wait_for_go(socket)?;
-    rustix::process::setsid().map_err(Failure::at("start a session"))?;
-    if !joins.is_empty() {
-        rustix::thread::move_into_thread_name_spaces(container, joins).map_err(Failure::at("join the container"))?;
-    }
-    if joins.contains(ThreadNameSpaceType::USER) {
-        become_id(0, 0, &[])?;
-    }
-    let (master, slave) = match process.terminal {
-        Some(size) => {
-            let root = RootDir::open("/").map_err(|e| Failure::Step("open the root".into(), e.errno))?;
-            let (master, slave) = pseudo_terminal(&root, size)?;
-            (Some(master), Some(slave))
-        }
-        None => (None, None),
-    };
-    send_ready(socket, master.as_ref())?;
-    drop(master);
-    wait_for_start(socket)?;
-    streams(stdio, slave.as_ref())?;
-    become_program(process)
 }
 
 fn set_up(
@@ -288,7 +238,7 @@ fn device_files(root: &RootDir, plan: &Plan) -> Step<Option<(OwnedFd, OwnedFd)>>
 const DEVPTS_MAGIC: i64 = 0x1cd1;
 
 /// A pair of the container's own terminals.
-fn pseudo_terminal(root: &RootDir, (rows, columns): (u16, u16)) -> Step<(OwnedFd, OwnedFd)> {
+pub(crate) fn pseudo_terminal(root: &RootDir, (rows, columns): (u16, u16)) -> Step<(OwnedFd, OwnedFd)> {
     let fail = || Failure::at("make the terminal");
     let master = root
         .open_at("dev/pts/ptmx", OFlags::RDWR | OFlags::NOCTTY, Mode::empty())
@@ -409,7 +359,7 @@ fn make_cwd(root: &RootDir, cwd: &Path) -> Step<()> {
     }
 }
 
-fn streams(stdio: &Stdio, terminal: Option<&OwnedFd>) -> Step<()> {
+pub(crate) fn streams(stdio: &Stdio, terminal: Option<&OwnedFd>) -> Step<()> {
     let fail = || Failure::at("connect the standard streams");
     let (stdin, stdout, stderr) = match (stdio, terminal) {
         (Stdio::Fds { stdin, stdout, stderr }, _) => (stdin, stdout, stderr),
@@ -510,7 +460,7 @@ fn install_filter(process: &ProcessPlan) -> Step<()> {
 }
 
 /// Groups first, then the group, then the user: after that the right to change them is gone.
-fn become_id(uid: u32, gid: u32, groups: &[u32]) -> Step<()> {
+pub(crate) fn become_id(uid: u32, gid: u32, groups: &[u32]) -> Step<()> {
     let groups: Vec<Gid> = groups.iter().map(|gid| Gid::from_raw(*gid)).collect();
     rustix::thread::set_thread_groups(&groups).map_err(Failure::at("set the supplementary groups"))?;
     let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));

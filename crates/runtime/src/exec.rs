@@ -4,16 +4,15 @@
 use std::os::fd::{AsFd, BorrowedFd};
 
 use oci_spec::runtime::{LinuxSeccomp, Process};
-use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
-use rustix::process::Pid;
-use rustix::thread::{ThreadNameSpaceType, move_into_thread_name_spaces};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid};
+use rustix::thread::ThreadNameSpaceType;
 use wharf_cgroup::Group;
-use wharf_sys::process::{Namespaces, clone3};
+use wharf_sys::process::{Child, Namespaces, clone3};
 
-use crate::child;
 use crate::create::{Created, Stdio, one_thread};
+use crate::enter::{self, Entry};
 use crate::plan::process_plan;
 use crate::report::ParentEnd;
 use crate::{Result, RuntimeError};
@@ -51,30 +50,35 @@ pub fn exec(exec: Exec<'_>) -> Result<Created> {
     let (mut ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
         .map_err(|e| RuntimeError::host("make", "socket", e))?;
 
-    // A PID namespace takes only children: this process points its next one there, and itself back again.
-    let own = rustix::fs::open("/proc/self/ns/pid", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
-        .map_err(|e| RuntimeError::host("open", "/proc/self/ns/pid", e))?;
-    let into = |fd: BorrowedFd<'_>, what: ThreadNameSpaceType| {
-        move_into_thread_name_spaces(fd, what)
-            .map_err(|errno| RuntimeError::Setup { step: "join the container".into(), errno })
-    };
-    into(exec.pidfd, ThreadNameSpaceType::PROCESS_ID)?;
-    let child = clone3(Namespaces::default(), birth.as_ref().map(AsFd::as_fd), || {
+    let between = clone3(Namespaces::default(), birth.as_ref().map(AsFd::as_fd), || {
         if rustix::io::dup2(&theirs, &mut ours).is_err() {
             return 125;
         }
-        child::run_exec(&plan, joins, exec.pidfd, theirs.as_fd(), &exec.stdio)
+        enter::run(&Entry { process: &plan, joins, container: exec.pidfd, socket: theirs.as_fd(), stdio: &exec.stdio })
     });
-    into(own.as_fd(), ThreadNameSpaceType::PROCESS_ID)?;
-    let child = child.map_err(|errno| RuntimeError::Setup { step: "make a process in the container".into(), errno })?;
+    let between =
+        between.map_err(|errno| RuntimeError::Setup { step: "make a process for the container".into(), errno })?;
     drop(theirs);
-    let mut created = Created::new(child, plan.command.clone(), ParentEnd(ours));
-    if let Some(group) = exec.group {
-        group.add(created.pid.as_raw_nonzero().get(), birth.is_none())?;
+    let parent = ParentEnd(ours);
+    let made = send_in(&exec, &between, birth.is_none(), &parent);
+    if made.is_err() {
+        // It may wait for a word that does not come.
+        let _ = pidfd_send_signal(&between.pidfd, Signal::KILL);
     }
+    let _ = waitid(WaitId::PidFd(between.pidfd.as_fd()), WaitIdOptions::EXITED);
+    let mut created = Created::new(made?, plan.command.clone(), parent);
     created.parent.go(None)?;
     created.terminal = created.parent.ready()?;
     Ok(created)
+}
+
+/// Puts the go-between into the container's groups, where its child will be too, and waits for that child.
+fn send_in(exec: &Exec<'_>, between: &Child, unified: bool, parent: &ParentEnd) -> Result<Child> {
+    if let Some(group) = exec.group {
+        group.add(between.pid.as_raw_nonzero().get(), unified)?;
+    }
+    parent.go(None)?;
+    parent.made()
 }
 
 /// All that differ from our own: the kernel refuses to join a user namespace that one is in already.

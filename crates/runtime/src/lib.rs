@@ -13,7 +13,7 @@
 //! - [`exec`] puts a further program into it, in the same way.
 //! - `plan` turns the configuration into steps, opens what comes from the host, and refuses
 //!   what cannot be done before anything exists.
-//! - `child` interprets the plan between clone and exec.
+//! - `child` interprets the plan between clone and exec; `enter` does so for an exec.
 //!
 //! **The caller must have one thread.** The child is a copy of it and goes on to use memory that another
 //! thread may have locked; [`create`] refuses otherwise. The monitor and `wharf oci` are such callers.
@@ -21,6 +21,7 @@
 mod capabilities;
 mod child;
 mod create;
+mod enter;
 mod error;
 mod exec;
 mod init;

@@ -3,13 +3,16 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::io::Errno;
+use rustix::process::Pid;
 use wharf_sys::message;
+use wharf_sys::process::Child;
 
 use crate::RuntimeError;
 
 const GO: u8 = b'G';
 const READY: u8 = b'R';
 const START: u8 = b'S';
+const MADE: u8 = b'M';
 const FAILED: u8 = b'F';
 const NOT_FOUND: u8 = b'N';
 const NOT_EXECUTABLE: u8 = b'X';
@@ -52,6 +55,20 @@ impl ParentEnd {
         message::send(&self.0, &[GO], &fds).map_err(|_| RuntimeError::Vanished)
     }
 
+    /// Waits for the process that the go-between has made in the container.
+    pub(crate) fn made(&self) -> Result<Child, RuntimeError> {
+        let received = message::receive(&self.0).map_err(|_| RuntimeError::Vanished)?;
+        let (bytes, mut fds) = received.ok_or(RuntimeError::Vanished)?;
+        let pid = match bytes.as_slice() {
+            [MADE, pid @ ..] => <[u8; 4]>::try_from(pid).ok().and_then(|pid| Pid::from_raw(i32::from_be_bytes(pid))),
+            _ => return Err(told(&bytes, "")),
+        };
+        match (pid, fds.pop()) {
+            (Some(pid), Some(pidfd)) => Ok(Child { pid, pidfd }),
+            _ => Err(RuntimeError::Vanished),
+        }
+    }
+
     pub(crate) fn start(&self) -> Result<(), RuntimeError> {
         message::send(&self.0, &[START], &[]).map_err(|_| RuntimeError::Vanished)
     }
@@ -73,18 +90,25 @@ impl ParentEnd {
         let Some((bytes, fds)) = message::receive(&self.0).map_err(|_| RuntimeError::Vanished)? else {
             return Ok(None);
         };
-        let errno = bytes
-            .get(1..5)
-            .and_then(|b| <[u8; 4]>::try_from(b).ok())
-            .map_or(Errno::IO, |b| Errno::from_raw_os_error(i32::from_be_bytes(b)));
-        match bytes.first() {
-            Some(&READY) => Ok(Some(fds)),
-            Some(&NOT_FOUND) => Err(RuntimeError::CommandNotFound(command.into())),
-            Some(&NOT_EXECUTABLE) => Err(RuntimeError::NotExecutable { command: command.into(), errno }),
-            _ => {
-                let step = String::from_utf8_lossy(bytes.get(5..).unwrap_or_default()).into_owned();
-                Err(RuntimeError::Setup { step, errno })
-            }
+        if bytes.first() == Some(&READY) {
+            return Ok(Some(fds));
+        }
+        Err(told(&bytes, command))
+    }
+}
+
+/// The failure that the child has told.
+fn told(bytes: &[u8], command: &str) -> RuntimeError {
+    let errno = bytes
+        .get(1..5)
+        .and_then(|b| <[u8; 4]>::try_from(b).ok())
+        .map_or(Errno::IO, |b| Errno::from_raw_os_error(i32::from_be_bytes(b)));
+    match bytes.first() {
+        Some(&NOT_FOUND) => RuntimeError::CommandNotFound(command.into()),
+        Some(&NOT_EXECUTABLE) => RuntimeError::NotExecutable { command: command.into(), errno },
+        _ => {
+            let step = String::from_utf8_lossy(bytes.get(5..).unwrap_or_default()).into_owned();
+            RuntimeError::Setup { step, errno }
         }
     }
 }
@@ -107,4 +131,11 @@ pub(crate) fn wait_for_start(socket: BorrowedFd<'_>) -> Result<(), Failure> {
 pub(crate) fn send_ready(socket: BorrowedFd<'_>, terminal: Option<&OwnedFd>) -> Result<(), Failure> {
     let fds: Vec<BorrowedFd<'_>> = terminal.into_iter().map(AsFd::as_fd).collect();
     message::send(socket, &[READY], &fds).map_err(Failure::at("report to the parent"))
+}
+
+/// Tells the parent of a process that was made for it.
+pub(crate) fn send_made(socket: BorrowedFd<'_>, child: &Child) -> Result<(), Failure> {
+    let mut bytes = vec![MADE];
+    bytes.extend(child.pid.as_raw_nonzero().get().to_be_bytes());
+    message::send(socket, &bytes, &[child.pidfd.as_fd()]).map_err(Failure::at("report to the parent"))
 }

@@ -364,7 +364,9 @@ fn an_exec_sees_and_may_what_the_container_does(image: &Image) {
             let second = write.try_clone().expect("duplicates");
             let stdio = Stdio::Fds { stdin: null(), stdout: write, stderr: second };
             let exec = Exec { pid, pidfd: pidfd.as_fd(), process: &process, seccomp: None, stdio, group: None };
-            let (_, own, _) = wharf_runtime::exec(exec)?.start()?;
+            let created = wharf_runtime::exec(exec)?;
+            has_nothing_of_the_host(created.pid);
+            let (_, own, _) = created.start()?;
             Ok(finish(fs::File::from(read), &own))
         };
         let script = "hostname; cat /proc/1/cmdline; cat /proc/self/status; ls /proc/self/fd | wc -l; exit 6";
@@ -382,6 +384,20 @@ fn an_exec_sees_and_may_what_the_container_does(image: &Image) {
     }
     // This process is where it was: its next child is in its own PID namespace.
     assert_eq!(shell(image, "after-exec", "exit 4").status, 4);
+}
+
+/// A process that waits to become the program: all that it has open is its streams, its connection to us and a hold on
+/// the container, whatever who can look into it.
+fn has_nothing_of_the_host(pid: rustix::process::Pid) {
+    let pid = pid.as_raw_nonzero();
+    for fd in fs::read_dir(format!("/proc/{pid}/fd")).expect("lists") {
+        let target = fs::read_link(fd.expect("an entry").path()).expect("a link");
+        let target = target.to_string_lossy();
+        let known = ["pipe:", "socket:", "anon_inode:[pidfd]", "pidfd:", "/dev/null"];
+        assert!(known.iter().any(|known| target.starts_with(known)), "it holds {target}");
+    }
+    let own = fs::read_link("/proc/self/ns/mnt").expect("a link");
+    assert_ne!(fs::read_link(format!("/proc/{pid}/ns/mnt")).expect("a link"), own);
 }
 
 /// Not a check on time, which no test makes: printed so that a slip is seen.

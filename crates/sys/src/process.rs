@@ -54,16 +54,33 @@ pub struct Child {
 /// # Errors
 /// As clone(2): `EPERM` without the right to a namespace, `EAGAIN` at a limit, `ENOSYS` before Linux 5.3.
 pub fn clone3(namespaces: Namespaces, cgroup: Option<BorrowedFd<'_>>, child: impl FnOnce() -> u8) -> Result<Child> {
-    let mut pidfd: libc::c_int = -1;
     // SAFETY: clone_args is plain integers; all zeroes is a valid value of it.
     let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
-    args.flags = namespaces.flags() | libc::CLONE_PIDFD.cast_unsigned() as u64;
-    args.pidfd = std::ptr::from_mut(&mut pidfd) as u64;
+    args.flags = namespaces.flags();
     args.exit_signal = libc::SIGCHLD as u64;
     if let Some(group) = cgroup {
         args.flags |= CLONE_INTO_CGROUP;
         args.cgroup = group.as_raw_fd() as u64;
     }
+    clone_with(args, child)
+}
+
+/// Makes a process whose parent is the caller's own parent (`CLONE_PARENT`), which is told of its end and waits for it.
+/// All else is as with [`clone3`].
+///
+/// # Errors
+/// As [`clone3`].
+pub fn clone_sibling(child: impl FnOnce() -> u8) -> Result<Child> {
+    // SAFETY: as above. The exit signal must be 0: it is the caller's own.
+    let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
+    args.flags = u64::from(libc::CLONE_PARENT.cast_unsigned());
+    clone_with(args, child)
+}
+
+fn clone_with(mut args: libc::clone_args, child: impl FnOnce() -> u8) -> Result<Child> {
+    let mut pidfd: libc::c_int = -1;
+    args.flags |= u64::from(libc::CLONE_PIDFD.cast_unsigned());
+    args.pidfd = std::ptr::from_mut(&mut pidfd) as u64;
     // SAFETY: `args` lives across the call and has the size that is given; the only pointer in it is to
     // `pidfd`, which lives as long. Without CLONE_VM the child has a copy of our memory and goes on on
     // its own copy of this stack, so nothing is shared that could be written by both.

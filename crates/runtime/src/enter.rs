@@ -1,0 +1,88 @@
+//! The child's side of an exec: into the container, and on as its first process did.
+//!
+//! Two processes, one after the other. The first joins the container from outside of its PID namespace, where nobody in
+//! the container sees it, and closes all that is the host's. Only then does it make the second one, inside: by the time
+//! that the container can see it, with `CAP_SYS_PTRACE` look into it, its root, its mounts and its fds are the
+//! container's own (CVE-2016-9962, and its kin with more capabilities).
+
+use std::convert::Infallible;
+use std::os::fd::{AsFd, BorrowedFd};
+
+use rustix::process::{DumpableBehavior, set_dumpable_behavior};
+use rustix::thread::{ThreadNameSpaceType, move_into_thread_name_spaces};
+use wharf_rooted_path::RootDir;
+use wharf_sys::fds;
+use wharf_sys::process::clone_sibling;
+
+use crate::child::{become_id, become_program, pseudo_terminal, streams};
+use crate::create::Stdio;
+use crate::plan::ProcessPlan;
+use crate::report::{Failure, send_made, send_ready, wait_for_go, wait_for_start};
+
+/// What the first process needs.
+pub(crate) struct Entry<'a> {
+    pub(crate) process: &'a ProcessPlan,
+    /// Namespaces of the container that are not the host's.
+    pub(crate) joins: ThreadNameSpaceType,
+    /// The container's first process.
+    pub(crate) container: BorrowedFd<'a>,
+    pub(crate) socket: BorrowedFd<'a>,
+    pub(crate) stdio: &'a Stdio,
+}
+
+/// Runs as the first process; the value is its exit status.
+pub(crate) fn run(entry: &Entry<'_>) -> u8 {
+    match enter(entry) {
+        Ok(()) => 0,
+        Err(failure) => {
+            failure.send(entry.socket);
+            125
+        }
+    }
+}
+
+fn enter(entry: &Entry<'_>) -> Result<(), Failure> {
+    // The second process inherits it.
+    set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(Failure::at("become undumpable"))?;
+    wait_for_go(entry.socket)?;
+    let mut kept = vec![entry.socket, entry.container];
+    if let Stdio::Fds { stdin, stdout, stderr } = entry.stdio {
+        kept.extend([stdin.as_fd(), stdout.as_fd(), stderr.as_fd()]);
+    }
+    fds::close_all_but(&kept).map_err(Failure::at("close what is the host's"))?;
+    // A PID namespace takes only children: this process stays outside of it.
+    let all = entry.joins | ThreadNameSpaceType::PROCESS_ID;
+    move_into_thread_name_spaces(entry.container, all).map_err(Failure::at("join the container"))?;
+    if entry.joins.contains(ThreadNameSpaceType::USER) {
+        become_id(0, 0, &[])?;
+    }
+    let child = clone_sibling(|| match inside(entry) {
+        Err(failure) => {
+            failure.send(entry.socket);
+            125
+        }
+        Ok(never) => match never {},
+    });
+    let child = child.map_err(Failure::at("make a process in the container"))?;
+    send_made(entry.socket, &child)
+}
+
+/// The second process.
+fn inside(entry: &Entry<'_>) -> Result<Infallible, Failure> {
+    // The parent has heard of it: two may not speak at once.
+    wait_for_go(entry.socket)?;
+    rustix::process::setsid().map_err(Failure::at("start a session"))?;
+    let (master, slave) = match entry.process.terminal {
+        Some(size) => {
+            let root = RootDir::open("/").map_err(|e| Failure::Step("open the root".into(), e.errno))?;
+            let (master, slave) = pseudo_terminal(&root, size)?;
+            (Some(master), Some(slave))
+        }
+        None => (None, None),
+    };
+    send_ready(entry.socket, master.as_ref())?;
+    drop(master);
+    wait_for_start(entry.socket)?;
+    streams(entry.stdio, slave.as_ref())?;
+    become_program(entry.process)
+}
