@@ -202,6 +202,64 @@ impl RootDir {
         Ok(here)
     }
 
+    /// A handle on `path` to mount something on. What is missing is made, a directory or an empty file; dangling links
+    /// lead to where it is made, inside the root, as a mount on them does for Docker's users.
+    ///
+    /// # Errors
+    /// `ELOOP` for links in a circle, `ENOTDIR` when something on the way is no directory.
+    pub fn mount_point(&self, path: impl AsRef<Path>, directory: bool) -> Result<OwnedFd> {
+        let path = path.as_ref();
+        match self.handle(path) {
+            Err(error) if error.is_not_found() => {}
+            found => return found,
+        }
+        let target = self.through_links(path)?;
+        if directory {
+            self.mkdir_all(&target, 0o755)?;
+        } else {
+            self.mkdir_all(target.parent().unwrap_or(Path::new("")), 0o755)?;
+            match self.create_file(&target, 0o644) {
+                // Somebody else has made it meanwhile.
+                Err(error) if error.errno == Errno::EXIST => {}
+                made => drop(made?),
+            }
+        }
+        self.handle(&target)
+    }
+
+    /// `path` with every link in it replaced by its target, whether that is there or not.
+    fn through_links(&self, path: &Path) -> Result<PathBuf> {
+        let mut left: Vec<OsString> = path.iter().map(OsStr::to_owned).collect();
+        left.reverse();
+        let mut walked = PathBuf::new();
+        let mut links = 0;
+        while let Some(part) = left.pop() {
+            match Path::new(&part).components().next() {
+                Some(Component::ParentDir) => drop(walked.pop()),
+                Some(Component::Normal(name)) => {
+                    let next = walked.join(name);
+                    match self.read_link(&next) {
+                        Ok(target) => {
+                            links += 1;
+                            if links > MAX_LINKS {
+                                return Err(RootError::new("follow the links of", path, Errno::LOOP));
+                            }
+                            let target = Path::new(&target);
+                            if target.is_absolute() {
+                                walked = PathBuf::new();
+                            }
+                            left.extend(target.iter().rev().map(OsStr::to_owned));
+                        }
+                        Err(error) if matches!(error.errno, Errno::INVAL | Errno::NOENT) => walked = next,
+                        Err(error) => return Err(error),
+                    }
+                }
+                _ => {}
+            }
+        }
+        Ok(walked)
+    }
+
     /// What `path` is; with `follow`, what it points to.
     ///
     /// # Errors
@@ -359,6 +417,9 @@ impl RootDir {
         done.map_err(|errno| RootError::new(action, path, errno))
     }
 }
+
+/// As many as the kernel follows (path_resolution(7)).
+const MAX_LINKS: usize = 40;
 
 fn proc_path(fd: BorrowedFd<'_>) -> PathBuf {
     use std::os::fd::AsRawFd;

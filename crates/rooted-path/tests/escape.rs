@@ -88,6 +88,28 @@ fn the_root_itself_has_attributes() {
 }
 
 #[test]
+fn places_for_mounts_are_made_where_dangling_links_lead_inside() {
+    let trap = Trap::new();
+    symlink("/run/../gone/stub", trap.inside("absolute")).unwrap();
+    symlink("../../../canary-not", trap.inside("up")).unwrap();
+    symlink("absolute", trap.inside("twice")).unwrap();
+    symlink("circle", trap.inside("circle")).unwrap();
+    for (path, place, directory) in [
+        ("twice", "gone/stub", false),
+        ("/up", "canary-not", false),
+        ("new/dir", "new/dir", true),
+        ("up2/file", "up2/file", false),
+    ] {
+        trap.root.mount_point(path, directory).unwrap();
+        let made = fs::symlink_metadata(trap.inside(place)).unwrap();
+        assert!(made.is_dir() == directory && made.is_file() != directory, "{path}");
+        trap.root.mount_point(path, directory).unwrap();
+    }
+    assert!(trap.root.mount_point("circle", false).is_err());
+    trap.assert_alive();
+}
+
+#[test]
 fn a_fifo_does_not_block_and_is_no_file() {
     let trap = Trap::new();
     trap.root.mknod("fifo", FileType::Fifo, 0o644, 0).unwrap();

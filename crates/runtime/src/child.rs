@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::path::{Component, Path};
 
 use rustix::fs::{CWD, FileType, Gid, Mode, OFlags, ResolveFlags, Uid, fstat, openat2};
 use rustix::io::Errno;
@@ -126,10 +126,7 @@ fn mount(root: &RootDir, step: &MountStep, plan: &Plan) -> Step<()> {
                 done => done.map_err(fail())?,
             }
         }
-        MountSource::Tree { tree, directory } => {
-            if !*directory {
-                make_file(root, &step.destination).map_err(fail())?;
-            }
+        MountSource::Tree { tree, .. } => {
             return attach(root, step, tree.as_fd());
         }
         MountSource::Groups(groups) => {
@@ -156,10 +153,7 @@ fn attach(root: &RootDir, step: &MountStep, tree: BorrowedFd<'_>) -> Step<()> {
         MountSource::Tree { directory, .. } => *directory,
         _ => true,
     };
-    if directory {
-        root.mkdir_all(&step.destination, 0o755).map_err(|e| fail(e.errno))?;
-    }
-    let target = root.handle(&step.destination).map_err(|e| fail(e.errno))?;
+    let target = root.mount_point(&step.destination, directory).map_err(|e| fail(e.errno))?;
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
     move_mount(tree, "", &target, "", flags).map_err(fail)?;
     let (propagation, recursive) = step.options.propagation.unwrap_or((Propagation::Private, true));
@@ -193,19 +187,31 @@ fn host_sysfs() -> Result<OwnedFd, Errno> {
     Ok(tree)
 }
 
-/// A file to mount a file on.
-fn make_file(root: &RootDir, path: &Path) -> Result<(), Errno> {
-    if root.handle(path).is_ok() {
-        return Ok(());
-    }
-    if let Some(parent) = path.parent() {
-        root.mkdir_all(parent, 0o755).map_err(|e| e.errno)?;
-    }
-    root.create_file(path, 0o644).map(drop).map_err(|e| e.errno)
-}
-
 /// Nodes and links below `/dev`, and the terminal.
 fn device_files(root: &RootDir, plan: &Plan) -> Step<Option<(OwnedFd, OwnedFd)>> {
+    // Somebody else's /dev, most likely the host's, is left as it is: as runc.
+    let foreign = plan.mounts.iter().any(|step| {
+        let below = step.destination.components().filter(|part| matches!(part, Component::Normal(_)));
+        matches!(step.source, MountSource::Tree { .. }) && below.eq([Component::Normal(OsStr::new("dev"))])
+    });
+    if !foreign {
+        fill_dev(root, plan)?;
+    }
+    let Some(size) = plan.process.terminal else { return Ok(None) };
+    let (master, slave) = pseudo_terminal(root, size)?;
+    if foreign && root.handle("dev/console").is_err() {
+        return Ok(Some((master, slave)));
+    }
+    let fail = || Failure::at("make the terminal");
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
+    let tree = open_tree(&slave, "", flags).map_err(fail())?;
+    let console = root.mount_point("dev/console", false).map_err(|e| fail()(e.errno))?;
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+    move_mount(&tree, "", &console, "", flags).map_err(fail())?;
+    Ok(Some((master, slave)))
+}
+
+fn fill_dev(root: &RootDir, plan: &Plan) -> Step<()> {
     for step in &plan.devices {
         device(root, step).map_err(Failure::at(format!("make `{}`", step.path.display())))?;
     }
@@ -222,16 +228,7 @@ fn device_files(root: &RootDir, plan: &Plan) -> Step<Option<(OwnedFd, OwnedFd)>>
         root.symlink(OsStr::new("pts/ptmx"), "dev/ptmx")
             .map_err(|e| Failure::Step("make `/dev/ptmx`".into(), e.errno))?;
     }
-    let Some(size) = plan.process.terminal else { return Ok(None) };
-    let (master, slave) = pseudo_terminal(root, size)?;
-    let fail = || Failure::at("make the terminal");
-    make_file(root, Path::new("dev/console")).map_err(fail())?;
-    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
-    let tree = open_tree(&slave, "", flags).map_err(fail())?;
-    let console = root.handle("dev/console").map_err(|e| Failure::Step("make the terminal".into(), e.errno))?;
-    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
-    move_mount(&tree, "", &console, "", flags).map_err(fail())?;
-    Ok(Some((master, slave)))
+    Ok(())
 }
 
 /// linux/magic.h, `DEVPTS_SUPER_MAGIC`.
@@ -261,8 +258,7 @@ pub(crate) fn pseudo_terminal(root: &RootDir, (rows, columns): (u16, u16)) -> St
 fn device(root: &RootDir, step: &DeviceStep) -> Result<(), Errno> {
     let errno = |error: wharf_rooted_path::RootError| error.errno;
     if let Some(host) = &step.host {
-        make_file(root, &step.path)?;
-        let target = root.handle(&step.path).map_err(errno)?;
+        let target = root.mount_point(&step.path, false).map_err(errno)?;
         let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
         return move_mount(host, "", &target, "", flags);
     }
@@ -301,7 +297,7 @@ fn confine(root: &RootDir, plan: &Plan) -> Step<()> {
     }
     for path in &plan.readonly {
         let fail = || Failure::at(format!("make `{}` read-only", path.display()));
-        let Ok(target) = root.handle(path) else { continue };
+        let Some(target) = there(root, path).map_err(fail())? else { continue };
         let flags = OpenTreeFlags::OPEN_TREE_CLONE
             | OpenTreeFlags::OPEN_TREE_CLOEXEC
             | OpenTreeFlags::AT_EMPTY_PATH
@@ -313,7 +309,7 @@ fn confine(root: &RootDir, plan: &Plan) -> Step<()> {
     }
     for path in &plan.masked {
         let fail = || Failure::at(format!("mask `{}`", path.display()));
-        let Ok(target) = root.handle(path) else { continue };
+        let Some(target) = there(root, path).map_err(fail())? else { continue };
         let kind = fstat(&target).map_err(fail())?;
         let cloth = if FileType::from_raw_mode(kind.st_mode) == FileType::Directory {
             empty_directory().map_err(fail())?
@@ -323,6 +319,15 @@ fn confine(root: &RootDir, plan: &Plan) -> Step<()> {
         cover(cloth.as_fd(), target.as_fd()).map_err(fail())?;
     }
     Ok(())
+}
+
+/// What is not there needs no cover; what cannot be looked at is no reason to go on without one.
+fn there(root: &RootDir, path: &Path) -> Result<Option<OwnedFd>, Errno> {
+    match root.handle(path) {
+        Ok(found) => Ok(Some(found)),
+        Err(error) if matches!(error.errno, Errno::NOENT | Errno::NOTDIR) => Ok(None),
+        Err(error) => Err(error.errno),
+    }
 }
 
 fn cover(tree: BorrowedFd<'_>, target: BorrowedFd<'_>) -> Result<(), Errno> {

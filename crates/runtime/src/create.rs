@@ -121,7 +121,7 @@ fn create_as(launch: &Launch<'_>, init: bool) -> Result<Created> {
     }
     let child = child.map_err(|errno| RuntimeError::Setup { step: "make the container's process".into(), errno })?;
     drop(theirs);
-    let mut created = Created::new(child, plan.process.command.clone(), ParentEnd(ours));
+    let mut created = Created::new(child, plan.process.command.clone(), ParentEnd::new(ours));
     prepare(&mut created, launch, &plan, birth.is_some())?;
     created.terminal = created.parent.ready()?;
     Ok(created)

@@ -17,6 +17,10 @@ use crate::plan::process_plan;
 use crate::report::ParentEnd;
 use crate::{Result, RuntimeError};
 
+/// Seconds in which a process comes to its next step. A container can stop it at any of them, and the monitor, which
+/// waits here, has others to serve.
+const PATIENCE: i64 = 10;
+
 /// What is run, and where.
 #[derive(Debug)]
 pub struct Exec<'a> {
@@ -59,7 +63,7 @@ pub fn exec(exec: Exec<'_>) -> Result<Created> {
     let between =
         between.map_err(|errno| RuntimeError::Setup { step: "make a process for the container".into(), errno })?;
     drop(theirs);
-    let parent = ParentEnd(ours);
+    let parent = ParentEnd::new(ours).with_patience(PATIENCE);
     let made = send_in(&exec, &between, birth.is_none(), &parent);
     if made.is_err() {
         // It may wait for a word that does not come.

@@ -2,7 +2,8 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::io::Errno;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::{Errno, retry_on_intr};
 use rustix::process::Pid;
 use wharf_sys::message;
 use wharf_sys::process::Child;
@@ -46,19 +47,42 @@ impl Failure {
 
 /// The parent's end.
 #[derive(Debug)]
-pub(crate) struct ParentEnd(pub(crate) OwnedFd);
+pub(crate) struct ParentEnd {
+    socket: OwnedFd,
+    /// How long an answer may take.
+    patience: Option<Timespec>,
+}
 
 impl ParentEnd {
+    pub(crate) fn new(socket: OwnedFd) -> Self {
+        Self { socket, patience: None }
+    }
+
+    /// For a child that others can keep from going on, as those in a container do with a signal to all.
+    pub(crate) fn with_patience(self, seconds: i64) -> Self {
+        Self { patience: Some(Timespec { tv_sec: seconds, tv_nsec: 0 }), ..self }
+    }
+
+    fn hear(&self) -> Result<Option<(Vec<u8>, Vec<OwnedFd>)>, RuntimeError> {
+        let silent = |errno| RuntimeError::Setup { step: "hear from the process in the container".into(), errno };
+        if self.patience.is_some() {
+            let mut fds = [PollFd::new(&self.socket, PollFlags::IN)];
+            if retry_on_intr(|| poll(&mut fds, self.patience.as_ref())).map_err(silent)? == 0 {
+                return Err(silent(Errno::TIMEDOUT));
+            }
+        }
+        message::receive(&self.socket).map_err(|_| RuntimeError::Vanished)
+    }
+
     /// Everything that only the parent can do is done; `rootfs` if it could be made only now.
     pub(crate) fn go(&self, rootfs: Option<BorrowedFd<'_>>) -> Result<(), RuntimeError> {
         let fds: Vec<BorrowedFd<'_>> = rootfs.into_iter().collect();
-        message::send(&self.0, &[GO], &fds).map_err(|_| RuntimeError::Vanished)
+        message::send(&self.socket, &[GO], &fds).map_err(|_| RuntimeError::Vanished)
     }
 
     /// Waits for the process that the go-between has made in the container.
     pub(crate) fn made(&self) -> Result<Child, RuntimeError> {
-        let received = message::receive(&self.0).map_err(|_| RuntimeError::Vanished)?;
-        let (bytes, mut fds) = received.ok_or(RuntimeError::Vanished)?;
+        let (bytes, mut fds) = self.hear()?.ok_or(RuntimeError::Vanished)?;
         let pid = match bytes.as_slice() {
             [MADE, pid @ ..] => <[u8; 4]>::try_from(pid).ok().and_then(|pid| Pid::from_raw(i32::from_be_bytes(pid))),
             _ => return Err(told(&bytes, "")),
@@ -70,7 +94,7 @@ impl ParentEnd {
     }
 
     pub(crate) fn start(&self) -> Result<(), RuntimeError> {
-        message::send(&self.0, &[START], &[]).map_err(|_| RuntimeError::Vanished)
+        message::send(&self.socket, &[START], &[]).map_err(|_| RuntimeError::Vanished)
     }
 
     /// Waits until the child is ready; the terminal's master comes with it.
@@ -87,7 +111,7 @@ impl ParentEnd {
     }
 
     fn receive(&self, command: &str) -> Result<Option<Vec<OwnedFd>>, RuntimeError> {
-        let Some((bytes, fds)) = message::receive(&self.0).map_err(|_| RuntimeError::Vanished)? else {
+        let Some((bytes, fds)) = self.hear()? else {
             return Ok(None);
         };
         if bytes.first() == Some(&READY) {

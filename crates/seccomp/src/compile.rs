@@ -80,6 +80,11 @@ impl Policy {
         for (number, branches) in by_number.iter().filter(|(_, branches)| plain(branches).is_none()) {
             conditional(&mut code, *number, branches, self.default)?;
         }
+        // A call that is newer than the policy: programs try another way after ENOSYS, and give up after EPERM. As runc.
+        if let (Some((newest, _)), true) = (by_number.last_key_value(), self.default.denies()) {
+            code.push(op(JUMP_GREATER, *newest, 0, 1));
+            code.push(op(RETURN, Action::Errno(ENOSYS).value(), 0, 0));
+        }
         code.push(op(RETURN, self.default.value(), 0, 0));
         if code.len() > MAX_INSTRUCTIONS {
             return Err(CompileError::TooLong(code.len()));
@@ -289,6 +294,7 @@ mod tests {
         let allow = Action::Allow.value();
         let eperm = Action::Errno(1).value();
         assert_eq!(run(&filter, n("read"), [0; 6]), allow);
+        assert_eq!(run(&filter, 9999, [0; 6]), Action::Errno(38).value(), "newer than the policy");
         assert_eq!(run(&filter, n("mount"), [0; 6]), eperm);
         assert_eq!(run(&filter, n("io_uring_setup"), [0; 6]), eperm);
         assert_eq!(run(&filter, n("clone3"), [0; 6]), Action::Errno(38).value());

@@ -17,6 +17,11 @@ pub enum Action {
 }
 
 impl Action {
+    /// Whether the call is not made.
+    pub(crate) fn denies(self) -> bool {
+        matches!(self, Self::Errno(_) | Self::KillProcess | Self::KillThread | Self::Trap)
+    }
+
     /// The value that a filter returns for it.
     pub(crate) fn value(self) -> u32 {
         match self {
