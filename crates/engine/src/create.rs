@@ -85,7 +85,7 @@ impl Engine {
                 Ok(Created { id, warnings })
             }
             Err(error) => {
-                let _ = std::fs::remove_dir_all(&dir);
+                let _ = wharf_rooted_path::remove_dir_all(&dir);
                 Err(error)
             }
         }

@@ -256,7 +256,7 @@ impl Engine {
                 if self.inner.slots.find(&name.to_string_lossy()).is_ok_and(|slot| slot.id == name.to_string_lossy()) {
                     continue;
                 }
-                if let Err(error) = std::fs::remove_dir_all(entry.path()) {
+                if let Err(error) = wharf_rooted_path::remove_dir_all(entry.path()) {
                     tracing::warn!("cannot remove {}: {error}", entry.path().display());
                 }
             }

@@ -83,7 +83,7 @@ impl Engine {
         });
         blocking(move || {
             for dir in [dir, exec_dir] {
-                match std::fs::remove_dir_all(&dir) {
+                match wharf_rooted_path::remove_dir_all(&dir) {
                     Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                         tracing::warn!("cannot remove {}: {error}; it is swept at the next start", dir.display());
                     }

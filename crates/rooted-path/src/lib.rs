@@ -6,10 +6,12 @@
 //! directory that was opened so. No path is resolved twice, and no link is followed out of the root.
 //!
 //! - [`RootDir`]: the root, and what can be done below it.
+//! - [`remove_dir_all`]: a whole tree, however deep.
 
 mod remove;
 mod root;
 
+pub use remove::remove_dir_all;
 pub use root::{RootDir, RootError};
 
 /// Result of an operation below a root.

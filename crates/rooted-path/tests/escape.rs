@@ -126,6 +126,27 @@ fn reading_is_bounded() {
 }
 
 #[test]
+fn a_tree_deeper_than_there_are_fds_is_removed() {
+    let trap = Trap::new();
+    trap.root.mkdir_all("top", 0o755).unwrap();
+    let mut here = trap.root.open_dir("top").unwrap();
+    for _ in 0..3000 {
+        rustix::fs::mkdirat(&here, "d", rustix::fs::Mode::from_raw_mode(0o755)).unwrap();
+        drop(here.create_file("file", 0o644).unwrap());
+        here = here.open_dir("d").unwrap();
+    }
+    drop(here);
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    let few = rustix::process::Rlimit { current: Some(256), maximum: limit.maximum };
+    rustix::process::setrlimit(rustix::process::Resource::Nofile, few).unwrap();
+    let removed = trap.root.remove_all("top");
+    rustix::process::setrlimit(rustix::process::Resource::Nofile, limit).unwrap();
+    removed.unwrap();
+    assert!(!trap.inside("top").exists());
+    trap.assert_alive();
+}
+
+#[test]
 fn removing_a_tree_takes_links_and_not_their_targets() {
     let trap = Trap::new();
     let deep: std::path::PathBuf = std::iter::repeat_n("d", 300).collect();

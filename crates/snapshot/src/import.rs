@@ -146,7 +146,7 @@ impl Drop for Temporary {
     fn drop(&mut self) {
         if !self.kept {
             // What stays is swept when the layers are opened.
-            let _ = fs::remove_dir_all(&self.path);
+            let _ = wharf_rooted_path::remove_dir_all(&self.path);
         }
     }
 }

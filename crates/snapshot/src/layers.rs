@@ -89,7 +89,7 @@ impl Layers {
             if !known.contains(entry.file_name().to_string_lossy().as_ref()) {
                 let path = entry.path();
                 let directory = entry.file_type().is_ok_and(|kind| kind.is_dir());
-                let removed = if directory { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+                let removed = if directory { wharf_rooted_path::remove_dir_all(&path) } else { fs::remove_file(&path) };
                 removed.map_err(SnapshotError::file("sweep", &path))?;
             }
         }
@@ -284,7 +284,9 @@ impl Discarded {
     /// # Errors
     /// When the disk refuses.
     pub fn delete(self) -> Result<()> {
-        self.trees.iter().try_for_each(|tree| fs::remove_dir_all(tree).map_err(SnapshotError::file("remove", tree)))
+        self.trees
+            .iter()
+            .try_for_each(|tree| wharf_rooted_path::remove_dir_all(tree).map_err(SnapshotError::file("remove", tree)))
     }
 }
 
