@@ -20,6 +20,7 @@ pub mod message;
 pub mod mount;
 pub mod namespace;
 pub mod netlink;
+pub mod own_program;
 pub mod process;
 pub mod seccomp;
 pub mod signals;

@@ -119,6 +119,11 @@ impl Words {
         let pointers = strings.iter().map(|s| s.as_ptr()).chain([std::ptr::null()]).collect();
         Self { _strings: strings, pointers }
     }
+
+    /// A NULL-terminated array of pointers, valid as long as this value.
+    pub(crate) fn as_ptr(&self) -> *const *const libc::c_char {
+        self.pointers.as_ptr()
+    }
 }
 
 /// Becomes the program at `path` (execve(2)). Returns only when that failed.

@@ -27,12 +27,19 @@ fn main() -> ExitCode {
     let args: Vec<OsString> = words.collect();
     let first = args.first().and_then(|word| word.to_str()).unwrap_or("");
     match (program.as_str(), first) {
-        ("dockerd", _) => wharf_daemon::main(&args),
-        (_, "daemon") => wharf_daemon::main(&args[1..]),
+        ("dockerd", _) => protected(|| wharf_daemon::main(&args)),
+        (_, "daemon") => protected(|| wharf_daemon::main(&args[1..])),
         (_, "oci") => oci(&args[1..]),
         (_, "registry") => wharf_registry::main(&args[1..]),
         _ => wharf_cli::main(&program, args),
     }
+}
+
+/// For roles whose processes containers may come to see.
+fn protected(role: impl FnOnce() -> ExitCode) -> ExitCode {
+    // Where it cannot be done, as without the right to mount, no container of others can be made either.
+    let _ = wharf_sys::own_program::protect();
+    role()
 }
 
 fn oci(words: &[OsString]) -> ExitCode {

@@ -79,3 +79,23 @@ fn killed_at_any_moment_it_starts_again() {
         left.lines().all(|state| state == "created")
     });
 }
+
+#[test]
+fn the_program_on_the_host_cannot_be_written_through_its_processes() {
+    let Some(d) = Daemon::start() else { return };
+    d.docker("run -d --name one --init busybox sleep 1000").ok();
+    let container: u32 = d.docker("inspect -f {{.State.Pid}} one").ok().parse().unwrap();
+    let parent = |pid: u32| -> u32 {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+        stat.rsplit_once(") ").unwrap().1.split(' ').nth(1).unwrap().parse().unwrap()
+    };
+    let monitor = parent(container);
+    for pid in [container, monitor, d.pid()] {
+        let exe = format!("/proc/{pid}/exe");
+        let mount = rustix::fs::statvfs(&*exe).unwrap().f_flag;
+        assert!(mount.contains(rustix::fs::StatVfsMountFlags::RDONLY), "{exe}");
+        // While it runs the kernel refuses anyway.
+        std::fs::File::options().write(true).open(&exe).unwrap_err();
+    }
+    d.docker("rm -f one").ok();
+}
