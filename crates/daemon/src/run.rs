@@ -1,11 +1,16 @@
 //! The order of start and stop.
 
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::retry_on_intr;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use wharf_build::{Builder, BuilderOptions};
 use wharf_engine::etc::ResolvConf;
@@ -52,10 +57,30 @@ pub(crate) fn run(options: Options) -> Result<(), String> {
         tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|e| format!("cannot start: {e}"))?;
     let done = runtime.block_on(serve(&options, store, Arc::new(spawner)));
     runtime.shutdown_timeout(Duration::from_secs(1));
-    done
+    match done? {
+        End::Told => Ok(()),
+        End::NoSpawner => Err(again()),
+    }
 }
 
-async fn serve(options: &Options, store: Store, spawner: Arc<Spawner>) -> Result<(), String> {
+/// Why the daemon ends.
+enum End {
+    /// By a signal.
+    Told,
+    /// The process that makes monitors was killed, and a process with threads cannot make it again.
+    NoSpawner,
+}
+
+/// Starts this daemon once more in this same process, as after a crash. Returns when it cannot.
+fn again() -> String {
+    tracing::error!("the process that starts containers has gone: starting again");
+    let mut words = std::env::args_os();
+    let name = words.next().unwrap_or_else(|| "wharf".into());
+    let error = std::process::Command::new("/proc/self/exe").arg0(name).args(words).exec();
+    format!("cannot start again: {}", wharf_report::os(&error))
+}
+
+async fn serve(options: &Options, store: Store, spawner: Arc<Spawner>) -> Result<End, String> {
     let instance = instance(&options.data_root);
     let layers = Layers::open(store.clone()).map_err(|e| chain(&e))?;
     let images = Images::open(store.clone(), layers).map_err(|e| chain(&e))?;
@@ -72,6 +97,7 @@ async fn serve(options: &Options, store: Store, spawner: Arc<Spawner>) -> Result
         user_agent: format!("wharf/{} (linux)", env!("CARGO_PKG_VERSION")),
     })
     .map_err(|e| chain(&e))?;
+    let gone = end_of(spawner.watch().map_err(|e| chain(&e))?);
     let parts = Parts {
         store: store.clone(),
         images: images.clone(),
@@ -111,7 +137,10 @@ async fn serve(options: &Options, store: Store, spawner: Arc<Spawner>) -> Result
         Ok(freed) => tracing::info!("freed {freed} bytes that nothing needs"),
         Err(error) => tracing::warn!("cannot free what nothing needs: {error}"),
     });
-    accept(api, listeners).await?;
+    let end = accept(api, listeners, gone).await?;
+    if matches!(end, End::NoSpawner) {
+        return Ok(end);
+    }
     engine.leave_groups();
     if options.remove_networks {
         tokio::task::spawn_blocking(move || networks.destroy())
@@ -119,10 +148,22 @@ async fn serve(options: &Options, store: Store, spawner: Arc<Spawner>) -> Result
             .map_err(|e| e.to_string())?
             .map_err(|e| chain(&e))?;
     }
-    Ok(())
+    Ok(end)
 }
 
-async fn accept(api: Api, listeners: Vec<Listener>) -> Result<(), String> {
+/// Tells when a process has ended. A thread waits, which nobody waits for.
+fn end_of(pidfd: OwnedFd) -> oneshot::Receiver<()> {
+    let (sender, receiver) = oneshot::channel();
+    std::thread::spawn(move || {
+        let mut fds = [PollFd::new(&pidfd, PollFlags::IN)];
+        if retry_on_intr(|| poll(&mut fds, None)).is_ok() {
+            let _ = sender.send(());
+        }
+    });
+    receiver
+}
+
+async fn accept(api: Api, listeners: Vec<Listener>, spawner: oneshot::Receiver<()>) -> Result<End, String> {
     let mut term = signal(SignalKind::terminate()).map_err(|e| e.to_string())?;
     let mut int = signal(SignalKind::interrupt()).map_err(|e| e.to_string())?;
     let mut accepting = JoinSet::new();
@@ -148,14 +189,15 @@ async fn accept(api: Api, listeners: Vec<Listener>) -> Result<(), String> {
             }
         });
     }
-    tokio::select! {
-        _ = term.recv() => {}
-        _ = int.recv() => {}
-    }
+    let end = tokio::select! {
+        _ = term.recv() => End::Told,
+        _ = int.recv() => End::Told,
+        Ok(()) = spawner => End::NoSpawner,
+    };
     tracing::info!("stopping; containers run on");
     // Connections are cut: what they wait for goes on in the monitors, and a client sees that the daemon has gone.
     let _ = tokio::time::timeout(GRACE, accepting.shutdown()).await;
-    Ok(())
+    Ok(end)
 }
 
 fn engine_options(options: &Options) -> Result<EngineOptions, String> {

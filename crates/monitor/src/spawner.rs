@@ -84,6 +84,17 @@ impl Spawner {
         self.process.pid.as_raw_nonzero().get()
     }
 
+    /// Readable when the prepared process has ended, which only somebody else can bring about.
+    ///
+    /// # Errors
+    /// When there is no fd to spare.
+    pub fn watch(&self) -> Result<OwnedFd> {
+        self.process.pidfd.try_clone().map_err(|e| LaunchError::System {
+            action: "watch the process that starts containers",
+            errno: Errno::from_io_error(&e).unwrap_or(Errno::MFILE),
+        })
+    }
+
     /// Makes a container run. `netns` is the network namespace to be in, `streams` the clients' ends for
     /// [`Launch::attach`]. Returns when the user's program runs, or nothing of it is left.
     ///

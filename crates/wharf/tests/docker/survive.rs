@@ -99,3 +99,17 @@ fn the_program_on_the_host_cannot_be_written_through_its_processes() {
     }
     d.docker("rm -f one").ok();
 }
+
+#[test]
+fn a_killed_spawner_is_made_again() {
+    let Some(d) = Daemon::start() else { return };
+    d.docker("run -d --name kept busybox sleep 1000").ok();
+    let children = std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", d.pid())).unwrap();
+    let spawner: Vec<i32> = children.split_whitespace().map(|pid| pid.parse().unwrap()).collect();
+    assert_eq!(spawner.len(), 1, "one child: {children}");
+    let spawner = rustix::process::Pid::from_raw(spawner[0]).unwrap();
+    rustix::process::kill_process(spawner, rustix::process::Signal::KILL).unwrap();
+    d.eventually("containers are started", || d.docker("run --rm busybox echo again").out.trim() == "again");
+    assert_eq!(d.docker("exec kept echo here").ok(), "here");
+    d.docker("rm -f kept").ok();
+}
