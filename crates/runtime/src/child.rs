@@ -118,8 +118,8 @@ fn mount(root: &RootDir, step: &MountStep, plan: &Plan) -> Step<()> {
     let shown = step.destination.display();
     let fail = || Failure::at(format!("mount `{shown}`"));
     let tree = match &step.source {
-        MountSource::New { kind } => {
-            let fresh = new_mount(kind, step);
+        MountSource::New { kind, source } => {
+            let fresh = new_mount(kind, source, step);
             match fresh {
                 // sysfs belongs to the owner of the network namespace; the host's own, read-only, is what is left.
                 Err(Errno::PERM) if kind == "sysfs" && plan.namespaces.user => host_sysfs().map_err(fail())?,
@@ -130,7 +130,7 @@ fn mount(root: &RootDir, step: &MountStep, plan: &Plan) -> Step<()> {
             return attach(root, step, tree.as_fd());
         }
         MountSource::Groups(groups) => {
-            let top = new_mount("tmpfs", step).map_err(fail())?;
+            let top = new_mount("tmpfs", "cgroup", step).map_err(fail())?;
             attach(root, step, top.as_fd())?;
             let below = RootDir::from_fd(top);
             for (name, tree) in groups {
@@ -161,8 +161,10 @@ fn attach(root: &RootDir, step: &MountStep, tree: BorrowedFd<'_>) -> Step<()> {
     set_attributes(tree, recursive, change).map_err(fail)
 }
 
-fn new_mount(kind: &str, step: &MountStep) -> Result<OwnedFd, Errno> {
+fn new_mount(kind: &str, source: &str, step: &MountStep) -> Result<OwnedFd, Errno> {
     let fs = fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC)?;
+    // What `df` and /proc/mounts call it.
+    fsconfig_set_string(&fs, "source", source)?;
     for (key, value) in &step.options.data {
         match value {
             Some(value) => fsconfig_set_string(&fs, key.as_str(), value.as_str())?,

@@ -47,7 +47,7 @@ pub(crate) struct MountStep {
 #[derive(Debug)]
 pub(crate) enum MountSource {
     /// A new instance of a file system.
-    New { kind: String },
+    New { kind: String, source: String },
     /// A detached copy of something of the host's.
     Tree { tree: OwnedFd, directory: bool },
     /// A tmpfs with the v1 hierarchies below it, each by its name.
@@ -211,10 +211,13 @@ fn mount_step(mount: &Mount, hierarchies: &Hierarchies, group: Option<&Group>) -
     let kind = mount.typ().as_deref().unwrap_or_default();
     let source = match kind {
         "cgroup" | "cgroup2" if !hierarchies.is_v2() => groups(hierarchies, group, options.set)?,
-        "cgroup" | "cgroup2" => MountSource::New { kind: "cgroup2".into() },
+        "cgroup" | "cgroup2" => MountSource::New { kind: "cgroup2".into(), source: "cgroup".into() },
         "bind" => bind(mount, &options)?,
         _ if options.bind => bind(mount, &options)?,
-        "proc" | "sysfs" | "tmpfs" | "devpts" | "mqueue" => MountSource::New { kind: kind.into() },
+        "proc" | "sysfs" | "tmpfs" | "devpts" | "mqueue" => {
+            let source = mount.source().as_deref().and_then(Path::to_str).filter(|source| !source.is_empty());
+            MountSource::New { kind: kind.into(), source: source.unwrap_or(kind).into() }
+        }
         other => return Err(RuntimeError::Unsupported(format!("mounting a file system of type `{other}`"))),
     };
     Ok(MountStep { destination, source, options })

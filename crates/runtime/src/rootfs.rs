@@ -73,6 +73,7 @@ fn overlay(
         return Err(RuntimeError::Invalid("an overlay needs at least one layer".into()));
     }
     let fs = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC).map_err(fail("open file system"))?;
+    fsconfig_set_string(&fs, "source", "overlay").map_err(fail("configure"))?;
     // By fd: no length limit, no character of a path that would be taken as a separator. Linux 6.13 on.
     let mut held = Vec::new();
     for path in lowers {

@@ -169,6 +169,9 @@ fn masked_and_read_only_paths(image: &Image) {
     assert!(outcome.output.starts_with("1:3\n0\n"), "{}", outcome.output);
     assert!(outcome.output.contains("Read-only file system"), "{}", outcome.output);
     assert!(!outcome.output.contains("/layer "), "the host's mounts are gone: {}", outcome.output);
+    for source in ["overlay / overlay", "proc /proc proc", "shm /dev/shm tmpfs", "devpts /dev/pts devpts"] {
+        assert!(outcome.output.contains(&format!("\n{source} ")), "{source}: {}", outcome.output);
+    }
 }
 
 fn capabilities_and_devices(image: &Image) {
