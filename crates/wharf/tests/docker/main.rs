@@ -6,3 +6,4 @@ mod kit;
 mod run;
 mod ship;
 mod survive;
+mod terminal;
