@@ -12,7 +12,8 @@ use rustix::process::{Pid, Signal, pidfd_send_signal};
 use wharf_cgroup::{Group, Hierarchies};
 use wharf_sys::process::{Child, clone3};
 
-use crate::child;
+use crate::child::{self, Birth};
+use crate::hooks::{HookSet, Point};
 use crate::plan::{Plan, plan};
 use crate::report::ParentEnd;
 use crate::rootfs::Rootfs;
@@ -39,6 +40,28 @@ pub struct Launch<'a> {
     /// The control group to be born in, made and limited by the caller or by [`create`] from
     /// `linux.resources`.
     pub group: Option<&'a Group>,
+    pub lifecycle: Lifecycle<'a>,
+}
+
+/// What a caller asks besides that follows the OCI lifecycle, in which create and start are two programs. The default
+/// is nothing of it.
+#[derive(Debug, Default)]
+pub struct Lifecycle<'a> {
+    /// A listening unix stream socket: the first process waits there until somebody calls [`start_at`], and not for
+    /// its parent, which may end ([`Created::leave`]).
+    pub gate: Option<BorrowedFd<'a>>,
+    /// Those up to the start are run; the later ones are the caller's.
+    pub hooks: Option<HookSet<'a>>,
+    pub inheritance: Inheritance,
+}
+
+/// What a program takes over from the caller. The default is nothing.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Inheritance {
+    /// How many fds after the standard streams.
+    pub fds: u32,
+    /// The session keyring.
+    pub keyring: bool,
 }
 
 /// A container whose first process waits for [`Created::start`]. Dropping it ends that process.
@@ -77,6 +100,7 @@ fn create_as(launch: &Launch<'_>, init: bool) -> Result<Created> {
     let hierarchies = Hierarchies::detect()?;
     let spec = launch.spec;
     let mut plan = plan(spec, &hierarchies, launch.group)?;
+    plan.process.inherit(launch.lifecycle.inheritance);
     if matches!(launch.stdio, Stdio::Terminal) != plan.process.terminal.is_some() {
         return Err(RuntimeError::Invalid("process.terminal and the streams that were given disagree".into()));
     }
@@ -114,7 +138,15 @@ fn create_as(launch: &Launch<'_>, init: bool) -> Result<Created> {
         if rustix::io::dup2(&theirs, &mut ours).is_err() {
             return 125;
         }
-        child::run(&plan, theirs.as_fd(), rootfs.as_ref().map(AsFd::as_fd), &launch.stdio, init)
+        let birth = Birth {
+            socket: theirs.as_fd(),
+            rootfs: rootfs.as_ref().map(AsFd::as_fd),
+            stdio: &launch.stdio,
+            init,
+            gate: launch.lifecycle.gate,
+            hooks: launch.lifecycle.hooks,
+        };
+        child::run(&plan, &birth)
     });
     if let Some(away) = away {
         away.back()?;
@@ -123,7 +155,12 @@ fn create_as(launch: &Launch<'_>, init: bool) -> Result<Created> {
     drop(theirs);
     let mut created = Created::new(child, plan.process.command.clone(), ParentEnd(ours));
     prepare(&mut created, launch, &plan, birth.is_some())?;
-    created.terminal = created.parent.ready()?;
+    let pid = created.pid.as_raw_nonzero().get();
+    created.terminal = created.parent.ready(&plan.process.command, || {
+        let Some(set) = launch.lifecycle.hooks else { return Ok(()) };
+        set.run(Point::Prestart, "creating", pid)?;
+        Ok(set.run(Point::CreateRuntime, "creating", pid)?)
+    })?;
     Ok(created)
 }
 
@@ -230,6 +267,23 @@ impl Created {
             .map_err(|e| RuntimeError::host("duplicate", "pidfd", Errno::from_io_error(&e).unwrap_or(Errno::IO)))?;
         Ok((self.pid, pidfd, self.terminal.take()))
     }
+
+    /// Leaves the first process where it waits, at its gate. The value is the terminal's master.
+    pub fn leave(mut self) -> Option<OwnedFd> {
+        self.started = true;
+        self.terminal.take()
+    }
+}
+
+/// Lets a container's first process go on that waits at a gate, over a connection to it. Returns when it has become
+/// `command`.
+///
+/// # Errors
+/// As [`Created::start`], and `Vanished` when nobody waits there.
+pub fn start_at(connection: OwnedFd, command: &str) -> Result<()> {
+    let parent = ParentEnd(connection);
+    parent.start()?;
+    parent.executed(command)
 }
 
 impl Drop for Created {

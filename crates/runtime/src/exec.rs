@@ -13,7 +13,7 @@ use wharf_cgroup::Group;
 use wharf_sys::process::{Namespaces, clone3};
 
 use crate::child;
-use crate::create::{Created, Stdio, one_thread};
+use crate::create::{Created, Inheritance, Stdio, one_thread};
 use crate::plan::process_plan;
 use crate::report::ParentEnd;
 use crate::{Result, RuntimeError};
@@ -30,6 +30,7 @@ pub struct Exec<'a> {
     pub stdio: Stdio,
     /// The container's group.
     pub group: Option<&'a Group>,
+    pub inheritance: Inheritance,
 }
 
 /// Makes a process in a running container; it waits for [`Created::start`]. It is this process's child.
@@ -42,7 +43,8 @@ pub fn exec(exec: Exec<'_>) -> Result<Created> {
         Some(section) => Some(wharf_seccomp::from_oci(section)?.compile()?),
         None => None,
     };
-    let plan = process_plan(exec.process, filter)?;
+    let mut plan = process_plan(exec.process, filter)?;
+    plan.inherit(exec.inheritance);
     if matches!(exec.stdio, Stdio::Terminal) != plan.terminal.is_some() {
         return Err(RuntimeError::Invalid("process.terminal and the streams that were given disagree".into()));
     }
@@ -73,7 +75,7 @@ pub fn exec(exec: Exec<'_>) -> Result<Created> {
         group.add(created.pid.as_raw_nonzero().get(), birth.is_none())?;
     }
     created.parent.go(None)?;
-    created.terminal = created.parent.ready()?;
+    created.terminal = created.parent.ready(&plan.command, || Ok(()))?;
     Ok(created)
 }
 
@@ -86,6 +88,7 @@ fn namespaces_to_join(pid: Pid) -> Result<ThreadNameSpaceType> {
         ("ipc", ThreadNameSpaceType::INTER_PROCESS_COMMUNICATION),
         ("net", ThreadNameSpaceType::NETWORK),
         ("cgroup", ThreadNameSpaceType::CONTROL_GROUP),
+        ("time", ThreadNameSpaceType::TIME),
     ];
     let mut joins = ThreadNameSpaceType::empty();
     for (name, kind) in all {

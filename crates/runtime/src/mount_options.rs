@@ -2,6 +2,44 @@
 
 use wharf_sys::mount::{Attributes, Propagation};
 
+/// Every word that [`Options`] knows; what a file system reads itself is not among them.
+pub const MOUNT_OPTIONS: &[&str] = &[
+    "async",
+    "bind",
+    "defaults",
+    "dev",
+    "exec",
+    "noatime",
+    "nodev",
+    "nodiratime",
+    "noexec",
+    "norelatime",
+    "nosuid",
+    "nosymfollow",
+    "private",
+    "rbind",
+    "relatime",
+    "rnoatime",
+    "rnodev",
+    "rnodiratime",
+    "rnoexec",
+    "rnosuid",
+    "rnosymfollow",
+    "ro",
+    "rprivate",
+    "rro",
+    "rshared",
+    "rslave",
+    "rstrictatime",
+    "runbindable",
+    "rw",
+    "shared",
+    "slave",
+    "strictatime",
+    "suid",
+    "unbindable",
+];
+
 /// An option list, sorted by what each word is about.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Options {

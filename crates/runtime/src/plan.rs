@@ -13,6 +13,7 @@ use wharf_sys::mount::{Attributes, Change, set_attributes};
 use wharf_sys::process::{Namespaces, Words};
 
 use crate::capabilities::bits;
+use crate::create::Inheritance;
 use crate::mount_options::Options;
 use crate::rootfs::layer;
 use crate::{Result, RuntimeError};
@@ -88,6 +89,10 @@ pub(crate) struct ProcessPlan {
     pub(crate) ambient: u64,
     pub(crate) no_new_privileges: bool,
     pub(crate) filter: Option<Filter>,
+    /// How many fds after the standard streams the program inherits.
+    pub(crate) preserve_fds: u32,
+    /// The caller's session keyring stays.
+    pub(crate) keep_keyring: bool,
 }
 
 /// Links that every container's `/dev` has (runtime-spec, config-linux, "Dev symbolic links").
@@ -347,7 +352,16 @@ pub(crate) fn process_plan(process: &Process, filter: Option<Filter>) -> Result<
         ambient: set(oci_spec::runtime::LinuxCapabilities::ambient)?,
         no_new_privileges: process.no_new_privileges().unwrap_or(false),
         filter,
+        preserve_fds: 0,
+        keep_keyring: false,
     })
+}
+
+impl ProcessPlan {
+    pub(crate) fn inherit(&mut self, inheritance: Inheritance) {
+        self.preserve_fds = inheritance.fds;
+        self.keep_keyring = inheritance.keyring;
+    }
 }
 
 /// The paths that execvp(3) would try, with the `PATH` that the program itself will have.

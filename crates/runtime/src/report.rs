@@ -7,12 +7,18 @@ use wharf_sys::message;
 
 use crate::RuntimeError;
 
+/// Result of a step in the child.
+pub(crate) type Step<T> = Result<T, Failure>;
+
 const GO: u8 = b'G';
+/// All is mounted: the parent's hooks may run.
+const MOUNTED: u8 = b'M';
 const READY: u8 = b'R';
 const START: u8 = b'S';
 const FAILED: u8 = b'F';
 const NOT_FOUND: u8 = b'N';
 const NOT_EXECUTABLE: u8 = b'X';
+const HOOK: u8 = b'K';
 
 /// A step that failed in the child.
 #[derive(Debug)]
@@ -20,6 +26,8 @@ pub(crate) enum Failure {
     Step(String, Errno),
     NotFound,
     NotExecutable(Errno),
+    /// A hook that runs in the container.
+    Hook(String),
 }
 
 impl Failure {
@@ -33,6 +41,7 @@ impl Failure {
             Self::Step(step, errno) => (FAILED, *errno, step.as_str()),
             Self::NotFound => (NOT_FOUND, Errno::NOENT, ""),
             Self::NotExecutable(errno) => (NOT_EXECUTABLE, *errno, ""),
+            Self::Hook(text) => (HOOK, Errno::IO, text.as_str()),
         };
         let mut bytes = vec![tag];
         bytes.extend(errno.raw_os_error().to_be_bytes());
@@ -56,11 +65,23 @@ impl ParentEnd {
         message::send(&self.0, &[START], &[]).map_err(|_| RuntimeError::Vanished)
     }
 
-    /// Waits until the child is ready; the terminal's master comes with it.
-    pub(crate) fn ready(&self) -> Result<Option<OwnedFd>, RuntimeError> {
-        match self.receive("")? {
-            Some(mut fds) => Ok(fds.pop()),
-            None => Err(RuntimeError::Vanished),
+    /// Waits until the child is ready; the terminal's master comes with it. `hooks` run when it has mounted all.
+    pub(crate) fn ready(
+        &self,
+        command: &str,
+        hooks: impl FnOnce() -> Result<(), RuntimeError>,
+    ) -> Result<Option<OwnedFd>, RuntimeError> {
+        let mut hooks = Some(hooks);
+        loop {
+            match self.receive(command)?.ok_or(RuntimeError::Vanished)? {
+                (MOUNTED, _) => {
+                    if let Some(hooks) = hooks.take() {
+                        hooks()?;
+                    }
+                    self.go(None)?;
+                }
+                (_, mut fds) => return Ok(fds.pop()),
+            }
         }
     }
 
@@ -69,7 +90,7 @@ impl ParentEnd {
         self.receive(command).map(drop)
     }
 
-    fn receive(&self, command: &str) -> Result<Option<Vec<OwnedFd>>, RuntimeError> {
+    fn receive(&self, command: &str) -> Result<Option<(u8, Vec<OwnedFd>)>, RuntimeError> {
         let Some((bytes, fds)) = message::receive(&self.0).map_err(|_| RuntimeError::Vanished)? else {
             return Ok(None);
         };
@@ -78,9 +99,13 @@ impl ParentEnd {
             .and_then(|b| <[u8; 4]>::try_from(b).ok())
             .map_or(Errno::IO, |b| Errno::from_raw_os_error(i32::from_be_bytes(b)));
         match bytes.first() {
-            Some(&READY) => Ok(Some(fds)),
+            Some(&tag @ (READY | MOUNTED)) => Ok(Some((tag, fds))),
             Some(&NOT_FOUND) => Err(RuntimeError::CommandNotFound(command.into())),
             Some(&NOT_EXECUTABLE) => Err(RuntimeError::NotExecutable { command: command.into(), errno }),
+            Some(&HOOK) => {
+                let text = String::from_utf8_lossy(bytes.get(5..).unwrap_or_default()).into_owned();
+                Err(RuntimeError::ContainerHook(text))
+            }
             _ => {
                 let step = String::from_utf8_lossy(bytes.get(5..).unwrap_or_default()).into_owned();
                 Err(RuntimeError::Setup { step, errno })
@@ -101,6 +126,28 @@ pub(crate) fn wait_for_start(socket: BorrowedFd<'_>) -> Result<(), Failure> {
     match message::receive(socket) {
         Ok(Some((bytes, _))) if bytes == [START] => Ok(()),
         _ => Err(Failure::Step("hear from the parent".into(), Errno::PIPE)),
+    }
+}
+
+/// Tells that all is mounted, and waits until the parent's hooks have run.
+pub(crate) fn wait_for_hooks(socket: BorrowedFd<'_>) -> Result<(), Failure> {
+    message::send(socket, &[MOUNTED], &[]).map_err(Failure::at("report to the parent"))?;
+    wait_for_go(socket).map(drop)
+}
+
+/// Waits at a gate until somebody comes and says [`START`]; that one learns what becomes of the exec.
+pub(crate) fn wait_at_gate(gate: BorrowedFd<'_>) -> Result<OwnedFd, Failure> {
+    loop {
+        match rustix::net::accept_with(gate, rustix::net::SocketFlags::CLOEXEC) {
+            // Who went away without a word is no reason to end.
+            Ok(visitor) => {
+                if wait_for_start(visitor.as_fd()).is_ok() {
+                    return Ok(visitor);
+                }
+            }
+            Err(Errno::INTR | Errno::CONNABORTED) => {}
+            Err(errno) => return Err(Failure::Step("wait for the start".into(), errno)),
+        }
     }
 }
 

@@ -29,6 +29,27 @@ pub fn keep_only(fd: i32, place: i32) -> Result<()> {
     }
 }
 
+/// Closes every fd from `first` on but those of `kept`. Values that own a closed fd must never be dropped afterwards.
+///
+/// # Errors
+/// `ENOSYS` before Linux 5.9.
+pub fn close_all_but(first: u32, kept: &[i32]) -> Result<()> {
+    let mut kept: Vec<u32> = kept.iter().filter_map(|fd| u32::try_from(*fd).ok()).filter(|fd| *fd >= first).collect();
+    kept.sort_unstable();
+    let mut from = first;
+    for last in kept.into_iter().map(|fd| (fd, fd.checked_sub(1))).chain([(u32::MAX, Some(u32::MAX))]) {
+        if let (next, Some(to)) = last {
+            if to >= from {
+                // SAFETY: the caller is a fresh copy of another process that ends by `exit_now` or an exec, so that no
+                // owner of what is closed here runs its destructor.
+                check(unsafe { libc::syscall(libc::SYS_close_range, from, to, 0) })?;
+            }
+            from = next.saturating_add(1);
+        }
+    }
+    Ok(())
+}
+
 /// Takes over the fd of this number, which nobody owns: it came by [`keep_only`] or from the parent.
 ///
 /// # Errors

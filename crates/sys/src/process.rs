@@ -140,6 +140,16 @@ pub fn unshare_cgroup() -> Result<()> {
     check(unsafe { libc::unshare(libc::CLONE_NEWCGROUP) }.into()).map(drop)
 }
 
+/// Gives this process a new session keyring (keyctl(2), `KEYCTL_JOIN_SESSION_KEYRING`) instead of its parent's.
+///
+/// # Errors
+/// `ENOSYS` in a kernel without keys, `EDQUOT` when the user has too many.
+pub fn join_new_session_keyring() -> Result<()> {
+    let nobody_s = std::ptr::null::<libc::c_char>();
+    // SAFETY: the only pointer is a null one, which asks for a keyring without a name.
+    check(unsafe { libc::syscall(libc::SYS_keyctl, libc::KEYCTL_JOIN_SESSION_KEYRING, nobody_s) }).map(drop)
+}
+
 /// Sends a signal by number (pidfd_send_signal(2)): real-time signals have no names.
 ///
 /// # Errors
