@@ -114,6 +114,8 @@ mod tests {
     use super::*;
     use serde_json::{Value, json};
 
+    type Change = dyn FnOnce(&mut Value);
+
     fn after(change: impl FnOnce(&mut Value)) -> Result<()> {
         let mut config: Value = serde_json::from_str(&crate::spec::example(false)).unwrap();
         change(&mut config);
@@ -124,7 +126,7 @@ mod tests {
     #[test]
     fn contradictions_and_unknown_values_are_refused() {
         assert!(after(|_| {}).is_ok());
-        let wrong: Vec<Box<dyn FnOnce(&mut Value)>> = vec![
+        let wrong: Vec<Box<Change>> = vec![
             Box::new(|c| c["ociVersion"] = json!("2.0.0")),
             Box::new(|c| c["ociVersion"] = json!("one")),
             Box::new(|c| c["process"]["cwd"] = json!("relative")),

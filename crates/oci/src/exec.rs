@@ -12,7 +12,7 @@ use crate::console::Console;
 use crate::failure::{Failure, Result};
 use crate::foreground::{Signals, inherited, look_after};
 use crate::global::Global;
-use crate::launch::{inheritance, write_pid};
+use crate::launch::{inheritance, warn_of_left_out, write_pid};
 use crate::state::{Container, Status};
 use crate::words::Given;
 
@@ -52,6 +52,7 @@ fn exec(global: &Global, given: &Given) -> Result<u8> {
         group: Some(&group),
         inheritance,
     })?;
+    warn_of_left_out(global, &created);
     if let (Some(console), Some(master)) = (&console, created.terminal.take_if(|_| console.is_some())) {
         console.send(std::os::fd::AsFd::as_fd(&master))?;
     }

@@ -54,6 +54,7 @@ pub(crate) fn launch(global: &Global, given: &Given, gate: bool, detach: bool) -
     let mut container = Container { place, record, group };
     match make(&mut container, inheritance, terminal, gate) {
         Ok(mut created) => {
+            warn_of_left_out(global, &created);
             let pid = created.pid.as_raw_nonzero().get();
             let told = container
                 .write()
@@ -129,6 +130,14 @@ fn make_group(bundle: &Bundle, id: &str) -> Result<Group> {
         return Err(Failure::new(format!("container's cgroup is not empty: {} process(es) found", members.len())));
     }
     Ok(group.make()?)
+}
+
+/// What could not be given is told (runtime-spec, config, "capabilities").
+pub(crate) fn warn_of_left_out(global: &Global, created: &Created) {
+    if !created.left_out.is_empty() {
+        let names = created.left_out.join(", ");
+        global.log.warning(&format!("capabilities that this runtime does not have itself are left out: {names}"));
+    }
 }
 
 /// What is passed on to the program. Looked at before anything is opened here that could take such a number.

@@ -52,6 +52,11 @@ impl Identity {
         stat(self.pid).is_some_and(|(state, start)| start == self.start && !matches!(state, 'Z' | 'X' | 'x'))
     }
 
+    /// Whether it has a number still, as one that waits to be reaped has.
+    pub(crate) fn is_there(self) -> bool {
+        stat(self.pid).is_some_and(|(_, start)| start == self.start)
+    }
+
     /// The process itself, if it is still that one.
     pub(crate) fn open(self) -> Option<(Pid, OwnedFd)> {
         let pid = Pid::from_raw(self.pid)?;

@@ -10,7 +10,7 @@ use wharf_rooted_path::RootDir;
 use crate::create::Stdio;
 use crate::devices::pseudo_terminal;
 use crate::hooks::{HookSet, Point};
-use crate::identity::{become_id, become_program, find_program};
+use crate::identity::{become_id, become_program, find_program, settle};
 use crate::init;
 use crate::plan::{Plan, ProcessPlan};
 use crate::report::{Failure, Step, send_ready, wait_at_gate, wait_for_go, wait_for_hooks, wait_for_start};
@@ -85,10 +85,12 @@ fn join(
         }
         None => (None, None),
     };
+    find_program(process)?;
+    streams(stdio, slave.as_ref())?;
+    settle(process, true)?;
     send_ready(socket, master.as_ref())?;
     drop(master);
     wait_for_start(socket)?;
-    streams(stdio, slave.as_ref())?;
     become_program(process, || Ok(()))
 }
 
@@ -139,20 +141,20 @@ fn set_up(plan: &Plan, birth: &Birth<'_>, visitor: &mut Option<OwnedFd>) -> Step
         Some((master, slave)) => (Some(master), Some(slave)),
         None => (None, None),
     };
+    streams(birth.stdio, slave.as_ref())?;
+    drop(slave);
+    if !birth.init {
+        settle(&plan.process, true)?;
+    }
+    send_ready(socket, master.as_ref())?;
+    drop(master);
     if let Some(gate) = birth.gate {
         // Its parent will have gone: what that one held must not be held on here.
-        streams(birth.stdio, slave.as_ref())?;
-        drop(slave);
-        send_ready(socket, master.as_ref())?;
-        drop(master);
         wharf_sys::fds::close_all_but(3 + plan.process.preserve_fds, &[gate.as_raw_fd()])
             .map_err(Failure::at("close what is not inherited"))?;
         *visitor = Some(wait_at_gate(gate)?);
     } else {
-        send_ready(socket, master.as_ref())?;
-        drop(master);
         wait_for_start(socket)?;
-        streams(birth.stdio, slave.as_ref())?;
     }
     if birth.init {
         return init::become_init(&plan.process, socket);

@@ -12,6 +12,7 @@ use rustix::process::{Pid, Signal, pidfd_send_signal};
 use wharf_cgroup::{Group, Hierarchies};
 use wharf_sys::process::{Child, clone3};
 
+use crate::capabilities;
 use crate::child::{self, Birth};
 use crate::hooks::{HookSet, Point};
 use crate::plan::{Plan, plan};
@@ -71,6 +72,8 @@ pub struct Created {
     pub pidfd: OwnedFd,
     /// The master of the container's terminal.
     pub terminal: Option<OwnedFd>,
+    /// Capabilities that the configuration asks for and the caller does not have to give.
+    pub left_out: Vec<&'static str>,
     command: String,
     pub(crate) parent: ParentEnd,
     started: bool,
@@ -101,6 +104,8 @@ fn create_as(launch: &Launch<'_>, init: bool) -> Result<Created> {
     let spec = launch.spec;
     let mut plan = plan(spec, &hierarchies, launch.group)?;
     plan.process.inherit(launch.lifecycle.inheritance);
+    // In a user namespace of its own it has all.
+    let left_out = if plan.namespaces.user { Vec::new() } else { plan.process.keep_to(capabilities::own()?) };
     if matches!(launch.stdio, Stdio::Terminal) != plan.process.terminal.is_some() {
         return Err(RuntimeError::Invalid("process.terminal and the streams that were given disagree".into()));
     }
@@ -154,6 +159,7 @@ fn create_as(launch: &Launch<'_>, init: bool) -> Result<Created> {
     let child = child.map_err(|errno| RuntimeError::Setup { step: "make the container's process".into(), errno })?;
     drop(theirs);
     let mut created = Created::new(child, plan.process.command.clone(), ParentEnd(ours));
+    created.left_out = left_out;
     prepare(&mut created, launch, &plan, birth.is_some())?;
     let pid = created.pid.as_raw_nonzero().get();
     created.terminal = created.parent.ready(&plan.process.command, || {
@@ -216,10 +222,12 @@ fn prepare(created: &mut Created, launch: &Launch<'_>, plan: &Plan, born_in_grou
     if let Some(group) = launch.group {
         group.add(pid, !born_in_group)?;
     }
-    if let Some(score) = launch.spec.process().as_ref().and_then(oci_spec::runtime::Process::oom_score_adj)
-        && score != 0
-    {
-        write_proc(pid, "oom_score_adj", &score.to_string())?;
+    if let Some(score) = launch.spec.process().as_ref().and_then(oci_spec::runtime::Process::oom_score_adj) {
+        match write_proc(pid, "oom_score_adj", &score.to_string()) {
+            // 0 is what engines write for nothing in particular: a caller with a higher score may not lower it.
+            Err(RuntimeError::Host { errno: Errno::ACCESS | Errno::PERM, .. }) if score == 0 => {}
+            done => done?,
+        }
     }
     if !plan.namespaces.user {
         return created.parent.go(None);
@@ -250,7 +258,15 @@ fn write_proc(pid: i32, file: &str, text: &str) -> Result<()> {
 
 impl Created {
     pub(crate) fn new(child: Child, command: String, parent: ParentEnd) -> Self {
-        Self { pid: child.pid, pidfd: child.pidfd, terminal: None, command, parent, started: false }
+        Self {
+            pid: child.pid,
+            pidfd: child.pidfd,
+            terminal: None,
+            left_out: Vec::new(),
+            command,
+            parent,
+            started: false,
+        }
     }
 
     /// Lets the first process become the user's program. Returns when it has.

@@ -12,6 +12,7 @@ use rustix::thread::{ThreadNameSpaceType, move_into_thread_name_spaces};
 use wharf_cgroup::Group;
 use wharf_sys::process::{Namespaces, clone3};
 
+use crate::capabilities;
 use crate::child;
 use crate::create::{Created, Inheritance, Stdio, one_thread};
 use crate::plan::process_plan;
@@ -50,6 +51,8 @@ pub fn exec(exec: Exec<'_>) -> Result<Created> {
     }
     let birth = exec.group.map(Group::birth_fd).transpose()?.flatten();
     let joins = namespaces_to_join(exec.pid)?;
+    let own = if joins.contains(ThreadNameSpaceType::USER) { u64::MAX } else { capabilities::own()? };
+    let left_out = plan.keep_to(own);
     let (mut ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
         .map_err(|e| RuntimeError::host("make", "socket", e))?;
 
@@ -71,6 +74,7 @@ pub fn exec(exec: Exec<'_>) -> Result<Created> {
     let child = child.map_err(|errno| RuntimeError::Setup { step: "make a process in the container".into(), errno })?;
     drop(theirs);
     let mut created = Created::new(child, plan.command.clone(), ParentEnd(ours));
+    created.left_out = left_out;
     if let Some(group) = exec.group {
         group.add(created.pid.as_raw_nonzero().get(), birth.is_none())?;
     }

@@ -12,10 +12,10 @@ use rustix::thread::{CapabilitySet, CapabilitySets};
 use crate::plan::ProcessPlan;
 use crate::report::{Failure, Step};
 
-/// Takes on the program's identity and confinement, and becomes the program. `last` is what is done as the program
-/// would do it.
+/// Takes on the program's confinement, and becomes the program; [`settle`] came before. `last` is what is done as the
+/// program would do it.
 pub(crate) fn become_program(process: &ProcessPlan, last: impl FnOnce() -> Step<()>) -> Step<Infallible> {
-    take_identity(process, true)?;
+    confine(process, true)?;
     last()?;
     forbid_privileges(process)?;
     let mut denied = None;
@@ -29,9 +29,10 @@ pub(crate) fn become_program(process: &ProcessPlan, last: impl FnOnce() -> Step<
     Err(denied.map_or(Failure::NotFound, Failure::NotExecutable))
 }
 
-/// Takes on the program's identity and confinement, in the one order in which each step still has the right to be
-/// done. `program`: and what only the program itself needs, its directory, its signals, its fds.
-pub(crate) fn take_identity(process: &ProcessPlan, program: bool) -> Step<()> {
+/// Becomes the program's user, in the one order in which each step still has the right to be done. What can be refused
+/// is here: it is done before the container counts as made. The capabilities stay, unused. `program`: and what only
+/// the program itself needs, its streams and its directory.
+pub(crate) fn settle(process: &ProcessPlan, program: bool) -> Step<()> {
     for (resource, limit) in &process.rlimits {
         rustix::process::setrlimit(*resource, *limit)
             .map_err(Failure::at(format!("set the resource limit {resource:?}")))?;
@@ -50,15 +51,23 @@ pub(crate) fn take_identity(process: &ProcessPlan, program: bool) -> Step<()> {
             }
         }
     }
-    if !process.no_new_privileges {
-        // Only with CAP_SYS_ADMIN, so before it goes.
-        install_filter(process)?;
-    }
     rustix::thread::set_keep_capabilities(true).map_err(Failure::at("keep capabilities"))?;
     become_id(process.uid, process.gid, &process.groups)?;
     rustix::thread::set_keep_capabilities(false).map_err(Failure::at("keep capabilities"))?;
     if program {
         enter_cwd(&process.cwd)?;
+    }
+    Ok(())
+}
+
+/// Takes on the program's confinement. `program`: and what only the program itself needs, its signals and its fds.
+pub(crate) fn confine(process: &ProcessPlan, program: bool) -> Step<()> {
+    if !process.no_new_privileges && process.filter.is_some() {
+        // Only with CAP_SYS_ADMIN, which the change of the user has put aside.
+        let mut sets = rustix::thread::capabilities(None).map_err(Failure::at("read the capabilities"))?;
+        sets.effective = sets.permitted;
+        rustix::thread::set_capabilities(None, sets).map_err(Failure::at("use the capabilities"))?;
+        install_filter(process)?;
     }
     // The exec of who is not root leaves it the ambient ones alone (capabilities(7)): so what does not exec.
     let kept = if program || process.uid == 0 { u64::MAX } else { process.ambient };

@@ -9,12 +9,12 @@ use rustix::fs::{CWD, FileType, Mode, OFlags};
 use rustix::process::{Resource, Rlimit};
 use wharf_cgroup::{Group, Hierarchies};
 use wharf_seccomp::Filter;
-use wharf_sys::mount::{Attributes, Change, set_attributes};
+use wharf_sys::mount::{Attributes, Change, Propagation, set_attributes};
 use wharf_sys::process::{Namespaces, Words};
 
-use crate::capabilities::bits;
+use crate::capabilities::{CAPABILITIES, bits};
 use crate::create::Inheritance;
-use crate::mount_options::Options;
+use crate::mount_options::{Options, propagation};
 use crate::rootfs::layer;
 use crate::{Result, RuntimeError};
 
@@ -34,6 +34,8 @@ pub(crate) struct Plan {
     pub(crate) hostname: Option<String>,
     pub(crate) domainname: Option<String>,
     pub(crate) readonly_root: bool,
+    /// The root's own, and whether it is that of all below it.
+    pub(crate) propagation: (Propagation, bool),
     pub(crate) process: ProcessPlan,
 }
 
@@ -136,9 +138,12 @@ pub(crate) fn plan(spec: &Spec, hierarchies: &Hierarchies, group: Option<&Group>
     if linux.memory_policy().is_some() || linux.net_devices().is_some() {
         return Err(RuntimeError::Unsupported("memoryPolicy and netDevices".into()));
     }
-    if !matches!(linux.rootfs_propagation().as_deref(), None | Some("" | "private" | "rprivate")) {
-        return Err(RuntimeError::Unsupported("a rootfsPropagation other than private".into()));
-    }
+    let propagation = match linux.rootfs_propagation().as_deref() {
+        None | Some("") => (Propagation::Private, true),
+        Some(word) => {
+            propagation(word).ok_or_else(|| RuntimeError::Invalid(format!("unknown rootfsPropagation `{word}`")))?
+        }
+    };
     let mounts = spec.mounts().iter().flatten().map(|mount| mount_step(mount, hierarchies, group));
     let paths = |list: &Option<Vec<String>>| list.iter().flatten().map(PathBuf::from).collect();
     let filter = match linux.seccomp() {
@@ -146,6 +151,7 @@ pub(crate) fn plan(spec: &Spec, hierarchies: &Hierarchies, group: Option<&Group>
         None => None,
     };
     Ok(Plan {
+        propagation,
         namespaces,
         cgroup_namespace,
         joins,
@@ -358,6 +364,19 @@ pub(crate) fn process_plan(process: &Process, filter: Option<Filter>) -> Result<
 }
 
 impl ProcessPlan {
+    /// Leaves out what this process does not have itself and so cannot give; the names of it. (Runtime-spec: a runtime
+    /// warns of it, and does not fail.)
+    pub(crate) fn keep_to(&mut self, own: u64) -> Vec<&'static str> {
+        let asked = self.bounding | self.effective | self.permitted | self.inheritable | self.ambient;
+        for set in
+            [&mut self.bounding, &mut self.effective, &mut self.permitted, &mut self.inheritable, &mut self.ambient]
+        {
+            *set &= own;
+        }
+        let names = CAPABILITIES.iter().enumerate();
+        names.filter(|(bit, _)| asked & !own & (1 << bit) != 0).map(|(_, name)| *name).collect()
+    }
+
     pub(crate) fn inherit(&mut self, inheritance: Inheritance) {
         self.preserve_fds = inheritance.fds;
         self.keep_keyring = inheritance.keyring;

@@ -30,6 +30,11 @@ pub(crate) fn file_system(
     set_attributes(host.as_fd(), true, slave).map_err(Failure::at("cut off the host's mounts"))?;
     move_mount(rootfs, "", CWD, "/", MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
         .map_err(Failure::at("attach the root file system"))?;
+    // A shared one could not become the root, and what is mounted here would show on the host.
+    let (propagation, recursive) = plan.propagation;
+    let at_first = if propagation == Propagation::Slave { Propagation::Slave } else { Propagation::Private };
+    set_attributes(rootfs, true, Change { propagation: Some(at_first), ..Change::default() })
+        .map_err(Failure::at("cut off the root file system"))?;
     let root = rootfs.try_clone_to_owned().map_err(|_| Failure::Step("hold the root".into(), Errno::MFILE))?;
     let root = RootDir::from_fd(root);
     for step in &plan.mounts {
@@ -50,6 +55,10 @@ pub(crate) fn file_system(
     rustix::process::fchdir(&host).map_err(Failure::at("leave the host's root"))?;
     unmount(".", UnmountFlags::DETACH).map_err(Failure::at("unmount the host's root"))?;
     rustix::process::chdir("/").map_err(Failure::at("enter the new root"))?;
+    if propagation != at_first {
+        set_attributes(root.as_fd(), recursive, Change { propagation: Some(propagation), ..Change::default() })
+            .map_err(Failure::at("set the propagation of the root"))?;
+    }
     Ok(terminal)
 }
 
