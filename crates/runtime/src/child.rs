@@ -103,9 +103,10 @@ fn set_up(plan: &Plan, birth: &Birth<'_>, visitor: &mut Option<OwnedFd>) -> Step
     let rootfs = sent.as_ref().map(AsFd::as_fd).or(birth.rootfs);
     let rootfs = rootfs.ok_or_else(|| Failure::Step("find the root file system".into(), Errno::NOENT))?;
     for namespace in &plan.joins {
-        rustix::thread::move_into_link_name_space(namespace.as_fd(), None).map_err(Failure::at("join a namespace"))?;
+        rustix::thread::move_into_link_name_space(namespace.fd.as_fd(), None)
+            .map_err(Failure::at(format!("join the {} namespace", namespace.kind)))?;
     }
-    if plan.namespaces.user {
+    if plan.in_user_namespace() {
         become_id(0, 0, &[])?;
     }
     if plan.cgroup_namespace {

@@ -15,12 +15,13 @@
 //!   [`start_at`] lets it go on; [`HookSet`] runs the hooks.
 //! - `plan` turns the configuration into steps, opens what comes from the host, and refuses
 //!   what cannot be done before anything exists.
-//! - `child` interprets the plan between clone and exec: `root` and `devices` build what it sees, `identity` makes it
+//! - `birth` makes the process where it is to be, and `child` interprets the plan between clone and exec: `root` and `devices` build what it sees, `identity` makes it
 //!   what it is.
 //!
 //! **The caller must have one thread.** The child is a copy of it and goes on to use memory that another
 //! thread may have locked; [`create`] refuses otherwise. The monitor and `wharf oci` are such callers.
 
+mod birth;
 mod capabilities;
 mod child;
 mod create;

@@ -70,7 +70,7 @@ fn mount(root: &RootDir, step: &MountStep, plan: &Plan) -> Step<()> {
             let fresh = new_mount(kind, step);
             match fresh {
                 // sysfs belongs to the owner of the network namespace; the host's own, read-only, is what is left.
-                Err(Errno::PERM) if kind == "sysfs" && plan.namespaces.user => host_sysfs().map_err(fail())?,
+                Err(Errno::PERM) if kind == "sysfs" && plan.in_user_namespace() => host_sysfs().map_err(fail())?,
                 done => done.map_err(fail())?,
             }
         }
