@@ -24,6 +24,8 @@ pub struct Group {
 
 /// After a SIGKILL the processes are gone soon; a group with some left is busy.
 const REMOVE_TRIES: u32 = 50;
+/// Milliseconds; a process in the middle of a slow system call takes its time to stop.
+const FREEZE_TRIES: u32 = 2000;
 
 impl Group {
     /// Makes the group `path` (absolute, as `/wharf/ID`) where it is not there already, with its parents.
@@ -31,19 +33,44 @@ impl Group {
     /// # Errors
     /// When the path is not of that form, or a hierarchy cannot be written.
     pub fn create(hierarchies: &Hierarchies, path: &str) -> Result<Self> {
-        let group = Self::open(hierarchies, path)?;
-        for dir in group.directories() {
+        Self::open(hierarchies, path)?.make()
+    }
+
+    /// Makes a group that was only named, as [`Group::create`] does.
+    ///
+    /// # Errors
+    /// When a hierarchy cannot be written.
+    pub fn make(self) -> Result<Self> {
+        for dir in self.directories() {
             make_parents(&dir)?;
         }
-        if let Some(root) = group.hierarchies.v1("cpuset") {
-            inherit_cpuset(root, &group.path)?;
+        if let Some(root) = self.hierarchies.v1("cpuset") {
+            inherit_cpuset(root, &self.path)?;
         }
-        if group.hierarchies.is_v2()
-            && let Some(root) = group.hierarchies.v2()
+        if self.hierarchies.is_v2()
+            && let Some(root) = self.hierarchies.v2()
         {
-            delegate(root, &group.path);
+            delegate(root, &self.path);
         }
-        Ok(group)
+        Ok(self)
+    }
+
+    /// Names a group below this one.
+    ///
+    /// # Errors
+    /// When the path leaves this group, or no such group is there.
+    pub fn below(&self, path: &str) -> Result<Self> {
+        let inside = Path::new(path.trim_start_matches('/'));
+        if !inside.components().all(|c| matches!(c, Component::Normal(_))) {
+            return Err(CgroupError::Path(path.into()));
+        }
+        let group = Self { hierarchies: self.hierarchies.clone(), path: self.path.join(inside) };
+        match group.directories().into_iter().find(|dir| !dir.is_dir()) {
+            Some(missing) => {
+                Err(CgroupError::File { action: "join", path: missing, source: ErrorKind::NotFound.into() })
+            }
+            None => Ok(group),
+        }
     }
 
     /// Names a group without making it.
@@ -125,17 +152,50 @@ impl Group {
         &self.hierarchies
     }
 
-    /// Stops every process of the group where it is (`freeze`) or lets it go on.
+    /// Stops every process of the group where it is (`freeze`), and waits until it has; or lets them go on.
     ///
     /// # Errors
-    /// When the host has no freezer.
+    /// When the host has no freezer, or a process cannot be stopped.
     pub fn freeze(&self, freeze: bool) -> Result<()> {
-        if let Some(dir) = self.v1_dir("freezer") {
-            return write(&dir.join("freezer.state"), if freeze { "FROZEN" } else { "THAWED" });
+        let none = CgroupError::NoController { controller: "freezer", limit: "pausing a container" };
+        let v1 = self.v1_dir("freezer").map(|dir| dir.join("freezer.state"));
+        let (file, on, off) = match &v1 {
+            Some(file) => (file.clone(), "FROZEN", "THAWED"),
+            None => (self.v2_dir().ok_or(none)?.join("cgroup.freeze"), "1", "0"),
+        };
+        for _ in 0..FREEZE_TRIES {
+            write(&file, if freeze { on } else { off })?;
+            if self.freezer_state() == Some(freeze) {
+                return Ok(());
+            }
+            // A process that is made meanwhile keeps v1 freezing until it is asked again.
+            std::thread::sleep(Duration::from_millis(1));
         }
-        let dir =
-            self.v2_dir().ok_or(CgroupError::NoController { controller: "freezer", limit: "pausing a container" })?;
-        write(&dir.join("cgroup.freeze"), if freeze { "1" } else { "0" })
+        if freeze {
+            write(&file, off)?;
+        }
+        Err(CgroupError::Unsupported("the processes of the container could not be stopped in time"))
+    }
+
+    /// Whether its processes are stopped, or about to be.
+    pub fn is_frozen(&self) -> bool {
+        match self.v1_dir("freezer") {
+            Some(dir) => fs::read_to_string(dir.join("freezer.state")).is_ok_and(|state| state.trim() != "THAWED"),
+            None => self.freezer_state() == Some(true),
+        }
+    }
+
+    /// `None`: on the way.
+    fn freezer_state(&self) -> Option<bool> {
+        if let Some(dir) = self.v1_dir("freezer") {
+            return match fs::read_to_string(dir.join("freezer.state")).ok()?.trim() {
+                "FROZEN" => Some(true),
+                "THAWED" => Some(false),
+                _ => None,
+            };
+        }
+        let events = fs::read_to_string(self.v2_dir()?.join("cgroup.events")).ok()?;
+        Some(events.lines().any(|line| line == "frozen 1"))
     }
 
     /// The processes in the group.
@@ -149,17 +209,30 @@ impl Group {
         Ok(text.lines().filter_map(|line| line.parse().ok()).collect())
     }
 
+    /// The processes in the group and in those below it, each once. A group that is not there has none.
+    pub fn all_processes(&self) -> Vec<i32> {
+        // One hierarchy may have groups below that another has not.
+        let mut all = Vec::new();
+        for dir in self.directories() {
+            collect(&dir, &mut all);
+        }
+        all.sort_unstable();
+        all.dedup();
+        all
+    }
+
     /// Sends SIGKILL to every process of the group and of those below it.
     ///
     /// # Errors
-    /// When the group cannot be read.
+    /// None that is not that of a process that has ended by itself.
     pub fn kill(&self) -> Result<()> {
         if let Some(dir) = self.v2_dir()
             && write(&dir.join("cgroup.kill"), "1").is_ok()
+            && self.hierarchies.is_v2()
         {
             return Ok(());
         }
-        for pid in self.processes()? {
+        for pid in self.all_processes() {
             if let Some(pid) = rustix::process::Pid::from_raw(pid) {
                 // It may have ended meanwhile.
                 let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
@@ -198,6 +271,15 @@ impl Group {
             }
         }
         Ok(())
+    }
+}
+
+fn collect(dir: &Path, all: &mut Vec<i32>) {
+    let text = fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
+    all.extend(text.lines().filter_map(|line| line.parse::<i32>().ok()));
+    let below = fs::read_dir(dir).into_iter().flatten().flatten();
+    for entry in below.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())) {
+        collect(&entry.path(), all);
     }
 }
 

@@ -49,6 +49,7 @@ impl Container {
             stdio,
             netns,
             group: Some(group),
+            lifecycle: wharf_runtime::Lifecycle::default(),
         };
         let create = if launch.init { wharf_runtime::create_with_init } else { wharf_runtime::create };
         let created = create(runtime).map_err(failed)?;
@@ -108,26 +109,10 @@ pub(crate) fn exit_code(pidfd: &OwnedFd) -> Option<i32> {
     }
 }
 
-/// A failure of the runtime with its causes, in the words that Docker's users know where there are such.
+/// A failure of the runtime with its causes.
 pub(crate) fn failed(error: RuntimeError) -> LaunchError {
     let code = error.exit_code();
-    let message = match &error {
-        RuntimeError::CommandNotFound(command) if command.contains('/') => {
-            format!("exec: \"{command}\": stat {command}: no such file or directory")
-        }
-        RuntimeError::CommandNotFound(command) => format!("exec: \"{command}\": executable file not found in $PATH"),
-        RuntimeError::NotExecutable { command, errno } => {
-            let reason = match *errno {
-                Errno::ACCESS => "permission denied".to_owned(),
-                Errno::ISDIR => "is a directory".to_owned(),
-                Errno::NOEXEC => "exec format error".to_owned(),
-                Errno::PERM => "operation not permitted".to_owned(),
-                other => other.to_string(),
-            };
-            format!("exec: \"{command}\": {reason}")
-        }
-        other => chain(other),
-    };
+    let message = chain(&error);
     LaunchError::Failed { message, code }
 }
 

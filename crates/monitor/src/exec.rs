@@ -84,6 +84,7 @@ pub(crate) fn start(
         seccomp,
         stdio,
         group: Some(&surroundings.place.group),
+        inheritance: wharf_runtime::Inheritance::default(),
     };
     let created = wharf_runtime::exec(exec).map_err(failed)?;
     let (pid, pidfd) = let_go(created, &mut streams, open_stdin, owner, Some(process))?;

@@ -61,3 +61,10 @@ pub(crate) fn bits(set: Option<&Capabilities>) -> Result<u64> {
     }
     Ok(all)
 }
+
+/// Those of this process.
+pub(crate) fn own() -> Result<u64> {
+    let sets = rustix::thread::capabilities(None)
+        .map_err(|errno| RuntimeError::Setup { step: "read the capabilities".into(), errno })?;
+    Ok(sets.permitted.bits())
+}

@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{LinuxIdMapping, Spec};
 use rustix::fs::{Mode, OFlags};
@@ -10,10 +9,13 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::process::{Pid, Signal, pidfd_send_signal};
 use wharf_cgroup::{Group, Hierarchies};
-use wharf_sys::process::{Child, clone3};
+use wharf_sys::process::Child;
 
-use crate::child;
-use crate::plan::{Plan, plan};
+use crate::birth::bear;
+use crate::capabilities;
+use crate::child::{self, Birth};
+use crate::hooks::{HookSet, Point};
+use crate::plan::{Join, Plan, plan};
 use crate::report::ParentEnd;
 use crate::rootfs::Rootfs;
 use crate::{Result, RuntimeError};
@@ -39,6 +41,28 @@ pub struct Launch<'a> {
     /// The control group to be born in, made and limited by the caller or by [`create`] from
     /// `linux.resources`.
     pub group: Option<&'a Group>,
+    pub lifecycle: Lifecycle<'a>,
+}
+
+/// What a caller asks besides that follows the OCI lifecycle, in which create and start are two programs. The default
+/// is nothing of it.
+#[derive(Debug, Default)]
+pub struct Lifecycle<'a> {
+    /// A listening unix stream socket: the first process waits there until somebody calls [`start_at`], and not for
+    /// its parent, which may end ([`Created::leave`]).
+    pub gate: Option<BorrowedFd<'a>>,
+    /// Those up to the start are run; the later ones are the caller's.
+    pub hooks: Option<HookSet<'a>>,
+    pub inheritance: Inheritance,
+}
+
+/// What a program takes over from the caller. The default is nothing.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Inheritance {
+    /// How many fds after the standard streams.
+    pub fds: u32,
+    /// The session keyring.
+    pub keyring: bool,
 }
 
 /// A container whose first process waits for [`Created::start`]. Dropping it ends that process.
@@ -48,6 +72,8 @@ pub struct Created {
     pub pidfd: OwnedFd,
     /// The master of the container's terminal.
     pub terminal: Option<OwnedFd>,
+    /// Capabilities that the configuration asks for and the caller does not have to give.
+    pub left_out: Vec<&'static str>,
     command: String,
     pub(crate) parent: ParentEnd,
     started: bool,
@@ -77,21 +103,18 @@ fn create_as(launch: &Launch<'_>, init: bool) -> Result<Created> {
     let hierarchies = Hierarchies::detect()?;
     let spec = launch.spec;
     let mut plan = plan(spec, &hierarchies, launch.group)?;
+    plan.process.inherit(launch.lifecycle.inheritance);
+    // In a user namespace of its own it has all.
+    let left_out = if plan.in_user_namespace() { Vec::new() } else { plan.process.keep_to(capabilities::own()?) };
     if matches!(launch.stdio, Stdio::Terminal) != plan.process.terminal.is_some() {
         return Err(RuntimeError::Invalid("process.terminal and the streams that were given disagree".into()));
     }
-    let mut foreign = None;
     if let Some(netns) = launch.netns {
-        let own = netns.try_clone_to_owned().map_err(|e| {
+        let fd = netns.try_clone_to_owned().map_err(|e| {
             RuntimeError::host("duplicate", "network namespace", Errno::from_io_error(&e).unwrap_or(Errno::IO))
         })?;
         plan.namespaces.network = false;
-        if plan.namespaces.user {
-            // From inside its user namespace the child has no right to join one of the host's.
-            foreign = Some(own);
-        } else {
-            plan.joins.push(own);
-        }
+        plan.joins.push(Join { kind: "net", fd });
     }
     let linux = spec.linux().as_ref();
     if let (Some(group), Some(resources)) = (launch.group, linux.and_then(|linux| linux.resources().as_ref())) {
@@ -100,69 +123,39 @@ fn create_as(launch: &Launch<'_>, init: bool) -> Result<Created> {
     if init && !plan.namespaces.pid {
         return Err(RuntimeError::Invalid("an init needs a PID namespace of the container's own".into()));
     }
-    let userns = plan.namespaces.user;
-    let rootfs = if userns { None } else { Some(launch.rootfs.mount(None)?) };
+    let rootfs =
+        if launch.rootfs.is_mapped() && plan.namespaces.user { None } else { Some(launch.rootfs.mount(None)?) };
     let birth = launch.group.map(Group::birth_fd).transpose()?.flatten();
     let (mut ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
         .map_err(|e| RuntimeError::host("make", "socket", e))?;
 
-    let away = foreign.as_ref().map(|netns| Away::into(netns, &mut plan.sysctls)).transpose()?;
-    let namespaces = plan.namespaces;
-    let child = clone3(namespaces, birth.as_ref().map(AsFd::as_fd), || {
+    let child = bear(&mut plan, birth.as_ref().map(AsFd::as_fd), |plan| {
         // With the parent's end open in the child too, the parent's death would not end the stream: the child's
         // copy of that fd becomes another of its own end.
         if rustix::io::dup2(&theirs, &mut ours).is_err() {
             return 125;
         }
-        child::run(&plan, theirs.as_fd(), rootfs.as_ref().map(AsFd::as_fd), &launch.stdio, init)
-    });
-    if let Some(away) = away {
-        away.back()?;
-    }
-    let child = child.map_err(|errno| RuntimeError::Setup { step: "make the container's process".into(), errno })?;
+        let birth = Birth {
+            socket: theirs.as_fd(),
+            rootfs: rootfs.as_ref().map(AsFd::as_fd),
+            stdio: &launch.stdio,
+            init,
+            gate: launch.lifecycle.gate,
+            hooks: launch.lifecycle.hooks,
+        };
+        child::run(plan, &birth)
+    })?;
     drop(theirs);
     let mut created = Created::new(child, plan.process.command.clone(), ParentEnd::new(ours));
+    created.left_out = left_out;
     prepare(&mut created, launch, &plan, birth.is_some())?;
-    created.terminal = created.parent.ready()?;
+    let pid = created.pid.as_raw_nonzero().get();
+    created.terminal = created.parent.ready(&plan.process.command, || {
+        let Some(set) = launch.lifecycle.hooks else { return Ok(()) };
+        set.run(Point::Prestart, "creating", pid)?;
+        Ok(set.run(Point::CreateRuntime, "creating", pid)?)
+    })?;
     Ok(created)
-}
-
-/// This process while it is in a container's network namespace, so that its child is born there.
-struct Away {
-    home: OwnedFd,
-}
-
-impl Away {
-    /// Goes there, and sets the network's kernel parameters, to which the child will have no right.
-    fn into(netns: &OwnedFd, sysctls: &mut Vec<(PathBuf, String)>) -> Result<Self> {
-        let home = rustix::fs::open("/proc/self/ns/net", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
-            .map_err(|e| RuntimeError::host("open", "/proc/self/ns/net", e))?;
-        let away = Self { home };
-        join_network(netns)?;
-        let mut failed = None;
-        sysctls.retain(|(path, value)| {
-            let network = path.starts_with("sys/net");
-            if network && let Err(error) = fs::write(Path::new("/proc").join(path), value) {
-                failed.get_or_insert_with(|| {
-                    RuntimeError::host("write", path.clone(), Errno::from_io_error(&error).unwrap_or(Errno::IO))
-                });
-            }
-            !network
-        });
-        match failed {
-            Some(error) => away.back().and(Err(error)),
-            None => Ok(away),
-        }
-    }
-
-    fn back(self) -> Result<()> {
-        join_network(&self.home)
-    }
-}
-
-fn join_network(netns: &OwnedFd) -> Result<()> {
-    rustix::thread::move_into_link_name_space(netns.as_fd(), Some(rustix::thread::LinkNameSpaceType::Network))
-        .map_err(|errno| RuntimeError::Setup { step: "join the network namespace".into(), errno })
 }
 
 /// Refuses a caller with more threads: see the crate's documentation.
@@ -179,10 +172,12 @@ fn prepare(created: &mut Created, launch: &Launch<'_>, plan: &Plan, born_in_grou
     if let Some(group) = launch.group {
         group.add(pid, !born_in_group)?;
     }
-    if let Some(score) = launch.spec.process().as_ref().and_then(oci_spec::runtime::Process::oom_score_adj)
-        && score != 0
-    {
-        write_proc(pid, "oom_score_adj", &score.to_string())?;
+    if let Some(score) = launch.spec.process().as_ref().and_then(oci_spec::runtime::Process::oom_score_adj) {
+        match write_proc(pid, "oom_score_adj", &score.to_string()) {
+            // 0 is what engines write for nothing in particular: a caller with a higher score may not lower it.
+            Err(RuntimeError::Host { errno: Errno::ACCESS | Errno::PERM, .. }) if score == 0 => {}
+            done => done?,
+        }
     }
     if !plan.namespaces.user {
         return created.parent.go(None);
@@ -194,6 +189,9 @@ fn prepare(created: &mut Created, launch: &Launch<'_>, plan: &Plan, born_in_grou
     };
     write_proc(pid, "uid_map", &maps(linux.and_then(|l| l.uid_mappings().as_ref())))?;
     write_proc(pid, "gid_map", &maps(linux.and_then(|l| l.gid_mappings().as_ref())))?;
+    if !launch.rootfs.is_mapped() {
+        return created.parent.go(None);
+    }
     let path = format!("/proc/{pid}/ns/user");
     let userns = rustix::fs::open(path.as_str(), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
         .map_err(|e| RuntimeError::host("open", path, e))?;
@@ -213,7 +211,15 @@ fn write_proc(pid: i32, file: &str, text: &str) -> Result<()> {
 
 impl Created {
     pub(crate) fn new(child: Child, command: String, parent: ParentEnd) -> Self {
-        Self { pid: child.pid, pidfd: child.pidfd, terminal: None, command, parent, started: false }
+        Self {
+            pid: child.pid,
+            pidfd: child.pidfd,
+            terminal: None,
+            left_out: Vec::new(),
+            command,
+            parent,
+            started: false,
+        }
     }
 
     /// Lets the first process become the user's program. Returns when it has.
@@ -230,6 +236,23 @@ impl Created {
             .map_err(|e| RuntimeError::host("duplicate", "pidfd", Errno::from_io_error(&e).unwrap_or(Errno::IO)))?;
         Ok((self.pid, pidfd, self.terminal.take()))
     }
+
+    /// Leaves the first process where it waits, at its gate. The value is the terminal's master.
+    pub fn leave(mut self) -> Option<OwnedFd> {
+        self.started = true;
+        self.terminal.take()
+    }
+}
+
+/// Lets a container's first process go on that waits at a gate, over a connection to it. Returns when it has become
+/// `command`.
+///
+/// # Errors
+/// As [`Created::start`], and `Vanished` when nobody waits there.
+pub fn start_at(connection: OwnedFd, command: &str) -> Result<()> {
+    let parent = ParentEnd::new(connection);
+    parent.start()?;
+    parent.executed(command)
 }
 
 impl Drop for Created {

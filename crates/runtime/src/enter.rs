@@ -6,16 +6,18 @@
 //! container's own (CVE-2016-9962, and its kin with more capabilities).
 
 use std::convert::Infallible;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd};
 
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use rustix::thread::{ThreadNameSpaceType, move_into_thread_name_spaces};
 use wharf_rooted_path::RootDir;
 use wharf_sys::fds;
-use wharf_sys::process::clone_sibling;
+use wharf_sys::process::{Namespaces, clone3_sibling};
 
-use crate::child::{become_id, become_program, pseudo_terminal, streams};
+use crate::child::{new_keyring, streams};
 use crate::create::Stdio;
+use crate::devices::pseudo_terminal;
+use crate::identity::{become_id, become_program, find_program, settle};
 use crate::plan::ProcessPlan;
 use crate::report::{Failure, send_made, send_ready, wait_for_go, wait_for_start};
 
@@ -45,18 +47,18 @@ fn enter(entry: &Entry<'_>) -> Result<(), Failure> {
     // The second process inherits it.
     set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(Failure::at("become undumpable"))?;
     wait_for_go(entry.socket)?;
-    let mut kept = vec![entry.socket, entry.container];
+    let mut kept = vec![entry.socket.as_raw_fd(), entry.container.as_raw_fd()];
     if let Stdio::Fds { stdin, stdout, stderr } = entry.stdio {
-        kept.extend([stdin.as_fd(), stdout.as_fd(), stderr.as_fd()]);
+        kept.extend([stdin, stdout, stderr].map(AsRawFd::as_raw_fd));
     }
-    fds::close_all_but(&kept).map_err(Failure::at("close what is the host's"))?;
+    fds::close_all_but(3 + entry.process.preserve_fds, &kept).map_err(Failure::at("close what is the host's"))?;
     // A PID namespace takes only children: this process stays outside of it.
     let all = entry.joins | ThreadNameSpaceType::PROCESS_ID;
     move_into_thread_name_spaces(entry.container, all).map_err(Failure::at("join the container"))?;
     if entry.joins.contains(ThreadNameSpaceType::USER) {
         become_id(0, 0, &[])?;
     }
-    let child = clone_sibling(|| match inside(entry) {
+    let child = clone3_sibling(Namespaces::default(), None, || match inside(entry) {
         Err(failure) => {
             failure.send(entry.socket);
             125
@@ -72,6 +74,7 @@ fn inside(entry: &Entry<'_>) -> Result<Infallible, Failure> {
     // The parent has heard of it: two may not speak at once.
     wait_for_go(entry.socket)?;
     rustix::process::setsid().map_err(Failure::at("start a session"))?;
+    new_keyring(entry.process)?;
     let (master, slave) = match entry.process.terminal {
         Some(size) => {
             let root = RootDir::open("/").map_err(|e| Failure::Step("open the root".into(), e.errno))?;
@@ -80,9 +83,11 @@ fn inside(entry: &Entry<'_>) -> Result<Infallible, Failure> {
         }
         None => (None, None),
     };
+    find_program(entry.process)?;
+    streams(entry.stdio, slave.as_ref())?;
+    settle(entry.process, true)?;
     send_ready(entry.socket, master.as_ref())?;
     drop(master);
     wait_for_start(entry.socket)?;
-    streams(entry.stdio, slave.as_ref())?;
-    become_program(entry.process)
+    become_program(entry.process, || Ok(()))
 }

@@ -8,10 +8,10 @@ use rustix::io::Errno;
 #[derive(Debug, thiserror::Error)]
 pub enum RuntimeError {
     /// Exit code 127.
-    #[error("exec: \"{0}\": executable file not found")]
+    #[error("exec: \"{0}\": {reason}", reason = not_found(.0))]
     CommandNotFound(String),
     /// Exit code 126.
-    #[error("exec: \"{command}\": {errno}")]
+    #[error("exec: \"{command}\": {reason}", reason = not_executable(*.errno))]
     NotExecutable { command: String, errno: Errno },
     #[error("invalid configuration: {0}")]
     Invalid(String),
@@ -31,6 +31,11 @@ pub enum RuntimeError {
     Vanished,
     #[error("a container can be made only by a process with one thread; this one has {0}")]
     Threads(usize),
+    /// A hook that runs in the container's namespaces failed there.
+    #[error("{0}")]
+    ContainerHook(String),
+    #[error(transparent)]
+    Hook(#[from] crate::hooks::HookError),
     #[error(transparent)]
     Cgroup(#[from] wharf_cgroup::CgroupError),
     #[error(transparent)]
@@ -51,5 +56,24 @@ impl RuntimeError {
 
     pub(crate) fn host(action: &'static str, path: impl Into<PathBuf>, errno: Errno) -> Self {
         Self::Host { action, path: path.into(), errno }
+    }
+}
+
+/// As Go's programs say it: those who call a runtime look for these words.
+fn not_found(command: &str) -> String {
+    if command.contains('/') {
+        format!("stat {command}: no such file or directory")
+    } else {
+        "executable file not found in $PATH".into()
+    }
+}
+
+fn not_executable(errno: Errno) -> String {
+    match errno {
+        Errno::ACCESS => "permission denied".into(),
+        Errno::ISDIR => "is a directory".into(),
+        Errno::NOEXEC => "exec format error".into(),
+        Errno::PERM => "operation not permitted".into(),
+        other => other.to_string(),
     }
 }

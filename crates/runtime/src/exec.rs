@@ -11,7 +11,8 @@ use rustix::thread::ThreadNameSpaceType;
 use wharf_cgroup::Group;
 use wharf_sys::process::{Child, Namespaces, clone3};
 
-use crate::create::{Created, Stdio, one_thread};
+use crate::capabilities;
+use crate::create::{Created, Inheritance, Stdio, one_thread};
 use crate::enter::{self, Entry};
 use crate::plan::process_plan;
 use crate::report::ParentEnd;
@@ -33,6 +34,7 @@ pub struct Exec<'a> {
     pub stdio: Stdio,
     /// The container's group.
     pub group: Option<&'a Group>,
+    pub inheritance: Inheritance,
 }
 
 /// Makes a process in a running container; it waits for [`Created::start`]. It is this process's child.
@@ -45,12 +47,15 @@ pub fn exec(exec: Exec<'_>) -> Result<Created> {
         Some(section) => Some(wharf_seccomp::from_oci(section)?.compile()?),
         None => None,
     };
-    let plan = process_plan(exec.process, filter)?;
+    let mut plan = process_plan(exec.process, filter)?;
+    plan.inherit(exec.inheritance);
     if matches!(exec.stdio, Stdio::Terminal) != plan.terminal.is_some() {
         return Err(RuntimeError::Invalid("process.terminal and the streams that were given disagree".into()));
     }
     let birth = exec.group.map(Group::birth_fd).transpose()?.flatten();
     let joins = namespaces_to_join(exec.pid)?;
+    let own = if joins.contains(ThreadNameSpaceType::USER) { u64::MAX } else { capabilities::own()? };
+    let left_out = plan.keep_to(own);
     let (mut ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
         .map_err(|e| RuntimeError::host("make", "socket", e))?;
 
@@ -71,8 +76,9 @@ pub fn exec(exec: Exec<'_>) -> Result<Created> {
     }
     let _ = waitid(WaitId::PidFd(between.pidfd.as_fd()), WaitIdOptions::EXITED);
     let mut created = Created::new(made?, plan.command.clone(), parent);
+    created.left_out = left_out;
     created.parent.go(None)?;
-    created.terminal = created.parent.ready()?;
+    created.terminal = created.parent.ready(&plan.command, || Ok(()))?;
     Ok(created)
 }
 
@@ -94,6 +100,7 @@ fn namespaces_to_join(pid: Pid) -> Result<ThreadNameSpaceType> {
         ("ipc", ThreadNameSpaceType::INTER_PROCESS_COMMUNICATION),
         ("net", ThreadNameSpaceType::NETWORK),
         ("cgroup", ThreadNameSpaceType::CONTROL_GROUP),
+        ("time", ThreadNameSpaceType::TIME),
     ];
     let mut joins = ThreadNameSpaceType::empty();
     for (name, kind) in all {

@@ -14,7 +14,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions};
 use wharf_sys::process::{Namespaces, clone3, exit_now, pidfd_signal};
 use wharf_sys::{disposition, fds};
 
-use crate::child::{become_program, take_identity};
+use crate::identity::{become_program, confine, forbid_privileges, settle};
 use crate::plan::ProcessPlan;
 use crate::report::Failure;
 
@@ -42,7 +42,12 @@ pub(crate) fn become_init(process: &ProcessPlan, socket: BorrowedFd<'_>) -> Resu
     let confined = wharf_sys::process::set_name(c"wharf-init")
         .and_then(|()| rustix::process::pidfd_open(pid, PidfdFlags::empty()))
         .map_err(Failure::at("watch the program"))
-        .and_then(|pidfd| take_identity(process, false).map(|()| pidfd));
+        .and_then(|pidfd| {
+            settle(process, false)?;
+            confine(process, false)?;
+            forbid_privileges(process)?;
+            Ok(pidfd)
+        });
     match confined {
         Ok(pidfd) => {
             drop(socket);
@@ -63,7 +68,8 @@ fn program(process: &ProcessPlan) -> Result<Infallible, Failure> {
         let own = rustix::process::getpid();
         rustix::termios::tcsetpgrp(rustix::stdio::stdin(), own).map_err(Failure::at("come to the foreground"))?;
     }
-    become_program(process)
+    settle(process, true)?;
+    become_program(process, || Ok(()))
 }
 
 /// Until the program has ended; the value is the init's own exit status.

@@ -11,29 +11,39 @@
 //! - [`create`] makes the container and leaves its first process waiting; [`Created::start`] lets it go on.
 //! - [`create_with_init`] does the same with an init of ours as the first process, which starts the program.
 //! - [`exec`] puts a further program into it, in the same way.
+//! - [`Lifecycle`] makes create and start two programs, as OCI has it: the first process waits at a gate, and
+//!   [`start_at`] lets it go on; [`HookSet`] runs the hooks.
 //! - `plan` turns the configuration into steps, opens what comes from the host, and refuses
 //!   what cannot be done before anything exists.
-//! - `child` interprets the plan between clone and exec; `enter` does so for an exec.
+//! - `birth` makes the process where it is to be, and `child` interprets the plan between clone and exec: `root` and
+//!   `devices` build what it sees, `identity` makes it what it is. `enter` does so for an exec.
 //!
 //! **The caller must have one thread.** The child is a copy of it and goes on to use memory that another
 //! thread may have locked; [`create`] refuses otherwise. The monitor and `wharf oci` are such callers.
 
+mod birth;
 mod capabilities;
 mod child;
 mod create;
+mod devices;
 mod enter;
 mod error;
 mod exec;
+mod hooks;
+mod identity;
 mod init;
 mod mount_options;
 mod plan;
 mod report;
+mod root;
 mod rootfs;
 
 pub use capabilities::CAPABILITIES;
-pub use create::{Created, Launch, Stdio, create, create_with_init};
+pub use create::{Created, Inheritance, Launch, Lifecycle, Stdio, create, create_with_init, start_at};
 pub use error::RuntimeError;
 pub use exec::{Exec, exec};
+pub use hooks::{HookError, HookSet, Point};
+pub use mount_options::MOUNT_OPTIONS;
 pub use rootfs::Rootfs;
 
 /// Result of this crate.

@@ -2,6 +2,44 @@
 
 use wharf_sys::mount::{Attributes, Propagation};
 
+/// Every word that [`Options`] knows; what a file system reads itself is not among them.
+pub const MOUNT_OPTIONS: &[&str] = &[
+    "async",
+    "bind",
+    "defaults",
+    "dev",
+    "exec",
+    "noatime",
+    "nodev",
+    "nodiratime",
+    "noexec",
+    "norelatime",
+    "nosuid",
+    "nosymfollow",
+    "private",
+    "rbind",
+    "relatime",
+    "rnoatime",
+    "rnodev",
+    "rnodiratime",
+    "rnoexec",
+    "rnosuid",
+    "rnosymfollow",
+    "ro",
+    "rprivate",
+    "rro",
+    "rshared",
+    "rslave",
+    "rstrictatime",
+    "runbindable",
+    "rw",
+    "shared",
+    "slave",
+    "strictatime",
+    "suid",
+    "unbindable",
+];
+
 /// An option list, sorted by what each word is about.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Options {
@@ -38,17 +76,13 @@ impl Options {
             self.recursive_set |= attribute;
             return;
         }
+        if let Some(propagation) = propagation(word) {
+            self.propagation = Some(propagation);
+            return;
+        }
         match word {
             "bind" => self.bind = true,
             "rbind" => (self.bind, self.recursive) = (true, true),
-            "private" => self.propagation = Some((Propagation::Private, false)),
-            "rprivate" => self.propagation = Some((Propagation::Private, true)),
-            "shared" => self.propagation = Some((Propagation::Shared, false)),
-            "rshared" => self.propagation = Some((Propagation::Shared, true)),
-            "slave" => self.propagation = Some((Propagation::Slave, false)),
-            "rslave" => self.propagation = Some((Propagation::Slave, true)),
-            "unbindable" => self.propagation = Some((Propagation::Unbindable, false)),
-            "runbindable" => self.propagation = Some((Propagation::Unbindable, true)),
             // What holds anyway.
             "defaults" | "async" | "relatime" | "norelatime" => {}
             other => self.data.push(match other.split_once('=') {
@@ -57,6 +91,21 @@ impl Options {
             }),
         }
     }
+}
+
+/// A propagation, and whether all below has it too.
+pub(crate) fn propagation(word: &str) -> Option<(Propagation, bool)> {
+    Some(match word {
+        "private" => (Propagation::Private, false),
+        "rprivate" => (Propagation::Private, true),
+        "shared" => (Propagation::Shared, false),
+        "rshared" => (Propagation::Shared, true),
+        "slave" => (Propagation::Slave, false),
+        "rslave" => (Propagation::Slave, true),
+        "unbindable" => (Propagation::Unbindable, false),
+        "runbindable" => (Propagation::Unbindable, true),
+        _ => return None,
+    })
 }
 
 /// An attribute and whether the word sets or clears it.

@@ -1,19 +1,22 @@
 //! From a configuration to a plan: everything checked, everything of the host opened, before a process exists.
 
+use std::collections::HashMap;
 use std::ffi::CString;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use oci_spec::runtime::{LinuxNamespaceType, Mount, PosixRlimit, Process, Spec};
+use oci_spec::runtime::{LinuxNamespaceType, LinuxTimeOffset, Mount, PosixRlimit, Process, Spec};
 use rustix::fs::{CWD, FileType, Mode, OFlags};
 use rustix::process::{Resource, Rlimit};
+use rustix::thread::LinkNameSpaceType;
 use wharf_cgroup::{Group, Hierarchies};
 use wharf_seccomp::Filter;
-use wharf_sys::mount::{Attributes, Change, set_attributes};
+use wharf_sys::mount::{Attributes, Change, Propagation, set_attributes};
 use wharf_sys::process::{Namespaces, Words};
 
-use crate::capabilities::bits;
-use crate::mount_options::Options;
+use crate::capabilities::{CAPABILITIES, bits};
+use crate::create::Inheritance;
+use crate::mount_options::{Options, propagation};
 use crate::rootfs::layer;
 use crate::{Result, RuntimeError};
 
@@ -24,7 +27,11 @@ pub(crate) struct Plan {
     /// A cgroup namespace of its own, made once the process is in its groups.
     pub(crate) cgroup_namespace: bool,
     /// Namespaces of others, joined first.
-    pub(crate) joins: Vec<OwnedFd>,
+    pub(crate) joins: Vec<Join>,
+    /// A user namespace of others, entered before all else.
+    pub(crate) user_join: Option<OwnedFd>,
+    /// A time namespace of its own, with what is written to its `timens_offsets`.
+    pub(crate) time_offsets: Option<String>,
     pub(crate) mounts: Vec<MountStep>,
     pub(crate) devices: Vec<DeviceStep>,
     pub(crate) masked: Vec<PathBuf>,
@@ -33,7 +40,17 @@ pub(crate) struct Plan {
     pub(crate) hostname: Option<String>,
     pub(crate) domainname: Option<String>,
     pub(crate) readonly_root: bool,
+    /// The root's own, and whether it is that of all below it.
+    pub(crate) propagation: (Propagation, bool),
     pub(crate) process: ProcessPlan,
+}
+
+/// A namespace of others.
+#[derive(Debug)]
+pub(crate) struct Join {
+    /// Its name in `/proc/PID/ns`.
+    pub(crate) kind: &'static str,
+    pub(crate) fd: OwnedFd,
 }
 
 /// One mount.
@@ -88,6 +105,10 @@ pub(crate) struct ProcessPlan {
     pub(crate) ambient: u64,
     pub(crate) no_new_privileges: bool,
     pub(crate) filter: Option<Filter>,
+    /// How many fds after the standard streams the program inherits.
+    pub(crate) preserve_fds: u32,
+    /// The caller's session keyring stays.
+    pub(crate) keep_keyring: bool,
 }
 
 /// Links that every container's `/dev` has (runtime-spec, config-linux, "Dev symbolic links").
@@ -111,19 +132,23 @@ const DEFAULT_DEVICES: &[(&str, u32, u32)] = &[
 pub(crate) fn plan(spec: &Spec, hierarchies: &Hierarchies, group: Option<&Group>) -> Result<Plan> {
     let process = spec.process().as_ref().ok_or_else(|| RuntimeError::Invalid("there is no process".into()))?;
     let linux = spec.linux().as_ref().ok_or_else(|| RuntimeError::Invalid("there is no linux section".into()))?;
-    let (namespaces, cgroup_namespace, joins) = namespaces(linux.namespaces().as_deref().unwrap_or_default())?;
+    let asked = namespaces(linux.namespaces().as_deref().unwrap_or_default())?;
+    let namespaces = asked.new;
     if !namespaces.mount {
         return Err(RuntimeError::Unsupported("a container without a mount namespace of its own".into()));
     }
-    let userns = namespaces.user;
-    if userns && linux.uid_mappings().as_ref().is_none_or(Vec::is_empty) {
+    let userns = namespaces.user || asked.user_join.is_some();
+    if namespaces.user && linux.uid_mappings().as_ref().is_none_or(Vec::is_empty) {
         return Err(RuntimeError::Invalid("a user namespace needs uidMappings and gidMappings".into()));
     }
     if linux.intel_rdt().is_some() {
         return Err(RuntimeError::Unsupported("intelRdt".into()));
     }
-    if linux.time_offsets().is_some() || linux.personality().is_some() {
-        return Err(RuntimeError::Unsupported("time namespaces and personalities".into()));
+    if linux.time_offsets().is_some() && !asked.time {
+        return Err(RuntimeError::Invalid("timeOffsets without a time namespace of the container's own".into()));
+    }
+    if linux.personality().is_some() {
+        return Err(RuntimeError::Unsupported("personalities".into()));
     }
     if linux.mount_label().as_deref().is_some_and(|l| !l.is_empty()) {
         return Err(RuntimeError::Unsupported("mountLabel: this kernel has no SELinux".into()));
@@ -131,19 +156,26 @@ pub(crate) fn plan(spec: &Spec, hierarchies: &Hierarchies, group: Option<&Group>
     if linux.memory_policy().is_some() || linux.net_devices().is_some() {
         return Err(RuntimeError::Unsupported("memoryPolicy and netDevices".into()));
     }
-    if !matches!(linux.rootfs_propagation().as_deref(), None | Some("" | "private" | "rprivate")) {
-        return Err(RuntimeError::Unsupported("a rootfsPropagation other than private".into()));
-    }
+    let propagation = match linux.rootfs_propagation().as_deref() {
+        None | Some("") => (Propagation::Private, true),
+        Some(word) => {
+            propagation(word).ok_or_else(|| RuntimeError::Invalid(format!("unknown rootfsPropagation `{word}`")))?
+        }
+    };
     let mounts = spec.mounts().iter().flatten().map(|mount| mount_step(mount, hierarchies, group));
     let paths = |list: &Option<Vec<String>>| list.iter().flatten().map(PathBuf::from).collect();
     let filter = match linux.seccomp() {
         Some(section) => Some(wharf_seccomp::from_oci(section)?.compile()?),
         None => None,
     };
+    let uts = namespaces.uts || asked.joins.iter().any(|join| join.kind == "uts");
     Ok(Plan {
+        propagation,
         namespaces,
-        cgroup_namespace,
-        joins,
+        cgroup_namespace: asked.cgroup,
+        time_offsets: if asked.time { Some(time_offsets(linux.time_offsets().as_ref())?) } else { None },
+        joins: asked.joins,
+        user_join: asked.user_join,
         mounts: mounts.collect::<Result<_>>()?,
         devices: devices(linux.devices().as_deref().unwrap_or_default(), userns)?,
         masked: paths(linux.masked_paths()),
@@ -154,44 +186,95 @@ pub(crate) fn plan(spec: &Spec, hierarchies: &Hierarchies, group: Option<&Group>
             .flatten()
             .map(|(key, value)| (PathBuf::from(format!("sys/{}", key.replace('.', "/"))), value.clone()))
             .collect(),
-        hostname: spec.hostname().clone().filter(|name| !name.is_empty() && namespaces.uts),
-        domainname: spec.domainname().clone().filter(|name| !name.is_empty() && namespaces.uts),
+        hostname: spec.hostname().clone().filter(|name| !name.is_empty() && uts),
+        domainname: spec.domainname().clone().filter(|name| !name.is_empty() && uts),
         readonly_root: spec.root().as_ref().and_then(oci_spec::runtime::Root::readonly).unwrap_or(false),
         process: process_plan(process, filter)?,
     })
 }
 
-fn namespaces(list: &[oci_spec::runtime::LinuxNamespace]) -> Result<(Namespaces, bool, Vec<OwnedFd>)> {
-    let mut new = Namespaces::default();
-    let mut cgroup = false;
-    let mut joins = Vec::new();
+/// What a configuration asks for, sorted.
+#[derive(Debug, Default)]
+struct Asked {
+    new: Namespaces,
+    cgroup: bool,
+    time: bool,
+    joins: Vec<Join>,
+    user_join: Option<OwnedFd>,
+}
+
+fn namespaces(list: &[oci_spec::runtime::LinuxNamespace]) -> Result<Asked> {
+    let mut asked = Asked::default();
     for namespace in list {
-        if let Some(path) = namespace.path() {
-            // A PID namespace takes only children, and a user namespace must be entered before all others.
-            if matches!(namespace.typ(), LinuxNamespaceType::Pid | LinuxNamespaceType::User | LinuxNamespaceType::Mount)
-            {
-                return Err(RuntimeError::Unsupported(format!("joining a `{}` namespace by path", namespace.typ())));
-            }
-            let fd = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
-                .map_err(|e| RuntimeError::host("open namespace", path, e))?;
-            joins.push(fd);
+        if let Some(path) = namespace.path().as_ref().filter(|path| !path.as_os_str().is_empty()) {
+            asked.join(namespace.typ(), path)?;
             continue;
         }
         let slot = match namespace.typ() {
-            LinuxNamespaceType::Mount => &mut new.mount,
-            LinuxNamespaceType::Pid => &mut new.pid,
-            LinuxNamespaceType::Uts => &mut new.uts,
-            LinuxNamespaceType::Ipc => &mut new.ipc,
-            LinuxNamespaceType::Network => &mut new.network,
-            LinuxNamespaceType::Cgroup => &mut cgroup,
-            LinuxNamespaceType::User => &mut new.user,
-            other => return Err(RuntimeError::Unsupported(format!("namespace `{other}`"))),
+            LinuxNamespaceType::Mount => &mut asked.new.mount,
+            LinuxNamespaceType::Pid => &mut asked.new.pid,
+            LinuxNamespaceType::Uts => &mut asked.new.uts,
+            LinuxNamespaceType::Ipc => &mut asked.new.ipc,
+            LinuxNamespaceType::Network => &mut asked.new.network,
+            LinuxNamespaceType::Cgroup => &mut asked.cgroup,
+            LinuxNamespaceType::User => &mut asked.new.user,
+            LinuxNamespaceType::Time => &mut asked.time,
         };
         if std::mem::replace(slot, true) {
             return Err(RuntimeError::Invalid(format!("namespace `{}` is named twice", namespace.typ())));
         }
     }
-    Ok((new, cgroup, joins))
+    Ok(asked)
+}
+
+impl Asked {
+    fn join(&mut self, typ: LinuxNamespaceType, path: &Path) -> Result<()> {
+        let (kind, is) = match typ {
+            LinuxNamespaceType::Pid => ("pid", LinkNameSpaceType::ProcessID),
+            LinuxNamespaceType::Uts => ("uts", LinkNameSpaceType::HostNameAndNISDomainName),
+            LinuxNamespaceType::Ipc => ("ipc", LinkNameSpaceType::InterProcessCommunication),
+            LinuxNamespaceType::Network => ("net", LinkNameSpaceType::Network),
+            LinuxNamespaceType::Cgroup => ("cgroup", LinkNameSpaceType::ControlGroup),
+            LinuxNamespaceType::User => ("user", LinkNameSpaceType::User),
+            LinuxNamespaceType::Time => ("time", LinkNameSpaceType::Time),
+            LinuxNamespaceType::Mount => {
+                return Err(RuntimeError::Unsupported("joining a mount namespace by path".into()));
+            }
+        };
+        let fd = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+            .map_err(|e| RuntimeError::host("open namespace", path, e))?;
+        if wharf_sys::namespace::kind(fd.as_fd()).map_err(|e| RuntimeError::host("use as a namespace", path, e))?
+            != is as u32
+        {
+            return Err(RuntimeError::Invalid(format!("`{}` is no {kind} namespace", path.display())));
+        }
+        if kind == "user" {
+            // The kernel refuses to enter the one that a process is in.
+            let same = |path: &Path| rustix::fs::stat(path).map(|stat| (stat.st_dev, stat.st_ino)).ok();
+            if same(path) != same(Path::new("/proc/self/ns/user")) {
+                self.user_join = Some(fd);
+            }
+        } else {
+            self.joins.push(Join { kind, fd });
+        }
+        Ok(())
+    }
+}
+
+/// As `/proc/PID/timens_offsets` takes them (time_namespaces(7)).
+fn time_offsets(offsets: Option<&HashMap<String, LinuxTimeOffset>>) -> Result<String> {
+    let mut text = String::new();
+    for (clock, offset) in offsets.into_iter().flatten() {
+        if !matches!(clock.as_str(), "monotonic" | "boottime") {
+            return Err(RuntimeError::Invalid(format!("a time namespace has no clock `{clock}`")));
+        }
+        let nanoseconds = offset.nanosecs().unwrap_or(0);
+        if nanoseconds > 999_999_999 {
+            return Err(RuntimeError::Invalid(format!("{nanoseconds} nanoseconds are more than a second")));
+        }
+        text += &format!("{clock} {} {nanoseconds}\n", offset.secs().unwrap_or(0));
+    }
+    Ok(text)
 }
 
 fn mount_step(mount: &Mount, hierarchies: &Hierarchies, group: Option<&Group>) -> Result<MountStep> {
@@ -350,7 +433,36 @@ pub(crate) fn process_plan(process: &Process, filter: Option<Filter>) -> Result<
         ambient: set(oci_spec::runtime::LinuxCapabilities::ambient)?,
         no_new_privileges: process.no_new_privileges().unwrap_or(false),
         filter,
+        preserve_fds: 0,
+        keep_keyring: false,
     })
+}
+
+impl Plan {
+    /// Whether the process is in another user namespace than its parent.
+    pub(crate) const fn in_user_namespace(&self) -> bool {
+        self.namespaces.user || self.user_join.is_some()
+    }
+}
+
+impl ProcessPlan {
+    /// Leaves out what this process does not have itself and so cannot give; the names of it. (Runtime-spec: a runtime
+    /// warns of it, and does not fail.)
+    pub(crate) fn keep_to(&mut self, own: u64) -> Vec<&'static str> {
+        let asked = self.bounding | self.effective | self.permitted | self.inheritable | self.ambient;
+        for set in
+            [&mut self.bounding, &mut self.effective, &mut self.permitted, &mut self.inheritable, &mut self.ambient]
+        {
+            *set &= own;
+        }
+        let names = CAPABILITIES.iter().enumerate();
+        names.filter(|(bit, _)| asked & !own & (1 << bit) != 0).map(|(_, name)| *name).collect()
+    }
+
+    pub(crate) fn inherit(&mut self, inheritance: Inheritance) {
+        self.preserve_fds = inheritance.fds;
+        self.keep_keyring = inheritance.keyring;
+    }
 }
 
 /// The paths that execvp(3) would try, with the `PATH` that the program itself will have.

@@ -10,13 +10,19 @@ use wharf_sys::process::Child;
 
 use crate::RuntimeError;
 
+/// Result of a step in the child.
+pub(crate) type Step<T> = Result<T, Failure>;
+
 const GO: u8 = b'G';
+/// All is mounted: the parent's hooks may run.
+const MOUNTED: u8 = b'M';
 const READY: u8 = b'R';
 const START: u8 = b'S';
 const MADE: u8 = b'M';
 const FAILED: u8 = b'F';
 const NOT_FOUND: u8 = b'N';
 const NOT_EXECUTABLE: u8 = b'X';
+const HOOK: u8 = b'K';
 
 /// A step that failed in the child.
 #[derive(Debug)]
@@ -24,6 +30,8 @@ pub(crate) enum Failure {
     Step(String, Errno),
     NotFound,
     NotExecutable(Errno),
+    /// A hook that runs in the container.
+    Hook(String),
 }
 
 impl Failure {
@@ -37,6 +45,7 @@ impl Failure {
             Self::Step(step, errno) => (FAILED, *errno, step.as_str()),
             Self::NotFound => (NOT_FOUND, Errno::NOENT, ""),
             Self::NotExecutable(errno) => (NOT_EXECUTABLE, *errno, ""),
+            Self::Hook(text) => (HOOK, Errno::IO, text.as_str()),
         };
         let mut bytes = vec![tag];
         bytes.extend(errno.raw_os_error().to_be_bytes());
@@ -97,11 +106,23 @@ impl ParentEnd {
         message::send(&self.socket, &[START], &[]).map_err(|_| RuntimeError::Vanished)
     }
 
-    /// Waits until the child is ready; the terminal's master comes with it.
-    pub(crate) fn ready(&self) -> Result<Option<OwnedFd>, RuntimeError> {
-        match self.receive("")? {
-            Some(mut fds) => Ok(fds.pop()),
-            None => Err(RuntimeError::Vanished),
+    /// Waits until the child is ready; the terminal's master comes with it. `hooks` run when it has mounted all.
+    pub(crate) fn ready(
+        &self,
+        command: &str,
+        hooks: impl FnOnce() -> Result<(), RuntimeError>,
+    ) -> Result<Option<OwnedFd>, RuntimeError> {
+        let mut hooks = Some(hooks);
+        loop {
+            match self.receive(command)?.ok_or(RuntimeError::Vanished)? {
+                (MOUNTED, _) => {
+                    if let Some(hooks) = hooks.take() {
+                        hooks()?;
+                    }
+                    self.go(None)?;
+                }
+                (_, mut fds) => return Ok(fds.pop()),
+            }
         }
     }
 
@@ -110,14 +131,14 @@ impl ParentEnd {
         self.receive(command).map(drop)
     }
 
-    fn receive(&self, command: &str) -> Result<Option<Vec<OwnedFd>>, RuntimeError> {
+    fn receive(&self, command: &str) -> Result<Option<(u8, Vec<OwnedFd>)>, RuntimeError> {
         let Some((bytes, fds)) = self.hear()? else {
             return Ok(None);
         };
-        if bytes.first() == Some(&READY) {
-            return Ok(Some(fds));
+        match bytes.first() {
+            Some(&tag @ (READY | MOUNTED)) => Ok(Some((tag, fds))),
+            _ => Err(told(&bytes, command)),
         }
-        Err(told(&bytes, command))
     }
 }
 
@@ -127,13 +148,12 @@ fn told(bytes: &[u8], command: &str) -> RuntimeError {
         .get(1..5)
         .and_then(|b| <[u8; 4]>::try_from(b).ok())
         .map_or(Errno::IO, |b| Errno::from_raw_os_error(i32::from_be_bytes(b)));
+    let text = || String::from_utf8_lossy(bytes.get(5..).unwrap_or_default()).into_owned();
     match bytes.first() {
         Some(&NOT_FOUND) => RuntimeError::CommandNotFound(command.into()),
         Some(&NOT_EXECUTABLE) => RuntimeError::NotExecutable { command: command.into(), errno },
-        _ => {
-            let step = String::from_utf8_lossy(bytes.get(5..).unwrap_or_default()).into_owned();
-            RuntimeError::Setup { step, errno }
-        }
+        Some(&HOOK) => RuntimeError::ContainerHook(text()),
+        _ => RuntimeError::Setup { step: text(), errno },
     }
 }
 
@@ -149,6 +169,28 @@ pub(crate) fn wait_for_start(socket: BorrowedFd<'_>) -> Result<(), Failure> {
     match message::receive(socket) {
         Ok(Some((bytes, _))) if bytes == [START] => Ok(()),
         _ => Err(Failure::Step("hear from the parent".into(), Errno::PIPE)),
+    }
+}
+
+/// Tells that all is mounted, and waits until the parent's hooks have run.
+pub(crate) fn wait_for_hooks(socket: BorrowedFd<'_>) -> Result<(), Failure> {
+    message::send(socket, &[MOUNTED], &[]).map_err(Failure::at("report to the parent"))?;
+    wait_for_go(socket).map(drop)
+}
+
+/// Waits at a gate until somebody comes and says [`START`]; that one learns what becomes of the exec.
+pub(crate) fn wait_at_gate(gate: BorrowedFd<'_>) -> Result<OwnedFd, Failure> {
+    loop {
+        match rustix::net::accept_with(gate, rustix::net::SocketFlags::CLOEXEC) {
+            // Who went away without a word is no reason to end.
+            Ok(visitor) => {
+                if wait_for_start(visitor.as_fd()).is_ok() {
+                    return Ok(visitor);
+                }
+            }
+            Err(Errno::INTR | Errno::CONNABORTED) => {}
+            Err(errno) => return Err(Failure::Step("wait for the start".into(), errno)),
+        }
     }
 }
 

@@ -17,13 +17,19 @@ use crate::{Result, RuntimeError};
 /// Where a container's root comes from.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Rootfs {
-    /// A directory that is there already, as a bundle has it.
+    /// A directory that is there already, as a bundle has it. Its files belong to whom they belong to: who wants a
+    /// user namespace has given them to its IDs.
     Directory(PathBuf),
     /// Layers, the topmost first, and what the container writes.
     Overlay { lowers: Vec<PathBuf>, upper: Option<PathBuf>, work: Option<PathBuf> },
 }
 
 impl Rootfs {
+    /// Whether its files come to belong to a user namespace's IDs.
+    pub(crate) const fn is_mapped(&self) -> bool {
+        matches!(self, Self::Overlay { .. })
+    }
+
     /// Mounts it, detached. With a user namespace the layers' files belong to the namespace's own IDs through
     /// id-mapped mounts; nothing of them is changed on the disk.
     ///
@@ -33,7 +39,7 @@ impl Rootfs {
     pub(crate) fn mount(&self, userns: Option<(BorrowedFd<'_>, (u32, u32))>) -> Result<OwnedFd> {
         let fd = userns.map(|(fd, _)| fd);
         match self {
-            Self::Directory(path) => layer(path, fd, true),
+            Self::Directory(path) => layer(path, None, true),
             Self::Overlay { lowers, upper, work } => {
                 if let (Some(upper), Some((_, (uid, gid)))) = (upper, userns) {
                     std::os::unix::fs::chown(upper, Some(uid), Some(gid)).map_err(|e| {

@@ -104,7 +104,14 @@ fn launch(rootfs: Rootfs, config: Value) -> Result<Outcome, RuntimeError> {
     let (read, write) = pipe();
     let second = write.try_clone().expect("duplicates");
     let stdio = Stdio::Fds { stdin: null(), stdout: write, stderr: second };
-    let created = create(Launch { spec: &spec, rootfs, stdio, netns: None, group: None })?;
+    let created = create(Launch {
+        spec: &spec,
+        rootfs,
+        stdio,
+        netns: None,
+        group: None,
+        lifecycle: wharf_runtime::Lifecycle::default(),
+    })?;
     let (_, pidfd, _) = created.start()?;
     Ok(finish(fs::File::from(read), &pidfd))
 }
@@ -219,7 +226,14 @@ fn a_terminal_is_the_controlling_one(image: &Image) {
     config["process"]["terminal"] = json!(true);
     config["process"]["consoleSize"] = json!({ "height": 24, "width": 80 });
     let spec: Spec = serde_json::from_value(config).expect("a configuration");
-    let launch = Launch { spec: &spec, rootfs: image.rootfs("tty"), stdio: Stdio::Terminal, netns: None, group: None };
+    let launch = Launch {
+        spec: &spec,
+        rootfs: image.rootfs("tty"),
+        stdio: Stdio::Terminal,
+        netns: None,
+        group: None,
+        lifecycle: wharf_runtime::Lifecycle::default(),
+    };
     let created = create(launch).expect("creates");
     let (_, pidfd, master) = created.start().expect("starts");
     let outcome = finish(fs::File::from(master.expect("a master")), &pidfd);
@@ -300,12 +314,10 @@ fn bad_configurations_leave_nothing(image: &Image) {
         .expect("a list")
         .push(json!({ "destination": "/x", "type": "bind", "source": "/does/not/exist", "options": ["bind"] }));
     let mut joined = config(&["true"]);
-    joined["linux"]["namespaces"][1]["path"] = json!("/proc/1/ns/pid");
+    joined["linux"]["namespaces"][1]["path"] = json!("/proc/1/ns/none");
     let mut scheduled = config(&["true"]);
     scheduled["process"]["scheduler"] = json!({ "policy": "SCHED_BATCH" });
-    let mut shared = config(&["true"]);
-    shared["linux"]["rootfsPropagation"] = json!("shared");
-    for bad in [no_command, unknown, missing, joined, scheduled, shared] {
+    for bad in [no_command, unknown, missing, joined, scheduled] {
         let error = launch(image.rootfs("bad"), bad).err().expect("must be refused");
         assert_eq!(error.exit_code(), 125, "{error}");
     }
@@ -334,7 +346,14 @@ fn limits_of_its_group_hold(image: &Image) {
     let second = write.try_clone().expect("duplicates");
     let stdin = OwnedFd::from(fs::File::open("/dev/null").expect("/dev/null"));
     let stdio = Stdio::Fds { stdin, stdout: write, stderr: second };
-    let launch = Launch { spec: &spec, rootfs: image.rootfs("group"), stdio, netns: None, group: Some(&group) };
+    let launch = Launch {
+        spec: &spec,
+        rootfs: image.rootfs("group"),
+        stdio,
+        netns: None,
+        group: Some(&group),
+        lifecycle: wharf_runtime::Lifecycle::default(),
+    };
     let (_, pidfd, _) = create(launch).expect("creates").start().expect("starts");
     let outcome = finish(fs::File::from(read), &pidfd);
     assert!(outcome.output.contains("can't fork"), "{}", outcome.output);
@@ -356,7 +375,15 @@ fn an_exec_sees_and_may_what_the_container_does(image: &Image) {
         let null = || OwnedFd::from(fs::File::options().read(true).write(true).open("/dev/null").expect("/dev/null"));
         let stdio = Stdio::Fds { stdin: null(), stdout: null(), stderr: null() };
         let rootfs = image.rootfs(if userns { "exec-userns" } else { "exec" });
-        let created = create(Launch { spec: &spec, rootfs, stdio, netns: None, group: None }).expect("creates");
+        let created = create(Launch {
+            spec: &spec,
+            rootfs,
+            stdio,
+            netns: None,
+            group: None,
+            lifecycle: wharf_runtime::Lifecycle::default(),
+        })
+        .expect("creates");
         let (pid, pidfd, _) = created.start().expect("starts");
 
         let run = |args: &[&str]| -> Result<Outcome, RuntimeError> {
@@ -366,7 +393,15 @@ fn an_exec_sees_and_may_what_the_container_does(image: &Image) {
             let (read, write) = pipe();
             let second = write.try_clone().expect("duplicates");
             let stdio = Stdio::Fds { stdin: null(), stdout: write, stderr: second };
-            let exec = Exec { pid, pidfd: pidfd.as_fd(), process: &process, seccomp: None, stdio, group: None };
+            let exec = Exec {
+                pid,
+                pidfd: pidfd.as_fd(),
+                process: &process,
+                seccomp: None,
+                stdio,
+                group: None,
+                inheritance: wharf_runtime::Inheritance::default(),
+            };
             let created = wharf_runtime::exec(exec)?;
             has_nothing_of_the_host(created.pid);
             let (_, own, _) = created.start()?;

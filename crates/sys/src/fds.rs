@@ -1,6 +1,6 @@
 //! What a new program must not inherit.
 
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{FromRawFd, OwnedFd};
 
 use crate::{Result, check};
 
@@ -29,28 +29,25 @@ pub fn keep_only(fd: i32, place: i32) -> Result<()> {
     }
 }
 
-/// Closes every fd but the standard streams and `kept`. As with [`keep_only`], values that own the closed fds must
-/// never be dropped afterwards.
+/// Closes every fd from `first` on but those of `kept`. Values that own a closed fd must never be dropped afterwards.
 ///
 /// # Errors
 /// `ENOSYS` before Linux 5.9.
-pub fn close_all_but(kept: &[BorrowedFd<'_>]) -> Result<()> {
-    let mut kept: Vec<u32> = kept.iter().filter_map(|fd| u32::try_from(fd.as_raw_fd()).ok()).collect();
+pub fn close_all_but(first: u32, kept: &[i32]) -> Result<()> {
+    let mut kept: Vec<u32> = kept.iter().filter_map(|fd| u32::try_from(*fd).ok()).filter(|fd| *fd >= first).collect();
     kept.sort_unstable();
-    let mut first = 3;
-    for fd in kept {
-        if fd > first {
-            close_range(first, fd - 1)?;
+    let mut from = first;
+    for last in kept.into_iter().map(|fd| (fd, fd.checked_sub(1))).chain([(u32::MAX, Some(u32::MAX))]) {
+        if let (next, Some(to)) = last {
+            if to >= from {
+                // SAFETY: the caller is a fresh copy of another process that ends by `exit_now` or an exec, so that no
+                // owner of what is closed here runs its destructor.
+                check(unsafe { libc::syscall(libc::SYS_close_range, from, to, 0) })?;
+            }
+            from = next.saturating_add(1);
         }
-        first = first.max(fd + 1);
     }
-    close_range(first, u32::MAX)
-}
-
-fn close_range(first: u32, last: u32) -> Result<()> {
-    // SAFETY: the callers are fresh copies of other processes that end by `exit_now` or become a program, so that no
-    // owner of what is closed here runs its destructor.
-    check(unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) }).map(drop)
+    Ok(())
 }
 
 /// Takes over the fd of this number, which nobody owns: it came by [`keep_only`] or from the parent.

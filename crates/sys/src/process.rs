@@ -54,33 +54,39 @@ pub struct Child {
 /// # Errors
 /// As clone(2): `EPERM` without the right to a namespace, `EAGAIN` at a limit, `ENOSYS` before Linux 5.3.
 pub fn clone3(namespaces: Namespaces, cgroup: Option<BorrowedFd<'_>>, child: impl FnOnce() -> u8) -> Result<Child> {
+    clone_with(namespaces, cgroup, 0, libc::SIGCHLD as u64, child)
+}
+
+/// As [`clone3`], but the new process is a child of this one's parent, which waits for it (`CLONE_PARENT`).
+///
+/// # Errors
+/// As [`clone3`]; `EINVAL` for the first process of a PID namespace.
+pub fn clone3_sibling(
+    namespaces: Namespaces,
+    cgroup: Option<BorrowedFd<'_>>,
+    child: impl FnOnce() -> u8,
+) -> Result<Child> {
+    // The signal of its end is that of this process's own.
+    clone_with(namespaces, cgroup, libc::CLONE_PARENT.cast_unsigned() as u64, 0, child)
+}
+
+fn clone_with(
+    namespaces: Namespaces,
+    cgroup: Option<BorrowedFd<'_>>,
+    flags: u64,
+    exit_signal: u64,
+    child: impl FnOnce() -> u8,
+) -> Result<Child> {
+    let mut pidfd: libc::c_int = -1;
     // SAFETY: clone_args is plain integers; all zeroes is a valid value of it.
     let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
-    args.flags = namespaces.flags();
-    args.exit_signal = libc::SIGCHLD as u64;
+    args.flags = namespaces.flags() | libc::CLONE_PIDFD.cast_unsigned() as u64 | flags;
+    args.pidfd = std::ptr::from_mut(&mut pidfd) as u64;
+    args.exit_signal = exit_signal;
     if let Some(group) = cgroup {
         args.flags |= CLONE_INTO_CGROUP;
         args.cgroup = group.as_raw_fd() as u64;
     }
-    clone_with(args, child)
-}
-
-/// Makes a process whose parent is the caller's own parent (`CLONE_PARENT`), which is told of its end and waits for it.
-/// All else is as with [`clone3`].
-///
-/// # Errors
-/// As [`clone3`].
-pub fn clone_sibling(child: impl FnOnce() -> u8) -> Result<Child> {
-    // SAFETY: as above. The exit signal must be 0: it is the caller's own.
-    let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
-    args.flags = u64::from(libc::CLONE_PARENT.cast_unsigned());
-    clone_with(args, child)
-}
-
-fn clone_with(mut args: libc::clone_args, child: impl FnOnce() -> u8) -> Result<Child> {
-    let mut pidfd: libc::c_int = -1;
-    args.flags |= u64::from(libc::CLONE_PIDFD.cast_unsigned());
-    args.pidfd = std::ptr::from_mut(&mut pidfd) as u64;
     // SAFETY: `args` lives across the call and has the size that is given; the only pointer in it is to
     // `pidfd`, which lives as long. Without CLONE_VM the child has a copy of our memory and goes on on
     // its own copy of this stack, so nothing is shared that could be written by both.
@@ -160,6 +166,25 @@ pub fn reset_signals() -> Result<()> {
 pub fn unshare_cgroup() -> Result<()> {
     // SAFETY: changes how this process sees cgroup paths and nothing of its memory or descriptors.
     check(unsafe { libc::unshare(libc::CLONE_NEWCGROUP) }.into()).map(drop)
+}
+
+/// Makes a new time namespace for the children of this process, which itself stays where it is (time_namespaces(7)).
+///
+/// # Errors
+/// `EPERM` without CAP_SYS_ADMIN, `EINVAL` in a kernel without time namespaces.
+pub fn unshare_time() -> Result<()> {
+    // SAFETY: changes in which namespace children read clocks and nothing of this process's memory or descriptors.
+    check(unsafe { libc::unshare(libc::CLONE_NEWTIME) }.into()).map(drop)
+}
+
+/// Gives this process a new session keyring (keyctl(2), `KEYCTL_JOIN_SESSION_KEYRING`) instead of its parent's.
+///
+/// # Errors
+/// `ENOSYS` in a kernel without keys, `EDQUOT` when the user has too many.
+pub fn join_new_session_keyring() -> Result<()> {
+    let nobody_s = std::ptr::null::<libc::c_char>();
+    // SAFETY: the only pointer is a null one, which asks for a keyring without a name.
+    check(unsafe { libc::syscall(libc::SYS_keyctl, libc::KEYCTL_JOIN_SESSION_KEYRING, nobody_s) }).map(drop)
 }
 
 /// Sends a signal by number (pidfd_send_signal(2)): real-time signals have no names.

@@ -12,7 +12,7 @@ const ROWS: &[&[&str]] = &[
     &["client", "runtime", "distribution", "snapshot", "network", "volume"],
     &["monitor", "image"],
     &["engine", "build"],
-    &["cli", "server", "registry"],
+    &["cli", "server", "registry", "oci"],
     &["daemon"],
     &["wharf"],
 ];

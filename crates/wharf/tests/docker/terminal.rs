@@ -92,10 +92,13 @@ fn a_shell_on_a_terminal() {
     session.wait_for("/dev/pts/");
     session.wait_for("ready");
     session.wait_for("30 90");
-    resize(&session.master.try_clone().unwrap().into(), 41, 101);
+    let master: OwnedFd = session.master.try_clone().unwrap().into();
     d.eventually("the size follows", || {
-        let size = d.docker("exec shell stty -F /dev/console size").out;
-        size.trim() == "41 101"
+        // More than once, as the client may not listen yet; and the same size again is no change.
+        resize(&master, 40, 100);
+        resize(&master, 41, 101);
+        std::thread::sleep(Duration::from_millis(200));
+        d.docker("exec shell stty -F /dev/console size").out.trim() == "41 101"
     });
     // The terminal's own keys are the program's.
     session.type_in("sleep 1000\r");

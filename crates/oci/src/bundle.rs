@@ -1,0 +1,136 @@
+//! A bundle on the disk (OCI runtime-spec, "Filesystem Bundle").
+
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use oci_spec::runtime::{Process, Spec};
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+use crate::check;
+use crate::devices;
+use crate::failure::{Failure, Result};
+
+/// More than this is no configuration; the bound is that of the design's parsers.
+const MAX_CONFIG: u64 = 8 << 20;
+
+/// A configuration and where it is from.
+#[derive(Debug)]
+pub(crate) struct Bundle {
+    /// Absolute.
+    pub(crate) dir: PathBuf,
+    pub(crate) spec: Spec,
+    pub(crate) rootfs: PathBuf,
+}
+
+impl Bundle {
+    /// Reads and checks it.
+    pub(crate) fn read(dir: Option<&str>) -> Result<Self> {
+        let dir = Path::new(dir.filter(|dir| !dir.is_empty()).unwrap_or("."));
+        let dir = dir.canonicalize().map_err(|error| Failure::file("chdir", dir, &error))?;
+        let path = dir.join("config.json");
+        let file = File::open(&path).map_err(|error| {
+            if error.kind() == std::io::ErrorKind::NotFound {
+                return Failure::new("JSON specification file config.json not found");
+            }
+            Failure::file("open", &path, &error)
+        })?;
+        let mut value: Value = read_json(file, &path)?;
+        if let Some(process) = value.get_mut("process") {
+            complete(process);
+            listen(process);
+        }
+        devices::add_defaults(&mut value);
+        let spec: Spec = serde_json::from_value(value).map_err(|error| bad(&path, &error))?;
+        check::check(&spec)?;
+        let root = spec.root().as_ref().map(|root| root.path().clone()).unwrap_or_default();
+        let rootfs = if root.is_absolute() { root } else { dir.join(root) };
+        // Links above it are followed here, once; what is mounted is what is there now.
+        let rootfs = rootfs.canonicalize().map_err(|error| Failure::file("rootfs:", &rootfs, &error))?;
+        Ok(Self { dir, spec, rootfs })
+    }
+}
+
+/// A process as `exec --process` has it.
+pub(crate) fn read_process(path: &Path) -> Result<Process> {
+    let file = File::open(path).map_err(|error| Failure::file("open", path, &error))?;
+    let mut value: Value = read_json(file, path)?;
+    complete(&mut value);
+    serde_json::from_value(value).map_err(|error| bad(path, &error))
+}
+
+/// Reads JSON of a bounded length.
+pub(crate) fn read_json<T: DeserializeOwned>(from: impl Read, path: &Path) -> Result<T> {
+    let mut bytes = Vec::new();
+    from.take(MAX_CONFIG + 1).read_to_end(&mut bytes).map_err(|error| Failure::file("read", path, &error))?;
+    if bytes.len() as u64 > MAX_CONFIG {
+        return Err(bad(path, &format!("larger than {MAX_CONFIG} bytes")));
+    }
+    // serde_json bounds the depth at 128 by itself.
+    serde_json::from_slice(&bytes).map_err(|error| bad(path, &error))
+}
+
+/// Who leaves the user out means root, for Go's programs.
+fn complete(process: &mut Value) {
+    if let Some(process) = process.as_object_mut() {
+        let user = process.entry("user").or_insert(Value::Null);
+        if user.is_null() {
+            *user = json!({});
+        }
+        if let Some(user) = user.as_object_mut() {
+            user.entry("uid").or_insert(json!(0));
+            user.entry("gid").or_insert(json!(0));
+        }
+    }
+}
+
+/// systemd's sockets are the first process's (sd_listen_fds(3)).
+fn listen(process: &mut Value) {
+    let Ok(count) = std::env::var("LISTEN_FDS") else { return };
+    if let Some(process) = process.as_object_mut()
+        && let Some(env) = process.entry("env").or_insert(json!([])).as_array_mut()
+    {
+        env.extend([json!(format!("LISTEN_FDS={count}")), json!("LISTEN_PID=1")]);
+    }
+}
+
+fn bad(path: &Path, error: &dyn std::fmt::Display) -> Failure {
+    Failure::new(format!("{}: {error}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(config: &str) -> Result<Bundle> {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("rootfs")).unwrap();
+        std::fs::write(dir.path().join("config.json"), config).unwrap();
+        Bundle::read(dir.path().to_str())
+    }
+
+    #[test]
+    fn the_example_is_a_configuration() {
+        for rootless in [false, true] {
+            let bundle = read(&crate::spec::example(rootless)).unwrap();
+            assert!(bundle.rootfs.ends_with("rootfs"));
+            assert!(bundle.spec.linux().as_ref().unwrap().resources().is_some());
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_read_names_the_file() {
+        assert!(Bundle::read(Some("/no/such")).unwrap_err().message.contains("chdir /no/such: no such file"));
+        assert!(read("{").unwrap_err().message.contains("config.json"));
+        let deep = format!("{}{}", "[".repeat(200), "]".repeat(200));
+        assert!(read(&deep).unwrap_err().message.contains("recursion"));
+    }
+
+    #[test]
+    fn a_user_may_be_left_out() {
+        let config = r#"{"ociVersion":"1.0.0","root":{"path":"rootfs"},"process":{"cwd":"/","args":["a"]},
+            "linux":{"namespaces":[{"type":"mount"}]}}"#;
+        assert_eq!(read(config).unwrap().spec.process().as_ref().unwrap().user().uid(), 0);
+    }
+}

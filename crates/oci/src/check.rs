@@ -1,0 +1,150 @@
+//! What is refused of a configuration before anything is made.
+
+use oci_spec::runtime::{LinuxNamespaceType, Spec};
+use wharf_runtime::{HookSet, Point};
+
+use crate::failure::{Failure, Result};
+
+/// Checks what needs no look at the host; `plan` of the runtime checks the rest.
+pub(crate) fn check(spec: &Spec) -> Result<()> {
+    let bad = |text: String| Err(Failure::new(format!("invalid configuration: {text}")));
+    let version = spec.version();
+    let mut numbers = version.split(['.', '-', '+']);
+    let numbered = (0..3).all(|_| numbers.next().is_some_and(|n| n.parse::<u32>().is_ok()));
+    if !numbered || !version.starts_with("1.") {
+        return bad(format!("ociVersion `{version}` is not 1.x"));
+    }
+    let Some(root) = spec.root() else { return bad("there is no root".into()) };
+    if root.path().as_os_str().is_empty() {
+        return bad("the root has no path".into());
+    }
+    let Some(process) = spec.process() else { return bad("there is no process".into()) };
+    if process.args().as_ref().is_none_or(Vec::is_empty) {
+        return Err(Failure::new("args must not be empty"));
+    }
+    if !process.cwd().is_absolute() {
+        return Err(Failure::new("Cwd must be an absolute path"));
+    }
+    if process.oom_score_adj().is_some_and(|score| !(-1000..=1000).contains(&score)) {
+        return bad("oomScoreAdj is not between -1000 and 1000".into());
+    }
+    let Some(linux) = spec.linux() else { return bad("there is no linux section, and so no mount namespace".into()) };
+    let namespaces = linux.namespaces().as_deref().unwrap_or_default();
+    for (index, one) in namespaces.iter().enumerate() {
+        if namespaces[..index].iter().any(|other| other.typ() == one.typ()) {
+            return bad(format!("namespace `{}` is named twice", one.typ()));
+        }
+    }
+    let own = |kind: LinuxNamespaceType| namespaces.iter().any(|namespace| namespace.typ() == kind);
+    if spec.hostname().as_deref().is_some_and(|name| !name.is_empty()) && !own(LinuxNamespaceType::Uts) {
+        return Err(Failure::new("unable to set hostname without a private UTS namespace"));
+    }
+    if spec.domainname().as_deref().is_some_and(|name| !name.is_empty()) && !own(LinuxNamespaceType::Uts) {
+        return Err(Failure::new("unable to set domainname without a private UTS namespace"));
+    }
+    for key in linux.sysctl().iter().flatten().map(|(key, _)| key) {
+        let Some(kind) = namespace_of(key) else {
+            return Err(Failure::new(format!("sysctl {key:?} is not in a separate kernel namespace")));
+        };
+        if !own(kind) {
+            return Err(Failure::new(format!("sysctl {key:?} is not allowed in the hosts namespace")));
+        }
+    }
+    if linux.time_offsets().is_some() && !own(LinuxNamespaceType::Time) {
+        return bad("timeOffsets without a time namespace".into());
+    }
+    if (linux.uid_mappings().is_some() || linux.gid_mappings().is_some()) && !own(LinuxNamespaceType::User) {
+        return Err(Failure::new("user namespace mappings specified, but user namespace isn't enabled in the config"));
+    }
+    let path = |path: &String| !path.starts_with('/');
+    if let Some(path) = linux.masked_paths().iter().chain(linux.readonly_paths().iter()).flatten().find(|p| path(p)) {
+        return bad(format!("path `{path}` is not absolute"));
+    }
+    check_hooks(spec)
+}
+
+fn check_hooks(spec: &Spec) -> Result<()> {
+    let Some(hooks) = spec.hooks() else { return Ok(()) };
+    let set = HookSet { hooks, state: &serde_json::Value::Null };
+    for point in Point::ALL {
+        for hook in set.at(point) {
+            let bad = |text: &str| {
+                Failure::new(format!(
+                    "invalid configuration: the {} hook `{}` {text}",
+                    point.name(),
+                    hook.path().display()
+                ))
+            };
+            if !hook.path().is_absolute() {
+                return Err(bad("is not an absolute path"));
+            }
+            if hook.timeout().is_some_and(|seconds| seconds <= 0) {
+                return Err(bad("has a timeout that is not greater than zero"));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Which namespace a kernel parameter belongs to; the others are the host's.
+fn namespace_of(key: &str) -> Option<LinuxNamespaceType> {
+    // Both separators are usual (sysctl(8)).
+    let key = key.replace('/', ".");
+    if key.split('.').any(|part| part.is_empty()) {
+        return None;
+    }
+    match key.as_str() {
+        "kernel.msgmax"
+        | "kernel.msgmnb"
+        | "kernel.msgmni"
+        | "kernel.sem"
+        | "kernel.shmall"
+        | "kernel.shmmax"
+        | "kernel.shmmni"
+        | "kernel.shm_rmid_forced" => Some(LinuxNamespaceType::Ipc),
+        "kernel.domainname" | "kernel.hostname" => Some(LinuxNamespaceType::Uts),
+        other if other.starts_with("fs.mqueue.") => Some(LinuxNamespaceType::Ipc),
+        other if other.starts_with("net.") => Some(LinuxNamespaceType::Network),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    type Change = dyn FnOnce(&mut Value);
+
+    fn after(change: impl FnOnce(&mut Value)) -> Result<()> {
+        let mut config: Value = serde_json::from_str(&crate::spec::example(false)).unwrap();
+        change(&mut config);
+        let spec: Spec = serde_json::from_value(config).map_err(|error| Failure::new(error.to_string()))?;
+        check(&spec)
+    }
+
+    #[test]
+    fn contradictions_and_unknown_values_are_refused() {
+        assert!(after(|_| {}).is_ok());
+        let wrong: Vec<Box<Change>> = vec![
+            Box::new(|c| c["ociVersion"] = json!("2.0.0")),
+            Box::new(|c| c["ociVersion"] = json!("one")),
+            Box::new(|c| c["process"]["cwd"] = json!("relative")),
+            Box::new(|c| c["process"]["args"] = json!([])),
+            Box::new(|c| c["process"]["oomScoreAdj"] = json!(1001)),
+            Box::new(|c| c["linux"]["namespaces"] = json!([{"type": "pid"}, {"type": "pid"}])),
+            Box::new(|c| c["linux"]["namespaces"] = json!([{"type": "mount"}])),
+            Box::new(|c| c["linux"]["namespaces"] = json!([{"type": "frob"}])),
+            Box::new(|c| c["linux"]["sysctl"] = json!({"kernel.core_pattern": "|/x"})),
+            Box::new(|c| c["linux"]["sysctl"] = json!({"net/../kernel/core_pattern": "|/x"})),
+            Box::new(|c| c["linux"]["uidMappings"] = json!([{"containerID": 0, "hostID": 0, "size": 1}])),
+            Box::new(|c| c["linux"]["timeOffsets"] = json!({"boottime": {"secs": 1}})),
+            Box::new(|c| c["linux"]["maskedPaths"] = json!(["proc"])),
+            Box::new(|c| c["hooks"] = json!({"prestart": [{"path": "relative"}]})),
+            Box::new(|c| c["hooks"] = json!({"poststop": [{"path": "/x", "timeout": 0}]})),
+        ];
+        for (number, change) in wrong.into_iter().enumerate() {
+            assert!(after(change).is_err(), "case {number}");
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! `delete`: what is left of a container goes.
+
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Signal, pidfd_send_signal};
+use wharf_runtime::Point;
+
+use crate::failure::{Failure, Result};
+use crate::global::Global;
+use crate::launch::run_late_hooks;
+use crate::place::Place;
+use crate::state::{Container, Status};
+use crate::words::Given;
+
+/// How long the end of a killed process may take, as with runc.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+pub(crate) fn run(global: &Global, given: &Given) -> Result<u8> {
+    let force = given.is("force");
+    let id = &given.arguments[0];
+    let place = match Place::open(&global.root, id) {
+        // Who forces it wants it gone; it is.
+        Err(failure) if force && failure.message == "container does not exist" => return Ok(0),
+        opened => opened?,
+    };
+    place.lock()?;
+    if place.read()?.is_none() {
+        // A creation that was broken off before anything was made.
+        if force {
+            place.remove()?;
+            return Ok(0);
+        }
+        return Err(Failure::new("container does not exist"));
+    }
+    let container = Container::at(place)?;
+    match container.status() {
+        Status::Stopped => {}
+        Status::Created => end(&container)?,
+        _ if force => end(&container)?,
+        other => {
+            return Err(Failure::new(format!("cannot delete container {id} that is not stopped: {}", other.name())));
+        }
+    }
+    undo(global, container, true)?;
+    Ok(0)
+}
+
+/// Kills the first process and waits until it has ended.
+fn end(container: &Container) -> Result<()> {
+    let Some((_, pidfd)) = container.process() else { return Ok(()) };
+    // It may have ended meanwhile.
+    let _ = pidfd_send_signal(&pidfd, Signal::KILL);
+    // What is frozen does not even die.
+    if container.group.is_frozen() {
+        container.group.freeze(false)?;
+    }
+    let limit = Timespec { tv_sec: PATIENCE.as_secs().try_into().unwrap_or(10), tv_nsec: 0 };
+    match poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&limit)) {
+        Ok(0) => Err(Failure::new("one or more processes of the container do not end")),
+        Err(errno) if errno != rustix::io::Errno::INTR => Err(Failure::os("wait for the container's end", errno)),
+        _ => Ok(()),
+    }
+}
+
+/// Undoes the creation. `hooks`: those for the end are run.
+pub(crate) fn undo(global: &Global, container: Container, hooks: bool) -> Result<()> {
+    if container.group.is_frozen() {
+        container.group.freeze(false)?;
+    }
+    // What the container left behind in its group (a daemon of its own) ends with it.
+    if !container.group.all_processes().is_empty() {
+        container.group.kill()?;
+    }
+    container.group.remove()?;
+    if hooks {
+        run_late_hooks(global, &container, Point::Poststop, 0);
+    }
+    container.place.remove()
+}

@@ -1,0 +1,179 @@
+//! `exec`: a further process in a container.
+
+use std::path::Path;
+
+use oci_spec::runtime::{Process, Spec};
+use serde_json::{Value, json};
+use wharf_cgroup::Group;
+use wharf_runtime::{Exec, Stdio};
+
+use crate::bundle::read_process;
+use crate::console::Console;
+use crate::failure::{Failure, Result};
+use crate::foreground::{Signals, inherited, look_after};
+use crate::global::Global;
+use crate::launch::{inheritance, warn_of_left_out, write_pid};
+use crate::state::{Container, Status};
+use crate::words::Given;
+
+/// What says that there is no exit code of the process's.
+const FAILED: u8 = 255;
+
+pub(crate) fn run(global: &Global, given: &Given) -> Result<u8> {
+    exec(global, given).map_err(|failure| Failure { code: FAILED, ..failure.during("exec failed") })
+}
+
+fn exec(global: &Global, given: &Given) -> Result<u8> {
+    let inheritance = inheritance(given)?;
+    let container = Container::open(global, &given.arguments[0])?;
+    match container.status() {
+        Status::Stopped | Status::Creating => return Err(Failure::new("cannot exec in a stopped container")),
+        Status::Paused if !given.is("ignore-paused") => {
+            return Err(Failure::new("cannot exec in a paused container (use --ignore-paused to override)"));
+        }
+        _ => {}
+    }
+    let process = process(&container.record.spec, given)?;
+    let stopped = || Failure::new("cannot exec in a stopped container");
+    let (pid, pidfd) = container.process().ok_or_else(stopped)?;
+    let detach = given.is("detach");
+    let terminal = process.terminal().unwrap_or(false);
+    let console = given.value("console-socket");
+    // Whoever waits for it here may still give its terminal away.
+    let console = Console::connect(console, terminal, detach || console.is_some())?;
+    let group = group(&container.group, given.values("cgroup"))?;
+    let signals = if detach { None } else { Some(Signals::block()?) };
+    let mut created = wharf_runtime::exec(Exec {
+        pid,
+        pidfd: std::os::fd::AsFd::as_fd(&pidfd),
+        process: &process,
+        seccomp: container.record.spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref()),
+        stdio: if terminal { Stdio::Terminal } else { inherited()? },
+        group: Some(&group),
+        inheritance,
+    })?;
+    warn_of_left_out(global, &created);
+    if let (Some(console), Some(master)) = (&console, created.terminal.take_if(|_| console.is_some())) {
+        console.send(std::os::fd::AsFd::as_fd(&master))?;
+    }
+    let number = created.pid.as_raw_nonzero().get();
+    if let Some(file) = given.value("pid-file") {
+        write_pid(Path::new(file), number)?;
+    }
+    let (_, pidfd, master) = created.start()?;
+    match signals {
+        None => Ok(0),
+        Some(signals) => look_after(&signals, &pidfd, master),
+    }
+}
+
+/// The group that the process runs in.
+fn group(container: &Group, asked: &[String]) -> Result<Group> {
+    match asked {
+        [] => Ok(container.clone()),
+        [path] if !path.contains(':') => Ok(container.below(path)?),
+        _ => Err(Failure::new("--cgroup takes one path, below the container's group, for all controllers")),
+    }
+}
+
+/// The process of a file, or the container's own with what the words change of it.
+fn process(spec: &Spec, given: &Given) -> Result<Process> {
+    if let Some(file) = given.value("process") {
+        let process = read_process(Path::new(file))?;
+        return if process.args().as_ref().is_none_or(Vec::is_empty) {
+            Err(Failure::new("process args cannot be empty"))
+        } else {
+            Ok(process)
+        };
+    }
+    let words = &given.arguments[1..];
+    if words.is_empty() {
+        return Err(Failure::new("process args cannot be empty"));
+    }
+    let own = spec.process().as_ref().ok_or_else(|| Failure::new("the container has no process"))?;
+    let odd = |error: serde_json::Error| Failure::new(error.to_string());
+    let mut value = serde_json::to_value(own).map_err(odd)?;
+    value["args"] = json!(words);
+    value["terminal"] = json!(given.is("tty"));
+    for (flag, key) in [("cwd", "cwd"), ("apparmor", "apparmorProfile"), ("process-label", "selinuxLabel")] {
+        if let Some(text) = given.value(flag) {
+            value[key] = json!(text);
+        }
+    }
+    if given.has("no-new-privs") {
+        value["noNewPrivileges"] = json!(given.is("no-new-privs"));
+    }
+    append(&mut value["env"], given.values("env").iter().map(|pair| json!(pair)));
+    for set in ["bounding", "effective", "permitted"] {
+        if !given.values("cap").is_empty() {
+            append(&mut value["capabilities"][set], given.values("cap").iter().map(|name| json!(name)));
+        }
+    }
+    if let Some(user) = given.value("user").filter(|user| !user.is_empty()) {
+        let (uid, gid) = user.split_once(':').map_or((user, None), |(uid, gid)| (uid, Some(gid)));
+        value["user"]["uid"] = json!(id(uid, "parsing uid")?);
+        if let Some(gid) = gid {
+            value["user"]["gid"] = json!(id(gid, "parsing gid")?);
+        }
+    }
+    let groups = given.values("additional-gids").iter().map(|gid| id(gid, "parsing gid").map(|gid| json!(gid)));
+    append(&mut value["user"]["additionalGids"], groups.collect::<Result<Vec<Value>>>()?);
+    serde_json::from_value(value).map_err(odd)
+}
+
+fn append(list: &mut Value, more: impl IntoIterator<Item = Value>) {
+    let mut more = more.into_iter().peekable();
+    if more.peek().is_none() {
+        return;
+    }
+    if !list.is_array() {
+        *list = json!([]);
+    }
+    if let Some(list) = list.as_array_mut() {
+        list.extend(more);
+    }
+}
+
+/// Digits and nothing else, in the kernel's range: what overflows is not taken for root.
+fn id(text: &str, what: &str) -> Result<u32> {
+    let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let number = text.parse::<u32>().ok().filter(|id| digits && *id != u32::MAX);
+    number.ok_or_else(|| Failure::new(format!("{what} as int for -u: {text:?} is no ID")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::command::COMMANDS;
+
+    fn read(words: &[&str]) -> Result<Process> {
+        let spec: Spec = serde_json::from_str(&crate::spec::example(false)).unwrap();
+        let command = COMMANDS.iter().find(|command| command.name == "exec").unwrap();
+        let words: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
+        process(&spec, &Given::read(command.flags, command.order, &words)?)
+    }
+
+    #[test]
+    fn flags_change_the_container_s_own_process() {
+        let process =
+            read(&["-u", "7:8", "-g", "9", "-e", "A=1", "--cwd", "/tmp", "--cap", "CAP_SYS_TIME", "id", "ls", "-l"])
+                .unwrap();
+        assert_eq!(process.args().as_deref().unwrap(), ["ls", "-l"]);
+        assert_eq!((process.user().uid(), process.user().gid()), (7, 8));
+        assert_eq!(process.user().additional_gids().as_deref().unwrap(), [9]);
+        assert!(process.env().as_ref().unwrap().contains(&"A=1".to_owned()));
+        let sets = process.capabilities().as_ref().unwrap();
+        let has = |set: &Option<oci_spec::runtime::Capabilities>| {
+            set.as_ref().is_some_and(|set| set.contains(&oci_spec::runtime::Capability::SysTime))
+        };
+        assert!(has(sets.effective()) && has(sets.bounding()) && !has(sets.inheritable()) && !has(sets.ambient()));
+    }
+
+    #[test]
+    fn an_id_is_a_number_and_no_overflow() {
+        for bad in ["root", "-1", "+1", "4294967295", "4294967296", "1:x", "1:", " 1"] {
+            assert!(read(&["-u", bad, "id", "ls"]).is_err(), "{bad:?}");
+        }
+        assert!(read(&["id"]).unwrap_err().message.contains("args cannot be empty"));
+    }
+}

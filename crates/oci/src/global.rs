@@ -1,0 +1,70 @@
+//! Options before the command.
+
+use std::path::{Path, PathBuf};
+
+use crate::failure::{Failure, Result};
+use crate::log::Log;
+use crate::words::{Flag, Given, switch, value};
+
+/// Where root's containers are; other users' are below `XDG_RUNTIME_DIR`.
+const ROOT: &str = "/run/wharf-oci";
+
+pub(crate) const FLAGS: &[Flag] = &[
+    switch("debug", "log more"),
+    value("log", "the file that messages go to (default: standard error)"),
+    value("log-format", "text or json (default: text)"),
+    value("root", "where the state of containers is kept (default: /run/wharf-oci)"),
+    value("criu", "ignored: checkpoints are not supported"),
+    switch("systemd-cgroup", "make control groups by systemd, which must be PID 1"),
+    value("rootless", "true, false or auto (default: auto)"),
+    switch("version", "print the version").short("v"),
+];
+
+/// What holds for every command.
+#[derive(Debug)]
+pub(crate) struct Global {
+    pub(crate) root: PathBuf,
+    pub(crate) log: Log,
+    pub(crate) systemd: bool,
+}
+
+impl Global {
+    pub(crate) fn new(given: &Given) -> Result<Self> {
+        let json = match given.value("log-format") {
+            None | Some("" | "text") => false,
+            Some("json") => true,
+            Some(other) => return Err(Failure::new(format!("invalid log-format: {other}"))),
+        };
+        let log =
+            Log::open(given.value("log").filter(|path| !path.is_empty()).map(Path::new), json, given.is("debug"))?;
+        if !matches!(given.value("rootless"), None | Some("true" | "false" | "auto")) {
+            return Err(Failure::new("invalid value for --rootless: give true, false or auto"));
+        }
+        let root = given.value("root").map_or_else(default_root, PathBuf::from);
+        let root = std::path::absolute(&root).map_err(|error| Failure::file("resolve", &root, &error))?;
+        Ok(Self { root, log, systemd: given.is("systemd-cgroup") })
+    }
+
+    /// What a command that makes or changes control groups cannot do.
+    pub(crate) fn refuse_systemd(&self) -> Result<()> {
+        if !self.systemd {
+            return Ok(());
+        }
+        // As sd_booted(3) finds out.
+        Err(Failure::new(if Path::new("/run/systemd/system").is_dir() {
+            "--systemd-cgroup is not supported yet; use the cgroupfs driver"
+        } else {
+            "--systemd-cgroup needs systemd as PID 1, which this host does not have; use the cgroupfs driver"
+        }))
+    }
+}
+
+fn default_root() -> PathBuf {
+    if rustix::process::geteuid().is_root() {
+        return ROOT.into();
+    }
+    match std::env::var_os("XDG_RUNTIME_DIR") {
+        Some(dir) if !dir.is_empty() => Path::new(&dir).join("wharf-oci"),
+        _ => ROOT.into(),
+    }
+}

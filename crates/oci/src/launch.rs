@@ -1,0 +1,177 @@
+//! What `create` and `run` have in common: from a bundle to a container whose first process waits.
+
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+use oci_spec::runtime::Process;
+use wharf_cgroup::{Group, Hierarchies};
+use wharf_runtime::{Created, HookSet, Inheritance, Launch, Lifecycle, Point, Rootfs, RuntimeError, Stdio};
+
+use crate::bundle::Bundle;
+use crate::console::Console;
+use crate::failure::{Failure, Result};
+use crate::foreground::inherited;
+use crate::global::Global;
+use crate::place::{Place, check_id};
+use crate::state::{Container, Identity, Record};
+use crate::words::Given;
+
+/// A container just made.
+#[derive(Debug)]
+pub(crate) struct Made {
+    pub(crate) container: Container,
+    pub(crate) created: Created,
+}
+
+/// Makes the container that the words ask for. `gate`: its first process waits for `start`, and not for this program.
+/// `detach`: nobody is here to look after a terminal.
+pub(crate) fn launch(global: &Global, given: &Given, gate: bool, detach: bool) -> Result<Made> {
+    let inheritance = inheritance(given)?;
+    global.refuse_systemd()?;
+    let id = &given.arguments[0];
+    check_id(id)?;
+    let bundle = Bundle::read(given.value("bundle"))?;
+    let terminal = bundle.spec.process().as_ref().and_then(Process::terminal).unwrap_or(false);
+    let console = Console::connect(given.value("console-socket"), terminal, detach)?;
+    let place = Place::create(&global.root, id)?;
+    let group = match make_group(&bundle, id) {
+        Ok(group) => group,
+        Err(failure) => {
+            place.remove()?;
+            return Err(failure);
+        }
+    };
+    let record = Record {
+        bundle: bundle.dir,
+        rootfs: bundle.rootfs,
+        created: Timestamp::now().strftime("%Y-%m-%dT%H:%M:%S.%9fZ").to_string(),
+        owner: rustix::process::getuid().as_raw(),
+        group: format!("/{}", group.path().display()),
+        process: None,
+        spec: bundle.spec,
+    };
+    let mut container = Container { place, record, group };
+    match make(&mut container, inheritance, terminal, gate) {
+        Ok(mut created) => {
+            warn_of_left_out(global, &created);
+            let pid = created.pid.as_raw_nonzero().get();
+            let told = container
+                .write()
+                .and_then(|()| match (&console, created.terminal.take()) {
+                    (Some(console), Some(master)) => console.send(master.as_fd()),
+                    (None, master) => {
+                        created.terminal = master;
+                        Ok(())
+                    }
+                    (Some(_), None) => Ok(()),
+                })
+                .and_then(|()| given.value("pid-file").map_or(Ok(()), |file| write_pid(Path::new(file), pid)));
+            match told {
+                Ok(()) => Ok(Made { container, created }),
+                Err(failure) => {
+                    drop(created);
+                    Err(abandon(global, container, failure, false))
+                }
+            }
+        }
+        Err((failure, hook)) => Err(abandon(global, container, failure, hook)),
+    }
+}
+
+/// Takes back what was made, and gives back why.
+fn abandon(global: &Global, container: Container, failure: Failure, hook: bool) -> Failure {
+    if let Err(error) = crate::delete::undo(global, container, hook) {
+        global.log.warning(&format!("what was made of the container could not be removed: {}", error.message));
+    }
+    failure
+}
+
+/// The flag says whether a hook failed: then those for the end are run too.
+fn make(
+    container: &mut Container,
+    inheritance: Inheritance,
+    terminal: bool,
+    gate: bool,
+) -> std::result::Result<Created, (Failure, bool)> {
+    let plain = |failure: Failure| (failure, false);
+    container.write().map_err(plain)?;
+    let listener = if gate { Some(container.place.make_gate().map_err(plain)?) } else { None };
+    let state = container.record.for_hooks(&container.place.id);
+    let spec = &container.record.spec;
+    let launch = Launch {
+        spec,
+        rootfs: Rootfs::Directory(container.record.rootfs.clone()),
+        stdio: if terminal { Stdio::Terminal } else { inherited().map_err(plain)? },
+        netns: None,
+        group: Some(&container.group),
+        lifecycle: Lifecycle {
+            gate: listener.as_ref().map(AsFd::as_fd),
+            hooks: spec.hooks().as_ref().map(|hooks| HookSet { hooks, state: &state }),
+            inheritance,
+        },
+    };
+    let created = wharf_runtime::create(launch).map_err(|error| {
+        let hook = matches!(error, RuntimeError::Hook(_) | RuntimeError::ContainerHook(_));
+        (Failure::from(error), hook)
+    })?;
+    let identity = Identity::of(created.pid.as_raw_nonzero().get());
+    container.record.process = Some(identity.ok_or_else(|| plain(Failure::from(RuntimeError::Vanished)))?);
+    Ok(created)
+}
+
+fn make_group(bundle: &Bundle, id: &str) -> Result<Group> {
+    let asked = bundle.spec.linux().as_ref().and_then(|linux| linux.cgroups_path().clone());
+    // Directly below the root: making and removing a parent each time would double the waits for RCU on v1.
+    let path = asked.map_or_else(|| format!("/wharf-{id}"), |path| format!("/{}", path.display()));
+    let group = Group::open(&Hierarchies::detect()?, &path.replace("//", "/"))?;
+    let members = group.all_processes();
+    if !members.is_empty() {
+        return Err(Failure::new(format!("container's cgroup is not empty: {} process(es) found", members.len())));
+    }
+    Ok(group.make()?)
+}
+
+/// What could not be given is told (runtime-spec, config, "capabilities").
+pub(crate) fn warn_of_left_out(global: &Global, created: &Created) {
+    if !created.left_out.is_empty() {
+        let names = created.left_out.join(", ");
+        global.log.warning(&format!("capabilities that this runtime does not have itself are left out: {names}"));
+    }
+}
+
+/// What is passed on to the program. Looked at before anything is opened here that could take such a number.
+pub(crate) fn inheritance(given: &Given) -> Result<Inheritance> {
+    let fds: u32 = given.number("preserve-fds")?.unwrap_or(0);
+    // systemd's sockets are passed on as it passes them (sd_listen_fds(3)).
+    let listening: u32 = std::env::var("LISTEN_FDS").ok().and_then(|n| n.parse().ok()).unwrap_or(0);
+    let all = fds.saturating_add(listening);
+    for number in 3..all.saturating_add(3) {
+        if !Path::new(&format!("/proc/self/fd/{number}")).exists() {
+            return Err(Failure::new(format!("please check that preserved-fd {} (of {all}) is present", number - 3)));
+        }
+    }
+    Ok(Inheritance { fds: all, keyring: given.is("no-new-keyring") })
+}
+
+/// Whole or not at all: who reads it may be waiting for it.
+pub(crate) fn write_pid(file: &Path, pid: i32) -> Result<()> {
+    let mut temporary = PathBuf::from(file);
+    temporary.set_file_name(format!(".{}", file.file_name().unwrap_or_default().to_string_lossy()));
+    std::fs::write(&temporary, pid.to_string())
+        .and_then(|()| std::fs::rename(&temporary, file))
+        .map_err(|error| Failure::file("write", file, &error))
+}
+
+/// Runs the hooks of a point where a failure is told and stops nothing.
+pub(crate) fn run_late_hooks(global: &Global, container: &Container, point: Point, pid: i32) {
+    let Some(hooks) = container.record.spec.hooks() else { return };
+    let state = container.record.for_hooks(&container.place.id);
+    let set = HookSet { hooks, state: &state };
+    let status = if point == Point::Poststop { "stopped" } else { "running" };
+    for hook in set.at(point) {
+        if let Err(error) = set.run_one(point, hook, status, pid) {
+            global.log.warning(&wharf_report::chain(&error));
+        }
+    }
+}

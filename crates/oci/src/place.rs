@@ -1,0 +1,200 @@
+//! Containers on the disk: `ROOT/ID` with `state.json` and, until the start, `start.sock`.
+
+use std::cell::Cell;
+use std::fs::{self, DirBuilder, File};
+use std::io::{ErrorKind, Write};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FlockOperation, Mode, OFlags, flock};
+
+use crate::bundle::read_json;
+use crate::failure::{Failure, Result};
+use crate::state::Record;
+
+const STATE: &str = "state.json";
+const GATE: &str = "start.sock";
+/// As long as runc's may be; the directory's name has to fit.
+const MAX_ID: usize = 1024;
+
+/// A container's directory, held open: it stays the same one whatever its name comes to mean.
+#[derive(Debug)]
+pub(crate) struct Place {
+    pub(crate) id: String,
+    path: PathBuf,
+    dir: OwnedFd,
+    /// By this value.
+    locked: Cell<bool>,
+}
+
+/// runc's rule; the ID becomes part of paths.
+pub(crate) fn check_id(id: &str) -> Result<()> {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '+' | '-' | '.');
+    if id.is_empty() {
+        return Err(Failure::new("container id cannot be empty"));
+    }
+    if id == "." || id == ".." || id.len() > MAX_ID || !id.chars().all(allowed) {
+        return Err(Failure::new("invalid container ID format"));
+    }
+    Ok(())
+}
+
+impl Place {
+    /// Makes the place of a new container, and locks it.
+    pub(crate) fn create(root: &Path, id: &str) -> Result<Self> {
+        check_id(id)?;
+        let make =
+            |path: &Path, mode: u32, recursive: bool| DirBuilder::new().mode(mode).recursive(recursive).create(path);
+        make(root, 0o700, true).map_err(|error| Failure::file("mkdir", root, &error))?;
+        let path = root.join(id);
+        make(&path, 0o711, false).map_err(|error| match error.kind() {
+            ErrorKind::AlreadyExists => Failure::new("container with given ID already exists"),
+            _ => Failure::file("mkdir", &path, &error),
+        })?;
+        let place = Self::open(root, id)?;
+        place.lock()?;
+        Ok(place)
+    }
+
+    /// Opens that of a container.
+    pub(crate) fn open(root: &Path, id: &str) -> Result<Self> {
+        check_id(id)?;
+        let path = root.join(id);
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let dir = rustix::fs::open(&path, flags, Mode::empty()).map_err(|errno| match errno {
+            rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR => Failure::new("container does not exist"),
+            other => Failure::file("open", &path, &other.into()),
+        })?;
+        Ok(Self { id: id.to_owned(), path, dir, locked: Cell::new(false) })
+    }
+
+    /// Waits until no other command changes this container. Held until [`Self::unlock`], or until this value goes.
+    pub(crate) fn lock(&self) -> Result<()> {
+        loop {
+            match flock(&self.dir, FlockOperation::LockExclusive) {
+                Err(rustix::io::Errno::INTR) => {}
+                Err(errno) => return Err(Failure::file("lock", &self.path, &errno.into())),
+                Ok(()) => {
+                    self.locked.set(true);
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    pub(crate) fn unlock(&self) {
+        // Of an fd that is open it cannot fail.
+        let _ = flock(&self.dir, FlockOperation::Unlock);
+        self.locked.set(false);
+    }
+
+    /// Whether another command holds the lock.
+    pub(crate) fn is_busy(&self) -> bool {
+        if self.locked.get() {
+            return false;
+        }
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let Ok(dir) = rustix::fs::openat(&self.dir, ".", flags, Mode::empty()) else { return false };
+        // Another open file of the same directory; its lock goes with it.
+        flock(&dir, FlockOperation::NonBlockingLockShared) == Err(rustix::io::Errno::WOULDBLOCK)
+    }
+
+    /// What is known of the container; `None` when nothing was written, or it was deleted meanwhile.
+    pub(crate) fn read(&self) -> Result<Option<Record>> {
+        let path = self.path.join(STATE);
+        match rustix::fs::openat(&self.dir, STATE, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()) {
+            Err(rustix::io::Errno::NOENT) => Ok(None),
+            Err(errno) => Err(Failure::file("open", &path, &errno.into())),
+            Ok(fd) => read_json(File::from(fd), &path).map(Some),
+        }
+    }
+
+    /// Whole or not at all: who reads it sees what was before or what is now.
+    pub(crate) fn write(&self, record: &Record) -> Result<()> {
+        let path = self.path.join(STATE);
+        let new = self.path.join("state.json.new");
+        let fail = |error: std::io::Error| Failure::file("write", &path, &error);
+        let bytes = serde_json::to_vec(record).map_err(|error| fail(error.into()))?;
+        let mut file = File::create(&new).map_err(fail)?;
+        rustix::fs::fchmod(&file, Mode::from_raw_mode(0o600)).map_err(|errno| fail(errno.into()))?;
+        file.write_all(&bytes).and_then(|()| file.sync_all()).map_err(fail)?;
+        fs::rename(&new, &path).map_err(fail)
+    }
+
+    /// The socket at which the first process waits. A path as long as engines have it fits into no address, so it
+    /// goes by the directory's fd.
+    pub(crate) fn make_gate(&self) -> Result<UnixListener> {
+        UnixListener::bind(self.gate()).map_err(|error| Failure::file("listen on", &self.path.join(GATE), &error))
+    }
+
+    pub(crate) fn connect_to_gate(&self) -> std::io::Result<UnixStream> {
+        UnixStream::connect(self.gate())
+    }
+
+    pub(crate) fn has_gate(&self) -> bool {
+        rustix::fs::statat(&self.dir, GATE, rustix::fs::AtFlags::SYMLINK_NOFOLLOW).is_ok()
+    }
+
+    pub(crate) fn remove_gate(&self) {
+        // Gone already, or it goes with the directory.
+        let _ = rustix::fs::unlinkat(&self.dir, GATE, rustix::fs::AtFlags::empty());
+    }
+
+    fn gate(&self) -> String {
+        format!("/proc/self/fd/{}/{GATE}", self.dir.as_raw_fd())
+    }
+
+    /// Forgets the container.
+    pub(crate) fn remove(self) -> Result<()> {
+        match fs::remove_dir_all(&self.path) {
+            Err(error) if error.kind() != ErrorKind::NotFound => Err(Failure::file("remove", &self.path, &error)),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The IDs of all containers of a root, sorted.
+pub(crate) fn all(root: &Path) -> Result<Vec<String>> {
+    let entries = match fs::read_dir(root) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.map_err(|error| Failure::file("open", root, &error))?,
+    };
+    let mut ids: Vec<String> = entries
+        .filter_map(|entry| entry.ok().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())))
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .filter(|id| check_id(id).is_ok())
+        .collect();
+    ids.sort_unstable();
+    Ok(ids)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_is_a_name_and_no_path() {
+        for bad in ["", ".", "..", "a/b", "a b", "é", "a\n"] {
+            assert!(check_id(bad).is_err(), "{bad:?}");
+        }
+        assert!(check_id("Az_0+-.").is_ok());
+    }
+
+    #[test]
+    fn a_place_is_made_once_and_its_path_may_be_long() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("r".repeat(120));
+        let place = Place::create(&root, "a").unwrap();
+        assert!(Place::create(&root, "a").unwrap_err().message.contains("already exists"));
+        assert!(Place::open(&root, "b").unwrap_err().message.contains("does not exist"));
+        assert!(Place::open(&root, "a").unwrap().is_busy());
+        let _gate = place.make_gate().unwrap();
+        assert!(place.has_gate() && place.connect_to_gate().is_ok());
+        assert_eq!(all(&root).unwrap(), ["a"]);
+        assert!(place.read().unwrap().is_none());
+        place.remove().unwrap();
+        assert!(all(&root).unwrap().is_empty());
+    }
+}

@@ -1,0 +1,47 @@
+//! `run`: create and start in one, and by default wait for the end.
+
+use wharf_runtime::Point;
+
+use crate::delete;
+use crate::failure::{Failure, Result};
+use crate::foreground::{Signals, look_after};
+use crate::global::Global;
+use crate::launch::{Made, launch, run_late_hooks};
+use crate::words::Given;
+
+pub(crate) fn run(global: &Global, given: &Given) -> Result<u8> {
+    run_container(global, given).map_err(|failure| failure.during("runc run failed"))
+}
+
+fn run_container(global: &Global, given: &Given) -> Result<u8> {
+    let detach = given.is("detach");
+    // Before there is anybody to end: none is lost.
+    let signals = if detach { None } else { Some(Signals::block()?) };
+    if !detach && !given.is("no-subreaper") {
+        rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
+            .map_err(|errno| Failure::os("become the parent of orphans", errno))?;
+    }
+    let Made { container, created } = launch(global, given, false, detach)?;
+    let pid = created.pid.as_raw_nonzero().get();
+    let (pidfd, master) = match created.start() {
+        Ok((_, pidfd, master)) => (pidfd, master),
+        Err(error) => {
+            delete::undo(global, container, true)?;
+            return Err(error.into());
+        }
+    };
+    run_late_hooks(global, &container, Point::Poststart, pid);
+    // From now on others may work on it.
+    container.place.unlock();
+    let Some(signals) = signals else { return Ok(0) };
+    let code = look_after(&signals, &pidfd, master);
+    if given.is("keep") {
+        return code;
+    }
+    // Somebody else may have deleted it meanwhile.
+    container.place.lock()?;
+    if container.place.read()?.is_some() {
+        delete::undo(global, container, true)?;
+    }
+    code
+}

@@ -1,0 +1,48 @@
+//! `start`: a created container's first process becomes the user's program.
+
+use std::time::Duration;
+
+use wharf_runtime::{Point, start_at};
+
+use crate::failure::{Failure, Result};
+use crate::global::Global;
+use crate::launch::run_late_hooks;
+use crate::state::{Container, Status};
+use crate::words::Given;
+
+/// Times two milliseconds: how long its parent may take to reap it.
+const TRIES: u32 = 50;
+
+pub(crate) fn run(global: &Global, given: &Given) -> Result<u8> {
+    let container = Container::lock(global, &given.arguments[0])?;
+    match container.status() {
+        Status::Created => {}
+        Status::Stopped => return Err(Failure::new("cannot start a container that has stopped")),
+        Status::Running => return Err(Failure::new("cannot start an already running container")),
+        other => return Err(Failure::new(format!("cannot start a container in the {} state", other.name()))),
+    }
+    let args = container.record.spec.process().as_ref().and_then(|process| process.args().as_ref());
+    let command = args.and_then(|args| args.first()).map_or("", String::as_str);
+    let gate = container.place.connect_to_gate();
+    let gate = gate.map_err(|error| Failure::new(format!("the container does not wait for its start: {error}")))?;
+    let started = start_at(gate.into(), command);
+    container.place.remove_gate();
+    if started.is_err() {
+        await_end(&container);
+    }
+    started?;
+    let pid = container.record.process.map_or(0, |process| process.pid);
+    run_late_hooks(global, &container, Point::Poststart, pid);
+    Ok(0)
+}
+
+/// Who asks next what has become of the container must not find its process about to end: containerd takes that for
+/// one that waits to be started.
+fn await_end(container: &Container) {
+    for _ in 0..TRIES {
+        if !container.record.process.is_some_and(|process| process.is_there()) {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}

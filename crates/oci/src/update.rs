@@ -1,0 +1,194 @@
+//! `update`: other limits for a container.
+
+use std::fs::File;
+use std::path::Path;
+
+use oci_spec::runtime::LinuxResources;
+use serde_json::{Map, Value, json};
+
+use crate::bundle::read_json;
+use crate::failure::{Failure, Result};
+use crate::global::Global;
+use crate::state::{Container, Status};
+use crate::words::{Flag, Given, value};
+
+pub(crate) const FLAGS: &[Flag] = &[
+    value("resources", "a file with the resources as the configuration has them, or - for standard input").short("r"),
+    value("blkio-weight", "weight of block IO, 10 to 1000"),
+    value("cpu-period", "period of the CPU limit, in microseconds"),
+    value("cpu-quota", "CPU time in a period, in microseconds"),
+    value("cpu-burst", "CPU time that may be saved up, in microseconds"),
+    value("cpu-share", "CPU shares, relative to other containers"),
+    value("cpu-rt-period", "period of the limit on real-time CPU time, in microseconds"),
+    value("cpu-rt-runtime", "real-time CPU time in a period, in microseconds"),
+    value("cpu-idle", "1: run only when nothing else does"),
+    value("cpuset-cpus", "CPUs to use"),
+    value("cpuset-mems", "memory nodes to use"),
+    value("kernel-memory", "ignored: the kernel has no such limit any more"),
+    value("kernel-memory-tcp", "ignored: the kernel has no such limit any more"),
+    value("memory", "memory, in bytes or with a unit"),
+    value("memory-reservation", "memory that is kept under pressure"),
+    value("memory-swap", "memory and swap together; -1 for no limit on swap"),
+    value("pids-limit", "processes at most"),
+    value("l3-cache-schema", "not supported"),
+    value("mem-bw-schema", "not supported"),
+];
+
+/// Flags with plain numbers, and where they belong.
+const NUMBERS: &[(&str, &str, &str)] = &[
+    ("blkio-weight", "blockIO", "weight"),
+    ("cpu-period", "cpu", "period"),
+    ("cpu-quota", "cpu", "quota"),
+    ("cpu-burst", "cpu", "burst"),
+    ("cpu-share", "cpu", "shares"),
+    ("cpu-rt-period", "cpu", "realtimePeriod"),
+    ("cpu-rt-runtime", "cpu", "realtimeRuntime"),
+    ("cpu-idle", "cpu", "idle"),
+    ("pids-limit", "pids", "limit"),
+];
+
+const SIZES: &[(&str, &str)] = &[("memory", "limit"), ("memory-reservation", "reservation"), ("memory-swap", "swap")];
+
+pub(crate) fn run(global: &Global, given: &Given) -> Result<u8> {
+    global.refuse_systemd()?;
+    if given.has("l3-cache-schema") || given.has("mem-bw-schema") {
+        return Err(Failure::new("Intel RDT is not supported"));
+    }
+    let mut container = Container::lock(global, &given.arguments[0])?;
+    if container.status() == Status::Stopped {
+        return Err(Failure::new("cannot update a container that has stopped"));
+    }
+    let asked = match given.value("resources") {
+        Some("-") => read_json(std::io::stdin(), Path::new("standard input"))?,
+        Some(path) => {
+            let file = File::open(path).map_err(|error| Failure::file("open", Path::new(path), &error))?;
+            read_json(file, Path::new(path))?
+        }
+        None => from_flags(given)?,
+    };
+    let asked = without_nothing(asked);
+    let resources: LinuxResources =
+        serde_json::from_value(asked.clone()).map_err(|error| Failure::new(format!("invalid resources: {error}")))?;
+    container.group.limit(&resources)?;
+    let odd = |error: serde_json::Error| Failure::new(error.to_string());
+    let mut spec = serde_json::to_value(&container.record.spec).map_err(odd)?;
+    merge(&mut spec["linux"]["resources"], asked);
+    container.record.spec = serde_json::from_value(spec).map_err(odd)?;
+    container.write()?;
+    Ok(0)
+}
+
+fn from_flags(given: &Given) -> Result<Value> {
+    let mut all = json!({});
+    for (flag, section, key) in NUMBERS {
+        if let Some(number) = given.number::<i64>(flag)? {
+            all[section][key] = json!(number);
+        }
+    }
+    for (flag, key) in [("cpuset-cpus", "cpus"), ("cpuset-mems", "mems")] {
+        if let Some(list) = given.value(flag) {
+            all["cpu"][key] = json!(list);
+        }
+    }
+    for (flag, key) in SIZES {
+        if let Some(text) = given.value(flag) {
+            let bytes = size(text).ok_or_else(|| Failure::new(format!("invalid value for {flag}: {text:?}")))?;
+            all["memory"][key] = json!(bytes);
+        }
+    }
+    // Without a limit on memory there is none on memory and swap together.
+    if all["memory"]["limit"] == json!(-1) && all["memory"]["swap"].is_null() {
+        all["memory"]["swap"] = json!(-1);
+    }
+    if all["memory"].is_null()
+        && let Some(all) = all.as_object_mut()
+    {
+        all.remove("memory");
+    }
+    Ok(all)
+}
+
+/// Bytes, or with a unit of 1024: `64M`, `1g`, `512kib`. -1 is no limit.
+fn size(text: &str) -> Option<i64> {
+    if text == "-1" {
+        return Some(-1);
+    }
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let unit = unit.trim().to_ascii_lowercase();
+    let shift = match unit.trim_end_matches("ib").trim_end_matches('b') {
+        "" => 0,
+        "k" => 10,
+        "m" => 20,
+        "g" => 30,
+        "t" => 40,
+        "p" => 50,
+        _ => return None,
+    };
+    number.parse::<i64>().ok()?.checked_mul(1 << shift)
+}
+
+/// Zeros and empty texts are what engines write for what stays as it is.
+fn without_nothing(value: Value) -> Value {
+    let Value::Object(map) = value else { return value };
+    let nothing = |value: &Value| match value {
+        Value::Null => true,
+        Value::Number(number) => number.as_i64() == Some(0),
+        Value::String(text) => text.is_empty(),
+        Value::Object(map) => map.is_empty(),
+        Value::Array(list) => list.is_empty(),
+        Value::Bool(_) => false,
+    };
+    let kept: Map<String, Value> = map
+        .into_iter()
+        .map(|(key, value)| (key, without_nothing(value)))
+        .filter(|(_, value)| !nothing(value))
+        .collect();
+    Value::Object(kept)
+}
+
+fn merge(into: &mut Value, from: Value) {
+    match (into, from) {
+        (Value::Object(into), Value::Object(from)) => {
+            for (key, value) in from {
+                merge(into.entry(key).or_insert(Value::Null), value);
+            }
+        }
+        (into, from) => *into = from,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_have_units() {
+        for (text, want) in
+            [("0", Some(0)), ("64M", Some(64 << 20)), ("1gb", Some(1 << 30)), ("2KiB", Some(2048)), ("-1", Some(-1))]
+        {
+            assert_eq!(size(text), want, "{text}");
+        }
+        for bad in ["", "-2", "x", "1q", "9999999999999999999", "9999999999999P"] {
+            assert_eq!(size(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn what_engines_leave_as_it_is_stays() {
+        let asked = json!({ "memory": { "limit": 5, "swap": 0 }, "cpu": { "shares": 0, "cpus": "" }, "blockIO": {} });
+        assert_eq!(without_nothing(asked), json!({ "memory": { "limit": 5 } }));
+        let mut spec = json!({ "memory": { "limit": 1, "swap": 2 } });
+        merge(&mut spec, json!({ "memory": { "limit": 9 }, "pids": { "limit": 3 } }));
+        assert_eq!(spec, json!({ "memory": { "limit": 9, "swap": 2 }, "pids": { "limit": 3 } }));
+    }
+
+    #[test]
+    fn flags_become_resources() {
+        let words: Vec<String> =
+            ["--memory", "-1", "--cpu-share=512", "--cpuset-cpus", "0", "id"].map(str::to_owned).to_vec();
+        let given = Given::read(FLAGS, crate::words::Order::Any, &words).unwrap();
+        let all = from_flags(&given).unwrap();
+        assert_eq!(all, json!({"cpu": {"shares": 512, "cpus": "0"}, "memory": {"limit": -1, "swap": -1}}));
+    }
+}

@@ -1,0 +1,165 @@
+//! Where the first process is born: in new namespaces, below those of others that it cannot enter by itself.
+//!
+//! - A PID namespace and a time namespace take only children, so the parent goes there for the clone.
+//! - From a user namespace of its own a process has no right to namespaces of the host's, so for such a one the parent
+//!   goes into all of them.
+//! - A user namespace of others is entered for good: a helper goes there, and makes the process as its own sibling.
+
+use std::fs;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
+use rustix::thread::move_into_link_name_space;
+use wharf_sys::message;
+use wharf_sys::process::{Child, clone3, clone3_sibling};
+
+use crate::plan::{Join, Plan};
+use crate::{Result, RuntimeError};
+
+/// Makes the process; `child` is what it does.
+///
+/// # Errors
+/// When a namespace cannot be entered or made; this process is back in its own in any case but that this fails.
+pub(crate) fn bear(plan: &mut Plan, cgroup: Option<BorrowedFd<'_>>, child: impl FnOnce(&Plan) -> u8) -> Result<Child> {
+    if plan.user_join.is_some() {
+        return by_helper(plan, cgroup, child);
+    }
+    let mut away = Vec::new();
+    let born = go(plan, &mut away).and_then(|()| {
+        let plan = &*plan;
+        clone3(plan.namespaces, cgroup, || child(plan))
+            .map_err(|errno| RuntimeError::Setup { step: "make the container's process".into(), errno })
+    });
+    // The last one entered is left first.
+    for home in away.into_iter().rev() {
+        home.back()?;
+    }
+    born
+}
+
+/// Goes where the child is to be born, and does there what the child will have no right to.
+fn go(plan: &mut Plan, away: &mut Vec<Home>) -> Result<()> {
+    let all = plan.namespaces.user;
+    let (visits, rest): (Vec<Join>, Vec<Join>) =
+        std::mem::take(&mut plan.joins).into_iter().partition(|join| all || matches!(join.kind, "pid" | "time"));
+    plan.joins = rest;
+    for join in &visits {
+        away.push(Home::of(join.kind)?);
+        enter(join)?;
+        if join.kind == "net" {
+            set_network_parameters(&mut plan.sysctls)?;
+        }
+    }
+    if let Some(offsets) = &plan.time_offsets {
+        away.push(Home::of("time")?);
+        new_time(offsets)?;
+    }
+    Ok(())
+}
+
+fn enter(join: &Join) -> Result<()> {
+    move_into_link_name_space(join.fd.as_fd(), None)
+        .map_err(|errno| RuntimeError::Setup { step: format!("join the {} namespace", join.kind), errno })
+}
+
+/// A new time namespace for children, with its clocks set: once a process is in it they stay as they are.
+fn new_time(offsets: &str) -> Result<()> {
+    wharf_sys::process::unshare_time()
+        .map_err(|errno| RuntimeError::Setup { step: "make a time namespace".into(), errno })?;
+    if offsets.is_empty() {
+        return Ok(());
+    }
+    let path = "/proc/self/timens_offsets";
+    fs::write(path, offsets)
+        .map_err(|e| RuntimeError::host("write", path, Errno::from_io_error(&e).unwrap_or(Errno::IO)))
+}
+
+fn set_network_parameters(sysctls: &mut Vec<(PathBuf, String)>) -> Result<()> {
+    let mut failed = None;
+    sysctls.retain(|(path, value)| {
+        let network = path.starts_with("sys/net");
+        if network && let Err(error) = fs::write(Path::new("/proc").join(path), value) {
+            failed.get_or_insert_with(|| {
+                RuntimeError::host("write", path.clone(), Errno::from_io_error(&error).unwrap_or(Errno::IO))
+            });
+        }
+        !network
+    });
+    failed.map_or(Ok(()), Err)
+}
+
+/// A namespace of this process's own, to go back to.
+struct Home {
+    kind: &'static str,
+    fd: OwnedFd,
+}
+
+impl Home {
+    fn of(kind: &'static str) -> Result<Self> {
+        let path = format!("/proc/self/ns/{kind}");
+        let fd = rustix::fs::open(path.as_str(), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+            .map_err(|e| RuntimeError::host("open", path, e))?;
+        Ok(Self { kind, fd })
+    }
+
+    fn back(self) -> Result<()> {
+        move_into_link_name_space(self.fd.as_fd(), None)
+            .map_err(|errno| RuntimeError::Setup { step: format!("go back to the {} namespace", self.kind), errno })
+    }
+}
+
+/// What the helper ends with when it could tell whom it made.
+const TOLD: u8 = 0;
+
+fn by_helper(plan: &mut Plan, cgroup: Option<BorrowedFd<'_>>, child: impl FnOnce(&Plan) -> u8) -> Result<Child> {
+    let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
+        .map_err(|e| RuntimeError::host("make", "socket", e))?;
+    let failed = |errno| RuntimeError::Setup { step: "make a process in the user namespace".into(), errno };
+    let helper = clone3(wharf_sys::process::Namespaces::default(), None, || {
+        match in_user_namespace(plan, cgroup, theirs.as_fd(), child) {
+            Ok(()) => TOLD,
+            Err(errno) => u8::try_from(errno.raw_os_error()).unwrap_or(u8::MAX),
+        }
+    });
+    let helper = helper.map_err(failed)?;
+    drop(theirs);
+    let told = message::receive(&ours);
+    let ended = waitid(WaitId::PidFd(helper.pidfd.as_fd()), WaitIdOptions::EXITED).map_err(failed)?;
+    let status = ended.and_then(|status| status.exit_status()).unwrap_or(0);
+    match told {
+        Ok(Some((bytes, mut fds))) => {
+            let number = <[u8; 4]>::try_from(bytes.as_slice()).map(i32::from_be_bytes).ok();
+            match (number.and_then(Pid::from_raw), fds.pop()) {
+                (Some(pid), Some(pidfd)) => Ok(Child { pid, pidfd }),
+                _ => Err(RuntimeError::Vanished),
+            }
+        }
+        _ => Err(failed(Errno::from_raw_os_error(status))),
+    }
+}
+
+/// The helper's side. Its namespaces are its own, so it need not come back.
+fn in_user_namespace(
+    plan: &mut Plan,
+    cgroup: Option<BorrowedFd<'_>>,
+    socket: BorrowedFd<'_>,
+    child: impl FnOnce(&Plan) -> u8,
+) -> std::result::Result<(), Errno> {
+    if let Some(user) = &plan.user_join {
+        move_into_link_name_space(user.as_fd(), None)?;
+    }
+    for join in plan.joins.iter().filter(|join| matches!(join.kind, "pid" | "time")) {
+        move_into_link_name_space(join.fd.as_fd(), None)?;
+    }
+    plan.joins.retain(|join| !matches!(join.kind, "pid" | "time"));
+    if let Some(offsets) = &plan.time_offsets {
+        new_time(offsets).map_err(|_| Errno::PERM)?;
+    }
+    let plan = &*plan;
+    let made = clone3_sibling(plan.namespaces, cgroup, || child(plan))?;
+    message::send(socket, &made.pid.as_raw_nonzero().get().to_be_bytes(), &[made.pidfd.as_fd()])
+}

@@ -1,0 +1,166 @@
+//! Who the program is and what it may do; the last steps before the exec.
+
+use std::convert::Infallible;
+use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, Uid, statat};
+use rustix::io::Errno;
+use rustix::thread::{CapabilitySet, CapabilitySets};
+
+use crate::plan::ProcessPlan;
+use crate::report::{Failure, Step};
+
+/// Takes on the program's confinement, and becomes the program; [`settle`] came before. `last` is what is done as the
+/// program would do it.
+pub(crate) fn become_program(process: &ProcessPlan, last: impl FnOnce() -> Step<()>) -> Step<Infallible> {
+    confine(process, true)?;
+    last()?;
+    forbid_privileges(process)?;
+    let mut denied = None;
+    for path in &process.candidates {
+        match wharf_sys::process::execve(path, &process.arguments, &process.environment) {
+            Errno::NOENT | Errno::NOTDIR => {}
+            Errno::ACCESS if process.candidates.len() > 1 => denied = Some(Errno::ACCESS),
+            errno => return Err(Failure::NotExecutable(errno)),
+        }
+    }
+    Err(denied.map_or(Failure::NotFound, Failure::NotExecutable))
+}
+
+/// Becomes the program's user, in the one order in which each step still has the right to be done. What can be refused
+/// is here: it is done before the container counts as made. The capabilities stay, unused. `program`: and what only
+/// the program itself needs, its streams and its directory.
+pub(crate) fn settle(process: &ProcessPlan, program: bool) -> Step<()> {
+    for (resource, limit) in &process.rlimits {
+        rustix::process::setrlimit(*resource, *limit)
+            .map_err(Failure::at(format!("set the resource limit {resource:?}")))?;
+    }
+    rustix::process::umask(Mode::from_raw_mode(process.umask));
+    if program {
+        give_streams(process.uid);
+    }
+    for bit in 0..64 {
+        let one = CapabilitySet::from_bits_retain(1 << bit);
+        if process.bounding & (1 << bit) == 0 {
+            match rustix::thread::remove_capability_from_bounding_set(one) {
+                // No such capability in this kernel.
+                Err(Errno::INVAL) => break,
+                done => done.map_err(Failure::at("drop a capability"))?,
+            }
+        }
+    }
+    rustix::thread::set_keep_capabilities(true).map_err(Failure::at("keep capabilities"))?;
+    become_id(process.uid, process.gid, &process.groups)?;
+    rustix::thread::set_keep_capabilities(false).map_err(Failure::at("keep capabilities"))?;
+    if program {
+        enter_cwd(&process.cwd)?;
+    }
+    Ok(())
+}
+
+/// Takes on the program's confinement. `program`: and what only the program itself needs, its signals and its fds.
+pub(crate) fn confine(process: &ProcessPlan, program: bool) -> Step<()> {
+    if !process.no_new_privileges && process.filter.is_some() {
+        // Only with CAP_SYS_ADMIN, which the change of the user has put aside.
+        let mut sets = rustix::thread::capabilities(None).map_err(Failure::at("read the capabilities"))?;
+        sets.effective = sets.permitted;
+        rustix::thread::set_capabilities(None, sets).map_err(Failure::at("use the capabilities"))?;
+        install_filter(process)?;
+    }
+    // The exec of who is not root leaves it the ambient ones alone (capabilities(7)): so what does not exec.
+    let kept = if program || process.uid == 0 { u64::MAX } else { process.ambient };
+    let sets = CapabilitySets {
+        effective: CapabilitySet::from_bits_retain(process.effective & kept),
+        permitted: CapabilitySet::from_bits_retain(process.permitted & kept),
+        inheritable: CapabilitySet::from_bits_retain(process.inheritable),
+    };
+    rustix::thread::set_capabilities(None, sets).map_err(Failure::at("set the capabilities"))?;
+    rustix::thread::clear_ambient_capability_set().map_err(Failure::at("clear the ambient capabilities"))?;
+    for bit in (0..64).filter(|bit| process.ambient & (1 << bit) != 0) {
+        let one = CapabilitySet::from_bits_retain(1 << bit);
+        rustix::thread::configure_capability_in_ambient_set(one, true)
+            .map_err(Failure::at("set an ambient capability"))?;
+    }
+    if program {
+        wharf_sys::process::reset_signals().map_err(Failure::at("reset the signals"))?;
+        wharf_sys::fds::close_on_exec_from(3 + process.preserve_fds)
+            .map_err(Failure::at("close what is not inherited"))?;
+    }
+    Ok(())
+}
+
+/// From here on nothing can be gained by an exec; then a filter needs no capability.
+pub(crate) fn forbid_privileges(process: &ProcessPlan) -> Step<()> {
+    if process.no_new_privileges {
+        rustix::thread::set_no_new_privs(true).map_err(Failure::at("forbid new privileges"))?;
+        install_filter(process)?;
+    }
+    Ok(())
+}
+
+/// A program that is not there, or is none, is told before the container counts as made. What the user may is seen
+/// at the exec.
+pub(crate) fn find_program(process: &ProcessPlan) -> Step<()> {
+    let mut denied = None;
+    for path in &process.candidates {
+        let path = process.cwd.join(Path::new(std::ffi::OsStr::from_bytes(path.to_bytes())));
+        match statat(CWD, &path, AtFlags::empty()) {
+            Err(Errno::NOENT | Errno::NOTDIR) => {}
+            // The exec will say.
+            Err(_) => return Ok(()),
+            Ok(stat) => {
+                let file = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
+                if file && stat.st_mode & 0o111 != 0 {
+                    return Ok(());
+                }
+                denied = Some(Errno::ACCESS);
+            }
+        }
+    }
+    Err(denied.map_or(Failure::NotFound, Failure::NotExecutable))
+}
+
+/// The streams become the user's, or it could not open `/dev/stdout` again. Files stay whose they are.
+fn give_streams(uid: u32) {
+    for stream in [rustix::stdio::stdin(), rustix::stdio::stdout(), rustix::stdio::stderr()] {
+        let Ok(stat) = rustix::fs::fstat(stream) else { continue };
+        let passing = match FileType::from_raw_mode(stat.st_mode) {
+            FileType::Fifo | FileType::Socket => true,
+            FileType::CharacterDevice => rustix::termios::isatty(stream.as_fd()),
+            _ => false,
+        };
+        if passing && stat.st_uid != uid {
+            // An owner that has no ID in this user namespace keeps it.
+            let _ = rustix::fs::fchown(stream, Some(Uid::from_raw(uid)), None);
+        }
+    }
+}
+
+/// As the user, so that a directory that the user may not enter is not entered.
+fn enter_cwd(cwd: &Path) -> Step<()> {
+    rustix::process::chdir(cwd).map_err(Failure::at(format!("enter the working directory `{}`", cwd.display())))?;
+    let here = rustix::process::getcwd(Vec::new()).map_err(Failure::at("find the working directory"))?;
+    if !here.to_bytes().starts_with(b"/") {
+        // Outside of the root (CVE-2024-21626).
+        return Err(Failure::Step("stay inside the root".into(), Errno::XDEV));
+    }
+    Ok(())
+}
+
+fn install_filter(process: &ProcessPlan) -> Step<()> {
+    match &process.filter {
+        Some(filter) => wharf_sys::seccomp::install(filter, false).map_err(Failure::at("install the seccomp filter")),
+        None => Ok(()),
+    }
+}
+
+/// Groups first, then the group, then the user: after that the right to change them is gone.
+pub(crate) fn become_id(uid: u32, gid: u32, groups: &[u32]) -> Step<()> {
+    let groups: Vec<Gid> = groups.iter().map(|gid| Gid::from_raw(*gid)).collect();
+    rustix::thread::set_thread_groups(&groups).map_err(Failure::at("set the supplementary groups"))?;
+    let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
+    rustix::thread::set_thread_res_gid(gid, gid, gid).map_err(Failure::at("set the group"))?;
+    rustix::thread::set_thread_res_uid(uid, uid, uid).map_err(Failure::at("set the user"))
+}

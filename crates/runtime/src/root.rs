@@ -1,0 +1,222 @@
+//! Builds the container's root: mounts by fd, then masks, then the change of the root.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, fstat, openat2};
+use rustix::io::Errno;
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags, fsconfig_create,
+    fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, move_mount, open_tree, unmount,
+};
+use wharf_rooted_path::RootDir;
+use wharf_sys::mount::{Attributes, Change, Propagation, set_attributes};
+
+use crate::devices::device_files;
+use crate::plan::{MountSource, MountStep, Plan};
+use crate::report::{Failure, Step};
+
+/// Builds the root, goes into it, and leaves nothing of the host's behind. `before` is done when all is mounted and
+/// the host's root is still this process's.
+pub(crate) fn file_system(
+    plan: &Plan,
+    rootfs: BorrowedFd<'_>,
+    before: impl FnOnce() -> Step<()>,
+) -> Step<Option<(OwnedFd, OwnedFd)>> {
+    let host = rustix::fs::open("/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+        .map_err(Failure::at("open the host's root"))?;
+    // Slave, not private: what the host unmounts goes here too, so that nothing of it is held by us.
+    let slave = Change { propagation: Some(Propagation::Slave), ..Change::default() };
+    set_attributes(host.as_fd(), true, slave).map_err(Failure::at("cut off the host's mounts"))?;
+    move_mount(rootfs, "", CWD, "/", MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
+        .map_err(Failure::at("attach the root file system"))?;
+    // A shared one could not become the root, and what is mounted here would show on the host.
+    let (propagation, recursive) = plan.propagation;
+    let at_first = if propagation == Propagation::Slave { Propagation::Slave } else { Propagation::Private };
+    set_attributes(rootfs, true, Change { propagation: Some(at_first), ..Change::default() })
+        .map_err(Failure::at("cut off the root file system"))?;
+    let root = rootfs.try_clone_to_owned().map_err(|_| Failure::Step("hold the root".into(), Errno::MFILE))?;
+    let root = RootDir::from_fd(root);
+    for step in &plan.mounts {
+        mount(&root, step, plan)?;
+    }
+    let terminal = device_files(&root, plan)?;
+    confine(&root, plan)?;
+    make_cwd(&root, &plan.process.cwd)?;
+    if plan.readonly_root {
+        // Last, as the places for the mounts had to be made.
+        let readonly = Change { set: Attributes::RDONLY, ..Change::default() };
+        set_attributes(root.as_fd(), false, readonly).map_err(Failure::at("make the root read-only"))?;
+    }
+    before()?;
+    // pivot_root(2), "pivot_root(".", ".")": the old root ends up on top of the new one and is unmounted.
+    rustix::process::fchdir(&root).map_err(Failure::at("enter the root"))?;
+    rustix::process::pivot_root(".", ".").map_err(Failure::at("change the root"))?;
+    rustix::process::fchdir(&host).map_err(Failure::at("leave the host's root"))?;
+    unmount(".", UnmountFlags::DETACH).map_err(Failure::at("unmount the host's root"))?;
+    rustix::process::chdir("/").map_err(Failure::at("enter the new root"))?;
+    if propagation != at_first {
+        set_attributes(root.as_fd(), recursive, Change { propagation: Some(propagation), ..Change::default() })
+            .map_err(Failure::at("set the propagation of the root"))?;
+    }
+    Ok(terminal)
+}
+
+fn mount(root: &RootDir, step: &MountStep, plan: &Plan) -> Step<()> {
+    let shown = step.destination.display();
+    let fail = || Failure::at(format!("mount `{shown}`"));
+    let tree = match &step.source {
+        MountSource::New { kind, source } => {
+            let fresh = new_mount(kind, source, step);
+            match fresh {
+                // sysfs belongs to the owner of the network namespace; the host's own, read-only, is what is left.
+                Err(Errno::PERM) if kind == "sysfs" && plan.in_user_namespace() => host_sysfs().map_err(fail())?,
+                done => done.map_err(fail())?,
+            }
+        }
+        MountSource::Tree { tree, .. } => {
+            return attach(root, step, tree.as_fd());
+        }
+        MountSource::Groups(groups) => {
+            let top = new_mount("tmpfs", "cgroup", step).map_err(fail())?;
+            attach(root, step, top.as_fd())?;
+            let below = RootDir::from_fd(top);
+            for (name, tree) in groups {
+                let target = below.mkdir_all(name, 0o755).map_err(|e| fail()(e.errno))?;
+                let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+                move_mount(tree, "", &target, "", flags).map_err(fail())?;
+            }
+            let readonly = Change { set: step.options.set, ..Change::default() };
+            return set_attributes(below.as_fd(), false, readonly).map_err(fail());
+        }
+    };
+    attach(root, step, tree.as_fd())
+}
+
+/// Puts a detached mount where it belongs; the place is made if it is missing.
+fn attach(root: &RootDir, step: &MountStep, tree: BorrowedFd<'_>) -> Step<()> {
+    let shown = step.destination.display();
+    let fail = |errno| Failure::at(format!("mount on `{shown}`"))(errno);
+    let directory = match &step.source {
+        MountSource::Tree { directory, .. } => *directory,
+        _ => true,
+    };
+    let target = root.mount_point(&step.destination, directory).map_err(|e| fail(e.errno))?;
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+    move_mount(tree, "", &target, "", flags).map_err(fail)?;
+    let (propagation, recursive) = step.options.propagation.unwrap_or((Propagation::Private, true));
+    let change = Change { propagation: Some(propagation), ..Change::default() };
+    set_attributes(tree, recursive, change).map_err(fail)
+}
+
+fn new_mount(kind: &str, source: &str, step: &MountStep) -> Result<OwnedFd, Errno> {
+    let fs = fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC)?;
+    // What `df` and /proc/mounts call it.
+    fsconfig_set_string(&fs, "source", source)?;
+    for (key, value) in &step.options.data {
+        match value {
+            Some(value) => fsconfig_set_string(&fs, key.as_str(), value.as_str())?,
+            None => fsconfig_set_flag(&fs, key.as_str())?,
+        }
+    }
+    fsconfig_create(&fs)?;
+    let mount = fsmount(&fs, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())?;
+    // The v1 groups are mounted on their tmpfs first.
+    let set = if matches!(step.source, MountSource::Groups(_)) { Attributes::default() } else { step.options.set };
+    if !set.is_empty() {
+        set_attributes(mount.as_fd(), false, Change { set, ..Change::default() })?;
+    }
+    Ok(mount)
+}
+
+fn host_sysfs() -> Result<OwnedFd, Errno> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE;
+    let tree = open_tree(CWD, "/sys", flags)?;
+    let set = Attributes::RDONLY | Attributes::NOSUID | Attributes::NODEV | Attributes::NOEXEC;
+    set_attributes(tree.as_fd(), true, Change { set, ..Change::default() })?;
+    Ok(tree)
+}
+
+/// Kernel parameters, masks and read-only paths: after this the container's view is what it will be.
+fn confine(root: &RootDir, plan: &Plan) -> Step<()> {
+    if !plan.sysctls.is_empty() {
+        // Through a procfs that nothing of the container is mounted on (CVE-2019-19921 and its kin).
+        let fs = fsopen("proc", FsOpenFlags::FSOPEN_CLOEXEC).map_err(Failure::at("open procfs"))?;
+        fsconfig_create(&fs).map_err(Failure::at("open procfs"))?;
+        let proc =
+            fsmount(&fs, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty()).map_err(Failure::at("open procfs"))?;
+        for (path, value) in &plan.sysctls {
+            let fail = |errno| Failure::Step(format!("set the kernel parameter `{}`", path.display()), errno);
+            let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_XDEV | ResolveFlags::NO_SYMLINKS;
+            let fd = openat2(&proc, path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty(), resolve).map_err(fail)?;
+            rustix::io::write(&fd, value.as_bytes()).map_err(fail)?;
+        }
+    }
+    for path in &plan.readonly {
+        let fail = || Failure::at(format!("make `{}` read-only", path.display()));
+        let Some(target) = there(root, path).map_err(fail())? else { continue };
+        let flags = OpenTreeFlags::OPEN_TREE_CLONE
+            | OpenTreeFlags::OPEN_TREE_CLOEXEC
+            | OpenTreeFlags::AT_EMPTY_PATH
+            | OpenTreeFlags::AT_RECURSIVE;
+        let tree = open_tree(&target, "", flags).map_err(fail())?;
+        let readonly = Change { set: Attributes::RDONLY, ..Change::default() };
+        set_attributes(tree.as_fd(), true, readonly).map_err(fail())?;
+        cover(tree.as_fd(), target.as_fd()).map_err(fail())?;
+    }
+    for path in &plan.masked {
+        let fail = || Failure::at(format!("mask `{}`", path.display()));
+        let Some(target) = there(root, path).map_err(fail())? else { continue };
+        let kind = fstat(&target).map_err(fail())?;
+        let cloth = if FileType::from_raw_mode(kind.st_mode) == FileType::Directory {
+            empty_directory().map_err(fail())?
+        } else {
+            null_device(root).map_err(fail())?
+        };
+        cover(cloth.as_fd(), target.as_fd()).map_err(fail())?;
+    }
+    Ok(())
+}
+
+/// What is not there needs no cover; what cannot be looked at is no reason to go on without one.
+fn there(root: &RootDir, path: &Path) -> Result<Option<OwnedFd>, Errno> {
+    match root.handle(path) {
+        Ok(found) => Ok(Some(found)),
+        Err(error) if matches!(error.errno, Errno::NOENT | Errno::NOTDIR) => Ok(None),
+        Err(error) => Err(error.errno),
+    }
+}
+
+fn cover(tree: BorrowedFd<'_>, target: BorrowedFd<'_>) -> Result<(), Errno> {
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+    move_mount(tree, "", target, "", flags)
+}
+
+fn empty_directory() -> Result<OwnedFd, Errno> {
+    let fs = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    fsconfig_create(&fs)?;
+    fsmount(&fs, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::MOUNT_ATTR_RDONLY)
+}
+
+/// A copy of the container's own `/dev/null`, which is checked to be that device and not something an image
+/// put there (CVE-2025-31133).
+fn null_device(root: &RootDir) -> Result<OwnedFd, Errno> {
+    let null = root.handle("dev/null").map_err(|e| e.errno)?;
+    let found = fstat(&null)?;
+    if FileType::from_raw_mode(found.st_mode) != FileType::CharacterDevice || found.st_rdev != rustix::fs::makedev(1, 3)
+    {
+        return Err(Errno::NXIO);
+    }
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
+    open_tree(&null, "", flags)
+}
+
+/// The working directory is made where it is missing, as Docker's users expect of `-w`.
+fn make_cwd(root: &RootDir, cwd: &Path) -> Step<()> {
+    match root.mkdir_all(cwd, 0o755) {
+        // A read-only root that lacks it: the chdir will say so.
+        Ok(_) => Ok(()),
+        Err(error) if error.errno == Errno::ROFS => Ok(()),
+        Err(error) => Err(Failure::Step(format!("make the working directory `{}`", cwd.display()), error.errno)),
+    }
+}
