@@ -3,6 +3,10 @@
 mod build;
 mod disk;
 mod kit;
+mod refuse;
 mod run;
+mod share;
 mod ship;
+mod state;
 mod survive;
+mod update;
