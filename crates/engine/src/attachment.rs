@@ -7,7 +7,7 @@ use wharf_network::EndpointRequest;
 
 use crate::engine::{Engine, blocking, to_its_end};
 use crate::error::{EngineError, Result};
-use crate::namespace::Process;
+use crate::process::Process;
 use crate::slot::Slot;
 use crate::spec::EndpointSettings;
 

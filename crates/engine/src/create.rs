@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use wharf_image::ImageRecord;
@@ -137,8 +138,17 @@ impl Engine {
         .await?;
         record.mounts = points;
         warnings.extend(more);
-        self.save(&std::sync::Arc::new(record.clone())).await?;
-        Ok(record)
+        let record = Arc::new(record);
+        if let Err(error) = self.save(&record).await {
+            let engine = self.clone();
+            let _ = blocking(move || {
+                mounts::give_back(&engine, record.mounts.iter());
+                Ok(())
+            })
+            .await;
+            return Err(error);
+        }
+        Ok(Arc::unwrap_or_clone(record))
     }
 
     fn take_name(&self, asked: Option<String>, id: &str) -> Result<String> {

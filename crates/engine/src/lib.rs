@@ -9,7 +9,7 @@
 //!   `pause` freezes, for the user and for a commit.
 //! - [`bundle`], [`resources`], `devices`, `cpuset`, `security`, `sysctl`, `profile`, `mounts`, `ports`,
 //!   [`log_options`], `text`, `check`: from a request to an OCI configuration.
-//! - `namespace`, `shm`: what one container shares with another. `freezer`, `held_limits`: a group's files.
+//! - `process`, `shm`: what one container shares with another. `freezer`, `held_limits`: a group's files.
 //! - [`user`], [`etc`]: who the process is, and its `/etc/hosts`, `hostname` and `resolv.conf`.
 //! - [`names`], [`signal`]: words that users type, checked.
 //! - [`event`]: what happens, told to whoever listens. [`error`]: what can go wrong.
@@ -37,9 +37,9 @@ mod log;
 pub mod log_options;
 mod mounts;
 pub mod names;
-mod namespace;
 mod pause;
 mod ports;
+mod process;
 mod profile;
 pub mod record;
 mod remove;

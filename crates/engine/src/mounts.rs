@@ -13,8 +13,34 @@ use crate::spec::{BindOptions, MountRequest};
 
 /// Finds out what a new container mounts; makes volumes that are not there, and directories for binds whose source
 /// is missing, as Docker does. Waits for the disk.
+///
+/// # Errors
+/// `InvalidParameter` with Docker's words, `NotFound`; then no volume stays that only this container would have had.
 pub(crate) fn resolve(engine: &Engine, record: &mut Container, warnings: &mut Vec<String>) -> Result<Vec<MountPoint>> {
-    let mut points: BTreeMap<String, MountPoint> = BTreeMap::new();
+    let mut points = BTreeMap::new();
+    match collect(engine, record, &mut points, warnings) {
+        Ok(()) => Ok(points.into_values().collect()),
+        Err(error) => {
+            give_back(engine, points.values());
+            Err(error)
+        }
+    }
+}
+
+/// Removes the volumes that were made for a container that did not come to be.
+pub(crate) fn give_back<'a>(engine: &Engine, points: impl Iterator<Item = &'a MountPoint>) {
+    for point in points.filter(|point| point.anonymous) {
+        // One that stays is unused and goes with the next prune.
+        let _ = engine.volumes().remove(&point.name, true, &|name| engine.volume_users(name));
+    }
+}
+
+fn collect(
+    engine: &Engine,
+    record: &Container,
+    points: &mut BTreeMap<String, MountPoint>,
+    warnings: &mut Vec<String>,
+) -> Result<()> {
     let mut own = BTreeSet::new();
     let host = record.host.clone();
     for from in host.volumes_from.iter().flatten() {
@@ -33,27 +59,26 @@ pub(crate) fn resolve(engine: &Engine, record: &mut Container, warnings: &mut Ve
     }
     for text in host.binds.iter().flatten() {
         let point = bind(engine, record, text, warnings)?;
-        add(&mut points, &mut own, point)?;
+        add(points, &mut own, point)?;
     }
     for request in host.mounts.iter().flatten() {
         let point = mount(engine, record, request)?;
-        add(&mut points, &mut own, point)?;
+        add(points, &mut own, point)?;
     }
     for target in host.tmpfs.iter().flatten().map(|(target, _)| target) {
         let destination = destination(target)?;
         let point = MountPoint { kind: "tmpfs".into(), destination, rw: true, ..MountPoint::default() };
-        add(&mut points, &mut own, point)?;
+        add(points, &mut own, point)?;
     }
     let image_volumes: Vec<String> = record.config.volumes.iter().flatten().map(|(path, _)| path.clone()).collect();
     for target in image_volumes {
         let destination = destination(&target)?;
         if let Entry::Vacant(free) = points.entry(destination) {
             let point = volume(engine, record, None, free.key(), true, &VolumeWish::default())?;
-            check_proc(&point)?;
             free.insert(point);
         }
     }
-    Ok(points.into_values().collect())
+    Ok(())
 }
 
 /// What a request says of a volume beside its name.
@@ -69,7 +94,12 @@ struct VolumeWish {
 fn add(points: &mut BTreeMap<String, MountPoint>, own: &mut BTreeSet<String>, point: MountPoint) -> Result<()> {
     check_proc(&point)?;
     if !own.insert(point.destination.clone()) {
-        return Err(EngineError::invalid(format!("Duplicate mount point: {}", point.destination)));
+        let error = EngineError::invalid(format!("Duplicate mount point: {}", point.destination));
+        // The first is given back with the rest.
+        if point.anonymous {
+            points.insert(format!("{}/", point.destination), point);
+        }
+        return Err(error);
     }
     points.insert(point.destination.clone(), point);
     Ok(())
@@ -336,6 +366,7 @@ fn volume(
     if !matches!(wish.driver.as_str(), "" | "local") {
         return Err(EngineError::not_found(format!("no volume driver named '{}' is here", wish.driver)));
     }
+    check_proc(&MountPoint { kind: "volume".into(), destination: destination.into(), ..MountPoint::default() })?;
     let found = engine.volumes().create(&CreateVolume {
         name: name.unwrap_or_default().to_owned(),
         labels: wish.labels.clone(),

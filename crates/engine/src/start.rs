@@ -14,7 +14,7 @@ use crate::bundle::{self, Surroundings};
 use crate::engine::{Engine, blocking, make_private, to_its_end};
 use crate::error::{EngineError, Result};
 use crate::etc::{self, Names, ResolvConf};
-use crate::namespace::Process;
+use crate::process::Process;
 use crate::record::{Container, Health as HealthRecord, NEVER, Status};
 use crate::slot::{Pending, Slot, lock};
 use crate::spec::{EndpointSettings, HostConfig, PortBinding};
@@ -284,7 +284,7 @@ impl Engine {
         for (kind, mode) in [("ipc", &record.host.ipc_mode), ("pid", &record.host.pid_mode)] {
             if let Some(of) = mode.strip_prefix("container:") {
                 let donor = Process::of(&*self.inspect(of)?)?;
-                network.joined.insert(kind, donor.namespace_path(kind));
+                network.joined.insert(kind, donor.path(&format!("ns/{kind}")));
                 network.donors.push(donor);
             }
         }

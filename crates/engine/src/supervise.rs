@@ -17,8 +17,8 @@ use crate::spec::PortBinding;
 
 /// The exit code of a container whose end nobody saw: Docker's, too.
 const LOST: i32 = 255;
-/// Between the end of a container whose monitor was killed and its next start.
-const RESTART_DELAY: Duration = Duration::from_millis(100);
+/// Between the end of a container's monitor, or of the connection to it, and what is done about it.
+const SECOND_LOOK: Duration = Duration::from_millis(100);
 /// A frame of a monitor is small; the largest carries five probes' output.
 const MAX_FRAME: u32 = 1 << 20;
 
@@ -142,11 +142,18 @@ impl Engine {
         }
         match self.read_exit(slot).await {
             Some(exit) => self.ended(slot, exit).await,
+            None if self.still_there(slot).await => self.watch(slot),
             None => {
                 self.note_lost(slot).await;
                 self.start_lost(slot);
             }
         }
+    }
+
+    /// A connection may end and its monitor live: what runs is not taken for lost because of that.
+    async fn still_there(&self, slot: &Slot) -> bool {
+        tokio::time::sleep(SECOND_LOOK).await;
+        self.connect(slot).await.is_some()
     }
 
     /// Its monitor would have started it again, had it not been killed.
@@ -162,7 +169,7 @@ impl Engine {
         }
         let (engine, slot) = (self.clone(), Arc::clone(slot));
         tokio::spawn(async move {
-            tokio::time::sleep(RESTART_DELAY).await;
+            tokio::time::sleep(SECOND_LOOK).await;
             let record = slot.record();
             // Whoever came first has said otherwise, or has started it.
             if record.stopped_by_user || record.state.status != Status::Exited {

@@ -22,7 +22,8 @@ fn requests_that_make_no_sense() {
         (&["--device-cgroup-rule", "c 1:1 rwmq"], "rule"),
         (&["-v", "/etc:/x:ro,rw"], "invalid mode: ro,rw"),
         (&["-v", "/etc:/proc/sys"], "cannot be mounted because it is inside /proc"),
-        (&["-v", "/proc/x"], "cannot be mounted because it is inside /proc"),
+        (&["-v", "/etc:/x", "-v", "/tmp:/x"], "Duplicate mount point: /x"),
+        (&["-v", "/a", "-v", "/proc/x"], "cannot be mounted because it is inside /proc"),
         (&["-v", "/etc:/proc"], "cannot be mounted because it is not of type proc"),
         (&["--tmpfs", "/proc/x"], "cannot be mounted because it is inside /proc"),
     ] {
@@ -32,6 +33,7 @@ fn requests_that_make_no_sense() {
         assert!(said.code != 0 && said.err.contains(words), "{options:?}: {} {}", said.code, said.err);
     }
     assert_eq!(d.docker("ps -aq").ok(), "");
+    assert_eq!(d.docker("volume ls -q").ok(), "");
     assert_eq!(std::fs::read_dir(d.data().join("containers")).unwrap().count(), 0);
 }
 

@@ -1,4 +1,4 @@
-//! Namespaces of containers that run, for another to join or to be reached in.
+//! The first process of a container that runs: for its namespaces, which others join, and its root.
 //!
 //! A process number means another process once its own has ended. So the process is held by a pidfd, it is looked at
 //! whether it is in its container's group, and what was opened by its number counts only if it still lives afterwards.
@@ -13,7 +13,7 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use crate::error::{EngineError, Result};
 use crate::record::{Container, Status};
 
-/// A container's first process, which is not taken for another.
+/// A container's first process, not to be taken for another.
 #[derive(Debug)]
 pub(crate) struct Process {
     container: String,
@@ -45,14 +45,16 @@ impl Process {
 
     /// Its namespace, `net` or another name in `/proc/PID/ns`.
     pub(crate) fn namespace(&self, kind: &str) -> Result<OwnedFd> {
-        let opened = rustix::fs::open(self.namespace_path(kind), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
+        let opened =
+            rustix::fs::open(self.path(&format!("ns/{kind}")), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
         self.lives()?;
         opened.map_err(|e| EngineError::from_source("cannot reach the container's namespace", &e))
     }
 
-    /// For who can only be given a path; [`Self::lives`] tells afterwards whether it meant this process.
-    pub(crate) fn namespace_path(&self, kind: &str) -> String {
-        format!("/proc/{}/ns/{kind}", self.pid)
+    /// What is below its directory in `/proc`, for who can only be given a path; [`Self::lives`] tells afterwards
+    /// whether it meant this process.
+    pub(crate) fn path(&self, name: &str) -> String {
+        format!("/proc/{}/{name}", self.pid)
     }
 
     /// # Errors
