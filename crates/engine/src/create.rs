@@ -63,6 +63,9 @@ impl Engine {
         self.fill_in(&mut config, &mut host)?;
         check(&config, &host)?;
         resources::check(&host)?;
+        if host.resources.blkio_weight_device.take().is_some_and(|weights| !weights.is_empty()) {
+            warnings.push("Block I/O weights of single devices are not supported. Weight-device discarded.".into());
+        }
         // Refused now rather than at the start.
         let capabilities = bundle::capabilities(&host, self.inner.bounding)?;
         self.seccomp(&host, &capabilities)?;

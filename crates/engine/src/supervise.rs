@@ -1,10 +1,11 @@
 //! What the engine hears from a container's monitor, and what it does about it.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::io::AsyncReadExt;
 use tokio::net::UnixStream;
+use wharf_cgroup::Group;
 use wharf_monitor::client::{self, Event};
 use wharf_monitor::{Exit, HealthState};
 use wharf_network::{Endpoint, Published};
@@ -19,6 +20,8 @@ use crate::spec::PortBinding;
 const LOST: i32 = 255;
 /// Between the end of a container's monitor, or of the connection to it, and what is done about it.
 const SECOND_LOOK: Duration = Duration::from_millis(100);
+/// How long what a killed monitor has left may take to go.
+const GROUP_PATIENCE: Duration = Duration::from_secs(5);
 /// A frame of a monitor is small; the largest carries five probes' output.
 const MAX_FRAME: u32 = 1 << 20;
 
@@ -189,11 +192,9 @@ impl Engine {
             None => {
                 // Without its monitor nobody serves what may be left of it.
                 if let Ok(group) = self.group(&slot.record()) {
+                    let id = slot.id.clone();
                     let _ = blocking(move || {
-                        let _ = group.kill();
-                        // What is frozen does not end.
-                        freezer::thaw(&group);
-                        let _ = group.remove();
+                        end_group(&group, &id);
                         Ok(())
                     })
                     .await;
@@ -277,6 +278,25 @@ impl Engine {
     async fn keep(&self, record: &Arc<Container>) {
         if let Err(error) = self.save_soon(record).await {
             tracing::warn!("cannot write the state of container {}: {error}", record.id);
+        }
+    }
+}
+
+/// Ends all that is in a group, and removes it.
+fn end_group(group: &Group, id: &str) {
+    let deadline = Instant::now() + GROUP_PATIENCE;
+    loop {
+        let _ = group.kill();
+        // What is frozen does not end.
+        freezer::thaw(group);
+        match group.remove() {
+            Ok(()) => return,
+            // Its processes are init's now, which takes its time to reap them.
+            Err(_) if Instant::now() < deadline => {}
+            Err(error) => {
+                tracing::warn!("cannot remove the group of container {id}: {}", wharf_report::chain(&error));
+                return;
+            }
         }
     }
 }
