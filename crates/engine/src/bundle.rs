@@ -268,25 +268,30 @@ fn mount_list(record: &Container, around: &Surroundings<'_>) -> Result<Vec<Value
         None => list.push(json!({ "destination": "/dev/shm", "type": "tmpfs", "source": "shm",
                                   "options": ["nosuid", "noexec", "nodev", "mode=1777", format!("size={}", host.shm_size)] })),
     }
+    let mut own = Vec::new();
     if around.etc_files {
         let mode = if host.readonly_rootfs { "ro" } else { "rw" };
         for (file, target) in
             [("resolv.conf", "/etc/resolv.conf"), ("hostname", "/etc/hostname"), ("hosts", "/etc/hosts")]
         {
             if record.mounts.iter().all(|m| m.destination != target) {
-                list.push(json!({ "destination": target, "type": "bind",
-                                  "source": around.dir.join(file), "options": ["rbind", "rprivate", mode] }));
+                let options = ["rbind", "rprivate", mode];
+                own.push(json!({ "destination": target, "type": "bind",
+                                 "source": around.dir.join(file), "options": options }));
             }
         }
     }
     for point in &record.mounts {
-        list.push(match point.kind.as_str() {
+        own.push(match point.kind.as_str() {
             "tmpfs" => json!({ "destination": point.destination, "type": "tmpfs", "source": "tmpfs",
                                "options": tmpfs_options(host, &point.destination)? }),
             _ => json!({ "destination": point.destination, "type": "bind", "source": point.source,
                          "options": bind_options(host, point) }),
         });
     }
+    // What is on /etc comes before what is in it.
+    own.sort_by_key(|mount| mount["destination"].as_str().map_or(0, |path| path.matches('/').count()));
+    list.append(&mut own);
     Ok(list)
 }
 

@@ -50,6 +50,17 @@ fn a_read_only_root_has_read_only_files_in_it() {
 }
 
 #[test]
+fn a_container_s_own_files_are_there_whatever_etc_is() {
+    let Some(d) = Daemon::start() else { return };
+    let etc = tempfile::tempdir().unwrap();
+    std::fs::write(etc.path().join("mine"), "here").unwrap();
+    let said = d.sh(&format!("-v {}:/etc --hostname inside", etc.path().display()), "cat /etc/mine /etc/hostname");
+    assert_eq!(said.ok(), "hereinside");
+    let own = d.sh(&format!("-v {}/mine:/etc/hostname", etc.path().display()), "cat /etc/hostname");
+    assert_eq!(own.ok(), "here");
+}
+
+#[test]
 fn devices_of_privileged_containers_and_of_directories() {
     let Some(d) = Daemon::start() else { return };
     let listed = "find /dev -xdev \\( -type c -o -type b \\) ! -name console ! -name ptmx ! -path '/dev/pts/*' ! -path '/dev/shm/*' -exec stat -c '%n %t:%T' {} + | sort";

@@ -48,8 +48,11 @@ fn a_killed_daemon_leaves_nothing_frozen_that_nobody_has_paused() {
         d.client().args(["run", "-d", "--network", "none", "--name", "big", "busybox", "sh", "-c", script]).output();
     Said::from(begun.unwrap()).ok();
     d.eventually("it has written", || d.docker("logs big").out.contains("ready"));
-    let commit =
-        |d: &Daemon| d.client().args(["commit", "big", "image"]).stdout(std::process::Stdio::null()).spawn().unwrap();
+    let commit = |d: &Daemon| {
+        let mut client = d.client();
+        client.args(["commit", "big", "image"]).stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
+        client.spawn().unwrap()
+    };
     let mut client = commit(&d);
     d.eventually("it is paused for the commit", || status(&d, "big") == "paused");
     d.kill();
