@@ -74,6 +74,10 @@ impl Engine {
 
     /// The end of [`Self::pause_for_commit`], unless it has been killed, stopped or unpaused meanwhile.
     pub(crate) async fn unpause_after_commit(&self, slot: &Arc<Slot>) -> Result<()> {
+        // A stop that has let it go on may have the turn for long.
+        if !slot.record().state.paused_for_commit {
+            return Ok(());
+        }
         let _turn = slot.turn.lock().await;
         let state = slot.record().state.clone();
         if state.status == Status::Paused && state.paused_for_commit {

@@ -8,7 +8,7 @@ use wharf_monitor::client;
 
 use crate::engine::{Engine, blocking, to_its_end};
 use crate::error::{EngineError, ErrorKind, Result};
-use crate::record::Status;
+use crate::record::{Container, Status};
 use crate::slot::{Slot, lock};
 use crate::{freezer, signal};
 
@@ -43,8 +43,7 @@ impl Engine {
 
     /// [`Self::stop`] for one who has the container's turn.
     pub(crate) async fn stop_now(&self, slot: &Arc<Slot>, signal: Option<i32>, timeout: Option<i64>) -> Result<()> {
-        let record = slot.change(|record| record.stopped_by_user = true);
-        self.save(&record).await?;
+        let record = self.note_wish(slot).await;
         let own = record.config.stop_signal.as_deref().map(signal::parse).transpose()?;
         let signal = signal.or(own).unwrap_or(SIGTERM);
         let timeout = timeout.or(record.config.stop_timeout).unwrap_or(STOP_TIMEOUT);
@@ -68,6 +67,16 @@ impl Engine {
         }
         self.send_signal(slot, SIGKILL, true).await?;
         self.await_end(slot).await
+    }
+
+    /// Writes down that the user wants it to be ended, and not started again by a daemon that comes later. A disk that
+    /// fails does not keep what runs from being ended.
+    async fn note_wish(&self, slot: &Slot) -> Arc<Container> {
+        let record = slot.change(|record| record.stopped_by_user = true);
+        if let Err(error) = self.save(&record).await {
+            tracing::warn!("cannot write that container {} was stopped: {error}", slot.id);
+        }
+        record
     }
 
     /// Waits for the end that a SIGKILL brings.
@@ -109,8 +118,7 @@ impl Engine {
         // A signal that is meant to end it is the user's wish that it stays ended, also after a start of the daemon.
         let ends = signal == SIGKILL || signal == stop;
         if ends {
-            let record = slot.change(|record| record.stopped_by_user = true);
-            self.save(&record).await?;
+            self.note_wish(slot).await;
         }
         if record.state.status == Status::Paused && ends && signal != SIGKILL {
             self.go_on(slot).await?;

@@ -16,14 +16,11 @@ fn an_update_is_whole_or_not_at_all() {
         "Memory limit should be smaller than already set memoryswap limit, update the memoryswap at the same time";
     assert!(refused.code == 1 && refused.err.contains(words), "{}", refused.err);
     assert_eq!(limit(), (50 << 20).to_string());
-    // No scheduler of this kernel may have weights; they are set last.
-    let half = d.docker("update -m 70m --memory-swap 140m --cpu-shares 512 --blkio-weight 500 limited");
-    let asked = d.docker("inspect -f {{.HostConfig.Memory}}:{{.HostConfig.CpuShares}} limited").ok();
-    if half.code == 0 {
-        assert_eq!((limit(), asked), ((70 << 20).to_string(), format!("{}:512", 70 << 20)));
-    } else {
-        assert_eq!((limit(), asked), ((50 << 20).to_string(), format!("{}:0", 50 << 20)));
-    }
+    // A group in which nothing may run in real time takes no such limit; it is set after that of memory.
+    let half = d.docker("update -m 70m --memory-swap 140m --cpu-rt-runtime 900000 limited");
+    assert!(half.code == 1 && half.err.contains("cannot change the limits"), "{}", half.err);
+    assert_eq!(limit(), (50 << 20).to_string());
+    assert_eq!(d.docker("inspect -f {{.HostConfig.Memory}} limited").ok(), (50 << 20).to_string());
     d.docker("update -m 60m --memory-swap 120m --restart no limited").ok();
     assert_eq!(limit(), (60 << 20).to_string());
     // The rules of devices were left alone.
