@@ -8,6 +8,7 @@
 //! - `outside`: what builds need of the daemon.
 //! - `options`: dockerd's flags. `file`: `daemon.json`. `listen`: sockets. `run`: the order of start and stop.
 
+mod exec_root;
 mod file;
 mod group;
 mod listen;

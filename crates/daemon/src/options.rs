@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
+use wharf_engine::spec::LogConfig;
+
 use crate::file::{self, File};
 
 pub const DEFAULT_HOST: &str = "unix:///run/wharf/wharf.sock";
@@ -198,7 +200,7 @@ fn join(given: &ArgMatches, file: File) -> Result<Options, String> {
     if !matches!(publish_policy.as_str(), "docker" | "host") {
         return Err(format!("invalid publish policy '{publish_policy}': give docker or host"));
     }
-    let log_options = match given.get_many::<String>("log-opt") {
+    let log_options: Vec<String> = match given.get_many::<String>("log-opt") {
         Some(texts) => texts.cloned().collect(),
         None => file.log_opts.unwrap_or_default().into_iter().map(|(key, value)| format!("{key}={value}")).collect(),
     };
@@ -209,13 +211,19 @@ fn join(given: &ArgMatches, file: File) -> Result<Options, String> {
             limits.map(|(key, limit)| format!("{key}={}:{}", limit.soft, limit.hard)).collect()
         }
     };
+    let log_driver = text("log-driver").or(file.log_driver).unwrap_or_else(|| "json-file".into());
+    check_log(&log_driver, &log_options)?;
+    let cgroup_parent = text("cgroup-parent").or(file.cgroup_parent).unwrap_or_else(|| "/wharf".into());
+    if cgroup_parent.split('/').any(|part| part == "..") || cgroup_parent.contains(char::is_control) {
+        return Err(format!("invalid cgroup parent: {cgroup_parent:?}"));
+    }
     Ok(Options {
         hosts,
         group: text("group").or(file.group).unwrap_or_else(|| "docker".into()),
         data_root: path("data-root").or(file.data_root).unwrap_or_else(|| DEFAULT_DATA_ROOT.into()),
         pidfile: path("pidfile").or(file.pidfile).unwrap_or_else(|| exec_root.join("wharf.pid")),
         exec_root,
-        cgroup_parent: text("cgroup-parent").or(file.cgroup_parent).unwrap_or_else(|| "/wharf".into()),
+        cgroup_parent,
         bip: text("bip").or(file.bip),
         bridge: text("bridge").or(file.bridge),
         mtu: given.get_one::<u32>("mtu").copied().or(file.mtu),
@@ -225,7 +233,7 @@ fn join(given: &ArgMatches, file: File) -> Result<Options, String> {
         dns: list("dns", file.dns),
         dns_search: list("dns-search", file.dns_search),
         dns_options: list("dns-opt", file.dns_opts),
-        log_driver: text("log-driver").or(file.log_driver).unwrap_or_else(|| "json-file".into()),
+        log_driver,
         log_options,
         ulimits,
         labels: list("label", file.labels),
@@ -237,6 +245,14 @@ fn join(given: &ArgMatches, file: File) -> Result<Options, String> {
         shutdown_timeout: given.get_one::<i64>("shutdown-timeout").copied().or(file.shutdown_timeout).unwrap_or(15),
         remove_networks: switch("remove-networks-on-exit", None, false),
     })
+}
+
+/// Containers take these over unseen: what makes no sense is refused here, with dockerd's words.
+fn check_log(driver: &str, options: &[String]) -> Result<(), String> {
+    let pairs = options.iter().map(|pair| pair.split_once('=').map(|(key, value)| (key.to_owned(), value.to_owned())));
+    let options = pairs.collect::<Option<_>>().ok_or("invalid log-opt: give KEY=VALUE")?;
+    let config = LogConfig { driver: driver.to_owned(), options };
+    wharf_engine::log_options::check(&config).map_err(|e| format!("failed to set log opts: {e}"))
 }
 
 /// `base=172.30.0.0/16,size=24`.
@@ -298,6 +314,10 @@ mod tests {
             (&["--iptables=false"], "iptables"),
             (&["--default-address-pool", "x"], "address pool"),
             (&["--config-file", "/nonexistent.json"], "/nonexistent.json"),
+            (&["--log-driver", "bogus"], "failed to set log opts: logger: no log driver named 'bogus' is registered"),
+            (&["--log-opt", "max-file=0"], "failed to set log opts: max-file cannot be less than 1"),
+            (&["--log-opt", "max-file"], "KEY=VALUE"),
+            (&["--cgroup-parent", "../x"], "invalid cgroup parent"),
         ] {
             let error = parse(words).unwrap_err();
             assert!(error.contains(text), "{words:?}: {error}");

@@ -28,7 +28,7 @@ use wharf_volume::Volumes;
 
 use crate::listen::{Listener, listen};
 use crate::options::Options;
-use crate::outside;
+use crate::{exec_root, outside};
 
 /// Host IDs for user namespaces where `/etc/subuid` says nothing: far from people's and from other engines'.
 const ID_RANGE: (u32, u32) = (0x2000_0000, 0x1000_0000);
@@ -50,6 +50,8 @@ pub(crate) fn run(options: Options) -> Result<(), String> {
     }
     // Before anything else of this root is touched: its lock is what keeps two daemons apart.
     let store = Store::open(&options.data_root).map_err(|e| chain(&e))?;
+    // And this one's keeps apart two that have roots of their own, and would sweep away each other's monitors.
+    let _exec_root = exec_root::lock(&options.exec_root)?;
     // While this process has one thread.
     let spawner =
         Spawner::start().map_err(|e| format!("cannot make the process that makes monitors: {}", chain(&e)))?;
@@ -138,6 +140,7 @@ async fn serve(options: &Options, store: Store, spawner: Arc<Spawner>) -> Result
         Err(error) => tracing::warn!("cannot free what nothing needs: {error}"),
     });
     let end = accept(api, listeners, gone).await?;
+    engine.flush().await.map_err(|e| e.to_string())?;
     if matches!(end, End::NoSpawner) {
         return Ok(end);
     }

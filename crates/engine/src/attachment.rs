@@ -1,12 +1,14 @@
 //! Networks and containers: who is on which, joined and left.
 
 use std::os::fd::AsFd;
+use std::sync::Arc;
 
-use rustix::fs::{Mode, OFlags};
 use wharf_network::EndpointRequest;
 
-use crate::engine::{Engine, blocking};
+use crate::engine::{Engine, blocking, to_its_end};
 use crate::error::{EngineError, Result};
+use crate::process::Process;
+use crate::slot::Slot;
 use crate::spec::EndpointSettings;
 
 impl Engine {
@@ -14,8 +16,12 @@ impl Engine {
     ///
     /// # Errors
     /// `NotFound`; `Forbidden` when it is there already or shares another's network.
-    pub async fn connect_network(&self, network: &str, container: &str, mut settings: EndpointSettings) -> Result<()> {
-        let slot = self.inner.slots.find(container)?;
+    pub async fn connect_network(&self, network: &str, container: &str, settings: EndpointSettings) -> Result<()> {
+        let (engine, network, slot) = (self.clone(), network.to_owned(), self.inner.slots.find(container)?);
+        to_its_end(async move { engine.connect_now(&network, &slot, settings).await }).await
+    }
+
+    async fn connect_now(&self, network: &str, slot: &Arc<Slot>, mut settings: EndpointSettings) -> Result<()> {
         let _turn = slot.turn.lock().await;
         let record = slot.record();
         let found = self.networks().resolve(network)?;
@@ -37,9 +43,7 @@ impl Engine {
         if record.state.status.is_active() {
             let (engine, own, name) = (self.clone(), record.clone(), found.name.clone());
             settings = blocking(move || {
-                let path = format!("/proc/{}/ns/net", own.state.pid);
-                let netns = rustix::fs::open(path.as_str(), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
-                    .map_err(|e| EngineError::from_source("cannot reach the container's network", &e))?;
+                let netns = Process::of(&own)?.namespace("net")?;
                 let ip = settings.ipam_config.as_ref().map(|c| c.ipv4_address.as_str()).filter(|a| !a.is_empty());
                 let request = EndpointRequest {
                     network: &found.id,
@@ -81,6 +85,11 @@ impl Engine {
             Err(_) if force => return Ok(()),
             found => found?,
         };
+        let (engine, network) = (self.clone(), network.to_owned());
+        to_its_end(async move { engine.disconnect_now(&network, &slot).await }).await
+    }
+
+    async fn disconnect_now(&self, network: &str, slot: &Arc<Slot>) -> Result<()> {
         let _turn = slot.turn.lock().await;
         let record = slot.record();
         let found = self.networks().resolve(network)?;
@@ -101,8 +110,8 @@ impl Engine {
     }
 
     /// The containers on a network that run, with their endpoints there.
-    pub fn network_users(&self, network: &str) -> Vec<(std::sync::Arc<crate::record::Container>, EndpointSettings)> {
-        let on = |record: std::sync::Arc<crate::record::Container>| {
+    pub fn network_users(&self, network: &str) -> Vec<(Arc<crate::record::Container>, EndpointSettings)> {
+        let on = |record: Arc<crate::record::Container>| {
             let settings = record.networks.get(network)?.clone();
             record.state.status.is_active().then_some((record, settings))
         };

@@ -8,10 +8,10 @@ use serde_json::{Value, json};
 use wharf_runtime::CAPABILITIES;
 
 use crate::error::{EngineError, Result};
-use crate::record::Container;
-use crate::resources;
-use crate::spec::{ExecConfig, HostConfig};
+use crate::record::{Container, MountPoint};
+use crate::spec::{BindOptions, ExecConfig, HostConfig};
 use crate::user::Identity;
+use crate::{devices, mounts, resources, security, sysctl};
 
 /// Docker's default capabilities, in the order of their numbers.
 const DEFAULT_CAPABILITIES: &[&str] = &[
@@ -40,6 +40,8 @@ pub struct Surroundings<'a> {
     pub dir: &'a Path,
     /// Whether those three are mounted; not when the host's network and files are used.
     pub etc_files: bool,
+    /// A `/dev/shm` that is shared with others; without it, the container gets its own.
+    pub shm: Option<&'a Path>,
     /// The control group, e.g. `/wharf/ID`.
     pub cgroup: &'a str,
     /// Paths of namespaces of others to join, by OCI type.
@@ -87,21 +89,21 @@ pub fn spec(record: &Container, around: &Surroundings<'_>) -> Result<Spec> {
                 "ambient": [],
             },
             "rlimits": resources::rlimits(host)?,
-            "noNewPrivileges": no_new_privileges(host)?,
+            "noNewPrivileges": security::no_new_privileges(host)?,
             "oomScoreAdj": host.oom_score_adj,
         },
         "root": { "path": "rootfs", "readonly": host.readonly_rootfs },
         "hostname": config.hostname,
         "domainname": config.domainname,
-        "mounts": mounts(record, around)?,
+        "mounts": mount_list(record, around)?,
         "linux": {
             "namespaces": namespaces(host, around),
             "cgroupsPath": around.cgroup,
             "resources": resources::limits(host)?,
-            "devices": resources::devices(host)?,
+            "devices": devices::nodes(host)?,
             "maskedPaths": host.masked_paths.clone().unwrap_or_default(),
             "readonlyPaths": host.readonly_paths.clone().unwrap_or_default(),
-            "sysctl": sysctls(host, around.own_network)?,
+            "sysctl": sysctl::of(host, around.own_network)?,
             "rootfsPropagation": "rprivate",
         },
         "annotations": host.annotations.clone().unwrap_or_default(),
@@ -166,7 +168,7 @@ pub fn exec_process(
             "ambient": [],
         },
         "rlimits": resources::rlimits(&host)?,
-        "noNewPrivileges": no_new_privileges(&host)?,
+        "noNewPrivileges": security::no_new_privileges(&host)?,
         "oomScoreAdj": host.oom_score_adj,
     });
     if let Some((rows, columns)) = size.filter(|(rows, columns)| *rows > 0 && *columns > 0) {
@@ -224,23 +226,6 @@ pub fn capabilities(host: &HostConfig, bounding: u64) -> Result<Vec<String>> {
     Ok(CAPABILITIES.iter().copied().filter(keep).filter(held).map(str::to_owned).collect())
 }
 
-/// Reads one `--security-opt` value, `KEY=VALUE` or the old `KEY:VALUE`.
-pub fn security_option<'a>(host: &'a HostConfig, key: &str) -> Option<&'a str> {
-    host.security_opt.iter().flatten().rev().find_map(|option| {
-        let (name, value) = option.split_once(['=', ':']).unwrap_or((option, ""));
-        (name == key).then_some(value)
-    })
-}
-
-fn no_new_privileges(host: &HostConfig) -> Result<bool> {
-    match security_option(host, "no-new-privileges") {
-        None => Ok(false),
-        Some("" | "true") => Ok(true),
-        Some("false") => Ok(false),
-        Some(other) => Err(EngineError::invalid(format!("invalid --security-opt: no-new-privileges={other}"))),
-    }
-}
-
 fn namespaces(host: &HostConfig, around: &Surroundings<'_>) -> Vec<Value> {
     let mut list = vec![json!({ "type": "mount" })];
     let mut push = |kind: &'static str, own: bool| {
@@ -259,7 +244,7 @@ fn namespaces(host: &HostConfig, around: &Surroundings<'_>) -> Vec<Value> {
     list
 }
 
-fn mounts(record: &Container, around: &Surroundings<'_>) -> Result<Vec<Value>> {
+fn mount_list(record: &Container, around: &Surroundings<'_>) -> Result<Vec<Value>> {
     let host = &record.host;
     let cgroup_mode = if host.privileged { "rw" } else { "ro" };
     let sys_mode = if host.privileged { "rw" } else { "ro" };
@@ -276,36 +261,54 @@ fn mounts(record: &Container, around: &Surroundings<'_>) -> Result<Vec<Value>> {
         json!({ "destination": "/dev/mqueue", "type": "mqueue", "source": "mqueue",
                 "options": ["nosuid", "noexec", "nodev"] }),
     ];
-    match host.ipc_mode.as_str() {
-        "none" => {}
-        "host" => list.push(json!({ "destination": "/dev/shm", "type": "bind", "source": "/dev/shm",
-                                     "options": ["rbind", "rprivate"] })),
-        _ => list.push(json!({ "destination": "/dev/shm", "type": "tmpfs", "source": "shm",
-                               "options": ["nosuid", "noexec", "nodev", "mode=1777", format!("size={}", host.shm_size)] })),
+    match around.shm {
+        Some(shared) => list.push(json!({ "destination": "/dev/shm", "type": "bind", "source": shared,
+                                          "options": ["rbind", "rprivate"] })),
+        None if host.ipc_mode == "none" => {}
+        None => list.push(json!({ "destination": "/dev/shm", "type": "tmpfs", "source": "shm",
+                                  "options": ["nosuid", "noexec", "nodev", "mode=1777", format!("size={}", host.shm_size)] })),
     }
+    let mut own = Vec::new();
     if around.etc_files {
+        let mode = if host.readonly_rootfs { "ro" } else { "rw" };
         for (file, target) in
             [("resolv.conf", "/etc/resolv.conf"), ("hostname", "/etc/hostname"), ("hosts", "/etc/hosts")]
         {
             if record.mounts.iter().all(|m| m.destination != target) {
-                list.push(json!({ "destination": target, "type": "bind",
-                                  "source": around.dir.join(file), "options": ["rbind", "rprivate"] }));
+                let options = ["rbind", "rprivate", mode];
+                own.push(json!({ "destination": target, "type": "bind",
+                                 "source": around.dir.join(file), "options": options }));
             }
         }
     }
     for point in &record.mounts {
-        list.push(match point.kind.as_str() {
+        own.push(match point.kind.as_str() {
             "tmpfs" => json!({ "destination": point.destination, "type": "tmpfs", "source": "tmpfs",
                                "options": tmpfs_options(host, &point.destination)? }),
-            _ => {
-                let propagation = if point.propagation.is_empty() { "rprivate" } else { &point.propagation };
-                let mode = if point.rw { "rw" } else { "ro" };
-                json!({ "destination": point.destination, "type": "bind", "source": point.source,
-                        "options": ["rbind", propagation, mode] })
-            }
+            _ => json!({ "destination": point.destination, "type": "bind", "source": point.source,
+                         "options": bind_options(host, point) }),
         });
     }
+    // What is on /etc comes before what is in it.
+    own.sort_by_key(|mount| mount["destination"].as_str().map_or(0, |path| path.matches('/').count()));
+    list.append(&mut own);
     Ok(list)
+}
+
+/// Docker's rules since its version 25: what is mounted read-only is so with all that is mounted below it.
+fn bind_options(host: &HostConfig, point: &MountPoint) -> [String; 3] {
+    let mut requests = host.mounts.iter().flatten();
+    let request = requests.find(|m| m.kind == "bind" && mounts::clean(&m.target) == point.destination);
+    let asked = request.and_then(|m| m.bind_options.as_ref());
+    let is = |pick: fn(&BindOptions) -> bool| asked.is_some_and(pick);
+    let kind = if is(|o| o.non_recursive) { "bind" } else { "rbind" };
+    let propagation = if point.propagation.is_empty() { "rprivate" } else { &point.propagation };
+    let mode = match (point.rw, is(|o| o.read_only_non_recursive)) {
+        (true, _) => "rw",
+        (false, true) => "ro",
+        (false, false) => "rro",
+    };
+    [kind, propagation, mode].map(str::to_owned)
 }
 
 fn tmpfs_options(host: &HostConfig, destination: &str) -> Result<Vec<String>> {
@@ -338,49 +341,10 @@ fn tmpfs_options(host: &HostConfig, destination: &str) -> Result<Vec<String>> {
     Ok(options)
 }
 
-/// Namespaced parameters only: anything else would change the host.
-fn sysctls(host: &HostConfig, own_network: bool) -> Result<BTreeMap<String, String>> {
-    let mut all = BTreeMap::new();
-    if own_network && host.network_mode != "host" && !host.network_mode.starts_with("container:") {
-        all.insert("net.ipv4.ip_unprivileged_port_start".to_owned(), "0".to_owned());
-        all.insert("net.ipv4.ping_group_range".to_owned(), "0 2147483647".to_owned());
-    }
-    for (key, value) in host.sysctls.iter().flatten() {
-        let network = key.starts_with("net.");
-        let ipc = key.starts_with("fs.mqueue.")
-            || matches!(
-                key.as_str(),
-                "kernel.msgmax"
-                    | "kernel.msgmnb"
-                    | "kernel.msgmni"
-                    | "kernel.sem"
-                    | "kernel.shmall"
-                    | "kernel.shmmax"
-                    | "kernel.shmmni"
-                    | "kernel.shm_rmid_forced"
-            );
-        if !network && !ipc {
-            return Err(EngineError::invalid(format!(
-                "sysctl '{key}' is not allowed: it is not in a namespace, so it would change the host"
-            )));
-        }
-        if network && (!own_network || host.network_mode == "host") {
-            return Err(EngineError::invalid(format!("sysctl '{key}' not allowed in host network namespace")));
-        }
-        if ipc && host.ipc_mode == "host" {
-            return Err(EngineError::invalid(format!("sysctl '{key}' not allowed in host ipc namespace")));
-        }
-        if value.contains(['\n', '\0']) {
-            return Err(EngineError::invalid(format!("the value of sysctl '{key}' has a control character in it")));
-        }
-        all.insert(key.clone(), value.clone());
-    }
-    Ok(all)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::spec::MountRequest;
 
     fn host(add: &[&str], drop: &[&str], privileged: bool) -> HostConfig {
         let list = |names: &[&str]| Some(names.iter().map(|n| (*n).to_owned()).collect());
@@ -406,9 +370,26 @@ mod tests {
     }
 
     #[test]
-    fn sysctls_of_the_host_are_refused() {
-        let sysctls_asked = BTreeMap::from([("kernel.core_pattern".to_owned(), "|/x".to_owned())]);
-        let bad = HostConfig { sysctls: Some(sysctls_asked), ..HostConfig::default() };
-        assert!(sysctls(&bad, true).is_err());
+    fn binds_are_read_only_with_all_below_unless_asked_otherwise() {
+        let point = |rw| MountPoint { kind: "bind".into(), destination: "/d".into(), rw, ..MountPoint::default() };
+        let with = |options: BindOptions| {
+            let request = MountRequest {
+                kind: "bind".into(),
+                target: "/d/".into(),
+                read_only: true,
+                bind_options: Some(options),
+                ..MountRequest::default()
+            };
+            HostConfig { mounts: Some(vec![request]), ..HostConfig::default() }
+        };
+        let plain = HostConfig::default();
+        assert_eq!(bind_options(&plain, &point(true)), ["rbind", "rprivate", "rw"]);
+        assert_eq!(bind_options(&plain, &point(false)), ["rbind", "rprivate", "rro"]);
+        let only_itself = with(BindOptions { read_only_non_recursive: true, ..BindOptions::default() });
+        assert_eq!(bind_options(&only_itself, &point(false)), ["rbind", "rprivate", "ro"]);
+        let forced = with(BindOptions { read_only_force_recursive: true, ..BindOptions::default() });
+        assert_eq!(bind_options(&forced, &point(false)), ["rbind", "rprivate", "rro"]);
+        let alone = with(BindOptions { non_recursive: true, ..BindOptions::default() });
+        assert_eq!(bind_options(&alone, &point(false)), ["bind", "rprivate", "rro"]);
     }
 }

@@ -1,7 +1,8 @@
 //! What a request for a container cannot ask, with Docker's words.
 
 use crate::error::{EngineError, Result};
-use crate::spec::{Config, HostConfig};
+use crate::spec::{Config, HostConfig, RestartPolicy};
+use crate::{log_options, security, text};
 
 /// What cannot be, with Docker's words.
 pub(crate) fn check(config: &Config, host: &HostConfig) -> Result<()> {
@@ -20,30 +21,21 @@ pub(crate) fn check(config: &Config, host: &HostConfig) -> Result<()> {
             return bad(format!("invalid environment variable: {pair}"));
         }
     }
-    let policy = &host.restart_policy;
-    match policy.name.as_str() {
-        "no" | "always" | "unless-stopped" if policy.maximum_retry_count != 0 => {
-            return bad("invalid restart policy: maximum retry count can only be used with 'on-failure'".into());
-        }
-        "no" | "always" | "unless-stopped" | "on-failure" => {}
-        other => {
-            return bad(format!(
-                "invalid restart policy: unknown policy '{other}'; use one of 'no', 'always', 'on-failure', or \
-                 'unless-stopped'"
-            ));
-        }
-    }
-    if policy.maximum_retry_count < 0 {
-        return bad("invalid restart policy: maximum retry count cannot be negative".into());
-    }
-    if host.auto_remove && policy.name != "no" {
+    restart_policy(&host.restart_policy)?;
+    if host.auto_remove && host.restart_policy.name != "no" {
         return bad("can't create 'AutoRemove' container with restart policy".into());
     }
-    match host.log_config.driver.as_str() {
-        "json-file" | "local" | "none" => {}
-        other => return bad(format!("logger: no log driver named '{other}' is registered")),
+    log_options::check(&host.log_config)?;
+    security::check(host)?;
+    text::check(config, host)?;
+    if host.storage_opt.as_ref().is_some_and(|options| !options.is_empty()) {
+        // Layers are directories of a file system that is not asked for quotas.
+        return bad("--storage-opt is supported only for overlay over xfs with 'pquota' mount option".into());
     }
-    log_options(host)?;
+    if host.shm_size < 0 {
+        return bad("SHM size can not be less than 0".into());
+    }
+    cgroup_parent(&host.resources.cgroup_parent)?;
     if !matches!(host.runtime.as_str(), "wharf" | "runc" | "io.containerd.runc.v2") {
         return bad(format!("unknown or invalid runtime name: {}", host.runtime));
     }
@@ -113,48 +105,32 @@ pub(crate) fn check(config: &Config, host: &HostConfig) -> Result<()> {
     Ok(())
 }
 
-/// Size and number of log files.
-pub(crate) fn log_options(host: &HostConfig) -> Result<(Option<u64>, u32)> {
-    let mut size = None;
-    let mut files = 1;
-    for (key, value) in &host.log_config.options {
-        match key.as_str() {
-            "max-size" => size = parse_size(value)?,
-            "max-file" => {
-                files = value
-                    .parse()
-                    .ok()
-                    .filter(|n| *n >= 1)
-                    .ok_or_else(|| EngineError::invalid(format!("max-file cannot be less than 1: {value}")))?;
-            }
-            "mode" if matches!(value.as_str(), "blocking" | "non-blocking") => {}
-            "max-buffer-size" | "compress" | "labels" | "labels-regex" | "env" | "env-regex" | "tag" => {}
-            other => {
-                let driver = &host.log_config.driver;
-                return Err(EngineError::invalid(format!("unknown log opt '{other}' for {driver} log driver")));
-            }
+/// # Errors
+/// `InvalidParameter` for a policy that is none.
+pub(crate) fn restart_policy(policy: &RestartPolicy) -> Result<()> {
+    let bad = |text: String| Err(EngineError::invalid(text));
+    match policy.name.as_str() {
+        "no" | "always" | "unless-stopped" if policy.maximum_retry_count != 0 => {
+            return bad("invalid restart policy: maximum retry count can only be used with 'on-failure'".into());
+        }
+        "no" | "always" | "unless-stopped" | "on-failure" => {}
+        other => {
+            return bad(format!(
+                "invalid restart policy: unknown policy '{other}'; use one of 'no', 'always', 'on-failure', or \
+                 'unless-stopped'"
+            ));
         }
     }
-    Ok((size, files))
+    if policy.maximum_retry_count < 0 {
+        return bad("invalid restart policy: maximum retry count cannot be negative".into());
+    }
+    Ok(())
 }
 
-/// `10m`, `1g`, `-1`: bytes.
-fn parse_size(text: &str) -> Result<Option<u64>> {
-    if text == "-1" {
-        return Ok(None);
-    }
-    let bad = || EngineError::invalid(format!("invalid size: '{text}'"));
-    let lower = text.to_ascii_lowercase();
-    let bare = lower.trim_end_matches('b').trim_end_matches('i');
-    let (number, unit) = match bare.char_indices().last() {
-        Some((at, 'k')) => (&bare[..at], 1u64 << 10),
-        Some((at, 'm')) => (&bare[..at], 1 << 20),
-        Some((at, 'g')) => (&bare[..at], 1 << 30),
-        Some((at, 't')) => (&bare[..at], 1 << 40),
-        _ => (bare, 1),
-    };
-    let number: u64 = number.trim().parse().map_err(|_| bad())?;
-    number.checked_mul(unit).map(Some).ok_or_else(bad)
+/// A path below the root of the hierarchies.
+fn cgroup_parent(path: &str) -> Result<()> {
+    let plain = path.split('/').all(|part| part != "..") && !path.contains(char::is_control);
+    if plain { Ok(()) } else { Err(EngineError::invalid(format!("invalid cgroup parent: {path:?}"))) }
 }
 
 #[cfg(test)]
@@ -162,11 +138,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sizes_are_read_as_docker_does() {
-        assert_eq!(parse_size("10m").unwrap(), Some(10 << 20));
-        assert_eq!(parse_size("1GB").unwrap(), Some(1 << 30));
-        assert_eq!(parse_size("17").unwrap(), Some(17));
-        assert_eq!(parse_size("-1").unwrap(), None);
-        assert!(parse_size("ten").is_err() && parse_size("99999999999999t").is_err());
+    fn a_group_stays_in_its_hierarchy() {
+        for good in ["", "/", "a", "/a/b", "a..b"] {
+            cgroup_parent(good).unwrap();
+        }
+        for bad in ["..", "../x", "/a/../../x", "a\nb", "a\0"] {
+            assert!(cgroup_parent(bad).is_err(), "{bad:?}");
+        }
     }
 }

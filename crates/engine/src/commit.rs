@@ -1,10 +1,13 @@
 //! An image from a container's changes.
 
+use std::sync::Arc;
+
 use wharf_image::{HistoryEntry, ImageRecord};
 
-use crate::engine::{Engine, blocking, now};
+use crate::engine::{Engine, blocking, now, to_its_end};
 use crate::error::{EngineError, Result};
 use crate::record::Status;
+use crate::slot::Slot;
 use crate::spec::Config;
 
 /// The query and body of `POST /commit`.
@@ -28,7 +31,11 @@ impl Engine {
     /// # Errors
     /// `Conflict` when it is being removed; `System` when the disk fails.
     pub async fn commit(&self, name: &str, options: CommitOptions) -> Result<ImageRecord> {
-        let slot = self.inner.slots.find(name)?;
+        let (engine, slot) = (self.clone(), self.inner.slots.find(name)?);
+        to_its_end(async move { engine.commit_now(&slot, options).await }).await
+    }
+
+    async fn commit_now(&self, slot: &Arc<Slot>, options: CommitOptions) -> Result<ImageRecord> {
         let record = slot.record();
         if matches!(record.state.status, Status::Removing | Status::Dead) {
             return Err(EngineError::conflict(format!(
@@ -36,18 +43,15 @@ impl Engine {
                 slot.id
             )));
         }
-        let frozen = options.pause && record.state.status == Status::Running;
-        let group = self.group(&record)?;
-        let (engine, dir) = (self.clone(), self.dir(&slot.id));
+        let paused = options.pause && self.pause_for_commit(slot).await?;
+        let (engine, upper) = (self.clone(), self.dir(&slot.id).join("upper"));
+        let layer = blocking(move || Ok(engine.images().layers().commit(&upper, None)?)).await;
+        if paused {
+            self.unpause_after_commit(slot).await?;
+        }
+        let layer = layer?;
+        let engine = self.clone();
         let committed = blocking(move || {
-            if frozen {
-                group.freeze(true).map_err(|e| EngineError::from_source("cannot pause the container", &e))?;
-            }
-            let layer = engine.images().layers().commit(&dir.join("upper"), None);
-            if frozen {
-                group.freeze(false).map_err(|e| EngineError::from_source("cannot unpause the container", &e))?;
-            }
-            let layer = layer?;
             let base = engine.images().resolve(record.image.as_str());
             let mut config = base.map(|image| image.config.clone()).unwrap_or_default();
             let own = serde_json::to_value(join(options.config, &record.config))

@@ -1,17 +1,19 @@
 //! Making a container: the request checked and joined with its image, then a directory, a row and a name.
 
 use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use wharf_image::ImageRecord;
 
 use crate::check::check;
-use crate::engine::{Engine, blocking, make_private, now};
+use crate::engine::{Engine, blocking, make_private, now, to_its_end};
 use crate::error::{EngineError, Result};
 use crate::record::{Container, State};
 use crate::slot::Slot;
 use crate::spec::{Config, EndpointSettings, Healthcheck, HostConfig, LogConfig, NetworkingConfig};
-use crate::{bundle, mounts, names, ports, resources};
+use crate::{bundle, mounts, names, ports, resources, sysctl};
 
 /// The body of `POST /containers/create`.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -41,6 +43,12 @@ impl Engine {
     /// `NotFound` for an image, network or volume that is not here, `Conflict` for a name in use,
     /// `InvalidParameter` for a request that makes no sense; then nothing has been made.
     pub async fn create(&self, name: Option<&str>, platform: Option<&str>, request: CreateRequest) -> Result<Created> {
+        let own = |text: Option<&str>| text.map(str::to_owned);
+        let (engine, name, platform) = (self.clone(), own(name), own(platform));
+        to_its_end(async move { engine.create_now(name.as_deref(), platform.as_deref(), request).await }).await
+    }
+
+    async fn create_now(&self, name: Option<&str>, platform: Option<&str>, request: CreateRequest) -> Result<Created> {
         let name = name.map(names::check_name).transpose()?.map(str::to_owned);
         if request.config.image.is_empty() {
             return Err(EngineError::invalid("config cannot be empty in order to create a container"));
@@ -55,8 +63,13 @@ impl Engine {
         self.fill_in(&mut config, &mut host)?;
         check(&config, &host)?;
         resources::check(&host)?;
+        if host.resources.blkio_weight_device.take().is_some_and(|weights| !weights.is_empty()) {
+            warnings.push("Block I/O weights of single devices are not supported. Weight-device discarded.".into());
+        }
         // Refused now rather than at the start.
-        bundle::capabilities(&host, self.inner.bounding)?;
+        let capabilities = bundle::capabilities(&host, self.inner.bounding)?;
+        self.seccomp(&host, &capabilities)?;
+        sysctl::of(&host, host.network_mode != "host")?;
         let (path, args) = command(&config)?;
         let endpoints = self.endpoints(&host, networking_config)?;
         ports::requests(&config, &host)?;
@@ -65,9 +78,8 @@ impl Engine {
             config.hostname = if host.network_mode == "host" { host_name() } else { id[..12].to_owned() };
         }
         let name = self.take_name(name, &id)?;
-        let undo = NameGuard { engine: self, name: &name, id: &id, armed: true };
-
         let dir = self.dir(&id);
+        let undo = Draft { engine: self, name: &name, id: &id, dir: &dir, done: false };
         for part in ["upper", "work"] {
             make_private(&dir.join(part))?;
         }
@@ -75,20 +87,12 @@ impl Engine {
         let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
         std::fs::set_permissions(dir.join("upper"), open)
             .map_err(|e| EngineError::from_source("cannot make the container's directory", &e))?;
-        let made = self.finish_create(&id, &name, config, host, endpoints, (path, args), &image, &mut warnings).await;
-        match made {
-            Ok(record) => {
-                undo.disarm();
-                let slot = Slot::new(record);
-                self.inner.slots.insert(&slot);
-                self.tell(&slot.record(), "create");
-                Ok(Created { id, warnings })
-            }
-            Err(error) => {
-                let _ = wharf_rooted_path::remove_dir_all(&dir);
-                Err(error)
-            }
-        }
+        let made = self.finish_create(&id, &name, config, host, endpoints, (path, args), &image, &mut warnings).await?;
+        undo.keep();
+        let slot = Slot::new(made);
+        self.inner.slots.insert(&slot);
+        self.tell(&slot.record(), "create");
+        Ok(Created { id, warnings })
     }
 
     #[allow(clippy::too_many_arguments)]
@@ -137,8 +141,17 @@ impl Engine {
         .await?;
         record.mounts = points;
         warnings.extend(more);
-        self.save(&std::sync::Arc::new(record.clone())).await?;
-        Ok(record)
+        let record = Arc::new(record);
+        if let Err(error) = self.save(&record).await {
+            let engine = self.clone();
+            let _ = blocking(move || {
+                mounts::give_back(&engine, record.mounts.iter());
+                Ok(())
+            })
+            .await;
+            return Err(error);
+        }
+        Ok(Arc::unwrap_or_clone(record))
     }
 
     fn take_name(&self, asked: Option<String>, id: &str) -> Result<String> {
@@ -174,6 +187,14 @@ impl Engine {
         set(&mut host.runtime, "wharf");
         if host.shm_size == 0 {
             host.shm_size = 64 << 20;
+        }
+        let resources = &mut host.resources;
+        if resources.memory > 0 && resources.memory_swap == 0 {
+            // As much swap as memory; written down, as an update is measured by it.
+            resources.memory_swap = resources.memory.saturating_mul(2);
+        }
+        if resources.memory_swappiness == Some(-1) {
+            resources.memory_swappiness = None;
         }
         if host.log_config.driver.is_empty() {
             let asked = std::mem::take(&mut host.log_config.options);
@@ -254,24 +275,26 @@ impl Engine {
     }
 }
 
-/// Gives the name back unless the container came to be.
-struct NameGuard<'a> {
+/// A container that is being made: gives its name back and removes its directory unless it came to be.
+struct Draft<'a> {
     engine: &'a Engine,
     name: &'a str,
     id: &'a str,
-    armed: bool,
+    dir: &'a Path,
+    done: bool,
 }
 
-impl NameGuard<'_> {
-    fn disarm(mut self) {
-        self.armed = false;
+impl Draft<'_> {
+    fn keep(mut self) {
+        self.done = true;
     }
 }
 
-impl Drop for NameGuard<'_> {
+impl Drop for Draft<'_> {
     fn drop(&mut self) {
-        if self.armed {
+        if !self.done {
             self.engine.inner.slots.free_name(self.name, self.id);
+            let _ = wharf_rooted_path::remove_dir_all(self.dir);
         }
     }
 }

@@ -158,6 +158,18 @@ impl Engine {
         }
     }
 
+    /// Brings to the disk what was written without waiting for it: the daemon's last write.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub async fn flush(&self) -> Result<()> {
+        let store = self.store().clone();
+        blocking(move || {
+            store.flush().map_err(|e| EngineError::from_source("cannot write the state of containers", &e))
+        })
+        .await
+    }
+
     /// Layers that `also` names are kept, too. The first caller's word counts.
     pub fn pin_also(&self, also: impl Fn() -> Vec<Digest> + Send + Sync + 'static) {
         let _ = self.inner.pins.set(Pins(Box::new(also)));
@@ -256,6 +268,7 @@ impl Engine {
                 if self.inner.slots.find(&name.to_string_lossy()).is_ok_and(|slot| slot.id == name.to_string_lossy()) {
                     continue;
                 }
+                crate::shm::unmount(&entry.path());
                 if let Err(error) = wharf_rooted_path::remove_dir_all(entry.path()) {
                     tracing::warn!("cannot remove {}: {error}", entry.path().display());
                 }
@@ -278,6 +291,8 @@ impl Engine {
             } else if record.state.status.is_active() || self.has_ended_since(&record).await {
                 slot.change(|record| record.state.status = Status::Running);
                 self.note_lost(&slot).await;
+            } else {
+                self.drop_shm(&record);
             }
         }
         let networks = self.networks().clone();
@@ -302,11 +317,12 @@ impl Engine {
         for slot in self.inner.slots.all() {
             let record = slot.record();
             let wanted = match record.host.restart_policy.name.as_str() {
-                "always" => record.state.status == Status::Exited,
-                "unless-stopped" => record.state.status == Status::Exited && !record.stopped_by_user,
+                "always" => true,
+                "unless-stopped" => !record.stopped_by_user,
+                "on-failure" => !record.stopped_by_user && may_fail_again(&record),
                 _ => false,
             };
-            if wanted {
+            if wanted && record.state.status == Status::Exited {
                 let engine = self.clone();
                 tokio::spawn(async move {
                     if let Err(error) = engine.start(&slot.id).await {
@@ -332,9 +348,23 @@ impl Engine {
     }
 }
 
+/// Whether `on-failure` starts it again.
+pub(crate) fn may_fail_again(record: &Container) -> bool {
+    let max = u64::try_from(record.host.restart_policy.maximum_retry_count).unwrap_or(0);
+    record.state.exit_code != 0 && (max == 0 || record.restart_count < max)
+}
+
 /// Runs what waits for a disk, a process or the kernel where no other request waits for it.
 pub(crate) async fn blocking<T: Send + 'static>(f: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
     match tokio::task::spawn_blocking(f).await {
+        Ok(done) => done,
+        Err(error) => Err(EngineError::system(format!("a task of the engine failed: {error}"))),
+    }
+}
+
+/// Goes on with what has begun also when the client that asked for it leaves: half done, nobody would end it.
+pub(crate) async fn to_its_end<T: Send + 'static>(work: impl Future<Output = Result<T>> + Send + 'static) -> Result<T> {
+    match tokio::spawn(work).await {
         Ok(done) => done,
         Err(error) => Err(EngineError::system(format!("a task of the engine failed: {error}"))),
     }

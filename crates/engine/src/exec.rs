@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use wharf_monitor::client;
 
 use crate::attach::pair;
-use crate::engine::{Engine, blocking};
+use crate::engine::{Engine, blocking, to_its_end};
 use crate::error::{EngineError, Result};
 use crate::record::Status;
 use crate::slot::lock;
@@ -109,7 +109,8 @@ impl Engine {
         if config.cmd.as_ref().is_none_or(Vec::is_empty) {
             return Err(EngineError::invalid("No exec command specified"));
         }
-        if config.user.contains('\0') || config.working_dir.contains('\0') {
+        let words = [&config.cmd, &config.env].into_iter().flat_map(|list| list.iter().flatten());
+        if words.chain([&config.user, &config.working_dir]).any(|text| text.contains('\0')) {
             return Err(EngineError::invalid("a NUL in the request"));
         }
         let id = names::random_id()?;
@@ -132,6 +133,11 @@ impl Engine {
     /// `Conflict` when it ran already or the container has ended, `InvalidParameter` for a command that cannot be
     /// found or executed; its exit code is then 127 or 126.
     pub async fn exec_start(&self, id: &str, detach: bool, size: Option<(u16, u16)>) -> Result<Option<UnixStream>> {
+        let (engine, id) = (self.clone(), id.to_owned());
+        to_its_end(async move { engine.exec_start_now(&id, detach, size).await }).await
+    }
+
+    async fn exec_start_now(&self, id: &str, detach: bool, size: Option<(u16, u16)>) -> Result<Option<UnixStream>> {
         let exec = self.inner.execs.find(id)?;
         {
             let mut started = lock(&exec.started);

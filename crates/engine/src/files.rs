@@ -15,6 +15,7 @@ use wharf_snapshot::View;
 
 use crate::engine::Engine;
 use crate::error::{EngineError, Result};
+use crate::process::Process;
 use crate::record::Container;
 
 /// What a path in a container is, as `X-Docker-Container-Path-Stat` says it.
@@ -63,12 +64,12 @@ impl Deref for Root {
 
 impl Engine {
     fn root(&self, record: &Container) -> Result<Root> {
-        if record.state.status.is_active() && record.state.pid > 0 {
-            // With its volumes, as it sees them itself.
-            let path = format!("/proc/{}/root", record.state.pid);
-            if let Ok(root) = RootDir::open(path) {
-                return Ok(Root::Running(root));
-            }
+        // With its volumes, as it sees them itself.
+        if let Ok(process) = Process::of(record)
+            && let Ok(root) = RootDir::open(process.path("root"))
+            && process.lives().is_ok()
+        {
+            return Ok(Root::Running(root));
         }
         let dir = self.dir(&record.id);
         let view = self.images().layers().view(&record.layers, Some((&dir.join("upper"), &dir.join("work"))))?;

@@ -6,7 +6,10 @@
 //!   `stop`, `remove`, `wait`, `attach`, `exec`, `log`, `files`, `usage`, `commit`, `update`, `attachment` (networks),
 //!   `image_ops`, `info`. `supervise` hears from the monitors.
 //! - [`spec`]: the configuration in the words of the Engine API. [`record`]: a container as it is persisted.
-//! - [`bundle`], [`resources`], `check`, `profile`, `mounts`, `ports`: from a request to an OCI configuration.
+//!   `pause` freezes, for the user and for a commit.
+//! - [`bundle`], [`resources`], `devices`, `cpuset`, `security`, `sysctl`, `profile`, `mounts`, `ports`,
+//!   [`log_options`], `text`, `check`: from a request to an OCI configuration.
+//! - `process`, `shm`: what one container shares with another. `freezer`, `held_limits`: a group's files.
 //! - [`user`], [`etc`]: who the process is, and its `/etc/hosts`, `hostname` and `resolv.conf`.
 //! - [`names`], [`signal`]: words that users type, checked.
 //! - [`event`]: what happens, told to whoever listens. [`error`]: what can go wrong.
@@ -17,30 +20,41 @@ pub mod bundle;
 mod check;
 mod commit;
 mod convert;
+mod cpuset;
 mod create;
+mod devices;
 mod engine;
 pub mod error;
 pub mod etc;
 pub mod event;
 mod exec;
 mod files;
+mod freezer;
+mod held_limits;
 mod image_ops;
 mod info;
 mod log;
+pub mod log_options;
 mod mounts;
 pub mod names;
+mod pause;
 mod ports;
+mod process;
 mod profile;
 pub mod record;
 mod remove;
 pub mod resources;
+mod security;
+mod shm;
 pub mod signal;
 mod slot;
 pub mod spec;
 mod start;
 mod stop;
 mod supervise;
+mod sysctl;
 mod tell;
+mod text;
 mod update;
 mod usage;
 pub mod user;

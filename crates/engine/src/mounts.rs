@@ -9,12 +9,38 @@ use wharf_volume::CreateVolume;
 use crate::engine::Engine;
 use crate::error::{EngineError, Result};
 use crate::record::{Container, MountPoint};
-use crate::spec::MountRequest;
+use crate::spec::{BindOptions, MountRequest};
 
 /// Finds out what a new container mounts; makes volumes that are not there, and directories for binds whose source
 /// is missing, as Docker does. Waits for the disk.
+///
+/// # Errors
+/// `InvalidParameter` with Docker's words, `NotFound`; then no volume stays that only this container would have had.
 pub(crate) fn resolve(engine: &Engine, record: &mut Container, warnings: &mut Vec<String>) -> Result<Vec<MountPoint>> {
-    let mut points: BTreeMap<String, MountPoint> = BTreeMap::new();
+    let mut points = BTreeMap::new();
+    match collect(engine, record, &mut points, warnings) {
+        Ok(()) => Ok(points.into_values().collect()),
+        Err(error) => {
+            give_back(engine, points.values());
+            Err(error)
+        }
+    }
+}
+
+/// Removes the volumes that were made for a container that did not come to be.
+pub(crate) fn give_back<'a>(engine: &Engine, points: impl Iterator<Item = &'a MountPoint>) {
+    for point in points.filter(|point| point.anonymous) {
+        // One that stays is unused and goes with the next prune.
+        let _ = engine.volumes().remove(&point.name, true, &|name| engine.volume_users(name));
+    }
+}
+
+fn collect(
+    engine: &Engine,
+    record: &Container,
+    points: &mut BTreeMap<String, MountPoint>,
+    warnings: &mut Vec<String>,
+) -> Result<()> {
     let mut own = BTreeSet::new();
     let host = record.host.clone();
     for from in host.volumes_from.iter().flatten() {
@@ -33,16 +59,16 @@ pub(crate) fn resolve(engine: &Engine, record: &mut Container, warnings: &mut Ve
     }
     for text in host.binds.iter().flatten() {
         let point = bind(engine, record, text, warnings)?;
-        add(&mut points, &mut own, point)?;
+        add(points, &mut own, point)?;
     }
     for request in host.mounts.iter().flatten() {
         let point = mount(engine, record, request)?;
-        add(&mut points, &mut own, point)?;
+        add(points, &mut own, point)?;
     }
     for target in host.tmpfs.iter().flatten().map(|(target, _)| target) {
         let destination = destination(target)?;
         let point = MountPoint { kind: "tmpfs".into(), destination, rw: true, ..MountPoint::default() };
-        add(&mut points, &mut own, point)?;
+        add(points, &mut own, point)?;
     }
     let image_volumes: Vec<String> = record.config.volumes.iter().flatten().map(|(path, _)| path.clone()).collect();
     for target in image_volumes {
@@ -52,7 +78,7 @@ pub(crate) fn resolve(engine: &Engine, record: &mut Container, warnings: &mut Ve
             free.insert(point);
         }
     }
-    Ok(points.into_values().collect())
+    Ok(())
 }
 
 /// What a request says of a volume beside its name.
@@ -66,10 +92,50 @@ struct VolumeWish {
 
 /// What `--volumes-from` brought is overridden; two of the request's own contradict each other.
 fn add(points: &mut BTreeMap<String, MountPoint>, own: &mut BTreeSet<String>, point: MountPoint) -> Result<()> {
+    check_proc(&point)?;
     if !own.insert(point.destination.clone()) {
-        return Err(EngineError::invalid(format!("Duplicate mount point: {}", point.destination)));
+        let error = EngineError::invalid(format!("Duplicate mount point: {}", point.destination));
+        // The first is given back with the rest.
+        if point.anonymous {
+            points.insert(format!("{}/", point.destination), point);
+        }
+        return Err(error);
     }
     points.insert(point.destination.clone(), point);
+    Ok(())
+}
+
+/// Files of `/proc` that may be others', as lxcfs has them (runc, `checkProcMount`).
+const PROC_FILES: &[&str] = &[
+    "/proc/cpuinfo",
+    "/proc/diskstats",
+    "/proc/meminfo",
+    "/proc/stat",
+    "/proc/swaps",
+    "/proc/uptime",
+    "/proc/loadavg",
+    "/proc/slabinfo",
+    "/proc/net/dev",
+    "/proc/sys/kernel/ns_last_pid",
+    "/proc/sys/crypto/fips_enabled",
+];
+
+/// What a container believes of itself is in `/proc`: nothing is mounted there, and on it only another one.
+fn check_proc(point: &MountPoint) -> Result<()> {
+    let (source, target) = (&point.source, &point.destination);
+    let bad = |why: &str| {
+        Err(EngineError::invalid(format!(
+            "error mounting {source:?} to rootfs at {target:?}: {target:?} cannot be mounted because it is {why}"
+        )))
+    };
+    if target == "/proc" {
+        let is_proc = |fs: rustix::fs::StatFs| fs.f_type == rustix::fs::PROC_SUPER_MAGIC;
+        let fine = point.kind == "bind" && rustix::fs::statfs(source.as_str()).is_ok_and(is_proc);
+        return if fine { Ok(()) } else { bad("not of type proc") };
+    }
+    if target.starts_with("/proc/") && !PROC_FILES.contains(&target.as_str()) {
+        return bad("inside /proc");
+    }
     Ok(())
 }
 
@@ -108,38 +174,38 @@ fn bind(engine: &Engine, record: &Container, text: &str, warnings: &mut Vec<Stri
         _ => return Err(bad()),
     };
     let destination = destination(target)?;
-    let mut rw = true;
-    let mut propagation = String::new();
-    let mut no_copy = false;
-    for option in options.split(',').filter(|o| !o.is_empty()) {
-        match option {
-            "rw" => rw = true,
-            "ro" => rw = false,
-            "nocopy" => no_copy = true,
-            "private" | "rprivate" | "shared" | "rshared" | "slave" | "rslave" => propagation = option.into(),
-            "z" | "Z" => warnings.push(format!("the option '{option}' of volume '{text}' has no meaning: no SELinux")),
-            "delegated" | "cached" | "consistent" => {}
-            other => return Err(EngineError::invalid(format!("invalid mode: {other}"))),
-        }
+    let Mode { rw, propagation, no_copy, label } = Mode::parse(options)?;
+    if let Some(label) = label {
+        warnings.push(format!("the option '{label}' of volume '{text}' has no meaning: no SELinux"));
     }
     if source.is_empty() && parts.len() > 1 {
         return Err(bad());
     }
+    let extra = |kind: &str, field: &str| {
+        EngineError::invalid(format!(
+            "invalid volume specification: '{text}': invalid mount config for type \"{kind}\": field {field} must not \
+             be specified"
+        ))
+    };
     if !source.starts_with('/') {
+        if !propagation.is_empty() {
+            return Err(extra("volume", "BindOptions"));
+        }
         let name = (!source.is_empty()).then_some(source);
         let wish = VolumeWish { no_copy, driver: record.host.volume_driver.clone(), ..VolumeWish::default() };
         let mut point = volume(engine, record, name, &destination, rw, &wish)?;
         point.mode = mode(options);
         return Ok(point);
     }
+    if no_copy {
+        return Err(extra("bind", "VolumeOptions"));
+    }
     let source = clean(source);
     if !Path::new(&source).exists() {
         std::fs::create_dir_all(&source)
             .map_err(|e| EngineError::from_source(&format!("error while creating mount source path '{source}'"), &e))?;
     }
-    if propagation.is_empty() {
-        propagation = "rprivate".into();
-    }
+    let propagation = if propagation.is_empty() { "rprivate".to_owned() } else { propagation };
     Ok(MountPoint {
         kind: "bind".into(),
         source,
@@ -149,6 +215,52 @@ fn bind(engine: &Engine, record: &Container, text: &str, warnings: &mut Vec<Stri
         propagation,
         ..MountPoint::default()
     })
+}
+
+/// The words after a volume's target.
+#[derive(Debug, Default)]
+struct Mode {
+    rw: bool,
+    propagation: String,
+    no_copy: bool,
+    label: Option<String>,
+}
+
+const PROPAGATIONS: &[&str] = &["private", "rprivate", "shared", "rshared", "slave", "rslave"];
+
+impl Mode {
+    /// One word of each kind at most (moby, `linuxValidMountMode`).
+    fn parse(options: &str) -> Result<Self> {
+        let bad = || EngineError::invalid(format!("invalid mode: {options}"));
+        let mut mode = Self { rw: true, ..Self::default() };
+        let mut kinds = BTreeSet::new();
+        for word in options.split(',').filter(|_| !options.is_empty()) {
+            let kind = match word {
+                "rw" | "ro" => {
+                    mode.rw = word == "rw";
+                    "access"
+                }
+                "nocopy" => {
+                    mode.no_copy = true;
+                    "copy"
+                }
+                "z" | "Z" => {
+                    mode.label = Some(word.into());
+                    "label"
+                }
+                "delegated" | "cached" | "consistent" => "consistency",
+                other if PROPAGATIONS.contains(&other) => {
+                    mode.propagation = other.into();
+                    "propagation"
+                }
+                _ => return Err(bad()),
+            };
+            if !kinds.insert(kind) {
+                return Err(bad());
+            }
+        }
+        Ok(mode)
+    }
 }
 
 fn mode(options: &str) -> String {
@@ -162,9 +274,15 @@ fn mount(engine: &Engine, record: &Container, request: &MountRequest) -> Result<
         return Err(EngineError::invalid("invalid mount config: field Target must not be empty"));
     }
     let destination = destination(&request.target)?;
+    let bad =
+        |text: String| EngineError::invalid(format!("invalid mount config for type \"{}\": {text}", request.kind));
+    if request.bind_options.is_some() && request.kind != "bind" {
+        return Err(bad("field BindOptions must not be specified".into()));
+    }
     match request.kind.as_str() {
         "bind" => {
             let options = request.bind_options.clone().unwrap_or_default();
+            check_bind(&options, request.read_only).map_err(bad)?;
             if !request.source.starts_with('/') {
                 return Err(EngineError::invalid(format!(
                     "invalid mount config for type \"bind\": invalid mount path: '{}' mount path must be absolute",
@@ -220,6 +338,22 @@ fn mount(engine: &Engine, record: &Container, request: &MountRequest) -> Result<
     }
 }
 
+/// What the options of a bind cannot be together.
+fn check_bind(options: &BindOptions, read_only: bool) -> Result<(), String> {
+    if !options.propagation.is_empty() && !PROPAGATIONS.contains(&options.propagation.as_str()) {
+        return Err(format!("invalid propagation mode: {}", options.propagation));
+    }
+    let (alone, forced) = (options.read_only_non_recursive, options.read_only_force_recursive);
+    match (read_only, alone, forced) {
+        (false, true, _) => Err("mount options conflict: !ReadOnly && BindOptions.ReadOnlyNonRecursive".into()),
+        (false, _, true) => Err("mount options conflict: !ReadOnly && BindOptions.ReadOnlyForceRecursive".into()),
+        (_, true, true) => {
+            Err("mount options conflict: ReadOnlyNonRecursive && BindOptions.ReadOnlyForceRecursive".into())
+        }
+        _ => Ok(()),
+    }
+}
+
 /// A volume, made where it is missing, with the image's content on its first use.
 fn volume(
     engine: &Engine,
@@ -232,6 +366,7 @@ fn volume(
     if !matches!(wish.driver.as_str(), "" | "local") {
         return Err(EngineError::not_found(format!("no volume driver named '{}' is here", wish.driver)));
     }
+    check_proc(&MountPoint { kind: "volume".into(), destination: destination.into(), ..MountPoint::default() })?;
     let found = engine.volumes().create(&CreateVolume {
         name: name.unwrap_or_default().to_owned(),
         labels: wish.labels.clone(),
@@ -265,5 +400,43 @@ mod tests {
         assert_eq!(clean("/../.."), "/");
         assert!(destination("/").is_err() && destination("rel").is_err());
         assert_eq!(destination("/data/").unwrap(), "/data");
+    }
+
+    #[test]
+    fn a_mode_has_one_word_of_each_kind() {
+        let mode = Mode::parse("ro,Z,rslave").unwrap();
+        assert_eq!((mode.rw, mode.propagation.as_str(), mode.label.as_deref()), (false, "rslave", Some("Z")));
+        assert!(Mode::parse("").unwrap().rw);
+        for bad in ["ro,rw", "z,Z", "shared,slave", "ro,", "nosuch"] {
+            assert_eq!(Mode::parse(bad).unwrap_err().message, format!("invalid mode: {bad}"));
+        }
+    }
+
+    #[test]
+    fn proc_is_left_alone() {
+        let point = |source: &str, target: &str| MountPoint {
+            kind: "bind".into(),
+            source: source.into(),
+            destination: target.into(),
+            ..MountPoint::default()
+        };
+        for good in
+            [point("/etc", "/data"), point("/proc", "/proc"), point("/x", "/proc/cpuinfo"), point("/x", "/process")]
+        {
+            check_proc(&good).unwrap();
+        }
+        for bad in [point("/etc", "/proc"), point("/etc", "/proc/sys"), point("/proc", "/proc/1")] {
+            assert!(check_proc(&bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn options_of_a_bind_that_contradict_each_other_are_refused() {
+        let alone = BindOptions { read_only_non_recursive: true, ..BindOptions::default() };
+        assert!(check_bind(&alone, true).is_ok() && check_bind(&alone, false).is_err());
+        let both = BindOptions { read_only_force_recursive: true, ..alone };
+        assert!(check_bind(&both, true).is_err());
+        let odd = BindOptions { propagation: "sideways".into(), ..BindOptions::default() };
+        assert_eq!(check_bind(&odd, false).unwrap_err(), "invalid propagation mode: sideways");
     }
 }

@@ -5,11 +5,26 @@ use serde_json::{Map, Value, json};
 
 use crate::error::{EngineError, Result};
 
+/// The section of a profile that a user gave, made sure that a filter can be made of it.
+///
+/// # Errors
+/// `InvalidParameter` with Docker's words.
+pub(crate) fn parse(text: &str, capabilities: &[String]) -> Result<Value> {
+    let fail = |e: &dyn std::error::Error| {
+        EngineError::invalid(format!("Decoding seccomp profile failed: {}", wharf_report::chain(e)))
+    };
+    let profile = serde_json::from_str(text).map_err(|e| fail(&e))?;
+    let section = section(&profile, capabilities)?;
+    let oci = serde_json::from_value(section.clone()).map_err(|e| fail(&e))?;
+    wharf_seccomp::from_oci(&oci).map_err(|e| fail(&e))?.compile().map_err(|e| fail(&e))?;
+    Ok(section)
+}
+
 /// The OCI section of a profile for a process with these capabilities.
 ///
 /// # Errors
 /// `InvalidParameter` when it is no profile.
-pub(crate) fn section(profile: &Value, capabilities: &[String]) -> Result<Value> {
+fn section(profile: &Value, capabilities: &[String]) -> Result<Value> {
     let bad = |what: &str| EngineError::invalid(format!("Decoding seccomp profile failed: {what}"));
     let profile = profile.as_object().ok_or_else(|| bad("it is no object"))?;
     let default =
@@ -108,5 +123,14 @@ mod tests {
         assert_eq!(names(&[]), ["read", "clone", "ptrace"]);
         assert_eq!(names(&["CAP_SYS_ADMIN".into()]), ["read", "mount", "ptrace"]);
         assert!(section(&json!([]), &[]).is_err());
+    }
+
+    #[test]
+    fn a_profile_that_makes_no_filter_is_refused() {
+        assert!(parse(r#"{"defaultAction":"SCMP_ACT_ALLOW"}"#, &[]).is_ok());
+        for bad in ["default", "{}", r#"{"defaultAction":"SCMP_ACT_NONSENSE"}"#] {
+            let error = parse(bad, &[]).unwrap_err().message;
+            assert!(error.starts_with("Decoding seccomp profile failed: "), "{error}");
+        }
     }
 }

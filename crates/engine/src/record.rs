@@ -90,6 +90,9 @@ pub struct State {
     pub started_at: String,
     pub finished_at: String,
     pub health: Option<Health>,
+    /// It is paused because its files are being read, not because the user wants it.
+    #[serde(default)]
+    pub paused_for_commit: bool,
 }
 
 impl Default for State {
@@ -103,6 +106,7 @@ impl Default for State {
             started_at: NEVER.into(),
             finished_at: NEVER.into(),
             health: None,
+            paused_for_commit: false,
         }
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use crate::engine::{Engine, blocking};
+use crate::engine::{Engine, blocking, to_its_end};
 use crate::error::{EngineError, Result};
 use crate::record::{Container, Status};
 use crate::slot::Slot;
@@ -37,7 +37,11 @@ impl Engine {
         if options.link {
             return Err(EngineError::not_implemented("links are not supported: use a user-defined network"));
         }
-        let slot = self.inner.slots.find(name)?;
+        let (engine, slot, name) = (self.clone(), self.inner.slots.find(name)?, name.to_owned());
+        to_its_end(async move { engine.remove_now(&slot, &name, options).await }).await
+    }
+
+    async fn remove_now(&self, slot: &Arc<Slot>, name: &str, options: RemoveOptions) -> Result<()> {
         let _turn = slot.turn.lock().await;
         // Somebody else may have removed it while this request waited for its turn.
         self.inner.slots.find(&slot.id)?;
@@ -53,9 +57,9 @@ impl Engine {
                     "cannot remove container \"{name}\": container is {state}: {advice}"
                 )));
             }
-            self.stop_now(&slot, Some(9), Some(0)).await?;
+            self.stop_now(slot, Some(9), Some(0)).await?;
         }
-        self.remove_ended(&slot, options.volumes).await
+        self.remove_ended(slot, options.volumes).await
     }
 
     /// Removes a container that does not run; the caller has its turn.
@@ -82,6 +86,7 @@ impl Engine {
             life.removed = true;
         });
         blocking(move || {
+            crate::shm::unmount(&exec_dir);
             for dir in [dir, exec_dir] {
                 match wharf_rooted_path::remove_dir_all(&dir) {
                     Err(error) if error.kind() != std::io::ErrorKind::NotFound => {

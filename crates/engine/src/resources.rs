@@ -1,10 +1,10 @@
-//! Limits, devices and ulimits of a record in the words of the runtime specification.
+//! Limits and ulimits of a record in the words of the runtime specification.
 
-use rustix::fs::{FileType, Mode, stat};
 use serde_json::{Map, Value, json};
 
 use crate::error::{EngineError, Result};
 use crate::spec::{HostConfig, Ulimit};
+use crate::{cpuset, devices};
 
 /// Below this a container's own set-up does not fit. Docker's bound.
 const MIN_MEMORY: i64 = 6 << 20;
@@ -38,6 +38,15 @@ pub fn check(host: &HostConfig) -> Result<()> {
     if r.cpu_quota > 0 && r.cpu_quota < 1_000 {
         return bad("CPU cfs quota can not be less than 1ms (i.e. 1000)".into());
     }
+    // Docker's client says -1 where it was not told.
+    if let Some(swappiness) = r.memory_swappiness.filter(|n| *n != -1 && !(0..=100).contains(n)) {
+        return bad(format!("invalid value: {swappiness}, valid memory swappiness range is 0-100"));
+    }
+    cpuset::check(r)?;
+    for rule in r.device_cgroup_rules.iter().flatten() {
+        devices::parse_rule(rule)?;
+    }
+    rlimits(host)?;
     if !(-1000..=1000).contains(&host.oom_score_adj) {
         return bad(format!("Invalid value {}, range for oom score adj is [-1000, 1000]", host.oom_score_adj));
     }
@@ -90,7 +99,7 @@ pub fn limits(host: &HostConfig) -> Result<Value> {
         }
     }
     let mut all = Map::new();
-    all.insert("devices".into(), device_rules(host)?);
+    all.insert("devices".into(), devices::rules(host)?);
     for (key, section) in [("memory", memory), ("cpu", cpu), ("blockIO", block_io(host)?)] {
         if !section.is_empty() {
             all.insert(key.into(), Value::Object(section));
@@ -118,107 +127,13 @@ fn block_io(host: &HostConfig) -> Result<Map<String, Value>> {
         let list: Vec<Value> = devices
             .iter()
             .flatten()
-            .map(|d| node(&d.path).map(|n| json!({ "major": n.major, "minor": n.minor, "rate": d.rate })))
+            .map(|d| devices::find(&d.path).map(|n| json!({ "major": n.major, "minor": n.minor, "rate": d.rate })))
             .collect::<Result<_>>()?;
         if !list.is_empty() {
             section.insert(key.into(), list.into());
         }
     }
     Ok(section)
-}
-
-/// A device node of the host.
-struct Node {
-    kind: &'static str,
-    major: u32,
-    minor: u32,
-    mode: u32,
-}
-
-fn node(path: &str) -> Result<Node> {
-    let found = stat(path).map_err(|e| {
-        EngineError::invalid(format!("error gathering device information while adding custom device \"{path}\": {e}"))
-    })?;
-    let kind = match FileType::from_raw_mode(found.st_mode) {
-        FileType::CharacterDevice => "c",
-        FileType::BlockDevice => "b",
-        _ => {
-            return Err(EngineError::invalid(format!(
-                "error gathering device information while adding custom device \"{path}\": not a device node"
-            )));
-        }
-    };
-    Ok(Node {
-        kind,
-        major: rustix::fs::major(found.st_rdev),
-        minor: rustix::fs::minor(found.st_rdev),
-        mode: Mode::from_raw_mode(found.st_mode).bits() & 0o777,
-    })
-}
-
-/// Nodes that are made in `/dev` beside the standard ones.
-pub fn devices(host: &HostConfig) -> Result<Value> {
-    host.resources
-        .devices
-        .iter()
-        .flatten()
-        .map(|device| {
-            let found = node(&device.path_on_host)?;
-            let path =
-                if device.path_in_container.is_empty() { &device.path_on_host } else { &device.path_in_container };
-            Ok(json!({ "path": path, "type": found.kind, "major": found.major, "minor": found.minor,
-                       "fileMode": found.mode, "uid": 0, "gid": 0 }))
-        })
-        .collect()
-}
-
-/// Docker's device policy: everything denied, a short list allowed.
-fn device_rules(host: &HostConfig) -> Result<Value> {
-    if host.privileged {
-        return Ok(json!([{ "allow": true, "access": "rwm" }]));
-    }
-    let mut rules = vec![
-        json!({ "allow": false, "access": "rwm" }),
-        json!({ "allow": true, "type": "c", "access": "m" }),
-        json!({ "allow": true, "type": "b", "access": "m" }),
-    ];
-    // null, zero, full, random, urandom, tty, console, ptmx, and the container's own terminals.
-    for (major, minor) in [(1, 3), (1, 5), (1, 7), (1, 8), (1, 9), (5, 0), (5, 1), (5, 2)] {
-        rules.push(json!({ "allow": true, "type": "c", "major": major, "minor": minor, "access": "rwm" }));
-    }
-    rules.push(json!({ "allow": true, "type": "c", "major": 136, "access": "rwm" }));
-    for device in host.resources.devices.iter().flatten() {
-        let found = node(&device.path_on_host)?;
-        let access = if device.cgroup_permissions.is_empty() { "rwm" } else { &device.cgroup_permissions };
-        rules.push(
-            json!({ "allow": true, "type": found.kind, "major": found.major, "minor": found.minor, "access": access }),
-        );
-    }
-    for rule in host.resources.device_cgroup_rules.iter().flatten() {
-        rules.push(parse_device_rule(rule)?);
-    }
-    Ok(rules.into())
-}
-
-/// `c 1:3 rwm`, with `*` for any number.
-fn parse_device_rule(rule: &str) -> Result<Value> {
-    let bad = || EngineError::invalid(format!("invalid device cgroup rule format: '{rule}'"));
-    let mut words = rule.split_whitespace();
-    let (Some(kind), Some(numbers), Some(access), None) = (words.next(), words.next(), words.next(), words.next())
-    else {
-        return Err(bad());
-    };
-    let (major, minor) = numbers.split_once(':').ok_or_else(bad)?;
-    if !matches!(kind, "a" | "b" | "c") || access.is_empty() || access.contains(|c| !"rwm".contains(c)) {
-        return Err(bad());
-    }
-    let mut value = json!({ "allow": true, "type": kind, "access": access });
-    for (key, text) in [("major", major), ("minor", minor)] {
-        if text != "*" {
-            value[key] = text.parse::<u32>().map_err(|_| bad())?.into();
-        }
-    }
-    Ok(value)
 }
 
 /// `process.rlimits`.
@@ -291,16 +206,16 @@ mod tests {
             Resources { nano_cpus: 1, cpu_quota: 5_000, ..Resources::default() },
             Resources { nano_cpus: 1_000_000_000_000, ..Resources::default() },
             Resources { cpu_period: 1, ..Resources::default() },
+            Resources { memory_swappiness: Some(101), ..Resources::default() },
+            Resources { memory_swappiness: Some(-2), ..Resources::default() },
+            Resources { cpuset_cpus: "0\n1".into(), ..Resources::default() },
+            Resources { device_cgroup_rules: Some(vec!["q 1:1 r".into()]), ..Resources::default() },
+            Resources {
+                ulimits: Some(vec![Ulimit { name: "nosuch".into(), ..Ulimit::default() }]),
+                ..Resources::default()
+            },
         ] {
             assert!(check(&with(bad)).is_err());
-        }
-    }
-
-    #[test]
-    fn device_rules_are_parsed_strictly() {
-        assert_eq!(parse_device_rule("c 10:* rw").unwrap()["major"], 10);
-        for bad in ["c 10 rw", "x 1:1 r", "c 1:1 q", "c 1:1", "c a:b r"] {
-            assert!(parse_device_rule(bad).is_err(), "{bad}");
         }
     }
 }

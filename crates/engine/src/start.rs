@@ -5,21 +5,22 @@ use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
-use rustix::fs::{Mode, OFlags};
-use wharf_monitor::{Health, Launch, LogConfig, Restart};
+use wharf_monitor::{Health, Launch, LogConfig, Restart, client};
 use wharf_network::{EndpointRequest, NetworkRecord};
 use wharf_rooted_path::RootDir;
 use wharf_runtime::Rootfs;
 
 use crate::bundle::{self, Surroundings};
-use crate::engine::{Engine, blocking, make_private};
+use crate::engine::{Engine, blocking, make_private, to_its_end};
 use crate::error::{EngineError, Result};
 use crate::etc::{self, Names, ResolvConf};
+use crate::process::Process;
 use crate::record::{Container, Health as HealthRecord, NEVER, Status};
 use crate::slot::{Pending, Slot, lock};
-use crate::spec::{EndpointSettings, PortBinding};
+use crate::spec::{EndpointSettings, HostConfig, PortBinding};
+use crate::stop::SIGKILL;
 use crate::user::{self, Identity};
-use crate::{check, ports};
+use crate::{log_options, ports, security};
 
 /// A container's IDs with `--userns=auto`: as many as a distribution's users and its dynamic ranges need.
 const IDS_PER_CONTAINER: u32 = 65_536;
@@ -33,7 +34,11 @@ impl Engine {
     /// `NotModified` when it runs already, `Conflict` when it is paused, `InvalidParameter` when its command cannot
     /// be found or executed, `System` when the host refuses something; then nothing of it runs or stays.
     pub async fn start(&self, name: &str) -> Result<()> {
-        let slot = self.inner.slots.find(name)?;
+        let (engine, slot) = (self.clone(), self.inner.slots.find(name)?);
+        to_its_end(async move { engine.start_now(&slot).await }).await
+    }
+
+    async fn start_now(&self, slot: &Arc<Slot>) -> Result<()> {
         let _turn = slot.turn.lock().await;
         self.inner.slots.find(&slot.id)?;
         match slot.record().state.status {
@@ -47,7 +52,7 @@ impl Engine {
             Status::Created | Status::Exited => {}
         }
         let pending = std::mem::take(&mut *lock(&slot.pending));
-        let (engine, own) = (self.clone(), Arc::clone(&slot));
+        let (engine, own) = (self.clone(), Arc::clone(slot));
         let started = blocking(move || Ok(engine.launch(&own, pending))).await?;
         match started {
             Ok(record) => {
@@ -59,7 +64,7 @@ impl Engine {
                 }
                 slot.set_life(|life| life.active = true);
                 self.tell(&record, "start");
-                self.watch(&slot);
+                self.watch(slot);
                 Ok(())
             }
             Err((error, code)) => {
@@ -70,7 +75,7 @@ impl Engine {
                 self.save_soon(&record).await?;
                 slot.set_life(|life| life.code = code);
                 if record.host.auto_remove {
-                    let _ = self.remove_ended(&slot, true).await;
+                    let _ = self.remove_ended(slot, true).await;
                 }
                 Err(error)
             }
@@ -100,6 +105,7 @@ impl Engine {
             })),
             Err(failure) => {
                 self.release_network(&record);
+                self.drop_shm(&record);
                 Err(failure)
             }
         }
@@ -114,14 +120,20 @@ impl Engine {
     ) -> Result<wharf_monitor::Launched, (EngineError, i32)> {
         let launch = self.prepare_launch(record, network, endpoints, &pending).map_err(|error| (error, 128))?;
         let streams: Vec<BorrowedFd<'_>> = pending.iter().map(|p| p.stream.as_fd()).collect();
-        let netns = network.own.as_ref().map(AsFd::as_fd);
-        self.inner.parts.spawner.launch(&launch, netns, &streams).map_err(|error| {
+        let netns = network.own.as_ref().or(network.shared.as_ref()).map(AsFd::as_fd);
+        let launched = self.inner.parts.spawner.launch(&launch, netns, &streams).map_err(|error| {
             let code = error.exit_code();
             let text = format!("failed to create task for container: {}", wharf_report::chain(&error));
             // The user's command is at fault, not this engine.
             let kind = if matches!(code, 126 | 127) { EngineError::invalid(text) } else { EngineError::system(text) };
             (kind, i32::from(code))
-        })
+        })?;
+        // Only if they live now, the paths were theirs.
+        if let Err(error) = network.donors.iter().try_for_each(Process::lives) {
+            let _ = client::signal(&self.exec_dir(&record.id), SIGKILL, true);
+            return Err((error, 128));
+        }
+        Ok(launched)
     }
 
     fn prepare_launch(
@@ -140,20 +152,22 @@ impl Engine {
         let etc_files = record.host.network_mode != "host" || record.host.uts_mode != "host";
         self.write_etc(record, network, endpoints)?;
         let userns = (record.host.userns_mode == "auto").then(|| self.id_range(record)).transpose()?;
+        let shm = self.shared_shm(record, userns.map(|(first, _)| first))?;
         let capabilities = bundle::capabilities(&record.host, self.inner.bounding)?;
         let surroundings = Surroundings {
             identity: &identity,
             dir: &dir,
             etc_files,
+            shm: shm.as_deref(),
             cgroup: &self.cgroup(record),
             joined: &network.joined,
-            own_network: network.own.is_some() || network.joined.contains_key("network"),
+            own_network: network.own.is_some() || network.shared.is_some(),
             id_range: userns,
-            seccomp: self.seccomp(record, &capabilities)?,
+            seccomp: self.seccomp(&record.host, &capabilities)?,
             bounding: self.inner.bounding,
         };
         let spec = bundle::spec(record, &surroundings)?;
-        let (max_size, max_files) = check::log_options(&record.host)?;
+        let (max_size, max_files) = log_options::limits(&record.host.log_config)?;
         let log = (record.host.log_config.driver != "none").then(|| LogConfig {
             path: record.log_path.clone().into(),
             driver: record.host.log_config.driver.clone(),
@@ -180,16 +194,12 @@ impl Engine {
     }
 
     /// The filter's section: the default, the user's own profile, or none.
-    pub(crate) fn seccomp(&self, record: &Container, capabilities: &[String]) -> Result<Option<serde_json::Value>> {
-        match bundle::security_option(&record.host, "seccomp") {
-            _ if record.host.privileged => Ok(None),
+    pub(crate) fn seccomp(&self, host: &HostConfig, capabilities: &[String]) -> Result<Option<serde_json::Value>> {
+        match security::option(host, "seccomp") {
+            _ if host.privileged => Ok(None),
             Some("unconfined") => Ok(None),
             None | Some("" | "builtin") => Ok(Some(self.default_seccomp(capabilities))),
-            Some(profile) => {
-                let profile: serde_json::Value = serde_json::from_str(profile)
-                    .map_err(|e| EngineError::invalid(format!("Decoding seccomp profile failed: {e}")))?;
-                Ok(Some(crate::profile::section(&profile, capabilities)?))
-            }
+            Some(profile) => crate::profile::parse(profile, capabilities).map(Some),
         }
     }
 
@@ -273,7 +283,9 @@ impl Engine {
         let mut network = Network::default();
         for (kind, mode) in [("ipc", &record.host.ipc_mode), ("pid", &record.host.pid_mode)] {
             if let Some(of) = mode.strip_prefix("container:") {
-                network.joined.insert(kind, self.namespace_of(of, kind)?);
+                let donor = Process::of(&*self.inspect(of)?)?;
+                network.joined.insert(kind, donor.path(&format!("ns/{kind}")));
+                network.donors.push(donor);
             }
         }
         let mode = record.host.network_mode.as_str();
@@ -281,7 +293,7 @@ impl Engine {
             return Ok((network, record.networks.clone(), BTreeMap::new()));
         }
         if let Some(of) = mode.strip_prefix("container:") {
-            network.joined.insert("network", self.namespace_of(of, "net")?);
+            network.shared = Some(Process::of(&*self.inspect(of)?)?.namespace("net")?);
             return Ok((network, BTreeMap::new(), BTreeMap::new()));
         }
         let own = self.networks().namespace()?;
@@ -395,21 +407,6 @@ impl Engine {
             self.tell_of("network", "disconnect", &network.id, &attributes);
         }
     }
-
-    /// The path of a running container's namespace.
-    fn namespace_of(&self, name: &str, kind: &str) -> Result<String> {
-        let other = self.inner.slots.find(name)?.record();
-        if !matches!(other.state.status, Status::Running | Status::Paused) {
-            return Err(EngineError::conflict(format!(
-                "cannot join the namespace of a non running container: {}",
-                other.id
-            )));
-        }
-        let path = format!("/proc/{}/ns/{kind}", other.state.pid);
-        rustix::fs::open(path.as_str(), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
-            .map_err(|e| EngineError::from_source("cannot join the container's namespace", &e))?;
-        Ok(path)
-    }
 }
 
 /// Where a container's network comes from.
@@ -417,8 +414,11 @@ impl Engine {
 struct Network {
     /// A namespace of its own.
     own: Option<OwnedFd>,
-    /// Namespaces of other containers, by OCI type.
+    /// Another container's.
+    shared: Option<OwnedFd>,
+    /// Namespaces of other containers, by OCI type, and whose they are.
     joined: BTreeMap<&'static str, String>,
+    donors: Vec<Process>,
     gateway: Option<IpAddr>,
 }
 

@@ -1,23 +1,24 @@
-//! Ending, pausing and signalling.
+//! Ending and signalling.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use wharf_cgroup::Group;
+use tokio::time::Instant;
 use wharf_monitor::client;
 
-use crate::engine::{Engine, blocking};
+use crate::engine::{Engine, blocking, to_its_end};
 use crate::error::{EngineError, ErrorKind, Result};
 use crate::record::{Container, Status};
-use crate::signal;
 use crate::slot::{Slot, lock};
+use crate::{freezer, signal};
 
 /// Seconds between the stop signal and SIGKILL when nobody says.
 const STOP_TIMEOUT: i64 = 10;
 /// After a SIGKILL a process is gone at once, unless the kernel itself hangs in it (an uninterruptible wait).
 const KILL_PATIENCE: Duration = Duration::from_secs(10);
+const THAW_AGAIN: Duration = Duration::from_millis(200);
 
-const SIGKILL: i32 = 9;
+pub(crate) const SIGKILL: i32 = 9;
 const SIGTERM: i32 = 15;
 
 impl Engine {
@@ -26,27 +27,29 @@ impl Engine {
     /// # Errors
     /// `NotModified` when it does not run.
     pub async fn stop(&self, name: &str, signal: Option<&str>, timeout: Option<i64>) -> Result<()> {
-        let slot = self.inner.slots.find(name)?;
+        let (engine, slot) = (self.clone(), self.inner.slots.find(name)?);
         let signal = signal.filter(|s| !s.is_empty()).map(signal::parse).transpose()?;
-        let _turn = slot.turn.lock().await;
-        if !slot.record().state.status.is_active() {
-            return Err(EngineError::not_modified());
-        }
-        self.stop_now(&slot, signal, timeout).await?;
-        self.tell(&slot.record(), "stop");
-        Ok(())
+        to_its_end(async move {
+            let _turn = slot.turn.lock().await;
+            if !slot.record().state.status.is_active() {
+                return Err(EngineError::not_modified());
+            }
+            engine.stop_now(&slot, signal, timeout).await?;
+            engine.tell(&slot.record(), "stop");
+            Ok(())
+        })
+        .await
     }
 
     /// [`Self::stop`] for one who has the container's turn.
     pub(crate) async fn stop_now(&self, slot: &Arc<Slot>, signal: Option<i32>, timeout: Option<i64>) -> Result<()> {
-        let record = slot.change(|record| record.stopped_by_user = true);
-        self.save(&record).await?;
+        let record = self.note_wish(slot).await;
         let own = record.config.stop_signal.as_deref().map(signal::parse).transpose()?;
         let signal = signal.or(own).unwrap_or(SIGTERM);
         let timeout = timeout.or(record.config.stop_timeout).unwrap_or(STOP_TIMEOUT);
         if record.state.status == Status::Paused {
             // A frozen process takes no signal.
-            self.freeze(&record, false).await?;
+            self.go_on(slot).await?;
         }
         let mut life = slot.life();
         self.send_signal(slot, signal, true).await?;
@@ -66,17 +69,31 @@ impl Engine {
         self.await_end(slot).await
     }
 
+    /// Writes down that the user wants it to be ended, and not started again by a daemon that comes later. A disk that
+    /// fails does not keep what runs from being ended.
+    async fn note_wish(&self, slot: &Slot) -> Arc<Container> {
+        let record = slot.change(|record| record.stopped_by_user = true);
+        if let Err(error) = self.save(&record).await {
+            tracing::warn!("cannot write that container {} was stopped: {error}", slot.id);
+        }
+        record
+    }
+
     /// Waits for the end that a SIGKILL brings.
     pub(crate) async fn await_end(&self, slot: &Slot) -> Result<()> {
         let mut life = slot.life();
-        let done = tokio::time::timeout(KILL_PATIENCE, life.wait_for(|life| !life.active)).await;
-        match done {
-            Ok(_) => Ok(()),
-            Err(_) => Err(EngineError::system(format!(
-                "container {} did not end after SIGKILL: a process of it hangs in the kernel",
-                slot.id
-            ))),
+        let deadline = Instant::now() + KILL_PATIENCE;
+        while Instant::now() < deadline {
+            if tokio::time::timeout(THAW_AGAIN, life.wait_for(|life| !life.active)).await.is_ok() {
+                return Ok(());
+            }
+            // A commit or a pause that had begun before may have frozen it after the signal.
+            self.thaw(&slot.record()).await;
         }
+        Err(EngineError::system(format!(
+            "container {} did not end after SIGKILL: a process of it hangs in the kernel",
+            slot.id
+        )))
     }
 
     /// Sends a signal (SIGKILL when none is named).
@@ -84,8 +101,12 @@ impl Engine {
     /// # Errors
     /// `Conflict` when it does not run.
     pub async fn kill(&self, name: &str, signal: Option<&str>) -> Result<()> {
-        let slot = self.inner.slots.find(name)?;
+        let (engine, slot, name) = (self.clone(), self.inner.slots.find(name)?, name.to_owned());
         let signal = signal.filter(|s| !s.is_empty()).map_or(Ok(SIGKILL), signal::parse)?;
+        to_its_end(async move { engine.kill_now(&slot, &name, signal).await }).await
+    }
+
+    async fn kill_now(&self, slot: &Arc<Slot>, name: &str, signal: i32) -> Result<()> {
         let record = slot.record();
         if !record.state.status.is_active() {
             return Err(EngineError::conflict(format!(
@@ -94,20 +115,19 @@ impl Engine {
             )));
         }
         let stop = record.config.stop_signal.as_deref().map(signal::parse).transpose()?.unwrap_or(SIGTERM);
-        // A signal that is meant to end it is the user's wish that it stays ended.
+        // A signal that is meant to end it is the user's wish that it stays ended, also after a start of the daemon.
         let ends = signal == SIGKILL || signal == stop;
         if ends {
-            let record = slot.change(|record| record.stopped_by_user = true);
-            self.save_soon(&record).await?;
+            self.note_wish(slot).await;
         }
-        if record.state.status == Status::Paused && signal == SIGKILL {
-            self.freeze(&record, false).await?;
+        if record.state.status == Status::Paused && ends && signal != SIGKILL {
+            self.go_on(slot).await?;
         }
-        self.send_signal(&slot, signal, ends).await?;
+        self.send_signal(slot, signal, ends).await?;
         let number = signal.to_string();
         self.tell_with(&record, "kill", &[("signal", &number)]);
         if signal == SIGKILL {
-            self.await_end(&slot).await?;
+            self.await_end(slot).await?;
         }
         Ok(())
     }
@@ -117,6 +137,11 @@ impl Engine {
     /// # Errors
     /// As [`Self::stop`] and [`Self::start`].
     pub async fn restart(&self, name: &str, signal: Option<&str>, timeout: Option<i64>) -> Result<()> {
+        let (engine, name, signal) = (self.clone(), name.to_owned(), signal.map(str::to_owned));
+        to_its_end(async move { engine.restart_now(&name, signal.as_deref(), timeout).await }).await
+    }
+
+    async fn restart_now(&self, name: &str, signal: Option<&str>, timeout: Option<i64>) -> Result<()> {
         match self.stop(name, signal, timeout).await {
             Err(error) if error.kind != ErrorKind::NotModified => return Err(error),
             _ => {}
@@ -131,64 +156,22 @@ impl Engine {
         Ok(())
     }
 
-    /// Freezes a container's processes.
-    ///
-    /// # Errors
-    /// `Conflict` when it does not run or is paused already.
-    pub async fn pause(&self, name: &str) -> Result<()> {
-        let slot = self.inner.slots.find(name)?;
-        let _turn = slot.turn.lock().await;
-        let record = slot.record();
-        match record.state.status {
-            Status::Running => {}
-            Status::Paused => return Err(EngineError::conflict(format!("Container {} is already paused", slot.id))),
-            _ => return Err(EngineError::conflict(format!("Container {} is not running", slot.id))),
-        }
-        self.freeze(&record, true).await?;
-        let record = slot.change(|record| record.state.status = Status::Paused);
-        self.save_soon(&record).await?;
-        self.tell(&record, "pause");
-        Ok(())
-    }
-
-    /// Lets them go on.
-    ///
-    /// # Errors
-    /// `Conflict` when it is not paused.
-    pub async fn unpause(&self, name: &str) -> Result<()> {
-        let slot = self.inner.slots.find(name)?;
-        let _turn = slot.turn.lock().await;
-        if slot.record().state.status != Status::Paused {
-            return Err(EngineError::conflict(format!("Container {} is not paused", slot.id)));
-        }
-        self.freeze(&slot.record(), false).await?;
-        let record = slot.change(|record| record.state.status = Status::Running);
-        self.save_soon(&record).await?;
-        self.tell(&record, "unpause");
-        Ok(())
-    }
-
-    async fn freeze(&self, record: &Container, freeze: bool) -> Result<()> {
-        let group = self.group(record)?;
-        blocking(move || {
-            group.freeze(freeze).map_err(|e| EngineError::from_source("cannot pause or unpause the container", &e))
-        })
-        .await
-    }
-
-    pub(crate) fn group(&self, record: &Container) -> Result<Group> {
-        Group::open(&self.inner.hierarchies, &self.cgroup(record))
-            .map_err(|e| EngineError::from_source("cannot find the container's control group", &e))
-    }
-
     pub(crate) async fn send_signal(&self, slot: &Slot, signal: i32, no_restart: bool) -> Result<()> {
         let dir = self.exec_dir(&slot.id);
         let id = slot.id.clone();
-        blocking(move || match client::signal(&dir, signal, no_restart) {
-            Ok(()) => Ok(()),
-            // It has ended meanwhile: that is what was wanted, or the caller sees it.
-            Err(error) if error.is_gone() => Ok(()),
-            Err(error) => Err(EngineError::from_source(&format!("cannot signal container {id}"), &error)),
+        let group = self.group(&slot.record());
+        blocking(move || {
+            let sent = client::signal(&dir, signal, no_restart);
+            // After the signal, so that nothing of it runs on; whatever the record says of its being paused.
+            if let (SIGKILL, Ok(group)) = (signal, &group) {
+                freezer::thaw(group);
+            }
+            match sent {
+                Ok(()) => Ok(()),
+                // It has ended meanwhile: that is what was wanted, or the caller sees it.
+                Err(error) if error.is_gone() => Ok(()),
+                Err(error) => Err(EngineError::from_source(&format!("cannot signal container {id}"), &error)),
+            }
         })
         .await
     }
@@ -217,8 +200,12 @@ impl Engine {
     /// # Errors
     /// `Conflict` when it is in use.
     pub async fn rename(&self, name: &str, new: &str) -> Result<()> {
-        let slot = self.inner.slots.find(name)?;
+        let (engine, slot) = (self.clone(), self.inner.slots.find(name)?);
         let new = crate::names::check_name(new)?.to_owned();
+        to_its_end(async move { engine.rename_now(&slot, new).await }).await
+    }
+
+    async fn rename_now(&self, slot: &Arc<Slot>, new: String) -> Result<()> {
         let _turn = slot.turn.lock().await;
         let old = slot.record().name.clone();
         if old == new {

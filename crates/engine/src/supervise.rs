@@ -1,20 +1,27 @@
 //! What the engine hears from a container's monitor, and what it does about it.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use tokio::io::AsyncReadExt;
 use tokio::net::UnixStream;
+use wharf_cgroup::Group;
 use wharf_monitor::client::{self, Event};
 use wharf_monitor::{Exit, HealthState};
 use wharf_network::{Endpoint, Published};
 
-use crate::engine::{Engine, blocking, now};
+use crate::engine::{Engine, blocking, may_fail_again, now};
+use crate::freezer;
 use crate::record::{Container, Health, HealthProbe, NEVER, Status};
 use crate::slot::Slot;
 use crate::spec::PortBinding;
 
 /// The exit code of a container whose end nobody saw: Docker's, too.
 const LOST: i32 = 255;
+/// Between the end of a container's monitor, or of the connection to it, and what is done about it.
+const SECOND_LOOK: Duration = Duration::from_millis(100);
+/// How long what a killed monitor has left may take to go.
+const GROUP_PATIENCE: Duration = Duration::from_secs(5);
 /// A frame of a monitor is small; the largest carries five probes' output.
 const MAX_FRAME: u32 = 1 << 20;
 
@@ -39,6 +46,7 @@ impl Engine {
         let found = tokio::task::spawn_blocking(move || (networks.endpoints_of(&own), networks.published(&own))).await;
         let Ok((endpoints, published)) = found else { return false };
         slot.change(|record| refill(record, &endpoints, &published));
+        self.find_paused(slot).await;
         slot.set_life(|life| life.active = true);
         self.hear(slot, first).await;
         let (engine, slot) = (self.clone(), Arc::clone(slot));
@@ -137,8 +145,43 @@ impl Engine {
         }
         match self.read_exit(slot).await {
             Some(exit) => self.ended(slot, exit).await,
-            None => self.note_lost(slot).await,
+            None if self.still_there(slot).await => self.watch(slot),
+            None => {
+                self.note_lost(slot).await;
+                self.start_lost(slot);
+            }
         }
+    }
+
+    /// A connection may end and its monitor live: what runs is not taken for lost because of that.
+    async fn still_there(&self, slot: &Slot) -> bool {
+        tokio::time::sleep(SECOND_LOOK).await;
+        self.connect(slot).await.is_some()
+    }
+
+    /// Its monitor would have started it again, had it not been killed.
+    fn start_lost(&self, slot: &Arc<Slot>) {
+        let record = slot.record();
+        let wanted = match record.host.restart_policy.name.as_str() {
+            "always" | "unless-stopped" => true,
+            "on-failure" => may_fail_again(&record),
+            _ => false,
+        };
+        if !wanted || record.stopped_by_user || record.state.status != Status::Exited {
+            return;
+        }
+        let (engine, slot) = (self.clone(), Arc::clone(slot));
+        tokio::spawn(async move {
+            tokio::time::sleep(SECOND_LOOK).await;
+            let record = slot.record();
+            // Whoever came first has said otherwise, or has started it.
+            if record.stopped_by_user || record.state.status != Status::Exited {
+                return;
+            }
+            if let Err(error) = engine.start(&slot.id).await {
+                tracing::warn!("cannot start container {} again: {error}", slot.id);
+            }
+        });
     }
 
     /// Closes the record of a container whose monitor is not there any more.
@@ -149,9 +192,9 @@ impl Engine {
             None => {
                 // Without its monitor nobody serves what may be left of it.
                 if let Ok(group) = self.group(&slot.record()) {
+                    let id = slot.id.clone();
                     let _ = blocking(move || {
-                        let _ = group.kill();
-                        let _ = group.remove();
+                        end_group(&group, &id);
                         Ok(())
                     })
                     .await;
@@ -184,6 +227,7 @@ impl Engine {
         let engine = self.clone();
         let _ = blocking(move || {
             engine.release_network(&before);
+            engine.drop_shm(&before);
             Ok(())
         })
         .await;
@@ -238,6 +282,25 @@ impl Engine {
     }
 }
 
+/// Ends all that is in a group, and removes it.
+fn end_group(group: &Group, id: &str) {
+    let deadline = Instant::now() + GROUP_PATIENCE;
+    loop {
+        let _ = group.kill();
+        // What is frozen does not end.
+        freezer::thaw(group);
+        match group.remove() {
+            Ok(()) => return,
+            // Its processes are init's now, which takes its time to reap them.
+            Err(_) if Instant::now() < deadline => {}
+            Err(error) => {
+                tracing::warn!("cannot remove the group of container {id}: {}", wharf_report::chain(&error));
+                return;
+            }
+        }
+    }
+}
+
 /// What the network knows of a container that was started before this daemon was.
 fn refill(record: &mut Container, endpoints: &[Endpoint], published: &[Published]) {
     for settings in record.networks.values_mut() {
@@ -259,6 +322,11 @@ fn refill(record: &mut Container, endpoints: &[Endpoint], published: &[Published
 
 fn note(record: &mut Container, exit: &Exit) {
     record.state.pid = 0;
+    record.state.paused_for_commit = false;
+    // A daemon that was killed right after the start has not written when it was.
+    if !exit.started_at.is_empty() {
+        record.state.started_at.clone_from(&exit.started_at);
+    }
     record.state.exit_code = exit.code;
     record.state.oom_killed = exit.oom_killed;
     record.state.error.clone_from(&exit.error);

@@ -1,12 +1,18 @@
 //! Changing a container's limits and restart policy, also while it runs.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
+use wharf_cgroup::Group;
 use wharf_monitor::{Restart, client};
 
-use crate::engine::{Engine, blocking};
+use crate::engine::{Engine, blocking, to_its_end};
 use crate::error::{EngineError, Result};
-use crate::resources;
-use crate::spec::{Resources, RestartPolicy};
+use crate::held_limits::HeldLimits;
+use crate::record::Container;
+use crate::slot::Slot;
+use crate::spec::{HostConfig, Resources, RestartPolicy};
+use crate::{check, resources};
 
 /// The body of `POST /containers/{id}/update`.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -21,14 +27,19 @@ impl Engine {
     /// Applies what the update says; zero and absent mean no change.
     ///
     /// # Errors
-    /// `InvalidParameter` for limits that contradict each other; `System` when the kernel refuses one. Then nothing
-    /// of the record has changed.
+    /// `InvalidParameter` or `Conflict` for limits that contradict each other; `System` when the kernel refuses one.
+    /// Then nothing has changed.
     pub async fn update(&self, name: &str, update: Update) -> Result<Vec<String>> {
-        let slot = self.inner.slots.find(name)?;
+        let (engine, slot) = (self.clone(), self.inner.slots.find(name)?);
+        to_its_end(async move { engine.update_now(&slot, update).await }).await
+    }
+
+    async fn update_now(&self, slot: &Arc<Slot>, update: Update) -> Result<Vec<String>> {
         let _turn = slot.turn.lock().await;
         let before = slot.record();
         let mut host = before.host.clone();
-        join(&mut host.resources, &update.resources);
+        let changed = join(&mut host.resources, &update.resources)
+            .map_err(|text| EngineError::conflict(format!("Cannot update container {}: {text}", slot.id)))?;
         let policy = update.restart_policy.filter(|policy| !policy.name.is_empty());
         if let Some(policy) = &policy {
             if host.auto_remove && policy.name != "no" {
@@ -36,45 +47,106 @@ impl Engine {
                     "Restart policy cannot be updated because AutoRemove is enabled for the container",
                 ));
             }
+            check::restart_policy(policy)?;
             host.restart_policy = policy.clone();
         }
         resources::check(&host)?;
-        if before.state.status.is_active() {
-            let section = serde_json::from_value(resources::limits(&host)?)
-                .map_err(|e| EngineError::from_source("the limits cannot be expressed", &e))?;
-            let (group, dir) = (self.group(&before)?, self.exec_dir(&slot.id));
+        if !before.state.status.is_active() {
+            let record = slot.change(|record| record.host = host);
+            if let Err(error) = self.save(&record).await {
+                slot.change(|record| record.host = before.host.clone());
+                return Err(error);
+            }
+            self.tell(&record, "update");
+            return Ok(Vec::new());
+        }
+        let group = self.group(&before)?;
+        let held = self.apply(&group, &before, &host, changed, policy.as_ref()).await?;
+        let record = slot.change(|record| record.host = host);
+        if let Err(error) = self.save(&record).await {
+            slot.change(|record| record.host = before.host.clone());
+            let dir = policy.map(|_| self.exec_dir(&slot.id));
             blocking(move || {
-                group.limit(&section).map_err(|e| EngineError::from_source("cannot change the limits", &e))?;
-                if let Some(policy) = policy {
-                    let max = u32::try_from(policy.maximum_retry_count).unwrap_or(0);
-                    client::update(&dir, &Restart { name: policy.name, max })
-                        .map_err(|e| EngineError::from_source("cannot change the restart policy", &e))?;
+                held.put_back();
+                if let Some(dir) = dir {
+                    // A monitor that has gone has no policy any more.
+                    let _ = client::update(&dir, &policy_of(&before.host.restart_policy));
                 }
                 Ok(())
             })
             .await?;
+            return Err(error);
         }
-        let record = slot.change(|record| record.host = host);
-        self.save(&record).await?;
         self.tell(&record, "update");
         Ok(Vec::new())
     }
+
+    /// Changes limits and policy of what runs, or nothing.
+    async fn apply(
+        &self,
+        group: &Group,
+        before: &Container,
+        host: &HostConfig,
+        limits: bool,
+        policy: Option<&RestartPolicy>,
+    ) -> Result<HeldLimits> {
+        let mut section = resources::limits(host)?;
+        // Devices are no limits: while their rules were written anew, the container would have none.
+        section.as_object_mut().map(|section| section.remove("devices"));
+        let section = serde_json::from_value(section)
+            .map_err(|e| EngineError::from_source("the limits cannot be expressed", &e))?;
+        let (group, dir, policy) = (group.clone(), self.exec_dir(&before.id), policy.map(policy_of));
+        blocking(move || {
+            let held = HeldLimits::of(&group);
+            let limited = if limits { group.limit(&section) } else { Ok(()) };
+            let done = limited.map_err(|e| EngineError::from_source("cannot change the limits", &e)).and_then(|()| {
+                let Some(policy) = policy else { return Ok(()) };
+                client::update(&dir, &policy)
+                    .map_err(|e| EngineError::from_source("cannot change the restart policy", &e))
+            });
+            match done {
+                Ok(()) => Ok(held),
+                Err(error) => {
+                    held.put_back();
+                    Err(error)
+                }
+            }
+        })
+        .await
+    }
 }
 
-/// What the update names.
-fn join(own: &mut Resources, new: &Resources) {
+fn policy_of(policy: &RestartPolicy) -> Restart {
+    Restart { name: policy.name.clone(), max: u32::try_from(policy.maximum_retry_count).unwrap_or(0) }
+}
+
+/// What the update names, and whether that is anything.
+///
+/// # Errors
+/// With Docker's words (moby, `container.UpdateContainer`), when it contradicts what was set before.
+fn join(own: &mut Resources, new: &Resources) -> Result<bool, &'static str> {
+    let before = own.clone();
+    if new.nano_cpus > 0 && own.cpu_period > 0 {
+        return Err("Conflicting options: Nano CPUs cannot be updated as CPU Period has already been set");
+    }
+    if new.nano_cpus > 0 && own.cpu_quota > 0 {
+        return Err("Conflicting options: Nano CPUs cannot be updated as CPU Quota has already been set");
+    }
+    if new.cpu_quota > 0 && own.nano_cpus > 0 {
+        return Err("Conflicting options: CPU Quota cannot be updated as NanoCPUs has already been set");
+    }
+    if new.cpu_period > 0 && own.nano_cpus > 0 {
+        return Err("Conflicting options: CPU Period cannot be updated as NanoCPUs has already been set");
+    }
+    if new.memory > 0 && new.memory_swap == 0 && own.memory_swap > 0 && new.memory > own.memory_swap {
+        return Err("Memory limit should be smaller than already set memoryswap limit, update the memoryswap at the \
+                    same time");
+    }
     macro_rules! number {
         ($($field:ident)*) => { $(if new.$field != 0 { own.$field = new.$field; })* };
     }
     number!(cpu_shares nano_cpus blkio_weight cpu_period cpu_quota cpu_realtime_period cpu_realtime_runtime
-            memory_reservation memory_swap);
-    if new.memory != 0 {
-        own.memory = new.memory;
-        // As Docker: the swap limit of before would contradict a larger memory limit.
-        if new.memory_swap == 0 && own.memory_swap > 0 && own.memory_swap < new.memory {
-            own.memory_swap = 0;
-        }
-    }
+            memory memory_reservation memory_swap);
     for (own, new) in [(&mut own.cpuset_cpus, &new.cpuset_cpus), (&mut own.cpuset_mems, &new.cpuset_mems)] {
         if !new.is_empty() {
             own.clone_from(new);
@@ -83,6 +155,7 @@ fn join(own: &mut Resources, new: &Resources) {
     if new.pids_limit.is_some() {
         own.pids_limit = new.pids_limit;
     }
+    Ok(*own != before)
 }
 
 #[cfg(test)]
@@ -92,7 +165,20 @@ mod tests {
     #[test]
     fn zero_means_no_change() {
         let mut own = Resources { memory: 100, cpu_shares: 5, pids_limit: Some(7), ..Resources::default() };
-        join(&mut own, &Resources { memory: 200, ..Resources::default() });
+        assert!(join(&mut own, &Resources { memory: 200, ..Resources::default() }).unwrap());
         assert_eq!((own.memory, own.cpu_shares, own.pids_limit), (200, 5, Some(7)));
+        assert!(!join(&mut own, &Resources::default()).unwrap());
+    }
+
+    #[test]
+    fn what_contradicts_the_limits_of_before_is_refused() {
+        let swap = Resources { memory: 50, memory_swap: 50, ..Resources::default() };
+        let more = Resources { memory: 60, ..Resources::default() };
+        assert!(join(&mut swap.clone(), &more).unwrap_err().starts_with("Memory limit should be smaller"));
+        assert!(join(&mut swap.clone(), &Resources { memory_swap: 60, ..more.clone() }).is_ok());
+        assert!(join(&mut swap.clone(), &Resources { memory_swap: -1, ..more }).is_ok());
+        let cores = Resources { nano_cpus: 1, ..Resources::default() };
+        assert!(join(&mut cores.clone(), &Resources { cpu_quota: 5000, ..Resources::default() }).is_err());
+        assert!(join(&mut Resources { cpu_period: 5000, ..Resources::default() }, &cores).is_err());
     }
 }

@@ -2,6 +2,8 @@
 //!
 //! The files are the image's, so they are hostile: read inside the root, regular files only, bounded.
 
+use rustix::fs::FileType;
+use rustix::io::Errno;
 use wharf_rooted_path::RootDir;
 
 use crate::error::{EngineError, Result};
@@ -32,9 +34,31 @@ pub fn lookup(root: &RootDir, user: &str, group_add: &[String]) -> Result<Identi
 /// # Errors
 /// As [`lookup`].
 pub fn lookup_in(roots: &[&RootDir], user: &str, group_add: &[String]) -> Result<Identity> {
-    let read = |path: &str| roots.iter().find_map(|root| root.read_small(path, MAX_DATABASE).ok()).unwrap_or_default();
-    let (passwd, group) = (read("etc/passwd"), read("etc/group"));
+    let (passwd, group) = (read(roots, "etc/passwd")?, read(roots, "etc/group")?);
     resolve(&String::from_utf8_lossy(&passwd), &String::from_utf8_lossy(&group), user, group_add)
+}
+
+/// The topmost of the file; empty when none has it. One that cannot be used is an error: whoever is in it would
+/// otherwise get fewer groups than he has, or another's.
+fn read(roots: &[&RootDir], path: &str) -> Result<Vec<u8>> {
+    for root in roots {
+        match root.read_small(path, MAX_DATABASE) {
+            Ok(bytes) => return Ok(bytes),
+            Err(error) if error.is_not_found() || error.errno == Errno::NOTDIR => {}
+            // Overlayfs's mark of a file that was removed, and with it those below.
+            Err(_) if is_whiteout(root, path) => return Ok(Vec::new()),
+            Err(error) => {
+                let reason = wharf_report::chain(&error);
+                return Err(EngineError::invalid(format!("cannot use the container's /{path}: {reason}")));
+            }
+        }
+    }
+    Ok(Vec::new())
+}
+
+fn is_whiteout(root: &RootDir, path: &str) -> bool {
+    root.metadata(path, false)
+        .is_ok_and(|found| FileType::from_raw_mode(found.st_mode) == FileType::CharacterDevice && found.st_rdev == 0)
 }
 
 fn resolve(passwd: &str, group: &str, user: &str, group_add: &[String]) -> Result<Identity> {
@@ -128,5 +152,20 @@ mod tests {
         for bad in ["nobody", "4294967296", "-1", "web:nogroup", "2147483648"] {
             assert!(resolve(PASSWD, GROUP, bad, &[]).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_database_that_cannot_be_read_is_an_error() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = RootDir::open(dir.path()).unwrap();
+        assert_eq!(lookup(&root, "7", &[]).unwrap().uid, 7);
+        std::fs::create_dir(dir.path().join("etc")).unwrap();
+        let group = dir.path().join("etc/group");
+        std::fs::write(&group, vec![b'\n'; MAX_DATABASE as usize + 1]).unwrap();
+        let error = lookup(&root, "7", &[]).unwrap_err().message;
+        assert!(error.starts_with("cannot use the container's /etc/group: "), "{error}");
+        std::fs::remove_file(&group).unwrap();
+        std::fs::create_dir(&group).unwrap();
+        assert!(lookup(&root, "7", &[]).is_err());
     }
 }

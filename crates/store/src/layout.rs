@@ -92,6 +92,14 @@ impl Store {
     ) -> std::result::Result<T, E> {
         self.inner.rows.write(f, false)
     }
+
+    /// Brings to the disk what [`Self::write_soon`] has changed.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub fn flush(&self) -> Result<()> {
+        self.inner.rows.write(|_| Ok(()), true)
+    }
 }
 
 fn make_dir(path: &Path) -> Result<()> {

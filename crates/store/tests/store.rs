@@ -47,6 +47,22 @@ fn rows_are_read_as_they_were_written() {
 }
 
 #[test]
+fn a_flush_brings_to_the_disk_what_was_to_be_there_soon() {
+    let (dir, store) = store();
+    store.write(|tx| tx.put(ROWS, "a", &1)).unwrap();
+    store.write_soon(|tx| tx.put(ROWS, "a", &2)).unwrap();
+    // What a process that is killed now leaves.
+    let left = || {
+        let copy = tempfile::tempdir().unwrap();
+        std::fs::copy(dir.path().join("wharf.redb"), copy.path().join("wharf.redb")).unwrap();
+        Store::open(copy.path()).unwrap().read(|tx| tx.get::<i32>(ROWS, "a")).unwrap()
+    };
+    assert_eq!(left(), Some(1));
+    store.flush().unwrap();
+    assert_eq!(left(), Some(2));
+}
+
+#[test]
 fn an_error_undoes_the_whole_change() {
     let (_dir, store) = store();
     let failed: Result<(), StoreError> = store.write(|tx| {

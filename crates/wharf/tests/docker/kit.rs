@@ -128,6 +128,29 @@ impl Daemon {
         child.wait().unwrap();
     }
 
+    /// Tells it to stop, and waits until it has.
+    pub(crate) fn stop(&mut self) {
+        let mut child = self.child.take().unwrap();
+        rustix::process::kill_process(rustix::process::Pid::from_child(&child), rustix::process::Signal::TERM).unwrap();
+        child.wait().unwrap();
+    }
+
+    /// Sends a request as it is, and answers with status and body; without `answer` it leaves at once.
+    pub(crate) fn post(&self, path: &str, body: &str, answer: bool) -> Option<(u16, String)> {
+        use std::io::{Read, Write};
+        let mut stream = std::os::unix::net::UnixStream::connect(self.socket()).unwrap();
+        let head = "Host: d\r\nConnection: close\r\nContent-Type: application/json";
+        let length = body.len();
+        write!(stream, "POST {path} HTTP/1.1\r\n{head}\r\nContent-Length: {length}\r\n\r\n{body}").unwrap();
+        if !answer {
+            return None;
+        }
+        let mut text = String::new();
+        stream.read_to_string(&mut text).unwrap();
+        let status = text.split(' ').nth(1).and_then(|word| word.parse().ok()).unwrap_or(0);
+        Some((status, text.split_once("\r\n\r\n").map_or(String::new(), |(_, body)| body.to_owned())))
+    }
+
     pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
     }

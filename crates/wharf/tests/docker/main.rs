@@ -3,7 +3,11 @@
 mod build;
 mod disk;
 mod kit;
+mod refuse;
 mod run;
+mod share;
 mod ship;
+mod state;
 mod survive;
 mod terminal;
+mod update;
