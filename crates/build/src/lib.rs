@@ -22,7 +22,6 @@ mod cache_mount;
 mod cancel;
 mod context;
 mod copy;
-mod decompress;
 mod error;
 mod files;
 mod frames;

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::runtime::Handle;
 use wharf_dockerfile::{
@@ -12,9 +12,10 @@ use wharf_dockerfile::{
 use wharf_image::ImageRecord;
 use wharf_reference::Digest;
 use wharf_rooted_path::RootDir;
+use wharf_snapshot::{Hold, Layer};
 
 use crate::builder::Shared;
-use crate::cache::{CacheRecord, Hold};
+use crate::cache::CacheRecord;
 use crate::cancel::Cancel;
 use crate::context::Context;
 use crate::error::{BuildError, ErrorKind, Result};
@@ -40,15 +41,15 @@ pub(crate) struct Session<'a> {
     pub(crate) graph: Graph,
     pub(crate) platforms: Platforms,
     pub(crate) context: Context,
-    /// What results are dated with, in seconds since the epoch.
+    /// What files that the builder makes are dated with, in seconds since the epoch.
     pub(crate) date: i64,
-    created: String,
     /// Files of layers get no later time, if that was asked.
     pub(crate) clamp: Option<i64>,
     pub(crate) stages: Vec<Option<State>>,
     pub(crate) trees: HashMap<Base, Tree>,
     pub(crate) images: HashMap<(String, Option<Platform>), ImageRecord>,
-    pub(crate) hold: Hold,
+    /// Layers that must not go while the build is under way.
+    hold: Mutex<Hold>,
     /// Keys of steps that were not made again.
     used: Vec<Digest>,
     /// Arguments that some ARG has named.
@@ -73,6 +74,7 @@ pub(crate) struct Options {
     pub(crate) shm_size: Option<u64>,
     pub(crate) limits: Limits,
     pub(crate) extra_hosts: Vec<String>,
+    pub(crate) cgroup_parent: Option<String>,
     pub(crate) secrets: std::collections::BTreeMap<String, Vec<u8>>,
     labels: std::collections::BTreeMap<String, String>,
     tags: Vec<String>,
@@ -83,6 +85,8 @@ pub(crate) struct Outcome {
     /// The layer, if it changed a file.
     pub(crate) layer: Option<Digest>,
     pub(crate) cached: bool,
+    /// When it was made, in seconds since the epoch.
+    pub(crate) created: i64,
 }
 
 impl<'a> Session<'a> {
@@ -101,6 +105,10 @@ impl<'a> Session<'a> {
             wharf_reference::Reference::parse(tag)
                 .map_err(|e| BuildError::invalid(format!("invalid tag {tag:?}: {e}")))?;
         }
+        let cgroup_parent = request.cgroup_parent.filter(|path| !path.is_empty());
+        if let Some(path) = cgroup_parent.as_deref().filter(|path| path.split('/').any(|part| part == "..")) {
+            return Err(BuildError::invalid(format!("invalid cgroup-parent: {path:?} leads out")));
+        }
         let dir = Scratch::new(shared.builds().join(format!("b-{}", &random_id()?[..16])))?;
         let context = Context::read(request.context, &dir.path.join("context"), &name, &cancel)?;
         let dockerfile = Dockerfile::parse(&name, &context.dockerfile)?;
@@ -111,15 +119,12 @@ impl<'a> Session<'a> {
         let graph = Graph::new(&dockerfile, &globals, request.target.as_deref())?;
         let epoch = source_date_epoch(&globals, context.newest)?;
         let date = epoch.unwrap_or(context.newest);
-        let created = jiff::Timestamp::from_second(date)
-            .map_err(|e| BuildError::invalid(format!("a time of {date} seconds since the epoch has no date: {e}")))?
-            .to_string();
         let needed = graph.needed();
         let steps = dockerfile.globals.len()
             + needed.iter().map(|stage| 1 + dockerfile.stages[*stage].statements.len()).sum::<usize>();
         let stages = vec![None; dockerfile.stages.len()];
         Ok(Self {
-            hold: shared.cache.hold(),
+            hold: Mutex::new(shared.layers.hold(&[])),
             options: Options {
                 no_cache: request.no_cache,
                 pull: request.pull,
@@ -128,6 +133,7 @@ impl<'a> Session<'a> {
                 shm_size: request.shm_size,
                 limits: request.limits,
                 extra_hosts: request.extra_hosts,
+                cgroup_parent,
                 secrets: request.secrets,
                 labels: request.labels,
                 tags: request.tags,
@@ -143,7 +149,6 @@ impl<'a> Session<'a> {
             platforms,
             context,
             date,
-            created,
             clamp: epoch,
             stages,
             trees: HashMap::new(),
@@ -188,7 +193,11 @@ impl<'a> Session<'a> {
             let labels = state.image.config.labels.get_or_insert_default();
             labels.extend(self.options.labels.clone());
         }
-        state.image.created = Some(self.created.clone());
+        if state.image.created.is_none() || !self.options.labels.is_empty() {
+            // No step has given it a time, or it has more than the last step made.
+            let (_, created) = self.noted(&state.config_key(), "image")?;
+            state.image.created = Some(self.moment(created)?);
+        }
         self.cancel.check()?;
         let made = self.shared.images.create(&state.image, None, &self.options.tags);
         let image = made.map_err(|e| image_error("the image cannot be made", &e))?;
@@ -223,7 +232,7 @@ impl<'a> Session<'a> {
         let file = self.dockerfile.file.clone();
         self.announce(&stage.from)?;
         let mut state = self.base(index).map_err(|e| e.at(&file, &stage.from))?;
-        self.hold.add(state.layers());
+        self.hold(state.layers());
         self.base_env.insert(index, state.scope.env().to_vec());
         let triggers = state.image.config.on_build.take().unwrap_or_default();
         if !triggers.is_empty() {
@@ -243,7 +252,7 @@ impl<'a> Session<'a> {
     }
 
     pub(crate) fn show(&self, state: &State) -> Result<()> {
-        let id = Digest::sha256(&state.config_bytes(&self.created));
+        let id = Digest::sha256(&state.config_bytes());
         self.output.text(format!(" ---> {}\n", id.short()))
     }
 
@@ -283,18 +292,22 @@ impl<'a> Session<'a> {
         };
         let cached = match outcome {
             Some(outcome) => {
-                let created = self.created.clone();
                 // A step that changed no file leaves them what they were.
                 let files = files.filter(|_| outcome.layer.is_some());
-                self.hold.add(outcome.layer.as_slice());
-                state.add(outcome.layer, files, line.unwrap_or_default(), &created);
+                let created = self.moment(outcome.created)?;
+                state.add(outcome.layer, files, line.unwrap_or_default(), created);
                 outcome.cached
             }
             None => {
+                let has_line = line.is_some();
                 if let Some(line) = line {
-                    state.add(None, None, line, &self.created);
+                    state.add(None, None, line, String::new());
                 }
-                self.configured(state, &statement.source)?
+                let (cached, created) = self.noted(&state.config_key(), &statement.source.text)?;
+                if has_line {
+                    state.date(self.moment(created)?);
+                }
+                cached
             }
         };
         if cached {
@@ -303,16 +316,38 @@ impl<'a> Session<'a> {
         self.show(state)
     }
 
-    /// Whether a step that changes the configuration only was made before. Making it again costs nothing; it is
-    /// noted so that the client can be told.
-    fn configured(&mut self, state: &State, source: &Source) -> Result<bool> {
-        let key = state.config_key(&self.created);
-        if !self.options.no_cache && self.shared.cache.find(&key)?.is_some() {
-            self.used.push(key);
-            return Ok(true);
+    /// Whether a step that changes the configuration only was made before, and when it was made. Making it again costs
+    /// nothing; it is noted so that the client can be told, and so that its time stays the same.
+    fn noted(&mut self, key: &Digest, description: &str) -> Result<(bool, i64)> {
+        if !self.options.no_cache
+            && let Some(record) = self.shared.cache.find(key)?
+        {
+            self.used.push(key.clone());
+            return Ok((true, record.created));
         }
-        self.shared.cache.keep(&key, None, &source.text)?;
-        Ok(false)
+        Ok((false, self.shared.cache.keep(key, None, description)?))
+    }
+
+    /// The time that a step has in the image: when it was made, unless the user wants another.
+    fn moment(&self, created: i64) -> Result<String> {
+        let seconds = self.clamp.unwrap_or(created);
+        let moment = jiff::Timestamp::from_second(seconds);
+        let bad = |e| BuildError::invalid(format!("a time of {seconds} seconds since the epoch has no date: {e}"));
+        Ok(moment.map_err(bad)?.to_string())
+    }
+
+    /// Keeps layers until the build is over.
+    pub(crate) fn hold(&self, layers: &[Digest]) {
+        let mut hold = self.hold.lock().unwrap_or_else(PoisonError::into_inner);
+        self.shared.layers.hold_also(&mut hold, layers);
+    }
+
+    /// Keeps what a step made: for this build before for others, so that it is nobody's at no time.
+    pub(crate) fn made(&self, key: &Digest, layer: Option<&Layer>, description: &str) -> Result<Outcome> {
+        self.hold(layer.map(|layer| &layer.diff_id).into_iter().cloned().collect::<Vec<_>>().as_slice());
+        let layer = layer.map(|layer| (layer.diff_id.clone(), layer.size));
+        let created = self.shared.cache.keep(key, layer.clone(), description)?;
+        Ok(Outcome { layer: layer.map(|(diff_id, _)| diff_id), cached: false, created })
     }
 
     /// The outcome of an earlier build.
@@ -320,14 +355,14 @@ impl<'a> Session<'a> {
         if self.options.no_cache {
             return Ok(None);
         }
-        let Some(CacheRecord { layer, .. }) = self.shared.cache.find(key)? else { return Ok(None) };
+        let Some(CacheRecord { layer, created, .. }) = self.shared.cache.find(key)? else { return Ok(None) };
         // Held before it is looked for again: it may have been pruned between the two.
-        self.hold.add(layer.as_slice());
+        self.hold(layer.as_slice());
         if layer.as_ref().is_some_and(|layer| !self.shared.layers.contains(layer)) {
             return Ok(None);
         }
         self.used.push(key.clone());
-        Ok(Some(Outcome { layer, cached: true }))
+        Ok(Some(Outcome { layer, cached: true, created }))
     }
 
     /// A directory for one step.

@@ -9,6 +9,7 @@ use wharf_reference::Digest;
 use wharf_report::chain;
 
 use crate::cache::Key;
+use crate::cancel::Cancel;
 use crate::error::{BuildError, ErrorKind, Result};
 use crate::metadata;
 use crate::request::BuildEvent;
@@ -74,31 +75,39 @@ impl Session<'_> {
                 }
                 Ok(self.finished(*stage)?.layers().to_vec())
             }
-            Base::Image(name) => {
-                let image = self.image(name, self.options.platform.clone())?;
-                self.hold.add(&image.diff_ids);
-                Ok(image.diff_ids)
-            }
+            Base::Image(name) => Ok(self.image(name, self.options.platform.clone())?.diff_ids),
         }
     }
 
-    /// An image by name: one that is here, else pulled.
+    /// An image by name, held until the build is over: one that is here, else pulled.
     fn image(&mut self, name: &str, platform: Option<Platform>) -> Result<ImageRecord> {
+        /// So often it may be removed in the moment between its being found and its being held.
+        const TRIES: u32 = 3;
         let known = (name.to_owned(), platform.clone());
         if let Some(image) = self.images.get(&known) {
             return Ok(image.clone());
         }
+        for _ in 0..TRIES {
+            let image = self.found_or_pulled(name, platform.as_ref())?;
+            self.hold(&image.diff_ids);
+            if image.diff_ids.iter().all(|layer| self.shared.layers.contains(layer)) {
+                self.images.insert(known, image.clone());
+                return Ok(image);
+            }
+        }
+        Err(BuildError::new(ErrorKind::NotFound, format!("No such image: {name}")))
+    }
+
+    fn found_or_pulled(&self, name: &str, platform: Option<&Platform>) -> Result<ImageRecord> {
         let local = match self.shared.images.resolve(name) {
-            Ok(image) => Some(image).filter(|image| fits(image, platform.as_ref())),
+            Ok(image) => Some(image).filter(|image| fits(image, platform)),
             Err(error) if error.kind() == ImageErrorKind::NotFound => None,
             Err(error) => return Err(image_error(name, &error)),
         };
-        let image = match local {
-            Some(image) if !self.options.pull => image,
-            _ => self.pull(name, platform.as_ref())?,
-        };
-        self.images.insert(known, image.clone());
-        Ok(image)
+        match local {
+            Some(image) if !self.options.pull => Ok(image),
+            _ => self.pull(name, platform),
+        }
     }
 
     fn pull(&self, name: &str, platform: Option<&Platform>) -> Result<ImageRecord> {
@@ -114,15 +123,10 @@ impl Session<'_> {
                     }
                 }
             };
-            let cancelled = async {
-                while !cancel.is_cancelled() {
-                    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
-                }
-            };
             let fetching = self.shared.options.fetch.image(name, platform.as_deref(), sender);
             tokio::select! {
                 (image, ()) = async { tokio::join!(fetching, telling) } => image,
-                () = cancelled => Err(BuildError::cancelled()),
+                () = over(&cancel) => Err(BuildError::cancelled()),
             }
         })
     }
@@ -133,8 +137,20 @@ impl Session<'_> {
         let path = self.dir.path.join(format!("download-{}", self.next));
         let failing = |e: std::io::Error| BuildError::system(format_args!("cannot write {url}"), &e);
         let file = std::fs::File::create_new(&path).map_err(failing)?;
-        let time = self.runtime.block_on(self.shared.options.fetch.download(url, file))?;
+        let time = self.runtime.block_on(async {
+            tokio::select! {
+                time = self.shared.options.fetch.download(url, file) => time,
+                () = over(&self.cancel) => Err(BuildError::cancelled()),
+            }
+        })?;
         Ok((path, time))
+    }
+}
+
+/// Waits until nobody waits for the build any more.
+async fn over(cancel: &Cancel) {
+    while !cancel.is_cancelled() {
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
     }
 }
 
