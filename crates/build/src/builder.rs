@@ -16,7 +16,7 @@ use crate::error::{BuildError, Result};
 use crate::output::Output;
 use crate::request::{BuildEvent, BuildRequest, BuilderOptions};
 use crate::scratch;
-use crate::session::Session;
+use crate::session::Common;
 
 /// Builds images. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -85,12 +85,12 @@ impl Builder {
     pub async fn build(&self, request: BuildRequest, output: Sender<BuildEvent>) -> Result<Digest> {
         let cancel = Cancel::new()?;
         let _guard = CancelOnDrop(cancel.clone());
-        let out = Output { events: output.clone(), quiet: request.quiet };
+        let out = Output::new(output.clone(), request.quiet);
         let shared = Arc::clone(&self.shared);
         let handle = tokio::runtime::Handle::current();
         let own = cancel.clone();
         let mut working = tokio::task::spawn_blocking(move || {
-            Session::open(&shared, request, out, own, handle).and_then(Session::build)
+            Common::open(&shared, request, out, own, handle).and_then(Common::build)
         });
         let joined = tokio::select! {
             joined = &mut working => joined,

@@ -17,6 +17,8 @@ pub(crate) const TESTS: &[Test] = &[
     ("stages::a_date_can_be_given", a_date_can_be_given),
     ("stages::an_image_that_is_nowhere", an_image_that_is_nowhere),
     ("stages::checks_warn_and_can_end_the_build", checks_warn_and_can_end_the_build),
+    ("stages::stages_run_side_by_side", stages_run_side_by_side),
+    ("stages::a_failing_stage_ends_the_others", a_failing_stage_ends_the_others),
     ("stages::the_cache_can_be_pruned", the_cache_can_be_pruned),
     ("stages::pruning_beside_builds_takes_nothing_of_theirs", pruning_beside_builds_takes_nothing_of_theirs),
     ("stages::leftovers_are_swept", leftovers_are_swept),
@@ -276,6 +278,58 @@ fn checks_warn_and_can_end_the_build(bench: &Bench) {
     let outcome = bench.try_build(&[("Dockerfile", &strict)]);
     assert_eq!(outcome.result.unwrap_err().message, "lint violation found for rules: JSONArgsRecommended");
     assert_eq!(outcome.text, "");
+}
+
+fn stages_run_side_by_side(bench: &Bench) {
+    let mut dockerfile = String::new();
+    for stage in 0..4 {
+        // The first is the slowest, so that all the others wait to be heard.
+        let time = 12 - stage;
+        dockerfile.push_str(&format!(
+            "FROM busybox AS s{stage}\nRUN echo begin {stage}; sleep 0.{time:02}; echo end {stage} > /out; cat /out\n"
+        ));
+    }
+    dockerfile.push_str("FROM busybox\nCOPY --from=s0 /out /0\nCOPY --from=s1 /out /1\nCOPY --from=s2 /out /2\nCOPY --from=s3 /out /3\n");
+    let slow = dockerfile.replace("sleep 0.", "sleep 1.");
+    let began = std::time::Instant::now();
+    let (image, text) = bench.build(&[("Dockerfile", &slow)]);
+    let took = began.elapsed();
+    assert!(took < std::time::Duration::from_secs(4), "one after another: {took:?}");
+    for stage in 0..4 {
+        assert_eq!(bench.read(&image, &stage.to_string()), format!("end {stage}\n"));
+    }
+    let heard: Vec<&str> = text
+        .lines()
+        .filter(|line| ["Step", "begin", "end"].iter().any(|word| line.starts_with(word)))
+        .map(|line| line.split(" : ").next().unwrap())
+        .collect();
+    let mut expected = Vec::new();
+    for stage in 0..4 {
+        expected.push(format!("Step {}/13", 2 * stage + 1));
+        expected.push(format!("Step {}/13", 2 * stage + 2));
+        expected.extend([format!("begin {stage}"), format!("end {stage}")]);
+    }
+    expected.extend((9..14).map(|step| format!("Step {step}/13")));
+    assert_eq!(heard, expected, "{text}");
+    // The same again is heard the same.
+    let (again, text) = bench.build(&[("Dockerfile", &slow)]);
+    assert_eq!((again.id, text.matches("Using cache").count()), (image.id, 8), "{text}");
+    let steps: Vec<&str> = text.lines().filter(|line| line.starts_with("Step")).collect();
+    assert!(steps.iter().enumerate().all(|(at, line)| line.starts_with(&format!("Step {}/13", at + 1))), "{text}");
+}
+
+fn a_failing_stage_ends_the_others(bench: &Bench) {
+    let dockerfile = "FROM busybox AS slow\nRUN echo waiting; sleep 60\nFROM busybox AS bad\nRUN echo failing; sleep 0.5; exit 3\n\
+                      FROM busybox AS last\nRUN echo unheard; sleep 60\nFROM busybox\nCOPY --from=slow /a /\n\
+                      COPY --from=bad /a /\nCOPY --from=last /a /\n";
+    let began = std::time::Instant::now();
+    let outcome = bench.try_build(&[("Dockerfile", dockerfile)]);
+    assert!(began.elapsed() < std::time::Duration::from_secs(15), "{:?}", began.elapsed());
+    let error = outcome.result.unwrap_err();
+    assert_eq!((error.kind, error.exit_code), (ErrorKind::Command, Some(3)), "{error}");
+    assert!(error.place.unwrap().starts_with("Dockerfile:4: RUN echo failing"));
+    let (above, own) = (outcome.text.find("waiting\n").unwrap(), outcome.text.find("failing\n").unwrap());
+    assert!(above < own && !outcome.text.contains("unheard\n"), "{}", outcome.text);
 }
 
 fn the_cache_can_be_pruned(bench: &Bench) {

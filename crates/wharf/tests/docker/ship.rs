@@ -88,17 +88,17 @@ fn what_overlayfs_hides_does_not_stop_an_export() {
     std::fs::write(dir.join("Dockerfile"), text).unwrap();
     d.docker(&format!("build -t layered {}", dir.display())).ok();
     // Through an archive whose lowest layer has a whiteout of nothing.
-    d.docker("create --name c layered").ok();
+    d.docker("create --name box layered").ok();
     let archive = d.path().join("exported.tar");
-    d.docker(&format!("export -o {} c", archive.display())).ok();
+    d.docker(&format!("export -o {} box", archive.display())).ok();
     let list = Command::new("tar").arg("-tf").arg(&archive).output().unwrap();
     let names = String::from_utf8_lossy(&list.stdout).into_owned();
     for (name, there) in [("a/z", true), ("a/sub/", true), ("b/y", true), ("a/x", false), ("b/x", false)] {
         assert_eq!(names.lines().any(|line| line == name), there, "{name} in {names}");
     }
-    let copied = d.client().args(["cp", "c:/a", "-"]).output().unwrap();
+    let copied = d.client().args(["cp", "box:/a", "-"]).output().unwrap();
     assert!(copied.status.success() && copied.stdout.len() > 1024, "{}", String::from_utf8_lossy(&copied.stderr));
-    d.docker("rm c").ok();
+    d.docker("rm box").ok();
 }
 
 #[test]
