@@ -28,7 +28,7 @@ pub struct Entry {
     pub mode: u32,
     pub uid: u32,
     pub gid: u32,
-    /// Bytes of content that follow.
+    /// Bytes of content that follow, holes included.
     pub size: u64,
     /// Seconds since the epoch, and nanoseconds.
     pub mtime: (i64, u32),
@@ -44,6 +44,8 @@ pub struct Entry {
 pub(crate) struct Raw {
     pub(crate) flag: u8,
     pub(crate) entry: Entry,
+    /// For what only some kinds of entry have in it.
+    pub(crate) block: [u8; BLOCK],
 }
 
 /// Field positions of a ustar header.
@@ -95,7 +97,7 @@ pub(crate) fn parse(block: &[u8; BLOCK]) -> Result<Option<Raw>> {
         device: (device(MAJOR), device(MINOR)),
         xattrs: BTreeMap::new(),
     };
-    Ok(Some(Raw { flag: block[FLAG], entry }))
+    Ok(Some(Raw { flag: block[FLAG], entry, block: *block }))
 }
 
 /// Writes a ustar header. What does not fit its field is in an extended header before it; the field then has
@@ -137,10 +139,11 @@ pub(crate) fn fits(entry: &Entry) -> bool {
         && entry.xattrs.is_empty()
 }
 
-/// Whether an archive may carry the extended attribute `key`, in either direction. `trusted.*` and
-/// `user.overlay.*` would steer overlayfs itself.
-pub(crate) fn may_carry(key: &[u8]) -> bool {
-    key == b"security.capability" || (key.starts_with(b"user.") && !key.starts_with(b"user.overlay."))
+/// Whether an archive may carry the extended attribute `key`, in either direction: capabilities, access control lists,
+/// and users' own. `trusted.*` and `user.overlay.*` would steer overlayfs itself.
+pub fn may_carry(key: &[u8]) -> bool {
+    matches!(key, b"security.capability" | b"system.posix_acl_access" | b"system.posix_acl_default")
+        || (key.starts_with(b"user.") && !key.starts_with(b"user.overlay."))
 }
 
 /// The sum of all bytes, the checksum's own taken as blanks.
@@ -167,7 +170,7 @@ fn octal(field: &[u8]) -> Result<u64> {
 }
 
 /// Octal, or GNU's base 256 for what does not fit.
-fn numeric(field: &[u8]) -> Result<i64> {
+pub(crate) fn numeric(field: &[u8]) -> Result<i64> {
     let first = field[0];
     if first & 0x80 == 0 {
         return i64::try_from(octal(field)?).map_err(|_| ArchiveError::Damaged("a number in a header is too large"));

@@ -4,21 +4,25 @@
 //! ([`wharf_rooted_path`]), every size is bounded before it is believed, and what is not understood is an
 //! error that names the entry.
 //!
-//! - [`Reader`]: entries of a stream (POSIX.1-2001 pax, ustar, GNU long names).
+//! - [`decompressed`]: a stream without its compression.
+//! - [`Reader`]: entries of a stream (POSIX.1-2001 pax, ustar, GNU long names, GNU sparse files).
 //! - [`unpack`]: applies a stream to a directory, with the whiteouts of image layers. [`unpack_recorded`] tells a
 //!   [`Recorder`] what the stream was made of.
 //! - [`Writer`]: a stream of single files.
 //! - [`pack`], [`pack_as`]: the stream of a directory, or of one entry; the same tree gives the same bytes.
 
+mod decompress;
 mod error;
 mod header;
 mod pack;
 mod reader;
 mod record;
+mod sparse;
 mod unpack;
 
+pub use decompress::decompressed;
 pub use error::ArchiveError;
-pub use header::{Entry, Kind};
+pub use header::{Entry, Kind, may_carry};
 pub use pack::{PackOptions, Writer, pack, pack_as};
 pub use reader::Reader;
 pub use record::Recorder;

@@ -137,8 +137,13 @@ impl Packer<'_> {
                 stack.pop();
                 continue;
             };
-            if self.entry(&path)? {
-                stack.push(self.children(&path)?);
+            match self.entry(&path) {
+                Ok(false) => {}
+                Ok(true) => stack.push(self.children(&path)?),
+                // Listed and not there: overlayfs shows whiteouts so where it has nothing to join, and files go while
+                // they are packed. Nothing of it has been written yet.
+                Err(ArchiveError::Pack { source, .. }) if source.is_not_found() => {}
+                Err(error) => return Err(error),
             }
         }
         Ok(())
@@ -146,7 +151,11 @@ impl Packer<'_> {
 
     /// Paths in a directory, the last one first.
     fn children(&self, dir: &Path) -> Result<Vec<PathBuf>> {
-        let names = self.top.read_dir(dir).map_err(failing(dir))?;
+        let names = match self.top.read_dir(dir) {
+            // It has gone since its header was written.
+            Err(error) if error.is_not_found() && !dir.as_os_str().is_empty() => Vec::new(),
+            names => names.map_err(failing(dir))?,
+        };
         Ok(names.into_iter().rev().map(|name| dir.join(name)).collect())
     }
 

@@ -1,31 +1,35 @@
 //! Entries of a stream, one after another.
 
 use std::collections::BTreeMap;
-use std::io::{self, Read};
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom, Write};
 
 use crate::error::shown;
 use crate::header::{self, BLOCK, Entry, Kind, Raw};
+use crate::sparse::{Form, Piece, Sparse};
 use crate::{ArchiveError, Result};
 
 /// A name or an extended header that is longer serves no file system and fills our memory.
 const MAX_EXTENDED: u64 = 1 << 20;
 
 /// Attributes of an extended header by key.
-type Records = BTreeMap<Vec<u8>, Vec<u8>>;
+pub(crate) type Records = BTreeMap<Vec<u8>, Vec<u8>>;
 
 /// Reads an archive as a stream; never more of it in memory than one header.
 #[derive(Debug)]
 pub struct Reader<R> {
     input: R,
-    /// Content of the current entry that has not been read, and its padding.
+    /// Content of the current entry that is in the archive and has not been read, and its padding.
     left: u64,
     padding: u64,
+    /// The holes between it.
+    sparse: Option<Sparse>,
     name: String,
 }
 
 impl<R: Read> Reader<R> {
     pub fn new(input: R) -> Self {
-        Self { input, left: 0, padding: 0, name: String::new() }
+        Self { input, left: 0, padding: 0, sparse: None, name: String::new() }
     }
 
     pub(crate) fn input_mut(&mut self) -> &mut R {
@@ -40,7 +44,7 @@ impl<R: Read> Reader<R> {
         self.skip(self.left)?;
         // The last content of an archive without an end may come without its padding, as Go has it.
         let padded = self.skip(self.padding);
-        (self.left, self.padding) = (0, 0);
+        (self.left, self.padding, self.sparse) = (0, 0, None);
         if matches!(padded, Err(ArchiveError::Truncated(_))) {
             return Ok(None);
         }
@@ -48,7 +52,7 @@ impl<R: Read> Reader<R> {
         let mut records = Records::new();
         let (mut long_name, mut long_link) = (None, None);
         loop {
-            let Some(Raw { flag, entry }) = self.block()? else { return Ok(None) };
+            let Some(Raw { flag, entry, block }) = self.block()? else { return Ok(None) };
             match flag {
                 b'L' => long_name = Some(trim(self.extended(&entry)?)),
                 b'K' => long_link = Some(trim(self.extended(&entry)?)),
@@ -56,13 +60,58 @@ impl<R: Read> Reader<R> {
                 // What holds for all entries is at most a comment in archives that matter (git's commit ID).
                 b'g' => drop(self.extended(&entry)?),
                 _ => {
-                    let entry = complete(flag, entry, records, long_name, long_link)?;
+                    let form = if flag == b'S' { Form::old(&block, &mut self.input)? } else { Form::of(&records)? };
+                    let mut entry = complete(flag, entry, records, long_name, long_link)?;
                     self.name = shown(&entry.path);
                     self.left = entry.size;
                     self.padding = (BLOCK as u64 - entry.size % BLOCK as u64) % BLOCK as u64;
+                    if entry.kind == Kind::File
+                        && let Some((sparse, taken)) = form.map(entry.size, &mut self.input)?
+                    {
+                        entry.size = sparse.size();
+                        self.left -= taken;
+                        self.sparse = Some(sparse);
+                    }
                     return Ok(Some(entry));
                 }
             }
+        }
+    }
+
+    /// Bytes of the current entry that are in the archive, if it has holes between them.
+    pub(crate) fn stored(&self) -> Option<u64> {
+        self.sparse.as_ref().map(|_| self.left)
+    }
+
+    /// Skips the hole that comes next in the content, and says how many zeroes it stands for. Whoever does not ask reads
+    /// them.
+    pub fn skip_hole(&mut self) -> u64 {
+        let Some(sparse) = &mut self.sparse else { return 0 };
+        let Piece::Hole(count) = sparse.piece() else { return 0 };
+        sparse.advance(count);
+        count
+    }
+
+    /// Adds the rest of the content to the end of a file, holes as holes.
+    ///
+    /// # Errors
+    /// When the archive ends early, or the file cannot be written.
+    pub fn copy_to(&mut self, file: &mut File) -> Result<()> {
+        let mut end = file.stream_position().map_err(ArchiveError::Write)?;
+        let mut piece = vec![0; 128 << 10];
+        loop {
+            let hole = self.skip_hole();
+            if hole > 0 {
+                end += hole;
+                file.seek(SeekFrom::Start(end)).map_err(ArchiveError::Write)?;
+            }
+            let count = self.read(&mut piece).map_err(ArchiveError::Read)?;
+            if count == 0 {
+                // A hole at the end has nothing after it that makes the file as long.
+                return file.set_len(end).map_err(ArchiveError::Write);
+            }
+            file.write_all(&piece[..count]).map_err(ArchiveError::Write)?;
+            end += count as u64;
         }
     }
 
@@ -115,7 +164,18 @@ impl<R: Read> Reader<R> {
 /// The content of the current entry.
 impl<R: Read> Read for Reader<R> {
     fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
-        let wanted = bytes.len().min(usize::try_from(self.left).unwrap_or(usize::MAX));
+        let most = match self.sparse.as_mut().map(Sparse::piece) {
+            Some(Piece::Hole(hole)) => {
+                let count = bytes.len().min(usize::try_from(hole).unwrap_or(usize::MAX));
+                bytes[..count].fill(0);
+                self.sparse.iter_mut().for_each(|sparse| sparse.advance(count as u64));
+                return Ok(count);
+            }
+            Some(Piece::Stored(stored)) => stored,
+            Some(Piece::End) => 0,
+            None => self.left,
+        };
+        let wanted = bytes.len().min(usize::try_from(most).unwrap_or(usize::MAX));
         if wanted == 0 {
             return Ok(0);
         }
@@ -124,6 +184,7 @@ impl<R: Read> Read for Reader<R> {
             return Err(io::Error::new(io::ErrorKind::UnexpectedEof, format!("the archive ends in `{}`", self.name)));
         }
         self.left -= count as u64;
+        self.sparse.iter_mut().for_each(|sparse| sparse.advance(count as u64));
         Ok(count)
     }
 }
@@ -148,7 +209,15 @@ fn parse_records(mut bytes: &[u8]) -> Result<Records> {
         }
         let record = &bytes[blank + 1..length - 1];
         let equals = record.iter().position(|byte| *byte == b'=').ok_or_else(bad)?;
-        records.insert(record[..equals].to_vec(), record[equals + 1..].to_vec());
+        let (key, value) = (&record[..equals], &record[equals + 1..]);
+        match records.get_mut(key) {
+            // The places of a sparse file, one after another.
+            Some(before) if matches!(key, b"GNU.sparse.offset" | b"GNU.sparse.numbytes") => {
+                before.push(b',');
+                before.extend(value);
+            }
+            _ => drop(records.insert(key.to_vec(), value.to_vec())),
+        }
         bytes = &bytes[length..];
     }
     Ok(records)
@@ -164,6 +233,8 @@ fn complete(
 ) -> Result<Entry> {
     entry.path = long_name.unwrap_or(entry.path);
     entry.link = long_link.unwrap_or(entry.link);
+    // Of a sparse file; its path is made up.
+    let mut name = None;
     for (key, value) in records {
         let number = || std::str::from_utf8(&value).ok().and_then(|n| n.parse::<u64>().ok());
         let bad = || ArchiveError::Damaged("a value of an extended header is no number in range");
@@ -174,9 +245,7 @@ fn complete(
             b"uid" => entry.uid = number().and_then(|n| u32::try_from(n).ok()).ok_or_else(bad)?,
             b"gid" => entry.gid = number().and_then(|n| u32::try_from(n).ok()).ok_or_else(bad)?,
             b"mtime" => entry.mtime = parse_time(&value).ok_or_else(bad)?,
-            key if key.starts_with(b"GNU.sparse.") => {
-                return Err(ArchiveError::Entry { name: shown(&entry.path), why: "sparse entries are not supported" });
-            }
+            b"GNU.sparse.name" => name = Some(value),
             key => {
                 if let Some(name) = key.strip_prefix(b"SCHILY.xattr.") {
                     entry.xattrs.insert(name.to_vec(), value);
@@ -184,24 +253,21 @@ fn complete(
             }
         }
     }
+    entry.path = name.unwrap_or(entry.path);
     if entry.path.contains(&0) || entry.link.contains(&0) {
         return Err(ArchiveError::Entry { name: shown(&entry.path), why: "its name has a NUL in it" });
     }
-    let why = match flag {
-        // An old tar marks a directory by its name alone.
-        b'0' | 0 | b'7' if entry.path.ends_with(b"/") => return Ok(Entry { kind: Kind::Directory, size: 0, ..entry }),
-        b'0' | 0 | b'7' => return Ok(entry),
-        b'S' => "sparse entries are not supported",
-        _ => "its type is not known",
-    };
     let kind = match flag {
+        // An old tar marks a directory by its name alone.
+        b'0' | 0 | b'7' if entry.path.ends_with(b"/") => Kind::Directory,
+        b'0' | 0 | b'7' | b'S' => return Ok(entry),
         b'1' => Kind::HardLink,
         b'2' => Kind::Symlink,
         b'3' => Kind::CharacterDevice,
         b'4' => Kind::BlockDevice,
         b'5' => Kind::Directory,
         b'6' => Kind::Fifo,
-        _ => return Err(ArchiveError::Entry { name: shown(&entry.path), why }),
+        _ => return Err(ArchiveError::Entry { name: shown(&entry.path), why: "its type is not known" }),
     };
     // These have no content whatever they say; GNU tar writes a hard link's size all the same.
     Ok(Entry { kind, size: 0, ..entry })

@@ -118,7 +118,7 @@ fn run<R: Read>(tap: Tap<'_, R>, root: &RootDir, options: &UnpackOptions) -> Res
         if done.bytes > options.max_bytes {
             return Err(ArchiveError::TooLarge(options.max_bytes));
         }
-        done.disk = done.disk.saturating_add(disk(&entry));
+        done.disk = done.disk.saturating_add(reader.stored().unwrap_or_else(|| disk(&entry)));
         target.apply(&entry, &mut reader)?;
     }
     target.finish()?;
@@ -316,6 +316,10 @@ impl Target<'_> {
         name: &OsStr,
         reader: &mut Reader<Tap<'_, R>>,
     ) -> Result<()> {
+        if reader.stored().is_some() {
+            // What is stored of it is not what the file has: it is part of what was beside the contents.
+            return reader.copy_to(file);
+        }
         if let Some(place) = self.parent.as_ref().and_then(|parent| parent.place.as_ref()) {
             reader.input_mut().content(&place.join(name), entry.size);
         }
@@ -461,10 +465,21 @@ fn failing(entry: &Entry) -> impl Fn(RootError) -> ArchiveError + use<> {
     move |source| ArchiveError::Unpack { name: name.clone(), source }
 }
 
-/// The entry's path below the root. `..` is refused rather than resolved: no honest archive has it.
+/// The entry's path below the root. `..` ends there, as Go's `Clean("/" + name)` has it. Only a directory can be the
+/// root itself.
 fn inside(entry: &Entry) -> Result<PathBuf> {
-    normal(&entry.path)
-        .ok_or_else(|| ArchiveError::Entry { name: shown(&entry.path), why: "its name leads out of the archive" })
+    let mut path = PathBuf::new();
+    for part in Path::new(OsStr::from_bytes(&entry.path)).components() {
+        match part {
+            Component::Normal(name) => path.push(name),
+            Component::ParentDir => drop(path.pop()),
+            _ => {}
+        }
+    }
+    if path.as_os_str().is_empty() && entry.kind != Kind::Directory {
+        return Err(ArchiveError::Entry { name: shown(&entry.path), why: "it would replace the root" });
+    }
+    Ok(path)
 }
 
 fn check_link(entry: &Entry) -> Result<()> {
@@ -483,11 +498,13 @@ fn place(dir: &RootDir) -> Option<PathBuf> {
         .map(|path| PathBuf::from(OsStr::from_bytes(path.as_bytes())))
 }
 
+/// What a link leads to; `None` when that is outside.
 fn normal(bytes: &[u8]) -> Option<PathBuf> {
     let mut path = PathBuf::new();
     for part in Path::new(OsStr::from_bytes(bytes)).components() {
         match part {
             Component::Normal(name) => path.push(name),
+            Component::ParentDir if path.pop() => {}
             Component::ParentDir => return None,
             _ => {}
         }

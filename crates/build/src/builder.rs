@@ -1,6 +1,5 @@
 //! The builder: what all builds of a daemon share.
 
-use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
@@ -17,7 +16,7 @@ use crate::error::{BuildError, Result};
 use crate::output::Output;
 use crate::request::{BuildEvent, BuildRequest, BuilderOptions};
 use crate::scratch;
-use crate::session::Session;
+use crate::session::Common;
 
 /// Builds images. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -65,10 +64,10 @@ impl Builder {
     /// Makes a builder, and removes what builds of an earlier process have left.
     ///
     /// # Errors
-    /// When the data root cannot be read or written.
+    /// None so far: what cannot be removed is no reason not to start.
     pub fn new(images: Images, spawner: Arc<Spawner>, options: BuilderOptions) -> Result<Self> {
         let data_root = options.store.root();
-        scratch::sweep(data_root, &options.exec_root)?;
+        scratch::sweep(data_root, &options.exec_root, &options.cgroup_parent);
         let layers = images.layers().clone();
         let cache = Cache::new(options.store.clone(), layers.clone());
         let cache_mounts = CacheMounts::new(scratch::caches(data_root));
@@ -86,12 +85,12 @@ impl Builder {
     pub async fn build(&self, request: BuildRequest, output: Sender<BuildEvent>) -> Result<Digest> {
         let cancel = Cancel::new()?;
         let _guard = CancelOnDrop(cancel.clone());
-        let out = Output { events: output.clone(), quiet: request.quiet };
+        let out = Output::new(output.clone(), request.quiet);
         let shared = Arc::clone(&self.shared);
         let handle = tokio::runtime::Handle::current();
         let own = cancel.clone();
         let mut working = tokio::task::spawn_blocking(move || {
-            Session::open(&shared, request, out, own, handle).and_then(Session::build)
+            Common::open(&shared, request, out, own, handle).and_then(Common::build)
         });
         let joined = tokio::select! {
             joined = &mut working => joined,
@@ -103,7 +102,7 @@ impl Builder {
         joined.map_err(|e| BuildError::system("the build has crashed", &e))?
     }
 
-    /// Layers that the cache and builds under way need: they must not be collected.
+    /// Layers that the cache needs: they must not be collected. Builds under way hold theirs.
     ///
     /// # Errors
     /// When the store cannot be read.
@@ -135,13 +134,19 @@ impl Builder {
         let listed = cache.list()?;
         let mut ids: Vec<String> =
             listed.iter().filter(|(key, record)| which(key, record)).map(|(key, _)| key.clone()).collect();
-        let images = self.shared.images.list().map_err(|e| BuildError::system("the images cannot be listed", &e))?;
-        let needed = self.shared.spared.get().map(|spared| {
-            let mut needed: BTreeSet<Digest> = images.into_iter().flat_map(|image| image.diff_ids).collect();
-            needed.extend((spared.0)());
-            needed
-        });
-        let mut freed = cache.forget(&ids, needed.as_ref())?;
+        let layers: Vec<Digest> = cache.forget(&ids)?.into_iter().collect();
+        let mut freed = 0;
+        if let Some(spared) = self.shared.spared.get() {
+            let needed = || {
+                // A cache that cannot be read may need all of them.
+                let mut needed = cache.layers().map_or_else(|_| layers.clone(), |all| all.into_iter().collect());
+                needed.extend((spared.0)());
+                needed
+            };
+            let gone = self.shared.images.free(&layers, &needed);
+            let gone = gone.map_err(|e| BuildError::system("layers cannot be removed", &e))?;
+            freed += gone.iter().map(|layer| layer.size).sum::<u64>();
+        }
         if mounts {
             let (removed, bytes) = self.shared.cache_mounts.prune()?;
             ids.extend(removed);

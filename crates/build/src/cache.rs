@@ -1,6 +1,6 @@
 //! What steps made, by everything that went into them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::io::Write;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -26,7 +26,7 @@ pub struct CacheRecord {
     pub size: u64,
     /// The instruction, for people.
     pub description: String,
-    /// Seconds since the epoch.
+    /// Seconds since the epoch; the step's time in every image that it is part of.
     pub created: i64,
     pub last_used: i64,
     /// How often it saved the step.
@@ -46,8 +46,6 @@ struct Shared {
     /// Keys of steps that are being made now.
     running: Mutex<BTreeSet<String>>,
     ended: Condvar,
-    /// Layers of builds that are under way, with how many need each.
-    held: Mutex<BTreeMap<Digest, usize>>,
 }
 
 /// What goes into a key, field by field.
@@ -98,37 +96,6 @@ impl Drop for Making<'_> {
     }
 }
 
-/// Layers that must not go while a build is under way.
-#[derive(Debug)]
-pub(crate) struct Hold {
-    shared: Arc<Shared>,
-    layers: Vec<Digest>,
-}
-
-impl Hold {
-    pub(crate) fn add(&mut self, layers: &[Digest]) {
-        let mut held = lock(&self.shared.held);
-        for layer in layers {
-            *held.entry(layer.clone()).or_default() += 1;
-            self.layers.push(layer.clone());
-        }
-    }
-}
-
-impl Drop for Hold {
-    fn drop(&mut self) {
-        let mut held = lock(&self.shared.held);
-        for layer in &self.layers {
-            if let Some(count) = held.get_mut(layer) {
-                *count -= 1;
-                if *count == 0 {
-                    held.remove(layer);
-                }
-            }
-        }
-    }
-}
-
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -136,10 +103,6 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Cache {
     pub(crate) fn new(store: Store, layers: Layers) -> Self {
         Self { store, layers, shared: Arc::default() }
-    }
-
-    pub(crate) fn hold(&self) -> Hold {
-        Hold { shared: Arc::clone(&self.shared), layers: Vec::new() }
     }
 
     /// Claims a step. Waits while another build makes the same.
@@ -160,8 +123,9 @@ impl Cache {
         Ok(record.filter(|record| record.layer.as_ref().is_none_or(|layer| self.layers.contains(layer))))
     }
 
-    /// Keeps what a step made. Without a layer it may be lost in a crash and is made again; a layer must have an owner.
-    pub(crate) fn keep(&self, key: &Digest, layer: Option<(Digest, u64)>, description: &str) -> Result<()> {
+    /// Keeps what a step made, and says when: seconds since the epoch. Without a layer it may be lost in a crash and is
+    /// made again; a layer must have an owner.
+    pub(crate) fn keep(&self, key: &Digest, layer: Option<(Digest, u64)>, description: &str) -> Result<i64> {
         let now = now();
         let record = CacheRecord {
             size: layer.as_ref().map_or(0, |(_, size)| *size),
@@ -172,9 +136,11 @@ impl Cache {
             uses: 0,
         };
         if record.layer.is_some() {
-            return Ok(self.store.write(|tx| tx.put(CACHE, key.as_str(), &record))?);
+            self.store.write(|tx| tx.put(CACHE, key.as_str(), &record))?;
+        } else {
+            self.store.write_soon(|tx| tx.put(CACHE, key.as_str(), &record))?;
         }
-        Ok(self.store.write_soon(|tx| tx.put(CACHE, key.as_str(), &record))?)
+        Ok(now)
     }
 
     /// Notes which steps were not made again.
@@ -199,35 +165,21 @@ impl Cache {
         Ok(self.store.read(|tx| tx.list(CACHE))?)
     }
 
-    /// Layers that the cache or a build under way needs.
+    /// Layers that a record names.
     pub(crate) fn layers(&self) -> Result<BTreeSet<Digest>> {
-        let mut all: BTreeSet<Digest> = lock(&self.shared.held).keys().cloned().collect();
-        all.extend(self.list()?.into_iter().filter_map(|(_, record)| record.layer));
-        Ok(all)
+        Ok(self.list()?.into_iter().filter_map(|(_, record)| record.layer).collect())
     }
 
-    /// Forgets records, and removes the layers that neither another record, a build under way nor `needed` has; none
-    /// without knowing what is needed. Bytes that have become free.
-    pub(crate) fn forget(&self, keys: &[String], needed: Option<&BTreeSet<Digest>>) -> Result<u64> {
-        let gone: Vec<CacheRecord> = self.store.write(|tx| {
-            let mut gone = Vec::new();
+    /// Forgets records, and answers with the layers that they had.
+    pub(crate) fn forget(&self, keys: &[String]) -> Result<BTreeSet<Digest>> {
+        self.store.write(|tx| {
+            let mut layers = BTreeSet::new();
             for key in keys {
-                gone.extend(tx.get::<CacheRecord>(CACHE, key)?);
+                layers.extend(tx.get::<CacheRecord>(CACHE, key)?.and_then(|record| record.layer));
                 tx.delete(CACHE, key)?;
             }
-            Ok::<_, crate::BuildError>(gone)
-        })?;
-        let Some(needed) = needed else { return Ok(0) };
-        let still = self.layers()?;
-        let (mut freed, mut removed) = (0, BTreeSet::new());
-        for record in gone {
-            let Some(layer) = record.layer else { continue };
-            if !still.contains(&layer) && !needed.contains(&layer) && removed.insert(layer.clone()) {
-                self.layers.remove(&layer)?;
-                freed += record.size;
-            }
-        }
-        Ok(freed)
+            Ok::<_, crate::BuildError>(layers)
+        })
     }
 }
 
@@ -260,14 +212,9 @@ mod tests {
         cache.keep(&key, Some((layer.diff_id.clone(), layer.size)), "RUN x").unwrap();
         cache.used(std::slice::from_ref(&key)).unwrap();
         assert_eq!(cache.find(&key).unwrap().unwrap().uses, 1);
-        let mut hold = cache.hold();
-        hold.add(std::slice::from_ref(&layer.diff_id));
-        assert_eq!(cache.forget(&[key.to_string()], Some(&BTreeSet::new())).unwrap(), 0);
-        assert!(layers.contains(&layer.diff_id) && cache.find(&key).unwrap().is_none());
-        drop(hold);
-        cache.keep(&key, Some((layer.diff_id.clone(), layer.size)), "RUN x").unwrap();
-        assert_eq!(cache.forget(&[key.to_string()], Some(&BTreeSet::new())).unwrap(), layer.size);
-        assert!(!layers.contains(&layer.diff_id));
+        assert_eq!(cache.layers().unwrap(), BTreeSet::from([layer.diff_id.clone()]));
+        assert_eq!(cache.forget(&[key.to_string()]).unwrap(), BTreeSet::from([layer.diff_id]));
+        assert!(cache.find(&key).unwrap().is_none() && cache.layers().unwrap().is_empty());
     }
 
     #[test]

@@ -5,10 +5,10 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use wharf_archive::decompressed;
 use wharf_dockerfile::Ignore;
 
 use crate::cancel::{Cancel, Cancellable};
-use crate::decompress::decompressed;
 use crate::error::{BuildError, Result};
 use crate::index::Index;
 use crate::tree::{self, Tree};
@@ -35,8 +35,8 @@ impl Context {
         let contents = File::options().read(true).write(true).create_new(true).open(path);
         let contents = contents.map_err(|e| BuildError::system("the context cannot be kept", &e))?;
         let input = Cancellable { inner: input, cancel: cancel.clone() };
-        let (_, input) = decompressed(input).map_err(|e| BuildError::system("the context cannot be read", &e))?;
-        let index = Index::read(input, contents);
+        let input = decompressed(input).map_err(|e| BuildError::system("the context cannot be read", &e))?;
+        let index = Index::read(input, contents, cancel);
         cancel.check()?;
         let mut index = index?;
         let text = read_dockerfile(&index, dockerfile)?;

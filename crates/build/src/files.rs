@@ -3,7 +3,7 @@
 use std::io::{self, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 
-use wharf_archive::{Reader, UnpackOptions, Whiteouts};
+use wharf_archive::{Reader, UnpackOptions, Whiteouts, decompressed};
 use wharf_dockerfile::{Copy, Ignore, Source};
 use wharf_reference::Digest;
 use wharf_report::chain;
@@ -12,7 +12,6 @@ use wharf_rooted_path::RootDir;
 use crate::cache::Key;
 use crate::cancel::{Cancel, Cancellable};
 use crate::copy::{Destination, Inline};
-use crate::decompress::decompressed;
 use crate::error::{BuildError, ErrorKind, Result};
 use crate::identity::Accounts;
 use crate::mode::ModeChange;
@@ -93,8 +92,8 @@ impl Session<'_> {
                 }
             }
         }
-        let layer = self.commit(&plan, &key, &source.text)?;
-        Ok((key, Outcome { layer, cached: false }))
+        let outcome = self.commit(&plan, &key, &source.text)?;
+        Ok((key, outcome))
     }
 
     /// `WORKDIR`: the directory is made if it is not there.
@@ -113,19 +112,18 @@ impl Session<'_> {
         let mut plan = Plan::new(&below, owner, (self.date, 0));
         let real = plan.resolve(Path::new(path))?;
         if plan.kind(&real)? == Some(Kind::Directory) {
-            shared.cache.keep(&key, None, &format!("WORKDIR {path}"))?;
-            return Ok((key, Outcome { layer: None, cached: false }));
+            let outcome = self.made(&key, None, &format!("WORKDIR {path}"))?;
+            return Ok((key, outcome));
         }
         plan.directory(&real)?;
-        let layer = self.commit(&plan, &key, &format!("WORKDIR {path}"))?;
-        Ok((key, Outcome { layer, cached: false }))
+        let outcome = self.commit(&plan, &key, &format!("WORKDIR {path}"))?;
+        Ok((key, outcome))
     }
 
     /// Makes a layer of a plan and keeps it in the cache.
-    fn commit(&self, plan: &Plan<'_>, key: &Digest, description: &str) -> Result<Option<Digest>> {
+    fn commit(&self, plan: &Plan<'_>, key: &Digest, description: &str) -> Result<Outcome> {
         if plan.is_empty() {
-            self.shared.cache.keep(key, None, description)?;
-            return Ok(None);
+            return self.made(key, None, description);
         }
         let failing = |e: io::Error| BuildError::system("the layer cannot be written", &e);
         let (mut reader, writer) = io::pipe().map_err(failing)?;
@@ -149,8 +147,7 @@ impl Session<'_> {
             (_, Err(error)) => return Err(error.into()),
             (packed, Ok(layer)) => packed.map(|()| layer)?,
         };
-        self.shared.cache.keep(key, Some((layer.diff_id.clone(), layer.size)), description)?;
-        Ok(Some(layer.diff_id))
+        self.made(key, Some(&layer), description)
     }
 
     /// `--chown`, by the stage's own users.
@@ -335,10 +332,7 @@ fn is_archive(selected: &Selected) -> bool {
         return false;
     }
     let Ok(file) = selected.tree.open(&item.from) else { return false };
-    match decompressed(file) {
-        Ok((_, content)) => matches!(Reader::new(content.take(1 << 20)).next_entry(), Ok(Some(_))),
-        Err(error) => error.kind() == std::io::ErrorKind::Unsupported,
-    }
+    decompressed(file).is_ok_and(|content| matches!(Reader::new(content.take(1 << 20)).next_entry(), Ok(Some(_))))
 }
 
 /// Unpacks a local archive. Its own owners count.
@@ -349,7 +343,7 @@ fn unpack(selected: &Selected, path: PathBuf, cancel: &Cancel) -> Result<Tree> {
         BuildError::invalid(format!("ADD failed: {} cannot be unpacked: {}", item.from.display(), chain(e)))
     };
     let input = Cancellable { inner: file, cancel: cancel.clone() };
-    let (_, content) = decompressed(input).map_err(|e| failing(&e))?;
+    let content = decompressed(input).map_err(|e| failing(&e))?;
     let root = RootDir::open(&path)?;
     let options = UnpackOptions {
         whiteouts: Whiteouts::Literal,

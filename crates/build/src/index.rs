@@ -7,19 +7,20 @@
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::io::{self, BufWriter, Read, Write};
+use std::io::{self, BufWriter, Read, Seek, Write};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::FileExt;
 use std::path::{Component, Path, PathBuf};
 
-use wharf_archive::{Entry, Kind as EntryKind, Reader};
+use wharf_archive::{Entry, Kind as EntryKind, Reader, may_carry};
 use wharf_dockerfile::{Ignore, Verdict};
 use wharf_reference::{Digest, Hasher};
 use wharf_report::chain;
 
+use crate::cancel::Cancel;
 use crate::error::{BuildError, Result};
 use crate::resolve::resolve;
-use crate::tree::{Attributes, Found, Kind, may_carry};
+use crate::tree::{Attributes, Found, Kind};
 
 /// Bounds on what a client may send: a bomb ends here.
 const MAX_ENTRIES: usize = 5_000_000;
@@ -65,12 +66,25 @@ impl Node {
     }
 }
 
+/// Hashes what a hole stands for.
+fn hash_zeroes(hasher: &mut Hasher, count: u64, cancel: &Cancel) -> Result<()> {
+    const ZEROES: [u8; 64 << 10] = [0; 64 << 10];
+    let mut left = count;
+    while left > 0 {
+        cancel.check()?;
+        let piece = ZEROES.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+        hasher.update(&ZEROES[..piece]);
+        left -= piece as u64;
+    }
+    Ok(())
+}
+
 impl Index {
     /// Reads an archive; `contents` is an empty file for what is in its files.
     ///
     /// # Errors
     /// For an archive that is hostile or damaged, and for what the disk refuses.
-    pub(crate) fn read(input: impl Read, contents: File) -> Result<Self> {
+    pub(crate) fn read(input: impl Read, contents: File, cancel: &Cancel) -> Result<Self> {
         let mut index = Self { nodes: vec![Node::implied()], contents };
         let bad = |e: wharf_archive::ArchiveError| invalid(chain(&e));
         let writing = index.contents.try_clone().map_err(failing)?;
@@ -89,6 +103,12 @@ impl Index {
             let content = if entry.kind == EntryKind::File {
                 let mut hasher = Hasher::new();
                 while hasher.count() < entry.size {
+                    let hole = reader.skip_hole();
+                    if hole > 0 {
+                        writer.seek_relative(hole.cast_signed()).map_err(failing)?;
+                        hash_zeroes(&mut hasher, hole, cancel)?;
+                        continue;
+                    }
                     let count = reader.read(&mut buffer).map_err(|e| invalid(chain(&e)))?;
                     if count == 0 {
                         return Err(invalid(format!("it ends in the middle of {}", shown(&entry.path))));
@@ -106,12 +126,14 @@ impl Index {
             index.add(&entry, content)?;
         }
         writer.flush().map_err(failing)?;
+        // The last may end with a hole.
+        index.contents.set_len(offset).map_err(failing)?;
         Ok(index)
     }
 
     fn add(&mut self, entry: &Entry, content: Option<Content>) -> Result<()> {
         let name = || shown(&entry.path);
-        let path = inside(&entry.path).ok_or_else(|| invalid(format!("`{}`: its name leads out", name())))?;
+        let path = confined(&entry.path).ok_or_else(|| invalid(format!("`{}`: its name is too long", name())))?;
         let mut node = Node { content, ..node_of(entry) };
         if entry.kind == EntryKind::HardLink {
             let target =
@@ -125,6 +147,9 @@ impl Index {
             node = Node { attributes, content, ..node };
         }
         let Some(last) = path.file_name() else {
+            if node.attributes.kind != Kind::Directory {
+                return Err(invalid(format!("`{}` would replace the root", name())));
+            }
             // The root itself.
             self.nodes[0].attributes = Attributes { kind: Kind::Directory, ..node.attributes };
             self.nodes[0].implied = false;
@@ -314,7 +339,21 @@ fn shown(name: &[u8]) -> String {
     String::from_utf8_lossy(name).chars().filter(|c| !c.is_control()).take(200).collect()
 }
 
-/// The path below the root. `..` is refused rather than resolved: no honest archive has it.
+/// The path below the root; `..` ends there, as Go's `Clean("/" + name)` has it.
+fn confined(bytes: &[u8]) -> Option<PathBuf> {
+    let path = [b"/", bytes].concat();
+    let mut confined = PathBuf::new();
+    for part in Path::new(OsStr::from_bytes(&path)).components() {
+        match part {
+            Component::Normal(name) => confined.push(name),
+            Component::ParentDir => drop(confined.pop()),
+            _ => {}
+        }
+    }
+    Some(confined).filter(|_| bytes.len() <= MAX_PATH)
+}
+
+/// What a link leads to, below the root; `None` when that is outside.
 fn inside(bytes: &[u8]) -> Option<PathBuf> {
     if bytes.len() > MAX_PATH {
         return None;
@@ -323,6 +362,7 @@ fn inside(bytes: &[u8]) -> Option<PathBuf> {
     for part in Path::new(OsStr::from_bytes(bytes)).components() {
         match part {
             Component::Normal(name) => path.push(name),
+            Component::ParentDir if path.pop() => {}
             Component::ParentDir => return None,
             _ => {}
         }
@@ -383,7 +423,7 @@ mod tests {
             }
         }
         bytes.resize(bytes.len() + 1024, 0);
-        Index::read(bytes.as_slice(), tempfile::tempfile().unwrap())
+        Index::read(bytes.as_slice(), tempfile::tempfile().unwrap(), &Cancel::new().unwrap())
     }
 
     fn text(index: &Index, path: &str) -> String {
@@ -433,18 +473,21 @@ mod tests {
     #[test]
     fn hostile_archives_are_refused() {
         for (entries, why) in [
-            (&[("../evil", b'0', "x")][..], "leads out"),
-            (&[("a/../../evil", b'0', "x")], "leads out"),
-            (&[("a", b'2', "/etc"), ("a/evil", b'0', "x")], "no directory"),
+            (&[("a", b'2', "/etc"), ("a/evil", b'0', "x")][..], "no directory"),
+            (&[("..", b'0', "x")], "replace the root"),
             (&[("a", b'0', "x"), ("a/evil", b'0', "x")], "no directory"),
             (&[("a", b'1', "../../etc/passwd")], "links to something outside"),
             (&[("a", b'1', "not/there")], "links to what is not there"),
             (&[("d/", b'5', ""), ("a", b'1', "d")], "links to what is not there"),
-            (&[("a", b'S', "")], "sparse"),
+            (&[("a", b'Z', "")], "type"),
         ] {
             let error = index(entries).unwrap_err();
             assert!(error.message.contains(why), "{error}");
         }
-        assert!(Index::read(&b"this is no archive"[..], tempfile::tempfile().unwrap()).is_err());
+        let escaped = index(&[("../evil", b'0', "x"), ("a/../../other", b'0', "y")]).unwrap();
+        assert_eq!((text(&escaped, "evil"), text(&escaped, "other")), ("x".into(), "y".into()));
+        assert!(
+            Index::read(&b"this is no archive"[..], tempfile::tempfile().unwrap(), &Cancel::new().unwrap()).is_err()
+        );
     }
 }

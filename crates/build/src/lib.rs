@@ -8,7 +8,7 @@
 //! ```
 //!
 //! - [`Builder`]: what builds share; [`BuildRequest`], [`BuildEvent`]: one build. [`Fetch`]: the world outside.
-//! - `session`, `state`, `sources`: a build, its stages, and where they begin. `metadata`: instructions that change the configuration only.
+//! - `session`, `stages`, `state`, `sources`: a build, its stages side by side, what each has made, and where they begin. `metadata`: instructions that change the configuration only.
 //! - `context`, `index`: what the client sent. `files`, `select`, `plan`, `copy`, `tree`: COPY, ADD and WORKDIR. `run`, `bundle`, `mounts`, `init_layer`: RUN.
 //! - `cache`, `cache_mount`, `scratch`: what outlives a build, and what does not.
 //!
@@ -22,7 +22,6 @@ mod cache_mount;
 mod cancel;
 mod context;
 mod copy;
-mod decompress;
 mod error;
 mod files;
 mod frames;
@@ -43,6 +42,7 @@ mod scratch;
 mod select;
 mod session;
 mod sources;
+mod stages;
 mod state;
 mod tar;
 mod tree;

@@ -22,7 +22,7 @@ use crate::metadata;
 use crate::plan::Plan;
 use crate::scratch::Scratch;
 use crate::select::{Selected, Selection, checksum};
-use crate::session::Session;
+use crate::session::{Session, lock};
 use crate::state::State;
 
 /// The mounts of one command, and what must be held while it runs.
@@ -177,13 +177,13 @@ impl Session<'_> {
 
     /// A part of the context as files, made once for all commands that only read it.
     fn materialized(&mut self, selected: &Selected, from: &Path) -> Result<OwnedFd> {
-        if !self.materialized.contains_key(from) {
-            let number = self.materialized.len();
-            let copy = RootDir::open(self.dir.sub(&format!("context-{number}"))?)?;
+        let mut all = lock(&self.materialized);
+        if !all.contains_key(from) {
+            let copy = RootDir::open(self.dir.sub(&format!("context-{}", all.len()))?)?;
             self.fill(&copy, selected)?;
-            self.materialized.insert(from.to_owned(), copy);
+            all.insert(from.to_owned(), copy);
         }
-        let copy = self.materialized.get(from).ok_or_else(|| BuildError::invalid("a mount without a source"))?;
+        let copy = all.get(from).ok_or_else(|| BuildError::invalid("a mount without a source"))?;
         Ok(copy.handle("x")?)
     }
 

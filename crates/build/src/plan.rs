@@ -10,6 +10,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FileType, Timespec, Timestamps};
+use rustix::io::Errno;
 use wharf_rooted_path::RootDir;
 
 use crate::cancel::Cancel;
@@ -282,7 +283,11 @@ fn make(dir: &RootDir, name: &Path, entry: &Entry) -> Result<()> {
         dir.set_mode(name, attributes.mode)?;
     }
     for (key, value) in &attributes.xattrs {
-        dir.set_xattr(name, key, value)?;
+        match dir.set_xattr(name, key, value) {
+            // A file system without them: what they add is lost, as with every tar.
+            Err(error) if matches!(error.errno, Errno::OPNOTSUPP | Errno::PERM) => {}
+            done => done?,
+        }
     }
     dir.set_times(name, &times(attributes.mtime))?;
     Ok(())

@@ -43,6 +43,8 @@ pub struct BuildRequest {
     pub limits: Limits,
     /// `HOST:IP`.
     pub extra_hosts: Vec<String>,
+    /// Control group below which commands run; the daemon's when absent.
+    pub cgroup_parent: Option<String>,
     /// Values by ID for `RUN --mount=type=secret`.
     pub secrets: BTreeMap<String, Vec<u8>>,
 }
@@ -64,6 +66,7 @@ impl Default for BuildRequest {
             shm_size: None,
             limits: Limits::default(),
             extra_hosts: Vec::new(),
+            cgroup_parent: None,
             secrets: BTreeMap::new(),
         }
     }

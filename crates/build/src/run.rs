@@ -101,8 +101,8 @@ impl Session<'_> {
         if let Some(outcome) = self.cached(&key)? {
             return Ok((line, key, outcome));
         }
-        let layer = self.execute(state, &prepared, &asked, &network, &key, source)?;
-        Ok((line, key, Outcome { layer, cached: false }))
+        let outcome = self.execute(state, &prepared, &asked, &network, &key, source)?;
+        Ok((line, key, outcome))
     }
 
     fn execute(
@@ -113,7 +113,7 @@ impl Session<'_> {
         network: &str,
         key: &Digest,
         source: &Source,
-    ) -> Result<Option<Digest>> {
+    ) -> Result<Outcome> {
         let shared = self.shared;
         let id = random_id()?;
         let dir = self.step_dir()?;
@@ -160,7 +160,10 @@ impl Session<'_> {
         if !env.iter().any(|pair| pair.starts_with("HOME=")) {
             env.push(format!("HOME={}", identity.home));
         }
-        let cgroup = format!("{}/build/{id}", shared.options.cgroup_parent.trim_end_matches('/'));
+        let cgroup = match &self.options.cgroup_parent {
+            Some(parent) => format!("/{}/{id}", parent.trim_matches('/')),
+            None => scratch::group(&shared.options.cgroup_parent, &id),
+        };
         let spec = bundle::spec(&Command {
             args: &prepared.args,
             env: &env,
@@ -206,12 +209,10 @@ impl Session<'_> {
             .next()
             .is_none();
         if empty {
-            shared.cache.keep(key, None, &source.text)?;
-            return Ok(None);
+            return self.made(key, None, &source.text);
         }
         let layer = shared.layers.commit(&upper, self.clamp)?;
-        shared.cache.keep(key, Some((layer.diff_id.clone(), layer.size)), &source.text)?;
-        Ok(Some(layer.diff_id))
+        self.made(key, Some(&layer), &source.text)
     }
 
     /// The command's network namespace. Without one it gets an empty one of its own, or the host's if that was asked.
@@ -388,11 +389,10 @@ fn wait_readable(fd: BorrowedFd<'_>, cancel: &Cancel) -> Result<()> {
     }
 }
 
-/// A command that did not come to run; 126 and 127 are its own fault.
+/// A command that did not come to run; 126 and 127 are its own fault. It has no exit code, as Docker has it.
 fn launch_error(error: &dyn std::error::Error, code: u8) -> BuildError {
     let own = matches!(code, 126 | 127);
-    let kind = if own { ErrorKind::Command } else { ErrorKind::System };
-    BuildError { exit_code: own.then_some(i32::from(code)), ..BuildError::new(kind, chain(error)) }
+    BuildError::new(if own { ErrorKind::Command } else { ErrorKind::System }, chain(error))
 }
 
 fn prepare(state: &State, run: &Run) -> Result<Prepared> {

@@ -6,13 +6,19 @@
 //! EXEC_ROOT/build/ID/     sockets and secrets of a command that runs
 //! ```
 
-use std::fs;
+use std::fs::{self, File};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
+use wharf_cgroup::{Group, Hierarchies};
 
 use crate::error::{BuildError, Result};
+
+/// How long the start waits for what was killed to be gone.
+const PATIENCE: Duration = Duration::from_secs(5);
+const PAUSE: Duration = Duration::from_millis(5);
 
 /// A new directory that is removed with all in it when this is dropped.
 #[derive(Debug)]
@@ -81,37 +87,115 @@ pub(crate) fn commands(exec_root: &Path) -> PathBuf {
     exec_root.join("build")
 }
 
-/// Ends and removes what builds of an earlier process have left.
-pub(crate) fn sweep(data_root: &Path, exec_root: &Path) -> Result<()> {
-    for dir in list(&commands(exec_root))? {
+/// The control group of a running command, unless the build asked for another parent.
+pub(crate) fn group(cgroup_parent: &str, id: &str) -> String {
+    format!("{}/build/{id}", cgroup_parent.trim_end_matches('/'))
+}
+
+/// Ends and removes what builds of an earlier process have left. What cannot be removed now is left for the next start:
+/// it is in nobody's way, and no reason for a daemon not to start.
+pub(crate) fn sweep(data_root: &Path, exec_root: &Path, cgroup_parent: &str) {
+    let commands = list(&commands(exec_root));
+    for dir in &commands {
         // A command whose builder has died goes on for nobody.
-        if let Err(error) = wharf_monitor::client::signal(&dir, Signal::KILL.as_raw(), true) {
+        if let Err(error) = wharf_monitor::client::signal(dir, Signal::KILL.as_raw(), true) {
             tracing::debug!("{} has no monitor any more: {error}", dir.display());
+            end_group(&group(cgroup_parent, &dir.file_name().unwrap_or_default().to_string_lossy()));
         }
-        remove(&dir)?;
     }
-    for dir in list(&builds(data_root))? {
+    let deadline = Instant::now() + PATIENCE;
+    for dir in &commands {
+        wait_for_monitor(dir, deadline);
+        remove(dir, deadline);
+    }
+    for dir in list(&builds(data_root)) {
         if dir.file_name().is_some_and(|name| name != "cache") {
-            remove(&dir)?;
+            remove(&dir, deadline);
         }
     }
-    Ok(())
 }
 
-fn list(dir: &Path) -> Result<Vec<PathBuf>> {
-    let failing = |e: std::io::Error| BuildError::system(format_args!("cannot list {}", dir.display()), &e);
+/// Ends what a monitor that was killed has left in its command's group.
+fn end_group(path: &str) {
+    let ended = Hierarchies::detect().and_then(|hierarchies| {
+        let group = Group::open(&hierarchies, path)?;
+        group.kill()?;
+        group.remove()
+    });
+    if let Err(error) = ended {
+        tracing::debug!("the group {path} cannot be removed: {error}");
+    }
+}
+
+/// Waits until a command's monitor has gone, and with it the command and its group: it locks its directory as long as
+/// it has any of them.
+fn wait_for_monitor(dir: &Path, deadline: Instant) {
+    let Ok(dir) = File::open(dir) else { return };
+    while rustix::fs::flock(&dir, rustix::fs::FlockOperation::NonBlockingLockExclusive).is_err()
+        && Instant::now() < deadline
+    {
+        std::thread::sleep(PAUSE);
+    }
+}
+
+fn list(dir: &Path) -> Vec<PathBuf> {
     match fs::read_dir(dir) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
-        entries => entries.map_err(failing)?.map(|entry| entry.map(|entry| entry.path()).map_err(failing)).collect(),
+        Ok(entries) => entries.flatten().map(|entry| entry.path()).collect(),
+        Err(error) => {
+            if error.kind() != std::io::ErrorKind::NotFound {
+                tracing::warn!("what builds have left in {} cannot be listed: {error}", dir.display());
+            }
+            Vec::new()
+        }
     }
 }
 
-fn remove(path: &Path) -> Result<()> {
-    let removed = if path.is_dir() && !path.is_symlink() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
-    match removed {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(BuildError::system(format_args!("cannot remove {}", path.display()), &error))
+/// Removes what may still be written to for a moment, which makes a directory that was emptied not empty.
+fn remove(path: &Path, deadline: Instant) {
+    loop {
+        let directory = path.is_dir() && !path.is_symlink();
+        match if directory { fs::remove_dir_all(path) } else { fs::remove_file(path) } {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound && !path.exists() => return,
+            Err(_) if Instant::now() < deadline => std::thread::sleep(PAUSE),
+            Err(error) => {
+                tracing::warn!("what a build has left stays until the next start: {}: {error}", path.display());
+                return;
+            }
+            Ok(()) => return,
         }
-        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_still_written_to_is_removed_when_its_monitor_has_gone() {
+        let (data, exec) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let (command, upper) = (exec.path().join("build/x"), data.path().join("build/b-x/upper"));
+        fs::create_dir_all(&command).unwrap();
+        fs::create_dir_all(&upper).unwrap();
+        let monitor = File::open(&command).unwrap();
+        rustix::fs::flock(&monitor, rustix::fs::FlockOperation::LockExclusive).unwrap();
+        let writing = std::thread::spawn({
+            let upper = upper.clone();
+            move || {
+                for number in 0..200 {
+                    let _ = fs::write(upper.join(number.to_string()), "x");
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+                drop(monitor);
+            }
+        });
+        sweep(data.path(), exec.path(), "/wharf-no-such-group");
+        assert!(writing.is_finished() && !command.exists() && !upper.exists());
+    }
+
+    #[test]
+    fn what_cannot_be_removed_is_left() {
+        let data = tempfile::tempdir().unwrap();
+        fs::write(data.path().join("build"), "no directory").unwrap();
+        sweep(data.path(), data.path(), "/wharf-no-such-group");
     }
 }

@@ -1,8 +1,10 @@
 //! One build from its first step to its last.
 
 use std::collections::{BTreeSet, HashMap};
+use std::ops::Deref;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use tokio::runtime::Handle;
 use wharf_dockerfile::{
@@ -12,9 +14,10 @@ use wharf_dockerfile::{
 use wharf_image::ImageRecord;
 use wharf_reference::Digest;
 use wharf_rooted_path::RootDir;
+use wharf_snapshot::{Hold, Layer};
 
 use crate::builder::Shared;
-use crate::cache::{CacheRecord, Hold};
+use crate::cache::CacheRecord;
 use crate::cancel::Cancel;
 use crate::context::Context;
 use crate::error::{BuildError, ErrorKind, Result};
@@ -23,12 +26,31 @@ use crate::output::Output;
 use crate::request::{BuildEvent, BuildRequest, Limits};
 use crate::scratch::{Scratch, random_id};
 use crate::sources::image_error;
+use crate::stages::Progress;
 use crate::state::State;
 use crate::tree::Tree;
 
-/// What all steps of a build share.
+/// One stage at work; a trigger may need another, which is then part of it.
 #[derive(Debug)]
 pub(crate) struct Session<'a> {
+    pub(crate) common: &'a Common<'a>,
+    /// Where this stage is heard.
+    pub(crate) output: Output,
+    /// The number of the last step that was announced.
+    pub(crate) step: usize,
+}
+
+impl<'a> Deref for Session<'a> {
+    type Target = Common<'a>;
+
+    fn deref(&self) -> &Common<'a> {
+        self.common
+    }
+}
+
+/// What all stages of a build share.
+#[derive(Debug)]
+pub(crate) struct Common<'a> {
     pub(crate) shared: &'a Shared,
     pub(crate) output: Output,
     pub(crate) cancel: Cancel,
@@ -40,27 +62,28 @@ pub(crate) struct Session<'a> {
     pub(crate) graph: Graph,
     pub(crate) platforms: Platforms,
     pub(crate) context: Context,
-    /// What results are dated with, in seconds since the epoch.
+    /// What files that the builder makes are dated with, in seconds since the epoch.
     pub(crate) date: i64,
-    created: String,
     /// Files of layers get no later time, if that was asked.
     pub(crate) clamp: Option<i64>,
-    pub(crate) stages: Vec<Option<State>>,
-    pub(crate) trees: HashMap<Base, Tree>,
-    pub(crate) images: HashMap<(String, Option<Platform>), ImageRecord>,
-    pub(crate) hold: Hold,
+    /// Those that have ended.
+    pub(crate) stages: Vec<OnceLock<State>>,
+    pub(crate) progress: Progress,
+    pub(crate) trees: Mutex<HashMap<Base, Tree>>,
+    pub(crate) images: Mutex<HashMap<(String, Option<Platform>), ImageRecord>>,
+    /// Layers that must not go while the build is under way.
+    hold: Mutex<Hold>,
     /// Keys of steps that were not made again.
-    used: Vec<Digest>,
+    used: Mutex<Vec<Digest>>,
     /// Arguments that some ARG has named.
-    consumed: BTreeSet<String>,
+    consumed: Mutex<BTreeSet<String>>,
     /// Variables that stages began with.
-    base_env: HashMap<usize, Vec<(String, String)>>,
-    step: usize,
-    pub(crate) steps: usize,
+    base_env: Mutex<HashMap<usize, Vec<(String, String)>>>,
+    pub(crate) steps: AtomicUsize,
     /// Parts of the context that are files because a command mounts them, by path.
-    pub(crate) materialized: HashMap<PathBuf, RootDir>,
+    pub(crate) materialized: Mutex<HashMap<PathBuf, RootDir>>,
     /// Names directories of steps.
-    pub(crate) next: usize,
+    next: AtomicUsize,
 }
 
 /// What of the request steps need.
@@ -73,6 +96,7 @@ pub(crate) struct Options {
     pub(crate) shm_size: Option<u64>,
     pub(crate) limits: Limits,
     pub(crate) extra_hosts: Vec<String>,
+    pub(crate) cgroup_parent: Option<String>,
     pub(crate) secrets: std::collections::BTreeMap<String, Vec<u8>>,
     labels: std::collections::BTreeMap<String, String>,
     tags: Vec<String>,
@@ -83,9 +107,15 @@ pub(crate) struct Outcome {
     /// The layer, if it changed a file.
     pub(crate) layer: Option<Digest>,
     pub(crate) cached: bool,
+    /// When it was made, in seconds since the epoch.
+    pub(crate) created: i64,
 }
 
-impl<'a> Session<'a> {
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl<'a> Common<'a> {
     /// Takes the context in and reads the Dockerfile.
     pub(crate) fn open(
         shared: &'a Shared,
@@ -101,6 +131,10 @@ impl<'a> Session<'a> {
             wharf_reference::Reference::parse(tag)
                 .map_err(|e| BuildError::invalid(format!("invalid tag {tag:?}: {e}")))?;
         }
+        let cgroup_parent = request.cgroup_parent.filter(|path| !path.is_empty());
+        if let Some(path) = cgroup_parent.as_deref().filter(|path| path.split('/').any(|part| part == "..")) {
+            return Err(BuildError::invalid(format!("invalid cgroup-parent: {path:?} leads out")));
+        }
         let dir = Scratch::new(shared.builds().join(format!("b-{}", &random_id()?[..16])))?;
         let context = Context::read(request.context, &dir.path.join("context"), &name, &cancel)?;
         let dockerfile = Dockerfile::parse(&name, &context.dockerfile)?;
@@ -111,15 +145,12 @@ impl<'a> Session<'a> {
         let graph = Graph::new(&dockerfile, &globals, request.target.as_deref())?;
         let epoch = source_date_epoch(&globals, context.newest)?;
         let date = epoch.unwrap_or(context.newest);
-        let created = jiff::Timestamp::from_second(date)
-            .map_err(|e| BuildError::invalid(format!("a time of {date} seconds since the epoch has no date: {e}")))?
-            .to_string();
         let needed = graph.needed();
         let steps = dockerfile.globals.len()
             + needed.iter().map(|stage| 1 + dockerfile.stages[*stage].statements.len()).sum::<usize>();
-        let stages = vec![None; dockerfile.stages.len()];
+        let stages = dockerfile.stages.iter().map(|_| OnceLock::new()).collect();
         Ok(Self {
-            hold: shared.cache.hold(),
+            hold: Mutex::new(shared.layers.hold(&[])),
             options: Options {
                 no_cache: request.no_cache,
                 pull: request.pull,
@@ -128,6 +159,7 @@ impl<'a> Session<'a> {
                 shm_size: request.shm_size,
                 limits: request.limits,
                 extra_hosts: request.extra_hosts,
+                cgroup_parent,
                 secrets: request.secrets,
                 labels: request.labels,
                 tags: request.tags,
@@ -143,23 +175,22 @@ impl<'a> Session<'a> {
             platforms,
             context,
             date,
-            created,
             clamp: epoch,
             stages,
-            trees: HashMap::new(),
-            images: HashMap::new(),
-            used: Vec::new(),
-            consumed: BTreeSet::new(),
-            base_env: HashMap::new(),
-            step: 0,
-            steps,
-            materialized: HashMap::new(),
-            next: 0,
+            progress: Progress::new(),
+            trees: Mutex::default(),
+            images: Mutex::default(),
+            used: Mutex::default(),
+            consumed: Mutex::default(),
+            base_env: Mutex::default(),
+            steps: AtomicUsize::new(steps),
+            materialized: Mutex::default(),
+            next: AtomicUsize::new(0),
         })
     }
 
     /// Builds the target and what it needs, and makes the image.
-    pub(crate) fn build(mut self) -> Result<Digest> {
+    pub(crate) fn build(self) -> Result<Digest> {
         if self.dockerfile.directives.check.as_ref().is_some_and(|check| check.error) {
             let rules: BTreeSet<&str> = self.warnings().iter().map(|warning| warning.rule).collect();
             if !rules.is_empty() {
@@ -167,28 +198,32 @@ impl<'a> Session<'a> {
                 return Err(BuildError::invalid(format!("lint violation found for rules: {rules}")));
             }
         }
-        for statement in self.dockerfile.globals.clone() {
-            self.announce(&statement.source)?;
+        let mut top = Session { common: &self, output: self.output.clone(), step: 0 };
+        for statement in &self.dockerfile.globals {
+            top.announce(&statement.source)?;
             if let Instruction::Arg(arguments) = &statement.instruction {
-                self.consumed.extend(arguments.iter().map(|argument| argument.name.clone()));
+                lock(&self.consumed).extend(arguments.iter().map(|argument| argument.name.clone()));
             }
         }
-        for stage in self.graph.needed() {
-            self.stage(stage)?;
-        }
+        let first = top.step;
+        self.run_stages(&self.graph.needed(), first)?;
         self.warn_of_arguments()?;
         for warning in self.warnings() {
             self.output.text(format!("[Warning] {warning}\n"))?;
         }
-        self.shared.cache.used(&self.used)?;
-        let Some(mut state) = self.stages[self.graph.target].take() else {
+        self.shared.cache.used(&lock(&self.used))?;
+        let Some(mut state) = self.stages[self.graph.target].get().cloned() else {
             return Err(BuildError::new(ErrorKind::System, "the target was not built"));
         };
         if !self.options.labels.is_empty() {
             let labels = state.image.config.labels.get_or_insert_default();
             labels.extend(self.options.labels.clone());
         }
-        state.image.created = Some(self.created.clone());
+        if state.image.created.is_none() || !self.options.labels.is_empty() {
+            // No step has given it a time, or it has more than the last step made.
+            let (_, created) = self.noted(&state.config_key(), "image")?;
+            state.image.created = Some(self.moment(created)?);
+        }
         self.cancel.check()?;
         let made = self.shared.images.create(&state.image, None, &self.options.tags);
         let image = made.map_err(|e| image_error("the image cannot be made", &e))?;
@@ -207,43 +242,112 @@ impl<'a> Session<'a> {
             globals: Arc::clone(&self.globals),
             graph: &self.graph,
             ignore: &self.context.ignore,
-            base_env: &|stage| self.base_env.get(&stage).cloned(),
+            base_env: &|stage| lock(&self.base_env).get(&stage).cloned(),
         };
         check(&self.dockerfile, &known)
     }
 
+    /// Whether a step that changes the configuration only was made before, and when it was made. Making it again costs
+    /// nothing; it is noted so that the client can be told, and so that its time stays the same.
+    fn noted(&self, key: &Digest, description: &str) -> Result<(bool, i64)> {
+        if !self.options.no_cache
+            && let Some(record) = self.shared.cache.find(key)?
+        {
+            lock(&self.used).push(key.clone());
+            return Ok((true, record.created));
+        }
+        Ok((false, self.shared.cache.keep(key, None, description)?))
+    }
+
+    /// The time that a step has in the image: when it was made, unless the user wants another.
+    fn moment(&self, created: i64) -> Result<String> {
+        let seconds = self.clamp.unwrap_or(created);
+        let moment = jiff::Timestamp::from_second(seconds);
+        let bad = |e| BuildError::invalid(format!("a time of {seconds} seconds since the epoch has no date: {e}"));
+        Ok(moment.map_err(bad)?.to_string())
+    }
+
+    /// Keeps layers until the build is over.
+    pub(crate) fn hold(&self, layers: &[Digest]) {
+        self.shared.layers.hold_also(&mut lock(&self.hold), layers);
+    }
+
+    /// Keeps what a step made: for this build before for others, so that it is nobody's at no time.
+    pub(crate) fn made(&self, key: &Digest, layer: Option<&Layer>, description: &str) -> Result<Outcome> {
+        self.hold(layer.map(|layer| &layer.diff_id).into_iter().cloned().collect::<Vec<_>>().as_slice());
+        let layer = layer.map(|layer| (layer.diff_id.clone(), layer.size));
+        let created = self.shared.cache.keep(key, layer.clone(), description)?;
+        Ok(Outcome { layer: layer.map(|(diff_id, _)| diff_id), cached: false, created })
+    }
+
+    /// A directory for one step.
+    pub(crate) fn step_dir(&self) -> Result<Scratch> {
+        Scratch::new(self.dir.path.join(format!("step-{}", self.number())))
+    }
+
+    /// One that nothing else of this build has.
+    pub(crate) fn number(&self) -> usize {
+        self.next.fetch_add(1, Ordering::Relaxed)
+    }
+
+    fn warn_of_arguments(&self) -> Result<()> {
+        let consumed = lock(&self.consumed);
+        let known = |name: &String| consumed.contains(name) || PREDEFINED.contains(&name.as_str());
+        let automatic = |name: &String| {
+            let rest = name.strip_prefix("BUILD").or_else(|| name.strip_prefix("TARGET"));
+            rest.is_some_and(|rest| matches!(rest, "PLATFORM" | "OS" | "ARCH" | "VARIANT" | "OSVERSION" | "STAGE"))
+                || name.starts_with("BUILDKIT_")
+                || name == "SOURCE_DATE_EPOCH"
+        };
+        let unused: Vec<&str> = self
+            .globals
+            .build_args()
+            .keys()
+            .filter(|name| !known(name) && !automatic(name))
+            .map(String::as_str)
+            .collect();
+        if unused.is_empty() {
+            return Ok(());
+        }
+        self.output.text(format!("[Warning] One or more build-args [{}] were not consumed\n", unused.join(" ")))
+    }
+}
+
+impl Session<'_> {
     fn announce(&mut self, source: &Source) -> Result<()> {
         self.cancel.check()?;
         self.step += 1;
-        self.output.text(format!("Step {}/{} : {}\n", self.step, self.steps, source.text))
+        let steps = self.steps.load(Ordering::Relaxed);
+        self.output.text(format!("Step {}/{steps} : {}\n", self.step, source.text))
     }
 
     pub(crate) fn stage(&mut self, index: usize) -> Result<()> {
-        let stage = self.dockerfile.stages[index].clone();
-        let file = self.dockerfile.file.clone();
+        let common = self.common;
+        let (stage, file) = (&common.dockerfile.stages[index], &common.dockerfile.file);
         self.announce(&stage.from)?;
-        let mut state = self.base(index).map_err(|e| e.at(&file, &stage.from))?;
-        self.hold.add(state.layers());
-        self.base_env.insert(index, state.scope.env().to_vec());
+        let mut state = self.base(index).map_err(|e| e.at(file, &stage.from))?;
+        self.hold(state.layers());
+        lock(&self.base_env).insert(index, state.scope.env().to_vec());
         let triggers = state.image.config.on_build.take().unwrap_or_default();
         if !triggers.is_empty() {
             let s = if triggers.len() == 1 { "" } else { "s" };
             self.output.text(format!("# Executing {} build trigger{s}\n", triggers.len()))?;
         }
         for trigger in triggers {
-            let statement = Dockerfile::parse_trigger(&file, &trigger, &stage.from)?;
-            self.statement(index, &mut state, &statement).map_err(|e| e.at(&file, &statement.source))?;
+            let statement = Dockerfile::parse_trigger(file, &trigger, &stage.from)?;
+            self.statement(index, &mut state, &statement).map_err(|e| e.at(file, &statement.source))?;
         }
         for statement in &stage.statements {
             self.announce(&statement.source)?;
-            self.statement(index, &mut state, statement).map_err(|e| e.at(&file, &statement.source))?;
+            self.statement(index, &mut state, statement).map_err(|e| e.at(file, &statement.source))?;
         }
-        self.stages[index] = Some(state);
+        // Triggers of two stages may have needed it at the same moment.
+        let _ = self.stages[index].set(state);
         Ok(())
     }
 
     pub(crate) fn show(&self, state: &State) -> Result<()> {
-        let id = Digest::sha256(&state.config_bytes(&self.created));
+        let id = Digest::sha256(&state.config_bytes());
         self.output.text(format!(" ---> {}\n", id.short()))
     }
 
@@ -255,7 +359,7 @@ impl<'a> Session<'a> {
             Instruction::Arg(arguments) => {
                 let mut words = Vec::new();
                 for argument in arguments {
-                    self.consumed.insert(argument.name.clone());
+                    lock(&self.consumed).insert(argument.name.clone());
                     let value = state.scope.declare(argument, escape)?;
                     words.push(match value {
                         Some(value) => format!("{}={value}", argument.name),
@@ -283,18 +387,22 @@ impl<'a> Session<'a> {
         };
         let cached = match outcome {
             Some(outcome) => {
-                let created = self.created.clone();
                 // A step that changed no file leaves them what they were.
                 let files = files.filter(|_| outcome.layer.is_some());
-                self.hold.add(outcome.layer.as_slice());
-                state.add(outcome.layer, files, line.unwrap_or_default(), &created);
+                let created = self.moment(outcome.created)?;
+                state.add(outcome.layer, files, line.unwrap_or_default(), created);
                 outcome.cached
             }
             None => {
+                let has_line = line.is_some();
                 if let Some(line) = line {
-                    state.add(None, None, line, &self.created);
+                    state.add(None, None, line, String::new());
                 }
-                self.configured(state, &statement.source)?
+                let (cached, created) = self.noted(&state.config_key(), &statement.source.text)?;
+                if has_line {
+                    state.date(self.moment(created)?);
+                }
+                cached
             }
         };
         if cached {
@@ -303,58 +411,19 @@ impl<'a> Session<'a> {
         self.show(state)
     }
 
-    /// Whether a step that changes the configuration only was made before. Making it again costs nothing; it is
-    /// noted so that the client can be told.
-    fn configured(&mut self, state: &State, source: &Source) -> Result<bool> {
-        let key = state.config_key(&self.created);
-        if !self.options.no_cache && self.shared.cache.find(&key)?.is_some() {
-            self.used.push(key);
-            return Ok(true);
-        }
-        self.shared.cache.keep(&key, None, &source.text)?;
-        Ok(false)
-    }
-
     /// The outcome of an earlier build.
     pub(crate) fn cached(&mut self, key: &Digest) -> Result<Option<Outcome>> {
         if self.options.no_cache {
             return Ok(None);
         }
-        let Some(CacheRecord { layer, .. }) = self.shared.cache.find(key)? else { return Ok(None) };
+        let Some(CacheRecord { layer, created, .. }) = self.shared.cache.find(key)? else { return Ok(None) };
         // Held before it is looked for again: it may have been pruned between the two.
-        self.hold.add(layer.as_slice());
+        self.hold(layer.as_slice());
         if layer.as_ref().is_some_and(|layer| !self.shared.layers.contains(layer)) {
             return Ok(None);
         }
-        self.used.push(key.clone());
-        Ok(Some(Outcome { layer, cached: true }))
-    }
-
-    /// A directory for one step.
-    pub(crate) fn step_dir(&mut self) -> Result<Scratch> {
-        self.next += 1;
-        Scratch::new(self.dir.path.join(format!("step-{}", self.next)))
-    }
-
-    fn warn_of_arguments(&self) -> Result<()> {
-        let known = |name: &String| self.consumed.contains(name) || PREDEFINED.contains(&name.as_str());
-        let automatic = |name: &String| {
-            let rest = name.strip_prefix("BUILD").or_else(|| name.strip_prefix("TARGET"));
-            rest.is_some_and(|rest| matches!(rest, "PLATFORM" | "OS" | "ARCH" | "VARIANT" | "OSVERSION" | "STAGE"))
-                || name.starts_with("BUILDKIT_")
-                || name == "SOURCE_DATE_EPOCH"
-        };
-        let unused: Vec<&str> = self
-            .globals
-            .build_args()
-            .keys()
-            .filter(|name| !known(name) && !automatic(name))
-            .map(String::as_str)
-            .collect();
-        if unused.is_empty() {
-            return Ok(());
-        }
-        self.output.text(format!("[Warning] One or more build-args [{}] were not consumed\n", unused.join(" ")))
+        lock(&self.used).push(key.clone());
+        Ok(Some(Outcome { layer, cached: true, created }))
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use wharf_dockerfile::{Base, Graph, Platform, Source};
 use wharf_image::{ErrorKind as ImageErrorKind, ImageRecord};
@@ -9,10 +10,11 @@ use wharf_reference::Digest;
 use wharf_report::chain;
 
 use crate::cache::Key;
+use crate::cancel::Cancel;
 use crate::error::{BuildError, ErrorKind, Result};
 use crate::metadata;
 use crate::request::BuildEvent;
-use crate::session::Session;
+use crate::session::{Session, lock};
 use crate::state::State;
 use crate::tree::Tree;
 
@@ -42,7 +44,7 @@ impl Session<'_> {
     }
 
     fn finished(&self, stage: usize) -> Result<&State> {
-        self.stages[stage].as_ref().ok_or_else(|| BuildError::new(ErrorKind::System, "a stage was not built in order"))
+        self.stages[stage].get().ok_or_else(|| BuildError::new(ErrorKind::System, "a stage was not built in order"))
     }
 
     /// The tree that `--from` means; the context without one.
@@ -54,12 +56,12 @@ impl Session<'_> {
             Base::Image(name) => format!("image {name}"),
             Base::Scratch => "scratch".to_owned(),
         };
-        if let Some(tree) = self.trees.get(&base) {
+        if let Some(tree) = lock(&self.trees).get(&base) {
             return Ok((tree.clone(), place));
         }
         let layers = self.layers_of(&base)?;
         let tree = Tree::new(self.shared.layers.view(&layers, None)?, true);
-        self.trees.insert(base, tree.clone());
+        lock(&self.trees).insert(base, tree.clone());
         Ok((tree, place))
     }
 
@@ -68,37 +70,46 @@ impl Session<'_> {
             Base::Scratch => Ok(Vec::new()),
             Base::Stage(stage) => {
                 // A trigger may name a stage that the target did not seem to need.
-                if self.stages[*stage].is_none() {
-                    self.steps += 1 + self.dockerfile.stages[*stage].statements.len();
+                if !self.wait_for(*stage)? {
+                    let more = 1 + self.dockerfile.stages[*stage].statements.len();
+                    self.steps.fetch_add(more, Ordering::Relaxed);
                     self.stage(*stage)?;
                 }
                 Ok(self.finished(*stage)?.layers().to_vec())
             }
-            Base::Image(name) => {
-                let image = self.image(name, self.options.platform.clone())?;
-                self.hold.add(&image.diff_ids);
-                Ok(image.diff_ids)
-            }
+            Base::Image(name) => Ok(self.image(name, self.options.platform.clone())?.diff_ids),
         }
     }
 
-    /// An image by name: one that is here, else pulled.
+    /// An image by name, held until the build is over: one that is here, else pulled.
     fn image(&mut self, name: &str, platform: Option<Platform>) -> Result<ImageRecord> {
+        /// So often it may be removed in the moment between its being found and its being held.
+        const TRIES: u32 = 3;
         let known = (name.to_owned(), platform.clone());
-        if let Some(image) = self.images.get(&known) {
+        if let Some(image) = lock(&self.images).get(&known) {
             return Ok(image.clone());
         }
+        for _ in 0..TRIES {
+            let image = self.found_or_pulled(name, platform.as_ref())?;
+            self.hold(&image.diff_ids);
+            if image.diff_ids.iter().all(|layer| self.shared.layers.contains(layer)) {
+                // Whoever was first: all stages see the same, though the name may move meanwhile.
+                return Ok(lock(&self.images).entry(known).or_insert(image).clone());
+            }
+        }
+        Err(BuildError::new(ErrorKind::NotFound, format!("No such image: {name}")))
+    }
+
+    fn found_or_pulled(&self, name: &str, platform: Option<&Platform>) -> Result<ImageRecord> {
         let local = match self.shared.images.resolve(name) {
-            Ok(image) => Some(image).filter(|image| fits(image, platform.as_ref())),
+            Ok(image) => Some(image).filter(|image| fits(image, platform)),
             Err(error) if error.kind() == ImageErrorKind::NotFound => None,
             Err(error) => return Err(image_error(name, &error)),
         };
-        let image = match local {
-            Some(image) if !self.options.pull => image,
-            _ => self.pull(name, platform.as_ref())?,
-        };
-        self.images.insert(known, image.clone());
-        Ok(image)
+        match local {
+            Some(image) if !self.options.pull => Ok(image),
+            _ => self.pull(name, platform),
+        }
     }
 
     fn pull(&self, name: &str, platform: Option<&Platform>) -> Result<ImageRecord> {
@@ -114,27 +125,33 @@ impl Session<'_> {
                     }
                 }
             };
-            let cancelled = async {
-                while !cancel.is_cancelled() {
-                    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
-                }
-            };
             let fetching = self.shared.options.fetch.image(name, platform.as_deref(), sender);
             tokio::select! {
                 (image, ()) = async { tokio::join!(fetching, telling) } => image,
-                () = cancelled => Err(BuildError::cancelled()),
+                () = over(&cancel) => Err(BuildError::cancelled()),
             }
         })
     }
 
     /// Downloads what ADD names.
     pub(crate) fn download(&mut self, url: &str) -> Result<(PathBuf, Option<i64>)> {
-        self.next += 1;
-        let path = self.dir.path.join(format!("download-{}", self.next));
+        let path = self.dir.path.join(format!("download-{}", self.number()));
         let failing = |e: std::io::Error| BuildError::system(format_args!("cannot write {url}"), &e);
         let file = std::fs::File::create_new(&path).map_err(failing)?;
-        let time = self.runtime.block_on(self.shared.options.fetch.download(url, file))?;
+        let time = self.runtime.block_on(async {
+            tokio::select! {
+                time = self.shared.options.fetch.download(url, file) => time,
+                () = over(&self.cancel) => Err(BuildError::cancelled()),
+            }
+        })?;
         Ok((path, time))
+    }
+}
+
+/// Waits until nobody waits for the build any more.
+async fn over(cancel: &Cancel) {
+    while !cancel.is_cancelled() {
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
     }
 }
 

@@ -50,29 +50,41 @@ impl State {
     }
 
     /// Takes a step's outcome: its layer, and its line of history.
-    pub(crate) fn add(&mut self, layer: Option<Digest>, files: Option<Digest>, line: String, created: &str) {
+    pub(crate) fn add(&mut self, layer: Option<Digest>, files: Option<Digest>, line: String, created: String) {
         self.image.history.push(HistoryEntry {
-            created: Some(created.to_owned()),
+            created: Some(created.clone()),
             created_by: Some(line),
             comment: Some(HISTORY_COMMENT.into()),
             empty_layer: layer.is_none(),
             ..HistoryEntry::default()
         });
+        self.image.created = Some(created);
         self.image.rootfs.diff_ids.extend(layer);
         if let Some(files) = files {
             self.files = files;
         }
     }
 
-    /// The bytes of the configuration as it would be if the build ended here.
-    pub(crate) fn config_bytes(&self, created: &str) -> Vec<u8> {
-        let image = ImageConfig { created: Some(created.to_owned()), ..self.image.clone() };
-        // It was read from JSON, or is made of strings and lists: it has a JSON form.
-        serde_json::to_vec(&image).unwrap_or_default()
+    /// Gives the last step its time.
+    pub(crate) fn date(&mut self, created: String) {
+        if let Some(last) = self.image.history.last_mut() {
+            last.created = Some(created.clone());
+        }
+        self.image.created = Some(created);
     }
 
-    /// Names a step that changes the configuration only.
-    pub(crate) fn config_key(&self, created: &str) -> Digest {
-        Key::new("config").text(self.files.as_str()).bytes(&self.config_bytes(created)).finish()
+    /// The bytes of the configuration as it would be if the build ended here.
+    pub(crate) fn config_bytes(&self) -> Vec<u8> {
+        // It was read from JSON, or is made of strings and lists: it has a JSON form.
+        serde_json::to_vec(&self.image).unwrap_or_default()
+    }
+
+    /// Names a step that changes the configuration only, whenever it and those before it were made.
+    pub(crate) fn config_key(&self) -> Digest {
+        let mut image = ImageConfig { created: None, ..self.image.clone() };
+        for entry in &mut image.history {
+            entry.created = None;
+        }
+        Key::new("config").text(self.files.as_str()).bytes(&serde_json::to_vec(&image).unwrap_or_default()).finish()
     }
 }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use rustix::fs::{FileType, Stat};
 use rustix::io::Errno;
+use wharf_archive::may_carry;
 use wharf_reference::{Digest, Hasher};
 use wharf_rooted_path::RootDir;
 
@@ -173,11 +174,6 @@ pub(crate) fn attributes(root: &RootDir, path: &Path, stat: &Stat) -> Result<Opt
         mtime: (stat.st_mtime, u32::try_from(stat.st_mtime_nsec).unwrap_or(0)),
         xattrs,
     }))
-}
-
-/// Whether an image may carry the extended attribute. `trusted.*` and `user.overlay.*` would steer overlayfs itself.
-pub(crate) fn may_carry(key: &[u8]) -> bool {
-    key == b"security.capability" || (key.starts_with(b"user.") && !key.starts_with(b"user.overlay."))
 }
 
 /// The path without `.`, `..` and a slash at its beginning, as text; `None` when it leads out at the top.

@@ -110,7 +110,7 @@ impl BlobStream {
             return Err(self.wrong_size(end));
         }
         self.position = end;
-        self.retry.progressed();
+        self.retry.progressed(data.len() as u64);
         Ok(Some(data))
     }
 

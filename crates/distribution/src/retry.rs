@@ -11,10 +11,15 @@ const LONGEST: Duration = Duration::from_secs(10);
 /// A registry that wants more patience than this gets none: the user is told instead.
 const PATIENCE: u64 = 30;
 
+/// So many bytes at once are worth more attempts. Fewer are what a peer sends that only keeps us busy.
+const PROGRESS: u64 = 1 << 20;
+
 /// Counts attempts that failed one after another.
 #[derive(Debug, Default)]
 pub(crate) struct Retry {
     failed: u32,
+    /// Bytes since the last failure.
+    came: u64,
 }
 
 impl Retry {
@@ -32,6 +37,7 @@ impl Retry {
     /// How long to wait for the next attempt; `None` when there have been enough.
     pub(crate) fn wait(&mut self, asked: Option<u64>) -> Option<Duration> {
         self.failed += 1;
+        self.came = 0;
         if self.failed >= ATTEMPTS || asked.is_some_and(|seconds| seconds > PATIENCE) {
             return None;
         }
@@ -41,9 +47,12 @@ impl Retry {
         Some(wait + doubled.mul_f64(f64::from(noise()) / f64::from(u32::MAX) / 4.0))
     }
 
-    /// Something came: the count begins again.
-    pub(crate) fn progressed(&mut self) {
-        self.failed = 0;
+    /// Something came. When it is enough, the count of failures begins again.
+    pub(crate) fn progressed(&mut self, bytes: u64) {
+        self.came = self.came.saturating_add(bytes);
+        if self.came >= PROGRESS {
+            self.failed = 0;
+        }
     }
 }
 
@@ -69,8 +78,19 @@ mod tests {
         let waits: Vec<_> = std::iter::from_fn(|| retry.after(&refused(503, None))).collect();
         assert_eq!(waits.len() as u32, ATTEMPTS - 1);
         assert!(waits.windows(2).all(|pair| pair[1] > pair[0]), "{waits:?}");
-        retry.progressed();
+        retry.progressed(PROGRESS);
         assert!(retry.after(&refused(503, None)).is_some());
+    }
+
+    #[test]
+    fn a_byte_now_and_then_is_no_progress() {
+        let mut retry = Retry::default();
+        let mut attempts = 0;
+        while retry.wait(None).is_some() {
+            retry.progressed(PROGRESS / 2);
+            attempts += 1;
+        }
+        assert_eq!(attempts, ATTEMPTS - 1);
     }
 
     #[test]

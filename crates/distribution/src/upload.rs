@@ -112,9 +112,7 @@ impl Repository {
                 session = self.status(home, uri, size).await;
             }
             let offset = session.as_ref().map_or(0, |session| session.offset);
-            if offset > before {
-                retry.progressed();
-            }
+            retry.progressed(offset.saturating_sub(before));
             progress(offset);
         }
     }

@@ -1,6 +1,9 @@
 //! Freeing what nobody owns any more.
+//!
+//! All of it happens behind the gate, where no image is made, and leaves what somebody holds.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
 use wharf_reference::Digest;
@@ -10,23 +13,26 @@ use crate::Result;
 use crate::images::Images;
 use crate::rows::{LEFT, Row};
 
-/// What came here and belongs to nobody is spared so long: its image may be on its way, and after a failed pull the
-/// next one goes on with it.
+/// What came here and belongs to nobody is spared so long: after a failed pull the next one goes on with it. Not when
+/// somebody asks for images to be pruned.
 const GRACE: Duration = Duration::from_secs(24 * 3600);
 /// What a broken pull has fetched of a blob is kept so long.
 const KEEP_PARTIAL: Duration = Duration::from_secs(7 * 24 * 3600);
 
 impl Images {
     /// Removes the layers and blobs that neither an image nor `pinned` (the layers of containers, and of a build's
-    /// cache) needs. Answers with the bytes that are free again.
+    /// cache) needs. After a [`Self::prune`] it spares nothing for its age. Answers with the bytes that are free again.
     ///
     /// # Errors
     /// When the disk refuses.
     pub fn collect(&self, pinned: &[Digest]) -> Result<u64> {
-        self.collect_older_than(pinned, GRACE)
+        match self.pruned().swap(false, Ordering::AcqRel) {
+            true => self.collect_older_than(pinned, Duration::ZERO, Duration::ZERO),
+            false => self.collect_older_than(pinned, GRACE, KEEP_PARTIAL),
+        }
     }
 
-    pub(crate) fn collect_older_than(&self, pinned: &[Digest], grace: Duration) -> Result<u64> {
+    fn collect_older_than(&self, pinned: &[Digest], grace: Duration, partial: Duration) -> Result<u64> {
         let before = SystemTime::now().checked_sub(grace).unwrap_or(SystemTime::UNIX_EPOCH);
         let mut freed = 0;
         let discarded = {
@@ -36,15 +42,19 @@ impl Images {
             let pinned: BTreeSet<&Digest> = pinned.iter().collect();
             let left: Vec<(String, ())> = self.store().read(|tx| tx.list(LEFT))?;
             let left: BTreeSet<&str> = left.iter().map(|(key, ())| key.as_str()).collect();
-            let (kept, gone): (Vec<Layer>, Vec<Layer>) = self.layers().list()?.into_iter().partition(|layer| {
+            let all = self.layers().list()?;
+            let unneeded = all.iter().filter(|layer| {
                 let id = &layer.diff_id;
-                let needed = by_image.contains(id) || pinned.contains(id) || self.is_held(id);
-                needed || !(left.contains(id.as_str()) || is_before(layer, before))
+                let needed = by_image.contains(id) || pinned.contains(id);
+                !needed && (left.contains(id.as_str()) || is_before(layer, before))
             });
-            let gone_ids: Vec<Digest> = gone.iter().map(|layer| layer.diff_id.clone()).collect();
-            let discarded = self.layers().discard(&gone_ids)?;
+            let unneeded: Vec<Digest> = unneeded.map(|layer| layer.diff_id.clone()).collect();
+            let discarded = self.layers().discard(&unneeded)?;
+            let went: BTreeSet<&Digest> = discarded.diff_ids().iter().collect();
+            let (gone, kept): (Vec<Layer>, Vec<Layer>) =
+                all.into_iter().partition(|layer| went.contains(&layer.diff_id));
             freed += gone.iter().map(|layer| layer.disk).sum::<u64>();
-            // Those of containers wait for the next time.
+            // Those of containers, and those that are held, wait for the next time.
             let settled: Vec<&&str> = left
                 .iter()
                 .filter(|key| !kept.iter().any(|l| l.diff_id.as_str() == **key && !by_image.contains(&l.diff_id)))
@@ -52,38 +62,55 @@ impl Images {
             if !settled.is_empty() {
                 self.store().write(|tx| settled.iter().try_for_each(|key| tx.delete(LEFT, key).map(drop)))?;
             }
-            let unowned: BTreeSet<&Digest> = gone.iter().flat_map(|l| &l.blobs).map(|blob| &blob.digest).collect();
-            freed += self.collect_blobs(&images, &kept, &unowned, before)?;
+            freed += self.collect_blobs(&images, &gone, before)?;
             discarded
         };
         // Outside of the gate: deleting many files takes its time.
         discarded.delete()?;
-        freed += self.store().blobs().sweep_partial(KEEP_PARTIAL)?;
+        freed += self.store().blobs().sweep_partial(partial)?;
         Ok(freed)
     }
 
     /// Removes those of the layers that no image has and nobody counts on.
     pub(crate) fn discard_unused(&self, diff_ids: &[Digest]) -> Result<()> {
-        let discarded = {
-            let _gate = self.gate();
-            let images = self.rows()?;
-            let used = |id: &Digest| self.is_held(id) || images.iter().any(|(_, row)| row.diff_ids.contains(id));
-            let unused: Vec<Digest> = diff_ids.iter().filter(|id| !used(id)).cloned().collect();
-            self.layers().discard(&unused)?
-        };
-        Ok(discarded.delete()?)
+        self.free(diff_ids, &Vec::new).map(drop)
     }
 
-    fn collect_blobs(
-        &self,
-        images: &[(Digest, Row)],
-        layers: &[Layer],
-        unowned: &BTreeSet<&Digest>,
-        before: SystemTime,
-    ) -> Result<u64> {
+    /// Removes those of the layers that neither an image has, nor `needed` names, nor anybody holds, and answers with
+    /// them. `needed` is asked behind the gate, where no image is made.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn free(&self, diff_ids: &[Digest], needed: &dyn Fn() -> Vec<Digest>) -> Result<Vec<Layer>> {
+        let (discarded, gone) = {
+            let _gate = self.gate();
+            let images = self.rows()?;
+            let mut needed: BTreeSet<Digest> = needed().into_iter().collect();
+            needed.extend(images.iter().flat_map(|(_, row)| row.diff_ids.clone()));
+            let unneeded: Vec<Digest> = diff_ids.iter().filter(|id| !needed.contains(id)).cloned().collect();
+            let all = self.layers().list()?;
+            let discarded = self.layers().discard(&unneeded)?;
+            let went: BTreeSet<&Digest> = discarded.diff_ids().iter().collect();
+            let held: Vec<&Digest> = unneeded.iter().filter(|id| !went.contains(id)).collect();
+            if !held.is_empty() {
+                // Whoever holds them may come to need them no more.
+                self.store().write(|tx| held.iter().try_for_each(|id| tx.put(LEFT, id.as_str(), &())))?;
+            }
+            let gone: Vec<Layer> = all.into_iter().filter(|layer| went.contains(&layer.diff_id)).collect();
+            self.collect_blobs(&images, &gone, SystemTime::UNIX_EPOCH)?;
+            (discarded, gone)
+        };
+        discarded.delete()?;
+        Ok(gone)
+    }
+
+    /// Deletes the blobs that nobody has any more: those of layers that are gone, and others from before a time.
+    fn collect_blobs(&self, images: &[(Digest, Row)], gone: &[Layer], before: SystemTime) -> Result<u64> {
         let mut owned: BTreeSet<&Digest> = images.iter().map(|(id, _)| id).collect();
         owned.extend(images.iter().filter_map(|(_, row)| Some(&row.manifest.as_ref()?.digest)));
-        owned.extend(layers.iter().flat_map(|layer| &layer.blobs).map(|blob| &blob.digest));
+        let unowned: BTreeSet<&Digest> = gone.iter().flat_map(|l| &l.blobs).map(|blob| &blob.digest).collect();
+        let layers = self.layers().list()?;
+        let kept: BTreeSet<&Digest> = layers.iter().flat_map(|layer| &layer.blobs).map(|blob| &blob.digest).collect();
         let blobs = self.store().blobs();
         let mut freed = 0;
         for digest in blobs.list()? {
@@ -91,9 +118,12 @@ impl Images {
                 let modified = std::fs::metadata(blobs.path(&digest)).and_then(|found| found.modified());
                 modified.is_ok_and(|time| time < before)
             };
-            if !owned.contains(&digest) && (unowned.contains(&digest) || old()) {
-                freed += blobs.size(&digest).unwrap_or(0);
-                blobs.delete(&digest)?;
+            if owned.contains(&digest) || kept.contains(&digest) || !(unowned.contains(&digest) || old()) {
+                continue;
+            }
+            let size = blobs.size(&digest).unwrap_or(0);
+            if self.layers().forget_blob(&digest, || !self.layers().is_held(&digest))? {
+                freed += size;
             }
         }
         Ok(freed)

@@ -2,15 +2,16 @@
 
 use std::io::Read;
 
+use serde::Deserialize;
+use serde::de::IgnoredAny;
 use wharf_distribution::Platform;
 use wharf_reference::Digest;
 
-use crate::compression::decompressed;
 use crate::config::{ContainerConfig, HistoryEntry, ImageConfig, RootFs};
 use crate::images::{ImageRecord, Images, MAX_CONFIG};
 use crate::names::{now, tag_of};
 use crate::rows::{IMAGES, LEFT, Row, StoredManifest, key, point};
-use crate::{ImageError, Result};
+use crate::{ImageError, Result, decompressed};
 
 /// What an image is stored with, beside its configuration.
 #[derive(Debug, Default)]
@@ -20,7 +21,31 @@ pub(crate) struct With<'a> {
     pub(crate) tags: Vec<String>,
     /// Key of the digest that a repository has it under.
     pub(crate) digest: Option<String>,
-    pub(crate) manifest: Option<StoredManifest>,
+    /// The bytes of its manifest, and their media type.
+    pub(crate) manifest: Option<(Vec<u8>, String)>,
+}
+
+/// What Docker requires of a configuration, wherever it comes from.
+#[derive(Deserialize)]
+struct Shape {
+    rootfs: Option<IgnoredAny>,
+}
+
+/// Refuses what cannot run here.
+fn check_os(os: &str) -> Result<()> {
+    if os.is_empty() || os == "linux" {
+        return Ok(());
+    }
+    Err(ImageError::Invalid(format!("image operating system {os:?} cannot be used on this platform")))
+}
+
+/// Refuses a configuration that is none of an image of ours.
+pub(crate) fn check_config(bytes: &[u8], config: &ImageConfig) -> Result<()> {
+    let shape: Shape = serde_json::from_slice(bytes).map_err(ImageError::Config)?;
+    if shape.rootfs.is_none() {
+        return Err(ImageError::Invalid("invalid image JSON, no RootFS key".into()));
+    }
+    check_os(&config.os)
 }
 
 impl Images {
@@ -40,20 +65,25 @@ impl Images {
             return Err(ImageError::Invalid(format!("the image's configuration is larger than {MAX_CONFIG} bytes")));
         }
         let config: ImageConfig = serde_json::from_slice(bytes).map_err(ImageError::Config)?;
+        check_config(bytes, &config)?;
         let _gate = self.gate();
         let mut size = 0;
         for diff_id in &config.rootfs.diff_ids {
             let layer = self.layers().get(diff_id)?.filter(|_| self.layers().contains(diff_id));
             size += layer.ok_or_else(|| ImageError::NoLayer(diff_id.clone()))?.size;
         }
-        // The blob before the row that names it.
+        // The blobs before the row that names them.
         let id = self.store().blobs().put(bytes)?;
+        let stored = |(bytes, media_type): (Vec<u8>, String)| {
+            Ok::<_, ImageError>(StoredManifest { digest: self.store().blobs().put(&bytes)?, media_type })
+        };
+        let manifest = with.manifest.map(stored).transpose()?;
         self.store().write(|tx| {
             let mut row: Row = tx.get(IMAGES, id.as_str())?.unwrap_or_default();
             row.diff_ids.clone_from(&config.rootfs.diff_ids);
             row.size = size;
             row.parent = with.parent.cloned().or(row.parent);
-            row.manifest = with.manifest.or(row.manifest);
+            row.manifest = manifest.clone().or(row.manifest);
             if !with.tags.is_empty() {
                 row.tagged = Some(now());
             }
@@ -83,6 +113,7 @@ impl Images {
             Some(text) => Platform::parse(text).map_err(|e| ImageError::Invalid(e.to_string()))?,
             None => Platform::host(),
         };
+        check_os(&platform.os)?;
         let layer = self.layers().import(&mut decompressed(tar)?, None)?;
         let created = now();
         let history = HistoryEntry {

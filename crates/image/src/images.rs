@@ -1,11 +1,12 @@
 //! All images of a store.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Semaphore;
 use wharf_reference::Digest;
-use wharf_snapshot::Layers;
+use wharf_snapshot::{Hold, Layers};
 use wharf_store::Store;
 
 use crate::config::ImageConfig;
@@ -53,8 +54,8 @@ struct Inner {
     layers: Layers,
     /// Held while an image is made of layers that were found, and while layers that nobody uses are taken away.
     gate: Mutex<()>,
-    /// Layers that a pull or a load counts on, with how many do.
-    held: Mutex<BTreeMap<Digest, usize>>,
+    /// A prune was asked for: the next collection spares nothing for its age.
+    pruned: AtomicBool,
     /// Configurations that were read: they never change.
     configs: Mutex<HashMap<Digest, Arc<ImageConfig>>>,
     flights: Flights,
@@ -72,7 +73,7 @@ impl Images {
             store,
             layers,
             gate: Mutex::default(),
-            held: Mutex::default(),
+            pruned: AtomicBool::new(false),
             configs: Mutex::default(),
             flights: Flights::default(),
             slots: Arc::new(Semaphore::new(PULLS_AT_ONCE)),
@@ -100,19 +101,13 @@ impl Images {
         Arc::clone(&self.inner.slots)
     }
 
-    /// Keeps layers from being collected, those here and those to come, until the answer is dropped. Waits for a
-    /// collection to end.
-    pub(crate) fn hold(&self, diff_ids: &[Digest]) -> Hold {
-        let _gate = self.gate();
-        let mut held = lock(&self.inner.held);
-        for diff_id in diff_ids {
-            *held.entry(diff_id.clone()).or_default() += 1;
-        }
-        Hold { images: self.clone(), diff_ids: diff_ids.to_vec() }
+    pub(crate) fn pruned(&self) -> &AtomicBool {
+        &self.inner.pruned
     }
 
-    pub(crate) fn is_held(&self, diff_id: &Digest) -> bool {
-        lock(&self.inner.held).contains_key(diff_id)
+    /// Keeps layers and blobs from being collected, those here and those to come, until the answer is dropped.
+    pub(crate) fn hold(&self, digests: &[Digest]) -> Hold {
+        self.layers().hold(digests)
     }
 
     /// All images, the newest first.
@@ -182,27 +177,6 @@ impl Images {
     /// The configuration's own bytes.
     pub(crate) fn config_bytes(&self, id: &Digest) -> Result<Vec<u8>> {
         Ok(self.store().blobs().read(id, MAX_CONFIG)?)
-    }
-}
-
-/// Layers that are counted on.
-#[derive(Debug)]
-pub(crate) struct Hold {
-    images: Images,
-    diff_ids: Vec<Digest>,
-}
-
-impl Drop for Hold {
-    fn drop(&mut self) {
-        let mut held = lock(&self.images.inner.held);
-        for diff_id in &self.diff_ids {
-            if let Some(count) = held.get_mut(diff_id) {
-                *count -= 1;
-                if *count == 0 {
-                    held.remove(diff_id);
-                }
-            }
-        }
     }
 }
 

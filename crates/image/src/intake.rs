@@ -3,15 +3,16 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::fs::{self, File};
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::path::{Component, Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use wharf_archive::{ArchiveError, Entry, Kind, Reader};
 use wharf_reference::Digest;
 use wharf_rooted_path::{RootDir, RootError};
+use wharf_snapshot::Hold;
 
-use crate::images::{Hold, Images, MAX_CONFIG};
+use crate::images::{Images, MAX_CONFIG};
 use crate::progress::Progress;
 use crate::{ImageError, Result};
 
@@ -103,7 +104,7 @@ impl<'a> Intake<'a> {
         Ok(())
     }
 
-    fn entry(&mut self, entry: &Entry, path: &Path, content: &mut impl Read) -> Result<()> {
+    fn entry(&mut self, entry: &Entry, path: &Path, content: &mut Reader<impl Read>) -> Result<()> {
         let fail = |error: RootError| ImageError::Invalid(format!("{error}: {}", error.errno));
         match entry.kind {
             Kind::Directory => self.root.mkdir_all(path, 0o700).map(drop).map_err(fail),
@@ -134,17 +135,17 @@ impl<'a> Intake<'a> {
         self.root.remove_all(path)
     }
 
-    fn file(&mut self, entry: &Entry, path: &Path, content: &mut impl Read) -> Result<()> {
+    fn file(&mut self, entry: &Entry, path: &Path, content: &mut Reader<impl Read>) -> Result<()> {
         let mut start = Vec::new();
-        content.take(BLOCK as u64).read_to_end(&mut start).map_err(ArchiveError::Read)?;
+        (&mut *content).take(BLOCK as u64).read_to_end(&mut start).map_err(ArchiveError::Read)?;
         if is_tar(&start) {
             return self.layer(entry.size, path, &mut start.chain(content));
         }
         let fail = |error: RootError| ImageError::Io("cannot put a part of the archive aside", error.into());
         self.make_room(path).map_err(fail)?;
         let mut file = self.root.create_file(path, 0o600).map_err(fail)?;
-        let copied = io::copy(&mut start.chain(content), &mut file);
-        copied.map(drop).map_err(|e| ImageError::Io("cannot put a part of the archive aside", e))
+        file.write_all(&start).map_err(|e| ImageError::Io("cannot put a part of the archive aside", e))?;
+        Ok(content.copy_to(&mut file)?)
     }
 
     /// A plain tar is a layer, and goes to its place without a stay on the disk in between.
@@ -165,7 +166,8 @@ impl<'a> Intake<'a> {
         let id = promised.as_ref().map_or_else(|| place_of(path), |digest| digest.short().to_owned());
         (self.progress)(Progress::bytes(&id, "Loading layer", 0, size));
         let mut counted = Counted { input: content, id: &id, progress: self.progress, have: 0, told: 0, total: size };
-        let diff_id = layers.import(&mut counted, promised.as_ref())?.diff_id;
+        let layer = layers.import(&mut counted, promised.as_ref())?;
+        let diff_id = layer.diff_id.clone();
         (self.progress)(Progress::bytes(&id, "Loading layer", size, size));
         if promised.is_none() {
             self.held.push(self.images.hold(std::slice::from_ref(&diff_id)));

@@ -9,7 +9,6 @@
 //!   `load` (what comes in: `intake`), `pull` (each layer: `fetch`), `push`, `history`.
 
 mod collect;
-mod compression;
 mod config;
 mod create;
 mod error;
@@ -32,7 +31,6 @@ pub mod registry {
     pub use wharf_distribution::{Client, ClientOptions, Credentials, DistributionError, Kind};
 }
 
-pub use compression::decompressed;
 pub use config::{ContainerConfig, HistoryEntry, ImageConfig, RootFs};
 pub use error::{ErrorKind, ImageError};
 pub use history::HistoryItem;
@@ -40,6 +38,14 @@ pub use images::{ImageRecord, Images};
 pub use progress::{Progress, ProgressSender};
 pub use push::Pushed;
 pub use remove::{Remove, Removed};
+
+/// A stream without its compression: none, gzip, zstd, xz or bzip2.
+///
+/// # Errors
+/// When the stream cannot be read.
+pub fn decompressed<'a>(input: impl std::io::Read + 'a) -> Result<Box<dyn std::io::Read + 'a>> {
+    wharf_archive::decompressed(input).map_err(|e| ImageError::Io("the archive cannot be read", e))
+}
 
 /// Result of this crate.
 pub type Result<T> = std::result::Result<T, ImageError>;

@@ -1,4 +1,4 @@
-//! Images from an archive: Docker's of every age since 1.10, or an OCI layout; plain, gzip or zstd.
+//! Images from an archive: Docker's of every age since 1.10, or an OCI layout; plain or compressed.
 
 use std::io::{self, Read};
 
@@ -7,15 +7,14 @@ use wharf_distribution::{Descriptor, ImageManifest, Index, MAX_LAYERS, Manifest,
 use wharf_reference::{Digest, Reference};
 use wharf_snapshot::{LayerBlob, SnapshotError};
 
-use crate::compression::decompressed;
 use crate::config::ImageConfig;
-use crate::create::With;
+use crate::create::{With, check_config};
 use crate::images::Images;
 use crate::intake::Intake;
 use crate::names::tag_of;
 use crate::progress::Progress;
-use crate::rows::{StoredManifest, key};
-use crate::{ImageError, Result};
+use crate::rows::key;
+use crate::{ImageError, Result, decompressed};
 
 /// Indexes that name indexes: deeper ones are a loop.
 const MAX_DEPTH: u32 = 4;
@@ -137,6 +136,7 @@ impl Loading<'_> {
 
     fn image(&mut self, found: Found<'_>) -> Result<()> {
         let config: ImageConfig = serde_json::from_slice(&found.config).map_err(ImageError::Config)?;
+        check_config(&found.config, &config)?;
         let diff_ids = &config.rootfs.diff_ids;
         if diff_ids.len() != found.layers.len() {
             return Err(ImageError::Invalid("invalid manifest, layers length mismatch".into()));
@@ -150,6 +150,13 @@ impl Loading<'_> {
             self.layer(diff_id, path)?;
         }
         let mut with = With { tags: tags.iter().map(key).collect(), ..With::default() };
+        let blobs: Vec<Digest> = found
+            .manifest
+            .iter()
+            .flat_map(|(manifest, ..)| &manifest.layers)
+            .map(|layer| layer.digest.clone())
+            .collect();
+        let _held_blobs = self.images.hold(&blobs);
         if let Some((manifest, descriptor, bytes)) = found.manifest {
             with.manifest = self.keep_compressed(manifest, descriptor, bytes, diff_ids)?;
         }
@@ -196,7 +203,7 @@ impl Loading<'_> {
         descriptor: &Descriptor,
         bytes: &[u8],
         diff_ids: &[Digest],
-    ) -> Result<Option<StoredManifest>> {
+    ) -> Result<Option<(Vec<u8>, String)>> {
         let compressed = |layer: &Descriptor| layer.media_type.ends_with("gzip") || layer.media_type.ends_with("zstd");
         if !manifest.layers.iter().all(compressed) {
             return Ok(None);
@@ -212,7 +219,7 @@ impl Loading<'_> {
             let (digest, media_type) = (layer.digest.clone(), layer.media_type.clone());
             self.images.layers().note_blob(diff_id, LayerBlob { digest, size: layer.size, media_type })?;
         }
-        Ok(Some(StoredManifest { digest: blobs.put(bytes)?, media_type: descriptor.media_type.clone() }))
+        Ok(Some((bytes.to_vec(), descriptor.media_type.clone())))
     }
 }
 

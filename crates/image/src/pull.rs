@@ -8,11 +8,11 @@ use wharf_distribution::{distinct, media_type};
 use wharf_reference::{Digest, Reference};
 
 use crate::config::ImageConfig;
-use crate::create::With;
+use crate::create::{self, With};
 use crate::fetch::Fetch;
 use crate::images::{ImageRecord, Images, MAX_CONFIG};
 use crate::progress::{Progress, ProgressSender};
-use crate::rows::{StoredManifest, key};
+use crate::rows::key;
 use crate::{ImageError, Result};
 
 /// Indexes that name indexes: deeper ones are a loop.
@@ -61,10 +61,13 @@ impl Images {
         check_manifest(&reference, &manifest)?;
         let config_bytes = self.config_of(&repository, &manifest.config).await?;
         let config: ImageConfig = serde_json::from_slice(&config_bytes).map_err(ImageError::Config)?;
+        create::check_config(&config_bytes, &config)?;
         check_config(&reference, &manifest, &config, asked.as_ref())?;
 
-        let (images, diff_ids) = (self.clone(), config.rootfs.diff_ids.clone());
-        let _held = blocking(move || Ok(images.hold(&diff_ids))).await?;
+        let mut counted = config.rootfs.diff_ids.clone();
+        counted.extend(manifest.layers.iter().map(|layer| layer.digest.clone()));
+        let images = self.clone();
+        let _held = blocking(move || Ok(images.hold(&counted))).await?;
         let before = self.by_name(&reference)?;
         if !self.is_whole(&manifest.config.digest) {
             self.layers_of(&repository, &manifest, &config, &progress).await?;
@@ -75,10 +78,8 @@ impl Images {
             None => (vec![key(&reference)], key(&reference.with_digest(top.digest.clone()))),
         };
         let image = blocking(move || {
-            let manifest = images.store().blobs().put(&fetched.bytes)?;
-            let manifest = StoredManifest { digest: manifest, media_type: fetched.media_type };
-            images
-                .store_image(&config_bytes, With { tags, digest: Some(digest), manifest: Some(manifest), parent: None })
+            let manifest = Some((fetched.bytes.to_vec(), fetched.media_type));
+            images.store_image(&config_bytes, With { tags, digest: Some(digest), manifest, parent: None })
         })
         .await?;
         say("", format!("Digest: {}", top.digest));
@@ -179,12 +180,6 @@ fn check_config(
 ) -> Result<()> {
     if config.rootfs.diff_ids.len() != manifest.layers.len() {
         return Err(ImageError::Invalid("the image's configuration and its manifest differ in their layers".into()));
-    }
-    if !config.os.is_empty() && config.os != "linux" {
-        return Err(ImageError::Invalid(format!(
-            "image operating system {:?} cannot be used on this platform",
-            config.os
-        )));
     }
     let actual = Platform {
         os: config.os.clone(),

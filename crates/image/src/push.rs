@@ -8,7 +8,7 @@ use tokio::task::JoinSet;
 use wharf_distribution::MAX_MANIFEST;
 use wharf_distribution::{Client, Credentials, Manifest, Repository, media_type};
 use wharf_reference::{Digest, Reference};
-use wharf_snapshot::LayerBlob;
+use wharf_snapshot::{Hold, LayerBlob};
 
 use crate::images::{ImageRecord, Images};
 use crate::progress::{Progress, ProgressSender};
@@ -37,6 +37,9 @@ struct Plan {
     stored: StoredManifest,
     bytes: Vec<u8>,
     layers: Vec<LayerBlob>,
+    /// Keeps a manifest that was made for this push.
+    #[expect(dead_code, reason = "it is there to be dropped at the end")]
+    held: Option<Hold>,
 }
 
 impl Images {
@@ -174,8 +177,11 @@ impl Images {
             "layers": layers.iter().map(descriptor).collect::<Vec<_>>(),
         });
         let bytes = serde_json::to_vec(&manifest).map_err(ImageError::Config)?;
+        // No image names it before all has been pushed.
+        let held = Some(self.hold(&[Digest::sha256(&bytes)]));
         let digest = self.store().blobs().put(&bytes)?;
-        Ok(Plan { stored: StoredManifest { digest, media_type: media_type::OCI_MANIFEST.into() }, bytes, layers })
+        let stored = StoredManifest { digest, media_type: media_type::OCI_MANIFEST.into() };
+        Ok(Plan { stored, bytes, layers, held })
     }
 
     fn stored_plan(&self, stored: StoredManifest, image: &ImageRecord) -> Option<Plan> {
@@ -189,7 +195,7 @@ impl Images {
         let layers = manifest.layers.into_iter();
         let layers =
             layers.map(|layer| LayerBlob { digest: layer.digest, size: layer.size, media_type: layer.media_type });
-        Some(Plan { stored, bytes, layers: layers.collect() })
+        Some(Plan { stored, bytes, layers: layers.collect(), held: None })
     }
 }
 

@@ -1,5 +1,7 @@
 //! Removing names and images (the rules of moby's `image_delete.go`, and its words).
 
+use std::sync::atomic::Ordering;
+
 use wharf_reference::{Digest, Reference};
 use wharf_store::WriteTx;
 
@@ -155,7 +157,7 @@ impl Images {
     }
 
     /// Removes images that no container uses: those without a tag, or all. Answers with what has gone; the bytes are
-    /// freed, and counted, by [`Self::collect`].
+    /// freed, and counted, by the next [`Self::collect`], with all that failed pulls have left.
     ///
     /// # Errors
     /// When the store fails.
@@ -180,6 +182,7 @@ impl Images {
             self.untag(&row.names, &mut removed)?;
             self.delete(&image.id, Remove { force: false, prune: true }, true, &users, &mut removed)?;
         }
+        self.pruned().store(true, Ordering::Release);
         Ok((removed, 0))
     }
 }

@@ -39,6 +39,8 @@ struct Descriptor {
     media_type: String,
     digest: Digest,
     #[serde(default)]
+    size: Option<u64>,
+    #[serde(default)]
     urls: Option<Vec<String>>,
 }
 
@@ -55,15 +57,20 @@ impl Descriptor {
     }
 }
 
+/// A manifest that was read.
+#[derive(Debug)]
+pub(crate) struct Understood {
+    pub(crate) row: ManifestRow,
+    pub(crate) referrer: Referrer,
+    /// How large it says that contents are; what it is about need not be here.
+    pub(crate) sizes: Vec<(Digest, u64)>,
+}
+
 /// Reads a manifest that came as `content_type`; without one, as what it calls itself.
 ///
 /// # Errors
 /// `MANIFEST_INVALID` with a reason.
-pub(crate) fn read(
-    bytes: &[u8],
-    content_type: Option<&str>,
-    digest: &Digest,
-) -> Result<(ManifestRow, Referrer), ApiError> {
+pub(crate) fn read(bytes: &[u8], content_type: Option<&str>, digest: &Digest) -> Result<Understood, ApiError> {
     let body: Body = serde_json::from_slice(bytes).map_err(|error| invalid(error.to_string()))?;
     let named = content_type.map(|text| text.split(';').next().unwrap_or_default().trim().to_owned());
     let own = body.media_type.clone().filter(|own| !own.is_empty());
@@ -106,11 +113,22 @@ pub(crate) fn read(
         }
         other => return Err(invalid(format!("its media type is not supported: {other}"))),
     };
+    let named = body.config.iter().chain(body.layers.iter().flatten()).chain(body.manifests.iter().flatten());
+    let named = named.filter(|descriptor| !descriptor.is_elsewhere());
+    let sizes = named.filter_map(|descriptor| Some((descriptor.digest.clone(), descriptor.size?))).collect();
     let artifact_type = body.artifact_type.filter(|own| !own.is_empty()).or(config_type.filter(|own| !own.is_empty()));
     let annotations = body.annotations.unwrap_or_default();
     let referrer =
         Referrer { media_type, digest: digest.clone(), size: bytes.len() as u64, annotations, artifact_type };
-    Ok((row, referrer))
+    Ok(Understood { row, referrer, sizes })
+}
+
+/// Refuses a size that is not that of the content.
+pub(crate) fn check_size(digest: &Digest, said: u64, found: u64) -> Result<(), ApiError> {
+    if said == found {
+        return Ok(());
+    }
+    Err(invalid(format!("{digest} has {found} bytes, and not {said}")))
 }
 
 fn distinct<'a>(descriptors: impl Iterator<Item = &'a Descriptor>) -> Result<Vec<Digest>, ApiError> {
@@ -145,7 +163,7 @@ mod tests {
 
     fn of(value: &Value, content_type: Option<&str>) -> Result<(ManifestRow, Referrer), ApiError> {
         let bytes = value.to_string().into_bytes();
-        read(&bytes, content_type, &Digest::sha256(&bytes))
+        read(&bytes, content_type, &Digest::sha256(&bytes)).map(|understood| (understood.row, understood.referrer))
     }
 
     #[test]

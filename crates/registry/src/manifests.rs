@@ -50,8 +50,8 @@ pub(crate) async fn put(app: &App, ask: Ask, name: String, reference: Named) -> 
     {
         return Err(ApiError::with_detail(Code::DigestInvalid, format!("the content has digest {digest}")));
     }
-    let (row, referrer) = manifest::read(&bytes, content_type.as_deref(), &digest)?;
-    let subject = row.subject.clone();
+    let understood = manifest::read(&bytes, content_type.as_deref(), &digest)?;
+    let subject = understood.row.subject.clone();
     let location = format!("/v2/{name}/manifests/{digest}");
     let guard = app.incoming.clone().read_owned().await;
     let put = digest.clone();
@@ -62,7 +62,7 @@ pub(crate) async fn put(app: &App, ask: Ask, name: String, reference: Named) -> 
             Named::Tag(tag) => Some(tag.as_str()),
             Named::Digest(_) => None,
         };
-        rows.put_manifest(&name, tag, &put, &row, &referrer)
+        rows.put_manifest(&name, tag, &put, &understood)
     });
     done.await?;
     let mut done = answer::empty(StatusCode::CREATED);

@@ -8,6 +8,7 @@ use wharf_reference::Digest;
 use wharf_store::{ReadTx, Store, Table, WriteTx};
 
 use crate::error::{ApiError, Code};
+use crate::manifest::{Understood, check_size};
 
 type Result<T> = std::result::Result<T, ApiError>;
 
@@ -131,9 +132,9 @@ impl Repositories {
         name: &str,
         tag: Option<&str>,
         digest: &Digest,
-        row: &ManifestRow,
-        referrer: &Referrer,
+        understood: &Understood,
     ) -> Result<()> {
+        let Understood { row, referrer, sizes } = understood;
         self.store.write(|tx| {
             for blob in &row.blobs {
                 if tx.get::<LinkRow>(LINKS, &link_key(name, blob))?.is_none() {
@@ -143,6 +144,12 @@ impl Repositories {
             for manifest in &row.manifests {
                 if tx.get::<ManifestRow>(MANIFESTS, &manifest_key(name, manifest))?.is_none() {
                     return Err(ApiError::with_detail(Code::ManifestBlobUnknown, manifest.as_str()));
+                }
+            }
+            // The repository has all of them: what they are like is no secret.
+            for (digest, said) in sizes {
+                if let Some(found) = self.store.blobs().size(digest) {
+                    check_size(digest, *said, found)?;
                 }
             }
             if tx.get::<RepositoryRow>(REPOSITORIES, name)?.is_none() {
@@ -294,21 +301,26 @@ mod tests {
         Referrer { media_type: "a/b".into(), digest: digest.clone(), size: 1, annotations, artifact_type: None }
     }
 
+    fn understood(row: ManifestRow, referrer: Referrer) -> Understood {
+        Understood { row, referrer, sizes: Vec::new() }
+    }
+
     #[test]
     fn rows_follow_each_other() {
         let dir = tempfile::tempdir().unwrap();
         let all = Repositories::new(Store::open(dir.path()).unwrap());
         let [blob, one, two] = [&b"blob"[..], b"one", b"two"].map(Digest::sha256);
-        let unknown = all.put_manifest("a", None, &one, &row(vec![blob.clone()], None), &referrer(&one)).unwrap_err();
+        let unknown =
+            all.put_manifest("a", None, &one, &understood(row(vec![blob.clone()], None), referrer(&one))).unwrap_err();
         assert_eq!(unknown.code(), Code::ManifestBlobUnknown);
         assert!(all.names().unwrap().is_empty() && all.tags("a").unwrap().is_none());
 
         all.link("a", &blob).unwrap();
         assert!(all.is_linked("a", &blob).unwrap() && !all.is_linked("a/b", &blob).unwrap());
         assert!(!all.mount("c", "b", &blob).unwrap() && all.mount("c", "a", &blob).unwrap());
-        all.put_manifest("a", Some("x"), &one, &row(vec![blob.clone()], None), &referrer(&one)).unwrap();
-        all.put_manifest("a", Some("y"), &two, &row(vec![], Some(one.clone())), &referrer(&two)).unwrap();
-        all.put_manifest("a/b", Some("x"), &one, &row(vec![], None), &referrer(&one)).unwrap();
+        all.put_manifest("a", Some("x"), &one, &understood(row(vec![blob.clone()], None), referrer(&one))).unwrap();
+        all.put_manifest("a", Some("y"), &two, &understood(row(vec![], Some(one.clone())), referrer(&two))).unwrap();
+        all.put_manifest("a/b", Some("x"), &one, &understood(row(vec![], None), referrer(&one))).unwrap();
         assert_eq!(all.tags("a").unwrap().unwrap(), ["x", "y"]);
         assert_eq!(all.names().unwrap(), ["a", "a/b"]);
         assert_eq!(all.referrers("a", &one).unwrap().len(), 1);

@@ -11,7 +11,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _};
 use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -26,10 +26,10 @@ use crate::inflow::Inflow;
 
 type Result<T, E = ApiError> = std::result::Result<T, E>;
 
-/// An upload that nobody has gone on with for so long is forgotten (the distribution project's number).
-const FORGOTTEN: Duration = Duration::from_secs(7 * 24 * 3600);
-/// More uploads at once are somebody's mistake.
-const MAX_SESSIONS: usize = 10_000;
+/// An upload that nobody has gone on with for so long is forgotten.
+const FORGOTTEN: Duration = Duration::from_secs(24 * 3600);
+/// More uploads that have begun are somebody's mistake, whoever began them and whenever.
+const MAX_SESSIONS: usize = if cfg!(test) { 20 } else { 10_000 };
 
 /// Where the store has its blobs.
 const BLOBS: &str = "blobs/sha256";
@@ -40,6 +40,8 @@ pub(crate) struct Sessions {
     dir: PathBuf,
     store: Store,
     open: Mutex<HashMap<String, Arc<Session>>>,
+    /// Uploads on the disk, those from before a restart included.
+    count: AtomicUsize,
 }
 
 /// One upload.
@@ -66,7 +68,7 @@ impl Sessions {
     pub(crate) fn open(store: &Store) -> io::Result<Self> {
         let dir = store.root().join("uploads");
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir)?;
-        let sessions = Self { dir, store: store.clone(), open: Mutex::default() };
+        let sessions = Self { dir, store: store.clone(), open: Mutex::default(), count: AtomicUsize::new(0) };
         sessions.sweep()?;
         Ok(sessions)
     }
@@ -86,6 +88,8 @@ impl Sessions {
                 self.forget(&name);
             }
         }
+        let notes = fs::read_dir(&self.dir)?.flatten().filter(|entry| entry.path().extension().is_some());
+        self.count.store(notes.count(), Ordering::Release);
         Ok(())
     }
 
@@ -95,7 +99,7 @@ impl Sessions {
 
     /// Begins an upload to `repository`. Blocking.
     pub(crate) fn create(&self, repository: &str) -> Result<Arc<Session>> {
-        if self.lock().len() >= MAX_SESSIONS {
+        if self.count.load(Ordering::Acquire) >= MAX_SESSIONS {
             return Err(Code::TooMany.into());
         }
         let id = random_id()?;
@@ -104,6 +108,7 @@ impl Sessions {
         let new = |path: &Path| OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
         // The note first: bytes without one are nobody's. Neither is synced: a machine that dies begins again.
         new(&path.with_extension("json"))?.write_all_at(&note, 0)?;
+        self.count.fetch_add(1, Ordering::AcqRel);
         new(&path)?;
         let session = Arc::new(Session {
             id: id.clone(),
@@ -157,7 +162,9 @@ impl Sessions {
         let path = self.dir.join(id);
         // What is left is swept.
         let _ = fs::remove_file(&path);
-        let _ = fs::remove_file(path.with_extension("json"));
+        if fs::remove_file(path.with_extension("json")).is_ok() {
+            let _ = self.count.fetch_update(Ordering::AcqRel, Ordering::Acquire, |count| count.checked_sub(1));
+        }
     }
 
     /// Makes an upload a blob: verified, synced, visible. Its digest must be `expected`; an upload that is another
@@ -353,6 +360,23 @@ mod tests {
         assert!(!sessions.dir.join("orphan.json").exists());
         sessions.forget(&session.id);
         assert!(sessions.get("a", &session.id).is_err() && fs::read_dir(&sessions.dir).unwrap().next().is_none());
+    }
+
+    #[test]
+    fn uploads_are_counted_across_restarts() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let sessions = Sessions::open(&store).unwrap();
+        let first = sessions.create("a").unwrap();
+        for number in 1..MAX_SESSIONS {
+            fs::write(sessions.dir.join(format!("{number}.json")), "{}").unwrap();
+            fs::write(sessions.dir.join(number.to_string()), "").unwrap();
+        }
+        let sessions = Sessions::open(&store).unwrap();
+        assert_eq!(sessions.create("a").unwrap_err().code(), Code::TooMany);
+        sessions.forget(&first.id);
+        sessions.create("a").unwrap();
+        assert_eq!(sessions.create("a").unwrap_err().code(), Code::TooMany);
     }
 
     #[test]

@@ -1,8 +1,9 @@
 //! A layer's content as a stream: the exact tar, and compressed for a registry.
 
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 
 use flate2::{Compression, GzBuilder};
+use wharf_archive::decompressed;
 use wharf_reference::Digest;
 
 use crate::hashed::HashedWriter;
@@ -52,7 +53,8 @@ impl Layers {
     fn write_blob(&self, diff_id: &Digest, blob: &LayerBlob, output: &mut dyn Write) -> Result<()> {
         let file = io::BufReader::with_capacity(1 << 18, self.store().blobs().reader(&blob.digest)?);
         let mut hashed = HashedWriter::new(output);
-        io::copy(&mut decompress(file, &blob.media_type)?, &mut hashed).map_err(SnapshotError::Output)?;
+        let mut tar = decompressed(file).map_err(SnapshotError::Input)?;
+        io::copy(&mut tar, &mut hashed).map_err(SnapshotError::Output)?;
         check(Some(diff_id), &hashed.finish())
     }
 
@@ -76,6 +78,8 @@ impl Layers {
         self.write_tar(diff_id, &mut gzip)?;
         let writer = gzip.finish().map_err(SnapshotError::Output)?;
         let writer = writer.into_inner().map_err(|error| SnapshotError::Output(error.into_error()))?;
+        // Not to be found without an owner in between.
+        let _placing = self.placing();
         let (digest, size) = writer.finish()?;
         let blob = LayerBlob { digest, size, media_type: GZIP.into() };
         self.note_blob(diff_id, blob.clone())?;
@@ -90,15 +94,4 @@ pub(crate) fn check(expected: Option<&Digest>, found: &Digest) -> Result<()> {
         }
         _ => Ok(()),
     }
-}
-
-/// The tar stream of a compressed blob, by its media type.
-fn decompress<'a>(input: impl io::BufRead + 'a, media_type: &str) -> Result<Box<dyn Read + 'a>> {
-    Ok(if media_type.ends_with("gzip") {
-        Box::new(flate2::bufread::MultiGzDecoder::new(input))
-    } else if media_type.ends_with("zstd") {
-        Box::new(zstd::Decoder::with_buffer(input).map_err(SnapshotError::Input)?)
-    } else {
-        Box::new(input)
-    })
 }

@@ -13,6 +13,7 @@ use wharf_reference::Digest;
 use wharf_store::{Store, Table};
 
 use crate::group_sync::GroupSync;
+use crate::hold::{Held, Hold, Holds};
 use crate::view::View;
 use crate::{Result, SnapshotError};
 
@@ -36,6 +37,9 @@ pub struct Layer {
     /// When it came here, in seconds since the epoch.
     #[serde(default)]
     pub created: i64,
+    /// One that was just made stays as long as this value: until its maker has said who needs it, nobody does.
+    #[serde(skip)]
+    pub(crate) held: Held,
 }
 
 /// A layer as it is sent.
@@ -60,6 +64,7 @@ struct Inner {
     next: AtomicU64,
     /// Held while a tree and its row come or go, which are two steps.
     placing: Mutex<()>,
+    holds: Arc<Holds>,
     sync: GroupSync,
 }
 
@@ -72,8 +77,14 @@ impl Layers {
         let dir = store.root().join("layers");
         // Layers have set-user-ID files in them: nobody but root may reach them (CVE-2021-41091).
         fs::DirBuilder::new().recursive(true).mode(0o710).create(&dir).map_err(SnapshotError::file("make", &dir))?;
-        let inner =
-            Inner { store, dir, next: AtomicU64::new(0), placing: Mutex::default(), sync: GroupSync::default() };
+        let inner = Inner {
+            store,
+            dir,
+            next: AtomicU64::new(0),
+            placing: Mutex::default(),
+            holds: Arc::default(),
+            sync: GroupSync::default(),
+        };
         let layers = Self { inner: Arc::new(inner) };
         layers.sweep()?;
         Ok(layers)
@@ -115,6 +126,25 @@ impl Layers {
 
     pub(crate) fn placing(&self) -> MutexGuard<'_, ()> {
         self.inner.placing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps layers from being taken away, those here and those to come, until the answer is dropped. Blobs can be held
+    /// too, for whoever takes those away.
+    pub fn hold(&self, digests: &[Digest]) -> Hold {
+        let mut hold = Hold::new(Arc::clone(&self.inner.holds));
+        self.hold_also(&mut hold, digests);
+        hold
+    }
+
+    /// As [`Self::hold`], with a hold that is there.
+    pub fn hold_also(&self, hold: &mut Hold, digests: &[Digest]) {
+        // Not between the look at the holds and the removal.
+        let _placing = self.placing();
+        hold.add(digests);
+    }
+
+    pub fn is_held(&self, digest: &Digest) -> bool {
+        self.inner.holds.contains(digest)
     }
 
     pub(crate) fn sync(&self, file: &File) -> std::result::Result<(), rustix::io::Errno> {
@@ -233,30 +263,51 @@ impl Layers {
         View::mount(&lowers, writable)
     }
 
-    /// Removes a layer, and tells whether it was here. Nobody may have it mounted: files would vanish from under them.
+    /// Removes a layer, and tells whether it was here and nobody held it. Nobody may have it mounted: files would vanish
+    /// from under them.
     ///
     /// # Errors
     /// When the disk refuses.
     pub fn remove(&self, diff_id: &Digest) -> Result<bool> {
         let there = self.get(diff_id)?.is_some();
-        self.discard(std::slice::from_ref(diff_id))?.delete()?;
-        Ok(there)
+        let discarded = self.discard(std::slice::from_ref(diff_id))?;
+        let gone = there && !discarded.diff_ids.is_empty();
+        discarded.delete()?;
+        Ok(gone)
     }
 
-    /// Takes layers away at once; their files are deleted when the answer is, which takes longer. Nobody may have them
-    /// mounted.
+    /// Takes layers away at once, those that nobody holds; their files are deleted when the answer is, which takes
+    /// longer. Nobody may have them mounted.
     ///
     /// # Errors
     /// When the disk refuses.
     pub fn discard(&self, diff_ids: &[Digest]) -> Result<Discarded> {
         let _placing = self.placing();
+        let diff_ids: Vec<Digest> = diff_ids.iter().filter(|id| !self.is_held(id)).cloned().collect();
+        if diff_ids.is_empty() {
+            return Ok(Discarded { diff_ids, trees: Vec::new() });
+        }
         // The rows first: a tree without one is swept.
         self.store().write(|tx| diff_ids.iter().try_for_each(|id| tx.delete(LAYERS, id.as_str()).map(drop)))?;
         let mut trees = Vec::new();
-        for diff_id in diff_ids {
+        for diff_id in &diff_ids {
             trees.extend(self.move_away(diff_id)?);
         }
-        Ok(Discarded { trees })
+        Ok(Discarded { diff_ids, trees })
+    }
+
+    /// Deletes a blob that no layer has as a compressed form, and for which `unowned` is so. Tells whether it has gone.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn forget_blob(&self, digest: &Digest, unowned: impl FnOnce() -> bool) -> Result<bool> {
+        // A form that is being made is noted under the same lock.
+        let _placing = self.placing();
+        let owned = || Ok::<_, SnapshotError>(self.list()?.iter().any(|l| l.blobs.iter().any(|b| b.digest == *digest)));
+        if !unowned() || owned()? {
+            return Ok(false);
+        }
+        Ok(self.store().blobs().delete(digest)?)
     }
 
     /// Takes what is in a layer's place out of it, and says where it is now.
@@ -275,10 +326,16 @@ impl Layers {
 #[derive(Debug)]
 #[must_use]
 pub struct Discarded {
+    diff_ids: Vec<Digest>,
     trees: Vec<PathBuf>,
 }
 
 impl Discarded {
+    /// What has gone: what was asked for, without what somebody holds.
+    pub fn diff_ids(&self) -> &[Digest] {
+        &self.diff_ids
+    }
+
     /// Deletes the files.
     ///
     /// # Errors

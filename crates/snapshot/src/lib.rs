@@ -11,18 +11,21 @@
 //! ```
 //!
 //! - [`Layers`]: imported from tar, committed from a container's changes, written as the exact tar again, removed.
+//! - [`Hold`]: layers that somebody counts on before a row says so.
 //! - [`View`]: layers on top of each other, mounted for us alone.
 
 mod content;
 mod error;
 mod group_sync;
 mod hashed;
+mod hold;
 mod import;
 mod layers;
 mod recipe;
 mod view;
 
 pub use error::SnapshotError;
+pub use hold::Hold;
 pub use layers::{Discarded, Layer, LayerBlob, Layers};
 pub use view::View;
 

@@ -13,10 +13,14 @@ pub(crate) const TESTS: &[Test] = &[
     ("stages::triggers_of_a_base_run", triggers_of_a_base_run),
     ("stages::mistakes_are_told_before_anything_is_done", mistakes_are_told_before_anything_is_done),
     ("stages::the_same_input_is_the_same_image", the_same_input_is_the_same_image),
+    ("stages::the_time_of_a_step_is_that_of_its_making", the_time_of_a_step_is_that_of_its_making),
     ("stages::a_date_can_be_given", a_date_can_be_given),
     ("stages::an_image_that_is_nowhere", an_image_that_is_nowhere),
     ("stages::checks_warn_and_can_end_the_build", checks_warn_and_can_end_the_build),
+    ("stages::stages_run_side_by_side", stages_run_side_by_side),
+    ("stages::a_failing_stage_ends_the_others", a_failing_stage_ends_the_others),
     ("stages::the_cache_can_be_pruned", the_cache_can_be_pruned),
+    ("stages::pruning_beside_builds_takes_nothing_of_theirs", pruning_beside_builds_takes_nothing_of_theirs),
     ("stages::leftovers_are_swept", leftovers_are_swept),
 ];
 
@@ -43,7 +47,7 @@ fn the_output_is_the_classic_builders(bench: &Bench) {
     assert_eq!((same.id, text.as_str()), (image.id.clone(), ""));
     let no_cache = BuildRequest { no_cache: true, ..request(&files) };
     let (fresh, text) = bench.done(bench.build_with(no_cache));
-    assert_eq!((fresh.id, text.contains("Using cache")), (image.id, false));
+    assert_eq!((fresh.diff_ids, text.contains("Using cache")), (image.diff_ids, false));
 }
 
 fn only_needed_stages_are_built(bench: &Bench) {
@@ -101,7 +105,9 @@ fn metadata_and_history(bench: &Bench) {
         ]
     );
     assert_eq!(image.diff_ids.len(), image.config.history.iter().filter(|h| !h.empty_layer).count());
-    assert_eq!(image.created, "2023-11-14T22:13:20Z");
+    // When it was built, and not when its files were made.
+    let age = jiff::Timestamp::now().as_second() - image.created.parse::<jiff::Timestamp>().unwrap().as_second();
+    assert!((0..60).contains(&age), "{}", image.created);
     let (scratch, _) = bench.build(&[("Dockerfile", "FROM scratch\nWORKDIR /\nCOPY Dockerfile /\n")]);
     assert!(scratch.config.config.env.as_ref().unwrap()[0].starts_with("PATH="));
     assert_eq!(scratch.diff_ids.len(), 1);
@@ -197,12 +203,49 @@ fn the_same_input_is_the_same_image(bench: &Bench) {
     let again = BuildRequest { no_cache: true, ..request(&files) };
     let (second, text) = bench.done(bench.build_with(again));
     assert!(!text.contains("Using cache"));
-    assert_eq!((first.id, &first.diff_ids), (second.id, &second.diff_ids));
+    assert_ne!((&first.id, &first.created), (&second.id, &second.created), "it was made at another time");
+    assert_eq!(first.diff_ids, second.diff_ids);
+    let epoch =
+        || BuildRequest { build_args: args(&[("SOURCE_DATE_EPOCH", "1000000000")]), no_cache: true, ..request(&files) };
+    let (first, _) = bench.done(bench.build_with(epoch()));
+    std::thread::sleep(std::time::Duration::from_millis(1100));
+    assert_eq!(bench.done(bench.build_with(epoch())).0.id, first.id, "unless its time is given");
     // The layers can be written again, for a push or a save.
     for diff_id in &first.diff_ids {
         let mut hasher = wharf_reference::Hasher::new();
         bench.layers.write_tar(diff_id, &mut hasher).unwrap();
         assert_eq!(hasher.finish(), *diff_id);
+    }
+}
+
+fn the_time_of_a_step_is_that_of_its_making(bench: &Bench) {
+    let dockerfile = "FROM busybox\nARG A=1\nENV B=2\nWORKDIR /w\nCOPY a /a\nRUN echo x > /x\nLABEL c=3\n";
+    let files = [("Dockerfile", dockerfile), ("a", "x")];
+    let (first, _) = bench.build(&files);
+    std::thread::sleep(std::time::Duration::from_millis(1100));
+    // Touched, and nothing else.
+    let dir = tempfile::tempdir().unwrap();
+    for (name, text) in files {
+        std::fs::write(dir.path().join(name), text).unwrap();
+    }
+    let touched =
+        BuildRequest { context: Box::new(std::io::Cursor::new(crate::bench::tar(dir.path()))), ..request(&files) };
+    let (again, text) = bench.done(bench.build_with(touched));
+    assert_eq!(text.matches(" ---> Using cache").count(), 6, "{text}");
+    assert_eq!((again.id, &again.created), (first.id, &first.created));
+    // A step after them has a time of its own, and they keep theirs.
+    let more = format!("{dockerfile}ENV D=4\n");
+    let (longer, text) = bench.build(&[("Dockerfile", &more), ("a", "x")]);
+    assert_eq!(text.matches(" ---> Using cache").count(), 6, "{text}");
+    assert!(longer.created > first.created);
+    let history = first.config.history.len();
+    assert_eq!(longer.config.history[..history], first.config.history[..]);
+    // Labels of the request, and nothing but a base.
+    for labels in [args(&[]), args(&[("k", "v")])] {
+        let request = || BuildRequest { labels: labels.clone(), ..request(&[("Dockerfile", "FROM busybox\n")]) };
+        let (plain, _) = bench.done(bench.build_with(request()));
+        std::thread::sleep(std::time::Duration::from_millis(1100));
+        assert_eq!(bench.done(bench.build_with(request())).0.id, plain.id);
     }
 }
 
@@ -237,6 +280,58 @@ fn checks_warn_and_can_end_the_build(bench: &Bench) {
     assert_eq!(outcome.text, "");
 }
 
+fn stages_run_side_by_side(bench: &Bench) {
+    let mut dockerfile = String::new();
+    for stage in 0..4 {
+        // The first is the slowest, so that all the others wait to be heard.
+        let time = 12 - stage;
+        dockerfile.push_str(&format!(
+            "FROM busybox AS s{stage}\nRUN echo begin {stage}; sleep 0.{time:02}; echo end {stage} > /out; cat /out\n"
+        ));
+    }
+    dockerfile.push_str("FROM busybox\nCOPY --from=s0 /out /0\nCOPY --from=s1 /out /1\nCOPY --from=s2 /out /2\nCOPY --from=s3 /out /3\n");
+    let slow = dockerfile.replace("sleep 0.", "sleep 1.");
+    let began = std::time::Instant::now();
+    let (image, text) = bench.build(&[("Dockerfile", &slow)]);
+    let took = began.elapsed();
+    assert!(took < std::time::Duration::from_secs(4), "one after another: {took:?}");
+    for stage in 0..4 {
+        assert_eq!(bench.read(&image, &stage.to_string()), format!("end {stage}\n"));
+    }
+    let heard: Vec<&str> = text
+        .lines()
+        .filter(|line| ["Step", "begin", "end"].iter().any(|word| line.starts_with(word)))
+        .map(|line| line.split(" : ").next().unwrap())
+        .collect();
+    let mut expected = Vec::new();
+    for stage in 0..4 {
+        expected.push(format!("Step {}/13", 2 * stage + 1));
+        expected.push(format!("Step {}/13", 2 * stage + 2));
+        expected.extend([format!("begin {stage}"), format!("end {stage}")]);
+    }
+    expected.extend((9..14).map(|step| format!("Step {step}/13")));
+    assert_eq!(heard, expected, "{text}");
+    // The same again is heard the same.
+    let (again, text) = bench.build(&[("Dockerfile", &slow)]);
+    assert_eq!((again.id, text.matches("Using cache").count()), (image.id, 8), "{text}");
+    let steps: Vec<&str> = text.lines().filter(|line| line.starts_with("Step")).collect();
+    assert!(steps.iter().enumerate().all(|(at, line)| line.starts_with(&format!("Step {}/13", at + 1))), "{text}");
+}
+
+fn a_failing_stage_ends_the_others(bench: &Bench) {
+    let dockerfile = "FROM busybox AS slow\nRUN echo waiting; sleep 60\nFROM busybox AS bad\nRUN echo failing; sleep 0.5; exit 3\n\
+                      FROM busybox AS last\nRUN echo unheard; sleep 60\nFROM busybox\nCOPY --from=slow /a /\n\
+                      COPY --from=bad /a /\nCOPY --from=last /a /\n";
+    let began = std::time::Instant::now();
+    let outcome = bench.try_build(&[("Dockerfile", dockerfile)]);
+    assert!(began.elapsed() < std::time::Duration::from_secs(15), "{:?}", began.elapsed());
+    let error = outcome.result.unwrap_err();
+    assert_eq!((error.kind, error.exit_code), (ErrorKind::Command, Some(3)), "{error}");
+    assert!(error.place.unwrap().starts_with("Dockerfile:4: RUN echo failing"));
+    let (above, own) = (outcome.text.find("waiting\n").unwrap(), outcome.text.find("failing\n").unwrap());
+    assert!(above < own && !outcome.text.contains("unheard\n"), "{}", outcome.text);
+}
+
 fn the_cache_can_be_pruned(bench: &Bench) {
     let files =
         [("Dockerfile", "FROM busybox AS a\nCOPY a /a\nFROM busybox\nCOPY --from=a /a /b\n"), ("a", "some text")];
@@ -250,7 +345,44 @@ fn the_cache_can_be_pruned(bench: &Bench) {
     assert!(bench.builder.records().unwrap().is_empty());
     assert_eq!(bench.read(&image, "b"), "some text");
     let (again, text) = bench.build(&files);
-    assert!(!text.contains("Using cache") && again.id == image.id);
+    assert!(!text.contains("Using cache") && again.diff_ids == image.diff_ids);
+}
+
+fn pruning_beside_builds_takes_nothing_of_theirs(bench: &Bench) {
+    let over = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !over.load(std::sync::atomic::Ordering::Relaxed) {
+                bench.builder.prune(&|_, _| true, true).unwrap();
+                // As an image prune of the daemon does it.
+                bench.images.prune(true, &|_| true, &|_| false).unwrap();
+                bench.images.collect(&bench.builder.pinned().unwrap()).unwrap();
+            }
+        });
+        let mut images = Vec::new();
+        for round in 0..25 {
+            let dockerfile = format!(
+                "FROM busybox AS a\nCOPY a /a\nRUN echo {round} >> /a\nFROM busybox\nCOPY --from=a /a /b\nRUN cat /b > /c\n"
+            );
+            // The same layers come again and again, so that they are found while they go.
+            let name = format!("round{}", round % 5);
+            let request = BuildRequest {
+                tags: vec![name],
+                ..request(&[
+                    ("Dockerfile", &dockerfile.replace(&round.to_string(), &(round % 5).to_string())),
+                    ("a", "x\n"),
+                ])
+            };
+            let (image, _) = bench.done(bench.build_with(request));
+            assert_eq!(bench.read(&image, "c"), format!("x\n{}\n", round % 5));
+            images.push(image);
+        }
+        for image in &images {
+            // Some have lost their name to a later one and are here all the same.
+            assert!(image.diff_ids.iter().all(|layer| bench.layers.contains(layer)), "{:?}", image.diff_ids);
+        }
+        over.store(true, std::sync::atomic::Ordering::Relaxed);
+    });
 }
 
 fn leftovers_are_swept(bench: &Bench) {

@@ -41,5 +41,16 @@ fn what_belongs_to_nobody_is_spared_for_a_while() {
     assert!(place.images.collect(&[]).unwrap() > 0);
     assert!(!blob.exists() && !partial.exists());
     assert_eq!(place.images.resolve("x").unwrap().id, image.id);
+    // Whoever asks for images to be pruned wants all of it back, but for what somebody holds.
+    let held = place.images.layers().import(&mut crate::tar(&[("held", b"h")]).as_slice(), None).unwrap();
+    fs::write(&blob, "of another push").unwrap();
+    fs::write(&partial, "half of another blob").unwrap();
+    let other = store.join("ingest").join(format!("partial-{}", "ef".repeat(32)));
+    let busy = File::create(&other).unwrap();
+    rustix::fs::flock(&busy, rustix::fs::FlockOperation::LockExclusive).unwrap();
+    place.images.prune(true, &|_| false, &|_| true).unwrap();
+    assert!(place.images.collect(&[]).unwrap() > 0);
+    assert!(!place.images.layers().contains(&orphan) && !blob.exists() && !partial.exists());
+    assert!(place.images.layers().contains(&held.diff_id) && other.exists());
     assert!(place.images.layers().verify(&image.diff_ids[0]).is_ok());
 }

@@ -296,8 +296,18 @@ async fn layers_of_every_form_are_unpacked() {
         descriptor("application/vnd.docker.image.rootfs.diff.tar.gzip", &gzip),
         descriptor(&format!("{LAYER}+zstd"), &zstd),
     ];
+    // Their types may be wrong: what they are shows in their bytes.
+    let wrong = [
+        descriptor(&format!("{LAYER}+gzip"), &plain[0]),
+        descriptor(&format!("{LAYER}+zstd"), &gzip),
+        descriptor(LAYER, &zstd),
+    ];
+    let confused = json!({ "schemaVersion": 2, "config": descriptor(CONFIG, &own), "layers": wrong });
     let manifest = json!({ "schemaVersion": 2, "config": descriptor(CONFIG, &own), "layers": layers });
     let repository = client().repository(&name, None);
+    put(&repository, "confused", MANIFEST, &confused, &[&own, &plain[0], &gzip, &zstd]).await;
+    let other = Place::new();
+    assert_eq!(pull(&other.images, &shelf.name("forms:confused"), None).await.0.unwrap().diff_ids, diff_ids);
     let digest = put(&repository, "1", MANIFEST, &manifest, &[&own, &plain[0], &gzip, &zstd]).await;
     let image = pull(&place.images, &name, None).await.0.unwrap();
     assert_eq!(image.diff_ids, diff_ids);

@@ -24,7 +24,38 @@ async fn spoiled(change: impl FnOnce(&mut Value, &mut wharf_image::ImageConfig))
     put(&client().repository(&name, None), "1", MANIFEST, &manifest, &[&own, &layer]).await;
     let error = pull(&place.images, &name, None).await.0.unwrap_err();
     assert!(place.images.list().unwrap().is_empty() && place.images.layers().list().unwrap().is_empty());
+    // A blob that can never become the layer is not kept for the next time.
+    assert!(place.blobs().is_empty() && listing(&place.path("data/ingest")).is_empty());
     error
+}
+
+/// What a pull that failed has brought is there for the next, until somebody wants the room back.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_failed_pull_has_brought_can_be_pruned() {
+    let (shelf, here, there) = (Shelf::new(), Place::new(), Place::new());
+    let name = shelf.name("app:1");
+    let (good, gone) = (here.layer(&[("good", &noise(1, 400_000))]), here.layer(&[("gone", &noise(2, 400_000))]));
+    here.image(&[good.clone(), gone.clone()], "", &[&name.familiar()]);
+    push(&here.images, &name).await.0.unwrap();
+    let store = shelf.dir.path().join("data/blobs/sha256");
+    let blob = here.images.layers().get(&gone).unwrap().unwrap().blobs[0].digest.clone();
+    fs::remove_file(store.join(blob.hex())).unwrap();
+    pull(&there.images, &name, None).await.0.unwrap_err();
+    let ingest = there.path("data/ingest");
+    assert!(!ingest.join(format!("partial-{}", blob.hex())).exists(), "nothing is kept of what was refused");
+    // The other layer may have come before the failure, or a part of it, or is still being put down.
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+    loop {
+        there.images.prune(true, &|_| false, &|_| true).unwrap();
+        there.images.collect(&[]).unwrap();
+        let layers = there.images.layers().list().unwrap();
+        if layers.is_empty() && there.blobs().is_empty() && listing(&ingest).is_empty() {
+            break;
+        }
+        assert!(std::time::Instant::now() < deadline, "{layers:?} {:?} {:?}", there.blobs(), listing(&ingest));
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    assert!(listing(&there.path("data/layers")).is_empty());
 }
 
 #[tokio::test]

@@ -218,13 +218,33 @@ fn indexes_need_their_manifests() {
     let dir = tempfile::tempdir().unwrap();
     let server = Server::start(dir.path());
     let child = server.put_image("app", "v1", "one");
-    let index = |digest: &Digest| {
-        let entry = json!({"mediaType": OCI_MANIFEST, "digest": digest.as_str(), "size": 1});
+    let size = server.get("/v2/app/manifests/v1").body.len();
+    let index = |digest: &Digest, size: usize| {
+        let entry = json!({"mediaType": OCI_MANIFEST, "digest": digest.as_str(), "size": size});
         let index = json!({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [entry]}).to_string();
         server.ask("PUT", "/v2/app/manifests/all", &[("Content-Type", OCI_INDEX)], index.as_bytes())
     };
-    assert_eq!(index(&Digest::sha256(b"none")).code(), "MANIFEST_BLOB_UNKNOWN");
-    assert_eq!(index(&child).status, 201);
+    assert_eq!(index(&Digest::sha256(b"none"), size).code(), "MANIFEST_BLOB_UNKNOWN");
+    assert_eq!(index(&child, size + 1).code(), "MANIFEST_INVALID");
+    assert_eq!(index(&child, size).status, 201);
+}
+
+#[test]
+fn sizes_must_be_those_of_the_contents() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(dir.path());
+    let digest = server.put_blob("app", b"six by");
+    let put = |config: usize, layer: i64| {
+        let of = |size: i64| json!({"mediaType": "x/y", "digest": digest.as_str(), "size": size});
+        let manifest = json!({"schemaVersion": 2, "config": of(config as i64), "layers": [of(layer)]}).to_string();
+        server.ask("PUT", "/v2/app/manifests/x", &[("Content-Type", OCI_MANIFEST)], manifest.as_bytes())
+    };
+    for (config, layer) in [(6, 5), (7, 6), (6, -6), (6, i64::MAX)] {
+        let refused = put(config, layer);
+        assert_eq!((refused.status, refused.code().as_str()), (400, "MANIFEST_INVALID"), "{config} {layer}");
+    }
+    assert_eq!(server.get("/v2/app/manifests/x").status, 404);
+    assert_eq!(put(6, 6).status, 201);
 }
 
 #[test]

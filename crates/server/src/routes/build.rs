@@ -34,8 +34,13 @@ pub(super) async fn build(call: Call) -> Result {
         ));
     }
     if query.flag("squash") {
-        return Err(ApiError::new(StatusCode::NOT_IMPLEMENTED, "squash is not supported yet"));
+        return Err(ApiError::bad("squash is only supported with experimental mode"));
     }
+    // Images whose steps may be taken over; ours are found by what they were made from, whoever made them.
+    if query.get("cachefrom").is_some_and(|text| !text.is_empty()) {
+        let _: Option<Vec<String>> = query.json("cachefrom")?;
+    }
+    // `rm` and `forcerm`: containers of steps are removed in any case.
     // A value of `null` asks for the daemon's own variable, which is nobody's business.
     let build_args: BTreeMap<String, Option<String>> = query.json("buildargs")?;
     let ulimits: Vec<UlimitJson> = query.json("ulimits")?;
@@ -75,6 +80,7 @@ pub(super) async fn build(call: Call) -> Result {
             .filter(|t| !t.is_empty())
             .map(str::to_owned)
             .collect(),
+        cgroup_parent: text("cgroupparent"),
         secrets: BTreeMap::new(),
     };
     let quiet = request.quiet;
@@ -96,12 +102,16 @@ pub(super) async fn build(call: Call) -> Result {
                 // The client has gone; closing the channel ends the build.
                 return;
             }
-            next = told.recv().await;
+            next = tokio::select! {
+                event = told.recv() => event,
+                // Nobody may notice at the next word: a command can be silent for ever.
+                () = sender.closed() => return,
+            };
         }
         let last = match building.await {
             Ok(Ok(id)) if quiet => Some(line(&json!({ "stream": format!("{id}\n") }))),
             Ok(Ok(_)) => None,
-            Ok(Err(error)) => Some(error_line(&error.to_string())),
+            Ok(Err(error)) => Some(failure_line(&error)),
             Err(error) => Some(error_line(&error.to_string())),
         };
         if let Some(last) = last {
@@ -130,6 +140,14 @@ fn finished(
         Err(error) => return Err(ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())),
     }
     Ok(stream("application/json", chunks))
+}
+
+/// What the client prints last; a command's exit code becomes its own.
+fn failure_line(error: &BuildError) -> Bytes {
+    let Some(code) = error.exit_code else { return error_line(&error.to_string()) };
+    // Docker's words and no more: which step it was has been told.
+    let message = wharf_report::words(error.message.clone());
+    line(&json!({ "errorDetail": { "code": code, "message": message }, "error": message }))
 }
 
 fn event_line(event: &BuildEvent) -> Bytes {

@@ -30,10 +30,12 @@ fn child() {
         std::fs::create_dir_all(&upper).unwrap();
         std::fs::write(upper.join("f"), &content).unwrap();
         layers.commit(&upper, None).unwrap();
+        let diff_id = layer.diff_id.clone();
+        drop(layer);
         if round % 2 == 0 {
-            layers.remove(&layer.diff_id).unwrap();
+            layers.remove(&diff_id).unwrap();
         } else {
-            layers.compressed(&layer.diff_id).unwrap();
+            layers.compressed(&diff_id).unwrap();
         }
     }
 }

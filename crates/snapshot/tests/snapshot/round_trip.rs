@@ -159,6 +159,43 @@ fn a_layer_comes_once_however_many_bring_it() {
     assert!(place.names().is_empty());
 }
 
+#[test]
+fn what_was_just_made_is_held() {
+    let place = Place::new();
+    let tar = Tar::default().file("f", b"x").end();
+    let layer = place.layers.import(&mut tar.as_slice(), None).unwrap();
+    let diff_id = layer.diff_id.clone();
+    assert!(!place.layers.remove(&diff_id).unwrap() && place.layers.contains(&diff_id));
+    let hold = place.layers.hold(std::slice::from_ref(&diff_id));
+    drop(layer);
+    assert!(place.layers.discard(std::slice::from_ref(&diff_id)).unwrap().diff_ids().is_empty());
+    // What is known of it holds nothing.
+    let known = place.layers.get(&diff_id).unwrap().unwrap();
+    drop(hold);
+    assert!(place.layers.remove(&diff_id).unwrap() && !place.layers.contains(&diff_id));
+    assert_eq!(known.diff_id, diff_id);
+}
+
+#[test]
+fn a_layer_with_holes_keeps_them_and_its_bytes() {
+    let place = Place::new();
+    let source = place.path("source");
+    fs::create_dir(&source).unwrap();
+    let file = fs::File::create(source.join("sparse")).unwrap();
+    file.set_len(32 << 20).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&file, b"in the middle", 16 << 20).unwrap();
+    for form in ["--format=gnu", "--format=pax"] {
+        let output =
+            std::process::Command::new("tar").args([form, "-S", "-cf", "-", "-C"]).arg(&source).arg(".").output();
+        let tar = output.unwrap().stdout;
+        let layer = place.layers.import(&mut tar.as_slice(), None).unwrap();
+        assert!(place.written(&layer.diff_id) == tar);
+        let found = fs::metadata(place.tree(&layer.diff_id, "sparse")).unwrap();
+        let taken = std::os::unix::fs::MetadataExt::blocks(&found) * 512;
+        assert_eq!((found.len(), taken < 1 << 20, layer.disk < 1 << 20), (32 << 20, true, true));
+    }
+}
+
 /// Archives of a few names that replace each other in every way: whatever is taken comes out as it went in.
 #[test]
 fn whatever_is_taken_comes_out_as_it_went_in() {
@@ -189,7 +226,9 @@ fn whatever_is_taken_comes_out_as_it_went_in() {
             Ok(layer) => {
                 taken += 1;
                 assert!(place.written(&layer.diff_id) == bytes, "round {round}");
-                assert!(place.layers.remove(&layer.diff_id).unwrap());
+                let diff_id = layer.diff_id.clone();
+                drop(layer);
+                assert!(place.layers.remove(&diff_id).unwrap());
             }
             Err(error) => {
                 refused += 1;

@@ -54,6 +54,23 @@ fn what_is_written_goes_to_the_upper_directory() {
 }
 
 #[test]
+fn a_whiteout_that_hides_nothing_is_left_out_of_an_archive() {
+    let place = Place::new();
+    let base = import(&place, Tar::default().file("f", b"x"));
+    // Nothing to join this directory with: overlayfs lists the whiteout, and has nothing under its name.
+    let top = import(&place, Tar::default().dir("d").file("d/.wh.gone", b"").file("d/new", b"n"));
+    let view = place.layers.view(&[base.diff_id.clone(), top.diff_id.clone()], None).unwrap();
+    let mut bytes = Vec::new();
+    wharf_archive::pack(&view, std::path::Path::new(""), &mut bytes, &wharf_archive::PackOptions::default()).unwrap();
+    let mut reader = wharf_archive::Reader::new(bytes.as_slice());
+    let mut names = Vec::new();
+    while let Some(entry) = reader.next_entry().unwrap() {
+        names.push(String::from_utf8(entry.path).unwrap());
+    }
+    assert_eq!(names, ["d/", "d/new", "f"]);
+}
+
+#[test]
 fn a_name_removed_and_made_again_in_one_layer_hides_what_was_below() {
     let place = Place::new();
     let base = import(&place, Tar::default().dir("d").file("d/old", b"old").dir("e").file("e/old", b"old"));

@@ -55,10 +55,127 @@ fn mistakes_are_named_with_their_line() {
         said.err
     );
     let said = d.docker(&format!("build -f {dir}/fails {dir}"));
-    assert_ne!(said.code, 0);
-    assert!(said.err.contains("returned a non-zero code: 3") && said.out.contains("said"), "{}{}", said.out, said.err);
+    assert_eq!(said.code, 3, "the client's code is the command's");
+    let message = "The command '/bin/sh -c echo said; exit 3' returned a non-zero code: 3";
+    assert!(said.err.trim_end().ends_with(message) && said.out.contains("said"), "{}{}", said.out, said.err);
     let said = d.docker(&format!("build -f {dir}/none {dir}"));
     assert_ne!(said.code, 0);
+}
+
+/// What a build under way has on the disk.
+fn traces(d: &Daemon) -> Vec<std::path::PathBuf> {
+    let list = |dir: std::path::PathBuf| std::fs::read_dir(dir).into_iter().flatten().flatten();
+    let all = list(d.data().join("build")).chain(list(d.path().join("run/build"))).map(|entry| entry.path());
+    all.filter(|path| !path.ends_with("build/cache")).collect()
+}
+
+/// Starts a build of this command, and waits until it runs.
+fn begin(d: &Daemon, command: &str) -> std::process::Child {
+    let dir = context(d, &[("Dockerfile", &format!("FROM busybox\nRUN {command}\n"))]);
+    let mut client = d.client();
+    client.args(["build", "--no-cache", &dir]).stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
+    let child = client.spawn().unwrap();
+    d.eventually("the command runs", || {
+        std::fs::read_dir(d.path().join("run/build"))
+            .is_ok_and(|mut dir| dir.any(|entry| entry.is_ok_and(|entry| entry.path().join("monitor.sock").exists())))
+    });
+    // Its first process has begun.
+    std::thread::sleep(std::time::Duration::from_millis(100));
+    child
+}
+
+#[test]
+fn a_silent_build_ends_with_its_client() {
+    let Some(d) = Daemon::start() else { return };
+    let mut client = begin(&d, "sleep 1000");
+    client.kill().unwrap();
+    client.wait().unwrap();
+    let gone = std::time::Instant::now();
+    d.eventually("nothing of it is left", || traces(&d).is_empty());
+    assert!(gone.elapsed() < std::time::Duration::from_secs(2), "{:?}", gone.elapsed());
+}
+
+#[test]
+fn a_daemon_that_was_killed_in_a_build_starts_again() {
+    let Some(mut d) = Daemon::start() else { return };
+    for _ in 0..3 {
+        let command = "i=0; mkdir /d; while :; do echo $i > /d/$i; i=$((i+1)); done";
+        let mut client = begin(&d, command);
+        d.kill();
+        client.wait().unwrap();
+        d.launch();
+        assert!(traces(&d).is_empty(), "{:?}", traces(&d));
+    }
+    assert_eq!(d.sh("", "echo alive").ok(), "alive");
+}
+
+#[test]
+fn pruning_beside_builds_spares_what_they_make() {
+    let Some(d) = Daemon::start() else { return };
+    let over = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !over.load(std::sync::atomic::Ordering::Relaxed) {
+                d.docker("builder prune -af").ok();
+                d.docker("image prune -f").ok();
+            }
+        });
+        for round in 0..8 {
+            let text = format!("FROM busybox AS a\nRUN echo {round} > /a\nFROM busybox\nCOPY --from=a /a /b\n");
+            let dir = context(&d, &[("Dockerfile", &text)]);
+            d.docker(&format!("build -t round{round} {dir}")).ok();
+        }
+        over.store(true, std::sync::atomic::Ordering::Relaxed);
+    });
+    for round in 0..8 {
+        assert_eq!(d.docker(&format!("run --rm round{round} cat /b")).ok(), round.to_string());
+    }
+}
+
+#[test]
+fn an_image_is_as_old_as_its_build() {
+    let Some(d) = Daemon::start() else { return };
+    let dir = context(&d, &[("Dockerfile", "FROM busybox\nCOPY old /\nLABEL a=b\n"), ("old", "x")]);
+    let past = std::time::SystemTime::now() - std::time::Duration::from_secs(40 * 24 * 3600);
+    for name in ["Dockerfile", "old"] {
+        std::fs::File::open(format!("{dir}/{name}")).unwrap().set_modified(past).unwrap();
+    }
+    d.docker(&format!("build -t new {dir}")).ok();
+    d.docker("image prune -af --filter until=24h").ok();
+    assert_eq!(d.docker("run --rm new cat /old").ok(), "x");
+}
+
+#[test]
+fn parameters_of_dockers_clients_are_taken() {
+    let Some(d) = Daemon::start() else { return };
+    let dir = context(&d, &[("Dockerfile", "FROM busybox\nEXPOSE 80:90\nRUN cat /proc/self/cgroup > /group\n")]);
+    let parent = format!("wharf-test-{}-parent", std::process::id());
+    d.docker(&format!("build -t p --rm --force-rm --cache-from a,b --cgroup-parent /{parent} {dir}")).ok();
+    assert_eq!(d.docker("inspect -f {{.Config.ExposedPorts}} p").ok(), "map[90/tcp:{}]");
+    assert!(d.docker("run --rm p cat /group").ok().contains(&format!("/{parent}/")));
+    let groups = std::process::Command::new("find").args(["/sys/fs/cgroup", "-name", &parent]).output().unwrap();
+    for group in String::from_utf8_lossy(&groups.stdout).lines() {
+        std::fs::remove_dir(group).unwrap();
+    }
+}
+
+#[test]
+fn archives_of_bzip2_are_unpacked() {
+    if std::process::Command::new("bzip2").arg("--help").output().is_err() {
+        return eprintln!("skipped: there is no bzip2 on this machine");
+    }
+    let Some(d) = Daemon::start() else { return };
+    let dir = context(&d, &[("Dockerfile", "FROM busybox\nADD a.tar.bz2 /there/\n"), ("file", "packed\n")]);
+    let tar = std::process::Command::new("tar").args(["-cjf", "a.tar.bz2", "file"]).current_dir(&dir).status();
+    assert!(tar.unwrap().success());
+    d.docker(&format!("build -t packed {dir}")).ok();
+    assert_eq!(d.docker("run --rm packed cat /there/file").ok(), "packed");
+    let import = d
+        .client()
+        .args(["import", "-", "imported"])
+        .stdin(std::fs::File::open(format!("{dir}/a.tar.bz2")).unwrap())
+        .output();
+    crate::kit::Said::from(import.unwrap()).ok();
 }
 
 /// A server that has one file for everybody.

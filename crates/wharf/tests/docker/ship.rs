@@ -72,7 +72,33 @@ fn a_layer_that_is_not_what_it_says_is_refused() {
     let said = d.docker(&format!("pull {name}"));
     assert_ne!(said.code, 0, "{}", said.out);
     assert_eq!(d.docker("images -q").ok(), "");
-    assert_eq!(std::fs::read_dir(d.path().join("data/layers")).unwrap().count(), 0);
+    for kept in ["layers", "blobs/sha256", "ingest"] {
+        let left = std::fs::read_dir(d.data().join(kept)).unwrap().count();
+        assert_eq!(left, 0, "nothing of it can ever be used: {kept}");
+    }
+}
+
+#[test]
+fn what_overlayfs_hides_does_not_stop_an_export() {
+    let Some(d) = Daemon::start() else { return };
+    let dir = d.path().join("whiteouts");
+    std::fs::create_dir(&dir).unwrap();
+    // A directory of the second layer alone, with a removal in it; and one made anew over another.
+    let text = "FROM busybox\nRUN mkdir /a && touch /a/x /a/y\nRUN rm -r /a && mkdir -p /a/sub /b && touch /a/z /b/x /b/y\nRUN rm /b/x\n";
+    std::fs::write(dir.join("Dockerfile"), text).unwrap();
+    d.docker(&format!("build -t layered {}", dir.display())).ok();
+    // Through an archive whose lowest layer has a whiteout of nothing.
+    d.docker("create --name box layered").ok();
+    let archive = d.path().join("exported.tar");
+    d.docker(&format!("export -o {} box", archive.display())).ok();
+    let list = Command::new("tar").arg("-tf").arg(&archive).output().unwrap();
+    let names = String::from_utf8_lossy(&list.stdout).into_owned();
+    for (name, there) in [("a/z", true), ("a/sub/", true), ("b/y", true), ("a/x", false), ("b/x", false)] {
+        assert_eq!(names.lines().any(|line| line == name), there, "{name} in {names}");
+    }
+    let copied = d.client().args(["cp", "box:/a", "-"]).output().unwrap();
+    assert!(copied.status.success() && copied.stdout.len() > 1024, "{}", String::from_utf8_lossy(&copied.stderr));
+    d.docker("rm box").ok();
 }
 
 #[test]

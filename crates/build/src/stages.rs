@@ -1,0 +1,176 @@
+//! The order of stages: each begins when those that it needs have ended, and they are told in the order of the
+//! Dockerfile.
+//!
+//! Nobody waits in a circle: a stage needs only stages above it, and whoever is free takes the topmost that can begin. So
+//! the topmost that has not ended is always at work.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use wharf_dockerfile::Base;
+
+use crate::error::{BuildError, ErrorKind, Result};
+use crate::output::Output;
+use crate::session::{Common, Session};
+
+/// Stages that run at once for each processor, as most wait for something else; and how many at least.
+const FOR_EACH: usize = 2;
+const AT_LEAST: usize = 4;
+
+/// Where the stages of a build are.
+#[derive(Debug)]
+pub(crate) struct Progress {
+    turns: Mutex<Turns>,
+    changed: Condvar,
+}
+
+#[derive(Debug)]
+struct Turns {
+    /// Those that have not begun, with what they still need.
+    waiting: BTreeMap<usize, BTreeSet<usize>>,
+    running: BTreeSet<usize>,
+    /// Where each is heard, if it has begun and was not told to its end.
+    outputs: BTreeMap<usize, Output>,
+    /// The first failure.
+    failure: Option<BuildError>,
+}
+
+impl Progress {
+    pub(crate) fn new() -> Self {
+        let turns =
+            Turns { waiting: BTreeMap::new(), running: BTreeSet::new(), outputs: BTreeMap::new(), failure: None };
+        Self { turns: Mutex::new(turns), changed: Condvar::new() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Turns> {
+        self.turns.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Turns {
+    /// The topmost stage that can begin.
+    fn next(&mut self) -> Option<usize> {
+        let ready = self.waiting.iter().find(|(_, needs)| needs.is_empty()).map(|(stage, _)| *stage)?;
+        self.waiting.remove(&ready);
+        self.running.insert(ready);
+        Some(ready)
+    }
+
+    /// The topmost that has not ended.
+    fn first(&self) -> Option<usize> {
+        self.waiting.keys().chain(&self.running).min().copied()
+    }
+}
+
+impl Common<'_> {
+    /// Runs these stages and what they need of each other. `first` is the number of the step before them.
+    pub(crate) fn run_stages(&self, needed: &[usize], first: usize) -> Result<()> {
+        let mut numbers = BTreeMap::new();
+        let mut next = first;
+        {
+            let mut turns = self.progress.lock();
+            for stage in needed {
+                numbers.insert(*stage, next);
+                next += 1 + self.dockerfile.stages[*stage].statements.len();
+                let node = &self.graph.nodes[*stage];
+                let mut needs = node.copies.clone();
+                if let Base::Stage(base) = node.base {
+                    needs.insert(base);
+                }
+                turns.waiting.insert(*stage, needs);
+                turns.outputs.insert(*stage, self.output.waiting(&self.dir.path.join(format!("output-{stage}"))));
+            }
+            if let Some(output) = turns.first().and_then(|first| turns.outputs.get(&first)) {
+                output.turn()?;
+            }
+        }
+        let processors = thread::available_parallelism().map_or(1, usize::from);
+        let workers = (FOR_EACH * processors).max(AT_LEAST).min(needed.len());
+        thread::scope(|scope| {
+            for _ in 1..workers {
+                scope.spawn(|| self.work(&numbers));
+            }
+            self.work(&numbers);
+        });
+        match self.progress.lock().failure.take() {
+            Some(error) => Err(error),
+            None => Ok(()),
+        }
+    }
+
+    /// Runs one stage after another, until none is left or one has failed.
+    fn work(&self, numbers: &BTreeMap<usize, usize>) {
+        while let Some((stage, output)) = self.take() {
+            let number = numbers.get(&stage).copied().unwrap_or_default();
+            let mut session = Session { common: self, output, step: number };
+            let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| session.stage(stage)));
+            let done = done.unwrap_or_else(|_| Err(BuildError::new(ErrorKind::System, "the build has crashed")));
+            self.ended(stage, done);
+        }
+    }
+
+    /// A stage that can begin; waits for one.
+    fn take(&self) -> Option<(usize, Output)> {
+        let mut turns = self.progress.lock();
+        loop {
+            if turns.failure.is_some() || turns.waiting.is_empty() {
+                return None;
+            }
+            if let Some(stage) = turns.next() {
+                return Some((stage, turns.outputs.get(&stage).cloned()?));
+            }
+            turns = self.progress.changed.wait(turns).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    fn ended(&self, stage: usize, done: Result<()>) {
+        let mut turns = self.progress.lock();
+        turns.running.remove(&stage);
+        for needs in turns.waiting.values_mut() {
+            needs.remove(&stage);
+        }
+        // A client that has gone is noticed by whoever says something next.
+        match done {
+            Ok(()) if turns.failure.is_none() => {
+                // Whoever ended while others above were at work is told now, and the next speaks.
+                let first = turns.first();
+                let later = turns.outputs.split_off(&first.unwrap_or(usize::MAX));
+                for output in std::mem::replace(&mut turns.outputs, later).values() {
+                    let _ = output.turn();
+                }
+                if let Some(output) = first.and_then(|first| turns.outputs.get(&first)) {
+                    let _ = output.turn();
+                }
+            }
+            Err(error) if turns.failure.is_none() => {
+                // The others end, as nobody can use what they make. What was said above the failure comes before it.
+                for (other, output) in std::mem::take(&mut turns.outputs) {
+                    if other <= stage {
+                        let _ = output.turn();
+                    }
+                    output.end();
+                }
+                turns.failure = Some(error);
+                self.cancel.cancel();
+            }
+            _ => {}
+        }
+        drop(turns);
+        self.progress.changed.notify_all();
+    }
+
+    /// Waits for a stage that this build runs anyway; tells whether it does.
+    pub(crate) fn wait_for(&self, stage: usize) -> Result<bool> {
+        let mut turns = self.progress.lock();
+        loop {
+            if !turns.waiting.contains_key(&stage) && !turns.running.contains(&stage) {
+                return Ok(self.stages[stage].get().is_some());
+            }
+            self.cancel.check()?;
+            let waited = self.progress.changed.wait_timeout(turns, Duration::from_millis(100));
+            turns = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+}
