@@ -130,7 +130,7 @@ impl CacheMounts {
                 continue;
             }
             freed += size(&path).map_err(failing)?;
-            fs::remove_dir_all(&path).map_err(failing)?;
+            wharf_rooted_path::remove_dir_all(&path).map_err(failing)?;
             names.extend(path.file_name().map(|name| name.to_string_lossy().into_owned()));
         }
         Ok((names, freed))

@@ -53,7 +53,7 @@ impl Scratch {
 impl Drop for Scratch {
     fn drop(&mut self) {
         // What stays is swept at the next start.
-        if let Err(error) = fs::remove_dir_all(&self.path)
+        if let Err(error) = wharf_rooted_path::remove_dir_all(&self.path)
             && error.kind() != std::io::ErrorKind::NotFound
         {
             tracing::warn!("{} cannot be removed: {error}", self.path.display());
@@ -154,7 +154,7 @@ fn list(dir: &Path) -> Vec<PathBuf> {
 fn remove(path: &Path, deadline: Instant) {
     loop {
         let directory = path.is_dir() && !path.is_symlink();
-        match if directory { fs::remove_dir_all(path) } else { fs::remove_file(path) } {
+        match if directory { wharf_rooted_path::remove_dir_all(path) } else { fs::remove_file(path) } {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound && !path.exists() => return,
             Err(_) if Instant::now() < deadline => std::thread::sleep(PAUSE),
             Err(error) => {

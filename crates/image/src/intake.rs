@@ -35,7 +35,7 @@ pub(crate) fn sweep(root: &Path) -> Result<()> {
     for entry in fs::read_dir(root).map_err(fail)? {
         let entry = entry.map_err(fail)?;
         if entry.file_name().to_string_lossy().starts_with(TEMPORARY) {
-            fs::remove_dir_all(entry.path()).map_err(fail)?;
+            wharf_rooted_path::remove_dir_all(entry.path()).map_err(fail)?;
         }
     }
     Ok(())
@@ -280,6 +280,6 @@ impl Folder {
 impl Drop for Folder {
     fn drop(&mut self) {
         // What stays is swept when the images are opened.
-        let _ = fs::remove_dir_all(&self.0);
+        let _ = wharf_rooted_path::remove_dir_all(&self.0);
     }
 }
