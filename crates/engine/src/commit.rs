@@ -1,6 +1,7 @@
 //! An image from a container's changes.
 
 use wharf_image::{HistoryEntry, ImageRecord};
+use wharf_reference::Reference;
 
 use crate::engine::{Engine, blocking, now};
 use crate::error::{EngineError, Result};
@@ -39,6 +40,7 @@ impl Engine {
         let frozen = options.pause && record.state.status == Status::Running;
         let group = self.group(&record)?;
         let (engine, dir) = (self.clone(), self.dir(&slot.id));
+        let (comment, name) = (options.comment.clone(), options.reference.clone().unwrap_or_default());
         let committed = blocking(move || {
             if frozen {
                 group.freeze(true).map_err(|e| EngineError::from_source("cannot pause the container", &e))?;
@@ -70,7 +72,9 @@ impl Engine {
         })
         .await?;
         let record = slot.record();
-        self.tell_with(&record, "commit", &[("comment", ""), ("imageID", committed.id.as_str())]);
+        let familiar = Reference::parse(&name).map_or(name, |name| name.tag_or_latest().familiar());
+        let attributes = [("comment", comment.as_str()), ("imageID", committed.id.as_str()), ("imageRef", &familiar)];
+        self.tell_with(&record, "commit", &attributes);
         Ok(committed)
     }
 }

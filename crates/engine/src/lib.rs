@@ -26,7 +26,9 @@ mod exec;
 mod files;
 mod image_ops;
 mod info;
+mod links;
 mod log;
+mod log_attributes;
 mod mounts;
 pub mod names;
 mod ports;
@@ -44,6 +46,7 @@ mod tell;
 mod update;
 mod usage;
 pub mod user;
+mod volume_use;
 mod wait;
 
 pub use attach::{AttachOptions, Attached};

@@ -49,6 +49,7 @@ impl Engine {
             self.freeze(&record, false).await?;
         }
         let mut life = slot.life();
+        self.tell_with(&record, "kill", &[("signal", &signal.to_string())]);
         self.send_signal(slot, signal, true).await?;
         let ended = async {
             // The engine's own end is no reason to kill anybody.
@@ -61,6 +62,9 @@ impl Engine {
         let patience = Duration::from_secs(timeout.unsigned_abs());
         if tokio::time::timeout(patience, ended).await.is_ok() {
             return Ok(());
+        }
+        if signal != SIGKILL {
+            self.tell_with(&record, "kill", &[("signal", &SIGKILL.to_string())]);
         }
         self.send_signal(slot, SIGKILL, true).await?;
         self.await_end(slot).await
@@ -103,9 +107,10 @@ impl Engine {
         if record.state.status == Status::Paused && signal == SIGKILL {
             self.freeze(&record, false).await?;
         }
-        self.send_signal(&slot, signal, ends).await?;
+        // Before the end that it may bring.
         let number = signal.to_string();
         self.tell_with(&record, "kill", &[("signal", &number)]);
+        self.send_signal(&slot, signal, ends).await?;
         if signal == SIGKILL {
             self.await_end(&slot).await?;
         }
