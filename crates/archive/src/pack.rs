@@ -23,6 +23,8 @@ pub struct PackOptions {
     pub clamp_mtime: Option<i64>,
     /// The files are those of a user namespace that has these IDs; the archive gets its own.
     pub ids: Option<IdRange>,
+    /// Directories that come without what is in them; their paths as [`pack`] has them.
+    pub hollow: &'static [&'static str],
 }
 
 /// Writes `path` of `root` with all below as an archive; the names in it are relative to `path`.
@@ -204,7 +206,8 @@ impl Packer<'_> {
         if kind == Kind::Directory && self.options.overlay_whiteouts && self.is_opaque(path)? {
             self.whiteout(&path.join("x"), b".wh..opq")?;
         }
-        Ok(kind == Kind::Directory)
+        let hollow = self.options.hollow.iter().any(|hollow| path == Path::new(hollow));
+        Ok(kind == Kind::Directory && !hollow)
     }
 
     fn describe(&self, path: &Path, stat: &Stat, kind: Kind) -> Result<Entry> {

@@ -30,6 +30,9 @@ pub struct PathStat {
     pub link_target: String,
 }
 
+/// Where the kernel's own file systems are mounted.
+const KERNEL_S: &[&str] = &["proc", "sys", "dev"];
+
 /// How an archive is put into a container.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct PutOptions {
@@ -103,7 +106,9 @@ impl Engine {
         let asked = Asked::new(path);
         let (_, kind) = stat(&root, name, &asked)?;
         let fail = |e: wharf_archive::ArchiveError| EngineError::from_source("cannot copy from the container", &e);
-        let options = PackOptions { ids: self.ids(&record), ..PackOptions::default() };
+        // What the kernel makes up there is no file of the container's, and changes while it is read.
+        let hollow = if asked.path.as_os_str().is_empty() { KERNEL_S } else { &[] };
+        let options = PackOptions { ids: self.ids(&record), hollow, ..PackOptions::default() };
         let own = asked.name();
         match kind {
             FileType::Directory => pack_dir_as(&root, &asked.path, &own, output, &options),

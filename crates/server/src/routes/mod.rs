@@ -11,6 +11,7 @@ mod image_list;
 mod images;
 mod networks;
 mod progress;
+mod remote;
 mod search;
 mod streams;
 mod system;
