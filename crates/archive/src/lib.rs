@@ -9,11 +9,12 @@
 //! - [`unpack`]: applies a stream to a directory, with the whiteouts of image layers. [`unpack_recorded`] tells a
 //!   [`Recorder`] what the stream was made of.
 //! - [`Writer`]: a stream of single files.
-//! - [`pack`], [`pack_as`]: the stream of a directory, or of one entry; the same tree gives the same bytes.
+//! - [`pack`], [`pack_as`], [`pack_dir_as`]: the stream of a directory, or of one entry; the same tree gives the same bytes.
 
 mod decompress;
 mod error;
 mod header;
+mod ids;
 mod pack;
 mod reader;
 mod record;
@@ -23,7 +24,8 @@ mod unpack;
 pub use decompress::decompressed;
 pub use error::ArchiveError;
 pub use header::{Entry, Kind, may_carry};
-pub use pack::{PackOptions, Writer, pack, pack_as};
+pub use ids::IdRange;
+pub use pack::{PackOptions, Writer, pack, pack_as, pack_dir_as};
 pub use reader::Reader;
 pub use record::Recorder;
 pub use unpack::{UnpackOptions, Unpacked, Whiteouts, unpack, unpack_recorded};

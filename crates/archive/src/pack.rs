@@ -11,6 +11,7 @@ use wharf_rooted_path::{RootDir, RootError};
 
 use crate::error::shown;
 use crate::header::{self, BLOCK, Entry, Kind};
+use crate::ids::IdRange;
 use crate::{ArchiveError, Result};
 
 /// How to pack.
@@ -20,6 +21,10 @@ pub struct PackOptions {
     pub overlay_whiteouts: bool,
     /// No entry gets a later time than this, in seconds since the epoch.
     pub clamp_mtime: Option<i64>,
+    /// The files are those of a user namespace that has these IDs; the archive gets its own.
+    pub ids: Option<IdRange>,
+    /// Directories that come without what is in them; their paths as [`pack`] has them.
+    pub hollow: &'static [&'static str],
 }
 
 /// Writes `path` of `root` with all below as an archive; the names in it are relative to `path`.
@@ -50,6 +55,26 @@ pub fn pack_as(root: &RootDir, path: &Path, name: &OsStr, output: &mut dyn Write
     if packer.entry(&own)? {
         packer.directory(&own)?;
     }
+    packer.put(&[0; 2 * BLOCK])
+}
+
+/// As [`pack`], and the directory itself comes first, under the name `name`; all names in the archive begin with it.
+/// A link at the end of `path` is followed.
+///
+/// # Errors
+/// As [`pack`].
+pub fn pack_dir_as(
+    root: &RootDir,
+    path: &Path,
+    name: &OsStr,
+    output: &mut dyn Write,
+    options: &PackOptions,
+) -> Result<()> {
+    let top = root.open_dir(path).map_err(|source| ArchiveError::Pack { name: path.display().to_string(), source })?;
+    let renamed = Some((PathBuf::new(), PathBuf::from(name)));
+    let mut packer = Packer { top, output, options, links: HashMap::new(), renamed };
+    packer.entry(Path::new(""))?;
+    packer.directory(Path::new(""))?;
     packer.put(&[0; 2 * BLOCK])
 }
 
@@ -190,12 +215,13 @@ impl Packer<'_> {
         if kind == Kind::Directory && self.options.overlay_whiteouts && self.is_opaque(path)? {
             self.whiteout(&path.join("x"), b".wh..opq")?;
         }
-        Ok(kind == Kind::Directory)
+        let hollow = self.options.hollow.iter().any(|hollow| path == Path::new(hollow));
+        Ok(kind == Kind::Directory && !hollow)
     }
 
     fn describe(&self, path: &Path, stat: &Stat, kind: Kind) -> Result<Entry> {
         let mut name = self.name(path).as_os_str().as_bytes().to_vec();
-        if kind == Kind::Directory {
+        if kind == Kind::Directory && !name.ends_with(b"/") {
             name.push(b'/');
         }
         let device = matches!(kind, Kind::CharacterDevice | Kind::BlockDevice);
@@ -212,8 +238,8 @@ impl Packer<'_> {
             path: name,
             kind,
             mode: stat.st_mode & 0o7777,
-            uid: stat.st_uid,
-            gid: stat.st_gid,
+            uid: self.options.ids.map_or(stat.st_uid, |range| range.from_host(stat.st_uid)),
+            gid: self.options.ids.map_or(stat.st_gid, |range| range.from_host(stat.st_gid)),
             size: if kind == Kind::File { stat.st_size.cast_unsigned() } else { 0 },
             mtime,
             link,

@@ -13,6 +13,7 @@ use wharf_rooted_path::{RootDir, RootError};
 
 use crate::error::shown;
 use crate::header::{Entry, Kind, may_carry};
+use crate::ids::IdRange;
 use crate::reader::Reader;
 use crate::record::{Recorder, Tap};
 use crate::{ArchiveError, Result};
@@ -43,6 +44,10 @@ pub struct UnpackOptions {
     pub whiteouts: Whiteouts,
     /// Gives files the archive's owners; otherwise they belong to this process's user.
     pub same_owner: bool,
+    /// Gives all files this owner and group, whatever the archive says.
+    pub owner: Option<(u32, u32)>,
+    /// The archive's owners are those of a user namespace that has these IDs.
+    pub ids: Option<IdRange>,
     /// Refuses to replace a directory by something else and the other way round.
     pub no_overwrite_dir_non_dir: bool,
     /// Bounds on what an archive may make; a bomb ends here.
@@ -56,6 +61,8 @@ impl Default for UnpackOptions {
         Self {
             whiteouts: Whiteouts::Apply,
             same_owner: true,
+            owner: None,
+            ids: None,
             no_overwrite_dir_non_dir: false,
             max_entries: 10_000_000,
             max_bytes: u64::MAX,
@@ -337,6 +344,15 @@ impl Target<'_> {
         Ok(())
     }
 
+    /// Whose the entry becomes.
+    fn owner(&self, entry: &Entry) -> (u32, u32) {
+        let (uid, gid) = self.options.owner.unwrap_or((entry.uid, entry.gid));
+        match self.options.ids {
+            Some(range) => (range.to_host(uid), range.to_host(gid)),
+            None => (uid, gid),
+        }
+    }
+
     /// Owner before mode, as a change of owner takes set-ID bits and capabilities away; attributes before times.
     fn attributes_by_fd(&self, entry: &Entry, fd: &impl rustix::fd::AsFd) -> Result<()> {
         let fail = |action: &'static str| {
@@ -345,7 +361,8 @@ impl Target<'_> {
             move |errno: Errno| fail(RootError { action, path, errno })
         };
         if self.options.same_owner {
-            let (uid, gid) = (Uid::from_raw(entry.uid), Gid::from_raw(entry.gid));
+            let (uid, gid) = self.owner(entry);
+            let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
             rustix::fs::fchown(fd, Some(uid), Some(gid)).map_err(fail("set the owner of"))?;
         }
         rustix::fs::fchmod(fd, Mode::from_raw_mode(entry.mode)).map_err(fail("set the mode of"))?;
@@ -362,13 +379,13 @@ impl Target<'_> {
     /// As [`Self::attributes_by_fd`], of what only its name reaches.
     fn attributes(&mut self, entry: &Entry, name: &Path, path: &Path) -> Result<()> {
         let fail = failing(entry);
-        let same_owner = self.options.same_owner;
+        let (same_owner, (uid, gid)) = (self.options.same_owner, self.owner(entry));
         let dir = if name.as_os_str().is_empty() { self.root } else { &self.parent_of(path).map_err(&fail)?.dir };
         if entry.kind == Kind::Symlink {
             // It has neither mode nor attributes of its own, and is the most frequent of those.
             let failed = |action: &'static str| move |errno| RootError { action, path: path.to_owned(), errno };
             if same_owner {
-                let (uid, gid) = (Uid::from_raw(entry.uid), Gid::from_raw(entry.gid));
+                let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
                 rustix::fs::chownat(dir, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)
                     .map_err(failed("set the owner of"))
                     .map_err(&fail)?;
@@ -378,7 +395,7 @@ impl Target<'_> {
                 .map_err(&fail);
         }
         if same_owner {
-            dir.set_owner(name, entry.uid, entry.gid).map_err(&fail)?;
+            dir.set_owner(name, uid, gid).map_err(&fail)?;
         }
         dir.set_mode(name, entry.mode).map_err(&fail)?;
         for (key, value) in entry.xattrs.iter().filter(|(key, _)| may_carry(key)) {

@@ -351,6 +351,7 @@ fn unpack(selected: &Selected, path: PathBuf, cancel: &Cancel) -> Result<Tree> {
         no_overwrite_dir_non_dir: false,
         max_entries: MAX_ENTRIES,
         max_bytes: MAX_BYTES,
+        ..UnpackOptions::default()
     };
     let unpacked = wharf_archive::unpack(content, &root, &options);
     cancel.check()?;

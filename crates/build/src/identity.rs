@@ -66,6 +66,8 @@ impl Accounts {
             Some(group) => (self.group(group)?, Vec::new()),
             None => (gid, user.map(|user| self.groups_of(user.name)).unwrap_or_default()),
         };
+        // A process that drops its primary group must not gain by it (CVE-2022-36109).
+        let groups = std::iter::once(gid).chain(groups.into_iter().filter(|group| *group != gid)).collect();
         Ok(Identity { uid, gid, groups, home })
     }
 

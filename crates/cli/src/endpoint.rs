@@ -43,6 +43,9 @@ pub(crate) fn resolve(globals: &Globals, config: &Config) -> Outcome<Endpoint> {
         return Ok(Endpoint { address, tls, is_default: false });
     }
     let tls = tls(globals);
+    if let Some(options) = tls.as_ref().filter(|options| options.verify) {
+        check_authority(options)?;
+    }
     let given = match globals.hosts.as_slice() {
         [] => environment_host(),
         [host] => Some(host.clone()),
@@ -58,14 +61,27 @@ fn parse(host: &str, tls: bool) -> Outcome<Address> {
     Ok(Address::parse(host, tls).map_err(|error| error.to_string())?)
 }
 
+/// Who is to be verified must have somebody to vouch for it.
+fn check_authority(options: &TlsOptions) -> Outcome {
+    let path = options.ca.clone().unwrap_or_else(|| cert_dir().join("ca.pem"));
+    let opened = std::fs::File::open(&path);
+    Ok(opened
+        .map(drop)
+        .map_err(|error| format!("unable to resolve docker endpoint: {}", wharf_report::path("open", &path, &error)))?)
+}
+
+/// Where the TLS files are that no flag names.
+fn cert_dir() -> PathBuf {
+    let given = std::env::var_os("DOCKER_CERT_PATH").filter(|dir| !dir.is_empty());
+    given.map_or_else(config::default_dir, PathBuf::from)
+}
+
 /// The TLS material of the global flags and the environment.
 fn tls(globals: &Globals) -> Option<TlsOptions> {
     if !globals.tls && !globals.tls_verify {
         return None;
     }
-    let dir = std::env::var_os("DOCKER_CERT_PATH")
-        .filter(|dir| !dir.is_empty())
-        .map_or_else(config::default_dir, PathBuf::from);
+    let dir = cert_dir();
     let file = |given: &Option<String>, name: &str| match given {
         Some(path) => Some(PathBuf::from(path)),
         None => Some(dir.join(name)).filter(|path| path.exists()),

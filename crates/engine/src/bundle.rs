@@ -9,7 +9,7 @@ use wharf_runtime::CAPABILITIES;
 
 use crate::error::{EngineError, Result};
 use crate::record::{Container, MountPoint};
-use crate::spec::{BindOptions, ExecConfig, HostConfig};
+use crate::spec::{BindOptions, Config, ExecConfig, HostConfig};
 use crate::user::Identity;
 use crate::{devices, mounts, resources, security, sysctl};
 
@@ -54,6 +54,8 @@ pub struct Surroundings<'a> {
     pub seccomp: Option<Value>,
     /// Capabilities that the bounding set of this very process lacks cannot be given.
     pub bounding: u64,
+    /// Variables that tell of linked containers.
+    pub linked: &'a [String],
 }
 
 /// Builds the configuration.
@@ -79,7 +81,7 @@ pub fn spec(record: &Container, around: &Surroundings<'_>) -> Result<Spec> {
                 "additionalGids": around.identity.groups,
             },
             "args": args,
-            "env": environment(record, around.identity),
+            "env": environment(config, config.tty, around.linked, &[], around.identity),
             "cwd": cwd,
             "capabilities": {
                 "bounding": capabilities,
@@ -138,27 +140,19 @@ pub fn exec_process(
     identity: &Identity,
     bounding: u64,
     exec: &ExecConfig,
+    linked: &[String],
     size: Option<(u16, u16)>,
 ) -> Result<Process> {
     let mut host = record.host.clone();
     host.privileged |= exec.privileged;
     let capabilities = capabilities(&host, bounding)?;
     let held = if identity.uid == 0 { capabilities.clone() } else { Vec::new() };
-    let mut with_own = record.clone();
-    with_own.config.tty = exec.tty;
-    let mut env = record.config.env.clone().unwrap_or_default();
-    for pair in exec.env.iter().flatten() {
-        let key = pair.split('=').next().unwrap_or("");
-        env.retain(|have| have.split('=').next() != Some(key));
-        env.push(pair.clone());
-    }
-    with_own.config.env = Some(env);
     let cwd = [&exec.working_dir, &record.config.working_dir].into_iter().find(|dir| !dir.is_empty());
     let mut process = json!({
         "terminal": exec.tty,
         "user": { "uid": identity.uid, "gid": identity.gid, "additionalGids": identity.groups },
         "args": exec.cmd,
-        "env": environment(&with_own, identity),
+        "env": environment(&record.config, exec.tty, linked, exec.env.as_deref().unwrap_or_default(), identity),
         "cwd": cwd.map_or("/", String::as_str),
         "capabilities": {
             "bounding": capabilities,
@@ -178,19 +172,31 @@ pub fn exec_process(
         .map_err(|e| EngineError::from_source("the exec's configuration cannot be expressed for the runtime", &e))
 }
 
-fn environment(record: &Container, identity: &Identity) -> Vec<String> {
-    let config = &record.config;
-    let mut env = config.env.clone().unwrap_or_default();
-    // A variable without a value was asked to be absent.
-    env.retain(|pair| pair.contains('='));
-    let has = |env: &[String], key: &str| env.iter().any(|pair| pair.split('=').next() == Some(key));
-    if !has(&env, "HOSTNAME") && !config.hostname.is_empty() {
+/// What programs are looked for in where neither image nor user says.
+const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// The engine's variables, then the image's and the user's, then `more`; a later one takes an earlier one's place.
+fn environment(config: &Config, tty: bool, linked: &[String], more: &[String], identity: &Identity) -> Vec<String> {
+    let key = |pair: &str| pair.split('=').next().unwrap_or("").to_owned();
+    let mut env = vec![PATH.to_owned()];
+    if !config.hostname.is_empty() {
         env.push(format!("HOSTNAME={}", config.hostname));
     }
-    if config.tty && !has(&env, "TERM") {
+    if tty {
         env.push("TERM=xterm".into());
     }
-    if !has(&env, "HOME") {
+    env.extend_from_slice(linked);
+    for pair in config.env.iter().flatten().chain(more) {
+        let place = env.iter().position(|have| key(have) == key(pair));
+        match place {
+            // A variable without a value was asked to be absent.
+            Some(at) if !pair.contains('=') => drop(env.remove(at)),
+            None if !pair.contains('=') => {}
+            Some(at) => env[at].clone_from(pair),
+            None => env.push(pair.clone()),
+        }
+    }
+    if !env.iter().any(|pair| key(pair) == "HOME") {
         env.push(format!("HOME={}", identity.home));
     }
     env

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use wharf_image::{HistoryEntry, ImageRecord};
+use wharf_reference::Reference;
 
 use crate::engine::{Engine, blocking, now, to_its_end};
 use crate::error::{EngineError, Result};
@@ -51,6 +52,7 @@ impl Engine {
         }
         let layer = layer?;
         let engine = self.clone();
+        let (comment, name) = (options.comment.clone(), options.reference.clone().unwrap_or_default());
         let committed = blocking(move || {
             let base = engine.images().resolve(record.image.as_str());
             let mut config = base.map(|image| image.config.clone()).unwrap_or_default();
@@ -74,7 +76,9 @@ impl Engine {
         })
         .await?;
         let record = slot.record();
-        self.tell_with(&record, "commit", &[("comment", ""), ("imageID", committed.id.as_str())]);
+        let familiar = Reference::parse(&name).map_or(name, |name| name.tag_or_latest().familiar());
+        let attributes = [("comment", comment.as_str()), ("imageID", committed.id.as_str()), ("imageRef", &familiar)];
+        self.tell_with(&record, "commit", &attributes);
         Ok(committed)
     }
 }

@@ -45,7 +45,6 @@ impl From<wharf_volume::VolumeError> for EngineError {
             Kind::NotFound => ErrorKind::NotFound,
             Kind::Invalid => ErrorKind::InvalidParameter,
             Kind::Conflict => ErrorKind::Conflict,
-            Kind::NotImplemented => ErrorKind::NotImplemented,
             Kind::System => ErrorKind::System,
         };
         Self::new(kind, chain(&error))

@@ -10,7 +10,7 @@ use wharf_image::ImageRecord;
 use crate::check::check;
 use crate::engine::{Engine, blocking, make_private, now, to_its_end};
 use crate::error::{EngineError, Result};
-use crate::record::{Container, State};
+use crate::record::{Container, Link, State};
 use crate::slot::Slot;
 use crate::spec::{Config, EndpointSettings, Healthcheck, HostConfig, LogConfig, NetworkingConfig};
 use crate::{bundle, mounts, names, ports, resources, sysctl};
@@ -73,6 +73,7 @@ impl Engine {
         let (path, args) = command(&config)?;
         let endpoints = self.endpoints(&host, networking_config)?;
         ports::requests(&config, &host)?;
+        let links = self.resolve_links(&mut host)?;
         let id = names::random_id()?;
         if config.hostname.is_empty() && host.uts_mode != "host" && !host.network_mode.starts_with("container:") {
             config.hostname = if host.network_mode == "host" { host_name() } else { id[..12].to_owned() };
@@ -87,7 +88,8 @@ impl Engine {
         let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
         std::fs::set_permissions(dir.join("upper"), open)
             .map_err(|e| EngineError::from_source("cannot make the container's directory", &e))?;
-        let made = self.finish_create(&id, &name, config, host, endpoints, (path, args), &image, &mut warnings).await?;
+        let made =
+            self.finish_create(&id, &name, config, host, endpoints, links, (path, args), &image, &mut warnings).await?;
         undo.keep();
         let slot = Slot::new(made);
         self.inner.slots.insert(&slot);
@@ -103,6 +105,7 @@ impl Engine {
         config: Config,
         host: HostConfig,
         networks: BTreeMap<String, EndpointSettings>,
+        links: Vec<Link>,
         (path, args): (String, Vec<String>),
         image: &ImageRecord,
         warnings: &mut Vec<String>,
@@ -131,6 +134,7 @@ impl Engine {
             stopped_by_user: false,
             exec_ids: Vec::new(),
             id_slice: None,
+            links,
         };
         let (engine, mut made) = (self.clone(), record.clone());
         let (points, more) = blocking(move || {
@@ -228,33 +232,32 @@ impl Engine {
         Ok(())
     }
 
+    /// A network's name, whatever it is called by: two keys for one network would be two endpoints. One that is not
+    /// there fails the start, as in Docker: clients take "not found" from a creation for the image.
+    fn network_name(&self, text: &str) -> String {
+        self.networks().resolve(text).map_or_else(|_| text.to_owned(), |network| network.name)
+    }
+
     /// The networks that it will be on, by name.
     fn endpoints(&self, host: &HostConfig, asked: NetworkingConfig) -> Result<BTreeMap<String, EndpointSettings>> {
         let mode = host.network_mode.as_str();
         let mut endpoints = BTreeMap::new();
         let asked = asked.endpoints_config.unwrap_or_default();
-        if let Some(of) = mode.strip_prefix("container:") {
+        if mode.starts_with("container:") {
             if !asked.is_empty() {
                 return Err(EngineError::invalid(
                     "conflicting options: a container that shares another's network cannot be on networks of its own",
                 ));
             }
-            let other = self.inner.slots.find(of)?;
-            if other.record().host.network_mode.starts_with("container:") {
-                return Err(EngineError::invalid("a container's network cannot be joined through a third container"));
-            }
             return Ok(endpoints);
         }
         for (name, settings) in asked {
             let name = if name == "default" { "bridge".to_owned() } else { name };
-            // By its name, whatever it was called by: two keys for one network would be two endpoints.
-            let network = self.networks().resolve(&name)?;
-            endpoints.insert(network.name, settings);
+            endpoints.insert(self.network_name(&name), settings);
         }
-        let network = self.networks().resolve(mode)?;
-        endpoints.entry(network.name).or_default();
+        endpoints.entry(self.network_name(mode)).or_default();
         for (name, settings) in &mut endpoints {
-            settings.network_id = self.networks().resolve(name)?.id;
+            settings.network_id = self.networks().resolve(name).map(|network| network.id).unwrap_or_default();
         }
         let several = endpoints.len() > 1;
         if several && endpoints.keys().any(|name| name == "host" || name == "none") {
@@ -358,14 +361,11 @@ fn merge(config: &mut Config, image: &ImageRecord) -> Result<()> {
     }
     let mut env = config.env.take().unwrap_or_default();
     let key = |pair: &str| pair.split('=').next().unwrap_or("").to_owned();
-    let mut all: Vec<String> = own.env.unwrap_or_default();
-    all.retain(|pair| !env.iter().any(|mine| key(mine) == key(pair)));
-    // The image's first, in its order; a variable of the user's takes the place that it was given.
-    all.append(&mut env);
-    if !all.iter().any(|pair| key(pair) == "PATH") {
-        all.insert(0, "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".into());
-    }
-    config.env = Some(all);
+    // The user's first; the image adds what is missing.
+    let more = own.env.unwrap_or_default().into_iter().filter(|pair| !env.iter().any(|mine| key(mine) == key(pair)));
+    let more: Vec<String> = more.collect();
+    env.extend(more);
+    config.env = Some(env);
     let mut labels = own.labels.unwrap_or_default();
     labels.extend(config.labels.take().unwrap_or_default());
     config.labels = Some(labels);

@@ -297,7 +297,9 @@ impl Engine {
         }
         let networks = self.networks().clone();
         let kept = alive.clone();
+        let volumes = self.volumes().clone();
         blocking(move || {
+            volumes.unmount_unused();
             networks.recover(&kept).map_err(|e| EngineError::from_source("cannot take up the networks", &e))
         })
         .await?;
@@ -392,7 +394,11 @@ fn make_places(data_root: &Path) -> Result<PathBuf> {
     }
     for file in ["etc/hostname", "etc/hosts", "etc/resolv.conf", ".dockerenv"] {
         std::fs::OpenOptions::new().create(true).append(true).open(root.join(file)).map_err(fail)?;
-        std::fs::set_permissions(root.join(file), std::fs::Permissions::from_mode(0o644)).map_err(fail)?;
+        std::fs::set_permissions(root.join(file), std::fs::Permissions::from_mode(0o755)).map_err(fail)?;
+    }
+    match std::os::unix::fs::symlink("/proc/mounts", root.join("etc/mtab")) {
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+        made => made.map_err(fail)?,
     }
     Ok(root)
 }

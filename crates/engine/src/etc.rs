@@ -21,7 +21,7 @@ pub struct Names {
     pub host_gateway: Option<IpAddr>,
     /// The embedded resolver answers: a user-defined network.
     pub embedded: bool,
-    /// Addresses of linked containers with their names.
+    /// Addresses of linked containers with their names, separated by blanks.
     pub links: Vec<(IpAddr, String)>,
 }
 
@@ -63,6 +63,27 @@ fn hosts(record: &Container, names: &Names) -> Result<String> {
         text.push_str(&format!("{address}\t{full}{host}\n"));
     }
     Ok(text)
+}
+
+/// Gives a linked container, by all its names, another address in a file that was written before. What the container
+/// itself has added stays.
+pub fn move_link(dir: &Path, address: IpAddr, names: &str) -> std::io::Result<()> {
+    let path = dir.join("hosts");
+    let text = std::fs::read_to_string(&path)?;
+    let end = format!("\t{names}");
+    let line = |line: &str| if line.ends_with(&end) { format!("{address}{end}\n") } else { format!("{line}\n") };
+    let new: String = text.lines().map(line).collect();
+    // The same file: it is mounted.
+    if new == text { Ok(()) } else { std::fs::write(&path, new) }
+}
+
+/// Forgets a linked container, whose names begin with `alias`.
+pub fn drop_link(dir: &Path, alias: &str) -> std::io::Result<()> {
+    let path = dir.join("hosts");
+    let text = std::fs::read_to_string(&path)?;
+    let is_link = |line: &&str| line.split_once('\t').is_some_and(|(_, names)| names.starts_with(&format!("{alias} ")));
+    let new: String = text.lines().filter(|line| !is_link(line)).map(|line| format!("{line}\n")).collect();
+    std::fs::write(&path, new)
 }
 
 /// The parts of resolv.conf(5) that matter here.
@@ -148,6 +169,16 @@ impl ResolvConf {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_link_moves_and_the_rest_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("hosts");
+        std::fs::write(&path, "127.0.0.1\tlocalhost\n172.17.0.2\tdb one\n10.0.0.1\tmine\n").unwrap();
+        move_link(dir.path(), "172.17.0.9".parse().unwrap(), "db one").unwrap();
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert_eq!(text, "127.0.0.1\tlocalhost\n172.17.0.9\tdb one\n10.0.0.1\tmine\n");
+    }
 
     #[test]
     fn resolv_conf_is_read_and_replaced() {

@@ -35,6 +35,20 @@ struct ExecSlot {
     ended: watch::Sender<bool>,
 }
 
+impl ExecSlot {
+    /// It was to run and did not.
+    fn fail(&self, error: &EngineError) {
+        lock(&self.record).exit_code = Some(failure_code(&error.message));
+        self.ended.send_replace(true);
+    }
+}
+
+/// The code of an exec that could not be started, by the words of the failure (moby's `translateContainerdStartErr`).
+fn failure_code(text: &str) -> i32 {
+    let missing = ["executable file not found", "no such file or directory"];
+    if missing.iter().any(|words| text.contains(words)) { 127 } else { 126 }
+}
+
 /// All execs of this daemon's life.
 #[derive(Debug, Default)]
 pub(crate) struct Execs {
@@ -71,7 +85,7 @@ impl Execs {
         inner.insert(record.id, Arc::new(slot));
     }
 
-    /// IDs of a container's execs that run.
+    /// IDs of a container's execs that have not ended.
     pub(crate) fn of(&self, container: &str) -> Vec<String> {
         let inner = lock(&self.inner);
         let of = |slot: &ExecSlot| {
@@ -146,6 +160,17 @@ impl Engine {
             }
             *started = true;
         }
+        let launched = self.exec_launch(&exec, detach, size).await;
+        launched.inspect_err(|error| exec.fail(error))
+    }
+
+    /// An exec whose turn it is. The caller notes a failure.
+    async fn exec_launch(
+        &self,
+        exec: &Arc<ExecSlot>,
+        detach: bool,
+        size: Option<(u16, u16)>,
+    ) -> Result<Option<UnixStream>> {
         let record = lock(&exec.record).clone();
         let slot = self.inner.slots.find(&record.container)?;
         let container = slot.record();
@@ -164,7 +189,9 @@ impl Engine {
             let size = size.or(config
                 .console_size
                 .map(|[rows, columns]| (u16::try_from(rows).unwrap_or(0), u16::try_from(columns).unwrap_or(0))));
-            let process = bundle::exec_process(&container, &identity, engine.inner.bounding, &config, size)?;
+            // Of links that have gone meanwhile nothing is said.
+            let linked = engine.linked(&container, &container.networks).unwrap_or_default().env;
+            let process = bundle::exec_process(&container, &identity, engine.inner.bounding, &config, &linked, size)?;
             let request = client::ExecRequest {
                 id: own_id,
                 process,
@@ -187,7 +214,7 @@ impl Engine {
                     record.pid = pid;
                 }
                 self.tell_with(&container, &format!("exec_start: {words}"), &[("execID", &record.id)]);
-                let (engine, exec) = (self.clone(), Arc::clone(&exec));
+                let (engine, exec) = (self.clone(), Arc::clone(exec));
                 tokio::task::spawn_blocking(move || {
                     // A monitor that has gone has taken the exec with it.
                     let code = running.wait().unwrap_or(137);
@@ -206,14 +233,13 @@ impl Engine {
                 Ok(ours)
             }
             Err(error) => {
-                let code = error.exit_code();
-                {
-                    let mut record = lock(&exec.record);
-                    record.exit_code = Some(i32::from(code));
-                }
-                exec.ended.send_replace(true);
-                let text = format!("OCI runtime exec failed: {}", wharf_report::chain(&error));
-                Err(if matches!(code, 126 | 127) { EngineError::invalid(text) } else { EngineError::system(text) })
+                let text = format!(
+                    "OCI runtime exec failed: exec failed: unable to start container process: {}",
+                    wharf_report::chain(&error)
+                );
+                // The user's words are at fault, not this engine.
+                let invalid = matches!(error.exit_code(), 126 | 127) || failure_code(&text) == 127;
+                Err(if invalid { EngineError::invalid(text) } else { EngineError::system(text) })
             }
         }
     }
@@ -246,5 +272,22 @@ impl Engine {
                 .map_err(|e| EngineError::from_source("cannot resize the terminal", &e))
         })
         .await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn failures_have_docker_s_codes() {
+        for (text, code) in [
+            ("exec: \"x\": executable file not found in $PATH", 127),
+            ("chdir to cwd (\"/x\") set in config.json failed: no such file or directory", 127),
+            ("chdir to cwd (\"/x\") set in config.json failed: not a directory", 126),
+            ("unable to find user x: no matching entries in passwd file", 126),
+        ] {
+            assert_eq!(failure_code(text), code, "{text}");
+        }
     }
 }

@@ -1,15 +1,15 @@
 //! A container's files: copied out and in, compared with its image's, exported.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::io::{Read, Write};
 use std::ops::Deref;
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::FileType;
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
-use wharf_archive::{PackOptions, UnpackOptions, Whiteouts, pack, pack_as, unpack};
+use wharf_archive::{IdRange, PackOptions, UnpackOptions, Whiteouts, pack, pack_as, pack_dir_as, unpack};
 use wharf_rooted_path::{RootDir, RootError};
 use wharf_snapshot::View;
 
@@ -17,6 +17,7 @@ use crate::engine::Engine;
 use crate::error::{EngineError, Result};
 use crate::process::Process;
 use crate::record::Container;
+use crate::start::IDS_PER_CONTAINER;
 
 /// What a path in a container is, as `X-Docker-Container-Path-Stat` says it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,11 +31,14 @@ pub struct PathStat {
     pub link_target: String,
 }
 
+/// Where the kernel's own file systems are mounted.
+const KERNEL_S: &[&str] = &["proc", "sys", "dev"];
+
 /// How an archive is put into a container.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct PutOptions {
     pub no_overwrite_dir_non_dir: bool,
-    /// Files belong to the archive's owners instead of to root.
+    /// Files belong to the container's user, if it has one, and not to the archive's owners.
     pub copy_uid_gid: bool,
 }
 
@@ -76,6 +80,13 @@ impl Engine {
         Ok(Root::Stopped(view))
     }
 
+    /// The host's IDs of a container that has a user namespace of its own.
+    fn ids(&self, record: &Container) -> Option<IdRange> {
+        let slice = record.id_slice.filter(|_| record.host.userns_mode == "auto")?;
+        let first = self.inner.options.id_range.0 + slice * IDS_PER_CONTAINER;
+        Some(IdRange { first, count: IDS_PER_CONTAINER })
+    }
+
     /// What `path` is. Waits for the disk.
     ///
     /// # Errors
@@ -83,7 +94,7 @@ impl Engine {
     pub fn path_stat(&self, name: &str, path: &str) -> Result<PathStat> {
         let record = self.inspect(name)?;
         let root = self.root(&record)?;
-        stat(&root, name, path)
+        Ok(stat(&root, name, &Asked::new(path))?.0)
     }
 
     /// Writes the archive of `path`: the entry, under its own name, with all below it. Waits for disk and reader.
@@ -93,18 +104,20 @@ impl Engine {
     pub fn archive_get(&self, name: &str, path: &str, output: &mut dyn Write) -> Result<()> {
         let record = self.inspect(name)?;
         let root = self.root(&record)?;
-        let found = stat(&root, name, path)?;
+        let asked = Asked::new(path);
+        let (_, kind) = stat(&root, name, &asked)?;
         let fail = |e: wharf_archive::ArchiveError| EngineError::from_source("cannot copy from the container", &e);
-        let options = PackOptions::default();
-        let inner = clean(path);
-        // `path/.` means the directory's content, under the name `.`.
-        if inner.as_os_str().is_empty() {
-            return pack(&root, Path::new(""), output, &options).map_err(fail);
+        // What the kernel makes up there is no file of the container's, and changes while it is read.
+        let hollow = if asked.path.as_os_str().is_empty() { KERNEL_S } else { &[] };
+        let options = PackOptions { ids: self.ids(&record), hollow, ..PackOptions::default() };
+        let own = asked.name();
+        match kind {
+            FileType::Directory => pack_dir_as(&root, &asked.path, &own, output, &options),
+            _ => pack_as(&root, &asked.path, &own, output, &options),
         }
-        // The name of the link, the content of what it means, when the path ends in a slash.
-        let followed = path.ends_with('/') && !found.link_target.is_empty();
-        let target = if followed { clean(&found.link_target) } else { inner };
-        pack_as(&root, &target, OsStr::new(&found.name), output, &options).map_err(fail)
+        .map_err(fail)?;
+        self.tell(&record, "archive-path");
+        Ok(())
     }
 
     /// Applies an archive to the directory `path`. Waits for disk and writer.
@@ -115,29 +128,39 @@ impl Engine {
     pub fn archive_put(&self, name: &str, path: &str, input: impl Read, options: PutOptions) -> Result<()> {
         let record = self.inspect(name)?;
         let root = self.root(&record)?;
-        let at = clean(path);
+        let at = Asked::new(path).path;
         let missing = |error: RootError| {
             if error.is_not_found() {
                 return EngineError::not_found(format!("Could not find the file {path} in container {name}"));
             }
-            EngineError::invalid(format!("extraction point is not a directory: {path}"))
+            EngineError::invalid("extraction point is not a directory")
         };
         let target = root.open_dir(&at).map_err(missing)?;
-        let read_only = record.host.readonly_rootfs
-            || record.mounts.iter().any(|m| !m.rw && Path::new("/").join(&at).starts_with(&m.destination));
+        let place = follow(&root, &at);
+        let mount = record.mounts.iter().filter(|m| place.starts_with(&m.destination));
+        let (read_only, what) = match mount.max_by_key(|m| m.destination.len()) {
+            Some(mount) => (!mount.rw, "mounted volume is marked read-only"),
+            None => (record.host.readonly_rootfs, "container rootfs is marked read-only"),
+        };
         if read_only {
-            return Err(EngineError::new(
-                crate::ErrorKind::Forbidden,
-                "container rootfs is marked read-only, or the volume at that path is",
-            ));
+            return Err(EngineError::new(crate::ErrorKind::Forbidden, what));
         }
+        let owner = if options.copy_uid_gid && !record.config.user.is_empty() {
+            let user = self.identity(&record)?;
+            Some((user.uid, user.gid))
+        } else {
+            None
+        };
         let how = UnpackOptions {
             whiteouts: Whiteouts::Literal,
-            same_owner: options.copy_uid_gid,
+            owner,
+            ids: self.ids(&record),
             no_overwrite_dir_non_dir: options.no_overwrite_dir_non_dir,
             ..UnpackOptions::default()
         };
-        unpack(input, &target, &how).map(drop).map_err(|e| EngineError::from_source("cannot copy to the container", &e))
+        unpack(input, &target, &how).map_err(|e| EngineError::from_source("cannot copy to the container", &e))?;
+        self.tell(&record, "extract-to-dir");
+        Ok(())
     }
 
     /// Writes the archive of the whole root. Waits for disk and reader.
@@ -150,8 +173,11 @@ impl Engine {
         // The layers alone: what is mounted in the container is not its own.
         let uppers = [dir.join("upper")];
         let view = self.images().layers().stacked(&record.layers, &uppers)?;
-        pack(&view, Path::new(""), output, &PackOptions::default())
-            .map_err(|e| EngineError::from_source("cannot export the container", &e))
+        let options = PackOptions { ids: self.ids(&record), ..PackOptions::default() };
+        pack(&view, Path::new(""), output, &options)
+            .map_err(|e| EngineError::from_source("cannot export the container", &e))?;
+        self.tell(&record, "export");
+        Ok(())
     }
 
     /// What a container has changed of its image's files. Waits for the disk.
@@ -191,35 +217,92 @@ fn compare(upper: &Path, image: &RootDir, at: &Path, all: &mut Vec<Change>) -> s
     Ok(())
 }
 
-/// Without `.` and leading slashes; `..` stays, as it is resolved inside the root.
-fn clean(path: &str) -> PathBuf {
-    Path::new(path)
-        .components()
-        .filter(|part| !matches!(part, std::path::Component::RootDir | std::path::Component::CurDir))
-        .collect()
+/// A path of a request. As in Docker its end has a meaning: `dir/.` is what is in the directory, and a slash follows
+/// a link.
+struct Asked<'a> {
+    text: &'a str,
+    /// Below the root, by its words.
+    path: PathBuf,
+    /// It ends in `.`.
+    dot: bool,
+    /// It ends in `.` or a slash.
+    follow: bool,
 }
 
-fn stat(root: &RootDir, container: &str, path: &str) -> Result<PathStat> {
-    let inner = clean(path);
-    let missing =
-        |_: RootError| EngineError::not_found(format!("Could not find the file {path} in container {container}"));
-    let found = root.metadata(&inner, false).map_err(missing)?;
-    let name = match inner.file_name() {
-        Some(name) => name.to_string_lossy().into_owned(),
-        None => "/".into(),
-    };
-    let link_target = match FileType::from_raw_mode(found.st_mode) {
-        FileType::Symlink => {
-            let target = root.read_link(&inner).map_err(missing)?;
-            let target = Path::new(OsStr::from_bytes(target.as_bytes()));
-            let above = inner.parent().unwrap_or(Path::new(""));
-            normal(&Path::new("/").join(above).join(target)).to_string_lossy().into_owned()
+impl<'a> Asked<'a> {
+    fn new(text: &'a str) -> Self {
+        let path = normal(Path::new(text)).strip_prefix("/").map(Path::to_owned).unwrap_or_default();
+        let dot = text.trim_end_matches('/').rsplit('/').next() == Some(".");
+        Self { text, path, dot, follow: dot || text.ends_with('/') }
+    }
+
+    /// What it is called in an archive (Go's `filepath.Base`).
+    fn name(&self) -> OsString {
+        match self.path.file_name() {
+            _ if self.dot => ".".into(),
+            Some(name) => name.to_owned(),
+            None => "/".into(),
         }
+    }
+}
+
+fn stat(root: &RootDir, container: &str, asked: &Asked<'_>) -> Result<(PathStat, FileType)> {
+    let missing = |error: RootError| match error.is_not_found() {
+        true => EngineError::not_found(format!("Could not find the file {} in container {container}", asked.text)),
+        false => EngineError::from_source(&format!("lstat {}", asked.text), &error.errno),
+    };
+    let found = root.metadata(&asked.path, asked.follow).map_err(missing)?;
+    let kind = FileType::from_raw_mode(found.st_mode);
+    if asked.follow && kind != FileType::Directory {
+        return Err(EngineError::from_source(&format!("lstat {}", asked.text), &Errno::NOTDIR));
+    }
+    let link_target = match kind {
+        FileType::Symlink => follow(root, &asked.path).to_string_lossy().into_owned(),
         _ => String::new(),
     };
     let time =
         jiff::Timestamp::new(found.st_mtime, i32::try_from(found.st_mtime_nsec).unwrap_or(0)).unwrap_or_default();
-    Ok(PathStat { name, size: found.st_size, mode: go_mode(found.st_mode), mtime: time.to_string(), link_target })
+    let stat = PathStat {
+        name: asked.name().to_string_lossy().into_owned(),
+        size: found.st_size,
+        mode: go_mode(found.st_mode),
+        mtime: time.to_string(),
+        link_target,
+    };
+    Ok((stat, kind))
+}
+
+/// Links that are followed before it is a circle.
+const MAX_LINKS: u32 = 255;
+
+/// Where `path` leads when all links are followed inside the root, as far as it is there.
+fn follow(root: &RootDir, path: &Path) -> PathBuf {
+    let parts = |path: &Path| -> Vec<OsString> { path.iter().rev().map(OsStr::to_owned).collect() };
+    let mut left = parts(path);
+    let (mut here, mut links) = (PathBuf::from("/"), 0);
+    while let Some(part) = left.pop() {
+        if part == ".." {
+            here.pop();
+            continue;
+        }
+        if part == "." || part == "/" {
+            continue;
+        }
+        here.push(&part);
+        if let Ok(target) = root.read_link(&here)
+            && links < MAX_LINKS
+        {
+            links += 1;
+            let target = PathBuf::from(target);
+            if target.is_absolute() {
+                here = PathBuf::from("/");
+            } else {
+                here.pop();
+            }
+            left.extend(parts(&target));
+        }
+    }
+    here
 }
 
 /// A path without `.` and `..`, by its words alone.
@@ -263,8 +346,38 @@ mod tests {
 
     #[test]
     fn paths_lose_what_means_nothing() {
-        assert_eq!(clean("/a/./b/"), Path::new("a/b"));
-        assert_eq!(clean("/"), Path::new(""));
         assert_eq!(normal(Path::new("/a/../../b")), Path::new("/b"));
+        for (text, path, name, follow) in [
+            ("/a/./b", "a/b", "b", false),
+            ("a/b/", "a/b", "b", true),
+            ("/a/b/.", "a/b", ".", true),
+            ("/a/./", "a", ".", true),
+            ("/a/..", "", "/", false),
+            ("/", "", "/", true),
+            ("/.", "", ".", true),
+            ("a/.b", "a/.b", ".b", false),
+        ] {
+            let asked = Asked::new(text);
+            assert_eq!((asked.path.as_path(), asked.follow), (Path::new(path), follow), "{text}");
+            assert_eq!(asked.name(), name, "{text}");
+        }
+    }
+
+    #[test]
+    fn links_are_followed_inside() {
+        let dir = tempfile::tempdir().unwrap();
+        let link = |target: &str, name: &str| std::os::unix::fs::symlink(target, dir.path().join(name)).unwrap();
+        std::fs::create_dir(dir.path().join("d")).unwrap();
+        link("/d", "one");
+        link("one/../../d", "two");
+        link("gone/x", "three");
+        link("four", "four");
+        let root = RootDir::open(dir.path()).unwrap();
+        for (from, to) in [("one/x", "/d/x"), ("two", "/d"), ("three", "/gone/x"), ("d", "/d"), ("four", "/four")] {
+            assert_eq!(follow(&root, Path::new(from)), Path::new(to), "{from}");
+        }
+        let asked = Asked::new("/three/");
+        assert_eq!(stat(&root, "c", &asked).unwrap_err().message, "Could not find the file /three/ in container c");
+        assert_eq!(stat(&root, "c", &Asked::new("two/.")).unwrap().0.name, ".");
     }
 }

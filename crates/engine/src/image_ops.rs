@@ -72,8 +72,14 @@ impl Engine {
             Ok((images.resolve(&target)?.id, target))
         })
         .await?;
-        self.tell_of("image", "tag", id.0.as_str(), &[("name", &id.1)]);
+        self.tell_tagged(&id.0, &id.1);
         Ok(())
+    }
+
+    /// An image has got a name.
+    pub fn tell_tagged(&self, image: &Digest, name: &str) {
+        let familiar = Reference::parse(name).map_or_else(|_| name.to_owned(), |name| name.tag_or_latest().familiar());
+        self.tell_of("image", "tag", image.as_str(), &[("name", &familiar)]);
     }
 
     /// Removes a name, and the image when it was the last.

@@ -33,7 +33,9 @@ mod freezer;
 mod held_limits;
 mod image_ops;
 mod info;
+mod links;
 mod log;
+mod log_attributes;
 pub mod log_options;
 mod mounts;
 pub mod names;
@@ -58,6 +60,7 @@ mod text;
 mod update;
 mod usage;
 pub mod user;
+mod volume_use;
 mod wait;
 
 pub use attach::{AttachOptions, Attached};

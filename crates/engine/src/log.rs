@@ -21,7 +21,7 @@ pub struct LogOptions {
     /// The last so many entries; `None` is all.
     pub tail: Option<u64>,
     pub follow: bool,
-    /// The attributes that the log driver was told to keep; none are kept, so they are empty.
+    /// The attributes that the log driver was told to keep, before each line.
     pub details: bool,
 }
 
@@ -110,7 +110,7 @@ fn send_all(
 fn put(chunk: &mut BytesMut, entry: &Entry, options: &LogOptions, tty: bool) {
     let time = options.timestamps.then(|| format!("{} ", entry.time.strftime("%Y-%m-%dT%H:%M:%S.%9fZ")));
     let prefix = time.unwrap_or_default();
-    let details = if options.details { " " } else { "" };
+    let details = if options.details { format!("{} ", details(entry)) } else { String::new() };
     let length = prefix.len() + details.len() + entry.line.len();
     if !tty {
         chunk.put_u8(if entry.stream == Stream::Stdout { 1 } else { 2 });
@@ -120,4 +120,29 @@ fn put(chunk: &mut BytesMut, entry: &Entry, options: &LogOptions, tty: bool) {
     chunk.put_slice(prefix.as_bytes());
     chunk.put_slice(details.as_bytes());
     chunk.put_slice(&entry.line);
+}
+
+/// `key=value,key=value`, as an address has them (Go's `url.QueryEscape`).
+fn details(entry: &Entry) -> String {
+    let pairs = entry.attributes.iter().map(|(key, value)| format!("{}={}", escaped(key), escaped(value)));
+    pairs.collect::<Vec<_>>().join(",")
+}
+
+fn escaped(text: &str) -> String {
+    let one = |byte: u8| match byte {
+        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => char::from(byte).to_string(),
+        b' ' => "+".to_owned(),
+        other => format!("%{other:02X}"),
+    };
+    text.bytes().map(one).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::escaped;
+
+    #[test]
+    fn details_are_escaped_as_go_does() {
+        assert_eq!(escaped("a b/c=1,x-y_z.~"), "a+b%2Fc%3D1%2Cx-y_z.~");
+    }
 }

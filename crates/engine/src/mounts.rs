@@ -45,7 +45,8 @@ fn collect(
     let host = record.host.clone();
     for from in host.volumes_from.iter().flatten() {
         let (name, mode) = from.split_once(':').unwrap_or((from, ""));
-        let other = engine.inspect(name)?;
+        // Clients take "not found" for the image.
+        let other = engine.inspect(name).map_err(|error| EngineError::invalid(error.message))?;
         for point in &other.mounts {
             let mut point = point.clone();
             match mode {
@@ -75,7 +76,7 @@ fn collect(
         let destination = destination(&target)?;
         if let Entry::Vacant(free) = points.entry(destination) {
             let point = volume(engine, record, None, free.key(), true, &VolumeWish::default())?;
-            free.insert(point);
+            free.insert(MountPoint { mode: String::new(), ..point });
         }
     }
     Ok(())
@@ -194,7 +195,9 @@ fn bind(engine: &Engine, record: &Container, text: &str, warnings: &mut Vec<Stri
         let name = (!source.is_empty()).then_some(source);
         let wish = VolumeWish { no_copy, driver: record.host.volume_driver.clone(), ..VolumeWish::default() };
         let mut point = volume(engine, record, name, &destination, rw, &wish)?;
-        point.mode = mode(options);
+        if !options.is_empty() {
+            options.clone_into(&mut point.mode);
+        }
         return Ok(point);
     }
     if no_copy {
@@ -210,7 +213,7 @@ fn bind(engine: &Engine, record: &Container, text: &str, warnings: &mut Vec<Stri
         kind: "bind".into(),
         source,
         destination,
-        mode: mode(options),
+        mode: options.into(),
         rw,
         propagation,
         ..MountPoint::default()
@@ -261,11 +264,6 @@ impl Mode {
         }
         Ok(mode)
     }
-}
-
-fn mode(options: &str) -> String {
-    let kept: Vec<&str> = options.split(',').filter(|o| !matches!(*o, "" | "rw" | "nocopy")).collect();
-    kept.join(",")
 }
 
 /// One `--mount`.
@@ -367,15 +365,25 @@ fn volume(
         return Err(EngineError::not_found(format!("no volume driver named '{}' is here", wish.driver)));
     }
     check_proc(&MountPoint { kind: "volume".into(), destination: destination.into(), ..MountPoint::default() })?;
+    let there = name.is_some_and(|name| engine.volumes().get(name).is_ok());
     let found = engine.volumes().create(&CreateVolume {
         name: name.unwrap_or_default().to_owned(),
         labels: wish.labels.clone(),
         driver: "local".into(),
         options: wish.options.clone(),
     })?;
+    if !there {
+        engine.tell_of("volume", "create", &found.name, &[("driver", "local")]);
+    }
     if !wish.no_copy {
         let view = engine.images().layers().view(&record.layers, None)?;
-        engine.volumes().copy_up(&found.name, &view, destination)?;
+        engine.volumes().mount(&found.name, &record.id).map_err(|error| {
+            let error = EngineError::from(error);
+            EngineError::new(error.kind, format!("failed to populate volume: {}", error.message))
+        })?;
+        let copied = engine.volumes().copy_up(&found.name, &view, destination);
+        engine.volumes().release(&found.name, &record.id)?;
+        copied?;
     }
     Ok(MountPoint {
         kind: "volume".into(),
@@ -383,7 +391,7 @@ fn volume(
         source: found.mountpoint.to_string_lossy().into_owned(),
         destination: destination.into(),
         driver: "local".into(),
-        mode: if rw { "z".into() } else { String::new() },
+        mode: "z".into(),
         rw,
         anonymous: name.is_none(),
         ..MountPoint::default()

@@ -40,6 +40,17 @@ pub struct Container {
     /// Which slice of the engine's range of IDs its user namespace has.
     #[serde(default)]
     pub id_slice: Option<u32>,
+    /// Containers of the default network that it knows by names of its own.
+    #[serde(default)]
+    pub links: Vec<Link>,
+}
+
+/// A container that another one knows by a name of its own (`--link`).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Link {
+    /// Its ID.
+    pub to: String,
+    pub alias: String,
 }
 
 /// Where a container is in its life.

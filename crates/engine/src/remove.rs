@@ -35,7 +35,7 @@ impl Engine {
     /// `Conflict` when it runs and `force` is not given.
     pub async fn remove(&self, name: &str, options: RemoveOptions) -> Result<()> {
         if options.link {
-            return Err(EngineError::not_implemented("links are not supported: use a user-defined network"));
+            return self.remove_link(name).await;
         }
         let (engine, slot, name) = (self.clone(), self.inner.slots.find(name)?, name.to_owned());
         to_its_end(async move { engine.remove_now(&slot, &name, options).await }).await

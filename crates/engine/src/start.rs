@@ -20,10 +20,10 @@ use crate::slot::{Pending, Slot, lock};
 use crate::spec::{EndpointSettings, HostConfig, PortBinding};
 use crate::stop::SIGKILL;
 use crate::user::{self, Identity};
-use crate::{log_options, ports, security};
+use crate::{log_attributes, log_options, ports, security};
 
 /// A container's IDs with `--userns=auto`: as many as a distribution's users and its dynamic ranges need.
-const IDS_PER_CONTAINER: u32 = 65_536;
+pub(crate) const IDS_PER_CONTAINER: u32 = 65_536;
 /// Images whose root user is remembered.
 const KEPT_ROOTS: usize = 64;
 
@@ -65,6 +65,12 @@ impl Engine {
                 slot.set_life(|life| life.active = true);
                 self.tell(&record, "start");
                 self.watch(slot);
+                let (engine, own) = (self.clone(), record.clone());
+                blocking(move || {
+                    engine.refresh_links_to(&own);
+                    Ok(())
+                })
+                .await?;
                 Ok(())
             }
             Err((error, code)) => {
@@ -85,7 +91,8 @@ impl Engine {
     /// Does all that waits. Gives the exit code by which Docker's users know a failure.
     fn launch(&self, slot: &Arc<Slot>, pending: Vec<Pending>) -> Result<Arc<Container>, (EngineError, i32)> {
         let record = slot.record();
-        let prepared = self.prepare_network(&record);
+        self.mount_volumes(&record).map_err(|error| (error, 128))?;
+        let prepared = self.prepare_network(&record).inspect_err(|_| self.release_volumes(&record));
         let (network, endpoints, published) = prepared.map_err(|error| (error, 128))?;
         let launched = self.launch_on(&record, &network, &endpoints, pending);
         match launched {
@@ -106,6 +113,8 @@ impl Engine {
             Err(failure) => {
                 self.release_network(&record);
                 self.drop_shm(&record);
+                self.release_volumes(&record);
+                self.tell_unmounted(&record);
                 Err(failure)
             }
         }
@@ -123,7 +132,12 @@ impl Engine {
         let netns = network.own.as_ref().or(network.shared.as_ref()).map(AsFd::as_fd);
         let launched = self.inner.parts.spawner.launch(&launch, netns, &streams).map_err(|error| {
             let code = error.exit_code();
-            let text = format!("failed to create task for container: {}", wharf_report::chain(&error));
+            // Docker's own words, as tools look for them.
+            let text = format!(
+                "failed to create task for container: failed to create shim task: OCI runtime create failed: runc \
+                 create failed: unable to start container process: {}",
+                wharf_report::chain(&error)
+            );
             // The user's command is at fault, not this engine.
             let kind = if matches!(code, 126 | 127) { EngineError::invalid(text) } else { EngineError::system(text) };
             (kind, i32::from(code))
@@ -150,7 +164,8 @@ impl Engine {
         layers.push(self.inner.places.clone());
         let identity = self.identity(record)?;
         let etc_files = record.host.network_mode != "host" || record.host.uts_mode != "host";
-        self.write_etc(record, network, endpoints)?;
+        let linked = self.linked(record, endpoints)?;
+        self.write_etc(record, network, endpoints, linked.hosts)?;
         let userns = (record.host.userns_mode == "auto").then(|| self.id_range(record)).transpose()?;
         let shm = self.shared_shm(record, userns.map(|(first, _)| first))?;
         let capabilities = bundle::capabilities(&record.host, self.inner.bounding)?;
@@ -165,14 +180,17 @@ impl Engine {
             id_range: userns,
             seccomp: self.seccomp(&record.host, &capabilities)?,
             bounding: self.inner.bounding,
+            linked: &linked.env,
         };
         let spec = bundle::spec(record, &surroundings)?;
         let (max_size, max_files) = log_options::limits(&record.host.log_config)?;
+        let attributes = log_attributes::attributes(record)?;
         let log = (record.host.log_config.driver != "none").then(|| LogConfig {
             path: record.log_path.clone().into(),
             driver: record.host.log_config.driver.clone(),
             max_size,
             max_files,
+            attributes,
         });
         // What an earlier run has left would be taken for this one's end.
         let _ = std::fs::remove_file(dir.join("exit.json"));
@@ -239,13 +257,14 @@ impl Engine {
         record: &Container,
         network: &Network,
         endpoints: &BTreeMap<String, EndpointSettings>,
+        links: Vec<(IpAddr, String)>,
     ) -> Result<()> {
         let parse = |text: &String| text.parse::<IpAddr>().ok();
         let names = Names {
             own: endpoints.values().filter_map(|e| parse(&e.ip_address)).collect(),
             host_gateway: network.gateway,
             embedded: false,
-            links: Vec::new(),
+            links,
         };
         let list = |own: &Option<Vec<String>>| own.clone().unwrap_or_default();
         let daemon = &self.inner.options.dns;
@@ -293,7 +312,11 @@ impl Engine {
             return Ok((network, record.networks.clone(), BTreeMap::new()));
         }
         if let Some(of) = mode.strip_prefix("container:") {
-            network.shared = Some(Process::of(&*self.inspect(of)?)?.namespace("net")?);
+            let joined = self.inspect(of).and_then(|other| Process::of(&other)?.namespace("net"));
+            network.shared = Some(joined.map_err(|mut error| {
+                error.message = format!("joining network namespace of container: {}", error.message);
+                error
+            })?);
             return Ok((network, BTreeMap::new(), BTreeMap::new()));
         }
         let own = self.networks().namespace()?;
@@ -308,8 +331,9 @@ impl Engine {
                 network.own = Some(own);
                 Ok((network, endpoints, published))
             }
-            Err(error) => {
+            Err(mut error) => {
                 self.release_network(record);
+                error.message = format!("failed to set up container networking: {}", error.message);
                 Err(error)
             }
         }
@@ -395,12 +419,21 @@ impl Engine {
 
     /// Gives back the addresses and ports of a container that has ended, or was never started.
     pub(crate) fn release_network(&self, record: &Container) {
+        self.free_network(record);
+        self.tell_disconnected(record);
+    }
+
+    /// [`Self::release_network`] without a word.
+    pub(crate) fn free_network(&self, record: &Container) {
         if record.host.network_mode == "host" || record.host.network_mode.starts_with("container:") {
             return;
         }
         if let Err(error) = self.networks().release(&record.id) {
             tracing::warn!("cannot free the network of container {}: {error}", record.id);
         }
+    }
+
+    pub(crate) fn tell_disconnected(&self, record: &Container) {
         for (name, endpoint) in record.networks.iter().filter(|(_, endpoint)| !endpoint.network_id.is_empty()) {
             let Ok(network) = self.networks().resolve(&endpoint.network_id) else { continue };
             let attributes = [("container", record.id.as_str()), ("name", name), ("type", &network.driver)];

@@ -52,6 +52,7 @@ impl Engine {
             self.go_on(slot).await?;
         }
         let mut life = slot.life();
+        self.tell_with(&record, "kill", &[("signal", &signal.to_string())]);
         self.send_signal(slot, signal, true).await?;
         let ended = async {
             // The engine's own end is no reason to kill anybody.
@@ -64,6 +65,9 @@ impl Engine {
         let patience = Duration::from_secs(timeout.unsigned_abs());
         if tokio::time::timeout(patience, ended).await.is_ok() {
             return Ok(());
+        }
+        if signal != SIGKILL {
+            self.tell_with(&record, "kill", &[("signal", &SIGKILL.to_string())]);
         }
         self.send_signal(slot, SIGKILL, true).await?;
         self.await_end(slot).await
@@ -123,9 +127,10 @@ impl Engine {
         if record.state.status == Status::Paused && ends && signal != SIGKILL {
             self.go_on(slot).await?;
         }
-        self.send_signal(slot, signal, ends).await?;
+        // Before the end that it may bring.
         let number = signal.to_string();
         self.tell_with(&record, "kill", &[("signal", &number)]);
+        self.send_signal(slot, signal, ends).await?;
         if signal == SIGKILL {
             self.await_end(slot).await?;
         }

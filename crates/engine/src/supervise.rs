@@ -45,8 +45,14 @@ impl Engine {
         let (networks, own) = (self.networks().clone(), slot.id.clone());
         let found = tokio::task::spawn_blocking(move || (networks.endpoints_of(&own), networks.published(&own))).await;
         let Ok((endpoints, published)) = found else { return false };
-        slot.change(|record| refill(record, &endpoints, &published));
+        let record = slot.change(|record| refill(record, &endpoints, &published));
         self.find_paused(slot).await;
+        let engine = self.clone();
+        let _ = blocking(move || {
+            engine.keep_volumes(&record);
+            Ok(())
+        })
+        .await;
         slot.set_life(|life| life.active = true);
         self.hear(slot, first).await;
         let (engine, slot) = (self.clone(), Arc::clone(slot));
@@ -93,18 +99,20 @@ impl Engine {
                     record.state.pid = pid;
                     record.state.started_at.clone_from(&started_at);
                     record.state.finished_at = NEVER.into();
+                    record.state.oom_killed = false;
                     record.restart_count = restart_count.into();
                 });
                 self.keep(&record).await;
                 self.tell(&record, "start");
             }
             Event::Exited { exit, restarting: true } => {
+                let before = slot.record();
                 let record = slot.change(|record| {
                     note(record, &exit);
                     record.state.status = Status::Restarting;
                 });
                 self.keep(&record).await;
-                self.tell_exit(&record);
+                self.tell_exit(&before, &record);
                 slot.set_life(|life| {
                     life.exits += 1;
                     life.code = exit.code;
@@ -123,8 +131,11 @@ impl Engine {
                 }
             }
             Event::Oom => {
+                let told = slot.record().state.oom_killed;
                 let record = slot.change(|record| record.state.oom_killed = true);
-                self.tell(&record, "oom");
+                if !told {
+                    self.tell(&record, "oom");
+                }
             }
         }
         false
@@ -224,10 +235,11 @@ impl Engine {
         if !before.state.status.is_active() {
             return;
         }
-        let engine = self.clone();
+        let (engine, own) = (self.clone(), Arc::clone(&before));
         let _ = blocking(move || {
-            engine.release_network(&before);
-            engine.drop_shm(&before);
+            engine.free_network(&own);
+            engine.release_volumes(&own);
+            engine.drop_shm(&own);
             Ok(())
         })
         .await;
@@ -245,7 +257,9 @@ impl Engine {
             record.exec_ids.clear();
         });
         self.keep(&record).await;
-        self.tell_exit(&record);
+        self.tell_exit(&before, &record);
+        self.tell_disconnected(&before);
+        self.tell_unmounted(&record);
         slot.set_life(|life| {
             life.active = false;
             life.exits += 1;
@@ -266,9 +280,10 @@ impl Engine {
         }
     }
 
-    fn tell_exit(&self, record: &Container) {
+    fn tell_exit(&self, before: &Container, record: &Container) {
         let code = record.state.exit_code.to_string();
-        if record.state.oom_killed {
+        // The monitor may have told of it already.
+        if record.state.oom_killed && !before.state.oom_killed {
             self.tell(record, "oom");
         }
         self.tell_with(record, "die", &[("exitCode", &code)]);

@@ -134,11 +134,13 @@ impl Engine {
         }
         let group = self.group(&record)?;
         let arguments = if arguments.is_empty() { "-ef".to_owned() } else { arguments.to_owned() };
-        blocking(move || {
+        let top = blocking(move || {
             let pids = group.processes().map_err(|e| EngineError::from_source("cannot list the processes", &e))?;
             ps(&arguments, &pids)
         })
-        .await
+        .await?;
+        self.tell(&record, "top");
+        Ok(top)
     }
 }
 

@@ -16,7 +16,7 @@ const MAX_DATABASE: u64 = 1 << 20;
 pub struct Identity {
     pub uid: u32,
     pub gid: u32,
-    /// Supplementary groups.
+    /// Supplementary groups, the primary one first.
     pub groups: Vec<u32>,
     pub home: String,
 }
@@ -89,14 +89,14 @@ fn resolve(passwd: &str, group: &str, user: &str, group_add: &[String]) -> Resul
             }
         },
     };
-    let mut groups = Vec::new();
+    let mut more = Vec::new();
     let gid = match wanted_group {
         Some(text) => find_group(group, text)?,
         None => {
             if let Some(login) = login {
                 for fields in group.lines().map(|line| line.split(':').collect::<Vec<_>>()) {
                     if fields.len() >= 4 && fields[3].split(',').any(|member| member == login) {
-                        groups.extend(parse_id(fields[2]));
+                        more.extend(parse_id(fields[2]));
                     }
                 }
             }
@@ -104,8 +104,11 @@ fn resolve(passwd: &str, group: &str, user: &str, group_add: &[String]) -> Resul
         }
     };
     for text in group_add {
-        groups.push(find_group(group, text)?);
+        more.push(find_group(group, text)?);
     }
+    // A process that drops its primary group must not gain by it (CVE-2022-36109).
+    let mut groups = vec![gid];
+    groups.append(&mut more);
     let mut seen = std::collections::BTreeSet::new();
     groups.retain(|g| seen.insert(*g));
     let home = if home.is_empty() { "/".into() } else { home };
@@ -141,10 +144,10 @@ mod tests {
         let root = resolve(PASSWD, GROUP, "", &[]).unwrap();
         assert_eq!((root.uid, root.gid, root.home.as_str()), (0, 0, "/root"));
         let web = resolve(PASSWD, GROUP, "web", &[]).unwrap();
-        assert_eq!((web.uid, web.gid, web.groups.clone()), (33, 33, vec![50]));
+        assert_eq!((web.uid, web.gid, web.groups.clone()), (33, 33, vec![33, 50]));
         assert_eq!(resolve(PASSWD, GROUP, "33", &[]).unwrap(), web);
         let other = resolve(PASSWD, GROUP, "1234:www", &["extra".into()]).unwrap();
-        assert_eq!((other.uid, other.gid, other.groups), (1234, 33, vec![50]));
+        assert_eq!((other.uid, other.gid, other.groups), (1234, 33, vec![33, 50]));
     }
 
     #[test]

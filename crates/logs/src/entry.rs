@@ -1,6 +1,8 @@
 //! One entry of a log, and its form in the file: Docker's `json-file`, to the byte
 //! (`daemon/logger/jsonfilelog/jsonlog` of moby).
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 
 /// Which of a program's streams something was written to.
@@ -17,11 +19,15 @@ pub struct Entry {
     pub stream: Stream,
     /// With its line feed, unless it is a part.
     pub line: Vec<u8>,
+    /// What was written beside it.
+    pub attributes: BTreeMap<String, String>,
 }
 
 /// Writes entries. Keeps the text of the last second, as most entries share it with the one before.
 #[derive(Debug, Default)]
 pub(crate) struct Encoder {
+    /// As [`encode_attributes`] makes it.
+    pub(crate) attributes: Vec<u8>,
     second: Option<i64>,
     text: String,
 }
@@ -35,9 +41,11 @@ impl Encoder {
             out.extend_from_slice(b"\\n");
         }
         out.extend_from_slice(match stream {
-            Stream::Stdout => b"\",\"stream\":\"stdout\",\"time\":\"",
-            Stream::Stderr => b"\",\"stream\":\"stderr\",\"time\":\"",
+            Stream::Stdout => b"\",\"stream\":\"stdout\"".as_slice(),
+            Stream::Stderr => b"\",\"stream\":\"stderr\"",
         });
+        out.extend_from_slice(&self.attributes);
+        out.extend_from_slice(b",\"time\":\"");
         self.time(out, time);
         out.extend_from_slice(b"\"}\n");
     }
@@ -68,6 +76,22 @@ impl Encoder {
         }
         out.push(b'Z');
     }
+}
+
+/// The field of an entry for these: `,"attrs":{"key":"value"}`, or nothing.
+pub(crate) fn encode_attributes(attributes: &BTreeMap<String, String>) -> Vec<u8> {
+    let mut out = Vec::new();
+    for (key, value) in attributes {
+        out.extend_from_slice(if out.is_empty() { b",\"attrs\":{\"" } else { b",\"" });
+        escape(&mut out, key.as_bytes());
+        out.extend_from_slice(b"\":\"");
+        escape(&mut out, value.as_bytes());
+        out.push(b'"');
+    }
+    if !out.is_empty() {
+        out.push(b'}');
+    }
+    out
 }
 
 const HEX: &[u8; 16] = b"0123456789abcdef";
@@ -136,7 +160,7 @@ pub(crate) struct Decoder {
     second: i64,
 }
 
-/// An entry of a form that is not our own, but its as JSON; Docker's has `attrs` when it was told to keep labels.
+/// An entry of a form that is not the plain one, but its as JSON: `attrs` are there when labels were to be kept.
 #[derive(serde::Deserialize)]
 struct Foreign {
     #[serde(default)]
@@ -144,6 +168,8 @@ struct Foreign {
     #[serde(default)]
     stream: String,
     time: Timestamp,
+    #[serde(default)]
+    attrs: BTreeMap<String, String>,
 }
 
 impl Decoder {
@@ -152,7 +178,8 @@ impl Decoder {
         self.own(json).or_else(|| {
             let foreign: Foreign = serde_json::from_slice(json).ok()?;
             let stream = if foreign.stream == "stderr" { Stream::Stderr } else { Stream::Stdout };
-            Some(Entry { time: foreign.time, stream, line: foreign.log.into_bytes() })
+            let line = foreign.log.into_bytes();
+            Some(Entry { time: foreign.time, stream, line, attributes: foreign.attrs })
         })
     }
 
@@ -167,7 +194,7 @@ impl Decoder {
             _ => return None,
         };
         let time = rest.strip_prefix(b"\",\"time\":\"")?.strip_suffix(b"\"}")?;
-        Some(Entry { time: self.time(time)?, stream, line })
+        Some(Entry { time: self.time(time)?, stream, line, attributes: BTreeMap::new() })
     }
 
     fn time(&mut self, text: &[u8]) -> Option<Timestamp> {
@@ -276,9 +303,24 @@ mod tests {
             let mut out = Vec::new();
             Encoder::default().encode(&mut out, line, true, Stream::Stderr, time);
             assert_eq!(out.pop(), Some(b'\n'));
-            let want = Entry { time, stream: Stream::Stderr, line: [line, &b"\n"[..]].concat() };
+            let line = [line, &b"\n"[..]].concat();
+            let want = Entry { time, stream: Stream::Stderr, line, attributes: BTreeMap::new() };
             assert_eq!(decoder.own(&out), Some(want), "{}", String::from_utf8_lossy(&out));
         }
+    }
+
+    #[test]
+    fn attributes_are_written_and_read() {
+        let attributes = BTreeMap::from([("a".to_owned(), "<1>".to_owned()), ("tag".to_owned(), "\"x".to_owned())]);
+        let mut out = Vec::new();
+        let mut encoder = Encoder { attributes: encode_attributes(&attributes), ..Encoder::default() };
+        encoder.encode(&mut out, b"x", true, Stream::Stdout, "2026-01-02T03:04:05Z".parse().unwrap());
+        assert_eq!(
+            String::from_utf8_lossy(&out),
+            "{\"log\":\"x\\n\",\"stream\":\"stdout\",\"attrs\":{\"a\":\"\\u003c1\\u003e\",\"tag\":\"\\\"x\"},\
+             \"time\":\"2026-01-02T03:04:05Z\"}\n"
+        );
+        assert_eq!(Decoder::default().decode(out.trim_ascii_end()).unwrap().attributes, attributes);
     }
 
     #[test]

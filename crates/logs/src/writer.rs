@@ -1,5 +1,6 @@
 //! Writing a log: lines out of chunks, entries into a file, files by size.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -8,7 +9,7 @@ use std::str::FromStr;
 
 use jiff::Timestamp;
 
-use crate::entry::{Encoder, Stream};
+use crate::entry::{Encoder, Stream, encode_attributes};
 use crate::error::{LogError, Result};
 
 /// A line longer than this becomes several entries (moby's `daemon/logger/copier.go`).
@@ -107,6 +108,13 @@ impl Writer {
             writer.file = Some(file);
         }
         Ok(writer)
+    }
+
+    /// Writes these beside each line.
+    #[must_use]
+    pub fn with_attributes(mut self, attributes: &BTreeMap<String, String>) -> Self {
+        self.encoder.attributes = encode_attributes(attributes);
+        self
     }
 
     /// Takes what was read from a stream. Lines that end in it become entries; what is not ended waits, up to 16 KiB.

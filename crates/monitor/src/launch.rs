@@ -1,5 +1,6 @@
 //! What a monitor needs to know to run a container.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use oci_spec::runtime::Spec;
@@ -41,6 +42,9 @@ pub struct LogConfig {
     pub max_size: Option<u64>,
     /// Files that are kept, the current one included.
     pub max_files: u32,
+    /// What is written beside each line.
+    #[serde(default)]
+    pub attributes: BTreeMap<String, String>,
 }
 
 /// When a container that has ended is started again.

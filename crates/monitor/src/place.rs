@@ -111,7 +111,8 @@ fn open_log(config: &LogConfig) -> Result<Writer> {
     let fail = |error: wharf_logs::LogError| LaunchError::Failed { message: chain(&error), code: 125 };
     let driver = config.driver.parse().map_err(fail)?;
     let options = LogOptions { driver, max_size: config.max_size, max_files: config.max_files };
-    Writer::open(&config.path, options).map_err(fail)
+    let writer = Writer::open(&config.path, options).map_err(fail)?;
+    Ok(writer.with_attributes(&config.attributes))
 }
 
 /// One monitor at a time has a container's directory and control group. That of the last run may still be removing

@@ -7,12 +7,32 @@ use wharf_engine::spec::{Config, Empty, Healthcheck};
 
 use crate::http::ApiError;
 
+/// Instructions that only change a configuration.
+const CHANGES: &[&str] = &[
+    "cmd",
+    "entrypoint",
+    "env",
+    "expose",
+    "healthcheck",
+    "label",
+    "onbuild",
+    "shell",
+    "stopsignal",
+    "user",
+    "volume",
+    "workdir",
+];
+
 /// Applies each change in turn.
 ///
 /// # Errors
 /// 400 for what is no instruction, or none that only changes the configuration.
 pub(crate) fn apply(config: &mut Config, changes: &[String]) -> Result<(), ApiError> {
     for change in changes.iter().filter(|change| !change.trim().is_empty()) {
+        let word = change.split_whitespace().next().unwrap_or_default();
+        if !CHANGES.contains(&word.to_lowercase().as_str()) {
+            return Err(ApiError::bad(format!("{word} is not a valid change command")));
+        }
         let text = format!("FROM scratch\n{change}\n");
         let parsed = Dockerfile::parse("--change", &text).map_err(|e| ApiError::bad(e.to_string()))?;
         for statement in parsed.stages.iter().flat_map(|stage| &stage.statements) {

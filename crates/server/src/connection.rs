@@ -24,12 +24,24 @@ const LOOK: Duration = Duration::from_millis(if cfg!(test) { 10 } else { 500 });
 /// How often that is done where the connection does not tell: the answer may take so long then.
 const LOOKS: u32 = 20;
 
+/// What a client still sends when it has its answer is read up to here and so long: one whose connection is closed
+/// while it writes sees a broken pipe and not the answer. Go's server does the same, with these bounds.
+const MAX_DROPPED: usize = 256 << 10;
+const DROPPING: Duration = Duration::from_millis(500);
+
 /// A connection, with what is known of its answers.
 pub(crate) struct Connection<T> {
     io: T,
     answers: Answers,
     /// The input has ended.
     ended: Option<Ended>,
+    /// The output has ended.
+    closing: Option<Closing>,
+}
+
+struct Closing {
+    end: Pin<Box<Sleep>>,
+    dropped: usize,
 }
 
 struct Ended {
@@ -60,7 +72,7 @@ impl Drop for UnderWay {
 
 impl<T> Connection<T> {
     pub(crate) fn new(io: T, answers: Answers) -> Self {
-        Self { io, answers, ended: None }
+        Self { io, answers, ended: None, closing: None }
     }
 
     pub(crate) fn into_inner(self) -> T {
@@ -96,7 +108,7 @@ impl<T: AsyncRead + Unpin + 'static> AsyncRead for Connection<T> {
     }
 }
 
-impl<T: AsyncWrite + Unpin> AsyncWrite for Connection<T> {
+impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Connection<T> {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.io).poll_write(context, bytes)
     }
@@ -106,7 +118,24 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Connection<T> {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(context)
+        let this = &mut *self;
+        if this.closing.is_none() {
+            std::task::ready!(Pin::new(&mut this.io).poll_shutdown(context))?;
+        }
+        if this.ended.is_some() {
+            return Poll::Ready(Ok(()));
+        }
+        let closing =
+            this.closing.get_or_insert_with(|| Closing { end: Box::pin(tokio::time::sleep(DROPPING)), dropped: 0 });
+        let mut dropped = [0; 4 << 10];
+        while closing.dropped < MAX_DROPPED && closing.end.as_mut().poll(context).is_pending() {
+            let mut buffer = ReadBuf::new(&mut dropped);
+            match std::task::ready!(Pin::new(&mut this.io).poll_read(context, &mut buffer)) {
+                Ok(()) if !buffer.filled().is_empty() => closing.dropped += buffer.filled().len(),
+                _ => break,
+            }
+        }
+        Poll::Ready(Ok(()))
     }
 
     fn poll_write_vectored(
@@ -201,6 +230,19 @@ mod tests {
         let _under_way = answers.begin();
         drop(client);
         assert!(ends(&mut connection).await);
+    }
+
+    #[tokio::test]
+    async fn a_client_that_still_writes_is_listened_to() {
+        let (mut client, server) = UnixStream::pair().unwrap();
+        let mut connection = Connection::new(server, Answers::default());
+        let closing = tokio::spawn(async move { connection.shutdown().await });
+        // The answer has ended; what is written is still taken.
+        assert_eq!(client.read(&mut [0; 8]).await.unwrap(), 0);
+        client.write_all(&[0; 64 << 10]).await.unwrap();
+        assert!(!closing.is_finished());
+        drop(client);
+        tokio::time::timeout(DROPPING / 2, closing).await.unwrap().unwrap().unwrap();
     }
 
     #[tokio::test]

@@ -24,6 +24,11 @@ use crate::stdcopy;
 const CHUNK: usize = 32 << 10;
 /// How long a client may take to close a connection whose output has ended.
 const LINGER: Duration = Duration::from_secs(2);
+/// What comes in one piece with the head is lost by some clients (docker-py): the first byte waits until the client has
+/// read the head, but no longer than this.
+const HEAD_TIMEOUT: Duration = Duration::from_millis(100);
+/// And so long where the connection does not tell.
+const HEAD_START: Duration = Duration::from_millis(10);
 /// How often it is looked whether a client whose input has ended is still there.
 const LOOK: Duration = Duration::from_secs(1);
 
@@ -69,7 +74,7 @@ impl Streams {
 /// Answers a request with streams: the connection is theirs from then on. A client that did not ask for an upgrade gets
 /// the output as a body, and gives its input as one.
 ///
-/// They are opened after the answer has gone out. Some clients (docker-py) lose what comes in one piece with the head.
+/// They are opened after the answer has gone out, and the first byte waits until the client has read the answer.
 pub(crate) fn hijack(
     request: Request<Incoming>,
     content_type: &'static str,
@@ -80,7 +85,7 @@ pub(crate) fn hijack(
     }
     tokio::spawn(async move {
         match hyper::upgrade::on(request).await {
-            Ok(upgraded) => serve(upgraded, open.await).await,
+            Ok(upgraded) => serve(upgraded, open).await,
             Err(error) => tracing::debug!("the client did not go on: {error}"),
         }
     });
@@ -96,18 +101,32 @@ pub(crate) fn hijack(
 
 /// A unix socket tells a client that has gone from one that has only ended its input. With other connections that is
 /// seen when something is written to them.
-async fn serve(upgraded: Upgraded, streams: Streams) {
+async fn serve(upgraded: Upgraded, open: impl Future<Output = Streams>) {
     match upgraded.downcast::<TokioIo<Connection<UnixStream>>>() {
         Ok(parts) => {
-            let (from, to) = parts.io.into_inner().into_inner().into_split();
+            let client = parts.io.into_inner().into_inner();
+            let (streams, ()) = tokio::join!(open, head_read(&client));
+            let (from, to) = client.into_split();
             // What came in one piece with the request, first.
             let from = std::io::Cursor::new(parts.read_buf).chain(from);
             join(from, to, async |from| gone(from.get_ref().1).await, streams).await;
         }
         Err(upgraded) => {
+            let (streams, ()) = tokio::join!(open, tokio::time::sleep(HEAD_START));
             let (from, to) = tokio::io::split(TokioIo::new(upgraded));
             join(from, to, async |_| std::future::pending().await, streams).await;
         }
+    }
+}
+
+/// Waits, but not for long, until the client has read what was sent to it.
+async fn head_read(client: &UnixStream) {
+    let mut pause = Duration::from_micros(100);
+    let deadline = tokio::time::Instant::now() + HEAD_TIMEOUT;
+    // A socket that cannot be asked is not waited for.
+    while wharf_sys::socket::unread(client).is_ok_and(|bytes| bytes > 0) && tokio::time::Instant::now() < deadline {
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(Duration::from_millis(2));
     }
 }
 
@@ -263,6 +282,18 @@ mod tests {
         assert_eq!((question.as_str(), answer.as_str()), ("question", "log answer"));
         drop((from_server, to_server));
         task.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn the_first_byte_waits_for_the_head_to_be_read() {
+        let (mut client, server) = UnixStream::pair().unwrap();
+        server.writable().await.unwrap();
+        assert_eq!(server.try_write(b"head").unwrap(), 4);
+        let waits = tokio::spawn(async move { head_read(&server).await });
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        assert!(!waits.is_finished());
+        client.read_exact(&mut [0; 4]).await.unwrap();
+        tokio::time::timeout(Duration::from_millis(50), waits).await.unwrap().unwrap();
     }
 
     #[tokio::test]

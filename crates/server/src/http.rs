@@ -9,12 +9,13 @@ use bytes::Bytes;
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Body, Frame, Incoming};
-use hyper::header::{CONTENT_TYPE, HeaderValue};
-use hyper::{Response, StatusCode};
+use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION};
+use hyper::{Request, Response, StatusCode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
+use wharf_distribution::Document;
 use wharf_engine::{EngineError, ErrorKind};
 
 use crate::lenient::lenient;
@@ -92,6 +93,16 @@ pub(crate) fn no_content() -> Answer {
     empty(StatusCode::NO_CONTENT)
 }
 
+/// The same is at another path.
+pub(crate) fn moved(path: &str, query: Option<&str>) -> Answer {
+    let place = query.map_or_else(|| path.to_owned(), |query| format!("{path}?{query}"));
+    let mut answer = empty(StatusCode::MOVED_PERMANENTLY);
+    if let Ok(value) = HeaderValue::from_str(&place) {
+        answer.headers_mut().insert(LOCATION, value);
+    }
+    answer
+}
+
 pub(crate) fn text(status: StatusCode, body: &'static str) -> Answer {
     let mut answer = whole(Bytes::from_static(body.as_bytes()));
     *answer.status_mut() = status;
@@ -113,25 +124,42 @@ pub(crate) fn ok(value: &impl Serialize) -> Answer {
 }
 
 /// The body of a request, as JSON; an empty one is `T`'s default.
-pub(crate) async fn read_json<T: DeserializeOwned + Default>(
-    body: impl Body<Data = Bytes, Error = hyper::Error>,
-) -> Result<T, ApiError> {
-    match read_value(body).await? {
+pub(crate) async fn read_json<T: DeserializeOwned + Default>(request: &mut Request<Incoming>) -> Result<T, ApiError> {
+    match read_value(request).await? {
         Value::Null => Ok(T::default()),
         value => typed(value),
     }
 }
 
 /// The body of a request as JSON that nobody has looked at yet; `null` when nothing was said.
-pub(crate) async fn read_value(body: impl Body<Data = Bytes, Error = hyper::Error>) -> Result<Value, ApiError> {
-    let collected = tokio::time::timeout(JSON_TIMEOUT, read_limited(body)).await;
+pub(crate) async fn read_value(request: &mut Request<Incoming>) -> Result<Value, ApiError> {
+    check_type(request.headers(), request.body().size_hint().exact() == Some(0))?;
+    let collected = tokio::time::timeout(JSON_TIMEOUT, read_limited(request.body_mut())).await;
     let bytes =
         collected.map_err(|_| ApiError::new(StatusCode::REQUEST_TIMEOUT, "the request's body did not come"))??;
     if bytes.iter().all(u8::is_ascii_whitespace) {
         return Ok(Value::Null);
     }
-    let value = serde_json::from_slice(&bytes).map_err(|e| ApiError::bad(format!("invalid JSON: {e}")))?;
+    // What follows the first value is not looked at, as Go's decoder does.
+    let value = serde_json::Deserializer::from_slice(&bytes).into_iter().next();
+    let value = value.unwrap_or(Ok(Value::Null)).map_err(|e| ApiError::bad(format!("invalid JSON: {e}")))?;
     Ok(lenient(value))
+}
+
+/// A body is said to be JSON; only where there is none nothing need be said.
+fn check_type(headers: &HeaderMap, empty: bool) -> Result<(), ApiError> {
+    let said = headers.get(CONTENT_TYPE).map(|value| String::from_utf8_lossy(value.as_bytes())).unwrap_or_default();
+    if said.is_empty() {
+        return match empty {
+            true => Ok(()),
+            false => Err(ApiError::bad("malformed Content-Type header (): mime: no media type")),
+        };
+    }
+    let kind = said.split(';').next().unwrap_or_default().trim();
+    if kind.eq_ignore_ascii_case("application/json") {
+        return Ok(());
+    }
+    Err(ApiError::bad(format!("unsupported Content-Type header ({said}): must be 'application/json'")))
 }
 
 async fn read_limited(body: impl Body<Data = Bytes, Error = hyper::Error>) -> Result<Vec<u8>, ApiError> {
@@ -228,6 +256,21 @@ pub(crate) fn blocking_reader(mut body: Incoming) -> impl io::Read + Send + 'sta
     BlockingReader { chunks, current: Bytes::new() }
 }
 
+/// What a server has, for code that waits for it.
+pub(crate) fn document_reader(mut document: Document) -> impl io::Read + Send + 'static {
+    let (sender, chunks) = mpsc::channel::<io::Result<Bytes>>(16);
+    tokio::spawn(async move {
+        while let Some(chunk) = document.chunk().await.transpose() {
+            let chunk = chunk.map_err(io::Error::other);
+            let failed = chunk.is_err();
+            if sender.send(chunk).await.is_err() || failed {
+                return;
+            }
+        }
+    });
+    BlockingReader { chunks, current: Bytes::new() }
+}
+
 struct BlockingReader {
     chunks: mpsc::Receiver<io::Result<Bytes>>,
     current: Bytes,
@@ -291,4 +334,22 @@ pub(crate) fn tar(write: impl FnOnce(&mut dyn io::Write) -> wharf_engine::Result
         let _ = io::Write::flush(&mut writer);
     });
     with_type(Response::new(Channel { chunks: body }.boxed_unsync()), "application/x-tar")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_body_is_said_to_be_json() {
+        let check = |said: Option<&'static str>, empty| {
+            let headers = said.map(|text| (CONTENT_TYPE, HeaderValue::from_static(text))).into_iter().collect();
+            check_type(&headers, empty).map_err(|error| error.message)
+        };
+        assert_eq!(check(None, true), Ok(()));
+        assert_eq!(check(Some("application/json; charset=utf-8"), false), Ok(()));
+        assert_eq!(check(None, false).unwrap_err(), "malformed Content-Type header (): mime: no media type");
+        let text = "unsupported Content-Type header (text/plain): must be 'application/json'";
+        assert_eq!(check(Some("text/plain"), true).unwrap_err(), text);
+    }
 }

@@ -2,11 +2,22 @@
 
 use serde_json::{Map, Value};
 
+use crate::fields::canonical;
+
 /// Lists that are also accepted as one string (moby, `strslice`).
 const LISTS: &[&str] = &["Cmd", "Entrypoint", "CapAdd", "CapDrop"];
 /// Maps that users fill: in them a `null` is the value of a key, and not a field that was left out.
-const TEXTS: &[&str] =
-    &["Labels", "Annotations", "Sysctls", "StorageOpt", "Tmpfs", "Options", "DriverOpts", "AuxiliaryAddresses"];
+const TEXTS: &[&str] = &[
+    "Labels",
+    "Annotations",
+    "Sysctls",
+    "StorageOpt",
+    "Tmpfs",
+    "Options",
+    "DriverOpts",
+    "AuxiliaryAddresses",
+    "Config",
+];
 const OBJECTS: &[&str] = &["EndpointsConfig", "ExposedPorts", "Volumes"];
 const ARRAYS: &[&str] = &["PortBindings"];
 
@@ -31,7 +42,14 @@ fn walk(name: &str, value: Value, depth: u32) -> Value {
             // The keys of such a map are the user's words, and no fields.
             let is_map = missing.is_some();
             let mut kept = Map::new();
+            // A key that is written otherwise counts where the field's own name is not there.
+            let own: Vec<String> = object.keys().cloned().collect();
             for (key, value) in object {
+                let key = match canonical(&key).filter(|_| !is_map) {
+                    Some(name) if name != key && own.iter().any(|have| have == name) => continue,
+                    Some(name) => name.to_owned(),
+                    None => key,
+                };
                 let value = match (value, &missing) {
                     (Value::Null, None) => continue,
                     (Value::Null, Some(missing)) => missing.clone(),
@@ -67,6 +85,23 @@ mod tests {
             "ExposedPorts": { "80/tcp": {} },
             "HostConfig": { "PortBindings": { "80/tcp": [], "81/tcp": [{ "HostPort": "1" }] } },
             "NetworkingConfig": { "EndpointsConfig": { "net": {}, "b": {} } },
+        });
+        assert_eq!(lenient(request), wanted);
+    }
+
+    #[test]
+    fn keys_are_known_without_regard_to_case() {
+        let request = json!({
+            "image": "x", "CMD": "a", "labels": { "image": "y" }, "hostconfig": { "networkmode": "host" },
+            "Hostname": "right", "hostname": "wrong", "nonsense": 1,
+            "IPAM": { "Config": [{ "subnet": "x" }] }, "LogConfig": { "config": { "labels": "a" } },
+            "networkingConfig": { "endpointsconfig": { "image": { "ALIASES": ["b"] } } },
+        });
+        let wanted = json!({
+            "Image": "x", "Cmd": ["a"], "Labels": { "image": "y" }, "HostConfig": { "NetworkMode": "host" },
+            "Hostname": "right", "nonsense": 1,
+            "IPAM": { "Config": [{ "Subnet": "x" }] }, "LogConfig": { "Config": { "labels": "a" } },
+            "NetworkingConfig": { "EndpointsConfig": { "image": { "Aliases": ["b"] } } },
         });
         assert_eq!(lenient(request), wanted);
     }

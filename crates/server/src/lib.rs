@@ -6,16 +6,19 @@
 //! - [`Api`], [`serve_connection`]: the face for the daemon.
 //! - `routes`: a file for each group of routes. `render`: engine records in the API's words, pure.
 //! - `connection`: clients that half-close, and clients that have gone.
-//! - `http`: bodies, answers and errors. `lenient`: JSON as Go takes it. `shims`: what older
+//! - `http`: bodies, answers and errors. `lenient`, `fields`: JSON as Go takes it. `shims`: what older
 //!   clients mean. `query`, `filters`: parameters. `auth`:
 //!   credentials. `changes`: Dockerfile instructions of a commit.
-//! - `hijack`, `websocket`: connections that become a container's streams. `stdcopy`: their form.
+//! - `hijack`, `websocket`: connections that become a container's streams. `stdcopy`: their form. `detach`: the keys
+//!   that leave them.
 
 #![recursion_limit = "256"]
 
 mod auth;
 mod changes;
 mod connection;
+mod detach;
+mod fields;
 mod filters;
 mod hijack;
 mod http;

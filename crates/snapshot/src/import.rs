@@ -55,7 +55,7 @@ impl Layers {
         // A larger pipe than the usual 64 KiB lets both sides work at once; without one it is slower.
         let _ = rustix::pipe::fcntl_setpipe_size(&writer, 1 << 20);
         let source = RootDir::open(upper)?;
-        let options = PackOptions { overlay_whiteouts: true, clamp_mtime };
+        let options = PackOptions { overlay_whiteouts: true, clamp_mtime, ..PackOptions::default() };
         let packing = std::thread::spawn(move || {
             let mut writer = io::BufWriter::with_capacity(1 << 18, File::from(writer));
             pack(&source, Path::new(""), &mut writer, &options)?;

@@ -10,6 +10,7 @@
 //! - [`seccomp`]: installing a filter.
 //! - [`message`]: file descriptors over unix sockets.
 //! - [`namespace`], [`netlink`]: a network of one's own, and options of the sockets that change it.
+//! - [`socket`]: what of a socket's output has been read.
 //! - [`signals`], [`disposition`]: signals as something to read, and what becomes of them otherwise.
 //! - [`title`]: what others see of a process.
 
@@ -24,6 +25,7 @@ pub mod own_program;
 pub mod process;
 pub mod seccomp;
 pub mod signals;
+pub mod socket;
 pub mod title;
 
 /// The result of a system call.

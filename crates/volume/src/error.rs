@@ -16,8 +16,6 @@ pub enum ErrorKind {
     Invalid,
     /// It cannot be done in the state that things are in (409).
     Conflict,
-    /// This engine does not do that (501).
-    NotImplemented,
     /// The host failed (500).
     System,
 }
@@ -38,13 +36,15 @@ pub enum VolumeError {
     LongName(String),
     #[error("create {name}: error looking up volume plugin {driver}: plugin \"{driver}\" not found")]
     NoDriver { name: String, driver: String },
-    #[error("create {name}: invalid option: \"{option}\"")]
-    Option { name: String, option: String },
-    #[error(
-        "create {name}: the option `{option}` of the driver `local` is not done yet: mount the directory itself \
-         (`-v /path:/where`), or a tmpfs (`--tmpfs`)"
-    )]
-    MountOption { name: String, option: String },
+    #[error("create {name}: {why}")]
+    Options { name: String, why: String },
+    #[error("error while mounting volume '{}': failed to mount local volume: {what}", path.display())]
+    Mount {
+        path: PathBuf,
+        what: String,
+        #[source]
+        source: io::Error,
+    },
     #[error("remove {name}: volume is in use - [{}]", containers.join(", "))]
     InUse { name: String, containers: Vec<String> },
     #[error("cannot {action} `{}`", path.display())]
@@ -74,12 +74,14 @@ impl VolumeError {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::NotFound(_) | Self::NoDriver { .. } => ErrorKind::NotFound,
-            Self::Name(_) | Self::ShortName(_) | Self::LongName(_) | Self::Option { .. } => ErrorKind::Invalid,
+            Self::Name(_) | Self::ShortName(_) | Self::LongName(_) | Self::Options { .. } => ErrorKind::Invalid,
             Self::InUse { .. } => ErrorKind::Conflict,
-            Self::MountOption { .. } => ErrorKind::NotImplemented,
-            Self::File { .. } | Self::Copy { .. } | Self::Path(_) | Self::Random(_) | Self::Store(_) => {
-                ErrorKind::System
-            }
+            Self::Mount { .. }
+            | Self::File { .. }
+            | Self::Copy { .. }
+            | Self::Path(_)
+            | Self::Random(_)
+            | Self::Store(_) => ErrorKind::System,
         }
     }
 

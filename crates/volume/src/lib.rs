@@ -9,10 +9,13 @@
 //! A volume is there when its row is. A directory without a row is never deleted while there is anything in it: what
 //! is in a volume is the user's, and the only copy.
 //!
-//! - [`Volumes`]: creates, lists, removes, and fills from an image. [`Volume`]: one of them.
+//! A volume with the options of a mount has it on `_data` while a container uses it.
+//!
+//! - [`Volumes`]: creates, lists, removes, mounts, and fills from an image. [`Volume`]: one of them.
 
 mod error;
 mod fill;
+mod mounting;
 mod name;
 mod record;
 mod volumes;

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use wharf_rooted_path::RootDir;
 use wharf_store::{Store, Table};
 
+use crate::mounting::{self, Wanted};
 use crate::record::Row;
 use crate::{CreateVolume, Result, Volume, VolumeError, name};
 
@@ -18,8 +19,6 @@ const TABLE: Table = Table::new("volumes");
 pub(crate) const DATA: &str = "_data";
 /// No volume's name begins with a dot.
 const REMOVING: &str = ".removing-";
-/// Options of `local` that mount something; Docker's list.
-const MOUNT_OPTIONS: [&str; 4] = ["type", "o", "device", "size"];
 
 /// The volumes of a store. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -33,6 +32,8 @@ struct Inner {
     dir: PathBuf,
     /// Held by name while a volume is made, filled or removed.
     busy: Mutex<HashMap<String, Weak<Mutex<()>>>>,
+    /// Who uses what is mounted, by the volume's name.
+    users: Mutex<HashMap<String, HashSet<String>>>,
 }
 
 impl Volumes {
@@ -45,7 +46,7 @@ impl Volumes {
         // 0711 as Docker's: a mount point that a container's user cannot pass through is no use to it.
         let made = DirBuilder::new().recursive(true).mode(0o711).create(&dir);
         made.map_err(VolumeError::file("create", &dir))?;
-        let inner = Inner { store, dir, busy: Mutex::default() };
+        let inner = Inner { store, dir, busy: Mutex::default(), users: Mutex::default() };
         inner.sweep()?;
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -61,14 +62,7 @@ impl Volumes {
         if !matches!(request.driver.as_str(), "" | "local") {
             return Err(VolumeError::NoDriver { name, driver: request.driver.clone() });
         }
-        if let Some(option) = request.options.keys().next().cloned() {
-            let known = MOUNT_OPTIONS.contains(&option.as_str());
-            return Err(if known {
-                VolumeError::MountOption { name, option }
-            } else {
-                VolumeError::Option { name, option }
-            });
-        }
+        mounting::check(&name, &request.options)?;
         self.locked(&name, || {
             if let Some(there) = self.find(&name)? {
                 return Ok(there);
@@ -137,6 +131,8 @@ impl Volumes {
             if !containers.is_empty() {
                 return Err(VolumeError::InUse { name: name.to_owned(), containers });
             }
+            // What is mounted there is not the volume's own.
+            self.unmount(name)?;
             self.inner.remove(name)
         })
     }
@@ -180,6 +176,69 @@ impl Volumes {
             let volume = self.get(name)?;
             crate::fill::fill(name, &volume.mountpoint, source, path.as_ref())
         })
+    }
+
+    /// Mounts what the volume is, if it is no directory of its own and nobody has mounted it yet. It stays until the
+    /// last `user` has said [`Self::release`].
+    ///
+    /// # Errors
+    /// `NotFound`, and `Mount` with the kernel's words.
+    pub fn mount(&self, name: &str, user: &str) -> Result<()> {
+        self.locked(name, || {
+            let volume = self.get(name)?;
+            let Some(wanted) = Wanted::of(&volume.options) else { return Ok(()) };
+            // After a crash of the daemon it is mounted already.
+            if !mounting::is_mounted(&volume.mountpoint) {
+                wanted.mount(&volume.mountpoint)?;
+            }
+            self.users().entry(name.to_owned()).or_default().insert(user.to_owned());
+            Ok(())
+        })
+    }
+
+    /// `user` does not use the volume any more.
+    ///
+    /// # Errors
+    /// When it cannot be unmounted.
+    pub fn release(&self, name: &str, user: &str) -> Result<()> {
+        self.locked(name, || {
+            let left = {
+                let mut users = self.users();
+                let Some(of) = users.get_mut(name) else { return Ok(()) };
+                of.remove(user);
+                let left = of.len();
+                if left == 0 {
+                    users.remove(name);
+                }
+                left
+            };
+            if left == 0 { self.unmount(name) } else { Ok(()) }
+        })
+    }
+
+    /// Unmounts what nobody uses: the daemon was killed, and those who used it have ended since.
+    pub fn unmount_unused(&self) {
+        for volume in self.list().unwrap_or_default() {
+            let unused = self.locked(&volume.name, || {
+                let used = volume.options.is_empty() || self.users().contains_key(&volume.name);
+                if used { Ok(()) } else { self.unmount(&volume.name) }
+            });
+            if let Err(error) = unused {
+                tracing::warn!(?error, "a volume that nobody uses stays mounted");
+            }
+        }
+    }
+
+    fn unmount(&self, name: &str) -> Result<()> {
+        let path = self.path(name);
+        if !mounting::is_mounted(&path) {
+            return Ok(());
+        }
+        mounting::unmount(&path).map_err(VolumeError::file("unmount", path))
+    }
+
+    fn users(&self) -> std::sync::MutexGuard<'_, HashMap<String, HashSet<String>>> {
+        self.inner.users.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn find(&self, name: &str) -> Result<Option<Volume>> {

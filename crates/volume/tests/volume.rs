@@ -66,7 +66,7 @@ fn what_is_not_accepted_is_refused() {
         (named("../x"), ErrorKind::Invalid),
         (named(".removing-x"), ErrorKind::Invalid),
         (CreateVolume { driver: "nfs".into(), ..named("data") }, ErrorKind::NotFound),
-        (option("device"), ErrorKind::NotImplemented),
+        (option("device"), ErrorKind::Invalid),
         (option("colour"), ErrorKind::Invalid),
     ] {
         assert_eq!(volumes.create(&request).unwrap_err().kind(), kind, "{request:?}");

@@ -229,7 +229,7 @@ fn describe(config: &Config, name: &str) -> Outcome<Json> {
     }))
 }
 
-fn check_name(name: &str) -> Outcome {
+pub(crate) fn check_name(name: &str) -> Outcome {
     if name.is_empty() {
         return Err("context name cannot be empty".into());
     }

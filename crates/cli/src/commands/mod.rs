@@ -4,10 +4,12 @@ mod build;
 mod completion;
 mod container;
 mod context;
+mod context_file;
 mod image;
 mod inspect;
 mod login;
 mod network;
+mod plugin;
 mod system;
 mod volume;
 
@@ -20,6 +22,7 @@ pub(crate) const GROUPS: &[Group] = &[
     group("context", "Manage contexts"),
     group("image", "Manage images"),
     group("network", "Manage networks"),
+    group("plugin", "Manage plugins"),
     group("system", "Manage Docker"),
     group("volume", "Manage volumes"),
 ];
@@ -122,6 +125,7 @@ pub(crate) static TREE: &[Entry] = &[
     entry("network", "ls", &["list"], &network::LIST),
     entry("network", "prune", &[], &network::PRUNE),
     entry("network", "rm", &["remove"], &network::REMOVE),
+    entry("plugin", "ls", &["list"], &plugin::LIST),
     entry("volume", "create", &[], &volume::CREATE),
     entry("volume", "inspect", &[], &inspect::VOLUME),
     entry("volume", "ls", &["list"], &volume::LIST),
@@ -130,6 +134,8 @@ pub(crate) static TREE: &[Entry] = &[
     hidden("", "completion", &completion::COMPLETION),
     hidden("", "__complete", &completion::COMPLETE),
     entry("context", "create", &[], &context::CREATE),
+    entry("context", "export", &[], &context_file::EXPORT),
+    entry("context", "import", &[], &context_file::IMPORT),
     entry("context", "inspect", &[], &context::INSPECT),
     entry("context", "ls", &["list"], &context::LIST),
     entry("context", "rm", &["remove"], &context::REMOVE),

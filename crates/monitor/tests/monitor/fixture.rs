@@ -76,6 +76,7 @@ impl Fixture {
                 driver: "json-file".into(),
                 max_size: None,
                 max_files: 1,
+                attributes: std::collections::BTreeMap::new(),
             }),
             id: name,
             state_dir,

@@ -15,6 +15,7 @@ use super::words;
 pub(crate) struct Around<'a> {
     pub(crate) version: (u32, u32),
     pub(crate) exec_ids: Vec<String>,
+    pub(crate) links: Vec<String>,
     pub(crate) data_root: &'a Path,
     /// Bytes that the container has written, and of all its files.
     pub(crate) size: Option<(u64, u64)>,
@@ -51,7 +52,7 @@ pub(crate) fn inspect(c: &Container, around: &Around<'_>) -> Value {
         "ProcessLabel": "",
         "AppArmorProfile": "",
         "ExecIDs": if around.exec_ids.is_empty() { Value::Null } else { json!(around.exec_ids) },
-        "HostConfig": host_config(c),
+        "HostConfig": host_config(c, &around.links),
         "GraphDriver": { "Name": "overlay2", "Data": data },
         "Mounts": mounts(c),
         "Config": config(c, around.version),
@@ -85,8 +86,13 @@ fn state(c: &Container) -> Value {
     state
 }
 
-fn host_config(c: &Container) -> Value {
+fn host_config(c: &Container, links: &[String]) -> Value {
     let mut host = json!(c.host);
+    host["Links"] = if links.is_empty() { Value::Null } else { json!(links) };
+    // Docker counts swap in when only the memory is limited.
+    if c.host.resources.memory > 0 && c.host.resources.memory_swap == 0 {
+        host["MemorySwap"] = (c.host.resources.memory * 2).into();
+    }
     for key in ["PortBindings"] {
         if host[key].is_null() {
             host[key] = json!({});
@@ -117,8 +123,13 @@ fn config(c: &Container, version: (u32, u32)) -> Value {
 }
 
 fn mounts(c: &Container) -> Vec<Value> {
-    c.mounts
-        .iter()
+    // What `--tmpfs` asks for is listed with the host's configuration alone.
+    let asked = |target: &str| {
+        let of_mounts = c.host.mounts.iter().flatten().any(|m| m.target.trim_end_matches('/') == target);
+        of_mounts || c.host.tmpfs.iter().flatten().all(|(path, _)| path.trim_end_matches('/') != target)
+    };
+    let shown = c.mounts.iter().filter(|point| point.kind != "tmpfs" || asked(&point.destination));
+    shown
         .map(|point| {
             let mut value = json!(point);
             value.as_object_mut().map(|object| object.remove("Anonymous"));
@@ -275,7 +286,8 @@ mod tests {
     use super::*;
 
     fn shown(version: (u32, u32)) -> Value {
-        let around = Around { version, exec_ids: Vec::new(), data_root: Path::new("/data"), size: None };
+        let around =
+            Around { version, exec_ids: Vec::new(), links: Vec::new(), data_root: Path::new("/data"), size: None };
         inspect(&sample(), &around)
     }
 

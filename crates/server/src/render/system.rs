@@ -12,29 +12,44 @@ pub(crate) fn dotted((major, minor): (u32, u32)) -> String {
     format!("{major}.{minor}")
 }
 
+/// The Docker Engine whose behaviour and API this engine has. Tools compare it, and refuse what is older than 20.10.
+const ENGINE: &str = "28.5.2";
+/// Clients parse it as a time.
+const BUILT: &str = "2026-01-01T00:00:00.000000000+00:00";
+/// Clients show these, and some cannot have them empty.
+const COMMIT: &str = match option_env!("WHARF_COMMIT") {
+    Some(commit) => commit,
+    None => "unknown",
+};
+const GO: &str = "none";
+
 /// `GET /version`.
 pub(crate) fn version(kernel: &str) -> Value {
-    let version = env!("CARGO_PKG_VERSION");
+    let own = env!("CARGO_PKG_VERSION");
     let (api, oldest) = (dotted(API_VERSION), dotted(MIN_API_VERSION));
     json!({
-        "Platform": { "Name": "Wharf" },
+        "Platform": { "Name": format!("Wharf {own}") },
         "Components": [{
             "Name": "Engine",
-            "Version": version,
+            "Version": ENGINE,
             "Details": {
                 "ApiVersion": api, "MinAPIVersion": oldest, "Os": "linux", "Arch": architecture(),
-                "KernelVersion": kernel, "Experimental": "false", "GitCommit": "", "GoVersion": "", "BuildTime": "",
+                "KernelVersion": kernel, "Experimental": "false", "GitCommit": COMMIT, "GoVersion": GO, "BuildTime": BUILT,
             },
+        }, {
+            "Name": "wharf",
+            "Version": own,
+            "Details": { "GitCommit": COMMIT },
         }],
-        "Version": version,
+        "Version": ENGINE,
         "ApiVersion": api,
         "MinAPIVersion": oldest,
-        "GitCommit": "",
-        "GoVersion": "",
+        "GitCommit": COMMIT,
+        "GoVersion": GO,
         "Os": "linux",
         "Arch": architecture(),
         "KernelVersion": kernel,
-        "BuildTime": "",
+        "BuildTime": BUILT,
     })
 }
 
@@ -108,7 +123,7 @@ pub(crate) fn info(info: &Info, options: &EngineOptions, process: Process, versi
         "Name": info.name,
         "Labels": options.labels,
         "ExperimentalBuild": false,
-        "ServerVersion": env!("CARGO_PKG_VERSION"),
+        "ServerVersion": ENGINE,
         "Runtimes": { "wharf": { "path": "wharf" } },
         "DefaultRuntime": "wharf",
         "Swarm": {
@@ -162,5 +177,8 @@ mod tests {
         let all = version("6.1");
         assert_eq!((all["ApiVersion"].as_str(), all["MinAPIVersion"].as_str()), (Some("1.51"), Some("1.24")));
         assert_eq!(all["Components"][0]["Details"]["KernelVersion"], "6.1");
+        assert_eq!((&all["Version"], &all["Components"][0]["Version"]), (&json!(ENGINE), &json!(ENGINE)));
+        assert_eq!(all["Components"][1]["Version"], env!("CARGO_PKG_VERSION"));
+        assert!(all["BuildTime"].as_str().unwrap().parse::<jiff::Timestamp>().is_ok());
     }
 }

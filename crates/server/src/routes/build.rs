@@ -27,12 +27,7 @@ pub(super) async fn build(call: Call) -> Result {
     if query.get("version") == Some("2") {
         return Err(ApiError::bad("BuildKit's protocol is not served; set DOCKER_BUILDKIT=0 for this client"));
     }
-    if query.get("remote").is_some_and(|remote| remote != "client-session") {
-        return Err(ApiError::new(
-            StatusCode::NOT_IMPLEMENTED,
-            "building from a URL is not supported: send the context",
-        ));
-    }
+    let remote = query.get("remote").filter(|remote| *remote != "client-session").map(str::to_owned);
     if query.flag("squash") {
         return Err(ApiError::bad("squash is only supported with experimental mode"));
     }
@@ -50,8 +45,15 @@ pub(super) async fn build(call: Call) -> Result {
         Ok(positive(key)?.and_then(|n| u64::try_from(n).ok()))
     };
     let text = |key: &str| query.get(key).map(str::to_owned);
+    let context: Box<dyn std::io::Read + Send> = match &remote {
+        Some(remote) => {
+            let dockerfile = query.get("dockerfile").unwrap_or("Dockerfile");
+            super::remote::context(call.api.engine.registry(), remote, dockerfile).await?
+        }
+        None => Box::new(blocking_reader(call.request.into_body())),
+    };
     let request = BuildRequest {
-        context: Box::new(blocking_reader(call.request.into_body())),
+        context,
         dockerfile: text("dockerfile").unwrap_or_else(|| "Dockerfile".into()),
         tags: query.all("t").into_iter().filter(|tag| !tag.is_empty()).collect(),
         build_args: build_args.into_iter().filter_map(|(key, value)| Some((key, value?))).collect(),
@@ -84,9 +86,15 @@ pub(super) async fn build(call: Call) -> Result {
         secrets: BTreeMap::new(),
     };
     let quiet = request.quiet;
-    let builder = call.api.builder.clone();
+    let (builder, engine, tags) = (call.api.builder.clone(), call.api.engine.clone(), request.tags.clone());
     let (events, mut told) = mpsc::channel::<BuildEvent>(64);
-    let mut building = tokio::spawn(async move { builder.build(request, events).await });
+    let mut building = tokio::spawn(async move {
+        let built = builder.build(request, events).await;
+        if let Ok(id) = &built {
+            tags.iter().for_each(|tag| engine.tell_tagged(id, tag));
+        }
+        built
+    });
     // What is wrong before the first word is a status; Docker's client shows both the same.
     let first = tokio::select! {
         biased;

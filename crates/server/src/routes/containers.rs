@@ -1,6 +1,7 @@
 //! Containers: what answers at once.
 
 use hyper::StatusCode;
+use hyper::body::Body;
 use serde_json::{Value, json};
 use wharf_engine::record::Container;
 use wharf_engine::{CreateRequest, RemoveOptions, Update};
@@ -12,14 +13,18 @@ use crate::http::{ApiError, empty, json_answer, no_content, ok, read_json, read_
 use crate::render::container::{Around, inspect as render_inspect};
 use crate::shims;
 
-pub(super) async fn create(call: Call) -> Result {
+pub(super) async fn create(mut call: Call) -> Result {
     let (name, platform) = (call.query.text("name"), call.query.text("platform"));
-    let mut value = read_value(call.request.into_body()).await?;
+    let mut value = read_value(&mut call.request).await?;
     if value.is_null() {
         return Err(ApiError::bad("config cannot be empty in order to create a container"));
     }
     shims::create(&mut value, call.version)?;
-    let request: CreateRequest = typed(value)?;
+    let mut request: CreateRequest = typed(value)?;
+    let limits = &mut request.host_config.resources;
+    // What means "no limit" is none.
+    limits.pids_limit = limits.pids_limit.filter(|limit| *limit > 0);
+    limits.memory_swappiness = limits.memory_swappiness.filter(|swappiness| *swappiness != -1);
     let optional = |text: &String| Some(text.clone()).filter(|text| !text.is_empty());
     let created = call.api.engine.create(optional(&name).as_deref(), optional(&platform).as_deref(), request).await?;
     Ok(json_answer(StatusCode::CREATED, &created))
@@ -31,14 +36,24 @@ pub(super) async fn inspect(call: Call, id: &str) -> Result {
     let size = if call.query.flag("size") { sizes(engine, &container).await } else { None };
     let around = Around {
         version: call.version,
-        exec_ids: engine.exec_ids(&container.id),
+        exec_ids: if container.state.status.is_active() { engine.exec_ids(&container.id) } else { Vec::new() },
+        links: engine.link_texts(&container),
         data_root: &engine.options().data_root,
         size,
     };
     Ok(ok(&render_inspect(&container, &around)))
 }
 
+/// A body that is shorter is `{}` or nothing.
+const NO_BODY: u64 = 7;
+
 pub(super) async fn start(call: Call, id: &str) -> Result {
+    // A host configuration came here in the API's first days.
+    if call.request.body().size_hint().exact().is_none_or(|size| size > NO_BODY) {
+        return Err(ApiError::bad(
+            "starting container with non-empty request body was deprecated since API v1.22 and removed in v1.24",
+        ));
+    }
     call.api.engine.start(id).await?;
     Ok(no_content())
 }
@@ -77,8 +92,8 @@ pub(super) async fn rename(call: Call, id: &str) -> Result {
     Ok(no_content())
 }
 
-pub(super) async fn update(call: Call, id: &str) -> Result {
-    let update: Update = read_json(call.request.into_body()).await?;
+pub(super) async fn update(mut call: Call, id: &str) -> Result {
+    let update: Update = read_json(&mut call.request).await?;
     let warnings = call.api.engine.update(id, update).await?;
     let warnings = if warnings.is_empty() { Value::Null } else { json!(warnings) };
     Ok(ok(&json!({ "Warnings": warnings })))
@@ -86,6 +101,11 @@ pub(super) async fn update(call: Call, id: &str) -> Result {
 
 pub(super) async fn resize(call: Call, id: &str) -> Result {
     let (rows, columns) = size(&call)?;
+    let container = call.api.engine.inspect(id)?;
+    // Without a terminal there is nothing to tell.
+    if container.state.status.is_active() && !container.config.tty {
+        return Ok(empty(StatusCode::OK));
+    }
     call.api.engine.resize(id, rows, columns).await?;
     Ok(empty(StatusCode::OK))
 }

@@ -10,7 +10,7 @@ use wharf_engine::event::Event;
 
 use super::{Call, Result};
 use crate::filters::{Filters, moment};
-use crate::http::stream;
+use crate::http::{ApiError, stream};
 use crate::render;
 
 const FILTERS: &[&str] = &[
@@ -46,6 +46,12 @@ pub(super) fn events(call: &Call) -> Result {
         since: call.query.get("since").map(moment).transpose()?,
         until: call.query.get("until").map(moment).transpose()?,
     };
+    if let (Some(since), Some(until)) = (choice.since, choice.until)
+        && since > until
+    {
+        let (since, until) = (call.query.text("since"), call.query.text("until"));
+        return Err(ApiError::bad(format!("`since` time ({since}) cannot be after `until` time ({until})")));
+    }
     let (past, mut live) = call.api.engine.events().subscribe();
     let (sender, chunks) = mpsc::channel(WAITING);
     let version = call.version;

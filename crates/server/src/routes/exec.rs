@@ -11,17 +11,16 @@ use wharf_engine::spec::ExecConfig;
 use wharf_engine::{Engine, ExecRecord};
 
 use super::{Call, Result};
+use crate::detach;
 use crate::hijack::{Streams, content_type, hijack};
 use crate::http::{ApiError, empty, json_answer, ok, read_json};
 
 /// How long an exec may take to run after it was started, and to end after its output.
 const SETTLE: Duration = Duration::from_secs(2);
 
-/// What comes in one piece with the head is lost by some clients (docker-py): a failure waits so long.
-const HEAD_START: Duration = Duration::from_millis(10);
-
-pub(super) async fn create(call: Call, id: &str) -> Result {
-    let config: ExecConfig = read_json(call.request.into_body()).await?;
+pub(super) async fn create(mut call: Call, id: &str) -> Result {
+    let config: ExecConfig = read_json(&mut call.request).await?;
+    detach::check(&config.detach_keys)?;
     let id = call.api.engine.exec_create(id, config)?;
     Ok(json_answer(StatusCode::CREATED, &json!({ "Id": id })))
 }
@@ -35,7 +34,7 @@ struct Start {
 
 pub(super) async fn start(mut call: Call, id: &str) -> Result {
     // The request goes on to be a stream, so its body is read without taking it apart.
-    let start: Start = read_json(call.request.body_mut()).await?;
+    let start: Start = read_json(&mut call.request).await?;
     let engine = call.api.engine.clone();
     let exec = engine.exec_inspect(id)?;
     let size = start.console_size.map(|[rows, columns]| (rows, columns));
@@ -60,11 +59,7 @@ pub(super) async fn start(mut call: Call, id: &str) -> Result {
                     Box::pin(async move { until(&engine, &exec.id, |exec| exec.exit_code.is_some()).await });
                 streams
             }
-            Err(error) => {
-                // It failed quicker than such clients read the head.
-                tokio::time::sleep(HEAD_START).await;
-                Streams::message(tty, &error.message)
-            }
+            Err(error) => Streams::message(tty, &error.message),
         }
     }))
 }
@@ -85,6 +80,9 @@ pub(super) async fn resize(call: Call, id: &str) -> Result {
     let engine = call.api.engine;
     // Clients say the size right after they have asked for the start.
     until(&engine, id, |exec| exec.running || exec.exit_code.is_some()).await;
+    if !engine.exec_inspect(id)?.config.tty {
+        return Ok(empty(StatusCode::OK));
+    }
     engine.exec_resize(id, rows, columns).await?;
     Ok(empty(StatusCode::OK))
 }
@@ -107,7 +105,7 @@ pub(super) fn inspect(call: &Call, id: &str) -> Result {
         "OpenStdin": exec.config.attach_stdin,
         "OpenStderr": exec.config.attach_stderr,
         "OpenStdout": exec.config.attach_stdout,
-        "CanRemove": !exec.running && exec.exit_code.is_some(),
+        "CanRemove": false,
         "ContainerID": exec.container,
         "DetachKeys": exec.config.detach_keys,
         "Pid": exec.pid,

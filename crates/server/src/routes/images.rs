@@ -16,7 +16,9 @@ use super::{Call, Result, blocking, pruned_event};
 use crate::auth;
 use crate::changes::apply;
 use crate::filters::Filters;
-use crate::http::{ApiError, blocking_reader, empty, error_line, json_answer, line, ok, read_json, stream, tar};
+use crate::http::{
+    ApiError, blocking_reader, document_reader, empty, error_line, json_answer, line, ok, read_json, stream, tar,
+};
 use crate::render::image as render;
 
 /// More than this is no configuration of an image.
@@ -97,12 +99,6 @@ async fn pull(call: Call, image: &str) -> Result {
 
 async fn import(call: Call) -> Result {
     let source = call.query.text("fromSrc");
-    if source != "-" {
-        return Err(ApiError::new(
-            StatusCode::NOT_IMPLEMENTED,
-            "importing from a URL is not supported: download it and give it to the import on standard input",
-        ));
-    }
     let (repository, tag) = (call.query.text("repo"), call.query.text("tag"));
     let name = match (repository.is_empty(), tag.is_empty()) {
         (true, _) => None,
@@ -116,13 +112,44 @@ async fn import(call: Call) -> Result {
         .map_err(|e| ApiError::bad(format!("the changes cannot be an image's: {e}")))?;
     let (message, platform) = (call.query.text("message"), call.query.get("platform").map(str::to_owned));
     let engine = call.api.engine.clone();
+    let import = move |body: Box<dyn std::io::Read + Send>| {
+        let image = engine.images().import(body, config, &message, platform.as_deref(), name.as_deref())?;
+        engine.tell_of("image", "import", image.id.as_str(), &[("name", image.id.as_str())]);
+        Ok(image)
+    };
+    if source != "-" {
+        return import_from(call, source, import).await;
+    }
     let body = blocking_reader(call.request.into_body());
-    let image =
-        blocking(move || Ok(engine.images().import(body, config, &message, platform.as_deref(), name.as_deref())?))
-            .await?;
-    call.api.engine.tell_of("image", "import", image.id.as_str(), &[("name", image.id.as_str())]);
+    let image = blocking(move || import(Box::new(body))).await?;
     let (sender, chunks) = mpsc::channel(1);
     let _ = sender.send(line(&json!({ "status": image.id }))).await;
+    Ok(stream("application/json", chunks))
+}
+
+/// An import of what a server has. What goes wrong from here on is said in the stream.
+async fn import_from(
+    call: Call,
+    source: String,
+    import: impl FnOnce(Box<dyn std::io::Read + Send>) -> std::result::Result<ImageRecord, ApiError> + Send + 'static,
+) -> Result {
+    // As Docker does where no scheme is given.
+    let url = if source.contains("://") { source } else { format!("http://{source}") };
+    let client = call.api.engine.registry().clone();
+    let (sender, chunks) = mpsc::channel(4);
+    tokio::spawn(async move {
+        let _ = sender.send(line(&json!({ "status": format!("Downloading from {url}") }))).await;
+        let done = async {
+            let document = client.document(&url).await.map_err(EngineError::from)?;
+            let body = document_reader(document);
+            blocking(move || import(Box::new(body))).await
+        };
+        let last = match done.await {
+            Ok(image) => line(&json!({ "status": image.id })),
+            Err(ApiError { message, .. }) => error_line(&message),
+        };
+        let _ = sender.send(last).await;
+    });
     Ok(stream("application/json", chunks))
 }
 
@@ -175,7 +202,13 @@ pub(super) async fn save(call: Call, mut names: Vec<String>) -> Result {
     })
     .await?;
     let engine = call.api.engine;
-    Ok(tar(move |output| Ok(engine.images().save(&names, output)?)))
+    Ok(tar(move |output| {
+        engine.images().save(&names, output)?;
+        for image in names.iter().filter_map(|name| engine.images().resolve(name).ok()) {
+            engine.tell_of("image", "save", image.id.as_str(), &[("name", image.id.as_str())]);
+        }
+        Ok(())
+    }))
 }
 
 pub(super) async fn load(call: Call) -> Result {
@@ -183,7 +216,6 @@ pub(super) async fn load(call: Call) -> Result {
     let body = blocking_reader(call.request.into_body());
     let engine = call.api.engine;
     let (sender, chunks) = mpsc::channel::<Bytes>(64);
-    let (first, begun) = tokio::sync::oneshot::channel();
     tokio::task::spawn_blocking(move || {
         let tell = |message: Progress| {
             if !quiet {
@@ -192,23 +224,25 @@ pub(super) async fn load(call: Call) -> Result {
         };
         match engine.images().load(body, &tell) {
             Ok(lines) => {
-                let _ = first.send(Ok(()));
                 for text in lines {
+                    tell_loaded(&engine, &text);
                     let _ = sender.blocking_send(line(&json!({ "stream": format!("{text}\n") })));
                 }
             }
+            // As in Docker whatever is wrong is said in the stream: clients look for it there.
             Err(error) => {
-                let error = EngineError::from(error);
-                if let Err(Err(error)) = first.send(Err(error)) {
-                    let _ = sender.blocking_send(error_line(&error.message));
-                }
+                let _ = sender.blocking_send(error_line(&EngineError::from(error).message));
             }
         }
     });
-    // An archive that is none is refused with a status; progress waits in the channel meanwhile.
-    match tokio::time::timeout(std::time::Duration::from_millis(500), begun).await {
-        Ok(Ok(Err(error))) => Err(error.into()),
-        _ => Ok(stream("application/json", chunks)),
+    Ok(stream("application/json", chunks))
+}
+
+/// Tells of an image by the line that says that it was loaded.
+fn tell_loaded(engine: &Engine, text: &str) {
+    let Some((_, name)) = text.split_once(": ") else { return };
+    if let Ok(image) = engine.images().resolve(name) {
+        engine.tell_of("image", "load", image.id.as_str(), &[("name", image.id.as_str())]);
     }
 }
 
@@ -241,14 +275,14 @@ pub(super) async fn distribution(call: Call, name: &str) -> Result {
     })))
 }
 
-pub(super) async fn commit(call: Call) -> Result {
+pub(super) async fn commit(mut call: Call) -> Result {
     let query = call.query.clone();
     let json_body = call
         .request
         .headers()
         .get(CONTENT_TYPE)
         .is_some_and(|v| v.to_str().is_ok_and(|t| t.starts_with("application/json")));
-    let mut config: Option<Config> = if json_body { Some(read_json(call.request.into_body()).await?) } else { None };
+    let mut config: Option<Config> = if json_body { Some(read_json(&mut call.request).await?) } else { None };
     let changes = query.all("changes");
     if !changes.is_empty() {
         let lines: Vec<String> = changes.iter().flat_map(|text| text.lines()).map(str::to_owned).collect();

@@ -11,6 +11,8 @@ mod image_list;
 mod images;
 mod networks;
 mod progress;
+mod remote;
+mod search;
 mod streams;
 mod system;
 mod volumes;
@@ -67,6 +69,12 @@ pub(crate) async fn answer(api: Api, request: Request<Incoming>) -> Answer {
 
 async fn route(api: Api, request: Request<Incoming>) -> Result {
     let path = request.uri().path().to_owned();
+    if let Some(clean) = cleaned(&path) {
+        return Ok(crate::http::moved(&clean, request.uri().query()));
+    }
+    if request.method() == Method::OPTIONS {
+        return Ok(crate::http::empty(StatusCode::OK));
+    }
     let query = Query::parse(request.uri().query().unwrap_or_default());
     let (version, rest) = version(&path)?;
     let call = Call { api, version, query, request };
@@ -105,6 +113,8 @@ async fn route(api: Api, request: Request<Incoming>) -> Result {
         ("GET", ["containers", id, "archive"]) => files::get(call, id).await,
         ("PUT", ["containers", id, "archive"]) => files::put(call, id).await,
         ("DELETE", ["containers", id]) => containers::remove(call, id).await,
+        // A link's name has its container's in it.
+        ("DELETE", ["containers", parent, alias]) => containers::remove(call, &format!("{parent}/{alias}")).await,
         ("GET", ["containers", id, "attach", "ws"]) => streams::attach_websocket(call, id).await,
         ("GET", ["containers", _, "checkpoints"]) | ("POST", ["containers", _, "checkpoints", ..]) => {
             Err(ApiError::new(
@@ -122,9 +132,7 @@ async fn route(api: Api, request: Request<Incoming>) -> Result {
         ("POST", ["images", "load"]) => images::load(call).await,
         ("POST", ["images", "prune"]) => images::prune(call).await,
         ("GET", ["images", "get"]) => images::save(call, Vec::new()).await,
-        ("GET", ["images", "search"]) => {
-            Err(ApiError::new(StatusCode::NOT_IMPLEMENTED, "searching a registry is not supported yet"))
-        }
+        ("GET", ["images", "search"]) => search::search(call).await,
         ("GET", ["images", name @ .., "json"]) => images::inspect(call, &name.join("/")).await,
         ("GET", ["images", name @ .., "history"]) => images::history(call, &name.join("/")).await,
         ("GET", ["images", name @ .., "get"]) => images::save(call, vec![name.join("/")]).await,
@@ -174,6 +182,21 @@ async fn route(api: Api, request: Request<Incoming>) -> Result {
     }
 }
 
+/// Where a path with doubled slashes or dots in it really is; Docker's router sends clients there.
+fn cleaned(path: &str) -> Option<String> {
+    let mut parts: Vec<&str> = Vec::new();
+    for part in path.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => drop(parts.pop()),
+            name => parts.push(name),
+        }
+    }
+    let end = if path.ends_with('/') && !parts.is_empty() { "/" } else { "" };
+    let clean = format!("/{}{end}", parts.join("/"));
+    (clean != path).then_some(clean)
+}
+
 /// The version that a path asks for (the newest without one), and the rest of the path.
 fn version(path: &str) -> std::result::Result<((u32, u32), &str), ApiError> {
     let Some(rest) = path.strip_prefix("/v") else { return Ok((API_VERSION, path)) };
@@ -220,6 +243,15 @@ async fn blocking<T: Send + 'static>(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn paths_are_sent_where_they_are() {
+        assert_eq!(cleaned("//version").as_deref(), Some("/version"));
+        assert_eq!(cleaned("/v1.41//images/./a/../json").as_deref(), Some("/v1.41/images/json"));
+        assert_eq!(cleaned("/images/a/json"), None);
+        assert_eq!(cleaned("/images/"), None);
+        assert_eq!(cleaned("/"), None);
+    }
 
     #[test]
     fn versions_are_part_of_the_path_or_not() {

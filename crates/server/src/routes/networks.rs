@@ -38,6 +38,9 @@ pub(super) fn list(call: &Call) -> Result {
 
 pub(super) fn inspect(call: &Call, id: &str) -> Result {
     let engine = &call.api.engine;
+    if call.query.get("scope").is_some_and(|scope| scope != "local") {
+        return Err(ApiError::new(StatusCode::NOT_FOUND, format!("network {id} not found")));
+    }
     let network = engine.networks().resolve(id).map_err(EngineError::from)?;
     let users = engine.network_users(&network.name);
     Ok(ok(&render(&network, Some(&users))))
@@ -79,8 +82,8 @@ struct Pool {
     aux_addresses: BTreeMap<String, String>,
 }
 
-pub(super) async fn create(call: Call) -> Result {
-    let create: Create = read_json(call.request.into_body()).await?;
+pub(super) async fn create(mut call: Call) -> Result {
+    let create: Create = read_json(&mut call.request).await?;
     if create.ingress || create.config_only {
         return Err(ApiError::new(StatusCode::NOT_IMPLEMENTED, "ingress and config-only networks are not supported"));
     }
@@ -123,14 +126,14 @@ struct Connect {
     force: bool,
 }
 
-pub(super) async fn connect(call: Call, id: &str) -> Result {
-    let request: Connect = read_json(call.request.into_body()).await?;
+pub(super) async fn connect(mut call: Call, id: &str) -> Result {
+    let request: Connect = read_json(&mut call.request).await?;
     call.api.engine.connect_network(id, &request.container, request.endpoint_config).await?;
     Ok(empty(StatusCode::OK))
 }
 
-pub(super) async fn disconnect(call: Call, id: &str) -> Result {
-    let request: Connect = read_json(call.request.into_body()).await?;
+pub(super) async fn disconnect(mut call: Call, id: &str) -> Result {
+    let request: Connect = read_json(&mut call.request).await?;
     call.api.engine.disconnect_network(id, &request.container, request.force).await?;
     Ok(empty(StatusCode::OK))
 }

@@ -7,6 +7,7 @@ use tokio::sync::mpsc;
 use wharf_engine::{AttachOptions, Attached, Condition, LogOptions};
 
 use super::{Call, Result};
+use crate::detach;
 use crate::filters::moment;
 use crate::hijack::{Streams, content_type, hijack};
 use crate::http::{ApiError, ok, stream};
@@ -45,6 +46,8 @@ async fn open(call: &Call, id: &str) -> std::result::Result<(Attached, mpsc::Rec
         detach_keys: query.get("detachKeys").map(str::to_owned),
     };
     let engine = &call.api.engine;
+    engine.inspect(id)?;
+    detach::check(options.detach_keys.as_deref().unwrap_or_default())?;
     let attached = engine.attach(id, options.clone()).await?;
     if !options.logs || !(options.stdout || options.stderr) {
         return Ok((attached, mpsc::channel(1).1));

@@ -37,8 +37,8 @@ pub(super) async fn info(call: Call) -> Result {
     Ok(ok(&render::info(&info, engine.options(), process, call.version)))
 }
 
-pub(super) async fn auth(call: Call) -> Result {
-    let config: AuthConfig = read_json(call.request.into_body()).await?;
+pub(super) async fn auth(mut call: Call) -> Result {
+    let config: AuthConfig = read_json(&mut call.request).await?;
     let server = match config.serveraddress.as_str() {
         "" => "https://index.docker.io/v1/".to_owned(),
         address => address.to_owned(),

@@ -41,8 +41,8 @@ struct Create {
     labels: BTreeMap<String, String>,
 }
 
-pub(super) async fn create(call: Call) -> Result {
-    let create: Create = read_json(call.request.into_body()).await?;
+pub(super) async fn create(mut call: Call) -> Result {
+    let create: Create = read_json(&mut call.request).await?;
     let request =
         CreateVolume { name: create.name, driver: create.driver, labels: create.labels, options: create.driver_opts };
     let engine = call.api.engine.clone();

@@ -75,8 +75,12 @@ impl Server {
     }
 
     pub(crate) async fn ask(&self, method: &str, path: &str, body: impl Into<Bytes>) -> Said {
+        let body: Bytes = body.into();
+        let is_archive = ["fromSrc=", "/archive", "/build", "/load"].iter().any(|part| path.contains(part));
+        let kind = if is_archive { "application/x-tar" } else { "application/json" };
         let request = Request::builder().method(method).uri(path).header("Host", "d");
-        let answer = self.send(request.body(Full::new(body.into())).unwrap()).await;
+        let request = if body.is_empty() { request } else { request.header("Content-Type", kind) };
+        let answer = self.send(request.body(Full::new(body)).unwrap()).await;
         let (parts, body) = answer.into_parts();
         let body = tokio::time::timeout(Duration::from_secs(60), body.collect()).await.unwrap().unwrap().to_bytes();
         Said { status: parts.status.as_u16(), head: parts.headers, body }

@@ -82,6 +82,28 @@ pub(crate) async fn exec(server: &Server) {
     assert!(out[0] == 1 && String::from_utf8_lossy(&out).contains("executable file not found in $PATH\r\n"));
     assert_eq!(server.get(&format!("/exec/{id}/json")).await.of(200)["ExitCode"], 127);
 
+    let id = exec_create(server, json!({ "Cmd": ["true"], "User": "nosuch" })).await;
+    let refused = server.post(&start(&id), &json!({ "Detach": true })).await;
+    assert_eq!(refused.message(), "unable to find user nosuch: no matching entries in passwd file");
+    assert_eq!(server.get(&format!("/exec/{id}/json")).await.of(200)["ExitCode"], 126);
+    // A client that reads late gets the head alone first.
+    let id = exec_create(server, config(json!(["echo", "late"]))).await;
+    let mut late = server.connect();
+    let request = format!(
+        "POST {} HTTP/1.1\r\nHost: d\r\nConnection: Upgrade\r\nUpgrade: tcp\r\nContent-Type: application/json\r\n\
+         Content-Length: 2\r\n\r\n{{}}",
+        start(&id)
+    );
+    late.write_all(request.as_bytes()).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(40)).await;
+    let mut first = vec![0; 8 << 10];
+    let count = late.read(&mut first).await.unwrap();
+    assert!(first[..count].ends_with(b"\r\n\r\n"), "{:?}", String::from_utf8_lossy(&first[..count]));
+    assert_eq!(rest(&mut late).await, frame(1, "late\n"));
+
+    let bad = server.post("/containers/execs/exec", &json!({ "Cmd": ["x"], "DetachKeys": "ctrl-9" })).await;
+    assert_eq!(bad.of(400)["message"], "Invalid detach keys (ctrl-9) provided");
+    assert_eq!(server.post("/containers/execs/resize?h=1&w=1", &Value::Null).await.status, 200);
     let id = exec_create(server, json!({ "Cmd": ["true"] })).await;
     assert_eq!(server.post(&start(&id), &json!({ "Detach": true })).await.status, 200);
     eventually("the exec has ended", async || server.get(&format!("/exec/{id}/json")).await.of(200)["ExitCode"] == 0)

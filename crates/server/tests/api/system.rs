@@ -48,6 +48,28 @@ pub(crate) async fn answers(server: &Server) {
     assert_eq!((&info["OSType"], &info["Swarm"]["LocalNodeState"]), (&json!("linux"), &json!("inactive")));
     assert_eq!(server.get("/version").await.of(200)["MinAPIVersion"], "1.24");
 
+    // Paths, methods and bodies as Go's server takes them.
+    let moved = server.get("//version?x=1").await;
+    assert_eq!((moved.status, moved.head["location"].to_str().unwrap()), (301, "/version?x=1"));
+    assert_eq!(server.ask("OPTIONS", "/containers/json", "").await.status, 200);
+    let typed = |kind: &str| {
+        let body = r#"{"name":"lower","LABELS":{"Name":"x"}} and more"#;
+        let head = format!("POST /volumes/create HTTP/1.1\r\nHost: d\r\nConnection: close\r\n{kind}");
+        format!("{head}Content-Length: {}\r\n\r\n{body}", body.len())
+    };
+    let mut connection = server.raw(&typed("Content-Type: text/plain\r\n")).await.1;
+    let said = String::from_utf8(rest(&mut connection).await).unwrap();
+    assert!(said.contains("unsupported Content-Type header (text/plain): must be 'application/json'"), "{said}");
+    let mut connection = server.raw(&typed("Content-Type: application/json\r\n")).await.1;
+    let said = String::from_utf8(rest(&mut connection).await).unwrap();
+    assert!(said.contains(r#""Name":"lower""#) && said.contains(r#""Labels":{"Name":"x"}"#), "{said}");
+    server.delete("/volumes/lower").await.of(204);
+    assert_eq!(server.get("/networks/bridge?scope=swarm").await.of(404)["message"], "network bridge not found");
+    assert_eq!(
+        server.get("/events?since=10&until=5").await.of(400)["message"],
+        "`since` time (10) cannot be after `until` time (5)"
+    );
+
     // What is no JSON, or too much of it.
     assert_eq!(server.ask("POST", "/containers/create", "{x").await.status, 400);
     let much = server.ask("POST", "/containers/create", vec![b' '; 5 << 20]).await;

@@ -1,8 +1,11 @@
 //! The built binary as a daemon, driven by the real `docker` client where there is one, by our own where there is none.
 
 mod build;
+mod copy;
 mod disk;
+mod events;
 mod kit;
+mod links;
 mod refuse;
 mod run;
 mod share;
@@ -11,3 +14,4 @@ mod state;
 mod survive;
 mod terminal;
 mod update;
+mod volumes;

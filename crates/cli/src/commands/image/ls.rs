@@ -27,6 +27,7 @@ const FLAGS: &[Flag] = &[
     Flag::text("format", TABLE_FORMAT),
     Flag::switch("no-trunc", "Don't truncate output"),
     Flag::switch("quiet", "Only show image IDs").short('q'),
+    Flag::switch("tree", "List multi-platform images as a tree (EXPERIMENTAL)"),
 ];
 
 pub(crate) const HEADERS: &Headers = &[
@@ -48,6 +49,9 @@ const RAW: &str = "repository: {{ .Repository }}\n{{if .Tag}}tag: {{.Tag}}\n{{en
     created_at: {{.CreatedAt}}\nvirtual_size: {{.Size}}\n";
 
 async fn run(app: &App, matches: &Matches) -> Outcome<u8> {
+    if matches.on("tree") {
+        return Err("--tree is not supported by this engine: an image has one platform here".into());
+    }
     let (quiet, trunc, digests) = (matches.on("quiet"), !matches.on("no-trunc"), matches.on("digests"));
     let chosen = matches.some("format").or_else(|| app.config().text("imagesFormat").filter(|_| !quiet));
     let source = match chosen.unwrap_or("table") {

@@ -1,0 +1,234 @@
+//! `--link`: names and variables that tell a container of others.
+//!
+//! On the default network links are the container's own, by ID; on networks of the user's they are names more for
+//! an endpoint's neighbours.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use crate::engine::{Engine, blocking};
+use crate::error::{EngineError, ErrorKind, Result};
+use crate::etc;
+use crate::record::{Container, Link};
+use crate::spec::{EndpointSettings, HostConfig};
+
+/// What a container is told of those that it is linked to.
+#[derive(Debug, Default)]
+pub(crate) struct Linked {
+    /// Addresses with names, separated by blanks.
+    pub(crate) hosts: Vec<(IpAddr, String)>,
+    pub(crate) env: Vec<String>,
+}
+
+/// `NAME[:ALIAS]`; what `inspect` answers, `/NAME:/PARENT/ALIAS`, is taken back too.
+fn parse(text: &str) -> Result<(&str, &str)> {
+    if text.is_empty() {
+        return Err(EngineError::invalid("empty string specified for links"));
+    }
+    match text.split(':').collect::<Vec<_>>()[..] {
+        [name] => Ok((name, name)),
+        [name, alias] => match name.strip_prefix('/') {
+            Some(bare) => Ok((bare, alias.rsplit('/').next().unwrap_or(alias))),
+            None => Ok((name, alias)),
+        },
+        _ => Err(EngineError::invalid(format!("bad format for links: {text}"))),
+    }
+}
+
+fn user_defined(mode: &str) -> bool {
+    !matches!(mode, "bridge" | "host" | "none" | "default" | "") && !mode.starts_with("container:")
+}
+
+impl Engine {
+    /// Takes the links out of a request for a new container.
+    ///
+    /// # Errors
+    /// `InvalidParameter` for a container that is not there, as clients take "not found" for the image.
+    pub(crate) fn resolve_links(&self, host: &mut HostConfig) -> Result<Vec<Link>> {
+        let asked = host.links.take().unwrap_or_default();
+        let mode = host.network_mode.as_str();
+        if asked.is_empty() || user_defined(mode) {
+            return Ok(Vec::new());
+        }
+        let conflict = |kind: &str| {
+            EngineError::invalid(format!(
+                "conflicting options: {kind} can't be used with links. This would result in undefined behavior"
+            ))
+        };
+        if mode == "host" {
+            return Err(conflict("host type networking"));
+        }
+        if mode.starts_with("container:") {
+            return Err(conflict("container type network"));
+        }
+        let mut links: Vec<Link> = Vec::new();
+        for text in &asked {
+            let (name, alias) = parse(text)?;
+            let find = |name: &str| {
+                let found = self.inspect(name);
+                found.map_err(|e| EngineError::invalid(format!("could not get container for {name}: {}", e.message)))
+            };
+            let mut other = find(name)?;
+            // Whose network it shares; the chain is as long as there are containers at most.
+            for _ in 0..self.list().len() {
+                let Some(of) = other.host.network_mode.strip_prefix("container:") else { break };
+                other = find(of)?;
+            }
+            if other.host.network_mode == "host" {
+                return Err(conflict("host type networking"));
+            }
+            if links.iter().all(|link| link.alias != alias) {
+                links.push(Link { to: other.id.clone(), alias: alias.to_owned() });
+            }
+        }
+        Ok(links)
+    }
+
+    /// The links of a container as `inspect` shows them: `/db:/web/alias`.
+    pub fn link_texts(&self, record: &Container) -> Vec<String> {
+        let text = |link: &Link| {
+            let other = self.inspect(&link.to).ok()?;
+            Some(format!("/{}:/{}/{}", other.name, record.name, link.alias))
+        };
+        record.links.iter().filter_map(text).collect()
+    }
+
+    /// What a container that starts is told.
+    ///
+    /// # Errors
+    /// `System` with Docker's words when a linked container does not run, or is not on the default network.
+    pub(crate) fn linked(&self, record: &Container, endpoints: &BTreeMap<String, EndpointSettings>) -> Result<Linked> {
+        let mut linked = Linked::default();
+        for link in &record.links {
+            // One that was removed is no link any more.
+            let Ok(other) = self.inspect(&link.to) else { continue };
+            let name = format!("/{}/{}", record.name, link.alias);
+            if !other.state.status.is_active() {
+                return Err(EngineError::system(format!(
+                    "Cannot link to a non running container: /{} AS {name}",
+                    other.name
+                )));
+            }
+            let Some(address) = address(&other, "bridge") else {
+                return Err(EngineError::system(format!(
+                    "Cannot link to /{}, as it does not belong to the default network",
+                    other.name
+                )));
+            };
+            linked.hosts.push((address, names(&link.alias, &other)));
+            linked.env.extend(variables(&name, address, &other));
+        }
+        for (network, settings) in endpoints {
+            for text in settings.links.iter().flatten() {
+                let (name, alias) = parse(text)?;
+                let other = self.inspect(name).ok();
+                // What does not run yet is told of when it starts.
+                let address = other.and_then(|other| address(&other, network));
+                linked.hosts.extend(address.map(|address| (address, alias.to_owned())));
+            }
+        }
+        Ok(linked)
+    }
+
+    /// A container has been started: those that are linked to it learn of its address.
+    pub(crate) fn refresh_links_to(&self, started: &Container) {
+        for record in self.list().iter().filter(|record| record.state.status.is_active() && record.id != started.id) {
+            let own = record.links.iter().filter(|link| link.to == started.id);
+            let own = own.map(|link| ("bridge", names(&link.alias, started)));
+            let of_endpoints = record.networks.iter().flat_map(|(network, settings)| {
+                let links = settings.links.iter().flatten().filter_map(|text| parse(text).ok());
+                links.filter(|(name, _)| *name == started.name).map(|(_, alias)| (network.as_str(), alias.to_owned()))
+            });
+            for (network, names) in own.chain(of_endpoints) {
+                let Some(address) = address(started, network) else { continue };
+                if let Err(error) = etc::move_link(&self.dir(&record.id), address, &names) {
+                    tracing::warn!("cannot tell container {} of container {}: {error}", record.id, started.id);
+                }
+            }
+        }
+    }
+
+    /// Removes the link `PARENT/ALIAS`; both containers stay.
+    ///
+    /// # Errors
+    /// `Conflict` for what is a container's own name, `NotFound` for a link that is not there.
+    pub(crate) async fn remove_link(&self, text: &str) -> Result<()> {
+        let name = text.trim_start_matches('/');
+        let Some((parent, alias)) = name.rsplit_once('/') else {
+            self.inspect(name)?;
+            return Err(EngineError::conflict("Conflict, cannot remove the default link name of the container"));
+        };
+        let missing = || EngineError::new(ErrorKind::NotFound, format!("No such container: {text}"));
+        let slot = self.inner.slots.find(parent).map_err(|_| missing())?;
+        let _turn = slot.turn.lock().await;
+        if slot.record().links.iter().all(|link| link.alias != alias) {
+            return Err(missing());
+        }
+        let record = slot.change(|record| record.links.retain(|link| link.alias != alias));
+        self.save(&record).await?;
+        let (dir, alias) = (self.dir(&slot.id), alias.to_owned());
+        blocking(move || {
+            // Before its first start there is no file.
+            let _ = etc::drop_link(&dir, &alias);
+            Ok(())
+        })
+        .await
+    }
+}
+
+fn address(record: &Container, network: &str) -> Option<IpAddr> {
+    record.networks.get(network)?.ip_address.parse().ok()
+}
+
+/// All names of a linked container.
+fn names(alias: &str, other: &Container) -> String {
+    let mut names = format!("{alias} {}", other.config.hostname);
+    if alias != other.name {
+        names.push_str(&format!(" {}", other.name));
+    }
+    names
+}
+
+/// What tells of a linked container's ports and variables (moby, `daemon/links`).
+fn variables(name: &str, address: IpAddr, other: &Container) -> Vec<String> {
+    let alias = name.rsplit('/').next().unwrap_or(name).to_uppercase().replace('-', "_");
+    let mut env = vec![format!("{alias}_NAME={name}")];
+    let ports = other.config.exposed_ports.iter().flatten().filter_map(|(port, _)| {
+        let (number, protocol) = port.split_once('/').unwrap_or((port, "tcp"));
+        Some((number.parse::<u16>().ok()?, protocol))
+    });
+    let mut ports: Vec<(u16, &str)> = ports.collect();
+    // TCP before the others of the same number.
+    ports.sort_by_key(|(number, protocol)| (*number, *protocol != "tcp", protocol.to_owned()));
+    for (index, (port, protocol)) in ports.iter().enumerate() {
+        let upper = protocol.to_uppercase();
+        if index == 0 {
+            env.push(format!("{alias}_PORT={protocol}://{address}:{port}"));
+        }
+        env.push(format!("{alias}_PORT_{port}_{upper}={protocol}://{address}:{port}"));
+        env.push(format!("{alias}_PORT_{port}_{upper}_ADDR={address}"));
+        env.push(format!("{alias}_PORT_{port}_{upper}_PORT={port}"));
+        env.push(format!("{alias}_PORT_{port}_{upper}_PROTO={protocol}"));
+    }
+    for (key, value) in other.config.env.iter().flatten().filter_map(|pair| pair.split_once('=')) {
+        if !matches!(key, "HOME" | "PATH") {
+            env.push(format!("{alias}_ENV_{key}={value}"));
+        }
+    }
+    env
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn links_in_all_forms() {
+        assert_eq!(parse("db").unwrap(), ("db", "db"));
+        assert_eq!(parse("db:alias").unwrap(), ("db", "alias"));
+        assert_eq!(parse("/db:/web/alias").unwrap(), ("db", "alias"));
+        assert_eq!(parse("").unwrap_err().message, "empty string specified for links");
+        assert_eq!(parse("a:b:c").unwrap_err().message, "bad format for links: a:b:c");
+        assert!(user_defined("mine") && !user_defined("bridge") && !user_defined("container:x"));
+    }
+}

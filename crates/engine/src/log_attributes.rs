@@ -1,0 +1,50 @@
+//! What of a container is written beside each line of its log: the options `labels`, `env`, `labels-regex`,
+//! `env-regex` and `tag`.
+
+use std::collections::BTreeMap;
+
+use regex::Regex;
+use serde_json::json;
+use wharf_template::{Template, Value};
+
+use crate::error::{EngineError, Result};
+use crate::record::Container;
+
+/// The chosen labels and variables, and the tag.
+///
+/// # Errors
+/// `InvalidParameter` for an expression or a template that is none.
+pub(crate) fn attributes(record: &Container) -> Result<BTreeMap<String, String>> {
+    let option =
+        |key: &str| record.host.log_config.options.get(key).map(String::as_str).filter(|text| !text.is_empty());
+    let labels = record.config.labels.clone().unwrap_or_default();
+    let env = record.config.env.iter().flatten().filter_map(|pair| pair.split_once('='));
+    let env: BTreeMap<String, String> = env.map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
+    let mut all = BTreeMap::new();
+    for (from, names, expression) in [(&labels, "labels", "labels-regex"), (&env, "env", "env-regex")] {
+        let names: Vec<&str> = option(names).unwrap_or_default().split(',').collect();
+        let expression = option(expression).map(Regex::new).transpose();
+        let expression = expression.map_err(|e| EngineError::invalid(format!("invalid log option: {e}")))?;
+        let chosen = |key: &String| {
+            names.contains(&key.as_str()) || expression.as_ref().is_some_and(|expression| expression.is_match(key))
+        };
+        all.extend(from.iter().filter(|(key, _)| chosen(key)).map(|(key, value)| (key.clone(), value.clone())));
+    }
+    if let Some(text) = option("tag") {
+        all.insert("tag".into(), tag(record, text)?);
+    }
+    Ok(all)
+}
+
+/// Docker's `ParseLogTag`.
+fn tag(record: &Container, text: &str) -> Result<String> {
+    let image = record.image.hex();
+    let short = |id: &str| id.get(..12).unwrap_or(id).to_owned();
+    let known = json!({
+        "ID": short(&record.id), "FullID": record.id, "Name": record.name,
+        "ImageID": short(image), "ImageFullID": record.image, "ImageName": record.config.image,
+        "DaemonName": "docker",
+    });
+    let bad = |e: wharf_template::TemplateError| EngineError::invalid(format!("invalid log option tag: {e}"));
+    Template::parse(text).map_err(bad)?.execute(&Value::from(known)).map_err(bad)
+}

@@ -1,0 +1,92 @@
+//! A build's context that a server has: an archive, or a Dockerfile alone.
+
+use std::io::Read;
+
+use hyper::StatusCode;
+use wharf_distribution::{Client, Document};
+use wharf_engine::EngineError;
+
+use super::blocking;
+use crate::http::{ApiError, document_reader};
+
+/// Enough to tell an archive by: a tar's mark is in its first block.
+const HEAD: u64 = 512;
+const TAR_MARK: std::ops::Range<usize> = 257..262;
+/// gzip, bzip2, xz, zstd.
+const COMPRESSED: [&[u8]; 4] = [b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0", b"\x28\xb5\x2f\xfd"];
+/// More than this is no Dockerfile.
+const MAX_DOCKERFILE: u64 = 2 << 20;
+
+/// Whether it is a repository of git's, as Docker tells one.
+fn is_repository(remote: &str) -> bool {
+    let path = remote.split('#').next().unwrap_or_default();
+    ["git://", "git@", "ssh://", "github.com/"].iter().any(|start| remote.starts_with(start)) || path.ends_with(".git")
+}
+
+/// The context of a build that names an address. A Dockerfile is found under the name `dockerfile`.
+///
+/// # Errors
+/// 501 for a repository; what the server answers.
+pub(super) async fn context(
+    client: &Client,
+    remote: &str,
+    dockerfile: &str,
+) -> std::result::Result<Box<dyn Read + Send>, ApiError> {
+    if is_repository(remote) || !(remote.starts_with("http://") || remote.starts_with("https://")) {
+        return Err(ApiError::new(
+            StatusCode::NOT_IMPLEMENTED,
+            "building from a repository is not supported: clone it and send it as the context",
+        ));
+    }
+    let document: Document = client.document(remote).await.map_err(EngineError::from)?;
+    let (reader, dockerfile) = (document_reader(document), dockerfile.to_owned());
+    blocking(move || classify(reader, &dockerfile)).await
+}
+
+fn classify(
+    mut reader: impl Read + Send + 'static,
+    dockerfile: &str,
+) -> std::result::Result<Box<dyn Read + Send>, ApiError> {
+    let fail = |e: std::io::Error| ApiError::bad(format!("the context cannot be fetched: {e}"));
+    let mut head = Vec::new();
+    reader.by_ref().take(HEAD).read_to_end(&mut head).map_err(fail)?;
+    let is_archive = head.get(TAR_MARK) == Some(b"ustar") || COMPRESSED.iter().any(|mark| head.starts_with(mark));
+    if is_archive {
+        return Ok(Box::new(std::io::Cursor::new(head).chain(reader)));
+    }
+    reader.take(MAX_DOCKERFILE).read_to_end(&mut head).map_err(fail)?;
+    let mut archive = Vec::new();
+    let packed = (|| {
+        let mut writer = wharf_archive::Writer::new(&mut archive);
+        writer.file(dockerfile, head.len() as u64, &mut head.as_slice())?;
+        writer.finish()
+    })();
+    packed.map_err(|e| ApiError::bad(format!("the Dockerfile cannot be used: {e}")))?;
+    Ok(Box::new(std::io::Cursor::new(archive)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn repositories_are_told_from_files() {
+        for repository in ["git@x:y", "https://example.org/a.git#main:dir", "github.com/a/b", "git://x/y"] {
+            assert!(is_repository(repository), "{repository}");
+        }
+        assert!(!is_repository("https://example.org/context.tar.gz"));
+    }
+
+    #[test]
+    fn a_text_is_a_dockerfile() {
+        let read = |bytes: &'static [u8]| {
+            let mut all = Vec::new();
+            classify(bytes, "Dockerfile").unwrap().read_to_end(&mut all).unwrap();
+            all
+        };
+        assert_eq!(read(b"\x1f\x8bxyz"), b"\x1f\x8bxyz");
+        let packed = read(b"FROM scratch\n");
+        let mut reader = wharf_archive::Reader::new(packed.as_slice());
+        assert_eq!(reader.next_entry().unwrap().unwrap().path, b"Dockerfile");
+    }
+}
