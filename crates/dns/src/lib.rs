@@ -1,0 +1,41 @@
+//! Names of containers: Docker's embedded DNS at 127.0.0.11, answered by a process that outlives the daemon.
+//!
+//! One process with one thread for each daemon. Containers on user-defined networks ask it through sockets in their own
+//! network namespaces, which the daemon makes and passes; it knows their names, their neighbours' and the host's, and
+//! asks the host's name servers for all others. It is told everything by the daemon, keeps nothing on the disk, and
+//! ends by itself when it has no container and no daemon any more.
+//!
+//! - [`Server`]: the daemon's side. Starts the process or finds it, tells it what there is, asks what it knows.
+//! - [`Network`], [`Member`], [`Container`], [`Known`]: what it is told, and what it knows.
+//! - [`Sockets`]: what a container asks through. [`ADDRESS`]: where that is for its programs.
+//! - [`main()`]: the process. The binary goes there when it is called [`PROGRAM_NAME`].
+
+mod attempt;
+mod cache;
+mod containers;
+mod control;
+mod error;
+
+mod forwarder;
+mod health;
+mod poll;
+mod process;
+mod protocol;
+mod records;
+mod requests;
+mod resolver;
+mod role;
+mod server;
+mod sockets;
+mod start;
+mod tcp;
+mod timers;
+mod wire;
+mod zones;
+
+pub use error::{DnsError, Result};
+pub use records::{Container, Known, Member, Network};
+pub use role::main;
+pub use server::Server;
+pub use sockets::{ADDRESS, Sockets};
+pub use start::PROGRAM_NAME;
