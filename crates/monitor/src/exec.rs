@@ -84,6 +84,7 @@ pub(crate) fn start(
         seccomp,
         stdio,
         group: Some(&surroundings.place.group),
+        personality: None,
         inheritance: wharf_runtime::Inheritance::default(),
     };
     let created = wharf_runtime::exec(exec).map_err(failed)?;

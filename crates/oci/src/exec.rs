@@ -50,6 +50,7 @@ fn exec(global: &Global, given: &Given) -> Result<u8> {
         seccomp: container.record.spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref()),
         stdio: if terminal { Stdio::Terminal } else { inherited()? },
         group: Some(&group),
+        personality: container.record.spec.linux().as_ref().and_then(|linux| linux.personality().as_ref()),
         inheritance,
     })?;
     warn_of_left_out(global, &created);

@@ -68,6 +68,7 @@ fn join(
     // Before the container can see this process: it still holds the host's fds (CVE-2016-9962).
     rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)
         .map_err(Failure::at("become undumpable"))?;
+    process.scheduling.begin()?;
     wait_for_go(socket)?;
     rustix::process::setsid().map_err(Failure::at("start a session"))?;
     new_keyring(process)?;

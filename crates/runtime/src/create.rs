@@ -15,6 +15,7 @@ use crate::birth::bear;
 use crate::capabilities;
 use crate::child::{self, Birth};
 use crate::hooks::{HookSet, Point};
+use crate::mapping;
 use crate::plan::{Join, Plan, plan};
 use crate::report::ParentEnd;
 use crate::rootfs::Rootfs;
@@ -183,23 +184,18 @@ fn prepare(created: &mut Created, launch: &Launch<'_>, plan: &Plan, born_in_grou
         return created.parent.go(None);
     }
     let linux = launch.spec.linux().as_ref();
-    let maps = |list: Option<&Vec<LinuxIdMapping>>| -> String {
-        let lines = list.into_iter().flatten();
-        lines.map(|m| format!("{} {} {}\n", m.container_id(), m.host_id(), m.size())).collect()
-    };
-    write_proc(pid, "uid_map", &maps(linux.and_then(|l| l.uid_mappings().as_ref())))?;
-    write_proc(pid, "gid_map", &maps(linux.and_then(|l| l.gid_mappings().as_ref())))?;
+    let uids = linux.and_then(|linux| linux.uid_mappings().as_deref()).unwrap_or_default();
+    let gids = linux.and_then(|linux| linux.gid_mappings().as_deref()).unwrap_or_default();
+    mapping::write_maps(pid, uids, gids)?;
     if !launch.rootfs.is_mapped() {
         return created.parent.go(None);
     }
     let path = format!("/proc/{pid}/ns/user");
     let userns = rustix::fs::open(path.as_str(), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
         .map_err(|e| RuntimeError::host("open", path, e))?;
-    let first = |list: Option<&Vec<LinuxIdMapping>>| {
-        list.into_iter().flatten().find(|m| m.container_id() == 0).map_or(0, LinuxIdMapping::host_id)
-    };
-    let root =
-        (first(linux.and_then(|l| l.uid_mappings().as_ref())), first(linux.and_then(|l| l.gid_mappings().as_ref())));
+    let first =
+        |list: &[LinuxIdMapping]| list.iter().find(|m| m.container_id() == 0).map_or(0, LinuxIdMapping::host_id);
+    let root = (first(uids), first(gids));
     let rootfs = launch.rootfs.mount(Some((userns.as_fd(), root)))?;
     created.parent.go(Some(rootfs.as_fd()))
 }

@@ -3,7 +3,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd};
 
-use oci_spec::runtime::{LinuxSeccomp, Process};
+use oci_spec::runtime::{LinuxPersonality, LinuxSeccomp, Process};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
@@ -17,6 +17,7 @@ use crate::child;
 use crate::create::{Created, Inheritance, Stdio, one_thread};
 use crate::plan::process_plan;
 use crate::report::ParentEnd;
+use crate::scheduling::personality;
 use crate::{Result, RuntimeError};
 
 /// What is run, and where.
@@ -31,6 +32,8 @@ pub struct Exec<'a> {
     pub stdio: Stdio,
     /// The container's group.
     pub group: Option<&'a Group>,
+    /// The container's.
+    pub personality: Option<&'a LinuxPersonality>,
     pub inheritance: Inheritance,
 }
 
@@ -46,6 +49,8 @@ pub fn exec(exec: Exec<'_>) -> Result<Created> {
     };
     let mut plan = process_plan(exec.process, filter)?;
     plan.inherit(exec.inheritance);
+    plan.exec = true;
+    plan.scheduling.personality = exec.personality.map(personality).transpose()?;
     if matches!(exec.stdio, Stdio::Terminal) != plan.terminal.is_some() {
         return Err(RuntimeError::Invalid("process.terminal and the streams that were given disagree".into()));
     }

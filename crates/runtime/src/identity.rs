@@ -33,6 +33,7 @@ pub(crate) fn become_program(process: &ProcessPlan, last: impl FnOnce() -> Step<
 /// is here: it is done before the container counts as made. The capabilities stay, unused. `program`: and what only
 /// the program itself needs, its streams and its directory.
 pub(crate) fn settle(process: &ProcessPlan, program: bool) -> Step<()> {
+    process.scheduling.apply(process.exec)?;
     for (resource, limit) in &process.rlimits {
         rustix::process::setrlimit(*resource, *limit)
             .map_err(Failure::at(format!("set the resource limit {resource:?}")))?;

@@ -5,7 +5,7 @@ use std::ffi::CString;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use oci_spec::runtime::{LinuxNamespaceType, LinuxTimeOffset, Mount, PosixRlimit, Process, Spec};
+use oci_spec::runtime::{Linux, LinuxNamespaceType, LinuxTimeOffset, Mount, PosixRlimit, Process, Spec};
 use rustix::fs::{CWD, FileType, Mode, OFlags};
 use rustix::process::{Resource, Rlimit};
 use rustix::thread::LinkNameSpaceType;
@@ -16,8 +16,10 @@ use wharf_sys::process::{Namespaces, Words};
 
 use crate::capabilities::{CAPABILITIES, bits};
 use crate::create::Inheritance;
+use crate::mapping;
 use crate::mount_options::{Options, propagation};
 use crate::rootfs::layer;
+use crate::scheduling::{Scheduling, personality};
 use crate::{Result, RuntimeError};
 
 /// What the child does, in the order of the fields.
@@ -105,6 +107,9 @@ pub(crate) struct ProcessPlan {
     pub(crate) ambient: u64,
     pub(crate) no_new_privileges: bool,
     pub(crate) filter: Option<Filter>,
+    pub(crate) scheduling: Scheduling,
+    /// Not the container's first process.
+    pub(crate) exec: bool,
     /// How many fds after the standard streams the program inherits.
     pub(crate) preserve_fds: u32,
     /// The caller's session keyring stays.
@@ -147,9 +152,6 @@ pub(crate) fn plan(spec: &Spec, hierarchies: &Hierarchies, group: Option<&Group>
     if linux.time_offsets().is_some() && !asked.time {
         return Err(RuntimeError::Invalid("timeOffsets without a time namespace of the container's own".into()));
     }
-    if linux.personality().is_some() {
-        return Err(RuntimeError::Unsupported("personalities".into()));
-    }
     if linux.mount_label().as_deref().is_some_and(|l| !l.is_empty()) {
         return Err(RuntimeError::Unsupported("mountLabel: this kernel has no SELinux".into()));
     }
@@ -162,12 +164,14 @@ pub(crate) fn plan(spec: &Spec, hierarchies: &Hierarchies, group: Option<&Group>
             propagation(word).ok_or_else(|| RuntimeError::Invalid(format!("unknown rootfsPropagation `{word}`")))?
         }
     };
-    let mounts = spec.mounts().iter().flatten().map(|mount| mount_step(mount, hierarchies, group));
+    let mounts = spec.mounts().iter().flatten().map(|mount| mount_step(mount, linux, hierarchies, group));
     let paths = |list: &Option<Vec<String>>| list.iter().flatten().map(PathBuf::from).collect();
     let filter = match linux.seccomp() {
         Some(section) => Some(wharf_seccomp::from_oci(section)?.compile()?),
         None => None,
     };
+    let mut program = process_plan(process, filter)?;
+    program.scheduling.personality = linux.personality().as_ref().map(personality).transpose()?;
     let uts = namespaces.uts || asked.joins.iter().any(|join| join.kind == "uts");
     Ok(Plan {
         propagation,
@@ -189,7 +193,7 @@ pub(crate) fn plan(spec: &Spec, hierarchies: &Hierarchies, group: Option<&Group>
         hostname: spec.hostname().clone().filter(|name| !name.is_empty() && uts),
         domainname: spec.domainname().clone().filter(|name| !name.is_empty() && uts),
         readonly_root: spec.root().as_ref().and_then(oci_spec::runtime::Root::readonly).unwrap_or(false),
-        process: process_plan(process, filter)?,
+        process: program,
     })
 }
 
@@ -277,43 +281,70 @@ fn time_offsets(offsets: Option<&HashMap<String, LinuxTimeOffset>>) -> Result<St
     Ok(text)
 }
 
-fn mount_step(mount: &Mount, hierarchies: &Hierarchies, group: Option<&Group>) -> Result<MountStep> {
+fn mount_step(mount: &Mount, linux: &Linux, hierarchies: &Hierarchies, group: Option<&Group>) -> Result<MountStep> {
     let destination = mount.destination().clone();
     if !destination.is_absolute() {
         return Err(RuntimeError::Invalid(format!("mount destination `{}` is not absolute", destination.display())));
     }
-    if mount.uid_mappings().is_some() || mount.gid_mappings().is_some() {
-        return Err(RuntimeError::Unsupported("id-mapped mounts by uidMappings of a mount".into()));
-    }
     let options = Options::parse(mount.options().iter().flatten().map(String::as_str));
-    for word in ["idmap", "ridmap", "tmpcopyup"] {
-        if options.data.iter().any(|(key, _)| key == word) {
-            return Err(RuntimeError::Unsupported(format!("mount option `{word}`")));
-        }
-    }
     let kind = mount.typ().as_deref().unwrap_or_default();
+    let is_bind = kind == "bind" || options.bind;
+    let map = id_map(mount, linux, &options)?;
+    if map.is_some() && !is_bind {
+        return Err(RuntimeError::Unsupported(format!(
+            "an id-mapped mount of type `{kind}`: only binds have a mapping"
+        )));
+    }
+    if options.copy_up && kind != "tmpfs" {
+        return Err(RuntimeError::Invalid(format!("tmpcopyup on `{}`, which is no tmpfs", destination.display())));
+    }
     let source = match kind {
         "cgroup" | "cgroup2" if !hierarchies.is_v2() => groups(hierarchies, group, options.set)?,
         "cgroup" | "cgroup2" => MountSource::New { kind: "cgroup2".into() },
-        "bind" => bind(mount, &options)?,
-        _ if options.bind => bind(mount, &options)?,
+        _ if is_bind => bind(mount, &options, map.as_ref())?,
         "proc" | "sysfs" | "tmpfs" | "devpts" | "mqueue" => MountSource::New { kind: kind.into() },
         other => return Err(RuntimeError::Unsupported(format!("mounting a file system of type `{other}`"))),
     };
     Ok(MountStep { destination, source, options })
 }
 
+/// The mapping of an id-mapped mount, and whether all below it has it: the mount's own, or the container's.
+fn id_map(mount: &Mount, linux: &Linux, options: &Options) -> Result<Option<(OwnedFd, bool)>> {
+    let (uids, gids) = match (mount.uid_mappings(), mount.gid_mappings()) {
+        (Some(uids), Some(gids)) => (uids, gids),
+        (None, None) if options.id_map.is_none() => return Ok(None),
+        (None, None) => match (linux.uid_mappings(), linux.gid_mappings()) {
+            (Some(uids), Some(gids)) => (uids, gids),
+            _ => {
+                return Err(RuntimeError::Invalid(
+                    "an id-mapped mount needs mappings, or a user namespace with some".into(),
+                ));
+            }
+        },
+        _ => return Err(RuntimeError::Invalid("an id-mapped mount needs both uidMappings and gidMappings".into())),
+    };
+    if uids.is_empty() || gids.is_empty() {
+        return Err(RuntimeError::Invalid("an id-mapped mount with empty mappings".into()));
+    }
+    Ok(Some((mapping::namespace(uids, gids)?, options.id_map.unwrap_or(false))))
+}
+
 /// Opens the source now, in the host's mounts: what the path means later does not matter.
-fn bind(mount: &Mount, options: &Options) -> Result<MountSource> {
+fn bind(mount: &Mount, options: &Options, map: Option<&(OwnedFd, bool)>) -> Result<MountSource> {
     let source = mount.source().as_deref().unwrap_or(Path::new(""));
     let tree = layer(source, None, options.recursive)?;
     let fail = |e| RuntimeError::host("set the options of", source, e);
+    if let Some((namespace, recursive)) = map {
+        let change = Change { id_map: Some(namespace.as_fd()), ..Change::default() };
+        set_attributes(tree.as_fd(), *recursive, change)
+            .map_err(|e| RuntimeError::host("map the owners of", source, e))?;
+    }
     let change = Change { set: options.set, clear: options.clear, ..Change::default() };
     if !(options.set.is_empty() && options.clear.is_empty()) {
         set_attributes(tree.as_fd(), false, change).map_err(fail)?;
     }
-    if !options.recursive_set.is_empty() {
-        let change = Change { set: options.recursive_set, ..Change::default() };
+    if !(options.recursive_set.is_empty() && options.recursive_clear.is_empty()) {
+        let change = Change { set: options.recursive_set, clear: options.recursive_clear, ..Change::default() };
         set_attributes(tree.as_fd(), true, change).map_err(fail)?;
     }
     let stat = rustix::fs::fstat(&tree).map_err(|e| RuntimeError::host("look at", source, e))?;
@@ -399,9 +430,6 @@ pub(crate) fn process_plan(process: &Process, filter: Option<Filter>) -> Result<
             return Err(RuntimeError::Unsupported(format!("security label `{label}`: this runtime sets none yet")));
         }
     }
-    if process.io_priority().is_some() || process.scheduler().is_some() || process.exec_cpu_affinity().is_some() {
-        return Err(RuntimeError::Unsupported("ioPriority, scheduler and execCPUAffinity".into()));
-    }
     let sets = process.capabilities().as_ref();
     let set = |pick: fn(&oci_spec::runtime::LinuxCapabilities) -> &Option<oci_spec::runtime::Capabilities>| {
         bits(sets.and_then(|sets| pick(sets).as_ref()))
@@ -430,6 +458,8 @@ pub(crate) fn process_plan(process: &Process, filter: Option<Filter>) -> Result<
         ambient: set(oci_spec::runtime::LinuxCapabilities::ambient)?,
         no_new_privileges: process.no_new_privileges().unwrap_or(false),
         filter,
+        scheduling: Scheduling::plan(process)?,
+        exec: false,
         preserve_fds: 0,
         keep_keyring: false,
     })

@@ -172,6 +172,15 @@ pub fn unshare_time() -> Result<()> {
     check(unsafe { libc::unshare(libc::CLONE_NEWTIME) }.into()).map(drop)
 }
 
+/// Sets which system this process takes itself to be on (personality(2)); inherited, and kept by an exec.
+///
+/// # Errors
+/// `EINVAL` for what is no personality.
+pub fn set_personality(domain: u32) -> Result<()> {
+    // SAFETY: changes how later programs are loaded and what uname tells; no pointers.
+    check(unsafe { libc::personality(domain.into()) }.into()).map(drop)
+}
+
 /// Gives this process a new session keyring (keyctl(2), `KEYCTL_JOIN_SESSION_KEYRING`) instead of its parent's.
 ///
 /// # Errors
