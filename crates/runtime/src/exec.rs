@@ -9,12 +9,14 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::process::Pid;
 use rustix::thread::{ThreadNameSpaceType, move_into_thread_name_spaces};
+use serde_json::Value;
 use wharf_cgroup::Group;
 use wharf_sys::process::{Namespaces, clone3};
 
 use crate::capabilities;
 use crate::child;
 use crate::create::{Created, Inheritance, Stdio, one_thread};
+use crate::filter::SystemCalls;
 use crate::plan::process_plan;
 use crate::report::ParentEnd;
 use crate::scheduling::personality;
@@ -29,6 +31,8 @@ pub struct Exec<'a> {
     pub process: &'a Process,
     /// The container's filter.
     pub seccomp: Option<&'a LinuxSeccomp>,
+    /// The container's state without `status` and `pid`, for who listens to the filter.
+    pub state: Option<&'a Value>,
     pub stdio: Stdio,
     /// The container's group.
     pub group: Option<&'a Group>,
@@ -44,7 +48,7 @@ pub struct Exec<'a> {
 pub fn exec(exec: Exec<'_>) -> Result<Created> {
     one_thread()?;
     let filter = match exec.seccomp {
-        Some(section) => Some(wharf_seccomp::from_oci(section)?.compile()?),
+        Some(section) => Some(SystemCalls::plan(section, exec.state)?),
         None => None,
     };
     let mut plan = process_plan(exec.process, filter)?;
@@ -80,10 +84,11 @@ pub fn exec(exec: Exec<'_>) -> Result<Created> {
     drop(theirs);
     let mut created = Created::new(child, plan.command.clone(), ParentEnd(ours));
     created.left_out = left_out;
+    let number = created.pid.as_raw_nonzero().get();
     if let Some(group) = exec.group {
-        group.add(created.pid.as_raw_nonzero().get(), birth.is_none())?;
+        group.add(number, birth.is_none())?;
     }
-    created.parent.go(None)?;
+    created.parent.go(number, None)?;
     created.terminal = created.parent.ready(&plan.command, || Ok(()))?;
     Ok(created)
 }

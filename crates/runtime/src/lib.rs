@@ -29,6 +29,7 @@ mod create;
 mod devices;
 mod error;
 mod exec;
+mod filter;
 mod hooks;
 mod identity;
 mod init;

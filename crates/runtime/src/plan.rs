@@ -9,13 +9,14 @@ use oci_spec::runtime::{Linux, LinuxNamespaceType, LinuxTimeOffset, Mount, Posix
 use rustix::fs::{CWD, FileType, Mode, OFlags};
 use rustix::process::{Resource, Rlimit};
 use rustix::thread::LinkNameSpaceType;
+use serde_json::Value;
 use wharf_cgroup::{Group, Hierarchies};
-use wharf_seccomp::Filter;
 use wharf_sys::mount::{Attributes, Change, Propagation, set_attributes};
 use wharf_sys::process::{Namespaces, Words};
 
 use crate::capabilities::{CAPABILITIES, bits};
 use crate::create::Inheritance;
+use crate::filter::SystemCalls;
 use crate::mapping;
 use crate::mount_options::{Options, propagation};
 use crate::rootfs::layer;
@@ -93,6 +94,8 @@ pub(crate) struct ProcessPlan {
     pub(crate) candidates: Vec<CString>,
     pub(crate) arguments: Words,
     pub(crate) environment: Words,
+    /// Nobody has said where the user is at home: the image is asked.
+    pub(crate) homeless: bool,
     pub(crate) cwd: PathBuf,
     pub(crate) terminal: Option<(u16, u16)>,
     pub(crate) uid: u32,
@@ -106,7 +109,7 @@ pub(crate) struct ProcessPlan {
     pub(crate) inheritable: u64,
     pub(crate) ambient: u64,
     pub(crate) no_new_privileges: bool,
-    pub(crate) filter: Option<Filter>,
+    pub(crate) filter: Option<SystemCalls>,
     pub(crate) scheduling: Scheduling,
     /// Not the container's first process.
     pub(crate) exec: bool,
@@ -134,7 +137,13 @@ const DEFAULT_DEVICES: &[(&str, u32, u32)] = &[
     ("/dev/tty", 5, 0),
 ];
 
-pub(crate) fn plan(spec: &Spec, hierarchies: &Hierarchies, group: Option<&Group>) -> Result<Plan> {
+/// `state` is the container's, for those who are told of it.
+pub(crate) fn plan(
+    spec: &Spec,
+    hierarchies: &Hierarchies,
+    group: Option<&Group>,
+    state: Option<&Value>,
+) -> Result<Plan> {
     let process = spec.process().as_ref().ok_or_else(|| RuntimeError::Invalid("there is no process".into()))?;
     let linux = spec.linux().as_ref().ok_or_else(|| RuntimeError::Invalid("there is no linux section".into()))?;
     let asked = namespaces(linux.namespaces().as_deref().unwrap_or_default())?;
@@ -167,7 +176,7 @@ pub(crate) fn plan(spec: &Spec, hierarchies: &Hierarchies, group: Option<&Group>
     let mounts = spec.mounts().iter().flatten().map(|mount| mount_step(mount, linux, hierarchies, group));
     let paths = |list: &Option<Vec<String>>| list.iter().flatten().map(PathBuf::from).collect();
     let filter = match linux.seccomp() {
-        Some(section) => Some(wharf_seccomp::from_oci(section)?.compile()?),
+        Some(section) => Some(SystemCalls::plan(section, state)?),
         None => None,
     };
     let mut program = process_plan(process, filter)?;
@@ -412,7 +421,7 @@ fn devices(asked: &[oci_spec::runtime::LinuxDevice], userns: bool) -> Result<Vec
     Ok(steps)
 }
 
-pub(crate) fn process_plan(process: &Process, filter: Option<Filter>) -> Result<ProcessPlan> {
+pub(crate) fn process_plan(process: &Process, filter: Option<SystemCalls>) -> Result<ProcessPlan> {
     let words = |list: &[String], what: &str| -> Result<Words> {
         let strings = list.iter().map(|w| CString::new(w.as_str())).collect::<std::result::Result<Vec<_>, _>>();
         strings.map(Words::new).map_err(|_| RuntimeError::Invalid(format!("{what} with a NUL in it")))
@@ -440,6 +449,7 @@ pub(crate) fn process_plan(process: &Process, filter: Option<Filter>) -> Result<
         command,
         arguments: words(&args, "an argument")?,
         environment: words(&env, "a variable")?,
+        homeless: !env.iter().any(|pair| pair.starts_with("HOME=")),
         cwd,
         terminal: process.terminal().unwrap_or(false).then(|| {
             let size = process.console_size();
@@ -484,6 +494,13 @@ impl ProcessPlan {
         }
         let names = CAPABILITIES.iter().enumerate();
         names.filter(|(bit, _)| asked & !own & (1 << bit) != 0).map(|(_, name)| *name).collect()
+    }
+
+    /// In the process itself: what number its parent knows it by.
+    pub(crate) fn is_known_as(&self, pid: i32) {
+        if let Some(filter) = &self.filter {
+            filter.is_known_as(pid);
+        }
     }
 
     pub(crate) fn inherit(&mut self, inheritance: Inheritance) {

@@ -55,10 +55,12 @@ impl Failure {
 pub(crate) struct ParentEnd(pub(crate) OwnedFd);
 
 impl ParentEnd {
-    /// Everything that only the parent can do is done; `rootfs` if it could be made only now.
-    pub(crate) fn go(&self, rootfs: Option<BorrowedFd<'_>>) -> Result<(), RuntimeError> {
+    /// Everything that only the parent can do is done; `rootfs` if it could be made only now. `pid` is the child's own
+    /// number, which it cannot know from inside.
+    pub(crate) fn go(&self, pid: i32, rootfs: Option<BorrowedFd<'_>>) -> Result<(), RuntimeError> {
         let fds: Vec<BorrowedFd<'_>> = rootfs.into_iter().collect();
-        message::send(&self.0, &[GO], &fds).map_err(|_| RuntimeError::Vanished)
+        let [a, b, c, d] = pid.to_be_bytes();
+        message::send(&self.0, &[GO, a, b, c, d], &fds).map_err(|_| RuntimeError::Vanished)
     }
 
     pub(crate) fn start(&self) -> Result<(), RuntimeError> {
@@ -78,7 +80,7 @@ impl ParentEnd {
                     if let Some(hooks) = hooks.take() {
                         hooks()?;
                     }
-                    self.go(None)?;
+                    self.go(0, None)?;
                 }
                 (_, mut fds) => return Ok(fds.pop()),
             }
@@ -114,12 +116,14 @@ impl ParentEnd {
     }
 }
 
-/// Waits for [`GO`]; an early end of the parent ends the child.
-pub(crate) fn wait_for_go(socket: BorrowedFd<'_>) -> Result<Option<OwnedFd>, Failure> {
-    match message::receive(socket) {
-        Ok(Some((bytes, mut fds))) if bytes == [GO] => Ok(fds.pop()),
-        _ => Err(Failure::Step("hear from the parent".into(), Errno::PIPE)),
+/// Waits for [`GO`]; an early end of the parent ends the child. The number is that by which the parent knows it.
+pub(crate) fn wait_for_go(socket: BorrowedFd<'_>) -> Result<(i32, Option<OwnedFd>), Failure> {
+    if let Ok(Some((bytes, mut fds))) = message::receive(socket)
+        && let [GO, a, b, c, d] = bytes[..]
+    {
+        return Ok((i32::from_be_bytes([a, b, c, d]), fds.pop()));
     }
+    Err(Failure::Step("hear from the parent".into(), Errno::PIPE))
 }
 
 pub(crate) fn wait_for_start(socket: BorrowedFd<'_>) -> Result<(), Failure> {

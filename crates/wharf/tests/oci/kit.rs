@@ -32,7 +32,7 @@ impl Bundle {
         fs::copy("/bin/busybox", bin.join("busybox")).unwrap();
         for applet in [
             "sh", "sleep", "cat", "head", "echo", "id", "ls", "true", "env", "tty", "stty", "touch", "pwd", "hostname",
-            "stat", "grep", "mount", "uname", "nice", "kill", "readlink",
+            "stat", "grep", "mount", "uname", "kill", "readlink",
         ] {
             symlink("busybox", bin.join(applet)).unwrap();
         }

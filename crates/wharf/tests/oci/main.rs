@@ -10,4 +10,5 @@ mod limits;
 mod namespaces;
 mod process;
 mod run;
+mod seccomp;
 mod terminal;

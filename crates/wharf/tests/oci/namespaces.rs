@@ -1,7 +1,7 @@
 //! Namespaces of the container's own, of others, and of the host.
 
 use std::fs;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, chown};
 
 use serde_json::{Value, json};
 
@@ -20,6 +20,9 @@ fn namespaces_of_another_container_are_joined_by_path() {
     }) else {
         return;
     };
+    // A bundle's root belongs to the IDs of its user namespace.
+    let give = |bundle: &Bundle| chown(bundle.path("rootfs"), Some(100_000), Some(100_000)).unwrap();
+    give(&first);
     first.create();
     first.start();
     let pid = first.state()["pid"].clone();
@@ -38,6 +41,7 @@ fn namespaces_of_another_container_are_joined_by_path() {
         config["linux"]["readonlyPaths"] = json!([]);
     })
     .unwrap();
+    give(&second);
     second.create();
     second.start();
     let own = second.state()["pid"].clone();
