@@ -18,6 +18,7 @@ pub(crate) fn apply(group: &Group, resources: &LinuxResources) -> Result<()> {
         write(&dir(group, "pids", "a limit on processes")?.join("pids.max"), &text)?;
     }
     block_io(group, resources)?;
+    others(group, resources)?;
     devices(group, resources.devices().as_deref().unwrap_or_default())?;
     for (key, value) in resources.unified().iter().flatten() {
         if key.contains('/') || !group.hierarchies().is_v2() {
@@ -126,7 +127,19 @@ fn cpu(group: &Group, resources: &LinuxResources) -> Result<()> {
             }
         }
     }
-    if let Some(runtime) = cpu.realtime_runtime() {
+    if let Some(burst) = cpu.burst() {
+        let file = if v2 { "cpu.max.burst" } else { "cpu.cfs_burst_us" };
+        write(&dir(group, "cpu", "a burst of CPU time")?.join(file), &burst.to_string())?;
+    }
+    if let Some(idle) = cpu.idle() {
+        write(&dir(group, "cpu", "an idle group")?.join("cpu.idle"), &idle.to_string())?;
+    }
+    // The kernel keeps runtime <= period, and a period of 0 is what engines write for none in particular.
+    if let Some(period) = cpu.realtime_period().filter(|period| *period != 0) {
+        let dir = dir(group, "cpu", "a limit on real-time CPU time")?;
+        write(&dir.join("cpu.rt_period_us"), &period.to_string())?;
+    }
+    if let Some(runtime) = cpu.realtime_runtime().filter(|runtime| *runtime != 0) {
         let dir = dir(group, "cpu", "a limit on real-time CPU time")?;
         write(&dir.join("cpu.rt_runtime_us"), &runtime.to_string())?;
     }
@@ -165,6 +178,38 @@ fn block_io(group: &Group, resources: &LinuxResources) -> Result<()> {
             "a block IO weight needs an IO scheduler with weights, which this kernel does not have",
         ))?;
         write(file, &weight.to_string())?;
+    }
+    Ok(())
+}
+
+/// Huge pages, RDMA, and marks on the packets that the group sends.
+fn others(group: &Group, resources: &LinuxResources) -> Result<()> {
+    for limit in resources.hugepage_limits().iter().flatten() {
+        let dir = dir(group, "hugetlb", "a limit on huge pages")?;
+        let size = limit.page_size();
+        if size.is_empty() || size.contains(['/', '.']) {
+            return Err(CgroupError::Unsupported("a size of huge pages is like 2MB"));
+        }
+        let last = if group.hierarchies().is_v2() { "max" } else { "limit_in_bytes" };
+        let text = if limit.limit() < 0 && last == "max" { MAX.to_owned() } else { limit.limit().to_string() };
+        write(&dir.join(format!("hugetlb.{size}.{last}")), &text)?;
+        // Reservations too, where the kernel counts them: a fault past the other limit kills.
+        write_unless_missing(&dir.join(format!("hugetlb.{size}.rsvd.{last}")), &text)?;
+    }
+    for (device, limit) in resources.rdma().iter().flatten() {
+        let text = |n: Option<u32>| n.map_or(MAX.to_owned(), |n| n.to_string());
+        let (handles, objects) = (text(limit.hca_handles()), text(limit.hca_objects()));
+        let file = dir(group, "rdma", "a limit on RDMA")?.join("rdma.max");
+        write(&file, &format!("{device} hca_handle={handles} hca_object={objects}"))?;
+    }
+    if let Some(network) = resources.network() {
+        if let Some(class) = network.class_id().filter(|class| *class != 0) {
+            write(&dir(group, "net_cls", "a class of packets")?.join("net_cls.classid"), &class.to_string())?;
+        }
+        for interface in network.priorities().iter().flatten() {
+            let file = dir(group, "net_prio", "a priority of packets")?.join("net_prio.ifpriomap");
+            write(&file, &format!("{} {}", interface.name(), interface.priority()))?;
+        }
     }
     Ok(())
 }

@@ -84,6 +84,8 @@ pub(crate) fn start(
         seccomp,
         stdio,
         group: Some(&surroundings.place.group),
+        personality: None,
+        state: None,
         inheritance: wharf_runtime::Inheritance::default(),
     };
     let created = wharf_runtime::exec(exec).map_err(failed)?;

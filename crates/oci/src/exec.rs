@@ -48,8 +48,10 @@ fn exec(global: &Global, given: &Given) -> Result<u8> {
         pidfd: std::os::fd::AsFd::as_fd(&pidfd),
         process: &process,
         seccomp: container.record.spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref()),
+        state: Some(&container.record.for_hooks(&container.place.id)),
         stdio: if terminal { Stdio::Terminal } else { inherited()? },
         group: Some(&group),
+        personality: container.record.spec.linux().as_ref().and_then(|linux| linux.personality().as_ref()),
         inheritance,
     })?;
     warn_of_left_out(global, &created);

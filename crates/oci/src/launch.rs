@@ -107,6 +107,7 @@ fn make(
         group: Some(&container.group),
         lifecycle: Lifecycle {
             gate: listener.as_ref().map(AsFd::as_fd),
+            state: Some(&state),
             hooks: spec.hooks().as_ref().map(|hooks| HookSet { hooks, state: &state }),
             inheritance,
         },

@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
 
 use crate::create::Stdio;
+use crate::filter::SystemCalls;
 use crate::hooks::{HookSet, Point};
 use crate::identity::{become_id, become_program, find_program, settle};
 use crate::init;
@@ -43,7 +44,8 @@ fn set_up(plan: &Plan, birth: &Birth<'_>, visitor: &mut Option<OwnedFd>) -> Step
     // Until the program runs nobody of the same user may look into this process (CVE-2016-9962).
     rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)
         .map_err(Failure::at("become undumpable"))?;
-    let sent = wait_for_go(socket)?;
+    let (number, sent) = wait_for_go(socket)?;
+    plan.process.is_known_as(number);
     let rootfs = sent.as_ref().map(AsFd::as_fd).or(birth.rootfs);
     let rootfs = rootfs.ok_or_else(|| Failure::Step("find the root file system".into(), Errno::NOENT))?;
     for namespace in &plan.joins {
@@ -95,7 +97,9 @@ fn set_up(plan: &Plan, birth: &Birth<'_>, visitor: &mut Option<OwnedFd>) -> Step
     drop(master);
     if let Some(gate) = birth.gate {
         // Its parent will have gone: what that one held must not be held on here.
-        wharf_sys::fds::close_all_but(3 + plan.process.preserve_fds, &[gate.as_raw_fd()])
+        let listener = plan.process.filter.as_ref().and_then(SystemCalls::fd);
+        let kept = [gate.as_raw_fd(), listener.unwrap_or(gate.as_raw_fd())];
+        wharf_sys::fds::close_all_but(3 + plan.process.preserve_fds, &kept)
             .map_err(Failure::at("close what is not inherited"))?;
         *visitor = Some(wait_at_gate(gate)?);
     } else {

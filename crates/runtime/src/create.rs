@@ -8,6 +8,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::process::{Pid, Signal, pidfd_send_signal};
+use serde_json::Value;
 use wharf_cgroup::{Group, Hierarchies};
 use wharf_sys::process::Child;
 
@@ -15,6 +16,7 @@ use crate::birth::bear;
 use crate::capabilities;
 use crate::child::{self, Birth};
 use crate::hooks::{HookSet, Point};
+use crate::mapping;
 use crate::plan::{Join, Plan, plan};
 use crate::report::ParentEnd;
 use crate::rootfs::Rootfs;
@@ -51,6 +53,8 @@ pub struct Lifecycle<'a> {
     /// A listening unix stream socket: the first process waits there until somebody calls [`start_at`], and not for
     /// its parent, which may end ([`Created::leave`]).
     pub gate: Option<BorrowedFd<'a>>,
+    /// The container's state without `status` and `pid`, for who listens to its filter.
+    pub state: Option<&'a Value>,
     /// Those up to the start are run; the later ones are the caller's.
     pub hooks: Option<HookSet<'a>>,
     pub inheritance: Inheritance,
@@ -102,7 +106,7 @@ fn create_as(launch: &Launch<'_>, init: bool) -> Result<Created> {
     one_thread()?;
     let hierarchies = Hierarchies::detect()?;
     let spec = launch.spec;
-    let mut plan = plan(spec, &hierarchies, launch.group)?;
+    let mut plan = plan(spec, &hierarchies, launch.group, launch.lifecycle.state)?;
     plan.process.inherit(launch.lifecycle.inheritance);
     // In a user namespace of its own it has all.
     let left_out = if plan.in_user_namespace() { Vec::new() } else { plan.process.keep_to(capabilities::own()?) };
@@ -180,28 +184,23 @@ fn prepare(created: &mut Created, launch: &Launch<'_>, plan: &Plan, born_in_grou
         }
     }
     if !plan.namespaces.user {
-        return created.parent.go(None);
+        return created.parent.go(pid, None);
     }
     let linux = launch.spec.linux().as_ref();
-    let maps = |list: Option<&Vec<LinuxIdMapping>>| -> String {
-        let lines = list.into_iter().flatten();
-        lines.map(|m| format!("{} {} {}\n", m.container_id(), m.host_id(), m.size())).collect()
-    };
-    write_proc(pid, "uid_map", &maps(linux.and_then(|l| l.uid_mappings().as_ref())))?;
-    write_proc(pid, "gid_map", &maps(linux.and_then(|l| l.gid_mappings().as_ref())))?;
+    let uids = linux.and_then(|linux| linux.uid_mappings().as_deref()).unwrap_or_default();
+    let gids = linux.and_then(|linux| linux.gid_mappings().as_deref()).unwrap_or_default();
+    mapping::write_maps(pid, uids, gids)?;
     if !launch.rootfs.is_mapped() {
-        return created.parent.go(None);
+        return created.parent.go(pid, None);
     }
     let path = format!("/proc/{pid}/ns/user");
     let userns = rustix::fs::open(path.as_str(), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
         .map_err(|e| RuntimeError::host("open", path, e))?;
-    let first = |list: Option<&Vec<LinuxIdMapping>>| {
-        list.into_iter().flatten().find(|m| m.container_id() == 0).map_or(0, LinuxIdMapping::host_id)
-    };
-    let root =
-        (first(linux.and_then(|l| l.uid_mappings().as_ref())), first(linux.and_then(|l| l.gid_mappings().as_ref())));
+    let first =
+        |list: &[LinuxIdMapping]| list.iter().find(|m| m.container_id() == 0).map_or(0, LinuxIdMapping::host_id);
+    let root = (first(uids), first(gids));
     let rootfs = launch.rootfs.mount(Some((userns.as_fd(), root)))?;
-    created.parent.go(Some(rootfs.as_fd()))
+    created.parent.go(pid, Some(rootfs.as_fd()))
 }
 
 fn write_proc(pid: i32, file: &str, text: &str) -> Result<()> {

@@ -17,6 +17,7 @@ use wharf_sys::process::{Namespaces, clone3_sibling};
 use crate::child::{new_keyring, streams};
 use crate::create::Stdio;
 use crate::devices::pseudo_terminal;
+use crate::filter::SystemCalls;
 use crate::identity::{become_id, become_program, find_program, settle};
 use crate::plan::ProcessPlan;
 use crate::report::{Failure, send_made, send_ready, wait_for_go, wait_for_start};
@@ -46,11 +47,13 @@ pub(crate) fn run(entry: &Entry<'_>) -> u8 {
 fn enter(entry: &Entry<'_>) -> Result<(), Failure> {
     // The second process inherits it.
     set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(Failure::at("become undumpable"))?;
+    entry.process.scheduling.begin()?;
     wait_for_go(entry.socket)?;
     let mut kept = vec![entry.socket.as_raw_fd(), entry.container.as_raw_fd()];
     if let Stdio::Fds { stdin, stdout, stderr } = entry.stdio {
         kept.extend([stdin, stdout, stderr].map(AsRawFd::as_raw_fd));
     }
+    kept.extend(entry.process.filter.as_ref().and_then(SystemCalls::fd));
     fds::close_all_but(3 + entry.process.preserve_fds, &kept).map_err(Failure::at("close what is the host's"))?;
     // A PID namespace takes only children: this process stays outside of it.
     let all = entry.joins | ThreadNameSpaceType::PROCESS_ID;
@@ -72,7 +75,8 @@ fn enter(entry: &Entry<'_>) -> Result<(), Failure> {
 /// The second process.
 fn inside(entry: &Entry<'_>) -> Result<Infallible, Failure> {
     // The parent has heard of it: two may not speak at once.
-    wait_for_go(entry.socket)?;
+    let (number, _) = wait_for_go(entry.socket)?;
+    entry.process.is_known_as(number);
     rustix::process::setsid().map_err(Failure::at("start a session"))?;
     new_keyring(entry.process)?;
     let (master, slave) = match entry.process.terminal {

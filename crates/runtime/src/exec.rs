@@ -3,19 +3,22 @@
 
 use std::os::fd::{AsFd, BorrowedFd};
 
-use oci_spec::runtime::{LinuxSeccomp, Process};
+use oci_spec::runtime::{LinuxPersonality, LinuxSeccomp, Process};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid};
 use rustix::thread::ThreadNameSpaceType;
+use serde_json::Value;
 use wharf_cgroup::Group;
 use wharf_sys::process::{Child, Namespaces, clone3};
 
 use crate::capabilities;
 use crate::create::{Created, Inheritance, Stdio, one_thread};
 use crate::enter::{self, Entry};
+use crate::filter::SystemCalls;
 use crate::plan::process_plan;
 use crate::report::ParentEnd;
+use crate::scheduling::personality;
 use crate::{Result, RuntimeError};
 
 /// Seconds in which a process comes to its next step. A container can stop it at any of them, and the monitor, which
@@ -31,9 +34,13 @@ pub struct Exec<'a> {
     pub process: &'a Process,
     /// The container's filter.
     pub seccomp: Option<&'a LinuxSeccomp>,
+    /// The container's state without `status` and `pid`, for who listens to the filter.
+    pub state: Option<&'a Value>,
     pub stdio: Stdio,
     /// The container's group.
     pub group: Option<&'a Group>,
+    /// The container's.
+    pub personality: Option<&'a LinuxPersonality>,
     pub inheritance: Inheritance,
 }
 
@@ -44,11 +51,13 @@ pub struct Exec<'a> {
 pub fn exec(exec: Exec<'_>) -> Result<Created> {
     one_thread()?;
     let filter = match exec.seccomp {
-        Some(section) => Some(wharf_seccomp::from_oci(section)?.compile()?),
+        Some(section) => Some(SystemCalls::plan(section, exec.state)?),
         None => None,
     };
     let mut plan = process_plan(exec.process, filter)?;
     plan.inherit(exec.inheritance);
+    plan.exec = true;
+    plan.scheduling.personality = exec.personality.map(personality).transpose()?;
     if matches!(exec.stdio, Stdio::Terminal) != plan.terminal.is_some() {
         return Err(RuntimeError::Invalid("process.terminal and the streams that were given disagree".into()));
     }
@@ -77,17 +86,18 @@ pub fn exec(exec: Exec<'_>) -> Result<Created> {
     let _ = waitid(WaitId::PidFd(between.pidfd.as_fd()), WaitIdOptions::EXITED);
     let mut created = Created::new(made?, plan.command.clone(), parent);
     created.left_out = left_out;
-    created.parent.go(None)?;
+    created.parent.go(created.pid.as_raw_nonzero().get(), None)?;
     created.terminal = created.parent.ready(&plan.command, || Ok(()))?;
     Ok(created)
 }
 
 /// Puts the go-between into the container's groups, where its child will be too, and waits for that child.
 fn send_in(exec: &Exec<'_>, between: &Child, unified: bool, parent: &ParentEnd) -> Result<Child> {
+    let number = between.pid.as_raw_nonzero().get();
     if let Some(group) = exec.group {
-        group.add(between.pid.as_raw_nonzero().get(), unified)?;
+        group.add(number, unified)?;
     }
-    parent.go(None)?;
+    parent.go(number, None)?;
     parent.made()
 }
 

@@ -1,6 +1,7 @@
 //! Who the program is and what it may do; the last steps before the exec.
 
 use std::convert::Infallible;
+use std::ffi::CString;
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -8,6 +9,7 @@ use std::path::Path;
 use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, Uid, statat};
 use rustix::io::Errno;
 use rustix::thread::{CapabilitySet, CapabilitySets};
+use wharf_rooted_path::RootDir;
 
 use crate::plan::ProcessPlan;
 use crate::report::{Failure, Step};
@@ -15,12 +17,14 @@ use crate::report::{Failure, Step};
 /// Takes on the program's confinement, and becomes the program; [`settle`] came before. `last` is what is done as the
 /// program would do it.
 pub(crate) fn become_program(process: &ProcessPlan, last: impl FnOnce() -> Step<()>) -> Step<Infallible> {
+    let with_home = if process.homeless { Some(process.environment.with(home(process.uid))) } else { None };
+    let environment = with_home.as_ref().unwrap_or(&process.environment);
     confine(process, true)?;
     last()?;
     forbid_privileges(process)?;
     let mut denied = None;
     for path in &process.candidates {
-        match wharf_sys::process::execve(path, &process.arguments, &process.environment) {
+        match wharf_sys::process::execve(path, &process.arguments, environment) {
             Errno::NOENT | Errno::NOTDIR => {}
             Errno::ACCESS if process.candidates.len() > 1 => denied = Some(Errno::ACCESS),
             errno => return Err(Failure::NotExecutable(errno)),
@@ -29,10 +33,28 @@ pub(crate) fn become_program(process: &ProcessPlan, last: impl FnOnce() -> Step<
     Err(denied.map_or(Failure::NotFound, Failure::NotExecutable))
 }
 
+/// More than this is no table of users.
+const MAX_PASSWD: u64 = 1 << 20;
+
+/// `HOME=` and what the image says, as runc has it: engines leave it to the runtime.
+fn home(uid: u32) -> CString {
+    let table = RootDir::open("/").and_then(|root| root.read_small("etc/passwd", MAX_PASSWD)).unwrap_or_default();
+    let home = home_in(&String::from_utf8_lossy(&table), uid).unwrap_or_else(|| "/".into());
+    CString::new(format!("HOME={home}")).unwrap_or_else(|_| c"HOME=/".to_owned())
+}
+
+/// passwd(5): `NAME:PASSWORD:UID:GID:COMMENT:HOME:SHELL`.
+fn home_in(table: &str, uid: u32) -> Option<String> {
+    let uid = uid.to_string();
+    let line = table.lines().find(|line| line.split(':').nth(2) == Some(uid.as_str()))?;
+    line.split(':').nth(5).filter(|home| !home.is_empty()).map(str::to_owned)
+}
+
 /// Becomes the program's user, in the one order in which each step still has the right to be done. What can be refused
 /// is here: it is done before the container counts as made. The capabilities stay, unused. `program`: and what only
 /// the program itself needs, its streams and its directory.
 pub(crate) fn settle(process: &ProcessPlan, program: bool) -> Step<()> {
+    process.scheduling.apply(process.exec)?;
     for (resource, limit) in &process.rlimits {
         rustix::process::setrlimit(*resource, *limit)
             .map_err(Failure::at(format!("set the resource limit {resource:?}")))?;
@@ -150,10 +172,7 @@ fn enter_cwd(cwd: &Path) -> Step<()> {
 }
 
 fn install_filter(process: &ProcessPlan) -> Step<()> {
-    match &process.filter {
-        Some(filter) => wharf_sys::seccomp::install(filter, false).map_err(Failure::at("install the seccomp filter")),
-        None => Ok(()),
-    }
+    process.filter.as_ref().map_or(Ok(()), |filter| filter.install(process.exec))
 }
 
 /// Groups first, then the group, then the user: after that the right to change them is gone.
@@ -163,4 +182,17 @@ pub(crate) fn become_id(uid: u32, gid: u32, groups: &[u32]) -> Step<()> {
     let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
     rustix::thread::set_thread_res_gid(gid, gid, gid).map_err(Failure::at("set the group"))?;
     rustix::thread::set_thread_res_uid(uid, uid, uid).map_err(Failure::at("set the user"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn users_are_at_home_where_the_table_says() {
+        let table = "root:x:0:0:root:/root:/bin/sh\nodd\na:x:7:7::/home/a:/bin/sh\nb:x:8:8:::\n";
+        assert_eq!(home_in(table, 7).as_deref(), Some("/home/a"));
+        assert_eq!(home_in(table, 8), None);
+        assert_eq!(home_in(table, 9), None);
+    }
 }

@@ -24,19 +24,23 @@
 mod birth;
 mod capabilities;
 mod child;
+mod copy_up;
 mod create;
 mod devices;
 mod enter;
 mod error;
 mod exec;
+mod filter;
 mod hooks;
 mod identity;
 mod init;
+mod mapping;
 mod mount_options;
 mod plan;
 mod report;
 mod root;
 mod rootfs;
+mod scheduling;
 
 pub use capabilities::CAPABILITIES;
 pub use create::{Created, Inheritance, Launch, Lifecycle, Stdio, create, create_with_init, start_at};

@@ -4,39 +4,61 @@ use wharf_sys::mount::{Attributes, Propagation};
 
 /// Every word that [`Options`] knows; what a file system reads itself is not among them.
 pub const MOUNT_OPTIONS: &[&str] = &[
+    "acl",
     "async",
+    "atime",
     "bind",
     "defaults",
     "dev",
+    "diratime",
     "exec",
+    "idmap",
+    "loud",
     "noatime",
     "nodev",
     "nodiratime",
     "noexec",
+    "noiversion",
+    "nolazytime",
+    "nomand",
     "norelatime",
+    "nostrictatime",
     "nosuid",
     "nosymfollow",
     "private",
+    "ratime",
     "rbind",
+    "rdev",
+    "rdiratime",
     "relatime",
+    "rexec",
+    "ridmap",
     "rnoatime",
     "rnodev",
     "rnodiratime",
     "rnoexec",
+    "rnorelatime",
+    "rnostrictatime",
     "rnosuid",
     "rnosymfollow",
     "ro",
     "rprivate",
+    "rrelatime",
     "rro",
+    "rrw",
     "rshared",
     "rslave",
     "rstrictatime",
+    "rsuid",
+    "rsymfollow",
     "runbindable",
     "rw",
     "shared",
     "slave",
     "strictatime",
     "suid",
+    "symfollow",
+    "tmpcopyup",
     "unbindable",
 ];
 
@@ -49,6 +71,11 @@ pub(crate) struct Options {
     pub(crate) clear: Attributes,
     /// Attributes of everything below, too (`rro`, …).
     pub(crate) recursive_set: Attributes,
+    pub(crate) recursive_clear: Attributes,
+    /// An id-mapped mount, and whether all below it is.
+    pub(crate) id_map: Option<bool>,
+    /// A tmpfs that begins with what was in its place.
+    pub(crate) copy_up: bool,
     pub(crate) propagation: Option<(Propagation, bool)>,
     /// What the file system itself reads: `size=64m`, `mode=1777`.
     pub(crate) data: Vec<(String, Option<String>)>,
@@ -72,8 +99,12 @@ impl Options {
             }
             return;
         }
-        if let Some((true, attribute)) = word.strip_prefix('r').and_then(attribute) {
-            self.recursive_set |= attribute;
+        if let Some((set, attribute)) = word.strip_prefix('r').and_then(attribute) {
+            if set {
+                self.recursive_set |= attribute;
+            } else {
+                self.recursive_clear |= attribute;
+            }
             return;
         }
         if let Some(propagation) = propagation(word) {
@@ -83,8 +114,12 @@ impl Options {
         match word {
             "bind" => self.bind = true,
             "rbind" => (self.bind, self.recursive) = (true, true),
-            // What holds anyway.
-            "defaults" | "async" | "relatime" | "norelatime" => {}
+            "idmap" => self.id_map = Some(false),
+            "ridmap" => self.id_map = Some(true),
+            "tmpcopyup" => self.copy_up = true,
+            // What holds anyway, or has no meaning any more.
+            "defaults" | "async" | "relatime" | "norelatime" | "nostrictatime" | "rrelatime" | "rnorelatime"
+            | "rnostrictatime" | "loud" | "nolazytime" | "nomand" | "noiversion" | "acl" => {}
             other => self.data.push(match other.split_once('=') {
                 Some((key, value)) => (key.to_owned(), Some(value.to_owned())),
                 None => (other.to_owned(), None),
@@ -123,6 +158,9 @@ fn attribute(word: &str) -> Option<(bool, Attributes)> {
         "strictatime" => (true, Attributes::STRICTATIME),
         "nodiratime" => (true, Attributes::NODIRATIME),
         "nosymfollow" => (true, Attributes::NOSYMFOLLOW),
+        "symfollow" => (false, Attributes::NOSYMFOLLOW),
+        "atime" => (false, Attributes::NOATIME),
+        "diratime" => (false, Attributes::NODIRATIME),
         _ => return None,
     })
 }

@@ -5,19 +5,22 @@ use std::ffi::CString;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use oci_spec::runtime::{LinuxNamespaceType, LinuxTimeOffset, Mount, PosixRlimit, Process, Spec};
+use oci_spec::runtime::{Linux, LinuxNamespaceType, LinuxTimeOffset, Mount, PosixRlimit, Process, Spec};
 use rustix::fs::{CWD, FileType, Mode, OFlags};
 use rustix::process::{Resource, Rlimit};
 use rustix::thread::LinkNameSpaceType;
+use serde_json::Value;
 use wharf_cgroup::{Group, Hierarchies};
-use wharf_seccomp::Filter;
 use wharf_sys::mount::{Attributes, Change, Propagation, set_attributes};
 use wharf_sys::process::{Namespaces, Words};
 
 use crate::capabilities::{CAPABILITIES, bits};
 use crate::create::Inheritance;
+use crate::filter::SystemCalls;
+use crate::mapping;
 use crate::mount_options::{Options, propagation};
 use crate::rootfs::layer;
+use crate::scheduling::{Scheduling, personality};
 use crate::{Result, RuntimeError};
 
 /// What the child does, in the order of the fields.
@@ -91,6 +94,8 @@ pub(crate) struct ProcessPlan {
     pub(crate) candidates: Vec<CString>,
     pub(crate) arguments: Words,
     pub(crate) environment: Words,
+    /// Nobody has said where the user is at home: the image is asked.
+    pub(crate) homeless: bool,
     pub(crate) cwd: PathBuf,
     pub(crate) terminal: Option<(u16, u16)>,
     pub(crate) uid: u32,
@@ -104,7 +109,10 @@ pub(crate) struct ProcessPlan {
     pub(crate) inheritable: u64,
     pub(crate) ambient: u64,
     pub(crate) no_new_privileges: bool,
-    pub(crate) filter: Option<Filter>,
+    pub(crate) filter: Option<SystemCalls>,
+    pub(crate) scheduling: Scheduling,
+    /// Not the container's first process.
+    pub(crate) exec: bool,
     /// How many fds after the standard streams the program inherits.
     pub(crate) preserve_fds: u32,
     /// The caller's session keyring stays.
@@ -129,7 +137,13 @@ const DEFAULT_DEVICES: &[(&str, u32, u32)] = &[
     ("/dev/tty", 5, 0),
 ];
 
-pub(crate) fn plan(spec: &Spec, hierarchies: &Hierarchies, group: Option<&Group>) -> Result<Plan> {
+/// `state` is the container's, for those who are told of it.
+pub(crate) fn plan(
+    spec: &Spec,
+    hierarchies: &Hierarchies,
+    group: Option<&Group>,
+    state: Option<&Value>,
+) -> Result<Plan> {
     let process = spec.process().as_ref().ok_or_else(|| RuntimeError::Invalid("there is no process".into()))?;
     let linux = spec.linux().as_ref().ok_or_else(|| RuntimeError::Invalid("there is no linux section".into()))?;
     let asked = namespaces(linux.namespaces().as_deref().unwrap_or_default())?;
@@ -147,9 +161,6 @@ pub(crate) fn plan(spec: &Spec, hierarchies: &Hierarchies, group: Option<&Group>
     if linux.time_offsets().is_some() && !asked.time {
         return Err(RuntimeError::Invalid("timeOffsets without a time namespace of the container's own".into()));
     }
-    if linux.personality().is_some() {
-        return Err(RuntimeError::Unsupported("personalities".into()));
-    }
     if linux.mount_label().as_deref().is_some_and(|l| !l.is_empty()) {
         return Err(RuntimeError::Unsupported("mountLabel: this kernel has no SELinux".into()));
     }
@@ -162,12 +173,14 @@ pub(crate) fn plan(spec: &Spec, hierarchies: &Hierarchies, group: Option<&Group>
             propagation(word).ok_or_else(|| RuntimeError::Invalid(format!("unknown rootfsPropagation `{word}`")))?
         }
     };
-    let mounts = spec.mounts().iter().flatten().map(|mount| mount_step(mount, hierarchies, group));
+    let mounts = spec.mounts().iter().flatten().map(|mount| mount_step(mount, linux, hierarchies, group));
     let paths = |list: &Option<Vec<String>>| list.iter().flatten().map(PathBuf::from).collect();
     let filter = match linux.seccomp() {
-        Some(section) => Some(wharf_seccomp::from_oci(section)?.compile()?),
+        Some(section) => Some(SystemCalls::plan(section, state)?),
         None => None,
     };
+    let mut program = process_plan(process, filter)?;
+    program.scheduling.personality = linux.personality().as_ref().map(personality).transpose()?;
     let uts = namespaces.uts || asked.joins.iter().any(|join| join.kind == "uts");
     Ok(Plan {
         propagation,
@@ -189,7 +202,7 @@ pub(crate) fn plan(spec: &Spec, hierarchies: &Hierarchies, group: Option<&Group>
         hostname: spec.hostname().clone().filter(|name| !name.is_empty() && uts),
         domainname: spec.domainname().clone().filter(|name| !name.is_empty() && uts),
         readonly_root: spec.root().as_ref().and_then(oci_spec::runtime::Root::readonly).unwrap_or(false),
-        process: process_plan(process, filter)?,
+        process: program,
     })
 }
 
@@ -277,26 +290,27 @@ fn time_offsets(offsets: Option<&HashMap<String, LinuxTimeOffset>>) -> Result<St
     Ok(text)
 }
 
-fn mount_step(mount: &Mount, hierarchies: &Hierarchies, group: Option<&Group>) -> Result<MountStep> {
+fn mount_step(mount: &Mount, linux: &Linux, hierarchies: &Hierarchies, group: Option<&Group>) -> Result<MountStep> {
     let destination = mount.destination().clone();
     if !destination.is_absolute() {
         return Err(RuntimeError::Invalid(format!("mount destination `{}` is not absolute", destination.display())));
     }
-    if mount.uid_mappings().is_some() || mount.gid_mappings().is_some() {
-        return Err(RuntimeError::Unsupported("id-mapped mounts by uidMappings of a mount".into()));
-    }
     let options = Options::parse(mount.options().iter().flatten().map(String::as_str));
-    for word in ["idmap", "ridmap", "tmpcopyup"] {
-        if options.data.iter().any(|(key, _)| key == word) {
-            return Err(RuntimeError::Unsupported(format!("mount option `{word}`")));
-        }
-    }
     let kind = mount.typ().as_deref().unwrap_or_default();
+    let is_bind = kind == "bind" || options.bind;
+    let map = id_map(mount, linux, &options)?;
+    if map.is_some() && !is_bind {
+        return Err(RuntimeError::Unsupported(format!(
+            "an id-mapped mount of type `{kind}`: only binds have a mapping"
+        )));
+    }
+    if options.copy_up && kind != "tmpfs" {
+        return Err(RuntimeError::Invalid(format!("tmpcopyup on `{}`, which is no tmpfs", destination.display())));
+    }
     let source = match kind {
         "cgroup" | "cgroup2" if !hierarchies.is_v2() => groups(hierarchies, group, options.set)?,
         "cgroup" | "cgroup2" => MountSource::New { kind: "cgroup2".into(), source: "cgroup".into() },
-        "bind" => bind(mount, &options)?,
-        _ if options.bind => bind(mount, &options)?,
+        _ if is_bind => bind(mount, &options, map.as_ref())?,
         "proc" | "sysfs" | "tmpfs" | "devpts" | "mqueue" => {
             let source = mount.source().as_deref().and_then(Path::to_str).filter(|source| !source.is_empty());
             MountSource::New { kind: kind.into(), source: source.unwrap_or(kind).into() }
@@ -306,17 +320,43 @@ fn mount_step(mount: &Mount, hierarchies: &Hierarchies, group: Option<&Group>) -
     Ok(MountStep { destination, source, options })
 }
 
+/// The mapping of an id-mapped mount, and whether all below it has it: the mount's own, or the container's.
+fn id_map(mount: &Mount, linux: &Linux, options: &Options) -> Result<Option<(OwnedFd, bool)>> {
+    let (uids, gids) = match (mount.uid_mappings(), mount.gid_mappings()) {
+        (Some(uids), Some(gids)) => (uids, gids),
+        (None, None) if options.id_map.is_none() => return Ok(None),
+        (None, None) => match (linux.uid_mappings(), linux.gid_mappings()) {
+            (Some(uids), Some(gids)) => (uids, gids),
+            _ => {
+                return Err(RuntimeError::Invalid(
+                    "an id-mapped mount needs mappings, or a user namespace with some".into(),
+                ));
+            }
+        },
+        _ => return Err(RuntimeError::Invalid("an id-mapped mount needs both uidMappings and gidMappings".into())),
+    };
+    if uids.is_empty() || gids.is_empty() {
+        return Err(RuntimeError::Invalid("an id-mapped mount with empty mappings".into()));
+    }
+    Ok(Some((mapping::namespace(uids, gids)?, options.id_map.unwrap_or(false))))
+}
+
 /// Opens the source now, in the host's mounts: what the path means later does not matter.
-fn bind(mount: &Mount, options: &Options) -> Result<MountSource> {
+fn bind(mount: &Mount, options: &Options, map: Option<&(OwnedFd, bool)>) -> Result<MountSource> {
     let source = mount.source().as_deref().unwrap_or(Path::new(""));
     let tree = layer(source, None, options.recursive)?;
     let fail = |e| RuntimeError::host("set the options of", source, e);
+    if let Some((namespace, recursive)) = map {
+        let change = Change { id_map: Some(namespace.as_fd()), ..Change::default() };
+        set_attributes(tree.as_fd(), *recursive, change)
+            .map_err(|e| RuntimeError::host("map the owners of", source, e))?;
+    }
     let change = Change { set: options.set, clear: options.clear, ..Change::default() };
     if !(options.set.is_empty() && options.clear.is_empty()) {
         set_attributes(tree.as_fd(), false, change).map_err(fail)?;
     }
-    if !options.recursive_set.is_empty() {
-        let change = Change { set: options.recursive_set, ..Change::default() };
+    if !(options.recursive_set.is_empty() && options.recursive_clear.is_empty()) {
+        let change = Change { set: options.recursive_set, clear: options.recursive_clear, ..Change::default() };
         set_attributes(tree.as_fd(), true, change).map_err(fail)?;
     }
     let stat = rustix::fs::fstat(&tree).map_err(|e| RuntimeError::host("look at", source, e))?;
@@ -384,7 +424,7 @@ fn devices(asked: &[oci_spec::runtime::LinuxDevice], userns: bool) -> Result<Vec
     Ok(steps)
 }
 
-pub(crate) fn process_plan(process: &Process, filter: Option<Filter>) -> Result<ProcessPlan> {
+pub(crate) fn process_plan(process: &Process, filter: Option<SystemCalls>) -> Result<ProcessPlan> {
     let words = |list: &[String], what: &str| -> Result<Words> {
         let strings = list.iter().map(|w| CString::new(w.as_str())).collect::<std::result::Result<Vec<_>, _>>();
         strings.map(Words::new).map_err(|_| RuntimeError::Invalid(format!("{what} with a NUL in it")))
@@ -402,9 +442,6 @@ pub(crate) fn process_plan(process: &Process, filter: Option<Filter>) -> Result<
             return Err(RuntimeError::Unsupported(format!("security label `{label}`: this runtime sets none yet")));
         }
     }
-    if process.io_priority().is_some() || process.scheduler().is_some() || process.exec_cpu_affinity().is_some() {
-        return Err(RuntimeError::Unsupported("ioPriority, scheduler and execCPUAffinity".into()));
-    }
     let sets = process.capabilities().as_ref();
     let set = |pick: fn(&oci_spec::runtime::LinuxCapabilities) -> &Option<oci_spec::runtime::Capabilities>| {
         bits(sets.and_then(|sets| pick(sets).as_ref()))
@@ -415,6 +452,7 @@ pub(crate) fn process_plan(process: &Process, filter: Option<Filter>) -> Result<
         command,
         arguments: words(&args, "an argument")?,
         environment: words(&env, "a variable")?,
+        homeless: !env.iter().any(|pair| pair.starts_with("HOME=")),
         cwd,
         terminal: process.terminal().unwrap_or(false).then(|| {
             let size = process.console_size();
@@ -433,6 +471,8 @@ pub(crate) fn process_plan(process: &Process, filter: Option<Filter>) -> Result<
         ambient: set(oci_spec::runtime::LinuxCapabilities::ambient)?,
         no_new_privileges: process.no_new_privileges().unwrap_or(false),
         filter,
+        scheduling: Scheduling::plan(process)?,
+        exec: false,
         preserve_fds: 0,
         keep_keyring: false,
     })
@@ -457,6 +497,13 @@ impl ProcessPlan {
         }
         let names = CAPABILITIES.iter().enumerate();
         names.filter(|(bit, _)| asked & !own & (1 << bit) != 0).map(|(_, name)| *name).collect()
+    }
+
+    /// In the process itself: what number its parent knows it by.
+    pub(crate) fn is_known_as(&self, pid: i32) {
+        if let Some(filter) = &self.filter {
+            filter.is_known_as(pid);
+        }
     }
 
     pub(crate) fn inherit(&mut self, inheritance: Inheritance) {

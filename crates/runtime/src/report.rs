@@ -83,10 +83,12 @@ impl ParentEnd {
         message::receive(&self.socket).map_err(|_| RuntimeError::Vanished)
     }
 
-    /// Everything that only the parent can do is done; `rootfs` if it could be made only now.
-    pub(crate) fn go(&self, rootfs: Option<BorrowedFd<'_>>) -> Result<(), RuntimeError> {
+    /// Everything that only the parent can do is done; `rootfs` if it could be made only now. `pid` is the child's own
+    /// number, which it cannot know from inside.
+    pub(crate) fn go(&self, pid: i32, rootfs: Option<BorrowedFd<'_>>) -> Result<(), RuntimeError> {
         let fds: Vec<BorrowedFd<'_>> = rootfs.into_iter().collect();
-        message::send(&self.socket, &[GO], &fds).map_err(|_| RuntimeError::Vanished)
+        let [a, b, c, d] = pid.to_be_bytes();
+        message::send(&self.socket, &[GO, a, b, c, d], &fds).map_err(|_| RuntimeError::Vanished)
     }
 
     /// Waits for the process that the go-between has made in the container.
@@ -119,7 +121,7 @@ impl ParentEnd {
                     if let Some(hooks) = hooks.take() {
                         hooks()?;
                     }
-                    self.go(None)?;
+                    self.go(0, None)?;
                 }
                 (_, mut fds) => return Ok(fds.pop()),
             }
@@ -157,12 +159,14 @@ fn told(bytes: &[u8], command: &str) -> RuntimeError {
     }
 }
 
-/// Waits for [`GO`]; an early end of the parent ends the child.
-pub(crate) fn wait_for_go(socket: BorrowedFd<'_>) -> Result<Option<OwnedFd>, Failure> {
-    match message::receive(socket) {
-        Ok(Some((bytes, mut fds))) if bytes == [GO] => Ok(fds.pop()),
-        _ => Err(Failure::Step("hear from the parent".into(), Errno::PIPE)),
+/// Waits for [`GO`]; an early end of the parent ends the child. The number is that by which the parent knows it.
+pub(crate) fn wait_for_go(socket: BorrowedFd<'_>) -> Result<(i32, Option<OwnedFd>), Failure> {
+    if let Ok(Some((bytes, mut fds))) = message::receive(socket)
+        && let [GO, a, b, c, d] = bytes[..]
+    {
+        return Ok((i32::from_be_bytes([a, b, c, d]), fds.pop()));
     }
+    Err(Failure::Step("hear from the parent".into(), Errno::PIPE))
 }
 
 pub(crate) fn wait_for_start(socket: BorrowedFd<'_>) -> Result<(), Failure> {

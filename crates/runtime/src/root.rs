@@ -12,6 +12,7 @@ use rustix::mount::{
 use wharf_rooted_path::RootDir;
 use wharf_sys::mount::{Attributes, Change, Propagation, set_attributes};
 
+use crate::copy_up::copy_up;
 use crate::devices::device_files;
 use crate::plan::{MountSource, MountStep, Plan};
 use crate::report::{Failure, Step};
@@ -67,7 +68,12 @@ fn mount(root: &RootDir, step: &MountStep, plan: &Plan) -> Step<()> {
     let fail = || Failure::at(format!("mount `{shown}`"));
     let tree = match &step.source {
         MountSource::New { kind, source } => {
-            let fresh = new_mount(kind, source, step);
+            let fresh = new_mount(kind, source, step).and_then(|fresh| {
+                if kind == "tmpfs" {
+                    in_place_of(root, step, &fresh)?;
+                }
+                Ok(fresh)
+            });
             match fresh {
                 // sysfs belongs to the owner of the network namespace; the host's own, read-only, is what is left.
                 Err(Errno::PERM) if kind == "sysfs" && plan.in_user_namespace() => host_sysfs().map_err(fail())?,
@@ -91,6 +97,34 @@ fn mount(root: &RootDir, step: &MountStep, plan: &Plan) -> Step<()> {
         }
     };
     attach(root, step, tree.as_fd())
+}
+
+/// A tmpfs is as accessible as the directory that it covers, if nothing else is asked, and may begin with its contents.
+fn in_place_of(root: &RootDir, step: &MountStep, tmpfs: &OwnedFd) -> Result<(), Errno> {
+    let Ok(covered) = root.open_dir(&step.destination) else { return Ok(()) };
+    let errno = |error: wharf_rooted_path::RootError| error.errno;
+    let fresh = RootDir::from_fd(tmpfs.try_clone().map_err(|_| Errno::MFILE)?);
+    let given = |key: &str| step.options.data.iter().any(|(name, _)| name == key);
+    let stat = covered.metadata("", true).map_err(errno)?;
+    // Options that are there already may forbid writing.
+    let writable = !step.options.set.contains(Attributes::RDONLY);
+    if !writable {
+        let clear = Change { clear: Attributes::RDONLY, ..Change::default() };
+        set_attributes(tmpfs.as_fd(), false, clear)?;
+    }
+    if !given("mode") {
+        fresh.set_mode("", stat.st_mode & 0o7777).map_err(errno)?;
+    }
+    if step.options.copy_up {
+        if !given("uid") && !given("gid") {
+            fresh.set_owner("", stat.st_uid, stat.st_gid).map_err(errno)?;
+        }
+        copy_up(&covered, &fresh)?;
+    }
+    if !writable {
+        set_attributes(tmpfs.as_fd(), false, Change { set: Attributes::RDONLY, ..Change::default() })?;
+    }
+    Ok(())
 }
 
 /// Puts a detached mount where it belongs; the place is made if it is missing.

@@ -314,10 +314,12 @@ fn bad_configurations_leave_nothing(image: &Image) {
         .expect("a list")
         .push(json!({ "destination": "/x", "type": "bind", "source": "/does/not/exist", "options": ["bind"] }));
     let mut joined = config(&["true"]);
-    joined["linux"]["namespaces"][1]["path"] = json!("/proc/1/ns/none");
+    joined["linux"]["namespaces"][1]["path"] = json!("/proc/1/ns/net");
     let mut scheduled = config(&["true"]);
-    scheduled["process"]["scheduler"] = json!({ "policy": "SCHED_BATCH" });
-    for bad in [no_command, unknown, missing, joined, scheduled] {
+    scheduled["process"]["scheduler"] = json!({ "policy": "SCHED_BATCH", "nice": 99 });
+    let mut shared = config(&["true"]);
+    shared["linux"]["rootfsPropagation"] = json!("sheared");
+    for bad in [no_command, unknown, missing, joined, scheduled, shared] {
         let error = launch(image.rootfs("bad"), bad).err().expect("must be refused");
         assert_eq!(error.exit_code(), 125, "{error}");
     }
@@ -400,7 +402,9 @@ fn an_exec_sees_and_may_what_the_container_does(image: &Image) {
                 seccomp: None,
                 stdio,
                 group: None,
+                personality: None,
                 inheritance: wharf_runtime::Inheritance::default(),
+                state: None,
             };
             let created = wharf_runtime::exec(exec)?;
             has_nothing_of_the_host(created.pid);

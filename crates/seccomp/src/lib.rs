@@ -16,5 +16,5 @@ mod policy;
 
 pub use compile::{CompileError, Filter};
 pub use default::docker_default;
-pub use oci::{OciError, from_oci, to_oci};
+pub use oci::{OciError, flags_of, from_oci, to_oci};
 pub use policy::{Action, Comparison, Condition, Policy, Rule};

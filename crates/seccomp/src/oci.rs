@@ -1,7 +1,8 @@
 //! Policies as an OCI bundle has them (runtime-spec, config-linux, "Seccomp").
 
-use oci_spec::runtime::{LinuxSeccomp, LinuxSeccompAction, LinuxSeccompOperator};
+use oci_spec::runtime::{LinuxSeccomp, LinuxSeccompAction, LinuxSeccompFilterFlag, LinuxSeccompOperator};
 use serde_json::{Value, json};
+use wharf_sys::seccomp::Flags;
 
 use crate::policy::{Action, Comparison, Condition, Policy, Rule};
 
@@ -11,8 +12,6 @@ const DEFAULT_ERRNO: u32 = 1;
 /// What a bundle asks of seccomp that this runtime does not do.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum OciError {
-    #[error("seccomp action {0} is not supported")]
-    Action(String),
     #[error("seccomp errno {0} is out of range")]
     Errno(u32),
     #[error("seccomp argument index {0} is out of range, a system call has arguments 0 to 5")]
@@ -22,7 +21,7 @@ pub enum OciError {
 /// Reads the bundle's section.
 ///
 /// # Errors
-/// For actions that need a listener, and for values out of range.
+/// For values out of range.
 pub fn from_oci(section: &LinuxSeccomp) -> Result<Policy, OciError> {
     let default = action(section.default_action(), section.default_errno_ret())?;
     let mut rules = Vec::new();
@@ -32,6 +31,16 @@ pub fn from_oci(section: &LinuxSeccomp) -> Result<Policy, OciError> {
         rules.push(Rule { names: syscall.names().clone(), action, conditions });
     }
     Ok(Policy { default, rules })
+}
+
+/// How the bundle wants its filter to be run. `TSYNC` asks for what holds anyway: who installs it has one thread.
+pub fn flags_of(section: &LinuxSeccomp) -> Flags {
+    let has = |flag| section.flags().iter().flatten().any(|given| *given == flag);
+    Flags {
+        log: has(LinuxSeccompFilterFlag::SeccompFilterFlagLog),
+        spec_allow: has(LinuxSeccompFilterFlag::SeccompFilterFlagSpecAllow),
+        wait_killable: has(LinuxSeccompFilterFlag::SeccompFilterFlagWaitKillableRecv),
+    }
 }
 
 /// The section that says what `policy` says: [`from_oci`] reads the same policy from it.
@@ -77,6 +86,7 @@ fn action_name(action: Action) -> &'static str {
         Action::Trap => "SCMP_ACT_TRAP",
         Action::Trace(_) => "SCMP_ACT_TRACE",
         Action::Log => "SCMP_ACT_LOG",
+        Action::Notify => "SCMP_ACT_NOTIFY",
     }
 }
 
@@ -99,7 +109,7 @@ fn action(action: LinuxSeccompAction, errno: Option<u32>) -> Result<Action, OciE
         LinuxSeccompAction::ScmpActTrap => Action::Trap,
         LinuxSeccompAction::ScmpActTrace => Action::Trace(data),
         LinuxSeccompAction::ScmpActLog => Action::Log,
-        other => return Err(OciError::Action(format!("{other:?}"))),
+        LinuxSeccompAction::ScmpActNotify => Action::Notify,
     })
 }
 

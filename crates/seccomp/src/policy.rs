@@ -14,6 +14,8 @@ pub enum Action {
     Trace(u16),
     /// Allowed, and written to the kernel's log.
     Log,
+    /// Somebody else decides, who listens (seccomp_unotify(2)).
+    Notify,
 }
 
 impl Action {
@@ -31,6 +33,7 @@ impl Action {
             Self::Errno(errno) => 0x0005_0000 | u32::from(errno),
             Self::Trace(data) => 0x7ff0_0000 | u32::from(data),
             Self::Log => 0x7ffc_0000,
+            Self::Notify => 0x7fc0_0000,
             Self::Allow => 0x7fff_0000,
         }
     }

@@ -7,6 +7,7 @@
 //! - [`process`]: clone3, execve, leaving without destructors.
 //! - [`mount`]: mount attributes, by fd.
 //! - [`fds`]: closing what must not be inherited.
+//! - [`scheduling`]: when a process runs.
 //! - [`seccomp`]: installing a filter.
 //! - [`message`]: file descriptors over unix sockets.
 //! - [`namespace`], [`netlink`]: a network of one's own, and options of the sockets that change it.
@@ -23,6 +24,7 @@ pub mod namespace;
 pub mod netlink;
 pub mod own_program;
 pub mod process;
+pub mod scheduling;
 pub mod seccomp;
 pub mod signals;
 pub mod socket;

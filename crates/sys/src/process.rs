@@ -111,11 +111,11 @@ pub fn exit_now(status: u8) -> ! {
 #[derive(Debug)]
 pub struct Words {
     // Owns what `pointers` points to; the heap blocks do not move when the vector does.
-    _strings: Vec<std::ffi::CString>,
+    strings: Vec<std::ffi::CString>,
     pointers: Vec<*const libc::c_char>,
 }
 
-// SAFETY: the pointers point into `_strings`, which is owned and never changed.
+// SAFETY: the pointers point into `strings`, which is owned and never changed.
 unsafe impl Send for Words {}
 // SAFETY: as above; shared access only reads.
 unsafe impl Sync for Words {}
@@ -123,7 +123,12 @@ unsafe impl Sync for Words {}
 impl Words {
     pub fn new(strings: Vec<std::ffi::CString>) -> Self {
         let pointers = strings.iter().map(|s| s.as_ptr()).chain([std::ptr::null()]).collect();
-        Self { _strings: strings, pointers }
+        Self { strings, pointers }
+    }
+
+    /// The same words and one more.
+    pub fn with(&self, word: std::ffi::CString) -> Self {
+        Self::new(self.strings.iter().cloned().chain([word]).collect())
     }
 
     /// A NULL-terminated array of pointers, valid as long as this value.
@@ -175,6 +180,15 @@ pub fn unshare_cgroup() -> Result<()> {
 pub fn unshare_time() -> Result<()> {
     // SAFETY: changes in which namespace children read clocks and nothing of this process's memory or descriptors.
     check(unsafe { libc::unshare(libc::CLONE_NEWTIME) }.into()).map(drop)
+}
+
+/// Sets which system this process takes itself to be on (personality(2)); inherited, and kept by an exec.
+///
+/// # Errors
+/// `EINVAL` for what is no personality.
+pub fn set_personality(domain: u32) -> Result<()> {
+    // SAFETY: changes how later programs are loaded and what uname tells; no pointers.
+    check(unsafe { libc::personality(domain.into()) }.into()).map(drop)
 }
 
 /// Gives this process a new session keyring (keyctl(2), `KEYCTL_JOIN_SESSION_KEYRING`) instead of its parent's.

@@ -1,0 +1,167 @@
+//! When a process runs: CPU scheduler, IO priority, CPUs, personality (runtime-spec, config, "Linux Process").
+
+use oci_spec::runtime::{
+    IOPriorityClass, LinuxPersonality, LinuxPersonalityDomain, LinuxSchedulerFlag, LinuxSchedulerPolicy, Process,
+};
+use rustix::thread::{CpuSet, sched_setaffinity};
+use wharf_sys::scheduling::{Attributes, set_io_priority, set_scheduler};
+
+use crate::report::{Failure, Step};
+use crate::{Result, RuntimeError};
+
+/// What is asked; nothing of it is the caller's own.
+#[derive(Debug, Default)]
+pub(crate) struct Scheduling {
+    scheduler: Option<Attributes>,
+    /// Class and level in one number (ioprio_set(2)).
+    io_priority: Option<i32>,
+    /// For an exec: before it joins the container's group, and afterwards.
+    first_cpus: Option<CpuSet>,
+    last_cpus: Option<CpuSet>,
+    pub(crate) personality: Option<u32>,
+}
+
+impl Scheduling {
+    pub(crate) fn plan(process: &Process) -> Result<Self> {
+        let affinity = process.exec_cpu_affinity().as_ref();
+        let cpus = |list: &Option<String>| list.as_deref().filter(|l| !l.is_empty()).map(cpus).transpose();
+        Ok(Self {
+            scheduler: process.scheduler().as_ref().map(scheduler).transpose()?,
+            io_priority: process.io_priority().map(|asked| io_priority(asked.class(), asked.priority())).transpose()?,
+            first_cpus: affinity.map(|affinity| cpus(affinity.initial())).transpose()?.flatten(),
+            last_cpus: affinity.map(|affinity| cpus(affinity.cpu_affinity_final())).transpose()?.flatten(),
+            personality: None,
+        })
+    }
+
+    /// In an exec's process, before it is moved into the group.
+    pub(crate) fn begin(&self) -> Step<()> {
+        set_cpus(self.first_cpus.as_ref())
+    }
+
+    /// While there is still the right to it. `exec`: not the container's first process.
+    pub(crate) fn apply(&self, exec: bool) -> Step<()> {
+        if exec {
+            set_cpus(self.last_cpus.as_ref())?;
+        }
+        if let Some(attributes) = &self.scheduler {
+            set_scheduler(attributes).map_err(Failure::at("set the scheduler"))?;
+        }
+        if let Some(priority) = self.io_priority {
+            set_io_priority(priority).map_err(Failure::at("set the IO priority"))?;
+        }
+        if let Some(personality) = self.personality {
+            wharf_sys::process::set_personality(personality).map_err(Failure::at("set the personality"))?;
+        }
+        Ok(())
+    }
+}
+
+fn set_cpus(cpus: Option<&CpuSet>) -> Step<()> {
+    match cpus {
+        Some(cpus) => sched_setaffinity(None, cpus).map_err(Failure::at("set the CPU affinity")),
+        None => Ok(()),
+    }
+}
+
+/// `0-2,5` as a set.
+fn cpus(list: &str) -> Result<CpuSet> {
+    let bad = || RuntimeError::Invalid(format!("CPU list `{list}`"));
+    let mut set = CpuSet::new();
+    for part in list.split(',') {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        let number = |text: &str| text.trim().parse::<usize>().ok().filter(|cpu| *cpu < CpuSet::MAX_CPU);
+        let (first, last) = (number(first).ok_or_else(bad)?, number(last).ok_or_else(bad)?);
+        if first > last {
+            return Err(bad());
+        }
+        (first..=last).for_each(|cpu| set.set(cpu));
+    }
+    Ok(set)
+}
+
+fn scheduler(asked: &oci_spec::runtime::Scheduler) -> Result<Attributes> {
+    let bad = |text: &str| RuntimeError::Invalid(format!("scheduler: {text}"));
+    let policy = match asked.policy() {
+        LinuxSchedulerPolicy::SchedOther => 0,
+        LinuxSchedulerPolicy::SchedFifo => 1,
+        LinuxSchedulerPolicy::SchedRr => 2,
+        LinuxSchedulerPolicy::SchedBatch => 3,
+        LinuxSchedulerPolicy::SchedIso => return Err(bad("no kernel has SCHED_ISO")),
+        LinuxSchedulerPolicy::SchedIdle => 5,
+        LinuxSchedulerPolicy::SchedDeadline => 6,
+    };
+    let nice = asked.nice().unwrap_or(0);
+    let priority = u32::try_from(asked.priority().unwrap_or(0)).map_err(|_| bad("a negative priority"))?;
+    if !(-20..=19).contains(&nice) {
+        return Err(bad("a nice value is -20 to 19"));
+    }
+    if priority != 0 && !matches!(policy, 1 | 2) {
+        return Err(bad("a priority is for SCHED_FIFO and SCHED_RR alone"));
+    }
+    let times = [*asked.runtime(), *asked.deadline(), *asked.period()].map(|time| time.unwrap_or(0));
+    if policy != 6 && times.iter().any(|time| *time != 0) {
+        return Err(bad("runtime, deadline and period are for SCHED_DEADLINE alone"));
+    }
+    let flags = asked.flags().iter().flatten().map(|flag| match flag {
+        LinuxSchedulerFlag::SchedResetOnFork => 0x01,
+        LinuxSchedulerFlag::SchedFlagReclaim => 0x02,
+        LinuxSchedulerFlag::SchedFlagDLOverrun => 0x04,
+        LinuxSchedulerFlag::SchedFlagKeepPolicy => 0x08,
+        LinuxSchedulerFlag::SchedFlagKeepParams => 0x10,
+        LinuxSchedulerFlag::SchedFlagUtilClampMin => 0x20,
+        LinuxSchedulerFlag::SchedFlagUtilClampMax => 0x40,
+    });
+    let flags = flags.fold(0, |all, flag| all | flag);
+    Ok(Attributes { policy, flags, nice, priority, runtime: times[0], deadline: times[1], period: times[2] })
+}
+
+fn io_priority(class: IOPriorityClass, level: i64) -> Result<i32> {
+    let class = match class {
+        IOPriorityClass::IoprioClassRt => 1,
+        IOPriorityClass::IoprioClassBe => 2,
+        IOPriorityClass::IoprioClassIdle => 3,
+    };
+    let level = i32::try_from(level).ok().filter(|level| (0..8).contains(level));
+    let level = level.ok_or_else(|| RuntimeError::Invalid("an ioPriority is 0 to 7".into()))?;
+    Ok(class << 13 | level)
+}
+
+/// The kernel's number of a personality (personality(2)).
+pub(crate) fn personality(asked: &LinuxPersonality) -> Result<u32> {
+    if asked.flags().as_ref().is_some_and(|flags| !flags.is_empty()) {
+        return Err(RuntimeError::Unsupported("flags of a personality".into()));
+    }
+    Ok(match asked.domain() {
+        LinuxPersonalityDomain::PerLinux => 0,
+        LinuxPersonalityDomain::PerLinux32 => 8,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn plan(key: &str, value: Value) -> Result<Scheduling> {
+        let mut process = json!({ "user": { "uid": 0, "gid": 0 }, "cwd": "/", "args": ["a"] });
+        process[key] = value;
+        Scheduling::plan(&serde_json::from_value(process).map_err(|_| RuntimeError::Invalid("serde".into()))?)
+    }
+
+    #[test]
+    fn what_the_kernel_would_refuse_is_refused_before() {
+        assert!(plan("scheduler", json!({ "policy": "SCHED_FIFO", "priority": 10 })).is_ok());
+        assert!(plan("scheduler", json!({ "policy": "SCHED_OTHER", "priority": 10 })).is_err());
+        assert!(plan("scheduler", json!({ "policy": "SCHED_OTHER", "nice": 20 })).is_err());
+        assert!(plan("scheduler", json!({ "policy": "SCHED_OTHER", "runtime": 5 })).is_err());
+        assert!(plan("scheduler", json!({ "policy": "SCHED_FROB" })).is_err());
+        let best = plan("ioPriority", json!({ "class": "IOPRIO_CLASS_BE", "priority": 4 })).unwrap();
+        assert_eq!(best.io_priority, Some(0x4004));
+        assert!(plan("ioPriority", json!({ "class": "IOPRIO_CLASS_BE", "priority": 8 })).is_err());
+        assert!(plan("execCPUAffinity", json!({ "initial": "0-1,3" })).unwrap().first_cpus.unwrap().is_set(3));
+        for bad in ["1-0", "99999", "x"] {
+            assert!(plan("execCPUAffinity", json!({ "final": bad })).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,67 @@
+//! How the calling thread is scheduled (sched_setattr(2), ioprio_set(2)).
+
+use crate::{Result, check};
+
+/// What sched_setattr(2) takes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Attributes {
+    pub policy: u32,
+    pub flags: u64,
+    pub nice: i32,
+    pub priority: u32,
+    /// Nanoseconds, as the next two.
+    pub runtime: u64,
+    pub deadline: u64,
+    pub period: u64,
+}
+
+/// Sets the scheduler of this thread; its children inherit it.
+///
+/// # Errors
+/// `EPERM` without CAP_SYS_NICE for what is better than now, `EINVAL` for values out of range.
+pub fn set_scheduler(attributes: &Attributes) -> Result<()> {
+    // linux/sched/types.h, `struct sched_attr` of 48 bytes, which every kernel takes.
+    #[repr(C)]
+    struct Raw {
+        size: u32,
+        policy: u32,
+        flags: u64,
+        nice: i32,
+        priority: u32,
+        runtime: u64,
+        deadline: u64,
+        period: u64,
+    }
+    let Attributes { policy, flags, nice, priority, runtime, deadline, period } = *attributes;
+    let raw = Raw { size: 48, policy, flags, nice, priority, runtime, deadline, period };
+    // SAFETY: the struct has the size that it says and lives across the call; 0 is the calling thread.
+    check(unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const raw, 0) }).map(drop)
+}
+
+/// Sets the IO priority of this thread: class and level in one number.
+///
+/// # Errors
+/// `EPERM` without the right to a class, `EINVAL` for values out of range.
+pub fn set_io_priority(priority: i32) -> Result<()> {
+    // linux/ioprio.h, IOPRIO_WHO_PROCESS.
+    const PROCESS: i32 = 1;
+    // SAFETY: no pointers; 0 is the calling thread.
+    check(unsafe { libc::syscall(libc::SYS_ioprio_set, PROCESS, 0, priority) }).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_worse_place_needs_no_right() {
+        // In a thread of its own: both are a thread's.
+        std::thread::spawn(|| {
+            set_scheduler(&Attributes { policy: 3, nice: 5, ..Attributes::default() }).unwrap();
+            set_io_priority(3 << 13).unwrap();
+            assert!(set_scheduler(&Attributes { policy: 99, ..Attributes::default() }).is_err());
+        })
+        .join()
+        .unwrap();
+    }
+}

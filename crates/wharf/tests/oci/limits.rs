@@ -1,0 +1,101 @@
+//! Limits: at the creation, and changed later.
+
+use std::fs;
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::Stdio;
+
+use serde_json::{Value, json};
+
+use crate::kit::{Bundle, text};
+
+/// A control file of the container's group; `None` where the host has no such v1 hierarchy.
+fn control(bundle: &Bundle, controller: &str, file: &str) -> Option<String> {
+    let path = PathBuf::from("/sys/fs/cgroup").join(controller).join(format!("wharf-{}", bundle.id)).join(file);
+    if path.exists() { Some(fs::read_to_string(path).unwrap().trim().to_owned()) } else { None }
+}
+
+#[test]
+fn memory_past_the_limit_ends_the_program() {
+    let limit = |config: &mut Value| {
+        config["linux"]["resources"]["memory"] = json!({ "limit": 16 << 20, "swap": 16 << 20 });
+    };
+    let script = "x=$(head -c 100000000 /dev/zero | busybox tr '\\0' a); echo alive";
+    let Some(bundle) = Bundle::new("memory", &["sh", "-c", script], limit) else { return };
+    let output = bundle.run();
+    assert!(!text(&output.stdout).contains("alive"), "100 MB fitted into 16");
+}
+
+#[test]
+fn limits_are_updated_by_flags_and_by_files() {
+    let Some(bundle) = Bundle::sleeper("update", |config| {
+        config["linux"]["resources"]["memory"] = json!({ "limit": 64 << 20 });
+    }) else {
+        return;
+    };
+    bundle.create();
+    bundle.start();
+    let Some(limit) = control(&bundle, "memory", "memory.limit_in_bytes") else {
+        return eprintln!("skipped: no v1 memory controller");
+    };
+    assert_eq!(limit, (64 << 20).to_string());
+    bundle.ok(&["update", "--memory", "48M", "--cpu-share", "300", "--pids-limit", "17", &bundle.id]);
+    assert_eq!(control(&bundle, "memory", "memory.limit_in_bytes").unwrap(), (48 << 20).to_string());
+    assert_eq!(control(&bundle, "cpu", "cpu.shares").unwrap(), "300");
+    assert_eq!(control(&bundle, "pids", "pids.max").unwrap(), "17");
+    // As Docker writes it: zeros for what stays.
+    let mut child = bundle.wharf(&["update", "-r", "-", &bundle.id]).stdin(Stdio::piped()).spawn().unwrap();
+    let resources = json!({ "memory": { "limit": 50 << 20, "swap": 0 }, "cpu": { "shares": 0, "quota": 50000 } });
+    child.stdin.take().unwrap().write_all(resources.to_string().as_bytes()).unwrap();
+    assert!(child.wait().unwrap().success());
+    assert_eq!(control(&bundle, "memory", "memory.limit_in_bytes").unwrap(), (50 << 20).to_string());
+    assert_eq!(control(&bundle, "cpu", "cpu.shares").unwrap(), "300");
+    assert_eq!(control(&bundle, "cpu", "cpu.cfs_quota_us").unwrap(), "50000");
+    assert_eq!(bundle.fails(&["update", "--memory", "much", &bundle.id]).0, 1);
+}
+
+#[test]
+fn events_tell_what_is_used() {
+    let Some(bundle) = Bundle::sleeper("events", |_| {}) else { return };
+    bundle.create();
+    bundle.start();
+    let event: Value = serde_json::from_str(&bundle.ok(&["events", "--stats", &bundle.id])).unwrap();
+    assert_eq!((&event["type"], &event["id"]), (&json!("stats"), &json!(bundle.id)));
+    assert_eq!(event["data"]["pids"]["current"], 1);
+    assert!(event["data"]["memory"]["usage"]["usage"].as_u64().unwrap() > 0);
+    bundle.ok(&["kill", &bundle.id, "KILL"]);
+    bundle.wait_for_status("stopped");
+    assert!(bundle.fails(&["events", "--stats", &bundle.id]).1.contains("is not running"));
+}
+
+#[test]
+fn devices_are_those_of_the_rules_and_the_defaults() {
+    let rules = |config: &mut Value| {
+        config["linux"]["resources"]["devices"] = json!([{ "allow": false, "access": "rwm" }]);
+        let caps = json!(["CAP_MKNOD"]);
+        for set in ["bounding", "effective", "permitted"] {
+            config["process"]["capabilities"][set] = caps.clone();
+        }
+    };
+    let script =
+        "head -c 1 /dev/zero >/dev/full; busybox mknod /d c 1 11 && cat /d; head -c 4 /dev/urandom | busybox wc -c";
+    let Some(bundle) = Bundle::new("devices", &["sh", "-c", script], rules) else { return };
+    let output = bundle.run();
+    assert_eq!(text(&output.stdout), "4\n");
+    let errors = text(&output.stderr);
+    assert!(errors.contains("No space left") && errors.contains("Operation not permitted"), "{errors}");
+}
+
+#[test]
+fn a_group_with_somebody_in_it_is_not_shared() {
+    let Some(bundle) = Bundle::sleeper("group", |_| {}) else { return };
+    bundle.create();
+    let path = format!("/wharf-{}", bundle.id);
+    bundle.configure(|config| config["linux"]["cgroupsPath"] = json!(path));
+    let other = format!("{}-other", bundle.id);
+    let dir = bundle.dir.path().to_string_lossy().into_owned();
+    let (code, message) = bundle.fails(&["create", "--bundle", &dir, &other]);
+    assert_eq!(code, 1);
+    assert!(message.contains("cgroup is not empty"), "{message}");
+    assert_eq!(bundle.status(), "created");
+}

@@ -1,0 +1,14 @@
+//! `wharf oci` as engines and people call it: the built binary on bundles of busybox.
+
+mod commands;
+mod exec;
+mod hooks;
+mod hostile;
+mod kit;
+mod lifecycle;
+mod limits;
+mod namespaces;
+mod process;
+mod run;
+mod seccomp;
+mod terminal;

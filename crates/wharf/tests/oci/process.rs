@@ -1,0 +1,122 @@
+//! What the first process is, and what is mounted for it.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+
+use serde_json::{Value, json};
+
+use crate::kit::{Bundle, text};
+
+#[test]
+fn scheduling_and_personality_are_as_asked() {
+    let script = "busybox cut -d' ' -f19 /proc/self/stat; uname -m; grep -E 'Cpus_allowed_list' /proc/self/status";
+    let Some(bundle) = Bundle::new("scheduling", &["sh", "-c", script], |config| {
+        config["process"]["scheduler"] = json!({ "policy": "SCHED_BATCH", "nice": 7 });
+        config["process"]["ioPriority"] = json!({ "class": "IOPRIO_CLASS_IDLE", "priority": 0 });
+        config["linux"]["personality"] = json!({ "domain": "LINUX32" });
+    }) else {
+        return;
+    };
+    let output = bundle.run();
+    let seen = text(&output.stdout);
+    assert!(seen.starts_with("7\ni686\n") || seen.starts_with("7\narmv8l\n"), "{seen}{}", text(&output.stderr));
+    bundle.configure(|config| config["process"]["scheduler"] = json!({ "policy": "SCHED_BATCH", "priority": 7 }));
+    assert!(text(&bundle.run().stderr).contains("invalid configuration: scheduler"));
+}
+
+#[test]
+fn an_exec_s_cpus_are_its_own() {
+    let Some(bundle) = Bundle::sleeper("cpus", |_| {}) else { return };
+    bundle.create();
+    bundle.start();
+    let process = bundle.path("process.json");
+    let config = json!({ "cwd": "/", "args": ["/bin/grep", "Cpus_allowed_list", "/proc/self/status"],
+        "execCPUAffinity": { "initial": "0", "final": "0" } });
+    fs::write(&process, config.to_string()).unwrap();
+    let seen = bundle.ok(&["exec", "--process", &process.to_string_lossy(), &bundle.id]);
+    assert_eq!(seen, "Cpus_allowed_list:\t0\n");
+}
+
+#[test]
+fn a_tmpfs_begins_with_what_it_covers_when_asked() {
+    let mount = json!({ "destination": "/data", "type": "tmpfs", "source": "tmpfs", "options": ["tmpcopyup", "ro"] });
+    let script = "cat /data/d/f; readlink /data/l; stat -c '%a %u' /data /data/d/f; touch /data/x";
+    let Some(bundle) = Bundle::new("copyup", &["sh", "-c", script], |config| {
+        config["mounts"].as_array_mut().unwrap().push(mount);
+    }) else {
+        return;
+    };
+    let data = bundle.path("rootfs/data");
+    fs::create_dir_all(data.join("d")).unwrap();
+    fs::write(data.join("d/f"), "text\n").unwrap();
+    fs::set_permissions(data.join("d/f"), fs::Permissions::from_mode(0o604)).unwrap();
+    fs::set_permissions(&data, fs::Permissions::from_mode(0o711)).unwrap();
+    chown(data.join("d/f"), Some(3), Some(3)).unwrap();
+    std::os::unix::fs::symlink("/etc/x", data.join("l")).unwrap();
+    let output = bundle.run();
+    assert_eq!(text(&output.stdout), "text\n/etc/x\n711 0\n604 3\n", "{}", text(&output.stderr));
+    assert!(text(&output.stderr).contains("Read-only"));
+}
+
+#[test]
+fn owners_are_mapped_through_a_bind() {
+    let Some(bundle) = Bundle::new("idmap", &["sh", "-c", "stat -c %u /v/f; touch /v/new"], |_| {}) else { return };
+    let source = bundle.path("source");
+    fs::create_dir(&source).unwrap();
+    fs::write(source.join("f"), "").unwrap();
+    chown(source.join("f"), Some(1_000), Some(1_000)).unwrap();
+    chown(&source, Some(1_000), Some(1_000)).unwrap();
+    let map = json!([{ "containerID": 1_000, "hostID": 0, "size": 1 }]);
+    bundle.configure(|config| {
+        config["mounts"].as_array_mut().unwrap().push(json!({ "destination": "/v", "type": "bind",
+            "source": source, "options": ["rbind", "idmap"], "uidMappings": map, "gidMappings": map }));
+    });
+    let output = bundle.run();
+    if text(&output.stderr).contains("map the owners of") {
+        return eprintln!("skipped: this file system has no id-mapped mounts");
+    }
+    assert_eq!(text(&output.stdout), "0\n", "{}", text(&output.stderr));
+    assert_eq!(fs::metadata(source.join("new")).unwrap().uid(), 1_000);
+    bundle.configure(|config| {
+        let mounts = config["mounts"].as_array_mut().unwrap();
+        mounts.last_mut().unwrap().as_object_mut().unwrap().remove("gidMappings");
+    });
+    assert!(text(&bundle.run().stderr).contains("both uidMappings and gidMappings"));
+}
+
+#[test]
+fn session_keys_and_parents_are_not_inherited() {
+    let Some(bundle) =
+        Bundle::new("identity", &["sh", "-c", "grep -E 'Groups|Umask|Seccomp:' /proc/self/status"], |config| {
+            config["process"]["user"] = json!({ "uid": 4, "gid": 5, "additionalGids": [6, 7], "umask": 0o027 });
+            config["linux"]["seccomp"] = json!({ "defaultAction": "SCMP_ACT_ALLOW",
+            "syscalls": [{ "names": ["mkdir"], "action": "SCMP_ACT_ERRNO" }] });
+        })
+    else {
+        return;
+    };
+    let output = bundle.run();
+    let seen = text(&output.stdout);
+    for want in ["Umask:\t0027", "Groups:\t6 7", "Seccomp:\t2"] {
+        assert!(seen.contains(want), "{seen}{}", text(&output.stderr));
+    }
+}
+
+#[test]
+fn unknown_values_are_refused_before_anything_is_made() {
+    type Change = fn(&mut Value);
+    let wrong: [(Change, &str); 6] = [
+        (|c| c["ociVersion"] = json!("2.0.0"), "is not 1.x"),
+        (|c| c["linux"]["namespaces"][0] = json!({ "type": "frob" }), "frob"),
+        (|c| c["process"]["rlimits"] = json!([{ "type": "RLIMIT_FROB", "soft": 1, "hard": 1 }]), "RLIMIT_FROB"),
+        (|c| c["linux"]["seccomp"] = json!({ "defaultAction": "SCMP_ACT_FROB" }), "SCMP_ACT_FROB"),
+        (|c| c["linux"]["sysctl"] = json!({ "kernel.core_pattern": "|/x" }), "not in a separate kernel namespace"),
+        (|c| c["linux"]["intelRdt"] = json!({ "closID": "x" }), "intelRdt"),
+    ];
+    for (change, want) in wrong {
+        let Some(bundle) = Bundle::new("wrong", &["true"], change) else { return };
+        let output = bundle.run();
+        assert_eq!(output.status.code(), Some(1), "{want}");
+        assert!(text(&output.stderr).contains(want), "{want}: {}", text(&output.stderr));
+    }
+}
