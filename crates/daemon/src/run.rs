@@ -114,7 +114,7 @@ async fn serve(options: &Options, store: Store, spawner: Arc<Spawner>) -> Result
         Err(error) => tracing::warn!("cannot free what nothing needs: {error}"),
     });
     accept(api, listeners).await?;
-    engine.flush().await.map_err(|e| e.to_string())?;
+    engine.leave().await.map_err(|e| e.to_string())?;
     engine.leave_groups();
     if options.remove_networks {
         tokio::task::spawn_blocking(move || networks.destroy())
