@@ -140,7 +140,7 @@ async fn serve(options: &Options, store: Store, spawner: Arc<Spawner>) -> Result
         Err(error) => tracing::warn!("cannot free what nothing needs: {error}"),
     });
     let end = accept(api, listeners, gone).await?;
-    engine.flush().await.map_err(|e| e.to_string())?;
+    engine.leave().await.map_err(|e| e.to_string())?;
     if matches!(end, End::NoSpawner) {
         return Ok(end);
     }

@@ -158,11 +158,15 @@ impl Engine {
         }
     }
 
-    /// Brings to the disk what was written without waiting for it: the daemon's last write.
+    /// The daemon stops, and containers run on: also those whose commit ends with it. What was written without waiting
+    /// for the disk is on it afterwards.
     ///
     /// # Errors
     /// When the disk fails.
-    pub async fn flush(&self) -> Result<()> {
+    pub async fn leave(&self) -> Result<()> {
+        for record in self.list().iter().filter(|record| record.state.paused_for_commit) {
+            self.thaw(record).await;
+        }
         let store = self.store().clone();
         blocking(move || {
             store.flush().map_err(|e| EngineError::from_source("cannot write the state of containers", &e))

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use crate::engine::{Engine, blocking, now};
 use crate::error::{EngineError, Result};
+use crate::process::Process;
 use crate::record::Container;
 
 /// Bytes on the disk of all below `dir`; a file with several names counts once.
@@ -98,8 +99,10 @@ impl Engine {
             "blkio_stats": self.block_io(record),
             "storage_stats": {},
         });
-        if running && record.host.network_mode != "host" {
-            stats["networks"] = networks(record.state.pid);
+        if record.host.network_mode != "host"
+            && let Ok(process) = Process::of(record)
+        {
+            stats["networks"] = networks(&process.path("net/dev"));
         }
         Ok(stats)
     }
@@ -197,8 +200,8 @@ fn host_cpu() -> u64 {
 }
 
 /// Counters of the container's interfaces, read in its own namespace.
-fn networks(pid: i32) -> Value {
-    let text = std::fs::read_to_string(format!("/proc/{pid}/net/dev")).unwrap_or_default();
+fn networks(path: &str) -> Value {
+    let text = std::fs::read_to_string(path).unwrap_or_default();
     let mut all = BTreeMap::new();
     for line in text.lines().skip(2) {
         let Some((name, rest)) = line.split_once(':') else { continue };

@@ -60,6 +60,17 @@ fn a_killed_daemon_leaves_nothing_frozen_that_nobody_has_paused() {
     d.launch();
     assert_eq!(status(&d, "big"), "running");
     assert_eq!(d.docker("exec big echo awake").ok(), "awake");
+    // One that is told to stop leaves nothing to be thawed by the next one.
+    let pid: u32 = d.docker("inspect -f {{.State.Pid}} big").ok().parse().unwrap();
+    let mut client = commit(&d);
+    d.eventually("it is paused for the commit", || status(&d, "big") == "paused");
+    d.stop();
+    let _ = client.wait();
+    let stopped = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    // proc(5): a process in a freezer's hands is in an uninterruptible wait (v1).
+    assert!(!stopped.contains(") D "), "{stopped}");
+    d.launch();
+    assert_eq!(status(&d, "big"), "running");
     // A kill does not wait for the end of a commit, and the commit comes to its end without the container.
     let mut client = commit(&d);
     d.eventually("it is paused for the commit", || status(&d, "big") == "paused");
