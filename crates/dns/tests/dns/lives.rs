@@ -2,7 +2,7 @@
 
 use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -11,9 +11,10 @@ use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 use wharf_dns::{DnsError, Server, Sockets};
 use wharf_netlink::route::{Batch, Connection, Peer, Veth};
 use wharf_netlink::{MacAddress, namespace};
+use wharf_sys::message;
 
 use crate::Case;
-use crate::client::{A, ask};
+use crate::client::{A, Reply, ask, exchange, query, udp};
 use crate::fixture::{Fixture, container, member, netns, network};
 use crate::upstream::Upstream;
 
@@ -23,8 +24,38 @@ pub(crate) const CASES: &[Case] = &[
     ("a_removed_container_frees_its_namespace", a_removed_container_frees_its_namespace),
     ("a_container_goes_with_its_monitor", a_container_goes_with_its_monitor),
     ("a_daemon_that_hangs_holds_up_nobody", a_daemon_that_hangs_holds_up_nobody),
+    ("a_process_of_another_version_is_replaced", a_process_of_another_version_is_replaced),
     ("the_process_ends_when_nobody_is_left", the_process_ends_when_nobody_is_left),
 ];
+
+/// A process of another version, as far as a daemon sees.
+fn a_process_of_another_version_is_replaced() {
+    let dir = tempfile::tempdir().unwrap();
+    let listener = UnixListener::bind(dir.path().join("dns.sock")).unwrap();
+    let mut old = Command::new("/bin/busybox").args(["sleep", "60"]).spawn().unwrap();
+    let pid = old.id();
+    let acting = std::thread::spawn(move || {
+        let (stream, _) = listener.accept().unwrap();
+        let mut asked = Vec::new();
+        while let Some((bytes, _)) = message::receive(&stream).unwrap() {
+            asked.push(String::from_utf8(bytes).unwrap());
+            if asked.len() == 2 {
+                message::send(&stream, b"{}", &[]).unwrap();
+                break;
+            }
+            message::send(&stream, format!(r#"{{"version":"0 0.0.1","pid":{pid}}}"#).as_bytes(), &[]).unwrap();
+        }
+        drop(listener);
+        old.kill().unwrap();
+        old.wait().unwrap();
+        asked
+    });
+    let server = Server::start(dir.path()).unwrap();
+    assert_eq!(acting.join().unwrap(), [r#""hello""#, r#""quit""#]);
+    assert_ne!(server.pid().unsigned_abs(), pid);
+    assert_eq!(server.known().unwrap(), wharf_dns::Known::default());
+    server.quit().unwrap();
+}
 
 fn wait_for(process: &OwnedFd, seconds: i64) -> bool {
     let bound = Timespec { tv_sec: seconds, tv_nsec: 0 };
@@ -70,7 +101,11 @@ fn the_process_goes_on_without_a_daemon() {
 fn a_process_that_was_killed_is_replaced() {
     let mut fixture = Fixture::new();
     let upstream = Upstream::new([192, 0, 2, 1]);
+    fixture.server().put_network(&network("n", vec![])).unwrap();
     let netns = fixture.container("c1", &["n"], &[upstream.address]);
+    // A program that keeps its socket.
+    let socket = udp(&netns);
+    assert_eq!(Reply::parse(&exchange(&socket, &query(1, "one.test", A))).code, 0);
     let watch = fixture.server().watch().unwrap();
     kill_process(Pid::from_raw(fixture.server().pid()).unwrap(), Signal::KILL).unwrap();
     assert!(wait_for(&watch, 5));
@@ -82,6 +117,7 @@ fn a_process_that_was_killed_is_replaced() {
     let sockets = Sockets::open(netns.as_fd()).unwrap();
     server.put_container(&container("c1", &["n"], &[upstream.address]), Some(&sockets), None).unwrap();
     assert_eq!(ask(&netns, "example.com", A).addresses(), ["192.0.2.1"]);
+    assert_eq!(Reply::parse(&exchange(&socket, &query(2, "two.test", A))).code, 0);
     // As is what a container that is known asks through.
     let sockets = Sockets::open(netns.as_fd()).unwrap();
     server.put_container(&container("c1", &["n"], &[upstream.address]), Some(&sockets), None).unwrap();
