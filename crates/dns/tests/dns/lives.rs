@@ -1,9 +1,11 @@
 //! What outlives what.
 
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::process::Command;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -20,6 +22,7 @@ use crate::upstream::Upstream;
 
 pub(crate) const CASES: &[Case] = &[
     ("the_process_goes_on_without_a_daemon", the_process_goes_on_without_a_daemon),
+    ("a_daemon_that_is_killed_takes_nothing_along", a_daemon_that_is_killed_takes_nothing_along),
     ("a_process_that_was_killed_is_replaced", a_process_that_was_killed_is_replaced),
     ("a_removed_container_frees_its_namespace", a_removed_container_frees_its_namespace),
     ("a_container_goes_with_its_monitor", a_container_goes_with_its_monitor),
@@ -96,6 +99,45 @@ fn the_process_goes_on_without_a_daemon() {
     assert_eq!(rustix::process::getsid(Some(process)).unwrap(), process);
     assert_eq!(ask(&netns, "web", A).addresses(), ["172.18.0.2"]);
     fixture.server = Some(server);
+}
+
+/// The word that makes this program a daemon, as far as it matters here.
+pub(crate) const DAEMON: &str = "daemon-of-the-test";
+
+/// Starts the process from one thread of several, says so, and waits for its end.
+pub(crate) fn daemon(dir: &Path) -> ExitCode {
+    let started = std::thread::scope(|scope| {
+        scope.spawn(|| Server::start(dir).map(|server| server.pid()).map_err(|error| format!("{error:?}"))).join()
+    });
+    println!("{}", started.unwrap().unwrap());
+    loop {
+        std::thread::park();
+    }
+}
+
+fn a_daemon_that_is_killed_takes_nothing_along() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut daemon = Command::new(std::env::current_exe().unwrap())
+        .arg(DAEMON)
+        .arg(dir.path())
+        .stdout(Stdio::piped())
+        .process_group(0)
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    BufReader::new(daemon.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let server = Server::start(dir.path()).unwrap();
+    assert_eq!(server.pid().to_string(), line.trim());
+    let fixture = Fixture { dir, server: Some(server) };
+    fixture.server().put_network(&network("n", vec![member("c1", "172.18.0.2", &["web"])])).unwrap();
+    let netns = fixture.container("c1", &["n"], &[]);
+    daemon.kill().unwrap();
+    daemon.wait().unwrap();
+    assert_eq!(ask(&netns, "web", A).addresses(), ["172.18.0.2"]);
+    assert_eq!(fixture.server().known().unwrap().containers, ["c1"]);
+    // Nothing of the daemon's: its own socket, what it waits with, and the container's two.
+    let files = std::fs::read_dir(format!("/proc/{}/fd", fixture.server().pid())).unwrap().count();
+    assert!(files <= 3 + 2 + 1 + 2, "{files} files");
 }
 
 fn a_process_that_was_killed_is_replaced() {

@@ -163,7 +163,9 @@ fn measure(netns: &OwnedFd, name: &str) -> (u32, Duration) {
 }
 
 fn how_quick_it_is() {
+    let start = Instant::now();
     let fixture = Fixture::new();
+    println!("  started in {:?}", start.elapsed());
     known_names(&fixture);
     let upstream = Upstream::new([192, 0, 2, 1]);
     let mut opened = Vec::new();
