@@ -122,3 +122,71 @@ impl AsFd for Control {
         self.stream.as_fd()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Read;
+    use wharf_sys::message;
+
+    fn pair() -> (UnixStream, Control) {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        theirs.set_nonblocking(true).unwrap();
+        (ours, Control::new(theirs))
+    }
+
+    #[test]
+    fn messages_come_whole_with_their_fds() {
+        let (mut daemon, mut control) = pair();
+        assert!(control.receive().unwrap().is_none());
+        message::send(&daemon, b"first", &[daemon.as_fd(), daemon.as_fd()]).unwrap();
+        let (bytes, fds) = control.receive().unwrap().unwrap();
+        assert_eq!((&bytes[..], fds.len()), (&b"first"[..], 2));
+        // They are the daemon's end too.
+        drop(fds);
+        // In pieces.
+        for piece in [&[0, 0][..], &[0, 2], b"h"] {
+            daemon.write_all(piece).unwrap();
+            assert!(control.receive().unwrap().is_none());
+        }
+        daemon.write_all(b"i").unwrap();
+        assert_eq!(control.receive().unwrap().unwrap().0, b"hi");
+        // A large one, and what was sent before the end.
+        let large = vec![7; 200_000];
+        let sender = std::thread::spawn(move || message::send(&daemon, &large, &[]).unwrap());
+        let bytes = loop {
+            if let Some((bytes, _)) = control.receive().unwrap() {
+                break bytes;
+            }
+            std::thread::yield_now();
+        };
+        assert_eq!(bytes.len(), 200_000);
+        sender.join().unwrap();
+        assert!(control.receive().is_err());
+    }
+
+    #[test]
+    fn a_length_that_lies_ends_it() {
+        let (mut daemon, mut control) = pair();
+        daemon.write_all(&[0xff; 4]).unwrap();
+        assert!(control.receive().is_err());
+    }
+
+    #[test]
+    fn replies_that_are_not_read_wait() {
+        let (mut daemon, mut control) = pair();
+        let reply = Reply { error: Some("x".repeat(1 << 20)), ..Reply::default() };
+        control.send(&reply).unwrap();
+        assert_eq!(control.interest(), Interest::Both);
+        let reader = std::thread::spawn(move || {
+            let mut all = Vec::new();
+            daemon.read_to_end(&mut all).unwrap();
+            all.len()
+        });
+        while control.interest() == Interest::Both {
+            control.flush().unwrap();
+        }
+        drop(control);
+        assert_eq!(reader.join().unwrap(), 4 + (1 << 20) + br#"{"error":""}"#.len());
+    }
+}

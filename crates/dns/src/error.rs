@@ -7,7 +7,8 @@ use wharf_netlink::NetlinkError;
 
 #[derive(Debug, thiserror::Error)]
 pub enum DnsError {
-    /// The process has ended, and with it all that it was told. [`Server::start`](crate::Server::start) makes another.
+    /// The process has ended, or has not answered in time. [`Server::start`](crate::Server::start) finds it or makes
+    /// another, and [`Server::known`](crate::Server::known) tells what it still knows.
     #[error("the process that answers for names has gone")]
     Gone,
     /// The process cannot do what it was asked for.

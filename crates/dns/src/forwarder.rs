@@ -182,20 +182,20 @@ impl Forwarder {
         if let Some(kept) = key.as_ref().and_then(|key| self.cache.get(key, now)) {
             return Some(asker.answer(kept.message, kept.ttls, kept.age));
         }
-        let waiting = self.waiting.entry(asker.origin.container()).or_default();
-        if *waiting >= MAX_WAITING {
+        let container = asker.origin.container();
+        if self.waiting.get(&container).is_some_and(|waiting| *waiting >= MAX_WAITING) {
             return Some(asker.code(Code::Refused));
         }
         let same = key.as_ref().and_then(|key| self.by_key.get(key));
         if let Some(flight) = same.and_then(|id| self.flights.get_mut(id)) {
-            *waiting += 1;
             flight.askers.push(asker);
+            *self.waiting.entry(container).or_default() += 1;
             return None;
         }
         if self.flights.len() >= MAX_FLIGHTS {
             return Some(asker.code(Code::Refused));
         }
-        *waiting += 1;
+        *self.waiting.entry(container).or_default() += 1;
         let looks = self.health.due(servers, now).map(|server| Flight::looking(&asker.query, server, now));
         let flight = Flight::new(key, asker, self.health.order(servers), now);
         for flight in looks.into_iter().chain([flight]) {

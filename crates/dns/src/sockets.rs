@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, ipproto};
+use wharf_netlink::conntrack::{self, Exchanges};
 use wharf_netlink::namespace;
 use wharf_netlink::nft::{
     Batch, Chain, Comparison, Connection, Expression, Family, Hook, Meta, Payload, Register, Table,
@@ -90,7 +91,9 @@ fn redirect(connection: &Connection, ports: [(u8, u16); 2]) -> Result<()> {
             let mut batch = Batch::new();
             batch.add_table(TABLE, "").delete_table(TABLE);
             fill(&mut batch, ports);
-            Ok(connection.apply(batch)?)
+            connection.apply(batch)?;
+            // A program that keeps its socket would go on asking the port of before.
+            Ok(conntrack::forget(connection, &[Exchanges::SentTo(PORT)])?)
         }
         done => Ok(done?),
     }

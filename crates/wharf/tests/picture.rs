@@ -7,8 +7,8 @@ use std::process::Command;
 const ROWS: &[&[&str]] = &[
     &["reference", "report", "dockerfile", "template"],
     &["sys"],
-    &["rooted-path", "cgroup", "seccomp", "netlink", "logs", "dns"],
-    &["archive", "store"],
+    &["rooted-path", "cgroup", "seccomp", "netlink", "logs"],
+    &["archive", "store", "dns"],
     &["client", "runtime", "distribution", "snapshot", "network", "volume"],
     &["monitor", "image"],
     &["engine", "build"],

@@ -3,8 +3,8 @@
 use std::net::IpAddr;
 
 use super::{
-    A, AAAA, CODE, Code, HEADER, INTERNET, MAX, OPCODE, OPT, PTR, Query, RECURSION_AVAILABLE, RECURSION_DESIRED,
-    RESPONSE, SAFE_LIMIT, TRUNCATED, name, word,
+    A, AAAA, AUTHENTIC, CODE, Code, HEADER, INTERNET, MAX, OPCODE, OPT, PTR, Query, RECURSION_AVAILABLE,
+    RECURSION_DESIRED, RESPONSE, SAFE_LIMIT, TRUNCATED, name, word,
 };
 
 /// A pointer to the name of the question.
@@ -34,7 +34,9 @@ impl Answer {
     /// An answer without records that fits into `limit` bytes.
     pub(crate) fn new(query: &Query, code: Code, limit: usize) -> Self {
         let mut message = Vec::with_capacity(HEADER + query.question.len() + 64);
-        for word in [query.id, RESPONSE | RECURSION_AVAILABLE | query.flags | code as u16, 1, 0, 0, 0] {
+        // What we say ourselves nobody has signed.
+        let flags = query.flags & !AUTHENTIC;
+        for word in [query.id, RESPONSE | RECURSION_AVAILABLE | flags | code as u16, 1, 0, 0, 0] {
             message.extend(word.to_be_bytes());
         }
         message.extend(&query.question);
@@ -107,11 +109,13 @@ mod tests {
 
     #[test]
     fn an_answer_has_its_records() {
-        let parsed = Query::parse(&query("Web", None)).unwrap();
+        let mut bytes = query("Web", None);
+        bytes[3] = 0x30;
+        let parsed = Query::parse(&bytes).unwrap();
         let mut answer = Answer::new(&parsed, Code::Done, 512);
         answer.add(600, &Data::Address("172.18.0.2".parse().unwrap()));
         let bytes = answer.finish();
-        assert_eq!(bytes[..12], [0x12, 0x34, 0x81, 0x80, 0, 1, 0, 1, 0, 0, 0, 0]);
+        assert_eq!(bytes[..12], [0x12, 0x34, 0x81, 0x90, 0, 1, 0, 1, 0, 0, 0, 0]);
         assert_eq!(bytes[21..], [0xc0, 12, 0, 1, 0, 1, 0, 0, 2, 88, 0, 4, 172, 18, 0, 2]);
         let read = Response::parse(&bytes, &parsed.question).unwrap();
         assert_eq!((read.code, read.lifetime, read.end), (0, Some(600), bytes.len()));

@@ -1,5 +1,6 @@
 //! Names of others.
 
+use std::net::Ipv6Addr;
 use std::time::{Duration, Instant};
 
 use crate::Case;
@@ -9,6 +10,7 @@ use crate::upstream::{Upstream, closed, dead};
 
 pub(crate) const CASES: &[Case] = &[
     ("answers_are_kept_as_long_as_they_say", answers_are_kept_as_long_as_they_say),
+    ("servers_have_addresses_of_both_families", servers_have_addresses_of_both_families),
     ("equal_questions_are_asked_once", equal_questions_are_asked_once),
     ("a_dead_server_is_waited_for_once", a_dead_server_is_waited_for_once),
     ("a_server_that_is_back_is_found", a_server_that_is_back_is_found),
@@ -58,6 +60,16 @@ fn answers_are_kept_as_long_as_they_say() {
         exchange(&udp(&netns), &query_edns(1, "nx.test", A, 4096));
     }
     assert_eq!(upstream.asked("nx.test"), 2);
+}
+
+fn servers_have_addresses_of_both_families() {
+    let Some(upstream) = Upstream::at(Ipv6Addr::LOCALHOST.into(), [192, 0, 2, 6]) else {
+        return println!("  skipped: there is no IPv6");
+    };
+    let fixture = with_network();
+    let netns = fixture.container("c1", &["n"], &[upstream.address]);
+    assert_eq!(ask(&netns, "one.test", A).addresses(), ["192.0.2.6"]);
+    assert_eq!(ask_tcp(&netns, "two.test", A).addresses(), ["192.0.2.6"]);
 }
 
 fn equal_questions_are_asked_once() {

@@ -1,9 +1,11 @@
 //! What outlives what.
 
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::net::UnixStream;
-use std::process::Command;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -11,20 +13,52 @@ use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 use wharf_dns::{DnsError, Server, Sockets};
 use wharf_netlink::route::{Batch, Connection, Peer, Veth};
 use wharf_netlink::{MacAddress, namespace};
+use wharf_sys::message;
 
 use crate::Case;
-use crate::client::{A, ask};
+use crate::client::{A, Reply, ask, exchange, query, udp};
 use crate::fixture::{Fixture, container, member, netns, network};
 use crate::upstream::Upstream;
 
 pub(crate) const CASES: &[Case] = &[
     ("the_process_goes_on_without_a_daemon", the_process_goes_on_without_a_daemon),
+    ("a_daemon_that_is_killed_takes_nothing_along", a_daemon_that_is_killed_takes_nothing_along),
     ("a_process_that_was_killed_is_replaced", a_process_that_was_killed_is_replaced),
     ("a_removed_container_frees_its_namespace", a_removed_container_frees_its_namespace),
     ("a_container_goes_with_its_monitor", a_container_goes_with_its_monitor),
     ("a_daemon_that_hangs_holds_up_nobody", a_daemon_that_hangs_holds_up_nobody),
+    ("a_process_of_another_version_is_replaced", a_process_of_another_version_is_replaced),
     ("the_process_ends_when_nobody_is_left", the_process_ends_when_nobody_is_left),
 ];
+
+/// A process of another version, as far as a daemon sees.
+fn a_process_of_another_version_is_replaced() {
+    let dir = tempfile::tempdir().unwrap();
+    let listener = UnixListener::bind(dir.path().join("dns.sock")).unwrap();
+    let mut old = Command::new("/bin/busybox").args(["sleep", "60"]).spawn().unwrap();
+    let pid = old.id();
+    let acting = std::thread::spawn(move || {
+        let (stream, _) = listener.accept().unwrap();
+        let mut asked = Vec::new();
+        while let Some((bytes, _)) = message::receive(&stream).unwrap() {
+            asked.push(String::from_utf8(bytes).unwrap());
+            if asked.len() == 2 {
+                message::send(&stream, b"{}", &[]).unwrap();
+                break;
+            }
+            message::send(&stream, format!(r#"{{"version":"0 0.0.1","pid":{pid}}}"#).as_bytes(), &[]).unwrap();
+        }
+        drop(listener);
+        old.kill().unwrap();
+        old.wait().unwrap();
+        asked
+    });
+    let server = Server::start(dir.path()).unwrap();
+    assert_eq!(acting.join().unwrap(), [r#""hello""#, r#""quit""#]);
+    assert_ne!(server.pid().unsigned_abs(), pid);
+    assert_eq!(server.known().unwrap(), wharf_dns::Known::default());
+    server.quit().unwrap();
+}
 
 fn wait_for(process: &OwnedFd, seconds: i64) -> bool {
     let bound = Timespec { tv_sec: seconds, tv_nsec: 0 };
@@ -67,10 +101,53 @@ fn the_process_goes_on_without_a_daemon() {
     fixture.server = Some(server);
 }
 
+/// The word that makes this program a daemon, as far as it matters here.
+pub(crate) const DAEMON: &str = "daemon-of-the-test";
+
+/// Starts the process from one thread of several, says so, and waits for its end.
+pub(crate) fn daemon(dir: &Path) -> ExitCode {
+    let started = std::thread::scope(|scope| {
+        scope.spawn(|| Server::start(dir).map(|server| server.pid()).map_err(|error| format!("{error:?}"))).join()
+    });
+    println!("{}", started.unwrap().unwrap());
+    loop {
+        std::thread::park();
+    }
+}
+
+fn a_daemon_that_is_killed_takes_nothing_along() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut daemon = Command::new(std::env::current_exe().unwrap())
+        .arg(DAEMON)
+        .arg(dir.path())
+        .stdout(Stdio::piped())
+        .process_group(0)
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    BufReader::new(daemon.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let server = Server::start(dir.path()).unwrap();
+    assert_eq!(server.pid().to_string(), line.trim());
+    let fixture = Fixture { dir, server: Some(server) };
+    fixture.server().put_network(&network("n", vec![member("c1", "172.18.0.2", &["web"])])).unwrap();
+    let netns = fixture.container("c1", &["n"], &[]);
+    daemon.kill().unwrap();
+    daemon.wait().unwrap();
+    assert_eq!(ask(&netns, "web", A).addresses(), ["172.18.0.2"]);
+    assert_eq!(fixture.server().known().unwrap().containers, ["c1"]);
+    // Nothing of the daemon's: its own socket, what it waits with, and the container's two.
+    let files = std::fs::read_dir(format!("/proc/{}/fd", fixture.server().pid())).unwrap().count();
+    assert!(files <= 3 + 2 + 1 + 2, "{files} files");
+}
+
 fn a_process_that_was_killed_is_replaced() {
     let mut fixture = Fixture::new();
     let upstream = Upstream::new([192, 0, 2, 1]);
+    fixture.server().put_network(&network("n", vec![])).unwrap();
     let netns = fixture.container("c1", &["n"], &[upstream.address]);
+    // A program that keeps its socket.
+    let socket = udp(&netns);
+    assert_eq!(Reply::parse(&exchange(&socket, &query(1, "one.test", A))).code, 0);
     let watch = fixture.server().watch().unwrap();
     kill_process(Pid::from_raw(fixture.server().pid()).unwrap(), Signal::KILL).unwrap();
     assert!(wait_for(&watch, 5));
@@ -82,6 +159,7 @@ fn a_process_that_was_killed_is_replaced() {
     let sockets = Sockets::open(netns.as_fd()).unwrap();
     server.put_container(&container("c1", &["n"], &[upstream.address]), Some(&sockets), None).unwrap();
     assert_eq!(ask(&netns, "example.com", A).addresses(), ["192.0.2.1"]);
+    assert_eq!(Reply::parse(&exchange(&socket, &query(2, "two.test", A))).code, 0);
     // As is what a container that is known asks through.
     let sockets = Sockets::open(netns.as_fd()).unwrap();
     server.put_container(&container("c1", &["n"], &[upstream.address]), Some(&sockets), None).unwrap();

@@ -22,6 +22,11 @@ fn main() -> ExitCode {
     if Path::new(&called).file_name().is_some_and(|name| name == wharf_dns::PROGRAM_NAME) {
         return wharf_dns::main(&words.collect::<Vec<_>>());
     }
+    if let [Some(word), Some(dir)] = [std::env::args_os().nth(1), std::env::args_os().nth(2)]
+        && word == lives::DAEMON
+    {
+        return lives::daemon(Path::new(&dir));
+    }
     if !rustix::process::geteuid().is_root() || !Path::new("/bin/busybox").exists() {
         println!("1 skipped: network namespaces need root, and busybox-static");
         return ExitCode::SUCCESS;

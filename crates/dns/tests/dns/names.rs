@@ -1,6 +1,7 @@
 //! Names that the process knows itself.
 
 use std::collections::BTreeMap;
+use std::net::Ipv6Addr;
 
 use wharf_dns::{Container, Network};
 
@@ -13,6 +14,7 @@ pub(crate) const CASES: &[Case] = &[
     ("containers_find_each_other", containers_find_each_other),
     ("busybox_finds_them_too", busybox_finds_them_too),
     ("addresses_lead_back_to_names", addresses_lead_back_to_names),
+    ("both_families_are_answered", both_families_are_answered),
     ("several_addresses_take_turns", several_addresses_take_turns),
     ("the_host_has_a_name", the_host_has_a_name),
     ("an_internal_network_knows_its_own_only", an_internal_network_knows_its_own_only),
@@ -82,6 +84,19 @@ fn addresses_lead_back_to_names() {
     // What is no address of a network of ours is somebody else's.
     ask(&netns, "2.0.19.172.in-addr.arpa", PTR);
     assert_eq!(upstream.asked("2.0.19.172.in-addr.arpa"), 1);
+}
+
+fn both_families_are_answered() {
+    let fixture = Fixture::new();
+    let mut both = member("c1", "172.18.0.2", &["web"]);
+    both.addresses.push("fd00::2".parse().unwrap());
+    fixture.server().put_network(&network("n", vec![both])).unwrap();
+    let netns = fixture.container("c1", &["n"], &[]);
+    assert_eq!(ask(&netns, "web", A).addresses(), ["172.18.0.2"]);
+    let address = "fd00::2".parse::<Ipv6Addr>().unwrap();
+    assert_eq!(ask(&netns, "web", AAAA).records, [(600, address.octets().to_vec())]);
+    let reversed = format!("2.{}0.0.d.f.ip6.arpa", "0.".repeat(27));
+    assert_eq!(ask(&netns, &reversed, PTR).records, [(600, labels("web.nnet"))]);
 }
 
 fn several_addresses_take_turns() {

@@ -139,8 +139,14 @@ fn five_hundred_containers() {
     assert!(files < 20, "{files} files");
 }
 
+/// How long the process has run on a processor.
+fn busy(fixture: &Fixture) -> Duration {
+    let stat = std::fs::read_to_string(format!("/proc/{}/schedstat", fixture.server().pid())).unwrap_or_default();
+    Duration::from_nanos(stat.split(' ').next().and_then(|time| time.parse().ok()).unwrap_or(0))
+}
+
 /// Queries in a second, and the slowest of a hundred, from one program that asks one after the other.
-fn measure(netns: &OwnedFd, name: &str) -> (u128, Duration) {
+fn measure(netns: &OwnedFd, name: &str) -> (u32, Duration) {
     let socket = udp(netns);
     let message = query(1, name, A);
     let mut buffer = [0; 512];
@@ -153,11 +159,13 @@ fn measure(netns: &OwnedFd, name: &str) -> (u128, Duration) {
         times.push(asked.elapsed());
     }
     times.sort_unstable();
-    (times.len() as u128, times[times.len() * 99 / 100])
+    (u32::try_from(times.len()).unwrap(), times[times.len() * 99 / 100])
 }
 
 fn how_quick_it_is() {
+    let start = Instant::now();
     let fixture = Fixture::new();
+    println!("  started in {:?}", start.elapsed());
     known_names(&fixture);
     let upstream = Upstream::new([192, 0, 2, 1]);
     let mut opened = Vec::new();
@@ -176,10 +184,15 @@ fn how_quick_it_is() {
     println!("  sockets and rules: median {:?}, slowest {:?}; telling: median {:?}", opened[10], opened[19], put[10]);
     let netns = fixture.container("c1", &["n"], &[upstream.address]);
     for (what, name) in [("known", "web"), ("kept", "example.com")] {
+        let before = busy(&fixture);
         let (queries, slowest) = measure(&netns, name);
-        println!("  {what}: {queries} queries per second, one after the other, p99 {slowest:?}");
+        let cost = (busy(&fixture) - before) / queries.max(1);
+        println!(
+            "  {what}: {queries} queries per second, one after the other, p99 {slowest:?}; {cost:?} of the process each"
+        );
     }
-    // As many as there is room for under way, from two programs.
+    // Many under way, from two programs.
+    let before = busy(&fixture);
     let start = Instant::now();
     let mut answered = 0u32;
     let sockets: Vec<_> = (0..2).map(|_| udp(&netns)).collect();
@@ -197,7 +210,9 @@ fn how_quick_it_is() {
             }
         }
     }
-    println!("  known: {answered} queries per second, 128 at a time, client included");
+    let cost = (busy(&fixture) - before) / answered.max(1);
+    println!("  known: {answered} queries per second, 128 at a time; {cost:?} of the process each");
+    let before = busy(&fixture);
     let start = Instant::now();
     let socket = udp(&netns);
     let mut forwarded = 0u32;
@@ -205,5 +220,8 @@ fn how_quick_it_is() {
         exchange(&socket, &query(1, &format!("n{forwarded}.test"), A));
         forwarded += 1;
     }
-    println!("  asked for elsewhere: {forwarded} queries per second, one after the other");
+    let cost = (busy(&fixture) - before) / forwarded.max(1);
+    println!(
+        "  asked for elsewhere: {forwarded} queries per second, one after the other; {cost:?} of the process each"
+    );
 }

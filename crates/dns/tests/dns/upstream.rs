@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -25,7 +25,12 @@ struct Shared {
 
 impl Upstream {
     pub(crate) fn new(answer: [u8; 4]) -> Self {
-        let tcp = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        Self::at(Ipv4Addr::LOCALHOST.into(), answer).unwrap()
+    }
+
+    /// `None` where there is no such address.
+    pub(crate) fn at(host: IpAddr, answer: [u8; 4]) -> Option<Self> {
+        let tcp = TcpListener::bind((host, 0)).ok()?;
         let address = tcp.local_addr().unwrap();
         let udp = UdpSocket::bind(address).unwrap();
         udp.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
@@ -36,7 +41,7 @@ impl Upstream {
             std::thread::spawn(move || serve_udp(&for_udp, &udp)),
             std::thread::spawn(move || serve_tcp(&for_tcp, &tcp)),
         ];
-        Self { address, shared, threads }
+        Some(Self { address, shared, threads })
     }
 
     /// How often a name was asked for.
