@@ -14,6 +14,7 @@
 mod decompress;
 mod error;
 mod header;
+mod names;
 mod pack;
 mod reader;
 mod record;
