@@ -15,6 +15,7 @@ mod decompress;
 mod error;
 mod header;
 mod ids;
+mod names;
 mod pack;
 mod reader;
 mod record;

@@ -5,7 +5,7 @@ use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags};
 use rustix::io::Errno;
@@ -14,6 +14,7 @@ use wharf_rooted_path::{RootDir, RootError};
 use crate::error::shown;
 use crate::header::{Entry, Kind, may_carry};
 use crate::ids::IdRange;
+use crate::names::{check_link, inside, normal};
 use crate::reader::Reader;
 use crate::record::{Recorder, Tap};
 use crate::{ArchiveError, Result};
@@ -482,51 +483,11 @@ fn failing(entry: &Entry) -> impl Fn(RootError) -> ArchiveError + use<> {
     move |source| ArchiveError::Unpack { name: name.clone(), source }
 }
 
-/// The entry's path below the root. `..` ends there, as Go's `Clean("/" + name)` has it. Only a directory can be the
-/// root itself.
-fn inside(entry: &Entry) -> Result<PathBuf> {
-    let mut path = PathBuf::new();
-    for part in Path::new(OsStr::from_bytes(&entry.path)).components() {
-        match part {
-            Component::Normal(name) => path.push(name),
-            Component::ParentDir => drop(path.pop()),
-            _ => {}
-        }
-    }
-    if path.as_os_str().is_empty() && entry.kind != Kind::Directory {
-        return Err(ArchiveError::Entry { name: shown(&entry.path), why: "it would replace the root" });
-    }
-    Ok(path)
-}
-
-fn check_link(entry: &Entry) -> Result<()> {
-    let inside = normal(&entry.link).is_some_and(|path| !path.as_os_str().is_empty());
-    if entry.kind == Kind::HardLink && !inside {
-        let why = "it is a link to something outside of the archive";
-        return Err(ArchiveError::Entry { name: shown(&entry.path), why });
-    }
-    Ok(())
-}
-
 /// Where the kernel says that a directory is.
 fn place(dir: &RootDir) -> Option<PathBuf> {
     rustix::fs::readlinkat(rustix::fs::CWD, dir.proc_path(), Vec::new())
         .ok()
         .map(|path| PathBuf::from(OsStr::from_bytes(path.as_bytes())))
-}
-
-/// What a link leads to; `None` when that is outside.
-fn normal(bytes: &[u8]) -> Option<PathBuf> {
-    let mut path = PathBuf::new();
-    for part in Path::new(OsStr::from_bytes(bytes)).components() {
-        match part {
-            Component::Normal(name) => path.push(name),
-            Component::ParentDir if path.pop() => {}
-            Component::ParentDir => return None,
-            _ => {}
-        }
-    }
-    Some(path)
 }
 
 /// What an entry takes on a disk, if it is all that the archive says of its name.

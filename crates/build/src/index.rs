@@ -68,7 +68,7 @@ impl Node {
 
 /// Hashes what a hole stands for.
 fn hash_zeroes(hasher: &mut Hasher, count: u64, cancel: &Cancel) -> Result<()> {
-    const ZEROES: [u8; 64 << 10] = [0; 64 << 10];
+    static ZEROES: [u8; 64 << 10] = [0; 64 << 10];
     let mut left = count;
     while left > 0 {
         cancel.check()?;

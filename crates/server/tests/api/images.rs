@@ -89,10 +89,22 @@ pub(crate) async fn builds(server: &Server) {
         quiet.len() <= 2 && quiet.iter().any(|line| line["stream"].as_str().is_some_and(|t| t.contains("sha256:")))
     );
 
-    let failed = server.ask("POST", "/build", context("FROM busybox\nRUN false\n")).await;
+    let failed = server.ask("POST", "/build", context("FROM busybox\nRUN exit 42\n")).await;
     let last = failed.lines().pop().unwrap();
-    let message = last["errorDetail"]["message"].as_str().unwrap();
-    assert!(message.starts_with("The command '/bin/sh -c false' returned a non-zero code: 1"), "{message}");
+    let message = "The command '/bin/sh -c exit 42' returned a non-zero code: 42";
+    assert_eq!(last, json!({ "errorDetail": { "code": 42, "message": message }, "error": message }));
+    // What never ran has no code.
+    let absent = server.ask("POST", "/build", context("FROM busybox\nRUN [\"/none\"]\n")).await;
+    let last = absent.lines().pop().unwrap();
+    assert!(last["errorDetail"]["code"].is_null() && last["error"].as_str().unwrap().contains("/none"), "{last}");
+    let taken = "/build?q=1&rm=1&forcerm=1&cachefrom=%5B%22a%22%5D&cgroupparent=";
+    assert_eq!(server.ask("POST", taken, context("FROM busybox\n")).await.status, 200);
+    for (query, words) in
+        [("squash=1", "experimental"), ("cachefrom=x", "cachefrom"), ("cgroupparent=/a/../..", "cgroup-parent")]
+    {
+        let refused = server.ask("POST", &format!("/build?{query}"), context("FROM busybox\n")).await;
+        assert!(refused.status == 400 && refused.message().contains(words), "{query}: {:?}", refused.body);
+    }
     let broken = server.ask("POST", "/build", context("NONSENSE\n")).await;
     assert!(broken.status == 400 || broken.lines().pop().unwrap()["error"].is_string(), "{:?}", broken.body);
     let new = server.post("/build?version=2", &Value::Null).await;

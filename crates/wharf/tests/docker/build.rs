@@ -70,10 +70,15 @@ fn traces(d: &Daemon) -> Vec<std::path::PathBuf> {
 }
 
 /// Starts a build of this command, and waits until it runs.
-fn begin(d: &Daemon, command: &str) -> std::process::Child {
+fn begin(d: &Daemon, options: &str, command: &str) -> std::process::Child {
     let dir = context(d, &[("Dockerfile", &format!("FROM busybox\nRUN {command}\n"))]);
     let mut client = d.client();
-    client.args(["build", "--no-cache", &dir]).stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
+    client
+        .arg("build")
+        .args(options.split_whitespace())
+        .args(["--no-cache", &dir])
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null());
     let child = client.spawn().unwrap();
     d.eventually("the command runs", || {
         std::fs::read_dir(d.path().join("run/build"))
@@ -87,12 +92,14 @@ fn begin(d: &Daemon, command: &str) -> std::process::Child {
 #[test]
 fn a_silent_build_ends_with_its_client() {
     let Some(d) = Daemon::start() else { return };
-    let mut client = begin(&d, "sleep 1000");
-    client.kill().unwrap();
-    client.wait().unwrap();
-    let gone = std::time::Instant::now();
-    d.eventually("nothing of it is left", || traces(&d).is_empty());
-    assert!(gone.elapsed() < std::time::Duration::from_secs(2), "{:?}", gone.elapsed());
+    for options in ["", "-q"] {
+        let mut client = begin(&d, options, "sleep 1000");
+        client.kill().unwrap();
+        client.wait().unwrap();
+        let gone = std::time::Instant::now();
+        d.eventually("nothing of it is left", || traces(&d).is_empty());
+        assert!(gone.elapsed() < std::time::Duration::from_secs(2), "{options}: {:?}", gone.elapsed());
+    }
 }
 
 #[test]
@@ -100,7 +107,7 @@ fn a_daemon_that_was_killed_in_a_build_starts_again() {
     let Some(mut d) = Daemon::start() else { return };
     for _ in 0..3 {
         let command = "i=0; mkdir /d; while :; do echo $i > /d/$i; i=$((i+1)); done";
-        let mut client = begin(&d, command);
+        let mut client = begin(&d, "", command);
         d.kill();
         client.wait().unwrap();
         d.launch();

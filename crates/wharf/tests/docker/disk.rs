@@ -65,3 +65,28 @@ fn a_full_disk_fails_the_operation_and_not_the_store() {
     assert_eq!(daemon.docker("exec kept echo here").ok(), "here");
     daemon.docker("rm -f kept").ok();
 }
+
+#[test]
+fn a_pull_that_does_not_fit_leaves_nothing() {
+    let Some(large) = Daemon::start() else { return };
+    let registry = crate::ship::Registry::start(&large);
+    let name = format!("{}/large:1", registry.address);
+    let dir = large.path().join("noise");
+    std::fs::create_dir(&dir).unwrap();
+    // What does not compress, so that it is the blob that does not fit.
+    let noise = File::open("/dev/urandom").unwrap();
+    copy(&mut std::io::Read::take(noise, 70 << 20), &mut File::create(dir.join("file")).unwrap()).unwrap();
+    std::fs::write(dir.join("Dockerfile"), "FROM busybox\nCOPY file /\n").unwrap();
+    large.docker(&format!("build -t {name} {}", dir.display())).ok();
+    large.docker(&format!("push {name}")).ok();
+
+    let Some(daemon) = Daemon::start_on(DISK) else { return };
+    let free = |daemon: &Daemon| rustix::fs::statvfs(daemon.data()).unwrap().f_bavail;
+    let before = free(&daemon);
+    let pull = daemon.docker(&format!("pull {name}"));
+    assert!(pull.code == 1 && pull.err.to_lowercase().contains("no space left on device"), "{}", pull.err);
+    assert_eq!(std::fs::read_dir(daemon.data().join("ingest")).unwrap().count(), 0);
+    daemon.docker("image prune -f").ok();
+    daemon.eventually("what had come of the image is gone", || free(&daemon) + 64 >= before);
+    assert_eq!(daemon.sh("", "echo fine").ok(), "fine");
+}
