@@ -64,6 +64,9 @@ impl Engine {
                 settings.ip_address = endpoint.ip.to_string();
                 settings.ip_prefix_len = endpoint.prefix;
                 settings.mac_address = endpoint.mac.to_string();
+                let mut all = own.networks.clone();
+                all.insert(found.name.clone(), settings.clone());
+                engine.join_names(&own, netns.as_fd(), &all)?;
                 Ok(settings)
             })
             .await?;
@@ -104,6 +107,14 @@ impl Engine {
             blocking(move || Ok(networks.disconnect(&id, &own)?)).await?;
         }
         let record = slot.change(|record| drop(record.networks.remove(&found.name)));
+        if record.state.status.is_active() {
+            let (engine, own, left) = (self.clone(), record.clone(), found.clone());
+            blocking(move || {
+                engine.forget_names(&own, &[left], false);
+                Ok(())
+            })
+            .await?;
+        }
         self.save(&record).await?;
         self.tell_of("network", "disconnect", &found.id, &[("container", &record.id), ("name", &found.name)]);
         Ok(())
@@ -139,7 +150,13 @@ impl Engine {
             )));
         }
         let (networks, id) = (self.networks().clone(), found.id.clone());
-        blocking(move || Ok(networks.remove(&id)?)).await?;
+        let engine = self.clone();
+        blocking(move || {
+            networks.remove(&id)?;
+            engine.forget_network_names(&id);
+            Ok(())
+        })
+        .await?;
         self.tell_of("network", "destroy", &found.id, &[("name", &found.name), ("type", &found.driver)]);
         Ok(())
     }

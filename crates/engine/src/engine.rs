@@ -14,6 +14,7 @@ use wharf_network::Networks;
 use wharf_store::{Store, Table};
 use wharf_volume::Volumes;
 
+use crate::dns::Dns;
 use crate::error::{EngineError, Result};
 use crate::etc::ResolvConf;
 use crate::event::Events;
@@ -91,6 +92,7 @@ pub(crate) struct Inner {
     pub(crate) pins: OnceLock<Pins>,
     /// Who `root` is in an image: the same for each of its containers.
     pub(crate) roots: Mutex<Vec<(Digest, Identity)>>,
+    pub(crate) dns: Dns,
 }
 
 /// Names layers.
@@ -123,6 +125,7 @@ impl Engine {
         let engine = Self {
             inner: Arc::new(Inner {
                 bounding: bounding_set(),
+                dns: Dns::new(options.exec_root.clone()),
                 options,
                 parts,
                 id,
@@ -142,6 +145,12 @@ impl Engine {
         }
         engine.sweep_directories();
         engine.recover().await?;
+        let names = engine.clone();
+        blocking(move || {
+            names.take_up_names();
+            Ok(())
+        })
+        .await?;
         Ok(engine)
     }
 
@@ -167,8 +176,9 @@ impl Engine {
         for record in self.list().iter().filter(|record| record.state.paused_for_commit) {
             self.thaw(record).await;
         }
-        let store = self.store().clone();
+        let (engine, store) = (self.clone(), self.store().clone());
         blocking(move || {
+            engine.leave_names();
             store.flush().map_err(|e| EngineError::from_source("cannot write the state of containers", &e))
         })
         .await

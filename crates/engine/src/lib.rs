@@ -23,6 +23,7 @@ mod convert;
 mod cpuset;
 mod create;
 mod devices;
+mod dns;
 mod engine;
 pub mod error;
 pub mod etc;

@@ -13,7 +13,7 @@ use wharf_runtime::Rootfs;
 use crate::bundle::{self, Surroundings};
 use crate::engine::{Engine, blocking, make_private, to_its_end};
 use crate::error::{EngineError, Result};
-use crate::etc::{self, Names, ResolvConf};
+use crate::etc::{self, Names};
 use crate::process::Process;
 use crate::record::{Container, Health as HealthRecord, NEVER, Status};
 use crate::slot::{Pending, Slot, lock};
@@ -96,20 +96,25 @@ impl Engine {
         let (network, endpoints, published) = prepared.map_err(|error| (error, 128))?;
         let launched = self.launch_on(&record, &network, &endpoints, pending);
         match launched {
-            Ok(launched) => Ok(slot.change(|record| {
-                record.state.status = Status::Running;
-                record.state.pid = launched.pid;
-                record.state.started_at.clone_from(&launched.started_at);
-                record.state.finished_at = NEVER.into();
-                record.state.exit_code = 0;
-                record.state.error.clear();
-                record.state.oom_killed = false;
-                record.state.health =
-                    health(record).map(|_| HealthRecord { status: "starting".into(), ..Default::default() });
-                record.stopped_by_user = false;
-                record.networks = endpoints;
-                record.ports = published;
-            })),
+            Ok(launched) => {
+                let monitor = launched.monitor_pid;
+                let running = slot.change(|record| {
+                    record.state.status = Status::Running;
+                    record.state.pid = launched.pid;
+                    record.state.started_at.clone_from(&launched.started_at);
+                    record.state.finished_at = NEVER.into();
+                    record.state.exit_code = 0;
+                    record.state.error.clear();
+                    record.state.oom_killed = false;
+                    record.state.health =
+                        health(record).map(|_| HealthRecord { status: "starting".into(), ..Default::default() });
+                    record.stopped_by_user = false;
+                    record.networks = endpoints;
+                    record.ports = published;
+                });
+                self.bind_names(&running, monitor);
+                Ok(running)
+            }
             Err(failure) => {
                 self.release_network(&record);
                 self.drop_shm(&record);
@@ -263,16 +268,10 @@ impl Engine {
         let names = Names {
             own: endpoints.values().filter_map(|e| parse(&e.ip_address)).collect(),
             host_gateway: network.gateway,
-            embedded: false,
+            embedded: !self.networks_with_names(endpoints).is_empty(),
             links,
         };
-        let list = |own: &Option<Vec<String>>| own.clone().unwrap_or_default();
-        let daemon = &self.inner.options.dns;
-        let mut resolv = ResolvConf::of_host().with(&daemon.servers, &daemon.search, &daemon.options).with(
-            &list(&record.host.dns),
-            &list(&record.host.dns_search),
-            &list(&record.host.dns_options),
-        );
+        let mut resolv = self.resolv_conf(record);
         if network.own.is_some() {
             resolv = resolv.reachable();
         }
@@ -324,6 +323,7 @@ impl Engine {
         let done = self.connect_all(record, &own, &mut endpoints).and_then(|address| {
             let gateway = endpoints.values().find_map(|e| e.gateway.parse::<IpAddr>().ok());
             network.gateway = gateway;
+            self.answer_names(record, own.as_fd(), &endpoints)?;
             self.publish(record, address)
         });
         match done {
@@ -428,6 +428,7 @@ impl Engine {
         if record.host.network_mode == "host" || record.host.network_mode.starts_with("container:") {
             return;
         }
+        self.forget_names(record, &self.networks_with_names(&record.networks), true);
         if let Err(error) = self.networks().release(&record.id) {
             tracing::warn!("cannot free the network of container {}: {error}", record.id);
         }

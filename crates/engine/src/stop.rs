@@ -224,6 +224,13 @@ impl Engine {
             return Err(error);
         }
         self.inner.slots.free_name(&old, &slot.id);
+        let (engine, renamed) = (self.clone(), record.clone());
+        blocking(move || {
+            engine.networks().rename(&renamed.id, &renamed.name)?;
+            engine.rename_names(&renamed);
+            Ok(())
+        })
+        .await?;
         self.tell_with(&record, "rename", &[("oldName", &format!("/{old}"))]);
         Ok(())
     }

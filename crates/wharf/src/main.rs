@@ -13,6 +13,7 @@ fn main() -> ExitCode {
     let args: Vec<OsString> = words.collect();
     let first = args.first().and_then(|word| word.to_str()).unwrap_or("");
     match (program.as_str(), first) {
+        (wharf_dns::PROGRAM_NAME, _) => wharf_dns::main(&args),
         ("dockerd", _) => protected(|| wharf_daemon::main(&args)),
         ("runc" | "crun" | "wharf-oci", _) => protected(|| wharf_oci::main(&args)),
         (_, "daemon") => protected(|| wharf_daemon::main(&args[1..])),

@@ -6,6 +6,7 @@ mod disk;
 mod events;
 mod kit;
 mod links;
+mod names;
 mod refuse;
 mod run;
 mod share;

@@ -1,0 +1,290 @@
+//! Names on user-defined networks: what the process that answers for them (`wharf_dns`) is told of containers.
+//!
+//! It is started with the first container that needs it, and told all again when it had to be started once more.
+//! Whatever it is told can be told twice.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::PathBuf;
+use std::sync::Mutex;
+
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use wharf_dns::{DnsError, Member, Network, Server, Sockets};
+use wharf_network::{Endpoint, NetworkRecord};
+
+use crate::engine::Engine;
+use crate::error::{EngineError, Result};
+use crate::etc::ResolvConf;
+use crate::process::Process;
+use crate::record::Container;
+use crate::slot::lock;
+use crate::spec::EndpointSettings;
+
+/// The port of name servers.
+const PORT: u16 = 53;
+
+/// The connection to the process, once one was needed.
+#[derive(Debug)]
+pub(crate) struct Dns {
+    exec_root: PathBuf,
+    server: Mutex<Option<Server>>,
+}
+
+impl Dns {
+    pub(crate) fn new(exec_root: PathBuf) -> Self {
+        Self { exec_root, server: Mutex::default() }
+    }
+}
+
+fn failed(error: &DnsError) -> EngineError {
+    EngineError::from_source("cannot answer for names on the container's networks", error)
+}
+
+impl Engine {
+    /// Asks the process, which is started where there is none; once more when it had gone.
+    fn with_dns<T>(&self, ask: impl Fn(&Server) -> wharf_dns::Result<T>) -> Result<T> {
+        let dns = &self.inner.dns;
+        let mut place = lock(&dns.server);
+        if let Some(server) = place.as_ref() {
+            match ask(server) {
+                Err(DnsError::Gone) => *place = None,
+                told => return told.map_err(|e| failed(&e)),
+            }
+        }
+        let server = Server::start(&dns.exec_root).map_err(|e| failed(&e))?;
+        self.tell_all(&server).map_err(|e| failed(&e))?;
+        let told = ask(&server).map_err(|e| failed(&e));
+        *place = Some(server);
+        told
+    }
+
+    /// Tells a process that may know nothing of all containers that run, and has it forget those that do not.
+    fn tell_all(&self, server: &Server) -> wharf_dns::Result<()> {
+        let known = server.known()?;
+        let running: Vec<_> = self.list().into_iter().filter(|record| record.state.status.is_active()).collect();
+        for id in known.containers.iter().filter(|id| running.iter().all(|record| record.id != **id)) {
+            server.remove_container(id)?;
+        }
+        let mut told = Vec::new();
+        for record in running {
+            let networks = self.networks_with_names(&record.networks);
+            for network in networks.iter().filter(|network| !told.contains(&network.id)) {
+                server.put_network(&self.everybody(network))?;
+            }
+            told.extend(networks.iter().map(|network| network.id.clone()));
+            if networks.is_empty() {
+                continue;
+            }
+            if let Some(bridge) = self.default_bridge(&record) {
+                server.put_network(&self.everybody(&bridge))?;
+            }
+            let container = self.asker(&record, &networks);
+            let monitor = monitor_of(&record);
+            let until = monitor.as_ref().map(AsFd::as_fd);
+            if known.containers.contains(&record.id) {
+                server.put_container(&container, None, until)?;
+                continue;
+            }
+            // One that ends just now needs no names.
+            let Ok(netns) = Process::of(&record).and_then(|process| process.namespace("net")) else { continue };
+            server.put_container(&container, Some(&Sockets::open(netns.as_fd())?), until)?;
+        }
+        Ok(())
+    }
+
+    /// After a start of the daemon: the process that an earlier one has left is told what has changed meanwhile.
+    pub(crate) fn take_up_names(&self) {
+        let needed = self
+            .list()
+            .iter()
+            .any(|record| record.state.status.is_active() && !self.networks_with_names(&record.networks).is_empty());
+        if needed && let Err(error) = self.with_dns(|_| Ok(())) {
+            tracing::warn!("{error}");
+        }
+    }
+
+    /// Those of its networks on which containers know each other by name: the user's own.
+    pub(crate) fn networks_with_names(&self, endpoints: &BTreeMap<String, EndpointSettings>) -> Vec<NetworkRecord> {
+        let found = endpoints.values().filter_map(|endpoint| self.networks().resolve(&endpoint.network_id).ok());
+        found.filter(|network| network.driver == "bridge" && network.name != "bridge").collect()
+    }
+
+    /// Makes a container known on its networks, and answers it; `netns` is where it will ask.
+    pub(crate) fn answer_names(
+        &self,
+        record: &Container,
+        netns: BorrowedFd<'_>,
+        endpoints: &BTreeMap<String, EndpointSettings>,
+    ) -> Result<()> {
+        let networks = self.networks_with_names(endpoints);
+        if networks.is_empty() {
+            return Ok(());
+        }
+        let sockets = Sockets::open(netns).map_err(|e| failed(&e))?;
+        self.with_dns(|server| {
+            for network in &networks {
+                self.tell_member(server, network, &record.id)?;
+            }
+            if let Some(bridge) = self.default_bridge(record) {
+                server.put_network(&self.everybody(&bridge))?;
+            }
+            server.put_container(&self.asker(record, &networks), Some(&sockets), None)
+        })
+    }
+
+    /// A container that runs has come to a network: it asks here from now on, whomever it asked before.
+    pub(crate) fn join_names(
+        &self,
+        record: &Container,
+        netns: BorrowedFd<'_>,
+        endpoints: &BTreeMap<String, EndpointSettings>,
+    ) -> Result<()> {
+        let before = self.networks_with_names(&record.networks);
+        if before.is_empty() {
+            self.answer_names(record, netns, endpoints)?;
+            if self.networks_with_names(endpoints).is_empty() {
+                return Ok(());
+            }
+            let text = self.resolv_conf(record).render(true);
+            // In place: the container has this very file mounted.
+            return std::fs::write(self.dir(&record.id).join("resolv.conf"), text)
+                .map_err(|e| EngineError::from_source("cannot write the container's resolv.conf", &e));
+        }
+        let networks = self.networks_with_names(endpoints);
+        self.with_dns(|server| {
+            networks.iter().try_for_each(|network| self.tell_member(server, network, &record.id))?;
+            server.put_container(&self.asker(record, &networks), None, None)
+        })
+    }
+
+    fn tell_member(&self, server: &Server, network: &NetworkRecord, container: &str) -> wharf_dns::Result<()> {
+        let endpoints = self.networks().endpoints(&network.id);
+        let Some(own) = endpoints.iter().find(|endpoint| endpoint.container == container) else { return Ok(()) };
+        match server.put_member(&network.id, &self.member(own)) {
+            // The first on it.
+            Err(DnsError::Refused(_)) => server.put_network(&self.everybody(network)),
+            told => told,
+        }
+    }
+
+    /// The sockets keep the container's namespace alive: they go with its monitor, also while no daemon is there.
+    pub(crate) fn bind_names(&self, record: &Container, monitor: i32) {
+        let networks = self.networks_with_names(&record.networks);
+        let monitor = Pid::from_raw(monitor).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
+        let (Some(monitor), false) = (monitor, networks.is_empty()) else { return };
+        let container = self.asker(record, &networks);
+        if let Err(error) = self.with_dns(|server| server.put_container(&container, None, Some(monitor.as_fd()))) {
+            tracing::warn!("container {}: {error}", record.id);
+        }
+    }
+
+    /// Forgets a container that has ended or left a network; `left` are those that it is on no more.
+    pub(crate) fn forget_names(&self, record: &Container, left: &[NetworkRecord], ended: bool) {
+        // What was never told need not be forgotten.
+        if left.is_empty() || lock(&self.inner.dns.server).is_none() {
+            return;
+        }
+        let forgotten = self.with_dns(|server| {
+            for network in left {
+                server.remove_member(&network.id, &record.id)?;
+            }
+            if ended {
+                return server.remove_container(&record.id);
+            }
+            server.put_container(&self.asker(record, &self.networks_with_names(&record.networks)), None, None)
+        });
+        if let Err(error) = forgotten {
+            tracing::warn!("container {}: {error}", record.id);
+        }
+    }
+
+    /// Its name has changed.
+    pub(crate) fn rename_names(&self, record: &Container) {
+        let networks = self.networks_with_names(&record.networks);
+        if networks.is_empty() || !record.state.status.is_active() {
+            return;
+        }
+        let told = self.with_dns(|server| networks.iter().try_for_each(|n| self.tell_member(server, n, &record.id)));
+        if let Err(error) = told {
+            tracing::warn!("container {}: {error}", record.id);
+        }
+    }
+
+    pub(crate) fn forget_network_names(&self, network: &str) {
+        if lock(&self.inner.dns.server).is_some() {
+            // It knows nothing of a network that nobody was ever on.
+            let _ = self.with_dns(|server| server.remove_network(network));
+        }
+    }
+
+    /// Ends the process if it has nobody to answer; else it goes on without this daemon.
+    pub(crate) fn leave_names(&self) {
+        let server = lock(&self.inner.dns.server).take();
+        if let Some(server) = server
+            && server.known().is_ok_and(|known| known.containers.is_empty())
+        {
+            let _ = server.quit();
+        }
+    }
+
+    fn everybody(&self, network: &NetworkRecord) -> Network {
+        let endpoints = self.networks().endpoints(&network.id);
+        Network {
+            id: network.id.clone(),
+            name: network.name.clone(),
+            internal: network.internal,
+            gateways: network.gateway.map(IpAddr::V4).into_iter().collect(),
+            members: if network.predefined { Vec::new() } else { endpoints.iter().map(|e| self.member(e)).collect() },
+        }
+    }
+
+    fn member(&self, endpoint: &Endpoint) -> Member {
+        let mut names = vec![endpoint.name.clone()];
+        names.extend(endpoint.aliases.iter().cloned());
+        names.push(endpoint.container.chars().take(12).collect());
+        if let Ok(record) = self.inspect(&endpoint.container) {
+            names.push(record.config.hostname.clone());
+        }
+        names.retain(|name| !name.is_empty());
+        let mut seen = std::collections::BTreeSet::new();
+        names.retain(|name| seen.insert(name.clone()));
+        Member { container: endpoint.container.clone(), addresses: vec![IpAddr::V4(endpoint.ip)], names }
+    }
+
+    fn asker(&self, record: &Container, networks: &[NetworkRecord]) -> wharf_dns::Container {
+        let upstreams = self.resolv_conf(record).servers;
+        let upstreams = upstreams.iter().filter_map(|text| Some(SocketAddr::new(text.parse().ok()?, PORT)));
+        let mut networks: Vec<String> = networks.iter().map(|network| network.id.clone()).collect();
+        // Has no names, but leads out.
+        networks.extend(self.default_bridge(record).map(|bridge| bridge.id));
+        wharf_dns::Container {
+            id: record.id.clone(),
+            networks,
+            upstreams: upstreams.collect(),
+            links: BTreeMap::new(),
+        }
+    }
+
+    fn default_bridge(&self, record: &Container) -> Option<NetworkRecord> {
+        record.networks.contains_key("bridge").then(|| self.networks().resolve("bridge").ok()).flatten()
+    }
+
+    /// Whom the container would ask without us.
+    pub(crate) fn resolv_conf(&self, record: &Container) -> ResolvConf {
+        let list = |own: &Option<Vec<String>>| own.clone().unwrap_or_default();
+        let (daemon, host) = (&self.inner.options.dns, &record.host);
+        ResolvConf::of_host().with(&daemon.servers, &daemon.search, &daemon.options).with(
+            &list(&host.dns),
+            &list(&host.dns_search),
+            &list(&host.dns_options),
+        )
+    }
+}
+
+/// The monitor is the parent of the container's first process.
+fn monitor_of(record: &Container) -> Option<std::os::fd::OwnedFd> {
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", record.state.pid)).ok()?;
+    let parent = stat.rsplit_once(") ")?.1.split(' ').nth(1)?.parse().ok()?;
+    pidfd_open(Pid::from_raw(parent)?, PidfdFlags::empty()).ok()
+}
