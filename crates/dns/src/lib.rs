@@ -19,7 +19,6 @@ mod cache;
 mod containers;
 mod control;
 mod error;
-
 mod forwarder;
 mod health;
 mod poll;
