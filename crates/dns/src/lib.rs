@@ -5,6 +5,10 @@
 //! asks the host's name servers for all others. It is told everything by the daemon, keeps nothing on the disk, and
 //! ends by itself when it has no container and no daemon any more.
 //!
+//! A daemon that starts says everything once more: first the networks, then the containers, those that the process has
+//! the sockets of without any; and takes back what is known and is not there any more. The same after
+//! [`DnsError::Gone`].
+//!
 //! - [`Server`]: the daemon's side. Starts the process or finds it, tells it what there is, asks what it knows.
 //! - [`Network`], [`Member`], [`Container`], [`Known`]: what it is told, and what it knows.
 //! - [`Sockets`]: what a container asks through. [`ADDRESS`]: where that is for its programs.
@@ -15,7 +19,6 @@ mod cache;
 mod containers;
 mod control;
 mod error;
-
 mod forwarder;
 mod health;
 mod poll;

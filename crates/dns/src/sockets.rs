@@ -4,6 +4,7 @@ use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::io::Errno;
+use rustix::net::sockopt::set_socket_recv_buffer_size_force;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, ipproto};
 use wharf_netlink::conntrack::{self, Exchanges};
 use wharf_netlink::namespace;
@@ -21,6 +22,8 @@ const TABLE: Table<'static> = Table { family: Family::Ip, name: "wharf-dns" };
 const CHAIN: &str = "output";
 /// Of rules that change a destination (`NF_IP_PRI_NAT_DST`).
 const PRIORITY: i32 = -100;
+/// Bytes that may wait to be read, with the kernel's overhead.
+const BURST: usize = 512 << 10;
 /// Connections that wait to be accepted.
 const BACKLOG: i32 = 64;
 
@@ -62,6 +65,8 @@ impl Sockets {
             Ok(socket)
         };
         let udp = make(SocketType::DGRAM).map_err(&fail)?;
+        // A thousand queries at once are not lost; a kernel that gives less is no failure.
+        let _ = set_socket_recv_buffer_size_force(&udp, BURST);
         let tcp = make(SocketType::STREAM).map_err(&fail)?;
         rustix::net::listen(&tcp, BACKLOG).map_err(&fail)?;
         Ok(Self { udp, tcp })
