@@ -67,7 +67,7 @@ impl Group {
         let group = Self { hierarchies: self.hierarchies.clone(), path: self.path.join(inside) };
         match group.directories().into_iter().find(|dir| !dir.is_dir()) {
             Some(missing) => {
-                Err(CgroupError::File { action: "join", path: missing, source: ErrorKind::NotFound.into() })
+                Err(CgroupError::File { action: "join", path: missing, source: rustix::io::Errno::NOENT.into() })
             }
             None => Ok(group),
         }

@@ -66,6 +66,17 @@ pub(crate) fn file_system(
 fn mount(root: &RootDir, step: &MountStep, plan: &Plan) -> Step<()> {
     let shown = step.destination.display();
     let fail = || Failure::at(format!("mount `{shown}`"));
+    // What the kernel tells belongs where it is looked for, not where an image's link leads (CVE-2019-19921,
+    // CVE-2026-41579).
+    let kernel_s = matches!(&step.source, MountSource::New { kind } if kind == "proc" || kind == "sysfs");
+    if (kernel_s || step.destination == Path::new("/dev"))
+        && root
+            .metadata(&step.destination, false)
+            .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) != FileType::Directory)
+    {
+        let text = format!("mount `{shown}`, which must be mounted on ordinary directory");
+        return Err(Failure::Step(text, Errno::NOTDIR));
+    }
     let tree = match &step.source {
         MountSource::New { kind } => {
             let fresh = new_mount(kind, step).and_then(|fresh| {

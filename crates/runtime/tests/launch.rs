@@ -400,6 +400,7 @@ fn an_exec_sees_and_may_what_the_container_does(image: &Image) {
                 stdio,
                 group: None,
                 personality: None,
+                state: None,
                 inheritance: wharf_runtime::Inheritance::default(),
             };
             let (_, own, _) = wharf_runtime::exec(exec)?.start()?;
