@@ -55,6 +55,11 @@ impl Group {
         Ok(self)
     }
 
+    /// Whether it is there, in any hierarchy.
+    pub fn is_made(&self) -> bool {
+        self.directories().iter().any(|dir| dir.is_dir())
+    }
+
     /// Names a group below this one.
     ///
     /// # Errors

@@ -50,7 +50,7 @@ fn exec(global: &Global, given: &Given) -> Result<u8> {
         seccomp: container.record.spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref()),
         state: Some(&container.record.for_hooks(&container.place.id)),
         stdio: if terminal { Stdio::Terminal } else { inherited()? },
-        group: Some(&groups.all),
+        group: Some(&groups.all).filter(|group| group.is_made()),
         personality: container.record.spec.linux().as_ref().and_then(|linux| linux.personality().as_ref()),
         inheritance,
     })?;

@@ -10,9 +10,9 @@ use rustix::mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
 use rustix::pty::{OpenptFlags, grantpt, ioctl_tiocgptpeer, unlockpt};
 use wharf_rooted_path::RootDir;
 
-use crate::plan::{DEV_LINKS, DeviceStep, Plan};
+use crate::plan::{DEV_LINKS, DeviceStep, HostNode, Plan};
 use crate::report::{Failure, Step};
-use crate::root::make_file;
+use crate::root::{make_file, open_here};
 
 /// Nodes and links below `/dev`, and the terminal.
 pub(crate) fn device_files(root: &RootDir, plan: &Plan) -> Step<Option<(OwnedFd, OwnedFd)>> {
@@ -71,6 +71,15 @@ pub(crate) fn pseudo_terminal(root: &RootDir, (rows, columns): (u16, u16)) -> St
 fn device(root: &RootDir, step: &DeviceStep) -> Result<(), Errno> {
     let errno = |error: wharf_rooted_path::RootError| error.errno;
     if let Some(host) = &step.host {
+        let late = match host {
+            HostNode::Open(_) => None,
+            HostNode::Late => Some(open_here(&step.path, false)?),
+        };
+        let host = match host {
+            HostNode::Open(open) => Some(open),
+            HostNode::Late => late.as_ref(),
+        };
+        let host = host.ok_or(Errno::NOENT)?;
         make_file(root, &step.path)?;
         let target = root.handle(&step.path).map_err(errno)?;
         let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;

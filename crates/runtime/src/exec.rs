@@ -11,8 +11,9 @@ use rustix::process::Pid;
 use rustix::thread::{ThreadNameSpaceType, move_into_thread_name_spaces};
 use serde_json::Value;
 use wharf_cgroup::Group;
-use wharf_sys::process::{Namespaces, clone3};
+use wharf_sys::process::{Child, Namespaces, clone3};
 
+use crate::birth::by_helper;
 use crate::capabilities;
 use crate::child;
 use crate::create::{Created, Inheritance, Stdio, one_thread};
@@ -65,22 +66,24 @@ pub fn exec(exec: Exec<'_>) -> Result<Created> {
     let (mut ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
         .map_err(|e| RuntimeError::host("make", "socket", e))?;
 
-    // A PID namespace takes only children: this process points its next one there, and itself back again.
-    let own = rustix::fs::open("/proc/self/ns/pid", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
-        .map_err(|e| RuntimeError::host("open", "/proc/self/ns/pid", e))?;
-    let into = |fd: BorrowedFd<'_>, what: ThreadNameSpaceType| {
-        move_into_thread_name_spaces(fd, what)
-            .map_err(|errno| RuntimeError::Setup { step: "join the container".into(), errno })
-    };
-    into(exec.pidfd, ThreadNameSpaceType::PROCESS_ID)?;
-    let child = clone3(Namespaces::default(), birth.as_ref().map(AsFd::as_fd), || {
+    let user = joins.contains(ThreadNameSpaceType::USER);
+    let mut run = |joins: ThreadNameSpaceType| {
         if rustix::io::dup2(&theirs, &mut ours).is_err() {
             return 125;
         }
-        child::run_exec(&plan, joins, exec.pidfd, theirs.as_fd(), &exec.stdio)
-    });
-    into(own.as_fd(), ThreadNameSpaceType::PROCESS_ID)?;
-    let child = child.map_err(|errno| RuntimeError::Setup { step: "make a process in the container".into(), errno })?;
+        child::run_exec(&plan, (joins, user), exec.pidfd, theirs.as_fd(), &exec.stdio)
+    };
+    let cgroup = birth.as_ref().map(AsFd::as_fd);
+    let child = if user && !capabilities::is_privileged()? {
+        // Who owns the user namespace may enter the others only from there.
+        let enter = || {
+            move_into_thread_name_spaces(exec.pidfd, ThreadNameSpaceType::USER)?;
+            move_into_thread_name_spaces(exec.pidfd, ThreadNameSpaceType::PROCESS_ID)
+        };
+        by_helper(Namespaces::default(), cgroup, enter, || run(joins - ThreadNameSpaceType::USER))?
+    } else {
+        beside(exec.pidfd, cgroup, || run(joins))?
+    };
     drop(theirs);
     let mut created = Created::new(child, plan.command.clone(), ParentEnd(ours));
     created.left_out = left_out;
@@ -91,6 +94,20 @@ pub fn exec(exec: Exec<'_>) -> Result<Created> {
     created.parent.go(number, None)?;
     created.terminal = created.parent.ready(&plan.command, || Ok(()))?;
     Ok(created)
+}
+
+/// A PID namespace takes only children: this process points its next one there, and itself back again.
+fn beside(container: BorrowedFd<'_>, cgroup: Option<BorrowedFd<'_>>, child: impl FnOnce() -> u8) -> Result<Child> {
+    let own = rustix::fs::open("/proc/self/ns/pid", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+        .map_err(|e| RuntimeError::host("open", "/proc/self/ns/pid", e))?;
+    let into = |fd: BorrowedFd<'_>, what: ThreadNameSpaceType| {
+        move_into_thread_name_spaces(fd, what)
+            .map_err(|errno| RuntimeError::Setup { step: "join the container".into(), errno })
+    };
+    into(container, ThreadNameSpaceType::PROCESS_ID)?;
+    let made = clone3(Namespaces::default(), cgroup, child);
+    into(own.as_fd(), ThreadNameSpaceType::PROCESS_ID)?;
+    made.map_err(|errno| RuntimeError::Setup { step: "make a process in the container".into(), errno })
 }
 
 /// All that differ from our own: the kernel refuses to join a user namespace that one is in already.

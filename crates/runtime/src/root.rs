@@ -14,6 +14,7 @@ use wharf_sys::mount::{Attributes, Change, Propagation, set_attributes};
 
 use crate::copy_up::copy_up;
 use crate::devices::device_files;
+use crate::mount_options::Options;
 use crate::plan::{MountSource, MountStep, Plan};
 use crate::report::{Failure, Step};
 
@@ -97,6 +98,17 @@ fn mount(root: &RootDir, step: &MountStep, plan: &Plan) -> Step<()> {
             }
             return attach(root, step, tree.as_fd());
         }
+        MountSource::Late { source, .. } => {
+            let tree = open_here(source, step.options.recursive).map_err(fail())?;
+            let Options { set, clear, recursive_set, recursive_clear, .. } = step.options;
+            set_attributes(tree.as_fd(), false, Change { set, clear, ..Change::default() }).map_err(fail())?;
+            let below = Change { set: recursive_set, clear: recursive_clear, ..Change::default() };
+            set_attributes(tree.as_fd(), true, below).map_err(fail())?;
+            if !directory_of(&step.source) {
+                make_file(root, &step.destination).map_err(fail())?;
+            }
+            tree
+        }
         MountSource::Groups(groups) => {
             let top = new_mount("tmpfs", step).map_err(fail())?;
             attach(root, step, top.as_fd())?;
@@ -111,6 +123,23 @@ fn mount(root: &RootDir, step: &MountStep, plan: &Plan) -> Step<()> {
         }
     };
     attach(root, step, tree.as_fd())
+}
+
+const fn directory_of(source: &MountSource) -> bool {
+    match source {
+        MountSource::Tree { directory, .. } | MountSource::Late { directory, .. } => *directory,
+        _ => true,
+    }
+}
+
+/// A detached copy of what is at a path of the host's, in this process's own mounts: the only ones of which an ordinary
+/// user may make copies.
+pub(crate) fn open_here(path: &Path, recursive: bool) -> Result<OwnedFd, Errno> {
+    let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    if recursive {
+        flags |= OpenTreeFlags::AT_RECURSIVE;
+    }
+    open_tree(CWD, path, flags)
 }
 
 /// A tmpfs is as accessible as the directory that it covers, if nothing else is asked, and may begin with its contents.
@@ -145,11 +174,7 @@ fn in_place_of(root: &RootDir, step: &MountStep, tmpfs: &OwnedFd) -> Result<(), 
 fn attach(root: &RootDir, step: &MountStep, tree: BorrowedFd<'_>) -> Step<()> {
     let shown = step.destination.display();
     let fail = |errno| Failure::at(format!("mount on `{shown}`"))(errno);
-    let directory = match &step.source {
-        MountSource::Tree { directory, .. } => *directory,
-        _ => true,
-    };
-    if directory {
+    if directory_of(&step.source) {
         root.mkdir_all(&step.destination, 0o755).map_err(|e| fail(e.errno))?;
     }
     let target = root.handle(&step.destination).map_err(|e| fail(e.errno))?;
