@@ -55,6 +55,11 @@ impl Group {
         Ok(self)
     }
 
+    /// Whether it is there, in any hierarchy.
+    pub fn is_made(&self) -> bool {
+        self.directories().iter().any(|dir| dir.is_dir())
+    }
+
     /// Names a group below this one.
     ///
     /// # Errors
@@ -67,7 +72,7 @@ impl Group {
         let group = Self { hierarchies: self.hierarchies.clone(), path: self.path.join(inside) };
         match group.directories().into_iter().find(|dir| !dir.is_dir()) {
             Some(missing) => {
-                Err(CgroupError::File { action: "join", path: missing, source: ErrorKind::NotFound.into() })
+                Err(CgroupError::File { action: "join", path: missing, source: rustix::io::Errno::NOENT.into() })
             }
             None => Ok(group),
         }

@@ -258,12 +258,7 @@ impl Engine {
         let mut networks: Vec<String> = networks.iter().map(|network| network.id.clone()).collect();
         // Has no names, but leads out.
         networks.extend(self.default_bridge(record).map(|bridge| bridge.id));
-        wharf_dns::Container {
-            id: record.id.clone(),
-            networks,
-            upstreams: upstreams.collect(),
-            links: BTreeMap::new(),
-        }
+        wharf_dns::Container { id: record.id.clone(), networks, upstreams: upstreams.collect(), links: BTreeMap::new() }
     }
 
     fn default_bridge(&self, record: &Container) -> Option<NetworkRecord> {

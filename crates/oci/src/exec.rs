@@ -1,6 +1,6 @@
 //! `exec`: a further process in a container.
 
-use std::path::Path;
+use std::path::{Component, Path, PathBuf};
 
 use oci_spec::runtime::{Process, Spec};
 use serde_json::{Value, json};
@@ -41,7 +41,7 @@ fn exec(global: &Global, given: &Given) -> Result<u8> {
     let console = given.value("console-socket");
     // Whoever waits for it here may still give its terminal away.
     let console = Console::connect(console, terminal, detach || console.is_some())?;
-    let group = group(&container.group, given.values("cgroup"))?;
+    let groups = Groups::read(&container.group, given.values("cgroup"))?;
     let signals = if detach { None } else { Some(Signals::block()?) };
     let mut created = wharf_runtime::exec(Exec {
         pid,
@@ -50,7 +50,7 @@ fn exec(global: &Global, given: &Given) -> Result<u8> {
         seccomp: container.record.spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref()),
         state: Some(&container.record.for_hooks(&container.place.id)),
         stdio: if terminal { Stdio::Terminal } else { inherited()? },
-        group: Some(&group),
+        group: Some(&groups.all).filter(|group| group.is_made()),
         personality: container.record.spec.linux().as_ref().and_then(|linux| linux.personality().as_ref()),
         inheritance,
     })?;
@@ -59,6 +59,7 @@ fn exec(global: &Global, given: &Given) -> Result<u8> {
         console.send(std::os::fd::AsFd::as_fd(&master))?;
     }
     let number = created.pid.as_raw_nonzero().get();
+    groups.move_into_some(number)?;
     if let Some(file) = given.value("pid-file") {
         write_pid(Path::new(file), number)?;
     }
@@ -69,12 +70,43 @@ fn exec(global: &Global, given: &Given) -> Result<u8> {
     }
 }
 
-/// The group that the process runs in.
-fn group(container: &Group, asked: &[String]) -> Result<Group> {
-    match asked {
-        [] => Ok(container.clone()),
-        [path] if !path.contains(':') => Ok(container.below(path)?),
-        _ => Err(Failure::new("--cgroup takes one path, below the container's group, for all controllers")),
+/// Where the process goes below the container's group: `PATH` in every hierarchy, `CONTROLLER,…:PATH` in those of v1.
+#[derive(Debug)]
+struct Groups {
+    all: Group,
+    some: Vec<PathBuf>,
+}
+
+impl Groups {
+    fn read(container: &Group, asked: &[String]) -> Result<Self> {
+        let mut groups = Self { all: container.clone(), some: Vec::new() };
+        for word in asked {
+            let (controllers, path) = word.split_once(':').map_or((None, word.as_str()), |(c, path)| (Some(c), path));
+            let inside = path.trim_start_matches('/');
+            if !Path::new(inside).components().all(|part| matches!(part, Component::Normal(_))) {
+                return Err(Failure::new(format!("bad sub cgroup path: {path:?}")));
+            }
+            let Some(controllers) = controllers else {
+                groups.all = container.below(inside)?;
+                continue;
+            };
+            for controller in controllers.split(',') {
+                let dir = container.v1_dir(controller);
+                let dir = dir.ok_or_else(|| Failure::new(format!("unknown controller {controller:?}")))?.join(inside);
+                if !dir.is_dir() {
+                    return Err(Failure::file("join", &dir, &rustix::io::Errno::NOENT.into()));
+                }
+                groups.some.push(dir);
+            }
+        }
+        Ok(groups)
+    }
+
+    fn move_into_some(&self, pid: i32) -> Result<()> {
+        self.some.iter().try_for_each(|dir| {
+            let file = dir.join("cgroup.procs");
+            std::fs::write(&file, pid.to_string()).map_err(|error| Failure::file("write", &file, &error))
+        })
     }
 }
 

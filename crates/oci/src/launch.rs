@@ -104,7 +104,7 @@ fn make(
         rootfs: Rootfs::Directory(container.record.rootfs.clone()),
         stdio: if terminal { Stdio::Terminal } else { inherited().map_err(plain)? },
         netns: None,
-        group: Some(&container.group),
+        group: Some(&container.group).filter(|group| group.is_made()),
         lifecycle: Lifecycle {
             gate: listener.as_ref().map(AsFd::as_fd),
             state: Some(&state),
@@ -130,7 +130,12 @@ fn make_group(bundle: &Bundle, id: &str) -> Result<Group> {
     if !members.is_empty() {
         return Err(Failure::new(format!("container's cgroup is not empty: {} process(es) found", members.len())));
     }
-    Ok(group.make()?)
+    let named = group.clone();
+    match group.make() {
+        // As with runc: an ordinary user may have no group to limit, and asks for no limit then.
+        Err(_) if !rustix::process::geteuid().is_root() && !named.is_made() && !has_limits(bundle) => Ok(named),
+        made => Ok(made?),
+    }
 }
 
 /// What could not be given is told (runtime-spec, config, "capabilities").
@@ -139,6 +144,14 @@ pub(crate) fn warn_of_left_out(global: &Global, created: &Created) {
         let names = created.left_out.join(", ");
         global.log.warning(&format!("capabilities that this runtime does not have itself are left out: {names}"));
     }
+}
+
+/// Whether something is limited but devices, which a user namespace limits by itself.
+fn has_limits(bundle: &Bundle) -> bool {
+    let resources = bundle.spec.linux().as_ref().and_then(|linux| linux.resources().as_ref());
+    let value = resources.and_then(|resources| serde_json::to_value(resources).ok());
+    let sections = value.as_ref().and_then(serde_json::Value::as_object).into_iter().flatten();
+    sections.into_iter().any(|(key, value)| key != "devices" && *value != serde_json::json!({}))
 }
 
 /// What is passed on to the program. Looked at before anything is opened here that could take such a number.

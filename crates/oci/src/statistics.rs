@@ -50,8 +50,11 @@ pub(crate) fn read(container: &Container) -> Value {
     })
 }
 
+/// What v1 and so runc writes for no limit.
+const UNLIMITED: u64 = 9_223_372_036_854_771_712;
+
 fn entry(limit: u64, usage: u64, peak: u64, failures: u64) -> Value {
-    json!({ "limit": limit, "usage": usage, "max": peak, "failcnt": failures })
+    json!({ "limit": limit.min(UNLIMITED), "usage": usage, "max": peak, "failcnt": failures })
 }
 
 fn v1_memory(dir: &Path, prefix: &str) -> Value {

@@ -15,7 +15,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
 use rustix::thread::move_into_link_name_space;
 use wharf_sys::message;
-use wharf_sys::process::{Child, clone3, clone3_sibling};
+use wharf_sys::process::{Child, Namespaces, clone3, clone3_sibling};
 
 use crate::plan::{Join, Plan};
 use crate::{Result, RuntimeError};
@@ -25,8 +25,19 @@ use crate::{Result, RuntimeError};
 /// # Errors
 /// When a namespace cannot be entered or made; this process is back in its own in any case but that this fails.
 pub(crate) fn bear(plan: &mut Plan, cgroup: Option<BorrowedFd<'_>>, child: impl FnOnce(&Plan) -> u8) -> Result<Child> {
-    if plan.user_join.is_some() {
-        return by_helper(plan, cgroup, child);
+    if let Some(user) = plan.user_join.take() {
+        let joins = std::mem::take(&mut plan.joins);
+        let (visits, rest): (Vec<Join>, Vec<Join>) =
+            joins.into_iter().partition(|join| matches!(join.kind, "pid" | "time"));
+        plan.joins = rest;
+        let offsets = plan.time_offsets.take();
+        let enter = || {
+            move_into_link_name_space(user.as_fd(), None)?;
+            visits.iter().try_for_each(|join| move_into_link_name_space(join.fd.as_fd(), None))?;
+            offsets.as_deref().map_or(Ok(()), |offsets| new_time(offsets).map_err(|_| Errno::PERM))
+        };
+        let plan = &*plan;
+        return by_helper(plan.namespaces, cgroup, enter, || child(plan));
     }
     let mut away = Vec::new();
     let born = go(plan, &mut away).and_then(|()| {
@@ -115,15 +126,25 @@ impl Home {
 /// What the helper ends with when it could tell whom it made.
 const TOLD: u8 = 0;
 
-fn by_helper(plan: &mut Plan, cgroup: Option<BorrowedFd<'_>>, child: impl FnOnce(&Plan) -> u8) -> Result<Child> {
+/// Makes a process from where `enter` leads, from where there may be no way back: a helper goes there.
+///
+/// # Errors
+/// When there is no way, or no process can be made there.
+pub(crate) fn by_helper(
+    namespaces: Namespaces,
+    cgroup: Option<BorrowedFd<'_>>,
+    enter: impl FnOnce() -> std::result::Result<(), Errno>,
+    child: impl FnOnce() -> u8,
+) -> Result<Child> {
     let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
         .map_err(|e| RuntimeError::host("make", "socket", e))?;
     let failed = |errno| RuntimeError::Setup { step: "make a process in the user namespace".into(), errno };
-    let helper = clone3(wharf_sys::process::Namespaces::default(), None, || {
-        match in_user_namespace(plan, cgroup, theirs.as_fd(), child) {
-            Ok(()) => TOLD,
-            Err(errno) => u8::try_from(errno.raw_os_error()).unwrap_or(u8::MAX),
-        }
+    let helper = clone3(Namespaces::default(), None, || {
+        let made = enter().and_then(|()| clone3_sibling(namespaces, cgroup, child));
+        let told = made.and_then(|made| {
+            message::send(&theirs, &made.pid.as_raw_nonzero().get().to_be_bytes(), &[made.pidfd.as_fd()])
+        });
+        told.map_or_else(|errno| u8::try_from(errno.raw_os_error()).unwrap_or(u8::MAX), |()| TOLD)
     });
     let helper = helper.map_err(failed)?;
     drop(theirs);
@@ -140,26 +161,4 @@ fn by_helper(plan: &mut Plan, cgroup: Option<BorrowedFd<'_>>, child: impl FnOnce
         }
         _ => Err(failed(Errno::from_raw_os_error(status))),
     }
-}
-
-/// The helper's side. Its namespaces are its own, so it need not come back.
-fn in_user_namespace(
-    plan: &mut Plan,
-    cgroup: Option<BorrowedFd<'_>>,
-    socket: BorrowedFd<'_>,
-    child: impl FnOnce(&Plan) -> u8,
-) -> std::result::Result<(), Errno> {
-    if let Some(user) = &plan.user_join {
-        move_into_link_name_space(user.as_fd(), None)?;
-    }
-    for join in plan.joins.iter().filter(|join| matches!(join.kind, "pid" | "time")) {
-        move_into_link_name_space(join.fd.as_fd(), None)?;
-    }
-    plan.joins.retain(|join| !matches!(join.kind, "pid" | "time"));
-    if let Some(offsets) = &plan.time_offsets {
-        new_time(offsets).map_err(|_| Errno::PERM)?;
-    }
-    let plan = &*plan;
-    let made = clone3_sibling(plan.namespaces, cgroup, || child(plan))?;
-    message::send(socket, &made.pid.as_raw_nonzero().get().to_be_bytes(), &[made.pidfd.as_fd()])
 }

@@ -1,6 +1,7 @@
 //! Capabilities by name (capabilities(7)).
 
 use oci_spec::runtime::Capabilities;
+use rustix::thread::CapabilitySet;
 
 use crate::{Result, RuntimeError};
 
@@ -67,4 +68,9 @@ pub(crate) fn own() -> Result<u64> {
     let sets = rustix::thread::capabilities(None)
         .map_err(|errno| RuntimeError::Setup { step: "read the capabilities".into(), errno })?;
     Ok(sets.permitted.bits())
+}
+
+/// Whether this process may make mounts and namespaces (CAP_SYS_ADMIN), as an ordinary user may not.
+pub(crate) fn is_privileged() -> Result<bool> {
+    Ok(own()? & CapabilitySet::SYS_ADMIN.bits() != 0)
 }

@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 
 use rustix::io::Errno;
 
@@ -12,7 +13,7 @@ use crate::identity::{become_id, become_program, find_program, settle};
 use crate::init;
 use crate::plan::{Plan, ProcessPlan};
 use crate::report::{Failure, Step, send_ready, wait_at_gate, wait_for_go, wait_for_hooks, wait_for_start};
-use crate::root::file_system;
+use crate::root::{file_system, open_here};
 
 /// What the first process needs besides the plan.
 #[derive(Debug)]
@@ -20,6 +21,8 @@ pub(crate) struct Birth<'a> {
     /// The connection to the parent.
     pub(crate) socket: BorrowedFd<'a>,
     pub(crate) rootfs: Option<BorrowedFd<'a>>,
+    /// A root that only the child has the right to open.
+    pub(crate) late_rootfs: Option<&'a Path>,
     pub(crate) stdio: &'a Stdio,
     pub(crate) init: bool,
     /// Where the start is waited for, if not at the parent's.
@@ -41,13 +44,20 @@ pub(crate) fn run(plan: &Plan, birth: &Birth<'_>) -> u8 {
 
 fn set_up(plan: &Plan, birth: &Birth<'_>, visitor: &mut Option<OwnedFd>) -> Step<Infallible> {
     let socket = birth.socket;
-    // Until the program runs nobody of the same user may look into this process (CVE-2016-9962).
-    rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)
-        .map_err(Failure::at("become undumpable"))?;
+    // Until the program runs nobody of the same user may look into this process (CVE-2016-9962). Without privileges its
+    // parent is such a user, and has mappings to write; there is nothing here that is not that user's anyway.
+    let undumpable = || {
+        rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)
+            .map_err(Failure::at("become undumpable"))
+    };
+    if !plan.unprivileged {
+        undumpable()?;
+    }
     let (number, sent) = wait_for_go(socket)?;
+    if plan.unprivileged {
+        undumpable()?;
+    }
     plan.process.is_known_as(number);
-    let rootfs = sent.as_ref().map(AsFd::as_fd).or(birth.rootfs);
-    let rootfs = rootfs.ok_or_else(|| Failure::Step("find the root file system".into(), Errno::NOENT))?;
     for namespace in &plan.joins {
         rustix::thread::move_into_link_name_space(namespace.fd.as_fd(), None)
             .map_err(Failure::at(format!("join the {} namespace", namespace.kind)))?;
@@ -60,6 +70,9 @@ fn set_up(plan: &Plan, birth: &Birth<'_>, visitor: &mut Option<OwnedFd>) -> Step
     }
     rustix::process::setsid().map_err(Failure::at("start a session"))?;
     new_keyring(&plan.process)?;
+    let late = birth.late_rootfs.map(|path| open_here(path, true)).transpose().map_err(Failure::at("open the root"))?;
+    let rootfs = sent.as_ref().or(late.as_ref()).map(AsFd::as_fd).or(birth.rootfs);
+    let rootfs = rootfs.ok_or_else(|| Failure::Step("find the root file system".into(), Errno::NOENT))?;
     let hooks = |point: Point, status: &str| match birth.hooks {
         // The number that it has where the hook runs.
         Some(set) => set
@@ -76,7 +89,7 @@ fn set_up(plan: &Plan, birth: &Birth<'_>, visitor: &mut Option<OwnedFd>) -> Step
         }
         hooks(Point::CreateContainer, "creating")
     })?;
-    drop(sent);
+    drop((sent, late));
     if let Some(name) = &plan.hostname {
         rustix::system::sethostname(name.as_bytes()).map_err(Failure::at("set the host name"))?;
     }

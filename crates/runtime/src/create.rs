@@ -127,8 +127,12 @@ fn create_as(launch: &Launch<'_>, init: bool) -> Result<Created> {
     if init && !plan.namespaces.pid {
         return Err(RuntimeError::Invalid("an init needs a PID namespace of the container's own".into()));
     }
-    let rootfs =
-        if launch.rootfs.is_mapped() && plan.namespaces.user { None } else { Some(launch.rootfs.mount(None)?) };
+    let late_rootfs = match &launch.rootfs {
+        Rootfs::Directory(path) if plan.unprivileged => Some(path.as_path()),
+        _ => None,
+    };
+    let later = late_rootfs.is_some() || launch.rootfs.is_mapped() && plan.namespaces.user;
+    let rootfs = if later { None } else { Some(launch.rootfs.mount(None)?) };
     let birth = launch.group.map(Group::birth_fd).transpose()?.flatten();
     let (mut ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
         .map_err(|e| RuntimeError::host("make", "socket", e))?;
@@ -142,6 +146,7 @@ fn create_as(launch: &Launch<'_>, init: bool) -> Result<Created> {
         let birth = Birth {
             socket: theirs.as_fd(),
             rootfs: rootfs.as_ref().map(AsFd::as_fd),
+            late_rootfs,
             stdio: &launch.stdio,
             init,
             gate: launch.lifecycle.gate,
@@ -189,7 +194,7 @@ fn prepare(created: &mut Created, launch: &Launch<'_>, plan: &Plan, born_in_grou
     let linux = launch.spec.linux().as_ref();
     let uids = linux.and_then(|linux| linux.uid_mappings().as_deref()).unwrap_or_default();
     let gids = linux.and_then(|linux| linux.gid_mappings().as_deref()).unwrap_or_default();
-    mapping::write_maps(pid, uids, gids)?;
+    mapping::write_maps(pid, uids, gids, plan.unprivileged)?;
     if !launch.rootfs.is_mapped() {
         return created.parent.go(pid, None);
     }

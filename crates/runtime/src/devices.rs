@@ -10,15 +10,17 @@ use rustix::mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
 use rustix::pty::{OpenptFlags, grantpt, ioctl_tiocgptpeer, unlockpt};
 use wharf_rooted_path::RootDir;
 
-use crate::plan::{DEV_LINKS, DeviceStep, MountSource, Plan};
+use crate::plan::{DEV_LINKS, DeviceStep, HostNode, MountSource, Plan};
 use crate::report::{Failure, Step};
+use crate::root::open_here;
 
 /// Nodes and links below `/dev`, and the terminal.
 pub(crate) fn device_files(root: &RootDir, plan: &Plan) -> Step<Option<(OwnedFd, OwnedFd)>> {
     // Somebody else's /dev, most likely the host's, is left as it is: as runc.
     let foreign = plan.mounts.iter().any(|step| {
         let below = step.destination.components().filter(|part| matches!(part, Component::Normal(_)));
-        matches!(step.source, MountSource::Tree { .. }) && below.eq([Component::Normal(OsStr::new("dev"))])
+        matches!(step.source, MountSource::Tree { .. } | MountSource::Late { .. })
+            && below.eq([Component::Normal(OsStr::new("dev"))])
     });
     if !foreign {
         fill_dev(root, plan)?;
@@ -84,6 +86,15 @@ pub(crate) fn pseudo_terminal(root: &RootDir, (rows, columns): (u16, u16)) -> St
 fn device(root: &RootDir, step: &DeviceStep) -> Result<(), Errno> {
     let errno = |error: wharf_rooted_path::RootError| error.errno;
     if let Some(host) = &step.host {
+        let late = match host {
+            HostNode::Open(_) => None,
+            HostNode::Late => Some(open_here(&step.path, false)?),
+        };
+        let host = match host {
+            HostNode::Open(open) => Some(open),
+            HostNode::Late => late.as_ref(),
+        };
+        let host = host.ok_or(Errno::NOENT)?;
         let target = root.mount_point(&step.path, false).map_err(errno)?;
         let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
         return move_mount(host, "", &target, "", flags);

@@ -175,10 +175,19 @@ fn install_filter(process: &ProcessPlan) -> Step<()> {
     process.filter.as_ref().map_or(Ok(()), |filter| filter.install(process.exec))
 }
 
+/// user_namespaces(7), `/proc/PID/setgroups`.
+fn setgroups_denied() -> bool {
+    std::fs::read_to_string("/proc/self/setgroups").is_ok_and(|text| text.trim() == "deny")
+}
+
 /// Groups first, then the group, then the user: after that the right to change them is gone.
 pub(crate) fn become_id(uid: u32, gid: u32, groups: &[u32]) -> Step<()> {
     let groups: Vec<Gid> = groups.iter().map(|gid| Gid::from_raw(*gid)).collect();
-    rustix::thread::set_thread_groups(&groups).map_err(Failure::at("set the supplementary groups"))?;
+    match rustix::thread::set_thread_groups(&groups) {
+        // An ordinary user has given it up, and keeps the groups that it has: they are its own.
+        Err(Errno::PERM) if groups.is_empty() && setgroups_denied() => {}
+        done => done.map_err(Failure::at("set the supplementary groups"))?,
+    }
     let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
     rustix::thread::set_thread_res_gid(gid, gid, gid).map_err(Failure::at("set the group"))?;
     rustix::thread::set_thread_res_uid(uid, uid, uid).map_err(Failure::at("set the user"))

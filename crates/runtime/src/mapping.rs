@@ -32,7 +32,7 @@ pub(crate) fn namespace(uids: &[LinuxIdMapping], gids: &[LinuxIdMapping]) -> Res
     });
     let child = child.map_err(failed("make a user namespace"))?;
     let pid = child.pid.as_raw_nonzero();
-    let made = write_maps(pid.get(), uids, gids).and_then(|()| {
+    let made = write_maps(pid.get(), uids, gids, false).and_then(|()| {
         let path = format!("/proc/{pid}/ns/user");
         rustix::fs::open(path.as_str(), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
             .map_err(|errno| RuntimeError::host("open", path, errno))
@@ -42,9 +42,10 @@ pub(crate) fn namespace(uids: &[LinuxIdMapping], gids: &[LinuxIdMapping]) -> Res
     made
 }
 
-/// Gives a new user namespace its mappings, by a process in it.
-pub(crate) fn write_maps(pid: i32, uids: &[LinuxIdMapping], gids: &[LinuxIdMapping]) -> Result<()> {
-    for (file, text) in [("uid_map", lines(uids)), ("gid_map", lines(gids))] {
+/// Gives a new user namespace its mappings, by a process in it. An ordinary user has to give up setgroups(2) for it.
+pub(crate) fn write_maps(pid: i32, uids: &[LinuxIdMapping], gids: &[LinuxIdMapping], unprivileged: bool) -> Result<()> {
+    let setgroups = unprivileged.then(|| ("setgroups", "deny".to_owned()));
+    for (file, text) in setgroups.into_iter().chain([("uid_map", lines(uids)), ("gid_map", lines(gids))]) {
         let path = format!("/proc/{pid}/{file}");
         std::fs::write(&path, text)
             .map_err(|e| RuntimeError::host("write", path, Errno::from_io_error(&e).unwrap_or(Errno::IO)))?;

@@ -14,7 +14,7 @@ use wharf_cgroup::{Group, Hierarchies};
 use wharf_sys::mount::{Attributes, Change, Propagation, set_attributes};
 use wharf_sys::process::{Namespaces, Words};
 
-use crate::capabilities::{CAPABILITIES, bits};
+use crate::capabilities::{self, CAPABILITIES, bits};
 use crate::create::Inheritance;
 use crate::filter::SystemCalls;
 use crate::mapping;
@@ -43,6 +43,10 @@ pub(crate) struct Plan {
     pub(crate) hostname: Option<String>,
     pub(crate) domainname: Option<String>,
     pub(crate) readonly_root: bool,
+    /// The process is in another user namespace than its parent.
+    pub(crate) other_user: bool,
+    /// This is an ordinary user.
+    pub(crate) unprivileged: bool,
     /// The root's own, and whether it is that of all below it.
     pub(crate) propagation: (Propagation, bool),
     pub(crate) process: ProcessPlan,
@@ -70,6 +74,9 @@ pub(crate) enum MountSource {
     New { kind: String, source: String },
     /// A detached copy of something of the host's.
     Tree { tree: OwnedFd, directory: bool },
+    /// Something of the host's that only the child has the right to copy: an ordinary user may do it in a user
+    /// namespace of its own alone. What the path leads to is that user's own choice.
+    Late { source: PathBuf, directory: bool },
     /// A tmpfs with the v1 hierarchies below it, each by its name.
     Groups(Vec<(String, OwnedFd)>),
 }
@@ -83,7 +90,15 @@ pub(crate) struct DeviceStep {
     pub(crate) device: u64,
     pub(crate) owner: (u32, u32),
     /// In a user namespace a node cannot be made: the host's own is mounted.
-    pub(crate) host: Option<OwnedFd>,
+    pub(crate) host: Option<HostNode>,
+}
+
+/// The host's own node.
+#[derive(Debug)]
+pub(crate) enum HostNode {
+    Open(OwnedFd),
+    /// The child opens it: see [`MountSource::Late`].
+    Late,
 }
 
 /// Who the program is and what it may do: the part that an exec shares with the first process.
@@ -173,7 +188,13 @@ pub(crate) fn plan(
             propagation(word).ok_or_else(|| RuntimeError::Invalid(format!("unknown rootfsPropagation `{word}`")))?
         }
     };
-    let mounts = spec.mounts().iter().flatten().map(|mount| mount_step(mount, linux, hierarchies, group));
+    // An ordinary user cannot copy anything of the host's mounts.
+    let unprivileged = !capabilities::is_privileged()?;
+    if unprivileged && !namespaces.user {
+        return Err(RuntimeError::Invalid("without privileges a container needs a user namespace".into()));
+    }
+    let surroundings = Surroundings { linux, hierarchies, group, unprivileged };
+    let mounts = spec.mounts().iter().flatten().map(|mount| mount_step(mount, &surroundings));
     let paths = |list: &Option<Vec<String>>| list.iter().flatten().map(PathBuf::from).collect();
     let filter = match linux.seccomp() {
         Some(section) => Some(SystemCalls::plan(section, state)?),
@@ -183,6 +204,8 @@ pub(crate) fn plan(
     program.scheduling.personality = linux.personality().as_ref().map(personality).transpose()?;
     let uts = namespaces.uts || asked.joins.iter().any(|join| join.kind == "uts");
     Ok(Plan {
+        other_user: userns,
+        unprivileged,
         propagation,
         namespaces,
         cgroup_namespace: asked.cgroup,
@@ -190,7 +213,7 @@ pub(crate) fn plan(
         joins: asked.joins,
         user_join: asked.user_join,
         mounts: mounts.collect::<Result<_>>()?,
-        devices: devices(linux.devices().as_deref().unwrap_or_default(), userns)?,
+        devices: devices(linux.devices().as_deref().unwrap_or_default(), userns, unprivileged)?,
         masked: paths(linux.masked_paths()),
         readonly: paths(linux.readonly_paths()),
         sysctls: linux
@@ -290,7 +313,16 @@ fn time_offsets(offsets: Option<&HashMap<String, LinuxTimeOffset>>) -> Result<St
     Ok(text)
 }
 
-fn mount_step(mount: &Mount, linux: &Linux, hierarchies: &Hierarchies, group: Option<&Group>) -> Result<MountStep> {
+/// What a mount depends on besides itself.
+struct Surroundings<'a> {
+    linux: &'a Linux,
+    hierarchies: &'a Hierarchies,
+    group: Option<&'a Group>,
+    unprivileged: bool,
+}
+
+fn mount_step(mount: &Mount, surroundings: &Surroundings<'_>) -> Result<MountStep> {
+    let Surroundings { linux, hierarchies, group, unprivileged } = *surroundings;
     let destination = mount.destination().clone();
     if !destination.is_absolute() {
         return Err(RuntimeError::Invalid(format!("mount destination `{}` is not absolute", destination.display())));
@@ -310,6 +342,7 @@ fn mount_step(mount: &Mount, linux: &Linux, hierarchies: &Hierarchies, group: Op
     let source = match kind {
         "cgroup" | "cgroup2" if !hierarchies.is_v2() => groups(hierarchies, group, options.set)?,
         "cgroup" | "cgroup2" => MountSource::New { kind: "cgroup2".into(), source: "cgroup".into() },
+        _ if is_bind && unprivileged => late_bind(mount, map.is_some())?,
         _ if is_bind => bind(mount, &options, map.as_ref())?,
         "proc" | "sysfs" | "tmpfs" | "devpts" | "mqueue" => {
             let source = mount.source().as_deref().and_then(Path::to_str).filter(|source| !source.is_empty());
@@ -318,6 +351,17 @@ fn mount_step(mount: &Mount, linux: &Linux, hierarchies: &Hierarchies, group: Op
         other => return Err(RuntimeError::Unsupported(format!("mounting a file system of type `{other}`"))),
     };
     Ok(MountStep { destination, source, options })
+}
+
+/// What is bound by an ordinary user: there now, opened by the child.
+fn late_bind(mount: &Mount, mapped: bool) -> Result<MountSource> {
+    if mapped {
+        return Err(RuntimeError::Unsupported("an id-mapped mount without privileges".into()));
+    }
+    let source = mount.source().clone().unwrap_or_default();
+    let stat = rustix::fs::stat(&source).map_err(|e| RuntimeError::host("open", &source, e))?;
+    let directory = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
+    Ok(MountSource::Late { source, directory })
 }
 
 /// The mapping of an id-mapped mount, and whether all below it has it: the mount's own, or the container's.
@@ -377,7 +421,7 @@ fn groups(hierarchies: &Hierarchies, group: Option<&Group>, set: Attributes) -> 
     Ok(MountSource::Groups(all))
 }
 
-fn devices(asked: &[oci_spec::runtime::LinuxDevice], userns: bool) -> Result<Vec<DeviceStep>> {
+fn devices(asked: &[oci_spec::runtime::LinuxDevice], userns: bool, unprivileged: bool) -> Result<Vec<DeviceStep>> {
     let mut steps = Vec::new();
     for (path, major, minor) in DEFAULT_DEVICES {
         steps.push(DeviceStep {
@@ -418,7 +462,8 @@ fn devices(asked: &[oci_spec::runtime::LinuxDevice], userns: bool) -> Result<Vec
             if found.st_rdev != step.device {
                 return Err(RuntimeError::host("use device", &step.path, rustix::io::Errno::NXIO));
             }
-            step.host = Some(layer(&step.path, None, false)?);
+            step.host =
+                Some(if unprivileged { HostNode::Late } else { HostNode::Open(layer(&step.path, None, false)?) });
         }
     }
     Ok(steps)
@@ -481,7 +526,7 @@ pub(crate) fn process_plan(process: &Process, filter: Option<SystemCalls>) -> Re
 impl Plan {
     /// Whether the process is in another user namespace than its parent.
     pub(crate) const fn in_user_namespace(&self) -> bool {
-        self.namespaces.user || self.user_join.is_some()
+        self.other_user
     }
 }
 

@@ -14,6 +14,7 @@ use wharf_sys::mount::{Attributes, Change, Propagation, set_attributes};
 
 use crate::copy_up::copy_up;
 use crate::devices::device_files;
+use crate::mount_options::Options;
 use crate::plan::{MountSource, MountStep, Plan};
 use crate::report::{Failure, Step};
 
@@ -66,6 +67,17 @@ pub(crate) fn file_system(
 fn mount(root: &RootDir, step: &MountStep, plan: &Plan) -> Step<()> {
     let shown = step.destination.display();
     let fail = || Failure::at(format!("mount `{shown}`"));
+    // What the kernel tells belongs where it is looked for, not where an image's link leads (CVE-2019-19921,
+    // CVE-2026-41579).
+    let kernel_s = matches!(&step.source, MountSource::New { kind, .. } if kind == "proc" || kind == "sysfs");
+    if (kernel_s || step.destination == Path::new("/dev"))
+        && root
+            .metadata(&step.destination, false)
+            .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) != FileType::Directory)
+    {
+        let text = format!("mount `{shown}`, which must be mounted on ordinary directory");
+        return Err(Failure::Step(text, Errno::NOTDIR));
+    }
     let tree = match &step.source {
         MountSource::New { kind, source } => {
             let fresh = new_mount(kind, source, step).and_then(|fresh| {
@@ -83,6 +95,14 @@ fn mount(root: &RootDir, step: &MountStep, plan: &Plan) -> Step<()> {
         MountSource::Tree { tree, .. } => {
             return attach(root, step, tree.as_fd());
         }
+        MountSource::Late { source, .. } => {
+            let tree = open_here(source, step.options.recursive).map_err(fail())?;
+            let Options { set, clear, recursive_set, recursive_clear, .. } = step.options;
+            set_attributes(tree.as_fd(), false, Change { set, clear, ..Change::default() }).map_err(fail())?;
+            let below = Change { set: recursive_set, clear: recursive_clear, ..Change::default() };
+            set_attributes(tree.as_fd(), true, below).map_err(fail())?;
+            tree
+        }
         MountSource::Groups(groups) => {
             let top = new_mount("tmpfs", "cgroup", step).map_err(fail())?;
             attach(root, step, top.as_fd())?;
@@ -97,6 +117,23 @@ fn mount(root: &RootDir, step: &MountStep, plan: &Plan) -> Step<()> {
         }
     };
     attach(root, step, tree.as_fd())
+}
+
+const fn directory_of(source: &MountSource) -> bool {
+    match source {
+        MountSource::Tree { directory, .. } | MountSource::Late { directory, .. } => *directory,
+        _ => true,
+    }
+}
+
+/// A detached copy of what is at a path of the host's, in this process's own mounts: the only ones of which an ordinary
+/// user may make copies.
+pub(crate) fn open_here(path: &Path, recursive: bool) -> Result<OwnedFd, Errno> {
+    let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    if recursive {
+        flags |= OpenTreeFlags::AT_RECURSIVE;
+    }
+    open_tree(CWD, path, flags)
 }
 
 /// A tmpfs is as accessible as the directory that it covers, if nothing else is asked, and may begin with its contents.
@@ -131,16 +168,42 @@ fn in_place_of(root: &RootDir, step: &MountStep, tmpfs: &OwnedFd) -> Result<(), 
 fn attach(root: &RootDir, step: &MountStep, tree: BorrowedFd<'_>) -> Step<()> {
     let shown = step.destination.display();
     let fail = |errno| Failure::at(format!("mount on `{shown}`"))(errno);
-    let directory = match &step.source {
-        MountSource::Tree { directory, .. } => *directory,
-        _ => true,
-    };
-    let target = root.mount_point(&step.destination, directory).map_err(|e| fail(e.errno))?;
+    let target = root.mount_point(&step.destination, directory_of(&step.source)).map_err(|e| fail(e.errno))?;
+    if is_procfs(&target).map_err(fail)? && !may_hide(&step.destination) && !is_procfs(tree).map_err(fail)? {
+        // Wherever a link of the image has led.
+        let text = format!("mount on `{shown}`, which is inside of procfs");
+        return Err(Failure::Step(text, Errno::PERM));
+    }
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
     move_mount(tree, "", &target, "", flags).map_err(fail)?;
     let (propagation, recursive) = step.options.propagation.unwrap_or((Propagation::Private, true));
     let change = Change { propagation: Some(propagation), ..Change::default() };
     set_attributes(tree, recursive, change).map_err(fail)
+}
+
+/// linux/magic.h, `PROC_SUPER_MAGIC`.
+const PROC_MAGIC: i64 = 0x9fa0;
+/// What stands in for files of procfs, as LXCFS does; runc allows these (`checkProcMount`).
+const STANDING_IN: &[&str] = &[
+    "/proc/cpuinfo",
+    "/proc/diskstats",
+    "/proc/loadavg",
+    "/proc/meminfo",
+    "/proc/net/dev",
+    "/proc/slabinfo",
+    "/proc/stat",
+    "/proc/swaps",
+    "/proc/sys/kernel/ns_last_pid",
+    "/proc/uptime",
+];
+
+#[allow(clippy::unnecessary_cast)]
+fn is_procfs(fd: impl AsFd) -> Result<bool, Errno> {
+    Ok(rustix::fs::fstatfs(fd)?.f_type as i64 == PROC_MAGIC)
+}
+
+fn may_hide(destination: &Path) -> bool {
+    STANDING_IN.iter().any(|allowed| destination == Path::new(allowed))
 }
 
 fn new_mount(kind: &str, source: &str, step: &MountStep) -> Result<OwnedFd, Errno> {

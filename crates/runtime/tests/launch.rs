@@ -298,7 +298,19 @@ fn links_in_the_image_reach_nothing(image: &Image) {
         }
         other => other,
     };
-    let _ = launch(rootfs, config);
+    let _ = launch(rootfs, config.clone());
+    // Not over what the kernel tells, whatever a link says.
+    let inside = image.dir.path().join("inside");
+    fs::create_dir_all(&inside).expect("makes");
+    symlink("/proc/sys", inside.join("x")).expect("links");
+    let mounts = config["mounts"].as_array_mut().expect("a list");
+    let bind = json!({ "destination": "/x", "type": "bind", "source": canary.path(), "options": ["bind"] });
+    *mounts.last_mut().expect("one") = bind;
+    if let Rootfs::Overlay { mut lowers, upper, work } = image.rootfs("inside-upper") {
+        lowers.insert(0, inside);
+        let refused = launch(Rootfs::Overlay { lowers, upper, work }, config).err().expect("must be refused");
+        assert!(refused.to_string().contains("inside of procfs"), "{refused}");
+    }
     assert_eq!(fs::read_dir(canary.path()).expect("reads").count(), 0, "something came out of the image");
 }
 
@@ -403,8 +415,8 @@ fn an_exec_sees_and_may_what_the_container_does(image: &Image) {
                 stdio,
                 group: None,
                 personality: None,
-                inheritance: wharf_runtime::Inheritance::default(),
                 state: None,
+                inheritance: wharf_runtime::Inheritance::default(),
             };
             let created = wharf_runtime::exec(exec)?;
             has_nothing_of_the_host(created.pid);

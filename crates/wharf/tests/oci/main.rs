@@ -9,6 +9,7 @@ mod lifecycle;
 mod limits;
 mod namespaces;
 mod process;
+mod rootless;
 mod run;
 mod seccomp;
 mod terminal;
