@@ -36,6 +36,7 @@ impl Engine {
         }
         if record.state.status.is_active() {
             let (engine, own, name) = (self.clone(), record.clone(), found.name.clone());
+            let (network_id, driver) = (found.id.clone(), found.driver.clone());
             settings = blocking(move || {
                 let path = format!("/proc/{}/ns/net", own.state.pid);
                 let netns = rustix::fs::open(path.as_str(), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
@@ -65,7 +66,8 @@ impl Engine {
             .await?;
             let record = slot.change(|record| drop(record.networks.insert(name.clone(), settings)));
             self.save(&record).await?;
-            self.tell_of("network", "connect", network, &[("container", &record.id), ("name", &name)]);
+            let attributes = [("container", record.id.as_str()), ("name", &name), ("type", &driver)];
+            self.tell_of("network", "connect", &network_id, &attributes);
             return Ok(());
         }
         let record = slot.change(|record| drop(record.networks.insert(found.name.clone(), settings)));
@@ -96,7 +98,8 @@ impl Engine {
         }
         let record = slot.change(|record| drop(record.networks.remove(&found.name)));
         self.save(&record).await?;
-        self.tell_of("network", "disconnect", &found.id, &[("container", &record.id), ("name", &found.name)]);
+        let attributes = [("container", record.id.as_str()), ("name", &found.name), ("type", &found.driver)];
+        self.tell_of("network", "disconnect", &found.id, &attributes);
         Ok(())
     }
 

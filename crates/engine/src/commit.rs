@@ -38,6 +38,9 @@ impl Engine {
             )));
         }
         let frozen = options.pause && record.state.status == Status::Running;
+        if frozen {
+            self.tell(&record, "pause");
+        }
         let group = self.group(&record)?;
         let (engine, dir) = (self.clone(), self.dir(&slot.id));
         let (comment, name) = (options.comment.clone(), options.reference.clone().unwrap_or_default());
@@ -70,11 +73,21 @@ impl Engine {
             let tags: Vec<String> = options.reference.into_iter().collect();
             Ok(engine.images().create(&config, Some(&record.image), &tags)?)
         })
-        .await?;
+        .await;
         let record = slot.record();
+        let unfrozen = || {
+            if frozen {
+                self.tell(&record, "unpause");
+            }
+        };
+        let committed = committed.inspect_err(|_| unfrozen())?;
+        if !name.is_empty() {
+            self.tell_tagged(&committed.id, &name);
+        }
         let familiar = Reference::parse(&name).map_or(name, |name| name.tag_or_latest().familiar());
         let attributes = [("comment", comment.as_str()), ("imageID", committed.id.as_str()), ("imageRef", &familiar)];
         self.tell_with(&record, "commit", &attributes);
+        unfrozen();
         Ok(committed)
     }
 }
