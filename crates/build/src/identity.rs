@@ -21,7 +21,7 @@ pub(crate) struct Accounts {
 pub(crate) struct Identity {
     pub(crate) uid: u32,
     pub(crate) gid: u32,
-    /// Supplementary groups.
+    /// Supplementary groups, the primary one first.
     pub(crate) groups: Vec<u32>,
     pub(crate) home: String,
 }
@@ -162,11 +162,11 @@ mod tests {
     fn users_by_name_and_number() {
         let accounts = accounts();
         let web = accounts.identity("web").unwrap();
-        assert_eq!((web.uid, web.gid, web.groups.as_slice(), web.home.as_str()), (33, 34, &[50][..], "/var/www"));
+        assert_eq!((web.uid, web.gid, web.groups.as_slice(), web.home.as_str()), (33, 34, &[34, 50][..], "/var/www"));
         assert_eq!(accounts.identity("33").unwrap(), web);
         assert_eq!(accounts.identity("").unwrap().home, "/root");
         let other = accounts.identity("1234:www").unwrap();
-        assert_eq!((other.uid, other.gid, other.groups.len(), other.home.as_str()), (1234, 34, 0, "/"));
+        assert_eq!((other.uid, other.gid, other.groups.as_slice(), other.home.as_str()), (1234, 34, &[34][..], "/"));
         for bad in ["nobody", "4294967296", "-1", "web:nogroup", "2147483648", "+1"] {
             assert!(accounts.identity(bad).is_err(), "{bad}");
         }

@@ -65,9 +65,7 @@ fn parse(host: &str, tls: bool) -> Outcome<Address> {
 fn check_authority(options: &TlsOptions) -> Outcome {
     let path = options.ca.clone().unwrap_or_else(|| cert_dir().join("ca.pem"));
     let opened = std::fs::File::open(&path);
-    Ok(opened
-        .map(drop)
-        .map_err(|error| format!("unable to resolve docker endpoint: {}", wharf_report::path("open", &path, &error)))?)
+    Ok(opened.map(drop).map_err(|error| wharf_report::path("open", &path, &error))?)
 }
 
 /// Where the TLS files are that no flag names.

@@ -69,7 +69,7 @@ impl Resolver {
             Err(error) if error.is_no_records_found() || error.is_nx_domain() => {
                 Err(ConnectError::NoSuchHost { host: host.to_owned() })
             }
-            Err(error) => Err(failed(error.to_string())),
+            Err(error) => Err(failed(in_go_s_words(&error.to_string()))),
         }
     }
 
@@ -121,6 +121,13 @@ fn find_host(text: &str, host: &str) -> Vec<IpAddr> {
     found
 }
 
+/// The resolver's reason without its own layers' names.
+fn in_go_s_words(reason: &str) -> String {
+    let bare =
+        ["proto error: ", "io error: "].iter().fold(reason, |text, layer| text.strip_prefix(layer).unwrap_or(text));
+    if bare == "request timed out" { "i/o timeout".into() } else { bare.to_owned() }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -170,5 +177,12 @@ mod tests {
         fs::write(dir.path().join("hosts"), "10.9.9.9 other.test\n").unwrap();
         assert_eq!(resolver.lookup("other.test").await.unwrap(), ["10.9.9.9".parse::<IpAddr>().unwrap()]);
         assert!(resolver.lookup("localhost").await.unwrap().iter().all(IpAddr::is_loopback));
+    }
+
+    #[test]
+    fn reasons_are_plain() {
+        assert_eq!(in_go_s_words("proto error: io error: network is unreachable"), "network is unreachable");
+        assert_eq!(in_go_s_words("proto error: request timed out"), "i/o timeout");
+        assert_eq!(in_go_s_words("no connections"), "no connections");
     }
 }

@@ -42,6 +42,7 @@ impl Engine {
         }
         if record.state.status.is_active() {
             let (engine, own, name) = (self.clone(), record.clone(), found.name.clone());
+            let (network_id, driver) = (found.id.clone(), found.driver.clone());
             settings = blocking(move || {
                 let netns = Process::of(&own)?.namespace("net")?;
                 let ip = settings.ipam_config.as_ref().map(|c| c.ipv4_address.as_str()).filter(|a| !a.is_empty());
@@ -72,7 +73,8 @@ impl Engine {
             .await?;
             let record = slot.change(|record| drop(record.networks.insert(name.clone(), settings)));
             self.save(&record).await?;
-            self.tell_of("network", "connect", network, &[("container", &record.id), ("name", &name)]);
+            let attributes = [("container", record.id.as_str()), ("name", &name), ("type", &driver)];
+            self.tell_of("network", "connect", &network_id, &attributes);
             return Ok(());
         }
         let record = slot.change(|record| drop(record.networks.insert(found.name.clone(), settings)));
@@ -116,7 +118,8 @@ impl Engine {
             .await?;
         }
         self.save(&record).await?;
-        self.tell_of("network", "disconnect", &found.id, &[("container", &record.id), ("name", &found.name)]);
+        let attributes = [("container", record.id.as_str()), ("name", &found.name), ("type", &found.driver)];
+        self.tell_of("network", "disconnect", &found.id, &attributes);
         Ok(())
     }
 

@@ -398,4 +398,20 @@ mod tests {
         let alone = with(BindOptions { non_recursive: true, ..BindOptions::default() });
         assert_eq!(bind_options(&alone, &point(false)), ["bind", "rprivate", "rro"]);
     }
+
+    #[test]
+    fn the_engine_s_variables_come_first_and_give_way() {
+        let identity = Identity { uid: 0, gid: 0, groups: vec![0], home: "/root".into() };
+        let words = |list: &[&str]| list.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
+        let config = Config {
+            hostname: "box".into(),
+            env: Some(words(&["A=1", "PATH=/bin", "DB_NAME=own"])),
+            ..Config::default()
+        };
+        let linked = words(&["DB_NAME=/a/db", "DB_PORT=1"]);
+        assert_eq!(
+            environment(&config, true, &linked, &words(&["A=2", "DB_PORT", "B="]), &identity),
+            ["PATH=/bin", "HOSTNAME=box", "TERM=xterm", "DB_NAME=own", "A=2", "B=", "HOME=/root"]
+        );
+    }
 }

@@ -76,6 +76,9 @@ impl Engine {
         })
         .await?;
         let record = slot.record();
+        if !name.is_empty() {
+            self.tell_tagged(&committed.id, &name);
+        }
         let familiar = Reference::parse(&name).map_or(name, |name| name.tag_or_latest().familiar());
         let attributes = [("comment", comment.as_str()), ("imageID", committed.id.as_str()), ("imageRef", &familiar)];
         self.tell_with(&record, "commit", &attributes);

@@ -365,7 +365,7 @@ fn merge(config: &mut Config, image: &ImageRecord) -> Result<()> {
     let more = own.env.unwrap_or_default().into_iter().filter(|pair| !env.iter().any(|mine| key(mine) == key(pair)));
     let more: Vec<String> = more.collect();
     env.extend(more);
-    config.env = Some(env);
+    config.env = Some(env).filter(|env| !env.is_empty());
     let mut labels = own.labels.unwrap_or_default();
     labels.extend(config.labels.take().unwrap_or_default());
     config.labels = Some(labels);

@@ -49,6 +49,13 @@ fn failure_code(text: &str) -> i32 {
     if missing.iter().any(|words| text.contains(words)) { 127 } else { 126 }
 }
 
+/// The program and its arguments, as events tell them: a blank follows the program, whatever there is after it.
+fn words(config: &ExecConfig) -> String {
+    let mut words = config.cmd.iter().flatten();
+    let program = words.next().map_or("", String::as_str);
+    format!("{program} {}", words.map(String::as_str).collect::<Vec<_>>().join(" "))
+}
+
 /// All execs of this daemon's life.
 #[derive(Debug, Default)]
 pub(crate) struct Execs {
@@ -123,12 +130,12 @@ impl Engine {
         if config.cmd.as_ref().is_none_or(Vec::is_empty) {
             return Err(EngineError::invalid("No exec command specified"));
         }
-        let words = [&config.cmd, &config.env].into_iter().flat_map(|list| list.iter().flatten());
-        if words.chain([&config.user, &config.working_dir]).any(|text| text.contains('\0')) {
+        let all = [&config.cmd, &config.env].into_iter().flat_map(|list| list.iter().flatten());
+        if all.chain([&config.user, &config.working_dir]).any(|text| text.contains('\0')) {
             return Err(EngineError::invalid("a NUL in the request"));
         }
         let id = names::random_id()?;
-        let words = config.cmd.clone().unwrap_or_default().join(" ");
+        let words = words(&config);
         self.inner.execs.insert(ExecRecord {
             id: id.clone(),
             container: slot.id.clone(),
@@ -204,7 +211,7 @@ impl Engine {
         })
         .await?;
         let container = slot.record();
-        let words = record.config.cmd.clone().unwrap_or_default().join(" ");
+        let words = words(&record.config);
         match launched {
             Ok(running) => {
                 let pid = running.pid();

@@ -88,14 +88,15 @@ impl Engine {
     /// `NotFound`; `Conflict` when a container uses it.
     pub async fn remove_image(&self, name: &str, force: bool, prune: bool) -> Result<Vec<Removed>> {
         let (engine, name) = (self.clone(), name.to_owned());
-        let removed = blocking(move || {
+        let (id, removed) = blocking(move || {
             let in_use = |id: &Digest| engine.users(id);
+            let id = engine.images().resolve(&name).ok().map(|image| image.id.to_string());
             let removed = engine.images().remove(&name, Remove { force, prune }, &in_use)?;
             engine.collect()?;
-            Ok(removed)
+            Ok((id, removed))
         })
         .await?;
-        self.tell_removed(&removed);
+        self.tell_removed(&removed, id.as_deref());
         Ok(removed)
     }
 
@@ -116,7 +117,7 @@ impl Engine {
             Ok(PrunedImages { removed, space_reclaimed })
         })
         .await?;
-        self.tell_removed(&pruned.removed);
+        self.tell_removed(&pruned.removed, None);
         Ok(pruned)
     }
 
@@ -138,12 +139,20 @@ impl Engine {
         of.map(|record| (record.id.clone(), record.state.status.is_active())).collect()
     }
 
-    fn tell_removed(&self, removed: &[Removed]) {
-        for one in removed {
-            match one {
-                Removed::Untagged(name) => self.tell_of("image", "untag", name, &[("name", name)]),
-                Removed::Deleted(id) => self.tell_of("image", "delete", id, &[("name", id)]),
-            }
+    /// `first` is the image that the first names were of; those of others come right before their image's removal.
+    fn tell_removed(&self, removed: &[Removed], first: Option<&str>) {
+        for (index, one) in removed.iter().enumerate() {
+            let (action, id) = match one {
+                Removed::Deleted(id) => ("delete", id.as_str()),
+                Removed::Untagged(name) => {
+                    let next = removed[index..].iter().find_map(|one| match one {
+                        Removed::Deleted(id) => Some(id.as_str()),
+                        Removed::Untagged(_) => None,
+                    });
+                    ("untag", first.or(next).unwrap_or(name))
+                }
+            };
+            self.tell_of("image", action, id, &[("name", id)]);
         }
     }
 

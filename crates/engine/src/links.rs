@@ -10,7 +10,7 @@ use crate::engine::{Engine, blocking};
 use crate::error::{EngineError, ErrorKind, Result};
 use crate::etc;
 use crate::record::{Container, Link};
-use crate::spec::{EndpointSettings, HostConfig};
+use crate::spec::{Config, EndpointSettings, HostConfig};
 
 /// What a container is told of those that it is linked to.
 #[derive(Debug, Default)]
@@ -116,7 +116,7 @@ impl Engine {
                 )));
             };
             linked.hosts.push((address, names(&link.alias, &other)));
-            linked.env.extend(variables(&name, address, &other));
+            linked.env.extend(variables(&name, address, &other.config));
         }
         for (network, settings) in endpoints {
             for text in settings.links.iter().flatten() {
@@ -190,10 +190,10 @@ fn names(alias: &str, other: &Container) -> String {
 }
 
 /// What tells of a linked container's ports and variables (moby, `daemon/links`).
-fn variables(name: &str, address: IpAddr, other: &Container) -> Vec<String> {
+fn variables(name: &str, address: IpAddr, other: &Config) -> Vec<String> {
     let alias = name.rsplit('/').next().unwrap_or(name).to_uppercase().replace('-', "_");
-    let mut env = vec![format!("{alias}_NAME={name}")];
-    let ports = other.config.exposed_ports.iter().flatten().filter_map(|(port, _)| {
+    let mut env = Vec::new();
+    let ports = other.exposed_ports.iter().flatten().filter_map(|(port, _)| {
         let (number, protocol) = port.split_once('/').unwrap_or((port, "tcp"));
         Some((number.parse::<u16>().ok()?, protocol))
     });
@@ -210,7 +210,8 @@ fn variables(name: &str, address: IpAddr, other: &Container) -> Vec<String> {
         env.push(format!("{alias}_PORT_{port}_{upper}_PORT={port}"));
         env.push(format!("{alias}_PORT_{port}_{upper}_PROTO={protocol}"));
     }
-    for (key, value) in other.config.env.iter().flatten().filter_map(|pair| pair.split_once('=')) {
+    env.push(format!("{alias}_NAME={name}"));
+    for (key, value) in other.env.iter().flatten().filter_map(|pair| pair.split_once('=')) {
         if !matches!(key, "HOME" | "PATH") {
             env.push(format!("{alias}_ENV_{key}={value}"));
         }
@@ -230,5 +231,17 @@ mod tests {
         assert_eq!(parse("").unwrap_err().message, "empty string specified for links");
         assert_eq!(parse("a:b:c").unwrap_err().message, "bad format for links: a:b:c");
         assert!(user_defined("mine") && !user_defined("bridge") && !user_defined("container:x"));
+    }
+
+    #[test]
+    fn variables_tell_of_ports_and_environment() {
+        let config: Config = serde_json::from_value(serde_json::json!({
+            "ExposedPorts": { "80/tcp": {}, "9/udp": {} }, "Env": ["PATH=/x", "KEY=v=w"],
+        }))
+        .unwrap();
+        let env = variables("/web/my-db", "172.17.0.2".parse().unwrap(), &config);
+        assert_eq!(env[0], "MY_DB_PORT=udp://172.17.0.2:9");
+        assert!(env.contains(&"MY_DB_PORT_80_TCP_ADDR=172.17.0.2".to_owned()));
+        assert_eq!(env[env.len() - 2..], ["MY_DB_NAME=/web/my-db", "MY_DB_ENV_KEY=v=w"]);
     }
 }

@@ -91,9 +91,12 @@ impl Engine {
     /// Does all that waits. Gives the exit code by which Docker's users know a failure.
     fn launch(&self, slot: &Arc<Slot>, pending: Vec<Pending>) -> Result<Arc<Container>, (EngineError, i32)> {
         let record = slot.record();
-        self.mount_volumes(&record).map_err(|error| (error, 128))?;
-        let prepared = self.prepare_network(&record).inspect_err(|_| self.release_volumes(&record));
+        let prepared = self.prepare_network(&record);
         let (network, endpoints, published) = prepared.map_err(|error| (error, 128))?;
+        if let Err(error) = self.mount_volumes(&record) {
+            self.release_network(&record);
+            return Err((error, 128));
+        }
         let launched = self.launch_on(&record, &network, &endpoints, pending);
         match launched {
             Ok(launched) => {

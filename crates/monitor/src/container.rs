@@ -109,10 +109,33 @@ pub(crate) fn exit_code(pidfd: &OwnedFd) -> Option<i32> {
     }
 }
 
-/// A failure of the runtime with its causes.
+/// How the runtime calls the step that Docker's users know by other words.
+const CWD: &str = "enter the working directory";
+
+/// A failure of the runtime with its causes, in the words that Docker's users know where there are such.
 pub(crate) fn failed(error: RuntimeError) -> LaunchError {
     let code = error.exit_code();
-    let message = chain(&error);
+    let message = match &error {
+        RuntimeError::CommandNotFound(command) if command.contains('/') => {
+            format!("exec: \"{command}\": stat {command}: no such file or directory")
+        }
+        RuntimeError::CommandNotFound(command) => format!("exec: \"{command}\": executable file not found in $PATH"),
+        RuntimeError::NotExecutable { command, errno } => {
+            let reason = match *errno {
+                Errno::ACCESS => "permission denied".to_owned(),
+                Errno::ISDIR => "is a directory".to_owned(),
+                Errno::NOEXEC => "exec format error".to_owned(),
+                Errno::PERM => "operation not permitted".to_owned(),
+                other => other.to_string(),
+            };
+            format!("exec: \"{command}\": {reason}")
+        }
+        RuntimeError::Setup { step, errno } if step.starts_with(CWD) => {
+            let path = step[CWD.len()..].trim_matches(['`', ' ']);
+            format!("chdir to cwd (\"{path}\") set in config.json failed: {}", chain(errno))
+        }
+        other => chain(other),
+    };
     LaunchError::Failed { message, code }
 }
 
@@ -142,6 +165,11 @@ mod tests {
         assert_eq!(
             text(RuntimeError::CommandNotFound("/x".into())),
             "exec: \"/x\": stat /x: no such file or directory"
+        );
+        let step = "enter the working directory `/x y`".to_owned();
+        assert_eq!(
+            text(RuntimeError::Setup { step, errno: Errno::NOENT }),
+            "chdir to cwd (\"/x y\") set in config.json failed: no such file or directory"
         );
         let denied = RuntimeError::NotExecutable { command: "/etc".into(), errno: Errno::ACCESS };
         assert_eq!(failed(denied).exit_code(), 126);

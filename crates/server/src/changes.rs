@@ -29,8 +29,8 @@ const CHANGES: &[&str] = &[
 /// 400 for what is no instruction, or none that only changes the configuration.
 pub(crate) fn apply(config: &mut Config, changes: &[String]) -> Result<(), ApiError> {
     for change in changes.iter().filter(|change| !change.trim().is_empty()) {
-        let word = change.split_whitespace().next().unwrap_or_default();
-        if !CHANGES.contains(&word.to_lowercase().as_str()) {
+        let word = change.split_whitespace().next().unwrap_or_default().to_lowercase();
+        if !CHANGES.contains(&word.as_str()) {
             return Err(ApiError::bad(format!("{word} is not a valid change command")));
         }
         let text = format!("FROM scratch\n{change}\n");

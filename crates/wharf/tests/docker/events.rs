@@ -18,8 +18,8 @@ fn events_come_in_docker_s_order() {
     let wanted = [
         "volume create",
         "container create",
-        "volume mount",
         "network connect",
+        "volume mount",
         "container start",
         "container kill",
         "container kill",
