@@ -1,24 +1,23 @@
 //! From a configuration to a plan: everything checked, everything of the host opened, before a process exists.
 
-use std::collections::HashMap;
 use std::ffi::CString;
-use std::os::fd::{AsFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 
-use oci_spec::runtime::{Linux, LinuxNamespaceType, LinuxTimeOffset, Mount, PosixRlimit, Process, Spec};
+use oci_spec::runtime::{PosixRlimit, Process, Spec};
 use rustix::fs::{CWD, FileType, Mode, OFlags};
 use rustix::process::{Resource, Rlimit};
-use rustix::thread::LinkNameSpaceType;
 use serde_json::Value;
 use wharf_cgroup::{Group, Hierarchies};
-use wharf_sys::mount::{Attributes, Change, Propagation, set_attributes};
+use wharf_sys::mount::Propagation;
 use wharf_sys::process::{Namespaces, Words};
 
 use crate::capabilities::{self, CAPABILITIES, bits};
 use crate::create::Inheritance;
 use crate::filter::SystemCalls;
-use crate::mapping;
 use crate::mount_options::{Options, propagation};
+use crate::mounts::{Surroundings, mount_step};
+use crate::namespaces::{namespaces, time_offsets};
 use crate::rootfs::layer;
 use crate::scheduling::{Scheduling, personality};
 use crate::{Result, RuntimeError};
@@ -227,198 +226,6 @@ pub(crate) fn plan(
         readonly_root: spec.root().as_ref().and_then(oci_spec::runtime::Root::readonly).unwrap_or(false),
         process: program,
     })
-}
-
-/// What a configuration asks for, sorted.
-#[derive(Debug, Default)]
-struct Asked {
-    new: Namespaces,
-    cgroup: bool,
-    time: bool,
-    joins: Vec<Join>,
-    user_join: Option<OwnedFd>,
-}
-
-fn namespaces(list: &[oci_spec::runtime::LinuxNamespace]) -> Result<Asked> {
-    let mut asked = Asked::default();
-    for namespace in list {
-        if let Some(path) = namespace.path().as_ref().filter(|path| !path.as_os_str().is_empty()) {
-            asked.join(namespace.typ(), path)?;
-            continue;
-        }
-        let slot = match namespace.typ() {
-            LinuxNamespaceType::Mount => &mut asked.new.mount,
-            LinuxNamespaceType::Pid => &mut asked.new.pid,
-            LinuxNamespaceType::Uts => &mut asked.new.uts,
-            LinuxNamespaceType::Ipc => &mut asked.new.ipc,
-            LinuxNamespaceType::Network => &mut asked.new.network,
-            LinuxNamespaceType::Cgroup => &mut asked.cgroup,
-            LinuxNamespaceType::User => &mut asked.new.user,
-            LinuxNamespaceType::Time => &mut asked.time,
-        };
-        if std::mem::replace(slot, true) {
-            return Err(RuntimeError::Invalid(format!("namespace `{}` is named twice", namespace.typ())));
-        }
-    }
-    Ok(asked)
-}
-
-impl Asked {
-    fn join(&mut self, typ: LinuxNamespaceType, path: &Path) -> Result<()> {
-        let (kind, is) = match typ {
-            LinuxNamespaceType::Pid => ("pid", LinkNameSpaceType::ProcessID),
-            LinuxNamespaceType::Uts => ("uts", LinkNameSpaceType::HostNameAndNISDomainName),
-            LinuxNamespaceType::Ipc => ("ipc", LinkNameSpaceType::InterProcessCommunication),
-            LinuxNamespaceType::Network => ("net", LinkNameSpaceType::Network),
-            LinuxNamespaceType::Cgroup => ("cgroup", LinkNameSpaceType::ControlGroup),
-            LinuxNamespaceType::User => ("user", LinkNameSpaceType::User),
-            LinuxNamespaceType::Time => ("time", LinkNameSpaceType::Time),
-            LinuxNamespaceType::Mount => {
-                return Err(RuntimeError::Unsupported("joining a mount namespace by path".into()));
-            }
-        };
-        let fd = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
-            .map_err(|e| RuntimeError::host("open namespace", path, e))?;
-        if wharf_sys::namespace::kind(fd.as_fd()).map_err(|e| RuntimeError::host("use as a namespace", path, e))?
-            != is as u32
-        {
-            return Err(RuntimeError::Invalid(format!("`{}` is no {kind} namespace", path.display())));
-        }
-        if kind == "user" {
-            // The kernel refuses to enter the one that a process is in.
-            let same = |path: &Path| rustix::fs::stat(path).map(|stat| (stat.st_dev, stat.st_ino)).ok();
-            if same(path) != same(Path::new("/proc/self/ns/user")) {
-                self.user_join = Some(fd);
-            }
-        } else {
-            self.joins.push(Join { kind, fd });
-        }
-        Ok(())
-    }
-}
-
-/// As `/proc/PID/timens_offsets` takes them (time_namespaces(7)).
-fn time_offsets(offsets: Option<&HashMap<String, LinuxTimeOffset>>) -> Result<String> {
-    let mut text = String::new();
-    for (clock, offset) in offsets.into_iter().flatten() {
-        if !matches!(clock.as_str(), "monotonic" | "boottime") {
-            return Err(RuntimeError::Invalid(format!("a time namespace has no clock `{clock}`")));
-        }
-        let nanoseconds = offset.nanosecs().unwrap_or(0);
-        if nanoseconds > 999_999_999 {
-            return Err(RuntimeError::Invalid(format!("{nanoseconds} nanoseconds are more than a second")));
-        }
-        text += &format!("{clock} {} {nanoseconds}\n", offset.secs().unwrap_or(0));
-    }
-    Ok(text)
-}
-
-/// What a mount depends on besides itself.
-struct Surroundings<'a> {
-    linux: &'a Linux,
-    hierarchies: &'a Hierarchies,
-    group: Option<&'a Group>,
-    unprivileged: bool,
-}
-
-fn mount_step(mount: &Mount, surroundings: &Surroundings<'_>) -> Result<MountStep> {
-    let Surroundings { linux, hierarchies, group, unprivileged } = *surroundings;
-    let destination = mount.destination().clone();
-    if !destination.is_absolute() {
-        return Err(RuntimeError::Invalid(format!("mount destination `{}` is not absolute", destination.display())));
-    }
-    let options = Options::parse(mount.options().iter().flatten().map(String::as_str));
-    let kind = mount.typ().as_deref().unwrap_or_default();
-    let is_bind = kind == "bind" || options.bind;
-    let map = id_map(mount, linux, &options)?;
-    if map.is_some() && !is_bind {
-        return Err(RuntimeError::Unsupported(format!(
-            "an id-mapped mount of type `{kind}`: only binds have a mapping"
-        )));
-    }
-    if options.copy_up && kind != "tmpfs" {
-        return Err(RuntimeError::Invalid(format!("tmpcopyup on `{}`, which is no tmpfs", destination.display())));
-    }
-    let source = match kind {
-        "cgroup" | "cgroup2" if !hierarchies.is_v2() => groups(hierarchies, group, options.set)?,
-        "cgroup" | "cgroup2" => MountSource::New { kind: "cgroup2".into(), source: "cgroup".into() },
-        _ if is_bind && unprivileged => late_bind(mount, map.is_some())?,
-        _ if is_bind => bind(mount, &options, map.as_ref())?,
-        "proc" | "sysfs" | "tmpfs" | "devpts" | "mqueue" => {
-            let source = mount.source().as_deref().and_then(Path::to_str).filter(|source| !source.is_empty());
-            MountSource::New { kind: kind.into(), source: source.unwrap_or(kind).into() }
-        }
-        other => return Err(RuntimeError::Unsupported(format!("mounting a file system of type `{other}`"))),
-    };
-    Ok(MountStep { destination, source, options })
-}
-
-/// What is bound by an ordinary user: there now, opened by the child.
-fn late_bind(mount: &Mount, mapped: bool) -> Result<MountSource> {
-    if mapped {
-        return Err(RuntimeError::Unsupported("an id-mapped mount without privileges".into()));
-    }
-    let source = mount.source().clone().unwrap_or_default();
-    let stat = rustix::fs::stat(&source).map_err(|e| RuntimeError::host("open", &source, e))?;
-    let directory = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
-    Ok(MountSource::Late { source, directory })
-}
-
-/// The mapping of an id-mapped mount, and whether all below it has it: the mount's own, or the container's.
-fn id_map(mount: &Mount, linux: &Linux, options: &Options) -> Result<Option<(OwnedFd, bool)>> {
-    let (uids, gids) = match (mount.uid_mappings(), mount.gid_mappings()) {
-        (Some(uids), Some(gids)) => (uids, gids),
-        (None, None) if options.id_map.is_none() => return Ok(None),
-        (None, None) => match (linux.uid_mappings(), linux.gid_mappings()) {
-            (Some(uids), Some(gids)) => (uids, gids),
-            _ => {
-                return Err(RuntimeError::Invalid(
-                    "an id-mapped mount needs mappings, or a user namespace with some".into(),
-                ));
-            }
-        },
-        _ => return Err(RuntimeError::Invalid("an id-mapped mount needs both uidMappings and gidMappings".into())),
-    };
-    if uids.is_empty() || gids.is_empty() {
-        return Err(RuntimeError::Invalid("an id-mapped mount with empty mappings".into()));
-    }
-    Ok(Some((mapping::namespace(uids, gids)?, options.id_map.unwrap_or(false))))
-}
-
-/// Opens the source now, in the host's mounts: what the path means later does not matter.
-fn bind(mount: &Mount, options: &Options, map: Option<&(OwnedFd, bool)>) -> Result<MountSource> {
-    let source = mount.source().as_deref().unwrap_or(Path::new(""));
-    let tree = layer(source, None, options.recursive)?;
-    let fail = |e| RuntimeError::host("set the options of", source, e);
-    if let Some((namespace, recursive)) = map {
-        let change = Change { id_map: Some(namespace.as_fd()), ..Change::default() };
-        set_attributes(tree.as_fd(), *recursive, change)
-            .map_err(|e| RuntimeError::host("map the owners of", source, e))?;
-    }
-    let change = Change { set: options.set, clear: options.clear, ..Change::default() };
-    if !(options.set.is_empty() && options.clear.is_empty()) {
-        set_attributes(tree.as_fd(), false, change).map_err(fail)?;
-    }
-    if !(options.recursive_set.is_empty() && options.recursive_clear.is_empty()) {
-        let change = Change { set: options.recursive_set, clear: options.recursive_clear, ..Change::default() };
-        set_attributes(tree.as_fd(), true, change).map_err(fail)?;
-    }
-    let stat = rustix::fs::fstat(&tree).map_err(|e| RuntimeError::host("look at", source, e))?;
-    let directory = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
-    Ok(MountSource::Tree { tree, directory })
-}
-
-/// The container's own group of each v1 hierarchy, so that it sees its limits and nobody else's.
-fn groups(hierarchies: &Hierarchies, group: Option<&Group>, set: Attributes) -> Result<MountSource> {
-    let mut all = Vec::new();
-    for (name, root) in hierarchies.all_v1() {
-        let path = group.map_or_else(|| root.to_owned(), |group| root.join(group.path()));
-        let tree = layer(&path, None, false)?;
-        let change = Change { set, ..Change::default() };
-        set_attributes(tree.as_fd(), false, change).map_err(|e| RuntimeError::host("set the options of", &path, e))?;
-        all.push((name.strip_prefix("name=").unwrap_or(name).to_owned(), tree));
-    }
-    Ok(MountSource::Groups(all))
 }
 
 fn devices(asked: &[oci_spec::runtime::LinuxDevice], userns: bool, unprivileged: bool) -> Result<Vec<DeviceStep>> {
