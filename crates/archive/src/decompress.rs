@@ -9,6 +9,9 @@ use lzma_rust2::XzReader;
 /// What the longest mark of a compression has.
 const MARK: usize = 10;
 
+/// KiB that the decoder of xz may take: four times what its best preset needs. A stream may ask for gigabytes.
+const MAX_XZ_KIB: u32 = 256 << 10;
+
 /// The stream without its compression: none, gzip, zstd, xz or bzip2.
 ///
 /// # Errors
@@ -25,7 +28,7 @@ pub fn decompressed<'a>(input: impl Read + 'a) -> io::Result<Box<dyn Read + 'a>>
         Compression::None => Box::new(input),
         Compression::Gzip => Box::new(MultiGzDecoder::new(input)),
         Compression::Zstd => zstd(input)?,
-        Compression::Xz => Box::new(XzReader::new(Whole(input), true)),
+        Compression::Xz => Box::new(XzReader::new_mem_limit(Whole(input), true, MAX_XZ_KIB)),
         Compression::Bzip2 => Box::new(MultiBzDecoder::new(input)),
     })
 }
@@ -122,6 +125,25 @@ mod tests {
         assert_eq!(text(&twice).unwrap(), "hello\nhello\n", "as pbzip2 writes it");
         assert_eq!((text(b"").unwrap(), text(&bytes(EMPTY_BZIP2)).unwrap()), (String::new(), String::new()));
         assert_eq!(text(b"BZh9 is a name").unwrap(), "BZh9 is a name");
+    }
+
+    /// What `xz --lzma2=dict=1GiB` makes of `hello\n`: the byte of the dictionary's size is another.
+    #[test]
+    fn a_stream_that_wants_too_much_memory_is_refused() {
+        let mut greedy = bytes(XZ);
+        // The block's header, which ends with its checksum.
+        assert_eq!(&greedy[14..17], [0x21, 0x01, 0x16]);
+        greedy[16] = 40;
+        let sum = crc32(&greedy[12..20]);
+        greedy[20..24].copy_from_slice(&sum.to_le_bytes());
+        let error = text(&greedy).unwrap_err().to_string();
+        assert!(error.contains("memory"), "{error}");
+    }
+
+    fn crc32(bytes: &[u8]) -> u32 {
+        let mut crc = flate2::Crc::new();
+        crc.update(bytes);
+        crc.sum()
     }
 
     #[test]

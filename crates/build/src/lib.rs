@@ -12,8 +12,8 @@
 //! - `context`, `index`: what the client sent. `files`, `select`, `plan`, `copy`, `tree`: COPY, ADD and WORKDIR. `run`, `bundle`, `mounts`, `init_layer`: RUN.
 //! - `cache`, `cache_mount`, `scratch`: what outlives a build, and what does not.
 //!
-//! The same input gives the same image: entries sorted, times from the context, nothing random in any result but
-//! what a command makes.
+//! The same input gives the same layers: entries sorted, times from the context, nothing random in any result but what a
+//! command makes. It gives the same image as long as the cache knows when each step was made.
 
 mod builder;
 mod bundle;

@@ -9,6 +9,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::mpsc::Sender;
+use wharf_image::Progress;
 
 use crate::error::{BuildError, Result};
 use crate::request::BuildEvent;
@@ -19,7 +20,7 @@ const IN_MEMORY: usize = 1 << 20;
 /// Where a build's events go. A client that has gone ends the build.
 #[derive(Clone, Debug)]
 pub(crate) struct Output {
-    pub(crate) events: Sender<BuildEvent>,
+    events: Sender<BuildEvent>,
     pub(crate) quiet: bool,
     /// What is said before it is this one's turn.
     waiting: Option<Arc<Waiting>>,
@@ -111,6 +112,22 @@ impl Output {
         self.send(event)
     }
 
+    /// As [`Self::event`], for how far something is, from where nothing may block. False when nobody hears it any more.
+    pub(crate) async fn progress(&self, progress: Progress) -> bool {
+        if self.quiet {
+            return true;
+        }
+        let event = BuildEvent::Progress(progress);
+        if let Some(waiting) = &self.waiting {
+            match &mut *waiting.lock() {
+                Turn::Kept(kept) => return kept.add(event, &waiting.file).is_ok(),
+                Turn::Over => return false,
+                Turn::Here => {}
+            }
+        }
+        self.events.send(event).await.is_ok()
+    }
+
     fn send(&self, event: BuildEvent) -> Result<()> {
         self.events.blocking_send(event).map_err(|_| BuildError::cancelled())
     }
@@ -125,7 +142,7 @@ impl Waiting {
 impl Kept {
     fn add(&mut self, event: BuildEvent, file: &Path) -> Result<()> {
         let BuildEvent::Stream(text) = event else {
-            if self.rest.is_none() {
+            if self.rest.is_none() && self.bytes <= IN_MEMORY {
                 self.bytes += size_of::<BuildEvent>();
                 self.events.push(event);
             }
@@ -151,6 +168,23 @@ impl Kept {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn how_far_a_download_is_waits_too() {
+        let dir = tempfile::tempdir().unwrap();
+        let (sender, mut told) = tokio::sync::mpsc::channel(16);
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let own = Output::new(sender, false).waiting(&dir.path().join("1"));
+        let say = |status: &str| runtime.block_on(own.progress(Progress::new("layer", status)));
+        assert!(say("early") && told.try_recv().is_err());
+        own.turn().unwrap();
+        assert!(say("late"));
+        let statuses: Vec<BuildEvent> = std::iter::from_fn(|| told.try_recv().ok()).collect();
+        let expected = ["early", "late"].map(|status| BuildEvent::Progress(Progress::new("layer", status)));
+        assert_eq!(statuses, expected);
+        own.end();
+        assert!(!say("too late"));
+    }
 
     #[test]
     fn what_is_said_early_is_told_in_turn() {

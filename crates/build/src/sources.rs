@@ -13,7 +13,6 @@ use crate::cache::Key;
 use crate::cancel::Cancel;
 use crate::error::{BuildError, ErrorKind, Result};
 use crate::metadata;
-use crate::request::BuildEvent;
 use crate::session::{Session, lock};
 use crate::state::State;
 use crate::tree::Tree;
@@ -120,7 +119,7 @@ impl Session<'_> {
         self.runtime.block_on(async {
             let telling = async {
                 while let Some(progress) = progress.recv().await {
-                    if !events.quiet && events.events.send(BuildEvent::Progress(progress)).await.is_err() {
+                    if !events.progress(progress).await {
                         break;
                     }
                 }

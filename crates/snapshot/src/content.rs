@@ -72,18 +72,26 @@ impl Layers {
         if let Some(blob) = self.stored(&layer) {
             return Ok(blob.clone());
         }
+        loop {
+            let blob = self.compress(diff_id)?;
+            // A blob without an owner may be taken away; it has one under the lock that it would go under.
+            let _placing = self.placing();
+            if self.store().blobs().contains(&blob.digest) {
+                self.note_blob(diff_id, blob.clone())?;
+                return Ok(blob);
+            }
+        }
+    }
+
+    fn compress(&self, diff_id: &Digest) -> Result<LayerBlob> {
         let writer = io::BufWriter::with_capacity(1 << 18, self.store().blobs().writer(None)?);
         // Without name and time, which would be in the bytes.
         let mut gzip = GzBuilder::new().mtime(0).write(writer, Compression::new(LEVEL));
         self.write_tar(diff_id, &mut gzip)?;
         let writer = gzip.finish().map_err(SnapshotError::Output)?;
         let writer = writer.into_inner().map_err(|error| SnapshotError::Output(error.into_error()))?;
-        // Not to be found without an owner in between.
-        let _placing = self.placing();
         let (digest, size) = writer.finish()?;
-        let blob = LayerBlob { digest, size, media_type: GZIP.into() };
-        self.note_blob(diff_id, blob.clone())?;
-        Ok(blob)
+        Ok(LayerBlob { digest, size, media_type: GZIP.into() })
     }
 }
 
