@@ -26,7 +26,7 @@ const CHUNK: usize = 32 << 10;
 const LINGER: Duration = Duration::from_secs(2);
 /// What comes in one piece with the head is lost by some clients (docker-py): the first byte waits until the client has
 /// read the head, but no longer than this.
-const HEAD_TIMEOUT: Duration = Duration::from_millis(100);
+const HEAD_TIMEOUT: Duration = Duration::from_secs(1);
 /// And so long where the connection does not tell.
 const HEAD_START: Duration = Duration::from_millis(10);
 /// How often it is looked whether a client whose input has ended is still there.
