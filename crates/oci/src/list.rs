@@ -72,10 +72,10 @@ mod tests {
 
     #[test]
     fn columns_are_as_wide_as_runc_s() {
-        let row = ["c1", "2075", "created", "/tmp/ocib/b", "now", "root"].map(str::to_owned);
+        let row = ["c1", "2075", "created", "/bundles/b1", "now", "root"].map(str::to_owned);
         let text = table(&[HEADINGS.map(str::to_owned), row]);
         assert!(text.starts_with("ID          PID         STATUS      BUNDLE        CREATED     OWNER\n"), "{text}");
-        assert!(text.contains("c1          2075        created     /tmp/ocib/b   now         root\n"), "{text}");
+        assert!(text.contains("c1          2075        created     /bundles/b1   now         root\n"), "{text}");
     }
 
     #[test]
