@@ -57,6 +57,12 @@ impl Engine {
         let reference = request.config.image.clone();
         let image = blocking(move || Ok(images.resolve(&reference)?)).await?;
         check_platform(platform, &image)?;
+        // Until its row names them: an image may be removed in between.
+        let layers = self.images().layers();
+        let _held = layers.hold(&image.diff_ids);
+        if !image.diff_ids.iter().all(|layer| layers.contains(layer)) {
+            return Err(EngineError::not_found(format!("No such image: {}", request.config.image)));
+        }
         let CreateRequest { mut config, host_config: mut host, networking_config } = request;
         merge(&mut config, &image)?;
         let mut warnings = Vec::new();

@@ -126,10 +126,11 @@ impl Engine {
     /// # Errors
     /// When the store fails.
     pub fn collect(&self) -> Result<u64> {
-        let mut pinned: Vec<Digest> = self.list().iter().flat_map(|record| record.layers.clone()).collect();
-        pinned.extend(self.inner.pins.get().into_iter().flat_map(|pins| (pins.0)()));
-        pinned.sort_unstable();
-        pinned.dedup();
+        let pinned = || {
+            let mut pinned: Vec<Digest> = self.list().iter().flat_map(|record| record.layers.clone()).collect();
+            pinned.extend(self.inner.pins.get().into_iter().flat_map(|pins| (pins.0)()));
+            pinned
+        };
         Ok(self.images().collect(&pinned)?)
     }
 

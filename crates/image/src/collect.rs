@@ -21,25 +21,25 @@ const KEEP_PARTIAL: Duration = Duration::from_secs(7 * 24 * 3600);
 
 impl Images {
     /// Removes the layers and blobs that neither an image nor `pinned` (the layers of containers, and of a build's
-    /// cache) needs. After a [`Self::prune`] it spares nothing for its age. Answers with the bytes that are free again.
+    /// cache) needs; that is asked behind the gate, where no image is made. After a [`Self::prune`] it spares nothing for its age. Answers with the bytes that are free again.
     ///
     /// # Errors
     /// When the disk refuses.
-    pub fn collect(&self, pinned: &[Digest]) -> Result<u64> {
+    pub fn collect(&self, pinned: &dyn Fn() -> Vec<Digest>) -> Result<u64> {
         match self.pruned().swap(false, Ordering::AcqRel) {
             true => self.collect_older_than(pinned, Duration::ZERO, Duration::ZERO),
             false => self.collect_older_than(pinned, GRACE, KEEP_PARTIAL),
         }
     }
 
-    fn collect_older_than(&self, pinned: &[Digest], grace: Duration, partial: Duration) -> Result<u64> {
+    fn collect_older_than(&self, pinned: &dyn Fn() -> Vec<Digest>, grace: Duration, partial: Duration) -> Result<u64> {
         let before = SystemTime::now().checked_sub(grace).unwrap_or(SystemTime::UNIX_EPOCH);
         let mut freed = 0;
         let discarded = {
             let _gate = self.gate();
             let images = self.rows()?;
             let by_image: BTreeSet<&Digest> = images.iter().flat_map(|(_, row)| &row.diff_ids).collect();
-            let pinned: BTreeSet<&Digest> = pinned.iter().collect();
+            let pinned: BTreeSet<Digest> = pinned().into_iter().collect();
             let left: Vec<(String, ())> = self.store().read(|tx| tx.list(LEFT))?;
             let left: BTreeSet<&str> = left.iter().map(|(key, ())| key.as_str()).collect();
             let all = self.layers().list()?;

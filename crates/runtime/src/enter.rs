@@ -18,7 +18,7 @@ use crate::child::{new_keyring, streams};
 use crate::create::Stdio;
 use crate::devices::pseudo_terminal;
 use crate::filter::SystemCalls;
-use crate::identity::{become_id, become_program, find_program, settle};
+use crate::identity::{become_id, become_program, find_program, set_ids, settle};
 use crate::plan::ProcessPlan;
 use crate::report::{Failure, send_made, send_ready, wait_for_go, wait_for_start};
 
@@ -31,6 +31,8 @@ pub(crate) struct Entry<'a> {
     pub(crate) container: BorrowedFd<'a>,
     pub(crate) socket: BorrowedFd<'a>,
     pub(crate) stdio: &'a Stdio,
+    /// Whether groups may be set in the container's user namespace: its own procfs will not tell the first process.
+    pub(crate) setgroups: bool,
 }
 
 /// Runs as the first process; the value is its exit status.
@@ -59,7 +61,11 @@ fn enter(entry: &Entry<'_>) -> Result<(), Failure> {
     let all = entry.joins | ThreadNameSpaceType::PROCESS_ID;
     move_into_thread_name_spaces(entry.container, all).map_err(Failure::at("join the container"))?;
     if entry.joins.contains(ThreadNameSpaceType::USER) {
-        become_id(0, 0, &[])?;
+        if entry.setgroups {
+            become_id(0, 0, &[])?;
+        } else {
+            set_ids(0, 0)?;
+        }
     }
     let child = clone3_sibling(Namespaces::default(), None, || match inside(entry) {
         Err(failure) => {

@@ -16,6 +16,7 @@ use crate::capabilities;
 use crate::create::{Created, Inheritance, Stdio, one_thread};
 use crate::enter::{self, Entry};
 use crate::filter::SystemCalls;
+use crate::identity::setgroups_denied;
 use crate::plan::process_plan;
 use crate::report::ParentEnd;
 use crate::scheduling::personality;
@@ -68,11 +69,13 @@ pub fn exec(exec: Exec<'_>) -> Result<Created> {
     let (mut ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
         .map_err(|e| RuntimeError::host("make", "socket", e))?;
 
+    let setgroups = !setgroups_denied(&exec.pid.as_raw_nonzero().to_string());
+    let entry = |socket| Entry { process: &plan, joins, container: exec.pidfd, socket, stdio: &exec.stdio, setgroups };
     let between = clone3(Namespaces::default(), birth.as_ref().map(AsFd::as_fd), || {
         if rustix::io::dup2(&theirs, &mut ours).is_err() {
             return 125;
         }
-        enter::run(&Entry { process: &plan, joins, container: exec.pidfd, socket: theirs.as_fd(), stdio: &exec.stdio })
+        enter::run(&entry(theirs.as_fd()))
     });
     let between =
         between.map_err(|errno| RuntimeError::Setup { step: "make a process for the container".into(), errno })?;

@@ -176,8 +176,8 @@ fn install_filter(process: &ProcessPlan) -> Step<()> {
 }
 
 /// user_namespaces(7), `/proc/PID/setgroups`.
-fn setgroups_denied() -> bool {
-    std::fs::read_to_string("/proc/self/setgroups").is_ok_and(|text| text.trim() == "deny")
+pub(crate) fn setgroups_denied(process: &str) -> bool {
+    std::fs::read_to_string(format!("/proc/{process}/setgroups")).is_ok_and(|text| text.trim() == "deny")
 }
 
 /// Groups first, then the group, then the user: after that the right to change them is gone.
@@ -185,9 +185,14 @@ pub(crate) fn become_id(uid: u32, gid: u32, groups: &[u32]) -> Step<()> {
     let groups: Vec<Gid> = groups.iter().map(|gid| Gid::from_raw(*gid)).collect();
     match rustix::thread::set_thread_groups(&groups) {
         // An ordinary user has given it up, and keeps the groups that it has: they are its own.
-        Err(Errno::PERM) if groups.is_empty() && setgroups_denied() => {}
+        Err(Errno::PERM) if groups.is_empty() && setgroups_denied("self") => {}
         done => done.map_err(Failure::at("set the supplementary groups"))?,
     }
+    set_ids(uid, gid)
+}
+
+/// The group, then the user.
+pub(crate) fn set_ids(uid: u32, gid: u32) -> Step<()> {
     let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
     rustix::thread::set_thread_res_gid(gid, gid, gid).map_err(Failure::at("set the group"))?;
     rustix::thread::set_thread_res_uid(uid, uid, uid).map_err(Failure::at("set the user"))

@@ -54,6 +54,9 @@ impl Failure {
     }
 }
 
+/// A message: its bytes, and the fds that came with them.
+type Heard = (Vec<u8>, Vec<OwnedFd>);
+
 /// The parent's end.
 #[derive(Debug)]
 pub(crate) struct ParentEnd {
@@ -72,7 +75,7 @@ impl ParentEnd {
         Self { patience: Some(Timespec { tv_sec: seconds, tv_nsec: 0 }), ..self }
     }
 
-    fn hear(&self) -> Result<Option<(Vec<u8>, Vec<OwnedFd>)>, RuntimeError> {
+    fn hear(&self) -> Result<Option<Heard>, RuntimeError> {
         let silent = |errno| RuntimeError::Setup { step: "hear from the process in the container".into(), errno };
         if self.patience.is_some() {
             let mut fds = [PollFd::new(&self.socket, PollFlags::IN)];

@@ -356,7 +356,7 @@ fn pruning_beside_builds_takes_nothing_of_theirs(bench: &Bench) {
                 bench.builder.prune(&|_, _| true, true).unwrap();
                 // As an image prune of the daemon does it.
                 bench.images.prune(true, &|_| true, &|_| false).unwrap();
-                bench.images.collect(&bench.builder.pinned().unwrap()).unwrap();
+                bench.images.collect(&|| bench.builder.pinned().unwrap()).unwrap();
                 // Builds must get their turn too: all of it waits for the same disk.
                 std::thread::sleep(std::time::Duration::from_millis(3));
             }

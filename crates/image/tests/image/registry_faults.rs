@@ -47,7 +47,7 @@ async fn what_a_failed_pull_has_brought_can_be_pruned() {
     let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
     loop {
         there.images.prune(true, &|_| false, &|_| true).unwrap();
-        there.images.collect(&[]).unwrap();
+        there.images.collect(&Vec::new).unwrap();
         let layers = there.images.layers().list().unwrap();
         if layers.is_empty() && there.blobs().is_empty() && listing(&ingest).is_empty() {
             break;
