@@ -33,7 +33,7 @@ async fn a_kill_at_any_moment_of_a_pull_costs_what_was_in_the_pipes() {
     let way = Way::to(shelf.address, 2 << 20);
     let dir = tempfile::tempdir().unwrap();
     let root = dir.path().join("data");
-    let mut kills = 0u64;
+    let (mut kills, mut too_late) = (0u64, 0);
     loop {
         let mut child = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "crash::child", "--nocapture"])
@@ -57,6 +57,15 @@ async fn a_kill_at_any_moment_of_a_pull_costs_what_was_in_the_pipes() {
             images.layers().verify(&layer.diff_id).unwrap();
         }
         assert!(listing(&root.join("ingest")).iter().all(|name| name.starts_with("partial-")));
+        if let (Some(status), 0) = (ended, kills) {
+            // This machine was too busy to kill it in time: once more from the beginning.
+            too_late += 1;
+            assert!(status.success() && too_late < 10);
+            drop(images);
+            std::fs::remove_dir_all(&root).unwrap();
+            way.count.store(0, Ordering::Relaxed);
+            continue;
+        }
         if let Some(status) = ended {
             assert!(status.success());
             let found = images.list().unwrap();

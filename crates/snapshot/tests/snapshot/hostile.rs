@@ -100,5 +100,10 @@ fn a_full_disk_is_told_and_leaves_nothing() {
     assert!(error.is_full() && !error.is_bad_layer(), "{error:?}");
     assert!(names(&dir.path().join("layers")).is_empty());
     let small = Tar::default().file("f", b"x").end();
-    layers.import(&mut small.as_slice(), None).unwrap();
+    // Processes that other tests are just making hold on to what is deleted until they have become their programs.
+    let fits = (0..100).any(|_| {
+        std::thread::sleep(std::time::Duration::from_millis(10));
+        layers.import(&mut small.as_slice(), None).is_ok()
+    });
+    assert!(fits);
 }
