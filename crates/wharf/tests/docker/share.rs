@@ -110,3 +110,23 @@ fn a_network_is_shared_while_its_owner_runs() {
     let gone = d.sh("--network container:owner", "true");
     assert!(gone.code != 0 && gone.err.contains("non running container"), "{}", gone.err);
 }
+
+#[test]
+fn a_bound_dev_is_left_as_it_is() {
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+    let Some(d) = Daemon::start() else { return };
+    let dev = d.path().join("dev");
+    std::fs::create_dir(&dev).unwrap();
+    let null = dev.join("null");
+    let mode = rustix::fs::Mode::from_raw_mode(0o600);
+    let device = rustix::fs::makedev(1, 3);
+    rustix::fs::mknodat(rustix::fs::CWD, &null, rustix::fs::FileType::CharacterDevice, mode, device).unwrap();
+    std::fs::write(dev.join("ptmx"), "the host's own").unwrap();
+    d.docker(&format!("run --rm -v {}:/dev busybox true", dev.display())).ok();
+    let found = std::fs::metadata(&null).unwrap();
+    assert!(found.permissions().mode() & 0o777 == 0o600 && found.rdev() == device);
+    assert_eq!(std::fs::read_to_string(dev.join("ptmx")).unwrap(), "the host's own");
+    for name in ["zero", "tty", "fd", "stdin", "console"] {
+        assert!(std::fs::symlink_metadata(dev.join(name)).is_err(), "{name} was made on the host");
+    }
+}
