@@ -15,12 +15,20 @@ fn main() -> ExitCode {
     match (program.as_str(), first) {
         (wharf_dns::PROGRAM_NAME, _) => wharf_dns::main(&args),
         ("dockerd", _) => protected(|| wharf_daemon::main(&args)),
-        ("runc" | "crun" | "wharf-oci", _) => protected(|| wharf_oci::main(&args)),
+        ("runc" | "crun" | "wharf-oci", _) => oci(&args),
         (_, "daemon") => protected(|| wharf_daemon::main(&args[1..])),
-        (_, "oci") => protected(|| wharf_oci::main(&args[1..])),
+        (_, "oci") => oci(&args[1..]),
         (_, "registry") => wharf_registry::main(&args[1..]),
         _ => wharf_cli::main(&program, args),
     }
+}
+
+fn oci(args: &[OsString]) -> ExitCode {
+    // The others make no process in a container, and start once instead of twice.
+    if args.iter().any(|word| word == "run" || word == "create" || word == "exec") {
+        return protected(|| wharf_oci::main(args));
+    }
+    wharf_oci::main(args)
 }
 
 /// For roles whose processes containers may come to see.
