@@ -26,6 +26,7 @@ pub use decompress::decompressed;
 pub use error::ArchiveError;
 pub use header::{Entry, Kind, may_carry};
 pub use ids::IdRange;
+pub use names::normal;
 pub use pack::{PackOptions, Writer, pack, pack_as, pack_dir_as};
 pub use reader::Reader;
 pub use record::Recorder;

@@ -35,8 +35,8 @@ pub(crate) fn check_link(entry: &Entry) -> Result<()> {
     Ok(())
 }
 
-/// What a link leads to; `None` when that is outside.
-pub(crate) fn normal(bytes: &[u8]) -> Option<PathBuf> {
+/// What a link of an archive leads to, below its root; `None` when that is outside.
+pub fn normal(bytes: &[u8]) -> Option<PathBuf> {
     let mut path = PathBuf::new();
     for part in Path::new(OsStr::from_bytes(bytes)).components() {
         match part {

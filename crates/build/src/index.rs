@@ -358,16 +358,7 @@ fn inside(bytes: &[u8]) -> Option<PathBuf> {
     if bytes.len() > MAX_PATH {
         return None;
     }
-    let mut path = PathBuf::new();
-    for part in Path::new(OsStr::from_bytes(bytes)).components() {
-        match part {
-            Component::Normal(name) => path.push(name),
-            Component::ParentDir if path.pop() => {}
-            Component::ParentDir => return None,
-            _ => {}
-        }
-    }
-    Some(path)
+    wharf_archive::normal(bytes)
 }
 
 /// Owners are not those of whoever sent it.

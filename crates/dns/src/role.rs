@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 use rustix::fs::{Mode, OFlags};
 use rustix::net::sockopt::socket_acceptconn;
-use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use wharf_sys::process::{Namespaces, clone3};
 use wharf_sys::{disposition, fds};
 
@@ -48,21 +48,7 @@ fn serve() -> u8 {
 /// Leaves what is the daemon's: its session, its fds, what ends it.
 fn settle() -> Option<OwnedFd> {
     rustix::process::setsid().ok()?;
-    // What a terminal or a system that goes down sends to all.
-    let passing = [
-        Signal::HUP,
-        Signal::INT,
-        Signal::QUIT,
-        Signal::TERM,
-        Signal::USR1,
-        Signal::USR2,
-        Signal::ALARM,
-        Signal::TSTP,
-        Signal::TTIN,
-        Signal::TTOU,
-        Signal::PIPE,
-    ];
-    disposition::ignore(&passing).ok()?;
+    disposition::ignore_passing().ok()?;
     fds::keep_only(0, ONLY_FD).ok()?;
     let listener = fds::adopt(ONLY_FD).ok()?;
     let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).ok()?;

@@ -67,7 +67,11 @@ impl Engine {
                 settings.mac_address = endpoint.mac.to_string();
                 let mut all = own.networks.clone();
                 all.insert(found.name.clone(), settings.clone());
-                engine.join_names(&own, netns.as_fd(), &all)?;
+                if let Err(error) = engine.join_names(&own, netns.as_fd(), &all) {
+                    // On it or not: never connected and not in its record.
+                    engine.networks().disconnect(&found.id, &own.id)?;
+                    return Err(error);
+                }
                 Ok(settings)
             })
             .await?;

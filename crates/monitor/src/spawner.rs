@@ -207,22 +207,9 @@ fn serve(control: &OwnedFd) -> u8 {
 /// Leaves everything of the daemon's but the connection: its session, its directory, its fds, what ends it.
 fn settle(control: &OwnedFd) -> Option<OwnedFd> {
     rustix::process::setsid().ok()?;
-    // What a terminal or a system that goes down sends to all; and children are reaped by the kernel.
-    disposition::ignore(&[
-        Signal::HUP,
-        Signal::INT,
-        Signal::QUIT,
-        Signal::TERM,
-        Signal::USR1,
-        Signal::USR2,
-        Signal::ALARM,
-        Signal::TSTP,
-        Signal::TTIN,
-        Signal::TTOU,
-        Signal::PIPE,
-        Signal::CHILD,
-    ])
-    .ok()?;
+    disposition::ignore_passing().ok()?;
+    // Children are reaped by the kernel.
+    disposition::ignore(&[Signal::CHILD]).ok()?;
     let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).ok()?;
     rustix::stdio::dup2_stdin(&null).ok()?;
     rustix::stdio::dup2_stdout(&null).ok()?;

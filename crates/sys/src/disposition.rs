@@ -14,6 +14,27 @@ pub fn ignore(signals: &[Signal]) -> Result<()> {
     signals.iter().try_for_each(|signal| set(*signal, libc::SIG_IGN))
 }
 
+/// Lets all pass by that a terminal, or a system that goes down, sends to everybody: for processes that stay until they
+/// are told otherwise.
+///
+/// # Errors
+/// None that a caller could cause.
+pub fn ignore_passing() -> Result<()> {
+    ignore(&[
+        Signal::HUP,
+        Signal::INT,
+        Signal::QUIT,
+        Signal::TERM,
+        Signal::USR1,
+        Signal::USR2,
+        Signal::ALARM,
+        Signal::TSTP,
+        Signal::TTIN,
+        Signal::TTOU,
+        Signal::PIPE,
+    ])
+}
+
 /// Gives a signal its default action again.
 ///
 /// # Errors

@@ -6,6 +6,8 @@ use std::ffi::OsString;
 use std::path::Path;
 use std::process::ExitCode;
 
+use rustix::io::Errno;
+
 fn main() -> ExitCode {
     let mut words = std::env::args_os();
     let called = words.next().unwrap_or_default();
@@ -33,7 +35,11 @@ fn oci(args: &[OsString]) -> ExitCode {
 
 /// For roles whose processes containers may come to see.
 fn protected(role: impl FnOnce() -> ExitCode) -> ExitCode {
-    // Where it cannot be done, as without the right to mount, no container of others can be made either.
-    let _ = wharf_sys::own_program::protect();
+    if let Err(errno) = wharf_sys::own_program::protect()
+        && errno != Errno::PERM
+    {
+        // An ordinary user may not, and has nothing of the host's to lose. Anybody else should know.
+        eprintln!("wharf: containers may come to write to this program: it cannot be started read-only: {errno}");
+    }
     role()
 }
