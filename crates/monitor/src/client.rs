@@ -12,13 +12,13 @@ use wharf_sys::message;
 use crate::launch::{Attach, Restart};
 use crate::state::{Exit, HealthState, State};
 pub use crate::wire::ExecRequest;
-use crate::wire::{EventFrame, Reply, Request, SOCKET};
+use crate::wire::{EventFrame, NOT_RUNNING, Reply, Request, SOCKET};
 
 /// Why a monitor does not do what it was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
-    /// Nobody listens: the container has ended, or its monitor was killed.
-    #[error("the container is not running")]
+    /// The container has ended, whether its monitor is still there to say so or not.
+    #[error("{NOT_RUNNING}")]
     Gone,
     /// The monitor says no.
     #[error("{message}")]
@@ -34,7 +34,7 @@ pub enum ClientError {
 }
 
 impl ClientError {
-    /// Whether there is no monitor any more.
+    /// Whether there is nothing any more that could take the request.
     pub fn is_gone(&self) -> bool {
         matches!(self, Self::Gone)
     }
@@ -140,6 +140,7 @@ fn receive(stream: &UnixStream) -> Result<Reply> {
     };
     let reply: Reply = serde_json::from_slice(&bytes).map_err(|e| ClientError::BadAnswer(e.to_string()))?;
     match reply.error {
+        Some(message) if message == NOT_RUNNING => Err(ClientError::Gone),
         Some(message) => Err(ClientError::Refused { message, code: reply.code.unwrap_or(125) }),
         None => Ok(reply),
     }
@@ -196,7 +197,7 @@ pub fn resize(dir: &Path, rows: u16, columns: u16) -> Result<()> {
 /// start that is being waited for is called off.
 ///
 /// # Errors
-/// `Gone`; `Refused` when it has ended already or there is no such signal.
+/// `Gone`, also when the process has ended and its monitor has not; `Refused` when there is no such signal.
 pub fn signal(dir: &Path, signal: i32, no_restart: bool) -> Result<()> {
     ask(dir, &Request::Signal { signal, no_restart }, &[])
 }

@@ -6,9 +6,8 @@ use rustix::io::Errno;
 
 use crate::exec::{Exec, Surroundings};
 use crate::supervise::Monitor;
-use crate::wire::{EventFrame, Reply, Request};
+use crate::wire::{EventFrame, NOT_RUNNING, Reply, Request};
 
-const NOT_RUNNING: &str = "the container is not running";
 const PAUSED: &str = "the container is paused, unpause it first";
 
 impl Monitor {

@@ -59,6 +59,9 @@ pub struct ExecRequest {
     pub detach_keys: Option<String>,
 }
 
+/// The monitor's word for a container that has ended, or has not begun: to who asks it is as if nobody listened.
+pub(crate) const NOT_RUNNING: &str = "the container is not running";
+
 /// The first answer to a request, and the only one but for `watch` and `exec`.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Reply {
