@@ -153,7 +153,8 @@ impl Group {
         limits::apply(self, resources)
     }
 
-    pub(crate) fn hierarchies(&self) -> &Hierarchies {
+    /// What the host had mounted when the group was named.
+    pub fn hierarchies(&self) -> &Hierarchies {
         &self.hierarchies
     }
 
@@ -251,6 +252,23 @@ impl Group {
         Usage::read(self)
     }
 
+    /// Removes the group as [`Group::remove`] does if no process is in it and no group below it; false when it is not so.
+    ///
+    /// # Errors
+    /// When a hierarchy refuses for another reason.
+    pub fn remove_empty(&self) -> Result<bool> {
+        for dir in self.directories() {
+            match fs::remove_dir(&dir) {
+                Err(e) if e.kind() == ErrorKind::ResourceBusy => return Ok(false),
+                Err(e) if e.kind() != ErrorKind::NotFound => {
+                    return Err(CgroupError::File { action: "remove", path: dir, source: e });
+                }
+                _ => {}
+            }
+        }
+        Ok(true)
+    }
+
     /// Removes the group with the groups below it. A group that is not there is no error.
     ///
     /// On v1 this waits for an RCU grace period, some milliseconds: not for the hot path.
@@ -294,6 +312,11 @@ fn make_parents(dir: &Path) -> Result<()> {
 
 /// Children first. Only directories can be removed; the files go with them.
 fn remove_tree(dir: &Path) -> std::io::Result<()> {
+    // Seldom is anything below it: then it goes at once.
+    match fs::remove_dir(dir) {
+        Err(e) if e.kind() == ErrorKind::ResourceBusy => {}
+        done => return done,
+    }
     for entry in fs::read_dir(dir)? {
         let entry = entry?;
         if entry.file_type()?.is_dir() {

@@ -8,11 +8,13 @@
 //! runs without its limit harms the host.
 
 mod detect;
+mod entrance;
 mod group;
 mod limits;
 mod usage;
 
 pub use detect::Hierarchies;
+pub use entrance::Entrance;
 pub use group::Group;
 pub use usage::Usage;
 

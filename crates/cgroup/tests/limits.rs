@@ -91,3 +91,32 @@ fn join(group: &Group) -> String {
         group.directories().iter().map(|dir| format!("echo $$ > {}", dir.join("cgroup.procs").display())).collect();
     files.join("; ")
 }
+
+#[test]
+fn who_goes_in_by_itself_is_in_every_v1_group() {
+    let Some(mine) = Mine::new("entrance") else { return };
+    let entrance = mine.0.entrance(false).unwrap();
+    // A thread of this test's own, which on v1 goes alone.
+    let lines = std::thread::spawn(move || {
+        entrance.enter().unwrap();
+        std::fs::read_to_string("/proc/thread-self/cgroup").unwrap()
+    });
+    let lines = lines.join().unwrap();
+    let path = format!("/{}", mine.0.path().display());
+    let v1: Vec<&str> = lines.lines().filter(|line| !line.starts_with("0::")).collect();
+    assert!(v1.iter().all(|line| line.ends_with(&path)), "{lines}");
+    assert_eq!(v1.is_empty(), mine.0.hierarchies().all_v1().next().is_none());
+}
+
+#[test]
+fn an_empty_group_goes_at_once_and_a_full_one_not() {
+    let Some(mine) = Mine::new("empty") else { return };
+    let mut sleeper = Command::new("sleep").arg("60").spawn().unwrap();
+    mine.0.add(i32::try_from(sleeper.id()).unwrap(), true).unwrap();
+    assert!(!mine.0.remove_empty().unwrap());
+    assert!(mine.0.is_made());
+    sleeper.kill().unwrap();
+    sleeper.wait().unwrap();
+    assert!(mine.0.remove_empty().unwrap() && !mine.0.is_made());
+    assert!(mine.0.remove_empty().unwrap());
+}

@@ -68,11 +68,11 @@ pub(crate) fn undo(global: &Global, container: Container, hooks: bool) -> Result
     if container.group.is_frozen() {
         container.group.freeze(false)?;
     }
-    // What the container left behind in its group (a daemon of its own) ends with it.
-    if !container.group.all_processes().is_empty() {
+    if !container.group.remove_empty()? {
+        // What the container left behind in its group (a daemon of its own) ends with it.
         container.group.kill()?;
+        container.group.remove()?;
     }
-    container.group.remove()?;
     if hooks {
         run_late_hooks(global, &container, Point::Poststop, 0);
     }

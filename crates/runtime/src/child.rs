@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use rustix::io::Errno;
+use wharf_cgroup::Entrance;
 
 use crate::create::Stdio;
 use crate::filter::SystemCalls;
@@ -20,6 +21,8 @@ use crate::root::{file_system, open_here};
 pub(crate) struct Birth<'a> {
     /// The connection to the parent.
     pub(crate) socket: BorrowedFd<'a>,
+    /// Into its control group.
+    pub(crate) entrance: Option<&'a Entrance>,
     pub(crate) rootfs: Option<BorrowedFd<'a>>,
     /// A root that only the child has the right to open.
     pub(crate) late_rootfs: Option<&'a Path>,
@@ -28,6 +31,14 @@ pub(crate) struct Birth<'a> {
     /// Where the start is waited for, if not at the parent's.
     pub(crate) gate: Option<BorrowedFd<'a>>,
     pub(crate) hooks: Option<HookSet<'a>>,
+}
+
+/// Into the control group before anything else: nothing of the container is ever outside of it.
+pub(crate) fn go_into(entrance: Option<&Entrance>) -> Step<()> {
+    let Some(entrance) = entrance else { return Ok(()) };
+    entrance
+        .enter()
+        .map_err(|(file, errno)| Failure::Step(format!("join the control group at {}", file.display()), errno))
 }
 
 /// Runs in the child; the value is its exit status when the program could not be reached.
@@ -53,6 +64,7 @@ fn set_up(plan: &Plan, birth: &Birth<'_>, visitor: &mut Option<OwnedFd>) -> Step
     if !plan.unprivileged {
         undumpable()?;
     }
+    go_into(birth.entrance)?;
     let (number, sent) = wait_for_go(socket)?;
     if plan.unprivileged {
         undumpable()?;

@@ -104,7 +104,10 @@ pub fn create_with_init(launch: Launch<'_>) -> Result<Created> {
 
 fn create_as(launch: &Launch<'_>, init: bool) -> Result<Created> {
     one_thread()?;
-    let hierarchies = Hierarchies::detect()?;
+    let hierarchies = match launch.group {
+        Some(group) => group.hierarchies().clone(),
+        None => Hierarchies::detect()?,
+    };
     let spec = launch.spec;
     let mut plan = plan(spec, &hierarchies, launch.group, launch.lifecycle.state)?;
     plan.process.inherit(launch.lifecycle.inheritance);
@@ -134,6 +137,7 @@ fn create_as(launch: &Launch<'_>, init: bool) -> Result<Created> {
     let later = late_rootfs.is_some() || launch.rootfs.is_mapped() && plan.namespaces.user;
     let rootfs = if later { None } else { Some(launch.rootfs.mount(None)?) };
     let birth = launch.group.map(Group::birth_fd).transpose()?.flatten();
+    let entrance = launch.group.map(|group| group.entrance(birth.is_none())).transpose()?;
     let (mut ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
         .map_err(|e| RuntimeError::host("make", "socket", e))?;
 
@@ -145,6 +149,7 @@ fn create_as(launch: &Launch<'_>, init: bool) -> Result<Created> {
         }
         let birth = Birth {
             socket: theirs.as_fd(),
+            entrance: entrance.as_ref(),
             rootfs: rootfs.as_ref().map(AsFd::as_fd),
             late_rootfs,
             stdio: &launch.stdio,
@@ -157,7 +162,7 @@ fn create_as(launch: &Launch<'_>, init: bool) -> Result<Created> {
     drop(theirs);
     let mut created = Created::new(child, plan.process.command.clone(), ParentEnd::new(ours));
     created.left_out = left_out;
-    prepare(&mut created, launch, &plan, birth.is_some())?;
+    prepare(&mut created, launch, &plan)?;
     let pid = created.pid.as_raw_nonzero().get();
     created.terminal = created.parent.ready(&plan.process.command, || {
         let Some(set) = launch.lifecycle.hooks else { return Ok(()) };
@@ -176,11 +181,8 @@ pub(crate) fn one_thread() -> Result<()> {
 }
 
 /// What the child cannot do for itself; then it may go.
-fn prepare(created: &mut Created, launch: &Launch<'_>, plan: &Plan, born_in_group: bool) -> Result<()> {
+fn prepare(created: &mut Created, launch: &Launch<'_>, plan: &Plan) -> Result<()> {
     let pid = created.pid.as_raw_nonzero().get();
-    if let Some(group) = launch.group {
-        group.add(pid, !born_in_group)?;
-    }
     if let Some(score) = launch.spec.process().as_ref().and_then(oci_spec::runtime::Process::oom_score_adj) {
         match write_proc(pid, "oom_score_adj", &score.to_string()) {
             // 0 is what engines write for nothing in particular: a caller with a higher score may not lower it.

@@ -10,11 +10,12 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use rustix::thread::{ThreadNameSpaceType, move_into_thread_name_spaces};
+use wharf_cgroup::Entrance;
 use wharf_rooted_path::RootDir;
 use wharf_sys::fds;
 use wharf_sys::process::{Namespaces, clone3_sibling};
 
-use crate::child::{new_keyring, streams};
+use crate::child::{go_into, new_keyring, streams};
 use crate::create::Stdio;
 use crate::devices::pseudo_terminal;
 use crate::filter::SystemCalls;
@@ -30,6 +31,8 @@ pub(crate) struct Entry<'a> {
     /// The container's first process.
     pub(crate) container: BorrowedFd<'a>,
     pub(crate) socket: BorrowedFd<'a>,
+    /// Into the container's control group, where its child will be too.
+    pub(crate) entrance: Option<&'a Entrance>,
     pub(crate) stdio: &'a Stdio,
     /// Whether groups may be set in the container's user namespace: its own procfs will not tell the first process.
     pub(crate) setgroups: bool,
@@ -50,6 +53,7 @@ fn enter(entry: &Entry<'_>) -> Result<(), Failure> {
     // The second process inherits it.
     set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(Failure::at("become undumpable"))?;
     entry.process.scheduling.begin()?;
+    go_into(entry.entrance)?;
     wait_for_go(entry.socket)?;
     let mut kept = vec![entry.socket.as_raw_fd(), entry.container.as_raw_fd()];
     if let Stdio::Fds { stdin, stdout, stderr } = entry.stdio {

@@ -63,6 +63,7 @@ pub fn exec(exec: Exec<'_>) -> Result<Created> {
         return Err(RuntimeError::Invalid("process.terminal and the streams that were given disagree".into()));
     }
     let birth = exec.group.map(Group::birth_fd).transpose()?.flatten();
+    let entrance = exec.group.map(|group| group.entrance(birth.is_none())).transpose()?;
     let joins = namespaces_to_join(exec.pid)?;
     let own = if joins.contains(ThreadNameSpaceType::USER) { u64::MAX } else { capabilities::own()? };
     let left_out = plan.keep_to(own);
@@ -70,7 +71,15 @@ pub fn exec(exec: Exec<'_>) -> Result<Created> {
         .map_err(|e| RuntimeError::host("make", "socket", e))?;
 
     let setgroups = !setgroups_denied(&exec.pid.as_raw_nonzero().to_string());
-    let entry = |socket| Entry { process: &plan, joins, container: exec.pidfd, socket, stdio: &exec.stdio, setgroups };
+    let entry = |socket| Entry {
+        process: &plan,
+        joins,
+        container: exec.pidfd,
+        socket,
+        entrance: entrance.as_ref(),
+        stdio: &exec.stdio,
+        setgroups,
+    };
     let between = clone3(Namespaces::default(), birth.as_ref().map(AsFd::as_fd), || {
         if rustix::io::dup2(&theirs, &mut ours).is_err() {
             return 125;
@@ -81,7 +90,7 @@ pub fn exec(exec: Exec<'_>) -> Result<Created> {
         between.map_err(|errno| RuntimeError::Setup { step: "make a process for the container".into(), errno })?;
     drop(theirs);
     let parent = ParentEnd::new(ours).with_patience(PATIENCE);
-    let made = send_in(&exec, &between, birth.is_none(), &parent);
+    let made = send_in(&between, &parent);
     if made.is_err() {
         // It may wait for a word that does not come.
         let _ = pidfd_send_signal(&between.pidfd, Signal::KILL);
@@ -94,13 +103,9 @@ pub fn exec(exec: Exec<'_>) -> Result<Created> {
     Ok(created)
 }
 
-/// Puts the go-between into the container's groups, where its child will be too, and waits for that child.
-fn send_in(exec: &Exec<'_>, between: &Child, unified: bool, parent: &ParentEnd) -> Result<Child> {
-    let number = between.pid.as_raw_nonzero().get();
-    if let Some(group) = exec.group {
-        group.add(number, unified)?;
-    }
-    parent.go(number, None)?;
+/// Lets the go-between go, and waits for its child.
+fn send_in(between: &Child, parent: &ParentEnd) -> Result<Child> {
+    parent.go(between.pid.as_raw_nonzero().get(), None)?;
     parent.made()
 }
 
