@@ -320,7 +320,11 @@ pub(crate) fn process_plan(process: &Process, filter: Option<SystemCalls>) -> Re
         effective: set(oci_spec::runtime::LinuxCapabilities::effective)?,
         permitted: set(oci_spec::runtime::LinuxCapabilities::permitted)?,
         inheritable: set(oci_spec::runtime::LinuxCapabilities::inheritable)?,
-        ambient: set(oci_spec::runtime::LinuxCapabilities::ambient)?,
+        // The kernel keeps an ambient one only beside an inheritable one (capabilities(7)). `runc spec` and `crun spec`
+        // write ambient ones alone, and neither runtime minds.
+        ambient: set(oci_spec::runtime::LinuxCapabilities::ambient)?
+            & set(oci_spec::runtime::LinuxCapabilities::inheritable)?
+            & set(oci_spec::runtime::LinuxCapabilities::permitted)?,
         no_new_privileges: process.no_new_privileges().unwrap_or(false),
         filter,
         scheduling: Scheduling::plan(process)?,

@@ -120,3 +120,21 @@ fn unknown_values_are_refused_before_anything_is_made() {
         assert!(text(&output.stderr).contains(want), "{want}: {}", text(&output.stderr));
     }
 }
+
+#[test]
+fn an_ambient_capability_needs_an_inheritable_one() {
+    let set = json!(["CAP_KILL", "CAP_NET_BIND_SERVICE"]);
+    let words = ["sh", "-c", "grep -E 'Cap(Inh|Prm|Amb)' /proc/self/status"];
+    let Some(bundle) = Bundle::new("ambient", &words, |config| {
+        // As `runc spec` and `crun spec` have it.
+        config["process"]["capabilities"] =
+            json!({ "bounding": set, "effective": set, "permitted": set, "ambient": set });
+    }) else {
+        return;
+    };
+    let none = "CapInh:\t0000000000000000\nCapPrm:\t0000000000000420\nCapAmb:\t0000000000000000\n";
+    assert_eq!(text(&bundle.run().stdout), none);
+    bundle.configure(|config| config["process"]["capabilities"]["inheritable"] = json!(["CAP_KILL"]));
+    let one = "CapInh:\t0000000000000020\nCapPrm:\t0000000000000420\nCapAmb:\t0000000000000020\n";
+    assert_eq!(text(&bundle.run().stdout), one);
+}
