@@ -15,9 +15,10 @@ use crate::error::{BuildError, ErrorKind, Result};
 use crate::output::Output;
 use crate::session::{Common, Session};
 
-/// Stages that run at once for each processor, as most wait for something else; and how many at least.
-const FOR_EACH: usize = 2;
-const AT_LEAST: usize = 4;
+/// Stages that run at once for each processor, and how many at least: most wait for a network or a disk, and Docker's
+/// builder runs as many as can begin.
+const FOR_EACH: usize = 4;
+const AT_LEAST: usize = 16;
 
 /// Where the stages of a build are.
 #[derive(Debug)]
