@@ -1,9 +1,10 @@
 //! A further program in a container that runs: into its namespaces and its group, with a confinement of its own
 //! that the caller takes from the container's configuration.
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use oci_spec::runtime::{LinuxPersonality, LinuxSeccomp, Process};
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid};
@@ -69,8 +70,17 @@ pub fn exec(exec: Exec<'_>) -> Result<Created> {
     let (mut ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
         .map_err(|e| RuntimeError::host("make", "socket", e))?;
 
+    let root = container_root(exec.pid)?;
     let setgroups = !setgroups_denied(&exec.pid.as_raw_nonzero().to_string());
-    let entry = |socket| Entry { process: &plan, joins, container: exec.pidfd, socket, stdio: &exec.stdio, setgroups };
+    let entry = |socket| Entry {
+        process: &plan,
+        joins,
+        container: exec.pidfd,
+        root: root.as_fd(),
+        socket,
+        stdio: &exec.stdio,
+        setgroups,
+    };
     let between = clone3(Namespaces::default(), birth.as_ref().map(AsFd::as_fd), || {
         if rustix::io::dup2(&theirs, &mut ours).is_err() {
             return 125;
@@ -102,6 +112,13 @@ fn send_in(exec: &Exec<'_>, between: &Child, unified: bool, parent: &ParentEnd) 
     }
     parent.go(number, None)?;
     parent.made()
+}
+
+/// The root of a process, whatever its mount namespace is.
+fn container_root(pid: Pid) -> Result<OwnedFd> {
+    let path = format!("/proc/{}/root", pid.as_raw_nonzero());
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::fs::open(path.as_str(), flags, Mode::empty()).map_err(|errno| RuntimeError::host("open", path, errno))
 }
 
 /// All that differ from our own: the kernel refuses to join a user namespace that one is in already.
