@@ -8,6 +8,7 @@ use oci_spec::runtime::{Process, Spec};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
+use crate::capabilities;
 use crate::check;
 use crate::devices;
 use crate::failure::{Failure, Result};
@@ -22,25 +23,31 @@ pub(crate) struct Bundle {
     pub(crate) dir: PathBuf,
     pub(crate) spec: Spec,
     pub(crate) rootfs: PathBuf,
+    /// What is left out of it.
+    pub(crate) warnings: Vec<String>,
 }
 
 impl Bundle {
-    /// Reads and checks it.
-    pub(crate) fn read(dir: Option<&str>) -> Result<Self> {
+    /// Reads and checks it. `config`: the name of the configuration's file, from the bundle's directory on.
+    pub(crate) fn read(dir: Option<&str>, config: Option<&str>) -> Result<Self> {
         let dir = Path::new(dir.filter(|dir| !dir.is_empty()).unwrap_or("."));
         let dir = dir.canonicalize().map_err(|error| Failure::file("chdir", dir, &error))?;
-        let path = dir.join("config.json");
+        let name = config.filter(|name| !name.is_empty()).unwrap_or("config.json");
+        let path = dir.join(name);
         let file = File::open(&path).map_err(|error| {
             if error.kind() == std::io::ErrorKind::NotFound {
-                return Failure::new("JSON specification file config.json not found");
+                return Failure::new(format!("JSON specification file {name} not found"));
             }
             Failure::file("open", &path, &error)
         })?;
         let mut value: Value = read_json(file, &path)?;
+        let mut warnings = Vec::new();
         if let Some(process) = value.get_mut("process") {
             complete(process);
+            warnings.extend(capabilities::warning(&capabilities::take_unknown(process)));
             listen(process);
         }
+        warnings.extend(root_destinations(&mut value));
         devices::add_defaults(&mut value);
         let spec: Spec = serde_json::from_value(value).map_err(|error| bad(&path, &error))?;
         check::check(&spec)?;
@@ -48,16 +55,18 @@ impl Bundle {
         let rootfs = if root.is_absolute() { root } else { dir.join(root) };
         // Links above it are followed here, once; what is mounted is what is there now.
         let rootfs = rootfs.canonicalize().map_err(|error| Failure::file("rootfs:", &rootfs, &error))?;
-        Ok(Self { dir, spec, rootfs })
+        Ok(Self { dir, spec, rootfs, warnings })
     }
 }
 
-/// A process as `exec --process` has it.
-pub(crate) fn read_process(path: &Path) -> Result<Process> {
+/// A process as `exec --process` has it, and what is left out of it.
+pub(crate) fn read_process(path: &Path) -> Result<(Process, Option<String>)> {
     let file = File::open(path).map_err(|error| Failure::file("open", path, &error))?;
     let mut value: Value = read_json(file, path)?;
     complete(&mut value);
-    serde_json::from_value(value).map_err(|error| bad(path, &error))
+    let warning = capabilities::warning(&capabilities::take_unknown(&mut value));
+    let process = serde_json::from_value(value).map_err(|error| bad(path, &error))?;
+    Ok((process, warning))
 }
 
 /// Reads JSON of a bounded length.
@@ -85,6 +94,20 @@ fn complete(process: &mut Value) {
     }
 }
 
+/// Destinations of mounts that are not absolute, as old configurations have them, are meant from the root on
+/// (runtime-spec 1.1, "Mounts": deprecated); what is told of them.
+fn root_destinations(config: &mut Value) -> Vec<String> {
+    let mut warnings = Vec::new();
+    for mount in config.get_mut("mounts").and_then(Value::as_array_mut).into_iter().flatten() {
+        let Some(destination) = mount.get("destination").and_then(Value::as_str) else { continue };
+        if !destination.is_empty() && !destination.starts_with('/') {
+            warnings.push(format!("mount destination {destination} is not absolute, and is taken from the root on"));
+            mount["destination"] = json!(format!("/{destination}"));
+        }
+    }
+    warnings
+}
+
 /// systemd's sockets are the first process's (sd_listen_fds(3)).
 fn listen(process: &mut Value) {
     let Ok(count) = std::env::var("LISTEN_FDS") else { return };
@@ -107,7 +130,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir(dir.path().join("rootfs")).unwrap();
         std::fs::write(dir.path().join("config.json"), config).unwrap();
-        Bundle::read(dir.path().to_str())
+        Bundle::read(dir.path().to_str(), None)
     }
 
     #[test]
@@ -121,10 +144,18 @@ mod tests {
 
     #[test]
     fn what_cannot_be_read_names_the_file() {
-        assert!(Bundle::read(Some("/no/such")).unwrap_err().message.contains("chdir /no/such: no such file"));
+        assert!(Bundle::read(Some("/no/such"), None).unwrap_err().message.contains("chdir /no/such: no such file"));
         assert!(read("{").unwrap_err().message.contains("config.json"));
         let deep = format!("{}{}", "[".repeat(200), "]".repeat(200));
         assert!(read(&deep).unwrap_err().message.contains("recursion"));
+    }
+
+    #[test]
+    fn a_relative_destination_is_below_the_root_and_told() {
+        let mut config = json!({ "mounts": [{ "destination": "data" }, { "destination": "/proc" }, {}] });
+        assert_eq!(root_destinations(&mut config).len(), 1);
+        assert_eq!(config["mounts"][0]["destination"], "/data");
+        assert_eq!(config["mounts"][1]["destination"], "/proc");
     }
 
     #[test]

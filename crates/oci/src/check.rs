@@ -43,6 +43,11 @@ pub(crate) fn check(spec: &Spec) -> Result<()> {
         return Err(Failure::new("unable to set domainname without a private UTS namespace"));
     }
     for key in linux.sysctl().iter().flatten().map(|(key, _)| key) {
+        if key.replace('/', ".") == "kernel.hostname" {
+            return Err(Failure::new(format!(
+                "sysctl {key:?} is not allowed as it conflicts with the OCI \"hostname\" field"
+            )));
+        }
         let Some(kind) = namespace_of(key) else {
             return Err(Failure::new(format!("sysctl {key:?} is not in a separate kernel namespace")));
         };
@@ -102,7 +107,7 @@ fn namespace_of(key: &str) -> Option<LinuxNamespaceType> {
         | "kernel.shmmax"
         | "kernel.shmmni"
         | "kernel.shm_rmid_forced" => Some(LinuxNamespaceType::Ipc),
-        "kernel.domainname" | "kernel.hostname" => Some(LinuxNamespaceType::Uts),
+        "kernel.domainname" => Some(LinuxNamespaceType::Uts),
         other if other.starts_with("fs.mqueue.") => Some(LinuxNamespaceType::Ipc),
         other if other.starts_with("net.") => Some(LinuxNamespaceType::Network),
         _ => None,
@@ -137,6 +142,7 @@ mod tests {
             Box::new(|c| c["linux"]["namespaces"] = json!([{"type": "frob"}])),
             Box::new(|c| c["linux"]["sysctl"] = json!({"kernel.core_pattern": "|/x"})),
             Box::new(|c| c["linux"]["sysctl"] = json!({"net/../kernel/core_pattern": "|/x"})),
+            Box::new(|c| c["linux"]["sysctl"] = json!({"kernel.hostname": "a"})),
             Box::new(|c| c["linux"]["uidMappings"] = json!([{"containerID": 0, "hostID": 0, "size": 1}])),
             Box::new(|c| c["linux"]["timeOffsets"] = json!({"boottime": {"secs": 1}})),
             Box::new(|c| c["linux"]["maskedPaths"] = json!(["proc"])),

@@ -47,6 +47,7 @@ impl Count {
 }
 
 const BUNDLE: Flag = value("bundle", "the bundle's directory (default: the working directory)").short("b");
+const CONFIG: Flag = value("config", "the configuration's file, in the bundle (default: config.json)").short("f");
 const CONSOLE: Flag = value("console-socket", "a unix socket that is sent the master of the container's terminal");
 const PID_FILE: Flag = value("pid-file", "write the process ID to this file");
 const PRESERVE: Flag = value("preserve-fds", "pass on so many file descriptors after the standard streams");
@@ -70,7 +71,7 @@ pub(crate) const COMMANDS: &[Command] = &[
         name: "create",
         help: "create a container",
         usage: "<container-id>",
-        flags: &[BUNDLE, CONSOLE, PID_FILE, NO_PIVOT, NO_KEYRING, PRESERVE],
+        flags: &[BUNDLE, CONFIG, CONSOLE, PID_FILE, NO_PIVOT, NO_KEYRING, PRESERVE],
         order: Order::Any,
         arguments: Count::Exactly(1),
         run: create::run,
@@ -179,6 +180,7 @@ pub(crate) const COMMANDS: &[Command] = &[
         usage: "<container-id>",
         flags: &[
             BUNDLE,
+            CONFIG,
             CONSOLE,
             DETACH,
             switch("keep", "do not delete the container after its end"),

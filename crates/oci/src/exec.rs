@@ -4,10 +4,11 @@ use std::path::{Component, Path, PathBuf};
 
 use oci_spec::runtime::{Process, Spec};
 use serde_json::{Value, json};
-use wharf_cgroup::Group;
+use wharf_cgroup::{Group, Hierarchies};
 use wharf_runtime::{Exec, Stdio};
 
 use crate::bundle::read_process;
+use crate::capabilities;
 use crate::console::Console;
 use crate::failure::{Failure, Result};
 use crate::foreground::{Signals, inherited, look_after};
@@ -33,7 +34,10 @@ fn exec(global: &Global, given: &Given) -> Result<u8> {
         }
         _ => {}
     }
-    let process = process(&container.record.spec, given)?;
+    let (process, warning) = process(&container.record.spec, given)?;
+    if let Some(warning) = warning {
+        global.log.warning(&warning);
+    }
     let stopped = || Failure::new("cannot exec in a stopped container");
     let (pid, pidfd) = container.process().ok_or_else(stopped)?;
     let detach = given.is("detach");
@@ -84,9 +88,12 @@ impl Groups {
             let (controllers, path) = word.split_once(':').map_or((None, word.as_str()), |(c, path)| (Some(c), path));
             let inside = path.trim_start_matches('/');
             if !Path::new(inside).components().all(|part| matches!(part, Component::Normal(_))) {
-                return Err(Failure::new(format!("bad sub cgroup path: {path:?}")));
+                return Err(Failure::new(format!("bad sub cgroup path: {path} is not a sub cgroup path")));
             }
             let Some(controllers) = controllers else {
+                if let Some(missing) = first_missing(container, inside) {
+                    return Err(no_group(&missing));
+                }
                 groups.all = container.below(inside)?;
                 continue;
             };
@@ -94,7 +101,7 @@ impl Groups {
                 let dir = container.v1_dir(controller);
                 let dir = dir.ok_or_else(|| Failure::new(format!("unknown controller {controller:?}")))?.join(inside);
                 if !dir.is_dir() {
-                    return Err(Failure::file("join", &dir, &rustix::io::Errno::NOENT.into()));
+                    return Err(no_group(&dir));
                 }
                 groups.some.push(dir);
             }
@@ -110,14 +117,27 @@ impl Groups {
     }
 }
 
-/// The process of a file, or the container's own with what the words change of it.
-fn process(spec: &Spec, given: &Given) -> Result<Process> {
+/// A directory of a sub-group that is not there.
+fn first_missing(container: &Group, inside: &str) -> Option<PathBuf> {
+    let groups = Hierarchies::detect().ok()?;
+    let unified = container.v2_dir();
+    let all = groups.all_v1().filter_map(|(name, _)| container.v1_dir(name)).chain(unified);
+    all.map(|dir| dir.join(inside)).find(|dir| !dir.is_dir())
+}
+
+/// In runc's words.
+fn no_group(dir: &Path) -> Failure {
+    Failure::file("adding pid to the cgroup: open", &dir.join("cgroup.procs"), &rustix::io::Errno::NOENT.into())
+}
+
+/// The process of a file, or the container's own with what the words change of it; and what is left out.
+fn process(spec: &Spec, given: &Given) -> Result<(Process, Option<String>)> {
     if let Some(file) = given.value("process") {
-        let process = read_process(Path::new(file))?;
+        let (process, warning) = read_process(Path::new(file))?;
         return if process.args().as_ref().is_none_or(Vec::is_empty) {
             Err(Failure::new("process args cannot be empty"))
         } else {
-            Ok(process)
+            Ok((process, warning))
         };
     }
     let words = &given.arguments[1..];
@@ -152,7 +172,8 @@ fn process(spec: &Spec, given: &Given) -> Result<Process> {
     }
     let groups = given.values("additional-gids").iter().map(|gid| id(gid, "parsing gid").map(|gid| json!(gid)));
     append(&mut value["user"]["additionalGids"], groups.collect::<Result<Vec<Value>>>()?);
-    serde_json::from_value(value).map_err(odd)
+    let warning = capabilities::warning(&capabilities::take_unknown(&mut value));
+    Ok((serde_json::from_value(value).map_err(odd)?, warning))
 }
 
 fn append(list: &mut Value, more: impl IntoIterator<Item = Value>) {
@@ -184,7 +205,7 @@ mod tests {
         let spec: Spec = serde_json::from_str(&crate::spec::example(false)).unwrap();
         let command = COMMANDS.iter().find(|command| command.name == "exec").unwrap();
         let words: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
-        process(&spec, &Given::read(command.flags, command.order, &words)?)
+        process(&spec, &Given::read(command.flags, command.order, &words)?).map(|(process, _)| process)
     }
 
     #[test]

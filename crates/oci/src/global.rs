@@ -16,6 +16,7 @@ pub(crate) const FLAGS: &[Flag] = &[
     value("root", "where the state of containers is kept (default: /run/wharf-oci)"),
     value("criu", "ignored: checkpoints are not supported"),
     switch("systemd-cgroup", "make control groups by systemd, which must be PID 1"),
+    value("cgroup-manager", "cgroupfs, or systemd as with --systemd-cgroup (default: cgroupfs)"),
     value("rootless", "true, false or auto (default: auto)"),
     switch("version", "print the version").short("v"),
 ];
@@ -40,9 +41,19 @@ impl Global {
         if !matches!(given.value("rootless"), None | Some("true" | "false" | "auto")) {
             return Err(Failure::new("invalid value for --rootless: give true, false or auto"));
         }
+        // crun's word for the same.
+        let by_systemd = match given.value("cgroup-manager") {
+            None | Some("cgroupfs") => false,
+            Some("systemd") => true,
+            Some(other) => {
+                return Err(Failure::new(format!(
+                    "invalid value {other:?} for --cgroup-manager: give cgroupfs or systemd"
+                )));
+            }
+        };
         let root = given.value("root").map_or_else(default_root, PathBuf::from);
         let root = std::path::absolute(&root).map_err(|error| Failure::file("resolve", &root, &error))?;
-        Ok(Self { root, log, systemd: given.is("systemd-cgroup") })
+        Ok(Self { root, log, systemd: given.is("systemd-cgroup") || by_systemd })
     }
 
     /// What a command that makes or changes control groups cannot do.

@@ -1,14 +1,27 @@
 //! What `--help` shows.
 
+use std::path::Path;
+
 use crate::command::{COMMANDS, Command};
 use crate::global;
 use crate::words::{Flag, Takes};
 
+/// How this program was called: by a link's name, or `wharf oci`.
+pub(crate) fn called_as() -> String {
+    let name = std::env::args_os().next().unwrap_or_default();
+    match Path::new(&name).file_name().and_then(|name| name.to_str()) {
+        Some(link @ ("runc" | "crun" | "wharf-oci")) => link.to_owned(),
+        _ => "wharf oci".to_owned(),
+    }
+}
+
 /// The whole program.
 pub(crate) fn program() -> String {
-    let mut text = "NAME:\n   wharf oci - a runtime for OCI bundles, with runc's command line\n\n\
-        USAGE:\n   wharf oci [global options] command [command options] [arguments...]\n\nCOMMANDS:\n"
-        .to_owned();
+    let name = called_as();
+    let mut text = format!(
+        "NAME:\n   {name} - Open Container Initiative runtime, with runc's command line\n\n\
+        USAGE:\n   {name} [global options] command [command options] [arguments...]\n\nCOMMANDS:\n"
+    );
     for command in COMMANDS {
         text += &format!("   {:<11} {}\n", command.name, command.help);
     }
@@ -18,8 +31,9 @@ pub(crate) fn program() -> String {
 
 /// One command.
 pub(crate) fn command(command: &Command) -> String {
+    let name = called_as();
     let mut text =
-        format!("NAME:\n   wharf oci {} - {}\n\nUSAGE:\n   wharf oci {}", command.name, command.help, command.name);
+        format!("NAME:\n   {name} {} - {}\n\nUSAGE:\n   {name} {}", command.name, command.help, command.name);
     if !command.flags.is_empty() {
         text += " [command options]";
     }

@@ -31,8 +31,10 @@ pub(crate) fn launch(global: &Global, given: &Given, gate: bool, detach: bool) -
     global.refuse_systemd()?;
     let id = &given.arguments[0];
     check_id(id)?;
-    let bundle = Bundle::read(given.value("bundle"))?;
+    let bundle = Bundle::read(given.value("bundle"), given.value("config"))?;
+    bundle.warnings.iter().for_each(|warning| global.log.warning(warning));
     let terminal = bundle.spec.process().as_ref().and_then(Process::terminal).unwrap_or(false);
+    refuse_unified(&bundle)?;
     let console = Console::connect(given.value("console-socket"), terminal, detach)?;
     let place = Place::create(&global.root, id)?;
     let group = match make_group(&bundle, id) {
@@ -121,14 +123,28 @@ fn make(
     Ok(created)
 }
 
+/// Keys of cgroup2 where limits are those of v1 (runtime-spec, config-linux, "Unified").
+fn refuse_unified(bundle: &Bundle) -> Result<()> {
+    let resources = bundle.spec.linux().as_ref().and_then(|linux| linux.resources().as_ref());
+    let unified = resources.and_then(|resources| resources.unified().as_ref());
+    if unified.is_none_or(|unified| unified.is_empty()) || Hierarchies::detect()?.is_v2() {
+        return Ok(());
+    }
+    Err(Failure::new("invalid configuration: cannot use `unified` resources on cgroup v1: give them as memory, cpu, …"))
+}
+
 fn make_group(bundle: &Bundle, id: &str) -> Result<Group> {
     let asked = bundle.spec.linux().as_ref().and_then(|linux| linux.cgroups_path().clone());
     // Directly below the root: making and removing a parent each time would double the waits for RCU on v1.
-    let path = asked.map_or_else(|| format!("/wharf-{id}"), |path| format!("/{}", path.display()));
+    let path = asked.map_or_else(|| format!("/{id}"), |path| format!("/{}", path.display()));
     let group = Group::open(&Hierarchies::detect()?, &path.replace("//", "/"))?;
     let members = group.all_processes();
     if !members.is_empty() {
         return Err(Failure::new(format!("container's cgroup is not empty: {} process(es) found", members.len())));
+    }
+    if group.is_frozen() {
+        // Whoever is put there waits until somebody thaws it.
+        return Err(Failure::new("container's cgroup unexpectedly frozen"));
     }
     let named = group.clone();
     match group.make() {

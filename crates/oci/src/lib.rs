@@ -5,11 +5,12 @@
 //! as those who call it read them.
 //!
 //! - `words`, `command`, `global`, `help`: the command line as data.
-//! - `bundle`, `check`, `devices`: a configuration, and what is refused of it before anything is made.
+//! - `bundle`, `capabilities`, `check`, `devices`: a configuration, and what is refused of it before anything is made.
 //! - `place`, `state`: a container on the disk, and what has become of it.
 //! - One file for each command; `launch` is what `create` and `run` have in common.
 
 mod bundle;
+mod capabilities;
 mod check;
 mod checkpoint;
 mod command;
@@ -111,7 +112,8 @@ fn run(command: &Command, global: &Global, words: &[String]) -> failure::Result<
 
 /// In runc's form: engines show it.
 fn version() -> String {
-    format!("wharf-oci version {}\nspec: {SPEC_VERSION}\n", env!("CARGO_PKG_VERSION"))
+    let name = help::called_as().replace(' ', "-");
+    format!("{name} version {}\nspec: {SPEC_VERSION}\n", env!("CARGO_PKG_VERSION"))
 }
 
 /// Data goes to standard output; a reader that went away is no error of ours.

@@ -12,7 +12,7 @@ use crate::filter::SystemCalls;
 use crate::hooks::{HookSet, Point};
 use crate::identity::{become_id, become_program, find_program, settle};
 use crate::init;
-use crate::plan::{Plan, ProcessPlan};
+use crate::plan::{MOUNT, Plan, ProcessPlan};
 use crate::report::{Failure, Step, send_ready, wait_at_gate, wait_for_go, wait_for_hooks, wait_for_start};
 use crate::root::{file_system, open_here};
 
@@ -70,7 +70,8 @@ fn set_up(plan: &Plan, birth: &Birth<'_>, visitor: &mut Option<OwnedFd>) -> Step
         undumpable()?;
     }
     plan.process.is_known_as(number);
-    for namespace in &plan.joins {
+    // A mount namespace is joined once the root is built, out of what is mounted in this one.
+    for namespace in plan.joins.iter().filter(|namespace| namespace.kind != MOUNT) {
         rustix::thread::move_into_link_name_space(namespace.fd.as_fd(), None)
             .map_err(Failure::at(format!("join the {} namespace", namespace.kind)))?;
     }

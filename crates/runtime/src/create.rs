@@ -130,6 +130,11 @@ fn create_as(launch: &Launch<'_>, init: bool) -> Result<Created> {
     if init && !plan.namespaces.pid {
         return Err(RuntimeError::Invalid("an init needs a PID namespace of the container's own".into()));
     }
+    if let (Rootfs::Directory(path), Some(hooks)) = (&launch.rootfs, launch.lifecycle.hooks)
+        && [Point::Prestart, Point::CreateRuntime, Point::CreateContainer].iter().any(|at| !hooks.at(*at).is_empty())
+    {
+        plan.rootfs_at.clone_from(path);
+    }
     let late_rootfs = match &launch.rootfs {
         Rootfs::Directory(path) if plan.unprivileged => Some(path.as_path()),
         _ => None,

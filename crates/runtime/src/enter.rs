@@ -8,6 +8,7 @@
 use std::convert::Infallible;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
+use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use rustix::thread::{ThreadNameSpaceType, move_into_thread_name_spaces};
 use wharf_cgroup::Entrance;
@@ -30,6 +31,8 @@ pub(crate) struct Entry<'a> {
     pub(crate) joins: ThreadNameSpaceType,
     /// The container's first process.
     pub(crate) container: BorrowedFd<'a>,
+    /// Its root.
+    pub(crate) root: BorrowedFd<'a>,
     pub(crate) socket: BorrowedFd<'a>,
     /// Into the container's control group, where its child will be too.
     pub(crate) entrance: Option<&'a Entrance>,
@@ -55,7 +58,7 @@ fn enter(entry: &Entry<'_>) -> Result<(), Failure> {
     entry.process.scheduling.begin()?;
     go_into(entry.entrance)?;
     wait_for_go(entry.socket)?;
-    let mut kept = vec![entry.socket.as_raw_fd(), entry.container.as_raw_fd()];
+    let mut kept = vec![entry.socket.as_raw_fd(), entry.container.as_raw_fd(), entry.root.as_raw_fd()];
     if let Stdio::Fds { stdin, stdout, stderr } = entry.stdio {
         kept.extend([stdin, stdout, stderr].map(AsRawFd::as_raw_fd));
     }
@@ -71,6 +74,9 @@ fn enter(entry: &Entry<'_>) -> Result<(), Failure> {
             set_ids(0, 0)?;
         }
     }
+    go_to_root(entry.root)?;
+    kept.retain(|fd| *fd != entry.root.as_raw_fd());
+    fds::close_all_but(3 + entry.process.preserve_fds, &kept).map_err(Failure::at("close the container's root"))?;
     let child = clone3_sibling(Namespaces::default(), None, || match inside(entry) {
         Err(failure) => {
             failure.send(entry.socket);
@@ -80,6 +86,20 @@ fn enter(entry: &Entry<'_>) -> Result<(), Failure> {
     });
     let child = child.map_err(Failure::at("make a process in the container"))?;
     send_made(entry.socket, &child)
+}
+
+/// To join a mount namespace is to go to its root; a container without one of its own has another.
+fn go_to_root(root: BorrowedFd<'_>) -> Result<(), Failure> {
+    let fail = || Failure::at("find the container's root");
+    let mount = |dir: BorrowedFd<'_>, path: &str, flags| {
+        statx(dir, path, flags, StatxFlags::MNT_ID).map(|found| found.stx_mnt_id).map_err(fail())
+    };
+    if mount(root, "", AtFlags::EMPTY_PATH)? == mount(CWD, "/", AtFlags::empty())? {
+        return Ok(());
+    }
+    let fail = || Failure::at("change to the container's root");
+    rustix::process::fchdir(root).map_err(fail())?;
+    rustix::process::chroot(".").map_err(fail())
 }
 
 /// The second process.

@@ -27,6 +27,9 @@ pub enum RuntimeError {
     /// A step of the container's own process failed.
     #[error("cannot {step}: {errno}")]
     Setup { step: String, errno: Errno },
+    /// The system's programs for it did not give the IDs.
+    #[error("cannot map the container's IDs: {0}")]
+    IdMapping(String),
     #[error("the container's first process ended before it was ready")]
     Vanished,
     #[error("a container can be made only by a process with one thread; this one has {0}")]

@@ -1,9 +1,10 @@
 //! A further program in a container that runs: into its namespaces and its group, with a confinement of its own
 //! that the caller takes from the container's configuration.
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use oci_spec::runtime::{LinuxPersonality, LinuxSeccomp, Process};
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid};
@@ -70,11 +71,13 @@ pub fn exec(exec: Exec<'_>) -> Result<Created> {
     let (mut ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
         .map_err(|e| RuntimeError::host("make", "socket", e))?;
 
+    let root = container_root(exec.pid)?;
     let setgroups = !setgroups_denied(&exec.pid.as_raw_nonzero().to_string());
     let entry = |socket| Entry {
         process: &plan,
         joins,
         container: exec.pidfd,
+        root: root.as_fd(),
         socket,
         entrance: entrance.as_ref(),
         stdio: &exec.stdio,
@@ -107,6 +110,13 @@ pub fn exec(exec: Exec<'_>) -> Result<Created> {
 fn send_in(between: &Child, parent: &ParentEnd) -> Result<Child> {
     parent.go(between.pid.as_raw_nonzero().get(), None)?;
     parent.made()
+}
+
+/// The root of a process, whatever its mount namespace is.
+fn container_root(pid: Pid) -> Result<OwnedFd> {
+    let path = format!("/proc/{}/root", pid.as_raw_nonzero());
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::fs::open(path.as_str(), flags, Mode::empty()).map_err(|errno| RuntimeError::host("open", path, errno))
 }
 
 /// All that differ from our own: the kernel refuses to join a user namespace that one is in already.

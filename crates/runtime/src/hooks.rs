@@ -101,13 +101,13 @@ impl HookSet<'_> {
     ///
     /// # Errors
     /// As [`Self::run`].
-    pub fn run_one(&self, point: Point, hook: &Hook, status: &str, pid: i32) -> Result<(), HookError> {
+    pub fn run_one(&self, of: Point, hook: &Hook, status: &str, pid: i32) -> Result<(), HookError> {
         let mut state = self.state.clone();
         state["status"] = json!(status);
         if pid != 0 {
             state["pid"] = json!(pid);
         }
-        let (point, path) = (point.name(), hook.path().clone());
+        let (point, path) = (of.name(), hook.path().clone());
         let fail = |source: std::io::Error| HookError::Run { point, path: path.clone(), source };
         // Files in memory: a hook that does not read its input, or writes much, holds nobody up.
         let mut input = memory("hook-state").map_err(fail)?;
@@ -117,8 +117,17 @@ impl HookSet<'_> {
         if let Some((name, rest)) = hook.args().as_deref().and_then(<[String]>::split_first) {
             command.arg0(name).args(rest);
         }
-        command.env_clear();
-        command.envs(hook.env().iter().flatten().filter_map(|pair| pair.split_once('=')));
+        // Who says nothing of it gets that of the runtime, as with runc and crun.
+        if let Some(env) = hook.env() {
+            command.env_clear();
+            command.envs(env.iter().filter_map(|pair| pair.split_once('=')));
+        }
+        if matches!(of, Point::Prestart | Point::CreateRuntime)
+            && let Some(bundle) = self.state["bundle"].as_str()
+        {
+            // Where runc is when it runs them. Those in the container's own mounts are in its root.
+            command.current_dir(bundle);
+        }
         command.stdin(input).stdout(output.try_clone().map_err(fail)?).stderr(output.try_clone().map_err(fail)?);
         let mut child = command.spawn().map_err(fail)?;
         if let Some(seconds) = hook.timeout()

@@ -20,8 +20,9 @@ pub(crate) fn become_program(process: &ProcessPlan, last: impl FnOnce() -> Step<
     let with_home = if process.homeless { Some(process.environment.with(home(process.uid))) } else { None };
     let environment = with_home.as_ref().unwrap_or(&process.environment);
     confine(process, true)?;
-    last()?;
+    // Before what is done last, as with runc: a hook in the container has the container's confinement.
     forbid_privileges(process)?;
+    last()?;
     let mut denied = None;
     for path in &process.candidates {
         match wharf_sys::process::execve(path, &process.arguments, environment) {

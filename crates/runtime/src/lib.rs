@@ -32,6 +32,7 @@ mod error;
 mod exec;
 mod filter;
 mod hooks;
+mod host_nodes;
 mod identity;
 mod init;
 mod mapping;

@@ -1,6 +1,7 @@
 //! User namespaces as tables: what an id-mapped mount takes its mapping from (mount_setattr(2)).
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::process::{Command, Stdio};
 
 use oci_spec::runtime::LinuxIdMapping;
 use rustix::fs::{Mode, OFlags};
@@ -42,13 +43,68 @@ pub(crate) fn namespace(uids: &[LinuxIdMapping], gids: &[LinuxIdMapping]) -> Res
     made
 }
 
-/// Gives a new user namespace its mappings, by a process in it. An ordinary user has to give up setgroups(2) for it.
+/// Gives a new user namespace its mappings, by a process in it.
+///
+/// An ordinary user may write one line, which maps that user alone, and has to give up setgroups(2) for a group. For
+/// more there are programs of the system's (newuidmap(1), newgidmap(1)): they write what `/etc/subuid` and
+/// `/etc/subgid` give to that user.
 pub(crate) fn write_maps(pid: i32, uids: &[LinuxIdMapping], gids: &[LinuxIdMapping], unprivileged: bool) -> Result<()> {
-    let setgroups = unprivileged.then(|| ("setgroups", "deny".to_owned()));
-    for (file, text) in setgroups.into_iter().chain([("uid_map", lines(uids)), ("gid_map", lines(gids))]) {
-        let path = format!("/proc/{pid}/{file}");
-        std::fs::write(&path, text)
-            .map_err(|e| RuntimeError::host("write", path, Errno::from_io_error(&e).unwrap_or(Errno::IO)))?;
+    if !unprivileged {
+        write(pid, "uid_map", &lines(uids))?;
+        return write(pid, "gid_map", &lines(gids));
     }
-    Ok(())
+    if is_alone(uids, rustix::process::geteuid().as_raw()) {
+        write(pid, "uid_map", &lines(uids))?;
+    } else {
+        by_program("newuidmap", pid, uids)?;
+    }
+    if is_alone(gids, rustix::process::getegid().as_raw()) {
+        write(pid, "setgroups", "deny")?;
+        write(pid, "gid_map", &lines(gids))
+    } else {
+        by_program("newgidmap", pid, gids)
+    }
+}
+
+/// Whether nobody but `own` is mapped.
+fn is_alone(mappings: &[LinuxIdMapping], own: u32) -> bool {
+    matches!(mappings, [one] if one.host_id() == own && one.size() == 1)
+}
+
+fn write(pid: i32, file: &str, text: &str) -> Result<()> {
+    let path = format!("/proc/{pid}/{file}");
+    std::fs::write(&path, text)
+        .map_err(|e| RuntimeError::host("write", path, Errno::from_io_error(&e).unwrap_or(Errno::IO)))
+}
+
+fn by_program(name: &'static str, pid: i32, mappings: &[LinuxIdMapping]) -> Result<()> {
+    let numbers = mappings.iter().flat_map(|m| [m.container_id(), m.host_id(), m.size()]);
+    let words = std::iter::once(pid.to_string()).chain(numbers.map(|number| number.to_string()));
+    let output = Command::new(name).args(words).stdin(Stdio::null()).output().map_err(|error| {
+        RuntimeError::IdMapping(if error.kind() == std::io::ErrorKind::NotFound {
+            format!("more IDs than one's own need the program `{name}` (package uidmap), which is not there")
+        } else {
+            format!("cannot run `{name}`: {error}")
+        })
+    })?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let told = String::from_utf8_lossy(&output.stderr);
+    Err(RuntimeError::IdMapping(format!("`{name}` refuses ({}): {}", output.status, told.trim())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_oneself_is_alone() {
+        let mappings = |text: &str| serde_json::from_str::<Vec<LinuxIdMapping>>(text).unwrap();
+        let one = r#"{"containerID":0,"hostID":7,"size":1}"#;
+        assert!(is_alone(&mappings(&format!("[{one}]")), 7));
+        assert!(!is_alone(&mappings(&format!("[{one}]")), 8));
+        assert!(!is_alone(&mappings(&format!("[{one},{one}]")), 7));
+        assert!(!is_alone(&mappings(r#"[{"containerID":0,"hostID":7,"size":2}]"#), 7));
+    }
 }

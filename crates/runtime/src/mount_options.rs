@@ -54,6 +54,7 @@ pub const MOUNT_OPTIONS: &[&str] = &[
     "runbindable",
     "rw",
     "shared",
+    "silent",
     "slave",
     "strictatime",
     "suid",
@@ -119,7 +120,7 @@ impl Options {
             "tmpcopyup" => self.copy_up = true,
             // What holds anyway, or has no meaning any more.
             "defaults" | "async" | "relatime" | "norelatime" | "nostrictatime" | "rrelatime" | "rnorelatime"
-            | "rnostrictatime" | "loud" | "nolazytime" | "nomand" | "noiversion" | "acl" => {}
+            | "rnostrictatime" | "loud" | "nolazytime" | "nomand" | "noiversion" | "acl" | "silent" => {}
             other => self.data.push(match other.split_once('=') {
                 Some((key, value)) => (key.to_owned(), Some(value.to_owned())),
                 None => (other.to_owned(), None),

@@ -5,6 +5,8 @@ use std::path::Path;
 
 use oci_spec::runtime::{Linux, Mount};
 use rustix::fs::FileType;
+use rustix::io::Errno;
+use rustix::mount::{FsOpenFlags, fsopen};
 use wharf_cgroup::{Group, Hierarchies};
 use wharf_sys::mount::{Attributes, Change, set_attributes};
 
@@ -50,9 +52,20 @@ pub(crate) fn mount_step(mount: &Mount, surroundings: &Surroundings<'_>) -> Resu
             let source = mount.source().as_deref().and_then(Path::to_str).filter(|source| !source.is_empty());
             MountSource::New { kind: kind.into(), source: source.unwrap_or(kind).into() }
         }
-        other => return Err(RuntimeError::Unsupported(format!("mounting a file system of type `{other}`"))),
+        "" => return Err(RuntimeError::Invalid(format!("mount `{}` has no type", destination.display()))),
+        other => other_file_system(other, mount)?,
     };
     Ok(MountStep { destination, source, options })
+}
+
+/// Whatever else the kernel knows (proc_filesystems(5)); it is asked now, as it may have to load a module for it.
+fn other_file_system(kind: &str, mount: &Mount) -> Result<MountSource> {
+    fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC).map_err(|errno| match errno {
+        Errno::NODEV => RuntimeError::Invalid(format!("this kernel knows no file system of type `{kind}`")),
+        errno => RuntimeError::host("open a file system of type", kind, errno),
+    })?;
+    let source = mount.source().as_deref().and_then(Path::to_str).filter(|source| !source.is_empty());
+    Ok(MountSource::New { kind: kind.into(), source: source.unwrap_or(kind).into() })
 }
 
 /// What is bound by an ordinary user: there now, opened by the child.

@@ -9,7 +9,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::thread::LinkNameSpaceType;
 use wharf_sys::process::Namespaces;
 
-use crate::plan::Join;
+use crate::plan::{Join, MOUNT};
 use crate::{Result, RuntimeError};
 
 /// What a configuration asks for, sorted.
@@ -56,9 +56,7 @@ impl Asked {
             LinuxNamespaceType::Cgroup => ("cgroup", LinkNameSpaceType::ControlGroup),
             LinuxNamespaceType::User => ("user", LinkNameSpaceType::User),
             LinuxNamespaceType::Time => ("time", LinkNameSpaceType::Time),
-            LinuxNamespaceType::Mount => {
-                return Err(RuntimeError::Unsupported("joining a mount namespace by path".into()));
-            }
+            LinuxNamespaceType::Mount => (MOUNT, LinkNameSpaceType::Mount),
         };
         let fd = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
             .map_err(|e| RuntimeError::host("open namespace", path, e))?;

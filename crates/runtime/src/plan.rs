@@ -1,20 +1,22 @@
 //! From a configuration to a plan: everything checked, everything of the host opened, before a process exists.
 
+use std::collections::HashSet;
 use std::ffi::CString;
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use oci_spec::runtime::{PosixRlimit, Process, Spec};
+use oci_spec::runtime::{Linux, PosixRlimit, Process, Spec};
 use rustix::fs::{CWD, FileType, Mode, OFlags};
 use rustix::process::{Resource, Rlimit};
 use serde_json::Value;
 use wharf_cgroup::{Group, Hierarchies};
-use wharf_sys::mount::Propagation;
+use wharf_sys::mount::{Attributes, Propagation};
 use wharf_sys::process::{Namespaces, Words};
 
 use crate::capabilities::{self, CAPABILITIES, bits};
 use crate::create::Inheritance;
 use crate::filter::SystemCalls;
+use crate::host_nodes::{self, Owners};
 use crate::mount_options::{Options, propagation};
 use crate::mounts::{Surroundings, mount_step};
 use crate::namespaces::{namespaces, time_offsets};
@@ -35,6 +37,8 @@ pub(crate) struct Plan {
     /// A time namespace of its own, with what is written to its `timens_offsets`.
     pub(crate) time_offsets: Option<String>,
     pub(crate) mounts: Vec<MountStep>,
+    /// Where mounts become read-only once all that goes into them is there.
+    pub(crate) sealed: Vec<PathBuf>,
     pub(crate) devices: Vec<DeviceStep>,
     pub(crate) masked: Vec<PathBuf>,
     pub(crate) readonly: Vec<PathBuf>,
@@ -42,6 +46,8 @@ pub(crate) struct Plan {
     pub(crate) hostname: Option<String>,
     pub(crate) domainname: Option<String>,
     pub(crate) readonly_root: bool,
+    /// Where the root is attached before it becomes the root: hooks look for it where the host has it.
+    pub(crate) rootfs_at: PathBuf,
     /// The process is in another user namespace than its parent.
     pub(crate) other_user: bool,
     /// This is an ordinary user.
@@ -58,6 +64,9 @@ pub(crate) struct Join {
     pub(crate) kind: &'static str,
     pub(crate) fd: OwnedFd,
 }
+
+/// The kind of a mount namespace.
+pub(crate) const MOUNT: &str = "mnt";
 
 /// One mount.
 #[derive(Debug)]
@@ -162,10 +171,12 @@ pub(crate) fn plan(
     let linux = spec.linux().as_ref().ok_or_else(|| RuntimeError::Invalid("there is no linux section".into()))?;
     let asked = namespaces(linux.namespaces().as_deref().unwrap_or_default())?;
     let namespaces = asked.new;
-    if !namespaces.mount {
-        return Err(RuntimeError::Unsupported("a container without a mount namespace of its own".into()));
-    }
     let userns = namespaces.user || asked.user_join.is_some();
+    if !namespaces.mount && userns {
+        return Err(RuntimeError::Invalid(
+            "in a user namespace nothing can be mounted without a new mount namespace: add one".into(),
+        ));
+    }
     if namespaces.user && linux.uid_mappings().as_ref().is_none_or(Vec::is_empty) {
         return Err(RuntimeError::Invalid("a user namespace needs uidMappings and gidMappings".into()));
     }
@@ -187,6 +198,9 @@ pub(crate) fn plan(
             propagation(word).ok_or_else(|| RuntimeError::Invalid(format!("unknown rootfsPropagation `{word}`")))?
         }
     };
+    if !namespaces.mount && propagation.0 != Propagation::Private {
+        return Err(RuntimeError::Invalid("rootfsPropagation without a mount namespace of the container's own".into()));
+    }
     // An ordinary user cannot copy anything of the host's mounts.
     let unprivileged = !capabilities::is_privileged()?;
     if unprivileged && !namespaces.user {
@@ -194,6 +208,12 @@ pub(crate) fn plan(
     }
     let surroundings = Surroundings { linux, hierarchies, group, unprivileged };
     let mounts = spec.mounts().iter().flatten().map(|mount| mount_step(mount, &surroundings));
+    let mut mounts: Vec<MountStep> = mounts.collect::<Result<_>>()?;
+    let sealed = seal_late(&mut mounts);
+    if let Some(place) = sealed.first().filter(|_| !namespaces.mount) {
+        let text = format!("`{}` read-only without a mount namespace of the container's own", place.display());
+        return Err(RuntimeError::Unsupported(text));
+    }
     let paths = |list: &Option<Vec<String>>| list.iter().flatten().map(PathBuf::from).collect();
     let filter = match linux.seccomp() {
         Some(section) => Some(SystemCalls::plan(section, state)?),
@@ -203,6 +223,7 @@ pub(crate) fn plan(
     program.scheduling.personality = linux.personality().as_ref().map(personality).transpose()?;
     let uts = namespaces.uts || asked.joins.iter().any(|join| join.kind == "uts");
     Ok(Plan {
+        rootfs_at: "/".into(),
         other_user: userns,
         unprivileged,
         propagation,
@@ -211,8 +232,9 @@ pub(crate) fn plan(
         time_offsets: if asked.time { Some(time_offsets(linux.time_offsets().as_ref())?) } else { None },
         joins: asked.joins,
         user_join: asked.user_join,
-        mounts: mounts.collect::<Result<_>>()?,
-        devices: devices(linux.devices().as_deref().unwrap_or_default(), userns, unprivileged)?,
+        sealed,
+        mounts,
+        devices: devices(linux, userns, unprivileged)?,
         masked: paths(linux.masked_paths()),
         readonly: paths(linux.readonly_paths()),
         sysctls: linux
@@ -228,7 +250,28 @@ pub(crate) fn plan(
     })
 }
 
-fn devices(asked: &[oci_spec::runtime::LinuxDevice], userns: bool, unprivileged: bool) -> Result<Vec<DeviceStep>> {
+/// Takes the read-only off new file systems in which something is made afterwards: `/dev`, and those with a mount on
+/// them; the places of these.
+fn seal_late(mounts: &mut [MountStep]) -> Vec<PathBuf> {
+    let mut sealed = Vec::new();
+    for index in 0..mounts.len() {
+        let (step, later) = (&mounts[index], &mounts[index + 1..]);
+        let MountSource::New { kind, .. } = &step.source else { continue };
+        let built_on = step.destination == Path::new("/dev")
+            || later
+                .iter()
+                .any(|other| other.destination != step.destination && other.destination.starts_with(&step.destination));
+        if kind == "tmpfs" && built_on && step.options.set.contains(Attributes::RDONLY) {
+            sealed.push(step.destination.clone());
+            let options = &mut mounts[index].options;
+            options.set = options.set.without(Attributes::RDONLY);
+        }
+    }
+    sealed
+}
+
+fn devices(linux: &Linux, userns: bool, unprivileged: bool) -> Result<Vec<DeviceStep>> {
+    let asked = linux.devices().as_deref().unwrap_or_default();
     let mut steps = Vec::new();
     for (path, major, minor) in DEFAULT_DEVICES {
         steps.push(DeviceStep {
@@ -261,7 +304,16 @@ fn devices(asked: &[oci_spec::runtime::LinuxDevice], userns: bool, unprivileged:
         });
     }
     if userns {
+        let owners = Owners::of(linux);
         for step in &mut steps {
+            let named = asked.iter().any(|device| *device.path() == step.path);
+            if named
+                && !unprivileged
+                && let Ok(node) = host_nodes::make(step, &owners)
+            {
+                step.host = Some(HostNode::Open(node));
+                continue;
+            }
             let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             let node = rustix::fs::openat(CWD, &step.path, flags, Mode::empty())
                 .map_err(|e| RuntimeError::host("open device", &step.path, e))?;
@@ -303,7 +355,7 @@ pub(crate) fn process_plan(process: &Process, filter: Option<SystemCalls>) -> Re
         candidates: candidates(&command, &env)?,
         command,
         arguments: words(&args, "an argument")?,
-        environment: words(&env, "a variable")?,
+        environment: words(&last_ones(&env), "a variable")?,
         homeless: !env.iter().any(|pair| pair.starts_with("HOME=")),
         cwd,
         terminal: process.terminal().unwrap_or(false).then(|| {
@@ -315,7 +367,7 @@ pub(crate) fn process_plan(process: &Process, filter: Option<SystemCalls>) -> Re
         gid: user.gid(),
         groups: user.additional_gids().clone().unwrap_or_default(),
         umask: user.umask().unwrap_or(0o022),
-        rlimits: process.rlimits().iter().flatten().map(rlimit).collect::<Result<_>>()?,
+        rlimits: rlimits(process.rlimits().as_deref().unwrap_or_default())?,
         bounding: set(oci_spec::runtime::LinuxCapabilities::bounding)?,
         effective: set(oci_spec::runtime::LinuxCapabilities::effective)?,
         permitted: set(oci_spec::runtime::LinuxCapabilities::permitted)?,
@@ -368,6 +420,15 @@ impl ProcessPlan {
     }
 }
 
+/// Of several variables of one name the last counts, as with runc: getenv(3) would find the first.
+fn last_ones(env: &[String]) -> Vec<String> {
+    let name = |pair: &str| pair.split_once('=').map_or(pair, |(name, _)| name).to_owned();
+    let mut seen = HashSet::new();
+    let mut kept: Vec<String> = env.iter().rev().filter(|pair| seen.insert(name(pair))).cloned().collect();
+    kept.reverse();
+    kept
+}
+
 /// The paths that execvp(3) would try, with the `PATH` that the program itself will have.
 fn candidates(command: &str, env: &[String]) -> Result<Vec<CString>> {
     let bad = |_| RuntimeError::Invalid("a command with a NUL in it".into());
@@ -378,6 +439,18 @@ fn candidates(command: &str, env: &[String]) -> Result<Vec<CString>> {
     // An empty entry is the working directory, which is no place to look in unasked.
     let entries = path.split(':').filter(|dir| dir.starts_with('/'));
     entries.map(|dir| CString::new(format!("{}/{command}", dir.trim_end_matches('/'))).map_err(bad)).collect()
+}
+
+fn rlimits(limits: &[PosixRlimit]) -> Result<Vec<(Resource, Rlimit)>> {
+    let mut all: Vec<(Resource, Rlimit)> = Vec::new();
+    for limit in limits {
+        let (resource, values) = rlimit(limit)?;
+        if all.iter().any(|(other, _)| *other == resource) {
+            return Err(RuntimeError::Invalid(format!("resource limit {} is given twice", limit.typ())));
+        }
+        all.push((resource, values));
+    }
+    Ok(all)
 }
 
 fn rlimit(limit: &PosixRlimit) -> Result<(Resource, Rlimit)> {
@@ -426,6 +499,12 @@ mod tests {
     }
 
     #[test]
+    fn of_several_variables_of_a_name_the_last_counts() {
+        let env = ["A=1", "B=2", "A=3", "C"].map(str::to_owned);
+        assert_eq!(last_ones(&env), ["B=2", "A=3", "C"]);
+    }
+
+    #[test]
     fn contradictions_are_refused_before_anything_is_made() {
         let process = |json: &str| {
             let process: Process = serde_json::from_str(json).unwrap();
@@ -437,5 +516,8 @@ mod tests {
         assert!(process(&format!(r#"{{{user},"cwd":"/","args":[]}}"#)).is_err());
         let limits = r#""rlimits":[{"type":"RLIMIT_NOFILE","soft":9,"hard":8}]"#;
         assert!(process(&format!(r#"{{{user},"cwd":"/","args":["a"],{limits}}}"#)).is_err());
+        let limit = r#"{"type":"RLIMIT_NOFILE","soft":8,"hard":8}"#;
+        assert!(process(&format!(r#"{{{user},"cwd":"/","args":["a"],"rlimits":[{limit}]}}"#)).is_ok());
+        assert!(process(&format!(r#"{{{user},"cwd":"/","args":["a"],"rlimits":[{limit},{limit}]}}"#)).is_err());
     }
 }

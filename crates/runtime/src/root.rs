@@ -15,7 +15,7 @@ use wharf_sys::mount::{Attributes, Change, Propagation, set_attributes};
 use crate::copy_up::copy_up;
 use crate::devices::device_files;
 use crate::mount_options::Options;
-use crate::plan::{MountSource, MountStep, Plan};
+use crate::plan::{MOUNT, MountSource, MountStep, Plan};
 use crate::report::{Failure, Step};
 
 /// Builds the root, goes into it, and leaves nothing of the host's behind. `before` is done when all is mounted and
@@ -27,11 +27,15 @@ pub(crate) fn file_system(
 ) -> Step<Option<(OwnedFd, OwnedFd)>> {
     let host = rustix::fs::open("/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
         .map_err(Failure::at("open the host's root"))?;
-    // Slave, not private: what the host unmounts goes here too, so that nothing of it is held by us.
-    let slave = Change { propagation: Some(Propagation::Slave), ..Change::default() };
-    set_attributes(host.as_fd(), true, slave).map_err(Failure::at("cut off the host's mounts"))?;
-    move_mount(rootfs, "", CWD, "/", MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
-        .map_err(Failure::at("attach the root file system"))?;
+    // In a mount table that others use too the root and what is on it stay detached, and appear in nobody's.
+    let own = plan.namespaces.mount;
+    if own {
+        // Slave, not private: what the host unmounts goes here too, so that nothing of it is held by us.
+        let slave = Change { propagation: Some(Propagation::Slave), ..Change::default() };
+        set_attributes(host.as_fd(), true, slave).map_err(Failure::at("cut off the host's mounts"))?;
+        move_mount(rootfs, "", CWD, &plan.rootfs_at, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
+            .map_err(Failure::at("attach the root file system"))?;
+    }
     // A shared one could not become the root, and what is mounted here would show on the host.
     let (propagation, recursive) = plan.propagation;
     let at_first = if propagation == Propagation::Slave { Propagation::Slave } else { Propagation::Private };
@@ -43,6 +47,12 @@ pub(crate) fn file_system(
         mount(&root, step, plan)?;
     }
     let terminal = device_files(&root, plan)?;
+    for place in &plan.sealed {
+        let fail = || Failure::at(format!("make `{}` read-only", place.display()));
+        let mount = root.handle(place).map_err(|e| fail()(e.errno))?;
+        let readonly = Change { set: Attributes::RDONLY, ..Change::default() };
+        set_attributes(mount.as_fd(), false, readonly).map_err(fail())?;
+    }
     confine(&root, plan)?;
     make_cwd(&root, &plan.process.cwd)?;
     if plan.readonly_root {
@@ -50,9 +60,19 @@ pub(crate) fn file_system(
         let readonly = Change { set: Attributes::RDONLY, ..Change::default() };
         set_attributes(root.as_fd(), false, readonly).map_err(Failure::at("make the root read-only"))?;
     }
-    before()?;
-    // pivot_root(2), "pivot_root(".", ".")": the old root ends up on top of the new one and is unmounted.
     rustix::process::fchdir(&root).map_err(Failure::at("enter the root"))?;
+    before()?;
+    if !own {
+        if let Some(other) = plan.joins.iter().find(|join| join.kind == MOUNT) {
+            rustix::thread::move_into_link_name_space(other.fd.as_fd(), None)
+                .map_err(Failure::at("join the mnt namespace"))?;
+            // Which has led to that one's root.
+            rustix::process::fchdir(&root).map_err(Failure::at("enter the root"))?;
+        }
+        rustix::process::chroot(".").map_err(Failure::at("change the root"))?;
+        return Ok(terminal);
+    }
+    // pivot_root(2), "pivot_root(".", ".")": the old root ends up on top of the new one and is unmounted.
     rustix::process::pivot_root(".", ".").map_err(Failure::at("change the root"))?;
     rustix::process::fchdir(&host).map_err(Failure::at("leave the host's root"))?;
     unmount(".", UnmountFlags::DETACH).map_err(Failure::at("unmount the host's root"))?;
@@ -65,6 +85,7 @@ pub(crate) fn file_system(
 }
 
 fn mount(root: &RootDir, step: &MountStep, plan: &Plan) -> Step<()> {
+    let own = plan.namespaces.mount;
     let shown = step.destination.display();
     let fail = || Failure::at(format!("mount `{shown}`"));
     // What the kernel tells belongs where it is looked for, not where an image's link leads (CVE-2019-19921,
@@ -93,7 +114,7 @@ fn mount(root: &RootDir, step: &MountStep, plan: &Plan) -> Step<()> {
             }
         }
         MountSource::Tree { tree, .. } => {
-            return attach(root, step, tree.as_fd());
+            return attach(root, step, tree.as_fd(), own);
         }
         MountSource::Late { source, .. } => {
             let tree = open_here(source, step.options.recursive).map_err(fail())?;
@@ -105,7 +126,9 @@ fn mount(root: &RootDir, step: &MountStep, plan: &Plan) -> Step<()> {
         }
         MountSource::Groups(groups) => {
             let top = new_mount("tmpfs", "cgroup", step).map_err(fail())?;
-            attach(root, step, top.as_fd())?;
+            if own {
+                attach(root, step, top.as_fd(), own)?;
+            }
             let below = RootDir::from_fd(top);
             for (name, tree) in groups {
                 let target = below.mkdir_all(name, 0o755).map_err(|e| fail()(e.errno))?;
@@ -113,10 +136,11 @@ fn mount(root: &RootDir, step: &MountStep, plan: &Plan) -> Step<()> {
                 move_mount(tree, "", &target, "", flags).map_err(fail())?;
             }
             let readonly = Change { set: step.options.set, ..Change::default() };
-            return set_attributes(below.as_fd(), false, readonly).map_err(fail());
+            set_attributes(below.as_fd(), false, readonly).map_err(fail())?;
+            return if own { Ok(()) } else { attach(root, step, below.as_fd(), own) };
         }
     };
-    attach(root, step, tree.as_fd())
+    attach(root, step, tree.as_fd(), own)
 }
 
 const fn directory_of(source: &MountSource) -> bool {
@@ -164,8 +188,9 @@ fn in_place_of(root: &RootDir, step: &MountStep, tmpfs: &OwnedFd) -> Result<(), 
     Ok(())
 }
 
-/// Puts a detached mount where it belongs; the place is made if it is missing.
-fn attach(root: &RootDir, step: &MountStep, tree: BorrowedFd<'_>) -> Step<()> {
+/// Puts a detached mount where it belongs; the place is made if it is missing. `own`: the root is in a mount table of
+/// this process's own.
+fn attach(root: &RootDir, step: &MountStep, tree: BorrowedFd<'_>, own: bool) -> Step<()> {
     let shown = step.destination.display();
     let fail = |errno| Failure::at(format!("mount on `{shown}`"))(errno);
     let target = root.mount_point(&step.destination, directory_of(&step.source)).map_err(|e| fail(e.errno))?;
@@ -174,11 +199,15 @@ fn attach(root: &RootDir, step: &MountStep, tree: BorrowedFd<'_>) -> Step<()> {
         let text = format!("mount on `{shown}`, which is inside of procfs");
         return Err(Failure::Step(text, Errno::PERM));
     }
-    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
-    move_mount(tree, "", &target, "", flags).map_err(fail)?;
     let (propagation, recursive) = step.options.propagation.unwrap_or((Propagation::Private, true));
     let change = Change { propagation: Some(propagation), ..Change::default() };
-    set_attributes(tree, recursive, change).map_err(fail)
+    if !own {
+        // What is on a detached root cannot be changed any more (mount_setattr(2)).
+        set_attributes(tree, recursive, change).map_err(fail)?;
+    }
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+    move_mount(tree, "", &target, "", flags).map_err(fail)?;
+    if own { set_attributes(tree, recursive, change).map_err(fail) } else { Ok(()) }
 }
 
 /// linux/magic.h, `PROC_SUPER_MAGIC`.

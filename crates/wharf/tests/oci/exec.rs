@@ -97,14 +97,14 @@ fn groups_below_the_container_s_can_be_chosen() {
     let Some(bundle) = Bundle::sleeper("subgroup", |_| {}) else { return };
     bundle.create();
     bundle.start();
-    let own = std::path::PathBuf::from(format!("/sys/fs/cgroup/pids/wharf-{}", bundle.id));
+    let own = std::path::PathBuf::from(format!("/sys/fs/cgroup/pids/{}", bundle.id));
     if !own.exists() {
         return eprintln!("skipped: no v1 pids controller");
     }
     fs::create_dir(own.join("sub")).unwrap();
     let seen = bundle.ok(&["exec", "--cgroup", "pids:sub", &bundle.id, "cat", "/proc/self/cgroup"]);
-    assert!(seen.contains(&format!(":pids:/wharf-{}/sub\n", bundle.id)), "{seen}");
-    assert!(seen.contains(&format!(":memory:/wharf-{}\n", bundle.id)), "{seen}");
+    assert!(seen.contains(&format!(":pids:/{}/sub\n", bundle.id)), "{seen}");
+    assert!(seen.contains(&format!(":memory:/{}\n", bundle.id)), "{seen}");
     for (word, why) in [("..", "bad sub cgroup path"), ("frob:/", "unknown controller"), ("nowhere", "no such file")] {
         assert!(bundle.fails(&["exec", "--cgroup", word, &bundle.id, "true"]).1.to_lowercase().contains(why), "{word}");
     }

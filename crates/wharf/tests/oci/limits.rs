@@ -11,7 +11,7 @@ use crate::kit::{Bundle, text};
 
 /// A control file of the container's group; `None` where the host has no such v1 hierarchy.
 fn control(bundle: &Bundle, controller: &str, file: &str) -> Option<String> {
-    let path = PathBuf::from("/sys/fs/cgroup").join(controller).join(format!("wharf-{}", bundle.id)).join(file);
+    let path = PathBuf::from("/sys/fs/cgroup").join(controller).join(&bundle.id).join(file);
     if path.exists() { Some(fs::read_to_string(path).unwrap().trim().to_owned()) } else { None }
 }
 
@@ -90,7 +90,7 @@ fn devices_are_those_of_the_rules_and_the_defaults() {
 fn a_group_with_somebody_in_it_is_not_shared() {
     let Some(bundle) = Bundle::sleeper("group", |_| {}) else { return };
     bundle.create();
-    let path = format!("/wharf-{}", bundle.id);
+    let path = format!("/{}", bundle.id);
     bundle.configure(|config| config["linux"]["cgroupsPath"] = json!(path));
     let other = format!("{}-other", bundle.id);
     let dir = bundle.dir.path().to_string_lossy().into_owned();

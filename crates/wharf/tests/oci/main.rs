@@ -1,12 +1,14 @@
 //! `wharf oci` as engines and people call it: the built binary on bundles of busybox.
 
 mod commands;
+mod conformance;
 mod exec;
 mod hooks;
 mod hostile;
 mod kit;
 mod lifecycle;
 mod limits;
+mod mount_tables;
 mod namespaces;
 mod process;
 mod rootless;

@@ -11,6 +11,8 @@ use serde_json::{Value, json};
 use crate::kit::{WHARF, text, wait_until};
 
 const USER: u32 = 54_321;
+/// The first ID that the system gives to that user.
+const FIRST: u32 = 1_300_000;
 
 /// A user's own bundle, and the binary where that user finds it.
 struct Home(tempfile::TempDir);
@@ -29,7 +31,7 @@ impl Home {
         let bin = home.path("rootfs/bin");
         fs::create_dir_all(&bin).unwrap();
         fs::copy("/bin/busybox", Path::new(&bin).join("busybox")).unwrap();
-        for applet in ["sh", "id", "cat", "sleep", "touch"] {
+        for applet in ["sh", "id", "cat", "sleep", "touch", "chown"] {
             symlink("busybox", Path::new(&bin).join(applet)).unwrap();
         }
         fs::copy(WHARF, home.path("runc")).unwrap();
@@ -49,6 +51,38 @@ impl Home {
 
     fn path(&self, name: &str) -> String {
         self.0.path().join(name).to_string_lossy().into_owned()
+    }
+
+    fn configure(&self, change: impl FnOnce(&mut Value)) {
+        let path = self.path("config.json");
+        let mut config: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+        change(&mut config);
+        fs::write(path, config.to_string()).unwrap();
+    }
+
+    /// As the user, whom the system gives 1000 more IDs from [`FIRST`] on: in a mount namespace where its tables are
+    /// others. `path` is where programs are looked for.
+    fn with_more_ids(&self, path: &str, words: &str) -> Output {
+        let more = |table: &str, line: String| {
+            let text = fs::read_to_string(Path::new("/etc").join(table)).unwrap_or_default();
+            fs::write(self.path(table), format!("{text}{line}\n")).unwrap();
+            format!("mount --bind {} /etc/{table}", self.path(table))
+        };
+        let tables = [
+            more("passwd", format!("wharf-user:x:{USER}:{USER}::/:/bin/sh")),
+            more("group", format!("wharf-user:x:{USER}:")),
+            more("subuid", format!("wharf-user:{FIRST}:1000")),
+            more("subgid", format!("wharf-user:{FIRST}:1000")),
+        ];
+        let script = format!(
+            "mount --make-rprivate / && {} && \
+             exec setpriv --reuid {USER} --regid {USER} --clear-groups env PATH={path} {} --root {} {words}",
+            tables.join(" && "),
+            self.path("runc"),
+            self.path("state")
+        );
+        let mut command = Command::new("unshare");
+        command.args(["-m", "sh", "-c", &script]).current_dir(self.0.path()).stdin(Stdio::null()).output().unwrap()
     }
 
     fn command(&self, words: &[&str]) -> Command {
@@ -98,4 +132,36 @@ fn a_limit_that_cannot_be_set_is_refused() {
     let output = home.runc(&["run", "c"]);
     assert_eq!(output.status.code(), Some(1));
     assert!(text(&output.stderr).contains("cgroup"), "{}", text(&output.stderr));
+}
+
+#[test]
+fn more_ids_come_from_the_system_s_tables() {
+    let Some(home) = Home::new(&["sh", "-c", "cat /proc/self/setgroups; id -G; touch /made; chown 5:6 /made"]) else {
+        return;
+    };
+    if !["/usr/bin/newuidmap", "/usr/bin/newgidmap", "/usr/bin/setpriv"].iter().all(|path| Path::new(path).exists()) {
+        return eprintln!("skipped: more IDs need newuidmap, newgidmap and setpriv");
+    }
+    let map = |first: u32, count: u32| json!([{ "containerID": 0, "hostID": USER, "size": 1 }, { "containerID": 1, "hostID": first, "size": count }]);
+    home.configure(|config| {
+        config["linux"]["uidMappings"] = map(FIRST, 1000);
+        config["linux"]["gidMappings"] = map(FIRST, 1000);
+        config["process"]["user"] = json!({ "uid": 0, "gid": 0, "additionalGids": [7] });
+        // Who may change owners in the container.
+        for set in ["bounding", "effective", "permitted"] {
+            config["process"]["capabilities"][set] = json!(["CAP_CHOWN"]);
+        }
+    });
+    let output = home.with_more_ids("/usr/bin:/bin", "run d");
+    assert_eq!(text(&output.stdout), "allow\n0 7\n", "{}", text(&output.stderr));
+    let made = fs::metadata(home.path("rootfs/made")).unwrap();
+    use std::os::unix::fs::MetadataExt;
+    assert_eq!((made.uid(), made.gid()), (FIRST + 4, FIRST + 5));
+    // Without the programs, and beyond what the tables give.
+    let output = home.with_more_ids("/nowhere", "run d");
+    assert!(text(&output.stderr).contains("`newuidmap` (package uidmap)"), "{}", text(&output.stderr));
+    home.configure(|config| config["linux"]["uidMappings"] = map(FIRST, 2000));
+    let output = home.with_more_ids("/usr/bin:/bin", "run d");
+    assert!(text(&output.stderr).contains("`newuidmap` refuses"), "{}", text(&output.stderr));
+    assert_eq!(fs::read_dir(home.path("state")).unwrap().count(), 0);
 }
