@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use oci_spec::runtime::{LinuxIdMapping, Spec};
+use oci_spec::runtime::{LinuxIdMapping, Process, Spec};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
@@ -181,12 +181,8 @@ fn prepare(created: &mut Created, launch: &Launch<'_>, plan: &Plan, born_in_grou
     if let Some(group) = launch.group {
         group.add(pid, !born_in_group)?;
     }
-    if let Some(score) = launch.spec.process().as_ref().and_then(oci_spec::runtime::Process::oom_score_adj) {
-        match write_proc(pid, "oom_score_adj", &score.to_string()) {
-            // 0 is what engines write for nothing in particular: a caller with a higher score may not lower it.
-            Err(RuntimeError::Host { errno: Errno::ACCESS | Errno::PERM, .. }) if score == 0 => {}
-            done => done?,
-        }
+    if let Some(process) = launch.spec.process() {
+        set_oom_score(pid, process)?;
     }
     if !plan.namespaces.user {
         return created.parent.go(pid, None);
@@ -206,6 +202,16 @@ fn prepare(created: &mut Created, launch: &Launch<'_>, plan: &Plan, born_in_grou
     let root = (first(uids), first(gids));
     let rootfs = launch.rootfs.mount(Some((userns.as_fd(), root)))?;
     created.parent.go(pid, Some(rootfs.as_fd()))
+}
+
+/// `process.oomScoreAdj`; without it a process keeps its parent's.
+pub(crate) fn set_oom_score(pid: i32, process: &Process) -> Result<()> {
+    let Some(score) = process.oom_score_adj() else { return Ok(()) };
+    match write_proc(pid, "oom_score_adj", &score.to_string()) {
+        // 0 is what engines write for nothing in particular: a caller with a higher score may not lower it.
+        Err(RuntimeError::Host { errno: Errno::ACCESS | Errno::PERM, .. }) if score == 0 => Ok(()),
+        done => done,
+    }
 }
 
 fn write_proc(pid: i32, file: &str, text: &str) -> Result<()> {

@@ -13,7 +13,7 @@ use wharf_cgroup::Group;
 use wharf_sys::process::{Child, Namespaces, clone3};
 
 use crate::capabilities;
-use crate::create::{Created, Inheritance, Stdio, one_thread};
+use crate::create::{Created, Inheritance, Stdio, one_thread, set_oom_score};
 use crate::enter::{self, Entry};
 use crate::filter::SystemCalls;
 use crate::identity::setgroups_denied;
@@ -100,6 +100,8 @@ fn send_in(exec: &Exec<'_>, between: &Child, unified: bool, parent: &ParentEnd) 
     if let Some(group) = exec.group {
         group.add(number, unified)?;
     }
+    // Its child inherits it.
+    set_oom_score(number, exec.process)?;
     parent.go(number, None)?;
     parent.made()
 }
