@@ -103,7 +103,7 @@ pub(crate) fn spec(command: &Command<'_>) -> Result<Spec> {
     // A user other than root has its capabilities only in the bounding set, as in Docker.
     let effective = if command.identity.uid == 0 { bounding.clone() } else { Vec::new() };
     let mut namespaces = vec![json!({ "type": "mount" }), json!({ "type": "uts" }), json!({ "type": "ipc" })];
-    namespaces.push(json!({ "type": "pid" }));
+    namespaces.extend([json!({ "type": "pid" }), json!({ "type": "cgroup" })]);
     let mut sysctl = Map::new();
     if command.network == Network::Own {
         namespaces.push(json!({ "type": "network" }));

@@ -1,5 +1,6 @@
 //! What all commands share: the global flags, the configuration, the engine, the terminal.
 
+use std::borrow::Cow;
 use std::cell::OnceCell;
 use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
@@ -13,6 +14,7 @@ use crate::failure::{Failure, Outcome};
 use crate::filters::Filters;
 use crate::flag::Flag;
 use crate::parse::{Matches, commas};
+use crate::visible::visible;
 
 /// The flags before the command.
 #[derive(Clone, Debug, Default)]
@@ -186,8 +188,22 @@ impl App {
         self.client.get().map_or(wharf_client::MAX_API_VERSION, Client::version)
     }
 
-    /// Writes to standard output.
+    /// Writes to standard output; to a terminal so that it can do nothing there.
     pub(crate) fn print(&self, text: &str) -> Outcome {
+        if self.shows_terminal() && !self.wants_codes() {
+            return self.draw(&visible(text));
+        }
+        self.draw(text)
+    }
+
+    /// A format of the user's own may have colours in it.
+    fn wants_codes(&self) -> bool {
+        std::env::args_os().any(|word| word.as_encoded_bytes().contains(&0x1b))
+            || serde_json::to_string(&self.config().content).is_ok_and(|text| text.contains("\\u001b"))
+    }
+
+    /// Writes to standard output, a terminal's own codes too.
+    pub(crate) fn draw(&self, text: &str) -> Outcome {
         let mut output = io::stdout().lock();
         let written = output.write_all(text.as_bytes()).and_then(|()| output.flush());
         // A reader that went away has read what it wanted.
@@ -204,11 +220,16 @@ impl App {
 
     /// Writes a line to standard error.
     pub(crate) fn complain(&self, line: &str) {
-        let _ = writeln!(io::stderr(), "{line}");
+        let _ = writeln!(io::stderr(), "{}", for_stderr(line));
     }
 
     /// Whether standard output is a terminal.
     pub(crate) fn shows_terminal(&self) -> bool {
         io::stdout().is_terminal()
     }
+}
+
+/// What standard error gets: a terminal nothing that it would obey.
+pub(crate) fn for_stderr(text: &str) -> Cow<'_, str> {
+    if io::stderr().is_terminal() { visible(text) } else { Cow::Borrowed(text) }
 }

@@ -1,6 +1,6 @@
 //! From words to a command.
 
-use crate::app::{App, GLOBALS, Globals};
+use crate::app::{App, GLOBALS, Globals, for_stderr};
 use crate::command::{Arity, Entry};
 use crate::commands::{GROUPS, TREE};
 use crate::failure::Failure;
@@ -21,7 +21,7 @@ pub(crate) fn dispatch(program: &str, words: Vec<String>) -> u8 {
         Ok(code) => code,
         Err(failure) => {
             if !failure.text.is_empty() {
-                eprintln!("{}", failure.text);
+                eprintln!("{}", for_stderr(&failure.text));
             }
             failure.code
         }

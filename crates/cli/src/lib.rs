@@ -45,6 +45,7 @@ mod types;
 mod units;
 mod upload;
 mod values;
+mod visible;
 
 use std::ffi::OsString;
 use std::process::ExitCode;

@@ -11,6 +11,7 @@
 mod exec_root;
 mod file;
 mod group;
+mod id_range;
 mod listen;
 mod options;
 mod outside;

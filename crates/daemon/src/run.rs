@@ -28,10 +28,8 @@ use wharf_volume::Volumes;
 
 use crate::listen::{Listener, listen};
 use crate::options::Options;
-use crate::{exec_root, outside};
+use crate::{exec_root, id_range, outside};
 
-/// Host IDs for user namespaces where `/etc/subuid` says nothing: far from people's and from other engines'.
-const ID_RANGE: (u32, u32) = (0x2000_0000, 0x1000_0000);
 /// How long requests in flight may take when the daemon is told to stop.
 const GRACE: Duration = Duration::from_secs(5);
 
@@ -224,7 +222,7 @@ fn engine_options(options: &Options) -> Result<EngineOptions, String> {
         },
         ulimits: options.ulimits.iter().map(|text| ulimit(text)).collect::<Result<_, _>>()?,
         init: options.init,
-        id_range: ID_RANGE,
+        id_range: id_range::id_range(),
         labels: options.labels.clone(),
         hosts: options.hosts.clone(),
         insecure_registries: options.insecure_registries.clone(),

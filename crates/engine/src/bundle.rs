@@ -48,6 +48,8 @@ pub struct Surroundings<'a> {
     pub joined: &'a BTreeMap<&'static str, String>,
     /// Whether the container has a network namespace of its own or a joined one.
     pub own_network: bool,
+    /// Whether this kernel has time namespaces.
+    pub time_namespaces: bool,
     /// First host ID and number of IDs when it gets a user namespace.
     pub id_range: Option<(u32, u32)>,
     /// The default profile unless the user chose; `None` is unconfined.
@@ -246,6 +248,7 @@ fn namespaces(host: &HostConfig, around: &Surroundings<'_>) -> Vec<Value> {
     push("pid", host.pid_mode != "host");
     push("network", around.own_network);
     push("cgroup", host.cgroupns_mode == "private");
+    push("time", around.time_namespaces);
     push("user", around.id_range.is_some());
     list
 }

@@ -139,7 +139,7 @@ impl Engine {
             platform: image.config.os.clone(),
             stopped_by_user: false,
             exec_ids: Vec::new(),
-            id_slice: None,
+            first_id: None,
             links,
         };
         let (engine, mut made) = (self.clone(), record.clone());
@@ -192,7 +192,10 @@ impl Engine {
             host.network_mode = "none".into();
         }
         set(&mut host.ipc_mode, "private");
-        set(&mut host.cgroupns_mode, if self.inner.hierarchies.is_v2() { "private" } else { "host" });
+        // With v1 too, where Docker has the host's: it hides how the host has sorted its processes. Who is privileged
+        // may make groups there, by the paths that it sees.
+        let shown = host.privileged && !self.inner.hierarchies.is_v2();
+        set(&mut host.cgroupns_mode, if shown { "host" } else { "private" });
         set(&mut host.restart_policy.name, "no");
         set(&mut host.runtime, "wharf");
         if host.shm_size == 0 {
@@ -225,12 +228,12 @@ impl Engine {
             host.masked_paths = Some(Vec::new());
             host.readonly_paths = Some(Vec::new());
         }
-        let paths = |list: &[&str]| Some(list.iter().map(|p| (*p).to_owned()).collect());
+        let paths = |list: &[&str]| -> Vec<String> { list.iter().map(|p| (*p).to_owned()).collect() };
         if host.masked_paths.is_none() {
-            host.masked_paths = paths(MASKED);
+            host.masked_paths = Some([paths(MASKED), thermal_throttle()].concat());
         }
         if host.readonly_paths.is_none() {
-            host.readonly_paths = paths(READ_ONLY);
+            host.readonly_paths = Some(paths(READ_ONLY));
         }
         if config.stop_signal.as_deref() == Some("") {
             config.stop_signal = None;
@@ -324,6 +327,18 @@ pub(crate) const MASKED: &[&str] = &[
     "/sys/firmware",
 ];
 pub(crate) const READ_ONLY: &[&str] = &["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+
+/// What tells of each processor's heat, and so of what others do (moby, `oci/defaults.go`).
+fn thermal_throttle() -> Vec<String> {
+    let all = std::fs::read_dir("/sys/devices/system/cpu").into_iter().flatten().flatten();
+    let mut all: Vec<String> = all
+        .map(|entry| entry.path().join("thermal_throttle"))
+        .filter(|path| path.exists())
+        .map(|path| path.to_string_lossy().into_owned())
+        .collect();
+    all.sort();
+    all
+}
 
 fn host_name() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()

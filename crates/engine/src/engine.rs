@@ -26,7 +26,7 @@ use crate::spec::{LogConfig, Ulimit};
 use crate::user::Identity;
 
 /// The rows of containers, by ID.
-const CONTAINERS: Table = Table::new("container");
+pub(crate) const CONTAINERS: Table = Table::new("container");
 
 /// What the daemon decides for all containers.
 #[derive(Clone, Debug)]
@@ -93,6 +93,8 @@ pub(crate) struct Inner {
     /// Who `root` is in an image: the same for each of its containers.
     pub(crate) roots: Mutex<Vec<(Digest, Identity)>>,
     pub(crate) dns: Dns,
+    /// Held while a container gets its range of IDs.
+    pub(crate) ids: Mutex<()>,
 }
 
 /// Names layers.
@@ -126,6 +128,7 @@ impl Engine {
             inner: Arc::new(Inner {
                 bounding: bounding_set(),
                 dns: Dns::new(options.exec_root.clone()),
+                ids: Mutex::new(()),
                 options,
                 parts,
                 id,

@@ -3,7 +3,6 @@
 use std::ffi::{OsStr, OsString};
 use std::io::{Read, Write};
 use std::ops::Deref;
-use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::FileType;
@@ -15,9 +14,9 @@ use wharf_snapshot::View;
 
 use crate::engine::Engine;
 use crate::error::{EngineError, Result};
+use crate::ids::IDS_PER_CONTAINER;
 use crate::process::Process;
 use crate::record::Container;
-use crate::start::IDS_PER_CONTAINER;
 
 /// What a path in a container is, as `X-Docker-Container-Path-Stat` says it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -82,8 +81,7 @@ impl Engine {
 
     /// The host's IDs of a container that has a user namespace of its own.
     fn ids(&self, record: &Container) -> Option<IdRange> {
-        let slice = record.id_slice.filter(|_| record.host.userns_mode == "auto")?;
-        let first = self.inner.options.id_range.0 + slice * IDS_PER_CONTAINER;
+        let first = record.first_id.filter(|_| record.host.userns_mode == "auto")?;
         Some(IdRange { first, count: IDS_PER_CONTAINER })
     }
 
@@ -186,32 +184,39 @@ impl Engine {
     /// `NotFound`.
     pub fn changes(&self, name: &str) -> Result<Vec<Change>> {
         let record = self.inspect(name)?;
-        let upper = self.dir(&record.id).join("upper");
+        let failed = |e: RootError| EngineError::from_source("cannot read the container's files", &e);
+        let upper = RootDir::open(self.dir(&record.id).join("upper")).map_err(failed)?;
         let image = self.images().layers().view(&record.layers, None)?;
         let mut all = Vec::new();
-        compare(&upper, &image, Path::new(""), &mut all)
-            .map_err(|e| EngineError::from_source("cannot read the container's files", &e))?;
+        compare(&upper, &image, Path::new(""), &mut all).map_err(failed)?;
         all.sort_by(|a, b| a.path.cmp(&b.path));
         Ok(all)
     }
 }
 
-fn compare(upper: &Path, image: &RootDir, at: &Path, all: &mut Vec<Change>) -> std::io::Result<()> {
-    for entry in std::fs::read_dir(upper.join(at))? {
-        let entry = entry?;
-        let path = at.join(entry.file_name());
-        let below = image.metadata(&path, false).ok();
-        let found = entry.metadata()?;
-        let removed = found.file_type().is_char_device() && std::os::unix::fs::MetadataExt::rdev(&found) == 0;
-        let kind = match (&below, removed) {
+/// The container may run, and put a link in the place of a directory: what is below is looked for inside.
+fn compare(upper: &RootDir, image: &RootDir, at: &Path, all: &mut Vec<Change>) -> Result<(), RootError> {
+    for name in upper.read_dir(at)? {
+        let path = at.join(name);
+        let found = match upper.metadata(&path, false) {
+            Err(error) if error.is_not_found() => continue,
+            found => found?,
+        };
+        let kind = FileType::from_raw_mode(found.st_mode);
+        let removed = kind == FileType::CharacterDevice && found.st_rdev == 0;
+        let change = match (image.metadata(&path, false).ok(), removed) {
             (None, true) => continue,
             (_, true) => 2,
             (Some(_), _) => 0,
             (None, _) => 1,
         };
-        all.push(Change { path: format!("/{}", path.display()), kind });
-        if found.is_dir() {
-            compare(upper, image, &path, all)?;
+        all.push(Change { path: format!("/{}", path.display()), kind: change });
+        if kind == FileType::Directory {
+            match compare(upper, image, &path, all) {
+                // It is no directory any more.
+                Err(error) if error.is_not_found() || error.errno == Errno::NOTDIR => {}
+                done => done?,
+            }
         }
     }
     Ok(())

@@ -32,6 +32,7 @@ mod exec;
 mod files;
 mod freezer;
 mod held_limits;
+mod ids;
 mod image_ops;
 mod info;
 mod links;

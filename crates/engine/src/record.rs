@@ -37,9 +37,9 @@ pub struct Container {
     pub stopped_by_user: bool,
     #[serde(default)]
     pub exec_ids: Vec<String>,
-    /// Which slice of the engine's range of IDs its user namespace has.
+    /// The first of the host's IDs that its user namespace has: its own for as long as it is there.
     #[serde(default)]
-    pub id_slice: Option<u32>,
+    pub first_id: Option<u32>,
     /// Containers of the default network that it knows by names of its own.
     #[serde(default)]
     pub links: Vec<Link>,

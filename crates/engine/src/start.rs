@@ -22,8 +22,6 @@ use crate::stop::SIGKILL;
 use crate::user::{self, Identity};
 use crate::{log_attributes, log_options, ports, security};
 
-/// A container's IDs with `--userns=auto`: as many as a distribution's users and its dynamic ranges need.
-pub(crate) const IDS_PER_CONTAINER: u32 = 65_536;
 /// Images whose root user is remembered.
 const KEPT_ROOTS: usize = 64;
 
@@ -185,6 +183,7 @@ impl Engine {
             cgroup: &self.cgroup(record),
             joined: &network.joined,
             own_network: network.own.is_some() || network.shared.is_some(),
+            time_namespaces: std::path::Path::new("/proc/self/ns/time").exists(),
             id_range: userns,
             seccomp: self.seccomp(&record.host, &capabilities)?,
             bounding: self.inner.bounding,
@@ -279,20 +278,6 @@ impl Engine {
             resolv = resolv.reachable();
         }
         etc::write(&self.dir(&record.id), record, &names, &resolv)
-    }
-
-    /// The container's own IDs of the host: a slice of the engine's range that no other container has.
-    fn id_range(&self, record: &Container) -> Result<(u32, u32)> {
-        let (first, size) = self.inner.options.id_range;
-        let slices = size / IDS_PER_CONTAINER;
-        let taken: Vec<u32> = self.list().iter().filter(|c| c.id != record.id).filter_map(|c| c.id_slice).collect();
-        let slice = record
-            .id_slice
-            .or_else(|| (0..slices).find(|n| !taken.contains(n)))
-            .ok_or_else(|| EngineError::system(format!("all {slices} ranges of user IDs are in use")))?;
-        let slot = self.inner.slots.find(&record.id)?;
-        slot.change(|record| record.id_slice = Some(slice));
-        Ok((first + slice * IDS_PER_CONTAINER, IDS_PER_CONTAINER))
     }
 
     /// The namespace with all endpoints in it and all ports published; or what is joined instead.

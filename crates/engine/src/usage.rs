@@ -1,28 +1,32 @@
 //! How much a container uses: disk, processor, memory, network; and which processes it has.
 
 use std::collections::BTreeMap;
-use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use rustix::fs::FileType;
 use serde_json::{Value, json};
+use wharf_rooted_path::RootDir;
 
 use crate::engine::{Engine, blocking, now};
 use crate::error::{EngineError, Result};
 use crate::process::Process;
 use crate::record::Container;
 
-/// Bytes on the disk of all below `dir`; a file with several names counts once.
+/// Bytes on the disk of all below `dir`; a file with several names counts once. Who writes there may put a link in the
+/// place of a directory meanwhile: it leads nowhere else.
 pub(crate) fn tree_size(dir: &Path) -> u64 {
+    let Ok(root) = RootDir::open(dir) else { return 0 };
     let mut seen = std::collections::HashSet::new();
-    let mut left = vec![dir.to_owned()];
+    let mut left = vec![PathBuf::new()];
     let mut total = 0;
     while let Some(dir) = left.pop() {
-        for entry in std::fs::read_dir(&dir).into_iter().flatten().flatten() {
-            let Ok(found) = entry.metadata() else { continue };
-            if found.is_dir() {
-                left.push(entry.path());
-            } else if found.nlink() < 2 || seen.insert((found.dev(), found.ino())) {
-                total += found.size();
+        for name in root.read_dir(&dir).unwrap_or_default() {
+            let path = dir.join(name);
+            let Ok(found) = root.metadata(&path, false) else { continue };
+            if FileType::from_raw_mode(found.st_mode) == FileType::Directory {
+                left.push(path);
+            } else if found.st_nlink < 2 || seen.insert((found.st_dev, found.st_ino)) {
+                total += u64::try_from(found.st_size).unwrap_or(0);
             }
         }
     }

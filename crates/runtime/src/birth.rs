@@ -17,7 +17,8 @@ use rustix::thread::move_into_link_name_space;
 use wharf_sys::message;
 use wharf_sys::process::{Child, Namespaces, clone3, clone3_sibling};
 
-use crate::plan::{Join, Plan};
+use crate::plan::{Join, MountSource, Plan};
+use crate::root::new_mount;
 use crate::{Result, RuntimeError};
 
 /// Makes the process; `child` is what it does.
@@ -65,6 +66,9 @@ fn go(plan: &mut Plan, away: &mut Vec<Home>) -> Result<()> {
             set_network_parameters(&mut plan.sysctls)?;
         }
     }
+    if all && !plan.unprivileged && !plan.namespaces.network {
+        make_sysfs(plan)?;
+    }
     if let Some(offsets) = &plan.time_offsets {
         away.push(Home::of("time")?);
         new_time(offsets)?;
@@ -75,6 +79,21 @@ fn go(plan: &mut Plan, away: &mut Vec<Home>) -> Result<()> {
 fn enter(join: &Join) -> Result<()> {
     move_into_link_name_space(join.fd.as_fd(), None)
         .map_err(|errno| RuntimeError::Setup { step: format!("join the {} namespace", join.kind), errno })
+}
+
+/// sysfs shows a network namespace, and only who owns that may mount it: the child, in its user namespace, does not.
+/// The host's own would show the host's devices, and with it what is mounted below it.
+fn make_sysfs(plan: &mut Plan) -> Result<()> {
+    for step in &mut plan.mounts {
+        if !matches!(&step.source, MountSource::New { kind, .. } if kind == "sysfs") {
+            continue;
+        }
+        let tree = new_mount("sysfs", "sysfs", step).map_err(|e| RuntimeError::host("mount", &step.destination, e))?;
+        if let MountSource::New { made, .. } = &mut step.source {
+            *made = Some(tree);
+        }
+    }
+    Ok(())
 }
 
 /// A new time namespace for children, with its clocks set: once a process is in it they stay as they are.

@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use oci_spec::runtime::{LinuxIdMapping, Spec};
+use oci_spec::runtime::{LinuxIdMapping, Process, Spec};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
@@ -188,12 +188,8 @@ pub(crate) fn one_thread() -> Result<()> {
 /// What the child cannot do for itself; then it may go.
 fn prepare(created: &mut Created, launch: &Launch<'_>, plan: &Plan) -> Result<()> {
     let pid = created.pid.as_raw_nonzero().get();
-    if let Some(score) = launch.spec.process().as_ref().and_then(oci_spec::runtime::Process::oom_score_adj) {
-        match write_proc(pid, "oom_score_adj", &score.to_string()) {
-            // 0 is what engines write for nothing in particular: a caller with a higher score may not lower it.
-            Err(RuntimeError::Host { errno: Errno::ACCESS | Errno::PERM, .. }) if score == 0 => {}
-            done => done?,
-        }
+    if let Some(process) = launch.spec.process() {
+        set_oom_score(pid, process)?;
     }
     if !plan.namespaces.user {
         return created.parent.go(pid, None);
@@ -213,6 +209,16 @@ fn prepare(created: &mut Created, launch: &Launch<'_>, plan: &Plan) -> Result<()
     let root = (first(uids), first(gids));
     let rootfs = launch.rootfs.mount(Some((userns.as_fd(), root)))?;
     created.parent.go(pid, Some(rootfs.as_fd()))
+}
+
+/// `process.oomScoreAdj`; without it a process keeps its parent's.
+pub(crate) fn set_oom_score(pid: i32, process: &Process) -> Result<()> {
+    let Some(score) = process.oom_score_adj() else { return Ok(()) };
+    match write_proc(pid, "oom_score_adj", &score.to_string()) {
+        // 0 is what engines write for nothing in particular: a caller with a higher score may not lower it.
+        Err(RuntimeError::Host { errno: Errno::ACCESS | Errno::PERM, .. }) if score == 0 => Ok(()),
+        done => done,
+    }
 }
 
 fn write_proc(pid: i32, file: &str, text: &str) -> Result<()> {

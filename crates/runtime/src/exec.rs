@@ -14,7 +14,7 @@ use wharf_cgroup::Group;
 use wharf_sys::process::{Child, Namespaces, clone3};
 
 use crate::capabilities;
-use crate::create::{Created, Inheritance, Stdio, one_thread};
+use crate::create::{Created, Inheritance, Stdio, one_thread, set_oom_score};
 use crate::enter::{self, Entry};
 use crate::filter::SystemCalls;
 use crate::identity::setgroups_denied;
@@ -93,7 +93,7 @@ pub fn exec(exec: Exec<'_>) -> Result<Created> {
         between.map_err(|errno| RuntimeError::Setup { step: "make a process for the container".into(), errno })?;
     drop(theirs);
     let parent = ParentEnd::new(ours).with_patience(PATIENCE);
-    let made = send_in(&between, &parent);
+    let made = send_in(&exec, &between, &parent);
     if made.is_err() {
         // It may wait for a word that does not come.
         let _ = pidfd_send_signal(&between.pidfd, Signal::KILL);
@@ -107,8 +107,11 @@ pub fn exec(exec: Exec<'_>) -> Result<Created> {
 }
 
 /// Lets the go-between go, and waits for its child.
-fn send_in(between: &Child, parent: &ParentEnd) -> Result<Child> {
-    parent.go(between.pid.as_raw_nonzero().get(), None)?;
+fn send_in(exec: &Exec<'_>, between: &Child, parent: &ParentEnd) -> Result<Child> {
+    let number = between.pid.as_raw_nonzero().get();
+    // Its child inherits it.
+    set_oom_score(number, exec.process)?;
+    parent.go(number, None)?;
     parent.made()
 }
 

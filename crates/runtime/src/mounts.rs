@@ -45,12 +45,12 @@ pub(crate) fn mount_step(mount: &Mount, surroundings: &Surroundings<'_>) -> Resu
     }
     let source = match kind {
         "cgroup" | "cgroup2" if !hierarchies.is_v2() => groups(hierarchies, group, options.set)?,
-        "cgroup" | "cgroup2" => MountSource::New { kind: "cgroup2".into(), source: "cgroup".into() },
+        "cgroup" | "cgroup2" => MountSource::New { kind: "cgroup2".into(), source: "cgroup".into(), made: None },
         _ if is_bind && unprivileged => late_bind(mount, map.is_some())?,
         _ if is_bind => bind(mount, &options, map.as_ref())?,
         "proc" | "sysfs" | "tmpfs" | "devpts" | "mqueue" => {
             let source = mount.source().as_deref().and_then(Path::to_str).filter(|source| !source.is_empty());
-            MountSource::New { kind: kind.into(), source: source.unwrap_or(kind).into() }
+            MountSource::New { kind: kind.into(), source: source.unwrap_or(kind).into(), made: None }
         }
         "" => return Err(RuntimeError::Invalid(format!("mount `{}` has no type", destination.display()))),
         other => other_file_system(other, mount)?,

@@ -78,8 +78,8 @@ pub(crate) struct MountStep {
 
 #[derive(Debug)]
 pub(crate) enum MountSource {
-    /// A new instance of a file system.
-    New { kind: String, source: String },
+    /// A new instance of a file system; or one that the parent has made, where the child has no right to.
+    New { kind: String, source: String, made: Option<OwnedFd> },
     /// A detached copy of something of the host's.
     Tree { tree: OwnedFd, directory: bool },
     /// Something of the host's that only the child has the right to copy: an ordinary user may do it in a user

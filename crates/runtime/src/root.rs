@@ -100,7 +100,8 @@ fn mount(root: &RootDir, step: &MountStep, plan: &Plan) -> Step<()> {
         return Err(Failure::Step(text, Errno::NOTDIR));
     }
     let tree = match &step.source {
-        MountSource::New { kind, source } => {
+        MountSource::New { made: Some(made), .. } => return attach(root, step, made.as_fd()),
+        MountSource::New { kind, source, made: None } => {
             let fresh = new_mount(kind, source, step).and_then(|fresh| {
                 if kind == "tmpfs" {
                     in_place_of(root, step, &fresh)?;
@@ -108,7 +109,8 @@ fn mount(root: &RootDir, step: &MountStep, plan: &Plan) -> Step<()> {
                 Ok(fresh)
             });
             match fresh {
-                // sysfs belongs to the owner of the network namespace; the host's own, read-only, is what is left.
+                // sysfs belongs to the owner of the network namespace, and an ordinary user has no other; the host's own,
+                // read-only, is what is left.
                 Err(Errno::PERM) if kind == "sysfs" && plan.in_user_namespace() => host_sysfs().map_err(fail())?,
                 done => done.map_err(fail())?,
             }
@@ -235,7 +237,7 @@ fn may_hide(destination: &Path) -> bool {
     STANDING_IN.iter().any(|allowed| destination == Path::new(allowed))
 }
 
-fn new_mount(kind: &str, source: &str, step: &MountStep) -> Result<OwnedFd, Errno> {
+pub(crate) fn new_mount(kind: &str, source: &str, step: &MountStep) -> Result<OwnedFd, Errno> {
     let fs = fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC)?;
     // What `df` and /proc/mounts call it.
     fsconfig_set_string(&fs, "source", source)?;

@@ -2,7 +2,7 @@
 
 use wharf_client::{Client, Request};
 
-use crate::app::App;
+use crate::app::{App, for_stderr};
 use crate::command::{Arity, Command};
 use crate::each::each;
 use crate::failure::{Failure, Outcome};
@@ -143,7 +143,7 @@ async fn remove(app: &App, matches: &Matches) -> Outcome<u8> {
             Ok(_) => Ok(Some(name)),
             // What is not there needs no force.
             Err(error) if force && error.is_not_found() => {
-                eprintln!("{error}");
+                eprintln!("{}", for_stderr(&error.to_string()));
                 Ok(None)
             }
             Err(error) => Err(error.into()),

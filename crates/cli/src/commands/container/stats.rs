@@ -16,6 +16,7 @@ use crate::format::{Format, Headers, Row, TABLE_FORMAT};
 use crate::json::{array, int, text};
 use crate::parse::Matches;
 use crate::units;
+use crate::visible::visible;
 
 pub(crate) static COMMAND: Command = Command::new(
     "[OPTIONS] [CONTAINER...]",
@@ -97,13 +98,13 @@ async fn run(app: &App, matches: &Matches) -> Outcome<u8> {
         let empty = row(&Entry { container: String::new(), stats: None, valid: false }, trunc);
         let table = format.render(HEADERS, &rows, &empty)?;
         // The screen is cleared line by line: a full clear flickers.
-        app.print(&if stream { screen(&table) } else { table })
+        if stream { app.draw(&screen(&visible(&table))) } else { app.print(&table) }
     };
     if !stream {
         draw(&entries)?;
         return Ok(0);
     }
-    app.print("\x1b[2J")?;
+    app.draw("\x1b[2J")?;
     let mut ticks = tokio::time::interval(INTERVAL);
     loop {
         tokio::select! {

@@ -1,0 +1,201 @@
+//! Our own program and its fds in a container's reach: CVE-2019-5736, CVE-2016-9962, CVE-2024-21626.
+
+use std::path::Path;
+
+use serde_json::json;
+
+use crate::canary::{Canary, SECRET, exec, say, wharf};
+use crate::image;
+use crate::kit::{Daemon, WHARF};
+
+/// What a hostile process looks for: programs, directories and fds that are not the container's, and what they lead
+/// to. It may trace whom it likes.
+const SCAN: &str = r#"
+touch /tmp/ready
+while :; do
+    for p in /proc/[0-9]*; do
+        exe=$(readlink $p/exe) || continue
+        case "$exe" in ''|/bin/busybox) ;; *)
+            # The runtime's own program, before it has become the user's.
+            [ "$exe" = / ] || echo "exe $exe"
+            echo x >> $p/exe && echo "written $exe" ;;
+        esac
+        for dir in cwd root; do
+            to=$(readlink $p/$dir)
+            case "$to" in ''|/|/tmp) ;; *) echo "$dir $to" ;; esac
+            [ -e $p/$dir/CANARY ] && cat $p/$dir/CANARY
+        done
+        for fd in $p/fd/*; do
+            to=$(readlink $fd) || continue
+            # Its streams, its connection to the monitor, and who it is to join.
+            case "$to" in ''|/dev/null|pipe:*|socket:*|anon_inode:?pidfd?|/tmp/seen|/proc*|/bin/busybox) ;;
+                *) echo "fd $to" ;;
+            esac
+            [ -e $fd/CANARY ] && cat $fd/CANARY
+        done
+    done
+done > /tmp/seen 2> /dev/null
+"#;
+
+#[test]
+fn processes_on_their_way_in_show_nothing() {
+    let Some(d) = Daemon::start() else { return };
+    let canary = Canary::new(d.path());
+    let before = std::fs::read(WHARF).unwrap();
+    let script = SCAN.replace("CANARY", &canary.file().to_string_lossy()[1..]);
+    say(&d, &["run", "-d", "--name", "hostile", "--cap-add", "SYS_PTRACE", "busybox", "sh", "-c", &script]).ok();
+    d.eventually("it looks around", || exec(&d, "hostile", "test -e /tmp/ready").code == 0);
+    std::thread::scope(|scope| {
+        for user in ["0", "web"] {
+            let d = &d;
+            scope.spawn(move || {
+                for round in 0..25 {
+                    let word = if round % 5 == 0 { "--privileged" } else { "-i" };
+                    say(d, &["exec", word, "-u", user, "-w", "/tmp", "hostile", "true"]).ok();
+                }
+            });
+        }
+    });
+    assert_eq!(exec(&d, "hostile", "cat /tmp/seen").ok(), "");
+    assert_eq!(std::fs::read(WHARF).unwrap(), before, "the program was written to");
+    canary.assert_untouched();
+}
+
+/// An image or a request that has the runtime itself run once more, inside.
+#[test]
+fn running_the_runtime_s_own_program_gains_nothing() {
+    let Some(d) = Daemon::start() else { return };
+    let before = std::fs::read(WHARF).unwrap();
+    let loaded = image::load(
+        &d,
+        "reexec",
+        |root| {
+            image::link(root, "bin/again", Path::new("/proc/self/exe"));
+            std::fs::write(root.join("bin/script"), "#!/proc/self/exe\n").unwrap();
+            let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+            std::fs::set_permissions(root.join("bin/script"), mode).unwrap();
+        },
+        |_| {},
+    );
+    loaded.ok();
+    // It waits for the program that is the runtime's, and writes to it by whatever way there is.
+    let writer = "while :; do for p in /proc/[0-9]*; do [ \"$(readlink $p/exe)\" = /bin/busybox ] || \
+                  { : >> $p/exe; cp /bin/busybox $p/exe; dd if=/bin/busybox of=$p/exe conv=notrunc; }; done; done 2>/dev/null";
+    let words = ["run", "-d", "--name", "waits", "--cap-add", "SYS_PTRACE", "reexec", "sh", "-c", writer];
+    say(&d, &words).ok();
+    for program in ["/proc/self/exe", "again", "script"] {
+        for options in [&["run", "--rm", "reexec"][..], &["run", "--rm", "--init", "reexec"], &["exec", "waits"]] {
+            // Whether it says how it is called or cannot be found: nothing of the host's comes of it.
+            let said = say(&d, &[options, &[program, "version"]].concat());
+            assert!(!said.out.contains("Server:"), "{program}: {}", said.out);
+        }
+    }
+    assert_eq!(std::fs::read(WHARF).unwrap(), before, "the program was written to");
+}
+
+/// 0, 1 and 2, and what `ls` itself opens: the directory.
+const FDS: &str = "ls /proc/self/fd | tr '\\n' ' '";
+
+#[test]
+fn a_program_has_the_standard_streams_and_no_other_fd() {
+    let Some(d) = Daemon::start() else { return };
+    say(&d, &["run", "-d", "--name", "idle", "busybox", "sleep", "1000"]).ok();
+    let waiting = say(&d, &["run", "-d", "--init", "--name", "init", "busybox", "sleep", "1000"]);
+    waiting.ok();
+    for words in [
+        &["run", "--rm", "busybox"][..],
+        &["run", "--rm", "--init", "busybox"],
+        &["run", "--rm", "-i", "busybox"],
+        &["run", "--rm", "-u", "web", "busybox"],
+        &["run", "--rm", "--privileged", "busybox"],
+        &["run", "--rm", "--network", "host", "--pid", "host", "--ipc", "host", "busybox"],
+        &["exec", "idle"],
+        &["exec", "-i", "idle"],
+        &["exec", "--privileged", "idle"],
+        &["exec", "-u", "web", "init"],
+    ] {
+        let said = say(&d, &[words, &["sh", "-c", FDS]].concat()).ok();
+        assert_eq!(said.trim(), "0 1 2 3", "{words:?}");
+    }
+    let own = wharf(&d, &["run", "--rm", "--userns", "auto", "busybox", "sh", "-c", FDS]).ok();
+    assert_eq!(own.trim(), "0 1 2 3");
+    // With a terminal, for which a script of util-linux stands in.
+    for words in ["run --rm -t busybox", "exec -t idle"] {
+        let client = d.client();
+        let line = format!(
+            "{} {} {words} sh -c \"{FDS}\"",
+            client.get_program().to_string_lossy(),
+            client.get_args().map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
+        );
+        let said = std::process::Command::new("script").args(["-qec", &line, "/dev/null"]).output().unwrap();
+        let shown = String::from_utf8_lossy(&said.stdout).into_owned();
+        assert_eq!(shown.trim(), "0 1 2 3", "{words}");
+    }
+    // The init, which has a pidfd of what it has started, and that.
+    for (process, more) in [(1, "anon_inode:[pidfd]"), (2, "")] {
+        let look =
+            format!("for fd in $(ls /proc/{process}/fd); do [ $fd -lt 3 ] || readlink /proc/{process}/fd/$fd; done");
+        let seen = say(&d, &["exec", "--privileged", "init", "sh", "-c", &look]).ok();
+        assert_eq!(seen, more, "process {process} with an init");
+    }
+    // A probe, and a step of a build.
+    let probe = format!("{FDS} > /tmp/probe");
+    say(
+        &d,
+        &[
+            "run",
+            "-d",
+            "--name",
+            "probed",
+            "--health-interval",
+            "1s",
+            "--health-cmd",
+            &probe,
+            "busybox",
+            "sleep",
+            "1000",
+        ],
+    )
+    .ok();
+    d.eventually("it is probed", || exec(&d, "probed", "cat /tmp/probe").out.trim() == "0 1 2 3");
+    let context = d.path().join("context");
+    std::fs::create_dir(&context).unwrap();
+    std::fs::write(context.join("Dockerfile"), format!("FROM busybox\nRUN echo fds: $({FDS})\n")).unwrap();
+    let built = say(&d, &["build", &context.to_string_lossy()]).ok();
+    assert!(built.contains("\nfds: 0 1 2 3\n"), "{built}");
+}
+
+#[test]
+fn a_working_directory_is_inside_of_the_root() {
+    let Some(d) = Daemon::start() else { return };
+    let canary = Canary::new(d.path());
+    let up = format!("../../../../../../../..{}", canary.file().display());
+    let look = format!("pwd -P; cat {up} 2>/dev/null; cat {} 2>/dev/null; true", canary.file().display());
+    say(&d, &["run", "-d", "--name", "idle", "busybox", "sleep", "1000"]).ok();
+    for number in 3..16 {
+        let fd = format!("/proc/self/fd/{number}");
+        let name = format!("link{number}");
+        let linked = |root: &Path| image::link(root, "work", Path::new(&fd));
+        image::load(&d, &name, linked, |config| config["config"]["WorkingDir"] = json!("/work")).ok();
+        for words in [
+            &["run", "--rm", "-w", &fd, "busybox"][..],
+            &["run", "--rm", "--init", "-w", &fd, "busybox"],
+            &["run", "--rm", &name],
+            &["exec", "-w", &fd, "idle"],
+            &["exec", "--privileged", "-w", &fd, "idle"],
+        ] {
+            let said = say(&d, &[words, &["sh", "-c", &look]].concat());
+            // Older clients show an exec's failure as its output.
+            let all = said.out + &said.err;
+            assert!(said.code != 0 && !all.contains(SECRET), "{words:?}: {all}");
+            assert!(all.contains("chdir to cwd") || all.contains("make the working directory"), "{words:?}: {all}");
+        }
+    }
+    for fd in ["/proc/self/cwd", "/proc/self/root", "/proc/1/cwd", "/proc/1/root/tmp", "/proc/self/fd"] {
+        for words in [&["run", "--rm", "-w", fd, "busybox"][..], &["exec", "-w", fd, "idle"]] {
+            let said = say(&d, &[words, &["sh", "-c", &look]].concat());
+            assert!(!said.out.contains(SECRET), "{words:?}: {}", said.out);
+        }
+    }
+    canary.assert_untouched();
+}

@@ -1,0 +1,112 @@
+//! `--init`: the first process is ours, and the container's program its child.
+
+use std::process::{Command, Stdio};
+
+use crate::canary::{exec, say, wharf};
+use crate::kit::{Daemon, WHARF};
+
+#[test]
+fn orphans_are_reaped() {
+    let Some(d) = Daemon::start() else { return };
+    // Each leaves a grandchild, which becomes the init's.
+    let script = "for i in $(seq 200); do (sleep 0 &) ; done; echo forked; sleep 1000";
+    say(&d, &["run", "-d", "--init", "--name", "forks", "busybox", "sh", "-c", script]).ok();
+    d.eventually("it has forked", || d.docker("logs forks").out.contains("forked"));
+    let zombies = "grep -h ^State /proc/[0-9]*/status | grep -c Z";
+    d.eventually("none is left", || exec(&d, "forks", zombies).out.trim() == "0");
+    assert_eq!(exec(&d, "forks", "cat /proc/1/comm").ok(), "wharf-init");
+    let children = exec(&d, "forks", "cat /proc/1/task/1/children").ok();
+    assert_eq!(children.split_whitespace().count(), 1, "{children}");
+    // Without one they stay.
+    let script = script.replace("sleep 1000", "exec sleep 1000");
+    say(&d, &["run", "-d", "--name", "alone", "busybox", "sh", "-c", &script]).ok();
+    d.eventually("they stay", || exec(&d, "alone", zombies).out.trim() != "0");
+}
+
+/// All that can be caught: not KILL and STOP, nor CHLD, which the init gets of its own.
+const SIGNALS: &str = "HUP INT QUIT ILL TRAP ABRT BUS FPE USR1 SEGV USR2 PIPE ALRM TERM STKFLT CONT TSTP TTIN TTOU URG \
+                       XCPU XFSZ VTALRM PROF WINCH IO PWR SYS";
+
+#[test]
+fn signals_reach_the_program() {
+    let Some(d) = Daemon::start() else { return };
+    let traps: String = SIGNALS.split_whitespace().map(|name| format!("trap 'echo got {name}' {name}; ")).collect();
+    let script = format!("{traps} echo ready; while :; do sleep 0.05; done");
+    for options in [&["--init"][..], &["--init", "-t"]] {
+        say(&d, &[&["run", "-d", "--name", "traps"], options, &["busybox", "sh", "-c", &script]].concat()).ok();
+        d.eventually("it is ready", || d.docker("logs traps").out.contains("ready"));
+        for name in SIGNALS.split_whitespace() {
+            d.docker(&format!("kill -s {name} traps")).ok();
+            d.eventually(name, || d.docker("logs traps").out.contains(&format!("got {name}")));
+        }
+        d.docker("rm -f traps").ok();
+    }
+}
+
+#[test]
+fn the_container_s_code_is_the_program_s() {
+    let Some(d) = Daemon::start() else { return };
+    for (script, code) in [
+        ("exit 0", 0),
+        ("exit 7", 7),
+        ("exit 255", 255),
+        ("kill -KILL $$", 137),
+        ("kill -TERM $$", 143),
+        ("kill -SEGV $$", 139),
+        ("(sleep 1000 &); exit 3", 3),
+    ] {
+        assert_eq!(say(&d, &["run", "--rm", "--init", "busybox", "sh", "-c", script]).code, code, "{script}");
+    }
+    assert_eq!(say(&d, &["run", "--rm", "--init", "busybox", "nosuch"]).code, 127);
+    assert_eq!(say(&d, &["run", "--rm", "--init", "busybox", "/etc"]).code, 126);
+    say(&d, &["run", "-d", "--init", "--name", "stops", "busybox", "sleep", "1000"]).ok();
+    d.docker("stop -t 20 stops").ok();
+    assert_eq!(d.docker("inspect -f {{.State.ExitCode}} stops").ok(), "143");
+    // By the daemon's own word, for all.
+    let said = wharf(&d, &["run", "--rm", "--init=false", "busybox", "cat", "/proc/1/comm"]).ok();
+    assert_eq!(said, "cat");
+}
+
+#[test]
+fn a_terminal_is_the_program_s() {
+    let Some(d) = Daemon::start() else { return };
+    let client = d.client();
+    let line = format!(
+        "{} {} run --rm --init -it busybox sh -c 'tty; echo $$; ps -o pid,comm | grep -c wharf-init; kill -INT 0; sleep 1; echo no'",
+        client.get_program().to_string_lossy(),
+        client.get_args().map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
+    );
+    let said = Command::new("script").args(["-qec", &line, "/dev/null"]).stdin(Stdio::null()).output().unwrap();
+    let shown = String::from_utf8_lossy(&said.stdout).into_owned();
+    assert!(shown.contains("/dev/pts/0") || shown.contains("/dev/console"), "{shown}");
+    assert!(shown.contains("\n2\r\n1\r\n"), "{shown}");
+    assert!(!shown.contains("no\r\n"), "{shown}");
+    assert_eq!(said.status.code(), Some(130));
+}
+
+/// It is no file of the container's: nothing there decides what runs as the first process.
+#[test]
+fn the_init_is_not_the_container_s_to_replace() {
+    let Some(d) = Daemon::start() else { return };
+    let before = std::fs::read(WHARF).unwrap();
+    let tree = |root: &std::path::Path| {
+        for name in
+            ["sbin/docker-init", "sbin/init", "init", "dev/init", "usr/bin/docker-init", "bin/wharf", "bin/wharf-init"]
+        {
+            let path = root.join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(&path, "#!/bin/sh\necho replaced\n").unwrap();
+            std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        }
+    };
+    crate::image::load(&d, "replaces", tree, |_| {}).ok();
+    assert_eq!(say(&d, &["run", "--rm", "--init", "replaces", "cat", "/proc/1/comm"]).ok(), "wharf-init");
+    say(&d, &["run", "-d", "--init", "--cap-add", "SYS_PTRACE", "--name", "init", "replaces", "sleep", "1000"]).ok();
+    let tries = "cat /bin/busybox > /proc/1/exe; cp /bin/busybox /proc/1/exe; echo x > /proc/1/mem; tr -d '\\0' < /proc/1/environ; true";
+    let said = exec(&d, "init", tries);
+    assert_eq!(said.out, "", "{}", said.out);
+    assert_eq!(std::fs::read(WHARF).unwrap(), before);
+    // Nor is what it was started with shown.
+    let shown = exec(&d, "init", "tr '\\0' ' ' < /proc/1/cmdline").ok();
+    assert!(!shown.contains('/') && !shown.contains("wharf-test"), "{shown}");
+}
