@@ -31,6 +31,7 @@ mod list;
 mod log;
 mod place;
 mod ps;
+mod review;
 mod run;
 mod spec;
 mod start;
@@ -49,6 +50,8 @@ use failure::Failure;
 use global::Global;
 use log::Log;
 use words::{Given, Order};
+
+pub use review::review;
 
 /// The version of the specification that configurations are read by.
 pub(crate) const SPEC_VERSION: &str = "1.2.1";

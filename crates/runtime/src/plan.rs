@@ -228,7 +228,11 @@ pub(crate) fn plan(
     })
 }
 
-fn devices(asked: &[oci_spec::runtime::LinuxDevice], userns: bool, unprivileged: bool) -> Result<Vec<DeviceStep>> {
+pub(crate) fn devices(
+    asked: &[oci_spec::runtime::LinuxDevice],
+    userns: bool,
+    unprivileged: bool,
+) -> Result<Vec<DeviceStep>> {
     let mut steps = Vec::new();
     for (path, major, minor) in DEFAULT_DEVICES {
         steps.push(DeviceStep {

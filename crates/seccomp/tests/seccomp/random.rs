@@ -5,20 +5,32 @@ use wharf_seccomp::{Abi, Action, Comparison, Condition, Policy, Rule};
 use crate::interpretation::X32_BIT;
 use crate::machine::Call;
 
-/// Xorshift (Marsaglia 2003).
+/// Xorshift (Marsaglia 2003), or given bytes and then zeros.
 #[derive(Debug)]
-pub(crate) struct Random(u64);
+pub(crate) enum Random {
+    State(u64),
+    Bytes(Vec<u8>),
+}
 
 impl Random {
     pub(crate) fn new(seed: u64) -> Self {
-        Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
+        Self::State(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
     }
 
-    pub(crate) fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
+    pub(crate) fn of(bytes: &[u8]) -> Self {
+        Self::Bytes(bytes.iter().rev().copied().collect())
+    }
+
+    fn next(&mut self) -> u64 {
+        match self {
+            Self::State(state) => {
+                *state ^= *state << 13;
+                *state ^= *state >> 7;
+                *state ^= *state << 17;
+                *state
+            }
+            Self::Bytes(bytes) => u64::from(bytes.pop().unwrap_or(0)),
+        }
     }
 
     pub(crate) fn below(&mut self, bound: usize) -> usize {
