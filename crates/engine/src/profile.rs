@@ -33,6 +33,12 @@ fn section(profile: &Value, capabilities: &[String]) -> Result<Value> {
     if let Some(errno) = profile.get("defaultErrnoRet").filter(|v| !v.is_null()) {
         section["defaultErrnoRet"] = errno.clone();
     }
+    if let Some(architectures) = architectures(profile).map_err(bad)? {
+        section["architectures"] = architectures;
+    }
+    if let Some(flags) = profile.get("flags").filter(|v| !v.is_null()) {
+        section["flags"] = flags.clone();
+    }
     let mut syscalls = Vec::new();
     for rule in profile.get("syscalls").and_then(Value::as_array).into_iter().flatten() {
         let rule = rule.as_object().ok_or_else(|| bad("a rule is no object"))?;
@@ -52,6 +58,30 @@ fn section(profile: &Value, capabilities: &[String]) -> Result<Value> {
     }
     section["syscalls"] = syscalls.into();
     Ok(section)
+}
+
+/// The architectures that a profile is for: given as such, or for each native one in `archMap`.
+fn architectures(profile: &Map<String, Value>) -> std::result::Result<Option<Value>, &'static str> {
+    let list = |key: &str| profile.get(key).and_then(Value::as_array).filter(|list| !list.is_empty());
+    let native = match std::env::consts::ARCH {
+        "aarch64" => "SCMP_ARCH_AARCH64",
+        _ => "SCMP_ARCH_X86_64",
+    };
+    match (list("architectures"), list("archMap")) {
+        (Some(_), Some(_)) => {
+            Err("both 'architectures' and 'archMap' are specified in the seccomp profile, use either \
+             'architectures' or 'archMap'")
+        }
+        (Some(given), None) => Ok(Some(given.clone().into())),
+        (None, Some(map)) => {
+            let own = map.iter().find(|entry| entry["architecture"] == native);
+            Ok(own.map(|entry| {
+                let others = entry["subArchitectures"].as_array().cloned().unwrap_or_default();
+                std::iter::once(entry["architecture"].clone()).chain(others).collect()
+            }))
+        }
+        (None, None) => Ok(None),
+    }
 }
 
 /// Whether a rule's conditions hold on this machine.
@@ -123,6 +153,26 @@ mod tests {
         assert_eq!(names(&[]), ["read", "clone", "ptrace"]);
         assert_eq!(names(&["CAP_SYS_ADMIN".into()]), ["read", "mount", "ptrace"]);
         assert!(section(&json!([]), &[]).is_err());
+    }
+
+    #[test]
+    fn architectures_are_the_native_one_s() {
+        let of = |profile: Value| section(&profile, &[]).map(|section| section["architectures"].clone());
+        let (native, other) = match std::env::consts::ARCH {
+            "aarch64" => ("SCMP_ARCH_AARCH64", "SCMP_ARCH_ARM"),
+            _ => ("SCMP_ARCH_X86_64", "SCMP_ARCH_X86"),
+        };
+        let action = "SCMP_ACT_ERRNO";
+        assert_eq!(of(json!({ "defaultAction": action })).unwrap(), Value::Null);
+        let given = json!({ "defaultAction": action, "architectures": [other] });
+        assert_eq!(of(given).unwrap(), json!([other]));
+        let map = json!([
+            { "architecture": "SCMP_ARCH_MIPS64", "subArchitectures": ["SCMP_ARCH_MIPS"] },
+            { "architecture": native, "subArchitectures": [other] },
+        ]);
+        assert_eq!(of(json!({ "defaultAction": action, "archMap": map })).unwrap(), json!([native, other]));
+        let both = json!({ "defaultAction": action, "archMap": map, "architectures": [native] });
+        assert!(of(both).unwrap_err().message.contains("use either"));
     }
 
     #[test]

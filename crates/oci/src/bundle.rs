@@ -81,7 +81,7 @@ pub(crate) fn read_json<T: DeserializeOwned>(from: impl Read, path: &Path) -> Re
 }
 
 /// Who leaves the user out means root, for Go's programs.
-fn complete(process: &mut Value) {
+pub(crate) fn complete(process: &mut Value) {
     if let Some(process) = process.as_object_mut() {
         let user = process.entry("user").or_insert(Value::Null);
         if user.is_null() {

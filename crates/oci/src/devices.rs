@@ -29,7 +29,7 @@ pub(crate) fn add_defaults(config: &mut Value) {
     }
 }
 
-fn complete(linux: &mut Value) {
+pub(crate) fn complete(linux: &mut Value) {
     if linux.get("resources").is_none_or(Value::is_null) {
         linux["resources"] = json!({});
     }

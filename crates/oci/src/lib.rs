@@ -32,6 +32,7 @@ mod list;
 mod log;
 mod place;
 mod ps;
+mod review;
 mod run;
 mod spec;
 mod start;
@@ -50,6 +51,8 @@ use failure::Failure;
 use global::Global;
 use log::Log;
 use words::{Given, Order};
+
+pub use review::review;
 
 /// The version of the specification that configurations are read by.
 pub(crate) const SPEC_VERSION: &str = "1.2.1";

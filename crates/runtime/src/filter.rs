@@ -11,13 +11,13 @@ use rustix::io::Errno;
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use serde_json::{Value, json};
 use wharf_seccomp::{Action, Filter};
-use wharf_sys::seccomp::{Flags, install, install_with_listener};
+use wharf_sys::seccomp::{Flags, install, install_with_listener, supports};
 
 use crate::report::{Failure, Step};
 use crate::{Result, RuntimeError};
 
-/// What the process calls itself to hand the decisions over; it cannot wait for somebody's answer there.
-const NEEDED: &[&str] = &["sendmsg", "close"];
+/// What the process calls to hand the decisions over: nobody could answer before that has been done.
+const NEEDED: &str = "sendmsg";
 
 /// A filter ready to be installed.
 #[derive(Debug)]
@@ -47,16 +47,31 @@ impl SystemCalls {
         if policy.default == Action::Notify {
             return Err(RuntimeError::Invalid("SCMP_ACT_NOTIFY cannot be the default action".into()));
         }
-        if let Some(name) = names.iter().find(|name| NEEDED.contains(&name.as_str())) {
-            return Err(RuntimeError::Invalid(format!("SCMP_ACT_NOTIFY cannot be used for `{name}`")));
+        if names.iter().any(|name| *name == NEEDED) {
+            return Err(RuntimeError::Invalid(format!("SCMP_ACT_NOTIFY cannot be used for `{NEEDED}`")));
+        }
+        if flags.wait_killable && names.is_empty() {
+            return Err(RuntimeError::Invalid(
+                "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV without an SCMP_ACT_NOTIFY: nobody would wait".into(),
+            ));
+        }
+        if flags != Flags::default()
+            && !supports(flags).map_err(|e| RuntimeError::Setup { step: "ask for seccomp flags".into(), errno: e })?
+        {
+            return Err(RuntimeError::Unsupported(
+                "this kernel does not know all of the seccomp flags that are asked for".into(),
+            ));
         }
         let listener = match section.listener_path() {
+            // Without a call to decide about it is not used (runtime-spec; so runc).
+            Some(path) if !path.as_os_str().is_empty() && names.is_empty() => None,
             Some(path) if !path.as_os_str().is_empty() => {
-                if names.is_empty() {
-                    return Err(RuntimeError::Invalid("a seccomp listenerPath without an SCMP_ACT_NOTIFY".into()));
-                }
                 let socket = UnixStream::connect(path).map_err(|e| {
-                    RuntimeError::host("connect to", path, Errno::from_io_error(&e).unwrap_or(Errno::IO))
+                    RuntimeError::host(
+                        "connect to the seccomp agent at",
+                        path,
+                        Errno::from_io_error(&e).unwrap_or(Errno::IO),
+                    )
                 })?;
                 let state = state.cloned().unwrap_or(Value::Null);
                 let mut process = json!({ "ociVersion": state["ociVersion"], "fds": ["seccompFd"], "state": state });
@@ -64,6 +79,9 @@ impl SystemCalls {
                     process["metadata"] = json!(metadata);
                 }
                 Some(Listener { socket: socket.into(), state: process, pid: Cell::new(0) })
+            }
+            _ if section.listener_metadata().is_some() => {
+                return Err(RuntimeError::Invalid("a seccomp listenerMetadata needs a listenerPath".into()));
             }
             _ if names.is_empty() => None,
             _ => return Err(RuntimeError::Invalid("SCMP_ACT_NOTIFY needs a listenerPath".into())),
@@ -120,17 +138,48 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("socket");
         let _listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
-        assert!(
-            plan(json!({ "defaultAction": allow, "listenerPath": path, "syscalls": notify(json!(["mkdir"])) })).is_ok()
-        );
+        for right in [
+            json!({ "defaultAction": allow, "listenerPath": path, "syscalls": notify(json!(["mkdir", "close"])) }),
+            json!({ "defaultAction": allow, "listenerPath": path, "listenerMetadata": "told" }),
+            json!({ "defaultAction": allow, "listenerPath": "" }),
+        ] {
+            plan(right.clone()).unwrap_or_else(|e| panic!("{right}: {e}"));
+        }
         for wrong in [
             json!({ "defaultAction": "SCMP_ACT_NOTIFY", "listenerPath": path }),
             json!({ "defaultAction": allow, "listenerPath": path, "syscalls": notify(json!(["sendmsg"])) }),
-            json!({ "defaultAction": allow, "listenerPath": path }),
             json!({ "defaultAction": allow, "syscalls": notify(json!(["mkdir"])) }),
+            json!({ "defaultAction": allow, "listenerPath": "", "syscalls": notify(json!(["mkdir"])) }),
             json!({ "defaultAction": allow, "listenerPath": "/no/such", "syscalls": notify(json!(["mkdir"])) }),
+            json!({ "defaultAction": allow, "listenerMetadata": "told to nobody" }),
         ] {
             assert!(plan(wrong.clone()).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn flags_that_contradict_are_refused() {
+        let with = |flags: Value| plan(json!({ "defaultAction": "SCMP_ACT_ALLOW", "flags": flags }));
+        with(json!(["SECCOMP_FILTER_FLAG_TSYNC", "SECCOMP_FILTER_FLAG_LOG", "SECCOMP_FILTER_FLAG_SPEC_ALLOW"]))
+            .unwrap();
+        let alone = with(json!(["SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"])).unwrap_err().to_string();
+        assert!(alone.contains("SCMP_ACT_NOTIFY"), "{alone}");
+    }
+
+    #[test]
+    fn unknown_words_are_refused_with_their_name() {
+        for (key, value) in [
+            ("flags", json!(["SECCOMP_FILTER_FLAG_NONSENSE"])),
+            ("architectures", json!(["SCMP_ARCH_PDP11"])),
+            ("defaultAction", json!("SCMP_ACT_NONSENSE")),
+            ("syscalls", json!([{ "names": ["read"], "action": "SCMP_ACT_NONSENSE" }])),
+        ] {
+            let mut section = json!({ "defaultAction": "SCMP_ACT_ALLOW" });
+            section[key] = value.clone();
+            let error = serde_json::from_value::<LinuxSeccomp>(section).unwrap_err().to_string();
+            assert!(error.contains("NONSENSE") || error.contains("PDP11"), "{error}");
+        }
+        let passed_over = json!({ "defaultAction": "SCMP_ACT_ALLOW", "architectures": ["SCMP_ARCH_S390X"] });
+        plan(passed_over).unwrap();
     }
 }

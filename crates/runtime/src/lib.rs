@@ -41,6 +41,7 @@ mod mounts;
 mod namespaces;
 mod plan;
 mod report;
+mod review;
 mod root;
 mod rootfs;
 mod scheduling;
@@ -51,6 +52,7 @@ pub use error::RuntimeError;
 pub use exec::{Exec, exec};
 pub use hooks::{HookError, HookSet, Point};
 pub use mount_options::MOUNT_OPTIONS;
+pub use review::review;
 pub use rootfs::Rootfs;
 
 /// Result of this crate.

@@ -65,7 +65,7 @@ fn other_file_system(kind: &str, mount: &Mount) -> Result<MountSource> {
         errno => RuntimeError::host("open a file system of type", kind, errno),
     })?;
     let source = mount.source().as_deref().and_then(Path::to_str).filter(|source| !source.is_empty());
-    Ok(MountSource::New { kind: kind.into(), source: source.unwrap_or(kind).into() })
+    Ok(MountSource::New { kind: kind.into(), source: source.unwrap_or(kind).into(), made: None })
 }
 
 /// What is bound by an ordinary user: there now, opened by the child.

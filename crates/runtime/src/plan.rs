@@ -270,7 +270,7 @@ fn seal_late(mounts: &mut [MountStep]) -> Vec<PathBuf> {
     sealed
 }
 
-fn devices(linux: &Linux, userns: bool, unprivileged: bool) -> Result<Vec<DeviceStep>> {
+pub(crate) fn devices(linux: &Linux, userns: bool, unprivileged: bool) -> Result<Vec<DeviceStep>> {
     let asked = linux.devices().as_deref().unwrap_or_default();
     let mut steps = Vec::new();
     for (path, major, minor) in DEFAULT_DEVICES {

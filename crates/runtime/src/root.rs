@@ -100,7 +100,7 @@ fn mount(root: &RootDir, step: &MountStep, plan: &Plan) -> Step<()> {
         return Err(Failure::Step(text, Errno::NOTDIR));
     }
     let tree = match &step.source {
-        MountSource::New { made: Some(made), .. } => return attach(root, step, made.as_fd()),
+        MountSource::New { made: Some(made), .. } => return attach(root, step, made.as_fd(), own),
         MountSource::New { kind, source, made: None } => {
             let fresh = new_mount(kind, source, step).and_then(|fresh| {
                 if kind == "tmpfs" {

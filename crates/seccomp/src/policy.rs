@@ -1,5 +1,7 @@
 //! What a policy says.
 
+use crate::abi::Abi;
+
 /// What happens to a call (seccomp(2), `SECCOMP_RET_*`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Action {
@@ -39,7 +41,7 @@ impl Action {
     }
 }
 
-/// How an argument is compared, unsigned and in 64 bits, as libseccomp does.
+/// How an argument is compared, unsigned, as libseccomp does: in 64 bits, or in 32 where the ABI has 32.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Comparison {
     Equal(u64),
@@ -48,7 +50,7 @@ pub enum Comparison {
     LessOrEqual(u64),
     Greater(u64),
     GreaterOrEqual(u64),
-    /// The argument, and-ed with the mask, is the value.
+    /// The argument and the value are the same where the mask has ones.
     Masked {
         mask: u64,
         value: u64,
@@ -71,9 +73,13 @@ pub struct Rule {
     pub conditions: Vec<Condition>,
 }
 
-/// Rules, and what happens to a call that none of them names. The first rule that fits decides.
+/// Rules, and what happens to a call that none of them names.
+///
+/// A rule without conditions settles its calls wherever it stands; of rules with conditions the first that fits decides.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Policy {
+    /// The ABIs that the rules are for; the native one is, named or not. Calls of others are refused.
+    pub abis: Vec<Abi>,
     pub default: Action,
     pub rules: Vec<Rule>,
 }

@@ -15,7 +15,6 @@
 //! - [`signals`], [`disposition`]: signals as something to read, and what becomes of them otherwise.
 //! - [`title`]: what others see of a process.
 
-mod calls;
 pub mod disposition;
 pub mod fds;
 pub mod message;

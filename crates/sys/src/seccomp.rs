@@ -4,20 +4,6 @@ use std::os::fd::{FromRawFd, OwnedFd};
 
 use crate::{Result, check};
 
-pub use crate::calls::number;
-
-/// The native ABI as a filter sees it (`AUDIT_ARCH_*`, linux/audit.h).
-#[cfg(target_arch = "x86_64")]
-pub const ARCHITECTURE: u32 = 0xc000_003e;
-#[cfg(target_arch = "aarch64")]
-pub const ARCHITECTURE: u32 = 0xc000_00b7;
-
-/// Numbers from this bit on are of another ABI under the same architecture: x32.
-#[cfg(target_arch = "x86_64")]
-pub const FOREIGN_BIT: Option<u32> = Some(0x4000_0000);
-#[cfg(target_arch = "aarch64")]
-pub const FOREIGN_BIT: Option<u32> = None;
-
 /// One instruction of classic BPF, with the layout of the kernel's `struct sock_filter`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(C)]
@@ -64,6 +50,24 @@ pub fn install_with_listener(program: &[Instruction], flags: Flags) -> Result<Ow
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
+/// Whether the kernel knows these flags. Asks without a program: flags are looked at first.
+///
+/// # Errors
+/// `ENOSYS` without seccomp.
+pub fn supports(flags: Flags) -> Result<bool> {
+    // The one that waits needs a listener to wait for.
+    let wait = if flags.wait_killable { WAIT_KILLABLE_RECV | libc::SECCOMP_FILTER_FLAG_NEW_LISTENER } else { 0 };
+    // SAFETY: the kernel reads the program from a null pointer, which fails with EFAULT and changes nothing.
+    let returned = unsafe {
+        libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags.bits() | wait, std::ptr::null::<u8>())
+    };
+    match check(returned) {
+        Err(rustix::io::Errno::INVAL) => Ok(false),
+        Ok(_) | Err(rustix::io::Errno::FAULT) => Ok(true),
+        Err(error) => Err(error),
+    }
+}
+
 impl Flags {
     fn bits(self) -> libc::c_ulong {
         let log = if self.log { libc::SECCOMP_FILTER_FLAG_LOG } else { 0 };
@@ -84,4 +88,15 @@ fn set_filter(program: &[Instruction], flags: libc::c_ulong) -> Result<libc::c_l
     let returned =
         unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, &raw const program) };
     check(returned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Flags, supports};
+
+    #[test]
+    fn flags_are_asked_for_without_a_filter() {
+        assert_eq!(supports(Flags::default()), Ok(true));
+        assert_eq!(supports(Flags { log: true, spec_allow: true, wait_killable: false }), Ok(true));
+    }
 }

@@ -1,0 +1,3 @@
+//! Configurations that nobody meant.
+
+mod fuzzed;
