@@ -52,6 +52,8 @@ pub struct Surroundings<'a> {
     pub time_namespaces: bool,
     /// First host ID and number of IDs when it gets a user namespace.
     pub id_range: Option<(u32, u32)>,
+    /// Destinations of those mounts whose files belong to the IDs that they have on the disk, inside too.
+    pub mapped: &'a [String],
     /// The default profile unless the user chose; `None` is unconfined.
     pub seccomp: Option<Value>,
     /// Capabilities that the bounding set of this very process lacks cannot be given.
@@ -284,7 +286,12 @@ fn mount_list(record: &Container, around: &Surroundings<'_>) -> Result<Vec<Value
             [("resolv.conf", "/etc/resolv.conf"), ("hostname", "/etc/hostname"), ("hosts", "/etc/hosts")]
         {
             if record.mounts.iter().all(|m| m.destination != target) {
-                let options = ["rbind", "rprivate", mode];
+                // The container's root may write to them, as to a file of its image.
+                let options = if around.id_range.is_some() {
+                    vec!["rbind", "rprivate", mode, "idmap"]
+                } else {
+                    vec!["rbind", "rprivate", mode]
+                };
                 own.push(json!({ "destination": target, "type": "bind",
                                  "source": around.dir.join(file), "options": options }));
             }
@@ -295,7 +302,7 @@ fn mount_list(record: &Container, around: &Surroundings<'_>) -> Result<Vec<Value
             "tmpfs" => json!({ "destination": point.destination, "type": "tmpfs", "source": "tmpfs",
                                "options": tmpfs_options(host, &point.destination)? }),
             _ => json!({ "destination": point.destination, "type": "bind", "source": point.source,
-                         "options": bind_options(host, point) }),
+                         "options": bind_options(host, point, around.mapped) }),
         });
     }
     // What is on /etc comes before what is in it.
@@ -305,7 +312,7 @@ fn mount_list(record: &Container, around: &Surroundings<'_>) -> Result<Vec<Value
 }
 
 /// Docker's rules since its version 25: what is mounted read-only is so with all that is mounted below it.
-fn bind_options(host: &HostConfig, point: &MountPoint) -> [String; 3] {
+fn bind_options(host: &HostConfig, point: &MountPoint, mapped: &[String]) -> Vec<String> {
     let mut requests = host.mounts.iter().flatten();
     let request = requests.find(|m| m.kind == "bind" && mounts::clean(&m.target) == point.destination);
     let asked = request.and_then(|m| m.bind_options.as_ref());
@@ -317,7 +324,8 @@ fn bind_options(host: &HostConfig, point: &MountPoint) -> [String; 3] {
         (false, true) => "ro",
         (false, false) => "rro",
     };
-    [kind, propagation, mode].map(str::to_owned)
+    let mapped = mapped.contains(&point.destination).then_some("idmap");
+    [kind, propagation, mode].into_iter().chain(mapped).map(str::to_owned).collect()
 }
 
 fn tmpfs_options(host: &HostConfig, destination: &str) -> Result<Vec<String>> {
@@ -392,14 +400,15 @@ mod tests {
             HostConfig { mounts: Some(vec![request]), ..HostConfig::default() }
         };
         let plain = HostConfig::default();
-        assert_eq!(bind_options(&plain, &point(true)), ["rbind", "rprivate", "rw"]);
-        assert_eq!(bind_options(&plain, &point(false)), ["rbind", "rprivate", "rro"]);
+        assert_eq!(bind_options(&plain, &point(true), &[]), ["rbind", "rprivate", "rw"]);
+        assert_eq!(bind_options(&plain, &point(false), &[]), ["rbind", "rprivate", "rro"]);
+        assert_eq!(bind_options(&plain, &point(true), &["/d".into()]), ["rbind", "rprivate", "rw", "idmap"]);
         let only_itself = with(BindOptions { read_only_non_recursive: true, ..BindOptions::default() });
-        assert_eq!(bind_options(&only_itself, &point(false)), ["rbind", "rprivate", "ro"]);
+        assert_eq!(bind_options(&only_itself, &point(false), &[]), ["rbind", "rprivate", "ro"]);
         let forced = with(BindOptions { read_only_force_recursive: true, ..BindOptions::default() });
-        assert_eq!(bind_options(&forced, &point(false)), ["rbind", "rprivate", "rro"]);
+        assert_eq!(bind_options(&forced, &point(false), &[]), ["rbind", "rprivate", "rro"]);
         let alone = with(BindOptions { non_recursive: true, ..BindOptions::default() });
-        assert_eq!(bind_options(&alone, &point(false)), ["bind", "rprivate", "rro"]);
+        assert_eq!(bind_options(&alone, &point(false), &[]), ["bind", "rprivate", "rro"]);
     }
 
     #[test]

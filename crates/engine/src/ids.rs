@@ -2,7 +2,7 @@
 
 use crate::engine::{CONTAINERS, Engine};
 use crate::error::{EngineError, Result};
-use crate::record::Container;
+use crate::record::{Container, MountPoint};
 use crate::slot::lock;
 
 /// A container's IDs with `--userns=auto`: as many as a distribution's users and its dynamic ranges need.
@@ -31,6 +31,15 @@ impl Engine {
         Ok((first, IDS_PER_CONTAINER))
     }
 
+    /// Where its mounts are that show their files' owners as they are on the disk: binds that ask for it, and volumes,
+    /// which are for containers with other ranges too. What a volume mounts of its own may not be able to.
+    pub(crate) fn mapped(&self, record: &Container) -> Vec<String> {
+        let plain = |name: &str| self.volumes().get(name).is_ok_and(|volume| volume.options.is_empty());
+        let points = record.mounts.iter();
+        let mapped = points.filter(|point| asks_for_mapping(point) || (point.kind == "volume" && plain(&point.name)));
+        mapped.map(|point| point.destination.clone()).collect()
+    }
+
     fn free_range(&self, record: &Container) -> Result<u32> {
         let (first, size) = self.inner.options.id_range;
         if size < IDS_PER_CONTAINER {
@@ -48,6 +57,11 @@ impl Engine {
             .find(|start| !taken.iter().any(|range| overlap(*range, (*start, IDS_PER_CONTAINER))))
             .ok_or_else(|| EngineError::system(format!("all {count} ranges of user IDs are in use")))
     }
+}
+
+/// `-v SOURCE:TARGET:idmap`, as podman has it.
+pub(crate) fn asks_for_mapping(point: &MountPoint) -> bool {
+    point.mode.split(',').any(|word| word == "idmap")
 }
 
 fn overlap((a, a_size): (u32, u32), (b, b_size): (u32, u32)) -> bool {

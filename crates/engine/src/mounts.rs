@@ -59,6 +59,13 @@ fn collect(
         }
     }
     for text in host.binds.iter().flatten() {
+        if host.userns_mode != "auto"
+            && text.rsplit(':').next().is_some_and(|words| words.split(',').any(|w| w == "idmap"))
+        {
+            return Err(EngineError::invalid(format!(
+                "invalid volume specification: '{text}': idmap needs a user namespace of the container's own: --userns auto"
+            )));
+        }
         let point = bind(engine, record, text, warnings)?;
         add(points, &mut own, point)?;
     }
@@ -252,6 +259,8 @@ impl Mode {
                     "label"
                 }
                 "delegated" | "cached" | "consistent" => "consistency",
+                // Read where the mount is made.
+                "idmap" => "mapping",
                 other if PROPAGATIONS.contains(&other) => {
                     mode.propagation = other.into();
                     "propagation"

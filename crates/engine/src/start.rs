@@ -173,6 +173,7 @@ impl Engine {
         let linked = self.linked(record, endpoints)?;
         self.write_etc(record, network, endpoints, linked.hosts)?;
         let userns = (record.host.userns_mode == "auto").then(|| self.id_range(record)).transpose()?;
+        let mapped = if userns.is_some() { self.mapped(record) } else { Vec::new() };
         let shm = self.shared_shm(record, userns.map(|(first, _)| first))?;
         let capabilities = bundle::capabilities(&record.host, self.inner.bounding)?;
         let surroundings = Surroundings {
@@ -185,6 +186,7 @@ impl Engine {
             own_network: network.own.is_some() || network.shared.is_some(),
             time_namespaces: std::path::Path::new("/proc/self/ns/time").exists(),
             id_range: userns,
+            mapped: &mapped,
             seccomp: self.seccomp(&record.host, &capabilities)?,
             bounding: self.inner.bounding,
             linked: &linked.env,

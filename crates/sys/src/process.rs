@@ -148,11 +148,23 @@ pub fn execve(path: &CStr, arguments: &Words, environment: &Words) -> rustix::io
 /// through exec (signal(7)), and a container's program must find them as after a boot.
 pub fn reset_signals() -> Result<()> {
     for signal in 1..=64 {
-        if matches!(signal, libc::SIGKILL | libc::SIGSTOP | 32 | 33) {
+        if matches!(signal, libc::SIGKILL | libc::SIGSTOP) {
             continue;
         }
-        // SAFETY: SIG_DFL installs no handler; the numbers are those of real signals. 32 and 33 are glibc's own.
-        unsafe { libc::signal(signal, libc::SIG_DFL) };
+        // The kernel's own structure: SIG_DFL, no flags, nothing blocked. glibc's calls refuse 32 and 33, which are its
+        // own, and which its posix_spawn leaves ignored.
+        let default = [0_u64; 4];
+        // SAFETY: SIG_DFL installs no handler; the structure is no longer than this on any architecture, is read only,
+        // and the old one is not asked for. The last argument is the size of the kernel's signal set.
+        unsafe {
+            libc::syscall(
+                libc::SYS_rt_sigaction,
+                signal,
+                default.as_ptr(),
+                std::ptr::null_mut::<u8>(),
+                size_of::<u64>(),
+            )
+        };
     }
     // SAFETY: the set is initialised by sigemptyset before it is read; the old mask is not asked for.
     let returned = unsafe {

@@ -3,6 +3,9 @@
 
 use std::path::Path;
 
+use serde_json::json;
+
+use crate::bundle::{Bundle, text};
 use crate::canary::{exec, say, wharf};
 use crate::kit::Daemon;
 use crate::program::{Abi, Arg, Call, call, once};
@@ -10,6 +13,7 @@ use crate::program::{Abi, Arg, Call, call, once};
 /// What differs between any two processes.
 const OF_ITS_OWN: &[&str] = &[
     "Name",
+    "FDSize",
     "State",
     "Tgid",
     "Ngid",
@@ -93,6 +97,63 @@ fn an_exec_is_as_confined_as_the_container() {
         let further = say(&d, &["exec", "--privileged", "-u", "0", "-w", "/", &name, "sh", "-c", &look(&pid)]).ok();
         assert_eq!(further, container, "{options:?}");
         d.docker(&format!("rm -f {name}")).ok();
+    }
+}
+
+/// By `wharf oci`, with all that a configuration can ask for.
+#[test]
+fn an_exec_of_the_runtime_alone_is_as_confined() {
+    for userns in [false, true] {
+        let Some(bundle) = Bundle::sleeper(&format!("same{userns}"), |config| {
+            let process = &mut config["process"];
+            process["user"] = json!({ "uid": 4, "gid": 5, "additionalGids": [6, 7], "umask": 0o027 });
+            process["oomScoreAdj"] = json!(400);
+            process["rlimits"] = json!([{ "type": "RLIMIT_NOFILE", "soft": 100, "hard": 200 },
+                                        { "type": "RLIMIT_CORE", "soft": 0, "hard": 0 }]);
+            process["scheduler"] = json!({ "policy": "SCHED_BATCH", "nice": 5 });
+            for set in ["ambient", "inheritable"] {
+                process["capabilities"][set] = json!(["CAP_KILL"]);
+            }
+            config["linux"]["personality"] = json!({ "domain": "LINUX32" });
+            config["linux"]["seccomp"] = json!({ "defaultAction": "SCMP_ACT_ALLOW",
+                "syscalls": [{ "names": ["mkdir"], "action": "SCMP_ACT_ERRNO" }] });
+            let namespaces = config["linux"]["namespaces"].as_array_mut().unwrap();
+            namespaces.push(json!({ "type": "time" }));
+            if userns {
+                namespaces.push(json!({ "type": "user" }));
+                let map = json!([{ "containerID": 0, "hostID": 700_000, "size": 1_000 }]);
+                config["linux"]["uidMappings"] = map.clone();
+                config["linux"]["gidMappings"] = map;
+            }
+        }) else {
+            return;
+        };
+        if userns {
+            let give =
+                std::process::Command::new("chown").args(["-R", "700000:700000"]).arg(bundle.path("rootfs")).status();
+            assert!(give.unwrap().success());
+            std::fs::set_permissions(bundle.dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        }
+        bundle.create();
+        bundle.start();
+        let stat = |process: &str| {
+            format!("{}; head -c 0 /dev/null; busybox cut -d' ' -f19,41 /proc/{process}/stat", look(process))
+        };
+        let container = bundle.output(&["exec", &bundle.id, "sh", "-c", &stat("1")]);
+        let exec = bundle.output(&["exec", &bundle.id, "sh", "-c", &stat("self")]);
+        let (container, exec) = (text(&container.stdout), text(&exec.stdout));
+        assert_eq!(container, exec, "with a user namespace: {userns}");
+        for want in [
+            "Umask:\t0027",
+            "Groups:\t6 7",
+            "NoNewPrivs:\t1",
+            "Seccomp:\t2",
+            "CapAmb:\t0000000000000020",
+            "SigIgn:\t0000000000000000",
+            "\n400\n",
+        ] {
+            assert!(exec.contains(want), "{want}: {exec}");
+        }
     }
 }
 

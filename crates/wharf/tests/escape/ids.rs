@@ -147,12 +147,15 @@ fn control_characters_add_no_lines_and_move_no_cursor() {
     wharf(&d, &loud).ok();
     let tag = wharf(&d, &["tag", "busybox", "\x1b[31m"]);
     assert_ne!(tag.code, 0);
+    // Whole seconds, as the client takes them.
+    let soon = std::time::UNIX_EPOCH.elapsed().unwrap().as_secs() + 2;
+    let soon = soon.to_string();
     // On a terminal nothing of it is obeyed; in a pipe it is what it is.
     for (words, shown) in [
         (&["ps", "-a", "--no-trunc", "--format", "'{{.Labels}}'"][..], true),
         (&["ps", "-a"], false),
         (&["inspect", "quiet"], true),
-        (&["events", "--since", "1h", "--until", "0s"], true),
+        (&["events", "--since", "1h", "--until", &soon], true),
         (&["run", "--rm", "busybox", "\"$(printf '\\033[31mred')\""], true),
     ] {
         let line = format!("{} -H unix://{} {}", crate::kit::WHARF, d.socket().display(), words.join(" "));

@@ -184,6 +184,43 @@ fn files_that_are_written_through_a_mapped_bind_belong_to_the_right_user() {
     }
 }
 
+/// Volumes, and binds that ask for it, have the owners that they have on the disk: for every container the same, whatever
+/// its range.
+#[test]
+fn volumes_and_mapped_binds_are_for_every_range() {
+    let Some(d) = Daemon::start() else { return };
+    let dir = d.path().join("host");
+    fs::create_dir(&dir).unwrap();
+    chown(&dir, Some(33), Some(33)).unwrap();
+    let bind = format!("{}:/host:idmap", dir.display());
+    let run = |user: &str, script: &str| {
+        let words =
+            ["run", "--rm", "--userns", "auto", "-u", user, "-v", "kept:/kept", "-v", &bind, "busybox", "sh", "-c"];
+        wharf(&d, &[&words[..], &[script]].concat())
+    };
+    start(&d, "holds-the-first-range");
+    run("0", "touch /kept/root; echo x > /kept/web; chown web:web /kept/web").ok();
+    run("web", "touch /host/web; mkdir /host/dir; echo y >> /kept/web").ok();
+    assert_eq!(
+        run("web", "stat -c %u:%g /kept /kept/root /kept/web /host /host/web /host/dir | tr '\\n' ' '").ok().trim(),
+        "0:0 0:0 33:33 33:33 33:33 33:33"
+    );
+    assert_ne!(run("web", "touch /kept/root").code, 0);
+    for (path, uid) in [(dir.join("web"), 33), (dir.join("dir"), 33), (d.data().join("volumes/kept/_data/root"), 0)] {
+        let found = fs::metadata(&path).unwrap();
+        assert_eq!((found.uid(), found.gid()), (uid, uid), "{}", path.display());
+    }
+    // The files of ours are its root's to change, as everywhere.
+    run("0", "echo 1.2.3.4 added >> /etc/hosts").ok();
+    // Others share the volume, and there is nothing to map where there is no user namespace.
+    assert_eq!(say(&d, &["run", "--rm", "-v", "kept:/kept", "busybox", "stat", "-c", "%u", "/kept/web"]).ok(), "33");
+    let said = say(&d, &["run", "--rm", "-v", &bind, "busybox", "true"]);
+    assert!(said.code != 0 && said.err.contains("idmap needs a user namespace"), "{}", said.err);
+    let said = wharf(&d, &["run", "--rm", "--userns", "auto", "-v", &format!("{bind}=uids=0-1-1"), "busybox", "true"]);
+    assert!(said.code != 0 && said.err.contains("invalid mode: idmap=uids=0-1-1"), "{}", said.err);
+    d.docker("volume rm kept").ok();
+}
+
 /// Modes that are others' are refused by name.
 #[test]
 fn modes_that_are_not_ours_are_named() {
