@@ -39,6 +39,9 @@ fn section(profile: &Value, capabilities: &[String]) -> Result<Value> {
     if let Some(flags) = profile.get("flags").filter(|v| !v.is_null()) {
         section["flags"] = flags.clone();
     }
+    if profile.get("listenerPath").and_then(Value::as_str).is_some_and(|path| !path.is_empty()) {
+        return Err(bad("a listenerPath is for bundles (`wharf oci`); remove it and SCMP_ACT_NOTIFY"));
+    }
     let mut syscalls = Vec::new();
     for rule in profile.get("syscalls").and_then(Value::as_array).into_iter().flatten() {
         let rule = rule.as_object().ok_or_else(|| bad("a rule is no object"))?;
@@ -178,7 +181,8 @@ mod tests {
     #[test]
     fn a_profile_that_makes_no_filter_is_refused() {
         assert!(parse(r#"{"defaultAction":"SCMP_ACT_ALLOW"}"#, &[]).is_ok());
-        for bad in ["default", "{}", r#"{"defaultAction":"SCMP_ACT_NONSENSE"}"#] {
+        let listener = r#"{"defaultAction":"SCMP_ACT_ALLOW","listenerPath":"/run/agent.sock"}"#;
+        for bad in ["default", "{}", r#"{"defaultAction":"SCMP_ACT_NONSENSE"}"#, listener] {
             let error = parse(bad, &[]).unwrap_err().message;
             assert!(error.starts_with("Decoding seccomp profile failed: "), "{error}");
         }

@@ -47,12 +47,15 @@ fn exec(global: &Global, given: &Given) -> Result<u8> {
     let console = Console::connect(console, terminal, detach || console.is_some())?;
     let groups = Groups::read(&container.group, given.values("cgroup"))?;
     let signals = if detach { None } else { Some(Signals::block()?) };
+    let mut state = container.record.for_hooks(&container.place.id);
+    state["pid"] = serde_json::json!(pid.as_raw_nonzero().get());
+    state["status"] = serde_json::json!(container.status().name());
     let mut created = wharf_runtime::exec(Exec {
         pid,
         pidfd: std::os::fd::AsFd::as_fd(&pidfd),
         process: &process,
         seccomp: container.record.spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref()),
-        state: Some(&container.record.for_hooks(&container.place.id)),
+        state: Some(&state),
         stdio: if terminal { Stdio::Terminal } else { inherited()? },
         group: Some(&groups.all).filter(|group| group.is_made()),
         personality: container.record.spec.linux().as_ref().and_then(|linux| linux.personality().as_ref()),

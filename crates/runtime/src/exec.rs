@@ -36,7 +36,7 @@ pub struct Exec<'a> {
     pub process: &'a Process,
     /// The container's filter.
     pub seccomp: Option<&'a LinuxSeccomp>,
-    /// The container's state without `status` and `pid`, for who listens to the filter.
+    /// The container's state, for who listens to the filter.
     pub state: Option<&'a Value>,
     pub stdio: Stdio,
     /// The container's group.

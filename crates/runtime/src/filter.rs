@@ -109,8 +109,13 @@ impl SystemCalls {
         let status = if running { "running" } else { "creating" };
         let mut told = listener.state.clone();
         told["pid"] = json!(listener.pid.get());
-        told["state"]["pid"] = json!(listener.pid.get());
-        told["state"]["status"] = json!(status);
+        // Of an exec the container's are known: this is another process than its first.
+        let state = &mut told["state"];
+        for (key, value) in [("pid", json!(listener.pid.get())), ("status", json!(status))] {
+            if state.get(key).is_none() {
+                state[key] = value;
+            }
+        }
         let text = told.to_string();
         let decisions = install_with_listener(&self.filter, self.flags).map_err(failed())?;
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];

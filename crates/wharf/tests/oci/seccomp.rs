@@ -2,7 +2,10 @@
 
 use std::io::IoSliceMut;
 use std::mem::MaybeUninit;
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
+use std::path::Path;
+use std::process::Command;
 
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 use serde_json::{Value, json};
@@ -39,30 +42,141 @@ fn each_action_does_what_it_says() {
     }
 }
 
-#[test]
-fn who_listens_is_told_of_the_container_and_gets_the_fd() {
-    let Some(bundle) = Bundle::sleeper("notify", |_| {}) else { return };
-    let path = bundle.path("agent");
-    let listener = UnixListener::bind(&path).unwrap();
-    bundle.configure(|config| {
-        config["linux"]["seccomp"] = json!({
-            "defaultAction": "SCMP_ACT_ALLOW", "listenerPath": path, "listenerMetadata": "mine",
-            "syscalls": [{ "names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_NOTIFY" }]
-        });
-    });
-    bundle.create();
+/// What an agent is sent: the state, and the descriptors with it.
+fn receive(listener: &UnixListener) -> (Value, Vec<OwnedFd>) {
     let (stream, _) = listener.accept().unwrap();
-    bundle.start();
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let mut bytes = [0u8; 4096];
     let got = recvmsg(&stream, &mut [IoSliceMut::new(&mut bytes)], &mut control, RecvFlags::CMSG_CLOEXEC).unwrap();
-    let told: Value = serde_json::from_slice(&bytes[..got.bytes]).unwrap();
-    assert_eq!((&told["fds"], &told["metadata"]), (&json!(["seccompFd"]), &json!("mine")));
-    assert_eq!((&told["state"]["id"], &told["pid"]), (&json!(bundle.id), &bundle.state()["pid"]));
-    let fds: usize = control
-        .drain()
-        .map(|message| if let RecvAncillaryMessage::ScmRights(fds) = message { fds.count() } else { 0 })
-        .sum();
-    assert_eq!(fds, 1);
+    let mut fds = Vec::new();
+    for message in control.drain() {
+        if let RecvAncillaryMessage::ScmRights(sent) = message {
+            fds.extend(sent);
+        }
+    }
+    (serde_json::from_slice(&bytes[..got.bytes]).unwrap(), fds)
+}
+
+fn notify(config: &mut Value, agent: &Path) {
+    config["annotations"] = json!({ "of": "mine" });
+    config["linux"]["seccomp"] = json!({
+        "defaultAction": "SCMP_ACT_ALLOW", "listenerPath": agent, "listenerMetadata": "mine",
+        "architectures": ["SCMP_ARCH_X86", "SCMP_ARCH_X32", "SCMP_ARCH_X86_64"],
+        "syscalls": [{ "names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_NOTIFY" }]
+    });
+}
+
+/// As runtime-spec has it in config-linux, "The Container Process State".
+#[test]
+fn who_listens_is_told_of_the_container_and_gets_the_fd() {
+    let Some(bundle) = Bundle::sleeper("notify", |_| {}) else { return };
+    let agent = bundle.path("agent");
+    let listener = UnixListener::bind(&agent).unwrap();
+    bundle.configure(|config| notify(config, &agent));
+    bundle.create();
+    let told = std::thread::scope(|scope| {
+        let told = scope.spawn(|| receive(&listener));
+        bundle.start();
+        told.join().unwrap()
+    });
+    let (process, fds) = told;
+    let state = bundle.state();
+    let (version, pid) = (&state["ociVersion"], &state["pid"]);
+    let want = json!({
+        "ociVersion": version, "fds": ["seccompFd"], "pid": pid, "metadata": "mine",
+        "state": { "ociVersion": version, "id": bundle.id, "status": "creating", "pid": pid, "bundle": state["bundle"],
+            "annotations": { "of": "mine" } },
+    });
+    assert_eq!(process, want);
+    assert_eq!(fds.len(), 1);
+}
+
+#[test]
+fn an_exec_s_listener_is_told_of_both_processes_and_who_hangs_up_decides_nothing() {
+    let Some(bundle) = Bundle::sleeper("notify-exec", |_| {}) else { return };
+    let agent = bundle.path("agent");
+    let listener = UnixListener::bind(&agent).unwrap();
+    bundle.configure(|config| notify(config, &agent));
+    bundle.create();
+    let (first, second, output) = std::thread::scope(|scope| {
+        let told = scope.spawn(|| {
+            let first = receive(&listener);
+            let second = receive(&listener);
+            // Nobody is there any more to decide: the calls fail with ENOSYS (seccomp_unotify(2)).
+            (first.0, second.0)
+        });
+        bundle.start();
+        let output = bundle.output(&["exec", &bundle.id, "sh", "-c", "busybox mkdir /m; echo $?"]);
+        let (first, second) = told.join().unwrap();
+        (first, second, output)
+    });
+    assert_eq!(second["state"]["pid"], first["pid"], "{second}");
+    assert_ne!(second["pid"], first["pid"], "{second}");
+    assert_eq!((&second["state"]["status"], &second["fds"]), (&json!("running"), &json!(["seccompFd"])));
+    let said = text(&output.stdout) + &text(&output.stderr);
+    assert!(said.contains("Function not implemented"), "{said}");
+}
+
+#[test]
+fn a_run_tells_its_listener_and_needs_one_that_is_there() {
+    let Some(bundle) = Bundle::new("notify-run", &["sh", "-c", "busybox mkdir /m"], |_| {}) else { return };
+    let agent = bundle.path("agent");
+    bundle.configure(|config| notify(config, &agent));
+    let output = bundle.run();
+    assert_eq!(output.status.code(), Some(1));
+    let said = text(&output.stderr);
+    assert!(said.contains("seccomp agent") && said.contains("agent`"), "{said}");
+    let listener = UnixListener::bind(&agent).unwrap();
+    let (told, output) = std::thread::scope(|scope| {
+        let told = scope.spawn(|| receive(&listener).0);
+        let output = bundle.run();
+        (told.join().unwrap(), output)
+    });
+    assert_eq!((&told["state"]["id"], &told["state"]["pid"]), (&json!(bundle.id), &told["pid"]));
+    assert!(text(&output.stderr).contains("Function not implemented"), "{}", text(&output.stderr));
+}
+
+#[cfg(target_arch = "x86_64")]
+/// A static program for x86_64 that makes one call of another ABI, and exits with its errno.
+fn foreign(bundle: &Bundle, name: &str, call: &str) -> bool {
+    let source = format!(
+        "void _start(void) {{ long r; {call}
+         long code = r > 0 ? 0 : -r;
+         __asm__ volatile(\"syscall\" :: \"a\"(60L), \"D\"(code)); }}"
+    );
+    let file = bundle.path("foreign.c");
+    std::fs::write(&file, source).unwrap();
+    let program = bundle.path("rootfs/bin").join(name);
+    let mut cc = Command::new("cc");
+    let status = cc.args(["-nostdlib", "-static", "-O1", "-o"]).arg(&program).arg(&file).status();
+    status.is_ok_and(|status| status.success())
+}
+
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn other_abis_are_filtered_as_they_are_named() {
+    // getpid(2) of x86, and that of x32.
+    let x86 = r#"__asm__ volatile("int $0x80" : "=a"(r) : "a"(20L) : "memory", "r8", "r9", "r10", "r11");"#;
+    let x32 = r#"__asm__ volatile("syscall" : "=a"(r) : "a"(0x40000027L) : "memory", "rcx", "r11");"#;
+    for (name, call, arch) in [("x86", x86, "SCMP_ARCH_X86"), ("x32", x32, "SCMP_ARCH_X32")] {
+        for (archs, want) in [
+            // SIGSYS, as with runc.
+            (json!(["SCMP_ARCH_X86_64"]), 128 + 31),
+            (json!(["SCMP_ARCH_X86_64", arch, "SCMP_ARCH_S390X"]), 95),
+        ] {
+            let Some(bundle) = Bundle::new("abi", &[name], |config| {
+                config["linux"]["seccomp"] = json!({ "defaultAction": "SCMP_ACT_ALLOW", "architectures": archs,
+                    "syscalls": [{ "names": ["getpid"], "action": "SCMP_ACT_ERRNO", "errnoRet": 95 }] });
+            }) else {
+                return;
+            };
+            if !foreign(&bundle, name, call) {
+                eprintln!("skipped: no C compiler");
+                return;
+            }
+            let output = bundle.run();
+            assert_eq!(output.status.code(), Some(want), "{name} with {archs}: {}", text(&output.stderr));
+        }
+    }
 }
