@@ -17,6 +17,8 @@ use crate::capabilities::{self, CAPABILITIES, bits};
 use crate::create::Inheritance;
 use crate::filter::SystemCalls;
 use crate::host_nodes::{self, Owners};
+use crate::label::Label;
+use crate::memory_policy::MemoryPolicy;
 use crate::mount_options::{Options, propagation};
 use crate::mounts::{Surroundings, mount_step};
 use crate::namespaces::{namespaces, time_offsets};
@@ -134,6 +136,7 @@ pub(crate) struct ProcessPlan {
     pub(crate) no_new_privileges: bool,
     pub(crate) filter: Option<SystemCalls>,
     pub(crate) scheduling: Scheduling,
+    pub(crate) label: Option<Label>,
     /// Not the container's first process.
     pub(crate) exec: bool,
     /// How many fds after the standard streams the program inherits.
@@ -183,14 +186,14 @@ pub(crate) fn plan(
     if linux.intel_rdt().is_some() {
         return Err(RuntimeError::Unsupported("intelRdt".into()));
     }
-    if linux.time_offsets().is_some() && !asked.time {
+    if linux.time_offsets().as_ref().is_some_and(|offsets| !offsets.is_empty()) && !asked.time {
         return Err(RuntimeError::Invalid("timeOffsets without a time namespace of the container's own".into()));
     }
     if linux.mount_label().as_deref().is_some_and(|l| !l.is_empty()) {
         return Err(RuntimeError::Unsupported("mountLabel: this kernel has no SELinux".into()));
     }
-    if linux.memory_policy().is_some() || linux.net_devices().is_some() {
-        return Err(RuntimeError::Unsupported("memoryPolicy and netDevices".into()));
+    if linux.net_devices().as_ref().is_some_and(|devices| !devices.is_empty()) {
+        return Err(RuntimeError::Unsupported("netDevices: move them after the creation, with `ip link set`".into()));
     }
     let propagation = match linux.rootfs_propagation().as_deref() {
         None | Some("") => (Propagation::Private, true),
@@ -221,6 +224,7 @@ pub(crate) fn plan(
     };
     let mut program = process_plan(process, filter)?;
     program.scheduling.personality = linux.personality().as_ref().map(personality).transpose()?;
+    program.scheduling.memory = linux.memory_policy().as_ref().map(MemoryPolicy::plan).transpose()?;
     let uts = namespaces.uts || asked.joins.iter().any(|join| join.kind == "uts");
     Ok(Plan {
         rootfs_at: "/".into(),
@@ -341,11 +345,6 @@ pub(crate) fn process_plan(process: &Process, filter: Option<SystemCalls>) -> Re
     if !cwd.is_absolute() {
         return Err(RuntimeError::Invalid(format!("cwd `{}` is not absolute", cwd.display())));
     }
-    for label in [process.apparmor_profile(), process.selinux_label()].into_iter().flatten() {
-        if !label.is_empty() {
-            return Err(RuntimeError::Unsupported(format!("security label `{label}`: this runtime sets none yet")));
-        }
-    }
     let sets = process.capabilities().as_ref();
     let set = |pick: fn(&oci_spec::runtime::LinuxCapabilities) -> &Option<oci_spec::runtime::Capabilities>| {
         bits(sets.and_then(|sets| pick(sets).as_ref()))
@@ -376,6 +375,7 @@ pub(crate) fn process_plan(process: &Process, filter: Option<SystemCalls>) -> Re
         no_new_privileges: process.no_new_privileges().unwrap_or(false),
         filter,
         scheduling: Scheduling::plan(process)?,
+        label: Label::plan(process)?,
         exec: false,
         preserve_fds: 0,
         keep_keyring: false,

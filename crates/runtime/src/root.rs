@@ -227,7 +227,7 @@ const STANDING_IN: &[&str] = &[
 ];
 
 #[allow(clippy::unnecessary_cast)]
-fn is_procfs(fd: impl AsFd) -> Result<bool, Errno> {
+pub(crate) fn is_procfs(fd: impl AsFd) -> Result<bool, Errno> {
     Ok(rustix::fs::fstatfs(fd)?.f_type as i64 == PROC_MAGIC)
 }
 
