@@ -28,7 +28,7 @@ pub(crate) fn check(spec: &Spec) -> Result<()> {
     if process.oom_score_adj().is_some_and(|score| !(-1000..=1000).contains(&score)) {
         return bad("oomScoreAdj is not between -1000 and 1000".into());
     }
-    let Some(linux) = spec.linux() else { return bad("there is no linux section, and so no mount namespace".into()) };
+    let Some(linux) = spec.linux() else { return bad("there is no linux section".into()) };
     let namespaces = linux.namespaces().as_deref().unwrap_or_default();
     for (index, one) in namespaces.iter().enumerate() {
         if namespaces[..index].iter().any(|other| other.typ() == one.typ()) {

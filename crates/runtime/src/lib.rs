@@ -43,6 +43,7 @@ mod mounts;
 mod namespaces;
 mod plan;
 mod report;
+mod rlimits;
 mod root;
 mod rootfs;
 mod scheduling;

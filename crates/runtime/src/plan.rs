@@ -5,7 +5,7 @@ use std::ffi::CString;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use oci_spec::runtime::{Linux, PosixRlimit, Process, Spec};
+use oci_spec::runtime::{Linux, Process, Spec};
 use rustix::fs::{CWD, FileType, Mode, OFlags};
 use rustix::process::{Resource, Rlimit};
 use serde_json::Value;
@@ -22,6 +22,7 @@ use crate::memory_policy::MemoryPolicy;
 use crate::mount_options::{Options, propagation};
 use crate::mounts::{Surroundings, mount_step};
 use crate::namespaces::{namespaces, time_offsets};
+use crate::rlimits::rlimits;
 use crate::rootfs::layer;
 use crate::scheduling::{Scheduling, personality};
 use crate::{Result, RuntimeError};
@@ -435,47 +436,6 @@ fn candidates(command: &str, env: &[String]) -> Result<Vec<CString>> {
     // An empty entry is the working directory, which is no place to look in unasked.
     let entries = path.split(':').filter(|dir| dir.starts_with('/'));
     entries.map(|dir| CString::new(format!("{}/{command}", dir.trim_end_matches('/'))).map_err(bad)).collect()
-}
-
-fn rlimits(limits: &[PosixRlimit]) -> Result<Vec<(Resource, Rlimit)>> {
-    let mut all: Vec<(Resource, Rlimit)> = Vec::new();
-    for limit in limits {
-        let (resource, values) = rlimit(limit)?;
-        if all.iter().any(|(other, _)| *other == resource) {
-            return Err(RuntimeError::Invalid(format!("resource limit {} is given twice", limit.typ())));
-        }
-        all.push((resource, values));
-    }
-    Ok(all)
-}
-
-fn rlimit(limit: &PosixRlimit) -> Result<(Resource, Rlimit)> {
-    let name = limit.typ().to_string();
-    let resource = match name.as_str() {
-        "RLIMIT_AS" => Resource::As,
-        "RLIMIT_CORE" => Resource::Core,
-        "RLIMIT_CPU" => Resource::Cpu,
-        "RLIMIT_DATA" => Resource::Data,
-        "RLIMIT_FSIZE" => Resource::Fsize,
-        "RLIMIT_LOCKS" => Resource::Locks,
-        "RLIMIT_MEMLOCK" => Resource::Memlock,
-        "RLIMIT_MSGQUEUE" => Resource::Msgqueue,
-        "RLIMIT_NICE" => Resource::Nice,
-        "RLIMIT_NOFILE" => Resource::Nofile,
-        "RLIMIT_NPROC" => Resource::Nproc,
-        "RLIMIT_RSS" => Resource::Rss,
-        "RLIMIT_RTPRIO" => Resource::Rtprio,
-        "RLIMIT_RTTIME" => Resource::Rttime,
-        "RLIMIT_SIGPENDING" => Resource::Sigpending,
-        "RLIMIT_STACK" => Resource::Stack,
-        other => return Err(RuntimeError::Invalid(format!("unknown resource limit `{other}`"))),
-    };
-    if limit.soft() > limit.hard() {
-        return Err(RuntimeError::Invalid(format!("the soft limit of {name} is above its hard limit")));
-    }
-    // All bits set is RLIM_INFINITY, for rustix the absence of a limit.
-    let value = |n: u64| (n != u64::MAX).then_some(n);
-    Ok((resource, Rlimit { current: value(limit.soft()), maximum: value(limit.hard()) }))
 }
 
 #[cfg(test)]
