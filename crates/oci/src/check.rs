@@ -62,6 +62,12 @@ pub(crate) fn check(spec: &Spec) -> Result<()> {
     if maps && !own(LinuxNamespaceType::User) {
         return Err(Failure::new("user namespace mappings specified, but user namespace isn't enabled in the config"));
     }
+    let rules = linux.resources().iter().flat_map(|resources| resources.devices().iter().flatten());
+    if let Some(access) =
+        rules.filter_map(|rule| rule.access().as_deref()).find(|a| !a.chars().all(|c| "rwm".contains(c)))
+    {
+        return bad(format!("the access `{access}` to devices is not of the letters r, w and m"));
+    }
     let path = |path: &String| !path.starts_with('/');
     if let Some(path) = linux.masked_paths().iter().chain(linux.readonly_paths().iter()).flatten().find(|p| path(p)) {
         return bad(format!("path `{path}` is not absolute"));
@@ -151,6 +157,7 @@ mod tests {
             Box::new(|c| c["linux"]["sysctl"] = json!({"kernel.hostname": "a"})),
             Box::new(|c| c["linux"]["uidMappings"] = json!([{"containerID": 0, "hostID": 0, "size": 1}])),
             Box::new(|c| c["linux"]["timeOffsets"] = json!({"boottime": {"secs": 1}})),
+            Box::new(|c| c["linux"]["resources"]["devices"] = json!([{"allow": true, "access": "rx"}])),
             Box::new(|c| c["annotations"] = json!({"": "a"})),
             Box::new(|c| c["linux"]["maskedPaths"] = json!(["proc"])),
             Box::new(|c| c["hooks"] = json!({"prestart": [{"path": "relative"}]})),
