@@ -85,6 +85,7 @@ pub(crate) fn start(
         stdio,
         group: Some(&surroundings.place.group),
         personality: None,
+        memory_policy: None,
         state: None,
         inheritance: wharf_runtime::Inheritance::default(),
     };

@@ -48,6 +48,10 @@ impl Bundle {
             listen(process);
         }
         warnings.extend(root_destinations(&mut value));
+        if let Some(config) = value.as_object_mut() {
+            // It may be left out: all namespaces are those of the caller then.
+            config.entry("linux").or_insert(json!({}));
+        }
         devices::add_defaults(&mut value);
         let spec: Spec = serde_json::from_value(value).map_err(|error| bad(&path, &error))?;
         check::check(&spec)?;

@@ -28,7 +28,7 @@ pub(crate) fn check(spec: &Spec) -> Result<()> {
     if process.oom_score_adj().is_some_and(|score| !(-1000..=1000).contains(&score)) {
         return bad("oomScoreAdj is not between -1000 and 1000".into());
     }
-    let Some(linux) = spec.linux() else { return bad("there is no linux section, and so no mount namespace".into()) };
+    let Some(linux) = spec.linux() else { return bad("there is no linux section".into()) };
     let namespaces = linux.namespaces().as_deref().unwrap_or_default();
     for (index, one) in namespaces.iter().enumerate() {
         if namespaces[..index].iter().any(|other| other.typ() == one.typ()) {
@@ -55,15 +55,25 @@ pub(crate) fn check(spec: &Spec) -> Result<()> {
             return Err(Failure::new(format!("sysctl {key:?} is not allowed in the hosts namespace")));
         }
     }
-    if linux.time_offsets().is_some() && !own(LinuxNamespaceType::Time) {
+    if linux.time_offsets().as_ref().is_some_and(|offsets| !offsets.is_empty()) && !own(LinuxNamespaceType::Time) {
         return bad("timeOffsets without a time namespace".into());
     }
-    if (linux.uid_mappings().is_some() || linux.gid_mappings().is_some()) && !own(LinuxNamespaceType::User) {
+    let maps = [linux.uid_mappings(), linux.gid_mappings()].into_iter().flatten().any(|list| !list.is_empty());
+    if maps && !own(LinuxNamespaceType::User) {
         return Err(Failure::new("user namespace mappings specified, but user namespace isn't enabled in the config"));
+    }
+    let rules = linux.resources().iter().flat_map(|resources| resources.devices().iter().flatten());
+    if let Some(access) =
+        rules.filter_map(|rule| rule.access().as_deref()).find(|a| !a.chars().all(|c| "rwm".contains(c)))
+    {
+        return bad(format!("the access `{access}` to devices is not of the letters r, w and m"));
     }
     let path = |path: &String| !path.starts_with('/');
     if let Some(path) = linux.masked_paths().iter().chain(linux.readonly_paths().iter()).flatten().find(|p| path(p)) {
         return bad(format!("path `{path}` is not absolute"));
+    }
+    if spec.annotations().iter().flatten().any(|(key, _)| key.is_empty()) {
+        return bad("an annotation has an empty key".into());
     }
     check_hooks(spec)
 }
@@ -131,6 +141,8 @@ mod tests {
     #[test]
     fn contradictions_and_unknown_values_are_refused() {
         assert!(after(|_| {}).is_ok());
+        assert!(after(|c| c["linux"]["uidMappings"] = json!([])).is_ok());
+        assert!(after(|c| c["linux"]["timeOffsets"] = json!({})).is_ok());
         let wrong: Vec<Box<Change>> = vec![
             Box::new(|c| c["ociVersion"] = json!("2.0.0")),
             Box::new(|c| c["ociVersion"] = json!("one")),
@@ -145,6 +157,8 @@ mod tests {
             Box::new(|c| c["linux"]["sysctl"] = json!({"kernel.hostname": "a"})),
             Box::new(|c| c["linux"]["uidMappings"] = json!([{"containerID": 0, "hostID": 0, "size": 1}])),
             Box::new(|c| c["linux"]["timeOffsets"] = json!({"boottime": {"secs": 1}})),
+            Box::new(|c| c["linux"]["resources"]["devices"] = json!([{"allow": true, "access": "rx"}])),
+            Box::new(|c| c["annotations"] = json!({"": "a"})),
             Box::new(|c| c["linux"]["maskedPaths"] = json!(["proc"])),
             Box::new(|c| c["hooks"] = json!({"prestart": [{"path": "relative"}]})),
             Box::new(|c| c["hooks"] = json!({"poststop": [{"path": "/x", "timeout": 0}]})),

@@ -40,7 +40,10 @@ pub(crate) fn complete(linux: &mut Value) {
     }
     let mut rules = vec![json!({ "allow": false, "access": "rwm" })];
     match resources.get_mut("devices").map(Value::take) {
-        Some(Value::Array(given)) => rules.extend(given),
+        Some(Value::Array(mut given)) => {
+            given.iter_mut().for_each(drop_all);
+            rules.extend(given);
+        }
         None | Some(Value::Null) => {}
         Some(other) => return resources["devices"] = other,
     }
@@ -54,6 +57,13 @@ pub(crate) fn complete(linux: &mut Value) {
         rules.push(rule);
     }
     resources["devices"] = Value::Array(rules);
+}
+
+/// Takes the letter `a` out of an access: it is of old tools, and runc passes over it. Alone it means all.
+fn drop_all(rule: &mut Value) {
+    let Some(access) = rule.get("access").and_then(Value::as_str).filter(|access| access.contains('a')) else { return };
+    let rest = access.replace('a', "");
+    rule["access"] = json!(if rest.is_empty() { "rwm" } else { &rest });
 }
 
 #[cfg(test)]
@@ -70,6 +80,11 @@ mod tests {
         let mut linux = json!({ "resources": { "devices": [{ "allow": true }] } });
         complete(&mut linux);
         assert_eq!(linux["resources"]["devices"][1], json!({ "allow": true }));
+        for (access, want) in [("rwa", "rw"), ("a", "rwm"), ("m", "m")] {
+            let mut linux = json!({ "resources": { "devices": [{ "allow": true, "access": access }] } });
+            complete(&mut linux);
+            assert_eq!(linux["resources"]["devices"][1]["access"], want);
+        }
         let mut odd = json!({ "resources": { "devices": 7 } });
         complete(&mut odd);
         assert_eq!(odd["resources"]["devices"], json!(7));

@@ -59,6 +59,7 @@ fn exec(global: &Global, given: &Given) -> Result<u8> {
         stdio: if terminal { Stdio::Terminal } else { inherited()? },
         group: Some(&groups.all).filter(|group| group.is_made()),
         personality: container.record.spec.linux().as_ref().and_then(|linux| linux.personality().as_ref()),
+        memory_policy: container.record.spec.linux().as_ref().and_then(|linux| linux.memory_policy().as_ref()),
         inheritance,
     })?;
     warn_of_left_out(global, &created);

@@ -116,7 +116,8 @@ fn run(command: &Command, global: &Global, words: &[String]) -> failure::Result<
 /// In runc's form: engines show it.
 fn version() -> String {
     let name = help::called_as().replace(' ', "-");
-    format!("{name} version {}\nspec: {SPEC_VERSION}\n", env!("CARGO_PKG_VERSION"))
+    let version = env!("CARGO_PKG_VERSION");
+    format!("{name} version {version}\ncommit: wharf-{version}\nspec: {SPEC_VERSION}\n")
 }
 
 /// Data goes to standard output; a reader that went away is no error of ours.

@@ -3,7 +3,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use oci_spec::runtime::{LinuxPersonality, LinuxSeccomp, Process};
+use oci_spec::runtime::{LinuxMemoryPolicy, LinuxPersonality, LinuxSeccomp, Process};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
@@ -18,6 +18,7 @@ use crate::create::{Created, Inheritance, Stdio, one_thread, set_oom_score};
 use crate::enter::{self, Entry};
 use crate::filter::SystemCalls;
 use crate::identity::setgroups_denied;
+use crate::memory_policy::MemoryPolicy;
 use crate::plan::process_plan;
 use crate::report::ParentEnd;
 use crate::scheduling::personality;
@@ -43,6 +44,8 @@ pub struct Exec<'a> {
     pub group: Option<&'a Group>,
     /// The container's.
     pub personality: Option<&'a LinuxPersonality>,
+    /// The container's.
+    pub memory_policy: Option<&'a LinuxMemoryPolicy>,
     pub inheritance: Inheritance,
 }
 
@@ -59,6 +62,7 @@ pub fn exec(exec: Exec<'_>) -> Result<Created> {
     let mut plan = process_plan(exec.process, filter)?;
     plan.inherit(exec.inheritance);
     plan.exec = true;
+    plan.scheduling.memory = exec.memory_policy.map(MemoryPolicy::plan).transpose()?;
     plan.scheduling.personality = exec.personality.map(personality).transpose()?;
     if matches!(exec.stdio, Stdio::Terminal) != plan.terminal.is_some() {
         return Err(RuntimeError::Invalid("process.terminal and the streams that were given disagree".into()));

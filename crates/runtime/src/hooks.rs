@@ -4,7 +4,7 @@
 use std::fs::File;
 use std::io::{Read, Seek, Write};
 use std::os::fd::AsFd;
-use std::os::unix::process::CommandExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::PathBuf;
 use std::process::{Command, ExitStatus};
 use std::time::Duration;
@@ -13,7 +13,7 @@ use oci_spec::runtime::{Hook, Hooks};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::MemfdFlags;
 use rustix::io::Errno;
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open};
 use serde_json::{Value, json};
 
 /// How much of what a failed hook wrote is shown.
@@ -59,7 +59,7 @@ impl Point {
 pub enum HookError {
     #[error("cannot run the {point} hook `{path}`: {source}")]
     Run { point: &'static str, path: PathBuf, source: std::io::Error },
-    #[error("the {point} hook `{path}` failed: {status}{output}")]
+    #[error("error running hook: the {point} hook `{path}` failed: {how}{output}", how = how(*.status))]
     Failed { point: &'static str, path: PathBuf, status: ExitStatus, output: String },
     #[error("the {point} hook `{path}` did not end within {seconds} s")]
     Timeout { point: &'static str, path: PathBuf, seconds: i64 },
@@ -150,6 +150,14 @@ impl HookSet<'_> {
         let output = if text.trim().is_empty() { String::new() } else { format!(", it wrote: {}", text.trim()) };
         Err(HookError::Failed { point, path, status, output })
     }
+}
+
+/// A filter's verdict looks like any other signal, and is told apart.
+fn how(status: ExitStatus) -> String {
+    if status.signal() == Some(Signal::SYS.as_raw()) {
+        return format!("{status}: bad system call, forbidden by the seccomp filter");
+    }
+    status.to_string()
 }
 
 fn memory(name: &str) -> std::io::Result<File> {

@@ -55,6 +55,9 @@ fn home_in(table: &str, uid: u32) -> Option<String> {
 /// is here: it is done before the container counts as made. The capabilities stay, unused. `program`: and what only
 /// the program itself needs, its streams and its directory.
 pub(crate) fn settle(process: &ProcessPlan, program: bool) -> Step<()> {
+    if program && let Some(label) = &process.label {
+        label.apply()?;
+    }
     process.scheduling.apply(process.exec)?;
     for (resource, limit) in &process.rlimits {
         rustix::process::setrlimit(*resource, *limit)

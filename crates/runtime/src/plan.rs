@@ -5,7 +5,7 @@ use std::ffi::CString;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use oci_spec::runtime::{Linux, PosixRlimit, Process, Spec};
+use oci_spec::runtime::{Linux, Process, Spec};
 use rustix::fs::{CWD, FileType, Mode, OFlags};
 use rustix::process::{Resource, Rlimit};
 use serde_json::Value;
@@ -17,9 +17,12 @@ use crate::capabilities::{self, CAPABILITIES, bits};
 use crate::create::Inheritance;
 use crate::filter::SystemCalls;
 use crate::host_nodes::{self, Owners};
+use crate::label::Label;
+use crate::memory_policy::MemoryPolicy;
 use crate::mount_options::{Options, propagation};
 use crate::mounts::{Surroundings, mount_step};
 use crate::namespaces::{namespaces, time_offsets};
+use crate::rlimits::rlimits;
 use crate::rootfs::layer;
 use crate::scheduling::{Scheduling, personality};
 use crate::{Result, RuntimeError};
@@ -134,6 +137,7 @@ pub(crate) struct ProcessPlan {
     pub(crate) no_new_privileges: bool,
     pub(crate) filter: Option<SystemCalls>,
     pub(crate) scheduling: Scheduling,
+    pub(crate) label: Option<Label>,
     /// Not the container's first process.
     pub(crate) exec: bool,
     /// How many fds after the standard streams the program inherits.
@@ -183,14 +187,14 @@ pub(crate) fn plan(
     if linux.intel_rdt().is_some() {
         return Err(RuntimeError::Unsupported("intelRdt".into()));
     }
-    if linux.time_offsets().is_some() && !asked.time {
+    if linux.time_offsets().as_ref().is_some_and(|offsets| !offsets.is_empty()) && !asked.time {
         return Err(RuntimeError::Invalid("timeOffsets without a time namespace of the container's own".into()));
     }
     if linux.mount_label().as_deref().is_some_and(|l| !l.is_empty()) {
         return Err(RuntimeError::Unsupported("mountLabel: this kernel has no SELinux".into()));
     }
-    if linux.memory_policy().is_some() || linux.net_devices().is_some() {
-        return Err(RuntimeError::Unsupported("memoryPolicy and netDevices".into()));
+    if linux.net_devices().as_ref().is_some_and(|devices| !devices.is_empty()) {
+        return Err(RuntimeError::Unsupported("netDevices: move them after the creation, with `ip link set`".into()));
     }
     let propagation = match linux.rootfs_propagation().as_deref() {
         None | Some("") => (Propagation::Private, true),
@@ -221,6 +225,7 @@ pub(crate) fn plan(
     };
     let mut program = process_plan(process, filter)?;
     program.scheduling.personality = linux.personality().as_ref().map(personality).transpose()?;
+    program.scheduling.memory = linux.memory_policy().as_ref().map(MemoryPolicy::plan).transpose()?;
     let uts = namespaces.uts || asked.joins.iter().any(|join| join.kind == "uts");
     Ok(Plan {
         rootfs_at: "/".into(),
@@ -341,11 +346,6 @@ pub(crate) fn process_plan(process: &Process, filter: Option<SystemCalls>) -> Re
     if !cwd.is_absolute() {
         return Err(RuntimeError::Invalid(format!("cwd `{}` is not absolute", cwd.display())));
     }
-    for label in [process.apparmor_profile(), process.selinux_label()].into_iter().flatten() {
-        if !label.is_empty() {
-            return Err(RuntimeError::Unsupported(format!("security label `{label}`: this runtime sets none yet")));
-        }
-    }
     let sets = process.capabilities().as_ref();
     let set = |pick: fn(&oci_spec::runtime::LinuxCapabilities) -> &Option<oci_spec::runtime::Capabilities>| {
         bits(sets.and_then(|sets| pick(sets).as_ref()))
@@ -380,6 +380,7 @@ pub(crate) fn process_plan(process: &Process, filter: Option<SystemCalls>) -> Re
         no_new_privileges: process.no_new_privileges().unwrap_or(false),
         filter,
         scheduling: Scheduling::plan(process)?,
+        label: Label::plan(process)?,
         exec: false,
         preserve_fds: 0,
         keep_keyring: false,
@@ -439,47 +440,6 @@ fn candidates(command: &str, env: &[String]) -> Result<Vec<CString>> {
     // An empty entry is the working directory, which is no place to look in unasked.
     let entries = path.split(':').filter(|dir| dir.starts_with('/'));
     entries.map(|dir| CString::new(format!("{}/{command}", dir.trim_end_matches('/'))).map_err(bad)).collect()
-}
-
-fn rlimits(limits: &[PosixRlimit]) -> Result<Vec<(Resource, Rlimit)>> {
-    let mut all: Vec<(Resource, Rlimit)> = Vec::new();
-    for limit in limits {
-        let (resource, values) = rlimit(limit)?;
-        if all.iter().any(|(other, _)| *other == resource) {
-            return Err(RuntimeError::Invalid(format!("resource limit {} is given twice", limit.typ())));
-        }
-        all.push((resource, values));
-    }
-    Ok(all)
-}
-
-fn rlimit(limit: &PosixRlimit) -> Result<(Resource, Rlimit)> {
-    let name = limit.typ().to_string();
-    let resource = match name.as_str() {
-        "RLIMIT_AS" => Resource::As,
-        "RLIMIT_CORE" => Resource::Core,
-        "RLIMIT_CPU" => Resource::Cpu,
-        "RLIMIT_DATA" => Resource::Data,
-        "RLIMIT_FSIZE" => Resource::Fsize,
-        "RLIMIT_LOCKS" => Resource::Locks,
-        "RLIMIT_MEMLOCK" => Resource::Memlock,
-        "RLIMIT_MSGQUEUE" => Resource::Msgqueue,
-        "RLIMIT_NICE" => Resource::Nice,
-        "RLIMIT_NOFILE" => Resource::Nofile,
-        "RLIMIT_NPROC" => Resource::Nproc,
-        "RLIMIT_RSS" => Resource::Rss,
-        "RLIMIT_RTPRIO" => Resource::Rtprio,
-        "RLIMIT_RTTIME" => Resource::Rttime,
-        "RLIMIT_SIGPENDING" => Resource::Sigpending,
-        "RLIMIT_STACK" => Resource::Stack,
-        other => return Err(RuntimeError::Invalid(format!("unknown resource limit `{other}`"))),
-    };
-    if limit.soft() > limit.hard() {
-        return Err(RuntimeError::Invalid(format!("the soft limit of {name} is above its hard limit")));
-    }
-    // All bits set is RLIM_INFINITY, for rustix the absence of a limit.
-    let value = |n: u64| (n != u64::MAX).then_some(n);
-    Ok((resource, Rlimit { current: value(limit.soft()), maximum: value(limit.hard()) }))
 }
 
 #[cfg(test)]

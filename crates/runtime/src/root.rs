@@ -33,8 +33,13 @@ pub(crate) fn file_system(
         // Slave, not private: what the host unmounts goes here too, so that nothing of it is held by us.
         let slave = Change { propagation: Some(Propagation::Slave), ..Change::default() };
         set_attributes(host.as_fd(), true, slave).map_err(Failure::at("cut off the host's mounts"))?;
-        move_mount(rootfs, "", CWD, &plan.rootfs_at, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
-            .map_err(Failure::at("attach the root file system"))?;
+        let at = |path: &Path| move_mount(rootfs, "", CWD, path, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH);
+        match at(&plan.rootfs_at) {
+            // Where the root of a user namespace may not go; hooks will not find it by its path then.
+            Err(Errno::ACCESS) => at(Path::new("/")),
+            done => done,
+        }
+        .map_err(Failure::at("attach the root file system"))?;
     }
     // A shared one could not become the root, and what is mounted here would show on the host.
     let (propagation, recursive) = plan.propagation;
@@ -229,7 +234,7 @@ const STANDING_IN: &[&str] = &[
 ];
 
 #[allow(clippy::unnecessary_cast)]
-fn is_procfs(fd: impl AsFd) -> Result<bool, Errno> {
+pub(crate) fn is_procfs(fd: impl AsFd) -> Result<bool, Errno> {
     Ok(rustix::fs::fstatfs(fd)?.f_type as i64 == PROC_MAGIC)
 }
 

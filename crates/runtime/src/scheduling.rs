@@ -6,6 +6,7 @@ use oci_spec::runtime::{
 use rustix::thread::{CpuSet, sched_setaffinity};
 use wharf_sys::scheduling::{Attributes, set_io_priority, set_scheduler};
 
+use crate::memory_policy::MemoryPolicy;
 use crate::report::{Failure, Step};
 use crate::{Result, RuntimeError};
 
@@ -19,6 +20,7 @@ pub(crate) struct Scheduling {
     first_cpus: Option<CpuSet>,
     last_cpus: Option<CpuSet>,
     pub(crate) personality: Option<u32>,
+    pub(crate) memory: Option<MemoryPolicy>,
 }
 
 impl Scheduling {
@@ -31,6 +33,7 @@ impl Scheduling {
             first_cpus: affinity.map(|affinity| cpus(affinity.initial())).transpose()?.flatten(),
             last_cpus: affinity.map(|affinity| cpus(affinity.cpu_affinity_final())).transpose()?.flatten(),
             personality: None,
+            memory: None,
         })
     }
 
@@ -53,7 +56,7 @@ impl Scheduling {
         if let Some(personality) = self.personality {
             wharf_sys::process::set_personality(personality).map_err(Failure::at("set the personality"))?;
         }
-        Ok(())
+        self.memory.as_ref().map_or(Ok(()), MemoryPolicy::apply)
     }
 }
 
@@ -66,18 +69,26 @@ fn set_cpus(cpus: Option<&CpuSet>) -> Step<()> {
 
 /// `0-2,5` as a set.
 fn cpus(list: &str) -> Result<CpuSet> {
-    let bad = || RuntimeError::Invalid(format!("CPU list `{list}`"));
+    let all = numbers(list, CpuSet::MAX_CPU);
+    let all = all.ok_or_else(|| RuntimeError::Invalid(format!("CPU list `{list}`")))?;
     let mut set = CpuSet::new();
+    all.into_iter().for_each(|cpu| set.set(cpu));
+    Ok(set)
+}
+
+/// The numbers of a list as the kernel writes them, `0-2,5`, each below `end`; `None` for anything else.
+pub(crate) fn numbers(list: &str, end: usize) -> Option<Vec<usize>> {
+    let number = |text: &str| text.trim().parse::<usize>().ok().filter(|number| *number < end);
+    let mut all = Vec::new();
     for part in list.split(',') {
         let (first, last) = part.split_once('-').unwrap_or((part, part));
-        let number = |text: &str| text.trim().parse::<usize>().ok().filter(|cpu| *cpu < CpuSet::MAX_CPU);
-        let (first, last) = (number(first).ok_or_else(bad)?, number(last).ok_or_else(bad)?);
+        let (first, last) = (number(first)?, number(last)?);
         if first > last {
-            return Err(bad());
+            return None;
         }
-        (first..=last).for_each(|cpu| set.set(cpu));
+        all.extend(first..=last);
     }
-    Ok(set)
+    Some(all)
 }
 
 fn scheduler(asked: &oci_spec::runtime::Scheduler) -> Result<Attributes> {

@@ -415,6 +415,7 @@ fn an_exec_sees_and_may_what_the_container_does(image: &Image) {
                 stdio,
                 group: None,
                 personality: None,
+                memory_policy: None,
                 state: None,
                 inheritance: wharf_runtime::Inheritance::default(),
             };

@@ -49,6 +49,19 @@ pub fn set_io_priority(priority: i32) -> Result<()> {
     check(unsafe { libc::syscall(libc::SYS_ioprio_set, PROCESS, 0, priority) }).map(drop)
 }
 
+/// Says from which NUMA nodes this thread's memory comes (set_mempolicy(2)); its children inherit it. `mode` includes
+/// the flags of the mode, `nodes` has a bit for each node.
+///
+/// # Errors
+/// `EINVAL` for nodes that are not there or a mode that does not go with them, `ENOSYS` from a kernel without NUMA.
+pub fn set_memory_policy(mode: i32, nodes: &[u64]) -> Result<()> {
+    // The kernel takes one bit less than it is told.
+    let bits = if nodes.is_empty() { 0 } else { nodes.len() * 64 + 1 };
+    let mask = if nodes.is_empty() { std::ptr::null() } else { nodes.as_ptr() };
+    // SAFETY: the mask has as many bits as are told, rounded up to words, and lives across the call.
+    check(unsafe { libc::syscall(libc::SYS_set_mempolicy, mode, mask, bits) }).map(drop)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

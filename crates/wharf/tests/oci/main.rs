@@ -2,6 +2,7 @@
 
 mod commands;
 mod conformance;
+mod engines;
 mod exec;
 mod hooks;
 mod hostile;

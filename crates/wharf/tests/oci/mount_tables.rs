@@ -1,6 +1,7 @@
 //! Containers in the mount namespace of others, and what their hooks see of the mounts.
 
 use std::fs;
+use std::os::unix::fs::chown;
 use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
@@ -94,6 +95,24 @@ fn hooks_find_the_root_where_the_host_has_it() {
     assert_eq!(text(&output.stdout), "runtime\ncontainer\n", "{}", text(&output.stderr));
     let place = fs::read_to_string(bundle.path("rootfs/where")).unwrap();
     assert_eq!(place.trim(), bundle.dir.path().canonicalize().unwrap().to_string_lossy());
+}
+
+#[test]
+fn hooks_run_where_the_root_s_path_is_closed_to_the_user_namespace() {
+    let Some(bundle) = Bundle::new("closed", &["cat", "/made"], |config| {
+        let map = json!([{ "containerID": 0, "hostID": 100_000, "size": 1000 }]);
+        config["linux"]["uidMappings"] = map.clone();
+        config["linux"]["gidMappings"] = map;
+        config["linux"]["namespaces"].as_array_mut().unwrap().push(json!({ "type": "user" }));
+        let hook = json!({ "path": "/bin/busybox", "args": ["busybox", "sh", "-c", "echo made > made"] });
+        config["hooks"]["createContainer"] = json!([hook]);
+    }) else {
+        return;
+    };
+    // The directory above it is the test's own alone (tempfile).
+    chown(bundle.path("rootfs"), Some(100_000), Some(100_000)).unwrap();
+    let output = bundle.run();
+    assert_eq!(text(&output.stdout), "made\n", "{}", text(&output.stderr));
 }
 
 #[test]

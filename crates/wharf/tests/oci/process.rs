@@ -85,6 +85,23 @@ fn owners_are_mapped_through_a_bind() {
 }
 
 #[test]
+fn memory_comes_from_the_nodes_asked_for() {
+    let first = ["sh", "-c", "head -n 1 /proc/self/numa_maps"];
+    let Some(bundle) = Bundle::new("numa", &first, |config| {
+        config["linux"]["memoryPolicy"] =
+            json!({ "mode": "MPOL_BIND", "nodes": "0", "flags": ["MPOL_F_STATIC_NODES"] });
+    }) else {
+        return;
+    };
+    if !std::path::Path::new("/proc/self/numa_maps").exists() {
+        assert!(text(&bundle.run().stderr).contains("set the memory policy"));
+        return eprintln!("skipped: a kernel without NUMA");
+    }
+    let output = bundle.run();
+    assert!(text(&output.stdout).contains(" bind=static:0"), "{}{}", text(&output.stdout), text(&output.stderr));
+}
+
+#[test]
 fn session_keys_and_parents_are_not_inherited() {
     let Some(bundle) =
         Bundle::new("identity", &["sh", "-c", "grep -E 'Groups|Umask|Seccomp:' /proc/self/status"], |config| {
@@ -105,12 +122,15 @@ fn session_keys_and_parents_are_not_inherited() {
 #[test]
 fn unknown_values_are_refused_before_anything_is_made() {
     type Change = fn(&mut Value);
-    let wrong: [(Change, &str); 6] = [
+    let wrong: [(Change, &str); 9] = [
         (|c| c["ociVersion"] = json!("2.0.0"), "is not 1.x"),
         (|c| c["linux"]["namespaces"][0] = json!({ "type": "frob" }), "frob"),
         (|c| c["process"]["rlimits"] = json!([{ "type": "RLIMIT_FROB", "soft": 1, "hard": 1 }]), "RLIMIT_FROB"),
         (|c| c["linux"]["seccomp"] = json!({ "defaultAction": "SCMP_ACT_FROB" }), "SCMP_ACT_FROB"),
         (|c| c["linux"]["sysctl"] = json!({ "kernel.core_pattern": "|/x" }), "not in a separate kernel namespace"),
+        (|c| c["linux"]["memoryPolicy"] = json!({ "mode": "MPOL_BIND" }), "MPOL_BIND needs nodes"),
+        (|c| c["process"]["selinuxLabel"] = json!("a:b:c:s0"), "selinuxLabel `a:b:c:s0`"),
+        (|c| c["process"]["apparmorProfile"] = json!("not a name"), "no name of an AppArmor profile"),
         (|c| c["linux"]["intelRdt"] = json!({ "closID": "x" }), "intelRdt"),
     ];
     for (change, want) in wrong {

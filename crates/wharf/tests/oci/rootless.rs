@@ -34,7 +34,9 @@ impl Home {
         for applet in ["sh", "id", "cat", "sleep", "touch", "chown"] {
             symlink("busybox", Path::new(&bin).join(applet)).unwrap();
         }
-        fs::copy(WHARF, home.path("runc")).unwrap();
+        // By another process: what this one has open for writing its children of the same moment would have, too, and
+        // then it cannot be executed.
+        assert!(Command::new("cp").args([WHARF, &home.path("runc")]).status().unwrap().success());
         fs::set_permissions(home.path("runc"), fs::Permissions::from_mode(0o755)).unwrap();
         for dir in ["", "rootfs", "rootfs/bin"] {
             chown(home.path(dir), Some(USER), Some(USER)).unwrap();
