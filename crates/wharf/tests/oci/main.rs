@@ -2,6 +2,7 @@
 
 mod commands;
 mod exec;
+mod hierarchy;
 mod hooks;
 mod hostile;
 mod kit;
