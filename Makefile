@@ -9,7 +9,7 @@ export CARGO_BUILD_TARGET ?= $(HOST)
 export RUSTFLAGS ?= -C target-feature=+crt-static
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: help build quickstart test fuzz bench lint fix clean setup
+.PHONY: help build quickstart test test-vm fuzz bench lint fix clean setup
 
 help: ## What there is.
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -29,6 +29,9 @@ quickstart: build ## Builds, ships and runs a real application, step by step.
 test: setup ## All tests that take minutes.
 	cargo build --locked --workspace
 	cargo test --locked --workspace --no-fail-fast
+
+test-vm: ## The tests of what works with the kernel, in a virtual machine with Debian's kernel and cgroup v2 alone.
+	@scripts/test-vm
 
 fuzz: ## Each fuzz target for FUZZ_SECONDS; needs nightly Rust and cargo-fuzz, and says so.
 	@scripts/fuzz

@@ -47,9 +47,7 @@ impl Group {
         if let Some(root) = self.hierarchies.v1("cpuset") {
             inherit_cpuset(root, &self.path)?;
         }
-        if self.hierarchies.is_v2()
-            && let Some(root) = self.hierarchies.v2()
-        {
+        if let Some(root) = self.hierarchies.v2() {
             delegate(root, &self.path);
         }
         Ok(self)

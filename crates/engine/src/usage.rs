@@ -77,6 +77,9 @@ impl Engine {
             "throttling_data": { "periods": usage.periods, "throttled_periods": usage.throttled_periods,
                                  "throttled_time": usage.throttled },
         });
+        if !usage.cpu_each.is_empty() {
+            cpu["cpu_usage"]["percpu_usage"] = json!(usage.cpu_each);
+        }
         if running {
             cpu["system_cpu_usage"] = host_cpu().into();
             cpu["online_cpus"] = std::thread::available_parallelism().map_or(1, usize::from).into();

@@ -6,10 +6,13 @@
 
 use std::net::Ipv4Addr;
 
-use crate::message::{ACK, Messages};
+use rustix::io::Errno;
+
+use crate::message::{ACK, DUMP, Messages, find};
 use crate::{Result, nft};
 
-/// `NFNL_SUBSYS_CTNETLINK` and `IPCTNL_MSG_CT_DELETE`.
+/// `NFNL_SUBSYS_CTNETLINK` with `IPCTNL_MSG_CT_GET` and `IPCTNL_MSG_CT_DELETE`.
+const GET: u16 = 1 << 8 | 1;
 const DELETE: u16 = 1 << 8 | 2;
 const AF_INET: u8 = 2;
 /// `IPPROTO_UDP`.
@@ -18,6 +21,7 @@ const UDP: u8 = 17;
 // enum ctattr_type, ctattr_tuple, ctattr_ip, ctattr_l4proto, ctattr_filter
 const TUPLE_ORIGINAL: u16 = 1;
 const TUPLE_REPLY: u16 = 2;
+const ZONE: u16 = 18;
 const FILTER: u16 = 25;
 const TUPLE_IP: u16 = 1;
 const TUPLE_PROTOCOL: u16 = 2;
@@ -47,11 +51,45 @@ pub enum Exchanges {
 pub fn forget(connection: &nft::Connection, all: &[Exchanges]) -> Result<()> {
     let mut messages = Messages::default();
     for exchanges in all {
-        let action = "forget tracked connections".to_owned();
         // `struct nfgenmsg`.
-        messages.message(DELETE, ACK, &[AF_INET, 0, 0, 0], action, |m| write(m, *exchanges));
+        messages.message(DELETE, ACK, &[AF_INET, 0, 0, 0], action(), |m| write(m, *exchanges));
     }
-    connection.socket.transact(&messages)
+    match connection.socket.transact(&messages) {
+        // Debian 12's kernel (6.1) can list by choice, and takes what is to be deleted for the whole of one exchange.
+        Err(error) if error.errno == Errno::INVAL => {
+            all.iter().try_for_each(|exchanges| forget_each(connection, *exchanges))
+        }
+        done => done,
+    }
+}
+
+fn action() -> String {
+    "forget tracked connections".to_owned()
+}
+
+fn forget_each(connection: &nft::Connection, exchanges: Exchanges) -> Result<()> {
+    let mut request = Messages::default();
+    request.message(GET, DUMP, &[AF_INET, 0, 0, 0], action(), |m| write(m, exchanges));
+    let found = connection.socket.ask(&request, |answer| {
+        let attributes = answer.payload.get(4..)?;
+        let part = |kind| find(attributes, kind).map(<[u8]>::to_vec);
+        Some((part(TUPLE_ORIGINAL)?, part(ZONE)))
+    })?;
+    for (tuple, zone) in found {
+        let mut request = Messages::default();
+        request.message(DELETE, ACK, &[AF_INET, 0, 0, 0], action(), |m| {
+            m.nested(TUPLE_ORIGINAL, |m| m.raw(&tuple));
+            if let Some(zone) = &zone {
+                m.attribute(ZONE, zone);
+            }
+        });
+        match connection.socket.transact(&request) {
+            // It has ended by itself meanwhile.
+            Err(error) if error.errno == Errno::NOENT => {}
+            done => done?,
+        }
+    }
+    Ok(())
 }
 
 fn write(m: &mut Messages, exchanges: Exchanges) {

@@ -52,11 +52,18 @@ fn bound(protocol: Protocol, address: Ipv4Addr, port: u16) -> rustix::io::Result
     let socket = socket_with(AddressFamily::INET, kind, SocketFlags::CLOEXEC, Some(number))?;
     let place = SocketAddrV4::new(address, port);
     if protocol == Protocol::Tcp {
-        // What is left of closed connections (TIME_WAIT) is in nobody's way; who listens is all the same. Afterwards
-        // the permission is taken back, so that nobody who asks for it can listen beside us.
-        set_socket_reuseaddr(&socket, true)?;
-        bind(&socket, &place)?;
-        set_socket_reuseaddr(&socket, false)?;
+        // Older kernels (6.1 has been seen to) remember of a port that it was taken with the permission below, and give
+        // it to the next one who has that too: it is asked for only where it is needed.
+        match bind(&socket, &place) {
+            // What is left of closed connections (TIME_WAIT) is in nobody's way; who listens is all the same. Afterwards
+            // the permission is taken back, so that nobody who asks for it can listen beside us.
+            Err(Errno::ADDRINUSE) => {
+                set_socket_reuseaddr(&socket, true)?;
+                bind(&socket, &place)?;
+                set_socket_reuseaddr(&socket, false)?;
+            }
+            bound => bound?,
+        }
     } else {
         bind(&socket, &place)?;
         // What goes astray here is read by nobody.

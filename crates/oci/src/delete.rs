@@ -73,6 +73,9 @@ pub(crate) fn undo(global: &Global, container: Container, hooks: bool) -> Result
         container.group.kill()?;
         container.group.remove()?;
     }
+    if let Some(scope) = &container.record.scope {
+        scope.stop()?;
+    }
     if hooks {
         run_late_hooks(global, &container, Point::Poststop, 0);
     }

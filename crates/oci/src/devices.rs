@@ -20,11 +20,11 @@ const ALLOWED: &[(&str, i64, i64, &str)] = &[
     ("c", 136, -1, "rwm"),
 ];
 
-/// Completes the rules of a configuration: at first nothing is allowed, in the end the above. On a host with cgroup2
-/// alone the rules stay what they are: there they need a program that does not exist yet.
+/// Completes the rules of a configuration: at first nothing is allowed, in the end the above. Where the host has no
+/// place for rules at all they stay what they are.
 pub(crate) fn add_defaults(config: &mut Value) {
-    let v1 = Hierarchies::detect().is_ok_and(|found| found.v1("devices").is_some());
-    if v1 && let Some(linux) = config.get_mut("linux").filter(|linux| linux.is_object()) {
+    let held = Hierarchies::detect().is_ok_and(|found| found.v1("devices").is_some() || found.v2().is_some());
+    if held && let Some(linux) = config.get_mut("linux").filter(|linux| linux.is_object()) {
         complete(linux);
     }
 }

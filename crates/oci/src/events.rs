@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use wharf_cgroup::Oom;
 
 use crate::failure::{Failure, Result};
 use crate::global::Global;
@@ -30,7 +31,7 @@ pub(crate) fn run(global: &Global, given: &Given) -> Result<u8> {
     if given.is("stats") {
         return Ok(tell("stats", Some(statistics::read(&container))));
     }
-    let mut kills = container.group.usage().oom_kills;
+    let mut memory = Oom::watch(&container.group);
     let mut waited = interval;
     while container.status() != Status::Stopped {
         if waited >= interval {
@@ -39,10 +40,9 @@ pub(crate) fn run(global: &Global, given: &Given) -> Result<u8> {
         }
         std::thread::sleep(LOOK.min(interval));
         waited += LOOK.min(interval);
-        let now = container.group.usage().oom_kills;
-        if now > kills {
-            tell("oom", None);
-            kills = now;
+        if let Some(oom) = memory.look() {
+            // Beyond runc's: whose limit it was.
+            tell("oom", Some(json!({ "processes": oom.processes, "cgroup": oom.group })));
         }
     }
     Ok(0)

@@ -55,19 +55,6 @@ impl Global {
         let root = std::path::absolute(&root).map_err(|error| Failure::file("resolve", &root, &error))?;
         Ok(Self { root, log, systemd: given.is("systemd-cgroup") || by_systemd })
     }
-
-    /// What a command that makes or changes control groups cannot do.
-    pub(crate) fn refuse_systemd(&self) -> Result<()> {
-        if !self.systemd {
-            return Ok(());
-        }
-        // As sd_booted(3) finds out.
-        Err(Failure::new(if Path::new("/run/systemd/system").is_dir() {
-            "--systemd-cgroup is not supported yet; use the cgroupfs driver"
-        } else {
-            "--systemd-cgroup needs systemd as PID 1, which this host does not have; use the cgroupfs driver"
-        }))
-    }
 }
 
 fn default_root() -> PathBuf {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 use oci_spec::runtime::Process;
-use wharf_cgroup::{Group, Hierarchies};
+use wharf_cgroup::{Group, Hierarchies, Scope, Started};
 use wharf_runtime::{Created, HookSet, Inheritance, Launch, Lifecycle, Point, Rootfs, RuntimeError, Stdio};
 
 use crate::bundle::Bundle;
@@ -28,7 +28,6 @@ pub(crate) struct Made {
 /// `detach`: nobody is here to look after a terminal.
 pub(crate) fn launch(global: &Global, given: &Given, gate: bool, detach: bool) -> Result<Made> {
     let inheritance = inheritance(given)?;
-    global.refuse_systemd()?;
     let id = &given.arguments[0];
     check_id(id)?;
     let bundle = Bundle::read(given.value("bundle"), given.value("config"))?;
@@ -36,9 +35,11 @@ pub(crate) fn launch(global: &Global, given: &Given, gate: bool, detach: bool) -
     let terminal = bundle.spec.process().as_ref().and_then(Process::terminal).unwrap_or(false);
     refuse_unified(&bundle)?;
     let console = Console::connect(given.value("console-socket"), terminal, detach)?;
+    let scope = if global.systemd { Some(scope(&bundle, id)?) } else { None };
     let place = Place::create(&global.root, id)?;
-    let group = match make_group(&bundle, id) {
-        Ok(group) => group,
+    // What systemd has made goes when nobody is in it: until the container's process is.
+    let (group, _started) = match make_group(&bundle, id, scope.as_ref()) {
+        Ok(made) => made,
         Err(failure) => {
             place.remove()?;
             return Err(failure);
@@ -50,6 +51,7 @@ pub(crate) fn launch(global: &Global, given: &Given, gate: bool, detach: bool) -
         created: Timestamp::now().strftime("%Y-%m-%dT%H:%M:%S.%9fZ").to_string(),
         owner: rustix::process::getuid().as_raw(),
         group: format!("/{}", group.path().display()),
+        scope,
         process: None,
         spec: bundle.spec,
     };
@@ -133,11 +135,31 @@ fn refuse_unified(bundle: &Bundle) -> Result<()> {
     Err(Failure::new("invalid configuration: cannot use `unified` resources on cgroup v1: give them as memory, cpu, …"))
 }
 
-fn make_group(bundle: &Bundle, id: &str) -> Result<Group> {
-    let asked = bundle.spec.linux().as_ref().and_then(|linux| linux.cgroups_path().clone());
+fn cgroups_path(bundle: &Bundle) -> Option<PathBuf> {
+    bundle.spec.linux().as_ref().and_then(|linux| linux.cgroups_path().clone())
+}
+
+fn scope(bundle: &Bundle, id: &str) -> Result<Scope> {
+    let path = cgroups_path(bundle).map(|path| path.to_string_lossy().into_owned());
+    Ok(Scope::read(path.as_deref(), id)?)
+}
+
+fn make_group(bundle: &Bundle, id: &str, scope: Option<&Scope>) -> Result<(Group, Option<Started>)> {
+    let hierarchies = Hierarchies::detect()?;
+    if let Some(scope) = scope {
+        let resources = bundle.spec.linux().as_ref().and_then(|linux| linux.resources().as_ref());
+        let started = scope.start(resources, hierarchies.is_v2())?;
+        return match Group::create(&hierarchies, &started.path) {
+            Ok(group) => Ok((group, Some(started))),
+            Err(error) => {
+                scope.stop()?;
+                Err(error.into())
+            }
+        };
+    }
     // Directly below the root: making and removing a parent each time would double the waits for RCU on v1.
-    let path = asked.map_or_else(|| format!("/{id}"), |path| format!("/{}", path.display()));
-    let group = Group::open(&Hierarchies::detect()?, &path.replace("//", "/"))?;
+    let path = cgroups_path(bundle).map_or_else(|| format!("/{id}"), |path| format!("/{}", path.display()));
+    let group = Group::open(&hierarchies, &path.replace("//", "/"))?;
     let members = group.all_processes();
     if !members.is_empty() {
         return Err(Failure::new(format!("container's cgroup is not empty: {} process(es) found", members.len())));
@@ -149,8 +171,8 @@ fn make_group(bundle: &Bundle, id: &str) -> Result<Group> {
     let named = group.clone();
     match group.make() {
         // As with runc: an ordinary user may have no group to limit, and asks for no limit then.
-        Err(_) if !rustix::process::geteuid().is_root() && !named.is_made() && !has_limits(bundle) => Ok(named),
-        made => Ok(made?),
+        Err(_) if !rustix::process::geteuid().is_root() && !named.is_made() && !has_limits(bundle) => Ok((named, None)),
+        made => Ok((made?, None)),
     }
 }
 

@@ -8,7 +8,7 @@ use oci_spec::runtime::Spec;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use wharf_cgroup::{Group, Hierarchies};
+use wharf_cgroup::{Group, Hierarchies, Scope};
 
 use crate::SPEC_VERSION;
 use crate::failure::{Failure, Result};
@@ -27,6 +27,9 @@ pub(crate) struct Record {
     pub(crate) owner: u32,
     /// The path of its control group.
     pub(crate) group: String,
+    /// Who made the group, when it was systemd.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) scope: Option<Scope>,
     /// The first process, once there is one.
     #[serde(default)]
     pub(crate) process: Option<Identity>,

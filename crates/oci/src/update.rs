@@ -5,6 +5,7 @@ use std::path::Path;
 
 use oci_spec::runtime::LinuxResources;
 use serde_json::{Map, Value, json};
+use wharf_cgroup::Hierarchies;
 
 use crate::bundle::read_json;
 use crate::failure::{Failure, Result};
@@ -50,7 +51,6 @@ const NUMBERS: &[(&str, &str, &str)] = &[
 const SIZES: &[(&str, &str)] = &[("memory", "limit"), ("memory-reservation", "reservation"), ("memory-swap", "swap")];
 
 pub(crate) fn run(global: &Global, given: &Given) -> Result<u8> {
-    global.refuse_systemd()?;
     if given.has("l3-cache-schema") || given.has("mem-bw-schema") {
         return Err(Failure::new("Intel RDT is not supported"));
     }
@@ -69,6 +69,9 @@ pub(crate) fn run(global: &Global, given: &Given) -> Result<u8> {
     let asked = without_nothing(asked);
     let resources: LinuxResources =
         serde_json::from_value(asked.clone()).map_err(|error| Failure::new(format!("invalid resources: {error}")))?;
+    if let Some(scope) = &container.record.scope {
+        scope.set(&resources, Hierarchies::detect()?.is_v2())?;
+    }
     container.group.limit(&resources)?;
     let odd = |error: serde_json::Error| Failure::new(error.to_string());
     let mut spec = serde_json::to_value(&container.record.spec).map_err(odd)?;
@@ -131,7 +134,9 @@ fn size(text: &str) -> Option<i64> {
 /// Zeros and empty texts are what engines write for what stays as it is.
 fn without_nothing(value: Value) -> Value {
     let Value::Object(map) = value else { return value };
-    let nothing = |value: &Value| match value {
+    let nothing = |key: &str, value: &Value| match value {
+        // There 0 is a value of its own.
+        Value::Number(_) if matches!(key, "idle" | "burst" | "swappiness") => false,
         Value::Null => true,
         Value::Number(number) => number.as_i64() == Some(0),
         Value::String(text) => text.is_empty(),
@@ -142,7 +147,7 @@ fn without_nothing(value: Value) -> Value {
     let kept: Map<String, Value> = map
         .into_iter()
         .map(|(key, value)| (key, without_nothing(value)))
-        .filter(|(_, value)| !nothing(value))
+        .filter(|(key, value)| !nothing(key, value))
         .collect();
     Value::Object(kept)
 }
@@ -178,6 +183,8 @@ mod tests {
     fn what_engines_leave_as_it_is_stays() {
         let asked = json!({ "memory": { "limit": 5, "swap": 0 }, "cpu": { "shares": 0, "cpus": "" }, "blockIO": {} });
         assert_eq!(without_nothing(asked), json!({ "memory": { "limit": 5 } }));
+        let asked = json!({ "cpu": { "idle": 0, "burst": 0, "quota": 0 } });
+        assert_eq!(without_nothing(asked), json!({ "cpu": { "idle": 0, "burst": 0 } }));
         let mut spec = json!({ "memory": { "limit": 1, "swap": 2 } });
         merge(&mut spec, json!({ "memory": { "limit": 9 }, "pids": { "limit": 3 } }));
         assert_eq!(spec, json!({ "memory": { "limit": 9, "swap": 2 }, "pids": { "limit": 3 } }));

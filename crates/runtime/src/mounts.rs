@@ -3,7 +3,7 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
-use oci_spec::runtime::{Linux, Mount};
+use oci_spec::runtime::{Linux, LinuxNamespaceType, Mount};
 use rustix::fs::FileType;
 use rustix::io::Errno;
 use rustix::mount::{FsOpenFlags, fsopen};
@@ -45,6 +45,19 @@ pub(crate) fn mount_step(mount: &Mount, surroundings: &Surroundings<'_>) -> Resu
     }
     let source = match kind {
         "cgroup" | "cgroup2" if !hierarchies.is_v2() => groups(hierarchies, group, options.set)?,
+        "cgroup" | "cgroup2" if needs_host_s_groups(linux) => {
+            let top = hierarchies.v2().unwrap_or(Path::new("/sys/fs/cgroup")).to_owned();
+            let source = group.and_then(Group::v2_dir).unwrap_or(top);
+            if unprivileged {
+                MountSource::Late { source, directory: true }
+            } else {
+                let tree = layer(&source, None, false)?;
+                let change = Change { set: options.set, ..Change::default() };
+                set_attributes(tree.as_fd(), false, change)
+                    .map_err(|e| RuntimeError::host("set the options of", &source, e))?;
+                MountSource::Tree { tree, directory: true }
+            }
+        }
         "cgroup" | "cgroup2" => MountSource::New { kind: "cgroup2".into(), source: "cgroup".into(), made: None },
         _ if is_bind && unprivileged => late_bind(mount, map.is_some())?,
         _ if is_bind => bind(mount, &options, map.as_ref())?,
@@ -66,6 +79,13 @@ fn other_file_system(kind: &str, mount: &Mount) -> Result<MountSource> {
     })?;
     let source = mount.source().as_deref().and_then(Path::to_str).filter(|source| !source.is_empty());
     Ok(MountSource::New { kind: kind.into(), source: source.unwrap_or(kind).into(), made: None })
+}
+
+/// Whether cgroup2 cannot be mounted anew: in a user namespace that takes a cgroup namespace of its own. The group's own
+/// directory is what is shown then, as on v1.
+fn needs_host_s_groups(linux: &Linux) -> bool {
+    let has = |kind| linux.namespaces().iter().flatten().any(|namespace| namespace.typ() == kind);
+    has(LinuxNamespaceType::User) && !has(LinuxNamespaceType::Cgroup)
 }
 
 /// What is bound by an ordinary user: there now, opened by the child.

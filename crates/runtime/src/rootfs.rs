@@ -1,9 +1,11 @@
 //! The root file system as a detached mount: in nobody's mount table until the child attaches it.
 
+use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::CWD;
+use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, OpenTreeFlags, fsconfig_create, fsconfig_set_fd, fsconfig_set_string,
@@ -11,6 +13,7 @@ use rustix::mount::{
 };
 use serde::{Deserialize, Serialize};
 use wharf_sys::mount::{Change, set_attributes};
+use wharf_sys::overlay::{Writable, mount_apart};
 
 use crate::{Result, RuntimeError};
 
@@ -67,45 +70,108 @@ pub(crate) fn layer(path: &Path, userns: Option<BorrowedFd<'_>>, recursive: bool
     Ok(tree)
 }
 
+/// What makes an overlay's layers, each a detached mount.
+struct Stack {
+    lowers: Vec<OwnedFd>,
+    /// The directory above upper and work, which must be on one mount, with their names in it.
+    writable: Option<(OwnedFd, CString, CString)>,
+}
+
+/// A layer's own attributes may not redirect us elsewhere (CVE class "overlay xattrs in a layer").
+const OPTIONS: [(&str, &str); 4] =
+    [("metacopy", "off"), ("redirect_dir", "nofollow"), ("index", "off"), ("xino", "off")];
+
 fn overlay(
     lowers: &[PathBuf],
     upper: Option<&Path>,
     work: Option<&Path>,
     userns: Option<BorrowedFd<'_>>,
 ) -> Result<OwnedFd> {
-    let name = || PathBuf::from("overlay");
-    let fail = |action: &'static str| move |errno: Errno| RuntimeError::host(action, name(), errno);
     if lowers.is_empty() {
         return Err(RuntimeError::Invalid("an overlay needs at least one layer".into()));
     }
-    let fs = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC).map_err(fail("open file system"))?;
-    fsconfig_set_string(&fs, "source", "overlay").map_err(fail("configure"))?;
-    // By fd: no length limit, no character of a path that would be taken as a separator. Linux 6.13 on.
-    let mut held = Vec::new();
-    for path in lowers {
-        let tree = layer(path, userns, false)?;
-        fsconfig_set_fd(&fs, "lowerdir+", &tree).map_err(|e| RuntimeError::host("use as a layer", path, e))?;
-        held.push(tree);
-    }
-    if let (Some(upper), Some(work)) = (upper, work) {
-        // Both must be on one mount for the overlay: the directory above them, copied once.
-        let parent = upper.parent().filter(|parent| work.parent() == Some(parent));
-        let parent = parent.ok_or_else(|| RuntimeError::Invalid("upper and work directory are not siblings".into()))?;
-        let tree = layer(parent, None, false)?;
-        for (key, path) in [("upperdir", upper), ("workdir", work)] {
-            let name = path.file_name().unwrap_or_default();
-            let flags = rustix::fs::OFlags::PATH | rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::CLOEXEC;
-            let dir = rustix::fs::openat(&tree, name, flags, rustix::fs::Mode::empty())
-                .map_err(|e| RuntimeError::host("open", path, e))?;
-            fsconfig_set_fd(&fs, key, &dir).map_err(|e| RuntimeError::host("use for writing", path, e))?;
-            held.push(dir);
+    let lowers = lowers.iter().map(|path| layer(path, userns, false)).collect::<Result<_>>()?;
+    let writable = match (upper, work) {
+        (Some(upper), Some(work)) => {
+            let parent = upper.parent().filter(|parent| work.parent() == Some(parent));
+            let parent =
+                parent.ok_or_else(|| RuntimeError::Invalid("upper and work directory are not siblings".into()))?;
+            let name = |path: &Path| {
+                CString::new(path.file_name().unwrap_or_default().as_bytes())
+                    .map_err(|_| RuntimeError::Invalid("a directory with a NUL in its name".into()))
+            };
+            Some((layer(parent, None, false)?, name(upper)?, name(work)?))
         }
-        held.push(tree);
+        _ => None,
+    };
+    let stack = Stack { lowers, writable };
+    let made = match stack.by_fd() {
+        // Linux 6.13 does not take detached mounts yet, and those before do not take fds.
+        Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => stack.by_path(),
+        made => made,
+    };
+    made.map_err(|errno| RuntimeError::host("mount", PathBuf::from("overlay"), errno))
+}
+
+impl Stack {
+    /// No length limit, no character of a path that would be taken as a separator. Linux 6.14 on.
+    fn by_fd(&self) -> std::result::Result<OwnedFd, Errno> {
+        let fs = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
+        fsconfig_set_string(&fs, "source", "overlay")?;
+        for tree in &self.lowers {
+            fsconfig_set_fd(&fs, "lowerdir+", tree)?;
+        }
+        if let Some((tree, upper, work)) = &self.writable {
+            for (key, name) in [("upperdir", upper), ("workdir", work)] {
+                let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+                let dir = openat(tree, name.as_c_str(), flags, Mode::empty())?;
+                fsconfig_set_fd(&fs, key, &dir)?;
+            }
+        }
+        for (key, value) in OPTIONS {
+            fsconfig_set_string(&fs, key, value)?;
+        }
+        fsconfig_create(&fs)?;
+        fsmount(&fs, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())
     }
-    // A layer's own attributes may not redirect us elsewhere (CVE class "overlay xattrs in a layer").
-    for (key, value) in [("metacopy", "off"), ("redirect_dir", "nofollow"), ("index", "off"), ("xino", "off")] {
-        fsconfig_set_string(&fs, key, value).map_err(fail("configure"))?;
+
+    fn by_path(&self) -> std::result::Result<OwnedFd, Errno> {
+        let layers: Vec<BorrowedFd<'_>> = self.lowers.iter().map(AsFd::as_fd).collect();
+        let writable = self.writable.as_ref();
+        let writable = writable.map(|(tree, upper, work)| Writable { tree: tree.as_fd(), upper, work });
+        mount_apart(&layers, writable, &OPTIONS.map(|(key, value)| format!("{key}={value}")).join(","))
     }
-    fsconfig_create(&fs).map_err(fail("mount"))?;
-    fsmount(&fs, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty()).map_err(fail("mount"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_older_kernel_s_way_makes_the_same_overlay() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        for name in ["low", "high", "upper", "work"] {
+            std::fs::create_dir(path(name)).unwrap();
+        }
+        let layer = |name: &str| layer(&path(name), None, false);
+        let (low, high, parent) = match (layer("low"), layer("high"), layer("")) {
+            (Ok(low), Ok(high), Ok(parent)) => (low, high, parent),
+            _ => return eprintln!("skipped: no right to mount"),
+        };
+        std::fs::write(path("low/a"), "low").unwrap();
+        std::fs::write(path("high/a"), "high").unwrap();
+        let stack = Stack { lowers: vec![high, low], writable: Some((parent, c"upper".into(), c"work".into())) };
+        for made in [stack.by_path(), stack.by_fd()] {
+            let Ok(made) = made else {
+                // The first of both works anywhere.
+                assert!(path("upper/new").exists());
+                continue;
+            };
+            let a = openat(&made, "a", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).unwrap();
+            assert_eq!(std::io::read_to_string(std::fs::File::from(a)).unwrap(), "high");
+            openat(&made, "new", OFlags::WRONLY | OFlags::CREATE | OFlags::CLOEXEC, Mode::RUSR).unwrap();
+            assert!(path("upper/new").exists());
+        }
+    }
 }

@@ -1,15 +1,20 @@
 //! Layers on top of each other, as a directory that only we can reach.
 
+use std::ffi::CString;
 use std::ops::Deref;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_fd, fsconfig_set_string, fsmount, fsopen,
+    FsMountFlags, FsOpenFlags, MountAttrFlags, OpenTreeFlags, fsconfig_create, fsconfig_set_fd, fsconfig_set_string,
+    fsmount, fsopen, open_tree,
 };
 use wharf_rooted_path::RootDir;
+use wharf_sys::mount::{Attributes, Change, set_attributes};
+use wharf_sys::overlay::{Writable, mount_apart};
 
 use crate::{Result, SnapshotError};
 
@@ -29,35 +34,59 @@ impl Deref for View {
 impl View {
     /// Mounts `lowers` (the topmost first); with `writable`, what is written goes to that upper directory.
     pub(crate) fn mount(lowers: &[PathBuf], writable: Option<(&Path, &Path)>) -> Result<Self> {
-        match Self::mount_as(Naming::Fd, lowers, writable) {
-            // Linux 6.5 to 6.12 know layers one by one, and only by their paths.
-            Err(SnapshotError::Mount { errno: Errno::INVAL, .. }) => Self::mount_as(Naming::Path, lowers, writable),
+        match Self::by_fd(lowers, writable) {
+            // Before Linux 6.13 overlayfs takes no fds.
+            Err(SnapshotError::Mount { errno: Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP, .. }) => {
+                Self::by_path(lowers, writable)
+            }
             mounted => mounted,
         }
     }
 
-    fn mount_as(naming: Naming, lowers: &[PathBuf], writable: Option<(&Path, &Path)>) -> Result<Self> {
+    /// No length limit, no character of a path that would be taken as a separator.
+    fn by_fd(lowers: &[PathBuf], writable: Option<(&Path, &Path)>) -> Result<Self> {
         let fail = |step: &'static str| move |errno: Errno| SnapshotError::Mount { step, errno };
         let fs = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC).map_err(fail("overlayfs"))?;
-        let mut held: Vec<OwnedFd> = Vec::new();
         let upper = writable.into_iter().flat_map(|(upper, work)| [("upperdir", upper), ("workdir", work)]);
         for (key, path) in lowers.iter().map(|path| ("lowerdir+", path.as_path())).chain(upper) {
             let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
             let dir = rustix::fs::openat(CWD, path, flags, Mode::empty())
                 .map_err(|errno| SnapshotError::file("open", path)(errno.into()))?;
-            naming.set(fs.as_fd(), key, dir.as_fd()).map_err(fail("a layer"))?;
-            held.push(dir);
+            fsconfig_set_fd(&fs, key, &dir).map_err(fail("a layer"))?;
         }
-        // As a container's own root has it: a layer's attributes may not redirect us elsewhere.
-        for (key, value) in [("metacopy", "off"), ("redirect_dir", "nofollow"), ("index", "off"), ("xino", "off")] {
+        for (key, value) in OPTIONS {
             fsconfig_set_string(&fs, key, value).map_err(fail("options"))?;
         }
         fsconfig_create(&fs).map_err(fail("the overlay"))?;
-        // Files are read and written through it; nothing of it is run.
         let mut attributes =
             MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV | MountAttrFlags::MOUNT_ATTR_NOEXEC;
         attributes.set(MountAttrFlags::MOUNT_ATTR_RDONLY, writable.is_none());
         let mount = fsmount(&fs, FsMountFlags::FSMOUNT_CLOEXEC, attributes).map_err(fail("the mount"))?;
+        Ok(Self { root: RootDir::from_fd(mount) })
+    }
+
+    fn by_path(lowers: &[PathBuf], writable: Option<(&Path, &Path)>) -> Result<Self> {
+        let fail = |step: &'static str| move |errno: Errno| SnapshotError::Mount { step, errno };
+        let copy = |path: &Path| {
+            open_tree(CWD, path, OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC)
+                .map_err(|errno| SnapshotError::file("open", path)(errno.into()))
+        };
+        let layers = lowers.iter().map(|path| copy(path)).collect::<Result<Vec<_>>>()?;
+        let layers: Vec<BorrowedFd<'_>> = layers.iter().map(AsFd::as_fd).collect();
+        // Both in one directory: overlayfs wants them on one mount.
+        let name = |path: &Path| CString::new(path.file_name().unwrap_or_default().as_bytes()).unwrap_or_default();
+        let above = |path: &Path| path.parent().unwrap_or(Path::new("/")).to_owned();
+        let written = match writable {
+            Some((upper, work)) if above(upper) == above(work) => Some((copy(&above(upper))?, name(upper), name(work))),
+            Some(_) => return Err(fail("directories that are not siblings")(Errno::XDEV)),
+            None => None,
+        };
+        let written = written.as_ref().map(|(tree, upper, work)| Writable { tree: tree.as_fd(), upper, work });
+        let options = OPTIONS.map(|(key, value)| format!("{key}={value}")).join(",");
+        let mount = mount_apart(&layers, written, &options).map_err(fail("the overlay"))?;
+        let readonly = if writable.is_none() { Attributes::RDONLY } else { Attributes::default() };
+        let set = Attributes::NOSUID | Attributes::NODEV | Attributes::NOEXEC | readonly;
+        set_attributes(mount.as_fd(), false, Change { set, ..Change::default() }).map_err(fail("the mount"))?;
         Ok(Self { root: RootDir::from_fd(mount) })
     }
 
@@ -67,31 +96,16 @@ impl View {
     }
 }
 
-/// How overlayfs is told of a directory.
-#[derive(Clone, Copy)]
-enum Naming {
-    /// No length limit, no character that would be taken as a separator. Linux 6.13 on.
-    Fd,
-    /// The path of the fd: short, and without such characters too.
-    Path,
-}
-
-impl Naming {
-    fn set(self, fs: BorrowedFd<'_>, key: &str, dir: BorrowedFd<'_>) -> std::result::Result<(), Errno> {
-        use std::os::fd::AsRawFd;
-        match self {
-            Self::Fd => fsconfig_set_fd(fs, key, dir),
-            Self::Path => fsconfig_set_string(fs, key, format!("/proc/self/fd/{}", dir.as_raw_fd())),
-        }
-    }
-}
+/// As a container's own root has it: a layer's attributes may not redirect us elsewhere.
+const OPTIONS: [(&str, &str); 4] =
+    [("metacopy", "off"), ("redirect_dir", "nofollow"), ("index", "off"), ("xino", "off")];
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn both_ways_to_name_a_layer_mount_it() {
+    fn an_older_kernel_s_way_makes_the_same_view() {
         let dir = tempfile::tempdir().unwrap();
         let path = |name: &str| dir.path().join(name);
         for name in ["low", "high", "upper", "work"] {
@@ -99,13 +113,14 @@ mod tests {
         }
         std::fs::write(path("low/a"), "low").unwrap();
         std::fs::write(path("high/a"), "high").unwrap();
-        for naming in [Naming::Fd, Naming::Path] {
+        // The one that this kernel prefers, and the one that all have.
+        for mount in [View::mount, View::by_path] {
             let lowers = [path("high"), path("low")];
-            let view = View::mount_as(naming, &lowers, None).unwrap();
+            let view = mount(&lowers, None).unwrap();
             assert_eq!(view.read_small("a", 9).unwrap(), b"high");
             assert!(view.create_file("new", 0o644).is_err(), "read-only");
             let (upper, work) = (path("upper"), path("work"));
-            let view = View::mount_as(naming, &lowers, Some((&upper, &work))).unwrap();
+            let view = mount(&lowers, Some((&upper, &work))).unwrap();
             drop(view.create_file("new", 0o644).unwrap());
             assert!(path("upper/new").exists());
             std::fs::remove_file(path("upper/new")).unwrap();

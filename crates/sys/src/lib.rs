@@ -5,7 +5,8 @@
 //! descriptors, and says in its `SAFETY` comment why the call is sound for every argument.
 //!
 //! - [`process`]: clone3, execve, leaving without destructors.
-//! - [`mount`]: mount attributes, by fd.
+//! - [`mount`], [`overlay`]: mount attributes, by fd; overlays on older kernels.
+//! - [`bpf`]: programs that decide over devices.
 //! - [`fds`]: closing what must not be inherited.
 //! - [`scheduling`]: when a process runs.
 //! - [`seccomp`]: installing a filter.
@@ -15,12 +16,14 @@
 //! - [`signals`], [`disposition`]: signals as something to read, and what becomes of them otherwise.
 //! - [`title`]: what others see of a process.
 
+pub mod bpf;
 pub mod disposition;
 pub mod fds;
 pub mod message;
 pub mod mount;
 pub mod namespace;
 pub mod netlink;
+pub mod overlay;
 pub mod own_program;
 pub mod process;
 pub mod scheduling;

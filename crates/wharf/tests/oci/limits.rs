@@ -9,10 +9,16 @@ use serde_json::{Value, json};
 
 use crate::kit::{Bundle, text};
 
-/// A control file of the container's group; `None` where the host has no such v1 hierarchy.
-fn control(bundle: &Bundle, controller: &str, file: &str) -> Option<String> {
-    let path = PathBuf::from("/sys/fs/cgroup").join(controller).join(&bundle.id).join(file);
-    if path.exists() { Some(fs::read_to_string(path).unwrap().trim().to_owned()) } else { None }
+/// A control file of the container's group: v1's by its controller, or v2's.
+fn control(bundle: &Bundle, controller: &str, v1: &str, v2: &str) -> String {
+    let old = PathBuf::from("/sys/fs/cgroup").join(controller).join(&bundle.id).join(v1);
+    let path = if old.exists() { old } else { PathBuf::from("/sys/fs/cgroup").join(&bundle.id).join(v2) };
+    fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display())).trim().to_owned()
+}
+
+/// Whether the host has cgroup2 alone.
+fn is_v2() -> bool {
+    PathBuf::from("/sys/fs/cgroup/cgroup.controllers").exists()
 }
 
 #[test]
@@ -35,22 +41,23 @@ fn limits_are_updated_by_flags_and_by_files() {
     };
     bundle.create();
     bundle.start();
-    let Some(limit) = control(&bundle, "memory", "memory.limit_in_bytes") else {
-        return eprintln!("skipped: no v1 memory controller");
-    };
-    assert_eq!(limit, (64 << 20).to_string());
+    let limit = || control(&bundle, "memory", "memory.limit_in_bytes", "memory.max");
+    // v2 has a weight for shares, and quota and period in one file.
+    let shares = || control(&bundle, "cpu", "cpu.shares", "cpu.weight");
+    let quota = || control(&bundle, "cpu", "cpu.cfs_quota_us", "cpu.max");
+    assert_eq!(limit(), (64 << 20).to_string());
     bundle.ok(&["update", "--memory", "48M", "--cpu-share", "300", "--pids-limit", "17", &bundle.id]);
-    assert_eq!(control(&bundle, "memory", "memory.limit_in_bytes").unwrap(), (48 << 20).to_string());
-    assert_eq!(control(&bundle, "cpu", "cpu.shares").unwrap(), "300");
-    assert_eq!(control(&bundle, "pids", "pids.max").unwrap(), "17");
+    assert_eq!(limit(), (48 << 20).to_string());
+    assert_eq!(shares(), if is_v2() { "12" } else { "300" });
+    assert_eq!(control(&bundle, "pids", "pids.max", "pids.max"), "17");
     // As Docker writes it: zeros for what stays.
     let mut child = bundle.wharf(&["update", "-r", "-", &bundle.id]).stdin(Stdio::piped()).spawn().unwrap();
     let resources = json!({ "memory": { "limit": 50 << 20, "swap": 0 }, "cpu": { "shares": 0, "quota": 50000 } });
     child.stdin.take().unwrap().write_all(resources.to_string().as_bytes()).unwrap();
     assert!(child.wait().unwrap().success());
-    assert_eq!(control(&bundle, "memory", "memory.limit_in_bytes").unwrap(), (50 << 20).to_string());
-    assert_eq!(control(&bundle, "cpu", "cpu.shares").unwrap(), "300");
-    assert_eq!(control(&bundle, "cpu", "cpu.cfs_quota_us").unwrap(), "50000");
+    assert_eq!(limit(), (50 << 20).to_string());
+    assert_eq!(shares(), if is_v2() { "12" } else { "300" });
+    assert_eq!(quota(), if is_v2() { "50000 100000" } else { "50000" });
     assert_eq!(bundle.fails(&["update", "--memory", "much", &bundle.id]).0, 1);
 }
 
@@ -63,6 +70,13 @@ fn events_tell_what_is_used() {
     assert_eq!((&event["type"], &event["id"]), (&json!("stats"), &json!(bundle.id)));
     assert_eq!(event["data"]["pids"]["current"], 1);
     assert!(event["data"]["memory"]["usage"]["usage"].as_u64().unwrap() > 0);
+    if is_v2() {
+        for section in ["cpu", "memory", "blkio"] {
+            assert!(event["data"][section]["psi"]["some"]["total"].is_u64(), "{section}: {event}");
+        }
+    } else {
+        assert!(event["data"]["cpu"]["usage"]["percpu"].as_array().is_some_and(|all| !all.is_empty()), "{event}");
+    }
     bundle.ok(&["kill", &bundle.id, "KILL"]);
     bundle.wait_for_status("stopped");
     assert!(bundle.fails(&["events", "--stats", &bundle.id]).1.contains("is not running"));

@@ -4,6 +4,7 @@ mod commands;
 mod conformance;
 mod engines;
 mod exec;
+mod hierarchy;
 mod hooks;
 mod hostile;
 mod kit;

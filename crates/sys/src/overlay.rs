@@ -1,0 +1,162 @@
+//! Overlays of detached mounts on kernels that do not know them.
+//!
+//! Linux 6.14 takes layers by fd, also when they are mounts in nobody's table. Before, overlayfs takes paths only, to
+//! mounts of the caller's own mount namespace, and before 6.5 all of them in a string of 255 bytes through fsconfig(2).
+//! So a child attaches the layers in a mount namespace of its own, mounts them there by mount(2), and hands out a
+//! detached copy. Nothing of it is ever seen elsewhere.
+
+use std::ffi::{CStr, CString};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::{CWD, Mode, OFlags, mkdirat, open};
+use rustix::io::Errno;
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MoveMountFlags, OpenTreeFlags, fsconfig_create, fsmount,
+    fsopen, mount, move_mount, open_tree,
+};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+use rustix::process::{WaitId, WaitIdOptions, waitid};
+
+use crate::mount::{Change, Propagation, set_attributes};
+use crate::process::{Namespaces, clone3};
+use crate::{Result, message};
+
+/// What is written, both in one detached mount: overlayfs wants them on the same one.
+#[derive(Clone, Copy, Debug)]
+pub struct Writable<'a> {
+    pub tree: BorrowedFd<'a>,
+    /// Names of directories in it.
+    pub upper: &'a CStr,
+    pub work: &'a CStr,
+}
+
+/// Where the layers are while they are put together.
+const TOGETHER: &CStr = c"m";
+const WRITABLE: &CStr = c"w";
+
+/// Mounts an overlay of detached mounts (`layers`, the topmost first), itself detached. `options` are overlayfs's
+/// further ones, separated by commas.
+///
+/// # Errors
+/// `EPERM` without CAP_SYS_ADMIN, `EINVAL` for more than 500 layers or an option that the kernel does not know, and
+/// whatever mount(2) says of an overlay.
+pub fn mount_apart(layers: &[BorrowedFd<'_>], writable: Option<Writable<'_>>, options: &str) -> Result<OwnedFd> {
+    let table = table()?;
+    let mut names = Vec::new();
+    for number in 0..layers.len() {
+        let name = CString::new(number.to_string()).map_err(|_| Errno::INVAL)?;
+        mkdirat(&table, name.as_c_str(), Mode::RWXU)?;
+        names.push(name);
+    }
+    for name in [TOGETHER, WRITABLE] {
+        mkdirat(&table, name, Mode::RWXU)?;
+    }
+    let options = all_options(layers.len(), writable, options)?;
+    let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+    // The caller may have other threads: nothing is allocated in the child.
+    let child = clone3(Namespaces { mount: true, ..Namespaces::default() }, None, || {
+        let put = || {
+            // Opened here: what the parent has open is in its own mounts.
+            let host = open(c"/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+            let private = Change { propagation: Some(Propagation::Private), ..Change::default() };
+            set_attributes(host.as_fd(), true, private)?;
+            attach(table.as_fd(), CWD, c"/")?;
+            for (layer, name) in layers.iter().zip(&names) {
+                attach(*layer, table.as_fd(), name)?;
+            }
+            if let Some(writable) = writable {
+                attach(writable.tree, table.as_fd(), WRITABLE)?;
+            }
+            rustix::process::fchdir(&table)?;
+            mount(c"overlay", TOGETHER, c"overlay", MountFlags::empty(), options.as_c_str())?;
+            let made = open_tree(CWD, TOGETHER, OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC)?;
+            message::send(&theirs, &[], &[made.as_fd()])
+        };
+        put().map_or_else(|errno| u8::try_from(errno.raw_os_error()).unwrap_or(u8::MAX), |()| 0)
+    })?;
+    drop(theirs);
+    let told = message::receive(&ours);
+    let ended = loop {
+        match waitid(WaitId::PidFd(child.pidfd.as_fd()), WaitIdOptions::EXITED) {
+            Err(Errno::INTR) => {}
+            ended => break ended?,
+        }
+    };
+    match told {
+        Ok(Some((_, mut fds))) => fds.pop().ok_or(Errno::IO),
+        _ => Err(ended.and_then(|status| status.exit_status()).map_or(Errno::IO, Errno::from_raw_os_error)),
+    }
+}
+
+/// A directory to attach them in, that exists nowhere else.
+fn table() -> Result<OwnedFd> {
+    let fs = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    fsconfig_create(&fs)?;
+    fsmount(&fs, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())
+}
+
+fn attach(tree: BorrowedFd<'_>, dir: BorrowedFd<'_>, name: &CStr) -> Result<()> {
+    move_mount(tree, c"", dir, name, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
+}
+
+fn all_options(layers: usize, writable: Option<Writable<'_>>, further: &str) -> Result<CString> {
+    let lowers: Vec<String> = (0..layers).map(|number| number.to_string()).collect();
+    let mut all = format!("lowerdir={}", lowers.join(":")).into_bytes();
+    for (key, name) in writable.into_iter().flat_map(|w| [("upperdir", w.upper), ("workdir", w.work)]) {
+        all.extend(format!(",{key}={}/", WRITABLE.to_string_lossy()).bytes());
+        for byte in name.to_bytes() {
+            if matches!(byte, b',' | b'\\' | b':') {
+                all.push(b'\\');
+            }
+            all.push(*byte);
+        }
+    }
+    if !further.is_empty() {
+        all.push(b',');
+        all.extend(further.bytes());
+    }
+    CString::new(all).map_err(|_| Errno::INVAL)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_would_be_read_as_separators_are_escaped() {
+        let tree = open("/", OFlags::PATH, Mode::empty()).unwrap();
+        let writable = Writable { tree: tree.as_fd(), upper: c"a,b", work: c"c:d\\e" };
+        let options = all_options(3, Some(writable), "xino=off").unwrap();
+        assert_eq!(options.to_str().unwrap(), r"lowerdir=0:1:2,upperdir=w/a\,b,workdir=w/c\:d\\e,xino=off");
+    }
+
+    #[test]
+    fn layers_without_a_place_are_put_together() {
+        let tree = || {
+            let table = table();
+            if matches!(table, Err(Errno::PERM)) {
+                eprintln!("skipped: no right to mount");
+            }
+            table.ok()
+        };
+        let (Some(high), Some(low), Some(own)) = (tree(), tree(), tree()) else { return };
+        let make = |dir: &OwnedFd, name: &str| {
+            let flags = OFlags::CREATE | OFlags::WRONLY | OFlags::CLOEXEC;
+            rustix::fs::openat(dir, name, flags, Mode::RUSR)
+        };
+        make(&low, "low").unwrap();
+        make(&high, "high").unwrap();
+        for name in ["up", "work"] {
+            mkdirat(&own, name, Mode::RWXU).unwrap();
+        }
+        let writable = Writable { tree: own.as_fd(), upper: c"up", work: c"work" };
+        let made = mount_apart(&[high.as_fd(), low.as_fd()], Some(writable), "index=off").unwrap();
+        let there =
+            |name: &str| rustix::fs::accessat(&made, name, rustix::fs::Access::EXISTS, rustix::fs::AtFlags::empty());
+        assert_eq!((there("low"), there("high"), there("new")), (Ok(()), Ok(()), Err(Errno::NOENT)));
+        make(&made, "new").unwrap();
+        assert!(rustix::fs::statat(&own, "up/new", rustix::fs::AtFlags::empty()).is_ok());
+        assert_eq!(mount_apart(&[low.as_fd()], None, "frob=1").unwrap_err(), Errno::INVAL);
+        assert!(there("low").is_ok());
+    }
+}
