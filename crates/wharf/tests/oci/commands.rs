@@ -33,7 +33,12 @@ fn links_that_are_called_as_a_runtime_are_one() {
         symlink(WHARF, &link).unwrap();
         let output = Command::new(&link).arg("--version").output().unwrap();
         let version = text(&output.stdout);
-        assert!(version.starts_with(&format!("{name} version ")) && version.contains("\ncommit: wharf-0.") && version.contains("\nspec: 1.2."), "{version}");
+        assert!(
+            version.starts_with(&format!("{name} version "))
+                && version.contains("\ncommit: wharf-0.")
+                && version.contains("\nspec: 1.2."),
+            "{version}"
+        );
         assert!(text(&Command::new(&link).arg("--help").output().unwrap().stdout).contains("checkpoint"));
     }
 }
