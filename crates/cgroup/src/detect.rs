@@ -83,6 +83,20 @@ impl Hierarchies {
         self.v2.as_ref().map(|(point, _)| point.as_path())
     }
 
+    /// Whether swap of a group can be limited: the kernel may have none, or not count it.
+    pub fn counts_swap(&self) -> bool {
+        match self.v1("memory") {
+            Some(root) => root.join("memory.memsw.limit_in_bytes").exists(),
+            // v2's root group has no limits to look at.
+            None => {
+                let words = std::fs::read_to_string("/proc/cmdline").unwrap_or_default();
+                self.v2_has("memory")
+                    && Path::new("/proc/swaps").exists()
+                    && !words.split_whitespace().any(|word| word == "swapaccount=0")
+            }
+        }
+    }
+
     /// Whether the unified hierarchy has `controller`.
     pub fn v2_has(&self, controller: &str) -> bool {
         self.v2.as_ref().is_some_and(|(_, all)| all.iter().any(|c| c == controller))

@@ -14,7 +14,7 @@ use std::path::Path;
 use oci_spec::runtime::LinuxResources;
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
-use rustix::process::{WaitId, WaitIdOptions, waitid};
+use rustix::process::{Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid};
 use serde::{Deserialize, Serialize};
 use wharf_sys::fds;
 use wharf_sys::process::{Namespaces, clone3};
@@ -167,7 +167,7 @@ pub struct Started {
 struct Keeper {
     pid: u32,
     pidfd: OwnedFd,
-    /// It reads at the other end.
+    /// It reads at the other end, and ends when nobody has this one any more.
     end: Option<OwnedFd>,
 }
 
@@ -188,7 +188,8 @@ impl Keeper {
 impl Drop for Keeper {
     fn drop(&mut self) {
         self.end = None;
-        // It may have been ended together with the scope.
+        // That alone would not do: a container that has not started yet has a copy of it.
+        let _ = pidfd_send_signal(&self.pidfd, Signal::KILL);
         let _ = waitid(WaitId::PidFd(self.pidfd.as_fd()), WaitIdOptions::EXITED);
     }
 }
@@ -266,6 +267,8 @@ mod tests {
     #[test]
     fn a_keeper_ends_with_its_value() {
         let keeper = Keeper::new().unwrap();
+        // As a process that was copied from this one has it.
+        let _copy = keeper.end.as_ref().unwrap().try_clone().unwrap();
         let proc = format!("/proc/{}", keeper.pid);
         assert!(Path::new(&proc).exists());
         drop(keeper);

@@ -85,7 +85,7 @@ impl Engine {
             memory: memory.totalram * u64::from(memory.mem_unit),
             cgroup_version: if hierarchies.is_v2() { "2" } else { "1" },
             memory_limit: has("memory"),
-            swap_limit: has("memory"),
+            swap_limit: self.inner.hierarchies.counts_swap(),
             pids_limit: has("pids"),
             cpu_quota: has("cpu"),
             cpuset: has("cpuset"),

@@ -1,6 +1,9 @@
 //! Limits and ulimits of a record in the words of the runtime specification.
 
+use std::sync::OnceLock;
+
 use serde_json::{Map, Value, json};
+use wharf_cgroup::Hierarchies;
 
 use crate::error::{EngineError, Result};
 use crate::spec::{HostConfig, Ulimit};
@@ -59,12 +62,12 @@ pub fn limits(host: &HostConfig) -> Result<Value> {
     let mut memory = Map::new();
     if r.memory > 0 {
         memory.insert("limit".into(), r.memory.into());
-        // Docker's rule: as much swap again, unless told otherwise.
+        // Docker's rule: as much swap again, unless told otherwise. A default that cannot be had is left out.
         let swap = match r.memory_swap {
-            0 => r.memory.saturating_mul(2),
-            other => other,
+            0 => Some(r.memory.saturating_mul(2)).filter(|_| counts_swap()),
+            other => Some(other),
         };
-        memory.insert("swap".into(), swap.into());
+        memory.extend(swap.map(|swap| ("swap".to_owned(), swap.into())));
     } else if r.memory_swap == -1 {
         memory.insert("swap".into(), json!(-1));
     }
@@ -109,6 +112,17 @@ pub fn limits(host: &HostConfig) -> Result<Value> {
         all.insert("pids".into(), json!({ "limit": limit }));
     }
     Ok(Value::Object(all))
+}
+
+fn counts_swap() -> bool {
+    static COUNTS: OnceLock<bool> = OnceLock::new();
+    *COUNTS.get_or_init(|| {
+        let counts = Hierarchies::detect().is_ok_and(|found| found.counts_swap());
+        if !counts {
+            tracing::warn!("this host cannot limit the swap of containers: their memory alone is limited");
+        }
+        counts
+    })
 }
 
 fn block_io(host: &HostConfig) -> Result<Map<String, Value>> {
@@ -188,7 +202,8 @@ mod tests {
     fn memory_without_swap_gets_as_much_swap_again() {
         let limits = limits(&with(Resources { memory: 64 << 20, ..Resources::default() })).unwrap();
         assert_eq!(limits["memory"]["limit"], 64 << 20);
-        assert_eq!(limits["memory"]["swap"], 128 << 20);
+        let swap = if counts_swap() { json!(128 << 20) } else { json!(null) };
+        assert_eq!(limits["memory"]["swap"], swap);
     }
 
     #[test]

@@ -2,9 +2,10 @@
 
 use std::fs;
 use std::os::unix::fs::symlink;
-use std::process::Command;
+use std::path::Path;
+use std::process::{Command, Stdio};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::kit::{Bundle, WHARF, text};
 
@@ -89,9 +90,33 @@ fn all_containers_of_a_root_are_listed() {
 
 #[test]
 fn groups_by_systemd_need_systemd() {
-    let Some(bundle) = Bundle::sleeper("systemd", |_| {}) else { return };
+    let Some(bundle) = Bundle::sleeper("systemd", |config| {
+        config["linux"]["resources"]["pids"] = json!({ "limit": 50 });
+    }) else {
+        return;
+    };
     let dir = bundle.dir.path().to_string_lossy().into_owned();
-    let output = bundle.wharf(&["--systemd-cgroup", "create", "--bundle", &dir, &bundle.id]).output().unwrap();
-    assert_eq!(output.status.code(), Some(1));
-    assert!(text(&output.stderr).contains("cgroupfs driver"), "{}", text(&output.stderr));
+    let create = || {
+        let log = fs::File::create(bundle.path("out")).unwrap();
+        let mut command = bundle.wharf(&["--systemd-cgroup", "create", "--bundle", &dir, &bundle.id]);
+        command.stdout(Stdio::null()).stderr(log).status().unwrap()
+    };
+    if !Path::new("/run/systemd/system").is_dir() {
+        assert_eq!(create().code(), Some(1));
+        assert!(bundle.shown().contains("cgroupfs driver"), "{}", bundle.shown());
+        return;
+    }
+    assert!(create().success(), "{}", bundle.shown());
+    let unit = format!("wharf-{}.scope", bundle.id);
+    let groups = fs::read_to_string(format!("/proc/{}/cgroup", bundle.state()["pid"])).unwrap();
+    assert!(groups.contains(&format!("/system.slice/{unit}")), "{groups}");
+    let tasks = || {
+        let shown = Command::new("systemctl").args(["show", "-p", "TasksMax,LoadState", &unit]).output().unwrap();
+        text(&shown.stdout)
+    };
+    assert!(tasks().contains("TasksMax=50"), "{}", tasks());
+    bundle.ok(&["update", "--pids-limit", "33", &bundle.id]);
+    assert!(tasks().contains("TasksMax=33"), "{}", tasks());
+    bundle.ok(&["delete", "--force", &bundle.id]);
+    assert!(tasks().contains("LoadState=not-found"), "{}", tasks());
 }
