@@ -5,6 +5,7 @@ use std::io::{Read, Seek, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, flock};
 
@@ -107,11 +108,27 @@ fn make_dir(path: &Path) -> Result<()> {
     fs::DirBuilder::new().recursive(true).mode(0o710).create(path).map_err(StoreError::file("create", path))
 }
 
+/// What a killed daemon held is let go of only when the kernel has taken it apart, and a process on its way to another
+/// program holds what the one held that made it: so long the lock is asked for again.
+const LOCK_PATIENCE: Duration = Duration::from_millis(500);
+const ASK_AGAIN: Duration = Duration::from_millis(10);
+
+/// `WOULDBLOCK` when another has it and keeps it.
+fn lock_soon(file: &File) -> std::result::Result<(), rustix::io::Errno> {
+    let deadline = Instant::now() + LOCK_PATIENCE;
+    loop {
+        match flock(file, FlockOperation::NonBlockingLockExclusive) {
+            Err(rustix::io::Errno::WOULDBLOCK) if Instant::now() < deadline => std::thread::sleep(ASK_AGAIN),
+            done => return done,
+        }
+    }
+}
+
 fn take_lock(root: &Path) -> Result<File> {
     let path = root.join("lock");
     let options = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
     let mut file = options.map_err(StoreError::file("open", &path))?;
-    if let Err(errno) = flock(&file, FlockOperation::NonBlockingLockExclusive) {
+    if let Err(errno) = lock_soon(&file) {
         if errno != rustix::io::Errno::WOULDBLOCK {
             return Err(StoreError::File { action: "lock", path, source: errno.into() });
         }

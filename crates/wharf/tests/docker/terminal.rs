@@ -156,7 +156,8 @@ fn follow(daemon: &Daemon, words: &str) -> (Child, impl FnMut(&str)) {
 #[test]
 fn logs_and_events_are_followed() {
     let Some(d) = Daemon::start() else { return };
-    let (mut events, mut event) = follow(&d, "events --format {{.Type}}/{{.Action}}/{{.Actor.Attributes.name}}");
+    let (mut events, mut event) =
+        follow(&d, "events --since 1 --format {{.Type}}/{{.Action}}/{{.Actor.Attributes.name}}");
     let script = "echo first; while [ ! -e /go ]; do sleep 0.05; done; echo second >&2; sleep 0.3; echo third";
     let run = d.client().args(["run", "-d", "--name", "said", "busybox", "sh", "-c", script]).output().unwrap();
     assert!(run.status.success());

@@ -206,13 +206,10 @@ fn old<'a>(name: &'static str, number: u64, arguments: &[Arg<'a>]) -> (&'static 
     (name, Call { abi: Abi::I386, number, arguments: arguments.to_vec() })
 }
 
-/// Numbers of x86-64's table, and i386's; the arguments are such that the kernel itself would answer otherwise.
+/// Numbers of x86-64's table; the arguments are such that the kernel itself would answer otherwise.
 fn refused() -> Vec<(&'static str, Call<'static>)> {
     use Arg::{Bytes, Number};
     const STREAM: Arg<'_> = Number(1);
-    // Two words, for socketcall(2): the family, the type, the protocol.
-    const VSOCK: &[u8] = &[40, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0];
-    const ALG: &[u8] = &[38, 0, 0, 0, 5, 0, 0, 0, 0, 0, 0, 0];
     let new = |flag: u64| Number(flag);
     vec![
         native("socket of AF_ALG", 41, &[Number(38), Number(5), Number(0)]),
@@ -260,6 +257,19 @@ fn refused() -> Vec<(&'static str, Call<'static>)> {
         native("vhangup", 153, &[]),
         native("personality without randomisation", 135, &[Number(0x4_0000)]),
         native("uselib", 134, &[Bytes(b"/x")]),
+    ]
+}
+
+/// By numbers of the other ABIs of this processor, which the default filter does not speak of: whoever makes such a call
+/// ends.
+fn of_other_abis() -> Vec<(&'static str, Call<'static>)> {
+    use Arg::{Bytes, Number};
+    const STREAM: Arg<'_> = Number(1);
+    // Two words, for socketcall(2): the family, the type, the protocol.
+    const VSOCK: &[u8] = &[40, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0];
+    const ALG: &[u8] = &[38, 0, 0, 0, 5, 0, 0, 0, 0, 0, 0, 0];
+    let new = |flag: u64| Number(flag);
+    vec![
         native("x32's io_uring_setup", 0x4000_0000 | 425, &[Number(4), Bytes(b"")]),
         native("x32's unshare", 0x4000_0000 | 272, &[new(0x1000_0000)]),
         old("socketcall for AF_VSOCK", 102, &[Number(1), Bytes(VSOCK)]),
@@ -300,6 +310,22 @@ fn rarely_used_system_calls_are_refused() {
     assert_eq!(run(&["exec", "-u", "web", "idle"]), by_default);
     let privileged = run(&["exec", "--privileged", "idle"]);
     assert_eq!(privileged, by_default);
+    // Calls of other ABIs end the program (128 and SIGSYS).
+    let foreign = of_other_abis();
+    let others = d.path().join("others");
+    std::fs::create_dir(&others).unwrap();
+    for (index, (_, call)) in foreign.iter().enumerate() {
+        once(&others.join(format!("{index:02}")), std::slice::from_ref(call));
+    }
+    let bind_others = format!("{}:/others:ro", others.display());
+    let script = "for call in /others/*; do $call >/dev/null 2>&1; echo $?; done";
+    let words = ["-v", &bind_others, "busybox"];
+    say(&d, &[&["run", "-d", "--name", "others"], &words[..], &["sleep", "1000"]].concat()).ok();
+    let run_others = |all: &[&str]| answers(&say(&d, &[all, &["sh", "-c", script]].concat()).ok());
+    let ended = vec![159; foreign.len()];
+    assert_eq!(run_others(&[&["run", "--rm"], &words[..]].concat()), ended);
+    assert_eq!(run_others(&["exec", "others"]), ended);
+    assert_eq!(run_others(&["exec", "--privileged", "others"]), ended);
     // And for a step of a build.
     let context = d.path().join("context");
     std::fs::create_dir(&context).unwrap();
