@@ -74,7 +74,7 @@ impl Engine {
         }
         // Refused now rather than at the start.
         let capabilities = bundle::capabilities(&host, self.inner.bounding)?;
-        self.seccomp(&host, &capabilities)?;
+        self.seccomp(&host, &image.config.architecture, &capabilities)?;
         sysctl::of(&host, host.network_mode != "host")?;
         let (path, args) = command(&config)?;
         let endpoints = self.endpoints(&host, networking_config)?;
@@ -137,6 +137,7 @@ impl Engine {
             ports: BTreeMap::new(),
             log_path,
             platform: image.config.os.clone(),
+            architecture: image.config.architecture.clone(),
             stopped_by_user: false,
             exec_ids: Vec::new(),
             first_id: None,

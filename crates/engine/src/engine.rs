@@ -11,6 +11,7 @@ use wharf_image::Images;
 use wharf_image::registry::Client as Registry;
 use wharf_monitor::Spawner;
 use wharf_network::Networks;
+use wharf_seccomp::Abi;
 use wharf_store::{Store, Table};
 use wharf_volume::Volumes;
 
@@ -83,8 +84,7 @@ pub(crate) struct Inner {
     pub(crate) slots: Slots,
     pub(crate) execs: Execs,
     pub(crate) events: Events,
-    /// The seccomp section of Docker's default policy, by the capabilities that it depends on.
-    pub(crate) seccomp: Mutex<Vec<(Vec<String>, serde_json::Value)>>,
+    pub(crate) seccomp: Mutex<Vec<DefaultSeccomp>>,
     /// The tree that lies below every image: places for the mounts that every container has, so that they are nothing
     /// that a container has changed.
     pub(crate) places: PathBuf,
@@ -352,19 +352,30 @@ impl Engine {
         }
     }
 
-    /// The seccomp section of the default policy for these capabilities.
-    pub(crate) fn default_seccomp(&self, capabilities: &[String]) -> serde_json::Value {
+    /// The seccomp section of the default policy for these capabilities and programs of this architecture.
+    pub(crate) fn default_seccomp(&self, architecture: &str, capabilities: &[String]) -> serde_json::Value {
+        let beside = Abi::beside_the_native(architecture);
         let mut kept = lock(&self.inner.seccomp);
-        if let Some((_, section)) = kept.iter().find(|(caps, _)| caps == capabilities) {
-            return section.clone();
+        if let Some(known) = kept.iter().find(|known| known.beside == beside && known.capabilities == capabilities) {
+            return known.section.clone();
         }
-        let section = wharf_seccomp::to_oci(&wharf_seccomp::docker_default(capabilities));
+        let section = wharf_seccomp::to_oci(&wharf_seccomp::docker_default_for(architecture, capabilities));
         if kept.len() >= 16 {
             kept.remove(0);
         }
-        kept.push((capabilities.to_vec(), section.clone()));
+        let (capabilities, own) = (capabilities.to_vec(), section.clone());
+        kept.push(DefaultSeccomp { capabilities, beside, section: own });
         section
     }
+}
+
+/// The seccomp section of Docker's default policy, and what it depends on.
+#[derive(Debug)]
+pub(crate) struct DefaultSeccomp {
+    capabilities: Vec<String>,
+    /// The ABI that an image's programs have beside the native one.
+    beside: Option<Abi>,
+    section: serde_json::Value,
 }
 
 /// Whether `on-failure` starts it again.
