@@ -286,11 +286,11 @@ mod tests {
         assert_eq!(spec["process"]["rlimits"][0]["hard"], u64::MAX);
         let kinds: Vec<_> =
             spec["linux"]["namespaces"].as_array().unwrap().iter().map(|n| n["type"].as_str().unwrap()).collect();
-        assert_eq!(kinds, ["mount", "uts", "ipc", "pid", "network"]);
+        assert_eq!(kinds, ["mount", "uts", "ipc", "pid", "cgroup", "network"]);
         let spec = super::spec(&Command { network: Network::Host, ..command(&user, &limits, &[]) }).unwrap();
         let spec = serde_json::to_value(spec).unwrap();
         assert!(spec["process"]["capabilities"]["effective"].as_array().is_none_or(Vec::is_empty));
-        assert_eq!(spec["linux"]["namespaces"].as_array().unwrap().len(), 4);
+        assert_eq!(spec["linux"]["namespaces"].as_array().unwrap().len(), 5);
     }
 
     #[test]
