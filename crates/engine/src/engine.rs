@@ -23,7 +23,7 @@ use crate::exec::Execs;
 use crate::names;
 use crate::record::{Container, Status};
 use crate::slot::{Slot, Slots, lock};
-use crate::spec::{LogConfig, Ulimit};
+use crate::spec::{HostConfig, LogConfig, Ulimit};
 use crate::user::Identity;
 
 /// The rows of containers, by ID.
@@ -241,9 +241,14 @@ impl Engine {
 
     /// The container's control group.
     pub(crate) fn cgroup(&self, record: &Container) -> String {
-        let parent = &record.host.resources.cgroup_parent;
+        self.group_path(&record.host, &record.id)
+    }
+
+    /// As [`Engine::cgroup`], of a container that is no record yet.
+    pub(crate) fn group_path(&self, host: &HostConfig, id: &str) -> String {
+        let parent = &host.resources.cgroup_parent;
         let parent = if parent.is_empty() { &self.inner.options.cgroup_parent } else { parent };
-        format!("/{}/{}", parent.trim_matches('/'), record.id)
+        format!("/{}/{id}", parent.trim_matches('/'))
     }
 
     /// Writes the record; on the disk when it returns.

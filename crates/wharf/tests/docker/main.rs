@@ -6,6 +6,7 @@ mod copy;
 mod disk;
 mod events;
 mod kit;
+mod limits;
 mod links;
 mod names;
 mod refuse;
