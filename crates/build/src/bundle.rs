@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use oci_spec::runtime::Spec;
 use serde_json::{Map, Value, json};
 use wharf_runtime::CAPABILITIES;
-use wharf_seccomp::{docker_default, to_oci};
+use wharf_seccomp::{docker_default_for, to_oci};
 
 use crate::error::{BuildError, Result};
 use crate::identity::Identity;
@@ -59,6 +59,8 @@ pub(crate) struct Command<'a> {
     pub(crate) env: &'a [String],
     pub(crate) cwd: &'a str,
     pub(crate) identity: &'a Identity,
+    /// Of the image, by Go's name.
+    pub(crate) architecture: &'a str,
     pub(crate) hostname: &'a str,
     pub(crate) cgroup: &'a str,
     pub(crate) network: Network,
@@ -142,7 +144,7 @@ pub(crate) fn spec(command: &Command<'_>) -> Result<Spec> {
             "maskedPaths": MASKED,
             "readonlyPaths": READ_ONLY,
             "sysctl": sysctl,
-            "seccomp": to_oci(&docker_default(&bounding)),
+            "seccomp": to_oci(&docker_default_for(command.architecture, &bounding)),
             "rootfsPropagation": "rprivate",
         },
     });
@@ -251,6 +253,7 @@ mod tests {
             env: &[],
             cwd: "/",
             identity,
+            architecture: "amd64",
             hostname: "h",
             cgroup: "/wharf/x",
             network: Network::Own,

@@ -91,6 +91,7 @@ impl Session<'_> {
             .list(&prepared.env)
             .text(state.workdir())
             .text(&state.image.config.user)
+            .text(&state.image.architecture)
             .text(&network)
             .text(&self.clamp_text())
             .list(self.mounts_key(&asked)?)
@@ -169,6 +170,7 @@ impl Session<'_> {
             env: &env,
             cwd: &cwd,
             identity: &identity,
+            architecture: &state.image.architecture,
             hostname: HOSTNAME,
             cgroup: &cgroup,
             network: if network == "host" { Network::Host } else { Network::Own },

@@ -151,6 +151,12 @@ impl Group {
         limits::apply(self, resources)
     }
 
+    /// Whether the group, which must be there, can have weights for single block devices. The root of a hierarchy has none
+    /// on any kernel, so that it does not tell.
+    pub fn weighs_devices(&self) -> bool {
+        limits::weighs_devices(self)
+    }
+
     /// What the host had mounted when the group was named.
     pub fn hierarchies(&self) -> &Hierarchies {
         &self.hierarchies

@@ -13,6 +13,8 @@ pub(crate) mod convert {
     pub(crate) use super::cpu::{PERIOD, numbers, weight_of_shares};
 }
 
+pub(crate) use io::weighs_devices;
+
 use std::fs;
 use std::path::PathBuf;
 

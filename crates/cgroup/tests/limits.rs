@@ -312,6 +312,30 @@ fn block_devices_are_limited_one_by_one() {
 }
 
 #[test]
+fn a_weight_of_a_device_is_set_or_refused() {
+    let Some(mine) = Mine::new("weights") else { return };
+    let disk = ["vda", "sda", "nvme0n1"].iter().find_map(|disk| {
+        std::fs::read_to_string(format!("/sys/block/{disk}/dev")).ok().map(|text| text.trim().to_owned())
+    });
+    let Some(disk) = disk else { return eprintln!("skipped: no disk") };
+    let (major, minor) = disk.split_once(':').unwrap();
+    let weights = format!(r#"{{"blockIO":{{"weightDevice":[{{"major":{major},"minor":{minor},"weight":300}}]}}}}"#);
+    let error = match mine.0.limit(&serde_json::from_str(&weights).unwrap()) {
+        Ok(()) => {
+            assert!(mine.0.weighs_devices());
+            let files = [("blkio.bfq.weight_device", "io.bfq.weight"), ("blkio.weight_device", "io.weight")];
+            let shown = files.iter().find_map(|(v1, v2)| control(&mine.0, ("blkio", v1), v2)).unwrap();
+            assert!(shown.lines().any(|line| line.starts_with(&format!("{disk} "))), "{shown}");
+            return;
+        }
+        Err(error) => error.to_string(),
+    };
+    // The kernel knows no weights, or the disk's scheduler has none.
+    let words = if mine.0.weighs_devices() { "queue/scheduler" } else { "block IO weight" };
+    assert!(error.contains(words), "{error}");
+}
+
+#[test]
 fn devices_are_those_of_the_last_rule() {
     let Some(mine) = Mine::new("devices") else { return };
     let zero = |want: bool, access: &str| {

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use wharf_image::ImageRecord;
 
 use crate::check::check;
+use crate::discarded::{self, Kernel};
 use crate::engine::{Engine, blocking, make_private, now, to_its_end};
 use crate::error::{EngineError, Result};
 use crate::record::{Container, Link, State};
@@ -69,18 +70,19 @@ impl Engine {
         self.fill_in(&mut config, &mut host)?;
         check(&config, &host)?;
         resources::check(&host)?;
-        if host.resources.blkio_weight_device.take().is_some_and(|weights| !weights.is_empty()) {
-            warnings.push("Block I/O weights of single devices are not supported. Weight-device discarded.".into());
-        }
+        let id = names::random_id()?;
+        let group = self.group_path(&host, &id);
+        let (engine, asked) = (self.clone(), host.resources.clone());
+        let kernel = blocking(move || Kernel::of(&engine.inner.hierarchies, &asked, &group)).await?;
+        warnings.extend(discarded::discard(&mut host.resources, kernel));
         // Refused now rather than at the start.
         let capabilities = bundle::capabilities(&host, self.inner.bounding)?;
-        self.seccomp(&host, &capabilities)?;
+        self.seccomp(&host, &image.config.architecture, &capabilities)?;
         sysctl::of(&host, host.network_mode != "host")?;
         let (path, args) = command(&config)?;
         let endpoints = self.endpoints(&host, networking_config)?;
         ports::requests(&config, &host)?;
         let links = self.resolve_links(&mut host)?;
-        let id = names::random_id()?;
         if config.hostname.is_empty() && host.uts_mode != "host" && !host.network_mode.starts_with("container:") {
             config.hostname = if host.network_mode == "host" { host_name() } else { id[..12].to_owned() };
         }
@@ -137,6 +139,7 @@ impl Engine {
             ports: BTreeMap::new(),
             log_path,
             platform: image.config.os.clone(),
+            architecture: image.config.architecture.clone(),
             stopped_by_user: false,
             exec_ids: Vec::new(),
             first_id: None,

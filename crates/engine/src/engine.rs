@@ -11,6 +11,7 @@ use wharf_image::Images;
 use wharf_image::registry::Client as Registry;
 use wharf_monitor::Spawner;
 use wharf_network::Networks;
+use wharf_seccomp::Abi;
 use wharf_store::{Store, Table};
 use wharf_volume::Volumes;
 
@@ -22,7 +23,7 @@ use crate::exec::Execs;
 use crate::names;
 use crate::record::{Container, Status};
 use crate::slot::{Slot, Slots, lock};
-use crate::spec::{LogConfig, Ulimit};
+use crate::spec::{HostConfig, LogConfig, Ulimit};
 use crate::user::Identity;
 
 /// The rows of containers, by ID.
@@ -83,8 +84,7 @@ pub(crate) struct Inner {
     pub(crate) slots: Slots,
     pub(crate) execs: Execs,
     pub(crate) events: Events,
-    /// The seccomp section of Docker's default policy, by the capabilities that it depends on.
-    pub(crate) seccomp: Mutex<Vec<(Vec<String>, serde_json::Value)>>,
+    pub(crate) seccomp: Mutex<Vec<DefaultSeccomp>>,
     /// The tree that lies below every image: places for the mounts that every container has, so that they are nothing
     /// that a container has changed.
     pub(crate) places: PathBuf,
@@ -241,9 +241,14 @@ impl Engine {
 
     /// The container's control group.
     pub(crate) fn cgroup(&self, record: &Container) -> String {
-        let parent = &record.host.resources.cgroup_parent;
+        self.group_path(&record.host, &record.id)
+    }
+
+    /// As [`Engine::cgroup`], of a container that is no record yet.
+    pub(crate) fn group_path(&self, host: &HostConfig, id: &str) -> String {
+        let parent = &host.resources.cgroup_parent;
         let parent = if parent.is_empty() { &self.inner.options.cgroup_parent } else { parent };
-        format!("/{}/{}", parent.trim_matches('/'), record.id)
+        format!("/{}/{id}", parent.trim_matches('/'))
     }
 
     /// Writes the record; on the disk when it returns.
@@ -352,19 +357,30 @@ impl Engine {
         }
     }
 
-    /// The seccomp section of the default policy for these capabilities.
-    pub(crate) fn default_seccomp(&self, capabilities: &[String]) -> serde_json::Value {
+    /// The seccomp section of the default policy for these capabilities and programs of this architecture.
+    pub(crate) fn default_seccomp(&self, architecture: &str, capabilities: &[String]) -> serde_json::Value {
+        let beside = Abi::beside_the_native(architecture);
         let mut kept = lock(&self.inner.seccomp);
-        if let Some((_, section)) = kept.iter().find(|(caps, _)| caps == capabilities) {
-            return section.clone();
+        if let Some(known) = kept.iter().find(|known| known.beside == beside && known.capabilities == capabilities) {
+            return known.section.clone();
         }
-        let section = wharf_seccomp::to_oci(&wharf_seccomp::docker_default(capabilities));
+        let section = wharf_seccomp::to_oci(&wharf_seccomp::docker_default_for(architecture, capabilities));
         if kept.len() >= 16 {
             kept.remove(0);
         }
-        kept.push((capabilities.to_vec(), section.clone()));
+        let (capabilities, own) = (capabilities.to_vec(), section.clone());
+        kept.push(DefaultSeccomp { capabilities, beside, section: own });
         section
     }
+}
+
+/// The seccomp section of Docker's default policy, and what it depends on.
+#[derive(Debug)]
+pub(crate) struct DefaultSeccomp {
+    capabilities: Vec<String>,
+    /// The ABI that an image's programs have beside the native one.
+    beside: Option<Abi>,
+    section: serde_json::Value,
 }
 
 /// Whether `on-failure` starts it again.

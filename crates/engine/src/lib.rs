@@ -23,6 +23,7 @@ mod convert;
 mod cpuset;
 mod create;
 mod devices;
+mod discarded;
 mod dns;
 mod engine;
 pub mod error;

@@ -33,6 +33,9 @@ pub struct Container {
     pub ports: BTreeMap<String, Option<Vec<PortBinding>>>,
     pub log_path: String,
     pub platform: String,
+    /// Of its image, by Go's name: which programs its seccomp filter is for.
+    #[serde(default)]
+    pub architecture: String,
     /// The user's last word was `stop`: `unless-stopped` does not start it again.
     pub stopped_by_user: bool,
     #[serde(default)]

@@ -41,6 +41,10 @@ pub fn check(host: &HostConfig) -> Result<()> {
     if r.cpu_quota > 0 && r.cpu_quota < 1_000 {
         return bad("CPU cfs quota can not be less than 1ms (i.e. 1000)".into());
     }
+    let weights = r.blkio_weight_device.iter().flatten().map(|device| device.weight);
+    if std::iter::once(r.blkio_weight).chain(weights).any(|weight| weight != 0 && !(10..=1000).contains(&weight)) {
+        return bad("Range of blkio weight is from 10 to 1000".into());
+    }
     // Docker's client says -1 where it was not told.
     if let Some(swappiness) = r.memory_swappiness.filter(|n| *n != -1 && !(0..=100).contains(n)) {
         return bad(format!("invalid value: {swappiness}, valid memory swappiness range is 0-100"));
@@ -131,6 +135,13 @@ fn block_io(host: &HostConfig) -> Result<Map<String, Value>> {
     if r.blkio_weight > 0 {
         section.insert("weight".into(), r.blkio_weight.into());
     }
+    let weights = r.blkio_weight_device.iter().flatten();
+    let weights: Vec<Value> = weights
+        .map(|d| devices::find(&d.path).map(|n| json!({ "major": n.major, "minor": n.minor, "weight": d.weight })))
+        .collect::<Result<_>>()?;
+    if !weights.is_empty() {
+        section.insert("weightDevice".into(), weights.into());
+    }
     let throttles = [
         ("throttleReadBpsDevice", &r.blkio_device_read_bps),
         ("throttleWriteBpsDevice", &r.blkio_device_write_bps),
@@ -192,7 +203,7 @@ fn rlimit(limit: &Ulimit) -> Result<Value> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::spec::Resources;
+    use crate::spec::{Resources, WeightDevice};
 
     fn with(resources: Resources) -> HostConfig {
         HostConfig { resources, ..HostConfig::default() }
@@ -221,6 +232,11 @@ mod tests {
             Resources { nano_cpus: 1, cpu_quota: 5_000, ..Resources::default() },
             Resources { nano_cpus: 1_000_000_000_000, ..Resources::default() },
             Resources { cpu_period: 1, ..Resources::default() },
+            Resources { blkio_weight: 9, ..Resources::default() },
+            Resources {
+                blkio_weight_device: Some(vec![WeightDevice { path: "/dev/null".into(), weight: 1001 }]),
+                ..Resources::default()
+            },
             Resources { memory_swappiness: Some(101), ..Resources::default() },
             Resources { memory_swappiness: Some(-2), ..Resources::default() },
             Resources { cpuset_cpus: "0\n1".into(), ..Resources::default() },

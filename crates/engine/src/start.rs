@@ -187,7 +187,7 @@ impl Engine {
             time_namespaces: std::path::Path::new("/proc/self/ns/time").exists(),
             id_range: userns,
             mapped: &mapped,
-            seccomp: self.seccomp(&record.host, &capabilities)?,
+            seccomp: self.seccomp(&record.host, &record.architecture, &capabilities)?,
             bounding: self.inner.bounding,
             linked: &linked.env,
         };
@@ -220,12 +220,17 @@ impl Engine {
         })
     }
 
-    /// The filter's section: the default, the user's own profile, or none.
-    pub(crate) fn seccomp(&self, host: &HostConfig, capabilities: &[String]) -> Result<Option<serde_json::Value>> {
+    /// The filter's section: the default for an image of this architecture, the user's own profile, or none.
+    pub(crate) fn seccomp(
+        &self,
+        host: &HostConfig,
+        architecture: &str,
+        capabilities: &[String],
+    ) -> Result<Option<serde_json::Value>> {
         match security::option(host, "seccomp") {
             _ if host.privileged => Ok(None),
             Some("unconfined") => Ok(None),
-            None | Some("" | "builtin") => Ok(Some(self.default_seccomp(capabilities))),
+            None | Some("" | "builtin") => Ok(Some(self.default_seccomp(architecture, capabilities))),
             Some(profile) => crate::profile::parse(profile, capabilities).map(Some),
         }
     }

@@ -36,6 +36,17 @@ impl Abi {
         }
     }
 
+    /// The one that programs for this architecture use beside the native one, by Go's name as images have it; `None`
+    /// where they use the native one, or the machine does not run them.
+    pub fn beside_the_native(architecture: &str) -> Option<Self> {
+        let abi = match architecture {
+            "386" => Self::X86,
+            "arm" => Self::Arm,
+            _ => return None,
+        };
+        Self::NATIVE.companions().contains(&abi).then_some(abi)
+    }
+
     /// `arch` of `struct seccomp_data` (`AUDIT_ARCH_*`, linux/audit.h).
     pub fn token(self) -> u32 {
         match self {

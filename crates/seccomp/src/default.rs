@@ -1,5 +1,6 @@
 //! Docker's default policy, as behaviour: what a container may call, and why the rest is refused.
 
+use crate::abi::Abi;
 use crate::policy::{Action, Comparison, Condition, Policy, Rule};
 
 const EPERM: u16 = 1;
@@ -36,6 +37,25 @@ const ALWAYS: &str = "
     unlinkat uretprobe utime utimensat utimes vfork vmsplice wait4 waitid waitpid write writev
     arch_prctl modify_ldt
     ptrace process_vm_readv process_vm_writev";
+
+/// Calls that only 32-bit ABIs have and that do what one of [`ALWAYS`] does: with 32-bit user IDs where the older call
+/// has 16, with 64-bit offsets or times where it has 32, or many in one.
+const ALWAYS_32: &str = "
+    _llseek _newselect chown32 clock_adjtime64 clock_getres_time64 clock_gettime64 clock_nanosleep_time64 fadvise64_64
+    fchown32 fcntl64 fstat64 fstatat64 fstatfs64 ftruncate64 futex_time64 getegid32 geteuid32 getgid32 getgroups32
+    getresgid32 getresuid32 getuid32 io_pgetevents_time64 lchown32 lstat64 mmap2 mq_timedreceive_time64
+    mq_timedsend_time64 ppoll_time64 pselect6_time64 recv recvmmsg_time64 rt_sigtimedwait_time64
+    sched_rr_get_interval_time64 semtimedop_time64 send sendfile64 setfsgid32 setfsuid32 setgid32 setgroups32
+    setregid32 setresgid32 setresuid32 setreuid32 setuid32 sigprocmask sigreturn stat64 statfs64 timer_gettime64
+    timer_settime64 timerfd_gettime64 timerfd_settime64 truncate64 ugetrlimit utimensat_time64
+    ipc socketcall";
+
+/// What ARM has beside: arguments in another order, and what other processors do without the kernel. Docker's
+/// `sync_file_range2` is another name of `arm_sync_file_range`.
+const ALWAYS_ARM: &str = "arm_fadvise64_64 arm_sync_file_range breakpoint cacheflush set_tls";
+
+/// As [`BY_CAPABILITY`], of 32-bit ABIs.
+const BY_CAPABILITY_32: &[(&str, &str)] = &[("CAP_SYS_ADMIN", "umount"), ("CAP_SYS_TIME", "stime clock_settime64")];
 
 /// Calls that come with a capability: who has it could do the same by other means.
 const BY_CAPABILITY: &[(&str, &str)] = &[
@@ -97,6 +117,26 @@ pub fn docker_default<S: AsRef<str>>(capabilities: &[S]) -> Policy {
     Policy { abis: Vec::new(), default: Action::Errno(EPERM), rules }
 }
 
+/// As [`docker_default`], for the programs of an image of this architecture (OCI image-spec, `architecture`).
+///
+/// Docker's policy has all ABIs of the machine. This one has a 32-bit ABI only where the image is made of such programs:
+/// they need `socketcall`, by which the address families that `socket` is refused can be had, and no filter sees what
+/// is behind its pointer.
+pub fn docker_default_for<S: AsRef<str>>(architecture: &str, capabilities: &[S]) -> Policy {
+    let mut policy = docker_default(capabilities);
+    let Some(abi) = Abi::beside_the_native(architecture) else { return policy };
+    policy.abis = vec![Abi::NATIVE, abi];
+    policy.rules.push(allow(ALWAYS_32, Vec::new()));
+    if abi == Abi::Arm {
+        policy.rules.push(allow(ALWAYS_ARM, Vec::new()));
+    }
+    let held = |name: &str| capabilities.iter().any(|held| held.as_ref() == name);
+    policy
+        .rules
+        .extend(BY_CAPABILITY_32.iter().filter(|(name, _)| held(name)).map(|(_, calls)| allow(calls, Vec::new())));
+    policy
+}
+
 fn allow(names: &str, conditions: Vec<Condition>) -> Rule {
     Rule { names: names.split_whitespace().map(str::to_owned).collect(), action: Action::Allow, conditions }
 }
@@ -108,7 +148,6 @@ fn on(argument: u8, comparison: Comparison) -> Condition {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::abi::Abi;
 
     #[test]
     fn every_name_of_the_policy_is_known_to_the_table() {
@@ -117,6 +156,14 @@ mod tests {
         let elsewhere = ["riscv_hwprobe", "waitpid"];
         for name in policy.rules.iter().flat_map(|rule| &rule.names) {
             assert!(Abi::X86_64.number(name).is_some() || elsewhere.contains(&name.as_str()), "{name}");
+        }
+        for name in ALWAYS_32.split_whitespace().chain(BY_CAPABILITY_32.iter().flat_map(|(_, n)| n.split_whitespace()))
+        {
+            assert!(Abi::X86.number(name).is_some() || matches!(name, "recv" | "send"), "{name}");
+            assert!(Abi::X86_64.number(name).is_none(), "{name} is no call of 32-bit ABIs alone");
+        }
+        for name in ALWAYS_ARM.split_whitespace() {
+            assert!(Abi::Arm.number(name).is_some(), "{name}");
         }
     }
 }

@@ -1,7 +1,8 @@
 //! Seccomp: which system calls a container may make, compiled to classic BPF.
 //!
 //! - [`Policy`]: rules by name of call, with conditions on arguments.
-//! - [`docker_default`]: Docker's default policy for a set of capabilities, as commented data.
+//! - [`docker_default`]: Docker's default policy for a set of capabilities, as commented data; [`docker_default_for`]:
+//!   the same for images of 32-bit programs.
 //! - [`Policy::compile`]: the filter that the kernel runs (seccomp(2), linux/filter.h).
 //!
 //! A filter is for the native ABI of the machine and those of its others that the policy names. Calls of the rest are
@@ -19,6 +20,6 @@ mod program;
 
 pub use abi::Abi;
 pub use compile::{CompileError, Filter};
-pub use default::docker_default;
+pub use default::{docker_default, docker_default_for};
 pub use oci::{OciError, flags_of, from_oci, to_oci};
 pub use policy::{Action, Comparison, Condition, Policy, Rule};

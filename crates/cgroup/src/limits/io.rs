@@ -1,6 +1,7 @@
 //! Reads and writes of block devices.
 
 use oci_spec::runtime::{LinuxBlockIo, LinuxResources, LinuxThrottleDevice, LinuxWeightDevice};
+use rustix::io::Errno;
 
 use super::{Controller, MAX};
 use crate::group::Group;
@@ -67,8 +68,35 @@ fn weights(group: &Group, io: &LinuxBlockIo) -> Result<()> {
         return Ok(());
     }
     let controller = Controller::of(group, "blkio", WEIGHT)?;
-    // What the scheduler BFQ has, or else v2's own cost model and v1's old name.
-    let files: [(&str, &str, Scale); 2] = if controller.v2 {
+    let (file, device_file, scale) = weight_files(&controller).ok_or(CgroupError::Unsupported(
+        "a block IO weight needs an IO scheduler with weights, which this kernel does not have",
+    ))?;
+    if let Some(weight) = weight {
+        controller.write(file, &scale.of(weight).to_string(), WEIGHT)?;
+    }
+    for (name, weight) in devices {
+        controller.write(device_file, &format!("{name} {}", scale.of(weight)), WEIGHT).map_err(without_weights)?;
+    }
+    Ok(())
+}
+
+/// The kernel takes a weight of a device only while a scheduler that has weights is the device's.
+fn without_weights(error: CgroupError) -> CgroupError {
+    match &error {
+        CgroupError::File { source, .. } if source.raw_os_error() == Some(Errno::OPNOTSUPP.raw_os_error()) => {
+            CgroupError::Unsupported(
+                "a block IO weight of a device needs an IO scheduler with weights on it, as BFQ: choose it in the \
+                 device's `queue/scheduler` (/sys/block), or leave out the weight",
+            )
+        }
+        _ => error,
+    }
+}
+
+/// Where a group's weight and those of single devices are: what the scheduler BFQ has, or else v2's own cost model and
+/// v1's old name.
+fn weight_files(controller: &Controller) -> Option<(&'static str, &'static str, Scale)> {
+    let files = if controller.v2 {
         [("io.bfq.weight", "io.bfq.weight", Scale::Same), ("io.weight", "io.weight", Scale::V2)]
     } else {
         [
@@ -76,17 +104,13 @@ fn weights(group: &Group, io: &LinuxBlockIo) -> Result<()> {
             ("blkio.weight", "blkio.weight_device", Scale::Same),
         ]
     };
-    let (file, device_file, scale) =
-        files.into_iter().find(|(file, ..)| controller.has(file)).ok_or(CgroupError::Unsupported(
-            "a block IO weight needs an IO scheduler with weights, which this kernel does not have",
-        ))?;
-    if let Some(weight) = weight {
-        controller.write(file, &scale.of(weight).to_string(), WEIGHT)?;
-    }
-    for (name, weight) in devices {
-        controller.write(device_file, &format!("{name} {}", scale.of(weight)), WEIGHT)?;
-    }
-    Ok(())
+    files.into_iter().find(|(file, ..)| controller.has(file))
+}
+
+/// Whether single devices can have weights.
+pub(crate) fn weighs_devices(group: &Group) -> bool {
+    let controller = Controller::of(group, "blkio", WEIGHT).ok();
+    controller.is_some_and(|controller| weight_files(&controller).is_some_and(|(_, file, _)| controller.has(file)))
 }
 
 #[derive(Clone, Copy)]

@@ -1,6 +1,8 @@
 //! Compiled policies decide what their rules say.
 
-use wharf_seccomp::{Abi, Action, Comparison, CompileError, Condition, Policy, Rule, docker_default};
+use wharf_seccomp::{
+    Abi, Action, Comparison, CompileError, Condition, Policy, Rule, docker_default, docker_default_for,
+};
 
 use crate::interpretation::{X32_BIT, decide, value};
 use crate::machine::{Call, run, verify};
@@ -159,6 +161,37 @@ fn the_default_policy_decides_as_docker_s_does() {
     let admin = docker_default(&["CAP_SYS_ADMIN"]);
     assert_eq!(asked(&admin, Abi::X86_64, "mount", [0; 6]), allow);
     assert_eq!(asked(&admin, Abi::X86_64, "clone3", [0; 6]), allow);
+}
+
+#[test]
+fn the_default_policy_is_for_a_32_bit_abi_where_the_image_is() {
+    let (architecture, abi) = match Abi::NATIVE {
+        Abi::Aarch64 => ("arm", Abi::Arm),
+        _ => ("386", Abi::X86),
+    };
+    let [allow, eperm, killed] = [Action::Allow, Action::Errno(1), Action::KillThread].map(value);
+    let answer = |architecture: &str, capability: &str, abi, name: &str, first| {
+        asked(&docker_default_for(architecture, &[capability]), abi, name, [first, 0, 0, 0, 0, 0])
+    };
+    for other in ["amd64", "arm64", "", "riscv64", if architecture == "arm" { "386" } else { "arm" }] {
+        assert_eq!(docker_default_for(other, &["CAP_CHOWN"]), docker_default(&["CAP_CHOWN"]), "{other}");
+        assert_eq!(answer(other, "CAP_CHOWN", abi, "read", 0), killed, "{other}");
+    }
+    for name in ["read", "mmap2", "_llseek", "chown32", "ipc", "clock_gettime64", "futex_time64", "ugetrlimit"] {
+        // ARM has no multiplexed calls.
+        if abi.number(name).is_some() {
+            assert_eq!(answer(architecture, "CAP_CHOWN", abi, name, 0), allow, "{name}");
+        }
+    }
+    for (capability, name) in [("CAP_SYS_TIME", "clock_settime64"), ("CAP_SYS_ADMIN", "mount")] {
+        assert_eq!(answer(architecture, "CAP_CHOWN", abi, name, 0), eperm, "{name}");
+        assert_eq!(answer(architecture, capability, abi, name, 0), allow, "{name}");
+    }
+    assert_eq!(answer(architecture, "CAP_CHOWN", abi, "socket", 38), eperm);
+    assert_eq!(answer(architecture, "CAP_CHOWN", abi, "clone", 0x1000_0000), eperm);
+    // What the native programs of such an image may do stays the same.
+    assert_eq!(answer(architecture, "CAP_CHOWN", Abi::NATIVE, "socket", 38), eperm);
+    assert_eq!(answer(architecture, "CAP_CHOWN", Abi::NATIVE, "read", 0), allow);
 }
 
 #[test]

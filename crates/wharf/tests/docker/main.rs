@@ -1,10 +1,12 @@
 //! The built binary as a daemon, driven by the real `docker` client where there is one, by our own where there is none.
 
+mod architecture;
 mod build;
 mod copy;
 mod disk;
 mod events;
 mod kit;
+mod limits;
 mod links;
 mod names;
 mod refuse;
