@@ -12,7 +12,8 @@ use crate::filter::SystemCalls;
 use crate::hooks::{HookSet, Point};
 use crate::identity::{become_id, become_program, find_program, settle};
 use crate::init;
-use crate::plan::{MOUNT, Plan, ProcessPlan};
+use crate::plan::{MOUNT, Plan};
+use crate::process::ProcessPlan;
 use crate::report::{Failure, Step, send_ready, wait_at_gate, wait_for_go, wait_for_hooks, wait_for_start};
 use crate::root::{file_system, open_here};
 

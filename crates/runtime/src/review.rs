@@ -4,7 +4,8 @@ use oci_spec::runtime::Spec;
 
 use crate::mount_options::{Options, propagation};
 use crate::namespaces::time_offsets;
-use crate::plan::{devices, process_plan};
+use crate::nodes::devices;
+use crate::process::process_plan;
 use crate::scheduling::personality;
 use crate::{Result, RuntimeError, mapping};
 
