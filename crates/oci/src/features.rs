@@ -41,6 +41,7 @@ pub(crate) fn run(_: &Global, _: &Given) -> Result<u8> {
             "apparmor": { "enabled": true },
             "selinux": { "enabled": false },
             "intelRdt": { "enabled": false },
+            "netDevices": { "enabled": true },
             "mountExtensions": { "idmap": { "enabled": true } }
         },
         "annotations": { "dev.wharf.version": env!("CARGO_PKG_VERSION") },

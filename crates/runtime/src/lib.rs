@@ -16,7 +16,8 @@
 //! - `plan`, with `namespaces`, `mounts`, `nodes` and `process`, turns the configuration into steps, opens what comes from
 //!   the host, and refuses what cannot be done before anything exists.
 //! - `birth` makes the process where it is to be, and `child` interprets the plan between clone and exec: `root` and
-//!   `devices` build what it sees, `identity` makes it what it is. `enter` does so for an exec.
+//!   `devices` build what it sees, `identity` makes it what it is. `enter` does so for an exec. `net_devices` moves the
+//!   host's links there, and back when there is no container in the end.
 //!
 //! **The caller must have one thread.** The child is a copy of it and goes on to use memory that another
 //! thread may have locked; [`create`] refuses otherwise. The monitor and `wharf oci` are such callers.
@@ -41,6 +42,7 @@ mod memory_policy;
 mod mount_options;
 mod mounts;
 mod namespaces;
+mod net_devices;
 mod nodes;
 mod plan;
 mod process;

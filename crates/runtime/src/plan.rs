@@ -15,6 +15,7 @@ use crate::memory_policy::MemoryPolicy;
 use crate::mount_options::{Options, propagation};
 use crate::mounts::{Surroundings, mount_step};
 use crate::namespaces::{namespaces, time_offsets};
+use crate::net_devices::{self, NetDevice};
 use crate::nodes::{DeviceStep, devices};
 use crate::process::{ProcessPlan, process_plan};
 use crate::scheduling::personality;
@@ -36,6 +37,8 @@ pub(crate) struct Plan {
     /// Where mounts become read-only once all that goes into them is there.
     pub(crate) sealed: Vec<PathBuf>,
     pub(crate) devices: Vec<DeviceStep>,
+    /// Links of the host's that the parent moves.
+    pub(crate) net_devices: Vec<NetDevice>,
     pub(crate) masked: Vec<PathBuf>,
     pub(crate) readonly: Vec<PathBuf>,
     pub(crate) sysctls: Vec<(PathBuf, String)>,
@@ -114,9 +117,6 @@ pub(crate) fn plan(
     if linux.mount_label().as_deref().is_some_and(|l| !l.is_empty()) {
         return Err(RuntimeError::Unsupported("mountLabel: this kernel has no SELinux".into()));
     }
-    if linux.net_devices().as_ref().is_some_and(|devices| !devices.is_empty()) {
-        return Err(RuntimeError::Unsupported("netDevices: move them after the creation, with `ip link set`".into()));
-    }
     let propagation = match linux.rootfs_propagation().as_deref() {
         None | Some("") => (Propagation::Private, true),
         Some(word) => {
@@ -161,6 +161,7 @@ pub(crate) fn plan(
         sealed,
         mounts,
         devices: devices(linux, userns, unprivileged)?,
+        net_devices: net_devices::plan(linux)?,
         masked: paths(linux.masked_paths()),
         readonly: paths(linux.readonly_paths()),
         sysctls: linux

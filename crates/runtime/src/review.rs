@@ -7,7 +7,7 @@ use crate::namespaces::time_offsets;
 use crate::nodes::devices;
 use crate::process::process_plan;
 use crate::scheduling::personality;
-use crate::{Result, RuntimeError, mapping};
+use crate::{Result, RuntimeError, mapping, net_devices};
 
 /// Makes of a configuration what can be made of it by reading alone: nothing is opened, asked for or changed. For
 /// those who try many configurations and run none.
@@ -28,6 +28,7 @@ pub fn review(spec: &Spec) -> Result<()> {
     linux.personality().as_ref().map(personality).transpose()?;
     time_offsets(linux.time_offsets().as_ref())?;
     devices(linux, false, false)?;
+    net_devices::plan(linux)?;
     mapping::lines(linux.uid_mappings().as_deref().unwrap_or_default());
     if let Some(section) = linux.seccomp() {
         wharf_seccomp::from_oci(section)?.compile()?;
