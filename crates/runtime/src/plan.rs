@@ -11,6 +11,7 @@ use wharf_sys::process::Namespaces;
 
 use crate::capabilities;
 use crate::filter::SystemCalls;
+use crate::label::mount_label;
 use crate::memory_policy::MemoryPolicy;
 use crate::mount_options::{Options, propagation};
 use crate::mounts::{Surroundings, mount_step};
@@ -34,6 +35,8 @@ pub(crate) struct Plan {
     /// A time namespace of its own, with what is written to its `timens_offsets`.
     pub(crate) time_offsets: Option<String>,
     pub(crate) mounts: Vec<MountStep>,
+    /// The SELinux context of what masks, as of the new file systems in `mounts`.
+    pub(crate) mount_label: Option<String>,
     /// Where mounts become read-only once all that goes into them is there.
     pub(crate) sealed: Vec<PathBuf>,
     pub(crate) devices: Vec<DeviceStep>,
@@ -114,9 +117,7 @@ pub(crate) fn plan(
     if linux.time_offsets().as_ref().is_some_and(|offsets| !offsets.is_empty()) && !asked.time {
         return Err(RuntimeError::Invalid("timeOffsets without a time namespace of the container's own".into()));
     }
-    if linux.mount_label().as_deref().is_some_and(|l| !l.is_empty()) {
-        return Err(RuntimeError::Unsupported("mountLabel: this kernel has no SELinux".into()));
-    }
+    let mount_label = mount_label(linux)?;
     let propagation = match linux.rootfs_propagation().as_deref() {
         None | Some("") => (Propagation::Private, true),
         Some(word) => {
@@ -134,6 +135,9 @@ pub(crate) fn plan(
     let surroundings = Surroundings { linux, hierarchies, group, unprivileged };
     let mounts = spec.mounts().iter().flatten().map(|mount| mount_step(mount, &surroundings));
     let mut mounts: Vec<MountStep> = mounts.collect::<Result<_>>()?;
+    for step in &mut mounts {
+        step.options.label.clone_from(&mount_label);
+    }
     let sealed = seal_late(&mut mounts);
     if let Some(place) = sealed.first().filter(|_| !namespaces.mount) {
         let text = format!("`{}` read-only without a mount namespace of the container's own", place.display());
@@ -159,6 +163,7 @@ pub(crate) fn plan(
         joins: asked.joins,
         user_join: asked.user_join,
         sealed,
+        mount_label,
         mounts,
         devices: devices(linux, userns, unprivileged)?,
         net_devices: net_devices::plan(linux)?,
