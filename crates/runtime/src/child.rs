@@ -110,7 +110,9 @@ fn set_up(plan: &Plan, birth: &Birth<'_>, visitor: &mut Option<OwnedFd>) -> Step
     if let Some(name) = &plan.domainname {
         wharf_sys::process::set_domain_name(name.as_bytes()).map_err(Failure::at("set the domain name"))?;
     }
-    find_program(&plan.process)?;
+    if plan.process.has_program() {
+        find_program(&plan.process)?;
+    }
     let (master, slave) = match terminal {
         Some((master, slave)) => (Some(master), Some(slave)),
         None => (None, None),

@@ -112,6 +112,9 @@ fn create_as(launch: &Launch<'_>, init: bool) -> Result<Created> {
         None => Hierarchies::detect()?,
     };
     let spec = launch.spec;
+    if spec.process().is_none() && launch.lifecycle.gate.is_none() {
+        return Err(RuntimeError::Invalid("there is no process to be started".into()));
+    }
     let mut plan = plan(spec, &hierarchies, launch.group, launch.lifecycle.state)?;
     plan.process.inherit(launch.lifecycle.inheritance);
     // In a user namespace of its own it has all.

@@ -98,7 +98,6 @@ pub(crate) fn plan(
     group: Option<&Group>,
     state: Option<&Value>,
 ) -> Result<Plan> {
-    let process = spec.process().as_ref().ok_or_else(|| RuntimeError::Invalid("there is no process".into()))?;
     let linux = spec.linux().as_ref().ok_or_else(|| RuntimeError::Invalid("there is no linux section".into()))?;
     let asked = namespaces(linux.namespaces().as_deref().unwrap_or_default())?;
     let namespaces = asked.new;
@@ -148,7 +147,10 @@ pub(crate) fn plan(
         Some(section) => Some(SystemCalls::plan(section, state)?),
         None => None,
     };
-    let mut program = process_plan(process, filter)?;
+    let mut program = match spec.process() {
+        Some(process) => process_plan(process, filter)?,
+        None => ProcessPlan::of_nobody()?,
+    };
     program.scheduling.personality = linux.personality().as_ref().map(personality).transpose()?;
     program.scheduling.memory = linux.memory_policy().as_ref().map(MemoryPolicy::plan).transpose()?;
     let uts = namespaces.uts || asked.joins.iter().any(|join| join.kind == "uts");

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use oci_spec::runtime::Process;
 use rustix::process::{Resource, Rlimit};
+use serde_json::json;
 use wharf_sys::process::Words;
 
 use crate::capabilities::{CAPABILITIES, bits};
@@ -105,6 +106,20 @@ pub(crate) fn process_plan(process: &Process, filter: Option<SystemCalls>) -> Re
 }
 
 impl ProcessPlan {
+    /// A configuration may have no process (runtime-spec, config, "Process"): a container that waits and cannot be
+    /// started. Its first process is root and may do nothing.
+    pub(crate) fn of_nobody() -> Result<Self> {
+        let odd = |error: serde_json::Error| RuntimeError::Invalid(error.to_string());
+        let process = json!({ "user": { "uid": 0, "gid": 0 }, "cwd": "/", "args": ["none"] });
+        let plan = process_plan(&serde_json::from_value(process).map_err(odd)?, None)?;
+        Ok(Self { command: String::new(), candidates: Vec::new(), ..plan })
+    }
+
+    /// Whether there is a program to become.
+    pub(crate) fn has_program(&self) -> bool {
+        !self.command.is_empty()
+    }
+
     /// Leaves out what this process does not have itself and so cannot give; the names of it. (Runtime-spec: a runtime
     /// warns of it, and does not fail.)
     pub(crate) fn keep_to(&mut self, own: u64) -> Vec<&'static str> {

@@ -16,8 +16,9 @@ use crate::{Result, RuntimeError, mapping, net_devices};
 /// As [`crate::create`], which looks at more.
 pub fn review(spec: &Spec) -> Result<()> {
     let invalid = |what: &str| RuntimeError::Invalid(what.into());
-    let process = spec.process().as_ref().ok_or_else(|| invalid("there is no process"))?;
-    process_plan(process, None)?;
+    if let Some(process) = spec.process() {
+        process_plan(process, None)?;
+    }
     for mount in spec.mounts().iter().flatten() {
         Options::parse(mount.options().iter().flatten().map(String::as_str));
     }
