@@ -82,6 +82,57 @@ fn a_bridge_with_a_port_in_another_namespace() {
 }
 
 #[test]
+fn a_link_keeps_its_permanent_addresses_over_a_move() {
+    isolated(|| {
+        let other = namespace::create(|| Ok(())).unwrap();
+        let third = namespace::create(|| Ok(())).unwrap();
+        let route = Connection::open().unwrap();
+        let mut batch = Batch::new();
+        let peer = Peer { name: "far", mac: MAC, netns: third.as_fd() };
+        batch.create_veth(&Veth { name: "near", mtu: 1400, master: None, peer });
+        route.apply(batch).unwrap();
+        for words in [
+            "link set near up",
+            "address add 10.2.0.1/24 dev near",
+            "address add 10.2.0.2/24 dev near label near:1",
+            "address add 10.3.0.1 peer 10.3.0.2/32 dev near",
+            "address add 169.254.7.7/16 scope link dev near",
+            "address add 10.4.0.1/24 valid_lft 1000 preferred_lft 1000 dev near",
+            "address add fd00:7::1/64 nodad dev near",
+        ] {
+            let status = Command::new("ip").args(words.split(' ')).status().unwrap();
+            assert!(status.success(), "{words}");
+        }
+        let near = link(&route, "near");
+        let kept = route.permanent_addresses(near.index).unwrap();
+        assert_eq!(kept.len(), 4, "{kept:?}");
+        let mut batch = Batch::new();
+        batch.move_link(near.index, "eth7", other.as_fd());
+        route.apply(batch).unwrap();
+        assert_eq!(route.link("near").unwrap(), None);
+        namespace::within(other.as_fd(), || {
+            let route = Connection::open().unwrap();
+            let moved = link(&route, "eth7");
+            assert!(!moved.up && moved.mtu == 1400, "{moved:?}");
+            assert_eq!(route.permanent_addresses(moved.index).unwrap(), []);
+            let mut batch = Batch::new();
+            for address in &kept {
+                batch.restore_address(moved.index, address, true);
+            }
+            batch.set_up(moved.index);
+            route.apply(batch).unwrap();
+            let shown = Command::new("ip").args(["-oneline", "address", "show", "scope", "global"]).output().unwrap();
+            let shown = String::from_utf8(shown.stdout).unwrap();
+            for want in ["10.2.0.1/24", "10.2.0.2/24", "10.3.0.1 peer 10.3.0.2/32", "fd00:7::1/64"] {
+                assert!(shown.contains(want), "{want}: {shown}");
+            }
+            assert!(!shown.contains("near") && !shown.contains("10.4."), "{shown}");
+        })
+        .unwrap();
+    });
+}
+
+#[test]
 fn an_error_names_the_request_and_says_why() {
     isolated(|| {
         let route = Connection::open().unwrap();

@@ -1,6 +1,6 @@
 //! What is refused of a configuration before anything is made.
 
-use oci_spec::runtime::{LinuxNamespaceType, Spec};
+use oci_spec::runtime::{LinuxNamespaceType, Process, Spec};
 use wharf_runtime::{HookSet, Point};
 
 use crate::failure::{Failure, Result};
@@ -18,15 +18,8 @@ pub(crate) fn check(spec: &Spec) -> Result<()> {
     if root.path().as_os_str().is_empty() {
         return bad("the root has no path".into());
     }
-    let Some(process) = spec.process() else { return bad("there is no process".into()) };
-    if process.args().as_ref().is_none_or(Vec::is_empty) {
-        return Err(Failure::new("args must not be empty"));
-    }
-    if !process.cwd().is_absolute() {
-        return Err(Failure::new("Cwd must be an absolute path"));
-    }
-    if process.oom_score_adj().is_some_and(|score| !(-1000..=1000).contains(&score)) {
-        return bad("oomScoreAdj is not between -1000 and 1000".into());
+    if let Some(process) = spec.process() {
+        check_process(process)?;
     }
     let Some(linux) = spec.linux() else { return bad("there is no linux section".into()) };
     let namespaces = linux.namespaces().as_deref().unwrap_or_default();
@@ -76,6 +69,19 @@ pub(crate) fn check(spec: &Spec) -> Result<()> {
         return bad("an annotation has an empty key".into());
     }
     check_hooks(spec)
+}
+
+fn check_process(process: &Process) -> Result<()> {
+    if process.args().as_ref().is_none_or(Vec::is_empty) {
+        return Err(Failure::new("args must not be empty"));
+    }
+    if !process.cwd().is_absolute() {
+        return Err(Failure::new("Cwd must be an absolute path"));
+    }
+    if process.oom_score_adj().is_some_and(|score| !(-1000..=1000).contains(&score)) {
+        return Err(Failure::new("invalid configuration: oomScoreAdj is not between -1000 and 1000"));
+    }
+    Ok(())
 }
 
 fn check_hooks(spec: &Spec) -> Result<()> {

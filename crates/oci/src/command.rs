@@ -80,7 +80,10 @@ pub(crate) const COMMANDS: &[Command] = &[
         name: "delete",
         help: "delete any resources held by the container",
         usage: "<container-id>",
-        flags: &[switch("force", "end the container with SIGKILL if it still runs").short("f")],
+        flags: &[
+            switch("force", "end the container with SIGKILL if it still runs").short("f"),
+            switch("regex", "the ID is a regular expression: delete all containers that it matches").short("r"),
+        ],
         order: Order::Any,
         arguments: Count::Exactly(1),
         run: delete::run,

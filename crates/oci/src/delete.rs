@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use regex::Regex;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Signal, pidfd_send_signal};
 use wharf_runtime::Point;
@@ -9,29 +10,53 @@ use wharf_runtime::Point;
 use crate::failure::{Failure, Result};
 use crate::global::Global;
 use crate::launch::run_late_hooks;
-use crate::place::Place;
+use crate::place::{self, Place};
 use crate::state::{Container, Status};
 use crate::words::Given;
 
 /// How long the end of a killed process may take, as with runc.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// What is said of an ID that is nobody's.
+const GONE: &str = "container does not exist";
 
 pub(crate) fn run(global: &Global, given: &Given) -> Result<u8> {
     let force = given.is("force");
-    let id = &given.arguments[0];
+    let name = &given.arguments[0];
+    if given.is("regex") { delete_matching(global, name, force) } else { delete(global, name, force).map(|()| 0) }
+}
+
+/// Deletes all containers with an ID in which `pattern` is found, as crun does. One that cannot be deleted is told, and
+/// does not keep the others.
+fn delete_matching(global: &Global, pattern: &str, force: bool) -> Result<u8> {
+    let pattern = Regex::new(pattern).map_err(|error| Failure::new(format!("invalid regular expression: {error}")))?;
+    let mut code = 0;
+    for id in place::all(&global.root)?.iter().filter(|id| pattern.is_match(id)) {
+        match delete(global, id, force) {
+            // Somebody else was faster.
+            Err(failure) if failure.message == GONE => {}
+            Err(failure) => {
+                global.log.warning(&format!("container {id} is not deleted: {}", failure.message));
+                code = 1;
+            }
+            Ok(()) => {}
+        }
+    }
+    Ok(code)
+}
+
+fn delete(global: &Global, id: &str, force: bool) -> Result<()> {
     let place = match Place::open(&global.root, id) {
         // Who forces it wants it gone; it is.
-        Err(failure) if force && failure.message == "container does not exist" => return Ok(0),
+        Err(failure) if force && failure.message == GONE => return Ok(()),
         opened => opened?,
     };
     place.lock()?;
     if place.read()?.is_none() {
         // A creation that was broken off before anything was made.
         if force {
-            place.remove()?;
-            return Ok(0);
+            return place.remove();
         }
-        return Err(Failure::new("container does not exist"));
+        return Err(Failure::new(GONE));
     }
     let container = Container::at(place)?;
     match container.status() {
@@ -42,8 +67,7 @@ pub(crate) fn run(global: &Global, given: &Given) -> Result<u8> {
             return Err(Failure::new(format!("cannot delete container {id} that is not stopped: {}", other.name())));
         }
     }
-    undo(global, container, true)?;
-    Ok(0)
+    undo(global, container, true)
 }
 
 /// Kills the first process and waits until it has ended.

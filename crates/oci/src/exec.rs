@@ -148,7 +148,10 @@ fn process(spec: &Spec, given: &Given) -> Result<(Process, Option<String>)> {
     if words.is_empty() {
         return Err(Failure::new("process args cannot be empty"));
     }
-    let own = spec.process().as_ref().ok_or_else(|| Failure::new("the container has no process"))?;
+    let own = spec
+        .process()
+        .as_ref()
+        .ok_or_else(|| Failure::new("the container has no process to take the rest from: give one with --process"))?;
     let odd = |error: serde_json::Error| Failure::new(error.to_string());
     let mut value = serde_json::to_value(own).map_err(odd)?;
     value["args"] = json!(words);

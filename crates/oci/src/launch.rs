@@ -33,6 +33,9 @@ pub(crate) fn launch(global: &Global, given: &Given, gate: bool, detach: bool) -
     let bundle = Bundle::read(given.value("bundle"), given.value("config"))?;
     bundle.warnings.iter().for_each(|warning| global.log.warning(warning));
     let terminal = bundle.spec.process().as_ref().and_then(Process::terminal).unwrap_or(false);
+    if !gate && bundle.spec.process().is_none() {
+        return Err(Failure::new("invalid configuration: there is no process to be run: add `process`"));
+    }
     refuse_unified(&bundle)?;
     let console = Console::connect(given.value("console-socket"), terminal, detach)?;
     let scope = if global.systemd { Some(scope(&bundle, id)?) } else { None };

@@ -21,8 +21,10 @@ pub(crate) fn run(global: &Global, given: &Given) -> Result<u8> {
         Status::Running => return Err(Failure::new("cannot start an already running container")),
         other => return Err(Failure::new(format!("cannot start a container in the {} state", other.name()))),
     }
-    let args = container.record.spec.process().as_ref().and_then(|process| process.args().as_ref());
-    let command = args.and_then(|args| args.first()).map_or("", String::as_str);
+    let Some(process) = container.record.spec.process() else {
+        return Err(Failure::new("cannot start a container without a process: its configuration has no `process`"));
+    };
+    let command = process.args().as_ref().and_then(|args| args.first()).map_or("", String::as_str);
     let gate = container.place.connect_to_gate();
     let gate = gate.map_err(|error| Failure::new(format!("the container does not wait for its start: {error}")))?;
     let started = start_at(gate.into(), command);

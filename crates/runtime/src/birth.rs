@@ -123,20 +123,21 @@ fn set_network_parameters(sysctls: &mut Vec<(PathBuf, String)>) -> Result<()> {
 }
 
 /// A namespace of this process's own, to go back to.
-struct Home {
+#[derive(Debug)]
+pub(crate) struct Home {
     kind: &'static str,
-    fd: OwnedFd,
+    pub(crate) fd: OwnedFd,
 }
 
 impl Home {
-    fn of(kind: &'static str) -> Result<Self> {
+    pub(crate) fn of(kind: &'static str) -> Result<Self> {
         let path = format!("/proc/self/ns/{kind}");
         let fd = rustix::fs::open(path.as_str(), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
             .map_err(|e| RuntimeError::host("open", path, e))?;
         Ok(Self { kind, fd })
     }
 
-    fn back(self) -> Result<()> {
+    pub(crate) fn back(&self) -> Result<()> {
         move_into_link_name_space(self.fd.as_fd(), None)
             .map_err(|errno| RuntimeError::Setup { step: format!("go back to the {} namespace", self.kind), errno })
     }

@@ -12,7 +12,8 @@ use crate::filter::SystemCalls;
 use crate::hooks::{HookSet, Point};
 use crate::identity::{become_id, become_program, find_program, settle};
 use crate::init;
-use crate::plan::{MOUNT, Plan, ProcessPlan};
+use crate::plan::{MOUNT, Plan};
+use crate::process::ProcessPlan;
 use crate::report::{Failure, Step, send_ready, wait_at_gate, wait_for_go, wait_for_hooks, wait_for_start};
 use crate::root::{file_system, open_here};
 
@@ -109,7 +110,9 @@ fn set_up(plan: &Plan, birth: &Birth<'_>, visitor: &mut Option<OwnedFd>) -> Step
     if let Some(name) = &plan.domainname {
         wharf_sys::process::set_domain_name(name.as_bytes()).map_err(Failure::at("set the domain name"))?;
     }
-    find_program(&plan.process)?;
+    if plan.process.has_program() {
+        find_program(&plan.process)?;
+    }
     let (master, slave) = match terminal {
         Some((master, slave)) => (Some(master), Some(slave)),
         None => (None, None),

@@ -17,6 +17,7 @@ use crate::capabilities;
 use crate::child::{self, Birth};
 use crate::hooks::{HookSet, Point};
 use crate::mapping;
+use crate::net_devices::{self, MovedDevices};
 use crate::plan::{Join, Plan, plan};
 use crate::report::ParentEnd;
 use crate::rootfs::Rootfs;
@@ -81,6 +82,8 @@ pub struct Created {
     command: String,
     pub(crate) parent: ParentEnd,
     started: bool,
+    /// Goes back to where it is from when the container does not come to be.
+    devices: Option<MovedDevices>,
 }
 
 /// Makes a container; its first process is set up and waits before the user's program.
@@ -109,6 +112,9 @@ fn create_as(launch: &Launch<'_>, init: bool) -> Result<Created> {
         None => Hierarchies::detect()?,
     };
     let spec = launch.spec;
+    if spec.process().is_none() && launch.lifecycle.gate.is_none() {
+        return Err(RuntimeError::Invalid("there is no process to be started".into()));
+    }
     let mut plan = plan(spec, &hierarchies, launch.group, launch.lifecycle.state)?;
     plan.process.inherit(launch.lifecycle.inheritance);
     // In a user namespace of its own it has all.
@@ -141,6 +147,9 @@ fn create_as(launch: &Launch<'_>, init: bool) -> Result<Created> {
     };
     let later = late_rootfs.is_some() || launch.rootfs.is_mapped() && plan.namespaces.user;
     let rootfs = if later { None } else { Some(launch.rootfs.mount(None)?) };
+    // Kernel parameters of a network that is joined may be set before the clone, and may be a device's own.
+    let target = net_devices::joined(&plan)?;
+    let mut devices = target.map(|netns| MovedDevices::carry(&plan.net_devices, netns)).transpose()?;
     let birth = launch.group.map(Group::birth_fd).transpose()?.flatten();
     let entrance = launch.group.map(|group| group.entrance(birth.is_none())).transpose()?;
     let (mut ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
@@ -167,8 +176,12 @@ fn create_as(launch: &Launch<'_>, init: bool) -> Result<Created> {
     drop(theirs);
     let mut created = Created::new(child, plan.process.command.clone(), ParentEnd::new(ours));
     created.left_out = left_out;
-    prepare(&mut created, launch, &plan)?;
     let pid = created.pid.as_raw_nonzero().get();
+    if devices.is_none() && !plan.net_devices.is_empty() {
+        devices = Some(MovedDevices::carry(&plan.net_devices, net_devices::network_of(pid)?)?);
+    }
+    created.devices = devices;
+    prepare(&mut created, launch, &plan)?;
     created.terminal = created.parent.ready(&plan.process.command, || {
         let Some(set) = launch.lifecycle.hooks else { return Ok(()) };
         set.run(Point::Prestart, "creating", pid)?;
@@ -236,6 +249,7 @@ impl Created {
             command,
             parent,
             started: false,
+            devices: None,
         }
     }
 
@@ -275,6 +289,9 @@ pub fn start_at(connection: OwnedFd, command: &str) -> Result<()> {
 impl Drop for Created {
     fn drop(&mut self) {
         if self.started {
+            if let Some(devices) = self.devices.take() {
+                devices.leave();
+            }
             return;
         }
         // It may have ended by itself; either way it is waited for, so that no zombie stays.

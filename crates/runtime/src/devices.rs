@@ -10,7 +10,8 @@ use rustix::mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
 use rustix::pty::{OpenptFlags, grantpt, ioctl_tiocgptpeer, unlockpt};
 use wharf_rooted_path::RootDir;
 
-use crate::plan::{DEV_LINKS, DeviceStep, HostNode, MountSource, Plan};
+use crate::nodes::{DEV_LINKS, DeviceStep, HostNode};
+use crate::plan::{MountSource, Plan};
 use crate::report::{Failure, Step};
 use crate::root::open_here;
 

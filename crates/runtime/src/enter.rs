@@ -21,7 +21,7 @@ use crate::create::Stdio;
 use crate::devices::pseudo_terminal;
 use crate::filter::SystemCalls;
 use crate::identity::{become_id, become_program, find_program, set_ids, settle};
-use crate::plan::ProcessPlan;
+use crate::process::ProcessPlan;
 use crate::report::{Failure, send_made, send_ready, wait_for_go, wait_for_start};
 
 /// What the first process needs.

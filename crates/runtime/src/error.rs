@@ -24,6 +24,13 @@ pub enum RuntimeError {
         #[source]
         errno: Errno,
     },
+    /// What is asked of a network device cannot be done.
+    #[error("cannot give the container the network device `{device}`")]
+    NetDevice {
+        device: String,
+        #[source]
+        error: wharf_netlink::NetlinkError,
+    },
     /// A step of the container's own process failed.
     #[error("cannot {step}: {errno}")]
     Setup { step: String, errno: Errno },

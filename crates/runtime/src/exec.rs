@@ -19,7 +19,7 @@ use crate::enter::{self, Entry};
 use crate::filter::SystemCalls;
 use crate::identity::setgroups_denied;
 use crate::memory_policy::MemoryPolicy;
-use crate::plan::process_plan;
+use crate::process::process_plan;
 use crate::report::ParentEnd;
 use crate::scheduling::personality;
 use crate::{Result, RuntimeError};

@@ -10,7 +10,7 @@ use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, OpenTreeFlags, fsconfig_create, fsmount, fsopen, open_tree,
 };
 
-use crate::plan::DeviceStep;
+use crate::nodes::DeviceStep;
 
 /// What a container's IDs are on the host.
 #[derive(Debug, Default)]

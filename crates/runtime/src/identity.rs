@@ -11,7 +11,7 @@ use rustix::io::Errno;
 use rustix::thread::{CapabilitySet, CapabilitySets};
 use wharf_rooted_path::RootDir;
 
-use crate::plan::ProcessPlan;
+use crate::process::ProcessPlan;
 use crate::report::{Failure, Step};
 
 /// Takes on the program's confinement, and becomes the program; [`settle`] came before. `last` is what is done as the

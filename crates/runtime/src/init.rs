@@ -15,7 +15,7 @@ use wharf_sys::process::{Namespaces, clone3, exit_now, pidfd_signal};
 use wharf_sys::{disposition, fds};
 
 use crate::identity::{become_program, confine, forbid_privileges, settle};
-use crate::plan::ProcessPlan;
+use crate::process::ProcessPlan;
 use crate::report::Failure;
 
 /// Where it keeps the connection to the runtime, behind the standard streams.

@@ -1,7 +1,8 @@
-//! What a security module of the kernel's calls the program (runtime-spec, config, "apparmorProfile", "selinuxLabel").
+//! What a security module of the kernel's calls the program and its file systems (runtime-spec, config,
+//! "apparmorProfile", "selinuxLabel"; config-linux, "Mount Label").
 
-use oci_spec::runtime::Process;
-use rustix::fs::{Mode, OFlags, open};
+use oci_spec::runtime::{Linux, Process};
+use rustix::fs::{Mode, OFlags, open, statfs};
 use rustix::io::Errno;
 
 use crate::report::{Failure, Step};
@@ -12,49 +13,94 @@ use crate::{Result, RuntimeError};
 const ENABLED: &str = "/sys/module/apparmor/parameters/enabled";
 /// The profile that is none.
 const UNCONFINED: &str = "unconfined";
+/// Where selinuxfs is; without it SELinux is not used, whatever the kernel has.
+const SELINUX: &str = "/sys/fs/selinux";
+/// linux/magic.h, `SELINUX_MAGIC`.
+const SELINUX_MAGIC: i64 = 0xf97c_ff8c;
 
-/// The AppArmor profile that the program's exec changes to.
+/// What the program's exec changes to.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Label {
-    profile: String,
+pub(crate) enum Label {
+    /// An AppArmor profile.
+    Profile(String),
+    /// An SELinux context.
+    Context(String),
+}
+
+/// Which security modules there are.
+#[derive(Clone, Copy, Debug)]
+struct Modules {
+    apparmor: bool,
+    selinux: bool,
+}
+
+impl Modules {
+    fn here() -> Self {
+        Self {
+            apparmor: std::fs::read_to_string(ENABLED).is_ok_and(|text| text.starts_with('Y')),
+            selinux: has_selinux(),
+        }
+    }
+}
+
+#[allow(clippy::unnecessary_cast)]
+fn has_selinux() -> bool {
+    // The type is signed and narrow on some architectures.
+    statfs(SELINUX).is_ok_and(|found| (found.f_type as i64) & 0xffff_ffff == SELINUX_MAGIC)
 }
 
 impl Label {
     pub(crate) fn plan(process: &Process) -> Result<Option<Self>> {
-        let enabled = std::fs::read_to_string(ENABLED).is_ok_and(|text| text.starts_with('Y'));
-        plan(process, enabled)
+        plan(process, Modules::here())
     }
 
     /// In the process itself, where its own procfs is.
     pub(crate) fn apply(&self) -> Step<()> {
-        let fail = || Failure::at(format!("set the AppArmor profile `{}`", self.profile));
+        let (fail, text) = match self {
+            Self::Profile(profile) => (format!("set the AppArmor profile `{profile}`"), format!("exec {profile}")),
+            Self::Context(context) => (format!("set the SELinux label `{context}`"), context.clone()),
+        };
+        let fail = || Failure::at(fail.clone());
         let flags = OFlags::WRONLY | OFlags::CLOEXEC;
-        // The second name is that of kernels before 5.1.
-        let file = match open("/proc/thread-self/attr/apparmor/exec", flags, Mode::empty()) {
-            Err(Errno::NOENT) => open("/proc/thread-self/attr/exec", flags, Mode::empty()),
-            opened => opened,
+        let shared = || open("/proc/thread-self/attr/exec", flags, Mode::empty());
+        let file = match self {
+            Self::Context(_) => shared(),
+            // The shared name is that of kernels before 5.1.
+            Self::Profile(_) => match open("/proc/thread-self/attr/apparmor/exec", flags, Mode::empty()) {
+                Err(Errno::NOENT) => shared(),
+                opened => opened,
+            },
         };
         let file = file.map_err(fail())?;
         // What an image has put in that place is not written to.
         if !is_procfs(&file).map_err(fail())? {
             return Err(fail()(Errno::NOTSUP));
         }
-        rustix::io::write(&file, format!("exec {}", self.profile).as_bytes()).map(drop).map_err(fail())
+        rustix::io::write(&file, text.as_bytes()).map(drop).map_err(fail())
     }
 }
 
-fn plan(process: &Process, enabled: bool) -> Result<Option<Label>> {
-    if let Some(label) = process.selinux_label().as_deref().filter(|label| !label.is_empty()) {
-        return Err(RuntimeError::Unsupported(format!("selinuxLabel `{label}`: no SELinux labels are set yet")));
+fn plan(process: &Process, modules: Modules) -> Result<Option<Label>> {
+    let context = context("selinuxLabel", process.selinux_label().as_deref(), modules)?;
+    let profile = profile(process.apparmor_profile().as_deref().unwrap_or_default(), modules)?;
+    match (context, profile) {
+        (Some(_), Some(_)) => {
+            Err(RuntimeError::Unsupported("selinuxLabel and apparmorProfile at once: leave one of them out".into()))
+        }
+        (Some(context), None) => Ok(Some(Label::Context(context))),
+        (None, profile) => Ok(profile.map(Label::Profile)),
     }
-    let Some(profile) = process.apparmor_profile().as_deref().filter(|profile| !profile.is_empty()) else {
+}
+
+fn profile(profile: &str, modules: Modules) -> Result<Option<String>> {
+    if profile.is_empty() {
         return Ok(None);
-    };
+    }
     if profile.contains(char::is_whitespace) || profile.contains('\0') {
         return Err(RuntimeError::Invalid(format!("`{profile}` is no name of an AppArmor profile")));
     }
-    match enabled {
-        true => Ok(Some(Label { profile: profile.to_owned() })),
+    match modules.apparmor {
+        true => Ok(Some(profile.to_owned())),
         false if profile == UNCONFINED => Ok(None),
         false => Err(RuntimeError::Unsupported(format!(
             "apparmorProfile `{profile}`: this kernel has no AppArmor; leave the profile out"
@@ -62,9 +108,51 @@ fn plan(process: &Process, enabled: bool) -> Result<Option<Label>> {
     }
 }
 
+/// An SELinux context under the configuration's `key`. Whether the policy knows it the kernel says.
+fn context(key: &str, label: Option<&str>, modules: Modules) -> Result<Option<String>> {
+    let Some(label) = label.filter(|label| !label.is_empty()) else { return Ok(None) };
+    if label.contains('\0') || label.split(':').count() < 3 {
+        return Err(RuntimeError::Invalid(format!("{key} `{label}` is no SELinux context: USER:ROLE:TYPE[:LEVEL]")));
+    }
+    if !modules.selinux {
+        let text = format!("{key} `{label}`: SELinux is not in use on this host; leave the label out");
+        return Err(RuntimeError::Unsupported(text));
+    }
+    Ok(Some(label.to_owned()))
+}
+
+/// The SELinux context of the file systems that are made for the container.
+pub(crate) fn mount_label(linux: &Linux) -> Result<Option<String>> {
+    context("mountLabel", linux.mount_label().as_deref(), Modules::here())
+}
+
+/// How a new file system gets its context.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Labelling {
+    /// It has that of its kind.
+    None,
+    /// By the mount option `context`: all of it has this one.
+    Option,
+    /// By an attribute of its root.
+    Attribute,
+}
+
+/// What runc and crun do: the kernel's own views keep their contexts, and mqueue knows no option.
+pub(crate) fn labelling(kind: &str) -> Labelling {
+    match kind {
+        "proc" | "sysfs" | "cgroup" | "cgroup2" => Labelling::None,
+        "mqueue" => Labelling::Attribute,
+        _ => Labelling::Option,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const NEITHER: Modules = Modules { apparmor: false, selinux: false };
+    const APPARMOR: Modules = Modules { apparmor: true, selinux: false };
+    const BOTH: Modules = Modules { apparmor: true, selinux: true };
 
     fn process(key: &str, value: &str) -> Process {
         let text = format!(r#"{{"user":{{"uid":0,"gid":0}},"cwd":"/","args":["a"],"{key}":"{value}"}}"#);
@@ -74,11 +162,30 @@ mod tests {
     #[test]
     fn a_profile_needs_a_kernel_that_has_profiles() {
         let named = process("apparmorProfile", "docker-default");
-        assert_eq!(plan(&named, true).unwrap().unwrap().profile, "docker-default");
-        assert!(plan(&named, false).is_err());
-        assert!(plan(&process("apparmorProfile", "unconfined"), false).unwrap().is_none());
-        assert!(plan(&process("apparmorProfile", "a b"), true).is_err());
-        assert!(plan(&process("apparmorProfile", ""), false).unwrap().is_none());
-        assert!(plan(&process("selinuxLabel", "a:b:c"), true).is_err());
+        assert_eq!(plan(&named, APPARMOR).unwrap(), Some(Label::Profile("docker-default".into())));
+        assert!(plan(&named, NEITHER).is_err());
+        assert!(plan(&process("apparmorProfile", "unconfined"), NEITHER).unwrap().is_none());
+        assert!(plan(&process("apparmorProfile", "a b"), APPARMOR).is_err());
+        assert!(plan(&process("apparmorProfile", ""), NEITHER).unwrap().is_none());
+    }
+
+    #[test]
+    fn a_context_needs_a_host_that_uses_selinux() {
+        let context = "system_u:system_r:container_t:s0:c1,c2";
+        let named = process("selinuxLabel", context);
+        assert_eq!(plan(&named, BOTH).unwrap(), Some(Label::Context(context.into())));
+        assert!(matches!(plan(&named, APPARMOR), Err(RuntimeError::Unsupported(_))));
+        assert!(matches!(plan(&process("selinuxLabel", "container_t"), BOTH), Err(RuntimeError::Invalid(_))));
+        assert!(plan(&process("selinuxLabel", ""), NEITHER).unwrap().is_none());
+        let both = process("selinuxLabel", &format!(r#"{context}","apparmorProfile":"a"#));
+        assert!(plan(&both, BOTH).is_err());
+    }
+
+    #[test]
+    fn the_kernel_s_own_views_keep_their_contexts() {
+        assert_eq!(["tmpfs", "devpts", "mqueue", "proc", "sysfs"].map(labelling), {
+            use Labelling::{Attribute, None, Option};
+            [Option, Option, Attribute, None, None]
+        });
     }
 }

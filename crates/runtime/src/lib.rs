@@ -13,10 +13,11 @@
 //! - [`exec`] puts a further program into it, in the same way.
 //! - [`Lifecycle`] makes create and start two programs, as OCI has it: the first process waits at a gate, and
 //!   [`start_at`] lets it go on; [`HookSet`] runs the hooks.
-//! - `plan`, with `namespaces` and `mounts`, turns the configuration into steps, opens what comes from the host, and refuses
-//!   what cannot be done before anything exists.
+//! - `plan`, with `namespaces`, `mounts`, `nodes` and `process`, turns the configuration into steps, opens what comes from
+//!   the host, and refuses what cannot be done before anything exists.
 //! - `birth` makes the process where it is to be, and `child` interprets the plan between clone and exec: `root` and
-//!   `devices` build what it sees, `identity` makes it what it is. `enter` does so for an exec.
+//!   `devices` build what it sees, `identity` makes it what it is. `enter` does so for an exec. `net_devices` moves the
+//!   host's links there, and back when there is no container in the end.
 //!
 //! **The caller must have one thread.** The child is a copy of it and goes on to use memory that another
 //! thread may have locked; [`create`] refuses otherwise. The monitor and `wharf oci` are such callers.
@@ -41,7 +42,10 @@ mod memory_policy;
 mod mount_options;
 mod mounts;
 mod namespaces;
+mod net_devices;
+mod nodes;
 mod plan;
+mod process;
 mod report;
 mod review;
 mod rlimits;

@@ -78,6 +78,8 @@ pub(crate) struct Options {
     /// A tmpfs that begins with what was in its place.
     pub(crate) copy_up: bool,
     pub(crate) propagation: Option<(Propagation, bool)>,
+    /// The SELinux context of a new file system (`linux.mountLabel`).
+    pub(crate) label: Option<String>,
     /// What the file system itself reads: `size=64m`, `mode=1777`.
     pub(crate) data: Vec<(String, Option<String>)>,
 }

@@ -1,30 +1,25 @@
 //! From a configuration to a plan: everything checked, everything of the host opened, before a process exists.
 
-use std::collections::HashSet;
-use std::ffi::CString;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use oci_spec::runtime::{Linux, Process, Spec};
-use rustix::fs::{CWD, FileType, Mode, OFlags};
-use rustix::process::{Resource, Rlimit};
+use oci_spec::runtime::Spec;
 use serde_json::Value;
 use wharf_cgroup::{Group, Hierarchies};
 use wharf_sys::mount::{Attributes, Propagation};
-use wharf_sys::process::{Namespaces, Words};
+use wharf_sys::process::Namespaces;
 
-use crate::capabilities::{self, CAPABILITIES, bits};
-use crate::create::Inheritance;
+use crate::capabilities;
 use crate::filter::SystemCalls;
-use crate::host_nodes::{self, Owners};
-use crate::label::Label;
+use crate::label::mount_label;
 use crate::memory_policy::MemoryPolicy;
 use crate::mount_options::{Options, propagation};
 use crate::mounts::{Surroundings, mount_step};
 use crate::namespaces::{namespaces, time_offsets};
-use crate::rlimits::rlimits;
-use crate::rootfs::layer;
-use crate::scheduling::{Scheduling, personality};
+use crate::net_devices::{self, NetDevice};
+use crate::nodes::{DeviceStep, devices};
+use crate::process::{ProcessPlan, process_plan};
+use crate::scheduling::personality;
 use crate::{Result, RuntimeError};
 
 /// What the child does, in the order of the fields.
@@ -40,9 +35,13 @@ pub(crate) struct Plan {
     /// A time namespace of its own, with what is written to its `timens_offsets`.
     pub(crate) time_offsets: Option<String>,
     pub(crate) mounts: Vec<MountStep>,
+    /// The SELinux context of what masks, as of the new file systems in `mounts`.
+    pub(crate) mount_label: Option<String>,
     /// Where mounts become read-only once all that goes into them is there.
     pub(crate) sealed: Vec<PathBuf>,
     pub(crate) devices: Vec<DeviceStep>,
+    /// Links of the host's that the parent moves.
+    pub(crate) net_devices: Vec<NetDevice>,
     pub(crate) masked: Vec<PathBuf>,
     pub(crate) readonly: Vec<PathBuf>,
     pub(crate) sysctls: Vec<(PathBuf, String)>,
@@ -92,78 +91,6 @@ pub(crate) enum MountSource {
     Groups(Vec<(String, OwnedFd)>),
 }
 
-/// A node in `/dev`.
-#[derive(Debug)]
-pub(crate) struct DeviceStep {
-    pub(crate) path: PathBuf,
-    pub(crate) kind: FileType,
-    pub(crate) mode: u32,
-    pub(crate) device: u64,
-    pub(crate) owner: (u32, u32),
-    /// In a user namespace a node cannot be made: the host's own is mounted.
-    pub(crate) host: Option<HostNode>,
-}
-
-/// The host's own node.
-#[derive(Debug)]
-pub(crate) enum HostNode {
-    Open(OwnedFd),
-    /// The child opens it: see [`MountSource::Late`].
-    Late,
-}
-
-/// Who the program is and what it may do: the part that an exec shares with the first process.
-#[derive(Debug)]
-pub(crate) struct ProcessPlan {
-    pub(crate) command: String,
-    /// Where to look for it, in order.
-    pub(crate) candidates: Vec<CString>,
-    pub(crate) arguments: Words,
-    pub(crate) environment: Words,
-    /// Nobody has said where the user is at home: the image is asked.
-    pub(crate) homeless: bool,
-    pub(crate) cwd: PathBuf,
-    pub(crate) terminal: Option<(u16, u16)>,
-    pub(crate) uid: u32,
-    pub(crate) gid: u32,
-    pub(crate) groups: Vec<u32>,
-    pub(crate) umask: u32,
-    pub(crate) rlimits: Vec<(Resource, Rlimit)>,
-    pub(crate) bounding: u64,
-    pub(crate) effective: u64,
-    pub(crate) permitted: u64,
-    pub(crate) inheritable: u64,
-    pub(crate) ambient: u64,
-    pub(crate) no_new_privileges: bool,
-    pub(crate) filter: Option<SystemCalls>,
-    pub(crate) scheduling: Scheduling,
-    pub(crate) label: Option<Label>,
-    /// Not the container's first process.
-    pub(crate) exec: bool,
-    /// How many fds after the standard streams the program inherits.
-    pub(crate) preserve_fds: u32,
-    /// The caller's session keyring stays.
-    pub(crate) keep_keyring: bool,
-}
-
-/// Links that every container's `/dev` has (runtime-spec, config-linux, "Dev symbolic links").
-pub(crate) const DEV_LINKS: &[(&str, &str)] = &[
-    ("/proc/self/fd", "dev/fd"),
-    ("/proc/self/fd/0", "dev/stdin"),
-    ("/proc/self/fd/1", "dev/stdout"),
-    ("/proc/self/fd/2", "dev/stderr"),
-];
-
-/// Nodes that every container has (runtime-spec, config-linux, "Default Devices").
-const DEFAULT_DEVICES: &[(&str, u32, u32)] = &[
-    ("/dev/null", 1, 3),
-    ("/dev/zero", 1, 5),
-    ("/dev/full", 1, 7),
-    ("/dev/random", 1, 8),
-    ("/dev/urandom", 1, 9),
-    ("/dev/tty", 5, 0),
-];
-
 /// `state` is the container's, for those who are told of it.
 pub(crate) fn plan(
     spec: &Spec,
@@ -171,7 +98,6 @@ pub(crate) fn plan(
     group: Option<&Group>,
     state: Option<&Value>,
 ) -> Result<Plan> {
-    let process = spec.process().as_ref().ok_or_else(|| RuntimeError::Invalid("there is no process".into()))?;
     let linux = spec.linux().as_ref().ok_or_else(|| RuntimeError::Invalid("there is no linux section".into()))?;
     let asked = namespaces(linux.namespaces().as_deref().unwrap_or_default())?;
     let namespaces = asked.new;
@@ -190,12 +116,7 @@ pub(crate) fn plan(
     if linux.time_offsets().as_ref().is_some_and(|offsets| !offsets.is_empty()) && !asked.time {
         return Err(RuntimeError::Invalid("timeOffsets without a time namespace of the container's own".into()));
     }
-    if linux.mount_label().as_deref().is_some_and(|l| !l.is_empty()) {
-        return Err(RuntimeError::Unsupported("mountLabel: this kernel has no SELinux".into()));
-    }
-    if linux.net_devices().as_ref().is_some_and(|devices| !devices.is_empty()) {
-        return Err(RuntimeError::Unsupported("netDevices: move them after the creation, with `ip link set`".into()));
-    }
+    let mount_label = mount_label(linux)?;
     let propagation = match linux.rootfs_propagation().as_deref() {
         None | Some("") => (Propagation::Private, true),
         Some(word) => {
@@ -213,6 +134,9 @@ pub(crate) fn plan(
     let surroundings = Surroundings { linux, hierarchies, group, unprivileged };
     let mounts = spec.mounts().iter().flatten().map(|mount| mount_step(mount, &surroundings));
     let mut mounts: Vec<MountStep> = mounts.collect::<Result<_>>()?;
+    for step in &mut mounts {
+        step.options.label.clone_from(&mount_label);
+    }
     let sealed = seal_late(&mut mounts);
     if let Some(place) = sealed.first().filter(|_| !namespaces.mount) {
         let text = format!("`{}` read-only without a mount namespace of the container's own", place.display());
@@ -223,7 +147,10 @@ pub(crate) fn plan(
         Some(section) => Some(SystemCalls::plan(section, state)?),
         None => None,
     };
-    let mut program = process_plan(process, filter)?;
+    let mut program = match spec.process() {
+        Some(process) => process_plan(process, filter)?,
+        None => ProcessPlan::of_nobody()?,
+    };
     program.scheduling.personality = linux.personality().as_ref().map(personality).transpose()?;
     program.scheduling.memory = linux.memory_policy().as_ref().map(MemoryPolicy::plan).transpose()?;
     let uts = namespaces.uts || asked.joins.iter().any(|join| join.kind == "uts");
@@ -238,8 +165,10 @@ pub(crate) fn plan(
         joins: asked.joins,
         user_join: asked.user_join,
         sealed,
+        mount_label,
         mounts,
         devices: devices(linux, userns, unprivileged)?,
+        net_devices: net_devices::plan(linux)?,
         masked: paths(linux.masked_paths()),
         readonly: paths(linux.readonly_paths()),
         sysctls: linux
@@ -275,209 +204,9 @@ fn seal_late(mounts: &mut [MountStep]) -> Vec<PathBuf> {
     sealed
 }
 
-pub(crate) fn devices(linux: &Linux, userns: bool, unprivileged: bool) -> Result<Vec<DeviceStep>> {
-    let asked = linux.devices().as_deref().unwrap_or_default();
-    let mut steps = Vec::new();
-    for (path, major, minor) in DEFAULT_DEVICES {
-        steps.push(DeviceStep {
-            path: PathBuf::from(path),
-            kind: FileType::CharacterDevice,
-            mode: 0o666,
-            device: rustix::fs::makedev(*major, *minor),
-            owner: (0, 0),
-            host: None,
-        });
-    }
-    for device in asked {
-        let kind = match device.typ() {
-            oci_spec::runtime::LinuxDeviceType::B => FileType::BlockDevice,
-            oci_spec::runtime::LinuxDeviceType::P => FileType::Fifo,
-            oci_spec::runtime::LinuxDeviceType::A => {
-                return Err(RuntimeError::Invalid(format!("device `{}` has no type", device.path().display())));
-            }
-            _ => FileType::CharacterDevice,
-        };
-        let number = |n: i64| u32::try_from(n).map_err(|_| RuntimeError::Invalid(format!("device number {n}")));
-        steps.retain(|step| step.path != *device.path());
-        steps.push(DeviceStep {
-            path: device.path().clone(),
-            kind,
-            mode: device.file_mode().unwrap_or(0o666) & 0o7777,
-            device: rustix::fs::makedev(number(device.major())?, number(device.minor())?),
-            owner: (device.uid().unwrap_or(0), device.gid().unwrap_or(0)),
-            host: None,
-        });
-    }
-    if userns {
-        let owners = Owners::of(linux);
-        for step in &mut steps {
-            let named = asked.iter().any(|device| *device.path() == step.path);
-            if named
-                && !unprivileged
-                && let Ok(node) = host_nodes::make(step, &owners)
-            {
-                step.host = Some(HostNode::Open(node));
-                continue;
-            }
-            let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            let node = rustix::fs::openat(CWD, &step.path, flags, Mode::empty())
-                .map_err(|e| RuntimeError::host("open device", &step.path, e))?;
-            let found = rustix::fs::fstat(&node).map_err(|e| RuntimeError::host("look at", &step.path, e))?;
-            if found.st_rdev != step.device {
-                return Err(RuntimeError::host("use device", &step.path, rustix::io::Errno::NXIO));
-            }
-            step.host =
-                Some(if unprivileged { HostNode::Late } else { HostNode::Open(layer(&step.path, None, false)?) });
-        }
-    }
-    Ok(steps)
-}
-
-pub(crate) fn process_plan(process: &Process, filter: Option<SystemCalls>) -> Result<ProcessPlan> {
-    let words = |list: &[String], what: &str| -> Result<Words> {
-        let strings = list.iter().map(|w| CString::new(w.as_str())).collect::<std::result::Result<Vec<_>, _>>();
-        strings.map(Words::new).map_err(|_| RuntimeError::Invalid(format!("{what} with a NUL in it")))
-    };
-    let args = process.args().clone().unwrap_or_default();
-    let command = args.first().cloned().filter(|c| !c.is_empty());
-    let command = command.ok_or_else(|| RuntimeError::Invalid("there is no command".into()))?;
-    let env = process.env().clone().unwrap_or_default();
-    let cwd = process.cwd().clone();
-    if !cwd.is_absolute() {
-        return Err(RuntimeError::Invalid(format!("cwd `{}` is not absolute", cwd.display())));
-    }
-    let sets = process.capabilities().as_ref();
-    let set = |pick: fn(&oci_spec::runtime::LinuxCapabilities) -> &Option<oci_spec::runtime::Capabilities>| {
-        bits(sets.and_then(|sets| pick(sets).as_ref()))
-    };
-    let user = process.user();
-    Ok(ProcessPlan {
-        candidates: candidates(&command, &env)?,
-        command,
-        arguments: words(&args, "an argument")?,
-        environment: words(&last_ones(&env), "a variable")?,
-        homeless: !env.iter().any(|pair| pair.starts_with("HOME=")),
-        cwd,
-        terminal: process.terminal().unwrap_or(false).then(|| {
-            let size = process.console_size();
-            let side = |n: u64| u16::try_from(n).unwrap_or(0);
-            size.map_or((0, 0), |size| (side(size.height()), side(size.width())))
-        }),
-        uid: user.uid(),
-        gid: user.gid(),
-        groups: user.additional_gids().clone().unwrap_or_default(),
-        umask: user.umask().unwrap_or(0o022),
-        rlimits: rlimits(process.rlimits().as_deref().unwrap_or_default())?,
-        bounding: set(oci_spec::runtime::LinuxCapabilities::bounding)?,
-        effective: set(oci_spec::runtime::LinuxCapabilities::effective)?,
-        permitted: set(oci_spec::runtime::LinuxCapabilities::permitted)?,
-        inheritable: set(oci_spec::runtime::LinuxCapabilities::inheritable)?,
-        // The kernel keeps an ambient one only beside an inheritable one (capabilities(7)). `runc spec` and `crun spec`
-        // write ambient ones alone, and neither runtime minds.
-        ambient: set(oci_spec::runtime::LinuxCapabilities::ambient)?
-            & set(oci_spec::runtime::LinuxCapabilities::inheritable)?
-            & set(oci_spec::runtime::LinuxCapabilities::permitted)?,
-        no_new_privileges: process.no_new_privileges().unwrap_or(false),
-        filter,
-        scheduling: Scheduling::plan(process)?,
-        label: Label::plan(process)?,
-        exec: false,
-        preserve_fds: 0,
-        keep_keyring: false,
-    })
-}
-
 impl Plan {
     /// Whether the process is in another user namespace than its parent.
     pub(crate) const fn in_user_namespace(&self) -> bool {
         self.other_user
-    }
-}
-
-impl ProcessPlan {
-    /// Leaves out what this process does not have itself and so cannot give; the names of it. (Runtime-spec: a runtime
-    /// warns of it, and does not fail.)
-    pub(crate) fn keep_to(&mut self, own: u64) -> Vec<&'static str> {
-        let asked = self.bounding | self.effective | self.permitted | self.inheritable | self.ambient;
-        for set in
-            [&mut self.bounding, &mut self.effective, &mut self.permitted, &mut self.inheritable, &mut self.ambient]
-        {
-            *set &= own;
-        }
-        let names = CAPABILITIES.iter().enumerate();
-        names.filter(|(bit, _)| asked & !own & (1 << bit) != 0).map(|(_, name)| *name).collect()
-    }
-
-    /// In the process itself: what number its parent knows it by.
-    pub(crate) fn is_known_as(&self, pid: i32) {
-        if let Some(filter) = &self.filter {
-            filter.is_known_as(pid);
-        }
-    }
-
-    pub(crate) fn inherit(&mut self, inheritance: Inheritance) {
-        self.preserve_fds = inheritance.fds;
-        self.keep_keyring = inheritance.keyring;
-    }
-}
-
-/// Of several variables of one name the last counts, as with runc: getenv(3) would find the first.
-fn last_ones(env: &[String]) -> Vec<String> {
-    let name = |pair: &str| pair.split_once('=').map_or(pair, |(name, _)| name).to_owned();
-    let mut seen = HashSet::new();
-    let mut kept: Vec<String> = env.iter().rev().filter(|pair| seen.insert(name(pair))).cloned().collect();
-    kept.reverse();
-    kept
-}
-
-/// The paths that execvp(3) would try, with the `PATH` that the program itself will have.
-fn candidates(command: &str, env: &[String]) -> Result<Vec<CString>> {
-    let bad = |_| RuntimeError::Invalid("a command with a NUL in it".into());
-    if command.contains('/') {
-        return Ok(vec![CString::new(command).map_err(bad)?]);
-    }
-    let path = env.iter().rev().find_map(|pair| pair.strip_prefix("PATH=")).unwrap_or("/bin:/usr/bin");
-    // An empty entry is the working directory, which is no place to look in unasked.
-    let entries = path.split(':').filter(|dir| dir.starts_with('/'));
-    entries.map(|dir| CString::new(format!("{}/{command}", dir.trim_end_matches('/'))).map_err(bad)).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn names(command: &str, path: &str) -> Vec<String> {
-        let env = vec![format!("PATH={path}")];
-        candidates(command, &env).unwrap().into_iter().map(|c| c.into_string().unwrap()).collect()
-    }
-
-    #[test]
-    fn commands_are_looked_for_in_the_container_s_path() {
-        assert_eq!(names("ls", "/bin::rel:/usr/bin/"), ["/bin/ls", "/usr/bin/ls"]);
-        assert_eq!(names("./run", "/bin"), ["./run"]);
-        assert!(candidates("a\0b", &[]).is_err());
-    }
-
-    #[test]
-    fn of_several_variables_of_a_name_the_last_counts() {
-        let env = ["A=1", "B=2", "A=3", "C"].map(str::to_owned);
-        assert_eq!(last_ones(&env), ["B=2", "A=3", "C"]);
-    }
-
-    #[test]
-    fn contradictions_are_refused_before_anything_is_made() {
-        let process = |json: &str| {
-            let process: Process = serde_json::from_str(json).unwrap();
-            process_plan(&process, None)
-        };
-        let user = r#""user":{"uid":0,"gid":0}"#;
-        assert!(process(&format!(r#"{{{user},"cwd":"/","args":["a"]}}"#)).is_ok());
-        assert!(process(&format!(r#"{{{user},"cwd":"rel","args":["a"]}}"#)).is_err());
-        assert!(process(&format!(r#"{{{user},"cwd":"/","args":[]}}"#)).is_err());
-        let limits = r#""rlimits":[{"type":"RLIMIT_NOFILE","soft":9,"hard":8}]"#;
-        assert!(process(&format!(r#"{{{user},"cwd":"/","args":["a"],{limits}}}"#)).is_err());
-        let limit = r#"{"type":"RLIMIT_NOFILE","soft":8,"hard":8}"#;
-        assert!(process(&format!(r#"{{{user},"cwd":"/","args":["a"],"rlimits":[{limit}]}}"#)).is_ok());
-        assert!(process(&format!(r#"{{{user},"cwd":"/","args":["a"],"rlimits":[{limit},{limit}]}}"#)).is_err());
     }
 }

@@ -4,9 +4,10 @@ use oci_spec::runtime::Spec;
 
 use crate::mount_options::{Options, propagation};
 use crate::namespaces::time_offsets;
-use crate::plan::{devices, process_plan};
+use crate::nodes::devices;
+use crate::process::process_plan;
 use crate::scheduling::personality;
-use crate::{Result, RuntimeError, mapping};
+use crate::{Result, RuntimeError, mapping, net_devices};
 
 /// Makes of a configuration what can be made of it by reading alone: nothing is opened, asked for or changed. For
 /// those who try many configurations and run none.
@@ -15,8 +16,9 @@ use crate::{Result, RuntimeError, mapping};
 /// As [`crate::create`], which looks at more.
 pub fn review(spec: &Spec) -> Result<()> {
     let invalid = |what: &str| RuntimeError::Invalid(what.into());
-    let process = spec.process().as_ref().ok_or_else(|| invalid("there is no process"))?;
-    process_plan(process, None)?;
+    if let Some(process) = spec.process() {
+        process_plan(process, None)?;
+    }
     for mount in spec.mounts().iter().flatten() {
         Options::parse(mount.options().iter().flatten().map(String::as_str));
     }
@@ -27,6 +29,7 @@ pub fn review(spec: &Spec) -> Result<()> {
     linux.personality().as_ref().map(personality).transpose()?;
     time_offsets(linux.time_offsets().as_ref())?;
     devices(linux, false, false)?;
+    net_devices::plan(linux)?;
     mapping::lines(linux.uid_mappings().as_deref().unwrap_or_default());
     if let Some(section) = linux.seccomp() {
         wharf_seccomp::from_oci(section)?.compile()?;

@@ -3,7 +3,7 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, fstat, openat2};
+use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, XattrFlags, fsetxattr, fstat, openat, openat2};
 use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags, fsconfig_create,
@@ -14,6 +14,7 @@ use wharf_sys::mount::{Attributes, Change, Propagation, set_attributes};
 
 use crate::copy_up::copy_up;
 use crate::devices::device_files;
+use crate::label::{Labelling, labelling};
 use crate::mount_options::Options;
 use crate::plan::{MOUNT, MountSource, MountStep, Plan};
 use crate::report::{Failure, Step};
@@ -252,8 +253,19 @@ pub(crate) fn new_mount(kind: &str, source: &str, step: &MountStep) -> Result<Ow
             None => fsconfig_set_flag(&fs, key.as_str())?,
         }
     }
+    let label = step.options.label.as_deref();
+    let labelling = label.map_or(Labelling::None, |_| labelling(kind));
+    // Who has given one to this mount means that one.
+    let given = step.options.data.iter().any(|(key, _)| key == "context");
+    if let (Some(label), Labelling::Option, false) = (label, labelling, given) {
+        fsconfig_set_string(&fs, "context", label)?;
+    }
     fsconfig_create(&fs)?;
     let mount = fsmount(&fs, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())?;
+    if let (Some(label), Labelling::Attribute) = (label, labelling) {
+        let top = openat(&mount, ".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+        fsetxattr(&top, "security.selinux", label.as_bytes(), XattrFlags::empty())?;
+    }
     // The v1 groups are mounted on their tmpfs first.
     let set = if matches!(step.source, MountSource::Groups(_)) { Attributes::default() } else { step.options.set };
     if !set.is_empty() {
@@ -302,7 +314,7 @@ fn confine(root: &RootDir, plan: &Plan) -> Step<()> {
         let Some(target) = there(root, path).map_err(fail())? else { continue };
         let kind = fstat(&target).map_err(fail())?;
         let cloth = if FileType::from_raw_mode(kind.st_mode) == FileType::Directory {
-            empty_directory().map_err(fail())?
+            empty_directory(plan.mount_label.as_deref()).map_err(fail())?
         } else {
             null_device(root).map_err(fail())?
         };
@@ -325,8 +337,11 @@ fn cover(tree: BorrowedFd<'_>, target: BorrowedFd<'_>) -> Result<(), Errno> {
     move_mount(tree, "", target, "", flags)
 }
 
-fn empty_directory() -> Result<OwnedFd, Errno> {
+fn empty_directory(label: Option<&str>) -> Result<OwnedFd, Errno> {
     let fs = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    if let Some(label) = label {
+        fsconfig_set_string(&fs, "context", label)?;
+    }
     fsconfig_create(&fs)?;
     fsmount(&fs, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::MOUNT_ATTR_RDONLY)
 }

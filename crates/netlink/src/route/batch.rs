@@ -3,13 +3,14 @@
 use std::net::Ipv4Addr;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
+use super::moves::IFLA_NET_NS_FD;
 use crate::MacAddress;
 use crate::message::{CREATE, EXCLUSIVE, Messages};
 
 // linux/rtnetlink.h
 pub(super) const NEW_LINK: u16 = 16;
 const DELETE_LINK: u16 = 17;
-const SET_LINK: u16 = 19;
+pub(super) const SET_LINK: u16 = 19;
 pub(super) const NEW_ADDRESS: u16 = 20;
 pub(super) const NEW_ROUTE: u16 = 24;
 
@@ -21,7 +22,6 @@ pub(super) const IFLA_MASTER: u16 = 10;
 pub(super) const IFLA_LINKINFO: u16 = 18;
 pub(super) const IFLA_IFALIAS: u16 = 20;
 const IFLA_AF_SPEC: u16 = 26;
-const IFLA_NET_NS_FD: u16 = 28;
 pub(super) const IFLA_INFO_KIND: u16 = 1;
 const IFLA_INFO_DATA: u16 = 2;
 const IFLA_INFO_SLAVE_KIND: u16 = 4;

@@ -15,7 +15,7 @@ use crate::{MacAddress, Result};
 
 // linux/rtnetlink.h
 const GET_LINK: u16 = 18;
-const GET_ADDRESS: u16 = 22;
+pub(super) const GET_ADDRESS: u16 = 22;
 const GET_ROUTE: u16 = 26;
 /// Leaves the counters out, which nobody here reads.
 const IFLA_EXT_MASK: u16 = 29;

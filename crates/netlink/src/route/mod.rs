@@ -1,13 +1,16 @@
 //! Links, addresses and routes (rtnetlink(7)).
 //!
 //! - [`Connection`]: sends batches and asks what there is. [`Batch`]: changes that go together.
+//! - [`PermanentAddress`]: what a link keeps when it moves to another namespace.
 //! - [`Bridge`], [`Veth`], [`Port`], [`Route`]: what is made. [`Link`], [`Address`], [`RouteEntry`]: what is there.
 
 mod batch;
 mod dump;
+mod moves;
 
 pub use batch::{Batch, Bridge, Peer, Port, Route, Veth};
 pub use dump::{Address, Link, RouteEntry};
+pub use moves::PermanentAddress;
 
 use crate::Result;
 use crate::socket::Socket;

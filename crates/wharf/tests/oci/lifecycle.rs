@@ -136,3 +136,42 @@ fn what_a_broken_off_creation_left_can_be_deleted() {
     bundle.create();
     assert_eq!(text(bundle.output(&["list", "-q"]).stdout.as_slice()), format!("{}\n", bundle.id));
 }
+
+#[test]
+fn a_container_without_a_process_is_created_and_not_started() {
+    let Some(bundle) = Bundle::sleeper("nobody", |config| drop(config.as_object_mut().unwrap().remove("process")))
+    else {
+        return;
+    };
+    assert!(text(&bundle.run().stderr).contains("there is no process to be run"));
+    bundle.create();
+    assert_eq!(bundle.status(), "created");
+    assert!(bundle.fails(&["start", &bundle.id]).1.contains("cannot start a container without a process"));
+    assert_eq!(bundle.status(), "created");
+    bundle.ok(&["delete", &bundle.id]);
+    bundle.assert_nothing_is_left();
+}
+
+#[test]
+fn containers_are_deleted_by_an_expression() {
+    let Some(bundle) = Bundle::sleeper("regex-a", |_| {}) else { return };
+    let others: Vec<String> = ["b", "c"].map(|letter| bundle.id.replace("regex-a", &format!("regex-{letter}"))).into();
+    bundle.create();
+    let log = fs::File::create(bundle.path("others")).unwrap();
+    for id in &others {
+        let mut command = bundle.wharf(&["create", "--bundle"]);
+        command.arg(bundle.dir.path()).arg(id).stdout(log.try_clone().unwrap()).stderr(log.try_clone().unwrap());
+        assert!(command.status().unwrap().success());
+    }
+    bundle.ok(&["start", &others[0]]);
+    assert!(bundle.fails(&["delete", "--regex", "("]).1.contains("invalid regular expression"));
+    bundle.ok(&["delete", "--regex", "^regex-"]);
+    let left = bundle.ok(&["list", "-q"]);
+    assert_eq!(left.lines().count(), 3, "{left}");
+    // One that runs is told, and keeps none of the others.
+    let (code, told) = bundle.fails(&["delete", "--regex", "regex-[ab]$"]);
+    assert!(code == 1 && told.contains(&others[0]) && told.contains("not stopped"), "{code} {told}");
+    assert_eq!(bundle.ok(&["list", "-q"]), format!("{}\n{}\n", others[0], others[1]));
+    bundle.ok(&["delete", "--force", "--regex", "regex-"]);
+    bundle.assert_nothing_is_left();
+}

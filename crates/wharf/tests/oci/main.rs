@@ -12,6 +12,7 @@ mod lifecycle;
 mod limits;
 mod mount_tables;
 mod namespaces;
+mod net_devices;
 mod process;
 mod rootless;
 mod run;

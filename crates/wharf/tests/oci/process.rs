@@ -122,14 +122,16 @@ fn session_keys_and_parents_are_not_inherited() {
 #[test]
 fn unknown_values_are_refused_before_anything_is_made() {
     type Change = fn(&mut Value);
-    let wrong: [(Change, &str); 9] = [
+    let wrong: [(Change, &str); 11] = [
         (|c| c["ociVersion"] = json!("2.0.0"), "is not 1.x"),
         (|c| c["linux"]["namespaces"][0] = json!({ "type": "frob" }), "frob"),
         (|c| c["process"]["rlimits"] = json!([{ "type": "RLIMIT_FROB", "soft": 1, "hard": 1 }]), "RLIMIT_FROB"),
         (|c| c["linux"]["seccomp"] = json!({ "defaultAction": "SCMP_ACT_FROB" }), "SCMP_ACT_FROB"),
         (|c| c["linux"]["sysctl"] = json!({ "kernel.core_pattern": "|/x" }), "not in a separate kernel namespace"),
         (|c| c["linux"]["memoryPolicy"] = json!({ "mode": "MPOL_BIND" }), "MPOL_BIND needs nodes"),
-        (|c| c["process"]["selinuxLabel"] = json!("a:b:c:s0"), "selinuxLabel `a:b:c:s0`"),
+        (|c| c["process"]["selinuxLabel"] = json!("a:b:c:s0"), "`a:b:c:s0`"),
+        (|c| c["process"]["selinuxLabel"] = json!("container_t"), "is no SELinux context"),
+        (|c| c["linux"]["mountLabel"] = json!("a:b:c:s0"), "mount"),
         (|c| c["process"]["apparmorProfile"] = json!("not a name"), "no name of an AppArmor profile"),
         (|c| c["linux"]["intelRdt"] = json!({ "closID": "x" }), "intelRdt"),
     ];
