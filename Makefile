@@ -6,7 +6,8 @@ SHELL := /bin/bash
 # build scripts and procedural macros, which cannot be static.
 HOST := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
 export CARGO_BUILD_TARGET ?= $(HOST)
-export RUSTFLAGS ?= -C target-feature=+crt-static
+# At a fixed address: see "Static binary" in ARCHITECTURE.md.
+export RUSTFLAGS ?= -C target-feature=+crt-static -C relocation-model=static
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 
 .PHONY: help build quickstart test test-vm fuzz bench lint fix clean setup

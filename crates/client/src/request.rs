@@ -1,3 +1,5 @@
+use std::pin::Pin;
+
 use bytes::Bytes;
 use hyper::Method;
 use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue};
@@ -85,8 +87,9 @@ impl<'a> Request<'a> {
     /// # Errors
     ///
     /// Nobody answers, the connection broke, or the answer is an error.
-    pub async fn send(self) -> Result<Response> {
-        self.client.send(self).await
+    pub fn send(self) -> Pin<Box<dyn Future<Output = Result<Response>> + Send + 'a>> {
+        // Boxed here, or it would be compiled once more with each of its many callers.
+        Box::pin(async move { self.client.send(self).await })
     }
 
     /// Sends the request and takes the connection over.
@@ -94,7 +97,7 @@ impl<'a> Request<'a> {
     /// # Errors
     ///
     /// As [`Request::send`]; also when the engine does not hand the connection over.
-    pub async fn hijack(self) -> Result<Hijacked> {
-        self.client.hijack(self).await
+    pub fn hijack(self) -> Pin<Box<dyn Future<Output = Result<Hijacked>> + Send + 'a>> {
+        Box::pin(async move { self.client.hijack(self).await })
     }
 }

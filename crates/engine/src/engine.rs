@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, OnceLock};
 
 use wharf_reference::Digest;
@@ -112,7 +113,12 @@ impl Engine {
     ///
     /// # Errors
     /// When the store cannot be read or the host has no control groups.
-    pub async fn open(options: EngineOptions, parts: Parts) -> Result<Self> {
+    pub fn open(options: EngineOptions, parts: Parts) -> Pin<Box<dyn Future<Output = Result<Self>> + Send>> {
+        // Boxed here, or all that follows from it would be compiled once more with its caller.
+        Box::pin(Self::open_now(options, parts))
+    }
+
+    async fn open_now(options: EngineOptions, parts: Parts) -> Result<Self> {
         let id = names::engine_id(&options.data_root)?;
         let hierarchies =
             Hierarchies::detect().map_err(|e| EngineError::from_source("cannot use control groups", &e))?;

@@ -31,12 +31,13 @@ mod stdcopy;
 mod websocket;
 
 use std::convert::Infallible;
+use std::pin::Pin;
 use std::time::Duration;
 
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::UnixStream;
 use wharf_build::Builder;
 use wharf_engine::Engine;
 
@@ -64,7 +65,12 @@ impl Api {
 }
 
 /// Serves one connection until it is closed.
-pub async fn serve_connection(io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, api: Api) {
+pub fn serve_connection(io: UnixStream, api: Api) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+    // Boxed here, and neither generic nor `async`: or all that is served would be compiled once more with its caller.
+    Box::pin(serve(io, api))
+}
+
+async fn serve(io: UnixStream, api: Api) {
     let answers = Answers::default();
     let connection = Connection::new(io, answers.clone());
     let service = service_fn(move |request: hyper::Request<Incoming>| {
