@@ -53,32 +53,26 @@ impl Container {
         };
         let create = if launch.init { wharf_runtime::create_with_init } else { wharf_runtime::create };
         let created = create(runtime).map_err(failed)?;
-        let (pid, pidfd) = let_go(created, &mut streams, launch.open_stdin, owner, process)?;
+        before_start(&created, owner, process)?;
+        let (pid, pidfd, master) = created.start().map_err(failed)?;
+        if let Some(master) = master {
+            streams.set_terminal(master, launch.open_stdin)?;
+        }
         Ok(Self { pid, pidfd, streams, started_at: now(), began: Instant::now() })
     }
 }
 
-/// Starts what was made, after what only its parent can do.
-pub(crate) fn let_go(
-    created: Created,
-    streams: &mut Streams,
-    open_stdin: bool,
-    owner: u32,
-    process: Option<&Process>,
-) -> Result<(Pid, OwnedFd)> {
+/// Does for what was made what only its parent can.
+pub(crate) fn before_start(created: &Created, owner: u32, process: Option<&Process>) -> Result<()> {
     // A monitor's own score is not for what it runs. (The runtime sets one that is asked for and is not 0.)
     if process.and_then(Process::oom_score_adj).unwrap_or(0) == 0 {
         // Without the right to lower it, it was not lowered.
         let _ = std::fs::write(format!("/proc/{}/oom_score_adj", number(created.pid)), "0");
     }
-    if let Some(master) = created.terminal.as_ref().filter(|_| owner != 0) {
-        give_terminal(master, owner)?;
+    match created.terminal.as_ref().filter(|_| owner != 0) {
+        Some(master) => give_terminal(master, owner),
+        None => Ok(()),
     }
-    let (pid, pidfd, master) = created.start().map_err(failed)?;
-    if let Some(master) = master {
-        streams.set_terminal(master, open_stdin)?;
-    }
-    Ok((pid, pidfd))
 }
 
 /// Who a program runs as, in the host's IDs.

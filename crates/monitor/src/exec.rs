@@ -1,21 +1,20 @@
 //! Further programs in the container.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
-use oci_spec::runtime::{LinuxSeccomp, Process, Spec};
+use oci_spec::runtime::Spec;
 use rustix::event::PollFlags;
-use rustix::process::Pid;
 
 use crate::attached::Client;
+use crate::coming::{Coming, send};
 use crate::connection::Connection;
-use crate::container::{Container, exit_code, failed, let_go, number, owner};
-use crate::error::Result;
+use crate::container::{Container, exit_code, number};
 use crate::launch::Attach;
 use crate::place::Place;
 use crate::ready::{Interest, Part, Source, Who};
-use crate::streams::{Streams, plumb};
-use crate::wire::{ExecRequest, Reply};
+use crate::streams::Streams;
+use crate::wire::{ExecRequest, NOT_RUNNING, Reply};
 
 /// How long a stream that a child of an ended exec holds open is read on.
 const LINGER: Duration = Duration::from_millis(100);
@@ -38,15 +37,17 @@ pub(crate) struct Surroundings<'a> {
 #[derive(Debug)]
 pub(crate) struct Exec {
     pub(crate) id: String,
-    pub(crate) pidfd: OwnedFd,
+    /// `None` until it runs.
+    pub(crate) pidfd: Option<OwnedFd>,
     pub(crate) streams: Streams,
     /// Who is told of its end.
     pub(crate) asker: Connection,
     phase: Phase,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 enum Phase {
+    Coming(Box<Coming>),
     Running,
     /// It has ended; its output has not.
     Ended {
@@ -57,41 +58,8 @@ enum Phase {
     Told {
         at: Instant,
     },
-}
-
-/// Starts `process` in the container, which must not be paused.
-///
-/// # Errors
-/// `Failed`.
-pub(crate) fn start(
-    container: &Container,
-    surroundings: Surroundings<'_>,
-    process: &Process,
-    open_stdin: bool,
-    client: Option<(OwnedFd, Attach)>,
-) -> Result<(Pid, OwnedFd, Streams)> {
-    let tty = process.terminal().unwrap_or(false);
-    let owner = owner(surroundings.spec, Some(process));
-    let (stdio, mut streams) = plumb(tty, open_stdin, true, owner)?;
-    if let Some((socket, attach)) = client {
-        streams.add(socket, attach);
-    }
-    let seccomp: Option<&LinuxSeccomp> = surroundings.spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());
-    let exec = wharf_runtime::Exec {
-        pid: container.pid,
-        pidfd: container.pidfd.as_fd(),
-        process,
-        seccomp,
-        stdio,
-        group: Some(&surroundings.place.group),
-        personality: None,
-        memory_policy: None,
-        state: None,
-        inheritance: wharf_runtime::Inheritance::default(),
-    };
-    let created = wharf_runtime::exec(exec).map_err(failed)?;
-    let (pid, pidfd) = let_go(created, &mut streams, open_stdin, owner, Some(process))?;
-    Ok((pid, pidfd, streams))
+    /// It does not run, and the asker is told why.
+    Failed,
 }
 
 impl Exec {
@@ -110,10 +78,10 @@ impl Exec {
             detach_keys: request.detach_keys,
         };
         let client = client.map(|socket| (socket, attach));
-        match start(container, surroundings, &request.process, request.stdin, client) {
-            Ok((pid, pidfd, streams)) => {
-                asker.send(&Reply { pid: Some(number(pid)), ..Reply::default() });
-                Ok(Self { id: request.id, pidfd, streams, asker, phase: Phase::Running })
+        match send(container, surroundings, &request.process, request.stdin, client) {
+            Ok((coming, streams)) => {
+                let phase = Phase::Coming(Box::new(coming));
+                Ok(Self { id: request.id, pidfd: None, streams, asker, phase })
             }
             Err(error) => {
                 asker.finish(&Reply::error(error.to_string(), error.exit_code()));
@@ -123,21 +91,30 @@ impl Exec {
     }
 
     pub(crate) fn interest<'a>(&'a self, who: Who, interest: &mut Interest<'a>) {
-        match self.phase {
-            Phase::Running => interest.add(&self.pidfd, PollFlags::IN, Source::Program(who, Part::Process)),
+        match &self.phase {
+            Phase::Coming(coming) => coming.interest(who, interest),
+            Phase::Running => {
+                if let Some(pidfd) = &self.pidfd {
+                    interest.add(pidfd, PollFlags::IN, Source::Program(who, Part::Process));
+                }
+            }
             Phase::Ended { at, .. } => {
-                interest.until(Some(if self.streams.is_drained() { at + TELLING } else { at + LINGER }))
+                interest.until(Some(*at + if self.streams.is_drained() { TELLING } else { LINGER }));
             }
             Phase::Told { at } => {
                 if self.asker.is_open() {
-                    interest.until(Some(at + NOTING));
+                    interest.until(Some(*at + NOTING));
                 }
             }
+            Phase::Failed => {}
         }
         if self.asker.is_open() {
             self.asker.interest(Source::Program(who, Part::Asker), interest);
         }
-        self.streams.interest(who, interest);
+        // Nothing of it is told before it runs.
+        if self.pidfd.is_some() {
+            self.streams.interest(who, interest);
+        }
     }
 
     /// Something can be done at `part`.
@@ -151,13 +128,27 @@ impl Exec {
     }
 
     fn reap(&mut self) {
-        if let (Phase::Running, Some(code)) = (self.phase, exit_code(&self.pidfd)) {
+        if let (Phase::Running, Some(code)) = (&self.phase, self.pidfd.as_ref().and_then(exit_code)) {
             self.phase = Phase::Ended { code, at: Instant::now() };
         }
     }
 
     /// Goes on where nothing but time or the last byte has to come; true when it is over.
     pub(crate) fn tidy(&mut self, now: Instant) -> bool {
+        if let Phase::Coming(coming) = &mut self.phase {
+            match coming.advance(now, &mut self.streams) {
+                Ok(None) => return false,
+                Ok(Some((pid, pidfd))) => {
+                    self.pidfd = Some(pidfd);
+                    self.phase = Phase::Running;
+                    self.asker.send(&Reply { pid: Some(number(pid)), ..Reply::default() });
+                }
+                Err(error) => {
+                    self.phase = Phase::Failed;
+                    self.asker.finish(&Reply::error(error.to_string(), error.exit_code()));
+                }
+            }
+        }
         self.streams.tidy(now);
         if let Phase::Ended { code, at } = self.phase {
             if !self.streams.is_drained() && now >= at + LINGER {
@@ -173,7 +164,8 @@ impl Exec {
                 let noted = !self.asker.is_open() || now >= at + NOTING;
                 noted && !self.streams.has_unsent()
             }
-            _ => false,
+            Phase::Failed => !self.asker.is_open(),
+            Phase::Coming(_) | Phase::Running | Phase::Ended { .. } => false,
         }
     }
 
@@ -185,7 +177,11 @@ impl Exec {
             // It is being killed: its PID namespace, or its group, ends.
             Phase::Running => Some(KILLED),
             Phase::Ended { code, .. } => Some(code),
-            Phase::Told { .. } => None,
+            Phase::Coming(_) => {
+                self.asker.finish(&Reply::error(NOT_RUNNING, 125));
+                None
+            }
+            Phase::Told { .. } | Phase::Failed => None,
         };
         if let Some(code) = code {
             self.asker.send(&Reply { exit: Some(code), ..Reply::default() });

@@ -21,6 +21,7 @@
 
 mod attached;
 pub mod client;
+mod coming;
 mod connection;
 mod container;
 mod detach;

@@ -7,8 +7,10 @@ use oci_spec::runtime::Process;
 use rustix::event::PollFlags;
 use rustix::process::{Signal, pidfd_send_signal};
 
+use crate::coming::{Coming, send};
 use crate::container::{Container, exit_code, now};
-use crate::exec::{self, Surroundings};
+use crate::error::LaunchError;
+use crate::exec::Surroundings;
 use crate::launch::Health;
 use crate::ready::{Interest, Part, Source, Who};
 use crate::state::{HealthState, Probe};
@@ -71,7 +73,17 @@ pub(crate) struct Prober {
     pub(crate) count: Count,
     began: Instant,
     next: Instant,
+    coming: Option<Begun>,
     current: Option<Current>,
+}
+
+/// A probe whose program does not run yet.
+#[derive(Debug)]
+struct Begun {
+    coming: Coming,
+    streams: Streams,
+    start: String,
+    after: Duration,
 }
 
 /// A probe on its way.
@@ -112,7 +124,8 @@ impl Prober {
         process.set_terminal(Some(false)).set_args(Some(words)).set_console_size(None);
         let began = Instant::now();
         let count = Count::new(config);
-        let mut prober = Self { config: config.clone(), process, count, began, next: began, current: None };
+        let mut prober =
+            Self { config: config.clone(), process, count, began, next: began, coming: None, current: None };
         prober.next = began + prober.interval();
         prober
     }
@@ -127,9 +140,10 @@ impl Prober {
     }
 
     pub(crate) fn interest<'a>(&'a self, interest: &mut Interest<'a>) {
-        match &self.current {
-            None => interest.until(Some(self.next)),
-            Some(current) => {
+        match (&self.coming, &self.current) {
+            (Some(begun), _) => begun.coming.interest(Who::Probe, interest),
+            (None, None) => interest.until(Some(self.next)),
+            (None, Some(current)) => {
                 interest.add(&current.pidfd, PollFlags::IN, Source::Program(Who::Probe, Part::Process));
                 current.streams.interest(Who::Probe, interest);
                 interest.until(current.deadline);
@@ -150,6 +164,9 @@ impl Prober {
 
     /// Does what is due.
     pub(crate) fn tidy(&mut self, now_is: Instant, container: &Container, surroundings: Surroundings<'_>) -> News {
+        if let Some(begun) = self.coming.take() {
+            return self.advance(now_is, begun);
+        }
         match self.current.take() {
             // As Docker does: a paused container is not asked.
             None if now_is >= self.next && surroundings.place.is_paused() => {
@@ -175,18 +192,36 @@ impl Prober {
 
     fn begin(&mut self, container: &Container, surroundings: Surroundings<'_>) -> News {
         let (start, after) = (now(), self.began.elapsed());
-        match exec::start(container, surroundings, &self.process, false, None) {
-            Ok((_, pidfd, streams)) => {
+        match send(container, surroundings, &self.process, false, None) {
+            Ok((coming, streams)) => {
+                self.coming = Some(Begun { coming, streams, start, after });
+                News::None
+            }
+            Err(error) => self.fail(&error, start, after),
+        }
+    }
+
+    /// Lets a probe go on that does not run yet.
+    fn advance(&mut self, now_is: Instant, mut begun: Begun) -> News {
+        match begun.coming.advance(now_is, &mut begun.streams) {
+            Ok(None) => {
+                self.coming = Some(begun);
+                News::None
+            }
+            Ok(Some((_, pidfd))) => {
                 let deadline = Some(Instant::now() + Duration::from_nanos(self.config.timeout_ns));
                 let (output, cut, code) = (Vec::new(), false, None);
+                let Begun { streams, start, after, .. } = begun;
                 self.current = Some(Current { pidfd, streams, output, cut, start, after, deadline, code });
                 News::None
             }
-            Err(error) => {
-                let text = format!("OCI runtime exec failed: {error}");
-                self.add(Probe { start, end: now(), exit_code: FAILED, output: text }, after)
-            }
+            Err(error) => self.fail(&error, begun.start, begun.after),
         }
+    }
+
+    fn fail(&mut self, error: &LaunchError, start: String, after: Duration) -> News {
+        let output = format!("OCI runtime exec failed: {error}");
+        self.add(Probe { start, end: now(), exit_code: FAILED, output }, after)
     }
 
     fn end(&mut self, mut current: Current) -> News {

@@ -87,7 +87,8 @@ impl Monitor {
             Request::ExecSignal { id, signal } => {
                 let exec =
                     self.execs.iter().find(|exec| exec.id == id).ok_or_else(|| format!("there is no exec {id}"))?;
-                let sent = wharf_sys::process::pidfd_signal(std::os::fd::AsFd::as_fd(&exec.pidfd), signal);
+                let pidfd = exec.pidfd.as_ref().ok_or_else(|| format!("exec {id} does not run yet"))?;
+                let sent = wharf_sys::process::pidfd_signal(std::os::fd::AsFd::as_fd(pidfd), signal);
                 sent.map_err(|errno| format!("cannot send signal {signal}: {errno}"))
             }
             // Have their own answers.

@@ -15,6 +15,7 @@ use wharf_sys::process::Child;
 use crate::birth::bear;
 use crate::capabilities;
 use crate::child::{self, Birth};
+use crate::entering::{reap_soon, wait};
 use crate::hooks::{HookSet, Point};
 use crate::mapping;
 use crate::net_devices::{self, MovedDevices};
@@ -79,9 +80,11 @@ pub struct Created {
     pub terminal: Option<OwnedFd>,
     /// Capabilities that the configuration asks for and the caller does not have to give.
     pub left_out: Vec<&'static str>,
-    command: String,
+    pub(crate) command: String,
     pub(crate) parent: ParentEnd,
     started: bool,
+    /// Its end is not waited for: its maker has others to serve.
+    pub(crate) reaped_soon: bool,
     /// Goes back to where it is from when the container does not come to be.
     devices: Option<MovedDevices>,
 }
@@ -129,6 +132,7 @@ fn create_as(launch: &Launch<'_>, init: bool) -> Result<Created> {
         plan.namespaces.network = false;
         plan.joins.push(Join { kind: "net", fd });
     }
+    let target = net_devices::joined(&plan)?;
     let linux = spec.linux().as_ref();
     if let (Some(group), Some(resources)) = (launch.group, linux.and_then(|linux| linux.resources().as_ref())) {
         group.limit(resources)?;
@@ -148,7 +152,6 @@ fn create_as(launch: &Launch<'_>, init: bool) -> Result<Created> {
     let later = late_rootfs.is_some() || launch.rootfs.is_mapped() && plan.namespaces.user;
     let rootfs = if later { None } else { Some(launch.rootfs.mount(None)?) };
     // Kernel parameters of a network that is joined may be set before the clone, and may be a device's own.
-    let target = net_devices::joined(&plan)?;
     let mut devices = target.map(|netns| MovedDevices::carry(&plan.net_devices, netns)).transpose()?;
     let birth = launch.group.map(Group::birth_fd).transpose()?.flatten();
     let entrance = launch.group.map(|group| group.entrance(birth.is_none())).transpose()?;
@@ -249,6 +252,7 @@ impl Created {
             command,
             parent,
             started: false,
+            reaped_soon: false,
             devices: None,
         }
     }
@@ -258,8 +262,22 @@ impl Created {
     /// # Errors
     /// `CommandNotFound` (127), `NotExecutable` (126), or the step that failed (125).
     pub fn start(mut self) -> Result<(Pid, OwnedFd, Option<OwnedFd>)> {
+        if self.reaped_soon {
+            let mut starting = self.begin_start()?;
+            loop {
+                if let Some(running) = starting.advance()? {
+                    return Ok(running);
+                }
+                wait(&starting)?;
+            }
+        }
         self.parent.start()?;
-        self.parent.executed(&self.command)?;
+        self.parent.wait_for_exec(&self.command)?;
+        self.run()
+    }
+
+    /// It has become its program.
+    pub(crate) fn run(&mut self) -> Result<(Pid, OwnedFd, Option<OwnedFd>)> {
         self.started = true;
         let pidfd = self
             .pidfd
@@ -283,7 +301,7 @@ impl Created {
 pub fn start_at(connection: OwnedFd, command: &str) -> Result<()> {
     let parent = ParentEnd::new(connection);
     parent.start()?;
-    parent.executed(command)
+    parent.wait_for_exec(command)
 }
 
 impl Drop for Created {
@@ -296,6 +314,9 @@ impl Drop for Created {
         }
         // It may have ended by itself; either way it is waited for, so that no zombie stays.
         let _ = pidfd_send_signal(&self.pidfd, Signal::KILL);
+        if self.reaped_soon {
+            return reap_soon(self.pidfd.as_fd());
+        }
         let id = rustix::process::WaitId::PidFd(self.pidfd.as_fd());
         let _ = rustix::process::waitid(id, rustix::process::WaitIdOptions::EXITED);
     }

@@ -37,6 +37,12 @@ pub enum RuntimeError {
     /// The system's programs for it did not give the IDs.
     #[error("cannot map the container's IDs: {0}")]
     IdMapping(String),
+    /// What [`crate::EXEC_PATIENCE`] is for.
+    #[error(
+        "the process in the container did not come to its next step within {} s: something there may have stopped it",
+        crate::EXEC_PATIENCE.as_secs()
+    )]
+    Silent,
     #[error("the container's first process ended before it was ready")]
     Vanished,
     #[error("a container can be made only by a process with one thread; this one has {0}")]

@@ -7,15 +7,16 @@ use oci_spec::runtime::{LinuxMemoryPolicy, LinuxPersonality, LinuxSeccomp, Proce
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
-use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid};
+use rustix::process::Pid;
 use rustix::thread::ThreadNameSpaceType;
 use serde_json::Value;
 use wharf_cgroup::Group;
-use wharf_sys::process::{Child, Namespaces, clone3};
+use wharf_sys::process::{Namespaces, clone3};
 
 use crate::capabilities;
 use crate::create::{Created, Inheritance, Stdio, one_thread, set_oom_score};
 use crate::enter::{self, Entry};
+use crate::entering::{Entering, wait};
 use crate::filter::SystemCalls;
 use crate::identity::setgroups_denied;
 use crate::memory_policy::MemoryPolicy;
@@ -23,10 +24,6 @@ use crate::process::process_plan;
 use crate::report::ParentEnd;
 use crate::scheduling::personality;
 use crate::{Result, RuntimeError};
-
-/// Seconds in which a process comes to its next step. A container can stop it at any of them, and the monitor, which
-/// waits here, has others to serve.
-const PATIENCE: i64 = 10;
 
 /// What is run, and where.
 #[derive(Debug)]
@@ -52,8 +49,22 @@ pub struct Exec<'a> {
 /// Makes a process in a running container; it waits for [`Created::start`]. It is this process's child.
 ///
 /// # Errors
-/// When the container has ended, or a step fails.
+/// When the container has ended, a step fails, or takes longer than [`crate::EXEC_PATIENCE`].
 pub fn exec(exec: Exec<'_>) -> Result<Created> {
+    let mut entering = begin_exec(exec)?;
+    loop {
+        if let Some(created) = entering.advance()? {
+            return Ok(created);
+        }
+        wait(&entering)?;
+    }
+}
+
+/// As [`exec`], but nobody is waited for.
+///
+/// # Errors
+/// When the container has ended, or no process can be made.
+pub fn begin_exec(exec: Exec<'_>) -> Result<Entering> {
     one_thread()?;
     let filter = match exec.seccomp {
         Some(section) => Some(SystemCalls::plan(section, exec.state)?),
@@ -96,27 +107,12 @@ pub fn exec(exec: Exec<'_>) -> Result<Created> {
     let between =
         between.map_err(|errno| RuntimeError::Setup { step: "make a process for the container".into(), errno })?;
     drop(theirs);
-    let parent = ParentEnd::new(ours).with_patience(PATIENCE);
-    let made = send_in(&exec, &between, &parent);
-    if made.is_err() {
-        // It may wait for a word that does not come.
-        let _ = pidfd_send_signal(&between.pidfd, Signal::KILL);
-    }
-    let _ = waitid(WaitId::PidFd(between.pidfd.as_fd()), WaitIdOptions::EXITED);
-    let mut created = Created::new(made?, plan.command.clone(), parent);
-    created.left_out = left_out;
-    created.parent.go(created.pid.as_raw_nonzero().get(), None)?;
-    created.terminal = created.parent.ready(&plan.command, || Ok(()))?;
-    Ok(created)
-}
-
-/// Lets the go-between go, and waits for its child.
-fn send_in(exec: &Exec<'_>, between: &Child, parent: &ParentEnd) -> Result<Child> {
     let number = between.pid.as_raw_nonzero().get();
+    let entering = Entering::new(between, ParentEnd::new(ours), plan.command.clone(), left_out);
     // Its child inherits it.
     set_oom_score(number, exec.process)?;
-    parent.go(number, None)?;
-    parent.made()
+    entering.go(number)?;
+    Ok(entering)
 }
 
 /// The root of a process, whatever its mount namespace is.

@@ -1,4 +1,4 @@
-//! Runs an OCI bundle: namespaces, mounts, confinement (OCI runtime-spec 1.2).
+//! Runs an OCI bundle: namespaces, mounts, confinement (OCI runtime-spec 1.2, and of 1.3 what a configuration names).
 //!
 //! Knows a configuration and a root file system; nothing of images, networks or HTTP, and no tokio.
 //!
@@ -10,7 +10,7 @@
 //!
 //! - [`create`] makes the container and leaves its first process waiting; [`Created::start`] lets it go on.
 //! - [`create_with_init`] does the same with an init of ours as the first process, which starts the program.
-//! - [`exec`] puts a further program into it, in the same way.
+//! - [`exec`] puts a further program into it, in the same way; [`begin_exec`] does so in steps that wait for nobody.
 //! - [`Lifecycle`] makes create and start two programs, as OCI has it: the first process waits at a gate, and
 //!   [`start_at`] lets it go on; [`HookSet`] runs the hooks.
 //! - `plan`, with `namespaces`, `mounts`, `nodes` and `process`, turns the configuration into steps, opens what comes from
@@ -29,6 +29,7 @@ mod copy_up;
 mod create;
 mod devices;
 mod enter;
+mod entering;
 mod error;
 mod exec;
 mod filter;
@@ -55,8 +56,9 @@ mod scheduling;
 
 pub use capabilities::CAPABILITIES;
 pub use create::{Created, Inheritance, Launch, Lifecycle, Stdio, create, create_with_init, start_at};
+pub use entering::{EXEC_PATIENCE, Entering, Starting};
 pub use error::RuntimeError;
-pub use exec::{Exec, exec};
+pub use exec::{Exec, begin_exec, exec};
 pub use hooks::{HookError, HookSet, Point};
 pub use mount_options::MOUNT_OPTIONS;
 pub use review::review;

@@ -2,10 +2,9 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::io::{Errno, retry_on_intr};
+use rustix::io::Errno;
 use rustix::process::Pid;
-use wharf_sys::message;
+use wharf_sys::message::{self, Incoming};
 use wharf_sys::process::Child;
 
 use crate::RuntimeError;
@@ -57,33 +56,50 @@ impl Failure {
 /// A message: its bytes, and the fds that came with them.
 type Heard = (Vec<u8>, Vec<OwnedFd>);
 
+/// What the child has said.
+#[derive(Debug)]
+pub(crate) enum Said {
+    /// Nothing yet, or not all of it.
+    Nothing,
+    /// It has closed its end.
+    Closed,
+    Message(Heard),
+}
+
 /// The parent's end.
 #[derive(Debug)]
 pub(crate) struct ParentEnd {
     socket: OwnedFd,
-    /// How long an answer may take.
-    patience: Option<Timespec>,
+    incoming: Incoming,
+}
+
+impl AsFd for ParentEnd {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
 }
 
 impl ParentEnd {
     pub(crate) fn new(socket: OwnedFd) -> Self {
-        Self { socket, patience: None }
+        Self { socket, incoming: Incoming::default() }
     }
 
-    /// For a child that others can keep from going on, as those in a container do with a signal to all.
-    pub(crate) fn with_patience(self, seconds: i64) -> Self {
-        Self { patience: Some(Timespec { tv_sec: seconds, tv_nsec: 0 }), ..self }
-    }
-
-    fn hear(&self) -> Result<Option<Heard>, RuntimeError> {
-        let silent = |errno| RuntimeError::Setup { step: "hear from the process in the container".into(), errno };
-        if self.patience.is_some() {
-            let mut fds = [PollFd::new(&self.socket, PollFlags::IN)];
-            if retry_on_intr(|| poll(&mut fds, self.patience.as_ref())).map_err(silent)? == 0 {
-                return Err(silent(Errno::TIMEDOUT));
-            }
+    /// What the child has said by now; nobody is waited for.
+    pub(crate) fn listen(&mut self) -> Result<Said, RuntimeError> {
+        match self.incoming.receive_now(&self.socket) {
+            Ok(None) => Ok(Said::Closed),
+            Ok(Some(heard)) => Ok(Said::Message(heard)),
+            Err(Errno::AGAIN) => Ok(Said::Nothing),
+            Err(_) => Err(RuntimeError::Vanished),
         }
-        message::receive(&self.socket).map_err(|_| RuntimeError::Vanished)
+    }
+
+    /// Waits for what the child says.
+    fn hear(&self) -> Result<Said, RuntimeError> {
+        match message::receive(&self.socket).map_err(|_| RuntimeError::Vanished)? {
+            None => Ok(Said::Closed),
+            Some(heard) => Ok(Said::Message(heard)),
+        }
     }
 
     /// Everything that only the parent can do is done; `rootfs` if it could be made only now. `pid` is the child's own
@@ -94,9 +110,9 @@ impl ParentEnd {
         message::send(&self.socket, &[GO, a, b, c, d], &fds).map_err(|_| RuntimeError::Vanished)
     }
 
-    /// Waits for the process that the go-between has made in the container.
-    pub(crate) fn made(&self) -> Result<Child, RuntimeError> {
-        let (bytes, mut fds) = self.hear()?.ok_or(RuntimeError::Vanished)?;
+    /// The process that the go-between has made in the container.
+    pub(crate) fn made(said: Said) -> Result<Child, RuntimeError> {
+        let Said::Message((bytes, mut fds)) = said else { return Err(RuntimeError::Vanished) };
         let pid = match bytes.as_slice() {
             [MADE, pid @ ..] => <[u8; 4]>::try_from(pid).ok().and_then(|pid| Pid::from_raw(i32::from_be_bytes(pid))),
             _ => return Err(told(&bytes, "")),
@@ -105,6 +121,11 @@ impl ParentEnd {
             (Some(pid), Some(pidfd)) => Ok(Child { pid, pidfd }),
             _ => Err(RuntimeError::Vanished),
         }
+    }
+
+    /// The child of an exec is ready; the terminal's master.
+    pub(crate) fn settled(said: Said, command: &str) -> Result<Option<OwnedFd>, RuntimeError> {
+        Ok(step(said, command)?.ok_or(RuntimeError::Vanished)?.1.pop())
     }
 
     pub(crate) fn start(&self) -> Result<(), RuntimeError> {
@@ -119,7 +140,7 @@ impl ParentEnd {
     ) -> Result<Option<OwnedFd>, RuntimeError> {
         let mut hooks = Some(hooks);
         loop {
-            match self.receive(command)?.ok_or(RuntimeError::Vanished)? {
+            match step(self.hear()?, command)?.ok_or(RuntimeError::Vanished)? {
                 (MOUNTED, _) => {
                     if let Some(hooks) = hooks.take() {
                         hooks()?;
@@ -132,18 +153,24 @@ impl ParentEnd {
     }
 
     /// Waits for the exec: the socket closes with it.
-    pub(crate) fn executed(&self, command: &str) -> Result<(), RuntimeError> {
-        self.receive(command).map(drop)
+    pub(crate) fn wait_for_exec(&self, command: &str) -> Result<(), RuntimeError> {
+        Self::executed(self.hear()?, command)
     }
 
-    fn receive(&self, command: &str) -> Result<Option<(u8, Vec<OwnedFd>)>, RuntimeError> {
-        let Some((bytes, fds)) = self.hear()? else {
-            return Ok(None);
-        };
-        match bytes.first() {
+    /// Whether what was said is that the program runs.
+    pub(crate) fn executed(said: Said, command: &str) -> Result<(), RuntimeError> {
+        step(said, command).map(drop)
+    }
+}
+
+/// The step that the child has come to; `None` when it has closed its end.
+fn step(said: Said, command: &str) -> Result<Option<(u8, Vec<OwnedFd>)>, RuntimeError> {
+    match said {
+        Said::Message((bytes, fds)) => match bytes.first() {
             Some(&tag @ (READY | MOUNTED)) => Ok(Some((tag, fds))),
             _ => Err(told(&bytes, command)),
-        }
+        },
+        Said::Closed | Said::Nothing => Ok(None),
     }
 }
 

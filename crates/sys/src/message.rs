@@ -50,42 +50,66 @@ pub fn send(socket: impl AsFd, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> Result<(
 /// # Errors
 /// `EMSGSIZE` for a message past the bounds, `EIO` when the other side ended in the middle of one.
 pub fn receive(socket: impl AsFd) -> Result<Option<(Vec<u8>, Vec<OwnedFd>)>> {
-    let mut length = [0u8; 4];
-    let mut fds = Vec::new();
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
-    let mut have = 0;
-    while have < length.len() {
-        let mut control = RecvAncillaryBuffer::new(&mut space);
-        let slices = &mut [IoSliceMut::new(&mut length[have..])];
-        let got = recvmsg(&socket, slices, &mut control, RecvFlags::CMSG_CLOEXEC);
-        let got = match got {
-            Err(Errno::INTR) => continue,
-            other => other?.bytes,
-        };
-        for message in control.drain() {
-            if let RecvAncillaryMessage::ScmRights(received) = message {
-                fds.extend(received);
+    Incoming::default().receive(socket, RecvFlags::empty())
+}
+
+/// A message on its way in, for who does not wait for the rest of it.
+#[derive(Debug, Default)]
+pub struct Incoming {
+    /// What has come of the length, and of the bytes after it.
+    head: Vec<u8>,
+    bytes: Vec<u8>,
+    fds: Vec<OwnedFd>,
+}
+
+impl Incoming {
+    /// As [`receive`], without waiting: what has come so far is kept for the next call.
+    ///
+    /// # Errors
+    /// `EAGAIN` when it has not come whole; else as [`receive`].
+    pub fn receive_now(&mut self, socket: impl AsFd) -> Result<Option<(Vec<u8>, Vec<OwnedFd>)>> {
+        self.receive(socket, RecvFlags::DONTWAIT)
+    }
+
+    fn receive(&mut self, socket: impl AsFd, flags: RecvFlags) -> Result<Option<(Vec<u8>, Vec<OwnedFd>)>> {
+        const LENGTH: usize = 4;
+        while self.head.len() < LENGTH {
+            let mut part = [0u8; LENGTH];
+            let room = LENGTH - self.head.len();
+            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
+            let mut control = RecvAncillaryBuffer::new(&mut space);
+            let slices = &mut [IoSliceMut::new(&mut part[..room])];
+            let got = match recvmsg(&socket, slices, &mut control, flags | RecvFlags::CMSG_CLOEXEC) {
+                Err(Errno::INTR) => continue,
+                other => other?.bytes,
+            };
+            for message in control.drain() {
+                if let RecvAncillaryMessage::ScmRights(received) = message {
+                    self.fds.extend(received);
+                }
+            }
+            match got {
+                0 if self.head.is_empty() => return Ok(None),
+                0 => return Err(Errno::IO),
+                got => self.head.extend_from_slice(&part[..got]),
             }
         }
-        match got {
-            0 if have == 0 => return Ok(None),
-            0 => return Err(Errno::IO),
-            n => have += n,
+        let length = self.head.first_chunk().map_or(0, |head| u32::from_be_bytes(*head) as usize);
+        if length > MAX_BYTES {
+            return Err(Errno::MSGSIZE);
         }
-    }
-    let length = u32::from_be_bytes(length) as usize;
-    if length > MAX_BYTES {
-        return Err(Errno::MSGSIZE);
-    }
-    let mut bytes = vec![0; length];
-    let mut have = 0;
-    while have < length {
-        match retry(|| rustix::io::read(&socket, &mut bytes[have..]))? {
-            0 => return Err(Errno::IO),
-            n => have += n,
+        while self.bytes.len() < length {
+            // What the length promises takes room only as it comes.
+            let mut part = [0u8; 4 << 10];
+            let room = part.len().min(length - self.bytes.len());
+            match retry(|| rustix::net::recv(&socket, &mut part[..room], flags))?.0 {
+                0 => return Err(Errno::IO),
+                got => self.bytes.extend_from_slice(&part[..got]),
+            }
         }
+        self.head.clear();
+        Ok(Some((std::mem::take(&mut self.bytes), std::mem::take(&mut self.fds))))
     }
-    Ok(Some((bytes, fds)))
 }
 
 fn retry<T>(mut call: impl FnMut() -> Result<T>) -> Result<T> {
@@ -119,6 +143,24 @@ mod tests {
         assert_eq!(text, "through the socket");
         assert_eq!(receive(&right).unwrap().unwrap().0, b"");
         assert!(receive(&right).unwrap().is_none());
+    }
+
+    #[test]
+    fn who_does_not_wait_gets_a_message_when_it_is_whole() {
+        let (mut left, right) = UnixStream::pair().unwrap();
+        let mut incoming = Incoming::default();
+        for byte in [0, 0, 0, 2, b'a'] {
+            assert_eq!(incoming.receive_now(&right).unwrap_err(), Errno::AGAIN);
+            left.write_all(&[byte]).unwrap();
+        }
+        assert_eq!(incoming.receive_now(&right).unwrap_err(), Errno::AGAIN);
+        left.write_all(b"b").unwrap();
+        send(&left, b"next", &[right.as_fd()]).unwrap();
+        assert_eq!(incoming.receive_now(&right).unwrap().unwrap().0, b"ab");
+        let (bytes, fds) = incoming.receive_now(&right).unwrap().unwrap();
+        assert_eq!((bytes.as_slice(), fds.len()), (b"next".as_slice(), 1));
+        drop(left);
+        assert!(incoming.receive_now(&right).unwrap().is_none());
     }
 
     #[test]

@@ -20,6 +20,7 @@ pub(crate) const CASES: &[Case] = &[
     ("what_an_exec_leaves_behind_does_not_hold_it", what_an_exec_leaves_behind_does_not_hold_it),
     ("a_stream_ends_only_when_the_code_is_noted", a_stream_ends_only_when_the_code_is_noted),
     ("execs_end_with_the_container", execs_end_with_the_container),
+    ("who_stops_all_that_comes_stops_nothing_else", who_stops_all_that_comes_stops_nothing_else),
     ("the_time_of_an_exec", the_time_of_an_exec),
 ];
 
@@ -145,6 +146,61 @@ fn execs_end_with_the_container(fixture: &Fixture) {
         }
         wait_for_exit(&launch);
     }
+}
+
+/// A child of the monitor that has been stopped before it became the exec's program.
+fn is_stopped_on_its_way(monitor: i32) -> bool {
+    let numbers = std::fs::read_dir("/proc").expect("procfs").flatten();
+    numbers.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok()).any(|pid| {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        let mut fields = stat.rsplit(") ").next().unwrap_or_default().split(' ');
+        let (state, parent) = (fields.next(), fields.next().and_then(|parent| parent.parse().ok()));
+        let program = std::fs::read_link(format!("/proc/{pid}/exe")).unwrap_or_default();
+        state == Some("T") && parent == Some(monitor) && !program.ends_with("busybox")
+    })
+}
+
+fn who_stops_all_that_comes_stops_nothing_else(fixture: &Fixture) {
+    let script = "i=0; while :; do i=$((i+1)); [ $((i%100)) = 0 ] && echo round; \
+        for p in /proc/[0-9]*; do p=${p#/proc/}; [ $p -gt 1 ] && kill -STOP $p; done; done";
+    let launch = fixture.shell(script);
+    let monitor = fixture.launch(&launch).expect("launches").monitor_pid;
+    let ask = |n: usize| {
+        let (mut request, dir) = (request(&launch, &["sleep", "60"], false), launch.dir.clone());
+        request.id = n.to_string();
+        let (tell, told) = std::sync::mpsc::channel();
+        std::thread::spawn(move || tell.send(client::exec(&dir, &request, None)));
+        told
+    };
+    // One that is faster than the container does its work is not the one that is looked for.
+    let mut fast = Vec::new();
+    let first = loop {
+        let told = ask(fast.len());
+        let mut answer = None;
+        crate::fixture::eventually("an exec runs or is stopped", || {
+            answer = told.try_recv().ok();
+            answer.is_some() || is_stopped_on_its_way(monitor)
+        });
+        match answer {
+            None => break told,
+            Some(answer) => fast.push(answer.expect("runs")),
+        }
+    };
+    let second = ask(100);
+    let written = || std::fs::metadata(&launch.log.as_ref().expect("a log").path).map_or(0, |log| log.len());
+    for _ in 0..3 {
+        let before = written();
+        client::signal(&launch.dir, 18, false).expect("signals");
+        let events = crate::fixture::watch(&launch.dir);
+        assert!(matches!(crate::fixture::next(&events), Some(client::Event::State(_))));
+        crate::fixture::eventually("its output is written down", || written() > before);
+    }
+    assert!(first.try_recv().is_err(), "all that was served while it waits");
+    let error = first.recv().expect("is told").expect_err("does not run");
+    assert!(error.to_string().contains("did not come to its next step within 10 s"), "{error}");
+    assert_eq!(error.exit_code(), 125);
+    drop(second.recv().expect("is told"));
+    end(&launch);
 }
 
 /// Not a check on time, which no test makes: printed so that a slip is seen.

@@ -9,6 +9,7 @@ use crate::fixture::{Fixture, next, wait_for_exit, watch};
 pub(crate) const CASES: &[Case] = &[
     ("probes_count_and_are_told", probes_count_and_are_told),
     ("a_probe_that_hangs_is_killed", a_probe_that_hangs_is_killed),
+    ("a_probe_that_is_stopped_on_its_way_is_told", a_probe_that_is_stopped_on_its_way_is_told),
     ("what_is_unhealthy_is_ended_or_started_again", what_is_unhealthy_is_ended_or_started_again),
 ];
 
@@ -86,6 +87,20 @@ fn a_probe_that_hangs_is_killed(fixture: &Fixture) {
     fixture.launch(&launch).expect("launches");
     let state = health(&watch(&launch.dir), |state| !state.log.is_empty());
     assert_eq!(state.log[0].output, "x".repeat(4096) + "...");
+    client::signal(&launch.dir, 9, true).expect("signals");
+    wait_for_exit(&launch);
+}
+
+fn a_probe_that_is_stopped_on_its_way_is_told(fixture: &Fixture) {
+    let script = "while :; do for p in /proc/[0-9]*; do p=${p#/proc/}; [ $p -gt 1 ] && kill -STOP $p; done; done";
+    let launch = probed(fixture, script, "true", "none");
+    fixture.launch(&launch).expect("launches");
+    let events = watch(&launch.dir);
+    // Some are faster than the container does its work.
+    let told = |state: &HealthState| state.log.iter().any(|probe| probe.output.contains("come to its next step"));
+    let state = health(&events, told);
+    let probe = state.log.iter().find(|probe| probe.output.contains("come to its next step")).expect("is there");
+    assert!(probe.exit_code == -1 && probe.output.starts_with("OCI runtime exec failed: "), "{probe:?}");
     client::signal(&launch.dir, 9, true).expect("signals");
     wait_for_exit(&launch);
 }

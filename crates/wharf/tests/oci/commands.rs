@@ -68,6 +68,7 @@ fn features_are_json_and_checkpoints_are_refused() {
     let features: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(features["ociVersionMin"], "1.0.0");
     assert!(features["hooks"].as_array().unwrap().len() == 6);
+    assert_eq!(features["linux"]["netDevices"]["enabled"], true);
     for command in ["checkpoint", "restore"] {
         let output = Command::new(WHARF).args(["oci", command, "--image-path", "/x", "id"]).output().unwrap();
         assert_eq!(output.status.code(), Some(1));

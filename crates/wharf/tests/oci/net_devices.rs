@@ -108,7 +108,8 @@ fn a_device_comes_with_its_addresses_under_a_new_name() {
 fn in_a_namespace_that_is_joined_a_template_takes_the_next_name() {
     let Some(bundle) = bundle("netdev-join", SHOW, json!({ "dev0": { "name": "eth%d" } })) else { return };
     let (host, other) = (Network::with_device(), Network::new());
-    other.ip("link add eth0 type veth peer name far9");
+    // The name that it comes with is taken too.
+    other.ip("link add eth0 type veth peer name dev0");
     join(&bundle, &other.path());
     let output = host.run(&bundle);
     let shown = text(&output.stdout);
