@@ -42,13 +42,17 @@ impl Limit {
         Self::Count { seen: count(&file, "oom"), file }
     }
 
-    /// Whether it was reached since the last time.
-    fn was_reached(&mut self) -> bool {
+    /// How often it was reached since the last time; on v1 with those above it.
+    fn times(&mut self) -> u64 {
         match self {
-            Self::Bell(bell) => bell.as_ref().is_some_and(|bell| rustix::io::read(bell, &mut [0; 8]).is_ok()),
+            Self::Bell(bell) => {
+                let mut rung = [0; 8];
+                let read = bell.as_ref().is_some_and(|bell| rustix::io::read(bell, &mut rung).is_ok());
+                if read { u64::from_ne_bytes(rung) } else { 0 }
+            }
             Self::Count { file, seen } => {
                 let before = std::mem::replace(seen, count(file, "oom"));
-                *seen > before
+                seen.saturating_sub(before)
             }
         }
     }
@@ -99,15 +103,14 @@ impl Oom {
         if processes == 0 {
             return None;
         }
-        let mut reached = Vec::new();
-        for level in &mut self.levels {
-            if level.limit.was_reached() {
-                reached.push(&level.path);
-            }
-        }
-        // On v1 those below it are told too: it is the outermost.
-        let group = if self.v1 { reached.last() } else { reached.first() };
-        Some(OutOfMemory { processes, group: group.map(|path| (*path).clone()) })
+        let times: Vec<u64> = self.levels.iter_mut().map(|level| level.limit.times()).collect();
+        // The limits above may have been reached before, for the sake of others than this group.
+        let own = |at: usize| {
+            let above = if self.v1 { times.get(at + 1).copied().unwrap_or(0) } else { 0 };
+            times[at] > above
+        };
+        let group = (0..times.len()).find(|at| own(*at)).map(|at| self.levels[at].path.clone());
+        Some(OutOfMemory { processes, group })
     }
 }
 

@@ -74,6 +74,19 @@ fn a_child_never_gets_past_its_parent_s_memory() {
     assert_eq!(told, [Some(Path::new("/").join(child.0.path())), None]);
 }
 
+#[test]
+fn a_neighbour_s_want_of_memory_is_not_taken_for_the_own_one() {
+    let Some(parent) = Mine::new("shared") else { return };
+    parent.limit(r#"{"memory":{"limit":33554432,"swap":33554432}}"#);
+    let [one, other] = ["shared/one", "shared/other"].map(|name| Mine::new(name).unwrap());
+    let mut watch = Oom::watch(&one.0);
+    assert!(!takes_100_mb(&other.0), "100 MB fitted into a parent of 32 MB");
+    assert_eq!(watch.look(), None, "nobody of its own was ended");
+    one.limit(r#"{"memory":{"limit":16777216,"swap":16777216}}"#);
+    assert!(!takes_100_mb(&one.0), "100 MB fitted into 16");
+    assert_eq!(watch.look().unwrap().group, Some(Path::new("/").join(one.0.path())));
+}
+
 /// Whether a program in the group gets that much memory.
 fn takes_100_mb(group: &Group) -> bool {
     let script = format!("{} ; exec head -c 100000000 /dev/zero | tail -c 100000000 >/dev/null", join(group));

@@ -38,6 +38,7 @@ pub(crate) struct File {
     pub(crate) shutdown_timeout: Option<i64>,
     pub(crate) iptables: Option<bool>,
     pub(crate) storage_driver: Option<String>,
+    pub(crate) userns_remap: Option<String>,
     #[serde(skip)]
     given: Vec<String>,
 }
@@ -99,6 +100,7 @@ const KEYS: &[&str] = &[
     "shutdown-timeout",
     "iptables",
     "storage-driver",
+    "userns-remap",
     // No-ops: what they ask for is always so, or has no meaning here.
     "live-restore",
     "userland-proxy",

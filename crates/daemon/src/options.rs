@@ -125,6 +125,8 @@ fn command() -> Command {
             "remove-networks-on-exit",
             "Remove the networks' bridges and rules when the daemon is told to stop",
         ))
+        // dockerd's, known for its answer.
+        .arg(value("userns-remap", "Not supported: give each container --userns auto").hide(true))
         .arg(
             Arg::new("validate")
                 .long("validate")
@@ -175,6 +177,13 @@ fn join(given: &ArgMatches, file: File) -> Result<Options, String> {
         && !matches!(driver.as_str(), "overlay2" | "overlayfs" | "")
     {
         return Err(format!("storage driver '{driver}' is not supported: give overlay2, or none"));
+    }
+    if let Some(remap) = text("userns-remap").or(file.userns_remap).filter(|remap| !remap.is_empty()) {
+        return Err(format!(
+            "userns-remap '{remap}' is not supported: it would give all containers the same IDs. Leave it out, and run \
+             containers with `--userns auto`: each has IDs of its own, from what /etc/subuid and /etc/subgid give to \
+             wharf, dockremap or containers"
+        ));
     }
     let exec_root = path("exec-root").or(file.exec_root).unwrap_or_else(|| DEFAULT_EXEC_ROOT.into());
     let pools = match given.get_many::<String>("default-address-pool") {
@@ -312,6 +321,8 @@ mod tests {
             (&["--frobnicate"][..], "--frobnicate"),
             (&["--log-level", "loud"], "loud"),
             (&["--iptables=false"], "iptables"),
+            (&["--userns-remap", "default"], "userns-remap 'default' is not supported"),
+            (&["--userns-remap=testuser:testgroup"], "`--userns auto`"),
             (&["--default-address-pool", "x"], "address pool"),
             (&["--config-file", "/nonexistent.json"], "/nonexistent.json"),
             (&["--log-driver", "bogus"], "failed to set log opts: logger: no log driver named 'bogus' is registered"),
@@ -335,5 +346,11 @@ mod tests {
         assert_eq!(options.log_options, ["max-size=1m"]);
         let error = parse(&["--config-file", name, "-H", "unix:///x.sock"]).unwrap_err();
         assert!(error.contains("both as a flag and in the configuration file: hosts"), "{error}");
+        std::fs::write(&path, r#"{"userns-remap":"default"}"#).unwrap();
+        let error = parse(&["--config-file", name]).unwrap_err();
+        assert!(error.contains("userns-remap 'default' is not supported"), "{error}");
+        // Nobody, as dockerd has it.
+        std::fs::write(&path, r#"{"userns-remap":""}"#).unwrap();
+        assert!(parse(&["--config-file", name]).is_ok());
     }
 }

@@ -101,6 +101,9 @@ pub struct State {
     pub exit_code: i32,
     pub error: String,
     pub oom_killed: bool,
+    /// The group whose limit was reached then, its own or one above it; `None` also when that is not known.
+    #[serde(default)]
+    pub oom_group: Option<String>,
     pub started_at: String,
     pub finished_at: String,
     pub health: Option<Health>,
@@ -117,6 +120,7 @@ impl Default for State {
             exit_code: 0,
             error: String::new(),
             oom_killed: false,
+            oom_group: None,
             started_at: NEVER.into(),
             finished_at: NEVER.into(),
             health: None,

@@ -100,6 +100,7 @@ impl Engine {
                     record.state.started_at.clone_from(&started_at);
                     record.state.finished_at = NEVER.into();
                     record.state.oom_killed = false;
+                    record.state.oom_group = None;
                     record.restart_count = restart_count.into();
                 });
                 self.keep(&record).await;
@@ -130,11 +131,14 @@ impl Engine {
                     self.keep(&record).await;
                 }
             }
-            Event::Oom => {
+            Event::Oom { group } => {
                 let told = slot.record().state.oom_killed;
-                let record = slot.change(|record| record.state.oom_killed = true);
+                let record = slot.change(|record| {
+                    record.state.oom_killed = true;
+                    record.state.oom_group = group.or(record.state.oom_group.take());
+                });
                 if !told {
-                    self.tell(&record, "oom");
+                    self.tell_oom(&record);
                 }
             }
         }
@@ -213,6 +217,7 @@ impl Engine {
                 Exit {
                     code: LOST,
                     oom_killed: false,
+                    oom_group: None,
                     started_at: slot.record().state.started_at.clone(),
                     finished_at: now(),
                     error: "the container's monitor has gone, with the host or by a kill: its exit code is not known"
@@ -284,9 +289,15 @@ impl Engine {
         let code = record.state.exit_code.to_string();
         // The monitor may have told of it already.
         if record.state.oom_killed && !before.state.oom_killed {
-            self.tell(record, "oom");
+            self.tell_oom(record);
         }
         self.tell_with(record, "die", &[("exitCode", &code)]);
+    }
+
+    /// Beyond Docker's attributes: whose limit it was.
+    fn tell_oom(&self, record: &Container) {
+        let group = record.state.oom_group.as_deref().map(|group| ("cgroup", group));
+        self.tell_with(record, "oom", group.as_slice());
     }
 
     /// What cannot be written now can be found out again: from the monitor, or from `exit.json`.
@@ -344,6 +355,7 @@ fn note(record: &mut Container, exit: &Exit) {
     }
     record.state.exit_code = exit.code;
     record.state.oom_killed = exit.oom_killed;
+    record.state.oom_group.clone_from(&exit.oom_group);
     record.state.error.clone_from(&exit.error);
     record.state.finished_at.clone_from(&exit.finished_at);
 }

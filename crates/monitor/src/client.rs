@@ -67,7 +67,11 @@ pub enum Event {
         restart_count: u32,
     },
     Health(HealthState),
-    Oom,
+    /// Processes were ended for want of memory.
+    Oom {
+        /// Whose limit was reached, as in [`Exit::oom_group`].
+        group: Option<String>,
+    },
 }
 
 /// Reads the bytes of a frame of [`watch`], its length left out. `None` for what this version does not know.
@@ -86,7 +90,7 @@ pub fn decode(frame: &[u8]) -> Option<Event> {
     if let Some(health) = frame.health {
         return Some(Event::Health(health));
     }
-    frame.oom.filter(|oom| *oom).map(|_| Event::Oom)
+    frame.oom.filter(|oom| *oom).map(|_| Event::Oom { group: frame.oom_group })
 }
 
 /// Connects to the monitor whose directory this is.

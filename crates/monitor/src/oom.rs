@@ -16,6 +16,10 @@ pub(crate) struct Oom {
     v1: bool,
     seen: u64,
     alarm: Option<OwnedFd>,
+    /// Whose limit it is, since the alarm was set.
+    limits: Option<wharf_cgroup::Oom>,
+    /// The group whose limit was reached last.
+    reached: Option<String>,
 }
 
 impl Oom {
@@ -24,11 +28,13 @@ impl Oom {
         let is_v1 = v1.is_some();
         let file = v1.or_else(|| group.v2_dir().map(|dir| dir.join("memory.events")));
         // The group was made for this container, so the count begins at 0.
-        Self { file, v1: is_v1, seen: 0, alarm: None }
+        Self { file, v1: is_v1, seen: 0, alarm: None, limits: None, reached: None }
     }
 
-    /// Asks the kernel to tell at once. Not needed for the count at the end, so not done before the container runs.
-    pub(crate) fn arm(&mut self) {
+    /// Asks the kernel to tell at once, and whose limit it is. Not needed for the count at the end, so not done before the
+    /// container runs.
+    pub(crate) fn arm(&mut self, group: &Group) {
+        self.limits = Some(wharf_cgroup::Oom::watch(group));
         self.alarm = self.file.as_ref().and_then(|file| if self.v1 { alarm_v1(file) } else { alarm_v2(file) });
     }
 
@@ -54,7 +60,23 @@ impl Oom {
             text.lines().find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse().ok()).unwrap_or(self.seen);
         let more = count > self.seen;
         self.seen = count;
+        if more {
+            let told = self.limits.as_mut().and_then(wharf_cgroup::Oom::look);
+            let group = told.and_then(|told| told.group).map(|path| path.to_string_lossy().into_owned());
+            self.reached = group.or(self.reached.take());
+        }
         more
+    }
+
+    /// The group whose limit was reached when processes were ended, `/parent/child`: the container's or one above it.
+    /// `None` when it is not known, or was nobody's: the host had no memory left.
+    pub(crate) fn reached(&self) -> Option<String> {
+        self.reached.clone()
+    }
+
+    /// What was before does not count for what comes.
+    pub(crate) fn forget(&mut self) -> Option<String> {
+        self.reached.take()
     }
 }
 

@@ -31,6 +31,10 @@ pub struct Exit {
     pub code: i32,
     /// The kernel ended a process of it because its memory was used up.
     pub oom_killed: bool,
+    /// Whose limit was reached then, `/parent/child`: the container's own group, or one above it. `None` also when the
+    /// host had no memory left, or it is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub oom_group: Option<String>,
     pub started_at: String,
     pub finished_at: String,
     /// Why it could not be started again; empty otherwise.

@@ -105,7 +105,7 @@ impl Monitor {
 
     /// Stays beside the container until its end for good.
     pub(crate) fn run(mut self) {
-        self.oom.arm();
+        self.oom.arm(&self.place.group);
         loop {
             for (source, flags) in self.wait() {
                 self.ready(source, flags);
@@ -235,7 +235,7 @@ impl Monitor {
 
     fn tell_oom(&mut self) {
         self.oom_killed = true;
-        self.tell(&EventFrame { oom: Some(true), ..EventFrame::default() });
+        self.tell(&EventFrame { oom: Some(true), oom_group: self.oom.reached(), ..EventFrame::default() });
     }
 
     fn start_probes(&mut self) {
@@ -317,6 +317,7 @@ impl Monitor {
         let exit = Exit {
             code,
             oom_killed: std::mem::take(&mut self.oom_killed),
+            oom_group: self.oom.forget(),
             started_at: container.started_at,
             finished_at: now(),
             error: String::new(),

@@ -108,6 +108,9 @@ pub(crate) struct EventFrame {
     pub(crate) health: Option<HealthState>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) oom: Option<bool>,
+    /// Beside `oom`: whose limit it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) oom_group: Option<String>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]

@@ -141,10 +141,11 @@ fn a_want_of_memory_is_told(fixture: &Fixture) {
     let attach = wharf_monitor::Attach { stdin: true, stdout: true, stderr: true, detach_keys: None };
     client::attach(&launch.dir, &attach, theirs.as_fd()).expect("attaches");
     std::io::Write::write_all(&mut &ours, b"go\n").expect("types");
-    assert_eq!(next(&events), Some(Event::Oom), "while it runs");
+    let group = Some(launch.cgroup.clone());
+    assert_eq!(next(&events), Some(Event::Oom { group: group.clone() }), "while it runs");
     client::stdin_close(&launch.dir).expect("closes");
     let exit = wait_for_exit(&launch);
-    assert!(exit.oom_killed && exit.code == 0, "{exit:?}");
+    assert!(exit.oom_killed && exit.oom_group == group && exit.code == 0, "{exit:?}");
     assert_eq!(log_text(&launch), "code 137\n");
 }
 

@@ -80,6 +80,10 @@ fn state(c: &Container) -> Value {
         "StartedAt": c.state.started_at,
         "FinishedAt": c.state.finished_at,
     });
+    if let Some(group) = &c.state.oom_group {
+        // Beyond Docker's: whose limit it was.
+        state["OOMCgroup"] = json!(group);
+    }
     if let Some(health) = &c.state.health {
         state["Health"] = json!(health);
     }
