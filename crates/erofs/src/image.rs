@@ -9,6 +9,8 @@ use crate::{ErofsError, Result};
 
 /// What is gathered before it is written: large enough that the calls do not count.
 const BUFFER: usize = 256 << 10;
+/// What is long enough to be written as it is.
+const LONG: usize = 64 << 10;
 /// Zeroes of which more are a hole of the file than are written.
 const LONG_ZEROES: u64 = 64 << 10;
 
@@ -39,10 +41,10 @@ impl Image {
 
     pub(crate) fn append(&mut self, bytes: &[u8]) -> Result<()> {
         self.room(bytes.len() as u64)?;
-        if self.buffer.len() + bytes.len() > BUFFER {
+        if bytes.len() >= LONG || self.buffer.len() + bytes.len() > BUFFER {
             self.flush()?;
         }
-        if bytes.len() >= BUFFER {
+        if bytes.len() >= LONG {
             self.put(self.start, bytes)?;
             self.start += bytes.len() as u64;
         } else {

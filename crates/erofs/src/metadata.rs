@@ -9,7 +9,7 @@ use crate::image::Image;
 
 /// Blocks that are open at most.
 const OPEN: usize = 32;
-/// Blocks of a group at most. The first group is of one, for the sake of small images.
+/// A group has an eighth of the blocks that there are, for the sake of small images, and this many at most.
 const GROUP: u64 = 16;
 
 #[derive(Debug)]
@@ -22,15 +22,16 @@ struct Open {
 #[derive(Debug)]
 pub(crate) struct Metadata {
     open: Vec<Open>,
-    /// The current group: its next block, how many are left, and how large the next will be.
+    /// The current group: its next block, and how many are left.
     next: u64,
     left: u64,
-    group: u64,
+    /// Blocks of all groups.
+    blocks: u64,
 }
 
 impl Metadata {
     pub(crate) fn new() -> Self {
-        Self { open: Vec::with_capacity(OPEN + 1), next: 0, left: 0, group: 1 }
+        Self { open: Vec::with_capacity(OPEN + 1), next: 0, left: 0, blocks: 0 }
     }
 
     /// Writes an inode with what follows it, and answers where.
@@ -76,9 +77,9 @@ impl Metadata {
     fn add(&mut self, image: &mut Image) -> Result<()> {
         if self.left == 0 {
             image.align()?;
-            self.next = image.leave_out(self.group * BLOCK as u64)?;
-            self.left = self.group;
-            self.group = (self.group * 2).min(GROUP);
+            self.left = (self.blocks / 8).clamp(1, GROUP);
+            self.blocks += self.left;
+            self.next = image.leave_out(self.left * BLOCK as u64)?;
         }
         if self.open.len() == OPEN {
             let fullest = self.open.iter().enumerate().max_by_key(|(_, open)| open.used).map(|(at, _)| at);

@@ -75,7 +75,7 @@ impl Writer {
     pub fn directory(&mut self, path: &[u8], attributes: &Attributes) -> Result<()> {
         let refused = |why| ErofsError::entry(path, why);
         check_time(attributes).map_err(refused)?;
-        let (xattrs, marked) = self.kept.keep(&attributes.xattrs).map_err(refused)?;
+        let xattrs = self.kept.keep(&attributes.xattrs).map_err(refused)?;
         let (number, hidden) = match self.tree.place(path).map_err(refused)? {
             None => (ROOT, false),
             Some((parent, name)) => self.make_directory(parent, name),
@@ -86,7 +86,7 @@ impl Writer {
         directory.gid = attributes.gid;
         directory.mtime = Some(attributes.mtime);
         directory.xattrs = xattrs;
-        directory.opaque |= marked | hidden;
+        directory.opaque |= hidden || xattrs::is_opaque(&attributes.xattrs);
         Ok(())
     }
 

@@ -27,6 +27,11 @@ const MAX_APART: usize = 255;
 /// What makes overlayfs hide what is below a directory (Linux, `Documentation/filesystems/overlayfs.rst`).
 pub(crate) const OPAQUE: &[u8] = b"trusted.overlay.opaque";
 
+/// Whether a directory's attributes have overlayfs's mark.
+pub(crate) fn is_opaque(xattrs: &BTreeMap<Vec<u8>, Vec<u8>>) -> bool {
+    xattrs.get(OPAQUE).is_some_and(|value| value == b"y")
+}
+
 /// One after the other, each aligned to four bytes; empty for none.
 pub(crate) fn entries<'a>(all: impl IntoIterator<Item = (&'a [u8], &'a [u8])>) -> Result<Vec<u8>, Refusal> {
     let mut bytes = Vec::new();
@@ -83,20 +88,20 @@ pub(crate) struct Kept {
 }
 
 impl Kept {
-    /// Entries of a directory, but for the mark that overlayfs looks for, which is answered apart.
-    pub(crate) fn keep(&mut self, xattrs: &BTreeMap<Vec<u8>, Vec<u8>>) -> Result<(Option<Arc<[u8]>>, bool), Refusal> {
-        let opaque = xattrs.get(OPAQUE).is_some_and(|value| value == b"y");
+    /// Entries of a directory, but for the mark that overlayfs looks for ([`is_opaque`]).
+    pub(crate) fn keep(&mut self, xattrs: &BTreeMap<Vec<u8>, Vec<u8>>) -> Result<Option<Arc<[u8]>>, Refusal> {
+        let opaque = is_opaque(xattrs);
         let others = xattrs.iter().map(|(name, value)| (name.as_slice(), value.as_slice()));
         let entries = entries(others.filter(|(name, _)| !opaque || *name != OPAQUE))?;
         if entries.is_empty() {
-            return Ok((None, opaque));
+            return Ok(None);
         }
         // With the mark it must fit as well.
         if entries.len() + 64 > MAX_ENTRIES {
             return Err(Refusal::XattrsTooLong(MAX_ENTRIES));
         }
         if let Some(set) = self.sets.get(entries.as_slice()) {
-            return Ok((Some(Arc::clone(set)), opaque));
+            return Ok(Some(Arc::clone(set)));
         }
         self.bytes += entries.len();
         if self.bytes > MAX_KEPT {
@@ -104,6 +109,6 @@ impl Kept {
         }
         let set: Arc<[u8]> = entries.into();
         self.sets.insert(Arc::clone(&set));
-        Ok((Some(set), opaque))
+        Ok(Some(set))
     }
 }
