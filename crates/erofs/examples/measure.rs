@@ -1,5 +1,5 @@
 //! Writes 20,000 files of 4 KiB, and one of 1 GiB, as an image: beside `mkfs.erofs` on the same tree, and beside
-//! `tar x` of the same files. Prints times, and how many times longer the others take.
+//! `tar x` of the same files. Prints times, and how many times longer the others take; then what names take of memory.
 //!
 //!     cargo run --release --package wharf-erofs --example measure [DIRECTORY]
 //!
@@ -16,6 +16,7 @@ use wharf_erofs::{Attributes, Writer};
 
 const FILES: usize = 20_000;
 const LARGE: u64 = 1 << 30;
+const NAMES: u64 = 1_000_000;
 const PIECE: usize = 128 << 10;
 /// Of each, the best counts: what else the machine does only adds.
 const ROUNDS: usize = 3;
@@ -38,6 +39,24 @@ fn main() -> io::Result<()> {
     io::copy(&mut io::repeat(b'x').take(LARGE), &mut File::create(large.join("file"))?)?;
     measure(dir.path(), &large, "one file of 1 GiB")?;
     println!("peak memory: {} KiB", peak()?);
+    names(&dir.path().join("image"))
+}
+
+/// What a million names take: they are in memory until the end.
+fn names(image: &Path) -> io::Result<()> {
+    let mut writer = Writer::new(File::create_new(image)?)?;
+    let attributes = Attributes { mode: 0o644, ..Attributes::default() };
+    let (begin, before) = (Instant::now(), peak()?);
+    for number in 0..NAMES {
+        let path = format!("usr/share/folder-{}/file-{number}", number / 100);
+        writer.file(path.as_bytes(), &attributes, 0)?.finish()?;
+    }
+    let summary = writer.finish([1; 16])?;
+    let memory = (peak()? - before) * 1024 / NAMES;
+    println!(
+        "\n{NAMES} empty files: {:.1} s, {memory} bytes of memory each, {summary:?}",
+        begin.elapsed().as_secs_f64()
+    );
     Ok(())
 }
 

@@ -79,7 +79,7 @@ pub(crate) fn write(writer: &mut Writer) -> Result<Last> {
         let own = own_xattrs(directory);
         let xattrs = if plan.number == ROOT { &root_xattrs } else { &own };
         let mut inode = inode(directory, plan.size, xattrs);
-        inode.number = (tree.files.len() + at) as u32 + 1;
+        inode.number = ((tree.files.len() + at) as u32).wrapping_add(1);
         inode.layout = if plan.inline { Layout::Inline } else { Layout::Plain };
         inode.place = (image.end() / BLOCK as u64) as u32;
         let rest = blocks(tree, plan.number, &places, |block| image.append(block))?;
@@ -120,13 +120,15 @@ impl Last {
     }
 }
 
-/// All directories that are there, each after its parent.
+/// All directories that are there, each followed by those in it: as who looks at all of them goes.
 fn order(tree: &Tree) -> Vec<u32> {
-    let mut order = vec![ROOT];
-    let mut at = 0;
-    while at < order.len() {
-        order.extend(tree.directory(order[at]).subdirectories());
-        at += 1;
+    let mut order = Vec::new();
+    let mut left = vec![ROOT];
+    while let Some(number) = left.pop() {
+        order.push(number);
+        let from = left.len();
+        left.extend(tree.directory(number).subdirectories());
+        left[from..].reverse();
     }
     order
 }

@@ -58,6 +58,8 @@ pub enum Refusal {
     XattrsTooLong(usize),
     #[error("the extended attributes of all directories take more than {0} bytes")]
     DirectoryXattrs(usize),
+    #[error("the names of the image take more than {0} bytes of memory")]
+    TooManyNames(u64),
     #[error("its content is longer than the {0} bytes that were announced")]
     ContentTooLong(u64),
     #[error("its content ends after {has} of {wanted} bytes")]

@@ -7,7 +7,8 @@ use crate::Result;
 use crate::format::{BLOCK, SLOT};
 use crate::image::Image;
 
-/// Blocks that are open at most.
+/// Blocks that are open at most. Of 69,000 files with 0.8 GB, 8 make an image that is 0.3 % larger, 16 one of 0.1 %; 64 one
+/// that is 0.07 % smaller.
 const OPEN: usize = 32;
 /// A group has an eighth of the blocks that there are, for the sake of small images, and this many at most.
 const GROUP: u64 = 16;

@@ -16,6 +16,13 @@ const MAX_LINKS: u32 = u16::MAX as u32;
 /// Links that are followed on the way of a path, as many as the kernel follows (path_resolution(7)).
 const MAX_FOLLOWED: u32 = 40;
 
+/// Bytes of memory that all names may take, near enough: room for eight million files, and an end to an archive whose
+/// short entries have long ways of directories.
+const MAX_MEMORY: u64 = 1 << 30;
+/// What a name takes beside itself, and what a directory takes more.
+const PER_NAME: u64 = 80;
+const PER_DIRECTORY: u64 = 120;
+
 /// What a name stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Entry {
@@ -54,6 +61,8 @@ pub(crate) struct Tree {
     pub(crate) files: Vec<File>,
     /// Targets of symbolic links, as later entries may come by way of them.
     targets: HashMap<u32, Box<[u8]>>,
+    /// Bytes that all of it takes; what was replaced is counted as well.
+    memory: u64,
 }
 
 impl Directory {
@@ -92,7 +101,7 @@ impl Directory {
 
 impl Tree {
     pub(crate) fn new() -> Self {
-        Self { directories: vec![Directory::new(ROOT)], files: Vec::new(), targets: HashMap::new() }
+        Self { directories: vec![Directory::new(ROOT)], files: Vec::new(), targets: HashMap::new(), memory: 0 }
     }
 
     pub(crate) fn directory(&self, number: u32) -> &Directory {
@@ -163,7 +172,7 @@ impl Tree {
                 }
                 None if make && !linked => {
                     check_name(&name)?;
-                    here = self.make_directory(here, &name);
+                    here = self.make_directory(here, &name)?;
                 }
                 None => return Ok(None),
             }
@@ -172,21 +181,33 @@ impl Tree {
     }
 
     /// Makes a directory under a name that is free.
-    pub(crate) fn make_directory(&mut self, parent: u32, name: &[u8]) -> u32 {
+    pub(crate) fn make_directory(&mut self, parent: u32, name: &[u8]) -> Result<u32, Refusal> {
+        self.take(PER_NAME + PER_DIRECTORY + name.len() as u64)?;
         let number = self.directories.len() as u32;
         self.directories.push(Directory::new(parent));
         self.directory_mut(parent).children.insert(name.into(), Entry::Directory(number));
-        number
+        Ok(number)
+    }
+
+    /// Counts what comes into memory.
+    fn take(&mut self, bytes: u64) -> Result<(), Refusal> {
+        self.memory += bytes;
+        if self.memory > MAX_MEMORY { Err(Refusal::TooManyNames(MAX_MEMORY)) } else { Ok(()) }
     }
 
     /// Gives a file that is on the disk its first name, in place of what has it now.
-    pub(crate) fn add(&mut self, parent: u32, name: &[u8], file: File, target: Option<&[u8]>) {
+    ///
+    /// # Errors
+    /// `TooManyNames`.
+    pub(crate) fn add(&mut self, parent: u32, name: &[u8], file: File, target: Option<&[u8]>) -> Result<(), Refusal> {
+        self.take(PER_NAME + name.len() as u64 + target.map_or(0, |target| PER_NAME + target.len() as u64))?;
         let number = self.files.len() as u32;
         self.files.push(file);
         if let Some(target) = target {
             self.targets.insert(number, target.into());
         }
         self.name(parent, name, number);
+        Ok(())
     }
 
     /// Gives a file another name, in place of what has it now.
@@ -194,11 +215,11 @@ impl Tree {
         if self.get(parent, name) == Some(Entry::Other(number)) {
             return Err(Refusal::LinkToItself);
         }
-        let links = &mut self.files[number as usize].links;
-        if *links == MAX_LINKS {
+        if self.files[number as usize].links == MAX_LINKS {
             return Err(Refusal::TooManyLinks(MAX_LINKS + 1));
         }
-        *links += 1;
+        self.take(PER_NAME + name.len() as u64)?;
+        self.files[number as usize].links += 1;
         self.name(parent, name, number);
         Ok(())
     }
@@ -251,5 +272,34 @@ fn check_name(name: &[u8]) -> Result<(), Refusal> {
         b".." => Err(Refusal::BadName),
         _ if name.contains(&0) => Err(Refusal::BadName),
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_have_a_bound() {
+        let mut tree = Tree::new();
+        tree.memory = MAX_MEMORY - 3 * (PER_NAME + PER_DIRECTORY + 1);
+        assert_eq!(tree.place(b"a/b/c/d"), Ok(Some((3, b"d".as_slice()))));
+        assert_eq!(tree.place(b"a/b/c/d"), Ok(Some((3, b"d".as_slice()))));
+        assert_eq!(tree.place(b"a/b/c/d/e"), Err(Refusal::TooManyNames(MAX_MEMORY)));
+    }
+
+    #[test]
+    fn ways_go_through_links_and_not_out() {
+        let file = |kind| File { place: 0, links: 1, kind, compact: true, whiteout: false };
+        let mut tree = Tree::new();
+        let usr = tree.make_directory(ROOT, b"usr").unwrap();
+        let lib = tree.make_directory(usr, b"lib").unwrap();
+        for (name, target) in [("lib", "usr/lib"), ("up", "../../../usr"), ("root", "/"), ("a", "b"), ("b", "a")] {
+            tree.add(ROOT, name.as_bytes(), file(Kind::Symlink), Some(target.as_bytes())).unwrap();
+        }
+        for (path, parent) in [("lib/x", lib), ("up/lib/x", lib), ("root/root/up/x", usr), ("root/x", ROOT)] {
+            assert_eq!(tree.place(path.as_bytes()), Ok(Some((parent, b"x".as_slice()))), "{path}");
+        }
+        assert_eq!(tree.place(b"a/x"), Err(Refusal::Loop));
     }
 }

@@ -78,7 +78,7 @@ impl Writer {
         let xattrs = self.kept.keep(&attributes.xattrs).map_err(refused)?;
         let (number, hidden) = match self.tree.place(path).map_err(refused)? {
             None => (ROOT, false),
-            Some((parent, name)) => self.make_directory(parent, name),
+            Some((parent, name)) => self.make_directory(parent, name).map_err(refused)?,
         };
         let directory = self.tree.directory_mut(number);
         directory.mode = attributes.mode;
@@ -90,15 +90,16 @@ impl Writer {
         Ok(())
     }
 
-    fn make_directory(&mut self, parent: u32, name: &[u8]) -> (u32, bool) {
+    /// The directory of a name, and whether a whiteout was there.
+    fn make_directory(&mut self, parent: u32, name: &[u8]) -> Result<(u32, bool), Refusal> {
         match self.tree.get(parent, name) {
-            Some(Entry::Directory(number)) => (number, false),
+            Some(Entry::Directory(number)) => Ok((number, false)),
             Some(Entry::Other(file)) => {
                 let hidden = self.tree.files[file as usize].whiteout;
                 self.tree.remove(parent, name);
-                (self.tree.make_directory(parent, name), hidden)
+                Ok((self.tree.make_directory(parent, name)?, hidden))
             }
-            None => (self.tree.make_directory(parent, name), false),
+            None => Ok((self.tree.make_directory(parent, name)?, false)),
         }
     }
 
@@ -197,7 +198,7 @@ impl Writer {
             None => ROOT,
             Some((parent, name)) => match self.tree.get(parent, name) {
                 Some(Entry::Other(_)) => return Err(refused(Refusal::NotADirectory)),
-                _ => self.make_directory(parent, name).0,
+                _ => self.make_directory(parent, name).map_err(refused)?.0,
             },
         };
         self.tree.directory_mut(number).opaque = true;
@@ -285,7 +286,7 @@ impl Writer {
         let place = self.metadata.put(&mut self.image, &bytes)?;
         let whiteout = inode.kind == Kind::CharacterDevice && inode.place == 0;
         let file = tree::File { place, links: 1, kind: inode.kind, compact, whiteout };
-        self.tree.add(parent, name, file, target);
+        self.tree.add(parent, name, file, target).map_err(|why| ErofsError::entry(name, why))?;
         Ok(place + inode.length(compact) as u64)
     }
 }
