@@ -23,7 +23,7 @@ pub(crate) fn check(data: &[u8]) {
 pub(crate) fn image(data: &[u8]) -> (Vec<u8>, Model) {
     let mut file = scratch();
     let mut writer = Writer::new(file.try_clone().expect("a file")).expect("a writer");
-    let (mut model, mut choices) = (Model::new(), Choices::Given(data));
+    let (mut model, mut choices) = (Model::new(), Choices::given(data));
     for _ in 0..MOST {
         if choices.is_over() {
             break;

@@ -33,6 +33,30 @@ fn names_have_255_bytes() {
 }
 
 #[test]
+fn blocks_of_directories_are_filled_to_the_last_byte() {
+    let (place, mut writer) = begin();
+    let mut paths = std::collections::BTreeSet::from([Vec::new()]);
+    for count in 90..230 {
+        // With `.` and `..` an entry of 27 bytes, and many of 32: some fill 4096 bytes to the last, others nearly.
+        let longer = "x".repeat(count % 50);
+        let dir = format!("{count}");
+        writer.directory(dir.as_bytes(), &plain()).unwrap();
+        paths.insert(dir.clone().into_bytes());
+        for name in (0..count).map(|number| format!("{number:020}")).chain([format!("0{longer}")]) {
+            let path = format!("{dir}/{name}");
+            writer.whiteout(path.as_bytes()).unwrap();
+            paths.insert(path.into_bytes());
+        }
+    }
+    writer.finish([0; 16]).unwrap();
+    kernel::fsck(&place.path);
+    assert!(reading::tree(&fs::read(&place.path).unwrap()).keys().eq(&paths));
+    if let Some(root) = kernel::mount(&place.path) {
+        assert!(kernel::tree(root).keys().eq(&paths));
+    }
+}
+
+#[test]
 fn a_directory_has_a_hundred_thousand_names() {
     const COUNT: u32 = 100_000;
     let (place, mut writer) = begin();

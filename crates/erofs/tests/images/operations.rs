@@ -54,8 +54,15 @@ impl Operation {
     }
 }
 
-/// Numbers that decide: those of given bytes until they end, or pseudo-random ones for ever.
-pub(crate) enum Choices<'a> {
+/// What decides, and what it has decided of paths.
+pub(crate) struct Choices<'a> {
+    source: Source<'a>,
+    /// Paths of files, some of which may be gone.
+    files: Vec<Vec<u8>>,
+}
+
+/// Numbers: given bytes until they end, or pseudo-random ones for ever.
+enum Source<'a> {
     Given(&'a [u8]),
     /// Xorshift (Marsaglia 2003).
     Random(u64),
@@ -83,23 +90,27 @@ const NAMES: [&[u8]; 18] = [
     b"lib",
 ];
 
-impl Choices<'_> {
+impl<'a> Choices<'a> {
+    pub(crate) fn given(bytes: &'a [u8]) -> Self {
+        Self { source: Source::Given(bytes), files: Vec::new() }
+    }
+
     pub(crate) fn random(seed: u64) -> Self {
-        Self::Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
+        Self { source: Source::Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1), files: Vec::new() }
     }
 
     pub(crate) fn is_over(&self) -> bool {
-        matches!(self, Self::Given([]))
+        matches!(self.source, Source::Given([]))
     }
 
     fn byte(&mut self) -> u8 {
-        match self {
-            Self::Given(bytes) => {
+        match &mut self.source {
+            Source::Given(bytes) => {
                 let Some((first, rest)) = bytes.split_first() else { return 0 };
                 *bytes = rest;
                 *first
             }
-            Self::Random(state) => {
+            Source::Random(state) => {
                 *state ^= *state << 13;
                 *state ^= *state >> 7;
                 *state ^= *state << 17;
@@ -135,6 +146,23 @@ impl Choices<'_> {
             path.extend(self.name());
         }
         path
+    }
+
+    /// The path of a file to be.
+    fn file(&mut self) -> Vec<u8> {
+        let path = self.path();
+        self.files.push(path.clone());
+        path
+    }
+
+    /// A file that was made, or any path.
+    fn existing(&mut self) -> Vec<u8> {
+        if self.files.is_empty() || self.one_in(4) {
+            return self.path();
+        }
+        // One of the latest, as others are often replaced by now.
+        let back = self.below(self.files.len().min(8) as u64) as usize;
+        self.files[self.files.len() - 1 - back].clone()
     }
 
     fn bytes(&mut self) -> Vec<u8> {
@@ -181,7 +209,7 @@ impl Choices<'_> {
         match self.below(16) {
             0..=3 => Operation::Directory(self.path(), self.attributes(true)),
             4..=7 => {
-                let (path, attributes) = (self.path(), self.attributes(true));
+                let (path, attributes) = (self.file(), self.attributes(true));
                 let mut pieces = vec![Piece::Data(self.bytes())];
                 if self.one_in(4) {
                     for _ in 0..=self.below(4) {
@@ -202,7 +230,7 @@ impl Choices<'_> {
                     2 => vec![b't'; self.below(4200) as usize],
                     _ => self.path(),
                 };
-                Operation::Symlink(self.path(), target, self.attributes(false))
+                Operation::Symlink(self.file(), target, self.attributes(false))
             }
             10 => {
                 let numbers = (self.below(4100) as u32, self.below(1 << 20) as u32);
@@ -213,9 +241,9 @@ impl Choices<'_> {
                     3 => Node::Socket,
                     _ => Node::CharacterDevice(0, 0),
                 };
-                Operation::Node(self.path(), node, self.attributes(false))
+                Operation::Node(self.file(), node, self.attributes(false))
             }
-            11 | 12 => Operation::Link(self.path(), self.path()),
+            11 | 12 => Operation::Link(self.file(), self.existing()),
             13 => Operation::Whiteout(self.path()),
             14 => Operation::Opaque(self.path()),
             _ => Operation::Directory(Vec::new(), self.attributes(true)),
