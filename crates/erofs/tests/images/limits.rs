@@ -36,10 +36,10 @@ fn names_have_255_bytes() {
 fn blocks_of_directories_are_filled_to_the_last_byte() {
     let (place, mut writer) = begin();
     let mut paths = std::collections::BTreeSet::from([Vec::new()]);
-    for count in 90..230 {
-        // With `.` and `..` an entry of 27 bytes, and many of 32: some fill 4096 bytes to the last, others nearly.
-        let longer = "x".repeat(count % 50);
-        let dir = format!("{count}");
+    for (count, longer) in (124..128).flat_map(|count| (0..64).map(move |longer| (count, longer))) {
+        // `.` and `..` take 27 bytes, the others 32, the last up to 76: some fill 4096 bytes to the last, others nearly.
+        let dir = format!("{count}-{longer}");
+        let longer = "x".repeat(longer);
         writer.directory(dir.as_bytes(), &plain()).unwrap();
         paths.insert(dir.clone().into_bytes());
         for name in (0..count).map(|number| format!("{number:020}")).chain([format!("0{longer}")]) {
