@@ -176,7 +176,7 @@ fn from_tree(image: &Path, tree: &Path) -> io::Result<()> {
 }
 
 fn run(command: &mut Command) -> io::Result<()> {
-    let status = command.status()?;
+    let status = command.status().map_err(|error| io::Error::new(error.kind(), format!("{command:?}: {error}")))?;
     if status.success() { Ok(()) } else { Err(io::Error::other(format!("{command:?}: {status}"))) }
 }
 

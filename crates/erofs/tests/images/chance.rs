@@ -25,7 +25,7 @@ fn write(path: &Path, seed: u64, operations: u64) -> (Summary, Model) {
 fn trees_by_chance_are_what_all_readers_see() {
     let base = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos() as u64;
     println!("seeds from {base}");
-    let dir = tempfile::tempdir().unwrap();
+    let dir = kernel::scratch();
     for number in 0..24 {
         let seed = base.wrapping_add(number);
         let path = dir.path().join(format!("image-{number}"));
@@ -46,7 +46,7 @@ fn trees_by_chance_are_what_all_readers_see() {
 
 #[test]
 fn the_same_calls_give_the_same_bytes() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = kernel::scratch();
     for seed in [1, 2, 3] {
         let (one, two) = (dir.path().join(format!("{seed}-1")), dir.path().join(format!("{seed}-2")));
         write(&one, seed, 300);

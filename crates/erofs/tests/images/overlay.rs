@@ -54,7 +54,7 @@ fn names(root: &OwnedFd) -> Vec<String> {
 
 #[test]
 fn whiteouts_and_opaque_directories_hide_what_is_below() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = kernel::scratch();
     let low = image(&dir.path().join("low"), 1, |writer| {
         for path in ["keep", "gone", "dir/x", "dir/y", "sub/inner", "sub/other", "tree/a/b", "again/old", "file"] {
             file(writer, path, path.as_bytes());

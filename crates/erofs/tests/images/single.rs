@@ -21,7 +21,7 @@ pub(crate) struct Place {
 }
 
 pub(crate) fn begin() -> (Place, Writer) {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = kernel::scratch();
     let path = dir.path().join("image");
     let writer = Writer::new(File::create_new(&path).unwrap()).unwrap();
     (Place { _dir: dir, path }, writer)
