@@ -10,16 +10,13 @@ use std::path::Path;
 use std::process::Command;
 
 use rustix::buffer::spare_capacity;
-use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, lgetxattr, llistxattr, openat, readlinkat, statat, statfs};
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, lgetxattr, llistxattr, openat, readlinkat, statat};
 use rustix::io::Errno;
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_string, fsmount, fsopen};
 
 use tempfile::TempDir;
 
 use crate::seen::{DIRECTORY, FILE, SYMLINK, Seen, TYPE, Tree, join};
-
-/// `TMPFS_MAGIC` (`include/uapi/linux/magic.h`).
-const TMPFS: i64 = 0x0102_1994;
 
 /// A directory for images, on a disk if it can be: the kernel mounts no file of a tmpfs, which `/tmp` often is.
 pub(crate) fn scratch() -> TempDir {
@@ -47,13 +44,9 @@ pub(crate) fn mount(image: &Path) -> Option<OwnedFd> {
         fsmount(&fs, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::MOUNT_ATTR_RDONLY)
     });
     match mounted {
-        // Not root; no EROFS; before Linux 6.12, which mounts block devices only.
+        // Not root; no EROFS; before Linux 6.12, which mounts block devices only, or a file of a tmpfs.
         Err(errno @ (Errno::PERM | Errno::NODEV | Errno::NOTBLK)) => {
             eprintln!("skipped: the kernel mounts no EROFS image from a file here: {errno}");
-            None
-        }
-        Err(Errno::INVAL) if statfs(image).is_ok_and(|found| found.f_type == TMPFS) => {
-            eprintln!("skipped: the kernel mounts no EROFS image from a file of a tmpfs");
             None
         }
         mounted => Some(mounted.expect("the kernel mounts the image")),
