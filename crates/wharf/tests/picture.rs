@@ -7,7 +7,7 @@ use std::process::Command;
 const ROWS: &[&[&str]] = &[
     &["reference", "report", "dockerfile", "template"],
     &["sys"],
-    &["rooted-path", "cgroup", "seccomp", "netlink", "logs"],
+    &["rooted-path", "cgroup", "seccomp", "netlink", "logs", "erofs"],
     &["archive", "store", "dns"],
     &["client", "runtime", "distribution", "snapshot", "network", "volume"],
     &["monitor", "image"],
