@@ -31,6 +31,9 @@ impl Group {
         // A hierarchy with several controllers is named by each.
         files.sort_unstable();
         files.dedup();
+        // The freezer last: in a frozen group whoever goes in stops there, and is to have its limits by then.
+        let freezer = self.v1_dir("freezer").map(|dir| dir.join("tasks"));
+        files.sort_by_key(|file| Some(file) == freezer.as_ref());
         let open = |path: PathBuf| match rustix::fs::open(&path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty()) {
             Ok(fd) => Ok((path, fd)),
             Err(errno) => Err(CgroupError::File { action: "open", path, source: errno.into() }),

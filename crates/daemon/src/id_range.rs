@@ -2,9 +2,12 @@
 //! range of our own that they give to nobody (subuid(5)).
 
 /// Users that an administrator may have given IDs to for containers: ours, and those of Docker and podman.
-const USERS: &[&str] = &["wharf", "dockremap", "containers"];
+const OURS: &str = "wharf";
+const USERS: &[&str] = &[OURS, "dockremap", "containers"];
 /// What one container needs.
 const LEAST: u32 = 65_536;
+/// Of what was not given to us by name.
+const FOR_MANY: u32 = 64 * LEAST;
 /// Ranges of our own, the first best: far from people's, and from those that `useradd` gives away.
 const OWN: [u32; 5] = [0x2000_0000, 0x3000_0000, 0x4000_0000, 0x5000_0000, 0x6000_0000];
 const OWN_SIZE: u32 = 0x1000_0000;
@@ -23,7 +26,9 @@ fn choose(subuid: &str, subgid: &str) -> (u32, u32) {
         };
         let (uids, gids) = (of(&uids), of(&gids));
         let both = uids.iter().flat_map(|uids| gids.iter().filter_map(|gids| common(*uids, *gids)));
-        if let Some(largest) = both.filter(|(_, count)| *count >= LEAST).max_by_key(|(_, count)| *count) {
+        // What others have left there for one namespace of theirs is not enough for many of ours.
+        let least = if *user == OURS { LEAST } else { FOR_MANY };
+        if let Some(largest) = both.filter(|(_, count)| *count >= least).max_by_key(|(_, count)| *count) {
             return largest;
         }
     }
@@ -60,8 +65,10 @@ mod tests {
 
     #[test]
     fn what_is_given_to_us_is_taken() {
-        let both = "somebody:100000:65536\ndockremap:200000:65536\ncontainers:300000:1000000\n";
-        assert_eq!(choose(both, both), (200_000, 65_536));
+        let both = "somebody:100000:65536\ndockremap:200000:65536\ncontainers:300000:8000000\n";
+        assert_eq!(choose(both, both), (300_000, 8_000_000));
+        // What `userns-remap` of Docker's writes: room for one container.
+        assert_eq!(choose("dockremap:100000:65536", "dockremap:100000:65536"), (0x2000_0000, OWN_SIZE));
         assert_eq!(choose("wharf:200000:131072\n", "wharf:231072:131072\n"), (231_072, 100_000));
         assert_eq!(choose(&format!("{both}wharf:7:70000"), &format!("{both}wharf:7:70000")), (7, 70_000));
     }

@@ -205,7 +205,7 @@ impl Engine {
             host.shm_size = 64 << 20;
         }
         let resources = &mut host.resources;
-        if resources.memory > 0 && resources.memory_swap == 0 {
+        if resources.memory > 0 && resources.memory_swap == 0 && self.inner.hierarchies.counts_swap() {
             // As much swap as memory; written down, as an update is measured by it.
             resources.memory_swap = resources.memory.saturating_mul(2);
         }

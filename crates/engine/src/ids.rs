@@ -83,11 +83,12 @@ fn in_use() -> Vec<(u32, u32)> {
     all
 }
 
-/// A line of user_namespaces(7)'s maps. The one of the first namespace, which has all, is nobody's.
+/// A line of user_namespaces(7)'s maps. Where IDs are the host's own, as in the first namespace and in those that have all
+/// of it, they are nobody's: anybody may make such a one.
 fn host_range(line: &str) -> Option<(u32, u32)> {
-    let mut numbers = line.split_whitespace().skip(1).map(|word| word.parse::<u32>().ok());
-    let (start, size) = (numbers.next()??, numbers.next()??);
-    (size != u32::MAX).then_some((start, size))
+    let mut numbers = line.split_whitespace().map(|word| word.parse::<u32>().ok());
+    let (inside, start, size) = (numbers.next()??, numbers.next()??, numbers.next()??);
+    (inside != start).then_some((start, size))
 }
 
 #[cfg(test)]
@@ -105,6 +106,7 @@ mod tests {
     fn a_map_tells_the_host_s_ids() {
         assert_eq!(host_range("         0     100000      65536"), Some((100_000, 65_536)));
         assert_eq!(host_range("         0          0 4294967295"), None);
+        assert_eq!(host_range("         1          1 4294967294"), None);
         assert_eq!(host_range("odd"), None);
     }
 }

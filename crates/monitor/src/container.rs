@@ -1,10 +1,11 @@
 //! One run of the container, and what every program in it has in common.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use oci_spec::runtime::{LinuxIdMapping, Process, Spec};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
 use wharf_cgroup::Group;
@@ -95,12 +96,34 @@ pub(crate) fn number(pid: Pid) -> i32 {
 /// reaped with it.
 pub(crate) fn exit_code(pidfd: &OwnedFd) -> Option<i32> {
     let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
-    match waitid(WaitId::PidFd(pidfd.as_fd()), options) {
-        Ok(Some(status)) => status.exit_status().or(status.terminating_signal().map(|signal| 128 + signal)),
-        // Not ours any more, which cannot be: its code is not known.
-        Err(Errno::CHILD) => Some(255),
-        _ => None,
+    let deadline = Instant::now() + TRACED;
+    loop {
+        match waitid(WaitId::PidFd(pidfd.as_fd()), options) {
+            Ok(Some(status)) => {
+                return status.exit_status().or(status.terminating_signal().map(|signal| 128 + signal));
+            }
+            // Not ours any more, which cannot be: its code is not known.
+            Err(Errno::CHILD) => return Some(UNKNOWN),
+            Ok(None) if has_ended(pidfd) => {}
+            _ => return None,
+        }
+        if Instant::now() >= deadline {
+            return Some(UNKNOWN);
+        }
+        std::thread::sleep(LOOK_AGAIN);
     }
+}
+
+/// What cannot be found out.
+const UNKNOWN: i32 = 255;
+/// Who has ended and is traced is its tracer's to reap first (ptrace(2)), and a tracer in the container need not. Its own
+/// end comes with that of the container's first process; anybody else's is told after this time, without its code.
+const TRACED: Duration = Duration::from_millis(100);
+const LOOK_AGAIN: Duration = Duration::from_millis(1);
+
+fn has_ended(pidfd: &OwnedFd) -> bool {
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    poll(&mut [PollFd::new(pidfd, PollFlags::IN)], Some(&now)).is_ok_and(|ready| ready > 0)
 }
 
 /// How the runtime calls the step that Docker's users know by other words.

@@ -117,10 +117,12 @@ impl HookSet<'_> {
         if let Some((name, rest)) = hook.args().as_deref().and_then(<[String]>::split_first) {
             command.arg0(name).args(rest);
         }
-        // Who says nothing of it gets that of the runtime, as with runc and crun.
-        if let Some(env) = hook.env() {
+        // Who says nothing of it gets that of the runtime, as with runc and crun; but not what runs in the container, which
+        // may be the image's own program.
+        let inside = matches!(of, Point::CreateContainer | Point::StartContainer);
+        if inside || hook.env().is_some() {
             command.env_clear();
-            command.envs(env.iter().filter_map(|pair| pair.split_once('=')));
+            command.envs(hook.env().iter().flatten().filter_map(|pair| pair.split_once('=')));
         }
         if matches!(of, Point::Prestart | Point::CreateRuntime)
             && let Some(bundle) = self.state["bundle"].as_str()
