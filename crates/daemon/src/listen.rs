@@ -20,22 +20,28 @@ impl Drop for Listener {
     }
 }
 
+/// Where `host` asks for a socket.
+///
+/// # Errors
+/// The message for the user, for what cannot be listened on.
+pub(crate) fn path_of(host: &str) -> Result<PathBuf, String> {
+    match host.split_once("://") {
+        Some(("unix", path)) if !path.is_empty() => Ok(PathBuf::from(path)),
+        Some(("tcp", _)) => Err(format!(
+            "cannot listen on {host}: TCP is not supported yet, as it needs TLS client certificates to be safe; use a \
+             unix socket, and ssh to reach it from elsewhere"
+        )),
+        Some(("fd", _)) => Err(format!("cannot listen on {host}: socket activation is not supported yet")),
+        _ => Err(format!("invalid bind address ({host}): give unix://PATH")),
+    }
+}
+
 /// Listens at `host`, e.g. `unix:///run/wharf/wharf.sock`.
 ///
 /// # Errors
 /// The message for the user.
 pub(crate) fn listen(host: &str, owner: &str) -> Result<Listener, String> {
-    let path = match host.split_once("://") {
-        Some(("unix", path)) if !path.is_empty() => PathBuf::from(path),
-        Some(("tcp", _)) => {
-            return Err(format!(
-                "cannot listen on {host}: TCP is not supported yet, as it needs TLS client certificates to be safe; \
-                 use a unix socket, and ssh to reach it from elsewhere"
-            ));
-        }
-        Some(("fd", _)) => return Err(format!("cannot listen on {host}: socket activation is not supported yet")),
-        _ => return Err(format!("invalid bind address ({host}): give unix://PATH")),
-    };
+    let path = path_of(host)?;
     if let Some(parent) = path.parent() {
         std::fs::create_dir_all(parent).map_err(|e| format!("cannot make {}: {e}", parent.display()))?;
     }

@@ -26,7 +26,7 @@ use wharf_snapshot::Layers;
 use wharf_store::Store;
 use wharf_volume::Volumes;
 
-use crate::listen::{Listener, listen};
+use crate::listen::{Listener, listen, path_of};
 use crate::options::Options;
 use crate::{exec_root, id_range, outside};
 
@@ -39,6 +39,8 @@ const GRACE: Duration = Duration::from_secs(5);
 /// The message for the user.
 pub(crate) fn run(options: Options) -> Result<(), String> {
     log(&options);
+    // Before anything is made that a daemon that cannot be reached would leave behind.
+    options.hosts.iter().try_for_each(|host| path_of(host).map(drop))?;
     for dir in [&options.data_root, &options.exec_root] {
         std::fs::DirBuilder::new()
             .recursive(true)
