@@ -128,21 +128,6 @@ impl Group {
         })
     }
 
-    /// Moves a process into the group, in every hierarchy; into the unified one only when `unified` is set, as
-    /// a process may have been born there.
-    ///
-    /// # Errors
-    /// When a hierarchy refuses.
-    pub fn add(&self, pid: i32, unified: bool) -> Result<()> {
-        let mut dirs: Vec<PathBuf> = self.hierarchies.all_v1().map(|(_, root)| root.join(&self.path)).collect();
-        if unified {
-            dirs.extend(self.v2_dir());
-        }
-        dirs.sort_unstable();
-        dirs.dedup();
-        dirs.iter().try_for_each(|dir| write(&dir.join("cgroup.procs"), &pid.to_string()))
-    }
-
     /// Sets the limits of `resources`; what they do not mention stays.
     ///
     /// # Errors

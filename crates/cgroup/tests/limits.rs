@@ -140,7 +140,7 @@ fn children_share_their_parent_s_number_of_processes() {
 fn killing_a_group_ends_what_is_in_it() {
     let Some(mine) = Mine::new("kill") else { return };
     let mut sleeper = Command::new("sleep").arg("60").spawn().unwrap();
-    mine.0.add(i32::try_from(sleeper.id()).unwrap(), true).unwrap();
+    put(&mine.0, sleeper.id());
     assert_eq!(mine.0.processes().unwrap(), [i32::try_from(sleeper.id()).unwrap()]);
     mine.0.freeze(true).unwrap();
     mine.0.freeze(false).unwrap();
@@ -157,6 +157,11 @@ fn paths_that_leave_the_hierarchy_are_refused() {
     for bad in ["", "/", "wharf", "/a/../../b", "/.."] {
         assert!(Group::open(&hierarchies, bad).is_err(), "{bad}");
     }
+}
+
+/// Puts another process into the group.
+fn put(group: &Group, pid: u32) {
+    group.directories().iter().for_each(|dir| std::fs::write(dir.join("cgroup.procs"), pid.to_string()).unwrap());
 }
 
 /// Shell words that put the shell itself into the group.
@@ -186,7 +191,7 @@ fn who_goes_in_by_itself_is_in_every_v1_group() {
 fn an_empty_group_goes_at_once_and_a_full_one_not() {
     let Some(mine) = Mine::new("empty") else { return };
     let mut sleeper = Command::new("sleep").arg("60").spawn().unwrap();
-    mine.0.add(i32::try_from(sleeper.id()).unwrap(), true).unwrap();
+    put(&mine.0, sleeper.id());
     assert!(!mine.0.remove_empty().unwrap());
     assert!(mine.0.is_made());
     sleeper.kill().unwrap();

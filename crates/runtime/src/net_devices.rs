@@ -1,8 +1,8 @@
 //! Network devices of the host's that a container gets (runtime-spec 1.3, config-linux, "Network Devices").
 //!
 //! A device is moved into the container's network namespace, keeps its permanent addresses of global scope, and is up
-//! there. Whatever fails before the program runs, the devices are given back, with the names and addresses that they
-//! had: with the namespace virtual ones would be gone.
+//! there. Whatever fails in create, the devices are given back, with the names and addresses that they had: with the
+//! namespace virtual ones would be gone, as they are when a container that was created ends.
 
 use std::collections::HashSet;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
