@@ -4,6 +4,7 @@ use std::path::Path;
 
 use serde_json::json;
 
+use crate::bundle::on_terminal;
 use crate::canary::{Canary, SECRET, exec, say, wharf};
 use crate::image;
 use crate::kit::{Daemon, WHARF};
@@ -127,7 +128,7 @@ fn a_program_has_the_standard_streams_and_no_other_fd() {
             client.get_program().to_string_lossy(),
             client.get_args().map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
         );
-        let said = std::process::Command::new("script").args(["-qec", &line, "/dev/null"]).output().unwrap();
+        let said = on_terminal(&line);
         let shown = String::from_utf8_lossy(&said.stdout).into_owned();
         assert_eq!(shown.trim(), "0 1 2 3", "{words}");
     }

@@ -4,6 +4,7 @@
 use std::path::Path;
 use std::process::Command;
 
+use crate::bundle::on_terminal;
 use crate::canary::{Canary, SECRET, say, wharf};
 use crate::image;
 use crate::kit::Daemon;
@@ -159,7 +160,7 @@ fn control_characters_add_no_lines_and_move_no_cursor() {
         (&["run", "--rm", "busybox", "\"$(printf '\\033[31mred')\""], true),
     ] {
         let line = format!("{} -H unix://{} {}", crate::kit::WHARF, d.socket().display(), words.join(" "));
-        let said = Command::new("script").args(["-qec", &line, "/dev/null"]).output().unwrap();
+        let said = on_terminal(&line);
         let all = String::from_utf8_lossy(&said.stdout).into_owned();
         assert!(!all.contains('\x1b') && !all.contains('\x07'), "{words:?}: {all:?}");
         assert!(!shown || all.contains("[31mred"), "{words:?}: {all:?}");

@@ -1,7 +1,6 @@
 //! `--init`: the first process is ours, and the container's program its child.
 
-use std::process::{Command, Stdio};
-
+use crate::bundle::on_terminal;
 use crate::canary::{exec, say, wharf};
 use crate::kit::{Daemon, WHARF};
 
@@ -76,7 +75,7 @@ fn a_terminal_is_the_program_s() {
         client.get_program().to_string_lossy(),
         client.get_args().map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
     );
-    let said = Command::new("script").args(["-qec", &line, "/dev/null"]).stdin(Stdio::null()).output().unwrap();
+    let said = on_terminal(&line);
     let shown = String::from_utf8_lossy(&said.stdout).into_owned();
     assert!(shown.contains("/dev/pts/0") || shown.contains("/dev/console"), "{shown}");
     assert!(shown.contains("\n2\r\n1\r\n"), "{shown}");

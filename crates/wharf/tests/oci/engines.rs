@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
-use crate::kit::{PATIENCE, WHARF, text};
+use crate::kit::{PATIENCE, WHARF, on_terminal, text};
 
 /// A directory for an engine's state, the runtime as a link called `runc`, and a root with busybox. Control groups of
 /// the directory's name go with it.
@@ -96,7 +96,7 @@ impl Client<'_> {
     /// On a terminal.
     fn on_terminal(&self, line: &str) -> String {
         let all = [self.1.clone(), self.0.words(line)].concat().join(" ");
-        let output = Command::new("script").args(["-qefc", &all, "/dev/null"]).stdin(Stdio::null()).output().unwrap();
+        let output = on_terminal(&all);
         assert!(output.status.success(), "{line}: {}", text(&output.stdout));
         text(&output.stdout)
     }

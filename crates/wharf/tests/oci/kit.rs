@@ -164,3 +164,10 @@ pub(crate) fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
         std::thread::sleep(Duration::from_millis(10));
     }
 }
+
+/// Runs a line of shell on a terminal of its own, for which util-linux's `script` stands in; its code is the line's. Its
+/// input stays open and silent: at an end `script` types `^D`, which the terminal echoes into what is asserted.
+pub(crate) fn on_terminal(line: &str) -> Output {
+    let (input, _open) = std::io::pipe().unwrap();
+    Command::new("script").args(["-qefc", line, "/dev/null"]).stdin(input).output().unwrap()
+}
