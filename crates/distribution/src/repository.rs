@@ -5,8 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use hyper::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, LINK};
 use hyper::{Method, StatusCode};
-use sha2::Digest as _;
-use wharf_reference::{Digest, Hasher, Reference};
+use wharf_reference::{Digest, Reference};
 
 use crate::address::{Origin, join};
 use crate::answer::Reply;
@@ -281,21 +280,11 @@ impl Repository {
 
 /// Verifies content that is here whole.
 fn verify(bytes: &[u8], expected: &Digest) -> Result<()> {
-    let good = match expected.algorithm() {
-        "sha512" => {
-            let sum = sha2::Sha512::digest(bytes);
-            sum.iter().map(|byte| format!("{byte:02x}")).collect::<String>() == expected.hex()
-        }
-        _ => {
-            let mut hasher = Hasher::new();
-            hasher.update(bytes);
-            hasher.finish() == *expected
-        }
-    };
-    if good {
+    let found = Digest::of(expected.algorithm(), bytes);
+    if found == *expected {
         return Ok(());
     }
-    Err(DistributionError::WrongDigest { expected: expected.clone(), found: Digest::sha256(bytes) })
+    Err(DistributionError::WrongDigest { expected: expected.clone(), found })
 }
 
 /// The address in `Link: <…>; rel="next"` (RFC 8288), if it is at the same registry.

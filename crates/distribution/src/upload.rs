@@ -195,8 +195,10 @@ impl Repository {
         if bytes.len() as u64 > MAX_MANIFEST {
             return Err(DistributionError::InvalidManifest(format!("it is larger than {MAX_MANIFEST} bytes")));
         }
-        let digest = Digest::sha256(bytes);
-        if let Some(expected) = self.checked(reference)?.filter(|named| *named != digest) {
+        let named = self.checked(reference)?;
+        let algorithm = named.as_ref().map(Digest::algorithm).unwrap_or_default();
+        let digest = Digest::of(algorithm, bytes);
+        if let Some(expected) = named.filter(|named| *named != digest) {
             return Err(DistributionError::WrongDigest { expected, found: digest });
         }
         let path = self.path(&format!("manifests/{reference}"));
@@ -208,7 +210,7 @@ impl Repository {
             return Err(reply.refusal().await);
         }
         match reply.header("docker-content-digest").and_then(|text| Digest::parse(text).ok()) {
-            Some(found) if found.algorithm() == "sha256" && found != digest => {
+            Some(found) if found.algorithm() == algorithm && found != digest => {
                 Err(DistributionError::WrongDigest { expected: digest, found })
             }
             _ => Ok(digest),

@@ -22,6 +22,7 @@ const CHUNK: u64 = 512 * 1024;
 pub(crate) const CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
 pub(crate) const UPLOAD_ID: HeaderName = HeaderName::from_static("docker-upload-uuid");
 pub(crate) const SUBJECT: HeaderName = HeaderName::from_static("oci-subject");
+pub(crate) const TAG: HeaderName = HeaderName::from_static("oci-tag");
 pub(crate) const FILTERS: HeaderName = HeaderName::from_static("oci-filters-applied");
 const API_VERSION: HeaderName = HeaderName::from_static("docker-distribution-api-version");
 const NOSNIFF: HeaderName = HeaderName::from_static("x-content-type-options");

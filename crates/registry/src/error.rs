@@ -110,7 +110,6 @@ impl From<StoreError> for ApiError {
         match error {
             StoreError::NoBlob(_) => Code::BlobUnknown.into(),
             StoreError::WrongDigest { .. } => Code::DigestInvalid.into(),
-            StoreError::Algorithm(_) => Self::with_detail(Code::DigestInvalid, "only sha256 is supported"),
             StoreError::Full { .. } => Code::Full.into(),
             // The reason is the owner's to know, not the client's.
             other => {

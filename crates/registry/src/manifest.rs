@@ -107,7 +107,8 @@ pub(crate) fn read(bytes: &[u8], content_type: Option<&str>, digest: &Digest) ->
             if body.config.is_some() || body.layers.is_some() {
                 return Err(invalid("it is both an index and an image"));
             }
-            let entries = body.manifests.as_deref().ok_or_else(|| invalid("it has no manifests"))?;
+            // Go's encoder writes `null` for an empty list.
+            let entries = body.manifests.as_deref().unwrap_or_default();
             let (manifests, blobs): (Vec<_>, Vec<_>) = entries.iter().partition(|entry| entry.is_manifest());
             (row(distinct(blobs.into_iter())?, distinct(manifests.into_iter())?), None)
         }

@@ -5,12 +5,12 @@ use hyper::header::{CONTENT_TYPE, ETAG, IF_NONE_MATCH, LOCATION};
 use serde_json::json;
 use wharf_reference::Digest;
 
-use crate::answer::{self, Answer, CONTENT_DIGEST, SUBJECT};
+use crate::answer::{self, Answer, CONTENT_DIGEST, SUBJECT, TAG};
 use crate::app::{App, Ask, Result};
 use crate::blobs::has_tag;
 use crate::error::{ApiError, Code};
 use crate::manifest::{self, MAX_MANIFEST};
-use crate::route::Named;
+use crate::route::{Named, parse_tag};
 
 /// `GET` and `HEAD` of `/v2/NAME/manifests/REFERENCE`.
 pub(crate) async fn get(app: &App, ask: &Ask, name: String, reference: Named) -> Result<Answer> {
@@ -40,29 +40,34 @@ pub(crate) async fn get(app: &App, ask: &Ask, name: String, reference: Named) ->
     Ok(found)
 }
 
-/// `PUT` of `/v2/NAME/manifests/REFERENCE`.
+/// `PUT` of `/v2/NAME/manifests/REFERENCE`; by digest with as many `tag=TAG` as shall name it, too.
 pub(crate) async fn put(app: &App, ask: Ask, name: String, reference: Named) -> Result<Answer> {
     let content_type = ask.header(&CONTENT_TYPE).map(str::to_owned);
+    let by_digest = matches!(reference, Named::Digest(_));
+    let tags = match &reference {
+        Named::Tag(tag) => vec![tag.clone()],
+        Named::Digest(_) => ask.query.all("tag").into_iter().map(parse_tag).collect::<Result<_>>()?,
+    };
     let bytes = ask.body.whole(MAX_MANIFEST).await?.ok_or_else(|| ApiError::new(Code::TooLarge))?;
-    let digest = Digest::sha256(&bytes);
-    if let Named::Digest(expected) = &reference
-        && *expected != digest
-    {
-        return Err(ApiError::with_detail(Code::DigestInvalid, format!("the content has digest {digest}")));
-    }
+    let digest = match reference {
+        Named::Tag(_) => Digest::sha256(&bytes),
+        Named::Digest(expected) => {
+            let digest = Digest::of(expected.algorithm(), &bytes);
+            if expected != digest {
+                return Err(ApiError::with_detail(Code::DigestInvalid, format!("the content has digest {digest}")));
+            }
+            digest
+        }
+    };
     let understood = manifest::read(&bytes, content_type.as_deref(), &digest)?;
     let subject = understood.row.subject.clone();
     let location = format!("/v2/{name}/manifests/{digest}");
     let guard = app.incoming.clone().read_owned().await;
-    let put = digest.clone();
+    let (put, named) = (digest.clone(), tags.join(", "));
     let done = app.rows(move |rows| {
         let _not_collected = guard;
-        rows.store().blobs().put(&bytes)?;
-        let tag = match &reference {
-            Named::Tag(tag) => Some(tag.as_str()),
-            Named::Digest(_) => None,
-        };
-        rows.put_manifest(&name, tag, &put, &understood)
+        rows.store().blobs().put_as(put.algorithm(), &bytes)?;
+        rows.put_manifest(&name, &tags, &put, &understood)
     });
     done.await?;
     let mut done = answer::empty(StatusCode::CREATED);
@@ -70,6 +75,9 @@ pub(crate) async fn put(app: &App, ask: Ask, name: String, reference: Named) -> 
     answer::set(&mut done, CONTENT_DIGEST, digest.as_str());
     if let Some(subject) = subject {
         answer::set(&mut done, SUBJECT, subject.as_str());
+    }
+    if by_digest && !named.is_empty() {
+        answer::set(&mut done, TAG, &named);
     }
     Ok(done)
 }

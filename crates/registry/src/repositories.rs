@@ -110,10 +110,13 @@ impl Repositories {
         })
     }
 
-    /// Lets `name` have a blob that `from` has, and tells whether it does.
-    pub(crate) fn mount(&self, name: &str, from: &str, digest: &Digest) -> Result<bool> {
+    /// Lets `name` have a blob that `from`, or any repository, has, and tells whether it does.
+    pub(crate) fn mount(&self, name: &str, from: Option<&str>, digest: &Digest) -> Result<bool> {
         self.store.write(|tx| {
-            let there = tx.get::<LinkRow>(LINKS, &link_key(from, digest))?.is_some();
+            let there = match from {
+                Some(from) => tx.get::<LinkRow>(LINKS, &link_key(from, digest))?.is_some(),
+                None => !tx.list_prefix::<LinkRow>(LINKS, &link_key("", digest))?.is_empty(),
+            };
             if there {
                 put_link(tx, name, digest)?;
             }
@@ -126,11 +129,11 @@ impl Repositories {
         self.store.write(|tx| Ok(tx.delete(LINKS, &link_key(name, digest))?))
     }
 
-    /// Takes in a manifest whose bytes are a blob of the store, and sets a tag on it. All that it names must be there.
+    /// Takes in a manifest whose bytes are a blob of the store, and sets tags on it. All that it names must be there.
     pub(crate) fn put_manifest(
         &self,
         name: &str,
-        tag: Option<&str>,
+        tags: &[String],
         digest: &Digest,
         understood: &Understood,
     ) -> Result<()> {
@@ -156,7 +159,7 @@ impl Repositories {
                 tx.put(REPOSITORIES, name, &RepositoryRow { created: Timestamp::now() })?;
             }
             tx.put(MANIFESTS, &manifest_key(name, digest), row)?;
-            if let Some(tag) = tag {
+            for tag in tags {
                 tx.put(TAGS, &tag_key(name, tag), &TagRow { digest: digest.clone() })?;
             }
             if let Some(subject) = &row.subject {
@@ -311,16 +314,18 @@ mod tests {
         let all = Repositories::new(Store::open(dir.path()).unwrap());
         let [blob, one, two] = [&b"blob"[..], b"one", b"two"].map(Digest::sha256);
         let unknown =
-            all.put_manifest("a", None, &one, &understood(row(vec![blob.clone()], None), referrer(&one))).unwrap_err();
+            all.put_manifest("a", &[], &one, &understood(row(vec![blob.clone()], None), referrer(&one))).unwrap_err();
         assert_eq!(unknown.code(), Code::ManifestBlobUnknown);
         assert!(all.names().unwrap().is_empty() && all.tags("a").unwrap().is_none());
 
         all.link("a", &blob).unwrap();
         assert!(all.is_linked("a", &blob).unwrap() && !all.is_linked("a/b", &blob).unwrap());
-        assert!(!all.mount("c", "b", &blob).unwrap() && all.mount("c", "a", &blob).unwrap());
-        all.put_manifest("a", Some("x"), &one, &understood(row(vec![blob.clone()], None), referrer(&one))).unwrap();
-        all.put_manifest("a", Some("y"), &two, &understood(row(vec![], Some(one.clone())), referrer(&two))).unwrap();
-        all.put_manifest("a/b", Some("x"), &one, &understood(row(vec![], None), referrer(&one))).unwrap();
+        assert!(!all.mount("c", Some("b"), &blob).unwrap() && all.mount("c", Some("a"), &blob).unwrap());
+        assert!(all.mount("d", None, &blob).unwrap() && !all.mount("d", None, &one).unwrap());
+        all.put_manifest("a", &["x".into()], &one, &understood(row(vec![blob.clone()], None), referrer(&one))).unwrap();
+        all.put_manifest("a", &["y".into()], &two, &understood(row(vec![], Some(one.clone())), referrer(&two)))
+            .unwrap();
+        all.put_manifest("a/b", &["x".into()], &one, &understood(row(vec![], None), referrer(&one))).unwrap();
         assert_eq!(all.tags("a").unwrap().unwrap(), ["x", "y"]);
         assert_eq!(all.names().unwrap(), ["a", "a/b"]);
         assert_eq!(all.referrers("a", &one).unwrap().len(), 1);

@@ -68,17 +68,17 @@ impl Named {
         if text.contains(':') {
             return parse_digest(text).map(Self::Digest);
         }
-        let valid = Reference::parse(ANY_DOMAIN).and_then(|any| any.with_tag(text)).is_ok();
-        if valid { Ok(Self::Tag(text.to_owned())) } else { Err(Code::TagInvalid.into()) }
+        parse_tag(text).map(Self::Tag)
     }
 }
 
+pub(crate) fn parse_tag(text: &str) -> Result<String, ApiError> {
+    let valid = Reference::parse(ANY_DOMAIN).and_then(|any| any.with_tag(text)).is_ok();
+    if valid { Ok(text.to_owned()) } else { Err(Code::TagInvalid.into()) }
+}
+
 pub(crate) fn parse_digest(text: &str) -> Result<Digest, ApiError> {
-    match Digest::parse(text) {
-        Ok(digest) if digest.algorithm() == "sha256" => Ok(digest),
-        Ok(_) => Err(ApiError::with_detail(Code::DigestInvalid, "only sha256 is supported")),
-        Err(error) => Err(ApiError::with_detail(Code::DigestInvalid, error.to_string())),
-    }
+    Digest::parse(text).map_err(|error| ApiError::with_detail(Code::DigestInvalid, error.to_string()))
 }
 
 fn checked(segments: &[&str]) -> Result<String, ApiError> {
@@ -108,7 +108,7 @@ pub(crate) fn unescape(text: &str) -> Option<String> {
     String::from_utf8(plain).ok().filter(|text| !text.chars().any(char::is_control))
 }
 
-/// The parameters of a query; the first of each name counts.
+/// The parameters of a query.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Query {
     pairs: Vec<(String, String)>,
@@ -124,8 +124,14 @@ impl Query {
         Self { pairs: pairs.take(64).collect() }
     }
 
+    /// The first of that name.
     pub(crate) fn get(&self, name: &str) -> Option<&str> {
         self.pairs.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+    }
+
+    /// All of that name, in order.
+    pub(crate) fn all(&self, name: &str) -> Vec<&str> {
+        self.pairs.iter().filter(|(key, _)| key == name).map(|(_, value)| value.as_str()).collect()
     }
 }
 
@@ -198,6 +204,7 @@ mod tests {
         let query = Query::parse(Some("n=5&last=a%2Fb&x&n=6&y=%zz"));
         assert_eq!((query.get("n"), query.get("last"), query.get("x")), (Some("5"), Some("a/b"), Some("")));
         assert_eq!(query.get("y"), None);
+        assert_eq!(query.all("n"), ["5", "6"]);
         assert_eq!(escape("a/b:c"), "a%2Fb%3Ac");
     }
 }

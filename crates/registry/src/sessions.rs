@@ -18,7 +18,7 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
-use wharf_reference::{Digest, Hasher};
+use wharf_reference::{Algorithm, Digest, Hasher};
 use wharf_store::Store;
 
 use crate::error::{ApiError, Code};
@@ -30,9 +30,6 @@ type Result<T, E = ApiError> = std::result::Result<T, E>;
 const FORGOTTEN: Duration = Duration::from_secs(24 * 3600);
 /// More uploads that have begun are somebody's mistake, whoever began them and whenever.
 const MAX_SESSIONS: usize = if cfg!(test) { 20 } else { 10_000 };
-
-/// Where the store has its blobs.
-const BLOBS: &str = "blobs/sha256";
 
 /// The uploads of a registry.
 #[derive(Debug)]
@@ -97,8 +94,9 @@ impl Sessions {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Begins an upload to `repository`. Blocking.
-    pub(crate) fn create(&self, repository: &str) -> Result<Arc<Session>> {
+    /// Begins an upload to `repository`, whose digest will be of `algorithm`; of another one, it is read once more at
+    /// its end. Blocking.
+    pub(crate) fn create(&self, repository: &str, algorithm: Algorithm) -> Result<Arc<Session>> {
         if self.count.load(Ordering::Acquire) >= MAX_SESSIONS {
             return Err(Code::TooMany.into());
         }
@@ -115,7 +113,7 @@ impl Sessions {
             repository: repository.to_owned(),
             path,
             offset: AtomicU64::new(0),
-            state: tokio::sync::Mutex::new(Some(Hasher::new())),
+            state: tokio::sync::Mutex::new(Some(Hasher::with(algorithm))),
             contenders: watch::Sender::new(0),
         });
         self.lock().insert(id, session.clone());
@@ -171,7 +169,8 @@ impl Sessions {
     /// content is forgotten.
     pub(crate) async fn finish(self: &Arc<Self>, session: &Arc<Session>, expected: &Digest) -> Result<()> {
         let mut state = session.lock().await;
-        let hasher = session.take_state(&mut state).await?;
+        state.take_if(|hasher| hasher.algorithm() != expected.algorithm());
+        let hasher = session.take_state(&mut state, expected.algorithm()).await?;
         let (sessions, ending, expected) = (self.clone(), session.clone(), expected.clone());
         tokio::task::spawn_blocking(move || sessions.keep(&ending, hasher, &expected)).await?
     }
@@ -186,8 +185,9 @@ impl Sessions {
         if !self.store.blobs().contains(expected) {
             // As the store does it for its own; a copy of what may be gigabytes would be the other way.
             File::open(&session.path)?.sync_all()?;
-            fs::rename(&session.path, self.store.blobs().path(expected))?;
-            File::open(self.store.root().join(BLOBS))?.sync_all()?;
+            let path = self.store.blobs().path(expected);
+            fs::rename(&session.path, &path)?;
+            path.parent().map_or(Ok(()), |dir| File::open(dir)?.sync_all())?;
         }
         self.forget(&session.id);
         Ok(())
@@ -213,7 +213,7 @@ impl Session {
     async fn write(self: Arc<Self>, mut inflow: Inflow, start: Option<u64>) -> Result<()> {
         let mut state = self.lock().await;
         let mut superseded = self.contenders.subscribe();
-        let mut hasher = self.take_state(&mut state).await?;
+        let mut hasher = self.take_state(&mut state, Algorithm::default()).await?;
         if start.is_some_and(|start| start != hasher.count()) {
             *state = Some(hasher);
             return Err(Code::RangeInvalid.into());
@@ -268,13 +268,13 @@ impl Session {
         self.state.lock().await
     }
 
-    /// The state of the bytes so far; they are read again when it is not known.
-    async fn take_state(&self, state: &mut Option<Hasher>) -> Result<Hasher> {
+    /// The state of the bytes so far; they are read again, for that algorithm, when it is not known.
+    async fn take_state(&self, state: &mut Option<Hasher>, algorithm: Algorithm) -> Result<Hasher> {
         if let Some(hasher) = state.take() {
             return Ok(hasher);
         }
         let path = self.path.clone();
-        let hasher = tokio::task::spawn_blocking(move || hash_file(&path)).await??;
+        let hasher = tokio::task::spawn_blocking(move || hash_file(&path, algorithm)).await??;
         self.offset.store(hasher.count(), Ordering::Release);
         Ok(hasher)
     }
@@ -302,9 +302,9 @@ fn write_piece(file: &File, mut hasher: Hasher, piece: &[Bytes]) -> (Hasher, io:
     (hasher, Ok(()))
 }
 
-fn hash_file(path: &Path) -> Result<Hasher> {
+fn hash_file(path: &Path, algorithm: Algorithm) -> Result<Hasher> {
     let mut file = File::open(path).map_err(|_| ApiError::new(Code::BlobUploadUnknown))?;
-    let mut hasher = Hasher::new();
+    let mut hasher = Hasher::with(algorithm);
     let mut buffer = vec![0; 256 * 1024];
     loop {
         match file.read(&mut buffer)? {
@@ -344,7 +344,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(dir.path()).unwrap();
         let sessions = Sessions::open(&store).unwrap();
-        let session = sessions.create("a").unwrap();
+        let session = sessions.create("a", Algorithm::default()).unwrap();
         fs::write(&session.path, b"abc").unwrap();
         assert!(is_id(&session.id));
         assert_eq!(sessions.get("b", &session.id).unwrap_err().code(), Code::BlobUploadUnknown);
@@ -367,16 +367,16 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(dir.path()).unwrap();
         let sessions = Sessions::open(&store).unwrap();
-        let first = sessions.create("a").unwrap();
+        let first = sessions.create("a", Algorithm::default()).unwrap();
         for number in 1..MAX_SESSIONS {
             fs::write(sessions.dir.join(format!("{number}.json")), "{}").unwrap();
             fs::write(sessions.dir.join(number.to_string()), "").unwrap();
         }
         let sessions = Sessions::open(&store).unwrap();
-        assert_eq!(sessions.create("a").unwrap_err().code(), Code::TooMany);
+        assert_eq!(sessions.create("a", Algorithm::default()).unwrap_err().code(), Code::TooMany);
         sessions.forget(&first.id);
-        sessions.create("a").unwrap();
-        assert_eq!(sessions.create("a").unwrap_err().code(), Code::TooMany);
+        sessions.create("a", Algorithm::default()).unwrap();
+        assert_eq!(sessions.create("a", Algorithm::default()).unwrap_err().code(), Code::TooMany);
     }
 
     #[test]
@@ -384,7 +384,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(dir.path()).unwrap();
         let sessions = Sessions::open(&store).unwrap();
-        let [old, new] = [sessions.create("a").unwrap(), sessions.create("a").unwrap()];
+        let [old, new] =
+            [sessions.create("a", Algorithm::default()).unwrap(), sessions.create("a", Algorithm::default()).unwrap()];
         let past = SystemTime::now() - FORGOTTEN - Duration::from_secs(1);
         File::options().write(true).open(&old.path).unwrap().set_modified(past).unwrap();
         sessions.sweep().unwrap();

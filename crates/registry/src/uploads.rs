@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use hyper::StatusCode;
 use hyper::header::{CONTENT_LENGTH, CONTENT_RANGE, LOCATION, RANGE};
-use wharf_reference::Digest;
+use wharf_reference::{Algorithm, Digest};
 
 use crate::answer::{self, Answer, CONTENT_DIGEST, UPLOAD_ID};
 use crate::app::{App, Ask, Result};
@@ -22,13 +22,16 @@ pub(crate) async fn begin(app: &App, ask: Ask, name: String) -> Result<Answer> {
             return Err(Code::NameInvalid.into());
         }
         let (to, mounted) = (name.clone(), digest.clone());
-        // Without a repository to take it from, everybody's blobs would be everybody else's.
-        if !from.is_empty() && app.rows(move |rows| rows.mount(&to, &from, &mounted)).await? {
+        // Whoever may push here may read everywhere: without a name, any repository that has it will do.
+        let mount = move |rows: &crate::repositories::Repositories| {
+            rows.mount(&to, Some(from.as_str()).filter(|from| !from.is_empty()), &mounted)
+        };
+        if app.rows(mount).await? {
             return Ok(created(&name, &digest));
         }
     } else if let Some(digest) = ask.query.get("digest") {
         let digest = parse_digest(digest)?;
-        let session = create(app, &name).await?;
+        let session = create(app, &name, digest.algorithm()).await?;
         return match session.append(ask.body, None).await {
             Ok(()) => end(app, &session, name, digest).await,
             Err(error) => {
@@ -37,13 +40,20 @@ pub(crate) async fn begin(app: &App, ask: Ask, name: String) -> Result<Answer> {
             }
         };
     }
-    let session = create(app, &name).await?;
+    let session = create(app, &name, algorithm(&ask)?).await?;
     Ok(in_progress(StatusCode::ACCEPTED, &name, &session))
 }
 
-async fn create(app: &App, name: &str) -> Result<Arc<Session>> {
+/// What the client says that the digest will be of.
+fn algorithm(ask: &Ask) -> Result<Algorithm> {
+    let Some(name) = ask.query.get("digest-algorithm") else { return Ok(Algorithm::default()) };
+    let known = || format!("sha256 and sha512 are supported, not {}", name.chars().take(64).collect::<String>());
+    Algorithm::of(name).ok_or_else(|| ApiError::with_detail(Code::DigestInvalid, known()))
+}
+
+async fn create(app: &App, name: &str, algorithm: Algorithm) -> Result<Arc<Session>> {
     let (sessions, name) = (app.sessions.clone(), name.to_owned());
-    tokio::task::spawn_blocking(move || sessions.create(&name)).await?
+    tokio::task::spawn_blocking(move || sessions.create(&name, algorithm)).await?
 }
 
 async fn find(app: &App, name: &str, id: &str) -> Result<Arc<Session>> {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use wharf_reference::{Digest, Hasher};
+use wharf_reference::{Algorithm, Digest, Hasher};
 
 use crate::{Result, StoreError};
 
@@ -31,7 +31,7 @@ struct Inner {
 
 impl Blobs {
     pub(crate) fn open(root: &Path) -> Result<Self> {
-        let inner = Inner { blobs: root.join("blobs/sha256"), ingest: root.join("ingest"), next: AtomicU64::new(0) };
+        let inner = Inner { blobs: root.join("blobs"), ingest: root.join("ingest"), next: AtomicU64::new(0) };
         let listing = fs::read_dir(&inner.ingest).map_err(StoreError::file("list", &inner.ingest))?;
         for entry in listing {
             let entry = entry.map_err(StoreError::file("list", &inner.ingest))?;
@@ -43,9 +43,13 @@ impl Blobs {
         Ok(Self { inner: Arc::new(inner) })
     }
 
+    fn dir(&self, algorithm: Algorithm) -> PathBuf {
+        self.inner.blobs.join(algorithm.as_str())
+    }
+
     /// Where the blob is, or would be.
     pub fn path(&self, digest: &Digest) -> PathBuf {
-        self.inner.blobs.join(digest.hex())
+        self.dir(digest.algorithm()).join(digest.hex())
     }
 
     pub fn contains(&self, digest: &Digest) -> bool {
@@ -85,12 +89,20 @@ impl Blobs {
         Ok(bytes)
     }
 
-    /// Stores bytes and answers with their digest. What is there is not written again.
+    /// Stores bytes and answers with their SHA-256. What is there is not written again.
     ///
     /// # Errors
     /// When the disk fails or is full.
     pub fn put(&self, bytes: &[u8]) -> Result<Digest> {
-        let digest = Digest::sha256(bytes);
+        self.put_as(Algorithm::Sha256, bytes)
+    }
+
+    /// As [`Self::put`], by the digest of another algorithm.
+    ///
+    /// # Errors
+    /// When the disk fails or is full.
+    pub fn put_as(&self, algorithm: Algorithm, bytes: &[u8]) -> Result<Digest> {
+        let digest = Digest::of(algorithm, bytes);
         if !self.contains(&digest) {
             let mut writer = self.writer(Some(&digest))?;
             writer.append(bytes)?;
@@ -108,7 +120,8 @@ impl Blobs {
         let path = self.inner.ingest.join(format!("{}-{number}", std::process::id()));
         let open = OpenOptions::new().write(true).create_new(true).mode(0o640).open(&path);
         let file = open.map_err(StoreError::file("create", &path))?;
-        BlobWriter::new(self, path, file, Hasher::new(), expected, false)
+        let algorithm = expected.map(Digest::algorithm).unwrap_or_default();
+        Ok(BlobWriter::new(self, path, file, Hasher::with(algorithm), expected, false))
     }
 
     /// Begins a blob, or goes on with what an earlier attempt has left of it, also after a crash. What is there
@@ -122,9 +135,9 @@ impl Blobs {
         let mut file = open.map_err(StoreError::file("open", &path))?;
         rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive)
             .map_err(|errno| StoreError::file("lock", &path)(errno.into()))?;
-        let mut hasher = Hasher::new();
+        let mut hasher = Hasher::with(expected.algorithm());
         io::copy(&mut file, &mut hasher).map_err(StoreError::file("read", &path))?;
-        BlobWriter::new(self, path, file, hasher, Some(expected), true)
+        Ok(BlobWriter::new(self, path, file, hasher, Some(expected), true))
     }
 
     /// Removes what is there of blobs to be resumed that nobody has gone on with for so long. Bytes that are free again.
@@ -164,13 +177,15 @@ impl Blobs {
     /// All blobs. A file that is no digest is none of ours and left out.
     ///
     /// # Errors
-    /// When the directory cannot be read.
+    /// When a directory cannot be read.
     pub fn list(&self) -> Result<Vec<Digest>> {
-        let dir = &self.inner.blobs;
         let mut all = Vec::new();
-        for entry in fs::read_dir(dir).map_err(StoreError::file("list", dir))? {
-            let name = entry.map_err(StoreError::file("list", dir))?.file_name();
-            all.extend(Digest::parse(&format!("sha256:{}", name.to_string_lossy())));
+        for algorithm in Algorithm::ALL {
+            let dir = self.dir(algorithm);
+            for entry in fs::read_dir(&dir).map_err(StoreError::file("list", &dir))? {
+                let name = entry.map_err(StoreError::file("list", &dir))?.file_name();
+                all.extend(Digest::parse(&format!("{algorithm}:{}", name.to_string_lossy())));
+            }
         }
         all.sort_unstable();
         Ok(all)
@@ -190,18 +205,8 @@ pub struct BlobWriter {
 }
 
 impl BlobWriter {
-    fn new(
-        blobs: &Blobs,
-        path: PathBuf,
-        file: File,
-        hasher: Hasher,
-        expected: Option<&Digest>,
-        keep: bool,
-    ) -> Result<Self> {
-        if let Some(other) = expected.filter(|digest| digest.algorithm() != "sha256") {
-            return Err(StoreError::Algorithm(other.clone()));
-        }
-        Ok(Self { blobs: blobs.clone(), path, file, hasher, expected: expected.cloned(), keep, done: false })
+    fn new(blobs: &Blobs, path: PathBuf, file: File, hasher: Hasher, expected: Option<&Digest>, keep: bool) -> Self {
+        Self { blobs: blobs.clone(), path, file, hasher, expected: expected.cloned(), keep, done: false }
     }
 
     /// Where the bytes are until the blob is finished.
@@ -245,7 +250,7 @@ impl BlobWriter {
         // Over a blob that came in meanwhile: the same bytes.
         fs::rename(&self.path, &path).map_err(StoreError::file("rename", &self.path))?;
         self.done = true;
-        sync_dir(&self.blobs.inner.blobs)?;
+        sync_dir(&self.blobs.dir(digest.algorithm()))?;
         Ok((digest, size))
     }
 }

@@ -195,7 +195,15 @@ impl WriteTx {
     /// # Errors
     /// When a row is not of the type.
     pub fn list<T: DeserializeOwned>(&self, table: Table) -> Result<Vec<(String, T)>> {
-        list(&self.open(table)?, table, "")
+        self.list_prefix(table, "")
+    }
+
+    /// As [`ReadTx::list_prefix`].
+    ///
+    /// # Errors
+    /// When a row is not of the type.
+    pub fn list_prefix<T: DeserializeOwned>(&self, table: Table, prefix: &str) -> Result<Vec<(String, T)>> {
+        list(&self.open(table)?, table, prefix)
     }
 
     /// Writes the row `key`, over one that is there.

@@ -40,8 +40,6 @@ pub enum StoreError {
     WrongDigest { expected: Digest, found: Digest },
     #[error("the content has {found} bytes, not {expected} as promised")]
     WrongSize { expected: u64, found: u64 },
-    #[error("only sha256 can be verified here, not {0}")]
-    Algorithm(Digest),
 }
 
 impl StoreError {

@@ -40,7 +40,7 @@ impl Store {
     pub fn open(root: &Path) -> Result<Self> {
         make_dir(root)?;
         let lock = take_lock(root)?;
-        for dir in ["blobs/sha256", "ingest"] {
+        for dir in ["blobs/sha256", "blobs/sha512", "ingest"] {
             make_dir(&root.join(dir))?;
         }
         let marker = root.join("oci-layout");

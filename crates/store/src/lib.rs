@@ -5,7 +5,7 @@
 //! ROOT/wharf.redb      everything that has a name or a reference
 //! ROOT/wharf.reserve   room for the database when the disk has none
 //! ROOT/oci-layout      the blobs are an OCI image layout, so that other tools can read them
-//! ROOT/blobs/sha256/…  content, named by its digest; complete or not there
+//! ROOT/blobs/…         by algorithm and digest: content, complete or not there
 //! ROOT/ingest/…        content on its way in
 //! ```
 //!

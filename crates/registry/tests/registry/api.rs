@@ -54,12 +54,12 @@ fn a_repository_gives_only_what_it_has() {
     let digest = server.put_blob("secret", b"secret");
     let elsewhere = format!("/v2/open/blobs/{digest}");
     assert_eq!((server.get(&elsewhere).status, server.get(&elsewhere).code().as_str()), (404, "BLOB_UNKNOWN"));
-    // Nor by a manifest that names it, nor by a mount that does not say from where, or from where it is not.
+    // Nor by a manifest that names it, nor by a mount from where it is not.
     let layer = json!({"mediaType": "x/y", "digest": digest.as_str(), "size": 6});
     let manifest = json!({"schemaVersion": 2, "config": layer, "layers": []}).to_string();
     let put = server.ask("PUT", "/v2/open/manifests/x", &[("Content-Type", OCI_MANIFEST)], manifest.as_bytes());
     assert_eq!((put.status, put.code().as_str()), (400, "MANIFEST_BLOB_UNKNOWN"));
-    for query in [format!("mount={digest}"), format!("mount={digest}&from=other")] {
+    for query in [format!("mount={digest}&from=other"), format!("mount={}", Digest::sha256(b"nobody's"))] {
         let begun = server.ask("POST", &format!("/v2/open/blobs/uploads/?{query}"), &[], b"");
         assert_eq!(begun.status, 202);
         assert!(begun.header("docker-upload-uuid").is_some());
@@ -68,6 +68,10 @@ fn a_repository_gives_only_what_it_has() {
     let mounted = server.ask("POST", &format!("/v2/open/blobs/uploads/?mount={digest}&from=secret"), &[], b"");
     assert_eq!((mounted.status, mounted.header("location")), (201, Some(elsewhere.as_str())));
     assert_eq!(server.get(&elsewhere).body, b"secret");
+    let third = format!("/v2/third/blobs/{digest}");
+    let mounted = server.ask("POST", &format!("/v2/third/blobs/uploads/?mount={digest}"), &[], b"");
+    assert_eq!((mounted.status, mounted.header("location")), (201, Some(third.as_str())));
+    assert_eq!(server.get(&third).body, b"secret");
     // Each has its own.
     assert_eq!(server.ask("DELETE", &elsewhere, &[], b"").status, 202);
     assert_eq!(server.ask("DELETE", &elsewhere, &[], b"").status, 404);

@@ -176,7 +176,7 @@ fn a_full_disk_refuses_and_spoils_nothing() {
     assert!(is_whole(server.address, "app", "v1") && is_whole(server.address, "app", "v2"));
 }
 
-fn collect(root: &Path, flags: &[&str]) -> String {
+pub(crate) fn collect(root: &Path, flags: &[&str]) -> String {
     let args = [&["gc", "--data-root", root.to_str().unwrap()], flags].concat();
     let output = command(&args).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
