@@ -21,7 +21,7 @@ const MAX_HOSTS: u64 = 16 * 1024 * 1024;
 type Stamp = (u64, u64, i64, i64);
 
 /// Resolves by `/etc/hosts` and `/etc/resolv.conf` as they are at the time: laptops change networks.
-pub(crate) struct Resolver {
+pub struct Resolver {
     hosts: PathBuf,
     resolv_conf: PathBuf,
     current: Mutex<Option<(Stamp, Arc<TokioResolver>)>>,
@@ -34,7 +34,8 @@ impl fmt::Debug for Resolver {
 }
 
 impl Resolver {
-    pub(crate) fn system() -> Self {
+    /// By this host's files.
+    pub fn system() -> Self {
         Self::of_files(Path::new("/etc/hosts"), Path::new("/etc/resolv.conf"))
     }
 
@@ -43,7 +44,10 @@ impl Resolver {
     }
 
     /// All addresses of `host`, which may be an address itself; never none.
-    pub(crate) async fn lookup(&self, host: &str) -> Result<Vec<IpAddr>, ConnectError> {
+    ///
+    /// # Errors
+    /// `NoSuchHost`, `Lookup`.
+    pub async fn lookup(&self, host: &str) -> Result<Vec<IpAddr>, ConnectError> {
         if let Ok(address) = host.parse() {
             return Ok(vec![address]);
         }

@@ -32,6 +32,7 @@ mod upload;
 
 pub use client::{Client, ClientOptions};
 pub use credentials::Credentials;
+pub use dns::Resolver;
 pub use document::Document;
 pub use download::BlobStream;
 pub use error::{ConnectError, DistributionError, Kind, Refusal, Result};

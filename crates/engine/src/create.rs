@@ -14,7 +14,7 @@ use crate::error::{EngineError, Result};
 use crate::record::{Container, Link, State};
 use crate::slot::Slot;
 use crate::spec::{Config, EndpointSettings, Healthcheck, HostConfig, LogConfig, NetworkingConfig};
-use crate::{bundle, mounts, names, ports, resources, sysctl};
+use crate::{bundle, log_options, mounts, names, ports, resources, sysctl};
 
 /// The body of `POST /containers/create`.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -118,7 +118,7 @@ impl Engine {
         image: &ImageRecord,
         warnings: &mut Vec<String>,
     ) -> Result<Container> {
-        let log_path = match host.log_config.driver.as_str() {
+        let log_path = match log_options::kept(&host.log_config) {
             "none" => String::new(),
             _ => self.dir(id).join(format!("{id}-json.log")).to_string_lossy().into_owned(),
         };

@@ -40,6 +40,7 @@ mod links;
 mod log;
 mod log_attributes;
 pub mod log_options;
+mod log_remote;
 mod mounts;
 pub mod names;
 mod pause;

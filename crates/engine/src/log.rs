@@ -9,6 +9,7 @@ use wharf_logs::{Entry, ReadOptions, Reader, Stream};
 
 use crate::engine::Engine;
 use crate::error::{EngineError, Result};
+use crate::log_options;
 
 /// What of a log is wanted.
 #[derive(Clone, Debug, Default)]
@@ -48,7 +49,7 @@ impl Engine {
         if !options.stdout && !options.stderr {
             return Err(EngineError::invalid("Bad parameters: you must choose at least one stream"));
         }
-        if record.host.log_config.driver == "none" {
+        if log_options::kept(&record.host.log_config) == "none" {
             return Err(EngineError::not_implemented("configured logging driver does not support reading"));
         }
         let tty = record.config.tty;

@@ -36,6 +36,15 @@ pub(crate) fn attributes(record: &Container) -> Result<BTreeMap<String, String>>
     Ok(all)
 }
 
+/// The tag by which a receiver knows the container; its short ID where no other was asked for.
+///
+/// # Errors
+/// `InvalidParameter` for a template that is none.
+pub(crate) fn tag_of(record: &Container) -> Result<String> {
+    let text = record.host.log_config.options.get("tag").map(String::as_str).filter(|text| !text.is_empty());
+    tag(record, text.unwrap_or("{{.ID}}"))
+}
+
 /// Docker's `ParseLogTag`.
 fn tag(record: &Container, text: &str) -> Result<String> {
     let image = record.image.hex();

@@ -1,6 +1,7 @@
 //! `--log-driver` and `--log-opt`: which drivers there are, and what their options say.
 
 use crate::error::{EngineError, Result};
+use crate::log_remote;
 use crate::spec::LogConfig;
 
 /// Refuses a driver that is not there, and options that make no sense.
@@ -10,9 +11,19 @@ use crate::spec::LogConfig;
 pub fn check(config: &LogConfig) -> Result<()> {
     match config.driver.as_str() {
         "json-file" | "local" | "none" => {}
+        other if log_remote::is_remote(other) => log_remote::check(config)?,
         other => return Err(EngineError::invalid(format!("logger: no log driver named '{other}' is registered"))),
     }
     limits(config).map(drop)
+}
+
+/// The driver of what is kept on this host: a copy, bounded, of what is sent to others.
+pub(crate) fn kept(config: &LogConfig) -> &str {
+    match config.driver.as_str() {
+        other if !log_remote::is_remote(other) => other,
+        _ if log_remote::is_cached(config) => "local",
+        _ => "none",
+    }
 }
 
 /// Size and number of log files.
@@ -21,8 +32,10 @@ pub(crate) fn limits(config: &LogConfig) -> Result<(Option<u64>, u32)> {
     let mut size = None;
     let mut files = 1;
     let mut compress = false;
+    let remote = log_remote::is_remote(&config.driver);
     for (key, value) in &config.options {
-        match key.as_str() {
+        let key = if remote { key.strip_prefix("cache-").unwrap_or_default() } else { key.as_str() };
+        match key {
             "max-size" => {
                 size = match parse_size(value)? {
                     0 => return bad("max-size must be a positive number".into()),
@@ -46,6 +59,8 @@ pub(crate) fn limits(config: &LogConfig) -> Result<(Option<u64>, u32)> {
             },
             "max-buffer-size" => drop(parse_size(value)?),
             "labels" | "labels-regex" | "env" | "env-regex" | "tag" => {}
+            // What is not about the copy that is kept.
+            _ if remote => {}
             other => return bad(format!("unknown log opt '{other}' for {} log driver", config.driver)),
         }
     }
@@ -56,7 +71,7 @@ pub(crate) fn limits(config: &LogConfig) -> Result<(Option<u64>, u32)> {
 }
 
 /// `10m`, `1.5g`: bytes, the units in thousands (go-units, `FromHumanSize`).
-fn parse_size(text: &str) -> Result<u64> {
+pub(crate) fn parse_size(text: &str) -> Result<u64> {
     let bad = || EngineError::invalid(format!("invalid size: '{text}'"));
     let lower = text.to_ascii_lowercase();
     let at = lower.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(lower.len());

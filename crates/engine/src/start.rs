@@ -5,6 +5,8 @@ use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
+use wharf_image::registry::Resolver;
+use wharf_logs::RemoteConfig;
 use wharf_monitor::{Health, Launch, LogConfig, Restart, client};
 use wharf_network::{EndpointRequest, NetworkRecord};
 use wharf_rooted_path::RootDir;
@@ -20,7 +22,7 @@ use crate::slot::{Pending, Slot, lock};
 use crate::spec::{EndpointSettings, HostConfig, PortBinding};
 use crate::stop::SIGKILL;
 use crate::user::{self, Identity};
-use crate::{log_attributes, log_options, ports, security};
+use crate::{log_attributes, log_options, log_remote, ports, security};
 
 /// Images whose root user is remembered.
 const KEPT_ROOTS: usize = 64;
@@ -195,12 +197,14 @@ impl Engine {
         let spec = bundle::spec(record, &surroundings)?;
         let (max_size, max_files) = log_options::limits(&record.host.log_config)?;
         let attributes = log_attributes::attributes(record)?;
+        let remote = Self::log_remote(record, &attributes)?;
         let log = (record.host.log_config.driver != "none").then(|| LogConfig {
             path: record.log_path.clone().into(),
-            driver: record.host.log_config.driver.clone(),
+            driver: log_options::kept(&record.host.log_config).to_owned(),
             max_size,
             max_files,
             attributes,
+            remote,
         });
         // What an earlier run has left would be taken for this one's end.
         let _ = std::fs::remove_file(dir.join("exit.json"));
@@ -219,6 +223,20 @@ impl Engine {
             attach: pending.iter().map(|p| p.attach.clone()).collect(),
             init: record.host.init == Some(true),
         })
+    }
+
+    /// Where the log is sent, if it is.
+    fn log_remote(record: &Container, attributes: &BTreeMap<String, String>) -> Result<Option<RemoteConfig>> {
+        if !log_remote::is_remote(&record.host.log_config.driver) {
+            return Ok(None);
+        }
+        let look_up = |host: &str| {
+            let found = tokio::runtime::Handle::current().block_on(Resolver::system().lookup(host));
+            let failed = |reason: String| EngineError::system(format!("failed to initialize logging driver: {reason}"));
+            let found = found.map_err(|error| failed(wharf_report::chain(&error)))?;
+            found.first().copied().ok_or_else(|| failed(format!("{host} has no address")))
+        };
+        log_remote::remote(record, attributes, log_attributes::tag_of(record)?, look_up).map(Some)
     }
 
     /// The filter's section: the default for an image of this architecture, the user's own profile, or none.

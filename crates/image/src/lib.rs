@@ -28,7 +28,7 @@ mod save;
 
 /// Whom images are pulled from and pushed to, and who asks.
 pub mod registry {
-    pub use wharf_distribution::{Client, ClientOptions, Credentials, DistributionError, Kind};
+    pub use wharf_distribution::{Client, ClientOptions, Credentials, DistributionError, Kind, Resolver};
 }
 
 pub use config::{ContainerConfig, HistoryEntry, ImageConfig, RootFs};

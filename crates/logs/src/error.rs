@@ -12,6 +12,12 @@ pub enum LogError {
         #[source]
         source: std::io::Error,
     },
+    #[error("cannot reach the receiver of the log at {target}")]
+    Remote {
+        target: String,
+        #[source]
+        source: std::io::Error,
+    },
     #[error("logging driver `{0}` is not supported: json-file, local and none are")]
     Driver(String),
 }

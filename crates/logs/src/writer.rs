@@ -11,9 +11,8 @@ use jiff::Timestamp;
 
 use crate::entry::{Encoder, Stream, encode_attributes};
 use crate::error::{LogError, Result};
+use crate::lines::{Lines, Piece};
 
-/// A line longer than this becomes several entries (moby's `daemon/logger/copier.go`).
-const MAX_LINE: usize = 16 << 10;
 /// The bounds that Docker's driver `local` has when nobody gives any.
 const LOCAL_SIZE: u64 = 20 << 20;
 const LOCAL_FILES: u32 = 5;
@@ -66,16 +65,8 @@ pub struct Writer {
     /// Whole entries that are not in the file yet.
     buffer: Vec<u8>,
     encoder: Encoder,
-    lines: [Line; 2],
+    lines: Lines,
     lost: u64,
-}
-
-/// The line that a stream is in the middle of.
-#[derive(Debug, Default)]
-struct Line {
-    text: Vec<u8>,
-    /// Parts of it have been written, with this time.
-    parted: Option<Timestamp>,
 }
 
 impl Writer {
@@ -95,7 +86,7 @@ impl Writer {
             size: 0,
             buffer: Vec::new(),
             encoder: Encoder::default(),
-            lines: [Line::default(), Line::default()],
+            lines: Lines::default(),
             lost: 0,
         };
         if options.driver != Driver::None {
@@ -125,41 +116,10 @@ impl Writer {
         if self.file.is_none() {
             return Ok(());
         }
-        let mut line = std::mem::take(&mut self.lines[stream as usize]);
-        let done = self.lines_of(stream, &mut line, chunk, time);
-        self.lines[stream as usize] = line;
+        let mut lines = std::mem::take(&mut self.lines);
+        let done = lines.feed(stream, chunk, time, |piece| self.push(piece));
+        self.lines = lines;
         done
-    }
-
-    fn lines_of(&mut self, stream: Stream, line: &mut Line, chunk: &[u8], time: Timestamp) -> Result<()> {
-        let mut rest = chunk;
-        while !rest.is_empty() {
-            // Never more than what is missing to a full line, so that a long one is divided where Docker does.
-            let window = rest.len().min(MAX_LINE - line.text.len());
-            let end = rest[..window].iter().position(|b| *b == b'\n');
-            let Some(end) = end else {
-                line.text.extend_from_slice(&rest[..window]);
-                rest = &rest[window..];
-                if line.text.len() == MAX_LINE {
-                    let cut = whole_characters(&line.text);
-                    let time = *line.parted.get_or_insert(time);
-                    self.push(&line.text[..cut], false, stream, time)?;
-                    line.text.drain(..cut);
-                }
-                continue;
-            };
-            let time = line.parted.take().unwrap_or(time);
-            if line.text.is_empty() {
-                self.push(&rest[..end], true, stream, time)?;
-            } else {
-                line.text.extend_from_slice(&rest[..end]);
-                let pushed = self.push(&line.text, true, stream, time);
-                line.text.clear();
-                pushed?;
-            }
-            rest = &rest[end + 1..];
-        }
-        Ok(())
     }
 
     /// The stream has ended: what it wrote without a line feed becomes an entry without one.
@@ -167,21 +127,23 @@ impl Writer {
     /// # Errors
     /// As [`Self::write`].
     pub fn end(&mut self, stream: Stream, time: Timestamp) -> Result<()> {
-        let line = std::mem::take(&mut self.lines[stream as usize]);
-        if line.text.is_empty() || self.file.is_none() {
+        if self.file.is_none() {
             return Ok(());
         }
-        self.push(&line.text, false, stream, line.parted.unwrap_or(time))
+        let mut lines = std::mem::take(&mut self.lines);
+        let done = lines.end(stream, time, |piece| self.push(piece));
+        self.lines = lines;
+        done
     }
 
-    fn push(&mut self, line: &[u8], whole: bool, stream: Stream, time: Timestamp) -> Result<()> {
+    fn push(&mut self, piece: Piece<'_>) -> Result<()> {
         let mut done = Ok(());
         if self.options.max_size.is_some_and(|max| self.size + self.buffer.len() as u64 >= max.max(1)) {
             done = self.flush().and_then(|()| self.rotate());
         } else if self.buffer.len() >= BUFFER {
             done = self.flush();
         }
-        self.encoder.encode(&mut self.buffer, line, whole, stream, time);
+        self.encoder.encode(&mut self.buffer, piece.text, piece.ended, piece.stream, piece.time);
         done
     }
 
@@ -254,20 +216,10 @@ fn torn(file: &mut File) -> bool {
     file.seek(SeekFrom::End(-1)).and_then(|_| file.read_exact(&mut last)).is_ok() && last != *b"\n"
 }
 
-/// Where to cut so that no character is divided: at the end, or before a character that is not whole yet. What is no
-/// UTF-8 at all is cut at the end.
-fn whole_characters(text: &[u8]) -> usize {
-    let tail = text.len().saturating_sub(3);
-    let Some(start) = text[tail..].iter().rposition(|b| b & 0xc0 == 0xc0) else { return text.len() };
-    match std::str::from_utf8(&text[tail + start..]) {
-        Err(e) if e.error_len().is_none() => tail + start,
-        _ => text.len(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::lines::MAX_LINE;
 
     fn time() -> Timestamp {
         "2026-01-02T03:04:05Z".parse().unwrap()

@@ -113,7 +113,7 @@ impl Exec {
         }
         // Nothing of it is told before it runs.
         if self.pidfd.is_some() {
-            self.streams.interest(who, interest);
+            self.streams.interest(who, false, interest);
         }
     }
 

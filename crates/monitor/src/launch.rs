@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use oci_spec::runtime::Spec;
 use serde::{Deserialize, Serialize};
+use wharf_logs::RemoteConfig;
 use wharf_runtime::Rootfs;
 
 /// A container that is to run. All paths are absolute.
@@ -32,7 +33,7 @@ pub struct Launch {
     pub init: bool,
 }
 
-/// Where what the container writes is kept.
+/// Where what the container writes is kept and sent.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct LogConfig {
     pub path: PathBuf,
@@ -45,6 +46,9 @@ pub struct LogConfig {
     /// What is written beside each line.
     #[serde(default)]
     pub attributes: BTreeMap<String, String>,
+    /// Where it is sent, too.
+    #[serde(default)]
+    pub remote: Option<RemoteConfig>,
 }
 
 /// When a container that has ended is started again.

@@ -30,6 +30,7 @@ mod exec;
 mod exit;
 mod late;
 mod launch;
+mod log;
 mod oom;
 mod outbox;
 mod place;

@@ -12,11 +12,11 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use rustix::process::{Pid, Signal};
 use wharf_cgroup::{Group, Hierarchies};
-use wharf_logs::{LogOptions, Writer};
 
 use crate::client::with_address;
 use crate::error::{LaunchError, Result};
-use crate::launch::{Launch, LogConfig};
+use crate::launch::Launch;
+use crate::log::Log;
 use crate::wire::SOCKET;
 use wharf_report::chain;
 
@@ -33,7 +33,7 @@ pub(crate) struct Place {
     /// Nobody else is its monitor while this is open.
     lock: OwnedFd,
     pub(crate) listener: OwnedFd,
-    pub(crate) log: Option<Writer>,
+    pub(crate) log: Option<Log>,
     pub(crate) group: Group,
 }
 
@@ -50,7 +50,7 @@ impl Place {
     /// Takes everything that the container needs of the host before it is there.
     fn occupy(launch: &Launch, lock: OwnedFd) -> Result<Self> {
         let (listener, left) = listen(&launch.dir)?;
-        let log = launch.log.as_ref().map(open_log).transpose()?;
+        let log = launch.log.as_ref().map(Log::open).transpose()?;
         let cgroup = |error: wharf_cgroup::CgroupError| LaunchError::Failed { message: chain(&error), code: 125 };
         let hierarchies = Hierarchies::detect().map_err(cgroup)?;
         if left {
@@ -102,17 +102,12 @@ impl Place {
         let _ = std::fs::remove_file(dir.join(SOCKET));
         // What has left the container's PID namespace, or never was in one.
         let _ = self.group.kill();
+        if let Some(log) = self.log {
+            log.finish();
+        }
         let _ = self.group.remove();
         drop(self.lock);
     }
-}
-
-fn open_log(config: &LogConfig) -> Result<Writer> {
-    let fail = |error: wharf_logs::LogError| LaunchError::Failed { message: chain(&error), code: 125 };
-    let driver = config.driver.parse().map_err(fail)?;
-    let options = LogOptions { driver, max_size: config.max_size, max_files: config.max_files };
-    let writer = Writer::open(&config.path, options).map_err(fail)?;
-    Ok(writer.with_attributes(&config.attributes))
 }
 
 /// One monitor at a time has a container's directory and control group. That of the last run may still be removing

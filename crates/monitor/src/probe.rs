@@ -145,7 +145,7 @@ impl Prober {
             (None, None) => interest.until(Some(self.next)),
             (None, Some(current)) => {
                 interest.add(&current.pidfd, PollFlags::IN, Source::Program(Who::Probe, Part::Process));
-                current.streams.interest(Who::Probe, interest);
+                current.streams.interest(Who::Probe, false, interest);
                 interest.until(current.deadline);
             }
         }

@@ -1,6 +1,6 @@
 //! What the loop waits for, and what of it has happened.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -11,6 +11,8 @@ use rustix::io::Errno;
 pub(crate) enum Source {
     Listener,
     Oom,
+    /// The connection to the log's receiver.
+    Log,
     /// By place in the list; lists are not shortened between the waiting and the end of the round.
     Connection(usize),
     /// A client that gets the rest after the end.
@@ -47,7 +49,11 @@ pub(crate) struct Interest<'a> {
 
 impl<'a> Interest<'a> {
     pub(crate) fn add(&mut self, fd: &'a impl AsFd, flags: PollFlags, source: Source) {
-        self.fds.push(PollFd::new(fd, flags));
+        self.add_borrowed(fd.as_fd(), flags, source);
+    }
+
+    pub(crate) fn add_borrowed(&mut self, fd: BorrowedFd<'a>, flags: PollFlags, source: Source) {
+        self.fds.push(PollFd::from_borrowed_fd(fd, flags));
         self.sources.push(source);
     }
 

@@ -127,10 +127,10 @@ impl Streams {
         self.clients.push(Client::new(socket, attach, self.tty));
     }
 
-    /// What is waited for.
-    pub(crate) fn interest<'a>(&'a self, who: Who, interest: &mut Interest<'a>) {
+    /// What is waited for; nothing of the program's while it is `held` up.
+    pub(crate) fn interest<'a>(&'a self, who: Who, held: bool, interest: &mut Interest<'a>) {
         let source = |part| Source::Program(who, part);
-        if !self.clients.iter().any(Client::is_full) {
+        if !held && !self.clients.iter().any(Client::is_full) {
             for (n, output) in self.outputs.iter().enumerate() {
                 if let Some(fd) = &output.fd {
                     interest.add(fd, PollFlags::IN, source(Part::Output(n)));

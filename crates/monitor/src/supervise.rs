@@ -4,12 +4,11 @@ use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-use jiff::Timestamp;
 use oci_spec::runtime::LinuxNamespaceType;
 use rustix::event::PollFlags;
 use rustix::io::Errno;
 use rustix::net::SocketFlags;
-use wharf_logs::{Stream, Writer};
+use wharf_logs::Stream;
 
 use crate::connection::Connection;
 use crate::container::{Container, exit_code, now, number};
@@ -17,6 +16,7 @@ use crate::exec::{Exec, Surroundings};
 use crate::exit;
 use crate::late::Late;
 use crate::launch::Launch;
+use crate::log::Log;
 use crate::oom::Oom;
 use crate::place::Place;
 use crate::probe::{News, Prober};
@@ -129,9 +129,10 @@ impl Monitor {
     fn wait(&self) -> Vec<(Source, PollFlags)> {
         let mut interest = Interest::default();
         interest.add(&self.place.listener, PollFlags::IN, Source::Listener);
+        let held = self.place.log.as_ref().is_some_and(Log::is_full);
         if let Some(container) = &self.container {
             interest.add(&container.pidfd, PollFlags::IN, Source::Program(Who::Container, Part::Process));
-            container.streams.interest(Who::Container, &mut interest);
+            container.streams.interest(Who::Container, held, &mut interest);
             if let Some(prober) = &self.prober {
                 prober.interest(&mut interest);
             }
@@ -143,6 +144,9 @@ impl Monitor {
             connection.interest(Source::Connection(n), &mut interest);
         }
         self.late.interest(&mut interest);
+        if let Some(log) = &self.place.log {
+            log.interest(&mut interest);
+        }
         if let Some(alarm) = self.oom.alarm() {
             interest.add(alarm, PollFlags::IN, Source::Oom);
         }
@@ -162,6 +166,8 @@ impl Monitor {
                     self.oom_look = Some((Instant::now() + OOM_FIRST, OOM_FIRST));
                 }
             }
+            // With all that time has brought, in `tidy`.
+            Source::Log => {}
             Source::Connection(n) => {
                 if let Some((bytes, fds)) = self.connections.get_mut(n).and_then(|c| c.receive(flags)) {
                     self.request(n, &bytes, fds);
@@ -212,6 +218,9 @@ impl Monitor {
     fn tidy(&mut self, now: Instant) {
         if let Some(container) = &mut self.container {
             container.streams.tidy(now);
+        }
+        if let Some(log) = &mut self.place.log {
+            log.ready();
         }
         self.execs.retain_mut(|exec| !exec.tidy(now));
         self.connections.retain(Connection::is_open);
@@ -305,9 +314,7 @@ impl Monitor {
         let log = &mut self.place.log;
         container.streams.drain(&mut |stream, bytes| keep(log, stream, bytes));
         if let Some(log) = log {
-            let time = Timestamp::now();
-            let _ = log.end(Stream::Stdout, time);
-            let _ = log.end(Stream::Stderr, time);
+            log.end();
         }
         self.flush_log();
         self.oom_look = None;
@@ -444,14 +451,13 @@ impl Monitor {
 
     fn flush_log(&mut self) {
         if let Some(log) = &mut self.place.log {
-            // A full disk costs lines, which the log counts, and nothing else.
-            let _ = log.flush();
+            log.flush();
         }
     }
 }
 
-fn keep(log: &mut Option<Writer>, stream: Stream, bytes: &[u8]) {
+fn keep(log: &mut Option<Log>, stream: Stream, bytes: &[u8]) {
     if let Some(log) = log {
-        let _ = log.write(stream, bytes, Timestamp::now());
+        log.write(stream, bytes);
     }
 }

@@ -77,6 +77,7 @@ impl Fixture {
                 max_size: None,
                 max_files: 1,
                 attributes: std::collections::BTreeMap::new(),
+                remote: None,
             }),
             id: name,
             state_dir,

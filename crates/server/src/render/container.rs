@@ -43,7 +43,7 @@ pub(crate) fn inspect(c: &Container, around: &Around<'_>) -> Value {
         "ResolvConfPath": file("resolv.conf"),
         "HostnamePath": file("hostname"),
         "HostsPath": file("hosts"),
-        "LogPath": c.log_path,
+        "LogPath": if c.host.log_config.driver == "json-file" { &*c.log_path } else { "" },
         "Name": format!("/{}", c.name),
         "RestartCount": c.restart_count,
         "Driver": "overlay2",

@@ -85,7 +85,7 @@ pub(crate) fn info(info: &Info, options: &EngineOptions, process: Process, versi
         "DriverStatus": [["Layers", "directories"], ["Supports d_type", "true"]],
         "Plugins": {
             "Volume": ["local"], "Network": ["bridge", "host", "null"], "Authorization": null,
-            "Log": ["json-file", "local", "none"],
+            "Log": ["fluentd", "gelf", "journald", "json-file", "local", "none", "syslog"],
         },
         "MemoryLimit": info.memory_limit,
         "SwapLimit": info.swap_limit,

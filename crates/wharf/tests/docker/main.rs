@@ -8,6 +8,7 @@ mod events;
 mod kit;
 mod limits;
 mod links;
+mod logging;
 mod names;
 mod refuse;
 mod run;
