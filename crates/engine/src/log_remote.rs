@@ -106,7 +106,7 @@ pub(crate) fn check(config: &LogConfig) -> Result<()> {
         let text = "logger: max-buffer-size option is only supported with 'mode=non-blocking'";
         return Err(EngineError::invalid(text));
     }
-    for key in ["cache-disabled", "cache-compress"] {
+    for key in ["cache-disabled", "cache-compress", "fluentd-async", "fluentd-async-connect"] {
         flag(config, key)?;
     }
     buffer(config)?;
