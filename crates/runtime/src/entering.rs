@@ -27,7 +27,7 @@ use crate::{Result, RuntimeError};
 pub const EXEC_PATIENCE: Duration = Duration::from_secs(10);
 /// How long the end of a killed process may take that nobody has to wait for. One in a frozen group does not end; it is
 /// left to whoever reaps the caller's children.
-const REAPING: Timespec = Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
+const REAPING: Timespec = Timespec { tv_sec: 0, tv_nsec: 500_000_000 };
 
 /// A process on its way into a container. Dropping it ends it.
 #[derive(Debug)]
