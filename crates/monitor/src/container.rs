@@ -1,16 +1,16 @@
 //! One run of the container, and what every program in it has in common.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::time::{Duration, Instant};
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::time::Instant;
 
 use jiff::Timestamp;
 use oci_spec::runtime::{LinuxIdMapping, Process, Spec};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
+use rustix::process::Pid;
 use wharf_cgroup::Group;
 use wharf_report::chain;
 use wharf_runtime::{Created, RuntimeError};
+use wharf_sys::reaping::{End, reap};
 
 use crate::error::{LaunchError, Result};
 use crate::launch::{Attach, Launch};
@@ -95,36 +95,15 @@ pub(crate) fn number(pid: Pid) -> i32 {
 /// A child's exit code by its pidfd, if it has ended: its own, or 128 and the signal that ended it. The child is
 /// reaped with it.
 pub(crate) fn exit_code(pidfd: &OwnedFd) -> Option<i32> {
-    let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
-    let deadline = Instant::now() + TRACED;
-    loop {
-        match waitid(WaitId::PidFd(pidfd.as_fd()), options) {
-            Ok(Some(status)) => {
-                return status.exit_status().or(status.terminating_signal().map(|signal| 128 + signal));
-            }
-            // Not ours any more, which cannot be: its code is not known.
-            Err(Errno::CHILD) => return Some(UNKNOWN),
-            Ok(None) if has_ended(pidfd) => {}
-            _ => return None,
-        }
-        if Instant::now() >= deadline {
-            return Some(UNKNOWN);
-        }
-        std::thread::sleep(LOOK_AGAIN);
+    match reap(pidfd) {
+        End::NotYet => None,
+        End::Code(code) => Some(code),
+        End::Unknown => Some(UNKNOWN),
     }
 }
 
 /// What cannot be found out.
 const UNKNOWN: i32 = 255;
-/// Who has ended and is traced is its tracer's to reap first (ptrace(2)), and a tracer in the container need not. Its own
-/// end comes with that of the container's first process; anybody else's is told after this time, without its code.
-const TRACED: Duration = Duration::from_millis(100);
-const LOOK_AGAIN: Duration = Duration::from_millis(1);
-
-fn has_ended(pidfd: &OwnedFd) -> bool {
-    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-    poll(&mut [PollFd::new(pidfd, PollFlags::IN)], Some(&now)).is_ok_and(|ready| ready > 0)
-}
 
 /// How the runtime calls the step that Docker's users know by other words.
 const CWD: &str = "enter the working directory";

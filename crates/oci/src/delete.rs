@@ -10,6 +10,7 @@ use wharf_runtime::Point;
 use crate::failure::{Failure, Result};
 use crate::global::Global;
 use crate::launch::run_late_hooks;
+use crate::lent::Lent;
 use crate::place::{self, Place};
 use crate::state::{Container, Status};
 use crate::words::Given;
@@ -59,6 +60,7 @@ fn delete(global: &Global, id: &str, force: bool) -> Result<()> {
         return Err(Failure::new(GONE));
     }
     let container = Container::at(place)?;
+    let lent = Lent::hold(&container);
     match container.status() {
         Status::Stopped => {}
         Status::Created => end(&container)?,
@@ -67,6 +69,7 @@ fn delete(global: &Global, id: &str, force: bool) -> Result<()> {
             return Err(Failure::new(format!("cannot delete container {id} that is not stopped: {}", other.name())));
         }
     }
+    lent.give_back(global, &container);
     undo(global, container, true)
 }
 

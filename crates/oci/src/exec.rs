@@ -1,11 +1,14 @@
 //! `exec`: a further process in a container.
 
+use std::os::fd::AsFd;
 use std::path::{Component, Path, PathBuf};
 
 use oci_spec::runtime::{Process, Spec};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::retry_on_intr;
 use serde_json::{Value, json};
 use wharf_cgroup::{Group, Hierarchies};
-use wharf_runtime::{Exec, Stdio};
+use wharf_runtime::{Created, Entering, Exec, Stdio};
 
 use crate::bundle::read_process;
 use crate::capabilities;
@@ -50,7 +53,7 @@ fn exec(global: &Global, given: &Given) -> Result<u8> {
     let mut state = container.record.for_hooks(&container.place.id);
     state["pid"] = serde_json::json!(pid.as_raw_nonzero().get());
     state["status"] = serde_json::json!(container.status().name());
-    let mut created = wharf_runtime::exec(Exec {
+    let exec = Exec {
         pid,
         pidfd: std::os::fd::AsFd::as_fd(&pidfd),
         process: &process,
@@ -61,7 +64,13 @@ fn exec(global: &Global, given: &Given) -> Result<u8> {
         personality: container.record.spec.linux().as_ref().and_then(|linux| linux.personality().as_ref()),
         memory_policy: container.record.spec.linux().as_ref().and_then(|linux| linux.memory_policy().as_ref()),
         inheritance,
-    })?;
+    };
+    let mut created = if container.group.is_frozen() {
+        global.log.warning("the container is paused: the process starts when it is resumed");
+        when_resumed(wharf_runtime::begin_exec(exec)?, signals.as_ref())?
+    } else {
+        wharf_runtime::exec(exec)?
+    };
     warn_of_left_out(global, &created);
     if let (Some(console), Some(master)) = (&console, created.terminal.take_if(|_| console.is_some())) {
         console.send(std::os::fd::AsFd::as_fd(&master))?;
@@ -75,6 +84,21 @@ fn exec(global: &Global, given: &Given) -> Result<u8> {
     match signals {
         None => Ok(0),
         Some(signals) => look_after(&signals, &pidfd, master),
+    }
+}
+
+/// Who comes into a frozen group is frozen: waits for as long as that takes, or until a signal ends this program.
+fn when_resumed(mut entering: Entering, signals: Option<&Signals>) -> Result<Created> {
+    loop {
+        if let Some(created) = entering.advance()? {
+            return Ok(created);
+        }
+        let mut fds = vec![PollFd::new(&entering, PollFlags::IN)];
+        fds.extend(signals.map(|signals| PollFd::from_borrowed_fd(signals.as_fd(), PollFlags::IN)));
+        retry_on_intr(|| poll(&mut fds, None)).map_err(|errno| Failure::os("wait until it is resumed", errno))?;
+        if let Some(signal) = signals.and_then(Signals::that_ends) {
+            return Err(Failure::new(format!("ended by {signal:?} before the container was resumed")));
+        }
     }
 }
 

@@ -37,7 +37,7 @@ impl Failure {
 impl From<RuntimeError> for Failure {
     fn from(error: RuntimeError) -> Self {
         // Engines tell a missing command from other failures by these words.
-        let start = matches!(error, RuntimeError::CommandNotFound(_) | RuntimeError::NotExecutable { .. });
+        let start = matches!(error.cause(), RuntimeError::CommandNotFound(_) | RuntimeError::NotExecutable { .. });
         let lead = if start { "unable to start container process: " } else { "" };
         Self::new(format!("{lead}{}", chain(&error)))
     }

@@ -4,11 +4,15 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
-use rustix::process::{Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid};
+use rustix::process::{Signal, pidfd_send_signal};
 use wharf_runtime::Stdio;
+use wharf_sys::reaping::{End, reap};
 
 use crate::failure::{Failure, Result};
 use crate::terminal::Relay;
+
+/// What the code is of an end that somebody keeps who traces the process.
+const UNKNOWN: u8 = 255;
 
 /// What is passed on.
 const FORWARDED: &[Signal] = &[
@@ -30,6 +34,24 @@ pub(crate) struct Signals(wharf_sys::signals::Signals);
 impl Signals {
     pub(crate) fn block() -> Result<Self> {
         wharf_sys::signals::Signals::block(FORWARDED).map(Self).map_err(|errno| Failure::os("read signals", errno))
+    }
+
+    /// A signal that would have ended this program if it were not held back. For a time in which there is nobody to pass
+    /// one on to.
+    pub(crate) fn that_ends(&self) -> Option<Signal> {
+        while let Ok(Some(signal)) = self.0.next() {
+            if !matches!(signal, Signal::CONT | Signal::WINCH) {
+                return Some(signal);
+            }
+        }
+        None
+    }
+}
+
+/// Readable when there is a signal.
+impl AsFd for Signals {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
     }
 }
 
@@ -68,10 +90,10 @@ fn supervise(signals: &Signals, pidfd: &OwnedFd, mut relay: Option<&mut Relay>) 
         if let Some(relay) = relay.as_deref_mut() {
             relay.pass(&ready[2..]);
         }
-        if ready[1] {
-            let status = waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED)?;
-            let code = status.and_then(|s| s.exit_status().or(s.terminating_signal().map(|signal| 128 + signal)));
-            return Ok(u8::try_from(code.unwrap_or(255)).unwrap_or(255));
+        match if ready[1] { reap(pidfd) } else { End::NotYet } {
+            End::NotYet => {}
+            End::Code(code) => return Ok(u8::try_from(code).unwrap_or(UNKNOWN)),
+            End::Unknown => return Ok(UNKNOWN),
         }
     }
 }

@@ -13,6 +13,7 @@ use crate::console::Console;
 use crate::failure::{Failure, Result};
 use crate::foreground::inherited;
 use crate::global::Global;
+use crate::notify;
 use crate::place::{Place, check_id};
 use crate::state::{Container, Identity, Record};
 use crate::words::Given;
@@ -30,7 +31,7 @@ pub(crate) fn launch(global: &Global, given: &Given, gate: bool, detach: bool) -
     let inheritance = inheritance(given)?;
     let id = &given.arguments[0];
     check_id(id)?;
-    let bundle = Bundle::read(given.value("bundle"), given.value("config"))?;
+    let mut bundle = Bundle::read(given.value("bundle"), given.value("config"))?;
     bundle.warnings.iter().for_each(|warning| global.log.warning(warning));
     let terminal = bundle.spec.process().as_ref().and_then(Process::terminal).unwrap_or(false);
     if !gate && bundle.spec.process().is_none() {
@@ -40,6 +41,12 @@ pub(crate) fn launch(global: &Global, given: &Given, gate: bool, detach: bool) -
     let console = Console::connect(given.value("console-socket"), terminal, detach)?;
     let scope = if global.systemd { Some(scope(&bundle, id)?) } else { None };
     let place = Place::create(&global.root, id)?;
+    if notify::is_asked()
+        && let Err(failure) = notify::prepare(&place, &mut bundle.spec)
+    {
+        place.remove()?;
+        return Err(failure);
+    }
     // What systemd has made goes when nobody is in it: until the container's process is.
     let (group, _started) = match make_group(&bundle, id, scope.as_ref()) {
         Ok(made) => made,
@@ -56,6 +63,7 @@ pub(crate) fn launch(global: &Global, given: &Given, gate: bool, detach: bool) -
         group: format!("/{}", group.path().display()),
         scope,
         process: None,
+        lent: None,
         spec: bundle.spec,
     };
     let mut container = Container { place, record, group };
@@ -120,11 +128,12 @@ fn make(
         },
     };
     let created = wharf_runtime::create(launch).map_err(|error| {
-        let hook = matches!(error, RuntimeError::Hook(_) | RuntimeError::ContainerHook(_));
+        let hook = matches!(error.cause(), RuntimeError::Hook(_) | RuntimeError::ContainerHook(_));
         (Failure::from(error), hook)
     })?;
     let identity = Identity::of(created.pid.as_raw_nonzero().get());
     container.record.process = Some(identity.ok_or_else(|| plain(Failure::from(RuntimeError::Vanished)))?);
+    container.record.lent = created.lent_devices().cloned();
     Ok(created)
 }
 

@@ -16,6 +16,8 @@ use crate::state::Record;
 
 const STATE: &str = "state.json";
 const GATE: &str = "start.sock";
+/// A directory that the container sees, with the socket of [`crate::notify`] in it.
+pub(crate) const NOTIFY: &str = "notify";
 /// As long as runc's may be; the directory's name has to fit.
 const MAX_ID: usize = 1024;
 
@@ -143,8 +145,24 @@ impl Place {
         let _ = rustix::fs::unlinkat(&self.dir, GATE, rustix::fs::AtFlags::empty());
     }
 
+    /// The directory that the container is to see; its path.
+    pub(crate) fn make_notify(&self) -> Result<PathBuf> {
+        let path = self.path.join(NOTIFY);
+        DirBuilder::new().mode(0o755).create(&path).map_err(|error| Failure::file("mkdir", &path, &error))?;
+        Ok(path)
+    }
+
+    pub(crate) fn has_notify(&self) -> bool {
+        rustix::fs::statat(&self.dir, NOTIFY, rustix::fs::AtFlags::SYMLINK_NOFOLLOW).is_ok()
+    }
+
+    /// A path of what is in the place, short enough for an address.
+    pub(crate) fn short_path(&self, name: &str) -> String {
+        format!("/proc/self/fd/{}/{name}", self.dir.as_raw_fd())
+    }
+
     fn gate(&self) -> String {
-        format!("/proc/self/fd/{}/{GATE}", self.dir.as_raw_fd())
+        self.short_path(GATE)
     }
 
     /// Forgets the container.

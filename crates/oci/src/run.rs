@@ -1,5 +1,7 @@
 //! `run`: create and start in one, and by default wait for the end.
 
+use std::os::fd::AsFd;
+
 use wharf_runtime::Point;
 
 use crate::delete;
@@ -7,6 +9,7 @@ use crate::failure::{Failure, Result};
 use crate::foreground::{Signals, look_after};
 use crate::global::Global;
 use crate::launch::{Made, launch, run_late_hooks};
+use crate::notify::Notify;
 use crate::words::Given;
 
 pub(crate) fn run(global: &Global, given: &Given) -> Result<u8> {
@@ -23,6 +26,14 @@ fn run_container(global: &Global, given: &Given) -> Result<u8> {
     }
     let Made { container, created } = launch(global, given, false, detach)?;
     let pid = created.pid.as_raw_nonzero().get();
+    let notify = match Notify::listen(&container.place) {
+        Ok(notify) => notify,
+        Err(failure) => {
+            drop(created);
+            delete::undo(global, container, true)?;
+            return Err(failure);
+        }
+    };
     let (pidfd, master) = match created.start() {
         Ok((_, pidfd, master)) => (pidfd, master),
         Err(error) => {
@@ -33,8 +44,21 @@ fn run_container(global: &Global, given: &Given) -> Result<u8> {
     run_late_hooks(global, &container, Point::Poststart, pid);
     // From now on others may work on it.
     container.place.unlock();
-    let Some(signals) = signals else { return Ok(0) };
-    let code = look_after(&signals, &pidfd, master);
+    let Some(signals) = signals else {
+        if let Some(notify) = notify {
+            notify.pass_on(&global.log, pid, pidfd.as_fd());
+        }
+        return Ok(0);
+    };
+    let code = std::thread::scope(|scope| {
+        if let Some(notify) = &notify {
+            // Whoever is here as long as the container is the one to look after.
+            let own = rustix::process::getpid().as_raw_nonzero().get();
+            let ended = pidfd.as_fd();
+            scope.spawn(move || notify.pass_on(&global.log, own, ended));
+        }
+        look_after(&signals, &pidfd, master)
+    });
     if given.is("keep") {
         return code;
     }

@@ -1,5 +1,6 @@
 //! `start`: a created container's first process becomes the user's program.
 
+use std::os::fd::AsFd;
 use std::time::Duration;
 
 use wharf_runtime::{Point, start_at};
@@ -7,6 +8,8 @@ use wharf_runtime::{Point, start_at};
 use crate::failure::{Failure, Result};
 use crate::global::Global;
 use crate::launch::run_late_hooks;
+use crate::lent::Lent;
+use crate::notify::Notify;
 use crate::state::{Container, Status};
 use crate::words::Given;
 
@@ -27,14 +30,22 @@ pub(crate) fn run(global: &Global, given: &Given) -> Result<u8> {
     let command = process.args().as_ref().and_then(|args| args.first()).map_or("", String::as_str);
     let gate = container.place.connect_to_gate();
     let gate = gate.map_err(|error| Failure::new(format!("the container does not wait for its start: {error}")))?;
+    let notify = Notify::listen(&container.place)?;
+    let lent = Lent::hold(&container);
     let started = start_at(gate.into(), command);
     container.place.remove_gate();
     if started.is_err() {
         await_end(&container);
+        lent.give_back(global, &container);
     }
     started?;
     let pid = container.record.process.map_or(0, |process| process.pid);
     run_late_hooks(global, &container, Point::Poststart, pid);
+    if let (Some(notify), Some((_, pidfd))) = (notify, container.process()) {
+        // Meanwhile others may work on it.
+        container.place.unlock();
+        notify.pass_on(&global.log, pid, pidfd.as_fd());
+    }
     Ok(0)
 }
 

@@ -9,6 +9,7 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use wharf_cgroup::{Group, Hierarchies, Scope};
+use wharf_runtime::LentDevices;
 
 use crate::SPEC_VERSION;
 use crate::failure::{Failure, Result};
@@ -33,6 +34,9 @@ pub(crate) struct Record {
     /// The first process, once there is one.
     #[serde(default)]
     pub(crate) process: Option<Identity>,
+    /// The host's network devices that it has got: they are given back unless its program runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) lent: Option<LentDevices>,
     /// The configuration as it was at the creation, with later updates of limits.
     pub(crate) spec: Spec,
 }

@@ -120,7 +120,7 @@ fn set_up(plan: &Plan, birth: &Birth<'_>, visitor: &mut Option<OwnedFd>) -> Step
     streams(birth.stdio, slave.as_ref())?;
     drop(slave);
     if !birth.init {
-        settle(&plan.process, true)?;
+        settle(&plan.process)?;
     }
     send_ready(socket, master.as_ref())?;
     drop(master);
@@ -152,14 +152,27 @@ pub(crate) fn new_keyring(process: &ProcessPlan) -> Step<()> {
     }
 }
 
-pub(crate) fn streams(stdio: &Stdio, terminal: Option<&OwnedFd>) -> Step<()> {
-    let fail = || Failure::at("connect the standard streams");
+/// The program's standard streams, and its terminal.
+fn streams(stdio: &Stdio, terminal: Option<&OwnedFd>) -> Step<()> {
+    if let Some(slave) = terminal {
+        control(slave.as_fd())?;
+    }
+    connect(stdio, terminal)
+}
+
+/// Makes `terminal` that of this session.
+pub(crate) fn control(terminal: BorrowedFd<'_>) -> Step<()> {
+    rustix::process::ioctl_tiocsctty(terminal).map_err(Failure::at(STREAMS))
+}
+
+const STREAMS: &str = "connect the standard streams";
+
+/// The standard streams.
+pub(crate) fn connect(stdio: &Stdio, terminal: Option<&OwnedFd>) -> Step<()> {
+    let fail = || Failure::at(STREAMS);
     let (stdin, stdout, stderr) = match (stdio, terminal) {
         (Stdio::Fds { stdin, stdout, stderr }, _) => (stdin, stdout, stderr),
-        (Stdio::Terminal, Some(slave)) => {
-            rustix::process::ioctl_tiocsctty(slave).map_err(fail())?;
-            (slave, slave, slave)
-        }
+        (Stdio::Terminal, Some(slave)) => (slave, slave, slave),
         (Stdio::Terminal, None) => return Err(Failure::Step("find the terminal".into(), Errno::NOTTY)),
     };
     rustix::stdio::dup2_stdin(stdin).map_err(fail())?;

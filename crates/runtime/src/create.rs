@@ -18,7 +18,7 @@ use crate::child::{self, Birth};
 use crate::entering::{reap_soon, wait};
 use crate::hooks::{HookSet, Point};
 use crate::mapping;
-use crate::net_devices::{self, MovedDevices};
+use crate::net_devices::{self, LentDevices, MovedDevices};
 use crate::plan::{Join, Plan, plan};
 use crate::report::ParentEnd;
 use crate::rootfs::Rootfs;
@@ -109,6 +109,18 @@ pub fn create_with_init(launch: Launch<'_>) -> Result<Created> {
 }
 
 fn create_as(launch: &Launch<'_>, init: bool) -> Result<Created> {
+    let mut devices = None;
+    match make(launch, init, &mut devices) {
+        Ok(mut created) => {
+            created.devices = devices;
+            Ok(created)
+        }
+        Err(error) => Err(error.with(devices.map_or_else(Vec::new, MovedDevices::give_back))),
+    }
+}
+
+/// `devices`: those that the container has got, whatever becomes of it.
+fn make(launch: &Launch<'_>, init: bool, devices: &mut Option<MovedDevices>) -> Result<Created> {
     one_thread()?;
     let hierarchies = match launch.group {
         Some(group) => group.hierarchies().clone(),
@@ -152,7 +164,7 @@ fn create_as(launch: &Launch<'_>, init: bool) -> Result<Created> {
     let later = late_rootfs.is_some() || launch.rootfs.is_mapped() && plan.namespaces.user;
     let rootfs = if later { None } else { Some(launch.rootfs.mount(None)?) };
     // Kernel parameters of a network that is joined may be set before the clone, and may be a device's own.
-    let mut devices = target.map(|netns| MovedDevices::carry(&plan.net_devices, netns)).transpose()?;
+    *devices = target.map(|netns| MovedDevices::carry(&plan.net_devices, netns)).transpose()?;
     let birth = launch.group.map(Group::birth_fd).transpose()?.flatten();
     let entrance = launch.group.map(|group| group.entrance(birth.is_none())).transpose()?;
     let (mut ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
@@ -181,9 +193,8 @@ fn create_as(launch: &Launch<'_>, init: bool) -> Result<Created> {
     created.left_out = left_out;
     let pid = created.pid.as_raw_nonzero().get();
     if devices.is_none() && !plan.net_devices.is_empty() {
-        devices = Some(MovedDevices::carry(&plan.net_devices, net_devices::network_of(pid)?)?);
+        *devices = Some(MovedDevices::carry(&plan.net_devices, net_devices::network_of(pid)?)?);
     }
-    created.devices = devices;
     prepare(&mut created, launch, &plan)?;
     created.terminal = created.parent.ready(&plan.process.command, || {
         let Some(set) = launch.lifecycle.hooks else { return Ok(()) };
@@ -271,9 +282,16 @@ impl Created {
                 wait(&starting)?;
             }
         }
-        self.parent.start()?;
-        self.parent.wait_for_exec(&self.command)?;
-        self.run()
+        match self.parent.start(&self.command).and_then(|()| self.parent.wait_for_exec(&self.command)) {
+            Ok(()) => self.run(),
+            Err(error) => Err(error.with(self.devices.take().map_or_else(Vec::new, MovedDevices::give_back))),
+        }
+    }
+
+    /// The host's network devices that the container has, which are given back unless its program runs: for who leaves
+    /// it at its gate ([`Created::leave`]), and has to do so then.
+    pub fn lent_devices(&self) -> Option<&LentDevices> {
+        self.devices.as_ref().map(MovedDevices::lent)
     }
 
     /// It has become its program.
@@ -299,8 +317,8 @@ impl Created {
 /// # Errors
 /// As [`Created::start`], and `Vanished` when nobody waits there.
 pub fn start_at(connection: OwnedFd, command: &str) -> Result<()> {
-    let parent = ParentEnd::new(connection);
-    parent.start()?;
+    let mut parent = ParentEnd::new(connection);
+    parent.start(command)?;
     parent.wait_for_exec(command)
 }
 

@@ -89,7 +89,11 @@ fn device(root: &RootDir, step: &DeviceStep) -> Result<(), Errno> {
     if let Some(host) = &step.host {
         let late = match host {
             HostNode::Open(_) => None,
-            HostNode::Late => Some(open_here(&step.path, false)?),
+            HostNode::Late => {
+                let node = open_here(&step.path, false)?;
+                step.check(&node)?;
+                Some(node)
+            }
         };
         let host = match host {
             HostNode::Open(open) => Some(open),

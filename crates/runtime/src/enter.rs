@@ -1,9 +1,13 @@
 //! The child's side of an exec: into the container, and on as its first process did.
 //!
 //! Two processes, one after the other. The first joins the container from outside of its PID namespace, where nobody in
-//! the container sees it, and closes all that is the host's. Only then does it make the second one, inside: by the time
-//! that the container can see it, with `CAP_SYS_PTRACE` look into it, its root, its mounts and its fds are the
-//! container's own (CVE-2016-9962, and its kin with more capabilities).
+//! the container sees it, closes all that is the host's, and gives away what the program will not have: capabilities,
+//! user, limits, and what its filter refuses. Only then does it make the second one, inside: by the time that the
+//! container can see it, with `CAP_SYS_PTRACE` take it over, it is nothing more than its program will be (CVE-2016-9962,
+//! and its kin with more capabilities).
+//!
+//! A filter that judges what the second one has still to call ([`SystemCalls::permits_what_is_left`]) comes after that;
+//! without no-new-privileges the process keeps `CAP_SYS_ADMIN` for it.
 
 use std::convert::Infallible;
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -14,15 +18,15 @@ use rustix::thread::{ThreadNameSpaceType, move_into_thread_name_spaces};
 use wharf_cgroup::Entrance;
 use wharf_rooted_path::RootDir;
 use wharf_sys::fds;
-use wharf_sys::process::{Namespaces, clone3_sibling};
+use wharf_sys::process::clone_sibling;
 
-use crate::child::{go_into, new_keyring, streams};
+use crate::child::{connect, control, go_into, new_keyring};
 use crate::create::Stdio;
 use crate::devices::pseudo_terminal;
 use crate::filter::SystemCalls;
-use crate::identity::{become_id, become_program, find_program, set_ids, settle};
+use crate::identity::{Ahead, become_id, find_program, set_ids, settle_ahead};
 use crate::process::ProcessPlan;
-use crate::report::{Failure, send_made, send_ready, wait_for_go, wait_for_start};
+use crate::report::{Failure, send_made, send_ready, send_terminal, wait_for_go, wait_for_start};
 
 /// What the first process needs.
 pub(crate) struct Entry<'a> {
@@ -53,16 +57,24 @@ pub(crate) fn run(entry: &Entry<'_>) -> u8 {
 }
 
 fn enter(entry: &Entry<'_>) -> Result<(), Failure> {
+    // By its process group the parent finds the second process where it was not told of it.
+    rustix::process::setpgid(None, None).map_err(Failure::at("start a process group"))?;
     // The second process inherits it.
     set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(Failure::at("become undumpable"))?;
     entry.process.scheduling.begin()?;
     go_into(entry.entrance)?;
     wait_for_go(entry.socket)?;
+    if let Some(label) = &entry.process.label {
+        // By the host's procfs: the container's will not tell of this process. The child inherits it.
+        label.apply()?;
+    }
+    let filter = entry.process.filter.as_ref();
+    let late = filter.filter(|filter| !filter.permits_what_is_left()).and_then(SystemCalls::fd);
     let mut kept = vec![entry.socket.as_raw_fd(), entry.container.as_raw_fd(), entry.root.as_raw_fd()];
     if let Stdio::Fds { stdin, stdout, stderr } = entry.stdio {
         kept.extend([stdin, stdout, stderr].map(AsRawFd::as_raw_fd));
     }
-    kept.extend(entry.process.filter.as_ref().and_then(SystemCalls::fd));
+    kept.extend(late);
     fds::close_all_but(3 + entry.process.preserve_fds, &kept).map_err(Failure::at("close what is the host's"))?;
     // A PID namespace takes only children: this process stays outside of it.
     let all = entry.joins | ThreadNameSpaceType::PROCESS_ID;
@@ -75,9 +87,23 @@ fn enter(entry: &Entry<'_>) -> Result<(), Failure> {
         }
     }
     go_to_root(entry.root)?;
-    kept.retain(|fd| *fd != entry.root.as_raw_fd());
-    fds::close_all_but(3 + entry.process.preserve_fds, &kept).map_err(Failure::at("close the container's root"))?;
-    let child = clone3_sibling(Namespaces::default(), None, || match inside(entry) {
+    new_keyring(entry.process)?;
+    let slave = match entry.process.terminal {
+        Some(size) => {
+            let root = RootDir::open("/").map_err(|e| Failure::Step("open the root".into(), e.errno))?;
+            let (master, slave) = pseudo_terminal(&root, size)?;
+            send_terminal(entry.socket, master)?;
+            Some(slave)
+        }
+        None => None,
+    };
+    connect(entry.stdio, slave.as_ref())?;
+    drop(slave);
+    let kept: Vec<i32> = [entry.socket.as_raw_fd()].into_iter().chain(late).collect();
+    fds::close_all_but(3 + entry.process.preserve_fds, &kept)
+        .map_err(Failure::at("close what is not the program's"))?;
+    let ahead = settle_ahead(entry.process, entry.setgroups, entry.socket)?;
+    let child = clone_sibling(|| match inside(entry, ahead) {
         Err(failure) => {
             failure.send(entry.socket);
             125
@@ -103,25 +129,17 @@ fn go_to_root(root: BorrowedFd<'_>) -> Result<(), Failure> {
 }
 
 /// The second process.
-fn inside(entry: &Entry<'_>) -> Result<Infallible, Failure> {
+fn inside(entry: &Entry<'_>, ahead: Ahead) -> Result<Infallible, Failure> {
     // The parent has heard of it: two may not speak at once.
     let (number, _) = wait_for_go(entry.socket)?;
     entry.process.is_known_as(number);
     rustix::process::setsid().map_err(Failure::at("start a session"))?;
-    new_keyring(entry.process)?;
-    let (master, slave) = match entry.process.terminal {
-        Some(size) => {
-            let root = RootDir::open("/").map_err(|e| Failure::Step("open the root".into(), e.errno))?;
-            let (master, slave) = pseudo_terminal(&root, size)?;
-            (Some(master), Some(slave))
-        }
-        None => (None, None),
-    };
+    if entry.process.terminal.is_some() {
+        control(rustix::stdio::stdin())?;
+    }
     find_program(entry.process)?;
-    streams(entry.stdio, slave.as_ref())?;
-    settle(entry.process, true)?;
-    send_ready(entry.socket, master.as_ref())?;
-    drop(master);
+    ahead.settle(entry.process)?;
+    send_ready(entry.socket, None)?;
     wait_for_start(entry.socket)?;
-    become_program(entry.process, || Ok(()))
+    ahead.become_program(entry.process)
 }

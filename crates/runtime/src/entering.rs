@@ -9,22 +9,25 @@
 //! makes one counts the time, and drops the value when it has had enough of it: that ends the process.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::retry_on_intr;
-use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, pidfd_send_signal, waitid};
 use wharf_sys::process::Child;
 
 use crate::create::Created;
-use crate::report::{ParentEnd, Said};
+use crate::filter::SystemCalls;
+use crate::process::ProcessPlan;
+use crate::report::{Between, ParentEnd, Said};
+use crate::scheduling::Schedule;
 use crate::{Result, RuntimeError};
 
 /// How long a process in a container may take to come to its next step.
 pub const EXEC_PATIENCE: Duration = Duration::from_secs(10);
 /// How long the end of a killed process may take that nobody has to wait for. One in a frozen group does not end; it is
 /// left to whoever reaps the caller's children.
-const REAPING: Timespec = Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
+const REAPING: Timespec = Timespec { tv_sec: 0, tv_nsec: 500_000_000 };
 
 /// A process on its way into a container. Dropping it ends it.
 #[derive(Debug)]
@@ -32,6 +35,12 @@ pub struct Entering {
     stage: Stage,
     command: String,
     left_out: Vec<&'static str>,
+    schedule: Option<Schedule>,
+    filter: Option<Box<SystemCalls>>,
+    /// Where somebody decides what the filter leaves open: the one who does is told when the process has a number.
+    decisions: Option<OwnedFd>,
+    /// The master of the process's terminal.
+    terminal: Option<OwnedFd>,
 }
 
 #[derive(Debug)]
@@ -51,7 +60,7 @@ enum Stage {
     Over,
 }
 
-/// Is ended and reaped with this value.
+/// Is ended and reaped with this value, and what it has made unless somebody else has that.
 #[derive(Debug)]
 pub(crate) struct GoBetween(Child);
 
@@ -62,6 +71,35 @@ impl Drop for GoBetween {
     }
 }
 
+impl GoBetween {
+    /// Ends it together with a process that it has made and that nobody has heard of: both are in the process group of
+    /// its own ([`crate::enter`]), whose number nobody else gets as long as one of them is there.
+    fn end_with_what_it_has_made(self) {
+        let group = self.0.pid;
+        // It may not have come to its group yet; then it has made nobody.
+        let _ = kill_process_group(group, Signal::KILL);
+        drop(self);
+        let deadline = Instant::now() + Duration::from_nanos(REAPING.tv_nsec.unsigned_abs());
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
+        while let Ok(found) = waitid(WaitId::Pgid(Some(group)), options) {
+            if found.is_none() {
+                if Instant::now() >= deadline {
+                    return;
+                }
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        }
+    }
+}
+
+impl Drop for Entering {
+    fn drop(&mut self) {
+        if let Stage::Going { between, .. } = std::mem::replace(&mut self.stage, Stage::Over) {
+            between.end_with_what_it_has_made();
+        }
+    }
+}
+
 /// Reaps a killed child, if it ends within [`REAPING`].
 pub(crate) fn reap_soon(pidfd: BorrowedFd<'_>) {
     let _ = retry_on_intr(|| poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&REAPING)));
@@ -69,13 +107,23 @@ pub(crate) fn reap_soon(pidfd: BorrowedFd<'_>) {
 }
 
 impl Entering {
-    pub(crate) fn new(between: Child, parent: ParentEnd, command: String, left_out: Vec<&'static str>) -> Self {
-        Self { stage: Stage::Going { between: GoBetween(between), parent }, command, left_out }
+    pub(crate) fn new(between: Child, parent: ParentEnd, plan: ProcessPlan, left_out: Vec<&'static str>) -> Self {
+        let stage = Stage::Going { between: GoBetween(between), parent };
+        let schedule = plan.scheduling.schedule();
+        Self {
+            stage,
+            command: plan.command,
+            left_out,
+            schedule,
+            filter: plan.filter.map(Box::new),
+            decisions: None,
+            terminal: None,
+        }
     }
 
     /// Lets the go-between go.
-    pub(crate) fn go(&self, number: i32) -> Result<()> {
-        match &self.stage {
+    pub(crate) fn go(&mut self, number: i32) -> Result<()> {
+        match &mut self.stage {
             Stage::Going { parent, .. } => parent.go(number, None),
             _ => Err(RuntimeError::Vanished),
         }
@@ -88,26 +136,45 @@ impl Entering {
     pub fn advance(&mut self) -> Result<Option<Created>> {
         loop {
             match std::mem::replace(&mut self.stage, Stage::Over) {
-                Stage::Going { between, mut parent } => match parent.listen()? {
-                    Said::Nothing => {
+                Stage::Going { between, mut parent } => match parent.listen() {
+                    Ok(Said::Nothing) => {
                         self.stage = Stage::Going { between, parent };
                         return Ok(None);
                     }
-                    said => {
-                        let child = ParentEnd::made(said)?;
-                        let mut created = Created::new(child, self.command.clone(), parent);
-                        created.reaped_soon = true;
-                        created.left_out = std::mem::take(&mut self.left_out);
-                        self.stage = Stage::Leaving { between, created };
-                    }
+                    heard => match heard.and_then(|said| ParentEnd::between(said, &self.command)) {
+                        Err(error) => {
+                            between.end_with_what_it_has_made();
+                            return Err(error);
+                        }
+                        Ok(Between::Decisions(fd)) => {
+                            self.decisions = Some(fd);
+                            self.stage = Stage::Going { between, parent };
+                        }
+                        Ok(Between::Terminal(fd)) => {
+                            self.terminal = Some(fd);
+                            self.stage = Stage::Going { between, parent };
+                        }
+                        Ok(Between::Made(child)) => {
+                            let mut created = Created::new(child, self.command.clone(), parent);
+                            created.reaped_soon = true;
+                            created.terminal = self.terminal.take();
+                            created.left_out = std::mem::take(&mut self.left_out);
+                            self.stage = Stage::Leaving { between, created };
+                        }
+                    },
                 },
-                Stage::Leaving { between, created } => {
+                Stage::Leaving { between, mut created } => {
                     let id = WaitId::PidFd(between.0.pidfd.as_fd());
                     if matches!(waitid(id, WaitIdOptions::EXITED | WaitIdOptions::NOHANG), Ok(None)) {
                         self.stage = Stage::Leaving { between, created };
                         return Ok(None);
                     }
-                    created.parent.go(created.pid.as_raw_nonzero().get(), None)?;
+                    let number = created.pid.as_raw_nonzero().get();
+                    self.schedule.map_or(Ok(()), |schedule| schedule.set(created.pid))?;
+                    if let (Some(filter), Some(decisions)) = (&self.filter, self.decisions.take()) {
+                        filter.hand_over(number, &decisions)?;
+                    }
+                    created.parent.go(number, None)?;
                     self.stage = Stage::Settling(created);
                 }
                 Stage::Settling(mut created) => match created.parent.listen()? {
@@ -116,7 +183,7 @@ impl Entering {
                         return Ok(None);
                     }
                     said => {
-                        created.terminal = ParentEnd::settled(said, &self.command)?;
+                        ParentEnd::settled(said, &self.command)?;
                         return Ok(Some(created));
                     }
                 },
@@ -146,8 +213,8 @@ pub struct Starting {
 }
 
 impl Starting {
-    pub(crate) fn new(created: Created) -> Result<Self> {
-        created.parent.start()?;
+    pub(crate) fn new(mut created: Created) -> Result<Self> {
+        created.parent.start(&created.command)?;
         Ok(Self { created })
     }
 

@@ -50,6 +50,13 @@ pub enum RuntimeError {
     /// A hook that runs in the container's namespaces failed there.
     #[error("{0}")]
     ContainerHook(String),
+    /// What failed, and what could not be given back after it.
+    #[error("{left}, after this")]
+    NotGivenBack {
+        left: String,
+        #[source]
+        error: Box<RuntimeError>,
+    },
     #[error(transparent)]
     Hook(#[from] crate::hooks::HookError),
     #[error(transparent)]
@@ -63,11 +70,24 @@ pub enum RuntimeError {
 impl RuntimeError {
     /// The exit code by which Docker's users know this failure.
     pub fn exit_code(&self) -> u8 {
-        match self {
+        match self.cause() {
             Self::CommandNotFound(_) => 127,
             Self::NotExecutable { .. } => 126,
             _ => 125,
         }
+    }
+
+    /// What failed first.
+    pub fn cause(&self) -> &Self {
+        match self {
+            Self::NotGivenBack { error, .. } => error.cause(),
+            other => other,
+        }
+    }
+
+    /// With what could not be given back afterwards, if there is any.
+    pub(crate) fn with(self, left: Vec<String>) -> Self {
+        if left.is_empty() { self } else { Self::NotGivenBack { left: left.join("; "), error: Box::new(self) } }
     }
 
     pub(crate) fn host(action: &'static str, path: impl Into<PathBuf>, errno: Errno) -> Self {

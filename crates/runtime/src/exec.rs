@@ -108,7 +108,7 @@ pub fn begin_exec(exec: Exec<'_>) -> Result<Entering> {
         between.map_err(|errno| RuntimeError::Setup { step: "make a process for the container".into(), errno })?;
     drop(theirs);
     let number = between.pid.as_raw_nonzero().get();
-    let entering = Entering::new(between, ParentEnd::new(ours), plan.command.clone(), left_out);
+    let mut entering = Entering::new(between, ParentEnd::new(ours), plan, left_out);
     // Its child inherits it.
     set_oom_score(number, exec.process)?;
     entering.go(number)?;

@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::io::IoSlice;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
 use oci_spec::runtime::LinuxSeccomp;
@@ -11,13 +11,49 @@ use rustix::io::Errno;
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use serde_json::{Value, json};
 use wharf_seccomp::{Action, Filter};
+use wharf_sys::process::CLONE_SIBLING;
 use wharf_sys::seccomp::{Flags, install, install_with_listener, supports};
 
-use crate::report::{Failure, Step};
+use crate::report::{Failure, Step, send_decisions};
 use crate::{Result, RuntimeError};
 
 /// What the process calls to hand the decisions over: nobody could answer before that has been done.
 const NEEDED: &str = "sendmsg";
+
+/// What is called from the filter of an exec's process to its program, by `enter` and `identity`: a filter that judges
+/// one of them is installed after them.
+const LEFT: &[(&str, Option<u64>)] = &[
+    ("capget", None),
+    ("capset", None),
+    ("prctl", None),
+    ("clone", Some(CLONE_SIBLING)),
+    ("sendmsg", None),
+    ("sendto", None),
+    ("recvmsg", None),
+    ("recvfrom", None),
+    ("exit_group", None),
+    ("setsid", None),
+    ("ioctl", None),
+    ("newfstatat", None),
+    ("statx", None),
+    ("fstat", None),
+    ("chdir", None),
+    ("getcwd", None),
+    ("prlimit64", None),
+    ("openat2", None),
+    ("openat", None),
+    ("read", None),
+    ("lseek", None),
+    ("close", None),
+    ("rt_sigaction", None),
+    ("rt_sigprocmask", None),
+    ("close_range", None),
+    ("brk", None),
+    ("mmap", None),
+    ("munmap", None),
+    ("mremap", None),
+    ("execve", None),
+];
 
 /// A filter ready to be installed.
 #[derive(Debug)]
@@ -25,6 +61,8 @@ pub(crate) struct SystemCalls {
     filter: Filter,
     flags: Flags,
     listener: Option<Listener>,
+    /// Whether it leaves [`LEFT`] alone.
+    permits_what_is_left: bool,
 }
 
 /// Who decides.
@@ -86,7 +124,8 @@ impl SystemCalls {
             _ if names.is_empty() => None,
             _ => return Err(RuntimeError::Invalid("SCMP_ACT_NOTIFY needs a listenerPath".into())),
         };
-        Ok(Self { filter: policy.compile()?, flags, listener })
+        let permits_what_is_left = policy.permits(LEFT);
+        Ok(Self { filter: policy.compile()?, flags, listener, permits_what_is_left })
     }
 
     /// In the process itself: what number its parent knows it by.
@@ -96,35 +135,66 @@ impl SystemCalls {
         }
     }
 
+    /// Whether it can be installed before the last steps of a process: it judges none of them.
+    pub(crate) fn permits_what_is_left(&self) -> bool {
+        self.permits_what_is_left
+    }
+
     /// The fd that must stay open until the filter is installed.
     pub(crate) fn fd(&self) -> Option<i32> {
         self.listener.as_ref().map(|listener| listener.socket.as_raw_fd())
     }
 
+    /// In the process itself.
     pub(crate) fn install(&self, running: bool) -> Step<()> {
-        let failed = || Failure::at("install the seccomp filter");
-        let Some(listener) = &self.listener else {
-            return install(&self.filter, self.flags).map_err(failed());
-        };
-        let status = if running { "running" } else { "creating" };
-        let mut told = listener.state.clone();
-        told["pid"] = json!(listener.pid.get());
+        let Some(listener) = &self.listener else { return self.install_alone() };
+        let decisions = install_with_listener(&self.filter, self.flags).map_err(Failure::at(INSTALL))?;
+        listener.hand_over(&decisions, if running { "running" } else { "creating" }).map_err(Failure::at(HAND_OVER))
+    }
+
+    /// For a process that the caller will make: who decides is told by the parent ([`SystemCalls::hand_over`]), which
+    /// knows its number then.
+    pub(crate) fn install_ahead(&self, socket: BorrowedFd<'_>) -> Step<()> {
+        if self.listener.is_none() {
+            return self.install_alone();
+        }
+        let decisions = install_with_listener(&self.filter, self.flags).map_err(Failure::at(INSTALL))?;
+        send_decisions(socket, decisions)
+    }
+
+    fn install_alone(&self) -> Step<()> {
+        install(&self.filter, self.flags).map_err(Failure::at(INSTALL))
+    }
+
+    /// In the parent of a process of an exec, which is known as `pid`.
+    pub(crate) fn hand_over(&self, pid: i32, decisions: &OwnedFd) -> Result<()> {
+        let Some(listener) = &self.listener else { return Ok(()) };
+        listener.pid.set(pid);
+        listener.hand_over(decisions, "running").map_err(|errno| RuntimeError::Setup { step: HAND_OVER.into(), errno })
+    }
+}
+
+const INSTALL: &str = "install the seccomp filter";
+const HAND_OVER: &str = "send the seccomp listener";
+
+impl Listener {
+    /// Tells who decides of the process.
+    fn hand_over(&self, decisions: &OwnedFd, status: &str) -> std::result::Result<(), Errno> {
+        let mut told = self.state.clone();
+        told["pid"] = json!(self.pid.get());
         // Of an exec the container's are known: this is another process than its first.
         let state = &mut told["state"];
-        for (key, value) in [("pid", json!(listener.pid.get())), ("status", json!(status))] {
+        for (key, value) in [("pid", json!(self.pid.get())), ("status", json!(status))] {
             if state.get(key).is_none() {
                 state[key] = value;
             }
         }
         let text = told.to_string();
-        let decisions = install_with_listener(&self.filter, self.flags).map_err(failed())?;
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut control = SendAncillaryBuffer::new(&mut space);
         let fds = [decisions.as_fd()];
         control.push(SendAncillaryMessage::ScmRights(&fds));
-        sendmsg(&listener.socket, &[IoSlice::new(text.as_bytes())], &mut control, SendFlags::NOSIGNAL)
-            .map(drop)
-            .map_err(Failure::at("send the seccomp listener"))
+        sendmsg(&self.socket, &[IoSlice::new(text.as_bytes())], &mut control, SendFlags::NOSIGNAL).map(drop)
     }
 }
 

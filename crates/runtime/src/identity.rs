@@ -2,27 +2,47 @@
 
 use std::convert::Infallible;
 use std::ffi::CString;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, Uid, statat};
 use rustix::io::Errno;
+use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use rustix::thread::{CapabilitySet, CapabilitySets};
 use wharf_rooted_path::RootDir;
+use wharf_sys::process::Words;
 
 use crate::process::ProcessPlan;
 use crate::report::{Failure, Step};
+use crate::rlimits;
 
 /// Takes on the program's confinement, and becomes the program; [`settle`] came before. `last` is what is done as the
 /// program would do it.
 pub(crate) fn become_program(process: &ProcessPlan, last: impl FnOnce() -> Step<()>) -> Step<Infallible> {
-    let with_home = if process.homeless { Some(process.environment.with(home(process.uid))) } else { None };
-    let environment = with_home.as_ref().unwrap_or(&process.environment);
-    confine(process, true)?;
+    let home = home_variable(process);
+    confine(process)?;
+    reset(process)?;
     // Before what is done last, as with runc: a hook in the container has the container's confinement.
     forbid_privileges(process)?;
     last()?;
+    execute(process, home.as_ref())
+}
+
+/// As [`become_program`], for who has the program's confinement already.
+pub(crate) fn become_program_as_confined(process: &ProcessPlan) -> Step<Infallible> {
+    let home = home_variable(process);
+    reset(process)?;
+    execute(process, home.as_ref())
+}
+
+/// The environment with the home in it, where nobody has said that.
+fn home_variable(process: &ProcessPlan) -> Option<Words> {
+    process.homeless.then(|| process.environment.with(home(process.uid)))
+}
+
+fn execute(process: &ProcessPlan, with_home: Option<&Words>) -> Step<Infallible> {
+    let environment = with_home.unwrap_or(&process.environment);
     let mut denied = None;
     for path in &process.candidates {
         match wharf_sys::process::execve(path, &process.arguments, environment) {
@@ -52,21 +72,85 @@ fn home_in(table: &str, uid: u32) -> Option<String> {
 }
 
 /// Becomes the program's user, in the one order in which each step still has the right to be done. What can be refused
-/// is here: it is done before the container counts as made. The capabilities stay, unused. `program`: and what only
-/// the program itself needs, its streams and its directory.
-pub(crate) fn settle(process: &ProcessPlan, program: bool) -> Step<()> {
-    if program && let Some(label) = &process.label {
+/// is here: it is done before the container counts as made. Of capabilities the program's stay, and what [`confine`]
+/// needs.
+pub(crate) fn settle(process: &ProcessPlan) -> Step<()> {
+    if let Some(label) = &process.label {
         label.apply()?;
     }
-    process.scheduling.apply(process.exec)?;
-    for (resource, limit) in &process.rlimits {
-        rustix::process::setrlimit(*resource, *limit)
-            .map_err(Failure::at(format!("set the resource limit {resource:?}")))?;
-    }
+    process.scheduling.apply()?;
+    rlimits::apply(&process.rlimits)?;
     rustix::process::umask(Mode::from_raw_mode(process.umask));
-    if program {
-        give_streams(process.uid);
+    give_streams(process.uid);
+    change_user(process, || setgroups_denied("self"))?;
+    enter_cwd(&process.cwd)?;
+    set_capabilities(process, process.effective, process.permitted | needed_to_confine(process))
+}
+
+/// As [`settle`], for a process of ours that is no program and has neither streams nor a directory.
+pub(crate) fn settle_ourselves(process: &ProcessPlan) -> Step<()> {
+    process.scheduling.apply()?;
+    rlimits::apply(&process.rlimits)?;
+    rustix::process::umask(Mode::from_raw_mode(process.umask));
+    change_user(process, || setgroups_denied("self"))
+}
+
+/// As [`settle`] and [`become_program`], for an exec's process that the caller is still to make: it starts with its
+/// program's confinement, and has never had anything else where the container sees it. The label is set already, the
+/// scheduler and what [`Ahead`] has is not. `setgroups`: as [`crate::enter::Entry`] has it.
+pub(crate) fn settle_ahead(process: &ProcessPlan, setgroups: bool, socket: BorrowedFd<'_>) -> Step<Ahead> {
+    process.scheduling.apply_ahead()?;
+    rlimits::apply_ahead(&process.rlimits, process.preserve_fds)?;
+    rustix::process::umask(Mode::from_raw_mode(process.umask));
+    give_streams(process.uid);
+    change_user(process, || !setgroups)?;
+    // Another user's process may have become one that can be looked into (fs.suid_dumpable, proc_sys_fs(5)).
+    set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(Failure::at("become undumpable"))?;
+    let in_cwd = match enter_cwd(&process.cwd) {
+        // What procfs shows of a process there is not seen from outside.
+        Err(Failure::Step(_, Errno::NOENT)) => false,
+        entered => entered.map(|()| true)?,
+    };
+    let filter = process.filter.as_ref().filter(|filter| filter.permits_what_is_left());
+    if !process.no_new_privileges
+        && let Some(filter) = filter
+    {
+        use_permitted()?;
+        filter.install_ahead(socket)?;
     }
+    let needed = if filter.is_some() { 0 } else { needed_to_confine(process) };
+    set_capabilities(process, process.effective, process.permitted | needed)?;
+    set_ambient(process)?;
+    if process.no_new_privileges {
+        rustix::thread::set_no_new_privs(true).map_err(Failure::at("forbid new privileges"))?;
+        filter.map_or(Ok(()), |filter| filter.install_ahead(socket))?;
+    }
+    Ok(Ahead { in_cwd, confined: process.filter.is_none() || filter.is_some() })
+}
+
+/// What [`settle_ahead`] could do.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ahead {
+    in_cwd: bool,
+    confined: bool,
+}
+
+impl Ahead {
+    /// What is left of it, in the process itself.
+    pub(crate) fn settle(self, process: &ProcessPlan) -> Step<()> {
+        if !self.in_cwd {
+            enter_cwd(&process.cwd)?;
+        }
+        rlimits::apply(&process.rlimits)
+    }
+
+    /// And the rest.
+    pub(crate) fn become_program(self, process: &ProcessPlan) -> Step<Infallible> {
+        if self.confined { become_program_as_confined(process) } else { become_program(process, || Ok(())) }
+    }
+}
+
+fn change_user(process: &ProcessPlan, denied: impl FnOnce() -> bool) -> Step<()> {
     for bit in 0..64 {
         let one = CapabilitySet::from_bits_retain(1 << bit);
         if process.bounding & (1 << bit) == 0 {
@@ -78,43 +162,69 @@ pub(crate) fn settle(process: &ProcessPlan, program: bool) -> Step<()> {
         }
     }
     rustix::thread::set_keep_capabilities(true).map_err(Failure::at("keep capabilities"))?;
-    become_id(process.uid, process.gid, &process.groups)?;
-    rustix::thread::set_keep_capabilities(false).map_err(Failure::at("keep capabilities"))?;
-    if program {
-        enter_cwd(&process.cwd)?;
-    }
-    Ok(())
+    become_id_where(process.uid, process.gid, &process.groups, denied)?;
+    rustix::thread::set_keep_capabilities(false).map_err(Failure::at("keep capabilities"))
 }
 
-/// Takes on the program's confinement. `program`: and what only the program itself needs, its signals and its fds.
-pub(crate) fn confine(process: &ProcessPlan, program: bool) -> Step<()> {
-    if !process.no_new_privileges && process.filter.is_some() {
-        // Only with CAP_SYS_ADMIN, which the change of the user has put aside.
-        let mut sets = rustix::thread::capabilities(None).map_err(Failure::at("read the capabilities"))?;
-        sets.effective = sets.permitted;
-        rustix::thread::set_capabilities(None, sets).map_err(Failure::at("use the capabilities"))?;
-        install_filter(process)?;
-    }
-    // The exec of who is not root leaves it the ambient ones alone (capabilities(7)): so what does not exec.
-    let kept = if program || process.uid == 0 { u64::MAX } else { process.ambient };
+/// What [`confine`] cannot do without: a filter where new privileges are not forbidden.
+fn needed_to_confine(process: &ProcessPlan) -> u64 {
+    if process.filter.is_some() && !process.no_new_privileges { CapabilitySet::SYS_ADMIN.bits() } else { 0 }
+}
+
+/// The change of the user puts them aside.
+fn use_permitted() -> Step<()> {
+    let mut sets = rustix::thread::capabilities(None).map_err(Failure::at("read the capabilities"))?;
+    sets.effective = sets.permitted;
+    rustix::thread::set_capabilities(None, sets).map_err(Failure::at("use the capabilities"))
+}
+
+fn set_capabilities(process: &ProcessPlan, effective: u64, permitted: u64) -> Step<()> {
     let sets = CapabilitySets {
-        effective: CapabilitySet::from_bits_retain(process.effective & kept),
-        permitted: CapabilitySet::from_bits_retain(process.permitted & kept),
+        effective: CapabilitySet::from_bits_retain(effective),
+        permitted: CapabilitySet::from_bits_retain(permitted),
         inheritable: CapabilitySet::from_bits_retain(process.inheritable),
     };
-    rustix::thread::set_capabilities(None, sets).map_err(Failure::at("set the capabilities"))?;
+    rustix::thread::set_capabilities(None, sets).map_err(Failure::at("set the capabilities"))
+}
+
+fn set_ambient(process: &ProcessPlan) -> Step<()> {
     rustix::thread::clear_ambient_capability_set().map_err(Failure::at("clear the ambient capabilities"))?;
     for bit in (0..64).filter(|bit| process.ambient & (1 << bit) != 0) {
         let one = CapabilitySet::from_bits_retain(1 << bit);
         rustix::thread::configure_capability_in_ambient_set(one, true)
             .map_err(Failure::at("set an ambient capability"))?;
     }
-    if program {
-        wharf_sys::process::reset_signals().map_err(Failure::at("reset the signals"))?;
-        wharf_sys::fds::close_on_exec_from(3 + process.preserve_fds)
-            .map_err(Failure::at("close what is not inherited"))?;
+    Ok(())
+}
+
+/// Takes on the program's capabilities, and its filter where that needs one of the runtime's.
+fn confine(process: &ProcessPlan) -> Step<()> {
+    filter_as_admin(process)?;
+    set_capabilities(process, process.effective, process.permitted)?;
+    set_ambient(process)
+}
+
+/// As [`confine`], for a process of ours that does not exec: the exec of who is not root leaves it the ambient ones
+/// alone (capabilities(7)).
+pub(crate) fn confine_ourselves(process: &ProcessPlan) -> Step<()> {
+    filter_as_admin(process)?;
+    let kept = if process.uid == 0 { u64::MAX } else { process.ambient };
+    set_capabilities(process, process.effective & kept, process.permitted & kept)?;
+    set_ambient(process)
+}
+
+fn filter_as_admin(process: &ProcessPlan) -> Step<()> {
+    if !process.no_new_privileges && process.filter.is_some() {
+        use_permitted()?;
+        install_filter(process)?;
     }
     Ok(())
+}
+
+/// What only a program needs: its signals, and no fds but its own.
+fn reset(process: &ProcessPlan) -> Step<()> {
+    wharf_sys::process::reset_signals().map_err(Failure::at("reset the signals"))?;
+    wharf_sys::fds::close_on_exec_from(3 + process.preserve_fds).map_err(Failure::at("close what is not inherited"))
 }
 
 /// From here on nothing can be gained by an exec; then a filter needs no capability.
@@ -186,10 +296,15 @@ pub(crate) fn setgroups_denied(process: &str) -> bool {
 
 /// Groups first, then the group, then the user: after that the right to change them is gone.
 pub(crate) fn become_id(uid: u32, gid: u32, groups: &[u32]) -> Step<()> {
+    become_id_where(uid, gid, groups, || setgroups_denied("self"))
+}
+
+/// `denied`: whether the user namespace has given up the groups.
+fn become_id_where(uid: u32, gid: u32, groups: &[u32], denied: impl FnOnce() -> bool) -> Step<()> {
     let groups: Vec<Gid> = groups.iter().map(|gid| Gid::from_raw(*gid)).collect();
     match rustix::thread::set_thread_groups(&groups) {
         // An ordinary user has given it up, and keeps the groups that it has: they are its own.
-        Err(Errno::PERM) if groups.is_empty() && setgroups_denied("self") => {}
+        Err(Errno::PERM) if groups.is_empty() && denied() => {}
         done => done.map_err(Failure::at("set the supplementary groups"))?,
     }
     set_ids(uid, gid)

@@ -7,19 +7,18 @@
 //! filter, so taking it over would gain nothing.
 
 use std::convert::Infallible;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd};
 
-use rustix::io::Errno;
+use rustix::io::{Errno, retry_on_intr};
+use rustix::pipe::PipeFlags;
 use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions};
 use wharf_sys::process::{Namespaces, clone3, exit_now, pidfd_signal};
 use wharf_sys::{disposition, fds};
 
-use crate::identity::{become_program, confine, forbid_privileges, settle};
+use crate::identity::{become_program, confine_ourselves, forbid_privileges, settle, settle_ourselves};
 use crate::process::ProcessPlan;
 use crate::report::Failure;
 
-/// Where it keeps the connection to the runtime, behind the standard streams.
-const SOCKET: i32 = 3;
 /// What cannot be: the program's end was not seen.
 const UNKNOWN: u8 = 255;
 
@@ -27,7 +26,11 @@ const UNKNOWN: u8 = 255;
 pub(crate) fn become_init(process: &ProcessPlan, socket: BorrowedFd<'_>) -> Result<Infallible, Failure> {
     // Before there is anybody to send one: none is lost.
     disposition::block_all().map_err(Failure::at("hold back signals"))?;
-    let child = clone3(Namespaces::default(), None, || match program(process) {
+    // It has the runtime's capabilities until it is confined: the program starts only then.
+    let (confined, confines) =
+        rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(Failure::at("make a pipe to the program's process"))?;
+    let (socket_number, confines_number) = (socket.as_raw_fd(), confines.into_raw_fd());
+    let child = clone3(Namespaces::default(), None, || match program(process, &confined, confines_number) {
         Err(failure) => {
             failure.send(socket);
             125
@@ -37,24 +40,27 @@ pub(crate) fn become_init(process: &ProcessPlan, socket: BorrowedFd<'_>) -> Resu
     let pid = child.map_err(Failure::at("make the program's process"))?.pid;
     // The socket is kept so far that a failure can be told; with its closing here and in the program the runtime
     // knows that all went well.
-    fds::keep_only(socket.as_raw_fd(), SOCKET).map_err(Failure::at("close what the init does not need"))?;
-    let socket = fds::adopt(SOCKET).map_err(Failure::at("keep the connection to the runtime"))?;
+    fds::close_all_but(3, &[socket_number, confines_number])
+        .map_err(Failure::at("close what the init does not need"))?;
+    let adopt = |number| fds::adopt(number).map_err(Failure::at("keep the connection to the runtime"));
+    let (socket, confines) = (adopt(socket_number)?, adopt(confines_number)?);
     let confined = wharf_sys::process::set_name(c"wharf-init")
         .and_then(|()| rustix::process::pidfd_open(pid, PidfdFlags::empty()))
         .map_err(Failure::at("watch the program"))
         .and_then(|pidfd| {
-            settle(process, false)?;
-            confine(process, false)?;
+            settle_ourselves(process)?;
+            confine_ourselves(process)?;
             forbid_privileges(process)?;
             Ok(pidfd)
         });
     match confined {
         Ok(pidfd) => {
-            drop(socket);
+            drop((confines, socket));
             exit_now(serve(pid, pidfd.as_fd()))
         }
         Err(failure) => {
-            // Its end takes the program with it.
+            // Before the pipe is closed; all others end with this process.
+            let _ = rustix::process::kill_process(pid, Signal::KILL);
             failure.send(socket.as_fd());
             exit_now(125)
         }
@@ -62,13 +68,17 @@ pub(crate) fn become_init(process: &ProcessPlan, socket: BorrowedFd<'_>) -> Resu
 }
 
 /// The program: in a process group of its own, in the foreground of the terminal if there is one.
-fn program(process: &ProcessPlan) -> Result<Infallible, Failure> {
+fn program(process: &ProcessPlan, confined: &OwnedFd, confines: i32) -> Result<Infallible, Failure> {
+    // This process's copy of the init's end.
+    drop(fds::adopt(confines));
     rustix::process::setpgid(None, None).map_err(Failure::at("start a process group"))?;
     if process.terminal.is_some() {
         let own = rustix::process::getpid();
         rustix::termios::tcsetpgrp(rustix::stdio::stdin(), own).map_err(Failure::at("come to the foreground"))?;
     }
-    settle(process, true)?;
+    settle(process)?;
+    // The end of the pipe is the sign.
+    retry_on_intr(|| rustix::io::read(confined, &mut [0_u8; 1])).map_err(Failure::at("wait for the init"))?;
     become_program(process, || Ok(()))
 }
 

@@ -61,6 +61,7 @@ pub use error::RuntimeError;
 pub use exec::{Exec, begin_exec, exec};
 pub use hooks::{HookError, HookSet, Point};
 pub use mount_options::MOUNT_OPTIONS;
+pub use net_devices::{LentDevices, network_of};
 pub use review::review;
 pub use rootfs::Rootfs;
 

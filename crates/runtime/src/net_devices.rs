@@ -1,8 +1,9 @@
 //! Network devices of the host's that a container gets (runtime-spec 1.3, config-linux, "Network Devices").
 //!
 //! A device is moved into the container's network namespace, keeps its permanent addresses of global scope, and is up
-//! there. Whatever fails in create, the devices are given back, with the names and addresses that they had: with the
-//! namespace virtual ones would be gone, as they are when a container that was created ends.
+//! there. Until the program runs the devices are lent ([`LentDevices`]): whatever fails, they are given back, with the
+//! names and addresses that they had, for with the namespace virtual ones would be gone. Then they are the container's,
+//! and end with it.
 
 use std::collections::HashSet;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -12,6 +13,7 @@ use oci_spec::runtime::Linux;
 use rustix::fs::{Mode, OFlags, fstat};
 use rustix::io::Errno;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use serde::{Deserialize, Serialize};
 use wharf_netlink::NetlinkError;
 use wharf_netlink::route::{Batch, Connection, Link, PermanentAddress};
 
@@ -23,6 +25,8 @@ use crate::{Result, RuntimeError};
 const MAX_NAME: usize = 15;
 /// What the kernel numbers in a name.
 const TEMPLATE: &str = "%d";
+/// What a device is called that cannot have its name back, as the kernel calls one that comes home from a namespace.
+const FALLBACK: &str = "dev%d";
 /// How often the next number is tried when somebody else has taken it meanwhile.
 const TRIES: usize = 16;
 
@@ -84,8 +88,7 @@ pub(crate) fn joined(plan: &Plan) -> Result<Option<OwnedFd>> {
         }
         return Err(no_namespace());
     };
-    let id = |fd: BorrowedFd<'_>| fstat(fd).map(|stat| (stat.st_dev, stat.st_ino));
-    if id(join.fd.as_fd()).is_ok_and(|there| Home::of("net").is_ok_and(|home| id(home.fd.as_fd()) == Ok(there))) {
+    if identity(join.fd.as_fd())? == identity(Home::of("net")?.fd.as_fd())? {
         return Err(no_namespace());
     }
     let fd = join.fd.try_clone().map_err(|_| RuntimeError::host("duplicate", "network namespace", Errno::MFILE))?;
@@ -100,7 +103,10 @@ fn no_namespace() -> RuntimeError {
 }
 
 /// The network namespace of a process.
-pub(crate) fn network_of(pid: i32) -> Result<OwnedFd> {
+///
+/// # Errors
+/// When there is no such process any more, or it is not the caller's to look into.
+pub fn network_of(pid: i32) -> Result<OwnedFd> {
     let path = format!("/proc/{pid}/ns/net");
     rustix::fs::open(path.as_str(), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
         .map_err(|errno| RuntimeError::host("open", Path::new(&path), errno))
@@ -130,20 +136,140 @@ fn failed(device: &str, error: NetlinkError) -> RuntimeError {
 }
 
 /// A device that was moved, and how it was before.
-#[derive(Debug)]
-struct Moved {
-    before: Link,
-    addresses: Vec<PermanentAddress>,
-    /// What it is called in the container.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct LentDevice {
+    /// In the container's network namespace. Its name there is anybody's to change.
+    index: u32,
+    kind: String,
+    /// On the host, as all that follows.
     name: String,
+    up: bool,
+    master: Option<u32>,
+    addresses: Vec<PermanentAddress>,
+}
+
+/// Devices that a container has got before its program runs. It is kept where create and start are two programs.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct LentDevices {
+    /// The network namespace that they are from, as fstat(2) tells it apart.
+    host: (u64, u64),
+    devices: Vec<LentDevice>,
+}
+
+impl LentDevices {
+    /// Gives them back to the caller's network namespace from `netns`, the container's; the value is what could not be
+    /// done, a line for each. Every step is tried whatever becomes of the others. The caller has one thread.
+    pub fn give_back(&self, netns: BorrowedFd<'_>) -> Vec<String> {
+        match self.try_all(netns) {
+            Ok(left) => left,
+            Err(error) => {
+                let names: Vec<&str> = self.devices.iter().map(|device| device.name.as_str()).collect();
+                vec![format!("network devices are not given back ({}): {error}", names.join(", "))]
+            }
+        }
+    }
+
+    fn try_all(&self, netns: BorrowedFd<'_>) -> Result<Vec<String>> {
+        let home = Home::of("net")?;
+        if identity(home.fd.as_fd())? != self.host {
+            return Err(RuntimeError::Invalid("this is not the network namespace that they are from".into()));
+        }
+        let route = Connection::open().map_err(|error| failed("netlink", error))?;
+        let here = Place { netns: home.fd.as_fd(), route };
+        let there = Place::open(netns)?;
+        let mut left = Vec::new();
+        for device in self.devices.iter().rev() {
+            device.give_back(&here, &there, &mut left);
+        }
+        Ok(left)
+    }
+}
+
+impl LentDevice {
+    fn give_back(&self, here: &Place<'_>, there: &Place<'_>, left: &mut Vec<String>) {
+        let mut told = |what: &str| {
+            left.push(format!("network device `{}`, which the container had got, {what}", self.name));
+        };
+        let link = match by_index(there, self.index) {
+            Ok(Some(link)) if link.kind == self.kind => link,
+            Ok(_) => return told("is not there any more and cannot be given back"),
+            Err(error) => return told(&format!("cannot be found: {}", line(&error))),
+        };
+        let name = match bring_home(here, there, &link, &self.name) {
+            Ok(name) => name,
+            Err(error) => return told(&format!("cannot be given back: {}", line(&error))),
+        };
+        if name != self.name {
+            told(&format!("comes back as `{name}`: its name was taken meanwhile"));
+        }
+        // The number may be another one here.
+        let index = match here.route.link(&name) {
+            Ok(Some(link)) => link.index,
+            _ => return told("is not found again"),
+        };
+        let mut apply = |what: &str, fill: &dyn Fn(&mut Batch)| {
+            let mut batch = Batch::new();
+            fill(&mut batch);
+            if let Err(error) = here.route.apply(batch) {
+                told(&format!("{what}: {}", line(&error)));
+            }
+        };
+        for address in &self.addresses {
+            apply("is without an address that it had", &|batch| {
+                batch.restore_address(index, address, name != self.name);
+            });
+        }
+        if self.up {
+            apply("stays down", &|batch| {
+                batch.set_up(index);
+            });
+        }
+        if let Some(master) = self.master {
+            apply("is no port of its bridge any more", &|batch| {
+                batch.set_master(index, master);
+            });
+        }
+    }
+}
+
+fn line(error: &NetlinkError) -> String {
+    format!("{error}: {}", error.errno)
+}
+
+fn by_index(at: &Place<'_>, index: u32) -> wharf_netlink::Result<Option<Link>> {
+    Ok(at.route.links()?.into_iter().find(|link| link.index == index))
+}
+
+/// Moves a link back under its name, or under the first of the kernel's own that is free: a device that has another
+/// name is better than none.
+fn bring_home(here: &Place<'_>, there: &Place<'_>, link: &Link, name: &str) -> wharf_netlink::Result<String> {
+    let taken: HashSet<String> = here.route.links()?.into_iter().map(|link| link.name).collect();
+    let fallbacks = (0_u32..).map(|number| FALLBACK.replacen(TEMPLATE, &number.to_string(), 1));
+    let mut last = None;
+    for name in [name.to_owned()].into_iter().chain(fallbacks).filter(|name| !taken.contains(name)).take(TRIES) {
+        let mut batch = Batch::new();
+        batch.move_link(link.index, &name, here.netns);
+        match there.route.apply(batch) {
+            Ok(()) => return Ok(name),
+            // Somebody was faster. The kernel renames after the move: it may have come under the name that it had.
+            Err(error) if error.errno == Errno::EXIST => {
+                if by_index(there, link.index)?.is_none() {
+                    return Ok(link.name.clone());
+                }
+                last = Some(error);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    let none = || NetlinkError { action: format!("find a name for `{name}`"), detail: None, errno: Errno::EXIST };
+    Err(last.unwrap_or_else(none))
 }
 
 /// The devices of a container that is being made. Unless they are left there ([`MovedDevices::leave`]) they go back.
 #[derive(Debug)]
 pub(crate) struct MovedDevices {
-    home: Home,
     netns: OwnedFd,
-    moved: Vec<Moved>,
+    lent: LentDevices,
 }
 
 impl MovedDevices {
@@ -152,10 +278,19 @@ impl MovedDevices {
     /// # Errors
     /// When there is no such device, or what is asked cannot be done; then all are where they were.
     pub(crate) fn carry(devices: &[NetDevice], netns: OwnedFd) -> Result<Self> {
-        let mut all = Self { home: Home::of("net")?, netns, moved: Vec::new() };
+        let home = Home::of("net")?;
+        let lent = LentDevices { host: identity(home.fd.as_fd())?, devices: Vec::new() };
+        let mut all = Self { netns, lent };
+        match all.carry_all(devices, &home) {
+            Ok(()) => Ok(all),
+            Err(error) => Err(error.with(all.give_back())),
+        }
+    }
+
+    fn carry_all(&mut self, devices: &[NetDevice], home: &Home) -> Result<()> {
         let route = Connection::open().map_err(|error| failed("netlink", error))?;
-        let here = Place { netns: all.home.fd.as_fd(), route };
-        let there = Place::open(all.netns.as_fd())?;
+        let here = Place { netns: home.fd.as_fd(), route };
+        let there = Place::open(self.netns.as_fd())?;
         for device in devices {
             let fail = |error| failed(&device.name, error);
             let Some(before) = here.route.link(&device.name).map_err(fail)? else {
@@ -164,48 +299,51 @@ impl MovedDevices {
             };
             let addresses = here.route.permanent_addresses(before.index).map_err(fail)?;
             let name = move_as(&here, &there, &before, &device.new_name)?;
+            // The number may be another one there.
+            let found = there.route.link(&name).map_err(fail)?.ok_or_else(|| {
+                fail(NetlinkError { action: format!("find `{name}` again"), detail: None, errno: Errno::NODEV })
+            })?;
+            let mut batch = Batch::new();
+            for address in &addresses {
+                batch.restore_address(found.index, address, name != before.name);
+            }
+            batch.set_up(found.index);
             // From here on it must come back.
-            all.moved.push(Moved { before, addresses, name });
-            let Some(moved) = all.moved.last() else { continue };
-            settle(&there, &moved.name, moved, true).map_err(fail)?;
+            let Link { name, kind, up, master, .. } = before;
+            self.lent.devices.push(LentDevice { index: found.index, kind, name, up, master, addresses });
+            there.route.apply(batch).map_err(fail)?;
         }
-        Ok(all)
+        Ok(())
     }
 
-    /// The container is there: the devices are its own.
+    /// The program runs, or somebody else keeps what is lent: the devices stay where they are.
     pub(crate) fn leave(mut self) {
-        self.moved.clear();
+        self.lent.devices.clear();
     }
 
-    /// Gives one back; best effort, for there is a failure already that is told.
-    fn give_back(here: &Place<'_>, there: &Place<'_>, moved: &Moved) -> wharf_netlink::Result<()> {
-        let Some(link) = there.route.link(&moved.name)? else { return Ok(()) };
-        let mut batch = Batch::new();
-        batch.move_link(link.index, &moved.before.name, here.netns);
-        there.route.apply(batch)?;
-        settle(here, &moved.before.name, moved, moved.before.up)?;
-        let (Some(master), Some(link)) = (moved.before.master, here.route.link(&moved.before.name)?) else {
-            return Ok(());
-        };
-        let mut batch = Batch::new();
-        batch.set_master(link.index, master);
-        here.route.apply(batch)
+    pub(crate) fn lent(&self) -> &LentDevices {
+        &self.lent
+    }
+
+    /// Gives them back; what could not be done.
+    pub(crate) fn give_back(mut self) -> Vec<String> {
+        let lent = LentDevices { host: self.lent.host, devices: std::mem::take(&mut self.lent.devices) };
+        lent.give_back(self.netns.as_fd())
     }
 }
 
 impl Drop for MovedDevices {
     fn drop(&mut self) {
-        if self.moved.is_empty() {
-            return;
-        }
-        let Ok(route) = Connection::open() else { return };
-        let here = Place { netns: self.home.fd.as_fd(), route };
-        let Ok(there) = Place::open(self.netns.as_fd()) else { return };
-        for moved in self.moved.iter().rev() {
-            // The next one is tried all the same.
-            let _ = Self::give_back(&here, &there, moved);
+        if !self.lent.devices.is_empty() {
+            // There is a failure already that is told, of something else.
+            let _ = self.lent.give_back(self.netns.as_fd());
         }
     }
+}
+
+fn identity(netns: BorrowedFd<'_>) -> Result<(u64, u64)> {
+    let stat = fstat(netns).map_err(|errno| RuntimeError::host("look at", "network namespace", errno))?;
+    Ok((stat.st_dev, stat.st_ino))
 }
 
 /// Moves a link to `there` as `name`, and gives the name that it has then.
@@ -243,22 +381,6 @@ fn move_as(here: &Place<'_>, there: &Place<'_>, link: &Link, name: &str) -> Resu
     }
     let text = format!("netDevices: every name that `{name}` gives is taken by somebody else at once");
     Err(RuntimeError::Invalid(text))
-}
-
-/// Gives a link that has moved its addresses again, and takes it up.
-fn settle(at: &Place<'_>, name: &str, moved: &Moved, up: bool) -> wharf_netlink::Result<()> {
-    // The number may be another one here.
-    let Some(link) = at.route.link(name)? else {
-        return Err(NetlinkError { action: format!("find `{name}` again"), detail: None, errno: Errno::NODEV });
-    };
-    let mut batch = Batch::new();
-    for address in &moved.addresses {
-        batch.restore_address(link.index, address, name != moved.before.name);
-    }
-    if up {
-        batch.set_up(link.index);
-    }
-    at.route.apply(batch)
 }
 
 #[cfg(test)]

@@ -5,9 +5,10 @@ use std::path::PathBuf;
 
 use oci_spec::runtime::Linux;
 use rustix::fs::{CWD, FileType, Mode, OFlags};
+use rustix::io::Errno;
+use rustix::mount::{OpenTreeFlags, open_tree};
 
 use crate::host_nodes::{self, Owners};
-use crate::rootfs::layer;
 use crate::{Result, RuntimeError};
 
 /// A node in `/dev`.
@@ -20,6 +21,20 @@ pub(crate) struct DeviceStep {
     pub(crate) owner: (u32, u32),
     /// In a user namespace a node cannot be made: the host's own is mounted.
     pub(crate) host: Option<HostNode>,
+}
+
+impl DeviceStep {
+    /// Whether `node` is the one that is meant: a block device and a character device may have the same number.
+    ///
+    /// # Errors
+    /// `ENXIO` when it is not.
+    pub(crate) fn check(&self, node: &OwnedFd) -> std::result::Result<(), Errno> {
+        let found = rustix::fs::fstat(node)?;
+        let same = FileType::from_raw_mode(found.st_mode) == self.kind
+            // A pipe has no number.
+            && (self.kind == FileType::Fifo || found.st_rdev == self.device);
+        if same { Ok(()) } else { Err(Errno::NXIO) }
+    }
 }
 
 /// The host's own node.
@@ -95,13 +110,56 @@ pub(crate) fn devices(linux: &Linux, userns: bool, unprivileged: bool) -> Result
             let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             let node = rustix::fs::openat(CWD, &step.path, flags, Mode::empty())
                 .map_err(|e| RuntimeError::host("open device", &step.path, e))?;
-            let found = rustix::fs::fstat(&node).map_err(|e| RuntimeError::host("look at", &step.path, e))?;
-            if found.st_rdev != step.device {
-                return Err(RuntimeError::host("use device", &step.path, rustix::io::Errno::NXIO));
-            }
-            step.host =
-                Some(if unprivileged { HostNode::Late } else { HostNode::Open(layer(&step.path, None, false)?) });
+            step.check(&node).map_err(|errno| RuntimeError::host("use device", &step.path, errno))?;
+            step.host = Some(if unprivileged {
+                HostNode::Late
+            } else {
+                // Of what was looked at, and not of what is at its path by now.
+                let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+                let tree = open_tree(&node, "", flags | OpenTreeFlags::AT_EMPTY_PATH)
+                    .map_err(|errno| RuntimeError::host("open device", &step.path, errno))?;
+                HostNode::Open(tree)
+            });
         }
     }
     Ok(steps)
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::fs::mknodat;
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn the_host_s_node_is_taken_for_what_it_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("node");
+        // Without mappings nothing can be made for the container: the host's own must do.
+        let plan = |kind: &str, major: u32, minor: u32| {
+            let linux = json!({ "devices": [{ "path": path, "type": kind, "major": major, "minor": minor }] });
+            devices(&serde_json::from_value(linux).unwrap(), true, false)
+        };
+        mknodat(CWD, &path, FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap();
+        let error = plan("c", 0, 0).unwrap_err().to_string();
+        assert!(error.contains("use device"), "{error}");
+        match plan("p", 0, 0) {
+            Err(RuntimeError::Host { errno: Errno::PERM, .. }) => return eprintln!("skipped: no right to copy mounts"),
+            planned => drop(planned.unwrap()),
+        }
+        std::fs::remove_file(&path).unwrap();
+        if let Err(errno) =
+            mknodat(CWD, &path, FileType::CharacterDevice, Mode::from_raw_mode(0o600), rustix::fs::makedev(1, 3))
+        {
+            return eprintln!("skipped: no right to make a device: {errno}");
+        }
+        assert!(plan("b", 1, 3).is_err() && plan("c", 1, 5).is_err());
+        let steps = plan("c", 1, 3).unwrap();
+        let Some(Some(HostNode::Open(node))) = steps.iter().find(|step| step.path == path).map(|step| &step.host)
+        else {
+            panic!("{steps:?}");
+        };
+        assert_eq!(rustix::fs::fstat(node).unwrap().st_rdev, rustix::fs::makedev(1, 3));
+    }
 }

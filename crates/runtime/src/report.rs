@@ -18,6 +18,10 @@ const MOUNTED: u8 = b'M';
 const READY: u8 = b'R';
 const START: u8 = b'S';
 const MADE: u8 = b'M';
+/// The fd that a filter's decisions are made on.
+const DECISIONS: u8 = b'D';
+/// The master of a terminal.
+const TERMINAL: u8 = b'T';
 const FAILED: u8 = b'F';
 const NOT_FOUND: u8 = b'N';
 const NOT_EXECUTABLE: u8 = b'X';
@@ -66,6 +70,17 @@ pub(crate) enum Said {
     Message(Heard),
 }
 
+/// What the go-between of an exec has done.
+#[derive(Debug)]
+pub(crate) enum Between {
+    /// A terminal for the process; this is its master.
+    Terminal(OwnedFd),
+    /// It has a filter that somebody else decides for, on this fd.
+    Decisions(OwnedFd),
+    /// The process.
+    Made(Child),
+}
+
 /// The parent's end.
 #[derive(Debug)]
 pub(crate) struct ParentEnd {
@@ -104,37 +119,51 @@ impl ParentEnd {
 
     /// Everything that only the parent can do is done; `rootfs` if it could be made only now. `pid` is the child's own
     /// number, which it cannot know from inside.
-    pub(crate) fn go(&self, pid: i32, rootfs: Option<BorrowedFd<'_>>) -> Result<(), RuntimeError> {
+    pub(crate) fn go(&mut self, pid: i32, rootfs: Option<BorrowedFd<'_>>) -> Result<(), RuntimeError> {
         let fds: Vec<BorrowedFd<'_>> = rootfs.into_iter().collect();
         let [a, b, c, d] = pid.to_be_bytes();
-        message::send(&self.socket, &[GO, a, b, c, d], &fds).map_err(|_| RuntimeError::Vanished)
+        self.tell(&[GO, a, b, c, d], &fds, "")
     }
 
-    /// The process that the go-between has made in the container.
-    pub(crate) fn made(said: Said) -> Result<Child, RuntimeError> {
-        let Said::Message((bytes, mut fds)) = said else { return Err(RuntimeError::Vanished) };
+    fn tell(&mut self, bytes: &[u8], fds: &[BorrowedFd<'_>], command: &str) -> Result<(), RuntimeError> {
+        if message::send(&self.socket, bytes, fds).is_ok() {
+            return Ok(());
+        }
+        // It has ended, and may have said why.
+        match self.listen()? {
+            Said::Message((bytes, _)) => Err(told(&bytes, command)),
+            Said::Closed | Said::Nothing => Err(RuntimeError::Vanished),
+        }
+    }
+
+    /// What the go-between of an exec tells.
+    pub(crate) fn between(said: Said, command: &str) -> Result<Between, RuntimeError> {
+        let Said::Message((bytes, fds)) = said else { return Err(RuntimeError::Vanished) };
+        let mut fds = fds.into_iter();
         let pid = match bytes.as_slice() {
             [MADE, pid @ ..] => <[u8; 4]>::try_from(pid).ok().and_then(|pid| Pid::from_raw(i32::from_be_bytes(pid))),
-            _ => return Err(told(&bytes, "")),
+            [TERMINAL] => return fds.next().map(Between::Terminal).ok_or(RuntimeError::Vanished),
+            [DECISIONS] => return fds.next().map(Between::Decisions).ok_or(RuntimeError::Vanished),
+            _ => return Err(told(&bytes, command)),
         };
-        match (pid, fds.pop()) {
-            (Some(pid), Some(pidfd)) => Ok(Child { pid, pidfd }),
+        match (pid, fds.next()) {
+            (Some(pid), Some(pidfd)) => Ok(Between::Made(Child { pid, pidfd })),
             _ => Err(RuntimeError::Vanished),
         }
     }
 
-    /// The child of an exec is ready; the terminal's master.
-    pub(crate) fn settled(said: Said, command: &str) -> Result<Option<OwnedFd>, RuntimeError> {
-        Ok(step(said, command)?.ok_or(RuntimeError::Vanished)?.1.pop())
+    /// Whether the child of an exec is ready.
+    pub(crate) fn settled(said: Said, command: &str) -> Result<(), RuntimeError> {
+        step(said, command)?.ok_or(RuntimeError::Vanished).map(drop)
     }
 
-    pub(crate) fn start(&self) -> Result<(), RuntimeError> {
-        message::send(&self.socket, &[START], &[]).map_err(|_| RuntimeError::Vanished)
+    pub(crate) fn start(&mut self, command: &str) -> Result<(), RuntimeError> {
+        self.tell(&[START], &[], command)
     }
 
     /// Waits until the child is ready; the terminal's master comes with it. `hooks` run when it has mounted all.
     pub(crate) fn ready(
-        &self,
+        &mut self,
         command: &str,
         hooks: impl FnOnce() -> Result<(), RuntimeError>,
     ) -> Result<Option<OwnedFd>, RuntimeError> {
@@ -238,4 +267,42 @@ pub(crate) fn send_made(socket: BorrowedFd<'_>, child: &Child) -> Result<(), Fai
     let mut bytes = vec![MADE];
     bytes.extend(child.pid.as_raw_nonzero().get().to_be_bytes());
     message::send(socket, &bytes, &[child.pidfd.as_fd()]).map_err(Failure::at("report to the parent"))
+}
+
+/// Gives the parent a terminal's master.
+pub(crate) fn send_terminal(socket: BorrowedFd<'_>, master: OwnedFd) -> Result<(), Failure> {
+    message::send(socket, &[TERMINAL], &[master.as_fd()]).map_err(Failure::at("report to the parent"))
+}
+
+/// Gives the parent the fd on which somebody decides what this process's filter leaves open.
+pub(crate) fn send_decisions(socket: BorrowedFd<'_>, decisions: OwnedFd) -> Result<(), Failure> {
+    message::send(socket, &[DECISIONS], &[decisions.as_fd()]).map_err(Failure::at("report to the parent"))
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+
+    use super::*;
+
+    #[test]
+    fn what_a_child_says_before_it_is_told_to_go_is_heard() {
+        let pair = || {
+            let (ours, theirs) =
+                socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None).unwrap();
+            (ParentEnd::new(ours), theirs)
+        };
+        let (mut parent, child) = pair();
+        Failure::Step("join the control group".into(), Errno::NOSPC).send(child.as_fd());
+        drop(child);
+        let error = parent.go(1, None).unwrap_err().to_string();
+        assert!(error.starts_with("cannot join the control group"), "{error}");
+        let (mut parent, child) = pair();
+        Failure::NotFound.send(child.as_fd());
+        drop(child);
+        assert!(matches!(parent.start("x"), Err(RuntimeError::CommandNotFound(command)) if command == "x"));
+        let (mut parent, child) = pair();
+        drop(child);
+        assert!(matches!(parent.go(1, None), Err(RuntimeError::Vanished)));
+    }
 }

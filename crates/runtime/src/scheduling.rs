@@ -3,8 +3,9 @@
 use oci_spec::runtime::{
     IOPriorityClass, LinuxPersonality, LinuxPersonalityDomain, LinuxSchedulerFlag, LinuxSchedulerPolicy, Process,
 };
+use rustix::process::Pid;
 use rustix::thread::{CpuSet, sched_setaffinity};
-use wharf_sys::scheduling::{Attributes, set_io_priority, set_scheduler};
+use wharf_sys::scheduling::{Attributes, set_io_priority, set_scheduler, set_scheduler_of};
 
 use crate::memory_policy::MemoryPolicy;
 use crate::report::{Failure, Step};
@@ -42,14 +43,22 @@ impl Scheduling {
         set_cpus(self.first_cpus.as_ref())
     }
 
-    /// While there is still the right to it. `exec`: not the container's first process.
-    pub(crate) fn apply(&self, exec: bool) -> Step<()> {
-        if exec {
-            set_cpus(self.last_cpus.as_ref())?;
-        }
+    /// While there is still the right to it.
+    pub(crate) fn apply(&self) -> Step<()> {
         if let Some(attributes) = &self.scheduler {
-            set_scheduler(attributes).map_err(Failure::at("set the scheduler"))?;
+            set_scheduler(attributes).map_err(Failure::at(SCHEDULER))?;
         }
+        self.apply_inherited()
+    }
+
+    /// As [`Scheduling::apply`], for a process that the caller will make, but for what that one may not inherit
+    /// ([`Schedule`]).
+    pub(crate) fn apply_ahead(&self) -> Step<()> {
+        set_cpus(self.last_cpus.as_ref())?;
+        self.apply_inherited()
+    }
+
+    fn apply_inherited(&self) -> Step<()> {
         if let Some(priority) = self.io_priority {
             set_io_priority(priority).map_err(Failure::at("set the IO priority"))?;
         }
@@ -57,6 +66,25 @@ impl Scheduling {
             wharf_sys::process::set_personality(personality).map_err(Failure::at("set the personality"))?;
         }
         self.memory.as_ref().map_or(Ok(()), MemoryPolicy::apply)
+    }
+
+    pub(crate) fn schedule(&self) -> Option<Schedule> {
+        self.scheduler.map(Schedule)
+    }
+}
+
+const SCHEDULER: &str = "set the scheduler";
+
+/// A scheduler that an exec's maker sets: the process itself has no right to it any more when it is made, and some
+/// (SCHED_DEADLINE, SCHED_FLAG_RESET_ON_FORK) are not inherited.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Schedule(Attributes);
+
+impl Schedule {
+    /// `pid` is a child that has not been waited for.
+    pub(crate) fn set(&self, pid: Pid) -> Result<()> {
+        set_scheduler_of(pid.as_raw_nonzero().get(), &self.0)
+            .map_err(|errno| RuntimeError::Setup { step: SCHEDULER.into(), errno })
     }
 }
 

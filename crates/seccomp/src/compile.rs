@@ -95,7 +95,7 @@ impl Policy {
 
     /// What is answered to a call that is newer than the policy. Programs try another way after `ENOSYS`, and give up
     /// after `EPERM` (runc, `patchbpf`). A policy of no call, or of the first one alone, has no notion of new.
-    fn newer(&self, decisions: &Decisions) -> Action {
+    pub(crate) fn newer(&self, decisions: &Decisions) -> Action {
         if self.default.denies() && decisions.newest != 0 { ENOSYS } else { self.default }
     }
 }

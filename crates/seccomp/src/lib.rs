@@ -4,6 +4,7 @@
 //! - [`docker_default`]: Docker's default policy for a set of capabilities, as commented data; [`docker_default_for`]:
 //!   the same for images of 32-bit programs.
 //! - [`Policy::compile`]: the filter that the kernel runs (seccomp(2), linux/filter.h).
+//! - [`Policy::permits`]: whether a policy leaves certain calls alone, for who makes them under it.
 //!
 //! A filter is for the native ABI of the machine and those of its others that the policy names. Calls of the rest are
 //! refused: rules for one ABI say nothing about the numbers and multiplexed calls of another (`socketcall` opens what
@@ -15,6 +16,7 @@ mod decision;
 mod default;
 mod numbers;
 mod oci;
+mod permits;
 mod policy;
 mod program;
 

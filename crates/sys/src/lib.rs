@@ -14,6 +14,7 @@
 //! - [`namespace`], [`netlink`]: a network of one's own, and options of the sockets that change it.
 //! - [`socket`]: what of a socket's output has been read.
 //! - [`signals`], [`disposition`]: signals as something to read, and what becomes of them otherwise.
+//! - [`reaping`]: the ends of children that others may trace.
 //! - [`title`]: what others see of a process.
 
 pub mod bpf;
@@ -26,6 +27,7 @@ pub mod netlink;
 pub mod overlay;
 pub mod own_program;
 pub mod process;
+pub mod reaping;
 pub mod scheduling;
 pub mod seccomp;
 pub mod signals;

@@ -70,6 +70,23 @@ pub fn clone3_sibling(
     clone_with(namespaces, cgroup, libc::CLONE_PARENT.cast_unsigned() as u64, 0, child)
 }
 
+/// The flags of [`clone_sibling`]: what a filter sees as the first argument of clone(2).
+pub const CLONE_SIBLING: u64 = (libc::CLONE_PARENT | libc::CLONE_PIDFD).cast_unsigned() as u64;
+
+/// As [`clone3_sibling`] without namespaces and group, by clone(2): a filter cannot look at what clone3 is asked for,
+/// so many refuse it.
+///
+/// # Errors
+/// As clone(2).
+pub fn clone_sibling(child: impl FnOnce() -> u8) -> Result<Child> {
+    let mut pidfd: libc::c_int = -1;
+    // SAFETY: without a stack and without CLONE_VM the child has a copy of our memory and goes on on its own copy of
+    // this stack; the one pointer is to `pidfd`, which lives across the call. The arguments whose order is not that of
+    // every architecture are null.
+    let pid = check(unsafe { libc::syscall(libc::SYS_clone, CLONE_SIBLING, 0_u64, &raw mut pidfd, 0_u64, 0_u64) })?;
+    born(pid, pidfd, child)
+}
+
 fn clone_with(
     namespaces: Namespaces,
     cgroup: Option<BorrowedFd<'_>>,
@@ -91,6 +108,11 @@ fn clone_with(
     // `pidfd`, which lives as long. Without CLONE_VM the child has a copy of our memory and goes on on
     // its own copy of this stack, so nothing is shared that could be written by both.
     let pid = check(unsafe { libc::syscall(libc::SYS_clone3, std::ptr::from_mut(&mut args), size_of_val(&args)) })?;
+    born(pid, pidfd, child)
+}
+
+/// In both processes, after the clone.
+fn born(pid: libc::c_long, pidfd: libc::c_int, child: impl FnOnce() -> u8) -> Result<Child> {
     if pid == 0 {
         exit_now(child());
     }
@@ -258,6 +280,27 @@ mod tests {
     fn a_child_runs_and_is_waited_for_by_its_pidfd() {
         let child = clone3(Namespaces::default(), None, || 7).expect("clones");
         assert_eq!(status_of(&child), Some(7));
+    }
+
+    #[test]
+    fn a_sibling_is_the_parent_s_child() {
+        let (ours, theirs) = std::io::pipe().expect("pipes");
+        let own = rustix::process::getpid();
+        let between = clone3(Namespaces::default(), None, || {
+            match clone_sibling(|| u8::from(rustix::process::getppid() == Some(own))) {
+                Ok(sibling) => {
+                    let number = sibling.pid.as_raw_nonzero().get().to_ne_bytes();
+                    u8::from(rustix::io::write(&theirs, &number) == Ok(4))
+                }
+                Err(_) => 0,
+            }
+        });
+        assert_eq!(status_of(&between.expect("clones")), Some(1));
+        let mut number = [0; 4];
+        assert_eq!(rustix::io::read(&ours, &mut number), Ok(4));
+        let sibling = Pid::from_raw(i32::from_ne_bytes(number)).expect("a number");
+        let status = waitid(WaitId::Pid(sibling), WaitIdOptions::EXITED).expect("is this process's to be waited for");
+        assert_eq!(status.and_then(|s| s.exit_status()), Some(1));
     }
 
     #[test]

@@ -15,11 +15,19 @@ pub struct Attributes {
     pub period: u64,
 }
 
-/// Sets the scheduler of this thread; its children inherit it.
+/// Sets the scheduler of this thread.
 ///
 /// # Errors
 /// `EPERM` without CAP_SYS_NICE for what is better than now, `EINVAL` for values out of range.
 pub fn set_scheduler(attributes: &Attributes) -> Result<()> {
+    set_scheduler_of(0, attributes)
+}
+
+/// As [`set_scheduler`], for the thread of this number: a process that its maker has not waited for yet.
+///
+/// # Errors
+/// As [`set_scheduler`], and `ESRCH` when there is none.
+pub fn set_scheduler_of(thread: i32, attributes: &Attributes) -> Result<()> {
     // linux/sched/types.h, `struct sched_attr` of 48 bytes, which every kernel takes.
     #[repr(C)]
     struct Raw {
@@ -35,7 +43,7 @@ pub fn set_scheduler(attributes: &Attributes) -> Result<()> {
     let Attributes { policy, flags, nice, priority, runtime, deadline, period } = *attributes;
     let raw = Raw { size: 48, policy, flags, nice, priority, runtime, deadline, period };
     // SAFETY: the struct has the size that it says and lives across the call; 0 is the calling thread.
-    check(unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const raw, 0) }).map(drop)
+    check(unsafe { libc::syscall(libc::SYS_sched_setattr, thread, &raw const raw, 0) }).map(drop)
 }
 
 /// Sets the IO priority of this thread: class and level in one number.

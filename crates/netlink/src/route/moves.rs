@@ -4,6 +4,8 @@
 
 use std::os::fd::{AsRawFd, BorrowedFd};
 
+use serde::{Deserialize, Serialize};
+
 use super::batch::{IFA_ADDRESS, IFA_LOCAL, IFLA_IFNAME, IFLA_MASTER, NEW_ADDRESS, SET_LINK, link_header};
 use super::dump::GET_ADDRESS;
 use super::{Batch, Connection};
@@ -29,7 +31,7 @@ const UNIVERSE: u8 = 0;
 
 /// An address of a link that is permanent and of global scope, IPv4 or IPv6, with its options: made to be given to the
 /// link again.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PermanentAddress {
     /// `AF_INET` or `AF_INET6`.
     family: u8,

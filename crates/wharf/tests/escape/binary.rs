@@ -28,8 +28,8 @@ while :; do
         done
         for fd in $p/fd/*; do
             to=$(readlink $fd) || continue
-            # Its streams, its connection to the monitor, and who it is to join.
-            case "$to" in ''|/dev/null|pipe:*|socket:*|anon_inode:?pidfd?|/tmp/seen|/proc*|/bin/busybox) ;;
+            # Its streams and its connection to the monitor.
+            case "$to" in ''|/dev/null|pipe:*|socket:*|/tmp/seen|/proc*|/bin/busybox) ;;
                 *) echo "fd $to" ;;
             esac
             [ -e $fd/CANARY ] && cat $fd/CANARY
@@ -60,6 +60,57 @@ fn processes_on_their_way_in_show_nothing() {
     assert_eq!(exec(&d, "hostile", "cat /tmp/seen").ok(), "");
     assert_eq!(std::fs::read(WHARF).unwrap(), before, "the program was written to");
     canary.assert_untouched();
+}
+
+/// What a hostile process takes over: whoever comes, stopped at the first moment at which it is there, so that it can be
+/// looked at in peace. What it may do is what could be done through it (ptrace(2)).
+const CATCH: &str = r#"
+own=
+touch /tmp/ready
+while :; do
+    kill -STOP -1 2> /dev/null
+    for p in /proc/[0-9]*; do
+        all=
+        while read -r key value more; do
+            case "$key" in State:) state=$value ;; CapPrm:|CapEff:|CapBnd:|Seccomp:) all="$all $value" ;; esac
+        done < $p/status
+        [ $p = /proc/$$ ] && own=$all
+        # Who has ended is nobody's any more.
+        case "$state" in Z|X) ;; *) [ "$all" = "$own" ] || [ -z "$all" ] || echo "${p##*/}$all" ;; esac
+    done
+    kill -CONT -1 2> /dev/null
+done > /tmp/caught 2> /dev/null
+"#;
+
+#[test]
+fn a_process_on_its_way_in_may_do_no_more_than_the_container() {
+    let Some(d) = Daemon::start() else { return };
+    for (name, more) in [("caught", &[][..]), ("gaining", &["--security-opt", "no-new-privileges"][..])] {
+        let words = ["run", "-d", "--name", name, "--cap-add", "SYS_PTRACE"];
+        say(&d, &[&words[..], more, &["busybox", "sh", "-c", CATCH]].concat()).ok();
+        d.eventually("it is on the watch", || exec(&d, name, "test -e /tmp/ready").code == 0);
+        let limits = |said: &str| said.lines().filter(|line| line.starts_with("Cap")).count();
+        for round in 0..30 {
+            let words: &[&str] = if round % 2 == 0 { &["exec"] } else { &["exec", "-u", "web", "-w", "/tmp"] };
+            let seen = say(&d, &[words, &[name, "cat", "/proc/self/status"]].concat()).ok();
+            assert!(limits(&seen) == 5, "{seen}");
+        }
+        // A program that is not root has fewer, and its process before it the container's at most.
+        let caught = exec(&d, name, "cat /tmp/caught").ok();
+        let own =
+            exec(&d, name, "while read -r k v; do case $k in CapPrm:|Seccomp:) echo $v;; esac; done < /proc/1/status");
+        let own: Vec<String> = own.ok().lines().map(str::to_owned).collect();
+        let number = |text: &str| u64::from_str_radix(text, 16).unwrap();
+        for line in caught.lines() {
+            let [_, permitted, effective, bounding, filter] = line.split(' ').collect::<Vec<_>>()[..] else {
+                panic!("{line}");
+            };
+            for set in [permitted, effective, bounding] {
+                assert_eq!(number(set) & !number(&own[0]), 0, "{name}: {line}, the container has {}", own[0]);
+            }
+            assert_eq!(filter, own[1], "{name}: {line}");
+        }
+    }
 }
 
 /// An image or a request that has the runtime itself run once more, inside.

@@ -6,7 +6,7 @@
 //! | | class | tests |
 //! | --- | --- | --- |
 //! | 1 | the runtime's program overwritten (CVE-2019-5736) | `binary::running_the_runtime_s_own_program_gains_nothing`, `docker/survive.rs::the_program_on_the_host_cannot_be_written_through_its_processes` |
-//! | 2 | tracing who is on his way in (CVE-2016-9962) | `binary::processes_on_their_way_in_show_nothing`, `oci/hostile.rs::the_waiting_process_shows_nothing_to_the_container` |
+//! | 2 | tracing who is on his way in (CVE-2016-9962) | `binary::processes_on_their_way_in_show_nothing`, `binary::a_process_on_its_way_in_may_do_no_more_than_the_container`, `oci/hostile.rs::the_waiting_process_shows_nothing_to_the_container` |
 //! | 3 | a leaked fd, a directory outside (CVE-2024-21626) | `binary::a_program_has_the_standard_streams_and_no_other_fd`, `binary::a_working_directory_is_inside_of_the_root`, `oci/hostile.rs::the_working_directory_cannot_be_an_fd_of_the_runtime_s` |
 //! | 4 | procfs redirected (CVE-2019-16884, 2019-19921, 2025-52881) | all of `procfs`, `oci/hostile.rs::links_in_place_of_the_kernel_s_directories_stay_inside`, `docker/refuse.rs` |
 //! | 5 | what masks and consoles are made of (CVE-2025-31133, 2025-52565) | `mounts::what_masks_are_made_of_is_not_the_image_s`, `mounts::a_terminal_is_no_file_of_the_image_s` |

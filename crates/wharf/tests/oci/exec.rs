@@ -84,6 +84,34 @@ fn in_a_paused_container_nothing_runs_unless_asked() {
 }
 
 #[test]
+fn an_exec_of_a_paused_container_says_so_and_waits() {
+    use std::io::{BufRead, BufReader, Read};
+    let Some(bundle) = Bundle::sleeper("ignore-paused", |_| {}) else { return };
+    bundle.create();
+    bundle.start();
+    let exec = || {
+        bundle.ok(&["pause", &bundle.id]);
+        let words = ["exec", "--ignore-paused", &bundle.id, "echo", "there"];
+        let mut exec = bundle.wharf(&words).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut said = String::new();
+        BufReader::new(exec.stderr.take().unwrap()).read_line(&mut said).unwrap();
+        assert!(said.contains("the container is paused"), "{said}");
+        exec
+    };
+    let mut waiting = exec();
+    bundle.ok(&["resume", &bundle.id]);
+    let mut shown = String::new();
+    waiting.stdout.take().unwrap().read_to_string(&mut shown).unwrap();
+    assert_eq!((waiting.wait().unwrap().code(), shown.as_str()), (Some(0), "there\n"));
+    // Who has enough of it ends it.
+    let mut waiting = exec();
+    rustix::process::kill_process(rustix::process::Pid::from_child(&waiting), rustix::process::Signal::TERM).unwrap();
+    assert_eq!(waiting.wait().unwrap().code(), Some(255));
+    bundle.ok(&["resume", &bundle.id]);
+    bundle.ok(&["exec", &bundle.id, "true"]);
+}
+
+#[test]
 fn streams_of_an_ordinary_user_s_exec_can_be_opened_again() {
     let Some(bundle) = Bundle::sleeper("streams", |_| {}) else { return };
     bundle.create();

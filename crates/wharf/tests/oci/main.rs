@@ -13,6 +13,7 @@ mod limits;
 mod mount_tables;
 mod namespaces;
 mod net_devices;
+mod notify;
 mod process;
 mod rootless;
 mod run;

@@ -162,6 +162,49 @@ fn what_fails_gives_the_device_back() {
 }
 
 #[test]
+fn what_does_not_come_to_run_gives_the_device_back() {
+    let Some(bundle) = bundle("netdev-created", SHOW, json!({ "dev0": { "name": "ctr0" } })) else { return };
+    let host = Network::with_device();
+    let from_here = |words: &[&str]| {
+        let mut command = host.command(WHARF);
+        let log = fs::File::create(bundle.path("out")).unwrap();
+        command.arg("oci").arg("--root").arg(bundle.root()).args(words).stdout(log.try_clone().unwrap()).stderr(log);
+        command.status().unwrap().success()
+    };
+    let dir = bundle.dir.path().to_string_lossy().into_owned();
+    let create = || {
+        assert!(from_here(&["create", "--bundle", &dir, &bundle.id]), "{}", bundle.shown());
+        assert!(!host.ip("link show").contains("dev0"));
+    };
+    create();
+    assert!(from_here(&["delete", &bundle.id]), "{}", bundle.shown());
+    assert_eq!(bundle.shown(), "");
+    host.assert_dev0_is_as_it_was();
+    // The program is gone by the start.
+    create();
+    fs::remove_file(bundle.path("rootfs/bin/sh")).unwrap();
+    assert!(!from_here(&["start", &bundle.id]));
+    assert!(bundle.shown().contains("no such file") || bundle.shown().contains("not found"), "{}", bundle.shown());
+    host.assert_dev0_is_as_it_was();
+    assert!(from_here(&["delete", &bundle.id]), "{}", bundle.shown());
+    host.assert_dev0_is_as_it_was();
+    // A device that has lost its name and its number here, and another name there, is kept all the same.
+    std::os::unix::fs::symlink("busybox", bundle.path("rootfs/bin/sh")).unwrap();
+    create();
+    host.ip("link add dev0 type veth peer name far9");
+    let pid = bundle.state()["pid"].to_string();
+    let rename = ["--net", "--target", &pid, "ip", "link", "set", "ctr0", "name", "mine"];
+    for words in [&["--net", "--target", &pid, "ip", "link", "set", "ctr0", "down"][..], &rename] {
+        assert!(Command::new("nsenter").args(words).status().unwrap().success());
+    }
+    assert!(from_here(&["delete", &bundle.id]), "{}", bundle.shown());
+    assert!(bundle.shown().contains("comes back as `dev1`"), "{}", bundle.shown());
+    let shown = host.ip("-oneline address show dev dev1 scope global");
+    assert!(shown.contains("10.9.0.1/24") && shown.contains("fd00:9::1/64"), "{shown}");
+    bundle.assert_nothing_is_left();
+}
+
+#[test]
 fn what_cannot_be_moved_is_told_before_anything_is_made() {
     let Some(bundle) = bundle("netdev-wrong", SHOW, json!({ "dev0": {} })) else { return };
     let (host, other) = (Network::with_device(), Network::new());

@@ -118,6 +118,114 @@ fn an_exec_s_listener_is_told_of_both_processes_and_who_hangs_up_decides_nothing
     assert!(said.contains("Function not implemented"), "{said}");
 }
 
+/// As `runtime::filter` has it: what an exec's process calls under a filter that was there before it.
+const LEFT: &[&str] = &[
+    "capget",
+    "capset",
+    "prctl",
+    "clone",
+    "sendmsg",
+    "sendto",
+    "recvmsg",
+    "recvfrom",
+    "exit_group",
+    "setsid",
+    "ioctl",
+    "newfstatat",
+    "statx",
+    "fstat",
+    "chdir",
+    "getcwd",
+    "prlimit64",
+    "openat2",
+    "openat",
+    "read",
+    "lseek",
+    "close",
+    "rt_sigaction",
+    "rt_sigprocmask",
+    "close_range",
+    "brk",
+    "mmap",
+    "munmap",
+    "mremap",
+    "execve",
+];
+/// What a static busybox calls besides.
+const BUSYBOX: &[&str] = &[
+    "arch_prctl",
+    "set_tid_address",
+    "set_robust_list",
+    "rseq",
+    "mprotect",
+    "getrandom",
+    "readlink",
+    "readlinkat",
+    "uname",
+    "getuid",
+    "geteuid",
+    "getgid",
+    "getegid",
+    "setuid",
+    "setgid",
+    "write",
+    "getpid",
+    "getppid",
+    "fcntl",
+    "poll",
+    "sendfile",
+    "fadvise64",
+];
+
+#[test]
+fn an_exec_makes_no_call_under_its_filter_but_those_that_were_looked_for() {
+    let Some(bundle) = Bundle::sleeper("left", |_| {}) else { return };
+    bundle.create();
+    bundle.start();
+    for (privileges, user) in [(true, "0:0"), (false, "0:0"), (true, "1000:1000"), (false, "1000:1000")] {
+        for terminal in [false, true] {
+            // The filter of an exec is the container's: changed in what was kept of it.
+            let state = bundle.root().join(&bundle.id).join("state.json");
+            let mut kept: Value = serde_json::from_slice(&std::fs::read(&state).unwrap()).unwrap();
+            kept["spec"]["linux"]["seccomp"] = json!({
+                "defaultAction": "SCMP_ACT_KILL_PROCESS",
+                "syscalls": [{ "names": ([LEFT, BUSYBOX].concat()), "action": "SCMP_ACT_ALLOW" }]
+            });
+            std::fs::write(&state, kept.to_string()).unwrap();
+            let forbid = if privileges { "--no-new-privs=false" } else { "--no-new-privs" };
+            let words = ["exec", forbid, "-u", user, "--cwd", "/proc/self", &bundle.id, "grep", "Seccomp:", "status"];
+            let shown = if terminal {
+                let words = words.map(|word| if word == "exec" { "exec --tty" } else { word });
+                let line = format!("{} oci --root {} {}", crate::kit::WHARF, bundle.root().display(), words.join(" "));
+                text(&crate::kit::on_terminal(&line).stdout).replace('\r', "")
+            } else {
+                bundle.ok(&words)
+            };
+            assert_eq!(shown, "Seccomp:\t2\n", "{words:?}, a terminal: {terminal}");
+        }
+    }
+}
+
+/// A filter that judges a call that is still to be made comes later, and judges the program alone.
+#[test]
+fn a_filter_that_refuses_what_the_runtime_needs_does_not_refuse_the_exec() {
+    for privileges in [true, false] {
+        let Some(bundle) = Bundle::sleeper("late", |config| {
+            config["process"]["noNewPrivileges"] = json!(privileges);
+            config["linux"]["seccomp"] = json!({
+                "defaultAction": "SCMP_ACT_ALLOW",
+                "syscalls": [{ "names": ["setsid", "clone", "clone3", "recvmsg"], "action": "SCMP_ACT_KILL_PROCESS" }]
+            });
+        }) else {
+            return;
+        };
+        bundle.create();
+        bundle.start();
+        let shown = bundle.ok(&["exec", &bundle.id, "grep", "-e", "Seccomp:", "-e", "CapPrm", "/proc/self/status"]);
+        assert!(shown.contains("Seccomp:\t2\n") && !shown.contains("ffffffff"), "{shown}");
+    }
+}
+
 #[test]
 fn a_run_tells_its_listener_and_needs_one_that_is_there() {
     let Some(bundle) = Bundle::new("notify-run", &["sh", "-c", "busybox mkdir /m"], |_| {}) else { return };
