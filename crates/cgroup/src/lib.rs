@@ -9,7 +9,9 @@
 //! runs without its limit harms the host.
 
 mod detect;
+mod device_list;
 mod device_program;
+mod device_rule;
 mod entrance;
 mod group;
 mod limits;
@@ -54,6 +56,11 @@ pub enum CgroupError {
     UnifiedController { key: String, controller: String },
     #[error("cannot set the device rules of a cgroup2 group (a BPF program)")]
     DeviceProgram(#[source] rustix::io::Errno),
+    #[error(
+        "the device rules cannot be had with cgroup v1: it cannot deny `{at}` within what `{wide}` allows; \
+         allow the devices one by one, or use cgroup2"
+    )]
+    DeviceRules { wide: String, at: String },
     #[error("--systemd-cgroup needs systemd as PID 1, which this host does not have; use the cgroupfs driver")]
     NoSystemd,
     #[error("systemd cannot make or change the control group: {0}")]

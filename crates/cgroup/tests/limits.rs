@@ -382,3 +382,39 @@ fn devices_are_those_of_the_last_rule() {
     zero(true, "r");
     zero(false, "rw");
 }
+
+#[test]
+fn a_denial_within_what_is_allowed_holds_or_is_refused() {
+    let Some(mine) = Mine::new("denied") else { return };
+    let set = |rules: &str| mine.0.limit(&serde_json::from_str(&format!(r#"{{"devices":[{rules}]}}"#)).unwrap());
+    let opens = |device: &str| {
+        let script = format!("{} ; true <>/dev/{device}", join(&mine.0));
+        Command::new("sh").args(["-c", &script]).stderr(Stdio::null()).status().unwrap().success()
+    };
+    let rule = |allow: bool, numbers: &str| format!(r#"{{"allow":{allow},"type":"c",{numbers}"access":"rw"}}"#);
+    let all_of = rule(true, r#""major":1,"#);
+    let (null, zero) = (r#""major":1,"minor":3,"#, r#""major":1,"minor":5,"#);
+    let none = r#"{"allow":false}"#;
+    if let Err(error) = set(&format!("{none},{}", rule(true, null))) {
+        return eprintln!("skipped: {error}");
+    }
+    // Docker's default: nodes of all, and a device that is denied again.
+    let nodes = r#"{"allow":true,"type":"c","access":"m"}"#;
+    set(&format!("{none},{nodes},{},{}", rule(true, null), rule(false, zero))).unwrap();
+    assert!(opens("null") && !opens("zero"));
+    // What was allowed one by one is taken back together.
+    let both = format!("{none},{},{}", rule(true, null), rule(true, zero));
+    set(&both).unwrap();
+    assert!(opens("null") && opens("zero"));
+    set(&format!("{both},{},{}", rule(false, r#""major":1,"#), rule(true, null))).unwrap();
+    assert!(opens("null") && !opens("zero"));
+    // And what v1 has no words for leaves what was.
+    match set(&format!("{none},{all_of},{}", rule(false, null))) {
+        Ok(()) => assert!(!opens("null") && opens("zero")),
+        Err(error) => {
+            assert!(mine.0.v1_dir("devices").is_some(), "{error}");
+            assert!(error.to_string().contains("cannot deny `c 1:3 rw` within what `c 1:* rw` allows"), "{error}");
+            assert!(opens("null") && !opens("zero"));
+        }
+    }
+}

@@ -279,21 +279,43 @@ fn mount_list(record: &Container, around: &Surroundings<'_>) -> Result<Vec<Value
         None => list.push(json!({ "destination": "/dev/shm", "type": "tmpfs", "source": "shm",
                                   "options": ["nosuid", "noexec", "nodev", "mode=1777", format!("size={}", host.shm_size)] })),
     }
+    let etc = around.etc_files.then_some(around.dir);
+    list.append(&mut own_mounts(record, etc, around.id_range.is_some(), around.mapped)?);
+    Ok(list)
+}
+
+/// Whether hostname, hosts and resolv.conf are the engine's; not when the host's network and files are used.
+pub(crate) fn has_etc_files(host: &HostConfig) -> bool {
+    host.network_mode != "host" || host.uts_mode != "host"
+}
+
+/// What only this container has mounted: the engine's files for `/etc`, from its directory `etc`, and what was asked for.
+/// `mapped` are as in [`Surroundings`]. What is below another comes after it.
+///
+/// # Errors
+/// As [`spec`].
+pub(crate) fn own_mounts(
+    record: &Container,
+    etc: Option<&Path>,
+    has_user_namespace: bool,
+    mapped: &[String],
+) -> Result<Vec<Value>> {
+    let host = &record.host;
     let mut own = Vec::new();
-    if around.etc_files {
+    if let Some(etc) = etc {
         let mode = if host.readonly_rootfs { "ro" } else { "rw" };
         for (file, target) in
             [("resolv.conf", "/etc/resolv.conf"), ("hostname", "/etc/hostname"), ("hosts", "/etc/hosts")]
         {
             if record.mounts.iter().all(|m| m.destination != target) {
                 // The container's root may write to them, as to a file of its image.
-                let options = if around.id_range.is_some() {
+                let options = if has_user_namespace {
                     vec!["rbind", "rprivate", mode, "idmap"]
                 } else {
                     vec!["rbind", "rprivate", mode]
                 };
                 own.push(json!({ "destination": target, "type": "bind",
-                                 "source": around.dir.join(file), "options": options }));
+                                 "source": etc.join(file), "options": options }));
             }
         }
     }
@@ -302,13 +324,12 @@ fn mount_list(record: &Container, around: &Surroundings<'_>) -> Result<Vec<Value
             "tmpfs" => json!({ "destination": point.destination, "type": "tmpfs", "source": "tmpfs",
                                "options": tmpfs_options(host, &point.destination)? }),
             _ => json!({ "destination": point.destination, "type": "bind", "source": point.source,
-                         "options": bind_options(host, point, around.mapped) }),
+                         "options": bind_options(host, point, mapped) }),
         });
     }
     // What is on /etc comes before what is in it.
     own.sort_by_key(|mount| mount["destination"].as_str().map_or(0, |path| path.matches('/').count()));
-    list.append(&mut own);
-    Ok(list)
+    Ok(own)
 }
 
 /// Docker's rules since its version 25: what is mounted read-only is so with all that is mounted below it.

@@ -2,21 +2,18 @@
 
 use std::ffi::{OsStr, OsString};
 use std::io::{Read, Write};
-use std::ops::Deref;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::FileType;
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
-use wharf_archive::{IdRange, PackOptions, UnpackOptions, Whiteouts, pack, pack_as, pack_dir_as, unpack};
+use wharf_archive::{PackOptions, UnpackOptions, Whiteouts, pack, pack_as, pack_dir_as, unpack};
 use wharf_rooted_path::{RootDir, RootError};
-use wharf_snapshot::View;
 
+use crate::container_root::{ContainerRoot, ids};
 use crate::engine::Engine;
 use crate::error::{EngineError, Result};
-use crate::ids::IDS_PER_CONTAINER;
-use crate::process::Process;
-use crate::record::Container;
+use crate::ids::as_root_of;
 
 /// What a path in a container is, as `X-Docker-Container-Path-Stat` says it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,49 +46,13 @@ pub struct Change {
     pub kind: u8,
 }
 
-/// A container's root as seen from outside: through its first process while it runs, else a mount of its layers.
-enum Root {
-    Running(RootDir),
-    Stopped(View),
-}
-
-impl Deref for Root {
-    type Target = RootDir;
-    fn deref(&self) -> &RootDir {
-        match self {
-            Self::Running(root) => root,
-            Self::Stopped(view) => view,
-        }
-    }
-}
-
 impl Engine {
-    fn root(&self, record: &Container) -> Result<Root> {
-        // With its volumes, as it sees them itself.
-        if let Ok(process) = Process::of(record)
-            && let Ok(root) = RootDir::open(process.path("root"))
-            && process.lives().is_ok()
-        {
-            return Ok(Root::Running(root));
-        }
-        let dir = self.dir(&record.id);
-        let view = self.images().layers().view(&record.layers, Some((&dir.join("upper"), &dir.join("work"))))?;
-        Ok(Root::Stopped(view))
-    }
-
-    /// The host's IDs of a container that has a user namespace of its own.
-    fn ids(&self, record: &Container) -> Option<IdRange> {
-        let first = record.first_id.filter(|_| record.host.userns_mode == "auto")?;
-        Some(IdRange { first, count: IDS_PER_CONTAINER })
-    }
-
     /// What `path` is. Waits for the disk.
     ///
     /// # Errors
     /// `NotFound` with Docker's words.
     pub fn path_stat(&self, name: &str, path: &str) -> Result<PathStat> {
-        let record = self.inspect(name)?;
-        let root = self.root(&record)?;
+        let root = self.root_to_read(&*self.inner.slots.find(name)?)?;
         Ok(stat(&root, name, &Asked::new(path))?.0)
     }
 
@@ -100,33 +61,36 @@ impl Engine {
     /// # Errors
     /// `NotFound`; `System` when the output fails.
     pub fn archive_get(&self, name: &str, path: &str, output: &mut dyn Write) -> Result<()> {
-        let record = self.inspect(name)?;
-        let root = self.root(&record)?;
+        let root = self.root_to_read(&*self.inner.slots.find(name)?)?;
         let asked = Asked::new(path);
         let (_, kind) = stat(&root, name, &asked)?;
         let fail = |e: wharf_archive::ArchiveError| EngineError::from_source("cannot copy from the container", &e);
         // What the kernel makes up there is no file of the container's, and changes while it is read.
         let hollow = if asked.path.as_os_str().is_empty() { KERNEL_S } else { &[] };
-        let options = PackOptions { ids: self.ids(&record), hollow, ..PackOptions::default() };
+        let options = PackOptions { ids: root.ids, hollow, ..PackOptions::default() };
         let own = asked.name();
         match kind {
             FileType::Directory => pack_dir_as(&root, &asked.path, &own, output, &options),
             _ => pack_as(&root, &asked.path, &own, output, &options),
         }
         .map_err(fail)?;
-        self.tell(&record, "archive-path");
+        self.tell(&root.record, "archive-path");
         Ok(())
     }
 
-    /// Applies an archive to the directory `path`. Waits for disk and writer.
+    /// Applies an archive, compressed or not, to the directory `path`: to the volume that is mounted there, whether the
+    /// container runs or not. Waits for disk and writer.
     ///
     /// # Errors
     /// `NotFound` when there is no such directory, `InvalidParameter` when it is none, `Forbidden` when the
     /// container's root or the mount there is read-only.
-    pub fn archive_put(&self, name: &str, path: &str, input: impl Read, options: PutOptions) -> Result<()> {
-        let record = self.inspect(name)?;
-        let root = self.root(&record)?;
+    pub fn archive_put(&self, name: &str, path: &str, input: impl Read + Send, options: PutOptions) -> Result<()> {
+        let slot = self.inner.slots.find(name)?;
+        let (root, _turn) = self.root_to_write(&slot)?;
+        let record = &root.record;
         let at = Asked::new(path).path;
+        let place = follow(&root, &at);
+        root.check(&place)?;
         let missing = |error: RootError| {
             if error.is_not_found() {
                 return EngineError::not_found(format!("Could not find the file {path} in container {name}"));
@@ -134,17 +98,17 @@ impl Engine {
             EngineError::invalid("extraction point is not a directory")
         };
         let target = root.open_dir(&at).map_err(missing)?;
-        let place = follow(&root, &at);
-        let mount = record.mounts.iter().filter(|m| place.starts_with(&m.destination));
-        let (read_only, what) = match mount.max_by_key(|m| m.destination.len()) {
-            Some(mount) => (!mount.rw, "mounted volume is marked read-only"),
+        let on = record.mounts.iter().map(|m| (follow(&root, Path::new(&m.destination)), m));
+        let on = on.filter(|(destination, _)| place.starts_with(destination));
+        let (read_only, what) = match on.max_by_key(|(destination, _)| destination.as_os_str().len()) {
+            Some((_, mount)) => (!mount.rw, "mounted volume is marked read-only"),
             None => (record.host.readonly_rootfs, "container rootfs is marked read-only"),
         };
         if read_only {
             return Err(EngineError::new(crate::ErrorKind::Forbidden, what));
         }
         let owner = if options.copy_uid_gid && !record.config.user.is_empty() {
-            let user = self.identity(&record)?;
+            let user = self.identity(record)?;
             Some((user.uid, user.gid))
         } else {
             None
@@ -152,12 +116,15 @@ impl Engine {
         let how = UnpackOptions {
             whiteouts: Whiteouts::Literal,
             owner,
-            ids: self.ids(&record),
+            ids: root.ids,
             no_overwrite_dir_non_dir: options.no_overwrite_dir_non_dir,
             ..UnpackOptions::default()
         };
-        unpack(input, &target, &how).map_err(|e| EngineError::from_source("cannot copy to the container", &e))?;
-        self.tell(&record, "extract-to-dir");
+        as_root_of(root.ids, || {
+            let input = wharf_image::decompressed(input)?;
+            unpack(input, &target, &how).map_err(|e| EngineError::from_source("cannot copy to the container", &e))
+        })??;
+        self.tell(record, "extract-to-dir");
         Ok(())
     }
 
@@ -171,7 +138,7 @@ impl Engine {
         // The layers alone: what is mounted in the container is not its own.
         let uppers = [dir.join("upper")];
         let view = self.images().layers().stacked(&record.layers, &uppers)?;
-        let options = PackOptions { ids: self.ids(&record), ..PackOptions::default() };
+        let options = PackOptions { ids: ids(&record), ..PackOptions::default() };
         pack(&view, Path::new(""), output, &options)
             .map_err(|e| EngineError::from_source("cannot export the container", &e))?;
         self.tell(&record, "export");
@@ -251,7 +218,12 @@ impl<'a> Asked<'a> {
     }
 }
 
-fn stat(root: &RootDir, container: &str, asked: &Asked<'_>) -> Result<(PathStat, FileType)> {
+fn stat(root: &ContainerRoot, container: &str, asked: &Asked<'_>) -> Result<(PathStat, FileType)> {
+    root.check(&follow(root, &asked.path))?;
+    stat_in(root, container, asked)
+}
+
+fn stat_in(root: &RootDir, container: &str, asked: &Asked<'_>) -> Result<(PathStat, FileType)> {
     let missing = |error: RootError| match error.is_not_found() {
         true => EngineError::not_found(format!("Could not find the file {} in container {container}", asked.text)),
         false => EngineError::from_source(&format!("lstat {}", asked.text), &error.errno),
@@ -382,7 +354,7 @@ mod tests {
             assert_eq!(follow(&root, Path::new(from)), Path::new(to), "{from}");
         }
         let asked = Asked::new("/three/");
-        assert_eq!(stat(&root, "c", &asked).unwrap_err().message, "Could not find the file /three/ in container c");
-        assert_eq!(stat(&root, "c", &Asked::new("two/.")).unwrap().0.name, ".");
+        assert_eq!(stat_in(&root, "c", &asked).unwrap_err().message, "Could not find the file /three/ in container c");
+        assert_eq!(stat_in(&root, "c", &Asked::new("two/.")).unwrap().0.name, ".");
     }
 }

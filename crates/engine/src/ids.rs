@@ -1,5 +1,9 @@
 //! IDs of the host for user namespaces: each container that asks for one gets a range that nobody else has.
 
+use rustix::process::{Gid, Uid, getgid, getuid};
+use rustix::thread::{capabilities, set_capabilities, set_thread_res_gid, set_thread_res_uid};
+use wharf_archive::IdRange;
+
 use crate::engine::{CONTAINERS, Engine};
 use crate::error::{EngineError, Result};
 use crate::record::{Container, MountPoint};
@@ -7,6 +11,32 @@ use crate::slot::lock;
 
 /// A container's IDs with `--userns=auto`: as many as a distribution's users and its dynamic ranges need.
 pub(crate) const IDS_PER_CONTAINER: u32 = 65_536;
+
+/// Does something as the root of a container with these IDs, with all that this process may do: in the mounts of a user
+/// namespace only an ID that they know makes files. The thread that does it is there for this alone, and others stay who
+/// they are.
+///
+/// # Errors
+/// When this process may not take that user.
+pub(crate) fn as_root_of<T: Send>(ids: Option<IdRange>, work: impl FnOnce() -> T + Send) -> Result<T> {
+    let Some(ids) = ids else { return Ok(work()) };
+    let become_it = || {
+        // The kernel's calls, which are about one thread; what it was stays, and with that what it may do.
+        let (uid, gid) = (Uid::from_raw(ids.first), Gid::from_raw(ids.first));
+        set_thread_res_gid(getgid(), gid, getgid())?;
+        set_thread_res_uid(getuid(), uid, getuid())?;
+        let mut sets = capabilities(None)?;
+        sets.effective = sets.permitted;
+        set_capabilities(None, sets)
+    };
+    std::thread::scope(|scope| {
+        let thread = scope.spawn(|| become_it().map(|()| work()));
+        match thread.join() {
+            Ok(done) => done.map_err(|e| EngineError::from_source("cannot act as the container's root", &e)),
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+    })
+}
 
 impl Engine {
     /// The container's own range: its first ID, and how many there are. It is written down before anything runs with

@@ -19,6 +19,7 @@ mod attachment;
 pub mod bundle;
 mod check;
 mod commit;
+mod container_root;
 mod convert;
 mod cpuset;
 mod create;

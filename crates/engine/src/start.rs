@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use wharf_image::registry::Resolver;
@@ -168,11 +169,9 @@ impl Engine {
     ) -> Result<Launch> {
         let (dir, exec_dir) = (self.dir(&record.id), self.exec_dir(&record.id));
         make_private(&exec_dir)?;
-        let mut layers = self.images().layers().lowers(&record.layers)?;
-        // Below all: only what the image lacks is seen.
-        layers.push(self.inner.places.clone());
+        let layers = self.lowers(record)?;
         let identity = self.identity(record)?;
-        let etc_files = record.host.network_mode != "host" || record.host.uts_mode != "host";
+        let etc_files = bundle::has_etc_files(&record.host);
         let linked = self.linked(record, endpoints)?;
         self.write_etc(record, network, endpoints, linked.hosts)?;
         let userns = (record.host.userns_mode == "auto").then(|| self.id_range(record)).transpose()?;
@@ -237,6 +236,14 @@ impl Engine {
             found.first().copied().ok_or_else(|| failed(format!("{host} has no address")))
         };
         log_remote::remote(record, attributes, log_attributes::tag_of(record)?, look_up).map(Some)
+    }
+
+    /// What lies below the files that a container writes, the topmost first.
+    pub(crate) fn lowers(&self, record: &Container) -> Result<Vec<PathBuf>> {
+        let mut layers = self.images().layers().lowers(&record.layers)?;
+        // Below all: only what the image lacks is seen.
+        layers.push(self.inner.places.clone());
+        Ok(layers)
     }
 
     /// The filter's section: the default for an image of this architecture, the user's own profile, or none.

@@ -45,6 +45,7 @@ mod mounts;
 mod namespaces;
 mod net_devices;
 mod nodes;
+mod outside;
 mod plan;
 mod process;
 mod report;
@@ -62,6 +63,7 @@ pub use exec::{Exec, begin_exec, exec};
 pub use hooks::{HookError, HookSet, Point};
 pub use mount_options::MOUNT_OPTIONS;
 pub use net_devices::{LentDevices, network_of};
+pub use outside::mount_outside;
 pub use review::review;
 pub use rootfs::Rootfs;
 

@@ -121,7 +121,7 @@ fn id_map(mount: &Mount, linux: &Linux, options: &Options) -> Result<Option<(Own
 }
 
 /// Opens the source now, in the host's mounts: what the path means later does not matter.
-fn bind(mount: &Mount, options: &Options, map: Option<&(OwnedFd, bool)>) -> Result<MountSource> {
+pub(crate) fn bind(mount: &Mount, options: &Options, map: Option<&(OwnedFd, bool)>) -> Result<MountSource> {
     let source = mount.source().as_deref().unwrap_or(Path::new(""));
     let tree = layer(source, None, options.recursive)?;
     let fail = |e| RuntimeError::host("set the options of", source, e);

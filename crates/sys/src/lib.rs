@@ -5,7 +5,8 @@
 //! descriptors, and says in its `SAFETY` comment why the call is sound for every argument.
 //!
 //! - [`process`]: clone3, execve, leaving without destructors.
-//! - [`mount`], [`overlay`]: mount attributes, by fd; overlays on older kernels.
+//! - [`mount`], [`apart`], [`overlay`]: mount attributes, by fd; mounts on mounts that nobody sees; overlays on older
+//!   kernels.
 //! - [`bpf`]: programs that decide over devices.
 //! - [`fds`]: closing what must not be inherited.
 //! - [`scheduling`]: when a process runs.
@@ -17,6 +18,7 @@
 //! - [`reaping`]: the ends of children that others may trace.
 //! - [`title`]: what others see of a process.
 
+pub mod apart;
 pub mod bpf;
 pub mod disposition;
 pub mod fds;

@@ -2,24 +2,21 @@
 //!
 //! Linux 6.14 takes layers by fd, also when they are mounts in nobody's table. Before, overlayfs takes paths only, to
 //! mounts of the caller's own mount namespace, and before 6.5 all of them in a string of 255 bytes through fsconfig(2).
-//! So a child attaches the layers in a mount namespace of its own, mounts them there by mount(2), and hands out a
-//! detached copy. Nothing of it is ever seen elsewhere.
+//! So a child attaches the layers in a mount namespace of its own ([`crate::apart`]), mounts them there by mount(2), and
+//! hands out a detached copy. Nothing of it is ever seen elsewhere.
 
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{CWD, Mode, OFlags, mkdirat, open};
+use rustix::fs::{CWD, Mode, mkdirat};
 use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MoveMountFlags, OpenTreeFlags, fsconfig_create, fsmount,
     fsopen, mount, move_mount, open_tree,
 };
-use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
-use rustix::process::{WaitId, WaitIdOptions, waitid};
 
-use crate::mount::{Change, Propagation, set_attributes};
-use crate::process::{Namespaces, clone3};
-use crate::{Result, message};
+use crate::Result;
+use crate::apart::in_own_table;
 
 /// What is written, both in one detached mount: overlayfs wants them on the same one.
 #[derive(Clone, Copy, Debug)]
@@ -52,40 +49,18 @@ pub fn mount_apart(layers: &[BorrowedFd<'_>], writable: Option<Writable<'_>>, op
         mkdirat(&table, name, Mode::RWXU)?;
     }
     let options = all_options(layers.len(), writable, options)?;
-    let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
-    // The caller may have other threads: nothing is allocated in the child.
-    let child = clone3(Namespaces { mount: true, ..Namespaces::default() }, None, || {
-        let put = || {
-            // Opened here: what the parent has open is in its own mounts.
-            let host = open(c"/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
-            let private = Change { propagation: Some(Propagation::Private), ..Change::default() };
-            set_attributes(host.as_fd(), true, private)?;
-            attach(table.as_fd(), CWD, c"/")?;
-            for (layer, name) in layers.iter().zip(&names) {
-                attach(*layer, table.as_fd(), name)?;
-            }
-            if let Some(writable) = writable {
-                attach(writable.tree, table.as_fd(), WRITABLE)?;
-            }
-            rustix::process::fchdir(&table)?;
-            mount(c"overlay", TOGETHER, c"overlay", MountFlags::empty(), options.as_c_str())?;
-            let made = open_tree(CWD, TOGETHER, OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC)?;
-            message::send(&theirs, &[], &[made.as_fd()])
-        };
-        put().map_or_else(|errno| u8::try_from(errno.raw_os_error()).unwrap_or(u8::MAX), |()| 0)
-    })?;
-    drop(theirs);
-    let told = message::receive(&ours);
-    let ended = loop {
-        match waitid(WaitId::PidFd(child.pidfd.as_fd()), WaitIdOptions::EXITED) {
-            Err(Errno::INTR) => {}
-            ended => break ended?,
+    in_own_table(|| {
+        attach(table.as_fd(), CWD, c"/")?;
+        for (layer, name) in layers.iter().zip(&names) {
+            attach(*layer, table.as_fd(), name)?;
         }
-    };
-    match told {
-        Ok(Some((_, mut fds))) => fds.pop().ok_or(Errno::IO),
-        _ => Err(ended.and_then(|status| status.exit_status()).map_or(Errno::IO, Errno::from_raw_os_error)),
-    }
+        if let Some(writable) = writable {
+            attach(writable.tree, table.as_fd(), WRITABLE)?;
+        }
+        rustix::process::fchdir(&table)?;
+        mount(c"overlay", TOGETHER, c"overlay", MountFlags::empty(), options.as_c_str())?;
+        open_tree(CWD, TOGETHER, OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC)
+    })
 }
 
 /// A directory to attach them in, that exists nowhere else.
@@ -120,6 +95,8 @@ fn all_options(layers: usize, writable: Option<Writable<'_>>, further: &str) -> 
 
 #[cfg(test)]
 mod tests {
+    use rustix::fs::{OFlags, open};
+
     use super::*;
 
     #[test]

@@ -1,4 +1,4 @@
-//! Who may use which devices: v1's controller takes rules one by one, on v2 they are a program.
+//! Who may use which devices: a list of v1's controller, on v2 a program.
 
 use std::os::fd::AsFd;
 
@@ -7,7 +7,9 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use wharf_sys::bpf;
 
-use crate::device_program::{Kind, Rule, allows_all, compile};
+use crate::device_list::plan;
+use crate::device_program::compile;
+use crate::device_rule::{Kind, Rule, allows_all};
 use crate::group::{Group, write};
 use crate::{CgroupError, Result};
 
@@ -17,7 +19,7 @@ pub(super) fn apply(group: &Group, resources: &LinuxResources) -> Result<()> {
         return Ok(());
     }
     if let Some(dir) = group.v1_dir("devices") {
-        for rule in rules {
+        for rule in plan(&rules)? {
             let file = dir.join(if rule.allow { "devices.allow" } else { "devices.deny" });
             lines(rule).iter().try_for_each(|line| write(&file, line))?;
         }

@@ -4,7 +4,7 @@ use oci_spec::runtime::LinuxResources;
 
 use super::wire::Property;
 use crate::Result;
-use crate::device_program::{Kind, Rule, allows_all};
+use crate::device_rule::{Kind, Rule, allows_all};
 use crate::limits::convert;
 
 /// systemd's word for no limit: `infinity`.

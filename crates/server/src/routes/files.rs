@@ -60,10 +60,6 @@ pub(super) async fn put(call: Call, id: &str) -> Result {
     };
     let (engine, id) = (call.api.engine, id.to_owned());
     let body = blocking_reader(call.request.into_body());
-    blocking(move || {
-        let input = wharf_image::decompressed(body)?;
-        Ok(engine.archive_put(&id, &path, input, options)?)
-    })
-    .await?;
+    blocking(move || Ok(engine.archive_put(&id, &path, body, options)?)).await?;
     Ok(empty(StatusCode::OK))
 }

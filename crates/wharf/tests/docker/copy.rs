@@ -52,3 +52,76 @@ fn owners_are_kept_or_the_user_s() {
     d.docker(&format!("cp -a {file} web:/tmp/two")).ok();
     assert_eq!(owner("web", "/tmp/two"), "33:33");
 }
+
+/// Docker's usual way to fill a volume: a container that never runs.
+#[test]
+fn volumes_of_a_container_that_does_not_run_are_written_to() {
+    let Some(d) = Daemon::start() else { return };
+    let volume = |name: &str| d.data().join("volumes").join(name).join("_data");
+    let read = |path: std::path::PathBuf| std::fs::read_to_string(&path).unwrap_or_else(|e| format!("{path:?}: {e}"));
+    let (bind, single) = (d.path().join("bind"), d.path().join("single"));
+    std::fs::create_dir(&bind).unwrap();
+    std::fs::write(&single, "old").unwrap();
+    let tree = d.path().join("tree");
+    for dir in ["data/inner", "etc"] {
+        std::fs::create_dir_all(tree.join(dir)).unwrap();
+    }
+    std::fs::write(tree.join("file"), "new").unwrap();
+    std::fs::write(tree.join("data/one"), "one").unwrap();
+    std::fs::write(tree.join("data/inner/two"), "two").unwrap();
+    std::fs::write(tree.join("etc/three"), "three").unwrap();
+    let binds = format!("-v {}:/bind -v {}:/single", bind.display(), single.display());
+    let volumes = "-v data:/data -v inner:/data/inner -v fixed:/fixed:ro";
+    d.docker("volume create -o type=tmpfs -o device=tmpfs memory").ok();
+    d.docker(&format!("create --name fill {volumes} {binds} -v memory:/m busybox sleep 100")).ok();
+    let (tree, file) = (tree.display(), tree.join("file"));
+    let file = file.display();
+    for target in ["/data/file", "/data/inner/", "/bind/", "/m/"] {
+        d.docker(&format!("cp {file} fill:{target}")).ok();
+    }
+    d.docker(&format!("cp {tree}/. fill:/")).ok();
+    let all = ["data/file", "data/one", "inner/file", "inner/two"].map(|path| {
+        let (name, file) = path.split_once('/').unwrap();
+        read(volume(name).join(file))
+    });
+    assert_eq!(all, ["new", "one", "new", "two"]);
+    assert_eq!((read(bind.join("file")), names(&volume("data"))), ("new".into(), words("file inner one")));
+    assert!(names(&volume("data").join("inner")).is_empty() && names(&volume("memory")).is_empty());
+    let refused = d.docker(&format!("cp {file} fill:/fixed/"));
+    assert!(refused.code == 1 && refused.err.contains("mounted volume is marked read-only"), "{}", refused.err);
+    let changes = d.docker("diff fill").ok();
+    assert!(changes.contains("/etc/three") && !changes.contains("/data/") && !changes.contains("/bind/"), "{changes}");
+    // Out again; the stat of a path in a volume is the volume's.
+    let out = d.path().join("out");
+    d.docker(&format!("cp fill:/data/. {}", out.display())).ok();
+    assert_eq!((names(&out), names(&out.join("inner"))), (words("file inner one"), words("file two")));
+    let listed = |words: &[&str]| {
+        let archive = d.path().join("archive");
+        std::fs::write(&archive, d.client().args(words).output().unwrap().stdout).unwrap();
+        let listed = std::process::Command::new("tar").arg("-tf").arg(&archive).output().unwrap();
+        String::from_utf8_lossy(&listed.stdout).into_owned()
+    };
+    assert_eq!(listed(&["cp", "fill:/data/inner/two", "-"]), "two\n");
+    let exported = listed(&["export", "fill"]);
+    assert!(exported.contains("etc/three\n") && exported.contains("data/\n") && !exported.contains("data/one"));
+    // It runs with what was written, and keeps it when it has ended.
+    d.docker("start fill").ok();
+    assert_eq!(d.docker("exec fill cat /data/file /data/inner/two /bind/file /etc/three").ok(), "newtwonewthree");
+    d.docker("exec fill cp /data/one /data/run").ok();
+    d.docker("kill fill").ok();
+    d.docker("wait fill").ok();
+    d.docker(&format!("cp fill:/data/run {}", d.path().join("came").display())).ok();
+    d.docker(&format!("cp {file} fill:/data/inner/late")).ok();
+    assert_eq!((read(d.path().join("came")), read(volume("inner").join("late"))), ("one".into(), "new".into()));
+    // What the host does not have any more is named, and what is beside it is there.
+    std::fs::remove_dir_all(&bind).unwrap();
+    let gone = d.docker(&format!("cp {file} fill:/bind/file"));
+    assert!(gone.code == 1 && gone.err.contains(&*bind.to_string_lossy()), "{}", gone.err);
+    d.docker(&format!("cp {file} fill:/beside")).ok();
+    d.docker("rm -v fill").ok();
+    d.docker("volume rm data inner fixed memory").ok();
+}
+
+fn words(text: &str) -> Vec<String> {
+    text.split(' ').map(str::to_owned).collect()
+}

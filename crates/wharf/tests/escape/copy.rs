@@ -167,3 +167,114 @@ fn a_client_writes_where_it_was_told_to() {
     }
     canary.assert_untouched();
 }
+
+/// Volumes of a container that does not run, while another that has them swaps what is in them.
+#[test]
+fn copies_into_the_volumes_of_a_stopped_container_stay_inside() {
+    let Some(d) = Daemon::start() else { return };
+    let canary = Canary::new(d.path());
+    let swapping = swapper::start(&d, "vol", canary.dir());
+    // A mount whose place is in the volume, too: where it goes the other container decides.
+    say(&d, &["create", "--name", "still", "-v", "vol:/vol", "-v", "deep:/vol/place/deep", "busybox", "true"]).ok();
+    let file = d.path().join("file");
+    fs::write(&file, "from outside").unwrap();
+    let file = file.to_string_lossy().into_owned();
+    let (mut into, mut out) = (0, 0);
+    for _ in 0..ROUNDS {
+        for target in ["still:/vol/place/file", "still:/vol/place/", "still:/vol/link/sub", "still:/vol/place/deep/"] {
+            into += usize::from(say(&d, &["cp", &file, target]).code == 0);
+        }
+        let copied = d.path().join("copied");
+        for source in ["still:/vol/place/file", "still:/vol/place/.", "still:/vol/link/file"] {
+            let _ = fs::remove_dir_all(&copied);
+            let _ = fs::remove_file(&copied);
+            out += usize::from(say(&d, &["cp", "-L", source, &copied.to_string_lossy()]).code == 0);
+            let found = Command::new("grep").args(["-r", SECRET]).arg(&copied).output().unwrap();
+            assert!(found.stdout.is_empty(), "a file of the host's came out");
+        }
+    }
+    drop(swapping);
+    canary.assert_untouched();
+    assert!(into > 0 && out > 0, "{into} {out}");
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    assert!(!mounts.contains(&*d.data().to_string_lossy()), "a mount stays on the host");
+}
+
+/// Places for mounts, and directories on the way, that an image has as links out of the container.
+#[test]
+fn volumes_on_links_are_put_inside() {
+    let Some(d) = Daemon::start() else { return };
+    let canary = Canary::new(d.path());
+    let tree = |root: &Path| {
+        image::link(root, "abs", canary.dir());
+        image::link(root, "up", Path::new("../../../../../../../.."));
+        image::link(root, "proc1", Path::new("/proc/1/root"));
+    };
+    image::load(&d, "links", tree, |_| {}).ok();
+    let file = d.path().join("new");
+    fs::write(&file, "x").unwrap();
+    let words =
+        ["create", "--name", "links", "-v", "va:/up/over", "-v", "vb:/abs/sub", "-v", "vc:/proc1/etc", "links", "true"];
+    say(&d, &words).ok();
+    for place in ["/up/over/", &*format!("/up{}/", canary.dir().display()), "/abs/sub/", "/proc1/etc/", "/abs/file"] {
+        say(&d, &["cp", &file.to_string_lossy(), &format!("links:{place}")]);
+    }
+    canary.assert_untouched();
+    for volume in ["va", "vb", "vc"] {
+        assert!(d.data().join("volumes").join(volume).join("_data/new").exists(), "{volume}");
+    }
+    assert!(!Path::new("/etc/new").exists());
+}
+
+/// What is copied has the owners that the container sees, in its own files and in what is mounted there, before the first
+/// start, while it runs and afterwards.
+#[test]
+fn copies_belong_to_the_container_s_users() {
+    let Some(d) = Daemon::start() else { return };
+    let bind = d.path().join("bind");
+    fs::create_dir(&bind).unwrap();
+    let mapped = format!("{}:/mapped:idmap", bind.display());
+    let words = ["create", "--name", "own", "--userns", "auto", "-v", "vol:/new/vol", "-v", &mapped, "busybox"];
+    wharf(&d, &[&words[..], &["sleep", "1000"]].concat()).ok();
+    let own = d.path().join("own");
+    fs::create_dir(&own).unwrap();
+    let (root, user) = (own.join("root"), own.join("user"));
+    for (path, uid) in [(&root, 0), (&user, 33)] {
+        fs::write(path, "x").unwrap();
+        std::os::unix::fs::chown(path, Some(uid), Some(uid)).unwrap();
+    }
+    let copy = |name: &str| {
+        for dir in ["/etc", "/new/vol", "/mapped"] {
+            for file in [&root, &user] {
+                let base = file.file_name().unwrap().to_string_lossy();
+                say(&d, &["cp", &file.to_string_lossy(), &format!("own:{dir}/{name}-{base}")]).ok();
+            }
+        }
+    };
+    let owners = |name: &str| {
+        let files = format!("/etc/{name}-root /new/vol/{name}-root /mapped/{name}-root");
+        let theirs = format!("/etc/{name}-user /new/vol/{name}-user /mapped/{name}-user");
+        let said = exec(&d, "own", &format!("stat -c %u:%g /new /etc {files} {theirs} | tr '\\n' ' '")).ok();
+        assert_eq!(said.trim(), "0:0 0:0 0:0 0:0 0:0 33:33 33:33 33:33", "{name}");
+    };
+    copy("before");
+    say(&d, &["start", "own"]).ok();
+    owners("before");
+    copy("running");
+    owners("running");
+    say(&d, &["kill", "own"]).ok();
+    say(&d, &["wait", "own"]).ok();
+    copy("after");
+    // Out, and on the disk, they are as in the container.
+    let archive = own.join("archive");
+    for path in ["own:/etc/after-user", "own:/new/vol/after-user"] {
+        fs::write(&archive, d.client().args(["cp", path, "-"]).output().unwrap().stdout).unwrap();
+        let listed = Command::new("tar").args(["--numeric-owner", "-tvf"]).arg(&archive).output().unwrap();
+        assert!(String::from_utf8_lossy(&listed.stdout).contains(" 33/33 "), "{path}");
+    }
+    let on_disk = std::os::unix::fs::MetadataExt::uid;
+    assert_eq!(on_disk(&fs::metadata(d.data().join("volumes/vol/_data/after-user")).unwrap()), 33);
+    assert_eq!(on_disk(&fs::metadata(bind.join("before-root")).unwrap()), 0);
+    say(&d, &["start", "own"]).ok();
+    owners("after");
+}

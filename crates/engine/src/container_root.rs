@@ -1,0 +1,146 @@
+//! A container's root as seen from the host, with what is mounted there: through its first process while it runs, else
+//! put together as for a start.
+
+use std::ops::Deref;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use oci_spec::runtime::{LinuxIdMapping, Mount};
+use serde_json::{Value, json};
+use tokio::sync::MutexGuard;
+use wharf_archive::IdRange;
+use wharf_rooted_path::RootDir;
+use wharf_runtime::{Rootfs, mount_outside};
+
+use crate::bundle;
+use crate::engine::Engine;
+use crate::error::{EngineError, Result};
+use crate::ids::{IDS_PER_CONTAINER, as_root_of};
+use crate::process::Process;
+use crate::record::Container;
+use crate::slot::Slot;
+
+/// A root to look at, or to write to.
+pub(crate) struct ContainerRoot {
+    dir: RootDir,
+    pub(crate) record: Arc<Container>,
+    /// The host's IDs that its files have, when it has a user namespace of its own.
+    pub(crate) ids: Option<IdRange>,
+    /// Destinations of mounts whose source the host does not have any more.
+    gone: Vec<(String, String)>,
+}
+
+impl Deref for ContainerRoot {
+    type Target = RootDir;
+    fn deref(&self) -> &RootDir {
+        &self.dir
+    }
+}
+
+impl ContainerRoot {
+    /// # Errors
+    /// When what is at `place`, without links, would be on a mount that cannot be had.
+    pub(crate) fn check(&self, place: &Path) -> Result<()> {
+        match self.gone.iter().find(|(destination, _)| place.starts_with(destination)) {
+            Some((destination, source)) => Err(EngineError::not_found(format!(
+                "{} is not reachable: the source of the mount on {destination}, {source}, is not there any more",
+                place.display()
+            ))),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Engine {
+    /// Opens the root to read. Waits for the disk, and for a start that is under way.
+    pub(crate) fn root_to_read(&self, slot: &Slot) -> Result<ContainerRoot> {
+        if let Some(running) = running(slot) {
+            return Ok(running);
+        }
+        // What is mounted while the container starts has the same upper directory. To read that later harms nobody.
+        let _turn = slot.turn.blocking_lock();
+        running(slot).map_or_else(|| self.stopped(slot), Ok)
+    }
+
+    /// Opens the root to write. While the second part is there, a container that does not run does not start.
+    pub(crate) fn root_to_write<'a>(&self, slot: &'a Slot) -> Result<(ContainerRoot, Option<MutexGuard<'a, ()>>)> {
+        if let Some(running) = running(slot) {
+            return Ok((running, None));
+        }
+        let turn = slot.turn.blocking_lock();
+        if let Some(running) = running(slot) {
+            return Ok((running, None));
+        }
+        Ok((self.stopped(slot)?, Some(turn)))
+    }
+
+    fn stopped(&self, slot: &Slot) -> Result<ContainerRoot> {
+        // What is made belongs to its IDs, places for mounts too, so they are chosen now.
+        if slot.record().host.userns_mode == "auto" {
+            self.id_range(&slot.record())?;
+        }
+        let record = slot.record();
+        let ids = ids(&record);
+        let volumes = record.mounts.iter().filter(|point| point.kind == "volume");
+        // Some are mounted on the host while somebody uses them. The root has a copy of its own afterwards.
+        let user = format!("{}, copied", record.id);
+        let used: Vec<&str> = volumes
+            .filter(|point| self.volumes().get(&point.name).is_ok_and(|volume| !volume.options.is_empty()))
+            .map(|point| point.name.as_str())
+            .collect();
+        let mounted = used.iter().try_for_each(|name| self.volumes().mount(name, &user));
+        let opened = mounted.map_err(EngineError::from).and_then(|()| self.put_together(record.clone(), ids));
+        for name in used {
+            if let Err(error) = self.volumes().release(name, &user) {
+                tracing::warn!("cannot unmount volume {name}: {error}");
+            }
+        }
+        opened
+    }
+
+    fn put_together(&self, record: Arc<Container>, ids: Option<IdRange>) -> Result<ContainerRoot> {
+        let dir = self.dir(&record.id);
+        let rootfs = Rootfs::Overlay {
+            lowers: self.lowers(&record)?,
+            upper: Some(dir.join("upper")),
+            work: Some(dir.join("work")),
+        };
+        let mapped = if ids.is_some() { self.mapped(&record) } else { Vec::new() };
+        let etc = bundle::has_etc_files(&record.host).then_some(dir.as_path());
+        let all = Value::from(bundle::own_mounts(&record, etc, ids.is_some(), &mapped)?);
+        let fail = |e| EngineError::from_source("the container's mounts cannot be expressed for the runtime", &e);
+        let all: Vec<Mount> = serde_json::from_value(all).map_err(fail)?;
+        let (mut binds, mut gone) = (Vec::new(), Vec::new());
+        for mount in all.into_iter().filter(|mount| mount.typ().as_deref() == Some("bind")) {
+            let source = mount.source().clone().unwrap_or_default();
+            if source.exists() {
+                binds.push(mount);
+            } else if source.parent() != Some(&dir) {
+                // Files of the engine's own come with the first start.
+                let text = |path: &PathBuf| path.to_string_lossy().into_owned();
+                gone.push((text(mount.destination()), text(&source)));
+            }
+        }
+        let mappings = ids.map(|ids| json!({ "containerID": 0, "hostID": ids.first, "size": ids.count }));
+        let mappings: Vec<LinuxIdMapping> = serde_json::from_value(mappings.into_iter().collect()).map_err(fail)?;
+        let root = as_root_of(ids, || mount_outside(&rootfs, &binds, &mappings))?;
+        let root = root.map_err(|e| EngineError::from_source("cannot mount the container's files", &e))?;
+        Ok(ContainerRoot { dir: RootDir::from_fd(root), record, ids, gone })
+    }
+}
+
+/// The root of a container that runs, with its volumes, as it sees them itself.
+fn running(slot: &Slot) -> Option<ContainerRoot> {
+    let record = slot.record();
+    let process = Process::of(&record).ok()?;
+    let dir = RootDir::open(process.path("root")).ok()?;
+    process.lives().ok()?;
+    let ids = ids(&record);
+    Some(ContainerRoot { dir, record, ids, gone: Vec::new() })
+}
+
+/// The host's IDs of a container that has a user namespace of its own.
+pub(crate) fn ids(record: &Container) -> Option<IdRange> {
+    let first = record.first_id.filter(|_| record.host.userns_mode == "auto")?;
+    Some(IdRange { first, count: IDS_PER_CONTAINER })
+}
