@@ -1,5 +1,6 @@
 //! One repository: what is asked of it, and what its refusals mean there.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -170,7 +171,15 @@ impl Repository {
     /// # Errors
     /// `NotFound`, `Denied`; those of a request.
     pub async fn blob(&self, descriptor: &Descriptor, offset: u64) -> Result<BlobStream> {
-        let opened = BlobStream::open(self.clone(), descriptor.clone(), offset).await;
+        self.blob_range(descriptor, offset..descriptor.size).await
+    }
+
+    /// As [`Self::blob`] for a range of its bytes, whether the registry knows ranges or not.
+    ///
+    /// # Errors
+    /// Those of [`Self::blob`].
+    pub async fn blob_range(&self, descriptor: &Descriptor, range: Range<u64>) -> Result<BlobStream> {
+        let opened = BlobStream::open(self.clone(), descriptor.clone(), range).await;
         opened.map_err(|error| self.explain(error, descriptor.digest.as_str()))
     }
 

@@ -17,6 +17,7 @@ mod flight;
 mod history;
 mod images;
 mod intake;
+mod landing;
 mod load;
 mod names;
 mod progress;
@@ -25,6 +26,7 @@ mod push;
 mod remove;
 mod rows;
 mod save;
+mod transfer;
 
 /// Whom images are pulled from and pushed to, and who asks.
 pub mod registry {

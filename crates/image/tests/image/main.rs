@@ -4,6 +4,7 @@ mod archives;
 mod collecting;
 mod crash;
 mod names;
+mod ranges;
 mod registry;
 mod registry_faults;
 mod removing;
