@@ -26,6 +26,7 @@ mod push;
 mod remove;
 mod rows;
 mod save;
+mod side_by_side;
 mod transfer;
 
 /// Whom images are pulled from and pushed to, and who asks.

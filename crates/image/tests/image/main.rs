@@ -3,6 +3,7 @@
 mod archives;
 mod collecting;
 mod crash;
+mod layouts;
 mod names;
 mod ranges;
 mod registry;
