@@ -186,7 +186,7 @@ impl BlobStream {
 
     /// Asks mirrors, the registry, and for layers that registries do not keep, those who do.
     async fn attempt(&mut self) -> Result<()> {
-        let sources = self.repository.sources()?;
+        let sources = self.repository.sources(true)?;
         let mut failure = None;
         for source in &sources {
             let path = self.repository.path(&format!("blobs/{}", self.descriptor.digest));

@@ -31,7 +31,7 @@ mod transfer;
 
 /// Whom images are pulled from and pushed to, and who asks.
 pub mod registry {
-    pub use wharf_distribution::{Client, ClientOptions, Credentials, DistributionError, Kind};
+    pub use wharf_distribution::{Client, ClientOptions, Credentials, DistributionError, Kind, ProxyOptions};
 }
 
 pub use config::{ContainerConfig, HistoryEntry, ImageConfig, RootFs};
