@@ -41,6 +41,7 @@ pub use images::{ImageRecord, Images};
 pub use progress::{Progress, ProgressSender};
 pub use push::Pushed;
 pub use remove::{Remove, Removed};
+pub use wharf_snapshot::Form;
 
 /// A stream without its compression: none, gzip, zstd, xz or bzip2.
 ///

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot};
 use wharf_distribution::{Client, ClientOptions, Repository};
-use wharf_image::{ErrorKind, ImageRecord, Images, Progress, Pushed};
+use wharf_image::{ErrorKind, Form, ImageRecord, Images, Progress, Pushed};
 use wharf_reference::{Digest, Reference};
 
 use crate::{Place, config, has, noise, tar};
@@ -157,7 +157,7 @@ pub(crate) async fn pull(
 
 pub(crate) async fn push(images: &Images, name: &Reference) -> (wharf_image::Result<Pushed>, Vec<String>) {
     let (sender, receiver) = mpsc::unbounded_channel();
-    let pushed = images.push(name, None, &client(), sender).await;
+    let pushed = images.push(name, None, &client(), None, sender).await;
     (pushed, told(receiver))
 }
 
@@ -256,6 +256,26 @@ async fn an_image_goes_there_and_comes_back() {
     let copy = shelf.name("copy:2");
     third.images.tag(&pinned.familiar(), &copy.familiar()).unwrap();
     assert_eq!(push(&third.images, &copy).await.0.unwrap().digest, pushed.digest);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn layers_go_as_zstd_when_that_is_asked_for() {
+    let (shelf, here, there) = (Shelf::new(), Place::new(), Place::new());
+    let name = shelf.name("packed:1");
+    let layers: Vec<Digest> = (0..5).map(|seed| here.layer(&[("f", &[seed; 200_000])])).collect();
+    let image = here.image(&layers, "", &[&name.familiar()]);
+    let gzip = push(&here.images, &name).await.0.unwrap();
+    let zstd = here.images.push(&name, None, &client(), Some(Form::Zstd), mpsc::unbounded_channel().0).await.unwrap();
+    assert_ne!(zstd.digest, gzip.digest);
+    let manifest = client().repository(&name, None).manifest("1").await.unwrap();
+    let manifest: Value = serde_json::from_slice(&manifest.bytes).unwrap();
+    let types = manifest["layers"].as_array().unwrap().iter().map(|layer| layer["mediaType"].as_str().unwrap());
+    assert!(types.eq(std::iter::repeat_n("application/vnd.oci.image.layer.v1.tar+zstd", 5)), "{manifest}");
+    assert_eq!(pull(&there.images, &name, None).await.0.unwrap().id, image.id);
+    // That was for once; and asked for again, it is the same.
+    assert_eq!(push(&here.images, &name).await.0.unwrap().digest, gzip.digest);
+    let again = there.images.push(&name, None, &client(), Some(Form::Zstd), mpsc::unbounded_channel().0).await.unwrap();
+    assert_eq!(again.digest, zstd.digest);
 }
 
 #[tokio::test]

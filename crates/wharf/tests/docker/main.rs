@@ -10,6 +10,7 @@ mod limits;
 mod links;
 mod names;
 mod refuse;
+mod registries;
 mod run;
 mod share;
 mod ship;
