@@ -31,6 +31,8 @@ pub(crate) struct File {
     pub(crate) labels: Option<Vec<String>>,
     pub(crate) insecure_registries: Option<Vec<String>>,
     pub(crate) registry_mirrors: Option<Vec<String>>,
+    pub(crate) certs_dirs: Option<Vec<PathBuf>>,
+    pub(crate) proxies: Option<Proxies>,
     pub(crate) init: Option<bool>,
     pub(crate) log_level: Option<String>,
     pub(crate) log_format: Option<String>,
@@ -47,6 +49,22 @@ pub(crate) struct File {
 pub(crate) struct Pool {
     pub(crate) base: String,
     pub(crate) size: u8,
+}
+
+/// The daemon's own way to registries; what is said here goes before the environment's variables.
+#[derive(Clone, Default, Deserialize)]
+#[serde(rename_all = "kebab-case", default, deny_unknown_fields)]
+pub(crate) struct Proxies {
+    pub(crate) http_proxy: Option<String>,
+    pub(crate) https_proxy: Option<String>,
+    pub(crate) no_proxy: Option<String>,
+}
+
+impl std::fmt::Debug for Proxies {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // There may be passwords in the others.
+        f.debug_struct("Proxies").field("no_proxy", &self.no_proxy).finish_non_exhaustive()
+    }
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -93,6 +111,8 @@ const KEYS: &[&str] = &[
     "labels",
     "insecure-registries",
     "registry-mirrors",
+    "certs-dirs",
+    "proxies",
     "init",
     "log-level",
     "log-format",
@@ -151,6 +171,7 @@ pub(crate) fn flag_of(key: &str) -> &str {
         "log-opts" => "log-opt",
         "insecure-registries" => "insecure-registry",
         "registry-mirrors" => "registry-mirror",
+        "certs-dirs" => "certs-dir",
         "default-ulimits" => "default-ulimit",
         "default-address-pools" => "default-address-pool",
         other => other,

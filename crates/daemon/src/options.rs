@@ -6,12 +6,15 @@ use std::path::PathBuf;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
 use wharf_engine::spec::LogConfig;
+use wharf_image::registry::ProxyOptions;
 
 use crate::file::{self, File};
 
 pub const DEFAULT_HOST: &str = "unix:///run/wharf/wharf.sock";
 pub const DEFAULT_DATA_ROOT: &str = "/var/lib/wharf";
 pub const DEFAULT_EXEC_ROOT: &str = "/run/wharf";
+/// Where certificates and `hosts.toml` of registries are looked for, in order.
+const DEFAULT_CERTS_DIRS: [&str; 2] = ["/etc/wharf/certs.d", "/etc/docker/certs.d"];
 const DEFAULT_FILE: &str = "/etc/wharf/daemon.json";
 
 /// What the daemon was told, by flags and file.
@@ -39,6 +42,9 @@ pub(crate) struct Options {
     pub(crate) labels: Vec<String>,
     pub(crate) insecure_registries: Vec<String>,
     pub(crate) mirrors: Vec<String>,
+    /// Folders with a folder for each registry.
+    pub(crate) certs_dirs: Vec<PathBuf>,
+    pub(crate) proxies: ProxyOptions,
     pub(crate) init: bool,
     pub(crate) log_level: String,
     pub(crate) log_json: bool,
@@ -112,6 +118,13 @@ fn command() -> Command {
         .arg(list("label", "Set key=value labels to the daemon"))
         .arg(list("insecure-registry", "Registries to talk to without TLS"))
         .arg(list("registry-mirror", "Preferred registry mirror"))
+        .arg(
+            list("certs-dir", "Folders with certificates and hosts.toml of registries (default /etc/wharf/certs.d and /etc/docker/certs.d)")
+                .value_parser(value_parser!(PathBuf)),
+        )
+        .arg(value("http-proxy", "HTTP proxy URL to use for outgoing traffic"))
+        .arg(value("https-proxy", "HTTPS proxy URL to use for outgoing traffic"))
+        .arg(value("no-proxy", "Comma-separated list of hosts or IP addresses for which the proxy is skipped"))
         .arg(switch("init", "Run an init in the container to forward signals and reap processes"))
         .arg(value("log-level", "Set the logging level (debug, info, warn, error, fatal)").short('l'))
         .arg(value("log-format", "Set the logging format (text, json)"))
@@ -166,6 +179,16 @@ fn join(given: &ArgMatches, file: File) -> Result<Options, String> {
     };
     let switch =
         |name: &str, own: Option<bool>, default: bool| given.get_one::<bool>(name).copied().or(own).unwrap_or(default);
+    let certs_dirs = match given.get_many::<PathBuf>("certs-dir") {
+        Some(paths) => paths.cloned().collect(),
+        None => file.certs_dirs.unwrap_or_else(|| DEFAULT_CERTS_DIRS.map(PathBuf::from).to_vec()),
+    };
+    let proxies = file.proxies.unwrap_or_default();
+    let proxies = ProxyOptions {
+        http: text("http-proxy").or(proxies.http_proxy),
+        https: text("https-proxy").or(proxies.https_proxy),
+        no_proxy: text("no-proxy").or(proxies.no_proxy),
+    };
     let mut hosts = list("host", file.hosts);
     if hosts.is_empty() {
         hosts.push(DEFAULT_HOST.into());
@@ -248,6 +271,8 @@ fn join(given: &ArgMatches, file: File) -> Result<Options, String> {
         labels: list("label", file.labels),
         insecure_registries: list("insecure-registry", file.insecure_registries),
         mirrors: list("registry-mirror", file.registry_mirrors),
+        certs_dirs,
+        proxies,
         init: switch("init", file.init, false),
         log_level,
         log_json,
@@ -346,6 +371,14 @@ mod tests {
         assert_eq!(options.log_options, ["max-size=1m"]);
         let error = parse(&["--config-file", name, "-H", "unix:///x.sock"]).unwrap_err();
         assert!(error.contains("both as a flag and in the configuration file: hosts"), "{error}");
+        let proxies = r#"{"proxies":{"https-proxy":"http://u:secret@p:1"},"certs-dirs":["/c"]}"#;
+        std::fs::write(&path, proxies).unwrap();
+        let options = parse(&["--config-file", name]).unwrap();
+        assert_eq!(options.proxies.https.as_deref(), Some("http://u:secret@p:1"));
+        assert_eq!(options.certs_dirs, [PathBuf::from("/c")]);
+        assert!(!format!("{options:?}").contains("secret"));
+        std::fs::write(&path, r#"{"proxies":{"http":"x"}}"#).unwrap();
+        assert!(parse(&["--config-file", name]).unwrap_err().contains("http"));
         std::fs::write(&path, r#"{"userns-remap":"default"}"#).unwrap();
         let error = parse(&["--config-file", name]).unwrap_err();
         assert!(error.contains("userns-remap 'default' is not supported"), "{error}");

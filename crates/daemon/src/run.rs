@@ -95,7 +95,8 @@ async fn serve(options: &Options, store: Store, spawner: Arc<Spawner>) -> Result
     let registry = wharf_image::registry::Client::new(wharf_image::registry::ClientOptions {
         insecure: options.insecure_registries.clone(),
         mirrors: options.mirrors.clone(),
-        certs_dir: Some("/etc/docker/certs.d".into()),
+        certs_dirs: options.certs_dirs.clone(),
+        proxies: options.proxies.clone(),
         user_agent: format!("wharf/{} (linux)", env!("CARGO_PKG_VERSION")),
     })
     .map_err(|e| chain(&e))?;

@@ -12,8 +12,9 @@ use crate::credentials::Credentials;
 use crate::dns::Resolver;
 use crate::endpoint::{Endpoint, Shared};
 use crate::error::{DistributionError, Result};
-use crate::proxy::Proxies;
-use crate::repository::Repository;
+use crate::hosts::{self, Capabilities, Host};
+use crate::proxy::{Proxies, ProxyOptions};
+use crate::repository::{Repository, Unusable};
 use crate::tls::Trust;
 use crate::transport::Transport;
 
@@ -27,9 +28,11 @@ pub struct ClientOptions {
     pub insecure: Vec<String>,
     /// Mirrors of Docker Hub (`https://HOST[:PORT]`), which are asked before it. They get no credentials.
     pub mirrors: Vec<String>,
-    /// Where `HOST[:PORT]/` has certificate authorities (`*.crt`) and client certificates (`*.cert` with `*.key`)
-    /// for one registry.
-    pub certs_dir: Option<PathBuf>,
+    /// Folders where `HOST[:PORT]/` has certificate authorities (`*.crt`) and client certificates (`*.cert` with
+    /// `*.key`) for one registry, or a `hosts.toml` as containerd's; that of `_default/` is for all others.
+    pub certs_dirs: Vec<PathBuf>,
+    /// Instead of those of the environment.
+    pub proxies: ProxyOptions,
     /// Empty: `wharf/VERSION`.
     pub user_agent: String,
 }
@@ -42,21 +45,24 @@ pub struct Client {
 }
 
 impl Client {
-    /// Makes a client. Proxies are taken from `HTTP_PROXY`, `HTTPS_PROXY` and `NO_PROXY`.
+    /// Makes a client. Proxies that the options do not name are taken from `HTTP_PROXY`, `HTTPS_PROXY` and `NO_PROXY`.
     ///
     /// # Errors
-    /// `Address` when a mirror or the user agent is none.
+    /// `Address` when a mirror, a proxy or the user agent is none.
     pub fn new(options: ClientOptions) -> Result<Self> {
         let network = Network {
             resolver: Resolver::system(),
-            trust: Trust::new(options.certs_dir),
-            proxies: Proxies::from_env(),
+            trust: Trust::new(options.certs_dirs),
+            proxies: Proxies::of_options(&options.proxies)?,
             insecure: Insecure::new(&options.insecure),
         };
         let agent = if options.user_agent.is_empty() { USER_AGENT } else { &options.user_agent };
         let agent = HeaderValue::from_str(agent).map_err(|_| DistributionError::Address(agent.into()))?;
         let mirrors: Result<Vec<_>> = options.mirrors.iter().map(|mirror| parse_mirror(mirror)).collect();
-        Ok(Self { shared: Arc::new(Shared::new(Transport::new(network), agent)), mirrors: mirrors?.into() })
+        Ok(Self {
+            shared: Arc::new(Shared::new(Transport::new(Arc::new(network), None), agent)),
+            mirrors: mirrors?.into(),
+        })
     }
 
     pub(crate) fn shared(&self) -> &Arc<Shared> {
@@ -65,11 +71,41 @@ impl Client {
 
     /// The repository that `reference` names. Nothing is sent until something is asked of it.
     pub fn repository(&self, reference: &Reference, auth: Option<Credentials>) -> Repository {
+        let domain = reference.domain();
+        let address = match Address::of_domain(domain) {
+            Ok(address) => address,
+            Err(_) => return Repository::unusable(reference.clone(), Unusable::Domain(domain.to_owned())),
+        };
         let endpoint = |address, tls, auth| Arc::new(Endpoint::new(self.shared.clone(), address, tls, auth));
-        let mirrors = if reference.domain() == DEFAULT_DOMAIN { &self.mirrors[..] } else { &[] };
-        let mirrors = mirrors.iter().map(|(address, tls)| endpoint(address.clone(), Some(*tls), None)).collect();
-        let home = Address::of_domain(reference.domain()).map(|address| endpoint(address, None, auth));
-        Repository::new(reference.clone(), mirrors, home.map_err(|_| reference.domain().to_owned()))
+        let mirrors = if domain == DEFAULT_DOMAIN { &self.mirrors[..] } else { &[] };
+        let mirrors = mirrors.iter().map(|(address, tls)| {
+            let mut endpoint = Endpoint::new(self.shared.clone(), address.clone(), Some(*tls), None);
+            endpoint.capabilities = Capabilities::READ;
+            Arc::new(endpoint)
+        });
+        let mut mirrors: Vec<_> = mirrors.collect();
+        let folders = self.shared.transport.network.trust.certs_dirs();
+        let hosts = match hosts::of_registry(folders, domain, &address) {
+            Ok(hosts) => hosts.unwrap_or_default(),
+            Err(DistributionError::Hosts { path, reason }) => {
+                return Repository::unusable(reference.clone(), Unusable::Hosts { path, reason });
+            }
+            Err(error) => {
+                let (path, reason) = ("hosts.toml".into(), error.message());
+                return Repository::unusable(reference.clone(), Unusable::Hosts { path, reason });
+            }
+        };
+        // Credentials are the registry's own, wherever else its images are.
+        let of_host = |host: Host| {
+            let auth = auth.clone().filter(|_| host.address == address);
+            Arc::new(Endpoint::of_host(self.shared.clone(), host, domain, auth))
+        };
+        mirrors.extend(hosts.mirrors.into_iter().map(of_host));
+        let home = match hosts.server {
+            Some(server) => of_host(server),
+            None => endpoint(address.clone(), None, auth.clone()),
+        };
+        Repository::new(reference.clone(), mirrors.into(), home)
     }
 
     /// Shows credentials to the registry `server`: a name as in references, or an address as in Docker's

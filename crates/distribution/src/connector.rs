@@ -24,7 +24,7 @@ use crate::address::{Address, Origin};
 use crate::dns::Resolver;
 use crate::error::ConnectError;
 use crate::proxy::{Proxies, Proxy, in_network};
-use crate::tls::{self, Trust};
+use crate::tls::{self, OwnTls, Trust};
 
 /// For one address. Docker waits 30 s; people have given up by then.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
@@ -95,11 +95,11 @@ impl Network {
         dial_any(all.into_iter().map(|ip| SocketAddr::new(ip, port)).collect(), &address.host).await
     }
 
-    async fn connect(&self, origin: &Origin, reach: Reach) -> Result<Stream, ConnectError> {
+    async fn connect(&self, origin: &Origin, reach: Reach, own: Option<&OwnTls>) -> Result<Stream, ConnectError> {
         let address = Address { host: origin.host.clone(), port: Some(origin.port) };
         let Some(proxy) = self.proxies.for_origin(origin) else {
             let tcp = self.dial(&address, origin.port, reach).await?;
-            return if origin.tls { self.secure(tcp, origin).await } else { Ok(Stream::plain(tcp, false)) };
+            return if origin.tls { self.secure(tcp, origin, own).await } else { Ok(Stream::plain(tcp, false)) };
         };
         // Names are the proxy's to resolve; addresses can be checked here.
         if let Ok(ip) = origin.host.parse::<IpAddr>()
@@ -119,16 +119,19 @@ impl Network {
             Ok(done) => done.map_err(wrong)?,
             Err(_) => return Err(wrong("it did not answer in time".into())),
         }
-        self.secure(tcp, origin).await
+        self.secure(tcp, origin, own).await
     }
 
-    async fn secure(&self, tcp: TcpStream, origin: &Origin) -> Result<Stream, ConnectError> {
+    async fn secure(&self, tcp: TcpStream, origin: &Origin, own: Option<&OwnTls>) -> Result<Stream, ConnectError> {
         let name = ServerName::try_from(origin.host.clone())
             .map_err(|_| ConnectError::Tls(format!("`{}` is no name for a certificate", origin.host)))?;
         let authority = self.insecure.authority(origin);
         let insecure = self.insecure.contains(&authority, &origin.host);
-        let config =
-            self.trust.config(&authority, insecure).map_err(|error| ConnectError::Settings(error.message()))?;
+        let config = match own {
+            Some(own) => self.trust.own_config(own),
+            None => self.trust.config(&authority, insecure),
+        };
+        let config = config.map_err(|error| ConnectError::Settings(error.message()))?;
         match timeout(HANDSHAKE_TIMEOUT, TlsConnector::from(config).connect(name, tcp)).await {
             Ok(Ok(stream)) => Ok(Stream::Tls(Box::new(stream))),
             Ok(Err(error)) => Err(tls::explain(&error)),
@@ -142,7 +145,7 @@ impl Network {
     /// When nobody listens there at all.
     pub(crate) async fn speaks_tls(&self, address: &Address) -> Result<bool, ConnectError> {
         let secure = Origin::new(true, address);
-        match self.connect(&secure, Reach::Named).await {
+        match self.connect(&secure, Reach::Named, None).await {
             Ok(_) => Ok(true),
             Err(ConnectError::NotTls | ConnectError::Handshake(_)) => Ok(false),
             // Whatever else is wrong with its TLS, it is TLS: to fall back would be to undo it.
@@ -339,11 +342,13 @@ impl AsyncWrite for Stream {
 pub(crate) struct Connector {
     network: Arc<Network>,
     reach: Reach,
+    /// What holds for one origin, and for nobody whom it redirects to.
+    own: Option<Arc<(Origin, OwnTls)>>,
 }
 
 impl Connector {
-    pub(crate) fn new(network: Arc<Network>, reach: Reach) -> Self {
-        Self { network, reach }
+    pub(crate) fn new(network: Arc<Network>, reach: Reach, own: Option<Arc<(Origin, OwnTls)>>) -> Self {
+        Self { network, reach, own }
     }
 }
 
@@ -357,10 +362,11 @@ impl Service<Uri> for Connector {
     }
 
     fn call(&mut self, uri: Uri) -> Self::Future {
-        let Self { network, reach } = self.clone();
+        let Self { network, reach, own } = self.clone();
         Box::pin(async move {
             let origin = Origin::of(&uri).ok_or_else(|| ConnectError::NoSuchHost { host: uri.to_string() })?;
-            network.connect(&origin, reach).await.map(TokioIo::new)
+            let own = own.as_ref().filter(|own| own.0 == origin).map(|own| &own.1);
+            network.connect(&origin, reach, own).await.map(TokioIo::new)
         })
     }
 }
@@ -432,7 +438,7 @@ mod tests {
         let proxy = Proxy { address, tls: false, authorization };
         let proxies = Proxies::of(Some(proxy.clone()), Some(proxy));
         let insecure = Insecure::default();
-        let network = Network { resolver: Resolver::system(), trust: Trust::new(None), proxies, insecure };
+        let network = Network { resolver: Resolver::system(), trust: Trust::new(Vec::new()), proxies, insecure };
         (network, heard)
     }
 
@@ -442,7 +448,7 @@ mod tests {
         let (network, heard) = proxy("HTTP/1.1 200 OK\r\nVia: x\r\n\r\nHTTP/1.1 400 no TLS here\r\n\r\n").await;
         // The name is the proxy's to look up, and the registry's answer is behind the proxy's.
         let listed = Network { insecure: Insecure::new(&["registry.invalid:443".into()]), ..network };
-        assert!(matches!(listed.connect(&origin, Reach::Named).await, Err(ConnectError::NotTls)));
+        assert!(matches!(listed.connect(&origin, Reach::Named, None).await, Err(ConnectError::NotTls)));
         assert_eq!(
             heard.await.unwrap(),
             "CONNECT registry.invalid:443 HTTP/1.1\r\nHost: registry.invalid:443\r\nProxy-Authorization: Basic YQ==\r\n\r\n"
@@ -452,11 +458,11 @@ mod tests {
             ("HTTP/1.1 502 no\r\n\r\n", "it answered `HTTP/1.1 502 no`"),
             ("HTTP/1.1 200", "it closed the connection"),
         ] {
-            let error = proxy(answer).await.0.connect(&origin, Reach::Named).await.unwrap_err();
+            let error = proxy(answer).await.0.connect(&origin, Reach::Named, None).await.unwrap_err();
             assert!(matches!(&error, ConnectError::Proxy { reason: found, .. } if found == reason), "{error}");
         }
         let metadata = Origin::of(&"https://169.254.169.254".parse().unwrap()).unwrap();
-        let error = proxy("").await.0.connect(&metadata, Reach::Sent).await.unwrap_err();
+        let error = proxy("").await.0.connect(&metadata, Reach::Sent, None).await.unwrap_err();
         assert!(matches!(error, ConnectError::Forbidden { .. }), "{error}");
     }
 }

@@ -1,6 +1,7 @@
 //! Blobs on their way here.
 
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,12 +23,16 @@ use crate::retry::Retry;
 /// No byte for so long: the connection is lost, whatever TCP believes.
 const IDLE: Duration = Duration::from_secs(60);
 
-/// A blob on its way here. When the connection is lost it is asked for again, from where it was.
+/// A blob, or a range of it, on its way here. When the connection is lost it is asked for again, from where it was.
 pub struct BlobStream {
     repository: Repository,
     descriptor: Descriptor,
     position: u64,
+    /// Where the range ends.
+    end: u64,
     body: Option<Incoming>,
+    /// Whether the body is the range that was asked for, and not the whole.
+    ranged: bool,
     /// Bytes that a registry without ranges sends once more.
     skip: u64,
     retry: Retry,
@@ -45,10 +50,12 @@ impl fmt::Debug for BlobStream {
 }
 
 impl BlobStream {
-    pub(crate) async fn open(repository: Repository, descriptor: Descriptor, offset: u64) -> Result<Self> {
-        let retry = Retry::default();
-        let mut stream = Self { repository, descriptor, position: offset, body: None, skip: 0, retry, uri: None };
-        if stream.position < stream.descriptor.size {
+    pub(crate) async fn open(repository: Repository, descriptor: Descriptor, range: Range<u64>) -> Result<Self> {
+        let end = range.end.min(descriptor.size);
+        let (position, retry) = (range.start, Retry::default());
+        let mut stream =
+            Self { repository, descriptor, position, end, body: None, ranged: false, skip: 0, retry, uri: None };
+        if stream.position < stream.end {
             stream.connect().await?;
         }
         Ok(stream)
@@ -57,6 +64,20 @@ impl BlobStream {
     /// Bytes of the whole blob.
     pub fn size(&self) -> u64 {
         self.descriptor.size
+    }
+
+    /// Whether the registry gives the range that was asked for, and so would give others beside it.
+    pub fn is_ranged(&self) -> bool {
+        self.ranged
+    }
+
+    /// Goes on to the blob's end, behind the range that was asked for.
+    pub fn to_the_end(&mut self) {
+        if self.ranged && self.end < self.descriptor.size {
+            // What was promised ends with the range.
+            self.body = None;
+        }
+        self.end = self.descriptor.size;
     }
 
     /// Where in the blob the next chunk begins.
@@ -70,8 +91,8 @@ impl BlobStream {
     /// When the connection is lost and does not come back, or the blob is not as long as promised.
     pub async fn chunk(&mut self) -> Result<Option<Bytes>> {
         loop {
-            if self.position >= self.descriptor.size {
-                return self.end().await;
+            if self.position >= self.end {
+                return self.nothing_follows().await;
             }
             let Some(body) = &mut self.body else {
                 self.connect().await?;
@@ -101,27 +122,33 @@ impl BlobStream {
         let again = self.skip.min(data.len() as u64);
         self.skip -= again;
         // Not more than the length of what is in memory.
-        let data = data.split_off(usize::try_from(again).unwrap_or(data.len()));
+        let mut data = data.split_off(usize::try_from(again).unwrap_or(data.len()));
         if data.is_empty() {
             return Ok(None);
         }
-        let end = self.position + data.len() as u64;
-        if end > self.descriptor.size {
-            return Err(self.wrong_size(end));
+        let mut end = self.position + data.len() as u64;
+        if end > self.end {
+            if self.ranged || self.end == self.descriptor.size {
+                return Err(self.wrong_size(end));
+            }
+            // The whole comes, of which the rest is not wanted.
+            data.truncate(usize::try_from(self.end - self.position).unwrap_or(0));
+            end = self.end;
         }
         self.position = end;
         self.retry.progressed(data.len() as u64);
         Ok(Some(data))
     }
 
-    /// All is here: nothing may follow.
-    async fn end(&mut self) -> Result<Option<Bytes>> {
+    /// All is here: nothing may follow, but the rest of a whole of which a range was wanted.
+    async fn nothing_follows(&mut self) -> Result<Option<Bytes>> {
         if let Some(mut body) = self.body.take()
+            && (self.ranged || self.end == self.descriptor.size)
             && !body.is_end_stream()
             && let Ok(Some(Ok(frame))) = tokio::time::timeout(IDLE, body.frame()).await
             && frame.data_ref().is_some_and(|data| !data.is_empty())
         {
-            return Err(self.wrong_size(self.descriptor.size + 1));
+            return Err(self.wrong_size(self.end + 1));
         }
         Ok(None)
     }
@@ -159,7 +186,7 @@ impl BlobStream {
 
     /// Asks mirrors, the registry, and for layers that registries do not keep, those who do.
     async fn attempt(&mut self) -> Result<()> {
-        let sources = self.repository.sources()?;
+        let sources = self.repository.sources(true)?;
         let mut failure = None;
         for source in &sources {
             let path = self.repository.path(&format!("blobs/{}", self.descriptor.digest));
@@ -194,8 +221,9 @@ impl BlobStream {
         call.target = target;
         // The bytes themselves are wanted: a proxy that packs them on the way changes their number.
         call = call.with_header(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
-        if self.position > 0 {
-            let range = HeaderValue::try_from(format!("bytes={}-", self.position));
+        if self.position > 0 || self.end < self.descriptor.size {
+            let last = if self.end < self.descriptor.size { (self.end - 1).to_string() } else { String::new() };
+            let range = HeaderValue::try_from(format!("bytes={}-{last}", self.position));
             call = call.with_header(RANGE, range.map_err(|_| DistributionError::Answer("no range".into()))?);
         }
         let reply = source.once(&call, || Bytes::new().into()).await?;
@@ -204,7 +232,7 @@ impl BlobStream {
                 if let Some(length) = content_length(&reply).filter(|length| *length != self.descriptor.size) {
                     return Err(self.wrong_size(length));
                 }
-                self.skip = self.position;
+                (self.skip, self.ranged) = (self.position, false);
             }
             StatusCode::PARTIAL_CONTENT => {
                 let range = reply.header(CONTENT_RANGE.as_str()).and_then(parse_content_range);
@@ -216,7 +244,7 @@ impl BlobStream {
                 if let Some(total) = total.filter(|total| *total != self.descriptor.size) {
                     return Err(self.wrong_size(total));
                 }
-                self.skip = 0;
+                (self.skip, self.ranged) = (0, true);
             }
             _ => return Err(reply.refusal().await),
         }

@@ -8,17 +8,21 @@ use bytes::Bytes;
 use hyper::header::{AUTHORIZATION, HeaderMap, HeaderValue, LOCATION, USER_AGENT};
 use hyper::{Method, Request, StatusCode, Uri};
 
-use crate::address::{Address, Origin, join};
+use crate::address::{Address, Origin, escape, join};
 use crate::answer::Reply;
 use crate::body::Payload;
 use crate::challenge::{Challenge, challenges};
 use crate::connector::Reach;
 use crate::credentials::Credentials;
 use crate::error::{ConnectError, DistributionError, Result};
+use crate::hosts::{Capabilities, Host};
 use crate::retry::Retry;
+use crate::tls::OwnTls;
 use crate::token::{Service, Tokens, Wish, basic, bearer};
 use crate::transport::{Transport, go_name, unreachable, without_query};
 
+/// What the paths of all registries begin with.
+const V2: &str = "/v2";
 /// Redirects of one request.
 const MAX_REDIRECTS: usize = 10;
 /// For the head of an answer. Registries with slow object stores take their time.
@@ -29,7 +33,9 @@ const DOWN: Duration = Duration::from_secs(60);
 /// What all endpoints of a client share.
 #[derive(Debug)]
 pub(crate) struct Shared {
-    pub(crate) transport: Transport,
+    pub(crate) transport: Arc<Transport>,
+    /// Those of hosts whose TLS has settings of its own.
+    own_transports: Mutex<HashMap<(Origin, OwnTls), Arc<Transport>>>,
     pub(crate) user_agent: HeaderValue,
     tokens: Tokens,
     /// Whether registries that need not speak TLS do.
@@ -43,13 +49,22 @@ pub(crate) struct Shared {
 impl Shared {
     pub(crate) fn new(transport: Transport, user_agent: HeaderValue) -> Self {
         Self {
-            transport,
+            transport: Arc::new(transport),
+            own_transports: Mutex::default(),
             user_agent,
             tokens: Tokens::default(),
             schemes: Mutex::default(),
             auths: Mutex::default(),
             down: Mutex::default(),
         }
+    }
+
+    fn transport_for(&self, origin: Origin, own: Option<OwnTls>) -> Arc<Transport> {
+        let Some(own) = own else { return self.transport.clone() };
+        let mut all = self.own_transports.lock().unwrap_or_else(PoisonError::into_inner);
+        let network = || self.transport.network.clone();
+        let key = (origin, own);
+        all.entry(key.clone()).or_insert_with(|| Arc::new(Transport::new(network(), Some(key)))).clone()
     }
 }
 
@@ -112,6 +127,14 @@ pub(crate) struct Endpoint {
     /// Given by a mirror's address; otherwise found out.
     pub(crate) tls: Option<bool>,
     pub(crate) credentials: Option<Credentials>,
+    pub(crate) capabilities: Capabilities,
+    transport: Arc<Transport>,
+    /// What takes the place of `/v2` in paths.
+    base: String,
+    /// The registry that a mirror stands for, by its name: it may have several.
+    stands_for: Option<String>,
+    /// Of requests to it.
+    header: HeaderMap,
     /// One token is asked for at a time; the others wait for it.
     fetching: tokio::sync::Mutex<()>,
 }
@@ -124,7 +147,46 @@ impl Endpoint {
         credentials: Option<Credentials>,
     ) -> Self {
         let credentials = credentials.filter(|credentials| !credentials.is_empty());
-        Self { shared, address, tls, credentials, fetching: tokio::sync::Mutex::default() }
+        let transport = shared.transport.clone();
+        Self {
+            shared,
+            address,
+            tls,
+            credentials,
+            capabilities: Capabilities::ALL,
+            transport,
+            base: V2.into(),
+            stands_for: None,
+            header: HeaderMap::new(),
+            fetching: tokio::sync::Mutex::default(),
+        }
+    }
+
+    /// A host of `hosts.toml`, for the registry that is called `name`.
+    pub(crate) fn of_host(shared: Arc<Shared>, host: Host, name: &str, credentials: Option<Credentials>) -> Self {
+        let transport = shared.transport_for(Origin::new(host.tls, &host.address), host.own);
+        let stands_for = (host.address.to_string() != name).then(|| name.to_owned());
+        Self {
+            capabilities: host.capabilities,
+            transport,
+            base: host.base,
+            stands_for,
+            header: host.header,
+            ..Self::new(shared, host.address, Some(host.tls), credentials)
+        }
+    }
+
+    /// The address of a path of the registry (`/v2/…`).
+    fn uri(&self, home: &Origin, path: &str) -> Result<Uri> {
+        let rest = path.strip_prefix(V2).unwrap_or(path);
+        match &self.stands_for {
+            // As containerd tells its mirrors.
+            Some(name) => {
+                let mark = if rest.contains('?') { '&' } else { '?' };
+                home.uri(&format!("{}{rest}{mark}ns={}", self.base, escape(name)))
+            }
+            None => home.uri(&format!("{}{rest}", self.base)),
+        }
     }
 
     /// The registry's origin. Whether an insecure one speaks TLS is tried once.
@@ -181,7 +243,7 @@ impl Endpoint {
     pub(crate) async fn once(&self, call: &Call, body: impl Fn() -> Payload) -> Result<Reply> {
         let home = self.origin().await?;
         let mut uri = match &call.target {
-            Target::Path(path) => home.uri(path)?,
+            Target::Path(path) => self.uri(&home, path)?,
             Target::Uri(uri) => uri.clone(),
         };
         let mut scopes = call.scopes.clone();
@@ -197,11 +259,14 @@ impl Endpoint {
             *request.uri_mut() = uri.clone();
             request.headers_mut().clone_from(&call.headers);
             request.headers_mut().insert(USER_AGENT, self.shared.user_agent.clone());
+            if at_home {
+                request.headers_mut().extend(self.header.clone());
+            }
             if let Some((value, _)) = &authorization {
                 request.headers_mut().insert(AUTHORIZATION, value.clone());
             }
-            self.shared.transport.authorize_proxy(&mut request);
-            let response = self.shared.transport.send(self.reach(&home, &uri), request, call.wait).await?;
+            self.transport.authorize_proxy(&mut request);
+            let response = self.transport.send(self.reach(&home, &uri), request, call.wait).await?;
             let (head, body) = response.into_parts();
             let reply = Reply { method: call.method.clone(), uri, status: head.status, headers: head.headers, body };
             if reply.status == StatusCode::UNAUTHORIZED && at_home && !challenged {
@@ -256,7 +321,7 @@ impl Endpoint {
                 let _turn = self.fetching.lock().await;
                 match tokens.kept(&wish, refused) {
                     Some(token) => token,
-                    None => tokens.fetch(&self.shared.transport, &wish).await?.token,
+                    None => tokens.fetch(&self.transport, &wish).await?.token,
                 }
             }
         };
@@ -351,7 +416,7 @@ impl Endpoint {
         match auth {
             Some(Auth::Token(service)) => {
                 let wish = self.wish(&home, &service, &[], true);
-                Ok(self.shared.tokens.fetch(&self.shared.transport, &wish).await?.refresh_token)
+                Ok(self.shared.tokens.fetch(&self.transport, &wish).await?.refresh_token)
             }
             _ => Ok(None),
         }

@@ -74,6 +74,8 @@ pub enum DistributionError {
         #[source]
         source: io::Error,
     },
+    #[error("the configuration `{path}` cannot be used: {reason}")]
+    Hosts { path: String, reason: String },
     #[error("invalid certificate or key in `{path}`: {reason}")]
     Certificate { path: String, reason: String },
     #[error("cannot read the content that is to be pushed")]
@@ -90,7 +92,7 @@ impl DistributionError {
             Self::Address(_) | Self::Answer(_) | Self::InvalidManifest(_) | Self::UnknownMediaType(_) => Kind::Invalid,
             Self::Schema1 => Kind::Unsupported,
             Self::WrongDigest { .. } | Self::WrongSize { .. } => Kind::WrongDigest,
-            Self::File { .. } | Self::Certificate { .. } | Self::Content(_) => Kind::Failed,
+            Self::File { .. } | Self::Hosts { .. } | Self::Certificate { .. } | Self::Content(_) => Kind::Failed,
         }
     }
 

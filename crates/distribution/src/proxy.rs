@@ -1,4 +1,4 @@
-//! Proxies, by the environment variables that everybody knows.
+//! Proxies, by settings or the environment variables that everybody knows.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -8,6 +8,7 @@ use hyper::Uri;
 use hyper::header::HeaderValue;
 
 use crate::address::{Address, Origin};
+use crate::error::{DistributionError, Result};
 
 /// A proxy and how to log in to it.
 #[derive(Clone)]
@@ -76,6 +77,21 @@ fn unescape(text: &str) -> Vec<u8> {
     plain
 }
 
+/// Proxies as a configuration names them; what is absent is the environment's to say.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct ProxyOptions {
+    pub http: Option<String>,
+    pub https: Option<String>,
+    pub no_proxy: Option<String>,
+}
+
+impl fmt::Debug for ProxyOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // There may be passwords in the others.
+        f.debug_struct("ProxyOptions").field("no_proxy", &self.no_proxy).finish_non_exhaustive()
+    }
+}
+
 /// Which origins are reached through a proxy.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Proxies {
@@ -93,9 +109,25 @@ enum Except {
 }
 
 impl Proxies {
-    /// By `HTTP_PROXY`, `HTTPS_PROXY` and `NO_PROXY`, in capitals or not.
-    pub(crate) fn from_env() -> Self {
-        Self::from_names(|name| std::env::var(name).or_else(|_| std::env::var(name.to_ascii_lowercase())).ok())
+    /// By settings, and for what they do not say by `HTTP_PROXY`, `HTTPS_PROXY` and `NO_PROXY`, in capitals or not.
+    ///
+    /// # Errors
+    /// `Address` for a setting that is no proxy's address. One of the environment is left out with a warning.
+    pub(crate) fn of_options(options: &ProxyOptions) -> Result<Self> {
+        for text in [&options.http, &options.https].into_iter().flatten().filter(|text| !text.is_empty()) {
+            // Not the user and the password.
+            let shown = || text.rsplit('@').next().unwrap_or_default().to_owned();
+            Proxy::parse(text).ok_or_else(|| DistributionError::Address(shown()))?;
+        }
+        Ok(Self::from_names(|name| {
+            let set = match name {
+                "HTTP_PROXY" => &options.http,
+                "HTTPS_PROXY" => &options.https,
+                _ => &options.no_proxy,
+            };
+            let of_environment = || std::env::var(name).or_else(|_| std::env::var(name.to_ascii_lowercase())).ok();
+            set.clone().or_else(of_environment)
+        }))
     }
 
     #[cfg(test)]

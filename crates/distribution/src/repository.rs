@@ -1,5 +1,6 @@
 //! One repository: what is asked of it, and what its refusals mean there.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -46,27 +47,63 @@ impl FetchedManifest {
 pub struct Repository {
     reference: Reference,
     mirrors: Arc<[Arc<Endpoint>]>,
-    home: Result<Arc<Endpoint>, String>,
+    home: Result<Arc<Endpoint>, Unusable>,
+}
+
+/// Why a registry cannot be asked at all.
+#[derive(Clone, Debug)]
+pub(crate) enum Unusable {
+    Domain(String),
+    Hosts { path: String, reason: String },
+}
+
+impl From<Unusable> for DistributionError {
+    fn from(unusable: Unusable) -> Self {
+        match unusable {
+            Unusable::Domain(domain) => Self::Address(domain),
+            Unusable::Hosts { path, reason } => Self::Hosts { path, reason },
+        }
+    }
 }
 
 impl Repository {
-    pub(crate) fn new(
-        reference: Reference,
-        mirrors: Arc<[Arc<Endpoint>]>,
-        home: Result<Arc<Endpoint>, String>,
-    ) -> Self {
-        Self { reference, mirrors, home }
+    pub(crate) fn new(reference: Reference, mirrors: Arc<[Arc<Endpoint>]>, home: Arc<Endpoint>) -> Self {
+        Self { reference, mirrors, home: Ok(home) }
     }
 
-    /// The registry itself: what is written goes there.
+    pub(crate) fn unusable(reference: Reference, why: Unusable) -> Self {
+        Self { reference, mirrors: Arc::default(), home: Err(why) }
+    }
+
+    /// The registry itself.
     pub(crate) fn home(&self) -> Result<&Arc<Endpoint>> {
-        self.home.as_ref().map_err(|domain| DistributionError::Address(domain.clone()))
+        self.home.as_ref().map_err(|why| why.clone().into())
     }
 
-    /// Where to read from, in order.
-    pub(crate) fn sources(&self) -> Result<Vec<Arc<Endpoint>>> {
-        let home = self.home()?.clone();
-        Ok(self.mirrors.iter().filter(|mirror| !mirror.is_down()).cloned().chain([home]).collect())
+    /// Where what is written goes.
+    pub(crate) fn target(&self) -> Result<&Arc<Endpoint>> {
+        let home = self.home()?;
+        let target = self.mirrors.iter().chain([home]).find(|endpoint| endpoint.capabilities.push);
+        target.ok_or_else(|| {
+            let reason = format!("no host of {} may be pushed to, by its hosts.toml", self.reference.domain());
+            DistributionError::Answer(reason)
+        })
+    }
+
+    /// Where to read from, in order: content by its digest, or what a tag means.
+    pub(crate) fn sources(&self, by_digest: bool) -> Result<Vec<Arc<Endpoint>>> {
+        let home = self.home()?;
+        let may = |endpoint: &&Arc<Endpoint>| {
+            if by_digest { endpoint.capabilities.pull } else { endpoint.capabilities.resolve }
+        };
+        let mirrors = self.mirrors.iter().filter(|mirror| !mirror.is_down());
+        let sources: Vec<_> = mirrors.chain([home]).filter(may).cloned().collect();
+        if sources.is_empty() {
+            let what = if by_digest { "content" } else { "tags" };
+            let reason = format!("no host of {} gives {what}, by its hosts.toml", self.reference.domain());
+            return Err(DistributionError::Answer(reason));
+        }
+        Ok(sources)
     }
 
     pub(crate) fn path(&self, rest: &str) -> String {
@@ -84,7 +121,7 @@ impl Repository {
     /// `NotFound` and `Denied` with Docker's texts; `WrongDigest`; `Invalid` when it is too large or no manifest.
     pub async fn manifest(&self, tag_or_digest: &str) -> Result<FetchedManifest> {
         let wanted = self.checked(tag_or_digest)?;
-        let sources = self.sources()?;
+        let sources = self.sources(wanted.is_some())?;
         let mut tried = sources.iter().peekable();
         while let Some(source) = tried.next() {
             match self.manifest_from(source, tag_or_digest, wanted.as_ref()).await {
@@ -169,7 +206,15 @@ impl Repository {
     /// # Errors
     /// `NotFound`, `Denied`; those of a request.
     pub async fn blob(&self, descriptor: &Descriptor, offset: u64) -> Result<BlobStream> {
-        let opened = BlobStream::open(self.clone(), descriptor.clone(), offset).await;
+        self.blob_range(descriptor, offset..descriptor.size).await
+    }
+
+    /// As [`Self::blob`] for a range of its bytes, whether the registry knows ranges or not.
+    ///
+    /// # Errors
+    /// Those of [`Self::blob`].
+    pub async fn blob_range(&self, descriptor: &Descriptor, range: Range<u64>) -> Result<BlobStream> {
+        let opened = BlobStream::open(self.clone(), descriptor.clone(), range).await;
         opened.map_err(|error| self.explain(error, descriptor.digest.as_str()))
     }
 
@@ -198,8 +243,9 @@ impl Repository {
     pub async fn blob_exists(&self, digest: &Digest) -> Result<bool> {
         let path = self.path(&format!("blobs/{digest}"));
         // Asked before a push, so with the token of the push: one is enough.
-        let reply = self.home()?.call(&Call::new(Method::HEAD, path, self.scopes("pull,push"))).await?;
-        let home = Origin::of(&reply.uri) == Some(self.home()?.origin().await?);
+        let target = self.target()?;
+        let reply = target.call(&Call::new(Method::HEAD, path, self.scopes("pull,push"))).await?;
+        let home = Origin::of(&reply.uri) == Some(target.origin().await?);
         match reply.status.as_u16() {
             200 => Ok(true),
             404 => Ok(false),

@@ -23,28 +23,45 @@ type Listing = Vec<(PathBuf, u64, Option<SystemTime>)>;
 /// Configurations by authority and whether it need not be trusted, with what they were made of.
 type Kept = HashMap<(String, bool), (Listing, Arc<ClientConfig>)>;
 
+/// What `hosts.toml` says of a host's TLS.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct OwnTls {
+    /// Files of certificate authorities, beside the host's.
+    pub(crate) ca: Vec<PathBuf>,
+    /// Files of certificates with their keys, the same where one has both; the first is shown.
+    pub(crate) clients: Vec<(PathBuf, PathBuf)>,
+    pub(crate) skip_verify: bool,
+}
+
 /// Makes and keeps configurations.
 pub(crate) struct Trust {
-    certs_dir: Option<PathBuf>,
+    certs_dirs: Vec<PathBuf>,
     provider: Arc<CryptoProvider>,
     /// Reading some 140 certificates takes milliseconds: only once somebody needs them.
     roots: OnceLock<Arc<RootCertStore>>,
     kept: Mutex<Kept>,
+    /// Those of `hosts.toml`.
+    own: Mutex<HashMap<OwnTls, (Listing, Arc<ClientConfig>)>>,
 }
 
 impl fmt::Debug for Trust {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Trust").field("certs_dir", &self.certs_dir).finish_non_exhaustive()
+        f.debug_struct("Trust").field("certs_dirs", &self.certs_dirs).finish_non_exhaustive()
     }
 }
 
 impl Trust {
-    pub(crate) fn new(certs_dir: Option<PathBuf>) -> Self {
+    pub(crate) fn new(certs_dirs: Vec<PathBuf>) -> Self {
         let provider = Arc::new(ring::default_provider());
-        Self { certs_dir, provider, roots: OnceLock::new(), kept: Mutex::new(HashMap::new()) }
+        Self { certs_dirs, provider, roots: OnceLock::new(), kept: Mutex::default(), own: Mutex::default() }
     }
 
-    /// Whether `certs_dir` has a certificate authority for the registry `authority` (`HOST[:PORT]`). It is then
+    /// Folders with a folder for each registry.
+    pub(crate) fn certs_dirs(&self) -> &[PathBuf] {
+        &self.certs_dirs
+    }
+
+    /// Whether one of `certs_dirs` has a certificate authority for the registry `authority` (`HOST[:PORT]`). It is then
     /// verified, though it may be on the list of insecure ones.
     pub(crate) fn has_authority(&self, authority: &str) -> bool {
         self.listing(authority).is_ok_and(|files| files.iter().any(|(path, ..)| has_extension(path, "crt")))
@@ -68,20 +85,46 @@ impl Trust {
         Ok(config)
     }
 
+    /// The configuration for a host of `hosts.toml`.
+    ///
+    /// # Errors
+    /// When one of its files cannot be used.
+    pub(crate) fn own_config(&self, own: &OwnTls) -> Result<Arc<ClientConfig>> {
+        let clients = own.clients.iter().flat_map(|(certificate, key)| [certificate, key]);
+        let files = own.ca.iter().chain(clients);
+        let listing =
+            files.map(|path| fs::metadata(path).map(|found| listed(path.clone(), &found)).map_err(file("read", path)));
+        let listing = listing.collect::<Result<Listing>>()?;
+        let mut kept = self.own.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, config)) = kept.get(own).filter(|(of, _)| *of == listing) {
+            return Ok(config.clone());
+        }
+        let mut authorities = Vec::new();
+        for path in &own.ca {
+            authorities.extend(certificates(path)?);
+        }
+        let identity = own.clients.first().map(|(certificate, key)| read_identity(certificate, key)).transpose()?;
+        let config = Arc::new(self.assemble(authorities, identity, own.skip_verify)?);
+        kept.insert(own.clone(), (listing, config.clone()));
+        Ok(config)
+    }
+
     fn listing(&self, authority: &str) -> Result<Listing> {
-        let Some(certs_dir) = &self.certs_dir else { return Ok(Listing::new()) };
-        let dir = certs_dir.join(authority);
-        let entries = match fs::read_dir(&dir) {
-            Ok(entries) => entries,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Listing::new()),
-            Err(error) => return Err(file("list", &dir)(error)),
-        };
         let mut listing = Listing::new();
-        for entry in entries {
-            let path = entry.map_err(file("list", &dir))?.path();
-            if ["crt", "cert", "key"].iter().any(|extension| has_extension(&path, extension)) {
-                let found = fs::metadata(&path).map_err(file("read", &path))?;
-                listing.push((path, found.len(), found.modified().ok()));
+        for dir in self.certs_dirs.iter().map(|folder| folder.join(authority)) {
+            let entries = match fs::read_dir(&dir) {
+                Ok(entries) => entries,
+                Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+                    continue;
+                }
+                Err(error) => return Err(file("list", &dir)(error)),
+            };
+            for entry in entries {
+                let path = entry.map_err(file("list", &dir))?.path();
+                if ["crt", "cert", "key"].iter().any(|extension| has_extension(&path, extension)) {
+                    let found = fs::metadata(&path).map_err(file("read", &path))?;
+                    listing.push(listed(path, &found));
+                }
             }
         }
         listing.sort();
@@ -95,17 +138,27 @@ impl Trust {
             if has_extension(path, "crt") {
                 own.extend(certificates(path)?);
             } else if has_extension(path, "cert") {
-                identity = Some(read_identity(path)?);
+                identity = Some(read_identity(path, &path.with_extension("key"))?);
             } else if !path.with_extension("cert").exists() {
                 let reason = "its certificate, of the same name with .cert, is missing".into();
                 return Err(DistributionError::Certificate { path: path.display().to_string(), reason });
             }
         }
+        let unverified = insecure && own.is_empty();
+        self.assemble(own, identity, unverified)
+    }
+
+    fn assemble(
+        &self,
+        own: Vec<(PathBuf, CertificateDer<'static>)>,
+        identity: Option<Identity>,
+        unverified: bool,
+    ) -> Result<ClientConfig> {
         let builder = ClientConfig::builder_with_provider(self.provider.clone());
         let unusable =
             |error: rustls::Error| DistributionError::Certificate { path: String::new(), reason: error.to_string() };
         let builder = builder.with_safe_default_protocol_versions().map_err(unusable)?;
-        let builder = if insecure && own.is_empty() {
+        let builder = if unverified {
             let verifier = Unverified { provider: self.provider.clone() };
             builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier))
         } else {
@@ -154,6 +207,10 @@ impl Trust {
     }
 }
 
+fn listed(path: PathBuf, found: &fs::Metadata) -> (PathBuf, u64, Option<SystemTime>) {
+    (path, found.len(), found.modified().ok())
+}
+
 fn has_extension(path: &Path, extension: &str) -> bool {
     path.extension().is_some_and(|found| found == extension)
 }
@@ -176,10 +233,9 @@ fn certificates(path: &Path) -> Result<Vec<(PathBuf, CertificateDer<'static>)>> 
 
 type Identity = (PathBuf, Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
 
-fn read_identity(path: &Path) -> Result<Identity> {
+fn read_identity(path: &Path, key_path: &Path) -> Result<Identity> {
     let chain = certificates(path)?.into_iter().map(|(_, certificate)| certificate).collect();
-    let key_path = path.with_extension("key");
-    let bytes = fs::read(&key_path).map_err(file("read", &key_path))?;
+    let bytes = fs::read(key_path).map_err(file("read", key_path))?;
     let key = PrivateKeyDer::from_pem_slice(&bytes).map_err(|error| DistributionError::Certificate {
         path: key_path.display().to_string(),
         reason: error.to_string(),

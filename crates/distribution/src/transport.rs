@@ -12,6 +12,7 @@ use crate::address::Origin;
 use crate::body::Payload;
 use crate::connector::{Connector, Network, Reach};
 use crate::error::{ConnectError, DistributionError, Result};
+use crate::tls::OwnTls;
 
 /// Registries close theirs after a minute at most; ours go before.
 const IDLE: Duration = Duration::from_secs(30);
@@ -28,14 +29,15 @@ pub(crate) struct Transport {
 }
 
 impl Transport {
-    pub(crate) fn new(network: Network) -> Self {
-        let network = Arc::new(network);
+    /// With settings for one origin, if there are some.
+    pub(crate) fn new(network: Arc<Network>, own: Option<(Origin, OwnTls)>) -> Self {
+        let own = own.map(Arc::new);
         let pool = |reach| {
             Pool::builder(TokioExecutor::new())
                 .pool_timer(TokioTimer::new())
                 .pool_idle_timeout(IDLE)
                 .pool_max_idle_per_host(IDLE_PER_HOST)
-                .build(Connector::new(network.clone(), reach))
+                .build(Connector::new(network.clone(), reach, own.clone()))
         };
         let (named, sent, sent_by_local) = (pool(Reach::Named), pool(Reach::Sent), pool(Reach::SentByLocal));
         Self { network, named, sent, sent_by_local }

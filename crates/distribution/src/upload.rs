@@ -45,7 +45,7 @@ impl Repository {
         let query = format!("blobs/uploads/?mount={}&from={}", escape(digest.as_str()), escape(from));
         let mut scopes = self.scopes("pull,push");
         scopes.push(format!("repository:{from}:pull"));
-        let home = self.home()?;
+        let home = self.target()?;
         let reply = match home.call(&Call::new(Method::POST, self.path(&query), scopes)).await {
             Ok(reply) => reply,
             // A token service may refuse the other repository.
@@ -77,7 +77,7 @@ impl Repository {
         if length < size {
             return Err(DistributionError::Content(io::ErrorKind::UnexpectedEof.into()));
         }
-        let home = self.home()?;
+        let home = self.target()?;
         let mut retry = Retry::default();
         let mut session = None;
         loop {
@@ -205,7 +205,7 @@ impl Repository {
         let mut call = Call::new(Method::PUT, path, self.scopes("pull,push"));
         call = call.with_header(CONTENT_TYPE, header(media_type.to_owned())?);
         call.body = Bytes::copy_from_slice(bytes);
-        let reply = self.home()?.call(&call).await?;
+        let reply = self.target()?.call(&call).await?;
         if reply.status != StatusCode::CREATED {
             return Err(reply.refusal().await);
         }

@@ -1,7 +1,7 @@
 //! What the engine does with images beside running them: the rules that need to know the containers, and events.
 
 use wharf_image::registry::Credentials;
-use wharf_image::{ImageRecord, ProgressSender, Pushed, Remove, Removed};
+use wharf_image::{Form, ImageRecord, ProgressSender, Pushed, Remove, Removed};
 use wharf_reference::{Digest, Reference};
 
 use crate::engine::{Engine, blocking};
@@ -41,9 +41,10 @@ impl Engine {
         &self,
         reference: &Reference,
         auth: Option<Credentials>,
+        form: Option<Form>,
         progress: ProgressSender,
     ) -> Result<Pushed> {
-        let pushed = self.images().push(reference, auth, &self.inner.parts.registry, progress).await?;
+        let pushed = self.images().push(reference, auth, &self.inner.parts.registry, form, progress).await?;
         self.tell_of("image", "push", &reference.familiar(), &[("name", &reference.familiar_name())]);
         Ok(pushed)
     }

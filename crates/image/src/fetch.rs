@@ -1,34 +1,28 @@
-//! One layer on its way: fetched, stored and unpacked in one pass.
+//! One layer on its way: fetched (`transfer`), stored (`landing`) and unpacked in one pass.
 
-use std::fs::File;
-use std::io::{self, Read};
-use std::path::PathBuf;
+use std::io::Read;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::time::Duration;
+use std::sync::mpsc::sync_channel;
 
-use bytes::Bytes;
 use tokio::sync::{OwnedMutexGuard, mpsc};
 use wharf_archive::decompressed;
-use wharf_distribution::{BlobStream, Descriptor, Repository};
+use wharf_distribution::{Descriptor, Repository};
 use wharf_reference::Digest;
 use wharf_snapshot::{LayerBlob, SnapshotError};
-use wharf_store::{BlobWriter, StoreError};
 
 use crate::images::Images;
+use crate::landing::{Chunks, Fate, Landing};
 use crate::progress::{Progress, ProgressSender};
 use crate::pull::blocking;
+use crate::transfer::Transfer;
 use crate::{ErrorKind, ImageError, Result};
 
 /// Chunks between the connection, the disk and the unpacking: enough that none of them waits for a hiccup.
 const CHUNKS: usize = 64;
-/// A progress message for each so many bytes.
-const STEP: u64 = 512 << 10;
 
 /// Held by every thread that works on the layer: when a pull is broken off they end a moment later than it, and the
 /// next one waits for them.
-type Flight = Arc<OwnedMutexGuard<()>>;
+pub(crate) type Flight = Arc<OwnedMutexGuard<()>>;
 
 pub(crate) struct Fetch {
     pub(crate) images: Images,
@@ -54,10 +48,23 @@ impl Fetch {
         if self.images.store().blobs().size(&digest) == Some(self.descriptor.size) {
             self.unpack_stored(flight).await?;
         } else {
-            self.fetch(&flight).await?;
+            self.fetch_and_again(&flight).await?;
         }
         self.say("Pull complete");
         Ok(())
+    }
+
+    /// A host that lost its power may have counted bytes that were never written: where some were here before and the
+    /// whole is wrong, it is fetched once more from nothing.
+    async fn fetch_and_again(&self, flight: &Flight) -> Result<()> {
+        let mut resumed = false;
+        match self.fetch(flight, &mut resumed).await {
+            Err(error) if resumed && error.kind() == ErrorKind::Invalid => {
+                tracing::warn!("what was here of blob {} was damaged: it is fetched again", self.descriptor.digest);
+                self.fetch(flight, &mut resumed).await
+            }
+            done => done,
+        }
     }
 
     /// The blob was fetched whole before, and not unpacked.
@@ -84,9 +91,9 @@ impl Fetch {
         }
     }
 
-    /// The connection feeds a thread that stores and hashes, which feeds one that decompresses, unpacks and hashes
+    /// The connections feed a thread that stores and hashes, which feeds one that decompresses, unpacks and hashes
     /// again.
-    async fn fetch(&self, flight: &Flight) -> Result<()> {
+    async fn fetch(&self, flight: &Flight, resumed: &mut bool) -> Result<()> {
         // Until all has come; the rest of the unpacking keeps nobody waiting.
         let slots = self.images.slots();
         let slot = match Arc::clone(&slots).try_acquire_owned() {
@@ -96,27 +103,26 @@ impl Fetch {
                 slots.acquire_owned().await
             }
         };
-        let (images, digest, own) = (self.images.clone(), self.descriptor.digest.clone(), Arc::clone(flight));
-        let partial = blocking(move || Partial::open(&images, digest, own)).await?;
-        let (offset, path) = (partial.offset(), partial.path.clone());
-        let mut stream = self.repository.blob(&self.descriptor, offset).await?;
+        let (images, descriptor, own) = (self.images.clone(), self.descriptor.clone(), Arc::clone(flight));
+        let landing = blocking(move || Landing::open(&images, &descriptor, own)).await?;
+        *resumed = landing.is_resumed();
         let fate = Arc::new(Fate::default());
-        let (to_disk, chunks) = mpsc::channel(CHUNKS);
+        let (to_disk, pieces) = mpsc::channel(CHUNKS);
         let (to_unpack, stored) = sync_channel(CHUNKS);
+        let transfer = Transfer {
+            repository: self.repository.clone(),
+            descriptor: self.descriptor.clone(),
+            missing: landing.missing(),
+            to_disk,
+            progress: self.progress.clone(),
+            spare: self.images.spare_connections(),
+        };
         let own = Arc::clone(&fate);
-        let storing = tokio::task::spawn_blocking(move || partial.store(chunks, &to_unpack, &own));
+        let storing = tokio::task::spawn_blocking(move || landing.store(pieces, &to_unpack, &own));
         let unpacking = self.unpacking(Arc::clone(flight), &fate);
-        let own = Arc::clone(&fate);
-        let unpacked = tokio::task::spawn_blocking(move || {
-            let rest = Chunks { chunks: stored, current: Bytes::new(), ended: false, fate: own };
-            if offset == 0 {
-                return unpacking.run(rest);
-            }
-            let before = File::open(&path).map_err(|e| ImageError::Io("cannot go on with a layer", e))?;
-            unpacking.run(before.take(offset).chain(rest))
-        });
-        let received = self.receive(&mut stream, offset, &to_disk).await;
-        drop(to_disk);
+        let chunks = Chunks::new(stored, Arc::clone(&fate));
+        let unpacked = tokio::task::spawn_blocking(move || unpacking.run(chunks));
+        let received = transfer.run().await;
         drop(slot);
         if received.is_ok() && !fate.is_hopeless() {
             self.say("Verifying Checksum");
@@ -132,133 +138,6 @@ impl Fetch {
         let unpacked = unpacked.await?;
         // The cause first: what was not fetched cannot be unpacked either.
         fetched.and(unpacked)
-    }
-
-    /// Takes all that comes, and then says that it was all.
-    async fn receive(&self, stream: &mut BlobStream, offset: u64, to_disk: &mpsc::Sender<Piece>) -> Result<()> {
-        let (id, total) = (self.descriptor.digest.short(), self.descriptor.size);
-        let (mut have, mut told) = (offset, offset);
-        loop {
-            let chunk = stream.chunk().await?;
-            have += chunk.as_ref().map_or(0, |chunk| chunk.len() as u64);
-            let end = chunk.is_none();
-            // Who does not listen any more has failed, and says why elsewhere.
-            if to_disk.send(chunk).await.is_err() || end {
-                return Ok(());
-            }
-            if have - told >= STEP {
-                told = have;
-                let _ = self.progress.send(Progress::bytes(id, "Downloading", have, total));
-            }
-        }
-    }
-}
-
-/// A part of a blob; `None` is its end, without which it was broken off.
-type Piece = Option<Bytes>;
-
-/// What the two threads of a layer must know of each other.
-#[derive(Debug, Default)]
-struct Fate {
-    /// Nothing more will come.
-    broken: AtomicBool,
-    /// What was fetched can never become the layer, or there is no room for it: none of it is worth keeping.
-    hopeless: AtomicBool,
-}
-
-impl Fate {
-    fn is_hopeless(&self) -> bool {
-        self.hopeless.load(Ordering::SeqCst)
-    }
-
-    /// Learns from a failed unpacking.
-    fn learn(&self, error: &ImageError) {
-        let bad = match error {
-            ImageError::Snapshot(error) => error.is_bad_layer(),
-            ImageError::Archive(_) => true,
-            _ => false,
-        };
-        let full = error.kind() == ErrorKind::Full;
-        if full || (bad && !self.broken.load(Ordering::SeqCst)) {
-            self.hopeless.store(true, Ordering::SeqCst);
-        }
-    }
-}
-
-/// What is here of a blob that is fetched. What a broken transfer leaves of it is kept for the next; nothing is kept of
-/// nothing.
-struct Partial {
-    images: Images,
-    digest: Digest,
-    /// `None` when it has become a blob.
-    writer: Option<BlobWriter>,
-    path: PathBuf,
-    _flight: Flight,
-}
-
-impl Partial {
-    fn open(images: &Images, digest: Digest, flight: Flight) -> Result<Self> {
-        let mut tries = 5;
-        let writer = loop {
-            tries -= 1;
-            // Whoever sweeps what is left may have it, or have taken it away before it was locked.
-            match images.store().blobs().resume(&digest) {
-                Ok(writer) if writer.path().exists() || tries == 0 => break writer,
-                Err(error) if tries == 0 => return Err(error.into()),
-                _ => std::thread::sleep(Duration::from_millis(20)),
-            }
-        };
-        let path = writer.path().to_owned();
-        Ok(Self { images: images.clone(), digest, writer: Some(writer), path, _flight: flight })
-    }
-
-    fn offset(&self) -> u64 {
-        self.writer.as_ref().map_or(0, BlobWriter::offset)
-    }
-
-    /// Writes what comes to the disk, and passes it on. The end is passed on when the blob is verified and stored, so
-    /// that no layer is made of another one.
-    fn store(mut self, mut chunks: mpsc::Receiver<Piece>, to_unpack: &SyncSender<Piece>, fate: &Fate) -> Result<()> {
-        while let Some(piece) = chunks.blocking_recv() {
-            let Some(chunk) = piece else {
-                let finished = self.writer.take().map(BlobWriter::finish).transpose();
-                finished.inspect_err(|error| self.forget_if_full(error))?;
-                if fate.is_hopeless() {
-                    self.images.layers().forget_blob(&self.digest, || true)?;
-                }
-                let _ = to_unpack.send(None);
-                return Ok(());
-            };
-            if let Some(writer) = &mut self.writer {
-                writer.append(&chunk).inspect_err(|error| self.forget_if_full(error))?;
-            }
-            // An unpacking that has failed says so itself.
-            let _ = to_unpack.send(Some(chunk));
-            if fate.is_hopeless() {
-                self.forget();
-                return Ok(());
-            }
-        }
-        Ok(())
-    }
-
-    fn forget_if_full(&self, error: &StoreError) {
-        if error.is_full() {
-            self.forget();
-        }
-    }
-
-    fn forget(&self) {
-        // What stays is swept when it is old.
-        let _ = std::fs::remove_file(&self.path);
-    }
-}
-
-impl Drop for Partial {
-    fn drop(&mut self) {
-        if self.writer.as_ref().is_some_and(|writer| writer.offset() == 0) {
-            self.forget();
-        }
     }
 }
 
@@ -290,31 +169,5 @@ impl Unpacking {
         let layers = self.images.layers();
         let layer = layers.import(&mut tar, Some(&self.diff_id))?;
         Ok(layers.note_blob(&layer.diff_id, self.blob.clone())?)
-    }
-}
-
-/// Pieces as a stream to read.
-struct Chunks {
-    chunks: Receiver<Piece>,
-    current: Bytes,
-    ended: bool,
-    fate: Arc<Fate>,
-}
-
-impl Read for Chunks {
-    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
-        while self.current.is_empty() && !self.ended {
-            match self.chunks.recv() {
-                Ok(Some(chunk)) => self.current = chunk,
-                Ok(None) => self.ended = true,
-                Err(_) => {
-                    self.fate.broken.store(true, Ordering::SeqCst);
-                    return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the transfer was broken off"));
-                }
-            }
-        }
-        let count = bytes.len().min(self.current.len());
-        bytes[..count].copy_from_slice(&self.current.split_to(count));
-        Ok(count)
     }
 }

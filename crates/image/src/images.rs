@@ -20,6 +20,8 @@ pub(crate) const MAX_CONFIG: u64 = 8 << 20;
 const KEPT_CONFIGS: usize = 256;
 /// Layers that come at once, of all pulls together; Docker's number.
 const PULLS_AT_ONCE: usize = 3;
+/// Connections beside the first of each layer: ranges of large ones come at once.
+const SPARE_CONNECTIONS: usize = 3;
 
 /// An image, as it is now.
 #[derive(Clone, Debug)]
@@ -60,6 +62,7 @@ struct Inner {
     configs: Mutex<HashMap<Digest, Arc<ImageConfig>>>,
     flights: Flights,
     slots: Arc<Semaphore>,
+    spare: Arc<Semaphore>,
 }
 
 impl Images {
@@ -77,6 +80,7 @@ impl Images {
             configs: Mutex::default(),
             flights: Flights::default(),
             slots: Arc::new(Semaphore::new(PULLS_AT_ONCE)),
+            spare: Arc::new(Semaphore::new(SPARE_CONNECTIONS)),
         };
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -99,6 +103,10 @@ impl Images {
 
     pub(crate) fn slots(&self) -> Arc<Semaphore> {
         Arc::clone(&self.inner.slots)
+    }
+
+    pub(crate) fn spare_connections(&self) -> Arc<Semaphore> {
+        Arc::clone(&self.inner.spare)
     }
 
     pub(crate) fn pruned(&self) -> &AtomicBool {

@@ -1,20 +1,23 @@
-//! An archive of images on its way in: plain layers become layers at once, and the rest is put aside until the
-//! archive's end says what it is.
+//! An archive of images on its way in: layers become layers at once, beside each other, and the rest is put aside until
+//! the archive's end says what it is. Compressed layers of an OCI layout go to the blobs as they are, too.
 
 use std::collections::{BTreeSet, HashMap};
 use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::io::{Read, Write};
 use std::path::{Component, Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::JoinHandle;
 
 use wharf_archive::{ArchiveError, Entry, Kind, Reader};
 use wharf_reference::Digest;
 use wharf_rooted_path::{RootDir, RootError};
-use wharf_snapshot::Hold;
+use wharf_snapshot::{Hold, Layer};
+use wharf_store::BlobWriter;
 
 use crate::images::{Images, MAX_CONFIG};
 use crate::progress::Progress;
-use crate::{ImageError, Result};
+use crate::side_by_side::{CHUNK, Making, Room};
+use crate::{ErrorKind, ImageError, Result};
 
 /// Prefix of folders where parts of archives are put aside.
 const TEMPORARY: &str = "load-";
@@ -47,12 +50,33 @@ pub(crate) struct Intake<'a> {
     progress: &'a dyn Fn(Progress),
     root: RootDir,
     _folder: Folder,
-    /// Layers by their places in the archive.
-    layers: HashMap<PathBuf, Digest>,
+    /// Which of the layers is at a place in the archive.
+    places: HashMap<PathBuf, usize>,
+    layers: Vec<Found>,
+    room: Room,
     /// What keeps them from being collected.
     held: Vec<Hold>,
-    /// Those that were not here before.
+    /// Layers that were here before, once there is one to compare with.
+    before: Option<BTreeSet<Digest>>,
+    /// Those that were not.
     new: BTreeSet<Digest>,
+    /// Blobs that came with the archive. Those that belong to no layer at the end go again.
+    blobs: Vec<Digest>,
+}
+
+/// A layer in the archive.
+enum Found {
+    /// It was here, or is now.
+    Here(Digest),
+    Coming(Making, Option<Stored>),
+    /// A compressed blob that is no layer. Only who needs it as one wants to know why; then it is told once.
+    None(Option<ImageError>),
+}
+
+/// A compressed layer that becomes a blob.
+struct Stored {
+    digest: Digest,
+    finishing: JoinHandle<wharf_store::Result<(Digest, u64)>>,
 }
 
 impl<'a> Intake<'a> {
@@ -66,11 +90,15 @@ impl<'a> Intake<'a> {
             progress,
             root,
             _folder: folder,
-            layers: HashMap::new(),
+            places: HashMap::new(),
+            layers: Vec::new(),
+            room: Room::default(),
             held: Vec::new(),
+            before: None,
             new: BTreeSet::new(),
+            blobs: Vec::new(),
         };
-        match intake.entries(input) {
+        match intake.entries(input).and_then(|()| intake.settle(true)) {
             Ok(()) => Ok(intake),
             Err(error) => {
                 intake.undo()?;
@@ -98,7 +126,7 @@ impl<'a> Intake<'a> {
             if path.as_os_str().is_empty() {
                 continue;
             }
-            self.layers.remove(&path);
+            self.places.remove(&path);
             self.entry(&entry, &path, &mut reader)?;
         }
         Ok(())
@@ -115,9 +143,9 @@ impl<'a> Intake<'a> {
                 let target = String::from_utf8_lossy(&entry.link).into_owned();
                 match (entry.kind, normal(&target)) {
                     (Kind::Symlink, _) => self.root.symlink(target.as_ref(), path).map_err(fail),
-                    (_, Some(existing)) => match self.layers.get(&existing).cloned() {
-                        Some(diff_id) => {
-                            self.layers.insert(path.to_owned(), diff_id);
+                    (_, Some(existing)) => match self.places.get(&existing).copied() {
+                        Some(layer) => {
+                            self.places.insert(path.to_owned(), layer);
                             Ok(())
                         }
                         None => self.root.hard_link(existing, path).map_err(fail),
@@ -138,8 +166,14 @@ impl<'a> Intake<'a> {
     fn file(&mut self, entry: &Entry, path: &Path, content: &mut Reader<impl Read>) -> Result<()> {
         let mut start = Vec::new();
         (&mut *content).take(BLOCK as u64).read_to_end(&mut start).map_err(ArchiveError::Read)?;
+        // By the name that it has in an OCI layout.
+        let promised = path.strip_prefix("blobs/sha256").ok().and_then(Path::to_str);
+        let promised = promised.and_then(|hex| Digest::parse(&format!("sha256:{hex}")).ok());
         if is_tar(&start) {
-            return self.layer(entry.size, path, &mut start.chain(content));
+            return self.layer(entry.size, path, promised, &mut start.chain(content));
+        }
+        if let Some(digest) = promised.filter(|_| is_compressed(&start)) {
+            return self.compressed(entry.size, path, digest, &mut start.chain(content));
         }
         let fail = |error: RootError| ImageError::Io("cannot put a part of the archive aside", error.into());
         self.make_room(path).map_err(fail)?;
@@ -149,43 +183,153 @@ impl<'a> Intake<'a> {
     }
 
     /// A plain tar is a layer, and goes to its place without a stay on the disk in between.
-    fn layer(&mut self, size: u64, path: &Path, content: &mut impl Read) -> Result<()> {
-        let layers = self.images.layers();
-        // By the name that it has in an OCI layout: what is here is not even read.
-        let promised = path.strip_prefix("blobs/sha256").ok().and_then(Path::to_str);
-        let promised = promised.and_then(|hex| Digest::parse(&format!("sha256:{hex}")).ok());
+    fn layer(&mut self, size: u64, path: &Path, promised: Option<Digest>, content: &mut impl Read) -> Result<()> {
         if let Some(diff_id) = &promised {
-            // First held, then looked for: what is found stays.
+            // First held, then looked for: what is found stays, and is not even read.
             self.held.push(self.images.hold(std::slice::from_ref(diff_id)));
-            if layers.contains(diff_id) {
-                self.layers.insert(path.to_owned(), diff_id.clone());
+            if self.images.layers().contains(diff_id) {
+                self.found(path, Found::Here(diff_id.clone()));
                 return Ok(());
             }
         }
-        let before = if promised.is_none() { layers.list()? } else { Vec::new() };
         let id = promised.as_ref().map_or_else(|| place_of(path), |digest| digest.short().to_owned());
-        (self.progress)(Progress::bytes(&id, "Loading layer", 0, size));
-        let mut counted = Counted { input: content, id: &id, progress: self.progress, have: 0, told: 0, total: size };
-        let layer = layers.import(&mut counted, promised.as_ref())?;
-        let diff_id = layer.diff_id.clone();
-        (self.progress)(Progress::bytes(&id, "Loading layer", size, size));
-        if promised.is_none() {
-            self.held.push(self.images.hold(std::slice::from_ref(&diff_id)));
-        }
-        if before.iter().all(|known| known.diff_id != diff_id) {
-            self.new.insert(diff_id.clone());
-        }
-        self.layers.insert(path.to_owned(), diff_id);
+        let mut making = self.begin(promised)?;
+        self.carry(&id, size, content, &making, None)?;
+        making.end();
+        self.found(path, Found::Coming(making, None));
         Ok(())
     }
 
-    /// The layer at a place in the archive, if a plain one was there.
-    pub(crate) fn layer_at(&self, path: &str) -> Option<&Digest> {
-        let path = normal(path)?;
-        if let Some(diff_id) = self.layers.get(&path) {
-            return Some(diff_id);
+    /// What is compressed in an OCI layout is most likely a layer; whether it is, its content says.
+    fn compressed(&mut self, size: u64, path: &Path, digest: Digest, content: &mut impl Read) -> Result<()> {
+        self.held.push(self.images.hold(std::slice::from_ref(&digest)));
+        let blobs = self.images.store().blobs();
+        let here = blobs.contains(&digest);
+        if here {
+            let all = self.images.layers().list()?;
+            let layer = all.into_iter().find(|layer| layer.blobs.iter().any(|blob| blob.digest == digest));
+            if let Some(layer) = layer.filter(|layer| self.images.layers().contains(&layer.diff_id)) {
+                self.held.push(self.images.hold(std::slice::from_ref(&layer.diff_id)));
+                self.found(path, Found::Here(layer.diff_id));
+                return Ok(());
+            }
         }
-        let target = self.root.read_link(&path).ok()?;
+        let mut making = self.begin(None)?;
+        let mut writer = if here { None } else { Some(blobs.writer(Some(&digest))?) };
+        self.carry(digest.short(), size, content, &making, writer.as_mut())?;
+        // The disk may take its time to have it, and nobody waits for that yet.
+        let stored = writer.map(|writer| Stored { digest, finishing: std::thread::spawn(move || writer.finish()) });
+        making.end();
+        self.found(path, Found::Coming(making, stored));
+        Ok(())
+    }
+
+    fn begin(&mut self, expected: Option<Digest>) -> Result<Making> {
+        // What has failed meanwhile ends the reading.
+        self.settle(false)?;
+        if self.before.is_none() {
+            self.before = Some(self.images.layers().list()?.into_iter().map(|layer| layer.diff_id).collect());
+        }
+        Ok(Making::begin(self.images.layers().clone(), expected, &self.room))
+    }
+
+    /// Reads a layer's content to its end, for who makes the layer and for the blob that it is.
+    fn carry(
+        &self,
+        id: &str,
+        size: u64,
+        content: &mut impl Read,
+        making: &Making,
+        mut blob: Option<&mut BlobWriter>,
+    ) -> Result<()> {
+        (self.progress)(Progress::bytes(id, "Loading layer", 0, size));
+        let (mut have, mut told, mut wanted) = (0, 0, true);
+        while wanted || blob.is_some() {
+            let mut bytes = Vec::with_capacity(CHUNK);
+            content.take(CHUNK as u64).read_to_end(&mut bytes).map_err(ArchiveError::Read)?;
+            if bytes.is_empty() {
+                break;
+            }
+            have += bytes.len() as u64;
+            if have - told >= STEP {
+                told = have;
+                (self.progress)(Progress::bytes(id, "Loading layer", have, size));
+            }
+            if let Some(blob) = &mut blob {
+                blob.append(&bytes)?;
+            }
+            wanted = wanted && making.give(bytes);
+        }
+        (self.progress)(Progress::bytes(id, "Loading layer", size, size));
+        Ok(())
+    }
+
+    fn found(&mut self, path: &Path, found: Found) {
+        self.places.insert(path.to_owned(), self.layers.len());
+        self.layers.push(found);
+    }
+
+    /// Takes in the layers that are ready, or waits for all of them.
+    fn settle(&mut self, all: bool) -> Result<()> {
+        let mut failure = None;
+        for at in 0..self.layers.len() {
+            if !matches!(&self.layers[at], Found::Coming(making, _) if all || making.is_done()) {
+                continue;
+            }
+            let Found::Coming(making, stored) = std::mem::replace(&mut self.layers[at], Found::None(None)) else {
+                continue;
+            };
+            let compressed = stored.is_some();
+            match self.taken_in(making.layer(), stored) {
+                Ok(diff_id) => self.layers[at] = Found::Here(diff_id),
+                Err(error) if compressed && error.kind() == ErrorKind::Invalid => {
+                    self.layers[at] = Found::None(Some(error));
+                }
+                // Those that are still at work are waited for all the same: nothing of the archive may come after it.
+                Err(error) => failure = failure.or(Some(error)),
+            }
+        }
+        failure.map_or(Ok(()), Err)
+    }
+
+    fn taken_in(&mut self, layer: Result<Layer>, stored: Option<Stored>) -> Result<Digest> {
+        if let Ok(layer) = &layer {
+            self.held.push(self.images.hold(std::slice::from_ref(&layer.diff_id)));
+            if self.before.as_ref().is_some_and(|before| !before.contains(&layer.diff_id)) {
+                self.new.insert(layer.diff_id.clone());
+            }
+        }
+        if let Some(Stored { digest, finishing }) = stored {
+            self.blobs.push(digest);
+            let early = || ImageError::Invalid("a blob's thread has ended too early".into());
+            finishing.join().map_err(|_| early())??;
+        }
+        Ok(layer?.diff_id)
+    }
+
+    /// Counts a layer that was put aside among those that came with this archive.
+    pub(crate) fn note_new(&mut self, diff_id: &Digest) {
+        self.new.insert(diff_id.clone());
+    }
+
+    /// The layer at a place in the archive, if one was there that was recognised.
+    ///
+    /// # Errors
+    /// Why what is there is no layer.
+    pub(crate) fn layer_at(&mut self, path: &str) -> Result<Option<Digest>> {
+        let Some(path) = normal(path) else { return Ok(None) };
+        let Some(at) = self.places.get(&path).copied().or_else(|| self.linked(&path)) else { return Ok(None) };
+        match &mut self.layers[at] {
+            Found::Here(diff_id) => Ok(Some(diff_id.clone())),
+            Found::None(why) => Err(why
+                .take()
+                .unwrap_or_else(|| ImageError::Invalid(format!("{} of the archive is no layer", path.display())))),
+            Found::Coming(..) => Ok(None),
+        }
+    }
+
+    fn linked(&self, path: &Path) -> Option<usize> {
+        let target = self.root.read_link(path).ok()?;
         let mut joined = path.parent()?.to_owned();
         for part in Path::new(&target).components() {
             match part {
@@ -195,7 +339,7 @@ impl<'a> Intake<'a> {
                 _ => {}
             }
         }
-        self.layers.get(&joined)
+        self.places.get(&joined).copied()
     }
 
     pub(crate) fn open(&self, path: &str) -> Result<File> {
@@ -211,17 +355,39 @@ impl<'a> Intake<'a> {
         }
     }
 
-    /// Removes the layers that came with this archive and that no image has.
-    pub(crate) fn undo(self) -> Result<()> {
-        drop(self.held);
-        let new: Vec<Digest> = self.new.into_iter().collect();
-        self.images.discard_unused(&new)
+    /// Removes the blobs that came with this archive and that no layer has, when all of it is done.
+    pub(crate) fn end(mut self) -> Result<()> {
+        self.held.clear();
+        self.forget_blobs()
+    }
+
+    fn forget_blobs(&mut self) -> Result<()> {
+        let layers = self.images.layers();
+        for digest in std::mem::take(&mut self.blobs) {
+            layers.forget_blob(&digest, || !layers.is_held(&digest))?;
+        }
+        Ok(())
+    }
+
+    /// Removes the layers and blobs that came with this archive and that no image has.
+    pub(crate) fn undo(mut self) -> Result<()> {
+        // Why is known already, or this would not be undone.
+        let _ = self.settle(true);
+        self.held.clear();
+        let new: Vec<Digest> = std::mem::take(&mut self.new).into_iter().collect();
+        self.images.discard_unused(&new)?;
+        self.forget_blobs()
     }
 }
 
 /// What tells a tar: its magic, or that it is the empty one.
 fn is_tar(start: &[u8]) -> bool {
     start.len() == BLOCK && (start[257..].starts_with(b"ustar") || start.iter().all(|byte| *byte == 0))
+}
+
+/// What tells a layer as registries have it: gzip or zstd.
+fn is_compressed(start: &[u8]) -> bool {
+    start.starts_with(&[0x1f, 0x8b, 8]) || start.starts_with(&[0x28, 0xb5, 0x2f, 0xfd])
 }
 
 /// A path of an archive without what says nothing; `None` when it leads out.
@@ -241,28 +407,6 @@ fn normal(path: &str) -> Option<PathBuf> {
 fn place_of(path: &Path) -> String {
     let folder = path.parent().and_then(Path::file_name).or(path.file_name());
     folder.unwrap_or_default().to_string_lossy().chars().take(12).collect()
-}
-
-/// A stream that says how far it is.
-struct Counted<'a, R> {
-    input: R,
-    id: &'a str,
-    progress: &'a dyn Fn(Progress),
-    have: u64,
-    told: u64,
-    total: u64,
-}
-
-impl<R: Read> Read for Counted<'_, R> {
-    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
-        let count = self.input.read(bytes)?;
-        self.have += count as u64;
-        if self.have - self.told >= STEP {
-            self.told = self.have;
-            (self.progress)(Progress::bytes(self.id, "Loading layer", self.have, self.total));
-        }
-        Ok(count)
-    }
 }
 
 /// A folder for parts of an archive, gone with this.

@@ -17,6 +17,7 @@ mod flight;
 mod history;
 mod images;
 mod intake;
+mod landing;
 mod load;
 mod names;
 mod progress;
@@ -25,10 +26,12 @@ mod push;
 mod remove;
 mod rows;
 mod save;
+mod side_by_side;
+mod transfer;
 
 /// Whom images are pulled from and pushed to, and who asks.
 pub mod registry {
-    pub use wharf_distribution::{Client, ClientOptions, Credentials, DistributionError, Kind, Resolver};
+    pub use wharf_distribution::{Client, ClientOptions, Credentials, DistributionError, Kind, ProxyOptions, Resolver};
 }
 
 pub use config::{ContainerConfig, HistoryEntry, ImageConfig, RootFs};
@@ -38,6 +41,7 @@ pub use images::{ImageRecord, Images};
 pub use progress::{Progress, ProgressSender};
 pub use push::Pushed;
 pub use remove::{Remove, Removed};
+pub use wharf_snapshot::Form;
 
 /// A stream without its compression: none, gzip, zstd, xz or bzip2.
 ///

@@ -18,6 +18,8 @@ use crate::{ImageError, Result, decompressed};
 
 /// Indexes that name indexes: deeper ones are a loop.
 const MAX_DEPTH: u32 = 4;
+/// Layers that were put aside and are unpacked at once: each needs a processor, and memory of its decompressor.
+const AT_ONCE: usize = 4;
 /// What marks a manifest as one about another, which is no image.
 const ATTESTATION: &str = "vnd.docker.reference.type";
 
@@ -60,7 +62,10 @@ impl Images {
         let intake = Intake::read(self, decompressed(input)?, progress)?;
         let mut loading = Loading { images: self, intake, progress, lines: Vec::new() };
         match loading.all() {
-            Ok(()) => Ok(loading.lines),
+            Ok(()) => {
+                loading.intake.end()?;
+                Ok(loading.lines)
+            }
             Err(error) => {
                 loading.intake.undo()?;
                 Err(error)
@@ -91,7 +96,27 @@ impl Loading<'_> {
         let missing = || ImageError::Invalid(format!("the archive has no configuration {}", entry.config));
         let config = config.ok_or_else(missing)?;
         let (layers, tags) = (entry.layers.unwrap_or_default(), entry.repo_tags.unwrap_or_default());
-        self.image(Found { config, layers, tags, manifest: None })
+        // The archive may be an OCI layout too, with the manifest that the image came with.
+        let named = self.manifest_of(&Digest::sha256(&config))?;
+        let manifest = named.as_ref().map(|(manifest, descriptor, bytes)| (manifest, descriptor, bytes.as_slice()));
+        self.image(Found { config, layers, tags, manifest })
+    }
+
+    /// The manifest of a configuration, if `index.json` names one. Of other forms than an OCI index it is none of ours.
+    fn manifest_of(&self, config: &Digest) -> Result<Option<(ImageManifest, Descriptor, Vec<u8>)>> {
+        let Some(bytes) = self.intake.small("index.json")? else { return Ok(None) };
+        let Ok(Manifest::Index(index)) = Manifest::parse(&bytes, media_type::OCI_INDEX) else { return Ok(None) };
+        for descriptor in index.manifests {
+            let Some(bytes) = self.intake.small(&blob(&descriptor.digest))? else { continue };
+            match Manifest::parse(&bytes, &descriptor.media_type) {
+                Ok(Manifest::Image(manifest)) if manifest.config.digest == *config => {
+                    verify(&bytes, &descriptor.digest)?;
+                    return Ok(Some((manifest, descriptor, bytes)));
+                }
+                _ => {}
+            }
+        }
+        Ok(None)
     }
 
     fn index(&mut self, index: &Index, name: Option<&str>, depth: u32) -> Result<()> {
@@ -146,9 +171,7 @@ impl Loading<'_> {
         }
         let tags = found.tags.iter().map(|tag| tag_of(tag)).collect::<Result<Vec<Reference>>>()?;
         let _held = self.images.hold(diff_ids);
-        for (diff_id, path) in diff_ids.iter().zip(&found.layers) {
-            self.layer(diff_id, path)?;
-        }
+        self.layers(diff_ids, &found.layers)?;
         let mut with = With { tags: tags.iter().map(key).collect(), ..With::default() };
         let blobs: Vec<Digest> = found
             .manifest
@@ -177,21 +200,52 @@ impl Loading<'_> {
         Ok(())
     }
 
-    fn layer(&self, diff_id: &Digest, path: &str) -> Result<()> {
-        let layers = self.images.layers();
-        if let Some(found) = self.intake.layer_at(path).filter(|found| *found != diff_id) {
-            return Err(SnapshotError::WrongDiffId { expected: diff_id.clone(), found: found.clone() }.into());
+    /// Makes what was put aside layers, beside each other.
+    fn layers(&mut self, diff_ids: &[Digest], paths: &[String]) -> Result<()> {
+        let layers = self.images.layers().clone();
+        let mut aside: Vec<(&Digest, &String)> = Vec::new();
+        for (diff_id, path) in diff_ids.iter().zip(paths) {
+            match self.intake.layer_at(path)? {
+                Some(found) if found != *diff_id => {
+                    return Err(SnapshotError::WrongDiffId { expected: diff_id.clone(), found }.into());
+                }
+                // As Docker: not a word of what is here.
+                _ if layers.contains(diff_id) || aside.iter().any(|(known, _)| *known == diff_id) => {}
+                _ => aside.push((diff_id, path)),
+            }
         }
-        if layers.contains(diff_id) {
-            // As Docker: not a word.
-            return Ok(());
+        aside.iter().for_each(|(diff_id, _)| self.intake.note_new(diff_id));
+        let tell = |diff_id: &Digest, have, size| {
+            (self.progress)(Progress::bytes(diff_id.short(), "Loading layer", have, size));
+        };
+        for some in aside.chunks(AT_ONCE) {
+            let files = some.iter().map(|(diff_id, path)| {
+                let file = self.intake.open(path)?;
+                let size = file.metadata().map_or(0, |found| found.len());
+                tell(diff_id, 0, size);
+                Ok((*diff_id, file, size))
+            });
+            let files: Vec<_> = files.collect::<Result<_>>()?;
+            std::thread::scope(|scope| {
+                let making: Vec<_> = files
+                    .into_iter()
+                    .map(|(diff_id, file, size)| {
+                        let layers = &layers;
+                        let import = move || -> Result<()> {
+                            let mut tar = decompressed(file)?;
+                            layers.import(&mut tar, Some(diff_id)).map(drop).map_err(ImageError::from)
+                        };
+                        (diff_id, size, scope.spawn(import))
+                    })
+                    .collect();
+                let early = || ImageError::Invalid("a layer's thread has ended too early".into());
+                for (diff_id, size, made) in making {
+                    made.join().map_err(|_| early())??;
+                    tell(diff_id, size, size);
+                }
+                Ok::<_, ImageError>(())
+            })?;
         }
-        let id = diff_id.short();
-        let file = self.intake.open(path)?;
-        let size = file.metadata().map_or(0, |found| found.len());
-        (self.progress)(Progress::bytes(id, "Loading layer", 0, size));
-        layers.import(&mut decompressed(file)?, Some(diff_id))?;
-        (self.progress)(Progress::bytes(id, "Loading layer", size, size));
         Ok(())
     }
 

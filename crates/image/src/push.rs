@@ -1,6 +1,7 @@
 //! Sending an image to a registry: only what it does not have.
 
-use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use serde_json::json;
 use tokio::sync::Semaphore;
@@ -8,7 +9,7 @@ use tokio::task::JoinSet;
 use wharf_distribution::MAX_MANIFEST;
 use wharf_distribution::{Client, Credentials, Manifest, Repository, media_type};
 use wharf_reference::{Digest, Reference};
-use wharf_snapshot::{Hold, LayerBlob};
+use wharf_snapshot::{Form, Hold, LayerBlob};
 
 use crate::images::{ImageRecord, Images};
 use crate::progress::{Progress, ProgressSender};
@@ -45,7 +46,8 @@ struct Plan {
 impl Images {
     /// Pushes the image of `reference` to the repository that it names.
     ///
-    /// An image that came from a registry goes back byte for byte, as long as its layers are here as they came.
+    /// An image that came from a registry goes back byte for byte, as long as its layers are here as they came and no
+    /// other `form` of them is asked for.
     ///
     /// # Errors
     /// `NotTagged` with Docker's words, and what the registry answers.
@@ -54,6 +56,7 @@ impl Images {
         reference: &Reference,
         auth: Option<Credentials>,
         registry: &Client,
+        form: Option<Form>,
         progress: ProgressSender,
     ) -> Result<Pushed> {
         let reference = reference.clone().tag_or_latest();
@@ -68,7 +71,7 @@ impl Images {
             say(diff_id.short(), "Preparing".into());
         }
         let (images, own) = (self.clone(), image.clone());
-        let plan = blocking(move || images.plan(&own)).await?;
+        let plan = blocking(move || images.plan(&own, form)).await?;
         let repository = registry.repository(&reference, auth);
         self.push_layers(&repository, &reference, &image, &plan, &progress).await?;
         self.push_config(&repository, &image.id).await?;
@@ -77,7 +80,10 @@ impl Images {
         let (images, name) = (self.clone(), key(&reference.with_digest(digest.clone())));
         blocking(move || {
             images.store().write(|tx| {
-                change(tx, &id, |row| row.manifest = Some(plan.stored.clone()))?;
+                // Another form is for this once.
+                if form.is_none() {
+                    change(tx, &id, |row| row.manifest = Some(plan.stored.clone()))?;
+                }
                 point(tx, &name, &id)
             })
         })
@@ -154,16 +160,13 @@ impl Images {
     }
 
     /// The manifest that the image came with, if what it names is here; else one that is made, the same every time.
-    fn plan(&self, image: &ImageRecord) -> Result<Plan> {
+    fn plan(&self, image: &ImageRecord, form: Option<Form>) -> Result<Plan> {
         let row: Row = self.row(&image.id)?;
-        if let Some(plan) = row.manifest.and_then(|stored| self.stored_plan(stored, image)) {
+        let stored = row.manifest.filter(|_| form.is_none());
+        if let Some(plan) = stored.and_then(|stored| self.stored_plan(stored, image)) {
             return Ok(plan);
         }
-        let layers = image
-            .diff_ids
-            .iter()
-            .map(|diff_id| Ok(self.layers().compressed(diff_id)?))
-            .collect::<Result<Vec<LayerBlob>>>()?;
+        let layers = self.compressed(&image.diff_ids, form)?;
         let descriptor =
             |layer: &LayerBlob| json!({ "mediaType": layer.media_type, "digest": layer.digest, "size": layer.size });
         let manifest = json!({
@@ -182,6 +185,27 @@ impl Images {
         let digest = self.store().blobs().put(&bytes)?;
         let stored = StoredManifest { digest, media_type: media_type::OCI_MANIFEST.into() };
         Ok(Plan { stored, bytes, layers, held })
+    }
+
+    /// The layers as blobs. Those that must be made are, as many at once as there are processors.
+    fn compressed(&self, diff_ids: &[Digest], form: Option<Form>) -> Result<Vec<LayerBlob>> {
+        let next = AtomicUsize::new(0);
+        let made: Vec<OnceLock<wharf_snapshot::Result<LayerBlob>>> = diff_ids.iter().map(|_| OnceLock::new()).collect();
+        let workers = std::thread::available_parallelism().map_or(1, usize::from).min(diff_ids.len());
+        std::thread::scope(|scope| {
+            for _ in 0..workers {
+                scope.spawn(|| {
+                    loop {
+                        let at = next.fetch_add(1, Ordering::Relaxed);
+                        let (Some(diff_id), Some(place)) = (diff_ids.get(at), made.get(at)) else { return };
+                        // Nobody else has this number.
+                        let _ = place.set(self.layers().compressed(diff_id, form));
+                    }
+                });
+            }
+        });
+        let all = made.into_iter().zip(diff_ids);
+        all.map(|(made, id)| Ok(made.into_inner().ok_or_else(|| ImageError::NoLayer(id.clone()))??)).collect()
     }
 
     fn stored_plan(&self, stored: StoredManifest, image: &ImageRecord) -> Option<Plan> {

@@ -24,6 +24,7 @@ mod layers;
 mod recipe;
 mod view;
 
+pub use content::Form;
 pub use error::SnapshotError;
 pub use hold::Hold;
 pub use layers::{Discarded, Layer, LayerBlob, Layers};

@@ -12,8 +12,8 @@ use wharf_reference::{Algorithm, Digest, Hasher};
 
 use crate::{Result, StoreError};
 
-/// Prefix of content that may go on later, by its digest.
-const PARTIAL: &str = "partial-";
+/// Prefix of content that may go on later, by its digest (`parts`).
+pub(crate) const PARTIAL: &str = "partial-";
 
 /// The blobs of a store.
 #[derive(Clone, Debug)]
@@ -43,8 +43,12 @@ impl Blobs {
         Ok(Self { inner: Arc::new(inner) })
     }
 
-    fn dir(&self, algorithm: Algorithm) -> PathBuf {
+    pub(crate) fn dir(&self, algorithm: Algorithm) -> PathBuf {
         self.inner.blobs.join(algorithm.as_str())
+    }
+
+    pub(crate) fn ingest(&self) -> &Path {
+        &self.inner.ingest
     }
 
     /// Where the blob is, or would be.
@@ -121,23 +125,7 @@ impl Blobs {
         let open = OpenOptions::new().write(true).create_new(true).mode(0o640).open(&path);
         let file = open.map_err(StoreError::file("create", &path))?;
         let algorithm = expected.map(Digest::algorithm).unwrap_or_default();
-        Ok(BlobWriter::new(self, path, file, Hasher::with(algorithm), expected, false))
-    }
-
-    /// Begins a blob, or goes on with what an earlier attempt has left of it, also after a crash. What is there
-    /// is hashed again: a crash may have left bytes that were never written.
-    ///
-    /// # Errors
-    /// When the disk fails, or somebody else is writing the same blob.
-    pub fn resume(&self, expected: &Digest) -> Result<BlobWriter> {
-        let path = self.inner.ingest.join(format!("{PARTIAL}{}", expected.hex()));
-        let open = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o640).open(&path);
-        let mut file = open.map_err(StoreError::file("open", &path))?;
-        rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive)
-            .map_err(|errno| StoreError::file("lock", &path)(errno.into()))?;
-        let mut hasher = Hasher::with(expected.algorithm());
-        io::copy(&mut file, &mut hasher).map_err(StoreError::file("read", &path))?;
-        Ok(BlobWriter::new(self, path, file, hasher, Some(expected), true))
+        Ok(BlobWriter::new(self, path, file, Hasher::with(algorithm), expected))
     }
 
     /// Removes what is there of blobs to be resumed that nobody has gone on with for so long. Bytes that are free again.
@@ -192,7 +180,7 @@ impl Blobs {
     }
 }
 
-/// A blob on its way in. Dropped unfinished it is forgotten, or kept when it was to be resumed.
+/// A blob on its way in. Dropped unfinished it is forgotten.
 #[derive(Debug)]
 pub struct BlobWriter {
     blobs: Blobs,
@@ -200,23 +188,12 @@ pub struct BlobWriter {
     file: File,
     hasher: Hasher,
     expected: Option<Digest>,
-    keep: bool,
     done: bool,
 }
 
 impl BlobWriter {
-    fn new(blobs: &Blobs, path: PathBuf, file: File, hasher: Hasher, expected: Option<&Digest>, keep: bool) -> Self {
-        Self { blobs: blobs.clone(), path, file, hasher, expected: expected.cloned(), keep, done: false }
-    }
-
-    /// Where the bytes are until the blob is finished.
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
-    /// Bytes so far; where a resumed blob goes on.
-    pub fn offset(&self) -> u64 {
-        self.hasher.count()
+    fn new(blobs: &Blobs, path: PathBuf, file: File, hasher: Hasher, expected: Option<&Digest>) -> Self {
+        Self { blobs: blobs.clone(), path, file, hasher, expected: expected.cloned(), done: false }
     }
 
     /// Adds bytes.
@@ -237,12 +214,11 @@ impl BlobWriter {
     /// Verifies and makes the blob visible; on the disk when it returns.
     ///
     /// # Errors
-    /// `WrongDigest`; the bytes are then forgotten, also of a blob to be resumed: more of them cannot help.
+    /// `WrongDigest`; the bytes are then forgotten.
     pub fn finish(mut self) -> Result<(Digest, u64)> {
         let size = self.hasher.count();
         let digest = std::mem::take(&mut self.hasher).finish();
         if let Some(expected) = self.expected.take().filter(|expected| *expected != digest) {
-            self.keep = false;
             return Err(StoreError::WrongDigest { expected, found: digest });
         }
         self.file.sync_all().map_err(StoreError::file("write", &self.path))?;
@@ -268,7 +244,7 @@ impl Write for BlobWriter {
 
 impl Drop for BlobWriter {
     fn drop(&mut self) {
-        if !self.done && !self.keep {
+        if !self.done {
             // What stays is swept when the store opens.
             let _ = fs::remove_file(&self.path);
         }
@@ -285,6 +261,6 @@ pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
 }
 
 /// A rename is on the disk when its directory is.
-fn sync_dir(dir: &Path) -> Result<()> {
+pub(crate) fn sync_dir(dir: &Path) -> Result<()> {
     File::open(dir).and_then(|open| open.sync_all()).map_err(StoreError::file("write", dir))
 }

@@ -13,19 +13,22 @@
 //! disk by then. What a crash leaves in `ingest/` is swept when the store opens, but for partial blobs that
 //! were asked to be kept: they resume.
 //!
-//! - [`Store`]: opens a root. [`Table`], [`ReadTx`], [`WriteTx`]: rows. [`Blobs`], [`BlobWriter`]: content.
+//! - [`Store`]: opens a root. [`Table`], [`ReadTx`], [`WriteTx`]: rows. [`Blobs`], [`BlobWriter`]: content;
+//!   [`PartsWriter`]: content that comes in parts.
 
 mod backend;
 mod blobs;
 mod database;
 mod error;
 mod layout;
+mod parts;
 mod reserve;
 
 pub use blobs::{BlobWriter, Blobs};
 pub use database::{ReadTx, Table, WriteTx};
 pub use error::StoreError;
 pub use layout::Store;
+pub use parts::PartsWriter;
 
 /// Result of this crate.
 pub type Result<T> = std::result::Result<T, StoreError>;

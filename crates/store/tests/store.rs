@@ -92,23 +92,6 @@ fn blobs_are_there_whole_or_not_at_all() {
     assert!(layout.contains("imageLayoutVersion"));
 }
 
-#[test]
-fn a_partial_blob_goes_on_after_the_store_was_closed() {
-    let (dir, store) = store();
-    let digest = Digest::sha256(b"one two");
-    let mut writer = store.blobs().resume(&digest).unwrap();
-    writer.write_all(b"one ").unwrap();
-    assert!(store.blobs().resume(&digest).is_err(), "two at once would mix their bytes");
-    drop(writer);
-    drop(store);
-    let store = Store::open(dir.path()).unwrap();
-    let mut writer = store.blobs().resume(&digest).unwrap();
-    assert_eq!(writer.offset(), 4);
-    writer.write_all(b"two").unwrap();
-    assert_eq!(writer.finish().unwrap(), (digest.clone(), 7));
-    assert!(store.blobs().contains(&digest));
-}
-
 /// Set for the process that writes until it is killed.
 const WRITER: &str = "WHARF_STORE_TEST_WRITER";
 

@@ -8,6 +8,8 @@ mod context_file;
 mod image;
 mod inspect;
 mod login;
+mod manifest;
+mod manifest_store;
 mod network;
 mod plugin;
 mod system;
@@ -21,6 +23,7 @@ pub(crate) const GROUPS: &[Group] = &[
     group("container", "Manage containers"),
     group("context", "Manage contexts"),
     group("image", "Manage images"),
+    group("manifest", "Manage Docker image manifests and manifest lists"),
     group("network", "Manage networks"),
     group("plugin", "Manage plugins"),
     group("system", "Manage Docker"),
@@ -118,6 +121,11 @@ pub(crate) static TREE: &[Entry] = &[
     entry("image", "save", &[], &image::archive::SAVE),
     entry("", "save", &[], &image::archive::SAVE),
     common(9, "search", &image::search::COMMAND),
+    entry("manifest", "annotate", &[], &manifest::ANNOTATE),
+    entry("manifest", "create", &[], &manifest::CREATE),
+    entry("manifest", "inspect", &[], &manifest::INSPECT),
+    entry("manifest", "push", &[], &manifest::PUSH),
+    entry("manifest", "rm", &[], &manifest::REMOVE),
     entry("network", "connect", &[], &network::CONNECT),
     entry("network", "create", &[], &network::CREATE),
     entry("network", "disconnect", &[], &network::DISCONNECT),

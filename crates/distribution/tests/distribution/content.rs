@@ -84,3 +84,37 @@ async fn tags_are_read_page_by_page() {
         format!("repository {}/app not found: name unknown: repository name not known to registry", missing.address);
     assert_eq!(missing.app(None).tags().await.unwrap_err().message(), text);
 }
+
+#[tokio::test]
+async fn a_range_is_what_was_asked_for_and_no_more() {
+    let registry = Fake::start(|asked| {
+        let is = |name: &str| asked.path.contains(Digest::sha256(name.as_bytes()).hex());
+        let part = |range: &str, body: &'static str| say(206, &[("content-range", range)], body);
+        match asked.header("range") {
+            None => say(200, &[], "content"),
+            Some("bytes=2-4") if is("ranged") => part("bytes 2-4/7", "nte"),
+            Some("bytes=2-4") if is("open") => part("bytes 2-6/7", "ntent"),
+            Some("bytes=2-4") if is("elsewhere") => part("bytes 0-2/7", "con"),
+            Some("bytes=2-4") if is("larger") => part("bytes 2-4/70", "nte"),
+            Some(_) => say(200, &[], "content"),
+        }
+    })
+    .await;
+    let app = registry.app(None);
+    let of = |name: &str| Descriptor::new("x/y", Digest::sha256(name.as_bytes()), 7);
+    let mut stream = app.blob_range(&of("ranged"), 2..5).await.unwrap();
+    assert!(stream.is_ranged());
+    assert_eq!((stream.chunk().await.unwrap().unwrap(), stream.chunk().await.unwrap()), ("nte".into(), None));
+    // A registry without ranges: what was not asked for is left out, or taken after all.
+    let mut stream = app.blob_range(&of("whole"), 2..5).await.unwrap();
+    assert!(!stream.is_ranged());
+    assert_eq!((stream.chunk().await.unwrap().unwrap(), stream.chunk().await.unwrap()), ("nte".into(), None));
+    let mut stream = app.blob_range(&of("whole"), 2..5).await.unwrap();
+    stream.to_the_end();
+    assert_eq!((stream.chunk().await.unwrap().unwrap(), stream.position()), ("ntent".into(), 7));
+    let mut stream = app.blob_range(&of("open"), 2..5).await.unwrap();
+    assert!(matches!(stream.chunk().await.unwrap_err(), DistributionError::WrongSize { .. }));
+    assert!(matches!(app.blob_range(&of("larger"), 2..5).await, Err(DistributionError::WrongSize { found: 70, .. })));
+    let text = app.blob_range(&of("elsewhere"), 2..5).await.unwrap_err().message();
+    assert!(text.contains("a part from 0, not 2"), "{text}");
+}

@@ -60,7 +60,7 @@ impl Fake {
         Some(Self::with(Some(acceptor(dir)?), say).await)
     }
 
-    async fn with(tls: Option<TlsAcceptor>, say: impl Fn(&Asked) -> Said + Send + Sync + 'static) -> Self {
+    pub(crate) async fn with(tls: Option<TlsAcceptor>, say: impl Fn(&Asked) -> Said + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let fake = Self { address: listener.local_addr().unwrap(), asked: Arc::default() };
         let (asked, say) = (fake.asked.clone(), Arc::new(say));

@@ -2,6 +2,7 @@
 
 mod content;
 mod fake;
+mod hosts;
 mod moments;
 mod tokens;
 mod ways;

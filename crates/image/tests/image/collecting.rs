@@ -11,7 +11,7 @@ fn what_several_images_have_stays_until_the_last_is_gone() {
     let (shared, own) = (place.layer(&[("s", b"s")]), place.layer(&[("o", b"o")]));
     place.image(&[shared.clone(), own.clone()], "one", &["one"]);
     place.image(std::slice::from_ref(&shared), "two", &["two"]);
-    place.images.layers().compressed(&own).unwrap();
+    place.images.layers().compressed(&own, None).unwrap();
     let remove = |name: &str| place.images.remove(name, Remove::default(), &|_| Vec::new()).unwrap();
     remove("one");
     assert!(place.images.collect(&Vec::new).unwrap() > 0);

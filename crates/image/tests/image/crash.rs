@@ -11,8 +11,8 @@ use crate::registry::{Shelf, Way, pull, push};
 use crate::{Place, listing, noise, open};
 
 /// Where the child works and what it pulls, and that a test is the child.
-const ROOT: &str = "WHARF_TEST_CRASH_ROOT";
-const NAME: &str = "WHARF_TEST_CRASH_NAME";
+pub(crate) const ROOT: &str = "WHARF_TEST_CRASH_ROOT";
+pub(crate) const NAME: &str = "WHARF_TEST_CRASH_NAME";
 
 /// A test of its own only when the one below runs it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

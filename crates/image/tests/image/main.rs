@@ -3,7 +3,9 @@
 mod archives;
 mod collecting;
 mod crash;
+mod layouts;
 mod names;
+mod ranges;
 mod registry;
 mod registry_faults;
 mod removing;

@@ -2,15 +2,16 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::ops::Range;
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot};
 use wharf_distribution::{Client, ClientOptions, Repository};
-use wharf_image::{ErrorKind, ImageRecord, Images, Progress, Pushed};
+use wharf_image::{ErrorKind, Form, ImageRecord, Images, Progress, Pushed};
 use wharf_reference::{Digest, Reference};
 
 use crate::{Place, config, has, noise, tar};
@@ -62,22 +63,39 @@ impl Drop for Shelf {
 pub(crate) struct Way {
     pub(crate) address: SocketAddr,
     pub(crate) count: Arc<AtomicU64>,
+    /// What was asked.
+    asked: Arc<Mutex<Vec<u8>>>,
+    /// Connections that carry something now, and the most that did.
+    open: Arc<(AtomicU64, AtomicU64)>,
 }
 
 impl Way {
     /// With at most `rate` bytes a second on each connection.
     pub(crate) fn to(upstream: SocketAddr, rate: u64) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let way = Self { address: listener.local_addr().unwrap(), count: Arc::default() };
-        let count = Arc::clone(&way.count);
+        let address = listener.local_addr().unwrap();
+        let way = Self { address, count: Arc::default(), asked: Arc::default(), open: Arc::default() };
+        let (count, asked, open) = (Arc::clone(&way.count), Arc::clone(&way.asked), Arc::clone(&way.open));
         // It ends with the tests' process.
         std::thread::spawn(move || {
             for client in listener.incoming() {
                 let (client, server) = (client.unwrap(), TcpStream::connect(upstream).unwrap());
                 let (from_client, to_server) = (client.try_clone().unwrap(), server.try_clone().unwrap());
-                std::thread::spawn(move || carry(from_client, to_server, None, 0));
-                let count = Arc::clone(&count);
-                std::thread::spawn(move || carry(server, client, Some(count), rate));
+                let asked = Arc::clone(&asked);
+                std::thread::spawn(move || {
+                    carry(from_client, to_server, |bytes| asked.lock().unwrap().extend_from_slice(bytes));
+                });
+                let (count, open) = (Arc::clone(&count), Arc::clone(&open));
+                std::thread::spawn(move || {
+                    let now = open.0.fetch_add(1, Ordering::SeqCst) + 1;
+                    open.1.fetch_max(now, Ordering::SeqCst);
+                    carry(server, client, |bytes| {
+                        count.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+                        let pause = (bytes.len() as u64 * 1_000_000).checked_div(rate).unwrap_or(0);
+                        std::thread::sleep(Duration::from_micros(pause));
+                    });
+                    open.0.fetch_sub(1, Ordering::SeqCst);
+                });
             }
         });
         way
@@ -86,16 +104,34 @@ impl Way {
     pub(crate) fn name(&self, rest: &str) -> Reference {
         Reference::parse(&format!("{}/{rest}", self.address)).unwrap()
     }
+
+    /// The most connections that were open at once.
+    pub(crate) fn most(&self) -> u64 {
+        self.open.1.load(Ordering::SeqCst)
+    }
+
+    /// The ranges of a blob that were asked for, in order of their places.
+    pub(crate) fn ranges(&self, blob: &Digest, size: u64) -> Vec<Range<u64>> {
+        let asked = String::from_utf8_lossy(&self.asked.lock().unwrap()).to_ascii_lowercase();
+        let requests = asked.split("\r\n\r\n").filter(|one| one.starts_with("get ") && one.contains(blob.as_str()));
+        let mut ranges: Vec<_> = requests
+            .map(|request| match request.split_once("range: bytes=") {
+                None => 0..size,
+                Some((_, range)) => {
+                    let (start, last) = range.lines().next().unwrap().split_once('-').unwrap();
+                    start.parse().unwrap()..last.parse::<u64>().map_or(size, |last| last + 1)
+                }
+            })
+            .collect();
+        ranges.sort_by_key(|range| range.start);
+        ranges
+    }
 }
 
-fn carry(mut from: TcpStream, mut to: TcpStream, count: Option<Arc<AtomicU64>>, rate: u64) {
+fn carry(mut from: TcpStream, mut to: TcpStream, seen: impl Fn(&[u8])) {
     let mut bytes = vec![0; 16 << 10];
     while let Ok(read @ 1..) = from.read(&mut bytes) {
-        if let Some(count) = &count {
-            count.fetch_add(read as u64, Ordering::Relaxed);
-            let pause = (read as u64 * 1_000_000).checked_div(rate).unwrap_or(0);
-            std::thread::sleep(Duration::from_micros(pause));
-        }
+        seen(&bytes[..read]);
         if to.write_all(&bytes[..read]).is_err() {
             break;
         }
@@ -121,7 +157,7 @@ pub(crate) async fn pull(
 
 pub(crate) async fn push(images: &Images, name: &Reference) -> (wharf_image::Result<Pushed>, Vec<String>) {
     let (sender, receiver) = mpsc::unbounded_channel();
-    let pushed = images.push(name, None, &client(), sender).await;
+    let pushed = images.push(name, None, &client(), None, sender).await;
     (pushed, told(receiver))
 }
 
@@ -220,6 +256,26 @@ async fn an_image_goes_there_and_comes_back() {
     let copy = shelf.name("copy:2");
     third.images.tag(&pinned.familiar(), &copy.familiar()).unwrap();
     assert_eq!(push(&third.images, &copy).await.0.unwrap().digest, pushed.digest);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn layers_go_as_zstd_when_that_is_asked_for() {
+    let (shelf, here, there) = (Shelf::new(), Place::new(), Place::new());
+    let name = shelf.name("packed:1");
+    let layers: Vec<Digest> = (0..5).map(|seed| here.layer(&[("f", &[seed; 200_000])])).collect();
+    let image = here.image(&layers, "", &[&name.familiar()]);
+    let gzip = push(&here.images, &name).await.0.unwrap();
+    let zstd = here.images.push(&name, None, &client(), Some(Form::Zstd), mpsc::unbounded_channel().0).await.unwrap();
+    assert_ne!(zstd.digest, gzip.digest);
+    let manifest = client().repository(&name, None).manifest("1").await.unwrap();
+    let manifest: Value = serde_json::from_slice(&manifest.bytes).unwrap();
+    let types = manifest["layers"].as_array().unwrap().iter().map(|layer| layer["mediaType"].as_str().unwrap());
+    assert!(types.eq(std::iter::repeat_n("application/vnd.oci.image.layer.v1.tar+zstd", 5)), "{manifest}");
+    assert_eq!(pull(&there.images, &name, None).await.0.unwrap().id, image.id);
+    // That was for once; and asked for again, it is the same.
+    assert_eq!(push(&here.images, &name).await.0.unwrap().digest, gzip.digest);
+    let again = there.images.push(&name, None, &client(), Some(Form::Zstd), mpsc::unbounded_channel().0).await.unwrap();
+    assert_eq!(again.digest, zstd.digest);
 }
 
 #[tokio::test]

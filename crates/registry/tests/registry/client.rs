@@ -133,7 +133,7 @@ async fn tls_and_passwords_are_checked() {
     let certs_dir = dir.path().join("certs.d");
     let own = certs_dir.join(&authority);
     std::fs::create_dir_all(&own).unwrap();
-    let options = || ClientOptions { certs_dir: Some(certs_dir.clone()), ..ClientOptions::default() };
+    let options = || ClientOptions { certs_dirs: vec![certs_dir.clone()], ..ClientOptions::default() };
     let name = format!("{authority}/app");
     let ann = || Some(Credentials::new("ann", "secret"));
 

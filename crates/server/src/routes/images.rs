@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 use wharf_distribution::Manifest;
 use wharf_engine::spec::Config;
 use wharf_engine::{CommitOptions, Engine, EngineError};
-use wharf_image::{ContainerConfig, ImageConfig, ImageRecord, Progress};
+use wharf_image::{ContainerConfig, Form, ImageConfig, ImageRecord, Progress};
 use wharf_reference::Reference;
 
 use super::progress::{progress, progress_line};
@@ -160,11 +160,18 @@ pub(super) async fn push(call: Call, name: &str) -> Result {
     };
     let reference = Engine::parse_reference(&text)?;
     let credentials = auth::of(call.request.headers())?;
+    // Of our own: Docker has it for builds alone.
+    let form = match call.query.get("compression") {
+        None | Some("") => None,
+        Some("gzip") => Some(Form::Gzip),
+        Some("zstd") => Some(Form::Zstd),
+        Some(other) => return Err(ApiError::bad(format!("unknown compression '{other}': give gzip or zstd"))),
+    };
     let engine = call.api.engine;
     let all = reference.tag().is_none() && reference.digest().is_none();
     Ok(progress(move |sender| async move {
         if !all {
-            let pushed = engine.push(&reference, credentials, sender).await?;
+            let pushed = engine.push(&reference, credentials, form, sender).await?;
             return Ok(Some(json!({ "Tag": pushed.tag, "Digest": pushed.digest, "Size": pushed.size })));
         }
         // Without a tag: all of the repository.
@@ -178,7 +185,7 @@ pub(super) async fn push(call: Call, name: &str) -> Result {
             )));
         }
         for tag in tags {
-            engine.push(&tag, credentials.clone(), sender.clone()).await?;
+            engine.push(&tag, credentials.clone(), form, sender.clone()).await?;
         }
         Ok(None)
     })

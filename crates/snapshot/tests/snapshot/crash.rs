@@ -36,7 +36,7 @@ fn child() {
         if round % 2 == 0 {
             layers.remove(&diff_id).unwrap();
         } else {
-            layers.compressed(&diff_id).unwrap();
+            layers.compressed(&diff_id, None).unwrap();
         }
     }
 }

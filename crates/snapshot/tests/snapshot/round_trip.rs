@@ -132,12 +132,12 @@ fn the_same_layer_compresses_to_the_same_blob() {
     let tar = Tar::default().file("f", &vec![3; 100_000]).end();
     let [one, two] = [&here, &there].map(|place| {
         let layer = place.layers.import(&mut tar.as_slice(), None).unwrap();
-        place.layers.compressed(&layer.diff_id).unwrap()
+        place.layers.compressed(&layer.diff_id, None).unwrap()
     });
     assert_eq!(one, two);
     // Found the second time, and a way to the tar when the recipe is lost.
     let diff_id = Digest::sha256(&tar);
-    assert_eq!(here.layers.compressed(&diff_id).unwrap(), one);
+    assert_eq!(here.layers.compressed(&diff_id, None).unwrap(), one);
     assert_eq!(here.layers.get(&diff_id).unwrap().unwrap().blobs, [one]);
     fs::remove_file(here.path("data/layers").join(diff_id.hex()).join("recipe")).unwrap();
     assert!(here.written(&diff_id) == tar);

@@ -11,6 +11,7 @@ mod links;
 mod logging;
 mod names;
 mod refuse;
+mod registries;
 mod run;
 mod share;
 mod ship;

@@ -17,6 +17,9 @@ pub(crate) static COMMAND: Command = Command::new(
 )
 .flags(&[
     Flag::switch("all-tags", "Push all tags of an image to the repository").short('a'),
+    // Docker has no such flag here; one that is not given changes nothing.
+    Flag::one("compression", "string", check_compression, "Form of the layers that are pushed (\"gzip\", \"zstd\")")
+        .hidden(),
     Flag::switch("disable-content-trust", "Skip image signing").default("true"),
     Flag::text(
         "platform",
@@ -32,6 +35,13 @@ const PLATFORM_NOTE: &str = "
          Other components, like attestations, will not be included.
          To push the complete multi-platform image, remove the --platform flag.
          ";
+
+fn check_compression(text: &str) -> Result<(), String> {
+    match text {
+        "gzip" | "zstd" => Ok(()),
+        _ => Err("must be gzip or zstd".into()),
+    }
+}
 
 async fn run(app: &App, matches: &Matches) -> Outcome<u8> {
     let (all, quiet) = (matches.on("all-tags"), matches.on("quiet"));
@@ -63,6 +73,7 @@ async fn run(app: &App, matches: &Matches) -> Outcome<u8> {
         .post(&format!("/images/{}/push", reference.name()))
         .query_some("tag", if all { None } else { reference.tag() })
         .query_some("platform", platform)
+        .query_some("compression", matches.some("compression"))
         .header("x-registry-auth", &credentials)
         .send()
         .await?;

@@ -1,0 +1,157 @@
+//! Layers of one archive that are made beside each other, while the archive is read in its own order.
+//!
+//! Each has a thread that unpacks it. What was read and not unpacked yet waits in memory, all of it together within a
+//! bound: while a layer's last bytes are unpacked and synced, the next ones are read and at work already.
+
+use std::io::{self, Read};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread::JoinHandle;
+
+use wharf_archive::decompressed;
+use wharf_reference::Digest;
+use wharf_snapshot::{Layer, Layers, SnapshotError};
+
+use crate::{ImageError, Result};
+
+/// Bytes that wait in memory. Layers of images are mostly smaller, so that there are two at work at nearly any time;
+/// twice as much made the load of eight layers of 100 MB no faster.
+const WAITING: usize = 32 << 20;
+/// Layers at work at once. Small ones mostly wait for the disk, and share that (`snapshot`'s syncs are of all that wait).
+const AT_ONCE: usize = 8;
+/// Read at once.
+pub(crate) const CHUNK: usize = 256 << 10;
+
+/// What may wait yet, and how many layers may begin.
+#[derive(Clone, Debug)]
+pub(crate) struct Room(Arc<(Mutex<Left>, Condvar)>);
+
+#[derive(Debug)]
+struct Left {
+    bytes: usize,
+    layers: usize,
+}
+
+impl Default for Room {
+    fn default() -> Self {
+        Self(Arc::new((Mutex::new(Left { bytes: WAITING, layers: AT_ONCE }), Condvar::new())))
+    }
+}
+
+impl Room {
+    fn take(&self, bytes: usize, layers: usize) {
+        let (left, freed) = &*self.0;
+        let left = left.lock().unwrap_or_else(PoisonError::into_inner);
+        let short = |left: &mut Left| left.bytes < bytes || left.layers < layers;
+        let mut left = freed.wait_while(left, short).unwrap_or_else(PoisonError::into_inner);
+        left.bytes -= bytes;
+        left.layers -= layers;
+    }
+
+    fn give(&self, bytes: usize, layers: usize) {
+        let (left, freed) = &*self.0;
+        let mut left = left.lock().unwrap_or_else(PoisonError::into_inner);
+        left.bytes += bytes;
+        left.layers += layers;
+        freed.notify_all();
+    }
+}
+
+/// The place of a layer that is at work; given back also when its thread fails.
+struct AtWork(Room);
+
+impl Drop for AtWork {
+    fn drop(&mut self) {
+        self.0.give(0, 1);
+    }
+}
+
+/// Bytes that wait, and give their room back when they do not any more.
+struct Waiting {
+    bytes: Vec<u8>,
+    room: Room,
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.room.give(self.bytes.len(), 0);
+    }
+}
+
+/// What a layer is made of: pieces, then the word that they were all. Without it the archive was broken off.
+type Piece = Option<Waiting>;
+
+/// A layer that is being made.
+pub(crate) struct Making {
+    pieces: Option<Sender<Piece>>,
+    room: Room,
+    thread: JoinHandle<Result<Layer>>,
+}
+
+impl Making {
+    /// Begins a layer, plain or compressed, when there are not too many at work.
+    pub(crate) fn begin(layers: Layers, expected: Option<Digest>, room: &Room) -> Self {
+        let (pieces, coming) = channel();
+        room.take(0, 1);
+        let at_work = AtWork(room.clone());
+        let thread = std::thread::spawn(move || {
+            let _at_work = at_work;
+            let input = Pieces { coming, current: None, at: 0, ended: false };
+            let mut tar = decompressed(input).map_err(SnapshotError::Input)?;
+            Ok(layers.import(&mut tar, expected.as_ref())?)
+        });
+        Self { pieces: Some(pieces), room: room.clone(), thread }
+    }
+
+    /// Gives it more, when there is room for it. Whether it wants more: one that has failed does not.
+    pub(crate) fn give(&self, bytes: Vec<u8>) -> bool {
+        self.room.take(bytes.len(), 0);
+        let waiting = Waiting { bytes, room: self.room.clone() };
+        self.pieces.as_ref().is_some_and(|pieces| pieces.send(Some(waiting)).is_ok())
+    }
+
+    /// That was all.
+    pub(crate) fn end(&mut self) {
+        // One that has failed says so itself.
+        let _ = self.pieces.take().map(|pieces| pieces.send(None));
+    }
+
+    pub(crate) fn is_done(&self) -> bool {
+        self.thread.is_finished()
+    }
+
+    /// Waits for the layer.
+    pub(crate) fn layer(mut self) -> Result<Layer> {
+        drop(self.pieces.take());
+        self.thread.join().map_err(|_| ImageError::Invalid("a layer's thread has ended too early".into()))?
+    }
+}
+
+/// Pieces as a stream to read.
+struct Pieces {
+    coming: Receiver<Piece>,
+    current: Piece,
+    at: usize,
+    ended: bool,
+}
+
+impl Read for Pieces {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        while self.current.as_ref().is_none_or(|current| self.at == current.bytes.len()) && !self.ended {
+            // Before the next one is waited for, which may need the room.
+            self.current = None;
+            self.at = 0;
+            match self.coming.recv() {
+                Ok(Some(piece)) => self.current = Some(piece),
+                Ok(None) => self.ended = true,
+                Err(_) => return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the archive was broken off")),
+            }
+        }
+        let Some(current) = &self.current else { return Ok(0) };
+        let rest = &current.bytes[self.at..];
+        let count = bytes.len().min(rest.len());
+        bytes[..count].copy_from_slice(&rest[..count]);
+        self.at += count;
+        Ok(count)
+    }
+}

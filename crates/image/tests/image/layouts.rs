@@ -1,0 +1,130 @@
+//! OCI layouts as archives, with layers as registries have them: they become layers and blobs while they are read.
+
+use std::io::Write as _;
+
+use serde_json::{Value, json};
+use wharf_image::ErrorKind;
+use wharf_reference::Digest;
+
+use crate::registry::{CONFIG, INDEX, LAYER, MANIFEST, descriptor};
+use crate::{Place, config, listing, noise, tar};
+
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    encoder.write_all(bytes).unwrap();
+    encoder.finish().unwrap()
+}
+
+fn path(content: &[u8]) -> String {
+    format!("blobs/sha256/{}", Digest::sha256(content).hex())
+}
+
+/// A layout of one image; `blobs` are its layers, and what lies about beside them. A Docker archive too, if `docker`.
+fn layout(diff_ids: &[Digest], layers: &[Value], blobs: &[&[u8]], docker: bool) -> (Digest, Vec<u8>) {
+    let own = serde_json::to_vec(&config(diff_ids, "")).unwrap();
+    let manifest =
+        json!({ "schemaVersion": 2, "mediaType": MANIFEST, "config": descriptor(CONFIG, &own), "layers": layers });
+    let manifest = serde_json::to_vec(&manifest).unwrap();
+    let mut entry = descriptor(MANIFEST, &manifest);
+    entry["annotations"] = json!({ "io.containerd.image.name": "docker.io/library/x:1" });
+    let index = json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": [entry] }).to_string();
+    let names: Vec<String> =
+        layers.iter().map(|l| l["digest"].as_str().unwrap().replace("sha256:", "blobs/sha256/")).collect();
+    let old = json!([{ "Config": path(&own), "RepoTags": ["x:1"], "Layers": names }]).to_string();
+    let paths: Vec<String> = blobs.iter().map(|blob| path(blob)).collect();
+    let mut files: Vec<(&str, &[u8])> = paths.iter().map(String::as_str).zip(blobs.iter().copied()).collect();
+    let (manifest_path, own_path) = (path(&manifest), path(&own));
+    files.extend([(manifest_path.as_str(), manifest.as_slice()), (&own_path, &own), ("index.json", index.as_bytes())]);
+    if docker {
+        files.push(("manifest.json", old.as_bytes()));
+    }
+    (Digest::sha256(&manifest), tar(&files))
+}
+
+fn is_empty(place: &Place) -> bool {
+    place.images.list().unwrap().is_empty()
+        && place.images.layers().list().unwrap().is_empty()
+        && place.blobs().is_empty()
+        && listing(&place.path("data/ingest")).is_empty()
+        && listing(&place.path("data/layers")).is_empty()
+        && !listing(&place.path("data")).iter().any(|name| name.starts_with("load-"))
+}
+
+#[test]
+fn compressed_layers_are_kept_as_they_are() {
+    for docker in [false, true] {
+        let place = Place::new();
+        let plain = [tar(&[("a", &noise(1, 400_000))]), tar(&[("b", &noise(2, 300_000))])];
+        let packed = [gzip(&plain[0]), zstd::encode_all(plain[1].as_slice(), 1).unwrap()];
+        let diff_ids = [Digest::sha256(&plain[0]), Digest::sha256(&plain[1])];
+        let types =
+            ["application/vnd.docker.image.rootfs.diff.tar.gzip", "application/vnd.oci.image.layer.v1.tar+zstd"];
+        let layers = [descriptor(types[0], &packed[0]), descriptor(types[1], &packed[1])];
+        // Compressed, and nothing to do with the image.
+        let aside = gzip(b"some notes");
+        let (manifest, archive) = layout(&diff_ids, &layers, &[&packed[0], &aside, &packed[1]], docker);
+        for _ in 0..2 {
+            assert_eq!(place.images.load(archive.as_slice(), &|_| {}).unwrap(), ["Loaded image: x:1"]);
+            for diff_id in &diff_ids {
+                place.images.layers().verify(diff_id).unwrap();
+            }
+            let blobs = place.blobs();
+            assert!(blobs.contains(&manifest.hex().to_owned()), "the manifest is kept for a push");
+            assert!(packed.iter().all(|blob| blobs.contains(&Digest::sha256(blob).hex().to_owned())));
+            assert!(!blobs.contains(&Digest::sha256(&aside).hex().to_owned()));
+            let noted = place.images.layers().get(&diff_ids[0]).unwrap().unwrap().blobs;
+            assert_eq!((noted.len(), noted[0].media_type.as_str()), (1, types[0]));
+        }
+    }
+}
+
+#[test]
+fn many_layers_come_side_by_side() {
+    let (here, there) = (Place::new(), Place::new());
+    // More than may wait in memory, small ones among large ones.
+    let sizes = (0..24).map(|n| if n % 3 == 0 { 5 << 20 } else { 20_000 });
+    let layers: Vec<Digest> = sizes.zip(1..).map(|(size, seed)| here.layer(&[("f", &noise(seed, size))])).collect();
+    let image = here.image(&layers, "", &["many:1"]);
+    let mut archive = Vec::new();
+    here.images.save(&["many:1".into()], &mut archive).unwrap();
+    there.images.load(archive.as_slice(), &|_| {}).unwrap();
+    assert_eq!(there.images.resolve("many:1").unwrap().id, image.id);
+    layers.iter().for_each(|diff_id| there.images.layers().verify(diff_id).unwrap());
+    // Broken off anywhere, nothing of it stays.
+    let other = Place::new();
+    for end in [archive.len() / 3, archive.len() / 2 + 700, archive.len() - 3000] {
+        let error = other.images.load(&archive[..end], &|_| {}).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Invalid, "{error:?}");
+        assert!(is_empty(&other));
+    }
+}
+
+#[test]
+fn what_is_no_layer_is_refused_where_it_is_needed() {
+    let place = Place::new();
+    let good = tar(&[("f", b"f")]);
+    let packed = gzip(&good);
+    let mut damaged = packed.clone();
+    let end = damaged.len() - 6;
+    damaged[end] ^= 1;
+    let bomb = gzip(&tar(&[("../../f", b"f")]));
+    for (why, blob, diff_id) in [
+        ("no tar", gzip(b"no tar at all, but compressed"), Digest::sha256(&good)),
+        ("a damaged stream", damaged, Digest::sha256(&good)),
+        ("another layer", packed.clone(), Digest::sha256(b"another")),
+        ("another layer than said, which unpacks", bomb, Digest::sha256(&good)),
+    ] {
+        for docker in [false, true] {
+            let layers = [descriptor(&format!("{LAYER}+gzip"), &blob)];
+            let (_, archive) = layout(std::slice::from_ref(&diff_id), &layers, &[&blob], docker);
+            let error = place.images.load(archive.as_slice(), &|_| {}).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Invalid, "{why}: {error:?}");
+            assert!(is_empty(&place), "{why}");
+        }
+    }
+    // A blob under another's name.
+    let own = serde_json::to_vec(&config(&[], "")).unwrap();
+    let archive = tar(&[(&path(b"x"), &packed), (&path(&own), &own)]);
+    assert_eq!(place.images.load(archive.as_slice(), &|_| {}).unwrap_err().kind(), ErrorKind::Invalid);
+    assert!(is_empty(&place));
+}
