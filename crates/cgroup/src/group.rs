@@ -136,6 +136,12 @@ impl Group {
         limits::apply(self, resources)
     }
 
+    /// Whether the group, which must be there, can have a weight of block IO. The root of a hierarchy has none on any
+    /// kernel, so that it does not tell.
+    pub fn weighs(&self) -> bool {
+        limits::weighs(self)
+    }
+
     /// Whether the group, which must be there, can have weights for single block devices. The root of a hierarchy has none
     /// on any kernel, so that it does not tell.
     pub fn weighs_devices(&self) -> bool {

@@ -13,7 +13,7 @@ pub(crate) mod convert {
     pub(crate) use super::cpu::{PERIOD, numbers, weight_of_shares};
 }
 
-pub(crate) use io::weighs_devices;
+pub(crate) use io::{weighs, weighs_devices};
 
 use std::fs;
 use std::path::PathBuf;

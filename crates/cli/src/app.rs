@@ -14,7 +14,7 @@ use crate::failure::{Failure, Outcome};
 use crate::filters::Filters;
 use crate::flag::Flag;
 use crate::parse::{Matches, commas};
-use crate::visible::visible;
+use crate::visible::{codes, visible, visible_but};
 
 /// The flags before the command.
 #[derive(Clone, Debug, Default)]
@@ -188,18 +188,19 @@ impl App {
         self.client.get().map_or(wharf_client::MAX_API_VERSION, Client::version)
     }
 
-    /// Writes to standard output; to a terminal so that it can do nothing there.
+    /// Writes to standard output; to a terminal so that it can do nothing there but what the user has asked for.
     pub(crate) fn print(&self, text: &str) -> Outcome {
-        if self.shows_terminal() && !self.wants_codes() {
-            return self.draw(&visible(text));
+        if self.shows_terminal() {
+            return self.draw(&visible_but(text, &self.own_codes()));
         }
         self.draw(text)
     }
 
     /// A format of the user's own may have colours in it.
-    fn wants_codes(&self) -> bool {
-        std::env::args_os().any(|word| word.as_encoded_bytes().contains(&0x1b))
-            || serde_json::to_string(&self.config().content).is_ok_and(|text| text.contains("\\u001b"))
+    fn own_codes(&self) -> Vec<String> {
+        let words = std::env::args_os().map(|word| word.to_string_lossy().into_owned());
+        let configured = self.config().formats().map(str::to_owned);
+        words.chain(configured).flat_map(|text| codes(&text)).collect()
     }
 
     /// Writes to standard output, a terminal's own codes too.

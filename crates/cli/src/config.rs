@@ -51,6 +51,12 @@ impl Config {
         self.content.get(key).and_then(Value::as_str).filter(|text| !text.is_empty())
     }
 
+    /// What lists look like (`psFormat`, `imagesFormat` and the others).
+    pub(crate) fn formats(&self) -> impl Iterator<Item = &str> {
+        let formats = self.content.iter().filter(|(key, _)| key.ends_with("Format"));
+        formats.filter_map(|(_, value)| value.as_str())
+    }
+
     /// A table of texts (`HttpHeaders`, `credHelpers`).
     pub(crate) fn texts(&self, key: &str) -> impl Iterator<Item = (&str, &str)> {
         let table = self.content.get(key).and_then(Value::as_object);

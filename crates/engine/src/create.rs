@@ -196,8 +196,8 @@ impl Engine {
         }
         set(&mut host.ipc_mode, "private");
         // With v1 too, where Docker has the host's: it hides how the host has sorted its processes. Who is privileged
-        // may make groups there, by the paths that it sees.
-        let shown = host.privileged && !self.inner.hierarchies.is_v2();
+        // may make groups there, by the paths that it sees; and who has the host's groups mounted looks there for its own.
+        let shown = (host.privileged || mounts::shows_groups(host)) && !self.inner.hierarchies.is_v2();
         set(&mut host.cgroupns_mode, if shown { "host" } else { "private" });
         set(&mut host.restart_policy.name, "no");
         set(&mut host.runtime, "wharf");

@@ -11,24 +11,32 @@ use crate::spec::Resources;
 pub(crate) struct Kernel {
     /// cgroup2's controller has neither a swappiness of a group nor a way to spare it the OOM killer.
     pub(crate) memory_is_v1: bool,
+    pub(crate) counts_swap: bool,
+    pub(crate) weighs: bool,
     pub(crate) weighs_devices: bool,
 }
 
 impl Kernel {
-    /// Looks at what `resources` ask for. Weights of devices are found out by a group, `path`, that is made for it.
+    /// Looks at what `resources` ask for. Weights are found out by a group, `path`, that is made for it.
     ///
     /// # Errors
     /// When that group can neither be made nor removed.
     pub(crate) fn of(hierarchies: &Hierarchies, resources: &Resources, path: &str) -> Result<Self> {
-        let asks = resources.blkio_weight_device.as_ref().is_some_and(|weights| !weights.is_empty());
-        let weighs = || {
+        let asks = resources.blkio_weight != 0
+            || resources.blkio_weight_device.as_ref().is_some_and(|weights| !weights.is_empty());
+        let look = || {
             let group = Group::create(hierarchies, path)?;
-            let weighs = group.weighs_devices();
+            let weighs = (group.weighs(), group.weighs_devices());
             group.remove().map(|()| weighs)
         };
-        let weighs_devices = asks
-            && weighs().map_err(|e| EngineError::from_source("cannot find out what block IO weights there are", &e))?;
-        Ok(Self { memory_is_v1: hierarchies.v1("memory").is_some(), weighs_devices })
+        let (weighs, weighs_devices) = match asks {
+            true => {
+                look().map_err(|e| EngineError::from_source("cannot find out what block IO weights there are", &e))?
+            }
+            false => (false, false),
+        };
+        let counts_swap = hierarchies.counts_swap();
+        Ok(Self { memory_is_v1: hierarchies.v1("memory").is_some(), counts_swap, weighs, weighs_devices })
     }
 }
 
@@ -53,6 +61,18 @@ pub(crate) fn discard(resources: &mut Resources, kernel: Kernel) -> Vec<String> 
              running out of resources.",
         );
     }
+    // Where nobody asked, none is set (`Engine::fill_in`).
+    if resources.memory > 0 && resources.memory_swap > 0 && !kernel.counts_swap {
+        resources.memory_swap = -1;
+        warn(
+            "Your kernel does not support swap limit capabilities or the cgroup is not mounted. Memory limited without \
+             swap.",
+        );
+    }
+    if resources.blkio_weight != 0 && !kernel.weighs {
+        resources.blkio_weight = 0;
+        warn("Your kernel does not support Block I/O weight or the cgroup is not mounted. Weight discarded.");
+    }
     let weights = resources.blkio_weight_device.as_ref().is_some_and(|weights| !weights.is_empty());
     if weights && !kernel.weighs_devices {
         resources.blkio_weight_device = Some(Vec::new());
@@ -69,6 +89,9 @@ mod tests {
     use super::*;
     use crate::spec::WeightDevice;
 
+    const NOTHING: Kernel = Kernel { memory_is_v1: false, counts_swap: false, weighs: false, weighs_devices: false };
+    const ALL: Kernel = Kernel { memory_is_v1: true, counts_swap: true, weighs: true, weighs_devices: true };
+
     fn asked() -> Resources {
         Resources {
             memory_swappiness: Some(10),
@@ -81,7 +104,7 @@ mod tests {
     #[test]
     fn what_the_kernel_lacks_is_left_out_with_a_warning() {
         let mut resources = asked();
-        let warnings = discard(&mut resources, Kernel { memory_is_v1: false, weighs_devices: false });
+        let warnings = discard(&mut resources, NOTHING);
         assert_eq!(resources, Resources { blkio_weight_device: Some(Vec::new()), ..Resources::default() });
         assert!(warnings.iter().all(|text| text.ends_with("discarded.")));
         for (warning, what) in warnings.iter().zip(["swappiness", "OomKillDisable", "weight_device"]) {
@@ -90,19 +113,30 @@ mod tests {
         assert_eq!(warnings.len(), 3);
         // Nobody has asked for anything.
         let mut resources = Resources { oom_kill_disable: Some(false), ..Resources::default() };
-        let kernel = Kernel { memory_is_v1: false, weighs_devices: false };
-        assert_eq!(discard(&mut resources, kernel), [""; 0]);
+        assert_eq!(discard(&mut resources, NOTHING), [""; 0]);
         assert_eq!(resources.oom_kill_disable, None);
     }
 
     #[test]
+    fn weights_and_swap_are_left_out_with_docker_s_words() {
+        let limited = |swap: i64| Resources { memory: 1 << 20, memory_swap: swap, ..Resources::default() };
+        let mut resources = Resources { blkio_weight: 500, ..limited(2 << 20) };
+        let warnings = discard(&mut resources, NOTHING);
+        assert_eq!(resources, limited(-1));
+        assert!(warnings[0].ends_with("Memory limited without swap.") && warnings[1].ends_with(". Weight discarded."));
+        for swap in [0, -1] {
+            assert_eq!(discard(&mut limited(swap), NOTHING), [""; 0]);
+        }
+    }
+
+    #[test]
     fn what_the_kernel_has_stays() {
-        let mut resources = Resources { memory: 64 << 20, ..asked() };
+        let mut resources = Resources { memory: 64 << 20, memory_swap: 128 << 20, blkio_weight: 500, ..asked() };
         let before = resources.clone();
-        assert_eq!(discard(&mut resources, Kernel { memory_is_v1: true, weighs_devices: true }), [""; 0]);
+        assert_eq!(discard(&mut resources, ALL), [""; 0]);
         assert_eq!(resources, before);
         resources.memory = 0;
-        let warnings = discard(&mut resources, Kernel { memory_is_v1: true, weighs_devices: true });
+        let warnings = discard(&mut resources, ALL);
         assert!(warnings.len() == 1 && warnings[0].contains("no memory limit is set"), "{warnings:?}");
     }
 }

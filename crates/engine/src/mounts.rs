@@ -9,7 +9,7 @@ use wharf_volume::CreateVolume;
 use crate::engine::Engine;
 use crate::error::{EngineError, Result};
 use crate::record::{Container, MountPoint};
-use crate::spec::{BindOptions, MountRequest};
+use crate::spec::{BindOptions, HostConfig, MountRequest};
 
 /// Finds out what a new container mounts; makes volumes that are not there, and directories for binds whose source
 /// is missing, as Docker does. Waits for the disk.
@@ -87,6 +87,20 @@ fn collect(
         }
     }
     Ok(())
+}
+
+/// Whether the host's control groups are bound into the container, at their own place.
+pub(crate) fn shows_groups(host: &HostConfig) -> bool {
+    let shows = |source: &str, target: &str| {
+        let target = clean(target);
+        clean(source) == target && matches!(target.as_str(), "/sys" | "/sys/fs/cgroup")
+    };
+    let bound = |text: &String| {
+        let mut parts = text.split(':');
+        parts.next().zip(parts.next()).is_some_and(|(source, target)| source.starts_with('/') && shows(source, target))
+    };
+    host.binds.iter().flatten().any(bound)
+        || host.mounts.iter().flatten().any(|mount| mount.kind == "bind" && shows(&mount.source, &mount.target))
 }
 
 /// What a request says of a volume beside its name.
@@ -417,6 +431,15 @@ mod tests {
         assert_eq!(clean("/../.."), "/");
         assert!(destination("/").is_err() && destination("rel").is_err());
         assert_eq!(destination("/data/").unwrap(), "/data");
+    }
+
+    #[test]
+    fn the_host_s_groups_are_known_by_their_place() {
+        let with = |bind: &str| HostConfig { binds: Some(vec![bind.into()]), ..HostConfig::default() };
+        assert!(shows_groups(&with("/sys/fs/cgroup:/sys/fs/cgroup:ro")) && shows_groups(&with("/sys/:/sys")));
+        for other in ["/sys/fs/cgroup:/host/cgroup", "/sys:/host/sys", "sys:/sys", "/sys/fs/cgroup"] {
+            assert!(!shows_groups(&with(other)), "{other}");
+        }
     }
 
     #[test]

@@ -107,6 +107,11 @@ fn weight_files(controller: &Controller) -> Option<(&'static str, &'static str, 
     files.into_iter().find(|(file, ..)| controller.has(file))
 }
 
+/// Whether a group can have a weight among others.
+pub(crate) fn weighs(group: &Group) -> bool {
+    Controller::of(group, "blkio", WEIGHT).is_ok_and(|controller| weight_files(&controller).is_some())
+}
+
 /// Whether single devices can have weights.
 pub(crate) fn weighs_devices(group: &Group) -> bool {
     let controller = Controller::of(group, "blkio", WEIGHT).ok();

@@ -60,6 +60,13 @@ fn what_only_some_kernels_have_is_left_out_with_docker_s_warning() {
         d.docker("start memory").ok();
     }
 
+    let said = d.docker("create --blkio-weight 300 --name weight busybox true");
+    assert_eq!(said.code, 0, "{}", said.err);
+    let kept = inspect(&d, "weight", "HostConfig")["BlkioWeight"].clone();
+    let discarded = said.err.contains("Weight discarded.");
+    assert_eq!(kept, if discarded { json!(0) } else { json!(300) });
+    d.docker("start -a weight").ok();
+
     let said = d.docker("run --rm --blkio-weight-device /dev/null:5 busybox true");
     assert!(said.code != 0 && said.err.to_lowercase().contains("weight"), "{}", said.err);
     let disk = ["/dev/vda", "/dev/sda", "/dev/nvme0n1"].into_iter().find(|disk| std::path::Path::new(disk).exists());
@@ -82,6 +89,17 @@ fn what_only_some_kernels_have_is_left_out_with_docker_s_warning() {
 
 /// A process that wants 50 MB. It and its neighbours in the pipe are those that the kernel ends first.
 const WANTS: &str = "(echo 1000 >/proc/self/oom_score_adj; head -c 50000000 /dev/zero | tail -c 50000000 >/dev/null)";
+
+/// A tool that has the host's groups mounted looks there for what `/proc/self/cgroup` tells it.
+#[test]
+fn who_has_the_host_s_groups_sees_its_own_place_in_them() {
+    let Some(d) = Daemon::start() else { return };
+    let read = |options: &str| d.docker(&format!("run --rm {options} busybox cat /proc/self/cgroup")).ok();
+    let bound = read("-v /sys/fs/cgroup:/sys/fs/cgroup:ro");
+    let hidden = |text: &str| text.lines().all(|line| line.ends_with(":/"));
+    assert!(hidden(&read("")) && hidden(&read("-v /sys/fs/cgroup:/sys/fs/cgroup:ro --cgroupns private")));
+    assert_eq!(hidden(&bound), Hierarchies::detect().unwrap().is_v2(), "{bound}");
+}
 
 /// Starts a container that goes on when its script has had, or not, the memory that it wants.
 fn greedy(d: &Daemon, options: &str, name: &str, script: &str) {

@@ -165,6 +165,15 @@ fn control_characters_add_no_lines_and_move_no_cursor() {
         assert!(!all.contains('\x1b') && !all.contains('\x07'), "{words:?}: {all:?}");
         assert!(!shown || all.contains("[31mred"), "{words:?}: {all:?}");
     }
+    // But the user's own template is, by its codes as they are and by Go's names for them; what is in the data is not.
+    for template in ["\"$(printf '\\033[1m{{.Labels}}\\033[0m')\"", "'{{\"\\x1b[1m\"}}{{.Labels}}{{\"\\x1b[0m\"}}'"] {
+        let socket = d.socket();
+        let said =
+            on_terminal(&format!("{} -H unix://{} ps -a --format {template}", crate::kit::WHARF, socket.display()));
+        let all = String::from_utf8_lossy(&said.stdout).into_owned();
+        assert!(all.contains("\x1b[1m") && all.contains("\x1b[0m"), "{template}: {all:?}");
+        assert!(!all.contains("\x1b[31m") && !all.contains("\x1b]") && all.contains("[31mred"), "{template}: {all:?}");
+    }
     let piped = wharf(&d, &["ps", "-a", "--format", "{{.Labels}}"]).ok();
     assert!(piped.contains(red), "{piped:?}");
 }
