@@ -45,6 +45,9 @@ pub(crate) struct Options {
     /// Folders with a folder for each registry.
     pub(crate) certs_dirs: Vec<PathBuf>,
     pub(crate) proxies: ProxyOptions,
+    /// Layers that come and go at once.
+    pub(crate) concurrent_downloads: Option<usize>,
+    pub(crate) concurrent_uploads: Option<usize>,
     pub(crate) init: bool,
     pub(crate) log_level: String,
     pub(crate) log_json: bool,
@@ -122,6 +125,14 @@ fn command() -> Command {
             list("certs-dir", "Folders with certificates and hosts.toml of registries (default /etc/wharf/certs.d and /etc/docker/certs.d)")
                 .value_parser(value_parser!(PathBuf)),
         )
+        .arg(
+            value("max-concurrent-downloads", "Set the max concurrent downloads (default 3)")
+                .value_parser(value_parser!(usize)),
+        )
+        .arg(
+            value("max-concurrent-uploads", "Set the max concurrent uploads (default 5)")
+                .value_parser(value_parser!(usize)),
+        )
         .arg(value("http-proxy", "HTTP proxy URL to use for outgoing traffic"))
         .arg(value("https-proxy", "HTTPS proxy URL to use for outgoing traffic"))
         .arg(value("no-proxy", "Comma-separated list of hosts or IP addresses for which the proxy is skipped"))
@@ -188,6 +199,11 @@ fn join(given: &ArgMatches, file: File) -> Result<Options, String> {
         http: text("http-proxy").or(proxies.http_proxy),
         https: text("https-proxy").or(proxies.https_proxy),
         no_proxy: text("no-proxy").or(proxies.no_proxy),
+    };
+    // As dockerd, which takes none that would never end.
+    let at_once = |name: &str, own: Option<usize>| match given.get_one::<usize>(name).copied().or(own) {
+        Some(0) => Err(format!("invalid {}: 0", name.replace('-', " "))),
+        number => Ok(number),
     };
     let mut hosts = list("host", file.hosts);
     if hosts.is_empty() {
@@ -273,6 +289,8 @@ fn join(given: &ArgMatches, file: File) -> Result<Options, String> {
         mirrors: list("registry-mirror", file.registry_mirrors),
         certs_dirs,
         proxies,
+        concurrent_downloads: at_once("max-concurrent-downloads", file.max_concurrent_downloads)?,
+        concurrent_uploads: at_once("max-concurrent-uploads", file.max_concurrent_uploads)?,
         init: switch("init", file.init, false),
         log_level,
         log_json,
@@ -354,6 +372,7 @@ mod tests {
             (&["--log-opt", "max-file=0"], "failed to set log opts: max-file cannot be less than 1"),
             (&["--log-opt", "max-file"], "KEY=VALUE"),
             (&["--cgroup-parent", "../x"], "invalid cgroup parent"),
+            (&["--max-concurrent-downloads=0"], "invalid max concurrent downloads: 0"),
         ] {
             let error = parse(words).unwrap_err();
             assert!(error.contains(text), "{words:?}: {error}");

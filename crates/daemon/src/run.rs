@@ -85,7 +85,8 @@ fn again() -> String {
 async fn serve(options: &Options, store: Store, spawner: Arc<Spawner>) -> Result<End, String> {
     let instance = instance(&options.data_root);
     let layers = Layers::open(store.clone()).map_err(|e| chain(&e))?;
-    let images = Images::open(store.clone(), layers).map_err(|e| chain(&e))?;
+    let (pulls, pushes) = (options.concurrent_downloads, options.concurrent_uploads);
+    let images = Images::open_with(store.clone(), layers, pulls, pushes).map_err(|e| chain(&e))?;
     let volumes = Volumes::open(store.clone()).map_err(|e| chain(&e))?;
     let networks = {
         // Daemons that start at the same moment would choose the same name and addresses for their bridges.

@@ -97,8 +97,9 @@ impl Client {
         };
         // Credentials are the registry's own, wherever else its images are.
         let of_host = |host: Host| {
-            let auth = auth.clone().filter(|_| host.address == address);
-            Arc::new(Endpoint::of_host(self.shared.clone(), host, domain, auth))
+            let itself = host.address == address;
+            let stands_for = (!itself).then(|| domain.to_owned());
+            Arc::new(Endpoint::of_host(self.shared.clone(), host, stands_for, auth.clone().filter(|_| itself)))
         };
         mirrors.extend(hosts.mirrors.into_iter().map(of_host));
         let home = match hosts.server {

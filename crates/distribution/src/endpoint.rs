@@ -162,10 +162,14 @@ impl Endpoint {
         }
     }
 
-    /// A host of `hosts.toml`, for the registry that is called `name`.
-    pub(crate) fn of_host(shared: Arc<Shared>, host: Host, name: &str, credentials: Option<Credentials>) -> Self {
+    /// A host of `hosts.toml`, and whom it stands for when it is not the registry itself.
+    pub(crate) fn of_host(
+        shared: Arc<Shared>,
+        host: Host,
+        stands_for: Option<String>,
+        credentials: Option<Credentials>,
+    ) -> Self {
         let transport = shared.transport_for(Origin::new(host.tls, &host.address), host.own);
-        let stands_for = (host.address.to_string() != name).then(|| name.to_owned());
         Self {
             capabilities: host.capabilities,
             transport,

@@ -18,8 +18,9 @@ use crate::{ImageError, Result};
 pub(crate) const MAX_CONFIG: u64 = 8 << 20;
 /// Configurations that are remembered.
 const KEPT_CONFIGS: usize = 256;
-/// Layers that come at once, of all pulls together; Docker's number.
+/// Layers that come, and go, at once, of all pulls and pushes together; Docker's numbers.
 const PULLS_AT_ONCE: usize = 3;
+const PUSHES_AT_ONCE: usize = 5;
 /// Connections beside the first of each layer: ranges of large ones come at once.
 const SPARE_CONNECTIONS: usize = 3;
 
@@ -63,6 +64,7 @@ struct Inner {
     flights: Flights,
     slots: Arc<Semaphore>,
     spare: Arc<Semaphore>,
+    push_slots: Arc<Semaphore>,
 }
 
 impl Images {
@@ -71,6 +73,14 @@ impl Images {
     /// # Errors
     /// When what a crash has left cannot be removed.
     pub fn open(store: Store, layers: Layers) -> Result<Self> {
+        Self::open_with(store, layers, None, None)
+    }
+
+    /// As [`Self::open`], with so many layers that come and go at once.
+    ///
+    /// # Errors
+    /// Those of [`Self::open`].
+    pub fn open_with(store: Store, layers: Layers, pulls: Option<usize>, pushes: Option<usize>) -> Result<Self> {
         crate::intake::sweep(store.root())?;
         let inner = Inner {
             store,
@@ -79,7 +89,8 @@ impl Images {
             pruned: AtomicBool::new(false),
             configs: Mutex::default(),
             flights: Flights::default(),
-            slots: Arc::new(Semaphore::new(PULLS_AT_ONCE)),
+            slots: slots(pulls, PULLS_AT_ONCE),
+            push_slots: slots(pushes, PUSHES_AT_ONCE),
             spare: Arc::new(Semaphore::new(SPARE_CONNECTIONS)),
         };
         Ok(Self { inner: Arc::new(inner) })
@@ -103,6 +114,10 @@ impl Images {
 
     pub(crate) fn slots(&self) -> Arc<Semaphore> {
         Arc::clone(&self.inner.slots)
+    }
+
+    pub(crate) fn push_slots(&self) -> Arc<Semaphore> {
+        Arc::clone(&self.inner.push_slots)
     }
 
     pub(crate) fn spare_connections(&self) -> Arc<Semaphore> {
@@ -186,6 +201,10 @@ impl Images {
     pub(crate) fn config_bytes(&self, id: &Digest) -> Result<Vec<u8>> {
         Ok(self.store().blobs().read(id, MAX_CONFIG)?)
     }
+}
+
+fn slots(asked: Option<usize>, usual: usize) -> Arc<Semaphore> {
+    Arc::new(Semaphore::new(asked.unwrap_or(usual).clamp(1, Semaphore::MAX_PERMITS)))
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -4,7 +4,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use serde_json::json;
-use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use wharf_distribution::MAX_MANIFEST;
 use wharf_distribution::{Client, Credentials, Manifest, Repository, media_type};
@@ -26,8 +25,6 @@ pub struct Pushed {
     pub size: u64,
 }
 
-/// Layers that go at once; Docker's number.
-const AT_ONCE: usize = 5;
 /// Repositories that are asked to share a layer; each is a request.
 const MOST_SOURCES: usize = 3;
 /// A progress message for each so many bytes.
@@ -101,7 +98,7 @@ impl Images {
         plan: &Plan,
         progress: &ProgressSender,
     ) -> Result<()> {
-        let slots = Arc::new(Semaphore::new(AT_ONCE));
+        let slots = self.push_slots();
         let mut pushing = JoinSet::new();
         let mut begun: Vec<&Digest> = Vec::new();
         for (blob, diff_id) in plan.layers.iter().zip(&image.diff_ids) {

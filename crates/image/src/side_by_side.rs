@@ -14,8 +14,8 @@ use wharf_snapshot::{Layer, Layers, SnapshotError};
 
 use crate::{ImageError, Result};
 
-/// Bytes that wait in memory. Layers of images are mostly smaller, so that there are two at work at nearly any time;
-/// twice as much made the load of eight layers of 100 MB no faster.
+/// Bytes that wait in memory, of all layers together. As layers of images are mostly smaller, there are two or more at
+/// work at nearly any time; and it is a fifth of what the daemon may take.
 const WAITING: usize = 32 << 20;
 /// Layers at work at once. Small ones mostly wait for the disk, and share that (`snapshot`'s syncs are of all that wait).
 const AT_ONCE: usize = 8;

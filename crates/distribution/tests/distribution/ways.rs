@@ -112,3 +112,45 @@ async fn files_of_the_web_come_as_they_are_and_with_their_date() {
         assert_eq!(client.document(wrong).await.unwrap_err().kind(), Kind::Invalid, "{wrong}");
     }
 }
+
+/// What a registry on this machine may name is this machine, and nothing beside it that no name leads to.
+#[tokio::test]
+async fn neither_tokens_nor_uploads_lead_everywhere() {
+    for forbidden in
+        ["http://169.254.169.254/token", "http://[::ffff:169.254.169.254]/token", "http://100.100.100.200/t"]
+    {
+        let realm = format!("Bearer realm=\"{forbidden}\",service=\"x\"");
+        let registry = Fake::start(move |_| say(401, &[("www-authenticate", &realm)], "")).await;
+        let refused = registry.app(None).tags().await.unwrap_err();
+        assert!(refused.message().contains("no registry may send its clients"), "{}", refused.message());
+        let registry = Fake::start(move |asked| match asked.method.as_str() {
+            "POST" => say(202, &[("location", forbidden)], ""),
+            _ => say(404, &[], ""),
+        })
+        .await;
+        let file = tempfile::tempfile().unwrap();
+        let app = registry.app(Some(Credentials::new("ann", "secret")));
+        let pushed = app.push_blob(&Digest::sha256(b""), 0, tokio::fs::File::from_std(file), |_| {}).await;
+        let refused = pushed.unwrap_err().message();
+        assert!(refused.contains("no registry may send its clients"), "{refused}");
+    }
+}
+
+/// An upload goes on where the registry says, and nobody but the registry sees who uploads.
+#[tokio::test]
+async fn an_upload_elsewhere_gets_no_credentials() {
+    let store = Fake::start(|_| say(201, &[], "")).await;
+    let to = store.url("/upload?signed=1");
+    let registry = Fake::start(move |asked| match (asked.authorization(), asked.method.as_str()) {
+        ("", _) => say(401, &[("www-authenticate", "Basic realm=\"x\"")], ""),
+        (_, "POST") => say(202, &[("location", &to)], ""),
+        _ => say(404, &[], ""),
+    })
+    .await;
+    let file = tempfile::tempfile().unwrap();
+    let app = registry.app(Some(Credentials::new("ann", "secret")));
+    app.push_blob(&Digest::sha256(b""), 0, tokio::fs::File::from_std(file), |_| {}).await.unwrap();
+    let asked = store.asked();
+    assert_eq!((asked.len(), asked[0].method.as_str(), asked[0].authorization()), (1, "PUT", ""));
+    assert!(asked[0].query.starts_with("signed=1&digest=sha256"), "{}", asked[0].query);
+}

@@ -3,6 +3,7 @@
 mod archives;
 mod collecting;
 mod crash;
+mod hostile;
 mod layouts;
 mod names;
 mod ranges;

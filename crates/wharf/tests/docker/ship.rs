@@ -1,6 +1,12 @@
 //! Images go to a registry and come back, and into archives.
 
+use std::io::{Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::os::unix::fs::MetadataExt as _;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use crate::kit::{Daemon, WHARF};
 use crate::run::free_port;
@@ -116,4 +122,72 @@ fn saved_and_loaded() {
     assert_eq!(d.docker("images -q --no-trunc busybox").ok(), id);
     std::fs::write(&archive, b"this is no archive at all, but long enough to be looked at").unwrap();
     assert_ne!(d.docker(&format!("load -i {}", archive.display())).code, 0);
+}
+
+/// A way to a registry that counts what comes, at most `rate` bytes a second on each connection; it ends with the tests.
+fn way(upstream: &str, rate: u64) -> (String, Arc<AtomicU64>) {
+    let (listener, count) = (TcpListener::bind("127.0.0.1:0").unwrap(), Arc::new(AtomicU64::new(0)));
+    let (address, upstream, counted) = (listener.local_addr().unwrap(), upstream.to_owned(), Arc::clone(&count));
+    std::thread::spawn(move || {
+        for client in listener.incoming() {
+            let (client, server) = (client.unwrap(), TcpStream::connect(&upstream).unwrap());
+            for (mut from, mut to, down) in
+                [(client.try_clone().unwrap(), server.try_clone().unwrap(), false), (server, client, true)]
+            {
+                let counted = Arc::clone(&counted);
+                std::thread::spawn(move || {
+                    let mut bytes = vec![0; 16 << 10];
+                    while let Ok(read @ 1..) = from.read(&mut bytes) {
+                        if down {
+                            counted.fetch_add(read as u64, Ordering::Relaxed);
+                            std::thread::sleep(Duration::from_micros(read as u64 * 1_000_000 / rate));
+                        }
+                        if to.write_all(&bytes[..read]).is_err() {
+                            break;
+                        }
+                    }
+                    let _ = to.shutdown(std::net::Shutdown::Both);
+                });
+            }
+        }
+    });
+    (address.to_string(), count)
+}
+
+#[test]
+fn a_daemon_killed_in_the_middle_of_a_layer_fetches_none_of_it_twice() {
+    const SIZE: usize = 40 << 20;
+    let Some(mut d) = Daemon::start() else { return };
+    let registry = Registry::start(&d);
+    let file = d.path().join("noise");
+    let mut noise = vec![0; SIZE];
+    std::fs::File::open("/dev/urandom").unwrap().read_exact(&mut noise).unwrap();
+    std::fs::write(&file, &noise).unwrap();
+    let tar = d.path().join("noise.tar");
+    assert!(Command::new("tar").arg("-cf").arg(&tar).arg("-C").arg(d.path()).arg("noise").status().unwrap().success());
+    let name = format!("{}/large:1", registry.address);
+    d.docker(&format!("import {} {name}", tar.display())).ok();
+    d.docker(&format!("push {name}")).ok();
+    d.docker(&format!("rmi {name}")).ok();
+    let (slow, came) = way(&registry.address, 6 << 20);
+    let mut pull = d.client().args(["pull", "-q", &format!("{slow}/large:1")]).stderr(Stdio::null()).spawn().unwrap();
+    d.eventually("a part of it comes", || came.load(Ordering::Relaxed) > SIZE as u64 / 3);
+    d.kill();
+    pull.wait().unwrap();
+    rustix::fs::sync();
+    let ingest = std::fs::read_dir(d.data().join("ingest")).unwrap().flatten();
+    let here: u64 = ingest.map(|entry| entry.metadata().unwrap().blocks() * 512).sum();
+    assert!(here > 4 << 20, "{here} bytes were kept");
+    d.launch();
+    let (again, rest) = way(&registry.address, 1 << 30);
+    d.docker(&format!("pull {again}/large:1")).ok();
+    // A block of the disk at the end of each part may not be full; heads, manifest and configuration come too.
+    let most = SIZE as u64 - here + (256 << 10);
+    let rest = rest.load(Ordering::Relaxed);
+    assert!(rest < most, "{rest} bytes came, {here} of {SIZE} were here");
+    d.docker(&format!("create --name box {again}/large:1 true")).ok();
+    let copy = d.path().join("copy");
+    d.docker(&format!("cp box:/noise {}", copy.display())).ok();
+    assert!(std::fs::read(copy).unwrap() == noise, "it is what was pushed");
+    d.docker("rm box").ok();
 }
