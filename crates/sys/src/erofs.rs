@@ -3,10 +3,9 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use rustix::io::Errno;
 use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, OpenTreeFlags, fsconfig_create, fsconfig_set_flag, fsconfig_set_string,
-    fsmount, fsopen, open_tree,
+    FsMountFlags, FsOpenFlags, MountAttrFlags, OpenTreeFlags, fsconfig_create, fsconfig_set_string, fsmount, fsopen,
+    open_tree,
 };
 
 use crate::Result;
@@ -20,20 +19,8 @@ use crate::Result;
 /// `ENODEV` without EROFS, `ENOTBLK` before Linux 6.12, `ENOTBLK` or `EINVAL` on a file system whose files it does not
 /// take (tmpfs) and for what is no image, `EPERM` without CAP_SYS_ADMIN in the first user namespace.
 pub fn mount(image: &Path) -> Result<OwnedFd> {
-    // Past the pages of the image's file, which would keep all that is read a second time. From Linux 6.15, and not on
-    // every file system.
-    match mount_with(image, true) {
-        Err(Errno::INVAL | Errno::OPNOTSUPP) => mount_with(image, false),
-        mounted => mounted,
-    }
-}
-
-fn mount_with(image: &Path, direct: bool) -> Result<OwnedFd> {
     let fs = fsopen("erofs", FsOpenFlags::FSOPEN_CLOEXEC)?;
     fsconfig_set_string(&fs, "source", image)?;
-    if direct {
-        fsconfig_set_flag(&fs, "directio")?;
-    }
     fsconfig_create(&fs)?;
     fsmount(&fs, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::MOUNT_ATTR_RDONLY)
 }

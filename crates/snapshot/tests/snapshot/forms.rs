@@ -93,7 +93,12 @@ pub(crate) fn assert_same(what: &str, one: Option<&Tree>, other: Option<&Tree>) 
 pub(crate) fn fsck(place: &Place, diff_id: &Digest) {
     let image = place.layer(diff_id).join("image");
     if place.layers.form() == Storage::Erofs {
-        let output = Command::new("fsck.erofs").arg("--extract").arg(&image).output().expect("erofs-utils");
+        let output = match Command::new("fsck.erofs").arg("--extract").arg(&image).output() {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                return eprintln!("skipped: fsck.erofs is not installed (erofs-utils)");
+            }
+            output => output.expect("fsck.erofs runs"),
+        };
         let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success() && !said.contains("<E>"), "{said}");
     }
