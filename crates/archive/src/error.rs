@@ -2,6 +2,7 @@
 
 use std::io;
 
+use wharf_erofs::ErofsError;
 use wharf_rooted_path::RootError;
 
 /// A failed read, unpack or pack. Names of entries are shown without control characters.
@@ -27,6 +28,8 @@ pub enum ArchiveError {
         #[source]
         source: RootError,
     },
+    #[error("the archive cannot become an image")]
+    Image(#[source] ErofsError),
     #[error("`{name}` cannot be packed")]
     Pack {
         name: String,

@@ -7,20 +7,24 @@
 //! - [`decompressed`]: a stream without its compression.
 //! - [`Reader`]: entries of a stream (POSIX.1-2001 pax, ustar, GNU long names, GNU sparse files).
 //! - [`unpack`]: applies a stream to a directory, with the whiteouts of image layers. [`unpack_recorded`] tells a
-//!   [`Recorder`] what the stream was made of.
+//!   [`Recorder`] what the stream was made of; [`unpack_image`] makes an EROFS image instead.
 //! - [`Writer`]: a stream of single files.
 //! - [`pack`], [`pack_as`], [`pack_dir_as`]: the stream of a directory, or of one entry; the same tree gives the same bytes.
 
 mod decompress;
+mod directory;
 mod error;
 mod header;
 mod ids;
+mod image;
 mod names;
 mod pack;
 mod reader;
 mod record;
 mod sparse;
+mod target;
 mod unpack;
+mod xattrs;
 
 pub use decompress::decompressed;
 pub use error::ArchiveError;
@@ -29,8 +33,8 @@ pub use ids::IdRange;
 pub use names::normal;
 pub use pack::{PackOptions, Writer, pack, pack_as, pack_dir_as};
 pub use reader::Reader;
-pub use record::Recorder;
-pub use unpack::{UnpackOptions, Unpacked, Whiteouts, unpack, unpack_recorded};
+pub use record::{Content, Recorder};
+pub use unpack::{UnpackOptions, Unpacked, Whiteouts, unpack, unpack_image, unpack_recorded};
 
 /// Result of this crate.
 pub type Result<T> = std::result::Result<T, ArchiveError>;

@@ -2,6 +2,7 @@
 
 use std::ffi::OsStr;
 use std::io::{self, Read};
+use std::ops::Range;
 use std::path::Path;
 
 use wharf_rooted_path::RootDir;
@@ -11,16 +12,25 @@ pub trait Recorder {
     /// Bytes that are no file's content: headers, paddings, what follows the end.
     fn bytes(&mut self, bytes: &[u8]);
 
-    /// `size` bytes follow here that are the content of the regular file `path`, which is below the root and has no
-    /// link in it.
-    fn content(&mut self, path: &Path, size: u64);
+    /// Here are bytes that are not told, as they are in what was made of the archive.
+    fn content(&mut self, content: Content<'_>);
 
-    /// The file or directory `name` in `parent`, which is `path` below the root, makes room for a later entry. True
+    /// Of a directory: the file or directory `name` in `parent`, which is `path` below the root, makes room for a later entry. True
     /// when it has been moved elsewhere; false when it may be removed.
     ///
     /// # Errors
     /// When it cannot be moved.
     fn replaced(&mut self, parent: &RootDir, name: &OsStr, path: &Path) -> io::Result<bool>;
+}
+
+/// Where bytes of an archive are found again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Content<'a> {
+    /// The `size` bytes of the regular file `path`, which is below the root and has no link in it.
+    File { path: &'a Path, size: u64 },
+    /// These bytes of the image's file, one range after another. They stay there, also when a later entry replaces what
+    /// they belong to.
+    Ranges(&'a [Range<u64>]),
 }
 
 /// The input on its way to the reader, with somebody who listens.
@@ -36,18 +46,19 @@ impl<'a, R> Tap<'a, R> {
         Self { input, recorder, content: false }
     }
 
-    pub(crate) fn is_recording(&self) -> bool {
-        self.recorder.is_some()
-    }
-
     pub(crate) fn recorder(&mut self) -> Option<&mut (dyn Recorder + 'a)> {
         self.recorder.as_deref_mut()
     }
 
-    pub(crate) fn content(&mut self, path: &Path, size: u64) {
-        if let Some(recorder) = self.recorder.as_deref_mut().filter(|_| size > 0) {
-            recorder.content(path, size);
-            self.content = true;
+    /// What follows is a file's content, until [`Self::end_of_content`].
+    pub(crate) fn begin_content(&mut self) {
+        self.content = true;
+    }
+
+    /// Tells where content is that is on its way, or that was.
+    pub(crate) fn content(&mut self, content: Content<'_>) {
+        if let Some(recorder) = self.recorder.as_deref_mut() {
+            recorder.content(content);
         }
     }
 

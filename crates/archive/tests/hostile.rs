@@ -1,4 +1,5 @@
-//! What hostile archives try, against a canary; and that honest ones come through whole.
+//! What hostile archives try, against a canary; and that honest ones come through whole. An image that is made of an
+//! archive in place of a directory takes the same ones.
 
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
@@ -6,7 +7,9 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use wharf_archive::{ArchiveError, PackOptions, UnpackOptions, Whiteouts, pack, unpack};
+use wharf_archive::{
+    ArchiveError, Content, PackOptions, Recorder, UnpackOptions, Whiteouts, pack, unpack, unpack_image,
+};
 use wharf_rooted_path::RootDir;
 
 /// An archive, made byte by byte, as no honest tool would make it.
@@ -73,6 +76,7 @@ impl Trap {
     fn unpack_as(&self, tar: Tar, whiteouts: Whiteouts) -> Result<wharf_archive::Unpacked, ArchiveError> {
         let options = UnpackOptions { whiteouts, ..UnpackOptions::default() };
         let done = unpack(tar.0.as_slice(), &self.root(), &options);
+        same_as_an_image(&tar.0, &UnpackOptions::default());
         assert_eq!(fs::read_to_string(self.dir.path().join("canary")).unwrap(), "alive");
         let outside = fs::read_dir(self.dir.path()).unwrap().count();
         assert_eq!(outside, 2, "something appeared outside of the root");
@@ -81,6 +85,35 @@ impl Trap {
 
     fn unpack(&self, tar: Tar) -> Result<wharf_archive::Unpacked, ArchiveError> {
         self.unpack_as(tar, Whiteouts::Apply)
+    }
+}
+
+/// Hears nothing.
+struct Deaf;
+
+impl Recorder for Deaf {
+    fn bytes(&mut self, _: &[u8]) {}
+    fn content(&mut self, _: Content<'_>) {}
+    fn replaced(&mut self, _: &RootDir, _: &std::ffi::OsStr, _: &Path) -> std::io::Result<bool> {
+        Ok(false)
+    }
+}
+
+/// As a layer an archive is taken or refused, whether it becomes a directory or an image. Each has its own words for what
+/// has no place in it.
+fn same_as_an_image(tar: &[u8], options: &UnpackOptions) {
+    let options = UnpackOptions { whiteouts: Whiteouts::Overlay, ..*options };
+    let dir = tempfile::tempdir().unwrap();
+    let tree = unpack(tar, &RootDir::open(dir.path()).unwrap(), &options);
+    let mut writer = wharf_erofs::Writer::new(tempfile::tempfile().unwrap()).unwrap();
+    let image = unpack_image(tar, &mut writer, &options, &mut Deaf);
+    match (tree, image) {
+        (Ok(tree), Ok(image)) => {
+            assert_eq!((tree.entries, tree.bytes), (image.entries, image.bytes));
+            writer.finish([0; 16]).unwrap();
+        }
+        (Err(_), Err(_)) => {}
+        (tree, image) => panic!("a directory: {tree:?}, an image: {image:?}"),
     }
 }
 
@@ -225,6 +258,9 @@ fn bounds_hold_before_anything_is_written() {
     assert!(matches!(unpack(tar.0.as_slice(), &trap.root(), &few), Err(ArchiveError::TooMany(10))));
     let small = UnpackOptions { max_bytes: 99, ..UnpackOptions::default() };
     assert!(matches!(unpack(tar.0.as_slice(), &trap.root(), &small), Err(ArchiveError::TooLarge(99))));
+    for bounds in [few, small] {
+        same_as_an_image(&tar.0, &bounds);
+    }
 }
 
 #[test]
@@ -234,6 +270,7 @@ fn damage_is_an_error_and_never_a_panic() {
         let mut bad = good.clone();
         bad[at] ^= 0x55;
         let _ = unpack(bad.as_slice(), &Trap::new().root(), &UnpackOptions::default());
+        same_as_an_image(&bad, &UnpackOptions::default());
         if at % 7 == 0 {
             let _ = unpack(&good[..at], &Trap::new().root(), &UnpackOptions::default());
         }

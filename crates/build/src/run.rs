@@ -3,19 +3,21 @@
 use std::fs;
 use std::io::Read;
 use std::net::IpAddr;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::Signal;
 use wharf_dockerfile::{Run, RunNetwork, Script, Source};
-use wharf_monitor::{Attach, Exit, Launch, Restart, client};
+use wharf_monitor::{Attach, Exit, Given, Launch, Restart, client};
 use wharf_reference::Digest;
 use wharf_report::chain;
 use wharf_runtime::Rootfs;
+use wharf_snapshot::Lower;
 
 use crate::bundle::{self, Command, MountSource, Mounted, Network};
 use crate::cache::Key;
@@ -153,8 +155,9 @@ impl Session<'_> {
         directories.retain(|path| !path.starts_with("/dev/"));
         places.retain(|path| !path.starts_with("/dev/"));
         if init_layer::make(&below, &directories, &places, (self.date, 0), &init, &self.cancel)? {
-            lowers.insert(0, init);
+            lowers.insert(0, Lower::Directory(init));
         }
+        let (lowers, layers) = wharf_runtime::Lower::list(lowers.into_iter().map(Lower::into_parts));
         let mut env = prepared.env.clone();
         env.extend(prepared.extra_env.iter().cloned());
         env.extend(mounts.env.iter().cloned());
@@ -196,7 +199,7 @@ impl Session<'_> {
             init: false,
         };
         self.output.text(format!(" ---> Running in {}\n", &id[..12]))?;
-        let exit = self.follow(&launch, given.as_ref())?;
+        let exit = self.follow(&launch, given.as_ref(), &layers)?;
         drop((given, mounts));
         if exit.code != 0 {
             let mut error = BuildError::command(&prepared.args.join(" "), exit.code);
@@ -258,11 +261,12 @@ impl Session<'_> {
     }
 
     /// Runs a command to its end, telling what it writes. Cancelled, it is killed first.
-    fn follow(&self, launch: &Launch, network: Option<&StepNetwork>) -> Result<Exit> {
+    fn follow(&self, launch: &Launch, network: Option<&StepNetwork>, layers: &[Arc<OwnedFd>]) -> Result<Exit> {
         let failing = |e: std::io::Error| BuildError::system("the command's output cannot be read", &e);
         let (mut ours, theirs) = UnixStream::pair().map_err(failing)?;
-        let namespace = network.map(|network| network.namespace.as_fd());
-        let spawned = self.shared.spawner.launch(launch, namespace, &[theirs.as_fd()]);
+        let netns = network.map(|network| network.namespace.as_fd());
+        let given = Given { netns, layers: layers.iter().map(AsFd::as_fd).collect() };
+        let spawned = self.shared.spawner.launch(launch, &given, &[theirs.as_fd()]);
         drop(theirs);
         spawned.map_err(|error| launch_error(&error, error.exit_code()))?;
         let mut running = Running { dir: &launch.dir, state_dir: &launch.state_dir, ended: false };

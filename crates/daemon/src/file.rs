@@ -42,6 +42,7 @@ pub(crate) struct File {
     pub(crate) shutdown_timeout: Option<i64>,
     pub(crate) iptables: Option<bool>,
     pub(crate) storage_driver: Option<String>,
+    pub(crate) storage_layers: Option<String>,
     pub(crate) userns_remap: Option<String>,
     #[serde(skip)]
     given: Vec<String>,
@@ -124,6 +125,7 @@ const KEYS: &[&str] = &[
     "shutdown-timeout",
     "iptables",
     "storage-driver",
+    "storage-layers",
     "userns-remap",
     // No-ops: what they ask for is always so, or has no meaning here.
     "live-restore",

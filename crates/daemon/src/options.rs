@@ -7,6 +7,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
 use wharf_engine::spec::LogConfig;
 use wharf_image::registry::ProxyOptions;
+use wharf_snapshot::Storage;
 
 use crate::file::{self, File};
 
@@ -53,6 +54,8 @@ pub(crate) struct Options {
     pub(crate) log_json: bool,
     pub(crate) shutdown_timeout: i64,
     pub(crate) remove_networks: bool,
+    /// `None`: images where the kernel mounts them from the data root, else directories.
+    pub(crate) layers: Option<Storage>,
 }
 
 #[derive(Debug)]
@@ -144,7 +147,8 @@ fn command() -> Command {
         .arg(switch("live-restore", "Containers run on when the daemon ends: always so, the flag changes nothing"))
         .arg(switch("userland-proxy", "There is none: the flag changes nothing"))
         .arg(switch("iptables", "Rules are nftables of the daemon's own: only true is possible"))
-        .arg(value("storage-driver", "Layers are kept as directories: overlay2 or none given").short('s'))
+        .arg(value("storage-driver", "Containers' files are an overlay: overlay2 or none given").short('s'))
+        .arg(value("storage-layers", "How new layers are kept: erofs images, dirs, or what the kernel can (auto)"))
         .arg(switch(
             "remove-networks-on-exit",
             "Remove the networks' bridges and rules when the daemon is told to stop",
@@ -217,6 +221,12 @@ fn join(given: &ArgMatches, file: File) -> Result<Options, String> {
     {
         return Err(format!("storage driver '{driver}' is not supported: give overlay2, or none"));
     }
+    let layers = match text("storage-layers").or(file.storage_layers).as_deref() {
+        None | Some("auto" | "") => None,
+        Some("erofs") => Some(Storage::Erofs),
+        Some("dirs") => Some(Storage::Dirs),
+        Some(other) => return Err(format!("invalid storage-layers '{other}': give auto, erofs or dirs")),
+    };
     if let Some(remap) = text("userns-remap").or(file.userns_remap).filter(|remap| !remap.is_empty()) {
         return Err(format!(
             "userns-remap '{remap}' is not supported: it would give all containers the same IDs. Leave it out, and run \
@@ -296,6 +306,7 @@ fn join(given: &ArgMatches, file: File) -> Result<Options, String> {
         log_json,
         shutdown_timeout: given.get_one::<i64>("shutdown-timeout").copied().or(file.shutdown_timeout).unwrap_or(15),
         remove_networks: switch("remove-networks-on-exit", None, false),
+        layers,
     })
 }
 
@@ -355,6 +366,8 @@ mod tests {
         assert_eq!((options.data_root.as_path(), options.pidfile.as_path()), ("/d".as_ref(), "/e/wharf.pid".as_ref()));
         assert_eq!(options.log_level, "debug");
         assert!(!options.init);
+        assert_eq!(options.layers, None);
+        assert_eq!(parse(&["--storage-layers", "dirs"]).unwrap().layers, Some(Storage::Dirs));
         assert_eq!(options.pools, [("10.0.0.0/8".to_owned(), 24)]);
     }
 
@@ -373,6 +386,7 @@ mod tests {
             (&["--log-opt", "max-file"], "KEY=VALUE"),
             (&["--cgroup-parent", "../x"], "invalid cgroup parent"),
             (&["--max-concurrent-downloads=0"], "invalid max concurrent downloads: 0"),
+            (&["--storage-layers", "zip"], "give auto, erofs or dirs"),
         ] {
             let error = parse(words).unwrap_err();
             assert!(error.contains(text), "{words:?}: {error}");
@@ -383,11 +397,16 @@ mod tests {
     fn a_file_fills_in_and_contradicts() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("daemon.json");
-        std::fs::write(&path, r#"{"hosts":["unix:///f.sock"],"mtu":1400,"log-opts":{"max-size":"1m"}}"#).unwrap();
+        std::fs::write(
+            &path,
+            r#"{"hosts":["unix:///f.sock"],"mtu":1400,"storage-layers":"erofs","log-opts":{"max-size":"1m"}}"#,
+        )
+        .unwrap();
         let name = path.to_str().unwrap();
         let options = parse(&["--config-file", name]).unwrap();
         assert_eq!((options.hosts[0].as_str(), options.mtu), ("unix:///f.sock", Some(1400)));
         assert_eq!(options.log_options, ["max-size=1m"]);
+        assert_eq!(options.layers, Some(Storage::Erofs));
         let error = parse(&["--config-file", name, "-H", "unix:///x.sock"]).unwrap_err();
         assert!(error.contains("both as a flag and in the configuration file: hosts"), "{error}");
         let proxies = r#"{"proxies":{"https-proxy":"http://u:secret@p:1"},"certs-dirs":["/c"]}"#;

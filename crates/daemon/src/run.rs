@@ -84,7 +84,10 @@ fn again() -> String {
 
 async fn serve(options: &Options, store: Store, spawner: Arc<Spawner>) -> Result<End, String> {
     let instance = instance(&options.data_root);
-    let layers = Layers::open(store.clone()).map_err(|e| chain(&e))?;
+    let layers = Layers::open_as(store.clone(), options.layers).map_err(|e| chain(&e))?;
+    if let Some(why) = layers.no_images() {
+        tracing::info!("layers are kept as directories: {why}");
+    }
     let (pulls, pushes) = (options.concurrent_downloads, options.concurrent_uploads);
     let images = Images::open_with(store.clone(), layers, pulls, pushes).map_err(|e| chain(&e))?;
     let volumes = Volumes::open(store.clone()).map_err(|e| chain(&e))?;

@@ -2,6 +2,7 @@
 //! put together as for a start.
 
 use std::ops::Deref;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -100,11 +101,9 @@ impl Engine {
 
     fn put_together(&self, record: Arc<Container>, ids: Option<IdRange>) -> Result<ContainerRoot> {
         let dir = self.dir(&record.id);
-        let rootfs = Rootfs::Overlay {
-            lowers: self.lowers(&record)?,
-            upper: Some(dir.join("upper")),
-            work: Some(dir.join("work")),
-        };
+        let (lowers, layers) = self.lowers(&record)?;
+        let layers: Vec<BorrowedFd<'_>> = layers.iter().map(AsFd::as_fd).collect();
+        let rootfs = Rootfs::Overlay { lowers, upper: Some(dir.join("upper")), work: Some(dir.join("work")) };
         let mapped = if ids.is_some() { self.mapped(&record) } else { Vec::new() };
         let etc = bundle::has_etc_files(&record.host).then_some(dir.as_path());
         let all = Value::from(bundle::own_mounts(&record, etc, ids.is_some(), &mapped)?);
@@ -123,7 +122,7 @@ impl Engine {
         }
         let mappings = ids.map(|ids| json!({ "containerID": 0, "hostID": ids.first, "size": ids.count }));
         let mappings: Vec<LinuxIdMapping> = serde_json::from_value(mappings.into_iter().collect()).map_err(fail)?;
-        let root = as_root_of(ids, || mount_outside(&rootfs, &binds, &mappings))?;
+        let root = as_root_of(ids, || mount_outside(&rootfs, &layers, &binds, &mappings))?;
         let root = root.map_err(|e| EngineError::from_source("cannot mount the container's files", &e))?;
         Ok(ContainerRoot { dir: RootDir::from_fd(root), record, ids, gone })
     }

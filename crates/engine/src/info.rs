@@ -19,6 +19,8 @@ pub struct Info {
     pub paused: usize,
     pub stopped: usize,
     pub images: usize,
+    /// How new layers are kept: EROFS images, or directories.
+    pub layers: &'static str,
     pub kernel: String,
     pub operating_system: String,
     pub architecture: String,
@@ -70,7 +72,12 @@ impl Engine {
             }
         }
         let (running, paused) = (count(Status::Running) + count(Status::Restarting), count(Status::Paused));
+        let layers = match self.images().layers().form() {
+            wharf_snapshot::Storage::Erofs => "erofs",
+            wharf_snapshot::Storage::Dirs => "directories",
+        };
         Ok(Info {
+            layers,
             id: self.id().into(),
             name: text(uname.nodename()),
             containers: containers.len(),

@@ -3,15 +3,15 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use wharf_image::registry::Resolver;
 use wharf_logs::RemoteConfig;
-use wharf_monitor::{Health, Launch, LogConfig, Restart, client};
+use wharf_monitor::{Given, Health, Launch, LogConfig, Restart, client};
 use wharf_network::{EndpointRequest, NetworkRecord};
 use wharf_rooted_path::RootDir;
 use wharf_runtime::Rootfs;
+use wharf_snapshot::Lower;
 
 use crate::bundle::{self, Surroundings};
 use crate::engine::{Engine, blocking, make_private, to_its_end};
@@ -137,10 +137,12 @@ impl Engine {
         endpoints: &BTreeMap<String, EndpointSettings>,
         pending: Vec<Pending>,
     ) -> Result<wharf_monitor::Launched, (EngineError, i32)> {
-        let launch = self.prepare_launch(record, network, endpoints, &pending).map_err(|error| (error, 128))?;
+        let (launch, layers) =
+            self.prepare_launch(record, network, endpoints, &pending).map_err(|error| (error, 128))?;
         let streams: Vec<BorrowedFd<'_>> = pending.iter().map(|p| p.stream.as_fd()).collect();
         let netns = network.own.as_ref().or(network.shared.as_ref()).map(AsFd::as_fd);
-        let launched = self.inner.parts.spawner.launch(&launch, netns, &streams).map_err(|error| {
+        let given = Given { netns, layers: layers.iter().map(AsFd::as_fd).collect() };
+        let launched = self.inner.parts.spawner.launch(&launch, &given, &streams).map_err(|error| {
             let code = error.exit_code();
             // Docker's own words, as tools look for them.
             let text = format!(
@@ -166,10 +168,10 @@ impl Engine {
         network: &Network,
         endpoints: &BTreeMap<String, EndpointSettings>,
         pending: &[Pending],
-    ) -> Result<Launch> {
+    ) -> Result<(Launch, Vec<Arc<OwnedFd>>)> {
         let (dir, exec_dir) = (self.dir(&record.id), self.exec_dir(&record.id));
         make_private(&exec_dir)?;
-        let layers = self.lowers(record)?;
+        let (lowers, mounts) = self.lowers(record)?;
         let identity = self.identity(record)?;
         let etc_files = bundle::has_etc_files(&record.host);
         let linked = self.linked(record, endpoints)?;
@@ -207,12 +209,12 @@ impl Engine {
         });
         // What an earlier run has left would be taken for this one's end.
         let _ = std::fs::remove_file(dir.join("exit.json"));
-        Ok(Launch {
+        let launch = Launch {
             id: record.id.clone(),
             dir: exec_dir,
             state_dir: dir.clone(),
             spec,
-            rootfs: Rootfs::Overlay { lowers: layers, upper: Some(dir.join("upper")), work: Some(dir.join("work")) },
+            rootfs: Rootfs::Overlay { lowers, upper: Some(dir.join("upper")), work: Some(dir.join("work")) },
             cgroup: self.cgroup(record),
             log,
             open_stdin: record.config.open_stdin,
@@ -221,7 +223,8 @@ impl Engine {
             health: health(record),
             attach: pending.iter().map(|p| p.attach.clone()).collect(),
             init: record.host.init == Some(true),
-        })
+        };
+        Ok((launch, mounts))
     }
 
     /// Where the log is sent, if it is.
@@ -238,12 +241,12 @@ impl Engine {
         log_remote::remote(record, attributes, log_attributes::tag_of(record)?, look_up).map(Some)
     }
 
-    /// What lies below the files that a container writes, the topmost first.
-    pub(crate) fn lowers(&self, record: &Container) -> Result<Vec<PathBuf>> {
+    /// What lies below the files that a container writes, the topmost first, and the mounts of images among it.
+    pub(crate) fn lowers(&self, record: &Container) -> Result<(Vec<wharf_runtime::Lower>, Vec<Arc<OwnedFd>>)> {
         let mut layers = self.images().layers().lowers(&record.layers)?;
         // Below all: only what the image lacks is seen.
-        layers.push(self.inner.places.clone());
-        Ok(layers)
+        layers.push(Lower::Directory(self.inner.places.clone()));
+        Ok(wharf_runtime::Lower::list(layers.into_iter().map(Lower::into_parts)))
     }
 
     /// The filter's section: the default for an image of this architecture, the user's own profile, or none.

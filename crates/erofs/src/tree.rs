@@ -210,18 +210,32 @@ impl Tree {
         Ok(())
     }
 
-    /// Gives a file another name, in place of what has it now.
-    pub(crate) fn link(&mut self, parent: u32, name: &[u8], number: u32) -> Result<(), Refusal> {
-        if self.get(parent, name) == Some(Entry::Other(number)) {
-            return Err(Refusal::LinkToItself);
+    /// Gives the file `existing` another name, in place of what has it now.
+    pub(crate) fn link(&mut self, parent: u32, name: &[u8], existing: &[u8]) -> Result<(), Refusal> {
+        // Taken out first: it may be on the way of what is linked to, and then there is nothing.
+        let before = self.directory_mut(parent).children.remove(name);
+        match self.find(existing).and_then(|number| self.take_link(number, name)) {
+            Ok(number) => {
+                before.into_iter().for_each(|entry| self.forget(entry));
+                self.directory_mut(parent).children.insert(name.into(), Entry::Other(number));
+                Ok(())
+            }
+            Err(why) => {
+                let Some(entry) = before else { return Err(why) };
+                self.directory_mut(parent).children.insert(name.into(), entry);
+                let itself = self.find(existing).is_ok_and(|number| entry == Entry::Other(number));
+                Err(if itself { Refusal::LinkToItself } else { why })
+            }
         }
+    }
+
+    fn take_link(&mut self, number: u32, name: &[u8]) -> Result<u32, Refusal> {
         if self.files[number as usize].links == MAX_LINKS {
             return Err(Refusal::TooManyLinks(MAX_LINKS + 1));
         }
         self.take(PER_NAME + name.len() as u64)?;
         self.files[number as usize].links += 1;
-        self.name(parent, name, number);
-        Ok(())
+        Ok(number)
     }
 
     fn name(&mut self, parent: u32, name: &[u8], number: u32) {

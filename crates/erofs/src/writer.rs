@@ -162,9 +162,8 @@ impl Writer {
     /// `Entry`.
     pub fn hard_link(&mut self, path: &[u8], existing: &[u8]) -> Result<()> {
         let refused = |why| ErofsError::entry(path, why);
-        let number = self.tree.find(existing).map_err(refused)?;
         let (parent, name) = self.tree.place(path).map_err(refused)?.ok_or_else(|| refused(Refusal::Root))?;
-        self.tree.link(parent, name, number).map_err(refused)
+        self.tree.link(parent, name, existing).map_err(refused)
     }
 
     /// Hides `path` of the layers below, as overlayfs has it: by a character device 0:0. Where this layer has something
@@ -188,19 +187,16 @@ impl Writer {
         }
     }
 
-    /// Hides what the layers below have in the directory `path`, by overlayfs's attribute `trusted.overlay.opaque`.
+    /// Hides what the layers below have in the directory `path`, by overlayfs's attribute `trusted.overlay.opaque`. A link
+    /// at its end is followed.
     ///
     /// # Errors
     /// `Entry`, if something else is there.
     pub fn opaque(&mut self, path: &[u8]) -> Result<()> {
         let refused = |why| ErofsError::entry(path, why);
-        let number = match self.tree.place(path).map_err(refused)? {
-            None => ROOT,
-            Some((parent, name)) => match self.tree.get(parent, name) {
-                Some(Entry::Other(_)) => return Err(refused(Refusal::NotADirectory)),
-                _ => self.make_directory(parent, name).map_err(refused)?.0,
-            },
-        };
+        // Where a name in it would be.
+        let below = [path, b"/x"].concat();
+        let number = self.tree.place(&below).map_err(refused)?.map_or(ROOT, |(number, _)| number);
         self.tree.directory_mut(number).opaque = true;
         Ok(())
     }

@@ -1,6 +1,6 @@
 //! One run of the container, and what every program in it has in common.
 
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Instant;
 
 use jiff::Timestamp;
@@ -26,17 +26,20 @@ pub(crate) struct Container {
     pub(crate) began: Instant,
 }
 
+/// What each start of a container needs of its maker.
+#[derive(Debug, Default)]
+pub(crate) struct Held {
+    pub(crate) netns: Option<OwnedFd>,
+    /// Mounts of images among its layers.
+    pub(crate) layers: Vec<OwnedFd>,
+}
+
 impl Container {
     /// Makes it and lets it go.
     ///
     /// # Errors
     /// `Failed`; then nothing of it is left but the group.
-    pub(crate) fn start(
-        launch: &Launch,
-        group: &Group,
-        netns: Option<BorrowedFd<'_>>,
-        clients: Vec<(OwnedFd, Attach)>,
-    ) -> Result<Self> {
+    pub(crate) fn start(launch: &Launch, group: &Group, held: &Held, clients: Vec<(OwnedFd, Attach)>) -> Result<Self> {
         let process = launch.spec.process().as_ref();
         let tty = process.and_then(Process::terminal).unwrap_or(false);
         let owner = owner(&launch.spec, process);
@@ -44,11 +47,13 @@ impl Container {
         for (socket, attach) in clients {
             streams.add(socket, attach);
         }
+        let layers: Vec<BorrowedFd<'_>> = held.layers.iter().map(AsFd::as_fd).collect();
         let runtime = wharf_runtime::Launch {
             spec: &launch.spec,
             rootfs: launch.rootfs.clone(),
+            layers: &layers,
             stdio,
-            netns,
+            netns: held.netns.as_ref().map(AsFd::as_fd),
             group: Some(group),
             lifecycle: wharf_runtime::Lifecycle::default(),
         };

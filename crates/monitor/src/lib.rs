@@ -47,5 +47,5 @@ mod wire;
 
 pub use error::{LaunchError, Result};
 pub use launch::{Attach, Health, Launch, LogConfig, Restart};
-pub use spawner::{Launched, Spawner};
+pub use spawner::{Given, Launched, Spawner};
 pub use state::{Exit, HealthState, Probe, State};

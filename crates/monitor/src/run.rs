@@ -1,12 +1,12 @@
 //! The monitor's beginning: from a request to a container that runs, or to nothing.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 
 use rustix::process::{Signal, getpid};
 use wharf_report::chain;
 use wharf_sys::{disposition, message};
 
-use crate::container::{Container, number};
+use crate::container::{Container, Held, number};
 use crate::error::{LaunchError, Result};
 use crate::place::Place;
 use crate::spawner::Incoming;
@@ -47,12 +47,14 @@ fn begin(asker: &OwnedFd) -> Result<Monitor> {
     let incoming: Incoming = serde_json::from_slice(&json)
         .map_err(|e| LaunchError::Failed { message: format!("the request is not understood: {e}"), code: 125 })?;
     drop(json);
-    let Incoming { netns, mut launch } = incoming;
+    let Incoming { netns, layers, mut launch } = incoming;
     let netns = (netns && !fds.is_empty()).then(|| fds.remove(0));
+    let layers = fds.drain(..layers.min(fds.len())).collect();
+    let held = Held { netns, layers };
     let clients = fds.into_iter().zip(std::mem::take(&mut launch.attach)).collect();
     let place = Place::take(&launch)?;
-    match Container::start(&launch, &place.group, netns.as_ref().map(AsFd::as_fd), clients) {
-        Ok(container) => Ok(Monitor::new(launch, place, netns, container)),
+    match Container::start(&launch, &place.group, &held, clients) {
+        Ok(container) => Ok(Monitor::new(launch, place, held, container)),
         Err(error) => {
             place.leave(&launch.dir);
             Err(error)

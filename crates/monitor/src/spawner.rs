@@ -47,10 +47,22 @@ pub struct Launched {
     pub started_at: String,
 }
 
-/// What goes to a monitor; the fds go with it: the network namespace if there is one, then the clients' streams.
+/// What a container is given as fds, for each of its starts.
+#[derive(Clone, Debug, Default)]
+pub struct Given<'a> {
+    /// The network namespace to be in.
+    pub netns: Option<BorrowedFd<'a>>,
+    /// Mounts of images among the layers of [`Launch::rootfs`], as those count them. Those that do not fit in a message
+    /// do not go; their files are mounted then.
+    pub layers: Vec<BorrowedFd<'a>>,
+}
+
+/// What goes to a monitor; the fds go with it: the network namespace if there is one, then mounts of layers, then the
+/// clients' streams.
 #[derive(Serialize)]
 struct Outgoing<'a> {
     netns: bool,
+    layers: usize,
     launch: &'a Launch,
 }
 
@@ -58,6 +70,7 @@ struct Outgoing<'a> {
 #[derive(Deserialize)]
 pub(crate) struct Incoming {
     pub(crate) netns: bool,
+    pub(crate) layers: usize,
     pub(crate) launch: Launch,
 }
 
@@ -95,17 +108,11 @@ impl Spawner {
         })
     }
 
-    /// Makes a container run. `netns` is the network namespace to be in, `streams` the clients' ends for
-    /// [`Launch::attach`]. Returns when the user's program runs, or nothing of it is left.
+    /// Makes a container run. `streams` are the clients' ends for [`Launch::attach`]. Returns when the user's program runs, or nothing of it is left.
     ///
     /// # Errors
     /// `Failed` with the code by which Docker's users know it; `NoSpawner` when the prepared process was killed.
-    pub fn launch(
-        &self,
-        launch: &Launch,
-        netns: Option<BorrowedFd<'_>>,
-        streams: &[BorrowedFd<'_>],
-    ) -> Result<Launched> {
+    pub fn launch(&self, launch: &Launch, given: &Given<'_>, streams: &[BorrowedFd<'_>]) -> Result<Launched> {
         if streams.len() != launch.attach.len() {
             return Err(LaunchError::Streams { given: streams.len(), asked: launch.attach.len() });
         }
@@ -118,9 +125,12 @@ impl Spawner {
             errno => LaunchError::System { action: "reach the process that starts containers", errno },
         })?;
         drop(theirs);
-        let json = serde_json::to_vec(&Outgoing { netns: netns.is_some(), launch })
+        let room = message::MAX_FDS.saturating_sub(1 + streams.len());
+        let layers = &given.layers[..given.layers.len().min(room)];
+        let json = serde_json::to_vec(&Outgoing { netns: given.netns.is_some(), layers: layers.len(), launch })
             .map_err(|e| LaunchError::BadAnswer(e.to_string()))?;
-        let fds: Vec<BorrowedFd<'_>> = netns.into_iter().chain(streams.iter().copied()).collect();
+        let fds: Vec<BorrowedFd<'_>> =
+            given.netns.into_iter().chain(layers.iter().copied()).chain(streams.iter().copied()).collect();
         match message::send(&ours, &json, &fds) {
             // It has an answer already, or has gone.
             Ok(()) | Err(Errno::PIPE | Errno::CONNRESET) => {}

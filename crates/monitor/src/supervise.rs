@@ -1,7 +1,7 @@
 //! The monitor's loop, and what follows from a container's end.
 
 use std::fs::File;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use oci_spec::runtime::LinuxNamespaceType;
@@ -11,7 +11,7 @@ use rustix::net::SocketFlags;
 use wharf_logs::Stream;
 
 use crate::connection::Connection;
-use crate::container::{Container, exit_code, now, number};
+use crate::container::{Container, Held, exit_code, now, number};
 use crate::exec::{Exec, Surroundings};
 use crate::exit;
 use crate::late::Late;
@@ -41,7 +41,7 @@ const LAST_FRAMES: Duration = Duration::from_secs(1);
 pub(crate) struct Monitor {
     pub(crate) launch: Launch,
     pub(crate) place: Place,
-    netns: Option<OwnedFd>,
+    held: Held,
     /// `None` while it waits for its next start.
     pub(crate) container: Option<Container>,
     /// Its exit code, found in this round.
@@ -68,12 +68,12 @@ pub(crate) struct Monitor {
 }
 
 impl Monitor {
-    pub(crate) fn new(launch: Launch, place: Place, netns: Option<OwnedFd>, container: Container) -> Self {
+    pub(crate) fn new(launch: Launch, place: Place, held: Held, container: Container) -> Self {
         let oom = Oom::new(&place.group);
         let mut monitor = Self {
             launch,
             place,
-            netns,
+            held,
             container: Some(container),
             code: None,
             execs: Vec::new(),
@@ -383,8 +383,7 @@ impl Monitor {
 
     fn start_again(&mut self) {
         self.wake = None;
-        let netns = self.netns.as_ref().map(AsFd::as_fd);
-        match Container::start(&self.launch, &self.place.group, netns, Vec::new()) {
+        match Container::start(&self.launch, &self.place.group, &self.held, Vec::new()) {
             Ok(container) => {
                 let started = Started {
                     pid: number(container.pid),
@@ -414,7 +413,7 @@ impl Monitor {
 
     /// Nothing of the container stays but, for a while, clients that have not taken all yet.
     fn leave(mut self) {
-        drop(self.netns.take());
+        drop(std::mem::take(&mut self.held));
         let mut late = self.late;
         late.extend(self.execs.into_iter().flat_map(Exec::close));
         self.connections.clear();

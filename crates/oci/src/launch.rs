@@ -117,6 +117,7 @@ fn make(
     let launch = Launch {
         spec,
         rootfs: Rootfs::Directory(container.record.rootfs.clone()),
+        layers: &[],
         stdio: if terminal { Stdio::Terminal } else { inherited().map_err(plain)? },
         netns: None,
         group: Some(&container.group).filter(|group| group.is_made()),

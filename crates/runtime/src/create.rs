@@ -39,6 +39,8 @@ pub enum Stdio {
 pub struct Launch<'a> {
     pub spec: &'a Spec,
     pub rootfs: Rootfs,
+    /// Mounts of images among the root's layers, as those count them. Any may be missing at the end.
+    pub layers: &'a [BorrowedFd<'a>],
     pub stdio: Stdio,
     /// A network namespace to join; one in the configuration is joined after it.
     pub netns: Option<BorrowedFd<'a>>,
@@ -162,7 +164,7 @@ fn make(launch: &Launch<'_>, init: bool, devices: &mut Option<MovedDevices>) -> 
         _ => None,
     };
     let later = late_rootfs.is_some() || launch.rootfs.is_mapped() && plan.namespaces.user;
-    let rootfs = if later { None } else { Some(launch.rootfs.mount(None)?) };
+    let rootfs = if later { None } else { Some(launch.rootfs.mount(None, launch.layers)?) };
     // Kernel parameters of a network that is joined may be set before the clone, and may be a device's own.
     *devices = target.map(|netns| MovedDevices::carry(&plan.net_devices, netns)).transpose()?;
     let birth = launch.group.map(Group::birth_fd).transpose()?.flatten();
@@ -234,7 +236,7 @@ fn prepare(created: &mut Created, launch: &Launch<'_>, plan: &Plan) -> Result<()
     let first =
         |list: &[LinuxIdMapping]| list.iter().find(|m| m.container_id() == 0).map_or(0, LinuxIdMapping::host_id);
     let root = (first(uids), first(gids));
-    let rootfs = launch.rootfs.mount(Some((userns.as_fd(), root)))?;
+    let rootfs = launch.rootfs.mount(Some((userns.as_fd(), root)), launch.layers)?;
     created.parent.go(pid, Some(rootfs.as_fd()))
 }
 

@@ -65,7 +65,7 @@ pub use mount_options::MOUNT_OPTIONS;
 pub use net_devices::{LentDevices, network_of};
 pub use outside::mount_outside;
 pub use review::review;
-pub use rootfs::Rootfs;
+pub use rootfs::{Lower, Rootfs};
 
 /// Result of this crate.
 pub type Result<T> = std::result::Result<T, RuntimeError>;

@@ -1,7 +1,7 @@
 //! A container's files while it does not run, as it would see them itself: its root with what is mounted there.
 
 use std::ffi::CString;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -19,16 +19,21 @@ use crate::plan::MountSource;
 use crate::rootfs::Rootfs;
 use crate::{Result, RuntimeError};
 
-/// Mounts a root with `binds` on it, detached, in nobody's mount table. What their places lack is made, as a start does.
+/// Mounts a root (`layers` are mounts of images among its layers) with `binds` on it, detached, in nobody's mount table. What their places lack is made, as a start does.
 /// `ids` are the mappings of the container's user namespace, if it has one of its own. Programs and devices in it cannot be
 /// used.
 ///
 /// # Errors
 /// When a source is not there, a place cannot be made, or the host refuses a mount.
-pub fn mount_outside(rootfs: &Rootfs, binds: &[Mount], ids: &[LinuxIdMapping]) -> Result<OwnedFd> {
+pub fn mount_outside(
+    rootfs: &Rootfs,
+    layers: &[BorrowedFd<'_>],
+    binds: &[Mount],
+    ids: &[LinuxIdMapping],
+) -> Result<OwnedFd> {
     let root_ids = ids.first().map_or((0, 0), |first| (first.host_id(), first.host_id()));
     let namespace = if ids.is_empty() { None } else { Some(mapping::namespace(ids, ids)?) };
-    let root = rootfs.mount(namespace.as_ref().map(|namespace| (namespace.as_fd(), root_ids)))?;
+    let root = rootfs.mount(namespace.as_ref().map(|namespace| (namespace.as_fd(), root_ids)), layers)?;
     let mut trees: Vec<(Place<'_>, OwnedFd)> = Vec::new();
     let root = Place { destination: Path::new("/"), dir: RootDir::from_fd(root) };
     for mount in binds {
@@ -92,15 +97,18 @@ mod tests {
         std::fs::write(path("deep/file"), "deep").unwrap();
         std::fs::write(path("single"), "one file").unwrap();
         std::os::unix::fs::symlink("/old", path("low/link")).unwrap();
-        let rootfs =
-            Rootfs::Overlay { lowers: vec![path("low")], upper: Some(path("upper")), work: Some(path("work")) };
+        let rootfs = Rootfs::Overlay {
+            lowers: vec![crate::Lower::Directory(path("low"))],
+            upper: Some(path("upper")),
+            work: Some(path("work")),
+        };
         let mount = |source: &str, destination: &str, mode: &str| -> Mount {
             let json = serde_json::json!({ "source": path(source), "destination": destination, "type": "bind",
                                            "options": ["rbind", "rprivate", mode] });
             serde_json::from_value(json).unwrap()
         };
         let binds = [mount("data", "/link", "rw"), mount("single", "/etc/one", "ro"), mount("deep", "/link/sub", "ro")];
-        let root = match mount_outside(&rootfs, &binds, &[]) {
+        let root = match mount_outside(&rootfs, &[], &binds, &[]) {
             Err(RuntimeError::Host { errno: Errno::PERM, .. }) => return eprintln!("skipped: no right to mount"),
             root => RootDir::from_fd(root.unwrap()),
         };
@@ -112,7 +120,7 @@ mod tests {
         assert!(path("data/new").exists() && path("data/sub").exists() && path("upper/etc/one").exists());
         assert_eq!(std::fs::read_dir(path("data/sub")).unwrap().count(), 0, "it is mounted on the host too");
         assert_eq!(std::fs::read_dir(path("low/old")).unwrap().count(), 0);
-        let gone = mount_outside(&rootfs, &[mount("gone", "/gone", "rw")], &[]).unwrap_err();
+        let gone = mount_outside(&rootfs, &[], &[mount("gone", "/gone", "rw")], &[]).unwrap_err();
         assert!(gone.to_string().contains("gone"), "{gone}");
     }
 }

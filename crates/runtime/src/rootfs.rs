@@ -12,8 +12,9 @@ use rustix::mount::{
     fsmount, fsopen, open_tree,
 };
 use serde::{Deserialize, Serialize};
+use wharf_sys::erofs::own_mount;
 use wharf_sys::mount::{Change, set_attributes};
-use wharf_sys::overlay::{Writable, mount_apart};
+use wharf_sys::overlay::{Writable, mount_apart, options};
 
 use crate::{Result, RuntimeError};
 
@@ -24,7 +25,36 @@ pub enum Rootfs {
     /// user namespace has given them to its IDs.
     Directory(PathBuf),
     /// Layers, the topmost first, and what the container writes.
-    Overlay { lowers: Vec<PathBuf>, upper: Option<PathBuf>, work: Option<PathBuf> },
+    Overlay { lowers: Vec<Lower>, upper: Option<PathBuf>, work: Option<PathBuf> },
+}
+
+/// One of the layers that an overlay is made of.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Lower {
+    Directory(PathBuf),
+    /// An EROFS image: its file, and which of [`crate::Launch::layers`] is a mount of it. That one's pages in memory are
+    /// shared with all who have it; where it is not given, or the kernel makes no copy of it (before Linux 6.15), the
+    /// file is mounted anew.
+    Image {
+        path: PathBuf,
+        mount: Option<usize>,
+    },
+}
+
+impl Lower {
+    /// Layers of which some have a mount, which are images, and those mounts in the order in which the layers count them.
+    pub fn list<M>(all: impl IntoIterator<Item = (PathBuf, Option<M>)>) -> (Vec<Self>, Vec<M>) {
+        let mut mounts = Vec::new();
+        let mut lower = |(path, mount)| match mount {
+            None => Self::Directory(path),
+            Some(mount) => {
+                mounts.push(mount);
+                Self::Image { path, mount: Some(mounts.len() - 1) }
+            }
+        };
+        let lowers = all.into_iter().map(&mut lower).collect();
+        (lowers, mounts)
+    }
 }
 
 impl Rootfs {
@@ -39,17 +69,22 @@ impl Rootfs {
     /// The upper directory is not mapped: overlayfs works in it with the mounter's identity, which must have a
     /// mapping there. So what such a container writes has the host's IDs on the disk, and `root`, the
     /// namespace's first IDs, comes to own the (empty) upper directory itself.
-    pub(crate) fn mount(&self, userns: Option<(BorrowedFd<'_>, (u32, u32))>) -> Result<OwnedFd> {
+    pub(crate) fn mount(
+        &self,
+        userns: Option<(BorrowedFd<'_>, (u32, u32))>,
+        layers: &[BorrowedFd<'_>],
+    ) -> Result<OwnedFd> {
         let fd = userns.map(|(fd, _)| fd);
         match self {
             Self::Directory(path) => layer(path, None, true),
-            Self::Overlay { lowers, upper, work } => {
+            Self::Overlay { lowers: all, upper, work } => {
                 if let (Some(upper), Some((_, (uid, gid)))) = (upper, userns) {
                     std::os::unix::fs::chown(upper, Some(uid), Some(gid)).map_err(|e| {
                         RuntimeError::host("give away", upper, Errno::from_io_error(&e).unwrap_or(Errno::IO))
                     })?;
                 }
-                overlay(lowers, upper.as_deref(), work.as_deref(), fd)
+                let lowers = all.iter().map(|lower| own(lower, layers, fd)).collect::<Result<_>>()?;
+                overlay(lowers, has_images(all), upper.as_deref(), work.as_deref())
             }
         }
     }
@@ -62,12 +97,31 @@ pub(crate) fn layer(path: &Path, userns: Option<BorrowedFd<'_>>, recursive: bool
         flags |= OpenTreeFlags::AT_RECURSIVE;
     }
     let tree = open_tree(CWD, path, flags).map_err(|e| RuntimeError::host("open", path, e))?;
-    if let Some(userns) = userns {
-        let change = Change { id_map: Some(userns), ..Change::default() };
-        set_attributes(tree.as_fd(), recursive, change)
-            .map_err(|e| RuntimeError::host("map the owners of", path, e))?;
-    }
+    map_owners(&tree, path, userns, recursive)?;
     Ok(tree)
+}
+
+fn map_owners(tree: &OwnedFd, path: &Path, userns: Option<BorrowedFd<'_>>, recursive: bool) -> Result<()> {
+    let Some(userns) = userns else { return Ok(()) };
+    let change = Change { id_map: Some(userns), ..Change::default() };
+    set_attributes(tree.as_fd(), recursive, change).map_err(|e| RuntimeError::host("map the owners of", path, e))
+}
+
+/// A mount of a layer that is this container's alone.
+fn own(lower: &Lower, layers: &[BorrowedFd<'_>], userns: Option<BorrowedFd<'_>>) -> Result<OwnedFd> {
+    match lower {
+        Lower::Directory(path) => layer(path, userns, false),
+        Lower::Image { path, mount } => {
+            let mount = mount.and_then(|number| layers.get(number)).copied();
+            let tree = own_mount(path, mount).map_err(|e| RuntimeError::host("mount", path, e))?;
+            map_owners(&tree, path, userns, false)?;
+            Ok(tree)
+        }
+    }
+}
+
+fn has_images(lowers: &[Lower]) -> bool {
+    lowers.iter().any(|lower| matches!(lower, Lower::Image { .. }))
 }
 
 /// What makes an overlay's layers, each a detached mount.
@@ -75,22 +129,14 @@ struct Stack {
     lowers: Vec<OwnedFd>,
     /// The directory above upper and work, which must be on one mount, with their names in it.
     writable: Option<(OwnedFd, CString, CString)>,
+    /// There are images among the layers.
+    images: bool,
 }
 
-/// A layer's own attributes may not redirect us elsewhere (CVE class "overlay xattrs in a layer").
-const OPTIONS: [(&str, &str); 4] =
-    [("metacopy", "off"), ("redirect_dir", "nofollow"), ("index", "off"), ("xino", "off")];
-
-fn overlay(
-    lowers: &[PathBuf],
-    upper: Option<&Path>,
-    work: Option<&Path>,
-    userns: Option<BorrowedFd<'_>>,
-) -> Result<OwnedFd> {
+fn overlay(lowers: Vec<OwnedFd>, images: bool, upper: Option<&Path>, work: Option<&Path>) -> Result<OwnedFd> {
     if lowers.is_empty() {
         return Err(RuntimeError::Invalid("an overlay needs at least one layer".into()));
     }
-    let lowers = lowers.iter().map(|path| layer(path, userns, false)).collect::<Result<_>>()?;
     let writable = match (upper, work) {
         (Some(upper), Some(work)) => {
             let parent = upper.parent().filter(|parent| work.parent() == Some(parent));
@@ -104,7 +150,7 @@ fn overlay(
         }
         _ => None,
     };
-    let stack = Stack { lowers, writable };
+    let stack = Stack { lowers, writable, images };
     let made = match stack.by_fd() {
         // Linux 6.13 does not take detached mounts yet, and those before do not take fds.
         Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => stack.by_path(),
@@ -128,7 +174,7 @@ impl Stack {
                 fsconfig_set_fd(&fs, key, &dir)?;
             }
         }
-        for (key, value) in OPTIONS {
+        for (key, value) in options(self.images) {
             fsconfig_set_string(&fs, key, value)?;
         }
         fsconfig_create(&fs)?;
@@ -139,7 +185,7 @@ impl Stack {
         let layers: Vec<BorrowedFd<'_>> = self.lowers.iter().map(AsFd::as_fd).collect();
         let writable = self.writable.as_ref();
         let writable = writable.map(|(tree, upper, work)| Writable { tree: tree.as_fd(), upper, work });
-        mount_apart(&layers, writable, &OPTIONS.map(|(key, value)| format!("{key}={value}")).join(","))
+        mount_apart(&layers, writable, &options(self.images).map(|(key, value)| format!("{key}={value}")).join(","))
     }
 }
 
@@ -161,7 +207,8 @@ mod tests {
         };
         std::fs::write(path("low/a"), "low").unwrap();
         std::fs::write(path("high/a"), "high").unwrap();
-        let stack = Stack { lowers: vec![high, low], writable: Some((parent, c"upper".into(), c"work".into())) };
+        let stack =
+            Stack { lowers: vec![high, low], writable: Some((parent, c"upper".into(), c"work".into())), images: false };
         for made in [stack.by_path(), stack.by_fd()] {
             let Ok(made) = made else {
                 // The first of both works anywhere.

@@ -2,9 +2,12 @@
 //!
 //! Has its own `main`, since the runtime wants a caller with one thread.
 
+#[path = "launch/images.rs"]
+mod images;
+
 use std::fs;
 use std::io::Read;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -13,7 +16,7 @@ use oci_spec::runtime::Spec;
 use rustix::process::{WaitId, WaitIdOptions, waitid};
 use serde_json::{Value, json};
 use wharf_cgroup::{Group, Hierarchies};
-use wharf_runtime::{Exec, Launch, Rootfs, RuntimeError, Stdio, create};
+use wharf_runtime::{Exec, Launch, Lower, Rootfs, RuntimeError, Stdio, create};
 
 /// A directory with a layer that holds a static busybox.
 struct Image {
@@ -42,7 +45,11 @@ impl Image {
         let (upper, work) = (self.dir.path().join(name).join("upper"), self.dir.path().join(name).join("work"));
         fs::create_dir_all(&upper).expect("makes upper");
         fs::create_dir_all(&work).expect("makes work");
-        Rootfs::Overlay { lowers: vec![self.dir.path().join("layer")], upper: Some(upper), work: Some(work) }
+        Rootfs::Overlay {
+            lowers: vec![Lower::Directory(self.dir.path().join("layer"))],
+            upper: Some(upper),
+            work: Some(work),
+        }
     }
 
     fn upper(&self, name: &str) -> PathBuf {
@@ -99,6 +106,10 @@ fn pipe() -> (OwnedFd, OwnedFd) {
 }
 
 fn launch(rootfs: Rootfs, config: Value) -> Result<Outcome, RuntimeError> {
+    launch_with(rootfs, config, &[])
+}
+
+fn launch_with(rootfs: Rootfs, config: Value, layers: &[BorrowedFd<'_>]) -> Result<Outcome, RuntimeError> {
     let spec: Spec = serde_json::from_value(config).expect("the test's configuration is one");
     let null = || OwnedFd::from(fs::File::open("/dev/null").expect("/dev/null"));
     let (read, write) = pipe();
@@ -107,6 +118,7 @@ fn launch(rootfs: Rootfs, config: Value) -> Result<Outcome, RuntimeError> {
     let created = create(Launch {
         spec: &spec,
         rootfs,
+        layers,
         stdio,
         netns: None,
         group: None,
@@ -229,6 +241,7 @@ fn a_terminal_is_the_controlling_one(image: &Image) {
     let launch = Launch {
         spec: &spec,
         rootfs: image.rootfs("tty"),
+        layers: &[],
         stdio: Stdio::Terminal,
         netns: None,
         group: None,
@@ -290,7 +303,7 @@ fn links_in_the_image_reach_nothing(image: &Image) {
     mounts.push(json!({ "destination": "/data/inner", "type": "tmpfs", "source": "tmpfs", "options": [] }));
     let rootfs = match image.rootfs("evil") {
         Rootfs::Overlay { mut lowers, .. } => {
-            lowers.insert(0, evil);
+            lowers.insert(0, Lower::Directory(evil));
             let (upper, work) = (image.dir.path().join("e/upper"), image.dir.path().join("e/work"));
             fs::create_dir_all(&upper).expect("makes");
             fs::create_dir_all(&work).expect("makes");
@@ -307,7 +320,7 @@ fn links_in_the_image_reach_nothing(image: &Image) {
     let bind = json!({ "destination": "/x", "type": "bind", "source": canary.path(), "options": ["bind"] });
     *mounts.last_mut().expect("one") = bind;
     if let Rootfs::Overlay { mut lowers, upper, work } = image.rootfs("inside-upper") {
-        lowers.insert(0, inside);
+        lowers.insert(0, Lower::Directory(inside));
         let refused = launch(Rootfs::Overlay { lowers, upper, work }, config).err().expect("must be refused");
         assert!(refused.to_string().contains("inside of procfs"), "{refused}");
     }
@@ -363,6 +376,7 @@ fn limits_of_its_group_hold(image: &Image) {
     let launch = Launch {
         spec: &spec,
         rootfs: image.rootfs("group"),
+        layers: &[],
         stdio,
         netns: None,
         group: Some(&group),
@@ -392,6 +406,7 @@ fn an_exec_sees_and_may_what_the_container_does(image: &Image) {
         let created = create(Launch {
             spec: &spec,
             rootfs,
+            layers: &[],
             stdio,
             netns: None,
             group: None,
@@ -450,6 +465,7 @@ fn a_dropped_exec_leaves_no_child(image: &Image) {
     let created = create(Launch {
         spec: &spec,
         rootfs: image.rootfs("dropped"),
+        layers: &[],
         stdio: stdio(),
         netns: None,
         group: None,
@@ -543,6 +559,7 @@ fn main() {
         ("limits_of_its_group_hold", limits_of_its_group_hold),
         ("an_exec_sees_and_may_what_the_container_does", an_exec_sees_and_may_what_the_container_does),
         ("a_dropped_exec_leaves_no_child", a_dropped_exec_leaves_no_child),
+        ("layers_can_be_images", images::layers_can_be_images),
         ("the_time_of_a_launch", the_time_of_a_launch),
     ];
     let mut failed = 0;

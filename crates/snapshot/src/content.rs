@@ -43,14 +43,14 @@ impl Layers {
     /// Writes a layer's tar stream, the very bytes of its diff ID.
     ///
     /// # Errors
-    /// `NotFound`; `Damaged` or `WrongDiffId` when neither the tree nor a blob gives them any more: the output has
+    /// `NotFound`; `Damaged` or `WrongDiffId` when neither the files nor a blob give them any more: the output has
     /// been written to by then, and must not be used.
     pub fn write_tar(&self, diff_id: &Digest, output: &mut dyn Write) -> Result<()> {
         let layer = self.require(diff_id)?;
         match self.stored(&layer) {
-            // From the tree, which costs no decompression; a blob is the way out when the recipe is lost.
+            // From the files, which costs no decompression; a blob is the way out when the recipe is lost.
             Some(blob) if !self.place(diff_id).join("recipe").exists() => self.write_blob(diff_id, blob, output),
-            _ => self.write_tree(diff_id, output),
+            _ => self.write_files(&layer, output),
         }
     }
 
@@ -59,13 +59,13 @@ impl Layers {
     /// # Errors
     /// As [`Self::write_tar`].
     pub fn verify(&self, diff_id: &Digest) -> Result<()> {
-        self.require(diff_id)?;
-        self.write_tree(diff_id, &mut io::sink())
+        self.write_files(&self.require(diff_id)?, &mut io::sink())
     }
 
-    fn write_tree(&self, diff_id: &Digest, output: &mut dyn Write) -> Result<()> {
+    fn write_files(&self, layer: &Layer, output: &mut dyn Write) -> Result<()> {
+        let diff_id = &layer.diff_id;
         let mut hashed = HashedWriter::new(output);
-        recipe::write(&self.place(diff_id), &mut hashed).map_err(|error| match error {
+        recipe::write(&self.place(diff_id), layer.form, &mut hashed).map_err(|error| match error {
             RecipeError::Damaged(why) => SnapshotError::Damaged { diff_id: diff_id.clone(), why },
             RecipeError::Read(error) => SnapshotError::file("read", self.place(diff_id))(error),
             RecipeError::Output(error) => SnapshotError::Output(error),

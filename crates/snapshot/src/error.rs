@@ -19,6 +19,10 @@ pub enum SnapshotError {
     WrongDiffId { expected: Digest, found: Digest },
     #[error("layer {diff_id} is damaged on the disk: {why}")]
     Damaged { diff_id: Digest, why: &'static str },
+    #[error("layers cannot be EROFS images here: {0}")]
+    NoImages(String),
+    #[error("layer {diff_id} is an EROFS image, which cannot be mounted here: {why}")]
+    Image { diff_id: Digest, why: String },
     #[error("the layer cannot be read")]
     Input(#[source] io::Error),
     #[error("the layer cannot be written")]

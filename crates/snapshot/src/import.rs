@@ -2,23 +2,20 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use wharf_archive::{ArchiveError, PackOptions, UnpackOptions, Unpacked, Whiteouts, pack, unpack_recorded};
+use wharf_archive::{ArchiveError, PackOptions, pack};
 use wharf_reference::Digest;
 use wharf_rooted_path::RootDir;
 
 use crate::content::check;
 use crate::hashed::HashedReader;
-use crate::layers::{LAYERS, Layer, Layers, TEMPORARY, now};
-use crate::recipe::RecipeWriter;
+use crate::layers::{LAYERS, Layer, Layers, now};
+use crate::temporary::{Content, Temporary};
 use crate::{Result, SnapshotError};
 
 /// Most bytes of a layer's tar. Larger than any layer that anybody pulls, and an end to what inflates without one.
 pub(crate) const MAX_TAR: u64 = 256 << 30;
-/// Most entries of a layer: the largest of public images have some hundred thousand.
-const MAX_ENTRIES: u64 = 10_000_000;
 
 impl Layers {
     /// Makes a layer of an uncompressed tar stream. What is here already is read to its end and not kept twice. It is
@@ -37,10 +34,10 @@ impl Layers {
         }
         let temporary = self.temporary()?;
         let mut reader = HashedReader::new(tar, MAX_TAR);
-        let unpacked = temporary.unpack(&mut reader)?;
+        let content = temporary.unpack(&mut reader)?;
         let (diff_id, tar_size) = reader.finish().map_err(SnapshotError::Input)?;
         check(expected, &diff_id)?;
-        self.keep(temporary, diff_id, tar_size, unpacked)
+        self.keep(temporary, diff_id, tar_size, content)
     }
 
     /// Makes a layer of what a container, or a step of a build, has written to its upper directory, which stays. No
@@ -49,7 +46,7 @@ impl Layers {
     /// # Errors
     /// When something cannot be read or the disk refuses.
     pub fn commit(&self, upper: &Path, clamp_mtime: Option<i64>) -> Result<Layer> {
-        // Packed and unpacked at once: the tree that is kept is that of the tar, not one that may still change.
+        // Packed and unpacked at once: the files that are kept are those of the tar, not those that may still change.
         let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
             .map_err(|errno| SnapshotError::Output(errno.into()))?;
         // A larger pipe than the usual 64 KiB lets both sides work at once; without one it is slower.
@@ -81,34 +78,41 @@ impl Layers {
         self.keep(temporary, diff_id, tar_size, unpacked)
     }
 
-    /// A layer that is here with its tree, held.
+    /// A layer that is here with its files, held.
     fn present(&self, diff_id: &Digest) -> Result<Option<Layer>> {
         let held = self.hold(std::slice::from_ref(diff_id)).into();
-        let found = self.get(diff_id)?.filter(|_| self.tree(diff_id).exists());
+        let found = self.get(diff_id)?.filter(|layer| self.has_files(layer));
         Ok(found.map(|layer| Layer { held, ..layer }))
     }
 
-    /// Makes a tree a layer: on the disk, in its place, then in the database. It is held before it is there, so that no
+    /// Makes files a layer: on the disk, in their place, then in the database. It is held before it is there, so that no
     /// moment is left in which it is nobody's.
-    fn keep(&self, mut temporary: Temporary, diff_id: Digest, tar_size: u64, unpacked: Unpacked) -> Result<Layer> {
+    fn keep(&self, mut temporary: Temporary, diff_id: Digest, tar_size: u64, content: Content) -> Result<Layer> {
         let held = self.hold(std::slice::from_ref(&diff_id));
         if let Some(layer) = self.present(&diff_id)? {
             return Ok(layer);
         }
-        // One syncfs(2) instead of an fsync(2) of each file. 2,000 files of 10 kB on ext4 take 0.1 s so, and 2 to 5 s
-        // one by one: each of those waits for the journal. The price is that what others have written comes along,
-        // 0.3 s beside a writer that fills the disk's queue.
-        let dir = File::open(&temporary.path).map_err(SnapshotError::file("open", &temporary.path))?;
-        self.sync(&dir).map_err(|errno| SnapshotError::file("write", &temporary.path)(errno.into()))?;
-        let Unpacked { bytes: size, disk, .. } = unpacked;
-        let layer = Layer { diff_id, size, tar_size, disk, blobs: Vec::new(), created: now(), held: held.into() };
+        let size = content.unpacked.bytes;
+        let form = temporary.form;
+        let disk = match content.image {
+            Some(image) => temporary.settle(image, &diff_id)?,
+            None => {
+                // One syncfs(2) instead of an fsync(2) of each file. 2,000 files of 10 kB on ext4 take 0.1 s so, and 2
+                // to 5 s one by one: each of those waits for the journal. The price is that what others have written
+                // comes along, 0.3 s beside a writer that fills the disk's queue.
+                let dir = File::open(&temporary.path).map_err(SnapshotError::file("open", &temporary.path))?;
+                self.sync(&dir).map_err(|errno| SnapshotError::file("write", &temporary.path)(errno.into()))?;
+                content.unpacked.disk
+            }
+        };
+        let layer = Layer { diff_id, size, tar_size, disk, form, blobs: Vec::new(), created: now(), held: held.into() };
         // Nobody removes it between the two halves of its coming in.
         let _placing = self.placing();
         if self.contains(&layer.diff_id) {
             // Somebody else has made the same layer meanwhile.
             return Ok(Layer { held: layer.held, ..self.require(&layer.diff_id)? });
         }
-        // A tree that nobody knows of, from a removal that was cut off: swept with the next opening.
+        // Files that nobody knows of, from a removal that was cut off: swept with the next opening.
         self.move_away(&layer.diff_id)?;
         let place = self.place(&layer.diff_id);
         fs::rename(&temporary.path, &place).map_err(SnapshotError::file("rename", &temporary.path))?;
@@ -119,46 +123,6 @@ impl Layers {
     }
 
     fn temporary(&self) -> Result<Temporary> {
-        let path = self.dir().join(format!("{TEMPORARY}{}", self.number()));
-        let root = path.join("root");
-        fs::create_dir_all(&root).map_err(SnapshotError::file("make", &root))?;
-        // The root of a container, where no layer says otherwise.
-        fs::set_permissions(&root, fs::Permissions::from_mode(0o755)).map_err(SnapshotError::file("make", &root))?;
-        Ok(Temporary { path, kept: false })
-    }
-}
-
-/// A tree on its way in; removed unless it was kept.
-struct Temporary {
-    path: PathBuf,
-    kept: bool,
-}
-
-impl Temporary {
-    fn unpack(&self, tar: &mut dyn Read) -> Result<Unpacked> {
-        let root = RootDir::open(self.path.join("root"))?;
-        let options = UnpackOptions {
-            whiteouts: Whiteouts::Overlay,
-            max_entries: MAX_ENTRIES,
-            // Of sparse files, whose holes are no bytes of the tar.
-            max_bytes: MAX_TAR,
-            ..UnpackOptions::default()
-        };
-        let fail = || SnapshotError::file("write", self.path.join("recipe"));
-        let mut recipe = RecipeWriter::new(&self.path).map_err(fail())?;
-        let mut unpacked = unpack_recorded(&mut *tar, &root, &options, &mut recipe)?;
-        // What follows the end of the archive is part of the stream that is hashed, so of the recipe too; the reader
-        // of the archive has read it all.
-        unpacked.disk += recipe.finish().map_err(fail())?;
-        Ok(unpacked)
-    }
-}
-
-impl Drop for Temporary {
-    fn drop(&mut self) {
-        if !self.kept {
-            // What stays is swept when the layers are opened.
-            let _ = wharf_rooted_path::remove_dir_all(&self.path);
-        }
+        Temporary::new(self.dir(), self.number(), self.form())
     }
 }

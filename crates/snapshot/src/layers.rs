@@ -1,5 +1,6 @@
 //! The layers of a store.
 
+use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
@@ -8,12 +9,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use wharf_reference::Digest;
 use wharf_store::{Store, Table};
 
 use crate::group_sync::GroupSync;
 use crate::hold::{Held, Hold, Holds};
+use crate::lower::{Image, Lower, Mounts};
+use crate::storage::{self, Storage};
 use crate::view::View;
 use crate::{Result, SnapshotError};
 
@@ -29,9 +33,12 @@ pub struct Layer {
     pub size: u64,
     /// Bytes of the uncompressed tar stream.
     pub tar_size: u64,
-    /// Bytes that it takes on the disk, near enough, without its blobs.
+    /// Bytes that it takes on the disk without its blobs; of a tree near enough.
     #[serde(default)]
     pub disk: u64,
+    /// Those from before there were images have none.
+    #[serde(default)]
+    pub form: Storage,
     /// Compressed forms that are in the blob store, or were.
     pub blobs: Vec<LayerBlob>,
     /// When it came here, in seconds since the epoch.
@@ -66,17 +73,40 @@ struct Inner {
     placing: Mutex<()>,
     holds: Arc<Holds>,
     sync: GroupSync,
+    /// What new layers become, and why they do not become images.
+    form: Storage,
+    no_images: Option<String>,
+    mounts: Mounts,
 }
 
 impl Layers {
-    /// Opens the layers of a store, and removes what a crash has left unfinished.
+    /// Opens the layers of a store, and removes what a crash has left unfinished. New layers become images where the
+    /// kernel mounts them from here.
     ///
     /// # Errors
     /// When the directory cannot be made or read.
     pub fn open(store: Store) -> Result<Self> {
+        Self::open_as(store, None)
+    }
+
+    /// As [`Self::open`]; new layers become what `form` says.
+    ///
+    /// # Errors
+    /// As [`Self::open`], and `NoImages` for images that cannot be mounted.
+    pub fn open_as(store: Store, form: Option<Storage>) -> Result<Self> {
         let dir = store.root().join("layers");
         // Layers have set-user-ID files in them: nobody but root may reach them (CVE-2021-41091).
         fs::DirBuilder::new().recursive(true).mode(0o710).create(&dir).map_err(SnapshotError::file("make", &dir))?;
+        let no_images = match form {
+            Some(Storage::Dirs) => None,
+            _ => storage::probe(&dir.join(format!("{TEMPORARY}probe"))).err(),
+        };
+        let form = match (form, &no_images) {
+            (Some(Storage::Erofs), Some(why)) => return Err(SnapshotError::NoImages(why.clone())),
+            (Some(form), _) => form,
+            (None, Some(_)) => Storage::Dirs,
+            (None, None) => Storage::Erofs,
+        };
         let inner = Inner {
             store,
             dir,
@@ -84,17 +114,30 @@ impl Layers {
             placing: Mutex::default(),
             holds: Arc::default(),
             sync: GroupSync::default(),
+            form,
+            no_images,
+            mounts: Mounts::default(),
         };
         let layers = Self { inner: Arc::new(inner) };
         layers.sweep()?;
         Ok(layers)
     }
 
-    /// Removes trees without a row, and rows without a tree.
+    /// What new layers become.
+    pub fn form(&self) -> Storage {
+        self.inner.form
+    }
+
+    /// Why they do not become images, where that was tried.
+    pub fn no_images(&self) -> Option<&str> {
+        self.inner.no_images.as_deref()
+    }
+
+    /// Removes files without a row, and rows without files.
     fn sweep(&self) -> Result<()> {
         let dir = self.dir();
         let rows: Vec<(String, Layer)> = self.store().read(|tx| tx.list(LAYERS))?;
-        let known: std::collections::HashSet<&str> = rows.iter().map(|(_, layer)| layer.diff_id.hex()).collect();
+        let known: HashSet<&str> = rows.iter().map(|(_, layer)| layer.diff_id.hex()).collect();
         for entry in fs::read_dir(dir).map_err(SnapshotError::file("list", dir))? {
             let entry = entry.map_err(SnapshotError::file("list", dir))?;
             if !known.contains(entry.file_name().to_string_lossy().as_ref()) {
@@ -104,8 +147,7 @@ impl Layers {
                 removed.map_err(SnapshotError::file("sweep", &path))?;
             }
         }
-        let gone: Vec<&String> =
-            rows.iter().filter(|(_, layer)| !self.tree(&layer.diff_id).exists()).map(|(key, _)| key).collect();
+        let gone: Vec<&String> = rows.iter().filter(|(_, layer)| !self.has_files(layer)).map(|(key, _)| key).collect();
         if !gone.is_empty() {
             self.store().write(|tx| gone.iter().try_for_each(|key| tx.delete(LAYERS, key).map(drop)))?;
         }
@@ -147,7 +189,7 @@ impl Layers {
         self.inner.holds.contains(digest)
     }
 
-    pub(crate) fn sync(&self, file: &File) -> std::result::Result<(), rustix::io::Errno> {
+    pub(crate) fn sync(&self, file: &File) -> std::result::Result<(), Errno> {
         self.inner.sync.sync(file)
     }
 
@@ -156,14 +198,17 @@ impl Layers {
         self.dir().join(diff_id.hex())
     }
 
-    /// Where a layer's tree is, or would be.
-    pub(crate) fn tree(&self, diff_id: &Digest) -> PathBuf {
-        self.place(diff_id).join("root")
+    /// Whether a layer that has a row has its files as well: those come before it, and go after it.
+    pub(crate) fn has_files(&self, layer: &Layer) -> bool {
+        let name = match layer.form {
+            Storage::Dirs => "root",
+            Storage::Erofs => "image",
+        };
+        self.place(&layer.diff_id).join(name).exists()
     }
 
     pub fn contains(&self, diff_id: &Digest) -> bool {
-        // The row comes after the tree and goes before it.
-        matches!(self.get(diff_id), Ok(Some(_))) && self.tree(diff_id).exists()
+        matches!(self.get(diff_id), Ok(Some(layer)) if self.has_files(&layer))
     }
 
     /// A layer, if it is here.
@@ -203,26 +248,39 @@ impl Layers {
         })
     }
 
-    /// The trees of layers given base first, the topmost first as overlayfs wants them.
+    /// Layers given base first, the topmost first as overlayfs wants them.
     ///
     /// # Errors
-    /// `NotFound`.
-    pub fn lowers(&self, diff_ids: &[Digest]) -> Result<Vec<PathBuf>> {
+    /// `NotFound`, `Image`.
+    pub fn lowers(&self, diff_ids: &[Digest]) -> Result<Vec<Lower>> {
         // The same layer twice is seen once, where it lies topmost; overlayfs refuses the second.
-        let mut all: Vec<PathBuf> = Vec::new();
-        for diff_id in diff_ids.iter().rev() {
-            let tree = self.tree(diff_id);
-            if !tree.exists() {
-                return Err(SnapshotError::NotFound(diff_id.clone()));
-            }
-            if !all.contains(&tree) {
-                all.push(tree);
-            }
+        let mut all: Vec<Lower> = Vec::new();
+        let mut seen = HashSet::new();
+        for diff_id in diff_ids.iter().rev().filter(|id| seen.insert(*id)) {
+            all.push(self.lower(diff_id)?);
         }
         if all.is_empty() {
-            all.push(self.empty()?);
+            all.push(Lower::Directory(self.empty()?));
         }
         Ok(all)
+    }
+
+    fn lower(&self, diff_id: &Digest) -> Result<Lower> {
+        let place = self.place(diff_id);
+        let (tree, path) = (place.join("root"), place.join("image"));
+        if tree.exists() {
+            return Ok(Lower::Directory(tree));
+        }
+        if !path.exists() {
+            return Err(SnapshotError::NotFound(diff_id.clone()));
+        }
+        match self.inner.mounts.get(&path) {
+            Ok(mount) => Ok(Lower::Image(Image { path, mount })),
+            Err(errno) => {
+                let why = self.no_images().map_or_else(|| errno.to_string(), str::to_owned);
+                Err(SnapshotError::Image { diff_id: diff_id.clone(), why })
+            }
+        }
     }
 
     /// A directory with nothing in it: below an image without layers.
@@ -247,24 +305,24 @@ impl Layers {
     /// # Errors
     /// `NotFound`, `Mount`.
     pub fn stacked(&self, diff_ids: &[Digest], above: &[PathBuf]) -> Result<View> {
-        let mut all = above.to_vec();
+        let mut all: Vec<Lower> = above.iter().cloned().map(Lower::Directory).collect();
         all.extend(self.lowers(diff_ids)?);
         self.mount(all, None)
     }
 
-    fn mount(&self, mut lowers: Vec<PathBuf>, writable: Option<(&Path, &Path)>) -> Result<View> {
+    fn mount(&self, mut lowers: Vec<Lower>, writable: Option<(&Path, &Path)>) -> Result<View> {
         if lowers.len() == 1 && writable.is_none() {
             // Its whiteouts hide nothing, and must not be seen either.
-            lowers.push(self.empty()?);
+            lowers.push(Lower::Directory(self.empty()?));
         }
-        if lowers.len() == 2 && lowers[0] == lowers[1] {
-            return View::of_directory(&lowers[0]);
+        if lowers.len() == 2 && lowers[0].path() == lowers[1].path() {
+            return View::of_directory(lowers[0].path());
         }
         View::mount(&lowers, writable)
     }
 
-    /// Removes a layer, and tells whether it was here and nobody held it. Nobody may have it mounted: files would vanish
-    /// from under them.
+    /// Removes a layer, and tells whether it was here and nobody held it. Nobody may have a tree mounted: files would
+    /// vanish from under them. Of an image they keep what they have.
     ///
     /// # Errors
     /// When the disk refuses.
@@ -277,7 +335,7 @@ impl Layers {
     }
 
     /// Takes layers away at once, those that nobody holds; their files are deleted when the answer is, which takes
-    /// longer. Nobody may have them mounted.
+    /// longer. Nobody may have trees of them mounted.
     ///
     /// # Errors
     /// When the disk refuses.
@@ -315,7 +373,10 @@ impl Layers {
         let place = self.place(diff_id);
         let going = self.dir().join(format!("{TEMPORARY}gone-{}", self.number()));
         match fs::rename(&place, &going) {
-            Ok(()) => Ok(Some(going)),
+            Ok(()) => {
+                self.inner.mounts.forget(&place.join("image"));
+                Ok(Some(going))
+            }
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(SnapshotError::file("rename", place)(error)),
         }

@@ -8,7 +8,11 @@
 //! 0  u32 length, bytes               as they were
 //! 1  u64 size, u32 length, path      the content of a file of the tree
 //! 2  u32 length, path                what was at `path` by now makes room: it is in `kept/N`, N counted from 0
+//! 3  u64 place, u64 size             bytes of the image
 //! ```
+//!
+//! A tree's recipe (form 1) has frames 0 to 2, an image's (form 2) has 0 and 3: what an archive replaces of its own is
+//! in its image all the same.
 //!
 //! Numbers are little endian, paths relative to the tree and free of links.
 
@@ -17,16 +21,21 @@ use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::CWD;
-use wharf_archive::Recorder;
+use wharf_archive::{Content, Recorder};
 use wharf_rooted_path::RootDir;
 
-const MAGIC: &[u8] = b"wharf recipe 1\n";
+use crate::storage::Storage;
+
+const TREE: &[u8; 15] = b"wharf recipe 1\n";
+const IMAGE: &[u8; 15] = b"wharf recipe 2\n";
 const BYTES: u8 = 0;
 const CONTENT: u8 = 1;
 const REPLACED: u8 = 2;
+const RANGE: u8 = 3;
 
 /// Bytes that are gathered before they become a frame.
 const FRAME: usize = 64 << 10;
@@ -34,6 +43,8 @@ const FRAME: usize = 64 << 10;
 const LEVEL: i32 = 1;
 /// An honest archive replaces none of its own entries, or a few.
 const MAX_REPLACED: u64 = 100_000;
+/// Contents are copied in pieces of this size.
+const PIECE: usize = 256 << 10;
 /// Longest path of a file system, with room.
 const MAX_PATH: u32 = 64 << 10;
 
@@ -57,10 +68,10 @@ pub(crate) struct RecipeWriter {
 }
 
 impl RecipeWriter {
-    pub(crate) fn new(layer: &Path) -> io::Result<Self> {
+    pub(crate) fn new(layer: &Path, form: Storage) -> io::Result<Self> {
         let file = File::create_new(recipe(layer))?;
         let mut output = zstd::Encoder::new(BufWriter::with_capacity(FRAME, file), LEVEL)?;
-        output.write_all(MAGIC)?;
+        output.write_all(if form == Storage::Dirs { TREE } else { IMAGE })?;
         Ok(Self { layer: layer.to_owned(), output, pending: Vec::new(), replaced: 0, failure: None })
     }
 
@@ -87,7 +98,12 @@ impl RecipeWriter {
         let mut head = vec![kind];
         head.extend(number.into_iter().flat_map(u64::to_le_bytes));
         head.extend(u32::try_from(bytes.len()).unwrap_or(u32::MAX).to_le_bytes());
-        let written = self.output.write_all(&head).and_then(|()| self.output.write_all(bytes));
+        self.write(&head);
+        self.write(bytes);
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        let written = self.output.write_all(bytes);
         if let Err(error) = written {
             self.failure.get_or_insert(error);
         }
@@ -104,9 +120,18 @@ impl Recorder for RecipeWriter {
         }
     }
 
-    fn content(&mut self, path: &Path, size: u64) {
+    fn content(&mut self, content: Content<'_>) {
         self.flush();
-        self.frame(CONTENT, Some(size), path.as_os_str().as_bytes());
+        match content {
+            Content::File { path, size } => self.frame(CONTENT, Some(size), path.as_os_str().as_bytes()),
+            Content::Ranges(ranges) => {
+                for range in ranges {
+                    let mut frame = vec![RANGE];
+                    frame.extend([range.start, range.end - range.start].into_iter().flat_map(u64::to_le_bytes));
+                    self.write(&frame);
+                }
+            }
+        }
     }
 
     fn replaced(&mut self, parent: &RootDir, name: &OsStr, path: &Path) -> io::Result<bool> {
@@ -134,16 +159,53 @@ pub(crate) enum RecipeError {
     Output(io::Error),
 }
 
+const UNKNOWN: RecipeError = RecipeError::Damaged("its recipe is of no known form");
+
 /// Writes the tar again, from the recipe and the files of the layer at `layer`. Whether it is the same is for the
 /// caller to check.
-pub(crate) fn write(layer: &Path, output: &mut dyn Write) -> Result<(), RecipeError> {
+pub(crate) fn write(layer: &Path, form: Storage, output: &mut dyn Write) -> Result<(), RecipeError> {
+    match form {
+        Storage::Dirs => from_tree(layer, output),
+        Storage::Erofs => from_image(layer, output),
+    }
+}
+
+fn from_image(layer: &Path, output: &mut dyn Write) -> Result<(), RecipeError> {
+    let image = File::open(layer.join("image")).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => RecipeError::Damaged("its image is gone"),
+        _ => RecipeError::Read(error),
+    })?;
+    let mut frames = Frames::open(layer, IMAGE)?;
+    let mut piece = vec![0; PIECE];
+    while let Some(frame) = frames.next()? {
+        match frame {
+            Frame::Bytes(bytes) => output.write_all(bytes).map_err(RecipeError::Output)?,
+            Frame::Range(mut place, mut left) => {
+                while left > 0 {
+                    let wanted = piece.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+                    image.read_exact_at(&mut piece[..wanted], place).map_err(|error| match error.kind() {
+                        io::ErrorKind::UnexpectedEof => RecipeError::Damaged("its image is shorter than it was"),
+                        _ => RecipeError::Read(error),
+                    })?;
+                    output.write_all(&piece[..wanted]).map_err(RecipeError::Output)?;
+                    place += wanted as u64;
+                    left -= wanted as u64;
+                }
+            }
+            Frame::Content(..) | Frame::Replaced(_) => return Err(UNKNOWN),
+        }
+    }
+    Ok(())
+}
+
+fn from_tree(layer: &Path, output: &mut dyn Write) -> Result<(), RecipeError> {
     // Seldom there; without it one pass is enough.
     let moves = if kept(layer).exists() { Moves::read(layer)? } else { Moves::default() };
     let root = RootDir::open(layer.join("root")).map_err(|error| RecipeError::Read(error.into()))?;
     let kept = if moves.is_empty() { None } else { RootDir::open(kept(layer)).ok() };
-    let mut frames = Frames::open(layer)?;
+    let mut frames = Frames::open(layer, TREE)?;
     let mut files = 0;
-    let mut piece = vec![0; 256 << 10];
+    let mut piece = vec![0; PIECE];
     while let Some(frame) = frames.next()? {
         match frame {
             Frame::Bytes(bytes) => output.write_all(bytes).map_err(RecipeError::Output)?,
@@ -160,6 +222,7 @@ pub(crate) fn write(layer: &Path, output: &mut dyn Write) -> Result<(), RecipeEr
                 files += 1;
             }
             Frame::Replaced(_) => {}
+            Frame::Range(..) => return Err(UNKNOWN),
         }
     }
     Ok(())
@@ -192,11 +255,11 @@ struct Moves {
 impl Moves {
     fn read(layer: &Path) -> Result<Self, RecipeError> {
         let mut moves = Self::default();
-        let mut frames = Frames::open(layer)?;
+        let mut frames = Frames::open(layer, TREE)?;
         let (mut files, mut number) = (0, 0);
         while let Some(frame) = frames.next()? {
             match frame {
-                Frame::Bytes(_) => {}
+                Frame::Bytes(_) | Frame::Range(..) => {}
                 Frame::Content(..) => files += 1,
                 Frame::Replaced(path) => {
                     moves.by_path.entry(path.to_owned()).or_default().push((files, number));
@@ -234,6 +297,8 @@ enum Frame<'a> {
     Bytes(&'a [u8]),
     Content(&'a Path, u64),
     Replaced(&'a Path),
+    /// Where in the image, and how much.
+    Range(u64, u64),
 }
 
 struct Frames {
@@ -242,16 +307,16 @@ struct Frames {
 }
 
 impl Frames {
-    fn open(layer: &Path) -> Result<Self, RecipeError> {
+    fn open(layer: &Path, form: &[u8; 15]) -> Result<Self, RecipeError> {
         let file = File::open(recipe(layer)).map_err(|error| match error.kind() {
             io::ErrorKind::NotFound => RecipeError::Damaged("its recipe is gone"),
             _ => RecipeError::Read(error),
         })?;
         let mut input = BufReader::with_capacity(FRAME, zstd::Decoder::new(file).map_err(RecipeError::Read)?);
-        let mut magic = [0; MAGIC.len()];
+        let mut magic = [0; 15];
         input.read_exact(&mut magic).map_err(early)?;
-        if magic != MAGIC {
-            return Err(RecipeError::Damaged("its recipe is of no known form"));
+        if magic != *form {
+            return Err(UNKNOWN);
         }
         Ok(Self { input, current: Vec::new() })
     }
@@ -264,11 +329,15 @@ impl Frames {
         let size = match kind[0] {
             CONTENT => u64::from_le_bytes(self.array()?),
             BYTES | REPLACED => 0,
-            _ => return Err(RecipeError::Damaged("its recipe is of no known form")),
+            RANGE => {
+                let place = u64::from_le_bytes(self.array()?);
+                return Ok(Some(Frame::Range(place, u64::from_le_bytes(self.array()?))));
+            }
+            _ => return Err(UNKNOWN),
         };
         let length = u32::from_le_bytes(self.array()?);
         if length > MAX_PATH.max(FRAME as u32) {
-            return Err(RecipeError::Damaged("its recipe is of no known form"));
+            return Err(UNKNOWN);
         }
         self.current.resize(length as usize, 0);
         self.input.read_exact(&mut self.current).map_err(early)?;

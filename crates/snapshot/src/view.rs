@@ -4,7 +4,7 @@ use std::ffi::CString;
 use std::ops::Deref;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
@@ -13,9 +13,11 @@ use rustix::mount::{
     fsmount, fsopen, open_tree,
 };
 use wharf_rooted_path::RootDir;
+use wharf_sys::erofs::own_mount;
 use wharf_sys::mount::{Attributes, Change, set_attributes};
 use wharf_sys::overlay::{Writable, mount_apart};
 
+use crate::lower::Lower;
 use crate::{Result, SnapshotError};
 
 /// A mount in no mount table: gone when this is dropped, also by a `kill -9`.
@@ -33,9 +35,9 @@ impl Deref for View {
 
 impl View {
     /// Mounts `lowers` (the topmost first); with `writable`, what is written goes to that upper directory.
-    pub(crate) fn mount(lowers: &[PathBuf], writable: Option<(&Path, &Path)>) -> Result<Self> {
+    pub(crate) fn mount(lowers: &[Lower], writable: Option<(&Path, &Path)>) -> Result<Self> {
         match Self::by_fd(lowers, writable) {
-            // Before Linux 6.13 overlayfs takes no fds.
+            // Before Linux 6.14 overlayfs takes no fds, or not those of mounts in nobody's table.
             Err(SnapshotError::Mount { errno: Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP, .. }) => {
                 Self::by_path(lowers, writable)
             }
@@ -44,17 +46,25 @@ impl View {
     }
 
     /// No length limit, no character of a path that would be taken as a separator.
-    fn by_fd(lowers: &[PathBuf], writable: Option<(&Path, &Path)>) -> Result<Self> {
+    fn by_fd(lowers: &[Lower], writable: Option<(&Path, &Path)>) -> Result<Self> {
         let fail = |step: &'static str| move |errno: Errno| SnapshotError::Mount { step, errno };
         let fs = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC).map_err(fail("overlayfs"))?;
-        let upper = writable.into_iter().flat_map(|(upper, work)| [("upperdir", upper), ("workdir", work)]);
-        for (key, path) in lowers.iter().map(|path| ("lowerdir+", path.as_path())).chain(upper) {
+        let open = |path: &Path| {
             let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-            let dir = rustix::fs::openat(CWD, path, flags, Mode::empty())
-                .map_err(|errno| SnapshotError::file("open", path)(errno.into()))?;
-            fsconfig_set_fd(&fs, key, &dir).map_err(fail("a layer"))?;
+            rustix::fs::openat(CWD, path, flags, Mode::empty())
+                .map_err(|errno| SnapshotError::file("open", path)(errno.into()))
+        };
+        for lower in lowers {
+            match lower {
+                Lower::Directory(path) => fsconfig_set_fd(&fs, "lowerdir+", open(path)?),
+                Lower::Image(image) => fsconfig_set_fd(&fs, "lowerdir+", &*image.mount),
+            }
+            .map_err(fail("a layer"))?;
         }
-        for (key, value) in OPTIONS {
+        for (key, path) in writable.into_iter().flat_map(|(upper, work)| [("upperdir", upper), ("workdir", work)]) {
+            fsconfig_set_fd(&fs, key, open(path)?).map_err(fail("a directory to write to"))?;
+        }
+        for (key, value) in options(lowers) {
             fsconfig_set_string(&fs, key, value).map_err(fail("options"))?;
         }
         fsconfig_create(&fs).map_err(fail("the overlay"))?;
@@ -65,13 +75,17 @@ impl View {
         Ok(Self { root: RootDir::from_fd(mount) })
     }
 
-    fn by_path(lowers: &[PathBuf], writable: Option<(&Path, &Path)>) -> Result<Self> {
+    fn by_path(lowers: &[Lower], writable: Option<(&Path, &Path)>) -> Result<Self> {
         let fail = |step: &'static str| move |errno: Errno| SnapshotError::Mount { step, errno };
         let copy = |path: &Path| {
             open_tree(CWD, path, OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC)
                 .map_err(|errno| SnapshotError::file("open", path)(errno.into()))
         };
-        let layers = lowers.iter().map(|path| copy(path)).collect::<Result<Vec<_>>>()?;
+        let layer = |lower: &Lower| match lower {
+            Lower::Directory(path) => copy(path),
+            Lower::Image(image) => own_mount(&image.path, Some(image.mount.as_fd())).map_err(fail("an image")),
+        };
+        let layers = lowers.iter().map(layer).collect::<Result<Vec<_>>>()?;
         let layers: Vec<BorrowedFd<'_>> = layers.iter().map(AsFd::as_fd).collect();
         // Both in one directory: overlayfs wants them on one mount.
         let name = |path: &Path| CString::new(path.file_name().unwrap_or_default().as_bytes()).unwrap_or_default();
@@ -82,7 +96,7 @@ impl View {
             None => None,
         };
         let written = written.as_ref().map(|(tree, upper, work)| Writable { tree: tree.as_fd(), upper, work });
-        let options = OPTIONS.map(|(key, value)| format!("{key}={value}")).join(",");
+        let options = options(lowers).map(|(key, value)| format!("{key}={value}")).join(",");
         let mount = mount_apart(&layers, written, &options).map_err(fail("the overlay"))?;
         let readonly = if writable.is_none() { Attributes::RDONLY } else { Attributes::default() };
         let set = Attributes::NOSUID | Attributes::NODEV | Attributes::NOEXEC | readonly;
@@ -96,9 +110,10 @@ impl View {
     }
 }
 
-/// As a container's own root has it: a layer's attributes may not redirect us elsewhere.
-const OPTIONS: [(&str, &str); 4] =
-    [("metacopy", "off"), ("redirect_dir", "nofollow"), ("index", "off"), ("xino", "off")];
+/// As a container's own root has them.
+fn options(lowers: &[Lower]) -> [(&'static str, &'static str); 4] {
+    wharf_sys::overlay::options(lowers.iter().any(|lower| matches!(lower, Lower::Image(_))))
+}
 
 #[cfg(test)]
 mod tests {
@@ -115,7 +130,7 @@ mod tests {
         std::fs::write(path("high/a"), "high").unwrap();
         // The one that this kernel prefers, and the one that all have.
         for mount in [View::mount, View::by_path] {
-            let lowers = [path("high"), path("low")];
+            let lowers = [path("high"), path("low")].map(Lower::Directory);
             let view = mount(&lowers, None).unwrap();
             assert_eq!(view.read_small("a", 9).unwrap(), b"high");
             assert!(view.create_file("new", 0o644).is_err(), "read-only");

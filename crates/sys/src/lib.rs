@@ -7,6 +7,7 @@
 //! - [`process`]: clone3, execve, leaving without destructors.
 //! - [`mount`], [`apart`], [`overlay`]: mount attributes, by fd; mounts on mounts that nobody sees; overlays on older
 //!   kernels.
+//! - [`erofs`], [`verity`]: images mounted from their files; files that the kernel checks.
 //! - [`bpf`]: programs that decide over devices.
 //! - [`fds`]: closing what must not be inherited.
 //! - [`scheduling`]: when a process runs.
@@ -21,6 +22,7 @@
 pub mod apart;
 pub mod bpf;
 pub mod disposition;
+pub mod erofs;
 pub mod fds;
 pub mod message;
 pub mod mount;
@@ -35,6 +37,7 @@ pub mod seccomp;
 pub mod signals;
 pub mod socket;
 pub mod title;
+pub mod verity;
 
 /// The result of a system call.
 pub type Result<T> = std::result::Result<T, rustix::io::Errno>;

@@ -27,6 +27,15 @@ pub struct Writable<'a> {
     pub work: &'a CStr,
 }
 
+/// Options of every overlay of layers, with EROFS images among them or without. A layer's own attributes may not redirect
+/// us elsewhere (CVE class "overlay xattrs in a layer"). Images are file systems of their own each: their files have the
+/// overlay's device number only if the numbers of their inodes tell the images apart, and what compares devices
+/// (`tar --one-file-system`, `du -x`) would leave them out.
+pub const fn options(images: bool) -> [(&'static str, &'static str); 4] {
+    let xino = if images { "on" } else { "off" };
+    [("metacopy", "off"), ("redirect_dir", "nofollow"), ("index", "off"), ("xino", xino)]
+}
+
 /// Where the layers are while they are put together.
 const TOGETHER: &CStr = c"m";
 const WRITABLE: &CStr = c"w";

@@ -138,7 +138,10 @@ impl Bench {
     /// Names in the last layer's own tree.
     pub(crate) fn layer_names(&self, image: &ImageRecord) -> Vec<String> {
         let top = self.layers.lowers(&image.diff_ids[image.diff_ids.len() - 1..]).unwrap().remove(0);
-        let root = RootDir::open(&top).unwrap();
+        let root = match top.mount() {
+            Some(mount) => RootDir::from_fd(mount.try_clone_to_owned().unwrap()),
+            None => RootDir::open(top.path()).unwrap(),
+        };
         let mut names = Vec::new();
         let mut stack = vec![PathBuf::new()];
         while let Some(dir) = stack.pop() {

@@ -94,14 +94,17 @@ impl Model {
                 self.file(path, kind | attributes.mode, Some(attributes), device, Vec::new());
             }
             Operation::Link(path, existing) => {
-                let existing = self.resolve(existing, false)?;
-                let Some(Named::File(file)) = self.names.get(&existing) else { return Err(Refused) };
-                let file = *file;
                 let path = self.place(path)?;
-                if path.is_empty() || matches!(self.names.get(&path), Some(Named::File(same)) if *same == file) {
+                if path.is_empty() {
                     return Err(Refused);
                 }
+                let before = self.names.clone();
                 self.remove(&path);
+                let existing = self.resolve(existing, false).ok().and_then(|existing| self.names.get(&existing));
+                let Some(&Named::File(file)) = existing else {
+                    self.names = before;
+                    return Err(Refused);
+                };
                 self.names.insert(path, Named::File(file));
             }
             Operation::Whiteout(path) => {
@@ -116,7 +119,8 @@ impl Model {
                 }
             }
             Operation::Opaque(path) => {
-                let path = self.place(path)?;
+                let mut path = self.place(&join(path, b"x"))?;
+                path.truncate(path.len().saturating_sub(2));
                 match self.names.entry(path).or_insert(Named::Directory(None, false)) {
                     Named::Directory(_, opaque) => *opaque = true,
                     Named::File(_) => return Err(Refused),

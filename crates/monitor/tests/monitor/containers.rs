@@ -4,7 +4,7 @@ use std::fs;
 use std::time::Instant;
 
 use wharf_cgroup::{Group, Hierarchies};
-use wharf_monitor::client;
+use wharf_monitor::{Given, client};
 
 use crate::Case;
 use crate::fixture::{Fixture, eventually, is_alive, log, output, set_user, wait_for_exit};
@@ -132,7 +132,7 @@ fn eight_at_a_time(fixture: &Fixture) {
             let spawner = &*spawner;
             scope.spawn(move || {
                 for launch in part {
-                    spawner.launch(launch, None, &[]).expect("launches");
+                    spawner.launch(launch, &Given::default(), &[]).expect("launches");
                 }
             });
         }

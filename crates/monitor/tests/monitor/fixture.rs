@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use wharf_cgroup::{Group, Hierarchies};
 use wharf_monitor::client::{self, Event};
-use wharf_monitor::{Attach, Exit, Launch, LaunchError, Launched, LogConfig, Restart, Spawner};
-use wharf_runtime::Rootfs;
+use wharf_monitor::{Attach, Exit, Given, Launch, LaunchError, Launched, LogConfig, Restart, Spawner};
+use wharf_runtime::{Lower, Rootfs};
 
 /// Nothing here takes so long.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
@@ -66,7 +66,7 @@ impl Fixture {
             dir: base.join("run"),
             spec: serde_json::from_value(config(args)).expect("a configuration"),
             rootfs: Rootfs::Overlay {
-                lowers: vec![self.dir.path().join("layer")],
+                lowers: vec![Lower::Directory(self.dir.path().join("layer"))],
                 upper: Some(state_dir.join("upper")),
                 work: Some(state_dir.join("work")),
             },
@@ -99,7 +99,7 @@ impl Fixture {
     }
 
     pub(crate) fn launch_with(&self, launch: &Launch, streams: &[BorrowedFd<'_>]) -> Result<Launched, LaunchError> {
-        self.spawner().launch(launch, None, streams)
+        self.spawner().launch(launch, &Given::default(), streams)
     }
 
     /// Launches with a client on all streams that the container has.

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 use wharf_cgroup::{Group, Hierarchies};
 use wharf_monitor::client::{self, Event, ExecRequest};
-use wharf_monitor::{Attach, Health, Launch, Restart};
+use wharf_monitor::{Attach, Given, Health, Launch, Restart};
 
 use crate::Case;
 use crate::fixture::{
@@ -58,7 +58,10 @@ fn a_network_namespace_is_joined_at_every_start(fixture: &Fixture) {
         let all = linux["namespaces"].as_array_mut().expect("a list");
         all.retain(|namespace| namespace["type"] != "network");
     });
-    fixture.spawner().launch(&launch, Some(netns.as_fd()), &[]).expect("launches");
+    fixture
+        .spawner()
+        .launch(&launch, &Given { netns: Some(netns.as_fd()), ..Given::default() }, &[])
+        .expect("launches");
     drop(netns);
     wait_for_exit(&launch);
     assert_eq!(log_text(&launch), format!("net:[{inode}]\n").repeat(2));

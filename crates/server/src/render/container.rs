@@ -27,8 +27,12 @@ pub(crate) fn inspect(c: &Container, around: &Around<'_>) -> Value {
     let file = |name: &str| dir.join(name).to_string_lossy().into_owned();
     let layers = around.data_root.join("layers");
     // Topmost first, as overlayfs takes them.
+    let lower = |place: std::path::PathBuf| {
+        let image = place.join("image");
+        if image.exists() { image } else { place.join("root") }
+    };
     let lowers: Vec<String> =
-        c.layers.iter().rev().map(|id| layers.join(id.hex()).join("root").to_string_lossy().into_owned()).collect();
+        c.layers.iter().rev().map(|id| lower(layers.join(id.hex())).to_string_lossy().into_owned()).collect();
     let mut data = json!({ "UpperDir": file("upper"), "WorkDir": file("work") });
     if !lowers.is_empty() {
         data["LowerDir"] = lowers.join(":").into();

@@ -82,7 +82,7 @@ pub(crate) fn info(info: &Info, options: &EngineOptions, process: Process, versi
         "ContainersStopped": info.stopped,
         "Images": info.images,
         "Driver": "overlay2",
-        "DriverStatus": [["Layers", "directories"], ["Supports d_type", "true"]],
+        "DriverStatus": [["Layers", info.layers], ["Supports d_type", "true"]],
         "Plugins": {
             "Volume": ["local"], "Network": ["bridge", "host", "null"], "Authorization": null,
             "Log": ["fluentd", "gelf", "journald", "json-file", "local", "none", "syslog"],

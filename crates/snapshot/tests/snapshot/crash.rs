@@ -5,6 +5,8 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use wharf_snapshot::Storage;
+
 use crate::tar::Tar;
 use crate::{names, open};
 
@@ -18,7 +20,7 @@ const MOST_ROUNDS: u32 = 60;
 fn child() {
     let Ok(root) = std::env::var(ROOT) else { return };
     let root = Path::new(&root);
-    let layers = open(root);
+    let layers = open(root, form_of(root));
     let upper = root.with_extension("upper");
     let seed = std::process::id();
     for round in 0..u32::MAX {
@@ -41,10 +43,28 @@ fn child() {
     }
 }
 
+/// The name of a root says which form is forced there.
+fn form_of(root: &Path) -> Option<Storage> {
+    root.ends_with("dirs").then_some(Storage::Dirs)
+}
+
 #[test]
-fn a_kill_at_any_moment_leaves_whole_layers_only() {
+fn a_kill_at_any_moment_leaves_whole_trees_only() {
+    kill("dirs", Storage::Dirs);
+}
+
+#[test]
+fn a_kill_at_any_moment_leaves_whole_images_only() {
+    kill("data", Storage::Erofs);
+}
+
+fn kill(name: &str, form: Storage) {
     let dir = tempfile::tempdir().unwrap();
-    let root = dir.path().join("data");
+    let root = dir.path().join(name);
+    if open(&root, form_of(&root)).form() != form {
+        eprintln!("skipped: no images here");
+        return;
+    }
     let mut most = 0;
     // A busy machine needs a while to come anywhere.
     for round in 0..MOST_ROUNDS {
@@ -63,13 +83,15 @@ fn a_kill_at_any_moment_leaves_whole_layers_only() {
         assert!(child.try_wait().unwrap().is_none(), "the child has failed by itself");
         child.kill().unwrap();
         child.wait().unwrap();
-        let layers = open(&root);
+        let layers = open(&root, form_of(&root));
         let rows: BTreeSet<String> =
             layers.list().unwrap().iter().map(|layer| layer.diff_id.hex().to_owned()).collect();
         assert_eq!(names(&root.join("layers")), rows.iter().cloned().collect::<Vec<_>>(), "round {round}");
         assert!(names(&root.join("ingest")).is_empty());
         for layer in layers.list().unwrap() {
+            assert_eq!(layer.form, form);
             layers.verify(&layer.diff_id).unwrap();
+            assert!(layers.view(&[layer.diff_id], None).unwrap().metadata("", true).is_ok());
         }
         most = most.max(rows.len());
     }

@@ -103,6 +103,10 @@ impl Daemon {
             .arg(self.dir.path().join("run"))
             .args(["--cgroup-parent", &format!("/{}", self.name), "--remove-networks-on-exit"])
             .stdin(Stdio::null());
+        // The form of layers that this host would not choose.
+        if let Ok(form) = std::env::var("WHARF_TEST_LAYERS") {
+            command.args(["--storage-layers", &form]);
+        }
         command
     }
 
