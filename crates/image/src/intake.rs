@@ -17,7 +17,7 @@ use crate::progress::Progress;
 use crate::{ImageError, Result};
 
 /// Prefix of folders where parts of archives are put aside.
-const TEMPORARY: &str = "load-";
+pub(crate) const TEMPORARY: &str = "load-";
 /// An archive of images has a handful of entries for each layer; a bomb has more.
 const MAX_ENTRIES: u64 = 200_000;
 /// Most bytes of an archive. Larger than any that anybody moves, and an end to what inflates without one.
@@ -164,9 +164,12 @@ impl<'a> Intake<'a> {
         }
         let before = if promised.is_none() { layers.list()? } else { Vec::new() };
         let id = promised.as_ref().map_or_else(|| place_of(path), |digest| digest.short().to_owned());
+        self.images.store().budget().require(size)?;
         (self.progress)(Progress::bytes(&id, "Loading layer", 0, size));
         let mut counted = Counted { input: content, id: &id, progress: self.progress, have: 0, told: 0, total: size };
-        let layer = layers.import(&mut counted, promised.as_ref())?;
+        let free = self.images.store().free();
+        let layer = layers.import(&mut counted, promised.as_ref());
+        let layer = layer.map_err(|error| ImageError::from(error).with_missing(self.images.store(), size, free))?;
         let diff_id = layer.diff_id.clone();
         (self.progress)(Progress::bytes(&id, "Loading layer", size, size));
         if promised.is_none() {

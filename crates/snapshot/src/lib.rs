@@ -12,10 +12,12 @@
 //!
 //! - [`Layers`]: imported from tar, committed from a container's changes, written as the exact tar again, removed.
 //! - [`Hold`]: layers that somebody counts on before a row says so.
+//! - `fsck`: layers that are not what they are said to be.
 //! - [`View`]: layers on top of each other, mounted for us alone.
 
 mod content;
 mod error;
+mod fsck;
 mod group_sync;
 mod hashed;
 mod hold;

@@ -10,10 +10,13 @@ use std::time::Duration;
 
 use wharf_reference::{Digest, Hasher};
 
-use crate::{Result, StoreError};
+use crate::{Budget, Result, StoreError};
 
 /// Prefix of content that may go on later, by its digest.
 const PARTIAL: &str = "partial-";
+
+/// A blob on its way in asks for room in steps of so many bytes.
+const ROOM_STEP: u64 = 1 << 20;
 
 /// The blobs of a store.
 #[derive(Clone, Debug)]
@@ -25,13 +28,15 @@ pub struct Blobs {
 struct Inner {
     blobs: PathBuf,
     ingest: PathBuf,
+    budget: Arc<Budget>,
     /// Names of content on its way in.
     next: AtomicU64,
 }
 
 impl Blobs {
-    pub(crate) fn open(root: &Path) -> Result<Self> {
-        let inner = Inner { blobs: root.join("blobs/sha256"), ingest: root.join("ingest"), next: AtomicU64::new(0) };
+    pub(crate) fn open(root: &Path, budget: Arc<Budget>) -> Result<Self> {
+        let (blobs, ingest) = (root.join("blobs/sha256"), root.join("ingest"));
+        let inner = Inner { blobs, ingest, budget, next: AtomicU64::new(0) };
         let listing = fs::read_dir(&inner.ingest).map_err(StoreError::file("list", &inner.ingest))?;
         for entry in listing {
             let entry = entry.map_err(StoreError::file("list", &inner.ingest))?;
@@ -148,6 +153,43 @@ impl Blobs {
         Ok(freed)
     }
 
+    /// Files of content on its way in.
+    ///
+    /// # Errors
+    /// When the directory cannot be read.
+    pub fn ingests(&self) -> Result<Vec<Ingest>> {
+        let dir = &self.inner.ingest;
+        let mut all = Vec::new();
+        for entry in fs::read_dir(dir).map_err(StoreError::file("list", dir))? {
+            let entry = entry.map_err(StoreError::file("list", dir))?;
+            // It may be a blob by now.
+            let Ok(found) = entry.metadata() else { continue };
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let ours = name.starts_with(&format!("{}-", std::process::id()));
+            all.push(Ingest {
+                partial: name.starts_with(PARTIAL),
+                unwritten: !name.starts_with(PARTIAL) && !ours,
+                name,
+                bytes: found.blocks() * 512,
+                idle: found.modified().ok().and_then(|time| time.elapsed().ok()).unwrap_or_default(),
+            });
+        }
+        all.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(all)
+    }
+
+    /// Removes a file of content on its way in that nobody writes to any more.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub fn forget_ingest(&self, name: &str) -> Result<()> {
+        let path = self.inner.ingest.join(name);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(StoreError::file("remove", path)(error)),
+            _ => Ok(()),
+        }
+    }
+
     /// Deletes a blob, and tells whether there was one. Whoever reads it goes on reading.
     ///
     /// # Errors
@@ -177,6 +219,21 @@ impl Blobs {
     }
 }
 
+/// A file of content on its way in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ingest {
+    /// In the directory of such files.
+    pub name: String,
+    /// Bytes that it takes on the disk.
+    pub bytes: u64,
+    /// Since when nobody has written to it.
+    pub idle: Duration,
+    /// It may go on later.
+    pub partial: bool,
+    /// It is neither: this process does not write it, and nobody goes on with it.
+    pub unwritten: bool,
+}
+
 /// A blob on its way in. Dropped unfinished it is forgotten, or kept when it was to be resumed.
 #[derive(Debug)]
 pub struct BlobWriter {
@@ -185,7 +242,10 @@ pub struct BlobWriter {
     file: File,
     hasher: Hasher,
     expected: Option<Digest>,
+    /// To be resumed. Only those ask for room: small ones are written with locks held.
     keep: bool,
+    /// Bytes that there is room for.
+    room: u64,
     done: bool,
 }
 
@@ -201,7 +261,9 @@ impl BlobWriter {
         if let Some(other) = expected.filter(|digest| digest.algorithm() != "sha256") {
             return Err(StoreError::Algorithm(other.clone()));
         }
-        Ok(Self { blobs: blobs.clone(), path, file, hasher, expected: expected.cloned(), keep, done: false })
+        let room = hasher.count();
+        let expected = expected.cloned();
+        Ok(Self { blobs: blobs.clone(), path, file, hasher, expected, keep, room, done: false })
     }
 
     /// Where the bytes are until the blob is finished.
@@ -217,8 +279,15 @@ impl BlobWriter {
     /// Adds bytes.
     ///
     /// # Errors
-    /// `Full` when the disk is; the store itself is as before.
+    /// `OverBudget`; `Full` when the disk is; the store itself is as before.
     pub fn append(&mut self, bytes: &[u8]) -> Result<()> {
+        let end = self.hasher.count() + bytes.len() as u64;
+        if self.keep && end > self.room {
+            // Asked for only: it is on the disk, for all to see, at once.
+            let more = ROOM_STEP.max(end - self.room);
+            drop(self.blobs.inner.budget.reserve(more)?);
+            self.room += more;
+        }
         if let Err(error) = self.file.write_all(bytes) {
             if error.kind() == io::ErrorKind::StorageFull {
                 return Err(StoreError::Full { path: self.path.clone(), needed: bytes.len() as u64 });
