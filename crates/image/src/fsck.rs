@@ -71,12 +71,16 @@ impl Images {
         // In a dry run what is damaged is still there.
         let dry = fsck.dry_run();
         let there = |digest: &Digest| blobs.contains(digest) && !(dry && damaged.contains(digest));
+        // And what would be made again is not there yet.
+        let absent = |layer: &Digest| match dry {
+            true => lost.contains(layer) || matches!(self.layers().get(layer), Ok(None)),
+            false => !self.layers().contains(layer),
+        };
         let mut broken = Vec::new();
         let mut bare = Vec::new();
         let _gate = self.gate();
         for (id, row) in self.rows()? {
-            let layer =
-                row.diff_ids.iter().find(|layer| lost.contains(layer) || !self.layers().contains(layer)).cloned();
+            let layer = row.diff_ids.iter().find(|layer| absent(layer)).cloned();
             match (there(&id), layer) {
                 (false, _) => broken.push((id, row, "its configuration".to_owned())),
                 (true, Some(layer)) => broken.push((id, row, format!("layer {layer}"))),
