@@ -21,7 +21,7 @@ use crate::session::Common;
 /// Builds images. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Builder {
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
 }
 
 /// What all builds use.
@@ -145,7 +145,7 @@ impl Builder {
             };
             let gone = self.shared.images.free(&layers, &needed);
             let gone = gone.map_err(|e| BuildError::system("layers cannot be removed", &e))?;
-            freed += gone.iter().map(|layer| layer.size).sum::<u64>();
+            freed += gone.iter().map(|layer| layer.disk).sum::<u64>();
         }
         if mounts {
             let (removed, bytes) = self.shared.cache_mounts.prune()?;

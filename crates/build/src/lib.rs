@@ -25,6 +25,7 @@ mod copy;
 mod error;
 mod files;
 mod frames;
+mod fsck;
 mod go_format;
 mod identity;
 mod index;

@@ -6,9 +6,11 @@
 //! EXEC_ROOT/build/ID/     sockets and secrets of a command that runs
 //! ```
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
@@ -29,13 +31,17 @@ pub(crate) struct Scratch {
 impl Scratch {
     /// Makes the directory `path`; what is above it is made too.
     pub(crate) fn new(path: PathBuf) -> Result<Self> {
+        // Before it is there: what nobody is known to use is taken for left behind.
+        live().insert(path.clone());
+        let scratch = Self { path };
+        let path = &scratch.path;
         // Layers have set-user-ID files in them: nobody but root may reach them (CVE-2021-41091).
         fs::DirBuilder::new()
             .recursive(true)
             .mode(0o710)
-            .create(&path)
+            .create(path)
             .map_err(|e| BuildError::system(format_args!("cannot make {}", path.display()), &e))?;
-        Ok(Self { path })
+        Ok(scratch)
     }
 
     /// Makes a directory in it, with the permissions of a root file system.
@@ -58,7 +64,20 @@ impl Drop for Scratch {
         {
             tracing::warn!("{} cannot be removed: {error}", self.path.display());
         }
+        live().remove(&self.path);
     }
+}
+
+/// Directories of builds that are under way.
+static LIVE: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
+
+fn live() -> MutexGuard<'static, BTreeSet<PathBuf>> {
+    LIVE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Whether a build that is under way has the directory.
+pub(crate) fn is_live(path: &Path) -> bool {
+    live().contains(path)
 }
 
 /// 64 hex digits that nobody has had before.
@@ -138,7 +157,7 @@ fn wait_for_monitor(dir: &Path, deadline: Instant) {
     }
 }
 
-fn list(dir: &Path) -> Vec<PathBuf> {
+pub(crate) fn list(dir: &Path) -> Vec<PathBuf> {
     match fs::read_dir(dir) {
         Ok(entries) => entries.flatten().map(|entry| entry.path()).collect(),
         Err(error) => {

@@ -43,9 +43,24 @@ pub(crate) struct File {
     pub(crate) iptables: Option<bool>,
     pub(crate) storage_driver: Option<String>,
     pub(crate) storage_layers: Option<String>,
+    pub(crate) storage_max_bytes: Option<Bytes>,
     pub(crate) userns_remap: Option<String>,
     #[serde(skip)]
     given: Vec<String>,
+}
+
+/// A number of bytes, or one with a unit: `20GB`.
+#[derive(Clone, Debug)]
+pub(crate) struct Bytes(pub(crate) String);
+
+impl<'de> Deserialize<'de> for Bytes {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        match Value::deserialize(deserializer)? {
+            Value::String(text) => Ok(Self(text)),
+            Value::Number(number) => Ok(Self(number.to_string())),
+            _ => Err(serde::de::Error::custom("a size is a number of bytes, or a text such as \"20GB\"")),
+        }
+    }
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -126,6 +141,7 @@ const KEYS: &[&str] = &[
     "iptables",
     "storage-driver",
     "storage-layers",
+    "storage-max-bytes",
     "userns-remap",
     // No-ops: what they ask for is always so, or has no meaning here.
     "live-restore",

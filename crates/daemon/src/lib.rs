@@ -5,9 +5,10 @@
 //! in the store, with the monitors, or in the kernel under its mark.
 //!
 //! - [`main`]: the command `wharf daemon`.
-//! - `outside`: what builds need of the daemon.
+//! - `budget`: what goes when the data root may take no more. `outside`: what builds need of the daemon.
 //! - `options`: dockerd's flags. `file`: `daemon.json`. `listen`: sockets. `run`: the order of start and stop.
 
+mod budget;
 mod exec_root;
 mod file;
 mod group;

@@ -34,6 +34,8 @@ pub(crate) struct Options {
     pub(crate) pools: Vec<(String, u8)>,
     pub(crate) ip_forward: bool,
     pub(crate) publish_policy: String,
+    /// Most bytes that the data root may take.
+    pub(crate) storage_max: Option<u64>,
     pub(crate) dns: Vec<String>,
     pub(crate) dns_search: Vec<String>,
     pub(crate) dns_options: Vec<String>,
@@ -149,6 +151,7 @@ fn command() -> Command {
         .arg(switch("iptables", "Rules are nftables of the daemon's own: only true is possible"))
         .arg(value("storage-driver", "Containers' files are an overlay: overlay2 or none given").short('s'))
         .arg(value("storage-layers", "How new layers are kept: erofs images, dirs, or what the kernel can (auto)"))
+        .arg(value("storage-max-bytes", "Most bytes that the data root may take (such as 20GB; default no limit)"))
         .arg(switch(
             "remove-networks-on-exit",
             "Remove the networks' bridges and rules when the daemon is told to stop",
@@ -258,6 +261,8 @@ fn join(given: &ArgMatches, file: File) -> Result<Options, String> {
     if !matches!(publish_policy.as_str(), "docker" | "host") {
         return Err(format!("invalid publish policy '{publish_policy}': give docker or host"));
     }
+    let storage_max = text("storage-max-bytes").or(file.storage_max_bytes.map(|bytes| bytes.0));
+    let storage_max = storage_max.filter(|text| !text.is_empty()).map(|text| bytes(&text)).transpose()?;
     let log_options: Vec<String> = match given.get_many::<String>("log-opt") {
         Some(texts) => texts.cloned().collect(),
         None => file.log_opts.unwrap_or_default().into_iter().map(|(key, value)| format!("{key}={value}")).collect(),
@@ -288,6 +293,7 @@ fn join(given: &ArgMatches, file: File) -> Result<Options, String> {
         pools,
         ip_forward: switch("ip-forward", file.ip_forward, true),
         publish_policy,
+        storage_max,
         dns: list("dns", file.dns),
         dns_search: list("dns-search", file.dns_search),
         dns_options: list("dns-opt", file.dns_opts),
@@ -330,6 +336,31 @@ fn pool(text: &str) -> Result<(String, u8), String> {
         }
     }
     base.zip(size).ok_or_else(bad)
+}
+
+/// A size as Docker's own flags have it: `512m`, `20GB`; units are powers of 1024.
+fn bytes(text: &str) -> Result<u64, String> {
+    let bad =
+        || format!("invalid storage-max-bytes '{text}': give a number of bytes, or one with a unit, such as 20GB");
+    let lower = text.trim().to_ascii_lowercase();
+    let digits = lower.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(lower.len());
+    let number: f64 = lower[..digits].parse().map_err(|_| bad())?;
+    let power = match lower[digits..].trim().trim_end_matches('b').trim_end_matches('i') {
+        "" => 0,
+        "k" => 1,
+        "m" => 2,
+        "g" => 3,
+        "t" => 4,
+        "p" => 5,
+        _ => return Err(bad()),
+    };
+    let size = number * 1024f64.powi(power);
+    // Less holds no image, and a daemon that can do nothing is nobody's wish.
+    if !(1.0..1e18).contains(&size) {
+        return Err(bad());
+    }
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+    Ok(size as u64)
 }
 
 #[cfg(test)]
@@ -423,5 +454,21 @@ mod tests {
         // Nobody, as dockerd has it.
         std::fs::write(&path, r#"{"userns-remap":""}"#).unwrap();
         assert!(parse(&["--config-file", name]).is_ok());
+    }
+
+    #[test]
+    fn a_byte_budget_has_units() {
+        let read = |text: &str| bytes(text).unwrap_or(0);
+        assert_eq!((read("1000"), read("20GB"), read("512m"), read("1.5 k")), (1000, 20 << 30, 512 << 20, 1536));
+        for bad in ["", "x", "1q", "0", "-1", "1e3"] {
+            assert!(bytes(bad).unwrap_err().contains("storage-max-bytes"), "{bad}");
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("daemon.json");
+        for (text, size) in [(r#""2GB""#, 2u64 << 30), ("4096", 4096)] {
+            std::fs::write(&path, format!(r#"{{"storage-max-bytes": {text}}}"#)).unwrap();
+            let options = parse(&["--config-file", path.to_str().unwrap()]).unwrap();
+            assert_eq!(options.storage_max, Some(size));
+        }
     }
 }

@@ -28,7 +28,7 @@ use wharf_volume::Volumes;
 
 use crate::listen::{Listener, listen, path_of};
 use crate::options::Options;
-use crate::{exec_root, id_range, outside};
+use crate::{budget, exec_root, id_range, outside};
 
 /// How long requests in flight may take when the daemon is told to stop.
 const GRACE: Duration = Duration::from_secs(5);
@@ -131,6 +131,9 @@ async fn serve(options: &Options, store: Store, spawner: Arc<Spawner>) -> Result
     let cache = builder.clone();
     // A cache that cannot be read pins nothing: its steps are then made again.
     engine.pin_also(move || cache.pinned().unwrap_or_default());
+    if let Some(max) = options.storage_max {
+        engine.store().budget().limit(max, budget::DataRoot::new(engine.clone(), builder.clone()));
+    }
     let api = Api::new(engine.clone(), builder);
     let listeners = options.hosts.iter().map(|host| listen(host, &options.group)).collect::<Result<Vec<_>, _>>()?;
     let _pidfile = PidFile::write(&options.pidfile)?;

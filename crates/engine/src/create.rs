@@ -56,7 +56,12 @@ impl Engine {
         }
         let images = self.images().clone();
         let reference = request.config.image.clone();
-        let image = blocking(move || Ok(images.resolve(&reference)?)).await?;
+        let image = blocking(move || {
+            let image = images.resolve(&reference)?;
+            images.touch(&image.id)?;
+            Ok(image)
+        })
+        .await?;
         check_platform(platform, &image)?;
         // Until its row names them: an image may be removed in between.
         let layers = self.images().layers();

@@ -21,6 +21,7 @@ use crate::error::{EngineError, Result};
 use crate::etc::ResolvConf;
 use crate::event::Events;
 use crate::exec::Execs;
+use crate::measure::Measures;
 use crate::names;
 use crate::record::{Container, Status};
 use crate::slot::{Slot, Slots, lock};
@@ -94,6 +95,8 @@ pub(crate) struct Inner {
     /// Who `root` is in an image: the same for each of its containers.
     pub(crate) roots: Mutex<Vec<(Digest, Identity)>>,
     pub(crate) dns: Dns,
+    /// Sizes of what is written to.
+    pub(crate) measures: Arc<Measures>,
     /// Held while a container gets its range of IDs.
     pub(crate) ids: Mutex<()>,
 }
@@ -134,6 +137,7 @@ impl Engine {
             inner: Arc::new(Inner {
                 bounding: bounding_set(),
                 dns: Dns::new(options.exec_root.clone()),
+                measures: Arc::default(),
                 ids: Mutex::new(()),
                 options,
                 parts,
@@ -422,7 +426,7 @@ pub(crate) fn make_private(dir: &Path) -> Result<()> {
 }
 
 /// What every container has mounted in it, as empty directories and files (moby's `initlayer`).
-fn make_places(data_root: &Path) -> Result<PathBuf> {
+pub(crate) fn make_places(data_root: &Path) -> Result<PathBuf> {
     use std::os::unix::fs::PermissionsExt;
     let root = data_root.join("places");
     let fail = |e: std::io::Error| EngineError::from_source("cannot make the places for mounts", &e);

@@ -1,7 +1,7 @@
 //! What the engine does with images beside running them: the rules that need to know the containers, and events.
 
 use wharf_image::registry::Credentials;
-use wharf_image::{Form, ImageRecord, ProgressSender, Pushed, Remove, Removed};
+use wharf_image::{Form, ImageRecord, ImageSummary, ProgressSender, Pushed, Remove, Removed};
 use wharf_reference::{Digest, Reference};
 
 use crate::engine::{Engine, blocking};
@@ -101,6 +101,17 @@ impl Engine {
         Ok(removed)
     }
 
+    /// Pins an image, or lets it go: a pinned one is neither pruned nor evicted.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub async fn pin_image(&self, name: &str, pinned: bool) -> Result<()> {
+        let (images, name) = (self.images().clone(), name.to_owned());
+        let (id, name) = blocking(move || Ok((images.pin(&name, pinned)?, name))).await?;
+        self.tell_of("image", if pinned { "pin" } else { "unpin" }, id.as_str(), &[("name", &name)]);
+        Ok(())
+    }
+
     /// Removes images that no container uses and that `choose` wants removed.
     ///
     /// # Errors
@@ -108,18 +119,39 @@ impl Engine {
     pub async fn prune_images(
         &self,
         dangling_only: bool,
-        choose: impl Fn(&ImageRecord) -> bool + Send + 'static,
+        choose: impl Fn(&ImageSummary) -> bool + Send + 'static,
     ) -> Result<PrunedImages> {
         let engine = self.clone();
         let pruned = blocking(move || {
             let in_use = |id: &Digest| !engine.users(id).is_empty();
-            let (removed, mut space_reclaimed) = engine.images().prune(dangling_only, &in_use, &choose)?;
-            space_reclaimed += engine.collect()?;
+            let removed = engine.images().prune(dangling_only, &in_use, &choose)?;
+            let space_reclaimed = engine.collect()?;
             Ok(PrunedImages { removed, space_reclaimed })
         })
         .await?;
         self.tell_removed(&pruned.removed, None);
         Ok(pruned)
+    }
+
+    /// Removes an image that no container uses and nobody has pinned, whatever its names, with its parents that nothing
+    /// else needs, and answers with the bytes that are free again. Waits for the disk.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub fn evict_image(&self, id: &Digest) -> Result<u64> {
+        let in_use = |id: &Digest| !self.users(id).is_empty();
+        let removed = self.images().prune(false, &in_use, &|image| image.id == *id)?;
+        self.tell_removed(&removed, Some(id.as_str()));
+        self.collect()
+    }
+
+    /// As [`Self::collect`], and nothing is spared for its age.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub fn collect_all(&self) -> Result<u64> {
+        self.images().spare_nothing();
+        self.collect()
     }
 
     /// Frees what no image, container or build cache needs any more, and answers with the bytes. Waits for the disk.

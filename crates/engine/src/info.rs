@@ -1,13 +1,8 @@
-//! What `info` and `system df` say.
-
-use std::sync::Arc;
-
-use wharf_image::ImageRecord;
+//! What `info` says.
 
 use crate::engine::{Engine, blocking};
 use crate::error::Result;
-use crate::record::{Container, Status};
-use crate::usage::tree_size;
+use crate::record::Status;
 
 /// The engine and its host.
 #[derive(Clone, Debug)]
@@ -35,17 +30,6 @@ pub struct Info {
     pub cpuset: bool,
     pub warnings: Vec<String>,
     pub time: String,
-}
-
-/// What takes room, and how much (bytes).
-#[derive(Clone, Debug, Default)]
-pub struct DiskUsage {
-    pub layers: u64,
-    pub images: Vec<ImageRecord>,
-    /// Each with what it has written.
-    pub containers: Vec<(Arc<Container>, u64)>,
-    /// Volumes by name, with their size.
-    pub volumes: Vec<(String, u64)>,
 }
 
 impl Engine {
@@ -99,27 +83,6 @@ impl Engine {
             warnings,
             time: crate::engine::now(),
         })
-    }
-
-    /// What takes room on the disk.
-    ///
-    /// # Errors
-    /// When the store cannot be read.
-    pub async fn disk_usage(&self) -> Result<DiskUsage> {
-        let engine = self.clone();
-        blocking(move || {
-            let layers = engine.images().layers().list()?.iter().map(|layer| layer.size).sum();
-            let containers =
-                engine.list().into_iter().map(|c| (Arc::clone(&c), tree_size(&engine.dir(&c.id).join("upper"))));
-            let volumes = engine.volumes().list()?.into_iter().map(|v| (v.name, tree_size(&v.mountpoint)));
-            Ok(DiskUsage {
-                layers,
-                images: engine.images().list()?,
-                containers: containers.collect(),
-                volumes: volumes.collect(),
-            })
-        })
-        .await
     }
 }
 

@@ -9,16 +9,20 @@
 //!   `pause` freezes, for the user and for a commit.
 //! - [`bundle`], [`resources`], `devices`, `cpuset`, `security`, `sysctl`, `profile`, `mounts`, `ports`,
 //!   [`log_options`], `text`, `check`: from a request to an OCI configuration.
+//! - `consistency` (`system fsck`): what is on the disk and in no row, and the other way round.
+//! - `accounts`, `measure`: every byte of the data root by who has it.
 //! - `process`, `shm`: what one container shares with another. `freezer`, `held_limits`: a group's files.
 //! - [`user`], [`etc`]: who the process is, and its `/etc/hosts`, `hostname` and `resolv.conf`.
 //! - [`names`], [`signal`]: words that users type, checked.
 //! - [`event`]: what happens, told to whoever listens. [`error`]: what can go wrong.
 
+mod accounts;
 mod attach;
 mod attachment;
 pub mod bundle;
 mod check;
 mod commit;
+mod consistency;
 mod container_root;
 mod convert;
 mod cpuset;
@@ -33,6 +37,7 @@ pub mod event;
 mod exec;
 mod files;
 mod freezer;
+
 mod held_limits;
 mod ids;
 mod image_ops;
@@ -42,6 +47,7 @@ mod log;
 mod log_attributes;
 pub mod log_options;
 mod log_remote;
+mod measure;
 mod mounts;
 pub mod names;
 mod pause;
@@ -68,6 +74,7 @@ pub mod user;
 mod volume_use;
 mod wait;
 
+pub use accounts::{Accounts, DiskUsage, PATIENCE};
 pub use attach::{AttachOptions, Attached};
 pub use commit::CommitOptions;
 pub use create::{CreateRequest, Created};
@@ -76,9 +83,11 @@ pub use error::{EngineError, ErrorKind, Result};
 pub use exec::ExecRecord;
 pub use files::{Change, PathStat, PutOptions};
 pub use image_ops::PrunedImages;
-pub use info::{DiskUsage, Info};
+pub use info::Info;
 pub use log::{Log, LogOptions};
 pub use remove::{PrunedContainers, RemoveOptions};
 pub use update::Update;
 pub use usage::Top;
 pub use wait::{Condition, WaitExit};
+/// What a look at the data root finds.
+pub use wharf_store::fsck;

@@ -85,6 +85,7 @@ impl Engine {
             life.active = false;
             life.removed = true;
         });
+        let (engine, id, image) = (self.clone(), slot.id.clone(), record.image.clone());
         blocking(move || {
             crate::shm::unmount(&exec_dir);
             for dir in [dir, exec_dir] {
@@ -95,7 +96,9 @@ impl Engine {
                     _ => {}
                 }
             }
-            Ok(())
+            engine.inner.slots.left(&id);
+            // Until now it was in use.
+            Ok(engine.images().touch(&image)?)
         })
         .await
     }
@@ -135,8 +138,8 @@ impl Engine {
             if record.state.status.is_active() || !choose(&record) || self.inner.slots.find(&slot.id).is_err() {
                 continue;
             }
-            let dir = self.dir(&slot.id).join("upper");
-            pruned.space_reclaimed += blocking(move || Ok(crate::usage::tree_size(&dir))).await?;
+            let dir = self.dir(&slot.id);
+            pruned.space_reclaimed += blocking(move || Ok(wharf_rooted_path::disk_usage(&dir))).await?;
             self.remove_ended(&slot, false).await?;
             pruned.containers_deleted.get_or_insert_default().push(slot.id.clone());
         }

@@ -1,6 +1,6 @@
 //! The containers that the engine knows, and what happens to each: one slot per container, a lock of its own in each.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -83,6 +83,8 @@ pub(crate) struct Slots {
 struct Index {
     by_id: BTreeMap<String, Arc<Slot>>,
     names: BTreeMap<String, String>,
+    /// IDs whose containers are gone, and whose directories are just going.
+    leaving: BTreeSet<String>,
 }
 
 impl Slots {
@@ -116,8 +118,22 @@ impl Slots {
         lock(&self.inner).by_id.insert(slot.id.clone(), Arc::clone(slot));
     }
 
+    /// Forgets a container. Its directories are on their way out until [`Self::left`].
     pub(crate) fn remove(&self, id: &str) {
-        lock(&self.inner).by_id.remove(id);
+        let mut inner = lock(&self.inner);
+        inner.leaving.insert(id.into());
+        inner.by_id.remove(id);
+    }
+
+    /// Nothing of a container is left on the disk, or all that could be done was.
+    pub(crate) fn left(&self, id: &str) {
+        lock(&self.inner).leaving.remove(id);
+    }
+
+    /// Whether an ID is a container's: one that is there, one that is being made, or one that is just going.
+    pub(crate) fn knows(&self, id: &str) -> bool {
+        let inner = lock(&self.inner);
+        inner.by_id.contains_key(id) || inner.leaving.contains(id) || inner.names.values().any(|owner| owner == id)
     }
 
     pub(crate) fn all(&self) -> Vec<Arc<Slot>> {

@@ -15,9 +15,9 @@ use crate::rows::{LEFT, Row};
 
 /// What came here and belongs to nobody is spared so long: after a failed pull the next one goes on with it. Not when
 /// somebody asks for images to be pruned.
-const GRACE: Duration = Duration::from_secs(24 * 3600);
+pub(crate) const GRACE: Duration = Duration::from_secs(24 * 3600);
 /// What a broken pull has fetched of a blob is kept so long.
-const KEEP_PARTIAL: Duration = Duration::from_secs(7 * 24 * 3600);
+pub(crate) const KEEP_PARTIAL: Duration = Duration::from_secs(7 * 24 * 3600);
 
 impl Images {
     /// Removes the layers and blobs that neither an image nor `pinned` (the layers of containers, and of a build's
@@ -34,7 +34,7 @@ impl Images {
 
     fn collect_older_than(&self, pinned: &dyn Fn() -> Vec<Digest>, grace: Duration, partial: Duration) -> Result<u64> {
         let before = SystemTime::now().checked_sub(grace).unwrap_or(SystemTime::UNIX_EPOCH);
-        let mut freed = 0;
+        let mut freed = self.freed().swap(0, Ordering::AcqRel);
         let discarded = {
             let _gate = self.gate();
             let images = self.rows()?;

@@ -9,8 +9,9 @@ use wharf_reference::Digest;
 
 use crate::config::{ContainerConfig, HistoryEntry, ImageConfig, RootFs};
 use crate::images::{ImageRecord, Images, MAX_CONFIG};
-use crate::names::{now, tag_of};
+use crate::names::{now, seconds_now, tag_of};
 use crate::rows::{IMAGES, LEFT, Row, StoredManifest, key, point};
+use crate::summary::Short;
 use crate::{ImageError, Result, decompressed};
 
 /// What an image is stored with, beside its configuration.
@@ -84,6 +85,8 @@ impl Images {
             row.size = size;
             row.parent = with.parent.cloned().or(row.parent);
             row.manifest = manifest.clone().or(row.manifest);
+            row.used = seconds_now();
+            row.short = Some(Short { created: config.created.clone(), labels: config.config.labels.clone() });
             if !with.tags.is_empty() {
                 row.tagged = Some(now());
             }

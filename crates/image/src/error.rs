@@ -82,6 +82,20 @@ impl ImageError {
         }
     }
 
+    /// The same failure with how many of the `needed` bytes had no room, where it is the disk that is full and `free` were
+    /// left before.
+    pub(crate) fn with_missing(self, store: &wharf_store::Store, needed: u64, free: u64) -> Self {
+        let over_budget = match &self {
+            Self::Store(StoreError::OverBudget { .. }) => true,
+            Self::Snapshot(error) => error.is_over_budget(),
+            _ => false,
+        };
+        match self.is_full() && !over_budget {
+            true => store.lacking(needed, free).map_or(self, Self::Store),
+            false => self,
+        }
+    }
+
     fn is_full(&self) -> bool {
         let full =
             |error: &io::Error| matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);

@@ -1,7 +1,7 @@
 //! All images of a store.
 
 use std::collections::HashMap;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Semaphore;
@@ -43,6 +43,10 @@ pub struct ImageRecord {
     /// When it last got a name here (RFC 3339).
     pub tagged: Option<String>,
     pub parent: Option<Digest>,
+    /// Neither pruned nor evicted.
+    pub pinned: bool,
+    /// When it was last used, in seconds since the epoch, to the hour.
+    pub used: i64,
 }
 
 /// All images. Cheap to clone.
@@ -59,6 +63,8 @@ struct Inner {
     gate: Mutex<()>,
     /// A prune was asked for: the next collection spares nothing for its age.
     pruned: AtomicBool,
+    /// Bytes that removals have freed since the last collection, which tells of them.
+    freed: AtomicU64,
     /// Configurations that were read: they never change.
     configs: Mutex<HashMap<Digest, Arc<ImageConfig>>>,
     flights: Flights,
@@ -87,6 +93,7 @@ impl Images {
             layers,
             gate: Mutex::default(),
             pruned: AtomicBool::new(false),
+            freed: AtomicU64::new(0),
             configs: Mutex::default(),
             flights: Flights::default(),
             slots: slots(pulls, PULLS_AT_ONCE),
@@ -126,6 +133,10 @@ impl Images {
 
     pub(crate) fn pruned(&self) -> &AtomicBool {
         &self.inner.pruned
+    }
+
+    pub(crate) fn freed(&self) -> &AtomicU64 {
+        &self.inner.freed
     }
 
     /// Keeps layers and blobs from being collected, those here and those to come, until the answer is dropped.
@@ -179,6 +190,8 @@ impl Images {
             size: row.size,
             tagged: row.tagged,
             parent: row.parent,
+            pinned: row.pinned,
+            used: row.used,
             id,
         })
     }

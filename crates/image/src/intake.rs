@@ -20,7 +20,7 @@ use crate::side_by_side::{CHUNK, Making, Room};
 use crate::{ErrorKind, ImageError, Result};
 
 /// Prefix of folders where parts of archives are put aside.
-const TEMPORARY: &str = "load-";
+pub(crate) const TEMPORARY: &str = "load-";
 /// An archive of images has a handful of entries for each layer; a bomb has more.
 const MAX_ENTRIES: u64 = 200_000;
 /// Most bytes of an archive. Larger than any that anybody moves, and an end to what inflates without one.
@@ -193,6 +193,7 @@ impl<'a> Intake<'a> {
             }
         }
         let id = promised.as_ref().map_or_else(|| place_of(path), |digest| digest.short().to_owned());
+        self.images.store().budget().require(size)?;
         let mut making = self.begin(promised)?;
         self.carry(&id, size, content, &making, None)?;
         making.end();

@@ -6,7 +6,7 @@
 //! - [`Images`]: all of a store, by name, digest or ID.
 //! - [`ImageConfig`], [`ContainerConfig`]: what an image says of itself (OCI image-spec, "Image Configuration").
 //! - In a file each: `names` (resolve, tag), `create` (also import), `remove` (also prune), `collect`, `save`,
-//!   `load` (what comes in: `intake`), `pull` (each layer: `fetch`), `push`, `history`.
+//!   `summary` (lists), `pin` (what stays), `fsck` (what does not fit), `load` (what comes in: `intake`), `pull` (each layer: `fetch`), `push`, `history`.
 
 mod collect;
 mod config;
@@ -14,12 +14,14 @@ mod create;
 mod error;
 mod fetch;
 mod flight;
+mod fsck;
 mod history;
 mod images;
 mod intake;
 mod landing;
 mod load;
 mod names;
+mod pin;
 mod progress;
 mod pull;
 mod push;
@@ -27,6 +29,7 @@ mod remove;
 mod rows;
 mod save;
 mod side_by_side;
+mod summary;
 mod transfer;
 
 /// Whom images are pulled from and pushed to, and who asks.
@@ -41,6 +44,7 @@ pub use images::{ImageRecord, Images};
 pub use progress::{Progress, ProgressSender};
 pub use push::Pushed;
 pub use remove::{Remove, Removed};
+pub use summary::ImageSummary;
 pub use wharf_snapshot::Form;
 
 /// A stream without its compression: none, gzip, zstd, xz or bzip2.

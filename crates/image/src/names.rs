@@ -90,7 +90,7 @@ impl Images {
         let target = tag_of(target)?;
         self.store().write(|tx| {
             point(tx, &key(&target), &id)?;
-            change(tx, &id, |row| row.tagged = Some(now())).map(drop)
+            change(tx, &id, |row| (row.tagged, row.used) = (Some(now()), seconds_now())).map(drop)
         })
     }
 }
@@ -110,4 +110,9 @@ pub(crate) fn tag_of(text: &str) -> Result<Reference> {
 /// This moment as RFC 3339 with nanoseconds, as Go writes it.
 pub(crate) fn now() -> String {
     jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%S.%9fZ").to_string()
+}
+
+/// This moment in seconds since the epoch.
+pub(crate) fn seconds_now() -> i64 {
+    jiff::Timestamp::now().as_second()
 }

@@ -102,6 +102,19 @@ impl Images {
         }
     }
 
+    /// Asks for the bytes of the layers that are not here before the first of them comes. Answers with how many that are,
+    /// and how many the disk has left.
+    async fn make_room(&self, manifest: &ImageManifest, config: &ImageConfig) -> Result<(u64, u64)> {
+        let pairs = manifest.layers.iter().zip(&config.rootfs.diff_ids);
+        let missing = pairs.filter(|(_, diff_id)| !self.layers().contains(diff_id)).map(|(layer, _)| layer.size);
+        let (bytes, store) = (missing.sum(), self.store().clone());
+        blocking(move || {
+            store.budget().require(bytes)?;
+            Ok((bytes, store.free()))
+        })
+        .await
+    }
+
     async fn layers_of(
         &self,
         repository: &Repository,
@@ -109,6 +122,7 @@ impl Images {
         config: &ImageConfig,
         progress: &ProgressSender,
     ) -> Result<()> {
+        let (needed, free) = self.make_room(manifest, config).await?;
         let mut fetching = JoinSet::new();
         // The same layer may be there twice.
         for descriptor in distinct(&manifest.layers) {
@@ -132,7 +146,7 @@ impl Images {
         // The first failure ends the others: dropping the set cancels them, and what they have stays for the next
         // pull.
         while let Some(done) = fetching.join_next().await {
-            done??;
+            done?.map_err(|error| error.with_missing(self.store(), needed, free))?;
         }
         Ok(())
     }

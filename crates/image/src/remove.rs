@@ -5,8 +5,9 @@ use std::sync::atomic::Ordering;
 use wharf_reference::{Digest, Reference};
 use wharf_store::WriteTx;
 
-use crate::images::{ImageRecord, Images};
+use crate::images::Images;
 use crate::rows::{IMAGES, LEFT, NAMES, Row, familiar, is_digest, key, repository, unpoint};
+use crate::summary::ImageSummary;
 use crate::{ImageError, Result};
 
 /// How an image is removed.
@@ -143,20 +144,23 @@ impl Images {
                 let row = self.store().write(|tx| forget(tx, &id))?;
                 // After the row: a blob that nobody names is collected, one that is named and not there is damage.
                 for blob in row.manifest.iter().map(|manifest| &manifest.digest).chain([&id]) {
-                    self.store().blobs().delete(blob)?;
+                    let size = self.store().blobs().size(blob).unwrap_or(0);
+                    if self.store().blobs().delete(blob)? {
+                        self.freed().fetch_add(size, Ordering::AcqRel);
+                    }
                 }
                 row
             };
             removed.extend(row.names.iter().map(|name| Removed::Untagged(familiar(name))));
             removed.push(Removed::Deleted(id.to_string()));
-            match row.parent.filter(|parent| options.prune && self.row(parent).is_ok()) {
+            match row.parent.filter(|parent| options.prune && self.row(parent).is_ok_and(|row| !row.pinned)) {
                 Some(parent) => (id, force, quiet) = (parent, false, true),
                 None => return Ok(()),
             }
         }
     }
 
-    /// Removes images that no container uses: those without a tag, or all. Answers with what has gone; the bytes are
+    /// Removes images that no container uses and nobody has pinned: those without a tag, or all. Answers with what has gone; the bytes are
     /// freed, and counted, by the next [`Self::collect`], with all that failed pulls have left.
     ///
     /// # Errors
@@ -165,14 +169,14 @@ impl Images {
         &self,
         dangling_only: bool,
         in_use: &dyn Fn(&Digest) -> bool,
-        choose: &dyn Fn(&ImageRecord) -> bool,
-    ) -> Result<(Vec<Removed>, u64)> {
+        choose: &dyn Fn(&ImageSummary) -> bool,
+    ) -> Result<Vec<Removed>> {
         let mut removed = Vec::new();
         let users = |id: &Digest| if in_use(id) { vec![(String::new(), false)] } else { Vec::new() };
-        for image in self.list()? {
+        for image in self.summaries()? {
             // It may have gone as another's parent.
             let Ok(row) = self.row(&image.id) else { continue };
-            if (dangling_only && row.tags().next().is_some()) || in_use(&image.id) || !choose(&image) {
+            if row.pinned || (dangling_only && row.tags().next().is_some()) || in_use(&image.id) || !choose(&image) {
                 continue;
             }
             // What has no name and a child is a step on the way to that.
@@ -182,8 +186,13 @@ impl Images {
             self.untag(&row.names, &mut removed)?;
             self.delete(&image.id, Remove { force: false, prune: true }, true, &users, &mut removed)?;
         }
+        self.spare_nothing();
+        Ok(removed)
+    }
+
+    /// The next [`Self::collect`] spares nothing for its age.
+    pub fn spare_nothing(&self) {
         self.pruned().store(true, Ordering::Release);
-        Ok((removed, 0))
     }
 }
 
@@ -195,7 +204,7 @@ impl Obstacle {
 }
 
 /// The row and its names go; its layers may be nobody's now.
-fn forget(tx: &WriteTx, id: &Digest) -> Result<Row> {
+pub(crate) fn forget(tx: &WriteTx, id: &Digest) -> Result<Row> {
     let row: Row = tx.get(IMAGES, id.as_str())?.ok_or_else(|| ImageError::NotFound(id.to_string()))?;
     tx.delete(IMAGES, id.as_str())?;
     for name in &row.names {

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use wharf_reference::{Digest, Reference};
 use wharf_store::{Table, WriteTx};
 
+use crate::summary::Short;
 use crate::{ImageError, Result};
 
 /// Images by their IDs.
@@ -25,6 +26,15 @@ pub(crate) struct Row {
     /// Its keys in the table of names, sorted.
     #[serde(default)]
     pub(crate) names: Vec<String>,
+    /// Neither pruned nor evicted.
+    #[serde(default)]
+    pub(crate) pinned: bool,
+    /// When it was last used, in seconds since the epoch, to the hour.
+    #[serde(default)]
+    pub(crate) used: i64,
+    /// What lists show of its configuration.
+    #[serde(default)]
+    pub(crate) short: Option<Short>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

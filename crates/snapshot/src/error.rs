@@ -23,6 +23,8 @@ pub enum SnapshotError {
     NoImages(String),
     #[error("layer {diff_id} is an EROFS image, which cannot be mounted here: {why}")]
     Image { diff_id: Digest, why: String },
+    #[error("layer {0} is in use just now: look again")]
+    Busy(Digest),
     #[error("the layer cannot be read")]
     Input(#[source] io::Error),
     #[error("the layer cannot be written")]
@@ -62,6 +64,24 @@ impl SnapshotError {
             Self::Archive(error) => !matches!(error, ArchiveError::Write(_) | ArchiveError::Pack { .. }),
             _ => false,
         }
+    }
+
+    /// Whether it is the byte budget that is used up: no disk is full, and the error says what is missing.
+    pub fn is_over_budget(&self) -> bool {
+        let mut next: Option<&(dyn Error + 'static)> = match self {
+            Self::Store(error) => Some(error),
+            own => own.source(),
+        };
+        while let Some(error) = next {
+            let inside =
+                error.downcast_ref::<io::Error>().and_then(|error| error.get_ref()?.downcast_ref::<StoreError>());
+            let own = error.downcast_ref::<StoreError>().or(inside);
+            if matches!(own, Some(StoreError::OverBudget { .. })) {
+                return true;
+            }
+            next = error.source();
+        }
+        false
     }
 
     /// Whether the disk, or somebody's share of it, is full.

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use wharf_archive::{ArchiveError, PackOptions, pack};
 use wharf_reference::Digest;
-use wharf_rooted_path::RootDir;
+use wharf_rooted_path::{RootDir, disk_usage};
 
 use crate::content::check;
 use crate::hashed::HashedReader;
@@ -33,7 +33,8 @@ impl Layers {
             return Ok(layer);
         }
         let temporary = self.temporary()?;
-        let mut reader = HashedReader::new(tar, MAX_TAR);
+        let mut tar = self.store().budget().metered(tar);
+        let mut reader = HashedReader::new(&mut tar, MAX_TAR);
         let content = temporary.unpack(&mut reader)?;
         let (diff_id, tar_size) = reader.finish().map_err(SnapshotError::Input)?;
         check(expected, &diff_id)?;
@@ -46,6 +47,18 @@ impl Layers {
     /// # Errors
     /// When something cannot be read or the disk refuses.
     pub fn commit(&self, upper: &Path, clamp_mtime: Option<i64>) -> Result<Layer> {
+        let budget = self.store().budget();
+        if budget.max().is_some() {
+            budget.require(disk_usage(upper))?;
+        }
+        let free = self.store().free();
+        self.commit_now(upper, clamp_mtime).map_err(|error| match error.is_full() && !error.is_over_budget() {
+            true => self.store().lacking(disk_usage(upper), free).map_or(error, SnapshotError::from),
+            false => error,
+        })
+    }
+
+    fn commit_now(&self, upper: &Path, clamp_mtime: Option<i64>) -> Result<Layer> {
         // Packed and unpacked at once: the files that are kept are those of the tar, not those that may still change.
         let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
             .map_err(|errno| SnapshotError::Output(errno.into()))?;
@@ -60,10 +73,12 @@ impl Layers {
         });
         let temporary = self.temporary()?;
         let mut input = File::from(reader);
-        let mut hashed = HashedReader::new(&mut input, MAX_TAR);
+        let mut metered = self.store().budget().metered(&mut input);
+        let mut hashed = HashedReader::new(&mut metered, MAX_TAR);
         let unpacked = temporary.unpack(&mut hashed);
         let finished = hashed.finish();
         // So that the packing does not wait for a reader that has given up.
+        drop(metered);
         drop(input);
         let packed = packing.join().map_err(|_| SnapshotError::Input(io::Error::other("the packing failed")))?;
         let unpacked = match (packed, unpacked) {

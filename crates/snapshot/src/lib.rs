@@ -15,10 +15,12 @@
 //! - [`Storage`]: how their files are kept, chosen by what the kernel can.
 //! - [`Hold`]: layers that somebody counts on before a row says so.
 //! - [`Lower`]: one of them as overlayfs takes it.
+//! - `fsck`: layers that are not what they are said to be.
 //! - [`View`]: layers on top of each other, mounted for us alone.
 
 mod content;
 mod error;
+mod fsck;
 mod group_sync;
 mod hashed;
 mod hold;

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use wharf_reference::{Algorithm, Digest, Hasher};
 
-use crate::{Result, StoreError};
+use crate::{Budget, Result, StoreError};
 
 /// Prefix of content that may go on later, by its digest (`parts`).
 pub(crate) const PARTIAL: &str = "partial-";
@@ -25,13 +25,15 @@ pub struct Blobs {
 struct Inner {
     blobs: PathBuf,
     ingest: PathBuf,
+    budget: Arc<Budget>,
     /// Names of content on its way in.
     next: AtomicU64,
 }
 
 impl Blobs {
-    pub(crate) fn open(root: &Path) -> Result<Self> {
-        let inner = Inner { blobs: root.join("blobs"), ingest: root.join("ingest"), next: AtomicU64::new(0) };
+    pub(crate) fn open(root: &Path, budget: Arc<Budget>) -> Result<Self> {
+        let (blobs, ingest) = (root.join("blobs"), root.join("ingest"));
+        let inner = Inner { blobs, ingest, budget, next: AtomicU64::new(0) };
         let listing = fs::read_dir(&inner.ingest).map_err(StoreError::file("list", &inner.ingest))?;
         for entry in listing {
             let entry = entry.map_err(StoreError::file("list", &inner.ingest))?;
@@ -45,6 +47,10 @@ impl Blobs {
 
     pub(crate) fn dir(&self, algorithm: Algorithm) -> PathBuf {
         self.inner.blobs.join(algorithm.as_str())
+    }
+
+    pub(crate) fn budget(&self) -> &Budget {
+        &self.inner.budget
     }
 
     pub(crate) fn ingest(&self) -> &Path {
@@ -149,6 +155,43 @@ impl Blobs {
         Ok(freed)
     }
 
+    /// Files of content on its way in.
+    ///
+    /// # Errors
+    /// When the directory cannot be read.
+    pub fn ingests(&self) -> Result<Vec<Ingest>> {
+        let dir = &self.inner.ingest;
+        let mut all = Vec::new();
+        for entry in fs::read_dir(dir).map_err(StoreError::file("list", dir))? {
+            let entry = entry.map_err(StoreError::file("list", dir))?;
+            // It may be a blob by now.
+            let Ok(found) = entry.metadata() else { continue };
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let ours = name.starts_with(&format!("{}-", std::process::id()));
+            all.push(Ingest {
+                partial: name.starts_with(PARTIAL),
+                unwritten: !name.starts_with(PARTIAL) && !ours,
+                name,
+                bytes: found.blocks() * 512,
+                idle: found.modified().ok().and_then(|time| time.elapsed().ok()).unwrap_or_default(),
+            });
+        }
+        all.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(all)
+    }
+
+    /// Removes a file of content on its way in that nobody writes to any more.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub fn forget_ingest(&self, name: &str) -> Result<()> {
+        let path = self.inner.ingest.join(name);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(StoreError::file("remove", path)(error)),
+            _ => Ok(()),
+        }
+    }
+
     /// Deletes a blob, and tells whether there was one. Whoever reads it goes on reading.
     ///
     /// # Errors
@@ -178,6 +221,21 @@ impl Blobs {
         all.sort_unstable();
         Ok(all)
     }
+}
+
+/// A file of content on its way in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ingest {
+    /// In the directory of such files.
+    pub name: String,
+    /// Bytes that it takes on the disk.
+    pub bytes: u64,
+    /// Since when nobody has written to it.
+    pub idle: Duration,
+    /// It may go on later.
+    pub partial: bool,
+    /// It is neither: this process does not write it, and nobody goes on with it.
+    pub unwritten: bool,
 }
 
 /// A blob on its way in. Dropped unfinished it is forgotten.

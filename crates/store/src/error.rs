@@ -19,6 +19,11 @@ pub enum StoreError {
     },
     #[error("no space left on device: {needed} more bytes were to be written to `{}`", path.display())]
     Full { path: PathBuf, needed: u64 },
+    #[error(
+        "no space left in the byte budget: {missing} more bytes than the {max} of storage-max-bytes, and nothing is left \
+         that may go; remove containers, volumes or images in use, unpin some, or give the daemon more"
+    )]
+    OverBudget { max: u64, missing: u64 },
     #[error("the database cannot {action}")]
     Database {
         action: &'static str,
@@ -48,7 +53,7 @@ impl StoreError {
         let full =
             |error: &io::Error| matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
         match self {
-            Self::Full { .. } => true,
+            Self::Full { .. } | Self::OverBudget { .. } => true,
             Self::File { source, .. } => full(source),
             Self::Database { source, .. } => matches!(&**source, redb::Error::Io(error) if full(error)),
             _ => false,

@@ -11,7 +11,7 @@ use rustix::fs::{FlockOperation, flock};
 
 use crate::blobs::{self, Blobs};
 use crate::database::Rows;
-use crate::{ReadTx, Result, StoreError, WriteTx};
+use crate::{Budget, ReadTx, Result, StoreError, WriteTx};
 
 /// OCI image-spec, "OCI Image Layout".
 const OCI_LAYOUT: &str = r#"{"imageLayoutVersion":"1.0.0"}"#;
@@ -27,6 +27,7 @@ struct Inner {
     root: PathBuf,
     rows: Rows,
     blobs: Blobs,
+    budget: Arc<Budget>,
     /// The kernel lets go of it when this process dies, however it dies.
     _lock: File,
 }
@@ -48,8 +49,9 @@ impl Store {
             blobs::write_whole(&marker, OCI_LAYOUT.as_bytes())?;
         }
         let rows = Rows::open(&root.join("wharf.redb"))?;
-        let blobs = Blobs::open(root)?;
-        Ok(Self { inner: Arc::new(Inner { root: root.to_owned(), rows, blobs, _lock: lock }) })
+        let budget = Arc::new(Budget::default());
+        let blobs = Blobs::open(root, Arc::clone(&budget))?;
+        Ok(Self { inner: Arc::new(Inner { root: root.to_owned(), rows, blobs, budget, _lock: lock }) })
     }
 
     pub fn root(&self) -> &Path {
@@ -58,6 +60,23 @@ impl Store {
 
     pub fn blobs(&self) -> &Blobs {
         &self.inner.blobs
+    }
+
+    /// Bytes that the file system below the root has left.
+    pub fn free(&self) -> u64 {
+        rustix::fs::statvfs(&self.inner.root).map_or(u64::MAX, |found| found.f_bavail.saturating_mul(found.f_frsize))
+    }
+
+    /// The failure of a write of `needed` bytes that the disk had no room for, with how many of them are missing; `None`
+    /// when it had, `free` of them, before.
+    pub fn lacking(&self, needed: u64, free: u64) -> Option<StoreError> {
+        let missing = needed.checked_sub(free).filter(|missing| *missing > 0)?;
+        Some(StoreError::Full { path: self.inner.root.clone(), needed: missing })
+    }
+
+    /// How many bytes may be written. Nothing bounds them unless somebody sets a limit.
+    pub fn budget(&self) -> &Budget {
+        &self.inner.budget
     }
 
     /// Reads rows as they were at one moment.

@@ -15,16 +15,21 @@
 //!
 //! - [`Store`]: opens a root. [`Table`], [`ReadTx`], [`WriteTx`]: rows. [`Blobs`], [`BlobWriter`]: content;
 //!   [`PartsWriter`]: content that comes in parts.
+//! - [`Budget`]: how many bytes a root may take.
+//! - [`fsck`]: what is found wrong, and what became of it.
 
 mod backend;
 mod blobs;
+mod budget;
 mod database;
 mod error;
+pub mod fsck;
 mod layout;
 mod parts;
 mod reserve;
 
-pub use blobs::{BlobWriter, Blobs};
+pub use blobs::{BlobWriter, Blobs, Ingest};
+pub use budget::{Budget, Keeper, Metered, Reserved};
 pub use database::{ReadTx, Table, WriteTx};
 pub use error::StoreError;
 pub use layout::Store;

@@ -25,6 +25,8 @@ const MAGIC: u64 = u64::from_le_bytes(*b"whrfprt1");
 const HEAD: u64 = 3;
 /// More parts are not counted: of a larger blob each is larger. The table is half a MiB then.
 const MAX_PARTS: u64 = 1 << 16;
+/// A blob on its way in asks for room in steps of so many bytes.
+const ROOM_STEP: u64 = 1 << 20;
 /// Read at once of what has come before.
 const READ: u64 = 256 << 10;
 
@@ -39,6 +41,9 @@ pub struct PartsWriter {
     part: u64,
     /// Bytes of each part.
     have: Vec<u64>,
+    /// Bytes that are here, and for which there is room.
+    count: u64,
+    room: u64,
     hasher: Hasher,
     resumed: bool,
     done: bool,
@@ -65,6 +70,8 @@ impl Blobs {
             size,
             part,
             have: Vec::new(),
+            count: 0,
+            room: 0,
             hasher: Hasher::with(expected.algorithm()),
             resumed: false,
             done: false,
@@ -76,6 +83,8 @@ impl Blobs {
             }
             None => writer.begin()?,
         }
+        writer.count = writer.have.iter().sum();
+        writer.room = writer.count;
         Ok(writer)
     }
 }
@@ -125,7 +134,18 @@ impl PartsWriter {
 
     /// Bytes that are here.
     pub fn count(&self) -> u64 {
-        self.have.iter().sum()
+        self.count
+    }
+
+    /// Asks for room for so many more bytes. For now only: once written they are on the disk, for all to see.
+    fn ask_for(&mut self, bytes: u64) -> Result<()> {
+        let end = self.count + bytes;
+        if end > self.room {
+            let more = ROOM_STEP.max(end - self.room);
+            drop(self.blobs.budget().reserve(more)?);
+            self.room += more;
+        }
+        Ok(())
     }
 
     /// Whether an earlier attempt has left something.
@@ -148,7 +168,7 @@ impl PartsWriter {
     /// memory then. All others come by [`Self::verified`].
     ///
     /// # Errors
-    /// `Full` when the disk is; `WrongSize` for bytes behind the end, or with a gap before them.
+    /// `OverBudget`; `Full` when the disk is; `WrongSize` for bytes behind the end, or with a gap before them.
     pub fn write(&mut self, offset: u64, bytes: &[u8]) -> Result<bool> {
         let (mut next, mut rest) = (offset, bytes);
         let mut known = false;
@@ -166,8 +186,10 @@ impl PartsWriter {
             rest = after;
             let new = &piece[usize::try_from(passed).unwrap_or(0)..];
             if !new.is_empty() {
+                self.ask_for(new.len() as u64)?;
                 self.file.write_all_at(new, start + have).map_err(|error| self.failed(error))?;
                 self.have[at] = have + new.len() as u64;
+                self.count += new.len() as u64;
                 let place = self.size + 8 * (HEAD + at as u64);
                 let number = self.have[at].to_le_bytes();
                 self.file.write_all_at(&number, place).map_err(|error| self.failed(error))?;

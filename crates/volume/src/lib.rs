@@ -15,6 +15,7 @@
 
 mod error;
 mod fill;
+mod fsck;
 mod mounting;
 mod name;
 mod record;

@@ -14,11 +14,11 @@ use crate::mounting::{self, Wanted};
 use crate::record::Row;
 use crate::{CreateVolume, Result, Volume, VolumeError, name};
 
-const TABLE: Table = Table::new("volumes");
+pub(crate) const TABLE: Table = Table::new("volumes");
 /// The content of a volume in its directory; beside it there is room for what is ours.
 pub(crate) const DATA: &str = "_data";
 /// No volume's name begins with a dot.
-const REMOVING: &str = ".removing-";
+pub(crate) const REMOVING: &str = ".removing-";
 
 /// The volumes of a store. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -241,13 +241,21 @@ impl Volumes {
         self.inner.users.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn find(&self, name: &str) -> Result<Option<Volume>> {
+    pub(crate) fn store(&self) -> &Store {
+        &self.inner.store
+    }
+
+    pub(crate) fn dir(&self) -> &Path {
+        &self.inner.dir
+    }
+
+    pub(crate) fn find(&self, name: &str) -> Result<Option<Volume>> {
         let row = self.inner.store.read::<_, VolumeError>(|tx| Ok(tx.get::<Row>(TABLE, name)?))?;
         Ok(row.map(|row| row.shown(name.to_owned(), self.path(name))))
     }
 
     /// Does `f` while nobody else changes this volume; others are not held up.
-    fn locked<T>(&self, name: &str, f: impl FnOnce() -> Result<T>) -> Result<T> {
+    pub(crate) fn locked<T>(&self, name: &str, f: impl FnOnce() -> Result<T>) -> Result<T> {
         let own = {
             let mut busy = self.inner.busy.lock().unwrap_or_else(PoisonError::into_inner);
             busy.retain(|_, held| held.strong_count() > 0);
@@ -298,7 +306,7 @@ impl Inner {
     }
 }
 
-fn make_dirs(data: &Path) -> Result<()> {
+pub(crate) fn make_dirs(data: &Path) -> Result<()> {
     let above = data.parent().unwrap_or(data);
     for (path, mode) in [(above, 0o711), (data, 0o755)] {
         match DirBuilder::new().mode(mode).create(path) {
@@ -310,7 +318,7 @@ fn make_dirs(data: &Path) -> Result<()> {
 }
 
 /// Removes what a container may have filled with anything, without following a link.
-fn remove_tree(path: &Path) -> Result<()> {
+pub(crate) fn remove_tree(path: &Path) -> Result<()> {
     let (Some(above), Some(name)) = (path.parent(), path.file_name()) else { return Ok(()) };
     Ok(RootDir::open(above)?.remove_all(name)?)
 }

@@ -2,6 +2,7 @@
 
 mod content;
 mod fake;
+mod fuzzed;
 mod hosts;
 mod moments;
 mod tokens;

@@ -3,6 +3,8 @@
 mod archives;
 mod collecting;
 mod crash;
+mod fsck;
+mod fuzzed;
 mod hostile;
 mod layouts;
 mod names;
@@ -22,14 +24,16 @@ use wharf_store::Store;
 /// A store of its own, and the images in it.
 struct Place {
     dir: tempfile::TempDir,
+    store: Store,
     images: Images,
 }
 
 impl Place {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let images = open(&dir.path().join("data"));
-        Self { dir, images }
+        let store = store(&dir.path().join("data"));
+        let images = images(&store);
+        Self { dir, store, images }
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -70,9 +74,12 @@ fn store(root: &Path) -> Store {
 }
 
 fn open(root: &Path) -> Images {
-    let store = store(root);
+    images(&store(root))
+}
+
+fn images(store: &Store) -> Images {
     let layers = Layers::open(store.clone()).unwrap();
-    Images::open(store, layers).unwrap()
+    Images::open(store.clone(), layers).unwrap()
 }
 
 fn config(layers: &[Digest], comment: &str) -> ImageConfig {

@@ -38,7 +38,9 @@ fn the_last_name_takes_the_image_with_it() {
     let error = place.images.remove("x", PLAIN, &nobody).unwrap_err();
     assert_eq!((error.to_string().as_str(), error.kind()), ("No such image: x:latest", ErrorKind::NotFound));
     assert!(place.images.layers().contains(&image.diff_ids[0]), "until it is collected");
-    assert!(place.images.collect(&|| image.diff_ids.clone()).unwrap() == 0, "a container has the layer");
+    let configuration = place.images.collect(&|| image.diff_ids.clone()).unwrap();
+    assert!((1..1000).contains(&configuration), "which has gone with its image: {configuration}");
+    assert!(place.images.layers().contains(&image.diff_ids[0]), "a container has the layer");
     assert!(place.images.collect(&Vec::new).unwrap() > 0);
     assert!(!place.images.layers().contains(&image.diff_ids[0]) && place.blobs().is_empty());
 }
@@ -135,17 +137,36 @@ fn pruning_takes_what_nobody_uses() {
     let (named, dangling, used) =
         (place.simple("named", &["x"]), place.simple("dangling", &[]), place.simple("used", &[]));
     let in_use = |id: &Digest| *id == used.id;
-    let all = |_: &wharf_image::ImageRecord| true;
-    assert!(place.images.prune(true, &in_use, &|_| false).unwrap().0.is_empty());
-    assert_eq!(place.images.prune(true, &in_use, &all).unwrap().0, [deleted(&dangling.id)]);
-    assert_eq!(place.images.prune(false, &in_use, &all).unwrap().0, [untagged("x:latest"), deleted(&named.id)]);
+    let all = |_: &wharf_image::ImageSummary| true;
+    assert!(place.images.prune(true, &in_use, &|_| false).unwrap().is_empty());
+    assert_eq!(place.images.prune(true, &in_use, &all).unwrap(), [deleted(&dangling.id)]);
+    assert_eq!(place.images.prune(false, &in_use, &all).unwrap(), [untagged("x:latest"), deleted(&named.id)]);
     assert_eq!(place.images.list().unwrap().len(), 1);
     // A step on the way to an image that somebody uses is no garbage.
     let step = place.simple("step", &[]);
     let child = place.images.create(&crate::config(&step.diff_ids, "child"), Some(&step.id), &["c".into()]).unwrap();
-    assert!(place.images.prune(true, &in_use, &all).unwrap().0.is_empty());
+    assert!(place.images.prune(true, &in_use, &all).unwrap().is_empty());
     assert_eq!(
-        place.images.prune(false, &in_use, &all).unwrap().0,
+        place.images.prune(false, &in_use, &all).unwrap(),
         [untagged("c:latest"), deleted(&child.id), deleted(&step.id)]
     );
+}
+
+#[test]
+fn what_is_pinned_is_not_pruned_and_goes_when_it_is_asked_for() {
+    let place = Place::new();
+    let (pinned, other) = (place.simple("pinned", &["pinned"]), place.simple("other", &["other"]));
+    assert_eq!(place.images.pin("pinned", true).unwrap(), pinned.id);
+    assert!(place.images.resolve("pinned").unwrap().pinned && !place.images.resolve("other").unwrap().pinned);
+    let prune = || place.images.prune(false, &|_| false, &|_| true).unwrap();
+    assert_eq!(prune(), [untagged("other:latest"), deleted(&other.id)]);
+    // The step that a named image stands on, too.
+    let config = crate::config(&pinned.diff_ids, "child");
+    let child = place.images.create(&config, Some(&pinned.id), &["child".to_owned()]).unwrap();
+    let removed = place.images.remove("child", Remove { force: false, prune: true }, &|_| Vec::new()).unwrap();
+    assert_eq!(removed, [untagged("child:latest"), deleted(&child.id)]);
+    assert!(prune().is_empty());
+    place.images.pin(pinned.id.as_str(), false).unwrap();
+    assert_eq!(prune(), [untagged("pinned:latest"), deleted(&pinned.id)]);
+    assert!(place.images.pin("pinned", true).is_err());
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 use wharf_build::CacheRecord;
-use wharf_image::ImageRecord;
+use wharf_image::ImageSummary;
 use wharf_reference::Digest;
 
 /// Bytes of each layer, by its diff ID.
@@ -19,7 +19,7 @@ pub(crate) struct Sharing<'a> {
 }
 
 impl<'a> Sharing<'a> {
-    pub(crate) fn new(images: &'a [ImageRecord], sizes: &'a Sizes) -> Self {
+    pub(crate) fn new(images: &'a [ImageSummary], sizes: &'a Sizes) -> Self {
         let mut users = BTreeMap::new();
         for image in images {
             // An image may have the same layer twice.
@@ -31,7 +31,7 @@ impl<'a> Sharing<'a> {
     }
 
     /// Bytes of an image that other images have, too.
-    pub(crate) fn shared(&self, image: &ImageRecord) -> u64 {
+    pub(crate) fn shared(&self, image: &ImageSummary) -> u64 {
         let layers: BTreeSet<&Digest> = image.diff_ids.iter().collect();
         let shared = layers.into_iter().filter(|layer| self.users.get(layer).is_some_and(|count| *count > 1));
         shared.filter_map(|layer| self.sizes.get(layer)).sum()
@@ -67,12 +67,13 @@ pub(crate) fn build_cache(id: &str, record: &CacheRecord, sharing: &Sharing<'_>)
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::render::image::sample;
+    use crate::render::image::sample_summary;
 
     #[test]
     fn shared_layers_count_once() {
         let layer = |name: &str| Digest::sha256(name.as_bytes());
-        let image = |layers: &[&str]| ImageRecord { diff_ids: layers.iter().map(|l| layer(l)).collect(), ..sample() };
+        let image =
+            |layers: &[&str]| ImageSummary { diff_ids: layers.iter().map(|l| layer(l)).collect(), ..sample_summary() };
         let images = [image(&["base", "a"]), image(&["base", "b", "b"])];
         let sizes: Sizes = [("base", 100), ("a", 10), ("b", 1), ("cache", 1000)].map(|(l, n)| (layer(l), n)).into();
         let sharing = Sharing::new(&images, &sizes);

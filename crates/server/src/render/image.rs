@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
-use wharf_image::{HistoryItem, ImageRecord, Removed};
+use wharf_image::{HistoryItem, ImageRecord, ImageSummary, Removed};
 
 /// The time that the API shows for "never".
 const NEVER: &str = "0001-01-01T00:00:00Z";
@@ -14,7 +14,7 @@ pub(crate) fn inspect(image: &ImageRecord, version: (u32, u32)) -> Value {
         "Id": image.id,
         "RepoTags": image.tags,
         "RepoDigests": image.repo_digests,
-        "Parent": parent(image),
+        "Parent": parent(image.parent.as_ref()),
         "Comment": history.and_then(|h| h.comment.clone()).unwrap_or_default(),
         "Created": image.created,
         "DockerVersion": "",
@@ -29,6 +29,9 @@ pub(crate) fn inspect(image: &ImageRecord, version: (u32, u32)) -> Value {
     });
     if let Some(variant) = &image.config.variant {
         all["Variant"] = variant.as_str().into();
+    }
+    if image.pinned {
+        all["Pinned"] = true.into();
     }
     if version < (1, 45) {
         all["Container"] = "".into();
@@ -65,12 +68,12 @@ fn config(image: &ImageRecord, version: (u32, u32)) -> Value {
     all.into()
 }
 
-fn parent(image: &ImageRecord) -> String {
-    image.parent.as_ref().map_or(String::new(), ToString::to_string)
+fn parent(id: Option<&wharf_reference::Digest>) -> String {
+    id.map_or(String::new(), ToString::to_string)
 }
 
 /// One line of `GET /images/json`. What was not counted is -1.
-pub(crate) fn summary(image: &ImageRecord, containers: i64, shared: i64, version: (u32, u32)) -> Value {
+pub(crate) fn summary(image: &ImageSummary, containers: i64, shared: i64, version: (u32, u32)) -> Value {
     let names = |list: &[String], none: &str| match (list.is_empty(), version < (1, 43)) {
         // Older clients want the words.
         (true, true) => json!([none]),
@@ -78,15 +81,18 @@ pub(crate) fn summary(image: &ImageRecord, containers: i64, shared: i64, version
     };
     let mut all = json!({
         "Id": image.id,
-        "ParentId": parent(image),
+        "ParentId": parent(image.parent.as_ref()),
         "RepoTags": names(&image.tags, "<none>:<none>"),
         "RepoDigests": names(&image.repo_digests, "<none>@<none>"),
         "Created": seconds(&image.created),
         "Size": image.size,
         "SharedSize": shared,
-        "Labels": image.config.config.labels,
+        "Labels": image.labels,
         "Containers": containers,
     });
+    if image.pinned {
+        all["Pinned"] = true.into();
+    }
     if version < (1, 44) {
         all["VirtualSize"] = image.size.into();
     }
@@ -140,7 +146,16 @@ pub(crate) fn sample() -> ImageRecord {
         created: "2026-01-02T03:04:05Z".into(),
         tagged: None,
         parent: None,
+        pinned: false,
+        used: 0,
     }
+}
+
+/// The same in short.
+#[cfg(test)]
+pub(crate) fn sample_summary() -> ImageSummary {
+    let ImageRecord { id, diff_ids, size, tags, repo_digests, created, parent, pinned, used, .. } = sample();
+    ImageSummary { id, diff_ids, size, tags, repo_digests, created, labels: None, parent, pinned, used }
 }
 
 #[cfg(test)]
@@ -163,7 +178,7 @@ mod tests {
 
     #[test]
     fn images_without_a_name() {
-        let nameless = ImageRecord { tags: Vec::new(), ..sample() };
+        let nameless = ImageSummary { tags: Vec::new(), ..sample_summary() };
         assert_eq!(summary(&nameless, -1, -1, (1, 51))["RepoTags"], json!([]));
         let old = summary(&nameless, -1, -1, (1, 42));
         assert_eq!((&old["RepoTags"], &old["RepoDigests"]), (&json!(["<none>:<none>"]), &json!(["<none>@<none>"])));

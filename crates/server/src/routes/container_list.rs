@@ -243,6 +243,8 @@ mod tests {
             created: String::new(),
             tagged: None,
             parent: None,
+            pinned: false,
+            used: 0,
         };
         let of = |image: ImageRecord| Choice { ancestors: Some(vec![image]), ..Choice::default() }.fits(&sample());
         assert!(of(image(&["base"], "other")) && of(image(&[], "image")));

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 use wharf_engine::{Engine, EngineError};
-use wharf_image::{ImageRecord, Images};
+use wharf_image::{ImageSummary, Images};
 use wharf_reference::{Digest, Reference};
 
 use super::{Call, Result, blocking};
@@ -13,7 +13,7 @@ use crate::http::{ApiError, ok};
 use crate::render::disk::{Sharing, Sizes};
 use crate::render::image as render;
 
-const FILTERS: &[&str] = &["dangling", "label", "label!", "before", "since", "reference", "until"];
+const FILTERS: &[&str] = &["dangling", "label", "label!", "before", "since", "reference", "until", "pinned"];
 
 pub(super) async fn list(call: Call) -> Result {
     let mut filters = Filters::of(&call.query, FILTERS)?;
@@ -23,18 +23,18 @@ pub(super) async fn list(call: Call) -> Result {
     let (all, shared, version) = (call.query.flag("all"), call.query.flag("shared-size"), call.version);
     let engine = call.api.engine;
     // Docker counts containers since then.
-    let count = |image: &ImageRecord| match version >= (1, 51) {
+    let count = |image: &ImageSummary| match version >= (1, 51) {
         true => i64::try_from(engine.users(&image.id).len()).unwrap_or(0),
         false => -1,
     };
     let own = engine.clone();
     let (shown, shared) = blocking(move || {
-        let images = own.images().list()?;
+        let images = own.images().summaries()?;
         let sharing = if shared { Some(shared_sizes(&own, &images)?) } else { None };
         Ok((choose(images, &filters, all, own.images())?, sharing))
     })
     .await?;
-    let line = |image: &ImageRecord| {
+    let line = |image: &ImageSummary| {
         let shared = shared.as_ref().and_then(|sizes| sizes.get(&image.id)).and_then(|n| i64::try_from(*n).ok());
         render::summary(image, count(image), shared.unwrap_or(-1), version)
     };
@@ -42,7 +42,7 @@ pub(super) async fn list(call: Call) -> Result {
 }
 
 /// Bytes of each image that another has, too.
-fn shared_sizes(engine: &Engine, images: &[ImageRecord]) -> std::result::Result<BTreeMap<Digest, u64>, ApiError> {
+fn shared_sizes(engine: &Engine, images: &[ImageSummary]) -> std::result::Result<BTreeMap<Digest, u64>, ApiError> {
     let layers = engine.images().layers().list().map_err(EngineError::from)?;
     let sizes: Sizes = layers.into_iter().map(|layer| (layer.diff_id, layer.size)).collect();
     let sharing = Sharing::new(images, &sizes);
@@ -51,12 +51,12 @@ fn shared_sizes(engine: &Engine, images: &[ImageRecord]) -> std::result::Result<
 
 /// The images that the filters want, with the names that they want.
 fn choose(
-    images: Vec<ImageRecord>,
+    images: Vec<ImageSummary>,
     filters: &Filters,
     all: bool,
     store: &Images,
-) -> std::result::Result<Vec<ImageRecord>, ApiError> {
-    let (dangling, until) = (filters.flag("dangling")?, filters.until()?);
+) -> std::result::Result<Vec<ImageSummary>, ApiError> {
+    let (dangling, pinned, until) = (filters.flag("dangling")?, filters.flag("pinned")?, filters.until()?);
     let created =
         |key: &str| filters.get(key).and_then(|names| names.last()).map(|name| store.resolve(name)).transpose();
     let (before, since) = (created("before")?, created("since")?);
@@ -69,10 +69,11 @@ fn choose(
         let at: Option<jiff::Timestamp> = image.created.parse().ok();
         let wanted = (all || !intermediate)
             && dangling.is_none_or(|wanted| wanted == nameless)
+            && pinned.is_none_or(|wanted| wanted == image.pinned)
             && until.is_none_or(|until| at.is_some_and(|at| at < until))
             && before.as_ref().is_none_or(|b| image.created < b.created)
             && since.as_ref().is_none_or(|s| image.created > s.created)
-            && filters.labels(image.config.config.labels.as_ref());
+            && filters.labels(image.labels.as_ref());
         if !wanted {
             continue;
         }

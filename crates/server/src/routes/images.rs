@@ -8,14 +8,14 @@ use tokio::sync::mpsc;
 use wharf_distribution::Manifest;
 use wharf_engine::spec::Config;
 use wharf_engine::{CommitOptions, Engine, EngineError};
-use wharf_image::{ContainerConfig, Form, ImageConfig, ImageRecord, Progress};
+use wharf_image::{ContainerConfig, Form, ImageConfig, ImageRecord, ImageSummary, Progress};
 use wharf_reference::Reference;
 
 use super::progress::{progress, progress_line};
 use super::{Call, Result, blocking, pruned_event};
 use crate::auth;
 use crate::changes::apply;
-use crate::filters::Filters;
+use crate::filters::{Filters, moment};
 use crate::http::{
     ApiError, blocking_reader, document_reader, empty, error_line, json_answer, line, ok, read_json, stream, tar,
 };
@@ -50,12 +50,14 @@ pub(super) async fn remove(call: Call, name: &str) -> Result {
 }
 
 pub(super) async fn prune(call: Call) -> Result {
-    let filters = Filters::of(&call.query, &["dangling", "until", "label", "label!"])?;
+    let filters = Filters::of(&call.query, &["dangling", "until", "label", "label!", "unused-for"])?;
     let (dangling, until) = (filters.flag("dangling")?.unwrap_or(true), filters.until()?);
-    let choose = move |image: &ImageRecord| {
+    let unused = filters.get("unused-for").and_then(|ages| ages.last()).map(|age| moment(age)).transpose()?;
+    let choose = move |image: &ImageSummary| {
         let created: Option<jiff::Timestamp> = image.created.parse().ok();
         until.is_none_or(|until| created.is_some_and(|created| created < until))
-            && filters.labels(image.config.config.labels.as_ref())
+            && unused.is_none_or(|since| image.used < since.as_second())
+            && filters.labels(image.labels.as_ref())
     };
     let pruned = call.api.engine.prune_images(dangling, choose).await?;
     pruned_event(&call.api.engine, "image", pruned.space_reclaimed);

@@ -7,9 +7,11 @@ mod disk;
 mod events;
 mod exec;
 mod files;
+mod fsck;
 mod image_list;
 mod images;
 mod networks;
+mod pin;
 mod progress;
 mod remote;
 mod search;
@@ -88,6 +90,7 @@ async fn route(api: Api, request: Request<Incoming>) -> Result {
         ("POST", ["auth"]) => system::auth(call).await,
         ("GET", ["events"]) => events::events(&call),
         ("GET", ["system", "df"]) => disk::usage(call).await,
+        ("POST", ["system", "fsck"]) => fsck::fsck(call).await,
 
         ("GET", ["containers", "json"]) => container_list::list(call).await,
         ("POST", ["containers", "create"]) => containers::create(call).await,
@@ -138,6 +141,8 @@ async fn route(api: Api, request: Request<Incoming>) -> Result {
         ("GET", ["images", name @ .., "get"]) => images::save(call, vec![name.join("/")]).await,
         ("POST", ["images", name @ .., "tag"]) => images::tag(call, &name.join("/")).await,
         ("POST", ["images", name @ .., "push"]) => images::push(call, &name.join("/")).await,
+        ("POST", ["images", name @ .., "pin"]) => pin::pin(call, &name.join("/"), true).await,
+        ("POST", ["images", name @ .., "unpin"]) => pin::pin(call, &name.join("/"), false).await,
         ("DELETE", ["images", name @ ..]) if !name.is_empty() => images::remove(call, &name.join("/")).await,
         ("GET", ["distribution", name @ .., "json"]) => images::distribution(call, &name.join("/")).await,
         ("POST", ["commit"]) => images::commit(call).await,

@@ -85,8 +85,40 @@ fn a_pull_that_does_not_fit_leaves_nothing() {
     let before = free(&daemon);
     let pull = daemon.docker(&format!("pull {name}"));
     assert!(pull.code == 1 && pull.err.to_lowercase().contains("no space left on device"), "{}", pull.err);
+    assert!((1 << 20..70 << 20).contains(&missing(&pull.err)), "{}", pull.err);
     assert_eq!(std::fs::read_dir(daemon.data().join("ingest")).unwrap().count(), 0);
     daemon.docker("image prune -f").ok();
     daemon.eventually("what had come of the image is gone", || free(&daemon) + 64 >= before);
     assert_eq!(daemon.sh("", "echo fine").ok(), "fine");
+}
+
+/// How many bytes a failure says that are missing.
+fn missing(said: &str) -> u64 {
+    let number = said.split("on device: ").nth(1).and_then(|text| text.split(' ').next());
+    number.and_then(|text| text.parse().ok()).unwrap_or_else(|| panic!("no number of bytes: {said}"))
+}
+
+#[test]
+fn a_load_and_a_commit_that_do_not_fit_say_how_much_is_missing() {
+    let Some(large) = Daemon::start() else { return };
+    large.import("large", 50 << 20).ok();
+    let archive = large.path().join("saved.tar");
+    large.docker(&format!("save -o {} large", archive.display())).ok();
+    let Some(daemon) = Daemon::start_on(DISK) else { return };
+    let free = |daemon: &Daemon| rustix::fs::statvfs(daemon.data()).unwrap().f_bavail;
+    daemon.docker("run --name box busybox dd if=/dev/zero of=/large bs=1M count=35").ok();
+    let before = free(&daemon);
+    let load = daemon.docker(&format!("load -i {}", archive.display()));
+    assert!(load.code == 1 && (1 << 20..50 << 20).contains(&missing(&load.err)), "{}", load.err);
+    daemon.eventually("what had come of the image is gone", || free(&daemon) + 64 >= before);
+    let commit = daemon.docker("commit box committed");
+    assert!(commit.code == 1 && (1 << 20..35 << 20).contains(&missing(&commit.err)), "{}", commit.err);
+    daemon.eventually("what had come of the layer is gone", || free(&daemon) + 64 >= before);
+    assert_eq!(daemon.wharf("system fsck --deep").code, 0);
+    // With room again both go on.
+    daemon.docker("rm box").ok();
+    daemon.docker(&format!("load -i {}", archive.display())).ok();
+    daemon.docker("run --name box busybox touch /small").ok();
+    daemon.docker("commit box committed").ok();
+    daemon.docker("rm box").ok();
 }

@@ -17,6 +17,8 @@ pub(crate) struct Daemon {
     child: Option<Child>,
     /// The data root has a disk of its own.
     has_disk: bool,
+    /// Options of its own.
+    options: &'static [&'static str],
 }
 
 /// What a command said.
@@ -48,22 +50,27 @@ impl Said {
 impl Daemon {
     /// `None`, with a word about it, where containers cannot be made.
     pub(crate) fn start() -> Option<Self> {
-        Self::start_with(None)
+        Self::start_with(None, &[])
+    }
+
+    /// With further options of `wharf daemon`.
+    pub(crate) fn start_given(options: &'static [&'static str]) -> Option<Self> {
+        Self::start_with(None, options)
     }
 
     /// With a data root of so many bytes: `size=64m`.
     pub(crate) fn start_on(size: &str) -> Option<Self> {
-        Self::start_with(Some(size))
+        Self::start_with(Some(size), &[])
     }
 
-    fn start_with(size: Option<&str>) -> Option<Self> {
+    fn start_with(size: Option<&str>, options: &'static [&'static str]) -> Option<Self> {
         if !rustix::process::geteuid().is_root() || !Path::new("/bin/busybox").exists() {
             eprintln!("skipped: containers need root and busybox-static");
             return None;
         }
         let dir = tempfile::Builder::new().prefix("wharf-test-").tempdir().unwrap();
         let name = format!("wharf-test-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-        let mut daemon = Self { dir, name, child: None, has_disk: false };
+        let mut daemon = Self { dir, name, child: None, has_disk: false, options };
         std::fs::create_dir(daemon.data()).unwrap();
         if let Some(size) = size {
             let mount = Command::new("mount").args(["-t", "tmpfs", "-o", size, "tmpfs"]).arg(daemon.data()).status();
@@ -102,6 +109,7 @@ impl Daemon {
             .arg("--exec-root")
             .arg(self.dir.path().join("run"))
             .args(["--cgroup-parent", &format!("/{}", self.name), "--remove-networks-on-exit"])
+            .args(self.options)
             .stdin(Stdio::null());
         // The form of layers that this host would not choose.
         if let Ok(form) = std::env::var("WHARF_TEST_LAYERS") {
@@ -137,6 +145,17 @@ impl Daemon {
         let mut child = self.child.take().unwrap();
         rustix::process::kill_process(rustix::process::Pid::from_child(&child), rustix::process::Signal::TERM).unwrap();
         child.wait().unwrap();
+    }
+
+    /// The JSON that a `GET` answers with.
+    #[track_caller]
+    pub(crate) fn get(&self, path: &str) -> serde_json::Value {
+        use std::io::{Read, Write};
+        let mut stream = std::os::unix::net::UnixStream::connect(self.socket()).unwrap();
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: d\r\nConnection: close\r\n\r\n").unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).unwrap();
+        serde_json::from_str(text.split_once("\r\n\r\n").unwrap().1).unwrap()
     }
 
     /// Sends a request as it is, and answers with status and body; without `answer` it leaves at once.
@@ -176,6 +195,29 @@ impl Daemon {
     /// Runs a client's command, its words separated by blanks.
     pub(crate) fn docker(&self, words: &str) -> Said {
         self.client().args(words.split_whitespace()).output().unwrap().into()
+    }
+
+    /// Runs a command of our own, which Docker's client does not have.
+    pub(crate) fn wharf(&self, words: &str) -> Said {
+        let mut command = Command::new(WHARF);
+        command.arg("-H").arg(format!("unix://{}", self.socket().display())).stdin(Stdio::null());
+        command.env("DOCKER_CONFIG", self.dir.path().join("config"));
+        command.args(words.split_whitespace()).output().unwrap().into()
+    }
+
+    /// Makes an image of one file of so many bytes that do not compress.
+    #[track_caller]
+    pub(crate) fn import(&self, name: &str, bytes: u64) -> Said {
+        use std::io::Read;
+        let dir = self.dir.path().join("import");
+        std::fs::create_dir_all(&dir).unwrap();
+        let mut file = std::fs::File::create(dir.join("file")).unwrap();
+        std::io::copy(&mut std::fs::File::open("/dev/urandom").unwrap().take(bytes), &mut file).unwrap();
+        let archive = self.dir.path().join("import.tar");
+        let made = Command::new("tar").arg("-cf").arg(&archive).arg("-C").arg(&dir).arg("file").status().unwrap();
+        assert!(made.success());
+        let mut import = self.client();
+        import.args(["import", "-", name]).stdin(std::fs::File::open(archive).unwrap()).output().unwrap().into()
     }
 
     /// Runs a script in a new container.

@@ -3,6 +3,7 @@
 pub(super) mod archive;
 pub(super) mod history;
 pub(super) mod ls;
+pub(super) mod pin;
 pub(super) mod prune;
 pub(super) mod pull;
 pub(super) mod push;

@@ -17,7 +17,9 @@ use crate::units;
 pub(crate) static COMMAND: Command =
     Command::new("[OPTIONS]", "Show docker disk usage", Arity::None, |app, matches| Box::pin(run(app, matches))).flags(
         &[
+            Flag::switch("exact", "Wait until all that containers write to has been measured"),
             Flag::text("format", TABLE_FORMAT),
+            Flag::switch("owners", "Show every byte of the data root by what it belongs to"),
             Flag::switch("verbose", "Show detailed information on space usage").short('v'),
         ],
     );
@@ -47,7 +49,11 @@ const RAW: &str = "type: {{.Type}}\ntotal: {{.TotalCount}}\nactive: {{.Active}}\
     reclaimable: {{.Reclaimable}}\n";
 
 async fn run(app: &App, matches: &Matches) -> Outcome<u8> {
-    let usage: Json = app.client().await?.get("/system/df").send().await?.json().await?;
+    let request = app.client().await?.get("/system/df").query_if(matches.on("exact"), "exact");
+    let usage: Json = request.send().await?.json().await?;
+    if matches.on("owners") {
+        return owners(app, &usage["DataRoot"], matches.some("format").unwrap_or("table"));
+    }
     let format = matches.some("format").unwrap_or("table");
     if matches.on("verbose") {
         return verbose(app, &usage, format);
@@ -249,6 +255,51 @@ fn all(
     let template = Template::parse(&source).map_err(|error| format!("template parsing error: {error}"))?;
     let output = template.execute(&usage).map_err(|error| error.to_string())?;
     app.print(&output)?;
+    Ok(0)
+}
+
+/// What each line of `--owners` is called, by the engine's word for it.
+const OWNERS: &[(&str, &str)] = &[
+    ("LayersShared", "Layers that images share"),
+    ("LayersUnique", "Layers of one image"),
+    ("LayersOfContainers", "Layers of containers alone"),
+    ("LayersOfCache", "Layers of the build cache alone"),
+    ("Blobs", "Configurations, manifests, compressed layers"),
+    ("ContainersWritten", "Written by containers"),
+    ("ContainersLogs", "Logs of containers"),
+    ("ContainersFiles", "Other files of containers"),
+    ("Volumes", "Volumes"),
+    ("Builds", "Cache mounts, builds under way"),
+    ("Partial", "Downloads and archives on their way in"),
+    ("Unpacking", "Layers on their way in or out"),
+    ("Database", "Database"),
+    ("Reserve", "Reserve of the database"),
+    ("Engine", "The engine's own"),
+    ("Strangers", "Not the engine's"),
+];
+
+/// Every byte of the data root.
+fn owners(app: &App, accounts: &Json, format: &str) -> Outcome<u8> {
+    if accounts.is_null() {
+        return Err("this engine does not say what its bytes belong to".into());
+    }
+    match format {
+        "table" => {}
+        "json" => {
+            app.say(&accounts.to_string())?;
+            return Ok(0);
+        }
+        other => return Err(format!("--owners has no format '{other}': give json, or leave it out").into()),
+    }
+    let mut lines = "OWNER\tSIZE\n".to_owned();
+    for (key, name) in OWNERS {
+        lines.push_str(&format!("{name}\t{}\n", units::human_size(int(&accounts[*key]) as f64)));
+    }
+    lines.push_str(&format!("Total\t{}\n", units::human_size(int(&accounts["Total"]) as f64)));
+    app.print(&crate::table::align(&lines))?;
+    if accounts["Exact"].as_bool() == Some(false) {
+        app.complain("Some of it is as it was when it was last measured: give --exact to wait for all of it");
+    }
     Ok(0)
 }
 
