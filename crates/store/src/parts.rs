@@ -175,7 +175,9 @@ impl PartsWriter {
         while !rest.is_empty() {
             let at = usize::try_from(next / self.part).unwrap_or(usize::MAX);
             let start = at as u64 * self.part;
-            let Some(have) = self.have.get(at).copied().filter(|have| start + have >= next) else {
+            // The last part ends with the blob, in the middle of where others would go on.
+            let here = self.have.get(at).copied().filter(|have| next < self.size && start + have >= next);
+            let Some(have) = here else {
                 return Err(StoreError::WrongSize { expected: self.size, found: next + rest.len() as u64 });
             };
             let room = start + length_of(self.size, self.part, at) - next;
