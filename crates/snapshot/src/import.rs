@@ -20,6 +20,9 @@ pub(crate) const MAX_TAR: u64 = 256 << 30;
 /// Most entries of a layer: the largest of public images have some hundred thousand.
 const MAX_ENTRIES: u64 = 10_000_000;
 
+/// A layer of so many entries is measured, which takes a few milliseconds; of a larger one the archive says it near enough.
+const MEASURED_ENTRIES: u64 = 1000;
+
 impl Layers {
     /// Makes a layer of an uncompressed tar stream. What is here already is read to its end and not kept twice. It is
     /// held as long as the answer is.
@@ -115,7 +118,9 @@ impl Layers {
         // 0.3 s beside a writer that fills the disk's queue.
         let dir = File::open(&temporary.path).map_err(SnapshotError::file("open", &temporary.path))?;
         self.sync(&dir).map_err(|errno| SnapshotError::file("write", &temporary.path)(errno.into()))?;
-        let Unpacked { bytes: size, disk, .. } = unpacked;
+        let Unpacked { bytes: size, disk, entries } = unpacked;
+        // Of a small layer what the archive does not say is much: its own directories, and those that only paths name.
+        let disk = if entries <= MEASURED_ENTRIES { disk_usage(&temporary.path) } else { disk };
         let layer = Layer { diff_id, size, tar_size, disk, blobs: Vec::new(), created: now(), held: held.into() };
         // Nobody removes it between the two halves of its coming in.
         let _placing = self.placing();
