@@ -16,7 +16,7 @@ use wharf_snapshot::Layer;
 use crate::engine::Engine;
 use crate::error::Result;
 
-/// How long `system df` waits for the walks of what containers and builds write to. With all the rest it stays below 50 ms.
+/// How long `system df` waits for the walks of what containers and builds write to.
 pub const PATIENCE: Duration = Duration::from_millis(20);
 
 /// Bytes on the disk, in blocks as du(1) counts them; the sum of all is [`Accounts::total`].

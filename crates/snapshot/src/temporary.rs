@@ -79,12 +79,10 @@ impl Temporary {
         Ok(Content { unpacked, image })
     }
 
-    /// Ends an image and brings it to the disk with its recipe: two files to sync, however many are in it. The answer is
-    /// what both take there.
-    pub(crate) fn settle(&self, image: Writer, diff_id: &Digest) -> Result<u64> {
+    /// Ends an image and brings it to the disk with its recipe: two files to sync, however many are in it.
+    pub(crate) fn settle(&self, image: Writer, diff_id: &Digest) -> Result<()> {
         let path = self.path.join("image");
         image.finish(uuid(diff_id)).map_err(|error| SnapshotError::file("write", &path)(error.into()))?;
-        let mut disk = 0;
         for name in ["image", "recipe"] {
             let path = self.path.join(name);
             let fail = || SnapshotError::file("write", &path);
@@ -95,10 +93,8 @@ impl Temporary {
                 let _ = wharf_sys::verity::enable(file.as_fd());
             }
             file.sync_data().map_err(fail())?;
-            disk += file.metadata().map_err(fail())?.blocks() * 512;
         }
-        File::open(&self.path).and_then(|dir| dir.sync_all()).map_err(SnapshotError::file("write", &self.path))?;
-        Ok(disk)
+        File::open(&self.path).and_then(|dir| dir.sync_all()).map_err(SnapshotError::file("write", &self.path))
     }
 }
 

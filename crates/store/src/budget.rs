@@ -190,7 +190,7 @@ mod tests {
         // What was written meanwhile is seen, what was not is room again.
         root[0].fetch_add(40, Ordering::Relaxed);
         drop((first, second));
-        assert!(matches!(budget.reserve(80), Err(StoreError::OverBudget { missing: 70, .. })));
+        assert!(matches!(budget.reserve(80), Err(StoreError::OverBudget { missing: 50, .. })));
         budget.reserve(10).unwrap();
     }
 
