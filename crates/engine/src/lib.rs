@@ -18,6 +18,7 @@ mod attach;
 mod attachment;
 pub mod bundle;
 mod check;
+mod clocks;
 mod commit;
 mod container_root;
 mod convert;
