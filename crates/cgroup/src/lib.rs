@@ -3,11 +3,13 @@
 //! - [`Hierarchies`]: what this host has, found out at run time.
 //! - [`Group`]: one container's group in all hierarchies: made, joined, limited, frozen, killed, removed.
 //! - [`Scope`]: a group that systemd makes.
+//! - [`cpuset_numbers`]: a list of CPUs.
 //! - [`Usage`]: what a group has used. [`Oom`]: which group was out of memory.
 //!
 //! A limit that the user asked for and the host cannot set is an error, not a warning: a container that
 //! runs without its limit harms the host.
 
+mod cpuset;
 mod detect;
 mod device_list;
 mod device_program;
@@ -19,6 +21,7 @@ mod oom;
 mod systemd;
 mod usage;
 
+pub use cpuset::cpuset_numbers;
 pub use detect::Hierarchies;
 pub use entrance::Entrance;
 pub use group::Group;

@@ -10,7 +10,7 @@ mod others;
 
 /// What systemd is told in the same numbers.
 pub(crate) mod convert {
-    pub(crate) use super::cpu::{PERIOD, numbers, weight_of_shares};
+    pub(crate) use super::cpu::{PERIOD, weight_of_shares};
 }
 
 pub(crate) use io::{weighs, weighs_devices};

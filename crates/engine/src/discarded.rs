@@ -84,6 +84,17 @@ pub(crate) fn discard(resources: &mut Resources, kernel: Kernel) -> Vec<String> 
     warnings
 }
 
+/// As [`discard`], of what an update asks of a container that may have `memory` bytes: that stays where it names none.
+pub(crate) fn discard_of_update(asked: &mut Resources, memory: i64, kernel: Kernel) -> Vec<String> {
+    let named = asked.memory;
+    if named == 0 {
+        asked.memory = memory;
+    }
+    let warnings = discard(asked, kernel);
+    asked.memory = named;
+    warnings
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -127,6 +138,18 @@ mod tests {
         for swap in [0, -1] {
             assert_eq!(discard(&mut limited(swap), NOTHING), [""; 0]);
         }
+    }
+
+    #[test]
+    fn an_update_is_judged_by_what_the_container_has() {
+        let swap = || Resources { memory_swap: 2 << 20, ..Resources::default() };
+        for (memory, left, told) in [(1 << 20, -1, 1), (0, 2 << 20, 0)] {
+            let mut asked = swap();
+            assert_eq!(discard_of_update(&mut asked, memory, NOTHING).len(), told);
+            assert_eq!((asked.memory, asked.memory_swap), (0, left));
+        }
+        let mut asked = Resources { oom_kill_disable: Some(true), ..swap() };
+        assert_eq!(discard_of_update(&mut asked, 1 << 20, ALL), [""; 0]);
     }
 
     #[test]

@@ -21,6 +21,7 @@ mod attach;
 mod attachment;
 pub mod bundle;
 mod check;
+mod clocks;
 mod commit;
 mod consistency;
 mod container_root;

@@ -23,7 +23,7 @@ use crate::slot::{Pending, Slot, lock};
 use crate::spec::{EndpointSettings, HostConfig, PortBinding};
 use crate::stop::SIGKILL;
 use crate::user::{self, Identity};
-use crate::{log_attributes, log_options, log_remote, ports, security};
+use crate::{clocks, log_attributes, log_options, log_remote, ports, security};
 
 /// Images whose root user is remembered.
 const KEPT_ROOTS: usize = 64;
@@ -102,6 +102,7 @@ impl Engine {
         match launched {
             Ok(launched) => {
                 let monitor = launched.monitor_pid;
+                clocks::warn_if_shared(launched.pid);
                 let running = slot.change(|record| {
                     record.state.status = Status::Running;
                     record.state.pid = launched.pid;
@@ -188,7 +189,7 @@ impl Engine {
             cgroup: &self.cgroup(record),
             joined: &network.joined,
             own_network: network.own.is_some() || network.shared.is_some(),
-            time_namespaces: has_time_namespaces(),
+            time_namespaces: clocks::can_be_own(),
             id_range: userns,
             mapped: &mapped,
             seccomp: self.seccomp(&record.host, &record.architecture, &capabilities)?,
@@ -478,12 +479,6 @@ struct Network {
     joined: BTreeMap<&'static str, String>,
     donors: Vec<Process>,
     gateway: Option<IpAddr>,
-}
-
-/// Whether containers can have clocks of their own: nobody asks for them, so a host that allows none is no reason to fail.
-fn has_time_namespaces() -> bool {
-    let most = std::fs::read_to_string("/proc/sys/user/max_time_namespaces");
-    std::path::Path::new("/proc/self/ns/time").exists() && most.map_or(true, |most| most.trim() != "0")
 }
 
 fn restart(record: &Container) -> Restart {

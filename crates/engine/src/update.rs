@@ -6,13 +6,14 @@ use serde::{Deserialize, Serialize};
 use wharf_cgroup::Group;
 use wharf_monitor::{Restart, client};
 
+use crate::discarded::Kernel;
 use crate::engine::{Engine, blocking, to_its_end};
 use crate::error::{EngineError, Result};
 use crate::held_limits::HeldLimits;
 use crate::record::Container;
 use crate::slot::Slot;
 use crate::spec::{HostConfig, Resources, RestartPolicy};
-use crate::{check, resources};
+use crate::{check, discarded, names, resources};
 
 /// The body of `POST /containers/{id}/update`.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -24,7 +25,8 @@ pub struct Update {
 }
 
 impl Engine {
-    /// Applies what the update says; zero and absent mean no change.
+    /// Applies what the update says; zero and absent mean no change. Gives Docker's warnings of what the kernel lacks and
+    /// was left out.
     ///
     /// # Errors
     /// `InvalidParameter` or `Conflict` for limits that contradict each other; `System` when the kernel refuses one.
@@ -38,7 +40,9 @@ impl Engine {
         let _turn = slot.turn.lock().await;
         let before = slot.record();
         let mut host = before.host.clone();
-        let changed = join(&mut host.resources, &update.resources)
+        let mut asked = update.resources;
+        let warnings = self.discard_of_update(&host, &mut asked).await?;
+        let changed = join(&mut host.resources, &asked)
             .map_err(|text| EngineError::conflict(format!("Cannot update container {}: {text}", slot.id)))?;
         let policy = update.restart_policy.filter(|policy| !policy.name.is_empty());
         if let Some(policy) = &policy {
@@ -58,7 +62,7 @@ impl Engine {
                 return Err(error);
             }
             self.tell(&record, "update");
-            return Ok(Vec::new());
+            return Ok(warnings);
         }
         let group = self.group(&before)?;
         let held = self.apply(&group, &before, &host, changed, policy.as_ref()).await?;
@@ -78,7 +82,15 @@ impl Engine {
             return Err(error);
         }
         self.tell(&record, "update");
-        Ok(Vec::new())
+        Ok(warnings)
+    }
+
+    async fn discard_of_update(&self, host: &HostConfig, asked: &mut Resources) -> Result<Vec<String>> {
+        // Beside the container's own group, which may be there.
+        let beside = self.group_path(host, &names::random_id()?);
+        let (engine, looked_for) = (self.clone(), asked.clone());
+        let kernel = blocking(move || Kernel::of(&engine.inner.hierarchies, &looked_for, &beside)).await?;
+        Ok(discarded::discard_of_update(asked, host.resources.memory, kernel))
     }
 
     /// Changes limits and policy of what runs, or nothing.

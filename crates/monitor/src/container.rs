@@ -55,7 +55,8 @@ impl Container {
             stdio,
             netns: held.netns.as_ref().map(AsFd::as_fd),
             group: Some(group),
-            lifecycle: wharf_runtime::Lifecycle::default(),
+            // Offsets are what somebody may want, and they make it needed.
+            lifecycle: wharf_runtime::Lifecycle { time_is_optional: true, ..wharf_runtime::Lifecycle::default() },
         };
         let create = if launch.init { wharf_runtime::create_with_init } else { wharf_runtime::create };
         let created = create(runtime).map_err(failed)?;

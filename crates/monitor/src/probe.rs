@@ -1,11 +1,12 @@
 //! Health probes: the container is asked, and the answers are counted (moby's `daemon/health.go`).
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use oci_spec::runtime::Process;
-use rustix::event::PollFlags;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Signal, pidfd_send_signal};
+use wharf_sys::reaping::reap;
 
 use crate::coming::{Coming, send};
 use crate::container::{Container, exit_code, now};
@@ -20,6 +21,8 @@ use crate::streams::Streams;
 const KEPT: usize = 5;
 /// Bytes of a probe's output that are kept.
 const OUTPUT: usize = 4096;
+/// How long one that is killed may take to end.
+const ENDING: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
 /// The code of a probe that did not come to an end of its own.
 const FAILED: i32 = -1;
 
@@ -250,11 +253,16 @@ impl Prober {
     /// The container has ended: a probe on its way ends with it, but has to be reaped.
     pub(crate) fn abandon(self) {
         if let Some(current) = self.current {
-            let _ = pidfd_send_signal(current.pidfd.as_fd(), Signal::KILL);
-            let id = rustix::process::WaitId::PidFd(current.pidfd.as_fd());
-            let _ = rustix::process::waitid(id, rustix::process::WaitIdOptions::EXITED);
+            end(current.pidfd.as_fd());
         }
     }
+}
+
+/// Ends a child for good. One that a tracer or a device holds back is left as it is: others wait for this process.
+fn end(pidfd: BorrowedFd<'_>) {
+    let _ = pidfd_send_signal(pidfd, Signal::KILL);
+    let _ = poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&ENDING));
+    let _ = reap(pidfd);
 }
 
 /// Keeps the first bytes; true when some were left out.
@@ -281,7 +289,23 @@ fn duration(time: Duration) -> String {
 
 #[cfg(test)]
 mod tests {
+    use wharf_sys::process::{Namespaces, clone3};
+    use wharf_sys::reaping::End;
+
     use super::*;
+
+    #[test]
+    fn what_is_ended_is_reaped_too() {
+        let child = clone3(Namespaces::default(), None, || {
+            loop {
+                std::thread::park();
+            }
+        })
+        .unwrap();
+        assert_eq!(reap(&child.pidfd), End::NotYet);
+        end(child.pidfd.as_fd());
+        assert_eq!(reap(&child.pidfd), End::Unknown, "there is no such child any more");
+    }
 
     fn count(retries: u32, start_period: u64) -> Count {
         let (interval_ns, timeout_ns, start_interval_ns) = (1, 1, 1);

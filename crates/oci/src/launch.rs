@@ -126,6 +126,8 @@ fn make(
             state: Some(&state),
             hooks: spec.hooks().as_ref().map(|hooks| HookSet { hooks, state: &state }),
             inheritance,
+            // All in a configuration is asked for.
+            time_is_optional: false,
         },
     };
     let created = wharf_runtime::create(launch).map_err(|error| {

@@ -31,11 +31,11 @@ pub(crate) fn bear(plan: &mut Plan, cgroup: Option<BorrowedFd<'_>>, child: impl 
         let (visits, rest): (Vec<Join>, Vec<Join>) =
             joins.into_iter().partition(|join| matches!(join.kind, "pid" | "time"));
         plan.joins = rest;
-        let offsets = plan.time_offsets.take();
+        let time = plan.time.take();
         let enter = || {
             move_into_link_name_space(user.as_fd(), None)?;
             visits.iter().try_for_each(|join| move_into_link_name_space(join.fd.as_fd(), None))?;
-            offsets.as_deref().map_or(Ok(()), |offsets| new_time(offsets).map_err(|_| Errno::PERM))
+            time.as_ref().map_or(Ok(()), |time| time.make().map_err(errno))
         };
         let plan = &*plan;
         return by_helper(plan.namespaces, cgroup, enter, || child(plan));
@@ -69,9 +69,13 @@ fn go(plan: &mut Plan, away: &mut Vec<Home>) -> Result<()> {
     if all && !plan.unprivileged && !plan.namespaces.network {
         make_sysfs(plan)?;
     }
-    if let Some(offsets) = &plan.time_offsets {
-        away.push(Home::of("time")?);
-        new_time(offsets)?;
+    if let Some(time) = &plan.time {
+        let home = Home::of("time")?;
+        // In a user namespace below the one that these clocks belong to there is no way back.
+        if !time.optional || home.back().is_ok() {
+            away.push(home);
+            time.make()?;
+        }
     }
     Ok(())
 }
@@ -96,16 +100,12 @@ fn make_sysfs(plan: &mut Plan) -> Result<()> {
     Ok(())
 }
 
-/// A new time namespace for children, with its clocks set: once a process is in it they stay as they are.
-fn new_time(offsets: &str) -> Result<()> {
-    wharf_sys::process::unshare_time()
-        .map_err(|errno| RuntimeError::Setup { step: "make a time namespace".into(), errno })?;
-    if offsets.is_empty() {
-        return Ok(());
+/// What a helper can tell of a failure.
+fn errno(error: RuntimeError) -> Errno {
+    match error {
+        RuntimeError::Setup { errno, .. } | RuntimeError::Host { errno, .. } => errno,
+        _ => Errno::PERM,
     }
-    let path = "/proc/self/timens_offsets";
-    fs::write(path, offsets)
-        .map_err(|e| RuntimeError::host("write", path, Errno::from_io_error(&e).unwrap_or(Errno::IO)))
 }
 
 fn set_network_parameters(sysctls: &mut Vec<(PathBuf, String)>) -> Result<()> {

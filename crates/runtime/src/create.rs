@@ -62,6 +62,10 @@ pub struct Lifecycle<'a> {
     /// Those up to the start are run; the later ones are the caller's.
     pub hooks: Option<HookSet<'a>>,
     pub inheritance: Inheritance,
+    /// A new time namespace without offsets is nobody's wish but a caller's default: where there may be no more of them
+    /// (`user.max_time_namespaces`, namespaces(7)), or the caller may not come back to its own after making it, the
+    /// container shares the caller's.
+    pub time_is_optional: bool,
 }
 
 /// What a program takes over from the caller. The default is nothing.
@@ -134,6 +138,7 @@ fn make(launch: &Launch<'_>, init: bool, devices: &mut Option<MovedDevices>) -> 
     }
     let mut plan = plan(spec, &hierarchies, launch.group, launch.lifecycle.state)?;
     plan.process.inherit(launch.lifecycle.inheritance);
+    plan.time = plan.time.map(|time| time.optional(launch.lifecycle.time_is_optional));
     // In a user namespace of its own it has all.
     let left_out = if plan.in_user_namespace() { Vec::new() } else { plan.process.keep_to(capabilities::own()?) };
     if matches!(launch.stdio, Stdio::Terminal) != plan.process.terminal.is_some() {

@@ -46,6 +46,7 @@ mod namespaces;
 mod net_devices;
 mod nodes;
 mod outside;
+mod own_time;
 mod plan;
 mod process;
 mod report;

@@ -1,10 +1,9 @@
 //! Which namespaces a configuration asks for: new ones, and others' by path (runtime-spec, config-linux, "Namespaces").
 
-use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
-use oci_spec::runtime::{LinuxNamespaceType, LinuxTimeOffset};
+use oci_spec::runtime::LinuxNamespaceType;
 use rustix::fs::{Mode, OFlags};
 use rustix::thread::LinkNameSpaceType;
 use wharf_sys::process::Namespaces;
@@ -76,20 +75,4 @@ impl Asked {
         }
         Ok(())
     }
-}
-
-/// As `/proc/PID/timens_offsets` takes them (time_namespaces(7)).
-pub(crate) fn time_offsets(offsets: Option<&HashMap<String, LinuxTimeOffset>>) -> Result<String> {
-    let mut text = String::new();
-    for (clock, offset) in offsets.into_iter().flatten() {
-        if !matches!(clock.as_str(), "monotonic" | "boottime") {
-            return Err(RuntimeError::Invalid(format!("a time namespace has no clock `{clock}`")));
-        }
-        let nanoseconds = offset.nanosecs().unwrap_or(0);
-        if nanoseconds > 999_999_999 {
-            return Err(RuntimeError::Invalid(format!("{nanoseconds} nanoseconds are more than a second")));
-        }
-        text += &format!("{clock} {} {nanoseconds}\n", offset.secs().unwrap_or(0));
-    }
-    Ok(text)
 }

@@ -15,9 +15,10 @@ use crate::label::mount_label;
 use crate::memory_policy::MemoryPolicy;
 use crate::mount_options::{Options, propagation};
 use crate::mounts::{Surroundings, mount_step};
-use crate::namespaces::{namespaces, time_offsets};
+use crate::namespaces::namespaces;
 use crate::net_devices::{self, NetDevice};
 use crate::nodes::{DeviceStep, devices};
+use crate::own_time::OwnTime;
 use crate::process::{ProcessPlan, process_plan};
 use crate::scheduling::personality;
 use crate::{Result, RuntimeError};
@@ -32,8 +33,8 @@ pub(crate) struct Plan {
     pub(crate) joins: Vec<Join>,
     /// A user namespace of others, entered before all else.
     pub(crate) user_join: Option<OwnedFd>,
-    /// A time namespace of its own, with what is written to its `timens_offsets`.
-    pub(crate) time_offsets: Option<String>,
+    /// A time namespace of its own.
+    pub(crate) time: Option<OwnTime>,
     pub(crate) mounts: Vec<MountStep>,
     /// The SELinux context of what masks, as of the new file systems in `mounts`.
     pub(crate) mount_label: Option<String>,
@@ -161,7 +162,7 @@ pub(crate) fn plan(
         propagation,
         namespaces,
         cgroup_namespace: asked.cgroup,
-        time_offsets: if asked.time { Some(time_offsets(linux.time_offsets().as_ref())?) } else { None },
+        time: asked.time.then(|| OwnTime::plan(linux.time_offsets().as_ref())).transpose()?,
         joins: asked.joins,
         user_join: asked.user_join,
         sealed,

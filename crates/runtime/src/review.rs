@@ -3,8 +3,8 @@
 use oci_spec::runtime::Spec;
 
 use crate::mount_options::{Options, propagation};
-use crate::namespaces::time_offsets;
 use crate::nodes::devices;
+use crate::own_time::OwnTime;
 use crate::process::process_plan;
 use crate::scheduling::personality;
 use crate::{Result, RuntimeError, mapping, net_devices};
@@ -27,7 +27,7 @@ pub fn review(spec: &Spec) -> Result<()> {
         propagation(word).ok_or_else(|| invalid("unknown rootfsPropagation"))?;
     }
     linux.personality().as_ref().map(personality).transpose()?;
-    time_offsets(linux.time_offsets().as_ref())?;
+    OwnTime::plan(linux.time_offsets().as_ref())?;
     devices(linux, false, false)?;
     net_devices::plan(linux)?;
     mapping::lines(linux.uid_mappings().as_deref().unwrap_or_default());

@@ -1,10 +1,9 @@
 //! CPU time, and which CPUs and memory nodes.
 
-use std::collections::BTreeSet;
-
 use oci_spec::runtime::{LinuxCpu, LinuxResources};
 
 use super::{Controller, MAX, is_invalid};
+use crate::cpuset::cpuset_numbers;
 use crate::group::Group;
 use crate::{CgroupError, Result};
 
@@ -123,7 +122,8 @@ fn set(group: &Group, cpu: &LinuxCpu) -> Result<()> {
             // v1 refuses what the parent does not have; v2 takes it and gives something else.
             let above = controller.dir.parent().map(|dir| dir.join(format!("{file}.effective")));
             let there = above.and_then(|path| std::fs::read_to_string(path).ok()).unwrap_or_default();
-            if let (Some(wanted), Some(there)) = (numbers(asked), numbers(there.trim()))
+            // What is no such list the kernel will say.
+            if let (Some(wanted), Some(there)) = (cpuset_numbers(asked.trim()), cpuset_numbers(there.trim()))
                 && let Some(missing) = wanted.difference(&there).next()
             {
                 return Err(CgroupError::NotInParent { kind, number: *missing, asked: asked.to_owned() });
@@ -132,21 +132,6 @@ fn set(group: &Group, cpu: &LinuxCpu) -> Result<()> {
         controller.write(file, asked, "a choice of CPUs")?;
     }
     Ok(())
-}
-
-/// `0-2,5` as its numbers (cpuset(7), "List format"); `None` for what is no such list, which the kernel will say.
-pub(crate) fn numbers(list: &str) -> Option<BTreeSet<u32>> {
-    let mut all = BTreeSet::new();
-    for part in list.split(',') {
-        let (first, last) = part.split_once('-').unwrap_or((part, part));
-        let (first, last) = (first.trim().parse::<u32>().ok()?, last.trim().parse::<u32>().ok()?);
-        // More CPUs than any kernel has.
-        if last > 1 << 16 {
-            return None;
-        }
-        all.extend(first..=last);
-    }
-    Some(all)
 }
 
 #[cfg(test)]
@@ -167,13 +152,5 @@ mod tests {
         assert_eq!(maximum(None, Some(20_000), Some("5000 100000")), "5000 20000");
         assert_eq!(maximum(Some(5_000), None, Some("max 20000\n")), "5000 20000");
         assert_eq!(maximum(Some(5_000), None, None), "5000 100000");
-    }
-
-    #[test]
-    fn lists_are_compared_by_their_numbers() {
-        assert_eq!(numbers("0-2,5"), Some(BTreeSet::from([0, 1, 2, 5])));
-        for bad in ["", "x", "1-", "0-99999999"] {
-            assert_eq!(numbers(bad), None, "{bad}");
-        }
     }
 }

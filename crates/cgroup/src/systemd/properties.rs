@@ -4,6 +4,7 @@ use oci_spec::runtime::LinuxResources;
 
 use super::wire::Property;
 use crate::Result;
+use crate::cpuset::cpuset_numbers;
 use crate::device_rule::{Kind, Rule, allows_all};
 use crate::limits::convert;
 
@@ -38,8 +39,7 @@ pub(super) fn of(resources: &LinuxResources, v2: bool) -> Result<Vec<(&'static s
             all.push(("CPUQuotaPerSecUSec", Property::Number(per_second(quota, period))));
         }
         for (name, list) in [("AllowedCPUs", cpu.cpus()), ("AllowedMemoryNodes", cpu.mems())] {
-            let numbers = list.as_deref().filter(|list| v2 && !list.is_empty()).and_then(convert::numbers);
-            if let Some(numbers) = numbers {
+            if let Some(numbers) = list.as_deref().filter(|_| v2).and_then(|list| cpuset_numbers(list.trim())) {
                 let mut mask = Vec::new();
                 for number in numbers {
                     let at = number as usize / 8;

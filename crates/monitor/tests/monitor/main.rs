@@ -2,6 +2,7 @@
 //!
 //! Has its own `main`, since the prepared process must be forked while there is one thread.
 
+mod clocks;
 mod containers;
 mod endings;
 mod execs;
@@ -32,6 +33,7 @@ fn main() {
         health::CASES,
         init::CASES,
         surroundings::CASES,
+        clocks::CASES,
         endings::CASES,
     ]
     .concat();

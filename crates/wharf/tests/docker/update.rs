@@ -29,3 +29,24 @@ fn an_update_is_whole_or_not_at_all() {
     assert_eq!(d.docker("inspect -f {{.HostConfig.MemorySwap}} doubled").ok(), (100 << 20).to_string());
     assert!(d.docker("update -m 200m doubled").err.contains(words));
 }
+
+#[test]
+fn what_the_kernel_lacks_is_left_out_with_a_warning_as_at_the_creation() {
+    let Some(d) = Daemon::start() else { return };
+    let created = d.docker("create --network none --blkio-weight 300 --name weight busybox sleep 1000");
+    let warning = "Your kernel does not support Block I/O weight or the cgroup is not mounted. Weight discarded.";
+    let lacks = created.err.contains(warning);
+    let weight = || d.docker("inspect -f {{.HostConfig.BlkioWeight}} weight").ok();
+    assert_eq!(weight(), if lacks { "0" } else { "300" });
+    let updated = |options: &str, left: &str| {
+        let said = d.docker(&format!("update {options} weight"));
+        assert!(said.code == 0 && said.err.contains(warning) == lacks, "{}", said.err);
+        assert_eq!(weight(), if lacks { "0" } else { left });
+    };
+    updated("--blkio-weight 400", "400");
+    d.docker("start weight").ok();
+    updated("--blkio-weight 500 --pids-limit 77", "500");
+    // The rest of it counts.
+    assert_eq!(d.docker("inspect -f {{.HostConfig.PidsLimit}} weight").ok(), "77");
+    assert!(d.docker("update --cpu-shares 512 weight").err.is_empty());
+}

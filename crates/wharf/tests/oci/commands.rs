@@ -69,6 +69,8 @@ fn features_are_json_and_checkpoints_are_refused() {
     assert_eq!(features["ociVersionMin"], "1.0.0");
     assert!(features["hooks"].as_array().unwrap().len() == 6);
     assert_eq!(features["linux"]["netDevices"]["enabled"], true);
+    let rdt = &features["linux"]["intelRdt"];
+    assert!(["enabled", "schemata", "monitoring"].iter().all(|part| rdt[part] == false), "{rdt}");
     for command in ["checkpoint", "restore"] {
         let output = Command::new(WHARF).args(["oci", command, "--image-path", "/x", "id"]).output().unwrap();
         assert_eq!(output.status.code(), Some(1));

@@ -2,10 +2,11 @@
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::process::Command;
 
 use serde_json::{Value, json};
 
-use crate::kit::{Bundle, text};
+use crate::kit::{Bundle, WHARF, text};
 
 #[test]
 fn scheduling_and_personality_are_as_asked() {
@@ -99,6 +100,34 @@ fn memory_comes_from_the_nodes_asked_for() {
     }
     let output = bundle.run();
     assert!(text(&output.stdout).contains(" bind=static:0"), "{}{}", text(&output.stdout), text(&output.stderr));
+}
+
+/// What is told is what is recognized: all of it, and no other word.
+#[test]
+fn the_memory_policies_that_are_told_are_recognized() {
+    let output = Command::new(WHARF).args(["oci", "features"]).output().unwrap();
+    let features: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let told = |part: &str| features["linux"]["memoryPolicy"][part].as_array().unwrap().clone();
+    let (modes, flags) = (told("modes"), told("flags"));
+    assert_eq!((modes.len(), flags.len()), (7, 3));
+    // A list of nodes that is none is what is refused first of one that is known, before the kernel is asked.
+    let mut tries: Vec<(Value, &str)> = Vec::new();
+    for mode in &modes {
+        let takes_none = ["MPOL_DEFAULT", "MPOL_LOCAL"].iter().any(|none| mode == none);
+        let why = if takes_none { "takes no nodes" } else { "is no list of nodes" };
+        tries.push((json!({ "mode": mode, "nodes": "x" }), why));
+    }
+    tries
+        .extend(flags.iter().map(|f| (json!({ "mode": "MPOL_BIND", "nodes": "x", "flags": [f] }), "no list of nodes")));
+    tries.push((json!({ "mode": "MPOL_FROB" }), "MPOL_FROB"));
+    tries.push((json!({ "mode": "MPOL_BIND", "nodes": "0", "flags": ["MPOL_F_FROB"] }), "MPOL_F_FROB"));
+    for (policy, why) in tries {
+        let Some(bundle) = Bundle::new("policies", &["true"], |c| c["linux"]["memoryPolicy"] = policy.clone()) else {
+            return;
+        };
+        let said = text(&bundle.run().stderr);
+        assert!(said.contains(why), "{policy}: {said}");
+    }
 }
 
 #[test]
