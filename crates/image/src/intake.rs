@@ -194,7 +194,7 @@ impl<'a> Intake<'a> {
         }
         let id = promised.as_ref().map_or_else(|| place_of(path), |digest| digest.short().to_owned());
         self.images.store().budget().require(size)?;
-        let mut making = self.begin(promised)?;
+        let mut making = self.begin(promised, size)?;
         self.carry(&id, size, content, &making, None)?;
         making.end();
         self.found(path, Found::Coming(making, None));
@@ -215,7 +215,7 @@ impl<'a> Intake<'a> {
                 return Ok(());
             }
         }
-        let mut making = self.begin(None)?;
+        let mut making = self.begin(None, size)?;
         let mut writer = if here { None } else { Some(blobs.writer(Some(&digest))?) };
         self.carry(digest.short(), size, content, &making, writer.as_mut())?;
         // The disk may take its time to have it, and nobody waits for that yet.
@@ -225,13 +225,13 @@ impl<'a> Intake<'a> {
         Ok(())
     }
 
-    fn begin(&mut self, expected: Option<Digest>) -> Result<Making> {
+    fn begin(&mut self, expected: Option<Digest>, size: u64) -> Result<Making> {
         // What has failed meanwhile ends the reading.
         self.settle(false)?;
         if self.before.is_none() {
             self.before = Some(self.images.layers().list()?.into_iter().map(|layer| layer.diff_id).collect());
         }
-        Ok(Making::begin(self.images.layers().clone(), expected, &self.room))
+        Ok(Making::begin(self.images, expected, size, &self.room))
     }
 
     /// Reads a layer's content to its end, for who makes the layer and for the blob that it is.

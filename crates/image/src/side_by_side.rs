@@ -10,8 +10,9 @@ use std::thread::JoinHandle;
 
 use wharf_archive::decompressed;
 use wharf_reference::Digest;
-use wharf_snapshot::{Layer, Layers, SnapshotError};
+use wharf_snapshot::{Layer, SnapshotError};
 
+use crate::images::Images;
 use crate::{ImageError, Result};
 
 /// Bytes that wait in memory, of all layers together. As layers of images are mostly smaller, there are two or more at
@@ -89,16 +90,19 @@ pub(crate) struct Making {
 }
 
 impl Making {
-    /// Begins a layer, plain or compressed, when there are not too many at work.
-    pub(crate) fn begin(layers: Layers, expected: Option<Digest>, room: &Room) -> Self {
+    /// Begins a layer of an archive's so many bytes, plain or compressed, when there are not too many at work.
+    pub(crate) fn begin(images: &Images, expected: Option<Digest>, size: u64, room: &Room) -> Self {
         let (pieces, coming) = channel();
         room.take(0, 1);
         let at_work = AtWork(room.clone());
+        let (store, layers) = (images.store().clone(), images.layers().clone());
+        let free = store.free();
         let thread = std::thread::spawn(move || {
             let _at_work = at_work;
             let input = Pieces { coming, current: None, at: 0, ended: false };
             let mut tar = decompressed(input).map_err(SnapshotError::Input)?;
-            Ok(layers.import(&mut tar, expected.as_ref())?)
+            let layer = layers.import(&mut tar, expected.as_ref());
+            layer.map_err(|error| ImageError::from(error).with_missing(&store, size, free))
         });
         Self { pieces: Some(pieces), room: room.clone(), thread }
     }

@@ -48,7 +48,7 @@ fn problems(found: &[Finding]) -> Vec<(Problem, &str)> {
 fn a_whole_store_is_clean() {
     let place = Place::new();
     let image = place.simple("", &["x", "y:2"]);
-    place.images.layers().compressed(&image.diff_ids[0]).unwrap();
+    place.images.layers().compressed(&image.diff_ids[0], None).unwrap();
     let fsck = place.fsck(false, true);
     assert!(fsck.findings().is_empty() && fsck.notes().is_empty(), "{fsck:#?}");
     assert!(fsck.bytes_read() > 0 && fsck.looked_at() > 4);
@@ -58,10 +58,10 @@ fn a_whole_store_is_clean() {
 fn a_damaged_blob_of_a_layer_goes_and_the_layer_stays() {
     let place = Place::new();
     let image = place.simple("", &["x"]);
-    let blob = place.images.layers().compressed(&image.diff_ids[0]).unwrap();
+    let blob = place.images.layers().compressed(&image.diff_ids[0], None).unwrap();
     fs::write(place.blob(&blob.digest), "something else").unwrap();
     assert_eq!(problems(&place.mended(false)), [(Problem::Damaged, "blob")]);
-    let again = place.images.layers().compressed(&image.diff_ids[0]).unwrap();
+    let again = place.images.layers().compressed(&image.diff_ids[0], None).unwrap();
     assert_eq!(again.digest, blob.digest, "and it can be made again");
 }
 
@@ -85,7 +85,7 @@ fn a_layer_is_made_again_of_its_blob_and_forgotten_without_one() {
     let (one, two) = (place.layer(&[("a", b"one")]), place.layer(&[("b", b"two")]));
     place.image(std::slice::from_ref(&one), "one", &["one"]);
     place.image(std::slice::from_ref(&two), "two", &["two"]);
-    let blob = place.images.layers().compressed(&one).unwrap();
+    let blob = place.images.layers().compressed(&one, None).unwrap();
     let trees = |id: &Digest| place.path("data/layers").join(id.hex());
     // Their files are gone.
     fs::remove_dir_all(trees(&one)).unwrap();
@@ -95,7 +95,7 @@ fn a_layer_is_made_again_of_its_blob_and_forgotten_without_one() {
     found.sort_by_key(|(_, what)| *what);
     assert_eq!(found, [(Problem::Missing, "image"), (Problem::Missing, "layer"), (Problem::Missing, "layer")]);
     place.images.layers().verify(&one).unwrap();
-    assert_eq!(place.images.layers().compressed(&one).unwrap(), blob, "its form is known as before");
+    assert_eq!(place.images.layers().compressed(&one, None).unwrap(), blob, "its form is known as before");
     assert!(place.images.resolve("one").is_ok() && place.images.resolve("two").is_err());
     // Their files are others.
     fs::write(trees(&one).join("root/a"), "uno").unwrap();

@@ -10,7 +10,7 @@ use wharf_reference::Digest;
 
 use crate::crash::{NAME, ROOT};
 use crate::registry::{CONFIG, LAYER, MANIFEST, Shelf, Way, client, descriptor, pull, put};
-use crate::{Place, config, listing, noise, open, store, tar};
+use crate::{Place, config, images, listing, noise, open, store, tar};
 
 const SIZE: usize = 40 << 20;
 
@@ -78,7 +78,8 @@ async fn a_kill_in_the_middle_of_a_layer_costs_no_byte_that_was_here() {
     }
     let missing = store(&root).blobs().parts(&digest, size, 1).unwrap().missing();
     assert!(missing.len() > 1, "several parts are half there: {missing:?}");
-    let place = Place { images: open(&root), dir };
+    let store = store(&root);
+    let place = Place { images: images(&store), store, dir };
     let way = Way::to(shelf.address, 0);
     let image = pull(&place.images, &way.name("large:1"), None).await.0.unwrap();
     is_right(&place, &image, &layer);

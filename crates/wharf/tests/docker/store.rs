@@ -167,6 +167,17 @@ fn a_byte_budget_takes_what_nobody_needs_and_nothing_else() {
     assert_eq!(d.wharf("system fsck --deep").code, 0);
 }
 
+/// Changes a bit of a layer's file, whose content begins so, on the disk: in the tree, or in the image that has it.
+fn flip(data: &Path, layer: &str, path: &str, begin: &[u8]) {
+    let layer = data.join("layers").join(layer.trim_start_matches("sha256:"));
+    let tree = layer.join("root").join(path);
+    let file = if tree.exists() { tree } else { layer.join("image") };
+    let bytes = std::fs::read(&file).unwrap();
+    let at = bytes.windows(begin.len()).position(|window| window == begin).expect("the content is there");
+    let file = std::fs::OpenOptions::new().write(true).open(file).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&file, &[bytes[at] ^ 1], at as u64).unwrap();
+}
+
 #[test]
 fn fsck_finds_and_repairs_while_the_daemon_goes_on() {
     let Some(mut d) = Daemon::start() else { return };
@@ -222,18 +233,16 @@ fn fsck_finds_and_repairs_while_the_daemon_goes_on() {
     // A layer that is not what it was, of a container and of an image alone.
     d.import("alone", 100_000).ok();
     let layer = layer_of(&d, "alone");
-    let tree = data.join("layers").join(layer.trim_start_matches("sha256:")).join("root/file");
-    std::fs::write(&tree, "not this").unwrap();
+    let content = std::fs::read(d.path().join("import/file")).unwrap();
+    flip(&data, &layer, "file", &content[..64]);
     let below = layer_of(&d, "busybox");
-    let passwd = data.join("layers").join(below.trim_start_matches("sha256:")).join("root/etc/passwd");
-    let before = std::fs::read(&passwd).unwrap();
-    std::fs::write(&passwd, "not this").unwrap();
+    flip(&data, &below, "etc/passwd", b"root:x:0:0:root");
     assert_eq!(fsck(&d, "").code, 0, "only a deep look reads layers");
     let deep = fsck(&d, "--deep");
     assert!(deep.code == 1 && deep.out.contains("NOT repaired: left, as container"), "{}", deep.out);
     assert!(deep.out.contains("image alone:latest"), "{}", deep.out);
     assert_eq!(d.docker("images -q alone").ok(), "");
-    std::fs::write(&passwd, before).unwrap();
+    flip(&data, &below, "etc/passwd", b"soot:x:0:0:root");
     d.kill();
     d.launch();
     assert_eq!(d.docker("exec runs echo still").ok(), "still");
