@@ -1,6 +1,7 @@
 //! What does not fit is found, a dry run changes nothing, and after the repair all is clean.
 
 use std::fs;
+use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use wharf_image::Remove;
@@ -79,6 +80,16 @@ fn an_image_without_its_configuration_is_forgotten_by_all_its_names() {
     assert!(place.images.layers().list().unwrap().is_empty(), "and nothing of them stays");
 }
 
+/// Changes a bit of a layer's file, whose content begins so, on the disk: in the tree, or in the image that has it.
+fn flip(layer: &Path, begin: &[u8]) {
+    let tree = layer.join("root/a");
+    let path = if tree.exists() { tree } else { layer.join("image") };
+    let mut bytes = fs::read(&path).unwrap();
+    let at = bytes.windows(begin.len()).position(|window| window == begin).expect("the content is there");
+    bytes[at] ^= 1;
+    fs::write(path, bytes).unwrap();
+}
+
 #[test]
 fn a_layer_is_made_again_of_its_blob_and_forgotten_without_one() {
     let place = Place::new();
@@ -98,12 +109,12 @@ fn a_layer_is_made_again_of_its_blob_and_forgotten_without_one() {
     assert_eq!(place.images.layers().compressed(&one, None).unwrap(), blob, "its form is known as before");
     assert!(place.images.resolve("one").is_ok() && place.images.resolve("two").is_err());
     // Their files are others.
-    fs::write(trees(&one).join("root/a"), "uno").unwrap();
+    flip(&trees(&one), b"one");
     assert!(place.fsck(true, false).findings().is_empty(), "which only a deep look sees");
     assert_eq!(problems(&place.mended(true)), [(Problem::Damaged, "layer")]);
-    assert_eq!(fs::read(trees(&one).join("root/a")).unwrap(), b"one");
+    place.images.layers().verify(&one).unwrap();
     // What a container has stays as it is.
-    fs::write(trees(&one).join("root/a"), "uno").unwrap();
+    flip(&trees(&one), b"one");
     let mut fsck = Fsck::new(false, true);
     place.images.fsck(&mut fsck, &|_| Some("web".into())).unwrap();
     assert_eq!(fsck.findings().len(), 1);

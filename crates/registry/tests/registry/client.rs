@@ -208,7 +208,8 @@ async fn cut_off(target: SocketAddr, goes_on: bool) {
     repository.push_blob(&digest, size, temporary(&bytes), |sent| seen.push(sent)).await.unwrap();
     // It went on where the registry was, not at the beginning.
     let falls: Vec<u64> = seen.windows(2).filter(|pair| pair[1] < pair[0]).map(|pair| pair[1]).collect();
-    assert!(falls.iter().all(|to| (*to > 0) == goes_on), "{falls:?}");
+    // A busy registry may have had nothing of it the first time.
+    assert!(if goes_on { falls.last() != Some(&0) } else { falls.iter().all(|to| *to == 0) }, "{falls:?}");
     // Where it goes on, the registry may have had all that was counted as sent.
     assert!(goes_on || !falls.is_empty(), "it began again without saying so");
 

@@ -177,7 +177,7 @@ fn an_image_is_mounted_once_and_lets_go_of_its_file() {
     let image = place.layer(&id).join("image");
     assert_eq!(
         layer.disk,
-        ["image", "recipe"]
+        ["image", "recipe", "."]
             .map(|name| fs::metadata(place.layer(&id).join(name)).unwrap().blocks() * 512)
             .iter()
             .sum::<u64>()
