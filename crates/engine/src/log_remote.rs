@@ -5,10 +5,12 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
+use wharf_image::registry::Resolver;
 use wharf_logs::RemoteConfig;
 use wharf_logs::remote::{Compression, Fluentd, Form, Gelf, Journald, Syslog, SyslogFormat, Target};
 
 use crate::error::{EngineError, Result};
+use crate::log_attributes::tag_of;
 use crate::log_options::parse_size;
 use crate::record::Container;
 use crate::spec::LogConfig;
@@ -130,11 +132,28 @@ struct Subject<'a> {
     extra: BTreeMap<String, String>,
 }
 
+/// Where a container's log is sent, if it is. Blocking: the receiver's name is looked up.
+///
+/// # Errors
+/// `System` when it cannot be, `InvalidParameter` for a tag that is none.
+pub(crate) fn of(record: &Container, attributes: &BTreeMap<String, String>) -> Result<Option<RemoteConfig>> {
+    if !is_remote(&record.host.log_config.driver) {
+        return Ok(None);
+    }
+    let look_up = |host: &str| {
+        let found = tokio::runtime::Handle::current().block_on(Resolver::system().lookup(host));
+        let failed = |reason: String| EngineError::system(format!("failed to initialize logging driver: {reason}"));
+        let found = found.map_err(|error| failed(wharf_report::chain(&error)))?;
+        found.first().copied().ok_or_else(|| failed(format!("{host} has no address")))
+    };
+    remote(record, attributes, tag_of(record)?, look_up).map(Some)
+}
+
 /// What a monitor needs to send a container's log. `attributes` are those that the options choose, the tag too.
 ///
 /// # Errors
 /// `System` when the receiver's name cannot be looked up.
-pub(crate) fn remote(
+fn remote(
     record: &Container,
     attributes: &BTreeMap<String, String>,
     tag: String,

@@ -5,8 +5,6 @@ use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
-use wharf_image::registry::Resolver;
-use wharf_logs::RemoteConfig;
 use wharf_monitor::{Given, Health, Launch, LogConfig, Restart, client};
 use wharf_network::{EndpointRequest, NetworkRecord};
 use wharf_rooted_path::RootDir;
@@ -199,7 +197,7 @@ impl Engine {
         let spec = bundle::spec(record, &surroundings)?;
         let (max_size, max_files) = log_options::limits(&record.host.log_config)?;
         let attributes = log_attributes::attributes(record)?;
-        let remote = Self::log_remote(record, &attributes)?;
+        let remote = log_remote::of(record, &attributes)?;
         let log = (record.host.log_config.driver != "none").then(|| LogConfig {
             path: record.log_path.clone().into(),
             driver: log_options::kept(&record.host.log_config).to_owned(),
@@ -226,20 +224,6 @@ impl Engine {
             init: record.host.init == Some(true),
         };
         Ok((launch, mounts))
-    }
-
-    /// Where the log is sent, if it is.
-    fn log_remote(record: &Container, attributes: &BTreeMap<String, String>) -> Result<Option<RemoteConfig>> {
-        if !log_remote::is_remote(&record.host.log_config.driver) {
-            return Ok(None);
-        }
-        let look_up = |host: &str| {
-            let found = tokio::runtime::Handle::current().block_on(Resolver::system().lookup(host));
-            let failed = |reason: String| EngineError::system(format!("failed to initialize logging driver: {reason}"));
-            let found = found.map_err(|error| failed(wharf_report::chain(&error)))?;
-            found.first().copied().ok_or_else(|| failed(format!("{host} has no address")))
-        };
-        log_remote::remote(record, attributes, log_attributes::tag_of(record)?, look_up).map(Some)
     }
 
     /// What lies below the files that a container writes, the topmost first, and the mounts of images among it.

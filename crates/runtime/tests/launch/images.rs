@@ -9,7 +9,7 @@ use serde_json::json;
 use wharf_erofs::{Attributes, Writer};
 use wharf_runtime::{Lower, Rootfs};
 
-use crate::{Image, config, launch_with};
+use crate::fixture::{Image, config, launch_with};
 
 const SCRIPT: &str = "stat -c %u /bin/sh /etc/own; stat -c %d / /etc/own | uniq | wc -l; cat /etc/own; \
     echo new >/etc/own && cat /etc/own; stat -c %u /etc/own";
