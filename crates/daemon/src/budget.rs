@@ -1,6 +1,8 @@
 //! What goes when the data root has as many bytes as it may take: what a build remembers and images that nobody uses, in
 //! the order of their last use.
 
+use std::collections::HashSet;
+
 use wharf_build::Builder;
 use wharf_engine::{Engine, PATIENCE};
 use wharf_reference::Digest;
@@ -24,17 +26,31 @@ impl DataRoot {
         Self { engine, builder }
     }
 
-    /// What may go, the one that was used last at the end.
-    fn candidates(&self) -> Vec<(i64, Candidate)> {
+    /// What may go, the one that was used last at the end, and as many bytes as that could give at most: what they share
+    /// counts for each.
+    fn candidates(&self) -> (Vec<(i64, Candidate)>, u64) {
         let steps = self.builder.records().unwrap_or_default();
         let steps = steps.into_iter().filter(|(_, record)| record.layer.is_some());
-        let steps = steps.map(|(key, record)| (record.last_used, Candidate::Step(key)));
         let images = self.engine.images().summaries().unwrap_or_default();
-        let unused = |image: &wharf_image::ImageSummary| !image.pinned && self.engine.users(&image.id).is_empty();
-        let images = images.into_iter().filter(unused).map(|image| (image.used, Candidate::Image(image.id)));
-        let mut all: Vec<_> = steps.chain(images).collect();
+        // One that another was made of would lose its names and free nothing.
+        let parents: HashSet<Digest> = images.iter().filter_map(|image| image.parent.clone()).collect();
+        let unused = |image: &wharf_image::ImageSummary| {
+            !image.pinned && !parents.contains(&image.id) && self.engine.users(&image.id).is_empty()
+        };
+        let layers = self.engine.images().layers();
+        let disk = |id: &Digest| layers.get(id).ok().flatten().map_or(0, |layer| layer.disk);
+        let mut most = 0u64;
+        let mut all = Vec::new();
+        for (key, record) in steps {
+            most = most.saturating_add(record.layer.as_ref().map_or(0, disk));
+            all.push((record.last_used, Candidate::Step(key)));
+        }
+        for image in images.into_iter().filter(unused) {
+            most = image.diff_ids.iter().map(disk).fold(most, u64::saturating_add);
+            all.push((image.used, Candidate::Image(image.id)));
+        }
         all.sort_by_key(|(used, _)| *used);
-        all
+        (all, most)
     }
 }
 
@@ -53,7 +69,13 @@ impl Keeper for DataRoot {
             Err(error) => tracing::warn!("cannot free what nothing needs: {error}"),
         };
         collect(&mut freed);
-        for (_, candidate) in self.candidates() {
+        let (candidates, most) = self.candidates();
+        // A blob of each layer may be here as well, and a configuration.
+        if freed.saturating_add(most.saturating_mul(2)) < bytes {
+            tracing::info!("the byte budget wanted {bytes} bytes: all that may go would not be enough, so it stays");
+            return;
+        }
+        for (_, candidate) in candidates {
             if freed >= bytes {
                 // What each of them says to have freed is near the truth; this is the truth.
                 freed = before.saturating_sub(self.used());

@@ -123,7 +123,7 @@ impl Engine {
         accounts.volumes = volumes.values().sum::<u64>() + own(&root.join("volumes"));
         accounts.builds = size(root.join("build"));
         self.count_layers(&images, &layers, &mut accounts);
-        accounts.blobs = flat(&root.join("blobs/sha256")) + own(&root.join("blobs"));
+        accounts.blobs = flat(&root.join("blobs/sha256")) + flat(&root.join("blobs/sha512")) + own(&root.join("blobs"));
         accounts.partial = flat(&root.join("ingest")) + archives.into_iter().map(size).sum::<u64>();
         accounts.unpacking = unpacking.into_iter().map(size).sum();
         for id in containers.keys() {

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use tokio::sync::MutexGuard;
 use wharf_archive::IdRange;
 use wharf_rooted_path::RootDir;
-use wharf_runtime::{Rootfs, mount_outside};
+use wharf_runtime::{Lower, Rootfs, mount_outside};
 
 use crate::bundle;
 use crate::engine::Engine;
@@ -60,7 +60,7 @@ impl Engine {
         }
         // What is mounted while the container starts has the same upper directory. To read that later harms nobody.
         let _turn = slot.turn.blocking_lock();
-        running(slot).map_or_else(|| self.stopped(slot), Ok)
+        running(slot).map_or_else(|| self.stopped(slot, slot.record().state.status.is_active()), Ok)
     }
 
     /// Opens the root to write. While the second part is there, a container that does not run does not start.
@@ -72,10 +72,16 @@ impl Engine {
         if let Some(running) = running(slot) {
             return Ok((running, None));
         }
-        Ok((self.stopped(slot)?, Some(turn)))
+        if slot.record().state.status.is_active() {
+            // Its monitor starts it again by itself, and two mounts cannot have one upper directory to write to.
+            let id = &slot.record().id;
+            return Err(EngineError::conflict(format!("container {id} is restarting: stop it, or wait until it runs")));
+        }
+        Ok((self.stopped(slot, false)?, Some(turn)))
     }
 
-    fn stopped(&self, slot: &Slot) -> Result<ContainerRoot> {
+    /// With `aside` what the container writes to is not mounted to be written to, and so may be in use.
+    fn stopped(&self, slot: &Slot, aside: bool) -> Result<ContainerRoot> {
         // What is made belongs to its IDs, places for mounts too, so they are chosen now.
         if slot.record().host.userns_mode == "auto" {
             self.id_range(&slot.record())?;
@@ -90,7 +96,7 @@ impl Engine {
             .map(|point| point.name.as_str())
             .collect();
         let mounted = used.iter().try_for_each(|name| self.volumes().mount(name, &user));
-        let opened = mounted.map_err(EngineError::from).and_then(|()| self.put_together(record.clone(), ids));
+        let opened = mounted.map_err(EngineError::from).and_then(|()| self.put_together(record.clone(), ids, aside));
         for name in used {
             if let Err(error) = self.volumes().release(name, &user) {
                 tracing::warn!("cannot unmount volume {name}: {error}");
@@ -99,11 +105,16 @@ impl Engine {
         opened
     }
 
-    fn put_together(&self, record: Arc<Container>, ids: Option<IdRange>) -> Result<ContainerRoot> {
+    fn put_together(&self, record: Arc<Container>, ids: Option<IdRange>, aside: bool) -> Result<ContainerRoot> {
         let dir = self.dir(&record.id);
-        let (lowers, layers) = self.lowers(&record)?;
+        let (mut lowers, layers) = self.lowers(&record)?;
         let layers: Vec<BorrowedFd<'_>> = layers.iter().map(AsFd::as_fd).collect();
-        let rootfs = Rootfs::Overlay { lowers, upper: Some(dir.join("upper")), work: Some(dir.join("work")) };
+        let rootfs = if aside {
+            lowers.insert(0, Lower::Directory(dir.join("upper")));
+            Rootfs::Overlay { lowers, upper: None, work: None }
+        } else {
+            Rootfs::Overlay { lowers, upper: Some(dir.join("upper")), work: Some(dir.join("work")) }
+        };
         let mapped = if ids.is_some() { self.mapped(&record) } else { Vec::new() };
         let etc = bundle::has_etc_files(&record.host).then_some(dir.as_path());
         let all = Value::from(bundle::own_mounts(&record, etc, ids.is_some(), &mapped)?);

@@ -187,7 +187,7 @@ fn remote(
     Ok(RemoteConfig {
         target,
         form,
-        blocking: option(config, "mode") != Some("non-blocking"),
+        blocking: option(config, "mode") != Some("non-blocking") && !asynchronous,
         buffer: usize::try_from(buffer(config)?).unwrap_or(usize::MAX),
         needed: !asynchronous,
         retry_ms: retry(config)?,

@@ -103,6 +103,8 @@ impl Fetch {
                 slots.acquire_owned().await
             }
         };
+        // Not so that of hundreds of tiny layers that inflate to much all are unpacked at once.
+        let _unpacking = self.images.unpackings().acquire_owned().await;
         let (images, descriptor, own) = (self.images.clone(), self.descriptor.clone(), Arc::clone(flight));
         let landing = blocking(move || Landing::open(&images, &descriptor, own)).await?;
         *resumed = landing.is_resumed();

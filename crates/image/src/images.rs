@@ -21,6 +21,8 @@ const KEPT_CONFIGS: usize = 256;
 /// Layers that come, and go, at once, of all pulls and pushes together; Docker's numbers.
 const PULLS_AT_ONCE: usize = 3;
 const PUSHES_AT_ONCE: usize = 5;
+/// Layers that are unpacked at once, of those whose bytes may have come already: each has a decoder with its window.
+const UNPACKED_AT_ONCE: usize = 12;
 /// Connections beside the first of each layer: ranges of large ones come at once.
 const SPARE_CONNECTIONS: usize = 3;
 
@@ -70,6 +72,7 @@ struct Inner {
     flights: Flights,
     slots: Arc<Semaphore>,
     spare: Arc<Semaphore>,
+    unpackings: Arc<Semaphore>,
     push_slots: Arc<Semaphore>,
 }
 
@@ -99,6 +102,7 @@ impl Images {
             slots: slots(pulls, PULLS_AT_ONCE),
             push_slots: slots(pushes, PUSHES_AT_ONCE),
             spare: Arc::new(Semaphore::new(SPARE_CONNECTIONS)),
+            unpackings: Arc::new(Semaphore::new(UNPACKED_AT_ONCE)),
         };
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -125,6 +129,11 @@ impl Images {
 
     pub(crate) fn push_slots(&self) -> Arc<Semaphore> {
         Arc::clone(&self.inner.push_slots)
+    }
+
+    /// Layers that are unpacked while they come.
+    pub(crate) fn unpackings(&self) -> Arc<Semaphore> {
+        Arc::clone(&self.inner.unpackings)
     }
 
     pub(crate) fn spare_connections(&self) -> Arc<Semaphore> {

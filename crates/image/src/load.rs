@@ -283,7 +283,7 @@ fn blob(digest: &Digest) -> String {
 }
 
 fn verify(bytes: &[u8], expected: &Digest) -> Result<()> {
-    if Digest::sha256(bytes) == *expected {
+    if Digest::of(expected.algorithm(), bytes) == *expected {
         return Ok(());
     }
     Err(ImageError::Invalid(format!("blob {expected} of the archive is damaged")))

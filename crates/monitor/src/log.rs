@@ -63,6 +63,11 @@ impl Log {
         let _ = self.file.flush();
     }
 
+    /// Whether it goes to somebody else, too.
+    pub(crate) fn is_sent(&self) -> bool {
+        self.remote.is_some()
+    }
+
     /// Whether the container should write no more for now.
     pub(crate) fn is_full(&self) -> bool {
         self.remote.as_ref().is_some_and(Remote::is_full)

@@ -38,6 +38,8 @@ pub(crate) struct Streams {
     outputs: Vec<Output>,
     input: Option<Input>,
     clients: Vec<Client>,
+    /// Whoever else takes the output is asked after each reading whether there may be more.
+    pub(crate) careful: bool,
 }
 
 #[derive(Debug)]
@@ -62,7 +64,7 @@ struct Input {
 /// # Errors
 /// At a limit on open files.
 pub(crate) fn plumb(tty: bool, open_stdin: bool, once: bool, owner: u32) -> Result<(Stdio, Streams)> {
-    let mut streams = Streams { tty, once, outputs: Vec::new(), input: None, clients: Vec::new() };
+    let mut streams = Streams { tty, once, outputs: Vec::new(), input: None, clients: Vec::new(), careful: false };
     if tty {
         return Ok((Stdio::Terminal, streams));
     }
@@ -158,7 +160,7 @@ impl Streams {
     /// Something can be done at `part`.
     pub(crate) fn ready(&mut self, part: Part, flags: PollFlags, sink: Sink<'_>) {
         match part {
-            Part::Output(n) => self.read_output(n, TURNS, sink),
+            Part::Output(n) => self.read_output(n, if self.careful { 1 } else { TURNS }, sink),
             Part::Input => self.write_input(),
             Part::Client(n) => self.serve_client(n, flags),
             Part::Process | Part::Asker => {}

@@ -180,6 +180,7 @@ impl Monitor {
             Source::Program(Who::Container, part) => {
                 let log = &mut self.place.log;
                 if let Some(container) = &mut self.container {
+                    container.streams.careful = log.as_ref().is_some_and(Log::is_sent);
                     container.streams.ready(part, flags, &mut |stream, bytes| keep(log, stream, bytes));
                 }
             }

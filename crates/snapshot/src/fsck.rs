@@ -32,7 +32,7 @@ impl Layers {
             };
             if missing {
                 fsck.look(0);
-                if !self.mend(fsck, &layer, Problem::Missing, "its files", None) {
+                if !self.mend(fsck, &layer, Problem::Missing, "its files", &|_| None) {
                     lost.push(id);
                 }
                 continue;
@@ -49,7 +49,7 @@ impl Layers {
                 Err(_) if !self.contains(&id) || self.verify(&id).is_ok() => {}
                 Err(error) => {
                     let why = format!("its files ({})", short(&error));
-                    if !self.mend(fsck, &layer, Problem::Damaged, &why, needed(&id)) {
+                    if !self.mend(fsck, &layer, Problem::Damaged, &why, needed) {
                         lost.push(id);
                     }
                 }
@@ -60,11 +60,11 @@ impl Layers {
     }
 
     /// Makes a layer again of its compressed form; false when it cannot be had back.
-    fn mend(&self, fsck: &mut Fsck, layer: &Layer, problem: Problem, part: &str, needed: Option<String>) -> bool {
+    fn mend(&self, fsck: &mut Fsck, layer: &Layer, problem: Problem, part: &str, needed: Needed<'_>) -> bool {
         let id = &layer.diff_id;
         let what = format!("layer {id}");
         let bytes = disk_usage(self.place(id));
-        if let Some(who) = needed {
+        if let Some(who) = needed(id) {
             fsck.leave(problem, what, bytes, format!("left, as container {who} has it: remove that, and look again"));
             return true;
         }
@@ -78,10 +78,17 @@ impl Layers {
                 // Out of its place: what is there is not read instead.
                 let damaged = {
                     let _placing = self.placing();
-                    self.unheld(id)?;
+                    self.unheld(id, needed)?;
                     self.move_away(id)?
                 };
-                self.import(&mut tar, Some(id))?;
+                if let Err(error) = self.import(&mut tar, Some(id)) {
+                    // Damaged is better than gone.
+                    let _placing = self.placing();
+                    if let Some(damaged) = damaged.filter(|_| !self.place(id).exists()) {
+                        fs::rename(&damaged, self.place(id)).map_err(SnapshotError::file("rename", &damaged))?;
+                    }
+                    return Err(error);
+                }
                 layer.blobs.iter().try_for_each(|blob| self.note_blob(id, blob.clone()))?;
                 damaged.map_or(Ok(()), |path| remove(&path))
             });
@@ -90,7 +97,7 @@ impl Layers {
         fsck.repair(problem, what, bytes, "forgotten, as nothing here gives it again", || {
             let moved = {
                 let _placing = self.placing();
-                self.unheld(id)?;
+                self.unheld(id, needed)?;
                 self.store().write(|tx| tx.delete(LAYERS, id.as_str()).map(drop))?;
                 self.move_away(id)?
             };
@@ -100,8 +107,8 @@ impl Layers {
     }
 
     /// The caller has the lock that holds are taken under.
-    fn unheld(&self, id: &Digest) -> Result<()> {
-        if self.is_held(id) { Err(SnapshotError::Busy(id.clone())) } else { Ok(()) }
+    fn unheld(&self, id: &Digest, needed: Needed<'_>) -> Result<()> {
+        if self.is_held(id) || needed(id).is_some() { Err(SnapshotError::Busy(id.clone())) } else { Ok(()) }
     }
 
     /// Files of no layer. Those that come or go just now are named by this process, which sweeps them when it begins.

@@ -15,7 +15,7 @@ pub trait Keeper: Send + Sync {
     /// Bytes that the data root takes now.
     fn used(&self) -> u64;
 
-    /// Removes what nobody needs until so many bytes are free, or nothing is left that may go.
+    /// Removes what nobody needs until so many bytes are free; nothing of worth when all that may go would not be enough.
     fn evict(&self, bytes: u64);
 }
 
@@ -78,14 +78,21 @@ impl Budget {
         let Some(limit) = self.limit.get() else { return Ok(()) };
         let mut credit = self.credit.lock().unwrap_or_else(PoisonError::into_inner);
         if *credit < bytes {
-            let left = || limit.max.saturating_sub(limit.keeper.used() + self.promised.load(Ordering::Acquire));
-            *credit = left();
-            if *credit < bytes {
-                limit.keeper.evict(bytes - *credit);
-                *credit = left();
+            // Nothing goes for what could never fit.
+            if bytes > limit.max {
+                return Err(StoreError::OverBudget { max: limit.max, missing: bytes - limit.max });
             }
-            if *credit < bytes {
-                return Err(StoreError::OverBudget { max: limit.max, missing: bytes - *credit });
+            let taken = || limit.keeper.used().saturating_add(self.promised.load(Ordering::Acquire));
+            // With what the root has too much already.
+            let over = |taken: u64| taken.saturating_add(bytes).saturating_sub(limit.max);
+            let mut now = taken();
+            if over(now) > 0 {
+                limit.keeper.evict(over(now));
+                now = taken();
+            }
+            *credit = limit.max.saturating_sub(now);
+            if over(now) > 0 {
+                return Err(StoreError::OverBudget { max: limit.max, missing: over(now) });
             }
         }
         *credit -= bytes;

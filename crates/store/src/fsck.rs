@@ -163,7 +163,7 @@ impl Blobs {
             Err(StoreError::NoBlob(_)) => return Ok(None),
             opened => opened?,
         };
-        let mut hasher = Hasher::new();
+        let mut hasher = Hasher::with(digest.algorithm());
         let bytes = io::copy(&mut file, &mut hasher).map_err(StoreError::file("read", self.path(digest)))?;
         Ok(Some((hasher.finish() == *digest, bytes)))
     }

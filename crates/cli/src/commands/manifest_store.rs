@@ -114,7 +114,7 @@ fn read(path: &Path) -> Outcome<Entry> {
         platform: descriptor["platform"].clone(),
         bytes: STANDARD.decode(text(&value["Raw"])?).map_err(|_| damaged())?,
     };
-    if Digest::sha256(&entry.bytes) != entry.digest {
+    if Digest::of(entry.digest.algorithm(), &entry.bytes) != entry.digest {
         return Err(damaged().into());
     }
     Ok(entry)

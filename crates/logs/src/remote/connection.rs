@@ -15,6 +15,9 @@ use crate::error::{LogError, Result};
 /// How long the first connection may take (Docker's drivers: ten seconds for GELF, no end for others).
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// Milliseconds without a word from a receiver that should have had one: it is not there any more.
+const SILENCE: u32 = 30_000;
+
 /// Where a receiver is. Names have been looked up.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -188,6 +191,10 @@ fn connect(target: &Target) -> std::result::Result<State, Errno> {
             let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
             let kind = if target.is_stream() { SocketType::STREAM } else { SocketType::DGRAM };
             let fd = rustix::net::socket_with(family, kind, flags, None)?;
+            if target.is_stream() {
+                // Without it what is sent to a host that has vanished is tried again for a quarter of an hour.
+                sockopt::set_tcp_user_timeout(&fd, SILENCE)?;
+            }
             let connected = rustix::net::connect(&fd, address);
             (fd, connected)
         }

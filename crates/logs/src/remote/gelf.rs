@@ -34,8 +34,8 @@ pub struct Gelf {
 }
 
 impl Gelf {
-    /// An entry as one message of a stream, or as datagrams.
-    pub(super) fn encode(&self, line: &Line<'_>, stream: bool, out: &mut Vec<Vec<u8>>) {
+    /// An entry as one message of a stream, or as datagrams, which find each other by a name that no other entry has.
+    pub(super) fn encode(&self, line: &Line<'_>, name: u64, stream: bool, out: &mut Vec<Vec<u8>>) {
         // Graylog refuses entries without text.
         if line.text.is_empty() {
             return;
@@ -68,8 +68,6 @@ impl Gelf {
         if parts.len() > MAX_PARTS {
             return;
         }
-        // The parts of one message find each other by it, within seconds.
-        let name = line.time.as_nanosecond() as u64 ^ u64::from(std::process::id()) << 40;
         for (number, part) in parts.iter().enumerate() {
             let mut datagram = Vec::with_capacity(HEAD + part.len());
             datagram.extend_from_slice(&[0x1e, 0x0f]);
@@ -101,7 +99,7 @@ mod tests {
     fn encode(gelf: &Gelf, text: &[u8], stream: bool) -> Vec<Vec<u8>> {
         let mut out = Vec::new();
         let time = "2026-01-02T03:04:05.678Z".parse().unwrap();
-        gelf.encode(&Line { text, stream: Stream::Stderr, time, part: None }, stream, &mut out);
+        gelf.encode(&Line { text, stream: Stream::Stderr, time, part: None }, 7, stream, &mut out);
         out
     }
 

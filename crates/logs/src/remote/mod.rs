@@ -28,6 +28,9 @@ pub use gelf::{Compression, Gelf};
 pub use journald::Journald;
 pub use syslog::{Syslog, SyslogFormat};
 
+/// Beyond the buffer, of a container that is held up: what 32 KiB of the shortest lines become.
+const OVERFLOW: usize = 32 << 20;
+
 /// What a message looks like.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -61,6 +64,8 @@ pub struct Remote {
     /// Of divided lines, by stream, what names all parts of one.
     parts: [u64; 2],
     divided: u64,
+    /// Of the next entry: another one for each, here and elsewhere.
+    name: u64,
     waiting: VecDeque<Vec<u8>>,
     /// Bytes of what waits.
     bytes: usize,
@@ -100,6 +105,7 @@ impl Remote {
             lines: Lines::default(),
             parts: [0; 2],
             divided: 0,
+            name: (Timestamp::now().as_nanosecond() as u64) ^ u64::from(std::process::id()) << 40,
             waiting: VecDeque::new(),
             bytes: 0,
             connection,
@@ -144,23 +150,25 @@ impl Remote {
         let stream = self.config.target.is_stream();
         match &self.config.form {
             Form::Syslog(form) => messages.push(form.encode(&line)),
-            Form::Gelf(form) => form.encode(&line, stream, &mut messages),
+            Form::Gelf(form) => form.encode(&line, self.name, stream, &mut messages),
             Form::Fluentd(form) => messages.push(form.encode(&line)),
             Form::Journald(form) => messages.push(form.encode(&line)),
         }
+        self.name = self.name.wrapping_add(1);
         for message in messages {
             self.bytes += message.len();
             self.waiting.push_back(message);
         }
-        // Who is there and slow holds the container up, which then writes no more.
-        if !(self.config.blocking && self.connection.is_up()) {
-            while self.bytes > self.config.buffer && self.waiting.len() > 1 {
-                // What has been sent in part is sent to its end, or the receiver would not understand the next one.
-                let oldest = usize::from(self.connection.is_amid());
-                let Some(gone) = self.waiting.remove(oldest) else { return };
-                self.bytes -= gone.len();
-                self.lost += 1;
-            }
+        // Who is there and slow holds the container up, which then writes no more; what it had written by then is some
+        // pipe full, or several at its end, and has a bound too.
+        let held = self.config.blocking && self.connection.is_up();
+        let most = if held { self.config.buffer.saturating_add(OVERFLOW) } else { self.config.buffer };
+        while self.bytes > most && self.waiting.len() > 1 {
+            // What has been sent in part is sent to its end, or the receiver would not understand the next one.
+            let oldest = usize::from(self.connection.is_amid());
+            let Some(gone) = self.waiting.remove(oldest) else { return };
+            self.bytes -= gone.len();
+            self.lost += 1;
         }
     }
 
