@@ -10,7 +10,7 @@ use wharf_reference::Digest;
 
 use crate::crash::{NAME, ROOT};
 use crate::registry::{CONFIG, LAYER, MANIFEST, Shelf, Way, client, descriptor, pull, put};
-use crate::{Place, config, images, listing, noise, open, store, tar};
+use crate::{Place, config, images, listing, noise, store, tar};
 
 const SIZE: usize = 40 << 20;
 
