@@ -44,11 +44,19 @@ impl Place {
     /// When the host refuses something; then nothing stays.
     pub(crate) fn take(launch: &Launch) -> Result<Self> {
         let lock = lock(&launch.dir)?;
-        Self::occupy(launch, lock).inspect_err(|_| drop(std::fs::remove_file(launch.dir.join(SOCKET))))
+        match Self::occupy(launch) {
+            Ok((listener, log, group)) => Ok(Self { lock, listener, log, group }),
+            Err(error) => {
+                // With the lock still held: the next monitor's socket has the same name.
+                let _ = std::fs::remove_file(launch.dir.join(SOCKET));
+                drop(lock);
+                Err(error)
+            }
+        }
     }
 
     /// Takes everything that the container needs of the host before it is there.
-    fn occupy(launch: &Launch, lock: OwnedFd) -> Result<Self> {
+    fn occupy(launch: &Launch) -> Result<(OwnedFd, Option<Log>, Group)> {
         let (listener, left) = listen(&launch.dir)?;
         let log = launch.log.as_ref().map(Log::open).transpose()?;
         let cgroup = |error: wharf_cgroup::CgroupError| LaunchError::Failed { message: chain(&error), code: 125 };
@@ -64,7 +72,7 @@ impl Place {
             let _ = Group::open(&hierarchies, &launch.cgroup).and_then(|group| group.remove());
             cgroup(error)
         })?;
-        Ok(Self { lock, listener, log, group })
+        Ok((listener, log, group))
     }
 
     /// Whether the container's processes are frozen: what joins them now would be frozen in the middle of it.

@@ -146,13 +146,15 @@ impl Layers {
     /// When the disk fails.
     pub fn disown_blob(&self, digest: &Digest) -> Result<()> {
         let _placing = self.placing();
-        for mut layer in self.list()? {
-            if layer.blobs.iter().any(|blob| blob.digest == *digest) {
-                layer.blobs.retain(|blob| blob.digest != *digest);
-                self.store().write(|tx| tx.put(LAYERS, layer.diff_id.as_str(), &layer))?;
+        self.store().write(|tx| {
+            for (key, mut layer) in tx.list::<Layer>(LAYERS)? {
+                if layer.blobs.iter().any(|blob| blob.digest == *digest) {
+                    layer.blobs.retain(|blob| blob.digest != *digest);
+                    tx.put(LAYERS, &key, &layer)?;
+                }
             }
-        }
-        Ok(())
+            Ok(())
+        })
     }
 }
 
