@@ -8,9 +8,8 @@ use std::sync::Arc;
 
 use oci_spec::runtime::{LinuxIdMapping, Mount};
 use serde_json::{Value, json};
-use tokio::sync::MutexGuard;
 use wharf_archive::IdRange;
-use wharf_rooted_path::RootDir;
+use wharf_rooted_path::{RootDir, follow};
 use wharf_runtime::{Lower, Rootfs, mount_outside};
 
 use crate::bundle;
@@ -19,7 +18,7 @@ use crate::error::{EngineError, Result};
 use crate::ids::{IDS_PER_CONTAINER, as_root_of};
 use crate::process::Process;
 use crate::record::Container;
-use crate::slot::Slot;
+use crate::slot::{Slot, TurnGuard};
 
 /// A root to look at, or to write to.
 pub(crate) struct ContainerRoot {
@@ -29,6 +28,8 @@ pub(crate) struct ContainerRoot {
     pub(crate) ids: Option<IdRange>,
     /// Destinations of mounts whose source the host does not have any more.
     gone: Vec<(String, String)>,
+    /// That of the container, if it runs.
+    pub(crate) process: Option<Process>,
 }
 
 impl Deref for ContainerRoot {
@@ -39,10 +40,15 @@ impl Deref for ContainerRoot {
 }
 
 impl ContainerRoot {
+    /// Where `path` leads, with all links followed inside.
+    pub(crate) fn follow(&self, path: impl AsRef<Path>) -> PathBuf {
+        follow(path, |link| self.read_link(link).ok())
+    }
+
     /// # Errors
     /// When what is at `place`, without links, would be on a mount that cannot be had.
     pub(crate) fn check(&self, place: &Path) -> Result<()> {
-        match self.gone.iter().find(|(destination, _)| place.starts_with(destination)) {
+        match self.gone.iter().find(|(destination, _)| place.starts_with(self.follow(destination))) {
             Some((destination, source)) => Err(EngineError::not_found(format!(
                 "{} is not reachable: the source of the mount on {destination}, {source}, is not there any more",
                 place.display()
@@ -64,7 +70,7 @@ impl Engine {
     }
 
     /// Opens the root to write. While the second part is there, a container that does not run does not start.
-    pub(crate) fn root_to_write<'a>(&self, slot: &'a Slot) -> Result<(ContainerRoot, Option<MutexGuard<'a, ()>>)> {
+    pub(crate) fn root_to_write<'a>(&self, slot: &'a Slot) -> Result<(ContainerRoot, Option<TurnGuard<'a>>)> {
         if let Some(running) = running(slot) {
             return Ok((running, None));
         }
@@ -135,7 +141,7 @@ impl Engine {
         let mappings: Vec<LinuxIdMapping> = serde_json::from_value(mappings.into_iter().collect()).map_err(fail)?;
         let root = as_root_of(ids, || mount_outside(&rootfs, &layers, &binds, &mappings))?;
         let root = root.map_err(|e| EngineError::from_source("cannot mount the container's files", &e))?;
-        Ok(ContainerRoot { dir: RootDir::from_fd(root), record, ids, gone })
+        Ok(ContainerRoot { dir: RootDir::from_fd(root), record, ids, gone, process: None })
     }
 }
 
@@ -146,7 +152,7 @@ fn running(slot: &Slot) -> Option<ContainerRoot> {
     let dir = RootDir::open(process.path("root")).ok()?;
     process.lives().ok()?;
     let ids = ids(&record);
-    Some(ContainerRoot { dir, record, ids, gone: Vec::new() })
+    Some(ContainerRoot { dir, record, ids, gone: Vec::new(), process: Some(process) })
 }
 
 /// The host's IDs of a container that has a user namespace of its own.

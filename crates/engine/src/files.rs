@@ -1,19 +1,18 @@
-//! A container's files: copied out and in, compared with its image's, exported.
+//! A container's files: copied out, compared with its image's, exported.
 
-use std::ffi::{OsStr, OsString};
-use std::io::{Read, Write};
+use std::ffi::OsString;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::FileType;
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
-use wharf_archive::{PackOptions, UnpackOptions, Whiteouts, pack, pack_as, pack_dir_as, unpack};
-use wharf_rooted_path::{RootDir, RootError};
+use wharf_archive::{PackOptions, pack, pack_as, pack_dir_as};
+use wharf_rooted_path::{RootDir, RootError, follow};
 
 use crate::container_root::{ContainerRoot, ids};
 use crate::engine::Engine;
 use crate::error::{EngineError, Result};
-use crate::ids::as_root_of;
 
 /// What a path in a container is, as `X-Docker-Container-Path-Stat` says it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,14 +28,6 @@ pub struct PathStat {
 
 /// Where the kernel's own file systems are mounted.
 const KERNEL_S: &[&str] = &["proc", "sys", "dev"];
-
-/// How an archive is put into a container.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct PutOptions {
-    pub no_overwrite_dir_non_dir: bool,
-    /// Files belong to the container's user, if it has one, and not to the archive's owners.
-    pub copy_uid_gid: bool,
-}
 
 /// A file that differs from the image's: 0 modified, 1 added, 2 deleted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -75,56 +66,6 @@ impl Engine {
         }
         .map_err(fail)?;
         self.tell(&root.record, "archive-path");
-        Ok(())
-    }
-
-    /// Applies an archive, compressed or not, to the directory `path`: to the volume that is mounted there, whether the
-    /// container runs or not. Waits for disk and writer.
-    ///
-    /// # Errors
-    /// `NotFound` when there is no such directory, `InvalidParameter` when it is none, `Forbidden` when the
-    /// container's root or the mount there is read-only.
-    pub fn archive_put(&self, name: &str, path: &str, input: impl Read + Send, options: PutOptions) -> Result<()> {
-        let slot = self.inner.slots.find(name)?;
-        let (root, _turn) = self.root_to_write(&slot)?;
-        let record = &root.record;
-        let at = Asked::new(path).path;
-        let place = follow(&root, &at);
-        root.check(&place)?;
-        let missing = |error: RootError| {
-            if error.is_not_found() {
-                return EngineError::not_found(format!("Could not find the file {path} in container {name}"));
-            }
-            EngineError::invalid("extraction point is not a directory")
-        };
-        let target = root.open_dir(&at).map_err(missing)?;
-        let on = record.mounts.iter().map(|m| (follow(&root, Path::new(&m.destination)), m));
-        let on = on.filter(|(destination, _)| place.starts_with(destination));
-        let (read_only, what) = match on.max_by_key(|(destination, _)| destination.as_os_str().len()) {
-            Some((_, mount)) => (!mount.rw, "mounted volume is marked read-only"),
-            None => (record.host.readonly_rootfs, "container rootfs is marked read-only"),
-        };
-        if read_only {
-            return Err(EngineError::new(crate::ErrorKind::Forbidden, what));
-        }
-        let owner = if options.copy_uid_gid && !record.config.user.is_empty() {
-            let user = self.identity(record)?;
-            Some((user.uid, user.gid))
-        } else {
-            None
-        };
-        let how = UnpackOptions {
-            whiteouts: Whiteouts::Literal,
-            owner,
-            ids: root.ids,
-            no_overwrite_dir_non_dir: options.no_overwrite_dir_non_dir,
-            ..UnpackOptions::default()
-        };
-        as_root_of(root.ids, || {
-            let input = wharf_image::decompressed(input)?;
-            unpack(input, &target, &how).map_err(|e| EngineError::from_source("cannot copy to the container", &e))
-        })??;
-        self.tell(record, "extract-to-dir");
         Ok(())
     }
 
@@ -191,10 +132,10 @@ fn compare(upper: &RootDir, image: &RootDir, at: &Path, all: &mut Vec<Change>) -
 
 /// A path of a request. As in Docker its end has a meaning: `dir/.` is what is in the directory, and a slash follows
 /// a link.
-struct Asked<'a> {
+pub(crate) struct Asked<'a> {
     text: &'a str,
     /// Below the root, by its words.
-    path: PathBuf,
+    pub(crate) path: PathBuf,
     /// It ends in `.`.
     dot: bool,
     /// It ends in `.` or a slash.
@@ -202,7 +143,7 @@ struct Asked<'a> {
 }
 
 impl<'a> Asked<'a> {
-    fn new(text: &'a str) -> Self {
+    pub(crate) fn new(text: &'a str) -> Self {
         let path = normal(Path::new(text)).strip_prefix("/").map(Path::to_owned).unwrap_or_default();
         let dot = text.trim_end_matches('/').rsplit('/').next() == Some(".");
         Self { text, path, dot, follow: dot || text.ends_with('/') }
@@ -219,7 +160,7 @@ impl<'a> Asked<'a> {
 }
 
 fn stat(root: &ContainerRoot, container: &str, asked: &Asked<'_>) -> Result<(PathStat, FileType)> {
-    root.check(&follow(root, &asked.path))?;
+    root.check(&root.follow(&asked.path))?;
     stat_in(root, container, asked)
 }
 
@@ -234,7 +175,7 @@ fn stat_in(root: &RootDir, container: &str, asked: &Asked<'_>) -> Result<(PathSt
         return Err(EngineError::from_source(&format!("lstat {}", asked.text), &Errno::NOTDIR));
     }
     let link_target = match kind {
-        FileType::Symlink => follow(root, &asked.path).to_string_lossy().into_owned(),
+        FileType::Symlink => follow(&asked.path, |link| root.read_link(link).ok()).to_string_lossy().into_owned(),
         _ => String::new(),
     };
     let time =
@@ -247,39 +188,6 @@ fn stat_in(root: &RootDir, container: &str, asked: &Asked<'_>) -> Result<(PathSt
         link_target,
     };
     Ok((stat, kind))
-}
-
-/// Links that are followed before it is a circle.
-const MAX_LINKS: u32 = 255;
-
-/// Where `path` leads when all links are followed inside the root, as far as it is there.
-fn follow(root: &RootDir, path: &Path) -> PathBuf {
-    let parts = |path: &Path| -> Vec<OsString> { path.iter().rev().map(OsStr::to_owned).collect() };
-    let mut left = parts(path);
-    let (mut here, mut links) = (PathBuf::from("/"), 0);
-    while let Some(part) = left.pop() {
-        if part == ".." {
-            here.pop();
-            continue;
-        }
-        if part == "." || part == "/" {
-            continue;
-        }
-        here.push(&part);
-        if let Ok(target) = root.read_link(&here)
-            && links < MAX_LINKS
-        {
-            links += 1;
-            let target = PathBuf::from(target);
-            if target.is_absolute() {
-                here = PathBuf::from("/");
-            } else {
-                here.pop();
-            }
-            left.extend(parts(&target));
-        }
-    }
-    here
 }
 
 /// A path without `.` and `..`, by its words alone.
@@ -341,20 +249,16 @@ mod tests {
     }
 
     #[test]
-    fn links_are_followed_inside() {
+    fn what_is_looked_at_is_what_links_lead_to() {
         let dir = tempfile::tempdir().unwrap();
         let link = |target: &str, name: &str| std::os::unix::fs::symlink(target, dir.path().join(name)).unwrap();
         std::fs::create_dir(dir.path().join("d")).unwrap();
-        link("/d", "one");
-        link("one/../../d", "two");
+        link("d/../../d", "two");
         link("gone/x", "three");
-        link("four", "four");
         let root = RootDir::open(dir.path()).unwrap();
-        for (from, to) in [("one/x", "/d/x"), ("two", "/d"), ("three", "/gone/x"), ("d", "/d"), ("four", "/four")] {
-            assert_eq!(follow(&root, Path::new(from)), Path::new(to), "{from}");
-        }
         let asked = Asked::new("/three/");
         assert_eq!(stat_in(&root, "c", &asked).unwrap_err().message, "Could not find the file /three/ in container c");
         assert_eq!(stat_in(&root, "c", &Asked::new("two/.")).unwrap().0.name, ".");
+        assert_eq!(stat_in(&root, "c", &Asked::new("two")).unwrap().0.link_target, "/d");
     }
 }

@@ -126,14 +126,14 @@ impl Engine {
         self.list().into_iter().filter(|record| uses(record)).map(|record| record.id.clone()).collect()
     }
 
-    /// Removes all containers that do not run and that `choose` wants removed.
+    /// Removes all containers that do not run and that `choose` wants removed, but those that others just work on.
     ///
     /// # Errors
     /// When the store fails.
     pub async fn prune_containers(&self, choose: impl Fn(&Container) -> bool) -> Result<PrunedContainers> {
         let mut pruned = PrunedContainers::default();
         for slot in self.inner.slots.all() {
-            let _turn = slot.turn.lock().await;
+            let Some(_turn) = slot.turn.try_lock() else { continue };
             let record = slot.record();
             if record.state.status.is_active() || !choose(&record) || self.inner.slots.find(&slot.id).is_err() {
                 continue;

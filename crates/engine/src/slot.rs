@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
@@ -29,13 +30,61 @@ pub(crate) struct Pending {
     pub(crate) stream: UnixStream,
 }
 
+/// Whose turn it is with a container.
+#[derive(Debug, Default)]
+pub(crate) struct Turn {
+    mutex: tokio::sync::Mutex<()>,
+    waiting: AtomicUsize,
+}
+
+pub(crate) type TurnGuard<'a> = tokio::sync::MutexGuard<'a, ()>;
+
+impl Turn {
+    pub(crate) async fn lock(&self) -> TurnGuard<'_> {
+        let _waiting = Waiting::new(&self.waiting);
+        self.mutex.lock().await
+    }
+
+    /// Waits with the whole thread.
+    pub(crate) fn blocking_lock(&self) -> TurnGuard<'_> {
+        let _waiting = Waiting::new(&self.waiting);
+        self.mutex.blocking_lock()
+    }
+
+    /// For who has no need to wait for this container.
+    pub(crate) fn try_lock(&self) -> Option<TurnGuard<'_>> {
+        self.mutex.try_lock().ok()
+    }
+
+    /// Whether somebody waits for it.
+    pub(crate) fn is_waited_for(&self) -> bool {
+        self.waiting.load(Ordering::Relaxed) > 0
+    }
+}
+
+/// One who waits, or whose request ends before its turn came.
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl<'a> Waiting<'a> {
+    fn new(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(count)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// One container.
 #[derive(Debug)]
 pub(crate) struct Slot {
     pub(crate) id: String,
     record: Mutex<Arc<Container>>,
     /// Start, stop, remove and their like, one at a time. Held over waits, but by this container's requests alone.
-    pub(crate) turn: tokio::sync::Mutex<()>,
+    pub(crate) turn: Turn,
     life: watch::Sender<Life>,
     pub(crate) pending: Mutex<Vec<Pending>>,
 }
@@ -46,7 +95,7 @@ impl Slot {
         Arc::new(Self {
             id: record.id.clone(),
             record: Mutex::new(Arc::new(record)),
-            turn: tokio::sync::Mutex::new(()),
+            turn: Turn::default(),
             life: watch::channel(life).0,
             pending: Mutex::default(),
         })

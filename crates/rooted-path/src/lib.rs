@@ -6,12 +6,15 @@
 //! directory that was opened so. No path is resolved twice, and no link is followed out of the root.
 //!
 //! - [`RootDir`]: the root, and what can be done below it.
+//! - [`follow`]: where a path leads, as a name.
 //! - [`remove_dir_all`]: a whole tree, however deep. [`disk_usage`]: what one takes.
 
+mod follow;
 mod remove;
 mod root;
 mod usage;
 
+pub use follow::follow;
 pub use remove::remove_dir_all;
 pub use root::{RootDir, RootError};
 pub use usage::disk_usage;

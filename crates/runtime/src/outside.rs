@@ -3,12 +3,12 @@
 use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{LinuxIdMapping, Mount};
 use rustix::fs::FileType;
 use rustix::io::Errno;
-use wharf_rooted_path::RootDir;
+use wharf_rooted_path::{RootDir, follow};
 use wharf_sys::apart::mount_on;
 use wharf_sys::mount::{Attributes, Change, Propagation, set_attributes};
 
@@ -34,8 +34,8 @@ pub fn mount_outside(
     let root_ids = ids.first().map_or((0, 0), |first| (first.host_id(), first.host_id()));
     let namespace = if ids.is_empty() { None } else { Some(mapping::namespace(ids, ids)?) };
     let root = rootfs.mount(namespace.as_ref().map(|namespace| (namespace.as_fd(), root_ids)), layers)?;
-    let mut trees: Vec<(Place<'_>, OwnedFd)> = Vec::new();
-    let root = Place { destination: Path::new("/"), dir: RootDir::from_fd(root) };
+    let mut trees: Vec<(Place, OwnedFd)> = Vec::new();
+    let root = Place { at: PathBuf::from("/"), dir: RootDir::from_fd(root) };
     for mount in binds {
         let destination = mount.destination();
         let options = Options::parse(mount.options().iter().flatten().map(String::as_str));
@@ -54,18 +54,22 @@ pub fn mount_outside(
         // Or what is mounted on it would be mounted on its source too.
         let private = Change { propagation: Some(Propagation::Private), ..Change::default() };
         set_attributes(tree.as_fd(), true, private).map_err(fail)?;
-        let below = trees.iter().map(|(place, _)| place).filter(|place| destination.starts_with(place.destination));
-        let below = below.max_by_key(|place| place.destination.as_os_str().len()).unwrap_or(&root);
-        let inside = destination.strip_prefix(below.destination).unwrap_or(destination);
+        // As at a start, links count as they are in what is mounted by now.
+        let read_link = |link: &Path| {
+            let (place, inside) = lowest(&root, &trees, link);
+            place.dir.read_link(inside).ok()
+        };
+        let at = follow(destination, read_link);
+        let (below, inside) = lowest(&root, &trees, &at);
         let place = below.dir.mount_point(inside, directory).map_err(|error| fail(error.errno))?;
         let found = rustix::fs::fstat(&place).map_err(fail)?;
         if (FileType::from_raw_mode(found.st_mode) == FileType::Directory) != directory {
             return Err(fail(Errno::NOTDIR));
         }
         let dir = RootDir::from_fd(tree.try_clone().map_err(|e| fail(Errno::from_io_error(&e).unwrap_or(Errno::IO)))?);
-        trees.push((Place { destination, dir }, tree));
+        trees.push((Place { at, dir }, tree));
     }
-    let names = trees.iter().map(|(place, _)| CString::new(place.destination.as_os_str().as_bytes()));
+    let names = trees.iter().map(|(place, _)| CString::new(place.at.as_os_str().as_bytes()));
     let names = names.collect::<std::result::Result<Vec<_>, _>>();
     let names = names.map_err(|_| RuntimeError::Invalid("a mount on a path with a NUL".into()))?;
     let pairs: Vec<_> = trees.iter().zip(&names).map(|((_, tree), name)| (tree.as_fd(), name.as_c_str())).collect();
@@ -77,9 +81,19 @@ pub fn mount_outside(
 }
 
 /// Where mounts can be put: on the root, or on one of those before.
-struct Place<'a> {
-    destination: &'a Path,
+struct Place {
+    /// In the root, without links.
+    at: PathBuf,
     dir: RootDir,
+}
+
+/// The mount that `path`, without links, is on, and where it is in that.
+fn lowest<'a, 'b>(root: &'a Place, trees: &'a [(Place, OwnedFd)], path: &'b Path) -> (&'a Place, &'b Path) {
+    let over = trees.iter().rev().map(|(place, _)| place).filter(|place| path.starts_with(&place.at));
+    // Of two on one place the later one is on top.
+    let place = over.reduce(|top, place| if place.at.starts_with(&top.at) && place.at != top.at { place } else { top });
+    let place = place.unwrap_or(root);
+    (place, path.strip_prefix(&place.at).unwrap_or(path))
 }
 
 #[cfg(test)]
@@ -119,6 +133,16 @@ mod tests {
         root.create_file("old/new", 0o644).unwrap();
         assert!(path("data/new").exists() && path("data/sub").exists() && path("upper/etc/one").exists());
         assert_eq!(std::fs::read_dir(path("data/sub")).unwrap().count(), 0, "it is mounted on the host too");
+        assert_eq!(std::fs::read_dir(path("low/old")).unwrap().count(), 0);
+
+        // A link in what is mounted, and a place that is on another mount by a link only.
+        std::os::unix::fs::symlink("/link/inner", path("data/there")).unwrap();
+        let binds =
+            [mount("data", "/old", "rw"), mount("deep", "/link/there/x", "ro"), mount("single", "/old/there/y", "ro")];
+        let root = RootDir::from_fd(mount_outside(&rootfs, &[], &binds, &[]).unwrap());
+        assert_eq!(root.read_small("old/inner/x/file", 9).unwrap(), b"deep");
+        assert_eq!(root.read_small("link/inner/y", 9).unwrap(), b"one file");
+        assert!(path("data/inner/x").is_dir() && path("data/inner/y").is_file());
         assert_eq!(std::fs::read_dir(path("low/old")).unwrap().count(), 0);
         let gone = mount_outside(&rootfs, &[], &[mount("gone", "/gone", "rw")], &[]).unwrap_err();
         assert!(gone.to_string().contains("gone"), "{gone}");

@@ -3,7 +3,7 @@
 use std::io;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http_body_util::combinators::UnsyncBoxBody;
@@ -234,16 +234,37 @@ pub(crate) fn error_line(message: &str) -> Bytes {
 }
 
 /// A request's body for code that waits for it.
-pub(crate) fn blocking_reader(mut body: Incoming) -> impl io::Read + Send + 'static {
+pub(crate) fn blocking_reader(body: Incoming) -> impl io::Read + Send + 'static {
+    blocking_reader_while(body, |_| Ok(()))
+}
+
+/// How often is looked whether what is uploaded is still wanted.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// The same, as long as `wanted` says so. It is asked every second, with the time since the client has sent something.
+pub(crate) fn blocking_reader_while(
+    mut body: Incoming,
+    wanted: impl Fn(Duration) -> io::Result<()> + Send + 'static,
+) -> impl io::Read + Send + 'static {
     let (sender, chunks) = mpsc::channel::<io::Result<Bytes>>(16);
     tokio::spawn(async move {
-        while let Some(frame) = body.frame().await {
-            let chunk = match frame {
-                Ok(frame) => match frame.into_data() {
-                    Ok(bytes) => Ok(bytes),
-                    Err(_) => continue,
+        let mut looks = tokio::time::interval(LOOK);
+        let mut heard = Instant::now();
+        loop {
+            let chunk = tokio::select! {
+                _ = looks.tick() => match wanted(heard.elapsed()) {
+                    Ok(()) => continue,
+                    Err(error) => Err(error),
                 },
-                Err(error) => Err(io::Error::other(error)),
+                frame = body.frame() => {
+                    heard = Instant::now();
+                    match frame.map(|frame| frame.map(Frame::into_data)) {
+                        None => return,
+                        Some(Ok(Ok(bytes))) => Ok(bytes),
+                        Some(Ok(Err(_))) => continue,
+                        Some(Err(error)) => Err(io::Error::other(error)),
+                    }
+                }
             };
             let failed = chunk.is_err();
             if sender.send(chunk).await.is_err() || failed {

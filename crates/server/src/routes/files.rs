@@ -1,5 +1,8 @@
 //! Containers' files.
 
+use std::io;
+use std::sync::Arc;
+
 use base64::Engine as _;
 use hyper::StatusCode;
 use hyper::header::HeaderValue;
@@ -7,7 +10,7 @@ use serde_json::Value;
 use wharf_engine::{PathStat, PutOptions};
 
 use super::{Call, Result, blocking};
-use crate::http::{Answer, ApiError, blocking_reader, empty, ok, tar};
+use crate::http::{Answer, ApiError, blocking_reader_while, empty, ok, tar};
 
 pub(super) async fn changes(call: Call, id: &str) -> Result {
     let (engine, id) = (call.api.engine, id.to_owned());
@@ -58,8 +61,10 @@ pub(super) async fn put(call: Call, id: &str) -> Result {
         no_overwrite_dir_non_dir: call.query.flag("noOverwriteDirNonDir"),
         copy_uid_gid: call.query.flag("copyUIDGID"),
     };
-    let (engine, id) = (call.api.engine, id.to_owned());
-    let body = blocking_reader(call.request.into_body());
-    blocking(move || Ok(engine.archive_put(&id, &path, body, options)?)).await?;
+    let copy = Arc::new(call.api.engine.copy_in(id)?);
+    let watched = Arc::clone(&copy);
+    let check = move |silent| watched.check(silent).map_err(|error| io::Error::other(error.message));
+    let body = blocking_reader_while(call.request.into_body(), check);
+    blocking(move || Ok(copy.put(&path, body, options)?)).await?;
     Ok(empty(StatusCode::OK))
 }

@@ -1,6 +1,8 @@
 //! Files copied into containers and out of them.
 
+use std::io::{Read, Write};
 use std::os::unix::fs::symlink;
+use std::process::Stdio;
 
 use crate::kit::Daemon;
 
@@ -124,4 +126,55 @@ fn volumes_of_a_container_that_does_not_run_are_written_to() {
 
 fn words(text: &str) -> Vec<String> {
     text.split(' ').map(str::to_owned).collect()
+}
+
+/// A client that began a copy from its standard input and sends no more.
+struct Stalled(std::process::Child);
+
+impl Stalled {
+    fn begin(d: &Daemon, container: &str) -> Self {
+        let source = d.path().join("stalled");
+        std::fs::create_dir_all(&source).unwrap();
+        std::fs::write(source.join(container), "x").unwrap();
+        let archive =
+            std::process::Command::new("tar").arg("-C").arg(&source).args(["-c", container]).output().unwrap();
+        let mut client = d.client();
+        client.args(["cp", "-", &format!("{container}:/")]).stdin(Stdio::piped()).stderr(Stdio::piped());
+        let mut client = client.spawn().unwrap();
+        // All but its end.
+        client.stdin.as_mut().unwrap().write_all(&archive.stdout[..1024]).unwrap();
+        let containers = d.data().join("containers");
+        let came = || {
+            let mut all = std::fs::read_dir(&containers).unwrap().map(|entry| entry.unwrap().path());
+            all.any(|dir| dir.join("upper").join(container).exists())
+        };
+        d.eventually("its first file is there", came);
+        Self(client)
+    }
+
+    /// What it says when it is given up.
+    fn end(mut self) -> String {
+        let mut said = String::new();
+        self.0.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+        assert!(!self.0.wait().unwrap().success(), "it says that all was copied");
+        said
+    }
+}
+
+#[test]
+fn a_client_that_sends_nothing_more_holds_up_nobody_for_long() {
+    let Some(d) = Daemon::start() else { return };
+    d.docker("run -d --name busy busybox sleep 1000").ok();
+    d.docker("create --name resting busybox true").ok();
+    d.docker("create --name other busybox true").ok();
+    let (busy, resting) = (Stalled::begin(&d, "busy"), Stalled::begin(&d, "resting"));
+    d.docker("kill busy").ok();
+    let said = busy.end();
+    assert!(said.contains("container busy has ended while files were copied into it"), "{said}");
+    // A prune takes what it can have at once.
+    d.docker("container prune -f").ok();
+    assert_eq!(d.docker("ps -a --format {{.Names}}").ok(), "resting");
+    d.docker("rm resting").ok();
+    let said = resting.end();
+    assert!(said.contains("the copy into container resting is given up: nothing has come for"), "{said}");
 }
