@@ -11,6 +11,12 @@ use serde_json::Value;
 #[serde(rename_all = "kebab-case", default)]
 pub(crate) struct File {
     pub(crate) hosts: Option<Vec<String>>,
+    pub(crate) tls: Option<bool>,
+    pub(crate) tlsverify: Option<bool>,
+    pub(crate) tlscacert: Option<PathBuf>,
+    pub(crate) tlscert: Option<PathBuf>,
+    pub(crate) tlskey: Option<PathBuf>,
+    pub(crate) insecure_tcp: Option<bool>,
     pub(crate) group: Option<String>,
     pub(crate) data_root: Option<PathBuf>,
     pub(crate) exec_root: Option<PathBuf>,
@@ -109,6 +115,12 @@ pub(crate) enum FileError {
 /// Keys that are understood, and those that change nothing here.
 const KEYS: &[&str] = &[
     "hosts",
+    "tls",
+    "tlsverify",
+    "tlscacert",
+    "tlscert",
+    "tlskey",
+    "insecure-tcp",
     "group",
     "data-root",
     "exec-root",

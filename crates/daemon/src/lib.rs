@@ -6,8 +6,10 @@
 //!
 //! - [`main`]: the command `wharf daemon`.
 //! - `budget`: what goes when the data root may take no more. `outside`: what builds need of the daemon.
-//! - `options`: dockerd's flags. `file`: `daemon.json`. `listen`: sockets. `run`: the order of start and stop.
+//! - `options`: dockerd's flags; `values`: what they say. `file`: `daemon.json`. `listen`: sockets; `activation`: those
+//!   that were passed; `tcp`, `tls`: clients from elsewhere. `reload`: SIGHUP. `run`: the order of start and stop.
 
+mod activation;
 mod budget;
 mod exec_root;
 mod file;
@@ -16,7 +18,11 @@ mod id_range;
 mod listen;
 mod options;
 mod outside;
+mod reload;
 mod run;
+mod tcp;
+mod tls;
+mod values;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -36,7 +42,7 @@ pub fn main(args: &[OsString]) -> ExitCode {
             return ExitCode::from(125);
         }
     };
-    match run::run(*options) {
+    match run::run(args, *options) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("failed to start daemon: {error}");

@@ -1,70 +1,201 @@
 //! Where the API listens.
 
+use std::io;
+use std::net::{SocketAddr, ToSocketAddrs};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use tokio::net::UnixListener;
+use tokio::net::{TcpListener, UnixListener, UnixStream};
 
-use crate::group;
+use crate::tcp::Client;
+use crate::tls::Tls;
+use crate::{activation, group};
 
-/// A socket that listens; its file goes with it.
-#[derive(Debug)]
-pub(crate) struct Listener {
-    pub(crate) socket: UnixListener,
-    path: PathBuf,
+/// Ports of Docker's, with TLS and without.
+const TLS_PORT: u16 = 2376;
+const PORT: u16 = 2375;
+
+/// A place to listen at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    Unix(PathBuf),
+    /// `host:port`.
+    Tcp(String, u16),
+    /// Sockets that the service manager has opened: all of them, or the one of this name or number.
+    Passed(Option<String>),
 }
 
-impl Drop for Listener {
+/// Who may come by TCP.
+#[derive(Clone, Debug)]
+pub(crate) enum TcpPolicy {
+    /// Nobody: neither certificates nor the will to do without were given.
+    Nobody,
+    /// Whoever has a certificate of the authority's; without one to check against, everybody, encrypted.
+    Tls(Tls),
+    /// Everybody.
+    Everybody,
+}
+
+/// A socket that listens.
+#[derive(Debug)]
+pub(crate) enum Listener {
+    Unix {
+        socket: UnixListener,
+        /// Where it is ours, and goes with the listener.
+        _file: Option<SocketFile>,
+    },
+    Tcp(TcpListener, Option<Tls>),
+}
+
+/// A socket's file, which goes with it.
+#[derive(Debug)]
+pub(crate) struct SocketFile(PathBuf);
+
+impl Drop for SocketFile {
     fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.path);
+        let _ = std::fs::remove_file(&self.0);
     }
 }
 
-/// Where `host` asks for a socket.
+/// Somebody who has come.
+pub(crate) enum Accepted {
+    Local(UnixStream),
+    Remote(Client),
+}
+
+impl Listener {
+    /// Where clients find it.
+    pub(crate) fn address(&self) -> String {
+        match self {
+            Self::Unix { socket, .. } => {
+                let path =
+                    socket.local_addr().ok().and_then(|at| at.as_pathname().map(|path| path.display().to_string()));
+                format!("unix://{}", path.unwrap_or_default())
+            }
+            Self::Tcp(socket, _) => socket.local_addr().map_or_else(|_| "tcp://".into(), |at| format!("tcp://{at}")),
+        }
+    }
+
+    /// Waits for the next client.
+    ///
+    /// # Errors
+    /// As accept(2); the listener is of use afterwards.
+    pub(crate) async fn accept(&self) -> io::Result<Accepted> {
+        match self {
+            Self::Unix { socket, .. } => Ok(Accepted::Local(socket.accept().await?.0)),
+            Self::Tcp(socket, tls) => Ok(Accepted::Remote(Client::new(socket.accept().await?.0, tls.clone()))),
+        }
+    }
+}
+
+/// Where `host` asks for a socket, e.g. `unix:///run/wharf/wharf.sock`.
 ///
 /// # Errors
 /// The message for the user, for what cannot be listened on.
-pub(crate) fn path_of(host: &str) -> Result<PathBuf, String> {
+pub(crate) fn place(host: &str, tcp: &TcpPolicy) -> Result<Place, String> {
     match host.split_once("://") {
-        Some(("unix", path)) if !path.is_empty() => Ok(PathBuf::from(path)),
-        Some(("tcp", _)) => Err(format!(
-            "cannot listen on {host}: TCP is not supported yet, as it needs TLS client certificates to be safe; use a \
-             unix socket, and ssh to reach it from elsewhere"
-        )),
-        Some(("fd", _)) => Err(format!("cannot listen on {host}: socket activation is not supported yet")),
-        _ => Err(format!("invalid bind address ({host}): give unix://PATH")),
+        Some(("unix", path)) if !path.is_empty() => Ok(Place::Unix(PathBuf::from(path))),
+        Some(("tcp", address)) => {
+            if matches!(tcp, TcpPolicy::Nobody) {
+                return Err(format!(
+                    "cannot listen on {host}: whoever reaches that port would be root on this host. Give --tlsverify with \
+                     --tlscacert, --tlscert and --tlskey, so that only those with a certificate can; use a unix socket, \
+                     and ssh to reach it from elsewhere; or say with --insecure-tcp that everybody may"
+                ));
+            }
+            let default = if matches!(tcp, TcpPolicy::Tls(_)) { TLS_PORT } else { PORT };
+            let (name, port) = host_and_port(address, default)
+                .ok_or_else(|| format!("invalid bind address ({host}): give tcp://ADDRESS:PORT"))?;
+            Ok(Place::Tcp(name, port))
+        }
+        Some(("fd", "" | "*")) => Ok(Place::Passed(None)),
+        Some(("fd", name)) => Ok(Place::Passed(Some(name.to_owned()))),
+        _ => Err(format!("invalid bind address ({host}): give unix://PATH, tcp://ADDRESS:PORT or fd://")),
     }
 }
 
-/// Listens at `host`, e.g. `unix:///run/wharf/wharf.sock`.
+/// `0.0.0.0:2376`, `[::1]`, `:2376`; the loopback where none is given, as in Docker.
+fn host_and_port(address: &str, default: u16) -> Option<(String, u16)> {
+    let address = address.trim_end_matches('/');
+    let (host, port) = match address.strip_prefix('[') {
+        Some(rest) => {
+            let (host, port) = rest.split_once(']')?;
+            (host, port.strip_prefix(':').or_else(|| port.is_empty().then_some(""))?)
+        }
+        None => address.split_once(':').unwrap_or((address, "")),
+    };
+    let port = if port.is_empty() { default } else { port.parse().ok()? };
+    let bad = |c: char| c.is_whitespace() || c == '/' || c == '@';
+    if host.contains(bad) {
+        return None;
+    }
+    Some((if host.is_empty() { "127.0.0.1".into() } else { host.to_owned() }, port))
+}
+
+/// Listens at a place. A unix socket belongs to the group `owner`, if there is one.
 ///
 /// # Errors
 /// The message for the user.
-pub(crate) fn listen(host: &str, owner: &str) -> Result<Listener, String> {
-    let path = path_of(host)?;
+pub(crate) fn listen(place: &Place, owner: &str, tcp: &TcpPolicy) -> Result<Vec<Listener>, String> {
+    match place {
+        Place::Unix(path) => Ok(vec![unix(path, owner)?]),
+        Place::Tcp(host, port) => Ok(vec![by_tcp(host, *port, tcp)?]),
+        Place::Passed(which) => activation::listeners(which.as_deref(), tcp),
+    }
+}
+
+fn by_tcp(host: &str, port: u16, tcp: &TcpPolicy) -> Result<Listener, String> {
+    let fail = |e: io::Error| format!("cannot listen on tcp://{host}:{port}: {e}");
+    let found: Vec<SocketAddr> = (host, port).to_socket_addrs().map_err(fail)?.collect();
+    // As Go does it: of a name's addresses the first one, and one of IPv4 before others.
+    let address = found.iter().find(|address| address.is_ipv4()).or_else(|| found.first());
+    let address = address.ok_or_else(|| format!("cannot listen on tcp://{host}:{port}: it has no address"))?;
+    let socket = std::net::TcpListener::bind(address).map_err(fail)?;
+    tcp_listener(socket, tcp).map_err(fail)
+}
+
+/// What listens already, for those that may come by TCP.
+///
+/// # Errors
+/// `PermissionDenied` when that is nobody.
+pub(crate) fn tcp_listener(socket: std::net::TcpListener, tcp: &TcpPolicy) -> io::Result<Listener> {
+    let tls = match tcp {
+        TcpPolicy::Tls(tls) => Some(tls.clone()),
+        TcpPolicy::Everybody => None,
+        TcpPolicy::Nobody => {
+            let text = "it is TCP, and neither --tlsverify nor --insecure-tcp is given";
+            return Err(io::Error::new(io::ErrorKind::PermissionDenied, text));
+        }
+    };
+    socket.set_nonblocking(true)?;
+    Ok(Listener::Tcp(TcpListener::from_std(socket)?, tls))
+}
+
+fn unix(path: &Path, owner: &str) -> Result<Listener, String> {
     if let Some(parent) = path.parent() {
         std::fs::create_dir_all(parent).map_err(|e| format!("cannot make {}: {e}", parent.display()))?;
     }
-    clear(&path)?;
+    clear(path)?;
     // Made unreachable, and opened to the group only when it belongs to it.
     let before = rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o177));
-    let bound = UnixListener::bind(&path);
+    let bound = UnixListener::bind(path);
     rustix::process::umask(before);
     let socket = bound.map_err(|e| format!("cannot listen on {}: {e}", path.display()))?;
+    let file = SocketFile(path.to_owned());
     if let Some(id) = group::id(owner) {
-        std::os::unix::fs::chown(&path, None, Some(id))
+        std::os::unix::fs::chown(path, None, Some(id))
             .map_err(|e| format!("cannot give {} to group {owner}: {e}", path.display()))?;
     }
-    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o660))
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660))
         .map_err(|e| format!("cannot open {} to its group: {e}", path.display()))?;
-    Ok(Listener { socket, path })
+    Ok(Listener::Unix { socket, _file: Some(file) })
 }
 
 /// Removes what a daemon that was killed has left; a socket that answers is another's.
 fn clear(path: &Path) -> Result<(), String> {
     match std::os::unix::net::UnixStream::connect(path) {
         Ok(_) => Err(format!("{} is in use: another daemon listens there", path.display())),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(_) => {
             let is_socket = std::fs::symlink_metadata(path)
                 .is_ok_and(|found| std::os::unix::fs::FileTypeExt::is_socket(&found.file_type()));
@@ -73,5 +204,36 @@ fn clear(path: &Path) -> Result<(), String> {
             }
             std::fs::remove_file(path).map_err(|e| format!("cannot remove the old socket {}: {e}", path.display()))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_are_dockerd_s() {
+        let tcp = |host: &str, port| Place::Tcp(host.into(), port);
+        for (host, expected) in [
+            ("unix:///a/b", Place::Unix("/a/b".into())),
+            ("tcp://", tcp("127.0.0.1", 2375)),
+            ("tcp://:7", tcp("127.0.0.1", 7)),
+            ("tcp://0.0.0.0", tcp("0.0.0.0", 2375)),
+            ("tcp://0.0.0.0:9/", tcp("0.0.0.0", 9)),
+            ("tcp://[::1]:9", tcp("::1", 9)),
+            ("tcp://[::]", tcp("::", 2375)),
+            ("fd://", Place::Passed(None)),
+            ("fd://*", Place::Passed(None)),
+            ("fd://api", Place::Passed(Some("api".into()))),
+        ] {
+            assert_eq!(place(host, &TcpPolicy::Everybody), Ok(expected), "{host}");
+        }
+        for host in
+            ["", "unix://", "npipe:////./x", "tcp://::1:3:4", "tcp://a:99999", "tcp://a b", "tcp://[::1", "/run/x"]
+        {
+            assert!(place(host, &TcpPolicy::Everybody).unwrap_err().contains("invalid bind address"), "{host}");
+        }
+        let refused = place("tcp://0.0.0.0:2375", &TcpPolicy::Nobody).unwrap_err();
+        assert!(refused.contains("--tlsverify") && refused.contains("--insecure-tcp"), "{refused}");
     }
 }

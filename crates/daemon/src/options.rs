@@ -5,11 +5,12 @@ use std::path::PathBuf;
 
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
-use wharf_engine::spec::LogConfig;
 use wharf_image::registry::ProxyOptions;
 use wharf_snapshot::Storage;
 
 use crate::file::{self, File};
+use crate::tls::TlsFiles;
+use crate::values::{bytes, check_log, pool};
 
 pub const DEFAULT_HOST: &str = "unix:///run/wharf/wharf.sock";
 pub const DEFAULT_DATA_ROOT: &str = "/var/lib/wharf";
@@ -22,6 +23,9 @@ const DEFAULT_FILE: &str = "/etc/wharf/daemon.json";
 #[derive(Clone, Debug)]
 pub(crate) struct Options {
     pub(crate) hosts: Vec<String>,
+    pub(crate) tls: Option<TlsFiles>,
+    /// Everybody may come by TCP.
+    pub(crate) insecure_tcp: bool,
     pub(crate) group: String,
     pub(crate) data_root: PathBuf,
     pub(crate) exec_root: PathBuf,
@@ -68,6 +72,47 @@ pub(crate) enum Parsed {
 }
 
 impl Options {
+    /// The flags that say something else in `other`.
+    pub(crate) fn differs(&self, other: &Self) -> Vec<&'static str> {
+        let same = [
+            ("host", self.hosts == other.hosts),
+            ("tls", self.tls == other.tls),
+            ("insecure-tcp", self.insecure_tcp == other.insecure_tcp),
+            ("group", self.group == other.group),
+            ("data-root", self.data_root == other.data_root),
+            ("exec-root", self.exec_root == other.exec_root),
+            ("pidfile", self.pidfile == other.pidfile),
+            ("cgroup-parent", self.cgroup_parent == other.cgroup_parent),
+            ("bip", self.bip == other.bip),
+            ("bridge", self.bridge == other.bridge),
+            ("mtu", self.mtu == other.mtu),
+            ("default-address-pool", self.pools == other.pools),
+            ("ip-forward", self.ip_forward == other.ip_forward),
+            ("publish-policy", self.publish_policy == other.publish_policy),
+            ("storage-max-bytes", self.storage_max == other.storage_max),
+            ("dns", self.dns == other.dns),
+            ("dns-search", self.dns_search == other.dns_search),
+            ("dns-opt", self.dns_options == other.dns_options),
+            ("log-driver", self.log_driver == other.log_driver),
+            ("log-opt", self.log_options == other.log_options),
+            ("default-ulimit", self.ulimits == other.ulimits),
+            ("label", self.labels == other.labels),
+            ("insecure-registry", self.insecure_registries == other.insecure_registries),
+            ("registry-mirror", self.mirrors == other.mirrors),
+            ("certs-dir", self.certs_dirs == other.certs_dirs),
+            ("proxies", self.proxies == other.proxies),
+            ("max-concurrent-downloads", self.concurrent_downloads == other.concurrent_downloads),
+            ("max-concurrent-uploads", self.concurrent_uploads == other.concurrent_uploads),
+            ("init", self.init == other.init),
+            ("log-level", self.log_level == other.log_level),
+            ("log-format", self.log_json == other.log_json),
+            ("shutdown-timeout", self.shutdown_timeout == other.shutdown_timeout),
+            ("remove-networks-on-exit", self.remove_networks == other.remove_networks),
+            ("storage-layers", self.layers == other.layers),
+        ];
+        same.into_iter().filter(|(_, same)| !same).map(|(name, _)| name).collect()
+    }
+
     /// # Errors
     /// The message for the user: a flag that is not there, a file that cannot be read, a value that makes no sense.
     pub(crate) fn parse(args: &[OsString]) -> Result<Parsed, String> {
@@ -105,6 +150,18 @@ fn command() -> Command {
         .version(env!("CARGO_PKG_VERSION"))
         .about("A self-sufficient engine for containers")
         .arg(list("host", "Daemon socket(s) to listen on").short('H'))
+        .arg(switch("tls", "Use TLS for tcp:// sockets; implied by --tlsverify"))
+        .arg(switch("tlsverify", "Use TLS and verify the clients' certificates"))
+        .arg(
+            value("tlscacert", "Trust certs signed only by this CA (default ~/.docker/ca.pem)")
+                .value_parser(value_parser!(PathBuf)),
+        )
+        .arg(
+            value("tlscert", "Path to TLS certificate file (default ~/.docker/cert.pem)")
+                .value_parser(value_parser!(PathBuf)),
+        )
+        .arg(value("tlskey", "Path to TLS key file (default ~/.docker/key.pem)").value_parser(value_parser!(PathBuf)))
+        .arg(switch("insecure-tcp", "Let everybody who reaches a tcp:// socket in: they are root on this host then"))
         .arg(value("group", "Group for the unix socket").short('G'))
         .arg(value("data-root", "Root directory of persistent state").short('g').value_parser(value_parser!(PathBuf)))
         .arg(value("exec-root", "Root directory for execution state files").value_parser(value_parser!(PathBuf)))
@@ -212,6 +269,15 @@ fn join(given: &ArgMatches, file: File) -> Result<Options, String> {
         Some(0) => Err(format!("invalid {}: 0", name.replace('-', " "))),
         number => Ok(number),
     };
+    let verify = switch("tlsverify", file.tlsverify, false);
+    let tls = (verify || switch("tls", file.tls, false)).then(|| {
+        let or = |given: Option<PathBuf>, name: &str| given.unwrap_or_else(|| certificates().join(name));
+        TlsFiles {
+            ca: verify.then(|| or(path("tlscacert").or(file.tlscacert), "ca.pem")),
+            cert: or(path("tlscert").or(file.tlscert), "cert.pem"),
+            key: or(path("tlskey").or(file.tlskey), "key.pem"),
+        }
+    });
     let mut hosts = list("host", file.hosts);
     if hosts.is_empty() {
         hosts.push(DEFAULT_HOST.into());
@@ -282,6 +348,8 @@ fn join(given: &ArgMatches, file: File) -> Result<Options, String> {
     }
     Ok(Options {
         hosts,
+        tls,
+        insecure_tcp: switch("insecure-tcp", file.insecure_tcp, false),
         group: text("group").or(file.group).unwrap_or_else(|| "docker".into()),
         data_root: path("data-root").or(file.data_root).unwrap_or_else(|| DEFAULT_DATA_ROOT.into()),
         pidfile: path("pidfile").or(file.pidfile).unwrap_or_else(|| exec_root.join("wharf.pid")),
@@ -316,51 +384,11 @@ fn join(given: &ArgMatches, file: File) -> Result<Options, String> {
     })
 }
 
-/// Containers take these over unseen: what makes no sense is refused here, with dockerd's words.
-fn check_log(driver: &str, options: &[String]) -> Result<(), String> {
-    let pairs = options.iter().map(|pair| pair.split_once('=').map(|(key, value)| (key.to_owned(), value.to_owned())));
-    let options = pairs.collect::<Option<_>>().ok_or("invalid log-opt: give KEY=VALUE")?;
-    let config = LogConfig { driver: driver.to_owned(), options };
-    wharf_engine::log_options::check(&config).map_err(|e| format!("failed to set log opts: {e}"))
-}
-
-/// `base=172.30.0.0/16,size=24`.
-fn pool(text: &str) -> Result<(String, u8), String> {
-    let bad = || format!("invalid default address pool '{text}': give base=CIDR,size=N");
-    let (mut base, mut size) = (None, None);
-    for pair in text.split(',') {
-        match pair.split_once('=') {
-            Some(("base", value)) => base = Some(value.to_owned()),
-            Some(("size", value)) => size = value.parse().ok(),
-            _ => return Err(bad()),
-        }
-    }
-    base.zip(size).ok_or_else(bad)
-}
-
-/// A size as Docker's own flags have it: `512m`, `20GB`; units are powers of 1024.
-fn bytes(text: &str) -> Result<u64, String> {
-    let bad =
-        || format!("invalid storage-max-bytes '{text}': give a number of bytes, or one with a unit, such as 20GB");
-    let lower = text.trim().to_ascii_lowercase();
-    let digits = lower.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(lower.len());
-    let number: f64 = lower[..digits].parse().map_err(|_| bad())?;
-    let power = match lower[digits..].trim().trim_end_matches('b').trim_end_matches('i') {
-        "" => 0,
-        "k" => 1,
-        "m" => 2,
-        "g" => 3,
-        "t" => 4,
-        "p" => 5,
-        _ => return Err(bad()),
-    };
-    let size = number * 1024f64.powi(power);
-    // Less holds no image, and a daemon that can do nothing is nobody's wish.
-    if !(1.0..1e18).contains(&size) {
-        return Err(bad());
-    }
-    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-    Ok(size as u64)
+/// Where Docker has its own certificates.
+fn certificates() -> PathBuf {
+    let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let config = variable("DOCKER_CERT_PATH").or_else(|| variable("DOCKER_CONFIG"));
+    config.unwrap_or_else(|| variable("HOME").unwrap_or_else(|| "/root".into()).join(".docker"))
 }
 
 #[cfg(test)]
@@ -398,6 +426,10 @@ mod tests {
         assert_eq!(options.log_level, "debug");
         assert!(!options.init);
         assert_eq!(options.layers, None);
+        assert!(options.differs(&options).is_empty());
+        let other =
+            parse(&["-H", "unix:///a.sock", "-H", "unix:///b.sock", "--data-root", "/d", "--mtu", "9000"]).unwrap();
+        assert!(options.differs(&other).contains(&"mtu") && !options.differs(&other).contains(&"host"));
         assert_eq!(parse(&["--storage-layers", "dirs"]).unwrap().layers, Some(Storage::Dirs));
         assert_eq!(options.pools, [("10.0.0.0/8".to_owned(), 24)]);
     }

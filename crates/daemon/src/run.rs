@@ -1,5 +1,6 @@
 //! The order of start and stop.
 
+use std::ffi::OsString;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::process::CommandExt;
@@ -26,9 +27,11 @@ use wharf_snapshot::Layers;
 use wharf_store::Store;
 use wharf_volume::Volumes;
 
-use crate::listen::{Listener, listen, path_of};
+use crate::listen::{Accepted, Listener, Place, TcpPolicy, listen, place};
 use crate::options::Options;
-use crate::{budget, exec_root, id_range, outside};
+use crate::reload::{Reload, SetLevel, filter};
+use crate::tls::Tls;
+use crate::{activation, budget, exec_root, id_range, outside};
 
 /// How long requests in flight may take when the daemon is told to stop.
 const GRACE: Duration = Duration::from_secs(5);
@@ -37,10 +40,18 @@ const GRACE: Duration = Duration::from_secs(5);
 ///
 /// # Errors
 /// The message for the user.
-pub(crate) fn run(options: Options) -> Result<(), String> {
-    log(&options);
+pub(crate) fn run(args: &[OsString], options: Options) -> Result<(), String> {
+    let set_level = log(&options);
     // Before anything is made that a daemon that cannot be reached would leave behind.
-    options.hosts.iter().try_for_each(|host| path_of(host).map(drop))?;
+    let tcp = match &options.tls {
+        // Without an authority TLS hides what is said, and lets everybody in.
+        Some(files) if files.ca.is_some() || options.insecure_tcp => TcpPolicy::Tls(Tls::read(files.clone())?),
+        None if options.insecure_tcp => TcpPolicy::Everybody,
+        _ => TcpPolicy::Nobody,
+    };
+    let places = options.hosts.iter().map(|host| place(host, &tcp)).collect::<Result<Vec<_>, _>>()?;
+    activation::adopt()?;
+    let reload = Reload::new(args, &options, &tcp, set_level);
     for dir in [&options.data_root, &options.exec_root] {
         std::fs::DirBuilder::new()
             .recursive(true)
@@ -57,7 +68,7 @@ pub(crate) fn run(options: Options) -> Result<(), String> {
         Spawner::start().map_err(|e| format!("cannot make the process that makes monitors: {}", chain(&e)))?;
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|e| format!("cannot start: {e}"))?;
-    let done = runtime.block_on(serve(&options, store, Arc::new(spawner)));
+    let done = runtime.block_on(serve(&options, &places, &tcp, reload, store, Arc::new(spawner)));
     runtime.shutdown_timeout(Duration::from_secs(1));
     match done? {
         End::Told => Ok(()),
@@ -82,7 +93,14 @@ fn again() -> String {
     format!("cannot start again: {}", wharf_report::os(&error))
 }
 
-async fn serve(options: &Options, store: Store, spawner: Arc<Spawner>) -> Result<End, String> {
+async fn serve(
+    options: &Options,
+    places: &[Place],
+    tcp: &TcpPolicy,
+    reload: Reload,
+    store: Store,
+    spawner: Arc<Spawner>,
+) -> Result<End, String> {
     let instance = instance(&options.data_root);
     let layers = Layers::open_as(store.clone(), options.layers).map_err(|e| chain(&e))?;
     if let Some(why) = layers.no_images() {
@@ -135,10 +153,17 @@ async fn serve(options: &Options, store: Store, spawner: Arc<Spawner>) -> Result
         engine.store().budget().limit(max, budget::DataRoot::new(engine.clone(), builder.clone()));
     }
     let api = Api::new(engine.clone(), builder);
-    let listeners = options.hosts.iter().map(|host| listen(host, &options.group)).collect::<Result<Vec<_>, _>>()?;
+    let mut listeners = Vec::new();
+    for place in places {
+        listeners.extend(listen(place, &options.group, tcp)?);
+    }
+    if options.insecure_tcp && listeners.iter().any(|listener| matches!(listener, Listener::Tcp(..))) {
+        tracing::warn!("the API is open by TCP (--insecure-tcp): whoever reaches it is root on this host");
+    }
     let _pidfile = PidFile::write(&options.pidfile)?;
     engine.start_wanted();
-    tracing::info!("API listen on {}", options.hosts.join(", "));
+    let addresses: Vec<String> = listeners.iter().map(Listener::address).collect();
+    tracing::info!("API listen on {}", addresses.join(", "));
     ready();
     let collecting = engine.clone();
     // What a daemon that was killed left half-way; nobody waits for it.
@@ -147,7 +172,7 @@ async fn serve(options: &Options, store: Store, spawner: Arc<Spawner>) -> Result
         Ok(freed) => tracing::info!("freed {freed} bytes that nothing needs"),
         Err(error) => tracing::warn!("cannot free what nothing needs: {error}"),
     });
-    let end = accept(api, listeners, gone).await?;
+    let end = accept(api, listeners, gone, || reload.now(&engine)).await?;
     engine.leave().await.map_err(|e| e.to_string())?;
     if matches!(end, End::NoSpawner) {
         return Ok(end);
@@ -174,7 +199,12 @@ fn end_of(pidfd: OwnedFd) -> oneshot::Receiver<()> {
     receiver
 }
 
-async fn accept(api: Api, listeners: Vec<Listener>, spawner: oneshot::Receiver<()>) -> Result<End, String> {
+async fn accept(
+    api: Api,
+    listeners: Vec<Listener>,
+    mut spawner: oneshot::Receiver<()>,
+    reload: impl Fn(),
+) -> Result<End, String> {
     let mut term = signal(SignalKind::terminate()).map_err(|e| e.to_string())?;
     let mut int = signal(SignalKind::interrupt()).map_err(|e| e.to_string())?;
     let mut accepting = JoinSet::new();
@@ -184,10 +214,12 @@ async fn accept(api: Api, listeners: Vec<Listener>, spawner: oneshot::Receiver<(
             let mut connections = JoinSet::new();
             loop {
                 tokio::select! {
-                    accepted = listener.socket.accept() => match accepted {
-                        Ok((stream, _)) => {
-                            let api = api.clone();
-                            connections.spawn(async move { wharf_server::serve_connection(stream, api).await });
+                    accepted = listener.accept() => match accepted {
+                        Ok(Accepted::Local(stream)) => {
+                            connections.spawn(wharf_server::serve_connection(stream, api.clone()));
+                        }
+                        Ok(Accepted::Remote(client)) => {
+                            connections.spawn(client.serve(api.clone()));
                         }
                         Err(error) => {
                             // Out of fds, most likely: others will be closed soon.
@@ -200,10 +232,14 @@ async fn accept(api: Api, listeners: Vec<Listener>, spawner: oneshot::Receiver<(
             }
         });
     }
-    let end = tokio::select! {
-        _ = term.recv() => End::Told,
-        _ = int.recv() => End::Told,
-        Ok(()) = spawner => End::NoSpawner,
+    let mut hup = signal(SignalKind::hangup()).map_err(|e| e.to_string())?;
+    let end = loop {
+        tokio::select! {
+            _ = term.recv() => break End::Told,
+            _ = int.recv() => break End::Told,
+            Ok(()) = &mut spawner => break End::NoSpawner,
+            Some(()) = hup.recv() => reload(),
+        }
     };
     tracing::info!("stopping; containers run on");
     // Connections are cut: what they wait for goes on in the monitors, and a client sees that the daemon has gone.
@@ -292,23 +328,20 @@ fn instance(data_root: &Path) -> String {
     Digest::sha256(path.as_os_str().as_encoded_bytes()).hex()[..8].to_owned()
 }
 
-fn log(options: &Options) {
-    let filter = tracing_subscriber::EnvFilter::try_new(format!(
-        "warn,wharf={0},{1}",
-        options.log_level,
-        crates(&options.log_level)
-    ))
-    .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
-    // A second one in one process is a test's.
-    let _ = if options.log_json { builder.json().try_init() } else { builder.with_ansi(false).try_init() };
-}
-
-/// Our own crates at the level that was asked for; others' at `warn`.
-fn crates(level: &str) -> String {
-    ["engine", "server", "image", "network", "distribution", "build", "daemon", "snapshot", "registry"]
-        .map(|name| format!("wharf_{name}={level}"))
-        .join(",")
+/// Begins to log. What is logged can be changed later, but by a second daemon in one process, which is a test's.
+fn log(options: &Options) -> Option<SetLevel> {
+    let builder = tracing_subscriber::fmt().with_env_filter(filter(&options.log_level)).with_writer(std::io::stderr);
+    let builder = builder.with_target(false).with_ansi(false);
+    if options.log_json {
+        let builder = builder.json().with_filter_reloading();
+        let handle = builder.reload_handle();
+        builder.try_init().ok()?;
+        return Some(Box::new(move |filter| drop(handle.reload(filter))));
+    }
+    let builder = builder.with_filter_reloading();
+    let handle = builder.reload_handle();
+    builder.try_init().ok()?;
+    Some(Box::new(move |filter| drop(handle.reload(filter))))
 }
 
 /// systemd's readiness protocol, where it started us (sd_notify(3)).

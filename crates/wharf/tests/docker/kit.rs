@@ -18,7 +18,7 @@ pub(crate) struct Daemon {
     /// The data root has a disk of its own.
     has_disk: bool,
     /// Options of its own.
-    options: &'static [&'static str],
+    options: Vec<String>,
 }
 
 /// What a command said.
@@ -54,7 +54,7 @@ impl Daemon {
     }
 
     /// With further options of `wharf daemon`.
-    pub(crate) fn start_given(options: &'static [&'static str]) -> Option<Self> {
+    pub(crate) fn start_given(options: &[&str]) -> Option<Self> {
         Self::start_with(None, options)
     }
 
@@ -63,7 +63,8 @@ impl Daemon {
         Self::start_with(Some(size), &[])
     }
 
-    fn start_with(size: Option<&str>, options: &'static [&'static str]) -> Option<Self> {
+    fn start_with(size: Option<&str>, options: &[&str]) -> Option<Self> {
+        let options = options.iter().map(|&option| option.to_owned()).collect();
         if !rustix::process::geteuid().is_root() || !Path::new("/bin/busybox").exists() {
             eprintln!("skipped: containers need root and busybox-static");
             return None;
@@ -109,7 +110,7 @@ impl Daemon {
             .arg("--exec-root")
             .arg(self.dir.path().join("run"))
             .args(["--cgroup-parent", &format!("/{}", self.name), "--remove-networks-on-exit"])
-            .args(self.options)
+            .args(&self.options)
             .stdin(Stdio::null());
         // The form of layers that this host would not choose.
         if let Ok(form) = std::env::var("WHARF_TEST_LAYERS") {

@@ -19,6 +19,7 @@ mod ship;
 mod state;
 mod store;
 mod survive;
+mod tcp;
 mod terminal;
 mod update;
 mod volumes;

@@ -1,0 +1,76 @@
+//! Sockets that systemd, or who does as it does, has opened for us (`sd_listen_fds(3)`).
+
+use std::os::fd::OwnedFd;
+use std::sync::Mutex;
+
+use rustix::net::{AddressFamily, SocketType};
+use tokio::net::UnixListener;
+
+use crate::listen::{Listener, TcpPolicy, tcp_listener};
+
+/// The first of them (`SD_LISTEN_FDS_START`).
+const FIRST: i32 = 3;
+
+/// What was passed, by name and number, until somebody listens on it.
+static PASSED: Mutex<Vec<(String, i32, OwnedFd)>> = Mutex::new(Vec::new());
+
+/// Takes over what was passed. To be called once, before anything else opens a file and before a process is made that
+/// would inherit them.
+///
+/// # Errors
+/// The message for the user, when the environment names sockets that are not there.
+pub(crate) fn adopt() -> Result<(), String> {
+    let variable = |name: &str| std::env::var(name).ok();
+    if variable("LISTEN_PID").and_then(|pid| pid.parse().ok()) != Some(std::process::id()) {
+        return Ok(());
+    }
+    let count: i32 = variable("LISTEN_FDS").and_then(|count| count.parse().ok()).unwrap_or(0);
+    let names = variable("LISTEN_FDNAMES").unwrap_or_default();
+    let mut names = names.split(':');
+    let mut passed = PASSED.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    for number in FIRST..FIRST.saturating_add(count) {
+        let name = names.next().unwrap_or_default().to_owned();
+        let fd = wharf_sys::fds::adopt(number)
+            .map_err(|e| format!("LISTEN_FDS is {count}, but file descriptor {number} cannot be had: {e}"))?;
+        passed.push((name, number, fd));
+    }
+    Ok(())
+}
+
+/// Listens on all that was passed, or on those with this name or number.
+///
+/// # Errors
+/// The message for the user.
+pub(crate) fn listeners(which: Option<&str>, tcp: &TcpPolicy) -> Result<Vec<Listener>, String> {
+    let mut passed = PASSED.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let wanted = |name: &str, number: i32| which.is_none_or(|which| which == name || which == number.to_string());
+    let taken: Vec<_> = passed.extract_if(.., |(name, number, _)| wanted(name, *number)).collect();
+    if taken.is_empty() {
+        let what = which.map_or_else(String::new, |which| format!(" called {which}"));
+        return Err(format!(
+            "cannot listen on fd://{}: no socket{what} was passed on by systemd. Start the daemon by its socket unit, or \
+             give unix://PATH",
+            which.unwrap_or_default()
+        ));
+    }
+    taken
+        .into_iter()
+        .map(|(_, number, fd)| listener(fd, tcp).map_err(|e| format!("cannot listen on fd {number}: {e}")))
+        .collect()
+}
+
+fn listener(fd: OwnedFd, tcp: &TcpPolicy) -> std::io::Result<Listener> {
+    let invalid = |text: &str| std::io::Error::new(std::io::ErrorKind::InvalidInput, text.to_owned());
+    if rustix::net::sockopt::socket_type(&fd)? != SocketType::STREAM || !rustix::net::sockopt::socket_acceptconn(&fd)? {
+        return Err(invalid("it is no stream socket that listens"));
+    }
+    match rustix::net::sockopt::socket_domain(&fd)? {
+        AddressFamily::UNIX => {
+            let socket = std::os::unix::net::UnixListener::from(fd);
+            socket.set_nonblocking(true)?;
+            Ok(Listener::Unix { socket: UnixListener::from_std(socket)?, _file: None })
+        }
+        AddressFamily::INET | AddressFamily::INET6 => tcp_listener(fd.into(), tcp),
+        _ => Err(invalid("it is neither a unix socket nor TCP")),
+    }
+}

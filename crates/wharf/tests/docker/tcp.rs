@@ -1,0 +1,175 @@
+//! The API by TCP, with and without certificates, and on sockets that somebody else has opened.
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use crate::kit::{Daemon, Said, WHARF};
+
+/// The address that the daemon says it listens on.
+fn address(d: &Daemon) -> String {
+    d.eventually("it listens", || d.log().contains("API listen on"));
+    let log = d.log();
+    let line = log.lines().rfind(|line| line.contains("API listen on")).unwrap();
+    line.rsplit("tcp://").next().unwrap().trim().to_owned()
+}
+
+/// Docker's client for `tcp://address`, with the certificates of a folder, if there is one.
+fn by_tcp(d: &Daemon, address: &str, certificates: Option<&Path>, words: &[&str]) -> Command {
+    let mut client = Command::new(d.client().get_program());
+    client.arg("-H").arg(format!("tcp://{address}"));
+    if let Some(dir) = certificates {
+        client.args(["--tlsverify", "--tlscacert"]).arg(dir.join("ca.pem"));
+        client.arg("--tlscert").arg(dir.join("cert.pem")).arg("--tlskey").arg(dir.join("key.pem"));
+    }
+    client.env("DOCKER_CONFIG", d.path().join("config")).stdin(Stdio::null()).args(words);
+    client
+}
+
+fn say(mut command: Command) -> Said {
+    command.output().unwrap().into()
+}
+
+/// An authority in `dir`, with a certificate for a server on the loopback and one for a client; false without `openssl`.
+fn certificates(dir: &Path) -> bool {
+    std::fs::create_dir(dir).unwrap();
+    std::fs::write(dir.join("names"), "subjectAltName=IP:127.0.0.1,DNS:localhost\n").unwrap();
+    std::fs::write(dir.join("client"), "extendedKeyUsage=clientAuth\n").unwrap();
+    let run = |line: &str| Command::new("openssl").args(line.split(' ')).current_dir(dir).output();
+    for line in [
+        "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN={name} -keyout ca-key.pem -out ca.pem",
+        "req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=server -keyout server-key.pem -out server.csr",
+        "x509 -req -in server.csr -CA ca.pem -CAkey ca-key.pem -CAcreateserial -days 2 -extfile names -out server.pem",
+        "req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=client -keyout key.pem -out client.csr",
+        "x509 -req -in client.csr -CA ca.pem -CAkey ca-key.pem -CAcreateserial -days 2 -extfile client -out cert.pem",
+    ] {
+        let Ok(made) = run(&line.replace("{name}", &dir.file_name().unwrap().to_string_lossy())) else {
+            println!("skipped: `openssl` is not installed");
+            return false;
+        };
+        assert!(made.status.success(), "{line}: {}", String::from_utf8_lossy(&made.stderr));
+    }
+    true
+}
+
+#[test]
+fn only_those_with_a_certificate_come_in() {
+    let dir = tempfile::tempdir().unwrap();
+    let (good, other) = (dir.path().join("good"), dir.path().join("other"));
+    if !certificates(&good) || !certificates(&other) {
+        return;
+    }
+    let authority = dir.path().join("authority.pem");
+    std::fs::copy(good.join("ca.pem"), &authority).unwrap();
+    let path = |name: &str| good.join(name).display().to_string();
+    let (ca, cert, key) = (authority.display().to_string(), path("server.pem"), path("server-key.pem"));
+    let options = ["-H", "tcp://127.0.0.1:0", "--tlsverify", "--tlscacert", &ca, "--tlscert", &cert, "--tlskey", &key];
+    let Some(d) = Daemon::start_given(&options) else { return };
+    let address = address(&d);
+    let run = ["run", "--rm", "-i", "busybox", "sh", "-c", "cat; echo err >&2; exit 3"];
+    let mut client =
+        by_tcp(&d, &address, Some(&good), &run).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    // More than any buffer on the way holds, both ways at once.
+    let sent = "0123456789abcdef\n".repeat(1 << 16);
+    let mut input = client.stdin.take().unwrap();
+    let bytes = sent.clone();
+    let writer = std::thread::spawn(move || input.write_all(bytes.as_bytes()).unwrap());
+    let mut came = String::new();
+    client.stdout.take().unwrap().read_to_string(&mut came).unwrap();
+    writer.join().unwrap();
+    assert_eq!(client.wait().unwrap().code(), Some(3));
+    assert!(came == sent, "{} of {} bytes came back", came.len(), sent.len());
+
+    // The authority changes: who came in before does so no more once the daemon has read it again.
+    std::fs::copy(other.join("ca.pem"), &authority).unwrap();
+    let hup = || {
+        rustix::process::kill_process(
+            rustix::process::Pid::from_raw(d.pid().cast_signed()).unwrap(),
+            rustix::process::Signal::HUP,
+        )
+    };
+    hup().unwrap();
+    d.eventually("it has read its files again", || d.log().contains("configuration reloaded"));
+    assert_ne!(say(by_tcp(&d, &address, Some(&good), &["version"])).code, 0);
+    std::fs::copy(good.join("ca.pem"), &authority).unwrap();
+    hup().unwrap();
+    d.eventually("and again", || say(by_tcp(&d, &address, Some(&good), &["version"])).code == 0);
+
+    // Nobody, somebody of another authority's, and one who does not speak TLS.
+    std::fs::copy(good.join("ca.pem"), other.join("ca.pem")).unwrap();
+    let stranger = say(by_tcp(&d, &address, Some(&other), &["version"]));
+    assert!(stranger.code != 0 && stranger.err.contains("certificate"), "{}", stranger.err);
+    let mut plain = TcpStream::connect(&address).unwrap();
+    plain.write_all(b"GET /_ping HTTP/1.1\r\nHost: d\r\n\r\n").unwrap();
+    let mut answer = Vec::new();
+    let _ = plain.read_to_end(&mut answer);
+    assert!(!answer.windows(4).any(|bytes| bytes == b"HTTP"), "{answer:?}");
+    assert_ne!(say(by_tcp(&d, &address, None, &["version"])).code, 0);
+}
+
+#[test]
+fn without_certificates_it_takes_a_word() {
+    let Some(d) = Daemon::start_given(&["-H", "tcp://127.0.0.1:0", "--insecure-tcp"]) else { return };
+    assert!(d.log().contains("whoever reaches it is root on this host"));
+    let address = address(&d);
+    assert_eq!(say(by_tcp(&d, &address, None, &["run", "--rm", "busybox", "echo", "hi"])).ok(), "hi");
+    // Clients that vanish while they wait leave nothing open.
+    let open = || std::fs::read_dir(format!("/proc/{}/fd", d.pid())).unwrap().count();
+    let mut talks = d.client();
+    talks.args(["run", "-d", "--name", "talks", "busybox", "sh", "-c", "while sleep 0.1; do echo x; done"]);
+    say(talks).ok();
+    let before = open();
+    let waiting: Vec<_> = [&["logs", "-f", "talks"][..], &["events"], &["stats", "talks"], &["wait", "talks"]]
+        .iter()
+        .map(|words| by_tcp(&d, &address, None, words).stdout(Stdio::null()).spawn().unwrap())
+        .collect();
+    d.eventually("they are connected", || open() >= before + 4);
+    for mut client in waiting {
+        client.kill().unwrap();
+        client.wait().unwrap();
+    }
+    d.docker("kill talks").ok();
+    d.eventually("nothing of theirs is open", || open() <= before);
+
+    let refused = Command::new(WHARF).args(["daemon", "-H", "tcp://127.0.0.1:0"]).output().unwrap();
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(
+        refused.status.code() == Some(1) && said.contains("--tlsverify") && said.contains("--insecure-tcp"),
+        "{said}"
+    );
+}
+
+/// As systemd starts a daemon by a socket unit.
+#[test]
+fn sockets_that_were_passed_are_listened_on() {
+    let Some(mut d) = Daemon::start() else { return };
+    d.docker("run -d --name stays busybox sleep 1000").ok();
+    d.stop();
+    let unix = std::os::unix::net::UnixListener::bind(d.path().join("passed.sock")).unwrap();
+    let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = tcp.local_addr().unwrap().to_string();
+    // In the places of its input and output, which it has no use for.
+    let passing = "export LISTEN_PID=$$ LISTEN_FDS=2 LISTEN_FDNAMES=api:remote; exec \"$@\" 3<&0 4<&1 <&- >&-";
+    let own = d.command();
+    let mut command = Command::new("bash");
+    command.args(["-c", passing, "bash"]).arg(own.get_program());
+    // All that it is told, but where it listens.
+    command.args(own.get_args().filter(|word| *word != "-H" && !word.to_string_lossy().starts_with("unix://")));
+    command.args(["-H", "fd://", "--insecure-tcp"]).stdin(OwnedFd::from(unix)).stdout(OwnedFd::from(tcp));
+    let log = std::fs::File::options().append(true).create(true).open(d.path().join("log")).unwrap();
+    let mut daemon = command.stderr(log).spawn().unwrap();
+    drop(command);
+    let local = format!("unix://{}", d.path().join("passed.sock").display());
+    let version = || Command::new(WHARF).args(["-H", &local, "version"]).output().unwrap().status.success();
+    d.eventually("it answers", version);
+    let listed = say(by_tcp(&d, &address, None, &["ps", "--format", "{{.Names}}"]));
+    assert_eq!(listed.ok(), "stays");
+    rustix::process::kill_process(rustix::process::Pid::from_child(&daemon), rustix::process::Signal::TERM).unwrap();
+    daemon.wait().unwrap();
+    assert!(d.path().join("passed.sock").exists(), "a socket of somebody else's is removed");
+    d.launch();
+    let none = d.command().args(["-H", "fd://"]).output().unwrap();
+    assert!(!none.status.success());
+}
