@@ -15,6 +15,7 @@ use wharf_snapshot::Layer;
 
 use crate::engine::Engine;
 use crate::error::Result;
+use crate::journal;
 
 /// How long `system df` waits for the walks of what containers and builds write to.
 pub const PATIENCE: Duration = Duration::from_millis(20);
@@ -140,6 +141,7 @@ impl Engine {
             .iter()
             .map(|name| disk_usage(root.join(name)))
             .sum::<u64>();
+        accounts.engine += journal::FILES.iter().map(|name| own(&root.join(name))).sum::<u64>();
         accounts.strangers = self.strangers_in(&root).iter().map(|path| own(path)).sum();
         Ok(DiskUsage { accounts, images, layers, containers, volumes })
     }

@@ -19,6 +19,8 @@ const KNOWN: &[&str] = &[
     "containers",
     "empty",
     "engine-id",
+    "events.jsonl",
+    "events.old.jsonl",
     "ingest",
     "layers",
     "lock",

@@ -16,6 +16,7 @@ use wharf_seccomp::Abi;
 use wharf_store::{Store, Table};
 use wharf_volume::Volumes;
 
+use crate::caller;
 use crate::dns::Dns;
 use crate::error::{EngineError, Result};
 use crate::etc::ResolvConf;
@@ -139,13 +140,13 @@ impl Engine {
                 dns: Dns::new(options.exec_root.clone()),
                 measures: Arc::default(),
                 ids: Mutex::new(()),
+                events: Events::open(&options.data_root),
                 options,
                 parts,
                 id,
                 hierarchies,
                 slots: Slots::default(),
                 execs: Execs::default(),
-                events: Events::default(),
                 seccomp: Mutex::default(),
                 pins: OnceLock::new(),
                 places,
@@ -409,6 +410,13 @@ pub(crate) async fn blocking<T: Send + 'static>(f: impl FnOnce() -> Result<T> + 
 
 /// Goes on with what has begun also when the client that asked for it leaves: half done, nobody would end it.
 pub(crate) async fn to_its_end<T: Send + 'static>(work: impl Future<Output = Result<T>> + Send + 'static) -> Result<T> {
+    let caller = caller::current();
+    let work = async move {
+        match caller {
+            Some(caller) => caller.does(work).await,
+            None => work.await,
+        }
+    };
     match tokio::spawn(work).await {
         Ok(done) => done,
         Err(error) => Err(EngineError::system(format!("a task of the engine failed: {error}"))),

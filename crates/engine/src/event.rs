@@ -1,10 +1,13 @@
 //! What happens, told to whoever listens.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::path::Path;
 use std::sync::Mutex;
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::broadcast;
+
+use crate::journal::Journal;
 
 /// Docker keeps 256 in memory; ours are small, and `events --since` is the more useful the more are kept.
 const KEPT: usize = 1024;
@@ -37,17 +40,31 @@ pub struct Actor {
 /// The last events and everybody who waits for the next.
 #[derive(Debug)]
 pub struct Events {
-    past: Mutex<VecDeque<Event>>,
+    past: Mutex<Past>,
     live: broadcast::Sender<Event>,
 }
 
-impl Default for Events {
-    fn default() -> Self {
-        Self { past: Mutex::new(VecDeque::with_capacity(64)), live: broadcast::channel(KEPT).0 }
-    }
+#[derive(Debug)]
+struct Past {
+    events: VecDeque<Event>,
+    journal: Option<Journal>,
+    /// The journal does not take any more just now, and it was said.
+    failing: bool,
 }
 
 impl Events {
+    /// With the events of the daemons before this one. Without its journal, which is said, a daemon works all the same.
+    pub(crate) fn open(data_root: &Path) -> Self {
+        let (journal, events) = match Journal::open(data_root, KEPT) {
+            Ok((journal, events)) => (Some(journal), events),
+            Err(error) => {
+                tracing::warn!("events are not kept over a restart: {}: {error}", data_root.display());
+                (None, VecDeque::new())
+            }
+        };
+        Self { past: Mutex::new(Past { events, journal, failing: false }), live: broadcast::channel(KEPT).0 }
+    }
+
     /// Tells that `action` happened to the object `id`.
     pub fn publish(&self, kind: &str, action: &str, id: &str, attributes: BTreeMap<String, String>) {
         let now = jiff::Timestamp::now();
@@ -61,10 +78,12 @@ impl Events {
         };
         // Both under the one lock: a subscriber sees each event once, past or live.
         let mut past = lock(&self.past);
-        if past.len() == KEPT {
-            past.pop_front();
+        if past.events.len() == KEPT {
+            past.events.pop_front();
         }
-        past.push_back(event.clone());
+        past.events.push_back(event.clone());
+        // A write that nobody waits for on a disk: as quick as the copy.
+        past.keep(&event);
         // Nobody listening is not an error.
         let _ = self.live.send(event);
     }
@@ -72,12 +91,26 @@ impl Events {
     /// The events that are kept, oldest first, and a receiver of all that follow.
     pub fn subscribe(&self) -> (Vec<Event>, broadcast::Receiver<Event>) {
         let past = lock(&self.past);
-        (past.iter().cloned().collect(), self.live.subscribe())
+        (past.events.iter().cloned().collect(), self.live.subscribe())
     }
 
     /// How many listen.
     pub fn listeners(&self) -> usize {
         self.live.receiver_count()
+    }
+}
+
+impl Past {
+    fn keep(&mut self, event: &Event) {
+        let Some(journal) = &mut self.journal else { return };
+        match journal.append(event) {
+            Ok(()) => self.failing = false,
+            Err(error) if !self.failing => {
+                self.failing = true;
+                tracing::warn!("events are not kept over a restart at the moment: {error}");
+            }
+            Err(_) => {}
+        }
     }
 }
 

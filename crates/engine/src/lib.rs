@@ -20,6 +20,7 @@ mod accounts;
 mod attach;
 mod attachment;
 pub mod bundle;
+pub mod caller;
 mod check;
 mod clocks;
 mod commit;
@@ -44,6 +45,7 @@ mod held_limits;
 mod ids;
 mod image_ops;
 mod info;
+mod journal;
 mod links;
 mod log;
 mod log_attributes;
@@ -75,6 +77,7 @@ mod usage;
 pub mod user;
 mod volume_use;
 mod wait;
+mod why;
 
 pub use accounts::{Accounts, DiskUsage, PATIENCE};
 pub use attach::{AttachOptions, Attached};
@@ -94,3 +97,4 @@ pub use usage::Top;
 pub use wait::{Condition, WaitExit};
 /// What a look at the data root finds.
 pub use wharf_store::fsck;
+pub use why::Why;

@@ -107,6 +107,9 @@ pub struct State {
     pub started_at: String,
     pub finished_at: String,
     pub health: Option<Health>,
+    /// What was sent last, in its last run, and may have ended it.
+    #[serde(default)]
+    pub last_signal: Option<SentSignal>,
     /// It is paused because its files are being read, not because the user wants it.
     #[serde(default)]
     pub paused_for_commit: bool,
@@ -124,9 +127,22 @@ impl Default for State {
             started_at: NEVER.into(),
             finished_at: NEVER.into(),
             health: None,
+            last_signal: None,
             paused_for_commit: false,
         }
     }
+}
+
+/// A signal that came through the engine.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SentSignal {
+    pub signal: i32,
+    pub at: String,
+    /// Who wanted it, in words.
+    pub by: String,
+    /// SIGKILL followed, as it had not ended in time.
+    #[serde(default)]
+    pub then_killed: bool,
 }
 
 /// The last word of the health probes.

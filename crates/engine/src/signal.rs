@@ -68,6 +68,14 @@ pub fn parse(text: &str) -> Result<i32> {
     if (RTMIN..=RTMAX).contains(&number) { Ok(number) } else { Err(bad()) }
 }
 
+/// The number's name: `SIGTERM`.
+pub fn name(number: i32) -> String {
+    match NAMES.iter().find(|(_, known)| *known == number) {
+        Some((name, _)) => format!("SIG{name}"),
+        None => format!("signal {number}"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::parse;

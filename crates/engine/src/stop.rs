@@ -6,11 +6,11 @@ use std::time::Duration;
 use tokio::time::Instant;
 use wharf_monitor::client;
 
-use crate::engine::{Engine, blocking, to_its_end};
+use crate::engine::{Engine, blocking, now, to_its_end};
 use crate::error::{EngineError, ErrorKind, Result};
-use crate::record::{Container, Status};
+use crate::record::{Container, SentSignal, Status};
 use crate::slot::{Slot, lock};
-use crate::{freezer, signal};
+use crate::{caller, freezer, signal};
 
 /// Seconds between the stop signal and SIGKILL when nobody says.
 const STOP_TIMEOUT: i64 = 10;
@@ -43,9 +43,10 @@ impl Engine {
 
     /// [`Self::stop`] for one who has the container's turn.
     pub(crate) async fn stop_now(&self, slot: &Arc<Slot>, signal: Option<i32>, timeout: Option<i64>) -> Result<()> {
-        let record = self.note_wish(slot).await;
+        let record = slot.record();
         let own = record.config.stop_signal.as_deref().map(signal::parse).transpose()?;
         let signal = signal.or(own).unwrap_or(SIGTERM);
+        let record = self.note_wish(slot, signal).await;
         let timeout = timeout.or(record.config.stop_timeout).unwrap_or(STOP_TIMEOUT);
         if record.state.status == Status::Paused {
             // A frozen process takes no signal.
@@ -69,14 +70,19 @@ impl Engine {
         if signal != SIGKILL {
             self.tell_with(&record, "kill", &[("signal", &SIGKILL.to_string())]);
         }
+        slot.change(|record| record.state.last_signal.iter_mut().for_each(|sent| sent.then_killed = true));
         self.send_signal(slot, SIGKILL, true).await?;
         self.await_end(slot).await
     }
 
     /// Writes down that the user wants it to be ended, and not started again by a daemon that comes later. A disk that
     /// fails does not keep what runs from being ended.
-    async fn note_wish(&self, slot: &Slot) -> Arc<Container> {
-        let record = slot.change(|record| record.stopped_by_user = true);
+    async fn note_wish(&self, slot: &Slot, signal: i32) -> Arc<Container> {
+        let sent = sent(signal);
+        let record = slot.change(|record| {
+            record.stopped_by_user = true;
+            record.state.last_signal = Some(sent);
+        });
         if let Err(error) = self.save(&record).await {
             tracing::warn!("cannot write that container {} was stopped: {error}", slot.id);
         }
@@ -122,7 +128,11 @@ impl Engine {
         // A signal that is meant to end it is the user's wish that it stays ended, also after a start of the daemon.
         let ends = signal == SIGKILL || signal == stop;
         if ends {
-            self.note_wish(slot).await;
+            self.note_wish(slot, signal).await;
+        } else {
+            // It is written with the end that it may bring.
+            let sent = sent(signal);
+            slot.change(|record| record.state.last_signal = Some(sent));
         }
         if record.state.status == Status::Paused && ends && signal != SIGKILL {
             self.go_on(slot).await?;
@@ -243,4 +253,8 @@ impl Engine {
             drop(lock(&slot.pending));
         }
     }
+}
+
+fn sent(signal: i32) -> SentSignal {
+    SentSignal { signal, at: now(), by: caller::described(), then_killed: false }
 }

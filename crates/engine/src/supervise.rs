@@ -101,6 +101,7 @@ impl Engine {
                     record.state.finished_at = NEVER.into();
                     record.state.oom_killed = false;
                     record.state.oom_group = None;
+                    record.state.last_signal = None;
                     record.restart_count = restart_count.into();
                 });
                 self.keep(&record).await;

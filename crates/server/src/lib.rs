@@ -40,6 +40,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::UnixStream;
 use wharf_build::Builder;
 use wharf_engine::Engine;
+use wharf_engine::caller::Caller;
 
 use crate::connection::{Answers, Connection, Tracked};
 
@@ -71,12 +72,17 @@ pub fn serve_connection(io: UnixStream, api: Api) -> Pin<Box<dyn Future<Output =
 }
 
 async fn serve(io: UnixStream, api: Api) {
+    let caller = caller(&io);
     let answers = Answers::default();
     let connection = Connection::new(io, answers.clone());
     let service = service_fn(move |request: hyper::Request<Incoming>| {
         let (api, under_way) = (api.clone(), answers.begin());
         async move {
-            let answer = routes::answer(api, request).await;
+            let answer = routes::answer(api, request);
+            let answer = match caller {
+                Some(caller) => caller.does(answer).await,
+                None => answer.await,
+            };
             Ok::<_, Infallible>(answer.map(|body| Tracked::new(body, under_way)))
         }
     });
@@ -94,4 +100,11 @@ async fn serve(io: UnixStream, api: Api) {
         // A client that went away: its own business.
         tracing::debug!("connection: {error}");
     }
+}
+
+/// Who is at the other end. One by TCP is carried over by this process itself: then that is not known.
+fn caller(io: &UnixStream) -> Option<Caller> {
+    let peer = io.peer_cred().ok()?;
+    let pid = peer.pid().filter(|pid| pid.cast_unsigned() != std::process::id())?;
+    Some(Caller { pid, uid: peer.uid() })
 }

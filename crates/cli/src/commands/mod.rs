@@ -162,6 +162,8 @@ pub(crate) static TREE: &[Entry] = &[
     hidden("system", "dial-stdio", &system::dial::COMMAND),
     entry("system", "events", &[], &system::events::COMMAND),
     entry("", "events", &[], &system::events::COMMAND),
+    entry("container", "why", &[], &container::why::COMMAND),
+    entry("", "why", &[], &container::why::COMMAND),
     entry("system", "fsck", &[], &system::fsck::COMMAND),
     entry("system", "info", &[], &system::info::COMMAND),
     common(11, "info", &system::info::COMMAND),

@@ -118,6 +118,12 @@ pub(super) fn size(call: &Call) -> std::result::Result<(u16, u16), ApiError> {
     Ok((side("h")?, side("w")?))
 }
 
+/// Of ours: why it is as it is.
+pub(super) async fn why(call: Call, id: &str) -> Result {
+    let (engine, id) = (call.api.engine, id.to_owned());
+    Ok(ok(&super::blocking(move || Ok(engine.why(&id)?)).await?))
+}
+
 pub(super) async fn top(call: Call, id: &str) -> Result {
     Ok(ok(&call.api.engine.top(id, &call.query.text("ps_args")).await?))
 }

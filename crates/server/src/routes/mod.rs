@@ -109,6 +109,7 @@ async fn route(api: Api, request: Request<Incoming>) -> Result {
         ("POST", ["containers", id, "attach"]) => streams::attach(call, id).await,
         ("GET", ["containers", id, "logs"]) => streams::logs(call, id),
         ("GET", ["containers", id, "stats"]) => streams::stats(call, id).await,
+        ("GET", ["containers", id, "why"]) => containers::why(call, id).await,
         ("GET", ["containers", id, "top"]) => containers::top(call, id).await,
         ("GET", ["containers", id, "changes"]) => files::changes(call, id).await,
         ("GET", ["containers", id, "export"]) => files::export(call, id),

@@ -23,3 +23,4 @@ mod tcp;
 mod terminal;
 mod update;
 mod volumes;
+mod why;

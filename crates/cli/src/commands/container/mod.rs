@@ -17,3 +17,4 @@ pub(super) mod start;
 pub(super) mod stats;
 pub(super) mod top;
 pub(super) mod update;
+pub(super) mod why;
