@@ -14,6 +14,8 @@ use crate::{activation, group};
 /// Ports of Docker's, with TLS and without.
 const TLS_PORT: u16 = 2376;
 const PORT: u16 = 2375;
+/// dockerd's example, and what everybody uses.
+const METRICS_PORT: u16 = 9323;
 
 /// A place to listen at.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -130,6 +132,16 @@ fn host_and_port(address: &str, default: u16) -> Option<(String, u16)> {
         return None;
     }
     Some((if host.is_empty() { "127.0.0.1".into() } else { host.to_owned() }, port))
+}
+
+/// Where metrics are served, to everybody.
+///
+/// # Errors
+/// The message for the user.
+pub(crate) fn for_metrics(address: &str) -> Result<Listener, String> {
+    let bad = || format!("invalid metrics-addr '{address}': give ADDRESS:PORT");
+    let (host, port) = host_and_port(address, METRICS_PORT).ok_or_else(bad)?;
+    by_tcp(&host, port, &TcpPolicy::Everybody)
 }
 
 /// Listens at a place. A unix socket belongs to the group `owner`, if there is one.

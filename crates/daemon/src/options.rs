@@ -24,6 +24,8 @@ const DEFAULT_FILE: &str = "/etc/wharf/daemon.json";
 pub(crate) struct Options {
     pub(crate) hosts: Vec<String>,
     pub(crate) tls: Option<TlsFiles>,
+    /// Where `/metrics` is served by TCP, and nothing else.
+    pub(crate) metrics_addr: Option<String>,
     /// Everybody may come by TCP.
     pub(crate) insecure_tcp: bool,
     pub(crate) group: String,
@@ -77,6 +79,7 @@ impl Options {
         let same = [
             ("host", self.hosts == other.hosts),
             ("tls", self.tls == other.tls),
+            ("metrics-addr", self.metrics_addr == other.metrics_addr),
             ("insecure-tcp", self.insecure_tcp == other.insecure_tcp),
             ("group", self.group == other.group),
             ("data-root", self.data_root == other.data_root),
@@ -162,6 +165,7 @@ fn command() -> Command {
         )
         .arg(value("tlskey", "Path to TLS key file (default ~/.docker/key.pem)").value_parser(value_parser!(PathBuf)))
         .arg(switch("insecure-tcp", "Let everybody who reaches a tcp:// socket in: they are root on this host then"))
+        .arg(value("metrics-addr", "Address and port to serve /metrics on for everybody (default port 9323)"))
         .arg(value("group", "Group for the unix socket").short('G'))
         .arg(value("data-root", "Root directory of persistent state").short('g').value_parser(value_parser!(PathBuf)))
         .arg(value("exec-root", "Root directory for execution state files").value_parser(value_parser!(PathBuf)))
@@ -349,6 +353,7 @@ fn join(given: &ArgMatches, file: File) -> Result<Options, String> {
     Ok(Options {
         hosts,
         tls,
+        metrics_addr: text("metrics-addr").or(file.metrics_addr).filter(|address| !address.is_empty()),
         insecure_tcp: switch("insecure-tcp", file.insecure_tcp, false),
         group: text("group").or(file.group).unwrap_or_else(|| "docker".into()),
         data_root: path("data-root").or(file.data_root).unwrap_or_else(|| DEFAULT_DATA_ROOT.into()),

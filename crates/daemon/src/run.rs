@@ -27,7 +27,7 @@ use wharf_snapshot::Layers;
 use wharf_store::Store;
 use wharf_volume::Volumes;
 
-use crate::listen::{Accepted, Listener, Place, TcpPolicy, listen, place};
+use crate::listen::{Accepted, Listener, Place, TcpPolicy, for_metrics, listen, place};
 use crate::options::Options;
 use crate::reload::{Reload, SetLevel, filter};
 use crate::tls::Tls;
@@ -155,15 +155,20 @@ async fn serve(
     let api = Api::new(engine.clone(), builder);
     let mut listeners = Vec::new();
     for place in places {
-        listeners.extend(listen(place, &options.group, tcp)?);
+        listeners.extend(listen(place, &options.group, tcp)?.into_iter().map(|listener| (listener, api.clone())));
     }
-    if options.insecure_tcp && listeners.iter().any(|listener| matches!(listener, Listener::Tcp(..))) {
+    if options.insecure_tcp && listeners.iter().any(|(listener, _)| matches!(listener, Listener::Tcp(..))) {
         tracing::warn!("the API is open by TCP (--insecure-tcp): whoever reaches it is root on this host");
     }
     let _pidfile = PidFile::write(&options.pidfile)?;
     engine.start_wanted();
-    let addresses: Vec<String> = listeners.iter().map(Listener::address).collect();
+    let addresses: Vec<String> = listeners.iter().map(|(listener, _)| listener.address()).collect();
     tracing::info!("API listen on {}", addresses.join(", "));
+    if let Some(address) = &options.metrics_addr {
+        let listener = for_metrics(address)?;
+        tracing::info!("metrics on {}", listener.address());
+        listeners.push((listener, api.metrics_only()));
+    }
     ready();
     let collecting = engine.clone();
     // What a daemon that was killed left half-way; nobody waits for it.
@@ -172,7 +177,7 @@ async fn serve(
         Ok(freed) => tracing::info!("freed {freed} bytes that nothing needs"),
         Err(error) => tracing::warn!("cannot free what nothing needs: {error}"),
     });
-    let end = accept(api, listeners, gone, || reload.now(&engine)).await?;
+    let end = accept(listeners, gone, || reload.now(&engine)).await?;
     engine.leave().await.map_err(|e| e.to_string())?;
     if matches!(end, End::NoSpawner) {
         return Ok(end);
@@ -200,16 +205,14 @@ fn end_of(pidfd: OwnedFd) -> oneshot::Receiver<()> {
 }
 
 async fn accept(
-    api: Api,
-    listeners: Vec<Listener>,
+    listeners: Vec<(Listener, Api)>,
     mut spawner: oneshot::Receiver<()>,
     reload: impl Fn(),
 ) -> Result<End, String> {
     let mut term = signal(SignalKind::terminate()).map_err(|e| e.to_string())?;
     let mut int = signal(SignalKind::interrupt()).map_err(|e| e.to_string())?;
     let mut accepting = JoinSet::new();
-    for listener in listeners {
-        let api = api.clone();
+    for (listener, api) in listeners {
         accepting.spawn(async move {
             let mut connections = JoinSet::new();
             loop {

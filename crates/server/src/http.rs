@@ -103,8 +103,8 @@ pub(crate) fn moved(path: &str, query: Option<&str>) -> Answer {
     answer
 }
 
-pub(crate) fn text(status: StatusCode, body: &'static str) -> Answer {
-    let mut answer = whole(Bytes::from_static(body.as_bytes()));
+pub(crate) fn text(status: StatusCode, body: impl Into<Bytes>) -> Answer {
+    let mut answer = whole(body.into());
     *answer.status_mut() = status;
     answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
     answer

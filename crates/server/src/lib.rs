@@ -57,11 +57,19 @@ pub const MIN_API_VERSION: (u32, u32) = (1, 24);
 pub struct Api {
     pub(crate) engine: Engine,
     pub(crate) builder: Builder,
+    pub(crate) only_metrics: bool,
 }
 
 impl Api {
     pub fn new(engine: Engine, builder: Builder) -> Self {
-        Self { engine, builder }
+        Self { engine, builder, only_metrics: false }
+    }
+
+    /// The same, for whoever may know how the engine fares and do nothing else.
+    #[must_use]
+    pub fn metrics_only(mut self) -> Self {
+        self.only_metrics = true;
+        self
     }
 }
 

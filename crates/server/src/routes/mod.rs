@@ -10,6 +10,7 @@ mod files;
 mod fsck;
 mod image_list;
 mod images;
+mod metrics;
 mod networks;
 mod pin;
 mod progress;
@@ -84,6 +85,8 @@ async fn route(api: Api, request: Request<Incoming>) -> Result {
     let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
     let method = call.request.method().clone();
     match (method.as_str(), segments.as_slice()) {
+        ("GET", ["metrics"]) => metrics::metrics(&call).await,
+        (_, _) if call.api.only_metrics => Err(ApiError::new(StatusCode::NOT_FOUND, "page not found")),
         ("GET" | "HEAD", ["_ping"]) => Ok(system::ping()),
         ("GET", ["version"]) => Ok(system::version()),
         ("GET", ["info"]) => system::info(call).await,

@@ -10,6 +10,7 @@ mod kit;
 mod limits;
 mod links;
 mod logging;
+mod metrics;
 mod names;
 mod refuse;
 mod registries;
