@@ -14,6 +14,7 @@ pub(crate) mod convert {
 }
 
 pub(crate) use io::{weighs, weighs_devices};
+pub(crate) use others::processes;
 
 use std::fs;
 use std::path::PathBuf;

@@ -48,7 +48,9 @@ pub(crate) struct Exec {
 #[derive(Debug)]
 enum Phase {
     Coming(Box<Coming>),
-    Running,
+    Running {
+        number: i32,
+    },
     /// It has ended; its output has not.
     Ended {
         code: i32,
@@ -93,7 +95,7 @@ impl Exec {
     pub(crate) fn interest<'a>(&'a self, who: Who, interest: &mut Interest<'a>) {
         match &self.phase {
             Phase::Coming(coming) => coming.interest(who, interest),
-            Phase::Running => {
+            Phase::Running { .. } => {
                 if let Some(pidfd) = &self.pidfd {
                     interest.add(pidfd, PollFlags::IN, Source::Program(who, Part::Process));
                 }
@@ -127,8 +129,17 @@ impl Exec {
         }
     }
 
+    /// Whether a child of the monitor is reaped here. On its way it may have several.
+    pub(crate) fn waits_for(&self, child: i32) -> bool {
+        match self.phase {
+            Phase::Coming(_) => true,
+            Phase::Running { number } => child == number,
+            Phase::Ended { .. } | Phase::Told { .. } | Phase::Failed => false,
+        }
+    }
+
     fn reap(&mut self) {
-        if let (Phase::Running, Some(code)) = (&self.phase, self.pidfd.as_ref().and_then(exit_code)) {
+        if let (Phase::Running { .. }, Some(code)) = (&self.phase, self.pidfd.as_ref().and_then(exit_code)) {
             self.phase = Phase::Ended { code, at: Instant::now() };
         }
     }
@@ -140,7 +151,7 @@ impl Exec {
                 Ok(None) => return false,
                 Ok(Some((pid, pidfd))) => {
                     self.pidfd = Some(pidfd);
-                    self.phase = Phase::Running;
+                    self.phase = Phase::Running { number: number(pid) };
                     self.asker.send(&Reply { pid: Some(number(pid)), ..Reply::default() });
                 }
                 Err(error) => {
@@ -165,7 +176,7 @@ impl Exec {
                 noted && !self.streams.has_unsent()
             }
             Phase::Failed => !self.asker.is_open(),
-            Phase::Coming(_) | Phase::Running | Phase::Ended { .. } => false,
+            Phase::Coming(_) | Phase::Running { .. } | Phase::Ended { .. } => false,
         }
     }
 
@@ -175,7 +186,7 @@ impl Exec {
         self.streams.drain(&mut |_, _| {});
         let code = match self.phase {
             // It is being killed: its PID namespace, or its group, ends.
-            Phase::Running => Some(KILLED),
+            Phase::Running { .. } => Some(KILLED),
             Phase::Ended { code, .. } => Some(code),
             Phase::Coming(_) => {
                 self.asker.finish(&Reply::error(NOT_RUNNING, 125));

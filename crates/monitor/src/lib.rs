@@ -36,6 +36,7 @@ mod outbox;
 mod place;
 mod probe;
 mod ready;
+mod reaper;
 mod restart;
 mod run;
 mod serve;

@@ -9,7 +9,7 @@ use rustix::process::{Signal, pidfd_send_signal};
 use wharf_sys::reaping::reap;
 
 use crate::coming::{Coming, send};
-use crate::container::{Container, exit_code, now};
+use crate::container::{Container, exit_code, now, number};
 use crate::error::LaunchError;
 use crate::exec::Surroundings;
 use crate::launch::Health;
@@ -92,6 +92,7 @@ struct Begun {
 /// A probe on its way.
 #[derive(Debug)]
 struct Current {
+    number: i32,
     pidfd: OwnedFd,
     streams: Streams,
     output: Vec<u8>,
@@ -154,6 +155,12 @@ impl Prober {
         }
     }
 
+    /// Whether a child of the monitor is reaped here. A probe on its way may have several.
+    pub(crate) fn waits_for(&self, child: i32) -> bool {
+        self.coming.is_some()
+            || self.current.as_ref().is_some_and(|current| current.number == child && current.code.is_none())
+    }
+
     /// Something can be done at `part`.
     pub(crate) fn ready(&mut self, part: Part, flags: PollFlags) {
         let Some(current) = &mut self.current else { return };
@@ -211,11 +218,12 @@ impl Prober {
                 self.coming = Some(begun);
                 News::None
             }
-            Ok(Some((_, pidfd))) => {
+            Ok(Some((pid, pidfd))) => {
                 let deadline = Some(Instant::now() + Duration::from_nanos(self.config.timeout_ns));
                 let (output, cut, code) = (Vec::new(), false, None);
                 let Begun { streams, start, after, .. } = begun;
-                self.current = Some(Current { pidfd, streams, output, cut, start, after, deadline, code });
+                self.current =
+                    Some(Current { number: number(pid), pidfd, streams, output, cut, start, after, deadline, code });
                 News::None
             }
             Err(error) => self.fail(&error, begun.start, begun.after),

@@ -11,6 +11,8 @@ use rustix::io::Errno;
 pub(crate) enum Source {
     Listener,
     Oom,
+    /// Some of this process's have ended.
+    Children,
     /// The connection to the log's receiver.
     Log,
     /// By place in the list; lists are not shortened between the waiting and the end of the round.

@@ -21,6 +21,7 @@ use crate::oom::Oom;
 use crate::place::Place;
 use crate::probe::{News, Prober};
 use crate::ready::{Interest, Part, Source, Who};
+use crate::reaper::Reaper;
 use crate::restart::History;
 use crate::state::{Exit, State};
 use crate::wire::{EventFrame, Started};
@@ -49,6 +50,7 @@ pub(crate) struct Monitor {
     pub(crate) execs: Vec<Exec>,
     pub(crate) connections: Vec<Connection>,
     late: Late,
+    reaper: Reaper,
     prober: Option<Prober>,
     pub(crate) history: History,
     /// It is not to be started again.
@@ -79,6 +81,7 @@ impl Monitor {
             execs: Vec::new(),
             connections: Vec::new(),
             late: Late::default(),
+            reaper: Reaper::new(),
             prober: None,
             history: History::default(),
             stopped: false,
@@ -144,6 +147,7 @@ impl Monitor {
             connection.interest(Source::Connection(n), &mut interest);
         }
         self.late.interest(&mut interest);
+        self.reaper.interest(&mut interest);
         if let Some(log) = &self.place.log {
             log.interest(&mut interest);
         }
@@ -168,6 +172,7 @@ impl Monitor {
             }
             // With all that time has brought, in `tidy`.
             Source::Log => {}
+            Source::Children => self.reaper.ready(),
             Source::Connection(n) => {
                 if let Some((bytes, fds)) = self.connections.get_mut(n).and_then(|c| c.receive(flags)) {
                     self.request(n, &bytes, fds);
@@ -241,6 +246,13 @@ impl Monitor {
             let _ = self.signal(KILL);
         }
         self.probe(now);
+        let container = self.container.as_ref().map(|container| number(container.pid));
+        let (execs, prober) = (&self.execs, &self.prober);
+        self.reaper.tidy(|child| {
+            Some(child) == container
+                || execs.iter().any(|exec| exec.waits_for(child))
+                || prober.as_ref().is_some_and(|prober| prober.waits_for(child))
+        });
     }
 
     fn tell_oom(&mut self) {

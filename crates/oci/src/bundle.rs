@@ -53,6 +53,10 @@ impl Bundle {
             config.entry("linux").or_insert(json!({}));
         }
         devices::add_defaults(&mut value);
+        if let Some(resources) = value.pointer_mut("/linux/resources") {
+            drop_absent_limit(resources);
+        }
+        warnings.extend(take_other_platforms(&mut value));
         let spec: Spec = serde_json::from_value(value).map_err(|error| bad(&path, &error))?;
         check::check(&spec)?;
         let root = spec.root().as_ref().map(|root| root.path().clone()).unwrap_or_default();
@@ -112,6 +116,27 @@ fn root_destinations(config: &mut Value) -> Vec<String> {
     warnings
 }
 
+/// `pids` without a limit limits nothing (runtime-spec 1.3, config-linux, "PIDs"): the type would make 0 of it, which is
+/// a limit.
+pub(crate) fn drop_absent_limit(resources: &mut Value) {
+    let absent = |pids: &Value| pids.get("limit").is_none_or(Value::is_null);
+    if let Some(resources) = resources.as_object_mut()
+        && resources.get("pids").is_some_and(absent)
+    {
+        resources.remove("pids");
+    }
+}
+
+/// Sections for other platforms than Linux (runtime-spec, config, "Platform-specific configuration"); what is told of them.
+fn take_other_platforms(config: &mut Value) -> Vec<String> {
+    let Some(config) = config.as_object_mut() else { return Vec::new() };
+    ["freebsd", "solaris", "vm", "windows", "zos"]
+        .into_iter()
+        .filter(|name| config.remove(*name).is_some_and(|section| !section.is_null()))
+        .map(|name| format!("the section `{name}` is for another platform, and is left out"))
+        .collect()
+}
+
 /// systemd's sockets are the first process's (sd_listen_fds(3)).
 fn listen(process: &mut Value) {
     let Ok(count) = std::env::var("LISTEN_FDS") else { return };
@@ -160,6 +185,31 @@ mod tests {
         assert_eq!(root_destinations(&mut config).len(), 1);
         assert_eq!(config["mounts"][0]["destination"], "/data");
         assert_eq!(config["mounts"][1]["destination"], "/proc");
+    }
+
+    #[test]
+    fn no_limit_on_processes_is_told_from_a_limit_of_none() {
+        let with = |pids: Value| {
+            let mut config: Value = serde_json::from_str(&crate::spec::example(false)).unwrap();
+            config["linux"]["resources"]["pids"] = pids;
+            let spec = read(&config.to_string()).unwrap().spec;
+            spec.linux().as_ref().unwrap().resources().as_ref().unwrap().pids().map(|pids| pids.limit())
+        };
+        assert_eq!(with(json!({})), None);
+        assert_eq!(with(json!({ "limit": null })), None);
+        assert_eq!(with(json!({ "limit": 0 })), Some(0));
+        assert_eq!(with(json!({ "limit": -1 })), Some(-1));
+    }
+
+    #[test]
+    fn sections_for_other_platforms_are_left_out_and_told() {
+        let mut config: Value = serde_json::from_str(&crate::spec::example(false)).unwrap();
+        config["freebsd"] = json!({ "jail": { "host": "new" } });
+        config["vm"] = json!({ "hwConfig": { "vcpus": 2 } });
+        let bundle = read(&config.to_string()).unwrap();
+        assert!(bundle.spec.vm().is_none());
+        assert_eq!(bundle.warnings.len(), 2, "{:?}", bundle.warnings);
+        assert!(bundle.warnings[0].contains("`freebsd`") && bundle.warnings[1].contains("`vm`"));
     }
 
     #[test]

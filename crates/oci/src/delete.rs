@@ -5,11 +5,10 @@ use std::time::Duration;
 use regex::Regex;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Signal, pidfd_send_signal};
-use wharf_runtime::Point;
 
 use crate::failure::{Failure, Result};
 use crate::global::Global;
-use crate::launch::run_late_hooks;
+use crate::launch::run_poststop_hooks;
 use crate::lent::Lent;
 use crate::place::{self, Place};
 use crate::state::{Container, Status};
@@ -74,7 +73,7 @@ fn delete(global: &Global, id: &str, force: bool) -> Result<()> {
 }
 
 /// Kills the first process and waits until it has ended.
-fn end(container: &Container) -> Result<()> {
+pub(crate) fn end(container: &Container) -> Result<()> {
     let Some((_, pidfd)) = container.process() else { return Ok(()) };
     // It may have ended meanwhile.
     let _ = pidfd_send_signal(&pidfd, Signal::KILL);
@@ -104,7 +103,7 @@ pub(crate) fn undo(global: &Global, container: Container, hooks: bool) -> Result
         scope.stop()?;
     }
     if hooks {
-        run_late_hooks(global, &container, Point::Poststop, 0);
+        run_poststop_hooks(global, &container);
     }
     container.place.remove()
 }

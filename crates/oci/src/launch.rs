@@ -230,14 +230,28 @@ pub(crate) fn write_pid(file: &Path, pid: i32) -> Result<()> {
         .map_err(|error| Failure::file("write", file, &error))
 }
 
-/// Runs the hooks of a point where a failure is told and stops nothing.
-pub(crate) fn run_late_hooks(global: &Global, container: &Container, point: Point, pid: i32) {
+/// Runs the `poststart` hooks. When one fails the container is stopped and destroyed, with its hooks for the end
+/// (runtime-spec 1.3, runtime, "Lifecycle": step 9 goes on with 12); up to 1.2 that was a warning.
+pub(crate) fn after_start(global: &Global, container: Container, pid: i32) -> Result<Container> {
+    let Some(hooks) = container.record.spec.hooks() else { return Ok(container) };
+    let state = container.record.for_hooks(&container.place.id);
+    let failed = HookSet { hooks, state: &state }.run(Point::Poststart, "running", pid).err();
+    let Some(error) = failed else { return Ok(container) };
+    let failure = Failure::new(format!("{}; the container is stopped and deleted", wharf_report::chain(&error)));
+    if let Err(error) = crate::delete::end(&container) {
+        global.log.warning(&format!("the container could not be stopped: {}", error.message));
+        return Err(failure);
+    }
+    Err(abandon(global, container, failure, true))
+}
+
+/// Runs the `poststop` hooks: a failure is told and stops nothing.
+pub(crate) fn run_poststop_hooks(global: &Global, container: &Container) {
     let Some(hooks) = container.record.spec.hooks() else { return };
     let state = container.record.for_hooks(&container.place.id);
     let set = HookSet { hooks, state: &state };
-    let status = if point == Point::Poststop { "stopped" } else { "running" };
-    for hook in set.at(point) {
-        if let Err(error) = set.run_one(point, hook, status, pid) {
+    for hook in set.at(Point::Poststop) {
+        if let Err(error) = set.run_one(Point::Poststop, hook, "stopped", 0) {
             global.log.warning(&wharf_report::chain(&error));
         }
     }

@@ -57,7 +57,7 @@ use words::{Given, Order};
 pub use review::review;
 
 /// The version of the specification that configurations are read by.
-pub(crate) const SPEC_VERSION: &str = "1.2.1";
+pub(crate) const SPEC_VERSION: &str = "1.3.0";
 
 /// The program; `arguments` are those after its name.
 pub fn main(arguments: &[OsString]) -> ExitCode {

@@ -2,13 +2,11 @@
 
 use std::os::fd::AsFd;
 
-use wharf_runtime::Point;
-
 use crate::delete;
 use crate::failure::{Failure, Result};
 use crate::foreground::{Signals, look_after};
 use crate::global::Global;
-use crate::launch::{Made, launch, run_late_hooks};
+use crate::launch::{Made, after_start, launch};
 use crate::notify::Notify;
 use crate::words::Given;
 
@@ -41,7 +39,7 @@ fn run_container(global: &Global, given: &Given) -> Result<u8> {
             return Err(error.into());
         }
     };
-    run_late_hooks(global, &container, Point::Poststart, pid);
+    let container = after_start(global, container, pid)?;
     // From now on others may work on it.
     container.place.unlock();
     let Some(signals) = signals else {

@@ -3,11 +3,11 @@
 use std::os::fd::AsFd;
 use std::time::Duration;
 
-use wharf_runtime::{Point, start_at};
+use wharf_runtime::start_at;
 
 use crate::failure::{Failure, Result};
 use crate::global::Global;
-use crate::launch::run_late_hooks;
+use crate::launch::after_start;
 use crate::lent::Lent;
 use crate::notify::Notify;
 use crate::state::{Container, Status};
@@ -40,7 +40,7 @@ pub(crate) fn run(global: &Global, given: &Given) -> Result<u8> {
     }
     started?;
     let pid = container.record.process.map_or(0, |process| process.pid);
-    run_late_hooks(global, &container, Point::Poststart, pid);
+    let container = after_start(global, container, pid)?;
     if let (Some(notify), Some((_, pidfd))) = (notify, container.process()) {
         // Meanwhile others may work on it.
         container.place.unlock();

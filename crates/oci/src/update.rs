@@ -7,7 +7,7 @@ use oci_spec::runtime::LinuxResources;
 use serde_json::{Map, Value, json};
 use wharf_cgroup::Hierarchies;
 
-use crate::bundle::read_json;
+use crate::bundle::{drop_absent_limit, read_json};
 use crate::failure::{Failure, Result};
 use crate::global::Global;
 use crate::state::{Container, Status};
@@ -66,7 +66,8 @@ pub(crate) fn run(global: &Global, given: &Given) -> Result<u8> {
         }
         None => from_flags(given)?,
     };
-    let asked = without_nothing(asked);
+    let mut asked = without_nothing(asked);
+    drop_absent_limit(&mut asked);
     let resources: LinuxResources =
         serde_json::from_value(asked.clone()).map_err(|error| Failure::new(format!("invalid resources: {error}")))?;
     if let Some(scope) = &container.record.scope {
@@ -133,10 +134,16 @@ fn size(text: &str) -> Option<i64> {
 
 /// Zeros and empty texts are what engines write for what stays as it is.
 fn without_nothing(value: Value) -> Value {
+    without_nothing_in("", value)
+}
+
+fn without_nothing_in(section: &str, value: Value) -> Value {
     let Value::Object(map) = value else { return value };
     let nothing = |key: &str, value: &Value| match value {
         // There 0 is a value of its own.
         Value::Number(_) if matches!(key, "idle" | "burst" | "swappiness") => false,
+        // That of `pids`, unlike that of `memory`.
+        Value::Number(_) if section == "pids" && key == "limit" => false,
         Value::Null => true,
         Value::Number(number) => number.as_i64() == Some(0),
         Value::String(text) => text.is_empty(),
@@ -146,7 +153,10 @@ fn without_nothing(value: Value) -> Value {
     };
     let kept: Map<String, Value> = map
         .into_iter()
-        .map(|(key, value)| (key, without_nothing(value)))
+        .map(|(key, value)| {
+            let value = without_nothing_in(&key, value);
+            (key, value)
+        })
         .filter(|(key, value)| !nothing(key, value))
         .collect();
     Value::Object(kept)
@@ -166,6 +176,14 @@ fn merge(into: &mut Value, from: Value) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nothing_is_asked_by_zeros_but_where_they_are_values() {
+        let asked = json!({ "memory": { "limit": 0, "swap": 5 }, "cpu": { "idle": 0, "cpus": "" },
+            "pids": { "limit": 0 }, "blockIO": null });
+        let kept = json!({ "memory": { "swap": 5 }, "cpu": { "idle": 0 }, "pids": { "limit": 0 } });
+        assert_eq!(without_nothing(asked), kept);
+    }
 
     #[test]
     fn sizes_have_units() {

@@ -26,8 +26,8 @@ use crate::{Result, RuntimeError};
 /// How long a process in a container may take to come to its next step.
 pub const EXEC_PATIENCE: Duration = Duration::from_secs(10);
 /// How long the end of a killed process may take that nobody has to wait for. One in a frozen group does not end; it is
-/// left to whoever reaps the caller's children.
-const REAPING: Timespec = Timespec { tv_sec: 0, tv_nsec: 500_000_000 };
+/// left to whoever reaps the caller's children, which is a caller that stays.
+const REAPING: Timespec = Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
 
 /// A process on its way into a container. Dropping it ends it.
 #[derive(Debug)]

@@ -104,19 +104,12 @@ fn cpus(list: &str) -> Result<CpuSet> {
     Ok(set)
 }
 
-/// The numbers of a list as the kernel writes them, `0-2,5`, each below `end`; `None` for anything else.
+/// The numbers of a list of CPUs or nodes, `0-2,5`, each below `end`; `None` for anything else. As in runc, there may be
+/// blanks around a part, and parts without anything between their commas.
 pub(crate) fn numbers(list: &str, end: usize) -> Option<Vec<usize>> {
-    let number = |text: &str| text.trim().parse::<usize>().ok().filter(|number| *number < end);
-    let mut all = Vec::new();
-    for part in list.split(',') {
-        let (first, last) = part.split_once('-').unwrap_or((part, part));
-        let (first, last) = (number(first)?, number(last)?);
-        if first > last {
-            return None;
-        }
-        all.extend(first..=last);
-    }
-    Some(all)
+    let parts: Vec<&str> = list.split(',').map(str::trim).filter(|part| !part.is_empty()).collect();
+    let all = wharf_cgroup::cpuset_numbers(&parts.join(","))?;
+    all.into_iter().map(|number| usize::try_from(number).ok().filter(|number| *number < end)).collect()
 }
 
 fn scheduler(asked: &oci_spec::runtime::Scheduler) -> Result<Attributes> {
@@ -199,7 +192,9 @@ mod tests {
         assert_eq!(best.io_priority, Some(0x4004));
         assert!(plan("ioPriority", json!({ "class": "IOPRIO_CLASS_BE", "priority": 8 })).is_err());
         assert!(plan("execCPUAffinity", json!({ "initial": "0-1,3" })).unwrap().first_cpus.unwrap().is_set(3));
-        for bad in ["1-0", "99999", "x"] {
+        let blanks = plan("execCPUAffinity", json!({ "final": " 0-1,, 3 ," })).unwrap().last_cpus.unwrap();
+        assert_eq!([0, 1, 2, 3].map(|cpu| blanks.is_set(cpu)), [true, true, false, true]);
+        for bad in ["1-0", "99999", "x", "0 - 1", "0 1", "+1", ",", " "] {
             assert!(plan("execCPUAffinity", json!({ "final": bad })).is_err(), "{bad}");
         }
     }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use rustix::process::{WaitId, WaitIdOptions, waitid};
+use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
 
 /// Who has ended and is traced is its tracer's to reap first (ptrace(2)), and a tracer in a container need not. Its own
 /// end comes with that of the container's first process; anybody else's is told after this time, without its code.
@@ -40,6 +40,26 @@ pub fn reap(pidfd: impl AsFd) -> End {
             return End::Unknown;
         }
         std::thread::sleep(LOOK_AGAIN);
+    }
+}
+
+/// The number of a child that has ended and is not reaped, whichever that is; it stays so.
+pub fn next_ended() -> Option<i32> {
+    let options = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
+    // SAFETY: the structure is plain data, for which zeros are a value, lives across the call, and is what it writes to.
+    // Its number is set, or still 0, when the call has succeeded (waitid(2)).
+    let (returned, number) = unsafe {
+        let mut found: libc::siginfo_t = std::mem::zeroed();
+        (libc::waitid(libc::P_ALL, 0, &raw mut found, options), found.si_pid())
+    };
+    (returned == 0 && number != 0).then_some(number)
+}
+
+/// Reaps a child by its number, which is its own as long as it is not reaped, if it has ended.
+pub fn reap_number(number: i32) {
+    if let Some(pid) = Pid::from_raw(number) {
+        // Whose end it was nobody asks.
+        let _ = waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOHANG);
     }
 }
 

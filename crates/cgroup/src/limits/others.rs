@@ -7,9 +7,9 @@ use crate::group::{Group, write};
 use crate::{CgroupError, Result};
 
 pub(super) fn apply(group: &Group, resources: &LinuxResources) -> Result<()> {
-    if let Some(pids) = resources.pids().filter(|pids| pids.limit() != 0) {
+    if let Some(pids) = resources.pids() {
         let limit = "a limit on processes";
-        Controller::of(group, "pids", limit)?.write("pids.max", &or_max(pids.limit()), limit)?;
+        Controller::of(group, "pids", limit)?.write("pids.max", &or_max(processes(pids.limit())), limit)?;
     }
     huge_pages(group, resources)?;
     for (device, limit) in resources.rdma().iter().flatten() {
@@ -28,6 +28,13 @@ pub(super) fn apply(group: &Group, resources: &LinuxResources) -> Result<()> {
         Controller::of(group, "net_prio", limit)?.write("net_prio.ifpriomap", &value, limit)?;
     }
     Ok(())
+}
+
+/// How many processes a group may have by `pids.limit`. 0 is a limit (runtime-spec 1.3, config-linux, "PIDs") and comes to
+/// the same as 1, as it does with runc: the first process is counted and not refused. systemd takes no 0, and nothing
+/// could be born into such a group.
+pub(crate) fn processes(limit: i64) -> i64 {
+    if limit == 0 { 1 } else { limit }
 }
 
 fn huge_pages(group: &Group, resources: &LinuxResources) -> Result<()> {

@@ -6,7 +6,7 @@ use super::wire::Property;
 use crate::Result;
 use crate::cpuset::cpuset_numbers;
 use crate::device_rule::{Kind, Rule, allows_all};
-use crate::limits::convert;
+use crate::limits::{convert, processes};
 
 /// systemd's word for no limit: `infinity`.
 const NONE: u64 = u64::MAX;
@@ -50,8 +50,8 @@ pub(super) fn of(resources: &LinuxResources, v2: bool) -> Result<Vec<(&'static s
             }
         }
     }
-    if let Some(pids) = resources.pids().filter(|pids| pids.limit() != 0) {
-        all.push(("TasksMax", bytes(pids.limit())));
+    if let Some(pids) = resources.pids() {
+        all.push(("TasksMax", bytes(processes(pids.limit()))));
     }
     let rules = resources.devices().iter().flatten().map(Rule::read).collect::<Result<Vec<_>>>()?;
     if !rules.is_empty() {
@@ -120,6 +120,9 @@ mod tests {
         assert_eq!(number("CPUQuotaPerSecUSec"), Property::Number(340_000));
         assert_eq!(number("TasksMax"), Property::Number(u64::MAX));
         assert_eq!(number("AllowedCPUs"), Property::Bytes(vec![1, 2]));
+        // It takes no 0.
+        let none = serde_json::from_str(r#"{"pids":{"limit":0}}"#).unwrap();
+        assert_eq!(of(&none, true).unwrap(), [("TasksMax", Property::Number(1))]);
         let v1 = of(&resources, false).unwrap();
         let names: Vec<&str> = v1.iter().map(|(name, _)| *name).collect();
         assert_eq!(names, ["MemoryLimit", "CPUShares", "CPUQuotaPerSecUSec", "TasksMax"]);

@@ -66,7 +66,7 @@ fn a_specification_is_written_once() {
 fn features_are_json_and_checkpoints_are_refused() {
     let output = Command::new(WHARF).args(["oci", "features"]).output().unwrap();
     let features: Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!(features["ociVersionMin"], "1.0.0");
+    assert_eq!((&features["ociVersionMin"], &features["ociVersionMax"]), (&json!("1.0.0"), &json!("1.3.0")));
     assert!(features["hooks"].as_array().unwrap().len() == 6);
     assert_eq!(features["linux"]["netDevices"]["enabled"], true);
     let rdt = &features["linux"]["intelRdt"];

@@ -84,18 +84,45 @@ fn a_failing_hook_ends_the_creation_or_the_start_and_later_ones_do_not() {
         let status = command.status().unwrap();
         let errors = fs::read_to_string(bundle.path("errors")).unwrap();
         assert!(errors.contains(point) && errors.contains("because") || point == "poststop", "{point}: {errors}");
-        if matches!(point, "poststart" | "poststop") {
+        if point == "poststop" {
             assert!(status.success(), "{point}");
             assert_eq!(bundle.status(), "running", "{point}");
             let deleted = bundle.output(&["delete", "--force", &bundle.id]);
             assert!(deleted.status.success());
-            assert_eq!(text(&deleted.stderr).contains("because"), point == "poststop");
+            assert!(text(&deleted.stderr).contains("because"));
         } else {
             assert_eq!(status.code(), Some(1), "{point}");
         }
         assert!(stopped.exists(), "{point}: the hooks for the end have run");
         bundle.assert_nothing_is_left();
     }
+}
+
+#[test]
+fn a_start_whose_poststart_hook_fails_leaves_no_container() {
+    let Some(bundle) = Bundle::sleeper("poststart", |_| {}) else { return };
+    let (first, second, stopped) = (bundle.path("first"), bundle.path("second"), bundle.path("stopped"));
+    bundle.configure(|config| {
+        let shell = |script: String| json!({ "path": "/bin/busybox", "args": ["busybox", "sh", "-c", script] });
+        let note = |path: &std::path::Path| shell(format!("cat > {}", path.display()));
+        config["hooks"] = json!({
+            "poststart": [note(&first), shell("echo because >&2; exit 7".into()), note(&second)],
+            "poststop": [note(&stopped)],
+        });
+    });
+    bundle.create();
+    let pid = bundle.state()["pid"].as_i64().unwrap();
+    let (code, errors) = bundle.fails(&["start", &bundle.id]);
+    assert_eq!(code, 1);
+    assert!(errors.contains("poststart") && errors.contains("because"), "{errors}");
+    // It ran by then, and the hook after the one that failed did not.
+    let seen: Value = serde_json::from_slice(&fs::read(first).unwrap()).unwrap();
+    assert_eq!((&seen["status"], &seen["pid"]), (&json!("running"), &json!(pid)));
+    assert!(!second.exists());
+    let seen: Value = serde_json::from_slice(&fs::read(stopped).unwrap()).unwrap();
+    assert_eq!(seen["status"], "stopped");
+    assert!(bundle.fails(&["state", &bundle.id]).1.contains("does not exist"));
+    bundle.assert_nothing_is_left();
 }
 
 #[test]

@@ -50,6 +50,8 @@ fn limits_are_updated_by_flags_and_by_files() {
     assert_eq!(limit(), (48 << 20).to_string());
     assert_eq!(shares(), if is_v2() { "12" } else { "300" });
     assert_eq!(control(&bundle, "pids", "pids.max", "pids.max"), "17");
+    bundle.ok(&["update", "--pids-limit", "-1", &bundle.id]);
+    assert_eq!(control(&bundle, "pids", "pids.max", "pids.max"), "max");
     // As Docker writes it: zeros for what stays.
     let mut child = bundle.wharf(&["update", "-r", "-", &bundle.id]).stdin(Stdio::piped()).spawn().unwrap();
     let resources = json!({ "memory": { "limit": 50 << 20, "swap": 0 }, "cpu": { "shares": 0, "quota": 50000 } });
@@ -59,6 +61,23 @@ fn limits_are_updated_by_flags_and_by_files() {
     assert_eq!(shares(), if is_v2() { "12" } else { "300" });
     assert_eq!(quota(), if is_v2() { "50000 100000" } else { "50000" });
     assert_eq!(bundle.fails(&["update", "--memory", "much", &bundle.id]).0, 1);
+}
+
+#[test]
+fn a_limit_of_no_processes_is_a_limit() {
+    let words = ["sh", "-c", "echo in; (echo forked); echo last"];
+    let Some(bundle) = Bundle::new("pids", &words, |config| {
+        config["linux"]["resources"]["pids"] = json!({ "limit": 0 });
+    }) else {
+        return;
+    };
+    let output = bundle.run();
+    let (shown, errors) = (text(&output.stdout), text(&output.stderr));
+    assert!(shown.starts_with("in\n") && !shown.contains("forked") && errors.contains("fork"), "{shown}{errors}");
+    for none in [json!({ "limit": -1 }), json!({})] {
+        bundle.configure(|config| config["linux"]["resources"]["pids"] = none);
+        assert_eq!(text(&bundle.run().stdout), "in\nforked\nlast\n");
+    }
 }
 
 #[test]

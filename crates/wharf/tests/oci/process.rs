@@ -151,7 +151,7 @@ fn session_keys_and_parents_are_not_inherited() {
 #[test]
 fn unknown_values_are_refused_before_anything_is_made() {
     type Change = fn(&mut Value);
-    let wrong: [(Change, &str); 11] = [
+    let wrong: [(Change, &str); 13] = [
         (|c| c["ociVersion"] = json!("2.0.0"), "is not 1.x"),
         (|c| c["linux"]["namespaces"][0] = json!({ "type": "frob" }), "frob"),
         (|c| c["process"]["rlimits"] = json!([{ "type": "RLIMIT_FROB", "soft": 1, "hard": 1 }]), "RLIMIT_FROB"),
@@ -163,6 +163,8 @@ fn unknown_values_are_refused_before_anything_is_made() {
         (|c| c["linux"]["mountLabel"] = json!("a:b:c:s0"), "mount"),
         (|c| c["process"]["apparmorProfile"] = json!("not a name"), "no name of an AppArmor profile"),
         (|c| c["linux"]["intelRdt"] = json!({ "closID": "x" }), "intelRdt"),
+        (|c| c["linux"]["intelRdt"] = json!({ "schemata": ["L3:0=f"] }), "intelRdt"),
+        (|c| c["linux"]["intelRdt"] = json!({ "enableMonitoring": true }), "intelRdt"),
     ];
     for (change, want) in wrong {
         let Some(bundle) = Bundle::new("wrong", &["true"], change) else { return };
