@@ -176,6 +176,7 @@ impl<'a> Intake<'a> {
             return self.compressed(entry.size, path, digest, &mut start.chain(content));
         }
         let fail = |error: RootError| ImageError::Io("cannot put a part of the archive aside", error.into());
+        let _room = self.images.store().budget().reserve(entry.size)?;
         self.make_room(path).map_err(fail)?;
         let mut file = self.root.create_file(path, 0o600).map_err(fail)?;
         file.write_all(&start).map_err(|e| ImageError::Io("cannot put a part of the archive aside", e))?;
@@ -215,6 +216,8 @@ impl<'a> Intake<'a> {
                 return Ok(());
             }
         }
+        // What it will be unpacked, nobody knows: that is asked for while it comes.
+        self.images.store().budget().require(if here { 0 } else { size })?;
         let mut making = self.begin(None, size)?;
         let mut writer = if here { None } else { Some(blobs.writer(Some(&digest))?) };
         self.carry(digest.short(), size, content, &making, writer.as_mut())?;
