@@ -1,6 +1,7 @@
 //! What `system fsck` says: the words for it, shared by all who look after a part of the data root.
 
 use std::fmt;
+use std::fs;
 use std::io;
 
 use serde::Serialize;
@@ -20,6 +21,8 @@ pub enum Problem {
     Unowned,
     /// A row that leads nowhere.
     Dangling,
+    /// It is there, and the disk does not give it.
+    Unreadable,
 }
 
 /// What became of it.
@@ -142,7 +145,7 @@ impl Fsck {
 }
 
 /// An error with its causes, in one line.
-fn words(error: &dyn std::error::Error) -> String {
+pub fn words(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
     while let Some(cause) = next {
@@ -154,11 +157,20 @@ fn words(error: &dyn std::error::Error) -> String {
 
 impl Blobs {
     /// Reads a blob whole and tells whether its bytes have its digest, with how many there are; `None` when there is no
-    /// such blob.
+    /// such blob. What is no file has nobody's digest, and is not opened: a FIFO would never give its end.
     ///
     /// # Errors
     /// When the disk cannot be read.
     pub fn verify(&self, digest: &Digest) -> Result<Option<(bool, u64)>> {
+        match fs::metadata(self.path(digest)) {
+            Ok(found) if !found.is_file() => return Ok(Some((false, 0))),
+            Ok(_) => {}
+            // A link to nothing is none, either.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Ok(self.path(digest).symlink_metadata().is_ok().then_some((false, 0)));
+            }
+            Err(error) => return Err(StoreError::file("read", self.path(digest))(error)),
+        }
         let mut file = match self.reader(digest) {
             Err(StoreError::NoBlob(_)) => return Ok(None),
             opened => opened?,
