@@ -136,7 +136,7 @@ impl Engine {
         accounts.reserve = own(&root.join("wharf.reserve"));
         // Each of a handful of files.
         accounts.engine = own(&root) + own(&root.join("layers"));
-        accounts.engine += ["places", "empty", "engine-id", "lock", "oci-layout"]
+        accounts.engine += ["places", "empty", "engine-id", "format", "lock", "oci-layout"]
             .iter()
             .map(|name| disk_usage(root.join(name)))
             .sum::<u64>();

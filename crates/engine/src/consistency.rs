@@ -19,6 +19,7 @@ const KNOWN: &[&str] = &[
     "containers",
     "empty",
     "engine-id",
+    "format",
     "ingest",
     "layers",
     "lock",

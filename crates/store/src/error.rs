@@ -10,6 +10,14 @@ use wharf_reference::Digest;
 pub enum StoreError {
     #[error("the data root `{}` is in use by process {pid}; stop it, or choose another with --data-root", root.display())]
     InUse { root: PathBuf, pid: String },
+    #[error(
+        "the data root `{}` has format {found}, and this version knows none after {known}: a later version of wharf has \
+         written it, and what this one does not know it would take for left behind. Start that version again, or choose \
+         another root with --data-root", root.display()
+    )]
+    Newer { root: PathBuf, found: u32, known: u32 },
+    #[error("`{}` does not say which format the data root has: it must be a number. Write the one that it had", .0.display())]
+    Format(PathBuf),
     #[error("cannot {action} `{}`", path.display())]
     File {
         action: &'static str,

@@ -11,7 +11,7 @@ use rustix::fs::{FlockOperation, flock};
 
 use crate::blobs::{self, Blobs};
 use crate::database::Rows;
-use crate::{Budget, ReadTx, Result, StoreError, WriteTx};
+use crate::{Budget, ReadTx, Result, StoreError, WriteTx, format};
 
 /// OCI image-spec, "OCI Image Layout".
 const OCI_LAYOUT: &str = r#"{"imageLayoutVersion":"1.0.0"}"#;
@@ -36,11 +36,12 @@ impl Store {
     /// Opens the store at `root`, which is made where it is missing. Sweeps what a crash left unfinished.
     ///
     /// # Errors
-    /// `InUse` when another process has it open; otherwise when the root cannot be written or the database is
+    /// `InUse` when another process has it open; `Newer` when a later version has written it; otherwise when the root cannot be written or the database is
     /// of no known form.
     pub fn open(root: &Path) -> Result<Self> {
         make_dir(root)?;
         let lock = take_lock(root)?;
+        format::settle(root)?;
         for dir in ["blobs/sha256", "blobs/sha512", "ingest"] {
             make_dir(&root.join(dir))?;
         }
