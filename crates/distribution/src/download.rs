@@ -186,12 +186,15 @@ impl BlobStream {
 
     /// Asks mirrors, the registry, and for layers that registries do not keep, those who do.
     async fn attempt(&mut self) -> Result<()> {
-        let sources = self.repository.sources(true)?;
+        let sources = self.repository.sources_of(&self.descriptor.digest)?;
         let mut failure = None;
         for source in &sources {
             let path = self.repository.path(&format!("blobs/{}", self.descriptor.digest));
             match self.ask(source, Target::Path(path)).await {
-                Ok(()) => return Ok(()),
+                Ok(()) => {
+                    self.repository.note_giver(&self.descriptor.digest, source);
+                    return Ok(());
+                }
                 Err(error) => {
                     source.note_failure(&error);
                     failure = Some(error);

@@ -180,6 +180,11 @@ impl Endpoint {
         }
     }
 
+    /// Where it is, for people: a mirror may be a path on a host.
+    pub(crate) fn name(&self) -> String {
+        format!("{}{}", self.address, self.base.strip_suffix(V2).unwrap_or(&self.base))
+    }
+
     /// The address of a path of the registry (`/v2/…`).
     fn uri(&self, home: &Origin, path: &str) -> Result<Uri> {
         let rest = path.strip_prefix(V2).unwrap_or(path);
