@@ -59,7 +59,7 @@ impl Shared {
         }
     }
 
-    fn transport_for(&self, origin: Origin, own: Option<OwnTls>) -> Arc<Transport> {
+    pub(crate) fn transport_for(&self, origin: Origin, own: Option<OwnTls>) -> Arc<Transport> {
         let Some(own) = own else { return self.transport.clone() };
         let mut all = self.own_transports.lock().unwrap_or_else(PoisonError::into_inner);
         let network = || self.transport.network.clone();
@@ -128,7 +128,9 @@ pub(crate) struct Endpoint {
     pub(crate) tls: Option<bool>,
     pub(crate) credentials: Option<Credentials>,
     pub(crate) capabilities: Capabilities,
-    transport: Arc<Transport>,
+    pub(crate) transport: Arc<Transport>,
+    /// The TLS that `hosts.toml` gives it.
+    pub(crate) own: Option<OwnTls>,
     /// What takes the place of `/v2` in paths.
     base: String,
     /// The registry that a mirror stands for, by its name: it may have several.
@@ -155,6 +157,7 @@ impl Endpoint {
             credentials,
             capabilities: Capabilities::ALL,
             transport,
+            own: None,
             base: V2.into(),
             stands_for: None,
             header: HeaderMap::new(),
@@ -169,10 +172,11 @@ impl Endpoint {
         stands_for: Option<String>,
         credentials: Option<Credentials>,
     ) -> Self {
-        let transport = shared.transport_for(Origin::new(host.tls, &host.address), host.own);
+        let transport = shared.transport_for(Origin::new(host.tls, &host.address), host.own.clone());
         Self {
             capabilities: host.capabilities,
             transport,
+            own: host.own,
             base: host.base,
             stands_for,
             header: host.header,
@@ -330,7 +334,7 @@ impl Endpoint {
                 let _turn = self.fetching.lock().await;
                 match tokens.kept(&wish, refused) {
                     Some(token) => token,
-                    None => tokens.fetch(&self.transport, &wish).await?.token,
+                    None => tokens.fetch(&*self.transport_to(home, &service)?, &wish).await?.token,
                 }
             }
         };
@@ -425,7 +429,7 @@ impl Endpoint {
         match auth {
             Some(Auth::Token(service)) => {
                 let wish = self.wish(&home, &service, &[], true);
-                Ok(self.shared.tokens.fetch(&self.transport, &wish).await?.refresh_token)
+                Ok(self.shared.tokens.fetch(&*self.transport_to(&home, &service)?, &wish).await?.refresh_token)
             }
             _ => Ok(None),
         }
