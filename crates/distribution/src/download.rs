@@ -52,7 +52,8 @@ impl fmt::Debug for BlobStream {
 impl BlobStream {
     pub(crate) async fn open(repository: Repository, descriptor: Descriptor, range: Range<u64>) -> Result<Self> {
         let end = range.end.min(descriptor.size);
-        let (position, retry) = (range.start, Retry::default());
+        let position = range.start;
+        let retry = Retry::at_most(repository.home()?.shared.download_attempts);
         let mut stream =
             Self { repository, descriptor, position, end, body: None, ranged: false, skip: 0, retry, uri: None };
         if stream.position < stream.end {

@@ -37,6 +37,7 @@ pub(crate) struct Shared {
     /// Those of hosts whose TLS has settings of its own.
     own_transports: Mutex<HashMap<(Origin, OwnTls), Arc<Transport>>>,
     pub(crate) user_agent: HeaderValue,
+    pub(crate) download_attempts: u32,
     tokens: Tokens,
     /// Whether registries that need not speak TLS do.
     schemes: Mutex<HashMap<Address, bool>>,
@@ -47,11 +48,12 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    pub(crate) fn new(transport: Transport, user_agent: HeaderValue) -> Self {
+    pub(crate) fn new(transport: Transport, user_agent: HeaderValue, download_attempts: u32) -> Self {
         Self {
             transport: Arc::new(transport),
             own_transports: Mutex::default(),
             user_agent,
+            download_attempts,
             tokens: Tokens::default(),
             schemes: Mutex::default(),
             auths: Mutex::default(),

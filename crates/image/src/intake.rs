@@ -92,7 +92,7 @@ impl<'a> Intake<'a> {
             _folder: folder,
             places: HashMap::new(),
             layers: Vec::new(),
-            room: Room::default(),
+            room: Room::new(images.waiting()),
             held: Vec::new(),
             before: None,
             new: BTreeSet::new(),
