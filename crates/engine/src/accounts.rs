@@ -13,6 +13,7 @@ use wharf_reference::Digest;
 use wharf_rooted_path::disk_usage;
 use wharf_snapshot::Layer;
 
+use crate::consistency::strangers_in;
 use crate::engine::Engine;
 use crate::error::Result;
 
@@ -140,7 +141,7 @@ impl Engine {
             .iter()
             .map(|name| disk_usage(root.join(name)))
             .sum::<u64>();
-        accounts.strangers = self.strangers_in(&root).iter().map(|path| own(path)).sum();
+        accounts.strangers = strangers_in(&root).iter().map(|path| own(path)).sum();
         Ok(DiskUsage { accounts, images, layers, containers, volumes })
     }
 

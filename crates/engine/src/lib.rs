@@ -78,6 +78,8 @@ mod wait;
 pub use accounts::{Accounts, DiskUsage, PATIENCE};
 pub use attach::{AttachOptions, Attached};
 pub use commit::CommitOptions;
+/// What a look at the data root finds.
+pub use consistency::fsck_without_engine;
 pub use create::{CreateRequest, Created};
 pub use engine::{Engine, EngineOptions, Parts};
 pub use error::{EngineError, ErrorKind, Result};
@@ -90,5 +92,4 @@ pub use remove::{PrunedContainers, RemoveOptions};
 pub use update::Update;
 pub use usage::Top;
 pub use wait::{Condition, WaitExit};
-/// What a look at the data root finds.
 pub use wharf_store::fsck;

@@ -94,6 +94,20 @@ impl Layers {
     /// # Errors
     /// As [`Self::open`], and `NoImages` for images that cannot be mounted.
     pub fn open_as(store: Store, form: Option<Storage>) -> Result<Self> {
+        let layers = Self::unswept(store, form)?;
+        layers.sweep()?;
+        Ok(layers)
+    }
+
+    /// As [`Self::open`], to look at what a crash has left.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_to_check(store: Store) -> Result<Self> {
+        Self::unswept(store, None)
+    }
+
+    fn unswept(store: Store, form: Option<Storage>) -> Result<Self> {
         let dir = store.root().join("layers");
         // Layers have set-user-ID files in them: nobody but root may reach them (CVE-2021-41091).
         fs::DirBuilder::new().recursive(true).mode(0o710).create(&dir).map_err(SnapshotError::file("make", &dir))?;
@@ -118,9 +132,7 @@ impl Layers {
             no_images,
             mounts: Mounts::default(),
         };
-        let layers = Self { inner: Arc::new(inner) };
-        layers.sweep()?;
-        Ok(layers)
+        Ok(Self { inner: Arc::new(inner) })
     }
 
     /// What new layers become.

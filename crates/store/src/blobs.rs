@@ -34,17 +34,23 @@ struct Inner {
 
 impl Blobs {
     pub(crate) fn open(root: &Path, budget: Arc<Budget>) -> Result<Self> {
-        let (blobs, ingest) = (root.join("blobs"), root.join("ingest"));
-        let inner = Inner { blobs, ingest, budget, next: AtomicU64::new(0) };
-        let listing = fs::read_dir(&inner.ingest).map_err(StoreError::file("list", &inner.ingest))?;
+        let blobs = Self::unswept(root, budget);
+        let ingest = blobs.ingest();
+        let listing = fs::read_dir(ingest).map_err(StoreError::file("list", ingest))?;
         for entry in listing {
-            let entry = entry.map_err(StoreError::file("list", &inner.ingest))?;
+            let entry = entry.map_err(StoreError::file("list", ingest))?;
             // The lock is ours, so nobody is writing these.
             if !entry.file_name().to_string_lossy().starts_with(PARTIAL) {
                 fs::remove_file(entry.path()).map_err(StoreError::file("sweep", entry.path()))?;
             }
         }
-        Ok(Self { inner: Arc::new(inner) })
+        Ok(blobs)
+    }
+
+    /// As [`Self::open`], with what a crash has left.
+    pub(crate) fn unswept(root: &Path, budget: Arc<Budget>) -> Self {
+        let (blobs, ingest) = (root.join("blobs"), root.join("ingest"));
+        Self { inner: Arc::new(Inner { blobs, ingest, budget, next: AtomicU64::new(0) }) }
     }
 
     pub(crate) fn dir(&self, algorithm: Algorithm) -> PathBuf {

@@ -18,6 +18,17 @@ pub enum StoreError {
     Newer { root: PathBuf, found: u32, known: u32 },
     #[error("`{}` does not say which format the data root has: it must be a number. Write the one that it had", .0.display())]
     Format(PathBuf),
+    #[error("`{}` is no data root of wharf: there is no wharf.redb in it", .0.display())]
+    NoStore(PathBuf),
+    #[error(
+        "the database `{}` is damaged and cannot be repaired: bring back a copy of it, or move it away to begin anew \
+         (images, containers and volumes are then not known any more, though volumes' files stay)", path.display()
+    )]
+    Damaged {
+        path: PathBuf,
+        #[source]
+        source: Box<redb::Error>,
+    },
     #[error("cannot {action} `{}`", path.display())]
     File {
         action: &'static str,

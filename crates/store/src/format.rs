@@ -20,6 +20,19 @@ const MOST: usize = 16;
 /// # Errors
 /// `Newer`; `Format` for a file that says no number.
 pub(crate) fn settle(root: &Path) -> Result<()> {
+    if known(root)? < FORMAT {
+        // A later change of what is written goes here. It must be one that can be made twice: the number comes last, and
+        // a kill before it begins all over. From 0 to 1 nothing changes but that images of layers may be there.
+        blobs::write_whole(&root.join(FILE), format!("{FORMAT}\n").as_bytes())?;
+    }
+    Ok(())
+}
+
+/// The format of a root, where it is one that this version knows.
+///
+/// # Errors
+/// Those of [`settle`].
+pub(crate) fn known(root: &Path) -> Result<u32> {
     let path = root.join(FILE);
     let found = match fs::read(&path) {
         Ok(bytes) => {
@@ -34,12 +47,7 @@ pub(crate) fn settle(root: &Path) -> Result<()> {
     if found > FORMAT {
         return Err(StoreError::Newer { root: root.to_owned(), found, known: FORMAT });
     }
-    if found < FORMAT {
-        // A later change of what is written goes here. It must be one that can be made twice: the number comes last, and
-        // a kill before it begins all over. From 0 to 1 nothing changes but that images of layers may be there.
-        blobs::write_whole(&path, format!("{FORMAT}\n").as_bytes())?;
-    }
-    Ok(())
+    Ok(found)
 }
 
 #[cfg(test)]

@@ -93,6 +93,18 @@ impl Fsck {
         &self.notes
     }
 
+    /// All of it as the API answers, and `wharf system fsck` reads.
+    pub fn report(&self) -> serde_json::Value {
+        serde_json::json!({
+            "DryRun": self.dry_run,
+            "Deep": self.deep,
+            "LookedAt": self.looked_at,
+            "BytesRead": self.bytes_read,
+            "Findings": self.findings,
+            "Notes": self.notes,
+        })
+    }
+
     /// How many things were looked at.
     pub fn looked_at(&self) -> u64 {
         self.looked_at
@@ -131,6 +143,12 @@ impl Fsck {
             },
         };
         self.findings.push(Finding { problem, what: what.to_string(), bytes, repair, outcome });
+    }
+
+    /// Something was wrong, and looking at it has repaired it.
+    pub fn mended(&mut self, problem: Problem, what: impl fmt::Display, repair: impl Into<String>) {
+        let (what, repair) = (what.to_string(), repair.into());
+        self.findings.push(Finding { problem, what, bytes: 0, repair, outcome: Outcome::Repaired });
     }
 
     /// Something is wrong and cannot be repaired now.

@@ -16,6 +16,8 @@ use crate::{Budget, ReadTx, Result, StoreError, WriteTx, format};
 /// OCI image-spec, "OCI Image Layout".
 const OCI_LAYOUT: &str = r#"{"imageLayoutVersion":"1.0.0"}"#;
 
+const DATABASE: &str = "wharf.redb";
+
 /// An open store. Cheap to clone; the root is free for another process when the last clone is dropped.
 #[derive(Clone, Debug)]
 pub struct Store {
@@ -49,10 +51,27 @@ impl Store {
         if !marker.exists() {
             blobs::write_whole(&marker, OCI_LAYOUT.as_bytes())?;
         }
-        let rows = Rows::open(&root.join("wharf.redb"))?;
+        let rows = Rows::open(&root.join(DATABASE))?;
         let budget = Arc::new(Budget::default());
         let blobs = Blobs::open(root, Arc::clone(&budget))?;
         Ok(Self { inner: Arc::new(Inner { root: root.to_owned(), rows, blobs, budget, _lock: lock }) })
+    }
+
+    /// Opens the store at `root` to look at it while no daemon does: nothing is made there, nothing swept. Says too whether
+    /// its database was damaged; it is repaired then.
+    ///
+    /// # Errors
+    /// `NoStore` when there is none; `Damaged` when its database is past repair; those of [`Self::open`].
+    pub fn open_to_check(root: &Path) -> Result<(Self, bool)> {
+        if !root.join(DATABASE).exists() {
+            return Err(StoreError::NoStore(root.to_owned()));
+        }
+        let lock = take_lock(root)?;
+        format::known(root)?;
+        let (rows, damaged) = Rows::open_checked(&root.join(DATABASE))?;
+        let budget = Arc::new(Budget::default());
+        let blobs = Blobs::unswept(root, Arc::clone(&budget));
+        Ok((Self { inner: Arc::new(Inner { root: root.to_owned(), rows, blobs, budget, _lock: lock }) }, damaged))
     }
 
     pub fn root(&self) -> &Path {
