@@ -8,6 +8,7 @@ use std::path::{Component, Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 
+use rustix::io::Errno;
 use wharf_archive::{ArchiveError, Entry, Kind, Reader};
 use wharf_reference::Digest;
 use wharf_rooted_path::{RootDir, RootError};
@@ -175,7 +176,13 @@ impl<'a> Intake<'a> {
         if let Some(digest) = promised.filter(|_| is_compressed(&start)) {
             return self.compressed(entry.size, path, digest, &mut start.chain(content));
         }
-        let fail = |error: RootError| ImageError::Io("cannot put a part of the archive aside", error.into());
+        let fail = |error: RootError| match error.errno {
+            // The disk's, or the process's: all others are of where the archive wants it to be.
+            Errno::NOSPC | Errno::DQUOT | Errno::IO | Errno::ROFS | Errno::MFILE | Errno::NFILE | Errno::NOMEM => {
+                ImageError::Io("cannot put a part of the archive aside", error.into())
+            }
+            errno => ImageError::Invalid(format!("{error}: {errno}")),
+        };
         let _room = self.images.store().budget().reserve(entry.size)?;
         self.make_room(path).map_err(fail)?;
         let mut file = self.root.create_file(path, 0o600).map_err(fail)?;
