@@ -233,12 +233,9 @@ fn gzip(bytes: &[u8]) -> Vec<u8> {
 }
 
 #[cfg(test)]
-#[path = "../../../../fuzz/mutate.rs"]
-mod mutate;
-
-#[cfg(test)]
 mod tests {
-    use super::{Root, mutate};
+    use super::Root;
+    use crate::fuzzed::mutate;
 
     #[test]
     fn archives_are_loaded_whole_or_refused_without_a_trace() {
