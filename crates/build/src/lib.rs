@@ -51,6 +51,7 @@ mod tree;
 pub use builder::{Builder, Pruned};
 pub use cache::CacheRecord;
 pub use error::{BuildError, ErrorKind, Result};
+pub use fsck::fsck;
 pub use request::{
     BuildEvent, BuildRequest, BuilderOptions, Fetch, Limits, NetworkSource, Offline, Pending, StepNetwork, Ulimit,
 };

@@ -50,6 +50,9 @@ mod visible;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
+/// The first word of the command line of the role that looks at a data root without a daemon.
+pub const CHECK: &str = "check-data-root";
+
 /// Runs the command line. `program` is the name that help and messages use (`wharf` or `docker`), `args` are the words
 /// after it.
 pub fn main(program: &str, args: Vec<OsString>) -> ExitCode {

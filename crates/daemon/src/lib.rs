@@ -5,12 +5,14 @@
 //! in the store, with the monitors, or in the kernel under its mark.
 //!
 //! - [`main`]: the command `wharf daemon`.
+//! - [`check`]: `wharf system fsck` where no daemon is.
 //! - `budget`: what goes when the data root may take no more. `outside`: what builds need of the daemon.
 //! - `options`: dockerd's flags; `values`: what they say. `file`: `daemon.json`. `listen`: sockets; `activation`: those
 //!   that were passed; `tcp`, `tls`: clients from elsewhere. `reload`: SIGHUP. `run`: the order of start and stop.
 
 mod activation;
 mod budget;
+mod check;
 mod exec_root;
 mod file;
 mod group;
@@ -49,6 +51,11 @@ pub fn main(args: &[OsString]) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Looks at a data root that no daemon has; for `wharf system fsck`.
+pub fn check(args: &[OsString]) -> ExitCode {
+    check::main(args)
 }
 
 /// Data goes to standard output; a reader that went away is no error of ours.

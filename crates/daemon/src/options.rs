@@ -57,6 +57,7 @@ pub(crate) struct Options {
     /// Layers that come and go at once.
     pub(crate) concurrent_downloads: Option<usize>,
     pub(crate) concurrent_uploads: Option<usize>,
+    pub(crate) download_attempts: Option<u32>,
     pub(crate) init: bool,
     pub(crate) log_level: String,
     pub(crate) log_json: bool,
@@ -197,6 +198,10 @@ fn command() -> Command {
         )
         .arg(
             value("max-concurrent-uploads", "Set the max concurrent uploads (default 5)")
+                .value_parser(value_parser!(usize)),
+        )
+        .arg(
+            value("max-download-attempts", "Set the max download attempts for each pull (default 5)")
                 .value_parser(value_parser!(usize)),
         )
         .arg(value("http-proxy", "HTTP proxy URL to use for outgoing traffic"))
@@ -380,6 +385,8 @@ fn join(given: &ArgMatches, file: File) -> Result<Options, String> {
         proxies,
         concurrent_downloads: at_once("max-concurrent-downloads", file.max_concurrent_downloads)?,
         concurrent_uploads: at_once("max-concurrent-uploads", file.max_concurrent_uploads)?,
+        download_attempts: at_once("max-download-attempts", file.max_download_attempts)?
+            .map(|most| u32::try_from(most).unwrap_or(u32::MAX)),
         init: switch("init", file.init, false),
         log_level,
         log_json,
@@ -454,6 +461,7 @@ mod tests {
             (&["--log-opt", "max-file"], "KEY=VALUE"),
             (&["--cgroup-parent", "../x"], "invalid cgroup parent"),
             (&["--max-concurrent-downloads=0"], "invalid max concurrent downloads: 0"),
+            (&["--max-download-attempts=0"], "invalid max download attempts: 0"),
             (&["--storage-layers", "zip"], "give auto, erofs or dirs"),
         ] {
             let error = parse(words).unwrap_err();

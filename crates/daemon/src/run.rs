@@ -120,6 +120,7 @@ async fn serve(
         certs_dirs: options.certs_dirs.clone(),
         proxies: options.proxies.clone(),
         user_agent: format!("wharf/{} (linux)", env!("CARGO_PKG_VERSION")),
+        download_attempts: options.download_attempts,
     })
     .map_err(|e| chain(&e))?;
     let gone = end_of(spawner.watch().map_err(|e| chain(&e))?);

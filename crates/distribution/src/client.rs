@@ -15,6 +15,7 @@ use crate::error::{DistributionError, Result};
 use crate::hosts::{self, Capabilities, Host};
 use crate::proxy::{Proxies, ProxyOptions};
 use crate::repository::{Repository, Unusable};
+use crate::retry::ATTEMPTS;
 use crate::tls::Trust;
 use crate::transport::Transport;
 
@@ -35,6 +36,8 @@ pub struct ClientOptions {
     pub proxies: ProxyOptions,
     /// Empty: `wharf/VERSION`.
     pub user_agent: String,
+    /// How often a blob is asked for while nothing of it comes; Docker's five when not given.
+    pub download_attempts: Option<u32>,
 }
 
 /// A client of registries. Cheap to clone; all clones share connections and tokens.
@@ -60,7 +63,11 @@ impl Client {
         let agent = HeaderValue::from_str(agent).map_err(|_| DistributionError::Address(agent.into()))?;
         let mirrors: Result<Vec<_>> = options.mirrors.iter().map(|mirror| parse_mirror(mirror)).collect();
         Ok(Self {
-            shared: Arc::new(Shared::new(Transport::new(Arc::new(network), None), agent)),
+            shared: Arc::new(Shared::new(
+                Transport::new(Arc::new(network), None),
+                agent,
+                options.download_attempts.unwrap_or(ATTEMPTS),
+            )),
             mirrors: mirrors?.into(),
         })
     }

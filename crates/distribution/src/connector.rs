@@ -187,7 +187,7 @@ impl Insecure {
     }
 
     /// The name of an origin as users write it in lists and folders: without a port that its scheme implies.
-    fn authority(&self, origin: &Origin) -> String {
+    pub(crate) fn authority(&self, origin: &Origin) -> String {
         let default = if origin.tls { 443 } else { 80 };
         let with = |port| Address { host: origin.host.clone(), port }.to_string();
         // `host:443` may have been written out.

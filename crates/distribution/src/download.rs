@@ -52,7 +52,8 @@ impl fmt::Debug for BlobStream {
 impl BlobStream {
     pub(crate) async fn open(repository: Repository, descriptor: Descriptor, range: Range<u64>) -> Result<Self> {
         let end = range.end.min(descriptor.size);
-        let (position, retry) = (range.start, Retry::default());
+        let position = range.start;
+        let retry = Retry::at_most(repository.home()?.shared.download_attempts);
         let mut stream =
             Self { repository, descriptor, position, end, body: None, ranged: false, skip: 0, retry, uri: None };
         if stream.position < stream.end {
@@ -186,12 +187,15 @@ impl BlobStream {
 
     /// Asks mirrors, the registry, and for layers that registries do not keep, those who do.
     async fn attempt(&mut self) -> Result<()> {
-        let sources = self.repository.sources(true)?;
+        let sources = self.repository.sources_of(&self.descriptor.digest)?;
         let mut failure = None;
         for source in &sources {
             let path = self.repository.path(&format!("blobs/{}", self.descriptor.digest));
             match self.ask(source, Target::Path(path)).await {
-                Ok(()) => return Ok(()),
+                Ok(()) => {
+                    self.repository.note_giver(&self.descriptor.digest, source);
+                    return Ok(());
+                }
                 Err(error) => {
                     source.note_failure(&error);
                     failure = Some(error);

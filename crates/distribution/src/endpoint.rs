@@ -37,6 +37,7 @@ pub(crate) struct Shared {
     /// Those of hosts whose TLS has settings of its own.
     own_transports: Mutex<HashMap<(Origin, OwnTls), Arc<Transport>>>,
     pub(crate) user_agent: HeaderValue,
+    pub(crate) download_attempts: u32,
     tokens: Tokens,
     /// Whether registries that need not speak TLS do.
     schemes: Mutex<HashMap<Address, bool>>,
@@ -47,11 +48,12 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    pub(crate) fn new(transport: Transport, user_agent: HeaderValue) -> Self {
+    pub(crate) fn new(transport: Transport, user_agent: HeaderValue, download_attempts: u32) -> Self {
         Self {
             transport: Arc::new(transport),
             own_transports: Mutex::default(),
             user_agent,
+            download_attempts,
             tokens: Tokens::default(),
             schemes: Mutex::default(),
             auths: Mutex::default(),
@@ -59,7 +61,7 @@ impl Shared {
         }
     }
 
-    fn transport_for(&self, origin: Origin, own: Option<OwnTls>) -> Arc<Transport> {
+    pub(crate) fn transport_for(&self, origin: Origin, own: Option<OwnTls>) -> Arc<Transport> {
         let Some(own) = own else { return self.transport.clone() };
         let mut all = self.own_transports.lock().unwrap_or_else(PoisonError::into_inner);
         let network = || self.transport.network.clone();
@@ -128,7 +130,9 @@ pub(crate) struct Endpoint {
     pub(crate) tls: Option<bool>,
     pub(crate) credentials: Option<Credentials>,
     pub(crate) capabilities: Capabilities,
-    transport: Arc<Transport>,
+    pub(crate) transport: Arc<Transport>,
+    /// The TLS that `hosts.toml` gives it.
+    pub(crate) own: Option<OwnTls>,
     /// What takes the place of `/v2` in paths.
     base: String,
     /// The registry that a mirror stands for, by its name: it may have several.
@@ -155,6 +159,7 @@ impl Endpoint {
             credentials,
             capabilities: Capabilities::ALL,
             transport,
+            own: None,
             base: V2.into(),
             stands_for: None,
             header: HeaderMap::new(),
@@ -169,15 +174,21 @@ impl Endpoint {
         stands_for: Option<String>,
         credentials: Option<Credentials>,
     ) -> Self {
-        let transport = shared.transport_for(Origin::new(host.tls, &host.address), host.own);
+        let transport = shared.transport_for(Origin::new(host.tls, &host.address), host.own.clone());
         Self {
             capabilities: host.capabilities,
             transport,
+            own: host.own,
             base: host.base,
             stands_for,
             header: host.header,
             ..Self::new(shared, host.address, Some(host.tls), credentials)
         }
+    }
+
+    /// Where it is, for people: a mirror may be a path on a host.
+    pub(crate) fn name(&self) -> String {
+        format!("{}{}", self.address, self.base.strip_suffix(V2).unwrap_or(&self.base))
     }
 
     /// The address of a path of the registry (`/v2/…`).
@@ -325,7 +336,7 @@ impl Endpoint {
                 let _turn = self.fetching.lock().await;
                 match tokens.kept(&wish, refused) {
                     Some(token) => token,
-                    None => tokens.fetch(&self.transport, &wish).await?.token,
+                    None => tokens.fetch(&*self.transport_to(home, &service)?, &wish).await?.token,
                 }
             }
         };
@@ -420,7 +431,7 @@ impl Endpoint {
         match auth {
             Some(Auth::Token(service)) => {
                 let wish = self.wish(&home, &service, &[], true);
-                Ok(self.shared.tokens.fetch(&self.transport, &wish).await?.refresh_token)
+                Ok(self.shared.tokens.fetch(&*self.transport_to(&home, &service)?, &wish).await?.refresh_token)
             }
             _ => Ok(None),
         }

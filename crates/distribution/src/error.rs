@@ -67,6 +67,13 @@ pub enum DistributionError {
     WrongDigest { expected: Digest, found: Digest },
     #[error("blob {digest} has {found} bytes, not {expected} as promised")]
     WrongSize { digest: Digest, expected: u64, found: u64 },
+    #[error("{mirrors} gave other content than {wanted}, and the next host")]
+    Mirrors {
+        mirrors: String,
+        wanted: String,
+        #[source]
+        source: Box<DistributionError>,
+    },
     #[error("cannot {action} `{path}`")]
     File {
         action: &'static str,
@@ -87,6 +94,7 @@ impl DistributionError {
     pub fn kind(&self) -> Kind {
         match self {
             Self::Refused(refusal) => refusal.kind(),
+            Self::Mirrors { source, .. } => source.kind(),
             Self::Unreachable { .. } => Kind::Unreachable,
             Self::Redirect { .. } | Self::Document { .. } | Self::Realm { .. } | Self::NoToken { .. } => Kind::Failed,
             Self::Address(_) | Self::Answer(_) | Self::InvalidManifest(_) | Self::UnknownMediaType(_) => Kind::Invalid,
@@ -106,6 +114,14 @@ impl DistributionError {
             next = source.source();
         }
         text
+    }
+
+    /// The same failure with the mirrors that gave something wrong before it, if there were any.
+    pub(crate) fn after_mirrors(self, wanted: &str, mirrors: &str) -> Self {
+        match mirrors {
+            "" => self,
+            _ => Self::Mirrors { mirrors: mirrors.into(), wanted: wanted.into(), source: Box::new(self) },
+        }
     }
 
     /// Whether the same request may well succeed in a moment.

@@ -5,11 +5,11 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use hyper::header::{HeaderMap, HeaderName, HeaderValue};
+use toml::de::{DeTable, DeValue};
 
 use crate::address::Address;
 use crate::error::{DistributionError, Result};
 use crate::tls::OwnTls;
-use crate::toml::{self, Setting, Value};
 
 /// What holds for registries without a folder of their own.
 const DEFAULT: &str = "_default";
@@ -57,10 +57,25 @@ pub(crate) struct Hosts {
 /// # Errors
 /// `Hosts` for one that cannot be used; it is not passed over, or images would come from where they should not.
 pub(crate) fn of_registry(folders: &[PathBuf], authority: &str, default: &Address) -> Result<Option<Hosts>> {
+    match of_host(folders, authority, default)? {
+        Some(hosts) => Ok(Some(hosts)),
+        None => first(folders.iter().map(|folder| folder.join(DEFAULT)), default),
+    }
+}
+
+/// As [`of_registry`], from the folders of this one alone.
+///
+/// # Errors
+/// `Hosts`.
+pub(crate) fn of_host(folders: &[PathBuf], authority: &str, default: &Address) -> Result<Option<Hosts>> {
     // A colon is no letter of a file's name everywhere.
     let names = [authority.replace(':', "_") + if authority.contains(':') { "_" } else { "" }, authority.into()];
-    let named = folders.iter().flat_map(|folder| names.iter().map(move |name| folder.join(name)));
-    for folder in named.chain(folders.iter().map(|folder| folder.join(DEFAULT))) {
+    first(folders.iter().flat_map(|folder| names.iter().map(move |name| folder.join(name))), default)
+}
+
+/// The first file that is there.
+fn first(folders: impl Iterator<Item = PathBuf>, default: &Address) -> Result<Option<Hosts>> {
+    for folder in folders {
         let path = folder.join("hosts.toml");
         match fs::metadata(&path).map(|found| found.len()) {
             Ok(0..=MAX_FILE) => {}
@@ -78,46 +93,69 @@ fn wrong(path: &Path, reason: String) -> DistributionError {
     DistributionError::Hosts { path: path.display().to_string(), reason }
 }
 
+/// A line `key = value`.
+struct Setting<'a> {
+    key: &'a str,
+    value: &'a DeValue<'a>,
+    /// From 1.
+    line: usize,
+}
+
+/// What is in a table, in the file's order.
+fn settings<'a>(table: &'a DeTable<'a>, text: &str) -> Vec<Setting<'a>> {
+    let mut all: Vec<_> = table.iter().map(|(key, value)| (key.span().start, key.get_ref(), value.get_ref())).collect();
+    all.sort_by_key(|(at, ..)| *at);
+    all.into_iter().map(|(at, key, value)| Setting { key, value, line: line_of(text, at) }).collect()
+}
+
+fn line_of(text: &str, at: usize) -> usize {
+    text.get(..at).map_or(1, |before| before.matches('\n').count() + 1)
+}
+
 /// `default` is where the registry is that the file does not name.
 fn parse(text: &str, folder: &Path, default: &Address) -> Result<Hosts, String> {
-    let document = toml::parse(text)?;
+    let document = DeTable::parse(text).map_err(|error| {
+        format!("line {}: {}", line_of(text, error.span().map_or(0, |span| span.start)), error.message())
+    })?;
     let mut hosts = Hosts::default();
-    let mut own = Vec::new();
+    let (mut own, mut header) = (Vec::new(), Vec::new());
     let mut server = None;
-    for setting in document.settings.iter().filter(|setting| setting.table.is_empty()) {
-        match setting.key.as_slice() {
-            [key] if key == "server" => server = Some(text_of(setting)?),
+    for setting in settings(document.get_ref(), text) {
+        match (setting.key, setting.value) {
+            ("server", _) => server = Some(text_of(&setting)?),
+            ("header", DeValue::Table(table)) => header = settings(table, text),
+            ("host", DeValue::Table(table)) => {
+                for mirror in settings(table, text) {
+                    let DeValue::Table(table) = mirror.value else {
+                        return Err(format!("line {}: the host `{}` is a table", mirror.line, mirror.key));
+                    };
+                    let mut own = settings(table, text);
+                    let header = match own.iter().position(|setting| setting.key == "header") {
+                        Some(at) => headers_of(&own.remove(at), text)?,
+                        None => Vec::new(),
+                    };
+                    hosts.mirrors.push(host(mirror.key, &own, &header, folder)?);
+                }
+            }
+            (name, DeValue::Table(_)) => return Err(format!("line {}: the table {name} is not known", setting.line)),
             _ => own.push(setting),
         }
     }
-    let header = |table: &[String]| -> Vec<&Setting> {
-        let own = [table, &["header".into()]].concat();
-        document.settings.iter().filter(|setting| setting.table == own).collect()
-    };
-    let in_header = header(&[]);
-    if server.is_some() || !own.is_empty() || !in_header.is_empty() {
+    if server.is_some() || !own.is_empty() || !header.is_empty() {
         let url = server.unwrap_or_else(|| format!("https://{default}"));
-        hosts.server = Some(host(&url, &own, &in_header, folder)?);
-    }
-    for table in &document.tables {
-        match table.as_slice() {
-            [name] if name == "header" || name == "host" => {}
-            [kind, url] if kind == "host" => {
-                let own: Vec<&Setting> = document.settings.iter().filter(|setting| setting.table == *table).collect();
-                hosts.mirrors.push(host(url, &own, &header(table), folder)?);
-            }
-            [kind, url, name] if kind == "host" && name == "header" => {
-                if !document.tables.contains(&vec![kind.clone(), url.clone()]) {
-                    return Err(format!("a header for the host {url}, which has no table"));
-                }
-            }
-            other => return Err(format!("the table {} is not known", other.join("."))),
-        }
+        hosts.server = Some(host(&url, &own, &header, folder)?);
     }
     Ok(hosts)
 }
 
-fn host(url: &str, settings: &[&Setting], header: &[&Setting], folder: &Path) -> Result<Host, String> {
+fn headers_of<'a>(setting: &Setting<'a>, text: &str) -> Result<Vec<Setting<'a>>, String> {
+    match setting.value {
+        DeValue::Table(table) => Ok(settings(table, text)),
+        _ => Err(format!("line {}: `header` is a table", setting.line)),
+    }
+}
+
+fn host(url: &str, settings: &[Setting<'_>], header: &[Setting<'_>], folder: &Path) -> Result<Host, String> {
     let bad = || format!("`{url}` is no address of a host");
     let (scheme, rest) = url.split_once("://").unwrap_or(("https", url));
     let tls = match scheme {
@@ -133,8 +171,8 @@ fn host(url: &str, settings: &[&Setting], header: &[&Setting], folder: &Path) ->
     }
     let mut given = HeaderMap::new();
     for setting in header {
-        let name = setting.key.join(".");
-        let name = HeaderName::try_from(&name).map_err(|_| format!("line {}: `{name}` is no header", setting.line))?;
+        let name = setting.key;
+        let name = HeaderName::try_from(name).map_err(|_| format!("line {}: `{name}` is no header", setting.line))?;
         for text in texts_of(setting)? {
             let mut value =
                 HeaderValue::try_from(text).map_err(|_| format!("line {}: no header's value", setting.line))?;
@@ -146,9 +184,7 @@ fn host(url: &str, settings: &[&Setting], header: &[&Setting], folder: &Path) ->
     let mut capabilities = Capabilities::ALL;
     let (mut ca, mut clients, mut skip_verify, mut whole) = (Vec::new(), Vec::new(), false, false);
     for setting in settings {
-        let unknown = || Err(format!("line {}: the key `{}` is not known", setting.line, setting.key.join(".")));
-        let [key] = setting.key.as_slice() else { return unknown() };
-        match key.as_str() {
+        match setting.key {
             "capabilities" => {
                 let all = texts_of(setting)?;
                 if let Some(other) = all.iter().find(|word| !["pull", "resolve", "push"].contains(&word.as_str())) {
@@ -163,7 +199,7 @@ fn host(url: &str, settings: &[&Setting], header: &[&Setting], folder: &Path) ->
             "override_path" => whole = flag_of(setting)?,
             // How long a connection may take is known here already.
             "dial_timeout" => drop(text_of(setting)?),
-            _ => return unknown(),
+            unknown => return Err(format!("line {}: the key `{unknown}` is not known", setting.line)),
         }
     }
     let path = path.trim_end_matches('/');
@@ -173,49 +209,41 @@ fn host(url: &str, settings: &[&Setting], header: &[&Setting], folder: &Path) ->
 }
 
 /// A file with both, several of them, or pairs of a certificate and its key.
-fn identities(setting: &Setting, folder: &Path) -> Result<Vec<(PathBuf, PathBuf)>, String> {
+fn identities(setting: &Setting<'_>, folder: &Path) -> Result<Vec<(PathBuf, PathBuf)>, String> {
     let bad =
         || format!("line {}: `client` is a file, a list of them, or of pairs of certificate and key", setting.line);
-    let one = |value: &Value| match value {
-        Value::Text(path) => Ok((folder.join(path), folder.join(path))),
-        Value::List(pair) => match pair.as_slice() {
-            [Value::Text(path)] => Ok((folder.join(path), folder.join(path))),
-            [Value::Text(certificate), Value::Text(key)] if key.is_empty() => {
-                Ok((folder.join(certificate), folder.join(certificate)))
-            }
-            [Value::Text(certificate), Value::Text(key)] => Ok((folder.join(certificate), folder.join(key))),
+    let one = |value: &DeValue<'_>| {
+        let parts: Option<Vec<&str>> = match value {
+            DeValue::String(path) => Some(vec![path]),
+            DeValue::Array(pair) => pair.iter().map(|part| part.get_ref().as_str()).collect(),
+            _ => None,
+        };
+        match parts.as_deref() {
+            Some([both] | [both, ""]) => Ok((folder.join(both), folder.join(both))),
+            Some([certificate, key]) => Ok((folder.join(certificate), folder.join(key))),
             _ => Err(bad()),
-        },
-        _ => Err(bad()),
+        }
     };
-    match &setting.value {
-        Value::List(all) => all.iter().map(one).collect(),
+    match setting.value {
+        DeValue::Array(all) => all.iter().map(|value| one(value.get_ref())).collect(),
         value => Ok(vec![one(value)?]),
     }
 }
 
-fn text_of(setting: &Setting) -> Result<String, String> {
-    match &setting.value {
-        Value::Text(text) => Ok(text.clone()),
-        _ => Err(format!("line {}: `{}` is a text", setting.line, setting.key.join("."))),
-    }
+fn text_of(setting: &Setting<'_>) -> Result<String, String> {
+    let text = setting.value.as_str().map(str::to_owned);
+    text.ok_or_else(|| format!("line {}: `{}` is a text", setting.line, setting.key))
 }
 
-fn flag_of(setting: &Setting) -> Result<bool, String> {
-    match &setting.value {
-        Value::Flag(flag) => Ok(*flag),
-        _ => Err(format!("line {}: `{}` is true or false", setting.line, setting.key.join("."))),
-    }
+fn flag_of(setting: &Setting<'_>) -> Result<bool, String> {
+    setting.value.as_bool().ok_or_else(|| format!("line {}: `{}` is true or false", setting.line, setting.key))
 }
 
-fn texts_of(setting: &Setting) -> Result<Vec<String>, String> {
-    let bad = || format!("line {}: `{}` is a text, or a list of texts", setting.line, setting.key.join("."));
-    let one = |value: &Value| match value {
-        Value::Text(text) => Ok(text.clone()),
-        _ => Err(bad()),
-    };
-    match &setting.value {
-        Value::List(all) => all.iter().map(one).collect(),
+fn texts_of(setting: &Setting<'_>) -> Result<Vec<String>, String> {
+    let bad = || format!("line {}: `{}` is a text, or a list of texts", setting.line, setting.key);
+    let one = |value: &DeValue<'_>| value.as_str().map(str::to_owned).ok_or_else(bad);
+    match setting.value {
+        DeValue::Array(all) => all.iter().map(|value| one(value.get_ref())).collect(),
         value => Ok(vec![one(value)?]),
     }
 }
@@ -251,6 +279,16 @@ mod tests {
         let server = parsed("skip_verify = true\n[header]\na = 'b'").unwrap().server.unwrap();
         assert!(server.own.unwrap().skip_verify && server.address.host == "x.example" && server.header.len() == 1);
         assert!(parsed("").unwrap().server.is_none());
+        // What TOML has beside that: tables in lines, dotted keys, and tables that only their own tables name.
+        let inline = parsed(
+            "host.'z.example' = { capabilities = ['pull'], header = { x-b = 'c' } }\n[host.'a.example'.header]\nx-a = \"\"\"1\"\"\"\n",
+        );
+        let [z, a] = &inline.unwrap().mirrors[..] else { panic!("in the file's order") };
+        assert_eq!(
+            (z.address.host.as_str(), z.capabilities.push, z.header["x-b"].as_bytes()),
+            ("z.example", false, &b"c"[..])
+        );
+        assert_eq!((a.address.host.as_str(), a.header["x-a"].as_bytes()), ("a.example", &b"1"[..]));
     }
 
     #[test]
@@ -266,7 +304,13 @@ mod tests {
             ("[host.x]\nca = true", "`ca` is a text, or a list"),
             ("[host.x]\nskip_verify = 'yes'", "true or false"),
             ("[host.x]\nclient = [[1]]", "pairs of certificate"),
-            ("[host.x.header]\na = 'b'", "which has no table"),
+            ("[host.x]\nheader = 1", "line 2: `header` is a table"),
+            ("host = 1", "the key `host` is not known"),
+            ("[host]\nx = 1", "line 2: the host `x` is a table"),
+            ("[[host]]", "the key `host` is not known"),
+            ("server = 'a'\nserver = 'b'", "line 2: duplicate key"),
+            ("[host.x]\n[host.x]", "line 2: duplicate key"),
+            ("\nserver = \"x", "line 2: "),
             ("[host.x]\n[host.x.header]\n'a b' = 'b'", "`a b` is no header"),
             ("server = 1", "`server` is a text"),
         ] {

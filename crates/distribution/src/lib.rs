@@ -24,11 +24,11 @@ mod manifest;
 pub mod media_type;
 mod platform;
 mod proxy;
+mod realm;
 mod repository;
 mod retry;
 mod tls;
 mod token;
-mod toml;
 mod transport;
 mod upload;
 

@@ -1,7 +1,8 @@
 //! One repository: what is asked of it, and what its refusals mean there.
 
+use std::collections::HashMap;
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use hyper::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, LINK};
@@ -48,6 +49,15 @@ pub struct Repository {
     reference: Reference,
     mirrors: Arc<[Arc<Endpoint>]>,
     home: Result<Arc<Endpoint>, Unusable>,
+    givers: Arc<Mutex<Givers>>,
+}
+
+/// Who gave content, until it is known whether it was the right one. Mirrors only: who else is there after the registry?
+#[derive(Debug, Default)]
+struct Givers {
+    gave: HashMap<Digest, Vec<Arc<Endpoint>>>,
+    /// Those that gave other content than was asked for are not asked for it again.
+    wrong: HashMap<Digest, Vec<Arc<Endpoint>>>,
 }
 
 /// Why a registry cannot be asked at all.
@@ -68,11 +78,11 @@ impl From<Unusable> for DistributionError {
 
 impl Repository {
     pub(crate) fn new(reference: Reference, mirrors: Arc<[Arc<Endpoint>]>, home: Arc<Endpoint>) -> Self {
-        Self { reference, mirrors, home: Ok(home) }
+        Self { reference, mirrors, home: Ok(home), givers: Arc::default() }
     }
 
     pub(crate) fn unusable(reference: Reference, why: Unusable) -> Self {
-        Self { reference, mirrors: Arc::default(), home: Err(why) }
+        Self { reference, mirrors: Arc::default(), home: Err(why), givers: Arc::default() }
     }
 
     /// The registry itself.
@@ -106,6 +116,55 @@ impl Repository {
         Ok(sources)
     }
 
+    fn givers(&self) -> MutexGuard<'_, Givers> {
+        self.givers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Where to read content from, in order, without those that gave other bytes for it.
+    pub(crate) fn sources_of(&self, digest: &Digest) -> Result<Vec<Arc<Endpoint>>> {
+        let mut sources = self.sources(true)?;
+        let givers = self.givers();
+        let wrong = givers.wrong.get(digest).map_or(&[][..], Vec::as_slice);
+        sources.retain(|source| !wrong.iter().any(|other| Arc::ptr_eq(source, other)));
+        if sources.is_empty() {
+            let reason = format!("no other host of {} gives content, by its hosts.toml", self.reference.domain());
+            return Err(DistributionError::Answer(reason));
+        }
+        Ok(sources)
+    }
+
+    /// Notes who gives content.
+    pub(crate) fn note_giver(&self, digest: &Digest, source: &Arc<Endpoint>) {
+        if self.home.as_ref().is_ok_and(|home| Arc::ptr_eq(home, source)) {
+            return;
+        }
+        let mut givers = self.givers();
+        let gave = givers.gave.entry(digest.clone()).or_default();
+        if !gave.iter().any(|other| Arc::ptr_eq(source, other)) {
+            gave.push(source.clone());
+        }
+    }
+
+    /// What came for `digest` was not what its name says. The mirrors that have given of it since the last such word are
+    /// not asked for it again; whether there were any, so that it is of use to ask once more.
+    pub fn refuse(&self, digest: &Digest) -> bool {
+        let mut givers = self.givers();
+        let gave = givers.gave.remove(digest).unwrap_or_default();
+        for mirror in &gave {
+            tracing::warn!("the mirror {} gave other content than {digest}: another host is asked", mirror.name());
+        }
+        let any = !gave.is_empty();
+        givers.wrong.entry(digest.clone()).or_default().extend(gave);
+        any
+    }
+
+    /// The mirrors that gave other content for `digest`, for people; `None` when all did as they should.
+    pub fn refused(&self, digest: &Digest) -> Option<String> {
+        let givers = self.givers();
+        let names: Vec<String> = givers.wrong.get(digest)?.iter().map(|mirror| mirror.name()).collect();
+        (!names.is_empty()).then(|| names.join(", "))
+    }
+
     pub(crate) fn path(&self, rest: &str) -> String {
         format!("/v2/{}/{rest}", self.reference.path())
     }
@@ -123,12 +182,22 @@ impl Repository {
         let wanted = self.checked(tag_or_digest)?;
         let sources = self.sources(wanted.is_some())?;
         let mut tried = sources.iter().peekable();
+        let mut wrong = Vec::new();
         while let Some(source) = tried.next() {
             match self.manifest_from(source, tag_or_digest, wanted.as_ref()).await {
                 Ok(manifest) => return Ok(manifest),
                 // The last is the registry itself, and its error the one that counts.
-                Err(error) if tried.peek().is_none() => return Err(self.explain(error, tag_or_digest)),
-                Err(error) => source.note_failure(&error),
+                Err(error) if tried.peek().is_none() => {
+                    let error = self.explain(error, tag_or_digest);
+                    return Err(error.after_mirrors(tag_or_digest, &wrong.join(", ")));
+                }
+                Err(error) => {
+                    source.note_failure(&error);
+                    if error.kind() == Kind::WrongDigest {
+                        tracing::warn!("the mirror {}: {}", source.name(), error.message());
+                        wrong.push(source.name());
+                    }
+                }
             }
         }
         Err(DistributionError::Address(self.reference.domain().to_owned()))
@@ -221,12 +290,25 @@ impl Repository {
     /// Fetches a blob of at most `max` bytes, verified.
     ///
     /// # Errors
-    /// As [`Self::blob`]; `WrongDigest`; `Invalid` when its descriptor says that it is larger.
+    /// As [`Self::blob`]; `WrongDigest` when no host gives the right one; `Invalid` when its descriptor says that it is larger.
     pub async fn blob_bytes(&self, descriptor: &Descriptor, max: u64) -> Result<Bytes> {
         if descriptor.size > max {
             let reason = format!("blob {} has {} bytes; at most {max} are read", descriptor.digest, descriptor.size);
             return Err(DistributionError::Answer(reason));
         }
+        loop {
+            let error = match self.whole(descriptor).await {
+                Ok(bytes) => return Ok(bytes),
+                Err(error) => error,
+            };
+            if error.kind() != Kind::WrongDigest || !self.refuse(&descriptor.digest) {
+                let mirrors = self.refused(&descriptor.digest).unwrap_or_default();
+                return Err(error.after_mirrors(descriptor.digest.as_str(), &mirrors));
+            }
+        }
+    }
+
+    async fn whole(&self, descriptor: &Descriptor) -> Result<Bytes> {
         let mut stream = self.blob(descriptor, 0).await?;
         let mut all = Vec::new();
         while let Some(chunk) = stream.chunk().await? {

@@ -15,14 +15,26 @@ const PATIENCE: u64 = 30;
 const PROGRESS: u64 = 1 << 20;
 
 /// Counts attempts that failed one after another.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Retry {
+    most: u32,
     failed: u32,
     /// Bytes since the last failure.
     came: u64,
 }
 
+impl Default for Retry {
+    fn default() -> Self {
+        Self::at_most(ATTEMPTS)
+    }
+}
+
 impl Retry {
+    /// For so many attempts.
+    pub(crate) fn at_most(most: u32) -> Self {
+        Self { most, failed: 0, came: 0 }
+    }
+
     /// How long to wait after `error`; `None` when it is not worth it.
     pub(crate) fn after(&mut self, error: &DistributionError) -> Option<Duration> {
         if !error.is_transient() {
@@ -38,7 +50,7 @@ impl Retry {
     pub(crate) fn wait(&mut self, asked: Option<u64>) -> Option<Duration> {
         self.failed += 1;
         self.came = 0;
-        if self.failed >= ATTEMPTS || asked.is_some_and(|seconds| seconds > PATIENCE) {
+        if self.failed >= self.most || asked.is_some_and(|seconds| seconds > PATIENCE) {
             return None;
         }
         let doubled = FIRST.saturating_mul(1 << (self.failed - 1).min(16)).min(LONGEST);

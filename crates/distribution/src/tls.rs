@@ -67,6 +67,18 @@ impl Trust {
         self.listing(authority).is_ok_and(|files| files.iter().any(|(path, ..)| has_extension(path, "crt")))
     }
 
+    /// Whether one of `certs_dirs` has certificates for the registry `authority`.
+    pub(crate) fn has_files(&self, authority: &str) -> bool {
+        // One that cannot be read is told of by who uses it.
+        !self.listing(authority).is_ok_and(|files| files.is_empty())
+    }
+
+    /// Files of certificate authorities of the registry `authority`.
+    pub(crate) fn authorities(&self, authority: &str) -> Vec<PathBuf> {
+        let files = self.listing(authority).unwrap_or_default().into_iter().map(|(path, ..)| path);
+        files.filter(|path| has_extension(path, "crt")).collect()
+    }
+
     /// The configuration for connections to `authority`. An `insecure` registry without a certificate authority
     /// of its own is not verified.
     ///

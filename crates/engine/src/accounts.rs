@@ -13,6 +13,7 @@ use wharf_reference::Digest;
 use wharf_rooted_path::disk_usage;
 use wharf_snapshot::Layer;
 
+use crate::consistency::strangers_in;
 use crate::engine::Engine;
 use crate::error::Result;
 use crate::journal;
@@ -137,12 +138,12 @@ impl Engine {
         accounts.reserve = own(&root.join("wharf.reserve"));
         // Each of a handful of files.
         accounts.engine = own(&root) + own(&root.join("layers"));
-        accounts.engine += ["places", "empty", "engine-id", "lock", "oci-layout"]
+        accounts.engine += ["places", "empty", "engine-id", "format", "lock", "oci-layout"]
             .iter()
             .map(|name| disk_usage(root.join(name)))
             .sum::<u64>();
         accounts.engine += journal::FILES.iter().map(|name| own(&root.join(name))).sum::<u64>();
-        accounts.strangers = self.strangers_in(&root).iter().map(|path| own(path)).sum();
+        accounts.strangers = strangers_in(&root).iter().map(|path| own(path)).sum();
         Ok(DiskUsage { accounts, images, layers, containers, volumes })
     }
 

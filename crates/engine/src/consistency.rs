@@ -4,11 +4,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use wharf_image::Images;
 use wharf_reference::Digest;
 use wharf_rooted_path::{disk_usage, remove_dir_all};
+use wharf_store::Store;
 use wharf_store::fsck::{Fsck, Problem};
+use wharf_volume::Volumes;
 
-use crate::engine::{Engine, blocking, make_places, make_private};
+use crate::engine::{CONTAINERS, Engine, blocking, make_places, make_private};
 use crate::error::{EngineError, Result};
 use crate::record::Container;
 
@@ -21,6 +24,7 @@ const KNOWN: &[&str] = &[
     "engine-id",
     "events.jsonl",
     "events.old.jsonl",
+    "format",
     "ingest",
     "layers",
     "lock",
@@ -43,39 +47,14 @@ impl Engine {
         let engine = self.clone();
         let fsck = blocking(move || {
             let mut fsck = fsck;
-            engine.images().fsck(&mut fsck, &|layer| engine.needs(layer))?;
-            engine.volumes().fsck(&mut fsck)?;
-            engine.unowned_directories(&mut fsck)?;
-            engine.places(&mut fsck);
-            engine.strangers(&mut fsck);
+            let parts = &engine.inner.parts;
+            let needs = |layer: &Digest| needs(&engine.list(), layer);
+            let knows = |id: &str| engine.inner.slots.knows(id);
+            look(&engine.inner.options.data_root, &parts.images, &parts.volumes, &needs, &knows, &mut fsck)?;
             Ok(fsck)
         })
         .await?;
         self.missing_directories(fsck).await
-    }
-
-    /// The name of a container that has a layer.
-    fn needs(&self, layer: &Digest) -> Option<String> {
-        self.list().iter().find(|record| record.layers.contains(layer)).map(|record| record.name.clone())
-    }
-
-    /// Directories of no container.
-    fn unowned_directories(&self, fsck: &mut Fsck) -> Result<()> {
-        let top = self.inner.options.data_root.join("containers");
-        let entries = fs::read_dir(&top).map_err(|e| EngineError::from_source("cannot list the containers", &e))?;
-        for entry in entries.flatten() {
-            let id = entry.file_name().to_string_lossy().into_owned();
-            fsck.look(0);
-            // It may have gone since it was listed.
-            if self.inner.slots.knows(&id) || !entry.path().exists() {
-                continue;
-            }
-            let (path, bytes) = (entry.path(), disk_usage(entry.path()));
-            fsck.repair(Problem::Unowned, format!("containers/{id}"), bytes, "removed", || {
-                if path.is_dir() { remove_dir_all(&path) } else { fs::remove_file(&path) }
-            });
-        }
-        Ok(())
     }
 
     /// Containers without their directories. Those that others just work on are left out.
@@ -95,34 +74,90 @@ impl Engine {
         }
         Ok(fsck)
     }
+}
 
-    /// What every container has below its image.
-    fn places(&self, fsck: &mut Fsck) {
-        let root = &self.inner.places;
+/// As [`Engine::fsck`], for a data root that no daemon has. Containers may run all the same; what their rows say of that is
+/// believed.
+///
+/// # Errors
+/// When the store cannot be read.
+pub fn fsck_without_engine(store: &Store, images: &Images, volumes: &Volumes, fsck: &mut Fsck) -> Result<()> {
+    let rows: Vec<(String, Container)> =
+        store.read(|tx| tx.list(CONTAINERS)).map_err(|e| EngineError::from_source("cannot read the containers", &e))?;
+    let records: Vec<Arc<Container>> = rows.into_iter().map(|(_, record)| Arc::new(record)).collect();
+    let knows = |id: &str| records.iter().any(|record| record.id == id);
+    look(store.root(), images, volumes, &|layer| needs(&records, layer), &knows, fsck)?;
+    for record in &records {
+        missing_directory(fsck, record, &store.root().join("containers").join(&record.id));
+    }
+    Ok(())
+}
+
+/// What can be looked at without a container's turn.
+fn look(
+    root: &Path,
+    images: &Images,
+    volumes: &Volumes,
+    needs: &dyn Fn(&Digest) -> Option<String>,
+    knows: &dyn Fn(&str) -> bool,
+    fsck: &mut Fsck,
+) -> Result<()> {
+    images.fsck(fsck, needs)?;
+    volumes.fsck(fsck)?;
+    unowned_directories(root, knows, fsck)?;
+    places(root, fsck);
+    // What is in the data root and nothing of ours.
+    for path in strangers_in(root) {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        fsck.note(name, disk_usage(&path), "nothing of this engine's: left alone");
+    }
+    Ok(())
+}
+
+/// The name of a container that has a layer.
+fn needs(records: &[Arc<Container>], layer: &Digest) -> Option<String> {
+    records.iter().find(|record| record.layers.contains(layer)).map(|record| record.name.clone())
+}
+
+/// Directories of no container.
+fn unowned_directories(root: &Path, knows: &dyn Fn(&str) -> bool, fsck: &mut Fsck) -> Result<()> {
+    let top = root.join("containers");
+    let entries = match fs::read_dir(&top) {
+        // No daemon has come so far yet.
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        entries => entries.map_err(|e| EngineError::from_source("cannot list the containers", &e))?,
+    };
+    for entry in entries.flatten() {
+        let id = entry.file_name().to_string_lossy().into_owned();
         fsck.look(0);
-        let whole = ["dev", "proc", "sys", "etc/hostname", "etc/hosts", "etc/resolv.conf", "etc/mtab", ".dockerenv"]
-            .iter()
-            .all(|name| root.join(name).symlink_metadata().is_ok());
-        if !whole {
-            fsck.repair(Problem::Missing, "places", 0, "made again", || {
-                make_places(&self.inner.options.data_root).map(drop)
-            });
+        // It may have gone since it was listed.
+        if knows(&id) || !entry.path().exists() {
+            continue;
         }
+        let (path, bytes) = (entry.path(), disk_usage(entry.path()));
+        fsck.repair(Problem::Unowned, format!("containers/{id}"), bytes, "removed", || {
+            if path.is_dir() { remove_dir_all(&path) } else { fs::remove_file(&path) }
+        });
     }
+    Ok(())
+}
 
-    /// What is in the data root and nothing of ours.
-    fn strangers(&self, fsck: &mut Fsck) {
-        for path in self.strangers_in(&self.inner.options.data_root) {
-            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            fsck.note(name, disk_usage(&path), "nothing of this engine's: left alone");
-        }
+/// What every container has below its image.
+fn places(root: &Path, fsck: &mut Fsck) {
+    fsck.look(0);
+    let whole = ["dev", "proc", "sys", "etc/hostname", "etc/hosts", "etc/resolv.conf", "etc/mtab", ".dockerenv"]
+        .iter()
+        .all(|name| root.join("places").join(name).symlink_metadata().is_ok());
+    if !whole {
+        fsck.repair(Problem::Missing, "places", 0, "made again", || make_places(root).map(drop));
     }
+}
 
-    pub(crate) fn strangers_in(&self, root: &Path) -> Vec<PathBuf> {
-        let known = |name: &str| KNOWN.contains(&name) || name.starts_with(LOADING);
-        let entries = fs::read_dir(root).into_iter().flatten().flatten();
-        entries.filter(|entry| !known(&entry.file_name().to_string_lossy())).map(|entry| entry.path()).collect()
-    }
+/// What is in a data root and nothing of ours.
+pub(crate) fn strangers_in(root: &Path) -> Vec<PathBuf> {
+    let known = |name: &str| KNOWN.contains(&name) || name.starts_with(LOADING);
+    let entries = fs::read_dir(root).into_iter().flatten().flatten();
+    entries.filter(|entry| !known(&entry.file_name().to_string_lossy())).map(|entry| entry.path()).collect()
 }
 
 /// The caller has the container's turn.

@@ -82,6 +82,7 @@ mod why;
 pub use accounts::{Accounts, DiskUsage, PATIENCE};
 pub use attach::{AttachOptions, Attached};
 pub use commit::CommitOptions;
+pub use consistency::fsck_without_engine;
 pub use copy_in::{CopyIn, PutOptions};
 pub use create::{CreateRequest, Created};
 pub use engine::{Engine, EngineOptions, Parts};
@@ -95,6 +96,5 @@ pub use remove::{PrunedContainers, RemoveOptions};
 pub use update::Update;
 pub use usage::Top;
 pub use wait::{Condition, WaitExit};
-/// What a look at the data root finds.
 pub use wharf_store::fsck;
 pub use why::Why;

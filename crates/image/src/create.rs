@@ -1,6 +1,6 @@
 //! Images that are made here: from layers, or from a tar of a root.
 
-use std::io::Read;
+use std::io::{self, Read};
 
 use serde::Deserialize;
 use serde::de::IgnoredAny;
@@ -12,7 +12,7 @@ use crate::images::{ImageRecord, Images, MAX_CONFIG};
 use crate::names::{now, seconds_now, tag_of};
 use crate::rows::{IMAGES, LEFT, Row, StoredManifest, key, point};
 use crate::summary::Short;
-use crate::{ImageError, Result, decompressed};
+use crate::{ErrorKind, ImageError, Result, decompressed};
 
 /// What an image is stored with, beside its configuration.
 #[derive(Debug, Default)]
@@ -24,6 +24,24 @@ pub(crate) struct With<'a> {
     pub(crate) digest: Option<String>,
     /// The bytes of its manifest, and their media type.
     pub(crate) manifest: Option<(Vec<u8>, String)>,
+}
+
+/// Of an archive that the disk has no room for, so many bytes more are counted to say what is missing: an end to what
+/// inflates without one.
+const MOST_COUNTED: u64 = 64 << 30;
+
+/// A stream whose bytes are counted.
+struct Counted<R> {
+    input: R,
+    count: u64,
+}
+
+impl<R: Read> Read for Counted<R> {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        let count = self.input.read(bytes)?;
+        self.count += count as u64;
+        Ok(count)
+    }
 }
 
 /// What Docker requires of a configuration, wherever it comes from.
@@ -117,7 +135,16 @@ impl Images {
             None => Platform::host(),
         };
         check_os(&platform.os)?;
-        let layer = self.layers().import(&mut decompressed(tar)?, None)?;
+        let free = self.store().free();
+        let mut tar = Counted { input: decompressed(tar)?, count: 0 };
+        let layer = self.layers().import(&mut tar, None).map_err(|error| {
+            let error = ImageError::from(error);
+            if error.kind() == ErrorKind::Full {
+                // How much it would have been, only its end says.
+                let _ = io::copy(&mut (&mut tar).take(MOST_COUNTED), &mut io::sink());
+            }
+            error.with_missing(self.store(), tar.count, free)
+        })?;
         let created = now();
         let history = HistoryEntry {
             created: Some(created.clone()),

@@ -57,6 +57,13 @@ pub enum ImageError {
     Registry(#[from] DistributionError),
     #[error(transparent)]
     Store(#[from] StoreError),
+    #[error("the mirror {mirrors} gave other content than {digest}, and the next host")]
+    Mirrors {
+        mirrors: String,
+        digest: Digest,
+        #[source]
+        source: Box<ImageError>,
+    },
 }
 
 impl ImageError {
@@ -70,6 +77,7 @@ impl ImageError {
                 ErrorKind::Invalid
             }
             Self::Conflict(_) => ErrorKind::Conflict,
+            Self::Mirrors { source, .. } => source.kind(),
             Self::Store(StoreError::WrongDigest { .. } | StoreError::WrongSize { .. }) => ErrorKind::Invalid,
             Self::Snapshot(error) if error.is_bad_layer() => ErrorKind::Invalid,
             Self::Registry(error) => match error.kind() {
@@ -104,6 +112,7 @@ impl ImageError {
             Self::Snapshot(error) => error.is_full(),
             Self::Archive(ArchiveError::Write(error)) | Self::Io(_, error) => full(error),
             Self::Archive(ArchiveError::Unpack { source, .. }) => full(&source.errno.into()),
+            Self::Mirrors { source, .. } => source.is_full(),
             _ => false,
         }
     }

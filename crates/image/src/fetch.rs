@@ -8,7 +8,7 @@ use tokio::sync::{OwnedMutexGuard, mpsc};
 use wharf_archive::decompressed;
 use wharf_distribution::{Descriptor, Repository};
 use wharf_reference::Digest;
-use wharf_snapshot::{LayerBlob, SnapshotError};
+use wharf_snapshot::{Hold, LayerBlob, SnapshotError};
 
 use crate::images::Images;
 use crate::landing::{Chunks, Fate, Landing};
@@ -30,6 +30,8 @@ pub(crate) struct Fetch {
     pub(crate) descriptor: Descriptor,
     pub(crate) diff_id: Digest,
     pub(crate) progress: ProgressSender,
+    /// The pull's own hold on the blob.
+    pub(crate) held: Arc<Hold>,
 }
 
 impl Fetch {
@@ -55,15 +57,29 @@ impl Fetch {
     }
 
     /// A host that lost its power may have counted bytes that were never written: where some were here before and the
-    /// whole is wrong, it is fetched once more from nothing.
+    /// whole is wrong, it is fetched once more from nothing. What a mirror gave and is wrong comes from the next host.
     async fn fetch_and_again(&self, flight: &Flight) -> Result<()> {
-        let mut resumed = false;
-        match self.fetch(flight, &mut resumed).await {
-            Err(error) if resumed && error.kind() == ErrorKind::Invalid => {
-                tracing::warn!("what was here of blob {} was damaged: it is fetched again", self.descriptor.digest);
-                self.fetch(flight, &mut resumed).await
+        let digest = &self.descriptor.digest;
+        let mut damaged = false;
+        loop {
+            let mut resumed = false;
+            let error = match self.fetch(flight, &mut resumed).await {
+                Ok(()) => return Ok(()),
+                Err(error) => error,
+            };
+            let wrong = error.kind() == ErrorKind::Invalid;
+            if wrong && self.repository.refuse(digest) {
+                continue;
             }
-            done => done,
+            if wrong && resumed && !damaged {
+                damaged = true;
+                tracing::warn!("what was here of blob {digest} was damaged: it is fetched again");
+                continue;
+            }
+            return Err(match self.repository.refused(digest) {
+                Some(mirrors) => ImageError::Mirrors { mirrors, digest: digest.clone(), source: Box::new(error) },
+                None => error,
+            });
         }
     }
 
@@ -87,6 +103,7 @@ impl Fetch {
             },
             diff_id: self.diff_id.clone(),
             fate: Arc::clone(fate),
+            held: Arc::clone(&self.held),
             _flight: flight,
         }
     }
@@ -106,7 +123,8 @@ impl Fetch {
         // Not so that of hundreds of tiny layers that inflate to much all are unpacked at once.
         let _unpacking = self.images.unpackings().acquire_owned().await;
         let (images, descriptor, own) = (self.images.clone(), self.descriptor.clone(), Arc::clone(flight));
-        let landing = blocking(move || Landing::open(&images, &descriptor, own)).await?;
+        let held = Arc::clone(&self.held);
+        let landing = blocking(move || Landing::open(&images, &descriptor, held, own)).await?;
         *resumed = landing.is_resumed();
         let fate = Arc::new(Fate::default());
         let (to_disk, pieces) = mpsc::channel(CHUNKS);
@@ -149,6 +167,7 @@ struct Unpacking {
     blob: LayerBlob,
     diff_id: Digest,
     fate: Arc<Fate>,
+    held: Arc<Hold>,
     _flight: Flight,
 }
 
@@ -158,8 +177,8 @@ impl Unpacking {
         if let Err(error) = &done {
             self.fate.learn(error);
             if self.fate.is_hopeless() {
-                // It may be stored already; another layer may be made of it all the same.
-                self.images.layers().forget_blob(&self.blob.digest, || true)?;
+                // It may be stored already; another layer may be made of it all the same, by who holds it.
+                self.images.forget_hopeless(&self.blob.digest, &self.held)?;
             }
         }
         done

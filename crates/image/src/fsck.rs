@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 
 use wharf_reference::Digest;
 use wharf_rooted_path::disk_usage;
-use wharf_store::fsck::{Fsck, Problem};
+use wharf_store::fsck::{Fsck, Problem, words};
 
 use crate::collect::{GRACE, KEEP_PARTIAL};
 use crate::images::Images;
@@ -38,23 +38,33 @@ impl Images {
         self.folders(fsck)
     }
 
-    /// Blobs whose bytes do not have their digest. What they were of an image is for the caller to say.
+    /// Blobs whose bytes do not have their digest. What they were of an image is for the caller to say. One that the disk
+    /// does not give stays: that may be the disk's weather, and nobody else has the bytes for sure.
     fn damaged_blobs(&self, fsck: &mut Fsck) -> Result<BTreeSet<Digest>> {
         let blobs = self.store().blobs();
         let mut damaged = BTreeSet::new();
         for digest in blobs.list()? {
-            // Otherwise it has gone meanwhile.
-            if let Some((so, bytes)) = blobs.verify(&digest)? {
-                fsck.look(bytes);
-                if !so {
-                    damaged.insert(digest);
+            match blobs.verify(&digest) {
+                Ok(Some((so, bytes))) => {
+                    fsck.look(bytes);
+                    if !so {
+                        damaged.insert(digest);
+                    }
+                }
+                // It has gone meanwhile.
+                Ok(None) => {}
+                Err(error) => {
+                    fsck.look(0);
+                    let why = words(&error);
+                    let text = format!("left ({why}): when the disk is past help, delete that file, and look again");
+                    fsck.leave(Problem::Unreadable, format!("blob {digest}"), blobs.size(&digest).unwrap_or(0), text);
                 }
             }
         }
         for digest in &damaged {
             let _gate = self.gate();
             // A whole one may have come in its place.
-            let Some((false, _)) = blobs.verify(digest)? else { continue };
+            let Ok(Some((false, _))) = blobs.verify(digest) else { continue };
             let bytes = blobs.size(digest).unwrap_or(0);
             fsck.repair(Problem::Damaged, format!("blob {digest}"), bytes, "deleted", || {
                 self.layers().disown_blob(digest)?;

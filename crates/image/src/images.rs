@@ -12,6 +12,7 @@ use wharf_store::Store;
 use crate::config::ImageConfig;
 use crate::flight::Flights;
 use crate::rows::{IMAGES, Row, familiar};
+use crate::side_by_side::{Limit, waiting};
 use crate::{ImageError, Result};
 
 /// More than this is no configuration.
@@ -74,6 +75,7 @@ struct Inner {
     spare: Arc<Semaphore>,
     unpackings: Arc<Semaphore>,
     push_slots: Arc<Semaphore>,
+    waiting: Limit,
 }
 
 impl Images {
@@ -85,12 +87,23 @@ impl Images {
         Self::open_with(store, layers, None, None)
     }
 
-    /// As [`Self::open`], with so many layers that come and go at once.
+    /// As [`Self::open`], with so many layers that come and go at once. Those that come have no more connections together
+    /// than that, either.
     ///
     /// # Errors
     /// Those of [`Self::open`].
     pub fn open_with(store: Store, layers: Layers, pulls: Option<usize>, pushes: Option<usize>) -> Result<Self> {
         crate::intake::sweep(store.root())?;
+        Ok(Self::unswept(store, layers, pulls, pushes))
+    }
+
+    /// As [`Self::open`], to look at what a crash has left.
+    pub fn open_to_check(store: Store, layers: Layers) -> Self {
+        Self::unswept(store, layers, None, None)
+    }
+
+    fn unswept(store: Store, layers: Layers, pulls: Option<usize>, pushes: Option<usize>) -> Self {
+        let pull_slots = slots(pulls, PULLS_AT_ONCE);
         let inner = Inner {
             store,
             layers,
@@ -99,12 +112,17 @@ impl Images {
             freed: AtomicU64::new(0),
             configs: Mutex::default(),
             flights: Flights::default(),
-            slots: slots(pulls, PULLS_AT_ONCE),
+            spare: match pulls {
+                // Whoever bounds what comes at once means connections.
+                Some(_) => Arc::clone(&pull_slots),
+                None => Arc::new(Semaphore::new(SPARE_CONNECTIONS)),
+            },
+            slots: pull_slots,
             push_slots: slots(pushes, PUSHES_AT_ONCE),
-            spare: Arc::new(Semaphore::new(SPARE_CONNECTIONS)),
             unpackings: Arc::new(Semaphore::new(UNPACKED_AT_ONCE)),
+            waiting: waiting(),
         };
-        Ok(Self { inner: Arc::new(inner) })
+        Self { inner: Arc::new(inner) }
     }
 
     pub fn layers(&self) -> &Layers {
@@ -138,6 +156,11 @@ impl Images {
 
     pub(crate) fn spare_connections(&self) -> Arc<Semaphore> {
         Arc::clone(&self.inner.spare)
+    }
+
+    /// Bytes of archives that wait in memory.
+    pub(crate) fn waiting(&self) -> Limit {
+        self.inner.waiting.clone()
     }
 
     pub(crate) fn pruned(&self) -> &AtomicBool {

@@ -8,6 +8,7 @@ use std::path::{Component, Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 
+use rustix::io::Errno;
 use wharf_archive::{ArchiveError, Entry, Kind, Reader};
 use wharf_reference::Digest;
 use wharf_rooted_path::{RootDir, RootError};
@@ -92,7 +93,7 @@ impl<'a> Intake<'a> {
             _folder: folder,
             places: HashMap::new(),
             layers: Vec::new(),
-            room: Room::default(),
+            room: Room::new(images.waiting()),
             held: Vec::new(),
             before: None,
             new: BTreeSet::new(),
@@ -175,7 +176,14 @@ impl<'a> Intake<'a> {
         if let Some(digest) = promised.filter(|_| is_compressed(&start)) {
             return self.compressed(entry.size, path, digest, &mut start.chain(content));
         }
-        let fail = |error: RootError| ImageError::Io("cannot put a part of the archive aside", error.into());
+        let fail = |error: RootError| match error.errno {
+            // The disk's, or the process's: all others are of where the archive wants it to be.
+            Errno::NOSPC | Errno::DQUOT | Errno::IO | Errno::ROFS | Errno::MFILE | Errno::NFILE | Errno::NOMEM => {
+                ImageError::Io("cannot put a part of the archive aside", error.into())
+            }
+            errno => ImageError::Invalid(format!("{error}: {errno}")),
+        };
+        let _room = self.images.store().budget().reserve(entry.size)?;
         self.make_room(path).map_err(fail)?;
         let mut file = self.root.create_file(path, 0o600).map_err(fail)?;
         file.write_all(&start).map_err(|e| ImageError::Io("cannot put a part of the archive aside", e))?;
@@ -215,6 +223,8 @@ impl<'a> Intake<'a> {
                 return Ok(());
             }
         }
+        // What it will be unpacked, nobody knows: that is asked for while it comes.
+        self.images.store().budget().require(if here { 0 } else { size })?;
         let mut making = self.begin(None, size)?;
         let mut writer = if here { None } else { Some(blobs.writer(Some(&digest))?) };
         self.carry(digest.short(), size, content, &making, writer.as_mut())?;

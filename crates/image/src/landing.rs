@@ -11,6 +11,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::mpsc;
 use wharf_distribution::Descriptor;
+use wharf_reference::Digest;
+use wharf_snapshot::Hold;
 use wharf_store::PartsWriter;
 
 use crate::fetch::Flight;
@@ -50,11 +52,12 @@ impl Fate {
 pub(crate) struct Landing {
     images: Images,
     writer: PartsWriter,
+    held: Arc<Hold>,
     _flight: Flight,
 }
 
 impl Landing {
-    pub(crate) fn open(images: &Images, descriptor: &Descriptor, flight: Flight) -> Result<Self> {
+    pub(crate) fn open(images: &Images, descriptor: &Descriptor, held: Arc<Hold>, flight: Flight) -> Result<Self> {
         let mut tries = 5;
         let writer = loop {
             tries -= 1;
@@ -65,7 +68,7 @@ impl Landing {
                 _ => std::thread::sleep(Duration::from_millis(20)),
             }
         };
-        Ok(Self { images: images.clone(), writer, _flight: flight })
+        Ok(Self { images: images.clone(), writer, held, _flight: flight })
     }
 
     pub(crate) fn missing(&self) -> VecDeque<Range<u64>> {
@@ -125,9 +128,19 @@ impl Landing {
     fn finish(self, to_unpack: &SyncSender<Option<Bytes>>, fate: &Fate) -> Result<()> {
         let (digest, _) = self.writer.finish()?;
         if fate.is_hopeless() {
-            self.images.layers().forget_blob(&digest, || true)?;
+            self.images.forget_hopeless(&digest, &self.held)?;
         }
         let _ = to_unpack.send(None);
+        Ok(())
+    }
+}
+
+impl Images {
+    /// Removes a blob that cannot become the layer that it was fetched for. Whoever else holds it may have brought it, or
+    /// count on it: then it stays.
+    pub(crate) fn forget_hopeless(&self, digest: &Digest, own: &Hold) -> Result<()> {
+        let layers = self.layers();
+        layers.forget_blob(digest, || !layers.is_held_beside(digest, own))?;
         Ok(())
     }
 }

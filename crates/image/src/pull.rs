@@ -1,11 +1,14 @@
 //! Getting an image from a registry: manifest, configuration, and the layers that are not here.
 
+use std::sync::Arc;
+
 use tokio::task::JoinSet;
 use wharf_distribution::{
     Client, Credentials, Descriptor, FetchedManifest, ImageManifest, Manifest, Platform, Repository,
 };
 use wharf_distribution::{distinct, media_type};
 use wharf_reference::{Digest, Reference};
+use wharf_snapshot::Hold;
 
 use crate::config::ImageConfig;
 use crate::create::{self, With};
@@ -67,10 +70,10 @@ impl Images {
         let mut counted = config.rootfs.diff_ids.clone();
         counted.extend(manifest.layers.iter().map(|layer| layer.digest.clone()));
         let images = self.clone();
-        let _held = blocking(move || Ok(images.hold(&counted))).await?;
+        let held = Arc::new(blocking(move || Ok(images.hold(&counted))).await?);
         let before = self.by_name(&reference)?;
         if !self.is_whole(&manifest.config.digest) {
-            self.layers_of(&repository, &manifest, &config, &progress).await?;
+            self.layers_of(&repository, &manifest, &config, &progress, &held).await?;
         }
         let images = self.clone();
         let (tags, digest) = match reference.digest() {
@@ -122,6 +125,7 @@ impl Images {
         manifest: &ImageManifest,
         config: &ImageConfig,
         progress: &ProgressSender,
+        held: &Arc<Hold>,
     ) -> Result<()> {
         let (needed, free) = self.make_room(manifest, config).await?;
         let mut fetching = JoinSet::new();
@@ -141,6 +145,7 @@ impl Images {
                 descriptor: descriptor.clone(),
                 diff_id: diff_id.clone(),
                 progress: progress.clone(),
+                held: Arc::clone(held),
             };
             fetching.spawn(fetch.run());
         }

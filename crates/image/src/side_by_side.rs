@@ -15,7 +15,7 @@ use wharf_snapshot::{Layer, SnapshotError};
 use crate::images::Images;
 use crate::{ImageError, Result};
 
-/// Bytes that wait in memory, of all layers together. As layers of images are mostly smaller, there are two or more at
+/// Bytes that wait in memory, of all layers of all archives together. As layers of images are mostly smaller, there are two or more at
 /// work at nearly any time; and it is a fifth of what the daemon may take.
 const WAITING: usize = 32 << 20;
 /// Layers at work at once. Small ones mostly wait for the disk, and share that (`snapshot`'s syncs are of all that wait).
@@ -23,59 +23,74 @@ const AT_ONCE: usize = 8;
 /// Read at once.
 pub(crate) const CHUNK: usize = 256 << 10;
 
-/// What may wait yet, and how many layers may begin.
+/// So many of something, which its users wait for.
 #[derive(Clone, Debug)]
-pub(crate) struct Room(Arc<(Mutex<Left>, Condvar)>);
+pub(crate) struct Limit(Arc<(Mutex<usize>, Condvar)>);
 
-#[derive(Debug)]
-struct Left {
-    bytes: usize,
-    layers: usize,
+impl Limit {
+    pub(crate) fn new(most: usize) -> Self {
+        Self(Arc::new((Mutex::new(most), Condvar::new())))
+    }
+
+    fn take(&self, count: usize) {
+        let (left, freed) = &*self.0;
+        let left = left.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut left = freed.wait_while(left, |left| *left < count).unwrap_or_else(PoisonError::into_inner);
+        *left -= count;
+    }
+
+    fn give(&self, count: usize) {
+        let (left, freed) = &*self.0;
+        *left.lock().unwrap_or_else(PoisonError::into_inner) += count;
+        freed.notify_all();
+    }
+
+    #[cfg(test)]
+    fn left(&self) -> usize {
+        *self.0.0.lock().unwrap()
+    }
 }
 
-impl Default for Room {
-    fn default() -> Self {
-        Self(Arc::new((Mutex::new(Left { bytes: WAITING, layers: AT_ONCE }), Condvar::new())))
-    }
+/// Bytes that may wait, of all archives that are loaded at the same moment.
+pub(crate) fn waiting() -> Limit {
+    Limit::new(WAITING)
+}
+
+/// What may wait yet, and how many layers may begin.
+///
+/// The bytes are everybody's: ten archives at once take no more than one. They come back by themselves, as a layer's
+/// thread waits for nothing but the disk. Its place comes back when its archive is read on, and a client may leave that:
+/// so places are each archive's own.
+#[derive(Clone, Debug)]
+pub(crate) struct Room {
+    bytes: Limit,
+    layers: Limit,
 }
 
 impl Room {
-    fn take(&self, bytes: usize, layers: usize) {
-        let (left, freed) = &*self.0;
-        let left = left.lock().unwrap_or_else(PoisonError::into_inner);
-        let short = |left: &mut Left| left.bytes < bytes || left.layers < layers;
-        let mut left = freed.wait_while(left, short).unwrap_or_else(PoisonError::into_inner);
-        left.bytes -= bytes;
-        left.layers -= layers;
-    }
-
-    fn give(&self, bytes: usize, layers: usize) {
-        let (left, freed) = &*self.0;
-        let mut left = left.lock().unwrap_or_else(PoisonError::into_inner);
-        left.bytes += bytes;
-        left.layers += layers;
-        freed.notify_all();
+    pub(crate) fn new(bytes: Limit) -> Self {
+        Self { bytes, layers: Limit::new(AT_ONCE) }
     }
 }
 
 /// The place of a layer that is at work; given back also when its thread fails.
-struct AtWork(Room);
+struct AtWork(Limit);
 
 impl Drop for AtWork {
     fn drop(&mut self) {
-        self.0.give(0, 1);
+        self.0.give(1);
     }
 }
 
 /// Bytes that wait, and give their room back when they do not any more.
 struct Waiting {
     bytes: Vec<u8>,
-    room: Room,
+    room: Limit,
 }
 
 impl Drop for Waiting {
     fn drop(&mut self) {
-        self.room.give(self.bytes.len(), 0);
+        self.room.give(self.bytes.len());
     }
 }
 
@@ -85,7 +100,7 @@ type Piece = Option<Waiting>;
 /// A layer that is being made.
 pub(crate) struct Making {
     pieces: Option<Sender<Piece>>,
-    room: Room,
+    room: Limit,
     thread: JoinHandle<Result<Layer>>,
 }
 
@@ -93,8 +108,8 @@ impl Making {
     /// Begins a layer of an archive's so many bytes, plain or compressed, when there are not too many at work.
     pub(crate) fn begin(images: &Images, expected: Option<Digest>, size: u64, room: &Room) -> Self {
         let (pieces, coming) = channel();
-        room.take(0, 1);
-        let at_work = AtWork(room.clone());
+        room.layers.take(1);
+        let at_work = AtWork(room.layers.clone());
         let (store, layers) = (images.store().clone(), images.layers().clone());
         let free = store.free();
         let thread = std::thread::spawn(move || {
@@ -104,12 +119,12 @@ impl Making {
             let layer = layers.import(&mut tar, expected.as_ref());
             layer.map_err(|error| ImageError::from(error).with_missing(&store, size, free))
         });
-        Self { pieces: Some(pieces), room: room.clone(), thread }
+        Self { pieces: Some(pieces), room: room.bytes.clone(), thread }
     }
 
     /// Gives it more, when there is room for it. Whether it wants more: one that has failed does not.
     pub(crate) fn give(&self, bytes: Vec<u8>) -> bool {
-        self.room.take(bytes.len(), 0);
+        self.room.take(bytes.len());
         let waiting = Waiting { bytes, room: self.room.clone() };
         self.pieces.as_ref().is_some_and(|pieces| pieces.send(Some(waiting)).is_ok())
     }
@@ -157,5 +172,23 @@ impl Read for Pieces {
         bytes[..count].copy_from_slice(&rest[..count]);
         self.at += count;
         Ok(count)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn archives_share_the_memory_and_not_the_places() {
+        let bytes = waiting();
+        let (one, two) = (Room::new(bytes.clone()), Room::new(bytes));
+        one.bytes.take(WAITING - 1);
+        one.layers.take(AT_ONCE);
+        assert_eq!((two.bytes.left(), two.layers.left()), (1, AT_ONCE));
+        let waits = std::thread::spawn(move || two.bytes.take(2));
+        one.bytes.give(WAITING - 1);
+        waits.join().unwrap();
+        assert_eq!(one.bytes.left(), WAITING - 2);
     }
 }

@@ -75,21 +75,7 @@ impl Layers {
             fsck.repair(problem, what, bytes, text, || {
                 let tar = self.store().blobs().reader(&blob.digest)?;
                 let mut tar = decompressed(io::BufReader::new(tar)).map_err(SnapshotError::Input)?;
-                // Out of its place: what is there is not read instead.
-                let damaged = {
-                    let _placing = self.placing();
-                    self.unheld(id, needed)?;
-                    self.move_away(id)?
-                };
-                if let Err(error) = self.import(&mut tar, Some(id)) {
-                    // Damaged is better than gone.
-                    let _placing = self.placing();
-                    if let Some(damaged) = damaged.filter(|_| !self.place(id).exists()) {
-                        fs::rename(&damaged, self.place(id)).map_err(SnapshotError::file("rename", &damaged))?;
-                    }
-                    return Err(error);
-                }
-                layer.blobs.iter().try_for_each(|blob| self.note_blob(id, blob.clone()))?;
+                let damaged = self.remake(layer, &mut tar, || self.unheld(id, needed))?;
                 damaged.map_or(Ok(()), |path| remove(&path))
             });
             return true;

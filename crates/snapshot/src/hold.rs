@@ -19,6 +19,12 @@ impl Holds {
     pub(crate) fn contains(&self, digest: &Digest) -> bool {
         self.counts().contains_key(digest)
     }
+
+    /// Whether others than `own` hold it.
+    pub(crate) fn contains_beside(&self, digest: &Digest, own: &Hold) -> bool {
+        let ours = own.digests.iter().filter(|held| *held == digest).count();
+        self.counts().get(digest).is_some_and(|count| *count > ours)
+    }
 }
 
 /// Layers that stay until this is dropped.
@@ -91,7 +97,9 @@ mod tests {
         let (mut one, mut two) = (Hold::new(Arc::clone(&holds)), Hold::new(Arc::clone(&holds)));
         one.add(std::slice::from_ref(&digest));
         one.add(std::slice::from_ref(&digest));
+        assert!(!holds.contains_beside(&digest, &one));
         two.add(std::slice::from_ref(&digest));
+        assert!(holds.contains_beside(&digest, &one) && holds.contains_beside(&digest, &two));
         drop(one);
         assert!(holds.contains(&digest));
         drop(two);

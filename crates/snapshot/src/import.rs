@@ -2,15 +2,19 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use rustix::fs::{CWD, RenameFlags, rename, renameat_with};
+use rustix::io::Errno;
 use wharf_archive::{ArchiveError, PackOptions, Unpacked, pack};
 use wharf_reference::Digest;
 use wharf_rooted_path::{RootDir, disk_usage};
 
 use crate::content::check;
 use crate::hashed::HashedReader;
+use crate::hold::Held;
 use crate::layers::{LAYERS, Layer, Layers, now};
+use crate::storage::Storage;
 use crate::temporary::{Content, Temporary};
 use crate::{Result, SnapshotError};
 
@@ -110,6 +114,76 @@ impl Layers {
         if let Some(layer) = self.present(&diff_id)? {
             return Ok(layer);
         }
+        let layer = Layer { held: held.into(), ..self.settled(&temporary, diff_id, tar_size, content)? };
+        // Nobody removes it between the two halves of its coming in.
+        let _placing = self.placing();
+        if self.contains(&layer.diff_id) {
+            // Somebody else has made the same layer meanwhile.
+            return Ok(Layer { held: layer.held, ..self.require(&layer.diff_id)? });
+        }
+        // Files that nobody knows of, from a removal that was cut off: swept with the next opening.
+        self.move_away(&layer.diff_id)?;
+        let place = self.place(&layer.diff_id);
+        fs::rename(&temporary.path, &place).map_err(SnapshotError::file("rename", &temporary.path))?;
+        temporary.kept = true;
+        File::open(self.dir()).and_then(|dir| dir.sync_all()).map_err(SnapshotError::file("write", self.dir()))?;
+        self.written(layer)
+    }
+
+    /// Writes a layer's row, with the compressed forms that it had before its files were lost.
+    fn written(&self, mut layer: Layer) -> Result<Layer> {
+        self.store().write(|tx| {
+            let before: Option<Layer> = tx.get(LAYERS, layer.diff_id.as_str())?;
+            layer.blobs = before.map(|before| before.blobs).unwrap_or_default();
+            tx.put(LAYERS, layer.diff_id.as_str(), &layer)?;
+            Ok(layer)
+        })
+    }
+
+    /// Makes the files of a layer that has a row again, and puts them into the place of those that are there, which go
+    /// out of it in the same rename: killed at any moment, the layer has the one or the other. `may` is asked just before
+    /// that. Answers with where the others are now.
+    ///
+    /// # Errors
+    /// Those of [`Self::import`] and of `may`. Then all is as before.
+    pub(crate) fn remake(
+        &self,
+        layer: &Layer,
+        tar: &mut dyn Read,
+        may: impl FnOnce() -> Result<()>,
+    ) -> Result<Option<PathBuf>> {
+        // In its own form, where that can be had: then its row says the truth before and after.
+        let form = if self.no_images().is_some() { Storage::Dirs } else { layer.form };
+        let mut temporary = Temporary::new(self.dir(), self.number(), form)?;
+        let mut tar = self.store().budget().metered(tar);
+        let mut reader = HashedReader::new(&mut tar, MAX_TAR);
+        let content = temporary.unpack(&mut reader)?;
+        let (diff_id, tar_size) = reader.finish().map_err(SnapshotError::Input)?;
+        check(Some(&layer.diff_id), &diff_id)?;
+        let made = self.settled(&temporary, diff_id, tar_size, content)?;
+        let _placing = self.placing();
+        may()?;
+        let place = self.place(&layer.diff_id);
+        let fail = |errno: Errno| SnapshotError::file("rename", &temporary.path)(errno.into());
+        let damaged = match renameat_with(CWD, &temporary.path, CWD, &place, RenameFlags::EXCHANGE) {
+            Ok(()) => Some(temporary.path.clone()),
+            // There is nothing in its place, or the file system cannot exchange.
+            Err(Errno::NOENT | Errno::INVAL) => {
+                let damaged = self.move_away(&layer.diff_id)?;
+                rename(&temporary.path, &place).map_err(fail)?;
+                damaged
+            }
+            Err(errno) => return Err(fail(errno)),
+        };
+        temporary.kept = true;
+        self.forget_mount(&layer.diff_id);
+        File::open(self.dir()).and_then(|dir| dir.sync_all()).map_err(SnapshotError::file("write", self.dir()))?;
+        self.written(made)?;
+        Ok(damaged)
+    }
+
+    /// Brings files to the disk, and says what they are as a layer.
+    fn settled(&self, temporary: &Temporary, diff_id: Digest, tar_size: u64, content: Content) -> Result<Layer> {
         let Unpacked { bytes: size, disk, entries } = content.unpacked;
         let form = temporary.form;
         let measured = match content.image {
@@ -129,21 +203,8 @@ impl Layers {
         // An image is a file or two. Of a small tree what the archive does not say is much: its own directories, and
         // those that only paths name.
         let disk = if measured { disk_usage(&temporary.path) } else { disk };
-        let layer = Layer { diff_id, size, tar_size, disk, form, blobs: Vec::new(), created: now(), held: held.into() };
-        // Nobody removes it between the two halves of its coming in.
-        let _placing = self.placing();
-        if self.contains(&layer.diff_id) {
-            // Somebody else has made the same layer meanwhile.
-            return Ok(Layer { held: layer.held, ..self.require(&layer.diff_id)? });
-        }
-        // Files that nobody knows of, from a removal that was cut off: swept with the next opening.
-        self.move_away(&layer.diff_id)?;
-        let place = self.place(&layer.diff_id);
-        fs::rename(&temporary.path, &place).map_err(SnapshotError::file("rename", &temporary.path))?;
-        temporary.kept = true;
-        File::open(self.dir()).and_then(|dir| dir.sync_all()).map_err(SnapshotError::file("write", self.dir()))?;
-        self.store().write(|tx| tx.put(LAYERS, layer.diff_id.as_str(), &layer))?;
-        Ok(layer)
+        let (blobs, held) = (Vec::new(), Held::default());
+        Ok(Layer { diff_id, size, tar_size, disk, form, blobs, created: now(), held })
     }
 
     fn temporary(&self) -> Result<Temporary> {

@@ -94,6 +94,20 @@ impl Layers {
     /// # Errors
     /// As [`Self::open`], and `NoImages` for images that cannot be mounted.
     pub fn open_as(store: Store, form: Option<Storage>) -> Result<Self> {
+        let layers = Self::unswept(store, form)?;
+        layers.sweep()?;
+        Ok(layers)
+    }
+
+    /// As [`Self::open`], to look at what a crash has left.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_to_check(store: Store) -> Result<Self> {
+        Self::unswept(store, None)
+    }
+
+    fn unswept(store: Store, form: Option<Storage>) -> Result<Self> {
         let dir = store.root().join("layers");
         // Layers have set-user-ID files in them: nobody but root may reach them (CVE-2021-41091).
         fs::DirBuilder::new().recursive(true).mode(0o710).create(&dir).map_err(SnapshotError::file("make", &dir))?;
@@ -118,9 +132,7 @@ impl Layers {
             no_images,
             mounts: Mounts::default(),
         };
-        let layers = Self { inner: Arc::new(inner) };
-        layers.sweep()?;
-        Ok(layers)
+        Ok(Self { inner: Arc::new(inner) })
     }
 
     /// What new layers become.
@@ -133,7 +145,8 @@ impl Layers {
         self.inner.no_images.as_deref()
     }
 
-    /// Removes files without a row, and rows without files.
+    /// Removes files without a row, and rows without files. A row whose layer can be made again of a blob stays for that:
+    /// a pull does so, or `system fsck`.
     fn sweep(&self) -> Result<()> {
         let dir = self.dir();
         let rows: Vec<(String, Layer)> = self.store().read(|tx| tx.list(LAYERS))?;
@@ -147,9 +160,27 @@ impl Layers {
                 removed.map_err(SnapshotError::file("sweep", &path))?;
             }
         }
-        let gone: Vec<&String> = rows.iter().filter(|(_, layer)| !self.has_files(layer)).map(|(key, _)| key).collect();
-        if !gone.is_empty() {
-            self.store().write(|tx| gone.iter().try_for_each(|key| tx.delete(LAYERS, key).map(drop)))?;
+        let blobs = self.store().blobs();
+        let again = |layer: &Layer| layer.blobs.iter().any(|blob| blobs.contains(&blob.digest));
+        let (mut gone, mut other) = (Vec::new(), Vec::new());
+        for (key, layer) in &rows {
+            if self.has_files(layer) {
+                continue;
+            }
+            let form = if layer.form == Storage::Dirs { Storage::Erofs } else { Storage::Dirs };
+            let made = Layer { form, ..layer.clone() };
+            if self.has_files(&made) {
+                // It was made again, and the daemon killed before its row said in which form.
+                other.push((key, made));
+            } else if !again(layer) {
+                gone.push(key);
+            }
+        }
+        if !gone.is_empty() || !other.is_empty() {
+            self.store().write(|tx| {
+                gone.iter().try_for_each(|key| tx.delete(LAYERS, key).map(drop))?;
+                other.iter().try_for_each(|(key, layer)| tx.put(LAYERS, key, layer))
+            })?;
         }
         Ok(())
     }
@@ -187,6 +218,11 @@ impl Layers {
 
     pub fn is_held(&self, digest: &Digest) -> bool {
         self.inner.holds.contains(digest)
+    }
+
+    /// Whether somebody holds it beside the one who has `own`.
+    pub fn is_held_beside(&self, digest: &Digest, own: &Hold) -> bool {
+        self.inner.holds.contains_beside(digest, own)
     }
 
     pub(crate) fn sync(&self, file: &File) -> std::result::Result<(), Errno> {
@@ -368,13 +404,18 @@ impl Layers {
         Ok(self.store().blobs().delete(digest)?)
     }
 
+    /// The layer's files are no more those that a mount has.
+    pub(crate) fn forget_mount(&self, diff_id: &Digest) {
+        self.inner.mounts.forget(&self.place(diff_id).join("image"));
+    }
+
     /// Takes what is in a layer's place out of it, and says where it is now.
     pub(crate) fn move_away(&self, diff_id: &Digest) -> Result<Option<PathBuf>> {
         let place = self.place(diff_id);
         let going = self.dir().join(format!("{TEMPORARY}gone-{}", self.number()));
         match fs::rename(&place, &going) {
             Ok(()) => {
-                self.inner.mounts.forget(&place.join("image"));
+                self.forget_mount(diff_id);
                 Ok(Some(going))
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),

@@ -14,6 +14,8 @@ use crate::{Budget, Result, StoreError};
 
 /// Prefix of content that may go on later, by its digest (`parts`).
 pub(crate) const PARTIAL: &str = "partial-";
+/// A blob on its way in asks for room in steps of so many bytes.
+pub(crate) const ROOM_STEP: u64 = 1 << 20;
 
 /// The blobs of a store.
 #[derive(Clone, Debug)]
@@ -32,17 +34,23 @@ struct Inner {
 
 impl Blobs {
     pub(crate) fn open(root: &Path, budget: Arc<Budget>) -> Result<Self> {
-        let (blobs, ingest) = (root.join("blobs"), root.join("ingest"));
-        let inner = Inner { blobs, ingest, budget, next: AtomicU64::new(0) };
-        let listing = fs::read_dir(&inner.ingest).map_err(StoreError::file("list", &inner.ingest))?;
+        let blobs = Self::unswept(root, budget);
+        let ingest = blobs.ingest();
+        let listing = fs::read_dir(ingest).map_err(StoreError::file("list", ingest))?;
         for entry in listing {
-            let entry = entry.map_err(StoreError::file("list", &inner.ingest))?;
+            let entry = entry.map_err(StoreError::file("list", ingest))?;
             // The lock is ours, so nobody is writing these.
             if !entry.file_name().to_string_lossy().starts_with(PARTIAL) {
                 fs::remove_file(entry.path()).map_err(StoreError::file("sweep", entry.path()))?;
             }
         }
-        Ok(Self { inner: Arc::new(inner) })
+        Ok(blobs)
+    }
+
+    /// As [`Self::open`], with what a crash has left.
+    pub(crate) fn unswept(root: &Path, budget: Arc<Budget>) -> Self {
+        let (blobs, ingest) = (root.join("blobs"), root.join("ingest"));
+        Self { inner: Arc::new(Inner { blobs, ingest, budget, next: AtomicU64::new(0) }) }
     }
 
     pub(crate) fn dir(&self, algorithm: Algorithm) -> PathBuf {
@@ -115,13 +123,16 @@ impl Blobs {
         let digest = Digest::of(algorithm, bytes);
         if !self.contains(&digest) {
             let mut writer = self.writer(Some(&digest))?;
+            // Rows and manifests are small, and stored with locks held that making room takes.
+            writer.room = u64::MAX;
             writer.append(bytes)?;
             writer.finish()?;
         }
         Ok(digest)
     }
 
-    /// Begins a blob; with `expected` it must turn out to have that digest.
+    /// Begins a blob; with `expected` it must turn out to have that digest. Its bytes are asked of the budget before they
+    /// are written: not with a lock that removing takes.
     ///
     /// # Errors
     /// When the disk fails.
@@ -147,9 +158,19 @@ impl Blobs {
             let (Ok(found), Ok(file)) = (entry.metadata(), File::open(entry.path())) else { continue };
             let old = found.modified().ok().and_then(|time| time.elapsed().ok()).is_some_and(|age| age >= unused);
             let idle = || rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive).is_ok();
-            if entry.file_name().to_string_lossy().starts_with(PARTIAL) && old && idle() {
-                fs::remove_file(entry.path()).map_err(StoreError::file("sweep", entry.path()))?;
-                freed += found.size();
+            if !(entry.file_name().to_string_lossy().starts_with(PARTIAL) && old && idle()) {
+                continue;
+            }
+            // Its writer may have made it a blob before it let go, and another one may have begun anew.
+            let path = entry.path();
+            let same = |now: fs::Metadata| (now.dev(), now.ino()) == (found.dev(), found.ino());
+            if !fs::symlink_metadata(&path).is_ok_and(same) {
+                continue;
+            }
+            match fs::remove_file(&path) {
+                Ok(()) => freed += found.size(),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(StoreError::file("sweep", path)(error)),
             }
         }
         Ok(freed)
@@ -201,6 +222,10 @@ impl Blobs {
         match fs::remove_file(&path) {
             Ok(()) => Ok(true),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            // Nothing of ours, and in the place of a blob all the same.
+            Err(error) if error.kind() == io::ErrorKind::IsADirectory => {
+                fs::remove_dir_all(&path).map_err(StoreError::file("delete", path)).map(|()| true)
+            }
             Err(error) => Err(StoreError::file("delete", path)(error)),
         }
     }
@@ -246,19 +271,28 @@ pub struct BlobWriter {
     file: File,
     hasher: Hasher,
     expected: Option<Digest>,
+    /// Bytes that there is room for, with those that are written.
+    room: u64,
     done: bool,
 }
 
 impl BlobWriter {
     fn new(blobs: &Blobs, path: PathBuf, file: File, hasher: Hasher, expected: Option<&Digest>) -> Self {
-        Self { blobs: blobs.clone(), path, file, hasher, expected: expected.cloned(), done: false }
+        Self { blobs: blobs.clone(), path, file, hasher, expected: expected.cloned(), room: 0, done: false }
     }
 
     /// Adds bytes.
     ///
     /// # Errors
-    /// `Full` when the disk is; the store itself is as before.
+    /// `OverBudget`; `Full` when the disk is; the store itself is as before.
     pub fn append(&mut self, bytes: &[u8]) -> Result<()> {
+        let end = self.hasher.count() + bytes.len() as u64;
+        if end > self.room {
+            let more = ROOM_STEP.max(end - self.room);
+            // For now only: once written they are on the disk, for all to see.
+            drop(self.blobs.budget().reserve(more)?);
+            self.room += more;
+        }
         if let Err(error) = self.file.write_all(bytes) {
             if error.kind() == io::ErrorKind::StorageFull {
                 return Err(StoreError::Full { path: self.path.clone(), needed: bytes.len() as u64 });
@@ -291,7 +325,11 @@ impl BlobWriter {
 
 impl Write for BlobWriter {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.append(bytes).map_err(io::Error::other)?;
+        let other = |error: StoreError| match error.is_full() {
+            true => io::Error::new(io::ErrorKind::StorageFull, error),
+            false => io::Error::other(error),
+        };
+        self.append(bytes).map_err(other)?;
         Ok(bytes.len())
     }
 

@@ -4,6 +4,7 @@
 
 use std::fmt;
 use std::fs::OpenOptions;
+use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -75,6 +76,24 @@ impl Rows {
         let rows = Self { path: path.to_owned(), reserve, open };
         rows.has_reserve();
         Ok(rows)
+    }
+
+    /// As [`Self::open`], with a look at each of its pages; whether that has repaired something.
+    pub(crate) fn open_checked(path: &Path) -> Result<(Self, bool)> {
+        let damaged = |source: redb::Error| StoreError::Damaged { path: path.to_owned(), source: Box::new(source) };
+        let reserve = Arc::new(Reserve::new(path.with_extension("reserve")));
+        let mut open = Open::new(path, &reserve).map_err(|error| match error {
+            // What the disk says; all else, and invalid data, is said by what is in the file.
+            StoreError::Database { source, .. }
+                if matches!(&*source, redb::Error::Io(error) if error.kind() != io::ErrorKind::InvalidData) =>
+            {
+                StoreError::Database { action: "be opened", source }
+            }
+            StoreError::Database { source, .. } => damaged(*source),
+            other => other,
+        })?;
+        let whole = open.database.check_integrity().map_err(|error| damaged(error.into()))?;
+        Ok((Self { path: path.to_owned(), reserve, open: RwLock::new(Arc::new(open)) }, !whole))
     }
 
     /// Whether there is room for the database to grow, come what may.

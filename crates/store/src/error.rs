@@ -10,6 +10,25 @@ use wharf_reference::Digest;
 pub enum StoreError {
     #[error("the data root `{}` is in use by process {pid}; stop it, or choose another with --data-root", root.display())]
     InUse { root: PathBuf, pid: String },
+    #[error(
+        "the data root `{}` has format {found}, and this version knows none after {known}: a later version of wharf has \
+         written it, and what this one does not know it would take for left behind. Start that version again, or choose \
+         another root with --data-root", root.display()
+    )]
+    Newer { root: PathBuf, found: u32, known: u32 },
+    #[error("`{}` does not say which format the data root has: it must be a number. Write the one that it had", .0.display())]
+    Format(PathBuf),
+    #[error("`{}` is no data root of wharf: there is no wharf.redb in it", .0.display())]
+    NoStore(PathBuf),
+    #[error(
+        "the database `{}` is damaged and cannot be repaired: bring back a copy of it, or move it away to begin anew \
+         (images, containers and volumes are then not known any more, though volumes' files stay)", path.display()
+    )]
+    Damaged {
+        path: PathBuf,
+        #[source]
+        source: Box<redb::Error>,
+    },
     #[error("cannot {action} `{}`", path.display())]
     File {
         action: &'static str,

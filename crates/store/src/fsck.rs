@@ -1,6 +1,7 @@
 //! What `system fsck` says: the words for it, shared by all who look after a part of the data root.
 
 use std::fmt;
+use std::fs;
 use std::io;
 
 use serde::Serialize;
@@ -20,6 +21,8 @@ pub enum Problem {
     Unowned,
     /// A row that leads nowhere.
     Dangling,
+    /// It is there, and the disk does not give it.
+    Unreadable,
 }
 
 /// What became of it.
@@ -90,6 +93,18 @@ impl Fsck {
         &self.notes
     }
 
+    /// All of it as the API answers, and `wharf system fsck` reads.
+    pub fn report(&self) -> serde_json::Value {
+        serde_json::json!({
+            "DryRun": self.dry_run,
+            "Deep": self.deep,
+            "LookedAt": self.looked_at,
+            "BytesRead": self.bytes_read,
+            "Findings": self.findings,
+            "Notes": self.notes,
+        })
+    }
+
     /// How many things were looked at.
     pub fn looked_at(&self) -> u64 {
         self.looked_at
@@ -130,6 +145,12 @@ impl Fsck {
         self.findings.push(Finding { problem, what: what.to_string(), bytes, repair, outcome });
     }
 
+    /// Something was wrong, and looking at it has repaired it.
+    pub fn mended(&mut self, problem: Problem, what: impl fmt::Display, repair: impl Into<String>) {
+        let (what, repair) = (what.to_string(), repair.into());
+        self.findings.push(Finding { problem, what, bytes: 0, repair, outcome: Outcome::Repaired });
+    }
+
     /// Something is wrong and cannot be repaired now.
     pub fn leave(&mut self, problem: Problem, what: impl fmt::Display, bytes: u64, why: impl Into<String>) {
         let outcome = if self.dry_run { Outcome::Found } else { Outcome::Left };
@@ -142,7 +163,7 @@ impl Fsck {
 }
 
 /// An error with its causes, in one line.
-fn words(error: &dyn std::error::Error) -> String {
+pub fn words(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
     while let Some(cause) = next {
@@ -154,11 +175,20 @@ fn words(error: &dyn std::error::Error) -> String {
 
 impl Blobs {
     /// Reads a blob whole and tells whether its bytes have its digest, with how many there are; `None` when there is no
-    /// such blob.
+    /// such blob. What is no file has nobody's digest, and is not opened: a FIFO would never give its end.
     ///
     /// # Errors
     /// When the disk cannot be read.
     pub fn verify(&self, digest: &Digest) -> Result<Option<(bool, u64)>> {
+        match fs::metadata(self.path(digest)) {
+            Ok(found) if !found.is_file() => return Ok(Some((false, 0))),
+            Ok(_) => {}
+            // A link to nothing is none, either.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Ok(self.path(digest).symlink_metadata().is_ok().then_some((false, 0)));
+            }
+            Err(error) => return Err(StoreError::file("read", self.path(digest))(error)),
+        }
         let mut file = match self.reader(digest) {
             Err(StoreError::NoBlob(_)) => return Ok(None),
             opened => opened?,

@@ -11,10 +11,12 @@ use rustix::fs::{FlockOperation, flock};
 
 use crate::blobs::{self, Blobs};
 use crate::database::Rows;
-use crate::{Budget, ReadTx, Result, StoreError, WriteTx};
+use crate::{Budget, ReadTx, Result, StoreError, WriteTx, format};
 
 /// OCI image-spec, "OCI Image Layout".
 const OCI_LAYOUT: &str = r#"{"imageLayoutVersion":"1.0.0"}"#;
+
+const DATABASE: &str = "wharf.redb";
 
 /// An open store. Cheap to clone; the root is free for another process when the last clone is dropped.
 #[derive(Clone, Debug)]
@@ -36,11 +38,12 @@ impl Store {
     /// Opens the store at `root`, which is made where it is missing. Sweeps what a crash left unfinished.
     ///
     /// # Errors
-    /// `InUse` when another process has it open; otherwise when the root cannot be written or the database is
+    /// `InUse` when another process has it open; `Newer` when a later version has written it; otherwise when the root cannot be written or the database is
     /// of no known form.
     pub fn open(root: &Path) -> Result<Self> {
         make_dir(root)?;
         let lock = take_lock(root)?;
+        format::settle(root)?;
         for dir in ["blobs/sha256", "blobs/sha512", "ingest"] {
             make_dir(&root.join(dir))?;
         }
@@ -48,10 +51,27 @@ impl Store {
         if !marker.exists() {
             blobs::write_whole(&marker, OCI_LAYOUT.as_bytes())?;
         }
-        let rows = Rows::open(&root.join("wharf.redb"))?;
+        let rows = Rows::open(&root.join(DATABASE))?;
         let budget = Arc::new(Budget::default());
         let blobs = Blobs::open(root, Arc::clone(&budget))?;
         Ok(Self { inner: Arc::new(Inner { root: root.to_owned(), rows, blobs, budget, _lock: lock }) })
+    }
+
+    /// Opens the store at `root` to look at it while no daemon does: nothing is made there, nothing swept. Says too whether
+    /// its database was damaged; it is repaired then.
+    ///
+    /// # Errors
+    /// `NoStore` when there is none; `Damaged` when its database is past repair; those of [`Self::open`].
+    pub fn open_to_check(root: &Path) -> Result<(Self, bool)> {
+        if !root.join(DATABASE).exists() {
+            return Err(StoreError::NoStore(root.to_owned()));
+        }
+        let lock = take_lock(root)?;
+        format::known(root)?;
+        let (rows, damaged) = Rows::open_checked(&root.join(DATABASE))?;
+        let budget = Arc::new(Budget::default());
+        let blobs = Blobs::unswept(root, Arc::clone(&budget));
+        Ok((Self { inner: Arc::new(Inner { root: root.to_owned(), rows, blobs, budget, _lock: lock }) }, damaged))
     }
 
     pub fn root(&self) -> &Path {

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! ROOT/lock            held while the store is open: one daemon per root
+//! ROOT/format          which form the rest has: a later version's root is refused
 //! ROOT/wharf.redb      everything that has a name or a reference
 //! ROOT/wharf.reserve   room for the database when the disk has none
 //! ROOT/oci-layout      the blobs are an OCI image layout, so that other tools can read them
@@ -23,6 +24,7 @@ mod blobs;
 mod budget;
 mod database;
 mod error;
+mod format;
 pub mod fsck;
 mod layout;
 mod parts;

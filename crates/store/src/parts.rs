@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 
 use wharf_reference::{Digest, Hasher};
 
-use crate::blobs::{Blobs, PARTIAL, sync_dir};
+use crate::blobs::{Blobs, PARTIAL, ROOM_STEP, sync_dir};
 use crate::{Result, StoreError};
 
 const MAGIC: u64 = u64::from_le_bytes(*b"whrfprt1");
@@ -25,8 +25,6 @@ const MAGIC: u64 = u64::from_le_bytes(*b"whrfprt1");
 const HEAD: u64 = 3;
 /// More parts are not counted: of a larger blob each is larger. The table is half a MiB then.
 const MAX_PARTS: u64 = 1 << 16;
-/// A blob on its way in asks for room in steps of so many bytes.
-const ROOM_STEP: u64 = 1 << 20;
 /// Read at once of what has come before.
 const READ: u64 = 256 << 10;
 

@@ -24,6 +24,28 @@ fn a_second_daemon_on_the_same_root_is_refused() {
 }
 
 #[test]
+fn a_root_of_a_later_version_is_refused_and_left_as_it_is() {
+    let (dir, store) = store();
+    drop(store);
+    let format = dir.path().join("format");
+    assert_eq!(std::fs::read_to_string(&format).unwrap(), "1\n");
+    std::fs::write(&format, "2\n").unwrap();
+    // What an opening sweeps.
+    let left = dir.path().join("ingest/1-1");
+    std::fs::write(&left, "what only the later version knows").unwrap();
+    let error = Store::open(dir.path()).unwrap_err();
+    assert!(matches!(error, StoreError::Newer { found: 2, known: 1, .. }), "{error}");
+    assert!(error.to_string().contains("--data-root") && left.exists());
+    std::fs::write(&format, "?").unwrap();
+    assert!(matches!(Store::open(dir.path()).unwrap_err(), StoreError::Format(_)));
+    // One from before there was a format is brought to this one.
+    std::fs::remove_file(&format).unwrap();
+    drop(Store::open(dir.path()).unwrap());
+    assert_eq!(std::fs::read_to_string(&format).unwrap(), "1\n");
+    assert!(!left.exists());
+}
+
+#[test]
 fn rows_are_read_as_they_were_written() {
     let (dir, store) = store();
     store
@@ -212,4 +234,32 @@ fn a_full_disk_fails_the_change_and_not_the_store() {
     drop(store);
     let rows = Store::open(&root).unwrap().read(|tx| tx.list::<String>(ROWS)).unwrap();
     assert!(rows.len() == 1 && rows[0].1 == row);
+}
+
+#[test]
+fn sweeping_beside_blobs_that_come_hurts_neither() {
+    let (_dir, store) = store();
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                store.blobs().sweep_partial(std::time::Duration::ZERO).unwrap();
+            }
+        });
+        for round in 0u32..300 {
+            let content = round.to_le_bytes();
+            let digest = Digest::sha256(&content);
+            // Whoever sweeps may have the file just now, or have taken it away before it was locked.
+            let mut writer = loop {
+                match store.blobs().parts(&digest, 4, 4) {
+                    Ok(writer) if writer.path().exists() => break writer,
+                    _ => {}
+                }
+            };
+            writer.write(0, &content).unwrap();
+            writer.finish().unwrap();
+            assert!(store.blobs().contains(&digest));
+        }
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    });
 }

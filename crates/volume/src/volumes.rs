@@ -42,12 +42,21 @@ impl Volumes {
     /// # Errors
     /// When the data root cannot be written.
     pub fn open(store: Store) -> Result<Self> {
+        let volumes = Self::open_to_check(store)?;
+        volumes.inner.sweep()?;
+        Ok(volumes)
+    }
+
+    /// As [`Self::open`], to look at what a crash has left.
+    ///
+    /// # Errors
+    /// When the directory cannot be made.
+    pub fn open_to_check(store: Store) -> Result<Self> {
         let dir = store.root().join("volumes");
         // 0711 as Docker's: a mount point that a container's user cannot pass through is no use to it.
         let made = DirBuilder::new().recursive(true).mode(0o711).create(&dir);
         made.map_err(VolumeError::file("create", &dir))?;
         let inner = Inner { store, dir, busy: Mutex::default(), users: Mutex::default() };
-        inner.sweep()?;
         Ok(Self { inner: Arc::new(inner) })
     }
 

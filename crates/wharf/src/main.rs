@@ -19,6 +19,7 @@ fn main() -> ExitCode {
         ("dockerd", _) => protected(|| wharf_daemon::main(&args)),
         ("runc" | "crun" | "wharf-oci", _) => oci(&args),
         (_, "daemon") => protected(|| wharf_daemon::main(&args[1..])),
+        (_, wharf_cli::CHECK) => wharf_daemon::check(&args[1..]),
         (_, "oci") => oci(&args[1..]),
         (_, "registry") => wharf_registry::main(&args[1..]),
         _ => wharf_cli::main(&program, args),

@@ -96,7 +96,7 @@ async fn a_registry_may_be_elsewhere_and_credentials_are_not() {
     let refused = repository(options, "registry.invalid/app", None).tags().await.unwrap_err();
     assert_eq!(refused.kind(), Kind::Failed);
     let text = refused.message();
-    assert!(text.contains("_default/hosts.toml` cannot be used: line 2: a key is followed by ="), "{text}");
+    assert!(text.contains("_default/hosts.toml` cannot be used: line 2: key with no value, expected `=`"), "{text}");
 }
 
 /// An authority, another, and certificates of the first for a server and a client; false without `openssl`.
@@ -165,6 +165,36 @@ async fn a_host_has_authorities_and_certificates_of_its_own() {
     let missing = tags("ca = 'none.crt'\n").await.unwrap_err();
     assert!(missing.contains("none.crt"), "{missing}");
     assert!(server.asked().iter().all(|asked| asked.query.contains("ns=registry.invalid")));
+}
+
+/// A registry and its token service are two hosts, each with a certificate of its own.
+#[tokio::test]
+async fn a_token_service_has_authorities_and_certificates_of_its_own() {
+    let dir = tempfile::tempdir().unwrap();
+    if !certificates(dir.path()) {
+        return;
+    }
+    let service = Fake::with(Some(acceptor(dir.path(), true)), |_| say(200, &[], "{\"token\": \"good\"}")).await;
+    let challenge = format!("Bearer realm=\"https://{}/token\",service=\"x\"", service.address);
+    let registry = Fake::with(Some(acceptor(dir.path(), false)), move |asked| match asked.authorization() {
+        "Bearer good" => say(200, &[], TAGS),
+        _ => say(401, &[("www-authenticate", &challenge)], ""),
+    })
+    .await;
+    let path = |name: &str| dir.path().join(name).display().to_string();
+    with_hosts(dir.path(), &registry.address.to_string(), &format!("ca = '{}'\n", path("ca.crt")));
+    let tags = async |settings: &str| {
+        let options = with_hosts(dir.path(), &service.address.to_string(), settings);
+        let app = repository(options, &format!("{}/app", registry.address), Some(Credentials::new("ann", "secret")));
+        app.tags().await.map_err(|error| error.message())
+    };
+    let client = format!("client = [['{}', '{}']]\n", path("client.cert"), path("client.key"));
+    assert_eq!(tags(&format!("ca = '{}'\n{client}", path("ca.crt"))).await.unwrap(), ["v1"]);
+    let untrusted = tags(&format!("ca = '{}'\n{client}", path("other.crt"))).await.unwrap_err();
+    assert!(untrusted.contains("x509: certificate signed by unknown authority"), "{untrusted}");
+    let refused = tags(&format!("ca = '{}'\n", path("ca.crt"))).await.unwrap_err();
+    assert!(refused.to_lowercase().contains("certificate"), "{refused}");
+    assert_eq!(service.asked().len(), 1);
 }
 
 /// What holds for one host does not hold for whom it redirects to.

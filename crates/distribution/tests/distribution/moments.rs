@@ -28,6 +28,18 @@ async fn a_busy_registry_is_asked_again() {
 }
 
 #[tokio::test]
+async fn a_blob_is_asked_for_as_often_as_was_said() {
+    for attempts in [1, 3] {
+        let registry = Fake::start(|_| say(503, &[], "")).await;
+        let options = ClientOptions { download_attempts: Some(attempts), ..ClientOptions::default() };
+        let app = repository(options, &format!("{}/app", registry.address), None);
+        let blob = Descriptor::new("x/y", Digest::sha256(b"content"), 7);
+        app.blob(&blob, 0).await.unwrap_err();
+        assert_eq!(registry.asked().len(), attempts as usize);
+    }
+}
+
+#[tokio::test]
 async fn nobody_waits_for_hours() {
     let limit = "You have reached your pull rate limit.";
     let registry = Fake::start(move |_| {

@@ -9,7 +9,7 @@ use wharf_reference::Digest;
 use wharf_store::Table;
 use wharf_store::fsck::{Finding, Fsck, Outcome, Problem};
 
-use crate::{Place, open};
+use crate::{Place, crash, noise, open};
 
 const NAMES: Table = Table::new("image-name");
 const LEFT: Table = Table::new("layer-left");
@@ -125,6 +125,91 @@ fn a_layer_is_made_again_of_its_blob_and_forgotten_without_one() {
     assert_eq!(place.fsck(false, true).findings()[0].outcome, Outcome::Left);
     drop(held);
     assert_eq!(place.mended(true).len(), 1);
+}
+
+/// Damages the layer and has it made again until it is killed. A test of its own only when the one below runs it.
+#[test]
+fn child() {
+    let Ok(root) = std::env::var(crash::ROOT) else { return };
+    let images = open(Path::new(&root));
+    let id = images.layers().list().unwrap()[0].diff_id.clone();
+    for _ in 0..u32::MAX {
+        flip(&Path::new(&root).join("layers").join(id.hex()), b"begin");
+        images.fsck(&mut Fsck::new(false, true), &|_| None).unwrap();
+    }
+}
+
+#[test]
+fn killed_while_a_layer_is_made_again_nothing_of_it_is_lost() {
+    let place = Place::new();
+    let mut content = b"begin".to_vec();
+    content.extend(noise(7, 3 << 20));
+    let layer = place.layer(&[("a", &content)]);
+    let image = place.image(std::slice::from_ref(&layer), "", &["x"]);
+    place.images.layers().compressed(&layer, None).unwrap();
+    let Place { dir, store, images } = place;
+    drop((store, images));
+    let root = dir.path().join("data");
+    for round in 0..12 {
+        let mut child = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "fsck::child", "--nocapture"])
+            .env(crash::ROOT, &root)
+            .stdout(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        let chance = SystemTime::UNIX_EPOCH.elapsed().unwrap().subsec_nanos() % 150;
+        std::thread::sleep(Duration::from_millis(u64::from(60 + chance)));
+        assert!(child.try_wait().unwrap().is_none(), "the child has failed by itself");
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let images = open(&root);
+        assert_eq!(crate::listing(&root.join("layers")), [layer.hex()], "round {round}");
+        images.fsck(&mut Fsck::new(false, true), &|_| None).unwrap();
+        images.layers().verify(&layer).unwrap();
+        assert_eq!(images.resolve("x").unwrap().id, image.id);
+    }
+}
+
+#[test]
+fn a_layer_whose_files_are_gone_is_known_as_long_as_its_blob_is_here() {
+    let place = Place::new();
+    let image = place.simple("", &["x"]);
+    let blob = place.images.layers().compressed(&image.diff_ids[0], None).unwrap();
+    let layers = place.path("data/layers");
+    // What a kill left that came after the damaged files had been moved away.
+    fs::rename(layers.join(image.diff_ids[0].hex()), layers.join("tmp-gone-7")).unwrap();
+    let Place { dir, store, images } = place;
+    drop((store, images));
+    let images = open(&dir.path().join("data"));
+    let mut fsck = Fsck::new(false, false);
+    images.fsck(&mut fsck, &|_| None).unwrap();
+    assert_eq!(problems(fsck.findings()), [(Problem::Missing, "layer")]);
+    assert_eq!(fsck.findings()[0].outcome, Outcome::Repaired);
+    images.layers().verify(&image.diff_ids[0]).unwrap();
+    assert_eq!(images.layers().get(&image.diff_ids[0]).unwrap().unwrap().blobs, [blob]);
+}
+
+#[test]
+fn one_blob_that_cannot_be_read_is_a_finding_among_others() {
+    let place = Place::new();
+    let (one, two) = (place.layer(&[("a", b"one")]), place.layer(&[("b", b"two")]));
+    let one = place.image(&[one], "one", &["one"]);
+    let two = place.image(&[two], "two", &["two"]);
+    let of = |id: &Digest| place.images.layers().compressed(id, None).unwrap();
+    let (bad, directory) = (of(&one.diff_ids[0]), of(&two.diff_ids[0]));
+    assert_ne!(bad, directory);
+    // The kernel gives EIO for what is at a process's address 0.
+    fs::remove_file(place.blob(&bad.digest)).unwrap();
+    std::os::unix::fs::symlink("/proc/self/mem", place.blob(&bad.digest)).unwrap();
+    fs::remove_file(place.blob(&directory.digest)).unwrap();
+    fs::create_dir(place.blob(&directory.digest)).unwrap();
+    fs::write(place.blob(&directory.digest).join("f"), "x").unwrap();
+    let found = place.fsck(false, true).findings().to_vec();
+    assert_eq!(problems(&found), [(Problem::Unreadable, "blob"), (Problem::Damaged, "blob")], "{found:#?}");
+    assert!(found[0].outcome == Outcome::Left && found[0].repair.contains("Input/output error"), "{found:#?}");
+    assert_eq!(found[1].outcome, Outcome::Repaired);
+    fs::remove_file(place.blob(&bad.digest)).unwrap();
+    place.mended(true);
 }
 
 #[test]

@@ -23,7 +23,7 @@ pub(crate) fn check(data: &[u8]) -> bool {
 
 #[cfg(test)]
 #[path = "../../../../fuzz/mutate.rs"]
-mod mutate;
+pub(crate) mod mutate;
 
 #[cfg(test)]
 mod tests {

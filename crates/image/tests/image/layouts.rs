@@ -128,3 +128,37 @@ fn what_is_no_layer_is_refused_where_it_is_needed() {
     assert_eq!(place.images.load(archive.as_slice(), &|_| {}).unwrap_err().kind(), ErrorKind::Invalid);
     assert!(is_empty(&place));
 }
+
+/// A data root that nothing of may go, and that has what its files have.
+struct Root(std::path::PathBuf);
+
+impl wharf_store::Keeper for Root {
+    fn used(&self) -> u64 {
+        wharf_rooted_path::disk_usage(&self.0)
+    }
+    fn evict(&self, _bytes: u64) {}
+}
+
+#[test]
+fn all_that_an_archive_brings_is_asked_of_the_budget_before_it_is_written() {
+    let content = noise(3, 5 << 20);
+    let plain = tar(&[("a", &content)]);
+    let packed = gzip(&plain);
+    let compressed = layout(&[Digest::sha256(&plain)], &[descriptor(LAYER, &packed)], &[&packed], false).1;
+    let aside = tar(&[("whatever", &content)]);
+    for (archive, what) in [(compressed, "a compressed layer"), (aside, "a part that is put aside")] {
+        let place = Place::new();
+        let data = place.path("data");
+        let before = wharf_rooted_path::disk_usage(&data);
+        place.store.budget().limit(before + (4 << 20), Root(data.clone()));
+        let most = std::sync::atomic::AtomicU64::new(0);
+        let error = place.images.load(archive.as_slice(), &|_| {
+            most.fetch_max(wharf_rooted_path::disk_usage(&data), std::sync::atomic::Ordering::Relaxed);
+        });
+        let error = error.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Full, "{what}: {error:?}");
+        assert!(format!("{error:?}").contains("OverBudget"), "{what}: {error:?}");
+        assert!(most.into_inner() <= before + (4 << 20), "{what}: more was written than may be");
+        assert!(is_empty(&place), "{what}");
+    }
+}

@@ -5,6 +5,7 @@ mod collecting;
 mod crash;
 mod fsck;
 mod fuzzed;
+mod fuzzed_archive;
 mod hostile;
 mod layouts;
 mod names;

@@ -3,6 +3,7 @@
 use std::fs;
 
 use serde_json::{Value, json};
+use wharf_distribution::{Client, ClientOptions};
 use wharf_image::ErrorKind;
 use wharf_reference::Digest;
 
@@ -94,6 +95,80 @@ async fn artifacts_are_no_images() {
     put(&client().repository(&name, None), "2", INDEX, &index, &[]).await;
     let error = pull(&place.images, &shelf.name("chart:2"), None).await.0.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NotFound);
+}
+
+/// A client that asks one registry's mirror first.
+fn mirrored(dir: &std::path::Path, home: &Shelf, mirror: &Shelf) -> Client {
+    let own = dir.join(home.address.to_string());
+    fs::create_dir_all(&own).unwrap();
+    let text = format!("server = 'http://{}'\n[host.'http://{}']\n", home.address, mirror.address);
+    fs::write(own.join("hosts.toml"), text).unwrap();
+    Client::new(ClientOptions { certs_dirs: vec![dir.to_owned()], ..ClientOptions::default() }).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_mirror_gives_wrong_comes_from_the_registry() {
+    let (home, mirror, here, certs) = (Shelf::new(), Shelf::new(), Place::new(), tempfile::tempdir().unwrap());
+    let layer = here.layer(&[("a", &noise(1, 500_000))]);
+    let image = here.image(std::slice::from_ref(&layer), "", &[]);
+    for shelf in [&home, &mirror] {
+        here.images.tag(image.id.as_str(), &shelf.name("app:1").familiar()).unwrap();
+        push(&here.images, &shelf.name("app:1")).await.0.unwrap();
+    }
+    let client = mirrored(certs.path(), &home, &mirror);
+    let pull = async |place: &Place| {
+        let (progress, _told) = tokio::sync::mpsc::unbounded_channel();
+        place.images.pull(&home.name("app:1"), None, None, &client, progress).await
+    };
+    let blob = here.images.layers().get(&layer).unwrap().unwrap().blobs[0].digest.clone();
+    let at = |shelf: &Shelf, digest: &Digest| shelf.dir.path().join("data/blobs/sha256").join(digest.hex());
+    let right = fs::read(at(&home, &blob)).unwrap();
+    let flipped = |at: usize| {
+        let mut bytes = right.clone();
+        bytes[at] ^= 1;
+        bytes
+    };
+    // The stream's own checksum, its middle, its begin; and the configuration.
+    for wrong in [flipped(right.len() - 1), flipped(right.len() / 2), flipped(0), vec![0; right.len()]] {
+        fs::write(at(&mirror, &blob), wrong).unwrap();
+        let there = Place::new();
+        assert_eq!(pull(&there).await.unwrap().id, image.id);
+        there.images.layers().verify(&layer).unwrap();
+        assert!(listing(&there.path("data/ingest")).is_empty());
+    }
+    let config = fs::read(at(&home, &image.id)).unwrap();
+    fs::write(at(&mirror, &image.id), vec![b' '; config.len()]).unwrap();
+    assert_eq!(pull(&Place::new()).await.unwrap().id, image.id);
+    // When nobody gives the right one, who gave the wrong one is named.
+    fs::remove_file(at(&home, &blob)).unwrap();
+    let there = Place::new();
+    let error = pull(&there).await.unwrap_err();
+    assert!(error.to_string().contains(&mirror.address.to_string()), "{error}");
+    assert_eq!(error.kind(), ErrorKind::NotFound);
+    assert!(there.images.list().unwrap().is_empty() && there.images.layers().list().unwrap().is_empty());
+    fs::remove_file(at(&home, &image.id)).unwrap();
+    let error = pull(&there).await.unwrap_err();
+    assert!(error.to_string().contains(&mirror.address.to_string()), "{error}");
+}
+
+/// A pull that fails takes away what it has brought, and not what somebody else has counted on meanwhile.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hopeless_blob_stays_for_who_holds_it() {
+    let (shelf, place) = (Shelf::new(), Place::new());
+    let name = shelf.name("bad:1");
+    let layer = tar(&[("f", b"f")]);
+    let own = serde_json::to_vec(&config(&[Digest::sha256(b"another")], "")).unwrap();
+    let manifest =
+        json!({ "schemaVersion": 2, "layers": [descriptor(LAYER, &layer)], "config": descriptor(CONFIG, &own) });
+    put(&client().repository(&name, None), "1", MANIFEST, &manifest, &[&own, &layer]).await;
+    let blob = Digest::sha256(&layer);
+    let held = place.images.layers().hold(std::slice::from_ref(&blob));
+    place.store.blobs().put(&layer).unwrap();
+    pull(&place.images, &name, None).await.0.unwrap_err();
+    assert!(place.blobs().contains(&blob.hex().to_owned()), "as a load holds what it has brought");
+    drop(held);
+    pull(&place.images, &name, None).await.0.unwrap_err();
+    assert!(!place.blobs().contains(&blob.hex().to_owned()));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

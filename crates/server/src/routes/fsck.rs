@@ -1,6 +1,5 @@
 //! `POST /system/fsck`: finds and repairs what does not fit in the data root. Beside Docker's API.
 
-use serde_json::json;
 use wharf_engine::EngineError;
 use wharf_engine::fsck::Fsck;
 
@@ -17,12 +16,5 @@ pub(super) async fn fsck(call: Call) -> Result {
         Ok(fsck)
     })
     .await?;
-    Ok(ok(&json!({
-        "DryRun": fsck.dry_run(),
-        "Deep": fsck.deep(),
-        "LookedAt": fsck.looked_at(),
-        "BytesRead": fsck.bytes_read(),
-        "Findings": fsck.findings(),
-        "Notes": fsck.notes(),
-    })))
+    Ok(ok(&fsck.report()))
 }

@@ -29,7 +29,8 @@ fn a_full_disk_fails_the_operation_and_not_the_store() {
     let archive = too_large(&daemon);
     let import = daemon.client().args(["import", "-", "large"]).stdin(File::open(archive).unwrap()).output();
     let import = crate::kit::Said::from(import.unwrap());
-    assert!(import.code == 1 && import.err.contains("no space left on device"), "{}", import.err);
+    // Of 80 MiB, beside what the disk has.
+    assert!(import.code == 1 && (17 << 20..60 << 20).contains(&missing(&import.err)), "{}", import.err);
     assert_eq!(daemon.docker("images -q large").ok(), "");
     daemon.eventually("what had come of the image is gone", || free(&daemon) + 64 >= before);
 

@@ -20,7 +20,7 @@ fn owners(d: &Daemon) -> Value {
 }
 
 /// The first layer of an image.
-fn layer_of(d: &Daemon, image: &str) -> String {
+pub(crate) fn layer_of(d: &Daemon, image: &str) -> String {
     let mut client = d.client();
     Said::from(client.args(["inspect", "-f", "{{index .RootFS.Layers 0}}", image]).output().unwrap()).ok()
 }

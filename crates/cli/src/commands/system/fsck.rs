@@ -1,22 +1,27 @@
 //! `wharf system fsck`: what does not fit in the data root. Docker has no such command.
 
+use std::os::unix::process::CommandExt as _;
+use std::process::{Command, Stdio};
+
 use serde_json::Value as Json;
 
+use crate::CHECK;
 use crate::app::App;
-use crate::command::{Arity, Command};
-use crate::failure::Outcome;
+use crate::command::{Arity, Command as Own};
+use crate::failure::{Failure, Outcome};
 use crate::flag::Flag;
 use crate::json::{array, int, text};
 use crate::parse::Matches;
 use crate::units;
 
-pub(crate) static COMMAND: Command = Command::new(
+pub(crate) static COMMAND: Own = Own::new(
     "[OPTIONS]",
     "Find and repair what is damaged, lost or nobody's in the data root",
     Arity::None,
     |app, matches| Box::pin(run(app, matches)),
 )
 .flags(&[
+    Flag::text("data-root", "Look at this data root, which no daemon may have, instead of asking a daemon"),
     Flag::switch("deep", "Also read each layer whole and compare it with its digest"),
     Flag::switch("dry-run", "Only say what is wrong"),
     Flag::text("format", "Format the output: 'json', or plain text without it"),
@@ -28,13 +33,22 @@ async fn run(app: &App, matches: &Matches) -> Outcome<u8> {
     if !matches!(format, "text" | "json") {
         return Err(format!("unknown format '{format}': give json, or leave it out").into());
     }
-    let request = app
-        .client()
-        .await?
-        .post("/system/fsck")
-        .query_if(matches.on("deep"), "deep")
-        .query_if(matches.on("dry-run"), "dry-run");
-    let answer: Json = request.send().await?.json().await?;
+    let answer = match matches.some("data-root") {
+        Some(root) => without_daemon(Some(root), matches)?,
+        None if is_nobody_there(app).await? => {
+            app.complain("no daemon answers: its data root is looked at without it");
+            without_daemon(None, matches)?
+        }
+        None => {
+            let request = app
+                .client()
+                .await?
+                .post("/system/fsck")
+                .query_if(matches.on("deep"), "deep")
+                .query_if(matches.on("dry-run"), "dry-run");
+            request.send().await?.json().await?
+        }
+    };
     let found = array(&answer["Findings"]);
     if format == "json" {
         app.say(&answer.to_string())?;
@@ -42,6 +56,31 @@ async fn run(app: &App, matches: &Matches) -> Outcome<u8> {
         app.print(&plain(&answer))?;
     }
     Ok(u8::from(!found.is_empty()))
+}
+
+/// Whether the default daemon does not run. None is started: it may be what the look is for.
+async fn is_nobody_there(app: &App) -> Outcome<bool> {
+    let client = app.bare_client()?;
+    let negotiated = client.negotiate().await;
+    Ok(app.endpoint()?.is_default && negotiated.is_err_and(|error| error.is_unreachable()))
+}
+
+/// Has our own program look, which knows the store; this part of it does not.
+fn without_daemon(root: Option<&str>, matches: &Matches) -> Outcome<Json> {
+    let mut command = Command::new("/proc/self/exe");
+    command.arg0("wharf").arg(CHECK).stdin(Stdio::null()).stderr(Stdio::inherit());
+    if let Some(root) = root {
+        command.arg("--data-root").arg(root);
+    }
+    for switch in ["deep", "dry-run"].into_iter().filter(|switch| matches.on(switch)) {
+        command.arg(format!("--{switch}"));
+    }
+    let output = command.output().map_err(|error| format!("cannot look: {}", wharf_report::os(&error)))?;
+    if !output.status.success() {
+        // It has said why.
+        return Err(Failure::code(1));
+    }
+    serde_json::from_slice(&output.stdout).map_err(|error| format!("the look has ended too early: {error}").into())
 }
 
 fn plain(answer: &Json) -> String {
