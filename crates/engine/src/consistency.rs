@@ -54,7 +54,7 @@ impl Engine {
 
     /// The name of a container that has a layer.
     fn needs(&self, layer: &Digest) -> Option<String> {
-        self.list().iter().find(|record| record.layers.contains(layer)).map(|record| record.name.clone())
+        self.list().iter().find(|record| record.all_layers().any(|own| own == layer)).map(|record| record.name.clone())
     }
 
     /// Directories of no container.

@@ -5,6 +5,7 @@ mod build;
 mod copy;
 mod disk;
 mod events;
+mod image_mounts;
 mod kills;
 mod kit;
 mod limits;
