@@ -189,6 +189,7 @@ impl Session<'_> {
             state_dir: dir.path.clone(),
             spec,
             rootfs: Rootfs::Overlay { lowers, upper: Some(upper.clone()), work: Some(work) },
+            binds: Vec::new(),
             cgroup,
             log: None,
             open_stdin: false,

@@ -155,7 +155,7 @@ impl Engine {
             }
         }
         let records = self.list();
-        let of_containers: BTreeSet<&Digest> = records.iter().flat_map(|record| &record.layers).collect();
+        let of_containers: BTreeSet<&Digest> = records.iter().flat_map(|record| record.all_layers()).collect();
         for layer in layers {
             let place = match (users.get(&layer.diff_id), of_containers.contains(&layer.diff_id)) {
                 (Some(1), _) => &mut accounts.layers_unique,

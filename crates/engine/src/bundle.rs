@@ -342,6 +342,8 @@ fn bind_options(host: &HostConfig, point: &MountPoint, mapped: &[String]) -> Vec
     let propagation = if point.propagation.is_empty() { "rprivate" } else { &point.propagation };
     let mode = match (point.rw, is(|o| o.read_only_non_recursive)) {
         (true, _) => "rw",
+        // Nothing is mounted in an image.
+        (false, _) if point.image.is_some() => "ro",
         (false, true) => "ro",
         (false, false) => "rro",
     };

@@ -113,8 +113,9 @@ impl Engine {
 
     fn put_together(&self, record: Arc<Container>, ids: Option<IdRange>, aside: bool) -> Result<ContainerRoot> {
         let dir = self.dir(&record.id);
-        let (mut lowers, layers) = self.lowers(&record)?;
-        let layers: Vec<BorrowedFd<'_>> = layers.iter().map(AsFd::as_fd).collect();
+        let stacks = self.stacks(&record)?;
+        let mut lowers = stacks.root;
+        let layers: Vec<BorrowedFd<'_>> = stacks.mounts.iter().map(AsFd::as_fd).collect();
         let rootfs = if aside {
             lowers.insert(0, Lower::Directory(dir.join("upper")));
             Rootfs::Overlay { lowers, upper: None, work: None }
@@ -129,7 +130,13 @@ impl Engine {
         let (mut binds, mut gone) = (Vec::new(), Vec::new());
         for mount in all.into_iter().filter(|mount| mount.typ().as_deref() == Some("bind")) {
             let source = mount.source().clone().unwrap_or_default();
-            if source.exists() {
+            let point = record.mounts.iter().find(|point| Path::new(&point.destination) == mount.destination());
+            let there = match point {
+                Some(point) if point.image.is_some() => self.check_subpath(point).is_ok(),
+                Some(point) => source.exists() && self.check_subpath(point).is_ok(),
+                None => source.exists(),
+            };
+            if there {
                 binds.push(mount);
             } else if source.parent() != Some(&dir) {
                 // Files of the engine's own come with the first start.
@@ -139,7 +146,7 @@ impl Engine {
         }
         let mappings = ids.map(|ids| json!({ "containerID": 0, "hostID": ids.first, "size": ids.count }));
         let mappings: Vec<LinuxIdMapping> = serde_json::from_value(mappings.into_iter().collect()).map_err(fail)?;
-        let root = as_root_of(ids, || mount_outside(&rootfs, &layers, &binds, &mappings))?;
+        let root = as_root_of(ids, || mount_outside(&rootfs, &layers, &binds, &stacks.binds, &mappings))?;
         let root = root.map_err(|e| EngineError::from_source("cannot mount the container's files", &e))?;
         Ok(ContainerRoot { dir: RootDir::from_fd(root), record, ids, gone, process: None })
     }

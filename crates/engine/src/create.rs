@@ -151,10 +151,10 @@ impl Engine {
             links,
         };
         let (engine, mut made) = (self.clone(), record.clone());
-        let (points, more) = blocking(move || {
-            let mut warnings = Vec::new();
-            let points = mounts::resolve(&engine, &mut made, &mut warnings)?;
-            Ok((points, warnings))
+        let (points, more, _held) = blocking(move || {
+            let (mut warnings, mut held) = (Vec::new(), engine.images().layers().hold(&[]));
+            let points = mounts::resolve(&engine, &mut made, &mut warnings, &mut held)?;
+            Ok((points, warnings, held))
         })
         .await?;
         record.mounts = points;

@@ -160,16 +160,17 @@ impl Engine {
     /// When the store fails.
     pub fn collect(&self) -> Result<u64> {
         let pinned = || {
-            let mut pinned: Vec<Digest> = self.list().iter().flat_map(|record| record.layers.clone()).collect();
+            let mut pinned: Vec<Digest> =
+                self.list().iter().flat_map(|record| record.all_layers().cloned().collect::<Vec<_>>()).collect();
             pinned.extend(self.inner.pins.get().into_iter().flat_map(|pins| (pins.0)()));
             pinned
         };
         Ok(self.images().collect(&pinned)?)
     }
 
-    /// Containers made from an image, and whether each runs.
+    /// Containers made from an image, or with it mounted, and whether each runs.
     pub fn users(&self, image: &Digest) -> Vec<(String, bool)> {
-        let of = self.list().into_iter().filter(|record| record.image == *image);
+        let of = self.list().into_iter().filter(|record| record.uses(image));
         of.map(|record| (record.id.clone(), record.state.status.is_active())).collect()
     }
 

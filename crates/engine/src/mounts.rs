@@ -4,21 +4,28 @@ use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
+use wharf_image::Hold;
 use wharf_volume::CreateVolume;
 
 use crate::engine::Engine;
 use crate::error::{EngineError, Result};
+use crate::mount_request::mount;
 use crate::record::{Container, MountPoint};
-use crate::spec::{BindOptions, HostConfig, MountRequest};
+use crate::spec::HostConfig;
 
-/// Finds out what a new container mounts; makes volumes that are not there, and directories for binds whose source
+/// Finds out what a new container mounts (`held` comes to keep the layers of images among it); makes volumes that are not there, and directories for binds whose source
 /// is missing, as Docker does. Waits for the disk.
 ///
 /// # Errors
 /// `InvalidParameter` with Docker's words, `NotFound`; then no volume stays that only this container would have had.
-pub(crate) fn resolve(engine: &Engine, record: &mut Container, warnings: &mut Vec<String>) -> Result<Vec<MountPoint>> {
+pub(crate) fn resolve(
+    engine: &Engine,
+    record: &mut Container,
+    warnings: &mut Vec<String>,
+    held: &mut Hold,
+) -> Result<Vec<MountPoint>> {
     let mut points = BTreeMap::new();
-    match collect(engine, record, &mut points, warnings) {
+    match collect(engine, record, &mut points, warnings, held) {
         Ok(()) => Ok(points.into_values().collect()),
         Err(error) => {
             give_back(engine, points.values());
@@ -40,6 +47,7 @@ fn collect(
     record: &Container,
     points: &mut BTreeMap<String, MountPoint>,
     warnings: &mut Vec<String>,
+    held: &mut Hold,
 ) -> Result<()> {
     let mut own = BTreeSet::new();
     let host = record.host.clone();
@@ -55,6 +63,7 @@ fn collect(
                 other => return Err(EngineError::invalid(format!("invalid mode: {other}"))),
             }
             point.anonymous = false;
+            engine.images().layers().hold_also(held, point.layers());
             points.insert(point.destination.clone(), point);
         }
     }
@@ -70,7 +79,7 @@ fn collect(
         add(points, &mut own, point)?;
     }
     for request in host.mounts.iter().flatten() {
-        let point = mount(engine, record, request)?;
+        let point = mount(engine, record, request, held)?;
         add(points, &mut own, point)?;
     }
     for target in host.tmpfs.iter().flatten().map(|(target, _)| target) {
@@ -105,11 +114,13 @@ pub(crate) fn shows_groups(host: &HostConfig) -> bool {
 
 /// What a request says of a volume beside its name.
 #[derive(Debug, Default)]
-struct VolumeWish {
-    no_copy: bool,
-    labels: BTreeMap<String, String>,
-    driver: String,
-    options: BTreeMap<String, String>,
+pub(crate) struct VolumeWish {
+    pub(crate) no_copy: bool,
+    /// What of it is mounted.
+    pub(crate) subpath: String,
+    pub(crate) labels: BTreeMap<String, String>,
+    pub(crate) driver: String,
+    pub(crate) options: BTreeMap<String, String>,
 }
 
 /// What `--volumes-from` brought is overridden; two of the request's own contradict each other.
@@ -161,7 +172,7 @@ fn check_proc(point: &MountPoint) -> Result<()> {
     Ok(())
 }
 
-fn destination(target: &str) -> Result<String> {
+pub(crate) fn destination(target: &str) -> Result<String> {
     let clean = clean(target);
     if !target.starts_with('/') {
         return Err(EngineError::invalid(format!("invalid mount path: '{target}' mount path must be absolute")));
@@ -250,7 +261,7 @@ struct Mode {
     label: Option<String>,
 }
 
-const PROPAGATIONS: &[&str] = &["private", "rprivate", "shared", "rshared", "slave", "rslave"];
+pub(crate) const PROPAGATIONS: &[&str] = &["private", "rprivate", "shared", "rshared", "slave", "rslave"];
 
 impl Mode {
     /// One word of each kind at most (moby, `linuxValidMountMode`).
@@ -289,94 +300,8 @@ impl Mode {
     }
 }
 
-/// One `--mount`.
-fn mount(engine: &Engine, record: &Container, request: &MountRequest) -> Result<MountPoint> {
-    if request.target.is_empty() {
-        return Err(EngineError::invalid("invalid mount config: field Target must not be empty"));
-    }
-    let destination = destination(&request.target)?;
-    let bad =
-        |text: String| EngineError::invalid(format!("invalid mount config for type \"{}\": {text}", request.kind));
-    if request.bind_options.is_some() && request.kind != "bind" {
-        return Err(bad("field BindOptions must not be specified".into()));
-    }
-    match request.kind.as_str() {
-        "bind" => {
-            let options = request.bind_options.clone().unwrap_or_default();
-            check_bind(&options, request.read_only).map_err(bad)?;
-            if !request.source.starts_with('/') {
-                return Err(EngineError::invalid(format!(
-                    "invalid mount config for type \"bind\": invalid mount path: '{}' mount path must be absolute",
-                    request.source
-                )));
-            }
-            let source = clean(&request.source);
-            if !Path::new(&source).exists() {
-                if !options.create_mountpoint {
-                    return Err(EngineError::invalid(format!(
-                        "invalid mount config for type \"bind\": bind source path does not exist: {source}"
-                    )));
-                }
-                std::fs::create_dir_all(&source).map_err(|e| {
-                    EngineError::from_source(&format!("error while creating mount source path '{source}'"), &e)
-                })?;
-            }
-            let propagation = if options.propagation.is_empty() { "rprivate".to_owned() } else { options.propagation };
-            Ok(MountPoint {
-                kind: "bind".into(),
-                source,
-                destination,
-                rw: !request.read_only,
-                propagation,
-                ..MountPoint::default()
-            })
-        }
-        "volume" => {
-            let options = request.volume_options.clone().unwrap_or_default();
-            if !options.subpath.is_empty() {
-                return Err(EngineError::not_implemented("volume-subpath is not supported yet"));
-            }
-            let driver = options.driver_config.unwrap_or_default();
-            let wish = VolumeWish {
-                no_copy: options.no_copy,
-                labels: options.labels.unwrap_or_default(),
-                driver: driver.name,
-                options: driver.options.unwrap_or_default(),
-            };
-            let name = (!request.source.is_empty()).then_some(request.source.as_str());
-            volume(engine, record, name, &destination, !request.read_only, &wish)
-        }
-        "tmpfs" => {
-            if !request.source.is_empty() {
-                return Err(EngineError::invalid(
-                    "invalid mount config for type \"tmpfs\": field Source must not be specified",
-                ));
-            }
-            Ok(MountPoint { kind: "tmpfs".into(), destination, rw: !request.read_only, ..MountPoint::default() })
-        }
-        "image" => Err(EngineError::not_implemented("mounts of type image are not supported yet")),
-        other => Err(EngineError::invalid(format!("mount type unknown: \"{other}\""))),
-    }
-}
-
-/// What the options of a bind cannot be together.
-fn check_bind(options: &BindOptions, read_only: bool) -> Result<(), String> {
-    if !options.propagation.is_empty() && !PROPAGATIONS.contains(&options.propagation.as_str()) {
-        return Err(format!("invalid propagation mode: {}", options.propagation));
-    }
-    let (alone, forced) = (options.read_only_non_recursive, options.read_only_force_recursive);
-    match (read_only, alone, forced) {
-        (false, true, _) => Err("mount options conflict: !ReadOnly && BindOptions.ReadOnlyNonRecursive".into()),
-        (false, _, true) => Err("mount options conflict: !ReadOnly && BindOptions.ReadOnlyForceRecursive".into()),
-        (_, true, true) => {
-            Err("mount options conflict: ReadOnlyNonRecursive && BindOptions.ReadOnlyForceRecursive".into())
-        }
-        _ => Ok(()),
-    }
-}
-
 /// A volume, made where it is missing, with the image's content on its first use.
-fn volume(
+pub(crate) fn volume(
     engine: &Engine,
     record: &Container,
     name: Option<&str>,
@@ -404,7 +329,7 @@ fn volume(
             let error = EngineError::from(error);
             EngineError::new(error.kind, format!("failed to populate volume: {}", error.message))
         })?;
-        let copied = engine.volumes().copy_up(&found.name, &view, destination);
+        let copied = engine.volumes().copy_up(&found.name, &wish.subpath, &view, destination);
         engine.volumes().release(&found.name, &record.id)?;
         copied?;
     }
@@ -417,6 +342,7 @@ fn volume(
         mode: "z".into(),
         rw,
         anonymous: name.is_none(),
+        subpath: wish.subpath.clone(),
         ..MountPoint::default()
     })
 }
@@ -468,15 +394,5 @@ mod tests {
         for bad in [point("/etc", "/proc"), point("/etc", "/proc/sys"), point("/proc", "/proc/1")] {
             assert!(check_proc(&bad).is_err(), "{bad:?}");
         }
-    }
-
-    #[test]
-    fn options_of_a_bind_that_contradict_each_other_are_refused() {
-        let alone = BindOptions { read_only_non_recursive: true, ..BindOptions::default() };
-        assert!(check_bind(&alone, true).is_ok() && check_bind(&alone, false).is_err());
-        let both = BindOptions { read_only_force_recursive: true, ..alone };
-        assert!(check_bind(&both, true).is_err());
-        let odd = BindOptions { propagation: "sideways".into(), ..BindOptions::default() };
-        assert_eq!(check_bind(&odd, false).unwrap_err(), "invalid propagation mode: sideways");
     }
 }

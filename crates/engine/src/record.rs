@@ -48,6 +48,19 @@ pub struct Container {
     pub links: Vec<Link>,
 }
 
+impl Container {
+    /// Diff IDs of all layers that it shows: its root's, and those of images among its mounts.
+    pub fn all_layers(&self) -> impl Iterator<Item = &Digest> {
+        self.layers.iter().chain(self.mounts.iter().flat_map(MountPoint::layers))
+    }
+
+    /// Whether it was made of an image, or has it mounted.
+    pub fn uses(&self, image: &Digest) -> bool {
+        let mounted = |point: &MountPoint| point.image.as_ref().is_some_and(|mounted| mounted.id == *image);
+        self.image == *image || self.mounts.iter().any(mounted)
+    }
+}
+
 /// A container that another one knows by a name of its own (`--link`).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Link {
@@ -169,7 +182,7 @@ pub struct HealthProbe {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct MountPoint {
-    /// `bind`, `volume` or `tmpfs`.
+    /// `bind`, `volume`, `tmpfs` or `image`.
     #[serde(rename = "Type")]
     pub kind: String,
     #[serde(skip_serializing_if = "String::is_empty")]
@@ -185,4 +198,26 @@ pub struct MountPoint {
     /// A volume that was made for this container alone and goes with it (`rm -v`, `--rm`). The server leaves it out.
     #[serde(rename = "Anonymous", skip_serializing_if = "std::ops::Not::not")]
     pub anonymous: bool,
+    /// What of a volume or an image is mounted; empty for all. The server leaves it out.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub subpath: String,
+    /// The image that is mounted. The server leaves it out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub image: Option<MountedImage>,
+}
+
+impl MountPoint {
+    /// Diff IDs of the layers that it shows.
+    pub fn layers(&self) -> &[Digest] {
+        self.image.as_ref().map_or(&[], |image| &image.layers)
+    }
+}
+
+/// An image among the mounts of a container, as it was when that was made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct MountedImage {
+    pub id: Digest,
+    /// Diff IDs, base first: they stay when the image's name goes.
+    pub layers: Vec<Digest>,
 }

@@ -255,6 +255,8 @@ pub struct MountRequest {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub volume_options: Option<VolumeOptions>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub image_options: Option<ImageOptions>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub tmpfs_options: Option<TmpfsOptions>,
 }
 
@@ -271,6 +273,13 @@ pub struct BindOptions {
     pub read_only_non_recursive: bool,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub read_only_force_recursive: bool,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct ImageOptions {
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub subpath: String,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

@@ -9,7 +9,6 @@ use wharf_monitor::{Given, Health, Launch, LogConfig, Restart, client};
 use wharf_network::{EndpointRequest, NetworkRecord};
 use wharf_rooted_path::RootDir;
 use wharf_runtime::Rootfs;
-use wharf_snapshot::Lower;
 
 use crate::bundle::{self, Surroundings};
 use crate::engine::{Engine, blocking, make_private, to_its_end};
@@ -171,7 +170,8 @@ impl Engine {
     ) -> Result<(Launch, Vec<Arc<OwnedFd>>)> {
         let (dir, exec_dir) = (self.dir(&record.id), self.exec_dir(&record.id));
         make_private(&exec_dir)?;
-        let (lowers, mounts) = self.lowers(record)?;
+        record.mounts.iter().try_for_each(|point| self.check_subpath(point))?;
+        let stacks = self.stacks(record)?;
         let identity = self.identity(record)?;
         let etc_files = bundle::has_etc_files(&record.host);
         let linked = self.linked(record, endpoints)?;
@@ -214,7 +214,12 @@ impl Engine {
             dir: exec_dir,
             state_dir: dir.clone(),
             spec,
-            rootfs: Rootfs::Overlay { lowers, upper: Some(dir.join("upper")), work: Some(dir.join("work")) },
+            rootfs: Rootfs::Overlay {
+                lowers: stacks.root,
+                upper: Some(dir.join("upper")),
+                work: Some(dir.join("work")),
+            },
+            binds: stacks.binds,
             cgroup: self.cgroup(record),
             log,
             open_stdin: record.config.open_stdin,
@@ -224,15 +229,7 @@ impl Engine {
             attach: pending.iter().map(|p| p.attach.clone()).collect(),
             init: record.host.init == Some(true),
         };
-        Ok((launch, mounts))
-    }
-
-    /// What lies below the files that a container writes, the topmost first, and the mounts of images among it.
-    pub(crate) fn lowers(&self, record: &Container) -> Result<(Vec<wharf_runtime::Lower>, Vec<Arc<OwnedFd>>)> {
-        let mut layers = self.images().layers().lowers(&record.layers)?;
-        // Below all: only what the image lacks is seen.
-        layers.push(Lower::Directory(self.inner.places.clone()));
-        Ok(wharf_runtime::Lower::list(layers.into_iter().map(Lower::into_parts)))
+        Ok((launch, stacks.mounts))
     }
 
     /// The filter's section: the default for an image of this architecture, the user's own profile, or none.

@@ -45,7 +45,7 @@ pub use progress::{Progress, ProgressSender};
 pub use push::Pushed;
 pub use remove::{Remove, Removed};
 pub use summary::ImageSummary;
-pub use wharf_snapshot::Form;
+pub use wharf_snapshot::{Form, Hold};
 
 /// A stream without its compression: none, gzip, zstd, xz or bzip2.
 ///

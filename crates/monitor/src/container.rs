@@ -52,6 +52,7 @@ impl Container {
             spec: &launch.spec,
             rootfs: launch.rootfs.clone(),
             layers: &layers,
+            binds: &launch.binds,
             stdio,
             netns: held.netns.as_ref().map(AsFd::as_fd),
             group: Some(group),

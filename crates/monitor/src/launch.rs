@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use oci_spec::runtime::Spec;
 use serde::{Deserialize, Serialize};
 use wharf_logs::RemoteConfig;
-use wharf_runtime::Rootfs;
+use wharf_runtime::{BindSource, Rootfs};
 
 /// A container that is to run. All paths are absolute.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -18,6 +18,9 @@ pub struct Launch {
     pub state_dir: PathBuf,
     pub spec: Spec,
     pub rootfs: Rootfs,
+    /// Binds of `spec` that have another source than the one there.
+    #[serde(default)]
+    pub binds: Vec<BindSource>,
     /// The control group, as `/wharf/ID`; made for this container and removed after it.
     pub cgroup: String,
     pub log: Option<LogConfig>,

@@ -118,6 +118,7 @@ fn make(
         spec,
         rootfs: Rootfs::Directory(container.record.rootfs.clone()),
         layers: &[],
+        binds: &[],
         stdio: if terminal { Stdio::Terminal } else { inherited().map_err(plain)? },
         netns: None,
         group: Some(&container.group).filter(|group| group.is_made()),

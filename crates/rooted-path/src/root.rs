@@ -107,6 +107,22 @@ impl RootDir {
         self.open_at(path, OFlags::PATH, Mode::empty())
     }
 
+    /// As [`Self::handle`], but a path or a link that leads out of the root is an error, and not one that begins there.
+    ///
+    /// # Errors
+    /// `EXDEV` for such a path, and when it is not there.
+    pub fn handle_beneath(&self, path: impl AsRef<Path>) -> Result<OwnedFd> {
+        let path = path.as_ref();
+        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
+        for _ in 0..TRIES {
+            match openat2(&self.fd, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve) {
+                Err(Errno::AGAIN | Errno::INTR) => {}
+                done => return done.map_err(|errno| RootError::new("open", path, errno)),
+            }
+        }
+        Err(RootError::new("open", path, Errno::AGAIN))
+    }
+
     /// Opens a regular file to read; anything else is refused, and a FIFO does not block.
     ///
     /// # Errors

@@ -12,6 +12,7 @@ use serde_json::Value;
 use wharf_cgroup::{Group, Hierarchies};
 use wharf_sys::process::Child;
 
+use crate::bind_source::{BindSource, BindSources};
 use crate::birth::bear;
 use crate::capabilities;
 use crate::child::{self, Birth};
@@ -39,8 +40,10 @@ pub enum Stdio {
 pub struct Launch<'a> {
     pub spec: &'a Spec,
     pub rootfs: Rootfs,
-    /// Mounts of images among the root's layers, as those count them. Any may be missing at the end.
+    /// Mounts of images among the layers of the root and of `binds`, as those count them. Any may be missing at the end.
     pub layers: &'a [BorrowedFd<'a>],
+    /// Binds of the configuration that have another source than the one there.
+    pub binds: &'a [BindSource],
     pub stdio: Stdio,
     /// A network namespace to join; one in the configuration is joined after it.
     pub netns: Option<BorrowedFd<'a>>,
@@ -136,7 +139,13 @@ fn make(launch: &Launch<'_>, init: bool, devices: &mut Option<MovedDevices>) -> 
     if spec.process().is_none() && launch.lifecycle.gate.is_none() {
         return Err(RuntimeError::Invalid("there is no process to be started".into()));
     }
-    let mut plan = plan(spec, &hierarchies, launch.group, launch.lifecycle.state)?;
+    let mut plan = plan(
+        spec,
+        &hierarchies,
+        launch.group,
+        launch.lifecycle.state,
+        BindSources { all: launch.binds, layers: launch.layers },
+    )?;
     plan.process.inherit(launch.lifecycle.inheritance);
     plan.time = plan.time.map(|time| time.optional(launch.lifecycle.time_is_optional));
     // In a user namespace of its own it has all.

@@ -22,6 +22,7 @@
 //! **The caller must have one thread.** The child is a copy of it and goes on to use memory that another
 //! thread may have locked; [`create`] refuses otherwise. The monitor and `wharf oci` are such callers.
 
+mod bind_source;
 mod birth;
 mod capabilities;
 mod child;
@@ -56,6 +57,7 @@ mod root;
 mod rootfs;
 mod scheduling;
 
+pub use bind_source::BindSource;
 pub use capabilities::CAPABILITIES;
 pub use create::{Created, Inheritance, Launch, Lifecycle, Stdio, create, create_with_init, start_at};
 pub use entering::{EXEC_PATIENCE, Entering, Starting};

@@ -10,6 +10,7 @@ use rustix::mount::{FsOpenFlags, fsopen};
 use wharf_cgroup::{Group, Hierarchies};
 use wharf_sys::mount::{Attributes, Change, set_attributes};
 
+use crate::bind_source::BindSources;
 use crate::mapping;
 use crate::mount_options::Options;
 use crate::plan::{MountSource, MountStep};
@@ -23,10 +24,11 @@ pub(crate) struct Surroundings<'a> {
     pub(crate) hierarchies: &'a Hierarchies,
     pub(crate) group: Option<&'a Group>,
     pub(crate) unprivileged: bool,
+    pub(crate) sources: BindSources<'a>,
 }
 
 pub(crate) fn mount_step(mount: &Mount, surroundings: &Surroundings<'_>) -> Result<MountStep> {
-    let Surroundings { linux, hierarchies, group, unprivileged } = *surroundings;
+    let Surroundings { linux, hierarchies, group, unprivileged, sources } = *surroundings;
     let destination = mount.destination().clone();
     if !destination.is_absolute() {
         return Err(RuntimeError::Invalid(format!("mount destination `{}` is not absolute", destination.display())));
@@ -60,7 +62,7 @@ pub(crate) fn mount_step(mount: &Mount, surroundings: &Surroundings<'_>) -> Resu
         }
         "cgroup" | "cgroup2" => MountSource::New { kind: "cgroup2".into(), source: "cgroup".into(), made: None },
         _ if is_bind && unprivileged => late_bind(mount, map.is_some())?,
-        _ if is_bind => bind(mount, &options, map.as_ref())?,
+        _ if is_bind => bind(mount, &options, map.as_ref(), sources)?,
         "proc" | "sysfs" | "tmpfs" | "devpts" | "mqueue" => {
             let source = mount.source().as_deref().and_then(Path::to_str).filter(|source| !source.is_empty());
             MountSource::New { kind: kind.into(), source: source.unwrap_or(kind).into(), made: None }
@@ -121,11 +123,19 @@ fn id_map(mount: &Mount, linux: &Linux, options: &Options) -> Result<Option<(Own
 }
 
 /// Opens the source now, in the host's mounts: what the path means later does not matter.
-pub(crate) fn bind(mount: &Mount, options: &Options, map: Option<&(OwnedFd, bool)>) -> Result<MountSource> {
+pub(crate) fn bind(
+    mount: &Mount,
+    options: &Options,
+    map: Option<&(OwnedFd, bool)>,
+    sources: BindSources<'_>,
+) -> Result<MountSource> {
     let source = mount.source().as_deref().unwrap_or(Path::new(""));
-    let tree = layer(source, None, options.recursive)?;
+    let (tree, is_mapped) = match sources.of(mount) {
+        None => (layer(source, None, options.recursive)?, false),
+        Some(own) => sources.open(own, options.recursive, map.map(|(namespace, _)| namespace.as_fd()))?,
+    };
     let fail = |e| RuntimeError::host("set the options of", source, e);
-    if let Some((namespace, recursive)) = map {
+    if let Some((namespace, recursive)) = map.filter(|_| !is_mapped) {
         let change = Change { id_map: Some(namespace.as_fd()), ..Change::default() };
         set_attributes(tree.as_fd(), *recursive, change)
             .map_err(|e| RuntimeError::host("map the owners of", source, e))?;

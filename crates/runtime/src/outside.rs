@@ -12,6 +12,7 @@ use wharf_rooted_path::{RootDir, follow};
 use wharf_sys::apart::mount_on;
 use wharf_sys::mount::{Attributes, Change, Propagation, set_attributes};
 
+use crate::bind_source::{BindSource, BindSources};
 use crate::mapping;
 use crate::mount_options::Options;
 use crate::mounts::bind;
@@ -19,7 +20,8 @@ use crate::plan::MountSource;
 use crate::rootfs::Rootfs;
 use crate::{Result, RuntimeError};
 
-/// Mounts a root (`layers` are mounts of images among its layers) with `binds` on it, detached, in nobody's mount table. What their places lack is made, as a start does.
+/// Mounts a root (`layers` are mounts of images among its layers) with `binds` on it (`sources` are as in
+/// [`crate::Launch`]), detached, in nobody's mount table. What their places lack is made, as a start does.
 /// `ids` are the mappings of the container's user namespace, if it has one of its own. Programs and devices in it cannot be
 /// used.
 ///
@@ -29,6 +31,7 @@ pub fn mount_outside(
     rootfs: &Rootfs,
     layers: &[BorrowedFd<'_>],
     binds: &[Mount],
+    sources: &[BindSource],
     ids: &[LinuxIdMapping],
 ) -> Result<OwnedFd> {
     let root_ids = ids.first().map_or((0, 0), |first| (first.host_id(), first.host_id()));
@@ -49,7 +52,11 @@ pub fn mount_outside(
             }
             _ => None,
         };
-        let MountSource::Tree { tree, directory } = bind(mount, &options, map.as_ref())? else { continue };
+        let MountSource::Tree { tree, directory } =
+            bind(mount, &options, map.as_ref(), BindSources { all: sources, layers })?
+        else {
+            continue;
+        };
         let fail = |errno| RuntimeError::host("mount on", destination, errno);
         // Or what is mounted on it would be mounted on its source too.
         let private = Change { propagation: Some(Propagation::Private), ..Change::default() };
@@ -122,7 +129,7 @@ mod tests {
             serde_json::from_value(json).unwrap()
         };
         let binds = [mount("data", "/link", "rw"), mount("single", "/etc/one", "ro"), mount("deep", "/link/sub", "ro")];
-        let root = match mount_outside(&rootfs, &[], &binds, &[]) {
+        let root = match mount_outside(&rootfs, &[], &binds, &[], &[]) {
             Err(RuntimeError::Host { errno: Errno::PERM, .. }) => return eprintln!("skipped: no right to mount"),
             root => RootDir::from_fd(root.unwrap()),
         };
@@ -139,12 +146,12 @@ mod tests {
         std::os::unix::fs::symlink("/link/inner", path("data/there")).unwrap();
         let binds =
             [mount("data", "/old", "rw"), mount("deep", "/link/there/x", "ro"), mount("single", "/old/there/y", "ro")];
-        let root = RootDir::from_fd(mount_outside(&rootfs, &[], &binds, &[]).unwrap());
+        let root = RootDir::from_fd(mount_outside(&rootfs, &[], &binds, &[], &[]).unwrap());
         assert_eq!(root.read_small("old/inner/x/file", 9).unwrap(), b"deep");
         assert_eq!(root.read_small("link/inner/y", 9).unwrap(), b"one file");
         assert!(path("data/inner/x").is_dir() && path("data/inner/y").is_file());
         assert_eq!(std::fs::read_dir(path("low/old")).unwrap().count(), 0);
-        let gone = mount_outside(&rootfs, &[], &[mount("gone", "/gone", "rw")], &[]).unwrap_err();
+        let gone = mount_outside(&rootfs, &[], &[mount("gone", "/gone", "rw")], &[], &[]).unwrap_err();
         assert!(gone.to_string().contains("gone"), "{gone}");
     }
 }

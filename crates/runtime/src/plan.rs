@@ -9,6 +9,7 @@ use wharf_cgroup::{Group, Hierarchies};
 use wharf_sys::mount::{Attributes, Propagation};
 use wharf_sys::process::Namespaces;
 
+use crate::bind_source::BindSources;
 use crate::capabilities;
 use crate::filter::SystemCalls;
 use crate::label::mount_label;
@@ -98,6 +99,7 @@ pub(crate) fn plan(
     hierarchies: &Hierarchies,
     group: Option<&Group>,
     state: Option<&Value>,
+    sources: BindSources<'_>,
 ) -> Result<Plan> {
     let linux = spec.linux().as_ref().ok_or_else(|| RuntimeError::Invalid("there is no linux section".into()))?;
     let asked = namespaces(linux.namespaces().as_deref().unwrap_or_default())?;
@@ -132,7 +134,7 @@ pub(crate) fn plan(
     if unprivileged && !namespaces.user {
         return Err(RuntimeError::Invalid("without privileges a container needs a user namespace".into()));
     }
-    let surroundings = Surroundings { linux, hierarchies, group, unprivileged };
+    let surroundings = Surroundings { linux, hierarchies, group, unprivileged, sources };
     let mounts = spec.mounts().iter().flatten().map(|mount| mount_step(mount, &surroundings));
     let mut mounts: Vec<MountStep> = mounts.collect::<Result<_>>()?;
     for step in &mut mounts {

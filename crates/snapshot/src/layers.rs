@@ -346,10 +346,25 @@ impl Layers {
         self.mount(all, None)
     }
 
-    fn mount(&self, mut lowers: Vec<Lower>, writable: Option<(&Path, &Path)>) -> Result<View> {
-        if lowers.len() == 1 && writable.is_none() {
-            // Its whiteouts hide nothing, and must not be seen either.
+    /// As [`Self::lowers`], for an overlay that nobody writes to: that wants two layers at least.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub fn stack(&self, diff_ids: &[Digest]) -> Result<Vec<Lower>> {
+        self.two_at_least(self.lowers(diff_ids)?)
+    }
+
+    /// With an empty directory below a single layer, whose whiteouts hide nothing, and must not be seen either.
+    fn two_at_least(&self, mut lowers: Vec<Lower>) -> Result<Vec<Lower>> {
+        if lowers.len() == 1 {
             lowers.push(Lower::Directory(self.empty()?));
+        }
+        Ok(lowers)
+    }
+
+    fn mount(&self, mut lowers: Vec<Lower>, writable: Option<(&Path, &Path)>) -> Result<View> {
+        if writable.is_none() {
+            lowers = self.two_at_least(lowers)?;
         }
         if lowers.len() == 2 && lowers[0].path() == lowers[1].path() {
             return View::of_directory(lowers[0].path());

@@ -66,3 +66,18 @@ pub fn mount_on(root: BorrowedFd<'_>, trees: &[(BorrowedFd<'_>, &CStr)]) -> Resu
         open_tree(root, c"", all | OpenTreeFlags::OPEN_TREE_CLOEXEC)
     })
 }
+
+/// A detached copy of what is at `path` in the detached mount `root`, with nothing that is mounted below. Links are followed
+/// inside of it.
+///
+/// # Errors
+/// `ENOENT` when it is not there, `EXDEV` when the path leads out of the root, `EPERM` without CAP_SYS_ADMIN.
+pub fn part_of(root: BorrowedFd<'_>, path: &CStr) -> Result<OwnedFd> {
+    in_own_table(|| {
+        move_mount(root, c"", CWD, c"/", MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?;
+        let beneath = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
+        let part = openat2(root, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), beneath)?;
+        let copy = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::AT_EMPTY_PATH | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+        open_tree(&part, c"", copy)
+    })
+}

@@ -1,5 +1,6 @@
 //! Filling a volume from an image ("copy-up").
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
@@ -15,15 +16,22 @@ use crate::{Result, VolumeError};
 /// Beside the content while it is copied: half of an image's files must not be taken for what a user left.
 const FILLING: &str = ".filling";
 
-/// Copies `path` of `source` into the volume at `data`, if that is empty or was left half filled by a crash.
-pub(crate) fn fill(name: &str, data: &Path, source: &RootDir, path: &Path) -> Result<()> {
+/// Copies `path` of `source` into the directory `part` of the volume at `data`, if that is there and empty, or was left half
+/// filled by a crash.
+pub(crate) fn fill(name: &str, data: &Path, part: &Path, source: &RootDir, path: &Path) -> Result<()> {
     let mark = data.with_file_name(FILLING);
-    let target = RootDir::open(data)?;
-    if mark.exists() {
-        for name in target.read_dir("")? {
-            target.remove_all(name)?;
+    let whole = RootDir::open(data)?;
+    if let Ok(half) = fs::read(&mark) {
+        if let Some(half) = directory(&whole, Path::new(OsStr::from_bytes(&half)))? {
+            for name in half.read_dir("")? {
+                half.remove_all(name)?;
+            }
         }
-    } else if !target.read_dir("")?.is_empty() {
+        fs::remove_file(&mark).map_err(VolumeError::file("remove", &mark))?;
+    }
+    // What is not there, or no directory, is told of when it is to be mounted.
+    let Some(target) = directory(&whole, part)? else { return Ok(()) };
+    if !target.read_dir("")?.is_empty() {
         return Ok(());
     }
     match source.metadata(path, true) {
@@ -35,7 +43,7 @@ pub(crate) fn fill(name: &str, data: &Path, source: &RootDir, path: &Path) -> Re
         }
         Ok(_) => {}
     }
-    fs::File::create(&mark).map_err(VolumeError::file("create", &mark))?;
+    fs::write(&mark, part.as_os_str().as_bytes()).map_err(VolumeError::file("create", &mark))?;
     let directory = source.open_dir(path)?;
     copy(&directory, &target).map_err(|source| VolumeError::Copy {
         name: name.to_owned(),
@@ -44,6 +52,19 @@ pub(crate) fn fill(name: &str, data: &Path, source: &RootDir, path: &Path) -> Re
     })?;
     own_attributes(&directory, &target)?;
     fs::remove_file(&mark).map_err(VolumeError::file("remove", &mark))
+}
+
+/// A directory of the volume, unless there is none at this path, or it leads out of the volume.
+fn directory(whole: &RootDir, part: &Path) -> Result<Option<RootDir>> {
+    let part = if part.as_os_str().is_empty() { Path::new(".") } else { part };
+    let found = match whole.handle_beneath(part) {
+        Err(error) if matches!(error.errno, Errno::NOENT | Errno::NOTDIR | Errno::XDEV | Errno::LOOP) => {
+            return Ok(None);
+        }
+        found => found?,
+    };
+    let kind = rustix::fs::fstat(&found).map(|found| FileType::from_raw_mode(found.st_mode));
+    Ok((kind == Ok(FileType::Directory)).then(|| RootDir::from_fd(found)))
 }
 
 /// Through an archive in a pipe: owners, modes, times, attributes and second names are kept as they are in layers.

@@ -174,16 +174,16 @@ impl Volumes {
         Ok((names, bytes))
     }
 
-    /// Fills an empty volume with the directory `path` of an image's file system, whose owner and mode it also
-    /// takes. Links in `path` are followed inside `source` only. A volume that is not empty, and a path that is
-    /// not there, change nothing.
+    /// Fills an empty volume, or the directory `part` of it, with the directory `path` of an image's file system, whose
+    /// owner and mode it also takes. Links in `path` are followed inside `source` only. What is not empty, a part that is
+    /// no directory, and a path that is not there, change nothing.
     ///
     /// # Errors
     /// When `path` is no directory, or something cannot be copied; the next call then begins anew.
-    pub fn copy_up(&self, name: &str, source: &RootDir, path: impl AsRef<Path>) -> Result<()> {
+    pub fn copy_up(&self, name: &str, part: impl AsRef<Path>, source: &RootDir, path: impl AsRef<Path>) -> Result<()> {
         self.locked(name, || {
             let volume = self.get(name)?;
-            crate::fill::fill(name, &volume.mountpoint, source, path.as_ref())
+            crate::fill::fill(name, &volume.mountpoint, part.as_ref(), source, path.as_ref())
         })
     }
 

@@ -70,6 +70,7 @@ impl Fixture {
                 upper: Some(state_dir.join("upper")),
                 work: Some(state_dir.join("work")),
             },
+            binds: Vec::new(),
             cgroup: format!("/{name}"),
             log: Some(LogConfig {
                 path: state_dir.join("c-json.log"),

@@ -112,6 +112,7 @@ pub(crate) fn launch_with(rootfs: Rootfs, config: Value, layers: &[BorrowedFd<'_
         spec: &spec,
         rootfs,
         layers,
+        binds: &[],
         stdio,
         netns: None,
         group: None,

@@ -140,7 +140,10 @@ fn mounts(c: &Container) -> Vec<Value> {
     shown
         .map(|point| {
             let mut value = json!(point);
-            value.as_object_mut().map(|object| object.remove("Anonymous"));
+            if let Some(object) = value.as_object_mut() {
+                // Of our own.
+                ["Anonymous", "Subpath", "Image"].iter().for_each(|key| drop(object.remove(*key)));
+            }
             value
         })
         .collect()

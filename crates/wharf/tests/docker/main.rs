@@ -6,6 +6,7 @@ mod check;
 mod copy;
 mod disk;
 mod events;
+mod image_mounts;
 mod kills;
 mod kit;
 mod limits;

@@ -1,0 +1,184 @@
+//! One `--mount` of a request: binds, volumes, tmpfs and images, refused with Docker's words.
+
+use std::path::Path;
+
+use wharf_image::Hold;
+
+use crate::engine::Engine;
+use crate::error::{EngineError, Result};
+use crate::mounts::{PROPAGATIONS, VolumeWish, clean, destination, volume};
+use crate::record::{Container, MountPoint, MountedImage};
+use crate::spec::{BindOptions, MountRequest};
+
+/// One `--mount`.
+pub(crate) fn mount(
+    engine: &Engine,
+    record: &Container,
+    request: &MountRequest,
+    held: &mut Hold,
+) -> Result<MountPoint> {
+    if request.target.is_empty() {
+        return Err(EngineError::invalid("invalid mount config: field Target must not be empty"));
+    }
+    let destination = destination(&request.target)?;
+    let bad =
+        |text: String| EngineError::invalid(format!("invalid mount config for type \"{}\": {text}", request.kind));
+    let extra = [
+        ("bind", "BindOptions", request.bind_options.is_some()),
+        ("volume", "VolumeOptions", request.volume_options.is_some()),
+        ("image", "ImageOptions", request.image_options.is_some()),
+        ("tmpfs", "TmpfsOptions", request.tmpfs_options.is_some()),
+    ];
+    if let Some((_, field, _)) = extra.iter().find(|(kind, _, given)| *given && request.kind != *kind) {
+        return Err(bad(format!("field {field} must not be specified")));
+    }
+    match request.kind.as_str() {
+        "bind" => {
+            let options = request.bind_options.clone().unwrap_or_default();
+            check_bind(&options, request.read_only).map_err(bad)?;
+            if !request.source.starts_with('/') {
+                return Err(EngineError::invalid(format!(
+                    "invalid mount config for type \"bind\": invalid mount path: '{}' mount path must be absolute",
+                    request.source
+                )));
+            }
+            let source = clean(&request.source);
+            if !Path::new(&source).exists() {
+                if !options.create_mountpoint {
+                    return Err(EngineError::invalid(format!(
+                        "invalid mount config for type \"bind\": bind source path does not exist: {source}"
+                    )));
+                }
+                std::fs::create_dir_all(&source).map_err(|e| {
+                    EngineError::from_source(&format!("error while creating mount source path '{source}'"), &e)
+                })?;
+            }
+            let propagation = if options.propagation.is_empty() { "rprivate".to_owned() } else { options.propagation };
+            Ok(MountPoint {
+                kind: "bind".into(),
+                source,
+                destination,
+                rw: !request.read_only,
+                propagation,
+                ..MountPoint::default()
+            })
+        }
+        "volume" => {
+            let options = request.volume_options.clone().unwrap_or_default();
+            if !options.subpath.is_empty() && request.source.is_empty() {
+                return Err(bad("must not set Subpath when using anonymous volumes".into()));
+            }
+            check_subpath(&options.subpath).map_err(bad)?;
+            let driver = options.driver_config.unwrap_or_default();
+            let wish = VolumeWish {
+                no_copy: options.no_copy,
+                subpath: options.subpath,
+                labels: options.labels.unwrap_or_default(),
+                driver: driver.name,
+                options: driver.options.unwrap_or_default(),
+            };
+            let name = (!request.source.is_empty()).then_some(request.source.as_str());
+            volume(engine, record, name, &destination, !request.read_only, &wish)
+        }
+        "tmpfs" => {
+            if !request.source.is_empty() {
+                return Err(EngineError::invalid(
+                    "invalid mount config for type \"tmpfs\": field Source must not be specified",
+                ));
+            }
+            Ok(MountPoint { kind: "tmpfs".into(), destination, rw: !request.read_only, ..MountPoint::default() })
+        }
+        "image" => {
+            if request.source.is_empty() {
+                return Err(bad("field Source must not be empty".into()));
+            }
+            let subpath = request.image_options.clone().unwrap_or_default().subpath;
+            check_subpath(&subpath).map_err(bad)?;
+            image(engine, &request.source, destination, subpath, held)
+        }
+        other => Err(EngineError::invalid(format!("mount type unknown: \"{other}\""))),
+    }
+}
+
+/// An image, read-only whatever is asked, as Docker's.
+fn image(engine: &Engine, name: &str, destination: String, subpath: String, held: &mut Hold) -> Result<MountPoint> {
+    // Clients take "not found" for the container's own image.
+    let found =
+        engine.images().resolve(name).map_err(|error| EngineError::invalid(EngineError::from(error).message))?;
+    engine.images().touch(&found.id)?;
+    let layers = engine.images().layers();
+    // First held, then looked for: the image may be removed in between.
+    layers.hold_also(held, &found.diff_ids);
+    if !found.diff_ids.iter().all(|layer| layers.contains(layer)) {
+        return Err(EngineError::invalid(format!("No such image: {name}")));
+    }
+    Ok(MountPoint {
+        kind: "image".into(),
+        name: name.to_owned(),
+        source: found.id.to_string(),
+        destination,
+        subpath,
+        image: Some(MountedImage { id: found.id, layers: found.diff_ids }),
+        ..MountPoint::default()
+    })
+}
+
+/// A path that stays below where it begins, by its words alone (Go's `filepath.IsLocal`).
+fn check_subpath(path: &str) -> Result<(), String> {
+    let mut depth = 0i64;
+    for part in path.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => depth -= 1,
+            _ => depth += 1,
+        }
+        if depth < 0 {
+            break;
+        }
+    }
+    if depth < 0 || path.starts_with('/') {
+        return Err("subpath must be a relative path within the volume".into());
+    }
+    Ok(())
+}
+
+/// What the options of a bind cannot be together.
+fn check_bind(options: &BindOptions, read_only: bool) -> Result<(), String> {
+    if !options.propagation.is_empty() && !PROPAGATIONS.contains(&options.propagation.as_str()) {
+        return Err(format!("invalid propagation mode: {}", options.propagation));
+    }
+    let (alone, forced) = (options.read_only_non_recursive, options.read_only_force_recursive);
+    match (read_only, alone, forced) {
+        (false, true, _) => Err("mount options conflict: !ReadOnly && BindOptions.ReadOnlyNonRecursive".into()),
+        (false, _, true) => Err("mount options conflict: !ReadOnly && BindOptions.ReadOnlyForceRecursive".into()),
+        (_, true, true) => {
+            Err("mount options conflict: ReadOnlyNonRecursive && BindOptions.ReadOnlyForceRecursive".into())
+        }
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_subpath_stays_below_where_it_begins() {
+        for good in ["", "a", "a/b", "a/../b", "./a/..", "..a/b.."] {
+            check_subpath(good).unwrap();
+        }
+        for bad in ["/", "/a", "..", "../a", "a/../../b", "a/../.."] {
+            assert!(check_subpath(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn options_of_a_bind_that_contradict_each_other_are_refused() {
+        let alone = BindOptions { read_only_non_recursive: true, ..BindOptions::default() };
+        assert!(check_bind(&alone, true).is_ok() && check_bind(&alone, false).is_err());
+        let both = BindOptions { read_only_force_recursive: true, ..alone };
+        assert!(check_bind(&both, true).is_err());
+        let odd = BindOptions { propagation: "sideways".into(), ..BindOptions::default() };
+        assert_eq!(check_bind(&odd, false).unwrap_err(), "invalid propagation mode: sideways");
+    }
+}
