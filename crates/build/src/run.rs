@@ -290,8 +290,7 @@ impl Session<'_> {
             match stream.read(&mut bytes) {
                 Ok(0) => return Ok(()),
                 Ok(count) => {
-                    let text = frames.text(&bytes[..count]);
-                    if !text.is_empty() {
+                    for text in frames.texts(&bytes[..count]) {
                         self.output.text(text)?;
                     }
                 }

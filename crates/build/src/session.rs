@@ -227,12 +227,12 @@ impl<'a> Common<'a> {
         self.cancel.check()?;
         let made = self.shared.images.create(&state.image, None, &self.options.tags);
         let image = made.map_err(|e| image_error("the image cannot be made", &e))?;
+        self.output.event(BuildEvent::Aux(image.id.to_string()))?;
         self.output.text(format!("Successfully built {}\n", image.id.short()))?;
         for tag in &self.options.tags {
             let name = wharf_reference::Reference::parse(tag).map(|name| name.tag_or_latest().familiar());
             self.output.text(format!("Successfully tagged {}\n", name.unwrap_or_else(|_| tag.clone())))?;
         }
-        self.output.event(BuildEvent::Aux(image.id.to_string()))?;
         Ok(image.id)
     }
 

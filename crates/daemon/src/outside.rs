@@ -55,8 +55,8 @@ fn failed(error: &wharf_engine::EngineError) -> BuildError {
     BuildError { kind, message: error.message.clone(), place: None, exit_code: None }
 }
 
-/// A namespace on the network for each command, with the host's resolvers.
-pub(crate) fn source(networks: Networks, dns: ResolvConf) -> NetworkSource {
+/// A namespace on the network for each command, with the host's resolvers, or on networks of the user's the names there.
+pub(crate) fn source(engine: Engine, networks: Networks) -> NetworkSource {
     Arc::new(move |id: &str, name: &str| {
         let fail = |e: wharf_network::NetworkError| io::Error::other(wharf_report::chain(&e));
         let name = if matches!(name, "" | "default") { "bridge" } else { name };
@@ -77,11 +77,20 @@ pub(crate) fn source(networks: Networks, dns: ResolvConf) -> NetworkSource {
             aliases: &[],
         };
         let endpoint = networks.connect(&request).map_err(fail)?;
-        let guard = Leave { networks: networks.clone(), network: network.id, container: id.to_owned() };
-        let resolv = ResolvConf::of_host().with(&dns.servers, &dns.search, &dns.options).reachable();
+        // Dropped, it takes back what follows, too.
+        let guard = Leave {
+            engine: engine.clone(),
+            networks: networks.clone(),
+            network: network.id.clone(),
+            container: id.to_owned(),
+        };
+        let named = engine.answer_step(id, &network, namespace.as_fd()).map_err(|e| io::Error::other(e.message))?;
+        let dns = &engine.options().dns;
+        let resolv = ResolvConf::of_host().with(&dns.servers, &dns.search, &dns.options);
+        let resolv_conf = if named { resolv.render(true) } else { resolv.reachable().render(false) };
         Ok(StepNetwork {
             namespace,
-            resolv_conf: resolv.render(false),
+            resolv_conf,
             addresses: vec![IpAddr::V4(endpoint.ip)],
             guard: Box::new(guard),
         })
@@ -90,6 +99,7 @@ pub(crate) fn source(networks: Networks, dns: ResolvConf) -> NetworkSource {
 
 /// Gives the address back.
 struct Leave {
+    engine: Engine,
     networks: Networks,
     network: String,
     container: String,
@@ -97,6 +107,7 @@ struct Leave {
 
 impl Drop for Leave {
     fn drop(&mut self) {
+        self.engine.forget_step(&self.container);
         if let Err(error) = self.networks.disconnect(&self.network, &self.container) {
             tracing::warn!("cannot free the network of build step {}: {error}", self.container);
         }

@@ -141,7 +141,7 @@ async fn serve(
             exec_root: options.exec_root.clone(),
             cgroup_parent: options.cgroup_parent.clone(),
             fetch: Arc::new(outside::Outside { engine: engine.clone(), client: registry }),
-            network: Some(outside::source(networks.clone(), engine.options().dns.clone())),
+            network: Some(outside::source(engine.clone(), networks.clone())),
         },
     )
     .map_err(|e| chain(&e))?;

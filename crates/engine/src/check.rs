@@ -79,9 +79,6 @@ pub(crate) fn check(config: &Config, host: &HostConfig) -> Result<()> {
     if host.userns_mode == "auto" && host.privileged {
         return bad("conflicting options: --privileged and a user namespace of its own".into());
     }
-    if !host.volume_driver.is_empty() && host.volume_driver != "local" {
-        return bad(format!("no volume driver named '{}' is here", host.volume_driver));
-    }
     if host.resources.device_requests.as_ref().is_some_and(|r| !r.is_empty()) {
         return bad(
             "could not select device driver \"\" with capabilities: [[gpu]]: this engine has no device drivers".into(),

@@ -205,7 +205,8 @@ impl Engine {
         let shown = (host.privileged || mounts::shows_groups(host)) && !self.inner.hierarchies.is_v2();
         set(&mut host.cgroupns_mode, if shown { "host" } else { "private" });
         set(&mut host.restart_policy.name, "no");
-        set(&mut host.runtime, "wharf");
+        // Docker's name for what runs containers by default; here it is this engine's own runtime.
+        set(&mut host.runtime, "runc");
         if host.shm_size == 0 {
             host.shm_size = 64 << 20;
         }

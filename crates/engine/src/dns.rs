@@ -41,6 +41,11 @@ fn failed(error: &DnsError) -> EngineError {
     EngineError::from_source("cannot answer for names on the container's networks", error)
 }
 
+/// Containers know each other by name there.
+fn has_names(network: &NetworkRecord) -> bool {
+    network.driver == "bridge" && network.name != "bridge"
+}
+
 impl Engine {
     /// Asks the process, which is started where there is none; once more when it had gone.
     fn with_dns<T>(&self, ask: impl Fn(&Server) -> wharf_dns::Result<T>) -> Result<T> {
@@ -79,7 +84,7 @@ impl Engine {
             if let Some(bridge) = self.default_bridge(&record) {
                 server.put_network(&self.everybody(&bridge))?;
             }
-            let container = self.asker(&record, &networks);
+            let container = self.asker(&record, &networks, &record.networks);
             let monitor = monitor_of(&record);
             let until = monitor.as_ref().map(AsFd::as_fd);
             if known.containers.contains(&record.id) {
@@ -107,7 +112,7 @@ impl Engine {
     /// Those of its networks on which containers know each other by name: the user's own.
     pub(crate) fn networks_with_names(&self, endpoints: &BTreeMap<String, EndpointSettings>) -> Vec<NetworkRecord> {
         let found = endpoints.values().filter_map(|endpoint| self.networks().resolve(&endpoint.network_id).ok());
-        found.filter(|network| network.driver == "bridge" && network.name != "bridge").collect()
+        found.filter(has_names).collect()
     }
 
     /// Makes a container known on its networks, and answers it; `netns` is where it will ask.
@@ -129,8 +134,40 @@ impl Engine {
             if let Some(bridge) = self.default_bridge(record) {
                 server.put_network(&self.everybody(&bridge))?;
             }
-            server.put_container(&self.asker(record, &networks), Some(&sockets), None)
+            server.put_container(&self.asker(record, &networks, endpoints), Some(&sockets), None)
         })
+    }
+
+    /// Answers the command of a build, that is on this network. False where nobody has a name.
+    ///
+    /// # Errors
+    /// `System` when the process that answers cannot be had.
+    pub fn answer_step(&self, id: &str, network: &NetworkRecord, netns: BorrowedFd<'_>) -> Result<bool> {
+        if !has_names(network) {
+            return Ok(false);
+        }
+        let sockets = Sockets::open(netns).map_err(|e| failed(&e))?;
+        let daemon = &self.inner.options.dns;
+        let servers = ResolvConf::of_host().with(&daemon.servers, &daemon.search, &daemon.options).servers;
+        let asker = wharf_dns::Container {
+            id: id.to_owned(),
+            networks: vec![network.id.clone()],
+            upstreams: servers.iter().filter_map(|text| Some(SocketAddr::new(text.parse().ok()?, PORT))).collect(),
+            links: BTreeMap::new(),
+        };
+        self.with_dns(|server| {
+            server.put_network(&self.everybody(network))?;
+            server.put_container(&asker, Some(&sockets), None)
+        })?;
+        Ok(true)
+    }
+
+    /// The command of a build has ended.
+    pub fn forget_step(&self, id: &str) {
+        if lock(&self.inner.dns.server).is_some() {
+            // It knows nothing of one on a network without names.
+            let _ = self.with_dns(|server| server.remove_container(id));
+        }
     }
 
     /// A container that runs has come to a network: it asks here from now on, whomever it asked before.
@@ -154,7 +191,7 @@ impl Engine {
         let networks = self.networks_with_names(endpoints);
         self.with_dns(|server| {
             networks.iter().try_for_each(|network| self.tell_member(server, network, &record.id))?;
-            server.put_container(&self.asker(record, &networks), None, None)
+            server.put_container(&self.asker(record, &networks, endpoints), None, None)
         })
     }
 
@@ -173,7 +210,7 @@ impl Engine {
         let networks = self.networks_with_names(&record.networks);
         let monitor = Pid::from_raw(monitor).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
         let (Some(monitor), false) = (monitor, networks.is_empty()) else { return };
-        let container = self.asker(record, &networks);
+        let container = self.asker(record, &networks, &record.networks);
         if let Err(error) = self.with_dns(|server| server.put_container(&container, None, Some(monitor.as_fd()))) {
             tracing::warn!("container {}: {error}", record.id);
         }
@@ -192,7 +229,8 @@ impl Engine {
             if ended {
                 return server.remove_container(&record.id);
             }
-            server.put_container(&self.asker(record, &self.networks_with_names(&record.networks)), None, None)
+            let networks = self.networks_with_names(&record.networks);
+            server.put_container(&self.asker(record, &networks, &record.networks), None, None)
         });
         if let Err(error) = forgotten {
             tracing::warn!("container {}: {error}", record.id);
@@ -252,13 +290,19 @@ impl Engine {
         Member { container: endpoint.container.clone(), addresses: vec![IpAddr::V4(endpoint.ip)], names }
     }
 
-    fn asker(&self, record: &Container, networks: &[NetworkRecord]) -> wharf_dns::Container {
+    fn asker(
+        &self,
+        record: &Container,
+        networks: &[NetworkRecord],
+        endpoints: &BTreeMap<String, EndpointSettings>,
+    ) -> wharf_dns::Container {
         let upstreams = self.resolv_conf(record).servers;
         let upstreams = upstreams.iter().filter_map(|text| Some(SocketAddr::new(text.parse().ok()?, PORT)));
         let mut networks: Vec<String> = networks.iter().map(|network| network.id.clone()).collect();
         // Has no names, but leads out.
         networks.extend(self.default_bridge(record).map(|bridge| bridge.id));
-        wharf_dns::Container { id: record.id.clone(), networks, upstreams: upstreams.collect(), links: BTreeMap::new() }
+        let links = self.endpoint_links(endpoints);
+        wharf_dns::Container { id: record.id.clone(), networks, upstreams: upstreams.collect(), links }
     }
 
     fn default_bridge(&self, record: &Container) -> Option<NetworkRecord> {

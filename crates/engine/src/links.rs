@@ -130,6 +130,18 @@ impl Engine {
         Ok(linked)
     }
 
+    /// The names that links on the user's networks give others, by the name that they have there.
+    pub(crate) fn endpoint_links(&self, endpoints: &BTreeMap<String, EndpointSettings>) -> BTreeMap<String, String> {
+        let texts = endpoints.values().flat_map(|settings| settings.links.iter().flatten());
+        let pair = |text: &String| {
+            let (name, alias) = parse(text).ok()?;
+            // By ID, too; who is not there yet is known by the name that it will have.
+            let name = self.inspect(name).map_or_else(|_| name.to_owned(), |other| other.name.clone());
+            Some((alias.to_ascii_lowercase(), name))
+        };
+        texts.filter_map(pair).collect()
+    }
+
     /// A container has been started: those that are linked to it learn of its address.
     pub(crate) fn refresh_links_to(&self, started: &Container) {
         for record in self.list().iter().filter(|record| record.state.status.is_active() && record.id != started.id) {

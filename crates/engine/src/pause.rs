@@ -7,6 +7,7 @@ use wharf_cgroup::Group;
 use crate::engine::{Engine, blocking, to_its_end};
 use crate::error::{EngineError, Result};
 use crate::freezer;
+use crate::process::Process;
 use crate::record::{Container, Status};
 use crate::slot::Slot;
 
@@ -62,7 +63,10 @@ impl Engine {
         if record.state.status != Status::Running {
             return Ok(false);
         }
-        self.freeze(&record, true).await?;
+        if let Err(error) = self.freeze(&record, true).await {
+            // It has ended just now, and there is nothing to freeze any more.
+            return if Process::of(&record).is_ok() { Err(error) } else { Ok(false) };
+        }
         let record = slot.change(|record| {
             record.state.status = Status::Paused;
             // Not the user's wish: a daemon that finds it so after a crash lets it go on.
@@ -89,7 +93,13 @@ impl Engine {
 
     /// Thaws a container; the caller has its turn.
     pub(crate) async fn go_on(&self, slot: &Arc<Slot>) -> Result<Arc<Container>> {
-        self.freeze(&slot.record(), false).await?;
+        let record = slot.record();
+        if let Err(error) = self.freeze(&record, false).await
+            && Process::of(&record).is_ok()
+        {
+            return Err(error);
+        }
+        // One that has ended meanwhile has nothing that is frozen.
         Ok(slot.change(|record| {
             if record.state.status == Status::Paused {
                 record.state.status = Status::Running;

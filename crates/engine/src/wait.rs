@@ -52,7 +52,8 @@ impl Engine {
         let before = life.borrow_and_update().exits;
         Ok(async move {
             let ended = life.wait_for(|life| match condition {
-                Condition::NotRunning => !life.active,
+                // One that is started again has ended, too.
+                Condition::NotRunning => !life.active || life.exits > before,
                 // A container that is removed has no next end.
                 Condition::NextExit => life.exits > before || life.removed,
                 Condition::Removed => life.removed,

@@ -1,5 +1,6 @@
 //! Connections that become streams: attach and exec.
 
+use std::borrow::Cow;
 use std::pin::Pin;
 use std::time::Duration;
 
@@ -50,11 +51,41 @@ pub(crate) struct Streams {
     /// Awaited between the last byte and the end of the connection: what clients ask for when they see the end is
     /// true by then.
     pub(crate) settled: Pin<Box<dyn Future<Output = ()> + Send>>,
+    pub(crate) reframe: Reframe,
+}
+
+/// What is done to a container's output where the client has asked for another form than it comes in.
+#[derive(Debug)]
+pub(crate) enum Reframe {
+    Not,
+    /// A terminal's bytes in frames.
+    Frame,
+    /// Frames' content alone.
+    Unframe(stdcopy::Unframer),
+}
+
+impl Reframe {
+    /// `terminal`: the output has no frames; `plain`: none are wanted.
+    pub(crate) fn between(terminal: bool, plain: bool) -> Self {
+        match (terminal, plain) {
+            (true, false) => Self::Frame,
+            (false, true) => Self::Unframe(stdcopy::Unframer::default()),
+            _ => Self::Not,
+        }
+    }
+
+    fn bytes<'a>(&mut self, bytes: &'a [u8]) -> Cow<'a, [u8]> {
+        match self {
+            Self::Not => bytes.into(),
+            Self::Frame => stdcopy::frame(stdcopy::Stream::Stdout, bytes).to_vec().into(),
+            Self::Unframe(unframer) => unframer.push(bytes).into(),
+        }
+    }
 }
 
 impl Streams {
     pub(crate) fn new(container: Option<UnixStream>, before: mpsc::Receiver<Bytes>) -> Self {
-        Self { container, before, settled: Box::pin(std::future::ready(())) }
+        Self { container, before, settled: Box::pin(std::future::ready(())), reframe: Reframe::Not }
     }
 
     /// A stream that is one message only: an exec that could not be started says so where its output would be.
@@ -145,7 +176,7 @@ async fn join<R: AsyncRead + Unpin>(
     gone: impl AsyncFn(&mut R),
     streams: Streams,
 ) {
-    let Streams { container, mut before, settled } = streams;
+    let Streams { container, mut before, settled, mut reframe } = streams;
     let (from_container, to_container) = container.map(UnixStream::into_split).unzip();
     let input = async {
         if let Some(mut to) = to_container {
@@ -162,7 +193,7 @@ async fn join<R: AsyncRead + Unpin>(
             }
         }
         if let Some(mut from) = from_container {
-            let _ = copy(&mut from, &mut to_client).await;
+            let _ = copy(&mut from, &mut to_client, &mut reframe).await;
         }
         settled.await;
         let _ = to_client.shutdown().await;
@@ -176,13 +207,17 @@ async fn join<R: AsyncRead + Unpin>(
 }
 
 /// As `tokio::io::copy`, but what has come goes out at once.
-async fn copy(from: &mut OwnedReadHalf, to: &mut (impl AsyncWrite + Unpin)) -> std::io::Result<()> {
+async fn copy(
+    from: &mut OwnedReadHalf,
+    to: &mut (impl AsyncWrite + Unpin),
+    reframe: &mut Reframe,
+) -> std::io::Result<()> {
     let mut chunk = vec![0; CHUNK];
     loop {
         match from.read(&mut chunk).await? {
             0 => return Ok(()),
             count => {
-                to.write_all(&chunk[..count]).await?;
+                to.write_all(&reframe.bytes(&chunk[..count])).await?;
                 to.flush().await?;
             }
         }
@@ -196,7 +231,7 @@ fn as_body(
 ) -> Answer {
     let (sender, chunks) = mpsc::channel(16);
     tokio::spawn(async move {
-        let Streams { container, mut before, settled } = open.await;
+        let Streams { container, mut before, settled, mut reframe } = open.await;
         let (from_container, to_container) = container.map(UnixStream::into_split).unzip();
         // A request without a body says nothing of the input; that is not the input's end.
         let input = request.into_body();
@@ -219,7 +254,7 @@ fn as_body(
                     if count == 0 {
                         break;
                     }
-                    sender.send(Bytes::copy_from_slice(&chunk[..count])).await.ok()?;
+                    sender.send(reframe.bytes(&chunk[..count]).into_owned().into()).await.ok()?;
                 }
             }
             settled.await;

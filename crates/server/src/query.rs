@@ -6,7 +6,7 @@ use serde::de::DeserializeOwned;
 
 use crate::http::ApiError;
 
-/// Parameters by name; the last of a name counts, all of it are there.
+/// Parameters by name; the first of a name counts, as with Go's `FormValue`; all of them are there.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Query {
     all: BTreeMap<String, Vec<String>>,
@@ -23,7 +23,7 @@ impl Query {
     }
 
     pub(crate) fn get(&self, key: &str) -> Option<&str> {
-        self.all.get(key).and_then(|values| values.last()).map(String::as_str).filter(|value| !value.is_empty())
+        self.all.get(key).and_then(|values| values.first()).map(String::as_str).filter(|value| !value.is_empty())
     }
 
     pub(crate) fn text(&self, key: &str) -> String {
@@ -102,7 +102,7 @@ mod tests {
 
     #[test]
     fn parameters_are_decoded() {
-        let query = Query::parse("a=1&b=x%20y+z&t=1&t=2&flag=0&on=1&empty=");
+        let query = Query::parse("a=1&a=2&b=x%20y+z&t=1&t=2&flag=0&on=1&empty=");
         assert_eq!((query.get("a"), query.get("b"), query.get("empty")), (Some("1"), Some("x y z"), None));
         assert_eq!(query.all("t"), ["1", "2"]);
         assert!(query.flag("on") && !query.flag("flag") && !query.flag("none"));

@@ -124,8 +124,11 @@ pub(crate) fn info(info: &Info, options: &EngineOptions, process: Process, versi
         "Labels": options.labels,
         "ExperimentalBuild": false,
         "ServerVersion": ENGINE,
-        "Runtimes": { "wharf": { "path": "wharf" } },
-        "DefaultRuntime": "wharf",
+        // All names of the one runtime; clients look for Docker's.
+        "Runtimes": {
+            "io.containerd.runc.v2": { "path": "wharf" }, "runc": { "path": "wharf" }, "wharf": { "path": "wharf" },
+        },
+        "DefaultRuntime": "runc",
         "Swarm": {
             "NodeID": "", "NodeAddr": "", "LocalNodeState": "inactive", "ControlAvailable": false, "Error": "",
             "RemoteManagers": null,

@@ -31,10 +31,12 @@ pub(super) async fn build(call: Call) -> Result {
     if query.flag("squash") {
         return Err(ApiError::bad("squash is only supported with experimental mode"));
     }
-    // Images whose steps may be taken over; ours are found by what they were made from, whoever made them.
-    if query.get("cachefrom").is_some_and(|text| !text.is_empty()) {
-        let _: Option<Vec<String>> = query.json("cachefrom")?;
-    }
+    // Images whose steps may be taken over, and no others. Ours are found by what they were made from, whoever made
+    // them; so what can be told apart is whether any of these images is here.
+    let cache_from: Option<Vec<String>> = query.json("cachefrom")?;
+    let images = call.api.engine.images();
+    let has_no_source =
+        cache_from.is_some_and(|names| !names.is_empty() && names.iter().all(|name| images.resolve(name).is_err()));
     // `rm` and `forcerm`: containers of steps are removed in any case.
     // A value of `null` asks for the daemon's own variable, which is nobody's business.
     let build_args: BTreeMap<String, Option<String>> = query.json("buildargs")?;
@@ -59,7 +61,7 @@ pub(super) async fn build(call: Call) -> Result {
         build_args: build_args.into_iter().filter_map(|(key, value)| Some((key, value?))).collect(),
         labels: query.json("labels")?,
         target: text("target"),
-        no_cache: query.flag("nocache"),
+        no_cache: query.flag("nocache") || has_no_source,
         pull: query.flag("pull"),
         quiet: query.flag("q"),
         network: text("networkmode").unwrap_or_else(|| "default".into()),

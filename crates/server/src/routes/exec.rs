@@ -12,7 +12,7 @@ use wharf_engine::{Engine, ExecRecord};
 
 use super::{Call, Result};
 use crate::detach;
-use crate::hijack::{Streams, content_type, hijack};
+use crate::hijack::{Reframe, Streams, content_type, hijack};
 use crate::http::{ApiError, empty, json_answer, ok, read_json};
 
 /// How long an exec may take to run after it was started, and to end after its output.
@@ -29,6 +29,7 @@ pub(super) async fn create(mut call: Call, id: &str) -> Result {
 #[serde(rename_all = "PascalCase", default)]
 struct Start {
     detach: bool,
+    tty: bool,
     console_size: Option<[u16; 2]>,
 }
 
@@ -49,11 +50,13 @@ pub(super) async fn start(mut call: Call, id: &str) -> Result {
     if engine.inspect(&exec.container)?.state.status != Status::Running {
         return Err(ApiError::new(StatusCode::CONFLICT, format!("Container {} is not running", exec.container)));
     }
-    let tty = exec.config.tty;
+    // How the answer is framed is the start's to say, whatever the exec was made with.
+    let (tty, has_terminal) = (start.tty, exec.config.tty);
     Ok(hijack(call.request, content_type(tty, call.version), async move {
         match engine.exec_start(&exec.id, false, size).await {
             Ok(streams) => {
                 let mut streams = Streams::new(streams, mpsc::channel(1).1);
+                streams.reframe = Reframe::between(has_terminal, tty);
                 // Clients ask for its code when they see the end.
                 streams.settled =
                     Box::pin(async move { until(&engine, &exec.id, |exec| exec.exit_code.is_some()).await });
