@@ -116,7 +116,7 @@ fn look(
 
 /// The name of a container that has a layer.
 fn needs(records: &[Arc<Container>], layer: &Digest) -> Option<String> {
-    records.iter().find(|record| record.layers.contains(layer)).map(|record| record.name.clone())
+    records.iter().find(|record| record.all_layers().any(|own| own == layer)).map(|record| record.name.clone())
 }
 
 /// Directories of no container.
