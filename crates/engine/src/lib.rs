@@ -79,7 +79,7 @@ mod wait;
 
 pub use accounts::{Accounts, DiskUsage, PATIENCE};
 pub use attach::{AttachOptions, Attached};
-pub use commit::CommitOptions;
+pub use commit::{CommitOptions, set_variable};
 pub use create::{CreateRequest, Created};
 pub use engine::{Engine, EngineOptions, Parts};
 pub use error::{EngineError, ErrorKind, Result};

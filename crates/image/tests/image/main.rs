@@ -8,6 +8,7 @@ mod fuzzed;
 mod hostile;
 mod layouts;
 mod names;
+mod platforms;
 mod ranges;
 mod registry;
 mod registry_faults;
