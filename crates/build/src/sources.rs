@@ -100,7 +100,8 @@ impl Session<'_> {
     }
 
     fn found_or_pulled(&self, name: &str, platform: Option<&Platform>) -> Result<ImageRecord> {
-        let local = match self.shared.images.resolve(name) {
+        let asked = platform.map(Platform::to_string);
+        let local = match self.shared.images.resolve_for(name, asked.as_deref()) {
             Ok(image) => Some(image).filter(|image| fits(image, platform)),
             Err(error) if error.kind() == ImageErrorKind::NotFound => None,
             Err(error) => return Err(image_error(name, &error)),

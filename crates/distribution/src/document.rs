@@ -46,7 +46,14 @@ impl Client {
         call.target = Target::Uri(uri);
         // The bytes themselves are wanted: they are what a cache compares.
         let call = call.with_header(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
-        let reply = endpoint.call(&call).await?;
+        let reply = endpoint.call(&call).await.map_err(|error| match error {
+            // It is no registry's address that was asked for.
+            DistributionError::Unreachable { method, source, .. } => {
+                let url = url.split(['?', '#']).next().unwrap_or_default().to_owned();
+                DistributionError::Unreachable { method, url, source }
+            }
+            other => other,
+        })?;
         if reply.status == StatusCode::OK {
             return Ok(Document { reply });
         }

@@ -86,6 +86,15 @@ impl Engine {
     }
 }
 
+/// Gives a variable (`NAME=value`) its value, at the place that it has, or behind the others.
+pub fn set_variable(env: &mut Vec<String>, pair: String) {
+    let key = |pair: &str| pair.split('=').next().unwrap_or_default().to_owned();
+    match env.iter_mut().find(|have| key(have) == key(&pair)) {
+        Some(have) => *have = pair,
+        None => env.push(pair),
+    }
+}
+
 /// The request's configuration where it says something, else the container's.
 fn join(asked: Option<Config>, own: &Config) -> Config {
     let mut config = own.clone();
@@ -109,10 +118,7 @@ fn join(asked: Option<Config>, own: &Config) -> Config {
         config.entrypoint = asked.entrypoint;
     }
     for pair in asked.env.into_iter().flatten() {
-        let key = pair.split('=').next().unwrap_or("").to_owned();
-        let env = config.env.get_or_insert_default();
-        env.retain(|have| have.split('=').next() != Some(&key));
-        env.push(pair);
+        set_variable(config.env.get_or_insert_default(), pair);
     }
     if let Some(labels) = asked.labels {
         config.labels.get_or_insert_default().extend(labels);

@@ -55,14 +55,13 @@ impl Engine {
             return Err(EngineError::invalid("config cannot be empty in order to create a container"));
         }
         let images = self.images().clone();
-        let reference = request.config.image.clone();
+        let (reference, asked) = (request.config.image.clone(), platform.map(str::to_owned));
         let image = blocking(move || {
-            let image = images.resolve(&reference)?;
+            let image = images.resolve_for(&reference, asked.as_deref())?;
             images.touch(&image.id)?;
             Ok(image)
         })
         .await?;
-        check_platform(platform, &image)?;
         // Until its row names them: an image may be removed in between.
         let layers = self.images().layers();
         let _held = layers.hold(&image.diff_ids);
@@ -351,20 +350,6 @@ fn thermal_throttle() -> Vec<String> {
 
 fn host_name() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
-}
-
-fn check_platform(asked: Option<&str>, image: &ImageRecord) -> Result<()> {
-    let Some(asked) = asked.filter(|text| !text.is_empty()) else { return Ok(()) };
-    let mut parts = asked.split('/');
-    let (os, architecture) = (parts.next().unwrap_or(""), parts.next());
-    let fits = os == image.config.os && architecture.is_none_or(|arch| arch == image.config.architecture);
-    if fits {
-        return Ok(());
-    }
-    Err(EngineError::not_found(format!(
-        "image was found but does not provide the specified platform: wanted {asked}, actual: {}/{}",
-        image.config.os, image.config.architecture
-    )))
 }
 
 /// Joins the image's configuration with the request's, which wins.

@@ -40,11 +40,13 @@ impl Engine {
     pub async fn push(
         &self,
         reference: &Reference,
+        platform: Option<&str>,
         auth: Option<Credentials>,
         form: Option<Form>,
         progress: ProgressSender,
     ) -> Result<Pushed> {
-        let pushed = self.images().push(reference, auth, &self.inner.parts.registry, form, progress).await?;
+        let registry = &self.inner.parts.registry;
+        let pushed = self.images().push(reference, platform, auth, registry, form, progress).await?;
         self.tell_of("image", "push", &reference.familiar(), &[("name", &reference.familiar_name())]);
         Ok(pushed)
     }
@@ -83,16 +85,26 @@ impl Engine {
         self.tell_of("image", "tag", image.as_str(), &[("name", &familiar)]);
     }
 
-    /// Removes a name, and the image when it was the last.
+    /// Removes a name, and the image when it was the last; or what it has for `platforms`, if there are any.
     ///
     /// # Errors
     /// `NotFound`; `Conflict` when a container uses it.
-    pub async fn remove_image(&self, name: &str, force: bool, prune: bool) -> Result<Vec<Removed>> {
+    pub async fn remove_image(
+        &self,
+        name: &str,
+        platforms: Vec<String>,
+        force: bool,
+        prune: bool,
+    ) -> Result<Vec<Removed>> {
         let (engine, name) = (self.clone(), name.to_owned());
         let (id, removed) = blocking(move || {
             let in_use = |id: &Digest| engine.users(id);
             let id = engine.images().resolve(&name).ok().map(|image| image.id.to_string());
-            let removed = engine.images().remove(&name, Remove { force, prune }, &in_use)?;
+            let options = Remove { force, prune };
+            let removed = match platforms.is_empty() {
+                true => engine.images().remove(&name, options, &in_use)?,
+                false => engine.images().remove_platforms(&name, &platforms, options, &in_use)?,
+            };
             engine.collect()?;
             Ok((id, removed))
         })

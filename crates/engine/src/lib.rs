@@ -83,7 +83,7 @@ mod why;
 
 pub use accounts::{Accounts, DiskUsage, PATIENCE};
 pub use attach::{AttachOptions, Attached};
-pub use commit::CommitOptions;
+pub use commit::{CommitOptions, set_variable};
 pub use consistency::fsck_without_engine;
 pub use copy_in::{CopyIn, PutOptions};
 pub use create::{CreateRequest, Created};

@@ -11,6 +11,7 @@ use wharf_snapshot::Layer;
 
 use crate::Result;
 use crate::images::Images;
+use crate::index::INDEXES_LEFT;
 use crate::rows::{LEFT, Row};
 
 /// What came here and belongs to nobody is spared so long: after a failed pull the next one goes on with it. Not when
@@ -62,12 +63,29 @@ impl Images {
             if !settled.is_empty() {
                 self.store().write(|tx| settled.iter().try_for_each(|key| tx.delete(LEFT, key).map(drop)))?;
             }
+            freed += self.collect_indexes()?;
             freed += self.collect_blobs(&images, &gone, before)?;
             discarded
         };
         // Outside of the gate: deleting many files takes its time.
         discarded.delete()?;
         freed += self.store().blobs().sweep_partial(partial)?;
+        Ok(freed)
+    }
+
+    /// Deletes indexes whose last name has gone.
+    fn collect_indexes(&self) -> Result<u64> {
+        let mut freed = 0;
+        let left: Vec<(String, ())> = self.store().read(|tx| tx.list(INDEXES_LEFT))?;
+        for (key, ()) in left {
+            if let Ok(digest) = Digest::parse(&key) {
+                let size = self.store().blobs().size(&digest).unwrap_or(0);
+                if self.layers().forget_blob(&digest, || !self.layers().is_held(&digest))? {
+                    freed += size;
+                }
+            }
+            self.store().write(|tx| tx.delete(INDEXES_LEFT, &key).map(drop))?;
+        }
         Ok(freed)
     }
 
@@ -106,7 +124,9 @@ impl Images {
 
     /// Deletes the blobs that nobody has any more: those of layers that are gone, and others from before a time.
     fn collect_blobs(&self, images: &[(Digest, Row)], gone: &[Layer], before: SystemTime) -> Result<u64> {
+        let indexes = self.index_rows()?;
         let mut owned: BTreeSet<&Digest> = images.iter().map(|(id, _)| id).collect();
+        owned.extend(indexes.iter().map(|(digest, _)| digest));
         owned.extend(images.iter().filter_map(|(_, row)| Some(&row.manifest.as_ref()?.digest)));
         let unowned: BTreeSet<&Digest> = gone.iter().flat_map(|l| &l.blobs).map(|blob| &blob.digest).collect();
         let layers = self.layers().list()?;

@@ -9,8 +9,9 @@ use wharf_reference::Digest;
 
 use crate::config::{ContainerConfig, HistoryEntry, ImageConfig, RootFs};
 use crate::images::{ImageRecord, Images, MAX_CONFIG};
+use crate::index::{Member, Within, join, platform_of, point};
 use crate::names::{now, seconds_now, tag_of};
-use crate::rows::{IMAGES, LEFT, Row, StoredManifest, key, point};
+use crate::rows::{IMAGES, LEFT, Row, StoredManifest, key};
 use crate::summary::Short;
 use crate::{ErrorKind, ImageError, Result, decompressed};
 
@@ -24,6 +25,8 @@ pub(crate) struct With<'a> {
     pub(crate) digest: Option<String>,
     /// The bytes of its manifest, and their media type.
     pub(crate) manifest: Option<(Vec<u8>, String)>,
+    /// The index that its names lead to.
+    pub(crate) index: Option<Within>,
 }
 
 /// Of an archive that the disk has no room for, so many bytes more are counted to say what is missing: an end to what
@@ -97,6 +100,10 @@ impl Images {
             Ok::<_, ImageError>(StoredManifest { digest: self.store().blobs().put(&bytes)?, media_type })
         };
         let manifest = with.manifest.map(stored).transpose()?;
+        let index = match &with.index {
+            Some(within) => Some((self.store().blobs().put(&within.bytes)?, within)),
+            None => None,
+        };
         self.store().write(|tx| {
             let mut row: Row = tx.get(IMAGES, id.as_str())?.unwrap_or_default();
             row.diff_ids.clone_from(&config.rootfs.diff_ids);
@@ -112,7 +119,17 @@ impl Images {
             for diff_id in &row.diff_ids {
                 tx.delete(LEFT, diff_id.as_str())?;
             }
-            with.tags.iter().chain(&with.digest).try_for_each(|name| point(tx, name, &id))
+            let names: Vec<&String> = with.tags.iter().chain(&with.digest).collect();
+            match &index {
+                // Without a name nobody could ask for another platform of it.
+                _ if names.is_empty() => Ok(()),
+                None => names.iter().try_for_each(|name| point(tx, name, &id)),
+                Some((digest, within)) => {
+                    let (image, platform) = (id.clone(), platform_of(&config));
+                    let member = Member { manifest: within.manifest.clone(), image, platform };
+                    join(tx, digest, &within.media_type, member, &names)
+                }
+            }
         })?;
         self.get(&id)
     }

@@ -45,6 +45,10 @@ pub enum ImageError {
         "image with reference {name} was found but does not match the specified platform: wanted {wanted}, actual: {actual}"
     )]
     OtherPlatform { name: String, wanted: String, actual: String },
+    #[error("image with reference {name} was found but does not provide the specified platform ({platform})")]
+    NotForPlatform { name: String, platform: String },
+    #[error("requested platform(s) ({0}) not found: the archive has images for others only")]
+    NotInArchive(String),
     #[error("the archive cannot be used")]
     Archive(#[from] ArchiveError),
     #[error("{0}")]
@@ -70,9 +74,12 @@ impl ImageError {
     pub fn kind(&self) -> ErrorKind {
         match self {
             _ if self.is_full() => ErrorKind::Full,
-            Self::NotFound(_) | Self::NotTagged(_) | Self::NoPlatform(_) | Self::OtherPlatform { .. } => {
-                ErrorKind::NotFound
-            }
+            Self::NotFound(_)
+            | Self::NotTagged(_)
+            | Self::NoPlatform(_)
+            | Self::OtherPlatform { .. }
+            | Self::NotForPlatform { .. }
+            | Self::NotInArchive(_) => ErrorKind::NotFound,
             Self::Ambiguous(_) | Self::Reference(_) | Self::Invalid(_) | Self::Config(_) | Self::Archive(_) => {
                 ErrorKind::Invalid
             }

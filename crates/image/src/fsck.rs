@@ -13,6 +13,7 @@ use wharf_store::fsck::{Fsck, Problem, words};
 
 use crate::collect::{GRACE, KEEP_PARTIAL};
 use crate::images::Images;
+use crate::index::unpoint;
 use crate::intake::TEMPORARY;
 use crate::remove::forget;
 use crate::rows::{IMAGES, LEFT, NAMES, Row, change, familiar, is_digest};
@@ -31,6 +32,7 @@ impl Images {
         let damaged = self.damaged_blobs(fsck)?;
         let lost: BTreeSet<Digest> = self.layers().fsck(fsck, needed)?.into_iter().collect();
         self.incomplete_images(fsck, &damaged, &lost)?;
+        self.broken_indexes(fsck, &damaged)?;
         self.dangling_names(fsck)?;
         self.dangling_leases(fsck)?;
         self.unowned_blobs(fsck)?;
@@ -128,13 +130,9 @@ impl Images {
                     let end = format!("@{digest}");
                     let row: Row = tx.get(IMAGES, id.as_str())?.unwrap_or_default();
                     for name in row.names.iter().filter(|name| is_digest(name) && name.ends_with(&end)) {
-                        tx.delete(NAMES, name)?;
+                        unpoint(tx, name)?;
                     }
-                    change(tx, &id, |row| {
-                        row.manifest = None;
-                        row.names.retain(|name| !(is_digest(name) && name.ends_with(&end)));
-                    })
-                    .map(drop)
+                    change(tx, &id, |row| row.manifest = None).map(drop)
                 })
             });
         }
@@ -151,7 +149,7 @@ impl Images {
             if !rows.contains_key(id) {
                 let what = format!("name {}", familiar(key));
                 fsck.repair(Problem::Dangling, what, 0, "deleted, as it leads to no image", || {
-                    self.store().write(|tx| tx.delete(NAMES, key).map(drop))
+                    self.store().write(|tx| unpoint(tx, key))
                 });
             }
         }
@@ -190,7 +188,9 @@ impl Images {
     fn unowned_blobs(&self, fsck: &mut Fsck) -> Result<()> {
         let _gate = self.gate();
         let images = self.rows()?;
+        let indexes = self.index_rows()?;
         let mut owned: BTreeSet<&Digest> = images.iter().map(|(id, _)| id).collect();
+        owned.extend(indexes.iter().map(|(digest, _)| digest));
         owned.extend(images.iter().filter_map(|(_, row)| Some(&row.manifest.as_ref()?.digest)));
         let layers = self.layers().list()?;
         owned.extend(layers.iter().flat_map(|layer| &layer.blobs).map(|blob| &blob.digest));

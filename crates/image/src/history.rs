@@ -18,12 +18,12 @@ pub struct HistoryItem {
 }
 
 impl Images {
-    /// The lines, the newest first.
+    /// The lines, the newest first; of the image for a platform, if one is asked for.
     ///
     /// # Errors
     /// `NotFound`.
-    pub fn history(&self, text: &str) -> Result<Vec<HistoryItem>> {
-        let image = self.resolve(text)?;
+    pub fn history(&self, text: &str, platform: Option<&str>) -> Result<Vec<HistoryItem>> {
+        let image = self.resolve_for(text, platform)?;
         let mut layers = image.diff_ids.iter();
         let mut items = Vec::new();
         for entry in &image.config.history {

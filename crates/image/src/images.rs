@@ -211,8 +211,12 @@ impl Images {
         row.ok_or_else(|| ImageError::NotFound(id.to_string()))
     }
 
-    fn record(&self, id: Digest, row: Row) -> Result<ImageRecord> {
+    fn record(&self, id: Digest, mut row: Row) -> Result<ImageRecord> {
         let config = self.config(&id)?;
+        if row.names.is_empty() {
+            // For another platform than this host's it has the names of its indexes.
+            row.names = self.names_by_index(&row)?;
+        }
         Ok(ImageRecord {
             tags: row.tags().map(|key| familiar(key)).collect(),
             repo_digests: row.digests().map(|key| familiar(key)).collect(),

@@ -357,6 +357,12 @@ impl<'a> Intake<'a> {
         self.root.open_file(path).map_err(|e| ImageError::Invalid(format!("the archive has no {path}: {}", e.errno)))
     }
 
+    /// Whether something is at a place in the archive.
+    pub(crate) fn has(&self, path: &str) -> bool {
+        let Some(path) = normal(path) else { return false };
+        self.places.contains_key(&path) || self.linked(&path).is_some() || self.root.metadata(&path, true).is_ok()
+    }
+
     /// A file that is read whole, if it is there.
     pub(crate) fn small(&self, path: &str) -> Result<Option<Vec<u8>>> {
         match self.root.read_small(path, MAX_CONFIG) {

@@ -10,6 +10,7 @@ use wharf_snapshot::{LayerBlob, SnapshotError};
 use crate::config::ImageConfig;
 use crate::create::{With, check_config};
 use crate::images::Images;
+use crate::index::{Within, fits, is_attestation, parse_platform, platform_of};
 use crate::intake::Intake;
 use crate::names::tag_of;
 use crate::progress::Progress;
@@ -20,8 +21,8 @@ use crate::{ImageError, Result, decompressed};
 const MAX_DEPTH: u32 = 4;
 /// Layers that were put aside and are unpacked at once: each needs a processor, and memory of its decompressor.
 const AT_ONCE: usize = 4;
-/// What marks a manifest as one about another, which is no image.
-const ATTESTATION: &str = "vnd.docker.reference.type";
+/// More manifests are no archive of anybody's: an index can list the same ones again and again.
+const MAX_MANIFESTS: usize = 10_000;
 
 /// One image of a Docker archive.
 #[derive(Deserialize)]
@@ -42,6 +43,8 @@ struct Found<'a> {
     tags: Vec<String>,
     /// The manifest that names it, and its bytes, where there is one.
     manifest: Option<(&'a ImageManifest, &'a Descriptor, &'a [u8])>,
+    /// The index that lists it among other platforms.
+    index: Option<Within>,
 }
 
 /// An archive that is being loaded.
@@ -49,19 +52,28 @@ struct Loading<'a> {
     images: &'a Images,
     intake: Intake<'a>,
     progress: &'a dyn Fn(Progress),
+    /// What is wanted of images of several platforms; all, if nothing is.
+    platforms: &'a [Platform],
     lines: Vec<String>,
+    /// How many images have come, and how many manifests were looked at for them.
+    count: usize,
+    looked: usize,
 }
 
 impl Images {
     /// Loads all images of an archive, and answers with a line for each name, as Docker has it. Layers that are here
-    /// are not stored again.
+    /// are not stored again. Of images of several platforms all come that are in the archive, or with `platforms` (as
+    /// `linux/arm64`) those.
     ///
     /// # Errors
-    /// For an archive that is none, hostile or damaged. Images that were complete before stay.
-    pub fn load(&self, input: impl Read, progress: &dyn Fn(Progress)) -> Result<Vec<String>> {
+    /// For an archive that is none, hostile or damaged, and when it has no image for the platforms. Images that were
+    /// complete before stay.
+    pub fn load(&self, input: impl Read, platforms: &[String], progress: &dyn Fn(Progress)) -> Result<Vec<String>> {
+        let platforms: Vec<Platform> = platforms.iter().map(|text| parse_platform(text)).collect::<Result<_>>()?;
         let intake = Intake::read(self, decompressed(input)?, progress)?;
-        let mut loading = Loading { images: self, intake, progress, lines: Vec::new() };
-        match loading.all() {
+        let mut loading =
+            Loading { images: self, intake, progress, platforms: &platforms, lines: Vec::new(), count: 0, looked: 0 };
+        match loading.all().and_then(|()| loading.check_platforms()) {
             Ok(()) => {
                 loading.intake.end()?;
                 Ok(loading.lines)
@@ -76,19 +88,50 @@ impl Images {
 
 impl Loading<'_> {
     fn all(&mut self) -> Result<()> {
-        if let Some(bytes) = self.intake.small("manifest.json")? {
-            let entries: Vec<DockerEntry> = serde_json::from_slice(&bytes)
-                .map_err(|e| ImageError::Invalid(format!("the archive's manifest.json is damaged: {e}")))?;
-            return entries.into_iter().try_for_each(|entry| self.docker(entry));
+        let docker = self.intake.small("manifest.json")?;
+        let oci = self.intake.small("index.json")?;
+        let index = match &oci {
+            // Of other forms than an OCI index it is none of ours where the archive is one of Docker's.
+            Some(bytes) => match Manifest::parse(bytes, media_type::OCI_INDEX) {
+                Ok(Manifest::Index(index)) => Some(index),
+                _ if docker.is_some() => None,
+                Ok(Manifest::Image(_)) => {
+                    return Err(ImageError::Invalid("the archive's index.json is no OCI index".into()));
+                }
+                Err(error) => return Err(error.into()),
+            },
+            None => None,
+        };
+        match (docker, index) {
+            // Docker's own list knows no platforms.
+            (_, Some(index)) if index.manifests.iter().any(|entry| media_type::is_index(&entry.media_type)) => {
+                self.top(&index)
+            }
+            (Some(bytes), _) => {
+                let entries: Vec<DockerEntry> = serde_json::from_slice(&bytes)
+                    .map_err(|e| ImageError::Invalid(format!("the archive's manifest.json is damaged: {e}")))?;
+                entries.into_iter().try_for_each(|entry| self.docker(entry))
+            }
+            (None, Some(index)) => self.top(&index),
+            (None, None) => {
+                let text = "invalid archive: does not contain a manifest.json or an index.json";
+                Err(ImageError::Invalid(text.into()))
+            }
         }
-        let Some(bytes) = self.intake.small("index.json")? else {
-            let text = "invalid archive: does not contain a manifest.json or an index.json";
-            return Err(ImageError::Invalid(text.into()));
-        };
-        let Manifest::Index(index) = Manifest::parse(&bytes, media_type::OCI_INDEX)? else {
-            return Err(ImageError::Invalid("the archive's index.json is no OCI index".into()));
-        };
-        self.index(&index, None, 0)
+    }
+
+    /// What was asked for and is not there is an error.
+    fn check_platforms(&self) -> Result<()> {
+        if self.count > 0 || self.platforms.is_empty() {
+            return Ok(());
+        }
+        let names: Vec<String> = self.platforms.iter().map(ToString::to_string).collect();
+        Err(ImageError::NotInArchive(names.join(", ")))
+    }
+
+    /// Whether an image of this platform is wanted.
+    fn wants(&self, platform: &Platform) -> bool {
+        self.platforms.is_empty() || self.platforms.iter().any(|asked| fits(asked, platform))
     }
 
     fn docker(&mut self, entry: DockerEntry) -> Result<()> {
@@ -99,7 +142,7 @@ impl Loading<'_> {
         // The archive may be an OCI layout too, with the manifest that the image came with.
         let named = self.manifest_of(&Digest::sha256(&config))?;
         let manifest = named.as_ref().map(|(manifest, descriptor, bytes)| (manifest, descriptor, bytes.as_slice()));
-        self.image(Found { config, layers, tags, manifest })
+        self.image(Found { config, layers, tags, manifest, index: None })
     }
 
     /// The manifest of a configuration, if `index.json` names one. Of other forms than an OCI index it is none of ours.
@@ -119,49 +162,120 @@ impl Loading<'_> {
         Ok(None)
     }
 
-    fn index(&mut self, index: &Index, name: Option<&str>, depth: u32) -> Result<()> {
-        if depth >= MAX_DEPTH {
-            return Err(ImageError::Invalid("the archive's indexes are nested too deeply".into()));
-        }
-        // At the top each entry is an image; below, each is one platform of the same image.
-        let chosen: Vec<&Descriptor> = match depth {
-            0 => index.manifests.iter().filter(|entry| !entry.annotations.contains_key(ATTESTATION)).collect(),
-            _ => index.select(&Platform::host()).into_iter().collect(),
-        };
-        for descriptor in chosen {
+    /// The entries of `index.json`: each is an image.
+    fn top(&mut self, index: &Index) -> Result<()> {
+        for descriptor in index.manifests.iter().filter(|entry| !is_attestation(entry)) {
             let annotation = |key: &str| descriptor.annotations.get(key).map(String::as_str);
             // The second is a tag alone, by the specification; tools that write a whole name mean it.
-            let own = annotation("io.containerd.image.name")
+            let name = annotation("io.containerd.image.name")
                 .or_else(|| annotation("org.opencontainers.image.ref.name").filter(|text| text.contains([':', '/'])));
-            let own = own.or(name);
-            let Some(bytes) = self.intake.small(&blob(&descriptor.digest))? else {
-                // Other platforms of an image may be left out.
-                continue;
-            };
-            verify(&bytes, &descriptor.digest)?;
-            match Manifest::parse(&bytes, &descriptor.media_type)? {
-                Manifest::Index(below) => self.index(&below, own, depth + 1)?,
-                Manifest::Image(manifest) if manifest.is_image() => {
-                    let config = self.intake.small(&blob(&manifest.config.digest))?;
-                    let missing = || ImageError::Invalid("the archive has no configuration".into());
-                    let config = config.ok_or_else(missing)?;
-                    verify(&config, &manifest.config.digest)?;
-                    self.image(Found {
-                        config,
-                        layers: manifest.layers.iter().map(|layer| blob(&layer.digest)).collect(),
-                        tags: own.map(str::to_owned).into_iter().collect(),
-                        manifest: Some((&manifest, descriptor, &bytes)),
-                    })?;
+            match self.manifest(descriptor)? {
+                Some((Manifest::Index(below), bytes)) => self.platforms_of(&below, descriptor, &bytes, name)?,
+                Some((Manifest::Image(manifest), bytes)) => {
+                    self.oci(&manifest, descriptor, &bytes, name, None)?;
                 }
-                Manifest::Image(_) => {}
+                None => {}
             }
         }
         Ok(())
     }
 
+    fn manifest(&mut self, descriptor: &Descriptor) -> Result<Option<(Manifest, Vec<u8>)>> {
+        self.looked += 1;
+        if self.looked > MAX_MANIFESTS {
+            return Err(ImageError::Invalid(format!("the archive lists more than {MAX_MANIFESTS} manifests")));
+        }
+        // Other platforms of an image may be left out.
+        let Some(bytes) = self.intake.small(&blob(&descriptor.digest))? else { return Ok(None) };
+        verify(&bytes, &descriptor.digest)?;
+        Ok(Some((Manifest::parse(&bytes, &descriptor.media_type)?, bytes)))
+    }
+
+    /// One image of several platforms: those that the archive has.
+    fn platforms_of(&mut self, index: &Index, top: &Descriptor, bytes: &[u8], name: Option<&str>) -> Result<()> {
+        let (mut here, mut other) = (0, None);
+        for entry in index.manifests.iter().filter(|entry| !is_attestation(entry)) {
+            // What another system's image is for is known before it is looked at.
+            if entry.platform.as_ref().is_some_and(|platform| !platform.os.is_empty() && platform.os != "linux") {
+                other = entry.platform.clone();
+                continue;
+            }
+            let within =
+                || Within { bytes: bytes.to_vec(), media_type: top.media_type.clone(), manifest: entry.digest.clone() };
+            match self.manifest(entry)? {
+                Some((Manifest::Image(manifest), bytes)) if self.is_whole(&manifest) => {
+                    here += usize::from(self.oci(&manifest, entry, &bytes, name, Some(within()))?);
+                }
+                // An index in an index is the image of a platform only by its own choice.
+                Some((Manifest::Index(below), _)) => here += self.nested(&below, name, 2)?,
+                Some((Manifest::Image(_), _)) | None => {}
+            }
+        }
+        match other {
+            _ if here > 0 || !self.platforms.is_empty() => Ok(()),
+            Some(platform) => Err(ImageError::Invalid(format!(
+                "image operating system {:?} cannot be used on this platform",
+                platform.os
+            ))),
+            None => Err(ImageError::Invalid(format!("the archive has no image of the index {}", top.digest))),
+        }
+    }
+
+    /// The image for this host of an index deep down.
+    fn nested(&mut self, index: &Index, name: Option<&str>, depth: u32) -> Result<usize> {
+        if depth >= MAX_DEPTH {
+            return Err(ImageError::Invalid("the archive's indexes are nested too deeply".into()));
+        }
+        let Some(descriptor) = index.select(&Platform::host()) else { return Ok(0) };
+        match self.manifest(descriptor)? {
+            Some((Manifest::Index(below), _)) => self.nested(&below, name, depth + 1),
+            Some((Manifest::Image(manifest), bytes)) => {
+                Ok(usize::from(self.oci(&manifest, descriptor, &bytes, name, None)?))
+            }
+            None => Ok(0),
+        }
+    }
+
+    /// Whether the archive has all that a manifest names, or we have.
+    fn is_whole(&self, manifest: &ImageManifest) -> bool {
+        let has = |digest: &Digest| self.intake.has(&blob(digest));
+        has(&manifest.config.digest) && manifest.layers.iter().all(|layer| has(&layer.digest))
+    }
+
+    /// Takes an image in, if it is one and is wanted, and tells which.
+    fn oci(
+        &mut self,
+        manifest: &ImageManifest,
+        descriptor: &Descriptor,
+        bytes: &[u8],
+        name: Option<&str>,
+        index: Option<Within>,
+    ) -> Result<bool> {
+        if !manifest.is_image() {
+            return Ok(false);
+        }
+        let config = self.intake.small(&blob(&manifest.config.digest))?;
+        let config = config.ok_or_else(|| ImageError::Invalid("the archive has no configuration".into()))?;
+        verify(&config, &manifest.config.digest)?;
+        let found = Found {
+            config,
+            layers: manifest.layers.iter().map(|layer| blob(&layer.digest)).collect(),
+            tags: name.map(str::to_owned).into_iter().collect(),
+            manifest: Some((manifest, descriptor, bytes)),
+            index,
+        };
+        let before = self.count;
+        self.image(found)?;
+        Ok(self.count > before)
+    }
+
     fn image(&mut self, found: Found<'_>) -> Result<()> {
         let config: ImageConfig = serde_json::from_slice(&found.config).map_err(ImageError::Config)?;
         check_config(&found.config, &config)?;
+        if !self.wants(&platform_of(&config)) {
+            return Ok(());
+        }
+        self.count += 1;
         let diff_ids = &config.rootfs.diff_ids;
         if diff_ids.len() != found.layers.len() {
             return Err(ImageError::Invalid("invalid manifest, layers length mismatch".into()));
@@ -184,8 +298,13 @@ impl Loading<'_> {
             with.manifest = self.keep_compressed(manifest, descriptor, bytes, diff_ids)?;
         }
         let id = Digest::sha256(&found.config);
+        with.index = found.index;
         for tag in &tags {
-            if let Some(before) = self.images.by_name(tag)?.filter(|before| *before != id) {
+            let before = self.images.by_name(tag)?.filter(|before| *before != id);
+            // Another platform of the same index keeps its name.
+            let shared = self.images.index_of_name(&key(tag))?.map(|(digest, _)| digest);
+            let shared = shared.is_some() && shared == with.index.as_ref().map(|index| Digest::sha256(&index.bytes));
+            if let Some(before) = before.filter(|_| !shared) {
                 let name = tag.familiar();
                 self.lines.push(format!(
                     "The image {name} already exists, renaming the old one with ID {before} to empty string"
@@ -196,7 +315,12 @@ impl Loading<'_> {
         if tags.is_empty() {
             self.lines.push(format!("Loaded image ID: {id}"));
         }
-        self.lines.extend(tags.iter().map(|tag| format!("Loaded image: {}", tag.familiar())));
+        for line in tags.iter().map(|tag| format!("Loaded image: {}", tag.familiar())) {
+            // Once for all of its platforms.
+            if !self.lines.contains(&line) {
+                self.lines.push(line);
+            }
+        }
         Ok(())
     }
 

@@ -3,7 +3,8 @@
 use wharf_reference::{Digest, Reference, is_id_prefix};
 
 use crate::images::{ImageRecord, Images};
-use crate::rows::{IMAGES, NAMES, Row, change, key, point};
+use crate::index::{lead, point};
+use crate::rows::{IMAGES, NAMES, Row, change, key};
 use crate::{ImageError, Result};
 
 /// What a text may mean.
@@ -88,8 +89,13 @@ impl Images {
     pub fn tag(&self, source: &str, target: &str) -> Result<()> {
         let id = self.find(source)?;
         let target = tag_of(target)?;
+        // A name is given on with all of its platforms.
+        let index = self.index_row(source)?;
         self.store().write(|tx| {
-            point(tx, &key(&target), &id)?;
+            match &index {
+                Some((digest, _)) => lead(tx, &key(&target), digest)?,
+                None => point(tx, &key(&target), &id)?,
+            }
             change(tx, &id, |row| (row.tagged, row.used) = (Some(now()), seconds_now())).map(drop)
         })
     }

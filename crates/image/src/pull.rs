@@ -14,6 +14,7 @@ use crate::config::ImageConfig;
 use crate::create::{self, With};
 use crate::fetch::Fetch;
 use crate::images::{ImageRecord, Images, MAX_CONFIG};
+use crate::index::Within;
 use crate::progress::{Progress, ProgressSender};
 use crate::rows::key;
 use crate::{ImageError, Result};
@@ -71,7 +72,7 @@ impl Images {
         counted.extend(manifest.layers.iter().map(|layer| layer.digest.clone()));
         let images = self.clone();
         let held = Arc::new(blocking(move || Ok(images.hold(&counted))).await?);
-        let before = self.by_name(&reference)?;
+        let before = self.means(&reference.to_string(), &manifest.config.digest);
         if !self.is_whole(&manifest.config.digest) {
             self.layers_of(&repository, &manifest, &config, &progress, &held).await?;
         }
@@ -80,13 +81,15 @@ impl Images {
             Some(_) => (Vec::new(), key(&reference)),
             None => (vec![key(&reference)], key(&reference.with_digest(top.digest.clone()))),
         };
+        let top_digest = top.digest.clone();
         let image = blocking(move || {
+            let index = within(&top, &fetched);
             let manifest = Some((fetched.bytes.to_vec(), fetched.media_type));
-            images.store_image(&config_bytes, With { tags, digest: Some(digest), manifest, parent: None })
+            images.store_image(&config_bytes, With { tags, digest: Some(digest), manifest, index, parent: None })
         })
         .await?;
-        say("", format!("Digest: {}", top.digest));
-        let news = if before.as_ref() == Some(&image.id) { "Image is up to date" } else { "Downloaded newer image" };
+        say("", format!("Digest: {top_digest}"));
+        let news = if before { "Image is up to date" } else { "Downloaded newer image" };
         say("", format!("Status: {news} for {}", reference.familiar()));
         Ok(image)
     }
@@ -155,6 +158,20 @@ impl Images {
             done?.map_err(|error| error.with_missing(self.store(), needed, free))?;
         }
         Ok(())
+    }
+}
+
+/// The index at the top, if it lists the image's manifest itself.
+fn within(top: &FetchedManifest, image: &FetchedManifest) -> Option<Within> {
+    match top.parse() {
+        Ok(Manifest::Index(index)) if index.manifests.iter().any(|entry| entry.digest == image.digest) => {
+            Some(Within {
+                bytes: top.bytes.to_vec(),
+                media_type: top.media_type.clone(),
+                manifest: image.digest.clone(),
+            })
+        }
+        _ => None,
     }
 }
 

@@ -6,14 +6,16 @@ use std::sync::{Arc, OnceLock};
 use serde_json::json;
 use tokio::task::JoinSet;
 use wharf_distribution::MAX_MANIFEST;
-use wharf_distribution::{Client, Credentials, Manifest, Repository, media_type};
+use wharf_distribution::{Client, Credentials, Descriptor, Manifest, Repository, media_type};
 use wharf_reference::{Digest, Reference};
 use wharf_snapshot::{Form, Hold, LayerBlob};
 
 use crate::images::{ImageRecord, Images};
+use crate::index::{ImageIndex, IndexEntry, lead, platform_of, point};
 use crate::progress::{Progress, ProgressSender};
 use crate::pull::blocking;
-use crate::rows::{Row, StoredManifest, change, key, point};
+use crate::rows::{Row, StoredManifest, change, key};
+use crate::save::index_of;
 use crate::{ImageError, Result};
 
 /// What the registry has now.
@@ -41,16 +43,18 @@ struct Plan {
 }
 
 impl Images {
-    /// Pushes the image of `reference` to the repository that it names.
+    /// Pushes the image of `reference` to the repository that it names: with an index, if it is here for several platforms,
+    /// or the one that is asked for.
     ///
     /// An image that came from a registry goes back byte for byte, as long as its layers are here as they came and no
     /// other `form` of them is asked for.
     ///
     /// # Errors
-    /// `NotTagged` with Docker's words, and what the registry answers.
+    /// `NotTagged` with Docker's words, that it is not here for the platform, and what the registry answers.
     pub async fn push(
         &self,
         reference: &Reference,
+        platform: Option<&str>,
         auth: Option<Credentials>,
         registry: &Client,
         form: Option<Form>,
@@ -59,35 +63,77 @@ impl Images {
         let reference = reference.clone().tag_or_latest();
         let say = |id: &str, status: String| drop(progress.send(Progress::new(id, status)));
         say("", format!("The push refers to repository [{}]", reference.name()));
-        let id = self.by_name(&reference)?.ok_or_else(|| ImageError::NotTagged(reference.familiar_name()))?;
-        let image = self.get(&id)?;
-        let (images, diff_ids) = (self.clone(), image.diff_ids.clone());
+        let (images, own, asked) = (self.clone(), reference.clone(), platform.map(str::to_owned));
+        let (id, going, index) = blocking(move || images.going(&own, asked.as_deref())).await?;
+        let diff_ids: Vec<Digest> = going.iter().flat_map(|image| image.diff_ids.clone()).collect();
+        let images = self.clone();
         let _held = blocking(move || Ok(images.hold(&diff_ids))).await?;
         // Docker lists them from the top.
-        for diff_id in image.diff_ids.iter().rev() {
+        for diff_id in going.iter().flat_map(|image| image.diff_ids.iter().rev()) {
             say(diff_id.short(), "Preparing".into());
         }
-        let (images, own) = (self.clone(), image.clone());
-        let plan = blocking(move || images.plan(&own, form)).await?;
         let repository = registry.repository(&reference, auth);
-        self.push_layers(&repository, &reference, &image, &plan, &progress).await?;
-        self.push_config(&repository, &image.id).await?;
-        let tag = reference.tag().map_or_else(|| plan.stored.digest.to_string(), str::to_owned);
-        let digest = repository.push_manifest(&tag, &plan.stored.media_type, &plan.bytes).await?;
-        let (images, name) = (self.clone(), key(&reference.with_digest(digest.clone())));
+        let mut plans = Vec::new();
+        for image in &going {
+            let (images, own) = (self.clone(), image.clone());
+            let plan = blocking(move || images.plan(&own, form)).await?;
+            self.push_layers(&repository, &reference, image, &plan, &progress).await?;
+            self.push_config(&repository, &image.id).await?;
+            plans.push(plan);
+        }
+        let tag = reference.tag().map(str::to_owned);
+        let (digest, size) = match (plans.as_slice(), index) {
+            ([plan], None) => {
+                let tag = tag.as_deref().unwrap_or(plan.stored.digest.as_str());
+                (repository.push_manifest(tag, &plan.stored.media_type, &plan.bytes).await?, plan.bytes.len())
+            }
+            (plans, index) => {
+                for plan in plans {
+                    let digest = plan.stored.digest.as_str();
+                    repository.push_manifest(digest, &plan.stored.media_type, &plan.bytes).await?;
+                }
+                let (bytes, media_type) = index_for(&going, plans, index);
+                let own = Digest::sha256(&bytes).to_string();
+                let tag = tag.as_deref().unwrap_or(&own);
+                (repository.push_manifest(tag, &media_type, &bytes).await?, bytes.len())
+            }
+        };
+        let tag = tag.unwrap_or_else(|| digest.to_string());
+        let (images, own, name) = (self.clone(), reference.clone(), key(&reference.with_digest(digest.clone())));
         blocking(move || {
+            let behind = images.index_of_name(&key(&own))?;
             images.store().write(|tx| {
                 // Another form is for this once.
-                if form.is_none() {
-                    change(tx, &id, |row| row.manifest = Some(plan.stored.clone()))?;
+                for (image, plan) in going.iter().zip(&plans).filter(|_| form.is_none()) {
+                    change(tx, &image.id, |row| row.manifest = Some(plan.stored.clone()))?;
                 }
-                point(tx, &name, &id)
+                // Where the name has gone meanwhile, so has what was pushed.
+                match &behind {
+                    Some((index, _)) => lead(tx, &name, index),
+                    None => point(tx, &name, &id),
+                }
             })
         })
         .await?;
-        let size = plan.bytes.len() as u64;
         say("", format!("{tag}: digest: {digest} size: {size}"));
-        Ok(Pushed { tag, digest, size })
+        Ok(Pushed { tag, digest, size: size as u64 })
+    }
+
+    /// What a name leads to, the images that are to go, and the index that lists all of them and no others.
+    fn going(
+        &self,
+        reference: &Reference,
+        platform: Option<&str>,
+    ) -> Result<(Digest, Vec<ImageRecord>, Option<ImageIndex>)> {
+        let id = self.by_name(reference)?.ok_or_else(|| ImageError::NotTagged(reference.familiar_name()))?;
+        if platform.is_some() {
+            return Ok((id, vec![self.resolve_for(&reference.to_string(), platform)?], None));
+        }
+        let Some((digest, row)) = self.index_of_name(&key(reference))?.filter(|(_, row)| row.members.len() > 1) else {
+            return Ok((id.clone(), vec![self.get(&id)?], None));
+        };
+        let going = row.members.iter().map(|member| self.get(&member.image)).collect::<Result<Vec<_>>>()?;
+        Ok((id, going, Some(self.whole_index(digest, &row)?)))
     }
 
     async fn push_layers(
@@ -218,6 +264,23 @@ impl Images {
             layers.map(|layer| LayerBlob { digest: layer.digest, size: layer.size, media_type: layer.media_type });
         Some(Plan { stored, bytes, layers: layers.collect(), held: None })
     }
+}
+
+/// The index of what was pushed: the one that the image came with, if each manifest that it lists has gone as it came, else
+/// one of those that have.
+fn index_for(images: &[ImageRecord], plans: &[Plan], index: Option<ImageIndex>) -> (Vec<u8>, String) {
+    let gone = |entry: &IndexEntry| plans.iter().any(|plan| plan.stored.digest == entry.descriptor.digest);
+    if let Some(whole) = index.filter(|index| index.manifests.iter().all(gone)) {
+        return (whole.bytes, whole.media_type);
+    }
+    let entry = |(image, plan): (&ImageRecord, &Plan)| {
+        let (stored, size) = (&plan.stored, plan.bytes.len() as u64);
+        let mut entry = Descriptor::new(&stored.media_type, stored.digest.clone(), size);
+        entry.platform = Some(platform_of(&image.config));
+        entry
+    };
+    let entries: Vec<Descriptor> = images.iter().zip(plans).map(entry).collect();
+    (index_of(&entries).to_string().into_bytes(), media_type::OCI_INDEX.into())
 }
 
 /// One layer on its way out.

@@ -6,7 +6,8 @@ use wharf_reference::{Digest, Reference};
 use wharf_store::WriteTx;
 
 use crate::images::Images;
-use crate::rows::{IMAGES, LEFT, NAMES, Row, familiar, is_digest, key, repository, unpoint};
+use crate::index::{leave, part, unpoint};
+use crate::rows::{IMAGES, LEFT, NAMES, Row, familiar, is_digest, key, repository};
 use crate::summary::ImageSummary;
 use crate::{ImageError, Result};
 
@@ -49,7 +50,10 @@ impl Images {
     /// `NotFound`; `Conflict` with Docker's words when a container or a child uses it, or it has several names.
     pub fn remove(&self, text: &str, options: Remove, in_use: Users<'_>) -> Result<Vec<Removed>> {
         let id = self.find(text)?;
-        let names = self.row(&id)?.names;
+        let row = self.row(&id)?;
+        // Its other platforms have no names of their own.
+        let siblings = self.siblings(&row, &id)?;
+        let names = row.names;
         let mut removed = Vec::new();
         if is_prefix_of(text, &id) {
             if is_single(&names) {
@@ -60,14 +64,16 @@ impl Images {
                 self.untag(&names, &mut removed)?;
             }
             self.delete(&id, options, false, in_use, &mut removed)?;
+            self.delete_left(&siblings, options, in_use, &mut removed)?;
             return Ok(removed);
         }
-        if let (true, false, Some((container, _))) = (is_single(&names), options.force, in_use(&id).first()) {
+        let user = [&id].into_iter().chain(&siblings).find_map(|id| Some((id, in_use(id).first()?.0.clone())));
+        if let (true, false, Some((id, container))) = (is_single(&names), options.force, user) {
             // It would be left without a name, which nobody wants by accident.
             return Err(ImageError::Conflict(format!(
                 "conflict: unable to remove repository reference {text:?} (must force) - container {} is using its \
                  referenced image {}",
-                short(container),
+                short(&container),
                 id.short()
             )));
         }
@@ -82,7 +88,54 @@ impl Images {
         if names.iter().all(|name| going.contains(name)) {
             self.delete(&id, options, true, in_use, &mut removed)?;
         }
+        self.delete_left(&siblings, options, in_use, &mut removed)?;
         Ok(removed)
+    }
+
+    /// Removes an image's platforms and leaves the others of its index.
+    ///
+    /// # Errors
+    /// `NotFound`, also when it has no such platform; `Conflict` when a container uses that, which a force overcomes if it
+    /// does not run. Then nothing has been removed.
+    pub fn remove_platforms(
+        &self,
+        text: &str,
+        platforms: &[String],
+        options: Remove,
+        in_use: Users<'_>,
+    ) -> Result<Vec<Removed>> {
+        let ids = platforms.iter().map(|platform| Ok(self.resolve_for(text, Some(platform))?.id));
+        let ids: Vec<Digest> = ids.collect::<Result<_>>()?;
+        let Some((digest, row)) = self.index_row(text)? else { return self.remove(text, options, in_use) };
+        if row.members.iter().all(|member| ids.contains(&member.image)) {
+            return self.remove(text, options, in_use);
+        }
+        for id in &ids {
+            if let Some(obstacle) = self.obstacle(id, &Row::default(), options.force, in_use)? {
+                return Err(obstacle.conflict(id));
+            }
+        }
+        let mut removed = Vec::new();
+        self.store().write(|tx| ids.iter().try_for_each(|id| part(tx, &digest, id)))?;
+        self.delete_left(&ids, options, in_use, &mut removed)?;
+        Ok(removed)
+    }
+
+    /// Deletes those of the images that neither a name nor an index leads to any more, unless something keeps them.
+    fn delete_left(
+        &self,
+        ids: &[Digest],
+        options: Remove,
+        in_use: Users<'_>,
+        removed: &mut Vec<Removed>,
+    ) -> Result<()> {
+        for id in ids {
+            let left = |row: &Row| row.names.is_empty() && row.indexes.is_empty() && !row.pinned;
+            if self.row(id).is_ok_and(|row| left(&row)) {
+                self.delete(id, options, true, in_use, removed)?;
+            }
+        }
+        Ok(())
     }
 
     fn untag(&self, names: &[String], removed: &mut Vec<Removed>) -> Result<()> {
@@ -183,8 +236,16 @@ impl Images {
             if row.names.is_empty() && self.has_children(&image.id)? {
                 continue;
             }
+            let siblings = self.siblings(&row, &image.id)?;
+            // All platforms of an image stay, or go with the one that its names lead to.
+            let kept = |id: &Digest| in_use(id) || self.row(id).is_ok_and(|row| row.pinned);
+            if !siblings.is_empty() && (row.names.is_empty() || siblings.iter().any(kept)) {
+                continue;
+            }
             self.untag(&row.names, &mut removed)?;
-            self.delete(&image.id, Remove { force: false, prune: true }, true, &users, &mut removed)?;
+            let options = Remove { force: false, prune: true };
+            self.delete(&image.id, options, true, &users, &mut removed)?;
+            self.delete_left(&siblings, options, &users, &mut removed)?;
         }
         self.spare_nothing();
         Ok(removed)
@@ -208,8 +269,11 @@ pub(crate) fn forget(tx: &WriteTx, id: &Digest) -> Result<Row> {
     let row: Row = tx.get(IMAGES, id.as_str())?.ok_or_else(|| ImageError::NotFound(id.to_string()))?;
     tx.delete(IMAGES, id.as_str())?;
     for name in &row.names {
+        leave(tx, name)?;
         tx.delete(NAMES, name)?;
     }
+    // Those whose names lead to another image.
+    row.indexes.iter().try_for_each(|index| part(tx, index, id))?;
     for diff_id in &row.diff_ids {
         tx.put(LEFT, diff_id.as_str(), &())?;
     }

@@ -26,6 +26,9 @@ pub(crate) struct Row {
     /// Its keys in the table of names, sorted.
     #[serde(default)]
     pub(crate) names: Vec<String>,
+    /// The indexes that it is a member of.
+    #[serde(default)]
+    pub(crate) indexes: Vec<Digest>,
     /// Neither pruned nor evicted.
     #[serde(default)]
     pub(crate) pinned: bool,
@@ -80,8 +83,9 @@ pub(crate) fn repository(key: &str) -> &str {
     }
 }
 
-/// Makes a name mean an image; the image that had it keeps its others.
-pub(crate) fn point(tx: &WriteTx, key: &str, id: &Digest) -> Result<()> {
+/// Makes a name mean an image; the image that had it keeps its others. Of an index behind the name it knows nothing
+/// ([`crate::index::point`]).
+pub(crate) fn point_image(tx: &WriteTx, key: &str, id: &Digest) -> Result<()> {
     let before: Option<Digest> = tx.get(NAMES, key)?;
     if let Some(before) = before.filter(|before| before != id) {
         change(tx, &before, |row| row.names.retain(|name| name != key))?;
@@ -95,8 +99,8 @@ pub(crate) fn point(tx: &WriteTx, key: &str, id: &Digest) -> Result<()> {
     if found { Ok(()) } else { Err(ImageError::NotFound(id.to_string())) }
 }
 
-/// Takes a name from the image that has it.
-pub(crate) fn unpoint(tx: &WriteTx, key: &str) -> Result<()> {
+/// Takes a name from the image that has it, as [`point_image`].
+pub(crate) fn unpoint_image(tx: &WriteTx, key: &str) -> Result<()> {
     let id: Option<Digest> = tx.get(NAMES, key)?;
     tx.delete(NAMES, key)?;
     if let Some(id) = id {

@@ -6,38 +6,57 @@ use std::io::{self, Write};
 
 use serde_json::{Value, json};
 use wharf_archive::{ArchiveError, Writer};
-use wharf_distribution::media_type;
+use wharf_distribution::{Descriptor, media_type};
 use wharf_reference::{Digest, Reference};
 use wharf_snapshot::Layer;
 
 use crate::images::{ImageRecord, Images};
+use crate::index::platform_of;
 use crate::rows::{familiar, is_digest, key, repository};
 use crate::{ImageError, Result};
 
 impl Images {
     /// Writes images, by name or ID, with the names that were asked for. A repository without a tag means all its
-    /// tags.
+    /// tags. Of an image that is here for several platforms all are written, or those that are asked for.
     ///
     /// # Errors
     /// `NotFound` before anything is written; then when the output fails.
-    pub fn save(&self, names: &[String], output: &mut dyn Write) -> Result<()> {
-        let chosen = self.chosen(names)?;
-        let _held: Vec<_> = chosen.iter().map(|(image, _)| self.hold(&image.diff_ids)).collect();
+    pub fn save(&self, names: &[String], platforms: &[String], output: &mut dyn Write) -> Result<()> {
+        let chosen = self.chosen(names, platforms)?;
+        let of = |one: &Chosen| one.images.iter().map(|image| self.hold(&image.diff_ids)).collect::<Vec<_>>();
+        let _held: Vec<_> = chosen.iter().map(of).collect();
         let mut archive = Archive { writer: Writer::new(output), written: BTreeSet::new() };
         archive.writer.directory("blobs")?;
         archive.writer.directory("blobs/sha256")?;
         let mut docker = Vec::new();
         let mut index = Vec::new();
-        for (image, tags) in &chosen {
-            let bytes = self.save_one(image, &mut archive)?;
-            let digest = Digest::sha256(&bytes);
-            archive.blob(&digest, &bytes)?;
-            index.extend(descriptors(&digest, bytes.len(), tags));
+        for Chosen { images, tags } in &chosen {
+            let mut below = Vec::new();
+            for image in images {
+                let bytes = self.save_one(image, &mut archive)?;
+                let digest = Digest::sha256(&bytes);
+                archive.blob(&digest, &bytes)?;
+                let mut descriptor = Descriptor::new(media_type::OCI_MANIFEST, digest, bytes.len() as u64);
+                descriptor.platform = (images.len() > 1).then(|| platform_of(&image.config));
+                below.push(descriptor);
+            }
+            match below.as_slice() {
+                [one] => index.extend(descriptors(one, tags)),
+                all => {
+                    let bytes = index_of(all).to_string().into_bytes();
+                    let digest = Digest::sha256(&bytes);
+                    archive.blob(&digest, &bytes)?;
+                    index
+                        .extend(descriptors(&Descriptor::new(media_type::OCI_INDEX, digest, bytes.len() as u64), tags));
+                }
+            }
+            // Older readers know one platform of a name, the first.
+            let Some(first) = images.first() else { continue };
             let tags: Vec<String> = tags.iter().map(|tag| familiar(tag)).collect();
             docker.push(json!({
-                "Config": path(&image.id),
+                "Config": path(&first.id),
                 "RepoTags": if tags.is_empty() { Value::Null } else { json!(tags) },
-                "Layers": image.diff_ids.iter().map(path).collect::<Vec<_>>(),
+                "Layers": first.diff_ids.iter().map(path).collect::<Vec<_>>(),
             }));
         }
         let index = json!({ "schemaVersion": 2, "mediaType": media_type::OCI_INDEX, "manifests": index });
@@ -47,37 +66,66 @@ impl Images {
         Ok(archive.writer.finish()?)
     }
 
+    /// Whether all of that could be saved.
+    ///
+    /// # Errors
+    /// As [`Self::save`], before anything is written.
+    pub fn check_save(&self, names: &[String], platforms: &[String]) -> Result<()> {
+        self.chosen(names, platforms).map(drop)
+    }
+
     /// The images that texts mean, with the keys of the tags that they mean.
-    fn chosen(&self, names: &[String]) -> Result<Vec<(ImageRecord, Vec<String>)>> {
-        let mut chosen: Vec<(ImageRecord, Vec<String>)> = Vec::new();
-        let mut add = |id: &Digest, tag: Option<String>| -> Result<()> {
-            let at = match chosen.iter().position(|(known, _)| known.id == *id) {
-                Some(at) => at,
-                None => {
-                    chosen.push((self.get(id)?, Vec::new()));
-                    chosen.len() - 1
-                }
-            };
-            let tags = &mut chosen[at].1;
-            tags.extend(tag.filter(|tag| !tags.contains(tag)));
+    fn chosen(&self, names: &[String], platforms: &[String]) -> Result<Vec<Chosen>> {
+        let mut chosen: Vec<Chosen> = Vec::new();
+        let mut add = |text: &str, tag: Option<String>| -> Result<()> {
+            let images = self.for_platforms(text, platforms)?;
+            let same =
+                |known: &&mut Chosen| known.images.iter().map(|image| &image.id).eq(images.iter().map(|i| &i.id));
+            match chosen.iter_mut().find(same) {
+                Some(known) => known.tags.extend(tag.filter(|tag| !known.tags.contains(tag))),
+                None => chosen.push(Chosen { images, tags: tag.into_iter().collect() }),
+            }
             Ok(())
         };
         for name in names {
             let reference = Reference::parse(name).ok();
             if let Some(whole) = reference.as_ref().filter(|r| r.tag().is_none() && r.digest().is_none()) {
                 let rows = self.rows()?;
-                let all = rows.iter().flat_map(|(id, row)| row.tags().map(move |tag| (id, tag)));
-                let mut own = all.filter(|(_, tag)| repository(tag) == whole.name()).peekable();
+                let all = rows.iter().flat_map(|(_, row)| row.tags());
+                let mut own = all.filter(|tag| repository(tag) == whole.name()).peekable();
                 if own.peek().is_some() {
-                    own.try_for_each(|(id, tag)| add(id, Some(tag.clone())))?;
+                    own.try_for_each(|tag| add(tag, Some(tag.clone())))?;
                     continue;
                 }
             }
             let id = self.find(name)?;
             let tag = reference.map(|reference| key(&reference)).filter(|tag| !is_digest(tag));
-            add(&id, tag.filter(|tag| self.row(&id).is_ok_and(|row| row.names.contains(tag))))?;
+            add(name, tag.filter(|tag| self.row(&id).is_ok_and(|row| row.names.contains(tag))))?;
         }
         Ok(chosen)
+    }
+
+    /// The images that a text means: for all platforms that are here, the one that its name leads to first, or for those
+    /// that are asked for.
+    fn for_platforms(&self, text: &str, platforms: &[String]) -> Result<Vec<ImageRecord>> {
+        if !platforms.is_empty() {
+            let mut images: Vec<ImageRecord> = Vec::new();
+            for platform in platforms {
+                let image = self.resolve_for(text, Some(platform))?;
+                if images.iter().all(|known| known.id != image.id) {
+                    images.push(image);
+                }
+            }
+            return Ok(images);
+        }
+        let first = self.resolve(text)?;
+        let mut images = Vec::new();
+        if let Some((_, row)) = self.index_row(text)? {
+            let others = row.members.iter().filter(|member| member.image != first.id);
+            images = others.map(|member| self.get(&member.image)).collect::<Result<_>>()?;
+        }
+        images.insert(0, first);
+        Ok(images)
     }
 
     /// Writes configuration and layers, and answers with the manifest that names them.
@@ -101,20 +149,31 @@ impl Images {
 }
 
 /// A manifest in the index: once for each tag, or once without.
-fn descriptors(digest: &Digest, size: usize, tags: &[String]) -> Vec<Value> {
-    let plain = json!({ "mediaType": media_type::OCI_MANIFEST, "digest": digest, "size": size });
+fn descriptors(plain: &Descriptor, tags: &[String]) -> Vec<Descriptor> {
     if tags.is_empty() {
-        return vec![plain];
+        return vec![plain.clone()];
     }
     let named = |tag: &String| {
         let mut named = plain.clone();
-        named["annotations"] = json!({
-            "io.containerd.image.name": tag,
-            "org.opencontainers.image.ref.name": tag.rsplit_once(':').map(|(_, tag)| tag),
-        });
+        named.annotations.insert("io.containerd.image.name".into(), tag.clone());
+        if let Some((_, short)) = tag.rsplit_once(':') {
+            named.annotations.insert("org.opencontainers.image.ref.name".into(), short.into());
+        }
         named
     };
     tags.iter().map(named).collect()
+}
+
+/// An index of manifests.
+pub(crate) fn index_of(manifests: &[Descriptor]) -> Value {
+    json!({ "schemaVersion": 2, "mediaType": media_type::OCI_INDEX, "manifests": manifests })
+}
+
+/// An image that is saved.
+struct Chosen {
+    /// For each platform one.
+    images: Vec<ImageRecord>,
+    tags: Vec<String>,
 }
 
 fn path(digest: &Digest) -> String {

@@ -3,11 +3,12 @@
 
 use std::collections::BTreeMap;
 
+use wharf_distribution::Descriptor;
 use wharf_reference::Digest;
 
-use crate::Result;
 use crate::images::Images;
 use crate::rows::{Row, familiar};
+use crate::{ImageError, Result};
 
 /// An image, as lists show it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,6 +31,15 @@ pub struct ImageSummary {
     pub pinned: bool,
     /// When it was last made a container or a build of, or came here; seconds since the epoch.
     pub used: i64,
+    /// Indexes that have it. Without a name of its own it is there for a platform that is not this host's.
+    pub indexes: Vec<Digest>,
+}
+
+impl ImageSummary {
+    /// Whether it is shown with another image, which its names lead to.
+    pub fn is_part(&self) -> bool {
+        !self.indexes.is_empty() && self.tags.is_empty() && self.repo_digests.is_empty()
+    }
 }
 
 /// What a row has of a configuration.
@@ -49,6 +59,44 @@ impl Images {
             self.rows()?.into_iter().filter_map(|(id, row)| self.summary(id, row)).collect();
         all.sort_by(|a, b| (&b.created, &b.id).cmp(&(&a.created, &a.id)));
         Ok(all)
+    }
+
+    /// Bytes of what is here of an image as it is in a registry: manifest, configuration, compressed layers.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub fn content_size(&self, id: &Digest) -> Result<u64> {
+        let row = self.row(id)?;
+        let blobs = self.store().blobs();
+        let mut parts = vec![id.clone()];
+        parts.extend(row.manifest.map(|manifest| manifest.digest));
+        for diff_id in &row.diff_ids {
+            let layer = self.layers().get(diff_id)?;
+            parts.extend(layer.into_iter().flat_map(|layer| layer.blobs).map(|blob| blob.digest).next());
+        }
+        parts.sort();
+        parts.dedup();
+        Ok(parts.iter().filter_map(|digest| blobs.size(digest)).sum())
+    }
+
+    /// Bytes of an image's configuration.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub fn config_size(&self, id: &Digest) -> Result<u64> {
+        self.store().blobs().size(id).ok_or_else(|| ImageError::NotFound(id.to_string()))
+    }
+
+    /// The manifest that an image came with, or was pushed with.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub fn manifest_of(&self, id: &Digest) -> Result<Option<Descriptor>> {
+        let stored = self.row(id)?.manifest;
+        Ok(stored.and_then(|stored| {
+            let size = self.store().blobs().size(&stored.digest)?;
+            Some(Descriptor::new(stored.media_type, stored.digest, size))
+        }))
     }
 
     fn summary(&self, id: Digest, row: Row) -> Option<ImageSummary> {
@@ -74,6 +122,7 @@ impl Images {
             parent: row.parent,
             pinned: row.pinned,
             used: row.used,
+            indexes: row.indexes,
             id,
         })
     }

@@ -28,6 +28,9 @@ const CHANGES: &[&str] = &[
 /// # Errors
 /// 400 for what is no instruction, or none that only changes the configuration.
 pub(crate) fn apply(config: &mut Config, changes: &[String]) -> Result<(), ApiError> {
+    if !changes.is_empty() && changes.iter().all(|change| change.trim().is_empty()) {
+        return Err(ApiError::bad("file with no instructions"));
+    }
     for change in changes.iter().filter(|change| !change.trim().is_empty()) {
         let word = change.split_whitespace().next().unwrap_or_default().to_lowercase();
         if !CHANGES.contains(&word.as_str()) {
@@ -53,9 +56,7 @@ fn one(config: &mut Config, instruction: &Instruction) -> Result<(), ApiError> {
         Instruction::Env(list) => {
             for pair in list {
                 let value = expand(&pair.value)?;
-                let env = config.env.get_or_insert_default();
-                env.retain(|have| have.split('=').next() != Some(&pair.name));
-                env.push(format!("{}={value}", pair.name));
+                wharf_engine::set_variable(config.env.get_or_insert_default(), format!("{}={value}", pair.name));
             }
         }
         Instruction::Label(list) => {

@@ -23,6 +23,8 @@ mod filters;
 mod hijack;
 mod http;
 mod lenient;
+mod moment;
+mod platform;
 mod query;
 mod render;
 mod routes;

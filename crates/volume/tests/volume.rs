@@ -147,7 +147,7 @@ fn an_empty_volume_is_filled_from_the_image_once() {
     let volumes = open(root.path());
     let data = volumes.create(&named("data")).unwrap().mountpoint;
     let source = RootDir::open(image.path()).unwrap();
-    volumes.copy_up("data", &source, "/srv").unwrap();
+    volumes.copy_up("data", "", &source, "/srv").unwrap();
     assert_eq!(fs::read_to_string(data.join("sub/file")).unwrap(), "content");
     assert_eq!(fs::read_link(data.join("link")).unwrap(), Path::new("/etc/passwd"));
     assert!(data.join(".wh.name").exists(), "a name, not a whiteout");
@@ -165,7 +165,7 @@ fn an_empty_volume_is_filled_from_the_image_once() {
     assert!(!data.with_file_name(".filling").exists());
 
     fs::remove_file(data.join("same")).unwrap();
-    volumes.copy_up("data", &source, "/srv").unwrap();
+    volumes.copy_up("data", "", &source, "/srv").unwrap();
     assert!(!data.join("same").exists(), "it is not empty, so it stays as it is");
 }
 
@@ -176,7 +176,7 @@ fn what_a_crash_left_half_filled_is_filled_anew() {
     let data = volumes.create(&named("data")).unwrap().mountpoint;
     fs::write(data.join("half"), "").unwrap();
     fs::write(data.with_file_name(".filling"), "").unwrap();
-    volumes.copy_up("data", &RootDir::open(image.path()).unwrap(), "srv").unwrap();
+    volumes.copy_up("data", "", &RootDir::open(image.path()).unwrap(), "srv").unwrap();
     assert!(!data.join("half").exists() && data.join("sub/file").exists());
 }
 
@@ -191,14 +191,14 @@ fn links_of_an_image_lead_nowhere_else() {
     let source = RootDir::open(image.path()).unwrap();
     for (name, path) in [("v1", "/out"), ("v2", "/nothing"), ("v3", "/../../..")] {
         let data = volumes.create(&named(name)).unwrap().mountpoint;
-        volumes.copy_up(name, &source, path).unwrap();
+        volumes.copy_up(name, "", &source, path).unwrap();
         assert!(!data.join("secret").exists(), "{path}");
     }
     let data = volumes.create(&named("v4")).unwrap().mountpoint;
-    volumes.copy_up("v4", &source, "/in").unwrap();
+    volumes.copy_up("v4", "", &source, "/in").unwrap();
     assert!(data.join("sub/file").exists());
     volumes.create(&named("v5")).unwrap();
-    let error = volumes.copy_up("v5", &source, "/srv/sub/file").unwrap_err().to_string();
+    let error = volumes.copy_up("v5", "", &source, "/srv/sub/file").unwrap_err().to_string();
     assert_eq!(error, "cannot mount a volume over `/srv/sub/file`");
 }
 
@@ -213,7 +213,7 @@ fn many_at_once_make_and_fill_one_volume() {
         for _ in 0..8 {
             scope.spawn(|| {
                 volumes.create(&named("data")).unwrap();
-                volumes.copy_up("data", &RootDir::open(image.path()).unwrap(), "/srv").unwrap();
+                volumes.copy_up("data", "", &RootDir::open(image.path()).unwrap(), "/srv").unwrap();
                 assert_eq!(fs::read_dir(volumes.path("data")).unwrap().count(), 204, "filled, whoever did it");
             });
         }

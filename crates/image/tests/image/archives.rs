@@ -14,12 +14,12 @@ use crate::{Place, has, listing, noise, tar};
 fn save(place: &Place, names: &[&str]) -> Vec<u8> {
     let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
     let mut bytes = Vec::new();
-    place.images.save(&names, &mut bytes).unwrap();
+    place.images.save(&names, &[], &mut bytes).unwrap();
     bytes
 }
 
 fn load(place: &Place, bytes: &[u8]) -> wharf_image::Result<Vec<String>> {
-    place.images.load(bytes, &|_| {})
+    place.images.load(bytes, &[], &|_| {})
 }
 
 fn files(bytes: &[u8]) -> BTreeMap<String, Vec<u8>> {
@@ -50,7 +50,7 @@ fn what_is_saved_is_loaded_with_the_same_ids() {
     assert!(bytes == save(&here, &["one", "two:latest", "other.example:5000/one"]), "the same bytes every time");
     let there = Place::new();
     let told = RefCell::new(Vec::new());
-    let lines = there.images.load(bytes.as_slice(), &|message| told.borrow_mut().push(message)).unwrap();
+    let lines = there.images.load(bytes.as_slice(), &[], &|message| told.borrow_mut().push(message)).unwrap();
     assert_eq!(
         lines,
         [
@@ -67,7 +67,7 @@ fn what_is_saved_is_loaded_with_the_same_ids() {
     assert!(!listing(&there.path("data")).iter().any(|name| name.starts_with("load-")));
     // A second time nothing comes.
     told.borrow_mut().clear();
-    there.images.load(bytes.as_slice(), &|message| told.borrow_mut().push(message)).unwrap();
+    there.images.load(bytes.as_slice(), &[], &|message| told.borrow_mut().push(message)).unwrap();
     assert!(told.borrow().is_empty());
     // By ID there is no name; compressed it is as good.
     let bytes = save(&here, &[two.hex()]);
@@ -75,7 +75,7 @@ fn what_is_saved_is_loaded_with_the_same_ids() {
         load(&there, &zstd::encode_all(bytes.as_slice(), 1).unwrap()).unwrap(),
         [format!("Loaded image ID: {two}")]
     );
-    assert_eq!(here.images.save(&["none".into()], &mut Vec::new()).unwrap_err().kind(), ErrorKind::NotFound);
+    assert_eq!(here.images.save(&["none".into()], &[], &mut Vec::new()).unwrap_err().kind(), ErrorKind::NotFound);
 }
 
 #[test]

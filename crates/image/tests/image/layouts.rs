@@ -64,7 +64,7 @@ fn compressed_layers_are_kept_as_they_are() {
         let aside = gzip(b"some notes");
         let (manifest, archive) = layout(&diff_ids, &layers, &[&packed[0], &aside, &packed[1]], docker);
         for _ in 0..2 {
-            assert_eq!(place.images.load(archive.as_slice(), &|_| {}).unwrap(), ["Loaded image: x:1"]);
+            assert_eq!(place.images.load(archive.as_slice(), &[], &|_| {}).unwrap(), ["Loaded image: x:1"]);
             for diff_id in &diff_ids {
                 place.images.layers().verify(diff_id).unwrap();
             }
@@ -86,14 +86,14 @@ fn many_layers_come_side_by_side() {
     let layers: Vec<Digest> = sizes.zip(1..).map(|(size, seed)| here.layer(&[("f", &noise(seed, size))])).collect();
     let image = here.image(&layers, "", &["many:1"]);
     let mut archive = Vec::new();
-    here.images.save(&["many:1".into()], &mut archive).unwrap();
-    there.images.load(archive.as_slice(), &|_| {}).unwrap();
+    here.images.save(&["many:1".into()], &[], &mut archive).unwrap();
+    there.images.load(archive.as_slice(), &[], &|_| {}).unwrap();
     assert_eq!(there.images.resolve("many:1").unwrap().id, image.id);
     layers.iter().for_each(|diff_id| there.images.layers().verify(diff_id).unwrap());
     // Broken off anywhere, nothing of it stays.
     let other = Place::new();
     for end in [archive.len() / 3, archive.len() / 2 + 700, archive.len() - 3000] {
-        let error = other.images.load(&archive[..end], &|_| {}).unwrap_err();
+        let error = other.images.load(&archive[..end], &[], &|_| {}).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Invalid, "{error:?}");
         assert!(is_empty(&other));
     }
@@ -117,7 +117,7 @@ fn what_is_no_layer_is_refused_where_it_is_needed() {
         for docker in [false, true] {
             let layers = [descriptor(&format!("{LAYER}+gzip"), &blob)];
             let (_, archive) = layout(std::slice::from_ref(&diff_id), &layers, &[&blob], docker);
-            let error = place.images.load(archive.as_slice(), &|_| {}).unwrap_err();
+            let error = place.images.load(archive.as_slice(), &[], &|_| {}).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Invalid, "{why}: {error:?}");
             assert!(is_empty(&place), "{why}");
         }
@@ -125,7 +125,7 @@ fn what_is_no_layer_is_refused_where_it_is_needed() {
     // A blob under another's name.
     let own = serde_json::to_vec(&config(&[], "")).unwrap();
     let archive = tar(&[(&path(b"x"), &packed), (&path(&own), &own)]);
-    assert_eq!(place.images.load(archive.as_slice(), &|_| {}).unwrap_err().kind(), ErrorKind::Invalid);
+    assert_eq!(place.images.load(archive.as_slice(), &[], &|_| {}).unwrap_err().kind(), ErrorKind::Invalid);
     assert!(is_empty(&place));
 }
 

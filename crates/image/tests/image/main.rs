@@ -9,6 +9,7 @@ mod fuzzed_archive;
 mod hostile;
 mod layouts;
 mod names;
+mod platforms;
 mod ranges;
 mod registry;
 mod registry_faults;

@@ -109,7 +109,7 @@ fn history_has_a_line_for_each_step() {
     });
     config.history.push(wharf_image::HistoryEntry { created_by: Some("COPY".into()), ..Default::default() });
     let image = place.images.create(&config, Some(&parent.id), &["top".into()]).unwrap();
-    let lines = place.images.history("top").unwrap();
+    let lines = place.images.history("top", None).unwrap();
     let shown: Vec<(&str, u64)> = lines.iter().map(|line| (line.created_by.as_str(), line.size)).collect();
     assert_eq!(shown, [("COPY", 2), ("ENV", 0), ("test", 1)]);
     assert_eq!(image.size, 3);

@@ -157,7 +157,7 @@ pub(crate) async fn pull(
 
 pub(crate) async fn push(images: &Images, name: &Reference) -> (wharf_image::Result<Pushed>, Vec<String>) {
     let (sender, receiver) = mpsc::unbounded_channel();
-    let pushed = images.push(name, None, &client(), None, sender).await;
+    let pushed = images.push(name, None, None, &client(), None, sender).await;
     (pushed, told(receiver))
 }
 
@@ -265,7 +265,8 @@ async fn layers_go_as_zstd_when_that_is_asked_for() {
     let layers: Vec<Digest> = (0..5).map(|seed| here.layer(&[("f", &[seed; 200_000])])).collect();
     let image = here.image(&layers, "", &[&name.familiar()]);
     let gzip = push(&here.images, &name).await.0.unwrap();
-    let zstd = here.images.push(&name, None, &client(), Some(Form::Zstd), mpsc::unbounded_channel().0).await.unwrap();
+    let zstd =
+        here.images.push(&name, None, None, &client(), Some(Form::Zstd), mpsc::unbounded_channel().0).await.unwrap();
     assert_ne!(zstd.digest, gzip.digest);
     let manifest = client().repository(&name, None).manifest("1").await.unwrap();
     let manifest: Value = serde_json::from_slice(&manifest.bytes).unwrap();
@@ -274,7 +275,8 @@ async fn layers_go_as_zstd_when_that_is_asked_for() {
     assert_eq!(pull(&there.images, &name, None).await.0.unwrap().id, image.id);
     // That was for once; and asked for again, it is the same.
     assert_eq!(push(&here.images, &name).await.0.unwrap().digest, gzip.digest);
-    let again = there.images.push(&name, None, &client(), Some(Form::Zstd), mpsc::unbounded_channel().0).await.unwrap();
+    let again =
+        there.images.push(&name, None, None, &client(), Some(Form::Zstd), mpsc::unbounded_channel().0).await.unwrap();
     assert_eq!(again.digest, zstd.digest);
 }
 
@@ -318,6 +320,12 @@ async fn the_image_of_the_platform_is_chosen() {
         assert_eq!(image.id, *id, "{platform}");
         assert_eq!(image.repo_digests, [format!("{}@{index}", name.familiar_name())]);
     }
+    // The name leads to the host's, and each is there.
+    let host = ["amd64", "arm64", "riscv64"]
+        .iter()
+        .position(|one| *one == wharf_distribution::Platform::host().architecture)
+        .unwrap();
+    assert_eq!(place.images.resolve(&name.familiar()).unwrap().id, ids[host]);
     let error = pull(&place.images, &name, Some("linux/s390x")).await.0.unwrap_err();
     assert_eq!(error.to_string(), "no matching manifest for linux/s390x in the manifest list entries");
     assert_eq!(error.kind(), ErrorKind::NotFound);
@@ -426,7 +434,7 @@ async fn an_archive_with_compressed_layers_goes_on_as_it_came() {
         (&path(&own), &own),
         (&path(&zstd), &zstd),
     ]);
-    let lines = place.images.load(archive.as_slice(), &|_| {}).unwrap();
+    let lines = place.images.load(archive.as_slice(), &[], &|_| {}).unwrap();
     assert_eq!(lines, [format!("Loaded image: {}", shelf.name("loaded:1").familiar())]);
     assert_eq!(push(&place.images, &shelf.name("loaded:1")).await.0.unwrap().digest, Digest::sha256(&manifest));
 }

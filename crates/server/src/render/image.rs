@@ -155,7 +155,19 @@ pub(crate) fn sample() -> ImageRecord {
 #[cfg(test)]
 pub(crate) fn sample_summary() -> ImageSummary {
     let ImageRecord { id, diff_ids, size, tags, repo_digests, created, parent, pinned, used, .. } = sample();
-    ImageSummary { id, diff_ids, size, tags, repo_digests, created, labels: None, parent, pinned, used }
+    ImageSummary {
+        id,
+        diff_ids,
+        size,
+        tags,
+        repo_digests,
+        created,
+        labels: None,
+        parent,
+        pinned,
+        used,
+        indexes: Vec::new(),
+    }
 }
 
 #[cfg(test)]

@@ -11,8 +11,9 @@ use wharf_build::{BuildError, BuildEvent, BuildRequest, CacheRecord, Limits, Uli
 
 use super::progress::progress_line;
 use super::{Call, Result, blocking};
-use crate::filters::{Filters, moment};
+use crate::filters::Filters;
 use crate::http::{ApiError, blocking_reader, error_line, line, ok, stream};
+use crate::moment::moment;
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]

@@ -1,6 +1,6 @@
 //! `GET /containers/json`: which containers, and what each is called.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 
 use jiff::Timestamp;
 use wharf_engine::Engine;
@@ -49,21 +49,18 @@ pub(super) async fn list(call: Call) -> Result {
         .collect();
 
     let images = engine.images().clone();
-    let mut names: Vec<String> = shown.iter().map(|c| c.config.image.clone()).collect();
-    names.sort_unstable();
-    names.dedup();
-    let known: BTreeMap<String, Digest> = blocking(move || {
-        Ok(names.into_iter().filter_map(|name| images.resolve(&name).ok().map(|image| (name, image.id))).collect())
-    })
-    .await?;
+    let names: BTreeSet<(String, Digest)> = shown.iter().map(|c| (c.config.image.clone(), c.image.clone())).collect();
+    // For whichever platform.
+    let known: BTreeSet<(String, Digest)> =
+        blocking(move || Ok(names.into_iter().filter(|(name, id)| images.means(name, id)).collect())).await?;
     let now = Timestamp::now();
     let mut answer = Vec::with_capacity(shown.len());
     for container in &shown {
         let size = if call.query.flag("size") { sizes(engine, container).await } else { None };
         // The name may mean another image by now, or none.
-        let image = match known.get(&container.config.image) {
-            Some(id) if *id == container.image => container.config.image.clone(),
-            _ => container.image.to_string(),
+        let image = match known.contains(&(container.config.image.clone(), container.image.clone())) {
+            true => container.config.image.clone(),
+            false => container.image.to_string(),
         };
         answer.push(summary(container, &image, now, size, call.version));
     }

@@ -9,8 +9,9 @@ use tokio::sync::mpsc;
 use wharf_engine::event::Event;
 
 use super::{Call, Result};
-use crate::filters::{Filters, moment};
+use crate::filters::Filters;
 use crate::http::{ApiError, stream};
+use crate::moment::moment;
 use crate::render;
 
 const FILTERS: &[&str] = &[

@@ -12,6 +12,7 @@ use crate::filters::Filters;
 use crate::http::{ApiError, ok};
 use crate::render::disk::{Sharing, Sizes};
 use crate::render::image as render;
+use crate::render::manifests;
 
 const FILTERS: &[&str] = &["dangling", "label", "label!", "before", "since", "reference", "until", "pinned"];
 
@@ -21,6 +22,7 @@ pub(super) async fn list(call: Call) -> Result {
         filters.add("reference", name);
     }
     let (all, shared, version) = (call.query.flag("all"), call.query.flag("shared-size"), call.version);
+    let listed = call.query.flag("manifests") && version >= (1, 47);
     let engine = call.api.engine;
     // Docker counts containers since then.
     let count = |image: &ImageSummary| match version >= (1, 51) {
@@ -28,17 +30,38 @@ pub(super) async fn list(call: Call) -> Result {
         false => -1,
     };
     let own = engine.clone();
-    let (shown, shared) = blocking(move || {
+    let (shown, shared, manifests) = blocking(move || {
         let images = own.images().summaries()?;
         let sharing = if shared { Some(shared_sizes(&own, &images)?) } else { None };
-        Ok((choose(images, &filters, all, own.images())?, sharing))
+        let shown = choose(images, &filters, all, own.images())?;
+        let manifests = shown.iter().filter(|_| listed).map(|image| manifests_of(&own, image));
+        let manifests = manifests.collect::<std::result::Result<Vec<_>, EngineError>>()?;
+        Ok((shown, sharing, manifests))
     })
     .await?;
-    let line = |image: &ImageSummary| {
+    let mut lines = Vec::with_capacity(shown.len());
+    for (at, image) in shown.iter().enumerate() {
         let shared = shared.as_ref().and_then(|sizes| sizes.get(&image.id)).and_then(|n| i64::try_from(*n).ok());
-        render::summary(image, count(image), shared.unwrap_or(-1), version)
+        let mut line = render::summary(image, count(image), shared.unwrap_or(-1), version);
+        if let Some((descriptor, list)) = manifests.get(at) {
+            line["Manifests"] = list.clone();
+            if let Some(descriptor) = descriptor {
+                line["Descriptor"] = descriptor.clone();
+            }
+        }
+        lines.push(line);
+    }
+    Ok(ok(&lines))
+}
+
+/// What an image is in its registry, and its manifests.
+fn manifests_of(engine: &Engine, image: &ImageSummary) -> std::result::Result<(Option<Value>, Value), EngineError> {
+    let index = match image.indexes.first() {
+        Some(digest) => engine.images().index_by_digest(digest)?,
+        None => None,
     };
-    Ok(ok(&shown.iter().map(line).collect::<Vec<Value>>()))
+    let descriptor = manifests::descriptor(engine.images(), &image.id, index.as_ref())?;
+    Ok((descriptor, manifests::list(engine, &image.id, index.as_ref())?))
 }
 
 /// Bytes of each image that another has, too.
@@ -60,6 +83,8 @@ fn choose(
     let created =
         |key: &str| filters.get(key).and_then(|names| names.last()).map(|name| store.resolve(name)).transpose();
     let (before, since) = (created("before")?, created("since")?);
+    // Those for other platforms are shown with the one that their name leads to.
+    let (parts, images): (Vec<ImageSummary>, Vec<ImageSummary>) = images.into_iter().partition(ImageSummary::is_part);
     let parents: BTreeSet<Digest> = images.iter().filter_map(|image| image.parent.clone()).collect();
     let mut shown = Vec::new();
     for mut image in images {
@@ -85,6 +110,8 @@ fn choose(
                 continue;
             }
         }
+        let together = |part: &&ImageSummary| part.indexes.iter().any(|index| image.indexes.contains(index));
+        image.size += parts.iter().filter(together).map(|part| part.size).sum::<u64>();
         shown.push(image);
     }
     Ok(shown)

@@ -15,24 +15,46 @@ use super::progress::{progress, progress_line};
 use super::{Call, Result, blocking, pruned_event};
 use crate::auth;
 use crate::changes::apply;
-use crate::filters::{Filters, moment};
+use crate::filters::Filters;
 use crate::http::{
     ApiError, blocking_reader, document_reader, empty, error_line, json_answer, line, ok, read_json, stream, tar,
 };
+use crate::moment::moment;
+use crate::platform;
 use crate::render::image as render;
+use crate::render::manifests;
 
 /// More than this is no configuration of an image.
 const MAX_CONFIG: u64 = 8 << 20;
 
 pub(super) async fn inspect(call: Call, name: &str) -> Result {
     let (engine, name) = (call.api.engine, name.to_owned());
-    let image = blocking(move || Ok(engine.images().resolve(&name)?)).await?;
-    Ok(ok(&render::inspect(&image, call.version)))
+    let (asked, listed) = (platform::one(&call.query, "platform")?, call.query.flag("manifests"));
+    if asked.is_some() && listed {
+        return Err(ApiError::bad("conflicting options: manifests and platform options cannot both be set"));
+    }
+    let version = call.version;
+    blocking(move || {
+        let image = engine.images().resolve_for(&name, asked.as_deref())?;
+        let mut all = render::inspect(&image, version);
+        if version >= (1, 48) {
+            let index = engine.images().index(&name)?.filter(|_| asked.is_none());
+            if let Some(descriptor) = manifests::descriptor(engine.images(), &image.id, index.as_ref())? {
+                all["Descriptor"] = descriptor;
+            }
+            if listed {
+                all["Manifests"] = manifests::list(&engine, &image.id, index.as_ref())?;
+            }
+        }
+        Ok(ok(&all))
+    })
+    .await
 }
 
 pub(super) async fn history(call: Call, name: &str) -> Result {
     let (engine, name) = (call.api.engine, name.to_owned());
-    let items = blocking(move || Ok(engine.images().history(&name)?)).await?;
+    let asked = platform::one(&call.query, "platform")?;
+    let items = blocking(move || Ok(engine.images().history(&name, asked.as_deref())?)).await?;
     Ok(ok(&render::history(&items)))
 }
 
@@ -45,7 +67,8 @@ pub(super) async fn tag(call: Call, name: &str) -> Result {
 
 pub(super) async fn remove(call: Call, name: &str) -> Result {
     let (force, prune) = (call.query.flag("force"), !call.query.flag("noprune"));
-    let removed = call.api.engine.remove_image(name, force, prune).await?;
+    let platforms = platform::all(&call.query, "platforms")?;
+    let removed = call.api.engine.remove_image(name, platforms, force, prune).await?;
     Ok(ok(&render::removed(&removed)))
 }
 
@@ -107,6 +130,9 @@ async fn import(call: Call) -> Result {
         (false, true) => Some(repository),
         (false, false) => Some(format!("{repository}:{tag}")),
     };
+    if name.as_deref().is_some_and(|name| Reference::parse(name).is_ok_and(|name| name.digest().is_some())) {
+        return Err(ApiError::bad("cannot import digest reference"));
+    }
     let mut config = Config::default();
     apply(&mut config, &call.query.all("changes"))?;
     let config: ContainerConfig = serde_json::to_value(&config)
@@ -129,7 +155,7 @@ async fn import(call: Call) -> Result {
     Ok(stream("application/json", chunks))
 }
 
-/// An import of what a server has. What goes wrong from here on is said in the stream.
+/// An import of what a server has. What goes wrong once that answers is said in the stream.
 async fn import_from(
     call: Call,
     source: String,
@@ -138,11 +164,11 @@ async fn import_from(
     // As Docker does where no scheme is given.
     let url = if source.contains("://") { source } else { format!("http://{source}") };
     let client = call.api.engine.registry().clone();
+    let document = client.document(&url).await.map_err(EngineError::from)?;
     let (sender, chunks) = mpsc::channel(4);
     tokio::spawn(async move {
         let _ = sender.send(line(&json!({ "status": format!("Downloading from {url}") }))).await;
         let done = async {
-            let document = client.document(&url).await.map_err(EngineError::from)?;
             let body = document_reader(document);
             blocking(move || import(Box::new(body))).await
         };
@@ -169,17 +195,21 @@ pub(super) async fn push(call: Call, name: &str) -> Result {
         Some("zstd") => Some(Form::Zstd),
         Some(other) => return Err(ApiError::bad(format!("unknown compression '{other}': give gzip or zstd"))),
     };
+    let asked = platform::one(&call.query, "platform")?;
     let engine = call.api.engine;
     let all = reference.tag().is_none() && reference.digest().is_none();
     Ok(progress(move |sender| async move {
         if !all {
-            let pushed = engine.push(&reference, credentials, form, sender).await?;
+            let pushed = engine.push(&reference, asked.as_deref(), credentials, form, sender).await?;
             return Ok(Some(json!({ "Tag": pushed.tag, "Digest": pushed.digest, "Size": pushed.size })));
         }
         // Without a tag: all of the repository.
         let images = engine.images().list()?;
         let tags = images.iter().flat_map(|image| &image.tags).filter_map(|tag| Reference::parse(tag).ok());
-        let tags: Vec<Reference> = tags.filter(|tag| tag.name() == reference.name()).collect();
+        let mut tags: Vec<Reference> = tags.filter(|tag| tag.name() == reference.name()).collect();
+        // Several platforms have one name.
+        tags.sort_by_key(Reference::to_string);
+        tags.dedup();
         if tags.is_empty() {
             return Err(EngineError::not_found(format!(
                 "An image does not exist locally with the tag: {}",
@@ -187,7 +217,7 @@ pub(super) async fn push(call: Call, name: &str) -> Result {
             )));
         }
         for tag in tags {
-            engine.push(&tag, credentials.clone(), form, sender.clone()).await?;
+            engine.push(&tag, asked.as_deref(), credentials.clone(), form, sender.clone()).await?;
         }
         Ok(None)
     })
@@ -200,19 +230,14 @@ pub(super) async fn save(call: Call, mut names: Vec<String>) -> Result {
     if names.is_empty() {
         return Err(ApiError::bad("no images were named"));
     }
+    let platforms = platform::all(&call.query, "platform")?;
     let engine = call.api.engine.clone();
-    let wanted = names.clone();
+    let wanted = (names.clone(), platforms.clone());
     // What is not there is said before the archive begins.
-    blocking(move || {
-        for name in &wanted {
-            engine.images().resolve(name)?;
-        }
-        Ok(())
-    })
-    .await?;
+    blocking(move || Ok(engine.images().check_save(&wanted.0, &wanted.1)?)).await?;
     let engine = call.api.engine;
     Ok(tar(move |output| {
-        engine.images().save(&names, output)?;
+        engine.images().save(&names, &platforms, output)?;
         for image in names.iter().filter_map(|name| engine.images().resolve(name).ok()) {
             engine.tell_of("image", "save", image.id.as_str(), &[("name", image.id.as_str())]);
         }
@@ -222,6 +247,7 @@ pub(super) async fn save(call: Call, mut names: Vec<String>) -> Result {
 
 pub(super) async fn load(call: Call) -> Result {
     let quiet = call.query.flag("quiet");
+    let platforms = platform::all(&call.query, "platform")?;
     let body = blocking_reader(call.request.into_body());
     let engine = call.api.engine;
     let (sender, chunks) = mpsc::channel::<Bytes>(64);
@@ -231,7 +257,7 @@ pub(super) async fn load(call: Call) -> Result {
                 let _ = sender.blocking_send(progress_line(&message));
             }
         };
-        match engine.images().load(body, &tell) {
+        match engine.images().load(body, &platforms, &tell) {
             Ok(lines) => {
                 for text in lines {
                     tell_loaded(&engine, &text);
@@ -294,7 +320,9 @@ pub(super) async fn commit(mut call: Call) -> Result {
     let mut config: Option<Config> = if json_body { Some(read_json(&mut call.request).await?) } else { None };
     let changes = query.all("changes");
     if !changes.is_empty() {
-        let lines: Vec<String> = changes.iter().flat_map(|text| text.lines()).map(str::to_owned).collect();
+        // An empty one counts: it is refused.
+        let lines = changes.iter().flat_map(|text| text.split('\n'));
+        let lines: Vec<String> = lines.map(str::to_owned).collect();
         apply(config.get_or_insert_default(), &lines)?;
     }
     let (repository, tag) = (query.text("repo"), query.text("tag"));

@@ -8,9 +8,9 @@ use wharf_engine::{AttachOptions, Attached, Condition, LogOptions};
 
 use super::{Call, Result};
 use crate::detach;
-use crate::filters::moment;
 use crate::hijack::{Streams, content_type, hijack};
 use crate::http::{ApiError, ok, stream};
+use crate::moment::moment;
 use crate::websocket;
 
 /// Docker's interval between two readings.

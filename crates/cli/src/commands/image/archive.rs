@@ -23,7 +23,7 @@ pub(crate) static SAVE: Command = Command::new(
 )
 .flags(&[
     Flag::text("output", "Write to a file, instead of STDOUT").short('o'),
-    Flag::text(
+    Flag::strings(
         "platform",
         "Save only the given platform variant. Formatted as \"os[/arch[/variant]]\" (e.g., \"linux/amd64\")",
     ),
@@ -35,7 +35,7 @@ pub(crate) static LOAD: Command =
     })
     .flags(&[
         Flag::text("input", "Read from tar archive file, instead of STDIN").short('i'),
-        Flag::text(
+        Flag::strings(
             "platform",
             "Load only the given platform variant. Formatted as \"os[/arch[/variant]]\" (e.g., \"linux/amd64\")",
         ),
@@ -62,17 +62,19 @@ async fn save(app: &App, matches: &Matches) -> Outcome<u8> {
     for name in &matches.arguments {
         request = request.query("names", name);
     }
-    if let Some(platform) = given_platform(matches)? {
+    for platform in given_platforms(matches)? {
         request = request.query("platform", platform);
     }
     download::save(request.send().await?, output).await?;
     Ok(0)
 }
 
-fn given_platform(matches: &Matches) -> Outcome<Option<String>> {
-    let Some(text) = matches.some("platform") else { return Ok(None) };
-    let platform = platform::parse(text).map_err(|reason| format!("invalid platform: {reason}"))?;
-    Ok(Some(platform_json(&platform)))
+fn given_platforms(matches: &Matches) -> Outcome<Vec<String>> {
+    let one = |text: &String| match platform::parse(text) {
+        Ok(platform) => Ok(platform_json(&platform)),
+        Err(reason) => Err(format!("invalid platform: {reason}").into()),
+    };
+    matches.all("platform").iter().map(one).collect()
 }
 
 async fn load(app: &App, matches: &Matches) -> Outcome<u8> {
@@ -85,7 +87,7 @@ async fn load(app: &App, matches: &Matches) -> Outcome<u8> {
     };
     let quiet = matches.on("quiet") || !app.shows_terminal();
     let mut request = app.client().await?.post("/images/load").query("quiet", u8::from(quiet));
-    if let Some(platform) = given_platform(matches)? {
+    for platform in given_platforms(matches)? {
         request = request.query("platform", platform);
     }
     let response = request.body("application/x-tar", body).send().await?;

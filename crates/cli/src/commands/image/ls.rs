@@ -50,8 +50,12 @@ const RAW: &str = "repository: {{ .Repository }}\n{{if .Tag}}tag: {{.Tag}}\n{{en
     created_at: {{.CreatedAt}}\nvirtual_size: {{.Size}}\n";
 
 async fn run(app: &App, matches: &Matches) -> Outcome<u8> {
+    let mut filters = Filters::of(matches.all("filter"));
+    if !matches.argument(0).is_empty() {
+        filters.add("reference", matches.argument(0));
+    }
     if matches.on("tree") {
-        return Err("--tree is not supported by this engine: an image has one platform here".into());
+        return super::tree::run(app, matches, &filters).await;
     }
     let (quiet, trunc, digests) = (matches.on("quiet"), !matches.on("no-trunc"), matches.on("digests"));
     let chosen = matches.some("format").or_else(|| app.config().text("imagesFormat").filter(|_| !quiet));
@@ -65,10 +69,6 @@ async fn run(app: &App, matches: &Matches) -> Outcome<u8> {
         "raw" => RAW.to_owned(),
         other => other.to_owned(),
     };
-    let mut filters = Filters::of(matches.all("filter"));
-    if !matches.argument(0).is_empty() {
-        filters.add("reference", matches.argument(0));
-    }
     let images: Vec<Json> = app
         .client()
         .await?

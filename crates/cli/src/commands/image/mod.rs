@@ -10,3 +10,4 @@ pub(super) mod push;
 pub(super) mod rm;
 pub(super) mod search;
 pub(super) mod tag;
+mod tree;

@@ -1,0 +1,228 @@
+//! What images are called, made of and removed by, held against what Docker's daemon 20.10 says of the same commands.
+
+use std::io::{Read as _, Write as _};
+use std::net::TcpListener;
+
+use crate::kit::{Daemon, Said};
+
+fn ids_out(text: &str) -> String {
+    let mut out = String::new();
+    for word in text.split_inclusive([' ', '\n']) {
+        match word.trim_end().strip_prefix("sha256:") {
+            Some(hex) if hex.len() == 64 => out.push_str(&word.replace(hex, "ID")),
+            _ => out.push_str(word),
+        }
+    }
+    out
+}
+
+/// Standard output and error without IDs, and the exit code.
+fn said(said: Said) -> (i32, String) {
+    (said.code, ids_out(format!("{}{}", said.out, said.err).trim()))
+}
+
+#[test]
+fn an_import_is_changed_as_asked() {
+    let Some(d) = Daemon::start() else { return };
+    let tar = d.path().join("busybox.tar").display().to_string();
+    let import = |changes: &[&str], rest: &[&str]| -> Said {
+        let mut command = d.client();
+        command.arg("import");
+        for change in changes {
+            command.args(["-c", change]);
+        }
+        command.args(rest).output().unwrap().into()
+    };
+    let changes = [
+        "ENV A=1 B=2",
+        "CMD [\"sh\",\"-c\",\"echo hi\"]",
+        "EXPOSE 80 81/udp",
+        "USER root",
+        "WORKDIR tmp",
+        "VOLUME /data",
+        "LABEL a=b c=\"d e\"",
+        "STOPSIGNAL SIGINT",
+        "HEALTHCHECK --interval=5s CMD true",
+        "ONBUILD RUN true",
+        "ENTRYPOINT [\"env\"]",
+        "SHELL [\"sh\"]",
+    ];
+    import(&changes, &["-m", "made here", &tar, "own:1"]).ok();
+    let config = &d.get("/v1.51/images/own:1/json")["Config"];
+    let wanted = serde_json::json!({
+        "Env": ["A=1", "B=2"], "Cmd": ["sh", "-c", "echo hi"], "ExposedPorts": {"80/tcp": {}, "81/udp": {}},
+        "User": "root", "WorkingDir": "/tmp", "Volumes": {"/data": {}}, "Labels": {"a": "b", "c": "d e"},
+        "StopSignal": "SIGINT", "Healthcheck": {"Test": ["CMD-SHELL", "true"], "Interval": 5_000_000_000u64},
+        "OnBuild": ["RUN true"], "Entrypoint": ["env"], "Shell": ["sh"],
+    });
+    for (key, value) in wanted.as_object().unwrap() {
+        assert_eq!(&config[key], value, "{key}");
+    }
+    assert_eq!(d.docker("history --format {{.Comment}} own:1").ok(), "made here");
+    for (change, text) in [
+        ("RUN true", "run is not a valid change command"),
+        ("NONSENSE x", "nonsense is not a valid change command"),
+        ("", "file with no instructions"),
+    ] {
+        let no = import(&[change], &[&tar, "own:no"]);
+        assert_eq!(said(no), (1, format!("Error response from daemon: {text}")), "{change}");
+    }
+    let digest = format!("own@sha256:{}", "a".repeat(64));
+    assert_eq!(
+        said(import(&[], &[&tar, &digest])),
+        (1, "Error response from daemon: cannot import digest reference".into())
+    );
+    let bad = import(&[], &["http://127.0.0.1:1/x.tar?key=secret", "own:no"]);
+    assert_eq!(
+        said(bad),
+        (1, "Error response from daemon: Get \"http://127.0.0.1:1/x.tar\": dial tcp 127.0.0.1:1: connect: connection refused".into())
+    );
+    // From a server.
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (address, content) = (listener.local_addr().unwrap(), std::fs::read(&tar).unwrap());
+    let serving = std::thread::spawn(move || {
+        let (mut client, _) = listener.accept().unwrap();
+        let mut head = [0; 4096];
+        let read = client.read(&mut head).unwrap();
+        assert!(head[..read].starts_with(b"GET /root.tar "));
+        write!(client, "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", content.len()).unwrap();
+        client.write_all(&content).unwrap();
+    });
+    let url = format!("http://{address}/root.tar");
+    let came = import(&["LABEL from=server"], &[&url, "own:server"]).ok();
+    assert_eq!(ids_out(&came), format!("Downloading from {url}\nsha256:ID"));
+    serving.join().unwrap();
+    assert_eq!(d.docker("run --rm own:server echo runs").ok(), "runs");
+    assert_eq!(d.docker("images -q own:no").ok(), "");
+}
+
+#[test]
+fn a_commit_joins_the_container_s_configuration_with_the_changes() {
+    let Some(d) = Daemon::start() else { return };
+    d.docker("run --name box -e FOO=bar -e LAST=1 -l own=1 busybox touch /new").ok();
+    let commit = |options: &[&str], name: &str| -> Said {
+        let mut command = d.client();
+        command.arg("commit").args(options).args(["box", name]).output().unwrap().into()
+    };
+    commit(&["-a", "Me <me@x>", "-m", "a message"], "made:1").ok();
+    let format = "{{.Author}}|{{.Comment}}|{{json .Config.Cmd}}|{{json .Config.Labels}}";
+    let mut inspect = d.client();
+    let shown = Said::from(inspect.args(["inspect", "-f", format, "made:1"]).output().unwrap()).ok();
+    assert_eq!(shown, "Me <me@x>|a message|[\"touch\",\"/new\"]|{\"own\":\"1\"}");
+    commit(&["-c", "ENV X=1 FOO=other", "-c", "CMD [\"ls\"]", "-c", "LABEL z=1", "-c", "EXPOSE 80"], "made:2").ok();
+    let mut inspect = d.client();
+    let format = "{{json .Config.Env}}|{{json .Config.Cmd}}|{{json .Config.Labels}}|{{json .Config.ExposedPorts}}";
+    let shown = Said::from(inspect.args(["inspect", "-f", format, "made:2"]).output().unwrap()).ok();
+    assert_eq!(shown, "[\"FOO=other\",\"LAST=1\",\"X=1\"]|[\"ls\"]|{\"own\":\"1\",\"z\":\"1\"}|{\"80/tcp\":{}}");
+    for (change, text) in [
+        ("FROM x", "from is not a valid change command"),
+        ("COPY a b", "copy is not a valid change command"),
+        ("", "file with no instructions"),
+    ] {
+        assert_eq!(said(commit(&["-c", change], "made:no")), (1, format!("Error response from daemon: {text}")));
+    }
+    // One that runs goes on running, paused for the moment or not; a paused one stays so.
+    d.docker("run -d --name runs busybox sleep 100").ok();
+    let state = || d.docker("inspect -f {{.State.Status}} runs").ok();
+    for options in ["", "--pause=false "] {
+        d.docker(&format!("commit {options}runs made:runs")).ok();
+        assert_eq!(state(), "running");
+    }
+    d.wharf("commit --no-pause runs made:runs").ok();
+    d.docker("pause runs").ok();
+    d.docker("commit runs made:runs").ok();
+    assert_eq!(state(), "paused");
+    d.docker("rm -f runs box").ok();
+    assert_eq!(d.docker("run --rm made:1 ls /new").ok(), "/new");
+}
+
+#[test]
+fn removals_have_docker_s_conflicts_and_codes() {
+    let Some(d) = Daemon::start() else { return };
+    let id = d.docker("images -q busybox").ok();
+    for name in ["busybox:two", "other:1"] {
+        d.docker(&format!("tag busybox {name}")).ok();
+    }
+    assert_eq!(said(d.docker("rmi nosuch")), (1, "Error response from daemon: No such image: nosuch:latest".into()));
+    let forced = d.docker("rmi -f nosuch");
+    assert_eq!((forced.code, forced.err.trim()), (0, "Error response from daemon: No such image: nosuch:latest"));
+    // What can be removed is, whatever is said of the others.
+    let some = d.docker("rmi nosuch busybox:two none:1");
+    assert_eq!((some.code, some.out.trim()), (1, "Untagged: busybox:two"));
+    let lines: Vec<&str> = some.err.trim().lines().collect();
+    assert_eq!(
+        lines,
+        [
+            "Error response from daemon: No such image: nosuch:latest",
+            "Error response from daemon: No such image: none:1"
+        ]
+    );
+    let several = d.docker(&format!("rmi {id}"));
+    let text =
+        format!("conflict: unable to delete {id} (must be forced) - image is referenced in multiple repositories");
+    assert_eq!(said(several), (1, format!("Error response from daemon: {text}")));
+    let run = d.docker("run -d --name runs busybox sleep 100").ok();
+    let short = &run[..12];
+    let text = format!(
+        "conflict: unable to delete {id} (cannot be forced) - image is being used by running container {short}"
+    );
+    for words in [format!("rmi {id}"), format!("rmi -f {id}")] {
+        assert_eq!(said(d.docker(&words)), (1, format!("Error response from daemon: {text}")), "{words}");
+    }
+    assert_eq!(said(d.docker("rmi other:1")), (0, "Untagged: other:1".into()));
+    let reference = d.docker("rmi busybox");
+    let text = format!(
+        "conflict: unable to remove repository reference \"busybox\" (must force) - container {short} is using its \
+         referenced image {id}"
+    );
+    assert_eq!(said(reference), (1, format!("Error response from daemon: {text}")));
+    d.docker("stop -t 0 runs").ok();
+    let stopped = d.docker(&format!("rmi {id}"));
+    let text =
+        format!("conflict: unable to delete {id} (must be forced) - image is being used by stopped container {short}");
+    assert_eq!(said(stopped), (1, format!("Error response from daemon: {text}")));
+    // Parents without a name go with their last child, unless they are wanted.
+    d.docker("commit runs child:1").ok();
+    d.docker("rm runs").ok();
+    assert_eq!(said(d.docker("rmi busybox")), (0, "Untagged: busybox:latest".into()));
+    assert_eq!(d.docker("images -aq").ok().lines().count(), 2);
+    assert_eq!(said(d.docker("rmi --no-prune child:1")), (0, "Untagged: child:1\nDeleted: sha256:ID".into()));
+    assert_eq!(d.docker("images -aq").ok(), id);
+    let pruned = d.docker("image prune -f").ok();
+    assert!(
+        pruned.starts_with("Deleted Images:\ndeleted: sha256:") && pruned.contains("Total reclaimed space: "),
+        "{pruned}"
+    );
+    assert_eq!(d.docker("images -aq").ok(), "");
+}
+
+#[test]
+fn prunes_know_times_as_docker_does() {
+    let Some(d) = Daemon::start() else { return };
+    let none = "Total reclaimed space: 0B";
+    let bad = |text: &str| (1, format!("Error response from daemon: {text}"));
+    for (filters, wanted) in [
+        ("--filter until=10m", (0, none.to_owned())),
+        ("--filter until=2020-01-01", (0, none.to_owned())),
+        ("--filter until=2020-01-01T00:00:00+05:00", (0, none.to_owned())),
+        ("--filter until=1577836800.5", (0, none.to_owned())),
+        ("--filter until=1x", bad("failed to parse value as time or duration: \"1x\"")),
+        ("--filter until=2020-13-01", bad("parsing time \"2020-13-01\": month out of range")),
+        ("--filter until=10m --filter until=20m", bad("more than one until filter specified")),
+        ("--filter nonsense=1", bad("invalid filter 'nonsense'")),
+        ("--filter label!=a", (0, none.to_owned())),
+    ] {
+        assert_eq!(said(d.docker(&format!("image prune -f {filters}"))), wanted, "{filters}");
+    }
+    assert_eq!(said(d.docker("images -f dangling=maybe")), bad("invalid filter 'dangling=[maybe]'"));
+    let id = d.docker("images -q busybox").ok();
+    d.wharf("image pin busybox").ok();
+    // An hour from now: all are older.
+    assert_eq!(said(d.docker("image prune -af --filter until=-1h")), (0, none.to_owned()), "it is pinned");
+    assert_eq!(d.docker("images -q -f until=-1h").ok(), id);
+    assert_eq!(d.docker("images -q -f until=1h").ok(), "");
+    d.wharf("image unpin busybox").ok();
+    assert!(
+        d.docker("image prune -af --filter until=-1h").ok().starts_with("Deleted Images:\nuntagged: busybox:latest\n")
+    );
+}
