@@ -61,7 +61,7 @@ impl Root {
             Some((0, choices)) => chosen(choices, &self.dir.path().join(OUTSIDE)),
             _ => with_checksums(data),
         };
-        let loaded = self.images.load(archive.as_slice(), &|_| {});
+        let loaded = self.images.load(archive.as_slice(), &[], &|_| {});
         if let Err(error) = &loaded {
             assert_ne!(error.kind(), ErrorKind::System, "{error:?}");
             assert!(!error.to_string().is_empty());
