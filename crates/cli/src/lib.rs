@@ -5,6 +5,7 @@
 //! `wharf-client` and to the user through [`app::App`]; what it fails with carries its exit code ([`failure`]).
 
 mod app;
+mod as_run;
 mod auth;
 mod autostart;
 mod command;

@@ -5,9 +5,11 @@ use std::sync::{Mutex, PoisonError};
 
 use tracing_subscriber::EnvFilter;
 use wharf_engine::Engine;
+use wharf_image::registry::Client;
 
 use crate::listen::TcpPolicy;
 use crate::options::{Options, Parsed};
+use crate::run::{client_options, told};
 
 /// Sets what is logged.
 pub(crate) type SetLevel = Box<dyn Fn(EnvFilter) + Send + Sync>;
@@ -26,7 +28,7 @@ impl Reload {
     }
 
     /// Reads flags and file again. What is wrong with them changes nothing; what can only be had with a new start is named.
-    pub(crate) fn now(&self, engine: &Engine) {
+    pub(crate) fn now(&self, engine: &Engine, registry: &Client) {
         let new = match Options::parse(&self.args) {
             Ok(Parsed::Run(new)) => new,
             Ok(Parsed::Say(_)) => return,
@@ -37,11 +39,22 @@ impl Reload {
         {
             return tracing::error!("the configuration counts as it was before: {error}");
         }
+        if let Err(error) = registry.configure(client_options(&new)) {
+            return tracing::error!("the configuration counts as it was before: {}", wharf_report::chain(&error));
+        }
+        engine.tell_from_now_on(told(&new));
         let mut old = self.options.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(set) = &self.set_level {
             old.log_level.clone_from(&new.log_level);
             set(filter(&new.log_level));
         }
+        // What counts from now on does not differ any more.
+        old.labels.clone_from(&new.labels);
+        old.insecure_registries.clone_from(&new.insecure_registries);
+        old.mirrors.clone_from(&new.mirrors);
+        old.certs_dirs.clone_from(&new.certs_dirs);
+        old.proxies.clone_from(&new.proxies);
+        old.download_attempts = new.download_attempts;
         let left = old.differs(&new);
         if !left.is_empty() {
             tracing::warn!(

@@ -16,8 +16,9 @@ use tokio::task::JoinSet;
 use wharf_build::{Builder, BuilderOptions};
 use wharf_engine::etc::ResolvConf;
 use wharf_engine::spec::{LogConfig, Ulimit};
-use wharf_engine::{Engine, EngineOptions, Parts};
+use wharf_engine::{Engine, EngineOptions, Parts, Told};
 use wharf_image::Images;
+use wharf_image::registry::{Client, ClientOptions};
 use wharf_monitor::Spawner;
 use wharf_network::{NetworkOptions, Networks, PublishPolicy};
 use wharf_reference::Digest;
@@ -114,15 +115,7 @@ async fn serve(
         let _alone = host_lock();
         Networks::open(store.clone(), network_options(options, &instance)?).map_err(|e| chain(&e))?
     };
-    let registry = wharf_image::registry::Client::new(wharf_image::registry::ClientOptions {
-        insecure: options.insecure_registries.clone(),
-        mirrors: options.mirrors.clone(),
-        certs_dirs: options.certs_dirs.clone(),
-        proxies: options.proxies.clone(),
-        user_agent: format!("wharf/{} (linux)", env!("CARGO_PKG_VERSION")),
-        download_attempts: options.download_attempts,
-    })
-    .map_err(|e| chain(&e))?;
+    let registry = Client::new(client_options(options)).map_err(|e| chain(&e))?;
     let gone = end_of(spawner.watch().map_err(|e| chain(&e))?);
     let parts = Parts {
         store: store.clone(),
@@ -140,7 +133,7 @@ async fn serve(
             store,
             exec_root: options.exec_root.clone(),
             cgroup_parent: options.cgroup_parent.clone(),
-            fetch: Arc::new(outside::Outside { engine: engine.clone(), client: registry }),
+            fetch: Arc::new(outside::Outside { engine: engine.clone(), client: registry.clone() }),
             network: Some(outside::source(engine.clone(), networks.clone())),
         },
     )
@@ -178,7 +171,7 @@ async fn serve(
         Ok(freed) => tracing::info!("freed {freed} bytes that nothing needs"),
         Err(error) => tracing::warn!("cannot free what nothing needs: {error}"),
     });
-    let end = accept(listeners, gone, || reload.now(&engine)).await?;
+    let end = accept(listeners, gone, || reload.now(&engine, &registry)).await?;
     engine.leave().await.map_err(|e| e.to_string())?;
     if matches!(end, End::NoSpawner) {
         return Ok(end);
@@ -191,6 +184,29 @@ async fn serve(
             .map_err(|e| chain(&e))?;
     }
     Ok(end)
+}
+
+/// What the client of registries is to do.
+pub(crate) fn client_options(options: &Options) -> ClientOptions {
+    ClientOptions {
+        insecure: options.insecure_registries.clone(),
+        mirrors: options.mirrors.clone(),
+        certs_dirs: options.certs_dirs.clone(),
+        proxies: options.proxies.clone(),
+        user_agent: format!("wharf/{} (linux)", env!("CARGO_PKG_VERSION")),
+        download_attempts: options.download_attempts,
+    }
+}
+
+/// What `info` tells of the configuration.
+pub(crate) fn told(options: &Options) -> Told {
+    Told {
+        labels: options.labels.clone(),
+        hosts: options.hosts.clone(),
+        insecure_registries: options.insecure_registries.clone(),
+        registry_mirrors: options.mirrors.clone(),
+        debug: options.log_level == "debug",
+    }
 }
 
 /// Tells when a process has ended. A thread waits, which nobody waits for.
@@ -273,11 +289,7 @@ fn engine_options(options: &Options) -> Result<EngineOptions, String> {
         ulimits: options.ulimits.iter().map(|text| ulimit(text)).collect::<Result<_, _>>()?,
         init: options.init,
         id_range: id_range::id_range(),
-        labels: options.labels.clone(),
-        hosts: options.hosts.clone(),
-        insecure_registries: options.insecure_registries.clone(),
-        registry_mirrors: options.mirrors.clone(),
-        debug: options.log_level == "debug",
+        told: told(options),
         shutdown_timeout: options.shutdown_timeout,
     })
 }

@@ -1,7 +1,7 @@
 //! What all repositories share, and logging in.
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use hyper::header::HeaderValue;
 use wharf_reference::{DEFAULT_DOMAIN, Reference};
@@ -43,6 +43,13 @@ pub struct ClientOptions {
 /// A client of registries. Cheap to clone; all clones share connections and tokens.
 #[derive(Clone, Debug)]
 pub struct Client {
+    /// What is under way goes on with what it began with.
+    now: Arc<RwLock<Now>>,
+}
+
+/// A client as it is configured now.
+#[derive(Clone, Debug)]
+struct Now {
     shared: Arc<Shared>,
     mirrors: Arc<[(Address, bool)]>,
 }
@@ -53,6 +60,48 @@ impl Client {
     /// # Errors
     /// `Address` when a mirror, a proxy or the user agent is none.
     pub fn new(options: ClientOptions) -> Result<Self> {
+        Ok(Self { now: Arc::new(RwLock::new(Now::new(options)?)) })
+    }
+
+    /// Gives it, and all its clones, other settings.
+    ///
+    /// # Errors
+    /// As [`Self::new`]: then nothing changes.
+    pub fn configure(&self, options: ClientOptions) -> Result<()> {
+        let now = Now::new(options)?;
+        *self.now.write().unwrap_or_else(PoisonError::into_inner) = now;
+        Ok(())
+    }
+
+    fn now(&self) -> Now {
+        self.now.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn shared(&self) -> Arc<Shared> {
+        self.now().shared
+    }
+
+    /// The repository that `reference` names. Nothing is sent until something is asked of it.
+    pub fn repository(&self, reference: &Reference, auth: Option<Credentials>) -> Repository {
+        self.now().repository(reference, auth)
+    }
+
+    /// Shows credentials to the registry `server`: a name as in references, or an address as in Docker's
+    /// configuration (`https://index.docker.io/v1/`).
+    ///
+    /// Gives the identity token that is to be kept instead of the password; empty when the registry gives none.
+    ///
+    /// # Errors
+    /// `Unauthorized` when the registry does not take them; all of a request.
+    pub async fn login(&self, server: &str, auth: &Credentials) -> Result<String> {
+        let address = Address::of_server(server)?;
+        let endpoint = Endpoint::new(self.shared(), address, None, Some(auth.clone()));
+        Ok(endpoint.login().await?.unwrap_or_default())
+    }
+}
+
+impl Now {
+    fn new(options: ClientOptions) -> Result<Self> {
         let network = Network {
             resolver: Resolver::system(),
             trust: Trust::new(options.certs_dirs),
@@ -72,12 +121,7 @@ impl Client {
         })
     }
 
-    pub(crate) fn shared(&self) -> &Arc<Shared> {
-        &self.shared
-    }
-
-    /// The repository that `reference` names. Nothing is sent until something is asked of it.
-    pub fn repository(&self, reference: &Reference, auth: Option<Credentials>) -> Repository {
+    fn repository(&self, reference: &Reference, auth: Option<Credentials>) -> Repository {
         let domain = reference.domain();
         let address = match Address::of_domain(domain) {
             Ok(address) => address,
@@ -114,19 +158,6 @@ impl Client {
             None => endpoint(address.clone(), None, auth.clone()),
         };
         Repository::new(reference.clone(), mirrors.into(), home)
-    }
-
-    /// Shows credentials to the registry `server`: a name as in references, or an address as in Docker's
-    /// configuration (`https://index.docker.io/v1/`).
-    ///
-    /// Gives the identity token that is to be kept instead of the password; empty when the registry gives none.
-    ///
-    /// # Errors
-    /// `Unauthorized` when the registry does not take them; all of a request.
-    pub async fn login(&self, server: &str, auth: &Credentials) -> Result<String> {
-        let address = Address::of_server(server)?;
-        let endpoint = Endpoint::new(self.shared.clone(), address, None, Some(auth.clone()));
-        Ok(endpoint.login().await?.unwrap_or_default())
     }
 }
 

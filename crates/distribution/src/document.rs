@@ -41,7 +41,7 @@ impl Client {
         let uri: Uri = url.split('#').next().unwrap_or_default().parse().map_err(|_| wrong())?;
         let origin = Origin::of(&uri).ok_or_else(wrong)?;
         let address = Address::parse(uri.authority().ok_or_else(wrong)?.as_str())?;
-        let endpoint = Arc::new(Endpoint::new(self.shared().clone(), address, Some(origin.tls), None));
+        let endpoint = Arc::new(Endpoint::new(self.shared(), address, Some(origin.tls), None));
         let mut call = Call::new(Method::GET, String::new(), Vec::new());
         call.target = Target::Uri(uri);
         // The bytes themselves are wanted: they are what a cache compares.

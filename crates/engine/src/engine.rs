@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
 use wharf_reference::Digest;
 
@@ -48,15 +48,21 @@ pub struct EngineOptions {
     pub init: bool,
     /// First host ID and the number of IDs of all user namespaces together.
     pub id_range: (u32, u32),
-    /// Labels of the engine, shown by `info`.
+    pub told: Told,
+    /// Seconds between the stop signal and SIGKILL when a container does not say, used when the host goes down.
+    pub shutdown_timeout: i64,
+}
+
+/// What `info` tells of the daemon's configuration. It may change while the daemon runs.
+#[derive(Clone, Debug, Default)]
+pub struct Told {
+    /// Labels of the engine.
     pub labels: Vec<String>,
-    /// Where the API listens, for `info`.
+    /// Where the API listens.
     pub hosts: Vec<String>,
     pub insecure_registries: Vec<String>,
     pub registry_mirrors: Vec<String>,
     pub debug: bool,
-    /// Seconds between the stop signal and SIGKILL when a container does not say, used when the host goes down.
-    pub shutdown_timeout: i64,
 }
 
 /// The parts that the engine works with; the daemon makes them.
@@ -79,6 +85,7 @@ pub struct Engine {
 #[derive(Debug)]
 pub(crate) struct Inner {
     pub(crate) options: EngineOptions,
+    told: RwLock<Arc<Told>>,
     pub(crate) parts: Parts,
     pub(crate) id: String,
     pub(crate) hierarchies: Hierarchies,
@@ -141,6 +148,7 @@ impl Engine {
                 measures: Arc::default(),
                 ids: Mutex::new(()),
                 events: Events::open(&options.data_root),
+                told: RwLock::new(Arc::new(options.told.clone())),
                 options,
                 parts,
                 id,
@@ -208,6 +216,13 @@ impl Engine {
     }
     pub fn options(&self) -> &EngineOptions {
         &self.inner.options
+    }
+    /// What `info` is to tell of the configuration now.
+    pub fn told(&self) -> Arc<Told> {
+        Arc::clone(&self.inner.told.read().unwrap_or_else(PoisonError::into_inner))
+    }
+    pub fn tell_from_now_on(&self, told: Told) {
+        *self.inner.told.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(told);
     }
     pub fn events(&self) -> &Events {
         &self.inner.events

@@ -87,7 +87,7 @@ pub use commit::{CommitOptions, set_variable};
 pub use consistency::fsck_without_engine;
 pub use copy_in::{CopyIn, PutOptions};
 pub use create::{CreateRequest, Created};
-pub use engine::{Engine, EngineOptions, Parts};
+pub use engine::{Engine, EngineOptions, Parts, Told};
 pub use error::{EngineError, ErrorKind, Result};
 pub use exec::ExecRecord;
 pub use files::{Change, PathStat};

@@ -25,8 +25,9 @@ const LOOK: Duration = Duration::from_millis(if cfg!(test) { 10 } else { 500 });
 const LOOKS: u32 = 20;
 
 /// What a client still sends when it has its answer is read up to here and so long: one whose connection is closed
-/// while it writes sees a broken pipe and not the answer. Go's server does the same, with these bounds.
-const MAX_DROPPED: usize = 256 << 10;
+/// while it writes sees a broken pipe and not the answer. Go's server does the same for as long, and for 256 KiB: an archive
+/// that is refused by its name is larger.
+const MAX_DROPPED: usize = 16 << 20;
 const DROPPING: Duration = Duration::from_millis(500);
 
 /// A connection, with what is known of its answers.

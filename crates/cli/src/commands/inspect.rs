@@ -2,14 +2,20 @@
 
 use std::io::Write as _;
 
+use serde_json::Value as Json;
+
 use crate::app::App;
 use crate::command::{Arity, Command};
 use crate::failure::{Failure, Outcome};
 use crate::flag::Flag;
 use crate::format::FORMAT;
 use crate::inspect::{Found, Inspector, fetch};
+use crate::json::text;
 use crate::parse::Matches;
-use crate::{platform, types};
+use crate::{as_run, platform, types};
+
+/// Ours.
+const AS: Flag = Flag::text("as", "Show a container as the command that makes another one like it: 'run'");
 
 const FORMAT_FLAG: Flag = Flag::text("format", FORMAT).short('f');
 
@@ -20,6 +26,7 @@ pub(crate) static ANY: Command = Command::new(
     |app, matches| Box::pin(any(app, matches)),
 )
 .flags(&[
+    AS,
     FORMAT_FLAG,
     Flag::switch("size", "Display total file sizes if the type is container").short('s'),
     Flag::text("type", "Only inspect objects of the given type"),
@@ -31,7 +38,7 @@ pub(crate) static CONTAINER: Command = Command::new(
     Arity::AtLeast(1),
     |app, matches| Box::pin(each(app, matches, "container")),
 )
-.flags(&[FORMAT_FLAG, Flag::switch("size", "Display total file sizes").short('s')]);
+.flags(&[AS, FORMAT_FLAG, Flag::switch("size", "Display total file sizes").short('s')]);
 
 pub(crate) static IMAGE: Command = Command::new(
     "[OPTIONS] IMAGE [IMAGE...]",
@@ -71,6 +78,9 @@ const KINDS: [&str; 4] = ["container", "image", "network", "volume"];
 const OTHER_KINDS: [&str; 6] = ["service", "task", "node", "plugin", "secret", "config"];
 
 async fn each(app: &App, matches: &Matches, kind: &str) -> Outcome<u8> {
+    if kind == "container" && matches.changed("as") {
+        return as_command(app, matches).await;
+    }
     let mut inspector = Inspector::new(matches.text("format"))?;
     for name in &matches.arguments {
         let found = one(app, matches, kind, name).await;
@@ -94,12 +104,38 @@ async fn any(app: &App, matches: &Matches) -> Outcome<u8> {
             .into()
         });
     }
+    if matches.changed("as") {
+        return as_command(app, matches).await;
+    }
     let mut inspector = Inspector::new(matches.text("format"))?;
     for name in &matches.arguments {
         let found = search(app, matches, wanted, name).await;
         inspector.add(found);
     }
     inspector.finish(app)
+}
+
+async fn as_command(app: &App, matches: &Matches) -> Outcome<u8> {
+    let what = matches.text("as");
+    if what != "run" {
+        return Err(format!("unknown command '{what}': --as takes run").into());
+    }
+    if matches.changed("format") || !matches!(matches.some("type").unwrap_or("container"), "container") {
+        return Err("conflicting options: --as shows containers, and by itself".into());
+    }
+    let client = app.client().await?;
+    for name in &matches.arguments {
+        let container: Json = client.get(&format!("/containers/{name}/json")).send().await?.json().await?;
+        let id = text(&container["Image"]);
+        // An image that has gone has left its settings in the container: then all of them are written out.
+        let image = match client.get(&format!("/images/{id}/json")).send().await {
+            Ok(response) => response.json().await?,
+            Err(error) if error.is_not_found() => Json::Null,
+            Err(error) => return Err(error.into()),
+        };
+        app.say(&as_run::command_line(&app.program, &container, &image))?;
+    }
+    Ok(0)
 }
 
 async fn search(app: &App, matches: &Matches, wanted: &str, name: &str) -> Outcome<Found> {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
-use wharf_engine::{EngineOptions, Info};
+use wharf_engine::{EngineOptions, Info, Told};
 
 use crate::{API_VERSION, MIN_API_VERSION};
 
@@ -73,7 +73,7 @@ pub(crate) struct Process {
 }
 
 /// `GET /info`.
-pub(crate) fn info(info: &Info, options: &EngineOptions, process: Process, version: (u32, u32)) -> Value {
+pub(crate) fn info(info: &Info, options: &EngineOptions, told: &Told, process: Process, version: (u32, u32)) -> Value {
     let mut all = json!({
         "ID": info.id,
         "Containers": info.containers,
@@ -96,7 +96,7 @@ pub(crate) fn info(info: &Info, options: &EngineOptions, process: Process, versi
         "PidsLimit": info.pids_limit,
         "OomKillDisable": info.memory_limit && info.cgroup_version == "1",
         "IPv4Forwarding": true,
-        "Debug": options.debug,
+        "Debug": told.debug,
         "NFd": process.files,
         "NGoroutines": process.threads,
         "NEventsListener": process.listeners,
@@ -112,7 +112,7 @@ pub(crate) fn info(info: &Info, options: &EngineOptions, process: Process, versi
         "OSType": "linux",
         "Architecture": info.architecture,
         "IndexServerAddress": "https://index.docker.io/v1/",
-        "RegistryConfig": registries(options),
+        "RegistryConfig": registries(told),
         "NCPU": info.cpus,
         "MemTotal": info.memory,
         "GenericResources": null,
@@ -121,7 +121,7 @@ pub(crate) fn info(info: &Info, options: &EngineOptions, process: Process, versi
         "HttpsProxy": "",
         "NoProxy": "",
         "Name": info.name,
-        "Labels": options.labels,
+        "Labels": told.labels,
         "ExperimentalBuild": false,
         "ServerVersion": ENGINE,
         // All names of the one runtime; clients look for Docker's.
@@ -157,18 +157,18 @@ pub(crate) fn info(info: &Info, options: &EngineOptions, process: Process, versi
     all
 }
 
-fn registries(options: &EngineOptions) -> Value {
+fn registries(told: &Told) -> Value {
     let index = |name: &str, secure: bool, mirrors: &[String]| json!({ "Name": name, "Mirrors": mirrors, "Secure": secure, "Official": name == "docker.io" });
-    let mut configs = BTreeMap::from([("docker.io", index("docker.io", true, &options.registry_mirrors))]);
+    let mut configs = BTreeMap::from([("docker.io", index("docker.io", true, &told.registry_mirrors))]);
     let mut networks = vec!["127.0.0.0/8".to_owned(), "::1/128".to_owned()];
-    for name in &options.insecure_registries {
+    for name in &told.insecure_registries {
         if name.contains('/') {
             networks.push(name.clone());
         } else {
             configs.insert(name, index(name, false, &[]));
         }
     }
-    json!({ "InsecureRegistryCIDRs": networks, "IndexConfigs": configs, "Mirrors": options.registry_mirrors })
+    json!({ "InsecureRegistryCIDRs": networks, "IndexConfigs": configs, "Mirrors": told.registry_mirrors })
 }
 
 #[cfg(test)]

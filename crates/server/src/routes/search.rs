@@ -34,7 +34,7 @@ pub(super) async fn search(call: Call) -> Result {
         )));
     }
     let (host, text) = split(&term);
-    let options = call.api.engine.options();
+    let options = call.api.engine.told();
     let insecure = is_loopback(host) || options.insecure_registries.iter().any(|name| name == host);
     let client = call.api.engine.registry();
     let found = match ask(client, "https", host, text, limit).await {

@@ -34,7 +34,7 @@ pub(super) async fn info(call: Call) -> Result {
         threads: count("/proc/self/task"),
         listeners: engine.events().listeners(),
     };
-    Ok(ok(&render::info(&info, engine.options(), process, call.version)))
+    Ok(ok(&render::info(&info, engine.options(), &engine.told(), process, call.version)))
 }
 
 pub(super) async fn auth(mut call: Call) -> Result {

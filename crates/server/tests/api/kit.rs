@@ -216,11 +216,7 @@ pub(crate) fn with_server<F: Future<Output = ()>>(test: impl FnOnce(Server) -> F
             ulimits: Vec::new(),
             init: false,
             id_range: (0x2000_0000, 0x1000_0000),
-            labels: Vec::new(),
-            hosts: Vec::new(),
-            insecure_registries: Vec::new(),
-            registry_mirrors: Vec::new(),
-            debug: false,
+            told: wharf_engine::Told::default(),
             shutdown_timeout: 15,
         };
         let engine = Engine::open(options, parts).await.unwrap();

@@ -173,3 +173,33 @@ fn sockets_that_were_passed_are_listened_on() {
     let none = d.command().args(["-H", "fd://"]).output().unwrap();
     assert!(!none.status.success());
 }
+
+/// SIGHUP, with other labels, mirrors and what cannot be had without a new start in the file.
+#[test]
+fn a_daemon_takes_its_configuration_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("daemon.json");
+    std::fs::write(&file, r#"{"labels": ["a=1"]}"#).unwrap();
+    let Some(d) = Daemon::start_given(&["--config-file", &file.display().to_string()]) else { return };
+    d.docker("run -d --name stays busybox sleep 1000").ok();
+    assert_eq!(d.get("/info")["Labels"], serde_json::json!(["a=1"]));
+    let hup = |text: &str, sign: &str| {
+        std::fs::write(&file, text).unwrap();
+        let pid = rustix::process::Pid::from_raw(d.pid().cast_signed()).unwrap();
+        rustix::process::kill_process(pid, rustix::process::Signal::HUP).unwrap();
+        d.eventually("it has read its file", || d.log().contains(sign));
+    };
+    let new = r#"{"labels": ["b=2"], "registry-mirrors": ["http://127.0.0.1:9"], "debug": true, "mtu": 1400}"#;
+    hup(new, "which containers do not notice: mtu");
+    let info = d.get("/info");
+    assert_eq!(info["Labels"], serde_json::json!(["b=2"]));
+    assert_eq!(
+        info["RegistryConfig"]["Mirrors"][0].as_str().map(|text| text.trim_end_matches('/')),
+        Some("http://127.0.0.1:9")
+    );
+    assert_eq!(info["Debug"], true);
+    d.eventually("it logs more", || d.log().contains("DEBUG"));
+    hup("{", "the configuration counts as it was before");
+    assert_eq!(d.get("/info")["Labels"], serde_json::json!(["b=2"]));
+    assert_eq!(d.docker("inspect -f {{.State.Running}} stays").ok(), "true");
+}

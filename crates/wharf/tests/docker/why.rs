@@ -67,3 +67,62 @@ fn events_outlive_the_daemon() {
     assert_eq!(said, "create\nrename");
     assert!(d.wharf("system fsck").ok().starts_with("clean"));
 }
+
+/// What it prints, run again, makes a container whose settings are the same.
+#[test]
+fn a_container_is_shown_as_the_command_that_makes_it() {
+    let Some(d) = Daemon::start() else { return };
+    d.docker("network create own").ok();
+    let flags = [
+        "-e A=1 -e B=two -l label=x=y -w /tmp -u web --hostname h --restart on-failure:3 -m 32m --cpus 0.5 --pids-limit 50",
+        "--cap-add NET_ADMIN --cap-drop MKNOD --read-only --tmpfs /run:size=1m --shm-size 1m --ulimit nofile=100:200 --init",
+        "-p 127.0.0.1:0:80 -p 90/udp --expose 99 --network own --network-alias a1 --dns 9.9.9.9 --add-host h2:1.2.3.4",
+        "-v named:/data:ro -v /anonymous --mount type=tmpfs,destination=/m,tmpfs-size=4096 --sysctl net.core.somaxconn=9",
+        "--health-cmd true --health-interval 5s --stop-signal INT --stop-timeout 3 --log-opt max-size=1m --group-add 7",
+    ];
+    let mut first = d.client();
+    first.args(["create", "--name", "first"]).args(flags.iter().flat_map(|line| line.split(' ')));
+    first.args(["--entrypoint", "/bin/sh", "busybox", "-c", "echo \"it's $A\"; sleep 1000"]);
+    Said::from(first.output().unwrap()).ok();
+    let shown = d.wharf("inspect --as run first").ok();
+    assert!(shown.contains(" \\\n  --name first \\\n"), "{shown}");
+    // As the user would: by a shell, under another name.
+    let made = shown.replacen("wharf run", "\"$@\" create", 1).replacen("--name first", "--name second", 1);
+    let mut shell = std::process::Command::new("sh");
+    shell.args(["-c", &made.replace(" -d \\\n", " \\\n"), "sh", crate::kit::WHARF, "-H"]);
+    shell.arg(format!("unix://{}", d.socket().display()));
+    Said::from(shell.output().unwrap()).ok();
+    let settings = |name: &str| {
+        let mut all = d.get(&format!("/containers/{name}/json"));
+        let networks: Vec<String> = all["NetworkSettings"]["Networks"].as_object().unwrap().keys().cloned().collect();
+        (all["Config"].take(), all["HostConfig"].take(), networks)
+    };
+    let (first, second) = (settings("first"), settings("second"));
+    assert_eq!(first, second, "{shown}");
+    assert_ne!(d.wharf("inspect --as compose first").code, 0);
+}
+
+#[test]
+fn a_detached_run_waits_until_it_is_ready() {
+    let Some(d) = Daemon::start() else { return };
+    let run = |more: &[&str]| -> Said {
+        let mut command = std::process::Command::new(crate::kit::WHARF);
+        command.arg("-H").arg(format!("unix://{}", d.socket().display())).args(["run", "-d", "--wait"]).args(more);
+        command.env("WHARF_CONFIG", d.path()).output().unwrap().into()
+    };
+    let healthy = ["--health-interval", "100ms", "--health-start-period", "60s", "--health-cmd"];
+    let script = "sleep 0.5; touch /ready; sleep 1000";
+    run(&[&["--name", "good"], &healthy[..], &["test -e /ready", "busybox", "sh", "-c", script]].concat()).ok();
+    assert_eq!(d.docker("inspect -f {{.State.Health.Status}} good").ok(), "healthy");
+    run(&["--name", "plain", "busybox", "sleep", "1000"]).ok();
+    let ill = run(&[&healthy[..2], &["--health-cmd", "false", "--health-retries", "1", "busybox", "sleep", "1000"]].concat());
+    assert!(ill.code == 1 && ill.err.contains("is unhealthy"), "{} {}", ill.code, ill.err);
+    let ended =
+        run(&[&healthy[..], &["true", "busybox", "sh", "-c", "exit 4"]].concat());
+    assert!(ended.code == 1 && ended.err.contains("ended with 4 before it was ready"), "{} {}", ended.code, ended.err);
+    let slow =
+        run(&[&healthy[..], &["false", "--health-retries", "1000", "--wait-timeout", "1", "busybox", "sleep", "9"]]
+            .concat());
+    assert!(slow.code == 1 && slow.err.contains("is not ready after 1 s"), "{} {}", slow.code, slow.err);
+    assert_ne!(d.wharf("run --wait busybox true").code, 0);
+}

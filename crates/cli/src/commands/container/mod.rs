@@ -12,6 +12,7 @@ pub(super) mod logs;
 pub(super) mod ls;
 pub(super) mod port;
 pub(super) mod prune;
+mod ready;
 pub(super) mod run;
 pub(super) mod start;
 pub(super) mod stats;

@@ -4,7 +4,7 @@ use serde_json::Value as Json;
 use tokio::task::JoinHandle;
 use wharf_client::Client;
 
-use super::create;
+use super::{create, ready};
 use crate::app::App;
 use crate::command::{Arity, Command};
 use crate::failure::{Failure, Outcome};
@@ -31,9 +31,14 @@ const FLAGS: &[Flag] = &[
     Flag::text("detach-keys", "Override the key sequence for detaching a container"),
     Flag::text("pull", "Pull image before running (\"always\", \"missing\", \"never\")").default("missing"),
     Flag::switch("sig-proxy", "Proxy received signals to the process").default("true"),
+    Flag::switch("wait", "With --detach: return when it is healthy or, without a health check, runs"),
+    Flag::int("wait-timeout", "Seconds that --wait may take (default 0: as long as it takes)"),
 ];
 
 async fn run(app: &App, matches: &Matches) -> Outcome<u8> {
+    if matches.on("wait") && !matches.on("detach") {
+        return Err("conflicting options: --wait is for --detach".into());
+    }
     let mut request = create::prepare(app, matches, "run")?;
     let remove = matches.on("rm");
     if matches.on("detach") {
@@ -82,6 +87,7 @@ async fn run(app: &App, matches: &Matches) -> Outcome<u8> {
     }
     match waiting {
         Some(waiting) if shows => Ok(waiting.status(app).await),
+        _ if matches.on("wait") => ready::wait(app, &id, matches.int_given("wait-timeout")).await,
         _ => Ok(0),
     }
 }
