@@ -1,6 +1,7 @@
 //! Where the first process is born: in new namespaces, below those of others that it cannot enter by itself.
 //!
-//! - A PID namespace and a time namespace take only children, so the parent goes there for the clone.
+//! - A PID namespace and a time namespace take only children, so the parent goes there for the clone. Into a
+//!   PID namespace of others the program's process alone goes into where that can be ([`crate::joining`]).
 //! - From a user namespace of its own a process has no right to namespaces of the host's, so for such a one the parent
 //!   goes into all of them.
 //! - A user namespace of others is entered for good: a helper goes there, and makes the process as its own sibling.
@@ -18,7 +19,7 @@ use wharf_sys::message;
 use wharf_sys::process::{Child, Namespaces, clone3, clone3_sibling};
 
 use crate::plan::{Join, MountSource, Plan};
-use crate::root::new_mount;
+use crate::root::{new_mount, procfs_of};
 use crate::{Result, RuntimeError};
 
 /// Makes the process; `child` is what it does.
@@ -26,6 +27,9 @@ use crate::{Result, RuntimeError};
 /// # Errors
 /// When a namespace cannot be entered or made; this process is back in its own in any case but that this fails.
 pub(crate) fn bear(plan: &mut Plan, cgroup: Option<BorrowedFd<'_>>, child: impl FnOnce(&Plan) -> u8) -> Result<Child> {
+    if !plan.in_user_namespace() {
+        stay_outside(plan);
+    }
     if let Some(user) = plan.user_join.take() {
         let joins = std::mem::take(&mut plan.joins);
         let (visits, rest): (Vec<Join>, Vec<Join>) =
@@ -78,6 +82,28 @@ fn go(plan: &mut Plan, away: &mut Vec<Home>) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// A PID namespace of others is for the program's own process ([`crate::joining`]), where its procfs can be made from
+/// outside; else the first process is born there and sets itself up in the sight of those.
+fn stay_outside(plan: &mut Plan) {
+    let Some(at) = plan.joins.iter().position(|join| join.kind == "pid") else { return };
+    let mut made = Vec::new();
+    for (n, step) in plan.mounts.iter().enumerate() {
+        if let MountSource::New { kind, source, .. } = &step.source
+            && kind == "proc"
+        {
+            // Before Linux 6.17 there is no way; what else is wrong with it the child will tell.
+            let Ok(tree) = procfs_of(plan.joins[at].fd.as_fd(), source, step) else { return };
+            made.push((n, tree));
+        }
+    }
+    for (n, tree) in made {
+        if let MountSource::New { made, .. } = &mut plan.mounts[n].source {
+            *made = Some(tree);
+        }
+    }
+    plan.late_pid = Some(plan.joins.remove(at).fd);
 }
 
 fn enter(join: &Join) -> Result<()> {

@@ -12,9 +12,12 @@ use crate::filter::SystemCalls;
 use crate::hooks::{HookSet, Point};
 use crate::identity::{become_id, become_program, find_program, settle};
 use crate::init;
+use crate::joining::Joining;
 use crate::plan::{MOUNT, Plan};
 use crate::process::ProcessPlan;
-use crate::report::{Failure, Step, send_ready, wait_at_gate, wait_for_go, wait_for_hooks, wait_for_start};
+use crate::report::{
+    Failure, Step, send_ready, send_terminal, wait_at_gate, wait_for_go, wait_for_hooks, wait_for_start,
+};
 use crate::root::{file_system, open_here};
 
 /// What the first process needs besides the plan.
@@ -79,6 +82,8 @@ fn set_up(plan: &Plan, birth: &Birth<'_>, visitor: &mut Option<OwnedFd>) -> Step
     if plan.in_user_namespace() {
         become_id(0, 0, &[])?;
     }
+    let joining =
+        plan.late_pid.as_ref().map(|namespace| Joining::prepare(&plan.process, namespace.as_fd())).transpose()?;
     if plan.cgroup_namespace {
         wharf_sys::process::unshare_cgroup().map_err(Failure::at("make a cgroup namespace"))?;
     }
@@ -117,6 +122,14 @@ fn set_up(plan: &Plan, birth: &Birth<'_>, visitor: &mut Option<OwnedFd>) -> Step
         Some((master, slave)) => (Some(master), Some(slave)),
         None => (None, None),
     };
+    if let Some(joining) = joining {
+        if let Some(master) = master {
+            send_terminal(socket, master)?;
+        }
+        connect(birth.stdio, slave.as_ref())?;
+        drop(slave);
+        return joining.go(&plan.process, birth, || hooks(Point::StartContainer, "created"));
+    }
     streams(birth.stdio, slave.as_ref())?;
     drop(slave);
     if !birth.init {

@@ -21,7 +21,8 @@ use crate::hooks::{HookSet, Point};
 use crate::mapping;
 use crate::net_devices::{self, LentDevices, MovedDevices};
 use crate::plan::{Join, Plan, plan};
-use crate::report::ParentEnd;
+use crate::process::ProcessPlan;
+use crate::report::{Joined, ParentEnd};
 use crate::rootfs::Rootfs;
 use crate::{Result, RuntimeError};
 
@@ -186,6 +187,9 @@ fn make(launch: &Launch<'_>, init: bool, devices: &mut Option<MovedDevices>) -> 
     let (mut ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
         .map_err(|e| RuntimeError::host("make", "socket", e))?;
 
+    if let (Some(filter), Some(_)) = (&mut plan.process.filter, launch.lifecycle.gate) {
+        filter.wait_at_gate();
+    }
     let child = bear(&mut plan, birth.as_ref().map(AsFd::as_fd), |plan| {
         // With the parent's end open in the child too, the parent's death would not end the stream: the child's
         // copy of that fd becomes another of its own end.
@@ -212,11 +216,17 @@ fn make(launch: &Launch<'_>, init: bool, devices: &mut Option<MovedDevices>) -> 
         *devices = Some(MovedDevices::carry(&plan.net_devices, net_devices::network_of(pid)?)?);
     }
     prepare(&mut created, launch, &plan)?;
-    created.terminal = created.parent.ready(&plan.process.command, || {
+    let hooks = || {
         let Some(set) = launch.lifecycle.hooks else { return Ok(()) };
         set.run(Point::Prestart, "creating", pid)?;
         Ok(set.run(Point::CreateRuntime, "creating", pid)?)
-    })?;
+    };
+    if plan.late_pid.is_none() {
+        created.terminal = created.parent.ready(&plan.process.command, hooks)?;
+        return Ok(created);
+    }
+    let joined = created.parent.made(&plan.process.command, hooks)?;
+    created.become_joined(joined, &plan.process)?;
     Ok(created)
 }
 
@@ -282,6 +292,22 @@ impl Created {
             reaped_soon: false,
             devices: None,
         }
+    }
+
+    /// What was made was a go-between, which ends, and this is what it has made ([`crate::joining`]).
+    fn become_joined(&mut self, joined: Joined, process: &ProcessPlan) -> Result<()> {
+        let between = std::mem::replace(&mut self.pidfd, joined.child.pidfd);
+        (self.pid, self.terminal) = (joined.child.pid, joined.terminal);
+        let id = rustix::process::WaitId::PidFd(between.as_fd());
+        rustix::process::waitid(id, rustix::process::WaitIdOptions::EXITED)
+            .map_err(|errno| RuntimeError::Setup { step: "wait for the process that sets up".into(), errno })?;
+        let number = self.pid.as_raw_nonzero().get();
+        process.scheduling.schedule().map_or(Ok(()), |schedule| schedule.set(self.pid))?;
+        if let (Some(filter), Some(decisions)) = (&process.filter, joined.decisions) {
+            filter.hand_over(number, "creating", &decisions)?;
+        }
+        self.parent.go(number, None)?;
+        ParentEnd::settled(self.parent.hear()?, &process.command)
     }
 
     /// Lets the first process become the user's program. Returns when it has.

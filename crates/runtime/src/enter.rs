@@ -141,5 +141,5 @@ fn inside(entry: &Entry<'_>, ahead: Ahead) -> Result<Infallible, Failure> {
     ahead.settle(entry.process)?;
     send_ready(entry.socket, None)?;
     wait_for_start(entry.socket)?;
-    ahead.become_program(entry.process)
+    ahead.become_program(entry.process, || Ok(()))
 }

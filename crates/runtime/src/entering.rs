@@ -172,7 +172,7 @@ impl Entering {
                     let number = created.pid.as_raw_nonzero().get();
                     self.schedule.map_or(Ok(()), |schedule| schedule.set(created.pid))?;
                     if let (Some(filter), Some(decisions)) = (&self.filter, self.decisions.take()) {
-                        filter.hand_over(number, &decisions)?;
+                        filter.hand_over(number, "running", &decisions)?;
                     }
                     created.parent.go(number, None)?;
                     self.stage = Stage::Settling(created);

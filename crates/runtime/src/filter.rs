@@ -63,6 +63,8 @@ pub(crate) struct SystemCalls {
     listener: Option<Listener>,
     /// Whether it leaves [`LEFT`] alone.
     permits_what_is_left: bool,
+    /// And what a process calls at its gate besides.
+    permits_gate: bool,
 }
 
 /// Who decides.
@@ -125,7 +127,8 @@ impl SystemCalls {
             _ => return Err(RuntimeError::Invalid("SCMP_ACT_NOTIFY needs a listenerPath".into())),
         };
         let permits_what_is_left = policy.permits(LEFT);
-        Ok(Self { filter: policy.compile()?, flags, listener, permits_what_is_left })
+        let permits_gate = policy.permits(&[("accept4", None), ("accept", None)]);
+        Ok(Self { filter: policy.compile()?, flags, listener, permits_what_is_left, permits_gate })
     }
 
     /// In the process itself: what number its parent knows it by.
@@ -138,6 +141,11 @@ impl SystemCalls {
     /// Whether it can be installed before the last steps of a process: it judges none of them.
     pub(crate) fn permits_what_is_left(&self) -> bool {
         self.permits_what_is_left
+    }
+
+    /// What waits at a gate calls more.
+    pub(crate) fn wait_at_gate(&mut self) {
+        self.permits_what_is_left &= self.permits_gate;
     }
 
     /// The fd that must stay open until the filter is installed.
@@ -166,11 +174,11 @@ impl SystemCalls {
         install(&self.filter, self.flags).map_err(Failure::at(INSTALL))
     }
 
-    /// In the parent of a process of an exec, which is known as `pid`.
-    pub(crate) fn hand_over(&self, pid: i32, decisions: &OwnedFd) -> Result<()> {
+    /// In the parent of a process that was made for it, which is known as `pid`. `status` is the container's.
+    pub(crate) fn hand_over(&self, pid: i32, status: &str, decisions: &OwnedFd) -> Result<()> {
         let Some(listener) = &self.listener else { return Ok(()) };
         listener.pid.set(pid);
-        listener.hand_over(decisions, "running").map_err(|errno| RuntimeError::Setup { step: HAND_OVER.into(), errno })
+        listener.hand_over(decisions, status).map_err(|errno| RuntimeError::Setup { step: HAND_OVER.into(), errno })
     }
 }
 

@@ -30,9 +30,10 @@ pub(crate) fn become_program(process: &ProcessPlan, last: impl FnOnce() -> Step<
 }
 
 /// As [`become_program`], for who has the program's confinement already.
-pub(crate) fn become_program_as_confined(process: &ProcessPlan) -> Step<Infallible> {
+pub(crate) fn become_program_as_confined(process: &ProcessPlan, last: impl FnOnce() -> Step<()>) -> Step<Infallible> {
     let home = home_variable(process);
     reset(process)?;
+    last()?;
     execute(process, home.as_ref())
 }
 
@@ -95,7 +96,7 @@ pub(crate) fn settle_ourselves(process: &ProcessPlan) -> Step<()> {
     change_user(process, || setgroups_denied("self"))
 }
 
-/// As [`settle`] and [`become_program`], for an exec's process that the caller is still to make: it starts with its
+/// As [`settle`] and [`become_program`], for a process that the caller is still to make: it starts with its
 /// program's confinement, and has never had anything else where the container sees it. The label is set already, the
 /// scheduler and what [`Ahead`] has is not. `setgroups`: as [`crate::enter::Entry`] has it.
 pub(crate) fn settle_ahead(process: &ProcessPlan, setgroups: bool, socket: BorrowedFd<'_>) -> Step<Ahead> {
@@ -145,8 +146,8 @@ impl Ahead {
     }
 
     /// And the rest.
-    pub(crate) fn become_program(self, process: &ProcessPlan) -> Step<Infallible> {
-        if self.confined { become_program_as_confined(process) } else { become_program(process, || Ok(())) }
+    pub(crate) fn become_program(self, process: &ProcessPlan, last: impl FnOnce() -> Step<()>) -> Step<Infallible> {
+        if self.confined { become_program_as_confined(process, last) } else { become_program(process, last) }
     }
 }
 

@@ -1,6 +1,8 @@
 //! What a security module of the kernel's calls the program and its file systems (runtime-spec, config,
 //! "apparmorProfile", "selinuxLabel"; config-linux, "Mount Label").
 
+use std::os::fd::OwnedFd;
+
 use oci_spec::runtime::{Linux, Process};
 use rustix::fs::{Mode, OFlags, open, statfs};
 use rustix::io::Errno;
@@ -56,11 +58,12 @@ impl Label {
 
     /// In the process itself, where its own procfs is.
     pub(crate) fn apply(&self) -> Step<()> {
-        let (fail, text) = match self {
-            Self::Profile(profile) => (format!("set the AppArmor profile `{profile}`"), format!("exec {profile}")),
-            Self::Context(context) => (format!("set the SELinux label `{context}`"), context.clone()),
-        };
-        let fail = || Failure::at(fail.clone());
+        self.write(&self.open()?)
+    }
+
+    /// Where it is written, for who will not see its own procfs any more by then.
+    pub(crate) fn open(&self) -> Step<OwnedFd> {
+        let fail = || Failure::at(self.step());
         let flags = OFlags::WRONLY | OFlags::CLOEXEC;
         let shared = || open("/proc/thread-self/attr/exec", flags, Mode::empty());
         let file = match self {
@@ -76,7 +79,22 @@ impl Label {
         if !is_procfs(&file).map_err(fail())? {
             return Err(fail()(Errno::NOTSUP));
         }
-        rustix::io::write(&file, text.as_bytes()).map(drop).map_err(fail())
+        Ok(file)
+    }
+
+    pub(crate) fn write(&self, file: &OwnedFd) -> Step<()> {
+        let text = match self {
+            Self::Profile(profile) => format!("exec {profile}"),
+            Self::Context(context) => context.clone(),
+        };
+        rustix::io::write(file, text.as_bytes()).map(drop).map_err(Failure::at(self.step()))
+    }
+
+    fn step(&self) -> String {
+        match self {
+            Self::Profile(profile) => format!("set the AppArmor profile `{profile}`"),
+            Self::Context(context) => format!("set the SELinux label `{context}`"),
+        }
     }
 }
 

@@ -38,6 +38,7 @@ mod hooks;
 mod host_nodes;
 mod identity;
 mod init;
+mod joining;
 mod label;
 mod mapping;
 mod memory_policy;

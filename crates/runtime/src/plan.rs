@@ -32,6 +32,8 @@ pub(crate) struct Plan {
     pub(crate) cgroup_namespace: bool,
     /// Namespaces of others, joined first.
     pub(crate) joins: Vec<Join>,
+    /// A PID namespace of others that only the program's process goes into ([`crate::joining`]).
+    pub(crate) late_pid: Option<OwnedFd>,
     /// A user namespace of others, entered before all else.
     pub(crate) user_join: Option<OwnedFd>,
     /// A time namespace of its own.
@@ -166,6 +168,7 @@ pub(crate) fn plan(
         cgroup_namespace: asked.cgroup,
         time: asked.time.then(|| OwnTime::plan(linux.time_offsets().as_ref())).transpose()?,
         joins: asked.joins,
+        late_pid: None,
         user_join: asked.user_join,
         sealed,
         mount_label,

@@ -70,7 +70,7 @@ pub(crate) enum Said {
     Message(Heard),
 }
 
-/// What the go-between of an exec has done.
+/// What a go-between has done.
 #[derive(Debug)]
 pub(crate) enum Between {
     /// A terminal for the process; this is its master.
@@ -79,6 +79,16 @@ pub(crate) enum Between {
     Decisions(OwnedFd),
     /// The process.
     Made(Child),
+}
+
+/// A process that was made for the parent.
+#[derive(Debug)]
+pub(crate) struct Joined {
+    pub(crate) child: Child,
+    /// The master of its terminal.
+    pub(crate) terminal: Option<OwnedFd>,
+    /// What somebody else decides for its filter on.
+    pub(crate) decisions: Option<OwnedFd>,
 }
 
 /// The parent's end.
@@ -110,7 +120,7 @@ impl ParentEnd {
     }
 
     /// Waits for what the child says.
-    fn hear(&self) -> Result<Said, RuntimeError> {
+    pub(crate) fn hear(&self) -> Result<Said, RuntimeError> {
         match message::receive(&self.socket).map_err(|_| RuntimeError::Vanished)? {
             None => Ok(Said::Closed),
             Some(heard) => Ok(Said::Message(heard)),
@@ -149,6 +159,28 @@ impl ParentEnd {
         match (pid, fds.next()) {
             (Some(pid), Some(pidfd)) => Ok(Between::Made(Child { pid, pidfd })),
             _ => Err(RuntimeError::Vanished),
+        }
+    }
+
+    /// Waits for the process that a go-between makes ([`crate::joining`]); `hooks` run when it has mounted all.
+    pub(crate) fn made(
+        &mut self,
+        command: &str,
+        hooks: impl FnOnce() -> Result<(), RuntimeError>,
+    ) -> Result<Joined, RuntimeError> {
+        let (mut hooks, mut terminal, mut decisions) = (Some(hooks), None, None);
+        loop {
+            let said = self.hear()?;
+            if matches!(&said, Said::Message((bytes, _)) if bytes == &[MOUNTED]) {
+                hooks.take().map_or(Ok(()), |hooks| hooks())?;
+                self.go(0, None)?;
+                continue;
+            }
+            match Self::between(said, command)? {
+                Between::Terminal(fd) => terminal = Some(fd),
+                Between::Decisions(fd) => decisions = Some(fd),
+                Between::Made(child) => return Ok(Joined { child, terminal, decisions }),
+            }
         }
     }
 

@@ -7,7 +7,7 @@ use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, XattrFlags, fsetxatt
 use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags, fsconfig_create,
-    fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, move_mount, open_tree, unmount,
+    fsconfig_set_fd, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, move_mount, open_tree, unmount,
 };
 use wharf_rooted_path::RootDir;
 use wharf_sys::mount::{Attributes, Change, Propagation, set_attributes};
@@ -244,7 +244,17 @@ fn may_hide(destination: &Path) -> bool {
 }
 
 pub(crate) fn new_mount(kind: &str, source: &str, step: &MountStep) -> Result<OwnedFd, Errno> {
-    let fs = fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC)?;
+    configure(fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC)?, kind, source, step)
+}
+
+/// A procfs of a PID namespace that this process is not in (Linux 6.17).
+pub(crate) fn procfs_of(namespace: BorrowedFd<'_>, source: &str, step: &MountStep) -> Result<OwnedFd, Errno> {
+    let fs = fsopen("proc", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    fsconfig_set_fd(&fs, "pidns", namespace)?;
+    configure(fs, "proc", source, step)
+}
+
+fn configure(fs: OwnedFd, kind: &str, source: &str, step: &MountStep) -> Result<OwnedFd, Errno> {
     // What `df` and /proc/mounts call it.
     fsconfig_set_string(&fs, "source", source)?;
     for (key, value) in &step.options.data {

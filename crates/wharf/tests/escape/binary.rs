@@ -95,22 +95,53 @@ fn a_process_on_its_way_in_may_do_no_more_than_the_container() {
             let seen = say(&d, &[words, &[name, "cat", "/proc/self/status"]].concat()).ok();
             assert!(limits(&seen) == 5, "{seen}");
         }
-        // A program that is not root has fewer, and its process before it the container's at most.
-        let caught = exec(&d, name, "cat /tmp/caught").ok();
-        let own =
-            exec(&d, name, "while read -r k v; do case $k in CapPrm:|Seccomp:) echo $v;; esac; done < /proc/1/status");
-        let own: Vec<String> = own.ok().lines().map(str::to_owned).collect();
-        let number = |text: &str| u64::from_str_radix(text, 16).unwrap();
-        for line in caught.lines() {
-            let [_, permitted, effective, bounding, filter] = line.split(' ').collect::<Vec<_>>()[..] else {
-                panic!("{line}");
-            };
-            for set in [permitted, effective, bounding] {
-                assert_eq!(number(set) & !number(&own[0]), 0, "{name}: {line}, the container has {}", own[0]);
-            }
-            assert_eq!(filter, own[1], "{name}: {line}");
-        }
+        assert_caught_no_more(&d, name);
     }
+}
+
+/// A program that is not root has fewer capabilities, and its process before it the container's at most.
+fn assert_caught_no_more(d: &Daemon, name: &str) {
+    let caught = exec(d, name, "cat /tmp/caught").ok();
+    let own = exec(d, name, "while read -r k v; do case $k in CapPrm:|Seccomp:) echo $v;; esac; done < /proc/1/status");
+    let own: Vec<String> = own.ok().lines().map(str::to_owned).collect();
+    let number = |text: &str| u64::from_str_radix(text, 16).unwrap();
+    for line in caught.lines() {
+        let [_, permitted, effective, bounding, filter] = line.split(' ').collect::<Vec<_>>()[..] else {
+            panic!("{line}");
+        };
+        for set in [permitted, effective, bounding] {
+            assert_eq!(number(set) & !number(&own[0]), 0, "{name}: {line}, the container has {}", own[0]);
+        }
+        assert_eq!(filter, own[1], "{name}: {line}");
+    }
+}
+
+/// Whether a procfs can be made for a PID namespace from outside (Linux 6.17): before that a first process that joins one
+/// is what it says in README.
+fn has_procfs_from_outside() -> bool {
+    let release = rustix::system::uname().release().to_string_lossy().into_owned();
+    let mut numbers = release.split(['.', '-']).map_while(|number| number.parse::<u32>().ok());
+    (numbers.next(), numbers.next()) >= (Some(6), Some(17))
+}
+
+#[test]
+fn a_first_process_that_joins_a_container_may_do_no_more_than_that() {
+    let Some(d) = Daemon::start() else { return };
+    if !has_procfs_from_outside() {
+        return eprintln!("skipped: a procfs is mounted from inside before Linux 6.17");
+    }
+    let words = ["run", "-d", "--name", "caught", "--cap-add", "SYS_PTRACE", "busybox", "sh", "-c", CATCH];
+    say(&d, &words).ok();
+    d.eventually("it is on the watch", || exec(&d, "caught", "test -e /tmp/ready").code == 0);
+    // Its first process is a number there like all others, and its procfs says so.
+    let script = "cat /proc/1/cmdline | head -c 2; echo; cat /proc/self/status";
+    for round in 0..20 {
+        let user: &[&str] = if round % 2 == 0 { &[] } else { &["-u", "web", "-w", "/tmp", "-i"] };
+        let joins = &["--pid", "container:caught", "busybox", "sh", "-c", script];
+        let seen = say(&d, &[&["run", "--rm"], user, joins].concat()).ok();
+        assert!(seen.starts_with("sh\n") && seen.contains("\nSeccomp:\t2"), "{seen}");
+    }
+    assert_caught_no_more(&d, "caught");
 }
 
 /// An image or a request that has the runtime itself run once more, inside.

@@ -37,7 +37,7 @@ fn links_that_are_called_as_a_runtime_are_one() {
         assert!(
             version.starts_with(&format!("{name} version "))
                 && version.contains("\ncommit: wharf-0.")
-                && version.contains("\nspec: 1.2."),
+                && version.contains("\nspec: 1.3."),
             "{version}"
         );
         assert!(text(&Command::new(&link).arg("--help").output().unwrap().stdout).contains("checkpoint"));

@@ -7,6 +7,7 @@ mod exec;
 mod hierarchy;
 mod hooks;
 mod hostile;
+mod joined;
 mod kit;
 mod lifecycle;
 mod limits;

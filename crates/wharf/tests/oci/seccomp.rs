@@ -43,7 +43,7 @@ fn each_action_does_what_it_says() {
 }
 
 /// What an agent is sent: the state, and the descriptors with it.
-fn receive(listener: &UnixListener) -> (Value, Vec<OwnedFd>) {
+pub(crate) fn receive(listener: &UnixListener) -> (Value, Vec<OwnedFd>) {
     let (stream, _) = listener.accept().unwrap();
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
@@ -58,7 +58,7 @@ fn receive(listener: &UnixListener) -> (Value, Vec<OwnedFd>) {
     (serde_json::from_slice(&bytes[..got.bytes]).unwrap(), fds)
 }
 
-fn notify(config: &mut Value, agent: &Path) {
+pub(crate) fn notify(config: &mut Value, agent: &Path) {
     config["annotations"] = json!({ "of": "mine" });
     config["linux"]["seccomp"] = json!({
         "defaultAction": "SCMP_ACT_ALLOW", "listenerPath": agent, "listenerMetadata": "mine",

@@ -12,7 +12,7 @@ use serde_json::json;
 use crate::kit::Bundle;
 
 /// Takes the master that is sent to `listener`.
-fn receive(listener: &UnixListener) -> File {
+pub(crate) fn receive(listener: &UnixListener) -> File {
     let (stream, _) = listener.accept().unwrap();
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
@@ -31,7 +31,7 @@ fn receive(listener: &UnixListener) -> File {
     File::from(fds.into_iter().next().unwrap())
 }
 
-fn read_until(master: &mut File, want: &str) -> String {
+pub(crate) fn read_until(master: &mut File, want: &str) -> String {
     let mut seen = String::new();
     let mut bytes = [0u8; 256];
     while !seen.contains(want) {
