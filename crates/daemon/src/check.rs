@@ -59,6 +59,14 @@ fn look(root: &Path, fsck: &mut Fsck) -> Result<(), String> {
         ),
         other => chain(&other),
     })?;
+    // What rows of its own a registry has nobody here knows: its blobs would be taken for nobody's.
+    if !["engine-id", "containers"].iter().any(|name| root.join(name).exists()) {
+        return Err(format!(
+            "`{}` is no data root of a daemon: there is neither engine-id nor containers in it. That of a registry is looked \
+             after by `wharf registry`",
+            root.display()
+        ));
+    }
     fsck.look(0);
     if damaged {
         // Whoever opens it repairs it, or could not read it.

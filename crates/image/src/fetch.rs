@@ -17,8 +17,10 @@ use crate::pull::blocking;
 use crate::transfer::Transfer;
 use crate::{ErrorKind, ImageError, Result};
 
-/// Chunks between the connection, the disk and the unpacking: enough that none of them waits for a hiccup.
+/// Chunks between the connection and the disk, which are small where the net is what all wait for.
 const CHUNKS: usize = 64;
+/// Chunks between the disk and the unpacking, of up to some 400 KiB: each layer that is unpacked may have as many.
+const UNPACKED: usize = 8;
 
 /// Held by every thread that works on the layer: when a pull is broken off they end a moment later than it, and the
 /// next one waits for them.
@@ -128,7 +130,7 @@ impl Fetch {
         *resumed = landing.is_resumed();
         let fate = Arc::new(Fate::default());
         let (to_disk, pieces) = mpsc::channel(CHUNKS);
-        let (to_unpack, stored) = sync_channel(CHUNKS);
+        let (to_unpack, stored) = sync_channel(UNPACKED);
         let transfer = Transfer {
             repository: self.repository.clone(),
             descriptor: self.descriptor.clone(),
@@ -136,6 +138,7 @@ impl Fetch {
             to_disk,
             progress: self.progress.clone(),
             spare: self.images.spare_connections(),
+            room: self.images.coming(),
         };
         let own = Arc::clone(&fate);
         let storing = tokio::task::spawn_blocking(move || landing.store(pieces, &to_unpack, &own));

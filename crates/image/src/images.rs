@@ -13,6 +13,7 @@ use crate::config::ImageConfig;
 use crate::flight::Flights;
 use crate::rows::{IMAGES, Row, familiar};
 use crate::side_by_side::{Limit, waiting};
+use crate::transfer::WAITING;
 use crate::{ImageError, Result};
 
 /// More than this is no configuration.
@@ -76,6 +77,7 @@ struct Inner {
     unpackings: Arc<Semaphore>,
     push_slots: Arc<Semaphore>,
     waiting: Limit,
+    coming: Arc<Semaphore>,
 }
 
 impl Images {
@@ -121,6 +123,7 @@ impl Images {
             push_slots: slots(pushes, PUSHES_AT_ONCE),
             unpackings: Arc::new(Semaphore::new(UNPACKED_AT_ONCE)),
             waiting: waiting(),
+            coming: Arc::new(Semaphore::new(WAITING)),
         };
         Self { inner: Arc::new(inner) }
     }
@@ -156,6 +159,11 @@ impl Images {
 
     pub(crate) fn spare_connections(&self) -> Arc<Semaphore> {
         Arc::clone(&self.inner.spare)
+    }
+
+    /// Room for bytes of pulls in memory.
+    pub(crate) fn coming(&self) -> Arc<Semaphore> {
+        Arc::clone(&self.inner.coming)
     }
 
     /// Bytes of archives that wait in memory.

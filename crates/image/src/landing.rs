@@ -8,7 +8,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender};
 use std::time::Duration;
 
-use bytes::Bytes;
 use tokio::sync::mpsc;
 use wharf_distribution::Descriptor;
 use wharf_reference::Digest;
@@ -17,7 +16,7 @@ use wharf_store::PartsWriter;
 
 use crate::fetch::Flight;
 use crate::images::Images;
-use crate::transfer::{PART, Piece};
+use crate::transfer::{Chunk, PART, Piece};
 use crate::{ErrorKind, ImageError, Result};
 
 /// What the threads of a layer must know of each other.
@@ -85,19 +84,19 @@ impl Landing {
     pub(crate) fn store(
         mut self,
         mut pieces: mpsc::Receiver<Piece>,
-        to_unpack: &SyncSender<Option<Bytes>>,
+        to_unpack: &SyncSender<Option<Chunk>>,
         fate: &Fate,
     ) -> Result<()> {
         if !self.pass_on(to_unpack, fate)? {
             return Ok(());
         }
         while let Some(piece) = pieces.blocking_recv() {
-            let Some((offset, bytes)) = piece else {
+            let Some((offset, chunk)) = piece else {
                 return self.finish(to_unpack, fate);
             };
-            match self.writer.write(offset, &bytes) {
+            match self.writer.write(offset, &chunk.bytes) {
                 // An unpacking that has failed says so itself.
-                Ok(true) => drop(to_unpack.send(Some(bytes))),
+                Ok(true) => drop(to_unpack.send(Some(chunk))),
                 Ok(false) => {}
                 Err(error) => {
                     if error.is_full() {
@@ -114,10 +113,10 @@ impl Landing {
     }
 
     /// Passes on what is on the disk and comes next; whether there is any use in going on.
-    fn pass_on(&mut self, to_unpack: &SyncSender<Option<Bytes>>, fate: &Fate) -> Result<bool> {
+    fn pass_on(&mut self, to_unpack: &SyncSender<Option<Chunk>>, fate: &Fate) -> Result<bool> {
         while !fate.is_hopeless() {
             match self.writer.verified()? {
-                Some(bytes) => drop(to_unpack.send(Some(bytes.into()))),
+                Some(bytes) => drop(to_unpack.send(Some(Chunk { bytes: bytes.into(), _room: None }))),
                 None => return Ok(true),
             }
         }
@@ -125,7 +124,7 @@ impl Landing {
         Ok(false)
     }
 
-    fn finish(self, to_unpack: &SyncSender<Option<Bytes>>, fate: &Fate) -> Result<()> {
+    fn finish(self, to_unpack: &SyncSender<Option<Chunk>>, fate: &Fate) -> Result<()> {
         let (digest, _) = self.writer.finish()?;
         if fate.is_hopeless() {
             self.images.forget_hopeless(&digest, &self.held)?;
@@ -147,23 +146,27 @@ impl Images {
 
 /// What was passed on, as a stream to read.
 pub(crate) struct Chunks {
-    chunks: Receiver<Option<Bytes>>,
-    current: Bytes,
+    chunks: Receiver<Option<Chunk>>,
+    current: Option<Chunk>,
+    at: usize,
     ended: bool,
     fate: Arc<Fate>,
 }
 
 impl Chunks {
-    pub(crate) fn new(chunks: Receiver<Option<Bytes>>, fate: Arc<Fate>) -> Self {
-        Self { chunks, current: Bytes::new(), ended: false, fate }
+    pub(crate) fn new(chunks: Receiver<Option<Chunk>>, fate: Arc<Fate>) -> Self {
+        Self { chunks, current: None, at: 0, ended: false, fate }
     }
 }
 
 impl Read for Chunks {
     fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
-        while self.current.is_empty() && !self.ended {
+        while self.current.as_ref().is_none_or(|chunk| self.at == chunk.bytes.len()) && !self.ended {
+            // Before the next one is waited for: it may need the room.
+            self.current = None;
+            self.at = 0;
             match self.chunks.recv() {
-                Ok(Some(chunk)) => self.current = chunk,
+                Ok(Some(chunk)) => self.current = Some(chunk),
                 Ok(None) => self.ended = true,
                 Err(_) => {
                     self.fate.broken.store(true, Ordering::SeqCst);
@@ -171,8 +174,11 @@ impl Read for Chunks {
                 }
             }
         }
-        let count = bytes.len().min(self.current.len());
-        bytes[..count].copy_from_slice(&self.current.split_to(count));
+        let Some(current) = &self.current else { return Ok(0) };
+        let rest = &current.bytes[self.at..];
+        let count = bytes.len().min(rest.len());
+        bytes[..count].copy_from_slice(&rest[..count]);
+        self.at += count;
         Ok(count)
     }
 }

@@ -22,8 +22,20 @@ pub(crate) const MOST_CONNECTIONS: usize = 4;
 /// A progress message for each so many bytes.
 const STEP: u64 = 512 << 10;
 
+/// Bytes that have come and are neither on the disk nor unpacked, of all layers together: enough for each connection's
+/// next chunks, while the disk and the processors are what all wait for.
+pub(crate) const WAITING: usize = 16 << 20;
+
 /// Bytes of a blob and where they belong. `None` is the end of the transfer, without which it was broken off.
-pub(crate) type Piece = Option<(u64, Bytes)>;
+pub(crate) type Piece = Option<(u64, Chunk)>;
+
+/// Bytes in memory, with their room there.
+#[derive(Debug)]
+pub(crate) struct Chunk {
+    pub(crate) bytes: Bytes,
+    /// None for those that come from the disk.
+    pub(crate) _room: Option<OwnedSemaphorePermit>,
+}
 
 pub(crate) struct Transfer {
     pub(crate) repository: Repository,
@@ -34,11 +46,14 @@ pub(crate) struct Transfer {
     pub(crate) progress: ProgressSender,
     /// Connections beside the first, of all layers together.
     pub(crate) spare: Arc<Semaphore>,
+    /// For bytes in memory.
+    pub(crate) room: Arc<Semaphore>,
 }
 
 /// What one connection has still to do.
 struct Lane {
     stream: BlobStream,
+    room: Arc<Semaphore>,
     _spare: Option<OwnedSemaphorePermit>,
 }
 
@@ -58,7 +73,11 @@ impl Transfer {
                 stream.to_the_end();
                 self.missing.clear();
             }
-            lanes.spawn(carry(Lane { stream, _spare: None }, self.to_disk.clone(), tell.clone()));
+            lanes.spawn(carry(
+                Lane { stream, room: Arc::clone(&self.room), _spare: None },
+                self.to_disk.clone(),
+                tell.clone(),
+            ));
         }
         loop {
             // Nobody listens any more to what has failed elsewhere.
@@ -72,10 +91,10 @@ impl Transfer {
                 };
                 let Some(range) = self.claim() else { break };
                 let (repository, descriptor) = (self.repository.clone(), self.descriptor.clone());
-                let (to_disk, tell) = (self.to_disk.clone(), tell.clone());
+                let (to_disk, tell, room) = (self.to_disk.clone(), tell.clone(), Arc::clone(&self.room));
                 lanes.spawn(async move {
                     let stream = repository.blob_range(&descriptor, range).await?;
-                    carry(Lane { stream, _spare: spare }, to_disk, tell).await
+                    carry(Lane { stream, room, _spare: spare }, to_disk, tell).await
                 });
             }
             tokio::select! {
@@ -110,7 +129,10 @@ async fn carry(mut lane: Lane, to_disk: mpsc::Sender<Piece>, tell: mpsc::Unbound
     while let Some(chunk) = lane.stream.chunk().await? {
         let count = chunk.len() as u64;
         let offset = lane.stream.position() - count;
-        if to_disk.send(Some((offset, chunk))).await.is_err() {
+        // Whoever has some gives it back without waiting for more.
+        let most = u32::try_from(chunk.len().min(WAITING)).unwrap_or(u32::MAX);
+        let room = Arc::clone(&lane.room).acquire_many_owned(most).await.ok();
+        if to_disk.send(Some((offset, Chunk { bytes: chunk, _room: room }))).await.is_err() {
             return Ok(());
         }
         let _ = tell.send(count);
@@ -153,6 +175,7 @@ mod tests {
             to_disk: mpsc::channel(1).0,
             progress: mpsc::unbounded_channel().0,
             spare: Arc::new(Semaphore::new(0)),
+            room: Arc::new(Semaphore::new(WAITING)),
         };
         let claims: Vec<Range<u64>> = std::iter::from_fn(|| transfer.claim()).collect();
         assert_eq!((claims[0].clone(), claims[1].clone()), (0..PART, 2 * PART..6 * PART));

@@ -108,6 +108,16 @@ fn what_is_no_data_root_is_left_alone() {
     let said = fsck(dir.path(), "");
     assert!(said.code == 1 && said.err.contains("is no data root of wharf"), "{}", said.err);
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+    // A registry's blobs have owners that only a registry knows.
+    let Some(d) = Daemon::start() else { return };
+    drop(Registry::start(&d));
+    let root = d.path().join("registry");
+    let old = std::time::SystemTime::now() - std::time::Duration::from_secs(7 * 24 * 3600);
+    let blob = root.join("blobs/sha256").join("ab".repeat(32));
+    std::fs::File::create(&blob).unwrap().set_modified(old).unwrap();
+    let said = fsck(&root, "");
+    assert!(said.code == 1 && said.err.contains("is no data root of a daemon"), "{}", said.err);
+    assert!(blob.exists());
 }
 
 #[test]

@@ -191,3 +191,52 @@ fn a_daemon_killed_in_the_middle_of_a_layer_fetches_none_of_it_twice() {
     assert!(std::fs::read(copy).unwrap() == noise, "it is what was pushed");
     d.docker("rm box").ok();
 }
+
+/// The most memory that a daemon has had since this was last asked, in MiB.
+fn peak(d: &Daemon) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", d.pid())).unwrap();
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    let peak: u64 = peak.trim().trim_end_matches(" kB").parse().unwrap();
+    // proc_pid_clear_refs(5).
+    std::fs::write(format!("/proc/{}/clear_refs", d.pid()), "5").unwrap();
+    peak >> 10
+}
+
+#[test]
+fn a_daemon_needs_little_memory_for_large_images() {
+    const LAYERS: usize = 6;
+    let Some(d) = Daemon::start() else { return };
+    let registry = Registry::start(&d);
+    let name = format!("{}/large:1", registry.address);
+    let dir = d.path().join("large");
+    std::fs::create_dir(&dir).unwrap();
+    let mut lines = String::from("FROM busybox\n");
+    for number in 0..LAYERS {
+        // What does not compress.
+        let noise = std::io::Read::take(std::fs::File::open("/dev/urandom").unwrap(), 30 << 20);
+        std::io::copy(&mut { noise }, &mut std::fs::File::create(dir.join(number.to_string())).unwrap()).unwrap();
+        lines += &format!("COPY {number} /\n");
+    }
+    std::fs::write(dir.join("Dockerfile"), lines).unwrap();
+    d.docker(&format!("build -t {name} {}", dir.display())).ok();
+    let archive = d.path().join("large.tar");
+    let clear = |d: &Daemon| d.docker(&format!("rmi -f {name}")).ok();
+    let most = |what: &str| {
+        let peak = peak(&d);
+        println!("{what}: {peak} MiB");
+        assert!(peak <= 150, "{what} took {peak} MiB");
+    };
+    peak(&d);
+    d.docker(&format!("push {name}")).ok();
+    most("push");
+    d.docker(&format!("save -o {} {name}", archive.display())).ok();
+    most("save");
+    clear(&d);
+    d.docker("builder prune -af").ok();
+    peak(&d);
+    d.docker(&format!("pull {name}")).ok();
+    most("pull");
+    clear(&d);
+    d.docker(&format!("load -i {}", archive.display())).ok();
+    most("load");
+}
