@@ -19,6 +19,7 @@ mod platforms;
 mod refuse;
 mod registries;
 mod run;
+mod search;
 mod share;
 mod ship;
 mod state;
