@@ -11,8 +11,10 @@ use crate::kit::{Daemon, Said};
 /// What the index answers, and what it was asked: the target and the credentials of each request.
 struct Index {
     address: String,
-    asked: Arc<Mutex<Vec<(String, Option<String>)>>>,
+    asked: Arc<Mutex<Vec<Asked>>>,
 }
+
+type Asked = (String, Option<String>);
 
 /// `ann` with `secret`.
 const BASIC: &str = "Basic YW5uOnNlY3JldA==";
@@ -52,7 +54,7 @@ impl Index {
         index
     }
 
-    fn last(&self) -> (String, Option<String>) {
+    fn last(&self) -> Asked {
         self.asked.lock().unwrap().last().unwrap().clone()
     }
 }
