@@ -12,6 +12,7 @@ use hyper::{Method, StatusCode, Uri};
 use crate::address::{Address, Origin};
 use crate::answer::Reply;
 use crate::client::Client;
+use crate::credentials::Credentials;
 use crate::endpoint::{Call, Endpoint, Target, lost};
 use crate::error::{DistributionError, Result};
 use crate::transport::without_query;
@@ -36,12 +37,20 @@ impl Client {
     /// # Errors
     /// `Address` for what is no such address; `Document` when the server does not have it; all of a request.
     pub async fn document(&self, url: &str) -> Result<Document> {
+        self.document_as(url, None).await
+    }
+
+    /// As [`Self::document`]; the credentials are shown to the server itself, if it asks for them.
+    ///
+    /// # Errors
+    /// As [`Self::document`].
+    pub async fn document_as(&self, url: &str, credentials: Option<Credentials>) -> Result<Document> {
         let wrong = || DistributionError::Address(url.to_owned());
         // Only the server's business is sent: a fragment is the reader's (RFC 9110, section 4.2.5).
         let uri: Uri = url.split('#').next().unwrap_or_default().parse().map_err(|_| wrong())?;
         let origin = Origin::of(&uri).ok_or_else(wrong)?;
         let address = Address::parse(uri.authority().ok_or_else(wrong)?.as_str())?;
-        let endpoint = Arc::new(Endpoint::new(self.shared(), address, Some(origin.tls), None));
+        let endpoint = Arc::new(Endpoint::new(self.shared(), address, Some(origin.tls), credentials));
         let mut call = Call::new(Method::GET, String::new(), Vec::new());
         call.target = Target::Uri(uri);
         // The bytes themselves are wanted: they are what a cache compares.

@@ -47,6 +47,8 @@ pub enum ImageError {
     OtherPlatform { name: String, wanted: String, actual: String },
     #[error("image with reference {name} was found but does not provide the specified platform ({platform})")]
     NotForPlatform { name: String, platform: String },
+    #[error("{what} is no image but an artifact of type {kind}: it cannot be run; tools such as oras fetch it")]
+    Artifact { what: String, kind: String },
     #[error("requested platform(s) ({0}) not found: the archive has images for others only")]
     NotInArchive(String),
     #[error("the archive cannot be used")]
@@ -80,9 +82,12 @@ impl ImageError {
             | Self::OtherPlatform { .. }
             | Self::NotForPlatform { .. }
             | Self::NotInArchive(_) => ErrorKind::NotFound,
-            Self::Ambiguous(_) | Self::Reference(_) | Self::Invalid(_) | Self::Config(_) | Self::Archive(_) => {
-                ErrorKind::Invalid
-            }
+            Self::Ambiguous(_)
+            | Self::Reference(_)
+            | Self::Invalid(_)
+            | Self::Artifact { .. }
+            | Self::Config(_)
+            | Self::Archive(_) => ErrorKind::Invalid,
             Self::Conflict(_) => ErrorKind::Conflict,
             Self::Mirrors { source, .. } => source.kind(),
             Self::Store(StoreError::WrongDigest { .. } | StoreError::WrongSize { .. }) => ErrorKind::Invalid,

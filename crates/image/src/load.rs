@@ -14,6 +14,7 @@ use crate::index::{Within, fits, is_attestation, parse_platform, platform_of};
 use crate::intake::Intake;
 use crate::names::tag_of;
 use crate::progress::Progress;
+use crate::pull::artifact_type;
 use crate::rows::key;
 use crate::{ImageError, Result, decompressed};
 
@@ -58,6 +59,8 @@ struct Loading<'a> {
     /// How many images have come, and how many manifests were looked at for them.
     count: usize,
     looked: usize,
+    /// What else is in the archive.
+    artifact: Option<String>,
 }
 
 impl Images {
@@ -71,9 +74,17 @@ impl Images {
     pub fn load(&self, input: impl Read, platforms: &[String], progress: &dyn Fn(Progress)) -> Result<Vec<String>> {
         let platforms: Vec<Platform> = platforms.iter().map(|text| parse_platform(text)).collect::<Result<_>>()?;
         let intake = Intake::read(self, decompressed(input)?, progress)?;
-        let mut loading =
-            Loading { images: self, intake, progress, platforms: &platforms, lines: Vec::new(), count: 0, looked: 0 };
-        match loading.all().and_then(|()| loading.check_platforms()) {
+        let mut loading = Loading {
+            images: self,
+            intake,
+            progress,
+            platforms: &platforms,
+            lines: Vec::new(),
+            count: 0,
+            looked: 0,
+            artifact: None,
+        };
+        match loading.all().and_then(|()| loading.check_some()) {
             Ok(()) => {
                 loading.intake.end()?;
                 Ok(loading.lines)
@@ -121,8 +132,14 @@ impl Loading<'_> {
     }
 
     /// What was asked for and is not there is an error.
-    fn check_platforms(&self) -> Result<()> {
-        if self.count > 0 || self.platforms.is_empty() {
+    fn check_some(&self) -> Result<()> {
+        if self.count > 0 {
+            return Ok(());
+        }
+        if let Some(kind) = self.artifact.clone() {
+            return Err(ImageError::Artifact { what: "what is in the archive".into(), kind });
+        }
+        if self.platforms.is_empty() {
             return Ok(());
         }
         let names: Vec<String> = self.platforms.iter().map(ToString::to_string).collect();
@@ -252,6 +269,7 @@ impl Loading<'_> {
         index: Option<Within>,
     ) -> Result<bool> {
         if !manifest.is_image() {
+            self.artifact = Some(artifact_type(manifest));
             return Ok(false);
         }
         let config = self.intake.small(&blob(&manifest.config.digest))?;
@@ -298,6 +316,7 @@ impl Loading<'_> {
             with.manifest = self.keep_compressed(manifest, descriptor, bytes, diff_ids)?;
         }
         let id = Digest::sha256(&found.config);
+        let is_platform = found.index.is_some();
         with.index = found.index;
         for tag in &tags {
             let before = self.images.by_name(tag)?.filter(|before| *before != id);
@@ -317,7 +336,7 @@ impl Loading<'_> {
         }
         for line in tags.iter().map(|tag| format!("Loaded image: {}", tag.familiar())) {
             // Once for all of its platforms.
-            if !self.lines.contains(&line) {
+            if !is_platform || !self.lines.contains(&line) {
                 self.lines.push(line);
             }
         }

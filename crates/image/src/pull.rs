@@ -196,8 +196,7 @@ async fn image_manifest(
 /// Before anything of it is fetched: whether it is an image that can be had.
 fn check_manifest(reference: &Reference, manifest: &ImageManifest) -> Result<()> {
     if !manifest.is_image() {
-        let kind = &manifest.config.media_type;
-        return Err(ImageError::Invalid(format!("{reference} is no image but an artifact of type {kind}")));
+        return Err(ImageError::Artifact { what: reference.familiar(), kind: artifact_type(manifest) });
     }
     let unknown = manifest.layers.iter().find(|layer| !LAYER_TYPES.contains(&layer.media_type.as_str()));
     match unknown {
@@ -207,6 +206,12 @@ fn check_manifest(reference: &Reference, manifest: &ImageManifest) -> Result<()>
             layer.digest, layer.media_type
         ))),
     }
+}
+
+/// What an artifact says that it is (OCI image-spec, "Guidelines for Artifact Usage").
+pub(crate) fn artifact_type(manifest: &ImageManifest) -> String {
+    let own = manifest.artifact_type.clone().filter(|own| !own.is_empty());
+    own.unwrap_or_else(|| manifest.config.media_type.clone()).chars().take(160).collect()
 }
 
 fn check_config(

@@ -94,9 +94,9 @@ impl App {
         let method = ask.method.clone();
         match (route, method.as_str()) {
             (Route::Version, "GET" | "HEAD") => Ok(answer::bytes(StatusCode::OK, "application/json", "{}")),
-            (Route::Catalog, "GET") => listings::catalog(self, &ask).await,
-            (Route::Tags { name }, "GET") => listings::tags(self, &ask, name).await,
-            (Route::Referrers { name, digest }, "GET") => listings::referrers(self, &ask, name, digest).await,
+            (Route::Catalog, "GET" | "HEAD") => listings::catalog(self, &ask).await,
+            (Route::Tags { name }, "GET" | "HEAD") => listings::tags(self, &ask, name).await,
+            (Route::Referrers { name, digest }, "GET" | "HEAD") => listings::referrers(self, &ask, name, digest).await,
             (Route::Blob { name, digest }, "GET" | "HEAD") => blobs::get(self, &ask, name, digest).await,
             (Route::Blob { name, digest }, "DELETE") => blobs::delete(self, name, digest).await,
             (Route::Uploads { name }, "POST") => uploads::begin(self, ask, name).await,
@@ -123,8 +123,7 @@ impl App {
 
 fn not_allowed(route: &Route) -> Answer {
     let allowed = match route {
-        Route::Version => "GET, HEAD",
-        Route::Catalog | Route::Tags { .. } | Route::Referrers { .. } => "GET",
+        Route::Version | Route::Catalog | Route::Tags { .. } | Route::Referrers { .. } => "GET, HEAD",
         Route::Blob { .. } => "DELETE, GET, HEAD",
         Route::Uploads { .. } => "POST",
         Route::Upload { .. } => "DELETE, GET, HEAD, PATCH, PUT",

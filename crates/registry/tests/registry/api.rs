@@ -163,6 +163,16 @@ fn lists_are_given_page_by_page() {
     assert_eq!(pages(&server, "/v2/a/tags/list?n=2", "tags"), [vec!["1", "10"], vec!["2", "A"], vec!["x"]]);
     assert_eq!(pages(&server, "/v2/a/tags/list?n=2&last=2", "tags"), [["A", "x"]]);
     assert_eq!(pages(&server, "/v2/a/tags/list?n=0", "tags"), [[""; 0]]);
+    // RFC 9110, section 9.1: what can be had by GET can be asked for by HEAD.
+    for path in [
+        "/v2/_catalog?n=2".to_owned(),
+        "/v2/a/tags/list?n=2".into(),
+        format!("/v2/a/referrers/{}", Digest::sha256(b"")),
+    ] {
+        let (got, head) = (server.get(&path), server.ask("HEAD", &path, &[], b""));
+        assert_eq!((head.status, head.header("link")), (200, got.header("link")), "{path}");
+        assert_eq!(head.header("content-type"), got.header("content-type"), "{path}");
+    }
     for bad in ["-1", "x", "1e3", "99999999999999999999999"] {
         let refused = server.get(&format!("/v2/_catalog?n={bad}"));
         assert_eq!((refused.status, refused.code().as_str()), (400, "PAGINATION_NUMBER_INVALID"), "{bad}");

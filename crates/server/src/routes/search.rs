@@ -1,10 +1,11 @@
 //! Searching a registry, by the protocol of Docker's first one: the only that has a search.
 
 use serde_json::{Value, json};
-use wharf_distribution::Client;
+use wharf_distribution::{Client, Credentials};
 use wharf_engine::EngineError;
 
 use super::{Call, Result};
+use crate::auth;
 use crate::filters::Filters;
 use crate::http::{ApiError, ok};
 
@@ -22,10 +23,10 @@ pub(super) async fn search(call: Call) -> Result {
         return Err(ApiError::bad(format!("limit {limit} is outside the range of [1, 100]")));
     }
     let bad = |key: &str, value: &str| ApiError::bad(format!("invalid filter '{key}={value}'"));
-    let stars: Option<i64> = match filters.get("stars").and_then(|values| values.first()) {
-        Some(text) => Some(text.parse().map_err(|_| bad("stars", text))?),
-        None => None,
-    };
+    let stars = filters.get("stars").unwrap_or_default().iter();
+    let stars = stars.map(|text| text.parse::<i64>().map_err(|_| bad("stars", text)));
+    // Of several the highest.
+    let stars = stars.collect::<std::result::Result<Vec<_>, _>>()?.into_iter().max();
     let (official, automated) = (filters.flag("is-official")?, filters.flag("is-automated")?);
     let term = call.query.text("term");
     if let Some((scheme, _)) = term.split_once("://") {
@@ -37,8 +38,9 @@ pub(super) async fn search(call: Call) -> Result {
     let options = call.api.engine.told();
     let insecure = is_loopback(host) || options.insecure_registries.iter().any(|name| name == host);
     let client = call.api.engine.registry();
-    let found = match ask(client, "https", host, text, limit).await {
-        Err(_) if insecure => ask(client, "http", host, text, limit).await,
+    let credentials = auth::of(call.request.headers())?;
+    let found = match ask(client, "https", host, text, limit, credentials.clone()).await {
+        Err(_) if insecure => ask(client, "http", host, text, limit, credentials).await,
         found => found,
     };
     let results: Vec<Value> = found?
@@ -74,10 +76,11 @@ async fn ask(
     host: &str,
     text: &str,
     limit: i64,
+    credentials: Option<Credentials>,
 ) -> std::result::Result<Vec<Value>, ApiError> {
     let query: String = text.bytes().map(escaped).collect();
     let url = format!("{scheme}://{host}/v1/search?q={query}&n={limit}");
-    let mut document = client.document(&url).await.map_err(EngineError::from)?;
+    let mut document = client.document_as(&url, credentials).await.map_err(EngineError::from)?;
     let mut bytes = Vec::new();
     while let Some(chunk) = document.chunk().await.map_err(EngineError::from)? {
         bytes.extend_from_slice(&chunk);

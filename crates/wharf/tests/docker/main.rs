@@ -1,6 +1,7 @@
 //! The built binary as a daemon, driven by the real `docker` client where there is one, by our own where there is none.
 
 mod architecture;
+mod artifacts;
 mod build;
 mod check;
 mod copy;
@@ -15,10 +16,12 @@ mod links;
 mod logging;
 mod metrics;
 mod names;
+mod peers;
 mod platforms;
 mod refuse;
 mod registries;
 mod run;
+mod search;
 mod share;
 mod ship;
 mod state;
@@ -26,6 +29,7 @@ mod store;
 mod survive;
 mod tcp;
 mod terminal;
+mod token_server;
 mod update;
 mod volumes;
 mod why;
