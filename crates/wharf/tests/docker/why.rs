@@ -115,10 +115,10 @@ fn a_detached_run_waits_until_it_is_ready() {
     run(&[&["--name", "good"], &healthy[..], &["test -e /ready", "busybox", "sh", "-c", script]].concat()).ok();
     assert_eq!(d.docker("inspect -f {{.State.Health.Status}} good").ok(), "healthy");
     run(&["--name", "plain", "busybox", "sleep", "1000"]).ok();
-    let ill = run(&[&healthy[..2], &["--health-cmd", "false", "--health-retries", "1", "busybox", "sleep", "1000"]].concat());
+    let ill =
+        run(&[&healthy[..2], &["--health-cmd", "false", "--health-retries", "1", "busybox", "sleep", "1000"]].concat());
     assert!(ill.code == 1 && ill.err.contains("is unhealthy"), "{} {}", ill.code, ill.err);
-    let ended =
-        run(&[&healthy[..], &["true", "busybox", "sh", "-c", "exit 4"]].concat());
+    let ended = run(&[&healthy[..], &["true", "busybox", "sh", "-c", "exit 4"]].concat());
     assert!(ended.code == 1 && ended.err.contains("ended with 4 before it was ready"), "{} {}", ended.code, ended.err);
     let slow =
         run(&[&healthy[..], &["false", "--health-retries", "1000", "--wait-timeout", "1", "busybox", "sleep", "9"]]
