@@ -88,12 +88,7 @@ pub(crate) fn source(engine: Engine, networks: Networks) -> NetworkSource {
         let dns = &engine.options().dns;
         let resolv = ResolvConf::of_host().with(&dns.servers, &dns.search, &dns.options);
         let resolv_conf = if named { resolv.render(true) } else { resolv.reachable().render(false) };
-        Ok(StepNetwork {
-            namespace,
-            resolv_conf,
-            addresses: vec![IpAddr::V4(endpoint.ip)],
-            guard: Box::new(guard),
-        })
+        Ok(StepNetwork { namespace, resolv_conf, addresses: vec![IpAddr::V4(endpoint.ip)], guard: Box::new(guard) })
     })
 }
 

@@ -51,6 +51,13 @@ impl Engine {
 
     async fn create_now(&self, name: Option<&str>, platform: Option<&str>, request: CreateRequest) -> Result<Created> {
         let name = name.map(names::check_name).transpose()?.map(str::to_owned);
+        let has_command = |words: &Option<Vec<String>>| words.as_ref().is_some_and(|words| !words.is_empty());
+        if request.config.image.is_empty()
+            && !has_command(&request.config.cmd)
+            && !has_command(&request.config.entrypoint)
+        {
+            return Err(EngineError::invalid("no command specified"));
+        }
         if request.config.image.is_empty() {
             return Err(EngineError::invalid("config cannot be empty in order to create a container"));
         }
@@ -215,6 +222,7 @@ impl Engine {
             // As much swap as memory; written down, as an update is measured by it.
             resources.memory_swap = resources.memory.saturating_mul(2);
         }
+        resources.pids_limit = resources.pids_limit.filter(|limit| *limit > 0);
         if resources.memory_swappiness == Some(-1) {
             resources.memory_swappiness = None;
         }

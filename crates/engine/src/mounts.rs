@@ -229,7 +229,7 @@ fn bind(engine: &Engine, record: &Container, text: &str, warnings: &mut Vec<Stri
         std::fs::create_dir_all(&source)
             .map_err(|e| EngineError::from_source(&format!("error while creating mount source path '{source}'"), &e))?;
     }
-    let propagation = if propagation.is_empty() { "rprivate".to_owned() } else { propagation };
+    let propagation = propagation_of(&engine.inner.options.data_root, &source, propagation)?;
     Ok(MountPoint {
         kind: "bind".into(),
         source,
@@ -303,6 +303,9 @@ fn mount(engine: &Engine, record: &Container, request: &MountRequest) -> Result<
     match request.kind.as_str() {
         "bind" => {
             let options = request.bind_options.clone().unwrap_or_default();
+            if request.source.is_empty() {
+                return Err(bad("field Source must not be empty".into()));
+            }
             check_bind(&options, request.read_only).map_err(bad)?;
             if !request.source.starts_with('/') {
                 return Err(EngineError::invalid(format!(
@@ -321,7 +324,7 @@ fn mount(engine: &Engine, record: &Container, request: &MountRequest) -> Result<
                     EngineError::from_source(&format!("error while creating mount source path '{source}'"), &e)
                 })?;
             }
-            let propagation = if options.propagation.is_empty() { "rprivate".to_owned() } else { options.propagation };
+            let propagation = propagation_of(&engine.inner.options.data_root, &source, options.propagation)?;
             Ok(MountPoint {
                 kind: "bind".into(),
                 source,
@@ -359,6 +362,22 @@ fn mount(engine: &Engine, record: &Container, request: &MountRequest) -> Result<
     }
 }
 
+/// A bind that has the engine's own files in it must let go of what is mounted there when the engine does (moby,
+/// `validateBindDaemonRoot`).
+fn propagation_of(data_root: &Path, source: &str, asked: String) -> Result<String> {
+    let root = data_root.to_string_lossy();
+    let own = source.starts_with(&*root) || root.starts_with(source);
+    match asked.as_str() {
+        "" => Ok(if own { "rslave" } else { "rprivate" }.into()),
+        "rslave" | "rshared" => Ok(asked),
+        _ if own => Err(EngineError::invalid(format!(
+            "invalid mount config: must use either propagation mode \"rslave\" or \"rshared\" when mount source is within \
+             the daemon root, daemon root: {root:?}, bind mount source: {source:?}, propagation: {asked:?}"
+        ))),
+        _ => Ok(asked),
+    }
+}
+
 /// What the options of a bind cannot be together.
 fn check_bind(options: &BindOptions, read_only: bool) -> Result<(), String> {
     if !options.propagation.is_empty() && !PROPAGATIONS.contains(&options.propagation.as_str()) {
@@ -388,16 +407,14 @@ fn volume(
         return Err(EngineError::not_found(format!("no volume driver named '{}' is here", wish.driver)));
     }
     check_proc(&MountPoint { kind: "volume".into(), destination: destination.into(), ..MountPoint::default() })?;
-    let there = name.is_some_and(|name| engine.volumes().get(name).is_ok());
     let found = engine.volumes().create(&CreateVolume {
         name: name.unwrap_or_default().to_owned(),
         labels: wish.labels.clone(),
         driver: "local".into(),
         options: wish.options.clone(),
     })?;
-    if !there {
-        engine.tell_of("volume", "create", &found.name, &[("driver", "local")]);
-    }
+    // Docker tells of it for one that was there, too.
+    engine.tell_of("volume", "create", &found.name, &[("driver", "local")]);
     if !wish.no_copy {
         let view = engine.images().layers().view(&record.layers, None)?;
         engine.volumes().mount(&found.name, &record.id).map_err(|error| {

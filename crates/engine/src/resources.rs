@@ -96,8 +96,9 @@ pub fn limits(host: &HostConfig) -> Result<Value> {
         ("realtimePeriod", r.cpu_realtime_period),
         ("realtimeRuntime", r.cpu_realtime_runtime),
     ] {
-        if value > 0 {
-            cpu.insert(key.into(), value.into());
+        // A quota below nothing is none any more.
+        if value > 0 || (key == "quota" && value < 0) {
+            cpu.insert(key.into(), value.max(-1).into());
         }
     }
     for (key, value) in [("cpus", &r.cpuset_cpus), ("mems", &r.cpuset_mems)] {
@@ -112,8 +113,9 @@ pub fn limits(host: &HostConfig) -> Result<Value> {
             all.insert(key.into(), Value::Object(section));
         }
     }
-    if let Some(limit) = r.pids_limit.filter(|limit| *limit != 0) {
-        all.insert("pids".into(), json!({ "limit": limit }));
+    if let Some(limit) = r.pids_limit {
+        // Nothing and less is no limit: an update takes it away.
+        all.insert("pids".into(), json!({ "limit": if limit > 0 { limit } else { -1 } }));
     }
     Ok(Value::Object(all))
 }

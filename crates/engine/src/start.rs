@@ -348,7 +348,8 @@ impl Engine {
         }
     }
 
-    /// Connects to each network, that of the network mode first: it is `eth0`. Answers with the first address.
+    /// Connects to each network, that of the network mode first: it is `eth0`. Answers with the first address that
+    /// can be reached from outside.
     fn connect_all(
         &self,
         record: &Container,
@@ -391,13 +392,11 @@ impl Engine {
             settings.ip_address = endpoint.ip.to_string();
             settings.ip_prefix_len = endpoint.prefix;
             settings.mac_address = endpoint.mac.to_string();
-            let short = &record.id[..12];
-            if !matches!(name.as_str(), "bridge") {
-                let mut names = vec![record.name.clone(), short.to_owned()];
-                names.extend(settings.aliases.iter().flatten().cloned());
-                settings.dns_names = Some(names);
+            settings.dns_names = crate::dns::names_on(record, &found, settings.aliases.as_deref());
+            // Through an internal network nobody comes in.
+            if !found.internal {
+                address.get_or_insert(IpAddr::V4(endpoint.ip));
             }
-            address.get_or_insert(IpAddr::V4(endpoint.ip));
             self.tell_of(
                 "network",
                 "connect",
@@ -408,7 +407,8 @@ impl Engine {
         Ok(address)
     }
 
-    fn publish(
+    /// Publishes a container's ports at this address; without one they are only listed.
+    pub(crate) fn publish(
         &self,
         record: &Container,
         address: Option<IpAddr>,

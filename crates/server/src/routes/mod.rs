@@ -83,6 +83,17 @@ async fn route(api: Api, request: Request<Incoming>) -> Result {
     let segments: Vec<String> = rest.split('/').filter(|s| !s.is_empty()).map(decode_path).collect();
     let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
     let method = call.request.method().clone();
+    // A link's name has its container's in it.
+    let linked = match segments.as_slice() {
+        ["containers", parent, alias, verb] if !matches!(*alias, "attach" | "checkpoints") => {
+            Some((format!("{parent}/{alias}"), *verb))
+        }
+        _ => None,
+    };
+    let segments = match &linked {
+        Some((name, verb)) => vec!["containers", name, verb],
+        None => segments,
+    };
     match (method.as_str(), segments.as_slice()) {
         ("GET" | "HEAD", ["_ping"]) => Ok(system::ping()),
         ("GET", ["version"]) => Ok(system::version()),
