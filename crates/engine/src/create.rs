@@ -77,6 +77,11 @@ impl Engine {
             return Err(EngineError::not_found(format!("No such image: {}", request.config.image)));
         }
         let CreateRequest { mut config, host_config: mut host, networking_config } = request;
+        if host.network_mode.starts_with("container:")
+            && config.exposed_ports.as_ref().is_some_and(|all| !all.is_empty())
+        {
+            return Err(EngineError::invalid("conflicting options: port exposing and the container type network mode"));
+        }
         merge(&mut config, &image)?;
         let mut warnings = Vec::new();
         self.fill_in(&mut config, &mut host)?;
@@ -97,6 +102,13 @@ impl Engine {
         let links = self.resolve_links(&mut host)?;
         if config.hostname.is_empty() && host.uts_mode != "host" && !host.network_mode.starts_with("container:") {
             config.hostname = if host.network_mode == "host" { host_name() } else { id[..12].to_owned() };
+        }
+        if let Some(of) = host.network_mode.strip_prefix("container:")
+            && let Ok(other) = self.inspect(of)
+        {
+            // Who has another's network has its name there.
+            config.hostname.clone_from(&other.config.hostname);
+            config.domainname.clone_from(&other.config.domainname);
         }
         let name = self.take_name(name, &id)?;
         let dir = self.dir(&id);
@@ -270,6 +282,9 @@ impl Engine {
         let mut endpoints = BTreeMap::new();
         let asked = asked.endpoints_config.unwrap_or_default();
         if mode.starts_with("container:") {
+            if asked.values().any(|settings| !settings.mac_address.is_empty()) {
+                return Err(EngineError::invalid("conflicting options: mac-address and the network mode"));
+            }
             if !asked.is_empty() {
                 return Err(EngineError::invalid(
                     "conflicting options: a container that shares another's network cannot be on networks of its own",

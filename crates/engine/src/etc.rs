@@ -63,9 +63,14 @@ fn hosts(record: &Container, names: &Names) -> Result<String> {
         text.push_str(&format!("{address}\t{name}\n"));
     }
     let (host, domain) = (&record.config.hostname, &record.config.domainname);
+    let full = if domain.is_empty() { host.clone() } else { format!("{host}.{domain}") };
+    // The whole name, and its first word.
+    let words = match full.split_once('.') {
+        Some((short, _)) => format!("{full} {short}"),
+        None => full,
+    };
     for address in &names.own {
-        let full = if domain.is_empty() { String::new() } else { format!("{host}.{domain} ") };
-        text.push_str(&format!("{address}\t{full}{host}\n"));
+        text.push_str(&format!("{address}\t{words}\n"));
     }
     Ok(std::mem::take(text))
 }

@@ -54,7 +54,7 @@ fn collect(
                 "ro" => point.rw = false,
                 other => return Err(EngineError::invalid(format!("invalid mode: {other}"))),
             }
-            point.anonymous = false;
+            // One that nobody has named goes with its last user, whoever that is.
             points.insert(point.destination.clone(), point);
         }
     }

@@ -295,7 +295,8 @@ impl Engine {
             links,
         };
         let mut resolv = self.resolv_conf(record);
-        if network.own.is_some() {
+        // Whoever names a server of the container's own loopback means it.
+        if network.own.is_some() && record.host.dns.as_ref().is_none_or(Vec::is_empty) {
             resolv = resolv.reachable();
         }
         etc::write(&self.dir(&record.id), record, &names, &resolv)
@@ -320,6 +321,9 @@ impl Engine {
             return Ok((network, record.networks.clone(), BTreeMap::new()));
         }
         if let Some(of) = mode.strip_prefix("container:") {
+            if self.inspect(of).is_ok_and(|other| other.id == record.id) {
+                return Err(EngineError::invalid("cannot join own network namespace"));
+            }
             let joined = self.inspect(of).and_then(|other| Process::of(&other)?.namespace("net"));
             network.shared = Some(joined.map_err(|mut error| {
                 error.message = format!("joining network namespace of container: {}", error.message);
