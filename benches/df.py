@@ -100,11 +100,11 @@ def main():
         with open(f"{work}/images.tar", "rb") as images:
             took, _ = ask(sock, "POST", "/images/load?quiet=1", images)
         print(f"load of {IMAGES} images: {took:.1f} s")
-        for path in ("/system/df", "/images/json"):
+        for path in ("/v1.51/system/df", "/images/json"):
             ask(sock, "GET", path)
             times = [1000 * ask(sock, "GET", path)[0] for _ in range(20)]
             print(f"GET {path}: median {statistics.median(times):.1f} ms, worst of 20 {max(times):.1f} ms")
-        usage = json.loads(ask(sock, "GET", "/system/df?exact=1")[1])
+        usage = json.loads(ask(sock, "GET", "/v1.51/system/df?exact=1")[1])
         said = usage["DataRoot"]["Total"]
         du = int(subprocess.run(["du", "-s", "-x", "-B1", data], capture_output=True, check=True).stdout.split()[0])
         print(f"{len(usage['Images'])} images; sum {said}, du {du}: {100 * (said - du) / du:+.2f} %")

@@ -43,9 +43,10 @@ impl Engine {
         if record.state.status.is_active() {
             let (engine, own, name) = (self.clone(), record.clone(), found.name.clone());
             let (network_id, driver) = (found.id.clone(), found.driver.clone());
-            settings = blocking(move || {
+            let connected = blocking(move || {
                 let netns = Process::of(&own)?.namespace("net")?;
                 let ip = settings.ipam_config.as_ref().map(|c| c.ipv4_address.as_str()).filter(|a| !a.is_empty());
+                let mac = Some(settings.mac_address.as_str()).filter(|mac| !mac.is_empty());
                 let request = EndpointRequest {
                     network: &found.id,
                     container: &own.id,
@@ -55,7 +56,9 @@ impl Engine {
                     ip: ip
                         .map(|t| t.parse().map_err(|_| EngineError::invalid(format!("invalid IPv4 address: {t}"))))
                         .transpose()?,
-                    mac: None,
+                    mac: mac
+                        .map(|t| t.parse().map_err(|_| EngineError::invalid(format!("invalid MAC address: {t}"))))
+                        .transpose()?,
                     aliases: settings.aliases.as_deref().unwrap_or_default(),
                 };
                 let endpoint = engine.networks().connect(&request)?;
@@ -65,6 +68,7 @@ impl Engine {
                 settings.ip_address = endpoint.ip.to_string();
                 settings.ip_prefix_len = endpoint.prefix;
                 settings.mac_address = endpoint.mac.to_string();
+                settings.dns_names = crate::dns::names_on(&own, &found, settings.aliases.as_deref());
                 let mut all = own.networks.clone();
                 all.insert(found.name.clone(), settings.clone());
                 if let Err(error) = engine.join_names(&own, netns.as_fd(), &all) {
@@ -72,10 +76,19 @@ impl Engine {
                     engine.networks().disconnect(&found.id, &own.id)?;
                     return Err(error);
                 }
-                Ok(settings)
-            })
-            .await?;
-            let record = slot.change(|record| drop(record.networks.insert(name.clone(), settings)));
+                // Ports that nobody could reach until now.
+                let unpublished = own.ports.values().all(Option::is_none);
+                let ports = match unpublished && !found.internal {
+                    true => Some(engine.publish(&own, settings.ip_address.parse().ok())?),
+                    false => None,
+                };
+                Ok((settings, ports))
+            });
+            let (settings, ports) = connected.await?;
+            let record = slot.change(|record| {
+                record.networks.insert(name.clone(), settings);
+                record.ports = ports.unwrap_or_else(|| std::mem::take(&mut record.ports));
+            });
             self.save(&record).await?;
             let attributes = [("container", record.id.as_str()), ("name", &name), ("type", &driver)];
             self.tell_of("network", "connect", &network_id, &attributes);

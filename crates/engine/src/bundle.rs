@@ -200,7 +200,9 @@ fn environment(config: &Config, tty: bool, linked: &[String], more: &[String], i
             None => env.push(pair.clone()),
         }
     }
-    if !env.iter().any(|pair| key(pair) == "HOME") {
+    // One that is empty says no more than none (runc).
+    if !env.iter().any(|pair| key(pair) == "HOME" && pair != "HOME=") {
+        env.retain(|pair| pair != "HOME=");
         env.push(format!("HOME={}", identity.home));
     }
     env

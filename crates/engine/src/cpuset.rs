@@ -15,7 +15,7 @@ pub(crate) fn check(resources: &Resources) -> Result<()> {
             continue;
         }
         let wanted = cpuset_numbers(asked)
-            .ok_or_else(|| EngineError::invalid(format!("Invalid value {asked:?} for cpuset {name}")))?;
+            .ok_or_else(|| EngineError::invalid(format!("Invalid value {asked} for cpuset {name}")))?;
         // Where the kernel does not tell, it will refuse by itself.
         let Ok(available) = std::fs::read_to_string(file) else { continue };
         let available = available.trim();

@@ -51,6 +51,13 @@ impl Engine {
 
     async fn create_now(&self, name: Option<&str>, platform: Option<&str>, request: CreateRequest) -> Result<Created> {
         let name = name.map(names::check_name).transpose()?.map(str::to_owned);
+        let has_command = |words: &Option<Vec<String>>| words.as_ref().is_some_and(|words| !words.is_empty());
+        if request.config.image.is_empty()
+            && !has_command(&request.config.cmd)
+            && !has_command(&request.config.entrypoint)
+        {
+            return Err(EngineError::invalid("no command specified"));
+        }
         if request.config.image.is_empty() {
             return Err(EngineError::invalid("config cannot be empty in order to create a container"));
         }
@@ -69,6 +76,11 @@ impl Engine {
             return Err(EngineError::not_found(format!("No such image: {}", request.config.image)));
         }
         let CreateRequest { mut config, host_config: mut host, networking_config } = request;
+        if host.network_mode.starts_with("container:")
+            && config.exposed_ports.as_ref().is_some_and(|all| !all.is_empty())
+        {
+            return Err(EngineError::invalid("conflicting options: port exposing and the container type network mode"));
+        }
         merge(&mut config, &image)?;
         let mut warnings = Vec::new();
         self.fill_in(&mut config, &mut host)?;
@@ -89,6 +101,13 @@ impl Engine {
         let links = self.resolve_links(&mut host)?;
         if config.hostname.is_empty() && host.uts_mode != "host" && !host.network_mode.starts_with("container:") {
             config.hostname = if host.network_mode == "host" { host_name() } else { id[..12].to_owned() };
+        }
+        if let Some(of) = host.network_mode.strip_prefix("container:")
+            && let Ok(other) = self.inspect(of)
+        {
+            // Who has another's network has its name there.
+            config.hostname.clone_from(&other.config.hostname);
+            config.domainname.clone_from(&other.config.domainname);
         }
         let name = self.take_name(name, &id)?;
         let dir = self.dir(&id);
@@ -214,6 +233,7 @@ impl Engine {
             // As much swap as memory; written down, as an update is measured by it.
             resources.memory_swap = resources.memory.saturating_mul(2);
         }
+        resources.pids_limit = resources.pids_limit.filter(|limit| *limit > 0);
         if resources.memory_swappiness == Some(-1) {
             resources.memory_swappiness = None;
         }
@@ -261,6 +281,9 @@ impl Engine {
         let mut endpoints = BTreeMap::new();
         let asked = asked.endpoints_config.unwrap_or_default();
         if mode.starts_with("container:") {
+            if asked.values().any(|settings| !settings.mac_address.is_empty()) {
+                return Err(EngineError::invalid("conflicting options: mac-address and the network mode"));
+            }
             if !asked.is_empty() {
                 return Err(EngineError::invalid(
                     "conflicting options: a container that shares another's network cannot be on networks of its own",

@@ -46,6 +46,20 @@ fn has_names(network: &NetworkRecord) -> bool {
     network.driver == "bridge" && network.name != "bridge"
 }
 
+/// The names that a container has on a network, as an endpoint shows them; `None` where nobody has any.
+pub(crate) fn names_on(record: &Container, network: &NetworkRecord, aliases: Option<&[String]>) -> Option<Vec<String>> {
+    let short = record.id.get(..12).unwrap_or(&record.id);
+    let own = std::iter::once(record.name.as_str());
+    let all = own.chain(aliases.into_iter().flatten().map(String::as_str)).chain([short, &record.config.hostname]);
+    let mut names: Vec<String> = Vec::new();
+    for name in all {
+        if !name.is_empty() && names.iter().all(|have| have != name) {
+            names.push(name.to_owned());
+        }
+    }
+    has_names(network).then_some(names)
+}
+
 impl Engine {
     /// Asks the process, which is started where there is none; once more when it had gone.
     fn with_dns<T>(&self, ask: impl Fn(&Server) -> wharf_dns::Result<T>) -> Result<T> {

@@ -37,10 +37,15 @@ pub fn write(dir: &Path, record: &Container, names: &Names, resolv: &ResolvConf)
 }
 
 fn hosts(record: &Container, names: &Names) -> Result<String> {
-    let mut text = String::from(
-        "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\nfe00::\tip6-localnet\n\
+    // Who has the host's network has its names, too.
+    let of_host = (record.host.network_mode == "host").then(|| std::fs::read_to_string("/etc/hosts").ok()).flatten();
+    let mut text = of_host.map(|text| if text.is_empty() || text.ends_with('\n') { text } else { text + "\n" });
+    let text = text.get_or_insert_with(|| {
+        String::from(
+            "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\nfe00::\tip6-localnet\n\
          ff00::\tip6-mcastprefix\nff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n",
-    );
+        )
+    });
     for line in record.host.extra_hosts.iter().flatten() {
         let (host, address) = line.split_once(':').unwrap_or((line, ""));
         let address = address.trim_start_matches('[').trim_end_matches(']');
@@ -58,11 +63,16 @@ fn hosts(record: &Container, names: &Names) -> Result<String> {
         text.push_str(&format!("{address}\t{name}\n"));
     }
     let (host, domain) = (&record.config.hostname, &record.config.domainname);
+    let full = if domain.is_empty() { host.clone() } else { format!("{host}.{domain}") };
+    // The whole name, and its first word.
+    let words = match full.split_once('.') {
+        Some((short, _)) => format!("{full} {short}"),
+        None => full,
+    };
     for address in &names.own {
-        let full = if domain.is_empty() { String::new() } else { format!("{host}.{domain} ") };
-        text.push_str(&format!("{address}\t{full}{host}\n"));
+        text.push_str(&format!("{address}\t{words}\n"));
     }
-    Ok(text)
+    Ok(std::mem::take(text))
 }
 
 /// Gives a linked container, by all its names, another address in a file that was written before. What the container

@@ -81,6 +81,11 @@ impl Execs {
         lock(&self.inner).retain(|_, slot| lock(&slot.record).container != container);
     }
 
+    /// A container has ended: what was to run in it and has not is not any more.
+    pub(crate) fn forget_waiting(&self, container: &str) {
+        lock(&self.inner).retain(|_, slot| *lock(&slot.started) || lock(&slot.record).container != container);
+    }
+
     fn insert(&self, record: ExecRecord) {
         let mut inner = lock(&self.inner);
         if inner.len() >= KEPT {
@@ -115,8 +120,7 @@ impl Engine {
             Status::Running => {}
             Status::Paused => {
                 return Err(EngineError::conflict(format!(
-                    "container {} is paused, unpause the container before exec",
-                    slot.id
+                    "Container {name} is paused, unpause the container before exec"
                 )));
             }
             Status::Restarting => {

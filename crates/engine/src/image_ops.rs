@@ -82,7 +82,11 @@ impl Engine {
     /// An image has got a name.
     pub fn tell_tagged(&self, image: &Digest, name: &str) {
         let familiar = Reference::parse(name).map_or_else(|_| name.to_owned(), |name| name.tag_or_latest().familiar());
-        self.tell_of("image", "tag", image.as_str(), &[("name", &familiar)]);
+        // Its labels are attributes, too.
+        let labels = self.images().resolve(image.as_str()).ok().and_then(|image| image.config.config.labels);
+        let mut attributes = labels.unwrap_or_default();
+        attributes.insert("name".into(), familiar);
+        self.events().publish("image", "tag", image.as_str(), attributes.into_iter().collect());
     }
 
     /// Removes a name, and the image when it was the last; or what it has for `platforms`, if there are any.

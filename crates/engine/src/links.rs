@@ -29,7 +29,8 @@ fn parse(text: &str) -> Result<(&str, &str)> {
         [name] => Ok((name, name)),
         [name, alias] => match name.strip_prefix('/') {
             Some(bare) => Ok((bare, alias.rsplit('/').next().unwrap_or(alias))),
-            None => Ok((name, alias)),
+            // With or without its parent's slash.
+            None => Ok((name, alias.trim_start_matches('/'))),
         },
         _ => Err(EngineError::invalid(format!("bad format for links: {text}"))),
     }

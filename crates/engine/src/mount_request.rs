@@ -6,7 +6,7 @@ use wharf_image::Hold;
 
 use crate::engine::Engine;
 use crate::error::{EngineError, Result};
-use crate::mounts::{PROPAGATIONS, VolumeWish, clean, destination, volume};
+use crate::mounts::{PROPAGATIONS, VolumeWish, clean, destination, propagation_of, volume};
 use crate::record::{Container, MountPoint, MountedImage};
 use crate::spec::{BindOptions, MountRequest};
 
@@ -35,6 +35,9 @@ pub(crate) fn mount(
     match request.kind.as_str() {
         "bind" => {
             let options = request.bind_options.clone().unwrap_or_default();
+            if request.source.is_empty() {
+                return Err(bad("field Source must not be empty".into()));
+            }
             check_bind(&options, request.read_only).map_err(bad)?;
             if !request.source.starts_with('/') {
                 return Err(EngineError::invalid(format!(
@@ -53,7 +56,7 @@ pub(crate) fn mount(
                     EngineError::from_source(&format!("error while creating mount source path '{source}'"), &e)
                 })?;
             }
-            let propagation = if options.propagation.is_empty() { "rprivate".to_owned() } else { options.propagation };
+            let propagation = propagation_of(&engine.inner.options.data_root, &source, options.propagation)?;
             Ok(MountPoint {
                 kind: "bind".into(),
                 source,

@@ -62,7 +62,7 @@ fn collect(
                 "ro" => point.rw = false,
                 other => return Err(EngineError::invalid(format!("invalid mode: {other}"))),
             }
-            point.anonymous = false;
+            // One that nobody has named goes with its last user, whoever that is.
             engine.images().layers().hold_also(held, point.layers());
             points.insert(point.destination.clone(), point);
         }
@@ -240,7 +240,7 @@ fn bind(engine: &Engine, record: &Container, text: &str, warnings: &mut Vec<Stri
         std::fs::create_dir_all(&source)
             .map_err(|e| EngineError::from_source(&format!("error while creating mount source path '{source}'"), &e))?;
     }
-    let propagation = if propagation.is_empty() { "rprivate".to_owned() } else { propagation };
+    let propagation = propagation_of(&engine.inner.options.data_root, &source, propagation)?;
     Ok(MountPoint {
         kind: "bind".into(),
         source,
@@ -300,6 +300,21 @@ impl Mode {
     }
 }
 
+/// A bind that has the engine's own files in it must let go of what is mounted there when the engine does (moby,
+/// `validateBindDaemonRoot`).
+pub(crate) fn propagation_of(data_root: &Path, source: &str, asked: String) -> Result<String> {
+    let own = Path::new(source).starts_with(data_root) || data_root.starts_with(source);
+    match asked.as_str() {
+        "" => Ok(if own { "rslave" } else { "rprivate" }.into()),
+        "rslave" | "rshared" => Ok(asked),
+        _ if own => Err(EngineError::invalid(format!(
+            "invalid mount config: must use either propagation mode \"rslave\" or \"rshared\" when mount source is within \
+             the daemon root, daemon root: {data_root:?}, bind mount source: {source:?}, propagation: {asked:?}"
+        ))),
+        _ => Ok(asked),
+    }
+}
+
 /// A volume, made where it is missing, with the image's content on its first use.
 pub(crate) fn volume(
     engine: &Engine,
@@ -313,16 +328,14 @@ pub(crate) fn volume(
         return Err(EngineError::not_found(format!("no volume driver named '{}' is here", wish.driver)));
     }
     check_proc(&MountPoint { kind: "volume".into(), destination: destination.into(), ..MountPoint::default() })?;
-    let there = name.is_some_and(|name| engine.volumes().get(name).is_ok());
     let found = engine.volumes().create(&CreateVolume {
         name: name.unwrap_or_default().to_owned(),
         labels: wish.labels.clone(),
         driver: "local".into(),
         options: wish.options.clone(),
     })?;
-    if !there {
-        engine.tell_of("volume", "create", &found.name, &[("driver", "local")]);
-    }
+    // Docker tells of it for one that was there, too.
+    engine.tell_of("volume", "create", &found.name, &[("driver", "local")]);
     if !wish.no_copy {
         let view = engine.images().layers().view(&record.layers, None)?;
         engine.volumes().mount(&found.name, &record.id).map_err(|error| {

@@ -58,7 +58,7 @@ fn range(text: &str) -> Result<(u16, u16)> {
     let (first, last) = text.split_once('-').unwrap_or((text, text));
     match (first.parse::<u16>(), last.parse::<u16>()) {
         (Ok(first), Ok(last)) if first > 0 && first <= last => Ok((first, last)),
-        _ => Err(EngineError::invalid(format!("invalid host port: \"{text}\""))),
+        _ => Err(EngineError::invalid(format!("invalid port specification: \"{text}\""))),
     }
 }
 

@@ -28,8 +28,13 @@ pub fn check(host: &HostConfig) -> Result<()> {
     if r.memory_reservation > 0 && r.memory > 0 && r.memory < r.memory_reservation {
         return bad("Minimum memory limit can not be less than memory reservation limit, see usage".into());
     }
-    if r.nano_cpus > 0 && (r.cpu_quota > 0 || r.cpu_period > 0) {
-        return bad("Conflicting options: Nano CPUs and CPU quota or period cannot both be set.".into());
+    if r.memory_reservation > 0 && r.memory_reservation < MIN_MEMORY {
+        return bad("Minimum memory reservation allowed is 6MB".into());
+    }
+    for (given, what) in [(r.cpu_period, "Period"), (r.cpu_quota, "Quota")] {
+        if r.nano_cpus > 0 && given > 0 {
+            return bad(format!("Conflicting options: Nano CPUs and CPU {what} cannot both be set"));
+        }
     }
     let cores = std::thread::available_parallelism().map_or(1, |n| n.get() as i64);
     if r.nano_cpus < 0 || r.nano_cpus > cores * 1_000_000_000 {
@@ -96,8 +101,9 @@ pub fn limits(host: &HostConfig) -> Result<Value> {
         ("realtimePeriod", r.cpu_realtime_period),
         ("realtimeRuntime", r.cpu_realtime_runtime),
     ] {
-        if value > 0 {
-            cpu.insert(key.into(), value.into());
+        // A quota below nothing is none any more.
+        if value > 0 || (key == "quota" && value < 0) {
+            cpu.insert(key.into(), value.max(-1).into());
         }
     }
     for (key, value) in [("cpus", &r.cpuset_cpus), ("mems", &r.cpuset_mems)] {
@@ -112,8 +118,9 @@ pub fn limits(host: &HostConfig) -> Result<Value> {
             all.insert(key.into(), Value::Object(section));
         }
     }
-    if let Some(limit) = r.pids_limit.filter(|limit| *limit != 0) {
-        all.insert("pids".into(), json!({ "limit": limit }));
+    if let Some(limit) = r.pids_limit {
+        // Nothing and less is no limit: an update takes it away.
+        all.insert("pids".into(), json!({ "limit": if limit > 0 { limit } else { -1 } }));
     }
     Ok(Value::Object(all))
 }

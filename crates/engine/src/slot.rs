@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::net::UnixStream;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
@@ -87,6 +87,8 @@ pub(crate) struct Slot {
     pub(crate) turn: Turn,
     life: watch::Sender<Life>,
     pub(crate) pending: Mutex<Vec<Pending>>,
+    /// It is being restarted: its end now is not that of a container that goes with its end.
+    pub(crate) is_restarting: AtomicBool,
 }
 
 impl Slot {
@@ -98,6 +100,7 @@ impl Slot {
             turn: Turn::default(),
             life: watch::channel(life).0,
             pending: Mutex::default(),
+            is_restarting: AtomicBool::new(false),
         })
     }
 
@@ -194,6 +197,15 @@ impl Slots {
     /// # Errors
     /// `NotFound` with Docker's words; `InvalidParameter` for a prefix of several.
     pub(crate) fn find(&self, text: &str) -> Result<Arc<Slot>> {
+        let bare = text.strip_prefix('/').unwrap_or(text);
+        // A link is a name, too: of the container that it leads to.
+        if let Some((parent, alias)) = bare.split_once('/')
+            && !parent.is_empty()
+            && let Ok(parent) = self.find(parent)
+            && let Some(link) = parent.record().links.iter().find(|link| link.alias == alias)
+        {
+            return self.find(&link.to);
+        }
         let inner = lock(&self.inner);
         let missing = || EngineError::not_found(format!("No such container: {text}"));
         if text.is_empty() {
@@ -202,7 +214,6 @@ impl Slots {
         if let Some(slot) = inner.by_id.get(text) {
             return Ok(Arc::clone(slot));
         }
-        let bare = text.strip_prefix('/').unwrap_or(text);
         if let Some(slot) = inner.names.get(bare).and_then(|id| inner.by_id.get(id)) {
             return Ok(Arc::clone(slot));
         }

@@ -293,7 +293,8 @@ impl Engine {
             links,
         };
         let mut resolv = self.resolv_conf(record);
-        if network.own.is_some() {
+        // Whoever names a server of the container's own loopback means it.
+        if network.own.is_some() && record.host.dns.as_ref().is_none_or(Vec::is_empty) {
             resolv = resolv.reachable();
         }
         etc::write(&self.dir(&record.id), record, &names, &resolv)
@@ -318,6 +319,9 @@ impl Engine {
             return Ok((network, record.networks.clone(), BTreeMap::new()));
         }
         if let Some(of) = mode.strip_prefix("container:") {
+            if self.inspect(of).is_ok_and(|other| other.id == record.id) {
+                return Err(EngineError::invalid("cannot join own network namespace"));
+            }
             let joined = self.inspect(of).and_then(|other| Process::of(&other)?.namespace("net"));
             network.shared = Some(joined.map_err(|mut error| {
                 error.message = format!("joining network namespace of container: {}", error.message);
@@ -346,7 +350,8 @@ impl Engine {
         }
     }
 
-    /// Connects to each network, that of the network mode first: it is `eth0`. Answers with the first address.
+    /// Connects to each network, that of the network mode first: it is `eth0`. Answers with the first address that
+    /// can be reached from outside.
     fn connect_all(
         &self,
         record: &Container,
@@ -389,13 +394,11 @@ impl Engine {
             settings.ip_address = endpoint.ip.to_string();
             settings.ip_prefix_len = endpoint.prefix;
             settings.mac_address = endpoint.mac.to_string();
-            let short = &record.id[..12];
-            if !matches!(name.as_str(), "bridge") {
-                let mut names = vec![record.name.clone(), short.to_owned()];
-                names.extend(settings.aliases.iter().flatten().cloned());
-                settings.dns_names = Some(names);
+            settings.dns_names = crate::dns::names_on(record, &found, settings.aliases.as_deref());
+            // Through an internal network nobody comes in.
+            if !found.internal {
+                address.get_or_insert(IpAddr::V4(endpoint.ip));
             }
-            address.get_or_insert(IpAddr::V4(endpoint.ip));
             self.tell_of(
                 "network",
                 "connect",
@@ -406,7 +409,8 @@ impl Engine {
         Ok(address)
     }
 
-    fn publish(
+    /// Publishes a container's ports at this address; without one they are only listed.
+    pub(crate) fn publish(
         &self,
         record: &Container,
         address: Option<IpAddr>,

@@ -1,6 +1,7 @@
 //! Ending and signalling.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -157,11 +158,17 @@ impl Engine {
     }
 
     async fn restart_now(&self, name: &str, signal: Option<&str>, timeout: Option<i64>) -> Result<()> {
-        match self.stop(name, signal, timeout).await {
+        let slot = self.inner.slots.find(name)?;
+        slot.is_restarting.store(true, Ordering::SeqCst);
+        let stopped = self.stop(name, signal, timeout).await;
+        if stopped.as_ref().err().is_none_or(|error| error.kind == ErrorKind::NotModified) {
+            self.settle(name).await;
+        }
+        slot.is_restarting.store(false, Ordering::SeqCst);
+        match stopped {
             Err(error) if error.kind != ErrorKind::NotModified => return Err(error),
             _ => {}
         }
-        self.settle(name).await;
         match self.start(name).await {
             Err(error) if error.kind != ErrorKind::NotModified => return Err(error),
             _ => {}
@@ -207,7 +214,10 @@ impl Engine {
         blocking(move || {
             client::resize(&dir, rows, columns).map_err(|e| EngineError::from_source("cannot resize the terminal", &e))
         })
-        .await
+        .await?;
+        let size = [("height", rows.to_string()), ("width", columns.to_string())];
+        self.tell_with(&slot.record(), "resize", &size.each_ref().map(|(key, value)| (*key, value.as_str())));
+        Ok(())
     }
 
     /// Gives a container another name.

@@ -1,6 +1,7 @@
 //! What the engine hears from a container's monitor, and what it does about it.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use tokio::io::AsyncReadExt;
@@ -271,7 +272,8 @@ impl Engine {
             life.exits += 1;
             life.code = exit.code;
         });
-        if record.host.auto_remove {
+        self.inner.execs.forget_waiting(&slot.id);
+        if record.host.auto_remove && !slot.is_restarting.load(Ordering::SeqCst) {
             let (engine, slot) = (self.clone(), Arc::clone(slot));
             tokio::spawn(async move {
                 let _turn = slot.turn.lock().await;

@@ -164,8 +164,9 @@ fn join(own: &mut Resources, new: &Resources) -> Result<bool, &'static str> {
             own.clone_from(new);
         }
     }
-    if new.pids_limit.is_some() {
-        own.pids_limit = new.pids_limit;
+    if let Some(limit) = new.pids_limit {
+        // All that is no limit is written as one thing.
+        own.pids_limit = Some(limit.max(0));
     }
     Ok(*own != before)
 }

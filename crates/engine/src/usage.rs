@@ -93,6 +93,7 @@ impl Engine {
         let mut stats = json!({
             "name": format!("/{}", record.name),
             "id": record.id,
+            "os_type": "linux",
             "read": now(),
             "preread": crate::record::NEVER,
             "num_procs": 0,

@@ -82,6 +82,9 @@ fn resolve(passwd: &str, group: &str, user: &str, group_add: &[String]) -> Resul
         ),
         None => match number {
             Some(uid) => (None, uid, 0, "/".to_owned()),
+            None if name.parse::<i64>().is_ok() => {
+                return Err(EngineError::invalid("uids and gids must be in range 0-2147483647"));
+            }
             None => {
                 return Err(EngineError::invalid(format!(
                     "unable to find user {name}: no matching entries in passwd file"

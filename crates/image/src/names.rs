@@ -110,6 +110,9 @@ pub(crate) fn tag_of(text: &str) -> Result<Reference> {
     if reference.digest().is_some() {
         return Err(ImageError::Invalid("refusing to create a tag with a digest reference".into()));
     }
+    if reference.familiar().split(':').next() == Some("sha256") {
+        return Err(ImageError::Invalid("refusing to create an ambiguous tag using digest algorithm as name".into()));
+    }
     Ok(reference.tag_or_latest())
 }
 

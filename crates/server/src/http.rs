@@ -13,11 +13,13 @@ use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION};
 use hyper::{Request, Response, StatusCode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde_json::error::Category;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use wharf_distribution::Document;
 use wharf_engine::{EngineError, ErrorKind};
 
+use crate::go_json::syntax_error;
 use crate::lenient::lenient;
 
 /// A body that fails has its connection closed in the middle: the one way to say so after the head has gone out.
@@ -140,9 +142,15 @@ pub(crate) async fn read_value(request: &mut Request<Incoming>) -> Result<Value,
     if bytes.iter().all(u8::is_ascii_whitespace) {
         return Ok(Value::Null);
     }
-    // What follows the first value is not looked at, as Go's decoder does.
-    let value = serde_json::Deserializer::from_slice(&bytes).into_iter().next();
-    let value = value.unwrap_or(Ok(Value::Null)).map_err(|e| ApiError::bad(format!("invalid JSON: {e}")))?;
+    let value = serde_json::from_slice(&bytes).map_err(|error| {
+        let is_longer =
+            serde_json::Deserializer::from_slice(&bytes).into_iter::<Value>().next().is_some_and(|v| v.is_ok());
+        ApiError::bad(match (is_longer, error.classify()) {
+            (true, _) => "unexpected content after JSON".into(),
+            (_, Category::Syntax | Category::Eof) => format!("invalid JSON: {}", syntax_error(&bytes)),
+            _ => format!("invalid JSON: {error}"),
+        })
+    })?;
     Ok(lenient(value))
 }
 

@@ -20,6 +20,7 @@ mod connection;
 mod detach;
 mod fields;
 mod filters;
+mod go_json;
 mod hijack;
 mod http;
 mod lenient;
@@ -51,7 +52,7 @@ use crate::connection::{Answers, Connection, Tracked};
 const HEAD_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// The newest version of the API that is spoken, and the oldest.
-pub const API_VERSION: (u32, u32) = (1, 51);
+pub const API_VERSION: (u32, u32) = (1, 54);
 pub const MIN_API_VERSION: (u32, u32) = (1, 24);
 
 /// What requests are answered with. Cheap to clone.

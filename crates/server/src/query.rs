@@ -57,7 +57,7 @@ impl Query {
     /// A parameter that is JSON.
     pub(crate) fn json<T: DeserializeOwned + Default>(&self, key: &str) -> Result<T, ApiError> {
         match self.get(key) {
-            None => Ok(T::default()),
+            None | Some("null") => Ok(T::default()),
             Some(text) => {
                 serde_json::from_str(text).map_err(|e| ApiError::bad(format!("invalid parameter {key}: {e}")))
             }

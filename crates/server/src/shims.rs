@@ -10,7 +10,12 @@ use crate::http::ApiError;
 /// 400 when it names two addresses for one endpoint.
 pub(crate) fn create(request: &mut Value, version: (u32, u32)) -> Result<(), ApiError> {
     let Some(request) = request.as_object_mut() else { return Ok(()) };
-    container_wide_address(request)?;
+    if version < (1, 52) {
+        container_wide_address(request)?;
+    } else {
+        // One for each endpoint since then.
+        request.remove("MacAddress");
+    }
     if version < (1, 44)
         && let Some(check) = request.get_mut("Healthcheck").and_then(Value::as_object_mut)
     {

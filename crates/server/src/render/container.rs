@@ -117,7 +117,7 @@ fn config(c: &Container, version: (u32, u32)) -> Value {
     if config["Labels"].is_null() {
         config["Labels"] = json!({});
     }
-    if config.get("OnBuild").is_none() {
+    if version < (1, 52) && config.get("OnBuild").is_none() {
         config["OnBuild"] = Value::Null;
     }
     // One address for all of a container's endpoints went with API 1.44.
@@ -151,7 +151,6 @@ fn mounts(c: &Container) -> Vec<Value> {
 
 fn network_settings(c: &Container, version: (u32, u32)) -> Value {
     let mut settings = json!({
-        "Bridge": "",
         "SandboxID": if c.state.status.is_active() { c.id.as_str() } else { "" },
         "SandboxKey": if c.state.pid > 0 { format!("/proc/{}/ns/net", c.state.pid) } else { String::new() },
         "Ports": c.ports,
@@ -162,6 +161,7 @@ fn network_settings(c: &Container, version: (u32, u32)) -> Value {
         let none = EndpointSettings::default();
         let bridge = c.networks.get("bridge").unwrap_or(&none);
         for (key, value) in [
+            ("Bridge", json!("")),
             ("EndpointID", json!(bridge.endpoint_id)),
             ("Gateway", json!(bridge.gateway)),
             ("IPAddress", json!(bridge.ip_address)),
@@ -201,9 +201,10 @@ fn networks(c: &Container, version: (u32, u32)) -> BTreeMap<&String, Value> {
     c.networks.iter().map(|pair| (pair.0, one(pair))).collect()
 }
 
-/// One line of `GET /containers/json`. `image` is what the container's image is called now.
+/// One line of `GET /containers/json`. `links` are its names in others' links, `image` is what the container's image is called now.
 pub(crate) fn summary(
     c: &Container,
+    links: &[String],
     image: &str,
     now: Timestamp,
     size: Option<(u64, u64)>,
@@ -212,7 +213,7 @@ pub(crate) fn summary(
     let created = c.created.parse::<Timestamp>().map_or(0, Timestamp::as_second);
     let mut all = json!({
         "Id": c.id,
-        "Names": [format!("/{}", c.name)],
+        "Names": std::iter::once(format!("/{}", c.name)).chain(links.iter().cloned()).collect::<Vec<_>>(),
         "Image": image,
         "ImageID": c.image,
         "Command": command(c),
@@ -225,6 +226,13 @@ pub(crate) fn summary(
         "NetworkSettings": { "Networks": networks(c, version) },
         "Mounts": mounts(c),
     });
+    if version >= (1, 52) {
+        let health = c.state.health.as_ref();
+        all["Health"] = json!({
+            "Status": health.map_or("none", |health| &*health.status),
+            "FailingStreak": health.map_or(0, |health| health.failing_streak),
+        });
+    }
     if version >= (1, 46)
         && let Some(annotations) = &c.host.annotations
     {
@@ -327,7 +335,7 @@ mod tests {
     #[test]
     fn a_line_of_ps() {
         let now = "2026-01-02T03:00:05Z".parse().unwrap();
-        let line = summary(&sample(), "debian", now, None, (1, 51));
+        let line = summary(&sample(), &[], "debian", now, None, (1, 51));
         assert_eq!(
             (line["Command"].as_str(), line["Status"].as_str()),
             (Some("sh -c 'echo a b'"), Some("Up 4 seconds"))
@@ -339,6 +347,6 @@ mod tests {
         assert_eq!(line["Ports"], ports);
         let mut stopped = sample();
         stopped.state.status = Status::Exited;
-        assert_eq!(summary(&stopped, "debian", now, None, (1, 51))["Ports"], json!([]));
+        assert_eq!(summary(&stopped, &[], "debian", now, None, (1, 51))["Ports"], json!([]));
     }
 }

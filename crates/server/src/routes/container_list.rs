@@ -1,6 +1,7 @@
 //! `GET /containers/json`: which containers, and what each is called.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use wharf_engine::Engine;
@@ -41,10 +42,12 @@ pub(super) async fn list(call: Call) -> Result {
     // Who asks for a state wants to see those in it.
     let all = call.query.flag("all") || limit.is_some() || filters.get("status").is_some();
     let choice = Choice::new(filters, engine).await?;
-    let shown: Vec<_> = engine
-        .list()
-        .into_iter()
-        .filter(|c| (all || c.state.status.is_active()) && choice.fits(c))
+    let every = engine.list();
+    let links = link_names(&every);
+    let of = |id: &str| links.get(id).map_or(&[][..], Vec::as_slice);
+    let shown: Vec<_> = every
+        .iter()
+        .filter(|c| (all || c.state.status.is_active()) && choice.fits(c, of(&c.id)))
         .take(limit.unwrap_or(usize::MAX))
         .collect();
 
@@ -62,9 +65,20 @@ pub(super) async fn list(call: Call) -> Result {
             true => container.config.image.clone(),
             false => container.image.to_string(),
         };
-        answer.push(summary(container, &image, now, size, call.version));
+        answer.push(summary(container, of(&container.id), &image, now, size, call.version));
     }
     Ok(ok(&answer))
+}
+
+/// The names that containers have by others' links: `/web/db`.
+fn link_names(all: &[Arc<Container>]) -> BTreeMap<String, Vec<String>> {
+    let mut names: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for parent in all {
+        for link in &parent.links {
+            names.entry(link.to.clone()).or_default().push(format!("/{}/{}", parent.name, link.alias));
+        }
+    }
+    names
 }
 
 /// Bytes that a container has written, and of all its files.
@@ -87,8 +101,8 @@ struct Choice {
     /// When the container of `before` and of `since` was made.
     before: Option<String>,
     since: Option<String>,
-    /// Images of `ancestor`.
-    ancestors: Option<Vec<ImageRecord>>,
+    /// The images of `ancestor`, and those of containers that were made from them.
+    ancestors: Option<BTreeSet<Digest>>,
     is_task: Option<bool>,
 }
 
@@ -116,8 +130,17 @@ impl Choice {
             None => None,
             Some(names) => {
                 let (images, names) = (engine.images().clone(), names.to_vec());
-                // What is no image has no containers.
-                Some(blocking(move || Ok(names.iter().filter_map(|name| images.resolve(name).ok()).collect())).await?)
+                let used: BTreeSet<Digest> = engine.list().iter().map(|c| c.image.clone()).collect();
+                let found = blocking(move || {
+                    // What is no image has no containers.
+                    let above: Vec<ImageRecord> = names.iter().filter_map(|name| images.resolve(name).ok()).collect();
+                    let below = |id: &Digest| {
+                        let image = images.resolve(id.as_str());
+                        image.is_ok_and(|image| above.iter().any(|above| descends(&image, above)))
+                    };
+                    Ok(used.into_iter().filter(below).collect())
+                });
+                Some(found.await?)
             }
         };
         Ok(Self {
@@ -131,23 +154,29 @@ impl Choice {
         })
     }
 
-    fn fits(&self, c: &Container) -> bool {
+    /// `links`: further names of the container.
+    fn fits(&self, c: &Container, links: &[String]) -> bool {
         let filters = &self.filters;
         let health = c.state.health.as_ref().map_or("none", |health| health.status.as_str());
-        let published: Vec<&String> =
-            c.host.port_bindings.iter().flat_map(|all| all.keys()).chain(c.ports.keys()).collect();
-        let exposed: Vec<&String> = c.config.exposed_ports.iter().flat_map(|all| all.keys()).collect();
-        let has_port = |wanted: &str, have: &[&String]| {
+        // As the list shows them: on the host, and in the container; what does not run has none.
+        let runs = c.state.status.is_active();
+        let bindings = c.ports.iter().filter(|_| runs).flat_map(|(port, bindings)| {
+            let protocol = port.split_once('/').map_or("tcp", |(_, protocol)| protocol);
+            bindings.iter().flatten().map(move |binding| format!("{}/{protocol}", binding.host_port))
+        });
+        let published: Vec<String> = bindings.collect();
+        let exposed = c.config.exposed_ports.iter().flat_map(|all| all.keys()).chain(c.ports.keys());
+        let exposed: Vec<String> = exposed.filter(|_| runs).cloned().collect();
+        let has_port = |wanted: &str, have: &[String]| {
             ports(wanted).is_some_and(|wanted| have.iter().any(|port| inside(port, &wanted)))
         };
-        let descends = |image: &ImageRecord| {
-            c.image == image.id || (!image.diff_ids.is_empty() && c.layers.starts_with(&image.diff_ids))
-        };
         self.id.as_ref().is_none_or(|id| id.fit(&c.id))
-            && self.name.as_ref().is_none_or(|name| name.fit(&c.name) || name.fit(&format!("/{}", c.name)))
+            && self.name.as_ref().is_none_or(|name| {
+                name.fit(&c.name) || name.fit(&format!("/{}", c.name)) || links.iter().any(|link| name.fit(link))
+            })
             && self.before.as_ref().is_none_or(|before| c.created < *before)
             && self.since.as_ref().is_none_or(|since| c.created > *since)
-            && self.ancestors.as_ref().is_none_or(|images| images.iter().any(descends))
+            && self.ancestors.as_ref().is_none_or(|images| images.contains(&c.image))
             && self.is_task != Some(true)
             && filters.any("status", |status| c.state.status.as_str() == status)
             && filters.any("exited", |code| c.state.status == Status::Exited && code.parse() == Ok(c.state.exit_code))
@@ -160,6 +189,18 @@ impl Choice {
             && filters.any("expose", |wanted| has_port(wanted, &exposed))
             && filters.labels(c.config.labels.as_ref())
     }
+}
+
+/// Whether an image is another, or has been made from it: it has its layers, and its history.
+fn descends(image: &ImageRecord, above: &ImageRecord) -> bool {
+    let steps = |image: &ImageRecord| -> Vec<Option<String>> {
+        image.config.history.iter().map(|step| step.created_by.clone()).collect()
+    };
+    image.id == above.id
+        || (!above.diff_ids.is_empty()
+            && image.diff_ids.starts_with(&above.diff_ids)
+            && steps(image).len() > steps(above).len()
+            && steps(image).starts_with(&steps(above)))
 }
 
 /// `80`, `53/udp`, `3000-3010/tcp`: first, last and protocol.
@@ -190,7 +231,7 @@ mod tests {
             filters,
             ..Choice::default()
         };
-        choice.fits(&sample())
+        choice.fits(&sample(), &[])
     }
 
     #[test]
@@ -213,9 +254,10 @@ mod tests {
             (r#"{"network":["own"]}"#, true),
             (r#"{"network":["ab"]}"#, true),
             (r#"{"network":["none"]}"#, false),
-            (r#"{"publish":["80"]}"#, true),
-            (r#"{"publish":["70-90/tcp"]}"#, true),
-            (r#"{"publish":["80/udp"]}"#, false),
+            (r#"{"publish":["8080"]}"#, true),
+            (r#"{"publish":["8070-8090/tcp"]}"#, true),
+            (r#"{"publish":["80"]}"#, false),
+            (r#"{"publish":["8080/udp"]}"#, false),
             (r#"{"expose":["53/udp"]}"#, true),
             (r#"{"expose":["53"]}"#, false),
             (r#"{"is-task":["false"]}"#, true),
@@ -229,22 +271,39 @@ mod tests {
     }
 
     #[test]
-    fn descendants_of_an_image_are_found_by_its_layers() {
-        let image = |layers: &[&str], id: &str| ImageRecord {
-            id: Digest::sha256(id.as_bytes()),
-            config: wharf_image::ImageConfig::default(),
-            diff_ids: layers.iter().map(|layer| Digest::sha256(layer.as_bytes())).collect(),
-            size: 0,
-            tags: Vec::new(),
-            repo_digests: Vec::new(),
-            created: String::new(),
-            tagged: None,
-            parent: None,
-            pinned: false,
-            used: 0,
+    fn descendants_have_an_image_s_layers_and_history() {
+        let image = |layers: &[&str], steps: &[&str]| {
+            let step =
+                |text: &&str| wharf_image::HistoryEntry { created_by: Some((*text).into()), ..Default::default() };
+            ImageRecord {
+                id: Digest::sha256(format!("{layers:?}{steps:?}").as_bytes()),
+                config: wharf_image::ImageConfig {
+                    history: steps.iter().map(step).collect(),
+                    ..wharf_image::ImageConfig::default()
+                },
+                diff_ids: layers.iter().map(|layer| Digest::sha256(layer.as_bytes())).collect(),
+                size: 0,
+                tags: Vec::new(),
+                repo_digests: Vec::new(),
+                created: String::new(),
+                tagged: None,
+                parent: None,
+                pinned: false,
+                used: 0,
+            }
         };
-        let of = |image: ImageRecord| Choice { ancestors: Some(vec![image]), ..Choice::default() }.fits(&sample());
-        assert!(of(image(&["base"], "other")) && of(image(&[], "image")));
-        assert!(!of(image(&["top"], "other")) && !of(image(&[], "other")));
+        let base = image(&["base"], &["ADD"]);
+        let labelled = image(&["base"], &["ADD", "LABEL a"]);
+        let grown = image(&["base", "top"], &["ADD", "LABEL a", "RUN x"]);
+        for (below, above, wanted) in [
+            (&base, &base, true),
+            (&labelled, &base, true),
+            (&grown, &labelled, true),
+            (&base, &labelled, false),
+            (&image(&["base"], &["ADD", "LABEL b"]), &labelled, false),
+            (&image(&["top"], &["ADD", "LABEL a"]), &base, false),
+        ] {
+            assert_eq!(descends(below, above), wanted, "{:?} {:?}", below.config.history, above.config.history);
+        }
     }
 }

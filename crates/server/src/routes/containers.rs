@@ -16,7 +16,9 @@ use crate::shims;
 pub(super) async fn create(mut call: Call) -> Result {
     let (name, platform) = (call.query.text("name"), call.query.text("platform"));
     let mut value = read_value(&mut call.request).await?;
-    if value.is_null() {
+    // What is said of the host and the networks alone is nothing of the container.
+    let is_config = |key: &String| !matches!(key.as_str(), "HostConfig" | "NetworkingConfig");
+    if value.is_null() || value.as_object().is_some_and(|all| !all.keys().any(is_config)) {
         return Err(ApiError::bad("config cannot be empty in order to create a container"));
     }
     shims::create(&mut value, call.version)?;
@@ -93,7 +95,10 @@ pub(super) async fn rename(call: Call, id: &str) -> Result {
 }
 
 pub(super) async fn update(mut call: Call, id: &str) -> Result {
-    let update: Update = read_json(&mut call.request).await?;
+    let mut update: Update = read_json(&mut call.request).await?;
+    if call.version < (1, 40) {
+        update.resources.pids_limit = None;
+    }
     let warnings = call.api.engine.update(id, update).await?;
     let warnings = if warnings.is_empty() { Value::Null } else { json!(warnings) };
     Ok(ok(&json!({ "Warnings": warnings })))

@@ -12,6 +12,14 @@ use crate::render::{image, network};
 
 const TYPES: &[&str] = &["container", "image", "volume", "build-cache"];
 
+/// The kinds by their fields up to API 1.52, and since.
+const NEW_FIELDS: [(&str, &str); 4] = [
+    ("Images", "ImageUsage"),
+    ("Containers", "ContainerUsage"),
+    ("Volumes", "VolumeUsage"),
+    ("BuildCache", "BuildCacheUsage"),
+];
+
 /// Answers in bounded time; with `exact`, which is Wharf's, all that is written to is walked first. `DataRoot`, also
 /// Wharf's, has every byte by who has it.
 pub(super) async fn usage(call: Call) -> Result {
@@ -21,6 +29,8 @@ pub(super) async fn usage(call: Call) -> Result {
     }
     let asked: Vec<String> = asked.into_iter().map(|kind| kind.to_owned()).collect();
     let exact = call.query.flag("exact");
+    // Since API 1.52 how much there is of each kind; the objects themselves when they are asked for.
+    let verbose = call.query.flag("verbose");
     let (api, version) = (call.api, call.version);
     let answer = blocking(move || {
         let wanted = |kind: &str| asked.is_empty() || asked.iter().any(|asked| asked == kind);
@@ -52,7 +62,7 @@ pub(super) async fn usage(call: Call) -> Result {
             let line = |container: &std::sync::Arc<wharf_engine::record::Container>| {
                 let written = usage.containers.get(&container.id).copied().unwrap_or(0);
                 let below: u64 = container.layers.iter().filter_map(|layer| sizes.get(layer)).sum();
-                summary(container, &container.config.image, now, Some((written, written + below)), version)
+                summary(container, &[], &container.config.image, now, Some((written, written + below)), version)
             };
             answer["Containers"] = containers.iter().map(line).collect::<Vec<Value>>().into();
         }
@@ -63,6 +73,53 @@ pub(super) async fn usage(call: Call) -> Result {
                 network::volume(volume, Some((size, engine.volume_users(&volume.name).len())))
             };
             answer["Volumes"] = volumes.iter().map(line).collect::<Vec<Value>>().into();
+        }
+        if version >= (1, 52) {
+            let legacy = version < (1, 53) && !verbose;
+            let in_use = |kind: &str, item: &Value| match kind {
+                "Images" => item["Containers"].as_i64() > Some(0),
+                "Containers" => matches!(item["State"].as_str(), Some("running" | "paused" | "restarting")),
+                "Volumes" => item["UsageData"]["RefCount"].as_i64() > Some(0),
+                _ => item["InUse"] == true,
+            };
+            for (old, new) in NEW_FIELDS {
+                let Some(items) = answer[old].as_array().cloned() else { continue };
+                let size = |item: &Value| match old {
+                    "Containers" => item["SizeRw"].as_u64(),
+                    "Volumes" => item["UsageData"]["Size"].as_u64(),
+                    _ => item["Size"].as_u64(),
+                };
+                let (active, idle): (Vec<&Value>, Vec<&Value>) = items.iter().partition(|item| in_use(old, item));
+                let sum = |items: &[&Value]| items.iter().filter_map(|item| size(item)).sum::<u64>();
+                let (total, reclaimable) = match old {
+                    // Layers that several have count once; those of an image that is in use stay.
+                    "Images" => {
+                        let stay =
+                            usage.images.iter().filter(|one| active.iter().any(|item| item["Id"] == json!(one.id)));
+                        let stay: std::collections::BTreeSet<_> = stay.flat_map(|one| &one.diff_ids).collect();
+                        let stay: u64 = stay.into_iter().filter_map(|layer| sizes.get(layer)).sum();
+                        (sharing.total(), sharing.total().saturating_sub(stay))
+                    }
+                    // What images have, too, would not go with it.
+                    "BuildCache" => {
+                        let own: Vec<&Value> = idle.iter().filter(|item| item["Shared"] != true).copied().collect();
+                        (sum(&active) + sum(&idle), sum(&own))
+                    }
+                    _ => (sum(&active) + sum(&idle), sum(&idle)),
+                };
+                let mut all = json!({
+                    "ActiveCount": active.len(), "TotalCount": items.len(), "TotalSize": total,
+                    "Reclaimable": reclaimable,
+                });
+                if verbose {
+                    all["Items"] = items.clone().into();
+                }
+                answer[new] = all;
+                if !legacy && let Some(answer) = answer.as_object_mut() {
+                    answer.remove(old);
+                    answer.remove(if old == "Images" { "LayersSize" } else { old });
+                }
+            }
         }
         if asked.is_empty() {
             answer["DataRoot"] = data_root(&usage.accounts);

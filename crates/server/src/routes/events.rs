@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use hyper::HeaderMap;
+use hyper::header::ACCEPT;
 use jiff::Timestamp;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::mpsc;
@@ -30,6 +32,8 @@ const FILTERS: &[&str] = &[
     "secret",
     "config",
 ];
+/// Each event after a record separator (RFC 7464).
+const JSON_SEQ: &str = "application/json-seq";
 /// Events that may wait for a slow client.
 const WAITING: usize = 64;
 
@@ -56,8 +60,10 @@ pub(super) fn events(call: &Call) -> Result {
     let (past, mut live) = call.api.engine.events().subscribe();
     let (sender, chunks) = mpsc::channel(WAITING);
     let version = call.version;
+    let kind = media_type(call.request.headers(), version);
+    let mark = if kind == JSON_SEQ { "\x1e" } else { "" };
     tokio::spawn(async move {
-        let line = |event: &Event| Bytes::from(format!("{}\n", render::event::event(event, version)));
+        let line = move |event: &Event| Bytes::from(format!("{mark}{}\n", render::event::event(event, version)));
         // Past events only for those who say from when on.
         if choice.since.is_some() || choice.until.is_some() {
             for event in past.iter().filter(|event| choice.fits(event)) {
@@ -92,7 +98,21 @@ pub(super) fn events(call: &Call) -> Result {
             }
         }
     });
-    Ok(stream("application/json", chunks))
+    Ok(stream(kind, chunks))
+}
+
+/// The form that a client asks for, the first that is known here. Before API 1.52 there was one.
+fn media_type(headers: &HeaderMap, version: (u32, u32)) -> &'static str {
+    let asked = headers.get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let known = |text: &str| {
+        let name = text.split(';').next().unwrap_or_default().trim();
+        let since = |kind, since| (name.eq_ignore_ascii_case(kind) && version >= since).then_some(kind);
+        since("application/json", (1, 24))
+            .or_else(|| since("application/x-ndjson", (1, 52)))
+            .or_else(|| since(JSON_SEQ, (1, 52)))
+            .or_else(|| since("application/jsonl", (1, 53)))
+    };
+    asked.split(',').find_map(known).unwrap_or("application/json")
 }
 
 fn left(until: Timestamp) -> Duration {
@@ -189,6 +209,22 @@ mod tests {
             assert_eq!(choice(text).fits(&started), wanted, "{text}");
         }
         assert!(choice(r#"{"event":["exec_start"]}"#).fits(&exec));
+    }
+
+    #[test]
+    fn clients_choose_the_form() {
+        for (accept, version, kind) in [
+            (None, (1, 54), "application/json"),
+            (Some("*/*"), (1, 54), "application/json"),
+            (Some("application/json-seq"), (1, 52), "application/json-seq"),
+            (Some("application/json-seq"), (1, 51), "application/json"),
+            (Some("application/jsonl, application/x-ndjson;q=0.9"), (1, 54), "application/jsonl"),
+            (Some("application/jsonl, application/x-ndjson;q=0.9"), (1, 52), "application/x-ndjson"),
+        ] {
+            let mut headers = HeaderMap::new();
+            accept.map(|text| headers.insert(ACCEPT, text.parse().unwrap()));
+            assert_eq!(media_type(&headers, version), kind, "{accept:?} {version:?}");
+        }
     }
 
     #[test]

@@ -17,7 +17,8 @@ use crate::auth;
 use crate::changes::apply;
 use crate::filters::Filters;
 use crate::http::{
-    ApiError, blocking_reader, document_reader, empty, error_line, json_answer, line, ok, read_json, stream, tar,
+    ApiError, blocking_reader, document_reader, empty, error_line, json_answer, line, ok, read_value, stream, tar,
+    typed,
 };
 use crate::moment::moment;
 use crate::platform;
@@ -317,13 +318,19 @@ pub(super) async fn commit(mut call: Call) -> Result {
         .headers()
         .get(CONTENT_TYPE)
         .is_some_and(|v| v.to_str().is_ok_and(|t| t.starts_with("application/json")));
-    let mut config: Option<Config> = if json_body { Some(read_json(&mut call.request).await?) } else { None };
+    let body = if json_body { read_value(&mut call.request).await? } else { Value::Null };
+    let mut config: Option<Config> = if body.is_null() { None } else { Some(typed(body)?) };
     let changes = query.all("changes");
     if !changes.is_empty() {
         // An empty one counts: it is refused.
         let lines = changes.iter().flat_map(|text| text.split('\n'));
         let lines: Vec<String> = lines.map(str::to_owned).collect();
-        apply(config.get_or_insert_default(), &lines)?;
+        // Without a configuration of its own the changes are the container's, whose variables they know.
+        let own = match config.take() {
+            Some(config) => config,
+            None => call.api.engine.inspect(&query.text("container"))?.config.clone(),
+        };
+        apply(config.insert(own), &lines)?;
     }
     let (repository, tag) = (query.text("repo"), query.text("tag"));
     let reference = match (repository.is_empty(), tag.is_empty()) {

@@ -84,6 +84,17 @@ async fn route(api: Api, request: Request<Incoming>) -> Result {
     let segments: Vec<String> = rest.split('/').filter(|s| !s.is_empty()).map(decode_path).collect();
     let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
     let method = call.request.method().clone();
+    // A link's name has its container's in it.
+    let linked = match segments.as_slice() {
+        ["containers", parent, alias, verb] if !matches!(*alias, "attach" | "checkpoints") => {
+            Some((format!("{parent}/{alias}"), *verb))
+        }
+        _ => None,
+    };
+    let segments = match &linked {
+        Some((name, verb)) => vec!["containers", name, verb],
+        None => segments,
+    };
     match (method.as_str(), segments.as_slice()) {
         ("GET", ["metrics"]) => metrics::metrics(&call).await,
         (_, _) if call.api.only_metrics => Err(ApiError::new(StatusCode::NOT_FOUND, "page not found")),

@@ -12,7 +12,7 @@ use wharf_network::{CreateNetwork, IpamRequest, NetworkRecord, PoolRequest};
 use super::{Call, Result, blocking, pruned_event};
 use crate::filters::Filters;
 use crate::http::{ApiError, empty, json_answer, no_content, ok, read_json};
-use crate::render::network::network as render;
+use crate::render::network::{network as render, status};
 
 pub(super) fn list(call: &Call) -> Result {
     let filters = Filters::of(&call.query, &["driver", "type", "id", "label", "label!", "name", "scope", "dangling"])?;
@@ -43,7 +43,12 @@ pub(super) fn inspect(call: &Call, id: &str) -> Result {
     }
     let network = engine.networks().resolve(id).map_err(EngineError::from)?;
     let users = engine.network_users(&network.name);
-    Ok(ok(&render(&network, Some(&users))))
+    let mut answer = render(&network, Some(&users));
+    if call.version >= (1, 52) {
+        let endpoints = engine.networks().endpoints(&network.id);
+        answer["Status"] = status(&network, &endpoints.iter().map(|endpoint| endpoint.ip).collect::<Vec<_>>());
+    }
+    Ok(ok(&answer))
 }
 
 #[derive(Default, Deserialize)]
