@@ -7,14 +7,16 @@
 //! - [`main`]: the command `wharf daemon`.
 //! - [`check`]: `wharf system fsck` where no daemon is.
 //! - `budget`: what goes when the data root may take no more. `outside`: what builds need of the daemon.
-//! - `options`: dockerd's flags; `values`: what they say. `file`: `daemon.json`. `listen`: sockets; `activation`: those
-//!   that were passed; `tcp`, `tls`: clients from elsewhere. `reload`: SIGHUP. `run`: the order of start and stop.
+//! - `flags`: dockerd's flags; `values`: what they say; `options`: joined with the file. `file`:
+//!   `daemon.json`. `listen`: sockets; `activation`: those that were passed; `tcp`, `tls`: clients from elsewhere.
+//!   `reload`: SIGHUP. `run`: the order of start and stop.
 
 mod activation;
 mod budget;
 mod check;
 mod exec_root;
 mod file;
+mod flags;
 mod group;
 mod id_range;
 mod listen;
