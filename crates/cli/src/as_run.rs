@@ -84,6 +84,18 @@ fn quoted(word: &str) -> String {
     if !word.is_empty() && word.chars().all(plain) {
         return word.to_owned();
     }
+    if word.chars().any(|c| c.is_control() && c != '\n') {
+        // A terminal that shows it must not obey it (POSIX 2024, "Dollar-Single-Quotes").
+        let shown = word.chars().map(|c| match c {
+            '\'' | '\\' => format!("\\{c}"),
+            c if c.is_control() => {
+                let mut bytes = [0; 4];
+                c.encode_utf8(&mut bytes).bytes().map(|byte| format!("\\{byte:03o}")).collect()
+            }
+            c => c.to_string(),
+        });
+        return format!("$'{}'", shown.collect::<String>());
+    }
     format!("'{}'", word.replace('\'', "'\\''"))
 }
 
@@ -171,10 +183,8 @@ fn files(words: &mut Words, config: &Json, host: &Json, own: &Json) {
     words.switch(host["ReadonlyRootfs"] == true, "--read-only");
     for device in array(&host["Devices"]) {
         let part = |key: &str| text(&device[key]);
-        words.value(
-            "device",
-            &format!("{}:{}:{}", part("PathOnHost"), part("PathInContainer"), part("CgroupPermissions")),
-        );
+        let device = format!("{}:{}:{}", part("PathOnHost"), part("PathInContainer"), part("CgroupPermissions"));
+        words.value("device", device.trim_end_matches(':'));
     }
     words.list("device-cgroup-rule", &host["DeviceCgroupRules"]);
     words.pairs("storage-opt", &host["StorageOpt"], &Json::Null);
@@ -212,7 +222,11 @@ fn mount(mount: &Json) -> String {
     if mount["ReadOnly"] == true {
         parts.push("readonly".into());
     }
-    // As encoding/csv has it: what is quoted may hold commas.
+    fields(&parts)
+}
+
+/// As encoding/csv has it: what is quoted may hold commas.
+fn fields(parts: &[String]) -> String {
     let field = |part: &String| match part.contains([',', '"', '\n']) {
         true => format!("\"{}\"", part.replace('"', "\"\"")),
         false => part.clone(),
@@ -253,7 +267,7 @@ fn networks(words: &mut Words, container: &Json, own: &Json) {
             "gw-priority",
             &endpoint["GwPriority"].as_i64().filter(|one| *one != 0).map_or(String::new(), |one| one.to_string()),
         );
-        let long = parts.join(",");
+        let long = fields(&parts);
         words.value("network", if parts.len() == 1 { name } else { &long });
     }
     words.value("mac-address", text(&config["MacAddress"]));
@@ -391,8 +405,14 @@ mod tests {
 
     #[test]
     fn words_are_a_shell_s() {
-        for (word, shown) in [("a-b=1", "a-b=1"), ("", "''"), ("a b", "'a b'"), ("it's", "'it'\\''s'"), ("$X", "'$X'")]
-        {
+        for (word, shown) in [
+            ("a-b=1", "a-b=1"),
+            ("", "''"),
+            ("a b", "'a b'"),
+            ("it's", "'it'\\''s'"),
+            ("$X", "'$X'"),
+            ("\x1b[1'\u{9b}", "$'\\033[1\\'\\302\\233'"),
+        ] {
             assert_eq!(quoted(word), shown);
         }
     }

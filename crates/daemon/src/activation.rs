@@ -11,8 +11,15 @@ use crate::listen::{Listener, TcpPolicy, tcp_listener};
 /// The first of them (`SD_LISTEN_FDS_START`).
 const FIRST: i32 = 3;
 
-/// What was passed, by name and number, until somebody listens on it.
-static PASSED: Mutex<Vec<(String, i32, OwnedFd)>> = Mutex::new(Vec::new());
+/// What was passed. They stay at their numbers, for a start of this daemon in this same process.
+static PASSED: Mutex<Vec<Passed>> = Mutex::new(Vec::new());
+
+struct Passed {
+    name: String,
+    number: i32,
+    fd: OwnedFd,
+    listened_on: bool,
+}
 
 /// Takes over what was passed. To be called once, before anything else opens a file and before a process is made that
 /// would inherit them.
@@ -32,9 +39,16 @@ pub(crate) fn adopt() -> Result<(), String> {
         let name = names.next().unwrap_or_default().to_owned();
         let fd = wharf_sys::fds::adopt(number)
             .map_err(|e| format!("LISTEN_FDS is {count}, but file descriptor {number} cannot be had: {e}"))?;
-        passed.push((name, number, fd));
+        passed.push(Passed { name, number, fd, listened_on: false });
     }
     Ok(())
+}
+
+/// Lets the program that this process becomes inherit them as this one has.
+pub(crate) fn pass_on() {
+    for passed in PASSED.lock().unwrap_or_else(std::sync::PoisonError::into_inner).iter() {
+        let _ = rustix::io::fcntl_setfd(&passed.fd, rustix::io::FdFlags::empty());
+    }
 }
 
 /// Listens on all that was passed, or on those with this name or number.
@@ -43,9 +57,14 @@ pub(crate) fn adopt() -> Result<(), String> {
 /// The message for the user.
 pub(crate) fn listeners(which: Option<&str>, tcp: &TcpPolicy) -> Result<Vec<Listener>, String> {
     let mut passed = PASSED.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    let wanted = |name: &str, number: i32| which.is_none_or(|which| which == name || which == number.to_string());
-    let taken: Vec<_> = passed.extract_if(.., |(name, number, _)| wanted(name, *number)).collect();
-    if taken.is_empty() {
+    let wanted = |one: &Passed| which.is_none_or(|which| which == one.name || which == one.number.to_string());
+    let mut listeners = Vec::new();
+    for one in passed.iter_mut().filter(|one| !one.listened_on && wanted(one)) {
+        let fail = |e: std::io::Error| format!("cannot listen on fd {}: {e}", one.number);
+        listeners.push(one.fd.try_clone().and_then(|fd| listener(fd, tcp)).map_err(fail)?);
+        one.listened_on = true;
+    }
+    if listeners.is_empty() {
         let what = which.map_or_else(String::new, |which| format!(" called {which}"));
         return Err(format!(
             "cannot listen on fd://{}: no socket{what} was passed on by systemd. Start the daemon by its socket unit, or \
@@ -53,10 +72,7 @@ pub(crate) fn listeners(which: Option<&str>, tcp: &TcpPolicy) -> Result<Vec<List
             which.unwrap_or_default()
         ));
     }
-    taken
-        .into_iter()
-        .map(|(_, number, fd)| listener(fd, tcp).map_err(|e| format!("cannot listen on fd {number}: {e}")))
-        .collect()
+    Ok(listeners)
 }
 
 fn listener(fd: OwnedFd, tcp: &TcpPolicy) -> std::io::Result<Listener> {

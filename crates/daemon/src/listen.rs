@@ -6,6 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use tokio::net::{TcpListener, UnixListener, UnixStream};
+use tokio::sync::Semaphore;
 
 use crate::tcp::Client;
 use crate::tls::Tls;
@@ -47,7 +48,14 @@ pub(crate) enum Listener {
         _file: Option<SocketFile>,
     },
     Tcp(TcpListener, Option<Tls>),
+    /// For everybody, who may read how the engine fares.
+    Metrics(TcpListener),
 }
+
+/// Connections at once by TCP, where anybody may come who has no certificate yet: they must not take all files.
+const MOST_BY_TCP: usize = 512;
+/// Prometheus comes every few seconds.
+const MOST_FOR_METRICS: usize = 16;
 
 /// A socket's file, which goes with it.
 #[derive(Debug)]
@@ -74,7 +82,18 @@ impl Listener {
                     socket.local_addr().ok().and_then(|at| at.as_pathname().map(|path| path.display().to_string()));
                 format!("unix://{}", path.unwrap_or_default())
             }
-            Self::Tcp(socket, _) => socket.local_addr().map_or_else(|_| "tcp://".into(), |at| format!("tcp://{at}")),
+            Self::Tcp(socket, _) | Self::Metrics(socket) => {
+                socket.local_addr().map_or_else(|_| "tcp://".into(), |at| format!("tcp://{at}"))
+            }
+        }
+    }
+
+    /// How many clients it may have at once.
+    pub(crate) fn most(&self) -> usize {
+        match self {
+            Self::Unix { .. } => Semaphore::MAX_PERMITS,
+            Self::Tcp(..) => MOST_BY_TCP,
+            Self::Metrics(_) => MOST_FOR_METRICS,
         }
     }
 
@@ -85,6 +104,7 @@ impl Listener {
     pub(crate) async fn accept(&self) -> io::Result<Accepted> {
         match self {
             Self::Unix { socket, .. } => Ok(Accepted::Local(socket.accept().await?.0)),
+            Self::Metrics(socket) => Ok(Accepted::Remote(Client::new(socket.accept().await?.0, None))),
             Self::Tcp(socket, tls) => Ok(Accepted::Remote(Client::new(socket.accept().await?.0, tls.clone()))),
         }
     }
@@ -141,7 +161,10 @@ fn host_and_port(address: &str, default: u16) -> Option<(String, u16)> {
 pub(crate) fn for_metrics(address: &str) -> Result<Listener, String> {
     let bad = || format!("invalid metrics-addr '{address}': give ADDRESS:PORT");
     let (host, port) = host_and_port(address, METRICS_PORT).ok_or_else(bad)?;
-    by_tcp(&host, port, &TcpPolicy::Everybody)
+    match by_tcp(&host, port, &TcpPolicy::Everybody)? {
+        Listener::Tcp(socket, _) => Ok(Listener::Metrics(socket)),
+        other => Ok(other),
+    }
 }
 
 /// Listens at a place. A unix socket belongs to the group `owner`, if there is one.

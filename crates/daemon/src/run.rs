@@ -10,8 +10,9 @@ use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::retry_on_intr;
-use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::oneshot;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{Semaphore, oneshot};
 use tokio::task::JoinSet;
 use wharf_build::{Builder, BuilderOptions};
 use wharf_engine::etc::ResolvConf;
@@ -67,6 +68,7 @@ pub(crate) fn run(args: &[OsString], options: Options) -> Result<(), String> {
     // While this process has one thread.
     let spawner =
         Spawner::start().map_err(|e| format!("cannot make the process that makes monitors: {}", chain(&e)))?;
+    raise_files();
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|e| format!("cannot start: {e}"))?;
     let done = runtime.block_on(serve(&options, &places, &tcp, reload, store, Arc::new(spawner)));
@@ -74,6 +76,15 @@ pub(crate) fn run(args: &[OsString], options: Options) -> Result<(), String> {
     match done? {
         End::Told => Ok(()),
         End::NoSpawner => Err(again()),
+    }
+}
+
+/// As many files as the daemon may have: each connection and each container is some. Containers get what there was before,
+/// by the process that makes monitors.
+fn raise_files() {
+    let limit = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum }) {
+        tracing::warn!("cannot raise the number of files that the daemon may have: {error}");
     }
 }
 
@@ -90,6 +101,7 @@ fn again() -> String {
     tracing::error!("the process that starts containers has gone: starting again");
     let mut words = std::env::args_os();
     let name = words.next().unwrap_or_else(|| "wharf".into());
+    activation::pass_on();
     let error = std::process::Command::new("/proc/self/exe").arg0(name).args(words).exec();
     format!("cannot start again: {}", wharf_report::os(&error))
 }
@@ -102,6 +114,8 @@ async fn serve(
     store: Store,
     spawner: Arc<Spawner>,
 ) -> Result<End, String> {
+    // By then it has what it reads; until then the signal must not end it.
+    let hup = signal(SignalKind::hangup()).map_err(|e| e.to_string())?;
     let instance = instance(&options.data_root);
     let layers = Layers::open_as(store.clone(), options.layers).map_err(|e| chain(&e))?;
     if let Some(why) = layers.no_images() {
@@ -154,12 +168,12 @@ async fn serve(
     if options.insecure_tcp && listeners.iter().any(|(listener, _)| matches!(listener, Listener::Tcp(..))) {
         tracing::warn!("the API is open by TCP (--insecure-tcp): whoever reaches it is root on this host");
     }
+    let for_metrics = options.metrics_addr.as_deref().map(for_metrics).transpose()?;
     let _pidfile = PidFile::write(&options.pidfile)?;
     engine.start_wanted();
     let addresses: Vec<String> = listeners.iter().map(|(listener, _)| listener.address()).collect();
     tracing::info!("API listen on {}", addresses.join(", "));
-    if let Some(address) = &options.metrics_addr {
-        let listener = for_metrics(address)?;
+    if let Some(listener) = for_metrics {
         tracing::info!("metrics on {}", listener.address());
         listeners.push((listener, api.metrics_only()));
     }
@@ -171,7 +185,7 @@ async fn serve(
         Ok(freed) => tracing::info!("freed {freed} bytes that nothing needs"),
         Err(error) => tracing::warn!("cannot free what nothing needs: {error}"),
     });
-    let end = accept(listeners, gone, || reload.now(&engine, &registry)).await?;
+    let end = accept(listeners, gone, hup, || reload.now(&engine, &registry)).await?;
     engine.leave().await.map_err(|e| e.to_string())?;
     if matches!(end, End::NoSpawner) {
         return Ok(end);
@@ -224,6 +238,7 @@ fn end_of(pidfd: OwnedFd) -> oneshot::Receiver<()> {
 async fn accept(
     listeners: Vec<(Listener, Api)>,
     mut spawner: oneshot::Receiver<()>,
+    mut hup: Signal,
     reload: impl Fn(),
 ) -> Result<End, String> {
     let mut term = signal(SignalKind::terminate()).map_err(|e| e.to_string())?;
@@ -232,14 +247,27 @@ async fn accept(
     for (listener, api) in listeners {
         accepting.spawn(async move {
             let mut connections = JoinSet::new();
+            let room = Arc::new(Semaphore::new(listener.most()));
+            let next = async || {
+                let place = Arc::clone(&room).acquire_owned().await.map_err(std::io::Error::other)?;
+                Ok::<_, std::io::Error>((listener.accept().await?, place))
+            };
             loop {
                 tokio::select! {
-                    accepted = listener.accept() => match accepted {
-                        Ok(Accepted::Local(stream)) => {
-                            connections.spawn(wharf_server::serve_connection(stream, api.clone()));
+                    accepted = next() => match accepted {
+                        Ok((Accepted::Local(stream), place)) => {
+                            let served = wharf_server::serve_connection(stream, api.clone());
+                            connections.spawn(async move {
+                                served.await;
+                                drop(place);
+                            });
                         }
-                        Ok(Accepted::Remote(client)) => {
-                            connections.spawn(client.serve(api.clone()));
+                        Ok((Accepted::Remote(client), place)) => {
+                            let served = client.serve(api.clone());
+                            connections.spawn(async move {
+                                served.await;
+                                drop(place);
+                            });
                         }
                         Err(error) => {
                             // Out of fds, most likely: others will be closed soon.
@@ -252,7 +280,6 @@ async fn accept(
             }
         });
     }
-    let mut hup = signal(SignalKind::hangup()).map_err(|e| e.to_string())?;
     let end = loop {
         tokio::select! {
             _ = term.recv() => break End::Told,

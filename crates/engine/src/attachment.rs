@@ -79,7 +79,14 @@ impl Engine {
                 // Ports that nobody could reach until now.
                 let unpublished = own.ports.values().all(Option::is_none);
                 let ports = match unpublished && !found.internal {
-                    true => Some(engine.publish(&own, settings.ip_address.parse().ok())?),
+                    true => match engine.publish(&own, settings.ip_address.parse().ok()) {
+                        Ok(ports) => Some(ports),
+                        Err(error) => {
+                            engine.forget_names(&own, std::slice::from_ref(&found), false);
+                            engine.networks().disconnect(&found.id, &own.id)?;
+                            return Err(error);
+                        }
+                    },
                     false => None,
                 };
                 Ok((settings, ports))

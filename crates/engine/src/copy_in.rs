@@ -31,8 +31,10 @@ pub struct CopyIn {
     engine: Engine,
     slot: Arc<Slot>,
     name: String,
-    /// That of the container, if it runs.
-    process: OnceLock<Process>,
+    /// That of the container, if it runs; empty until the copy has begun.
+    begun: OnceLock<Option<Process>>,
+    /// Why it was given up.
+    given_up: OnceLock<EngineError>,
 }
 
 impl Engine {
@@ -42,7 +44,13 @@ impl Engine {
     /// `NotFound`.
     pub fn copy_in(&self, name: &str) -> Result<CopyIn> {
         let slot = self.inner.slots.find(name)?;
-        Ok(CopyIn { engine: self.clone(), slot, name: name.to_owned(), process: OnceLock::new() })
+        Ok(CopyIn {
+            engine: self.clone(),
+            slot,
+            name: name.to_owned(),
+            begun: OnceLock::new(),
+            given_up: OnceLock::new(),
+        })
     }
 }
 
@@ -53,16 +61,18 @@ impl CopyIn {
     /// `Conflict` when the container has ended since, or others wait for it and the client sends nothing.
     pub fn check(&self, silent: Duration) -> Result<()> {
         let name = &self.name;
-        if self.process.get().is_some_and(|process| process.lives().is_err()) {
-            return Err(EngineError::conflict(format!("container {name} has ended while files were copied into it")));
-        }
-        if self.process.get().is_none() && silent >= SILENCE && self.slot.turn.is_waited_for() {
-            return Err(EngineError::conflict(format!(
+        let why = match self.begun.get() {
+            Some(Some(process)) if process.lives().is_err() => {
+                format!("container {name} has ended while files were copied into it")
+            }
+            // It has the turn.
+            Some(None) if silent >= SILENCE && self.slot.turn.is_waited_for() => format!(
                 "the copy into container {name} is given up: nothing has come for {} s, and others wait for the container",
                 silent.as_secs()
-            )));
-        }
-        Ok(())
+            ),
+            _ => return Ok(()),
+        };
+        Err(self.given_up.get_or_init(|| EngineError::conflict(why)).clone())
     }
 
     /// Applies an archive, compressed or not, to the directory `path`: to the volume that is mounted there, whether the
@@ -74,9 +84,7 @@ impl CopyIn {
     pub fn put(&self, path: &str, input: impl Read + Send, options: PutOptions) -> Result<()> {
         let name = &self.name;
         let (mut root, _turn) = self.engine.root_to_write(&self.slot)?;
-        if let Some(process) = root.process.take() {
-            let _ = self.process.set(process);
-        }
+        let _ = self.begun.set(root.process.take());
         let record = &root.record;
         let at = Asked::new(path).path;
         let place = root.follow(&at);
@@ -118,7 +126,10 @@ impl CopyIn {
             // If that was why, it is said as such.
             self.check(Duration::ZERO)?;
         }
-        done?;
+        match self.given_up.get() {
+            Some(why) if done.is_err() => return Err(why.clone()),
+            _ => drop(done?),
+        }
         self.engine.tell(record, "extract-to-dir");
         Ok(())
     }

@@ -52,7 +52,11 @@ impl Journal {
     /// As when the disk is full: the next one may go through.
     pub(crate) fn append(&mut self, event: &Event) -> io::Result<()> {
         if self.bytes >= FULL {
-            fs::rename(self.root.join(FILES[0]), self.root.join(FILES[1]))?;
+            match fs::rename(self.root.join(FILES[0]), self.root.join(FILES[1])) {
+                // The last try came so far.
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
             (self.file, self.bytes, self.torn) = open(&self.root.join(FILES[0]))?;
         }
         let mut line = if self.torn { vec![b'\n'] } else { Vec::new() };

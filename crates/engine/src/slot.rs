@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::net::UnixStream;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
@@ -62,8 +62,9 @@ impl Turn {
     }
 }
 
-/// One who waits, or whose request ends before its turn came.
-struct Waiting<'a>(&'a AtomicUsize);
+/// One of those who are counted, until it is dropped: also when its request ends early.
+#[derive(Debug)]
+pub(crate) struct Waiting<'a>(&'a AtomicUsize);
 
 impl<'a> Waiting<'a> {
     fn new(count: &'a AtomicUsize) -> Self {
@@ -87,8 +88,8 @@ pub(crate) struct Slot {
     pub(crate) turn: Turn,
     life: watch::Sender<Life>,
     pub(crate) pending: Mutex<Vec<Pending>>,
-    /// It is being restarted: its end now is not that of a container that goes with its end.
-    pub(crate) is_restarting: AtomicBool,
+    /// How many requests are restarting it: its end now is not that of a container that goes with its end.
+    pub(crate) restarts: AtomicUsize,
 }
 
 impl Slot {
@@ -100,7 +101,7 @@ impl Slot {
             turn: Turn::default(),
             life: watch::channel(life).0,
             pending: Mutex::default(),
-            is_restarting: AtomicBool::new(false),
+            restarts: AtomicUsize::new(0),
         })
     }
 
@@ -114,6 +115,11 @@ impl Slot {
         let mut record = lock(&self.record);
         f(Arc::make_mut(&mut record));
         Arc::clone(&record)
+    }
+
+    /// It is being restarted until the answer is dropped.
+    pub(crate) fn restarting(&self) -> Waiting<'_> {
+        Waiting::new(&self.restarts)
     }
 
     pub(crate) fn set_life(&self, f: impl FnOnce(&mut Life)) {

@@ -1,7 +1,6 @@
 //! Ending and signalling.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -159,12 +158,12 @@ impl Engine {
 
     async fn restart_now(&self, name: &str, signal: Option<&str>, timeout: Option<i64>) -> Result<()> {
         let slot = self.inner.slots.find(name)?;
-        slot.is_restarting.store(true, Ordering::SeqCst);
+        let restarting = slot.restarting();
         let stopped = self.stop(name, signal, timeout).await;
         if stopped.as_ref().err().is_none_or(|error| error.kind == ErrorKind::NotModified) {
             self.settle(name).await;
         }
-        slot.is_restarting.store(false, Ordering::SeqCst);
+        drop(restarting);
         match stopped {
             Err(error) if error.kind != ErrorKind::NotModified => return Err(error),
             _ => {}

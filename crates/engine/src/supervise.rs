@@ -242,6 +242,8 @@ impl Engine {
         if !before.state.status.is_active() {
             return;
         }
+        // Before anybody who waits for this end hears of it.
+        let restarts = slot.restarts.load(Ordering::SeqCst) > 0;
         let (engine, own) = (self.clone(), Arc::clone(&before));
         let _ = blocking(move || {
             engine.free_network(&own);
@@ -273,7 +275,7 @@ impl Engine {
             life.code = exit.code;
         });
         self.inner.execs.forget_waiting(&slot.id);
-        if record.host.auto_remove && !slot.is_restarting.load(Ordering::SeqCst) {
+        if record.host.auto_remove && !restarts {
             let (engine, slot) = (self.clone(), Arc::clone(slot));
             tokio::spawn(async move {
                 let _turn = slot.turn.lock().await;

@@ -275,7 +275,10 @@ pub(crate) fn blocking_reader_while(
                 }
             };
             let failed = chunk.is_err();
-            if sender.send(chunk).await.is_err() || failed {
+            let sent = sender.send(chunk).await;
+            // The time that the reader took is not the client's.
+            heard = Instant::now();
+            if sent.is_err() || failed {
                 // Nobody reads any more: the rest is let through, or the client would not see the answer.
                 while let Some(Ok(_)) = body.frame().await {}
                 return;

@@ -50,6 +50,8 @@ use crate::connection::{Answers, Connection, Tracked};
 /// A client that has not sent a request's head by then is cut off: connections that say nothing cost a task each.
 /// Docker's time, as clients keep connections for their next request and do not expect to lose them earlier.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(300);
+/// And so where everybody may come, for metrics.
+const METRICS_HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The newest version of the API that is spoken, and the oldest.
 pub const API_VERSION: (u32, u32) = (1, 54);
@@ -84,6 +86,7 @@ pub fn serve_connection(io: UnixStream, api: Api) -> Pin<Box<dyn Future<Output =
 
 async fn serve(io: UnixStream, api: Api) {
     let caller = caller(&io);
+    let head_timeout = if api.only_metrics { METRICS_HEAD_TIMEOUT } else { HEAD_TIMEOUT };
     let answers = Answers::default();
     let connection = Connection::new(io, answers.clone());
     let service = service_fn(move |request: hyper::Request<Incoming>| {
@@ -101,7 +104,7 @@ async fn serve(io: UnixStream, api: Api) {
         .timer(TokioTimer::new())
         // As Docker writes them: scripts compare headers by the letter.
         .title_case_headers(true)
-        .header_read_timeout(HEAD_TIMEOUT)
+        .header_read_timeout(head_timeout)
         // A client that closes while it waits for an answer has gone, and what was begun for it ends.
         .half_close(false)
         .serve_connection(TokioIo::new(connection), service)

@@ -1,7 +1,7 @@
 //! Filling a volume from an image ("copy-up").
 
 use std::ffi::OsStr;
-use std::fs;
+use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -22,10 +22,11 @@ pub(crate) fn fill(name: &str, data: &Path, part: &Path, source: &RootDir, path:
     let mark = data.with_file_name(FILLING);
     let whole = RootDir::open(data)?;
     if let Ok(half) = fs::read(&mark) {
-        if let Some(half) = directory(&whole, Path::new(OsStr::from_bytes(&half)))? {
-            for name in half.read_dir("")? {
-                half.remove_all(name)?;
-            }
+        // One without a word in it is none that was written whole: nothing can be said of what it stood for.
+        if !half.is_empty()
+            && let Some(half) = directory(&whole, Path::new(OsStr::from_bytes(&half)))?
+        {
+            clear(&half)?;
         }
         fs::remove_file(&mark).map_err(VolumeError::file("remove", &mark))?;
     }
@@ -43,15 +44,39 @@ pub(crate) fn fill(name: &str, data: &Path, part: &Path, source: &RootDir, path:
         }
         Ok(_) => {}
     }
-    fs::write(&mark, part.as_os_str().as_bytes()).map_err(VolumeError::file("create", &mark))?;
     let directory = source.open_dir(path)?;
-    copy(&directory, &target).map_err(|source| VolumeError::Copy {
+    put_mark(&mark, part).map_err(VolumeError::file("create", &mark))?;
+    let copied = copy(&directory, &target).map_err(|source| VolumeError::Copy {
         name: name.to_owned(),
         path: path.display().to_string(),
         source: Box::new(source),
-    })?;
-    own_attributes(&directory, &target)?;
-    fs::remove_file(&mark).map_err(VolumeError::file("remove", &mark))
+    });
+    let filled = copied.and_then(|()| own_attributes(&directory, &target));
+    if filled.is_err() {
+        // Now, while nobody but this copy has written there: the next one would not know.
+        clear(&target)?;
+    }
+    fs::remove_file(&mark).map_err(VolumeError::file("remove", &mark))?;
+    filled
+}
+
+/// Removes what is in a directory.
+fn clear(directory: &RootDir) -> Result<()> {
+    for name in directory.read_dir("")? {
+        directory.remove_all(name)?;
+    }
+    Ok(())
+}
+
+/// Says which part is being filled, whole or not at all: by this mark things are removed after a crash.
+fn put_mark(mark: &Path, part: &Path) -> io::Result<()> {
+    let part = if part.as_os_str().is_empty() { Path::new(".") } else { part };
+    let new = mark.with_extension("new");
+    let mut file = File::create(&new)?;
+    file.write_all(part.as_os_str().as_bytes())?;
+    file.sync_all()?;
+    fs::rename(&new, mark)?;
+    File::open(mark.parent().unwrap_or(Path::new("/")))?.sync_all()
 }
 
 /// A directory of the volume, unless there is none at this path, or it leads out of the volume.
