@@ -119,13 +119,22 @@ impl Group {
     /// # Errors
     /// When the group has gone.
     pub fn birth_fd(&self) -> Result<Option<OwnedFd>> {
-        let Some(dir) = self.v2_dir() else { return Ok(None) };
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        rustix::fs::open(&dir, flags, Mode::empty()).map(Some).map_err(|errno| CgroupError::File {
-            action: "open",
-            path: dir,
-            source: errno.into(),
-        })
+        self.v2_dir().map(open_directory).transpose()
+    }
+
+    /// As [`Group::birth_fd`], of the group below this one that a process is in; `None` when it is in no such group.
+    ///
+    /// # Errors
+    /// When that group has gone.
+    pub fn birth_fd_beside(&self, pid: i32) -> Result<Option<OwnedFd>> {
+        let groups = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
+        // cgroups(7), "/proc/[pid]/cgroup"
+        let own = groups.lines().find_map(|line| line.strip_prefix("0::/"));
+        let (Some(root), Some(own)) = (self.hierarchies.v2(), own) else { return Ok(None) };
+        if !Path::new(own).starts_with(&self.path) {
+            return Ok(None);
+        }
+        open_directory(root.join(own)).map(Some)
     }
 
     /// Sets the limits of `resources`; what they do not mention stays.
@@ -356,4 +365,12 @@ pub(crate) fn read(path: &Path) -> Result<String> {
 pub(crate) fn write(path: &Path, text: &str) -> Result<()> {
     let written = fs::OpenOptions::new().write(true).open(path).and_then(|mut file| file.write_all(text.as_bytes()));
     written.map_err(|source| CgroupError::File { action: "write", path: path.into(), source })
+}
+fn open_directory(dir: PathBuf) -> Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::fs::open(&dir, flags, Mode::empty()).map_err(|errno| CgroupError::File {
+        action: "open",
+        path: dir,
+        source: errno.into(),
+    })
 }

@@ -58,6 +58,7 @@ pub(crate) fn send(
         seccomp,
         stdio,
         group: Some(&surroundings.place.group),
+        only_there: false,
         personality: None,
         memory_policy: None,
         state: None,

@@ -75,11 +75,26 @@ fn check_process(process: &Process) -> Result<()> {
     if process.args().as_ref().is_none_or(Vec::is_empty) {
         return Err(Failure::new("args must not be empty"));
     }
+    check_environment(process)?;
     if !process.cwd().is_absolute() {
         return Err(Failure::new("Cwd must be an absolute path"));
     }
     if process.oom_score_adj().is_some_and(|score| !(-1000..=1000).contains(&score)) {
         return Err(Failure::new("invalid configuration: oomScoreAdj is not between -1000 and 1000"));
+    }
+    Ok(())
+}
+
+/// `NAME=value`, in the words of runc, which refuses others since 1.3.
+pub(crate) fn check_environment(process: &Process) -> Result<()> {
+    for pair in process.env().iter().flatten() {
+        match pair.split_once('=') {
+            None => return Err(Failure::new(format!("invalid environment variable {pair:?}: missing '='"))),
+            Some(("", _)) => {
+                return Err(Failure::new(format!("invalid environment variable {pair:?}: name cannot be empty")));
+            }
+            Some(_) => {}
+        }
     }
     Ok(())
 }
@@ -154,6 +169,8 @@ mod tests {
             Box::new(|c| c["ociVersion"] = json!("one")),
             Box::new(|c| c["process"]["cwd"] = json!("relative")),
             Box::new(|c| c["process"]["args"] = json!([])),
+            Box::new(|c| c["process"]["env"] = json!(["A=b", "C"])),
+            Box::new(|c| c["process"]["env"] = json!(["=b"])),
             Box::new(|c| c["process"]["oomScoreAdj"] = json!(1001)),
             Box::new(|c| c["linux"]["namespaces"] = json!([{"type": "pid"}, {"type": "pid"}])),
             Box::new(|c| c["linux"]["namespaces"] = json!([{"type": "mount"}])),

@@ -49,6 +49,7 @@ impl Count {
 const BUNDLE: Flag = value("bundle", "the bundle's directory (default: the working directory)").short("b");
 const CONFIG: Flag = value("config", "the configuration's file, in the bundle (default: config.json)").short("f");
 const CONSOLE: Flag = value("console-socket", "a unix socket that is sent the master of the container's terminal");
+const PIDFD_SOCKET: Flag = value("pidfd-socket", "a unix socket that is sent a pidfd of the process");
 const PID_FILE: Flag = value("pid-file", "write the process ID to this file");
 const PRESERVE: Flag = value("preserve-fds", "pass on so many file descriptors after the standard streams");
 const NO_PIVOT: Flag = switch("no-pivot", "accepted; the root is always changed by pivot_root");
@@ -71,7 +72,7 @@ pub(crate) const COMMANDS: &[Command] = &[
         name: "create",
         help: "create a container",
         usage: "<container-id>",
-        flags: &[BUNDLE, CONFIG, CONSOLE, PID_FILE, NO_PIVOT, NO_KEYRING, PRESERVE],
+        flags: &[BUNDLE, CONFIG, CONSOLE, PIDFD_SOCKET, PID_FILE, NO_PIVOT, NO_KEYRING, PRESERVE],
         order: Order::Any,
         arguments: Count::Exactly(1),
         run: create::run,
@@ -110,6 +111,7 @@ pub(crate) const COMMANDS: &[Command] = &[
             values("additional-gids", "supplementary group").short("g"),
             value("process", "a file with the process as the configuration has it").short("p"),
             DETACH,
+            PIDFD_SOCKET,
             PID_FILE,
             value("process-label", "SELinux label"),
             value("apparmor", "AppArmor profile"),
@@ -187,6 +189,7 @@ pub(crate) const COMMANDS: &[Command] = &[
             CONSOLE,
             DETACH,
             switch("keep", "do not delete the container after its end"),
+            PIDFD_SOCKET,
             PID_FILE,
             switch("no-subreaper", "do not become the parent of orphaned processes"),
             NO_PIVOT,

@@ -40,16 +40,15 @@ impl Console {
     }
 
     pub(crate) fn send(&self, master: BorrowedFd<'_>) -> Result<()> {
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-        let mut control = SendAncillaryBuffer::new(&mut space);
-        let fds = [master];
-        control.push(SendAncillaryMessage::ScmRights(&fds));
-        loop {
-            match sendmsg(&self.0, &[IoSlice::new(NAME)], &mut control, SendFlags::NOSIGNAL) {
-                Err(Errno::INTR) => {}
-                Err(errno) => return Err(Failure::os("send the terminal", errno)),
-                Ok(_) => return Ok(()),
-            }
-        }
+        send_fd(&self.0, NAME, master).map_err(|errno| Failure::os("send the terminal", errno))
     }
+}
+
+/// Sends a file descriptor with a name for it, in runc's form.
+pub(crate) fn send_fd(to: &UnixStream, name: &[u8], fd: BorrowedFd<'_>) -> std::result::Result<(), Errno> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    let fds = [fd];
+    control.push(SendAncillaryMessage::ScmRights(&fds));
+    rustix::io::retry_on_intr(|| sendmsg(to, &[IoSlice::new(name)], &mut control, SendFlags::NOSIGNAL)).map(drop)
 }

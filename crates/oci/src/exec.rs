@@ -12,11 +12,13 @@ use wharf_runtime::{Created, Entering, Exec, Stdio};
 
 use crate::bundle::read_process;
 use crate::capabilities;
+use crate::check::check_environment;
 use crate::console::Console;
 use crate::failure::{Failure, Result};
 use crate::foreground::{Signals, inherited, look_after};
 use crate::global::Global;
 use crate::launch::{inheritance, warn_of_left_out, write_pid};
+use crate::pidfd_socket::PidfdSocket;
 use crate::state::{Container, Status};
 use crate::words::Given;
 
@@ -38,6 +40,7 @@ fn exec(global: &Global, given: &Given) -> Result<u8> {
         _ => {}
     }
     let (process, warning) = process(&container.record.spec, given)?;
+    check_environment(&process)?;
     if let Some(warning) = warning {
         global.log.warning(&warning);
     }
@@ -48,6 +51,7 @@ fn exec(global: &Global, given: &Given) -> Result<u8> {
     let console = given.value("console-socket");
     // Whoever waits for it here may still give its terminal away.
     let console = Console::connect(console, terminal, detach || console.is_some())?;
+    let pidfd_socket = PidfdSocket::connect(given.value("pidfd-socket"))?;
     let groups = Groups::read(&container.group, given.values("cgroup"))?;
     let signals = if detach { None } else { Some(Signals::block()?) };
     let mut state = container.record.for_hooks(&container.place.id);
@@ -61,6 +65,7 @@ fn exec(global: &Global, given: &Given) -> Result<u8> {
         state: Some(&state),
         stdio: if terminal { Stdio::Terminal } else { inherited()? },
         group: Some(&groups.all).filter(|group| group.is_made()),
+        only_there: given.has("cgroup"),
         personality: container.record.spec.linux().as_ref().and_then(|linux| linux.personality().as_ref()),
         memory_policy: container.record.spec.linux().as_ref().and_then(|linux| linux.memory_policy().as_ref()),
         inheritance,
@@ -77,6 +82,9 @@ fn exec(global: &Global, given: &Given) -> Result<u8> {
     }
     let number = created.pid.as_raw_nonzero().get();
     groups.move_into_some(number)?;
+    if let Some(socket) = &pidfd_socket {
+        socket.send(std::os::fd::AsFd::as_fd(&created.pidfd))?;
+    }
     if let Some(file) = given.value("pid-file") {
         write_pid(Path::new(file), number)?;
     }

@@ -14,6 +14,7 @@ use crate::failure::{Failure, Result};
 use crate::foreground::inherited;
 use crate::global::Global;
 use crate::notify;
+use crate::pidfd_socket::PidfdSocket;
 use crate::place::{Place, check_id};
 use crate::state::{Container, Identity, Record};
 use crate::words::Given;
@@ -39,6 +40,7 @@ pub(crate) fn launch(global: &Global, given: &Given, gate: bool, detach: bool) -
     }
     refuse_unified(&bundle)?;
     let console = Console::connect(given.value("console-socket"), terminal, detach)?;
+    let pidfd_socket = PidfdSocket::connect(given.value("pidfd-socket"))?;
     let scope = if global.systemd { Some(scope(&bundle, id)?) } else { None };
     let place = Place::create(&global.root, id)?;
     if notify::is_asked()
@@ -81,6 +83,7 @@ pub(crate) fn launch(global: &Global, given: &Given, gate: bool, detach: bool) -
                     }
                     (Some(_), None) => Ok(()),
                 })
+                .and_then(|()| pidfd_socket.as_ref().map_or(Ok(()), |socket| socket.send(created.pidfd.as_fd())))
                 .and_then(|()| given.value("pid-file").map_or(Ok(()), |file| write_pid(Path::new(file), pid)));
             match told {
                 Ok(()) => Ok(Made { container, created }),
@@ -251,8 +254,8 @@ pub(crate) fn run_poststop_hooks(global: &Global, container: &Container) {
     let Some(hooks) = container.record.spec.hooks() else { return };
     let state = container.record.for_hooks(&container.place.id);
     let set = HookSet { hooks, state: &state };
-    for hook in set.at(Point::Poststop) {
-        if let Err(error) = set.run_one(Point::Poststop, hook, "stopped", 0) {
+    for number in 0..set.at(Point::Poststop).len() {
+        if let Err(error) = set.run_one(Point::Poststop, number, "stopped", 0) {
             global.log.warning(&wharf_report::chain(&error));
         }
     }

@@ -32,6 +32,7 @@ mod lent;
 mod list;
 mod log;
 mod notify;
+mod pidfd_socket;
 mod place;
 mod ps;
 mod review;

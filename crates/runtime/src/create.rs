@@ -148,6 +148,7 @@ fn make(launch: &Launch<'_>, init: bool, devices: &mut Option<MovedDevices>) -> 
         BindSources { all: launch.binds, layers: launch.layers },
     )?;
     plan.process.inherit(launch.lifecycle.inheritance);
+    plan.process.scheduling.leave_out_exec();
     plan.time = plan.time.map(|time| time.optional(launch.lifecycle.time_is_optional));
     // In a user namespace of its own it has all.
     let left_out = if plan.in_user_namespace() { Vec::new() } else { plan.process.keep_to(capabilities::own()?) };

@@ -39,6 +39,9 @@ pub struct Exec<'a> {
     pub stdio: Stdio,
     /// The container's group.
     pub group: Option<&'a Group>,
+    /// It has to be that one. Else where the first process is will do, when the container has made groups of its own in
+    /// cgroup2 and that one takes no processes any more (cgroups(7), "no internal processes").
+    pub only_there: bool,
     /// The container's.
     pub personality: Option<&'a LinuxPersonality>,
     /// The container's.
@@ -98,12 +101,18 @@ pub fn begin_exec(exec: Exec<'_>) -> Result<Entering> {
         stdio: &exec.stdio,
         setgroups,
     };
-    let between = clone3(Namespaces::default(), birth.as_ref().map(AsFd::as_fd), || {
+    let mut child = || {
         if rustix::io::dup2(&theirs, &mut ours).is_err() {
             return 125;
         }
         enter::run(&entry(theirs.as_fd()))
-    });
+    };
+    let mut between = clone3(Namespaces::default(), birth.as_ref().map(AsFd::as_fd), &mut child);
+    if let (Err(Errno::BUSY), Some(group), false) = (&between, exec.group, exec.only_there)
+        && let Some(beside) = group.birth_fd_beside(exec.pid.as_raw_nonzero().get())?
+    {
+        between = clone3(Namespaces::default(), Some(beside.as_fd()), &mut child);
+    }
     let between =
         between.map_err(|errno| RuntimeError::Setup { step: "make a process for the container".into(), errno })?;
     drop(theirs);

@@ -57,12 +57,27 @@ impl Point {
 /// Why a hook did not do its work.
 #[derive(Debug, thiserror::Error)]
 pub enum HookError {
-    #[error("cannot run the {point} hook `{path}`: {source}")]
-    Run { point: &'static str, path: PathBuf, source: std::io::Error },
-    #[error("error running hook: the {point} hook `{path}` failed: {how}{output}", how = how(*.status))]
-    Failed { point: &'static str, path: PathBuf, status: ExitStatus, output: String },
-    #[error("the {point} hook `{path}` did not end within {seconds} s")]
-    Timeout { point: &'static str, path: PathBuf, seconds: i64 },
+    #[error("error running {place}: {source}")]
+    Run { place: HookPlace, source: std::io::Error },
+    #[error("error running {place}: {how}{output}", how = how(*.status))]
+    Failed { place: HookPlace, status: ExitStatus, output: String },
+    #[error("error running {place}: it did not end within {seconds} s")]
+    Timeout { place: HookPlace, seconds: i64 },
+}
+
+/// Which hook; its number among those of its point, from 0 on.
+#[derive(Clone, Debug)]
+pub struct HookPlace {
+    point: Point,
+    number: usize,
+    path: PathBuf,
+}
+
+impl std::fmt::Display for HookPlace {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // runc's words, and whose it is.
+        write!(f, "{} hook #{}: `{}`", self.point.name(), self.number, self.path.display())
+    }
 }
 
 /// The hooks of a container and what they are told of it.
@@ -94,21 +109,22 @@ impl HookSet<'_> {
     /// # Errors
     /// When one cannot be run, fails, or takes longer than it may.
     pub fn run(&self, point: Point, status: &str, pid: i32) -> Result<(), HookError> {
-        self.at(point).iter().try_for_each(|hook| self.run_one(point, hook, status, pid))
+        (0..self.at(point).len()).try_for_each(|number| self.run_one(point, number, status, pid))
     }
 
-    /// Runs one hook; for the points where a failure does not keep the others from running.
+    /// Runs one hook of a point, if there are so many; for the points where a failure does not keep the others from running.
     ///
     /// # Errors
     /// As [`Self::run`].
-    pub fn run_one(&self, of: Point, hook: &Hook, status: &str, pid: i32) -> Result<(), HookError> {
+    pub fn run_one(&self, of: Point, number: usize, status: &str, pid: i32) -> Result<(), HookError> {
+        let Some(hook) = self.at(of).get(number) else { return Ok(()) };
         let mut state = self.state.clone();
         state["status"] = json!(status);
         if pid != 0 {
             state["pid"] = json!(pid);
         }
-        let (point, path) = (of.name(), hook.path().clone());
-        let fail = |source: std::io::Error| HookError::Run { point, path: path.clone(), source };
+        let place = HookPlace { point: of, number, path: hook.path().clone() };
+        let fail = |source: std::io::Error| HookError::Run { place: place.clone(), source };
         // Files in memory: a hook that does not read its input, or writes much, holds nobody up.
         let mut input = memory("hook-state").map_err(fail)?;
         input.write_all(state.to_string().as_bytes()).and_then(|()| input.rewind()).map_err(fail)?;
@@ -138,7 +154,7 @@ impl HookSet<'_> {
             // It may have ended just now; waited for it is anyway.
             let _ = child.kill();
             let _ = child.wait();
-            return Err(HookError::Timeout { point, path, seconds });
+            return Err(HookError::Timeout { place, seconds });
         }
         let status = child.wait().map_err(fail)?;
         if status.success() {
@@ -150,7 +166,7 @@ impl HookSet<'_> {
             let _ = output.take(SHOWN).read_to_string(&mut text);
         }
         let output = if text.trim().is_empty() { String::new() } else { format!(", it wrote: {}", text.trim()) };
-        Err(HookError::Failed { point, path, status, output })
+        Err(HookError::Failed { place, status, output })
     }
 }
 
@@ -217,7 +233,10 @@ mod tests {
             HookSet { hooks: &set, state: &state }.run(Point::Poststop, "stopped", 0).unwrap_err().to_string()
         };
         let failed = run(json!({ "path": "/bin/sh", "args": ["sh", "-c", "echo why >&2; exit 3"] }));
-        assert!(failed.contains("poststop") && failed.contains("why") && failed.contains('3'), "{failed}");
+        assert!(
+            failed.starts_with("error running poststop hook #0: `/bin/sh`: exit status: 3, it wrote: why"),
+            "{failed}"
+        );
         assert!(run(json!({ "path": "/no/such" })).contains("/no/such"));
         let slow = run(json!({ "path": "/bin/sh", "args": ["sh", "-c", "exec sleep 20"], "timeout": 1 }));
         assert!(slow.contains("within 1 s"), "{slow}");

@@ -64,7 +64,7 @@ pub use create::{Created, Inheritance, Launch, Lifecycle, Stdio, create, create_
 pub use entering::{EXEC_PATIENCE, Entering, Starting};
 pub use error::RuntimeError;
 pub use exec::{Exec, begin_exec, exec};
-pub use hooks::{HookError, HookSet, Point};
+pub use hooks::{HookError, HookPlace, HookSet, Point};
 pub use mount_options::MOUNT_OPTIONS;
 pub use net_devices::{LentDevices, network_of};
 pub use outside::mount_outside;

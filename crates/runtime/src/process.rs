@@ -59,7 +59,9 @@ pub(crate) fn process_plan(process: &Process, filter: Option<SystemCalls>) -> Re
     let args = process.args().clone().unwrap_or_default();
     let command = args.first().cloned().filter(|c| !c.is_empty());
     let command = command.ok_or_else(|| RuntimeError::Invalid("there is no command".into()))?;
-    let env = process.env().clone().unwrap_or_default();
+    let mut env = last_ones(&process.env().clone().unwrap_or_default());
+    // As if it had not been said, as with runc.
+    env.retain(|pair| pair != "HOME=");
     let cwd = process.cwd().clone();
     if !cwd.is_absolute() {
         return Err(RuntimeError::Invalid(format!("cwd `{}` is not absolute", cwd.display())));
@@ -73,7 +75,7 @@ pub(crate) fn process_plan(process: &Process, filter: Option<SystemCalls>) -> Re
         candidates: candidates(&command, &env)?,
         command,
         arguments: words(&args, "an argument")?,
-        environment: words(&last_ones(&env), "a variable")?,
+        environment: words(&env, "a variable")?,
         homeless: !env.iter().any(|pair| pair.starts_with("HOME=")),
         cwd,
         terminal: process.terminal().unwrap_or(false).then(|| {

@@ -38,6 +38,11 @@ impl Scheduling {
         })
     }
 
+    /// For a container's first process: the CPUs of execs are not its own.
+    pub(crate) fn leave_out_exec(&mut self) {
+        (self.first_cpus, self.last_cpus) = (None, None);
+    }
+
     /// In an exec's process, before it is moved into the group.
     pub(crate) fn begin(&self) -> Step<()> {
         set_cpus(self.first_cpus.as_ref())
@@ -45,20 +50,29 @@ impl Scheduling {
 
     /// While there is still the right to it.
     pub(crate) fn apply(&self) -> Step<()> {
-        if let Some(attributes) = &self.scheduler {
-            set_scheduler(attributes).map_err(Failure::at(SCHEDULER))?;
-        }
-        self.apply_inherited()
+        // Some schedulers want all CPUs (sched_setattr(2)).
+        self.apply_inherited()?;
+        self.scheduler.map_or(Ok(()), |attributes| set_scheduler(&attributes).map_err(Failure::at(SCHEDULER)))
     }
 
     /// As [`Scheduling::apply`], for a process that the caller will make, but for what that one may not inherit
     /// ([`Schedule`]).
     pub(crate) fn apply_ahead(&self) -> Step<()> {
-        set_cpus(self.last_cpus.as_ref())?;
         self.apply_inherited()
     }
 
     fn apply_inherited(&self) -> Step<()> {
+        match (&self.first_cpus, &self.last_cpus) {
+            (Some(_), None) => {}
+            (_, Some(cpus)) => set_cpus(Some(cpus))?,
+            // All that its group has, and not those alone that the caller was started on, as with runc and crun. Where
+            // that is refused it keeps those.
+            (None, None) => {
+                let mut all = CpuSet::new();
+                (0..CpuSet::MAX_CPU).for_each(|cpu| all.set(cpu));
+                let _ = sched_setaffinity(None, &all);
+            }
+        }
         if let Some(priority) = self.io_priority {
             set_io_priority(priority).map_err(Failure::at("set the IO priority"))?;
         }

@@ -120,6 +120,31 @@ fn streams_of_an_ordinary_user_s_exec_can_be_opened_again() {
     assert_eq!(text(&output.stdout), "again\n", "{}", text(&output.stderr));
 }
 
+/// As systemd does in a container: its processes go into a group of their own, and the one above has controllers then.
+#[test]
+fn an_exec_goes_where_the_first_process_is_when_its_group_is_full_of_groups() {
+    if !std::path::Path::new("/sys/fs/cgroup/cgroup.controllers").exists() {
+        return eprintln!("skipped: only cgroup2 keeps processes out of groups with controllers below");
+    }
+    let script = "mkdir /sys/fs/cgroup/own; echo 1 > /sys/fs/cgroup/own/cgroup.procs; \
+        echo +memory > /sys/fs/cgroup/cgroup.subtree_control; touch /done; exec sleep 600";
+    let Some(bundle) = Bundle::new("beside", &["sh", "-c", script], |config| {
+        for mount in config["mounts"].as_array_mut().unwrap() {
+            if mount["destination"] == "/sys/fs/cgroup" {
+                mount["options"] = json!(["nosuid", "noexec", "nodev", "relatime"]);
+            }
+        }
+    }) else {
+        return;
+    };
+    bundle.create();
+    bundle.start();
+    crate::kit::wait_until("its groups", || bundle.path("rootfs/done").exists());
+    assert_eq!(bundle.ok(&["exec", &bundle.id, "cat", "/proc/self/cgroup"]), "0::/own\n", "{}", bundle.shown());
+    assert_eq!(bundle.ok(&["exec", "--cgroup", "own", &bundle.id, "cat", "/proc/self/cgroup"]), "0::/own\n");
+    assert!(bundle.fails(&["exec", "--cgroup", "/", &bundle.id, "true"]).1.to_lowercase().contains("busy"));
+}
+
 #[test]
 fn groups_below_the_container_s_can_be_chosen() {
     let Some(bundle) = Bundle::sleeper("subgroup", |_| {}) else { return };
@@ -137,5 +162,8 @@ fn groups_below_the_container_s_can_be_chosen() {
         assert!(bundle.fails(&["exec", "--cgroup", word, &bundle.id, "true"]).1.to_lowercase().contains(why), "{word}");
     }
     let home = bundle.ok(&["exec", "-u", "7", &bundle.id, "sh", "-c", "echo $HOME"]);
+    // One without a value is as good as none; one without a name is none.
+    assert_eq!(bundle.ok(&["exec", "-u", "7", "-e", "HOME=", &bundle.id, "sh", "-c", "echo $HOME"]), home);
+    assert!(bundle.fails(&["exec", "-e", "HOME", &bundle.id, "true"]).1.contains("missing '='"));
     assert_eq!(home, "/\n");
 }

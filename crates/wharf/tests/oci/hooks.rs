@@ -114,7 +114,7 @@ fn a_start_whose_poststart_hook_fails_leaves_no_container() {
     let pid = bundle.state()["pid"].as_i64().unwrap();
     let (code, errors) = bundle.fails(&["start", &bundle.id]);
     assert_eq!(code, 1);
-    assert!(errors.contains("poststart") && errors.contains("because"), "{errors}");
+    assert!(errors.contains("error running poststart hook #1:") && errors.contains("because"), "{errors}");
     // It ran by then, and the hook after the one that failed did not.
     let seen: Value = serde_json::from_slice(&fs::read(first).unwrap()).unwrap();
     assert_eq!((&seen["status"], &seen["pid"]), (&json!("running"), &json!(pid)));

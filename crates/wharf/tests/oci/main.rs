@@ -15,6 +15,7 @@ mod mount_tables;
 mod namespaces;
 mod net_devices;
 mod notify;
+mod pidfd_socket;
 mod process;
 mod rootless;
 mod run;

@@ -149,6 +149,30 @@ fn session_keys_and_parents_are_not_inherited() {
 }
 
 #[test]
+fn a_container_has_its_group_s_cpus_whatever_the_caller_has() {
+    let script = ["sh", "-c", "grep Cpus_allowed_list /proc/self/status; exec sleep 600"];
+    let Some(bundle) = Bundle::new("cpus", &script, |_| {}) else { return };
+    if std::thread::available_parallelism().is_ok_and(|cpus| cpus.get() < 2) {
+        return eprintln!("skipped: there is one CPU");
+    }
+    let on_one = |words: &[&str]| {
+        let command = bundle.wharf(words);
+        let mut one = std::process::Command::new("taskset");
+        let log = std::fs::File::create(bundle.path("out")).unwrap();
+        one.args(["-c", "0"]).arg(command.get_program()).args(command.get_args());
+        assert!(one.stdout(log.try_clone().unwrap()).stderr(log).status().unwrap().success(), "{}", bundle.shown());
+        bundle.shown()
+    };
+    let own = std::fs::read_to_string("/proc/self/status").unwrap();
+    let own = own.lines().find(|line| line.starts_with("Cpus_allowed_list")).unwrap();
+    let dir = bundle.dir.path().to_string_lossy().into_owned();
+    on_one(&["run", "--detach", "--bundle", &dir, &bundle.id]);
+    crate::kit::wait_until("its CPUs", || bundle.shown().contains('\n'));
+    assert_eq!(bundle.shown(), format!("{own}\n"));
+    assert_eq!(on_one(&["exec", &bundle.id, "grep", "Cpus_allowed_list", "/proc/self/status"]), format!("{own}\n"));
+}
+
+#[test]
 fn unknown_values_are_refused_before_anything_is_made() {
     type Change = fn(&mut Value);
     let wrong: [(Change, &str); 13] = [
