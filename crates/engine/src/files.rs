@@ -76,9 +76,9 @@ impl Engine {
     pub fn export(&self, name: &str, output: &mut dyn Write) -> Result<()> {
         let record = self.inspect(name)?;
         let dir = self.dir(&record.id);
-        // The layers alone: what is mounted in the container is not its own.
-        let uppers = [dir.join("upper")];
-        let view = self.images().layers().stacked(&record.layers, &uppers)?;
+        // The layers alone, and what Docker has in every container: what is mounted there is not its own.
+        let (uppers, places) = ([dir.join("upper")], [self.inner.places.clone()]);
+        let view = self.images().layers().stacked(&record.layers, &uppers, &places)?;
         let options = PackOptions { ids: ids(&record), ..PackOptions::default() };
         pack(&view, Path::new(""), output, &options)
             .map_err(|e| EngineError::from_source("cannot export the container", &e))?;

@@ -31,15 +31,10 @@ pub struct ImageSummary {
     pub pinned: bool,
     /// When it was last made a container or a build of, or came here; seconds since the epoch.
     pub used: i64,
-    /// Indexes that have it. Without a name of its own it is there for a platform that is not this host's.
+    /// Indexes that have it.
     pub indexes: Vec<Digest>,
-}
-
-impl ImageSummary {
-    /// Whether it is shown with another image, which its names lead to.
-    pub fn is_part(&self) -> bool {
-        !self.indexes.is_empty() && self.tags.is_empty() && self.repo_digests.is_empty()
-    }
+    /// It is there for another platform than this host's: its names lead to another image, with which it is shown.
+    pub part: bool,
 }
 
 /// What a row has of a configuration.
@@ -99,7 +94,7 @@ impl Images {
         }))
     }
 
-    fn summary(&self, id: Digest, row: Row) -> Option<ImageSummary> {
+    fn summary(&self, id: Digest, mut row: Row) -> Option<ImageSummary> {
         let short = match row.short.clone() {
             Some(short) => short,
             // A row of an earlier version.
@@ -112,7 +107,12 @@ impl Images {
                 }
             },
         };
+        let part = row.names.is_empty() && !row.indexes.is_empty();
+        if part {
+            row.names = self.names_by_index(&row).unwrap_or_default();
+        }
         Some(ImageSummary {
+            part,
             tags: row.tags().map(|key| familiar(key)).collect(),
             repo_digests: row.digests().map(|key| familiar(key)).collect(),
             created: short.created.unwrap_or_else(|| "0001-01-01T00:00:00Z".into()),

@@ -335,14 +335,15 @@ impl Layers {
         self.mount(self.lowers(diff_ids)?, writable)
     }
 
-    /// The layers with further trees on top (the topmost first), read-only: a container's files while it runs, whose
+    /// The layers with further trees on top and below them (the topmost first), read-only: a container's files while it runs, whose
     /// upper directory cannot be mounted for writing a second time.
     ///
     /// # Errors
     /// `NotFound`, `Mount`.
-    pub fn stacked(&self, diff_ids: &[Digest], above: &[PathBuf]) -> Result<View> {
+    pub fn stacked(&self, diff_ids: &[Digest], above: &[PathBuf], below: &[PathBuf]) -> Result<View> {
         let mut all: Vec<Lower> = above.iter().cloned().map(Lower::Directory).collect();
         all.extend(self.lowers(diff_ids)?);
+        all.extend(below.iter().cloned().map(Lower::Directory));
         self.mount(all, None)
     }
 

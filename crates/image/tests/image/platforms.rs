@@ -94,7 +94,8 @@ async fn a_name_has_the_images_of_all_its_platforms() {
     assert_eq!((&shown.digest, shown.manifests.len()), (&index, 3));
     assert_eq!(shown.manifests.iter().map(|entry| entry.image.clone()).collect::<Vec<_>>(), some(&ids));
     let summaries = place.images.summaries().unwrap();
-    assert_eq!(summaries.iter().filter(|image| image.is_part()).count(), 2, "one line is shown");
+    assert_eq!(summaries.iter().filter(|image| image.part).count(), 2, "one line is shown");
+    assert!(summaries.iter().all(|image| image.tags == [text.clone()]), "{summaries:#?}");
 
     // Another name has all of them; an ID only itself.
     place.images.tag(&text, "copy:1").unwrap();
@@ -147,7 +148,7 @@ async fn one_platform_goes_and_the_others_stay() {
     place.images.remove(&text, Remove { force: true, prune: true }, &runs).unwrap();
     let rest = place.images.summaries().unwrap();
     assert_eq!(rest.iter().map(|image| &image.id).collect::<Vec<_>>(), [&ids[2]]);
-    assert!(!rest[0].is_part());
+    assert!(!rest[0].part);
     clean(&place);
     place.images.prune(true, &|_| false, &|_| true).unwrap();
     place.images.collect(&Vec::new).unwrap();

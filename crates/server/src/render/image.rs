@@ -167,6 +167,7 @@ pub(crate) fn sample_summary() -> ImageSummary {
         pinned,
         used,
         indexes: Vec::new(),
+        part: false,
     }
 }
 

@@ -84,7 +84,7 @@ fn choose(
         |key: &str| filters.get(key).and_then(|names| names.last()).map(|name| store.resolve(name)).transpose();
     let (before, since) = (created("before")?, created("since")?);
     // Those for other platforms are shown with the one that their name leads to.
-    let (parts, images): (Vec<ImageSummary>, Vec<ImageSummary>) = images.into_iter().partition(ImageSummary::is_part);
+    let (parts, images): (Vec<ImageSummary>, Vec<ImageSummary>) = images.into_iter().partition(|image| image.part);
     let parents: BTreeSet<Digest> = images.iter().filter_map(|image| image.parent.clone()).collect();
     let mut shown = Vec::new();
     for mut image in images {

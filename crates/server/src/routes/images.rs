@@ -212,6 +212,8 @@ pub(super) async fn push(call: Call, name: &str) -> Result {
         tags.sort_by_key(Reference::to_string);
         tags.dedup();
         if tags.is_empty() {
+            // What goes wrong from there on is said in the stream.
+            let _ = sender.send(Progress::new("", format!("The push refers to repository [{}]", reference.name())));
             return Err(EngineError::not_found(format!(
                 "An image does not exist locally with the tag: {}",
                 reference.familiar_name()

@@ -50,7 +50,7 @@ fn what_is_written_goes_to_the_upper_directory() {
         let view = place.layers.view(&[ids[0].clone(), change.diff_id], None).unwrap();
         assert_eq!(view.read_dir("").unwrap(), ["new"]);
         // Beside a container that writes: the upper directory is only looked at.
-        let view = place.layers.stacked(&ids, &[upper]).unwrap();
+        let view = place.layers.stacked(&ids, &[upper], &[]).unwrap();
         assert_eq!(view.read_dir("").unwrap(), ["new"]);
     }
 }

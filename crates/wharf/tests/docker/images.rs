@@ -227,3 +227,23 @@ fn prunes_know_times_as_docker_does() {
         d.docker("image prune -af --filter until=-1h").ok().starts_with("Deleted Images:\nuntagged: busybox:latest\n")
     );
 }
+
+#[test]
+fn an_export_has_what_every_container_has() {
+    let Some(d) = Daemon::start() else { return };
+    d.docker("create --name box busybox true").ok();
+    let archive = d.path().join("box.tar");
+    d.docker(&format!("export -o {} box", archive.display())).ok();
+    let list = std::process::Command::new("tar").arg("-tf").arg(&archive).output().unwrap();
+    let names = String::from_utf8_lossy(&list.stdout).into_owned();
+    for name in [".dockerenv", "bin/busybox", "dev/", "etc/hosts", "etc/passwd", "etc/resolv.conf", "proc/", "sys/"] {
+        assert!(names.lines().any(|line| line.trim_start_matches("./") == name), "{name}: {names}");
+    }
+    // An image made of it has nothing that is the engine's.
+    d.docker("commit box made").ok();
+    let none = d.docker("push -a localhost:1/none");
+    assert_eq!(none.out.trim(), "The push refers to repository [localhost:1/none]");
+    assert_eq!((none.code, none.err.trim()), (1, "An image does not exist locally with the tag: localhost:1/none"));
+    let lost = d.docker(&format!("export -o {} box", d.path().join("no/such.tar").display()));
+    assert!(lost.code == 1 && lost.err.contains("failed to export container"), "{}", lost.err);
+}
