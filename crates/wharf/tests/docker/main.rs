@@ -2,6 +2,7 @@
 
 mod architecture;
 mod build;
+mod clients;
 mod copy;
 mod disk;
 mod events;
