@@ -11,6 +11,8 @@ use crate::process::Process;
 use crate::slot::Slot;
 use crate::spec::EndpointSettings;
 
+const HOST_CONFLICT: &str = "container cannot be disconnected from host network or connected to host network";
+
 impl Engine {
     /// Puts a container on a network; at once when it runs.
     ///
@@ -27,6 +29,15 @@ impl Engine {
         let found = self.networks().resolve(network)?;
         let forbidden = |text: String| EngineError::new(crate::ErrorKind::Forbidden, text);
         let mode = record.host.network_mode.as_str();
+        if mode != "host" && found.driver == "host" {
+            return Err(EngineError::invalid(HOST_CONFLICT));
+        }
+        // The default network knows no names.
+        if found.name == "bridge" && settings.aliases.as_ref().is_some_and(|aliases| !aliases.is_empty()) {
+            return Err(EngineError::invalid(
+                "invalid endpoint settings:\nnetwork-scoped aliases are only supported for user-defined networks",
+            ));
+        }
         if mode == "host" || mode == "none" || mode.starts_with("container:") || found.driver != "bridge" {
             return Err(forbidden(format!(
                 "container sharing network namespace with another container or host cannot be connected to any other \
@@ -115,13 +126,29 @@ impl Engine {
             found => found?,
         };
         let (engine, network) = (self.clone(), network.to_owned());
-        to_its_end(async move { engine.disconnect_now(&network, &slot).await }).await
+        to_its_end(async move {
+            // A network that has gone leaves its name with containers that do not run.
+            if force
+                && engine.networks().resolve(&network).is_err()
+                && slot.record().networks.contains_key(&network)
+                && !slot.record().state.status.is_active()
+            {
+                let _turn = slot.turn.lock().await;
+                let record = slot.change(|record| drop(record.networks.remove(&network)));
+                return engine.save(&record).await;
+            }
+            engine.disconnect_now(&network, &slot).await
+        })
+        .await
     }
 
     async fn disconnect_now(&self, network: &str, slot: &Arc<Slot>) -> Result<()> {
         let _turn = slot.turn.lock().await;
         let record = slot.record();
         let found = self.networks().resolve(network)?;
+        if found.driver == "host" && record.host.network_mode == "host" {
+            return Err(EngineError::invalid(HOST_CONFLICT));
+        }
         if !record.networks.contains_key(&found.name) {
             return Err(EngineError::new(
                 crate::ErrorKind::Forbidden,

@@ -4,6 +4,7 @@ mod architecture;
 mod artifacts;
 mod build;
 mod check;
+mod clients;
 mod copy;
 mod disk;
 mod events;
