@@ -223,6 +223,12 @@ fn join(given: &ArgMatches, file: File) -> Result<Options, String> {
              wharf, dockremap or containers"
         ));
     }
+    let bridge = text("bridge").or(file.bridge);
+    if bridge.as_deref() == Some("none") {
+        return Err(
+            "a daemon without a default network (bridge none) is not supported: give containers --network none".into(),
+        );
+    }
     let exec_root = path("exec-root").or(file.exec_root).unwrap_or_else(|| DEFAULT_EXEC_ROOT.into());
     let pools = match given.get_many::<String>("default-address-pool") {
         Some(texts) => texts.map(|text| pool(text)).collect::<Result<Vec<_>, _>>()?,
@@ -277,7 +283,7 @@ fn join(given: &ArgMatches, file: File) -> Result<Options, String> {
         exec_root,
         cgroup_parent,
         bip: text("bip").or(file.bip),
-        bridge: text("bridge").or(file.bridge),
+        bridge,
         mtu: given.get_one::<u32>("mtu").copied().or(file.mtu),
         pools,
         ip_forward: switch("ip-forward", file.ip_forward, true),
@@ -370,6 +376,7 @@ mod tests {
             (&["--log-driver", "bogus"], "failed to set log opts: logger: no log driver named 'bogus' is registered"),
             (&["--log-opt", "max-file=0"], "failed to set log opts: max-file cannot be less than 1"),
             (&["--log-opt", "max-file"], "KEY=VALUE"),
+            (&["--bridge", "none"], "bridge none"),
             (&["--cgroup-parent", "../x"], "invalid cgroup parent"),
             (&["--max-concurrent-downloads=0"], "invalid max concurrent downloads: 0"),
             (&["--max-download-attempts=0"], "invalid max download attempts: 0"),

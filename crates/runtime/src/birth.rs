@@ -85,8 +85,11 @@ fn go(plan: &mut Plan, away: &mut Vec<Home>) -> Result<()> {
 }
 
 /// A PID namespace of others is for the program's own process ([`crate::joining`]), where its procfs can be made from
-/// outside; else the first process is born there and sets itself up in the sight of those.
+/// outside, and where its group has room for the go-between; else the first process is born there and sets itself up in the sight of those.
 fn stay_outside(plan: &mut Plan) {
+    if plan.alone {
+        return;
+    }
     let Some(at) = plan.joins.iter().position(|join| join.kind == "pid") else { return };
     let mut made = Vec::new();
     for (n, step) in plan.mounts.iter().enumerate() {

@@ -34,6 +34,8 @@ pub(crate) struct Plan {
     pub(crate) joins: Vec<Join>,
     /// A PID namespace of others that only the program's process goes into ([`crate::joining`]).
     pub(crate) late_pid: Option<OwnedFd>,
+    /// No more than one process may be in its group: not even for a moment.
+    pub(crate) alone: bool,
     /// A user namespace of others, entered before all else.
     pub(crate) user_join: Option<OwnedFd>,
     /// A time namespace of its own.
@@ -158,6 +160,7 @@ pub(crate) fn plan(
     };
     program.scheduling.personality = linux.personality().as_ref().map(personality).transpose()?;
     program.scheduling.memory = linux.memory_policy().as_ref().map(MemoryPolicy::plan).transpose()?;
+    let pids = linux.resources().as_ref().and_then(|resources| resources.pids().as_ref());
     let uts = namespaces.uts || asked.joins.iter().any(|join| join.kind == "uts");
     Ok(Plan {
         rootfs_at: "/".into(),
@@ -169,6 +172,7 @@ pub(crate) fn plan(
         time: asked.time.then(|| OwnTime::plan(linux.time_offsets().as_ref())).transpose()?,
         joins: asked.joins,
         late_pid: None,
+        alone: pids.is_some_and(|pids| (0..=1).contains(&pids.limit())),
         user_join: asked.user_join,
         sealed,
         mount_label,

@@ -11,7 +11,8 @@ use crate::ship::Registry;
 
 /// The same of a data root without its events, which grow by what a test does.
 fn du_but_events(root: &Path) -> u64 {
-    du(root) - root.join("events.jsonl").metadata().map_or(0, |found| std::os::unix::fs::MetadataExt::blocks(&found) * 512)
+    du(root)
+        - root.join("events.jsonl").metadata().map_or(0, |found| std::os::unix::fs::MetadataExt::blocks(&found) * 512)
 }
 
 /// What du(1) says of a directory.

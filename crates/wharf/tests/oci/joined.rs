@@ -134,3 +134,15 @@ fn what_is_wrong_with_it_is_told_by_create() {
         fs::write(second.path("config.json"), &as_it_was).unwrap();
     }
 }
+
+/// There is no room for a go-between then.
+#[test]
+fn one_process_is_enough() {
+    let Some((_first, second)) = pair("lone", &["echo", "alone"], |config| {
+        config["linux"]["resources"]["pids"] = json!({ "limit": 1 });
+    }) else {
+        return;
+    };
+    let output = second.run();
+    assert_eq!(text(&output.stdout), "alone\n", "{}", text(&output.stderr));
+}
