@@ -147,7 +147,9 @@ pub(crate) async fn read_value(request: &mut Request<Incoming>) -> Result<Value,
             serde_json::Deserializer::from_slice(&bytes).into_iter::<Value>().next().is_some_and(|v| v.is_ok());
         ApiError::bad(match (is_longer, error.classify()) {
             (true, _) => "unexpected content after JSON".into(),
-            (_, Category::Syntax | Category::Eof) => format!("invalid JSON: {}", syntax_error(&bytes)),
+            (_, Category::Syntax | Category::Eof) if !error.to_string().contains("recursion limit") => {
+                format!("invalid JSON: {}", syntax_error(&bytes))
+            }
             _ => format!("invalid JSON: {error}"),
         })
     })?;

@@ -62,6 +62,13 @@ pub(crate) async fn answers(server: &Server) {
     assert!(said.contains("unsupported Content-Type header (text/plain): must be 'application/json'"), "{said}");
     let mut connection = server.raw(&typed("Content-Type: application/json\r\n")).await.1;
     let said = String::from_utf8(rest(&mut connection).await).unwrap();
+    assert!(said.contains("unexpected content after JSON"), "{said}");
+    // Names of fields in any letters, as Go reads them.
+    let body = r#"{"name":"lower","LABELS":{"Name":"x"}}"#;
+    let head = "POST /volumes/create HTTP/1.1\r\nHost: d\r\nConnection: close\r\nContent-Type: application/json\r\n";
+    let request = format!("{head}Content-Length: {}\r\n\r\n{body}", body.len());
+    let mut connection = server.raw(&request).await.1;
+    let said = String::from_utf8(rest(&mut connection).await).unwrap();
     assert!(said.contains(r#""Name":"lower""#) && said.contains(r#""Labels":{"Name":"x"}"#), "{said}");
     server.delete("/volumes/lower").await.of(204);
     assert_eq!(server.get("/networks/bridge?scope=swarm").await.of(404)["message"], "network bridge not found");
