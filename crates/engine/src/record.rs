@@ -123,6 +123,9 @@ pub struct State {
     /// What was sent last, in its last run, and may have ended it.
     #[serde(default)]
     pub last_signal: Option<SentSignal>,
+    /// Lines of its log that a full disk or a slow receiver has cost.
+    #[serde(default)]
+    pub lines_lost: u64,
     /// It is paused because its files are being read, not because the user wants it.
     #[serde(default)]
     pub paused_for_commit: bool,
@@ -141,6 +144,7 @@ impl Default for State {
             finished_at: NEVER.into(),
             health: None,
             last_signal: None,
+            lines_lost: 0,
             paused_for_commit: false,
         }
     }

@@ -222,6 +222,7 @@ impl Engine {
                     oom_group: None,
                     started_at: slot.record().state.started_at.clone(),
                     finished_at: now(),
+                    lines_lost: 0,
                     error: "the container's monitor has gone, with the host or by a kill: its exit code is not known"
                         .into(),
                 }
@@ -265,6 +266,9 @@ impl Engine {
             }
             record.exec_ids.clear();
         });
+        if exit.lines_lost > 0 {
+            tracing::warn!("container {}: {} lines of its log were lost", record.id, exit.lines_lost);
+        }
         self.keep(&record).await;
         self.tell_exit(&before, &record);
         self.tell_disconnected(&before);
@@ -362,6 +366,7 @@ fn note(record: &mut Container, exit: &Exit) {
     record.state.oom_killed = exit.oom_killed;
     record.state.oom_group.clone_from(&exit.oom_group);
     record.state.error.clone_from(&exit.error);
+    record.state.lines_lost = exit.lines_lost;
     record.state.finished_at.clone_from(&exit.finished_at);
 }
 

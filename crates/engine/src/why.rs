@@ -92,6 +92,12 @@ fn explain(record: &Container) -> (String, Vec<String>) {
             end(record)
         }
     };
+    if state.lines_lost > 0 {
+        let (lines, driver) = (state.lines_lost, &record.host.log_config.driver);
+        reasons.push(format!(
+            "{lines} lines of its log were lost: the disk was full, or the receiver of its log driver, {driver}, slow or away."
+        ));
+    }
     if record.restart_count > 0 {
         let times = if record.restart_count == 1 { "once".into() } else { format!("{} times", record.restart_count) };
         reasons.push(format!("Its restart policy, {}, has started it again {times}.", policy(record)));

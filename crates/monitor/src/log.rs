@@ -63,6 +63,11 @@ impl Log {
         let _ = self.file.flush();
     }
 
+    /// Lines that did not get where they were to go, and never will.
+    pub(crate) fn lost(&self) -> u64 {
+        self.file.lost() + self.remote.as_ref().map_or(0, Remote::lost)
+    }
+
     /// Whether it goes to somebody else, too.
     pub(crate) fn is_sent(&self) -> bool {
         self.remote.is_some()

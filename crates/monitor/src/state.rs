@@ -39,6 +39,9 @@ pub struct Exit {
     pub finished_at: String,
     /// Why it could not be started again; empty otherwise.
     pub error: String,
+    /// Lines of its log, of this monitor's whole life, that a full disk or a receiver that was slow or away has cost.
+    #[serde(default)]
+    pub lines_lost: u64,
 }
 
 /// What the probes have found.

@@ -341,6 +341,7 @@ impl Monitor {
             started_at: container.started_at,
             finished_at: now(),
             error: String::new(),
+            lines_lost: self.place.log.as_ref().map_or(0, |log| log.lost()),
         };
         let wait = if self.forced && !self.stopped {
             self.history.count += 1;

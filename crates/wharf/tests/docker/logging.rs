@@ -104,3 +104,15 @@ fn a_receiver_that_comes_later_gets_what_was_said_before() {
     assert!(entry.contains("/early"), "{entry:?}");
     d.docker("rm -f early").ok();
 }
+
+#[test]
+fn lost_lines_are_told() {
+    let Some(d) = Daemon::start() else { return };
+    // Nobody is there, and what waits for somebody has little room.
+    let options = "--rm=false --name lossy --log-driver fluentd --log-opt fluentd-async=true \
+                   --log-opt fluentd-address=127.0.0.1:1 --log-opt fluentd-buffer-limit=10";
+    d.sh(options, "for n in $(seq 2000); do echo line $n; done").ok();
+    let why = d.wharf("why lossy").ok();
+    assert!(why.contains("lines of its log were lost") && why.contains("fluentd, slow or away"), "{why}");
+    assert!(d.log().contains("lines of its log were lost"));
+}
