@@ -379,8 +379,13 @@ impl<'a> Intake<'a> {
     }
 
     fn forget_blobs(&mut self) -> Result<()> {
+        if self.blobs.is_empty() {
+            return Ok(());
+        }
         let layers = self.images.layers();
-        for digest in std::mem::take(&mut self.blobs) {
+        let _gate = self.images.gate();
+        let owned = self.images.owned_blobs()?;
+        for digest in std::mem::take(&mut self.blobs).into_iter().filter(|digest| !owned.contains(digest)) {
             layers.forget_blob(&digest, || !layers.is_held(&digest))?;
         }
         Ok(())

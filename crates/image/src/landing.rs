@@ -136,8 +136,12 @@ impl Landing {
 
 impl Images {
     /// Removes a blob that cannot become the layer that it was fetched for. Whoever else holds it may have brought it, or
-    /// count on it: then it stays.
+    /// count on it: then it stays. So does what an image or an index is made of, which a manifest may call a layer.
     pub(crate) fn forget_hopeless(&self, digest: &Digest, own: &Hold) -> Result<()> {
+        let _gate = self.gate();
+        if self.owned_blobs()?.contains(digest) {
+            return Ok(());
+        }
         let layers = self.layers();
         layers.forget_blob(digest, || !layers.is_held_beside(digest, own))?;
         Ok(())
