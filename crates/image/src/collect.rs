@@ -63,7 +63,7 @@ impl Images {
             if !settled.is_empty() {
                 self.store().write(|tx| settled.iter().try_for_each(|key| tx.delete(LEFT, key).map(drop)))?;
             }
-            freed += self.collect_indexes()?;
+            freed += self.collect_indexes(&images)?;
             freed += self.collect_blobs(&images, &gone, before)?;
             discarded
         };
@@ -73,12 +73,26 @@ impl Images {
         Ok(freed)
     }
 
+    /// The blobs that the images and indexes here are made of beside their layers: configurations, manifests, indexes.
+    /// Whoever deletes others asks behind the gate, where no image is made.
+    pub(crate) fn owned_blobs(&self) -> Result<BTreeSet<Digest>> {
+        self.owned_by(&self.rows()?)
+    }
+
+    fn owned_by(&self, images: &[(Digest, Row)]) -> Result<BTreeSet<Digest>> {
+        let manifests = images.iter().filter_map(|(_, row)| Some(row.manifest.as_ref()?.digest.clone()));
+        let mut owned: BTreeSet<Digest> = images.iter().map(|(id, _)| id.clone()).chain(manifests).collect();
+        owned.extend(self.index_rows()?.into_iter().map(|(digest, _)| digest));
+        Ok(owned)
+    }
+
     /// Deletes indexes whose last name has gone.
-    fn collect_indexes(&self) -> Result<u64> {
+    fn collect_indexes(&self, images: &[(Digest, Row)]) -> Result<u64> {
         let mut freed = 0;
+        let owned = self.owned_by(images)?;
         let left: Vec<(String, ())> = self.store().read(|tx| tx.list(INDEXES_LEFT))?;
         for (key, ()) in left {
-            if let Ok(digest) = Digest::parse(&key) {
+            if let Some(digest) = Digest::parse(&key).ok().filter(|digest| !owned.contains(digest)) {
                 let size = self.store().blobs().size(&digest).unwrap_or(0);
                 if self.layers().forget_blob(&digest, || !self.layers().is_held(&digest))? {
                     freed += size;
@@ -124,10 +138,7 @@ impl Images {
 
     /// Deletes the blobs that nobody has any more: those of layers that are gone, and others from before a time.
     fn collect_blobs(&self, images: &[(Digest, Row)], gone: &[Layer], before: SystemTime) -> Result<u64> {
-        let indexes = self.index_rows()?;
-        let mut owned: BTreeSet<&Digest> = images.iter().map(|(id, _)| id).collect();
-        owned.extend(indexes.iter().map(|(digest, _)| digest));
-        owned.extend(images.iter().filter_map(|(_, row)| Some(&row.manifest.as_ref()?.digest)));
+        let owned = self.owned_by(images)?;
         let unowned: BTreeSet<&Digest> = gone.iter().flat_map(|l| &l.blobs).map(|blob| &blob.digest).collect();
         let layers = self.layers().list()?;
         let kept: BTreeSet<&Digest> = layers.iter().flat_map(|layer| &layer.blobs).map(|blob| &blob.digest).collect();

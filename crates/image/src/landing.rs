@@ -80,19 +80,20 @@ impl Landing {
     }
 
     /// Writes what comes to its place on the disk, and passes the blob on in order. The end is passed on when the blob is
-    /// verified and stored, so that no layer is made of another one.
+    /// verified and stored, so that no layer is made of another one. Whether it is, the answer says.
     pub(crate) fn store(
         mut self,
         mut pieces: mpsc::Receiver<Piece>,
         to_unpack: &SyncSender<Option<Chunk>>,
         fate: &Fate,
-    ) -> Result<()> {
+    ) -> Result<bool> {
         if !self.pass_on(to_unpack, fate)? {
-            return Ok(());
+            return Ok(false);
         }
         while let Some(piece) = pieces.blocking_recv() {
             let Some((offset, chunk)) = piece else {
-                return self.finish(to_unpack, fate);
+                self.finish(to_unpack, fate)?;
+                return Ok(true);
             };
             match self.writer.write(offset, &chunk.bytes) {
                 // An unpacking that has failed says so itself.
@@ -106,10 +107,10 @@ impl Landing {
                 }
             }
             if !self.pass_on(to_unpack, fate)? {
-                return Ok(());
+                return Ok(false);
             }
         }
-        Ok(())
+        Ok(false)
     }
 
     /// Passes on what is on the disk and comes next; whether there is any use in going on.
@@ -136,8 +137,12 @@ impl Landing {
 
 impl Images {
     /// Removes a blob that cannot become the layer that it was fetched for. Whoever else holds it may have brought it, or
-    /// count on it: then it stays.
+    /// count on it: then it stays. So does what an image or an index is made of, which a manifest may call a layer.
     pub(crate) fn forget_hopeless(&self, digest: &Digest, own: &Hold) -> Result<()> {
+        let _gate = self.gate();
+        if self.owned_blobs()?.contains(digest) {
+            return Ok(());
+        }
         let layers = self.layers();
         layers.forget_blob(digest, || !layers.is_held_beside(digest, own))?;
         Ok(())

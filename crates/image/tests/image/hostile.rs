@@ -223,3 +223,32 @@ async fn a_layer_that_is_there_often_comes_once() {
     assert_eq!(image.unwrap().diff_ids.len(), 100);
     assert_eq!(lines.iter().filter(|line| line.ends_with(": Pull complete")).count(), 1);
 }
+
+/// The digests and sizes of a public image's parts are known to all.
+#[tokio::test]
+async fn a_manifest_that_calls_another_images_parts_layers_deletes_none_of_them() {
+    let mut liar = Liar::default();
+    liar.image("good", |_| {});
+    let manifest = liar.manifests["good"].1.clone();
+    let mut entry = descriptor(MANIFEST, &manifest);
+    entry["platform"] = json!({ "os": "linux", "architecture": wharf_distribution::Platform::host().architecture });
+    let index = json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": [entry] }).to_string().into_bytes();
+    liar.manifest("index", INDEX, index.clone());
+    let id = serde_json::from_slice::<Value>(&manifest).unwrap()["config"]["digest"].as_str().unwrap().to_owned();
+    let own = serde_json::to_vec(&config(&[Digest::sha256(b"another")], "")).unwrap();
+    liar.blobs.insert(Digest::sha256(&own).to_string(), own.clone());
+    let parts = [("config", liar.blobs[&id].clone()), ("manifest", manifest), ("list", index)];
+    for (tag, part) in &parts {
+        liar.image(tag, |manifest| {
+            manifest["config"] = descriptor(CONFIG, &own);
+            manifest["layers"][0] = descriptor(LAYER, part);
+        });
+    }
+    let (address, place) = (liar.serve(), Place::new());
+    let name = |tag: &str| Reference::parse(&format!("{address}/x:{tag}")).unwrap();
+    pull(&place.images, &name("index"), None).await.0.unwrap();
+    for (tag, part) in &parts {
+        assert_eq!(pull(&place.images, &name(tag), None).await.0.unwrap_err().kind(), ErrorKind::Invalid, "{tag}");
+        assert!(place.store.blobs().contains(&Digest::sha256(part)), "{tag}");
+    }
+}
