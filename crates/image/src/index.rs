@@ -292,8 +292,24 @@ impl Images {
         }
     }
 
+    /// The names of an image of another platform than its indexes' names lead to: those, beside digests of its own. A tag
+    /// of its own makes it one by itself.
+    pub(crate) fn names_as_part(&self, image: &Row) -> Result<Option<Vec<String>>> {
+        if image.tags().next().is_some() || image.indexes.is_empty() {
+            return Ok(None);
+        }
+        let mut names = self.names_by_index(image)?;
+        if names.iter().all(|name| image.names.contains(name)) {
+            return Ok(None);
+        }
+        names.extend(image.names.iter().cloned());
+        names.sort();
+        names.dedup();
+        Ok(Some(names))
+    }
+
     /// The names of the indexes of an image.
-    pub(crate) fn names_by_index(&self, image: &Row) -> Result<Vec<String>> {
+    fn names_by_index(&self, image: &Row) -> Result<Vec<String>> {
         let mut names = Vec::new();
         for index in &image.indexes {
             let row: Option<IndexRow> = self.store().read(|tx| tx.get(INDEXES, index.as_str()))?;

@@ -314,6 +314,46 @@ async fn a_push_takes_all_platforms_or_one() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_digest_of_a_push_leads_to_what_was_pushed() {
+    let (shelf, place) = (Shelf::new(), Place::new());
+    let name = shelf.name("many:1");
+    let (_, ids) = shelve(&client().repository(&name, None), "1", "").await;
+    let platforms = architectures().map(|one| format!("linux/{one}"));
+    for platform in &platforms[..2] {
+        pull(&place.images, &name, Some(platform)).await.0.unwrap();
+    }
+    let copy = shelf.name("other:1");
+    place.images.tag(&name.familiar(), &copy.familiar()).unwrap();
+    let sender = mpsc::unbounded_channel().0;
+    let one = place.images.push(&copy, Some(&platforms[1]), None, &client(), None, sender).await.unwrap();
+    let by_digest = |digest: &Digest| copy.clone().with_digest(digest.clone()).familiar();
+    assert_eq!(place.images.resolve(&by_digest(&one.digest)).unwrap().id, ids[1]);
+    assert_eq!(place.images.resolve(&copy.familiar()).unwrap().id, ids[0]);
+    assert_eq!(place.images.summaries().unwrap().iter().filter(|image| image.part).count(), 1, "one line is shown");
+    assert!(place.images.prune(true, &|_| false, &|_| true).unwrap().is_empty());
+    // An index of those two is another than it came with.
+    let both = push(&place.images, &copy).await.0.unwrap();
+    let shown = place.images.index(&by_digest(&both.digest)).unwrap().unwrap();
+    assert_eq!((&shown.digest, shown.manifests.len()), (&both.digest, 2));
+    assert_eq!(for_each(&place.images, &by_digest(&both.digest))[..2], some(&ids[..2]));
+    clean(&place);
+    // A platform goes from all that the repository has.
+    let options = Remove { force: false, prune: true };
+    let text = [platforms[1].clone()];
+    place.images.remove_platforms(&copy.familiar(), &text, options, &|_| Vec::new()).unwrap();
+    assert_eq!(for_each(&place.images, &by_digest(&both.digest))[..2], [Some(ids[0].clone()), None]);
+    pull(&place.images, &copy, Some(&platforms[1])).await.0.unwrap();
+    let sender = mpsc::unbounded_channel().0;
+    place.images.push(&copy, Some(&platforms[1]), None, &client(), None, sender).await.unwrap();
+    // And with the last tag all of its digests.
+    remove(&place, &name.familiar());
+    remove(&place, &copy.familiar());
+    assert!(place.images.summaries().unwrap().is_empty(), "{:#?}", place.images.summaries());
+    place.images.collect(&Vec::new).unwrap();
+    assert!(place.blobs().is_empty(), "{:?}", place.blobs());
+}
+
 #[tokio::test]
 async fn a_lost_index_is_found_and_forgotten() {
     let (shelf, place) = (Shelf::new(), Place::new());
