@@ -290,6 +290,15 @@ impl Obstacle {
     }
 }
 
+/// Takes an image from its indexes, whose names lead to their next image then, and answers with its row as it is after.
+pub(crate) fn withdraw(tx: &WriteTx, id: &Digest) -> Result<Row> {
+    let row = |tx: &WriteTx| -> Result<Row> {
+        tx.get(IMAGES, id.as_str())?.ok_or_else(|| ImageError::NotFound(id.to_string()))
+    };
+    row(tx)?.indexes.iter().try_for_each(|index| part(tx, index, id))?;
+    row(tx)
+}
+
 /// The row and its names go; its layers may be nobody's now.
 pub(crate) fn forget(tx: &WriteTx, id: &Digest) -> Result<Row> {
     let row: Row = tx.get(IMAGES, id.as_str())?.ok_or_else(|| ImageError::NotFound(id.to_string()))?;

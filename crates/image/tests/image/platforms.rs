@@ -375,3 +375,22 @@ async fn a_lost_index_is_found_and_forgotten() {
     assert_eq!(for_each(&place.images, &name.familiar()), some(&ids));
     clean(&place);
 }
+
+#[tokio::test]
+async fn a_platform_that_is_lost_leaves_the_name_to_the_others() {
+    let (shelf, place) = (Shelf::new(), Place::new());
+    let name = shelf.name("many:1");
+    let (_, ids) = shelve(&client().repository(&name, None), "1", "").await;
+    let all = pull_all(&place.images, &name).await;
+    let text = name.familiar();
+    assert_eq!(place.images.resolve(&text).unwrap().id, ids[0]);
+    let layer = &all[0].diff_ids[0];
+    std::fs::remove_dir_all(place.path("data/layers").join(layer.hex())).unwrap();
+    for blob in place.images.layers().get(layer).unwrap().unwrap().blobs {
+        std::fs::remove_file(place.path("data/blobs/sha256").join(blob.digest.hex())).unwrap();
+    }
+    place.images.fsck(&mut Fsck::new(false, false), &|_| None).unwrap();
+    assert_eq!(for_each(&place.images, &text), [None, Some(ids[1].clone()), Some(ids[2].clone())]);
+    assert!(ids[1..].contains(&place.images.resolve(&text).unwrap().id));
+    clean(&place);
+}
