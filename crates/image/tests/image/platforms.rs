@@ -7,6 +7,7 @@ use tokio::sync::mpsc;
 use wharf_distribution::{Platform, Repository};
 use wharf_image::{ErrorKind, ImageRecord, Images, Remove, Removed};
 use wharf_reference::{Digest, Reference};
+use wharf_store::Table;
 use wharf_store::fsck::{Fsck, Problem};
 
 use crate::registry::{CONFIG, INDEX, LAYER, MANIFEST, Shelf, client, descriptor, pull, push, put};
@@ -392,5 +393,34 @@ async fn a_platform_that_is_lost_leaves_the_name_to_the_others() {
     place.images.fsck(&mut Fsck::new(false, false), &|_| None).unwrap();
     assert_eq!(for_each(&place.images, &text), [None, Some(ids[1].clone()), Some(ids[2].clone())]);
     assert!(ids[1..].contains(&place.images.resolve(&text).unwrap().id));
+    clean(&place);
+}
+
+#[tokio::test]
+async fn a_name_that_an_older_version_moved_is_none_of_the_index() {
+    let (shelf, place) = (Shelf::new(), Place::new());
+    let name = shelf.name("many:1");
+    shelve(&client().repository(&name, None), "1", "").await;
+    pull_all(&place.images, &name).await;
+    let (text, names, images) = (name.familiar(), Table::new("image-name"), Table::new("image"));
+    let (before, other) = (place.images.resolve(&text).unwrap(), place.simple("other", &[]));
+    // As a version did that knows of no index.
+    place
+        .store
+        .write(|tx| {
+            tx.put(names, &text, &other.id)?;
+            for (id, own) in [(&before.id, false), (&other.id, true)] {
+                let mut row: Value = tx.get(images, id.as_str())?.unwrap();
+                let list = row["names"].as_array_mut().unwrap();
+                list.retain(|name| *name != json!(text));
+                list.extend(own.then(|| json!(text)));
+                tx.put(images, id.as_str(), &row)?;
+            }
+            Ok::<_, wharf_store::StoreError>(())
+        })
+        .unwrap();
+    place.images.fsck(&mut Fsck::new(false, false), &|_| None).unwrap();
+    assert_eq!(place.images.resolve(&text).unwrap().id, other.id);
+    assert!(place.images.index(&text).unwrap().is_none());
     clean(&place);
 }
