@@ -237,8 +237,9 @@ impl Images {
         }
     }
 
-    /// Removes images that no container uses and nobody has pinned: those without a tag, or all. Answers with what has gone; the bytes are
-    /// freed, and counted, by the next [`Self::collect`], with all that failed pulls have left.
+    /// Removes images that no container uses, nobody has pinned and `choose` wants removed: those without a tag, or all.
+    /// Of several platforms under a name each is asked about. Answers with what has gone; the bytes are freed, and
+    /// counted, by the next [`Self::collect`], with all that failed pulls have left.
     ///
     /// # Errors
     /// When the store fails.
@@ -262,16 +263,15 @@ impl Images {
             if row.names.is_empty() && self.has_children(&image.id)? {
                 continue;
             }
-            let siblings = self.siblings(&row, &image.id)?;
-            // All platforms of an image stay, or go with the one that its names lead to.
+            // All platforms of an image stay with one that somebody needs. Else each is asked for by itself, and the names
+            // stay with those that nobody wants removed.
             let kept = |id: &Digest| in_use(id) || self.row(id).is_ok_and(|row| row.pinned);
-            if !siblings.is_empty() && (part.is_some() || siblings.iter().any(kept)) {
+            if self.siblings(&row, &image.id)?.iter().any(kept) {
                 continue;
             }
+            let row = self.store().write(|tx| withdraw(tx, &image.id))?;
             self.untag(&row.names, &mut removed)?;
-            let options = Remove { force: false, prune: true };
-            self.delete(&image.id, options, true, &users, &mut removed)?;
-            self.delete_left(&siblings, options, &users, &mut removed)?;
+            self.delete(&image.id, Remove { force: false, prune: true }, true, &users, &mut removed)?;
         }
         self.spare_nothing();
         Ok(removed)

@@ -424,3 +424,27 @@ async fn a_name_that_an_older_version_moved_is_none_of_the_index() {
     assert!(place.images.index(&text).unwrap().is_none());
     clean(&place);
 }
+
+#[tokio::test]
+async fn pruning_takes_the_platforms_that_are_chosen_and_no_others() {
+    let (shelf, place) = (Shelf::new(), Place::new());
+    let name = shelf.name("many:1");
+    let (_, ids) = shelve(&client().repository(&name, None), "1", "").await;
+    pull_all(&place.images, &name).await;
+    let (text, gone) = (name.familiar(), |at: usize| Removed::Deleted(ids[at].to_string()));
+    let prune = |dangling: bool, wanted: &[&Digest]| {
+        place.images.prune(dangling, &|_| false, &|image| wanted.contains(&&image.id)).unwrap()
+    };
+    assert!(prune(true, &[&ids[0], &ids[1], &ids[2]]).is_empty());
+    // The one that the name means: it means another then.
+    assert_eq!(prune(false, &[&ids[0]]), [gone(0)]);
+    assert_eq!(for_each(&place.images, &text), [None, Some(ids[1].clone()), Some(ids[2].clone())]);
+    clean(&place);
+    assert_eq!(prune(false, &[&ids[1]]), [gone(1)]);
+    assert_eq!(place.images.resolve(&text).unwrap().id, ids[2]);
+    clean(&place);
+    let last = prune(false, &[&ids[2]]);
+    assert!(last.contains(&Removed::Untagged(text)) && last.last() == Some(&gone(2)), "{last:?}");
+    place.images.collect(&Vec::new).unwrap();
+    assert!(place.blobs().is_empty(), "{:?}", place.blobs());
+}
