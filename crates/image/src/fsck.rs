@@ -15,7 +15,7 @@ use crate::collect::{GRACE, KEEP_PARTIAL};
 use crate::images::Images;
 use crate::index::unpoint;
 use crate::intake::TEMPORARY;
-use crate::remove::forget;
+use crate::remove::{forget, withdraw};
 use crate::rows::{IMAGES, LEFT, NAMES, Row, change, familiar, is_digest};
 use crate::{ImageError, Result};
 
@@ -111,6 +111,8 @@ impl Images {
             let text = format!("{part} is lost: forgotten; pull or build it again");
             fsck.repair(Problem::Missing, format!("image {name}"), 0, text, || {
                 let row = self.store().write(|tx| {
+                    // Its other platforms are whole: they keep the names.
+                    withdraw(tx, &id)?;
                     let row = forget(tx, &id)?;
                     // Nobody waits for a layer that is lost.
                     let gone = row.diff_ids.iter().filter(|layer| matches!(self.layers().get(layer), Ok(None)));

@@ -22,7 +22,9 @@ impl Images {
             let called = row.names.iter().map(|key| familiar(key)).next().unwrap_or_else(|| digest.to_string());
             let mut mended = row.clone();
             mended.members.retain(|member| images.contains(&member.image));
-            mended.names.retain(|name| names.contains_key(name));
+            // A version that knew of no indexes may have given a name to another image.
+            mended.names =
+                row.names.iter().filter(|name| names.get(*name).is_some_and(|id| mended.has(id))).cloned().collect();
             // In a dry run what is damaged is still there.
             let lost = !self.store().blobs().contains(&digest) || (fsck.dry_run() && damaged.contains(&digest));
             if lost || mended.names.is_empty() || mended.members.is_empty() {

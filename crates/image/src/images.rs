@@ -221,9 +221,9 @@ impl Images {
 
     fn record(&self, id: Digest, mut row: Row) -> Result<ImageRecord> {
         let config = self.config(&id)?;
-        if row.names.is_empty() {
-            // For another platform than this host's it has the names of its indexes.
-            row.names = self.names_by_index(&row)?;
+        // For another platform than this host's it has the names of its indexes.
+        if let Some(names) = self.names_as_part(&row)? {
+            row.names = names;
         }
         Ok(ImageRecord {
             tags: row.tags().map(|key| familiar(key)).collect(),

@@ -10,7 +10,7 @@ use wharf_reference::{Digest, Reference};
 use wharf_store::{Table, WriteTx};
 
 use crate::images::{ImageRecord, Images};
-use crate::rows::{Row, change, key, point_image, unpoint_image};
+use crate::rows::{IMAGES, Row, change, key, point_image, unpoint_image};
 use crate::{ImageError, Result};
 
 /// Indexes by their digests; each is a blob, too.
@@ -191,7 +191,14 @@ pub(crate) fn end(tx: &WriteTx, digest: &Digest, row: &IndexRow) -> Result<()> {
 /// Makes the names of an index lead to its image for this host.
 fn settle(tx: &WriteTx, digest: &Digest) -> Result<()> {
     let row: Option<IndexRow> = tx.get(INDEXES, digest.as_str())?;
-    let Some(row) = row else { return Ok(()) };
+    let Some(mut row) = row else { return Ok(()) };
+    // One that is listed and not here is for a check of the store to find.
+    let mut here = Vec::new();
+    for member in row.members {
+        let image: Option<Row> = tx.get(IMAGES, member.image.as_str())?;
+        here.extend(image.map(|_| member));
+    }
+    row.members = here;
     let Some(primary) = row.primary() else { return Ok(()) };
     row.names.iter().try_for_each(|name| point_image(tx, name, primary))
 }
@@ -292,8 +299,24 @@ impl Images {
         }
     }
 
+    /// The names of an image of another platform than its indexes' names lead to: those, beside digests of its own. A tag
+    /// of its own makes it one by itself.
+    pub(crate) fn names_as_part(&self, image: &Row) -> Result<Option<Vec<String>>> {
+        if image.tags().next().is_some() || image.indexes.is_empty() {
+            return Ok(None);
+        }
+        let mut names = self.names_by_index(image)?;
+        if names.iter().all(|name| image.names.contains(name)) {
+            return Ok(None);
+        }
+        names.extend(image.names.iter().cloned());
+        names.sort();
+        names.dedup();
+        Ok(Some(names))
+    }
+
     /// The names of the indexes of an image.
-    pub(crate) fn names_by_index(&self, image: &Row) -> Result<Vec<String>> {
+    fn names_by_index(&self, image: &Row) -> Result<Vec<String>> {
         let mut names = Vec::new();
         for index in &image.indexes {
             let row: Option<IndexRow> = self.store().read(|tx| tx.get(INDEXES, index.as_str()))?;

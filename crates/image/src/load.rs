@@ -1,5 +1,6 @@
 //! Images from an archive: Docker's of every age since 1.10, or an OCI layout; plain or compressed.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read};
 
 use serde::Deserialize;
@@ -121,7 +122,11 @@ impl Loading<'_> {
             (Some(bytes), _) => {
                 let entries: Vec<DockerEntry> = serde_json::from_slice(&bytes)
                     .map_err(|e| ImageError::Invalid(format!("the archive's manifest.json is damaged: {e}")))?;
-                entries.into_iter().try_for_each(|entry| self.docker(entry))
+                if entries.len() > MAX_MANIFESTS {
+                    return Err(too_many());
+                }
+                let manifests = self.manifests_by_config()?;
+                entries.into_iter().try_for_each(|entry| self.docker(entry, &manifests))
             }
             (None, Some(index)) => self.top(&index),
             (None, None) => {
@@ -151,32 +156,38 @@ impl Loading<'_> {
         self.platforms.is_empty() || self.platforms.iter().any(|asked| fits(asked, platform))
     }
 
-    fn docker(&mut self, entry: DockerEntry) -> Result<()> {
+    fn docker(&mut self, entry: DockerEntry, manifests: &BTreeMap<Digest, Descriptor>) -> Result<()> {
         let config = self.intake.small(&entry.config)?;
         let missing = || ImageError::Invalid(format!("the archive has no configuration {}", entry.config));
         let config = config.ok_or_else(missing)?;
         let (layers, tags) = (entry.layers.unwrap_or_default(), entry.repo_tags.unwrap_or_default());
         // The archive may be an OCI layout too, with the manifest that the image came with.
-        let named = self.manifest_of(&Digest::sha256(&config))?;
-        let manifest = named.as_ref().map(|(manifest, descriptor, bytes)| (manifest, descriptor, bytes.as_slice()));
+        let named = match manifests.get(&Digest::sha256(&config)) {
+            Some(descriptor) => self.manifest(descriptor)?.map(|(manifest, bytes)| (manifest, descriptor, bytes)),
+            None => None,
+        };
+        let manifest = match &named {
+            Some((Manifest::Image(manifest), descriptor, bytes)) => Some((manifest, *descriptor, bytes.as_slice())),
+            _ => None,
+        };
         self.image(Found { config, layers, tags, manifest, index: None })
     }
 
-    /// The manifest of a configuration, if `index.json` names one. Of other forms than an OCI index it is none of ours.
-    fn manifest_of(&self, config: &Digest) -> Result<Option<(ImageManifest, Descriptor, Vec<u8>)>> {
-        let Some(bytes) = self.intake.small("index.json")? else { return Ok(None) };
-        let Ok(Manifest::Index(index)) = Manifest::parse(&bytes, media_type::OCI_INDEX) else { return Ok(None) };
+    /// The manifests that `index.json` names, by their configurations. Of other forms than an OCI index it is none of ours.
+    fn manifests_by_config(&self) -> Result<BTreeMap<Digest, Descriptor>> {
+        let (mut all, mut seen) = (BTreeMap::new(), BTreeSet::new());
+        let Some(bytes) = self.intake.small("index.json")? else { return Ok(all) };
+        let Ok(Manifest::Index(index)) = Manifest::parse(&bytes, media_type::OCI_INDEX) else { return Ok(all) };
         for descriptor in index.manifests {
+            if !seen.insert(descriptor.digest.clone()) {
+                continue;
+            }
             let Some(bytes) = self.intake.small(&blob(&descriptor.digest))? else { continue };
-            match Manifest::parse(&bytes, &descriptor.media_type) {
-                Ok(Manifest::Image(manifest)) if manifest.config.digest == *config => {
-                    verify(&bytes, &descriptor.digest)?;
-                    return Ok(Some((manifest, descriptor, bytes)));
-                }
-                _ => {}
+            if let Ok(Manifest::Image(manifest)) = Manifest::parse(&bytes, &descriptor.media_type) {
+                all.entry(manifest.config.digest).or_insert(descriptor);
             }
         }
-        Ok(None)
+        Ok(all)
     }
 
     /// The entries of `index.json`: each is an image.
@@ -200,7 +211,7 @@ impl Loading<'_> {
     fn manifest(&mut self, descriptor: &Descriptor) -> Result<Option<(Manifest, Vec<u8>)>> {
         self.looked += 1;
         if self.looked > MAX_MANIFESTS {
-            return Err(ImageError::Invalid(format!("the archive lists more than {MAX_MANIFESTS} manifests")));
+            return Err(too_many());
         }
         // Other platforms of an image may be left out.
         let Some(bytes) = self.intake.small(&blob(&descriptor.digest))? else { return Ok(None) };
@@ -418,6 +429,10 @@ impl Loading<'_> {
         }
         Ok(Some((bytes.to_vec(), descriptor.media_type.clone())))
     }
+}
+
+fn too_many() -> ImageError {
+    ImageError::Invalid(format!("the archive lists more than {MAX_MANIFESTS} manifests"))
 }
 
 /// Where an OCI layout has a blob.

@@ -11,10 +11,10 @@ use wharf_reference::{Digest, Reference};
 use wharf_snapshot::{Form, Hold, LayerBlob};
 
 use crate::images::{ImageRecord, Images};
-use crate::index::{ImageIndex, IndexEntry, lead, platform_of, point};
+use crate::index::{INDEXES, ImageIndex, IndexEntry, IndexRow, Member, join, lead, platform_of, point};
 use crate::progress::{Progress, ProgressSender};
 use crate::pull::blocking;
-use crate::rows::{Row, StoredManifest, change, key};
+use crate::rows::{IMAGES, Row, StoredManifest, change, key};
 use crate::save::index_of;
 use crate::{ImageError, Result};
 
@@ -64,7 +64,7 @@ impl Images {
         let say = |id: &str, status: String| drop(progress.send(Progress::new(id, status)));
         say("", format!("The push refers to repository [{}]", reference.name()));
         let (images, own, asked) = (self.clone(), reference.clone(), platform.map(str::to_owned));
-        let (id, going, index) = blocking(move || images.going(&own, asked.as_deref())).await?;
+        let (going, index) = blocking(move || images.going(&own, asked.as_deref())).await?;
         let diff_ids: Vec<Digest> = going.iter().flat_map(|image| image.diff_ids.clone()).collect();
         let images = self.clone();
         let _held = blocking(move || Ok(images.hold(&diff_ids))).await?;
@@ -82,10 +82,10 @@ impl Images {
             plans.push(plan);
         }
         let tag = reference.tag().map(str::to_owned);
-        let (digest, size) = match (plans.as_slice(), index) {
+        let (digest, size, whole) = match (plans.as_slice(), index) {
             ([plan], None) => {
                 let tag = tag.as_deref().unwrap_or(plan.stored.digest.as_str());
-                (repository.push_manifest(tag, &plan.stored.media_type, &plan.bytes).await?, plan.bytes.len())
+                (repository.push_manifest(tag, &plan.stored.media_type, &plan.bytes).await?, plan.bytes.len(), None)
             }
             (plans, index) => {
                 for plan in plans {
@@ -95,45 +95,69 @@ impl Images {
                 let (bytes, media_type) = index_for(&going, plans, index);
                 let own = Digest::sha256(&bytes).to_string();
                 let tag = tag.as_deref().unwrap_or(&own);
-                (repository.push_manifest(tag, &media_type, &bytes).await?, bytes.len())
+                let digest = repository.push_manifest(tag, &media_type, &bytes).await?;
+                (digest, bytes.len(), Some((bytes, media_type)))
             }
         };
         let tag = tag.unwrap_or_else(|| digest.to_string());
-        let (images, own, name) = (self.clone(), reference.clone(), key(&reference.with_digest(digest.clone())));
-        blocking(move || {
-            let behind = images.index_of_name(&key(&own))?;
-            images.store().write(|tx| {
-                // Another form is for this once.
-                for (image, plan) in going.iter().zip(&plans).filter(|_| form.is_none()) {
-                    change(tx, &image.id, |row| row.manifest = Some(plan.stored.clone()))?;
-                }
-                // Where the name has gone meanwhile, so has what was pushed.
-                match &behind {
-                    Some((index, _)) => lead(tx, &name, index),
-                    None => point(tx, &name, &id),
-                }
-            })
-        })
-        .await?;
+        let (images, name) = (self.clone(), key(&reference.with_digest(digest.clone())));
+        blocking(move || images.note_pushed(&name, &going, &plans, whole, form.is_none())).await?;
         say("", format!("{tag}: digest: {digest} size: {size}"));
         Ok(Pushed { tag, digest, size: size as u64 })
     }
 
-    /// What a name leads to, the images that are to go, and the index that lists all of them and no others.
-    fn going(
+    /// Makes the name by its digest lead to what was pushed: an image, or an index with its bytes and type. `keeps`: the
+    /// images' manifests are these from now on. Where an image has gone meanwhile, so has what was pushed of it.
+    fn note_pushed(
         &self,
-        reference: &Reference,
-        platform: Option<&str>,
-    ) -> Result<(Digest, Vec<ImageRecord>, Option<ImageIndex>)> {
+        name: &str,
+        going: &[ImageRecord],
+        plans: &[Plan],
+        index: Option<(Vec<u8>, String)>,
+        keeps: bool,
+    ) -> Result<()> {
+        let _gate = self.gate();
+        // The blob before the row that names it.
+        let index = match index {
+            Some((bytes, media_type)) => Some((self.store().blobs().put(&bytes)?, media_type)),
+            None => None,
+        };
+        self.store().write(|tx| {
+            // Another form is for this once.
+            for (image, plan) in going.iter().zip(plans).filter(|_| keeps) {
+                change(tx, &image.id, |row| row.manifest = Some(plan.stored.clone()))?;
+            }
+            let Some((digest, media_type)) = &index else {
+                return going.iter().try_for_each(|image| point(tx, name, &image.id));
+            };
+            let known: Option<IndexRow> = tx.get(INDEXES, digest.as_str())?;
+            if known.is_some() {
+                return lead(tx, name, digest);
+            }
+            // One that was made for this push, or whose last name has gone meanwhile.
+            for (image, plan) in going.iter().zip(plans) {
+                let here: Option<Row> = tx.get(IMAGES, image.id.as_str())?;
+                if here.is_some() {
+                    let (manifest, platform) = (plan.stored.digest.clone(), platform_of(&image.config));
+                    let member = Member { manifest, image: image.id.clone(), platform };
+                    join(tx, digest, media_type, member, &[&name.to_owned()])?;
+                }
+            }
+            Ok(())
+        })
+    }
+
+    /// The images that are to go, and the index that lists all of them and no others.
+    fn going(&self, reference: &Reference, platform: Option<&str>) -> Result<(Vec<ImageRecord>, Option<ImageIndex>)> {
         let id = self.by_name(reference)?.ok_or_else(|| ImageError::NotTagged(reference.familiar_name()))?;
         if platform.is_some() {
-            return Ok((id, vec![self.resolve_for(&reference.to_string(), platform)?], None));
+            return Ok((vec![self.resolve_for(&reference.to_string(), platform)?], None));
         }
         let Some((digest, row)) = self.index_of_name(&key(reference))?.filter(|(_, row)| row.members.len() > 1) else {
-            return Ok((id.clone(), vec![self.get(&id)?], None));
+            return Ok((vec![self.get(&id)?], None));
         };
         let going = row.members.iter().map(|member| self.get(&member.image)).collect::<Result<Vec<_>>>()?;
-        Ok((id, going, Some(self.whole_index(digest, &row)?)))
+        Ok((going, Some(self.whole_index(digest, &row)?)))
     }
 
     async fn push_layers(

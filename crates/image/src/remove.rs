@@ -6,7 +6,7 @@ use wharf_reference::{Digest, Reference};
 use wharf_store::WriteTx;
 
 use crate::images::Images;
-use crate::index::{leave, part, unpoint};
+use crate::index::{INDEXES, IndexRow, leave, part, unpoint};
 use crate::rows::{IMAGES, LEFT, NAMES, Row, familiar, is_digest, key, repository};
 use crate::summary::ImageSummary;
 use crate::{ImageError, Result};
@@ -80,9 +80,14 @@ impl Images {
         let own = key(&Reference::parse(text)?);
         let mut going = vec![own.clone()];
         let same = |name: &&String| repository(name) == repository(&own) && **name != own;
-        if !is_digest(&own) && !names.iter().filter(same).any(|name| !is_digest(name)) {
+        let mut family = names.clone();
+        for sibling in &siblings {
+            // A push of one platform gives it a digest of its own.
+            family.extend(self.row(sibling)?.names);
+        }
+        if !is_digest(&own) && !family.iter().filter(same).any(|name| !is_digest(name)) {
             // The digests of a repository go with its last tag.
-            going.extend(names.iter().filter(same).cloned());
+            going.extend(family.iter().filter(same).cloned());
         }
         self.untag(&going, &mut removed)?;
         if names.iter().all(|name| going.contains(name)) {
@@ -116,7 +121,26 @@ impl Images {
             }
         }
         let mut removed = Vec::new();
-        self.store().write(|tx| ids.iter().try_for_each(|id| part(tx, &digest, id)))?;
+        let own = self.name_of(text)?.unwrap_or_default();
+        let by_digest = |name: &String| is_digest(name) && repository(name) == repository(&own);
+        self.store().write(|tx| {
+            for id in &ids {
+                part(tx, &digest, id)?;
+                let row: Row = tx.get(IMAGES, id.as_str())?.unwrap_or_default();
+                if row.tags().any(|name| repository(name) == repository(&own)) {
+                    continue;
+                }
+                // What pushes have named it beside that.
+                row.names.iter().filter(|name| by_digest(name)).try_for_each(|name| unpoint(tx, name))?;
+                for index in &row.indexes {
+                    let pushed: Option<IndexRow> = tx.get(INDEXES, index.as_str())?;
+                    if pushed.is_some_and(|index| index.names.iter().all(by_digest)) {
+                        part(tx, index, id)?;
+                    }
+                }
+            }
+            Ok::<_, ImageError>(())
+        })?;
         self.delete_left(&ids, options, in_use, &mut removed)?;
         Ok(removed)
     }
@@ -213,8 +237,9 @@ impl Images {
         }
     }
 
-    /// Removes images that no container uses and nobody has pinned: those without a tag, or all. Answers with what has gone; the bytes are
-    /// freed, and counted, by the next [`Self::collect`], with all that failed pulls have left.
+    /// Removes images that no container uses, nobody has pinned and `choose` wants removed: those without a tag, or all.
+    /// Of several platforms under a name each is asked about. Answers with what has gone; the bytes are freed, and
+    /// counted, by the next [`Self::collect`], with all that failed pulls have left.
     ///
     /// # Errors
     /// When the store fails.
@@ -229,23 +254,24 @@ impl Images {
         for image in self.summaries()? {
             // It may have gone as another's parent.
             let Ok(row) = self.row(&image.id) else { continue };
-            if row.pinned || (dangling_only && row.tags().next().is_some()) || in_use(&image.id) || !choose(&image) {
+            let part = self.names_as_part(&row)?;
+            let tagged = part.as_ref().unwrap_or(&row.names).iter().any(|name| !is_digest(name));
+            if row.pinned || (dangling_only && tagged) || in_use(&image.id) || !choose(&image) {
                 continue;
             }
             // What has no name and a child is a step on the way to that.
             if row.names.is_empty() && self.has_children(&image.id)? {
                 continue;
             }
-            let siblings = self.siblings(&row, &image.id)?;
-            // All platforms of an image stay, or go with the one that its names lead to.
+            // All platforms of an image stay with one that somebody needs. Else each is asked for by itself, and the names
+            // stay with those that nobody wants removed.
             let kept = |id: &Digest| in_use(id) || self.row(id).is_ok_and(|row| row.pinned);
-            if !siblings.is_empty() && (row.names.is_empty() || siblings.iter().any(kept)) {
+            if self.siblings(&row, &image.id)?.iter().any(kept) {
                 continue;
             }
+            let row = self.store().write(|tx| withdraw(tx, &image.id))?;
             self.untag(&row.names, &mut removed)?;
-            let options = Remove { force: false, prune: true };
-            self.delete(&image.id, options, true, &users, &mut removed)?;
-            self.delete_left(&siblings, options, &users, &mut removed)?;
+            self.delete(&image.id, Remove { force: false, prune: true }, true, &users, &mut removed)?;
         }
         self.spare_nothing();
         Ok(removed)
@@ -262,6 +288,15 @@ impl Obstacle {
         let force = if self.hard { "cannot be forced" } else { "must be forced" };
         ImageError::Conflict(format!("conflict: unable to delete {} ({force}) - {}", id.short(), self.why))
     }
+}
+
+/// Takes an image from its indexes, whose names lead to their next image then, and answers with its row as it is after.
+pub(crate) fn withdraw(tx: &WriteTx, id: &Digest) -> Result<Row> {
+    let row = |tx: &WriteTx| -> Result<Row> {
+        tx.get(IMAGES, id.as_str())?.ok_or_else(|| ImageError::NotFound(id.to_string()))
+    };
+    row(tx)?.indexes.iter().try_for_each(|index| part(tx, index, id))?;
+    row(tx)
 }
 
 /// The row and its names go; its layers may be nobody's now.

@@ -107,10 +107,9 @@ impl Images {
                 }
             },
         };
-        let part = row.names.is_empty() && !row.indexes.is_empty();
-        if part {
-            row.names = self.names_by_index(&row).unwrap_or_default();
-        }
+        let names = self.names_as_part(&row).unwrap_or_default();
+        let part = names.is_some();
+        row.names = names.unwrap_or(row.names);
         Some(ImageSummary {
             part,
             tags: row.tags().map(|key| familiar(key)).collect(),

@@ -8,7 +8,7 @@ use std::path::Path;
 use crate::{Result, StoreError, blobs};
 
 /// The form that this version writes. It becomes another when an older version would harm what a newer one has written.
-pub(crate) const FORMAT: u32 = 1;
+pub(crate) const FORMAT: u32 = 2;
 /// The file that says it: a number and a line's end.
 const FILE: &str = "format";
 /// More is no number of ours.
@@ -22,7 +22,8 @@ const MOST: usize = 16;
 pub(crate) fn settle(root: &Path) -> Result<()> {
     if known(root)? < FORMAT {
         // A later change of what is written goes here. It must be one that can be made twice: the number comes last, and
-        // a kill before it begins all over. From 0 to 1 nothing changes but that images of layers may be there.
+        // a kill before it begins all over. From 0 to 1 nothing changes but that images of layers may be there; from 1 to
+        // 2, that tables of image indexes may: an older version moves a name and leaves them as they are.
         blobs::write_whole(&root.join(FILE), format!("{FORMAT}\n").as_bytes())?;
     }
     Ok(())

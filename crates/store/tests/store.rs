@@ -28,21 +28,39 @@ fn a_root_of_a_later_version_is_refused_and_left_as_it_is() {
     let (dir, store) = store();
     drop(store);
     let format = dir.path().join("format");
-    assert_eq!(std::fs::read_to_string(&format).unwrap(), "1\n");
-    std::fs::write(&format, "2\n").unwrap();
+    assert_eq!(std::fs::read_to_string(&format).unwrap(), "2\n");
+    std::fs::write(&format, "3\n").unwrap();
     // What an opening sweeps.
     let left = dir.path().join("ingest/1-1");
     std::fs::write(&left, "what only the later version knows").unwrap();
     let error = Store::open(dir.path()).unwrap_err();
-    assert!(matches!(error, StoreError::Newer { found: 2, known: 1, .. }), "{error}");
+    assert!(matches!(error, StoreError::Newer { found: 3, known: 2, .. }), "{error}");
     assert!(error.to_string().contains("--data-root") && left.exists());
     std::fs::write(&format, "?").unwrap();
     assert!(matches!(Store::open(dir.path()).unwrap_err(), StoreError::Format(_)));
-    // One from before there was a format is brought to this one.
-    std::fs::remove_file(&format).unwrap();
-    drop(Store::open(dir.path()).unwrap());
-    assert_eq!(std::fs::read_to_string(&format).unwrap(), "1\n");
-    assert!(!left.exists());
+}
+
+#[test]
+fn a_root_of_an_earlier_version_is_brought_to_this_one_with_all_that_it_has() {
+    let (dir, store) = store();
+    let blob = store.blobs().put(b"blob").unwrap();
+    store.write(|tx| tx.put(ROWS, "a", &1)).unwrap();
+    drop(store);
+    let format = dir.path().join("format");
+    // The last is from before there was a format.
+    for earlier in [Some("1\n"), None] {
+        match earlier {
+            Some(text) => std::fs::write(&format, text).unwrap(),
+            None => std::fs::remove_file(&format).unwrap(),
+        }
+        let left = dir.path().join("ingest/1-1");
+        std::fs::write(&left, "of a daemon that was killed").unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        assert_eq!(std::fs::read_to_string(&format).unwrap(), "2\n");
+        assert_eq!(store.read(|tx| tx.get::<i32>(ROWS, "a")).unwrap(), Some(1));
+        assert_eq!(store.blobs().read(&blob, 64).unwrap(), b"blob");
+        assert!(!left.exists());
+    }
 }
 
 #[test]

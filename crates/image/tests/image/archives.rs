@@ -248,3 +248,14 @@ fn skopeo_reads_what_is_saved_and_we_what_it_writes() {
         }
     }
 }
+
+#[test]
+fn a_list_of_more_images_than_anybody_has_is_refused_before_any_is_read() {
+    let place = Place::new();
+    // The first has no configuration, which would be another error.
+    let entries = vec![json!({ "Config": "none.json" }); 10_001];
+    let error = load(&place, &tar(&[("manifest.json", json!(entries).to_string().as_bytes())])).unwrap_err();
+    assert!(error.to_string().contains("more than 10000 manifests"), "{error}");
+    let error = load(&place, &tar(&[("manifest.json", json!(entries[1..]).to_string().as_bytes())])).unwrap_err();
+    assert!(error.to_string().contains("no configuration none.json"), "{error}");
+}

@@ -7,6 +7,7 @@ use tokio::sync::mpsc;
 use wharf_distribution::{Platform, Repository};
 use wharf_image::{ErrorKind, ImageRecord, Images, Remove, Removed};
 use wharf_reference::{Digest, Reference};
+use wharf_store::Table;
 use wharf_store::fsck::{Fsck, Problem};
 
 use crate::registry::{CONFIG, INDEX, LAYER, MANIFEST, Shelf, client, descriptor, pull, push, put};
@@ -314,6 +315,46 @@ async fn a_push_takes_all_platforms_or_one() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_digest_of_a_push_leads_to_what_was_pushed() {
+    let (shelf, place) = (Shelf::new(), Place::new());
+    let name = shelf.name("many:1");
+    let (_, ids) = shelve(&client().repository(&name, None), "1", "").await;
+    let platforms = architectures().map(|one| format!("linux/{one}"));
+    for platform in &platforms[..2] {
+        pull(&place.images, &name, Some(platform)).await.0.unwrap();
+    }
+    let copy = shelf.name("other:1");
+    place.images.tag(&name.familiar(), &copy.familiar()).unwrap();
+    let sender = mpsc::unbounded_channel().0;
+    let one = place.images.push(&copy, Some(&platforms[1]), None, &client(), None, sender).await.unwrap();
+    let by_digest = |digest: &Digest| copy.clone().with_digest(digest.clone()).familiar();
+    assert_eq!(place.images.resolve(&by_digest(&one.digest)).unwrap().id, ids[1]);
+    assert_eq!(place.images.resolve(&copy.familiar()).unwrap().id, ids[0]);
+    assert_eq!(place.images.summaries().unwrap().iter().filter(|image| image.part).count(), 1, "one line is shown");
+    assert!(place.images.prune(true, &|_| false, &|_| true).unwrap().is_empty());
+    // An index of those two is another than it came with.
+    let both = push(&place.images, &copy).await.0.unwrap();
+    let shown = place.images.index(&by_digest(&both.digest)).unwrap().unwrap();
+    assert_eq!((&shown.digest, shown.manifests.len()), (&both.digest, 2));
+    assert_eq!(for_each(&place.images, &by_digest(&both.digest))[..2], some(&ids[..2]));
+    clean(&place);
+    // A platform goes from all that the repository has.
+    let options = Remove { force: false, prune: true };
+    let text = [platforms[1].clone()];
+    place.images.remove_platforms(&copy.familiar(), &text, options, &|_| Vec::new()).unwrap();
+    assert_eq!(for_each(&place.images, &by_digest(&both.digest))[..2], [Some(ids[0].clone()), None]);
+    pull(&place.images, &copy, Some(&platforms[1])).await.0.unwrap();
+    let sender = mpsc::unbounded_channel().0;
+    place.images.push(&copy, Some(&platforms[1]), None, &client(), None, sender).await.unwrap();
+    // And with the last tag all of its digests.
+    remove(&place, &name.familiar());
+    remove(&place, &copy.familiar());
+    assert!(place.images.summaries().unwrap().is_empty(), "{:#?}", place.images.summaries());
+    place.images.collect(&Vec::new).unwrap();
+    assert!(place.blobs().is_empty(), "{:?}", place.blobs());
+}
+
 #[tokio::test]
 async fn a_lost_index_is_found_and_forgotten() {
     let (shelf, place) = (Shelf::new(), Place::new());
@@ -334,4 +375,76 @@ async fn a_lost_index_is_found_and_forgotten() {
     pull_all(&place.images, &name).await;
     assert_eq!(for_each(&place.images, &name.familiar()), some(&ids));
     clean(&place);
+}
+
+#[tokio::test]
+async fn a_platform_that_is_lost_leaves_the_name_to_the_others() {
+    let (shelf, place) = (Shelf::new(), Place::new());
+    let name = shelf.name("many:1");
+    let (_, ids) = shelve(&client().repository(&name, None), "1", "").await;
+    let all = pull_all(&place.images, &name).await;
+    let text = name.familiar();
+    assert_eq!(place.images.resolve(&text).unwrap().id, ids[0]);
+    let layer = &all[0].diff_ids[0];
+    std::fs::remove_dir_all(place.path("data/layers").join(layer.hex())).unwrap();
+    for blob in place.images.layers().get(layer).unwrap().unwrap().blobs {
+        std::fs::remove_file(place.path("data/blobs/sha256").join(blob.digest.hex())).unwrap();
+    }
+    place.images.fsck(&mut Fsck::new(false, false), &|_| None).unwrap();
+    assert_eq!(for_each(&place.images, &text), [None, Some(ids[1].clone()), Some(ids[2].clone())]);
+    assert!(ids[1..].contains(&place.images.resolve(&text).unwrap().id));
+    clean(&place);
+}
+
+#[tokio::test]
+async fn a_name_that_an_older_version_moved_is_none_of_the_index() {
+    let (shelf, place) = (Shelf::new(), Place::new());
+    let name = shelf.name("many:1");
+    shelve(&client().repository(&name, None), "1", "").await;
+    pull_all(&place.images, &name).await;
+    let (text, names, images) = (name.familiar(), Table::new("image-name"), Table::new("image"));
+    let (before, other) = (place.images.resolve(&text).unwrap(), place.simple("other", &[]));
+    // As a version did that knows of no index.
+    place
+        .store
+        .write(|tx| {
+            tx.put(names, &text, &other.id)?;
+            for (id, own) in [(&before.id, false), (&other.id, true)] {
+                let mut row: Value = tx.get(images, id.as_str())?.unwrap();
+                let list = row["names"].as_array_mut().unwrap();
+                list.retain(|name| *name != json!(text));
+                list.extend(own.then(|| json!(text)));
+                tx.put(images, id.as_str(), &row)?;
+            }
+            Ok::<_, wharf_store::StoreError>(())
+        })
+        .unwrap();
+    place.images.fsck(&mut Fsck::new(false, false), &|_| None).unwrap();
+    assert_eq!(place.images.resolve(&text).unwrap().id, other.id);
+    assert!(place.images.index(&text).unwrap().is_none());
+    clean(&place);
+}
+
+#[tokio::test]
+async fn pruning_takes_the_platforms_that_are_chosen_and_no_others() {
+    let (shelf, place) = (Shelf::new(), Place::new());
+    let name = shelf.name("many:1");
+    let (_, ids) = shelve(&client().repository(&name, None), "1", "").await;
+    pull_all(&place.images, &name).await;
+    let (text, gone) = (name.familiar(), |at: usize| Removed::Deleted(ids[at].to_string()));
+    let prune = |dangling: bool, wanted: &[&Digest]| {
+        place.images.prune(dangling, &|_| false, &|image| wanted.contains(&&image.id)).unwrap()
+    };
+    assert!(prune(true, &[&ids[0], &ids[1], &ids[2]]).is_empty());
+    // The one that the name means: it means another then.
+    assert_eq!(prune(false, &[&ids[0]]), [gone(0)]);
+    assert_eq!(for_each(&place.images, &text), [None, Some(ids[1].clone()), Some(ids[2].clone())]);
+    clean(&place);
+    assert_eq!(prune(false, &[&ids[1]]), [gone(1)]);
+    assert_eq!(place.images.resolve(&text).unwrap().id, ids[2]);
+    clean(&place);
+    let last = prune(false, &[&ids[2]]);
+    assert!(last.contains(&Removed::Untagged(text)) && last.last() == Some(&gone(2)), "{last:?}");
+    place.images.collect(&Vec::new).unwrap();
+    assert!(place.blobs().is_empty(), "{:?}", place.blobs());
 }
