@@ -3,17 +3,16 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::fs::{self, File};
-use std::io::{Read, Write};
+use std::io::{Read, Seek as _, Write};
 use std::path::{Component, Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 
 use rustix::io::Errno;
 use wharf_archive::{ArchiveError, Entry, Kind, Reader};
-use wharf_reference::Digest;
+use wharf_reference::{Digest, Hasher};
 use wharf_rooted_path::{RootDir, RootError};
 use wharf_snapshot::{Hold, Layer};
-use wharf_store::BlobWriter;
 
 use crate::images::{Images, MAX_CONFIG};
 use crate::progress::Progress;
@@ -74,11 +73,14 @@ enum Found {
     None(Option<ImageError>),
 }
 
-/// A compressed layer that becomes a blob.
-struct Stored {
-    digest: Digest,
-    finishing: JoinHandle<wharf_store::Result<(Digest, u64)>>,
+/// A compressed layer that becomes a blob, or is one already.
+enum Stored {
+    Coming(Digest, JoinHandle<wharf_store::Result<(Digest, u64)>>),
+    Here,
 }
+
+/// Who takes the bytes of a blob, piece by piece.
+type Take<'a> = dyn FnMut(&[u8]) -> Result<()> + 'a;
 
 impl<'a> Intake<'a> {
     /// Reads the archive to its end.
@@ -167,9 +169,7 @@ impl<'a> Intake<'a> {
     fn file(&mut self, entry: &Entry, path: &Path, content: &mut Reader<impl Read>) -> Result<()> {
         let mut start = Vec::new();
         (&mut *content).take(BLOCK as u64).read_to_end(&mut start).map_err(ArchiveError::Read)?;
-        // By the name that it has in an OCI layout.
-        let promised = path.strip_prefix("blobs/sha256").ok().and_then(Path::to_str);
-        let promised = promised.and_then(|hex| Digest::parse(&format!("sha256:{hex}")).ok());
+        let promised = promised(path);
         if is_tar(&start) {
             return self.layer(entry.size, path, promised, &mut start.chain(content));
         }
@@ -226,12 +226,30 @@ impl<'a> Intake<'a> {
         // What it will be unpacked, nobody knows: that is asked for while it comes.
         self.images.store().budget().require(if here { 0 } else { size })?;
         let mut making = self.begin(None, size)?;
-        let mut writer = if here { None } else { Some(blobs.writer(Some(&digest))?) };
-        self.carry(digest.short(), size, content, &making, writer.as_mut())?;
-        // The disk may take its time to have it, and nobody waits for that yet.
-        let stored = writer.map(|writer| Stored { digest, finishing: std::thread::spawn(move || writer.finish()) });
+        let stored = if here {
+            // Its name is said of these bytes too, which the layer is made of.
+            let mut hasher = Hasher::with(digest.algorithm());
+            let mut hash = |bytes: &[u8]| {
+                hasher.update(bytes);
+                Ok(())
+            };
+            self.carry(digest.short(), size, content, &making, Some(&mut hash))?;
+            if let Err(error) = compare(&digest, hasher) {
+                // Without its end it becomes no layer.
+                let _ = making.layer();
+                self.found(path, Found::None(Some(error)));
+                return Ok(());
+            }
+            Stored::Here
+        } else {
+            let mut writer = blobs.writer(Some(&digest))?;
+            let mut append = |bytes: &[u8]| Ok(writer.append(bytes)?);
+            self.carry(digest.short(), size, content, &making, Some(&mut append))?;
+            // The disk may take its time to have it, and nobody waits for that yet.
+            Stored::Coming(digest, std::thread::spawn(move || writer.finish()))
+        };
         making.end();
-        self.found(path, Found::Coming(making, stored));
+        self.found(path, Found::Coming(making, Some(stored)));
         Ok(())
     }
 
@@ -244,14 +262,14 @@ impl<'a> Intake<'a> {
         Ok(Making::begin(self.images, expected, size, &self.room))
     }
 
-    /// Reads a layer's content to its end, for who makes the layer and for the blob that it is.
+    /// Reads a layer's content to its end, for who makes the layer and for who takes it as the blob that it is.
     fn carry(
         &self,
         id: &str,
         size: u64,
         content: &mut impl Read,
         making: &Making,
-        mut blob: Option<&mut BlobWriter>,
+        mut blob: Option<&mut Take<'_>>,
     ) -> Result<()> {
         (self.progress)(Progress::bytes(id, "Loading layer", 0, size));
         let (mut have, mut told, mut wanted) = (0, 0, true);
@@ -267,7 +285,7 @@ impl<'a> Intake<'a> {
                 (self.progress)(Progress::bytes(id, "Loading layer", have, size));
             }
             if let Some(blob) = &mut blob {
-                blob.append(&bytes)?;
+                blob(&bytes)?;
             }
             wanted = wanted && making.give(bytes);
         }
@@ -310,7 +328,7 @@ impl<'a> Intake<'a> {
                 self.new.insert(layer.diff_id.clone());
             }
         }
-        if let Some(Stored { digest, finishing }) = stored {
+        if let Some(Stored::Coming(digest, finishing)) = stored {
             self.blobs.push(digest);
             let early = || ImageError::Invalid("a blob's thread has ended too early".into());
             finishing.join().map_err(|_| early())??;
@@ -353,8 +371,20 @@ impl<'a> Intake<'a> {
         self.places.get(&joined).copied()
     }
 
+    /// What was put aside, to make a layer of it. Under a digest's name it must have that.
     pub(crate) fn open(&self, path: &str) -> Result<File> {
-        self.root.open_file(path).map_err(|e| ImageError::Invalid(format!("the archive has no {path}: {}", e.errno)))
+        let opened = self.root.open_file(path);
+        let mut file = opened.map_err(|e| ImageError::Invalid(format!("the archive has no {path}: {}", e.errno)))?;
+        if let Some(digest) = normal(path).as_deref().and_then(promised) {
+            let fail = |e| ImageError::Io("cannot read a part of the archive", e);
+            let (mut hasher, mut bytes) = (Hasher::with(digest.algorithm()), vec![0; CHUNK]);
+            while let read @ 1.. = file.read(&mut bytes).map_err(fail)? {
+                hasher.update(&bytes[..read]);
+            }
+            compare(&digest, hasher)?;
+            file.rewind().map_err(fail)?;
+        }
+        Ok(file)
     }
 
     /// Whether something is at a place in the archive.
@@ -400,6 +430,21 @@ impl<'a> Intake<'a> {
         self.images.discard_unused(&new)?;
         self.forget_blobs()
     }
+}
+
+/// The digest that a place in an OCI layout says.
+fn promised(path: &Path) -> Option<Digest> {
+    let hex = path.strip_prefix("blobs/sha256").ok()?.to_str()?;
+    Digest::parse(&format!("sha256:{hex}")).ok()
+}
+
+/// Whether what came under a digest's name has it.
+fn compare(expected: &Digest, hasher: Hasher) -> Result<()> {
+    let found = hasher.finish();
+    if found == *expected {
+        return Ok(());
+    }
+    Err(wharf_store::StoreError::WrongDigest { expected: expected.clone(), found }.into())
 }
 
 /// What tells a tar: its magic, or that it is the empty one.

@@ -129,6 +129,40 @@ fn what_is_no_layer_is_refused_where_it_is_needed() {
     assert!(is_empty(&place));
 }
 
+/// What is here of a broken pull, and no layer yet, lends its name to no other bytes.
+#[test]
+fn a_blob_that_is_here_is_compared_with_what_comes_under_its_name() {
+    let place = Place::new();
+    let (here, other) = (tar(&[("f", b"here")]), tar(&[("f", b"other")]));
+    let (packed, wrong) = (gzip(&here), gzip(&other));
+    place.store.blobs().put(&packed).unwrap();
+    let (own, layer) = (Digest::sha256(&other), descriptor(&format!("{LAYER}+gzip"), &packed));
+    let archive = |diff_id: &Digest, content: &[u8]| {
+        let own = serde_json::to_vec(&config(std::slice::from_ref(diff_id), "")).unwrap();
+        let manifest =
+            json!({ "schemaVersion": 2, "mediaType": MANIFEST, "config": descriptor(CONFIG, &own), "layers": [layer] });
+        let manifest = serde_json::to_vec(&manifest).unwrap();
+        let index = json!({ "schemaVersion": 2, "manifests": [descriptor(MANIFEST, &manifest)] }).to_string();
+        let (at, of, to) = (path(&packed), path(&own), path(&manifest));
+        tar(&[(&at, content), (&of, &own), (&to, &manifest), ("index.json", index.as_bytes())])
+    };
+    // Without its magic it is put aside, and is a layer all the same.
+    let mut old = other.clone();
+    old[257..265].fill(0);
+    old[148..156].fill(b' ');
+    let sum: u32 = old[..512].iter().map(|byte| u32::from(*byte)).sum();
+    old[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+    for (content, diff_id) in [(wrong, own), (old.clone(), Digest::sha256(&old))] {
+        let error = place.images.load(archive(&diff_id, &content).as_slice(), &[], &|_| {}).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Invalid, "{error:?}");
+        assert!(place.images.layers().list().unwrap().is_empty());
+        assert_eq!(place.blobs(), [Digest::sha256(&packed).hex()], "it is not the archive's to delete");
+    }
+    let right = Digest::sha256(&here);
+    place.images.load(archive(&right, &packed).as_slice(), &[], &|_| {}).unwrap();
+    assert_eq!(place.images.layers().get(&right).unwrap().unwrap().blobs.len(), 1);
+}
+
 /// A data root that nothing of may go, and that has what its files have.
 struct Root(std::path::PathBuf);
 
