@@ -60,20 +60,22 @@ impl Fetch {
 
     /// A host that lost its power may have counted bytes that were never written: where some were here before and the
     /// whole is wrong, it is fetched once more from nothing. What a mirror gave and is wrong comes from the next host.
+    /// What is what its name says and no layer all the same, no host has another of.
     async fn fetch_and_again(&self, flight: &Flight) -> Result<()> {
         let digest = &self.descriptor.digest;
         let mut damaged = false;
         loop {
-            let mut resumed = false;
-            let error = match self.fetch(flight, &mut resumed).await {
+            let mut attempt = Attempt::default();
+            let error = match self.fetch(flight, &mut attempt).await {
                 Ok(()) => return Ok(()),
+                Err(error) if attempt.verified => return Err(error),
                 Err(error) => error,
             };
             let wrong = error.kind() == ErrorKind::Invalid;
             if wrong && self.repository.refuse(digest) {
                 continue;
             }
-            if wrong && resumed && !damaged {
+            if wrong && attempt.resumed && !damaged {
                 damaged = true;
                 tracing::warn!("what was here of blob {digest} was damaged: it is fetched again");
                 continue;
@@ -112,7 +114,7 @@ impl Fetch {
 
     /// The connections feed a thread that stores and hashes, which feeds one that decompresses, unpacks and hashes
     /// again.
-    async fn fetch(&self, flight: &Flight, resumed: &mut bool) -> Result<()> {
+    async fn fetch(&self, flight: &Flight, attempt: &mut Attempt) -> Result<()> {
         // Until all has come; the rest of the unpacking keeps nobody waiting.
         let slots = self.images.slots();
         let slot = match Arc::clone(&slots).try_acquire_owned() {
@@ -127,7 +129,7 @@ impl Fetch {
         let (images, descriptor, own) = (self.images.clone(), self.descriptor.clone(), Arc::clone(flight));
         let held = Arc::clone(&self.held);
         let landing = blocking(move || Landing::open(&images, &descriptor, held, own)).await?;
-        *resumed = landing.is_resumed();
+        attempt.resumed = landing.is_resumed();
         let fate = Arc::new(Fate::default());
         let (to_disk, pieces) = mpsc::channel(CHUNKS);
         let (to_unpack, stored) = sync_channel(UNPACKED);
@@ -151,6 +153,7 @@ impl Fetch {
             self.say("Verifying Checksum");
         }
         let stored = storing.await.map_err(ImageError::from).and_then(|stored| stored);
+        attempt.verified = matches!(stored, Ok(true));
         let fetched = stored.and(received);
         if fetched.is_ok() && !fate.is_hopeless() {
             self.say("Download complete");
@@ -162,6 +165,15 @@ impl Fetch {
         // The cause first: what was not fetched cannot be unpacked either.
         fetched.and(unpacked)
     }
+}
+
+/// What is known of an attempt to fetch, whatever became of it.
+#[derive(Default)]
+struct Attempt {
+    /// Some of the blob was here before.
+    resumed: bool,
+    /// All of it has come, and is what its name says.
+    verified: bool,
 }
 
 /// A layer's blob on its way to being a layer.

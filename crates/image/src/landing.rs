@@ -80,19 +80,20 @@ impl Landing {
     }
 
     /// Writes what comes to its place on the disk, and passes the blob on in order. The end is passed on when the blob is
-    /// verified and stored, so that no layer is made of another one.
+    /// verified and stored, so that no layer is made of another one. Whether it is, the answer says.
     pub(crate) fn store(
         mut self,
         mut pieces: mpsc::Receiver<Piece>,
         to_unpack: &SyncSender<Option<Chunk>>,
         fate: &Fate,
-    ) -> Result<()> {
+    ) -> Result<bool> {
         if !self.pass_on(to_unpack, fate)? {
-            return Ok(());
+            return Ok(false);
         }
         while let Some(piece) = pieces.blocking_recv() {
             let Some((offset, chunk)) = piece else {
-                return self.finish(to_unpack, fate);
+                self.finish(to_unpack, fate)?;
+                return Ok(true);
             };
             match self.writer.write(offset, &chunk.bytes) {
                 // An unpacking that has failed says so itself.
@@ -106,10 +107,10 @@ impl Landing {
                 }
             }
             if !self.pass_on(to_unpack, fate)? {
-                return Ok(());
+                return Ok(false);
             }
         }
-        Ok(())
+        Ok(false)
     }
 
     /// Passes on what is on the disk and comes next; whether there is any use in going on.

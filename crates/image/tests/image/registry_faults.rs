@@ -151,6 +151,26 @@ async fn what_a_mirror_gives_wrong_comes_from_the_registry() {
     assert!(error.to_string().contains(&mirror.address.to_string()), "{error}");
 }
 
+/// Of what its name says, no host has another.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_mirror_is_not_blamed_for_what_is_right_and_no_layer() {
+    let (home, mirror, place, certs) = (Shelf::new(), Shelf::new(), Place::new(), tempfile::tempdir().unwrap());
+    let layer = tar(&[("f", b"f")]);
+    let own = serde_json::to_vec(&config(&[Digest::sha256(b"another")], "")).unwrap();
+    let manifest =
+        json!({ "schemaVersion": 2, "layers": [descriptor(LAYER, &layer)], "config": descriptor(CONFIG, &own) });
+    for shelf in [&home, &mirror] {
+        let repository = client().repository(&shelf.name("bad:1"), None);
+        put(&repository, "1", MANIFEST, &manifest, &[&own, &layer]).await;
+    }
+    fs::remove_file(home.dir.path().join("data/blobs/sha256").join(Digest::sha256(&layer).hex())).unwrap();
+    let (progress, _told) = tokio::sync::mpsc::unbounded_channel();
+    let client = mirrored(certs.path(), &home, &mirror);
+    let error = place.images.pull(&home.name("bad:1"), None, None, &client, progress).await.unwrap_err();
+    assert!(error.to_string().starts_with("wrong diff id"), "the registry is not even asked: {error}");
+    assert!(place.blobs().is_empty() && listing(&place.path("data/ingest")).is_empty());
+}
+
 /// A pull that fails takes away what it has brought, and not what somebody else has counted on meanwhile.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_hopeless_blob_stays_for_who_holds_it() {
