@@ -14,7 +14,7 @@ use crate::images::Images;
 use crate::landing::{Chunks, Fate, Landing};
 use crate::progress::{Progress, ProgressSender};
 use crate::pull::blocking;
-use crate::transfer::Transfer;
+use crate::transfer::{Room, Transfer};
 use crate::{ErrorKind, ImageError, Result};
 
 /// Chunks between the connection and the disk, which are small where the net is what all wait for.
@@ -140,7 +140,7 @@ impl Fetch {
             to_disk,
             progress: self.progress.clone(),
             spare: self.images.spare_connections(),
-            room: self.images.coming(),
+            room: Room::beside(self.images.coming()),
         };
         let own = Arc::clone(&fate);
         let storing = tokio::task::spawn_blocking(move || landing.store(pieces, &to_unpack, &own));

@@ -161,7 +161,7 @@ impl Images {
         Arc::clone(&self.inner.spare)
     }
 
-    /// Room for bytes of pulls in memory.
+    /// Room for bytes of pulls in memory, beside what each layer has of its own.
     pub(crate) fn coming(&self) -> Arc<Semaphore> {
         Arc::clone(&self.inner.coming)
     }

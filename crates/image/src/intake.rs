@@ -79,6 +79,9 @@ enum Stored {
     Here,
 }
 
+/// Who takes the bytes of a blob, piece by piece.
+type Take<'a> = dyn FnMut(&[u8]) -> Result<()> + 'a;
+
 impl<'a> Intake<'a> {
     /// Reads the archive to its end.
     pub(crate) fn read(images: &'a Images, input: impl Read, progress: &'a dyn Fn(Progress)) -> Result<Self> {
@@ -266,7 +269,7 @@ impl<'a> Intake<'a> {
         size: u64,
         content: &mut impl Read,
         making: &Making,
-        mut blob: Option<&mut dyn FnMut(&[u8]) -> Result<()>>,
+        mut blob: Option<&mut Take<'_>>,
     ) -> Result<()> {
         (self.progress)(Progress::bytes(id, "Loading layer", 0, size));
         let (mut have, mut told, mut wanted) = (0, 0, true);
