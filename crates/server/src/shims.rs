@@ -7,7 +7,7 @@ use crate::http::ApiError;
 /// Brings the body of `POST /containers/create` to the newest version.
 ///
 /// # Errors
-/// 400 when it names two addresses for one endpoint.
+/// 400 when it names two addresses for one endpoint, or asks for a mount that its version does not know.
 pub(crate) fn create(request: &mut Value, version: (u32, u32)) -> Result<(), ApiError> {
     let Some(request) = request.as_object_mut() else { return Ok(()) };
     if version < (1, 52) {
@@ -28,6 +28,12 @@ pub(crate) fn create(request: &mut Value, version: (u32, u32)) -> Result<(), Api
             if let Some(options) = mount.get_mut("VolumeOptions").and_then(Value::as_object_mut) {
                 options.remove("Subpath");
             }
+        }
+    }
+    if version < (1, 48) {
+        let mut mounts = host.get("Mounts").and_then(Value::as_array).into_iter().flatten();
+        if mounts.any(|mount| mount["Type"] == "image") {
+            return Err(ApiError::bad("Mount type \"Image\" needs API v1.48 or newer"));
         }
     }
     // The defaults of then.
@@ -120,5 +126,11 @@ mod tests {
         assert_eq!(old["Healthcheck"], json!({ "Interval": 6 }));
         assert_eq!(old["HostConfig"]["Mounts"][0]["VolumeOptions"], json!({ "NoCopy": true }));
         assert_eq!(created(request.clone(), (1, 51)), request);
+    }
+    #[test]
+    fn a_mount_of_an_image_needs_a_version_that_knows_it() {
+        let mut request = json!({ "HostConfig": { "Mounts": [{ "Type": "bind" }, { "Type": "image" }] } });
+        assert!(create(&mut request, (1, 47)).is_err());
+        assert!(create(&mut request, (1, 48)).is_ok());
     }
 }
