@@ -22,8 +22,13 @@ pub struct Platform {
 
 /// A text that is no platform.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("invalid platform `{0}`: it must be OS/ARCHITECTURE[/VARIANT], as linux/arm64/v8")]
-pub struct PlatformError(String);
+pub enum PlatformError {
+    #[error("invalid platform `{0}`: it must be OS/ARCHITECTURE[/VARIANT], as linux/arm64/v8")]
+    Form(String),
+    /// One word that is neither a system nor an architecture, with containerd's text.
+    #[error("\"{0}\": unknown operating system or architecture: invalid argument")]
+    Unknown(String),
+}
 
 impl Platform {
     /// The platform of the machine that this runs on.
@@ -35,21 +40,22 @@ impl Platform {
     /// Parses `linux/arm64/v8`, `arm64` or `linux`; what is left out is the host's.
     ///
     /// # Errors
-    /// When it has empty parts, or others than letters, digits, `_`, `.` and `-`.
+    /// When it has empty parts, or others than letters, digits, `_`, `.` and `-`; when it is one word that is not known.
     pub fn parse(text: &str) -> Result<Self, PlatformError> {
         let parts: Vec<&str> = text.split('/').collect();
         let word =
             |part: &&str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.-".contains(&b));
         if text.len() > 128 || !parts.iter().all(word) {
-            return Err(PlatformError(text.chars().take(128).collect()));
+            return Err(PlatformError::Form(text.chars().take(128).collect()));
         }
         let host = Self::host();
         let (os, architecture, variant) = match parts[..] {
             [one] if is_os(one) => (one, host.architecture.as_str(), host.variant.as_deref()),
+            [one] if !is_architecture(one) => return Err(PlatformError::Unknown(one.into())),
             [one] => (host.os.as_str(), one, None),
             [os, architecture] => (os, architecture, None),
             [os, architecture, variant] => (os, architecture, Some(variant)),
-            _ => return Err(PlatformError(text.chars().take(128).collect())),
+            _ => return Err(PlatformError::Form(text.chars().take(128).collect())),
         };
         let (architecture, variant) = normal(architecture, variant);
         let os = match os.to_ascii_lowercase().as_str() {
@@ -115,6 +121,37 @@ fn is_os(word: &str) -> bool {
     )
 }
 
+/// Go's names of architectures (containerd, `isKnownArch`), and those that mean one of them.
+fn is_architecture(word: &str) -> bool {
+    matches!(
+        normal(word, None).0.as_str(),
+        "386"
+            | "amd64"
+            | "amd64p32"
+            | "arm"
+            | "armbe"
+            | "arm64"
+            | "arm64be"
+            | "loong64"
+            | "mips"
+            | "mipsle"
+            | "mips64"
+            | "mips64le"
+            | "mips64p32"
+            | "mips64p32le"
+            | "ppc"
+            | "ppc64"
+            | "ppc64le"
+            | "riscv"
+            | "riscv64"
+            | "s390"
+            | "s390x"
+            | "sparc"
+            | "sparc64"
+            | "wasm"
+    )
+}
+
 impl FromStr for Platform {
     type Err = PlatformError;
     fn from_str(text: &str) -> Result<Self, PlatformError> {
@@ -152,6 +189,8 @@ mod tests {
             assert_eq!(Platform::parse(text).unwrap().to_string(), normal);
         }
         assert_eq!(Platform::parse("linux").unwrap(), Platform::host());
+        let unknown = Platform::parse("foobar").unwrap_err().to_string();
+        assert_eq!(unknown, "\"foobar\": unknown operating system or architecture: invalid argument");
         for bad in ["", "/", "linux/", "linux//v8", "a/b/c/d", "linux/amd 64", "linux/amd64\n"] {
             assert!(Platform::parse(bad).is_err(), "{bad:?}");
         }

@@ -337,20 +337,32 @@ impl Repository {
         }
     }
 
-    /// All tags, in the registry's order.
+    /// All tags, in the order of who gives them: the first mirror that can, else the registry.
     ///
     /// # Errors
     /// `NotFound`, `Denied`; those of a request.
     pub async fn tags(&self) -> Result<Vec<String>> {
+        let sources = self.sources(false)?;
+        let mut tried = sources.iter().peekable();
+        while let Some(source) = tried.next() {
+            match self.tags_from(source).await {
+                Err(error) if tried.peek().is_some() => source.note_failure(&error),
+                // The last is the registry itself, and its error the one that counts.
+                answer => return answer,
+            }
+        }
+        Err(DistributionError::Address(self.reference.domain().to_owned()))
+    }
+
+    async fn tags_from(&self, source: &Endpoint) -> Result<Vec<String>> {
         #[derive(serde::Deserialize)]
         struct Page {
             tags: Option<Vec<String>>,
         }
-        let home = self.home()?;
         let mut tags = Vec::new();
         let mut call = Call::new(Method::GET, self.path(&format!("tags/list?n={TAGS_PAGE}")), self.scopes("pull"));
         loop {
-            let reply = home.call(&call).await?;
+            let reply = source.call(&call).await?;
             if reply.status != StatusCode::OK {
                 return Err(self.explain(reply.refusal().await, ""));
             }

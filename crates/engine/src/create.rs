@@ -171,6 +171,7 @@ impl Engine {
         let (engine, mut made) = (self.clone(), record.clone());
         let (points, more, _held) = blocking(move || {
             let (mut warnings, mut held) = (Vec::new(), engine.images().layers().hold(&[]));
+            engine.make_working_dir(&made)?;
             let points = mounts::resolve(&engine, &mut made, &mut warnings, &mut held)?;
             Ok((points, warnings, held))
         })

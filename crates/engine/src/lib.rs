@@ -80,6 +80,7 @@ pub mod user;
 mod volume_use;
 mod wait;
 mod why;
+mod working_dir;
 
 pub use accounts::{Accounts, DiskUsage, PATIENCE};
 pub use attach::{AttachOptions, Attached};

@@ -8,7 +8,7 @@ use tokio::io::AsyncReadExt;
 use tokio::net::UnixStream;
 use wharf_cgroup::Group;
 use wharf_monitor::client::{self, Event};
-use wharf_monitor::{Exit, HealthState};
+use wharf_monitor::{Exit, HealthState, State};
 use wharf_network::{Endpoint, Published};
 
 use crate::engine::{Engine, blocking, may_fail_again, now};
@@ -29,9 +29,18 @@ const MAX_FRAME: u32 = 1 << 20;
 impl Engine {
     /// Listens to the monitor of a container that was just started.
     pub(crate) fn watch(&self, slot: &Arc<Slot>) {
+        self.watch_on(slot, None);
+    }
+
+    /// With a connection that is there: what the monitor has told on it, it does not tell again.
+    fn watch_on(&self, slot: &Arc<Slot>, stream: Option<UnixStream>) {
         let (engine, slot) = (self.clone(), Arc::clone(slot));
         tokio::spawn(async move {
-            match engine.connect(&slot).await {
+            let stream = match stream {
+                Some(stream) => Some(stream),
+                None => engine.connect(&slot).await,
+            };
+            match stream {
                 Some(stream) => engine.listen(&slot, stream).await,
                 // It has ended already; its end is on the disk.
                 None => engine.close(&slot).await,
@@ -70,11 +79,25 @@ impl Engine {
 
     async fn listen(&self, slot: &Arc<Slot>, mut stream: UnixStream) {
         while let Some(event) = next(&mut stream).await {
+            if let Event::State(state) = &event {
+                self.tell_untold(slot, state).await;
+            }
             if self.hear(slot, event).await {
                 return;
             }
         }
         self.close(slot).await;
+    }
+
+    /// A container that ends at once may have done so before its monitor was watched.
+    async fn tell_untold(&self, slot: &Arc<Slot>, state: &State) {
+        for (number, exit) in state.untold.iter().enumerate() {
+            self.hear(slot, Event::Exited { exit: exit.clone(), restarting: true }).await;
+            if !state.restarting || number + 1 < state.untold.len() {
+                let record = slot.change(|record| record.state.status = Status::Running);
+                self.tell(&record, "start");
+            }
+        }
     }
 
     /// One event; true when it was the last.
@@ -162,18 +185,20 @@ impl Engine {
         }
         match self.read_exit(slot).await {
             Some(exit) => self.ended(slot, exit).await,
-            None if self.still_there(slot).await => self.watch(slot),
-            None => {
-                self.note_lost(slot).await;
-                self.start_lost(slot);
-            }
+            None => match self.still_there(slot).await {
+                Some(stream) => self.watch_on(slot, Some(stream)),
+                None => {
+                    self.note_lost(slot).await;
+                    self.start_lost(slot);
+                }
+            },
         }
     }
 
     /// A connection may end and its monitor live: what runs is not taken for lost because of that.
-    async fn still_there(&self, slot: &Slot) -> bool {
+    async fn still_there(&self, slot: &Slot) -> Option<UnixStream> {
         tokio::time::sleep(SECOND_LOOK).await;
-        self.connect(slot).await.is_some()
+        self.connect(slot).await
     }
 
     /// Its monitor would have started it again, had it not been killed.

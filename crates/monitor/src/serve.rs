@@ -22,7 +22,7 @@ impl Monitor {
         };
         match request {
             Request::Watch => {
-                let state = Some(self.state());
+                let state = Some(self.first_word());
                 let connection = &mut self.connections[n];
                 connection.watching = true;
                 connection.send(&EventFrame { state, ..EventFrame::default() });

@@ -14,6 +14,10 @@ pub struct State {
     #[serde(rename = "status", serialize_with = "write_status", deserialize_with = "read_status")]
     pub restarting: bool,
     pub health: Option<HealthState>,
+    /// Ends that were not the last, of which nobody has heard as nobody watched: told once, to who watches first. The
+    /// latest of a container that ends again and again.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub untold: Vec<Exit>,
 }
 
 fn write_status<S: Serializer>(restarting: &bool, serializer: S) -> Result<S::Ok, S::Error> {

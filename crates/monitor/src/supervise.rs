@@ -1,5 +1,6 @@
 //! The monitor's loop, and what follows from a container's end.
 
+use std::collections::VecDeque;
 use std::fs::File;
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
@@ -36,6 +37,8 @@ const OOM_FIRST: Duration = Duration::from_millis(5);
 const OOM_LAST: Duration = Duration::from_secs(2);
 /// How long what the watchers are told last may take to go out.
 const LAST_FRAMES: Duration = Duration::from_secs(1);
+/// So many ends are kept for who comes late.
+const MAX_UNTOLD: usize = 32;
 
 /// A monitor.
 #[derive(Debug)]
@@ -63,6 +66,8 @@ pub(crate) struct Monitor {
     pub(crate) wake: Option<Instant>,
     /// Its last end.
     last: Option<Exit>,
+    /// For [`State::untold`].
+    untold: VecDeque<Exit>,
     oom: Oom,
     oom_killed: bool,
     /// When to look next, and how long that was waited for.
@@ -89,6 +94,7 @@ impl Monitor {
             grace: None,
             wake: None,
             last: None,
+            untold: VecDeque::new(),
             oom,
             oom_killed: false,
             oom_look: None,
@@ -435,7 +441,7 @@ impl Monitor {
         late.see_off();
     }
 
-    pub(crate) fn state(&self) -> State {
+    fn state(&self) -> State {
         let started_at = match (&self.container, &self.last) {
             (Some(container), _) => container.started_at.clone(),
             (None, last) => last.as_ref().map(|exit| exit.started_at.clone()).unwrap_or_default(),
@@ -446,10 +452,22 @@ impl Monitor {
             restart_count: self.history.count,
             restarting: self.container.is_none(),
             health: self.prober.as_ref().map(|prober| prober.count.state.clone()),
+            untold: Vec::new(),
         }
     }
 
+    /// The first word to who watches from now on.
+    pub(crate) fn first_word(&mut self) -> State {
+        State { untold: std::mem::take(&mut self.untold).into(), ..self.state() }
+    }
+
     fn tell_exited(&mut self, exit: &Exit, restarting: bool) {
+        if restarting && !self.connections.iter().any(|connection| connection.watching) {
+            if self.untold.len() == MAX_UNTOLD {
+                self.untold.pop_front();
+            }
+            self.untold.push_back(exit.clone());
+        }
         let (exited, restarting) = (Some(exit.clone()), Some(restarting));
         self.tell(&EventFrame { exited, restarting, ..EventFrame::default() });
     }

@@ -90,11 +90,12 @@ impl Filters {
 
     /// `label` and `label!`: `key` or `key=value`, all of them.
     pub(crate) fn labels(&self, labels: Option<&BTreeMap<String, String>>) -> bool {
-        let has = |text: &str| match text.split_once('=') {
-            Some((key, value)) => labels.and_then(|l| l.get(key)).is_some_and(|own| own == value),
-            None => labels.is_some_and(|l| l.contains_key(text)),
-        };
-        self.every("label", has) && self.every("label!", |text| !has(text))
+        self.every("label", |text| has(labels, text)) && self.every("label!", |text| !has(labels, text))
+    }
+
+    /// `annotation`, as [`labels`](Self::labels).
+    pub(crate) fn annotations(&self, annotations: Option<&BTreeMap<String, String>>) -> bool {
+        self.every("annotation", |text| has(annotations, text))
     }
 
     pub(crate) fn flag(&self, key: &str) -> Result<Option<bool>, ApiError> {
@@ -120,13 +121,20 @@ impl Filters {
     }
 }
 
+fn has(pairs: Option<&BTreeMap<String, String>>, text: &str) -> bool {
+    match text.split_once('=') {
+        Some((key, value)) => pairs.and_then(|all| all.get(key)).is_some_and(|own| own == value),
+        None => pairs.is_some_and(|all| all.contains_key(text)),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn filters(text: &str) -> Result<Filters, ApiError> {
         let encoded: String = text.bytes().map(|b| format!("%{b:02x}")).collect();
-        Filters::of(&Query::parse(&format!("filters={encoded}")), &["label", "name", "label!"])
+        Filters::of(&Query::parse(&format!("filters={encoded}")), &["label", "name", "label!", "annotation"])
     }
 
     #[test]
@@ -152,5 +160,8 @@ mod tests {
         assert!(filters(r#"{"label":["a","a=1"]}"#).unwrap().labels(Some(&own)));
         assert!(!filters(r#"{"label":["a","b"]}"#).unwrap().labels(Some(&own)));
         assert!(!filters(r#"{"label!":["a"]}"#).unwrap().labels(Some(&own)));
+        assert!(filters(r#"{"annotation":["a","a=1"]}"#).unwrap().annotations(Some(&own)));
+        assert!(!filters(r#"{"annotation":["a=2"]}"#).unwrap().annotations(Some(&own)));
+        assert!(!filters(r#"{"annotation":["a"]}"#).unwrap().annotations(None));
     }
 }

@@ -79,6 +79,7 @@ async fn mirrors_are_asked_first_and_get_no_credentials() {
             say(200, &[("content-type", media_type::OCI_MANIFEST)], r#"{"schemaVersion":2}"#)
         }
         path if path.starts_with("/v2/library/debian/blobs/") => say(200, &[], "content"),
+        "/v2/library/debian/tags/list" => say(200, &[], r#"{"tags":["12"]}"#),
         _ => say(404, &[], ""),
     })
     .await;
@@ -87,8 +88,9 @@ async fn mirrors_are_asked_first_and_get_no_credentials() {
     let debian = repository(options, "debian", Some(Credentials::new("ann", "secret")));
     assert_eq!(debian.manifest("12").await.unwrap().bytes, r#"{"schemaVersion":2}"#);
     assert_eq!(debian.blob_bytes(&content(), 7).await.unwrap(), "content");
+    assert_eq!(debian.tags().await.unwrap(), ["12"]);
     let all: Vec<_> = empty.asked().into_iter().chain(full.asked()).collect();
-    assert_eq!(all.len(), 4);
+    assert_eq!(all.len(), 6);
     assert!(all.iter().all(|asked| asked.authorization().is_empty()));
 }
 

@@ -12,6 +12,7 @@ use crate::fixture::{Fixture, eventually, is_alive, log_text, next, read_until, 
 pub(crate) const CASES: &[Case] = &[
     ("watchers_are_told_all", watchers_are_told_all),
     ("failures_are_tried_again_so_often", failures_are_tried_again_so_often),
+    ("ends_are_kept_for_who_comes_late", ends_are_kept_for_who_comes_late),
     ("a_stop_calls_off_the_next_start", a_stop_calls_off_the_next_start),
     ("a_policy_can_change", a_policy_can_change),
     ("signals_arrive_real_time_ones_too", signals_arrive_real_time_ones_too),
@@ -50,6 +51,11 @@ fn failures_are_tried_again_so_often(fixture: &Fixture) {
     let mut told = Vec::new();
     while let Some(event) = next(&events) {
         match event {
+            // The first end may have been before we watched.
+            Event::State(state) => {
+                told.extend(state.untold.iter().map(|exit| format!("exited {} true", exit.code)));
+                told.extend((state.restart_count > 0 && !state.restarting).then(|| "started 1".to_owned()));
+            }
             Event::Exited { exit, restarting } => told.push(format!("exited {} {restarting}", exit.code)),
             Event::Started { restart_count, pid, .. } => {
                 assert!(pid > 0);
@@ -58,11 +64,7 @@ fn failures_are_tried_again_so_often(fixture: &Fixture) {
             _ => {}
         }
     }
-    // The first end may have been before we watched.
-    assert!(
-        told.ends_with(&["started 1", "exited 3 true", "started 2", "exited 3 false"].map(str::to_owned)),
-        "{told:?}"
-    );
+    assert_eq!(told, ["exited 3 true", "started 1", "exited 3 true", "started 2", "exited 3 false"]);
     assert!(start.elapsed() >= Duration::from_millis(300), "0.1 s and 0.2 s between them");
     assert_eq!(log_text(&launch), "try\ntry\ntry\n");
     assert_eq!(wait_for_exit(&launch).code, 3);
@@ -71,6 +73,24 @@ fn failures_are_tried_again_so_often(fixture: &Fixture) {
     well.restart = Restart { name: "on-failure".into(), max: 0 };
     fixture.launch(&well).expect("launches");
     assert_eq!(wait_for_exit(&well).code, 0);
+}
+
+/// An end of which nobody heard is told to the first who watches, and to nobody else.
+fn ends_are_kept_for_who_comes_late(fixture: &Fixture) {
+    let mut launch = fixture.shell("echo try; exit 3");
+    launch.restart = Restart { name: "always".into(), max: 0 };
+    fixture.launch(&launch).expect("launches");
+    eventually("it is started again", || log_text(&launch).starts_with("try\ntry\n"));
+    let codes = |stream| match next(stream) {
+        Some(Event::State(state)) => state.untold.iter().map(|exit| exit.code).collect::<Vec<_>>(),
+        other => panic!("the state comes first, not {other:?}"),
+    };
+    let (first, second) = (watch(&launch.dir), watch(&launch.dir));
+    let told = codes(&first);
+    assert!(!told.is_empty() && told.iter().all(|code| *code == 3), "{told:?}");
+    assert_eq!(codes(&second), [0; 0]);
+    client::no_restart(&launch.dir).expect("tells");
+    wait_for_exit(&launch);
 }
 
 fn a_stop_calls_off_the_next_start(fixture: &Fixture) {

@@ -19,6 +19,7 @@ const FILTERS: &[&str] = &[
     "name",
     "label",
     "label!",
+    "annotation",
     "exited",
     "status",
     "ancestor",
@@ -188,6 +189,7 @@ impl Choice {
             && filters.any("publish", |wanted| has_port(wanted, &published))
             && filters.any("expose", |wanted| has_port(wanted, &exposed))
             && filters.labels(c.config.labels.as_ref())
+            && filters.annotations(c.host.annotations.as_ref())
     }
 }
 

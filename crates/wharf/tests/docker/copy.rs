@@ -178,3 +178,21 @@ fn a_client_that_sends_nothing_more_holds_up_nobody_for_long() {
     let said = resting.end();
     assert!(said.contains("the copy into container resting is given up: nothing has come for"), "{said}");
 }
+
+/// Docker makes it with the container.
+#[test]
+fn the_working_directory_is_there_before_the_first_start() {
+    let Some(d) = Daemon::start() else { return };
+    d.docker("create --name new -w /made/for/it busybox true").ok();
+    let out = d.path().join("out");
+    d.docker(&format!("cp new:/made/for/it {}", out.display())).ok();
+    assert!(out.is_dir());
+    d.docker("commit new with").ok();
+    assert_eq!(d.docker("run --rm with stat -c %u:%g:%a /made/for/it").ok(), "0:0:755");
+    let refused = d.docker("create -w /etc/passwd busybox true");
+    assert!(refused.err.contains("Cannot mkdir: /etc/passwd is not a directory"), "{}", refused.err);
+    let beneath = d.docker("create -w /etc/passwd/x busybox true");
+    assert!(beneath.err.contains("mkdir /etc/passwd/x: ") && beneath.code != 0, "{}", beneath.err);
+    // Two failed: their names and directories are given back.
+    assert_eq!(d.docker("ps -aq").ok().lines().count(), 1);
+}
