@@ -82,7 +82,11 @@ impl Images {
     fn owned_by(&self, images: &[(Digest, Row)]) -> Result<BTreeSet<Digest>> {
         let manifests = images.iter().filter_map(|(_, row)| Some(row.manifest.as_ref()?.digest.clone()));
         let mut owned: BTreeSet<Digest> = images.iter().map(|(id, _)| id.clone()).chain(manifests).collect();
-        owned.extend(self.index_rows()?.into_iter().map(|(digest, _)| digest));
+        for (digest, row) in self.index_rows()? {
+            // An image has one manifest in its row; indexes may name others of the same image.
+            owned.extend(row.members.into_iter().map(|member| member.manifest));
+            owned.insert(digest);
+        }
         Ok(owned)
     }
 

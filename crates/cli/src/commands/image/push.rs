@@ -18,8 +18,7 @@ pub(crate) static COMMAND: Command = Command::new(
 .flags(&[
     Flag::switch("all-tags", "Push all tags of an image to the repository").short('a'),
     // Docker has no such flag here; one that is not given changes nothing.
-    Flag::one("compression", "string", check_compression, "Form of the layers that are pushed (\"gzip\", \"zstd\")")
-        .hidden(),
+    Flag::one("compression", "string", check_compression, "Form of the layers that are pushed (\"gzip\", \"zstd\")"),
     Flag::switch("disable-content-trust", "Skip image signing").default("true"),
     Flag::text(
         "platform",
