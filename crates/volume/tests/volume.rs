@@ -175,7 +175,7 @@ fn what_a_crash_left_half_filled_is_filled_anew() {
     let volumes = open(root.path());
     let data = volumes.create(&named("data")).unwrap().mountpoint;
     fs::write(data.join("half"), "").unwrap();
-    fs::write(data.with_file_name(".filling"), "").unwrap();
+    fs::write(data.with_file_name(".filling"), ".").unwrap();
     volumes.copy_up("data", "", &RootDir::open(image.path()).unwrap(), "srv").unwrap();
     assert!(!data.join("half").exists() && data.join("sub/file").exists());
 }
