@@ -27,6 +27,7 @@ mod proxy;
 mod realm;
 mod repository;
 mod retry;
+mod tags;
 mod tls;
 mod token;
 mod transport;

@@ -1,7 +1,7 @@
 //! Durations as Go writes them: `1h30m`, `1.5s`, `100ms`.
 
 /// Nanoseconds, or `None` when the text is no duration or out of range.
-pub(crate) fn parse(text: &str) -> Option<i64> {
+pub fn parse(text: &str) -> Option<i64> {
     let (negative, mut rest) = match text.strip_prefix('-') {
         Some(rest) => (true, rest),
         None => (false, text.strip_prefix('+').unwrap_or(text)),

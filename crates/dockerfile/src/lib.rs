@@ -11,11 +11,12 @@
 //! - [`Lexer`]: variables in words. [`Globals`], [`Scope`]: which variables there are, and where.
 //! - [`Graph`]: stages, what they are based on and copy from, and which of them a target needs.
 //! - [`Ignore`], [`Glob`]: `.dockerignore`, and patterns for files.
+//! - [`duration`]: Go's durations, which the engine's API has, too.
 //! - [`check()`]: what is allowed and probably not meant.
 
 mod check;
 mod directive;
-mod duration;
+pub mod duration;
 mod error;
 mod expand;
 mod flag;

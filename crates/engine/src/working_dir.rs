@@ -28,6 +28,11 @@ impl Engine {
         if path == "/" || record.host.userns_mode == "auto" {
             return Ok(());
         }
+        // As a rule the image has it: then there is nothing to mount.
+        let image = self.images().layers().view(&record.layers, None)?;
+        if image.metadata(path.trim_start_matches('/'), true).is_ok_and(|found| is_directory(found.st_mode)) {
+            return Ok(());
+        }
         let stacks = self.stacks(record)?;
         let layers: Vec<BorrowedFd<'_>> = stacks.mounts.iter().map(AsFd::as_fd).collect();
         let dir = self.dir(&record.id);
@@ -38,9 +43,13 @@ impl Engine {
         let made = RootDir::from_fd(root).mount_point(path.trim_start_matches('/'), true);
         let refused = |errno: Errno| EngineError::system(format!("mkdir {asked}: {}", wharf_report::os(&errno.into())));
         let found = rustix::fs::fstat(&made.map_err(|error| refused(error.errno))?).map_err(refused)?;
-        if FileType::from_raw_mode(found.st_mode) != FileType::Directory {
+        if !is_directory(found.st_mode) {
             return Err(EngineError::system(format!("Cannot mkdir: {asked} is not a directory")));
         }
         Ok(())
     }
+}
+
+fn is_directory(mode: u32) -> bool {
+    FileType::from_raw_mode(mode) == FileType::Directory
 }

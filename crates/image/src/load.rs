@@ -323,7 +323,11 @@ impl Loading<'_> {
             .map(|layer| layer.digest.clone())
             .collect();
         let _held_blobs = self.images.hold(&blobs);
-        if let Some((manifest, descriptor, bytes)) = found.manifest {
+        // `manifest.json` may name other files as the layers: then the manifest's blobs are not what was unpacked.
+        let same = |manifest: &ImageManifest| manifest.layers.iter().map(|layer| blob(&layer.digest)).eq(found.layers);
+        if let Some((manifest, descriptor, bytes)) = found.manifest
+            && same(manifest)
+        {
             with.manifest = self.keep_compressed(manifest, descriptor, bytes, diff_ids)?;
         }
         let id = Digest::sha256(&found.config);

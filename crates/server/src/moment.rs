@@ -4,6 +4,7 @@
 use jiff::civil::{Date, DateTime, Time};
 use jiff::tz::{Offset, TimeZone};
 use jiff::{SignedDuration, Timestamp};
+use wharf_dockerfile::duration;
 
 use crate::http::ApiError;
 
@@ -18,7 +19,7 @@ pub(crate) fn moment(text: &str) -> Result<Timestamp, ApiError> {
 fn moment_in(text: &str, here: &TimeZone) -> Result<Timestamp, ApiError> {
     let out_of_range = || ApiError::bad(format!("failed to parse value as time or duration: {text:?}"));
     // "0" is the epoch.
-    if let Some(ago) = duration(text).filter(|_| text != "0") {
+    if let Some(ago) = duration::parse(text).filter(|_| text != "0") {
         return Timestamp::now().checked_sub(SignedDuration::from_nanos(ago)).map_err(|_| out_of_range());
     }
     match date(text, here) {
@@ -147,37 +148,6 @@ fn seconds(text: &str) -> Option<Timestamp> {
     }
     let nanoseconds: i32 = format!("{fraction:0<9}").parse().ok()?;
     Timestamp::new(whole, nanoseconds).ok()
-}
-
-/// Go's durations, in nanoseconds.
-fn duration(text: &str) -> Option<i64> {
-    let (sign, mut rest) = match text.as_bytes().first()? {
-        b'-' => (-1.0, &text[1..]),
-        b'+' => (1.0, &text[1..]),
-        _ => (1.0, text),
-    };
-    let mut total: f64 = 0.0;
-    if rest.is_empty() {
-        return None;
-    }
-    while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
-        let number: f64 = rest[..digits].parse().ok()?;
-        rest = &rest[digits..];
-        let end = rest.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(rest.len());
-        let unit = match &rest[..end] {
-            "ns" => 1.0,
-            "us" | "µs" | "μs" => 1e3,
-            "ms" => 1e6,
-            "s" => 1e9,
-            "m" => 60e9,
-            "h" => 3600e9,
-            _ => return None,
-        };
-        total += number * unit;
-        rest = &rest[end..];
-    }
-    Some((sign * total) as i64)
 }
 
 #[cfg(test)]

@@ -78,6 +78,26 @@ fn compressed_layers_are_kept_as_they_are() {
     }
 }
 
+/// An old list beside the layout that names other files as the layers: what they hold was never held against the manifest.
+#[test]
+fn a_manifest_is_kept_for_the_layers_that_were_unpacked_and_no_others() {
+    let place = Place::new();
+    let (plain, other) = (tar(&[("a", b"a")]), gzip(&tar(&[("b", b"b")])));
+    let packed = gzip(&plain);
+    // The manifest has the other blob for the layer.
+    let layer = descriptor("application/vnd.oci.image.layer.v1.tar+gzip", &other);
+    let (manifest, mut archive) = layout(&[Digest::sha256(&plain)], &[layer], &[&packed, &other], true);
+    // And the list has the right one, in a name that is as long.
+    let list = b"\"Layers\":[\"";
+    let at = archive.windows(list.len()).position(|window| window == list).unwrap() + list.len();
+    archive[at..at + path(&packed).len()].copy_from_slice(path(&packed).as_bytes());
+    place.images.load(archive.as_slice(), &[], &|_| {}).unwrap();
+    place.images.layers().verify(&Digest::sha256(&plain)).unwrap();
+    let noted = place.images.layers().get(&Digest::sha256(&plain)).unwrap().unwrap().blobs;
+    assert!(noted.iter().all(|blob| blob.digest != Digest::sha256(&other)), "{noted:?}");
+    assert!(!place.blobs().contains(&manifest.hex().to_owned()));
+}
+
 #[test]
 fn many_layers_come_side_by_side() {
     let (here, there) = (Place::new(), Place::new());
