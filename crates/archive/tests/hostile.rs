@@ -251,6 +251,33 @@ fn sizes_that_lie_end_in_an_error() {
 }
 
 #[test]
+fn devices_are_what_they_were() {
+    let device = |name: &str, flag: u8, major: u8, minor: u8| {
+        let mut tar = Tar::default().entry(name, flag, "").0;
+        tar[329..337].copy_from_slice(format!("{major:07o}\0").as_bytes());
+        tar[337..345].copy_from_slice(format!("{minor:07o}\0").as_bytes());
+        tar[148..156].copy_from_slice(b"        ");
+        let sum: u32 = tar[..512].iter().map(|byte| u32::from(*byte)).sum();
+        tar[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+        Tar(tar)
+    };
+    for whiteouts in [Whiteouts::Apply, Whiteouts::Overlay] {
+        for (flag, major, minor) in [(b'3', 1, 3), (b'4', 7, 0)] {
+            let trap = Trap::new();
+            trap.unpack_as(device("node", flag, major, minor), whiteouts).unwrap();
+            let node = fs::symlink_metadata(trap.inside("node")).unwrap();
+            let kind = node.file_type();
+            assert_eq!((kind.is_char_device(), kind.is_block_device()), (flag == b'3', flag == b'4'));
+            assert_eq!(node.rdev(), rustix::fs::makedev(major.into(), minor.into()));
+        }
+        // To overlayfs a character device 0/0 hides what is below it; a layer may do that anyway.
+        let trap = Trap::new();
+        trap.unpack_as(device("hides", b'3', 0, 0), whiteouts).unwrap();
+        assert_eq!(fs::symlink_metadata(trap.inside("hides")).unwrap().rdev(), 0);
+    }
+}
+
+#[test]
 fn bounds_hold_before_anything_is_written() {
     let trap = Trap::new();
     let tar = (0..20).fold(Tar::default(), |tar, n| tar.file(&format!("f{n}"), "ten bytes!"));

@@ -63,18 +63,16 @@ impl Engine {
         }
         let images = self.images().clone();
         let (reference, asked) = (request.config.image.clone(), platform.map(str::to_owned));
-        let image = blocking(move || {
+        let (image, _kept) = blocking(move || {
             let image = images.resolve_for(&reference, asked.as_deref())?;
             images.touch(&image.id)?;
-            Ok(image)
+            // Until the container's row names it: it may be removed in between.
+            let mut keep = images.keep();
+            let gone = |_| EngineError::not_found(format!("No such image: {reference}"));
+            images.keep_also(&mut keep, &image).map_err(gone)?;
+            Ok((image, keep))
         })
         .await?;
-        // Until its row names them: an image may be removed in between.
-        let layers = self.images().layers();
-        let _held = layers.hold(&image.diff_ids);
-        if !image.diff_ids.iter().all(|layer| layers.contains(layer)) {
-            return Err(EngineError::not_found(format!("No such image: {}", request.config.image)));
-        }
         let CreateRequest { mut config, host_config: mut host, networking_config } = request;
         if host.network_mode.starts_with("container:")
             && config.exposed_ports.as_ref().is_some_and(|all| !all.is_empty())
@@ -169,11 +167,11 @@ impl Engine {
             links,
         };
         let (engine, mut made) = (self.clone(), record.clone());
-        let (points, more, _held) = blocking(move || {
-            let (mut warnings, mut held) = (Vec::new(), engine.images().layers().hold(&[]));
+        let (points, more, _kept) = blocking(move || {
+            let (mut warnings, mut keep) = (Vec::new(), engine.images().keep());
             engine.make_working_dir(&made)?;
-            let points = mounts::resolve(&engine, &mut made, &mut warnings, &mut held)?;
-            Ok((points, warnings, held))
+            let points = mounts::resolve(&engine, &mut made, &mut warnings, &mut keep)?;
+            Ok((points, warnings, keep))
         })
         .await?;
         record.mounts = points;

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use wharf_image::Hold;
+use wharf_image::Keep;
 
 use crate::engine::Engine;
 use crate::error::{EngineError, Result};
@@ -15,7 +15,7 @@ pub(crate) fn mount(
     engine: &Engine,
     record: &Container,
     request: &MountRequest,
-    held: &mut Hold,
+    keep: &mut Keep,
 ) -> Result<MountPoint> {
     if request.target.is_empty() {
         return Err(EngineError::invalid("invalid mount config: field Target must not be empty"));
@@ -97,24 +97,21 @@ pub(crate) fn mount(
             }
             let subpath = request.image_options.clone().unwrap_or_default().subpath;
             check_subpath(&subpath).map_err(bad)?;
-            image(engine, &request.source, destination, subpath, held)
+            image(engine, &request.source, destination, subpath, keep)
         }
         other => Err(EngineError::invalid(format!("mount type unknown: \"{other}\""))),
     }
 }
 
 /// An image, read-only whatever is asked, as Docker's.
-fn image(engine: &Engine, name: &str, destination: String, subpath: String, held: &mut Hold) -> Result<MountPoint> {
+fn image(engine: &Engine, name: &str, destination: String, subpath: String, keep: &mut Keep) -> Result<MountPoint> {
     // Clients take "not found" for the container's own image.
     let found =
         engine.images().resolve(name).map_err(|error| EngineError::invalid(EngineError::from(error).message))?;
     engine.images().touch(&found.id)?;
-    let layers = engine.images().layers();
-    // First held, then looked for: the image may be removed in between.
-    layers.hold_also(held, &found.diff_ids);
-    if !found.diff_ids.iter().all(|layer| layers.contains(layer)) {
-        return Err(EngineError::invalid(format!("No such image: {name}")));
-    }
+    // It may be removed in between.
+    let gone = |_| EngineError::invalid(format!("No such image: {name}"));
+    engine.images().keep_also(keep, &found).map_err(gone)?;
     Ok(MountPoint {
         kind: "image".into(),
         name: name.to_owned(),

@@ -4,7 +4,7 @@ use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use wharf_image::Hold;
+use wharf_image::Keep;
 use wharf_volume::CreateVolume;
 
 use crate::engine::Engine;
@@ -13,7 +13,7 @@ use crate::mount_request::mount;
 use crate::record::{Container, MountPoint};
 use crate::spec::HostConfig;
 
-/// Finds out what a new container mounts (`held` comes to keep the layers of images among it); makes volumes that are not there, and directories for binds whose source
+/// Finds out what a new container mounts (`keep` comes to keep the images among it); makes volumes that are not there, and directories for binds whose source
 /// is missing, as Docker does. Waits for the disk.
 ///
 /// # Errors
@@ -22,10 +22,10 @@ pub(crate) fn resolve(
     engine: &Engine,
     record: &mut Container,
     warnings: &mut Vec<String>,
-    held: &mut Hold,
+    keep: &mut Keep,
 ) -> Result<Vec<MountPoint>> {
     let mut points = BTreeMap::new();
-    match collect(engine, record, &mut points, warnings, held) {
+    match collect(engine, record, &mut points, warnings, keep) {
         Ok(()) => Ok(points.into_values().collect()),
         Err(error) => {
             give_back(engine, points.values());
@@ -47,7 +47,7 @@ fn collect(
     record: &Container,
     points: &mut BTreeMap<String, MountPoint>,
     warnings: &mut Vec<String>,
-    held: &mut Hold,
+    keep: &mut Keep,
 ) -> Result<()> {
     let mut own = BTreeSet::new();
     let host = record.host.clone();
@@ -63,7 +63,7 @@ fn collect(
                 other => return Err(EngineError::invalid(format!("invalid mode: {other}"))),
             }
             // One that nobody has named goes with its last user, whoever that is.
-            engine.images().layers().hold_also(held, point.layers());
+            engine.images().keep_mounted(keep, point.image.as_ref().map(|image| &image.id), point.layers());
             points.insert(point.destination.clone(), point);
         }
     }
@@ -79,7 +79,7 @@ fn collect(
         add(points, &mut own, point)?;
     }
     for request in host.mounts.iter().flatten() {
-        let point = mount(engine, record, request, held)?;
+        let point = mount(engine, record, request, keep)?;
         add(points, &mut own, point)?;
     }
     for target in host.tmpfs.iter().flatten().map(|(target, _)| target) {

@@ -11,8 +11,8 @@ use wharf_snapshot::Layer;
 
 use crate::Result;
 use crate::images::Images;
-use crate::index::INDEXES_LEFT;
-use crate::rows::{LEFT, Row};
+use crate::index::MANIFESTS_LEFT;
+use crate::rows::{LEFT, Row, named_manifest};
 
 /// What came here and belongs to nobody is spared so long: after a failed pull the next one goes on with it. Not when
 /// somebody asks for images to be pruned.
@@ -63,7 +63,7 @@ impl Images {
             if !settled.is_empty() {
                 self.store().write(|tx| settled.iter().try_for_each(|key| tx.delete(LEFT, key).map(drop)))?;
             }
-            freed += self.collect_indexes(&images)?;
+            freed += self.collect_manifests(&images)?;
             freed += self.collect_blobs(&images, &gone, before)?;
             discarded
         };
@@ -82,6 +82,8 @@ impl Images {
     fn owned_by(&self, images: &[(Digest, Row)]) -> Result<BTreeSet<Digest>> {
         let manifests = images.iter().filter_map(|(_, row)| Some(row.manifest.as_ref()?.digest.clone()));
         let mut owned: BTreeSet<Digest> = images.iter().map(|(id, _)| id.clone()).chain(manifests).collect();
+        // An image may have come by several manifests; each stays with the name that it has.
+        owned.extend(images.iter().flat_map(|(_, row)| &row.names).filter_map(|name| named_manifest(name)));
         for (digest, row) in self.index_rows()? {
             // An image has one manifest in its row; indexes may name others of the same image.
             owned.extend(row.members.into_iter().map(|member| member.manifest));
@@ -90,11 +92,11 @@ impl Images {
         Ok(owned)
     }
 
-    /// Deletes indexes whose last name has gone.
-    fn collect_indexes(&self, images: &[(Digest, Row)]) -> Result<u64> {
+    /// Deletes indexes and manifests that nothing names any more.
+    fn collect_manifests(&self, images: &[(Digest, Row)]) -> Result<u64> {
         let mut freed = 0;
         let owned = self.owned_by(images)?;
-        let left: Vec<(String, ())> = self.store().read(|tx| tx.list(INDEXES_LEFT))?;
+        let left: Vec<(String, ())> = self.store().read(|tx| tx.list(MANIFESTS_LEFT))?;
         for (key, ()) in left {
             if let Some(digest) = Digest::parse(&key).ok().filter(|digest| !owned.contains(digest)) {
                 let size = self.store().blobs().size(&digest).unwrap_or(0);
@@ -102,7 +104,7 @@ impl Images {
                     freed += size;
                 }
             }
-            self.store().write(|tx| tx.delete(INDEXES_LEFT, &key).map(drop))?;
+            self.store().write(|tx| tx.delete(MANIFESTS_LEFT, &key).map(drop))?;
         }
         Ok(freed)
     }

@@ -9,7 +9,7 @@ use wharf_reference::Digest;
 
 use crate::config::{ContainerConfig, HistoryEntry, ImageConfig, RootFs};
 use crate::images::{ImageRecord, Images, MAX_CONFIG};
-use crate::index::{Member, Within, join, platform_of, point};
+use crate::index::{Member, Within, join, manifest_left, platform_of, point};
 use crate::names::{now, seconds_now, tag_of};
 use crate::rows::{IMAGES, LEFT, Row, StoredManifest, key};
 use crate::summary::Short;
@@ -109,7 +109,12 @@ impl Images {
             row.diff_ids.clone_from(&config.rootfs.diff_ids);
             row.size = size;
             row.parent = with.parent.cloned().or(row.parent);
-            row.manifest = manifest.clone().or(row.manifest);
+            if let Some(new) = &manifest
+                && let Some(old) = row.manifest.replace(new.clone())
+                && old != *new
+            {
+                manifest_left(tx, &old.digest)?;
+            }
             row.used = seconds_now();
             row.short = Some(Short { created: config.created.clone(), labels: config.config.labels.clone() });
             if !with.tags.is_empty() {

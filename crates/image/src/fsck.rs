@@ -189,13 +189,8 @@ impl Images {
     /// their time.
     fn unowned_blobs(&self, fsck: &mut Fsck) -> Result<()> {
         let _gate = self.gate();
-        let images = self.rows()?;
-        let indexes = self.index_rows()?;
-        let mut owned: BTreeSet<&Digest> = images.iter().map(|(id, _)| id).collect();
-        owned.extend(indexes.iter().map(|(digest, _)| digest));
-        owned.extend(images.iter().filter_map(|(_, row)| Some(&row.manifest.as_ref()?.digest)));
-        let layers = self.layers().list()?;
-        owned.extend(layers.iter().flat_map(|layer| &layer.blobs).map(|blob| &blob.digest));
+        let mut owned = self.owned_blobs()?;
+        owned.extend(self.layers().list()?.into_iter().flat_map(|layer| layer.blobs).map(|blob| blob.digest));
         let blobs = self.store().blobs();
         for digest in blobs.list()? {
             if owned.contains(&digest) {

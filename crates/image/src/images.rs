@@ -11,6 +11,7 @@ use wharf_store::Store;
 
 use crate::config::ImageConfig;
 use crate::flight::Flights;
+use crate::keep::Kept;
 use crate::rows::{IMAGES, Row, familiar};
 use crate::side_by_side::{Limit, waiting};
 use crate::transfer::WAITING;
@@ -63,7 +64,8 @@ pub struct Images {
 struct Inner {
     store: Store,
     layers: Layers,
-    /// Held while an image is made of layers that were found, and while layers that nobody uses are taken away.
+    /// Held while an image is made of layers that were found or gets a name, and while images or layers that nobody uses
+    /// are found and taken away.
     gate: Mutex<()>,
     /// A prune was asked for: the next collection spares nothing for its age.
     pruned: AtomicBool,
@@ -78,6 +80,7 @@ struct Inner {
     push_slots: Arc<Semaphore>,
     waiting: Limit,
     coming: Arc<Semaphore>,
+    kept: Kept,
 }
 
 impl Images {
@@ -124,6 +127,7 @@ impl Images {
             unpackings: Arc::new(Semaphore::new(UNPACKED_AT_ONCE)),
             waiting: waiting(),
             coming: Arc::new(Semaphore::new(WAITING)),
+            kept: Kept::default(),
         };
         Self { inner: Arc::new(inner) }
     }
@@ -138,6 +142,10 @@ impl Images {
 
     pub(crate) fn gate(&self) -> MutexGuard<'_, ()> {
         lock(&self.inner.gate)
+    }
+
+    pub(crate) fn kept(&self) -> &Kept {
+        &self.inner.kept
     }
 
     pub(crate) fn flights(&self) -> &Flights {

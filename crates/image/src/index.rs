@@ -17,8 +17,8 @@ use crate::{ImageError, Result};
 pub(crate) const INDEXES: Table = Table::new("image-index");
 /// Which index is behind a name, by the keys of `NAMES`.
 pub(crate) const INDEX_NAMES: Table = Table::new("image-index-name");
-/// Indexes whose last name has gone, until their blobs have.
-pub(crate) const INDEXES_LEFT: Table = Table::new("image-index-left");
+/// Indexes, and manifests of images, that something has ceased to name; until it is known whether anything else does.
+pub(crate) const MANIFESTS_LEFT: Table = Table::new("image-index-left");
 
 /// What marks a manifest in an index as one about another, which is no image.
 const ATTESTATION: &str = "vnd.docker.reference.type";
@@ -115,13 +115,13 @@ pub(crate) fn platform_of(config: &crate::ImageConfig) -> Platform {
 pub(crate) fn join(tx: &WriteTx, digest: &Digest, media_type: &str, member: Member, names: &[&String]) -> Result<()> {
     let mut row: IndexRow = tx.get(INDEXES, digest.as_str())?.unwrap_or_default();
     media_type.clone_into(&mut row.media_type);
-    let replaced = |other: &&Member| other.manifest == member.manifest || other.image == member.image;
+    // Two manifests may be of one image: its layers in two forms.
+    let replaced = |other: &&Member| other.manifest == member.manifest;
     row.members.iter().filter(replaced).try_for_each(|other| note(tx, &other.image, digest, false))?;
     row.members.retain(|other| !replaced(&other));
     note(tx, &member.image, digest, true)?;
     row.members.push(member);
     tx.put(INDEXES, digest.as_str(), &row)?;
-    tx.delete(INDEXES_LEFT, digest.as_str())?;
     names.iter().try_for_each(|name| lead(tx, name, digest))?;
     // Names that it had before may lead to another of its images now.
     settle(tx, digest)
@@ -167,7 +167,8 @@ pub(crate) fn leave(tx: &WriteTx, name: &str) -> Result<()> {
 pub(crate) fn part(tx: &WriteTx, digest: &Digest, image: &Digest) -> Result<()> {
     let row: Option<IndexRow> = tx.get(INDEXES, digest.as_str())?;
     let Some(mut row) = row.filter(|row| row.has(image)) else { return Ok(()) };
-    row.members.retain(|member| member.image != *image);
+    let gone = row.members.extract_if(.., |member| member.image == *image);
+    gone.into_iter().try_for_each(|member| manifest_left(tx, &member.manifest))?;
     note(tx, image, digest, false)?;
     put_or_end(tx, digest, &row)?;
     settle(tx, digest)
@@ -185,7 +186,8 @@ pub(crate) fn end(tx: &WriteTx, digest: &Digest, row: &IndexRow) -> Result<()> {
     row.names.iter().try_for_each(|name| tx.delete(INDEX_NAMES, name).map(drop))?;
     row.members.iter().try_for_each(|member| note(tx, &member.image, digest, false))?;
     tx.delete(INDEXES, digest.as_str())?;
-    Ok(tx.put(INDEXES_LEFT, digest.as_str(), &())?)
+    row.members.iter().try_for_each(|member| manifest_left(tx, &member.manifest))?;
+    manifest_left(tx, digest)
 }
 
 /// Makes the names of an index lead to its image for this host.
@@ -347,6 +349,11 @@ pub(crate) fn is_attestation(descriptor: &Descriptor) -> bool {
 
 pub(crate) fn parse_platform(text: &str) -> Result<Platform> {
     Platform::parse(text).map_err(|e| ImageError::Invalid(e.to_string()))
+}
+
+/// Something does not name this manifest any more: the next collection finds out whether anything does.
+pub(crate) fn manifest_left(tx: &WriteTx, digest: &Digest) -> Result<()> {
+    Ok(tx.put(MANIFESTS_LEFT, digest.as_str(), &())?)
 }
 
 /// A name leads to an image alone.

@@ -6,7 +6,7 @@
 //! - [`Images`]: all of a store, by name, digest or ID.
 //! - [`ImageConfig`], [`ContainerConfig`]: what an image says of itself (OCI image-spec, "Image Configuration").
 //! - In a file each: `names` (resolve, tag), `create` (also import), `remove` (also prune), `collect`, `save`,
-//!   `summary` (lists), `pin` (what stays), `fsck` (what does not fit), `load` (what comes in: `intake`), `pull` (each layer: `fetch`), `push`, `history`.
+//!   `summary` (lists), `pin` and `keep` (what stays), `fsck` (what does not fit), `load` (what comes in: `intake`), `pull` (each layer: `fetch`), `push`, `history`.
 
 mod collect;
 mod config;
@@ -20,6 +20,7 @@ mod history;
 mod images;
 mod index;
 mod intake;
+mod keep;
 mod landing;
 mod load;
 mod names;
@@ -44,11 +45,12 @@ pub use error::{ErrorKind, ImageError};
 pub use history::HistoryItem;
 pub use images::{ImageRecord, Images};
 pub use index::{ImageIndex, IndexEntry};
+pub use keep::Keep;
 pub use progress::{Progress, ProgressSender};
 pub use push::Pushed;
 pub use remove::{Remove, Removed};
 pub use summary::ImageSummary;
-pub use wharf_snapshot::{Form, Hold};
+pub use wharf_snapshot::Form;
 
 /// A stream without its compression: none, gzip, zstd, xz or bzip2.
 ///

@@ -87,8 +87,10 @@ impl Images {
     /// # Errors
     /// `NotFound`, or that `target` is no name that an image can have.
     pub fn tag(&self, source: &str, target: &str) -> Result<()> {
-        let id = self.find(source)?;
         let target = tag_of(target)?;
+        // Whoever removes the image sees its new name, or it is not here any more.
+        let _gate = self.gate();
+        let id = self.find(source)?;
         // A name is given on with all of its platforms.
         let index = self.index_row(source)?;
         self.store().write(|tx| {

@@ -16,6 +16,7 @@ impl Images {
     /// # Errors
     /// `NotFound`.
     pub fn pin(&self, text: &str, pinned: bool) -> Result<Digest> {
+        let _gate = self.gate();
         let id = self.find(text)?;
         self.store().write(|tx| change(tx, &id, |row| row.pinned = pinned))?;
         Ok(id)

@@ -11,6 +11,8 @@ pub struct Progress {
     /// Bytes so far, and in all.
     pub current: Option<u64>,
     pub total: Option<u64>,
+    /// What it tells programs, as moby's `aux`; such a message has nothing else.
+    pub aux: Option<serde_json::Value>,
 }
 
 /// Where messages go. Nobody listening is no error.
@@ -22,6 +24,10 @@ impl Progress {
     }
 
     pub(crate) fn bytes(id: &str, status: &str, current: u64, total: u64) -> Self {
-        Self { id: id.into(), status: status.into(), current: Some(current), total: Some(total) }
+        Self { id: id.into(), status: status.into(), current: Some(current), total: Some(total), aux: None }
+    }
+
+    pub(crate) fn aux(value: serde_json::Value) -> Self {
+        Self { aux: Some(value), ..Self::default() }
     }
 }

@@ -6,12 +6,12 @@ use std::sync::{Arc, OnceLock};
 use serde_json::json;
 use tokio::task::JoinSet;
 use wharf_distribution::MAX_MANIFEST;
-use wharf_distribution::{Client, Credentials, Descriptor, Manifest, Repository, media_type};
+use wharf_distribution::{Client, Credentials, Descriptor, Manifest, Platform, Repository, media_type};
 use wharf_reference::{Digest, Reference};
 use wharf_snapshot::{Form, Hold, LayerBlob};
 
 use crate::images::{ImageRecord, Images};
-use crate::index::{INDEXES, ImageIndex, IndexEntry, IndexRow, Member, join, lead, platform_of, point};
+use crate::index::{INDEXES, ImageIndex, IndexEntry, IndexRow, Member, join, lead, manifest_left, platform_of, point};
 use crate::progress::{Progress, ProgressSender};
 use crate::pull::blocking;
 use crate::rows::{IMAGES, Row, StoredManifest, change, key};
@@ -32,6 +32,16 @@ const MOST_SOURCES: usize = 3;
 /// A progress message for each so many bytes.
 const STEP: u64 = 512 << 10;
 
+/// What a push sends.
+struct Going {
+    /// With the manifest that the index names.
+    images: Vec<(ImageRecord, Option<StoredManifest>)>,
+    /// That lists all of them, and no others.
+    index: Option<ImageIndex>,
+    /// The index of which this is one image, as others are not here.
+    instead_of: Option<Descriptor>,
+}
+
 /// A manifest, and the blobs that it names.
 struct Plan {
     stored: StoredManifest,
@@ -43,14 +53,15 @@ struct Plan {
 }
 
 impl Images {
-    /// Pushes the image of `reference` to the repository that it names: with an index, if it is here for several platforms,
-    /// or the one that is asked for.
+    /// Pushes the image of `reference` to the repository that it names: with its index, if it is here for all platforms of
+    /// that; else for the one that is asked for, or the only one, or this host's, which an `aux` message tells then.
     ///
     /// An image that came from a registry goes back byte for byte, as long as its layers are here as they came and no
     /// other `form` of them is asked for.
     ///
     /// # Errors
-    /// `NotTagged` with Docker's words, that it is not here for the platform, and what the registry answers.
+    /// `NotTagged` with Docker's words, that it is not here for the platform, `Conflict` when somebody has to choose one, and
+    /// what the registry answers.
     pub async fn push(
         &self,
         reference: &Reference,
@@ -62,21 +73,25 @@ impl Images {
     ) -> Result<Pushed> {
         let reference = reference.clone().tag_or_latest();
         let say = |id: &str, status: String| drop(progress.send(Progress::new(id, status)));
-        say("", format!("The push refers to repository [{}]", reference.name()));
         let (images, own, asked) = (self.clone(), reference.clone(), platform.map(str::to_owned));
-        let (going, index) = blocking(move || images.going(&own, asked.as_deref())).await?;
-        let diff_ids: Vec<Digest> = going.iter().flat_map(|image| image.diff_ids.clone()).collect();
+        let going = blocking(move || images.going(&own, asked.as_deref())).await;
+        // A choice that nobody has made is a status, and no line of a stream.
+        if !matches!(going, Err(ImageError::Conflict(_))) {
+            say("", format!("The push refers to repository [{}]", reference.name()));
+        }
+        let Going { images: going, index, instead_of } = going?;
+        let diff_ids: Vec<Digest> = going.iter().flat_map(|(image, _)| image.diff_ids.clone()).collect();
         let images = self.clone();
         let _held = blocking(move || Ok(images.hold(&diff_ids))).await?;
         // Docker lists them from the top.
-        for diff_id in going.iter().flat_map(|image| image.diff_ids.iter().rev()) {
+        for diff_id in going.iter().flat_map(|(image, _)| image.diff_ids.iter().rev()) {
             say(diff_id.short(), "Preparing".into());
         }
         let repository = registry.repository(&reference, auth);
         let mut plans = Vec::new();
-        for image in &going {
-            let (images, own) = (self.clone(), image.clone());
-            let plan = blocking(move || images.plan(&own, form)).await?;
+        for (image, manifest) in &going {
+            let (images, own, manifest) = (self.clone(), image.clone(), manifest.clone());
+            let plan = blocking(move || images.plan(&own, manifest, form)).await?;
             self.push_layers(&repository, &reference, image, &plan, &progress).await?;
             self.push_config(&repository, &image.id).await?;
             plans.push(plan);
@@ -100,6 +115,14 @@ impl Images {
             }
         };
         let tag = tag.unwrap_or_else(|| digest.to_string());
+        if let Some((original, plan)) = instead_of.zip(plans.first()) {
+            let selected = Descriptor::new(&plan.stored.media_type, digest.clone(), size as u64);
+            let _ = progress.send(Progress::aux(json!({
+                "ManifestPushedInsteadOfIndex": true,
+                "OriginalIndex": original,
+                "SelectedManifest": selected,
+            })));
+        }
         let (images, name) = (self.clone(), key(&reference.with_digest(digest.clone())));
         blocking(move || images.note_pushed(&name, &going, &plans, whole, form.is_none())).await?;
         say("", format!("{tag}: digest: {digest} size: {size}"));
@@ -111,7 +134,7 @@ impl Images {
     fn note_pushed(
         &self,
         name: &str,
-        going: &[ImageRecord],
+        going: &[(ImageRecord, Option<StoredManifest>)],
         plans: &[Plan],
         index: Option<(Vec<u8>, String)>,
         keeps: bool,
@@ -124,18 +147,22 @@ impl Images {
         };
         self.store().write(|tx| {
             // Another form is for this once.
-            for (image, plan) in going.iter().zip(plans).filter(|_| keeps) {
-                change(tx, &image.id, |row| row.manifest = Some(plan.stored.clone()))?;
+            for ((image, _), plan) in going.iter().zip(plans).filter(|_| keeps) {
+                let mut before = None;
+                change(tx, &image.id, |row| before = row.manifest.replace(plan.stored.clone()))?;
+                if let Some(old) = before.filter(|old| *old != plan.stored) {
+                    manifest_left(tx, &old.digest)?;
+                }
             }
             let Some((digest, media_type)) = &index else {
-                return going.iter().try_for_each(|image| point(tx, name, &image.id));
+                return going.iter().try_for_each(|(image, _)| point(tx, name, &image.id));
             };
             let known: Option<IndexRow> = tx.get(INDEXES, digest.as_str())?;
             if known.is_some() {
                 return lead(tx, name, digest);
             }
             // One that was made for this push, or whose last name has gone meanwhile.
-            for (image, plan) in going.iter().zip(plans) {
+            for ((image, _), plan) in going.iter().zip(plans) {
                 let here: Option<Row> = tx.get(IMAGES, image.id.as_str())?;
                 if here.is_some() {
                     let (manifest, platform) = (plan.stored.digest.clone(), platform_of(&image.config));
@@ -147,17 +174,36 @@ impl Images {
         })
     }
 
-    /// The images that are to go, and the index that lists all of them and no others.
-    fn going(&self, reference: &Reference, platform: Option<&str>) -> Result<(Vec<ImageRecord>, Option<ImageIndex>)> {
+    /// What is to go (moby, `getPushDescriptor`): the index with all that it lists, if all of that is here, else one image.
+    fn going(&self, reference: &Reference, platform: Option<&str>) -> Result<Going> {
         let id = self.by_name(reference)?.ok_or_else(|| ImageError::NotTagged(reference.familiar_name()))?;
+        let one = |image, instead_of| Going { images: vec![(image, None)], index: None, instead_of };
         if platform.is_some() {
-            return Ok((vec![self.resolve_for(&reference.to_string(), platform)?], None));
+            return Ok(one(self.resolve_for(&reference.to_string(), platform)?, None));
         }
-        let Some((digest, row)) = self.index_of_name(&key(reference))?.filter(|(_, row)| row.members.len() > 1) else {
-            return Ok((vec![self.get(&id)?], None));
+        let Some((digest, row)) = self.index_of_name(&key(reference))? else {
+            return Ok(one(self.get(&id)?, None));
         };
-        let going = row.members.iter().map(|member| self.get(&member.image)).collect::<Result<Vec<_>>>()?;
-        Ok((going, Some(self.whole_index(digest, &row)?)))
+        let index = self.whole_index(digest, &row)?;
+        if index.manifests.iter().all(|entry| entry.image.is_some()) {
+            let going = |entry: &IndexEntry| {
+                let of = &entry.descriptor;
+                let stored = StoredManifest { digest: of.digest.clone(), media_type: of.media_type.clone() };
+                Some(self.get(entry.image.as_ref()?).map(|image| (image, Some(stored))))
+            };
+            let images = index.manifests.iter().filter_map(going).collect::<Result<_>>()?;
+            return Ok(Going { images, index: Some(index), instead_of: None });
+        }
+        let only = row.members.first().filter(|_| row.members.len() == 1);
+        let Some(member) = only.or_else(|| row.select(&Platform::host())) else {
+            let name = reference.familiar();
+            return Err(ImageError::Conflict(format!(
+                "multiple matching manifests found but no specific platform requested: of the platforms of {name} not all \
+                 are here; push one with --platform, or pull the others first"
+            )));
+        };
+        let size = index.bytes.len() as u64;
+        Ok(one(self.get(&member.image)?, Some(Descriptor::new(&index.media_type, index.digest, size))))
     }
 
     async fn push_layers(
@@ -226,10 +272,11 @@ impl Images {
         Ok(repository.push_blob(id, size, tokio::fs::File::from_std(file), |_| {}).await?)
     }
 
-    /// The manifest that the image came with, if what it names is here; else one that is made, the same every time.
-    fn plan(&self, image: &ImageRecord, form: Option<Form>) -> Result<Plan> {
+    /// The manifest that its index names, or that the image came with, if what it names is here; else one that is made,
+    /// the same every time.
+    fn plan(&self, image: &ImageRecord, named: Option<StoredManifest>, form: Option<Form>) -> Result<Plan> {
         let row: Row = self.row(&image.id)?;
-        let stored = row.manifest.filter(|_| form.is_none());
+        let stored = named.or(row.manifest).filter(|_| form.is_none());
         if let Some(plan) = stored.and_then(|stored| self.stored_plan(stored, image)) {
             return Ok(plan);
         }
@@ -292,18 +339,23 @@ impl Images {
 
 /// The index of what was pushed: the one that the image came with, if each manifest that it lists has gone as it came, else
 /// one of those that have.
-fn index_for(images: &[ImageRecord], plans: &[Plan], index: Option<ImageIndex>) -> (Vec<u8>, String) {
+fn index_for(
+    images: &[(ImageRecord, Option<StoredManifest>)],
+    plans: &[Plan],
+    index: Option<ImageIndex>,
+) -> (Vec<u8>, String) {
     let gone = |entry: &IndexEntry| plans.iter().any(|plan| plan.stored.digest == entry.descriptor.digest);
     if let Some(whole) = index.filter(|index| index.manifests.iter().all(gone)) {
         return (whole.bytes, whole.media_type);
     }
-    let entry = |(image, plan): (&ImageRecord, &Plan)| {
+    let entry = |((image, _), plan): (&(ImageRecord, Option<StoredManifest>), &Plan)| {
         let (stored, size) = (&plan.stored, plan.bytes.len() as u64);
         let mut entry = Descriptor::new(&stored.media_type, stored.digest.clone(), size);
         entry.platform = Some(platform_of(&image.config));
         entry
     };
-    let entries: Vec<Descriptor> = images.iter().zip(plans).map(entry).collect();
+    let mut entries: Vec<Descriptor> = images.iter().zip(plans).map(entry).collect();
+    entries.dedup();
     (index_of(&entries).to_string().into_bytes(), media_type::OCI_INDEX.into())
 }
 

@@ -6,8 +6,8 @@ use wharf_reference::{Digest, Reference};
 use wharf_store::WriteTx;
 
 use crate::images::Images;
-use crate::index::{INDEXES, IndexRow, leave, part, unpoint};
-use crate::rows::{IMAGES, LEFT, NAMES, Row, familiar, is_digest, key, repository};
+use crate::index::{INDEXES, IndexRow, leave, manifest_left, part, unpoint};
+use crate::rows::{IMAGES, LEFT, NAMES, Row, familiar, is_digest, key, named_manifest, repository};
 use crate::summary::ImageSummary;
 use crate::{ImageError, Result};
 
@@ -29,6 +29,9 @@ pub enum Removed {
     Deleted(String),
 }
 
+/// Whoever has it, is alone with what images there are and what they are called.
+type Gate<'a> = std::sync::MutexGuard<'a, ()>;
+
 /// Containers that use an image, with whether each runs.
 type Users<'a> = &'a dyn Fn(&Digest) -> Vec<(String, bool)>;
 
@@ -49,13 +52,19 @@ impl Images {
     /// # Errors
     /// `NotFound`; `Conflict` with Docker's words when a container or a child uses it, or it has several names.
     pub fn remove(&self, text: &str, options: Remove, in_use: Users<'_>) -> Result<Vec<Removed>> {
+        let gate = self.gate();
+        self.remove_now(&gate, text, options, in_use)
+    }
+
+    fn remove_now(&self, gate: &Gate<'_>, text: &str, options: Remove, in_use: Users<'_>) -> Result<Vec<Removed>> {
         let id = self.find(text)?;
         let row = self.row(&id)?;
         // Its other platforms have no names of their own.
         let siblings = self.siblings(&row, &id)?;
         let names = row.names;
         let mut removed = Vec::new();
-        if is_prefix_of(text, &id) {
+        // A name may look like the beginning of an ID.
+        if is_prefix_of(text, &id) && self.name_of(text)?.is_none() {
             if is_single(&names) {
                 // Its only name does not keep it from being removed by its ID.
                 if let Some(obstacle) = self.obstacle(&id, &Row::default(), options.force, in_use)? {
@@ -63,17 +72,20 @@ impl Images {
                 }
                 self.untag(&names, &mut removed)?;
             }
-            self.delete(&id, options, false, in_use, &mut removed)?;
-            self.delete_left(&siblings, options, in_use, &mut removed)?;
+            self.delete(gate, &id, options, false, in_use, &mut removed)?;
+            self.delete_left(gate, &siblings, options, in_use, &mut removed)?;
             return Ok(removed);
         }
-        let user = [&id].into_iter().chain(&siblings).find_map(|id| Some((id, in_use(id).first()?.0.clone())));
+        let user = |id| match in_use(id).first() {
+            Some((container, _)) => Some(format!("container {}", short(container))),
+            None => self.is_kept(id).then(|| "a container that is being made".to_owned()),
+        };
+        let user = [&id].into_iter().chain(&siblings).find_map(|id| Some((id, user(id)?)));
         if let (true, false, Some((id, container))) = (is_single(&names), options.force, user) {
             // It would be left without a name, which nobody wants by accident.
             return Err(ImageError::Conflict(format!(
-                "conflict: unable to remove repository reference {text:?} (must force) - container {} is using its \
+                "conflict: unable to remove repository reference {text:?} (must force) - {container} is using its \
                  referenced image {}",
-                short(&container),
                 id.short()
             )));
         }
@@ -91,9 +103,9 @@ impl Images {
         }
         self.untag(&going, &mut removed)?;
         if names.iter().all(|name| going.contains(name)) {
-            self.delete(&id, options, true, in_use, &mut removed)?;
+            self.delete(gate, &id, options, true, in_use, &mut removed)?;
         }
-        self.delete_left(&siblings, options, in_use, &mut removed)?;
+        self.delete_left(gate, &siblings, options, in_use, &mut removed)?;
         Ok(removed)
     }
 
@@ -109,11 +121,14 @@ impl Images {
         options: Remove,
         in_use: Users<'_>,
     ) -> Result<Vec<Removed>> {
+        let gate = self.gate();
         let ids = platforms.iter().map(|platform| Ok(self.resolve_for(text, Some(platform))?.id));
         let ids: Vec<Digest> = ids.collect::<Result<_>>()?;
-        let Some((digest, row)) = self.index_row(text)? else { return self.remove(text, options, in_use) };
+        let Some((digest, row)) = self.index_row(text)? else {
+            return self.remove_now(&gate, text, options, in_use);
+        };
         if row.members.iter().all(|member| ids.contains(&member.image)) {
-            return self.remove(text, options, in_use);
+            return self.remove_now(&gate, text, options, in_use);
         }
         for id in &ids {
             if let Some(obstacle) = self.obstacle(id, &Row::default(), options.force, in_use)? {
@@ -141,13 +156,14 @@ impl Images {
             }
             Ok::<_, ImageError>(())
         })?;
-        self.delete_left(&ids, options, in_use, &mut removed)?;
+        self.delete_left(&gate, &ids, options, in_use, &mut removed)?;
         Ok(removed)
     }
 
     /// Deletes those of the images that neither a name nor an index leads to any more, unless something keeps them.
     fn delete_left(
         &self,
+        gate: &Gate<'_>,
         ids: &[Digest],
         options: Remove,
         in_use: Users<'_>,
@@ -156,7 +172,7 @@ impl Images {
         for id in ids {
             let left = |row: &Row| row.names.is_empty() && row.indexes.is_empty() && !row.pinned;
             if self.row(id).is_ok_and(|row| left(&row)) {
-                self.delete(id, options, true, in_use, removed)?;
+                self.delete(gate, id, options, true, in_use, removed)?;
             }
         }
         Ok(())
@@ -186,10 +202,12 @@ impl Images {
             let why = "image is referenced in multiple repositories".into();
             return Ok(Some(Obstacle { hard: false, used: false, why }));
         }
-        Ok(users.first().map(|(container, _)| {
-            let why = format!("image is being used by stopped container {}", short(container));
-            Obstacle { hard: false, used: true, why }
-        }))
+        let why = match users.first() {
+            Some((container, _)) => format!("image is being used by stopped container {}", short(container)),
+            None if self.is_kept(id) => "image is being used by a container that is being made".into(),
+            None => return Ok(None),
+        };
+        Ok(Some(Obstacle { hard: false, used: true, why }))
     }
 
     fn has_children(&self, id: &Digest) -> Result<bool> {
@@ -200,6 +218,7 @@ impl Images {
     /// is no failure, if that is a name, a child or a container.
     fn delete(
         &self,
+        _gate: &Gate<'_>,
         id: &Digest,
         options: Remove,
         quiet: bool,
@@ -216,18 +235,14 @@ impl Images {
                 }
                 return Err(obstacle.conflict(&id));
             }
-            let row = {
-                let _gate = self.gate();
-                let row = self.store().write(|tx| forget(tx, &id))?;
-                // After the row: a blob that nobody names is collected, one that is named and not there is damage.
-                for blob in row.manifest.iter().map(|manifest| &manifest.digest).chain([&id]) {
-                    let size = self.store().blobs().size(blob).unwrap_or(0);
-                    if self.store().blobs().delete(blob)? {
-                        self.freed().fetch_add(size, Ordering::AcqRel);
-                    }
+            let row = self.store().write(|tx| forget(tx, &id))?;
+            // After the row: a blob that nobody names is collected, one that is named and not there is damage.
+            for blob in row.manifest.iter().map(|manifest| &manifest.digest).chain([&id]) {
+                let size = self.store().blobs().size(blob).unwrap_or(0);
+                if self.store().blobs().delete(blob)? {
+                    self.freed().fetch_add(size, Ordering::AcqRel);
                 }
-                row
-            };
+            }
             removed.extend(row.names.iter().map(|name| Removed::Untagged(familiar(name))));
             removed.push(Removed::Deleted(id.to_string()));
             match row.parent.filter(|parent| options.prune && self.row(parent).is_ok_and(|row| !row.pinned)) {
@@ -251,7 +266,10 @@ impl Images {
     ) -> Result<Vec<Removed>> {
         let mut removed = Vec::new();
         let users = |id: &Digest| if in_use(id) { vec![(String::new(), false)] } else { Vec::new() };
+        let in_use = |id: &Digest| in_use(id) || self.is_kept(id);
         for image in self.summaries()? {
+            // Nobody gives it a name or makes a container of it between the look and the removal.
+            let gate = self.gate();
             // It may have gone as another's parent.
             let Ok(row) = self.row(&image.id) else { continue };
             let part = self.names_as_part(&row)?;
@@ -271,7 +289,7 @@ impl Images {
             }
             let row = self.store().write(|tx| withdraw(tx, &image.id))?;
             self.untag(&row.names, &mut removed)?;
-            self.delete(&image.id, Remove { force: false, prune: true }, true, &users, &mut removed)?;
+            self.delete(&gate, &image.id, Remove { force: false, prune: true }, true, &users, &mut removed)?;
         }
         self.spare_nothing();
         Ok(removed)
@@ -306,6 +324,7 @@ pub(crate) fn forget(tx: &WriteTx, id: &Digest) -> Result<Row> {
     for name in &row.names {
         leave(tx, name)?;
         tx.delete(NAMES, name)?;
+        named_manifest(name).iter().try_for_each(|digest| manifest_left(tx, digest))?;
     }
     // Those whose names lead to another image.
     row.indexes.iter().try_for_each(|index| part(tx, index, id))?;

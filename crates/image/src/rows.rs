@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use wharf_reference::{Digest, Reference};
 use wharf_store::{Table, WriteTx};
 
+use crate::index::manifest_left;
 use crate::summary::Short;
 use crate::{ImageError, Result};
 
@@ -75,6 +76,11 @@ pub(crate) fn is_digest(key: &str) -> bool {
     key.contains('@')
 }
 
+/// The manifest that a name by digest means.
+pub(crate) fn named_manifest(key: &str) -> Option<Digest> {
+    Digest::parse(key.split_once('@')?.1).ok()
+}
+
 /// The repository of a name.
 pub(crate) fn repository(key: &str) -> &str {
     match key.split_once('@') {
@@ -103,6 +109,7 @@ pub(crate) fn point_image(tx: &WriteTx, key: &str, id: &Digest) -> Result<()> {
 pub(crate) fn unpoint_image(tx: &WriteTx, key: &str) -> Result<()> {
     let id: Option<Digest> = tx.get(NAMES, key)?;
     tx.delete(NAMES, key)?;
+    named_manifest(key).iter().try_for_each(|digest| manifest_left(tx, digest))?;
     if let Some(id) = id {
         change(tx, &id, |row| row.names.retain(|name| name != key))?;
     }

@@ -77,10 +77,13 @@ impl App {
         }
         let query = Query::parse(head.uri.query());
         let route = Route::parse(head.uri.path());
+        let putting = head.method == Method::PUT;
         let ask = Ask { method: head.method, headers: head.headers, query, body: Inflow::new(body) };
         let answered = match route {
             Ok(Some(route)) => self.route(route, ask).await,
             Ok(None) => Ok(answer::bytes(StatusCode::NOT_FOUND, "text/plain; charset=utf-8", "404 page not found\n")),
+            // Whoever asks for what cannot be there is told that it is not; to put it there is what is wrong.
+            Err(error) if error.code() == Code::TagInvalid && !putting => Err(Code::ManifestUnknown.into()),
             Err(error) => Err(error),
         };
         (answered.unwrap_or_else(|error| answer::refusal(&error)), user)

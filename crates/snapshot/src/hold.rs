@@ -7,7 +7,7 @@ use wharf_reference::Digest;
 
 /// What is held, with how many count on it.
 #[derive(Debug, Default)]
-pub(crate) struct Holds {
+pub struct Holds {
     counts: Mutex<BTreeMap<Digest, usize>>,
 }
 
@@ -16,7 +16,8 @@ impl Holds {
         self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn contains(&self, digest: &Digest) -> bool {
+    /// Whether somebody counts on it.
+    pub fn contains(&self, digest: &Digest) -> bool {
         self.counts().contains_key(digest)
     }
 
@@ -35,11 +36,13 @@ pub struct Hold {
 }
 
 impl Hold {
-    pub(crate) fn new(holds: Arc<Holds>) -> Self {
+    /// That holds nothing yet.
+    pub fn new(holds: Arc<Holds>) -> Self {
         Self { holds, digests: Vec::new() }
     }
 
-    pub(crate) fn add(&mut self, digests: &[Digest]) {
+    /// Holds these too, until it is dropped.
+    pub fn add(&mut self, digests: &[Digest]) {
         let mut counts = self.holds.counts();
         for digest in digests {
             *counts.entry(digest.clone()).or_default() += 1;

@@ -34,7 +34,7 @@ mod view;
 
 pub use content::Form;
 pub use error::SnapshotError;
-pub use hold::Hold;
+pub use hold::{Hold, Holds};
 pub use layers::{Discarded, Layer, LayerBlob, Layers};
 pub use lower::{Image, Lower};
 pub use storage::Storage;

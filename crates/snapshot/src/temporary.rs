@@ -6,6 +6,7 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use rustix::io::Errno;
 use wharf_archive::{UnpackOptions, Unpacked, Whiteouts, unpack_image, unpack_recorded};
 use wharf_erofs::Writer;
 use wharf_reference::Digest;
@@ -89,8 +90,11 @@ impl Temporary {
             let file = File::open(&path).map_err(fail())?;
             if name == "image" {
                 // Where the file system has it, the kernel finds out what the disk changes. Nowhere else is it missed:
-                // a layer can be verified by its diff ID.
-                let _ = wharf_sys::verity::enable(file.as_fd());
+                // a layer can be verified by its diff ID. (The recipe is compared with that whenever it is used.)
+                match wharf_sys::verity::enable(file.as_fd()) {
+                    Ok(()) | Err(Errno::NOTTY | Errno::OPNOTSUPP | Errno::EXIST) => {}
+                    Err(errno) => return Err(fail()(errno.into())),
+                }
             }
             file.sync_data().map_err(fail())?;
         }

@@ -184,13 +184,47 @@ fn a_blob_that_is_here_is_compared_with_what_comes_under_its_name() {
 }
 
 /// A data root that nothing of may go, and that has what its files have.
-struct Root(std::path::PathBuf);
+pub(crate) struct Root(pub(crate) std::path::PathBuf);
 
 impl wharf_store::Keeper for Root {
     fn used(&self) -> u64 {
         wharf_rooted_path::disk_usage(&self.0)
     }
     fn evict(&self, _bytes: u64) {}
+}
+
+#[test]
+fn what_inflates_without_end_ends_at_the_budget() {
+    let plain = tar(&[("zeros", &vec![0; 64 << 20])]);
+    for (packed, suffix) in [(gzip(&plain), "gzip"), (zstd::encode_all(plain.as_slice(), 1).unwrap(), "zstd")] {
+        assert!(packed.len() < 1 << 20, "{suffix}");
+        let layer = descriptor(&format!("{LAYER}+{suffix}"), &packed);
+        let archive = layout(&[Digest::sha256(&plain)], &[layer], &[&packed], false).1;
+        let place = Place::new();
+        let data = place.path("data");
+        let before = wharf_rooted_path::disk_usage(&data);
+        place.store.budget().limit(before + (8 << 20), Root(data));
+        let error = place.images.load(archive.as_slice(), &[], &|_| {}).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Full, "{suffix}: {error:?}");
+        assert!(is_empty(&place), "{suffix}");
+    }
+}
+
+#[test]
+fn a_layer_that_archives_do_not_bring_is_refused() {
+    let plain = tar(&[("f", b"f")]);
+    for foreign in [
+        "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip",
+        "application/vnd.oci.image.layer.nondistributable.v1.tar",
+    ] {
+        let place = Place::new();
+        let mut layer = descriptor(foreign, &plain);
+        layer["urls"] = json!(["http://127.0.0.1:1/layer"]);
+        let archive = layout(&[Digest::sha256(&plain)], &[layer], &[], false).1;
+        let error = place.images.load(archive.as_slice(), &[], &|_| {}).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Invalid, "{error:?}");
+        assert!(is_empty(&place), "{foreign}");
+    }
 }
 
 #[test]

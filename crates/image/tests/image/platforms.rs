@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use wharf_distribution::{Platform, Repository};
-use wharf_image::{ErrorKind, ImageRecord, Images, Remove, Removed};
+use wharf_image::{ErrorKind, Form, ImageRecord, Images, Pushed, Remove, Removed};
 use wharf_reference::{Digest, Reference};
 use wharf_store::Table;
 use wharf_store::fsck::{Fsck, Problem};
@@ -281,7 +281,7 @@ fn packed(parts: &BTreeMap<String, Vec<u8>>) -> Vec<u8> {
 async fn a_push_takes_all_platforms_or_one() {
     let (shelf, here, there) = (Shelf::new(), Place::new(), Place::new());
     let name = shelf.name("many:1");
-    let (index, ids) = shelve(&client().repository(&name, None), "1", "").await;
+    let (_, ids) = shelve(&client().repository(&name, None), "1", "").await;
     pull_all(&here.images, &name).await;
     let copy = shelf.name("other:all");
     here.images.tag(&name.familiar(), &copy.familiar()).unwrap();
@@ -302,16 +302,55 @@ async fn a_push_takes_all_platforms_or_one() {
     let sender = mpsc::unbounded_channel().0;
     let error = here.images.push(&one, Some("linux/mips64le"), None, &client(), None, sender).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NotFound);
-    // An image that is here for one platform goes as that.
-    let third = Place::new();
-    pull(&third.images, &name, Some(&platform)).await.0.unwrap();
-    let only = shelf.name("other:only");
-    third.images.tag(&name.familiar(), &only.familiar()).unwrap();
-    let pushed = push(&third.images, &only).await.0.unwrap();
-    let fetched = client().repository(&only, None).manifest("only").await.unwrap();
-    assert!(matches!(fetched.parse().unwrap(), wharf_distribution::Manifest::Image(_)) && pushed.digest != index);
-    for place in [&here, &there, &third] {
+    for place in [&here, &there] {
         clean(place);
+    }
+}
+
+/// Pushes, and gives what that tells programs.
+async fn push_and_hear(place: &Place, name: &Reference) -> (wharf_image::Result<Pushed>, Vec<Value>) {
+    let (sender, mut messages) = mpsc::unbounded_channel();
+    let pushed = place.images.push(name, None, None, &client(), None, sender).await;
+    let mut heard = Vec::new();
+    while let Some(message) = messages.recv().await {
+        heard.extend(message.aux);
+    }
+    (pushed, heard)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_an_index_that_is_not_all_here_one_image_goes() {
+    let shelf = Shelf::new();
+    let name = shelf.name("many:1");
+    let (index, _) = shelve(&client().repository(&name, None), "1", "").await;
+    let [own, second, third] = architectures().map(|one| format!("linux/{one}"));
+    let copy = shelf.name("other:only");
+    for (platforms, goes) in [
+        (vec![&second], Some(&second)),
+        (vec![&own, &third], Some(&own)),
+        // None of them is this host's, and nobody has said which.
+        (vec![&second, &third], None),
+    ] {
+        let place = Place::new();
+        for platform in platforms {
+            pull(&place.images, &name, Some(platform)).await.0.unwrap();
+        }
+        place.images.tag(&name.familiar(), &copy.familiar()).unwrap();
+        let (pushed, heard) = push_and_hear(&place, &copy).await;
+        let Some(platform) = goes else {
+            let error = pushed.unwrap_err();
+            assert_eq!((error.kind(), heard.len()), (ErrorKind::Conflict, 0), "{error}");
+            continue;
+        };
+        let pushed = pushed.unwrap();
+        assert_ne!(pushed.digest, index);
+        assert_eq!(heard[0]["ManifestPushedInsteadOfIndex"], true);
+        assert_eq!(heard[0]["OriginalIndex"]["digest"], index.as_str());
+        assert_eq!(heard[0]["SelectedManifest"]["digest"], pushed.digest.as_str());
+        let fetched = client().repository(&copy, None).manifest("only").await.unwrap();
+        let wharf_distribution::Manifest::Image(fetched) = fetched.parse().unwrap() else { panic!("an index") };
+        assert_eq!(fetched.config.digest, place.images.resolve_for(&copy.familiar(), Some(platform)).unwrap().id);
+        clean(&place);
     }
 }
 
@@ -319,11 +358,9 @@ async fn a_push_takes_all_platforms_or_one() {
 async fn the_digest_of_a_push_leads_to_what_was_pushed() {
     let (shelf, place) = (Shelf::new(), Place::new());
     let name = shelf.name("many:1");
-    let (_, ids) = shelve(&client().repository(&name, None), "1", "").await;
+    let (came_with, ids) = shelve(&client().repository(&name, None), "1", "").await;
     let platforms = architectures().map(|one| format!("linux/{one}"));
-    for platform in &platforms[..2] {
-        pull(&place.images, &name, Some(platform)).await.0.unwrap();
-    }
+    pull_all(&place.images, &name).await;
     let copy = shelf.name("other:1");
     place.images.tag(&name.familiar(), &copy.familiar()).unwrap();
     let sender = mpsc::unbounded_channel().0;
@@ -331,19 +368,21 @@ async fn the_digest_of_a_push_leads_to_what_was_pushed() {
     let by_digest = |digest: &Digest| copy.clone().with_digest(digest.clone()).familiar();
     assert_eq!(place.images.resolve(&by_digest(&one.digest)).unwrap().id, ids[1]);
     assert_eq!(place.images.resolve(&copy.familiar()).unwrap().id, ids[0]);
-    assert_eq!(place.images.summaries().unwrap().iter().filter(|image| image.part).count(), 1, "one line is shown");
+    assert_eq!(place.images.summaries().unwrap().iter().filter(|image| image.part).count(), 2, "one line is shown");
     assert!(place.images.prune(true, &|_| false, &|_| true).unwrap().is_empty());
-    // An index of those two is another than it came with.
-    let both = push(&place.images, &copy).await.0.unwrap();
-    let shown = place.images.index(&by_digest(&both.digest)).unwrap().unwrap();
-    assert_eq!((&shown.digest, shown.manifests.len()), (&both.digest, 2));
-    assert_eq!(for_each(&place.images, &by_digest(&both.digest))[..2], some(&ids[..2]));
+    // With other blobs, it is another index than it came with.
+    let sender = mpsc::unbounded_channel().0;
+    let all = place.images.push(&copy, None, None, &client(), Some(Form::Zstd), sender).await.unwrap();
+    let shown = place.images.index(&by_digest(&all.digest)).unwrap().unwrap();
+    assert_eq!((&shown.digest, shown.manifests.len()), (&all.digest, 3));
+    assert_ne!(all.digest, came_with);
+    assert_eq!(for_each(&place.images, &by_digest(&all.digest)), some(&ids));
     clean(&place);
     // A platform goes from all that the repository has.
     let options = Remove { force: false, prune: true };
     let text = [platforms[1].clone()];
     place.images.remove_platforms(&copy.familiar(), &text, options, &|_| Vec::new()).unwrap();
-    assert_eq!(for_each(&place.images, &by_digest(&both.digest))[..2], [Some(ids[0].clone()), None]);
+    assert_eq!(for_each(&place.images, &by_digest(&all.digest)), [Some(ids[0].clone()), None, Some(ids[2].clone())]);
     pull(&place.images, &copy, Some(&platforms[1])).await.0.unwrap();
     let sender = mpsc::unbounded_channel().0;
     place.images.push(&copy, Some(&platforms[1]), None, &client(), None, sender).await.unwrap();
@@ -353,6 +392,46 @@ async fn the_digest_of_a_push_leads_to_what_was_pushed() {
     assert!(place.images.summaries().unwrap().is_empty(), "{:#?}", place.images.summaries());
     place.images.collect(&Vec::new).unwrap();
     assert!(place.blobs().is_empty(), "{:?}", place.blobs());
+}
+
+#[tokio::test]
+async fn an_image_that_came_by_several_manifests_leaves_none_of_them() {
+    let (shelf, place) = (Shelf::new(), Place::new());
+    let name = |tag: &str| shelf.name(&format!("app:{tag}"));
+    let repository = client().repository(&name("1"), None);
+    let layer = tar(&[("file", b"same")]);
+    let own = serde_json::to_vec(&config(&[Digest::sha256(&layer)], "")).unwrap();
+    let mut digests = Vec::new();
+    for tag in ["1", "2", ""] {
+        let manifest = json!({
+            "schemaVersion": 2, "config": descriptor(CONFIG, &own), "layers": [descriptor(LAYER, &layer)],
+            "annotations": { "tag": tag },
+        });
+        digests.push(put(&repository, tag, MANIFEST, &manifest, &[&own, &layer]).await);
+        if tag.is_empty() {
+            let entry = descriptor(MANIFEST, &serde_json::to_vec(&manifest).unwrap());
+            let index = json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": [entry] });
+            digests.push(put(&repository, "3", INDEX, &index, &[]).await);
+        }
+    }
+    let here = |digest: &Digest| place.blobs().contains(&digest.hex().to_owned());
+    for tags in [["1", "2", "3"], ["3", "2", "1"]] {
+        for tag in tags {
+            pull(&place.images, &name(tag), None).await.0.unwrap();
+        }
+        place.images.collect(&Vec::new).unwrap();
+        for digest in &digests {
+            assert!(here(digest), "{tags:?}: a name by digest has lost its manifest: {digest}");
+        }
+        clean(&place);
+        // Each goes with its name.
+        remove(&place, &name("2").familiar());
+        remove(&place, &name(tags[0]).familiar());
+        assert_eq!(place.images.list().unwrap().len(), 1);
+        remove(&place, &name(tags[2]).familiar());
+        place.images.collect(&Vec::new).unwrap();
+        assert!(place.blobs().is_empty(), "{tags:?}: {:?}", place.blobs());
+    }
 }
 
 #[tokio::test]

@@ -2,6 +2,8 @@
 
 use std::fs;
 
+use std::io::Write as _;
+
 use serde_json::{Value, json};
 use wharf_distribution::{Client, ClientOptions};
 use wharf_image::ErrorKind;
@@ -78,6 +80,25 @@ async fn what_is_no_image_for_us_is_refused_before_it_is_fetched() {
     let error = spoiled(|_, config| config.rootfs.diff_ids[0] = Digest::sha256(b"another")).await;
     assert_eq!(error.kind(), ErrorKind::Invalid);
     assert!(error.to_string().starts_with("wrong diff id"), "{error}");
+}
+
+#[tokio::test]
+async fn what_inflates_without_end_ends_at_the_budget() {
+    let (shelf, place) = (Shelf::new(), Place::new());
+    let name = shelf.name("bomb:1");
+    let plain = tar(&[("zeros", &vec![0; 64 << 20])]);
+    let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    packed.write_all(&plain).unwrap();
+    let packed = packed.finish().unwrap();
+    let own = serde_json::to_vec(&config(&[Digest::sha256(&plain)], "")).unwrap();
+    let layer = descriptor(&format!("{LAYER}+gzip"), &packed);
+    let manifest = json!({ "schemaVersion": 2, "config": descriptor(CONFIG, &own), "layers": [layer] });
+    put(&client().repository(&name, None), "1", MANIFEST, &manifest, &[&own, &packed]).await;
+    let data = place.path("data");
+    place.store.budget().limit(wharf_rooted_path::disk_usage(&data) + (8 << 20), crate::layouts::Root(data));
+    let error = pull(&place.images, &name, None).await.0.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Full, "{error:?}");
+    assert!(place.images.layers().list().unwrap().is_empty() && listing(&place.path("data/layers")).is_empty());
 }
 
 #[tokio::test]

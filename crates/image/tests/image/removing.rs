@@ -1,6 +1,6 @@
 //! The rules of `docker rmi` and `docker image prune`, and their words.
 
-use wharf_image::{ErrorKind, Remove, Removed};
+use wharf_image::{ErrorKind, ImageRecord, Remove, Removed};
 use wharf_reference::Digest;
 
 use crate::Place;
@@ -43,6 +43,83 @@ fn the_last_name_takes_the_image_with_it() {
     assert!(place.images.layers().contains(&image.diff_ids[0]), "a container has the layer");
     assert!(place.images.collect(&Vec::new).unwrap() > 0);
     assert!(!place.images.layers().contains(&image.diff_ids[0]) && place.blobs().is_empty());
+}
+
+/// Two who come at the same moment, many times. Whatever the first is told stays true.
+fn beside<T: Send>(
+    place: &Place,
+    first: impl Fn(&ImageRecord) -> wharf_image::Result<T> + Sync,
+    second: impl Fn(&ImageRecord) -> wharf_image::Result<Vec<Removed>> + Sync,
+    stays: impl Fn(&ImageRecord) -> bool,
+) {
+    let mut both = 0;
+    for round in 0..60 {
+        let image = place.simple(&round.to_string(), &["a"]);
+        let barrier = std::sync::Barrier::new(2);
+        let (told, gone) = std::thread::scope(|scope| {
+            let first = scope.spawn(|| {
+                barrier.wait();
+                first(&image)
+            });
+            let second = scope.spawn(|| {
+                barrier.wait();
+                // A little later, and later: somewhere in between the image is looked at and not gone yet.
+                std::thread::sleep(std::time::Duration::from_micros(round * 20));
+                second(&image)
+            });
+            (first.join().unwrap(), second.join().unwrap())
+        });
+        assert!(told.is_err() || stays(&image), "round {round}: {gone:?}");
+        both += u32::from(told.is_ok());
+        drop(told);
+        for name in ["a", "b", image.id.as_str()] {
+            let _ = place.images.remove(name, FORCE, &nobody);
+        }
+        place.images.collect(&Vec::new).unwrap();
+    }
+    assert!(both > 0, "the first never came first");
+    assert!(place.blobs().is_empty(), "{:?}", place.blobs());
+}
+
+#[test]
+fn what_gets_a_name_while_it_is_removed_stays_or_is_not_found() {
+    let place = Place::new();
+    // (Some of the images have IDs that begin as the names do.)
+    let named = |image: &ImageRecord| place.images.resolve("b").is_ok_and(|found| found.id == image.id);
+    beside(&place, |_| place.images.tag("a", "b"), |_| place.images.remove("a", PLAIN, &nobody), named);
+    beside(
+        &place,
+        |image| place.images.create(&image.config, None, &["b".into()]),
+        |_| place.images.remove("a", PLAIN, &nobody),
+        named,
+    );
+    beside(
+        &place,
+        |image| place.images.tag(image.id.as_str(), "b"),
+        |_| {
+            place.images.remove("a", FORCE, &stopped)?;
+            place.images.prune(true, &|_| false, &|_| true)
+        },
+        named,
+    );
+}
+
+#[test]
+fn what_is_kept_or_pinned_while_it_is_removed_stays_or_is_not_found() {
+    let place = Place::new();
+    let there = |image: &ImageRecord| place.images.resolve(image.id.as_str()).is_ok();
+    let keep = |image: &ImageRecord| {
+        let mut keep = place.images.keep();
+        place.images.keep_also(&mut keep, image).map(|()| keep)
+    };
+    beside(&place, keep, |_| place.images.remove("a", PLAIN, &nobody), there);
+    beside(&place, keep, |_| place.images.prune(false, &|_| false, &|_| true), there);
+    beside(
+        &place,
+        |image| place.images.pin(image.id.as_str(), true),
+        |_| place.images.prune(false, &|_| false, &|_| true),
+        there,
+    );
 }
 
 #[test]

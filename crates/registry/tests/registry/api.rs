@@ -108,6 +108,11 @@ fn manifests_are_kept_byte_for_byte() {
     let large = by_digest("v2", &" ".repeat(4 * 1024 * 1024 + 1), OCI_MANIFEST);
     assert_eq!((large.status, large.code().as_str()), (413, "SIZE_INVALID"));
     assert_eq!(server.get("/v2/app/manifests/v2").code(), "MANIFEST_UNKNOWN");
+    // What no tag can be is not there either; it cannot be put there.
+    for method in ["GET", "HEAD", "DELETE"] {
+        assert_eq!(server.ask(method, "/v2/app/manifests/.INVALID_MANIFEST_NAME", &[], b"").status, 404, "{method}");
+    }
+    assert_eq!(by_digest(".INVALID_MANIFEST_NAME", &manifest, OCI_MANIFEST).code(), "TAG_INVALID");
 }
 
 #[test]

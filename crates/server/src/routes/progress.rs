@@ -52,7 +52,7 @@ where
             };
         }
         let last = match flat(working.await) {
-            Ok(aux) => aux.map(|aux| line(&json!({ "progressDetail": {}, "aux": aux }))),
+            Ok(aux) => aux.as_ref().map(aux_line),
             Err(error) => Some(error_line(&error.message)),
         };
         if let Some(last) = last {
@@ -62,12 +62,19 @@ where
     stream(TYPE, chunks)
 }
 
+fn aux_line(aux: &Value) -> Bytes {
+    line(&json!({ "progressDetail": {}, "aux": aux }))
+}
+
 fn flat<T>(done: Result<wharf_engine::Result<T>, JoinError>) -> wharf_engine::Result<T> {
     done.unwrap_or_else(|error| Err(EngineError::system(error.to_string())))
 }
 
 /// One message.
 pub(super) fn progress_line(message: &Progress) -> Bytes {
+    if let Some(aux) = &message.aux {
+        return aux_line(aux);
+    }
     let mut value = json!({ "status": message.status });
     if let (Some(current), Some(total)) = (message.current, message.total) {
         value["progressDetail"] = json!({ "current": current, "total": total });
@@ -126,7 +133,8 @@ mod tests {
 
     #[test]
     fn a_message_is_a_line() {
-        let message = Progress { id: "abc".into(), status: "Downloading".into(), current: Some(1), total: Some(2) };
+        let message =
+            Progress { id: "abc".into(), status: "Downloading".into(), current: Some(1), total: Some(2), aux: None };
         let bytes = progress_line(&message);
         assert!(bytes.ends_with(b"\r\n"));
         let value: Value = serde_json::from_slice(&bytes).unwrap();

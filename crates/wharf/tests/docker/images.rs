@@ -21,6 +21,41 @@ fn said(said: Said) -> (i32, String) {
     (said.code, ids_out(format!("{}{}", said.out, said.err).trim()))
 }
 
+/// A container that was made has its image, whoever removes that at the same moment.
+#[test]
+fn an_image_that_gets_a_container_while_it_is_removed_stays() {
+    let Some(d) = Daemon::start() else { return };
+    let (mut made, mut gone) = (0, 0);
+    for round in 0..30u64 {
+        d.docker(&format!("import {}/busybox.tar victim", d.path().display())).ok();
+        let (created, removed) = std::thread::scope(|scope| {
+            let (d, body) = (&d, r#"{"Image":"victim","Cmd":["true"]}"#);
+            let creating = scope.spawn(move || {
+                // About when the client, a program that must start first, has its request with the daemon.
+                std::thread::sleep(std::time::Duration::from_millis(5 + round * 2));
+                d.post(&format!("/containers/create?name=c{round}"), body, true).unwrap()
+            });
+            let removed = match round % 2 {
+                0 => d.docker("rmi victim").code == 0,
+                _ => d.docker("image prune -af").ok().contains("untagged: victim"),
+            };
+            (creating.join().unwrap(), removed)
+        });
+        gone += u32::from(removed);
+        if created.0 == 201 {
+            made += 1;
+            d.docker(&format!("start -a c{round}")).ok();
+            let image = d.get(&format!("/containers/c{round}/json"))["Image"].as_str().unwrap().to_owned();
+            d.docker(&format!("image inspect {image}")).ok();
+            d.docker(&format!("rm c{round}")).ok();
+        } else {
+            assert!(removed, "{created:?}");
+        }
+        let _ = d.docker("rmi victim");
+    }
+    println!("{made} containers made, {gone} images removed");
+}
+
 #[test]
 fn an_import_is_changed_as_asked() {
     let Some(d) = Daemon::start() else { return };

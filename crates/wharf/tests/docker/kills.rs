@@ -17,6 +17,10 @@ const KILLS: u32 = 200;
 /// A kill comes at most so many microseconds after the requests were sent: several times what each of them takes.
 const LONGEST: u64 = 100_000;
 
+/// A platform that this host cannot run, as the API has it in a query, and in one of its parameters.
+const OTHER: &str = "%7B%22os%22%3A%22linux%22%2C%22architecture%22%3A%22s390x%22%7D";
+const OTHER_PLATFORM: &str = "&platform=linux/s390x";
+
 /// Numbers by chance, the same for the same seed.
 struct Chance(u64);
 
@@ -35,12 +39,14 @@ struct Request {
     path: String,
     body: Vec<u8>,
     says: Vec<(String, bool)>,
+    /// Whether it is known what it comes to.
+    known: bool,
 }
 
 impl Request {
     fn new(method: &'static str, path: impl Into<String>, says: &[(&str, bool)]) -> Self {
         let says = says.iter().map(|(name, there)| ((*name).to_owned(), *there)).collect();
-        Self { method, path: path.into(), body: Vec::new(), says }
+        Self { method, path: path.into(), body: Vec::new(), says, known: true }
     }
 
     /// Sends it, and tells whether it was acknowledged: the whole answer has come, and has no failure in it.
@@ -114,6 +120,14 @@ fn killed_two_hundred_times_it_has_what_it_said_and_nothing_else() {
         d.docker(&format!("build -t {remote}:{number} {}", context.display())).ok();
         d.docker(&format!("push {remote}:{number}")).ok();
     }
+    // And an image of several platforms.
+    for (tag, platform) in [("own", ""), ("other", "--platform linux/s390x")] {
+        d.wharf(&format!("import {platform} {}/base.tar {remote}:{tag}", d.path().display())).ok();
+        d.docker(&format!("push {remote}:{tag}")).ok();
+    }
+    d.wharf(&format!("manifest create {remote}:many {remote}:own {remote}:other")).ok();
+    d.wharf(&format!("manifest push --purge {remote}:many")).ok();
+    d.docker(&format!("rmi {remote}:own {remote}:other")).ok();
     let archive = d.path().join("saved.tar");
     d.docker(&format!("tag {remote}:0 loaded")).ok();
     d.docker(&format!("save -o {} loaded", archive.display())).ok();
@@ -129,7 +143,7 @@ fn killed_two_hundred_times_it_has_what_it_said_and_nothing_else() {
     d.launch();
     let before = content(&d.data());
 
-    let (zero, one) = (format!("{remote}:0"), format!("{remote}:1"));
+    let (zero, one, many) = (format!("{remote}:0"), format!("{remote}:1"), format!("{remote}:many"));
     let pull = |name: &str| {
         let (image, tag) = name.rsplit_once(':').unwrap();
         Request::new("POST", format!("/images/create?fromImage={image}&tag={tag}"), &[(name, true)])
@@ -137,7 +151,7 @@ fn killed_two_hundred_times_it_has_what_it_said_and_nothing_else() {
     let mut known: BTreeMap<String, bool> = BTreeMap::new();
     let (mut acknowledged, mut slowest) = (0u32, Duration::ZERO);
     for kill in 0..KILLS {
-        let request = |chance: &mut Chance| match chance.below(10) {
+        let request = |chance: &mut Chance| match chance.below(13) {
             0 | 1 => pull(&zero),
             2 => pull(&one),
             3 => Request { body: archive.clone(), ..Request::new("POST", "/images/load", &[("loaded:latest", true)]) },
@@ -156,6 +170,19 @@ fn killed_two_hundred_times_it_has_what_it_said_and_nothing_else() {
                 let filters = "%7B%22dangling%22%3A%5B%22false%22%5D%2C%22label%22%3A%5B%22made%22%5D%7D";
                 let gone = [(zero.as_str(), false), (&one, false), ("loaded:latest", false), ("built:latest", false)];
                 Request::new("POST", format!("/images/prune?filters={filters}"), &gone)
+            }
+            9 => Request::new("DELETE", format!("/images/{many}"), &[(&many, false)]),
+            // Whether the name goes, depends on what else is there of it.
+            10 => {
+                let mut request =
+                    Request::new("DELETE", format!("/images/{many}?platforms={OTHER}"), &[(&many, false)]);
+                request.known = false;
+                request
+            }
+            11 | 12 => {
+                let platform = ["", OTHER_PLATFORM][chance.below(2) as usize];
+                let path = format!("/images/create?fromImage={remote}&tag=many{platform}");
+                Request::new("POST", path, &[(&many, true)])
             }
             _ => Request::new("POST", "/images/prune", &[]),
         };
@@ -177,7 +204,7 @@ fn killed_two_hundred_times_it_has_what_it_said_and_nothing_else() {
         });
         for (name, there) in &first.says {
             // What was not acknowledged may have been done or not.
-            if acknowledges {
+            if acknowledges && first.known {
                 known.insert(name.clone(), *there)
             } else {
                 known.remove(name)

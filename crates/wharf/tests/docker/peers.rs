@@ -188,6 +188,54 @@ fn podman_and_we_load_what_the_other_saves() {
     assert_eq!(lines, ["Loaded image: localhost/app:1", "Loaded image: localhost/second:2"]);
 }
 
+/// What is in a root, but for the directories themselves, whose sizes are the file system's, and what a container is given.
+const LISTING: &str = "cd / && find bin etc home lib root sbin usr var -xdev ! -path etc/hosts ! -path etc/hostname \
+                       ! -path etc/resolv.conf ! -path etc/mtab ! -type d -printf '%y %m %U %G %s %n %l %T@ %p\\n' | sort";
+
+#[test]
+fn a_real_debian_that_podman_saves_is_the_same_here() {
+    if !has(&["podman", "unshare", "mmdebstrap"]) {
+        return;
+    }
+    let Some(d) = Daemon::start() else { return };
+    let tar = d.path().join("debian.tar");
+    let made =
+        Command::new("mmdebstrap").args(["--variant=minbase", "--quiet", "bookworm"]).arg(&tar).output().unwrap();
+    if !made.status.success() {
+        return println!("skipped: no Debian to be had: {}", String::from_utf8_lossy(&made.stderr));
+    }
+    let root = d.path().join("debian");
+    std::fs::create_dir(&root).unwrap();
+    assert!(Command::new("tar").arg("-xpf").arg(&tar).arg("-C").arg(&root).status().unwrap().success());
+    let listed = Command::new("chroot").arg(&root).args(["sh", "-c", LISTING]).output().unwrap();
+    let expected = Said::from(listed).ok();
+    assert!(expected.lines().count() > 3000, "{}", expected.lines().count());
+    podman(&d, &format!("import {} localhost/debian:bookworm", tar.display())).ok();
+    for format in ["docker-archive", "oci-archive"] {
+        let saved = d.path().join(format!("{format}.tar"));
+        podman(&d, &format!("save --format {format} -o {} localhost/debian:bookworm", saved.display())).ok();
+        let loaded = d.wharf(&format!("load -i {}", saved.display())).ok();
+        assert_eq!(loaded, "Loaded image: localhost/debian:bookworm", "{format}");
+        let mut command = d.client();
+        let here: Said =
+            command.args(["run", "--rm", "localhost/debian:bookworm", "sh", "-c", LISTING]).output().unwrap().into();
+        let here = here.ok();
+        let differs = here.lines().zip(expected.lines()).find(|(here, expected)| here != expected);
+        assert!(here == expected, "{format}: {differs:?}");
+        assert_eq!(d.docker("run --rm localhost/debian:bookworm dpkg --audit").ok(), "", "{format}");
+        // And back.
+        if format == "docker-archive" {
+            let ours = d.path().join("ours.tar");
+            d.wharf(&format!("save -o {} localhost/debian:bookworm", ours.display())).ok();
+            let id = d.docker("images -q --no-trunc localhost/debian:bookworm").ok();
+            podman(&d, "rmi localhost/debian:bookworm").ok();
+            podman(&d, &format!("load -i {}", ours.display())).ok();
+            assert_eq!(podman(&d, "images -q --no-trunc localhost/debian:bookworm").ok(), id);
+        }
+        d.docker("rmi localhost/debian:bookworm").ok();
+    }
+}
+
 #[test]
 fn skopeo_and_umoci_read_what_is_saved_and_we_what_they_write() {
     if !has(&["skopeo", "umoci"]) {

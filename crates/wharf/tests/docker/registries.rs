@@ -139,6 +139,26 @@ fn who_logs_in_may_push_and_pull() {
     assert!(missing.err.contains("docker-credential-nowhere"), "{}", missing.err);
 }
 
+/// An address of this host that is none of its loopback network's, which needs no leave.
+#[test]
+fn a_registry_without_tls_needs_leave() {
+    let Some(d) = Daemon::start() else { return };
+    let registry = Registry::start(&d);
+    let port = registry.address.rsplit(':').next().unwrap();
+    let name = format!("0.0.0.0:{port}/app:1");
+    d.docker(&format!("tag busybox {name}")).ok();
+    let refused = d.docker(&format!("push {name}"));
+    assert!(refused.code == 1 && refused.err.contains("server gave HTTP response to HTTPS client"), "{}", refused.err);
+    let Some(d) = Daemon::start_given(&["--insecure-registry", "0.0.0.0/31"]) else { return };
+    let registry = Registry::start(&d);
+    let name = format!("{}/app:1", registry.address.replace("127.0.0.1", "0.0.0.0"));
+    d.docker(&format!("tag busybox {name}")).ok();
+    d.docker(&format!("push {name}")).ok();
+    d.docker(&format!("rmi {name}")).ok();
+    d.docker(&format!("pull {name}")).ok();
+    assert!(d.docker("info").ok().contains("0.0.0.0/31"));
+}
+
 #[test]
 fn a_list_of_images_is_made_and_pushed() {
     let Some(d) = Daemon::start() else { return };

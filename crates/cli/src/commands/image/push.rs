@@ -1,10 +1,13 @@
 //! `docker push`.
 
+use serde_json::Value;
+
 use crate::app::App;
 use crate::command::{Arity, Command};
 use crate::commands::inspect::platform_json;
 use crate::failure::Outcome;
 use crate::flag::Flag;
+use crate::json::text;
 use crate::parse::Matches;
 use crate::progress::{self, Target};
 use crate::{auth, platform, references};
@@ -33,6 +36,11 @@ const PLATFORM_NOTE: &str = "
  Info -> Using --platform pushes only the specified platform manifest of a multi-platform image index.
          Other components, like attestations, will not be included.
          To push the complete multi-platform image, remove the --platform flag.
+         ";
+
+/// Docker's words.
+const INSTEAD_NOTE: &str = "
+ Info -> Not all multiplatform-content is present and only the available single-platform image was pushed
          ";
 
 fn check_compression(text: &str) -> Result<(), String> {
@@ -76,7 +84,19 @@ async fn run(app: &App, matches: &Matches) -> Outcome<u8> {
         .header("x-registry-auth", &credentials)
         .send()
         .await?;
-    progress::show(response, if quiet { Target::Nowhere } else { Target::Stdout }, |_| {}).await?;
+    let mut notes = Vec::new();
+    let note = |aux: &Value| {
+        if aux["ManifestPushedInsteadOfIndex"] == true {
+            let digest = |which: &str| text(&aux[which]["digest"]).to_owned();
+            notes.push(format!("{} -> {}", digest("OriginalIndex"), digest("SelectedManifest")));
+        }
+    };
+    progress::show(response, if quiet { Target::Nowhere } else { Target::Stdout }, note).await?;
+    if !quiet {
+        for note in notes {
+            app.say(&format!("{INSTEAD_NOTE}{note}"))?;
+        }
+    }
     if quiet {
         app.say(&reference.to_string())?;
     }
