@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use serde_json::{Value, json};
@@ -31,7 +31,7 @@ impl Home {
         let bin = home.path("rootfs/bin");
         fs::create_dir_all(&bin).unwrap();
         fs::copy("/bin/busybox", Path::new(&bin).join("busybox")).unwrap();
-        for applet in ["sh", "id", "cat", "sleep", "touch", "chown"] {
+        for applet in ["sh", "id", "cat", "sleep", "touch", "chown", "readlink", "chmod", "mkdir", "ls"] {
             symlink("busybox", Path::new(&bin).join(applet)).unwrap();
         }
         // By another process: what this one has open for writing its children of the same moment would have, too, and
@@ -166,4 +166,85 @@ fn more_ids_come_from_the_system_s_tables() {
     let output = home.with_more_ids("/usr/bin:/bin", "run d");
     assert!(text(&output.stderr).contains("`newuidmap` refuses"), "{}", text(&output.stderr));
     assert_eq!(fs::read_dir(home.path("state")).unwrap().count(), 0);
+}
+
+/// Waits for a program that is not the container's own, opens it, lets it end (it waits at the other end of a FIFO), and
+/// writes to it by way of that fd.
+const OVERWRITE: &str = "
+    touch /ready
+    while :; do
+        for p in /proc/[0-9]*; do
+            case \"$(readlink $p/exe)\" in ''|/bin/busybox) continue ;; esac
+            (
+                exec 3< $p/exe && touch /seen
+                chmod 0775 /proc/self/fd/3
+                echo x > /proc/self/fd/3
+                touch /tried
+                cat /fifo
+                n=0
+                until echo x > /proc/self/fd/3 || [ $n = 30 ]; do n=$((n+1)); sleep 0.02; done
+                touch /over
+            )
+        done
+    done 2> /dev/null";
+
+/// CVE-2019-5736 where the runtime's program is the user's own.
+#[test]
+fn a_user_s_own_runtime_is_not_written_to_by_its_containers() {
+    let Some(home) = Home::new(&["sh", "-c", OVERWRITE]) else { return };
+    let fifo = home.path("rootfs/fifo");
+    assert!(Command::new("mkfifo").args(["-m", "666", &fifo]).status().unwrap().success());
+    chown(home.path("runc"), Some(USER), Some(USER)).unwrap();
+    let inside = |name: &str| Path::new(&home.path("rootfs")).join(name).exists();
+    let untouched = |when: &str| {
+        assert!(fs::read(home.path("runc")).unwrap() == fs::read(WHARF).unwrap(), "written to, {when}");
+        assert_eq!(fs::metadata(home.path("runc")).unwrap().permissions().mode() & 0o777, 0o755, "{when}");
+    };
+    // It waits for who opens the FIFO.
+    let itself = ["/proc/self/exe", "oci", "--log", "/fifo", "list"];
+    let create = |id: &str| {
+        let log = fs::File::create(home.path("log")).unwrap();
+        let created = home.command(&["create", id]).stdout(log.try_clone().unwrap()).stderr(log).status().unwrap();
+        assert!(created.success(), "{}", fs::read_to_string(home.path("log")).unwrap());
+    };
+    create("e");
+    assert!(home.runc(&["start", "e"]).status.success());
+    wait_until("it is on the watch", || inside("ready"));
+    // By a program that no path leads to any more nothing can be mounted.
+    let gone = format!(
+        "ln runc gone && exec 3< gone && rm gone && exec /proc/self/fd/3 oci --root {} exec e {}",
+        home.path("state"),
+        itself.join(" ")
+    );
+    for (by, mut command) in [
+        ("its path", home.command(&[&["exec", "e"], &itself[..]].concat())),
+        ("an fd", {
+            let mut command = Command::new("/bin/sh");
+            command.args(["-c", &gone]).current_dir(home.0.path()).stdin(Stdio::null()).uid(USER).gid(USER);
+            command
+        }),
+    ] {
+        let output = command.output().unwrap();
+        let said = text(&output.stderr);
+        wait_until(&format!("an attempt on what was called by {by}: {said}"), || inside("over"));
+        assert!(inside("seen"), "it was not opened: {said}");
+        untouched(by);
+        ["seen", "tried", "over"]
+            .iter()
+            .for_each(|name| fs::remove_file(home.path("rootfs").to_owned() + "/" + name).unwrap());
+    }
+    assert!(home.runc(&["delete", "--force", "e"]).status.success());
+
+    // As the first program, which waits, too.
+    home.configure(|config| config["process"]["args"] = json!(itself));
+    create("f");
+    assert!(home.runc(&["start", "f"]).status.success());
+    let watching = home.command(&["exec", "--detach", "f", "sh", "-c", OVERWRITE]).stdout(Stdio::null()).status();
+    assert!(watching.unwrap().success());
+    wait_until("an attempt on the first program", || inside("tried"));
+    assert!(inside("seen"));
+    untouched("as the first program");
+    wait_until("its end", || text(&home.runc(&["state", "f"]).stdout).contains("stopped"));
+    assert!(home.runc(&["delete", "f"]).status.success());
+    untouched("after its end");
 }
