@@ -16,7 +16,7 @@ use crate::copy_up::copy_up;
 use crate::devices::device_files;
 use crate::label::{Labelling, labelling};
 use crate::mount_options::Options;
-use crate::plan::{MOUNT, MountSource, MountStep, Plan};
+use crate::plan::{MOUNT, MountSource, MountStep, Plan, Shown};
 use crate::report::{Failure, Step};
 
 /// Builds the root, goes into it, and leaves nothing of the host's behind. `before` is done when all is mounted and
@@ -138,7 +138,15 @@ fn mount(root: &RootDir, step: &MountStep, plan: &Plan) -> Step<()> {
                 attach(root, step, top.as_fd(), own)?;
             }
             let below = RootDir::from_fd(top);
-            for (name, tree) in groups {
+            for (name, shown) in groups {
+                let late;
+                let tree = match shown {
+                    Shown::Tree(tree) => tree,
+                    Shown::Late(path) => {
+                        late = open_group(path, step.options.set).map_err(fail())?;
+                        &late
+                    }
+                };
                 let target = below.mkdir_all(name, 0o755).map_err(|e| fail()(e.errno))?;
                 let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
                 move_mount(tree, "", &target, "", flags).map_err(fail())?;
@@ -166,6 +174,12 @@ pub(crate) fn open_here(path: &Path, recursive: bool) -> Result<OwnedFd, Errno> 
         flags |= OpenTreeFlags::AT_RECURSIVE;
     }
     open_tree(CWD, path, flags)
+}
+
+fn open_group(path: &Path, set: Attributes) -> Result<OwnedFd, Errno> {
+    let tree = open_here(path, false)?;
+    set_attributes(tree.as_fd(), false, Change { set, ..Change::default() })?;
+    Ok(tree)
 }
 
 /// A tmpfs is as accessible as the directory that it covers, if nothing else is asked, and may begin with its contents.

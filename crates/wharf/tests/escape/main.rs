@@ -5,7 +5,7 @@
 //!
 //! | | class | tests |
 //! | --- | --- | --- |
-//! | 1 | the runtime's program overwritten (CVE-2019-5736) | `binary::running_the_runtime_s_own_program_gains_nothing`, `docker/survive.rs::the_program_on_the_host_cannot_be_written_through_its_processes` |
+//! | 1 | the runtime's program overwritten (CVE-2019-5736) | `binary::running_the_runtime_s_own_program_gains_nothing`, `docker/survive.rs::the_program_on_the_host_cannot_be_written_through_its_processes`, `oci/rootless.rs::a_user_s_own_runtime_is_not_written_to_by_its_containers` |
 //! | 2 | tracing who is on his way in (CVE-2016-9962) | `binary::processes_on_their_way_in_show_nothing`, `binary::a_process_on_its_way_in_may_do_no_more_than_the_container`, `oci/hostile.rs::the_waiting_process_shows_nothing_to_the_container` |
 //! | 3 | a leaked fd, a directory outside (CVE-2024-21626) | `binary::a_program_has_the_standard_streams_and_no_other_fd`, `binary::a_working_directory_is_inside_of_the_root`, `oci/hostile.rs::the_working_directory_cannot_be_an_fd_of_the_runtime_s` |
 //! | 4 | procfs redirected (CVE-2019-16884, 2019-19921, 2025-52881) | all of `procfs`, `oci/hostile.rs::links_in_place_of_the_kernel_s_directories_stay_inside`, `docker/refuse.rs` |
@@ -17,7 +17,7 @@
 //! | 10 | modes and owners changed through links (CVE-2021-32760) | `archive/tests/hostile.rs::a_link_is_not_written_through`, `rooted-path/tests/escape.rs::attributes_of_a_link_are_never_those_of_its_target` |
 //! | 11 | data that users read (CVE-2021-41091) | `api::nobody_else_reads_what_the_daemon_keeps` |
 //! | 12 | abstract sockets (CVE-2020-15257) | `api::there_is_no_abstract_socket` |
-//! | 13 | `release_agent` and writable groups (CVE-2022-0492) | `confinement::control_groups_and_devices_are_not_the_container_s_to_change` |
+//! | 13 | `release_agent` and writable groups (CVE-2022-0492, 2023-25809) | `confinement::control_groups_and_devices_are_not_the_container_s_to_change`, `oci/rootless.rs::control_groups_are_shown_and_not_given` |
 //! | 14 | devices, `devices.allow`, file handles | `confinement::devices_of_the_host_do_not_open`, `confinement::rarely_used_system_calls_are_refused` |
 //! | 15 | rarely used system calls (CVE-2022-0185, 2024-1086) | `confinement::rarely_used_system_calls_are_refused` |
 //! | 16 | inheritable capabilities (CVE-2022-24769) | `confinement::nobody_inherits_capabilities`, `confinement::an_exec_is_as_confined_as_the_container` |

@@ -248,3 +248,99 @@ fn a_user_s_own_runtime_is_not_written_to_by_its_containers() {
     assert!(home.runc(&["delete", "f"]).status.success());
     untouched("after its end");
 }
+
+/// A group in the unified hierarchy that is given to the user, as systemd gives one to a session.
+struct Delegated(PathBuf);
+
+impl Delegated {
+    fn new(name: &str) -> Option<Self> {
+        let unified = ["/sys/fs/cgroup/unified", "/sys/fs/cgroup"].map(Path::new);
+        let Some(root) = unified.into_iter().find(|root| root.join("cgroup.controllers").exists()) else {
+            eprintln!("skipped: no unified hierarchy");
+            return None;
+        };
+        let group = Self(root.join(format!("test-{}-{name}", std::process::id())));
+        fs::create_dir(&group.0).unwrap();
+        for file in ["", "cgroup.procs"] {
+            chown(group.0.join(file), Some(USER), Some(USER)).unwrap();
+        }
+        Some(group)
+    }
+
+    fn inside(&self) -> Vec<String> {
+        let all = fs::read_dir(&self.0).unwrap().map(Result::unwrap).filter(|entry| entry.path().is_dir());
+        all.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
+    }
+}
+
+impl Drop for Delegated {
+    fn drop(&mut self) {
+        for name in self.inside() {
+            let _ = fs::remove_dir(self.0.join(name));
+        }
+        let _ = fs::remove_dir(&self.0);
+    }
+}
+
+/// CVE-2023-25809.
+#[test]
+fn control_groups_are_shown_and_not_given() {
+    let Some(group) = Delegated::new("shown") else { return };
+    let name = group.0.file_name().unwrap().to_string_lossy().into_owned();
+    let script = format!("cd /sys/fs/cgroup; for at in . * */{name} {name}; do mkdir $at/made; done; ls; true");
+    let Some(home) = Home::new(&["sh", "-c", &script]) else { return };
+    let as_user = format!("setpriv --reuid {USER} --regid {USER} --clear-groups");
+    // Of a host with cgroup2 alone, where this one is not: in a mount namespace that is as there.
+    let alone = if group.0.starts_with("/sys/fs/cgroup/unified") {
+        "mount --make-rprivate / && umount -R /sys/fs/cgroup && mount -t cgroup2 cgroup2 /sys/fs/cgroup &&"
+    } else {
+        ""
+    };
+    let run = |before: &str, words: &str| {
+        let script = format!("echo $$ > {}/cgroup.procs && {before} exec {as_user} {words}", group.0.display());
+        Command::new("unshare").args(["-m", "sh", "-c", &script]).current_dir(home.0.path()).output().unwrap()
+    };
+    let made = run("", &format!("mkdir {}/outside", group.0.display()));
+    assert!(made.status.success(), "it is not the user's: {}", text(&made.stderr));
+    for (sys, namespace) in [("rro", false), ("ro", false), ("ro", true)] {
+        home.configure(|config| {
+            for mount in config["mounts"].as_array_mut().unwrap() {
+                if mount["destination"] == "/sys" {
+                    let options = mount["options"].as_array_mut().unwrap();
+                    assert!(sys == "ro" || options.contains(&json!("rro")), "{options:?}");
+                    // As `runc spec --rootless` has it.
+                    options.retain(|option| option != "rro");
+                    options.push(json!(sys));
+                }
+            }
+            if namespace {
+                config["linux"]["namespaces"].as_array_mut().unwrap().push(json!({ "type": "cgroup" }));
+            }
+        });
+        for before in ["", alone] {
+            let output = run(before, &format!("./runc --root {}/state run g", home.0.path().display()));
+            assert!(output.status.success(), "{sys} {namespace} {before}: {}", text(&output.stderr));
+            let (shown, said) = (text(&output.stdout), text(&output.stderr));
+            assert!(!shown.contains("made") && said.contains("Read-only file system"), "{shown}{said}");
+            let all: &[&str] =
+                if before.is_empty() && !alone.is_empty() { &["memory", "pids"] } else { &["cgroup.procs", "outside"] };
+            assert!(
+                all.iter().all(|name| shown.lines().any(|line| line == *name)),
+                "{sys} {namespace} {before}: {shown}"
+            );
+            assert_eq!(group.inside(), ["outside"], "{sys} {namespace} {before}");
+        }
+    }
+    // Without a mount of its own for them: what comes with the host's.
+    home.configure(|config| {
+        config["mounts"].as_array_mut().unwrap().retain(|mount| mount["type"] != "cgroup");
+        for mount in config["mounts"].as_array_mut().unwrap() {
+            if mount["destination"] == "/sys" {
+                mount["options"].as_array_mut().unwrap().push(json!("rro"));
+            }
+        }
+    });
+    let output = run("", &format!("./runc --root {}/state run g", home.0.path().display()));
+    assert!(text(&output.stderr).contains("Read-only file system"), "{}", text(&output.stderr));
+    assert_eq!(group.inside(), ["outside"]);
+}
