@@ -74,11 +74,8 @@ fn home_in(table: &str, uid: u32) -> Option<String> {
 
 /// Becomes the program's user, in the one order in which each step still has the right to be done. What can be refused
 /// is here: it is done before the container counts as made. Of capabilities the program's stay, and what [`confine`]
-/// needs.
+/// needs. The label is set already.
 pub(crate) fn settle(process: &ProcessPlan) -> Step<()> {
-    if let Some(label) = &process.label {
-        label.apply()?;
-    }
     process.scheduling.apply()?;
     rlimits::apply(&process.rlimits)?;
     rustix::process::umask(Mode::from_raw_mode(process.umask));
