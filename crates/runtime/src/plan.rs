@@ -34,7 +34,7 @@ pub(crate) struct Plan {
     pub(crate) joins: Vec<Join>,
     /// A PID namespace of others that only the program's process goes into ([`crate::joining`]).
     pub(crate) late_pid: Option<OwnedFd>,
-    /// No more than one process may be in its group: not even for a moment.
+    /// No more than one process may be in its group, once the program's is.
     pub(crate) alone: bool,
     /// A user namespace of others, entered before all else.
     pub(crate) user_join: Option<OwnedFd>,

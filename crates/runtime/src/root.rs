@@ -12,6 +12,7 @@ use rustix::mount::{
 use wharf_rooted_path::RootDir;
 use wharf_sys::mount::{Attributes, Change, Propagation, set_attributes};
 
+use crate::RuntimeError;
 use crate::copy_up::copy_up;
 use crate::devices::device_files;
 use crate::label::{Labelling, labelling};
@@ -251,6 +252,21 @@ const STANDING_IN: &[&str] = &[
 #[allow(clippy::unnecessary_cast)]
 pub(crate) fn is_procfs(fd: impl AsFd) -> Result<bool, Errno> {
     Ok(rustix::fs::fstatfs(fd)?.f_type as i64 == PROC_MAGIC)
+}
+
+/// Writes to a file of this process's own procfs, whose place another file system may have been mounted on: a mapping or a
+/// kernel parameter that went elsewhere would count as set.
+///
+/// # Errors
+/// As open(2) and write(2); `ENOTSUP` for what is no file of procfs.
+pub(crate) fn write_procfs(path: &Path, text: &str) -> crate::Result<()> {
+    let fail = |errno| RuntimeError::host("write", path, errno);
+    let file = rustix::fs::open(path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty()).map_err(fail)?;
+    if !is_procfs(&file).map_err(fail)? {
+        return Err(fail(Errno::NOTSUP));
+    }
+    // All in one call: these files take no part of it.
+    rustix::io::write(&file, text.as_bytes()).map(drop).map_err(fail)
 }
 
 fn may_hide(destination: &Path) -> bool {
