@@ -408,3 +408,20 @@ fn make_cwd(root: &RootDir, cwd: &Path) -> Step<()> {
         Err(error) => Err(Failure::Step(format!("make the working directory `{}`", cwd.display()), error.errno)),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_for_procfs_is_written_to_no_other_file_system() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("uid_map");
+        std::fs::write(&file, "as it was").unwrap();
+        let refused = write_procfs(&file, "0 0 1\n");
+        assert!(matches!(refused, Err(RuntimeError::Host { errno: Errno::NOTSUP, .. })), "{refused:?}");
+        assert_eq!(std::fs::read(&file).unwrap(), b"as it was");
+        let own = std::fs::read_to_string("/proc/self/oom_score_adj").unwrap();
+        write_procfs(Path::new("/proc/self/oom_score_adj"), own.trim()).unwrap();
+    }
+}

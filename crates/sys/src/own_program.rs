@@ -42,6 +42,9 @@ pub fn protect() -> Result<()> {
     }
 }
 
+/// Apart from what runs at each start: it is not to be read in with that.
+#[cold]
+#[inline(never)]
 fn protect_without_rights() -> Result<()> {
     let own = stat(OWN)?;
     if is_root_s_alone(&own, geteuid()) || is_sealed() {
