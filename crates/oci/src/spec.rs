@@ -44,11 +44,11 @@ fn make_rootless(config: &mut Value) {
         namespaces.push(json!({ "type": "user" }));
     }
     if let Some(mounts) = config["mounts"].as_array_mut() {
-        mounts.retain(|mount| mount["type"] != "cgroup");
         for mount in mounts {
             if mount["destination"] == "/sys" {
+                // `ro` is for the one mount, and the control groups are mounted below it (CVE-2023-25809).
                 *mount = json!({ "destination": "/sys", "type": "none", "source": "/sys",
-                    "options": ["rbind", "nosuid", "noexec", "nodev", "ro"] });
+                    "options": ["rbind", "nosuid", "noexec", "nodev", "rro"] });
             }
             if let Some(options) = mount["options"].as_array_mut() {
                 options.retain(|word| !word.as_str().is_some_and(|w| w.starts_with("gid=") || w.starts_with("uid=")));

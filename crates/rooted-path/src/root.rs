@@ -407,6 +407,11 @@ impl RootDir {
         proc_path(self.fd.as_fd())
     }
 
+    /// As [`Self::proc_path`], for anything that is held: a handle ([`Self::handle`]) is enough for most calls.
+    pub fn proc_path_of(fd: impl AsFd) -> PathBuf {
+        proc_path(fd.as_fd())
+    }
+
     fn in_parent<T>(
         &self,
         action: &'static str,

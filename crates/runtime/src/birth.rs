@@ -6,7 +6,6 @@
 //!   goes into all of them.
 //! - A user namespace of others is entered for good: a helper goes there, and makes the process as its own sibling.
 
-use std::fs;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -19,7 +18,7 @@ use wharf_sys::message;
 use wharf_sys::process::{Child, Namespaces, clone3, clone3_sibling};
 
 use crate::plan::{Join, MountSource, Plan};
-use crate::root::{new_mount, procfs_of};
+use crate::root::{new_mount, procfs_of, write_procfs};
 use crate::{Result, RuntimeError};
 
 /// Makes the process; `child` is what it does.
@@ -85,11 +84,8 @@ fn go(plan: &mut Plan, away: &mut Vec<Home>) -> Result<()> {
 }
 
 /// A PID namespace of others is for the program's own process ([`crate::joining`]), where its procfs can be made from
-/// outside, and where its group has room for the go-between; else the first process is born there and sets itself up in the sight of those.
+/// outside; else the first process is born there and sets itself up in the sight of those.
 fn stay_outside(plan: &mut Plan) {
-    if plan.alone {
-        return;
-    }
     let Some(at) = plan.joins.iter().position(|join| join.kind == "pid") else { return };
     let mut made = Vec::new();
     for (n, step) in plan.mounts.iter().enumerate() {
@@ -141,10 +137,8 @@ fn set_network_parameters(sysctls: &mut Vec<(PathBuf, String)>) -> Result<()> {
     let mut failed = None;
     sysctls.retain(|(path, value)| {
         let network = path.starts_with("sys/net");
-        if network && let Err(error) = fs::write(Path::new("/proc").join(path), value) {
-            failed.get_or_insert_with(|| {
-                RuntimeError::host("write", path.clone(), Errno::from_io_error(&error).unwrap_or(Errno::IO))
-            });
+        if network && let Err(error) = write_procfs(&Path::new("/proc").join(path), value) {
+            failed.get_or_insert(error);
         }
         !network
     });

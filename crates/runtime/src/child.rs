@@ -82,8 +82,11 @@ fn set_up(plan: &Plan, birth: &Birth<'_>, visitor: &mut Option<OwnedFd>) -> Step
     if plan.in_user_namespace() {
         become_id(0, 0, &[])?;
     }
-    let joining =
-        plan.late_pid.as_ref().map(|namespace| Joining::prepare(&plan.process, namespace.as_fd())).transpose()?;
+    let joining = plan.late_pid.as_ref().map(|namespace| Joining::prepare(namespace.as_fd()));
+    let label = match &plan.process.label {
+        Some(label) => Some((label, label.open()?)),
+        None => None,
+    };
     if plan.cgroup_namespace {
         wharf_sys::process::unshare_cgroup().map_err(Failure::at("make a cgroup namespace"))?;
     }
@@ -109,6 +112,10 @@ fn set_up(plan: &Plan, birth: &Birth<'_>, visitor: &mut Option<OwnedFd>) -> Step
         hooks(Point::CreateContainer, "creating")
     })?;
     drop((sent, late));
+    if let Some((label, file)) = label {
+        // By this process, and not by one that it makes; what is run on the way to the program has been.
+        label.write(&file)?;
+    }
     if let Some(name) = &plan.hostname {
         rustix::system::sethostname(name.as_bytes()).map_err(Failure::at("set the host name"))?;
     }

@@ -2,8 +2,9 @@
 
 use std::fs;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 
-use oci_spec::runtime::{LinuxIdMapping, Process, Spec};
+use oci_spec::runtime::{LinuxIdMapping, LinuxPids, LinuxResources, Process, Spec};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
@@ -23,6 +24,7 @@ use crate::net_devices::{self, LentDevices, MovedDevices};
 use crate::plan::{Join, Plan, plan};
 use crate::process::ProcessPlan;
 use crate::report::{Joined, ParentEnd};
+use crate::root::write_procfs;
 use crate::rootfs::Rootfs;
 use crate::{Result, RuntimeError};
 
@@ -164,8 +166,13 @@ fn make(launch: &Launch<'_>, init: bool, devices: &mut Option<MovedDevices>) -> 
     }
     let target = net_devices::joined(&plan)?;
     let linux = spec.linux().as_ref();
+    let alone_at_last = plan.alone && plan.joins.iter().any(|join| join.kind == "pid");
     if let (Some(group), Some(resources)) = (launch.group, linux.and_then(|linux| linux.resources().as_ref())) {
-        group.limit(resources)?;
+        if alone_at_last {
+            group.limit(&with_processes(resources.clone(), WITH_GO_BETWEEN))?;
+        } else {
+            group.limit(resources)?;
+        }
     }
     if init && !plan.namespaces.pid {
         return Err(RuntimeError::Invalid("an init needs a PID namespace of the container's own".into()));
@@ -211,6 +218,10 @@ fn make(launch: &Launch<'_>, init: bool, devices: &mut Option<MovedDevices>) -> 
     })?;
     drop(theirs);
     let mut created = Created::new(child, plan.process.command.clone(), ParentEnd::new(ours));
+    let alone = launch.group.filter(|_| alone_at_last);
+    if let (Some(group), None) = (alone, &plan.late_pid) {
+        leave_alone(group)?;
+    }
     created.left_out = left_out;
     let pid = created.pid.as_raw_nonzero().get();
     if devices.is_none() && !plan.net_devices.is_empty() {
@@ -227,8 +238,24 @@ fn make(launch: &Launch<'_>, init: bool, devices: &mut Option<MovedDevices>) -> 
         return Ok(created);
     }
     let joined = created.parent.made(&plan.process.command, hooks)?;
-    created.become_joined(joined, &plan.process)?;
+    created.become_joined(joined, &plan.process, alone)?;
     Ok(created)
+}
+
+/// Room for the one process that may be there and, until it is, for who makes it ([`crate::joining`]): without that it
+/// would be made in the sight of the others of its PID namespace.
+const WITH_GO_BETWEEN: i64 = 2;
+
+fn with_processes(mut resources: LinuxResources, limit: i64) -> LinuxResources {
+    let mut pids = LinuxPids::default();
+    pids.set_limit(limit);
+    resources.set_pids(Some(pids));
+    resources
+}
+
+/// The container's process is the only one from now on. It has not gone on yet.
+fn leave_alone(group: &Group) -> Result<()> {
+    Ok(group.limit(&with_processes(LinuxResources::default(), 1))?)
 }
 
 /// Refuses a caller with more threads: see the crate's documentation.
@@ -276,8 +303,7 @@ pub(crate) fn set_oom_score(pid: i32, process: &Process) -> Result<()> {
 }
 
 fn write_proc(pid: i32, file: &str, text: &str) -> Result<()> {
-    let path = format!("/proc/{pid}/{file}");
-    fs::write(&path, text).map_err(|e| RuntimeError::host("write", path, Errno::from_io_error(&e).unwrap_or(Errno::IO)))
+    write_procfs(Path::new(&format!("/proc/{pid}/{file}")), text)
 }
 
 impl Created {
@@ -296,12 +322,13 @@ impl Created {
     }
 
     /// What was made was a go-between, which ends, and this is what it has made ([`crate::joining`]).
-    fn become_joined(&mut self, joined: Joined, process: &ProcessPlan) -> Result<()> {
+    fn become_joined(&mut self, joined: Joined, process: &ProcessPlan, alone: Option<&Group>) -> Result<()> {
         let between = std::mem::replace(&mut self.pidfd, joined.child.pidfd);
         (self.pid, self.terminal) = (joined.child.pid, joined.terminal);
         let id = rustix::process::WaitId::PidFd(between.as_fd());
         rustix::process::waitid(id, rustix::process::WaitIdOptions::EXITED)
             .map_err(|errno| RuntimeError::Setup { step: "wait for the process that sets up".into(), errno })?;
+        alone.map_or(Ok(()), leave_alone)?;
         let number = self.pid.as_raw_nonzero().get();
         process.scheduling.schedule().map_or(Ok(()), |schedule| schedule.set(self.pid))?;
         if let (Some(filter), Some(decisions)) = (&process.filter, joined.decisions) {

@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::os::fd::OwnedFd;
 use std::path::Component;
 
-use rustix::fs::{FileType, Mode, OFlags};
+use rustix::fs::{AtFlags, CWD, Gid, Mode, OFlags, Uid, chmodat, chownat, mknodat, openat};
 use rustix::io::Errno;
 use rustix::mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
 use rustix::pty::{OpenptFlags, grantpt, ioctl_tiocgptpeer, unlockpt};
@@ -107,17 +107,61 @@ fn device(root: &RootDir, step: &DeviceStep) -> Result<(), Errno> {
     if let Some(parent) = step.path.parent() {
         root.mkdir_all(parent, 0o755).map_err(errno)?;
     }
-    match root.mknod(&step.path, step.kind, step.mode, step.device) {
-        // The image has it already: only the very same node will do.
-        Err(error) if error.errno == Errno::EXIST => {
-            let found = root.metadata(&step.path, false).map_err(errno)?;
-            let same = FileType::from_raw_mode(found.st_mode) == step.kind && found.st_rdev == step.device;
-            if !same {
-                return Err(Errno::EXIST);
-            }
-        }
-        made => made.map_err(errno)?,
+    let (parent, name) = root.open_parent(&step.path).map_err(errno)?;
+    match mknodat(&parent, name.as_os_str(), step.kind, Mode::from_raw_mode(step.mode), step.device) {
+        // The image has it already.
+        Ok(()) | Err(Errno::EXIST) => {}
+        Err(errno) => return Err(errno),
     }
-    root.set_mode(&step.path, step.mode).map_err(errno)?;
-    root.set_owner(&step.path, step.owner.0, step.owner.1).map_err(errno)
+    // The directory may be one that others write to as well, a volume: what has that name now is held, looked at, and given
+    // its mode and owner as held. Only the very same node will do.
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let node = openat(&parent, name.as_os_str(), flags, Mode::empty())?;
+    step.check(&node).map_err(|_| Errno::EXIST)?;
+    // chmod has no form for a handle before Linux 6.6; the root is still the host's here.
+    chmodat(CWD, RootDir::proc_path_of(&node), Mode::from_raw_mode(step.mode), AtFlags::empty())?;
+    let (uid, gid) = (Uid::from_raw(step.owner.0), Gid::from_raw(step.owner.1));
+    chownat(&node, "", Some(uid), Some(gid), AtFlags::EMPTY_PATH)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use rustix::fs::{FileType, RenameFlags, renameat_with};
+
+    use super::*;
+
+    #[test]
+    fn a_node_whose_name_is_swapped_changes_nothing_of_what_takes_its_place() {
+        let dir = tempfile::tempdir().unwrap();
+        let victim = dir.path().join("victim");
+        std::fs::write(&victim, "").unwrap();
+        std::fs::set_permissions(&victim, std::fs::Permissions::from_mode(0o600)).unwrap();
+        // By what does not change.
+        let inode = std::fs::metadata(&victim).unwrap().ino();
+        let own = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+        let path = std::path::PathBuf::from("/node");
+        let step = DeviceStep { path, kind: FileType::Fifo, mode: 0o666, device: 0, owner: own, host: None };
+        let root = RootDir::open(dir.path()).unwrap();
+        device(&root, &step).unwrap();
+        let over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !over.load(Ordering::Relaxed) {
+                    renameat_with(&root, "node", &root, "victim", RenameFlags::EXCHANGE).unwrap();
+                }
+            });
+            let made: Vec<_> = (0..5000).map(|_| device(&root, &step)).collect();
+            over.store(true, Ordering::Relaxed);
+            assert!(
+                made.contains(&Ok(())) && made.iter().all(|done| matches!(done, Ok(()) | Err(Errno::EXIST))),
+                "{made:?}"
+            );
+        });
+        let all = std::fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().metadata().unwrap());
+        let found: Vec<_> = all.map(|found| (found.ino() == inode, found.mode() & 0o777)).collect();
+        assert!(found.contains(&(true, 0o600)) && found.contains(&(false, 0o666)), "{found:?}");
+    }
 }

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::{Read, Seek, Write};
 use std::os::fd::AsFd;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 use std::time::Duration;
 
@@ -140,10 +140,12 @@ impl HookSet<'_> {
             command.env_clear();
             command.envs(hook.env().iter().flatten().filter_map(|pair| pair.split_once('=')));
         }
-        if matches!(of, Point::Prestart | Point::CreateRuntime)
+        if !inside
             && let Some(bundle) = self.state["bundle"].as_str()
+            && (of != Point::Poststop || Path::new(bundle).is_dir())
         {
-            // Where runc is when it runs them. Those in the container's own mounts are in its root.
+            // Where runc and crun are when they run them; at the end it may have gone. Those in the container's own mounts
+            // are in its root, and those that the program follows are where that will be.
             command.current_dir(bundle);
         }
         command.stdin(input).stdout(output.try_clone().map_err(fail)?).stderr(output.try_clone().map_err(fail)?);

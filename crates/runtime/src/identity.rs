@@ -9,7 +9,7 @@ use std::path::Path;
 use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, Uid, statat};
 use rustix::io::Errno;
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
-use rustix::thread::{CapabilitySet, CapabilitySets};
+use rustix::thread::{CapabilitiesSecureBits, CapabilitySet, CapabilitySets};
 use wharf_rooted_path::RootDir;
 use wharf_sys::process::Words;
 
@@ -74,11 +74,8 @@ fn home_in(table: &str, uid: u32) -> Option<String> {
 
 /// Becomes the program's user, in the one order in which each step still has the right to be done. What can be refused
 /// is here: it is done before the container counts as made. Of capabilities the program's stay, and what [`confine`]
-/// needs.
+/// needs. The label is set already.
 pub(crate) fn settle(process: &ProcessPlan) -> Step<()> {
-    if let Some(label) = &process.label {
-        label.apply()?;
-    }
     process.scheduling.apply()?;
     rlimits::apply(&process.rlimits)?;
     rustix::process::umask(Mode::from_raw_mode(process.umask));
@@ -105,8 +102,6 @@ pub(crate) fn settle_ahead(process: &ProcessPlan, setgroups: bool, socket: Borro
     rustix::process::umask(Mode::from_raw_mode(process.umask));
     give_streams(process.uid);
     change_user(process, || !setgroups)?;
-    // Another user's process may have become one that can be looked into (fs.suid_dumpable, proc_sys_fs(5)).
-    set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(Failure::at("become undumpable"))?;
     let in_cwd = match enter_cwd(&process.cwd) {
         // What procfs shows of a process there is not seen from outside.
         Err(Failure::Step(_, Errno::NOENT)) => false,
@@ -152,6 +147,7 @@ impl Ahead {
 }
 
 fn change_user(process: &ProcessPlan, denied: impl FnOnce() -> bool) -> Step<()> {
+    clear_secure_bits()?;
     for bit in 0..64 {
         let one = CapabilitySet::from_bits_retain(1 << bit);
         if process.bounding & (1 << bit) == 0 {
@@ -164,7 +160,21 @@ fn change_user(process: &ProcessPlan, denied: impl FnOnce() -> bool) -> Step<()>
     }
     rustix::thread::set_keep_capabilities(true).map_err(Failure::at("keep capabilities"))?;
     become_id_where(process.uid, process.gid, &process.groups, denied)?;
-    rustix::thread::set_keep_capabilities(false).map_err(Failure::at("keep capabilities"))
+    rustix::thread::set_keep_capabilities(false).map_err(Failure::at("keep capabilities"))?;
+    // Another user's process may have become one that can be looked into (fs.suid_dumpable, proc_sys_fs(5)).
+    set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(Failure::at("become undumpable"))
+}
+
+/// What capabilities mean to the program is what the configuration says, and not what the caller has for itself
+/// (capabilities(7), "The securebits flags"). A new user namespace begins without any.
+fn clear_secure_bits() -> Step<()> {
+    let bits = rustix::thread::capabilities_secure_bits().map_err(Failure::at("read the secure bits"))?;
+    if bits.is_empty() {
+        return Ok(());
+    }
+    // EPERM where they are locked: then it is the caller that has to be started without them.
+    let none = CapabilitiesSecureBits::empty();
+    rustix::thread::set_capabilities_secure_bits(none).map_err(Failure::at("clear the secure bits of the caller"))
 }
 
 /// What [`confine`] cannot do without: a filter where new privileges are not forbidden.
@@ -321,6 +331,24 @@ pub(crate) fn set_ids(uid: u32, gid: u32) -> Step<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A user who is the same does not change what the process is, and another one makes it what fs.suid_dumpable says.
+    #[test]
+    fn who_has_become_the_user_cannot_be_looked_into() {
+        if !rustix::process::geteuid().is_root() {
+            return eprintln!("skipped: groups are root's to set");
+        }
+        let program: oci_spec::runtime::Process =
+            serde_json::from_str(r#"{"user":{"uid":0,"gid":0,"umask":18},"cwd":"/","args":["a"]}"#).unwrap();
+        let process = crate::process::process_plan(&program, None).unwrap();
+        set_dumpable_behavior(DumpableBehavior::Dumpable).unwrap();
+        // In a thread, whose capabilities and groups are its own.
+        let settled = std::thread::spawn(move || settle_ourselves(&process)).join().unwrap();
+        let behavior = rustix::process::dumpable_behavior().unwrap();
+        set_dumpable_behavior(DumpableBehavior::Dumpable).unwrap();
+        assert!(settled.is_ok());
+        assert_eq!(behavior, DumpableBehavior::NotDumpable);
+    }
 
     #[test]
     fn users_are_at_home_where_the_table_says() {

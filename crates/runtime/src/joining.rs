@@ -20,14 +20,12 @@ use crate::report::{Failure, Step, send_made, send_ready, wait_at_gate, wait_for
 #[derive(Debug)]
 pub(crate) struct Joining<'a> {
     namespace: BorrowedFd<'a>,
-    label: Option<OwnedFd>,
     setgroups: bool,
 }
 
 impl<'a> Joining<'a> {
-    pub(crate) fn prepare(process: &ProcessPlan, namespace: BorrowedFd<'a>) -> Step<Self> {
-        let label = process.label.as_ref().map(|label| label.open()).transpose()?;
-        Ok(Self { namespace, label, setgroups: !setgroups_denied("self") })
+    pub(crate) fn prepare(namespace: BorrowedFd<'a>) -> Self {
+        Self { namespace, setgroups: !setgroups_denied("self") }
     }
 
     /// Makes the process, and ends. Everything is set up but what the process is and may.
@@ -37,9 +35,6 @@ impl<'a> Joining<'a> {
         birth: &Birth<'_>,
         last: impl FnOnce() -> Step<()>,
     ) -> Step<Infallible> {
-        if let (Some(label), Some(file)) = (&process.label, &self.label) {
-            label.write(file)?;
-        }
         // It takes only children.
         move_into_link_name_space(self.namespace, None).map_err(Failure::at("join the pid namespace"))?;
         let filter = process.filter.as_ref();

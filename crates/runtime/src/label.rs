@@ -4,7 +4,7 @@
 use std::os::fd::OwnedFd;
 
 use oci_spec::runtime::{Linux, Process};
-use rustix::fs::{Mode, OFlags, open, statfs};
+use rustix::fs::{Mode, OFlags, ResolveFlags, open, openat2, statfs};
 use rustix::io::Errno;
 
 use crate::report::{Failure, Step};
@@ -61,27 +61,32 @@ impl Label {
         self.write(&self.open()?)
     }
 
-    /// Where it is written, for who will not see its own procfs any more by then.
+    /// Where it is written, for who will be in a container by then: what that has for a procfs is not asked, as one part of
+    /// procfs may be mounted on another there (CVE-2025-52881). Only who has opened it can write to it.
     pub(crate) fn open(&self) -> Step<OwnedFd> {
-        let fail = || Failure::at(self.step());
+        let proc = open("/proc", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
+        proc.and_then(|proc| self.open_in(&proc)).map_err(Failure::at(self.step()))
+    }
+
+    fn open_in(&self, proc: &OwnedFd) -> std::result::Result<OwnedFd, Errno> {
+        if !is_procfs(proc)? {
+            return Err(Errno::NOTSUP);
+        }
+        // It is this very procfs's own file, or none.
+        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_XDEV | ResolveFlags::NO_MAGICLINKS;
         let flags = OFlags::WRONLY | OFlags::CLOEXEC;
-        let shared = || open("/proc/thread-self/attr/exec", flags, Mode::empty());
-        let file = match self {
+        let shared = || openat2(proc, "thread-self/attr/exec", flags, Mode::empty(), resolve);
+        match self {
             Self::Context(_) => shared(),
             // The shared name is that of kernels before 5.1.
-            Self::Profile(_) => match open("/proc/thread-self/attr/apparmor/exec", flags, Mode::empty()) {
+            Self::Profile(_) => match openat2(proc, "thread-self/attr/apparmor/exec", flags, Mode::empty(), resolve) {
                 Err(Errno::NOENT) => shared(),
                 opened => opened,
             },
-        };
-        let file = file.map_err(fail())?;
-        // What an image has put in that place is not written to.
-        if !is_procfs(&file).map_err(fail())? {
-            return Err(fail()(Errno::NOTSUP));
         }
-        Ok(file)
     }
 
+    /// Processes that are made from now on have it, too, and become something else by an exec as well: hooks are over.
     pub(crate) fn write(&self, file: &OwnedFd) -> Step<()> {
         let text = match self {
             Self::Profile(profile) => format!("exec {profile}"),
@@ -166,6 +171,14 @@ pub(crate) fn labelling(kind: &str) -> Labelling {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
+    use rustix::fs::CWD;
+    use rustix::mount::{
+        FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, fsconfig_create, fsmount, fsopen,
+        move_mount, open_tree,
+    };
+
     use super::*;
 
     const NEITHER: Modules = Modules { apparmor: false, selinux: false };
@@ -197,6 +210,52 @@ mod tests {
         assert!(plan(&process("selinuxLabel", ""), NEITHER).unwrap().is_none());
         let both = process("selinuxLabel", &format!(r#"{context}","apparmorProfile":"a"#));
         assert!(plan(&both, BOTH).is_err());
+    }
+
+    /// A procfs of its own, in nobody's mount table.
+    fn procfs() -> std::result::Result<OwnedFd, Errno> {
+        let fs = fsopen("proc", FsOpenFlags::FSOPEN_CLOEXEC)?;
+        fsconfig_create(&fs)?;
+        fsmount(&fs, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())
+    }
+
+    #[test]
+    fn a_label_is_written_to_its_own_file_of_procfs_and_no_other() {
+        let labels = [Label::Profile("a".into()), Label::Context("a:b:c".into())];
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(dir.path().join("thread-self/attr")).unwrap();
+        std::fs::write(dir.path().join("thread-self/attr/exec"), "").unwrap();
+        let image_s = open(dir.path(), OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).unwrap();
+        for label in &labels {
+            assert_eq!(label.open_in(&image_s).unwrap_err(), Errno::NOTSUP);
+        }
+        let own = match procfs() {
+            Err(Errno::PERM) => return eprintln!("skipped: no right to mount"),
+            own => own.unwrap(),
+        };
+        let thread = std::fs::read_link("/proc/thread-self").unwrap();
+        if !Path::new("/proc/thread-self/attr/exec").exists() {
+            return eprintln!("skipped: a kernel without security modules");
+        }
+        for label in &labels {
+            label.open_in(&own).unwrap();
+        }
+        // Another part of procfs in that place: a file that takes what is written and does nothing.
+        for covered in ["attr/exec", "attr"] {
+            let own = procfs().unwrap();
+            let other = if covered == "attr" { "self/attr" } else { "self/attr/fscreate" };
+            let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+            let tree = open_tree(CWD, Path::new("/proc").join(other), flags).unwrap();
+            let at = thread.join(covered);
+            match move_mount(&tree, "", &own, &at, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH) {
+                // Before Linux 6.15.
+                Err(Errno::INVAL) => return eprintln!("skipped: nothing is mounted on what is in no mount table"),
+                done => done.unwrap(),
+            }
+            for label in &labels {
+                assert_eq!(label.open_in(&own).unwrap_err(), Errno::XDEV, "{covered}");
+            }
+        }
     }
 
     #[test]

@@ -1,15 +1,16 @@
 //! User namespaces as tables: what an id-mapped mount takes its mapping from (mount_setattr(2)).
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use oci_spec::runtime::LinuxIdMapping;
 use rustix::fs::{Mode, OFlags};
-use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{WaitId, WaitIdOptions, waitid};
 use wharf_sys::process::{Namespaces, clone3};
 
+use crate::root::write_procfs;
 use crate::{Result, RuntimeError};
 
 /// The lines of a `uid_map` or `gid_map` (user_namespaces(7)).
@@ -72,9 +73,7 @@ fn is_alone(mappings: &[LinuxIdMapping], own: u32) -> bool {
 }
 
 fn write(pid: i32, file: &str, text: &str) -> Result<()> {
-    let path = format!("/proc/{pid}/{file}");
-    std::fs::write(&path, text)
-        .map_err(|e| RuntimeError::host("write", path, Errno::from_io_error(&e).unwrap_or(Errno::IO)))
+    write_procfs(Path::new(&format!("/proc/{pid}/{file}")), text)
 }
 
 fn by_program(name: &'static str, pid: i32, mappings: &[LinuxIdMapping]) -> Result<()> {

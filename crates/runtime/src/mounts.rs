@@ -1,7 +1,7 @@
 //! From a configuration's mounts to steps; what is of the host is opened here (runtime-spec, config, "Mounts").
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{Linux, LinuxNamespaceType, Mount};
 use rustix::fs::FileType;
@@ -13,7 +13,7 @@ use wharf_sys::mount::{Attributes, Change, set_attributes};
 use crate::bind_source::BindSources;
 use crate::mapping;
 use crate::mount_options::Options;
-use crate::plan::{MountSource, MountStep};
+use crate::plan::{MountSource, MountStep, Shown};
 use crate::rootfs::layer;
 use crate::{Result, RuntimeError};
 
@@ -46,13 +46,14 @@ pub(crate) fn mount_step(mount: &Mount, surroundings: &Surroundings<'_>) -> Resu
         return Err(RuntimeError::Invalid(format!("tmpcopyup on `{}`, which is no tmpfs", destination.display())));
     }
     let source = match kind {
+        "cgroup" | "cgroup2" if !hierarchies.is_v2() && unprivileged => late_groups(hierarchies, group),
         "cgroup" | "cgroup2" if !hierarchies.is_v2() => groups(hierarchies, group, options.set)?,
         "cgroup" | "cgroup2" if needs_host_s_groups(linux) => {
-            let top = hierarchies.v2().unwrap_or(Path::new("/sys/fs/cgroup")).to_owned();
-            let source = group.and_then(Group::v2_dir).unwrap_or(top);
+            let top = hierarchies.v2().unwrap_or(Path::new("/sys/fs/cgroup"));
             if unprivileged {
-                MountSource::Late { source, directory: true }
+                MountSource::Late { source: group_or_own(top, "", group, &own_groups()), directory: true }
             } else {
+                let source = group.and_then(Group::v2_dir).unwrap_or_else(|| top.to_owned());
                 let tree = layer(&source, None, false)?;
                 let change = Change { set: options.set, ..Change::default() };
                 set_attributes(tree.as_fd(), false, change)
@@ -161,7 +162,61 @@ fn groups(hierarchies: &Hierarchies, group: Option<&Group>, set: Attributes) -> 
         let tree = layer(&path, None, false)?;
         let change = Change { set, ..Change::default() };
         set_attributes(tree.as_fd(), false, change).map_err(|e| RuntimeError::host("set the options of", &path, e))?;
-        all.push((name.strip_prefix("name=").unwrap_or(name).to_owned(), tree));
+        all.push((directory_name(name).to_owned(), Shown::Tree(tree)));
     }
     Ok(MountSource::Groups(all))
+}
+
+fn directory_name(hierarchy: &str) -> &str {
+    hierarchy.strip_prefix("name=").unwrap_or(hierarchy)
+}
+
+/// As [`groups`], for the container of an ordinary user, which most often has no group.
+fn late_groups(hierarchies: &Hierarchies, group: Option<&Group>) -> MountSource {
+    let own = own_groups();
+    let shown = |(name, root)| (directory_name(name).to_owned(), Shown::Late(group_or_own(root, name, group, &own)));
+    MountSource::Groups(hierarchies.all_v1().map(shown).collect())
+}
+
+/// The groups of this process (cgroups(7), `/proc/PID/cgroup`).
+fn own_groups() -> String {
+    std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default()
+}
+
+/// The container's group in the hierarchy of that name at `root`, or the one that this process is in, which the
+/// container's will be in then; as runc shows them. The unified hierarchy has no name. `own`: as [`own_groups`].
+fn group_or_own(root: &Path, name: &str, group: Option<&Group>, own: &str) -> PathBuf {
+    let in_hierarchy = |line: &str| {
+        let (_, rest) = line.split_once(':')?;
+        let (names, path) = rest.split_once(':')?;
+        names.split(',').any(|one| one == name).then(|| path.trim_start_matches('/').to_owned())
+    };
+    let made = group.map(|group| root.join(group.path()));
+    // A path that leads above the root is one outside of this process's view.
+    let own = own.lines().find_map(in_hierarchy).filter(|path| !path.split('/').any(|part| part == ".."));
+    let own = own.map(|path| root.join(path));
+    made.into_iter().chain(own).find(|dir| dir.is_dir()).unwrap_or_else(|| root.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_a_group_a_container_is_shown_its_maker_s() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path();
+        std::fs::create_dir_all(root.join("user/one")).unwrap();
+        let own = "5:cpu,cpuacct:/user/one\n2:name=systemd:/gone\n1:pids:/../user\n0::/user\n";
+        for (name, shown) in [
+            ("cpu", "user/one"),
+            ("cpuacct", "user/one"),
+            ("name=systemd", ""),
+            ("pids", ""),
+            ("memory", ""),
+            ("", "user"),
+        ] {
+            assert_eq!(group_or_own(root, name, None, own), root.join(shown), "{name}");
+        }
+    }
 }

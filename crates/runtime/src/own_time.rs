@@ -1,11 +1,12 @@
 //! A time namespace of the container's own (time_namespaces(7); runtime-spec, config-linux, "Offset for Time Namespace").
 
 use std::collections::HashMap;
-use std::fs;
+use std::path::Path;
 
 use oci_spec::runtime::LinuxTimeOffset;
 use rustix::io::Errno;
 
+use crate::root::write_procfs;
 use crate::{Result, RuntimeError};
 
 #[derive(Debug)]
@@ -54,15 +55,14 @@ impl OwnTime {
         if self.offsets.is_empty() {
             return Ok(());
         }
-        let path = "/proc/self/timens_offsets";
-        fs::write(path, &self.offsets)
-            .map_err(|e| RuntimeError::host("write", path, Errno::from_io_error(&e).unwrap_or(Errno::IO)))
+        write_procfs(Path::new("/proc/self/timens_offsets"), &self.offsets)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use rustix::process::{WaitId, WaitIdOptions, waitid};
+    use std::fs;
     use std::os::fd::AsFd;
     use wharf_sys::process::{Namespaces, clone3};
 

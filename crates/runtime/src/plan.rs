@@ -34,7 +34,7 @@ pub(crate) struct Plan {
     pub(crate) joins: Vec<Join>,
     /// A PID namespace of others that only the program's process goes into ([`crate::joining`]).
     pub(crate) late_pid: Option<OwnedFd>,
-    /// No more than one process may be in its group: not even for a moment.
+    /// No more than one process may be in its group, once the program's is.
     pub(crate) alone: bool,
     /// A user namespace of others, entered before all else.
     pub(crate) user_join: Option<OwnedFd>,
@@ -94,7 +94,14 @@ pub(crate) enum MountSource {
     /// namespace of its own alone. What the path leads to is that user's own choice.
     Late { source: PathBuf, directory: bool },
     /// A tmpfs with the v1 hierarchies below it, each by its name.
-    Groups(Vec<(String, OwnedFd)>),
+    Groups(Vec<(String, Shown)>),
+}
+
+/// A directory of the host's: a detached copy of it, or what only the child can copy ([`MountSource::Late`]).
+#[derive(Debug)]
+pub(crate) enum Shown {
+    Tree(OwnedFd),
+    Late(PathBuf),
 }
 
 /// `state` is the container's, for those who are told of it.

@@ -12,11 +12,12 @@ use rustix::mount::{
 use wharf_rooted_path::RootDir;
 use wharf_sys::mount::{Attributes, Change, Propagation, set_attributes};
 
+use crate::RuntimeError;
 use crate::copy_up::copy_up;
 use crate::devices::device_files;
 use crate::label::{Labelling, labelling};
 use crate::mount_options::Options;
-use crate::plan::{MOUNT, MountSource, MountStep, Plan};
+use crate::plan::{MOUNT, MountSource, MountStep, Plan, Shown};
 use crate::report::{Failure, Step};
 
 /// Builds the root, goes into it, and leaves nothing of the host's behind. `before` is done when all is mounted and
@@ -138,7 +139,15 @@ fn mount(root: &RootDir, step: &MountStep, plan: &Plan) -> Step<()> {
                 attach(root, step, top.as_fd(), own)?;
             }
             let below = RootDir::from_fd(top);
-            for (name, tree) in groups {
+            for (name, shown) in groups {
+                let late;
+                let tree = match shown {
+                    Shown::Tree(tree) => tree,
+                    Shown::Late(path) => {
+                        late = open_group(path, step.options.set).map_err(fail())?;
+                        &late
+                    }
+                };
                 let target = below.mkdir_all(name, 0o755).map_err(|e| fail()(e.errno))?;
                 let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
                 move_mount(tree, "", &target, "", flags).map_err(fail())?;
@@ -166,6 +175,12 @@ pub(crate) fn open_here(path: &Path, recursive: bool) -> Result<OwnedFd, Errno> 
         flags |= OpenTreeFlags::AT_RECURSIVE;
     }
     open_tree(CWD, path, flags)
+}
+
+fn open_group(path: &Path, set: Attributes) -> Result<OwnedFd, Errno> {
+    let tree = open_here(path, false)?;
+    set_attributes(tree.as_fd(), false, Change { set, ..Change::default() })?;
+    Ok(tree)
 }
 
 /// A tmpfs is as accessible as the directory that it covers, if nothing else is asked, and may begin with its contents.
@@ -237,6 +252,21 @@ const STANDING_IN: &[&str] = &[
 #[allow(clippy::unnecessary_cast)]
 pub(crate) fn is_procfs(fd: impl AsFd) -> Result<bool, Errno> {
     Ok(rustix::fs::fstatfs(fd)?.f_type as i64 == PROC_MAGIC)
+}
+
+/// Writes to a file of this process's own procfs, whose place another file system may have been mounted on: a mapping or a
+/// kernel parameter that went elsewhere would count as set.
+///
+/// # Errors
+/// As open(2) and write(2); `ENOTSUP` for what is no file of procfs.
+pub(crate) fn write_procfs(path: &Path, text: &str) -> crate::Result<()> {
+    let fail = |errno| RuntimeError::host("write", path, errno);
+    let file = rustix::fs::open(path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty()).map_err(fail)?;
+    if !is_procfs(&file).map_err(fail)? {
+        return Err(fail(Errno::NOTSUP));
+    }
+    // All in one call: these files take no part of it.
+    rustix::io::write(&file, text.as_bytes()).map(drop).map_err(fail)
 }
 
 fn may_hide(destination: &Path) -> bool {
@@ -376,5 +406,22 @@ fn make_cwd(root: &RootDir, cwd: &Path) -> Step<()> {
         Ok(_) => Ok(()),
         Err(error) if error.errno == Errno::ROFS => Ok(()),
         Err(error) => Err(Failure::Step(format!("make the working directory `{}`", cwd.display()), error.errno)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_for_procfs_is_written_to_no_other_file_system() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("uid_map");
+        std::fs::write(&file, "as it was").unwrap();
+        let refused = write_procfs(&file, "0 0 1\n");
+        assert!(matches!(refused, Err(RuntimeError::Host { errno: Errno::NOTSUP, .. })), "{refused:?}");
+        assert_eq!(std::fs::read(&file).unwrap(), b"as it was");
+        let own = std::fs::read_to_string("/proc/self/oom_score_adj").unwrap();
+        write_procfs(Path::new("/proc/self/oom_score_adj"), own.trim()).unwrap();
     }
 }

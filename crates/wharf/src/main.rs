@@ -6,8 +6,6 @@ use std::ffi::OsString;
 use std::path::Path;
 use std::process::ExitCode;
 
-use rustix::io::Errno;
-
 fn main() -> ExitCode {
     let mut words = std::env::args_os();
     let called = words.next().unwrap_or_default();
@@ -36,10 +34,7 @@ fn oci(args: &[OsString]) -> ExitCode {
 
 /// For roles whose processes containers may come to see.
 fn protected(role: impl FnOnce() -> ExitCode) -> ExitCode {
-    if let Err(errno) = wharf_sys::own_program::protect()
-        && errno != Errno::PERM
-    {
-        // An ordinary user may not, and has nothing of the host's to lose. Anybody else should know.
+    if let Err(errno) = wharf_sys::own_program::protect() {
         eprintln!("wharf: containers may come to write to this program: it cannot be started read-only: {errno}");
     }
     role()

@@ -140,6 +140,10 @@ fn a_first_process_that_joins_a_container_may_do_no_more_than_that() {
         let joins = &["--pid", "container:caught", "busybox", "sh", "-c", script];
         let seen = say(&d, &[&["run", "--rm"], user, joins].concat()).ok();
         assert!(seen.starts_with("sh\n") && seen.contains("\nSeccomp:\t2"), "{seen}");
+        // Where it is to be the only process, too: who makes it is one more.
+        let alone = ["--pids-limit", "1", "--pid", "container:caught", "busybox", "cat", "/proc/self/status"];
+        let seen = say(&d, &[&["run", "--rm"], user, &alone].concat()).ok();
+        assert!(seen.contains("\nSeccomp:\t2"), "{seen}");
     }
     assert_caught_no_more(&d, "caught");
 }

@@ -111,6 +111,7 @@ fn an_exec_of_the_runtime_alone_is_as_confined() {
             process["rlimits"] = json!([{ "type": "RLIMIT_NOFILE", "soft": 100, "hard": 200 },
                                         { "type": "RLIMIT_CORE", "soft": 0, "hard": 0 }]);
             process["scheduler"] = json!({ "policy": "SCHED_BATCH", "nice": 5 });
+            process["ioPriority"] = json!({ "class": "IOPRIO_CLASS_BE", "priority": 6 });
             for set in ["ambient", "inheritable"] {
                 process["capabilities"][set] = json!(["CAP_KILL"]);
             }
@@ -137,7 +138,11 @@ fn an_exec_of_the_runtime_alone_is_as_confined() {
         bundle.create();
         bundle.start();
         let stat = |process: &str| {
-            format!("{}; head -c 0 /dev/null; busybox cut -d' ' -f19,41 /proc/{process}/stat", look(process))
+            let number = if process == "self" { "$$" } else { process };
+            format!(
+                "{}; head -c 0 /dev/null; busybox cut -d' ' -f19,41 /proc/{process}/stat; busybox ionice -p {number}",
+                look(process)
+            )
         };
         let container = bundle.output(&["exec", &bundle.id, "sh", "-c", &stat("1")]);
         let exec = bundle.output(&["exec", &bundle.id, "sh", "-c", &stat("self")]);
@@ -151,6 +156,7 @@ fn an_exec_of_the_runtime_alone_is_as_confined() {
             "CapAmb:\t0000000000000020",
             "SigIgn:\t0000000000000000",
             "\n400\n",
+            "best-effort: prio 6",
         ] {
             assert!(exec.contains(want), "{want}: {exec}");
         }

@@ -5,19 +5,19 @@
 //!
 //! | | class | tests |
 //! | --- | --- | --- |
-//! | 1 | the runtime's program overwritten (CVE-2019-5736) | `binary::running_the_runtime_s_own_program_gains_nothing`, `docker/survive.rs::the_program_on_the_host_cannot_be_written_through_its_processes` |
+//! | 1 | the runtime's program overwritten (CVE-2019-5736) | `binary::running_the_runtime_s_own_program_gains_nothing`, `docker/survive.rs::the_program_on_the_host_cannot_be_written_through_its_processes`, `oci/rootless.rs::a_user_s_own_runtime_is_not_written_to_by_its_containers` |
 //! | 2 | tracing who is on his way in (CVE-2016-9962) | `binary::processes_on_their_way_in_show_nothing`, `binary::a_process_on_its_way_in_may_do_no_more_than_the_container`, `oci/hostile.rs::the_waiting_process_shows_nothing_to_the_container` |
 //! | 3 | a leaked fd, a directory outside (CVE-2024-21626) | `binary::a_program_has_the_standard_streams_and_no_other_fd`, `binary::a_working_directory_is_inside_of_the_root`, `oci/hostile.rs::the_working_directory_cannot_be_an_fd_of_the_runtime_s` |
-//! | 4 | procfs redirected (CVE-2019-16884, 2019-19921, 2025-52881) | all of `procfs`, `oci/hostile.rs::links_in_place_of_the_kernel_s_directories_stay_inside`, `docker/refuse.rs` |
-//! | 5 | what masks and consoles are made of (CVE-2025-31133, 2025-52565) | `mounts::what_masks_are_made_of_is_not_the_image_s`, `mounts::a_terminal_is_no_file_of_the_image_s` |
-//! | 6 | links in the root while it is made ready (CVE-2024-45310, 2026-41579) | `mounts::the_image_s_links_lead_no_mount_and_no_file_of_ours_out`, `mounts::a_link_in_place_of_etc_stays_inside`, `rooted-path/tests/escape.rs` |
+//! | 4 | procfs redirected (CVE-2019-16884, 2019-19921, 2025-52881) | all of `procfs`, `oci/hostile.rs::links_in_place_of_the_kernel_s_directories_stay_inside`, `docker/refuse.rs`, `runtime`'s `label::a_label_is_written_to_its_own_file_of_procfs_and_no_other` |
+//! | 5 | what masks and consoles are made of (CVE-2025-31133, 2025-52565) | `mounts::what_masks_are_made_of_is_not_the_image_s`, `mounts::a_terminal_is_no_file_of_the_image_s`, `oci/terminal.rs::a_terminal_is_none_that_the_image_has_for_one` |
+//! | 6 | links in the root while it is made ready (CVE-2024-45310, 2026-41579) | `mounts::the_image_s_links_lead_no_mount_and_no_file_of_ours_out`, `mounts::a_link_in_place_of_etc_stays_inside`, `rooted-path/tests/escape.rs`, `runtime`'s `devices::a_node_whose_name_is_swapped_changes_nothing_of_what_takes_its_place` |
 //! | 7 | a mount's place swapped (CVE-2021-30465, 2026-42306) | `mounts::a_mount_whose_place_is_swapped_for_a_link_stays_inside`, `oci/hostile.rs::mount_destinations_that_are_links_stay_inside` |
 //! | 8 | copying while links are swapped (CVE-2018-15664) | `copy::copies_while_a_directory_is_swapped_for_a_link_stay_inside`, `copy::differences_and_sizes_while_a_directory_is_swapped_stay_inside` |
 //! | 9 | the host runs what the container brings (CVE-2019-14271, 2026-41567) | `copy::nothing_of_the_container_s_tree_is_run_on_the_host` |
 //! | 10 | modes and owners changed through links (CVE-2021-32760) | `archive/tests/hostile.rs::a_link_is_not_written_through`, `rooted-path/tests/escape.rs::attributes_of_a_link_are_never_those_of_its_target` |
 //! | 11 | data that users read (CVE-2021-41091) | `api::nobody_else_reads_what_the_daemon_keeps` |
 //! | 12 | abstract sockets (CVE-2020-15257) | `api::there_is_no_abstract_socket` |
-//! | 13 | `release_agent` and writable groups (CVE-2022-0492) | `confinement::control_groups_and_devices_are_not_the_container_s_to_change` |
+//! | 13 | `release_agent` and writable groups (CVE-2022-0492, 2023-25809) | `confinement::control_groups_and_devices_are_not_the_container_s_to_change`, `oci/rootless.rs::control_groups_are_shown_and_not_given` |
 //! | 14 | devices, `devices.allow`, file handles | `confinement::devices_of_the_host_do_not_open`, `confinement::rarely_used_system_calls_are_refused` |
 //! | 15 | rarely used system calls (CVE-2022-0185, 2024-1086) | `confinement::rarely_used_system_calls_are_refused` |
 //! | 16 | inheritable capabilities (CVE-2022-24769) | `confinement::nobody_inherits_capabilities`, `confinement::an_exec_is_as_confined_as_the_container` |

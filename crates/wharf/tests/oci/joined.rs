@@ -135,14 +135,17 @@ fn what_is_wrong_with_it_is_told_by_create() {
     }
 }
 
-/// There is no room for a go-between then.
+/// The go-between is one more until the process is there.
 #[test]
-fn one_process_is_enough() {
-    let Some((_first, second)) = pair("lone", &["echo", "alone"], |config| {
-        config["linux"]["resources"]["pids"] = json!({ "limit": 1 });
-    }) else {
-        return;
-    };
-    let output = second.run();
-    assert_eq!(text(&output.stdout), "alone\n", "{}", text(&output.stderr));
+fn one_process_is_enough_and_the_only_one() {
+    for limit in [0, 1] {
+        let Some((_first, second)) = pair("lone", &["sh", "-c", "echo alone; ls / && echo two"], |config| {
+            config["linux"]["resources"]["pids"] = json!({ "limit": limit });
+        }) else {
+            return;
+        };
+        let output = second.run();
+        assert_eq!(text(&output.stdout), "alone\n", "{}", text(&output.stderr));
+        assert!(text(&output.stderr).contains("can't fork"), "{}", text(&output.stderr));
+    }
 }

@@ -17,6 +17,10 @@ mod net_devices;
 mod notify;
 mod pidfd_socket;
 mod process;
+#[cfg(target_arch = "x86_64")]
+#[expect(dead_code, reason = "programs of the tests of ways out: not all of it is needed here")]
+#[path = "../escape/program.rs"]
+mod program;
 mod rootless;
 mod run;
 mod seccomp;

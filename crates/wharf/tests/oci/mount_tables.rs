@@ -86,8 +86,14 @@ fn hooks_find_the_root_where_the_host_has_it() {
         "pid=$(/bin/busybox sed 's/.*\"pid\":\\([0-9]*\\).*/\\1/'); \
          /bin/busybox nsenter -m -t $pid /bin/busybox sh -c 'echo runtime > {root}/from-runtime'; pwd > {root}/where"
     );
+    let note = |name: &str| format!("pwd > {}", bundle.path(name).display());
     bundle.configure(|config| {
         let hook = |script: &str| json!([{ "path": "/bin/busybox", "args": ["busybox", "sh", "-c", script] }]);
+        config["process"]["cwd"] = json!("/bin");
+        config["hooks"]["startContainer"] = hook("pwd > /started");
+        for point in ["poststart", "poststop"] {
+            config["hooks"][point] = hook(&note(point));
+        }
         config["hooks"]["createRuntime"] = hook(&runtime);
         config["hooks"]["createContainer"] = hook("echo container > from-container");
     });
@@ -95,6 +101,11 @@ fn hooks_find_the_root_where_the_host_has_it() {
     assert_eq!(text(&output.stdout), "runtime\ncontainer\n", "{}", text(&output.stderr));
     let place = fs::read_to_string(bundle.path("rootfs/where")).unwrap();
     assert_eq!(place.trim(), bundle.dir.path().canonicalize().unwrap().to_string_lossy());
+    // In which namespaces they run the specification says ("POSIX-platform Hooks"); where, runc and crun.
+    assert_eq!(fs::read_to_string(bundle.path("rootfs/started")).unwrap(), "/bin\n");
+    for point in ["poststart", "poststop"] {
+        assert_eq!(fs::read_to_string(bundle.path(point)).unwrap(), place, "{point}");
+    }
 }
 
 #[test]

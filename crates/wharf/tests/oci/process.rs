@@ -131,7 +131,7 @@ fn the_memory_policies_that_are_told_are_recognized() {
 }
 
 #[test]
-fn session_keys_and_parents_are_not_inherited() {
+fn users_and_filters_are_as_asked() {
     let Some(bundle) =
         Bundle::new("identity", &["sh", "-c", "grep -E 'Groups|Umask|Seccomp:' /proc/self/status"], |config| {
             config["process"]["user"] = json!({ "uid": 4, "gid": 5, "additionalGids": [6, 7], "umask": 0o027 });
@@ -214,4 +214,82 @@ fn an_ambient_capability_needs_an_inheritable_one() {
     bundle.configure(|config| config["process"]["capabilities"]["inheritable"] = json!(["CAP_KILL"]));
     let one = "CapInh:\t0000000000000020\nCapPrm:\t0000000000000420\nCapAmb:\t0000000000000020\n";
     assert_eq!(text(&bundle.run().stdout), one);
+}
+
+#[cfg(target_arch = "x86_64")]
+mod by_system_calls {
+    use std::path::Path;
+    use std::process::{Command, Output};
+
+    use serde_json::json;
+
+    use crate::kit::{Bundle, text};
+    use crate::program::{Arg, call, once};
+
+    fn answers(output: &Output) -> Vec<i32> {
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        output.stdout.chunks_exact(4).map(|bytes| i32::from_ne_bytes(bytes.try_into().unwrap())).collect()
+    }
+
+    /// unistd.h, `keyctl` and `add_key`; keyctl.h, `KEYCTL_SEARCH`, `KEY_SPEC_SESSION_KEYRING`.
+    const KEYCTL: u64 = 250;
+    const ADD_KEY: u64 = 248;
+    const SEARCH: Arg<'_> = Arg::Number(10);
+    const SESSION: Arg<'_> = Arg::Number(0xffff_fffd);
+    const ENOKEY: i32 = -126;
+
+    #[test]
+    fn keys_of_the_session_are_not_inherited_unless_asked() {
+        if !Path::new("/proc/keys").exists() {
+            return eprintln!("skipped: a kernel without keys");
+        }
+        let Some(bundle) = Bundle::new("keys", &["/find"], |_| {}) else { return };
+        let (kind, name) = (Arg::Bytes(b"user"), Arg::Bytes(b"wharf-test"));
+        let add = bundle.path("add");
+        once(&add, &[call(ADD_KEY, &[kind, name, Arg::Bytes(b"secret"), Arg::Number(6), SESSION])]);
+        once(&bundle.path("rootfs/find"), &[call(KEYCTL, &[SEARCH, SESSION, kind, name, Arg::Number(0)])]);
+        // This thread's own, which what it starts inherits.
+        wharf_sys::process::join_new_session_keyring().unwrap();
+        let key = answers(&Command::new(&add).output().unwrap());
+        assert!(key[0] > 0, "{key:?}");
+        assert_eq!(answers(&Command::new(bundle.path("rootfs/find")).output().unwrap()), key);
+        assert_eq!(answers(&bundle.run()), [ENOKEY]);
+        let mut command = bundle.wharf(&["run", "--no-new-keyring", "--bundle"]);
+        assert_eq!(answers(&command.arg(bundle.dir.path()).arg(&bundle.id).output().unwrap()), key);
+        bundle.configure(|config| config["process"]["args"] = json!(["sleep", "600"]));
+        bundle.create();
+        bundle.start();
+        assert_eq!(answers(&bundle.output(&["exec", &bundle.id, "/find"])), [ENOKEY]);
+    }
+
+    /// prctl(2).
+    const PRCTL: u64 = 157;
+    const GET_SECUREBITS: Arg<'_> = Arg::Number(27);
+
+    #[test]
+    fn secure_bits_of_the_caller_are_not_the_container_s() {
+        let Some(bundle) = Bundle::new("bits", &["/bits"], |_| {}) else { return };
+        let program = bundle.path("rootfs/bits");
+        once(&program, &[call(PRCTL, &[GET_SECUREBITS])]);
+        let with = |bits: &str, command: &Command| {
+            let mut with = Command::new("setpriv");
+            with.args(["--securebits", bits]).arg(command.get_program()).args(command.get_args());
+            with.output().unwrap()
+        };
+        assert_eq!(answers(&with("+no_setuid_fixup", &Command::new(&program))), [4]);
+        assert_eq!(answers(&with("+no_setuid_fixup", &bundle.run_command())), [0]);
+        // What cannot be taken away is told.
+        let locked = with("+no_setuid_fixup,+no_setuid_fixup_locked", &bundle.run_command());
+        assert!(
+            text(&locked.stderr).contains("cannot clear the secure bits of the caller"),
+            "{}",
+            text(&locked.stderr)
+        );
+        bundle.assert_nothing_is_left();
+        bundle.configure(|config| config["process"]["args"] = json!(["sleep", "600"]));
+        bundle.create();
+        bundle.start();
+        assert_eq!(answers(&with("+no_setuid_fixup", &bundle.wharf(&["exec", &bundle.id, "/bits"]))), [0]);
+        assert_eq!(answers(&with("+no_setuid_fixup", &bundle.wharf(&["exec", "-u", "5:5", &bundle.id, "/bits"]))), [0]);
+    }
 }

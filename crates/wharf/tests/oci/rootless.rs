@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use serde_json::{Value, json};
@@ -31,7 +31,7 @@ impl Home {
         let bin = home.path("rootfs/bin");
         fs::create_dir_all(&bin).unwrap();
         fs::copy("/bin/busybox", Path::new(&bin).join("busybox")).unwrap();
-        for applet in ["sh", "id", "cat", "sleep", "touch", "chown"] {
+        for applet in ["sh", "id", "cat", "sleep", "touch", "chown", "readlink", "chmod", "mkdir", "ls"] {
             symlink("busybox", Path::new(&bin).join(applet)).unwrap();
         }
         // By another process: what this one has open for writing its children of the same moment would have, too, and
@@ -166,4 +166,181 @@ fn more_ids_come_from_the_system_s_tables() {
     let output = home.with_more_ids("/usr/bin:/bin", "run d");
     assert!(text(&output.stderr).contains("`newuidmap` refuses"), "{}", text(&output.stderr));
     assert_eq!(fs::read_dir(home.path("state")).unwrap().count(), 0);
+}
+
+/// Waits for a program that is not the container's own, opens it, lets it end (it waits at the other end of a FIFO), and
+/// writes to it by way of that fd.
+const OVERWRITE: &str = "
+    touch /ready
+    while :; do
+        for p in /proc/[0-9]*; do
+            case \"$(readlink $p/exe)\" in ''|/bin/busybox) continue ;; esac
+            (
+                exec 3< $p/exe && touch /seen
+                chmod 0775 /proc/self/fd/3
+                echo x > /proc/self/fd/3
+                touch /tried
+                cat /fifo
+                n=0
+                until echo x > /proc/self/fd/3 || [ $n = 30 ]; do n=$((n+1)); sleep 0.02; done
+                touch /over
+            )
+        done
+    done 2> /dev/null";
+
+/// CVE-2019-5736 where the runtime's program is the user's own.
+#[test]
+fn a_user_s_own_runtime_is_not_written_to_by_its_containers() {
+    let Some(home) = Home::new(&["sh", "-c", OVERWRITE]) else { return };
+    let fifo = home.path("rootfs/fifo");
+    assert!(Command::new("mkfifo").args(["-m", "666", &fifo]).status().unwrap().success());
+    chown(home.path("runc"), Some(USER), Some(USER)).unwrap();
+    let inside = |name: &str| Path::new(&home.path("rootfs")).join(name).exists();
+    let untouched = |when: &str| {
+        assert!(fs::read(home.path("runc")).unwrap() == fs::read(WHARF).unwrap(), "written to, {when}");
+        assert_eq!(fs::metadata(home.path("runc")).unwrap().permissions().mode() & 0o777, 0o755, "{when}");
+    };
+    // It waits for who opens the FIFO.
+    let itself = ["/proc/self/exe", "oci", "--log", "/fifo", "list"];
+    let create = |id: &str| {
+        let log = fs::File::create(home.path("log")).unwrap();
+        let created = home.command(&["create", id]).stdout(log.try_clone().unwrap()).stderr(log).status().unwrap();
+        assert!(created.success(), "{}", fs::read_to_string(home.path("log")).unwrap());
+    };
+    create("e");
+    assert!(home.runc(&["start", "e"]).status.success());
+    wait_until("it is on the watch", || inside("ready"));
+    // By a program that no path leads to any more nothing can be mounted.
+    let gone = format!(
+        "ln runc gone && exec 3< gone && rm gone && exec /proc/self/fd/3 oci --root {} exec e {}",
+        home.path("state"),
+        itself.join(" ")
+    );
+    for (by, mut command) in [
+        ("its path", home.command(&[&["exec", "e"], &itself[..]].concat())),
+        ("an fd", {
+            let mut command = Command::new("/bin/sh");
+            command.args(["-c", &gone]).current_dir(home.0.path()).stdin(Stdio::null()).uid(USER).gid(USER);
+            command
+        }),
+    ] {
+        let output = command.output().unwrap();
+        let said = text(&output.stderr);
+        wait_until(&format!("an attempt on what was called by {by}: {said}"), || inside("over"));
+        assert!(inside("seen"), "it was not opened: {said}");
+        untouched(by);
+        ["seen", "tried", "over"]
+            .iter()
+            .for_each(|name| fs::remove_file(home.path("rootfs").to_owned() + "/" + name).unwrap());
+    }
+    assert!(home.runc(&["delete", "--force", "e"]).status.success());
+
+    // As the first program, which waits, too.
+    home.configure(|config| config["process"]["args"] = json!(itself));
+    create("f");
+    assert!(home.runc(&["start", "f"]).status.success());
+    let watching = home.command(&["exec", "--detach", "f", "sh", "-c", OVERWRITE]).stdout(Stdio::null()).status();
+    assert!(watching.unwrap().success());
+    wait_until("an attempt on the first program", || inside("tried"));
+    assert!(inside("seen"));
+    untouched("as the first program");
+    wait_until("its end", || text(&home.runc(&["state", "f"]).stdout).contains("stopped"));
+    assert!(home.runc(&["delete", "f"]).status.success());
+    untouched("after its end");
+}
+
+/// A group in the unified hierarchy that is given to the user, as systemd gives one to a session.
+struct Delegated(PathBuf);
+
+impl Delegated {
+    fn new(name: &str) -> Option<Self> {
+        let unified = ["/sys/fs/cgroup/unified", "/sys/fs/cgroup"].map(Path::new);
+        let Some(root) = unified.into_iter().find(|root| root.join("cgroup.controllers").exists()) else {
+            eprintln!("skipped: no unified hierarchy");
+            return None;
+        };
+        let group = Self(root.join(format!("test-{}-{name}", std::process::id())));
+        fs::create_dir(&group.0).unwrap();
+        for file in ["", "cgroup.procs"] {
+            chown(group.0.join(file), Some(USER), Some(USER)).unwrap();
+        }
+        Some(group)
+    }
+
+    fn inside(&self) -> Vec<String> {
+        let all = fs::read_dir(&self.0).unwrap().map(Result::unwrap).filter(|entry| entry.path().is_dir());
+        all.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
+    }
+}
+
+impl Drop for Delegated {
+    fn drop(&mut self) {
+        for name in self.inside() {
+            let _ = fs::remove_dir(self.0.join(name));
+        }
+        let _ = fs::remove_dir(&self.0);
+    }
+}
+
+/// CVE-2023-25809.
+#[test]
+fn control_groups_are_shown_and_not_given() {
+    let Some(group) = Delegated::new("shown") else { return };
+    let name = group.0.file_name().unwrap().to_string_lossy().into_owned();
+    let script = format!("cd /sys/fs/cgroup; for at in . * */{name} {name}; do mkdir $at/made; done; ls; true");
+    let Some(home) = Home::new(&["sh", "-c", &script]) else { return };
+    let as_user = format!("setpriv --reuid {USER} --regid {USER} --clear-groups");
+    // Of a host with cgroup2 alone, where this one is not: in a mount namespace that is as there.
+    let alone = if group.0.starts_with("/sys/fs/cgroup/unified") {
+        "mount --make-rprivate / && umount -R /sys/fs/cgroup && mount -t cgroup2 cgroup2 /sys/fs/cgroup &&"
+    } else {
+        ""
+    };
+    let run = |before: &str, words: &str| {
+        let script = format!("echo $$ > {}/cgroup.procs && {before} exec {as_user} {words}", group.0.display());
+        Command::new("unshare").args(["-m", "sh", "-c", &script]).current_dir(home.0.path()).output().unwrap()
+    };
+    let made = run("", &format!("mkdir {}/outside", group.0.display()));
+    assert!(made.status.success(), "it is not the user's: {}", text(&made.stderr));
+    for (sys, namespace) in [("rro", false), ("ro", false), ("ro", true)] {
+        home.configure(|config| {
+            for mount in config["mounts"].as_array_mut().unwrap() {
+                if mount["destination"] == "/sys" {
+                    let options = mount["options"].as_array_mut().unwrap();
+                    assert!(sys == "ro" || options.contains(&json!("rro")), "{options:?}");
+                    // As `runc spec --rootless` has it.
+                    options.retain(|option| option != "rro");
+                    options.push(json!(sys));
+                }
+            }
+            if namespace {
+                config["linux"]["namespaces"].as_array_mut().unwrap().push(json!({ "type": "cgroup" }));
+            }
+        });
+        for before in ["", alone] {
+            let output = run(before, &format!("./runc --root {}/state run g", home.0.path().display()));
+            assert!(output.status.success(), "{sys} {namespace} {before}: {}", text(&output.stderr));
+            let (shown, said) = (text(&output.stdout), text(&output.stderr));
+            assert!(!shown.contains("made") && said.contains("Read-only file system"), "{shown}{said}");
+            let all: &[&str] =
+                if before.is_empty() && !alone.is_empty() { &["memory", "pids"] } else { &["cgroup.procs", "outside"] };
+            assert!(
+                all.iter().all(|name| shown.lines().any(|line| line == *name)),
+                "{sys} {namespace} {before}: {shown}"
+            );
+            assert_eq!(group.inside(), ["outside"], "{sys} {namespace} {before}");
+        }
+    }
+    // Without a mount of its own for them: what comes with the host's.
+    home.configure(|config| {
+        config["mounts"].as_array_mut().unwrap().retain(|mount| mount["type"] != "cgroup");
+        for mount in config["mounts"].as_array_mut().unwrap() {
+            if mount["destination"] == "/sys" {
+                mount["options"].as_array_mut().unwrap().push(json!("rro"));
+            }
+        }
+    });
+    let output = run("", &format!("./runc --root {}/state run g", home.0.path().display()));
+    assert!(text(&output.stderr).contains("Read-only file system"), "{}", text(&output.stderr));
+    assert_eq!(group.inside(), ["outside"]);
 }

@@ -91,3 +91,43 @@ fn a_terminal_that_nobody_would_look_after_is_refused() {
     assert!(message.contains("cannot use console socket"), "{message}");
     bundle.assert_nothing_is_left();
 }
+
+/// CVE-2025-52565: without a devpts of the configuration's the image says what is in that place.
+#[test]
+fn a_terminal_is_none_that_the_image_has_for_one() {
+    let Some(bundle) = Bundle::new("nodevpts", &["true"], |config| {
+        config["process"]["terminal"] = json!(true);
+        let mounts = config["mounts"].as_array_mut().unwrap();
+        mounts.retain(|mount| !mount["destination"].as_str().unwrap().starts_with("/dev"));
+        mounts.push(json!({ "destination": "/odd/pts", "type": "devpts", "source": "devpts" }));
+    }) else {
+        return;
+    };
+    let inside = bundle.path("rootfs");
+    for dir in ["dev/pts", "odd/pts"] {
+        std::fs::create_dir_all(inside.join(dir)).unwrap();
+    }
+    std::fs::write(inside.join("file"), "as it was").unwrap();
+    // One that is a terminal's master when it is opened, of another file system of terminals.
+    let (kind, mode) = (rustix::fs::FileType::CharacterDevice, rustix::fs::Mode::from_raw_mode(0o666));
+    let number = rustix::fs::makedev(5, 2);
+    rustix::fs::mknodat(rustix::fs::CWD, inside.join("odd/ptmx"), kind, mode, number).unwrap();
+    let path = bundle.path("console");
+    let listener = UnixListener::bind(&path).unwrap();
+    listener.set_nonblocking(true).unwrap();
+    for target in ["/file", "/odd/ptmx", "/dev/null", "/no/such"] {
+        let link = inside.join("dev/pts/ptmx");
+        let _ = std::fs::remove_file(&link);
+        std::os::unix::fs::symlink(target, &link).unwrap();
+        let (console, dir) = (path.to_string_lossy(), bundle.dir.path().to_string_lossy());
+        let words = ["create", "--console-socket", &console, "--bundle", &dir, &bundle.id];
+        let (_, message) = bundle.fails(&words);
+        assert!(message.contains("cannot make the terminal"), "{target}: {message}");
+        if let Ok((mut stream, _)) = listener.accept() {
+            stream.set_nonblocking(false).unwrap();
+            assert_eq!(stream.read(&mut [0; 8]).unwrap(), 0, "{target}: something is given away");
+        }
+        bundle.assert_nothing_is_left();
+    }
+    assert_eq!(std::fs::read(inside.join("file")).unwrap(), b"as it was");
+}
