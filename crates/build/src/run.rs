@@ -266,7 +266,7 @@ impl Session<'_> {
         let failing = |e: std::io::Error| BuildError::system("the command's output cannot be read", &e);
         let (mut ours, theirs) = UnixStream::pair().map_err(failing)?;
         let netns = network.map(|network| network.namespace.as_fd());
-        let given = Given { netns, layers: layers.iter().map(AsFd::as_fd).collect() };
+        let given = Given { netns, layers: layers.iter().map(AsFd::as_fd).collect(), call_off: None };
         let spawned = self.shared.spawner.launch(launch, &given, &[theirs.as_fd()]);
         drop(theirs);
         spawned.map_err(|error| launch_error(&error, error.exit_code()))?;
