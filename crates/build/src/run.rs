@@ -123,7 +123,7 @@ impl Session<'_> {
         // Dropped before `dir`, and after the command has ended.
         let volatile = Scratch::new(scratch::commands(&shared.options.exec_root).join(&id))?;
         let below = shared.layers.view(state.layers(), None)?;
-        let identity = Accounts::of(&below).identity(&state.image.config.user)?;
+        let identity = Accounts::of(&below)?.identity(&state.image.config.user)?;
         let mut mounts = self.open_mounts(asked, &dir, &volatile.path)?;
         if let Some((name, text)) = &prepared.program {
             let programs = dir.sub("programs")?;

@@ -266,12 +266,14 @@ impl Engine {
         let groups = record.host.group_add.clone().unwrap_or_default();
         let upper = self.dir(&record.id).join("upper");
         // Most containers run as root and have not touched their user database: then the image's answer holds.
-        let plain = matches!(user, "" | "root" | "0") && groups.is_empty() && !upper.join("etc").exists();
+        // Not what a link in its place leads to on the host.
+        let has_own = upper.join("etc").symlink_metadata().is_ok();
+        let plain = matches!(user, "" | "root" | "0") && groups.is_empty() && !has_own;
         if plain && let Some((_, known)) = lock(&self.inner.roots).iter().find(|(image, _)| *image == record.image) {
             return Ok(known.clone());
         }
         let view = self.images().layers().view(&record.layers, None)?;
-        let above = RootDir::open(&upper).ok().filter(|_| upper.join("etc").exists());
+        let above = RootDir::open(&upper).ok().filter(|_| has_own);
         let found = match above {
             // Its own copy of a file hides the image's.
             Some(own) => user::lookup_in(&[&own, &view], user, &groups)?,
