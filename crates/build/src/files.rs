@@ -108,7 +108,7 @@ impl Session<'_> {
             return Ok((key, outcome));
         }
         let below = shared.layers.view(state.layers(), None)?;
-        let owner = if owner.is_empty() { (0, 0) } else { Accounts::of(&below).owner(owner)? };
+        let owner = if owner.is_empty() { (0, 0) } else { Accounts::of(&below)?.owner(owner)? };
         let mut plan = Plan::new(&below, owner, (self.date, 0));
         let real = plan.resolve(Path::new(path))?;
         if plan.kind(&real)? == Some(Kind::Directory) {
@@ -157,7 +157,7 @@ impl Session<'_> {
             return Ok(owner);
         }
         let below = self.shared.layers.view(state.layers(), None)?;
-        Accounts::of(&below).owner(text)
+        Accounts::of(&below)?.owner(text)
     }
 
     pub(crate) fn clamp_text(&self) -> String {

@@ -2,6 +2,7 @@
 //!
 //! The files are the image's, so they are hostile: read inside the root, regular files only, bounded.
 
+use rustix::io::Errno;
 use wharf_rooted_path::RootDir;
 
 use crate::error::{BuildError, Result};
@@ -36,12 +37,19 @@ struct User<'a> {
 
 impl Accounts {
     /// Reads the files below `root`; a missing one is empty.
-    pub(crate) fn of(root: &RootDir) -> Self {
-        let read = |path: &str| {
-            let bytes = root.read_small(path, MAX_DATABASE).unwrap_or_default();
-            String::from_utf8_lossy(&bytes).into_owned()
+    ///
+    /// # Errors
+    /// For one that cannot be used: whoever is in it would otherwise get fewer groups than he has, or another's.
+    pub(crate) fn of(root: &RootDir) -> Result<Self> {
+        let read = |path: &str| match root.read_small(path, MAX_DATABASE) {
+            Ok(bytes) => Ok(String::from_utf8_lossy(&bytes).into_owned()),
+            Err(error) if error.is_not_found() || error.errno == Errno::NOTDIR => Ok(String::new()),
+            Err(error) => {
+                let reason = wharf_report::chain(&error);
+                Err(BuildError::invalid(format!("cannot use the image's /{path}: {reason}")))
+            }
         };
-        Self { passwd: read("etc/passwd"), group: read("etc/group") }
+        Ok(Self { passwd: read("etc/passwd")?, group: read("etc/group")? })
     }
 
     /// Who a process is for `USER user[:group]`.

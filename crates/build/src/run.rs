@@ -123,7 +123,7 @@ impl Session<'_> {
         // Dropped before `dir`, and after the command has ended.
         let volatile = Scratch::new(scratch::commands(&shared.options.exec_root).join(&id))?;
         let below = shared.layers.view(state.layers(), None)?;
-        let identity = Accounts::of(&below).identity(&state.image.config.user)?;
+        let identity = Accounts::of(&below)?.identity(&state.image.config.user)?;
         let mut mounts = self.open_mounts(asked, &dir, &volatile.path)?;
         if let Some((name, text)) = &prepared.program {
             let programs = dir.sub("programs")?;
@@ -266,7 +266,7 @@ impl Session<'_> {
         let failing = |e: std::io::Error| BuildError::system("the command's output cannot be read", &e);
         let (mut ours, theirs) = UnixStream::pair().map_err(failing)?;
         let netns = network.map(|network| network.namespace.as_fd());
-        let given = Given { netns, layers: layers.iter().map(AsFd::as_fd).collect() };
+        let given = Given { netns, layers: layers.iter().map(AsFd::as_fd).collect(), call_off: None };
         let spawned = self.shared.spawner.launch(launch, &given, &[theirs.as_fd()]);
         drop(theirs);
         spawned.map_err(|error| launch_error(&error, error.exit_code()))?;

@@ -15,7 +15,7 @@ use wharf_network::{Endpoint, NetworkRecord};
 
 use crate::engine::Engine;
 use crate::error::{EngineError, Result};
-use crate::etc::ResolvConf;
+use crate::etc::{self, ResolvConf};
 use crate::process::Process;
 use crate::record::Container;
 use crate::slot::lock;
@@ -199,7 +199,7 @@ impl Engine {
             }
             let text = self.resolv_conf(record).render(true);
             // In place: the container has this very file mounted.
-            return std::fs::write(self.dir(&record.id).join("resolv.conf"), text)
+            return etc::put(&self.dir(&record.id), "resolv.conf", &text)
                 .map_err(|e| EngineError::from_source("cannot write the container's resolv.conf", &e));
         }
         let networks = self.networks_with_names(endpoints);

@@ -1,13 +1,22 @@
 //! The three files under `/etc` that the engine writes for a container: `hostname`, `hosts`, `resolv.conf`.
 //!
 //! They are files of ours outside of the container's root, mounted over its own; nothing in the container
-//! decides where we write.
+//! decides where we write. But what is in them the container may write, and who has a file open may hold up others
+//! (fcntl(2), "Leases"): so they are read with a bound, and opened without waiting.
 
+use std::fs::File;
+use std::io::Write;
 use std::net::IpAddr;
 use std::path::Path;
 
+use rustix::fs::{Mode, OFlags};
+use wharf_rooted_path::RootDir;
+
 use crate::error::{EngineError, Result};
 use crate::record::Container;
+
+/// A larger file is none of ours any more, and an attack on our memory.
+const MAX_FILE: u64 = 1 << 20;
 
 /// Where the embedded resolver listens inside a container.
 pub const EMBEDDED_DNS: &str = "127.0.0.11";
@@ -28,8 +37,7 @@ pub struct Names {
 /// Writes the three files.
 pub fn write(dir: &Path, record: &Container, names: &Names, resolv: &ResolvConf) -> Result<()> {
     let put = |file: &str, text: String| {
-        std::fs::write(dir.join(file), text)
-            .map_err(|e| EngineError::from_source(&format!("cannot write the container's {file}"), &e))
+        put(dir, file, &text).map_err(|e| EngineError::from_source(&format!("cannot write the container's {file}"), &e))
     };
     put("hostname", format!("{}\n", record.config.hostname))?;
     put("hosts", hosts(record, names)?)?;
@@ -75,25 +83,44 @@ fn hosts(record: &Container, names: &Names) -> Result<String> {
     Ok(std::mem::take(text))
 }
 
+/// Writes one of the files. It stays the same file: the container has it mounted.
+///
+/// # Errors
+/// `EAGAIN` when somebody in the container has a lease on it, besides those of writing.
+pub(crate) fn put(dir: &Path, file: &str, text: &str) -> std::io::Result<()> {
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NONBLOCK;
+    let opened = RootDir::open(dir).and_then(|root| root.open_at(file, flags, Mode::from_raw_mode(0o644)));
+    File::from(opened.map_err(std::io::Error::other)?).write_all(text.as_bytes())
+}
+
+/// What is in a file that the container may have written to.
+fn get(dir: &Path, file: &str) -> std::io::Result<String> {
+    let bytes = RootDir::open(dir).and_then(|root| root.read_small(file, MAX_FILE)).map_err(std::io::Error::other)?;
+    String::from_utf8(bytes).map_err(std::io::Error::other)
+}
+
 /// Gives a linked container, by all its names, another address in a file that was written before. What the container
 /// itself has added stays.
+///
+/// # Errors
+/// When the file is not there, is held up, or has become what hosts(5) is not; then it stays as it is.
 pub fn move_link(dir: &Path, address: IpAddr, names: &str) -> std::io::Result<()> {
-    let path = dir.join("hosts");
-    let text = std::fs::read_to_string(&path)?;
+    let text = get(dir, "hosts")?;
     let end = format!("\t{names}");
     let line = |line: &str| if line.ends_with(&end) { format!("{address}{end}\n") } else { format!("{line}\n") };
     let new: String = text.lines().map(line).collect();
-    // The same file: it is mounted.
-    if new == text { Ok(()) } else { std::fs::write(&path, new) }
+    if new == text { Ok(()) } else { put(dir, "hosts", &new) }
 }
 
 /// Forgets a linked container, whose names begin with `alias`.
+///
+/// # Errors
+/// As [`move_link`].
 pub fn drop_link(dir: &Path, alias: &str) -> std::io::Result<()> {
-    let path = dir.join("hosts");
-    let text = std::fs::read_to_string(&path)?;
+    let text = get(dir, "hosts")?;
     let is_link = |line: &&str| line.split_once('\t').is_some_and(|(_, names)| names.starts_with(&format!("{alias} ")));
     let new: String = text.lines().filter(|line| !is_link(line)).map(|line| format!("{line}\n")).collect();
-    std::fs::write(&path, new)
+    put(dir, "hosts", &new)
 }
 
 /// The parts of resolv.conf(5) that matter here.
@@ -188,6 +215,17 @@ mod tests {
         move_link(dir.path(), "172.17.0.9".parse().unwrap(), "db one").unwrap();
         let text = std::fs::read_to_string(&path).unwrap();
         assert_eq!(text, "127.0.0.1\tlocalhost\n172.17.0.9\tdb one\n10.0.0.1\tmine\n");
+    }
+
+    #[test]
+    fn what_a_container_has_made_of_its_file_is_bounded() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("hosts");
+        File::create(&path).unwrap().set_len(1 << 40).unwrap();
+        let refused = move_link(dir.path(), "172.17.0.9".parse().unwrap(), "db").unwrap_err();
+        assert!(wharf_report::chain(&refused).contains("too large"), "{refused:?}");
+        assert!(drop_link(dir.path(), "db").is_err());
+        assert_eq!(std::fs::metadata(&path).unwrap().len(), 1 << 40);
     }
 
     #[test]

@@ -155,7 +155,8 @@ impl Engine {
             for (network, names) in own.chain(of_endpoints) {
                 let Some(address) = address(started, network) else { continue };
                 if let Err(error) = etc::move_link(&self.dir(&record.id), address, &names) {
-                    tracing::warn!("cannot tell container {} of container {}: {error}", record.id, started.id);
+                    let why = wharf_report::chain(&error);
+                    tracing::warn!("cannot tell container {} of container {}: {why}", record.id, started.id);
                 }
             }
         }
@@ -182,7 +183,10 @@ impl Engine {
         let (dir, alias) = (self.dir(&slot.id), alias.to_owned());
         blocking(move || {
             // Before its first start there is no file.
-            let _ = etc::drop_link(&dir, &alias);
+            if let (true, Err(error)) = (dir.join("hosts").exists(), etc::drop_link(&dir, &alias)) {
+                let why = wharf_report::chain(&error);
+                tracing::warn!("cannot take {alias} out of the hosts of container {}: {why}", record.id);
+            }
             Ok(())
         })
         .await

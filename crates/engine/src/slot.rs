@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
-use wharf_monitor::Attach;
+use wharf_monitor::{Attach, CallOff};
 
 use crate::error::{EngineError, Result};
 use crate::record::Container;
@@ -90,6 +90,8 @@ pub(crate) struct Slot {
     pub(crate) pending: Mutex<Vec<Pending>>,
     /// How many requests are restarting it: its end now is not that of a container that goes with its end.
     pub(crate) restarts: AtomicUsize,
+    /// Of the start whose turn it is.
+    starting: Mutex<Option<Arc<CallOff>>>,
 }
 
 impl Slot {
@@ -102,7 +104,23 @@ impl Slot {
             life: watch::channel(life).0,
             pending: Mutex::default(),
             restarts: AtomicUsize::new(0),
+            starting: Mutex::default(),
         })
+    }
+
+    /// The turn, for who wants its end: a start that makes no progress is not waited for.
+    pub(crate) async fn turn_to_end(&self) -> TurnGuard<'_> {
+        if let Some(start) = &*lock(&self.starting) {
+            start.call();
+        }
+        self.turn.lock().await
+    }
+
+    /// A start can be called off until the answer is dropped; the caller has the turn.
+    pub(crate) fn starting(&self) -> Starting<'_> {
+        let call_off = Arc::<CallOff>::default();
+        *lock(&self.starting) = Some(Arc::clone(&call_off));
+        Starting { slot: self, call_off }
     }
 
     /// The container as it is now.
@@ -128,6 +146,19 @@ impl Slot {
 
     pub(crate) fn life(&self) -> watch::Receiver<Life> {
         self.life.subscribe()
+    }
+}
+
+/// A start that can be called off.
+#[derive(Debug)]
+pub(crate) struct Starting<'a> {
+    slot: &'a Slot,
+    pub(crate) call_off: Arc<CallOff>,
+}
+
+impl Drop for Starting<'_> {
+    fn drop(&mut self) {
+        *lock(&self.slot.starting) = None;
     }
 }
 

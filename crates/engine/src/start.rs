@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
-use wharf_monitor::{Given, Health, Launch, LogConfig, Restart, client};
+use wharf_monitor::{CallOff, Given, Health, Launch, LogConfig, Restart, client};
 use wharf_network::{EndpointRequest, NetworkRecord};
 use wharf_rooted_path::RootDir;
 use wharf_runtime::Rootfs;
@@ -51,7 +51,10 @@ impl Engine {
         }
         let pending = std::mem::take(&mut *lock(&slot.pending));
         let (engine, own) = (self.clone(), Arc::clone(slot));
-        let started = blocking(move || Ok(engine.launch(&own, pending))).await?;
+        let starting = slot.starting();
+        let call_off = Arc::clone(&starting.call_off);
+        let started = blocking(move || Ok(engine.launch(&own, pending, &call_off))).await?;
+        drop(starting);
         match started {
             Ok(record) => {
                 // Who is to run again after a crash of the host must be known to run now; of the others the monitor tells.
@@ -87,7 +90,12 @@ impl Engine {
     }
 
     /// Does all that waits. Gives the exit code by which Docker's users know a failure.
-    fn launch(&self, slot: &Arc<Slot>, pending: Vec<Pending>) -> Result<Arc<Container>, (EngineError, i32)> {
+    fn launch(
+        &self,
+        slot: &Arc<Slot>,
+        pending: Vec<Pending>,
+        call_off: &CallOff,
+    ) -> Result<Arc<Container>, (EngineError, i32)> {
         let record = slot.record();
         let prepared = self.prepare_network(&record);
         let (network, endpoints, published) = prepared.map_err(|error| (error, 128))?;
@@ -95,7 +103,7 @@ impl Engine {
             self.release_network(&record);
             return Err((error, 128));
         }
-        let launched = self.launch_on(&record, &network, &endpoints, pending);
+        let launched = self.launch_on(&record, &network, &endpoints, pending, call_off);
         match launched {
             Ok(launched) => {
                 let monitor = launched.monitor_pid;
@@ -135,12 +143,13 @@ impl Engine {
         network: &Network,
         endpoints: &BTreeMap<String, EndpointSettings>,
         pending: Vec<Pending>,
+        call_off: &CallOff,
     ) -> Result<wharf_monitor::Launched, (EngineError, i32)> {
         let (launch, layers) =
             self.prepare_launch(record, network, endpoints, &pending).map_err(|error| (error, 128))?;
         let streams: Vec<BorrowedFd<'_>> = pending.iter().map(|p| p.stream.as_fd()).collect();
         let netns = network.own.as_ref().or(network.shared.as_ref()).map(AsFd::as_fd);
-        let given = Given { netns, layers: layers.iter().map(AsFd::as_fd).collect() };
+        let given = Given { netns, layers: layers.iter().map(AsFd::as_fd).collect(), call_off: Some(call_off) };
         let launched = self.inner.parts.spawner.launch(&launch, &given, &streams).map_err(|error| {
             let code = error.exit_code();
             // Docker's own words, as tools look for them.
@@ -257,12 +266,14 @@ impl Engine {
         let groups = record.host.group_add.clone().unwrap_or_default();
         let upper = self.dir(&record.id).join("upper");
         // Most containers run as root and have not touched their user database: then the image's answer holds.
-        let plain = matches!(user, "" | "root" | "0") && groups.is_empty() && !upper.join("etc").exists();
+        // Not what a link in its place leads to on the host.
+        let has_own = upper.join("etc").symlink_metadata().is_ok();
+        let plain = matches!(user, "" | "root" | "0") && groups.is_empty() && !has_own;
         if plain && let Some((_, known)) = lock(&self.inner.roots).iter().find(|(image, _)| *image == record.image) {
             return Ok(known.clone());
         }
         let view = self.images().layers().view(&record.layers, None)?;
-        let above = RootDir::open(&upper).ok().filter(|_| upper.join("etc").exists());
+        let above = RootDir::open(&upper).ok().filter(|_| has_own);
         let found = match above {
             // Its own copy of a file hides the image's.
             Some(own) => user::lookup_in(&[&own, &view], user, &groups)?,

@@ -30,7 +30,7 @@ impl Engine {
         let (engine, slot) = (self.clone(), self.inner.slots.find(name)?);
         let signal = signal.filter(|s| !s.is_empty()).map(signal::parse).transpose()?;
         to_its_end(async move {
-            let _turn = slot.turn.lock().await;
+            let _turn = slot.turn_to_end().await;
             if !slot.record().state.status.is_active() {
                 return Err(EngineError::not_modified());
             }

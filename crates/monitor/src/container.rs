@@ -35,11 +35,17 @@ pub(crate) struct Held {
 }
 
 impl Container {
-    /// Makes it and lets it go.
+    /// Makes it and lets it go; `caller`, if there is one, waits for that, and may call it off.
     ///
     /// # Errors
     /// `Failed`; then nothing of it is left but the group.
-    pub(crate) fn start(launch: &Launch, group: &Group, held: &Held, clients: Vec<(OwnedFd, Attach)>) -> Result<Self> {
+    pub(crate) fn start(
+        launch: &Launch,
+        group: &Group,
+        held: &Held,
+        clients: Vec<(OwnedFd, Attach)>,
+        caller: Option<BorrowedFd<'_>>,
+    ) -> Result<Self> {
         let process = launch.spec.process().as_ref();
         let tty = process.and_then(Process::terminal).unwrap_or(false);
         let owner = owner(&launch.spec, process);
@@ -57,7 +63,11 @@ impl Container {
             netns: held.netns.as_ref().map(AsFd::as_fd),
             group: Some(group),
             // Offsets are what somebody may want, and they make it needed.
-            lifecycle: wharf_runtime::Lifecycle { time_is_optional: true, ..wharf_runtime::Lifecycle::default() },
+            lifecycle: wharf_runtime::Lifecycle {
+                time_is_optional: true,
+                caller,
+                ..wharf_runtime::Lifecycle::default()
+            },
         };
         let create = if launch.init { wharf_runtime::create_with_init } else { wharf_runtime::create };
         let created = create(runtime).map_err(failed)?;

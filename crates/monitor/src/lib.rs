@@ -11,6 +11,7 @@
 //!
 //! - [`Spawner`]: the daemon's connection to a process that was prepared before the daemon had threads, and that forks
 //!   a monitor per [`Launch`].
+//! - [`CallOff`]: calls off a launch that makes no progress.
 //! - [`client`]: what can be asked of a monitor, and how it tells of changes.
 //! - [`State`], [`Exit`], [`HealthState`]: what it tells.
 //! - The monitor itself: `run` begins it, `place` is what it has of the host, `supervise` is its loop, `serve` what it is asked; `container`, `exec` and
@@ -20,6 +21,7 @@
 //! Blocking, no tokio: an asynchronous caller reads the frames of [`client::watch`] itself.
 
 mod attached;
+mod call_off;
 pub mod client;
 mod coming;
 mod connection;
@@ -46,6 +48,7 @@ mod streams;
 mod supervise;
 mod wire;
 
+pub use call_off::CallOff;
 pub use error::{LaunchError, Result};
 pub use launch::{Attach, Health, Launch, LogConfig, Restart};
 pub use spawner::{Given, Launched, Spawner};

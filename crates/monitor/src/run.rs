@@ -1,6 +1,6 @@
 //! The monitor's beginning: from a request to a container that runs, or to nothing.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::process::{Signal, getpid};
 use wharf_report::chain;
@@ -53,7 +53,7 @@ fn begin(asker: &OwnedFd) -> Result<Monitor> {
     let held = Held { netns, layers };
     let clients = fds.into_iter().zip(std::mem::take(&mut launch.attach)).collect();
     let place = Place::take(&launch)?;
-    match Container::start(&launch, &place.group, &held, clients) {
+    match Container::start(&launch, &place.group, &held, clients, Some(asker.as_fd())) {
         Ok(container) => Ok(Monitor::new(launch, place, held, container)),
         Err(error) => {
             place.leave(&launch.dir);

@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use wharf_sys::process::{Child, Namespaces, clone3};
 use wharf_sys::{disposition, fds, message};
 
+use crate::call_off::CallOff;
 use crate::error::{LaunchError, Result};
 use crate::launch::Launch;
 use crate::run;
@@ -55,6 +56,8 @@ pub struct Given<'a> {
     /// Mounts of images among the layers of [`Launch::rootfs`], as those count them. Those that do not fit in a message
     /// do not go; their files are mounted then.
     pub layers: Vec<BorrowedFd<'a>>,
+    /// Calls the launch off.
+    pub call_off: Option<&'a CallOff>,
 }
 
 /// What goes to a monitor; the fds go with it: the network namespace if there is one, then mounts of layers, then the
@@ -136,7 +139,10 @@ impl Spawner {
             Ok(()) | Err(Errno::PIPE | Errno::CONNRESET) => {}
             Err(errno) => return Err(LaunchError::System { action: "ask for a container", errno }),
         }
-        let (bytes, _) = match message::receive(&ours) {
+        let waits = given.call_off.map(|call_off| call_off.wait_on(ours.as_fd()));
+        let answer = message::receive(&ours);
+        drop(waits);
+        let (bytes, _) = match answer {
             Ok(Some(answer)) => answer,
             Ok(None) | Err(Errno::CONNRESET | Errno::IO) => return Err(LaunchError::NoAnswer),
             Err(errno) => return Err(LaunchError::System { action: "hear from the container's monitor", errno }),

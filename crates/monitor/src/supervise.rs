@@ -403,7 +403,7 @@ impl Monitor {
 
     fn start_again(&mut self) {
         self.wake = None;
-        match Container::start(&self.launch, &self.place.group, &self.held, Vec::new()) {
+        match Container::start(&self.launch, &self.place.group, &self.held, Vec::new(), None) {
             Ok(container) => {
                 let started = Started {
                     pid: number(container.pid),

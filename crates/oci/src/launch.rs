@@ -132,6 +132,7 @@ fn make(
             inheritance,
             // All in a configuration is asked for.
             time_is_optional: false,
+            caller: None,
         },
     };
     let created = wharf_runtime::create(launch).map_err(|error| {

@@ -3,7 +3,8 @@
 use std::os::fd::AsFd;
 use std::time::Duration;
 
-use wharf_runtime::start_at;
+use rustix::process::{Signal, pidfd_send_signal};
+use wharf_runtime::{RuntimeError, start_at};
 
 use crate::failure::{Failure, Result};
 use crate::global::Global;
@@ -32,8 +33,12 @@ pub(crate) fn run(global: &Global, given: &Given) -> Result<u8> {
     let gate = gate.map_err(|error| Failure::new(format!("the container does not wait for its start: {error}")))?;
     let notify = Notify::listen(&container.place)?;
     let lent = Lent::hold(&container);
-    let started = start_at(gate.into(), command);
+    let started = start_at(gate.into(), command, &container.record.spec);
     container.place.remove_gate();
+    if let (Err(RuntimeError::Silent), Some((_, pidfd))) = (&started, container.process()) {
+        // Nobody else will let it go on.
+        let _ = pidfd_send_signal(pidfd, Signal::KILL);
+    }
     if started.is_err() {
         await_end(&container);
         lent.give_back(global, &container);

@@ -4,11 +4,11 @@ use std::fs;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use oci_spec::runtime::{LinuxIdMapping, LinuxPids, LinuxResources, Process, Spec};
+use oci_spec::runtime::{LinuxIdMapping, LinuxNamespaceType, LinuxPids, LinuxResources, Process, Spec};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
-use rustix::process::{Pid, Signal, pidfd_send_signal};
+use rustix::process::{Pid, Signal, kill_process_group, pidfd_send_signal};
 use serde_json::Value;
 use wharf_cgroup::{Group, Hierarchies};
 use wharf_sys::process::Child;
@@ -17,10 +17,11 @@ use crate::bind_source::{BindSource, BindSources};
 use crate::birth::bear;
 use crate::capabilities;
 use crate::child::{self, Birth};
-use crate::entering::{reap_soon, wait};
+use crate::entering::{GoBetween, reap_soon};
 use crate::hooks::{HookSet, Point};
 use crate::mapping;
 use crate::net_devices::{self, LentDevices, MovedDevices};
+use crate::patience::Patience;
 use crate::plan::{Join, Plan, plan};
 use crate::process::ProcessPlan;
 use crate::report::{Joined, ParentEnd};
@@ -72,6 +73,10 @@ pub struct Lifecycle<'a> {
     /// (`user.max_time_namespaces`, namespaces(7)), or the caller may not come back to its own after making it, the
     /// container shares the caller's.
     pub time_is_optional: bool,
+    /// A unix stream socket to who waits for the container. By a shutdown of the other end for writing (shutdown(2))
+    /// that one calls off what has come to a standstill because somebody in a PID namespace that is joined wants it so.
+    /// An end of the other end calls nothing off.
+    pub caller: Option<BorrowedFd<'a>>,
 }
 
 /// What a program takes over from the caller. The default is nothing.
@@ -95,8 +100,6 @@ pub struct Created {
     pub(crate) command: String,
     pub(crate) parent: ParentEnd,
     started: bool,
-    /// Its end is not waited for: its maker has others to serve.
-    pub(crate) reaped_soon: bool,
     /// Goes back to where it is from when the container does not come to be.
     devices: Option<MovedDevices>,
 }
@@ -198,6 +201,7 @@ fn make(launch: &Launch<'_>, init: bool, devices: &mut Option<MovedDevices>) -> 
     if let (Some(filter), Some(_)) = (&mut plan.process.filter, launch.lifecycle.gate) {
         filter.wait_at_gate();
     }
+    let patience = Patience::of(&plan, launch)?;
     let child = bear(&mut plan, birth.as_ref().map(AsFd::as_fd), |plan| {
         // With the parent's end open in the child too, the parent's death would not end the stream: the child's
         // copy of that fd becomes another of its own end.
@@ -223,6 +227,7 @@ fn make(launch: &Launch<'_>, init: bool, devices: &mut Option<MovedDevices>) -> 
         leave_alone(group)?;
     }
     created.left_out = left_out;
+    created.parent.be_patient(patience);
     let pid = created.pid.as_raw_nonzero().get();
     if devices.is_none() && !plan.net_devices.is_empty() {
         *devices = Some(MovedDevices::carry(&plan.net_devices, net_devices::network_of(pid)?)?);
@@ -237,7 +242,10 @@ fn make(launch: &Launch<'_>, init: bool, devices: &mut Option<MovedDevices>) -> 
         created.terminal = created.parent.ready(&plan.process.command, hooks)?;
         return Ok(created);
     }
-    let joined = created.parent.made(&plan.process.command, hooks)?;
+    let joined = created.parent.made(&plan.process.command, hooks).inspect_err(|_| {
+        // With what it may have made that nobody has heard of, which is in its process group.
+        let _ = kill_process_group(created.pid, Signal::KILL);
+    })?;
     created.become_joined(joined, &plan.process, alone)?;
     Ok(created)
 }
@@ -316,18 +324,17 @@ impl Created {
             command,
             parent,
             started: false,
-            reaped_soon: false,
             devices: None,
         }
     }
 
     /// What was made was a go-between, which ends, and this is what it has made ([`crate::joining`]).
     fn become_joined(&mut self, joined: Joined, process: &ProcessPlan, alone: Option<&Group>) -> Result<()> {
-        let between = std::mem::replace(&mut self.pidfd, joined.child.pidfd);
+        let pidfd = std::mem::replace(&mut self.pidfd, joined.child.pidfd);
+        let between = GoBetween::new(Child { pid: self.pid, pidfd });
         (self.pid, self.terminal) = (joined.child.pid, joined.terminal);
-        let id = rustix::process::WaitId::PidFd(between.as_fd());
-        rustix::process::waitid(id, rustix::process::WaitIdOptions::EXITED)
-            .map_err(|errno| RuntimeError::Setup { step: "wait for the process that sets up".into(), errno })?;
+        self.parent.outlast(between.as_fd())?;
+        drop(between);
         alone.map_or(Ok(()), leave_alone)?;
         let number = self.pid.as_raw_nonzero().get();
         process.scheduling.schedule().map_or(Ok(()), |schedule| schedule.set(self.pid))?;
@@ -335,23 +342,15 @@ impl Created {
             filter.hand_over(number, "creating", &decisions)?;
         }
         self.parent.go(number, None)?;
-        ParentEnd::settled(self.parent.hear()?, &process.command)
+        self.parent.settle(&process.command)
     }
 
     /// Lets the first process become the user's program. Returns when it has.
     ///
     /// # Errors
-    /// `CommandNotFound` (127), `NotExecutable` (126), or the step that failed (125).
+    /// `CommandNotFound` (127), `NotExecutable` (126), or the step that failed (125); `Silent` and `CalledOff` where
+    /// those in another container see it.
     pub fn start(mut self) -> Result<(Pid, OwnedFd, Option<OwnedFd>)> {
-        if self.reaped_soon {
-            let mut starting = self.begin_start()?;
-            loop {
-                if let Some(running) = starting.advance()? {
-                    return Ok(running);
-                }
-                wait(&starting)?;
-            }
-        }
         match self.parent.start(&self.command).and_then(|()| self.parent.wait_for_exec(&self.command)) {
             Ok(()) => self.run(),
             Err(error) => Err(error.with(self.devices.take().map_or_else(Vec::new, MovedDevices::give_back))),
@@ -382,12 +381,17 @@ impl Created {
 }
 
 /// Lets a container's first process go on that waits at a gate, over a connection to it. Returns when it has become
-/// `command`.
+/// `command`. `spec` is its configuration.
 ///
 /// # Errors
-/// As [`Created::start`], and `Vanished` when nobody waits there.
-pub fn start_at(connection: OwnedFd, command: &str) -> Result<()> {
+/// As [`Created::start`], and `Vanished` when nobody waits there. After `Silent` the process is still there.
+pub fn start_at(connection: OwnedFd, command: &str, spec: &Spec) -> Result<()> {
     let mut parent = ParentEnd::new(connection);
+    let namespaces = spec.linux().as_ref().and_then(|linux| linux.namespaces().as_ref());
+    if namespaces.into_iter().flatten().any(|n| n.typ() == LinuxNamespaceType::Pid && n.path().is_some()) {
+        let hooks = spec.hooks().as_ref().and_then(|hooks| hooks.start_container().as_ref());
+        parent.be_patient(Some(Patience::at_gate(hooks.is_some_and(|hooks| !hooks.is_empty()))));
+    }
     parent.start(command)?;
     parent.wait_for_exec(command)
 }
@@ -402,7 +406,7 @@ impl Drop for Created {
         }
         // It may have ended by itself; either way it is waited for, so that no zombie stays.
         let _ = pidfd_send_signal(&self.pidfd, Signal::KILL);
-        if self.reaped_soon {
+        if self.parent.is_at_mercy() {
             return reap_soon(self.pidfd.as_fd());
         }
         let id = rustix::process::WaitId::PidFd(self.pidfd.as_fd());

@@ -5,8 +5,8 @@
 //!            fd: readable when there is more to do            fd
 //! ```
 //!
-//! Those in a container can keep a process there from going on for as long as they like, by a signal to all. So whoever
-//! makes one counts the time, and drops the value when it has had enough of it: that ends the process.
+//! Whoever makes one counts the time ([`crate::patience`]), and drops the value when it has had enough of it: that ends
+//! the process.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
@@ -18,6 +18,7 @@ use wharf_sys::process::Child;
 
 use crate::create::Created;
 use crate::filter::SystemCalls;
+use crate::patience::Patience;
 use crate::process::ProcessPlan;
 use crate::report::{Between, ParentEnd, Said};
 use crate::scheduling::Schedule;
@@ -71,7 +72,17 @@ impl Drop for GoBetween {
     }
 }
 
+impl AsFd for GoBetween {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.pidfd.as_fd()
+    }
+}
+
 impl GoBetween {
+    pub(crate) fn new(child: Child) -> Self {
+        Self(child)
+    }
+
     /// Ends it together with a process that it has made and that nobody has heard of: both are in the process group of
     /// its own ([`crate::enter`]), whose number nobody else gets as long as one of them is there.
     fn end_with_what_it_has_made(self) {
@@ -156,7 +167,7 @@ impl Entering {
                         }
                         Ok(Between::Made(child)) => {
                             let mut created = Created::new(child, self.command.clone(), parent);
-                            created.reaped_soon = true;
+                            created.parent.be_patient(Some(Patience::default()));
                             created.terminal = self.terminal.take();
                             created.left_out = std::mem::take(&mut self.left_out);
                             self.stage = Stage::Leaving { between, created };

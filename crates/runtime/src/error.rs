@@ -43,6 +43,11 @@ pub enum RuntimeError {
         crate::EXEC_PATIENCE.as_secs()
     )]
     Silent,
+    /// By [`crate::Lifecycle::caller`].
+    #[error(
+        "it was called off: the process in the container did not come to its next step, something there may have stopped it"
+    )]
+    CalledOff,
     #[error("the container's first process ended before it was ready")]
     Vanished,
     #[error("a container can be made only by a process with one thread; this one has {0}")]

@@ -49,6 +49,7 @@ mod net_devices;
 mod nodes;
 mod outside;
 mod own_time;
+mod patience;
 mod plan;
 mod process;
 mod report;

@@ -1,6 +1,7 @@
 //! What parent and child say to each other between clone and exec.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Instant;
 
 use rustix::io::Errno;
 use rustix::process::Pid;
@@ -8,6 +9,7 @@ use wharf_sys::message::{self, Incoming};
 use wharf_sys::process::Child;
 
 use crate::RuntimeError;
+use crate::patience::{Patience, Stage};
 
 /// Result of a step in the child.
 pub(crate) type Step<T> = Result<T, Failure>;
@@ -96,6 +98,8 @@ pub(crate) struct Joined {
 pub(crate) struct ParentEnd {
     socket: OwnedFd,
     incoming: Incoming,
+    /// Without it the child is waited for to its end.
+    patience: Option<Patience>,
 }
 
 impl AsFd for ParentEnd {
@@ -106,7 +110,17 @@ impl AsFd for ParentEnd {
 
 impl ParentEnd {
     pub(crate) fn new(socket: OwnedFd) -> Self {
-        Self { socket, incoming: Incoming::default() }
+        Self { socket, incoming: Incoming::default(), patience: None }
+    }
+
+    /// From now on the child is waited for in this way.
+    pub(crate) fn be_patient(&mut self, patience: Option<Patience>) {
+        self.patience = patience;
+    }
+
+    /// Whether others can keep the child from going on, and from its end too.
+    pub(crate) fn is_at_mercy(&self) -> bool {
+        self.patience.is_some()
     }
 
     /// What the child has said by now; nobody is waited for.
@@ -120,11 +134,24 @@ impl ParentEnd {
     }
 
     /// Waits for what the child says.
-    pub(crate) fn hear(&self) -> Result<Said, RuntimeError> {
+    fn hear(&mut self, stage: Stage) -> Result<Said, RuntimeError> {
+        let begun = Instant::now();
+        while let Some(patience) = &mut self.patience {
+            patience.wait(self.socket.as_fd(), begun, stage)?;
+            match self.listen()? {
+                Said::Nothing => {}
+                said => return Ok(said),
+            }
+        }
         match message::receive(&self.socket).map_err(|_| RuntimeError::Vanished)? {
             None => Ok(Said::Closed),
             Some(heard) => Ok(Said::Message(heard)),
         }
+    }
+
+    /// Waits for the end of what is about to end.
+    pub(crate) fn outlast(&mut self, pidfd: BorrowedFd<'_>) -> Result<(), RuntimeError> {
+        self.patience.as_mut().map_or(Ok(()), |patience| patience.wait(pidfd, Instant::now(), Stage::Settled))
     }
 
     /// Everything that only the parent can do is done; `rootfs` if it could be made only now. `pid` is the child's own
@@ -170,7 +197,7 @@ impl ParentEnd {
     ) -> Result<Joined, RuntimeError> {
         let (mut hooks, mut terminal, mut decisions) = (Some(hooks), None, None);
         loop {
-            let said = self.hear()?;
+            let said = self.hear(Stage::Outside)?;
             if matches!(&said, Said::Message((bytes, _)) if bytes == &[MOUNTED]) {
                 hooks.take().map_or(Ok(()), |hooks| hooks())?;
                 self.go(0, None)?;
@@ -182,6 +209,11 @@ impl ParentEnd {
                 Between::Made(child) => return Ok(Joined { child, terminal, decisions }),
             }
         }
+    }
+
+    /// Waits until the process that a go-between has made is ready.
+    pub(crate) fn settle(&mut self, command: &str) -> Result<(), RuntimeError> {
+        Self::settled(self.hear(Stage::Settled)?, command)
     }
 
     /// Whether the child of an exec is ready.
@@ -201,7 +233,7 @@ impl ParentEnd {
     ) -> Result<Option<OwnedFd>, RuntimeError> {
         let mut hooks = Some(hooks);
         loop {
-            match step(self.hear()?, command)?.ok_or(RuntimeError::Vanished)? {
+            match step(self.hear(Stage::SetUp)?, command)?.ok_or(RuntimeError::Vanished)? {
                 (MOUNTED, _) => {
                     if let Some(hooks) = hooks.take() {
                         hooks()?;
@@ -214,8 +246,8 @@ impl ParentEnd {
     }
 
     /// Waits for the exec: the socket closes with it.
-    pub(crate) fn wait_for_exec(&self, command: &str) -> Result<(), RuntimeError> {
-        Self::executed(self.hear()?, command)
+    pub(crate) fn wait_for_exec(&mut self, command: &str) -> Result<(), RuntimeError> {
+        Self::executed(self.hear(Stage::Started)?, command)
     }
 
     /// Whether what was said is that the program runs.

@@ -3,11 +3,11 @@
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, DirBuilder};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use wharf_rooted_path::RootDir;
+use wharf_rooted_path::{RootDir, disk_usage};
 use wharf_store::{Store, Table};
 
 use crate::mounting::{self, Wanted};
@@ -117,13 +117,12 @@ impl Volumes {
         self.inner.dir.join(name).join(DATA)
     }
 
-    /// Bytes that the volume takes on the disk; files with several names count once.
+    /// Bytes that the volume takes on the disk; files with several names count once. A container may be at work in it.
     ///
     /// # Errors
-    /// `NotFound`, and when it cannot be read.
+    /// `NotFound`.
     pub fn size(&self, name: &str) -> Result<u64> {
-        let path = self.get(name)?.mountpoint;
-        size_of(&path).map_err(VolumeError::file("measure", path))
+        Ok(disk_usage(self.get(name)?.mountpoint))
     }
 
     /// Removes a volume with all that is in it. `in_use` names the containers that have it. With `force` a volume
@@ -162,7 +161,7 @@ impl Volumes {
             if !(all || volume.anonymous) || !unwanted(&volume) || !in_use(&volume.name).is_empty() {
                 continue;
             }
-            let size = size_of(&volume.mountpoint).unwrap_or(0);
+            let size = disk_usage(&volume.mountpoint);
             match self.remove(&volume.name, true, in_use) {
                 // Somebody took it meanwhile.
                 Err(VolumeError::InUse { .. }) => continue,
@@ -330,26 +329,4 @@ pub(crate) fn make_dirs(data: &Path) -> Result<()> {
 pub(crate) fn remove_tree(path: &Path) -> Result<()> {
     let (Some(above), Some(name)) = (path.parent(), path.file_name()) else { return Ok(()) };
     Ok(RootDir::open(above)?.remove_all(name)?)
-}
-
-fn size_of(path: &Path) -> io::Result<u64> {
-    let mut bytes = 0;
-    let mut seen = HashSet::new();
-    let mut left = vec![path.to_owned()];
-    while let Some(path) = left.pop() {
-        let found = match fs::symlink_metadata(&path) {
-            // A container may be at work in it.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-            found => found?,
-        };
-        if found.nlink() < 2 || found.is_dir() || seen.insert((found.dev(), found.ino())) {
-            bytes += found.blocks() * 512;
-        }
-        if found.is_dir() {
-            for entry in fs::read_dir(&path)? {
-                left.push(entry?.path());
-            }
-        }
-    }
-    Ok(bytes)
 }

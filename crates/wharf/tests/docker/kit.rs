@@ -230,7 +230,7 @@ impl Daemon {
 
     /// Tries until it is so.
     #[track_caller]
-    pub(crate) fn eventually(&self, what: &str, so: impl Fn() -> bool) {
+    pub(crate) fn eventually(&self, what: &str, mut so: impl FnMut() -> bool) {
         let deadline = Instant::now() + Duration::from_secs(20);
         while !so() {
             assert!(Instant::now() < deadline, "not so: {what}\n{}", self.log());

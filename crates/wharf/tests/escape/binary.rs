@@ -7,7 +7,7 @@ use serde_json::json;
 use crate::bundle::on_terminal;
 use crate::canary::{Canary, SECRET, exec, say, wharf};
 use crate::image;
-use crate::kit::{Daemon, WHARF};
+use crate::kit::{Daemon, Said, WHARF};
 
 /// What a hostile process looks for: programs, directories and fds that are not the container's, and what they lead
 /// to. It may trace whom it likes.
@@ -146,6 +146,73 @@ fn a_first_process_that_joins_a_container_may_do_no_more_than_that() {
         assert!(seen.contains("\nSeccomp:\t2"), "{seen}");
     }
     assert_caught_no_more(&d, "caught");
+}
+
+/// Whoever comes is stopped, and nobody lets him go on.
+const STOP: &str = "echo ready; while :; do for p in /proc/[0-9]*; do p=${p#/proc/}; \
+                    [ $p -gt 1 ] && kill -STOP $p; done; done 2> /dev/null";
+
+/// Whether somebody in the namespace of `container`'s processes is stopped before it has become its program.
+fn is_stopped_on_its_way(container: &str) -> bool {
+    let namespace = |pid: &str| std::fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
+    let there = namespace(container).unwrap();
+    std::fs::read_dir("/proc").unwrap().flatten().any(|entry| {
+        let pid = entry.file_name().to_string_lossy().into_owned();
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        let is_stopped = stat.rsplit(") ").next().is_some_and(|fields| fields.starts_with("T "));
+        let program = || std::fs::read_link(format!("/proc/{pid}/exe")).unwrap_or_default();
+        is_stopped && namespace(&pid).as_ref() == Some(&there) && !program().ends_with("busybox")
+    })
+}
+
+#[test]
+fn who_stops_all_that_comes_holds_no_first_process_for_ever() {
+    let Some(d) = Daemon::start() else { return };
+    say(&d, &["run", "-d", "--name", "stops", "busybox", "sh", "-c", STOP]).ok();
+    d.eventually("it is on the watch", || say(&d, &["logs", "stops"]).out == "ready\n");
+    let pid = d.get("/containers/stops/json")["State"]["Pid"].to_string();
+    // Runs in a thread of its own: what hangs must not hang the test.
+    let ask = |words: &[&str]| {
+        let (tell, told) = std::sync::mpsc::channel();
+        let mut client = d.client();
+        client.args(words);
+        std::thread::spawn(move || tell.send(Said::from(client.output().unwrap())));
+        told
+    };
+    let patience = std::time::Duration::from_secs(60);
+    let mut number = 0;
+    // One that is faster than those there is not the one that is looked for.
+    let mut held = || loop {
+        number += 1;
+        let name = format!("joins-{number}");
+        let told = ask(&["run", "-d", "--name", &name, "--pid", "container:stops", "busybox", "sleep", "1000"]);
+        let mut answer = None;
+        d.eventually("it runs or is stopped", || {
+            answer = told.try_recv().ok();
+            answer.is_some() || is_stopped_on_its_way(&pid)
+        });
+        match answer {
+            None => return (name, told),
+            Some(said) => drop(said.ok()),
+        }
+    };
+    for end in [&["stop"][..], &["rm", "-f"]] {
+        let (name, told) = held();
+        ask(&[end, &[&name]].concat()).recv_timeout(patience).expect("is not held up").ok();
+        let said = told.recv_timeout(patience).expect("has an answer");
+        assert!(said.code == 125 && said.err.contains("it was called off"), "{end:?}: {}", said.err);
+        let left = say(&d, &["ps", "-aq", "--filter", &format!("name={name}$")]).ok();
+        assert_eq!(left.is_empty(), end[0] == "rm", "{left}");
+        assert!(!is_stopped_on_its_way(&pid), "{end:?}: it has ended");
+    }
+    let (name, told) = held();
+    // Nobody else waits for it.
+    assert_eq!(d.sh("", "echo else").ok(), "else");
+    let said = told.recv_timeout(patience).expect("has an answer");
+    assert!(said.code == 125 && said.err.contains("did not come to its next step within 10 s"), "{}", said.err);
+    assert!(!is_stopped_on_its_way(&pid), "it has ended");
+    say(&d, &["rm", &name]).ok();
+    say(&d, &["rm", "-f", "stops"]).ok();
 }
 
 /// An image or a request that has the runtime itself run once more, inside.

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 
 use crate::bundle::on_terminal;
-use crate::canary::{Canary, SECRET, say, wharf};
+use crate::canary::{Canary, SECRET, exec, say, wharf};
 use crate::image;
 use crate::kit::Daemon;
 
@@ -101,6 +101,41 @@ fn a_table_of_users_that_is_no_file_blocks_nobody() {
     let all = said.out + &said.err;
     assert!(all.contains("/etc/passwd") && all.contains("regular file"), "{all}");
     canary.assert_untouched();
+}
+
+/// What a container makes of the files of `/etc` that the engine writes for it, when the engine writes them again.
+#[test]
+fn a_hosts_file_that_grows_costs_the_daemon_nothing() {
+    let Some(d) = Daemon::start() else { return };
+    // A hole, which takes no room until somebody writes it down.
+    const SIZE: &str = "67108864";
+    let hold = "cat /etc/hosts > /etc/hosts.was; truncate -s 64M /etc/hosts && echo grown; sleep 1000";
+    say(&d, &["run", "-d", "--name", "db", "busybox", "sleep", "1000"]).ok();
+    let words = ["run", "-d", "--name", "grows", "--link", "db:db", "--link", "db:other", "busybox", "sh", "-c", hold];
+    say(&d, &words).ok();
+    say(&d, &["run", "-d", "--name", "good", "--link", "db:db", "busybox", "sleep", "1000"]).ok();
+    d.eventually("it has grown", || say(&d, &["logs", "grows"]).out == "grown\n");
+    let address = || say(&d, &["inspect", "-f", "{{.NetworkSettings.IPAddress}}", "db"]).ok();
+    let before = address();
+    say(&d, &["stop", "-t", "0", "db"]).ok();
+    // Somebody else takes its address.
+    say(&d, &["run", "-d", "--name", "takes", "busybox", "sleep", "1000"]).ok();
+    say(&d, &["start", "db"]).ok();
+    assert_ne!(address(), before, "nothing was to be told of");
+    let warned = || d.log().contains("cannot tell container") && d.log().contains("too large");
+    assert!(warned(), "{}", d.log());
+    let line = format!("{}\tdb", address());
+    assert!(exec(&d, "good", "cat /etc/hosts").ok().contains(&line), "another container's is as good as ever");
+    assert!(exec(&d, "good", "cat /etc/hosts").ok().contains("localhost"));
+    say(&d, &["rm", "--link", "grows/other"]).ok();
+    assert!(d.log().contains("cannot take other out of the hosts"), "{}", d.log());
+    let size = |container: &str| exec(&d, container, "stat -c %s /etc/hosts").ok();
+    assert_eq!(size("grows"), SIZE, "it is left as it is");
+    assert_eq!(exec(&d, "grows", "stat -c %b /etc/hosts").ok().parse::<u64>().unwrap() / 1024, 0, "and takes nothing");
+    // A start writes it anew.
+    say(&d, &["restart", "-t", "0", "grows"]).ok();
+    d.eventually("it has grown again", || say(&d, &["logs", "grows"]).out == "grown\ngrown\n");
+    assert!(exec(&d, "grows", "cat /etc/hosts.was").ok().contains(&line));
 }
 
 /// A line feed in what becomes a line of a file, or an escape sequence in what is shown on a terminal.
