@@ -8,6 +8,7 @@ mod hierarchy;
 mod hooks;
 mod hostile;
 mod joined;
+mod killing;
 mod kit;
 mod lifecycle;
 mod limits;
