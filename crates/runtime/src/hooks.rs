@@ -140,10 +140,8 @@ impl HookSet<'_> {
             command.env_clear();
             command.envs(hook.env().iter().flatten().filter_map(|pair| pair.split_once('=')));
         }
-        if matches!(of, Point::Prestart | Point::CreateRuntime)
-            && let Some(bundle) = self.state["bundle"].as_str()
-        {
-            // Where runc is when it runs them. Those in the container's own mounts are in its root.
+        if !inside && let Some(bundle) = self.state["bundle"].as_str() {
+            // Where runc is when it runs them. Those in the container are in its root.
             command.current_dir(bundle);
         }
         command.stdin(input).stdout(output.try_clone().map_err(fail)?).stderr(output.try_clone().map_err(fail)?);

@@ -1,5 +1,6 @@
 //! `wharf oci` as engines and people call it: the built binary on bundles of busybox.
 
+mod binds;
 mod commands;
 mod conformance;
 mod engines;
@@ -22,3 +23,4 @@ mod rootless;
 mod run;
 mod seccomp;
 mod terminal;
+mod users;
