@@ -41,7 +41,7 @@ impl Hierarchies {
     }
 
     /// proc_pid_mountinfo(5): `ID PARENT DEV ROOT POINT OPTIONS FIELDS* - TYPE SOURCE SUPER`.
-    fn parse(table: &str) -> Self {
+    pub(crate) fn parse(table: &str) -> Self {
         let mut found = Self::default();
         for line in table.lines() {
             let Some((left, right)) = line.split_once(" - ") else { continue };

@@ -187,6 +187,15 @@ impl Group {
         Err(CgroupError::Unsupported("the processes of the container could not be stopped in time"))
     }
 
+    /// Moves its processes into its own group of v1's freezer, as somebody may have taken them to another one: there they
+    /// would not even die. For a group that is being ended; one that has gone by itself is no error.
+    pub fn take_back_from_freezers(&self) {
+        let Some(dir) = self.v1_dir("freezer") else { return };
+        for pid in self.all_processes() {
+            let _ = write(&dir.join("cgroup.procs"), &pid.to_string());
+        }
+    }
+
     /// Whether its processes are stopped, or about to be.
     pub fn is_frozen(&self) -> bool {
         match self.v1_dir("freezer") {

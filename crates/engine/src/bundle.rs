@@ -305,17 +305,14 @@ pub(crate) fn own_mounts(
     let host = &record.host;
     let mut own = Vec::new();
     if let Some(etc) = etc {
-        let mode = if host.readonly_rootfs { "ro" } else { "rw" };
+        let mode = host.readonly_rootfs.then_some("ro");
         for (file, target) in
             [("resolv.conf", "/etc/resolv.conf"), ("hostname", "/etc/hostname"), ("hosts", "/etc/hosts")]
         {
             if record.mounts.iter().all(|m| m.destination != target) {
                 // The container's root may write to them, as to a file of its image.
-                let options = if has_user_namespace {
-                    vec!["rbind", "rprivate", mode, "idmap"]
-                } else {
-                    vec!["rbind", "rprivate", mode]
-                };
+                let map = has_user_namespace.then_some("idmap");
+                let options: Vec<&str> = ["rbind", "rprivate"].into_iter().chain(mode).chain(map).collect();
                 own.push(json!({ "destination": target, "type": "bind",
                                  "source": etc.join(file), "options": options }));
             }
@@ -343,14 +340,15 @@ fn bind_options(host: &HostConfig, point: &MountPoint, mapped: &[String]) -> Vec
     let kind = if is(|o| o.non_recursive) { "bind" } else { "rbind" };
     let propagation = if point.propagation.is_empty() { "rprivate" } else { &point.propagation };
     let mode = match (point.rw, is(|o| o.read_only_non_recursive)) {
-        (true, _) => "rw",
+        // `rw` would take a read-only one's flag away, and with it all others of its source.
+        (true, _) => None,
         // Nothing is mounted in an image.
-        (false, _) if point.image.is_some() => "ro",
-        (false, true) => "ro",
-        (false, false) => "rro",
+        (false, _) if point.image.is_some() => Some("ro"),
+        (false, true) => Some("ro"),
+        (false, false) => Some("rro"),
     };
     let mapped = mapped.contains(&point.destination).then_some("idmap");
-    [kind, propagation, mode].into_iter().chain(mapped).map(str::to_owned).collect()
+    [kind, propagation].into_iter().chain(mode).chain(mapped).map(str::to_owned).collect()
 }
 
 fn tmpfs_options(host: &HostConfig, destination: &str) -> Result<Vec<String>> {
@@ -425,9 +423,9 @@ mod tests {
             HostConfig { mounts: Some(vec![request]), ..HostConfig::default() }
         };
         let plain = HostConfig::default();
-        assert_eq!(bind_options(&plain, &point(true), &[]), ["rbind", "rprivate", "rw"]);
+        assert_eq!(bind_options(&plain, &point(true), &[]), ["rbind", "rprivate"]);
         assert_eq!(bind_options(&plain, &point(false), &[]), ["rbind", "rprivate", "rro"]);
-        assert_eq!(bind_options(&plain, &point(true), &["/d".into()]), ["rbind", "rprivate", "rw", "idmap"]);
+        assert_eq!(bind_options(&plain, &point(true), &["/d".into()]), ["rbind", "rprivate", "idmap"]);
         let only_itself = with(BindOptions { read_only_non_recursive: true, ..BindOptions::default() });
         assert_eq!(bind_options(&only_itself, &point(false), &[]), ["rbind", "rprivate", "ro"]);
         let forced = with(BindOptions { read_only_force_recursive: true, ..BindOptions::default() });

@@ -12,6 +12,7 @@ use crate::capabilities;
 use crate::check;
 use crate::devices;
 use crate::failure::{Failure, Result};
+use crate::keys;
 
 /// More than this is no configuration; the bound is that of the design's parsers.
 const MAX_CONFIG: u64 = 8 << 20;
@@ -40,7 +41,7 @@ impl Bundle {
             }
             Failure::file("open", &path, &error)
         })?;
-        let mut value: Value = read_json(file, &path)?;
+        let mut value = read_config(file, &path)?;
         let mut warnings = Vec::new();
         if let Some(process) = value.get_mut("process") {
             complete(process);
@@ -48,6 +49,7 @@ impl Bundle {
             listen(process);
         }
         warnings.extend(root_destinations(&mut value));
+        root_sources(&mut value, &dir);
         if let Some(config) = value.as_object_mut() {
             // It may be left out: all namespaces are those of the caller then.
             config.entry("linux").or_insert(json!({}));
@@ -70,11 +72,18 @@ impl Bundle {
 /// A process as `exec --process` has it, and what is left out of it.
 pub(crate) fn read_process(path: &Path) -> Result<(Process, Option<String>)> {
     let file = File::open(path).map_err(|error| Failure::file("open", path, &error))?;
-    let mut value: Value = read_json(file, path)?;
+    let mut value = read_config(file, path)?;
     complete(&mut value);
     let warning = capabilities::warning(&capabilities::take_unknown(&mut value));
     let process = serde_json::from_value(value).map_err(|error| bad(path, &error))?;
     Ok((process, warning))
+}
+
+/// A configuration, or a part of one.
+pub(crate) fn read_config(from: impl Read, path: &Path) -> Result<Value> {
+    let mut value = read_json(from, path)?;
+    keys::fold(&mut value);
+    Ok(value)
 }
 
 /// Reads JSON of a bounded length.
@@ -114,6 +123,21 @@ fn root_destinations(config: &mut Value) -> Vec<String> {
         }
     }
     warnings
+}
+
+/// Sources of binds are absolute, or meant from the bundle on (runtime-spec, config, "Mounts").
+fn root_sources(config: &mut Value, bundle: &Path) {
+    for mount in config.get_mut("mounts").and_then(Value::as_array_mut).into_iter().flatten() {
+        let Some(source) = mount.get("source").and_then(Value::as_str) else { continue };
+        if source.is_empty() || source.starts_with('/') {
+            continue;
+        }
+        let options = mount.get("options").and_then(Value::as_array).into_iter().flatten();
+        let is_bind = |option: &Value| matches!(option.as_str(), Some("bind" | "rbind"));
+        if mount.get("type").and_then(Value::as_str) == Some("bind") || options.into_iter().any(is_bind) {
+            mount["source"] = json!(bundle.join(source));
+        }
+    }
 }
 
 /// `pids` without a limit limits nothing (runtime-spec 1.3, config-linux, "PIDs"): the type would make 0 of it, which is
@@ -185,6 +209,16 @@ mod tests {
         assert_eq!(root_destinations(&mut config).len(), 1);
         assert_eq!(config["mounts"][0]["destination"], "/data");
         assert_eq!(config["mounts"][1]["destination"], "/proc");
+    }
+
+    #[test]
+    fn a_relative_source_is_in_the_bundle() {
+        let mut config = json!({ "mounts": [{ "type": "bind", "source": "a/b" }, { "source": "c", "options": ["ro", "rbind"] },
+            { "type": "bind", "source": "/d" }, { "type": "tmpfs", "source": "tmpfs" }, { "type": "bind", "source": "" }] });
+        root_sources(&mut config, Path::new("/bundle"));
+        let sources: Vec<_> =
+            config["mounts"].as_array().unwrap().iter().map(|mount| mount["source"].clone()).collect();
+        assert_eq!(json!(sources), json!(["/bundle/a/b", "/bundle/c", "/d", "tmpfs", ""]));
     }
 
     #[test]

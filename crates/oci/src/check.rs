@@ -1,11 +1,15 @@
 //! What is refused of a configuration before anything is made.
 
-use oci_spec::runtime::{LinuxNamespaceType, Process, Spec};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use oci_spec::runtime::{LinuxNamespace, LinuxNamespaceType, Process, Spec};
 use wharf_runtime::{HookSet, Point};
 
 use crate::failure::{Failure, Result};
 
-/// Checks what needs no look at the host; `plan` of the runtime checks the rest.
+/// Checks what needs no look at the host, but at namespaces that kernel parameters are set in; `plan` of the runtime
+/// checks the rest.
 pub(crate) fn check(spec: &Spec) -> Result<()> {
     let bad = |text: String| Err(Failure::new(format!("invalid configuration: {text}")));
     let version = spec.version();
@@ -44,8 +48,14 @@ pub(crate) fn check(spec: &Spec) -> Result<()> {
         let Some(kind) = namespace_of(key) else {
             return Err(Failure::new(format!("sysctl {key:?} is not in a separate kernel namespace")));
         };
-        if !own(kind) {
-            return Err(Failure::new(format!("sysctl {key:?} is not allowed in the hosts namespace")));
+        let named = namespaces.iter().find(|namespace| namespace.typ() == kind);
+        if named.map_or(Ok(true), is_host_s)? {
+            // In runc's words.
+            let text = match kind {
+                LinuxNamespaceType::Network => "not allowed in host network namespace".to_owned(),
+                kind => format!("is not allowed in the hosts {kind} namespace"),
+            };
+            return Err(Failure::new(format!("sysctl {key:?} {text}")));
         }
     }
     if linux.time_offsets().as_ref().is_some_and(|offsets| !offsets.is_empty()) && !own(LinuxNamespaceType::Time) {
@@ -69,6 +79,22 @@ pub(crate) fn check(spec: &Spec) -> Result<()> {
         return bad("an annotation has an empty key".into());
     }
     check_hooks(spec)
+}
+
+/// Whether a namespace that is joined is the caller's own.
+fn is_host_s(namespace: &LinuxNamespace) -> Result<bool> {
+    let Some(path) = namespace.path().as_deref().filter(|path| !path.as_os_str().is_empty()) else { return Ok(false) };
+    let own = match namespace.typ() {
+        LinuxNamespaceType::Network => "/proc/self/ns/net",
+        LinuxNamespaceType::Ipc => "/proc/self/ns/ipc",
+        _ => "/proc/self/ns/uts",
+    };
+    let id = |path: &Path| -> Result<(u64, u64)> {
+        let found =
+            std::fs::metadata(path).map_err(|error| Failure::file("invalid namespace path: stat", path, &error))?;
+        Ok((found.dev(), found.ino()))
+    };
+    Ok(id(path)? == id(Path::new(own))?)
 }
 
 fn check_process(process: &Process) -> Result<()> {
@@ -178,6 +204,14 @@ mod tests {
             Box::new(|c| c["linux"]["sysctl"] = json!({"kernel.core_pattern": "|/x"})),
             Box::new(|c| c["linux"]["sysctl"] = json!({"net/../kernel/core_pattern": "|/x"})),
             Box::new(|c| c["linux"]["sysctl"] = json!({"kernel.hostname": "a"})),
+            Box::new(|c| {
+                c["linux"]["namespaces"] = json!([{ "type": "network", "path": "/proc/thread-self/ns/net" }]);
+                c["linux"]["sysctl"] = json!({"net.ipv4.ip_forward": "1"});
+            }),
+            Box::new(|c| {
+                c["linux"]["namespaces"] = json!([{ "type": "ipc", "path": "/no/such" }]);
+                c["linux"]["sysctl"] = json!({"kernel.shmmni": "1"});
+            }),
             Box::new(|c| c["linux"]["uidMappings"] = json!([{"containerID": 0, "hostID": 0, "size": 1}])),
             Box::new(|c| c["linux"]["timeOffsets"] = json!({"boottime": {"secs": 1}})),
             Box::new(|c| c["linux"]["resources"]["devices"] = json!([{"allow": true, "access": "rx"}])),

@@ -1,5 +1,6 @@
 //! `delete`: what is left of a container goes.
 
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use regex::Regex;
@@ -16,6 +17,8 @@ use crate::words::Given;
 
 /// How long the end of a killed process may take, as with runc.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// After so much of it something is in its way.
+const IMPATIENCE: Duration = Duration::from_millis(500);
 /// What is said of an ID that is nobody's.
 const GONE: &str = "container does not exist";
 
@@ -81,11 +84,24 @@ pub(crate) fn end(container: &Container) -> Result<()> {
     if container.group.is_frozen() {
         container.group.freeze(false)?;
     }
-    let limit = Timespec { tv_sec: PATIENCE.as_secs().try_into().unwrap_or(10), tv_nsec: 0 };
-    match poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&limit)) {
-        Ok(0) => Err(Failure::new("one or more processes of the container do not end")),
-        Err(errno) if errno != rustix::io::Errno::INTR => Err(Failure::os("wait for the container's end", errno)),
-        _ => Ok(()),
+    if ends(&pidfd, IMPATIENCE)? {
+        return Ok(());
+    }
+    // Somebody may have put it into a freezer of theirs.
+    container.group.take_back_from_freezers();
+    if ends(&pidfd, PATIENCE)? {
+        Ok(())
+    } else {
+        Err(Failure::new("one or more processes of the container do not end"))
+    }
+}
+
+/// Whether a process has ended, or does so in that time.
+fn ends(pidfd: &OwnedFd, time: Duration) -> Result<bool> {
+    let limit = Timespec { tv_sec: time.as_secs().try_into().unwrap_or(10), tv_nsec: time.subsec_nanos().into() };
+    match poll(&mut [PollFd::new(pidfd, PollFlags::IN)], Some(&limit)) {
+        Err(rustix::io::Errno::INTR) => Ok(true),
+        done => Ok(done.map_err(|errno| Failure::os("wait for the container's end", errno))? > 0),
     }
 }
 
@@ -97,7 +113,10 @@ pub(crate) fn undo(global: &Global, container: Container, hooks: bool) -> Result
     if !container.group.remove_empty()? {
         // What the container left behind in its group (a daemon of its own) ends with it.
         container.group.kill()?;
-        container.group.remove()?;
+        if container.group.remove().is_err() {
+            container.group.take_back_from_freezers();
+            container.group.remove()?;
+        }
     }
     if let Some(scope) = &container.record.scope {
         scope.stop()?;

@@ -41,8 +41,9 @@ pub(crate) fn run(global: &Global, given: &Given) -> Result<u8> {
         std::thread::sleep(LOOK.min(interval));
         waited += LOOK.min(interval);
         if let Some(oom) = memory.look() {
-            // Beyond runc's: whose limit it was.
-            tell("oom", Some(json!({ "processes": oom.processes, "cgroup": oom.group })));
+            tell("oom", None);
+            // Beyond runc's, in a line of its own: whose limit it was.
+            tell("oomDetails", Some(json!({ "processes": oom.processes, "cgroup": oom.group })));
         }
     }
     Ok(0)

@@ -17,9 +17,10 @@ use crate::console::Console;
 use crate::failure::{Failure, Result};
 use crate::foreground::{Signals, inherited, look_after};
 use crate::global::Global;
-use crate::launch::{inheritance, warn_of_left_out, write_pid};
+use crate::launch::{inheritance, keeps_groups, warn_of_left_out, write_pid};
 use crate::pidfd_socket::PidfdSocket;
 use crate::state::{Container, Status};
+use crate::steps;
 use crate::words::Given;
 
 /// What says that there is no exit code of the process's.
@@ -30,7 +31,7 @@ pub(crate) fn run(global: &Global, given: &Given) -> Result<u8> {
 }
 
 fn exec(global: &Global, given: &Given) -> Result<u8> {
-    let inheritance = inheritance(given)?;
+    let mut inheritance = inheritance(given)?;
     let container = Container::open(global, &given.arguments[0])?;
     match container.status() {
         Status::Stopped | Status::Creating => return Err(Failure::new("cannot exec in a stopped container")),
@@ -39,6 +40,7 @@ fn exec(global: &Global, given: &Given) -> Result<u8> {
         }
         _ => {}
     }
+    inheritance.groups = keeps_groups(&container.record.spec);
     let (process, warning) = process(&container.record.spec, given)?;
     check_environment(&process)?;
     if let Some(warning) = warning {
@@ -70,12 +72,15 @@ fn exec(global: &Global, given: &Given) -> Result<u8> {
         memory_policy: container.record.spec.linux().as_ref().and_then(|linux| linux.memory_policy().as_ref()),
         inheritance,
     };
+    steps::setup(&global.log, &container.record.spec);
     let mut created = if container.group.is_frozen() {
-        global.log.warning("the container is paused: the process starts when it is resumed");
+        // Who says `--ignore-paused` knows.
+        global.log.debug("the container is paused: the process starts when it is resumed");
         when_resumed(wharf_runtime::begin_exec(exec)?, signals.as_ref())?
     } else {
         wharf_runtime::exec(exec)?
     };
+    steps::set_up(&global.log, created.pid.as_raw_nonzero().get());
     warn_of_left_out(global, &created);
     if let (Some(console), Some(master)) = (&console, created.terminal.take_if(|_| console.is_some())) {
         console.send(std::os::fd::AsFd::as_fd(&master))?;
@@ -88,6 +93,7 @@ fn exec(global: &Global, given: &Given) -> Result<u8> {
     if let Some(file) = given.value("pid-file") {
         write_pid(Path::new(file), number)?;
     }
+    steps::about_to_execute(&global.log);
     let (_, pidfd, master) = created.start()?;
     match signals {
         None => Ok(0),

@@ -35,16 +35,19 @@ pub(crate) fn run(global: &Global, given: &Given) -> Result<u8> {
             }
         }
     } else {
-        let stopped = || Failure::new("container not running");
-        let (_, pidfd) = container.process().filter(|_| status != Status::Stopped).ok_or_else(stopped)?;
-        wharf_sys::process::pidfd_signal(std::os::fd::AsFd::as_fd(&pidfd), signal)
-            .map_err(|errno| Failure::os("send the signal", errno))?;
-        if signal == kill && !has_pid_namespace(&container) {
-            // With no namespace of its own the others do not end with the first.
+        // With no PID namespace of its own the others neither end with the first process nor need it.
+        let all = signal == kill && !has_pid_namespace(&container);
+        match container.process().filter(|_| status != Status::Stopped) {
+            Some((_, pidfd)) => wharf_sys::process::pidfd_signal(std::os::fd::AsFd::as_fd(&pidfd), signal)
+                .map_err(|errno| Failure::os("send the signal", errno))?,
+            None if all && !container.group.all_processes().is_empty() => {}
+            None => return Err(Failure::new("container not running")),
+        }
+        if all {
             container.group.kill()?;
         }
     }
-    if signal == kill && status == Status::Paused {
+    if signal == kill && (status == Status::Paused || status == Status::Stopped && container.group.is_frozen()) {
         // What is frozen does not even die.
         container.group.freeze(false)?;
     }

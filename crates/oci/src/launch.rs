@@ -4,7 +4,7 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
-use oci_spec::runtime::Process;
+use oci_spec::runtime::{Process, Spec};
 use wharf_cgroup::{Group, Hierarchies, Scope, Started};
 use wharf_runtime::{Created, HookSet, Inheritance, Launch, Lifecycle, Point, Rootfs, RuntimeError, Stdio};
 
@@ -17,6 +17,7 @@ use crate::notify;
 use crate::pidfd_socket::PidfdSocket;
 use crate::place::{Place, check_id};
 use crate::state::{Container, Identity, Record};
+use crate::steps;
 use crate::words::Given;
 
 /// A container just made.
@@ -29,11 +30,12 @@ pub(crate) struct Made {
 /// Makes the container that the words ask for. `gate`: its first process waits for `start`, and not for this program.
 /// `detach`: nobody is here to look after a terminal.
 pub(crate) fn launch(global: &Global, given: &Given, gate: bool, detach: bool) -> Result<Made> {
-    let inheritance = inheritance(given)?;
+    let mut inheritance = inheritance(given)?;
     let id = &given.arguments[0];
     check_id(id)?;
     let mut bundle = Bundle::read(given.value("bundle"), given.value("config"))?;
     bundle.warnings.iter().for_each(|warning| global.log.warning(warning));
+    inheritance.groups = keeps_groups(&bundle.spec);
     let terminal = bundle.spec.process().as_ref().and_then(Process::terminal).unwrap_or(false);
     if !gate && bundle.spec.process().is_none() {
         return Err(Failure::new("invalid configuration: there is no process to be run: add `process`"));
@@ -69,10 +71,12 @@ pub(crate) fn launch(global: &Global, given: &Given, gate: bool, detach: bool) -
         spec: bundle.spec,
     };
     let mut container = Container { place, record, group };
+    steps::setup(&global.log, &container.record.spec);
     match make(&mut container, inheritance, terminal, gate) {
         Ok(mut created) => {
             warn_of_left_out(global, &created);
             let pid = created.pid.as_raw_nonzero().get();
+            steps::set_up(&global.log, pid);
             let told = container
                 .write()
                 .and_then(|()| match (&console, created.terminal.take()) {
@@ -190,8 +194,14 @@ fn make_group(bundle: &Bundle, id: &str, scope: Option<&Scope>) -> Result<(Group
     }
     let named = group.clone();
     match group.make() {
-        // As with runc: an ordinary user may have no group to limit, and asks for no limit then.
-        Err(_) if !rustix::process::geteuid().is_root() && !named.is_made() && !has_limits(bundle) => Ok((named, None)),
+        // As with runc: an ordinary user may have no group to limit, and asks for none then.
+        Err(error) if !rustix::process::geteuid().is_root() && !named.is_made() => {
+            if has_limits(bundle) || cgroups_path(bundle).is_some() {
+                let needs = "rootless needs no limits + no cgrouppath when no permission is granted for cgroups";
+                return Err(Failure::from(error).during(needs));
+            }
+            Ok((named, None))
+        }
         made => Ok((made?, None)),
     }
 }
@@ -223,7 +233,14 @@ pub(crate) fn inheritance(given: &Given) -> Result<Inheritance> {
             return Err(Failure::new(format!("please check that preserved-fd {} (of {all}) is present", number - 3)));
         }
     }
-    Ok(Inheritance { fds: all, keyring: given.is("no-new-keyring") })
+    Ok(Inheritance { fds: all, keyring: given.is("no-new-keyring"), groups: false })
+}
+
+/// Whether the program keeps the caller's supplementary groups (crun(1), "run.oci.keep_original_groups"): podman's
+/// `--group-add keep-groups` asks for it so.
+pub(crate) fn keeps_groups(spec: &Spec) -> bool {
+    let asked = spec.annotations().as_ref().and_then(|all| all.get("run.oci.keep_original_groups"));
+    asked.is_some_and(|value| value != "0")
 }
 
 /// Whole or not at all: who reads it may be waiting for it.

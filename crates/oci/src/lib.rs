@@ -5,7 +5,7 @@
 //! as those who call it read them.
 //!
 //! - `words`, `command`, `global`, `help`: the command line as data.
-//! - `bundle`, `capabilities`, `check`, `devices`: a configuration, and what is refused of it before anything is made.
+//! - `bundle`, `keys`, `capabilities`, `check`, `devices`: a configuration, and what is refused of it before anything is made.
 //! - `place`, `state`: a container on the disk, and what has become of it.
 //! - One file for each command; `launch` is what `create` and `run` have in common.
 
@@ -26,6 +26,7 @@ mod foreground;
 mod freeze;
 mod global;
 mod help;
+mod keys;
 mod kill;
 mod launch;
 mod lent;
@@ -41,6 +42,7 @@ mod spec;
 mod start;
 mod state;
 mod statistics;
+mod steps;
 mod terminal;
 mod update;
 mod words;

@@ -37,6 +37,11 @@ impl Log {
         self.write("warning", message);
     }
 
+    /// Whether [`Self::debug`] writes anything.
+    pub(crate) const fn debugs(&self) -> bool {
+        self.debug
+    }
+
     pub(crate) fn debug(&self, message: &str) {
         if self.debug {
             self.write("debug", message);

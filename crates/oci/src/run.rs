@@ -8,6 +8,7 @@ use crate::foreground::{Signals, look_after};
 use crate::global::Global;
 use crate::launch::{Made, after_start, launch};
 use crate::notify::Notify;
+use crate::steps;
 use crate::words::Given;
 
 pub(crate) fn run(global: &Global, given: &Given) -> Result<u8> {
@@ -39,6 +40,7 @@ fn run_container(global: &Global, given: &Given) -> Result<u8> {
             return Err(error.into());
         }
     };
+    steps::executed(&global.log);
     let container = after_start(global, container, pid)?;
     // From now on others may work on it.
     container.place.unlock();

@@ -12,6 +12,7 @@ use crate::launch::after_start;
 use crate::lent::Lent;
 use crate::notify::Notify;
 use crate::state::{Container, Status};
+use crate::steps;
 use crate::words::Given;
 
 /// Times two milliseconds: how long its parent may take to reap it.
@@ -44,6 +45,7 @@ pub(crate) fn run(global: &Global, given: &Given) -> Result<u8> {
         lent.give_back(global, &container);
     }
     started?;
+    steps::executed(&global.log);
     let pid = container.record.process.map_or(0, |process| process.pid);
     let container = after_start(global, container, pid)?;
     if let (Some(notify), Some((_, pidfd))) = (notify, container.process()) {

@@ -7,7 +7,7 @@ use oci_spec::runtime::LinuxResources;
 use serde_json::{Map, Value, json};
 use wharf_cgroup::Hierarchies;
 
-use crate::bundle::{drop_absent_limit, read_json};
+use crate::bundle::{drop_absent_limit, read_config};
 use crate::failure::{Failure, Result};
 use crate::global::Global;
 use crate::state::{Container, Status};
@@ -59,10 +59,10 @@ pub(crate) fn run(global: &Global, given: &Given) -> Result<u8> {
         return Err(Failure::new("cannot update a container that has stopped"));
     }
     let asked = match given.value("resources") {
-        Some("-") => read_json(std::io::stdin(), Path::new("standard input"))?,
+        Some("-") => read_config(std::io::stdin(), Path::new("standard input"))?,
         Some(path) => {
             let file = File::open(path).map_err(|error| Failure::file("open", Path::new(path), &error))?;
-            read_json(file, Path::new(path))?
+            read_config(file, Path::new(path))?
         }
         None => from_flags(given)?,
     };
@@ -70,16 +70,64 @@ pub(crate) fn run(global: &Global, given: &Given) -> Result<u8> {
     drop_absent_limit(&mut asked);
     let resources: LinuxResources =
         serde_json::from_value(asked.clone()).map_err(|error| Failure::new(format!("invalid resources: {error}")))?;
-    if let Some(scope) = &container.record.scope {
-        scope.set(&resources, Hierarchies::detect()?.is_v2())?;
-    }
-    container.group.limit(&resources)?;
     let odd = |error: serde_json::Error| Failure::new(error.to_string());
     let mut spec = serde_json::to_value(&container.record.spec).map_err(odd)?;
+    if let Err(failure) = set(&container, &resources) {
+        // All of it or nothing.
+        let before = before(&asked, spec.pointer("/linux/resources").unwrap_or(&Value::Null));
+        let back = serde_json::from_value(before).map_err(odd).and_then(|before| set(&container, &before));
+        if let Err(failure) = back {
+            global.log.warning(&format!("the limits could not all be set back: {}", failure.message));
+        }
+        return Err(failure);
+    }
     merge(&mut spec["linux"]["resources"], asked);
     container.record.spec = serde_json::from_value(spec).map_err(odd)?;
     container.write()?;
     Ok(0)
+}
+
+fn set(container: &Container, resources: &LinuxResources) -> Result<()> {
+    if let Some(scope) = &container.record.scope {
+        scope.set(resources, Hierarchies::detect()?.is_v2())?;
+    }
+    Ok(container.group.limit(resources)?)
+}
+
+/// What no limit is, for those that a container has not had before.
+const NO_LIMITS: &[(&str, &str, i64)] = &[
+    ("memory", "limit", -1),
+    ("memory", "swap", -1),
+    ("memory", "reservation", -1),
+    ("cpu", "quota", -1),
+    ("cpu", "shares", 1024),
+    ("pids", "limit", -1),
+];
+
+/// The limits that a container has had of those that are `asked`.
+fn before(asked: &Value, had: &Value) -> Value {
+    let mut before = Map::new();
+    for (section, values) in asked.as_object().into_iter().flatten() {
+        let old = &had[section];
+        let Some(values) = values.as_object() else {
+            before.insert(section.clone(), old.clone());
+            continue;
+        };
+        let mut back = Map::new();
+        // No limit on memory is none on both together.
+        let both = (section == "memory" && !old["swap"].is_null()).then(|| "swap".to_owned());
+        for key in values.keys().chain(&both) {
+            let none = NO_LIMITS.iter().find(|(of, name, _)| of == section && name == key);
+            match (&old[key], none) {
+                (Value::Null, Some((_, _, none))) => drop(back.insert(key.clone(), json!(none))),
+                (Value::Null, None) => {}
+                (old, _) => drop(back.insert(key.clone(), old.clone())),
+            }
+        }
+        before.insert(section.clone(), Value::Object(back));
+    }
+    before.retain(|section, value| !value.is_null() && !(section == "pids" && value.get("limit").is_none()));
+    Value::Object(before)
 }
 
 fn from_flags(given: &Given) -> Result<Value> {
@@ -112,12 +160,12 @@ fn from_flags(given: &Given) -> Result<Value> {
     Ok(all)
 }
 
-/// Bytes, or with a unit of 1024: `64M`, `1g`, `512kib`. -1 is no limit.
+/// Bytes, or with a unit of 1024: `64M`, `1.5g`, `512kib`. -1 is no limit.
 fn size(text: &str) -> Option<i64> {
     if text == "-1" {
         return Some(-1);
     }
-    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let digits = text.find(|c: char| !(c.is_ascii_digit() || c == '.')).unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
     let unit = unit.trim().to_ascii_lowercase();
     let shift = match unit.trim_end_matches("ib").trim_end_matches('b') {
@@ -129,8 +177,19 @@ fn size(text: &str) -> Option<i64> {
         "p" => 50,
         _ => return None,
     };
-    number.parse::<i64>().ok()?.checked_mul(1 << shift)
+    let Some((whole, part)) = number.split_once('.') else {
+        return number.parse::<i64>().ok()?.checked_mul(1 << shift);
+    };
+    if whole.is_empty() || part.is_empty() || part.len() > MAX_DECIMALS {
+        return None;
+    }
+    let whole = whole.parse::<i64>().ok()?.checked_mul(1 << shift)?;
+    let part = part.parse::<i128>().ok()? * (1 << shift) / 10_i128.pow(u32::try_from(part.len()).ok()?);
+    whole.checked_add(i64::try_from(part).ok()?)
 }
+
+/// Digits after the point: one of the largest unit has no more before it is less than a byte.
+const MAX_DECIMALS: usize = 15;
 
 /// Zeros and empty texts are what engines write for what stays as it is.
 fn without_nothing(value: Value) -> Value {
@@ -187,14 +246,33 @@ mod tests {
 
     #[test]
     fn sizes_have_units() {
-        for (text, want) in
-            [("0", Some(0)), ("64M", Some(64 << 20)), ("1gb", Some(1 << 30)), ("2KiB", Some(2048)), ("-1", Some(-1))]
-        {
+        for (text, want) in [
+            ("0", Some(0)),
+            ("64M", Some(64 << 20)),
+            ("1gb", Some(1 << 30)),
+            ("2KiB", Some(2048)),
+            ("-1", Some(-1)),
+            ("1.5g", Some(3 << 29)),
+            ("0.25k", Some(256)),
+            ("1.9", Some(1)),
+        ] {
             assert_eq!(size(text), want, "{text}");
         }
-        for bad in ["", "-2", "x", "1q", "9999999999999999999", "9999999999999P"] {
+        for bad in ["", "-2", "x", "1q", "9999999999999999999", "9999999999999P", "1.", ".5", "1.2.3", "8192.5P"] {
             assert_eq!(size(bad), None, "{bad}");
         }
+    }
+
+    #[test]
+    fn what_was_before_is_known() {
+        let had = json!({ "memory": { "limit": 5, "swap": 9 }, "devices": [1] });
+        let asked =
+            json!({ "memory": { "limit": 7, "reservation": 3 }, "pids": { "limit": 3 }, "cpu": { "cpus": "0" } });
+        let want =
+            json!({ "memory": { "limit": 5, "reservation": -1, "swap": 9 }, "pids": { "limit": -1 }, "cpu": {} });
+        assert_eq!(before(&asked, &had), want);
+        assert_eq!(before(&json!({ "devices": [2] }), &had), json!({ "devices": [1] }));
+        assert_eq!(before(&asked, &Value::Null)["memory"]["limit"], -1);
     }
 
     #[test]

@@ -4,7 +4,8 @@
 //!   PID namespace of others the program's process alone goes into where that can be ([`crate::joining`]).
 //! - From a user namespace of its own a process has no right to namespaces of the host's, so for such a one the parent
 //!   goes into all of them.
-//! - A user namespace of others is entered for good: a helper goes there, and makes the process as its own sibling.
+//! - A user namespace of others is entered for good: a helper goes there, by way of the others, and makes the process as
+//!   its own sibling.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -17,7 +18,7 @@ use rustix::thread::move_into_link_name_space;
 use wharf_sys::message;
 use wharf_sys::process::{Child, Namespaces, clone3, clone3_sibling};
 
-use crate::plan::{Join, MountSource, Plan};
+use crate::plan::{Join, MOUNT, MountSource, Plan};
 use crate::root::{new_mount, procfs_of, write_procfs};
 use crate::{Result, RuntimeError};
 
@@ -31,13 +32,31 @@ pub(crate) fn bear(plan: &mut Plan, cgroup: Option<BorrowedFd<'_>>, child: impl 
     }
     if let Some(user) = plan.user_join.take() {
         let joins = std::mem::take(&mut plan.joins);
-        let (visits, rest): (Vec<Join>, Vec<Join>) =
-            joins.into_iter().partition(|join| matches!(join.kind, "pid" | "time"));
+        // A mount namespace is joined by the child, once its root is built.
+        let (visits, rest): (Vec<Join>, Vec<Join>) = joins.into_iter().partition(|join| join.kind != MOUNT);
         plan.joins = rest;
         let time = plan.time.take();
+        let has_network = visits.iter().any(|join| join.kind == "net");
+        let mut sysctls = if has_network { std::mem::take(&mut plan.sysctls) } else { Vec::new() };
+        plan.sysctls.extend(sysctls.extract_if(.., |(path, _)| !path.starts_with("sys/net")));
         let enter = || {
+            let mut joined = |join: &Join| {
+                if join.kind == "net" { set_network_parameters(&mut sysctls).map_err(errno) } else { Ok(()) }
+            };
+            // Who has joined the user namespace has no right any more to those that are not its own, and only then the
+            // right to its own where this is an ordinary user.
+            let mut refused = Vec::new();
+            for join in &visits {
+                match move_into_link_name_space(join.fd.as_fd(), None) {
+                    Ok(()) => joined(join)?,
+                    Err(_) => refused.push(join),
+                }
+            }
             move_into_link_name_space(user.as_fd(), None)?;
-            visits.iter().try_for_each(|join| move_into_link_name_space(join.fd.as_fd(), None))?;
+            for join in refused {
+                move_into_link_name_space(join.fd.as_fd(), None)?;
+                joined(join)?;
+            }
             time.as_ref().map_or(Ok(()), |time| time.make().map_err(errno))
         };
         let plan = &*plan;

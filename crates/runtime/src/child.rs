@@ -10,9 +10,10 @@ use wharf_cgroup::Entrance;
 use crate::create::Stdio;
 use crate::filter::SystemCalls;
 use crate::hooks::{HookSet, Point};
-use crate::identity::{become_id, become_program, find_program, settle};
+use crate::identity::{become_id, become_program, find_program, set_ids, settle};
 use crate::init;
 use crate::joining::Joining;
+use crate::mapping::roots_of;
 use crate::plan::{MOUNT, Plan};
 use crate::process::ProcessPlan;
 use crate::report::{
@@ -80,7 +81,12 @@ fn set_up(plan: &Plan, birth: &Birth<'_>, visitor: &mut Option<OwnedFd>) -> Step
             .map_err(Failure::at(format!("join the {} namespace", namespace.kind)))?;
     }
     if plan.in_user_namespace() {
-        become_id(0, 0, &[])?;
+        let (uid, gid) = plan.root_ids.unwrap_or_else(|| roots_of("self"));
+        if plan.process.keep_groups {
+            set_ids(uid, gid)?;
+        } else {
+            become_id(uid, gid, &[])?;
+        }
     }
     let joining = plan.late_pid.as_ref().map(|namespace| Joining::prepare(namespace.as_fd()));
     let label = match &plan.process.label {

@@ -86,6 +86,8 @@ pub struct Inheritance {
     pub fds: u32,
     /// The session keyring.
     pub keyring: bool,
+    /// The supplementary groups, instead of those of the configuration.
+    pub groups: bool,
 }
 
 /// A container whose first process waits for [`Created::start`]. Dropping it ends that process.
@@ -219,7 +221,8 @@ fn make(launch: &Launch<'_>, init: bool, devices: &mut Option<MovedDevices>) -> 
             hooks: launch.lifecycle.hooks,
         };
         child::run(plan, &birth)
-    })?;
+    });
+    let child = child.map_err(|error| in_group(error, launch.group))?;
     drop(theirs);
     let mut created = Created::new(child, plan.process.command.clone(), ParentEnd::new(ours));
     let alone = launch.group.filter(|_| alone_at_last);
@@ -264,6 +267,17 @@ fn with_processes(mut resources: LinuxResources, limit: i64) -> LinuxResources {
 /// The container's process is the only one from now on. It has not gone on yet.
 fn leave_alone(group: &Group) -> Result<()> {
     Ok(group.limit(&with_processes(LinuxResources::default(), 1))?)
+}
+
+/// A group that takes no processes is named (cgroups(7), "no internal processes").
+fn in_group(error: RuntimeError, group: Option<&Group>) -> RuntimeError {
+    match (error, group) {
+        (RuntimeError::Setup { step, errno: Errno::BUSY }, Some(group)) => {
+            let step = format!("{step} in the control group `/{}`", group.path().display());
+            RuntimeError::Setup { step, errno: Errno::BUSY }
+        }
+        (error, _) => error,
+    }
 }
 
 /// Refuses a caller with more threads: see the crate's documentation.
@@ -411,5 +425,20 @@ impl Drop for Created {
         }
         let id = rustix::process::WaitId::PidFd(self.pidfd.as_fd());
         let _ = rustix::process::waitid(id, rustix::process::WaitIdOptions::EXITED);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_group_that_takes_nobody_is_named() {
+        let Ok(hierarchies) = Hierarchies::detect() else { return eprintln!("skipped: no control groups") };
+        let group = Group::open(&hierarchies, "/some/where").unwrap();
+        let error = |errno| RuntimeError::Setup { step: "make the container's process".into(), errno };
+        let told = in_group(error(Errno::BUSY), Some(&group)).to_string();
+        assert!(told.starts_with("cannot make the container's process in the control group `/some/where`: "), "{told}");
+        assert_eq!(in_group(error(Errno::PERM), Some(&group)).to_string(), error(Errno::PERM).to_string());
     }
 }

@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::os::fd::OwnedFd;
-use std::path::Component;
+use std::path::{Component, Path};
 
 use rustix::fs::{AtFlags, CWD, Gid, Mode, OFlags, Uid, chmodat, chownat, mknodat, openat};
 use rustix::io::Errno;
@@ -41,7 +41,10 @@ pub(crate) fn device_files(root: &RootDir, plan: &Plan) -> Step<Option<(OwnedFd,
 }
 
 fn fill_dev(root: &RootDir, plan: &Plan) -> Step<()> {
-    for step in &plan.devices {
+    let has_ptmx = root.metadata("dev/pts/ptmx", false).is_ok();
+    // A link takes the place of one that is listed, as with runc: a node that is bound could not be removed for it.
+    let listed = |step: &&DeviceStep| !has_ptmx || step.path != Path::new("/dev/ptmx");
+    for step in plan.devices.iter().filter(listed) {
         device(root, step).map_err(Failure::at(format!("make `{}`", step.path.display())))?;
     }
     for (target, path) in DEV_LINKS {
@@ -52,7 +55,7 @@ fn fill_dev(root: &RootDir, plan: &Plan) -> Step<()> {
             _ => {}
         }
     }
-    if root.metadata("dev/pts/ptmx", false).is_ok() {
+    if has_ptmx {
         let _ = root.remove_file("dev/ptmx");
         root.symlink(OsStr::new("pts/ptmx"), "dev/ptmx")
             .map_err(|e| Failure::Step("make `/dev/ptmx`".into(), e.errno))?;

@@ -43,6 +43,8 @@ pub(crate) struct Entry<'a> {
     pub(crate) stdio: &'a Stdio,
     /// Whether groups may be set in the container's user namespace: its own procfs will not tell the first process.
     pub(crate) setgroups: bool,
+    /// Who sets up in the container's user namespace, as [`crate::mapping::roots_of`] has it.
+    pub(crate) roots: (u32, u32),
 }
 
 /// Runs as the first process; the value is its exit status.
@@ -80,10 +82,11 @@ fn enter(entry: &Entry<'_>) -> Result<(), Failure> {
     let all = entry.joins | ThreadNameSpaceType::PROCESS_ID;
     move_into_thread_name_spaces(entry.container, all).map_err(Failure::at("join the container"))?;
     if entry.joins.contains(ThreadNameSpaceType::USER) {
-        if entry.setgroups {
-            become_id(0, 0, &[])?;
+        let (uid, gid) = entry.roots;
+        if entry.setgroups && !entry.process.keep_groups {
+            become_id(uid, gid, &[])?;
         } else {
-            set_ids(0, 0)?;
+            set_ids(uid, gid)?;
         }
     }
     go_to_root(entry.root)?;

@@ -24,6 +24,13 @@ pub enum RuntimeError {
         #[source]
         errno: Errno,
     },
+    /// In runc's words.
+    #[error("failed to connect with seccomp agent at `{path}`")]
+    Agent {
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
     /// What is asked of a network device cannot be done.
     #[error("cannot give the container the network device `{device}`")]
     NetDevice {

@@ -19,6 +19,7 @@ use crate::enter::{self, Entry};
 use crate::entering::{Entering, wait};
 use crate::filter::SystemCalls;
 use crate::identity::setgroups_denied;
+use crate::mapping::roots_of;
 use crate::memory_policy::MemoryPolicy;
 use crate::process::process_plan;
 use crate::report::ParentEnd;
@@ -90,7 +91,9 @@ pub fn begin_exec(exec: Exec<'_>) -> Result<Entering> {
         .map_err(|e| RuntimeError::host("make", "socket", e))?;
 
     let root = container_root(exec.pid)?;
-    let setgroups = !setgroups_denied(&exec.pid.as_raw_nonzero().to_string());
+    let number = exec.pid.as_raw_nonzero().to_string();
+    let setgroups = !setgroups_denied(&number);
+    let roots = if joins.contains(ThreadNameSpaceType::USER) { roots_of(&number) } else { (0, 0) };
     let entry = |socket| Entry {
         process: &plan,
         joins,
@@ -100,6 +103,7 @@ pub fn begin_exec(exec: Exec<'_>) -> Result<Entering> {
         entrance: entrance.as_ref(),
         stdio: &exec.stdio,
         setgroups,
+        roots,
     };
     let mut child = || {
         if rustix::io::dup2(&theirs, &mut ours).is_err() {

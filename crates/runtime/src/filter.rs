@@ -19,6 +19,8 @@ use crate::{Result, RuntimeError};
 
 /// What the process calls to hand the decisions over: nobody could answer before that has been done.
 const NEEDED: &str = "sendmsg";
+/// runc needs it for that, and whoever writes for it is told so.
+const NEEDED_BY_RUNC: &str = "write";
 
 /// What is called from the filter of an exec's process to its program, by `enter` and `identity`: a filter that judges
 /// one of them is installed after them.
@@ -87,8 +89,8 @@ impl SystemCalls {
         if policy.default == Action::Notify {
             return Err(RuntimeError::Invalid("SCMP_ACT_NOTIFY cannot be the default action".into()));
         }
-        if names.iter().any(|name| *name == NEEDED) {
-            return Err(RuntimeError::Invalid(format!("SCMP_ACT_NOTIFY cannot be used for `{NEEDED}`")));
+        if let Some(name) = names.iter().find(|name| matches!(name.as_str(), NEEDED | NEEDED_BY_RUNC)) {
+            return Err(RuntimeError::Invalid(format!("SCMP_ACT_NOTIFY cannot be used for the {name} syscall")));
         }
         if flags.wait_killable && names.is_empty() {
             return Err(RuntimeError::Invalid(
@@ -106,13 +108,8 @@ impl SystemCalls {
             // Without a call to decide about it is not used (runtime-spec; so runc).
             Some(path) if !path.as_os_str().is_empty() && names.is_empty() => None,
             Some(path) if !path.as_os_str().is_empty() => {
-                let socket = UnixStream::connect(path).map_err(|e| {
-                    RuntimeError::host(
-                        "connect to the seccomp agent at",
-                        path,
-                        Errno::from_io_error(&e).unwrap_or(Errno::IO),
-                    )
-                })?;
+                let socket =
+                    UnixStream::connect(path).map_err(|source| RuntimeError::Agent { path: path.clone(), source })?;
                 let state = state.cloned().unwrap_or(Value::Null);
                 let mut process = json!({ "ociVersion": state["ociVersion"], "fds": ["seccompFd"], "state": state });
                 if let Some(metadata) = section.listener_metadata() {
@@ -231,6 +228,7 @@ mod tests {
         for wrong in [
             json!({ "defaultAction": "SCMP_ACT_NOTIFY", "listenerPath": path }),
             json!({ "defaultAction": allow, "listenerPath": path, "syscalls": notify(json!(["sendmsg"])) }),
+            json!({ "defaultAction": allow, "listenerPath": path, "syscalls": notify(json!(["read", "write"])) }),
             json!({ "defaultAction": allow, "syscalls": notify(json!(["mkdir"])) }),
             json!({ "defaultAction": allow, "listenerPath": "", "syscalls": notify(json!(["mkdir"])) }),
             json!({ "defaultAction": allow, "listenerPath": "/no/such", "syscalls": notify(json!(["mkdir"])) }),

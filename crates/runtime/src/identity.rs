@@ -159,7 +159,11 @@ fn change_user(process: &ProcessPlan, denied: impl FnOnce() -> bool) -> Step<()>
         }
     }
     rustix::thread::set_keep_capabilities(true).map_err(Failure::at("keep capabilities"))?;
-    become_id_where(process.uid, process.gid, &process.groups, denied)?;
+    if process.keep_groups {
+        set_ids(process.uid, process.gid)?;
+    } else {
+        become_id_where(process.uid, process.gid, &process.groups, denied)?;
+    }
     rustix::thread::set_keep_capabilities(false).map_err(Failure::at("keep capabilities"))?;
     // Another user's process may have become one that can be looked into (fs.suid_dumpable, proc_sys_fs(5)).
     set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(Failure::at("become undumpable"))

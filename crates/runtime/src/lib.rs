@@ -22,6 +22,7 @@
 //! **The caller must have one thread.** The child is a copy of it and goes on to use memory that another
 //! thread may have locked; [`create`] refuses otherwise. The monitor and `wharf oci` are such callers.
 
+mod bind_flags;
 mod bind_source;
 mod birth;
 mod capabilities;

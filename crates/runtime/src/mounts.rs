@@ -10,6 +10,7 @@ use rustix::mount::{FsOpenFlags, fsopen};
 use wharf_cgroup::{Group, Hierarchies};
 use wharf_sys::mount::{Attributes, Change, set_attributes};
 
+use crate::bind_flags;
 use crate::bind_source::BindSources;
 use crate::mapping;
 use crate::mount_options::Options;
@@ -24,11 +25,13 @@ pub(crate) struct Surroundings<'a> {
     pub(crate) hierarchies: &'a Hierarchies,
     pub(crate) group: Option<&'a Group>,
     pub(crate) unprivileged: bool,
+    /// The container is in another user namespace.
+    pub(crate) other_user: bool,
     pub(crate) sources: BindSources<'a>,
 }
 
 pub(crate) fn mount_step(mount: &Mount, surroundings: &Surroundings<'_>) -> Result<MountStep> {
-    let Surroundings { linux, hierarchies, group, unprivileged, sources } = *surroundings;
+    let Surroundings { linux, hierarchies, group, unprivileged, other_user, sources } = *surroundings;
     let destination = mount.destination().clone();
     if !destination.is_absolute() {
         return Err(RuntimeError::Invalid(format!("mount destination `{}` is not absolute", destination.display())));
@@ -36,6 +39,10 @@ pub(crate) fn mount_step(mount: &Mount, surroundings: &Surroundings<'_>) -> Resu
     let options = Options::parse(mount.options().iter().flatten().map(String::as_str));
     let kind = mount.typ().as_deref().unwrap_or_default();
     let is_bind = kind == "bind" || options.bind;
+    if let Some(word) = options.unknown_of_bind().filter(|_| is_bind) {
+        let place = destination.display();
+        return Err(RuntimeError::Invalid(format!("unknown option `{word}` of the bind on `{place}`")));
+    }
     let map = id_map(mount, linux, &options)?;
     if map.is_some() && !is_bind {
         return Err(RuntimeError::Unsupported(format!(
@@ -63,7 +70,7 @@ pub(crate) fn mount_step(mount: &Mount, surroundings: &Surroundings<'_>) -> Resu
         }
         "cgroup" | "cgroup2" => MountSource::New { kind: "cgroup2".into(), source: "cgroup".into(), made: None },
         _ if is_bind && unprivileged => late_bind(mount, map.is_some())?,
-        _ if is_bind => bind(mount, &options, map.as_ref(), sources)?,
+        _ if is_bind => bind(mount, &options, map.as_ref(), other_user, sources)?,
         "proc" | "sysfs" | "tmpfs" | "devpts" | "mqueue" => {
             let source = mount.source().as_deref().and_then(Path::to_str).filter(|source| !source.is_empty());
             MountSource::New { kind: kind.into(), source: source.unwrap_or(kind).into(), made: None }
@@ -123,11 +130,13 @@ fn id_map(mount: &Mount, linux: &Linux, options: &Options) -> Result<Option<(Own
     Ok(Some((mapping::namespace(uids, gids)?, options.id_map.unwrap_or(false))))
 }
 
-/// Opens the source now, in the host's mounts: what the path means later does not matter.
+/// Opens the source now, in the host's mounts: what the path means later does not matter. `other_user`: for a user
+/// namespace that is not this process's.
 pub(crate) fn bind(
     mount: &Mount,
     options: &Options,
     map: Option<&(OwnedFd, bool)>,
+    other_user: bool,
     sources: BindSources<'_>,
 ) -> Result<MountSource> {
     let source = mount.source().as_deref().unwrap_or(Path::new(""));
@@ -141,8 +150,10 @@ pub(crate) fn bind(
         set_attributes(tree.as_fd(), *recursive, change)
             .map_err(|e| RuntimeError::host("map the owners of", source, e))?;
     }
-    let change = Change { set: options.set, clear: options.clear, ..Change::default() };
-    if !(options.set.is_empty() && options.clear.is_empty()) {
+    if other_user {
+        bind_flags::check_locks(options, &tree).map_err(fail)?;
+    }
+    if let Some(change) = bind_flags::change(options, other_user) {
         set_attributes(tree.as_fd(), false, change).map_err(fail)?;
     }
     if !(options.recursive_set.is_empty() && options.recursive_clear.is_empty()) {

@@ -53,7 +53,7 @@ pub fn mount_outside(
             _ => None,
         };
         let MountSource::Tree { tree, directory } =
-            bind(mount, &options, map.as_ref(), BindSources { all: sources, layers })?
+            bind(mount, &options, map.as_ref(), namespace.is_some(), BindSources { all: sources, layers })?
         else {
             continue;
         };

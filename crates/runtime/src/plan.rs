@@ -1,6 +1,6 @@
 //! From a configuration to a plan: everything checked, everything of the host opened, before a process exists.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::Spec;
@@ -13,6 +13,7 @@ use crate::bind_source::BindSources;
 use crate::capabilities;
 use crate::filter::SystemCalls;
 use crate::label::mount_label;
+use crate::mapping;
 use crate::memory_policy::MemoryPolicy;
 use crate::mount_options::{Options, propagation};
 use crate::mounts::{Surroundings, mount_step};
@@ -58,6 +59,8 @@ pub(crate) struct Plan {
     pub(crate) rootfs_at: PathBuf,
     /// The process is in another user namespace than its parent.
     pub(crate) other_user: bool,
+    /// Who sets up in a new user namespace: its root, or who stands in for that.
+    pub(crate) root_ids: Option<(u32, u32)>,
     /// This is an ordinary user.
     pub(crate) unprivileged: bool,
     /// The root's own, and whether it is that of all below it.
@@ -121,8 +124,15 @@ pub(crate) fn plan(
             "in a user namespace nothing can be mounted without a new mount namespace: add one".into(),
         ));
     }
-    if namespaces.user && linux.uid_mappings().as_ref().is_none_or(Vec::is_empty) {
+    let uids = linux.uid_mappings().as_deref().unwrap_or_default();
+    let gids = linux.gid_mappings().as_deref().unwrap_or_default();
+    if namespaces.user && uids.is_empty() {
         return Err(RuntimeError::Invalid("a user namespace needs uidMappings and gidMappings".into()));
+    }
+    mapping::check("uidMappings", uids)?;
+    mapping::check("gidMappings", gids)?;
+    if !(namespaces.user || uids.is_empty() && gids.is_empty()) {
+        mapping::check_joined(asked.user_join.as_ref().map(AsFd::as_fd), uids, gids)?;
     }
     if linux.intel_rdt().is_some() {
         return Err(RuntimeError::Unsupported("intelRdt".into()));
@@ -145,7 +155,7 @@ pub(crate) fn plan(
     if unprivileged && !namespaces.user {
         return Err(RuntimeError::Invalid("without privileges a container needs a user namespace".into()));
     }
-    let surroundings = Surroundings { linux, hierarchies, group, unprivileged, sources };
+    let surroundings = Surroundings { linux, hierarchies, group, unprivileged, other_user: userns, sources };
     let mounts = spec.mounts().iter().flatten().map(|mount| mount_step(mount, &surroundings));
     let mut mounts: Vec<MountStep> = mounts.collect::<Result<_>>()?;
     for step in &mut mounts {
@@ -172,6 +182,7 @@ pub(crate) fn plan(
     Ok(Plan {
         rootfs_at: "/".into(),
         other_user: userns,
+        root_ids: namespaces.user.then(|| (mapping::root_of(uids), mapping::root_of(gids))),
         unprivileged,
         propagation,
         namespaces,

@@ -49,6 +49,8 @@ pub(crate) struct ProcessPlan {
     pub(crate) preserve_fds: u32,
     /// The caller's session keyring stays.
     pub(crate) keep_keyring: bool,
+    /// The caller's supplementary groups stay.
+    pub(crate) keep_groups: bool,
 }
 
 pub(crate) fn process_plan(process: &Process, filter: Option<SystemCalls>) -> Result<ProcessPlan> {
@@ -104,6 +106,7 @@ pub(crate) fn process_plan(process: &Process, filter: Option<SystemCalls>) -> Re
         exec: false,
         preserve_fds: 0,
         keep_keyring: false,
+        keep_groups: false,
     })
 }
 
@@ -145,6 +148,7 @@ impl ProcessPlan {
     pub(crate) fn inherit(&mut self, inheritance: Inheritance) {
         self.preserve_fds = inheritance.fds;
         self.keep_keyring = inheritance.keyring;
+        self.keep_groups = inheritance.groups;
     }
 }
 

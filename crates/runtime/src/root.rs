@@ -13,6 +13,7 @@ use wharf_rooted_path::RootDir;
 use wharf_sys::mount::{Attributes, Change, Propagation, set_attributes};
 
 use crate::RuntimeError;
+use crate::bind_flags;
 use crate::copy_up::copy_up;
 use crate::devices::device_files;
 use crate::label::{Labelling, labelling};
@@ -127,8 +128,10 @@ fn mount(root: &RootDir, step: &MountStep, plan: &Plan) -> Step<()> {
         }
         MountSource::Late { source, .. } => {
             let tree = open_here(source, step.options.recursive).map_err(fail())?;
-            let Options { set, clear, recursive_set, recursive_clear, .. } = step.options;
-            set_attributes(tree.as_fd(), false, Change { set, clear, ..Change::default() }).map_err(fail())?;
+            let Options { recursive_set, recursive_clear, .. } = step.options;
+            if let Some(change) = bind_flags::change(&step.options, true) {
+                set_attributes(tree.as_fd(), false, change).map_err(fail())?;
+            }
             let below = Change { set: recursive_set, clear: recursive_clear, ..Change::default() };
             set_attributes(tree.as_fd(), true, below).map_err(fail())?;
             tree

@@ -9,6 +9,7 @@ use crate::{Result, check};
 pub struct Attributes(u64);
 
 impl Attributes {
+    pub const NONE: Self = Self(0);
     pub const RDONLY: Self = Self(libc::MOUNT_ATTR_RDONLY);
     pub const NOSUID: Self = Self(libc::MOUNT_ATTR_NOSUID);
     pub const NODEV: Self = Self(libc::MOUNT_ATTR_NODEV);
@@ -17,6 +18,10 @@ impl Attributes {
     pub const STRICTATIME: Self = Self(libc::MOUNT_ATTR_STRICTATIME);
     pub const NODIRATIME: Self = Self(libc::MOUNT_ATTR_NODIRATIME);
     pub const NOSYMFOLLOW: Self = Self(libc::MOUNT_ATTR_NOSYMFOLLOW);
+    /// The field that `NOATIME` and `STRICTATIME` are values of; 0 in it is the kernel's default, `relatime`.
+    pub const ATIME_MODE: Self = Self(libc::MOUNT_ATTR__ATIME);
+    /// All that is about access times.
+    pub const ACCESS_TIMES: Self = Self(libc::MOUNT_ATTR__ATIME | libc::MOUNT_ATTR_NODIRATIME);
 
     pub const fn is_empty(self) -> bool {
         self.0 == 0
@@ -24,6 +29,18 @@ impl Attributes {
 
     pub const fn contains(self, other: Self) -> bool {
         self.0 & other.0 == other.0
+    }
+
+    /// These and `other`, as `|` has it.
+    #[must_use]
+    pub const fn and(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// Those that are in `other` too.
+    #[must_use]
+    pub const fn within(self, other: Self) -> Self {
+        Self(self.0 & other.0)
     }
 
     /// These without `other`.

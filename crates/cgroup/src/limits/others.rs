@@ -84,6 +84,29 @@ fn controller_of(key: &str) -> Option<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Hierarchies;
+
+    /// Few hosts have this hierarchy any more: files of its names stand in for it.
+    #[test]
+    fn packets_get_a_class_and_priorities_by_their_device() {
+        let dir = tempfile::tempdir().unwrap();
+        let place = dir.path().display();
+        let line = |name: &str| format!("31 30 0:27 / {place}/{name} rw - cgroup cgroup rw,{name}\n");
+        let hierarchies = Hierarchies::parse(&(line("net_cls") + &line("net_prio")));
+        let group = Group::open(&hierarchies, "/one").unwrap();
+        let network = r#"{"network":{"classID":1048577,"priorities":[{"name":"lo","priority":7}]}}"#;
+        let resources: LinuxResources = serde_json::from_str(network).unwrap();
+        std::fs::create_dir_all(dir.path().join("net_prio/one")).unwrap();
+        std::fs::create_dir_all(dir.path().join("net_cls/one")).unwrap();
+        let (class, priorities) =
+            (dir.path().join("net_cls/one/net_cls.classid"), dir.path().join("net_prio/one/net_prio.ifpriomap"));
+        std::fs::write(&class, "").unwrap();
+        assert!(apply(&group, &resources).unwrap_err().to_string().contains("net_prio.ifpriomap"));
+        std::fs::write(&priorities, "").unwrap();
+        apply(&group, &resources).unwrap();
+        assert_eq!(std::fs::read_to_string(class).unwrap(), "1048577");
+        assert_eq!(std::fs::read_to_string(priorities).unwrap(), "lo 7");
+    }
 
     #[test]
     fn only_names_of_control_files_are_taken() {

@@ -123,3 +123,35 @@ fn groups_by_systemd_need_systemd() {
     bundle.ok(&["delete", "--force", &bundle.id]);
     assert!(tasks().contains("LoadState=not-found"), "{}", tasks());
 }
+
+#[test]
+fn steps_are_told_to_who_debugs() {
+    let Some(bundle) = Bundle::new("debug", &["true"], |config| {
+        config["linux"]["seccomp"] = json!({ "defaultAction": "SCMP_ACT_ALLOW", "flags": ["SECCOMP_FILTER_FLAG_LOG"] });
+    }) else {
+        return;
+    };
+    let dir = bundle.dir.path().to_string_lossy().into_owned();
+    let output = bundle.output(&["--debug", "run", "--bundle", &dir, &bundle.id]);
+    let told = text(&output.stderr);
+    // runc's debug.bats and seccomp.bats look for these.
+    for words in [
+        "level=debug",
+        "nsexec container setup",
+        "child process in init()",
+        "init: closing the pipe to signal completion",
+        "\"seccomp filter flags: 2\"",
+    ] {
+        assert!(output.status.success() && told.contains(words), "{words}: {told}");
+    }
+    bundle.configure(|config| config["process"]["args"] = json!(["sleep", "600"]));
+    bundle.create();
+    bundle.start();
+    let log = bundle.path("log").to_string_lossy().into_owned();
+    let output = bundle.output(&["--debug", "--log", &log, "exec", &bundle.id, "true"]);
+    assert_eq!(text(&output.stderr), "");
+    let told = fs::read_to_string(&log).unwrap();
+    for words in ["nsexec container setup", "child process in init()", "setns_init: about to exec"] {
+        assert!(told.contains(words), "{words}: {told}");
+    }
+}

@@ -84,31 +84,36 @@ fn in_a_paused_container_nothing_runs_unless_asked() {
 }
 
 #[test]
-fn an_exec_of_a_paused_container_says_so_and_waits() {
+fn an_exec_of_a_paused_container_waits_and_says_so_who_asks() {
     use std::io::{BufRead, BufReader, Read};
     let Some(bundle) = Bundle::sleeper("ignore-paused", |_| {}) else { return };
     bundle.create();
     bundle.start();
     let exec = || {
         bundle.ok(&["pause", &bundle.id]);
-        let words = ["exec", "--ignore-paused", &bundle.id, "echo", "there"];
+        let words = ["--debug", "exec", "--ignore-paused", &bundle.id, "echo", "there"];
         let mut exec = bundle.wharf(&words).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        let mut said = String::new();
-        BufReader::new(exec.stderr.take().unwrap()).read_line(&mut said).unwrap();
-        assert!(said.contains("the container is paused"), "{said}");
-        exec
+        let mut lines = BufReader::new(exec.stderr.take().unwrap()).lines();
+        assert!(lines.any(|line| line.unwrap().contains("the container is paused")));
+        // Its other end stays open.
+        (exec, lines)
     };
-    let mut waiting = exec();
+    let (mut waiting, _errors) = exec();
     bundle.ok(&["resume", &bundle.id]);
     let mut shown = String::new();
     waiting.stdout.take().unwrap().read_to_string(&mut shown).unwrap();
     assert_eq!((waiting.wait().unwrap().code(), shown.as_str()), (Some(0), "there\n"));
     // Who has enough of it ends it.
-    let mut waiting = exec();
+    let (mut waiting, _errors) = exec();
     rustix::process::kill_process(rustix::process::Pid::from_child(&waiting), rustix::process::Signal::TERM).unwrap();
     assert_eq!(waiting.wait().unwrap().code(), Some(255));
+    // Nobody hears of it else.
+    let words = ["exec", "--ignore-paused", &bundle.id, "echo", "ok"];
+    let waiting = bundle.wharf(&words).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    wait_until("its process", || bundle.ok(&["ps", "--format", "json", &bundle.id]).contains(','));
     bundle.ok(&["resume", &bundle.id]);
-    bundle.ok(&["exec", &bundle.id, "true"]);
+    let output = waiting.wait_with_output().unwrap();
+    assert_eq!((text(&output.stdout).as_str(), text(&output.stderr).as_str()), ("ok\n", ""));
 }
 
 #[test]

@@ -97,8 +97,10 @@ fn a_container_is_out_of_memory_when_the_group_above_is_and_says_whose_limit_it_
     // The first one comes at once: it watches from now on.
     assert!(lines.next().unwrap().unwrap().contains("\"stats\""));
     std::fs::write(bundle.path("rootfs/go"), "").unwrap();
+    // runc's line, and what it does not tell in one of its own.
+    assert_eq!(lines.next().unwrap().unwrap(), format!("{{\"type\":\"oom\",\"id\":\"{}\"}}", bundle.id));
     let oom: Value = serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap();
-    assert_eq!((&oom["type"], &oom["id"]), (&json!("oom"), &json!(bundle.id)));
+    assert_eq!((&oom["type"], &oom["id"]), (&json!("oomDetails"), &json!(bundle.id)));
     assert_eq!(oom["data"]["cgroup"], json!(format!("/{}", above.0.path().display())), "{oom}");
     bundle.ok(&["delete", "--force", &bundle.id]);
     events.wait().unwrap();

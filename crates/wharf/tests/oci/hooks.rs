@@ -136,3 +136,20 @@ fn a_hook_that_hangs_is_ended() {
     let output = bundle.run();
     assert!(text(&output.stderr).contains("within 1 s"), "{}", text(&output.stderr));
 }
+
+#[test]
+fn hooks_of_the_host_run_in_the_bundle() {
+    let Some(bundle) = Bundle::new("hookcwd", &["true"], |_| {}) else { return };
+    let log = bundle.path("where").to_string_lossy().into_owned();
+    let points = ["prestart", "createRuntime", "poststart", "poststop"];
+    bundle.configure(|config| {
+        for point in points {
+            let script = format!("echo {point} $(pwd) >> {log}");
+            config["hooks"][point] = json!([{ "path": "/bin/busybox", "args": ["busybox", "sh", "-c", script] }]);
+        }
+    });
+    assert!(bundle.run_command().current_dir("/").status().unwrap().success());
+    let dir = bundle.dir.path().canonicalize().unwrap();
+    let want: String = points.iter().map(|point| format!("{point} {}\n", dir.display())).collect();
+    assert_eq!(fs::read_to_string(log).unwrap(), want);
+}

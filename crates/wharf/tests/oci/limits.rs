@@ -132,3 +132,48 @@ fn a_group_with_somebody_in_it_is_not_shared() {
     assert!(message.contains("cgroup is not empty"), "{message}");
     assert_eq!(bundle.status(), "created");
 }
+
+#[test]
+fn an_update_is_done_whole_or_not_at_all() {
+    let Some(bundle) = Bundle::sleeper("whole", |config| {
+        config["linux"]["resources"]["memory"] = json!({ "limit": 32 << 20 });
+    }) else {
+        return;
+    };
+    bundle.create();
+    let limits = || {
+        (
+            control(&bundle, "memory", "memory.limit_in_bytes", "memory.max"),
+            control(&bundle, "pids", "pids.max", "pids.max"),
+            control(&bundle, "cpu", "cpu.cfs_quota_us", "cpu.max"),
+        )
+    };
+    let before = limits();
+    assert_eq!(before.0, (32 << 20).to_string());
+    let words = ["update", "--memory", "64M", "--pids-limit", "30", "--cpu-quota", "20000", "--cpuset-cpus", "7777"];
+    bundle.fails(&[&words[..], &[&bundle.id]].concat());
+    assert_eq!(limits(), before);
+    bundle.ok(&["update", "--memory", "0.5g", &bundle.id]);
+    assert_eq!(limits().0, (512 << 20).to_string());
+}
+
+#[test]
+fn keys_are_read_in_any_case_as_by_runc() {
+    let Some(bundle) = Bundle::new("case", &[], |config| {
+        config["process"]["Args"] = json!(["echo", "read"]);
+        config["process"].as_object_mut().unwrap().remove("args");
+    }) else {
+        return;
+    };
+    assert_eq!(text(&bundle.run().stdout), "read\n");
+    bundle.configure(|config| {
+        config["process"]["Args"] = json!(["sleep", "600"]);
+        config["linux"]["resources"]["Pids"] = json!({ "Limit": 9 });
+    });
+    bundle.create();
+    assert_eq!(control(&bundle, "pids", "pids.max", "pids.max"), "9");
+    let mut child = bundle.wharf(&["update", "-r", "-", &bundle.id]).stdin(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(br#"{"CPU":{"Cpus":"0"}}"#).unwrap();
+    assert!(child.wait().unwrap().success());
+    assert_eq!(control(&bundle, "cpuset", "cpuset.cpus", "cpuset.cpus"), "0");
+}

@@ -1,5 +1,6 @@
 //! `wharf oci` as engines and people call it: the built binary on bundles of busybox.
 
+mod binds;
 mod commands;
 mod conformance;
 mod engines;
@@ -8,6 +9,7 @@ mod hierarchy;
 mod hooks;
 mod hostile;
 mod joined;
+mod killing;
 mod kit;
 mod lifecycle;
 mod limits;
@@ -25,3 +27,4 @@ mod rootless;
 mod run;
 mod seccomp;
 mod terminal;
+mod users;

@@ -122,3 +122,21 @@ fn the_host_s_propagation_does_not_reach_it_and_its_own_is_as_asked() {
     };
     assert!(text(&bundle.run().stderr).contains("unknown rootfsPropagation"));
 }
+
+#[test]
+fn a_kernel_parameter_of_the_host_s_network_is_not_the_container_s() {
+    let Some(bundle) = Bundle::new("hostnet", &["true"], |config| {
+        for namespace in config["linux"]["namespaces"].as_array_mut().unwrap() {
+            if namespace["type"] == "network" {
+                namespace["path"] = json!("/proc/self/ns/net");
+            }
+        }
+        // What is there: a write would change nothing.
+        let own = fs::read_to_string("/proc/sys/net/ipv4/ip_forward").unwrap();
+        config["linux"]["sysctl"] = json!({ "net.ipv4.ip_forward": own.trim() });
+    }) else {
+        return;
+    };
+    let errors = text(&bundle.run().stderr);
+    assert!(errors.contains("not allowed in host network namespace"), "{errors}");
+}

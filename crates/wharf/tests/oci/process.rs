@@ -293,3 +293,27 @@ mod by_system_calls {
         assert_eq!(answers(&with("+no_setuid_fixup", &bundle.wharf(&["exec", "-u", "5:5", &bundle.id, "/bits"]))), [0]);
     }
 }
+
+/// crun(1), "run.oci.keep_original_groups".
+#[test]
+fn an_annotation_keeps_the_caller_s_groups() {
+    let Some(bundle) = Bundle::new("groups", &["id", "-G"], |config| {
+        config["process"]["user"]["additionalGids"] = json!([9]);
+    }) else {
+        return;
+    };
+    let as_member = |command: &Command| {
+        let mut member = Command::new("setpriv");
+        member.args(["--groups", "1,2,3"]).arg(command.get_program()).args(command.get_args());
+        let output = member.output().unwrap();
+        text(&output.stdout) + &text(&output.stderr)
+    };
+    for (value, want) in [("0", "0 9\n"), ("1", "0 1 2 3\n")] {
+        bundle.configure(|config| config["annotations"] = json!({ "run.oci.keep_original_groups": value }));
+        assert_eq!(as_member(&bundle.run_command()), want);
+    }
+    bundle.configure(|config| config["process"]["args"] = json!(["sleep", "600"]));
+    bundle.create();
+    bundle.start();
+    assert_eq!(as_member(&bundle.wharf(&["exec", &bundle.id, "id", "-G"])), "0 1 2 3\n");
+}

@@ -344,3 +344,28 @@ fn control_groups_are_shown_and_not_given() {
     assert!(text(&output.stderr).contains("Read-only file system"), "{}", text(&output.stderr));
     assert_eq!(group.inside(), ["outside"]);
 }
+
+#[test]
+fn a_group_that_was_asked_for_and_cannot_be_made_is_an_error() {
+    let Some(home) = Home::new(&["id"]) else { return };
+    home.configure(|config| config["linux"]["cgroupsPath"] = json!("/wharf-not-this-user-s"));
+    let output = home.runc(&["run", "e"]);
+    let errors = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1));
+    for words in
+        ["rootless needs no limits + no cgrouppath when no permission is granted for cgroups", "ermission denied"]
+    {
+        assert!(errors.contains(words), "{errors}");
+    }
+    assert_eq!(fs::read_dir(home.path("state")).unwrap().count(), 0);
+}
+
+#[test]
+fn a_terminal_s_multiplexer_among_the_devices_is_the_container_s_own() {
+    let Some(home) = Home::new(&["sh", "-c", "id -u; echo /dev/ptm*"]) else { return };
+    home.configure(|config| {
+        config["linux"]["devices"] = json!([{ "path": "/dev/ptmx", "type": "c", "major": 5, "minor": 2 }]);
+    });
+    let output = home.runc(&["run", "f"]);
+    assert_eq!(text(&output.stdout), "0\n/dev/ptmx\n", "{}", text(&output.stderr));
+}
