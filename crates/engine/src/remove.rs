@@ -48,18 +48,21 @@ impl Engine {
         let record = slot.record();
         if record.state.status.is_active() {
             if !options.force {
-                let (state, advice) = match record.state.status {
-                    Status::Paused => ("paused", "unpause and then stop the container before removal or force remove"),
-                    Status::Restarting => ("restarting", "stop the container before removal or force remove"),
-                    _ => ("running", "stop the container before removal or force remove"),
-                };
-                return Err(EngineError::conflict(format!(
-                    "cannot remove container \"{name}\": container is {state}: {advice}"
-                )));
+                return Err(Self::still_active(name, &record));
             }
             self.stop_now(slot, Some(9), Some(0)).await?;
         }
         self.remove_ended(slot, options.volumes).await
+    }
+
+    /// What is said where a container that has not ended should be removed without force.
+    pub(crate) fn still_active(name: &str, record: &Container) -> EngineError {
+        let (state, advice) = match record.state.status {
+            Status::Paused => ("paused", "unpause and then stop the container before removal or force remove"),
+            Status::Restarting => ("restarting", "stop the container before removal or force remove"),
+            _ => ("running", "stop the container before removal or force remove"),
+        };
+        EngineError::conflict(format!("cannot remove container \"{name}\": container is {state}: {advice}"))
     }
 
     /// Removes a container that does not run; the caller has its turn.
@@ -88,6 +91,7 @@ impl Engine {
         let (engine, id, image) = (self.clone(), slot.id.clone(), record.image.clone());
         blocking(move || {
             crate::shm::unmount(&exec_dir);
+            engine.inner.secrets.forget(&id);
             for dir in [dir, exec_dir] {
                 match wharf_rooted_path::remove_dir_all(&dir) {
                     Err(error) if error.kind() != std::io::ErrorKind::NotFound => {

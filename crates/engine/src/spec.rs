@@ -138,6 +138,27 @@ pub struct HostConfig {
     /// (`none`, `restart`, `kill`, `stop`).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub health_on_failure: Option<String>,
+    /// Wharf's addition: files that have their content from the request's `SecretData`, which nobody is told.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub secrets: Option<Vec<SecretFile>>,
+}
+
+/// A secret's place in a container; its content is elsewhere ([`crate::SecretContents`]).
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct SecretFile {
+    #[serde(rename = "ID")]
+    pub id: String,
+    /// A path, below `/run/secrets` unless it is absolute; the ID without one.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub target: String,
+    #[serde(rename = "UID")]
+    pub uid: u32,
+    #[serde(rename = "GID")]
+    pub gid: u32,
+    /// 0444 without one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mode: Option<u32>,
 }
 
 /// Limits; 0 and `None` mean no limit. Bytes, nanoseconds of CPU per second (`NanoCpus` = cores × 10⁹).

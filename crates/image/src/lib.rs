@@ -5,7 +5,7 @@
 //!
 //! - [`Images`]: all of a store, by name, digest or ID.
 //! - [`ImageConfig`], [`ContainerConfig`]: what an image says of itself (OCI image-spec, "Image Configuration").
-//! - In a file each: `names` (resolve, tag), `create` (also import), `remove` (also prune), `collect`, `save`,
+//! - In a file each: `names` (resolve, tag), `create` (also import), `remove` (also prune: `prune_plan` only says what it would do), `collect`, `save`,
 //!   `summary` (lists), `pin` (what stays), `fsck` (what does not fit), `load` (what comes in: `intake`), `pull` (each layer: `fetch`), `push`, `history`.
 
 mod collect;
@@ -25,6 +25,7 @@ mod load;
 mod names;
 mod pin;
 mod progress;
+mod prune_plan;
 mod pull;
 mod push;
 mod remove;
@@ -45,6 +46,7 @@ pub use history::HistoryItem;
 pub use images::{ImageRecord, Images};
 pub use index::{ImageIndex, IndexEntry};
 pub use progress::{Progress, ProgressSender};
+pub use prune_plan::PrunePlan;
 pub use push::Pushed;
 pub use remove::{Remove, Removed};
 pub use summary::ImageSummary;

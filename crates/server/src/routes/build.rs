@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 use wharf_build::{BuildError, BuildEvent, BuildRequest, CacheRecord, Limits, Ulimit};
 
 use super::progress::progress_line;
-use super::{Call, Result, blocking};
+use super::{Call, Result, blocking, dry_run};
 use crate::filters::Filters;
 use crate::http::{ApiError, blocking_reader, error_line, line, ok, stream};
 use crate::moment::moment;
@@ -185,6 +185,11 @@ pub(super) async fn prune(call: Call) -> Result {
     if call.query.number::<u64>("min-free-space")?.is_some_and(|bytes| bytes > 0) && keep.is_none() {
         return Err(ApiError::new(StatusCode::NOT_IMPLEMENTED, "min-free-space is not supported: say what to keep"));
     }
+    let dry = match dry_run::is_asked(&call) {
+        true => Some(dry_run::layers_beside_cache(&call, &filters).await?),
+        false => None,
+    };
+    let is_dry = dry.is_some();
     let builder = call.api.builder;
     let pruned = blocking(move || {
         let fail = |e: BuildError| ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, e.to_string());
@@ -197,9 +202,15 @@ pub(super) async fn prune(call: Call) -> Result {
                 && filters.any("id", |wanted| id.starts_with(wanted))
                 && before.is_none_or(|before| record.last_used < before.as_second())
         };
-        builder.prune(&which, all).map_err(fail)
+        match dry {
+            Some(layers) => builder.plan_prune(&which, all, &layers).map_err(fail),
+            None => builder.prune(&which, all).map_err(fail),
+        }
     })
     .await?;
+    if is_dry {
+        return Ok(ok(&json!({ "DryRun": true, "CachesDeleted": pruned.ids, "SpaceReclaimed": pruned.freed })));
+    }
     let ids: Value = if pruned.ids.is_empty() { Value::Null } else { json!(pruned.ids) };
     Ok(ok(&json!({ "CachesDeleted": ids, "SpaceReclaimed": pruned.freed })))
 }

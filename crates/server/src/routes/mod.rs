@@ -4,6 +4,7 @@ mod build;
 mod container_list;
 mod containers;
 mod disk;
+mod dry_run;
 mod events;
 mod exec;
 mod files;

@@ -9,7 +9,7 @@ use wharf_engine::EngineError;
 use wharf_engine::spec::EndpointSettings;
 use wharf_network::{CreateNetwork, IpamRequest, NetworkRecord, PoolRequest};
 
-use super::{Call, Result, blocking, pruned_event};
+use super::{Call, Result, blocking, dry_run, pruned_event};
 use crate::filters::Filters;
 use crate::http::{ApiError, empty, json_answer, no_content, ok, read_json};
 use crate::render::network::{network as render, status};
@@ -145,22 +145,29 @@ pub(super) async fn disconnect(mut call: Call, id: &str) -> Result {
 
 pub(super) async fn prune(call: Call) -> Result {
     let filters = Filters::of(&call.query, &["until", "label", "label!"])?;
-    let until = filters.until()?;
+    let (until, dry, gone) = (filters.until()?, dry_run::is_asked(&call), dry_run::gone(&call, &filters)?);
     let engine = call.api.engine.clone();
-    let gone = blocking(move || {
+    let pruned = blocking(move || {
         let unwanted = |n: &NetworkRecord| {
             let created: Option<jiff::Timestamp> = n.created.parse().ok();
             // A container that is stopped will want its network again.
-            let named = engine.list().iter().any(|c| c.networks.contains_key(&n.name));
+            let named = engine.list().iter().any(|c| c.networks.contains_key(&n.name) && !gone.contains(&c.id));
             !named
                 && until.is_none_or(|until| created.is_some_and(|created| created < until))
                 && filters.labels(Some(&n.labels))
         };
+        if dry {
+            let idle = |n: &NetworkRecord| !n.predefined && engine.networks().endpoints(&n.id).is_empty();
+            return Ok(engine.networks().list().into_iter().filter(|n| idle(n) && unwanted(n)).collect());
+        }
         Ok(engine.networks().prune(&unwanted).map_err(EngineError::from)?)
     })
     .await?;
+    let names: Vec<String> = pruned.into_iter().map(|network| network.name).collect();
+    if dry {
+        return Ok(ok(&json!({ "DryRun": true, "NetworksDeleted": names })));
+    }
     pruned_event(&call.api.engine, "network", 0);
-    let names: Vec<String> = gone.into_iter().map(|network| network.name).collect();
     let names = if names.is_empty() { Value::Null } else { json!(names) };
     Ok(ok(&json!({ "NetworksDeleted": names })))
 }
