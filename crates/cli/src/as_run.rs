@@ -197,6 +197,9 @@ fn files(words: &mut Words, config: &Json, host: &Json, own: &Json) {
         let options = text(options);
         words.value("tmpfs", &if options.is_empty() { path.clone() } else { format!("{path}:{options}") });
     }
+    if let Some(umask) = host["Umask"].as_u64() {
+        words.value("umask", &format!("{umask:04o}"));
+    }
     array(&host["Secrets"]).iter().for_each(|one| words.value("secret", &secret(one)));
     words.switch(host["ReadonlyRootfs"] == true, "--read-only");
     for device in array(&host["Devices"]) {

@@ -116,6 +116,9 @@ pub fn spec(record: &Container, around: &Surroundings<'_>) -> Result<Spec> {
         },
         "annotations": host.annotations.clone().unwrap_or_default(),
     });
+    if let Some(umask) = host.umask {
+        spec["process"]["user"]["umask"] = umask.into();
+    }
     let [rows, columns] = host.console_size;
     if config.tty && rows > 0 && columns > 0 {
         spec["process"]["consoleSize"] = json!({ "height": rows, "width": columns });
@@ -171,6 +174,9 @@ pub fn exec_process(
         "noNewPrivileges": security::no_new_privileges(&host)?,
         "oomScoreAdj": host.oom_score_adj,
     });
+    if let Some(umask) = host.umask {
+        process["user"]["umask"] = umask.into();
+    }
     if let Some((rows, columns)) = size.filter(|(rows, columns)| *rows > 0 && *columns > 0) {
         process["consoleSize"] = json!({ "height": rows, "width": columns });
     }

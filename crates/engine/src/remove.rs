@@ -130,11 +130,16 @@ impl Engine {
         self.list().into_iter().filter(|record| uses(record)).map(|record| record.id.clone()).collect()
     }
 
-    /// Removes all containers that do not run and that `choose` wants removed, but those that others just work on.
+    /// Removes all containers that do not run and that `choose` wants removed, but those that others just work on. `told` hears
+    /// of each.
     ///
     /// # Errors
     /// When the store fails.
-    pub async fn prune_containers(&self, choose: impl Fn(&Container) -> bool) -> Result<PrunedContainers> {
+    pub async fn prune_containers(
+        &self,
+        choose: impl Fn(&Container) -> bool,
+        told: impl Fn(&str),
+    ) -> Result<PrunedContainers> {
         let mut pruned = PrunedContainers::default();
         for slot in self.inner.slots.all() {
             let Some(_turn) = slot.turn.try_lock() else { continue };
@@ -145,6 +150,7 @@ impl Engine {
             let dir = self.dir(&slot.id);
             pruned.space_reclaimed += blocking(move || Ok(wharf_rooted_path::disk_usage(&dir))).await?;
             self.remove_ended(&slot, false).await?;
+            told(&slot.id);
             pruned.containers_deleted.get_or_insert_default().push(slot.id.clone());
         }
         Ok(pruned)

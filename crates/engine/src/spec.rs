@@ -134,6 +134,9 @@ pub struct HostConfig {
     pub readonly_paths: Option<Vec<String>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub init: Option<bool>,
+    /// Of the container's processes; at most 0777.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub umask: Option<u32>,
     /// Wharf's addition: what to do when the container becomes unhealthy
     /// (`none`, `restart`, `kill`, `stop`).
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -198,6 +201,17 @@ pub struct Resources {
     pub io_maximum_iops: u64,
     #[serde(rename = "IOMaximumBandwidth")]
     pub io_maximum_bandwidth: u64,
+}
+
+impl Resources {
+    /// Says nothing of single devices' block IO any more.
+    pub fn forget_device_rules(&mut self) {
+        self.blkio_weight_device = None;
+        self.blkio_device_read_bps = None;
+        self.blkio_device_write_bps = None;
+        self.blkio_device_read_iops = None;
+        self.blkio_device_write_iops = None;
+    }
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

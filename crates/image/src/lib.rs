@@ -8,6 +8,7 @@
 //! - In a file each: `names` (resolve, tag), `create` (also import), `remove` (also prune: `prune_plan` only says what it would do), `collect`, `save`,
 //!   `summary` (lists), `pin` (what stays), `fsck` (what does not fit), `load` (what comes in: `intake`), `pull` (each layer: `fetch`), `push`, `history`.
 
+mod attestations;
 mod collect;
 mod config;
 mod create;
@@ -40,6 +41,7 @@ pub mod registry {
     pub use wharf_distribution::{Client, ClientOptions, Credentials, DistributionError, Kind, ProxyOptions, Resolver};
 }
 
+pub use attestations::Statement;
 pub use config::{ContainerConfig, HistoryEntry, ImageConfig, RootFs};
 pub use error::{ErrorKind, ImageError};
 pub use history::HistoryItem;

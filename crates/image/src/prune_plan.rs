@@ -79,6 +79,7 @@ impl Images {
         for (digest, index) in &rows.indexes {
             owned.insert(digest);
             owned.extend(index.members.iter().map(|member| &member.manifest));
+            owned.extend(&index.attestations);
         }
         let blobs = self.store().blobs();
         let unowned =

@@ -153,6 +153,20 @@ impl Volumes {
         unwanted: &dyn Fn(&Volume) -> bool,
         in_use: &dyn Fn(&str) -> Vec<String>,
     ) -> Result<(Vec<String>, u64)> {
+        self.prune_and_tell(all, unwanted, in_use, &|_| ())
+    }
+
+    /// As [`Self::prune`]; `told` hears of each when it has gone.
+    ///
+    /// # Errors
+    /// When the database or the disk fails.
+    pub fn prune_and_tell(
+        &self,
+        all: bool,
+        unwanted: &dyn Fn(&Volume) -> bool,
+        in_use: &dyn Fn(&str) -> Vec<String>,
+        told: &dyn Fn(&str),
+    ) -> Result<(Vec<String>, u64)> {
         let (mut names, mut bytes) = (Vec::new(), 0);
         for (volume, size) in self.prunable(all, unwanted, in_use)? {
             match self.remove(&volume.name, true, in_use) {
@@ -160,6 +174,7 @@ impl Volumes {
                 Err(VolumeError::InUse { .. }) => continue,
                 done => done?,
             }
+            told(&volume.name);
             names.push(volume.name);
             bytes += size;
         }

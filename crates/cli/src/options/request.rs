@@ -135,6 +135,7 @@ pub(crate) const FLAGS: &[Flag] = &[
     Flag::list("tmpfs", "Mount a tmpfs directory"),
     Flag::switch("tty", "Allocate a pseudo-TTY").short('t'),
     Flag::many("ulimit", "ulimit", ulimit::check, "Ulimit options").default("[]"),
+    Flag::one("umask", "octal", values::check_umask, "Initial umask of the container's processes, as 0027"),
     Flag::switch("use-api-socket", "Bind mount Docker API socket and required auth"),
     Flag::text("user", "Username or UID (format: <name|uid>[:<group|gid>])").short('u'),
     Flag::text("userns", "User namespace to use"),
@@ -377,6 +378,9 @@ fn host(matches: &Matches, volumes: &volume::Volumes, ports: &publish::Ports) ->
     optional("Sysctls", env::map(matches.all("sysctl")));
     if matches.changed("init") {
         host.insert("Init".to_owned(), json!(matches.on("init")));
+    }
+    if let Some(umask) = matches.some("umask") {
+        host.insert("Umask".to_owned(), json!(values::parse_umask(umask)?));
     }
     if let Some(runtime) = matches.some("runtime") {
         host.insert("Runtime".to_owned(), json!(runtime));

@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 use wharf_build::{BuildError, BuildEvent, BuildRequest, CacheRecord, Limits, Ulimit};
 
 use super::progress::progress_line;
-use super::{Call, Result, blocking, dry_run};
+use super::{Call, Result, blocking, dry_run, prune_stream};
 use crate::filters::Filters;
 use crate::http::{ApiError, blocking_reader, error_line, line, ok, stream};
 use crate::moment::moment;
@@ -189,9 +189,8 @@ pub(super) async fn prune(call: Call) -> Result {
         true => Some(dry_run::layers_beside_cache(&call, &filters).await?),
         false => None,
     };
-    let is_dry = dry.is_some();
-    let builder = call.api.builder;
-    let pruned = blocking(move || {
+    let (is_dry, builder) = (dry.is_some(), call.api.builder.clone());
+    let pruned = move || {
         let fail = |e: BuildError| ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, e.to_string());
         let kept = match keep {
             Some(bytes) => newest(builder.records().map_err(fail)?, bytes),
@@ -206,13 +205,19 @@ pub(super) async fn prune(call: Call) -> Result {
             Some(layers) => builder.plan_prune(&which, all, &layers).map_err(fail),
             None => builder.prune(&which, all).map_err(fail),
         }
-    })
-    .await?;
+    };
     if is_dry {
+        let pruned = blocking(pruned).await?;
         return Ok(ok(&json!({ "DryRun": true, "CachesDeleted": pruned.ids, "SpaceReclaimed": pruned.freed })));
     }
-    let ids: Value = if pruned.ids.is_empty() { Value::Null } else { json!(pruned.ids) };
-    Ok(ok(&json!({ "CachesDeleted": ids, "SpaceReclaimed": pruned.freed })))
+    prune_stream::answer(&call, |told| async move {
+        let pruned = blocking(pruned).await?;
+        // They all go at once.
+        pruned.ids.iter().for_each(|id| told.deleted(id));
+        let ids: Value = if pruned.ids.is_empty() { Value::Null } else { json!(pruned.ids) };
+        Ok(json!({ "CachesDeleted": ids, "SpaceReclaimed": pruned.freed }))
+    })
+    .await
 }
 
 /// The steps that were used last and take no more than `bytes` together.

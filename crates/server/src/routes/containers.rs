@@ -9,7 +9,7 @@ use wharf_engine::record::Container;
 use wharf_engine::{CreateRequest, RemoveOptions, SecretContents, Update};
 
 use super::container_list::sizes;
-use super::{Call, Result, dry_run, pruned_event};
+use super::{Call, Result, dry_run, prune_stream, pruned_event};
 use crate::filters::Filters;
 use crate::http::{ApiError, empty, json_answer, no_content, ok, read_json, read_value, typed};
 use crate::render::container::{Around, inspect as render_inspect};
@@ -125,6 +125,10 @@ pub(super) async fn update(mut call: Call, id: &str) -> Result {
     if call.version < (1, 40) {
         update.resources.pids_limit = None;
     }
+    if call.version < (1, 55) {
+        // Until then nobody took note of them.
+        update.resources.forget_device_rules();
+    }
     let warnings = call.api.engine.update(id, update).await?;
     let warnings = if warnings.is_empty() { Value::Null } else { json!(warnings) };
     Ok(ok(&json!({ "Warnings": warnings })))
@@ -179,9 +183,13 @@ pub(super) async fn prune(call: Call) -> Result {
         let bytes: u64 = found.iter().map(|(_, bytes)| bytes).sum();
         return Ok(ok(&json!({ "DryRun": true, "ContainersDeleted": ids, "SpaceReclaimed": bytes })));
     }
-    let pruned = call.api.engine.prune_containers(choose).await?;
-    pruned_event(&call.api.engine, "container", pruned.space_reclaimed);
-    Ok(ok(&pruned))
+    let engine = call.api.engine.clone();
+    prune_stream::answer(&call, |told| async move {
+        let pruned = engine.prune_containers(choose, move |id| told.deleted(id)).await?;
+        pruned_event(&engine, "container", pruned.space_reclaimed);
+        Ok(json!(pruned))
+    })
+    .await
 }
 
 /// The containers that the filters of a prune are about, if they do not run.

@@ -8,11 +8,11 @@ use tokio::sync::mpsc;
 use wharf_distribution::Manifest;
 use wharf_engine::spec::Config;
 use wharf_engine::{CommitOptions, Engine, EngineError};
-use wharf_image::{ContainerConfig, Form, ImageConfig, ImageRecord, ImageSummary, Progress};
+use wharf_image::{ContainerConfig, Form, ImageConfig, ImageRecord, ImageSummary, Progress, Removed};
 use wharf_reference::Reference;
 
 use super::progress::{progress, progress_line};
-use super::{Call, Result, blocking, dry_run, pruned_event};
+use super::{Call, Result, blocking, dry_run, prune_stream, pruned_event};
 use crate::auth;
 use crate::changes::apply;
 use crate::filters::Filters;
@@ -84,10 +84,17 @@ pub(super) async fn prune(call: Call) -> Result {
         let removed = render::removed(&plan.removed);
         return Ok(ok(&json!({ "DryRun": true, "ImagesDeleted": removed, "SpaceReclaimed": plan.freed })));
     }
-    let pruned = engine.prune_images(dangling, choose).await?;
-    pruned_event(&engine, "image", pruned.space_reclaimed);
-    let removed = if pruned.removed.is_empty() { Value::Null } else { render::removed(&pruned.removed) };
-    Ok(ok(&json!({ "ImagesDeleted": removed, "SpaceReclaimed": pruned.space_reclaimed })))
+    prune_stream::answer(&call, |told| async move {
+        let told = move |one: &Removed| match one {
+            Removed::Untagged(name) => told.tell(name, "untagged"),
+            Removed::Deleted(id) => told.deleted(id),
+        };
+        let pruned = engine.prune_images(dangling, choose, told).await?;
+        pruned_event(&engine, "image", pruned.space_reclaimed);
+        let removed = if pruned.removed.is_empty() { Value::Null } else { render::removed(&pruned.removed) };
+        Ok(json!({ "ImagesDeleted": removed, "SpaceReclaimed": pruned.space_reclaimed }))
+    })
+    .await
 }
 
 /// The images that the filters of a prune are about.

@@ -1,5 +1,6 @@
 //! Which request is answered by what.
 
+mod attestations;
 mod build;
 mod container_list;
 mod containers;
@@ -15,6 +16,7 @@ mod metrics;
 mod networks;
 mod pin;
 mod progress;
+mod prune_stream;
 mod remote;
 mod search;
 mod streams;
@@ -153,6 +155,7 @@ async fn route(api: Api, request: Request<Incoming>) -> Result {
         ("GET", ["images", "get"]) => images::save(call, Vec::new()).await,
         ("GET", ["images", "search"]) => search::search(call).await,
         ("GET", ["images", name @ .., "json"]) => images::inspect(call, &name.join("/")).await,
+        ("GET", ["images", name @ .., "attestations"]) => attestations::list(call, &name.join("/")).await,
         ("GET", ["images", name @ .., "history"]) => images::history(call, &name.join("/")).await,
         ("GET", ["images", name @ .., "get"]) => images::save(call, vec![name.join("/")]).await,
         ("POST", ["images", name @ .., "tag"]) => images::tag(call, &name.join("/")).await,

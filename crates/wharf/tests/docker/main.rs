@@ -18,6 +18,7 @@ mod links;
 mod logging;
 mod metrics;
 mod names;
+mod newest_api;
 mod peers;
 mod platforms;
 mod refuse;
