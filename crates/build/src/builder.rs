@@ -1,5 +1,6 @@
 //! The builder: what all builds of a daemon share.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
@@ -150,6 +151,42 @@ impl Builder {
         if mounts {
             let (removed, bytes) = self.shared.cache_mounts.prune()?;
             ids.extend(removed);
+            freed += bytes;
+        }
+        Ok(Pruned { ids, freed })
+    }
+
+    /// What [`Self::prune`] would forget and free, if nothing but `needed` (layers of images) and containers needed
+    /// layers. Changes nothing.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn plan_prune(
+        &self,
+        which: &dyn Fn(&str, &CacheRecord) -> bool,
+        mounts: bool,
+        needed: &BTreeSet<Digest>,
+    ) -> Result<Pruned> {
+        let listed = self.shared.cache.list()?;
+        let (going, staying): (Vec<_>, Vec<_>) = listed.into_iter().partition(|(key, record)| which(key, record));
+        let layers = |records: &[(String, CacheRecord)]| -> BTreeSet<Digest> {
+            records.iter().filter_map(|(_, record)| record.layer.clone()).collect()
+        };
+        let mut kept = layers(&staying);
+        kept.extend(needed.iter().cloned());
+        let mut freed = 0;
+        if let Some(spared) = self.shared.spared.get() {
+            kept.extend((spared.0)());
+            let all = &self.shared.layers;
+            let listed = all.list().map_err(|e| BuildError::system("the layers cannot be listed", &e))?;
+            let gone = layers(&going);
+            let goes = |id: &Digest| gone.contains(id) && !kept.contains(id) && !all.is_held(id);
+            freed += listed.iter().filter(|layer| goes(&layer.diff_id)).map(|layer| layer.disk).sum::<u64>();
+        }
+        let mut ids: Vec<String> = going.into_iter().map(|(key, _)| key).collect();
+        if mounts {
+            let (unused, bytes) = self.shared.cache_mounts.unused()?;
+            ids.extend(unused);
             freed += bytes;
         }
         Ok(Pruned { ids, freed })

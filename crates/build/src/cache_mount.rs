@@ -117,6 +117,18 @@ impl CacheMounts {
     /// # Errors
     /// When the disk refuses.
     pub(crate) fn prune(&self) -> Result<(Vec<String>, u64)> {
+        self.each_unused(&|path| wharf_rooted_path::remove_dir_all(path))
+    }
+
+    /// What [`Self::prune`] would remove now.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub(crate) fn unused(&self) -> Result<(Vec<String>, u64)> {
+        self.each_unused(&|_| Ok(()))
+    }
+
+    fn each_unused(&self, act: &dyn Fn(&Path) -> std::io::Result<()>) -> Result<(Vec<String>, u64)> {
         let failing = |e: std::io::Error| BuildError::system("the cache mounts cannot be pruned", &e);
         let now = self.uses.now.lock().unwrap_or_else(PoisonError::into_inner);
         let (mut names, mut freed) = (Vec::new(), 0);
@@ -130,7 +142,7 @@ impl CacheMounts {
                 continue;
             }
             freed += size(&path).map_err(failing)?;
-            wharf_rooted_path::remove_dir_all(&path).map_err(failing)?;
+            act(&path).map_err(failing)?;
             names.extend(path.file_name().map(|name| name.to_string_lossy().into_owned()));
         }
         Ok((names, freed))

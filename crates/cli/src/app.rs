@@ -167,6 +167,13 @@ impl App {
             .await
     }
 
+    /// Refuses an engine that is not Wharf's, for a flag that no other knows.
+    pub(crate) async fn needs_own_engine(&self, flag: &str) -> Outcome {
+        let version: serde_json::Value = self.client().await?.get("/version").send().await?.json().await?;
+        let own = version["Platform"]["Name"].as_str().is_some_and(|name| name.starts_with("Wharf "));
+        if own { Ok(()) } else { Err(format!("{flag} needs Wharf's own engine, and this is another one").into()) }
+    }
+
     /// The filters of a prune, with those that the configuration adds.
     pub(crate) fn prune_filters(&self, given: &Filters) -> Filters {
         let mut filters = given.clone();

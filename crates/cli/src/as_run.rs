@@ -169,6 +169,23 @@ fn health(words: &mut Words, check: &Json, own: &Json) {
     words.number("health-retries", int(&check["Retries"]));
 }
 
+/// Without a source, for nobody knows it any more: the variable or the file of that name.
+fn secret(secret: &Json) -> String {
+    let mut words = format!("id={}", text(&secret["ID"]));
+    if let Some(target) = secret["Target"].as_str() {
+        words.push_str(&format!(",target={target}"));
+    }
+    if let Some(mode) = secret["Mode"].as_u64() {
+        words.push_str(&format!(",mode={mode:04o}"));
+    }
+    for (key, name) in [("UID", "uid"), ("GID", "gid")] {
+        if int(&secret[key]) != 0 {
+            words.push_str(&format!(",{name}={}", int(&secret[key])));
+        }
+    }
+    words
+}
+
 fn files(words: &mut Words, config: &Json, host: &Json, own: &Json) {
     words.list("volume", &host["Binds"]);
     let anonymous = config["Volumes"].as_object().into_iter().flatten().map(|(path, _)| path);
@@ -180,6 +197,10 @@ fn files(words: &mut Words, config: &Json, host: &Json, own: &Json) {
         let options = text(options);
         words.value("tmpfs", &if options.is_empty() { path.clone() } else { format!("{path}:{options}") });
     }
+    if let Some(umask) = host["Umask"].as_u64() {
+        words.value("umask", &format!("{umask:04o}"));
+    }
+    array(&host["Secrets"]).iter().for_each(|one| words.value("secret", &secret(one)));
     words.switch(host["ReadonlyRootfs"] == true, "--read-only");
     for device in array(&host["Devices"]) {
         let part = |key: &str| text(&device[key]);

@@ -16,6 +16,7 @@ mod contexts;
 mod detach_keys;
 mod dispatch;
 mod download;
+mod dry_run;
 mod each;
 mod endpoint;
 mod failure;

@@ -173,6 +173,17 @@ pub(crate) fn check_cpus(text: &str) -> Result<(), String> {
     parse_cpus(text).map(|_| ())
 }
 
+/// Refuses what is no umask.
+pub(crate) fn check_umask(text: &str) -> Result<(), String> {
+    parse_umask(text).map(drop)
+}
+
+/// A umask in octal digits.
+pub(crate) fn parse_umask(text: &str) -> Result<u32, String> {
+    let value = u32::from_str_radix(text.strip_prefix("0o").unwrap_or(text), 8).ok();
+    value.filter(|umask| *umask <= 0o777).ok_or_else(|| "a umask has octal digits, up to 0777".to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -11,7 +11,7 @@ use crate::error::{EngineError, Result};
 use crate::record::{Container, MountPoint};
 use crate::spec::{BindOptions, Config, ExecConfig, HostConfig};
 use crate::user::Identity;
-use crate::{devices, mounts, resources, security, sysctl};
+use crate::{devices, mounts, resources, secrets, security, sysctl};
 
 /// Docker's default capabilities, in the order of their numbers.
 const DEFAULT_CAPABILITIES: &[&str] = &[
@@ -58,6 +58,8 @@ pub struct Surroundings<'a> {
     pub seccomp: Option<Value>,
     /// Capabilities that the bounding set of this very process lacks cannot be given.
     pub bounding: u64,
+    /// Where its secrets are, if it has any.
+    pub secrets: Option<&'a Path>,
     /// Variables that tell of linked containers.
     pub linked: &'a [String],
 }
@@ -114,6 +116,9 @@ pub fn spec(record: &Container, around: &Surroundings<'_>) -> Result<Spec> {
         },
         "annotations": host.annotations.clone().unwrap_or_default(),
     });
+    if let Some(umask) = host.umask {
+        spec["process"]["user"]["umask"] = umask.into();
+    }
     let [rows, columns] = host.console_size;
     if config.tty && rows > 0 && columns > 0 {
         spec["process"]["consoleSize"] = json!({ "height": rows, "width": columns });
@@ -169,6 +174,9 @@ pub fn exec_process(
         "noNewPrivileges": security::no_new_privileges(&host)?,
         "oomScoreAdj": host.oom_score_adj,
     });
+    if let Some(umask) = host.umask {
+        process["user"]["umask"] = umask.into();
+    }
     if let Some((rows, columns)) = size.filter(|(rows, columns)| *rows > 0 && *columns > 0) {
         process["consoleSize"] = json!({ "height": rows, "width": columns });
     }
@@ -282,7 +290,7 @@ fn mount_list(record: &Container, around: &Surroundings<'_>) -> Result<Vec<Value
                                   "options": ["nosuid", "noexec", "nodev", "mode=1777", format!("size={}", host.shm_size)] })),
     }
     let etc = around.etc_files.then_some(around.dir);
-    list.append(&mut own_mounts(record, etc, around.id_range.is_some(), around.mapped)?);
+    list.append(&mut own_mounts(record, etc, around.secrets, around.id_range.is_some(), around.mapped)?);
     Ok(list)
 }
 
@@ -291,7 +299,7 @@ pub(crate) fn has_etc_files(host: &HostConfig) -> bool {
     host.network_mode != "host" || host.uts_mode != "host"
 }
 
-/// What only this container has mounted: the engine's files for `/etc`, from its directory `etc`, and what was asked for.
+/// What only this container has mounted: the engine's files for `/etc`, from its directory `etc`, its secrets, and what was asked for.
 /// `mapped` are as in [`Surroundings`]. What is below another comes after it.
 ///
 /// # Errors
@@ -299,6 +307,7 @@ pub(crate) fn has_etc_files(host: &HostConfig) -> bool {
 pub(crate) fn own_mounts(
     record: &Container,
     etc: Option<&Path>,
+    secrets: Option<&Path>,
     has_user_namespace: bool,
     mapped: &[String],
 ) -> Result<Vec<Value>> {
@@ -326,6 +335,7 @@ pub(crate) fn own_mounts(
                          "options": bind_options(host, point, mapped) }),
         });
     }
+    own.extend(secrets.into_iter().flat_map(|dir| secrets::mount_list(host, dir)));
     // What is on /etc comes before what is in it.
     own.sort_by_key(|mount| mount["destination"].as_str().map_or(0, |path| path.matches('/').count()));
     Ok(own)

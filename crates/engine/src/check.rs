@@ -32,6 +32,9 @@ pub(crate) fn check(config: &Config, host: &HostConfig) -> Result<()> {
         // Layers are directories of a file system that is not asked for quotas.
         return bad("--storage-opt is supported only for overlay over xfs with 'pquota' mount option".into());
     }
+    if host.umask.is_some_and(|umask| umask > 0o777) {
+        return bad(format!("invalid umask {:#o}: it has the bits of 0777 alone", host.umask.unwrap_or_default()));
+    }
     if host.shm_size < 0 {
         return bad("SHM size can not be less than 0".into());
     }

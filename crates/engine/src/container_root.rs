@@ -124,7 +124,13 @@ impl Engine {
         };
         let mapped = if ids.is_some() { self.mapped(&record) } else { Vec::new() };
         let etc = bundle::has_etc_files(&record.host).then_some(dir.as_path());
-        let all = Value::from(bundle::own_mounts(&record, etc, ids.is_some(), &mapped)?);
+        let all = Value::from(bundle::own_mounts(
+            &record,
+            etc,
+            self.inner.secrets.of(&record.id).as_deref(),
+            ids.is_some(),
+            &mapped,
+        )?);
         let fail = |e| EngineError::from_source("the container's mounts cannot be expressed for the runtime", &e);
         let all: Vec<Mount> = serde_json::from_value(all).map_err(fail)?;
         let (mut binds, mut gone) = (Vec::new(), Vec::new());

@@ -5,16 +5,18 @@ use std::path::Path;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use wharf_image::ImageRecord;
+use wharf_image::{ImageRecord, Keep};
 
 use crate::check::check;
 use crate::discarded::{self, Kernel};
 use crate::engine::{Engine, blocking, make_private, now, to_its_end};
 use crate::error::{EngineError, Result};
+use crate::mounts::Missing;
 use crate::record::{Container, Link, State};
+use crate::secrets::SecretContents;
 use crate::slot::Slot;
-use crate::spec::{Config, EndpointSettings, Healthcheck, HostConfig, LogConfig, NetworkingConfig};
-use crate::{bundle, log_options, mounts, names, ports, resources, sysctl};
+use crate::spec::{Config, EndpointSettings, HostConfig, LogConfig, NetworkingConfig};
+use crate::{bundle, image_defaults, log_options, mounts, names, ports, resources, secrets, sysctl};
 
 /// The body of `POST /containers/create`.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -24,6 +26,9 @@ pub struct CreateRequest {
     pub config: Config,
     pub host_config: HostConfig,
     pub networking_config: NetworkingConfig,
+    /// Of the secrets that the host's configuration names.
+    #[serde(skip)]
+    pub secrets: SecretContents,
 }
 
 /// What was made.
@@ -32,6 +37,24 @@ pub struct CreateRequest {
 pub struct Created {
     pub id: String,
     pub warnings: Vec<String>,
+}
+
+/// A request that nothing speaks against.
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    pub(crate) id: String,
+    pub(crate) path: String,
+    pub(crate) args: Vec<String>,
+    pub(crate) image: ImageRecord,
+    pub(crate) config: Config,
+    pub(crate) host: HostConfig,
+    /// By name.
+    pub(crate) networks: BTreeMap<String, EndpointSettings>,
+    pub(crate) links: Vec<Link>,
+    pub(crate) contents: SecretContents,
+    pub(crate) warnings: Vec<String>,
+    /// Keeps the image.
+    _keep: Keep,
 }
 
 /// Names that are tried before the engine gives up.
@@ -49,8 +72,13 @@ impl Engine {
         to_its_end(async move { engine.create_now(name.as_deref(), platform.as_deref(), request).await }).await
     }
 
-    async fn create_now(&self, name: Option<&str>, platform: Option<&str>, request: CreateRequest) -> Result<Created> {
-        let name = name.map(names::check_name).transpose()?.map(str::to_owned);
+    /// What is asked, checked and joined with the image and the daemon's defaults; nothing is made.
+    pub(crate) async fn prepare(
+        &self,
+        platform: Option<&str>,
+        request: CreateRequest,
+        missing: Missing,
+    ) -> Result<Prepared> {
         let has_command = |words: &Option<Vec<String>>| words.as_ref().is_some_and(|words| !words.is_empty());
         if request.config.image.is_empty()
             && !has_command(&request.config.cmd)
@@ -63,9 +91,11 @@ impl Engine {
         }
         let images = self.images().clone();
         let (reference, asked) = (request.config.image.clone(), platform.map(str::to_owned));
-        let (image, _kept) = blocking(move || {
+        let (image, keep) = blocking(move || {
             let image = images.resolve_for(&reference, asked.as_deref())?;
-            images.touch(&image.id)?;
+            if missing == Missing::Make {
+                images.touch(&image.id)?;
+            }
             // Until the container's row names it: it may be removed in between.
             let mut keep = images.keep();
             let gone = |_| EngineError::not_found(format!("No such image: {reference}"));
@@ -73,16 +103,17 @@ impl Engine {
             Ok((image, keep))
         })
         .await?;
-        let CreateRequest { mut config, host_config: mut host, networking_config } = request;
+        let CreateRequest { mut config, host_config: mut host, networking_config, secrets: contents } = request;
         if host.network_mode.starts_with("container:")
             && config.exposed_ports.as_ref().is_some_and(|all| !all.is_empty())
         {
             return Err(EngineError::invalid("conflicting options: port exposing and the container type network mode"));
         }
-        merge(&mut config, &image)?;
+        image_defaults::merge(&mut config, &image)?;
         let mut warnings = Vec::new();
         self.fill_in(&mut config, &mut host)?;
         check(&config, &host)?;
+        secrets::check(&host, &contents)?;
         resources::check(&host)?;
         let id = names::random_id()?;
         let group = self.group_path(&host, &id);
@@ -93,7 +124,7 @@ impl Engine {
         let capabilities = bundle::capabilities(&host, self.inner.bounding)?;
         self.seccomp(&host, &image.config.architecture, &capabilities)?;
         sysctl::of(&host, host.network_mode != "host")?;
-        let (path, args) = command(&config)?;
+        let (path, args) = image_defaults::command(&config)?;
         let endpoints = self.endpoints(&host, networking_config)?;
         ports::requests(&config, &host)?;
         let links = self.resolve_links(&mut host)?;
@@ -107,6 +138,25 @@ impl Engine {
             config.hostname.clone_from(&other.config.hostname);
             config.domainname.clone_from(&other.config.domainname);
         }
+        Ok(Prepared {
+            id,
+            path,
+            args,
+            image,
+            config,
+            host,
+            networks: endpoints,
+            links,
+            contents,
+            warnings,
+            _keep: keep,
+        })
+    }
+
+    async fn create_now(&self, name: Option<&str>, platform: Option<&str>, request: CreateRequest) -> Result<Created> {
+        let name = name.map(names::check_name).transpose()?.map(str::to_owned);
+        let mut prepared = self.prepare(platform, request, Missing::Make).await?;
+        let id = prepared.id.clone();
         let name = self.take_name(name, &id)?;
         let dir = self.dir(&id);
         let undo = Draft { engine: self, name: &name, id: &id, dir: &dir, done: false };
@@ -117,46 +167,71 @@ impl Engine {
         let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
         std::fs::set_permissions(dir.join("upper"), open)
             .map_err(|e| EngineError::from_source("cannot make the container's directory", &e))?;
-        let made =
-            self.finish_create(&id, &name, config, host, endpoints, links, (path, args), &image, &mut warnings).await?;
+        let files = prepared.host.secrets.as_deref().unwrap_or_default();
+        self.inner.secrets.keep(&id, files, &std::mem::take(&mut prepared.contents))?;
+        let made = self.finish_create(&name, &mut prepared).await?;
         undo.keep();
         let slot = Slot::new(made);
         self.inner.slots.insert(&slot);
         self.tell(&slot.record(), "create");
-        Ok(Created { id, warnings })
+        Ok(Created { id, warnings: prepared.warnings })
     }
 
-    #[allow(clippy::too_many_arguments)]
-    async fn finish_create(
-        &self,
-        id: &str,
-        name: &str,
-        config: Config,
-        host: HostConfig,
-        networks: BTreeMap<String, EndpointSettings>,
-        links: Vec<Link>,
-        (path, args): (String, Vec<String>),
-        image: &ImageRecord,
-        warnings: &mut Vec<String>,
-    ) -> Result<Container> {
+    async fn finish_create(&self, name: &str, prepared: &mut Prepared) -> Result<Container> {
+        let mut record = self.record_of(name, prepared);
+        let (engine, made) = (self.clone(), record.clone());
+        let (points, more, _kept) = blocking(move || {
+            let (mut warnings, mut keep) = (Vec::new(), engine.images().keep());
+            engine.make_working_dir(&made)?;
+            let points = mounts::resolve(&engine, &made, Missing::Make, &mut warnings, &mut keep)?;
+            Ok((points, warnings, keep))
+        })
+        .await?;
+        record.mounts = points;
+        if let Err(error) = secrets::check_mounts(&record) {
+            self.give_back(record).await;
+            return Err(error);
+        }
+        prepared.warnings.extend(more);
+        let record = Arc::new(record);
+        if let Err(error) = self.save(&record).await {
+            self.give_back(Arc::unwrap_or_clone(record)).await;
+            return Err(error);
+        }
+        Ok(Arc::unwrap_or_clone(record))
+    }
+
+    /// The volumes of a container that does not come to be.
+    async fn give_back(&self, record: Container) {
+        let engine = self.clone();
+        let _ = blocking(move || {
+            mounts::give_back(&engine, record.mounts.iter());
+            Ok(())
+        })
+        .await;
+    }
+
+    /// The container as it is before it has mounts.
+    pub(crate) fn record_of(&self, name: &str, prepared: &Prepared) -> Container {
+        let Prepared { id, image, host, .. } = prepared;
         let log_path = match log_options::kept(&host.log_config) {
             "none" => String::new(),
             _ => self.dir(id).join(format!("{id}-json.log")).to_string_lossy().into_owned(),
         };
-        let mut record = Container {
-            id: id.into(),
+        Container {
+            id: id.clone(),
             name: name.into(),
             created: now(),
-            path,
-            args,
+            path: prepared.path.clone(),
+            args: prepared.args.clone(),
             image: image.id.clone(),
             layers: image.diff_ids.clone(),
-            config,
-            host,
+            config: prepared.config.clone(),
+            host: host.clone(),
             state: State::default(),
             restart_count: 0,
             mounts: Vec::new(),
-            networks,
+            networks: prepared.networks.clone(),
             ports: BTreeMap::new(),
             log_path,
             platform: image.config.os.clone(),
@@ -164,29 +239,8 @@ impl Engine {
             stopped_by_user: false,
             exec_ids: Vec::new(),
             first_id: None,
-            links,
-        };
-        let (engine, mut made) = (self.clone(), record.clone());
-        let (points, more, _kept) = blocking(move || {
-            let (mut warnings, mut keep) = (Vec::new(), engine.images().keep());
-            engine.make_working_dir(&made)?;
-            let points = mounts::resolve(&engine, &mut made, &mut warnings, &mut keep)?;
-            Ok((points, warnings, keep))
-        })
-        .await?;
-        record.mounts = points;
-        warnings.extend(more);
-        let record = Arc::new(record);
-        if let Err(error) = self.save(&record).await {
-            let engine = self.clone();
-            let _ = blocking(move || {
-                mounts::give_back(&engine, record.mounts.iter());
-                Ok(())
-            })
-            .await;
-            return Err(error);
+            links: prepared.links.clone(),
         }
-        Ok(Arc::unwrap_or_clone(record))
     }
 
     fn take_name(&self, asked: Option<String>, id: &str) -> Result<String> {
@@ -336,6 +390,7 @@ impl Drop for Draft<'_> {
     fn drop(&mut self) {
         if !self.done {
             self.engine.inner.slots.free_name(self.name, self.id);
+            self.engine.inner.secrets.forget(self.id);
             let _ = wharf_rooted_path::remove_dir_all(self.dir);
         }
     }
@@ -372,104 +427,4 @@ fn thermal_throttle() -> Vec<String> {
 
 fn host_name() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
-}
-
-/// Joins the image's configuration with the request's, which wins.
-fn merge(config: &mut Config, image: &ImageRecord) -> Result<()> {
-    let own: Config = serde_json::to_value(&image.config.config)
-        .and_then(serde_json::from_value)
-        .map_err(|e| EngineError::from_source("the image's configuration cannot be read", &e))?;
-    if config.user.is_empty() {
-        config.user = own.user;
-    }
-    if config.working_dir.is_empty() {
-        config.working_dir = own.working_dir;
-    }
-    // An entrypoint of the user's own means that the image's command has no meaning any more.
-    let entrypoint_given = config.entrypoint.as_ref().is_some_and(|e| !e.is_empty());
-    if !entrypoint_given {
-        let reset = config.entrypoint.as_deref() == Some(&[String::new()][..]);
-        if config.cmd.as_ref().is_none_or(Vec::is_empty) && !reset {
-            config.cmd = own.cmd;
-        }
-        config.entrypoint = if reset { None } else { own.entrypoint };
-    } else if config.entrypoint.as_deref() == Some(&[String::new()][..]) {
-        config.entrypoint = None;
-    }
-    let mut env = config.env.take().unwrap_or_default();
-    let key = |pair: &str| pair.split('=').next().unwrap_or("").to_owned();
-    // The user's first; the image adds what is missing.
-    let more = own.env.unwrap_or_default().into_iter().filter(|pair| !env.iter().any(|mine| key(mine) == key(pair)));
-    let more: Vec<String> = more.collect();
-    env.extend(more);
-    config.env = Some(env).filter(|env| !env.is_empty());
-    let mut labels = own.labels.unwrap_or_default();
-    labels.extend(config.labels.take().unwrap_or_default());
-    config.labels = Some(labels);
-    if let Some(ports) = own.exposed_ports {
-        config.exposed_ports.get_or_insert_default().extend(ports);
-    }
-    if let Some(volumes) = own.volumes {
-        config.volumes.get_or_insert_default().extend(volumes);
-    }
-    if config.stop_signal.is_none() {
-        config.stop_signal = own.stop_signal;
-    }
-    if config.shell.is_none() {
-        config.shell = own.shell;
-    }
-    config.healthcheck = match (config.healthcheck.take(), own.healthcheck) {
-        (None, own) => own,
-        (Some(mine), None) => Some(mine),
-        (Some(mine), Some(own)) => Some(inherit(mine, own)),
-    };
-    Ok(())
-}
-
-/// A probe inherits what the request leaves at zero.
-fn inherit(mut mine: Healthcheck, own: Healthcheck) -> Healthcheck {
-    if mine.test.as_ref().is_none_or(Vec::is_empty) {
-        mine.test = own.test;
-    }
-    for (field, value) in [
-        (&mut mine.interval, own.interval),
-        (&mut mine.timeout, own.timeout),
-        (&mut mine.start_period, own.start_period),
-        (&mut mine.start_interval, own.start_interval),
-        (&mut mine.retries, own.retries),
-    ] {
-        if *field == 0 {
-            *field = value;
-        }
-    }
-    mine
-}
-
-/// The program and its arguments.
-fn command(config: &Config) -> Result<(String, Vec<String>)> {
-    let words = config.entrypoint.iter().flatten().chain(config.cmd.iter().flatten());
-    let mut words = words.cloned();
-    let path = words.next().ok_or_else(|| EngineError::invalid("no command specified"))?;
-    Ok((path, words.collect()))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_probe_inherits_what_it_does_not_say() {
-        let own =
-            Healthcheck { test: Some(vec!["CMD".into(), "x".into()]), interval: 5, retries: 2, ..Default::default() };
-        let mine = Healthcheck { interval: 9, ..Default::default() };
-        let joined = inherit(mine, own.clone());
-        assert_eq!((joined.interval, joined.retries, joined.test), (9, 2, own.test));
-    }
-
-    #[test]
-    fn a_command_needs_a_program() {
-        let config = Config { entrypoint: Some(vec!["a".into()]), cmd: Some(vec!["b".into()]), ..Config::default() };
-        assert_eq!(command(&config).unwrap(), ("a".into(), vec!["b".into()]));
-        assert_eq!(command(&Config::default()).unwrap_err().message, "no command specified");
-    }
 }

@@ -25,6 +25,7 @@ use crate::exec::Execs;
 use crate::measure::Measures;
 use crate::names;
 use crate::record::{Container, Status};
+use crate::secrets::Secrets;
 use crate::slot::{Slot, Slots, lock};
 use crate::spec::{HostConfig, LogConfig, Ulimit};
 use crate::user::Identity;
@@ -103,6 +104,7 @@ pub(crate) struct Inner {
     /// Who `root` is in an image: the same for each of its containers.
     pub(crate) roots: Mutex<Vec<(Digest, Identity)>>,
     pub(crate) dns: Dns,
+    pub(crate) secrets: Secrets,
     /// Sizes of what is written to.
     pub(crate) measures: Arc<Measures>,
     /// Held while a container gets its range of IDs.
@@ -133,6 +135,7 @@ impl Engine {
         let id = names::engine_id(&options.data_root)?;
         let hierarchies =
             Hierarchies::detect().map_err(|e| EngineError::from_source("cannot use control groups", &e))?;
+        let secrets = Secrets::new(&options.exec_root);
         for dir in [options.data_root.join("containers"), options.exec_root.join("containers")] {
             make_private(&dir)?;
         }
@@ -145,6 +148,7 @@ impl Engine {
             inner: Arc::new(Inner {
                 bounding: bounding_set(),
                 dns: Dns::new(options.exec_root.clone()),
+                secrets,
                 measures: Arc::default(),
                 ids: Mutex::new(()),
                 events: Events::open(&options.data_root),
@@ -310,6 +314,7 @@ impl Engine {
 
     /// Removes directories that no container owns: what a crash between two steps has left.
     fn sweep_directories(&self) {
+        self.inner.secrets.sweep(|name| self.inner.slots.find(name).is_ok_and(|slot| slot.id == name));
         for top in [self.inner.options.data_root.join("containers"), self.inner.options.exec_root.join("containers")] {
             for entry in std::fs::read_dir(&top).into_iter().flatten().flatten() {
                 let name = entry.file_name();

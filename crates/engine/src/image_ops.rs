@@ -128,7 +128,7 @@ impl Engine {
         Ok(())
     }
 
-    /// Removes images that no container uses and that `choose` wants removed.
+    /// Removes images that no container uses and that `choose` wants removed. `told` hears of each.
     ///
     /// # Errors
     /// When the store fails.
@@ -136,11 +136,12 @@ impl Engine {
         &self,
         dangling_only: bool,
         choose: impl Fn(&ImageSummary) -> bool + Send + 'static,
+        told: impl Fn(&Removed) + Send + 'static,
     ) -> Result<PrunedImages> {
         let engine = self.clone();
         let pruned = blocking(move || {
             let in_use = |id: &Digest| !engine.users(id).is_empty();
-            let removed = engine.images().prune(dangling_only, &in_use, &choose)?;
+            let removed = engine.images().prune_and_tell(dangling_only, &in_use, &choose, &told)?;
             let space_reclaimed = engine.collect()?;
             Ok(PrunedImages { removed, space_reclaimed })
         })

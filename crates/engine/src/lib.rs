@@ -6,9 +6,10 @@
 //!   `stop`, `remove`, `wait`, `attach`, `exec`, `log`, `files`, `usage`, `commit`, `update`, `attachment` (networks),
 //!   `image_ops`, `info`. `supervise` hears from the monitors.
 //! - [`spec`]: the configuration in the words of the Engine API. [`record`]: a container as it is persisted.
-//!   `pause` freezes, for the user and for a commit.
+//!   `plan` says what some of these would do (`dry-run`). `pause` freezes, for the user and for a commit.
 //! - [`bundle`], [`resources`], `devices`, `cpuset`, `security`, `sysctl`, `profile`, `mounts`, `ports`,
 //!   [`log_options`], `text`, `check`: from a request to an OCI configuration.
+//! - `secrets`: files in containers whose content is in no record.
 //! - `consistency` (`system fsck`): what is on the disk and in no row, and the other way round.
 //! - `accounts`, `measure`: every byte of the data root by who has it.
 //! - `process`, `shm`: what one container shares with another. `freezer`, `held_limits`: a group's files.
@@ -43,6 +44,7 @@ mod freezer;
 
 mod held_limits;
 mod ids;
+mod image_defaults;
 mod image_ops;
 mod info;
 mod journal;
@@ -56,12 +58,14 @@ mod mount_request;
 mod mounts;
 pub mod names;
 mod pause;
+mod plan;
 mod ports;
 mod process;
 mod profile;
 pub mod record;
 mod remove;
 pub mod resources;
+mod secrets;
 mod security;
 mod shm;
 pub mod signal;
@@ -95,7 +99,9 @@ pub use files::{Change, PathStat};
 pub use image_ops::PrunedImages;
 pub use info::Info;
 pub use log::{Log, LogOptions};
+pub use plan::{CreationPlan, RemovalPlan};
 pub use remove::{PrunedContainers, RemoveOptions};
+pub use secrets::SecretContents;
 pub use update::Update;
 pub use usage::Top;
 pub use wait::{Condition, WaitExit};

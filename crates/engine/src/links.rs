@@ -162,16 +162,32 @@ impl Engine {
         }
     }
 
+    /// A link's container and alias, by its name.
+    fn link_of<'a>(&self, text: &'a str) -> Result<(&'a str, &'a str)> {
+        let name = text.trim_start_matches('/');
+        if let Some(parts) = name.rsplit_once('/') {
+            return Ok(parts);
+        }
+        self.inspect(name)?;
+        Err(EngineError::conflict("Conflict, cannot remove the default link name of the container"))
+    }
+
+    /// The name of a link that is there.
+    pub(crate) fn check_link(&self, text: &str) -> Result<String> {
+        let (parent, alias) = self.link_of(text)?;
+        let there = |record: &Container| record.links.iter().any(|link| link.alias == alias);
+        match self.inner.slots.find(parent).map(|slot| there(&slot.record())) {
+            Ok(true) => Ok(format!("{parent}/{alias}")),
+            _ => Err(EngineError::new(ErrorKind::NotFound, format!("No such container: {text}"))),
+        }
+    }
+
     /// Removes the link `PARENT/ALIAS`; both containers stay.
     ///
     /// # Errors
     /// `Conflict` for what is a container's own name, `NotFound` for a link that is not there.
     pub(crate) async fn remove_link(&self, text: &str) -> Result<()> {
-        let name = text.trim_start_matches('/');
-        let Some((parent, alias)) = name.rsplit_once('/') else {
-            self.inspect(name)?;
-            return Err(EngineError::conflict("Conflict, cannot remove the default link name of the container"));
-        };
+        let (parent, alias) = self.link_of(text)?;
         let missing = || EngineError::new(ErrorKind::NotFound, format!("No such container: {text}"));
         let slot = self.inner.slots.find(parent).map_err(|_| missing())?;
         let _turn = slot.turn.lock().await;

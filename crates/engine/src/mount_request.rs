@@ -6,7 +6,7 @@ use wharf_image::Keep;
 
 use crate::engine::Engine;
 use crate::error::{EngineError, Result};
-use crate::mounts::{PROPAGATIONS, VolumeWish, clean, destination, propagation_of, volume};
+use crate::mounts::{Missing, PROPAGATIONS, VolumeWish, clean, destination, propagation_of, volume};
 use crate::record::{Container, MountPoint, MountedImage};
 use crate::spec::{BindOptions, MountRequest};
 
@@ -15,6 +15,7 @@ pub(crate) fn mount(
     engine: &Engine,
     record: &Container,
     request: &MountRequest,
+    missing: Missing,
     keep: &mut Keep,
 ) -> Result<MountPoint> {
     if request.target.is_empty() {
@@ -52,9 +53,11 @@ pub(crate) fn mount(
                         "invalid mount config for type \"bind\": bind source path does not exist: {source}"
                     )));
                 }
-                std::fs::create_dir_all(&source).map_err(|e| {
-                    EngineError::from_source(&format!("error while creating mount source path '{source}'"), &e)
-                })?;
+                if missing == Missing::Make {
+                    std::fs::create_dir_all(&source).map_err(|e| {
+                        EngineError::from_source(&format!("error while creating mount source path '{source}'"), &e)
+                    })?;
+                }
             }
             let propagation = propagation_of(&engine.inner.options.data_root, &source, options.propagation)?;
             Ok(MountPoint {
@@ -74,6 +77,7 @@ pub(crate) fn mount(
             check_subpath(&options.subpath).map_err(bad)?;
             let driver = options.driver_config.unwrap_or_default();
             let wish = VolumeWish {
+                missing,
                 no_copy: options.no_copy,
                 subpath: options.subpath,
                 labels: options.labels.unwrap_or_default(),
@@ -97,18 +101,27 @@ pub(crate) fn mount(
             }
             let subpath = request.image_options.clone().unwrap_or_default().subpath;
             check_subpath(&subpath).map_err(bad)?;
-            image(engine, &request.source, destination, subpath, keep)
+            image(engine, &request.source, destination, subpath, missing, keep)
         }
         other => Err(EngineError::invalid(format!("mount type unknown: \"{other}\""))),
     }
 }
 
 /// An image, read-only whatever is asked, as Docker's.
-fn image(engine: &Engine, name: &str, destination: String, subpath: String, keep: &mut Keep) -> Result<MountPoint> {
+fn image(
+    engine: &Engine,
+    name: &str,
+    destination: String,
+    subpath: String,
+    missing: Missing,
+    keep: &mut Keep,
+) -> Result<MountPoint> {
     // Clients take "not found" for the container's own image.
     let found =
         engine.images().resolve(name).map_err(|error| EngineError::invalid(EngineError::from(error).message))?;
-    engine.images().touch(&found.id)?;
+    if missing == Missing::Make {
+        engine.images().touch(&found.id)?;
+    }
     // It may be removed in between.
     let gone = |_| EngineError::invalid(format!("No such image: {name}"));
     engine.images().keep_also(keep, &found).map_err(gone)?;

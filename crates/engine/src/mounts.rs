@@ -13,22 +13,33 @@ use crate::mount_request::mount;
 use crate::record::{Container, MountPoint};
 use crate::spec::HostConfig;
 
-/// Finds out what a new container mounts (`keep` comes to keep the images among it); makes volumes that are not there, and directories for binds whose source
-/// is missing, as Docker does. Waits for the disk.
+/// Whether what is missing is made, or only found missing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Missing {
+    /// Volumes, and directories for binds, as Docker does.
+    Make,
+    /// A volume that would be made has no source.
+    Leave,
+}
+
+/// Finds out what a new container mounts (`keep` comes to keep the images among it). Waits for the disk.
 ///
 /// # Errors
 /// `InvalidParameter` with Docker's words, `NotFound`; then no volume stays that only this container would have had.
 pub(crate) fn resolve(
     engine: &Engine,
-    record: &mut Container,
+    record: &Container,
+    missing: Missing,
     warnings: &mut Vec<String>,
     keep: &mut Keep,
 ) -> Result<Vec<MountPoint>> {
     let mut points = BTreeMap::new();
-    match collect(engine, record, &mut points, warnings, keep) {
+    match collect(engine, record, missing, &mut points, warnings, keep) {
         Ok(()) => Ok(points.into_values().collect()),
         Err(error) => {
-            give_back(engine, points.values());
+            if missing == Missing::Make {
+                give_back(engine, points.values());
+            }
             Err(error)
         }
     }
@@ -45,6 +56,7 @@ pub(crate) fn give_back<'a>(engine: &Engine, points: impl Iterator<Item = &'a Mo
 fn collect(
     engine: &Engine,
     record: &Container,
+    missing: Missing,
     points: &mut BTreeMap<String, MountPoint>,
     warnings: &mut Vec<String>,
     keep: &mut Keep,
@@ -75,11 +87,11 @@ fn collect(
                 "invalid volume specification: '{text}': idmap needs a user namespace of the container's own: --userns auto"
             )));
         }
-        let point = bind(engine, record, text, warnings)?;
+        let point = bind(engine, record, text, missing, warnings)?;
         add(points, &mut own, point)?;
     }
     for request in host.mounts.iter().flatten() {
-        let point = mount(engine, record, request, keep)?;
+        let point = mount(engine, record, request, missing, keep)?;
         add(points, &mut own, point)?;
     }
     for target in host.tmpfs.iter().flatten().map(|(target, _)| target) {
@@ -91,7 +103,8 @@ fn collect(
     for target in image_volumes {
         let destination = destination(&target)?;
         if let Entry::Vacant(free) = points.entry(destination) {
-            let point = volume(engine, record, None, free.key(), true, &VolumeWish::default())?;
+            let point =
+                volume(engine, record, None, free.key(), true, &VolumeWish { missing, ..VolumeWish::default() })?;
             free.insert(MountPoint { mode: String::new(), ..point });
         }
     }
@@ -113,14 +126,23 @@ pub(crate) fn shows_groups(host: &HostConfig) -> bool {
 }
 
 /// What a request says of a volume beside its name.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct VolumeWish {
+    pub(crate) missing: Missing,
     pub(crate) no_copy: bool,
     /// What of it is mounted.
     pub(crate) subpath: String,
     pub(crate) labels: BTreeMap<String, String>,
     pub(crate) driver: String,
     pub(crate) options: BTreeMap<String, String>,
+}
+
+impl Default for VolumeWish {
+    fn default() -> Self {
+        let (labels, options) = (BTreeMap::new(), BTreeMap::new());
+        let (subpath, driver) = (String::new(), String::new());
+        Self { missing: Missing::Make, no_copy: false, subpath, labels, driver, options }
+    }
 }
 
 /// What `--volumes-from` brought is overridden; two of the request's own contradict each other.
@@ -197,7 +219,13 @@ pub(crate) fn clean(path: &str) -> String {
 }
 
 /// `SOURCE:TARGET[:OPTIONS]`, or a target alone.
-fn bind(engine: &Engine, record: &Container, text: &str, warnings: &mut Vec<String>) -> Result<MountPoint> {
+fn bind(
+    engine: &Engine,
+    record: &Container,
+    text: &str,
+    missing: Missing,
+    warnings: &mut Vec<String>,
+) -> Result<MountPoint> {
     let parts: Vec<&str> = text.split(':').collect();
     let bad = || EngineError::invalid(format!("invalid volume specification: '{text}'"));
     let (source, target, options) = match parts.as_slice() {
@@ -225,7 +253,8 @@ fn bind(engine: &Engine, record: &Container, text: &str, warnings: &mut Vec<Stri
             return Err(extra("volume", "BindOptions"));
         }
         let name = (!source.is_empty()).then_some(source);
-        let wish = VolumeWish { no_copy, driver: record.host.volume_driver.clone(), ..VolumeWish::default() };
+        let driver = record.host.volume_driver.clone();
+        let wish = VolumeWish { missing, no_copy, driver, ..VolumeWish::default() };
         let mut point = volume(engine, record, name, &destination, rw, &wish)?;
         if !options.is_empty() {
             options.clone_into(&mut point.mode);
@@ -236,7 +265,7 @@ fn bind(engine: &Engine, record: &Container, text: &str, warnings: &mut Vec<Stri
         return Err(extra("bind", "VolumeOptions"));
     }
     let source = clean(source);
-    if !Path::new(&source).exists() {
+    if missing == Missing::Make && !Path::new(&source).exists() {
         std::fs::create_dir_all(&source)
             .map_err(|e| EngineError::from_source(&format!("error while creating mount source path '{source}'"), &e))?;
     }
@@ -328,12 +357,31 @@ pub(crate) fn volume(
         return Err(EngineError::not_found(format!("no volume driver named '{}' is here", wish.driver)));
     }
     check_proc(&MountPoint { kind: "volume".into(), destination: destination.into(), ..MountPoint::default() })?;
-    let found = engine.volumes().create(&CreateVolume {
+    let request = CreateVolume {
         name: name.unwrap_or_default().to_owned(),
         labels: wish.labels.clone(),
         driver: "local".into(),
         options: wish.options.clone(),
-    })?;
+    };
+    let point = |name: String, source: String| MountPoint {
+        kind: "volume".into(),
+        name,
+        source,
+        destination: destination.into(),
+        driver: "local".into(),
+        mode: "z".into(),
+        rw,
+        anonymous: request.name.is_empty(),
+        subpath: wish.subpath.clone(),
+        ..MountPoint::default()
+    };
+    if wish.missing == Missing::Leave {
+        engine.volumes().check(&request)?;
+        let there = engine.volumes().get(&request.name).ok();
+        let source = there.map(|there| there.mountpoint.to_string_lossy().into_owned()).unwrap_or_default();
+        return Ok(point(request.name.clone(), source));
+    }
+    let found = engine.volumes().create(&request)?;
     // Docker tells of it for one that was there, too.
     engine.tell_of("volume", "create", &found.name, &[("driver", "local")]);
     if !wish.no_copy {
@@ -346,18 +394,7 @@ pub(crate) fn volume(
         engine.volumes().release(&found.name, &record.id)?;
         copied?;
     }
-    Ok(MountPoint {
-        kind: "volume".into(),
-        name: found.name.clone(),
-        source: found.mountpoint.to_string_lossy().into_owned(),
-        destination: destination.into(),
-        driver: "local".into(),
-        mode: "z".into(),
-        rw,
-        anonymous: name.is_none(),
-        subpath: wish.subpath.clone(),
-        ..MountPoint::default()
-    })
+    Ok(point(found.name.clone(), found.mountpoint.to_string_lossy().into_owned()))
 }
 
 #[cfg(test)]

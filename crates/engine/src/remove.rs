@@ -48,18 +48,21 @@ impl Engine {
         let record = slot.record();
         if record.state.status.is_active() {
             if !options.force {
-                let (state, advice) = match record.state.status {
-                    Status::Paused => ("paused", "unpause and then stop the container before removal or force remove"),
-                    Status::Restarting => ("restarting", "stop the container before removal or force remove"),
-                    _ => ("running", "stop the container before removal or force remove"),
-                };
-                return Err(EngineError::conflict(format!(
-                    "cannot remove container \"{name}\": container is {state}: {advice}"
-                )));
+                return Err(Self::still_active(name, &record));
             }
             self.stop_now(slot, Some(9), Some(0)).await?;
         }
         self.remove_ended(slot, options.volumes).await
+    }
+
+    /// What is said where a container that has not ended should be removed without force.
+    pub(crate) fn still_active(name: &str, record: &Container) -> EngineError {
+        let (state, advice) = match record.state.status {
+            Status::Paused => ("paused", "unpause and then stop the container before removal or force remove"),
+            Status::Restarting => ("restarting", "stop the container before removal or force remove"),
+            _ => ("running", "stop the container before removal or force remove"),
+        };
+        EngineError::conflict(format!("cannot remove container \"{name}\": container is {state}: {advice}"))
     }
 
     /// Removes a container that does not run; the caller has its turn.
@@ -88,6 +91,7 @@ impl Engine {
         let (engine, id, image) = (self.clone(), slot.id.clone(), record.image.clone());
         blocking(move || {
             crate::shm::unmount(&exec_dir);
+            engine.inner.secrets.forget(&id);
             for dir in [dir, exec_dir] {
                 match wharf_rooted_path::remove_dir_all(&dir) {
                     Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
@@ -126,11 +130,16 @@ impl Engine {
         self.list().into_iter().filter(|record| uses(record)).map(|record| record.id.clone()).collect()
     }
 
-    /// Removes all containers that do not run and that `choose` wants removed, but those that others just work on.
+    /// Removes all containers that do not run and that `choose` wants removed, but those that others just work on. `told` hears
+    /// of each.
     ///
     /// # Errors
     /// When the store fails.
-    pub async fn prune_containers(&self, choose: impl Fn(&Container) -> bool) -> Result<PrunedContainers> {
+    pub async fn prune_containers(
+        &self,
+        choose: impl Fn(&Container) -> bool,
+        told: impl Fn(&str),
+    ) -> Result<PrunedContainers> {
         let mut pruned = PrunedContainers::default();
         for slot in self.inner.slots.all() {
             let Some(_turn) = slot.turn.try_lock() else { continue };
@@ -141,6 +150,7 @@ impl Engine {
             let dir = self.dir(&slot.id);
             pruned.space_reclaimed += blocking(move || Ok(wharf_rooted_path::disk_usage(&dir))).await?;
             self.remove_ended(&slot, false).await?;
+            told(&slot.id);
             pruned.containers_deleted.get_or_insert_default().push(slot.id.clone());
         }
         Ok(pruned)

@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 use wharf_cgroup::Hierarchies;
 
 use crate::error::{EngineError, Result};
-use crate::spec::{HostConfig, Ulimit};
+use crate::spec::{HostConfig, Resources, ThrottleDevice, Ulimit};
 use crate::{cpuset, devices};
 
 /// Below this a container's own set-up does not fit. Docker's bound.
@@ -136,13 +136,42 @@ fn counts_swap() -> bool {
     })
 }
 
-fn block_io(host: &HostConfig) -> Result<Map<String, Value>> {
+/// Adds to a section of limits that `after` has what ends the rules for single devices that only `before` has.
+pub(crate) fn end_device_rules(section: &mut Value, before: &Resources, after: &Resources) {
+    let mut end = |key: &str, value: &str, had: Vec<&String>, has: Vec<&String>| {
+        // A device that has gone has no rule any more.
+        let gone = had.into_iter().filter(|path| !has.contains(path)).filter_map(|path| devices::find(path).ok());
+        let gone = gone.map(|n| json!({ "major": n.major, "minor": n.minor, value: 0 }));
+        let mut rules = section["blockIO"][key].as_array().cloned().unwrap_or_default();
+        rules.extend(gone);
+        if !rules.is_empty() {
+            section["blockIO"][key] = rules.into();
+        }
+    };
+    let weights = |r: &'_ Resources| r.blkio_weight_device.iter().flatten().map(|d| d.path.clone()).collect::<Vec<_>>();
+    let (had, has) = (weights(before), weights(after));
+    end("weightDevice", "weight", had.iter().collect(), has.iter().collect());
+    type Rules = fn(&Resources) -> &Option<Vec<ThrottleDevice>>;
+    let throttles: [(&str, Rules); 4] = [
+        ("throttleReadBpsDevice", |r| &r.blkio_device_read_bps),
+        ("throttleWriteBpsDevice", |r| &r.blkio_device_write_bps),
+        ("throttleReadIOPSDevice", |r| &r.blkio_device_read_iops),
+        ("throttleWriteIOPSDevice", |r| &r.blkio_device_write_iops),
+    ];
+    for (key, rules) in throttles {
+        let paths = |r| rules(r).iter().flatten().map(|d| &d.path).collect();
+        end(key, "rate", paths(before), paths(after));
+    }
+}
+
+pub(crate) fn block_io(host: &HostConfig) -> Result<Map<String, Value>> {
     let r = &host.resources;
     let mut section = Map::new();
     if r.blkio_weight > 0 {
         section.insert("weight".into(), r.blkio_weight.into());
     }
-    let weights = r.blkio_weight_device.iter().flatten();
+    // 0 is none.
+    let weights = r.blkio_weight_device.iter().flatten().filter(|device| device.weight != 0);
     let weights: Vec<Value> = weights
         .map(|d| devices::find(&d.path).map(|n| json!({ "major": n.major, "minor": n.minor, "weight": d.weight })))
         .collect::<Result<_>>()?;

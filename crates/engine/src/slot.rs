@@ -184,15 +184,20 @@ impl Slots {
     pub(crate) fn take_name(&self, name: &str, id: &str) -> Result<()> {
         let mut inner = lock(&self.inner);
         match inner.names.get(name) {
-            Some(owner) if owner != id => Err(EngineError::conflict(format!(
-                "Conflict. The container name \"/{name}\" is already in use by container \"{owner}\". You have to \
-                 remove (or rename) that container to be able to reuse that name."
-            ))),
+            Some(owner) if owner != id => Err(taken(name, owner)),
             _ => {
                 inner.names.insert(name.into(), id.into());
                 Ok(())
             }
         }
+    }
+
+    /// Whether nobody has a name.
+    ///
+    /// # Errors
+    /// `Conflict` when somebody has it.
+    pub(crate) fn is_free(&self, name: &str) -> Result<()> {
+        lock(&self.inner).names.get(name).map_or(Ok(()), |owner| Err(taken(name, owner)))
     }
 
     /// Gives a name back, if `id` has it.
@@ -261,6 +266,13 @@ impl Slots {
             _ => Err(missing()),
         }
     }
+}
+
+fn taken(name: &str, owner: &str) -> EngineError {
+    EngineError::conflict(format!(
+        "Conflict. The container name \"/{name}\" is already in use by container \"{owner}\". You have to remove (or \
+         rename) that container to be able to reuse that name."
+    ))
 }
 
 /// A poisoned lock only says that another thread panicked; what it guards is whole, as no writer here leaves it

@@ -134,10 +134,34 @@ pub struct HostConfig {
     pub readonly_paths: Option<Vec<String>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub init: Option<bool>,
+    /// Of the container's processes; at most 0777.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub umask: Option<u32>,
     /// Wharf's addition: what to do when the container becomes unhealthy
     /// (`none`, `restart`, `kill`, `stop`).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub health_on_failure: Option<String>,
+    /// Wharf's addition: files that have their content from the request's `SecretData`, which nobody is told.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub secrets: Option<Vec<SecretFile>>,
+}
+
+/// A secret's place in a container; its content is elsewhere ([`crate::SecretContents`]).
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct SecretFile {
+    #[serde(rename = "ID")]
+    pub id: String,
+    /// A path, below `/run/secrets` unless it is absolute; the ID without one.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub target: String,
+    #[serde(rename = "UID")]
+    pub uid: u32,
+    #[serde(rename = "GID")]
+    pub gid: u32,
+    /// 0444 without one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mode: Option<u32>,
 }
 
 /// Limits; 0 and `None` mean no limit. Bytes, nanoseconds of CPU per second (`NanoCpus` = cores × 10⁹).
@@ -177,6 +201,17 @@ pub struct Resources {
     pub io_maximum_iops: u64,
     #[serde(rename = "IOMaximumBandwidth")]
     pub io_maximum_bandwidth: u64,
+}
+
+impl Resources {
+    /// Says nothing of single devices' block IO any more.
+    pub fn forget_device_rules(&mut self) {
+        self.blkio_weight_device = None;
+        self.blkio_device_read_bps = None;
+        self.blkio_device_write_bps = None;
+        self.blkio_device_read_iops = None;
+        self.blkio_device_write_iops = None;
+    }
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

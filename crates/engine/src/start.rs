@@ -188,6 +188,7 @@ impl Engine {
         let userns = (record.host.userns_mode == "auto").then(|| self.id_range(record)).transpose()?;
         let mapped = if userns.is_some() { self.mapped(record) } else { Vec::new() };
         let shm = self.shared_shm(record, userns.map(|(first, _)| first))?;
+        let secrets = self.inner.secrets.ready(record, userns.map_or(0, |(first, _)| first))?;
         let capabilities = bundle::capabilities(&record.host, self.inner.bounding)?;
         let surroundings = Surroundings {
             identity: &identity,
@@ -202,6 +203,7 @@ impl Engine {
             mapped: &mapped,
             seccomp: self.seccomp(&record.host, &record.architecture, &capabilities)?,
             bounding: self.inner.bounding,
+            secrets: secrets.as_deref(),
             linked: &linked.env,
         };
         let spec = bundle::spec(record, &surroundings)?;

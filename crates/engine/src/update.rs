@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use oci_spec::runtime::LinuxResources;
 use serde::{Deserialize, Serialize};
 use wharf_cgroup::Group;
 use wharf_monitor::{Restart, client};
@@ -105,8 +106,16 @@ impl Engine {
         let mut section = resources::limits(host)?;
         // Devices are no limits: while their rules were written anew, the container would have none.
         section.as_object_mut().map(|section| section.remove("devices"));
-        let section = serde_json::from_value(section)
-            .map_err(|e| EngineError::from_source("the limits cannot be expressed", &e))?;
+        resources::end_device_rules(&mut section, &before.host.resources, &host.resources);
+        let expressed = |section: serde_json::Value| {
+            serde_json::from_value::<LinuxResources>(section)
+                .map_err(|e| EngineError::from_source("the limits cannot be expressed", &e))
+        };
+        let section = expressed(section)?;
+        // What they were, for the case that something fails.
+        let mut rules = serde_json::json!({ "blockIO": resources::block_io(&before.host)? });
+        resources::end_device_rules(&mut rules, &host.resources, &before.host.resources);
+        let rules = expressed(rules)?;
         let (group, dir, policy) = (group.clone(), self.exec_dir(&before.id), policy.map(policy_of));
         blocking(move || {
             let held = HeldLimits::of(&group);
@@ -120,6 +129,8 @@ impl Engine {
                 Ok(()) => Ok(held),
                 Err(error) => {
                     held.put_back();
+                    // A rule that the kernel has not taken need not be taken back.
+                    let _ = group.limit(&rules);
                     Err(error)
                 }
             }
@@ -164,6 +175,12 @@ fn join(own: &mut Resources, new: &Resources) -> Result<bool, &'static str> {
             own.clone_from(new);
         }
     }
+    // An empty list takes the rules away.
+    macro_rules! rules {
+        ($($field:ident)*) => { $(if new.$field.is_some() { own.$field.clone_from(&new.$field); })* };
+    }
+    rules!(blkio_weight_device blkio_device_read_bps blkio_device_write_bps blkio_device_read_iops
+           blkio_device_write_iops);
     if let Some(limit) = new.pids_limit {
         // All that is no limit is written as one thing.
         own.pids_limit = Some(limit.max(0));

@@ -87,6 +87,7 @@ impl Images {
         for (digest, row) in self.index_rows()? {
             // An image has one manifest in its row; indexes may name others of the same image.
             owned.extend(row.members.into_iter().map(|member| member.manifest));
+            owned.extend(row.attestations);
             owned.insert(digest);
         }
         Ok(owned)

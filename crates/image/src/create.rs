@@ -104,6 +104,9 @@ impl Images {
             Some(within) => Some((self.store().blobs().put(&within.bytes)?, within)),
             None => None,
         };
+        let about = with.index.iter().flat_map(|within| &within.attestations);
+        let attestations: Vec<Digest> =
+            about.map(|bytes| Ok(self.store().blobs().put(bytes)?)).collect::<Result<_>>()?;
         self.store().write(|tx| {
             let mut row: Row = tx.get(IMAGES, id.as_str())?.unwrap_or_default();
             row.diff_ids.clone_from(&config.rootfs.diff_ids);
@@ -132,7 +135,7 @@ impl Images {
                 Some((digest, within)) => {
                     let (image, platform) = (id.clone(), platform_of(&config));
                     let member = Member { manifest: within.manifest.clone(), image, platform };
-                    join(tx, digest, &within.media_type, member, &names)
+                    join(tx, digest, &within.media_type, member, &attestations, &names)
                 }
             }
         })?;

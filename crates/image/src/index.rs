@@ -22,7 +22,7 @@ pub(crate) const MANIFESTS_LEFT: Table = Table::new("image-index-left");
 
 /// What marks a manifest in an index as one about another, which is no image.
 const ATTESTATION: &str = "vnd.docker.reference.type";
-const ATTESTED: &str = "vnd.docker.reference.digest";
+pub(crate) const ATTESTED: &str = "vnd.docker.reference.digest";
 /// Farther away than any other variant of the same architecture (`Platform::distance`).
 const OTHER_ARCHITECTURE: u32 = 100;
 
@@ -34,6 +34,9 @@ pub(crate) struct IndexRow {
     pub(crate) names: Vec<String>,
     /// The images of it that are here; what came last is last.
     pub(crate) members: Vec<Member>,
+    /// Blobs of attestations about these: manifests and statements.
+    #[serde(default)]
+    pub(crate) attestations: Vec<Digest>,
 }
 
 /// An image of an index.
@@ -53,6 +56,8 @@ pub(crate) struct Within {
     pub(crate) media_type: String,
     /// The image's manifest, as the index names it.
     pub(crate) manifest: Digest,
+    /// Attestations about the image: manifests and statements.
+    pub(crate) attestations: Vec<Vec<u8>>,
 }
 
 /// An image of several platforms.
@@ -112,8 +117,18 @@ pub(crate) fn platform_of(config: &crate::ImageConfig) -> Platform {
 }
 
 /// Notes that an image is one of an index, and makes names lead to the index.
-pub(crate) fn join(tx: &WriteTx, digest: &Digest, media_type: &str, member: Member, names: &[&String]) -> Result<()> {
+pub(crate) fn join(
+    tx: &WriteTx,
+    digest: &Digest,
+    media_type: &str,
+    member: Member,
+    attestations: &[Digest],
+    names: &[&String],
+) -> Result<()> {
     let mut row: IndexRow = tx.get(INDEXES, digest.as_str())?.unwrap_or_default();
+    row.attestations.extend_from_slice(attestations);
+    row.attestations.sort();
+    row.attestations.dedup();
     media_type.clone_into(&mut row.media_type);
     // Two manifests may be of one image: its layers in two forms.
     let replaced = |other: &&Member| other.manifest == member.manifest;
@@ -186,7 +201,8 @@ pub(crate) fn end(tx: &WriteTx, digest: &Digest, row: &IndexRow) -> Result<()> {
     row.names.iter().try_for_each(|name| tx.delete(INDEX_NAMES, name).map(drop))?;
     row.members.iter().try_for_each(|member| note(tx, &member.image, digest, false))?;
     tx.delete(INDEXES, digest.as_str())?;
-    row.members.iter().try_for_each(|member| manifest_left(tx, &member.manifest))?;
+    let members = row.members.iter().map(|member| &member.manifest);
+    members.chain(&row.attestations).try_for_each(|manifest| manifest_left(tx, manifest))?;
     manifest_left(tx, digest)
 }
 

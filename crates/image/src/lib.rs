@@ -5,9 +5,11 @@
 //!
 //! - [`Images`]: all of a store, by name, digest or ID.
 //! - [`ImageConfig`], [`ContainerConfig`]: what an image says of itself (OCI image-spec, "Image Configuration").
-//! - In a file each: `names` (resolve, tag), `create` (also import), `remove` (also prune), `collect`, `save`,
-//!   `summary` (lists), `pin` and `keep` (what stays), `fsck` (what does not fit), `load` (what comes in: `intake`), `pull` (each layer: `fetch`), `push`, `history`.
+//! - In a file each: `names` (resolve, tag), `create` (also import), `remove` (also prune: `prune_plan` only says what it
+//!   would do), `collect`, `save`, `summary` (lists), `pin` and `keep` (what stays), `fsck` (what does not fit), `load` (what
+//!   comes in: `intake`), `pull` (each layer: `fetch`), `push`, `history`.
 
+mod attestations;
 mod collect;
 mod config;
 mod create;
@@ -26,6 +28,7 @@ mod load;
 mod names;
 mod pin;
 mod progress;
+mod prune_plan;
 mod pull;
 mod push;
 mod remove;
@@ -40,6 +43,7 @@ pub mod registry {
     pub use wharf_distribution::{Client, ClientOptions, Credentials, DistributionError, Kind, ProxyOptions, Resolver};
 }
 
+pub use attestations::Statement;
 pub use config::{ContainerConfig, HistoryEntry, ImageConfig, RootFs};
 pub use error::{ErrorKind, ImageError};
 pub use history::HistoryItem;
@@ -47,6 +51,7 @@ pub use images::{ImageRecord, Images};
 pub use index::{ImageIndex, IndexEntry};
 pub use keep::Keep;
 pub use progress::{Progress, ProgressSender};
+pub use prune_plan::PrunePlan;
 pub use push::Pushed;
 pub use remove::{Remove, Removed};
 pub use summary::ImageSummary;

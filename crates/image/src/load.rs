@@ -8,6 +8,7 @@ use wharf_distribution::{Descriptor, ImageManifest, Index, MAX_LAYERS, Manifest,
 use wharf_reference::{Digest, Reference};
 use wharf_snapshot::{LayerBlob, SnapshotError};
 
+use crate::attestations;
 use crate::config::ImageConfig;
 use crate::create::{With, check_config};
 use crate::images::Images;
@@ -228,11 +229,18 @@ impl Loading<'_> {
                 other = entry.platform.clone();
                 continue;
             }
-            let within =
-                || Within { bytes: bytes.to_vec(), media_type: top.media_type.clone(), manifest: entry.digest.clone() };
             match self.manifest(entry)? {
-                Some((Manifest::Image(manifest), bytes)) if self.is_whole(&manifest) => {
-                    here += usize::from(self.oci(&manifest, entry, &bytes, name, Some(within()))?);
+                Some((Manifest::Image(manifest), own)) if self.is_whole(&manifest) => {
+                    let within = Within {
+                        bytes: bytes.to_vec(),
+                        media_type: top.media_type.clone(),
+                        manifest: entry.digest.clone(),
+                        attestations: attestations::collect(index, &entry.digest, &mut |descriptor| {
+                            let is_small = descriptor.size <= crate::images::MAX_CONFIG;
+                            if is_small { self.intake.small(&blob(&descriptor.digest)) } else { Ok(None) }
+                        })?,
+                    };
+                    here += usize::from(self.oci(&manifest, entry, &own, name, Some(within))?);
                 }
                 // An index in an index is the image of a platform only by its own choice.
                 Some((Manifest::Index(below), _)) => here += self.nested(&below, name, 2)?,

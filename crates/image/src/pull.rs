@@ -10,6 +10,7 @@ use wharf_distribution::{distinct, media_type};
 use wharf_reference::{Digest, Reference};
 use wharf_snapshot::Hold;
 
+use crate::attestations::{self, MAX_ATTESTED};
 use crate::config::ImageConfig;
 use crate::create::{self, With};
 use crate::fetch::Fetch;
@@ -82,8 +83,9 @@ impl Images {
             None => (vec![key(&reference)], key(&reference.with_digest(top.digest.clone()))),
         };
         let top_digest = top.digest.clone();
+        let attestations = attested(&repository, &top, &fetched.digest).await;
         let image = blocking(move || {
-            let index = within(&top, &fetched);
+            let index = within(&top, &fetched, attestations);
             let manifest = Some((fetched.bytes.to_vec(), fetched.media_type));
             images.store_image(&config_bytes, With { tags, digest: Some(digest), manifest, index, parent: None })
         })
@@ -162,17 +164,48 @@ impl Images {
 }
 
 /// The index at the top, if it lists the image's manifest itself.
-fn within(top: &FetchedManifest, image: &FetchedManifest) -> Option<Within> {
+fn within(top: &FetchedManifest, image: &FetchedManifest, attestations: Vec<Vec<u8>>) -> Option<Within> {
     match top.parse() {
         Ok(Manifest::Index(index)) if index.manifests.iter().any(|entry| entry.digest == image.digest) => {
             Some(Within {
                 bytes: top.bytes.to_vec(),
                 media_type: top.media_type.clone(),
                 manifest: image.digest.clone(),
+                attestations,
             })
         }
         _ => None,
     }
+}
+
+/// What the index says of the image beside it. An image runs without, so what cannot be had is left out.
+async fn attested(repository: &Repository, top: &FetchedManifest, image: &Digest) -> Vec<Vec<u8>> {
+    let Ok(Manifest::Index(index)) = top.parse() else { return Vec::new() };
+    let (mut all, mut left) = (Vec::new(), MAX_ATTESTED);
+    for entry in attestations::about(&index, image) {
+        let manifest = match repository.manifest(entry.digest.as_str()).await {
+            Ok(manifest) => manifest,
+            Err(error) => {
+                tracing::warn!("an attestation of {image} cannot be had: {error}");
+                continue;
+            }
+        };
+        for statement in attestations::statements(&manifest.bytes, &manifest.media_type) {
+            let Some(rest) = left.checked_sub(statement.descriptor.size) else {
+                tracing::warn!("the attestation {} is too large to be kept", statement.descriptor.digest);
+                continue;
+            };
+            match repository.blob_bytes(&statement.descriptor, MAX_ATTESTED).await {
+                Ok(bytes) => {
+                    left = rest;
+                    all.push(bytes.to_vec());
+                }
+                Err(error) => tracing::warn!("an attestation of {image} cannot be had: {error}"),
+            }
+        }
+        all.push(manifest.bytes.to_vec());
+    }
+    all
 }
 
 /// The manifest of the platform's image, through indexes.

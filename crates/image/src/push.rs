@@ -167,7 +167,7 @@ impl Images {
                 if here.is_some() {
                     let (manifest, platform) = (plan.stored.digest.clone(), platform_of(&image.config));
                     let member = Member { manifest, image: image.id.clone(), platform };
-                    join(tx, digest, media_type, member, &[&name.to_owned()])?;
+                    join(tx, digest, media_type, member, &[], &[&name.to_owned()])?;
                 }
             }
             Ok(())

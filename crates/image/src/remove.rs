@@ -264,7 +264,21 @@ impl Images {
         in_use: &dyn Fn(&Digest) -> bool,
         choose: &dyn Fn(&ImageSummary) -> bool,
     ) -> Result<Vec<Removed>> {
-        let mut removed = Vec::new();
+        self.prune_and_tell(dangling_only, in_use, choose, &|_| ())
+    }
+
+    /// As [`Self::prune`]; `told` hears of each name and image when it has gone.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub fn prune_and_tell(
+        &self,
+        dangling_only: bool,
+        in_use: &dyn Fn(&Digest) -> bool,
+        choose: &dyn Fn(&ImageSummary) -> bool,
+        told: &dyn Fn(&Removed),
+    ) -> Result<Vec<Removed>> {
+        let mut removed: Vec<Removed> = Vec::new();
         let users = |id: &Digest| if in_use(id) { vec![(String::new(), false)] } else { Vec::new() };
         let in_use = |id: &Digest| in_use(id) || self.is_kept(id);
         for image in self.summaries()? {
@@ -287,9 +301,11 @@ impl Images {
             if self.siblings(&row, &image.id)?.iter().any(kept) {
                 continue;
             }
+            let before = removed.len();
             let row = self.store().write(|tx| withdraw(tx, &image.id))?;
             self.untag(&row.names, &mut removed)?;
             self.delete(&gate, &image.id, Remove { force: false, prune: true }, true, &users, &mut removed)?;
+            removed[before..].iter().for_each(told);
         }
         self.spare_nothing();
         Ok(removed)

@@ -28,6 +28,7 @@ const NAMES: &[&str] = &[
     "CgroupPermissions", "PathInContainer", "PathOnHost", "Path", "Rate", "Weight", "Hard", "Soft", "HostIp",
     "HostPort", "MaximumRetryCount", "Name", "Type", "Config", "Capabilities", "Count", "DeviceIDs", "Driver",
     "Options",
+    "Secrets", "SecretData", "Umask", "UID", "GID", "ID",
     // Mounts and volumes.
     "BindOptions", "Consistency", "ReadOnly", "Source", "Target", "TmpfsOptions", "VolumeOptions", "ImageOptions",
     "CreateMountpoint", "NonRecursive", "Propagation", "ReadOnlyForceRecursive", "ReadOnlyNonRecursive",

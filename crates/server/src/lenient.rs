@@ -17,6 +17,7 @@ const TEXTS: &[&str] = &[
     "DriverOpts",
     "AuxiliaryAddresses",
     "Config",
+    "SecretData",
 ];
 const OBJECTS: &[&str] = &["EndpointsConfig", "ExposedPorts", "Volumes"];
 const ARRAYS: &[&str] = &["PortBindings"];

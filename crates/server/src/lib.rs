@@ -54,7 +54,7 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(300);
 const METRICS_HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The newest version of the API that is spoken, and the oldest.
-pub const API_VERSION: (u32, u32) = (1, 54);
+pub const API_VERSION: (u32, u32) = (1, 56);
 pub const MIN_API_VERSION: (u32, u32) = (1, 24);
 
 /// What requests are answered with. Cheap to clone.

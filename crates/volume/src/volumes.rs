@@ -67,11 +67,7 @@ impl Volumes {
     pub fn create(&self, request: &CreateVolume) -> Result<Volume> {
         let anonymous = request.name.is_empty();
         let name = if anonymous { name::random()? } else { request.name.clone() };
-        name::check(&name)?;
-        if !matches!(request.driver.as_str(), "" | "local") {
-            return Err(VolumeError::NoDriver { name, driver: request.driver.clone() });
-        }
-        mounting::check(&name, &request.options)?;
+        check(&name, request)?;
         self.locked(&name, || {
             if let Some(there) = self.find(&name)? {
                 return Ok(there);
@@ -156,21 +152,61 @@ impl Volumes {
         unwanted: &dyn Fn(&Volume) -> bool,
         in_use: &dyn Fn(&str) -> Vec<String>,
     ) -> Result<(Vec<String>, u64)> {
+        self.prune_and_tell(all, unwanted, in_use, &|_| ())
+    }
+
+    /// As [`Self::prune`]; `told` hears of each when it has gone.
+    ///
+    /// # Errors
+    /// When the database or the disk fails.
+    pub fn prune_and_tell(
+        &self,
+        all: bool,
+        unwanted: &dyn Fn(&Volume) -> bool,
+        in_use: &dyn Fn(&str) -> Vec<String>,
+        told: &dyn Fn(&str),
+    ) -> Result<(Vec<String>, u64)> {
         let (mut names, mut bytes) = (Vec::new(), 0);
-        for volume in self.list()? {
-            if !(all || volume.anonymous) || !unwanted(&volume) || !in_use(&volume.name).is_empty() {
-                continue;
-            }
-            let size = disk_usage(&volume.mountpoint);
+        for (volume, size) in self.prunable(all, unwanted, in_use)? {
             match self.remove(&volume.name, true, in_use) {
                 // Somebody took it meanwhile.
                 Err(VolumeError::InUse { .. }) => continue,
                 done => done?,
             }
+            told(&volume.name);
             names.push(volume.name);
             bytes += size;
         }
         Ok((names, bytes))
+    }
+
+    /// What [`Self::prune`] would remove now, each with the bytes that it takes.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub fn prunable(
+        &self,
+        all: bool,
+        unwanted: &dyn Fn(&Volume) -> bool,
+        in_use: &dyn Fn(&str) -> Vec<String>,
+    ) -> Result<Vec<(Volume, u64)>> {
+        let goes = |volume: &Volume| (all || volume.anonymous) && unwanted(volume) && in_use(&volume.name).is_empty();
+        let sized = |volume: Volume| {
+            let size = disk_usage(&volume.mountpoint);
+            (volume, size)
+        };
+        Ok(self.list()?.into_iter().filter(goes).map(sized).collect())
+    }
+
+    /// Whether [`Self::create`] would take such a request.
+    ///
+    /// # Errors
+    /// For a name, driver or option that is not accepted.
+    pub fn check(&self, request: &CreateVolume) -> Result<()> {
+        match request.name.as_str() {
+            "" => check("anonymous", request),
+            name => check(name, request),
+        }
     }
 
     /// Fills an empty volume, or the directory `part` of it, with the directory `path` of an image's file system, whose
@@ -329,4 +365,13 @@ pub(crate) fn make_dirs(data: &Path) -> Result<()> {
 pub(crate) fn remove_tree(path: &Path) -> Result<()> {
     let (Some(above), Some(name)) = (path.parent(), path.file_name()) else { return Ok(()) };
     Ok(RootDir::open(above)?.remove_all(name)?)
+}
+
+/// What is refused whatever is there.
+fn check(name: &str, request: &CreateVolume) -> Result<()> {
+    name::check(name)?;
+    if !matches!(request.driver.as_str(), "" | "local") {
+        return Err(VolumeError::NoDriver { name: name.to_owned(), driver: request.driver.clone() });
+    }
+    mounting::check(name, &request.options)
 }

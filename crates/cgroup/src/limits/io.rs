@@ -59,10 +59,7 @@ fn weights(group: &Group, io: &LinuxBlockIo) -> Result<()> {
         .as_deref()
         .unwrap_or(none)
         .iter()
-        .filter_map(|device| {
-            let weight = device.weight().filter(|weight| *weight > 0)?;
-            Some((format!("{}:{}", device.major(), device.minor()), weight))
-        })
+        .filter_map(|device| Some((format!("{}:{}", device.major(), device.minor()), device.weight()?)))
         .collect();
     if weight.is_none() && devices.is_empty() {
         return Ok(());
@@ -75,7 +72,9 @@ fn weights(group: &Group, io: &LinuxBlockIo) -> Result<()> {
         controller.write(file, &scale.of(weight).to_string(), WEIGHT)?;
     }
     for (name, weight) in devices {
-        controller.write(device_file, &format!("{name} {}", scale.of(weight)), WEIGHT).map_err(without_weights)?;
+        // 0 is none of its own.
+        let weight = if weight == 0 { "default".to_owned() } else { scale.of(weight).to_string() };
+        controller.write(device_file, &format!("{name} {weight}"), WEIGHT).map_err(without_weights)?;
     }
     Ok(())
 }

@@ -8,6 +8,7 @@ use wharf_template::Value;
 use crate::app::App;
 use crate::command::{Arity, Command};
 use crate::commands::container::ls::labels;
+use crate::dry_run::{self, Prune};
 use crate::failure::{Failure, Outcome};
 use crate::filters::Filters;
 use crate::flag::Flag;
@@ -15,7 +16,7 @@ use crate::format::{Format, Headers, Row, TABLE_FORMAT};
 use crate::json::{text, texts};
 use crate::options::{checks, env};
 use crate::parse::Matches;
-use crate::{confirm, natural, units};
+use crate::{natural, units};
 
 pub(crate) static LIST: Command =
     Command::new("[OPTIONS]", "List networks", Arity::None, |app, matches| Box::pin(list(app, matches))).flags(&[
@@ -84,6 +85,7 @@ pub(crate) static PRUNE: Command =
         Box::pin(prune_command(app, matches))
     })
     .flags(&[
+        dry_run::FLAG,
         Flag::filter("filter", "Provide filter values (e.g. \"until=<timestamp>\")"),
         Flag::switch("force", "Do not prompt for confirmation").short('f'),
     ]);
@@ -335,11 +337,10 @@ async fn disconnect(app: &App, matches: &Matches) -> Outcome<u8> {
 }
 
 async fn prune_command(app: &App, matches: &Matches) -> Outcome<u8> {
-    confirm::prune(
-        "WARNING! This will remove all custom networks not used by at least one container.",
-        matches.on("force"),
-    )?;
-    let output = prune(app, &Filters::of(matches.all("filter"))).await?;
+    let (mode, warning) =
+        (Prune::of(matches), "WARNING! This will remove all custom networks not used by at least one container.");
+    mode.confirm(app, warning, matches.on("force")).await?;
+    let output = prune(app, &Filters::of(matches.all("filter")), mode).await?;
     if !output.is_empty() {
         app.say(&output)?;
     }
@@ -347,10 +348,9 @@ async fn prune_command(app: &App, matches: &Matches) -> Outcome<u8> {
 }
 
 /// Removes networks that nothing uses; gives the lines to show.
-pub(crate) async fn prune(app: &App, filters: &Filters) -> Outcome<String> {
+pub(crate) async fn prune(app: &App, filters: &Filters, mode: Prune) -> Outcome<String> {
     let filters = app.prune_filters(filters);
     let request = app.client().await?.post("/networks/prune").query_some("filters", filters.parameter());
-    let answer: Json = request.send().await?.json().await?;
-    let deleted = texts(&answer["NetworksDeleted"]);
-    Ok(if deleted.is_empty() { String::new() } else { format!("Deleted Networks:\n{}\n", deleted.join("\n")) })
+    let answer: Json = mode.ask(request).send().await?.json().await?;
+    Ok(mode.list("Networks", &texts(&answer["NetworksDeleted"])))
 }

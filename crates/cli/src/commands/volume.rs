@@ -6,6 +6,7 @@ use wharf_template::Value;
 use crate::app::App;
 use crate::command::{Arity, Command};
 use crate::commands::container::ls::labels;
+use crate::dry_run::{self, Prune};
 use crate::failure::{Failure, Outcome};
 use crate::filters::Filters;
 use crate::flag::Flag;
@@ -13,7 +14,7 @@ use crate::format::{Format, Headers, Row, TABLE_FORMAT};
 use crate::json::{array, int, text, texts};
 use crate::options::{checks, env};
 use crate::parse::Matches;
-use crate::{confirm, natural, units};
+use crate::{natural, units};
 
 pub(crate) static LIST: Command =
     Command::new("[OPTIONS]", "List volumes", Arity::None, |app, matches| Box::pin(list(app, matches))).flags(&[
@@ -46,6 +47,7 @@ pub(crate) static PRUNE: Command =
     })
     .flags(&[
         Flag::switch("all", "Remove all unused volumes, not just anonymous ones").short('a'),
+        dry_run::FLAG,
         Flag::filter("filter", "Provide filter values (e.g. \"label=<label>\")"),
         Flag::switch("force", "Do not prompt for confirmation").short('f'),
     ]);
@@ -156,21 +158,20 @@ async fn prune_command(app: &App, matches: &Matches) -> Outcome<u8> {
     if all && client_knows {
         filters.add("all", "true");
     }
-    confirm::prune(warning, matches.on("force"))?;
-    let (reclaimed, output) = prune(app, &filters).await?;
+    let mode = Prune::of(matches);
+    mode.confirm(app, warning, matches.on("force")).await?;
+    let (reclaimed, output) = prune(app, &filters, mode).await?;
     if !output.is_empty() {
         app.say(&output)?;
     }
-    app.say(&format!("Total reclaimed space: {}", units::human_size(reclaimed as f64)))?;
+    mode.total(app, reclaimed)?;
     Ok(0)
 }
 
 /// Removes volumes that nothing uses; gives the bytes and the lines to show.
-pub(crate) async fn prune(app: &App, filters: &Filters) -> Outcome<(i64, String)> {
+pub(crate) async fn prune(app: &App, filters: &Filters, mode: Prune) -> Outcome<(i64, String)> {
     let filters = app.prune_filters(filters);
     let request = app.client().await?.post("/volumes/prune").query_some("filters", filters.parameter());
-    let answer: Json = request.send().await?.json().await?;
-    let deleted = texts(&answer["VolumesDeleted"]);
-    let output = if deleted.is_empty() { String::new() } else { format!("Deleted Volumes:\n{}\n", deleted.join("\n")) };
-    Ok((int(&answer["SpaceReclaimed"]), output))
+    let answer: Json = mode.ask(request).send().await?.json().await?;
+    Ok((int(&answer["SpaceReclaimed"]), mode.list("Volumes", &texts(&answer["VolumesDeleted"]))))
 }

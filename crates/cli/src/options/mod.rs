@@ -11,6 +11,7 @@ pub(crate) mod mount;
 pub(crate) mod network;
 pub(crate) mod publish;
 pub(crate) mod request;
+pub(crate) mod secret;
 pub(crate) mod security;
 pub(crate) mod ulimit;
 pub(crate) mod volume;

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 use wharf_client::Address;
 
-use super::{blkio, checks, device, env, gpus, mount, network, publish, security, ulimit, volume};
+use super::{blkio, checks, device, env, gpus, mount, network, publish, secret, security, ulimit, volume};
 use crate::failure::Outcome;
 use crate::flag::Flag;
 use crate::parse::Matches;
@@ -120,6 +120,12 @@ pub(crate) const FLAGS: &[Flag] = &[
     Flag::text("restart", "Restart policy to apply when a container exits").default("no"),
     Flag::switch("rm", "Automatically remove the container and its associated anonymous volumes when it exits"),
     Flag::text("runtime", "Runtime to use for this container"),
+    Flag::many(
+        "secret",
+        "secret",
+        secret::check,
+        "Give the container a file that nobody is told of (id=NAME[,src=FILE|env=VAR][,target=PATH][,mode=0444])",
+    ),
     Flag::list("security-opt", "Security Options"),
     Flag::bytes("shm-size", "Size of /dev/shm"),
     Flag::text("stop-signal", "Signal to stop the container"),
@@ -129,6 +135,7 @@ pub(crate) const FLAGS: &[Flag] = &[
     Flag::list("tmpfs", "Mount a tmpfs directory"),
     Flag::switch("tty", "Allocate a pseudo-TTY").short('t'),
     Flag::many("ulimit", "ulimit", ulimit::check, "Ulimit options").default("[]"),
+    Flag::one("umask", "octal", values::check_umask, "Initial umask of the container's processes, as 0027"),
     Flag::switch("use-api-socket", "Bind mount Docker API socket and required auth"),
     Flag::text("user", "Username or UID (format: <name|uid>[:<group|gid>])").short('u'),
     Flag::text("userns", "User namespace to use"),
@@ -147,6 +154,8 @@ pub(crate) struct Request {
     pub(crate) endpoints: Map<String, Value>,
     pub(crate) attach: Attach,
     pub(crate) tty: bool,
+    /// `SecretData`.
+    pub(crate) secrets: Map<String, Value>,
 }
 
 /// The streams that are attached.
@@ -224,7 +233,11 @@ pub(crate) fn build(matches: &Matches, proxies: &[String], socket: &Address) -> 
         use_api_socket(&mut host, socket)?;
     }
     host.insert("NetworkMode".to_owned(), json!(mode));
-    Ok(Request { config, host, endpoints, attach, tty: matches.on("tty") })
+    let (files, secrets) = secret::read(matches.all("secret"))?;
+    if !files.is_empty() {
+        host.insert("Secrets".to_owned(), Value::Array(files));
+    }
+    Ok(Request { config, host, endpoints, attach, tty: matches.on("tty"), secrets })
 }
 
 /// Gives the container the engine's socket where programs look for it.
@@ -365,6 +378,9 @@ fn host(matches: &Matches, volumes: &volume::Volumes, ports: &publish::Ports) ->
     optional("Sysctls", env::map(matches.all("sysctl")));
     if matches.changed("init") {
         host.insert("Init".to_owned(), json!(matches.on("init")));
+    }
+    if let Some(umask) = matches.some("umask") {
+        host.insert("Umask".to_owned(), json!(values::parse_umask(umask)?));
     }
     if let Some(runtime) = matches.some("runtime") {
         host.insert("Runtime".to_owned(), json!(runtime));

@@ -13,7 +13,7 @@ pub(crate) fn dotted((major, minor): (u32, u32)) -> String {
 }
 
 /// The Docker Engine whose behaviour and API this engine has. Tools compare it, and refuse what is older than 20.10.
-const ENGINE: &str = "29.3.0";
+const ENGINE: &str = "29.8.0";
 /// Clients parse it as a time.
 const BUILT: &str = "2026-01-01T00:00:00.000000000+00:00";
 /// Clients show these, and some cannot have them empty.
@@ -178,7 +178,7 @@ mod tests {
     #[test]
     fn version_names_the_range_of_the_api() {
         let all = version("6.1");
-        assert_eq!((all["ApiVersion"].as_str(), all["MinAPIVersion"].as_str()), (Some("1.54"), Some("1.24")));
+        assert_eq!((all["ApiVersion"].as_str(), all["MinAPIVersion"].as_str()), (Some("1.56"), Some("1.24")));
         assert_eq!(all["Components"][0]["Details"]["KernelVersion"], "6.1");
         assert_eq!((&all["Version"], &all["Components"][0]["Version"]), (&json!(ENGINE), &json!(ENGINE)));
         assert_eq!(all["Components"][1]["Version"], env!("CARGO_PKG_VERSION"));

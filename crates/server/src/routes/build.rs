@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 use wharf_build::{BuildError, BuildEvent, BuildRequest, CacheRecord, Limits, Ulimit};
 
 use super::progress::progress_line;
-use super::{Call, Result, blocking};
+use super::{Call, Result, blocking, dry_run, prune_stream};
 use crate::filters::Filters;
 use crate::http::{ApiError, blocking_reader, error_line, line, ok, stream};
 use crate::moment::moment;
@@ -185,8 +185,12 @@ pub(super) async fn prune(call: Call) -> Result {
     if call.query.number::<u64>("min-free-space")?.is_some_and(|bytes| bytes > 0) && keep.is_none() {
         return Err(ApiError::new(StatusCode::NOT_IMPLEMENTED, "min-free-space is not supported: say what to keep"));
     }
-    let builder = call.api.builder;
-    let pruned = blocking(move || {
+    let dry = match dry_run::is_asked(&call) {
+        true => Some(dry_run::layers_beside_cache(&call, &filters).await?),
+        false => None,
+    };
+    let (is_dry, builder) = (dry.is_some(), call.api.builder.clone());
+    let pruned = move || {
         let fail = |e: BuildError| ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, e.to_string());
         let kept = match keep {
             Some(bytes) => newest(builder.records().map_err(fail)?, bytes),
@@ -197,11 +201,23 @@ pub(super) async fn prune(call: Call) -> Result {
                 && filters.any("id", |wanted| id.starts_with(wanted))
                 && before.is_none_or(|before| record.last_used < before.as_second())
         };
-        builder.prune(&which, all).map_err(fail)
+        match dry {
+            Some(layers) => builder.plan_prune(&which, all, &layers).map_err(fail),
+            None => builder.prune(&which, all).map_err(fail),
+        }
+    };
+    if is_dry {
+        let pruned = blocking(pruned).await?;
+        return Ok(ok(&json!({ "DryRun": true, "CachesDeleted": pruned.ids, "SpaceReclaimed": pruned.freed })));
+    }
+    prune_stream::answer(&call, |told| async move {
+        let pruned = blocking(pruned).await?;
+        // They all go at once.
+        pruned.ids.iter().for_each(|id| told.deleted(id));
+        let ids: Value = if pruned.ids.is_empty() { Value::Null } else { json!(pruned.ids) };
+        Ok(json!({ "CachesDeleted": ids, "SpaceReclaimed": pruned.freed }))
     })
-    .await?;
-    let ids: Value = if pruned.ids.is_empty() { Value::Null } else { json!(pruned.ids) };
-    Ok(ok(&json!({ "CachesDeleted": ids, "SpaceReclaimed": pruned.freed })))
+    .await
 }
 
 /// The steps that were used last and take no more than `bytes` together.

@@ -1,13 +1,15 @@
 //! Containers: what answers at once.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use hyper::StatusCode;
 use hyper::body::Body;
 use serde_json::{Value, json};
 use wharf_engine::record::Container;
-use wharf_engine::{CreateRequest, RemoveOptions, Update};
+use wharf_engine::{CreateRequest, RemoveOptions, SecretContents, Update};
 
 use super::container_list::sizes;
-use super::{Call, Result, pruned_event};
+use super::{Call, Result, dry_run, prune_stream, pruned_event};
 use crate::filters::Filters;
 use crate::http::{ApiError, empty, json_answer, no_content, ok, read_json, read_value, typed};
 use crate::render::container::{Around, inspect as render_inspect};
@@ -22,14 +24,38 @@ pub(super) async fn create(mut call: Call) -> Result {
         return Err(ApiError::bad("config cannot be empty in order to create a container"));
     }
     shims::create(&mut value, call.version)?;
+    let secrets = secret_data(&mut value)?;
     let mut request: CreateRequest = typed(value)?;
+    request.secrets = secrets;
     let limits = &mut request.host_config.resources;
     // What means "no limit" is none.
     limits.pids_limit = limits.pids_limit.filter(|limit| *limit > 0);
     limits.memory_swappiness = limits.memory_swappiness.filter(|swappiness| *swappiness != -1);
     let optional = |text: &String| Some(text.clone()).filter(|text| !text.is_empty());
+    if dry_run::is_asked(&call) {
+        return dry_run::create(&call.api.engine, optional(&name).as_deref(), optional(&platform).as_deref(), request)
+            .await;
+    }
     let created = call.api.engine.create(optional(&name).as_deref(), optional(&platform).as_deref(), request).await?;
     Ok(json_answer(StatusCode::CREATED, &created))
+}
+
+/// `SecretData`, which is Wharf's: the contents of `HostConfig.Secrets` by their IDs, in base64. Taken out of the request
+/// before anything else reads that: no message has anything of it.
+fn secret_data(request: &mut Value) -> std::result::Result<SecretContents, ApiError> {
+    let data = request.as_object_mut().and_then(|request| request.remove("SecretData"));
+    let bad = |id: &str| ApiError::bad(format!("invalid SecretData of '{id}': it must be base64"));
+    let decode = |(id, value): (String, Value)| {
+        let content = value.as_str().and_then(|text| STANDARD.decode(text).ok()).ok_or_else(|| bad(&id))?;
+        Ok((id, content))
+    };
+    match data {
+        None | Some(Value::Null) => Ok(SecretContents::default()),
+        Some(Value::Object(all)) => {
+            all.into_iter().map(decode).collect::<std::result::Result<_, _>>().map(SecretContents::new)
+        }
+        Some(_) => Err(ApiError::bad("invalid SecretData: it must be an object")),
+    }
 }
 
 pub(super) async fn inspect(call: Call, id: &str) -> Result {
@@ -99,6 +125,10 @@ pub(super) async fn update(mut call: Call, id: &str) -> Result {
     if call.version < (1, 40) {
         update.resources.pids_limit = None;
     }
+    if call.version < (1, 55) {
+        // Until then nobody took note of them.
+        update.resources.forget_device_rules();
+    }
     let warnings = call.api.engine.update(id, update).await?;
     let warnings = if warnings.is_empty() { Value::Null } else { json!(warnings) };
     Ok(ok(&json!({ "Warnings": warnings })))
@@ -136,18 +166,40 @@ pub(super) async fn top(call: Call, id: &str) -> Result {
 pub(super) async fn remove(call: Call, id: &str) -> Result {
     let query = &call.query;
     let options = RemoveOptions { force: query.flag("force"), volumes: query.flag("v"), link: query.flag("link") };
+    if dry_run::is_asked(&call) {
+        return dry_run::remove(&call.api.engine, id, options).await;
+    }
     call.api.engine.remove(id, options).await?;
     Ok(no_content())
 }
 
 pub(super) async fn prune(call: Call) -> Result {
     let filters = Filters::of(&call.query, &["until", "label", "label!"])?;
-    let until = filters.until()?;
-    let old = |c: &Container| {
-        let created: Option<jiff::Timestamp> = c.created.parse().ok();
+    let choose = prunable(&filters)?;
+    if dry_run::is_asked(&call) {
+        let engine = call.api.engine.clone();
+        let found = super::blocking(move || Ok(engine.prunable_containers(choose))).await?;
+        let ids: Vec<&str> = found.iter().map(|(record, _)| record.id.as_str()).collect();
+        let bytes: u64 = found.iter().map(|(_, bytes)| bytes).sum();
+        return Ok(ok(&json!({ "DryRun": true, "ContainersDeleted": ids, "SpaceReclaimed": bytes })));
+    }
+    let engine = call.api.engine.clone();
+    prune_stream::answer(&call, |told| async move {
+        let pruned = engine.prune_containers(choose, move |id| told.deleted(id)).await?;
+        pruned_event(&engine, "container", pruned.space_reclaimed);
+        Ok(json!(pruned))
+    })
+    .await
+}
+
+/// The containers that the filters of a prune are about, if they do not run.
+pub(super) fn prunable(
+    filters: &Filters,
+) -> std::result::Result<impl Fn(&Container) -> bool + Send + 'static, ApiError> {
+    let (until, filters) = (filters.until()?, filters.clone());
+    Ok(move |container: &Container| {
+        let created: Option<jiff::Timestamp> = container.created.parse().ok();
         until.is_none_or(|until| created.is_some_and(|created| created < until))
-    };
-    let pruned = call.api.engine.prune_containers(|c| old(c) && filters.labels(c.config.labels.as_ref())).await?;
-    pruned_event(&call.api.engine, "container", pruned.space_reclaimed);
-    Ok(ok(&pruned))
+            && filters.labels(container.config.labels.as_ref())
+    })
 }

@@ -8,11 +8,11 @@ use tokio::sync::mpsc;
 use wharf_distribution::Manifest;
 use wharf_engine::spec::Config;
 use wharf_engine::{CommitOptions, Engine, EngineError};
-use wharf_image::{ContainerConfig, Form, ImageConfig, ImageRecord, ImageSummary, Progress};
+use wharf_image::{ContainerConfig, Form, ImageConfig, ImageRecord, ImageSummary, Progress, Removed};
 use wharf_reference::Reference;
 
 use super::progress::{progress, progress_line};
-use super::{Call, Result, blocking, pruned_event};
+use super::{Call, Result, blocking, dry_run, prune_stream, pruned_event};
 use crate::auth;
 use crate::changes::apply;
 use crate::filters::Filters;
@@ -75,18 +75,40 @@ pub(super) async fn remove(call: Call, name: &str) -> Result {
 
 pub(super) async fn prune(call: Call) -> Result {
     let filters = Filters::of(&call.query, &["dangling", "until", "label", "label!", "unused-for"])?;
-    let (dangling, until) = (filters.flag("dangling")?.unwrap_or(true), filters.until()?);
+    let dangling = filters.flag("dangling")?.unwrap_or(true);
+    let choose = prunable(&filters)?;
+    let engine = call.api.engine.clone();
+    if dry_run::is_asked(&call) {
+        let gone = dry_run::gone(&call, &filters)?;
+        let plan = blocking(move || Ok(engine.plan_image_prune(dangling, &choose, &gone)?)).await?;
+        let removed = render::removed(&plan.removed);
+        return Ok(ok(&json!({ "DryRun": true, "ImagesDeleted": removed, "SpaceReclaimed": plan.freed })));
+    }
+    prune_stream::answer(&call, |told| async move {
+        let told = move |one: &Removed| match one {
+            Removed::Untagged(name) => told.tell(name, "untagged"),
+            Removed::Deleted(id) => told.deleted(id),
+        };
+        let pruned = engine.prune_images(dangling, choose, told).await?;
+        pruned_event(&engine, "image", pruned.space_reclaimed);
+        let removed = if pruned.removed.is_empty() { Value::Null } else { render::removed(&pruned.removed) };
+        Ok(json!({ "ImagesDeleted": removed, "SpaceReclaimed": pruned.space_reclaimed }))
+    })
+    .await
+}
+
+/// The images that the filters of a prune are about.
+pub(super) fn prunable(
+    filters: &Filters,
+) -> std::result::Result<impl Fn(&ImageSummary) -> bool + Send + 'static, ApiError> {
+    let (until, filters) = (filters.until()?, filters.clone());
     let unused = filters.get("unused-for").and_then(|ages| ages.last()).map(|age| moment(age)).transpose()?;
-    let choose = move |image: &ImageSummary| {
+    Ok(move |image: &ImageSummary| {
         let created: Option<jiff::Timestamp> = image.created.parse().ok();
         until.is_none_or(|until| created.is_some_and(|created| created < until))
             && unused.is_none_or(|since| image.used < since.as_second())
             && filters.labels(image.labels.as_ref())
-    };
-    let pruned = call.api.engine.prune_images(dangling, choose).await?;
-    pruned_event(&call.api.engine, "image", pruned.space_reclaimed);
-    let removed = if pruned.removed.is_empty() { Value::Null } else { render::removed(&pruned.removed) };
-    Ok(ok(&json!({ "ImagesDeleted": removed, "SpaceReclaimed": pruned.space_reclaimed })))
+    })
 }
 
 /// `POST /images/create`: a pull, or an import.

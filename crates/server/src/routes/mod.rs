@@ -1,9 +1,11 @@
 //! Which request is answered by what.
 
+mod attestations;
 mod build;
 mod container_list;
 mod containers;
 mod disk;
+mod dry_run;
 mod events;
 mod exec;
 mod files;
@@ -14,6 +16,7 @@ mod metrics;
 mod networks;
 mod pin;
 mod progress;
+mod prune_stream;
 mod remote;
 mod search;
 mod streams;
@@ -152,6 +155,7 @@ async fn route(api: Api, request: Request<Incoming>) -> Result {
         ("GET", ["images", "get"]) => images::save(call, Vec::new()).await,
         ("GET", ["images", "search"]) => search::search(call).await,
         ("GET", ["images", name @ .., "json"]) => images::inspect(call, &name.join("/")).await,
+        ("GET", ["images", name @ .., "attestations"]) => attestations::list(call, &name.join("/")).await,
         ("GET", ["images", name @ .., "history"]) => images::history(call, &name.join("/")).await,
         ("GET", ["images", name @ .., "get"]) => images::save(call, vec![name.join("/")]).await,
         ("POST", ["images", name @ .., "tag"]) => images::tag(call, &name.join("/")).await,

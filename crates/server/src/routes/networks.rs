@@ -7,9 +7,9 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use wharf_engine::EngineError;
 use wharf_engine::spec::EndpointSettings;
-use wharf_network::{CreateNetwork, IpamRequest, NetworkRecord, PoolRequest};
+use wharf_network::{CreateNetwork, IpamRequest, NetworkError, NetworkRecord, PoolRequest};
 
-use super::{Call, Result, blocking, pruned_event};
+use super::{Call, Result, blocking, dry_run, prune_stream, pruned_event};
 use crate::filters::Filters;
 use crate::http::{ApiError, empty, json_answer, no_content, ok, read_json};
 use crate::render::network::{network as render, status};
@@ -145,22 +145,49 @@ pub(super) async fn disconnect(mut call: Call, id: &str) -> Result {
 
 pub(super) async fn prune(call: Call) -> Result {
     let filters = Filters::of(&call.query, &["until", "label", "label!"])?;
-    let until = filters.until()?;
+    let (until, gone) = (filters.until()?, dry_run::gone(&call, &filters)?);
     let engine = call.api.engine.clone();
-    let gone = blocking(move || {
-        let unwanted = |n: &NetworkRecord| {
-            let created: Option<jiff::Timestamp> = n.created.parse().ok();
-            // A container that is stopped will want its network again.
-            let named = engine.list().iter().any(|c| c.networks.contains_key(&n.name));
-            !named
-                && until.is_none_or(|until| created.is_some_and(|created| created < until))
-                && filters.labels(Some(&n.labels))
-        };
-        Ok(engine.networks().prune(&unwanted).map_err(EngineError::from)?)
+    let unwanted = move |n: &NetworkRecord| {
+        let created: Option<jiff::Timestamp> = n.created.parse().ok();
+        // A container that is stopped will want its network again.
+        let named = engine.list().iter().any(|c| c.networks.contains_key(&n.name) && !gone.contains(&c.id));
+        !n.predefined
+            && !named
+            && until.is_none_or(|until| created.is_some_and(|created| created < until))
+            && filters.labels(Some(&n.labels))
+    };
+    let engine = call.api.engine.clone();
+    if dry_run::is_asked(&call) {
+        let idle = move |n: &NetworkRecord| engine.networks().endpoints(&n.id).is_empty() && unwanted(n);
+        let all = call.api.engine.networks().list();
+        let names: Vec<String> = all.into_iter().filter(idle).map(|network| network.name).collect();
+        return Ok(ok(&json!({ "DryRun": true, "NetworksDeleted": names })));
+    }
+    prune_stream::answer(&call, |told| async move {
+        let (own, told) = (engine.clone(), told);
+        let gone = blocking(move || {
+            // Each is asked about when it is its turn.
+            let unwanted = |network: &NetworkRecord| unwanted(network);
+            let mut gone = Vec::new();
+            for network in own.networks().list() {
+                if !unwanted(&network) {
+                    continue;
+                }
+                match own.networks().remove(&network.id) {
+                    Ok(network) => {
+                        told.deleted(&network.name);
+                        gone.push(network.name);
+                    }
+                    // In use, or removed by somebody else.
+                    Err(NetworkError::InUse { .. } | NetworkError::NotFound(_)) => {}
+                    Err(error) => return Err(EngineError::from(error).into()),
+                }
+            }
+            Ok(gone)
+        })
+        .await?;
+        pruned_event(&engine, "network", 0);
+        Ok(json!({ "NetworksDeleted": if gone.is_empty() { Value::Null } else { json!(gone) } }))
     })
-    .await?;
-    pruned_event(&call.api.engine, "network", 0);
-    let names: Vec<String> = gone.into_iter().map(|network| network.name).collect();
-    let names = if names.is_empty() { Value::Null } else { json!(names) };
-    Ok(ok(&json!({ "NetworksDeleted": names })))
+    .await
 }

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use wharf_engine::EngineError;
 use wharf_volume::{CreateVolume, Volume};
 
-use super::{Call, Result, blocking, pruned_event};
+use super::{Call, Result, blocking, dry_run, prune_stream, pruned_event};
 use crate::filters::Filters;
 use crate::http::{json_answer, no_content, ok, read_json};
 use crate::render::network::volume as render;
@@ -73,16 +73,35 @@ pub(super) async fn prune(call: Call) -> Result {
     let filters = Filters::of(&call.query, &["all", "label", "label!"])?;
     // Since API 1.42 only anonymous ones, unless all are asked for.
     let all = filters.flag("all")?.unwrap_or(call.version < (1, 42));
+    let gone = dry_run::gone(&call, &filters)?;
     let engine = call.api.engine.clone();
-    let (names, freed) = blocking(move || {
-        let unwanted = |volume: &Volume| filters.labels(Some(&volume.labels));
-        let users = |name: &str| engine.volume_users(name);
-        Ok(engine.volumes().prune(all, &unwanted, &users).map_err(EngineError::from)?)
-    })
-    .await?;
-    for name in &names {
-        call.api.engine.tell_of("volume", "destroy", name, &[("driver", "local")]);
+    let users = move |name: &str| -> Vec<String> {
+        engine.volume_users(name).into_iter().filter(|id| !gone.contains(id)).collect()
+    };
+    let engine = call.api.engine.clone();
+    if dry_run::is_asked(&call) {
+        let found = blocking(move || {
+            let unwanted = |volume: &Volume| filters.labels(Some(&volume.labels));
+            Ok(engine.volumes().prunable(all, &unwanted, &users).map_err(EngineError::from)?)
+        })
+        .await?;
+        let names: Vec<&str> = found.iter().map(|(volume, _)| volume.name.as_str()).collect();
+        let bytes: u64 = found.iter().map(|(_, bytes)| bytes).sum();
+        return Ok(ok(&json!({ "DryRun": true, "VolumesDeleted": names, "SpaceReclaimed": bytes })));
     }
-    pruned_event(&call.api.engine, "volume", freed);
-    Ok(ok(&json!({ "VolumesDeleted": names, "SpaceReclaimed": freed })))
+    prune_stream::answer(&call, |told| async move {
+        let own = engine.clone();
+        let (names, freed) = blocking(move || {
+            let unwanted = |volume: &Volume| filters.labels(Some(&volume.labels));
+            let told = |name: &str| told.deleted(name);
+            Ok(own.volumes().prune_and_tell(all, &unwanted, &users, &told).map_err(EngineError::from)?)
+        })
+        .await?;
+        for name in &names {
+            engine.tell_of("volume", "destroy", name, &[("driver", "local")]);
+        }
+        pruned_event(&engine, "volume", freed);
+        Ok(json!({ "VolumesDeleted": names, "SpaceReclaimed": freed }))
+    })
+    .await
 }

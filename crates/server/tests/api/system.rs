@@ -10,7 +10,7 @@ pub(crate) async fn answers(server: &Server) {
         let ping = server.ask(method, "/_ping", "").await;
         assert_eq!((ping.status, &ping.body[..]), (200, if method == "GET" { &b"OK"[..] } else { b"" }));
         for (name, value) in [
-            ("api-version", "1.54"),
+            ("api-version", "1.56"),
             ("builder-version", "1"),
             ("docker-experimental", "false"),
             ("ostype", "linux"),
@@ -22,7 +22,7 @@ pub(crate) async fn answers(server: &Server) {
         }
     }
     let (head, _) = server.raw("GET /_ping HTTP/1.1\r\nHost: d\r\n\r\n").await;
-    assert!(head.starts_with("HTTP/1.1 200 OK\r\n") && head.contains("\r\nApi-Version: 1.54\r\n"), "{head}");
+    assert!(head.starts_with("HTTP/1.1 200 OK\r\n") && head.contains("\r\nApi-Version: 1.56\r\n"), "{head}");
 
     // A client that has ended its input still waits for the answer.
     for path in ["/_ping", "/info", "/system/df"] {
@@ -33,7 +33,7 @@ pub(crate) async fn answers(server: &Server) {
     }
 
     let new = server.get("/v1.99/info").await;
-    assert_eq!(new.of(400)["message"], "client version 1.99 is too new. Maximum supported API version is 1.54");
+    assert_eq!(new.of(400)["message"], "client version 1.99 is too new. Maximum supported API version is 1.56");
     assert!(server.get("/v1.23/info").await.message().starts_with("client version 1.23 is too old. Minimum"));
     for path in ["/nonsense", "/v1.51/nonsense/x", "/containers/x/nonsense", "/"] {
         assert_eq!(server.get(path).await.of(404), json!({ "message": "page not found" }), "{path}");
@@ -91,7 +91,7 @@ pub(crate) async fn answers(server: &Server) {
     let pruned = server.post("/volumes/prune?filters=%7B%22all%22%3A%5B%22true%22%5D%7D", &json!(null)).await.of(200);
     assert_eq!(pruned["VolumesDeleted"], json!(["vol"]));
     assert_eq!(server.post("/networks/prune", &json!(null)).await.of(200), json!({ "NetworksDeleted": null }));
-    let usage = server.get("/v1.54/system/df?type=image").await.of(200);
+    let usage = server.get("/v1.56/system/df?type=image").await.of(200);
     assert!(usage["ImageUsage"]["TotalSize"].as_u64() > Some(0) && usage["ImageUsage"].get("Items").is_none());
     assert!(usage.get("LayersSize").is_none() && usage.get("ContainerUsage").is_none());
     let usage = server.get("/v1.52/system/df?verbose=1").await.of(200);

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value as Json, json};
 use wharf_reference::Reference;
 
+use super::plan;
 use crate::app::App;
 use crate::command::{Arity, Command};
 use crate::failure::{Failure, Outcome};
@@ -15,7 +16,7 @@ use crate::json::{text, texts};
 use crate::options::request::{self, Request};
 use crate::parse::Matches;
 use crate::progress::{self, Target};
-use crate::{auth, platform, proxies, references, terminal};
+use crate::{auth, dry_run, platform, proxies, references, terminal};
 
 pub(crate) static COMMAND: Command =
     Command::new("[OPTIONS] IMAGE [COMMAND] [ARG...]", "Create a new container", Arity::AtLeast(1), |app, matches| {
@@ -25,11 +26,17 @@ pub(crate) static COMMAND: Command =
     .shared_flags(request::FLAGS)
     .stops_at_argument();
 
-const FLAGS: &[Flag] =
-    &[Flag::text("pull", "Pull image before creating (\"always\", \"|missing\", \"never\")").default("missing")];
+const FLAGS: &[Flag] = &[
+    dry_run::FLAG,
+    Flag::text("pull", "Pull image before creating (\"always\", \"|missing\", \"never\")").default("missing"),
+];
 
 async fn run(app: &App, matches: &Matches) -> Outcome<u8> {
     let request = prepare(app, matches, "create")?;
+    if matches.on("dry-run") {
+        plan::creation(app, matches, &request, false).await?;
+        return Ok(0);
+    }
     let id = create(app, matches, &request).await?;
     app.say(&id)?;
     Ok(0)
@@ -73,18 +80,18 @@ pub(super) async fn create(app: &App, matches: &Matches, request: &Request) -> O
     if pull_policy == "always" {
         pull(app, matches, &image).await?;
     }
-    let created = match send(app, matches, request).await {
-        Err(failure) if failure.0 && reference.is_some() && pull_policy == "missing" => {
+    let created = match send(app, matches, request, false).await {
+        Err(failure) if failure.image && reference.is_some() && pull_policy == "missing" => {
             if !matches.on("quiet") {
                 let name = reference.as_ref().map(Reference::familiar).unwrap_or_default();
                 app.complain(&format!("Unable to find image '{name}' locally"));
             }
             pull(app, matches, &image).await?;
-            send(app, matches, request).await
+            send(app, matches, request, false).await
         }
         other => other,
     };
-    let created = created.map_err(|(_, failure)| failure)?;
+    let created = created.map_err(|missing| missing.failure)?;
     for warning in texts(&created["Warnings"]) {
         app.complain(&format!("WARNING: {warning}"));
     }
@@ -94,16 +101,28 @@ pub(super) async fn create(app: &App, matches: &Matches, request: &Request) -> O
 }
 
 /// The image's name with a tag, unless it is an ID.
-fn named(image: &str) -> Outcome<Option<Reference>> {
+pub(super) fn named(image: &str) -> Outcome<Option<Reference>> {
     if references::is_id(image) {
         return Ok(None);
     }
     Ok(Some(references::parse(image)?.tag_or_latest()))
 }
 
-/// The engine's answer; an error comes with whether something was not found.
-async fn send(app: &App, matches: &Matches, request: &Request) -> Result<Json, (bool, Failure)> {
-    let other = |failure: Failure| (false, failure);
+/// Why there is no container.
+#[derive(Debug)]
+pub(super) struct Missing {
+    /// Its image is not here.
+    pub(super) image: bool,
+    pub(super) failure: Failure,
+}
+
+/// The engine's answer; to a `dry` request what it would make.
+pub(super) async fn send(app: &App, matches: &Matches, request: &Request, dry: bool) -> Result<Json, Missing> {
+    let other = |failure: Failure| Missing { image: false, failure };
+    if !request.secrets.is_empty() {
+        // Another would take no note of them, and has no business with them.
+        app.needs_own_engine("--secret").await.map_err(other)?;
+    }
     let client = app.client().await.map_err(other)?;
     let (rows, columns) = terminal::size();
     let (mut config, mut host) = (request.config.clone(), request.host.clone());
@@ -112,19 +131,23 @@ async fn send(app: &App, matches: &Matches, request: &Request) -> Result<Json, (
     if !client.at_least("1.44") && matches.changed("mac-address") {
         config.insert("MacAddress".to_owned(), json!(matches.text("mac-address")));
     }
+    if !request.secrets.is_empty() {
+        config.insert("SecretData".to_owned(), Json::Object(request.secrets.clone()));
+    }
     config.insert("HostConfig".to_owned(), Json::Object(host));
     config.insert("NetworkingConfig".to_owned(), json!({"EndpointsConfig": request.endpoints}));
     let sent = client
         .post("/containers/create")
         .query_some("name", matches.some("name"))
         .query_some("platform", platform(matches).map_err(other)?)
+        .query_if(dry, "dry-run")
         .json(&config)
         .map_err(|error| other(error.into()))?
         .send()
         .await;
     match sent {
         Ok(response) => response.json().await.map_err(|error| other(error.into())),
-        Err(error) => Err((error.is_not_found(), error.into())),
+        Err(error) => Err(Missing { image: error.is_not_found(), failure: error.into() }),
     }
 }
 
@@ -157,11 +180,23 @@ async fn pull(app: &App, matches: &Matches, image: &str) -> Outcome {
     progress::show(response, target, |_| {}).await
 }
 
-fn warn(app: &App, request: &Request) {
+pub(super) fn warn(app: &App, request: &Request) {
     let host = &request.host;
     let local = |address: &&str| address.starts_with("127.") || *address == "::1";
     if let Some(address) = texts(&host["Dns"]).into_iter().find(local) {
         app.complain(&format!("WARNING: Localhost DNS ({address}) may fail in containers."));
+    }
+}
+
+/// Refuses a file for an ID that is there already.
+pub(super) fn check_id_file(path: Option<&str>) -> Outcome {
+    match path.map(Path::new).filter(|path| path.exists()) {
+        None => Ok(()),
+        Some(path) => Err(format!(
+            "container ID file found, make sure the other container isn't running or delete {}",
+            path.display()
+        )
+        .into()),
     }
 }
 
@@ -173,14 +208,8 @@ struct IdFile {
 
 impl IdFile {
     fn create(path: Option<&str>) -> Outcome<Self> {
+        check_id_file(path)?;
         let Some(path) = path.map(Path::new) else { return Ok(Self { open: None }) };
-        if path.exists() {
-            return Err(format!(
-                "container ID file found, make sure the other container isn't running or delete {}",
-                path.display()
-            )
-            .into());
-        }
         let file = File::create(path).map_err(|error| {
             format!("failed to create the container ID file: {}", wharf_report::path("open", path, &error))
         })?;

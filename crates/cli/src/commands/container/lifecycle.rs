@@ -2,8 +2,10 @@
 
 use wharf_client::{Client, Request};
 
+use super::plan;
 use crate::app::{App, for_stderr};
 use crate::command::{Arity, Command};
+use crate::dry_run;
 use crate::each::each;
 use crate::failure::{Failure, Outcome};
 use crate::flag::Flag;
@@ -65,6 +67,7 @@ pub(crate) static REMOVE: Command =
         Box::pin(remove(app, matches))
     })
     .flags(&[
+        dry_run::FLAG,
         Flag::switch("force", "Force the removal of a running container (uses SIGKILL)").short('f'),
         Flag::switch("link", "Remove the specified link").short('l'),
         Flag::switch("volumes", "Remove anonymous volumes associated with the container").short('v'),
@@ -133,13 +136,19 @@ async fn rename(app: &App, matches: &Matches) -> Outcome<u8> {
 
 async fn remove(app: &App, matches: &Matches) -> Outcome<u8> {
     let (force, link, volumes) = (matches.on("force"), matches.on("link"), matches.on("volumes"));
+    let dry = matches.on("dry-run");
+    if dry {
+        dry_run::check_engine(app).await?;
+    }
     each(app, &matches.arguments, |client, name| async move {
         let name = name.trim_matches('/').to_owned();
         if name.is_empty() {
             return Err("container name cannot be empty".into());
         }
         let request = client.delete(&format!("/containers/{name}"));
-        match request.query_if(force, "force").query_if(link, "link").query_if(volumes, "v").send().await {
+        let request = request.query_if(force, "force").query_if(link, "link").query_if(volumes, "v");
+        match request.query_if(dry, "dry-run").send().await {
+            Ok(answer) if dry => Ok(Some(plan::removal(&answer.json().await?))),
             Ok(_) => Ok(Some(name)),
             // What is not there needs no force.
             Err(error) if force && error.is_not_found() => {

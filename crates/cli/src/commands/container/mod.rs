@@ -10,6 +10,7 @@ pub(super) mod export;
 pub(super) mod lifecycle;
 pub(super) mod logs;
 pub(super) mod ls;
+mod plan;
 pub(super) mod port;
 pub(super) mod prune;
 mod ready;

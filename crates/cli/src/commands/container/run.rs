@@ -4,9 +4,10 @@ use serde_json::Value as Json;
 use tokio::task::JoinHandle;
 use wharf_client::Client;
 
-use super::{create, ready};
+use super::{create, plan, ready};
 use crate::app::App;
 use crate::command::{Arity, Command};
+use crate::dry_run;
 use crate::failure::{Failure, Outcome};
 use crate::flag::Flag;
 use crate::json::{int, text};
@@ -29,6 +30,7 @@ pub(crate) static COMMAND: Command = Command::new(
 const FLAGS: &[Flag] = &[
     Flag::switch("detach", "Run container in background and print container ID").short('d'),
     Flag::text("detach-keys", "Override the key sequence for detaching a container"),
+    dry_run::FLAG,
     Flag::text("pull", "Pull image before running (\"always\", \"missing\", \"never\")").default("missing"),
     Flag::switch("sig-proxy", "Proxy received signals to the process").default("true"),
     Flag::switch("wait", "With --detach: return when it is healthy or, without a health check, runs"),
@@ -40,6 +42,11 @@ async fn run(app: &App, matches: &Matches) -> Outcome<u8> {
         return Err("conflicting options: --wait is for --detach".into());
     }
     let mut request = create::prepare(app, matches, "run")?;
+    if matches.on("dry-run") {
+        let said = plan::creation(app, matches, &request, true).await;
+        said.map_err(|failure| start_failure(&create::reported(app, "run", &failure, true)))?;
+        return Ok(0);
+    }
     let remove = matches.on("rm");
     if matches.on("detach") {
         if matches.changed("attach") {

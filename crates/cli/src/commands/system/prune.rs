@@ -5,17 +5,19 @@ use serde_json::Value as Json;
 use crate::app::App;
 use crate::command::{Arity, Command};
 use crate::commands::{container, image, network, volume};
+use crate::dry_run::{self, Prune};
 use crate::failure::Outcome;
 use crate::filters::Filters;
 use crate::flag::Flag;
 use crate::json::{int, texts};
+use crate::natural;
 use crate::parse::Matches;
-use crate::{confirm, natural, units};
 
 pub(crate) static SYSTEM: Command =
     Command::new("[OPTIONS]", "Remove unused data", Arity::None, |app, matches| Box::pin(system(app, matches))).flags(
         &[
             Flag::switch("all", "Remove all unused images not just dangling ones").short('a'),
+            dry_run::FLAG,
             Flag::filter("filter", "Provide filter values (e.g. \"label=<key>=<value>\")"),
             Flag::switch("force", "Do not prompt for confirmation").short('f'),
             Flag::switch("volumes", "Prune anonymous volumes"),
@@ -25,6 +27,7 @@ pub(crate) static SYSTEM: Command =
 pub(crate) static BUILDER: Command =
     Command::new("", "Remove build cache", Arity::None, |app, matches| Box::pin(builder(app, matches))).flags(&[
         Flag::switch("all", "Remove all unused build cache, not just dangling ones").short('a'),
+        dry_run::FLAG,
         Flag::filter("filter", "Provide filter values (e.g. \"until=24h\")"),
         Flag::switch("force", "Do not prompt for confirmation").short('f'),
         Flag::bytes("keep-storage", "Amount of disk space to keep for cache"),
@@ -36,7 +39,8 @@ async fn system(app: &App, matches: &Matches) -> Outcome<u8> {
     if volumes && filters.has("until") {
         return Err("ERROR: The \"until\" filter is not supported with \"--volumes\"".into());
     }
-    confirm::prune(&warning(app, &filters, all, volumes), matches.on("force"))?;
+    let mode = Prune::of(matches);
+    mode.confirm(app, &warning(app, &filters, all, volumes), matches.on("force")).await?;
     let mut total = 0;
     let show = |(reclaimed, output): (i64, String)| -> Outcome<i64> {
         if !output.is_empty() {
@@ -44,14 +48,15 @@ async fn system(app: &App, matches: &Matches) -> Outcome<u8> {
         }
         Ok(reclaimed)
     };
-    total += show(container::prune::prune(app, &filters).await?)?;
-    show((0, network::prune(app, &filters).await?))?;
+    total += show(container::prune::prune(app, &filters, mode).await?)?;
+    let after = mode.after("containers");
+    show((0, network::prune(app, &filters, after).await?))?;
     if volumes {
-        total += show(volume::prune(app, &filters).await?)?;
+        total += show(volume::prune(app, &filters, after).await?)?;
     }
-    total += show(image::prune::prune(app, all, &filters).await?)?;
-    total += show(build_cache(app, &filters, all, 0).await?)?;
-    app.say(&format!("Total reclaimed space: {}", units::human_size(total as f64)))?;
+    total += show(image::prune::prune(app, all, &filters, after).await?)?;
+    total += show(build_cache(app, &filters, all, 0, mode.after("containers,images")).await?)?;
+    mode.total(app, total)?;
     Ok(0)
 }
 
@@ -86,17 +91,18 @@ async fn builder(app: &App, matches: &Matches) -> Outcome<u8> {
     } else {
         "WARNING! This will remove all dangling build cache."
     };
-    confirm::prune(warning, matches.on("force"))?;
+    let mode = Prune::of(matches);
+    mode.confirm(app, warning, matches.on("force")).await?;
     let filters = Filters::of(matches.all("filter"));
-    let (reclaimed, output) = build_cache(app, &filters, all, matches.bytes("keep-storage")).await?;
+    let (reclaimed, output) = build_cache(app, &filters, all, matches.bytes("keep-storage"), mode).await?;
     if !output.is_empty() {
         app.say(&output)?;
     }
-    app.say(&format!("Total reclaimed space: {}", units::human_size(reclaimed as f64)))?;
+    mode.total(app, reclaimed)?;
     Ok(0)
 }
 
-async fn build_cache(app: &App, filters: &Filters, all: bool, keep: i64) -> Outcome<(i64, String)> {
+async fn build_cache(app: &App, filters: &Filters, all: bool, keep: i64, mode: Prune) -> Outcome<(i64, String)> {
     let filters = app.prune_filters(filters);
     let request = app
         .client()
@@ -105,12 +111,6 @@ async fn build_cache(app: &App, filters: &Filters, all: bool, keep: i64) -> Outc
         .query_if(all, "all")
         .query("filters", filters.parameter().unwrap_or_default())
         .query_some("keep-storage", (keep != 0).then_some(keep));
-    let answer: Json = request.send().await?.json().await?;
-    let deleted = texts(&answer["CachesDeleted"]);
-    let output = if deleted.is_empty() {
-        String::new()
-    } else {
-        format!("Deleted build cache objects:\n{}\n", deleted.join("\n"))
-    };
-    Ok((int(&answer["SpaceReclaimed"]), output))
+    let answer: Json = mode.ask(request).send().await?.json().await?;
+    Ok((int(&answer["SpaceReclaimed"]), mode.list("build cache objects", &texts(&answer["CachesDeleted"]))))
 }

@@ -1,0 +1,122 @@
+//! Attestations: what an index says of one of its images, in manifests of their own whose layers are in-toto statements.
+//!
+//! The form is BuildKit's ("Image Attestation Storage"). They come with the index, by a pull or in an archive, and are
+//! blobs that its row owns; nothing of them is run or unpacked.
+
+use std::collections::BTreeMap;
+
+use wharf_distribution::{Descriptor, Index, Manifest};
+use wharf_reference::Digest;
+
+use crate::images::Images;
+use crate::index::{ATTESTED, IndexRow, is_attestation};
+use crate::{ImageError, Result};
+
+/// An in-toto statement about an image.
+#[derive(Clone, Debug)]
+pub struct Statement {
+    pub descriptor: Descriptor,
+    /// A URI that says what kind of statement it is.
+    pub predicate_type: String,
+}
+
+/// The media type of the one kind that there is.
+pub(crate) const IN_TOTO: &str = "application/vnd.in-toto+json";
+/// Where a statement's descriptor says what it states.
+const PREDICATE: &str = "in-toto.io/predicate-type";
+/// All that is kept with one image: a list of a large image's software takes some MiB.
+pub(crate) const MAX_ATTESTED: u64 = 64 << 20;
+/// More statements are of no use to anybody.
+const MAX_STATEMENTS: usize = 64;
+
+/// The attestations of an index about one of its manifests.
+pub(crate) fn about<'a>(index: &'a Index, manifest: &'a Digest) -> impl Iterator<Item = &'a Descriptor> {
+    let about = |entry: &Descriptor| entry.annotations.get(ATTESTED).and_then(|text| Digest::parse(text).ok());
+    let about = move |entry: &&Descriptor| is_attestation(entry) && about(entry).as_ref() == Some(manifest);
+    index.manifests.iter().filter(about).take(MAX_STATEMENTS)
+}
+
+/// The statements that an attestation's manifest lists.
+pub(crate) fn statements(bytes: &[u8], media_type: &str) -> Vec<Statement> {
+    // What is none says nothing.
+    let Ok(Manifest::Image(manifest)) = Manifest::parse(bytes, media_type) else { return Vec::new() };
+    let known = manifest.layers.into_iter().filter(|layer| layer.media_type == IN_TOTO).take(MAX_STATEMENTS);
+    let statement = |descriptor: Descriptor| {
+        let predicate_type = descriptor.annotations.get(PREDICATE).cloned().unwrap_or_default();
+        Statement { descriptor, predicate_type }
+    };
+    known.map(statement).collect()
+}
+
+/// Collects the attestations about an image, by whatever gives blobs; `None` for one that is not to be had. What is
+/// too large is left out.
+pub(crate) fn collect(
+    index: &Index,
+    manifest: &Digest,
+    blob: &mut dyn FnMut(&Descriptor) -> Result<Option<Vec<u8>>>,
+) -> Result<Vec<Vec<u8>>> {
+    let (mut all, mut left) = (BTreeMap::new(), MAX_ATTESTED);
+    for entry in about(index, manifest) {
+        let Some(bytes) = take(entry, &mut left, blob)? else { continue };
+        for statement in statements(&bytes, &entry.media_type) {
+            if let Some(bytes) = take(&statement.descriptor, &mut left, blob)? {
+                all.insert(statement.descriptor.digest, bytes);
+            }
+        }
+        all.insert(entry.digest.clone(), bytes);
+    }
+    Ok(all.into_values().collect())
+}
+
+fn take(
+    descriptor: &Descriptor,
+    left: &mut u64,
+    blob: &mut dyn FnMut(&Descriptor) -> Result<Option<Vec<u8>>>,
+) -> Result<Option<Vec<u8>>> {
+    let Some(rest) = left.checked_sub(descriptor.size) else {
+        tracing::warn!("the attestation {} is too large to be kept", descriptor.digest);
+        return Ok(None);
+    };
+    let bytes = blob(descriptor)?.filter(|bytes| Digest::of(descriptor.digest.algorithm(), bytes) == descriptor.digest);
+    *left = if bytes.is_some() { rest } else { *left };
+    Ok(bytes)
+}
+
+impl Images {
+    /// The statements that came with an image, in the order of its index. An image that came without an index has none.
+    ///
+    /// # Errors
+    /// `NotFound`, also for a platform that the image is not here for.
+    pub fn attestations(&self, text: &str, platform: Option<&str>) -> Result<Vec<Statement>> {
+        let image = self.resolve_for(text, platform)?;
+        let Some((digest, row)) = self.index_of(text, &image.id)? else { return Ok(Vec::new()) };
+        let (_, index) = self.read_index(&digest, &row)?;
+        let Some(member) = row.members.iter().find(|member| member.image == image.id) else { return Ok(Vec::new()) };
+        let mut all = Vec::new();
+        for entry in about(&index, &member.manifest) {
+            // One that did not come is known by its name alone, and says nothing.
+            let Ok(bytes) = self.store().blobs().read(&entry.digest, MAX_ATTESTED) else { continue };
+            all.extend(statements(&bytes, &entry.media_type));
+        }
+        Ok(all)
+    }
+
+    /// The statement itself.
+    ///
+    /// # Errors
+    /// `NotFound` when it did not come with its image.
+    pub fn statement(&self, statement: &Statement) -> Result<Vec<u8>> {
+        let digest = &statement.descriptor.digest;
+        if !self.store().blobs().contains(digest) {
+            return Err(ImageError::NotFound(digest.to_string()));
+        }
+        Ok(self.store().blobs().read(digest, MAX_ATTESTED)?)
+    }
+
+    fn index_of(&self, text: &str, image: &Digest) -> Result<Option<(Digest, IndexRow)>> {
+        if let Some(found) = self.index_row(text)? {
+            return Ok(Some(found));
+        }
+        Ok(self.index_rows()?.into_iter().find(|(_, row)| row.has(image)))
+    }
+}
