@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use wharf_network::EndpointRequest;
 
+use crate::endpoint::{self, Asked};
 use crate::engine::{Engine, blocking, to_its_end};
 use crate::error::{EngineError, Result};
 use crate::process::Process;
@@ -51,34 +52,28 @@ impl Engine {
                 record.name, found.name
             )));
         }
+        Asked::of(&found.name, &settings)?;
         if record.state.status.is_active() {
             let (engine, own, name) = (self.clone(), record.clone(), found.name.clone());
             let (network_id, driver) = (found.id.clone(), found.driver.clone());
             let connected = blocking(move || {
                 let netns = Process::of(&own)?.namespace("net")?;
-                let ip = settings.ipam_config.as_ref().map(|c| c.ipv4_address.as_str()).filter(|a| !a.is_empty());
-                let mac = Some(settings.mac_address.as_str()).filter(|mac| !mac.is_empty());
+                let asked = Asked::of(&found.name, &settings)?;
                 let request = EndpointRequest {
                     network: &found.id,
                     container: &own.id,
                     name: &own.name,
                     netns: netns.as_fd(),
                     index: u32::try_from(own.networks.len()).unwrap_or(0),
-                    ip: ip
-                        .map(|t| t.parse().map_err(|_| EngineError::invalid(format!("invalid IPv4 address: {t}"))))
-                        .transpose()?,
-                    mac: mac
-                        .map(|t| t.parse().map_err(|_| EngineError::invalid(format!("invalid MAC address: {t}"))))
-                        .transpose()?,
+                    ip: asked.ip,
+                    ip6: asked.ip6,
+                    link_local: &asked.link_local,
+                    no_ipv6: endpoint::has_no_ipv6(&own.host),
+                    mac: asked.mac,
                     aliases: settings.aliases.as_deref().unwrap_or_default(),
                 };
                 let endpoint = engine.networks().connect(&request)?;
-                settings.network_id = endpoint.network_id;
-                settings.endpoint_id = endpoint.endpoint_id;
-                settings.gateway = endpoint.gateway.map(|g| g.to_string()).unwrap_or_default();
-                settings.ip_address = endpoint.ip.to_string();
-                settings.ip_prefix_len = endpoint.prefix;
-                settings.mac_address = endpoint.mac.to_string();
+                endpoint::fill(&mut settings, &endpoint);
                 settings.dns_names = crate::dns::names_on(&own, &found, settings.aliases.as_deref());
                 let mut all = own.networks.clone();
                 all.insert(found.name.clone(), settings.clone());
@@ -90,7 +85,7 @@ impl Engine {
                 // Ports that nobody could reach until now.
                 let unpublished = own.ports.values().all(Option::is_none);
                 let ports = match unpublished && !found.internal {
-                    true => match engine.publish(&own, settings.ip_address.parse().ok()) {
+                    true => match engine.publish(&own, &endpoint.addresses()) {
                         Ok(ports) => Some(ports),
                         Err(error) => {
                             engine.forget_names(&own, std::slice::from_ref(&found), false);
