@@ -71,6 +71,7 @@ pub(crate) fn source(engine: Engine, networks: Networks) -> NetworkSource {
             name: id,
             netns: namespace.as_fd(),
             index: 0,
+            rank: None,
             ip: None,
             ip6: None,
             link_local: &[],

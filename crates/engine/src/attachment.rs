@@ -1,5 +1,6 @@
 //! Networks and containers: who is on which, joined and left.
 
+use std::collections::BTreeMap;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
@@ -9,8 +10,9 @@ use crate::endpoint::{self, Asked};
 use crate::engine::{Engine, blocking, to_its_end};
 use crate::error::{EngineError, Result};
 use crate::process::Process;
+use crate::record::Container;
 use crate::slot::Slot;
-use crate::spec::EndpointSettings;
+use crate::spec::{EndpointSettings, PortBinding};
 
 const HOST_CONFLICT: &str = "container cannot be disconnected from host network or connected to host network";
 
@@ -65,6 +67,7 @@ impl Engine {
                     name: &own.name,
                     netns: netns.as_fd(),
                     index: u32::try_from(own.networks.len()).unwrap_or(0),
+                    rank: None,
                     ip: asked.ip,
                     ip6: asked.ip6,
                     link_local: &asked.link_local,
@@ -77,7 +80,15 @@ impl Engine {
                 settings.dns_names = crate::dns::names_on(&own, &found, settings.aliases.as_deref());
                 let mut all = own.networks.clone();
                 all.insert(found.name.clone(), settings.clone());
-                if let Err(error) = engine.join_names(&own, netns.as_fd(), &all) {
+                let ordered = if all.values().any(|settings| settings.gw_priority != 0) {
+                    let ranked = endpoint::ranked(&all, engine.first_network(&own).as_deref());
+                    let ids: Vec<String> =
+                        ranked.iter().filter_map(|name| all.get(name)).map(|s| s.network_id.clone()).collect();
+                    engine.networks().rank(&own.id, netns.as_fd(), &ids).map_err(EngineError::from)
+                } else {
+                    Ok(())
+                };
+                if let Err(error) = ordered.and_then(|()| engine.join_names(&own, netns.as_fd(), &all)) {
                     // On it or not: never connected and not in its record.
                     engine.networks().disconnect(&found.id, &own.id)?;
                     return Err(error);
@@ -157,16 +168,37 @@ impl Engine {
         let record = slot.change(|record| drop(record.networks.remove(&found.name)));
         if record.state.status.is_active() {
             let (engine, own, left) = (self.clone(), record.clone(), found.clone());
-            blocking(move || {
+            let ports = blocking(move || {
                 engine.forget_names(&own, &[left], false);
-                Ok(())
+                Ok(engine.ports_elsewhere(&own))
             })
             .await?;
+            slot.change(|record| record.ports = ports);
         }
+        let record = slot.record();
         self.save(&record).await?;
         let attributes = [("container", record.id.as_str()), ("name", &found.name), ("type", &found.driver)];
         self.tell_of("network", "disconnect", &found.id, &attributes);
         Ok(())
+    }
+
+    /// What a container has published after it has left a network: what was published there is on another that leads out
+    /// from now on, where there is one.
+    fn ports_elsewhere(&self, record: &Container) -> BTreeMap<String, Option<Vec<PortBinding>>> {
+        let published = self.networks().published(&record.id);
+        if !published.is_empty() || record.ports.values().all(Option::is_none) {
+            let mut ports = record.ports.keys().map(|port| (port.clone(), None)).collect();
+            crate::ports::note(&mut ports, &published);
+            return ports;
+        }
+        let leads_out = |name: &String| self.networks().resolve(name).is_ok_and(|network| !network.internal);
+        let ranked = endpoint::ranked(&record.networks, self.first_network(record).as_deref());
+        let rest = ranked.iter().filter(|name| leads_out(name)).filter_map(|name| record.networks.get(name));
+        let addresses = endpoint::first_of_each(rest.flat_map(endpoint::addresses));
+        self.publish(record, &addresses).unwrap_or_else(|error| {
+            tracing::warn!("ports of container {} are not published any more: {error}", record.id);
+            record.ports.keys().map(|port| (port.clone(), None)).collect()
+        })
     }
 
     /// The containers on a network that run, with their endpoints there.

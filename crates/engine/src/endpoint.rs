@@ -87,11 +87,31 @@ pub(crate) fn addresses(settings: &EndpointSettings) -> impl Iterator<Item = IpA
     [&settings.ip_address, &settings.global_ipv6_address].into_iter().filter_map(|text| text.parse().ok())
 }
 
+/// The names of a container's networks, the one first whose way out is taken: that of the highest priority, else that
+/// of the network mode, else by name.
+pub(crate) fn ranked(endpoints: &BTreeMap<String, EndpointSettings>, first: Option<&str>) -> Vec<String> {
+    let mut all: Vec<(&String, &EndpointSettings)> = endpoints.iter().collect();
+    all.sort_by_key(|(name, settings)| (std::cmp::Reverse(settings.gw_priority), Some(name.as_str()) != first, *name));
+    all.into_iter().map(|(name, _)| name.clone()).collect()
+}
+
+/// Of all addresses the first of each family.
+pub(crate) fn first_of_each(all: impl IntoIterator<Item = IpAddr>) -> Vec<IpAddr> {
+    let mut first: Vec<IpAddr> = Vec::new();
+    for address in all {
+        if first.iter().all(|other| other.is_ipv4() != address.is_ipv4()) {
+            first.push(address);
+        }
+    }
+    first
+}
+
 /// A container's ways out: the first of each family.
-pub(crate) fn gateways(endpoints: &BTreeMap<String, EndpointSettings>) -> Vec<IpAddr> {
-    let four = endpoints.values().find_map(|settings| settings.gateway.parse().ok());
-    let six = endpoints.values().find_map(|settings| settings.ipv6_gateway.parse().ok());
-    four.into_iter().chain(six).collect()
+pub(crate) fn gateways(endpoints: &BTreeMap<String, EndpointSettings>, ranked: &[String]) -> Vec<IpAddr> {
+    let all = ranked.iter().filter_map(|name| endpoints.get(name));
+    first_of_each(
+        all.flat_map(|settings| [&settings.gateway, &settings.ipv6_gateway]).filter_map(|text| text.parse().ok()),
+    )
 }
 
 /// Whether a container is to have no IPv6 on its interfaces, whatever its networks have.
@@ -131,6 +151,26 @@ mod tests {
         );
         let all = Asked::of("web", &settings("fd00::1", "::", &["x"], "y")).unwrap_err().message;
         assert_eq!(all.lines().filter(|line| line.starts_with("* invalid ")).count(), 4, "{all}");
+    }
+
+    #[test]
+    fn the_highest_priority_leads_out() {
+        let with = |gw_priority, gateway: &str, six: &str| EndpointSettings {
+            gw_priority,
+            gateway: gateway.into(),
+            ipv6_gateway: six.into(),
+            ..EndpointSettings::default()
+        };
+        let all = BTreeMap::from([
+            ("a".to_owned(), with(0, "10.0.0.1", "")),
+            ("b".to_owned(), with(5, "", "fd00:b::1")),
+            ("c".to_owned(), with(0, "10.0.2.1", "fd00:c::1")),
+            ("d".to_owned(), with(-1, "10.0.3.1", "")),
+        ]);
+        assert_eq!(ranked(&all, Some("c")), ["b", "c", "a", "d"]);
+        assert_eq!(ranked(&all, None), ["b", "a", "c", "d"]);
+        let ways: Vec<String> = gateways(&all, &ranked(&all, None)).iter().map(ToString::to_string).collect();
+        assert_eq!(ways, ["fd00:b::1", "10.0.0.1"]);
     }
 
     #[test]

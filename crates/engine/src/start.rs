@@ -338,7 +338,8 @@ impl Engine {
         let own = self.networks().namespace()?;
         let mut endpoints = record.networks.clone();
         let done = self.connect_all(record, &own, &mut endpoints).and_then(|addresses| {
-            network.gateways = endpoint::gateways(&endpoints);
+            network.gateways =
+                endpoint::gateways(&endpoints, &endpoint::ranked(&endpoints, self.first_network(record).as_deref()));
             self.answer_names(record, own.as_fd(), &endpoints)?;
             self.publish(record, &addresses)
         });
@@ -363,10 +364,11 @@ impl Engine {
         netns: &OwnedFd,
         endpoints: &mut BTreeMap<String, EndpointSettings>,
     ) -> Result<Vec<IpAddr>> {
-        let first = self.networks().resolve(&record.host.network_mode).map(|n: NetworkRecord| n.name).ok();
+        let first = self.first_network(record);
+        let ranked = endpoint::ranked(endpoints, first.as_deref());
         let mut order: Vec<String> = endpoints.keys().cloned().collect();
         order.sort_by_key(|name| Some(name) != first.as_ref());
-        let mut reached: Vec<IpAddr> = Vec::new();
+        let mut reached = BTreeMap::new();
         for (index, name) in order.iter().enumerate() {
             let settings = endpoints.get_mut(name).ok_or_else(|| EngineError::system("an endpoint is gone"))?;
             let found = self.networks().resolve(name)?;
@@ -381,6 +383,7 @@ impl Engine {
                 name: &record.name,
                 netns: netns.as_fd(),
                 index: u32::try_from(index).unwrap_or(0),
+                rank: ranked.iter().position(|other| other == name).and_then(|rank| u32::try_from(rank).ok()),
                 ip: asked.ip,
                 ip6: asked.ip6,
                 link_local: &asked.link_local,
@@ -393,11 +396,7 @@ impl Engine {
             settings.dns_names = crate::dns::names_on(record, &found, settings.aliases.as_deref());
             // Through an internal network nobody comes in.
             if !found.internal {
-                for address in endpoint.addresses() {
-                    if reached.iter().all(|other| other.is_ipv4() != address.is_ipv4()) {
-                        reached.push(address);
-                    }
-                }
+                reached.insert(name.clone(), endpoint.addresses());
             }
             self.tell_of(
                 "network",
@@ -406,7 +405,13 @@ impl Engine {
                 &[("container", &record.id), ("name", name), ("type", &found.driver)],
             );
         }
-        Ok(reached)
+        let reached = ranked.iter().filter_map(|name| reached.remove(name)).flatten();
+        Ok(endpoint::first_of_each(reached))
+    }
+
+    /// The network of a container's network mode.
+    pub(crate) fn first_network(&self, record: &Container) -> Option<String> {
+        self.networks().resolve(&record.host.network_mode).map(|network: NetworkRecord| network.name).ok()
     }
 
     /// Publishes a container's ports at these addresses; without one they are only listed.
@@ -419,11 +424,8 @@ impl Engine {
         let mut published: BTreeMap<String, Option<Vec<PortBinding>>> =
             record.config.exposed_ports.iter().flatten().map(|(port, _)| (port.clone(), None)).collect();
         if !addresses.is_empty() && !requests.is_empty() {
-            for done in self.networks().publish(&record.id, addresses, &requests)? {
-                let key = format!("{}/{}", done.container_port, done.protocol);
-                let binding = PortBinding { host_ip: done.host_ip.to_string(), host_port: done.host_port.to_string() };
-                published.entry(key).or_default().get_or_insert_default().push(binding);
-            }
+            self.networks().publish(&record.id, addresses, &requests)?;
+            ports::note(&mut published, &self.networks().published(&record.id));
         }
         Ok(published)
     }

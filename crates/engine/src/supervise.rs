@@ -15,7 +15,6 @@ use crate::engine::{Engine, blocking, may_fail_again, now};
 use crate::freezer;
 use crate::record::{Container, Health, HealthProbe, NEVER, Status};
 use crate::slot::Slot;
-use crate::spec::PortBinding;
 
 /// The exit code of a container whose end nobody saw: Docker's, too.
 const LOST: i32 = 255;
@@ -365,11 +364,7 @@ fn refill(record: &mut Container, endpoints: &[Endpoint], published: &[Published
     }
     let exposed = record.config.exposed_ports.iter().flatten().map(|(port, _)| (port.clone(), None));
     record.ports = exposed.collect();
-    for one in published {
-        let binding = PortBinding { host_ip: one.host_ip.to_string(), host_port: one.host_port.to_string() };
-        let key = format!("{}/{}", one.container_port, one.protocol);
-        record.ports.entry(key).or_default().get_or_insert_default().push(binding);
-    }
+    crate::ports::note(&mut record.ports, published);
 }
 
 fn note(record: &mut Container, exit: &Exit) {

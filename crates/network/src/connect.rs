@@ -2,10 +2,11 @@
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::os::fd::BorrowedFd;
 use std::time::Instant;
 
 use wharf_netlink::namespace;
-use wharf_netlink::route::{Batch, Connection, Peer, Port, Route, Veth};
+use wharf_netlink::route::{Batch, Connection, Peer, Port, Route, RouteEntry, Veth};
 
 use crate::background::{self, Leaving};
 use wharf_netlink::MacAddress;
@@ -24,8 +25,8 @@ impl Networks {
     /// Gives a container an address and a link in a network.
     ///
     /// The address is reserved in one transaction before anything is made, so it is never given twice; the link is
-    /// one batch here and one in the container. In the container the default route of the interface with the lowest
-    /// number is taken; those of further networks have its number as their metric, and take over when it goes.
+    /// one batch here and one in the container. In the container the default route of the lowest rank is taken; those of
+    /// further networks have their rank as their metric, and take over when it goes.
     ///
     /// # Errors
     /// `NotFound`, `Connected`, `NoAddress`, `AddressTaken`, and when the kernel refuses; then nothing of it is left.
@@ -55,7 +56,8 @@ impl Networks {
         Ok(endpoint)
     }
 
-    /// Takes a container out of a network, at once: when this returns, the link is gone and the address free.
+    /// Takes a container out of a network, at once: when this returns, the link is gone, what was published there is
+    /// not any more, and the address is free.
     /// For a container that has ended, [`Self::release`] is quicker.
     ///
     /// # Errors
@@ -69,6 +71,7 @@ impl Networks {
                 network: network.record.name.clone(),
             })?
         };
+        self.unpublish_at(container, &endpoint.addresses())?;
         background::remove(&[&endpoint.host_interface])?;
         self.inner.delete_rows(std::slice::from_ref(&endpoint))?;
         self.inner.forget_in_memory(std::slice::from_ref(&endpoint));
@@ -97,6 +100,33 @@ impl Networks {
             self.inner.forget_in_memory(&endpoints);
         }
         unpublished
+    }
+
+    /// Puts a container's ways out into another order: that of the first network (by its ID) is taken.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn rank(&self, container: &str, netns: BorrowedFd<'_>, networks: &[String]) -> Result<()> {
+        let endpoints = self.endpoints_of(container);
+        let route = namespace::within(netns, Connection::open)??;
+        let (links, there) = (route.links()?, route.routes()?);
+        let (mut old, mut new) = (Batch::new(), Batch::new());
+        for (rank, id) in (0..).zip(networks) {
+            let Some(endpoint) = endpoints.iter().find(|endpoint| endpoint.network_id == *id) else { continue };
+            let Some(link) = links.iter().find(|link| link.name == endpoint.interface) else { continue };
+            for wanted in defaults(endpoint, link.index, rank) {
+                let same = |entry: &&RouteEntry| {
+                    entry.link == Some(link.index)
+                        && (entry.destination, entry.gateway) == (wanted.destination, wanted.gateway)
+                };
+                // What the container has taken away itself is not put back.
+                let Some(entry) = there.iter().find(same) else { continue };
+                old.delete_route(&Route { metric: entry.metric, ..wanted });
+                new.add_route(&wanted);
+            }
+        }
+        route.apply(old)?;
+        Ok(route.apply(new)?)
     }
 
     /// Gives a container another name in its networks.
@@ -221,7 +251,7 @@ impl Inner {
             batch.add_address(link.index, *address, if address.is_ipv4() { 16 } else { 64 });
         }
         batch.set_up(link.index);
-        for default in defaults(endpoint, link.index, number) {
+        for default in defaults(endpoint, link.index, request.rank.unwrap_or(number)) {
             batch.add_route(&default);
         }
         route.apply(batch)?;

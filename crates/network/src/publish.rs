@@ -72,6 +72,22 @@ impl Networks {
         Ok(())
     }
 
+    /// Takes back what a container has published at some of its addresses.
+    pub(crate) fn unpublish_at(&self, container: &str, addresses: &[IpAddr]) -> Result<()> {
+        let inner = &*self.inner;
+        let all = inner.ports().groups.get(container).cloned().unwrap_or_default();
+        let gone: Vec<Group> = all.into_iter().filter(|group| addresses.contains(&group.address)).collect();
+        if gone.is_empty() {
+            return Ok(());
+        }
+        inner.delete_elements(container, &gone)?;
+        inner.ports().remove_groups(container, &gone);
+        inner.write_groups(container)?;
+        let answered: Vec<_> = gone.iter().map(|group| Exchanges::AnsweredBy(group.address)).collect();
+        inner.forget_exchanges(&answered);
+        Ok(())
+    }
+
     /// What a container has published.
     pub fn published(&self, container: &str) -> Vec<Published> {
         let ports = self.inner.ports();

@@ -104,9 +104,10 @@ pub struct EndpointRequest<'a> {
     /// The container's name.
     pub name: &'a str,
     pub netns: BorrowedFd<'a>,
-    /// The interface becomes `ethINDEX`, or gets the next number that is free in the container. The default route of a
-    /// lower number is preferred.
+    /// The interface becomes `ethINDEX`, or gets the next number that is free in the container.
     pub index: u32,
+    /// Its place among the container's ways out, the lowest of which is taken; by default the number of its interface.
+    pub rank: Option<u32>,
     pub ip: Option<Ipv4Addr>,
     pub ip6: Option<Ipv6Addr>,
     /// Further addresses of its interface, which nobody looks after.

@@ -10,6 +10,7 @@ mod disk;
 mod events;
 mod image_mounts;
 mod images;
+mod ipv6;
 mod kills;
 mod kit;
 mod limits;
