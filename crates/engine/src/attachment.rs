@@ -1,10 +1,11 @@
 //! Networks and containers: who is on which, joined and left.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
-use wharf_network::EndpointRequest;
+use wharf_network::{EndpointRequest, NetworkRecord, Published};
 
 use crate::endpoint::{self, Asked};
 use crate::engine::{Engine, blocking, to_its_end};
@@ -13,6 +14,9 @@ use crate::process::Process;
 use crate::record::Container;
 use crate::slot::Slot;
 use crate::spec::{EndpointSettings, PortBinding};
+
+/// Published ports by what is published, as records have them.
+type Ports = BTreeMap<String, Option<Vec<PortBinding>>>;
 
 const HOST_CONFLICT: &str = "container cannot be disconnected from host network or connected to host network";
 
@@ -93,18 +97,13 @@ impl Engine {
                     engine.networks().disconnect(&found.id, &own.id)?;
                     return Err(error);
                 }
-                // Ports that nobody could reach until now.
-                let unpublished = own.ports.values().all(Option::is_none);
-                let ports = match unpublished && !found.internal {
-                    true => match engine.publish(&own, &endpoint.addresses()) {
-                        Ok(ports) => Some(ports),
-                        Err(error) => {
-                            engine.forget_names(&own, std::slice::from_ref(&found), false);
-                            engine.networks().disconnect(&found.id, &own.id)?;
-                            return Err(error);
-                        }
-                    },
-                    false => None,
+                let ports = match engine.publish_more(&own, &found, &endpoint.addresses()) {
+                    Ok(ports) => ports,
+                    Err(error) => {
+                        engine.forget_names(&own, std::slice::from_ref(&found), false);
+                        engine.networks().disconnect(&found.id, &own.id)?;
+                        return Err(error);
+                    }
                 };
                 Ok((settings, ports))
             });
@@ -182,9 +181,38 @@ impl Engine {
         Ok(())
     }
 
+    /// Publishes ports that nobody could reach until now, or not by the family of an address that has come with a network,
+    /// under the numbers that they have. `None` when there are no such.
+    fn publish_more(&self, record: &Container, network: &NetworkRecord, addresses: &[IpAddr]) -> Result<Option<Ports>> {
+        if network.internal {
+            return Ok(None);
+        }
+        let mut there = self.networks().published(&record.id);
+        if there.is_empty() {
+            return self.publish(record, addresses).map(Some);
+        }
+        let is_new = |address: &&IpAddr| there.iter().all(|port| port.host_ip.is_ipv4() != address.is_ipv4());
+        let Some(new) = addresses.iter().find(is_new).copied() else { return Ok(None) };
+        let is_bound = network.host_binding.is_none_or(|ip| ip.is_unspecified() || ip.is_ipv4() == new.is_ipv4());
+        let mut requests = crate::ports::requests(&record.config, &record.host)?;
+        requests.retain(|request| request.host_ip.map_or(is_bound, |ip| ip.is_ipv4() == new.is_ipv4()));
+        for request in requests.iter_mut().filter(|request| request.host_ip.is_none()) {
+            let same =
+                |port: &Published| (port.container_port, port.protocol) == (request.container_port, request.protocol);
+            if let Some(place) = there.iter().position(same) {
+                let number = there.remove(place).host_port;
+                request.host_port = Some((number, number));
+            }
+        }
+        self.networks().publish(&record.id, &[new], &requests)?;
+        let mut ports = record.ports.keys().map(|port| (port.clone(), None)).collect();
+        crate::ports::note(&mut ports, &self.networks().published(&record.id));
+        Ok(Some(ports))
+    }
+
     /// What a container has published after it has left a network: what was published there is on another that leads out
     /// from now on, where there is one.
-    fn ports_elsewhere(&self, record: &Container) -> BTreeMap<String, Option<Vec<PortBinding>>> {
+    fn ports_elsewhere(&self, record: &Container) -> Ports {
         let published = self.networks().published(&record.id);
         if !published.is_empty() || record.ports.values().all(Option::is_none) {
             let mut ports = record.ports.keys().map(|port| (port.clone(), None)).collect();

@@ -84,6 +84,9 @@ impl Networks {
             return Ok(());
         }
         if let Some(net) = options.bip6 {
+            if net.prefix() > 126 || net.address() == net.first() {
+                return Err(NetworkError::Invalid(format!("bip6: {net} is no address of a bridge")));
+            }
             let wanted = options.fixed_cidr_v6.map(Ipv6Net::network);
             if wanted.is_some_and(|range| !net.network().covers(range)) {
                 return Err(NetworkError::Invalid(format!("fixed-cidr-v6: it is not in {}", net.network())));

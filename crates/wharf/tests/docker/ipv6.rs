@@ -98,7 +98,20 @@ fn containers_have_addresses_names_and_ports_of_both_families() {
     d.docker("network connect --ip6 fd00:cafe:1::50 six more").ok();
     assert_eq!(inspect(&d, "GlobalIPv6Address", "more"), "fd00:cafe:1::50");
     d.docker("exec more ping -6 -c 1 -w 5 db").ok();
-    d.docker("rm -f db web four more").ok();
+
+    // Ports follow: one of IPv4 gets its IPv6 with a network that has it, and goes with what it was published on.
+    let late = d.docker("run -d --name late --network plain -p 80 busybox httpd -f -p [::]:80 -h /etc").ok();
+    let number = d.docker("port late 80/tcp").ok().strip_prefix("0.0.0.0:").unwrap().parse().unwrap();
+    ask(number).unwrap_err();
+    d.docker("network connect six late").ok();
+    assert_eq!(d.docker("port late 80/tcp").ok().lines().count(), 2);
+    d.eventually("the server answers at ::1", || ask(number).is_ok());
+    d.docker("network disconnect six late").ok();
+    assert_eq!(d.docker("port late 80/tcp").ok(), format!("0.0.0.0:{number}"));
+    ask(number).unwrap_err();
+    d.docker(&format!("network disconnect plain {late}")).ok();
+    assert_eq!(d.docker("port late").ok(), "");
+    d.docker("rm -f db web four more late").ok();
     d.docker("network rm six plain").ok();
     let link = std::process::Command::new("ip").args(["-6", "addr"]).output().unwrap();
     assert!(!String::from_utf8_lossy(&link.stdout).contains("fd00:cafe:1:"));
