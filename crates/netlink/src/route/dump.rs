@@ -121,9 +121,16 @@ impl Connection {
     /// # Errors
     /// When the kernel refuses.
     pub fn routes(&self) -> Result<Vec<RouteEntry>> {
-        let mut request = Messages::default();
-        request.message(GET_ROUTE, DUMP, &[0; 12], "list routes".into(), |_| {});
-        self.socket.ask(&request, |answer| route(answer.kind, answer.payload))
+        let mut all = Vec::new();
+        // Each by itself: to ask for all families asks those of multicast routing, too.
+        for family in [AF_INET, AF_INET6] {
+            let mut request = Messages::default();
+            let mut header = [0; 12];
+            header[0] = family;
+            request.message(GET_ROUTE, DUMP, &header, "list routes".into(), |_| {});
+            all.extend(self.socket.ask(&request, |answer| route(answer.kind, answer.payload))?);
+        }
+        Ok(all)
     }
 }
 

@@ -196,4 +196,18 @@ fn the_default_bridge_has_ipv6_when_told_so() {
     let subnet = other["IPAM"]["Config"][1]["Subnet"].as_str().unwrap();
     assert!(subnet.starts_with("fd") && subnet.ends_with("/64"), "one of this host's own: {subnet}");
     d.docker("network rm other").ok();
+    let words = "network create --ipv6 --subnet 10.213.7.0/24 --gateway 10.213.7.9 --subnet fd00:cafe:7::/64 --gateway \
+                 fd00:cafe:7::9 --ip-range fd00:cafe:7::8000/113 --aux-address r=fd00:cafe:7::8000 detailed";
+    for ours in [false, true] {
+        if ours { d.wharf(words) } else { d.docker(words) }.ok();
+        let six = &d.get("/networks/detailed")["IPAM"]["Config"][1];
+        let expected = json!({
+            "Subnet": "fd00:cafe:7::/64", "Gateway": "fd00:cafe:7::9", "IPRange": "fd00:cafe:7::8000/113",
+            "AuxiliaryAddresses": { "r": "fd00:cafe:7::8000" },
+        });
+        assert_eq!(*six, expected);
+        let shown = d.docker("run --rm --network detailed busybox ip -6 addr show eth0").ok();
+        assert!(shown.contains("fd00:cafe:7::8001/64"), "{shown}");
+        d.docker("network rm detailed").ok();
+    }
 }
