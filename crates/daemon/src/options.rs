@@ -1,6 +1,8 @@
 //! What the daemon was told: flags and file joined.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use clap::ArgMatches;
@@ -11,7 +13,7 @@ use wharf_snapshot::Storage;
 use crate::file::{self, File};
 use crate::flags::command;
 use crate::tls::TlsFiles;
-use crate::values::{bytes, check_log, pool};
+use crate::values::{bytes, check_log, network_option, pool};
 
 pub const DEFAULT_HOST: &str = "unix:///run/wharf/wharf.sock";
 pub const DEFAULT_DATA_ROOT: &str = "/var/lib/wharf";
@@ -36,6 +38,13 @@ pub(crate) struct Options {
     pub(crate) cgroup_parent: String,
     pub(crate) bip: Option<String>,
     pub(crate) bridge: Option<String>,
+    /// Whether the default bridge has IPv6.
+    pub(crate) ipv6: bool,
+    pub(crate) fixed_cidr_v6: Option<String>,
+    pub(crate) bip6: Option<String>,
+    /// Options of bridge networks that name no others.
+    pub(crate) bridge_options: BTreeMap<String, String>,
+    pub(crate) host_gateways: Vec<IpAddr>,
     /// `None`: that of the host's way out.
     pub(crate) mtu: Option<u32>,
     pub(crate) pools: Vec<(String, u8)>,
@@ -90,6 +99,11 @@ impl Options {
             ("cgroup-parent", self.cgroup_parent == other.cgroup_parent),
             ("bip", self.bip == other.bip),
             ("bridge", self.bridge == other.bridge),
+            ("ipv6", self.ipv6 == other.ipv6),
+            ("fixed-cidr-v6", self.fixed_cidr_v6 == other.fixed_cidr_v6),
+            ("bip6", self.bip6 == other.bip6),
+            ("default-network-opt", self.bridge_options == other.bridge_options),
+            ("host-gateway-ip", self.host_gateways == other.host_gateways),
             ("mtu", self.mtu == other.mtu),
             ("default-address-pool", self.pools == other.pools),
             ("ip-forward", self.ip_forward == other.ip_forward),
@@ -205,6 +219,24 @@ fn join(given: &ArgMatches, file: File) -> Result<Options, String> {
     if !switch("iptables", file.iptables, true) {
         return Err("iptables=false is not supported: networks need the daemon's own nftables table".into());
     }
+    if !switch("ip6tables", file.ip6tables, true) {
+        return Err("ip6tables=false is not supported: networks need the daemon's own nftables table".into());
+    }
+    let bridge_options = match given.get_many::<String>("default-network-opt") {
+        Some(texts) => texts.map(|text| network_option(text)).collect::<Result<Vec<_>, _>>()?,
+        None => {
+            let all = file.default_network_opts.unwrap_or_default().into_iter();
+            all.flat_map(|(driver, pairs)| pairs.into_iter().map(move |pair| (driver.clone(), pair))).collect()
+        }
+    };
+    if let Some((driver, _)) = bridge_options.iter().find(|(driver, _)| driver != "bridge") {
+        return Err(format!("default-network-opts for the driver {driver} are not supported: there is bridge"));
+    }
+    let host_gateways = list("host-gateway-ip", file.host_gateway_ips.or(file.host_gateway_ip.map(|ip| vec![ip])));
+    let host_gateways = host_gateways
+        .iter()
+        .map(|text| text.parse().map_err(|_| format!("invalid host-gateway-ip '{text}': give an IP address")));
+    let host_gateways: Vec<IpAddr> = host_gateways.collect::<Result<_, String>>()?;
     if let Some(driver) = text("storage-driver").or(file.storage_driver)
         && !matches!(driver.as_str(), "overlay2" | "overlayfs" | "")
     {
@@ -284,6 +316,11 @@ fn join(given: &ArgMatches, file: File) -> Result<Options, String> {
         cgroup_parent,
         bip: text("bip").or(file.bip),
         bridge,
+        ipv6: switch("ipv6", file.ipv6, false),
+        fixed_cidr_v6: text("fixed-cidr-v6").or(file.fixed_cidr_v6).filter(|text| !text.is_empty()),
+        bip6: text("bip6").or(file.bip6).filter(|text| !text.is_empty()),
+        bridge_options: bridge_options.into_iter().map(|(_, pair)| pair).collect(),
+        host_gateways,
         mtu: given.get_one::<u32>("mtu").copied().or(file.mtu),
         pools,
         ip_forward: switch("ip-forward", file.ip_forward, true),
@@ -377,6 +414,9 @@ mod tests {
             (&["--log-opt", "max-file=0"], "failed to set log opts: max-file cannot be less than 1"),
             (&["--log-opt", "max-file"], "KEY=VALUE"),
             (&["--bridge", "none"], "bridge none"),
+            (&["--default-network-opt", "bridge"], "default network option"),
+            (&["--default-network-opt", "macvlan=a=b"], "driver macvlan"),
+            (&["--host-gateway-ip", "x"], "host-gateway-ip"),
             (&["--cgroup-parent", "../x"], "invalid cgroup parent"),
             (&["--max-concurrent-downloads=0"], "invalid max concurrent downloads: 0"),
             (&["--max-download-attempts=0"], "invalid max download attempts: 0"),

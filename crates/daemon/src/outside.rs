@@ -2,7 +2,6 @@
 
 use std::fs::File;
 use std::io::{self, Write};
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use std::os::fd::AsFd;
@@ -72,7 +71,11 @@ pub(crate) fn source(engine: Engine, networks: Networks) -> NetworkSource {
             name: id,
             netns: namespace.as_fd(),
             index: 0,
+            rank: None,
             ip: None,
+            ip6: None,
+            link_local: &[],
+            no_ipv6: false,
             mac: None,
             aliases: &[],
         };
@@ -87,8 +90,9 @@ pub(crate) fn source(engine: Engine, networks: Networks) -> NetworkSource {
         let named = engine.answer_step(id, &network, namespace.as_fd()).map_err(|e| io::Error::other(e.message))?;
         let dns = &engine.options().dns;
         let resolv = ResolvConf::of_host().with(&dns.servers, &dns.search, &dns.options);
-        let resolv_conf = if named { resolv.render(true) } else { resolv.reachable().render(false) };
-        Ok(StepNetwork { namespace, resolv_conf, addresses: vec![IpAddr::V4(endpoint.ip)], guard: Box::new(guard) })
+        let resolv_conf =
+            if named { resolv.render(true) } else { resolv.reachable(endpoint.ip6.is_some()).render(false) };
+        Ok(StepNetwork { namespace, resolv_conf, addresses: endpoint.addresses(), guard: Box::new(guard) })
     })
 }
 

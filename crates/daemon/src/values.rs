@@ -24,6 +24,15 @@ pub(crate) fn pool(text: &str) -> Result<(String, u8), String> {
     base.zip(size).ok_or_else(bad)
 }
 
+/// `bridge=com.docker.network.driver.mtu=1400`: the driver, and a pair.
+pub(crate) fn network_option(text: &str) -> Result<(String, (String, String)), String> {
+    let parsed = text.split_once('=').and_then(|(driver, pair)| {
+        let (key, value) = pair.split_once('=')?;
+        (!driver.is_empty() && !key.is_empty()).then(|| (driver.to_owned(), (key.to_owned(), value.to_owned())))
+    });
+    parsed.ok_or_else(|| format!("invalid default network option '{text}': give DRIVER=KEY=VALUE"))
+}
+
 /// A size as Docker's own flags have it: `512m`, `20GB`; units are powers of 1024.
 pub(crate) fn bytes(text: &str) -> Result<u64, String> {
     let bad =

@@ -98,7 +98,7 @@ fn redirect(connection: &Connection, ports: [(u8, u16); 2]) -> Result<()> {
             fill(&mut batch, ports);
             connection.apply(batch)?;
             // A program that keeps its socket would go on asking the port of before.
-            Ok(conntrack::forget(connection, &[Exchanges::SentTo(PORT)])?)
+            Ok(conntrack::forget(connection, &[Exchanges::SentTo { port: PORT, ipv6: false }])?)
         }
         done => Ok(done?),
     }
@@ -119,7 +119,7 @@ fn fill(batch: &mut Batch, ports: [(u8, u16); 2]) {
             Expression::Compare(Comparison::Equal, FIRST, &PORT.to_be_bytes()),
             Expression::Immediate(FIRST, &ADDRESS.octets()),
             Expression::Immediate(SECOND, &port.to_be_bytes()),
-            Expression::DestinationNat { address: FIRST, port: Some(SECOND) },
+            Expression::DestinationNat { family: Family::Ip, address: FIRST, port: Some(SECOND) },
         ];
         batch.add_rule(TABLE, CHAIN, "", &rule);
     }

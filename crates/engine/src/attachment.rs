@@ -1,15 +1,22 @@
 //! Networks and containers: who is on which, joined and left.
 
+use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
-use wharf_network::EndpointRequest;
+use wharf_network::{EndpointRequest, NetworkRecord, Published};
 
+use crate::endpoint::{self, Asked};
 use crate::engine::{Engine, blocking, to_its_end};
 use crate::error::{EngineError, Result};
 use crate::process::Process;
+use crate::record::Container;
 use crate::slot::Slot;
-use crate::spec::EndpointSettings;
+use crate::spec::{EndpointSettings, PortBinding};
+
+/// Published ports by what is published, as records have them.
+type Ports = BTreeMap<String, Option<Vec<PortBinding>>>;
 
 const HOST_CONFLICT: &str = "container cannot be disconnected from host network or connected to host network";
 
@@ -51,54 +58,52 @@ impl Engine {
                 record.name, found.name
             )));
         }
+        Asked::of(&found.name, &settings)?;
         if record.state.status.is_active() {
             let (engine, own, name) = (self.clone(), record.clone(), found.name.clone());
             let (network_id, driver) = (found.id.clone(), found.driver.clone());
             let connected = blocking(move || {
                 let netns = Process::of(&own)?.namespace("net")?;
-                let ip = settings.ipam_config.as_ref().map(|c| c.ipv4_address.as_str()).filter(|a| !a.is_empty());
-                let mac = Some(settings.mac_address.as_str()).filter(|mac| !mac.is_empty());
+                let asked = Asked::of(&found.name, &settings)?;
                 let request = EndpointRequest {
                     network: &found.id,
                     container: &own.id,
                     name: &own.name,
                     netns: netns.as_fd(),
                     index: u32::try_from(own.networks.len()).unwrap_or(0),
-                    ip: ip
-                        .map(|t| t.parse().map_err(|_| EngineError::invalid(format!("invalid IPv4 address: {t}"))))
-                        .transpose()?,
-                    mac: mac
-                        .map(|t| t.parse().map_err(|_| EngineError::invalid(format!("invalid MAC address: {t}"))))
-                        .transpose()?,
+                    rank: None,
+                    ip: asked.ip,
+                    ip6: asked.ip6,
+                    link_local: &asked.link_local,
+                    no_ipv6: endpoint::has_no_ipv6(&own.host),
+                    mac: asked.mac,
                     aliases: settings.aliases.as_deref().unwrap_or_default(),
                 };
                 let endpoint = engine.networks().connect(&request)?;
-                settings.network_id = endpoint.network_id;
-                settings.endpoint_id = endpoint.endpoint_id;
-                settings.gateway = endpoint.gateway.map(|g| g.to_string()).unwrap_or_default();
-                settings.ip_address = endpoint.ip.to_string();
-                settings.ip_prefix_len = endpoint.prefix;
-                settings.mac_address = endpoint.mac.to_string();
+                endpoint::fill(&mut settings, &endpoint);
                 settings.dns_names = crate::dns::names_on(&own, &found, settings.aliases.as_deref());
                 let mut all = own.networks.clone();
                 all.insert(found.name.clone(), settings.clone());
-                if let Err(error) = engine.join_names(&own, netns.as_fd(), &all) {
+                let ordered = if all.values().any(|settings| settings.gw_priority != 0) {
+                    let ranked = endpoint::ranked(&all, engine.first_network(&own).as_deref());
+                    let ids: Vec<String> =
+                        ranked.iter().filter_map(|name| all.get(name)).map(|s| s.network_id.clone()).collect();
+                    engine.networks().rank(&own.id, netns.as_fd(), &ids).map_err(EngineError::from)
+                } else {
+                    Ok(())
+                };
+                if let Err(error) = ordered.and_then(|()| engine.join_names(&own, netns.as_fd(), &all)) {
                     // On it or not: never connected and not in its record.
                     engine.networks().disconnect(&found.id, &own.id)?;
                     return Err(error);
                 }
-                // Ports that nobody could reach until now.
-                let unpublished = own.ports.values().all(Option::is_none);
-                let ports = match unpublished && !found.internal {
-                    true => match engine.publish(&own, settings.ip_address.parse().ok()) {
-                        Ok(ports) => Some(ports),
-                        Err(error) => {
-                            engine.forget_names(&own, std::slice::from_ref(&found), false);
-                            engine.networks().disconnect(&found.id, &own.id)?;
-                            return Err(error);
-                        }
-                    },
-                    false => None,
+                let ports = match engine.publish_more(&own, &found, &endpoint.addresses()) {
+                    Ok(ports) => ports,
+                    Err(error) => {
+                        engine.forget_names(&own, std::slice::from_ref(&found), false);
+                        engine.networks().disconnect(&found.id, &own.id)?;
+                        return Err(error);
+                    }
                 };
                 Ok((settings, ports))
             });
@@ -162,16 +167,66 @@ impl Engine {
         let record = slot.change(|record| drop(record.networks.remove(&found.name)));
         if record.state.status.is_active() {
             let (engine, own, left) = (self.clone(), record.clone(), found.clone());
-            blocking(move || {
+            let ports = blocking(move || {
                 engine.forget_names(&own, &[left], false);
-                Ok(())
+                Ok(engine.ports_elsewhere(&own))
             })
             .await?;
+            slot.change(|record| record.ports = ports);
         }
+        let record = slot.record();
         self.save(&record).await?;
         let attributes = [("container", record.id.as_str()), ("name", &found.name), ("type", &found.driver)];
         self.tell_of("network", "disconnect", &found.id, &attributes);
         Ok(())
+    }
+
+    /// Publishes ports that nobody could reach until now, or not by the family of an address that has come with a network,
+    /// under the numbers that they have. `None` when there are no such.
+    fn publish_more(&self, record: &Container, network: &NetworkRecord, addresses: &[IpAddr]) -> Result<Option<Ports>> {
+        if network.internal {
+            return Ok(None);
+        }
+        let mut there = self.networks().published(&record.id);
+        if there.is_empty() {
+            return self.publish(record, addresses).map(Some);
+        }
+        let is_new = |address: &&IpAddr| there.iter().all(|port| port.host_ip.is_ipv4() != address.is_ipv4());
+        let Some(new) = addresses.iter().find(is_new).copied() else { return Ok(None) };
+        let is_bound = network.host_binding.is_none_or(|ip| ip.is_unspecified() || ip.is_ipv4() == new.is_ipv4());
+        let mut requests = crate::ports::requests(&record.config, &record.host)?;
+        requests.retain(|request| request.host_ip.map_or(is_bound, |ip| ip.is_ipv4() == new.is_ipv4()));
+        for request in requests.iter_mut().filter(|request| request.host_ip.is_none()) {
+            let same =
+                |port: &Published| (port.container_port, port.protocol) == (request.container_port, request.protocol);
+            if let Some(place) = there.iter().position(same) {
+                let number = there.remove(place).host_port;
+                request.host_port = Some((number, number));
+            }
+        }
+        self.networks().publish(&record.id, &[new], &requests)?;
+        let mut ports = record.ports.keys().map(|port| (port.clone(), None)).collect();
+        crate::ports::note(&mut ports, &self.networks().published(&record.id));
+        Ok(Some(ports))
+    }
+
+    /// What a container has published after it has left a network: what was published there is on another that leads out
+    /// from now on, where there is one.
+    fn ports_elsewhere(&self, record: &Container) -> Ports {
+        let published = self.networks().published(&record.id);
+        if !published.is_empty() || record.ports.values().all(Option::is_none) {
+            let mut ports = record.ports.keys().map(|port| (port.clone(), None)).collect();
+            crate::ports::note(&mut ports, &published);
+            return ports;
+        }
+        let leads_out = |name: &String| self.networks().resolve(name).is_ok_and(|network| !network.internal);
+        let ranked = endpoint::ranked(&record.networks, self.first_network(record).as_deref());
+        let rest = ranked.iter().filter(|name| leads_out(name)).filter_map(|name| record.networks.get(name));
+        let addresses = endpoint::first_of_each(rest.flat_map(endpoint::addresses));
+        self.publish(record, &addresses).unwrap_or_else(|error| {
+            tracing::warn!("ports of container {} are not published any more: {error}", record.id);
+            record.ports.keys().map(|port| (port.clone(), None)).collect()
+        })
     }
 
     /// The containers on a network that run, with their endpoints there.

@@ -4,7 +4,7 @@
 //! Whatever it is told can be told twice.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::PathBuf;
 use std::sync::Mutex;
@@ -286,7 +286,7 @@ impl Engine {
             id: network.id.clone(),
             name: network.name.clone(),
             internal: network.internal,
-            gateways: network.gateway.map(IpAddr::V4).into_iter().collect(),
+            gateways: network.gateways(),
             members: if network.predefined { Vec::new() } else { endpoints.iter().map(|e| self.member(e)).collect() },
         }
     }
@@ -301,7 +301,7 @@ impl Engine {
         names.retain(|name| !name.is_empty());
         let mut seen = std::collections::BTreeSet::new();
         names.retain(|name| seen.insert(name.clone()));
-        Member { container: endpoint.container.clone(), addresses: vec![IpAddr::V4(endpoint.ip)], names }
+        Member { container: endpoint.container.clone(), addresses: endpoint.addresses(), names }
     }
 
     fn asker(

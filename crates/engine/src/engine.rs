@@ -1,6 +1,7 @@
 //! The engine: what it is made of, how it opens, and how it finds again what ran without it.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
@@ -43,6 +44,8 @@ pub struct EngineOptions {
     pub cgroup_parent: String,
     /// Servers, search domains and options that replace the host's in each container.
     pub dns: ResolvConf,
+    /// What `host-gateway` stands for; empty means the addresses of the container's own gateway.
+    pub host_gateways: Vec<IpAddr>,
     pub log: LogConfig,
     pub ulimits: Vec<Ulimit>,
     /// Run an init in every container whose request does not say.

@@ -27,7 +27,7 @@ pub struct Names {
     /// The container's own addresses.
     pub own: Vec<IpAddr>,
     /// What `host-gateway` stands for in `--add-host`.
-    pub host_gateway: Option<IpAddr>,
+    pub host_gateway: Vec<IpAddr>,
     /// The embedded resolver answers: a user-defined network.
     pub embedded: bool,
     /// Addresses of linked containers with their names, separated by blanks.
@@ -57,14 +57,18 @@ fn hosts(record: &Container, names: &Names) -> Result<String> {
     for line in record.host.extra_hosts.iter().flatten() {
         let (host, address) = line.split_once(':').unwrap_or((line, ""));
         let address = address.trim_start_matches('[').trim_end_matches(']');
-        let address = match (address, names.host_gateway) {
-            ("host-gateway", Some(gateway)) => gateway.to_string(),
-            ("host-gateway", None) => {
+        if address == "host-gateway" {
+            if names.host_gateway.is_empty() {
                 return Err(EngineError::invalid("unable to derive the IP value for host-gateway"));
             }
-            (other, _) if other.parse::<IpAddr>().is_ok() => other.to_owned(),
-            (other, _) => return Err(EngineError::invalid(format!("invalid IP address in add-host: \"{other}\""))),
-        };
+            for gateway in &names.host_gateway {
+                text.push_str(&format!("{gateway}\t{host}\n"));
+            }
+            continue;
+        }
+        if address.parse::<IpAddr>().is_err() {
+            return Err(EngineError::invalid(format!("invalid IP address in add-host: \"{address}\"")));
+        }
         text.push_str(&format!("{address}\t{host}\n"));
     }
     for (address, name) in &names.links {
@@ -175,9 +179,9 @@ impl ResolvConf {
         self
     }
 
-    /// The servers that a container in a network of its own can reach.
-    pub fn reachable(mut self) -> Self {
-        self.servers.retain(|s| s.parse::<IpAddr>().is_ok_and(|ip| !ip.is_loopback()));
+    /// The servers that a container in a network of its own can reach, with IPv6 or without.
+    pub fn reachable(mut self, ipv6: bool) -> Self {
+        self.servers.retain(|s| s.parse::<IpAddr>().is_ok_and(|ip| !ip.is_loopback() && (ipv6 || ip.is_ipv4())));
         self
     }
 
@@ -231,7 +235,10 @@ mod tests {
     #[test]
     fn resolv_conf_is_read_and_replaced() {
         let host = ResolvConf::parse("nameserver 127.0.0.53\nnameserver 192.0.2.1\nsearch a b\noptions edns0\n");
-        assert_eq!(host.clone().reachable().servers, ["192.0.2.1"]);
+        assert_eq!(host.clone().reachable(false).servers, ["192.0.2.1"]);
+        let both = ResolvConf::parse("nameserver ::1\nnameserver 192.0.2.1\nnameserver 2001:db8::1\n");
+        assert_eq!(both.clone().reachable(false).servers, ["192.0.2.1"]);
+        assert_eq!(both.reachable(true).servers, ["192.0.2.1", "2001:db8::1"]);
         let own = host.with(&["9.9.9.9".into()], &[".".into()], &[]);
         assert_eq!(own.servers, ["9.9.9.9"]);
         assert!(own.search.is_empty());

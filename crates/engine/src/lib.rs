@@ -34,6 +34,7 @@ mod create;
 mod devices;
 mod discarded;
 mod dns;
+mod endpoint;
 mod engine;
 pub mod error;
 pub mod etc;

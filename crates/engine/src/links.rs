@@ -210,7 +210,7 @@ impl Engine {
 }
 
 fn address(record: &Container, network: &str) -> Option<IpAddr> {
-    record.networks.get(network)?.ip_address.parse().ok()
+    crate::endpoint::addresses(record.networks.get(network)?).next()
 }
 
 /// All names of a linked container.

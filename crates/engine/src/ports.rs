@@ -1,11 +1,12 @@
 //! Ports that a container publishes.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use wharf_network::{PortRequest, Protocol};
+use wharf_network::{PortRequest, Protocol, Published};
 
 use crate::error::{EngineError, Result};
-use crate::spec::{Config, HostConfig};
+use crate::spec::{Config, HostConfig, PortBinding};
 
 /// What the request publishes: each binding, and with `--publish-all` each exposed port that has none.
 ///
@@ -44,6 +45,15 @@ pub(crate) fn requests(config: &Config, host: &HostConfig) -> Result<Vec<PortReq
     Ok(all)
 }
 
+/// Notes what is published beside what is only exposed.
+pub(crate) fn note(ports: &mut BTreeMap<String, Option<Vec<PortBinding>>>, published: &[Published]) {
+    for one in published {
+        let binding = PortBinding { host_ip: one.host_ip.to_string(), host_port: one.host_port.to_string() };
+        let key = format!("{}/{}", one.container_port, one.protocol);
+        ports.entry(key).or_default().get_or_insert_default().push(binding);
+    }
+}
+
 /// `80`, `80/tcp`, `53/udp`.
 pub(crate) fn parse_port(text: &str) -> Result<(u16, Protocol)> {
     let (number, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
@@ -65,7 +75,7 @@ fn range(text: &str) -> Result<(u16, u16)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::spec::{Empty, PortBinding};
+    use crate::spec::Empty;
 
     fn bind(ip: &str, port: &str) -> Option<Vec<PortBinding>> {
         Some(vec![PortBinding { host_ip: ip.into(), host_port: port.into() }])

@@ -7,6 +7,8 @@ use std::sync::Arc;
 
 use wharf_monitor::{CallOff, Given, Health, Launch, LogConfig, Restart, client};
 use wharf_network::{EndpointRequest, NetworkRecord};
+
+use crate::endpoint::{self, Asked};
 use wharf_rooted_path::RootDir;
 use wharf_runtime::Rootfs;
 
@@ -298,17 +300,21 @@ impl Engine {
         endpoints: &BTreeMap<String, EndpointSettings>,
         links: Vec<(IpAddr, String)>,
     ) -> Result<()> {
-        let parse = |text: &String| text.parse::<IpAddr>().ok();
+        let own: Vec<IpAddr> = endpoints.values().flat_map(endpoint::addresses).collect();
+        let has_ipv6 = own.iter().any(IpAddr::is_ipv6);
         let names = Names {
-            own: endpoints.values().filter_map(|e| parse(&e.ip_address)).collect(),
-            host_gateway: network.gateway,
+            own,
+            host_gateway: match self.inner.options.host_gateways.as_slice() {
+                [] => network.gateways.clone(),
+                given => given.to_vec(),
+            },
             embedded: !self.networks_with_names(endpoints).is_empty(),
             links,
         };
         let mut resolv = self.resolv_conf(record);
         // Whoever names a server of the container's own loopback means it.
         if network.own.is_some() && record.host.dns.as_ref().is_none_or(Vec::is_empty) {
-            resolv = resolv.reachable();
+            resolv = resolv.reachable(has_ipv6);
         }
         etc::write(&self.dir(&record.id), record, &names, &resolv)
     }
@@ -344,11 +350,11 @@ impl Engine {
         }
         let own = self.networks().namespace()?;
         let mut endpoints = record.networks.clone();
-        let done = self.connect_all(record, &own, &mut endpoints).and_then(|address| {
-            let gateway = endpoints.values().find_map(|e| e.gateway.parse::<IpAddr>().ok());
-            network.gateway = gateway;
+        let done = self.connect_all(record, &own, &mut endpoints).and_then(|addresses| {
+            network.gateways =
+                endpoint::gateways(&endpoints, &endpoint::ranked(&endpoints, self.first_network(record).as_deref()));
             self.answer_names(record, own.as_fd(), &endpoints)?;
-            self.publish(record, address)
+            self.publish(record, &addresses)
         });
         match done {
             Ok(published) => {
@@ -363,18 +369,19 @@ impl Engine {
         }
     }
 
-    /// Connects to each network, that of the network mode first: it is `eth0`. Answers with the first address that
-    /// can be reached from outside.
+    /// Connects to each network, that of the network mode first: it is `eth0`. Answers with the first addresses, of each
+    /// family, that can be reached from outside.
     fn connect_all(
         &self,
         record: &Container,
         netns: &OwnedFd,
         endpoints: &mut BTreeMap<String, EndpointSettings>,
-    ) -> Result<Option<IpAddr>> {
-        let first = self.networks().resolve(&record.host.network_mode).map(|n: NetworkRecord| n.name).ok();
+    ) -> Result<Vec<IpAddr>> {
+        let first = self.first_network(record);
+        let ranked = endpoint::ranked(endpoints, first.as_deref());
         let mut order: Vec<String> = endpoints.keys().cloned().collect();
         order.sort_by_key(|name| Some(name) != first.as_ref());
-        let mut address = None;
+        let mut reached = BTreeMap::new();
         for (index, name) in order.iter().enumerate() {
             let settings = endpoints.get_mut(name).ok_or_else(|| EngineError::system("an endpoint is gone"))?;
             let found = self.networks().resolve(name)?;
@@ -382,35 +389,27 @@ impl Engine {
                 settings.network_id = found.id;
                 continue;
             }
-            let asked = settings.ipam_config.as_ref().map(|c| c.ipv4_address.as_str()).filter(|a| !a.is_empty());
-            let ip = asked
-                .map(|text| text.parse().map_err(|_| EngineError::invalid(format!("invalid IPv4 address: {text}"))))
-                .transpose()?;
-            let mac = Some(settings.mac_address.as_str()).filter(|mac| !mac.is_empty());
-            let mac = mac
-                .map(|text| text.parse().map_err(|_| EngineError::invalid(format!("invalid MAC address: {text}"))))
-                .transpose()?;
+            let asked = Asked::of(&found.name, settings)?;
             let request = EndpointRequest {
                 network: &found.id,
                 container: &record.id,
                 name: &record.name,
                 netns: netns.as_fd(),
                 index: u32::try_from(index).unwrap_or(0),
-                ip,
-                mac,
+                rank: ranked.iter().position(|other| other == name).and_then(|rank| u32::try_from(rank).ok()),
+                ip: asked.ip,
+                ip6: asked.ip6,
+                link_local: &asked.link_local,
+                no_ipv6: endpoint::has_no_ipv6(&record.host),
+                mac: asked.mac,
                 aliases: settings.aliases.as_deref().unwrap_or_default(),
             };
             let endpoint = self.networks().connect(&request)?;
-            settings.network_id = endpoint.network_id;
-            settings.endpoint_id = endpoint.endpoint_id;
-            settings.gateway = endpoint.gateway.map(|g| g.to_string()).unwrap_or_default();
-            settings.ip_address = endpoint.ip.to_string();
-            settings.ip_prefix_len = endpoint.prefix;
-            settings.mac_address = endpoint.mac.to_string();
+            endpoint::fill(settings, &endpoint);
             settings.dns_names = crate::dns::names_on(record, &found, settings.aliases.as_deref());
             // Through an internal network nobody comes in.
             if !found.internal {
-                address.get_or_insert(IpAddr::V4(endpoint.ip));
+                reached.insert(name.clone(), endpoint.addresses());
             }
             self.tell_of(
                 "network",
@@ -419,24 +418,27 @@ impl Engine {
                 &[("container", &record.id), ("name", name), ("type", &found.driver)],
             );
         }
-        Ok(address)
+        let reached = ranked.iter().filter_map(|name| reached.remove(name)).flatten();
+        Ok(endpoint::first_of_each(reached))
     }
 
-    /// Publishes a container's ports at this address; without one they are only listed.
+    /// The network of a container's network mode.
+    pub(crate) fn first_network(&self, record: &Container) -> Option<String> {
+        self.networks().resolve(&record.host.network_mode).map(|network: NetworkRecord| network.name).ok()
+    }
+
+    /// Publishes a container's ports at these addresses; without one they are only listed.
     pub(crate) fn publish(
         &self,
         record: &Container,
-        address: Option<IpAddr>,
+        addresses: &[IpAddr],
     ) -> Result<BTreeMap<String, Option<Vec<PortBinding>>>> {
         let requests = ports::requests(&record.config, &record.host)?;
         let mut published: BTreeMap<String, Option<Vec<PortBinding>>> =
             record.config.exposed_ports.iter().flatten().map(|(port, _)| (port.clone(), None)).collect();
-        if let (Some(IpAddr::V4(address)), false) = (address, requests.is_empty()) {
-            for done in self.networks().publish(&record.id, address, &requests)? {
-                let key = format!("{}/{}", done.container_port, done.protocol);
-                let binding = PortBinding { host_ip: done.host_ip.to_string(), host_port: done.host_port.to_string() };
-                published.entry(key).or_default().get_or_insert_default().push(binding);
-            }
+        if !addresses.is_empty() && !requests.is_empty() {
+            self.networks().publish(&record.id, addresses, &requests)?;
+            ports::note(&mut published, &self.networks().published(&record.id));
         }
         Ok(published)
     }
@@ -477,7 +479,8 @@ struct Network {
     /// Namespaces of other containers, by OCI type, and whose they are.
     joined: BTreeMap<&'static str, String>,
     donors: Vec<Process>,
-    gateway: Option<IpAddr>,
+    /// Where `host-gateway` leads to.
+    gateways: Vec<IpAddr>,
 }
 
 fn restart(record: &Container) -> Restart {

@@ -15,7 +15,6 @@ use crate::engine::{Engine, blocking, may_fail_again, now};
 use crate::freezer;
 use crate::record::{Container, Health, HealthProbe, NEVER, Status};
 use crate::slot::Slot;
-use crate::spec::PortBinding;
 
 /// The exit code of a container whose end nobody saw: Docker's, too.
 const LOST: i32 = 255;
@@ -283,11 +282,7 @@ impl Engine {
             record.state.status = Status::Exited;
             record.ports.clear();
             for endpoint in record.networks.values_mut() {
-                endpoint.ip_address.clear();
-                endpoint.gateway.clear();
-                endpoint.endpoint_id.clear();
-                endpoint.mac_address.clear();
-                endpoint.ip_prefix_len = 0;
+                crate::endpoint::clear(endpoint);
             }
             record.exec_ids.clear();
         });
@@ -365,19 +360,11 @@ fn end_group(group: &Group, id: &str) {
 fn refill(record: &mut Container, endpoints: &[Endpoint], published: &[Published]) {
     for settings in record.networks.values_mut() {
         let Some(endpoint) = endpoints.iter().find(|e| e.network_id == settings.network_id) else { continue };
-        settings.endpoint_id.clone_from(&endpoint.endpoint_id);
-        settings.gateway = endpoint.gateway.map(|gateway| gateway.to_string()).unwrap_or_default();
-        settings.ip_address = endpoint.ip.to_string();
-        settings.ip_prefix_len = endpoint.prefix;
-        settings.mac_address = endpoint.mac.to_string();
+        crate::endpoint::fill(settings, endpoint);
     }
     let exposed = record.config.exposed_ports.iter().flatten().map(|(port, _)| (port.clone(), None));
     record.ports = exposed.collect();
-    for one in published {
-        let binding = PortBinding { host_ip: one.host_ip.to_string(), host_port: one.host_port.to_string() };
-        let key = format!("{}/{}", one.container_port, one.protocol);
-        record.ports.entry(key).or_default().get_or_insert_default().push(binding);
-    }
+    crate::ports::note(&mut record.ports, published);
 }
 
 fn note(record: &mut Container, exit: &Exit) {

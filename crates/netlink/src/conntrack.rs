@@ -4,7 +4,7 @@
 //! that keeps sending would never reach a container that was started since, or would reach the next one that has got
 //! an old address.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use rustix::io::Errno;
 
@@ -15,6 +15,7 @@ use crate::{Result, nft};
 const GET: u16 = 1 << 8 | 1;
 const DELETE: u16 = 1 << 8 | 2;
 const AF_INET: u8 = 2;
+const AF_INET6: u8 = 10;
 /// `IPPROTO_UDP`.
 const UDP: u8 = 17;
 
@@ -26,6 +27,7 @@ const FILTER: u16 = 25;
 const TUPLE_IP: u16 = 1;
 const TUPLE_PROTOCOL: u16 = 2;
 const IP_SOURCE: u16 = 1;
+const IP_SOURCE_V6: u16 = 3;
 const PROTOCOL_NUMBER: u16 = 1;
 const PROTOCOL_DESTINATION_PORT: u16 = 3;
 const FILTER_ORIGINAL: u16 = 1;
@@ -39,9 +41,18 @@ const BY_DESTINATION_PORT: u32 = 1 << 5;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exchanges {
     /// Those that `.0` answers, whatever address the sender used for it.
-    AnsweredBy(Ipv4Addr),
-    /// Those that were sent to this port.
-    SentTo(u16),
+    AnsweredBy(IpAddr),
+    /// Those that were sent to this port, over IPv6 or else over IPv4.
+    SentTo { port: u16, ipv6: bool },
+}
+
+impl Exchanges {
+    const fn family(self) -> u8 {
+        match self {
+            Self::AnsweredBy(IpAddr::V4(_)) | Self::SentTo { ipv6: false, .. } => AF_INET,
+            Self::AnsweredBy(IpAddr::V6(_)) | Self::SentTo { ipv6: true, .. } => AF_INET6,
+        }
+    }
 }
 
 /// Forgets UDP exchanges in the network namespace of `connection`.
@@ -52,7 +63,7 @@ pub fn forget(connection: &nft::Connection, all: &[Exchanges]) -> Result<()> {
     let mut messages = Messages::default();
     for exchanges in all {
         // `struct nfgenmsg`.
-        messages.message(DELETE, ACK, &[AF_INET, 0, 0, 0], action(), |m| write(m, *exchanges));
+        messages.message(DELETE, ACK, &[exchanges.family(), 0, 0, 0], action(), |m| write(m, *exchanges));
     }
     match connection.socket.transact(&messages) {
         // Debian 12's kernel (6.1) can list by choice, and takes what is to be deleted for the whole of one exchange.
@@ -69,7 +80,7 @@ fn action() -> String {
 
 fn forget_each(connection: &nft::Connection, exchanges: Exchanges) -> Result<()> {
     let mut request = Messages::default();
-    request.message(GET, DUMP, &[AF_INET, 0, 0, 0], action(), |m| write(m, exchanges));
+    request.message(GET, DUMP, &[exchanges.family(), 0, 0, 0], action(), |m| write(m, exchanges));
     let found = connection.socket.ask(&request, |answer| {
         let attributes = answer.payload.get(4..)?;
         let part = |kind| find(attributes, kind).map(<[u8]>::to_vec);
@@ -77,7 +88,7 @@ fn forget_each(connection: &nft::Connection, exchanges: Exchanges) -> Result<()>
     })?;
     for (tuple, zone) in found {
         let mut request = Messages::default();
-        request.message(DELETE, ACK, &[AF_INET, 0, 0, 0], action(), |m| {
+        request.message(DELETE, ACK, &[exchanges.family(), 0, 0, 0], action(), |m| {
             m.nested(TUPLE_ORIGINAL, |m| m.raw(&tuple));
             if let Some(zone) = &zone {
                 m.attribute(ZONE, zone);
@@ -96,7 +107,7 @@ fn write(m: &mut Messages, exchanges: Exchanges) {
     match exchanges {
         Exchanges::AnsweredBy(address) => {
             m.nested(TUPLE_REPLY, |m| {
-                m.nested(TUPLE_IP, |m| m.ipv4(IP_SOURCE, address));
+                m.nested(TUPLE_IP, |m| m.ip(if address.is_ipv4() { IP_SOURCE } else { IP_SOURCE_V6 }, address));
                 m.nested(TUPLE_PROTOCOL, |m| m.u8(PROTOCOL_NUMBER, UDP));
             });
             m.nested(FILTER, |m| {
@@ -104,7 +115,7 @@ fn write(m: &mut Messages, exchanges: Exchanges) {
                 m.u32(FILTER_REPLY, BY_SOURCE | BY_PROTOCOL);
             });
         }
-        Exchanges::SentTo(port) => {
+        Exchanges::SentTo { port, .. } => {
             m.nested(TUPLE_ORIGINAL, |m| {
                 m.nested(TUPLE_IP, |_| {});
                 m.nested(TUPLE_PROTOCOL, |m| {

@@ -1,7 +1,7 @@
 //! The form of messages: headers and attributes (linux/netlink.h), written and read.
 
 use std::ffi::CStr;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 /// Bytes of a message's header.
 pub(crate) const HEADER: usize = 16;
@@ -113,6 +113,14 @@ impl Messages {
         self.attribute(kind, &value.octets());
     }
 
+    /// An address of either family, by its length.
+    pub(crate) fn ip(&mut self, kind: u16, value: IpAddr) {
+        match value {
+            IpAddr::V4(value) => self.ipv4(kind, value),
+            IpAddr::V6(value) => self.attribute(kind, &value.octets()),
+        }
+    }
+
     pub(crate) fn nested(&mut self, kind: u16, attributes: impl FnOnce(&mut Self)) {
         let start = self.bytes.len();
         self.bytes.extend([0; 2]);
@@ -208,13 +216,15 @@ impl<'a> Attribute<'a> {
         u32_at(self.value, 0)
     }
 
-    pub(crate) fn ipv4(self) -> Option<Ipv4Addr> {
-        <[u8; 4]>::try_from(self.value).ok().map(Ipv4Addr::from)
-    }
-
     pub(crate) fn text(self) -> String {
         text(self.value)
     }
+}
+
+/// An address of either family.
+pub(crate) fn ip(value: &[u8]) -> Option<IpAddr> {
+    let four = <[u8; 4]>::try_from(value).ok().map(IpAddr::from);
+    four.or_else(|| <[u8; 16]>::try_from(value).ok().map(IpAddr::from))
 }
 
 /// A text that ends with a NUL, or with the bytes.
@@ -247,7 +257,7 @@ mod tests {
         assert_eq!(text(find(body, 3).unwrap()), "eth0");
         let inner = find(body, 18).unwrap();
         assert_eq!(find(inner, 1), Some([7].as_slice()));
-        assert_eq!(attributes(inner).nth(1).unwrap().ipv4(), Some(Ipv4Addr::LOCALHOST));
+        assert_eq!(ip(attributes(inner).nth(1).unwrap().value), Some(IpAddr::V4(Ipv4Addr::LOCALHOST)));
         assert_eq!(messages.action(1), "try again");
     }
 

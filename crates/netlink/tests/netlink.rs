@@ -54,15 +54,15 @@ fn a_bridge_with_a_port_in_another_namespace() {
         let addresses = route.addresses().unwrap();
         assert!(addresses.iter().any(|a| a.link == bridge.index && a.address == Ipv4Addr::new(10, 1, 0, 1)));
         let routes = route.routes().unwrap();
-        assert!(routes.iter().any(|r| r.destination == (Ipv4Addr::new(10, 1, 0, 0), 24)), "{routes:?}");
+        assert!(routes.iter().any(|r| r.destination == (Ipv4Addr::new(10, 1, 0, 0).into(), 24)), "{routes:?}");
 
         namespace::within(other.as_fd(), || {
             let route = Connection::open().unwrap();
             let eth0 = link(&route, "eth0");
             assert_eq!((eth0.mac, eth0.kind.as_str()), (Some(MAC), "veth"));
             let default = Route {
-                destination: (Ipv4Addr::UNSPECIFIED, 0),
-                gateway: Some(Ipv4Addr::new(10, 1, 0, 1)),
+                destination: (Ipv4Addr::UNSPECIFIED.into(), 0),
+                gateway: Some(Ipv4Addr::new(10, 1, 0, 1).into()),
                 link: eth0.index,
                 metric: 3,
             };
@@ -197,7 +197,7 @@ fn table(elements: &[Element]) -> nft::Batch {
                 Expression::LoadPayload(Payload::Destination, second),
                 Expression::LoadPayload(Payload::DestinationPort, third),
                 Expression::Map { map: "ports", key: first, to: first },
-                Expression::DestinationNat { address: first, port: Some(second) },
+                Expression::DestinationNat { family: Family::Ip, address: first, port: Some(second) },
             ],
         )
         .insert_rule(TABLE, "in", "", &[Expression::Counter, Expression::Verdict(Verdict::Return)])
@@ -279,7 +279,10 @@ fn nft_shows_what_was_made() {
 #[test]
 fn tracked_connections_are_forgotten_by_choice() {
     isolated(|| {
-        let all = [conntrack::Exchanges::AnsweredBy(Ipv4Addr::LOCALHOST), conntrack::Exchanges::SentTo(53)];
+        let all = [
+            conntrack::Exchanges::AnsweredBy(Ipv4Addr::LOCALHOST.into()),
+            conntrack::Exchanges::SentTo { port: 53, ipv6: false },
+        ];
         conntrack::forget(&nft::Connection::open().unwrap(), &all).unwrap();
     });
 }

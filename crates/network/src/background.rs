@@ -6,7 +6,7 @@
 //! it). Neither belongs between a command and its answer.
 
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -38,7 +38,7 @@ const PATIENCE: Duration = Duration::from_millis(500);
 pub(crate) struct Leaving {
     pub(crate) network: String,
     pub(crate) container: String,
-    pub(crate) ip: Ipv4Addr,
+    pub(crate) addresses: Vec<IpAddr>,
     pub(crate) host_interface: String,
     pub(crate) since: Instant,
 }
@@ -226,13 +226,15 @@ pub(crate) fn remove(names: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// A namespace with its loopback up, and without IPv6 on what is put into it: no container has an IPv6 address, and a
-/// link that configures itself would only delay and surprise.
+/// A namespace with its loopback up, and without IPv6 on what is put into it: a link that configures itself would only
+/// delay and surprise. Who gets an IPv6 address has it turned on, and believes no router all the same.
 fn make() -> Result<OwnedFd> {
     let made = namespace::create(|| {
-        if let Err(error) = sysctl::ensure("ipv6/conf/default/disable_ipv6", "1") {
-            // A kernel without IPv6 has none to turn off.
-            tracing::debug!(?error, "IPv6 is not turned off in a container");
+        for (name, value) in [("disable_ipv6", "1"), ("accept_ra", "0")] {
+            if let Err(error) = sysctl::ensure(&format!("ipv6/conf/default/{name}"), value) {
+                // A kernel without IPv6 has none to turn off.
+                tracing::debug!(?error, "IPv6 is not turned off in a container");
+            }
         }
         let mut batch = Batch::new();
         // The loopback is the first link of every namespace.

@@ -1,12 +1,17 @@
 //! Bridges, as the kernel has them.
 
 use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv6Addr};
+use std::time::{Duration, Instant};
 
 use wharf_netlink::MacAddress;
 use wharf_netlink::route::{Batch, Bridge, Connection, Link};
 
 use crate::mark::{self, Mark};
-use crate::{Ipv4Net, NetworkError, NetworkRecord, Result, sysctl};
+use crate::{Ipv4Net, Ipv6Net, NetworkError, NetworkRecord, Result, sysctl};
+
+/// The address of every bridge on its link, as Docker has it.
+pub(crate) const LINK_LOCAL: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
 
 /// The first of `wharf0`, `wharf1`… that no link has.
 pub(crate) fn free_name(links: &[Link]) -> String {
@@ -15,19 +20,37 @@ pub(crate) fn free_name(links: &[Link]) -> String {
 }
 
 /// Networks of the host that ours must not overlap: its addresses, and where its routes lead.
-pub(crate) fn host_networks(route: &Connection) -> Result<Vec<Ipv4Net>> {
+#[derive(Debug, Default)]
+pub(crate) struct Occupied {
+    pub(crate) v4: Vec<Ipv4Net>,
+    pub(crate) v6: Vec<Ipv6Net>,
+}
+
+/// What the host has.
+pub(crate) fn host_networks(route: &Connection) -> Result<Occupied> {
     let addresses = route.addresses()?.into_iter().map(|entry| (entry.address, entry.prefix));
     // The default route leads everywhere and takes nothing.
     let routes = route.routes()?.into_iter().map(|entry| entry.destination).filter(|(_, prefix)| *prefix > 0);
-    Ok(addresses.chain(routes).filter_map(|(address, prefix)| Ipv4Net::new(address, prefix)).collect())
+    let mut occupied = Occupied::default();
+    for (address, prefix) in addresses.chain(routes) {
+        match address {
+            IpAddr::V4(address) => occupied.v4.extend(Ipv4Net::new(address, prefix)),
+            IpAddr::V6(address) => occupied.v6.extend(Ipv6Net::new(address, prefix)),
+        }
+    }
+    Ok(occupied)
 }
 
 /// Makes the bridge of a network, or completes one that is there, and gives its index. A bridge that the user has made
 /// is used when the network names it (`com.docker.network.bridge.name`), gets no mark, and so is not removed by us.
 pub(crate) fn ensure(route: &Connection, instance: &str, record: &NetworkRecord) -> Result<u32> {
-    let (Some(name), Some(subnet), Some(gateway)) = (&record.bridge, record.subnet, record.gateway) else {
+    let Some(name) = &record.bridge else {
         return Err(NetworkError::Invalid(format!("network {} has no bridge", record.name)));
     };
+    if record.pool6.is_some() && !sysctl::has_ipv6() {
+        let message = format!("network {} needs IPv6, which this host's kernel does not have", record.name);
+        return Err(NetworkError::Invalid(message));
+    }
     let there = match route.link(name)? {
         Some(link) if mark::is_of_another(instance, &link.alias) => {
             return Err(NetworkError::Invalid(format!("the bridge `{name}` is another daemon's")));
@@ -54,15 +77,58 @@ pub(crate) fn ensure(route: &Connection, instance: &str, record: &NetworkRecord)
     let Some(link) = route.link(name)? else {
         return Err(NetworkError::NotFound(record.name.clone()));
     };
-    let addresses = route.addresses()?;
-    if !addresses.iter().any(|entry| entry.link == link.index && entry.address == gateway) {
-        let mut batch = Batch::new();
-        batch.add_address(link.index, gateway, subnet.prefix());
-        route.apply(batch)?;
+    let mut wanted: Vec<(IpAddr, u8)> = Vec::new();
+    if let (Some(subnet), Some(gateway)) = (record.subnet, record.gateway) {
+        wanted.push((gateway.into(), subnet.prefix()));
+        // Without it the host's own packets from 127.0.0.1 to a published port would have no way to the container.
+        sysctl::ensure(&format!("ipv4/conf/{name}/route_localnet"), "1")?;
     }
-    // Without it the host's own packets from 127.0.0.1 to a published port would have no way to the container.
-    sysctl::ensure(&format!("ipv4/conf/{name}/route_localnet"), "1")?;
+    if let Some(pool) = &record.pool6 {
+        // Hosts may have it off for what comes new; and no container is this host's router.
+        sysctl::ensure(&format!("ipv6/conf/{name}/disable_ipv6"), "0")?;
+        sysctl::ensure(&format!("ipv6/conf/{name}/accept_ra"), "0")?;
+        wanted.push((LINK_LOCAL.into(), 64));
+        wanted.extend(pool.gateway.map(|gateway| (gateway.into(), pool.subnet.prefix())));
+    }
+    let there = route.addresses()?;
+    wanted.retain(|(address, _)| !there.iter().any(|entry| entry.link == link.index && entry.address == *address));
+    if !wanted.is_empty() {
+        let mut batch = Batch::new();
+        for (address, prefix) in &wanted {
+            batch.add_address(link.index, *address, *prefix);
+        }
+        route.apply(batch)?;
+        let addresses: Vec<IpAddr> = wanted.into_iter().map(|(address, _)| address).collect();
+        await_heard(route, link.index, &addresses)?;
+    }
     Ok(link.index)
+}
+
+/// How long the kernel may take to hear what is said to a new address.
+const PATIENCE: Duration = Duration::from_millis(200);
+const LOOK: Duration = Duration::from_micros(200);
+
+/// Waits until a link hears neighbours that ask for its new addresses of IPv6. The kernel joins their groups (RFC 4291,
+/// 2.7.1) by a thread of its own some moments after it has given the address, and who asks meanwhile asks again only
+/// after a second.
+pub(crate) fn await_heard(route: &Connection, link: u32, addresses: &[IpAddr]) -> Result<()> {
+    let group = |address: &IpAddr| match address {
+        IpAddr::V6(address) => {
+            let [.., a, b] = address.segments();
+            Some((link, Ipv6Addr::new(0xff02, 0, 0, 0, 0, 1, 0xff00 | a & 0xff, b)))
+        }
+        IpAddr::V4(_) => None,
+    };
+    let wanted: Vec<_> = addresses.iter().filter_map(group).collect();
+    let until = Instant::now() + PATIENCE;
+    while !wanted.is_empty() && Instant::now() < until {
+        let heard = route.groups6()?;
+        if wanted.iter().all(|group| heard.contains(group)) {
+            break;
+        }
+        std::thread::sleep(LOOK);
+    }
+    Ok(())
 }
 
 /// Links that carry our mark.

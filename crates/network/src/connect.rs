@@ -1,24 +1,32 @@
 //! Connecting containers, and letting go of them.
 
 use std::collections::BTreeSet;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::os::fd::BorrowedFd;
 use std::time::Instant;
 
 use wharf_netlink::namespace;
-use wharf_netlink::route::{Batch, Connection, Peer, Port, Route, Veth};
+use wharf_netlink::route::{Batch, Connection, Peer, Port, Route, RouteEntry, Veth};
 
 use crate::background::{self, Leaving};
+use wharf_netlink::MacAddress;
+
 use crate::create::{PREFIX, random_id};
 use crate::networks::Inner;
 use crate::state::{Network, endpoint_key};
-use crate::{Endpoint, EndpointRequest, NetworkError, NetworkRecord, Networks, Result, bridge, ipam, mark, sysctl};
+use crate::{
+    Endpoint, EndpointRequest, Ipv4Net, NetworkError, NetworkRecord, Networks, Result, bridge, ipam, mark, sysctl,
+};
+
+/// What a route of IPv6 has when nothing is said (`IP6_RT_PRIO_USER`).
+const KERNELS_METRIC: u32 = 1024;
 
 impl Networks {
     /// Gives a container an address and a link in a network.
     ///
     /// The address is reserved in one transaction before anything is made, so it is never given twice; the link is
-    /// one batch here and one in the container. In the container the default route of the interface with the lowest
-    /// number is taken; those of further networks have its number as their metric, and take over when it goes.
+    /// one batch here and one in the container. In the container the default route of the lowest rank is taken; those of
+    /// further networks have their rank as their metric, and take over when it goes.
     ///
     /// # Errors
     /// `NotFound`, `Connected`, `NoAddress`, `AddressTaken`, and when the kernel refuses; then nothing of it is left.
@@ -48,7 +56,8 @@ impl Networks {
         Ok(endpoint)
     }
 
-    /// Takes a container out of a network, at once: when this returns, the link is gone and the address free.
+    /// Takes a container out of a network, at once: when this returns, the link is gone, what was published there is
+    /// not any more, and the address is free.
     /// For a container that has ended, [`Self::release`] is quicker.
     ///
     /// # Errors
@@ -62,6 +71,7 @@ impl Networks {
                 network: network.record.name.clone(),
             })?
         };
+        self.unpublish_at(container, &endpoint.addresses())?;
         background::remove(&[&endpoint.host_interface])?;
         self.inner.delete_rows(std::slice::from_ref(&endpoint))?;
         self.inner.forget_in_memory(std::slice::from_ref(&endpoint));
@@ -83,13 +93,40 @@ impl Networks {
             self.inner.background.leave(endpoints.iter().map(|endpoint| Leaving {
                 network: endpoint.network_id.clone(),
                 container: endpoint.container.clone(),
-                ip: endpoint.ip,
+                addresses: endpoint.addresses(),
                 host_interface: endpoint.host_interface.clone(),
                 since,
             }));
             self.inner.forget_in_memory(&endpoints);
         }
         unpublished
+    }
+
+    /// Puts a container's ways out into another order: that of the first network (by its ID) is taken.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn rank(&self, container: &str, netns: BorrowedFd<'_>, networks: &[String]) -> Result<()> {
+        let endpoints = self.endpoints_of(container);
+        let route = namespace::within(netns, Connection::open)??;
+        let (links, there) = (route.links()?, route.routes()?);
+        let (mut old, mut new) = (Batch::new(), Batch::new());
+        for (rank, id) in (0..).zip(networks) {
+            let Some(endpoint) = endpoints.iter().find(|endpoint| endpoint.network_id == *id) else { continue };
+            let Some(link) = links.iter().find(|link| link.name == endpoint.interface) else { continue };
+            for wanted in defaults(endpoint, link.index, rank) {
+                let same = |entry: &&RouteEntry| {
+                    entry.link == Some(link.index)
+                        && (entry.destination, entry.gateway) == (wanted.destination, wanted.gateway)
+                };
+                // What the container has taken away itself is not put back.
+                let Some(entry) = there.iter().find(same) else { continue };
+                old.delete_route(&Route { metric: entry.metric, ..wanted });
+                new.add_route(&wanted);
+            }
+        }
+        route.apply(old)?;
+        Ok(route.apply(new)?)
     }
 
     /// Gives a container another name in its networks.
@@ -120,15 +157,20 @@ impl Inner {
             state.resolve(if request.network == "default" { "bridge" } else { request.network })?.record.id.clone();
         let network = state.networks.get_mut(&id).ok_or_else(|| NetworkError::NotFound(request.network.to_owned()))?;
         let record = network.record.clone();
-        let Some(subnet) = record.subnet else {
+        if record.subnet.is_none() && record.pool6.is_none() {
             return Err(NetworkError::Invalid(format!("no container can be connected to the network {}", record.name)));
-        };
+        }
         let link = network.link;
         if network.endpoints.contains_key(request.container) {
             return Err(NetworkError::Connected { name: request.name.to_owned(), network: record.name });
         }
         let leaving = self.background.leaving(&id);
-        let ip = choose(network, request, &leaving)?;
+        let (ip, ip6) = (choose(network, request, &leaving)?, choose6(network, request, &leaving)?);
+        let Some(first) = ip.map(IpAddr::V4).or(ip6.map(IpAddr::V6)) else {
+            let message = format!("network {} has IPv6 only, and the container has turned that off", record.name);
+            return Err(NetworkError::Invalid(message));
+        };
+        let pool6 = record.pool6.as_ref().filter(|_| ip6.is_some());
         let prefix = record.options.get(PREFIX).map_or("eth", String::as_str);
         let endpoint = Endpoint {
             network_id: id,
@@ -139,18 +181,22 @@ impl Inner {
             name: request.name.to_owned(),
             aliases: request.aliases.to_vec(),
             ip,
-            prefix: subnet.prefix(),
+            prefix: record.subnet.map_or(0, Ipv4Net::prefix),
             gateway: record.gateway.filter(|_| !record.internal),
-            mac: request.mac.unwrap_or_else(|| ipam::mac_of(ip)),
+            ip6,
+            prefix6: pool6.map_or(0, |pool| pool.subnet.prefix()),
+            gateway6: pool6.and_then(|pool| pool.gateway).filter(|_| !record.internal),
+            mac: request.mac.unwrap_or_else(|| ipam::mac_of(first)),
             interface: format!("{prefix}{number}"),
         };
         network.endpoints.insert(endpoint.container.clone(), endpoint.clone());
         drop(state);
-        if let Some(old) = leaving.iter().find(|old| old.ip == ip)
-            && let Err(error) = self.background.hurry(old)
-        {
-            self.forget_in_memory(std::slice::from_ref(&endpoint));
-            return Err(error);
+        let addresses = endpoint.addresses();
+        for old in leaving.iter().filter(|old| old.addresses.iter().any(|address| addresses.contains(address))) {
+            if let Err(error) = self.background.hurry(old) {
+                self.forget_in_memory(std::slice::from_ref(&endpoint));
+                return Err(error);
+            }
         }
         Ok((record, link, endpoint))
     }
@@ -183,21 +229,33 @@ impl Inner {
         batch.mark_and_set_up(name, &mark::endpoint(self.instance(), endpoint));
         let host = Connection::open()?;
         host.apply(batch)?;
-        let route = namespace::within(request.netns, Connection::open)??;
+        let route = namespace::within(request.netns, || {
+            if endpoint.ip6.is_some() || request.link_local.iter().any(IpAddr::is_ipv6) {
+                sysctl::ensure(&format!("ipv6/conf/{}/disable_ipv6", endpoint.interface), "0")?;
+            }
+            Ok::<_, NetworkError>(Connection::open()?)
+        })??;
         let Some(link) = route.link(&endpoint.interface)? else {
             return Err(NetworkError::NotFound(format!("interface {}", endpoint.interface)));
         };
         let mut batch = Batch::new();
-        batch.add_address(link.index, endpoint.ip, endpoint.prefix).set_up(link.index);
-        if let Some(gateway) = endpoint.gateway {
-            batch.add_route(&Route {
-                destination: (Ipv4Addr::UNSPECIFIED, 0),
-                gateway: Some(gateway),
-                link: link.index,
-                metric: number,
-            });
+        // Its own address of the link comes first, for neighbours know one another by that.
+        if endpoint.ip6.is_some() {
+            batch.no_own_address(link.index).add_address(link.index, link_local(endpoint.mac), 64);
+        }
+        for address in endpoint.addresses() {
+            let prefix = if address.is_ipv4() { endpoint.prefix } else { endpoint.prefix6 };
+            batch.add_address(link.index, address, prefix);
+        }
+        for address in request.link_local {
+            batch.add_address(link.index, *address, if address.is_ipv4() { 16 } else { 64 });
+        }
+        batch.set_up(link.index);
+        for default in defaults(endpoint, link.index, request.rank.unwrap_or(number)) {
+            batch.add_route(&default);
         }
         route.apply(batch)?;
+        bridge::await_heard(&route, link.index, &endpoint.addresses())?;
         // The kernel enables links that have come up behind our back, and what is sent meanwhile is lost; an ARP
         // request that is lost costs a second. Looking at a link makes it do that first (since Linux 6.8; before, it
         // is a matter of luck and a few milliseconds).
@@ -258,35 +316,104 @@ fn number_of(name: &str) -> Option<u32> {
 }
 
 /// The address of a new endpoint.
-fn choose(network: &Network, request: &EndpointRequest<'_>, leaving: &[Leaving]) -> Result<Ipv4Addr> {
+fn choose(network: &Network, request: &EndpointRequest<'_>, leaving: &[Leaving]) -> Result<Option<Ipv4Addr>> {
     let record = &network.record;
     if let Some(address) = request.ip {
-        return requested(network, address);
+        requested(network, address.into(), record.subnet_chosen)?;
+        return Ok(Some(address));
+    }
+    if record.subnet.is_none() {
+        return Ok(None);
     }
     let mut taken: BTreeSet<Ipv4Addr> = network.taken();
     // The container had an address a moment ago: it is still its own.
-    if let Some(old) = leaving.iter().find(|old| old.container == request.container && !taken.contains(&old.ip)) {
-        return Ok(old.ip);
+    if let Some(old) = four(old_of(leaving, request)).find(|ip| !taken.contains(ip)) {
+        return Ok(Some(old));
     }
-    taken.extend(leaving.iter().map(|old| old.ip));
-    let free = ipam::lowest_free(record, &taken);
-    free.ok_or_else(|| NetworkError::NoAddress { name: record.name.clone(), id: record.id.clone() })
+    taken.extend(four(leaving));
+    Ok(Some(ipam::lowest_free(record, &taken).ok_or_else(|| full(record, "IPv4"))?))
 }
 
-fn requested(network: &Network, address: Ipv4Addr) -> Result<Ipv4Addr> {
+/// As [`choose`], of IPv6.
+fn choose6(network: &Network, request: &EndpointRequest<'_>, leaving: &[Leaving]) -> Result<Option<Ipv6Addr>> {
+    let record = &network.record;
+    if let Some(address) = request.ip6 {
+        requested(network, address.into(), record.pool6.as_ref().is_some_and(|pool| pool.chosen))?;
+        return Ok(Some(address));
+    }
+    let Some(pool) = record.pool6.as_ref().filter(|_| !request.no_ipv6) else { return Ok(None) };
+    let mut taken: BTreeSet<Ipv6Addr> = network.taken6();
+    let old = six(old_of(leaving, request)).find(|ip| pool.subnet.contains(*ip) && !taken.contains(ip));
+    if old.is_some() {
+        return Ok(old);
+    }
+    taken.extend(six(leaving));
+    Ok(Some(pool.lowest_free(&taken).ok_or_else(|| full(record, "IPv6"))?))
+}
+
+fn full(record: &NetworkRecord, family: &'static str) -> NetworkError {
+    NetworkError::NoAddress { family, name: record.name.clone(), id: record.id.clone() }
+}
+
+fn old_of<'a>(leaving: &'a [Leaving], request: &'a EndpointRequest<'_>) -> impl Iterator<Item = &'a Leaving> {
+    leaving.iter().filter(|old| old.container == request.container)
+}
+
+fn four<'a>(leaving: impl IntoIterator<Item = &'a Leaving>) -> impl Iterator<Item = Ipv4Addr> {
+    let all = leaving.into_iter().flat_map(|old| &old.addresses);
+    all.filter_map(|address| if let IpAddr::V4(address) = address { Some(*address) } else { None })
+}
+
+fn six<'a>(leaving: impl IntoIterator<Item = &'a Leaving>) -> impl Iterator<Item = Ipv6Addr> {
+    let all = leaving.into_iter().flat_map(|old| &old.addresses);
+    all.filter_map(|address| if let IpAddr::V6(address) = address { Some(*address) } else { None })
+}
+
+/// The ways out of an endpoint: `rank` is its place among those of its container.
+fn defaults(endpoint: &Endpoint, link: u32, rank: u32) -> Vec<Route> {
+    let four = endpoint.gateway.filter(|_| endpoint.ip.is_some()).map(|gateway| Route {
+        destination: (Ipv4Addr::UNSPECIFIED.into(), 0),
+        gateway: Some(gateway.into()),
+        link,
+        metric: rank,
+    });
+    let six = endpoint.gateway6.map(|gateway| Route {
+        destination: (Ipv6Addr::UNSPECIFIED.into(), 0),
+        gateway: Some(gateway.into()),
+        link,
+        // The first has the kernel's own.
+        metric: if rank == 0 { 0 } else { rank.saturating_add(KERNELS_METRIC) },
+    });
+    four.into_iter().chain(six).collect()
+}
+
+/// The address of a link that the kernel would make of its hardware address (RFC 4291, appendix A), had we not turned
+/// that off to have it without the time that it takes to see whether somebody else has it.
+fn link_local(mac: MacAddress) -> Ipv6Addr {
+    let [a, b, c, d, e, f] = mac.0;
+    let words = [[a ^ 2, b], [c, 0xff], [0xfe, d], [e, f]].map(u16::from_be_bytes);
+    Ipv6Addr::new(0xfe80, 0, 0, 0, words[0], words[1], words[2], words[3])
+}
+
+fn requested(network: &Network, address: IpAddr, chosen: bool) -> Result<()> {
     let record = &network.record;
     if record.predefined {
         return Err(NetworkError::Invalid(
             "user specified IP address is supported on user defined networks only".into(),
         ));
     }
-    if !record.subnet_chosen {
+    let family = if address.is_ipv4() { "IPv4" } else { "IPv6" };
+    if (address.is_ipv6() && record.pool6.is_none()) || (address.is_ipv4() && record.subnet.is_none()) {
+        let message = format!("invalid address {address}: network {} has no {family}", record.name);
+        return Err(NetworkError::Invalid(message));
+    }
+    if !chosen {
         return Err(NetworkError::Invalid(
             "user specified IP address is supported only when connecting to networks with user configured subnets"
                 .into(),
         ));
     }
-    if !record.subnet.is_some_and(|subnet| subnet.contains(address)) {
+    if !record.contains(address) {
         return Err(NetworkError::Invalid(format!(
             "invalid address {address}: it does not belong to any of this network's subnets"
         )));
@@ -294,15 +421,20 @@ fn requested(network: &Network, address: Ipv4Addr) -> Result<Ipv4Addr> {
     if let Some(other) = network.owner(address) {
         return Err(NetworkError::AddressTaken { address, owner: format!("container {}", other.name) });
     }
-    if ipam::is_reserved(record, address) {
+    let reserved = match address {
+        IpAddr::V4(address) => ipam::is_reserved(record, address),
+        IpAddr::V6(address) => record.pool6.as_ref().is_none_or(|pool| pool.is_reserved(address)),
+    };
+    if reserved {
         return Err(NetworkError::AddressTaken { address, owner: format!("network {}", record.name) });
     }
-    Ok(address)
+    Ok(())
 }
 
 /// Whether frames between ports of a bridge go through the rules for packets (`br_netfilter`). Then one that a rule
 /// sends back into the bridge that it came from never leaves that: the port must let it go back, and between isolated
 /// ports it does not get through at all, so that there a container does not reach what its neighbour publishes.
 fn bridged_traffic_is_filtered() -> bool {
-    sysctl::read("bridge/bridge-nf-call-iptables").is_ok_and(|value| value == "1")
+    let names = ["bridge/bridge-nf-call-iptables", "bridge/bridge-nf-call-ip6tables"];
+    names.iter().any(|name| sysctl::read(name).is_ok_and(|value| value == "1"))
 }

@@ -1,9 +1,9 @@
 //! From what is asked for to what a network is.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
 
-use crate::{CreateNetwork, Ipv4Net, NetworkError, NetworkRecord, PoolRequest, Result};
+use crate::NetworkOptions;
+use crate::{CreateNetwork, Ipv4Net, NetworkError, NetworkRecord, Pool6, PoolRequest, Result, ipam_request};
 
 /// Options of the bridge driver that are understood; what else begins so is refused, as its effect would be missed.
 const NAME: &str = "com.docker.network.bridge.name";
@@ -14,10 +14,15 @@ const DEFAULT_BRIDGE: &str = "com.docker.network.bridge.default_bridge";
 const MTU: &str = "com.docker.network.driver.mtu";
 /// What a container's interfaces are called, instead of `eth`.
 pub(crate) const PREFIX: &str = "com.docker.network.container_iface_prefix";
+const GATEWAY_MODE: [&str; 2] =
+    ["com.docker.network.bridge.gateway_mode_ipv4", "com.docker.network.bridge.gateway_mode_ipv6"];
+/// Stand for the fields of the request; for the daemon's `default-network-opts`.
+const ENABLE_IPV4: &str = "com.docker.network.enable_ipv4";
+const ENABLE_IPV6: &str = "com.docker.network.enable_ipv6";
 const UNDONE: [&str; 4] = [
     "com.docker.network.bridge.inhibit_ipv4",
-    "com.docker.network.bridge.gateway_mode_ipv4",
-    "com.docker.network.bridge.gateway_mode_ipv6",
+    GATEWAY_MODE[0],
+    GATEWAY_MODE[1],
     "com.docker.network.bridge.trusted_host_interfaces",
 ];
 
@@ -49,11 +54,13 @@ pub(crate) fn predefined(name: &str, driver: &str) -> Result<NetworkRecord> {
         options: BTreeMap::new(),
         ipam_driver: "default".into(),
         ipam_options: BTreeMap::new(),
+        ipv4: true,
         subnet: None,
         subnet_chosen: false,
         gateway: None,
         ip_range: None,
         aux_addresses: BTreeMap::new(),
+        pool6: None,
         bridge: None,
         mtu: 0,
         icc: true,
@@ -63,8 +70,15 @@ pub(crate) fn predefined(name: &str, driver: &str) -> Result<NetworkRecord> {
     })
 }
 
-/// Checks a request and makes a record of it; the subnet is still to be found when it names none.
-pub(crate) fn record(request: &CreateNetwork, mtu: u32) -> Result<NetworkRecord> {
+/// A record whose subnets are still to be found where the request named none.
+#[derive(Debug)]
+pub(crate) struct Draft {
+    pub(crate) record: NetworkRecord,
+    pub(crate) ipv6: bool,
+}
+
+/// Checks a request and makes a record of it.
+pub(crate) fn record(request: &CreateNetwork, defaults: &NetworkOptions) -> Result<Draft> {
     let name = request.name.as_str();
     if name.trim().is_empty() {
         return Err(NetworkError::Invalid("invalid name: name is empty".into()));
@@ -88,30 +102,41 @@ pub(crate) fn record(request: &CreateNetwork, mtu: u32) -> Result<NetworkRecord>
         }
         driver => return Err(NetworkError::NoDriver(driver.to_owned())),
     }
-    if request.ipv6 {
-        return Err(NetworkError::NotImplemented("IPv6 networks are not done yet: leave out --ipv6".into()));
-    }
     if !matches!(request.ipam.driver.as_str(), "" | "default") {
         return Err(NetworkError::NoDriver(request.ipam.driver.clone()));
-    }
-    if request.ipam.config.len() > 1 {
-        return Err(NetworkError::NotImplemented("a network with more than one subnet is not done".into()));
     }
     let mut record = predefined(name, "bridge")?;
     record.predefined = false;
     record.internal = request.internal;
     record.attachable = request.attachable;
     record.labels.clone_from(&request.labels);
-    record.options.clone_from(&request.options);
+    // What the request says itself comes first.
+    record.options = defaults.default_bridge_options.clone();
+    record.options.extend(request.options.clone());
     record.ipam_options.clone_from(&request.ipam.options);
     record.masquerade = true;
-    record.mtu = mtu;
+    record.mtu = defaults.mtu;
     record.bridge = Some(format!("br-{}", &record.id[..12]));
     options(&mut record)?;
-    if let Some(pool) = request.ipam.config.first() {
-        addresses(&mut record, pool)?;
+    record.ipv4 = match request.ipv4 {
+        Some(wanted) => wanted,
+        None => enabled(&record, ENABLE_IPV4)?.unwrap_or(true),
+    };
+    let ipv6 = match request.ipv6 {
+        Some(wanted) => wanted,
+        None => enabled(&record, ENABLE_IPV6)?.unwrap_or(false),
+    };
+    if !record.ipv4 && !ipv6 {
+        return Err(NetworkError::Invalid("IPv4 or IPv6 must be enabled".into()));
     }
-    Ok(record)
+    addresses(&mut record, &request.ipam.config, ipv6)?;
+    Ok(Draft { record, ipv6 })
+}
+
+/// What an option says that stands for a field of the request.
+fn enabled(record: &NetworkRecord, key: &str) -> Result<Option<bool>> {
+    let invalid = || NetworkError::Invalid(format!("driver-opt \"{key}\" is not a valid bool"));
+    record.options.get(key).map(|value| boolean(value).ok_or_else(invalid)).transpose()
 }
 
 fn options(record: &mut NetworkRecord) -> Result<()> {
@@ -136,6 +161,8 @@ fn options(record: &mut NetworkRecord) -> Result<()> {
             HOST_BINDING => record.host_binding = Some(value.parse().map_err(|_| invalid(&key, &value))?),
             // With three digits behind it.
             PREFIX if value.is_empty() || value.len() > MAX_LINK_NAME - 3 => return Err(invalid(&key, &value)),
+            // What we do.
+            mode if GATEWAY_MODE.contains(&mode) && matches!(value.as_str(), "" | "nat") => {}
             undone if UNDONE.contains(&undone) => {
                 return Err(NetworkError::NotImplemented(format!("the network option {key} is not done yet")));
             }
@@ -154,54 +181,29 @@ fn boolean(text: &str) -> Option<bool> {
     }
 }
 
-fn addresses(record: &mut NetworkRecord, pool: &PoolRequest) -> Result<()> {
-    let net = |text: &str| {
-        if text.contains(':') {
-            return Err(NetworkError::NotImplemented(format!("IPv6 networks are not done yet: {text}")));
-        }
-        text.parse::<Ipv4Net>().map_err(|error| NetworkError::Invalid(error.to_string()))
-    };
-    if pool.subnet.is_empty() {
-        if !pool.gateway.is_empty() || !pool.ip_range.is_empty() || !pool.aux_addresses.is_empty() {
-            return Err(NetworkError::Invalid(
-                "invalid network config: a gateway, an ip-range or an auxiliary address needs a subnet".into(),
-            ));
-        }
-        return Ok(());
+fn addresses(record: &mut NetworkRecord, pools: &[PoolRequest], ipv6: bool) -> Result<()> {
+    let subnets = ipam_request::check(pools, record.ipv4, ipv6)?;
+    if let Some(four) = subnets.v4 {
+        record.subnet = Some(four.net);
+        record.subnet_chosen = true;
+        record.gateway = four.gateway;
+        record.ip_range = four.ip_range;
+        record.aux_addresses = four.aux_addresses;
     }
-    let subnet = net(&pool.subnet)?.network();
-    if subnet.prefix() > 30 || subnet.prefix() == 0 {
-        return Err(NetworkError::Invalid(format!("invalid network config: subnet {subnet} has no room for hosts")));
-    }
-    let inside = |what: &str, text: &str| {
-        let bare = text.split_once('/').map_or(text, |(address, _)| address);
-        let address: Ipv4Addr =
-            bare.parse().map_err(|_| NetworkError::Invalid(format!("invalid {what} address: {text}")))?;
-        if subnet.contains(address) {
-            return Ok(address);
-        }
-        Err(NetworkError::Invalid(format!("invalid network config: {what} {text} is not in subnet {subnet}")))
-    };
-    record.subnet = Some(subnet);
-    record.subnet_chosen = true;
-    if !pool.gateway.is_empty() {
-        record.gateway = Some(inside("gateway", &pool.gateway)?);
-    }
-    if !pool.ip_range.is_empty() {
-        let range = net(&pool.ip_range)?;
-        if !subnet.covers(range) {
-            let message = format!("invalid network config: ip-range {range} is not in subnet {subnet}");
-            return Err(NetworkError::Invalid(message));
-        }
-        record.ip_range = Some(range.network());
-    }
-    for (name, text) in &pool.aux_addresses {
-        record.aux_addresses.insert(name.clone(), inside("auxiliary", text)?);
+    record.pool6 = subnets.v6.map(|six| Pool6 {
+        subnet: six.net,
+        chosen: true,
+        gateway: six.gateway,
+        ip_range: six.ip_range,
+        aux_addresses: six.aux_addresses,
+    });
+    if let Some(pool) = &mut record.pool6 {
+        pool.settle();
     }
     Ok(())
 }
 
-/// Completes a record with its subnet: a gateway that was not named is the first address that is not taken.
+/// Completes a record with its IPv4 subnet: a gateway that was not named is the first address that is not taken.
 pub(crate) fn settle(record: &mut NetworkRecord, subnet: Ipv4Net) {
     record.subnet = Some(subnet.network());
     if record.gateway.is_none() {
@@ -213,7 +215,31 @@ pub(crate) fn settle(record: &mut NetworkRecord, subnet: Ipv4Net) {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use super::*;
+
+    fn made(request: &CreateNetwork) -> Result<NetworkRecord> {
+        Ok(record(request, &NetworkOptions::default())?.record)
+    }
+
+    #[test]
+    fn ipv6_is_asked_for_by_the_request_or_the_defaults() {
+        let six = |options: &[(&str, &str)], ipv6, defaults: &[(&str, &str)]| {
+            let request = CreateNetwork { ipv6, ..request(options, None) };
+            let pairs = defaults.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
+            let defaults = NetworkOptions { default_bridge_options: pairs.collect(), ..NetworkOptions::default() };
+            record(&request, &defaults).map(|draft| draft.ipv6)
+        };
+        assert!(!six(&[], None, &[]).unwrap());
+        assert!(six(&[], Some(true), &[]).unwrap());
+        assert!(six(&[], None, &[(ENABLE_IPV6, "true")]).unwrap());
+        assert!(!six(&[], Some(false), &[(ENABLE_IPV6, "true")]).unwrap());
+        assert!(!six(&[(ENABLE_IPV6, "0")], None, &[(ENABLE_IPV6, "true")]).unwrap());
+        assert!(six(&[(ENABLE_IPV6, "maybe")], None, &[]).is_err());
+        let options = [("com.docker.network.bridge.host_binding_ipv4", "::1")];
+        assert_eq!(made(&request(&options, None)).unwrap().host_binding, Some("::1".parse().unwrap()));
+    }
 
     fn request(options: &[(&str, &str)], pool: Option<PoolRequest>) -> CreateNetwork {
         let mut request = CreateNetwork { name: "web".into(), ..CreateNetwork::default() };
@@ -230,17 +256,17 @@ mod tests {
     #[test]
     fn options_make_a_record() {
         let options = [(ICC, "false"), (MTU, "1400"), (NAME, "lan0"), (HOST_BINDING, "127.0.0.1"), ("else", "x")];
-        let record = record(&request(&options, None), 1500).unwrap();
+        let record = made(&request(&options, None)).unwrap();
         assert_eq!((record.icc, record.mtu, record.bridge.as_deref()), (false, 1400, Some("lan0")));
-        assert_eq!((record.host_binding, record.masquerade), (Some(Ipv4Addr::LOCALHOST), true));
+        assert_eq!((record.host_binding, record.masquerade), (Some(Ipv4Addr::LOCALHOST.into()), true));
         for bad in [(ICC, "maybe"), (MTU, "1"), (NAME, "a/b"), (NAME, "sixteen-letters-"), (UNDONE[0], "true")] {
-            assert!(super::record(&request(&[bad], None), 1500).is_err(), "{bad:?}");
+            assert!(made(&request(&[bad], None)).is_err(), "{bad:?}");
         }
     }
 
     #[test]
     fn addresses_must_fit_one_another() {
-        let mut made = record(&request(&[], pool("10.1.2.3/16", "10.1.5.0/24", "")), 1500).unwrap();
+        let mut made = made(&request(&[], pool("10.1.0.0/16", "10.1.5.0/24", ""))).unwrap();
         let subnet = made.subnet.unwrap();
         assert_eq!(subnet.to_string(), "10.1.0.0/16");
         settle(&mut made, subnet);
@@ -250,11 +276,10 @@ mod tests {
             pool("10.1.0.0/16", "10.0.0.0/8", ""),
             pool("", "", "10.1.0.1"),
             pool("10.1.0.0/31", "", ""),
-            pool("fd00::/64", "", ""),
             pool("10.1.0.0", "", ""),
         ];
         for pool in bad {
-            assert!(record(&request(&[], pool.clone()), 1500).is_err(), "{pool:?}");
+            assert!(super::record(&request(&[], pool.clone()), &NetworkOptions::default()).is_err(), "{pool:?}");
         }
     }
 
@@ -262,11 +287,12 @@ mod tests {
     fn what_is_not_done_is_refused() {
         for driver in ["host", "null", "macvlan", "overlay", "weave"] {
             let request = CreateNetwork { driver: driver.into(), ..request(&[], None) };
-            assert!(record(&request, 1500).is_err(), "{driver}");
+            assert!(made(&request).is_err(), "{driver}");
         }
-        assert!(record(&CreateNetwork { ipv6: true, ..request(&[], None) }, 1500).is_err());
+        let neither = CreateNetwork { ipv4: Some(false), ..request(&[], None) };
+        assert_eq!(made(&neither).unwrap_err().to_string(), "IPv4 or IPv6 must be enabled");
         for name in ["", " ", "bridge", "host", "none", "a/b", "a\nb"] {
-            assert!(record(&CreateNetwork { name: name.into(), ..request(&[], None) }, 1500).is_err(), "{name:?}");
+            assert!(made(&CreateNetwork { name: name.into(), ..request(&[], None) }).is_err(), "{name:?}");
         }
     }
 }

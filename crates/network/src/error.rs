@@ -1,6 +1,6 @@
 //! What can go wrong with a network.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, SocketAddr};
 
 use wharf_netlink::NetlinkError;
 use wharf_store::StoreError;
@@ -49,18 +49,18 @@ pub enum NetworkError {
     Overlap(String),
     #[error("all predefined address pools have been fully subnetted")]
     NoPool,
-    #[error("no available IPv4 addresses on this network's address pools: {name} ({id})")]
-    NoAddress { name: String, id: String },
+    #[error("no available {family} addresses on this network's address pools: {name} ({id})")]
+    NoAddress { family: &'static str, name: String, id: String },
     #[error("Address already in use: {address} belongs to {owner}")]
-    AddressTaken { address: Ipv4Addr, owner: String },
+    AddressTaken { address: IpAddr, owner: String },
     #[error("endpoint with name {name} already exists in network {network}")]
     Connected { name: String, network: String },
     #[error("container {container} is not connected to network {network}")]
     NotConnected { container: String, network: String },
-    #[error("Bind for {address}:{port} failed: port is already allocated ({owner})")]
-    PortTaken { address: Ipv4Addr, port: u16, owner: String },
-    #[error("Bind for {address}:{port} failed: {why}")]
-    Bind { address: Ipv4Addr, port: u16, why: String },
+    #[error("Bind for {} failed: port is already allocated ({owner})", SocketAddr::new(*.address, *.port))]
+    PortTaken { address: IpAddr, port: u16, owner: String },
+    #[error("Bind for {} failed: {why}", SocketAddr::new(*.address, *.port))]
+    Bind { address: IpAddr, port: u16, why: String },
     #[error("all ports are allocated")]
     NoPort,
     #[error("cannot {action}")]

@@ -16,16 +16,18 @@ use crate::Result;
 
 /// Rules for each bridge: for what comes out of it, and what goes into it.
 const RULES: usize = 2;
-const FILTER: Table<'static> = Table { family: Family::Ip, name: "filter" };
+const FILTER: &str = "filter";
 const FORWARD: &str = "FORWARD";
 
-/// Makes the rules at the head of `FORWARD` those for `bridges`. Where the chain is not there, nothing is done.
-pub(crate) fn let_pass(nft: &Connection, mark: &str, bridges: &[&str]) -> Result<()> {
-    let chains = nft.chains(Family::Ip)?;
-    let is_there = chains.iter().any(|chain| chain.table == FILTER.name && chain.name == FORWARD);
+/// Makes the rules at the head of `FORWARD`, of iptables or ip6tables, those for `bridges`. Where the chain is not there,
+/// nothing is done.
+pub(crate) fn let_pass(nft: &Connection, family: Family, mark: &str, bridges: &[&str]) -> Result<()> {
+    let filter = Table { family, name: FILTER };
+    let chains = nft.chains(family)?;
+    let is_there = chains.iter().any(|chain| chain.table == FILTER && chain.name == FORWARD);
     for chain in &chains {
         let drops = chain.hook == Some(Hook::Forward) && chain.policy == Some(Policy::Drop);
-        if drops && !(chain.table == FILTER.name && chain.name == FORWARD) {
+        if drops && !(chain.table == FILTER && chain.name == FORWARD) {
             tracing::warn!(
                 "chain `{}` of nftables' table `{}` drops what is forwarded: let our bridges pass in it",
                 chain.name,
@@ -37,9 +39,9 @@ pub(crate) fn let_pass(nft: &Connection, mark: &str, bridges: &[&str]) -> Result
         return Ok(());
     }
     let mut batch = Batch::new();
-    for rule in nft.rules(FILTER, FORWARD)? {
+    for rule in nft.rules(filter, FORWARD)? {
         if rule.comment.as_deref() == Some(mark) {
-            batch.delete_rule(FILTER, FORWARD, rule.handle);
+            batch.delete_rule(filter, FORWARD, rule.handle);
         }
     }
     let register = Register(0);
@@ -52,17 +54,18 @@ pub(crate) fn let_pass(nft: &Connection, mark: &str, bridges: &[&str]) -> Result
                 Expression::Counter,
                 Expression::Verdict(Verdict::Accept),
             ];
-            batch.insert_rule(FILTER, FORWARD, mark, &rule);
+            batch.insert_rule(filter, FORWARD, mark, &rule);
         }
     }
     Ok(nft.apply(batch)?)
 }
 
 /// Whether rules for some of `bridges` bridges are missing from a `FORWARD` that is there: somebody has loaded it anew.
-pub(crate) fn is_incomplete(nft: &Connection, mark: &str, bridges: usize) -> Result<bool> {
-    let ours = nft.rules(FILTER, FORWARD)?.iter().filter(|rule| rule.comment.as_deref() == Some(mark)).count();
+pub(crate) fn is_incomplete(nft: &Connection, family: Family, mark: &str, bridges: usize) -> Result<bool> {
+    let filter = Table { family, name: FILTER };
+    let ours = nft.rules(filter, FORWARD)?.iter().filter(|rule| rule.comment.as_deref() == Some(mark)).count();
     if ours == bridges * RULES {
         return Ok(false);
     }
-    Ok(nft.chains(Family::Ip)?.iter().any(|chain| chain.table == FILTER.name && chain.name == FORWARD))
+    Ok(nft.chains(family)?.iter().any(|chain| chain.table == FILTER && chain.name == FORWARD))
 }

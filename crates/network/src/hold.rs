@@ -9,11 +9,11 @@
 //! took the port in between keeps its socket, the container its traffic, and the log says so.
 
 use std::fs;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 
 use rustix::io::Errno;
-use rustix::net::sockopt::{set_socket_recv_buffer_size, set_socket_reuseaddr};
+use rustix::net::sockopt::{set_ipv6_v6only, set_socket_recv_buffer_size, set_socket_reuseaddr};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, ipproto, socket_with};
 
 use crate::{NetworkError, Protocol, Result};
@@ -24,7 +24,7 @@ use crate::{NetworkError, Protocol, Result};
 /// # Errors
 /// `PortTaken` when a program of the host has it; `Bind` when the address is none of the host's, or the daemon may
 /// open no more sockets.
-pub(crate) fn hold(protocol: Protocol, address: Ipv4Addr, port: u16) -> Result<Option<OwnedFd>> {
+pub(crate) fn hold(protocol: Protocol, address: IpAddr, port: u16) -> Result<Option<OwnedFd>> {
     match bound(protocol, address, port) {
         Ok(socket) => Ok(socket),
         Err(Errno::ADDRINUSE) => {
@@ -43,14 +43,19 @@ fn why(errno: Errno) -> String {
     }
 }
 
-fn bound(protocol: Protocol, address: Ipv4Addr, port: u16) -> rustix::io::Result<Option<OwnedFd>> {
+fn bound(protocol: Protocol, address: IpAddr, port: u16) -> rustix::io::Result<Option<OwnedFd>> {
     let (kind, number) = match protocol {
         Protocol::Tcp => (SocketType::STREAM, ipproto::TCP),
         Protocol::Udp => (SocketType::DGRAM, ipproto::UDP),
         Protocol::Sctp => return Ok(None),
     };
-    let socket = socket_with(AddressFamily::INET, kind, SocketFlags::CLOEXEC, Some(number))?;
-    let place = SocketAddrV4::new(address, port);
+    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let socket = socket_with(family, kind, SocketFlags::CLOEXEC, Some(number))?;
+    if address.is_ipv6() {
+        // The port of IPv4 is held by a socket of its own, or is another's.
+        set_ipv6_v6only(&socket, true)?;
+    }
+    let place = SocketAddr::new(address, port);
     if protocol == Protocol::Tcp {
         // Older kernels (6.1 has been seen to) remember of a port that it was taken with the permission below, and give
         // it to the next one who has that too: it is asked for only where it is needed.
@@ -103,7 +108,11 @@ fn socket_inode(line: &str, protocol: Protocol, port: u16) -> Option<&str> {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use super::*;
+
+    const ANY: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 
     #[test]
     fn a_line_of_the_kernel_s_table_is_read() {
@@ -118,11 +127,11 @@ mod tests {
     fn a_listener_of_the_host_is_named() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
-        let error = hold(Protocol::Tcp, Ipv4Addr::UNSPECIFIED, port).unwrap_err().to_string();
+        let error = hold(Protocol::Tcp, ANY, port).unwrap_err().to_string();
         assert!(error.starts_with(&format!("Bind for 0.0.0.0:{port} failed: port is already allocated")), "{error}");
         assert!(error.contains(&format!("by process {}", std::process::id())), "{error}");
         drop(listener);
-        let held = hold(Protocol::Tcp, Ipv4Addr::UNSPECIFIED, port).unwrap();
+        let held = hold(Protocol::Tcp, ANY, port).unwrap();
         assert!(std::net::TcpListener::bind(("127.0.0.1", port)).is_err(), "nobody listens beside us");
         drop(held);
         assert!(std::net::TcpListener::bind(("127.0.0.1", port)).is_ok());

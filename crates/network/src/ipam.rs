@@ -1,7 +1,7 @@
 //! Which address a container gets, and which addresses a network.
 
 use std::collections::BTreeSet;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use crate::{Ipv4Net, MacAddress, NetworkRecord};
 
@@ -50,9 +50,19 @@ pub(crate) fn is_reserved(record: &NetworkRecord, address: Ipv4Addr) -> bool {
 
 /// The hardware address that goes with an address. Made of it, so that what others remember of an address stays
 /// true when another container gets it.
-pub(crate) fn mac_of(address: Ipv4Addr) -> MacAddress {
-    let [a, b, c, d] = address.octets();
-    MacAddress([0x02, 0x42, a, b, c, d])
+pub(crate) fn mac_of(address: IpAddr) -> MacAddress {
+    match address {
+        IpAddr::V4(address) => {
+            let [a, b, c, d] = address.octets();
+            MacAddress([0x02, 0x42, a, b, c, d])
+        }
+        // All sixteen bytes count (FNV-1a): addresses of one subnet may have their last ones in common.
+        IpAddr::V6(address) => {
+            let step = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+            let [_, _, _, a, b, c, d, e] = address.octets().into_iter().fold(0xcbf2_9ce4_8422_2325, step).to_be_bytes();
+            MacAddress([0x02, a, b, c, d, e])
+        }
+    }
 }
 
 #[cfg(test)]

@@ -7,9 +7,7 @@
 //! - [`Networks`]: opens, creates, removes; connects containers; publishes their ports; recovers.
 //! - [`NetworkRecord`], [`Endpoint`], [`Published`]: what there is.
 //! - [`CreateNetwork`], [`EndpointRequest`], [`PortRequest`]: what is asked for.
-//! - [`Ipv4Net`], [`MacAddress`]: addresses.
-//!
-//! IPv6 is not done: a network that asks for it is refused, and a port is published on IPv4 addresses only.
+//! - [`Ipv4Net`], [`Ipv6Net`], [`Pool6`], [`MacAddress`]: addresses.
 
 mod background;
 mod bridge;
@@ -20,10 +18,13 @@ mod firewall;
 mod foreign;
 mod hold;
 mod ipam;
+mod ipam_request;
 mod ipv4net;
+mod ipv6net;
 mod mark;
 mod networks;
 mod options;
+mod pool6;
 mod ports;
 mod predefined;
 mod publish;
@@ -34,8 +35,10 @@ mod sysctl;
 
 pub use error::{ErrorKind, NetworkError};
 pub use ipv4net::Ipv4Net;
+pub use ipv6net::Ipv6Net;
 pub use networks::Networks;
 pub use options::{NetworkOptions, PublishPolicy};
+pub use pool6::Pool6;
 pub use record::{
     CreateNetwork, Endpoint, EndpointRequest, IpamRequest, NetworkRecord, PoolRequest, PortRequest, Protocol, Published,
 };

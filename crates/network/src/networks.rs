@@ -4,16 +4,17 @@ use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use wharf_netlink::nft;
+use wharf_netlink::nft::{self, Family};
 use wharf_netlink::route::Connection;
 use wharf_store::Store;
 
+use crate::Pool6;
 use crate::background::Background;
 use crate::ports::Ports;
 use crate::state::{NETWORKS, Network, State};
 use crate::{
     CreateNetwork, Endpoint, NetworkError, NetworkOptions, NetworkRecord, Result, bridge, create, firewall, foreign,
-    ipam, mark,
+    ipam, mark, pool6, sysctl,
 };
 
 /// All networks of a daemon. Cheap to clone.
@@ -62,6 +63,23 @@ impl Inner {
 
     pub(crate) fn instance(&self) -> &str {
         &self.options.instance
+    }
+
+    /// Whether a network has IPv6.
+    pub(crate) fn has_ipv6(&self) -> bool {
+        self.state().records().any(|record| record.pool6.is_some())
+    }
+
+    /// Those that our table is to be there for.
+    pub(crate) fn families(&self) -> Vec<Family> {
+        if sysctl::has_ipv6() { vec![Family::Ip, Family::Ip6] } else { vec![Family::Ip] }
+    }
+
+    /// The bridges of networks that have addresses of a family.
+    pub(crate) fn bridges(&self, family: Family) -> Vec<String> {
+        let state = self.state();
+        let there = state.records().filter(|record| family == Family::Ip || record.pool6.is_some());
+        there.filter_map(|record| record.bridge.clone()).collect()
     }
 }
 
@@ -123,10 +141,10 @@ impl Networks {
     /// it is left.
     pub fn create(&self, request: &CreateNetwork) -> Result<NetworkRecord> {
         let inner = &self.inner;
-        let mut record = create::record(request, inner.options.mtu)?;
+        let create::Draft { mut record, ipv6 } = create::record(request, &inner.options)?;
         let _changing = inner.changing();
         let route = Connection::open()?;
-        let networks: Vec<_> = {
+        let others: Vec<_> = {
             let state = inner.state();
             if state.named(&record.name).is_some() {
                 return Err(NetworkError::NameTaken(record.name));
@@ -138,23 +156,9 @@ impl Networks {
                     record.bridge.as_deref().unwrap_or_default()
                 )));
             }
-            state.records().filter_map(|other| Some((other.name.clone(), other.subnet?))).collect()
+            state.records().cloned().collect()
         };
-        let subnet = match record.subnet {
-            Some(subnet) => {
-                if let Some((name, _)) = networks.iter().find(|(_, other)| other.overlaps(subnet)) {
-                    let owner = format!("other one on this address space: network {name}");
-                    return Err(NetworkError::Overlap(owner));
-                }
-                subnet
-            }
-            None => {
-                let own = networks.into_iter().map(|(_, net)| net);
-                let taken: Vec<_> = bridge::host_networks(&route)?.into_iter().chain(own).collect();
-                ipam::free_network(&inner.options.default_pools, &taken).ok_or(NetworkError::NoPool)?
-            }
-        };
-        create::settle(&mut record, subnet);
+        self.find_addresses(&route, &mut record, ipv6, &others)?;
         let link = match self.make(&route, &record) {
             Ok(link) => link,
             Err(error) => {
@@ -171,6 +175,54 @@ impl Networks {
         inner.state().networks.insert(record.id.clone(), network);
         self.let_pass();
         Ok(record)
+    }
+
+    /// The subnets of a new network: those that it asks for, unless another has them, or else those that are free.
+    fn find_addresses(
+        &self,
+        route: &Connection,
+        record: &mut NetworkRecord,
+        ipv6: bool,
+        others: &[NetworkRecord],
+    ) -> Result<()> {
+        let options = &self.inner.options;
+        let overlap = |other: &NetworkRecord| {
+            NetworkError::Overlap(format!("other one on this address space: network {}", other.name))
+        };
+        let occupied =
+            |wanted: bool| if wanted { bridge::host_networks(route) } else { Ok(bridge::Occupied::default()) };
+        let mut taken = occupied((record.ipv4 && record.subnet.is_none()) || (ipv6 && record.pool6.is_none()))?;
+        taken.v4.extend(others.iter().filter_map(|other| other.subnet));
+        taken.v6.extend(others.iter().filter_map(|other| Some(other.pool6.as_ref()?.subnet)));
+        match record.subnet {
+            Some(subnet) => {
+                if let Some(other) = others.iter().find(|other| other.subnet.is_some_and(|net| net.overlaps(subnet))) {
+                    return Err(overlap(other));
+                }
+                create::settle(record, subnet);
+            }
+            None if record.ipv4 => {
+                let free = ipam::free_network(&options.default_pools, &taken.v4).ok_or(NetworkError::NoPool)?;
+                create::settle(record, free);
+            }
+            None => {}
+        }
+        match &record.pool6 {
+            Some(pool) => {
+                let meets = |other: &&NetworkRecord| {
+                    other.pool6.as_ref().is_some_and(|other| other.subnet.overlaps(pool.subnet))
+                };
+                if let Some(other) = others.iter().find(meets) {
+                    return Err(overlap(other));
+                }
+            }
+            None if ipv6 => {
+                let free = pool6::free_network(&options.default_pools6, &taken.v6).ok_or(NetworkError::NoPool)?;
+                record.pool6 = Some(Pool6::new(free));
+            }
+            None => {}
+        }
+        Ok(())
     }
 
     /// Removes a network that no container is connected to.
@@ -248,10 +300,18 @@ impl Networks {
 
     /// Makes what the kernel has of a network.
     fn make(&self, route: &Connection, record: &NetworkRecord) -> Result<u32> {
+        self.forward(record.pool6.is_some())?;
         let link = bridge::ensure(route, self.inner.instance(), record)?;
         let mut batch = nft::Batch::new();
         let mark = self.inner.mark();
-        firewall::add_network(&mut batch, firewall::table(&mark), record);
+        firewall::add_network(&mut batch, firewall::table(Family::Ip, &mark), record);
+        if record.pool6.is_some() {
+            let table = firewall::table(Family::Ip6, &mark);
+            if !self.inner.has_ipv6() {
+                firewall::rebuild(&mut batch, table);
+            }
+            firewall::add_network(&mut batch, table, record);
+        }
         self.inner.nft().apply(batch)?;
         Ok(link)
     }
@@ -259,9 +319,18 @@ impl Networks {
     /// Removes what the kernel has of a network. With `quiet`, some of it may never have been made.
     fn unmake(&self, record: &NetworkRecord, quiet: bool) {
         let mark = self.inner.mark();
-        let mut batch = nft::Batch::new();
-        firewall::remove_network(&mut batch, firewall::table(&mark), record);
-        let rules = self.inner.nft().apply(batch).map_err(NetworkError::from);
+        let mut rules = Ok(());
+        for family in record.pool6.is_some().then_some(Family::Ip6).into_iter().chain([Family::Ip]) {
+            let table = firewall::table(family, &mark);
+            let mut batch = nft::Batch::new();
+            if family == Family::Ip6 && !self.inner.has_ipv6() {
+                // It was the last one.
+                batch.delete_table(table);
+            } else {
+                firewall::remove_network(&mut batch, table, record);
+            }
+            rules = rules.and(self.inner.nft().apply(batch).map_err(NetworkError::from));
+        }
         let link = Connection::open().map_err(NetworkError::from).and_then(|route| {
             let Some(name) = &record.bridge else { return Ok(()) };
             // A bridge that carries another's mark, or none, is not ours to remove.
@@ -277,10 +346,12 @@ impl Networks {
 
     /// Lets our bridges pass where somebody else's rules would drop what they forward.
     pub(crate) fn let_pass(&self) {
-        let bridges: Vec<String> = self.inner.state().records().filter_map(|record| record.bridge.clone()).collect();
-        let bridges: Vec<&str> = bridges.iter().map(String::as_str).collect();
-        if let Err(error) = foreign::let_pass(&self.inner.nft(), &self.inner.mark(), &bridges) {
-            tracing::warn!(?error, "the rules of `iptables` could not be told to let our bridges pass");
+        for family in self.inner.families() {
+            let bridges = self.inner.bridges(family);
+            let bridges: Vec<&str> = bridges.iter().map(String::as_str).collect();
+            if let Err(error) = foreign::let_pass(&self.inner.nft(), family, &self.inner.mark(), &bridges) {
+                tracing::warn!(?error, "the rules of `iptables` could not be told to let our bridges pass");
+            }
         }
     }
 }

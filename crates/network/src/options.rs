@@ -1,6 +1,9 @@
 //! How the daemon wants its networks.
 
-use crate::Ipv4Net;
+use std::collections::BTreeMap;
+use std::net::Ipv6Addr;
+
+use crate::{Ipv4Net, Ipv6Net};
 
 /// Who may reach a published port.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -20,6 +23,16 @@ pub struct NetworkOptions {
     /// Where networks that name no subnet get theirs: a pool, and the prefix of a network in it.
     /// Empty means Docker's.
     pub default_pools: Vec<(Ipv4Net, u8)>,
+    /// Where networks with IPv6 that name no such subnet get theirs.
+    pub default_pools6: Vec<(Ipv6Net, u8)>,
+    /// Whether the default bridge has IPv6, too.
+    pub ipv6: bool,
+    /// Its IPv6 subnet; by default one of the pools.
+    pub fixed_cidr_v6: Option<Ipv6Net>,
+    /// The bridge's own address in it, and its prefix.
+    pub bip6: Option<Ipv6Net>,
+    /// Options of bridge networks that name no others.
+    pub default_bridge_options: BTreeMap<String, String>,
     pub mtu: u32,
     pub publish_policy: PublishPolicy,
     /// Marks what is ours in the kernel: the nft table `wharf-INSTANCE`, and the aliases of links.
@@ -36,6 +49,15 @@ impl Default for NetworkOptions {
         Self {
             bip: None,
             default_pools: Vec::new(),
+            // For tests: a daemon gives a pool that is its host's own (RFC 4193).
+            default_pools6: Ipv6Net::new(Ipv6Addr::new(0xfd77, 0x6861, 0x7266, 0, 0, 0, 0, 0), 48)
+                .map(|pool| (pool, 64))
+                .into_iter()
+                .collect(),
+            ipv6: false,
+            fixed_cidr_v6: None,
+            bip6: None,
+            default_bridge_options: BTreeMap::new(),
             mtu: 1500,
             publish_policy: PublishPolicy::Docker,
             instance: String::from("00000000"),

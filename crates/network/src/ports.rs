@@ -1,11 +1,11 @@
 //! Which ports of the host containers have.
 
 use std::collections::{BTreeMap, HashMap};
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::OwnedFd;
 
 use serde::{Deserialize, Serialize};
-use wharf_netlink::nft::{Element, ElementEntry, Key};
+use wharf_netlink::nft::{Element, ElementEntry, Family, Key};
 use wharf_store::Table;
 
 use crate::firewall::{PUBLISHED, PUBLISHED_AT, RANGES};
@@ -21,8 +21,15 @@ const EPHEMERAL: (u16, u16) = (32768, 60999);
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Group {
     /// The container's.
-    pub(crate) address: Ipv4Addr,
+    pub(crate) address: IpAddr,
     pub(crate) ports: Vec<Published>,
+}
+
+/// A port that is to be published, with all places: an address of the host's, and the container's of the same family.
+#[derive(Clone, Debug)]
+pub(crate) struct Wanted {
+    pub(crate) request: PortRequest,
+    pub(crate) places: Vec<(IpAddr, IpAddr)>,
 }
 
 /// Who has which ports.
@@ -30,7 +37,7 @@ pub(crate) struct Group {
 pub(crate) struct Ports {
     /// By the container's ID; as in the rows.
     pub(crate) groups: BTreeMap<String, Vec<Group>>,
-    taken: HashMap<(Protocol, u16), Vec<(Ipv4Addr, String)>>,
+    taken: HashMap<(Protocol, u16), Vec<(IpAddr, String)>>,
     held: HashMap<String, Vec<OwnedFd>>,
     /// Where the search for a free port goes on.
     next: u16,
@@ -71,58 +78,66 @@ impl Ports {
         groups
     }
 
-    /// Takes a group back that [`Self::reserve`] has given.
-    pub(crate) fn remove_group(&mut self, container: &str, group: &Group) {
+    /// Takes groups back that [`Self::reserve`] has given.
+    pub(crate) fn remove_groups(&mut self, container: &str, groups: &[Group]) {
         let mut rest = self.remove(container);
-        rest.retain(|other| other != group);
+        rest.retain(|other| !groups.contains(other));
         for group in rest {
             self.add(container, group);
         }
         self.hold_again(container);
     }
 
-    /// Finds and holds a host's port for each request, and notes them as `container`'s.
-    pub(crate) fn reserve(
-        &mut self,
-        container: &str,
-        address: Ipv4Addr,
-        requests: &[(PortRequest, Ipv4Addr)],
-    ) -> Result<Group> {
-        let mut group = Group { address, ports: Vec::new() };
+    /// Finds and holds a host's port for each request, and notes them as `container`'s: a group for each address of the
+    /// container.
+    pub(crate) fn reserve(&mut self, container: &str, all: &[Wanted]) -> Result<Vec<Group>> {
+        let mut groups: BTreeMap<IpAddr, Vec<Published>> = BTreeMap::new();
         let mut held = Vec::new();
-        for (request, host_ip) in requests {
-            let (host_port, socket) = self.find(request, *host_ip, container, &group)?;
-            let PortRequest { container_port, protocol, .. } = *request;
-            held.extend(socket);
-            group.ports.push(Published { container_port, protocol, host_ip: *host_ip, host_port });
+        for wanted in all {
+            let (host_port, sockets) = self.find(wanted, container, &groups)?;
+            let PortRequest { container_port, protocol, .. } = wanted.request;
+            held.extend(sockets);
+            for (host_ip, address) in &wanted.places {
+                let one = Published { container_port, protocol, host_ip: *host_ip, host_port };
+                groups.entry(*address).or_default().push(one);
+            }
         }
         self.held.entry(container.to_owned()).or_default().extend(held);
-        self.add(container, group.clone());
-        Ok(group)
+        let groups: Vec<_> = groups.into_iter().map(|(address, ports)| Group { address, ports }).collect();
+        for group in &groups {
+            self.add(container, group.clone());
+        }
+        Ok(groups)
     }
 
+    /// A port that is free in all places.
     fn find(
         &mut self,
-        request: &PortRequest,
-        host_ip: Ipv4Addr,
+        wanted: &Wanted,
         container: &str,
-        group: &Group,
-    ) -> Result<(u16, Option<OwnedFd>)> {
+        groups: &BTreeMap<IpAddr, Vec<Published>>,
+    ) -> Result<(u16, Vec<OwnedFd>)> {
+        let Wanted { request, places } = wanted;
         let protocol = request.protocol;
         let attempt = |port: u16| {
-            if let Some(owner) = self.owner(protocol, host_ip, port) {
-                let owner = format!("by container {}", owner.get(..12).unwrap_or(owner));
-                return Err(NetworkError::PortTaken { address: host_ip, port, owner });
+            let mut held = Vec::new();
+            for (address, _) in places {
+                let address = *address;
+                let taken = |owner: &str| {
+                    let owner = format!("by container {}", owner.get(..12).unwrap_or(owner));
+                    Err(NetworkError::PortTaken { address, port, owner })
+                };
+                if let Some(owner) = self.owner(protocol, address, port) {
+                    return taken(owner);
+                }
+                let mut ours = groups.values().flatten();
+                let same = |other: &Published| (other.protocol, other.host_port) == (protocol, port);
+                if ours.any(|other| same(other) && meet(other.host_ip, address)) {
+                    return taken(container);
+                }
+                held.extend(hold::hold(protocol, address, port)?);
             }
-            if group
-                .ports
-                .iter()
-                .any(|other| (other.protocol, other.host_port) == (protocol, port) && meet(other.host_ip, host_ip))
-            {
-                let owner = format!("by container {}", container.get(..12).unwrap_or(container));
-                return Err(NetworkError::PortTaken { address: host_ip, port, owner });
-            }
-            Ok((port, hold::hold(protocol, host_ip, port)?))
+            Ok((port, held))
         };
         match request.host_port {
             Some((first, last)) if first > 0 => {
@@ -152,7 +167,7 @@ impl Ports {
         }
     }
 
-    fn owner(&self, protocol: Protocol, address: Ipv4Addr, port: u16) -> Option<&str> {
+    fn owner(&self, protocol: Protocol, address: IpAddr, port: u16) -> Option<&str> {
         let owners = self.taken.get(&(protocol, port))?;
         owners.iter().find(|(other, _)| meet(*other, address)).map(|(_, owner)| owner.as_str())
     }
@@ -171,8 +186,8 @@ impl Ports {
 }
 
 /// Whether two addresses of the host's are or include one another.
-fn meet(one: Ipv4Addr, other: Ipv4Addr) -> bool {
-    one == other || one.is_unspecified() || other.is_unspecified()
+fn meet(one: IpAddr, other: IpAddr) -> bool {
+    one == other || (one.is_ipv4() == other.is_ipv4() && (one.is_unspecified() || other.is_unspecified()))
 }
 
 /// The host's ephemeral ports (ip(7)).
@@ -231,26 +246,37 @@ fn run_length(ports: &[Published]) -> usize {
     1 + ports.windows(2).take_while(|pair| follows(pair) && same(&pair[1])).count()
 }
 
-fn span(address: Ipv4Addr) -> (Ipv4Addr, Ipv4Addr) {
-    if address.is_unspecified() { (address, Ipv4Addr::BROADCAST) } else { (address, address) }
+fn span(address: IpAddr) -> (IpAddr, IpAddr) {
+    let last = match address {
+        address if !address.is_unspecified() => address,
+        IpAddr::V4(_) => Ipv4Addr::BROADCAST.into(),
+        IpAddr::V6(_) => Ipv6Addr::from_bits(u128::MAX).into(),
+    };
+    (address, last)
 }
 
 /// Reads an element of one of our maps back: the container that its comment names, its address and ports. For rows
 /// that a crash has taken.
-pub(crate) fn read_element(map: &str, element: &ElementEntry) -> Option<(String, Group)> {
-    let bytes = |from: &[u8], at: usize| -> Option<[u8; 4]> { from.get(at..at + 4)?.try_into().ok() };
-    let port = |from: &[u8], at: usize| bytes(from, at).map(|[high, low, ..]| u16::from_be_bytes([high, low]));
+pub(crate) fn read_element(family: Family, map: &str, element: &ElementEntry) -> Option<(String, Group)> {
+    let length = if family == Family::Ip { 4 } else { 16 };
+    let ip = |from: &[u8], at: usize| -> Option<IpAddr> {
+        let bytes = from.get(at..at + length)?;
+        let four = <[u8; 4]>::try_from(bytes).ok().map(IpAddr::from);
+        four.or_else(|| <[u8; 16]>::try_from(bytes).ok().map(IpAddr::from))
+    };
+    let port = |from: &[u8], at: usize| Some(u16::from_be_bytes(from.get(at..at + 2)?.try_into().ok()?));
     let protocol = Protocol::from_number(*element.key.first()?)?;
     let data = element.data.as_deref()?;
-    let address = Ipv4Addr::from(bytes(data, 0)?);
+    let address = ip(data, 0)?;
+    let any = if family == Family::Ip { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
     let one = |host_ip, host_port, container_port| Published { container_port, protocol, host_ip, host_port };
     let ports = match map {
-        PUBLISHED => vec![one(Ipv4Addr::UNSPECIFIED, port(&element.key, 4)?, port(data, 4)?)],
-        PUBLISHED_AT => vec![one(bytes(&element.key, 4)?.into(), port(&element.key, 8)?, port(data, 4)?)],
+        PUBLISHED => vec![one(any, port(&element.key, 4)?, port(data, length)?)],
+        PUBLISHED_AT => vec![one(ip(&element.key, 4)?, port(&element.key, 4 + length)?, port(data, length)?)],
         _ => {
-            let host_ip = Ipv4Addr::from(bytes(&element.key, 4)?);
+            let host_ip = ip(&element.key, 4)?;
             let last = element.key_end.as_deref().unwrap_or(&element.key);
-            (port(&element.key, 8)?..=port(last, 8)?).map(|port| one(host_ip, port, port)).collect()
+            (port(&element.key, 4 + length)?..=port(last, 4 + length)?).map(|port| one(host_ip, port, port)).collect()
         }
     };
     Some((element.comment.clone()?, Group { address, ports }))
@@ -260,9 +286,12 @@ pub(crate) fn read_element(map: &str, element: &ElementEntry) -> Option<(String,
 mod tests {
     use super::*;
 
-    const WEB: Ipv4Addr = Ipv4Addr::new(172, 17, 0, 2);
+    const WEB: IpAddr = IpAddr::V4(Ipv4Addr::new(172, 17, 0, 2));
+    const WEB6: IpAddr = IpAddr::V6(Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 2));
+    const LOCAL: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+    const ANY: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 
-    fn port(host_ip: Ipv4Addr, host_port: u16, container_port: u16) -> Published {
+    fn port(host_ip: IpAddr, host_port: u16, container_port: u16) -> Published {
         Published { container_port, protocol: Protocol::Tcp, host_ip, host_port }
     }
 
@@ -278,12 +307,16 @@ mod tests {
 
     #[test]
     fn a_run_of_ports_is_one_element() {
-        let any = Ipv4Addr::UNSPECIFIED;
+        runs(WEB, ANY, LOCAL);
+        runs(WEB6, Ipv6Addr::UNSPECIFIED.into(), Ipv6Addr::LOCALHOST.into());
+    }
+
+    fn runs(web: IpAddr, any: IpAddr, local: IpAddr) {
         let mut ports: Vec<_> = (8000..=8999).map(|number| port(any, number, number)).collect();
-        ports.extend([port(any, 80, 8080), port(any, 81, 8081), port(Ipv4Addr::LOCALHOST, 22, 22)]);
-        ports.extend((9001..=9002).map(|number| port(Ipv4Addr::LOCALHOST, number, number)));
+        ports.extend([port(any, 80, 8080), port(any, 81, 8081), port(local, 22, 22)]);
+        ports.extend((9001..=9002).map(|number| port(local, number, number)));
         ports.push(port(any, 9000, 9001));
-        let group = Group { address: WEB, ports };
+        let group = Group { address: web, ports };
         let made = elements("web", &group);
         assert_eq!(
             made.each_ref().map(|(map, elements)| (*map, elements.len())),
@@ -292,8 +325,9 @@ mod tests {
         let mut again = Vec::new();
         for (map, elements) in made {
             for element in elements {
-                let (container, group) = read_element(map, &as_dumped(&element)).unwrap();
-                assert_eq!((container.as_str(), group.address), ("web", WEB));
+                let (container, group) =
+                    read_element(crate::firewall::family_of(web), map, &as_dumped(&element)).unwrap();
+                assert_eq!((container.as_str(), group.address), ("web", web));
                 again.extend(group.ports);
             }
         }
@@ -306,13 +340,14 @@ mod tests {
     #[test]
     fn addresses_meet_when_one_includes_the_other() {
         let mut ports = Ports::default();
-        ports.add("a", Group { address: WEB, ports: vec![port(Ipv4Addr::LOCALHOST, 80, 80)] });
-        assert_eq!(ports.owner(Protocol::Tcp, Ipv4Addr::UNSPECIFIED, 80), Some("a"));
-        assert_eq!(ports.owner(Protocol::Tcp, Ipv4Addr::LOCALHOST, 80), Some("a"));
+        ports.add("a", Group { address: WEB, ports: vec![port(LOCAL, 80, 80)] });
+        assert_eq!(ports.owner(Protocol::Tcp, ANY, 80), Some("a"));
+        assert_eq!(ports.owner(Protocol::Tcp, LOCAL, 80), Some("a"));
         assert_eq!(ports.owner(Protocol::Tcp, WEB, 80), None);
-        assert_eq!(ports.owner(Protocol::Udp, Ipv4Addr::LOCALHOST, 80), None);
+        assert_eq!(ports.owner(Protocol::Udp, LOCAL, 80), None);
+        assert_eq!(ports.owner(Protocol::Tcp, Ipv6Addr::UNSPECIFIED.into(), 80), None, "the other family's");
         ports.remove("a");
-        assert_eq!(ports.owner(Protocol::Tcp, Ipv4Addr::LOCALHOST, 80), None);
+        assert_eq!(ports.owner(Protocol::Tcp, LOCAL, 80), None);
         assert!(ports.taken.is_empty());
     }
 }

@@ -1,12 +1,14 @@
 //! The networks that are always there: `bridge`, `host`, `none`.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use wharf_netlink::route::{Connection, Link};
 
 use crate::mark::{self, Mark};
 use crate::state::{NETWORKS, Network};
-use crate::{Ipv4Net, NetworkError, NetworkRecord, Networks, Result, bridge, create, ipam, sysctl};
+use crate::{
+    Ipv4Net, Ipv6Net, NetworkError, NetworkRecord, Networks, Pool6, Result, bridge, create, ipam, pool6, sysctl,
+};
 
 impl Networks {
     pub(crate) fn make_predefined(&self) -> Result<()> {
@@ -70,7 +72,41 @@ impl Networks {
         } else if !ours || record.subnet.is_none() {
             self.find_subnet(&route, &mut record)?;
         }
+        self.default_pool6(&route, &mut record)?;
         Ok(shown(record))
+    }
+
+    /// The IPv6 side of the default bridge, as the options want it: as it was, unless they say otherwise.
+    fn default_pool6(&self, route: &Connection, record: &mut NetworkRecord) -> Result<()> {
+        let options = &self.inner.options;
+        if !options.ipv6 {
+            record.pool6 = None;
+            return Ok(());
+        }
+        if let Some(net) = options.bip6 {
+            if net.prefix() > 126 || net.address() == net.first() {
+                return Err(NetworkError::Invalid(format!("bip6: {net} is no address of a bridge")));
+            }
+            let wanted = options.fixed_cidr_v6.map(Ipv6Net::network);
+            if wanted.is_some_and(|range| !net.network().covers(range)) {
+                return Err(NetworkError::Invalid(format!("fixed-cidr-v6: it is not in {}", net.network())));
+            }
+            record.pool6 = Some(Pool6 { gateway: Some(net.address()), ip_range: wanted, ..Pool6::new(net.network()) });
+            return Ok(());
+        }
+        if let Some(net) = options.fixed_cidr_v6 {
+            record.pool6 = Some(Pool6::new(net.network()));
+            return Ok(());
+        }
+        if record.pool6.is_none() {
+            let mut taken = bridge::host_networks(route)?.v6;
+            let state = self.inner.state();
+            taken.extend(state.records().filter_map(|other| Some(other.pool6.as_ref()?.subnet)));
+            drop(state);
+            let free = pool6::free_network(&options.default_pools6, &taken).ok_or(NetworkError::NoPool)?;
+            record.pool6 = Some(Pool6::new(free));
+        }
+        Ok(())
     }
 
     /// The default bridge when there is no row of it: the one that an earlier daemon has left in the kernel, so that
@@ -97,21 +133,30 @@ impl Networks {
     fn find_subnet(&self, route: &Connection, record: &mut NetworkRecord) -> Result<()> {
         let mut taken = bridge::host_networks(route)?;
         let state = self.inner.state();
-        taken.extend(state.records().filter(|other| other.id != record.id).filter_map(|other| other.subnet));
+        taken.v4.extend(state.records().filter(|other| other.id != record.id).filter_map(|other| other.subnet));
         drop(state);
-        if record.subnet.is_some_and(|subnet| !taken.iter().any(|other| other.overlaps(subnet))) {
+        if record.subnet.is_some_and(|subnet| !taken.v4.iter().any(|other| other.overlaps(subnet))) {
             return Ok(());
         }
         record.gateway = None;
-        let free = ipam::free_network(&self.inner.options.default_pools, &taken).ok_or(NetworkError::NoPool)?;
+        let free = ipam::free_network(&self.inner.options.default_pools, &taken.v4).ok_or(NetworkError::NoPool)?;
         create::settle(record, free);
         Ok(())
     }
 
-    /// Turns forwarding on where that is wanted.
-    pub(crate) fn forward(&self) -> Result<()> {
+    /// Turns forwarding on where that is wanted; that of IPv6 when a network has it.
+    pub(crate) fn forward(&self, ipv6: bool) -> Result<()> {
         if !self.inner.options.ip_forward {
             return Ok(());
+        }
+        // What comes new first: its own value would else be told from that of all.
+        for name in ["default", "all"] {
+            if ipv6 && sysctl::has_ipv6() && sysctl::ensure(&format!("ipv6/conf/{name}/forwarding"), "1")? {
+                tracing::info!(
+                    "net.ipv6.conf.{name}.forwarding was 0 and is 1 now: without it no container reaches another host by \
+                     IPv6. A host that has its own address from a router's announcements needs accept_ra=2 for that"
+                );
+            }
         }
         if sysctl::ensure("ipv4/ip_forward", "1")? {
             tracing::info!("net.ipv4.ip_forward was 0 and is 1 now: without it no container reaches another host");
@@ -146,8 +191,11 @@ fn bridge_address(bip: &str) -> Result<Ipv4Net> {
     Ok(net)
 }
 
-/// The first address of a link.
+/// The first IPv4 address of a link.
 fn address_of(route: &Connection, link: &Link) -> Result<Option<Ipv4Net>> {
-    let first = route.addresses()?.into_iter().find(|entry| entry.link == link.index);
-    Ok(first.and_then(|entry| Ipv4Net::new(entry.address, entry.prefix)))
+    let mut all = route.addresses()?.into_iter().filter(|entry| entry.link == link.index);
+    Ok(all.find_map(|entry| match entry.address {
+        IpAddr::V4(address) => Ipv4Net::new(address, entry.prefix),
+        IpAddr::V6(_) => None,
+    }))
 }

@@ -1,48 +1,54 @@
 //! Publishing ports.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use wharf_netlink::conntrack::{self, Exchanges};
-use wharf_netlink::nft;
+use wharf_netlink::nft::{self, Family};
 
 use crate::networks::Inner;
-use crate::ports::{self, Group, PORTS};
+use crate::ports::{self, Group, PORTS, Wanted};
 use crate::{NetworkError, NetworkRecord, Networks, PortRequest, Protocol, PublishPolicy, Published, Result, firewall};
 
 /// Ports whose tracked exchanges are looked for one by one. More would take longer than it is worth.
 const MAX_FORGOTTEN: usize = 32;
 
 impl Networks {
-    /// Publishes ports of a container that has `address` in one of our networks; all of them, or none.
+    /// Publishes ports of a container that has `addresses` in our networks, at most one of each family; all of them, or
+    /// none.
     ///
     /// What is published is reached from other hosts, from the host's own addresses, from its loopback and from other
-    /// containers, on IPv4. In an internal network nothing is published and the answer is empty, as Docker does.
+    /// containers. A port without an address of the host's is published for every family that the container has, under
+    /// one number. In an internal network nothing is published, as Docker does.
     ///
     /// # Errors
-    /// `PortTaken` names who has a port: a container, or a program of the host. `NotImplemented` for an IPv6 address.
-    pub fn publish(&self, container: &str, address: Ipv4Addr, ports: &[PortRequest]) -> Result<Vec<Published>> {
+    /// `PortTaken` names who has a port: a container, or a program of the host. `Invalid` for an address of the host's of
+    /// a family that the container does not have.
+    pub fn publish(&self, container: &str, addresses: &[IpAddr], ports: &[PortRequest]) -> Result<Vec<Published>> {
         let inner = &*self.inner;
-        let network = {
+        let mut reached = Vec::new();
+        {
             let state = inner.state();
-            let network = state.records().find(|record| record.subnet.is_some_and(|subnet| subnet.contains(address)));
-            network.cloned().ok_or_else(|| NetworkError::NotFound(format!("for address {address}")))?
-        };
-        if network.internal || ports.is_empty() {
+            for address in addresses {
+                let network = state.records().find(|record| record.contains(*address));
+                let network = network.ok_or_else(|| NetworkError::NotFound(format!("for address {address}")))?;
+                reached.extend((!network.internal).then(|| (*address, network.clone())));
+            }
+        }
+        if reached.is_empty() || ports.is_empty() {
             return Ok(Vec::new());
         }
-        let requests = ports.iter().map(|request| Ok((*request, inner.host_address(request, &network)?)));
-        let requests = requests.collect::<Result<Vec<_>>>()?;
-        let group = inner.ports().reserve(container, address, &requests)?;
-        let made = inner.write_groups(container).and_then(|()| inner.add_elements(container, &group));
+        let wanted: Vec<Wanted> = ports.iter().map(|port| inner.places(port, &reached)).collect::<Result<_>>()?;
+        let groups = inner.ports().reserve(container, &wanted)?;
+        let made = inner.write_groups(container).and_then(|()| inner.add_elements(container, &groups));
         if let Err(error) = made {
-            inner.ports().remove_group(container, &group);
+            inner.ports().remove_groups(container, &groups);
             if let Err(left) = inner.write_groups(container) {
                 tracing::warn!(error = ?left, "the row of published ports is left");
             }
             return Err(error);
         }
-        inner.forget_sent(&group);
-        Ok(group.ports)
+        groups.iter().for_each(|group| inner.forget_sent(group));
+        Ok(groups.into_iter().flat_map(|group| group.ports).collect())
     }
 
     /// Takes back all that a container has published. Nothing published is no error.
@@ -66,6 +72,22 @@ impl Networks {
         Ok(())
     }
 
+    /// Takes back what a container has published at some of its addresses.
+    pub(crate) fn unpublish_at(&self, container: &str, addresses: &[IpAddr]) -> Result<()> {
+        let inner = &*self.inner;
+        let all = inner.ports().groups.get(container).cloned().unwrap_or_default();
+        let gone: Vec<Group> = all.into_iter().filter(|group| addresses.contains(&group.address)).collect();
+        if gone.is_empty() {
+            return Ok(());
+        }
+        inner.delete_elements(container, &gone)?;
+        inner.ports().remove_groups(container, &gone);
+        inner.write_groups(container)?;
+        let answered: Vec<_> = gone.iter().map(|group| Exchanges::AnsweredBy(group.address)).collect();
+        inner.forget_exchanges(&answered);
+        Ok(())
+    }
+
     /// What a container has published.
     pub fn published(&self, container: &str) -> Vec<Published> {
         let ports = self.inner.ports();
@@ -74,18 +96,44 @@ impl Networks {
 }
 
 impl Inner {
-    fn host_address(&self, request: &PortRequest, network: &NetworkRecord) -> Result<Ipv4Addr> {
-        match request.host_ip {
-            Some(IpAddr::V4(address)) => Ok(address),
-            // Every address of the host's, of which we serve those of IPv4.
-            Some(IpAddr::V6(address)) if address.is_unspecified() => Ok(Ipv4Addr::UNSPECIFIED),
-            Some(IpAddr::V6(address)) => {
-                Err(NetworkError::NotImplemented(format!("publishing on an IPv6 address is not done yet: [{address}]")))
-            }
-            None => Ok(network.host_binding.unwrap_or(match self.options.publish_policy {
-                PublishPolicy::Docker => Ipv4Addr::UNSPECIFIED,
-                PublishPolicy::Host => Ipv4Addr::LOCALHOST,
-            })),
+    /// Where a port is to be published: addresses of the host's, each with the container's of the same family.
+    fn places(&self, request: &PortRequest, reached: &[(IpAddr, NetworkRecord)]) -> Result<Wanted> {
+        let mut places = Vec::new();
+        for (address, network) in reached {
+            let host_ip = match request.host_ip {
+                Some(host_ip) => Some(host_ip),
+                None => self.default_binding(address.is_ipv4(), network),
+            };
+            places.extend(host_ip.filter(|host_ip| host_ip.is_ipv4() == address.is_ipv4()).map(|ip| (ip, *address)));
+        }
+        if places.is_empty() {
+            let host_ip = request.host_ip.or_else(|| reached.iter().find_map(|(_, network)| network.host_binding));
+            let six = host_ip.is_some_and(|host_ip| host_ip.is_ipv6());
+            return Err(NetworkError::Invalid(format!(
+                "cannot publish port {}/{} on {}: the container has no {} address; connect it to a network that has {}",
+                request.container_port,
+                request.protocol,
+                host_ip.map_or_else(|| "the host".into(), |ip| ip.to_string()),
+                if six { "IPv6" } else { "IPv4" },
+                if six { "(`network create --ipv6`)" } else { "one" },
+            )));
+        }
+        Ok(Wanted { request: *request, places })
+    }
+
+    /// The address of the host's for a port that names none; `None` when the network's is of the other family. One that
+    /// means all addresses means those of both families.
+    fn default_binding(&self, ipv4: bool, network: &NetworkRecord) -> Option<IpAddr> {
+        let (any, local): (IpAddr, IpAddr) = if ipv4 {
+            (Ipv4Addr::UNSPECIFIED.into(), Ipv4Addr::LOCALHOST.into())
+        } else {
+            (Ipv6Addr::UNSPECIFIED.into(), Ipv6Addr::LOCALHOST.into())
+        };
+        match (network.host_binding, self.options.publish_policy) {
+            (Some(binding), _) if binding.is_unspecified() => Some(any),
+            (Some(binding), _) => Some(binding).filter(|binding| binding.is_ipv4() == ipv4),
+            (None, PublishPolicy::Docker) => Some(any),
+            (None, PublishPolicy::Host) => Some(local),
         }
     }
 
@@ -101,32 +149,42 @@ impl Inner {
         })
     }
 
-    fn add_elements(&self, container: &str, group: &Group) -> Result<()> {
+    fn add_elements(&self, container: &str, groups: &[Group]) -> Result<()> {
         let mark = self.mark();
         let mut batch = nft::Batch::new();
-        for (map, elements) in ports::elements(container, group) {
-            batch.add_elements(firewall::table(&mark), map, &elements, true);
+        for group in groups {
+            let table = firewall::table(firewall::family_of(group.address), &mark);
+            for (map, elements) in ports::elements(container, group) {
+                batch.add_elements(table, map, &elements, true);
+            }
         }
         Ok(self.nft().apply(batch)?)
     }
 
     pub(crate) fn delete_elements(&self, container: &str, groups: &[Group]) -> Result<()> {
         let mark = self.mark();
-        let mut batch = nft::Batch::new();
-        for (map, elements) in groups.iter().flat_map(|group| ports::elements(container, group)) {
-            batch.delete_elements(firewall::table(&mark), map, &elements);
+        // A batch for each family: the table of one may be gone without the other's.
+        for family in [Family::Ip, Family::Ip6] {
+            let mut batch = nft::Batch::new();
+            for group in groups.iter().filter(|group| firewall::family_of(group.address) == family) {
+                for (map, elements) in ports::elements(container, group) {
+                    batch.delete_elements(firewall::table(family, &mark), map, &elements);
+                }
+            }
+            match self.nft().apply(batch) {
+                // Somebody has flushed the ruleset: what was to go has gone.
+                Err(error) if error.errno == rustix::io::Errno::NOENT => {}
+                done => done?,
+            }
         }
-        match self.nft().apply(batch) {
-            // Somebody has flushed the ruleset: what was to go has gone.
-            Err(error) if error.errno == rustix::io::Errno::NOENT => Ok(()),
-            done => Ok(done?),
-        }
+        Ok(())
     }
 
     /// What has come for these ports before they were published must not go on to the host.
     fn forget_sent(&self, group: &Group) {
         let ports = group.ports.iter().filter(|port| port.protocol == Protocol::Udp);
-        let sent: Vec<_> = ports.map(|port| Exchanges::SentTo(port.host_port)).collect();
+        let ipv6 = group.address.is_ipv6();
+        let sent: Vec<_> = ports.map(|port| Exchanges::SentTo { port: port.host_port, ipv6 }).collect();
         if sent.len() <= MAX_FORGOTTEN {
             self.forget_exchanges(&sent);
         }

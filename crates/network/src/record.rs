@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::BorrowedFd;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 use wharf_netlink::MacAddress;
 
-use crate::Ipv4Net;
+use crate::{Ipv4Net, Pool6};
 
 /// A network, as `inspect` shows it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,7 +30,10 @@ pub struct NetworkRecord {
     /// `default` unless the request named one.
     pub ipam_driver: String,
     pub ipam_options: BTreeMap<String, String>,
-    /// `None` for `host` and `none`.
+    /// Whether containers get IPv4 addresses.
+    #[serde(default = "yes")]
+    pub ipv4: bool,
+    /// The IPv4 subnet. `None` for `host` and `none`, and where there is no IPv4.
     pub subnet: Option<Ipv4Net>,
     /// Whether the user chose the subnet: only then may a container ask for an address.
     pub subnet_chosen: bool,
@@ -39,6 +42,9 @@ pub struct NetworkRecord {
     pub ip_range: Option<Ipv4Net>,
     /// Addresses that no container gets, by the user's names for them.
     pub aux_addresses: BTreeMap<String, Ipv4Addr>,
+    /// Where containers get IPv6 addresses.
+    #[serde(default)]
+    pub pool6: Option<Pool6>,
     /// The device of a bridge network.
     pub bridge: Option<String>,
     pub mtu: u32,
@@ -47,7 +53,7 @@ pub struct NetworkRecord {
     /// Whether what leaves the network gets the host's address.
     pub masquerade: bool,
     /// The address that ports are published on when a request names none.
-    pub host_binding: Option<Ipv4Addr>,
+    pub host_binding: Option<IpAddr>,
     /// Made by us and not to be removed: `bridge`, `host`, `none`.
     pub predefined: bool,
 }
@@ -63,8 +69,10 @@ pub struct CreateNetwork {
     pub labels: BTreeMap<String, String>,
     pub options: BTreeMap<String, String>,
     pub ipam: IpamRequest,
-    /// Refused.
-    pub ipv6: bool,
+    /// Whether containers get IPv4 addresses; by default they do.
+    pub ipv4: Option<bool>,
+    /// Whether they get IPv6 addresses; by default they do not.
+    pub ipv6: Option<bool>,
 }
 
 /// The addresses that a new network asks for.
@@ -73,7 +81,7 @@ pub struct IpamRequest {
     /// Empty means `default`.
     pub driver: String,
     pub options: BTreeMap<String, String>,
-    /// At most one; none means a subnet from the default pools.
+    /// At most one for IPv4 and one for IPv6; what is not there comes from the default pools.
     pub config: Vec<PoolRequest>,
 }
 
@@ -96,10 +104,16 @@ pub struct EndpointRequest<'a> {
     /// The container's name.
     pub name: &'a str,
     pub netns: BorrowedFd<'a>,
-    /// The interface becomes `ethINDEX`, or gets the next number that is free in the container. The default route of a
-    /// lower number is preferred.
+    /// The interface becomes `ethINDEX`, or gets the next number that is free in the container.
     pub index: u32,
+    /// Its place among the container's ways out, the lowest of which is taken; by default the number of its interface.
+    pub rank: Option<u32>,
     pub ip: Option<Ipv4Addr>,
+    pub ip6: Option<Ipv6Addr>,
+    /// Further addresses of its interface, which nobody looks after.
+    pub link_local: &'a [IpAddr],
+    /// The container has turned IPv6 off: it gets no such address.
+    pub no_ipv6: bool,
     pub mac: Option<MacAddress>,
     /// Further names of the container in this network.
     pub aliases: &'a [String],
@@ -115,15 +129,49 @@ pub struct Endpoint {
     /// The container's name.
     pub name: String,
     pub aliases: Vec<String>,
-    pub ip: Ipv4Addr,
+    /// `None` in a network without IPv4.
+    pub ip: Option<Ipv4Addr>,
     pub prefix: u8,
     /// `None` in an internal network, which leads nowhere.
     pub gateway: Option<Ipv4Addr>,
+    #[serde(default)]
+    pub ip6: Option<Ipv6Addr>,
+    #[serde(default)]
+    pub prefix6: u8,
+    #[serde(default)]
+    pub gateway6: Option<Ipv6Addr>,
     pub mac: MacAddress,
     /// The host's end of the link.
     pub host_interface: String,
     /// The container's end, `ethN`.
     pub interface: String,
+}
+
+impl Endpoint {
+    /// Its addresses: that of IPv4, then that of IPv6.
+    pub fn addresses(&self) -> Vec<IpAddr> {
+        self.ip.map(IpAddr::V4).into_iter().chain(self.ip6.map(IpAddr::V6)).collect()
+    }
+}
+
+impl NetworkRecord {
+    /// The bridge's addresses.
+    pub fn gateways(&self) -> Vec<IpAddr> {
+        let six = self.pool6.as_ref().and_then(|pool| pool.gateway);
+        self.gateway.map(IpAddr::V4).into_iter().chain(six.map(IpAddr::V6)).collect()
+    }
+
+    /// Whether an address is of one of its subnets.
+    pub(crate) fn contains(&self, address: IpAddr) -> bool {
+        match address {
+            IpAddr::V4(address) => self.subnet.is_some_and(|subnet| subnet.contains(address)),
+            IpAddr::V6(address) => self.pool6.as_ref().is_some_and(|pool| pool.subnet.contains(address)),
+        }
+    }
+}
+
+const fn yes() -> bool {
+    true
 }
 
 /// What carries a published port.
@@ -188,7 +236,7 @@ impl FromStr for Protocol {
 pub struct PortRequest {
     pub container_port: u16,
     pub protocol: Protocol,
-    /// `None`, or an unspecified address, means all of the host's.
+    /// `None` means all of the host's, of the families that the container has; `0.0.0.0` and `::` all of one family.
     pub host_ip: Option<IpAddr>,
     /// The first free one of the range; `None` means any free one.
     pub host_port: Option<(u16, u16)>,
@@ -199,7 +247,7 @@ pub struct PortRequest {
 pub struct Published {
     pub container_port: u16,
     pub protocol: Protocol,
-    pub host_ip: Ipv4Addr,
+    pub host_ip: IpAddr,
     pub host_port: u16,
 }
 
@@ -217,11 +265,13 @@ pub(crate) fn sample() -> NetworkRecord {
         options: BTreeMap::new(),
         ipam_driver: "default".into(),
         ipam_options: BTreeMap::new(),
+        ipv4: true,
         subnet: None,
         subnet_chosen: false,
         gateway: None,
         ip_range: None,
         aux_addresses: BTreeMap::new(),
+        pool6: None,
         bridge: Some("br-test".into()),
         mtu: 1500,
         icc: true,

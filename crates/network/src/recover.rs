@@ -1,14 +1,15 @@
 //! Finding again what an earlier daemon has left, alive or dead.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
-use wharf_netlink::nft;
+use wharf_netlink::nft::{self, Family};
 use wharf_netlink::route::Connection;
 
 use crate::mark::Mark;
 use crate::ports::{self, Group};
 use crate::state::endpoint_key;
-use crate::{Endpoint, NetworkError, Networks, Result, background, bridge, firewall, foreign, ipam};
+use crate::{Endpoint, Ipv4Net, NetworkError, Networks, Result, background, bridge, firewall, foreign, ipam, sysctl};
 
 /// The maps that ports are in.
 const MAPS: [&str; 3] = [firewall::PUBLISHED, firewall::PUBLISHED_AT, firewall::RANGES];
@@ -25,11 +26,11 @@ impl Networks {
         let marked = bridge::ours(&route.links()?, self.inner.instance());
         let mut dead_links = Vec::new();
         for (name, mark) in &marked {
-            let Mark::Endpoint { network, container, endpoint, ip, interface } = mark else { continue };
+            let Mark::Endpoint { container, .. } = mark else { continue };
             if !alive.contains(container.as_str()) {
                 dead_links.push(name.as_str());
             } else {
-                self.adopt(name, network, container, endpoint, *ip, interface)?;
+                self.adopt(name, mark)?;
             }
         }
         background::remove(&dead_links)?;
@@ -65,11 +66,13 @@ impl Networks {
         background::remove(&names)?;
         let nft = inner.nft();
         let mark = inner.mark();
-        foreign::let_pass(&nft, &mark, &[])?;
-        if nft.tables(firewall::table(&mark).family)?.contains(&mark) {
-            let mut batch = nft::Batch::new();
-            batch.delete_table(firewall::table(&mark));
-            nft.apply(batch)?;
+        for family in inner.families() {
+            foreign::let_pass(&nft, family, &mark, &[])?;
+            if nft.tables(family)?.contains(&mark) {
+                let mut batch = nft::Batch::new();
+                batch.delete_table(firewall::table(family, &mark));
+                nft.apply(batch)?;
+            }
         }
         Ok(())
     }
@@ -83,35 +86,39 @@ impl Networks {
             return;
         }
         let mark = inner.mark();
-        let tables = inner.nft().tables(firewall::table(&mark).family);
-        let healed = match tables {
-            Ok(tables) if !tables.contains(&mark) => {
-                tracing::warn!(table = mark, "somebody has removed our rules; they are made again");
-                self.restore()
+        for family in inner.families() {
+            let bridges = inner.bridges(family).len();
+            if bridges == 0 {
+                continue;
             }
-            Ok(_) => {
-                let bridges = inner.state().records().filter(|record| record.bridge.is_some()).count();
-                let missing = foreign::is_incomplete(&inner.nft(), &mark, bridges);
-                missing.map(|missing| {
-                    if missing {
-                        self.let_pass()
-                    }
-                })
+            let tables = inner.nft().tables(family);
+            let healed = match tables {
+                Ok(tables) if !tables.contains(&mark) => {
+                    tracing::warn!(table = mark, "somebody has removed our rules; they are made again");
+                    self.restore()
+                }
+                Ok(_) => {
+                    let missing = foreign::is_incomplete(&inner.nft(), family, &mark, bridges);
+                    missing.map(|missing| {
+                        if missing {
+                            self.let_pass()
+                        }
+                    })
+                }
+                Err(error) => Err(error.into()),
+            };
+            if let Err(error) = healed {
+                tracing::warn!(?error, "our rules are not as they should be");
             }
-            Err(error) => Err(error.into()),
-        };
-        if let Err(error) = healed {
-            tracing::warn!(?error, "our rules are not as they should be");
         }
     }
 
     /// Makes in the kernel what is missing of the rows, and removes what has none.
     pub(crate) fn restore(&self) -> Result<()> {
         let inner = &self.inner;
-        self.forward()?;
+        self.forward(inner.has_ipv6())?;
         let route = Connection::open()?;
         let mark = inner.mark();
-        let table = firewall::table(&mark);
         for (container, group) in self.lost_ports()? {
             tracing::warn!(container, "ports are in the firewall and not in the store; they are noted again");
             inner.ports().add(&container, group);
@@ -128,7 +135,13 @@ impl Networks {
             }
         }
         let mut batch = nft::Batch::new();
-        firewall::rebuild(&mut batch, table);
+        firewall::rebuild(&mut batch, firewall::table(Family::Ip, &mark));
+        let table6 = firewall::table(Family::Ip6, &mark);
+        if inner.has_ipv6() {
+            firewall::rebuild(&mut batch, table6);
+        } else if sysctl::has_ipv6() && inner.nft().tables(Family::Ip6)?.contains(&mark) {
+            batch.delete_table(table6);
+        }
         for record in &records {
             match bridge::ensure(&route, inner.instance(), record) {
                 Ok(link) => {
@@ -142,11 +155,20 @@ impl Networks {
                 }
                 Err(error) => return Err(error),
             }
-            firewall::add_network(&mut batch, table, record);
+            firewall::add_network(&mut batch, firewall::table(Family::Ip, &mark), record);
+            if record.pool6.is_some() {
+                firewall::add_network(&mut batch, table6, record);
+            }
         }
         for (container, groups) in &inner.ports().groups {
-            for (map, elements) in groups.iter().flat_map(|group| ports::elements(container, group)) {
-                batch.add_elements(table, map, &elements, false);
+            for group in groups {
+                let family = firewall::family_of(group.address);
+                if family == Family::Ip6 && !inner.has_ipv6() {
+                    continue;
+                }
+                for (map, elements) in ports::elements(container, group) {
+                    batch.add_elements(firewall::table(family, &mark), map, &elements, false);
+                }
             }
         }
         inner.nft().apply(batch)?;
@@ -158,10 +180,10 @@ impl Networks {
     fn lost_ports(&self) -> Result<Vec<(String, Group)>> {
         let (mark, nft) = (self.inner.mark(), self.inner.nft());
         let known: BTreeSet<String> = self.inner.ports().groups.keys().cloned().collect();
-        let mut lost: BTreeMap<(String, std::net::Ipv4Addr), Group> = BTreeMap::new();
-        for map in MAPS {
-            for element in nft.elements(firewall::table(&mark), map)? {
-                let Some((container, group)) = ports::read_element(map, &element) else { continue };
+        let mut lost: BTreeMap<(String, std::net::IpAddr), Group> = BTreeMap::new();
+        for (family, map) in self.inner.families().into_iter().flat_map(|family| MAPS.map(|map| (family, map))) {
+            for element in nft.elements(firewall::table(family, &mark), map)? {
+                let Some((container, group)) = ports::read_element(family, map, &element) else { continue };
                 if !known.contains(&container) {
                     let all = lost.entry((container, group.address));
                     all.or_insert_with(|| Group { address: group.address, ports: Vec::new() })
@@ -174,32 +196,32 @@ impl Networks {
     }
 
     /// Notes an endpoint whose link is there and whose row is not. Its name is not on the link: [`Self::rename`].
-    fn adopt(
-        &self,
-        link: &str,
-        network: &str,
-        container: &str,
-        endpoint: &str,
-        ip: std::net::Ipv4Addr,
-        interface: &str,
-    ) -> Result<()> {
+    fn adopt(&self, link: &str, mark: &Mark) -> Result<()> {
+        let Mark::Endpoint { network, container, endpoint, ip, interface, ip6 } = mark else { return Ok(()) };
         let adopted = {
             let mut state = self.inner.state();
-            let Some(network) = state.networks.get_mut(network) else { return Ok(()) };
-            let Some(subnet) = network.record.subnet else { return Ok(()) };
-            if network.endpoints.contains_key(container) || network.owner(ip).is_some() {
+            let Some(network) = state.networks.values_mut().find(|other| other.record.id.starts_with(network)) else {
                 return Ok(());
-            }
+            };
+            let record = &network.record;
+            let addresses: Vec<IpAddr> = ip.map(IpAddr::V4).into_iter().chain(ip6.map(IpAddr::V6)).collect();
+            let known = network.endpoints.contains_key(container);
+            let taken = addresses.iter().any(|address| !record.contains(*address) || network.owner(*address).is_some());
+            let Some(first) = addresses.first().filter(|_| !known && !taken) else { return Ok(()) };
+            let pool6 = record.pool6.as_ref().filter(|_| ip6.is_some());
             let adopted = Endpoint {
-                network_id: network.record.id.clone(),
+                network_id: record.id.clone(),
                 endpoint_id: endpoint.to_owned(),
                 container: container.to_owned(),
                 name: container.get(..12).unwrap_or(container).to_owned(),
                 aliases: Vec::new(),
-                ip,
-                prefix: subnet.prefix(),
-                gateway: network.record.gateway.filter(|_| !network.record.internal),
-                mac: ipam::mac_of(ip),
+                ip: *ip,
+                prefix: record.subnet.filter(|_| ip.is_some()).map_or(0, Ipv4Net::prefix),
+                gateway: record.gateway.filter(|_| ip.is_some() && !record.internal),
+                ip6: *ip6,
+                prefix6: pool6.map_or(0, |pool| pool.subnet.prefix()),
+                gateway6: pool6.and_then(|pool| pool.gateway).filter(|_| !record.internal),
+                mac: ipam::mac_of(*first),
                 host_interface: link.to_owned(),
                 interface: interface.to_owned(),
             };

@@ -1,7 +1,7 @@
 //! What is in the store, in memory: the store is this process's alone, so both are always the same.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use wharf_store::{ReadTx, Table};
 
@@ -33,12 +33,16 @@ impl Network {
     }
 
     /// Who has an address, if anybody.
-    pub(crate) fn owner(&self, address: Ipv4Addr) -> Option<&Endpoint> {
-        self.endpoints.values().find(|endpoint| endpoint.ip == address)
+    pub(crate) fn owner(&self, address: IpAddr) -> Option<&Endpoint> {
+        self.endpoints.values().find(|endpoint| endpoint.addresses().contains(&address))
     }
 
     pub(crate) fn taken(&self) -> BTreeSet<Ipv4Addr> {
-        self.endpoints.values().map(|endpoint| endpoint.ip).collect()
+        self.endpoints.values().filter_map(|endpoint| endpoint.ip).collect()
+    }
+
+    pub(crate) fn taken6(&self) -> BTreeSet<Ipv6Addr> {
+        self.endpoints.values().filter_map(|endpoint| endpoint.ip6).collect()
     }
 }
 

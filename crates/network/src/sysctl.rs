@@ -11,6 +11,11 @@ pub(crate) fn read(name: &str) -> Result<String> {
     Ok(text.trim_end().to_owned())
 }
 
+/// Whether the kernel has IPv6 at all (it can be told not to: `ipv6.disable=1`).
+pub(crate) fn has_ipv6() -> bool {
+    fs::exists("/proc/sys/net/ipv6").unwrap_or(false)
+}
+
 /// Sets what is not set so already: on a read-only `/proc/sys` that is enough.
 pub(crate) fn ensure(name: &str, value: &str) -> Result<bool> {
     if read(name)? == value {

@@ -1,5 +1,6 @@
 //! What rules consist of: small steps over registers.
 
+use super::Family;
 use crate::message::Messages;
 
 // enum nft_expr_attributes, and the attributes of each expression: enum nft_*_attributes.
@@ -53,6 +54,9 @@ impl Meta {
 pub enum Payload {
     Source,
     Destination,
+    /// Of IPv6.
+    Source6,
+    Destination6,
     /// Of TCP, UDP and SCTP.
     SourcePort,
     DestinationPort,
@@ -64,6 +68,8 @@ impl Payload {
         match self {
             Self::Source => (1, 12, 4),
             Self::Destination => (1, 16, 4),
+            Self::Source6 => (1, 8, 16),
+            Self::Destination6 => (1, 24, 16),
             Self::SourcePort => (2, 0, 2),
             Self::DestinationPort => (2, 2, 2),
         }
@@ -99,6 +105,8 @@ pub enum Expression<'a> {
     LoadMeta(Meta, Register),
     SetMeta(Meta, Register),
     LoadPayload(Payload, Register),
+    /// Writes an address of IPv6 into the packet; the checksum behind the header is corrected.
+    WriteAddress6(Payload, Register),
     /// The type of the destination address (`RTN_*`), as the routing table sees it.
     LoadDestinationType(Register),
     LoadCt(Ct, Register),
@@ -121,8 +129,9 @@ pub enum Expression<'a> {
     },
     Counter,
     Verdict(Verdict<'a>),
-    /// Changes the destination of the connection.
+    /// Changes the destination of the connection. The family is that of the address.
     DestinationNat {
+        family: Family,
         address: Register,
         port: Option<Register>,
     },
@@ -146,6 +155,17 @@ pub(super) fn write(m: &mut Messages, expression: &Expression<'_>) {
             m.be32(2, base);
             m.be32(3, offset);
             m.be32(4, length);
+        }),
+        Expression::WriteAddress6(what, from) => named(m, "payload", |m| {
+            let (base, offset, length) = what.place();
+            m.be32(2, base);
+            m.be32(3, offset);
+            m.be32(4, length);
+            m.be32(5, from.number());
+            // The header has no checksum of its own; NFT_PAYLOAD_L4CSUM_PSEUDOHDR.
+            m.be32(6, 0);
+            m.be32(7, 0);
+            m.be32(8, 1);
         }),
         Expression::LoadDestinationType(to) => named(m, "fib", |m| {
             m.be32(1, to.number());
@@ -194,10 +214,10 @@ pub(super) fn write(m: &mut Messages, expression: &Expression<'_>) {
             m.be32(1, 0);
             m.nested(2, |m| write_verdict(m, verdict));
         }),
-        Expression::DestinationNat { address, port } => named(m, "nat", |m| {
-            // NFT_NAT_DNAT; NFPROTO_IPV4.
+        Expression::DestinationNat { family, address, port } => named(m, "nat", |m| {
+            // NFT_NAT_DNAT.
             m.be32(1, 1);
-            m.be32(2, 2);
+            m.be32(2, family.number().into());
             m.be32(3, address.number());
             if let Some(port) = port {
                 m.be32(5, port.number());

@@ -1,5 +1,7 @@
 //! Sets and maps, and what is in them.
 
+use std::net::IpAddr;
+#[cfg(test)]
 use std::net::Ipv4Addr;
 
 use super::batch::comment;
@@ -41,6 +43,8 @@ const NAME_LENGTH: usize = 16;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     Address,
+    /// Of IPv6.
+    Address6,
     Protocol,
     Port,
     LinkName,
@@ -51,6 +55,7 @@ impl Kind {
     const fn number(self) -> u32 {
         match self {
             Self::Address => 7,
+            Self::Address6 => 8,
             Self::Protocol => 12,
             Self::Port => 13,
             Self::LinkName => 41,
@@ -69,9 +74,9 @@ impl Kind {
     const fn length(self) -> u32 {
         match self {
             Self::Address => 4,
+            Self::Address6 | Self::LinkName => 16,
             Self::Protocol => 1,
             Self::Port => 2,
-            Self::LinkName => 16,
         }
     }
 }
@@ -98,8 +103,12 @@ impl Key {
         Self::default()
     }
 
-    pub fn address(mut self, address: Ipv4Addr) -> Self {
-        self.bytes.extend(address.octets());
+    /// Four bytes of IPv4, or sixteen of IPv6.
+    pub fn address(mut self, address: impl Into<IpAddr>) -> Self {
+        match address.into() {
+            IpAddr::V4(address) => self.bytes.extend(address.octets()),
+            IpAddr::V6(address) => self.bytes.extend(address.octets()),
+        }
         self
     }
 

@@ -1,6 +1,6 @@
 //! Changes of links, addresses and routes.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use super::moves::IFLA_NET_NS_FD;
@@ -13,6 +13,7 @@ const DELETE_LINK: u16 = 17;
 pub(super) const SET_LINK: u16 = 19;
 pub(super) const NEW_ADDRESS: u16 = 20;
 pub(super) const NEW_ROUTE: u16 = 24;
+const DELETE_ROUTE: u16 = 25;
 
 // linux/if_link.h
 pub(super) const IFLA_ADDRESS: u16 = 1;
@@ -36,6 +37,9 @@ const VETH_INFO_PEER: u16 = 1;
 pub(super) const IFA_ADDRESS: u16 = 1;
 pub(super) const IFA_LOCAL: u16 = 2;
 const IFA_BROADCAST: u16 = 4;
+const IFA_FLAGS: u16 = 8;
+/// The address is used at once, without asking first whether somebody else has it (`IFA_F_NODAD`).
+const NO_DETECTION: u32 = 2;
 
 // linux/rtnetlink.h
 pub(super) const RTA_DST: u16 = 1;
@@ -50,7 +54,7 @@ const SCOPE_LINK: u8 = 253;
 const TYPE_UNICAST: u8 = 1;
 
 pub(super) const AF_INET: u8 = 2;
-const AF_INET6: u16 = 10;
+pub(super) const AF_INET6: u8 = 10;
 /// `IFF_UP` (linux/if.h).
 pub(super) const UP: u32 = 1;
 
@@ -103,13 +107,14 @@ pub struct Port {
 /// A route that is to be made, in the main table.
 #[derive(Clone, Copy, Debug)]
 pub struct Route {
-    /// `0.0.0.0/0` is the default route.
-    pub destination: (Ipv4Addr, u8),
-    /// Without one, the destination is on the link.
-    pub gateway: Option<Ipv4Addr>,
+    /// `0.0.0.0/0` and `::/0` are the default routes.
+    pub destination: (IpAddr, u8),
+    /// Without one, the destination is on the link. Of the same family.
+    pub gateway: Option<IpAddr>,
     /// Index of the link.
     pub link: u32,
-    /// Of two routes to the same place the one with the smaller number is taken.
+    /// Of two routes to the same place the one with the smaller number is taken. 0 is the kernel's own: 0 for IPv4, 1024
+    /// for IPv6.
     pub metric: u32,
 }
 
@@ -170,7 +175,7 @@ impl Batch {
             m.text(IFLA_IFNAME, name);
             m.attribute(IFLA_IFALIAS, alias.as_bytes());
             m.nested(IFLA_AF_SPEC, |m| {
-                m.nested(AF_INET6, |m| m.u8(IFLA_INET6_ADDR_GEN_MODE, ADDR_GEN_MODE_NONE));
+                m.nested(AF_INET6.into(), |m| m.u8(IFLA_INET6_ADDR_GEN_MODE, ADDR_GEN_MODE_NONE));
             });
         });
         self
@@ -208,34 +213,60 @@ impl Batch {
         self
     }
 
-    /// Gives the link with this index an address.
-    pub fn add_address(&mut self, index: u32, address: Ipv4Addr, prefix: u8) -> &mut Self {
+    /// Gives the link with this index an address. One of IPv6 is ready at once: whoever gives it away sees to it that
+    /// nobody else has it, and to find out would take a second.
+    pub fn add_address(&mut self, index: u32, address: impl Into<IpAddr>, prefix: u8) -> &mut Self {
+        let address = address.into();
         // `struct ifaddrmsg`.
-        let mut header = [AF_INET, prefix, 0, SCOPE_UNIVERSE, 0, 0, 0, 0];
+        let mut header = [family_of(address), prefix, 0, SCOPE_UNIVERSE, 0, 0, 0, 0];
         header[4..].copy_from_slice(&index.to_ne_bytes());
         let action = format!("add address {address}/{prefix}");
         self.messages.message(NEW_ADDRESS, CREATE | EXCLUSIVE, &header, action, |m| {
-            m.ipv4(IFA_LOCAL, address);
-            m.ipv4(IFA_ADDRESS, address);
-            if prefix < 31 {
-                m.ipv4(IFA_BROADCAST, Ipv4Addr::from_bits(address.to_bits() | (u32::MAX >> prefix)));
+            m.ip(IFA_LOCAL, address);
+            m.ip(IFA_ADDRESS, address);
+            match address {
+                IpAddr::V4(address) if prefix < 31 => {
+                    m.ipv4(IFA_BROADCAST, Ipv4Addr::from_bits(address.to_bits() | (u32::MAX >> prefix)));
+                }
+                IpAddr::V4(_) => {}
+                IpAddr::V6(_) => m.u32(IFA_FLAGS, NO_DETECTION),
             }
         });
         self
     }
 
+    /// Sees to it that the kernel gives the link with this index no IPv6 address of its own.
+    pub fn no_own_address(&mut self, index: u32) -> &mut Self {
+        let header = link_header(0, index, 0, 0);
+        self.messages.message(SET_LINK, 0, &header, format!("set how link {index} gets addresses"), |m| {
+            m.nested(IFLA_AF_SPEC, |m| {
+                m.nested(AF_INET6.into(), |m| m.u8(IFLA_INET6_ADDR_GEN_MODE, ADDR_GEN_MODE_NONE));
+            });
+        });
+        self
+    }
+
     pub fn add_route(&mut self, route: &Route) -> &mut Self {
+        self.route(route, NEW_ROUTE, CREATE | EXCLUSIVE, "add")
+    }
+
+    /// Takes away the route that was made so; its metric says which one of several.
+    pub fn delete_route(&mut self, route: &Route) -> &mut Self {
+        self.route(route, DELETE_ROUTE, 0, "remove")
+    }
+
+    fn route(&mut self, route: &Route, kind: u16, flags: u16, verb: &str) -> &mut Self {
         let (destination, prefix) = route.destination;
         let scope = if route.gateway.is_some() { SCOPE_UNIVERSE } else { SCOPE_LINK };
         // `struct rtmsg`.
-        let header = [AF_INET, prefix, 0, 0, TABLE_MAIN, PROTOCOL_BOOT, scope, TYPE_UNICAST, 0, 0, 0, 0];
-        let action = format!("add the route to {destination}/{prefix}");
-        self.messages.message(NEW_ROUTE, CREATE | EXCLUSIVE, &header, action, |m| {
+        let header = [family_of(destination), prefix, 0, 0, TABLE_MAIN, PROTOCOL_BOOT, scope, TYPE_UNICAST, 0, 0, 0, 0];
+        let action = format!("{verb} the route to {destination}/{prefix}");
+        self.messages.message(kind, flags, &header, action, |m| {
             if prefix > 0 {
-                m.ipv4(RTA_DST, destination);
+                m.ip(RTA_DST, destination);
             }
             if let Some(gateway) = route.gateway {
-                m.ipv4(RTA_GATEWAY, gateway);
+                m.ip(RTA_GATEWAY, gateway);
             }
             m.u32(RTA_OIF, route.link);
             if route.metric > 0 {
@@ -244,4 +275,8 @@ impl Batch {
         });
         self
     }
+}
+
+fn family_of(address: IpAddr) -> u8 {
+    if address.is_ipv4() { AF_INET } else { AF_INET6 }
 }

@@ -28,15 +28,15 @@ fn networks_are_apart_from_one_another_and_from_outside() {
         let (web, db) = (container(&networks, "web", "web"), container(&networks, "db", "db"));
         serve(&db.netns, 80);
         serve(&db.netns, 81);
-        ask_from(&web.netns, db.endpoint.ip, 80).unwrap_err();
+        ask_from(&web.netns, db.v4(), 80).unwrap_err();
         host.route_from_other("10.78.0.0/24");
-        ask_from(&host.other, db.endpoint.ip, 80).unwrap_err();
-        networks.publish(&db.id, db.endpoint.ip, &[tcp(80, 8080)]).unwrap();
+        ask_from(&host.other, db.v4(), 80).unwrap_err();
+        networks.publish(&db.id, &db.endpoint.addresses(), &[tcp(80, 8080)]).unwrap();
         assert!(ask_from(&host.other, HOST, 8080).is_ok());
         // Publishing opens the host's port, not the container's own address.
-        ask_from(&host.other, db.endpoint.ip, 80).unwrap_err();
-        ask_from(&host.other, db.endpoint.ip, 81).unwrap_err();
-        ask_from(&web.netns, db.endpoint.ip, 80).unwrap_err();
+        ask_from(&host.other, db.v4(), 80).unwrap_err();
+        ask_from(&host.other, db.v4(), 81).unwrap_err();
+        ask_from(&web.netns, db.v4(), 80).unwrap_err();
     });
 }
 
@@ -51,7 +51,7 @@ fn an_internal_network_is_cut_off() {
         assert_eq!(a.endpoint.gateway, None);
         serve(&b.netns, 80);
         serve(&host.other, 82);
-        assert_eq!(ask_from(&a.netns, b.endpoint.ip, 80).unwrap(), a.endpoint.ip);
+        assert_eq!(ask_from(&a.netns, b.v4(), 80).unwrap(), a.v4());
         // Also when it makes itself a route.
         let gateway = Ipv4Addr::new(10, 77, 0, 1).to_string();
         wharf_netlink::namespace::within(std::os::fd::AsFd::as_fd(&a.netns), || {
@@ -60,12 +60,12 @@ fn an_internal_network_is_cut_off() {
         .unwrap();
         ask_from(&a.netns, OTHER, 82).unwrap_err();
         host.route_from_other("10.77.0.0/24");
-        ask_from(&host.other, b.endpoint.ip, 80).unwrap_err();
-        assert_eq!(networks.publish(&b.id, b.endpoint.ip, &[tcp(80, 8080)]).unwrap(), []);
+        ask_from(&host.other, b.v4(), 80).unwrap_err();
+        assert_eq!(networks.publish(&b.id, &b.endpoint.addresses(), &[tcp(80, 8080)]).unwrap(), []);
         ask_from(&host.other, HOST, 8080).unwrap_err();
         let c = container(&networks, "bridge", "c");
         serve(&c.netns, 80);
-        networks.publish(&c.id, c.endpoint.ip, &[tcp(80, 8081)]).unwrap();
+        networks.publish(&c.id, &c.endpoint.addresses(), &[tcp(80, 8081)]).unwrap();
         ask_from(&a.netns, HOST, 8081).unwrap_err();
     });
 }
@@ -80,10 +80,10 @@ fn containers_of_a_network_may_be_kept_apart() {
             let (a, b) = (container(&networks, "apart", "a"), container(&networks, "apart", "b"));
             serve(&b.netns, 80);
             serve(&host.other, 82);
-            ask_from(&a.netns, b.endpoint.ip, 80).unwrap_err();
+            ask_from(&a.netns, b.v4(), 80).unwrap_err();
             assert_eq!(ask_from(&a.netns, OTHER, 82).unwrap(), HOST);
-            assert!(ask(b.endpoint.ip, 80).is_ok());
-            networks.publish(&b.id, b.endpoint.ip, &[tcp(80, 8080)]).unwrap();
+            assert!(ask(b.v4(), 80).is_ok());
+            networks.publish(&b.id, &b.endpoint.addresses(), &[tcp(80, 8080)]).unwrap();
             // What is published is for everybody, but that frames which are filtered never leave the bridge.
             assert_eq!(ask_from(&a.netns, HOST, 8080).is_ok(), bridged == "0");
             assert!(ask_from(&host.other, HOST, 8080).is_ok());
@@ -101,7 +101,7 @@ fn masquerading_is_an_option() {
         let (a, b) = (container(&networks, "plain", "a"), container(&networks, "next", "b"));
         serve(&host.other, 82);
         host.route_from_other("10.77.0.0/24");
-        assert_eq!(ask_from(&a.netns, OTHER, 82).unwrap(), a.endpoint.ip);
+        assert_eq!(ask_from(&a.netns, OTHER, 82).unwrap(), a.v4());
         assert_eq!(ask_from(&b.netns, OTHER, 82).unwrap(), HOST);
         create(&networks, "last", "10.77.2.0/24", &[]);
         let c = container(&networks, "last", "c");
@@ -122,7 +122,7 @@ fn iptables_that_drops_what_is_forwarded_lets_us_pass() {
         let a = container(&networks, "bridge", "a");
         serve(&a.netns, 80);
         serve(&host.other, 82);
-        networks.publish(&a.id, a.endpoint.ip, &[tcp(80, 8080)]).unwrap();
+        networks.publish(&a.id, &a.endpoint.addresses(), &[tcp(80, 8080)]).unwrap();
         assert_eq!(ask_from(&a.netns, OTHER, 82).unwrap(), HOST);
         assert_eq!(ask_from(&host.other, HOST, 8080).unwrap(), OTHER);
         let rules = run("iptables-nft", &["-S", "FORWARD"]).unwrap();
@@ -152,7 +152,7 @@ fn nft_shows_our_table() {
     on_a_host(|host| {
         let networks = host.networks();
         let a = container(&networks, "bridge", "a");
-        networks.publish(&a.id, a.endpoint.ip, &[tcp(80, 8080), tcp(90, 90), tcp(91, 91)]).unwrap();
+        networks.publish(&a.id, &a.endpoint.addresses(), &[tcp(80, 8080), tcp(90, 90), tcp(91, 91)]).unwrap();
         let Some(text) = run("nft", &["list", "ruleset"]) else { return };
         for part in [
             "table ip wharf-0123abcd {",

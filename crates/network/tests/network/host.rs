@@ -1,7 +1,7 @@
 //! A host for a test, another one beside it, and containers.
 
 use std::io::{self, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -17,6 +17,9 @@ use wharf_store::Store;
 /// The host's address in the network that it shares with the other host, and that one's.
 pub(crate) const HOST: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 1);
 pub(crate) const OTHER: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 2);
+/// The same, of IPv6.
+pub(crate) const HOST6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 9, 0, 0, 0, 0, 1);
+pub(crate) const OTHER6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 9, 0, 0, 0, 0, 2);
 /// Long enough for a packet that arrives, short enough to wait for one that does not.
 const PATIENCE: Duration = Duration::from_millis(300);
 
@@ -37,8 +40,8 @@ pub(crate) fn on_a_host(test: impl FnOnce(&Host) + Send) {
         let mut batch = Batch::new();
         batch.set_up(1).create_veth(&Veth { name: "lan0", mtu: 1500, master: None, peer }).mark_and_set_up("lan0", "");
         route.apply(batch)?;
-        address("lan0", HOST);
-        namespace::within(other.as_fd(), || address("lan0", OTHER))?;
+        address("lan0", HOST, HOST6);
+        namespace::within(other.as_fd(), || address("lan0", OTHER, OTHER6))?;
         test(&Host { other, root: tempfile::tempdir().unwrap() });
         Ok(())
     });
@@ -54,11 +57,13 @@ fn up(index: u32) -> wharf_netlink::Result<()> {
     Connection::open()?.apply(batch)
 }
 
-fn address(link: &str, address: Ipv4Addr) {
+fn address(link: &str, address: Ipv4Addr, six: Ipv6Addr) {
     let route = Connection::open().unwrap();
     let index = route.link(link).unwrap().unwrap().index;
     let mut batch = Batch::new();
-    batch.add_address(index, address, 24).set_up(index);
+    // Who sends on what others have sent asks for neighbours from the link's own address.
+    let own = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 9, six.segments()[7]);
+    batch.add_address(index, address, 24).add_address(index, own, 64).add_address(index, six, 64).set_up(index);
     route.apply(batch).unwrap();
     // Looked at, it is ready: see `make_link`.
     route.link(link).unwrap();
@@ -84,12 +89,13 @@ impl Host {
     /// Makes the other host send to `subnet` through this one.
     pub(crate) fn route_from_other(&self, subnet: &str) {
         let (destination, prefix) = subnet.split_once('/').unwrap();
-        let destination = (destination.parse().unwrap(), prefix.parse().unwrap());
+        let destination: (IpAddr, u8) = (destination.parse().unwrap(), prefix.parse().unwrap());
+        let gateway: IpAddr = if destination.0.is_ipv4() { HOST.into() } else { HOST6.into() };
         namespace::within(self.other.as_fd(), || {
             let route = Connection::open().unwrap();
             let link = route.link("lan0").unwrap().unwrap().index;
             let mut batch = Batch::new();
-            batch.add_route(&Route { destination, gateway: Some(HOST), link, metric: 0 });
+            batch.add_route(&Route { destination, gateway: Some(gateway), link, metric: 0 });
             route.apply(batch).unwrap();
         })
         .unwrap();
@@ -103,6 +109,16 @@ pub(crate) struct Container {
     pub(crate) endpoint: Endpoint,
 }
 
+impl Container {
+    pub(crate) fn v4(&self) -> Ipv4Addr {
+        self.endpoint.ip.unwrap()
+    }
+
+    pub(crate) fn v6(&self) -> Ipv6Addr {
+        self.endpoint.ip6.unwrap()
+    }
+}
+
 /// The ID of the container `name`.
 pub(crate) fn id(name: &str) -> String {
     let hex: String = name.bytes().map(|byte| format!("{byte:02x}")).collect();
@@ -110,7 +126,20 @@ pub(crate) fn id(name: &str) -> String {
 }
 
 pub(crate) fn request<'a>(network: &'a str, id: &'a str, name: &'a str, netns: &'a OwnedFd) -> EndpointRequest<'a> {
-    EndpointRequest { network, container: id, name, netns: netns.as_fd(), index: 0, ip: None, mac: None, aliases: &[] }
+    EndpointRequest {
+        network,
+        container: id,
+        name,
+        netns: netns.as_fd(),
+        index: 0,
+        rank: None,
+        ip: None,
+        ip6: None,
+        link_local: &[],
+        no_ipv6: false,
+        mac: None,
+        aliases: &[],
+    }
 }
 
 pub(crate) fn container(networks: &Networks, network: &str, name: &str) -> Container {
@@ -140,8 +169,16 @@ pub(crate) fn tcp(container_port: u16, host_port: u16) -> PortRequest {
 
 /// Listens in a namespace and tells everybody who comes what address they come from.
 pub(crate) fn serve(netns: &OwnedFd, port: u16) {
-    let listener = namespace::within(netns.as_fd(), || TcpListener::bind((Ipv4Addr::UNSPECIFIED, port))).unwrap();
-    let listener = listener.unwrap();
+    serve_at(netns, Ipv4Addr::UNSPECIFIED.into(), port);
+}
+
+/// As [`serve`], over IPv6.
+pub(crate) fn serve6(netns: &OwnedFd, port: u16) {
+    serve_at(netns, Ipv6Addr::UNSPECIFIED.into(), port);
+}
+
+fn serve_at(netns: &OwnedFd, address: IpAddr, port: u16) {
+    let listener = namespace::within(netns.as_fd(), || TcpListener::bind((address, port))).unwrap().unwrap();
     std::thread::spawn(move || {
         for stream in listener.incoming() {
             let Ok(mut stream) = stream else { return };
@@ -154,7 +191,11 @@ pub(crate) fn serve(netns: &OwnedFd, port: u16) {
 
 /// As [`serve`], over datagrams.
 pub(crate) fn serve_udp(netns: &OwnedFd, port: u16) {
-    let socket = namespace::within(netns.as_fd(), || UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port))).unwrap().unwrap();
+    serve_udp_at(netns, Ipv4Addr::UNSPECIFIED.into(), port);
+}
+
+pub(crate) fn serve_udp_at(netns: &OwnedFd, address: IpAddr, port: u16) {
+    let socket = namespace::within(netns.as_fd(), || UdpSocket::bind((address, port))).unwrap().unwrap();
     std::thread::spawn(move || {
         let mut buffer = [0; 64];
         while let Ok((_, from)) = socket.recv_from(&mut buffer) {
@@ -163,7 +204,7 @@ pub(crate) fn serve_udp(netns: &OwnedFd, port: u16) {
     });
 }
 
-fn ask_here(address: Ipv4Addr, port: u16) -> io::Result<IpAddr> {
+fn ask_here(address: IpAddr, port: u16) -> io::Result<IpAddr> {
     let mut stream = TcpStream::connect_timeout(&SocketAddr::from((address, port)), PATIENCE)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     let mut answer = String::new();
@@ -172,23 +213,28 @@ fn ask_here(address: Ipv4Addr, port: u16) -> io::Result<IpAddr> {
 }
 
 /// Asks a server of [`serve`] from the host; answers with the address that it saw.
-pub(crate) fn ask(address: Ipv4Addr, port: u16) -> io::Result<IpAddr> {
-    ask_here(address, port)
+pub(crate) fn ask(address: impl Into<IpAddr>, port: u16) -> io::Result<IpAddr> {
+    ask_here(address.into(), port)
 }
 
 /// As [`ask`], from a namespace.
-pub(crate) fn ask_from(netns: &OwnedFd, address: Ipv4Addr, port: u16) -> io::Result<IpAddr> {
+pub(crate) fn ask_from(netns: &OwnedFd, address: impl Into<IpAddr>, port: u16) -> io::Result<IpAddr> {
+    let address = address.into();
     namespace::within(netns.as_fd(), || ask_here(address, port)).unwrap()
 }
 
-pub(crate) fn ask_udp_here(socket: &UdpSocket, address: Ipv4Addr, port: u16) -> io::Result<IpAddr> {
+pub(crate) fn ask_udp_here(socket: &UdpSocket, address: impl Into<IpAddr>, port: u16) -> io::Result<IpAddr> {
     socket.set_read_timeout(Some(PATIENCE))?;
-    socket.send_to(b"who am I", (address, port))?;
+    socket.send_to(b"who am I", (address.into(), port))?;
     let mut buffer = [0; 64];
     let (length, _) = socket.recv_from(&mut buffer)?;
     std::str::from_utf8(&buffer[..length]).unwrap().parse().map_err(io::Error::other)
 }
 
 pub(crate) fn udp_socket(netns: &OwnedFd) -> UdpSocket {
-    namespace::within(netns.as_fd(), || UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))).unwrap().unwrap()
+    udp_socket_at(netns, Ipv4Addr::UNSPECIFIED.into())
+}
+
+pub(crate) fn udp_socket_at(netns: &OwnedFd, address: IpAddr) -> UdpSocket {
+    namespace::within(netns.as_fd(), || UdpSocket::bind((address, 0))).unwrap().unwrap()
 }

@@ -3,6 +3,7 @@
 
 mod firewall;
 mod host;
+mod ipv6;
 mod networks;
 mod publish;
 mod recover;

@@ -16,17 +16,17 @@ fn containers_reach_one_another_the_gateway_and_other_hosts() {
     on_a_host(|host| {
         let networks = host.networks();
         let (a, b) = (container(&networks, "bridge", "a"), container(&networks, "bridge", "b"));
-        assert_eq!(a.endpoint.ip, Ipv4Addr::new(172, 17, 0, 2));
-        assert_eq!(b.endpoint.ip, Ipv4Addr::new(172, 17, 0, 3));
+        assert_eq!(a.v4(), Ipv4Addr::new(172, 17, 0, 2));
+        assert_eq!(b.v4(), Ipv4Addr::new(172, 17, 0, 3));
         assert_eq!(a.endpoint.mac.to_string(), "02:42:ac:11:00:02");
         assert_eq!((a.endpoint.prefix, a.endpoint.interface.as_str()), (16, "eth0"));
         let gateway = a.endpoint.gateway.unwrap();
         serve(&b.netns, 80);
-        assert_eq!(ask_from(&a.netns, b.endpoint.ip, 80).unwrap(), a.endpoint.ip);
-        assert_eq!(ask(b.endpoint.ip, 80).unwrap(), gateway, "the host reaches every port");
+        assert_eq!(ask_from(&a.netns, b.v4(), 80).unwrap(), a.v4());
+        assert_eq!(ask(b.v4(), 80).unwrap(), gateway, "the host reaches every port");
         let listener = std::net::TcpListener::bind((gateway, 81)).unwrap();
         namespace::within(a.netns.as_fd(), || std::net::TcpStream::connect((gateway, 81)).unwrap()).unwrap();
-        assert_eq!(listener.accept().unwrap().1.ip(), a.endpoint.ip);
+        assert_eq!(listener.accept().unwrap().1.ip(), a.v4());
         serve(&host.other, 82);
         assert_eq!(ask_from(&a.netns, OTHER, 82).unwrap(), HOST, "what leaves has the host's address");
     });
@@ -100,8 +100,8 @@ fn pools_leave_out_what_the_host_has() {
         let lan = here.link("lan0").unwrap().unwrap().index;
         let mut batch = wharf_netlink::route::Batch::new();
         batch.add_route(&wharf_netlink::route::Route {
-            destination: (Ipv4Addr::new(172, 16, 0, 0), 15),
-            gateway: Some(OTHER),
+            destination: (Ipv4Addr::new(172, 16, 0, 0).into(), 15),
+            gateway: Some(OTHER.into()),
             link: lan,
             metric: 0,
         });
@@ -126,7 +126,7 @@ fn options_say_what_the_default_bridge_is() {
         };
         let networks = host.networks_with(options);
         let a = container(&networks, "bridge", "a");
-        assert_eq!(a.endpoint.ip, Ipv4Addr::new(10, 55, 0, 2));
+        assert_eq!(a.v4(), Ipv4Addr::new(10, 55, 0, 2));
         let link = Connection::open().unwrap().link("dock0").unwrap().unwrap();
         assert_eq!((link.mtu, link.kind.as_str()), (1400, "bridge"));
         assert_eq!(create(&networks, "one", "", &[]).subnet.unwrap().to_string(), "10.56.0.0/24");
@@ -149,7 +149,7 @@ fn a_bridge_of_the_user_s_keeps_its_address() {
             let options = NetworkOptions { bridge: Some("own0".into()), ..Host::options() };
             let networks = host.networks_with(options);
             let a = container(&networks, "bridge", "a");
-            assert_eq!((a.endpoint.ip, a.endpoint.gateway), ([10, 44, 0, 1].into(), Some([10, 44, 0, 9].into())));
+            assert_eq!((a.v4(), a.endpoint.gateway), ([10, 44, 0, 1].into(), Some([10, 44, 0, 9].into())));
             networks.disconnect("bridge", &a.id).unwrap();
             networks.destroy().unwrap();
             assert_eq!(route.link("own0").unwrap().unwrap().alias, "", "it stays, and is not marked as ours");
@@ -168,7 +168,7 @@ fn an_address_is_asked_for() {
             networks.connect(&EndpointRequest { ip: Some(ip.into()), ..request("web", &id, name, &netns) })
         };
         let got = wanted([10, 77, 0, 100]).unwrap();
-        assert_eq!(got.ip, Ipv4Addr::new(10, 77, 0, 100));
+        assert_eq!(got.ip.unwrap(), Ipv4Addr::new(10, 77, 0, 100));
         assert_eq!(
             wanted([10, 77, 0, 101]).unwrap_err().to_string(),
             "endpoint with name b already exists in network web"
@@ -176,7 +176,7 @@ fn an_address_is_asked_for() {
         networks.disconnect("web", &id("b")).unwrap();
         let a = container(&networks, "web", "a");
         for (ip, kind) in [
-            (a.endpoint.ip.octets(), ErrorKind::Forbidden),
+            (a.v4().octets(), ErrorKind::Forbidden),
             ([10, 77, 0, 1], ErrorKind::Forbidden),
             ([10, 77, 0, 255], ErrorKind::Forbidden),
             ([10, 78, 0, 1], ErrorKind::Invalid),
@@ -201,7 +201,7 @@ fn a_full_network_says_so() {
         let error = networks.connect(&request("small", &id("last"), "last", &netns)).unwrap_err().to_string();
         assert!(error.starts_with("no available IPv4 addresses on this network's address pools: small"), "{error}");
         networks.disconnect("small", &all[2].id).unwrap();
-        assert_eq!(container(&networks, "small", "last").endpoint.ip, all[2].endpoint.ip);
+        assert_eq!(container(&networks, "small", "last").v4(), all[2].v4());
     });
 }
 
@@ -215,7 +215,7 @@ fn a_container_in_two_networks_keeps_a_default_route() {
         let b = container(&networks, "web", "b");
         serve(&b.netns, 80);
         serve(&host.other, 82);
-        assert_eq!(ask_from(&a.netns, b.endpoint.ip, 80).unwrap(), Ipv4Addr::new(10, 77, 0, 2));
+        assert_eq!(ask_from(&a.netns, b.v4(), 80).unwrap(), Ipv4Addr::new(10, 77, 0, 2));
         assert_eq!(ask_from(&a.netns, OTHER, 82).unwrap(), HOST);
         networks.disconnect("bridge", &a.id).unwrap();
         assert_eq!(ask_from(&a.netns, OTHER, 82).unwrap(), HOST, "through the other network");
@@ -239,7 +239,7 @@ fn addresses_are_given_once_to_many_at_a_time() {
                     })
                 })
                 .collect();
-            workers.into_iter().flat_map(|worker| worker.join().unwrap()).map(|c| c.endpoint.ip).collect()
+            workers.into_iter().flat_map(|worker| worker.join().unwrap()).map(|c| c.v4()).collect()
         });
         assert_eq!(given.iter().collect::<BTreeSet<_>>().len(), 40);
         assert_eq!(given.iter().max(), Some(&Ipv4Addr::new(172, 17, 0, 41)));
@@ -272,7 +272,7 @@ fn two_hundred_come_and_go_and_nothing_is_left() {
         assert_eq!(left(), 0);
         assert_eq!(networks.endpoints(&networks.resolve("bridge").unwrap().id), []);
         std::thread::sleep(Duration::from_millis(100));
-        assert_eq!(container(&networks, "bridge", "after").endpoint.ip, Ipv4Addr::new(172, 17, 0, 2));
+        assert_eq!(container(&networks, "bridge", "after").v4(), Ipv4Addr::new(172, 17, 0, 2));
     });
 }
 
@@ -284,11 +284,11 @@ fn an_address_is_not_given_again_before_its_link_has_gone() {
         let a = container(&networks, "bridge", "a");
         networks.release(&a.id).unwrap();
         let b = container(&networks, "bridge", "b");
-        assert_ne!(a.endpoint.ip, b.endpoint.ip);
+        assert_ne!(a.v4(), b.v4());
         // The container itself gets it at once.
         let netns = networks.namespace().unwrap();
         let again = networks.connect(&request("bridge", &a.id, "a", &netns)).unwrap();
-        assert_eq!(again.ip, a.endpoint.ip);
+        assert_eq!(again.ip.unwrap(), a.v4());
         let route = Connection::open().unwrap();
         assert_eq!(route.link(&a.endpoint.host_interface).unwrap(), None);
         // And a link that stays is removed after a while.
@@ -309,8 +309,8 @@ fn a_failed_connection_leaves_nothing() {
         let error = networks.connect(&request("bridge", &second, "b", &netns)).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::System);
         assert_eq!(networks.endpoints_of(&second), []);
-        assert_eq!(container(&networks, "bridge", "c").endpoint.ip, Ipv4Addr::new(172, 17, 0, 3));
-        let request = CreateNetwork { ipv6: true, ..create_request("six", "", &[]) };
+        assert_eq!(container(&networks, "bridge", "c").v4(), Ipv4Addr::new(172, 17, 0, 3));
+        let request = CreateNetwork { driver: "overlay".into(), ..create_request("six", "", &[]) };
         assert_eq!(networks.create(&request).unwrap_err().kind(), ErrorKind::NotImplemented);
         // A bridge that somebody removes is made again.
         let bridge = networks.resolve("bridge").unwrap().bridge.unwrap();
@@ -319,6 +319,6 @@ fn a_failed_connection_leaves_nothing() {
         Connection::open().unwrap().apply(batch).unwrap();
         let d = container(&networks, "bridge", "d");
         serve(&d.netns, 80);
-        assert!(ask(d.endpoint.ip, 80).is_ok());
+        assert!(ask(d.v4(), 80).is_ok());
     });
 }

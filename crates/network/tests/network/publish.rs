@@ -28,8 +28,8 @@ fn a_published_port_is_reached_from_everywhere() {
             create(&networks, "far", "10.77.0.0/24", &[]);
             let far = container(&networks, "far", "far");
             serve(&web.netns, 80);
-            let published = networks.publish(&web.id, web.endpoint.ip, &[tcp(80, 8080)]).unwrap();
-            assert_eq!((published[0].host_port, published[0].host_ip), (8080, Ipv4Addr::UNSPECIFIED));
+            let published = networks.publish(&web.id, &web.endpoint.addresses(), &[tcp(80, 8080)]).unwrap();
+            assert_eq!((published[0].host_port, published[0].host_ip), (8080, IpAddr::V4(Ipv4Addr::UNSPECIFIED)));
             let gateway = web.endpoint.gateway.unwrap();
             assert_eq!(ask_from(&host.other, HOST, 8080).unwrap(), OTHER, "with the sender's own address");
             assert_eq!(ask(HOST, 8080).unwrap(), HOST);
@@ -57,14 +57,14 @@ fn a_port_of_one_address_is_of_that_address_only() {
         serve(&a.netns, 80);
         serve(&b.netns, 80);
         let at = |address: Ipv4Addr| PortRequest { host_ip: Some(IpAddr::V4(address)), ..tcp(80, 8080) };
-        networks.publish(&a.id, a.endpoint.ip, &[at(LOOPBACK)]).unwrap();
-        networks.publish(&b.id, b.endpoint.ip, &[at(HOST)]).unwrap();
+        networks.publish(&a.id, &a.endpoint.addresses(), &[at(LOOPBACK)]).unwrap();
+        networks.publish(&b.id, &b.endpoint.addresses(), &[at(HOST)]).unwrap();
         assert!(ask(LOOPBACK, 8080).is_ok());
         assert_eq!(ask_from(&host.other, HOST, 8080).unwrap(), OTHER);
         networks.unpublish(&b.id).unwrap();
         ask_from(&host.other, HOST, 8080).unwrap_err();
         assert!(ask(LOOPBACK, 8080).is_ok());
-        let error = networks.publish(&b.id, b.endpoint.ip, &[at(OTHER)]).unwrap_err().to_string();
+        let error = networks.publish(&b.id, &b.endpoint.addresses(), &[at(OTHER)]).unwrap_err().to_string();
         assert_eq!(error, "Bind for 10.9.0.2:8080 failed: the host has no such address");
     });
 }
@@ -78,7 +78,7 @@ fn a_loopback_port_is_not_reached_by_forgery() {
         // Not 127.0.0.1, which a sender has itself.
         let local = Ipv4Addr::new(127, 0, 0, 2);
         let request = PortRequest { host_ip: Some(IpAddr::V4(local)), ..tcp(80, 8080) };
-        networks.publish(&a.id, a.endpoint.ip, &[request]).unwrap();
+        networks.publish(&a.id, &a.endpoint.addresses(), &[request]).unwrap();
         assert!(ask(local, 8080).is_ok());
         let listener = TcpListener::bind((local, 9090)).unwrap();
         listener.set_nonblocking(true).unwrap();
@@ -105,7 +105,7 @@ fn a_port_is_published_on_this_host_and_no_other() {
         let (a, b) = (container(&networks, "bridge", "a"), container(&networks, "bridge", "b"));
         serve(&a.netns, 80);
         serve(&host.other, 8080);
-        networks.publish(&a.id, a.endpoint.ip, &[tcp(80, 8080), tcp(81, 81), tcp(82, 82)]).unwrap();
+        networks.publish(&a.id, &a.endpoint.addresses(), &[tcp(80, 8080), tcp(81, 81), tcp(82, 82)]).unwrap();
         // What goes through the host, or out of it, to somebody else's port of the same number.
         assert_eq!(ask_from(&b.netns, OTHER, 8080).unwrap(), HOST);
         assert_eq!(ask(OTHER, 8080).unwrap(), HOST, "not the container");
@@ -123,17 +123,17 @@ fn datagrams_are_published_too() {
         let a = container(&networks, "bridge", "a");
         serve_udp(&a.netns, 53);
         let request = PortRequest { protocol: Protocol::Udp, ..tcp(53, 5353) };
-        networks.publish(&a.id, a.endpoint.ip, &[request]).unwrap();
+        networks.publish(&a.id, &a.endpoint.addresses(), &[request]).unwrap();
         assert_eq!(ask_udp_here(&socket, HOST, 5353).unwrap(), OTHER);
         let local = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
         assert_eq!(ask_udp_here(&local, LOOPBACK, 5353).unwrap(), a.endpoint.gateway.unwrap());
         // The same port of TCP is somebody else's.
-        networks.publish(&a.id, a.endpoint.ip, &[tcp(53, 5353)]).unwrap();
+        networks.publish(&a.id, &a.endpoint.addresses(), &[tcp(53, 5353)]).unwrap();
         // Another container gets the port, and what the same client goes on sending.
         networks.release(&a.id).unwrap();
         let b = container(&networks, "bridge", "b");
         serve_udp(&b.netns, 53);
-        networks.publish(&b.id, b.endpoint.ip, &[request]).unwrap();
+        networks.publish(&b.id, &b.endpoint.addresses(), &[request]).unwrap();
         assert_eq!(ask_udp_here(&socket, HOST, 5353).unwrap(), OTHER);
     });
 }
@@ -143,8 +143,9 @@ fn a_port_that_is_taken_is_refused_and_says_by_whom() {
     on_a_host(|host| {
         let networks = host.networks();
         let (a, b) = (container(&networks, "bridge", "a"), container(&networks, "bridge", "b"));
-        networks.publish(&a.id, a.endpoint.ip, &[tcp(80, 8080)]).unwrap();
-        let refused = |ports: &[PortRequest]| networks.publish(&b.id, b.endpoint.ip, ports).unwrap_err().to_string();
+        networks.publish(&a.id, &a.endpoint.addresses(), &[tcp(80, 8080)]).unwrap();
+        let refused =
+            |ports: &[PortRequest]| networks.publish(&b.id, &b.endpoint.addresses(), ports).unwrap_err().to_string();
         let message = format!("Bind for 0.0.0.0:8080 failed: port is already allocated (by container {})", &a.id[..12]);
         assert_eq!(refused(&[tcp(80, 8080)]), message);
         // All or nothing.
@@ -158,7 +159,7 @@ fn a_port_that_is_taken_is_refused_and_says_by_whom() {
         let error = refused(&[tcp(80, 9000)]);
         assert!(error.starts_with("Bind for 0.0.0.0:9000 failed: port is already allocated (by process "), "{error}");
         drop(listener);
-        networks.publish(&b.id, b.endpoint.ip, &[tcp(80, 9000)]).unwrap();
+        networks.publish(&b.id, &b.endpoint.addresses(), &[tcp(80, 9000)]).unwrap();
         assert!(TcpListener::bind("127.0.0.1:9000").is_err());
         networks.release(&b.id).unwrap();
         assert!(TcpListener::bind("127.0.0.1:9000").is_ok());
@@ -173,12 +174,12 @@ fn ports_are_chosen_from_a_range_or_from_all() {
         serve(&a.netns, 80);
         let range = PortRequest { host_port: Some((8000, 8002)), ..tcp(80, 0) };
         let _listener = TcpListener::bind("0.0.0.0:8001").unwrap();
-        let got = networks.publish(&a.id, a.endpoint.ip, &[range, range]).unwrap();
+        let got = networks.publish(&a.id, &a.endpoint.addresses(), &[range, range]).unwrap();
         assert_eq!(got.iter().map(|port| port.host_port).collect::<Vec<_>>(), [8000, 8002]);
         assert!(ask(HOST, 8000).is_ok() && ask(HOST, 8002).is_ok());
-        assert!(networks.publish(&a.id, a.endpoint.ip, &[range]).unwrap_err().to_string().contains("8002"));
+        assert!(networks.publish(&a.id, &a.endpoint.addresses(), &[range]).unwrap_err().to_string().contains("8002"));
         let any = PortRequest { host_port: None, ..tcp(80, 0) };
-        let got = networks.publish(&a.id, a.endpoint.ip, &[any, any, any]).unwrap();
+        let got = networks.publish(&a.id, &a.endpoint.addresses(), &[any, any, any]).unwrap();
         for port in &got {
             assert!((32768..=60999).contains(&port.host_port), "{port:?}");
             assert!(ask_from(&host.other, HOST, port.host_port).is_ok());
@@ -197,9 +198,9 @@ fn a_wide_range_is_published_at_once() {
         }
         let all: Vec<_> = (20_000..20_500).map(|port| tcp(port, port)).collect();
         let begun = std::time::Instant::now();
-        networks.publish(&a.id, a.endpoint.ip, &all).unwrap();
+        networks.publish(&a.id, &a.endpoint.addresses(), &all).unwrap();
         let shifted: Vec<_> = (0..400).map(|port| tcp(20_000 + port, 21_000 + port)).collect();
-        networks.publish(&a.id, a.endpoint.ip, &shifted).unwrap();
+        networks.publish(&a.id, &a.endpoint.addresses(), &shifted).unwrap();
         eprintln!("500 ports and 400 shifted ones: {:?}", begun.elapsed());
         assert_eq!(ask_from(&host.other, HOST, 20_000).unwrap(), OTHER);
         assert_eq!(ask_from(&host.other, HOST, 20_499).unwrap(), OTHER);
@@ -217,12 +218,12 @@ fn the_host_s_policy_publishes_to_the_loopback() {
         let networks = host.networks_with(options);
         let a = container(&networks, "bridge", "a");
         serve(&a.netns, 80);
-        let published = networks.publish(&a.id, a.endpoint.ip, &[tcp(80, 8080)]).unwrap();
+        let published = networks.publish(&a.id, &a.endpoint.addresses(), &[tcp(80, 8080)]).unwrap();
         assert_eq!(published[0].host_ip, LOOPBACK);
         assert!(ask(LOOPBACK, 8080).is_ok());
         ask_from(&host.other, HOST, 8080).unwrap_err();
         let open = PortRequest { host_ip: Some(IpAddr::V4(Ipv4Addr::UNSPECIFIED)), ..tcp(80, 8081) };
-        networks.publish(&a.id, a.endpoint.ip, &[open]).unwrap();
+        networks.publish(&a.id, &a.endpoint.addresses(), &[open]).unwrap();
         assert_eq!(ask_from(&host.other, HOST, 8081).unwrap(), OTHER);
     });
 }

@@ -14,8 +14,8 @@ fn what_lives_goes_on_and_what_is_dead_is_freed() {
         create(&networks, "web", "10.77.0.0/24", &[]);
         let (alive, dead) = (container(&networks, "web", "alive"), container(&networks, "web", "dead"));
         serve(&alive.netns, 80);
-        networks.publish(&alive.id, alive.endpoint.ip, &[tcp(80, 8080)]).unwrap();
-        networks.publish(&dead.id, dead.endpoint.ip, &[tcp(80, 8081)]).unwrap();
+        networks.publish(&alive.id, &alive.endpoint.addresses(), &[tcp(80, 8080)]).unwrap();
+        networks.publish(&dead.id, &dead.endpoint.addresses(), &[tcp(80, 8081)]).unwrap();
         drop(networks);
         assert_eq!(ask_from(&host.other, HOST, 8080).unwrap(), OTHER, "without a daemon");
 
@@ -31,8 +31,8 @@ fn what_lives_goes_on_and_what_is_dead_is_freed() {
         assert_eq!(networks.published(&dead.id), []);
         assert_eq!(Connection::open().unwrap().link(&dead.endpoint.host_interface).unwrap(), None);
         let next = container(&networks, "web", "next");
-        assert_eq!(next.endpoint.ip, dead.endpoint.ip);
-        networks.publish(&next.id, next.endpoint.ip, &[tcp(80, 8081)]).unwrap();
+        assert_eq!(next.v4(), dead.v4());
+        networks.publish(&next.id, &next.endpoint.addresses(), &[tcp(80, 8081)]).unwrap();
     });
 }
 
@@ -45,7 +45,7 @@ fn a_connection_outlives_the_daemon_and_its_return() {
         let inside = wharf_netlink::namespace::within(std::os::fd::AsFd::as_fd(&a.netns), || {
             TcpListener::bind("0.0.0.0:80").unwrap()
         });
-        networks.publish(&a.id, a.endpoint.ip, &[tcp(80, 8080)]).unwrap();
+        networks.publish(&a.id, &a.endpoint.addresses(), &[tcp(80, 8080)]).unwrap();
         let mut client = wharf_netlink::namespace::within(std::os::fd::AsFd::as_fd(&host.other), || {
             std::net::TcpStream::connect((HOST, 8080)).unwrap()
         })
@@ -73,7 +73,7 @@ fn everything_is_made_anew_after_a_boot() {
         let bridge = networks.resolve("bridge").unwrap();
         let web = create(&networks, "web", "10.77.0.0/24", &[]);
         let a = container(&networks, "web", "a");
-        networks.publish(&a.id, a.endpoint.ip, &[tcp(80, 8080)]).unwrap();
+        networks.publish(&a.id, &a.endpoint.addresses(), &[tcp(80, 8080)]).unwrap();
         drop(networks);
         let mut batch = nft::Batch::new();
         batch.delete_table(nft::Table { family: Family::Ip, name: "wharf-0123abcd" });
@@ -88,7 +88,7 @@ fn everything_is_made_anew_after_a_boot() {
         assert_eq!(networks.resolve("web").unwrap(), web);
         let again = container(&networks, "web", "again");
         serve(&again.netns, 80);
-        networks.publish(&again.id, again.endpoint.ip, &[tcp(80, 8080)]).unwrap();
+        networks.publish(&again.id, &again.endpoint.addresses(), &[tcp(80, 8080)]).unwrap();
         assert_eq!(ask_from(&host.other, HOST, 8080).unwrap(), OTHER);
     });
 }
@@ -103,7 +103,7 @@ fn rows_that_a_crash_took_are_read_off_the_kernel() {
         let a = container(&networks, "web", "a");
         serve(&a.netns, 80);
         let ports: Vec<_> = (8080..8090).map(|port| tcp(port, port)).chain([tcp(80, 80)]).collect();
-        let published = networks.publish(&a.id, a.endpoint.ip, &ports).unwrap();
+        let published = networks.publish(&a.id, &a.endpoint.addresses(), &ports).unwrap();
         drop(networks);
         std::fs::write(&database, saved).unwrap();
 
@@ -117,7 +117,7 @@ fn rows_that_a_crash_took_are_read_off_the_kernel() {
         assert_eq!(before, after);
         assert_eq!(ask_from(&host.other, HOST, 80).unwrap(), OTHER);
         let b = container(&networks, "web", "b");
-        assert_ne!(b.endpoint.ip, a.endpoint.ip);
+        assert_ne!(b.v4(), a.v4());
         networks.unpublish(&a.id).unwrap();
         ask_from(&host.other, HOST, 80).unwrap_err();
     });
@@ -144,7 +144,7 @@ fn a_port_that_was_taken_meanwhile_stays_the_container_s() {
         let networks = host.networks();
         let a = container(&networks, "bridge", "a");
         serve(&a.netns, 80);
-        networks.publish(&a.id, a.endpoint.ip, &[tcp(80, 8080)]).unwrap();
+        networks.publish(&a.id, &a.endpoint.addresses(), &[tcp(80, 8080)]).unwrap();
         drop(networks);
         let _thief = TcpListener::bind("0.0.0.0:8080").unwrap();
         let networks = host.networks();
@@ -165,14 +165,17 @@ fn two_daemons_are_beside_one_another() {
         let (a, b) = (container(&one, "bridge", "a"), container(&two, "bridge", "b"));
         serve(&a.netns, 80);
         serve(&b.netns, 80);
-        one.publish(&a.id, a.endpoint.ip, &[tcp(80, 8080)]).unwrap();
+        one.publish(&a.id, &a.endpoint.addresses(), &[tcp(80, 8080)]).unwrap();
         let netns = two.namespace().unwrap();
         two.connect(&request("bridge", &a.id, "a", &netns)).unwrap();
-        assert!(two.publish(&b.id, b.endpoint.ip, &[tcp(80, 8080)]).is_err(), "the one holds it against the other");
-        two.publish(&b.id, b.endpoint.ip, &[tcp(80, 8081)]).unwrap();
+        assert!(
+            two.publish(&b.id, &b.endpoint.addresses(), &[tcp(80, 8080)]).is_err(),
+            "the one holds it against the other"
+        );
+        two.publish(&b.id, &b.endpoint.addresses(), &[tcp(80, 8081)]).unwrap();
         assert_eq!(ask_from(&host.other, HOST, 8080).unwrap(), OTHER);
         assert_eq!(ask_from(&host.other, HOST, 8081).unwrap(), OTHER);
-        ask_from(&a.netns, b.endpoint.ip, 80).unwrap_err();
+        ask_from(&a.netns, b.v4(), 80).unwrap_err();
         two.destroy().unwrap();
         assert_eq!(ask_from(&host.other, HOST, 8080).unwrap(), OTHER);
         // The other one takes the name and the addresses while the one is away.
@@ -196,7 +199,7 @@ fn rules_that_somebody_removes_come_back() {
         let networks = host.networks();
         let a = container(&networks, "bridge", "a");
         serve(&a.netns, 80);
-        networks.publish(&a.id, a.endpoint.ip, &[tcp(80, 8080)]).unwrap();
+        networks.publish(&a.id, &a.endpoint.addresses(), &[tcp(80, 8080)]).unwrap();
         let mut batch = nft::Batch::new();
         batch.delete_table(nft::Table { family: Family::Ip, name: "wharf-0123abcd" });
         nft::Connection::open().unwrap().apply(batch).unwrap();
@@ -216,7 +219,7 @@ fn the_default_bridge_is_known_by_its_mark() {
         let bridge = networks.resolve("bridge").unwrap();
         let a = container(&networks, "bridge", "a");
         serve(&a.netns, 80);
-        networks.publish(&a.id, a.endpoint.ip, &[tcp(80, 8080)]).unwrap();
+        networks.publish(&a.id, &a.endpoint.addresses(), &[tcp(80, 8080)]).unwrap();
         drop(networks);
         std::fs::remove_file(host.root().join("wharf.redb")).unwrap();
         let networks = host.networks();

@@ -1,13 +1,13 @@
 //! Networks and volumes, as `inspect` and `ls` show them.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use serde_json::{Value, json};
 use wharf_engine::record::Container;
 use wharf_engine::spec::EndpointSettings;
-use wharf_network::{Ipv4Net, NetworkRecord};
+use wharf_network::NetworkRecord;
 use wharf_volume::Volume;
 
 /// A network; with the containers that run on it where they are asked for.
@@ -26,17 +26,29 @@ pub(crate) fn network(record: &NetworkRecord, users: Option<&[(Arc<Container>, E
         }
         pools.push(pool);
     }
+    if let Some(six) = &record.pool6 {
+        let mut pool = json!({ "Subnet": six.subnet.to_string() });
+        if let Some(range) = &six.ip_range {
+            pool["IPRange"] = range.to_string().into();
+        }
+        if let Some(gateway) = &six.gateway {
+            pool["Gateway"] = gateway.to_string().into();
+        }
+        if !six.aux_addresses.is_empty() {
+            pool["AuxiliaryAddresses"] = json!(six.aux_addresses);
+        }
+        pools.push(pool);
+    }
     let containers: BTreeMap<&str, Value> = users
         .into_iter()
         .flatten()
         .map(|(container, endpoint)| {
-            let address = match endpoint.ip_address.as_str() {
-                "" => String::new(),
-                ip => format!("{ip}/{}", endpoint.ip_prefix_len),
-            };
+            let with = |ip: &str, prefix: u8| if ip.is_empty() { String::new() } else { format!("{ip}/{prefix}") };
+            let four = with(&endpoint.ip_address, endpoint.ip_prefix_len);
+            let six = with(&endpoint.global_ipv6_address, endpoint.global_ipv6_prefix_len);
             let value = json!({
                 "Name": container.name, "EndpointID": endpoint.endpoint_id, "MacAddress": endpoint.mac_address,
-                "IPv4Address": address, "IPv6Address": "",
+                "IPv4Address": four, "IPv6Address": six,
             });
             (container.id.as_str(), value)
         })
@@ -48,8 +60,8 @@ pub(crate) fn network(record: &NetworkRecord, users: Option<&[(Arc<Container>, E
         "Created": record.created,
         "Scope": "local",
         "Driver": record.driver,
-        "EnableIPv4": true,
-        "EnableIPv6": false,
+        "EnableIPv4": record.ipv4,
+        "EnableIPv6": record.pool6.is_some(),
         "IPAM": { "Driver": record.ipam_driver, "Options": options, "Config": pools },
         "Internal": record.internal,
         "Attachable": record.attachable,
@@ -64,18 +76,44 @@ pub(crate) fn network(record: &NetworkRecord, users: Option<&[(Arc<Container>, E
 
 /// How many of a network's addresses are taken, for `GET /networks/{id}` since API 1.52. `endpoints` are the addresses
 /// of its containers.
-pub(crate) fn status(record: &NetworkRecord, endpoints: &[Ipv4Addr]) -> Value {
-    let Some(subnet) = &record.subnet else { return json!({ "IPAM": { "Subnets": {} } }) };
-    let size = |net: &Ipv4Net| 1u64 << (32 - u32::from(net.prefix()));
-    let mut taken: BTreeSet<Ipv4Addr> = endpoints.iter().chain(record.aux_addresses.values()).copied().collect();
-    taken.extend(record.gateway);
-    // The network's own and everybody's.
-    taken.extend([subnet.first(), subnet.last()]);
-    let range = record.ip_range.as_ref().unwrap_or(subnet);
-    let inside = taken.iter().filter(|address| range.contains(**address)).count() as u64;
-    json!({ "IPAM": { "Subnets": { subnet.to_string(): {
-        "IPsInUse": taken.len(), "DynamicIPsAvailable": size(range).saturating_sub(inside),
-    } } } })
+pub(crate) fn status(record: &NetworkRecord, endpoints: &[IpAddr]) -> Value {
+    let mut subnets = serde_json::Map::new();
+    // How many addresses of a range are free: a network of IPv6 may have more than fit into a number of JSON.
+    let free = |bits: u8, prefix: u8, inside: usize| {
+        let size = 1u128.checked_shl(u32::from(bits - prefix)).unwrap_or(u128::MAX);
+        u64::try_from(size.saturating_sub(inside as u128)).unwrap_or(u64::MAX)
+    };
+    if let Some(subnet) = &record.subnet {
+        let mut taken: BTreeSet<_> = endpoints.iter().filter_map(four).collect();
+        taken.extend(record.aux_addresses.values().copied());
+        taken.extend(record.gateway);
+        // The network's own and everybody's.
+        taken.extend([subnet.first(), subnet.last()]);
+        let range = record.ip_range.as_ref().unwrap_or(subnet);
+        let inside = taken.iter().filter(|address| range.contains(**address)).count();
+        let count = json!({ "IPsInUse": taken.len(), "DynamicIPsAvailable": free(32, range.prefix(), inside) });
+        subnets.insert(subnet.to_string(), count);
+    }
+    if let Some(pool) = &record.pool6 {
+        let mut taken: BTreeSet<_> = endpoints.iter().filter_map(six).collect();
+        taken.extend(pool.aux_addresses.values().copied());
+        taken.extend(pool.gateway);
+        // Any router's.
+        taken.insert(pool.subnet.first());
+        let range = pool.ip_range.unwrap_or(pool.subnet);
+        let inside = taken.iter().filter(|address| range.contains(**address)).count();
+        let count = json!({ "IPsInUse": taken.len(), "DynamicIPsAvailable": free(128, range.prefix(), inside) });
+        subnets.insert(pool.subnet.to_string(), count);
+    }
+    json!({ "IPAM": { "Subnets": subnets } })
+}
+
+fn four(address: &IpAddr) -> Option<Ipv4Addr> {
+    if let IpAddr::V4(address) = address { Some(*address) } else { None }
+}
+
+fn six(address: &IpAddr) -> Option<Ipv6Addr> {
+    if let IpAddr::V6(address) = address { Some(*address) } else { None }
 }
 
 pub(crate) fn volume(volume: &Volume, usage: Option<(u64, usize)>) -> Value {
@@ -109,12 +147,16 @@ mod tests {
             "id": "a", "name": "n", "driver": "bridge", "created": "", "internal": false, "labels": {}, "options": {},
             "ipam_driver": "default", "ipam_options": {}, "subnet": "192.168.4.0/24", "subnet_chosen": true,
             "gateway": "192.168.4.1", "ip_range": "192.168.4.16/30", "aux_addresses": { "x": "192.168.4.17" },
+            "pool6": { "subnet": "fd00:4::/64", "chosen": false, "gateway": "fd00:4::1", "ip_range": null, "aux_addresses": {} },
             "bridge": "", "mtu": 1500, "icc": true, "masquerade": true, "host_binding": null, "predefined": false,
         }))
         .unwrap();
-        let shown = status(&record, &["192.168.4.16".parse().unwrap()]);
+        let shown = status(&record, &["192.168.4.16".parse().unwrap(), "fd00:4::2".parse().unwrap()]);
         let subnet = &shown["IPAM"]["Subnets"]["192.168.4.0/24"];
         // Network, gateway, another, a container, broadcast; two of them in the range.
         assert_eq!(*subnet, json!({ "IPsInUse": 5, "DynamicIPsAvailable": 2 }));
+        // Any router's, gateway, a container.
+        let six = &shown["IPAM"]["Subnets"]["fd00:4::/64"];
+        assert_eq!(*six, json!({ "IPsInUse": 3, "DynamicIPsAvailable": u64::MAX - 2 }));
     }
 }

@@ -46,7 +46,8 @@ pub(super) fn inspect(call: &Call, id: &str) -> Result {
     let mut answer = render(&network, Some(&users));
     if call.version >= (1, 52) {
         let endpoints = engine.networks().endpoints(&network.id);
-        answer["Status"] = status(&network, &endpoints.iter().map(|endpoint| endpoint.ip).collect::<Vec<_>>());
+        answer["Status"] =
+            status(&network, &endpoints.iter().flat_map(|endpoint| endpoint.addresses()).collect::<Vec<_>>());
     }
     Ok(ok(&answer))
 }
@@ -60,8 +61,10 @@ struct Create {
     attachable: bool,
     ingress: bool,
     config_only: bool,
+    #[serde(rename = "EnableIPv4")]
+    enable_ipv4: Option<bool>,
     #[serde(rename = "EnableIPv6")]
-    enable_ipv6: bool,
+    enable_ipv6: Option<bool>,
     #[serde(rename = "IPAM")]
     ipam: Ipam,
     options: BTreeMap<String, String>,
@@ -110,6 +113,7 @@ pub(super) async fn create(mut call: Call) -> Result {
             options: create.ipam.options,
             config: create.ipam.config.into_iter().map(pool).collect(),
         },
+        ipv4: create.enable_ipv4,
         ipv6: create.enable_ipv6,
     };
     let engine = call.api.engine.clone();

@@ -212,6 +212,7 @@ pub(crate) fn with_server<F: Future<Output = ()>>(test: impl FnOnce(Server) -> F
             exec_root: exec_root.clone(),
             cgroup_parent: group.clone(),
             dns: ResolvConf { servers: vec!["192.0.2.1".into()], search: Vec::new(), options: Vec::new() },
+            host_gateways: Vec::new(),
             log: LogConfig { driver: "json-file".into(), options: std::collections::BTreeMap::new() },
             ulimits: Vec::new(),
             init: false,

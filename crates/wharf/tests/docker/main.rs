@@ -11,6 +11,7 @@ mod dry_run;
 mod events;
 mod image_mounts;
 mod images;
+mod ipv6;
 mod kills;
 mod kit;
 mod limits;

@@ -1,0 +1,186 @@
+//! A container's place on one network: what it asks for, and what it has got.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use wharf_network::{Endpoint, MacAddress};
+
+use crate::error::{EngineError, Result};
+use crate::spec::{EndpointSettings, HostConfig};
+
+/// The addresses that a container asks for on a network.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Asked {
+    pub(crate) ip: Option<Ipv4Addr>,
+    pub(crate) ip6: Option<Ipv6Addr>,
+    pub(crate) link_local: Vec<IpAddr>,
+    pub(crate) mac: Option<MacAddress>,
+}
+
+impl Asked {
+    /// Reads what `settings` ask for on the network `name`.
+    ///
+    /// # Errors
+    /// `InvalidParameter` for what is no address, with all that is wrong in Docker's words (moby,
+    /// `EndpointIPAMConfig.Validate`).
+    pub(crate) fn of(name: &str, settings: &EndpointSettings) -> Result<Self> {
+        let (mut asked, mut faults) = (Self::default(), Vec::new());
+        if let Some(config) = &settings.ipam_config {
+            let (four, six) = (config.ipv4_address.as_str(), config.ipv6_address.as_str());
+            asked.ip = four.parse().ok().filter(|ip: &Ipv4Addr| !ip.is_unspecified());
+            if !four.is_empty() && asked.ip.is_none() {
+                faults.push(format!("invalid IPv4 address: {four}"));
+            }
+            asked.ip6 = six.parse().ok().filter(|ip: &Ipv6Addr| !ip.is_unspecified() && ip.to_ipv4_mapped().is_none());
+            if !six.is_empty() && asked.ip6.is_none() {
+                faults.push(format!("invalid IPv6 address: {six}"));
+            }
+            for text in config.link_local_ips.iter().flatten() {
+                match text.parse::<IpAddr>() {
+                    Ok(ip) if !ip.is_unspecified() => asked.link_local.push(ip),
+                    _ => faults.push(format!("invalid link-local IP address: {text}")),
+                }
+            }
+        }
+        let mac = settings.mac_address.as_str();
+        asked.mac = mac.parse().ok();
+        if !mac.is_empty() && asked.mac.is_none() {
+            faults.push(format!("invalid MAC address: {mac}"));
+        }
+        let all = match faults.as_slice() {
+            [] => return Ok(asked),
+            [only] => only.clone(),
+            several => format!("* {}", several.join("\n* ")),
+        };
+        Err(EngineError::invalid(format!("invalid config for network {name}: invalid endpoint settings:\n{all}")))
+    }
+}
+
+/// Notes what a container has got.
+pub(crate) fn fill(settings: &mut EndpointSettings, endpoint: &Endpoint) {
+    let text = |address: Option<IpAddr>| address.map(|address| address.to_string()).unwrap_or_default();
+    settings.network_id.clone_from(&endpoint.network_id);
+    settings.endpoint_id.clone_from(&endpoint.endpoint_id);
+    settings.mac_address = endpoint.mac.to_string();
+    settings.gateway = text(endpoint.gateway.filter(|_| endpoint.ip.is_some()).map(IpAddr::V4));
+    settings.ip_address = text(endpoint.ip.map(IpAddr::V4));
+    settings.ip_prefix_len = endpoint.prefix;
+    settings.ipv6_gateway = text(endpoint.gateway6.map(IpAddr::V6));
+    settings.global_ipv6_address = text(endpoint.ip6.map(IpAddr::V6));
+    settings.global_ipv6_prefix_len = endpoint.prefix6;
+}
+
+/// Forgets what a container that has ended had.
+pub(crate) fn clear(settings: &mut EndpointSettings) {
+    settings.endpoint_id.clear();
+    settings.mac_address.clear();
+    settings.gateway.clear();
+    settings.ip_address.clear();
+    settings.ip_prefix_len = 0;
+    settings.ipv6_gateway.clear();
+    settings.global_ipv6_address.clear();
+    settings.global_ipv6_prefix_len = 0;
+}
+
+/// The addresses that a container has on a network: that of IPv4, then that of IPv6.
+pub(crate) fn addresses(settings: &EndpointSettings) -> impl Iterator<Item = IpAddr> {
+    [&settings.ip_address, &settings.global_ipv6_address].into_iter().filter_map(|text| text.parse().ok())
+}
+
+/// The names of a container's networks, the one first whose way out is taken: that of the highest priority, else that
+/// of the network mode, else by name.
+pub(crate) fn ranked(endpoints: &BTreeMap<String, EndpointSettings>, first: Option<&str>) -> Vec<String> {
+    let mut all: Vec<(&String, &EndpointSettings)> = endpoints.iter().collect();
+    all.sort_by_key(|(name, settings)| (std::cmp::Reverse(settings.gw_priority), Some(name.as_str()) != first, *name));
+    all.into_iter().map(|(name, _)| name.clone()).collect()
+}
+
+/// Of all addresses the first of each family.
+pub(crate) fn first_of_each(all: impl IntoIterator<Item = IpAddr>) -> Vec<IpAddr> {
+    let mut first: Vec<IpAddr> = Vec::new();
+    for address in all {
+        if first.iter().all(|other| other.is_ipv4() != address.is_ipv4()) {
+            first.push(address);
+        }
+    }
+    first
+}
+
+/// A container's ways out: the first of each family.
+pub(crate) fn gateways(endpoints: &BTreeMap<String, EndpointSettings>, ranked: &[String]) -> Vec<IpAddr> {
+    let all = ranked.iter().filter_map(|name| endpoints.get(name));
+    first_of_each(
+        all.flat_map(|settings| [&settings.gateway, &settings.ipv6_gateway]).filter_map(|text| text.parse().ok()),
+    )
+}
+
+/// Whether a container is to have no IPv6 on its interfaces, whatever its networks have.
+pub(crate) fn has_no_ipv6(host: &HostConfig) -> bool {
+    let value = host.sysctls.as_ref().and_then(|all| all.get("net.ipv6.conf.all.disable_ipv6"));
+    value.is_some_and(|value| value.trim() != "0")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spec::EndpointIpam;
+
+    fn settings(four: &str, six: &str, link_local: &[&str], mac: &str) -> EndpointSettings {
+        EndpointSettings {
+            ipam_config: Some(EndpointIpam {
+                ipv4_address: four.into(),
+                ipv6_address: six.into(),
+                link_local_ips: Some(link_local.iter().map(|text| (*text).to_owned()).collect()),
+            }),
+            mac_address: mac.into(),
+            ..EndpointSettings::default()
+        }
+    }
+
+    #[test]
+    fn addresses_are_read_or_refused() {
+        let good = settings("10.0.0.9", "fd00::9", &["169.254.3.4", "fe80::5"], "02:42:00:00:00:01");
+        let asked = Asked::of("web", &good).unwrap();
+        assert_eq!((asked.ip, asked.ip6), (Some([10, 0, 0, 9].into()), Some("fd00::9".parse().unwrap())));
+        assert_eq!((asked.link_local.len(), asked.mac.is_some()), (2, true));
+        assert_eq!(Asked::of("web", &EndpointSettings::default()).unwrap(), Asked::default());
+        let one = Asked::of("web", &settings("", "10.0.0.1", &[], "")).unwrap_err();
+        assert_eq!(
+            one.message,
+            "invalid config for network web: invalid endpoint settings:\ninvalid IPv6 address: 10.0.0.1"
+        );
+        let all = Asked::of("web", &settings("fd00::1", "::", &["x"], "y")).unwrap_err().message;
+        assert_eq!(all.lines().filter(|line| line.starts_with("* invalid ")).count(), 4, "{all}");
+    }
+
+    #[test]
+    fn the_highest_priority_leads_out() {
+        let with = |gw_priority, gateway: &str, six: &str| EndpointSettings {
+            gw_priority,
+            gateway: gateway.into(),
+            ipv6_gateway: six.into(),
+            ..EndpointSettings::default()
+        };
+        let all = BTreeMap::from([
+            ("a".to_owned(), with(0, "10.0.0.1", "")),
+            ("b".to_owned(), with(5, "", "fd00:b::1")),
+            ("c".to_owned(), with(0, "10.0.2.1", "fd00:c::1")),
+            ("d".to_owned(), with(-1, "10.0.3.1", "")),
+        ]);
+        assert_eq!(ranked(&all, Some("c")), ["b", "c", "a", "d"]);
+        assert_eq!(ranked(&all, None), ["b", "a", "c", "d"]);
+        let ways: Vec<String> = gateways(&all, &ranked(&all, None)).iter().map(ToString::to_string).collect();
+        assert_eq!(ways, ["fd00:b::1", "10.0.0.1"]);
+    }
+
+    #[test]
+    fn ipv6_is_turned_off_by_the_user() {
+        let with = |key: &str, value: &str| HostConfig {
+            sysctls: Some(BTreeMap::from([(key.to_owned(), value.to_owned())])),
+            ..HostConfig::default()
+        };
+        assert!(has_no_ipv6(&with("net.ipv6.conf.all.disable_ipv6", "1")));
+        assert!(!has_no_ipv6(&with("net.ipv6.conf.all.disable_ipv6", "0")));
+        assert!(!has_no_ipv6(&with("net.ipv6.conf.eth0.disable_ipv6", "1")) && !has_no_ipv6(&HostConfig::default()));
+    }
+}

@@ -1,0 +1,237 @@
+//! Checks the addresses that a new network asks for, with Docker's words (moby, `ValidateIPAM`).
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::str::FromStr;
+
+use crate::{Ipv4Net, Ipv6Net, NetworkError, PoolRequest, Result};
+
+/// What both families have.
+pub(crate) trait Net: Copy + PartialEq + fmt::Display + FromStr {
+    type Address: Copy + FromStr;
+    const FAMILY: &'static str;
+    /// With a longer prefix there is no room for a bridge and a container.
+    const LONGEST: u8;
+    fn network(self) -> Self;
+    fn prefix(self) -> u8;
+    fn has(self, address: Self::Address) -> bool;
+    fn meets(self, other: Self) -> bool;
+}
+
+impl Net for Ipv4Net {
+    type Address = Ipv4Addr;
+    const FAMILY: &'static str = "IPv4";
+    const LONGEST: u8 = 30;
+
+    fn network(self) -> Self {
+        self.network()
+    }
+
+    fn prefix(self) -> u8 {
+        self.prefix()
+    }
+
+    fn has(self, address: Ipv4Addr) -> bool {
+        self.contains(address)
+    }
+
+    fn meets(self, other: Self) -> bool {
+        self.overlaps(other)
+    }
+}
+
+impl Net for Ipv6Net {
+    type Address = Ipv6Addr;
+    const FAMILY: &'static str = "IPv6";
+    const LONGEST: u8 = 126;
+
+    fn network(self) -> Self {
+        self.network()
+    }
+
+    fn prefix(self) -> u8 {
+        self.prefix()
+    }
+
+    fn has(self, address: Ipv6Addr) -> bool {
+        self.contains(address)
+    }
+
+    fn meets(self, other: Self) -> bool {
+        self.overlaps(other)
+    }
+}
+
+/// A subnet that was asked for, with what goes with it.
+#[derive(Debug)]
+pub(crate) struct Subnet<N: Net> {
+    pub(crate) net: N,
+    pub(crate) gateway: Option<N::Address>,
+    pub(crate) ip_range: Option<N>,
+    pub(crate) aux_addresses: BTreeMap<String, N::Address>,
+}
+
+/// The subnets of each family that a network asks for; those of a family that it does not have are left out.
+#[derive(Debug, Default)]
+pub(crate) struct Subnets {
+    pub(crate) v4: Option<Subnet<Ipv4Net>>,
+    pub(crate) v6: Option<Subnet<Ipv6Net>>,
+}
+
+/// Reads and checks what is asked for.
+pub(crate) fn check(config: &[PoolRequest], ipv4: bool, ipv6: bool) -> Result<Subnets> {
+    let (mut subnets, mut faults) = (Subnets::default(), Vec::new());
+    for pool in config {
+        let bare = pool.gateway.is_empty() && pool.ip_range.is_empty() && pool.aux_addresses.is_empty();
+        // One of the default pools, then.
+        if pool.subnet.is_empty() && bare {
+            continue;
+        }
+        if let Ok(net) = pool.subnet.parse::<Ipv4Net>() {
+            if ipv4 {
+                only(&mut subnets.v4, read(net, pool, &mut faults))?;
+            }
+        } else if let Ok(net) = pool.subnet.parse::<Ipv6Net>() {
+            if ipv6 {
+                only(&mut subnets.v6, read(net, pool, &mut faults))?;
+            }
+        } else {
+            faults.push(format!("invalid subnet {}: invalid CIDR block notation", pool.subnet));
+        }
+    }
+    match faults.as_slice() {
+        [] => Ok(subnets),
+        [only] => Err(NetworkError::Invalid(format!("invalid network config:\n{only}"))),
+        several => Err(NetworkError::Invalid(format!("invalid network config:\n* {}", several.join("\n* ")))),
+    }
+}
+
+fn only<N: Net>(place: &mut Option<Subnet<N>>, subnet: Subnet<N>) -> Result<()> {
+    if place.replace(subnet).is_some() {
+        return Err(NetworkError::Forbidden("bridge driver doesn't support multiple subnets".into()));
+    }
+    Ok(())
+}
+
+fn read<N: Net>(net: N, pool: &PoolRequest, faults: &mut Vec<String>) -> Subnet<N> {
+    if net != net.network() {
+        faults.push(format!("invalid subnet {net}: it should be {}", net.network()));
+    } else if net.prefix() > N::LONGEST || net.prefix() == 0 {
+        faults.push(format!("invalid subnet {net}: it has no room for hosts"));
+    }
+    let mut subnet = Subnet { net, gateway: None, ip_range: None, aux_addresses: BTreeMap::new() };
+    if !pool.ip_range.is_empty() {
+        subnet.ip_range = range(net, &pool.ip_range, faults);
+    }
+    if !pool.gateway.is_empty() {
+        match address(net, &pool.gateway) {
+            Ok(found) => subnet.gateway = Some(found),
+            Err(why) => faults.push(format!("invalid gateway {}: {why}", pool.gateway)),
+        }
+    }
+    for (name, text) in &pool.aux_addresses {
+        match address(net, text) {
+            Ok(found) => drop(subnet.aux_addresses.insert(name.clone(), found)),
+            Err(why) => faults.push(format!("invalid auxiliary address {name}: {why}")),
+        }
+    }
+    subnet
+}
+
+fn range<N: Net>(net: N, text: &str, faults: &mut Vec<String>) -> Option<N> {
+    let before = faults.len();
+    let Ok(range) = text.parse::<N>() else {
+        let is_other = text.parse::<Ipv4Net>().is_ok() || text.parse::<Ipv6Net>().is_ok();
+        faults.push(if is_other {
+            format!("invalid ip-range {text}: parent subnet is an {} block", N::FAMILY)
+        } else {
+            format!("invalid ip-range {text}: invalid CIDR block notation")
+        });
+        return None;
+    };
+    if range.prefix() < net.prefix() {
+        faults.push(format!("invalid ip-range {text}: CIDR block is bigger than its parent subnet {net}"));
+    }
+    if range != range.network() {
+        faults.push(format!("invalid ip-range {range}: it should be {}", range.network()));
+    }
+    if !net.meets(range) {
+        faults.push(format!("invalid ip-range {text}: parent subnet {net} doesn't contain ip-range"));
+    }
+    (faults.len() == before).then_some(range)
+}
+
+/// An address; a prefix behind it is that of its subnet, as some clients write it.
+fn address<N: Net>(net: N, text: &str) -> std::result::Result<N::Address, String> {
+    let bare = text.split_once('/').map_or(text, |(address, _)| address);
+    if bare.parse::<IpAddr>().is_err() {
+        return Err("invalid address".into());
+    }
+    let Ok(address) = bare.parse::<N::Address>() else {
+        return Err(format!("parent subnet is an {} block", N::FAMILY));
+    };
+    if net.has(address) { Ok(address) } else { Err(format!("parent subnet {net} doesn't contain this address")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pool(subnet: &str, ip_range: &str, gateway: &str) -> PoolRequest {
+        PoolRequest {
+            subnet: subnet.into(),
+            ip_range: ip_range.into(),
+            gateway: gateway.into(),
+            aux_addresses: BTreeMap::new(),
+        }
+    }
+
+    #[test]
+    fn one_subnet_of_each_family() {
+        let both = [pool("fd00:1::/64", "fd00:1::8000/113", "fd00:1::99"), pool("10.1.0.0/16", "", "10.1.0.9/16")];
+        let found = check(&both, true, true).unwrap();
+        let (four, six) = (found.v4.unwrap(), found.v6.unwrap());
+        assert_eq!((four.net.to_string(), four.gateway), ("10.1.0.0/16".into(), Some(Ipv4Addr::new(10, 1, 0, 9))));
+        assert_eq!(six.ip_range.unwrap().to_string(), "fd00:1::8000/113");
+        assert_eq!(six.gateway.unwrap().to_string(), "fd00:1::99");
+        let found = check(&both, true, false).unwrap();
+        assert!(found.v4.is_some() && found.v6.is_none(), "what the network does not have is left out");
+        assert!(check(&[pool("", "", "")], true, true).unwrap().v4.is_none());
+        let twice = check(&[pool("fd00:1::/64", "", ""), pool("fd00:2::/64", "", "")], true, true).unwrap_err();
+        assert_eq!(twice.to_string(), "bridge driver doesn't support multiple subnets");
+    }
+
+    #[test]
+    fn faults_have_docker_s_words() {
+        let faults = [
+            (pool("fd00::", "", ""), "invalid subnet fd00::: invalid CIDR block notation"),
+            (pool("", "", "10.0.0.1"), "invalid subnet : invalid CIDR block notation"),
+            (pool("fd00::1/64", "", ""), "invalid subnet fd00::1/64: it should be fd00::/64"),
+            (pool("10.1.2.3/16", "", ""), "invalid subnet 10.1.2.3/16: it should be 10.1.0.0/16"),
+            (pool("fd00::/127", "", ""), "invalid subnet fd00::/127: it has no room for hosts"),
+            (pool("10.1.0.0/31", "", ""), "invalid subnet 10.1.0.0/31: it has no room for hosts"),
+            (pool("fd00::/64", "10.0.0.0/24", ""), "invalid ip-range 10.0.0.0/24: parent subnet is an IPv6 block"),
+            (
+                pool("fd00::/64", "fd00::/60", ""),
+                "invalid ip-range fd00::/60: CIDR block is bigger than its parent subnet fd00::/64",
+            ),
+            (
+                pool("10.0.0.0/24", "10.0.1.0/28", ""),
+                "invalid ip-range 10.0.1.0/28: parent subnet 10.0.0.0/24 doesn't contain ip-range",
+            ),
+            (pool("fd00::/64", "", "10.0.0.1"), "invalid gateway 10.0.0.1: parent subnet is an IPv6 block"),
+            (
+                pool("fd00::/64", "", "fd01::1"),
+                "invalid gateway fd01::1: parent subnet fd00::/64 doesn't contain this address",
+            ),
+            (pool("fd00::/64", "", "x"), "invalid gateway x: invalid address"),
+        ];
+        for (pool, words) in faults {
+            let error = check(&[pool], true, true).unwrap_err().to_string();
+            assert_eq!(error, format!("invalid network config:\n{words}"));
+        }
+        let two = check(&[pool("fd00::1/64", "", "x")], true, true).unwrap_err().to_string();
+        assert_eq!(two.lines().filter(|line| line.starts_with("* ")).count(), 2, "{two}");
+    }
+}
