@@ -28,6 +28,7 @@ pub(crate) fn command() -> Command {
         )
         .arg(value("tlskey", "Path to TLS key file (default ~/.docker/key.pem)").value_parser(value_parser!(PathBuf)))
         .arg(switch("insecure-tcp", "Let everybody who reaches a tcp:// socket in: they are root on this host then"))
+        .arg(list("tcp-name", "Names by which clients of --insecure-tcp call this host, besides its own"))
         .arg(value("metrics-addr", "Address and port to serve /metrics on for everybody (default port 9323)"))
         .arg(value("group", "Group for the unix socket").short('G'))
         .arg(value("data-root", "Root directory of persistent state").short('g').value_parser(value_parser!(PathBuf)))

@@ -154,6 +154,23 @@ fn host_and_port(address: &str, default: u16) -> Option<(String, u16)> {
     Some((if host.is_empty() { "127.0.0.1".into() } else { host.to_owned() }, port))
 }
 
+/// Names by which clients may call this host: its own, those it was told to listen at, and those that were `given`.
+pub(crate) fn names(places: &[Place], given: &[String]) -> Vec<String> {
+    let uname = rustix::system::uname();
+    let (own, domain) = (uname.nodename().to_string_lossy(), uname.domainname().to_string_lossy());
+    let mut names = given.to_vec();
+    // The kernel's word for none.
+    if !domain.is_empty() && domain != "(none)" {
+        names.push(format!("{own}.{domain}"));
+    }
+    names.push(own.into_owned());
+    names.extend(places.iter().filter_map(|place| match place {
+        Place::Tcp(host, _) => Some(host.clone()),
+        _ => None,
+    }));
+    names
+}
+
 /// Where metrics are served, to everybody.
 ///
 /// # Errors

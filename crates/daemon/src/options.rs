@@ -31,6 +31,8 @@ pub(crate) struct Options {
     pub(crate) metrics_addr: Option<String>,
     /// Everybody may come by TCP.
     pub(crate) insecure_tcp: bool,
+    /// Names by which clients call this host.
+    pub(crate) tcp_names: Vec<String>,
     pub(crate) group: String,
     pub(crate) data_root: PathBuf,
     pub(crate) exec_root: PathBuf,
@@ -92,6 +94,7 @@ impl Options {
             ("tls", self.tls == other.tls),
             ("metrics-addr", self.metrics_addr == other.metrics_addr),
             ("insecure-tcp", self.insecure_tcp == other.insecure_tcp),
+            ("tcp-name", self.tcp_names == other.tcp_names),
             ("group", self.group == other.group),
             ("data-root", self.data_root == other.data_root),
             ("exec-root", self.exec_root == other.exec_root),
@@ -309,6 +312,7 @@ fn join(given: &ArgMatches, file: File) -> Result<Options, String> {
         tls,
         metrics_addr: text("metrics-addr").or(file.metrics_addr).filter(|address| !address.is_empty()),
         insecure_tcp: switch("insecure-tcp", file.insecure_tcp, false),
+        tcp_names: list("tcp-name", file.tcp_names),
         group: text("group").or(file.group).unwrap_or_else(|| "docker".into()),
         data_root: path("data-root").or(file.data_root).unwrap_or_else(|| DEFAULT_DATA_ROOT.into()),
         pidfile: path("pidfile").or(file.pidfile).unwrap_or_else(|| exec_root.join("wharf.pid")),

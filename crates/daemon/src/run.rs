@@ -30,7 +30,7 @@ use wharf_snapshot::Layers;
 use wharf_store::Store;
 use wharf_volume::Volumes;
 
-use crate::listen::{Accepted, Listener, Place, TcpPolicy, for_metrics, listen, place};
+use crate::listen::{Accepted, Listener, Place, TcpPolicy, for_metrics, listen, names, place};
 use crate::options::Options;
 use crate::reload::{Reload, SetLevel, filter};
 use crate::tls::Tls;
@@ -163,8 +163,13 @@ async fn serve(
     }
     let api = Api::new(engine.clone(), builder);
     let mut listeners = Vec::new();
+    let is_open = options.insecure_tcp && options.tls.as_ref().is_none_or(|files| files.ca.is_none());
+    let for_all = is_open.then(|| api.clone().open_to_all(names(places, &options.tcp_names)));
     for place in places {
-        listeners.extend(listen(place, &options.group, tcp)?.into_iter().map(|listener| (listener, api.clone())));
+        listeners.extend(listen(place, &options.group, tcp)?.into_iter().map(|listener| {
+            let by_tcp = for_all.as_ref().filter(|_| matches!(listener, Listener::Tcp(..)));
+            (listener, by_tcp.unwrap_or(&api).clone())
+        }));
     }
     if options.insecure_tcp && listeners.iter().any(|(listener, _)| matches!(listener, Listener::Tcp(..))) {
         tracing::warn!("the API is open by TCP (--insecure-tcp): whoever reaches it is root on this host");

@@ -9,6 +9,7 @@
 //! - `http`: bodies, answers and errors. `lenient`, `fields`: JSON as Go takes it. `shims`: what older
 //!   clients mean. `query`, `filters`: parameters. `auth`:
 //!   credentials. `changes`: Dockerfile instructions of a commit.
+//! - `origin`: requests that a page has a browser send.
 //! - `hijack`, `websocket`: connections that become a container's streams. `stdcopy`: their form. `detach`: the keys
 //!   that leave them.
 
@@ -25,6 +26,7 @@ mod hijack;
 mod http;
 mod lenient;
 mod moment;
+mod origin;
 mod platform;
 mod query;
 mod render;
@@ -46,6 +48,7 @@ use wharf_engine::Engine;
 use wharf_engine::caller::Caller;
 
 use crate::connection::{Answers, Connection, Tracked};
+use crate::origin::Names;
 
 /// A client that has not sent a request's head by then is cut off: connections that say nothing cost a task each.
 /// Docker's time, as clients keep connections for their next request and do not expect to lose them earlier.
@@ -63,11 +66,21 @@ pub struct Api {
     pub(crate) engine: Engine,
     pub(crate) builder: Builder,
     pub(crate) only_metrics: bool,
+    /// Everybody may come: but for pages of the World Wide Web.
+    pub(crate) names: Option<Names>,
 }
 
 impl Api {
     pub fn new(engine: Engine, builder: Builder) -> Self {
-        Self { engine, builder, only_metrics: false }
+        Self { engine, builder, only_metrics: false, names: None }
+    }
+
+    /// The same, for everybody who reaches it, but no pages that a browser shows. `names` are names of this host by which
+    /// clients call it, besides its addresses, `localhost`, and names of one word.
+    #[must_use]
+    pub fn open_to_all(mut self, names: Vec<String>) -> Self {
+        self.names = Some(Names::new(names));
+        self
     }
 
     /// The same, for whoever may know how the engine fares and do nothing else.

@@ -74,6 +74,9 @@ pub(crate) async fn answer(api: Api, request: Request<Incoming>) -> Answer {
 }
 
 async fn route(api: Api, request: Request<Incoming>) -> Result {
+    if let Some(names) = &api.names {
+        names.check(request.uri(), request.headers())?;
+    }
     let path = request.uri().path().to_owned();
     if let Some(clean) = cleaned(&path) {
         return Ok(crate::http::moved(&clean, request.uri().query()));

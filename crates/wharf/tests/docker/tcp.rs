@@ -141,6 +141,55 @@ fn without_certificates_it_takes_a_word() {
     );
 }
 
+/// A page that a browser shows on a host that reaches this one: by its own name, once that has become this host's address,
+/// or by this host's.
+#[test]
+fn where_everybody_may_come_pages_of_others_may_not() {
+    let options = ["-H", "tcp://127.0.0.1:0", "--insecure-tcp", "--tcp-name", "build.example.org"];
+    let Some(d) = Daemon::start_given(&options) else { return };
+    let address = address(&d);
+    let ask = |head: &str| {
+        let mut stream = TcpStream::connect(&address).unwrap();
+        let body = r#"{"Image":"busybox","Cmd":["true"]}"#;
+        let rest = format!("Connection: close\r\nContent-Type: application/json\r\nContent-Length: {}", body.len());
+        write!(stream, "POST /containers/create HTTP/1.1\r\n{head}\r\n{rest}\r\n\r\n{body}").unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).unwrap();
+        (text.split(' ').nth(1).and_then(|word| word.parse::<u16>().ok()).unwrap_or(0), text)
+    };
+    let own = format!("Host: {address}");
+    for (head, why) in [
+        ("Host: evil.example\r\nOrigin: http://evil.example", "--tcp-name"),
+        ("Host: evil.example", "--tcp-name"),
+        (&format!("{own}\r\nOrigin: http://evil.example"), "http://evil.example"),
+        (&format!("{own}\r\nOrigin: null"), "`null`"),
+        (&format!("{own}\r\nHost: evil.example"), "--tcp-name"),
+    ] {
+        let (status, text) = ask(head);
+        assert!(status == 403 && text.contains(why), "{head}: {text}");
+    }
+    assert_eq!(d.docker("ps -aq").ok(), "");
+    let port = address.rsplit(':').next().unwrap();
+    for head in [
+        own.clone(),
+        format!("{own}\r\nOrigin: http://{address}"),
+        format!("Host: localhost:{port}"),
+        format!("Host: docker:{port}"),
+        "Host: build.example.org".to_owned(),
+        format!("Host: {}", rustix::system::uname().nodename().to_string_lossy()),
+    ] {
+        let (status, text) = ask(&head);
+        assert_eq!(status, 201, "{head}: {text}");
+    }
+    // On its socket nobody is asked: a browser has no way there.
+    let (status, _) = d.post("/containers/create", r#"{"Image":"busybox","Cmd":["true"]}"#, true).unwrap();
+    assert_eq!(status, 201);
+    assert_eq!(
+        say(by_tcp(&d, &format!("localhost:{port}"), None, &["run", "--rm", "busybox", "echo", "hi"])).ok(),
+        "hi"
+    );
+}
+
 /// As systemd starts a daemon by a socket unit.
 #[test]
 fn sockets_that_were_passed_are_listened_on() {

@@ -8,7 +8,7 @@ use std::path::Path;
 use serde_json::json;
 
 use crate::bundle::{Bundle, text};
-use crate::canary::{Canary, SECRET, exec, say};
+use crate::canary::{Canary, SECRET, exec, say, wharf};
 use crate::kit::Daemon;
 use crate::program::{call, once};
 use crate::{image, swapper};
@@ -38,6 +38,31 @@ fn a_mount_whose_place_is_swapped_for_a_link_stays_inside() {
     }
     canary.assert_untouched();
     assert!(!d.path().join("in0").exists());
+}
+
+/// A part of a volume that is swapped for a link while it is mounted, and filled from the image.
+#[test]
+fn a_part_of_a_volume_that_is_swapped_for_a_link_stays_inside() {
+    let Some(d) = Daemon::start() else { return };
+    let canary = Canary::new(d.path());
+    let own = |root: &Path| {
+        fs::create_dir(root.join("data")).unwrap();
+        fs::write(root.join("data/own"), "the image's").unwrap();
+    };
+    crate::image::load(&d, "filled", own, |_| {}).ok();
+    let swapping = swapper::start(&d, "vol", canary.dir());
+    let mut mounted = 0;
+    for _ in 0..ROUNDS {
+        let mount = "type=volume,src=vol,dst=/data,volume-subpath=place";
+        let script = "cat /data/file; ls -A /data; rm -rf /data/own; touch /data/mine && rm /data/mine && echo mounted";
+        let said = wharf(&d, &["run", "--rm", "--network", "none", "--mount", mount, "filled", "sh", "-c", script]);
+        assert!(!said.out.contains(SECRET) && !said.out.contains("sub"), "{}", said.out);
+        assert!(said.code == 0 || said.code == 125, "{}", said.err);
+        mounted += usize::from(said.out.contains("mounted"));
+    }
+    drop(swapping);
+    assert!(mounted > 0, "it was never a directory");
+    canary.assert_untouched();
 }
 
 /// Files of the image in the places that masks and terminals are taken from.
@@ -182,10 +207,14 @@ fn a_set_user_id_program_on_a_tmpfs_sets_no_user_id() {
         let put = format!("cp /who {dir}/who && chmod 4755 {dir}/who && chmod 755 {dir}");
         format!("{put}; chmod 777 /tmp; su web -s /bin/sh -c '{dir}/who > /tmp/uid'; od -An -td4 /tmp/uid")
     };
-    for (options, dir) in [(&["--tmpfs", "/t"][..], "/t"), (&["--tmpfs", "/t:exec"], "/t"), (&[], "/dev/shm")] {
+    // Where nothing is executed nothing is written; where something is it says whose it is.
+    for (options, dir, runs) in
+        [(&["--tmpfs", "/t"][..], "/t", false), (&["--tmpfs", "/t:exec"], "/t", true), (&[], "/dev/shm", false)]
+    {
         let script = whole(dir);
         let said = say(&d, &[&["run", "--rm"], &mount[..], options, &["busybox", "sh", "-c", &script]].concat());
-        assert_ne!(said.out.trim(), "0", "{options:?}");
+        assert_eq!(said.out.trim(), if runs { "33" } else { "" }, "{options:?}: {}", said.err);
+        assert_eq!(said.err.contains("Permission denied"), !runs, "{options:?}: {}", said.err);
     }
     // Elsewhere it does, as with Docker; not with the option that forbids it.
     let words = |more: &[&str]| {
