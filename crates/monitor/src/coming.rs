@@ -63,6 +63,7 @@ pub(crate) fn send(
         memory_policy: None,
         state: None,
         inheritance: wharf_runtime::Inheritance::default(),
+        sight: None,
     };
     let step = Step::Entering(wharf_runtime::begin_exec(exec).map_err(failed)?);
     let due = Instant::now() + EXEC_PATIENCE;

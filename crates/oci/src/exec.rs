@@ -54,6 +54,10 @@ fn exec(global: &Global, given: &Given) -> Result<u8> {
     // Whoever waits for it here may still give its terminal away.
     let console = Console::connect(console, terminal, detach || console.is_some())?;
     let pidfd_socket = PidfdSocket::connect(given.value("pidfd-socket"))?;
+    // An ordinary user may not look at a process that waits; it shows itself.
+    let waits = container.status() == Status::Created && !rustix::process::geteuid().is_root();
+    let gate = if waits { container.place.connect_to_gate().ok() } else { None };
+    let sight = gate.map(|gate| wharf_runtime::look_at(&gate.into())).transpose()?;
     let groups = Groups::read(&container.group, given.values("cgroup"))?;
     let signals = if detach { None } else { Some(Signals::block()?) };
     let mut state = container.record.for_hooks(&container.place.id);
@@ -71,6 +75,7 @@ fn exec(global: &Global, given: &Given) -> Result<u8> {
         personality: container.record.spec.linux().as_ref().and_then(|linux| linux.personality().as_ref()),
         memory_policy: container.record.spec.linux().as_ref().and_then(|linux| linux.memory_policy().as_ref()),
         inheritance,
+        sight,
     };
     steps::setup(&global.log, &container.record.spec);
     let mut created = if container.group.is_frozen() {

@@ -126,7 +126,8 @@ fn before(asked: &Value, had: &Value) -> Value {
         }
         before.insert(section.clone(), Value::Object(back));
     }
-    before.retain(|section, value| !value.is_null() && !(section == "pids" && value.get("limit").is_none()));
+    let is_none = |section: &str, value: &Value| value.is_null() || section == "pids" && value.get("limit").is_none();
+    before.retain(|section, value| !is_none(section, value));
     Value::Object(before)
 }
 

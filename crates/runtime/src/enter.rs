@@ -10,11 +10,11 @@
 //! without no-new-privileges the process keeps `CAP_SYS_ADMIN` for it.
 
 use std::convert::Infallible;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
-use rustix::thread::{ThreadNameSpaceType, move_into_thread_name_spaces};
+use rustix::thread::{ThreadNameSpaceType, move_into_link_name_space, move_into_thread_name_spaces};
 use wharf_cgroup::Entrance;
 use wharf_rooted_path::RootDir;
 use wharf_sys::fds;
@@ -35,6 +35,8 @@ pub(crate) struct Entry<'a> {
     pub(crate) joins: ThreadNameSpaceType,
     /// The container's first process.
     pub(crate) container: BorrowedFd<'a>,
+    /// Its namespaces, where that one may not be joined itself ([`crate::sight`]).
+    pub(crate) namespaces: &'a [OwnedFd],
     /// Its root.
     pub(crate) root: BorrowedFd<'a>,
     pub(crate) socket: BorrowedFd<'a>,
@@ -77,10 +79,15 @@ fn enter(entry: &Entry<'_>) -> Result<(), Failure> {
         kept.extend([stdin, stdout, stderr].map(AsRawFd::as_raw_fd));
     }
     kept.extend(late);
+    kept.extend(entry.namespaces.iter().map(AsRawFd::as_raw_fd));
     fds::close_all_but(3 + entry.process.preserve_fds, &kept).map_err(Failure::at("close what is the host's"))?;
     // A PID namespace takes only children: this process stays outside of it.
     let all = entry.joins | ThreadNameSpaceType::PROCESS_ID;
-    move_into_thread_name_spaces(entry.container, all).map_err(Failure::at("join the container"))?;
+    match entry.namespaces {
+        [] => move_into_thread_name_spaces(entry.container, all),
+        some => some.iter().try_for_each(|one| move_into_link_name_space(one.as_fd(), None)),
+    }
+    .map_err(Failure::at("join the container"))?;
     if entry.joins.contains(ThreadNameSpaceType::USER) {
         let (uid, gid) = entry.roots;
         if entry.setgroups && !entry.process.keep_groups {

@@ -24,6 +24,7 @@ use crate::memory_policy::MemoryPolicy;
 use crate::process::process_plan;
 use crate::report::ParentEnd;
 use crate::scheduling::personality;
+use crate::sight::Sight;
 use crate::{Result, RuntimeError};
 
 /// What is run, and where.
@@ -48,6 +49,8 @@ pub struct Exec<'a> {
     /// The container's.
     pub memory_policy: Option<&'a LinuxMemoryPolicy>,
     pub inheritance: Inheritance,
+    /// What the first process has shown of itself, where it cannot be looked at.
+    pub sight: Option<Sight>,
 }
 
 /// Makes a process in a running container; it waits for [`Created::start`]. It is this process's child.
@@ -84,13 +87,15 @@ pub fn begin_exec(exec: Exec<'_>) -> Result<Entering> {
     }
     let birth = exec.group.map(Group::birth_fd).transpose()?.flatten();
     let entrance = exec.group.map(|group| group.entrance(birth.is_none())).transpose()?;
-    let joins = namespaces_to_join(exec.pid)?;
+    let (joins, namespaces, root) = match exec.sight {
+        Some(Sight { namespaces, kinds, root }) => (kinds, namespaces, root),
+        None => (namespaces_to_join(exec.pid)?, Vec::new(), container_root(exec.pid)?),
+    };
     let own = if joins.contains(ThreadNameSpaceType::USER) { u64::MAX } else { capabilities::own()? };
     let left_out = plan.keep_to(own);
     let (mut ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
         .map_err(|e| RuntimeError::host("make", "socket", e))?;
 
-    let root = container_root(exec.pid)?;
     let number = exec.pid.as_raw_nonzero().to_string();
     let setgroups = !setgroups_denied(&number);
     let roots = if joins.contains(ThreadNameSpaceType::USER) { roots_of(&number) } else { (0, 0) };
@@ -98,6 +103,7 @@ pub fn begin_exec(exec: Exec<'_>) -> Result<Entering> {
         process: &plan,
         joins,
         container: exec.pidfd,
+        namespaces: &namespaces,
         root: root.as_fd(),
         socket,
         entrance: entrance.as_ref(),
@@ -135,19 +141,21 @@ fn container_root(pid: Pid) -> Result<OwnedFd> {
     rustix::fs::open(path.as_str(), flags, Mode::empty()).map_err(|errno| RuntimeError::host("open", path, errno))
 }
 
+/// What an exec's first process joins, by the names in procfs; only the first gives the right to the others.
+pub(crate) const NAMESPACES: [(&str, ThreadNameSpaceType); 7] = [
+    ("user", ThreadNameSpaceType::USER),
+    ("mnt", ThreadNameSpaceType::MOUNT),
+    ("uts", ThreadNameSpaceType::HOST_NAME_AND_NIS_DOMAIN_NAME),
+    ("ipc", ThreadNameSpaceType::INTER_PROCESS_COMMUNICATION),
+    ("net", ThreadNameSpaceType::NETWORK),
+    ("cgroup", ThreadNameSpaceType::CONTROL_GROUP),
+    ("time", ThreadNameSpaceType::TIME),
+];
+
 /// All that differ from our own: the kernel refuses to join a user namespace that one is in already.
 fn namespaces_to_join(pid: Pid) -> Result<ThreadNameSpaceType> {
-    let all = [
-        ("user", ThreadNameSpaceType::USER),
-        ("mnt", ThreadNameSpaceType::MOUNT),
-        ("uts", ThreadNameSpaceType::HOST_NAME_AND_NIS_DOMAIN_NAME),
-        ("ipc", ThreadNameSpaceType::INTER_PROCESS_COMMUNICATION),
-        ("net", ThreadNameSpaceType::NETWORK),
-        ("cgroup", ThreadNameSpaceType::CONTROL_GROUP),
-        ("time", ThreadNameSpaceType::TIME),
-    ];
     let mut joins = ThreadNameSpaceType::empty();
-    for (name, kind) in all {
+    for (name, kind) in NAMESPACES {
         let link = |who: &str| {
             let path = format!("/proc/{who}/ns/{name}");
             std::fs::read_link(&path)

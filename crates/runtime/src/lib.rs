@@ -59,6 +59,7 @@ mod rlimits;
 mod root;
 mod rootfs;
 mod scheduling;
+mod sight;
 
 pub use bind_source::BindSource;
 pub use capabilities::CAPABILITIES;
@@ -72,6 +73,7 @@ pub use net_devices::{LentDevices, network_of};
 pub use outside::mount_outside;
 pub use review::review;
 pub use rootfs::{Lower, Rootfs};
+pub use sight::{Sight, look_at};
 
 /// Result of this crate.
 pub type Result<T> = std::result::Result<T, RuntimeError>;

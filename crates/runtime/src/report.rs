@@ -10,6 +10,7 @@ use wharf_sys::process::Child;
 
 use crate::RuntimeError;
 use crate::patience::{Patience, Stage};
+use crate::sight::show;
 
 /// Result of a step in the child.
 pub(crate) type Step<T> = Result<T, Failure>;
@@ -19,6 +20,8 @@ const GO: u8 = b'G';
 const MOUNTED: u8 = b'M';
 const READY: u8 = b'R';
 const START: u8 = b'S';
+/// Instead of [`START`], at a gate: what are its namespaces ([`crate::sight`])?
+pub(crate) const LOOK: u8 = b'L';
 const MADE: u8 = b'M';
 /// The fd that a filter's decisions are made on.
 const DECISIONS: u8 = b'D';
@@ -310,11 +313,11 @@ pub(crate) fn wait_at_gate(gate: BorrowedFd<'_>) -> Result<OwnedFd, Failure> {
     loop {
         match rustix::net::accept_with(gate, rustix::net::SocketFlags::CLOEXEC) {
             // Who went away without a word is no reason to end.
-            Ok(visitor) => {
-                if wait_for_start(visitor.as_fd()).is_ok() {
-                    return Ok(visitor);
-                }
-            }
+            Ok(visitor) => match message::receive(&visitor) {
+                Ok(Some((bytes, _))) if bytes == [START] => return Ok(visitor),
+                Ok(Some((bytes, _))) if bytes == [LOOK] => show(visitor.as_fd()),
+                _ => {}
+            },
             Err(Errno::INTR | Errno::CONNABORTED) => {}
             Err(errno) => return Err(Failure::Step("wait for the start".into(), errno)),
         }

@@ -317,6 +317,7 @@ fn an_exec_sees_and_may_what_the_container_does(image: &Image) {
                 memory_policy: None,
                 state: None,
                 inheritance: wharf_runtime::Inheritance::default(),
+                sight: None,
             };
             let created = wharf_runtime::exec(exec)?;
             has_nothing_of_the_host(created.pid);
@@ -372,6 +373,7 @@ fn a_dropped_exec_leaves_no_child(image: &Image) {
             memory_policy: None,
             state: None,
             inheritance: wharf_runtime::Inheritance::default(),
+            sight: None,
         };
         let entering = wharf_runtime::begin_exec(exec).expect("begins");
         if wait {

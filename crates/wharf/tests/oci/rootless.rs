@@ -115,6 +115,13 @@ fn its_whole_life_needs_no_privilege() {
     let log = fs::File::create(home.path("log")).unwrap();
     let created = home.command(&["create", "b"]).stdout(log.try_clone().unwrap()).stderr(log).status().unwrap();
     assert!(created.success(), "{}", fs::read_to_string(home.path("log")).unwrap());
+    // Before the start, too, when nobody may look at the first process.
+    let output = home.runc(&["exec", "b", "sh", "-c", "id -u; cat /proc/1/comm; cat /proc/self/uid_map"]);
+    let seen = text(&output.stdout);
+    assert!(output.status.success() && seen.starts_with("0\n"), "{seen}{}", text(&output.stderr));
+    let map: Vec<&str> = seen.lines().last().unwrap().split_whitespace().collect();
+    assert_eq!((map[0], map[2]), ("0", "1"), "{seen}");
+    assert!(text(&home.runc(&["state", "b"]).stdout).contains("created"));
     assert!(home.runc(&["start", "b"]).status.success());
     let output = home.runc(&["exec", "b", "id", "-u"]);
     assert_eq!(text(&output.stdout), "0\n", "{}", text(&output.stderr));
