@@ -77,8 +77,8 @@ impl Engine {
         let record = self.record_of(name.unwrap_or_default(), &prepared);
         let engine = self.clone();
         let (mounts, more, record) = blocking(move || {
-            let (mut warnings, mut held) = (Vec::new(), engine.images().layers().hold(&[]));
-            let mounts = mounts::resolve(&engine, &record, Missing::Leave, &mut warnings, &mut held)?;
+            let (mut warnings, mut keep) = (Vec::new(), engine.images().keep());
+            let mounts = mounts::resolve(&engine, &record, Missing::Leave, &mut warnings, &mut keep)?;
             Ok((mounts, warnings, record))
         })
         .await?;

@@ -11,7 +11,7 @@ use crate::Result;
 use crate::images::Images;
 use crate::index::IndexRow;
 use crate::remove::Removed;
-use crate::rows::{Row, familiar, is_digest};
+use crate::rows::{Row, familiar, is_digest, named_manifest};
 use crate::summary::ImageSummary;
 
 /// What would go.
@@ -44,6 +44,7 @@ impl Images {
         choose: &dyn Fn(&ImageSummary) -> bool,
         pinned: &BTreeSet<Digest>,
     ) -> Result<PrunePlan> {
+        let in_use = &|id: &Digest| in_use(id) || self.is_kept(id);
         let mut rows =
             Rows { images: self.rows()?.into_iter().collect(), indexes: self.index_rows()?.into_iter().collect() };
         let mut removed = Vec::new();
@@ -81,6 +82,9 @@ impl Images {
             owned.extend(index.members.iter().map(|member| &member.manifest));
             owned.extend(&index.attestations);
         }
+        let named: Vec<Digest> =
+            rows.images.values().flat_map(|row| &row.names).filter_map(|name| named_manifest(name)).collect();
+        owned.extend(&named);
         let blobs = self.store().blobs();
         let unowned =
             blobs.list()?.into_iter().filter(|digest| !owned.contains(digest) && !self.layers().is_held(digest));
