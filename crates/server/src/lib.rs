@@ -35,6 +35,7 @@ mod websocket;
 
 use std::convert::Infallible;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::body::Incoming;
@@ -63,11 +64,13 @@ pub struct Api {
     pub(crate) engine: Engine,
     pub(crate) builder: Builder,
     pub(crate) only_metrics: bool,
+    /// The page of metrics, for all who ask at the same time.
+    pub(crate) metrics: Arc<routes::Kept>,
 }
 
 impl Api {
     pub fn new(engine: Engine, builder: Builder) -> Self {
-        Self { engine, builder, only_metrics: false }
+        Self { engine, builder, only_metrics: false, metrics: Arc::default() }
     }
 
     /// The same, for whoever may know how the engine fares and do nothing else.
