@@ -10,7 +10,7 @@ export CARGO_BUILD_TARGET ?= $(HOST)
 export RUSTFLAGS ?= -C target-feature=+crt-static -C relocation-model=static
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: help build quickstart test test-vm fuzz bench lint fix clean setup
+.PHONY: help build man quickstart test test-vm fuzz bench lint fix clean setup
 
 help: ## What there is.
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -23,6 +23,9 @@ build: setup ## The static release binary at target/release/wharf.
 	@mkdir -p target/release
 	@ln -sfn $(abspath $(TARGET_DIR)/$(CARGO_BUILD_TARGET)/release/wharf) target/release/wharf
 	@scripts/check-static target/release/wharf
+
+man: build ## The manual pages in target/man.
+	target/release/wharf docs man --out target/man
 
 quickstart: build ## Builds, ships and runs a real application, step by step.
 	@scripts/quickstart

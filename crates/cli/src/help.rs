@@ -34,7 +34,7 @@ pub(crate) fn command(program: &str, entry: &Entry, width: usize) -> String {
 }
 
 /// Every way to call the command: the group's names first, the short one last.
-fn names(entry: &Entry) -> Vec<String> {
+pub(crate) fn names(entry: &Entry) -> Vec<String> {
     let same = TREE.iter().filter(|other| std::ptr::eq(other.command, entry.command));
     let mut names = Vec::new();
     for other in same {
@@ -124,7 +124,8 @@ fn options(flags: &[&Flag], width: usize) -> String {
     text
 }
 
-fn default(flag: &Flag) -> String {
+/// What is said of a flag's default.
+pub(crate) fn default(flag: &Flag) -> String {
     match (flag.default, flag.label) {
         ("", _) | ("false", "") => String::new(),
         (value, "string") => format!(" (default {value:?})"),

@@ -26,6 +26,7 @@ mod format;
 mod help;
 mod inspect;
 mod json;
+mod man;
 mod natural;
 mod nearest;
 mod options;

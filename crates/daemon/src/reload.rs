@@ -42,6 +42,8 @@ impl Reload {
         if let Err(error) = registry.configure(client_options(&new)) {
             return tracing::error!("the configuration counts as it was before: {}", wharf_report::chain(&error));
         }
+        engine.images().at_once(new.concurrent_downloads, new.concurrent_uploads);
+        engine.store().budget().set_max(new.storage_max);
         engine.tell_from_now_on(told(&new));
         let mut old = self.options.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(set) = &self.set_level {
@@ -55,6 +57,10 @@ impl Reload {
         old.certs_dirs.clone_from(&new.certs_dirs);
         old.proxies.clone_from(&new.proxies);
         old.download_attempts = new.download_attempts;
+        (old.concurrent_downloads, old.concurrent_uploads) = (new.concurrent_downloads, new.concurrent_uploads);
+        old.storage_max = new.storage_max;
+        // It is for containers that end with their daemon, which none does.
+        old.shutdown_timeout = new.shutdown_timeout;
         let left = old.differs(&new);
         if !left.is_empty() {
             tracing::warn!(

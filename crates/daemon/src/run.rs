@@ -158,9 +158,7 @@ async fn serve(
     let cache = builder.clone();
     // A cache that cannot be read pins nothing: its steps are then made again.
     engine.pin_also(move || cache.pinned().unwrap_or_default());
-    if let Some(max) = options.storage_max {
-        engine.store().budget().limit(max, budget::DataRoot::new(engine.clone(), builder.clone()));
-    }
+    engine.store().budget().limit(options.storage_max, budget::DataRoot::new(engine.clone(), builder.clone()));
     let api = Api::new(engine.clone(), builder);
     let mut listeners = Vec::new();
     let is_open = options.insecure_tcp && options.tls.as_ref().is_none_or(|files| files.ca.is_none());

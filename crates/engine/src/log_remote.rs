@@ -114,6 +114,17 @@ pub(crate) fn check(config: &LogConfig) -> Result<()> {
     buffer(config)?;
     let stream = matches!(receiver(config)?, Receiver::Host { stream: true, .. });
     form(config, &Subject::default(), stream)?;
+    if option(config, "fluentd-async").is_some() && option(config, "fluentd-async-connect").is_some() {
+        let text = "conflicting options: cannot specify both 'fluentd-async' and 'fluentd-async-connect'";
+        return Err(EngineError::invalid(text));
+    }
+    if let Some(interval) = duration(config, "fluentd-async-reconnect-interval")?
+        && !(100..=10_000).contains(&interval)
+    {
+        let text = "invalid value for fluentd-async-reconnect-interval: it must be between 100ms and 10s";
+        return Err(EngineError::invalid(text));
+    }
+    attempts(config)?;
     retry(config).map(drop)
 }
 
@@ -191,6 +202,9 @@ fn remote(
         buffer: usize::try_from(buffer(config)?).unwrap_or(usize::MAX),
         needed: !asynchronous,
         retry_ms: retry(config)?,
+        attempts: attempts(config)?,
+        renew_ms: duration(config, "fluentd-async-reconnect-interval")?.filter(|_| asynchronous),
+        write_ms: duration(config, "fluentd-write-timeout")?,
     })
 }
 
@@ -364,14 +378,21 @@ fn retry(config: &LogConfig) -> Result<u64> {
     for key in ["fluentd-async-reconnect-interval", "fluentd-write-timeout", "fluentd-read-timeout"] {
         duration(config, key)?;
     }
-    if let Some(text) = option(config, "fluentd-max-retries")
-        && text.parse::<u32>().is_err()
-    {
-        return Err(EngineError::invalid(format!("invalid fluentd-max-retries: '{text}'")));
-    }
     let seconds = option(config, "gelf-tcp-reconnect-delay").and_then(|text| text.parse::<u64>().ok());
     let wait = duration(config, "fluentd-retry-wait")?;
     Ok(wait.or(seconds.map(|seconds| seconds.saturating_mul(1000))).unwrap_or(1000).max(1))
+}
+
+/// Attempts to connect after which what waits is lost.
+fn attempts(config: &LogConfig) -> Result<Option<u32>> {
+    let Some((key, text)) =
+        ["fluentd-max-retries", "gelf-tcp-max-reconnect"].into_iter().find_map(|key| Some((key, option(config, key)?)))
+    else {
+        return Ok(None);
+    };
+    // More than anybody lives to see is for ever.
+    let number: u64 = text.parse().map_err(|_| EngineError::invalid(format!("invalid {key}: '{text}'")))?;
+    Ok(u32::try_from(number).ok().filter(|number| *number != u32::MAX))
 }
 
 fn duration(config: &LogConfig, key: &str) -> Result<Option<u64>> {
@@ -453,6 +474,10 @@ mod tests {
             ("fluentd", &[("fluentd-async", "maybe")]),
             ("fluentd", &[("fluentd-request-ack", "true")]),
             ("fluentd", &[("fluentd-retry-wait", "soon")]),
+            ("fluentd", &[("fluentd-max-retries", "-1")]),
+            ("fluentd", &[("fluentd-async", "true"), ("fluentd-async-connect", "true")]),
+            ("fluentd", &[("fluentd-async-reconnect-interval", "50ms")]),
+            ("gelf", &[tcp, ("gelf-tcp-max-reconnect", "some")]),
             ("journald", &[("syslog-address", "udp://x")]),
         ] {
             assert!(check(&config(driver, options)).is_err(), "{driver} {options:?}");
@@ -466,6 +491,8 @@ mod tests {
             check(&config(driver, options)).unwrap();
         }
         assert_eq!(facility(Some("local0")).unwrap(), 16 << 3);
+        assert_eq!(attempts(&config("fluentd", &[("fluentd-max-retries", "4294967295")])).unwrap(), None);
+        assert_eq!(attempts(&config("gelf", &[tcp, ("gelf-tcp-max-reconnect", "3")])).unwrap(), Some(3));
         assert_eq!(retry(&config("fluentd", &[("fluentd-retry-wait", "500ms")])).unwrap(), 500);
         assert_eq!((journal_field("com.example/x"), journal_field("_1")), (Some("COM_EXAMPLE_X".into()), None));
     }

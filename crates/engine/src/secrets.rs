@@ -4,7 +4,7 @@
 //! beside the request, and stays in memory: in files of a tmpfs below the exec root, which only the daemon's user can
 //! reach, and which the container has mounted read-only. So it is there for every start of the container, whatever
 //! becomes of the daemon, and gone with the container or with the host's power: a start after that says so. On a disk it
-//! would be found by whoever gets hold of that, and of its backups.
+//! would be found by whoever gets hold of that, and of its backups; what the host swaps out is the host's to encrypt.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 
 use tokio::sync::Semaphore;
 use wharf_reference::Digest;
@@ -74,10 +74,8 @@ struct Inner {
     /// Configurations that were read: they never change.
     configs: Mutex<HashMap<Digest, Arc<ImageConfig>>>,
     flights: Flights,
-    slots: Arc<Semaphore>,
-    spare: Arc<Semaphore>,
+    at_once: RwLock<AtOnce>,
     unpackings: Arc<Semaphore>,
-    push_slots: Arc<Semaphore>,
     waiting: Limit,
     coming: Arc<Semaphore>,
     kept: Kept,
@@ -108,7 +106,6 @@ impl Images {
     }
 
     fn unswept(store: Store, layers: Layers, pulls: Option<usize>, pushes: Option<usize>) -> Self {
-        let pull_slots = slots(pulls, PULLS_AT_ONCE);
         let inner = Inner {
             store,
             layers,
@@ -117,13 +114,7 @@ impl Images {
             freed: AtomicU64::new(0),
             configs: Mutex::default(),
             flights: Flights::default(),
-            spare: match pulls {
-                // Whoever bounds what comes at once means connections.
-                Some(_) => Arc::clone(&pull_slots),
-                None => Arc::new(Semaphore::new(SPARE_CONNECTIONS)),
-            },
-            slots: pull_slots,
-            push_slots: slots(pushes, PUSHES_AT_ONCE),
+            at_once: RwLock::new(AtOnce::of(pulls, pushes)),
             unpackings: Arc::new(Semaphore::new(UNPACKED_AT_ONCE)),
             waiting: waiting(),
             coming: Arc::new(Semaphore::new(WAITING)),
@@ -152,12 +143,24 @@ impl Images {
         &self.inner.flights
     }
 
+    /// Sets how many layers come and go at once, as with [`Self::open_with`]. Those on their way are not counted anew.
+    pub fn at_once(&self, pulls: Option<usize>, pushes: Option<usize>) {
+        let mut now = self.inner.at_once.write().unwrap_or_else(PoisonError::into_inner);
+        if (now.pulls, now.pushes) != (pulls, pushes) {
+            *now = AtOnce::of(pulls, pushes);
+        }
+    }
+
+    fn now(&self) -> RwLockReadGuard<'_, AtOnce> {
+        self.inner.at_once.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub(crate) fn slots(&self) -> Arc<Semaphore> {
-        Arc::clone(&self.inner.slots)
+        Arc::clone(&self.now().slots)
     }
 
     pub(crate) fn push_slots(&self) -> Arc<Semaphore> {
-        Arc::clone(&self.inner.push_slots)
+        Arc::clone(&self.now().push_slots)
     }
 
     /// Layers that are unpacked while they come.
@@ -166,7 +169,7 @@ impl Images {
     }
 
     pub(crate) fn spare_connections(&self) -> Arc<Semaphore> {
-        Arc::clone(&self.inner.spare)
+        Arc::clone(&self.now().spare)
     }
 
     /// Room for bytes of pulls in memory, beside what each layer has of its own.
@@ -268,10 +271,47 @@ impl Images {
     }
 }
 
+/// What comes and goes at once.
+#[derive(Debug)]
+struct AtOnce {
+    /// As they were asked for.
+    pulls: Option<usize>,
+    pushes: Option<usize>,
+    slots: Arc<Semaphore>,
+    spare: Arc<Semaphore>,
+    push_slots: Arc<Semaphore>,
+}
+
+impl AtOnce {
+    fn of(pulls: Option<usize>, pushes: Option<usize>) -> Self {
+        let pull_slots = slots(pulls, PULLS_AT_ONCE);
+        let spare = match pulls {
+            // Whoever bounds what comes at once means connections.
+            Some(_) => Arc::clone(&pull_slots),
+            None => Arc::new(Semaphore::new(SPARE_CONNECTIONS)),
+        };
+        Self { pulls, pushes, slots: pull_slots, spare, push_slots: slots(pushes, PUSHES_AT_ONCE) }
+    }
+}
+
 fn slots(asked: Option<usize>, usual: usize) -> Arc<Semaphore> {
     Arc::new(Semaphore::new(asked.unwrap_or(usual).clamp(1, Semaphore::MAX_PERMITS)))
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bound_on_what_comes_is_one_on_connections() {
+        let permits = |now: &AtOnce| [&now.slots, &now.spare, &now.push_slots].map(|slots| slots.available_permits());
+        assert_eq!(permits(&AtOnce::of(None, None)), [PULLS_AT_ONCE, SPARE_CONNECTIONS, PUSHES_AT_ONCE]);
+        let bound = AtOnce::of(Some(2), Some(7));
+        assert_eq!(permits(&bound), [2, 2, 7]);
+        assert!(Arc::ptr_eq(&bound.slots, &bound.spare));
+    }
 }

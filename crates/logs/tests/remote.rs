@@ -14,7 +14,17 @@ const PATIENCE: Duration = Duration::from_secs(20);
 fn config(target: Target) -> RemoteConfig {
     let syslog =
         Syslog { format: SyslogFormat::Rfc5424, facility: 3 << 3, hostname: "host".into(), tag: "tag".into(), pid: 1 };
-    RemoteConfig { target, form: Form::Syslog(syslog), blocking: true, buffer: 64 << 10, needed: true, retry_ms: 20 }
+    RemoteConfig {
+        target,
+        form: Form::Syslog(syslog),
+        blocking: true,
+        buffer: 64 << 10,
+        needed: true,
+        retry_ms: 20,
+        attempts: None,
+        renew_ms: None,
+        write_ms: None,
+    }
 }
 
 fn say(remote: &mut Remote, text: &str) {
@@ -130,6 +140,82 @@ fn a_slow_receiver_holds_the_container_up_unless_it_should_not() {
         remote.finish(PATIENCE);
         assert_eq!(thread.join().unwrap() + lost, said);
     }
+}
+
+#[test]
+fn what_was_tried_as_often_as_it_may_is_lost() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let bounded = RemoteConfig { attempts: Some(2), retry_ms: 1, ..config(Target::Tcp(address)) };
+    let mut remote = Remote::open(bounded).unwrap();
+    drop((accept(&listener), listener));
+    until(&mut remote, |remote| remote.interest().0.is_none());
+    say(
+        &mut remote,
+        "lost
+lost too
+",
+    );
+    until(&mut remote, |remote| remote.lost() == 2);
+    // What comes later is tried anew.
+    say(
+        &mut remote,
+        "kept
+",
+    );
+    let listener = TcpListener::bind(address).unwrap();
+    let thread = std::thread::spawn(move || line(&mut accept(&listener)));
+    until(&mut remote, |remote| {
+        if remote.lost() > 2 {
+            say(remote, "kept\n");
+        }
+        thread.is_finished()
+    });
+    assert_eq!(thread.join().unwrap(), "kept");
+}
+
+#[test]
+fn a_connection_is_made_anew_between_two_messages() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let target = Target::Tcp(listener.local_addr().unwrap());
+    let mut remote = Remote::open(RemoteConfig { renew_ms: Some(1), ..config(target) }).unwrap();
+    let mut first = accept(&listener);
+    until(&mut remote, |remote| {
+        say(
+            remote, "x
+",
+        );
+        remote.interest().0.is_some() && listener.set_nonblocking(true).is_ok() && listener.accept().is_ok()
+    });
+    let mut rest = String::new();
+    first.read_to_string(&mut rest).unwrap();
+    assert!(
+        rest.is_empty()
+            || rest.ends_with(
+                "x
+"
+            )
+    );
+}
+
+#[test]
+fn a_receiver_that_takes_nothing_is_left() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let target = Target::Tcp(listener.local_addr().unwrap());
+    let mut remote = Remote::open(RemoteConfig { write_ms: Some(5), ..config(target) }).unwrap();
+    let silent = accept(&listener);
+    let text = format!(
+        "{}
+",
+        "x".repeat(1000)
+    );
+    while !remote.is_full() {
+        say(&mut remote, &text);
+    }
+    let thread = std::thread::spawn(move || line(&mut accept(&listener)).len());
+    until(&mut remote, |_| thread.is_finished());
+    assert_eq!(thread.join().unwrap(), 1000);
+    drop(silent);
 }
 
 #[test]

@@ -37,6 +37,7 @@ mod websocket;
 
 use std::convert::Infallible;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::body::Incoming;
@@ -68,11 +69,13 @@ pub struct Api {
     pub(crate) only_metrics: bool,
     /// Everybody may come: but for pages of the World Wide Web.
     pub(crate) names: Option<Names>,
+    /// The page of metrics, for all who ask at the same time.
+    pub(crate) metrics: Arc<routes::Kept>,
 }
 
 impl Api {
     pub fn new(engine: Engine, builder: Builder) -> Self {
-        Self { engine, builder, only_metrics: false, names: None }
+        Self { engine, builder, only_metrics: false, names: None, metrics: Arc::default() }
     }
 
     /// The same, for everybody who reaches it, but no pages that a browser shows. `names` are names of this host by which

@@ -20,35 +20,52 @@ pub trait Keeper: Send + Sync {
 }
 
 /// The bytes that may be written. Without a limit all may.
-#[derive(Debug, Default)]
 pub struct Budget {
-    limit: OnceLock<Limit>,
+    keeper: OnceLock<Box<dyn Keeper>>,
+    /// The limit; [`NO_LIMIT`] is none.
+    max: AtomicU64,
     /// Given away, and not yet part of what a keeper sees, or given back.
     promised: AtomicU64,
     /// What may still be given away before the keeper is asked again.
     credit: Mutex<u64>,
 }
 
-struct Limit {
-    max: u64,
-    keeper: Box<dyn Keeper>,
+const NO_LIMIT: u64 = u64::MAX;
+
+impl Default for Budget {
+    fn default() -> Self {
+        let (keeper, max) = (OnceLock::new(), AtomicU64::new(NO_LIMIT));
+        Self { keeper, max, promised: AtomicU64::default(), credit: Mutex::default() }
+    }
 }
 
-impl fmt::Debug for Limit {
+impl fmt::Debug for Budget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} bytes", self.max)
+        match self.max() {
+            Some(max) => write!(f, "{max} bytes"),
+            None => f.write_str("no limit"),
+        }
     }
 }
 
 impl Budget {
-    /// Sets the limit. The first caller's word counts.
-    pub fn limit(&self, max: u64, keeper: impl Keeper + 'static) {
-        let _ = self.limit.set(Limit { max, keeper: Box::new(keeper) });
+    /// Sets the limit, and who keeps it: the first caller's. Without one nothing is counted.
+    pub fn limit(&self, max: Option<u64>, keeper: impl Keeper + 'static) {
+        let _ = self.keeper.set(Box::new(keeper));
+        self.set_max(max);
+    }
+
+    /// Sets the limit anew, from the next bytes on; `None` takes it away.
+    pub fn set_max(&self, max: Option<u64>) {
+        let mut credit = self.credit.lock().unwrap_or_else(PoisonError::into_inner);
+        // Given by the limit of before.
+        *credit = 0;
+        self.max.store(max.unwrap_or(NO_LIMIT), Ordering::Release);
     }
 
     /// The limit, if there is one.
     pub fn max(&self) -> Option<u64> {
-        self.limit.get().map(|limit| limit.max)
+        Some(self.max.load(Ordering::Acquire)).filter(|max| *max != NO_LIMIT)
     }
 
     /// Asks for room for so many bytes. What nobody needs goes for it, the oldest first. Not to be called with a lock that
@@ -68,31 +85,36 @@ impl Budget {
     /// `OverBudget` with how many bytes are missing.
     pub fn require(&self, bytes: u64) -> Result<()> {
         let reserved = self.reserve(bytes)?;
-        if self.limit.get().is_some() {
+        if self.max().is_some() {
             *self.credit.lock().unwrap_or_else(PoisonError::into_inner) += reserved.bytes;
         }
         Ok(())
     }
 
     fn take(&self, bytes: u64) -> Result<()> {
-        let Some(limit) = self.limit.get() else { return Ok(()) };
+        let Some(keeper) = self.keeper.get() else { return Ok(()) };
         let mut credit = self.credit.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(max) = self.max() else {
+            // Counted all the same, for a limit that comes while this is written.
+            self.promised.fetch_add(bytes, Ordering::AcqRel);
+            return Ok(());
+        };
         if *credit < bytes {
             // Nothing goes for what could never fit.
-            if bytes > limit.max {
-                return Err(StoreError::OverBudget { max: limit.max, missing: bytes - limit.max });
+            if bytes > max {
+                return Err(StoreError::OverBudget { max, missing: bytes - max });
             }
-            let taken = || limit.keeper.used().saturating_add(self.promised.load(Ordering::Acquire));
+            let taken = || keeper.used().saturating_add(self.promised.load(Ordering::Acquire));
             // With what the root has too much already.
-            let over = |taken: u64| taken.saturating_add(bytes).saturating_sub(limit.max);
+            let over = |taken: u64| taken.saturating_add(bytes).saturating_sub(max);
             let mut now = taken();
             if over(now) > 0 {
-                limit.keeper.evict(over(now));
+                keeper.evict(over(now));
                 now = taken();
             }
-            *credit = limit.max.saturating_sub(now);
+            *credit = max.saturating_sub(now);
             if over(now) > 0 {
-                return Err(StoreError::OverBudget { max: limit.max, missing: over(now) });
+                return Err(StoreError::OverBudget { max, missing: over(now) });
             }
         }
         *credit -= bytes;
@@ -127,7 +149,7 @@ impl Reserved<'_> {
 
 impl Drop for Reserved<'_> {
     fn drop(&mut self) {
-        if self.budget.limit.get().is_some() {
+        if self.budget.keeper.get().is_some() {
             self.budget.promised.fetch_sub(self.bytes, Ordering::AcqRel);
         }
     }
@@ -185,7 +207,7 @@ mod tests {
         let root = Arc::new([AtomicU64::new(60), AtomicU64::new(30)]);
         let budget = Budget::default();
         budget.reserve(u64::MAX).unwrap();
-        budget.limit(100, Root(Arc::clone(&root)));
+        budget.limit(Some(100), Root(Arc::clone(&root)));
         let first = budget.reserve(40).unwrap();
         assert_eq!(root[0].load(Ordering::Relaxed), 60, "there was room");
         let second = budget.reserve(20).unwrap();
@@ -202,9 +224,28 @@ mod tests {
     }
 
     #[test]
+    fn a_limit_may_come_go_and_change() {
+        let root = Arc::new([AtomicU64::new(60), AtomicU64::new(0)]);
+        let budget = Budget::default();
+        budget.limit(None, Root(root));
+        assert_eq!((budget.max(), format!("{budget:?}").as_str()), (None, "no limit"));
+        let held = budget.reserve(30).unwrap();
+        budget.set_max(Some(100));
+        // With what was given before there was a limit.
+        assert!(matches!(budget.reserve(20), Err(StoreError::OverBudget { max: 100, missing: 10 })));
+        budget.set_max(Some(200));
+        budget.reserve(20).unwrap();
+        budget.set_max(Some(50));
+        drop(held);
+        assert!(matches!(budget.reserve(1), Err(StoreError::OverBudget { missing: 11, .. })));
+        budget.set_max(None);
+        budget.reserve(u64::MAX >> 1).unwrap();
+    }
+
+    #[test]
     fn a_stream_ends_where_the_room_does() {
         let budget = Budget::default();
-        budget.limit(3 << 20, Root(Arc::new([AtomicU64::new(0), AtomicU64::new(0)])));
+        budget.limit(Some(3 << 20), Root(Arc::new([AtomicU64::new(0), AtomicU64::new(0)])));
         let copied = io::copy(&mut budget.metered(&mut io::repeat(1)), &mut io::sink());
         let error = copied.unwrap_err();
         assert!(

@@ -5,6 +5,7 @@ mod completion;
 mod container;
 mod context;
 mod context_file;
+mod docs;
 mod image;
 mod inspect;
 mod login;
@@ -22,6 +23,7 @@ pub(crate) const GROUPS: &[Group] = &[
     group("builder", "Manage builds"),
     group("container", "Manage containers"),
     group("context", "Manage contexts"),
+    Group { name: "docs", about: "Write documentation", hidden: true },
     group("image", "Manage images"),
     group("manifest", "Manage Docker image manifests and manifest lists"),
     group("network", "Manage networks"),
@@ -143,6 +145,7 @@ pub(crate) static TREE: &[Entry] = &[
     entry("volume", "rm", &["remove"], &volume::REMOVE),
     hidden("", "completion", &completion::COMPLETION),
     hidden("", "__complete", &completion::COMPLETE),
+    hidden("docs", "man", &docs::MAN),
     entry("context", "create", &[], &context::CREATE),
     entry("context", "export", &[], &context_file::EXPORT),
     entry("context", "import", &[], &context_file::IMPORT),

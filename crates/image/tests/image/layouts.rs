@@ -238,7 +238,7 @@ fn all_that_an_archive_brings_is_asked_of_the_budget_before_it_is_written() {
         let place = Place::new();
         let data = place.path("data");
         let before = wharf_rooted_path::disk_usage(&data);
-        place.store.budget().limit(before + (4 << 20), Root(data.clone()));
+        place.store.budget().limit(Some(before + (4 << 20)), Root(data.clone()));
         let most = std::sync::atomic::AtomicU64::new(0);
         let error = place.images.load(archive.as_slice(), &[], &|_| {
             most.fetch_max(wharf_rooted_path::disk_usage(&data), std::sync::atomic::Ordering::Relaxed);

@@ -47,6 +47,17 @@ impl std::fmt::Display for Target {
     }
 }
 
+/// What is not waited for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Times {
+    /// Between two attempts to connect.
+    pub(super) retry: Duration,
+    /// How long a connection is used.
+    pub(super) renew: Option<Duration>,
+    /// How long a receiver may take nothing.
+    pub(super) write: Option<Duration>,
+}
+
 #[derive(Debug)]
 enum State {
     Up(OwnedFd),
@@ -68,14 +79,23 @@ pub(super) struct Connection {
     state: State,
     /// Bytes of the message that is being sent.
     sent: usize,
-    retry: Duration,
+    times: Times,
+    /// Attempts in a row that failed.
+    failures: u32,
+    /// Since when it is up.
+    since: Instant,
+    /// Since when the receiver takes nothing.
+    stuck: Option<Instant>,
 }
 
 impl Connection {
-    pub(super) fn open(target: &Target, needed: bool, retry: Duration) -> Result<Self> {
-        let mut connection = Self { target: target.clone(), state: State::Down(Instant::now()), sent: 0, retry };
-        let failed = |errno: Errno| LogError::Remote { target: target.to_string(), source: errno.into() };
-        match connect(target) {
+    pub(super) fn open(target: &Target, needed: bool, times: Times) -> Result<Self> {
+        let (target, now) = (target.clone(), Instant::now());
+        let mut connection =
+            Self { target, state: State::Down(now), sent: 0, times, failures: 0, since: now, stuck: None };
+        let name = connection.target.to_string();
+        let failed = |errno: Errno| LogError::Remote { target: name.clone(), source: errno.into() };
+        match connect(&connection.target) {
             Ok(state) => connection.state = state,
             Err(errno) if needed => return Err(failed(errno)),
             Err(_) => {}
@@ -106,8 +126,18 @@ impl Connection {
         self.sent > 0
     }
 
+    /// How many attempts to connect have failed since the last that did not.
+    pub(super) fn failures(&self) -> u32 {
+        self.failures
+    }
+
+    pub(super) fn forget_failures(&mut self) {
+        self.failures = 0;
+    }
+
     fn come_up(&mut self) {
         let now = Instant::now();
+        (self.failures, self.since, self.stuck) = (0, now, None);
         self.state = match std::mem::replace(&mut self.state, State::Down(now)) {
             State::Coming(fd) => State::Up(fd),
             other => other,
@@ -117,14 +147,22 @@ impl Connection {
     fn go_down(&mut self) {
         // Whoever comes back has not seen the first part.
         self.sent = 0;
-        self.state = State::Down(Instant::now() + self.retry);
+        self.stuck = None;
+        self.state = State::Down(Instant::now() + self.times.retry);
+    }
+
+    /// As [`Self::go_down`], after an attempt.
+    fn fail(&mut self) {
+        self.failures = self.failures.saturating_add(1);
+        self.go_down();
     }
 
     pub(super) fn interest(&self, unsent: bool) -> (Option<(BorrowedFd<'_>, PollFlags)>, Option<Instant>) {
         match &self.state {
             State::Up(fd) => {
                 let out = if unsent { PollFlags::OUT } else { PollFlags::empty() };
-                (Some((fd.as_fd(), PollFlags::IN | out)), None)
+                let patience = self.stuck.zip(self.times.write).map(|(since, most)| since + most);
+                (Some((fd.as_fd(), PollFlags::IN | out)), patience)
             }
             State::Coming(fd) => (Some((fd.as_fd(), PollFlags::OUT)), None),
             // Whoever has nothing to say need not be connected.
@@ -137,13 +175,19 @@ impl Connection {
             State::Coming(fd) => match outcome(fd) {
                 None => {}
                 Some(Ok(())) => self.come_up(),
-                Some(Err(_)) => self.go_down(),
+                Some(Err(_)) => self.fail(),
             },
             State::Down(due) if now >= *due => match connect(&self.target) {
-                Ok(state) => self.state = state,
-                Err(_) => self.go_down(),
+                Ok(state) => {
+                    self.state = state;
+                    if self.is_up() {
+                        self.come_up();
+                    }
+                }
+                Err(_) => self.fail(),
             },
             State::Down(_) => {}
+            State::Up(_) if self.is_stuck(now) => self.go_down(),
             State::Up(fd) => {
                 // Nothing is expected; the end is what matters.
                 let mut buffer = [0u8; 4096];
@@ -158,11 +202,21 @@ impl Connection {
         }
     }
 
+    fn is_stuck(&self, now: Instant) -> bool {
+        self.stuck.zip(self.times.write).is_some_and(|(since, most)| now >= since + most)
+    }
+
     pub(super) fn send(&mut self, message: &[u8]) -> Sent {
+        // Between two messages, and one of a receiver that takes them.
+        if self.is_up() && self.sent == 0 && self.times.renew.is_some_and(|most| self.since.elapsed() >= most) {
+            self.state = State::Down(Instant::now());
+            self.advance(Instant::now());
+        }
         loop {
             let State::Up(fd) = &self.state else { return Sent::Later };
             match rustix::net::send(fd, &message[self.sent..], SendFlags::NOSIGNAL | SendFlags::DONTWAIT) {
                 Ok(count) => {
+                    self.stuck = None;
                     self.sent += count;
                     if self.sent >= message.len() || !self.target.is_stream() {
                         self.sent = 0;
@@ -172,7 +226,10 @@ impl Connection {
                 Err(Errno::INTR) => {}
                 // The kernel tells of the datagram before; told, it sends this one.
                 Err(Errno::CONNREFUSED) if matches!(self.target, Target::Udp(_)) => {}
-                Err(Errno::AGAIN | Errno::NOBUFS) => return Sent::Later,
+                Err(Errno::AGAIN | Errno::NOBUFS) => {
+                    self.stuck.get_or_insert_with(Instant::now);
+                    return Sent::Later;
+                }
                 Err(Errno::MSGSIZE) => return Sent::Refused,
                 Err(_) => {
                     self.go_down();

@@ -22,7 +22,7 @@ use crate::entry::Stream;
 use crate::error::Result;
 use crate::lines::{Lines, Piece};
 pub use connection::Target;
-use connection::{Connection, Sent};
+use connection::{Connection, Sent, Times};
 pub use fluentd::Fluentd;
 pub use gelf::{Compression, Gelf};
 pub use journald::Journald;
@@ -54,6 +54,15 @@ pub struct RemoteConfig {
     pub needed: bool,
     /// Between two attempts to connect, in milliseconds.
     pub retry_ms: u64,
+    /// After so many attempts in a row that failed, what waits is lost; `None`: it waits for as long as there is room.
+    #[serde(default)]
+    pub attempts: Option<u32>,
+    /// A connection is made anew after so many milliseconds: so a receiver that has moved is found.
+    #[serde(default)]
+    pub renew_ms: Option<u64>,
+    /// A receiver that takes nothing for so many milliseconds is not there any more.
+    #[serde(default)]
+    pub write_ms: Option<u64>,
 }
 
 /// A log that is sent.
@@ -98,8 +107,12 @@ impl Remote {
     /// # Errors
     /// `Remote` when there is no connection.
     pub fn open(config: RemoteConfig) -> Result<Self> {
-        let retry = Duration::from_millis(config.retry_ms.max(1));
-        let connection = Connection::open(&config.target, config.needed, retry)?;
+        let times = Times {
+            retry: Duration::from_millis(config.retry_ms.max(1)),
+            renew: config.renew_ms.map(Duration::from_millis),
+            write: config.write_ms.filter(|ms| *ms > 0).map(Duration::from_millis),
+        };
+        let connection = Connection::open(&config.target, config.needed, times)?;
         Ok(Self {
             config,
             lines: Lines::default(),
@@ -190,7 +203,18 @@ impl Remote {
     /// Something has happened at the connection, or its time has come.
     pub fn ready(&mut self) {
         self.connection.advance(Instant::now());
+        self.give_up();
         self.send();
+    }
+
+    /// What waits is lost when it was tried as often as it may.
+    fn give_up(&mut self) {
+        if self.config.attempts.is_some_and(|most| self.connection.failures() > most) {
+            self.lost += self.waiting.len() as u64;
+            self.waiting.clear();
+            self.bytes = 0;
+            self.connection.forget_failures();
+        }
     }
 
     fn send(&mut self) {

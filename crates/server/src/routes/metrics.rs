@@ -3,14 +3,18 @@
 //! What dockerd has too has dockerd's names, so that its dashboards go on; what containers use is ours.
 
 use std::fmt::Write as _;
+use std::future::Future;
+use std::time::{Duration, Instant};
 
 use hyper::StatusCode;
 use hyper::header::{CONTENT_TYPE, HeaderValue};
 use serde_json::Value;
+use tokio::sync::Mutex;
+use wharf_engine::Engine;
 use wharf_engine::record::{Container, Status};
 
 use super::{Call, Result};
-use crate::http::text;
+use crate::http::{ApiError, text};
 
 /// What is written, family by family: a family's samples stand together.
 #[derive(Default)]
@@ -41,8 +45,39 @@ fn escaped(value: &str) -> String {
     value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
 }
 
+/// A page that has just been made is everybody's: however many ask, and however often, the groups of all containers are
+/// read once in this time. Prometheus asks four times a minute.
+const FRESH: Duration = Duration::from_secs(1);
+
+/// The page that was made last, and when.
+#[derive(Debug, Default)]
+pub(crate) struct Kept(Mutex<Option<(Instant, String)>>);
+
+impl Kept {
+    /// The page, made anew when it is no longer fresh. Who comes while it is made waits for it.
+    async fn page<E>(
+        &self,
+        make: impl Future<Output = std::result::Result<String, E>>,
+    ) -> std::result::Result<String, E> {
+        let mut kept = self.0.lock().await;
+        if let Some((made, page)) = &*kept
+            && made.elapsed() < FRESH
+        {
+            return Ok(page.clone());
+        }
+        let page = make.await?;
+        *kept = Some((Instant::now(), page.clone()));
+        Ok(page)
+    }
+}
+
 pub(super) async fn metrics(call: &Call) -> Result {
-    let engine = &call.api.engine;
+    let mut answer = text(StatusCode::OK, call.api.metrics.page(made(&call.api.engine)).await?);
+    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8"));
+    Ok(answer)
+}
+
+async fn made(engine: &Engine) -> std::result::Result<String, ApiError> {
     let info = engine.info().await?;
     let mut page = Page::default();
     let labels = vec![
@@ -91,9 +126,7 @@ pub(super) async fn metrics(call: &Call) -> Result {
         }
     }
     of_readings(&mut page, &readings);
-    let mut answer = text(StatusCode::OK, page.text);
-    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8"));
-    Ok(answer)
+    Ok(page.text)
 }
 
 /// The daemon's own process, by the names that all exporters use.
@@ -181,6 +214,24 @@ fn of_readings(page: &mut Page, readings: &[(Labels, Value)]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_page_is_made_once_for_all_who_ask() {
+        let (kept, made) = (Kept::default(), std::sync::atomic::AtomicU32::new(0));
+        let ask = || {
+            kept.page(async {
+                // The others come meanwhile.
+                tokio::task::yield_now().await;
+                Ok::<_, ()>(made.fetch_add(1, std::sync::atomic::Ordering::Relaxed).to_string())
+            })
+        };
+        let pages = tokio::join!(ask(), ask(), ask());
+        assert_eq!(pages, (Ok("0".to_owned()), Ok("0".to_owned()), Ok("0".to_owned())));
+        // What cannot be made is not kept.
+        *kept.0.lock().await = None;
+        assert_eq!(kept.page(async { Err::<String, _>(()) }).await, Err(()));
+        assert_eq!(ask().await, Ok("1".to_owned()));
+    }
 
     #[test]
     fn samples_are_written_as_prometheus_reads_them() {

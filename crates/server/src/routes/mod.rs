@@ -23,6 +23,8 @@ mod streams;
 mod system;
 mod volumes;
 
+pub(crate) use metrics::Kept;
+
 use hyper::body::Incoming;
 use hyper::header::{HeaderValue, SERVER};
 use hyper::{Method, Request, StatusCode};

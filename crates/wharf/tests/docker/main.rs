@@ -28,6 +28,7 @@ mod run;
 mod search;
 mod secrets;
 mod share;
+mod shells;
 mod ship;
 mod state;
 mod store;

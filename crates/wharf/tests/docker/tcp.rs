@@ -248,6 +248,19 @@ fn a_daemon_takes_its_configuration_again() {
     );
     assert_eq!(info["Debug"], true);
     d.eventually("it logs more", || d.log().contains("DEBUG"));
+    // The byte budget, from the next bytes on, and what comes and goes at once.
+    let budget =
+        r#"{"labels": ["c=3"], "storage-max-bytes": "1MB", "max-concurrent-downloads": 1, "shutdown-timeout": 3}"#;
+    let reloads = || d.log().matches("configuration reloaded").count();
+    assert_eq!(reloads(), 1);
+    hup(budget, "");
+    d.eventually("it is reloaded", || reloads() == 2);
+    let refused = d.import("large", 2 << 20);
+    assert!(refused.code != 0 && refused.err.contains("storage-max-bytes"), "{}", refused.err);
+    hup(r#"{"labels": ["b=2"]}"#, "");
+    d.eventually("it is reloaded", || reloads() == 3);
+    d.import("large", 2 << 20).ok();
+    assert!(!d.log().contains("notice: storage") && !d.log().contains("concurrent"), "{}", d.log());
     hup("{", "the configuration counts as it was before");
     assert_eq!(d.get("/info")["Labels"], serde_json::json!(["b=2"]));
     assert_eq!(d.docker("inspect -f {{.State.Running}} stays").ok(), "true");
