@@ -203,7 +203,7 @@ fn what_inflates_without_end_ends_at_the_budget() {
         let place = Place::new();
         let data = place.path("data");
         let before = wharf_rooted_path::disk_usage(&data);
-        place.store.budget().limit(before + (8 << 20), Root(data));
+        place.store.budget().limit(Some(before + (8 << 20)), Root(data));
         let error = place.images.load(archive.as_slice(), &[], &|_| {}).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Full, "{suffix}: {error:?}");
         assert!(is_empty(&place), "{suffix}");

@@ -95,7 +95,7 @@ async fn what_inflates_without_end_ends_at_the_budget() {
     let manifest = json!({ "schemaVersion": 2, "config": descriptor(CONFIG, &own), "layers": [layer] });
     put(&client().repository(&name, None), "1", MANIFEST, &manifest, &[&own, &packed]).await;
     let data = place.path("data");
-    place.store.budget().limit(wharf_rooted_path::disk_usage(&data) + (8 << 20), crate::layouts::Root(data));
+    place.store.budget().limit(Some(wharf_rooted_path::disk_usage(&data) + (8 << 20)), crate::layouts::Root(data));
     let error = pull(&place.images, &name, None).await.0.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Full, "{error:?}");
     assert!(place.images.layers().list().unwrap().is_empty() && listing(&place.path("data/layers")).is_empty());
