@@ -48,6 +48,23 @@ pub(crate) fn statements(bytes: &[u8], media_type: &str) -> Vec<Statement> {
     known.map(statement).collect()
 }
 
+/// What has to be there with an attestation's manifest: its statements, and its configuration, which says nothing.
+pub(crate) fn parts(bytes: &[u8], media_type: &str) -> Vec<Descriptor> {
+    let statements = statements(bytes, media_type).into_iter().map(|statement| statement.descriptor);
+    let config = match Manifest::parse(bytes, media_type) {
+        Ok(Manifest::Image(manifest)) => Some(manifest.config),
+        _ => None,
+    };
+    statements.chain(config).collect()
+}
+
+/// An attestation with all that its manifest names.
+pub(crate) struct Whole {
+    pub(crate) descriptor: Descriptor,
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) blobs: Vec<Descriptor>,
+}
+
 /// Collects the attestations about an image, by whatever gives blobs; `None` for one that is not to be had. What is
 /// too large is left out.
 pub(crate) fn collect(
@@ -58,9 +75,9 @@ pub(crate) fn collect(
     let (mut all, mut left) = (BTreeMap::new(), MAX_ATTESTED);
     for entry in about(index, manifest) {
         let Some(bytes) = take(entry, &mut left, blob)? else { continue };
-        for statement in statements(&bytes, &entry.media_type) {
-            if let Some(bytes) = take(&statement.descriptor, &mut left, blob)? {
-                all.insert(statement.descriptor.digest, bytes);
+        for part in parts(&bytes, &entry.media_type) {
+            if let Some(bytes) = take(&part, &mut left, blob)? {
+                all.insert(part.digest, bytes);
             }
         }
         all.insert(entry.digest.clone(), bytes);
@@ -99,6 +116,16 @@ impl Images {
             all.extend(statements(&bytes, &entry.media_type));
         }
         Ok(all)
+    }
+
+    /// An attestation that an index lists, if all of it came.
+    pub(crate) fn whole_attestation(&self, descriptor: &Descriptor) -> Option<Whole> {
+        let blobs = self.store().blobs();
+        let bytes = blobs.read(&descriptor.digest, MAX_ATTESTED).ok()?;
+        let Ok(Manifest::Image(manifest)) = Manifest::parse(&bytes, &descriptor.media_type) else { return None };
+        let named: Vec<Descriptor> = manifest.layers.into_iter().chain([manifest.config]).collect();
+        let here = named.iter().all(|blob| blobs.size(&blob.digest) == Some(blob.size));
+        here.then(|| Whole { descriptor: descriptor.clone(), bytes, blobs: named })
     }
 
     /// The statement itself.

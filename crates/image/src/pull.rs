@@ -190,12 +190,12 @@ async fn attested(repository: &Repository, top: &FetchedManifest, image: &Digest
                 continue;
             }
         };
-        for statement in attestations::statements(&manifest.bytes, &manifest.media_type) {
-            let Some(rest) = left.checked_sub(statement.descriptor.size) else {
-                tracing::warn!("the attestation {} is too large to be kept", statement.descriptor.digest);
+        for part in attestations::parts(&manifest.bytes, &manifest.media_type) {
+            let Some(rest) = left.checked_sub(part.size) else {
+                tracing::warn!("the attestation {} is too large to be kept", part.digest);
                 continue;
             };
-            match repository.blob_bytes(&statement.descriptor, MAX_ATTESTED).await {
+            match repository.blob_bytes(&part, MAX_ATTESTED).await {
                 Ok(bytes) => {
                     left = rest;
                     all.push(bytes.to_vec());

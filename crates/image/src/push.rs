@@ -10,6 +10,7 @@ use wharf_distribution::{Client, Credentials, Descriptor, Manifest, Platform, Re
 use wharf_reference::{Digest, Reference};
 use wharf_snapshot::{Form, Hold, LayerBlob};
 
+use crate::attestations::Whole;
 use crate::images::{ImageRecord, Images};
 use crate::index::{INDEXES, ImageIndex, IndexEntry, IndexRow, Member, join, lead, manifest_left, platform_of, point};
 use crate::progress::{Progress, ProgressSender};
@@ -36,7 +37,9 @@ const STEP: u64 = 512 << 10;
 struct Going {
     /// With the manifest that the index names.
     images: Vec<(ImageRecord, Option<StoredManifest>)>,
-    /// That lists all of them, and no others.
+    /// What the index has about them.
+    attestations: Vec<Whole>,
+    /// That lists all of these, and nothing else.
     index: Option<ImageIndex>,
     /// The index of which this is one image, as others are not here.
     instead_of: Option<Descriptor>,
@@ -79,7 +82,7 @@ impl Images {
         if !matches!(going, Err(ImageError::Conflict(_))) {
             say("", format!("The push refers to repository [{}]", reference.name()));
         }
-        let Going { images: going, index, instead_of } = going?;
+        let Going { images: going, attestations, index, instead_of } = going?;
         let diff_ids: Vec<Digest> = going.iter().flat_map(|(image, _)| image.diff_ids.clone()).collect();
         let images = self.clone();
         let _held = blocking(move || Ok(images.hold(&diff_ids))).await?;
@@ -93,8 +96,16 @@ impl Images {
             let (images, own, manifest) = (self.clone(), image.clone(), manifest.clone());
             let plan = blocking(move || images.plan(&own, manifest, form)).await?;
             self.push_layers(&repository, &reference, image, &plan, &progress).await?;
-            self.push_config(&repository, &image.id).await?;
+            self.push_small(&repository, &image.id).await?;
             plans.push(plan);
+        }
+        // They are about the manifests that the index names; in another form those are others.
+        for attestation in attestations.iter().filter(|_| form.is_none()) {
+            for blob in &attestation.blobs {
+                self.push_small(&repository, &blob.digest).await?;
+            }
+            let of = &attestation.descriptor;
+            repository.push_manifest(of.digest.as_str(), &of.media_type, &attestation.bytes).await?;
         }
         let tag = reference.tag().map(str::to_owned);
         let (digest, size, whole) = match (plans.as_slice(), index) {
@@ -107,7 +118,7 @@ impl Images {
                     let digest = plan.stored.digest.as_str();
                     repository.push_manifest(digest, &plan.stored.media_type, &plan.bytes).await?;
                 }
-                let (bytes, media_type) = index_for(&going, plans, index);
+                let (bytes, media_type) = index_for(&going, plans, &attestations, index);
                 let own = Digest::sha256(&bytes).to_string();
                 let tag = tag.as_deref().unwrap_or(&own);
                 let digest = repository.push_manifest(tag, &media_type, &bytes).await?;
@@ -177,7 +188,10 @@ impl Images {
     /// What is to go (moby, `getPushDescriptor`): the index with all that it lists, if all of that is here, else one image.
     fn going(&self, reference: &Reference, platform: Option<&str>) -> Result<Going> {
         let id = self.by_name(reference)?.ok_or_else(|| ImageError::NotTagged(reference.familiar_name()))?;
-        let one = |image, instead_of| Going { images: vec![(image, None)], index: None, instead_of };
+        let one = |image, instead_of| {
+            let images = vec![(image, None)];
+            Going { images, attestations: Vec::new(), index: None, instead_of }
+        };
         if platform.is_some() {
             return Ok(one(self.resolve_for(&reference.to_string(), platform)?, None));
         }
@@ -185,14 +199,22 @@ impl Images {
             return Ok(one(self.get(&id)?, None));
         };
         let index = self.whole_index(digest, &row)?;
-        if index.manifests.iter().all(|entry| entry.image.is_some()) {
+        let about = |entry: &&IndexEntry| entry.image.is_none() && entry.about.is_some();
+        let attestations: Vec<Whole> = index
+            .manifests
+            .iter()
+            .filter(about)
+            .filter_map(|entry| self.whole_attestation(&entry.descriptor))
+            .collect();
+        let images = index.manifests.iter().filter(|entry| entry.image.is_some()).count();
+        if images + attestations.len() == index.manifests.len() {
             let going = |entry: &IndexEntry| {
                 let of = &entry.descriptor;
                 let stored = StoredManifest { digest: of.digest.clone(), media_type: of.media_type.clone() };
                 Some(self.get(entry.image.as_ref()?).map(|image| (image, Some(stored))))
             };
             let images = index.manifests.iter().filter_map(going).collect::<Result<_>>()?;
-            return Ok(Going { images, index: Some(index), instead_of: None });
+            return Ok(Going { images, attestations, index: Some(index), instead_of: None });
         }
         let only = row.members.first().filter(|_| row.members.len() == 1);
         let Some(member) = only.or_else(|| row.select(&Platform::host())) else {
@@ -259,7 +281,8 @@ impl Images {
         Ok(sources)
     }
 
-    async fn push_config(&self, repository: &Repository, id: &Digest) -> Result<()> {
+    /// A blob that is no layer.
+    async fn push_small(&self, repository: &Repository, id: &Digest) -> Result<()> {
         if repository.blob_exists(id).await? {
             return Ok(());
         }
@@ -342,9 +365,14 @@ impl Images {
 fn index_for(
     images: &[(ImageRecord, Option<StoredManifest>)],
     plans: &[Plan],
+    attestations: &[Whole],
     index: Option<ImageIndex>,
 ) -> (Vec<u8>, String) {
-    let gone = |entry: &IndexEntry| plans.iter().any(|plan| plan.stored.digest == entry.descriptor.digest);
+    let gone = |entry: &IndexEntry| {
+        let own = &entry.descriptor.digest;
+        plans.iter().any(|plan| plan.stored.digest == *own)
+            || attestations.iter().any(|about| about.descriptor.digest == *own)
+    };
     if let Some(whole) = index.filter(|index| index.manifests.iter().all(gone)) {
         return (whole.bytes, whole.media_type);
     }

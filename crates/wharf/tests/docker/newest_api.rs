@@ -231,6 +231,23 @@ fn attestations_come_with_their_image_and_go_with_it() {
     copied.ok();
     d.docker(&format!("pull -q {name}")).ok();
     check(&d, &name);
-    d.docker(&format!("rmi {name}")).ok();
+    // And on to another, as the same index.
+    let (own, other) = (format!("{}/attested", registry.address), format!("{}/other:1", registry.address));
+    let digest = |name: &str| {
+        let shown = d.docker(&format!("image inspect {name}")).ok();
+        let shown: Value = serde_json::from_str(&shown).unwrap();
+        let all: Vec<String> = serde_json::from_value(shown[0]["RepoDigests"].clone()).unwrap();
+        let repository = name.rsplit_once(':').unwrap().0;
+        all.iter().find_map(|one| one.strip_prefix(&format!("{repository}@"))).unwrap().to_owned()
+    };
+    let came = digest(&format!("{own}:1"));
+    d.docker(&format!("tag {name} {other}")).ok();
+    assert!(d.docker(&format!("push {other}")).ok().contains(&format!("digest: {came}")));
+    assert_eq!(digest(&other), came);
+    d.docker(&format!("rmi {name} {other}")).ok();
+    assert_eq!(blobs(&d), before);
+    d.docker(&format!("pull -q {other}")).ok();
+    check(&d, &other);
+    d.docker(&format!("rmi {other}")).ok();
     assert_eq!(blobs(&d), before);
 }
