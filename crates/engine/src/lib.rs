@@ -25,6 +25,7 @@ pub mod caller;
 mod check;
 mod clocks;
 mod commit;
+mod connecting;
 mod consistency;
 mod container_root;
 mod convert;

@@ -10,6 +10,7 @@ mod hostile;
 mod layouts;
 mod names;
 mod platforms;
+mod pushes;
 mod ranges;
 mod registry;
 mod registry_faults;

@@ -3,18 +3,17 @@
 use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
-use tokio::sync::mpsc;
 use wharf_distribution::{Platform, Repository};
-use wharf_image::{ErrorKind, Form, ImageRecord, Images, Pushed, Remove, Removed};
+use wharf_image::{ErrorKind, ImageRecord, Images, Remove, Removed};
 use wharf_reference::{Digest, Reference};
 use wharf_store::Table;
 use wharf_store::fsck::{Fsck, Problem};
 
-use crate::registry::{CONFIG, INDEX, LAYER, MANIFEST, Shelf, client, descriptor, pull, push, put};
+use crate::registry::{CONFIG, INDEX, LAYER, MANIFEST, Shelf, client, descriptor, pull, put};
 use crate::{Place, config, tar};
 
 /// This host's architecture, and two others.
-fn architectures() -> [String; 3] {
+pub(crate) fn architectures() -> [String; 3] {
     let own = Platform::host().architecture;
     let others = ["s390x", "riscv64", "ppc64le"].into_iter().filter(|one| *one != own).map(str::to_owned);
     let mut all = std::iter::once(own.clone()).chain(others);
@@ -22,7 +21,7 @@ fn architectures() -> [String; 3] {
 }
 
 /// Puts an index of three platforms in a registry, and gives its digest and the images' IDs.
-async fn shelve(repository: &Repository, tag: &str, salt: &str) -> (Digest, Vec<Digest>) {
+pub(crate) async fn shelve(repository: &Repository, tag: &str, salt: &str) -> (Digest, Vec<Digest>) {
     let (mut entries, mut ids) = (Vec::new(), Vec::new());
     for architecture in architectures() {
         let layer = tar(&[("arch", format!("{architecture}{salt}").as_bytes())]);
@@ -41,7 +40,7 @@ async fn shelve(repository: &Repository, tag: &str, salt: &str) -> (Digest, Vec<
     (put(repository, tag, INDEX, &index, &[]).await, ids)
 }
 
-async fn pull_all(images: &Images, name: &Reference) -> Vec<ImageRecord> {
+pub(crate) async fn pull_all(images: &Images, name: &Reference) -> Vec<ImageRecord> {
     let mut all = Vec::new();
     for architecture in architectures() {
         all.push(pull(images, name, Some(&format!("linux/{architecture}"))).await.0.unwrap());
@@ -49,23 +48,23 @@ async fn pull_all(images: &Images, name: &Reference) -> Vec<ImageRecord> {
     all
 }
 
-fn for_each(images: &Images, name: &str) -> Vec<Option<Digest>> {
+pub(crate) fn for_each(images: &Images, name: &str) -> Vec<Option<Digest>> {
     let one = |architecture: String| images.resolve_for(name, Some(&format!("linux/{architecture}"))).ok();
     architectures().map(one).map(|found| found.map(|image| image.id)).to_vec()
 }
 
-fn some(ids: &[Digest]) -> Vec<Option<Digest>> {
+pub(crate) fn some(ids: &[Digest]) -> Vec<Option<Digest>> {
     ids.iter().cloned().map(Some).collect()
 }
 
 #[track_caller]
-fn clean(place: &Place) {
+pub(crate) fn clean(place: &Place) {
     let mut fsck = Fsck::new(false, true);
     place.images.fsck(&mut fsck, &|_| None).unwrap();
     assert!(fsck.findings().is_empty(), "{:#?}", fsck.findings());
 }
 
-fn remove(place: &Place, name: &str) -> Vec<Removed> {
+pub(crate) fn remove(place: &Place, name: &str) -> Vec<Removed> {
     place.images.remove(name, Remove { force: false, prune: true }, &|_| Vec::new()).unwrap()
 }
 
@@ -275,123 +274,6 @@ fn packed(parts: &BTreeMap<String, Vec<u8>>) -> Vec<u8> {
         .map(|(name, content)| (name.as_str(), content.as_slice()))
         .collect();
     tar(&files)
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_push_takes_all_platforms_or_one() {
-    let (shelf, here, there) = (Shelf::new(), Place::new(), Place::new());
-    let name = shelf.name("many:1");
-    let (_, ids) = shelve(&client().repository(&name, None), "1", "").await;
-    pull_all(&here.images, &name).await;
-    let copy = shelf.name("other:all");
-    here.images.tag(&name.familiar(), &copy.familiar()).unwrap();
-    let (pushed, lines) = push(&here.images, &copy).await;
-    let pushed = pushed.unwrap();
-    assert_eq!(lines.iter().filter(|line| line.ends_with(": Preparing")).count(), 3, "{lines:#?}");
-    assert_eq!(lines.last().unwrap(), &format!("all: digest: {} size: {}", pushed.digest, pushed.size));
-    let all = pull_all(&there.images, &copy).await;
-    assert_eq!(all.iter().map(|image| image.id.clone()).collect::<Vec<_>>(), ids);
-    assert_eq!(here.images.resolve(&copy.familiar()).unwrap().repo_digests.len(), 2);
-    // One of them, as an image of one platform.
-    let platform = format!("linux/{}", architectures()[1]);
-    let one = shelf.name("other:one");
-    here.images.tag(&name.familiar(), &one.familiar()).unwrap();
-    let sender = mpsc::unbounded_channel().0;
-    here.images.push(&one, Some(&platform), None, &client(), None, sender).await.unwrap();
-    assert_eq!(pull(&there.images, &one, None).await.0.unwrap().id, ids[1]);
-    let sender = mpsc::unbounded_channel().0;
-    let error = here.images.push(&one, Some("linux/mips64le"), None, &client(), None, sender).await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::NotFound);
-    for place in [&here, &there] {
-        clean(place);
-    }
-}
-
-/// Pushes, and gives what that tells programs.
-async fn push_and_hear(place: &Place, name: &Reference) -> (wharf_image::Result<Pushed>, Vec<Value>) {
-    let (sender, mut messages) = mpsc::unbounded_channel();
-    let pushed = place.images.push(name, None, None, &client(), None, sender).await;
-    let mut heard = Vec::new();
-    while let Some(message) = messages.recv().await {
-        heard.extend(message.aux);
-    }
-    (pushed, heard)
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn of_an_index_that_is_not_all_here_one_image_goes() {
-    let shelf = Shelf::new();
-    let name = shelf.name("many:1");
-    let (index, _) = shelve(&client().repository(&name, None), "1", "").await;
-    let [own, second, third] = architectures().map(|one| format!("linux/{one}"));
-    let copy = shelf.name("other:only");
-    for (platforms, goes) in [
-        (vec![&second], Some(&second)),
-        (vec![&own, &third], Some(&own)),
-        // None of them is this host's, and nobody has said which.
-        (vec![&second, &third], None),
-    ] {
-        let place = Place::new();
-        for platform in platforms {
-            pull(&place.images, &name, Some(platform)).await.0.unwrap();
-        }
-        place.images.tag(&name.familiar(), &copy.familiar()).unwrap();
-        let (pushed, heard) = push_and_hear(&place, &copy).await;
-        let Some(platform) = goes else {
-            let error = pushed.unwrap_err();
-            assert_eq!((error.kind(), heard.len()), (ErrorKind::Conflict, 0), "{error}");
-            continue;
-        };
-        let pushed = pushed.unwrap();
-        assert_ne!(pushed.digest, index);
-        assert_eq!(heard[0]["ManifestPushedInsteadOfIndex"], true);
-        assert_eq!(heard[0]["OriginalIndex"]["digest"], index.as_str());
-        assert_eq!(heard[0]["SelectedManifest"]["digest"], pushed.digest.as_str());
-        let fetched = client().repository(&copy, None).manifest("only").await.unwrap();
-        let wharf_distribution::Manifest::Image(fetched) = fetched.parse().unwrap() else { panic!("an index") };
-        assert_eq!(fetched.config.digest, place.images.resolve_for(&copy.familiar(), Some(platform)).unwrap().id);
-        clean(&place);
-    }
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_digest_of_a_push_leads_to_what_was_pushed() {
-    let (shelf, place) = (Shelf::new(), Place::new());
-    let name = shelf.name("many:1");
-    let (came_with, ids) = shelve(&client().repository(&name, None), "1", "").await;
-    let platforms = architectures().map(|one| format!("linux/{one}"));
-    pull_all(&place.images, &name).await;
-    let copy = shelf.name("other:1");
-    place.images.tag(&name.familiar(), &copy.familiar()).unwrap();
-    let sender = mpsc::unbounded_channel().0;
-    let one = place.images.push(&copy, Some(&platforms[1]), None, &client(), None, sender).await.unwrap();
-    let by_digest = |digest: &Digest| copy.clone().with_digest(digest.clone()).familiar();
-    assert_eq!(place.images.resolve(&by_digest(&one.digest)).unwrap().id, ids[1]);
-    assert_eq!(place.images.resolve(&copy.familiar()).unwrap().id, ids[0]);
-    assert_eq!(place.images.summaries().unwrap().iter().filter(|image| image.part).count(), 2, "one line is shown");
-    assert!(place.images.prune(true, &|_| false, &|_| true).unwrap().is_empty());
-    // With other blobs, it is another index than it came with.
-    let sender = mpsc::unbounded_channel().0;
-    let all = place.images.push(&copy, None, None, &client(), Some(Form::Zstd), sender).await.unwrap();
-    let shown = place.images.index(&by_digest(&all.digest)).unwrap().unwrap();
-    assert_eq!((&shown.digest, shown.manifests.len()), (&all.digest, 3));
-    assert_ne!(all.digest, came_with);
-    assert_eq!(for_each(&place.images, &by_digest(&all.digest)), some(&ids));
-    clean(&place);
-    // A platform goes from all that the repository has.
-    let options = Remove { force: false, prune: true };
-    let text = [platforms[1].clone()];
-    place.images.remove_platforms(&copy.familiar(), &text, options, &|_| Vec::new()).unwrap();
-    assert_eq!(for_each(&place.images, &by_digest(&all.digest)), [Some(ids[0].clone()), None, Some(ids[2].clone())]);
-    pull(&place.images, &copy, Some(&platforms[1])).await.0.unwrap();
-    let sender = mpsc::unbounded_channel().0;
-    place.images.push(&copy, Some(&platforms[1]), None, &client(), None, sender).await.unwrap();
-    // And with the last tag all of its digests.
-    remove(&place, &name.familiar());
-    remove(&place, &copy.familiar());
-    assert!(place.images.summaries().unwrap().is_empty(), "{:#?}", place.images.summaries());
-    place.images.collect(&Vec::new).unwrap();
-    assert!(place.blobs().is_empty(), "{:?}", place.blobs());
 }
 
 #[tokio::test]

@@ -1,0 +1,180 @@
+//! The networks of a container that starts, and what becomes of them when it has ended.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::os::fd::{AsFd, OwnedFd};
+
+use wharf_network::{EndpointRequest, NetworkRecord};
+
+use crate::endpoint::{self, Asked};
+use crate::engine::Engine;
+use crate::error::{EngineError, Result};
+use crate::ports;
+use crate::process::Process;
+use crate::record::Container;
+use crate::spec::{EndpointSettings, PortBinding};
+
+/// Where a container's network comes from.
+#[derive(Debug, Default)]
+pub(crate) struct Network {
+    /// A namespace of its own.
+    pub(crate) own: Option<OwnedFd>,
+    /// Another container's.
+    pub(crate) shared: Option<OwnedFd>,
+    /// Namespaces of other containers, by OCI type, and whose they are.
+    pub(crate) joined: BTreeMap<&'static str, String>,
+    pub(crate) donors: Vec<Process>,
+    /// Where `host-gateway` leads to.
+    pub(crate) gateways: Vec<IpAddr>,
+}
+
+impl Engine {
+    /// The namespace with all endpoints in it and all ports published; or what is joined instead.
+    #[allow(clippy::type_complexity)]
+    pub(crate) fn prepare_network(
+        &self,
+        record: &Container,
+    ) -> Result<(Network, BTreeMap<String, EndpointSettings>, BTreeMap<String, Option<Vec<PortBinding>>>)> {
+        let mut network = Network::default();
+        for (kind, mode) in [("ipc", &record.host.ipc_mode), ("pid", &record.host.pid_mode)] {
+            if let Some(of) = mode.strip_prefix("container:") {
+                let donor = Process::of(&*self.inspect(of)?)?;
+                network.joined.insert(kind, donor.path(&format!("ns/{kind}")));
+                network.donors.push(donor);
+            }
+        }
+        let mode = record.host.network_mode.as_str();
+        if mode == "host" {
+            return Ok((network, record.networks.clone(), BTreeMap::new()));
+        }
+        if let Some(of) = mode.strip_prefix("container:") {
+            if self.inspect(of).is_ok_and(|other| other.id == record.id) {
+                return Err(EngineError::invalid("cannot join own network namespace"));
+            }
+            let joined = self.inspect(of).and_then(|other| Process::of(&other)?.namespace("net"));
+            network.shared = Some(joined.map_err(|mut error| {
+                error.message = format!("joining network namespace of container: {}", error.message);
+                error
+            })?);
+            return Ok((network, BTreeMap::new(), BTreeMap::new()));
+        }
+        let own = self.networks().namespace()?;
+        let mut endpoints = record.networks.clone();
+        let done = self.connect_all(record, &own, &mut endpoints).and_then(|addresses| {
+            network.gateways =
+                endpoint::gateways(&endpoints, &endpoint::ranked(&endpoints, self.first_network(record).as_deref()));
+            self.answer_names(record, own.as_fd(), &endpoints)?;
+            self.publish(record, &addresses)
+        });
+        match done {
+            Ok(published) => {
+                network.own = Some(own);
+                Ok((network, endpoints, published))
+            }
+            Err(mut error) => {
+                self.release_network(record);
+                error.message = format!("failed to set up container networking: {}", error.message);
+                Err(error)
+            }
+        }
+    }
+
+    /// Connects to each network, that of the network mode first: it is `eth0`. Answers with the first addresses, of each
+    /// family, that can be reached from outside.
+    fn connect_all(
+        &self,
+        record: &Container,
+        netns: &OwnedFd,
+        endpoints: &mut BTreeMap<String, EndpointSettings>,
+    ) -> Result<Vec<IpAddr>> {
+        let first = self.first_network(record);
+        let ranked = endpoint::ranked(endpoints, first.as_deref());
+        let mut order: Vec<String> = endpoints.keys().cloned().collect();
+        order.sort_by_key(|name| Some(name) != first.as_ref());
+        let mut reached = BTreeMap::new();
+        for (index, name) in order.iter().enumerate() {
+            let settings = endpoints.get_mut(name).ok_or_else(|| EngineError::system("an endpoint is gone"))?;
+            let found = self.networks().resolve(name)?;
+            if found.driver == "null" {
+                settings.network_id = found.id;
+                continue;
+            }
+            let asked = Asked::of(&found.name, settings)?;
+            let request = EndpointRequest {
+                network: &found.id,
+                container: &record.id,
+                name: &record.name,
+                netns: netns.as_fd(),
+                index: u32::try_from(index).unwrap_or(0),
+                rank: ranked.iter().position(|other| other == name).and_then(|rank| u32::try_from(rank).ok()),
+                ip: asked.ip,
+                ip6: asked.ip6,
+                link_local: &asked.link_local,
+                no_ipv6: endpoint::has_no_ipv6(&record.host),
+                mac: asked.mac,
+                aliases: settings.aliases.as_deref().unwrap_or_default(),
+            };
+            let endpoint = self.networks().connect(&request)?;
+            endpoint::fill(settings, &endpoint);
+            settings.dns_names = crate::dns::names_on(record, &found, settings.aliases.as_deref());
+            // Through an internal network nobody comes in.
+            if !found.internal {
+                reached.insert(name.clone(), endpoint.addresses());
+            }
+            self.tell_of(
+                "network",
+                "connect",
+                &found.id,
+                &[("container", &record.id), ("name", name), ("type", &found.driver)],
+            );
+        }
+        let reached = ranked.iter().filter_map(|name| reached.remove(name)).flatten();
+        Ok(endpoint::first_of_each(reached))
+    }
+
+    /// The network of a container's network mode.
+    pub(crate) fn first_network(&self, record: &Container) -> Option<String> {
+        self.networks().resolve(&record.host.network_mode).map(|network: NetworkRecord| network.name).ok()
+    }
+
+    /// Publishes a container's ports at these addresses; without one they are only listed.
+    pub(crate) fn publish(
+        &self,
+        record: &Container,
+        addresses: &[IpAddr],
+    ) -> Result<BTreeMap<String, Option<Vec<PortBinding>>>> {
+        let requests = ports::requests(&record.config, &record.host)?;
+        let mut published: BTreeMap<String, Option<Vec<PortBinding>>> =
+            record.config.exposed_ports.iter().flatten().map(|(port, _)| (port.clone(), None)).collect();
+        if !addresses.is_empty() && !requests.is_empty() {
+            self.networks().publish(&record.id, addresses, &requests)?;
+            ports::note(&mut published, &self.networks().published(&record.id));
+        }
+        Ok(published)
+    }
+
+    /// Gives back the addresses and ports of a container that has ended, or was never started.
+    pub(crate) fn release_network(&self, record: &Container) {
+        self.free_network(record);
+        self.tell_disconnected(record);
+    }
+
+    /// [`Self::release_network`] without a word.
+    pub(crate) fn free_network(&self, record: &Container) {
+        if record.host.network_mode == "host" || record.host.network_mode.starts_with("container:") {
+            return;
+        }
+        self.forget_names(record, &self.networks_with_names(&record.networks), true);
+        if let Err(error) = self.networks().release(&record.id) {
+            tracing::warn!("cannot free the network of container {}: {error}", record.id);
+        }
+    }
+
+    pub(crate) fn tell_disconnected(&self, record: &Container) {
+        for (name, endpoint) in record.networks.iter().filter(|(_, endpoint)| !endpoint.network_id.is_empty()) {
+            let Ok(network) = self.networks().resolve(&endpoint.network_id) else { continue };
+            let attributes = [("container", record.id.as_str()), ("name", name), ("type", &network.driver)];
+            self.tell_of("network", "disconnect", &network.id, &attributes);
+        }
+    }
+}
