@@ -20,6 +20,8 @@ use crate::writer::numbered;
 const BLOCK: usize = 128 << 10;
 /// A line longer than this is no entry of ours (16 KiB that are all escaped are 96 KiB) and is passed over.
 const MAX_ENTRY: usize = 1 << 20;
+/// How often the files are listed anew when the log was rotated meanwhile.
+const LISTINGS: usize = 100;
 
 /// What of a log is wanted.
 #[derive(Clone, Debug)]
@@ -241,6 +243,7 @@ impl Reader {
             return Ok(true);
         }
         let mut later = files(&self.path)?;
+        // One that has been removed is older than all that is there.
         if let Some(own) = later.iter().position(|file| file.inode == inode) {
             later.drain(..=own);
         }
@@ -263,17 +266,54 @@ fn find_line_feed(bytes: &[u8]) -> Option<usize> {
     None
 }
 
-/// All files of the log, oldest first, each once even if they are renamed meanwhile.
+/// All files of the log, oldest first.
+///
+/// A listing during which a new file has begun may have them in another order.
 fn files(path: &Path) -> Result<VecDeque<Source>> {
+    let mut found = listed(path)?;
+    for _ in 0..LISTINGS {
+        let newest = Source::open(path)?.map(|source| source.inode);
+        if newest == found.back().map(|source| source.inode) {
+            break;
+        }
+        found = listed(path)?;
+    }
+    Ok(found)
+}
+
+/// What is there, by the numbers, each once. While files are renamed, the highest number first, each stays ahead of who
+/// looks from below; where it was is a gap for a moment.
+fn listed(path: &Path) -> Result<VecDeque<Source>> {
     let mut found: VecDeque<Source> = VecDeque::new();
+    let mut gap = false;
     for n in 0.. {
         match Source::open(&numbered(path, n))? {
-            Some(source) if found.iter().any(|known| known.inode == source.inode) => {}
-            Some(source) => found.push_front(source),
-            // The moment between the renaming and the new file.
-            None if n == 0 => {}
+            Some(source) => {
+                gap = false;
+                if !found.iter().any(|known| known.inode == source.inode) {
+                    found.push_front(source);
+                }
+            }
+            None if !gap => gap = true,
             None => break,
         }
     }
     Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_is_just_renamed_hides_none_behind_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        for n in [0, 2, 3] {
+            std::fs::write(numbered(&path, n), format!("{n}")).unwrap();
+        }
+        assert_eq!(files(&path).unwrap().len(), 3);
+        std::fs::rename(&path, numbered(&path, 1)).unwrap();
+        assert_eq!(files(&path).unwrap().len(), 3);
+    }
 }
