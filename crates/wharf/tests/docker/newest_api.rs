@@ -130,10 +130,13 @@ fn layout(d: &Daemon) -> PathBuf {
         std::fs::write(dir.join("blobs/sha256").join(digest.hex()), bytes).unwrap();
         json!({ "mediaType": kind, "digest": digest, "size": bytes.len() })
     };
-    let layer = std::fs::read(d.path().join("busybox.tar")).unwrap();
-    let diff_id = Digest::sha256(&layer);
+    std::fs::write(d.path().join("file"), "attested").unwrap();
+    let tar = Command::new("tar").arg("-cC").arg(d.path()).arg("file").output().unwrap().stdout;
+    let diff_id = Digest::sha256(&tar);
     // As images are pushed: such a layer stays as it is.
-    let layer = Command::new("gzip").args(["-nc"]).arg(d.path().join("busybox.tar")).output().unwrap().stdout;
+    let tar_file = d.path().join("layer.tar");
+    std::fs::write(&tar_file, tar).unwrap();
+    let layer = Command::new("gzip").arg("-nc").arg(tar_file).output().unwrap().stdout;
     let platform = d.get("/images/busybox/json");
     let platform = json!({ "os": "linux", "architecture": platform["Architecture"] });
     let config = json!({
