@@ -55,6 +55,8 @@ pub(crate) struct Prepared {
     pub(crate) warnings: Vec<String>,
     /// Keeps the image.
     _keep: Keep,
+    /// Keeps those that it mounts.
+    mounted: Option<Keep>,
 }
 
 /// Names that are tried before the engine gives up.
@@ -150,6 +152,7 @@ impl Engine {
             contents,
             warnings,
             _keep: keep,
+            mounted: None,
         })
     }
 
@@ -180,7 +183,7 @@ impl Engine {
     async fn finish_create(&self, name: &str, prepared: &mut Prepared) -> Result<Container> {
         let mut record = self.record_of(name, prepared);
         let (engine, made) = (self.clone(), record.clone());
-        let (points, more, _kept) = blocking(move || {
+        let (points, more, kept) = blocking(move || {
             let (mut warnings, mut keep) = (Vec::new(), engine.images().keep());
             engine.make_working_dir(&made)?;
             let points = mounts::resolve(&engine, &made, Missing::Make, &mut warnings, &mut keep)?;
@@ -188,6 +191,7 @@ impl Engine {
         })
         .await?;
         record.mounts = points;
+        prepared.mounted = Some(kept);
         if let Err(error) = secrets::check_mounts(&record) {
             self.give_back(record).await;
             return Err(error);

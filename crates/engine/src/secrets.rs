@@ -93,9 +93,9 @@ impl Secrets {
             .map_err(|e| EngineError::from_source(&format!("cannot mount a tmpfs at {}", self.root.display()), &e))
     }
 
-    /// The directory of a container that is to start, its files with their owners; `first` is the host's ID of the
-    /// container's root.
-    pub(crate) fn ready(&self, record: &Container, first: u32) -> Result<Option<PathBuf>> {
+    /// The directory of a container that is to start, its files with their owners; `range` has the host's IDs of a
+    /// container with a user namespace: the first, and how many there are.
+    pub(crate) fn ready(&self, record: &Container, range: Option<(u32, u32)>) -> Result<Option<PathBuf>> {
         let files = record.host.secrets.as_deref().unwrap_or_default();
         if files.is_empty() {
             return Ok(None);
@@ -110,7 +110,8 @@ impl Secrets {
                     file.id, record.name
                 )));
             }
-            let owned = chown(&path, Some(first + file.uid), Some(first + file.gid));
+            let (uid, gid) = (host_id(file, file.uid, range)?, host_id(file, file.gid, range)?);
+            let owned = chown(&path, Some(uid), Some(gid));
             // After the change of the owner, which takes bits away.
             let mode = std::fs::Permissions::from_mode(file.mode.unwrap_or(MODE));
             owned
@@ -201,6 +202,15 @@ impl SecretFile {
     }
 }
 
+/// The host's ID of an ID in the container.
+fn host_id(file: &SecretFile, id: u32, range: Option<(u32, u32)>) -> Result<u32> {
+    let Some((first, count)) = range else { return Ok(id) };
+    let host = first.checked_add(id).filter(|_| id < count);
+    host.ok_or_else(|| {
+        EngineError::invalid(format!("invalid secret '{}': the container has {count} IDs, and not {id}", file.id))
+    })
+}
+
 /// Refuses secrets that cannot be, or have no content.
 pub(crate) fn check(host: &HostConfig, contents: &SecretContents) -> Result<()> {
     let files = host.secrets.as_deref().unwrap_or_default();
@@ -215,6 +225,10 @@ pub(crate) fn check(host: &HostConfig, contents: &SecretContents) -> Result<()> 
             None => return bad("its content is missing (SecretData)"),
             Some(content) if content.len() > MAX_BYTES => return bad("it may have no more than 500 KiB"),
             Some(_) => {}
+        }
+        // To chown(2) it means that nothing is changed.
+        if file.uid == u32::MAX || file.gid == u32::MAX {
+            return bad("4294967295 is nobody's ID");
         }
         if file.mode.is_some_and(|mode| mode > 0o777) {
             return bad("a mode has the bits of 0777 alone");

@@ -54,7 +54,9 @@ impl Engine {
         let (engine, own) = (self.clone(), Arc::clone(slot));
         let starting = slot.starting();
         let call_off = Arc::clone(&starting.call_off);
-        let started = blocking(move || Ok(engine.launch(&own, pending, &call_off))).await?;
+        let started = blocking(move || Ok(engine.launch(&own, pending, &call_off))).await;
+        // A start that breaks down has failed, too: whoever waits for the container's end is told.
+        let started = started.unwrap_or_else(|error| Err((error, 128)));
         drop(starting);
         match started {
             Ok(record) => {
@@ -189,7 +191,7 @@ impl Engine {
         let userns = (record.host.userns_mode == "auto").then(|| self.id_range(record)).transpose()?;
         let mapped = if userns.is_some() { self.mapped(record) } else { Vec::new() };
         let shm = self.shared_shm(record, userns.map(|(first, _)| first))?;
-        let secrets = self.inner.secrets.ready(record, userns.map_or(0, |(first, _)| first))?;
+        let secrets = self.inner.secrets.ready(record, userns)?;
         let capabilities = bundle::capabilities(&record.host, self.inner.bounding)?;
         let surroundings = Surroundings {
             identity: &identity,

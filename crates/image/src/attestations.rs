@@ -26,8 +26,38 @@ pub(crate) const IN_TOTO: &str = "application/vnd.in-toto+json";
 const PREDICATE: &str = "in-toto.io/predicate-type";
 /// All that is kept with one image: a list of a large image's software takes some MiB.
 pub(crate) const MAX_ATTESTED: u64 = 64 << 20;
-/// More statements are of no use to anybody.
+/// More statements about one image are of no use to anybody; each is a file that is synced.
 const MAX_STATEMENTS: usize = 64;
+
+/// What may still be kept with an image.
+pub(crate) struct Room {
+    bytes: u64,
+    blobs: usize,
+}
+
+impl Default for Room {
+    fn default() -> Self {
+        // A manifest and a configuration for each.
+        Self { bytes: MAX_ATTESTED, blobs: MAX_STATEMENTS * 3 }
+    }
+}
+
+impl Room {
+    /// Whether there is room for this, as its descriptor says; what comes must be as large.
+    pub(crate) fn has(&self, descriptor: &Descriptor) -> bool {
+        let so = self.blobs > 0 && descriptor.size <= self.bytes;
+        if !so {
+            tracing::warn!("the attestation {} is too large or one too many to be kept", descriptor.digest);
+        }
+        so
+    }
+
+    /// Takes room for what has come.
+    pub(crate) fn take(&mut self, bytes: &[u8]) {
+        self.bytes = self.bytes.saturating_sub(bytes.len() as u64);
+        self.blobs = self.blobs.saturating_sub(1);
+    }
+}
 
 /// The attestations of an index about one of its manifests.
 pub(crate) fn about<'a>(index: &'a Index, manifest: &'a Digest) -> impl Iterator<Item = &'a Descriptor> {
@@ -72,11 +102,11 @@ pub(crate) fn collect(
     manifest: &Digest,
     blob: &mut dyn FnMut(&Descriptor) -> Result<Option<Vec<u8>>>,
 ) -> Result<Vec<Vec<u8>>> {
-    let (mut all, mut left) = (BTreeMap::new(), MAX_ATTESTED);
+    let (mut all, mut room) = (BTreeMap::new(), Room::default());
     for entry in about(index, manifest) {
-        let Some(bytes) = take(entry, &mut left, blob)? else { continue };
+        let Some(bytes) = take(entry, &mut room, blob)? else { continue };
         for part in parts(&bytes, &entry.media_type) {
-            if let Some(bytes) = take(&part, &mut left, blob)? {
+            if let Some(bytes) = take(&part, &mut room, blob)? {
                 all.insert(part.digest, bytes);
             }
         }
@@ -87,15 +117,19 @@ pub(crate) fn collect(
 
 fn take(
     descriptor: &Descriptor,
-    left: &mut u64,
+    room: &mut Room,
     blob: &mut dyn FnMut(&Descriptor) -> Result<Option<Vec<u8>>>,
 ) -> Result<Option<Vec<u8>>> {
-    let Some(rest) = left.checked_sub(descriptor.size) else {
-        tracing::warn!("the attestation {} is too large to be kept", descriptor.digest);
+    if !room.has(descriptor) {
         return Ok(None);
+    }
+    let as_said = |bytes: &Vec<u8>| {
+        bytes.len() as u64 == descriptor.size && Digest::of(descriptor.digest.algorithm(), bytes) == descriptor.digest
     };
-    let bytes = blob(descriptor)?.filter(|bytes| Digest::of(descriptor.digest.algorithm(), bytes) == descriptor.digest);
-    *left = if bytes.is_some() { rest } else { *left };
+    let bytes = blob(descriptor)?.filter(as_said);
+    if let Some(bytes) = &bytes {
+        room.take(bytes);
+    }
     Ok(bytes)
 }
 

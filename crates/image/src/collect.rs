@@ -98,15 +98,18 @@ impl Images {
         let mut freed = 0;
         let owned = self.owned_by(images)?;
         let left: Vec<(String, ())> = self.store().read(|tx| tx.list(MANIFESTS_LEFT))?;
-        for (key, ()) in left {
-            if let Some(digest) = Digest::parse(&key).ok().filter(|digest| !owned.contains(digest)) {
+        if left.is_empty() {
+            return Ok(0);
+        }
+        for (key, ()) in &left {
+            if let Some(digest) = Digest::parse(key).ok().filter(|digest| !owned.contains(digest)) {
                 let size = self.store().blobs().size(&digest).unwrap_or(0);
                 if self.layers().forget_blob(&digest, || !self.layers().is_held(&digest))? {
                     freed += size;
                 }
             }
-            self.store().write(|tx| tx.delete(MANIFESTS_LEFT, &key).map(drop))?;
         }
+        self.store().write(|tx| left.iter().try_for_each(|(key, ())| tx.delete(MANIFESTS_LEFT, key).map(drop)))?;
         Ok(freed)
     }
 

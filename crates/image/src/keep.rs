@@ -30,10 +30,10 @@ impl Images {
     /// # Errors
     /// `NotFound` when it has been removed meanwhile, `NoLayer` for a layer of it.
     pub fn keep_also(&self, keep: &mut Keep, image: &ImageRecord) -> Result<()> {
+        // A removal looks whether it is kept more than once, and must find the same each time.
+        let _gate = self.gate();
         keep.images.add(std::slice::from_ref(&image.id));
         self.layers().hold_also(&mut keep.layers, &image.diff_ids);
-        // Whoever removes it has not seen the above, or has done it: behind the gate it is known.
-        let _gate = self.gate();
         self.row(&image.id)?;
         match image.diff_ids.iter().find(|layer| !self.layers().contains(layer)) {
             Some(layer) => Err(ImageError::NoLayer(layer.clone())),

@@ -1,6 +1,7 @@
 //! Getting an image from a registry: manifest, configuration, and the layers that are not here.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::task::JoinSet;
 use wharf_distribution::{
@@ -10,7 +11,7 @@ use wharf_distribution::{distinct, media_type};
 use wharf_reference::{Digest, Reference};
 use wharf_snapshot::Hold;
 
-use crate::attestations::{self, MAX_ATTESTED};
+use crate::attestations::{self, MAX_ATTESTED, Room};
 use crate::config::ImageConfig;
 use crate::create::{self, With};
 use crate::fetch::Fetch;
@@ -22,6 +23,8 @@ use crate::{ImageError, Result};
 
 /// Indexes that name indexes: deeper ones are a loop.
 const MAX_DEPTH: u32 = 4;
+/// So long a pull waits for attestations, which it can do without: the layers are here.
+const ATTESTED_PATIENCE: Duration = Duration::from_secs(20);
 
 /// Layers that are unpacked. Those that registries do not keep (`…nondistributable…`, `…foreign…`) are not: their
 /// content comes from wherever the image says, and may not be given on.
@@ -83,7 +86,7 @@ impl Images {
             None => (vec![key(&reference)], key(&reference.with_digest(top.digest.clone()))),
         };
         let top_digest = top.digest.clone();
-        let attestations = attested(&repository, &top, &fetched.digest).await;
+        let attestations = attested(self, &repository, &top, &fetched.digest).await;
         let image = blocking(move || {
             let index = within(&top, &fetched, attestations);
             let manifest = Some((fetched.bytes.to_vec(), fetched.media_type));
@@ -178,34 +181,48 @@ fn within(top: &FetchedManifest, image: &FetchedManifest, attestations: Vec<Vec<
     }
 }
 
-/// What the index says of the image beside it. An image runs without, so what cannot be had is left out.
-async fn attested(repository: &Repository, top: &FetchedManifest, image: &Digest) -> Vec<Vec<u8>> {
+/// What the index says of the image beside it. An image runs without, so what cannot be had, or not soon, is left out.
+async fn attested(images: &Images, repository: &Repository, top: &FetchedManifest, image: &Digest) -> Vec<Vec<u8>> {
     let Ok(Manifest::Index(index)) = top.parse() else { return Vec::new() };
-    let (mut all, mut left) = (Vec::new(), MAX_ATTESTED);
-    for entry in attestations::about(&index, image) {
-        let manifest = match repository.manifest(entry.digest.as_str()).await {
-            Ok(manifest) => manifest,
-            Err(error) => {
-                tracing::warn!("an attestation of {image} cannot be had: {error}");
-                continue;
+    let (mut all, mut room) = (Vec::new(), Room::default());
+    let gathered = tokio::time::timeout(ATTESTED_PATIENCE, async {
+        for entry in attestations::about(&index, image) {
+            let own = attested_blob(images, repository, entry, true, &mut room).await?;
+            for part in own.iter().flat_map(|own| attestations::parts(own, &entry.media_type)) {
+                all.extend(attested_blob(images, repository, &part, false, &mut room).await?);
             }
-        };
-        for part in attestations::parts(&manifest.bytes, &manifest.media_type) {
-            let Some(rest) = left.checked_sub(part.size) else {
-                tracing::warn!("the attestation {} is too large to be kept", part.digest);
-                continue;
-            };
-            match repository.blob_bytes(&part, MAX_ATTESTED).await {
-                Ok(bytes) => {
-                    left = rest;
-                    all.push(bytes.to_vec());
-                }
-                Err(error) => tracing::warn!("an attestation of {image} cannot be had: {error}"),
-            }
+            all.extend(own);
         }
-        all.push(manifest.bytes.to_vec());
+        Ok::<_, ImageError>(())
+    });
+    match gathered.await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::warn!("attestations of {image} cannot be had: {error}"),
+        Err(_) => tracing::warn!("attestations of {image} are left out: the registry takes too long"),
     }
     all
+}
+
+/// One blob of them, which may be here.
+async fn attested_blob(
+    images: &Images,
+    repository: &Repository,
+    descriptor: &Descriptor,
+    is_manifest: bool,
+    room: &mut Room,
+) -> Result<Option<Vec<u8>>> {
+    if !room.has(descriptor) {
+        return Ok(None);
+    }
+    let (images, own) = (images.clone(), descriptor.clone());
+    let here = blocking(move || Ok(images.store().blobs().read(&own.digest, own.size).ok())).await?;
+    let bytes = match here {
+        Some(bytes) => bytes,
+        None if is_manifest => repository.manifest(descriptor.digest.as_str()).await?.bytes.to_vec(),
+        None => repository.blob_bytes(descriptor, MAX_ATTESTED).await?.to_vec(),
+    };
+    room.take(&bytes);
+    Ok(Some(bytes))
 }
 
 /// The manifest of the platform's image, through indexes.

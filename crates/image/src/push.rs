@@ -99,8 +99,15 @@ impl Images {
             self.push_small(&repository, &image.id).await?;
             plans.push(plan);
         }
-        // They are about the manifests that the index names; in another form those are others.
-        for attestation in attestations.iter().filter(|_| form.is_none()) {
+        // They are about the manifests that the index names.
+        let named = |(of, plan): (&(ImageRecord, Option<StoredManifest>), &Plan)| {
+            of.1.as_ref().is_none_or(|named| named.digest == plan.stored.digest)
+        };
+        let as_named = going.iter().zip(&plans).all(named);
+        if !as_named && !attestations.is_empty() {
+            say("", "Attestations are left out: they are about other forms of the layers".into());
+        }
+        for attestation in attestations.iter().filter(|_| as_named) {
             for blob in &attestation.blobs {
                 self.push_small(&repository, &blob.digest).await?;
             }
@@ -166,7 +173,10 @@ impl Images {
                 }
             }
             let Some((digest, media_type)) = &index else {
-                return going.iter().try_for_each(|(image, _)| point(tx, name, &image.id));
+                return going.iter().try_for_each(|(image, _)| {
+                    let here: Option<Row> = tx.get(IMAGES, image.id.as_str())?;
+                    here.map_or(Ok(()), |_| point(tx, name, &image.id))
+                });
             };
             let known: Option<IndexRow> = tx.get(INDEXES, digest.as_str())?;
             if known.is_some() {
@@ -289,7 +299,8 @@ impl Images {
         let (images, own) = (self.clone(), id.clone());
         let (file, size) = blocking(move || {
             let blobs = images.store().blobs();
-            Ok((blobs.reader(&own)?, blobs.size(&own).unwrap_or(0)))
+            let size = blobs.size(&own).ok_or_else(|| ImageError::NotFound(own.to_string()))?;
+            Ok((blobs.reader(&own)?, size))
         })
         .await?;
         Ok(repository.push_blob(id, size, tokio::fs::File::from_std(file), |_| {}).await?)
@@ -312,7 +323,7 @@ impl Images {
             "config": {
                 "mediaType": media_type::OCI_CONFIG,
                 "digest": image.id,
-                "size": self.store().blobs().size(&image.id).unwrap_or(0),
+                "size": self.store().blobs().size(&image.id).ok_or_else(|| ImageError::NotFound(image.id.to_string()))?,
             },
             "layers": layers.iter().map(descriptor).collect::<Vec<_>>(),
         });

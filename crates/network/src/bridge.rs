@@ -83,6 +83,10 @@ pub(crate) fn ensure(route: &Connection, instance: &str, record: &NetworkRecord)
         // Without it the host's own packets from 127.0.0.1 to a published port would have no way to the container.
         sysctl::ensure(&format!("ipv4/conf/{name}/route_localnet"), "1")?;
     }
+    if record.pool6.is_none() && sysctl::has_ipv6() {
+        // What a container sends is no router's word either (CVE-2020-13401).
+        sysctl::ensure(&format!("ipv6/conf/{name}/accept_ra"), "0")?;
+    }
     if let Some(pool) = &record.pool6 {
         // Hosts may have it off for what comes new; and no container is this host's router.
         sysctl::ensure(&format!("ipv6/conf/{name}/disable_ipv6"), "0")?;

@@ -2,9 +2,10 @@
 
 use std::fs::{self, File};
 use std::io::Read;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rustix::io::Errno;
 use wharf_archive::{UnpackOptions, Unpacked, Whiteouts, unpack_image, unpack_recorded};
@@ -91,8 +92,10 @@ impl Temporary {
             if name == "image" {
                 // Where the file system has it, the kernel finds out what the disk changes. Nowhere else is it missed:
                 // a layer can be verified by its diff ID. (The recipe is compared with that whenever it is used.)
-                match wharf_sys::verity::enable(file.as_fd()) {
+                match protect(file.as_fd()) {
                     Ok(()) | Err(Errno::NOTTY | Errno::OPNOTSUPP | Errno::EXIST) => {}
+                    // Not with blocks of this size, or this hash; or somebody has had it open all the time.
+                    Err(Errno::INVAL | Errno::NOPKG | Errno::TXTBSY) => {}
                     Err(errno) => return Err(fail()(errno.into())),
                 }
             }
@@ -100,6 +103,18 @@ impl Temporary {
         }
         File::open(&self.path).and_then(|dir| dir.sync_all()).map_err(SnapshotError::file("write", &self.path))
     }
+}
+
+/// A process that is just being made has what its parent had open, until it has its program.
+fn protect(image: BorrowedFd<'_>) -> rustix::io::Result<()> {
+    const TRIES: u32 = 20;
+    for _ in 0..TRIES {
+        match wharf_sys::verity::enable(image) {
+            Err(Errno::TXTBSY) => std::thread::sleep(Duration::from_millis(1)),
+            done => return done,
+        }
+    }
+    wharf_sys::verity::enable(image)
 }
 
 /// Tells the image from others for overlayfs, which finds by it where a file was copied up from: the begin of the diff ID.

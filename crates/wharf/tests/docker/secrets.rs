@@ -145,3 +145,18 @@ fn what_is_no_secret_is_refused() {
             || files_with_content(&daemon.path().join("run/secrets")).is_empty()
     );
 }
+
+/// A start that fails ends whoever is attached to it.
+#[test]
+fn an_owner_that_the_container_has_not_is_refused() {
+    let Some(daemon) = Daemon::start() else { return };
+    let run = |more: &[&str], owner: &str| {
+        let secret = format!("id=a,src=FILE,{owner}");
+        wharf(&daemon, &[&["run", "--rm"][..], more, &["--secret", &secret, "busybox", "true"]].concat())
+    };
+    let nobody = run(&[], "uid=4294967295");
+    assert!(nobody.code == 125 && nobody.err.contains("nobody's ID"), "{} {}", nobody.code, nobody.err);
+    let outside = run(&["--userns", "auto"], "gid=4294967294");
+    assert!(outside.code == 125 && outside.err.contains("and not 4294967294"), "{} {}", outside.code, outside.err);
+    assert_eq!(daemon.docker("ps -aq").ok(), "");
+}
