@@ -60,6 +60,7 @@ pub(crate) fn ensure(route: &Connection, instance: &str, record: &NetworkRecord)
         }
         there => there,
     };
+    let ours = !there.as_ref().is_some_and(|link| mark::read(instance, &link.alias).is_none());
     let mut batch = Batch::new();
     match there {
         Some(link) if mark::read(instance, &link.alias).is_none() => {
@@ -83,9 +84,12 @@ pub(crate) fn ensure(route: &Connection, instance: &str, record: &NetworkRecord)
         // Without it the host's own packets from 127.0.0.1 to a published port would have no way to the container.
         sysctl::ensure(&format!("ipv4/conf/{name}/route_localnet"), "1")?;
     }
-    if record.pool6.is_none() && sysctl::has_ipv6() {
-        // What a container sends is no router's word either (CVE-2020-13401).
-        sysctl::ensure(&format!("ipv6/conf/{name}/accept_ra"), "0")?;
+    if record.pool6.is_none() && ours && sysctl::has_ipv6() {
+        // Nobody speaks IPv6 there, neither as a router (CVE-2020-13401) nor by addresses of a time when it had some. Some
+        // hosts let nobody set it; then what is new there has no IPv6 of ours either.
+        if let Err(error) = sysctl::ensure(&format!("ipv6/conf/{name}/disable_ipv6"), "1") {
+            tracing::warn!("the bridge {name} keeps the host's IPv6: {error}");
+        }
     }
     if let Some(pool) = &record.pool6 {
         // Hosts may have it off for what comes new; and no container is this host's router.

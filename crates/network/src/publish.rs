@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use wharf_netlink::conntrack::{self, Exchanges};
 use wharf_netlink::nft::{self, Family};
+use wharf_store::WriteTx;
 
 use crate::networks::Inner;
 use crate::ports::{self, Group, PORTS, Wanted};
@@ -82,7 +83,9 @@ impl Networks {
         }
         inner.delete_elements(container, &gone)?;
         inner.ports().remove_groups(container, &gone);
-        inner.write_groups(container)?;
+        // Forced to the disk: a row of before would publish again at an address that may be another's by then.
+        let left = inner.ports().groups.get(container).cloned();
+        inner.store.write::<_, NetworkError>(|tx| put_groups(tx, container, left.as_deref()))?;
         let answered: Vec<_> = gone.iter().map(|group| Exchanges::AnsweredBy(group.address)).collect();
         inner.forget_exchanges(&answered);
         Ok(())
@@ -93,6 +96,14 @@ impl Networks {
         let ports = self.inner.ports();
         ports.groups.get(container).into_iter().flatten().flat_map(|group| &group.ports).copied().collect()
     }
+}
+
+fn put_groups(tx: &WriteTx, container: &str, groups: Option<&[Group]>) -> Result<()> {
+    match groups {
+        Some(groups) => tx.put(PORTS, container, &groups)?,
+        None => drop(tx.delete(PORTS, container)?),
+    }
+    Ok(())
 }
 
 impl Inner {
@@ -140,13 +151,7 @@ impl Inner {
     /// Not forced to the disk: should a crash take the row, the elements say the same.
     pub(crate) fn write_groups(&self, container: &str) -> Result<()> {
         let groups = self.ports().groups.get(container).cloned();
-        self.store.write_soon::<_, NetworkError>(|tx| {
-            match groups {
-                Some(groups) => tx.put(PORTS, container, &groups)?,
-                None => drop(tx.delete(PORTS, container)?),
-            }
-            Ok(())
-        })
+        self.store.write_soon::<_, NetworkError>(|tx| put_groups(tx, container, groups.as_deref()))
     }
 
     fn add_elements(&self, container: &str, groups: &[Group]) -> Result<()> {

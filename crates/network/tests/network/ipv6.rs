@@ -441,6 +441,8 @@ fn the_default_bridge_has_ipv6_when_the_daemon_says_so() {
         drop(networks);
         let networks = host.networks_with(with(false, Some("fd00:1:2::/80")));
         assert_eq!((subnet(&networks), has_table()), (String::new(), false));
+        let held = std::fs::read_to_string("/proc/thread-self/net/if_inet6").unwrap();
+        assert!(!held.contains("fd000001000200000000"), "the bridge keeps addresses that nothing guards: {held}");
         assert_eq!(container(&networks, "bridge", "c").endpoint.ip6, None);
     });
 }
