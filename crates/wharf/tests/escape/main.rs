@@ -18,7 +18,7 @@
 //! | 11 | data that users read (CVE-2021-41091) | `api::nobody_else_reads_what_the_daemon_keeps` |
 //! | 12 | abstract sockets (CVE-2020-15257) | `api::there_is_no_abstract_socket` |
 //! | 13 | `release_agent` and writable groups (CVE-2022-0492, 2023-25809) | `confinement::control_groups_and_devices_are_not_the_container_s_to_change`, `oci/rootless.rs::control_groups_are_shown_and_not_given` |
-//! | 14 | devices, `devices.allow`, file handles | `confinement::devices_of_the_host_do_not_open`, `confinement::rarely_used_system_calls_are_refused` |
+//! | 14 | devices, `devices.allow`, file handles | `confinement::devices_of_the_host_do_not_open`, `oci/limits.rs::without_a_controller_of_devices_their_rules_fail_closed`, `confinement::rarely_used_system_calls_are_refused` |
 //! | 15 | rarely used system calls (CVE-2022-0185, 2024-1086) | `confinement::rarely_used_system_calls_are_refused` |
 //! | 16 | inheritable capabilities (CVE-2022-24769) | `confinement::nobody_inherits_capabilities`, `confinement::an_exec_is_as_confined_as_the_container` |
 //! | 17 | users and groups (CVE-2022-36109, 2024-40635, 2026-30892) | `ids::an_id_that_overflows_is_no_root`, `confinement::groups_are_the_user_s_own` |

@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::Write;
 use std::path::PathBuf;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 
@@ -176,4 +176,30 @@ fn keys_are_read_in_any_case_as_by_runc() {
     child.stdin.take().unwrap().write_all(br#"{"CPU":{"Cpus":"0"}}"#).unwrap();
     assert!(child.wait().unwrap().success());
     assert_eq!(control(&bundle, "cpuset", "cpuset.cpus", "cpuset.cpus"), "0");
+}
+
+/// Where nothing can watch over devices (here in a mount namespace without those hierarchies), a container with rules for
+/// them does not run, and one that may use all of them does.
+#[test]
+fn without_a_controller_of_devices_their_rules_fail_closed() {
+    if !PathBuf::from("/sys/fs/cgroup/devices").exists() {
+        return eprintln!("skipped: no v1 hierarchy of devices to take away");
+    }
+    let Some(bundle) = Bundle::new("bare", &["true"], |_| {}) else { return };
+    let without = "mount --make-rprivate / && umount /sys/fs/cgroup/devices && \
+                   { ! [ -e /sys/fs/cgroup/unified ] || umount /sys/fs/cgroup/unified; } && exec \"$@\"";
+    let run = || {
+        let command = bundle.run_command();
+        let mut bare = Command::new("unshare");
+        bare.args(["-m", "sh", "-c", without, "sh"]).arg(command.get_program()).args(command.get_args());
+        let output = bare.stdin(Stdio::null()).output().unwrap();
+        bundle.assert_nothing_is_left();
+        (output.status.code(), text(&output.stderr))
+    };
+    let (code, said) = run();
+    assert!(code == Some(1) && said.contains("device rules"), "{code:?}: {said}");
+    bundle.configure(|config| {
+        config["linux"]["resources"]["devices"] = json!([{ "allow": true, "access": "rwm" }]);
+    });
+    assert_eq!(run(), (Some(0), String::new()));
 }
