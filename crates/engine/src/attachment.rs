@@ -213,16 +213,24 @@ impl Engine {
     /// What a container has published after it has left a network: what was published there is on another that leads out
     /// from now on, where there is one.
     fn ports_elsewhere(&self, record: &Container) -> Ports {
-        let published = self.networks().published(&record.id);
-        if !published.is_empty() || record.ports.values().all(Option::is_none) {
+        let leads_out = |name: &String| self.networks().resolve(name).ok().filter(|network| !network.internal);
+        let ranked = endpoint::ranked(&record.networks, self.first_network(record).as_deref());
+        let rest: Vec<(NetworkRecord, Vec<IpAddr>)> = ranked
+            .iter()
+            .filter_map(|name| Some((leads_out(name)?, endpoint::addresses(record.networks.get(name)?).collect())))
+            .collect();
+        if !self.networks().published(&record.id).is_empty() || record.ports.values().all(Option::is_none) {
+            // What is left may be of the one family alone.
+            for (network, addresses) in rest.iter().filter(|_| record.ports.values().any(Option::is_some)) {
+                if let Err(error) = self.publish_more(record, network, addresses) {
+                    tracing::warn!("ports of container {} are not published at {addresses:?}: {error}", record.id);
+                }
+            }
             let mut ports = record.ports.keys().map(|port| (port.clone(), None)).collect();
-            crate::ports::note(&mut ports, &published);
+            crate::ports::note(&mut ports, &self.networks().published(&record.id));
             return ports;
         }
-        let leads_out = |name: &String| self.networks().resolve(name).is_ok_and(|network| !network.internal);
-        let ranked = endpoint::ranked(&record.networks, self.first_network(record).as_deref());
-        let rest = ranked.iter().filter(|name| leads_out(name)).filter_map(|name| record.networks.get(name));
-        let addresses = endpoint::first_of_each(rest.flat_map(endpoint::addresses));
+        let addresses = endpoint::first_of_each(rest.into_iter().flat_map(|(_, addresses)| addresses));
         self.publish(record, &addresses).unwrap_or_else(|error| {
             tracing::warn!("ports of container {} are not published any more: {error}", record.id);
             record.ports.keys().map(|port| (port.clone(), None)).collect()

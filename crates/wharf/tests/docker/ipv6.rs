@@ -211,3 +211,28 @@ fn the_default_bridge_has_ipv6_when_told_so() {
         d.docker("network rm detailed").ok();
     }
 }
+
+/// What was published of one family goes to the next network that has it, though the other stays where it is.
+#[test]
+fn each_family_s_ports_go_to_the_next_network_that_has_it() {
+    let Some(d) = Daemon::start() else { return };
+    for network in ["aa", "--ipv6 --ipv4=false bb", "cc"] {
+        d.docker(&format!("network create {network}")).ok();
+    }
+    d.docker("run -d --name web --network aa -p 80 busybox httpd -f -p [::]:80 -h /etc").ok();
+    d.docker("network connect bb web").ok();
+    d.docker("network connect cc web").ok();
+    let both = d.docker("port web 80/tcp").ok();
+    assert_eq!(both.lines().count(), 2, "{both}");
+    let number: u16 = both.lines().next().unwrap().rsplit(':').next().unwrap().parse().unwrap();
+    d.docker("network disconnect aa web").ok();
+    assert_eq!(d.docker("port web 80/tcp").ok().lines().count(), 2);
+    let reached = |at: &str| std::net::TcpStream::connect(format!("{at}:{number}")).is_ok();
+    d.eventually("the server answers at 127.0.0.1", || reached("127.0.0.1"));
+    assert!(reached("[::1]"));
+    d.docker("network disconnect cc web").ok();
+    assert_eq!(d.docker("port web 80/tcp").ok(), format!("[::]:{number}"));
+    assert!(!reached("127.0.0.1"));
+    d.docker("rm -f web").ok();
+    d.docker("network rm aa bb cc").ok();
+}
