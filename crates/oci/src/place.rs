@@ -8,7 +8,8 @@ use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FlockOperation, Mode, OFlags, flock};
+use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags, chmodat, flock};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, listen, socket_with};
 
 use crate::bundle::read_json;
 use crate::failure::{Failure, Result};
@@ -16,6 +17,8 @@ use crate::state::Record;
 
 const STATE: &str = "state.json";
 const GATE: &str = "start.sock";
+/// Commands that wait until the first process has time for them.
+const BACKLOG: i32 = 128;
 /// A directory that the container sees, with the socket of [`crate::notify`] in it.
 pub(crate) const NOTIFY: &str = "notify";
 /// As long as runc's may be; the directory's name has to fit.
@@ -127,9 +130,19 @@ impl Place {
     }
 
     /// The socket at which the first process waits. A path as long as engines have it fits into no address, so it
-    /// goes by the directory's fd.
+    /// goes by the directory's fd. Whoever may write to it may start the container and gets its namespaces: others may
+    /// not, whatever the umask is, before anybody can come.
     pub(crate) fn make_gate(&self) -> Result<UnixListener> {
-        UnixListener::bind(self.gate()).map_err(|error| Failure::file("listen on", &self.path.join(GATE), &error))
+        self.bind_gate().map_err(|errno| Failure::file("listen on", &self.path.join(GATE), &errno.into()))
+    }
+
+    fn bind_gate(&self) -> rustix::io::Result<UnixListener> {
+        let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+        bind(&socket, &SocketAddrUnix::new(self.gate())?)?;
+        // fchmod(2) of a socket is about its inode in sockfs; the directory is this user's alone.
+        chmodat(&self.dir, GATE, Mode::RUSR | Mode::WUSR, AtFlags::empty())?;
+        listen(&socket, BACKLOG)?;
+        Ok(socket.into())
     }
 
     pub(crate) fn connect_to_gate(&self) -> std::io::Result<UnixStream> {
@@ -191,6 +204,8 @@ pub(crate) fn all(root: &Path) -> Result<Vec<String>> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     #[test]
@@ -210,6 +225,8 @@ mod tests {
         assert!(Place::open(&root, "b").unwrap_err().message.contains("does not exist"));
         assert!(Place::open(&root, "a").unwrap().is_busy());
         let _gate = place.make_gate().unwrap();
+        let mode = fs::metadata(root.join("a").join(GATE)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "others may come to the gate");
         assert!(place.has_gate() && place.connect_to_gate().is_ok());
         assert_eq!(all(&root).unwrap(), ["a"]);
         assert!(place.read().unwrap().is_none());

@@ -35,6 +35,8 @@ pub(crate) struct Birth<'a> {
     pub(crate) init: bool,
     /// Where the start is waited for, if not at the parent's.
     pub(crate) gate: Option<BorrowedFd<'a>>,
+    /// The process is in another user namespace than who has made the gate.
+    pub(crate) other_user: bool,
     pub(crate) hooks: Option<HookSet<'a>>,
 }
 
@@ -156,7 +158,7 @@ fn set_up(plan: &Plan, birth: &Birth<'_>, visitor: &mut Option<OwnedFd>) -> Step
         let kept = [gate.as_raw_fd(), listener.unwrap_or(gate.as_raw_fd())];
         wharf_sys::fds::close_all_but(3 + plan.process.preserve_fds, &kept)
             .map_err(Failure::at("close what is not inherited"))?;
-        *visitor = Some(wait_at_gate(gate)?);
+        *visitor = Some(wait_at_gate(gate, birth.other_user)?);
     } else {
         wait_for_start(socket)?;
     }

@@ -218,6 +218,7 @@ fn make(launch: &Launch<'_>, init: bool, devices: &mut Option<MovedDevices>) -> 
             stdio: &launch.stdio,
             init,
             gate: launch.lifecycle.gate,
+            other_user: plan.in_user_namespace(),
             hooks: launch.lifecycle.hooks,
         };
         child::run(plan, &birth)

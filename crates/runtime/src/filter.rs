@@ -124,7 +124,8 @@ impl SystemCalls {
             _ => return Err(RuntimeError::Invalid("SCMP_ACT_NOTIFY needs a listenerPath".into())),
         };
         let permits_what_is_left = policy.permits(LEFT);
-        let permits_gate = policy.permits(&[("accept4", None), ("accept", None)]);
+        let permits_gate =
+            policy.permits(&[("accept4", None), ("accept", None), ("getsockopt", None), ("setsockopt", None)]);
         Ok(Self { filter: policy.compile()?, flags, listener, permits_what_is_left, permits_gate })
     }
 

@@ -84,7 +84,7 @@ fn inside(
             let kept: Vec<i32> = [Some(gate.as_raw_fd()), late].into_iter().flatten().collect();
             wharf_sys::fds::close_all_but(3 + process.preserve_fds, &kept)
                 .map_err(Failure::at("close what is not inherited"))?;
-            *visitor = Some(wait_at_gate(gate)?);
+            *visitor = Some(wait_at_gate(gate, birth.other_user)?);
         }
         None => wait_for_start(birth.socket)?,
     }

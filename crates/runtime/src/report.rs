@@ -1,12 +1,14 @@
 //! What parent and child say to each other between clone and exec.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::process::Pid;
 use wharf_sys::message::{self, Incoming};
 use wharf_sys::process::Child;
+use wharf_sys::socket::peer_user;
 
 use crate::RuntimeError;
 use crate::patience::{Patience, Stage};
@@ -308,11 +310,27 @@ pub(crate) fn wait_for_hooks(socket: BorrowedFd<'_>) -> Result<(), Failure> {
     wait_for_go(socket).map(drop)
 }
 
-/// Waits at a gate until somebody comes and says [`START`]; that one learns what becomes of the exec.
-pub(crate) fn wait_at_gate(gate: BorrowedFd<'_>) -> Result<OwnedFd, Failure> {
+/// How long a visitor of the gate may say nothing, while others wait behind.
+const VISITOR_PATIENCE: Duration = Duration::from_secs(1);
+/// Who has no number in this user namespace (user_namespaces(7), "Unmapped user and group IDs").
+const NOBODY: u32 = 65_534;
+
+/// Whether a visitor with this user ID may be answered: the gate's maker, or root. `mapped`: the numbers are those of
+/// another user namespace than the maker's, where the host's root has none; there what keeps others out is that the
+/// socket is its owner's alone.
+const fn may_come(visitor: u32, maker: u32, mapped: bool) -> bool {
+    visitor == 0 || visitor == maker || mapped && visitor == NOBODY
+}
+
+/// Waits at a gate until somebody comes and says [`START`]; that one learns what becomes of the exec. `mapped`: in
+/// another user namespace than who has made the gate.
+pub(crate) fn wait_at_gate(gate: BorrowedFd<'_>, mapped: bool) -> Result<OwnedFd, Failure> {
+    let maker = peer_user(gate).map_err(Failure::at("look at the gate"))?;
     loop {
         match rustix::net::accept_with(gate, rustix::net::SocketFlags::CLOEXEC) {
-            // Who went away without a word is no reason to end.
+            Ok(visitor) if !peer_user(&visitor).is_ok_and(|user| may_come(user, maker, mapped)) => {}
+            Ok(visitor) if set_socket_timeout(&visitor, Timeout::Recv, Some(VISITOR_PATIENCE)).is_err() => {}
+            // Who went away without a word is no reason to end, nor who stays without one.
             Ok(visitor) => match message::receive(&visitor) {
                 Ok(Some((bytes, _))) if bytes == [START] => return Ok(visitor),
                 Ok(Some((bytes, _))) if bytes == [LOOK] => show(visitor.as_fd()),
@@ -351,6 +369,15 @@ mod tests {
     use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 
     use super::*;
+
+    #[test]
+    fn only_the_maker_and_root_come_to_a_gate() {
+        assert!(may_come(0, 1000, false) && may_come(1000, 1000, false));
+        assert!(!may_come(1001, 1000, false) && !may_come(NOBODY, 0, false));
+        // Root without a mapping, of a container of root's and of a user's.
+        assert!(may_come(NOBODY, NOBODY, true) && may_come(NOBODY, 0, true));
+        assert!(!may_come(1, 0, true) && !may_come(1, NOBODY, true));
+    }
 
     #[test]
     fn what_a_child_says_before_it_is_told_to_go_is_heard() {

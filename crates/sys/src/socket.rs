@@ -1,4 +1,4 @@
-//! What the kernel knows of a socket's queues.
+//! What the kernel knows of a socket: its queues, and who is at its other end.
 
 use std::os::fd::{AsFd, AsRawFd};
 
@@ -16,12 +16,36 @@ pub fn unread(socket: impl AsFd) -> Result<u32> {
     Ok(u32::try_from(bytes).unwrap_or(0))
 }
 
+/// The user ID of who has connected a unix socket, or has called listen(2) on it (`SO_PEERCRED`, unix(7)). It is as the
+/// caller's user namespace has it: without a mapping there it is the overflow ID (user_namespaces(7)). rustix takes the
+/// process ID beside it for one that is not 0, which it is where the other one's PID namespace is not seen.
+///
+/// # Errors
+/// As getsockopt(2).
+pub fn peer_user(socket: impl AsFd) -> Result<u32> {
+    let mut peer = libc::ucred { pid: 0, uid: 0, gid: 0 };
+    let mut length = libc::socklen_t::try_from(size_of::<libc::ucred>()).map_err(|_| rustix::io::Errno::OVERFLOW)?;
+    let (level, name) = (libc::SOL_SOCKET, libc::SO_PEERCRED);
+    // SAFETY: the call writes at most `length` bytes to where `peer` is, which is a structure of plain numbers.
+    check(
+        unsafe { libc::getsockopt(socket.as_fd().as_raw_fd(), level, name, (&raw mut peer).cast(), &raw mut length) }
+            .into(),
+    )?;
+    Ok(peer.uid)
+}
+
 #[cfg(test)]
 mod tests {
     use std::io::{Read, Write};
     use std::os::unix::net::UnixStream;
 
-    use super::unread;
+    use super::{peer_user, unread};
+
+    #[test]
+    fn who_is_at_the_other_end_is_known() {
+        let (ours, _theirs) = UnixStream::pair().unwrap();
+        assert_eq!(peer_user(&ours).unwrap(), rustix::process::geteuid().as_raw());
+    }
 
     #[test]
     fn what_was_read_is_not_counted_any_more() {

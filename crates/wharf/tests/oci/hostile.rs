@@ -95,8 +95,10 @@ fn a_visitor_at_the_gate_who_says_nothing_does_not_start_it() {
         let mut visitor = std::os::unix::net::UnixStream::connect(&gate).unwrap();
         visitor.write_all(words).unwrap();
     }
+    let stays = std::os::unix::net::UnixStream::connect(&gate).unwrap();
     std::thread::sleep(std::time::Duration::from_millis(100));
     assert_eq!((bundle.status().as_str(), bundle.shown().as_str()), ("created", ""));
     bundle.start();
     wait_until("its output", || bundle.shown() == "started\n");
+    drop(stays);
 }
