@@ -18,6 +18,7 @@ mod entrance;
 mod group;
 mod limits;
 mod oom;
+mod rootless;
 mod systemd;
 mod usage;
 
@@ -26,6 +27,7 @@ pub use detect::Hierarchies;
 pub use entrance::Entrance;
 pub use group::Group;
 pub use oom::{Oom, OutOfMemory};
+pub use rootless::is_rootless;
 pub use systemd::{Scope, Started};
 pub use usage::Usage;
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 use oci_spec::runtime::{Process, Spec};
-use wharf_cgroup::{Group, Hierarchies, Scope, Started};
+use wharf_cgroup::{Group, Hierarchies, Scope, Started, is_rootless};
 use wharf_runtime::{Created, HookSet, Inheritance, Launch, Lifecycle, Point, Rootfs, RuntimeError, Stdio};
 
 use crate::bundle::Bundle;
@@ -194,8 +194,8 @@ fn make_group(bundle: &Bundle, id: &str, scope: Option<&Scope>) -> Result<(Group
     }
     let named = group.clone();
     match group.make() {
-        // As with runc: an ordinary user may have no group to limit, and asks for none then.
-        Err(error) if !rustix::process::geteuid().is_root() && !named.is_made() => {
+        // As with runc: an ordinary user, or root of a user namespace, may have no group to limit, and asks for none then.
+        Err(error) if is_rootless() && !named.is_made() => {
             if has_limits(bundle) || cgroups_path(bundle).is_some() {
                 let needs = "rootless needs no limits + no cgrouppath when no permission is granted for cgroups";
                 return Err(Failure::from(error).during(needs));

@@ -72,9 +72,10 @@ pub(crate) fn run(global: &Global, given: &Given) -> Result<u8> {
         serde_json::from_value(asked.clone()).map_err(|error| Failure::new(format!("invalid resources: {error}")))?;
     let odd = |error: serde_json::Error| Failure::new(error.to_string());
     let mut spec = serde_json::to_value(&container.record.spec).map_err(odd)?;
+    let had = with_cpus_of(&container, spec.pointer("/linux/resources").cloned().unwrap_or_default());
     if let Err(failure) = set(&container, &resources) {
         // All of it or nothing.
-        let before = before(&asked, spec.pointer("/linux/resources").unwrap_or(&Value::Null));
+        let before = before(&asked, &had);
         let back = serde_json::from_value(before).map_err(odd).and_then(|before| set(&container, &before));
         if let Err(failure) = back {
             global.log.warning(&format!("the limits could not all be set back: {}", failure.message));
@@ -94,12 +95,36 @@ fn set(container: &Container, resources: &LinuxResources) -> Result<()> {
     Ok(container.group.limit(resources)?)
 }
 
+/// `had`, with the CPUs and memory nodes that the container's group has where it tells of none: there is no value for
+/// having no choice.
+fn with_cpus_of(container: &Container, mut had: Value) -> Value {
+    let Some(dir) = container.group.v1_dir("cpuset").or_else(|| container.group.v2_dir()) else { return had };
+    for key in ["cpus", "mems"] {
+        let files = [format!("cpuset.{key}"), format!("cpuset.{key}.effective")];
+        let mut lists = files.iter().filter_map(|file| std::fs::read_to_string(dir.join(file)).ok());
+        let list = lists.find_map(|list| Some(list.trim().to_owned()).filter(|list| !list.is_empty()));
+        if let Some(list) = list.filter(|_| had.pointer(&format!("/cpu/{key}")).is_none_or(Value::is_null)) {
+            if !had.is_object() {
+                had = json!({});
+            }
+            if !had["cpu"].is_object() {
+                had["cpu"] = json!({});
+            }
+            had["cpu"][key] = json!(list);
+        }
+    }
+    had
+}
+
 /// What no limit is, for those that a container has not had before.
 const NO_LIMITS: &[(&str, &str, i64)] = &[
     ("memory", "limit", -1),
     ("memory", "swap", -1),
     ("memory", "reservation", -1),
     ("cpu", "quota", -1),
+    ("cpu", "period", 100_000),
+    ("cpu", "burst", 0),
+    ("cpu", "idle", 0),
     ("cpu", "shares", 1024),
     ("pids", "limit", -1),
 ];
@@ -116,7 +141,9 @@ fn before(asked: &Value, had: &Value) -> Value {
         let mut back = Map::new();
         // No limit on memory is none on both together.
         let both = (section == "memory" && !old["swap"].is_null()).then(|| "swap".to_owned());
-        for key in values.keys().chain(&both) {
+        // Who is idle no more has the default's shares.
+        let shares = (section == "cpu" && values.contains_key("idle")).then(|| "shares".to_owned());
+        for key in values.keys().chain(&both).chain(&shares) {
             let none = NO_LIMITS.iter().find(|(of, name, _)| of == section && name == key);
             match (&old[key], none) {
                 (Value::Null, Some((_, _, none))) => drop(back.insert(key.clone(), json!(none))),
@@ -274,6 +301,10 @@ mod tests {
         assert_eq!(before(&asked, &had), want);
         assert_eq!(before(&json!({ "devices": [2] }), &had), json!({ "devices": [1] }));
         assert_eq!(before(&asked, &Value::Null)["memory"]["limit"], -1);
+        let asked = json!({ "cpu": { "quota": 2, "period": 5, "burst": 1, "idle": 1, "cpus": "0" } });
+        let had = json!({ "cpu": { "quota": 7, "shares": 512, "cpus": "0-1" } });
+        let want = json!({ "quota": 7, "period": 100_000, "burst": 0, "idle": 0, "shares": 512, "cpus": "0-1" });
+        assert_eq!(before(&asked, &had)["cpu"], want);
     }
 
     #[test]

@@ -403,7 +403,13 @@ impl Created {
 pub fn start_at(connection: OwnedFd, command: &str, spec: &Spec) -> Result<()> {
     let mut parent = ParentEnd::new(connection);
     let namespaces = spec.linux().as_ref().and_then(|linux| linux.namespaces().as_ref());
-    if namespaces.into_iter().flatten().any(|n| n.typ() == LinuxNamespaceType::Pid && n.path().is_some()) {
+    // An empty path is none, as in `plan`.
+    let is_joined = |path: &Path| !path.as_os_str().is_empty();
+    if namespaces
+        .into_iter()
+        .flatten()
+        .any(|n| n.typ() == LinuxNamespaceType::Pid && n.path().as_deref().is_some_and(is_joined))
+    {
         let hooks = spec.hooks().as_ref().and_then(|hooks| hooks.start_container().as_ref());
         parent.be_patient(Some(Patience::at_gate(hooks.is_some_and(|hooks| !hooks.is_empty()))));
     }

@@ -101,6 +101,12 @@ pub(crate) fn check(name: &str, mappings: &[LinuxIdMapping]) -> Result<()> {
     Ok(())
 }
 
+/// Whether it is what podman writes beside the path of a user namespace, whatever that one has (`--userns=ns:PATH`): its
+/// library for configurations takes no user namespace without a mapping.
+pub(crate) fn stands_for_none(mappings: &[LinuxIdMapping]) -> bool {
+    matches!(mappings, [one] if (one.container_id(), one.host_id(), one.size()) == (0, 0, 1))
+}
+
 /// Mappings beside the path of a user namespace: they can only be those that it has. `None` is this process's own.
 ///
 /// # Errors

@@ -70,6 +70,9 @@ const OF_FILE_SYSTEMS: &[&str] = &[
     "noowner", "nouser", "nousers", "owner", "remount", "sync", "user", "users",
 ];
 
+/// What podman has done with a volume already, and passes on with its bind (podman-run(1), `--volume`).
+const OF_VOLUMES: &[&str] = &["copy", "nocopy"];
+
 /// An option list, sorted by what each word is about. Of words that contradict each other the last one counts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Options {
@@ -197,7 +200,7 @@ impl Options {
     /// A word that nobody knows what to do with on a bind: no file system is made that could read it.
     pub(crate) fn unknown_of_bind(&self) -> Option<&str> {
         let of_fstab = |key: &str| key == "comment" || key.starts_with("x-") || key.starts_with("X-");
-        let known = |key: &str| OF_FILE_SYSTEMS.contains(&key) || of_fstab(key);
+        let known = |key: &str| OF_FILE_SYSTEMS.contains(&key) || OF_VOLUMES.contains(&key) || of_fstab(key);
         self.data.iter().map(|(key, _)| key.as_str()).find(|key| !known(key))
     }
 }
@@ -307,6 +310,7 @@ mod tests {
     fn a_bind_has_no_words_of_its_own() {
         let unknown = |words: &str| Options::parse(words.split(',')).unknown_of_bind().map(str::to_owned);
         assert_eq!(unknown("rbind,rprivate,sync,async,mand,noexec,acl,silent,x-mount.mkdir,nofail,defaults,"), None);
+        assert_eq!(unknown("rbind,nocopy,copy"), None);
         for (words, word) in [("bind,frobnicate", "frobnicate"), ("bind,size=5", "size"), ("bind,RO", "RO"), ("z", "z")]
         {
             assert_eq!(unknown(words).as_deref(), Some(word));

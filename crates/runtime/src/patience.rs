@@ -34,8 +34,9 @@ pub(crate) enum Stage {
 pub(crate) struct Patience {
     /// [`crate::Lifecycle::caller`].
     caller: Option<OwnedFd>,
-    /// Hooks that the process waits for may take as long as they like, or have limits of their own.
-    set_up_by_hooks: bool,
+    /// Hooks that the process waits for may take as long as they like, or have limits of their own; and what is copied
+    /// into a tmpfs takes as long as there is of it.
+    set_up_takes_long: bool,
     started_by_hooks: bool,
 }
 
@@ -55,7 +56,7 @@ impl Patience {
         let has = |point| launch.lifecycle.hooks.is_some_and(|hooks| !hooks.at(point).is_empty());
         Ok(Some(Self {
             caller,
-            set_up_by_hooks: has(Point::CreateContainer),
+            set_up_takes_long: has(Point::CreateContainer) || plan.mounts.iter().any(|step| step.options.copy_up),
             started_by_hooks: has(Point::StartContainer),
         }))
     }
@@ -68,7 +69,7 @@ impl Patience {
     fn limit(&self, stage: Stage) -> Option<Duration> {
         let endless = match stage {
             Stage::Outside => true,
-            Stage::SetUp => self.set_up_by_hooks,
+            Stage::SetUp => self.set_up_takes_long,
             Stage::Settled => false,
             Stage::Started => self.started_by_hooks,
         };
@@ -131,6 +132,13 @@ mod tests {
         }
         drop(other);
         assert!(matches!(wait(Stage::Settled), Err(RuntimeError::Silent)), "an end calls nothing off");
+    }
+
+    #[test]
+    fn a_set_up_that_copies_takes_as_long_as_it_does() {
+        let patience = Patience { set_up_takes_long: true, ..Patience::default() };
+        assert_eq!((patience.limit(Stage::SetUp), patience.limit(Stage::Settled)), (None, Some(EXEC_PATIENCE)));
+        assert_eq!(Patience::default().limit(Stage::SetUp), Some(EXEC_PATIENCE));
     }
 
     #[test]

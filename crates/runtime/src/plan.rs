@@ -126,6 +126,8 @@ pub(crate) fn plan(
     }
     let uids = linux.uid_mappings().as_deref().unwrap_or_default();
     let gids = linux.gid_mappings().as_deref().unwrap_or_default();
+    let stands_in = asked.user_join.is_some() && mapping::stands_for_none(uids) && mapping::stands_for_none(gids);
+    let (uids, gids) = if stands_in { (&[][..], &[][..]) } else { (uids, gids) };
     if namespaces.user && uids.is_empty() {
         return Err(RuntimeError::Invalid("a user namespace needs uidMappings and gidMappings".into()));
     }

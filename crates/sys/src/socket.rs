@@ -26,11 +26,9 @@ pub fn peer_user(socket: impl AsFd) -> Result<u32> {
     let mut peer = libc::ucred { pid: 0, uid: 0, gid: 0 };
     let mut length = libc::socklen_t::try_from(size_of::<libc::ucred>()).map_err(|_| rustix::io::Errno::OVERFLOW)?;
     let (level, name) = (libc::SOL_SOCKET, libc::SO_PEERCRED);
+    let (fd, value) = (socket.as_fd().as_raw_fd(), (&raw mut peer).cast());
     // SAFETY: the call writes at most `length` bytes to where `peer` is, which is a structure of plain numbers.
-    check(
-        unsafe { libc::getsockopt(socket.as_fd().as_raw_fd(), level, name, (&raw mut peer).cast(), &raw mut length) }
-            .into(),
-    )?;
+    check(unsafe { libc::getsockopt(fd, level, name, value, &raw mut length) }.into())?;
     Ok(peer.uid)
 }
 

@@ -11,6 +11,7 @@ use crate::device_list::plan;
 use crate::device_program::compile;
 use crate::device_rule::{Kind, Rule, allows_all};
 use crate::group::{Group, write};
+use crate::rootless::is_rootless;
 use crate::{CgroupError, Result};
 
 pub(super) fn apply(group: &Group, resources: &LinuxResources) -> Result<()> {
@@ -19,17 +20,26 @@ pub(super) fn apply(group: &Group, resources: &LinuxResources) -> Result<()> {
         return Ok(());
     }
     if let Some(dir) = group.v1_dir("devices") {
-        for rule in plan(&rules)? {
+        let mut all = plan(&rules)?.into_iter();
+        let written = all.try_for_each(|rule| {
             let file = dir.join(if rule.allow { "devices.allow" } else { "devices.deny" });
-            lines(rule).iter().try_for_each(|line| write(&file, line))?;
-        }
-        return Ok(());
+            lines(rule).iter().try_for_each(|line| write(&file, line))
+        });
+        return match written {
+            // As below: only root of the host may write there.
+            Err(CgroupError::File { source, .. }) if is_refused(&source) && is_rootless() => Ok(()),
+            done => done,
+        };
     }
     match attach(group, &rules) {
         // In a user namespace nobody can use more than what its user may open, and bpf(2) is out of reach.
-        Err(Errno::PERM | Errno::ACCESS) if !is_root() => Ok(()),
+        Err(Errno::PERM | Errno::ACCESS) if is_rootless() => Ok(()),
         done => done.map_err(CgroupError::DeviceProgram),
     }
+}
+
+fn is_refused(error: &std::io::Error) -> bool {
+    error.kind() == std::io::ErrorKind::PermissionDenied
 }
 
 /// A rule as v1 reads it (cgroup-v1/devices.rst). There `a` means all whatever follows it, so a rule for both types
@@ -70,13 +80,6 @@ fn attach(group: &Group, rules: &[Rule]) -> std::result::Result<(), Errno> {
     }
     bpf::attach_device_program(dir.as_fd(), program.as_fd(), None)?;
     old.iter().try_for_each(|old| bpf::detach_device_program(dir.as_fd(), old.as_fd()))
-}
-
-/// Whether this process is root of the host.
-fn is_root() -> bool {
-    let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
-    let whole = map.split_whitespace().eq(["0", "0", "4294967295"]);
-    rustix::process::geteuid().is_root() && (whole || map.is_empty())
 }
 
 #[cfg(test)]

@@ -158,6 +158,29 @@ fn an_update_is_done_whole_or_not_at_all() {
 }
 
 #[test]
+fn what_the_configuration_did_not_limit_is_as_before_after_an_update_that_failed() {
+    let Some(bundle) = Bundle::sleeper("period", |config| {
+        config["linux"]["resources"]["cpu"] = json!({ "quota": 50_000 });
+    }) else {
+        return;
+    };
+    bundle.create();
+    let limits = || {
+        let period = control(&bundle, "cpu", "cpu.cfs_period_us", "cpu.max");
+        let cpus = control(&bundle, "cpuset", "cpuset.cpus", "cpuset.cpus.effective");
+        (period, control(&bundle, "cpu", "cpu.cfs_quota_us", "cpu.max"), cpus)
+    };
+    let before = limits();
+    let asked = json!({
+        "cpu": { "quota": 20_000, "period": 50_000, "cpus": "0" },
+        "hugepageLimits": [{ "pageSize": "3MB", "limit": 0 }],
+    });
+    fs::write(bundle.path("asked"), asked.to_string()).unwrap();
+    bundle.fails(&["update", "-r", &bundle.path("asked").to_string_lossy(), &bundle.id]);
+    assert_eq!(limits(), before);
+}
+
+#[test]
 fn keys_are_read_in_any_case_as_by_runc() {
     let Some(bundle) = Bundle::new("case", &[], |config| {
         config["process"]["Args"] = json!(["echo", "read"]);

@@ -119,6 +119,22 @@ fn mappings_beside_a_path_are_those_that_it_has() {
     assert_eq!(text(&output.stdout), "0\n", "{}", text(&output.stderr));
 }
 
+/// As podman writes it for `--userns=ns:PATH`.
+#[test]
+fn a_mapping_of_one_root_beside_a_path_stands_for_none() {
+    let Some(bundle) = Bundle::new("stands", &["id", "-u"], without_group_of_terminals) else { return };
+    let users = Other::new("user", &["-U"]);
+    for file in ["uid_map", "gid_map"] {
+        fs::write(format!("/proc/{}/{file}", users.0.id()), "0 0 65536").unwrap();
+    }
+    bundle.configure(|config| {
+        with_users(config, map(0, 0, 1));
+        config["linux"]["namespaces"].as_array_mut().unwrap().last_mut().unwrap()["path"] = json!(users.path("user"));
+    });
+    let output = bundle.run();
+    assert_eq!(text(&output.stdout), "0\n", "{}", text(&output.stderr));
+}
+
 #[test]
 fn mappings_that_overlap_are_refused_before_there_is_a_process() {
     let twice = json!([{ "containerID": 0, "hostID": 100_000, "size": 10 }, { "containerID": 9, "hostID": 200_000, "size": 1 }]);
