@@ -60,7 +60,7 @@ pub(crate) fn ensure(route: &Connection, instance: &str, record: &NetworkRecord)
         }
         there => there,
     };
-    let ours = !there.as_ref().is_some_and(|link| mark::read(instance, &link.alias).is_none());
+    let ours = there.as_ref().is_none_or(|link| mark::read(instance, &link.alias).is_some());
     let mut batch = Batch::new();
     match there {
         Some(link) if mark::read(instance, &link.alias).is_none() => {
