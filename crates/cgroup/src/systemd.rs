@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use wharf_sys::fds;
 use wharf_sys::process::{Namespaces, clone3};
 
-use crate::{CgroupError, Result};
+use crate::{CgroupError, Result, is_rootless};
 use bus::{Connection, Refusal};
 use wire::{Body, Property};
 
@@ -38,7 +38,7 @@ impl Scope {
     /// # Errors
     /// When it does not have three words, or they make no name of a unit.
     pub fn read(path: Option<&str>, id: &str) -> Result<Self> {
-        let user = !rustix::process::geteuid().is_root();
+        let user = is_rootless();
         Self::of(path.unwrap_or_default(), id, user)
     }
 

@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use wharf_cgroup::is_rootless;
+
 use crate::failure::{Failure, Result};
 use crate::log::Log;
 use crate::words::{Flag, Given, switch, value};
@@ -57,8 +59,10 @@ impl Global {
     }
 }
 
+/// As runc's: root of a user namespace has the directory of the user who made it, unless `USER` says that it is root.
 fn default_root() -> PathBuf {
-    if rustix::process::geteuid().is_root() {
+    let is_root = rustix::process::geteuid().is_root();
+    if is_root && (!is_rootless() || std::env::var_os("USER").is_some_and(|user| user == "root")) {
         return ROOT.into();
     }
     match std::env::var_os("XDG_RUNTIME_DIR") {

@@ -5,8 +5,9 @@
 //! "Restrictions on mount namespaces"), and to ask for their opposite is an error.
 
 use std::os::fd::AsFd;
+use std::path::Path;
 
-use rustix::fs::StatVfsMountFlags;
+use rustix::fs::{AtFlags, CWD, StatVfsMountFlags, StatxFlags};
 use rustix::io::Errno;
 use wharf_sys::mount::{Attributes, Change};
 
@@ -25,22 +26,41 @@ pub(crate) fn change(options: &Options, locked: bool) -> Option<Change<'static>>
     Some(Change { set: options.set, clear, ..Change::default() })
 }
 
-/// Whether the locks that `source` would have in another user namespace allow [`change`]: this process is not bound by
-/// them, but its container is.
+/// Whether the locks that `tree` would have in another user namespace allow [`change`]: this process is not bound by
+/// them, but its container is. `source`: where `tree` was taken from, when it has a path.
 ///
 /// # Errors
 /// `EPERM` when they do not.
-pub(crate) fn check_locks(options: &Options, source: impl AsFd) -> Result<(), Errno> {
+pub(crate) fn check_locks(options: &Options, tree: impl AsFd, source: Option<&Path>) -> Result<(), Errno> {
     if !options.flagged || options.clear.is_empty() {
         return Ok(());
     }
-    let has = flags_of(source)?;
+    let mut has = flags_of(tree)?;
+    let read_only = Attributes::RDONLY;
+    if has.within(options.clear).contains(read_only) && source.is_some_and(is_writable_mount) {
+        has = has.without(read_only);
+    }
     let times = Attributes::ACCESS_TIMES;
     let other_times = options.clear.contains(times) && options.set.within(times) != has.within(times);
     if other_times || !options.clear.within(LOCKABLE).within(has).is_empty() {
         return Err(Errno::PERM);
     }
     Ok(())
+}
+
+/// Whether it is not the mount that is read-only, but its file system, which is not locked: statvfs(3) cannot tell them
+/// apart. What is not found is taken to be the mount.
+fn is_writable_mount(source: &Path) -> bool {
+    let Ok(found) = rustix::fs::statx(CWD, source, AtFlags::empty(), StatxFlags::MNT_ID) else { return false };
+    let all = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    is_writable(&all, found.stx_mnt_id)
+}
+
+/// proc_pid_mountinfo(5): `ID PARENT DEV ROOT POINT OPTIONS …`.
+fn is_writable(mounts: &str, id: u64) -> bool {
+    let id = id.to_string();
+    let line = mounts.lines().find(|line| line.split(' ').next() == Some(&id));
+    line.and_then(|line| line.split(' ').nth(5)).is_some_and(|options| options.split(',').any(|word| word == "rw"))
 }
 
 /// statvfs(3), `f_flag`.
@@ -66,6 +86,12 @@ mod tests {
 
     fn options(words: &str) -> Options {
         Options::parse(words.split(','))
+    }
+
+    #[test]
+    fn a_mount_is_read_only_by_its_own_options() {
+        let mounts = "30 1 8:1 / / rw,relatime - ext4 /dev/a ro\n31 30 8:2 / /a ro,noatime - ext4 /dev/b rw\n";
+        assert!(is_writable(mounts, 30) && !is_writable(mounts, 31) && !is_writable(mounts, 3));
     }
 
     #[test]

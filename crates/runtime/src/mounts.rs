@@ -151,7 +151,7 @@ pub(crate) fn bind(
             .map_err(|e| RuntimeError::host("map the owners of", source, e))?;
     }
     if other_user {
-        bind_flags::check_locks(options, &tree).map_err(fail)?;
+        bind_flags::check_locks(options, &tree, sources.of(mount).is_none().then_some(source)).map_err(fail)?;
     }
     if let Some(change) = bind_flags::change(options, other_user) {
         set_attributes(tree.as_fd(), false, change).map_err(fail)?;

@@ -28,17 +28,7 @@ fn bundle(name: &str) -> Option<Bundle> {
 /// Runs it in a mount namespace of its own, in which its source is a file system that has `flags` itself, and not by the
 /// file system: a bind could not take those off.
 fn run(bundle: &Bundle, flags: &str, options: &str, users: bool) -> Output {
-    bundle.configure(|config| {
-        config["mounts"].as_array_mut().unwrap().retain(|mount| mount["destination"] != "/mnt");
-        config["linux"]["namespaces"].as_array_mut().unwrap().retain(|namespace| namespace["type"] != "user");
-        let maps = if users { json!([{ "containerID": 0, "hostID": FIRST, "size": 65_536 }]) } else { json!([]) };
-        config["linux"]["uidMappings"] = maps.clone();
-        config["linux"]["gidMappings"] = maps;
-        if users {
-            config["linux"]["namespaces"].as_array_mut().unwrap().push(json!({ "type": "user" }));
-        }
-        add(config, &bundle.path("src").to_string_lossy(), options);
-    });
+    configure(bundle, options, users);
     let on = |place: &str| {
         format!(
             "mkdir -p {place} && mount -t tmpfs -o rw,suid,dev,exec,diratime,strictatime tmpfs {place} && \
@@ -54,9 +44,27 @@ fn run(bundle: &Bundle, flags: &str, options: &str, users: bool) -> Output {
          exec \"$@\"",
         on(&below)
     );
+    in_mounts(bundle, &script)
+}
+
+fn in_mounts(bundle: &Bundle, script: &str) -> Output {
     let mut command = Command::new("unshare");
-    command.args(["-m", "sh", "-c", &script, "sh"]).arg(bundle.run_command().get_program());
+    command.args(["-m", "sh", "-c", script, "sh"]).arg(bundle.run_command().get_program());
     command.args(bundle.run_command().get_args()).output().unwrap()
+}
+
+fn configure(bundle: &Bundle, options: &str, users: bool) {
+    bundle.configure(|config| {
+        config["mounts"].as_array_mut().unwrap().retain(|mount| mount["destination"] != "/mnt");
+        config["linux"]["namespaces"].as_array_mut().unwrap().retain(|namespace| namespace["type"] != "user");
+        let maps = if users { json!([{ "containerID": 0, "hostID": FIRST, "size": 65_536 }]) } else { json!([]) };
+        config["linux"]["uidMappings"] = maps.clone();
+        config["linux"]["gidMappings"] = maps;
+        if users {
+            config["linux"]["namespaces"].as_array_mut().unwrap().push(json!({ "type": "user" }));
+        }
+        add(config, &bundle.path("src").to_string_lossy(), options);
+    });
 }
 
 /// The flags of `place`.
@@ -149,6 +157,18 @@ fn in_a_user_namespace_what_the_source_has_is_kept_or_the_opposite_refused() {
         assert!(!output.status.success() && errors.contains("operation not permitted"), "{flags} {options}: {errors}");
     }
     bundle.assert_nothing_is_left();
+}
+
+#[test]
+fn what_is_read_only_below_its_mount_may_be_bound_writable() {
+    let Some(bundle) = bundle("below") else { return };
+    configure(&bundle, "bind,rw", true);
+    let source = bundle.path("src").to_string_lossy().into_owned();
+    let read_only = format!("mount -t tmpfs -o ro tmpfs {source}");
+    let output = in_mounts(&bundle, &format!("{read_only} && mount --bind -o remount,rw {source} && exec \"$@\""));
+    assert_flags(&shown(&output, "/mnt"), "ro", "the file system is");
+    let output = in_mounts(&bundle, &format!("{read_only} && exec \"$@\""));
+    assert!(text(&output.stderr).contains("operation not permitted"), "{}", text(&output.stderr));
 }
 
 #[test]
