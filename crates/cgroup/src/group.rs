@@ -289,24 +289,26 @@ impl Group {
     /// # Errors
     /// `Busy` when processes stay.
     pub fn remove(&self) -> Result<()> {
-        let mut tries = 0;
+        let (mut tries, mut failure) = (0, None);
         for dir in self.directories() {
             loop {
-                match remove_tree(&dir) {
+                let error = match remove_tree(&dir) {
                     Ok(()) => break,
                     Err(e) if e.kind() == ErrorKind::NotFound => break,
-                    Err(e) if e.kind() == ErrorKind::ResourceBusy => {
+                    Err(e) if e.kind() == ErrorKind::ResourceBusy && tries < REMOVE_TRIES => {
                         tries += 1;
-                        if tries > REMOVE_TRIES {
-                            return Err(CgroupError::Busy(REMOVE_TRIES));
-                        }
                         std::thread::sleep(Duration::from_millis(2));
+                        continue;
                     }
-                    Err(source) => return Err(CgroupError::File { action: "remove", path: dir, source }),
-                }
+                    Err(e) if e.kind() == ErrorKind::ResourceBusy => CgroupError::Busy(REMOVE_TRIES),
+                    Err(source) => CgroupError::File { action: "remove", path: dir, source },
+                };
+                // Those of the other hierarchies go all the same.
+                failure = failure.or(Some(error));
+                break;
             }
         }
-        Ok(())
+        failure.map_or(Ok(()), Err)
     }
 }
 

@@ -78,7 +78,7 @@ pub enum CgroupError {
     Unsupported(&'static str),
     #[error("no cgroup hierarchy is mounted on this host")]
     NoHierarchy,
-    #[error("the control group still has processes after {0} attempts to end them")]
+    #[error("the control group still has processes after {0} attempts to remove it")]
     Busy(u32),
 }
 

@@ -5,7 +5,6 @@ use std::time::Instant;
 
 use jiff::Timestamp;
 use oci_spec::runtime::{LinuxIdMapping, Process, Spec};
-use rustix::io::Errno;
 use rustix::process::Pid;
 use wharf_cgroup::Group;
 use wharf_report::chain;
@@ -133,16 +132,6 @@ pub(crate) fn failed(error: RuntimeError) -> LaunchError {
             format!("exec: \"{command}\": stat {command}: no such file or directory")
         }
         RuntimeError::CommandNotFound(command) => format!("exec: \"{command}\": executable file not found in $PATH"),
-        RuntimeError::NotExecutable { command, errno } => {
-            let reason = match *errno {
-                Errno::ACCESS => "permission denied".to_owned(),
-                Errno::ISDIR => "is a directory".to_owned(),
-                Errno::NOEXEC => "exec format error".to_owned(),
-                Errno::PERM => "operation not permitted".to_owned(),
-                other => other.to_string(),
-            };
-            format!("exec: \"{command}\": {reason}")
-        }
         RuntimeError::Setup { step, errno } if step.starts_with(CWD) => {
             let path = step[CWD.len()..].trim_matches(['`', ' ']);
             format!("chdir to cwd (\"{path}\") set in config.json failed: {}", chain(errno))
@@ -159,6 +148,8 @@ pub(crate) fn now() -> String {
 
 #[cfg(test)]
 mod tests {
+    use rustix::io::Errno;
+
     use super::*;
 
     #[test]

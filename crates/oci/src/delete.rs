@@ -9,18 +9,17 @@ use rustix::process::{Signal, pidfd_send_signal};
 
 use crate::failure::{Failure, Result};
 use crate::global::Global;
+use crate::kill::has_pid_namespace;
 use crate::launch::run_poststop_hooks;
 use crate::lent::Lent;
-use crate::place::{self, Place};
-use crate::state::{Container, Status};
+use crate::place::{self, GONE, Place};
+use crate::state::{Container, Identity, Status};
 use crate::words::Given;
 
 /// How long the end of a killed process may take, as with runc.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// After so much of it something is in its way.
 const IMPATIENCE: Duration = Duration::from_millis(500);
-/// What is said of an ID that is nobody's.
-const GONE: &str = "container does not exist";
 
 pub(crate) fn run(global: &Global, given: &Given) -> Result<u8> {
     let force = given.is("force");
@@ -53,7 +52,14 @@ fn delete(global: &Global, id: &str, force: bool) -> Result<()> {
         Err(failure) if force && failure.message == GONE => return Ok(()),
         opened => opened?,
     };
-    place.lock()?;
+    if force && place.is_busy() {
+        // Who has the lock waits for the first process, or for a hook that ends with it.
+        kill_at_once(&place)?;
+    }
+    match place.lock() {
+        Err(failure) if force && failure.message == GONE => return Ok(()),
+        locked => locked?,
+    }
     if place.read()?.is_none() {
         // A creation that was broken off before anything was made.
         if force {
@@ -65,7 +71,8 @@ fn delete(global: &Global, id: &str, force: bool) -> Result<()> {
     let lent = Lent::hold(&container);
     match container.status() {
         Status::Stopped => {}
-        Status::Created => end(&container)?,
+        // Nobody else has the lock: who made it was killed.
+        Status::Creating | Status::Created => end(&container)?,
         _ if force => end(&container)?,
         other => {
             return Err(Failure::new(format!("cannot delete container {id} that is not stopped: {}", other.name())));
@@ -73,6 +80,16 @@ fn delete(global: &Global, id: &str, force: bool) -> Result<()> {
     }
     lent.give_back(global, &container);
     undo(global, container, true)
+}
+
+/// Kills the first process of a container that somebody else works on.
+fn kill_at_once(place: &Place) -> Result<()> {
+    let Some((_, pidfd)) = place.read()?.and_then(|record| record.process.get()).and_then(Identity::open) else {
+        return Ok(());
+    };
+    // It may have ended meanwhile.
+    let _ = pidfd_send_signal(&pidfd, Signal::KILL);
+    Ok(())
 }
 
 /// Kills the first process and waits until it has ended.
@@ -110,19 +127,35 @@ pub(crate) fn undo(global: &Global, container: Container, hooks: bool) -> Result
     if container.group.is_frozen() {
         container.group.freeze(false)?;
     }
-    if !container.group.remove_empty()? {
-        // What the container left behind in its group (a daemon of its own) ends with it.
-        container.group.kill()?;
-        if container.group.remove().is_err() {
-            container.group.take_back_from_freezers();
-            container.group.remove()?;
-        }
-    }
-    if let Some(scope) = &container.record.scope {
-        scope.stop()?;
-    }
+    // Whatever becomes of them, the container is no more.
+    let group = remove_group(global, &container);
+    let scope = container.record.scope.as_ref().map_or(Ok(()), |scope| Ok(scope.stop()?));
     if hooks {
         run_poststop_hooks(global, &container);
     }
-    container.place.remove()
+    container.place.remove().and(group).and(scope)
+}
+
+fn remove_group(global: &Global, container: &Container) -> Result<()> {
+    let group = &container.group;
+    if group.remove_empty()? {
+        return Ok(());
+    }
+    if has_pid_namespace(container) {
+        // All that was the container's has ended, or is about to; who else has come into its group does not end for it.
+        return match group.remove() {
+            Err(error) => {
+                global.log.warning(&format!("the control group `{}` stays: {error}", container.record.group));
+                Ok(())
+            }
+            Ok(()) => Ok(()),
+        };
+    }
+    // What the container left behind in its group (a daemon of its own) ends with it.
+    group.kill()?;
+    if group.remove().is_err() {
+        group.take_back_from_freezers();
+        group.remove()?;
+    }
+    Ok(())
 }

@@ -29,6 +29,8 @@ pub(crate) struct Global {
     pub(crate) root: PathBuf,
     pub(crate) log: Log,
     pub(crate) systemd: bool,
+    /// `None`: what the kernel says.
+    rootless: Option<bool>,
 }
 
 impl Global {
@@ -40,9 +42,12 @@ impl Global {
         };
         let log =
             Log::open(given.value("log").filter(|path| !path.is_empty()).map(Path::new), json, given.is("debug"))?;
-        if !matches!(given.value("rootless"), None | Some("true" | "false" | "auto")) {
-            return Err(Failure::new("invalid value for --rootless: give true, false or auto"));
-        }
+        let rootless = match given.value("rootless") {
+            None | Some("auto") => None,
+            Some("true") => Some(true),
+            Some("false") => Some(false),
+            Some(_) => return Err(Failure::new("invalid value for --rootless: give true, false or auto")),
+        };
         // crun's word for the same.
         let by_systemd = match given.value("cgroup-manager") {
             None | Some("cgroupfs") => false,
@@ -55,7 +60,12 @@ impl Global {
         };
         let root = given.value("root").map_or_else(default_root, PathBuf::from);
         let root = std::path::absolute(&root).map_err(|error| Failure::file("resolve", &root, &error))?;
-        Ok(Self { root, log, systemd: given.is("systemd-cgroup") || by_systemd })
+        Ok(Self { root, log, systemd: given.is("systemd-cgroup") || by_systemd, rootless })
+    }
+
+    /// Whether a container may be without a control group where none may be made.
+    pub(crate) fn is_rootless(&self) -> bool {
+        self.rootless.unwrap_or_else(is_rootless)
     }
 }
 

@@ -1,12 +1,16 @@
 //! What `create` and `run` have in common: from a bundle to a container whose first process waits.
 
+use std::cell::Cell;
+use std::fs::OpenOptions;
+use std::io::{ErrorKind, Write};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 use oci_spec::runtime::{Process, Spec};
-use wharf_cgroup::{Group, Hierarchies, Scope, Started, is_rootless};
-use wharf_runtime::{Created, HookSet, Inheritance, Launch, Lifecycle, Point, Rootfs, RuntimeError, Stdio};
+use rustix::process::Pid;
+use wharf_cgroup::{Group, Hierarchies, Scope, Started};
+use wharf_runtime::{Born, Created, HookSet, Inheritance, Launch, Lifecycle, Point, Rootfs, RuntimeError, Stdio};
 
 use crate::bundle::Bundle;
 use crate::console::Console;
@@ -51,24 +55,25 @@ pub(crate) fn launch(global: &Global, given: &Given, gate: bool, detach: bool) -
         place.remove()?;
         return Err(failure);
     }
+    let mut record = Record {
+        bundle: bundle.dir,
+        rootfs: bundle.rootfs,
+        created: Timestamp::now().strftime("%Y-%m-%dT%H:%M:%S.%9fZ").to_string(),
+        owner: rustix::process::getuid().as_raw(),
+        group: String::new(),
+        scope,
+        process: Cell::new(None),
+        creating: true,
+        lent: None,
+        spec: bundle.spec,
+    };
     // What systemd has made goes when nobody is in it: until the container's process is.
-    let (group, _started) = match make_group(&bundle, id, scope.as_ref()) {
+    let (group, _started) = match make_group(global, &place, &mut record) {
         Ok(made) => made,
         Err(failure) => {
             place.remove()?;
             return Err(failure);
         }
-    };
-    let record = Record {
-        bundle: bundle.dir,
-        rootfs: bundle.rootfs,
-        created: Timestamp::now().strftime("%Y-%m-%dT%H:%M:%S.%9fZ").to_string(),
-        owner: rustix::process::getuid().as_raw(),
-        group: format!("/{}", group.path().display()),
-        scope,
-        process: None,
-        lent: None,
-        spec: bundle.spec,
     };
     let mut container = Container { place, record, group };
     steps::setup(&global.log, &container.record.spec);
@@ -117,9 +122,18 @@ fn make(
     gate: bool,
 ) -> std::result::Result<Created, (Failure, bool)> {
     let plain = |failure: Failure| (failure, false);
-    container.write().map_err(plain)?;
     let listener = if gate { Some(container.place.make_gate().map_err(plain)?) } else { None };
     let state = container.record.for_hooks(&container.place.id);
+    let unwritten = Cell::new(None);
+    // Before it does anything: should this program be killed, it waits at its gate for whoever deletes it.
+    let write_down = |pid: Pid| {
+        let identity = Identity::of(pid.as_raw_nonzero().get()).ok_or(RuntimeError::Vanished)?;
+        container.record.process.set(Some(identity));
+        container.write().map_err(|failure| {
+            unwritten.set(Some(failure));
+            RuntimeError::Vanished
+        })
+    };
     let spec = &container.record.spec;
     let launch = Launch {
         spec,
@@ -137,14 +151,14 @@ fn make(
             // All in a configuration is asked for.
             time_is_optional: false,
             caller: None,
+            born: Some(Born(&write_down)),
         },
     };
     let created = wharf_runtime::create(launch).map_err(|error| {
         let hook = matches!(error.cause(), RuntimeError::Hook(_) | RuntimeError::ContainerHook(_));
-        (Failure::from(error), hook)
+        (unwritten.take().unwrap_or_else(|| Failure::from(error)), hook)
     })?;
-    let identity = Identity::of(created.pid.as_raw_nonzero().get());
-    container.record.process = Some(identity.ok_or_else(|| plain(Failure::from(RuntimeError::Vanished)))?);
+    container.record.creating = false;
     container.record.lent = created.lent_devices().cloned();
     Ok(created)
 }
@@ -159,22 +173,27 @@ fn refuse_unified(bundle: &Bundle) -> Result<()> {
     Err(Failure::new("invalid configuration: cannot use `unified` resources on cgroup v1: give them as memory, cpu, …"))
 }
 
-fn cgroups_path(bundle: &Bundle) -> Option<PathBuf> {
-    bundle.spec.linux().as_ref().and_then(|linux| linux.cgroups_path().clone())
+fn cgroups_path(spec: &Spec) -> Option<PathBuf> {
+    spec.linux().as_ref().and_then(|linux| linux.cgroups_path().clone())
 }
 
 fn scope(bundle: &Bundle, id: &str) -> Result<Scope> {
-    let path = cgroups_path(bundle).map(|path| path.to_string_lossy().into_owned());
+    let path = cgroups_path(&bundle.spec).map(|path| path.to_string_lossy().into_owned());
     Ok(Scope::read(path.as_deref(), id)?)
 }
 
-fn make_group(bundle: &Bundle, id: &str, scope: Option<&Scope>) -> Result<(Group, Option<Started>)> {
+/// Makes the group of `record`, which is written before there is one: what a killed creation leaves is found.
+fn make_group(global: &Global, place: &Place, record: &mut Record) -> Result<(Group, Option<Started>)> {
     let hierarchies = Hierarchies::detect()?;
-    if let Some(scope) = scope {
-        let resources = bundle.spec.linux().as_ref().and_then(|linux| linux.resources().as_ref());
+    if let Some(scope) = &record.scope {
+        let resources = record.spec.linux().as_ref().and_then(|linux| linux.resources().as_ref());
         let started = scope.start(resources, hierarchies.is_v2())?;
         return match Group::create(&hierarchies, &started.path) {
-            Ok(group) => Ok((group, Some(started))),
+            Ok(group) => {
+                record.group = format!("/{}", group.path().display());
+                place.write(record)?;
+                Ok((group, Some(started)))
+            }
             Err(error) => {
                 scope.stop()?;
                 Err(error.into())
@@ -182,7 +201,8 @@ fn make_group(bundle: &Bundle, id: &str, scope: Option<&Scope>) -> Result<(Group
         };
     }
     // Directly below the root: making and removing a parent each time would double the waits for RCU on v1.
-    let path = cgroups_path(bundle).map_or_else(|| format!("/{id}"), |path| format!("/{}", path.display()));
+    let given = cgroups_path(&record.spec);
+    let path = given.as_ref().map_or_else(|| format!("/{}", place.id), |path| format!("/{}", path.display()));
     let group = Group::open(&hierarchies, &path.replace("//", "/"))?;
     let members = group.all_processes();
     if !members.is_empty() {
@@ -192,11 +212,13 @@ fn make_group(bundle: &Bundle, id: &str, scope: Option<&Scope>) -> Result<(Group
         // Whoever is put there waits until somebody thaws it.
         return Err(Failure::new("container's cgroup unexpectedly frozen"));
     }
+    record.group = format!("/{}", group.path().display());
+    place.write(record)?;
     let named = group.clone();
     match group.make() {
         // As with runc: an ordinary user, or root of a user namespace, may have no group to limit, and asks for none then.
-        Err(error) if is_rootless() && !named.is_made() => {
-            if has_limits(bundle) || cgroups_path(bundle).is_some() {
+        Err(error) if global.is_rootless() && !named.is_made() => {
+            if has_limits(&record.spec) || given.is_some() {
                 let needs = "rootless needs no limits + no cgrouppath when no permission is granted for cgroups";
                 return Err(Failure::from(error).during(needs));
             }
@@ -215,8 +237,8 @@ pub(crate) fn warn_of_left_out(global: &Global, created: &Created) {
 }
 
 /// Whether something is limited but devices, which a user namespace limits by itself.
-fn has_limits(bundle: &Bundle) -> bool {
-    let resources = bundle.spec.linux().as_ref().and_then(|linux| linux.resources().as_ref());
+fn has_limits(spec: &Spec) -> bool {
+    let resources = spec.linux().as_ref().and_then(|linux| linux.resources().as_ref());
     let value = resources.and_then(|resources| serde_json::to_value(resources).ok());
     let sections = value.as_ref().and_then(serde_json::Value::as_object).into_iter().flatten();
     sections.into_iter().any(|(key, value)| key != "devices" && *value != serde_json::json!({}))
@@ -245,11 +267,23 @@ pub(crate) fn keeps_groups(spec: &Spec) -> bool {
 
 /// Whole or not at all: who reads it may be waiting for it.
 pub(crate) fn write_pid(file: &Path, pid: i32) -> Result<()> {
+    let fail = |error: std::io::Error| Failure::file("write", file, &error);
     let mut temporary = PathBuf::from(file);
-    temporary.set_file_name(format!(".{}", file.file_name().unwrap_or_default().to_string_lossy()));
-    std::fs::write(&temporary, pid.to_string())
-        .and_then(|()| std::fs::rename(&temporary, file))
-        .map_err(|error| Failure::file("write", file, &error))
+    let name = file.file_name().unwrap_or_default().to_string_lossy();
+    temporary.set_file_name(format!(".{name}.{}", std::process::id()));
+    // The directory may be one in which others write, who would choose where a link of theirs leads.
+    let new = || OpenOptions::new().write(true).create_new(true).open(&temporary);
+    let mut opened = match new() {
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => std::fs::remove_file(&temporary).and_then(|()| new()),
+        opened => opened,
+    }
+    .map_err(fail)?;
+    let written = opened.write_all(pid.to_string().as_bytes()).and_then(|()| std::fs::rename(&temporary, file));
+    written.map_err(|error| {
+        // What is left of it helps nobody.
+        let _ = std::fs::remove_file(&temporary);
+        fail(error)
+    })
 }
 
 /// Runs the `poststart` hooks. When one fails the container is stopped and destroyed, with its hooks for the end
@@ -257,8 +291,18 @@ pub(crate) fn write_pid(file: &Path, pid: i32) -> Result<()> {
 pub(crate) fn after_start(global: &Global, container: Container, pid: i32) -> Result<Container> {
     let Some(hooks) = container.record.spec.hooks() else { return Ok(container) };
     let state = container.record.for_hooks(&container.place.id);
-    let failed = HookSet { hooks, state: &state }.run(Point::Poststart, "running", pid).err();
+    let set = HookSet { hooks, state: &state };
+    if set.at(Point::Poststart).is_empty() {
+        return Ok(container);
+    }
+    // It runs: whoever wants it to end does not wait for a hook.
+    container.place.unlock();
+    let failed = set.run(Point::Poststart, "running", pid).err();
+    let gone = container.place.lock().is_err();
     let Some(error) = failed else { return Ok(container) };
+    if gone {
+        return Err(Failure::from(RuntimeError::from(error)));
+    }
     let failure = Failure::new(format!("{}; the container is stopped and deleted", wharf_report::chain(&error)));
     if let Err(error) = crate::delete::end(&container) {
         global.log.warning(&format!("the container could not be stopped: {}", error.message));

@@ -15,7 +15,7 @@ pub(crate) struct Lent(Option<OwnedFd>);
 impl Lent {
     pub(crate) fn hold(container: &Container) -> Self {
         let lent = container.record.lent.is_some() && container.place.has_gate();
-        let process = container.record.process.filter(|_| lent);
+        let process = container.record.process.get().filter(|_| lent);
         let netns = process.and_then(|process| network_of(process.pid).ok().filter(|_| process.is_alive()));
         Self(netns)
     }

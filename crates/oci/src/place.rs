@@ -9,7 +9,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags, chmodat, flock};
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, listen, socket_with};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, connect, listen, socket_with};
 
 use crate::bundle::read_json;
 use crate::failure::{Failure, Result};
@@ -19,6 +19,8 @@ const STATE: &str = "state.json";
 const GATE: &str = "start.sock";
 /// Commands that wait until the first process has time for them.
 const BACKLOG: i32 = 128;
+/// What is said of an ID that is nobody's.
+pub(crate) const GONE: &str = "container does not exist";
 /// A directory that the container sees, with the socket of [`crate::notify`] in it.
 pub(crate) const NOTIFY: &str = "notify";
 /// As long as runc's may be; the directory's name has to fit.
@@ -58,9 +60,11 @@ impl Place {
             ErrorKind::AlreadyExists => Failure::new("container with given ID already exists"),
             _ => Failure::file("mkdir", &path, &error),
         })?;
-        let place = Self::open(root, id)?;
-        place.lock()?;
-        Ok(place)
+        let place = Self::open(root, id).and_then(|place| place.lock().map(|()| place));
+        place.map_err(|failure| match failure.message == GONE {
+            true => Failure::new("the container was deleted while it was made"),
+            false => failure,
+        })
     }
 
     /// Opens that of a container.
@@ -69,23 +73,40 @@ impl Place {
         let path = root.join(id);
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let dir = rustix::fs::open(&path, flags, Mode::empty()).map_err(|errno| match errno {
-            rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR => Failure::new("container does not exist"),
+            rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR => Failure::new(GONE),
             other => Failure::file("open", &path, &other.into()),
         })?;
         Ok(Self { id: id.to_owned(), path, dir, locked: Cell::new(false) })
     }
 
-    /// Waits until no other command changes this container. Held until [`Self::unlock`], or until this value goes.
+    /// Waits until no other command changes this container. Held until [`Self::unlock`], or until this value goes. As
+    /// long as it is held the name means this directory: only who has the lock removes it.
+    ///
+    /// # Errors
+    /// When the container was deleted meanwhile.
     pub(crate) fn lock(&self) -> Result<()> {
         loop {
             match flock(&self.dir, FlockOperation::LockExclusive) {
                 Err(rustix::io::Errno::INTR) => {}
                 Err(errno) => return Err(Failure::file("lock", &self.path, &errno.into())),
-                Ok(()) => {
-                    self.locked.set(true);
-                    return Ok(());
-                }
+                Ok(()) => break,
             }
+        }
+        if !self.has_its_name()? {
+            self.unlock();
+            return Err(Failure::new(GONE));
+        }
+        self.locked.set(true);
+        Ok(())
+    }
+
+    /// Whether the name still means this directory, and not that of a later container.
+    fn has_its_name(&self) -> Result<bool> {
+        let fail = |errno: rustix::io::Errno| Failure::file("look at", &self.path, &errno.into());
+        let own = rustix::fs::fstat(&self.dir).map_err(fail)?;
+        match rustix::fs::lstat(&self.path) {
+            Err(rustix::io::Errno::NOENT) => Ok(false),
+            found => found.map(|found| (found.st_dev, found.st_ino) == (own.st_dev, own.st_ino)).map_err(fail),
         }
     }
 
@@ -147,6 +168,14 @@ impl Place {
 
     pub(crate) fn connect_to_gate(&self) -> std::io::Result<UnixStream> {
         UnixStream::connect(self.gate())
+    }
+
+    /// Whether nobody waits at the gate any more: who went on through it has closed it.
+    pub(crate) fn is_gate_shut(&self) -> bool {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let visit = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)
+            .and_then(|socket| connect(&socket, &SocketAddrUnix::new(self.gate())?));
+        visit == Err(rustix::io::Errno::CONNREFUSED)
     }
 
     pub(crate) fn has_gate(&self) -> bool {
@@ -232,5 +261,29 @@ mod tests {
         assert!(place.read().unwrap().is_none());
         place.remove().unwrap();
         assert!(all(&root).unwrap().is_empty());
+    }
+    #[test]
+    fn the_place_of_a_later_container_of_that_name_is_another() {
+        let dir = tempfile::tempdir().unwrap();
+        let old = Place::create(dir.path(), "a").unwrap();
+        old.unlock();
+        let waiting = Place::open(dir.path(), "a").unwrap();
+        old.lock().unwrap();
+        old.remove().unwrap();
+        assert_eq!(waiting.lock().unwrap_err().message, GONE);
+        let new = Place::create(dir.path(), "a").unwrap();
+        assert_eq!(waiting.lock().unwrap_err().message, GONE);
+        new.unlock();
+        new.lock().unwrap();
+    }
+
+    #[test]
+    fn a_gate_at_which_nobody_waits_is_shut() {
+        let dir = tempfile::tempdir().unwrap();
+        let place = Place::create(dir.path(), "a").unwrap();
+        let gate = place.make_gate().unwrap();
+        assert!(!place.is_gate_shut());
+        drop(gate);
+        assert!(place.is_gate_shut());
     }
 }

@@ -63,8 +63,7 @@ fn run_container(global: &Global, given: &Given) -> Result<u8> {
         return code;
     }
     // Somebody else may have deleted it meanwhile.
-    container.place.lock()?;
-    if container.place.read()?.is_some() {
+    if container.place.lock().is_ok() {
         delete::undo(global, container, true)?;
     }
     code

@@ -46,7 +46,7 @@ pub(crate) fn run(global: &Global, given: &Given) -> Result<u8> {
     }
     started?;
     steps::executed(&global.log);
-    let pid = container.record.process.map_or(0, |process| process.pid);
+    let pid = container.record.process.get().map_or(0, |process| process.pid);
     let container = after_start(global, container, pid)?;
     if let (Some(notify), Some((_, pidfd))) = (notify, container.process()) {
         // Meanwhile others may work on it.
@@ -60,7 +60,7 @@ pub(crate) fn run(global: &Global, given: &Given) -> Result<u8> {
 /// one that waits to be started.
 fn await_end(container: &Container) {
     for _ in 0..TRIES {
-        if !container.record.process.is_some_and(|process| process.is_there()) {
+        if !container.record.process.get().is_some_and(|process| process.is_there()) {
             return;
         }
         std::thread::sleep(Duration::from_millis(2));

@@ -1,5 +1,6 @@
 //! What is kept of a container, and what has become of it.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
@@ -14,7 +15,7 @@ use wharf_runtime::LentDevices;
 use crate::SPEC_VERSION;
 use crate::failure::{Failure, Result};
 use crate::global::Global;
-use crate::place::Place;
+use crate::place::{GONE, Place};
 use crate::words::Given;
 
 /// What `state.json` holds. A later version reads what an earlier one wrote: fields are added, and may be missing.
@@ -33,7 +34,10 @@ pub(crate) struct Record {
     pub(crate) scope: Option<Scope>,
     /// The first process, once there is one.
     #[serde(default)]
-    pub(crate) process: Option<Identity>,
+    pub(crate) process: Cell<Option<Identity>>,
+    /// The first process is not ready for a start yet.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) creating: bool,
     /// The host's network devices that it has got: they are given back unless its program runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) lent: Option<LentDevices>,
@@ -124,25 +128,27 @@ impl Container {
     }
 
     pub(crate) fn at(place: Place) -> Result<Self> {
-        let record = place.read()?.ok_or_else(|| Failure::new("container does not exist"))?;
+        let record = place.read()?.ok_or_else(|| Failure::new(GONE))?;
         let group = Group::open(&Hierarchies::detect()?, &record.group)?;
         Ok(Self { place, record, group })
     }
 
     pub(crate) fn status(&self) -> Status {
-        match self.record.process {
+        match self.record.process.get() {
             None if self.place.is_busy() => Status::Creating,
             None => Status::Stopped,
             Some(process) if !process.is_alive() => Status::Stopped,
+            Some(_) if self.record.creating => Status::Creating,
             Some(_) if self.group.is_frozen() => Status::Paused,
-            Some(_) if self.place.has_gate() => Status::Created,
+            // One that has gone on while who started it was killed has left its gate behind.
+            Some(_) if self.place.has_gate() && (self.place.is_busy() || !self.place.is_gate_shut()) => Status::Created,
             Some(_) => Status::Running,
         }
     }
 
     /// The first process, by its number and an fd.
     pub(crate) fn process(&self) -> Option<(Pid, OwnedFd)> {
-        self.record.process.and_then(Identity::open)
+        self.record.process.get().and_then(Identity::open)
     }
 
     pub(crate) fn write(&self) -> Result<()> {
@@ -166,7 +172,7 @@ impl Record {
 
     /// What `state` and `list` show.
     pub(crate) fn show(&self, id: &str, status: Status, owner: &str) -> Value {
-        let alive = self.process.filter(|_| status != Status::Stopped);
+        let alive = self.process.get().filter(|_| status != Status::Stopped);
         let mut state = json!({
             "ociVersion": SPEC_VERSION,
             "id": id,

@@ -77,6 +77,26 @@ pub struct Lifecycle<'a> {
     /// that one calls off what has come to a standstill because somebody in a PID namespace that is joined wants it so.
     /// An end of the other end calls nothing off.
     pub caller: Option<BorrowedFd<'a>>,
+    /// Is told of the first process as soon as there is one.
+    pub born: Option<Born<'a>>,
+}
+
+impl Lifecycle<'_> {
+    fn tell_born(&self, pid: Pid) -> Result<()> {
+        self.born.map_or(Ok(()), |born| born.0(pid))
+    }
+}
+
+/// What is called with the number of a container's first process before that goes on, so that the caller can write it
+/// down: should the caller be killed, somebody else finds it. Called again with another one where that joins a PID
+/// namespace. An error of its ends the creation.
+#[derive(Clone, Copy)]
+pub struct Born<'a>(pub &'a dyn Fn(Pid) -> Result<()>);
+
+impl std::fmt::Debug for Born<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Born")
+    }
 }
 
 /// What a program takes over from the caller. The default is nothing.
@@ -236,11 +256,13 @@ fn make(launch: &Launch<'_>, init: bool, devices: &mut Option<MovedDevices>) -> 
     if devices.is_none() && !plan.net_devices.is_empty() {
         *devices = Some(MovedDevices::carry(&plan.net_devices, net_devices::network_of(pid)?)?);
     }
+    launch.lifecycle.tell_born(created.pid)?;
     prepare(&mut created, launch, &plan)?;
     let hooks = || {
         let Some(set) = launch.lifecycle.hooks else { return Ok(()) };
-        set.run(Point::Prestart, "creating", pid)?;
-        Ok(set.run(Point::CreateRuntime, "creating", pid)?)
+        let process = created.pidfd.as_fd();
+        set.run_beside(Point::Prestart, "creating", pid, process)?;
+        Ok(set.run_beside(Point::CreateRuntime, "creating", pid, process)?)
     };
     if plan.late_pid.is_none() {
         created.terminal = created.parent.ready(&plan.process.command, hooks)?;
@@ -250,6 +272,7 @@ fn make(launch: &Launch<'_>, init: bool, devices: &mut Option<MovedDevices>) -> 
         // With what it may have made that nobody has heard of, which is in its process group.
         let _ = kill_process_group(created.pid, Signal::KILL);
     })?;
+    launch.lifecycle.tell_born(joined.child.pid)?;
     created.become_joined(joined, &plan.process, alone)?;
     Ok(created)
 }

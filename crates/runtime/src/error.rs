@@ -10,7 +10,7 @@ pub enum RuntimeError {
     /// Exit code 127.
     #[error("exec: \"{0}\": {reason}", reason = not_found(.0))]
     CommandNotFound(String),
-    /// Exit code 126.
+    /// Exit code 126, and 127 for an interpreter that is missing.
     #[error("exec: \"{command}\": {reason}", reason = not_executable(*.errno))]
     NotExecutable { command: String, errno: Errno },
     #[error("invalid configuration: {0}")]
@@ -83,7 +83,7 @@ impl RuntimeError {
     /// The exit code by which Docker's users know this failure.
     pub fn exit_code(&self) -> u8 {
         match self.cause() {
-            Self::CommandNotFound(_) => 127,
+            Self::CommandNotFound(_) | Self::NotExecutable { errno: Errno::NOENT, .. } => 127,
             Self::NotExecutable { .. } => 126,
             _ => 125,
         }
@@ -122,6 +122,7 @@ fn not_executable(errno: Errno) -> String {
         Errno::ISDIR => "is a directory".into(),
         Errno::NOEXEC => "exec format error".into(),
         Errno::PERM => "operation not permitted".into(),
+        Errno::NOENT => "no such file or directory: the program is there, and what interprets it is not".into(),
         other => other.to_string(),
     }
 }

@@ -3,7 +3,7 @@
 
 use std::fs::File;
 use std::io::{Read, Seek, Write};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
@@ -63,6 +63,8 @@ pub enum HookError {
     Failed { place: HookPlace, status: ExitStatus, output: String },
     #[error("error running {place}: it did not end within {seconds} s")]
     Timeout { place: HookPlace, seconds: i64 },
+    #[error("error running {place}: the container's process has ended meanwhile")]
+    Orphaned { place: HookPlace },
 }
 
 /// Which hook; its number among those of its point, from 0 on.
@@ -112,11 +114,33 @@ impl HookSet<'_> {
         (0..self.at(point).len()).try_for_each(|number| self.run_one(point, number, status, pid))
     }
 
+    /// As [`Self::run`], but a hook ends with the container's first process: who kills that does not wait for a hook.
+    pub(crate) fn run_beside(
+        &self,
+        of: Point,
+        status: &str,
+        pid: i32,
+        process: BorrowedFd<'_>,
+    ) -> Result<(), HookError> {
+        (0..self.at(of).len()).try_for_each(|number| self.run_while(of, number, status, pid, Some(process)))
+    }
+
     /// Runs one hook of a point, if there are so many; for the points where a failure does not keep the others from running.
     ///
     /// # Errors
     /// As [`Self::run`].
     pub fn run_one(&self, of: Point, number: usize, status: &str, pid: i32) -> Result<(), HookError> {
+        self.run_while(of, number, status, pid, None)
+    }
+
+    fn run_while(
+        &self,
+        of: Point,
+        number: usize,
+        status: &str,
+        pid: i32,
+        process: Option<BorrowedFd<'_>>,
+    ) -> Result<(), HookError> {
         let Some(hook) = self.at(of).get(number) else { return Ok(()) };
         let mut state = self.state.clone();
         state["status"] = json!(status);
@@ -150,13 +174,17 @@ impl HookSet<'_> {
         }
         command.stdin(input).stdout(output.try_clone().map_err(fail)?).stderr(output.try_clone().map_err(fail)?);
         let mut child = command.spawn().map_err(fail)?;
-        if let Some(seconds) = hook.timeout()
-            && !ended(child.id(), seconds).map_err(|errno| fail(errno.into()))?
-        {
-            // It may have ended just now; waited for it is anyway.
-            let _ = child.kill();
-            let _ = child.wait();
-            return Err(HookError::Timeout { place, seconds });
+        if hook.timeout().is_some() || process.is_some() {
+            let end = first_end(child.id(), hook.timeout(), process).map_err(|errno| fail(errno.into()))?;
+            if end != End::Hook {
+                // It may have ended just now; waited for it is anyway.
+                let _ = child.kill();
+                let _ = child.wait();
+                return Err(match (end, hook.timeout()) {
+                    (End::Time, Some(seconds)) => HookError::Timeout { place, seconds },
+                    _ => HookError::Orphaned { place },
+                });
+            }
         }
         let status = child.wait().map_err(fail)?;
         if status.success() {
@@ -184,21 +212,34 @@ fn memory(name: &str) -> std::io::Result<File> {
     Ok(File::from(rustix::fs::memfd_create(name, MemfdFlags::CLOEXEC)?))
 }
 
-/// Waits for the end of a child of ours, at most so long.
-fn ended(id: u32, seconds: i64) -> Result<bool, Errno> {
+/// What has ended.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum End {
+    Hook,
+    Time,
+    Container,
+}
+
+/// Waits for the end of a child of ours, of its time, or of `process`.
+fn first_end(id: u32, seconds: Option<i64>, process: Option<BorrowedFd<'_>>) -> Result<End, Errno> {
     let pid = i32::try_from(id).ok().and_then(Pid::from_raw).ok_or(Errno::SRCH)?;
     let pidfd = pidfd_open(pid, PidfdFlags::empty())?;
     let clock = rustix::time::ClockId::Monotonic;
-    let end = Duration::from_secs(seconds.max(0).cast_unsigned());
+    let end = seconds.map(|seconds| Duration::from_secs(seconds.max(0).cast_unsigned()));
     let start = rustix::time::clock_gettime(clock);
     loop {
         let now = rustix::time::clock_gettime(clock);
         let passed = Duration::from_secs((now.tv_sec - start.tv_sec).max(0).cast_unsigned());
-        let left = end.saturating_sub(passed);
-        let limit = Timespec { tv_sec: left.as_secs().try_into().unwrap_or(i64::MAX), tv_nsec: 0 };
-        match poll(&mut [PollFd::from_borrowed_fd(pidfd.as_fd(), PollFlags::IN)], Some(&limit)) {
+        let left = end.map(|end| end.saturating_sub(passed));
+        let limit = left.map(|left| Timespec { tv_sec: left.as_secs().try_into().unwrap_or(i64::MAX), tv_nsec: 0 });
+        let mut fds = vec![PollFd::from_borrowed_fd(pidfd.as_fd(), PollFlags::IN)];
+        fds.extend(process.map(|process| PollFd::from_borrowed_fd(process, PollFlags::IN)));
+        match poll(&mut fds, limit.as_ref()) {
             Err(Errno::INTR) => {}
-            done => return done.map(|ready| ready > 0),
+            Err(errno) => return Err(errno),
+            Ok(0) => return Ok(End::Time),
+            Ok(_) if fds[0].revents().is_empty() => return Ok(End::Container),
+            Ok(_) => return Ok(End::Hook),
         }
     }
 }

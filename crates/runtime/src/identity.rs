@@ -1,7 +1,7 @@
 //! Who the program is and what it may do; the last steps before the exec.
 
 use std::convert::Infallible;
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -47,12 +47,19 @@ fn execute(process: &ProcessPlan, with_home: Option<&Words>) -> Step<Infallible>
     let mut denied = None;
     for path in &process.candidates {
         match wharf_sys::process::execve(path, &process.arguments, environment) {
+            // Its interpreter is missing (execve(2)).
+            Errno::NOENT if is_there(path) => return Err(Failure::NotExecutable(Errno::NOENT)),
             Errno::NOENT | Errno::NOTDIR => {}
+            Errno::LOOP if process.candidates.len() > 1 => {}
             Errno::ACCESS if process.candidates.len() > 1 => denied = Some(Errno::ACCESS),
             errno => return Err(Failure::NotExecutable(errno)),
         }
     }
     Err(denied.map_or(Failure::NotFound, Failure::NotExecutable))
+}
+
+fn is_there(path: &CStr) -> bool {
+    statat(CWD, path, AtFlags::empty()).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile)
 }
 
 /// More than this is no table of users.
@@ -254,21 +261,26 @@ pub(crate) fn forbid_privileges(process: &ProcessPlan) -> Step<()> {
 /// A program that is not there, or is none, is told before the container counts as made. What the user may is seen
 /// at the exec.
 pub(crate) fn find_program(process: &ProcessPlan) -> Step<()> {
-    let mut denied = None;
+    let (mut denied, mut unsure) = (None, false);
     for path in &process.candidates {
         let path = process.cwd.join(Path::new(std::ffi::OsStr::from_bytes(path.to_bytes())));
         match statat(CWD, &path, AtFlags::empty()) {
             Err(Errno::NOENT | Errno::NOTDIR) => {}
+            Err(Errno::LOOP) if !process.command.contains('/') => {}
             // The exec will say.
-            Err(_) => return Ok(()),
+            Err(_) => unsure = true,
             Ok(stat) => {
                 let file = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
                 if file && stat.st_mode & 0o111 != 0 {
                     return Ok(());
                 }
-                denied = Some(Errno::ACCESS);
+                // What cannot be executed is none in a search, as with runc.
+                denied = process.command.contains('/').then_some(Errno::ACCESS);
             }
         }
+    }
+    if unsure {
+        return Ok(());
     }
     Err(denied.map_or(Failure::NotFound, Failure::NotExecutable))
 }
@@ -327,6 +339,10 @@ fn become_id_where(uid: u32, gid: u32, groups: &[u32], denied: impl FnOnce() -> 
 
 /// The group, then the user.
 pub(crate) fn set_ids(uid: u32, gid: u32) -> Step<()> {
+    if uid == u32::MAX || gid == u32::MAX {
+        // "As it was" (setresuid(2)).
+        return Err(Failure::at("set the user")(Errno::INVAL));
+    }
     let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
     rustix::thread::set_thread_res_gid(gid, gid, gid).map_err(Failure::at("set the group"))?;
     rustix::thread::set_thread_res_uid(uid, uid, uid).map_err(Failure::at("set the user"))

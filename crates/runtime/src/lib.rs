@@ -63,7 +63,7 @@ mod sight;
 
 pub use bind_source::BindSource;
 pub use capabilities::CAPABILITIES;
-pub use create::{Created, Inheritance, Launch, Lifecycle, Stdio, create, create_with_init, start_at};
+pub use create::{Born, Created, Inheritance, Launch, Lifecycle, Stdio, create, create_with_init, start_at};
 pub use entering::{EXEC_PATIENCE, Entering, Starting};
 pub use error::RuntimeError;
 pub use exec::{Exec, begin_exec, exec};

@@ -1,6 +1,6 @@
 //! From a configuration's mounts to steps; what is of the host is opened here (runtime-spec, config, "Mounts").
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{Linux, LinuxNamespaceType, Mount};
@@ -27,11 +27,13 @@ pub(crate) struct Surroundings<'a> {
     pub(crate) unprivileged: bool,
     /// The container is in another user namespace.
     pub(crate) other_user: bool,
+    /// Which one, when it is there already.
+    pub(crate) user_join: Option<BorrowedFd<'a>>,
     pub(crate) sources: BindSources<'a>,
 }
 
 pub(crate) fn mount_step(mount: &Mount, surroundings: &Surroundings<'_>) -> Result<MountStep> {
-    let Surroundings { linux, hierarchies, group, unprivileged, other_user, sources } = *surroundings;
+    let Surroundings { linux, hierarchies, group, unprivileged, other_user, user_join, sources } = *surroundings;
     let destination = mount.destination().clone();
     if !destination.is_absolute() {
         return Err(RuntimeError::Invalid(format!("mount destination `{}` is not absolute", destination.display())));
@@ -43,7 +45,7 @@ pub(crate) fn mount_step(mount: &Mount, surroundings: &Surroundings<'_>) -> Resu
         let place = destination.display();
         return Err(RuntimeError::Invalid(format!("unknown option `{word}` of the bind on `{place}`")));
     }
-    let map = id_map(mount, linux, &options)?;
+    let map = id_map(mount, linux, user_join, &options)?;
     if map.is_some() && !is_bind {
         return Err(RuntimeError::Unsupported(format!(
             "an id-mapped mount of type `{kind}`: only binds have a mapping"
@@ -110,10 +112,22 @@ fn late_bind(mount: &Mount, mapped: bool) -> Result<MountSource> {
 }
 
 /// The mapping of an id-mapped mount, and whether all below it has it: the mount's own, or the container's.
-fn id_map(mount: &Mount, linux: &Linux, options: &Options) -> Result<Option<(OwnedFd, bool)>> {
+fn id_map(
+    mount: &Mount,
+    linux: &Linux,
+    user_join: Option<BorrowedFd<'_>>,
+    options: &Options,
+) -> Result<Option<(OwnedFd, bool)>> {
     let (uids, gids) = match (mount.uid_mappings(), mount.gid_mappings()) {
         (Some(uids), Some(gids)) => (uids, gids),
         (None, None) if options.id_map.is_none() => return Ok(None),
+        (None, None) if user_join.is_some() => {
+            // The one that is joined is the mapping, whatever stands for it in the configuration.
+            let joined = user_join.map(|fd| fd.try_clone_to_owned()).transpose().map_err(|e| {
+                RuntimeError::host("duplicate", "user namespace", Errno::from_io_error(&e).unwrap_or(Errno::IO))
+            })?;
+            return Ok(joined.map(|joined| (joined, options.id_map.unwrap_or(false))));
+        }
         (None, None) => match (linux.uid_mappings(), linux.gid_mappings()) {
             (Some(uids), Some(gids)) => (uids, gids),
             _ => {

@@ -86,6 +86,10 @@ pub(crate) fn devices(linux: &Linux, userns: bool, unprivileged: bool) -> Result
             _ => FileType::CharacterDevice,
         };
         let number = |n: i64| u32::try_from(n).map_err(|_| RuntimeError::Invalid(format!("device number {n}")));
+        if [device.uid(), device.gid()].contains(&Some(u32::MAX)) {
+            // "As it was" (chown(2)).
+            return Err(RuntimeError::Invalid(format!("device `{}` of user {}", device.path().display(), u32::MAX)));
+        }
         steps.retain(|step| step.path != *device.path());
         steps.push(DeviceStep {
             path: device.path().clone(),

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::Spec;
 use serde_json::Value;
-use wharf_cgroup::{Group, Hierarchies};
+use wharf_cgroup::{Group, Hierarchies, is_rootless};
 use wharf_sys::mount::{Attributes, Propagation};
 use wharf_sys::process::Namespaces;
 
@@ -107,6 +107,13 @@ pub(crate) enum Shown {
     Late(PathBuf),
 }
 
+/// Without those on whose place the configuration mounts something: that is meant to be there instead.
+fn not_covered(mut devices: Vec<DeviceStep>, spec: &Spec) -> Vec<DeviceStep> {
+    let mounts = spec.mounts().as_deref().unwrap_or_default();
+    devices.retain(|device| !mounts.iter().any(|mount| *mount.destination() == device.path));
+    devices
+}
+
 /// `state` is the container's, for those who are told of it.
 pub(crate) fn plan(
     spec: &Spec,
@@ -157,7 +164,11 @@ pub(crate) fn plan(
     if unprivileged && !namespaces.user {
         return Err(RuntimeError::Invalid("without privileges a container needs a user namespace".into()));
     }
-    let surroundings = Surroundings { linux, hierarchies, group, unprivileged, other_user: userns, sources };
+    let user_join = asked.user_join.as_ref().map(AsFd::as_fd);
+    // Where nodes are made by nobody, and mounts of the host's have flags that stay.
+    let confined = userns || is_rootless();
+    let surroundings =
+        Surroundings { linux, hierarchies, group, unprivileged, other_user: confined, user_join, sources };
     let mounts = spec.mounts().iter().flatten().map(|mount| mount_step(mount, &surroundings));
     let mut mounts: Vec<MountStep> = mounts.collect::<Result<_>>()?;
     for step in &mut mounts {
@@ -197,7 +208,7 @@ pub(crate) fn plan(
         sealed,
         mount_label,
         mounts,
-        devices: devices(linux, userns, unprivileged)?,
+        devices: not_covered(devices(linux, confined, unprivileged)?, spec),
         net_devices: net_devices::plan(linux)?,
         masked: paths(linux.masked_paths()),
         readonly: paths(linux.readonly_paths()),

@@ -53,13 +53,17 @@ pub(crate) struct ProcessPlan {
     pub(crate) keep_groups: bool,
 }
 
+/// As with runc. The last of 32 bits means "as it was" to setresuid(2): the program would stay root (CVE-2024-40635).
+const LAST_ID: u32 = i32::MAX.cast_unsigned();
+
 pub(crate) fn process_plan(process: &Process, filter: Option<SystemCalls>) -> Result<ProcessPlan> {
     let words = |list: &[String], what: &str| -> Result<Words> {
         let strings = list.iter().map(|w| CString::new(w.as_str())).collect::<std::result::Result<Vec<_>, _>>();
         strings.map(Words::new).map_err(|_| RuntimeError::Invalid(format!("{what} with a NUL in it")))
     };
     let args = process.args().clone().unwrap_or_default();
-    let command = args.first().cloned().filter(|c| !c.is_empty());
+    // An empty one is a name that no program has.
+    let command = args.first().cloned();
     let command = command.ok_or_else(|| RuntimeError::Invalid("there is no command".into()))?;
     let mut env = last_ones(&process.env().clone().unwrap_or_default());
     // As if it had not been said, as with runc.
@@ -73,6 +77,10 @@ pub(crate) fn process_plan(process: &Process, filter: Option<SystemCalls>) -> Re
         bits(sets.and_then(|sets| pick(sets).as_ref()))
     };
     let user = process.user();
+    let groups = user.additional_gids().clone().unwrap_or_default();
+    if let Some(id) = [user.uid(), user.gid()].iter().chain(&groups).find(|id| **id > LAST_ID) {
+        return Err(RuntimeError::Invalid(format!("user {id}: uids and gids must be in range 0-{LAST_ID}")));
+    }
     Ok(ProcessPlan {
         candidates: candidates(&command, &env)?,
         command,
@@ -87,7 +95,7 @@ pub(crate) fn process_plan(process: &Process, filter: Option<SystemCalls>) -> Re
         }),
         uid: user.uid(),
         gid: user.gid(),
-        groups: user.additional_gids().clone().unwrap_or_default(),
+        groups,
         umask: user.umask().unwrap_or(0o022),
         rlimits: rlimits(process.rlimits().as_deref().unwrap_or_default())?,
         bounding: set(oci_spec::runtime::LinuxCapabilities::bounding)?,
@@ -166,6 +174,9 @@ fn candidates(command: &str, env: &[String]) -> Result<Vec<CString>> {
     let bad = |_| RuntimeError::Invalid("a command with a NUL in it".into());
     if command.contains('/') {
         return Ok(vec![CString::new(command).map_err(bad)?]);
+    }
+    if command.is_empty() {
+        return Ok(Vec::new());
     }
     let path = env.iter().rev().find_map(|pair| pair.strip_prefix("PATH=")).unwrap_or("/bin:/usr/bin");
     // An empty entry is the working directory, which is no place to look in unasked.

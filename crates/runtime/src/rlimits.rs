@@ -81,5 +81,5 @@ fn set(resource: Resource, limit: Rlimit) -> Step<()> {
 }
 
 fn refused(resource: Resource) -> impl FnOnce(Errno) -> Failure {
-    Failure::at(format!("set the resource limit {resource:?}"))
+    Failure::at(format!("set the resource limit RLIMIT_{}", format!("{resource:?}").to_uppercase()))
 }

@@ -142,6 +142,8 @@ fn mount(root: &RootDir, step: &MountStep, plan: &Plan) -> Step<()> {
                 attach(root, step, top.as_fd(), own)?;
             }
             let below = RootDir::from_fd(top);
+            // A tmpfs is everybody's otherwise.
+            below.set_mode("", 0o755).map_err(|e| fail()(e.errno))?;
             for (name, shown) in groups {
                 let late;
                 let tree = match shown {
@@ -220,9 +222,10 @@ fn attach(root: &RootDir, step: &MountStep, tree: BorrowedFd<'_>, own: bool) -> 
     let shown = step.destination.display();
     let fail = |errno| Failure::at(format!("mount on `{shown}`"))(errno);
     let target = root.mount_point(&step.destination, directory_of(&step.source)).map_err(|e| fail(e.errno))?;
-    if is_procfs(&target).map_err(fail)? && !may_hide(&step.destination) && !is_procfs(tree).map_err(fail)? {
+    let is_instead = || Ok(is_procfs(&target)? && !may_hide(&step.destination) || is_place_of_procfs(root, &target));
+    if !is_procfs(tree).map_err(fail)? && is_instead().map_err(fail)? {
         // Wherever a link of the image has led.
-        let text = format!("mount on `{shown}`, which is inside of procfs");
+        let text = format!("mount on `{shown}`, which is procfs or inside of it");
         return Err(Failure::Step(text, Errno::PERM));
     }
     let (propagation, recursive) = step.options.propagation.unwrap_or((Propagation::Private, true));
@@ -232,8 +235,26 @@ fn attach(root: &RootDir, step: &MountStep, tree: BorrowedFd<'_>, own: bool) -> 
         set_attributes(tree, recursive, change).map_err(fail)?;
     }
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
-    move_mount(tree, "", &target, "", flags).map_err(fail)?;
+    move_mount(tree, "", &target, "", flags).map_err(|errno| fail(of_other_kind(errno, tree, target.as_fd())))?;
     if own { set_attributes(tree, recursive, change).map_err(fail) } else { Ok(()) }
+}
+
+/// What engines tell their users of a directory on a file, or the other way round, hangs on `ENOTDIR`, which mount(2)
+/// gives for it and move_mount(2) does not.
+fn of_other_kind(errno: Errno, tree: BorrowedFd<'_>, target: BorrowedFd<'_>) -> Errno {
+    let is_directory = |fd| {
+        let stat = rustix::fs::fstat(fd);
+        stat.is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory)
+    };
+    if errno == Errno::INVAL && is_directory(tree) != is_directory(target) { Errno::NOTDIR } else { errno }
+}
+
+/// Whether it is the directory on which procfs goes, or went: what masks and read-only paths are about, and what is
+/// written to procfs, is there.
+fn is_place_of_procfs(root: &RootDir, target: impl AsFd) -> bool {
+    let Ok(place) = root.open_dir("/proc") else { return false };
+    let ids = |fd: BorrowedFd<'_>| rustix::fs::fstat(fd).map(|stat| (stat.st_dev, stat.st_ino));
+    matches!((ids(place.as_fd()), ids(target.as_fd())), (Ok(place), Ok(target)) if place == target)
 }
 
 /// linux/magic.h, `PROC_SUPER_MAGIC`.
@@ -325,14 +346,26 @@ fn host_sysfs() -> Result<OwnedFd, Errno> {
     Ok(tree)
 }
 
+/// The host's own will do where the PID namespace is the host's, of which a user namespace gets no procfs: it is what it
+/// says, and what is mounted inside is not entered.
+fn procfs_to_write() -> Result<OwnedFd, Errno> {
+    let new = fsopen("proc", FsOpenFlags::FSOPEN_CLOEXEC).and_then(|fs| {
+        fsconfig_create(&fs)?;
+        fsmount(&fs, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())
+    });
+    if !matches!(new, Err(Errno::PERM)) {
+        return new;
+    }
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let host = rustix::fs::open("/proc", flags, Mode::empty())?;
+    if is_procfs(&host)? { Ok(host) } else { Err(Errno::PERM) }
+}
+
 /// Kernel parameters, masks and read-only paths: after this the container's view is what it will be.
 fn confine(root: &RootDir, plan: &Plan) -> Step<()> {
     if !plan.sysctls.is_empty() {
         // Through a procfs that nothing of the container is mounted on (CVE-2019-19921 and its kin).
-        let fs = fsopen("proc", FsOpenFlags::FSOPEN_CLOEXEC).map_err(Failure::at("open procfs"))?;
-        fsconfig_create(&fs).map_err(Failure::at("open procfs"))?;
-        let proc =
-            fsmount(&fs, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty()).map_err(Failure::at("open procfs"))?;
+        let proc = procfs_to_write().map_err(Failure::at("open procfs"))?;
         for (path, value) in &plan.sysctls {
             let fail = |errno| Failure::Step(format!("set the kernel parameter `{}`", path.display()), errno);
             let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_XDEV | ResolveFlags::NO_SYMLINKS;

@@ -206,3 +206,53 @@ fn of_flags_that_contradict_each_other_a_new_file_system_has_the_last() {
     };
     assert_flags(&shown(&bundle.run(), "/mnt"), "rw,!ro,!noexec", "tmpfs");
 }
+
+#[test]
+fn a_bind_takes_the_place_of_a_default_device() {
+    let Some(bundle) = Bundle::new("device", &["cat", "/dev/full"], |config| {
+        let mount = json!({ "destination": "/dev/full", "type": "bind", "source": "/dev/null", "options": ["bind"] });
+        config["mounts"].as_array_mut().unwrap().push(mount);
+    }) else {
+        return;
+    };
+    let output = bundle.run();
+    assert!(output.status.success() && output.stdout.is_empty(), "{}", text(&output.stderr));
+}
+
+/// By this word engines tell their users what they did.
+#[test]
+fn a_directory_on_a_file_and_the_other_way_round_is_told() {
+    let Some(bundle) = Bundle::new("kinds", &["true"], |_| {}) else { return };
+    fs::create_dir_all(bundle.path("rootfs/directory")).unwrap();
+    fs::write(bundle.path("rootfs/file"), "").unwrap();
+    for (source, destination) in [("rootfs/directory", "/file"), ("rootfs/file", "/directory")] {
+        bundle.configure(|config| {
+            config["mounts"].as_array_mut().unwrap().retain(|mount| mount["type"] != "bind");
+            let source = bundle.path(source);
+            let mount = json!({ "destination": destination, "type": "bind", "source": source, "options": ["bind"] });
+            config["mounts"].as_array_mut().unwrap().push(mount);
+        });
+        let output = bundle.run();
+        assert!(text(&output.stderr).contains("not a directory"), "{destination}: {}", text(&output.stderr));
+    }
+}
+
+#[test]
+fn the_directory_of_control_groups_is_not_everybody_s() {
+    let Some(bundle) = Bundle::new("groups-mode", &["stat", "-c", "%a", "/sys/fs/cgroup"], |config| {
+        for mount in config["mounts"].as_array_mut().unwrap() {
+            if mount["type"] == "cgroup" {
+                mount["options"] = json!(["nosuid", "noexec", "nodev"]);
+            }
+        }
+    }) else {
+        return;
+    };
+    let output = bundle.run();
+    assert!(
+        ["755\n", "555\n"].contains(&text(&output.stdout).as_str()),
+        "{}{}",
+        text(&output.stdout),
+        text(&output.stderr)
+    );
+}

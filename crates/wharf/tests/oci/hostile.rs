@@ -102,3 +102,34 @@ fn a_visitor_at_the_gate_who_says_nothing_does_not_start_it() {
     wait_until("its output", || bundle.shown() == "started\n");
     drop(stays);
 }
+
+/// What is written to `/proc` and what masks hide is in procfs (CVE-2019-16884): nothing else goes on its place.
+#[test]
+fn nothing_is_mounted_in_place_of_procfs() {
+    let Some(bundle) = Bundle::new("fake-proc", &["ls", "/proc"], |_| {}) else { return };
+    fs::create_dir(bundle.path("fake")).unwrap();
+    symlink("proc", bundle.path("rootfs/other")).unwrap();
+    for (destination, kind) in [("/proc", "bind"), ("/proc/", "bind"), ("/other", "bind"), ("/proc", "tmpfs")] {
+        bundle.configure(|config| {
+            let mounts = config["mounts"].as_array_mut().unwrap();
+            mounts.retain(|mount| mount["type"] != "bind" && mount["destination"] != "/proc");
+            let options = if kind == "bind" { json!(["bind"]) } else { json!([]) };
+            mounts.insert(
+                0,
+                json!({
+                    "destination": destination, "type": kind, "source": bundle.path("fake"), "options": options
+                }),
+            );
+        });
+        let output = bundle.run();
+        assert!(text(&output.stderr).contains("which is procfs or inside of it"), "{destination} {kind}: {output:?}");
+    }
+    // The host's own is procfs.
+    bundle.configure(|config| {
+        let mount = json!({ "destination": "/proc", "type": "bind", "source": "/proc", "options": ["rbind"] });
+        config["mounts"].as_array_mut().unwrap()[0] = mount;
+        config["process"]["args"] = json!(["true"]);
+    });
+    let output = bundle.run();
+    assert!(output.status.success(), "{}", text(&output.stderr));
+}

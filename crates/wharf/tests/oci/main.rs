@@ -1,6 +1,7 @@
 //! `wharf oci` as engines and people call it: the built binary on bundles of busybox.
 
 mod binds;
+mod broken_off;
 mod commands;
 mod conformance;
 mod engines;

@@ -317,3 +317,64 @@ fn an_annotation_keeps_the_caller_s_groups() {
     bundle.start();
     assert_eq!(as_member(&bundle.wharf(&["exec", &bundle.id, "id", "-G"])), "0 1 2 3\n");
 }
+
+/// CVE-2024-40635: the last number of 32 bits means "as it was" to the kernel, and that is root.
+#[test]
+fn an_id_that_means_none_is_refused() {
+    let Some(bundle) = Bundle::sleeper("no-id", |_| {}) else { return };
+    for (key, value) in [
+        ("uid", json!(4_294_967_295_u32)),
+        ("gid", json!(4_294_967_295_u32)),
+        ("uid", json!(2_147_483_648_u32)),
+        ("additionalGids", json!([5, 4_294_967_295_u32])),
+    ] {
+        bundle.configure(|config| {
+            config["process"]["user"] = json!({ "uid": 1, "gid": 1 });
+            config["process"]["user"][key] = value.clone();
+        });
+        let errors = text(&bundle.run().stderr);
+        assert!(errors.contains("uids and gids must be in range 0-2147483647"), "{key} {value}: {errors}");
+    }
+    bundle.configure(|config| config["process"]["user"] = json!({ "uid": 0, "gid": 0 }));
+    bundle.create();
+    bundle.start();
+    let config: Value = serde_json::from_slice(&fs::read(bundle.path("config.json")).unwrap()).unwrap();
+    let mut process = config["process"].clone();
+    process["user"]["uid"] = json!(4_294_967_295_u32);
+    fs::write(bundle.path("process.json"), process.to_string()).unwrap();
+    let file = bundle.path("process.json");
+    let errors = bundle.fails(&["exec", "--process", &file.to_string_lossy(), &bundle.id]).1;
+    assert!(errors.contains("uids and gids must be in range"), "{errors}");
+}
+
+#[test]
+fn what_keeps_a_program_from_running_is_told() {
+    let Some(bundle) = Bundle::new("words", &["true"], |_| {}) else { return };
+    let bin = bundle.path("rootfs/bin");
+    fs::write(bin.join("lost"), "#!/no/such/interpreter\n").unwrap();
+    fs::write(bin.join("plain"), "").unwrap();
+    std::process::Command::new("chmod").arg("755").arg(bin.join("lost")).status().unwrap();
+    std::os::unix::fs::symlink("round", bundle.path("rootfs/round")).unwrap();
+    std::os::unix::fs::symlink("../round", bin.join("loop")).unwrap();
+    for (command, words) in [
+        ("", "exec: \"\": executable file not found in $PATH"),
+        ("plain", "exec: \"plain\": executable file not found in $PATH"),
+        ("/bin/plain", "exec: \"/bin/plain\": permission denied"),
+        ("loop", "exec: \"loop\": executable file not found in $PATH"),
+        ("/bin/lost", "exec: \"/bin/lost\": no such file or directory: the program is there"),
+        ("/no/such", "exec: \"/no/such\": stat /no/such: no such file or directory"),
+    ] {
+        bundle.configure(|config| config["process"]["args"] = json!([command]));
+        let output = bundle.run();
+        // In the log they are quoted.
+        let errors = text(&output.stderr).replace("\\\"", "\"");
+        assert!(!output.status.success() && errors.contains(words), "{command}: {errors}");
+    }
+    // A loop in the path is passed by.
+    bundle.configure(|config| {
+        config["process"]["args"] = json!(["true"]);
+        config["process"]["env"] = json!(["PATH=/round:/bin"]);
+    });
+    let output = bundle.run();
+    assert!(output.status.success(), "{}", text(&output.stderr));
+}

@@ -376,3 +376,26 @@ fn a_terminal_s_multiplexer_among_the_devices_is_the_container_s_own() {
     let output = home.runc(&["run", "f"]);
     assert_eq!(text(&output.stdout), "0\n/dev/ptmx\n", "{}", text(&output.stderr));
 }
+
+/// As rootless podman runs all its containers: the user namespace is podman's own, and the configuration names none.
+#[test]
+fn in_a_user_s_own_namespace_a_container_needs_no_other() {
+    let Some(home) = Home::new(&["sh", "-c", "id -u; echo > /dev/null; ls /dev/full; cat /mnt/given"]) else { return };
+    fs::create_dir(home.path("src")).unwrap();
+    fs::write(home.path("src/given"), "given\n").unwrap();
+    home.configure(|config| {
+        config["linux"]["namespaces"].as_array_mut().unwrap().retain(|namespace| namespace["type"] != "user");
+        for key in ["uidMappings", "gidMappings"] {
+            config["linux"].as_object_mut().unwrap().remove(key);
+        }
+        let mount =
+            json!({ "destination": "/mnt", "type": "bind", "source": home.path("src"), "options": ["rbind", "rw"] });
+        config["mounts"].as_array_mut().unwrap().push(mount);
+    });
+    let runc = home.path("runc");
+    let words = ["-U", "-r", "-m", &runc, "--root", &home.path("state"), "run", "g"];
+    let mut command = Command::new("unshare");
+    let output =
+        command.args(words).current_dir(home.0.path()).stdin(Stdio::null()).uid(USER).gid(USER).output().unwrap();
+    assert_eq!(text(&output.stdout), "0\n/dev/full\ngiven\n", "{}", text(&output.stderr));
+}

@@ -142,3 +142,48 @@ fn mappings_that_overlap_are_refused_before_there_is_a_process() {
     let errors = text(&bundle.run().stderr);
     assert!(errors.contains("uidMappings: the ID 9 of the container is mapped twice"), "{errors}");
 }
+
+/// The mapping beside the path stands for none there, and a bind that is mapped has that of the namespace.
+#[test]
+fn a_mapped_bind_beside_a_joined_namespace_has_its_mapping() {
+    let Some(bundle) = Bundle::new("joined-map", &["stat", "-c", "%u:%g", "/mnt/file"], without_group_of_terminals)
+    else {
+        return;
+    };
+    fs::create_dir(bundle.path("src")).unwrap();
+    fs::write(bundle.path("src/file"), "").unwrap();
+    let users = Other::new("user", &["-U"]);
+    for file in ["uid_map", "gid_map"] {
+        fs::write(format!("/proc/{}/{file}", users.0.id()), "0 200000 65536").unwrap();
+    }
+    std::os::unix::fs::chown(bundle.path("rootfs"), Some(200_000), Some(200_000)).unwrap();
+    bundle.configure(|config| {
+        with_users(config, map(0, 0, 1));
+        config["linux"]["namespaces"].as_array_mut().unwrap().last_mut().unwrap()["path"] = json!(users.path("user"));
+        let source = bundle.path("src");
+        let mount = json!({ "destination": "/mnt", "type": "bind", "source": source, "options": ["bind", "idmap"] });
+        config["mounts"].as_array_mut().unwrap().push(mount);
+    });
+    let output = bundle.run();
+    assert_eq!(text(&output.stdout), "0:0\n", "{}", text(&output.stderr));
+}
+
+/// podman sets this parameter for every container: a procfs of the host's PID namespace is not the user namespace's.
+#[test]
+fn a_parameter_is_set_beside_the_host_s_processes() {
+    let command = ["cat", "/proc/sys/net/ipv4/ping_group_range"];
+    let Some(bundle) = Bundle::new("host-pid", &command, without_group_of_terminals) else { return };
+    std::os::unix::fs::chown(bundle.path("rootfs"), Some(100_000), Some(100_000)).unwrap();
+    bundle.configure(|config| {
+        with_users(config, map(0, 100_000, 65_536));
+        config["linux"]["namespaces"].as_array_mut().unwrap().retain(|namespace| namespace["type"] != "pid");
+        for mount in config["mounts"].as_array_mut().unwrap() {
+            if mount["destination"] == "/proc" {
+                *mount = json!({ "destination": "/proc", "type": "bind", "source": "/proc", "options": ["rbind"] });
+            }
+        }
+        config["linux"]["sysctl"] = json!({ "net.ipv4.ping_group_range": "0 0" });
+    });
+    let output = bundle.run();
+    assert_eq!(text(&output.stdout), "0\t0\n", "{}", text(&output.stderr));
+}
