@@ -32,6 +32,7 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 
 pub use options::{DEFAULT_DATA_ROOT, DEFAULT_EXEC_ROOT, DEFAULT_HOST};
+pub use wharf_monitor::{INIT_NAME, init_main, offer_init};
 
 /// Runs `wharf daemon ARGS` until it is told to stop. Must be called while the process has one thread.
 pub fn main(args: &[OsString]) -> ExitCode {

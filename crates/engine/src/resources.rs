@@ -95,7 +95,8 @@ pub fn limits(host: &HostConfig) -> Result<Value> {
         cpu.insert("quota".into(), (r.nano_cpus / 10_000).into());
     }
     for (key, value) in [
-        ("shares", r.cpu_shares),
+        // As Docker: nearest to it what the kernel has.
+        ("shares", if r.cpu_shares > 0 { r.cpu_shares.clamp(2, 262_144) } else { 0 }),
         ("period", r.cpu_period),
         ("quota", r.cpu_quota),
         ("realtimePeriod", r.cpu_realtime_period),

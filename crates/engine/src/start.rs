@@ -241,7 +241,8 @@ impl Engine {
             restart: restart(record),
             health: health(record),
             attach: pending.iter().map(|p| p.attach.clone()).collect(),
-            init: record.host.init == Some(true),
+            // As Docker: who shares PIDs with others is not the one that reaps.
+            init: record.host.init == Some(true) && record.host.pid_mode.is_empty(),
         };
         Ok((launch, stacks.mounts))
     }

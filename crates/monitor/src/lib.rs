@@ -53,3 +53,4 @@ pub use error::{LaunchError, Result};
 pub use launch::{Attach, Health, Launch, LogConfig, Restart};
 pub use spawner::{Given, Launched, Spawner};
 pub use state::{Exit, HealthState, Probe, State};
+pub use wharf_runtime::{INIT_NAME, init_main, offer_init};

@@ -55,8 +55,9 @@ impl Bundle {
             config.entry("linux").or_insert(json!({}));
         }
         devices::add_defaults(&mut value);
+        let zero_is_none = value.get("ociVersion").and_then(Value::as_str).is_some_and(is_before_1_3);
         if let Some(resources) = value.pointer_mut("/linux/resources") {
-            drop_absent_limit(resources);
+            drop_absent_limit(resources, zero_is_none);
         }
         warnings.extend(take_other_platforms(&mut value));
         let spec: Spec = serde_json::from_value(value).map_err(|error| bad(&path, &error))?;
@@ -142,13 +143,22 @@ fn root_sources(config: &mut Value, bundle: &Path) {
 
 /// `pids` without a limit limits nothing (runtime-spec 1.3, config-linux, "PIDs"): the type would make 0 of it, which is
 /// a limit.
-pub(crate) fn drop_absent_limit(resources: &mut Value) {
-    let absent = |pids: &Value| pids.get("limit").is_none_or(Value::is_null);
+pub(crate) fn drop_absent_limit(resources: &mut Value, zero_is_none: bool) {
+    let none = |limit: &Value| limit.is_null() || zero_is_none && limit.as_i64() == Some(0);
+    let absent = |pids: &Value| pids.get("limit").is_none_or(none);
     if let Some(resources) = resources.as_object_mut()
         && resources.get("pids").is_some_and(absent)
     {
         resources.remove("pids");
     }
+}
+
+/// There 0 was what a limit is that nobody has given.
+fn is_before_1_3(version: &str) -> bool {
+    version
+        .strip_prefix("1.")
+        .and_then(|rest| rest.split('.').next())
+        .is_some_and(|minor| matches!(minor, "0" | "1" | "2"))
 }
 
 /// Sections for other platforms than Linux (runtime-spec, config, "Platform-specific configuration"); what is told of them.

@@ -156,7 +156,14 @@ fn make(
     };
     let created = wharf_runtime::create(launch).map_err(|error| {
         let hook = matches!(error.cause(), RuntimeError::Hook(_) | RuntimeError::ContainerHook(_));
-        (unwritten.take().unwrap_or_else(|| Failure::from(error)), hook)
+        let ended = matches!(error.cause(), RuntimeError::Vanished);
+        let told = if ended && container.group.is_made() && container.group.usage().oom_kills > 0 {
+            // runc's words.
+            Failure::new("container init was OOM-killed (memory limit too low?)")
+        } else {
+            Failure::from(error)
+        };
+        (unwritten.take().unwrap_or(told), hook)
     })?;
     container.record.creating = false;
     container.record.lent = created.lent_devices().cloned();

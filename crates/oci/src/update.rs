@@ -67,7 +67,7 @@ pub(crate) fn run(global: &Global, given: &Given) -> Result<u8> {
         None => from_flags(given)?,
     };
     let mut asked = without_nothing(asked);
-    drop_absent_limit(&mut asked);
+    drop_absent_limit(&mut asked, false);
     let resources: LinuxResources =
         serde_json::from_value(asked.clone()).map_err(|error| Failure::new(format!("invalid resources: {error}")))?;
     let odd = |error: serde_json::Error| Failure::new(error.to_string());

@@ -33,6 +33,8 @@ pub(crate) struct Birth<'a> {
     pub(crate) late_rootfs: Option<&'a Path>,
     pub(crate) stdio: &'a Stdio,
     pub(crate) init: bool,
+    /// The program that an init goes on as.
+    pub(crate) init_program: Option<BorrowedFd<'a>>,
     /// Where the start is waited for, if not at the parent's.
     pub(crate) gate: Option<BorrowedFd<'a>>,
     /// The process is in another user namespace than who has made the gate.
@@ -163,7 +165,7 @@ fn set_up(plan: &Plan, birth: &Birth<'_>, visitor: &mut Option<OwnedFd>) -> Step
         wait_for_start(socket)?;
     }
     if birth.init {
-        return init::become_init(&plan.process, socket);
+        return init::become_init(&plan.process, socket, birth.init_program);
     }
     become_program(&plan.process, || hooks(Point::StartContainer, "created"))
 }

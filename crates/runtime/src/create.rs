@@ -19,6 +19,7 @@ use crate::capabilities;
 use crate::child::{self, Birth};
 use crate::entering::{GoBetween, reap_soon};
 use crate::hooks::{HookSet, Point};
+use crate::init;
 use crate::mapping;
 use crate::net_devices::{self, LentDevices, MovedDevices};
 use crate::patience::Patience;
@@ -224,6 +225,7 @@ fn make(launch: &Launch<'_>, init: bool, devices: &mut Option<MovedDevices>) -> 
         filter.wait_at_gate();
     }
     let patience = Patience::of(&plan, launch)?;
+    let init_program = if init { init::program_of_init() } else { None };
     let child = bear(&mut plan, birth.as_ref().map(AsFd::as_fd), |plan| {
         // With the parent's end open in the child too, the parent's death would not end the stream: the child's
         // copy of that fd becomes another of its own end.
@@ -237,6 +239,7 @@ fn make(launch: &Launch<'_>, init: bool, devices: &mut Option<MovedDevices>) -> 
             late_rootfs,
             stdio: &launch.stdio,
             init,
+            init_program: init_program.as_ref().map(AsFd::as_fd),
             gate: launch.lifecycle.gate,
             other_user: plan.in_user_namespace(),
             hooks: launch.lifecycle.hooks,

@@ -38,7 +38,7 @@ pub(crate) fn become_program_as_confined(process: &ProcessPlan, last: impl FnOnc
 }
 
 /// The environment with the home in it, where nobody has said that.
-fn home_variable(process: &ProcessPlan) -> Option<Words> {
+pub(crate) fn home_variable(process: &ProcessPlan) -> Option<Words> {
     process.homeless.then(|| process.environment.with(home(process.uid)))
 }
 

@@ -1,29 +1,95 @@
 //! An init of our own as the container's first process: it starts the program, reaps what is orphaned, passes
 //! signals on, and ends as the program does.
 //!
-//! It is a copy of the runtime's process and no program of its own, so nothing has to be found or executed in the
-//! container. What that copy holds is nothing for the container: it stays undumpable, so nobody without the right to
-//! trace any process of the host can look into it, and it takes on the program's own identity, capabilities and
-//! filter, so taking it over would gain nothing.
+//! It is a copy of the runtime's process until it is confined as the program is: undumpable, for what that copy holds
+//! is nothing for the container. Then it becomes a program of its own, this binary in a role that is nothing but an init,
+//! so that those in the container may look at it as at any other first process (`/proc/1/environ`, `/proc/1/fd/1`).
+//! The binary is executed as what cannot be written to (CVE-2019-5736). Where the caller has not offered that role, or
+//! the container's filter does not allow it, the copy goes on by itself, and stays undumpable.
 
 use std::convert::Infallible;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd};
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::io::{Errno, retry_on_intr};
 use rustix::pipe::PipeFlags;
 use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions};
 use wharf_sys::process::{Namespaces, clone3, exit_now, pidfd_signal};
-use wharf_sys::{disposition, fds};
+use wharf_sys::{disposition, fds, own_program};
 
-use crate::identity::{become_program, confine_ourselves, forbid_privileges, settle, settle_ourselves};
+use crate::identity::{become_program, confine_ourselves, forbid_privileges, home_variable, settle, settle_ourselves};
 use crate::process::ProcessPlan;
 use crate::report::Failure;
 
 /// What cannot be: the program's end was not seen.
 const UNKNOWN: u8 = 255;
 
+/// The name that this binary is called by in the role of an init, [`init_main`]: as Docker's is.
+pub const INIT_NAME: &str = "docker-init";
+/// Where that role is told the number of the program's process.
+const TOLD: i32 = 3;
+/// What the program waits for the end of.
+const HELD: i32 = 4;
+/// This process's program has that role.
+static OFFERED: AtomicBool = AtomicBool::new(false);
+
+/// Says that this process's program calls [`init_main`] when its name is [`INIT_NAME`]: inits of its containers may be
+/// that.
+pub fn offer_init() {
+    OFFERED.store(true, Ordering::Relaxed);
+}
+
+pub(crate) fn program_of_init() -> Option<OwnedFd> {
+    if OFFERED.load(Ordering::Relaxed) { own_program::read_only_handle() } else { None }
+}
+
+/// The role of an init, which [`crate::create_with_init`] starts.
+pub fn init_main() -> ExitCode {
+    let mut number = [0; 4];
+    let told = fds::adopt(TOLD).and_then(|pipe| rustix::io::read(pipe, &mut number));
+    let program = Pid::from_raw(i32::from_ne_bytes(number)).filter(|_| told == Ok(4));
+    let Some(program) = program else {
+        eprintln!("{INIT_NAME}: this is the first process of containers with `--init`, and is started by Wharf alone");
+        return ExitCode::from(125);
+    };
+    // What it is called by is nothing that it depends on.
+    let _ = wharf_sys::process::set_name(c"wharf-init");
+    // From here on the program finds it as it stays.
+    drop(fds::adopt(HELD));
+    match rustix::process::pidfd_open(program, PidfdFlags::empty()) {
+        Ok(pidfd) => exit_now(reap(program).unwrap_or_else(|| serve(program, pidfd.as_fd()))),
+        Err(_) => ExitCode::from(UNKNOWN),
+    }
+}
+
+/// Goes on as [`init_main`]. Returns when that cannot be.
+fn go_on_as(file: BorrowedFd<'_>, process: &ProcessPlan, program: Pid, confines: BorrowedFd<'_>) -> Result<(), Errno> {
+    let (number, told) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
+    rustix::io::write(&told, &program.as_raw_nonzero().get().to_ne_bytes())?;
+    let above = above_all(&number)?;
+    drop((told, number));
+    fds::pass_on(above.as_fd(), TOLD)?;
+    fds::pass_on(confines, HELD)?;
+    // As Docker's init is called.
+    let arguments = process.arguments.after([c"/sbin/docker-init".to_owned(), c"--".to_owned()]);
+    let home = home_variable(process);
+    let failure = own_program::start(file, &arguments, home.as_ref().unwrap_or(&process.environment));
+    drop((fds::adopt(TOLD), fds::adopt(HELD)));
+    Err(failure)
+}
+
+/// A copy that is not at the places of [`TOLD`] and [`HELD`].
+fn above_all(fd: impl AsFd) -> Result<OwnedFd, Errno> {
+    rustix::io::fcntl_dupfd_cloexec(fd, HELD + 1)
+}
+
 /// Becomes the init.
-pub(crate) fn become_init(process: &ProcessPlan, socket: BorrowedFd<'_>) -> Result<Infallible, Failure> {
+pub(crate) fn become_init(
+    process: &ProcessPlan,
+    socket: BorrowedFd<'_>,
+    own: Option<BorrowedFd<'_>>,
+) -> Result<Infallible, Failure> {
     // Before there is anybody to send one: none is lost.
     disposition::block_all().map_err(Failure::at("hold back signals"))?;
     // It has the runtime's capabilities until it is confined: the program starts only then.
@@ -40,12 +106,18 @@ pub(crate) fn become_init(process: &ProcessPlan, socket: BorrowedFd<'_>) -> Resu
     let pid = child.map_err(Failure::at("make the program's process"))?.pid;
     // The socket is kept so far that a failure can be told; with its closing here and in the program the runtime
     // knows that all went well.
-    fds::close_all_but(3, &[socket_number, confines_number])
+    let own_number = own.map_or(socket_number, |own| own.as_raw_fd());
+    fds::close_all_but(3, &[socket_number, confines_number, own_number])
         .map_err(Failure::at("close what the init does not need"))?;
-    let adopt = |number| fds::adopt(number).map_err(Failure::at("keep the connection to the runtime"));
+    let adopt = |number| {
+        let keep = fds::adopt(number).and_then(above_all);
+        keep.map_err(Failure::at("keep the connection to the runtime"))
+    };
+    let own = own.map(|own| adopt(own.as_raw_fd())).transpose()?;
     let (socket, confines) = (adopt(socket_number)?, adopt(confines_number)?);
     let confined = wharf_sys::process::set_name(c"wharf-init")
         .and_then(|()| rustix::process::pidfd_open(pid, PidfdFlags::empty()))
+        .and_then(above_all)
         .map_err(Failure::at("watch the program"))
         .and_then(|pidfd| {
             settle_ourselves(process)?;
@@ -55,6 +127,10 @@ pub(crate) fn become_init(process: &ProcessPlan, socket: BorrowedFd<'_>) -> Resu
         });
     match confined {
         Ok(pidfd) => {
+            if let Some(own) = own {
+                // It has failed where it returns: the container's filter is against it.
+                let _ = go_on_as(own.as_fd(), process, pid, confines.as_fd());
+            }
             drop((confines, socket));
             exit_now(serve(pid, pidfd.as_fd()))
         }

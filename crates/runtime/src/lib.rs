@@ -68,6 +68,7 @@ pub use entering::{EXEC_PATIENCE, Entering, Starting};
 pub use error::RuntimeError;
 pub use exec::{Exec, begin_exec, exec};
 pub use hooks::{HookError, HookPlace, HookSet, Point};
+pub use init::{INIT_NAME, init_main, offer_init};
 pub use mount_options::MOUNT_OPTIONS;
 pub use net_devices::{LentDevices, network_of};
 pub use outside::mount_outside;

@@ -1,6 +1,6 @@
 //! What a new program must not inherit.
 
-use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use crate::{Result, check};
 
@@ -48,6 +48,15 @@ pub fn close_all_but(first: u32, kept: &[i32]) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Gives a program that is executed later a copy of `fd` as `place`, which nobody owns.
+///
+/// # Errors
+/// As dup2(2).
+pub fn pass_on(fd: BorrowedFd<'_>, place: i32) -> Result<()> {
+    // SAFETY: by this function's contract nobody owns what is closed at `place`; the copy is not closed on exec.
+    check(unsafe { libc::dup2(fd.as_raw_fd(), place) }.into()).map(drop)
 }
 
 /// Takes over the fd of this number, which nobody owns: it came by [`keep_only`] or from the parent.

@@ -128,6 +128,11 @@ fn start_from(file: BorrowedFd<'_>) -> Result<()> {
     let arguments = words(std::env::args_os().map(OsStringExt::into_vec).collect())?;
     let pairs = std::env::vars_os().map(|(name, value)| [name.into_vec(), value.into_vec()].join(&b'='));
     let environment = words(pairs.collect())?;
+    Err(start(file, &arguments, &environment))
+}
+
+/// Becomes the program that is open as `file` (execveat(2)). Returns only when that failed.
+pub fn start(file: BorrowedFd<'_>, arguments: &Words, environment: &Words) -> Errno {
     // SAFETY: the path and both arrays are NUL-terminated and live across the call, which changes nothing when it
     // fails and does not return when it succeeds.
     let returned = unsafe {
@@ -140,7 +145,14 @@ fn start_from(file: BorrowedFd<'_>) -> Result<()> {
             libc::AT_EMPTY_PATH,
         )
     };
-    check(returned).map(drop)
+    check(returned).err().unwrap_or(Errno::IO)
+}
+
+/// This program's file, if containers may run it and hold it: it is open as something that cannot be written to
+/// ([`protect`]).
+pub fn read_only_handle() -> Option<OwnedFd> {
+    let read_only = statvfs(OWN).is_ok_and(|found| found.f_flag.contains(StatVfsMountFlags::RDONLY)) || is_sealed();
+    open(OWN, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).ok().filter(|_| read_only)
 }
 
 #[cfg(test)]

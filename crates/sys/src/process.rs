@@ -153,6 +153,11 @@ impl Words {
         Self::new(self.strings.iter().cloned().chain([word]).collect())
     }
 
+    /// `first` and then these.
+    pub fn after(&self, first: impl IntoIterator<Item = std::ffi::CString>) -> Self {
+        Self::new(first.into_iter().chain(self.strings.iter().cloned()).collect())
+    }
+
     /// A NULL-terminated array of pointers, valid as long as this value.
     pub(crate) fn as_ptr(&self) -> *const *const libc::c_char {
         self.pointers.as_ptr()

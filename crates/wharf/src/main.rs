@@ -14,6 +14,7 @@ fn main() -> ExitCode {
     let first = args.first().and_then(|word| word.to_str()).unwrap_or("");
     match (program.as_str(), first) {
         (wharf_dns::PROGRAM_NAME, _) => wharf_dns::main(&args),
+        (wharf_daemon::INIT_NAME, _) => wharf_daemon::init_main(),
         ("dockerd", _) => protected(|| wharf_daemon::main(&args)),
         ("runc" | "crun" | "wharf-oci", _) => oci(&args),
         (_, "daemon") => protected(|| wharf_daemon::main(&args[1..])),
@@ -37,5 +38,6 @@ fn protected(role: impl FnOnce() -> ExitCode) -> ExitCode {
     if let Err(errno) = wharf_sys::own_program::protect() {
         eprintln!("wharf: containers may come to write to this program: it cannot be started read-only: {errno}");
     }
+    wharf_daemon::offer_init();
     role()
 }

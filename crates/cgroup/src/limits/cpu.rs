@@ -12,6 +12,9 @@ const REAL_TIME: &str = "a limit on real-time CPU time";
 /// Microseconds; the kernel's own (sched-bwc.rst).
 pub(crate) const PERIOD: u64 = 100_000;
 
+/// The least and the most that v1 keeps (kernel/sched/sched.h, `MIN_SHARES`, `MAX_SHARES`).
+const SHARES: (u64, u64) = (2, 262_144);
+
 pub(super) fn apply(group: &Group, resources: &LinuxResources) -> Result<()> {
     let Some(cpu) = resources.cpu() else { return Ok(()) };
     let shares = cpu.shares().filter(|shares| *shares != 0);
@@ -23,6 +26,13 @@ pub(super) fn apply(group: &Group, resources: &LinuxResources) -> Result<()> {
             controller.write("cpu.idle", &idle.to_string(), "an idle group")?;
         }
         if let Some(shares) = shares {
+            // There the kernel would take another number than the one asked for; in runc's words.
+            if !controller.v2 && shares < SHARES.0 {
+                return Err(CgroupError::Unsupported("the minimum allowed cpu-shares is 2"));
+            }
+            if !controller.v2 && shares > SHARES.1 {
+                return Err(CgroupError::Unsupported("the maximum allowed cpu-shares is 262144"));
+            }
             let (file, value) =
                 if controller.v2 { ("cpu.weight", weight_of_shares(shares)) } else { ("cpu.shares", shares) };
             controller.write(file, &value.to_string(), "a share of CPU time")?;
@@ -35,7 +45,7 @@ pub(super) fn apply(group: &Group, resources: &LinuxResources) -> Result<()> {
 
 /// v1 shares (2 to 262144) as a v2 weight (1 to 10000), by the formula of runc and crun.
 pub(crate) fn weight_of_shares(shares: u64) -> u64 {
-    let shares = shares.clamp(2, 262_144);
+    let shares = shares.clamp(SHARES.0, SHARES.1);
     1 + ((shares - 2) * 9_999) / 262_142
 }
 

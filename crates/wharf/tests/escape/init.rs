@@ -103,9 +103,45 @@ fn the_init_is_not_the_container_s_to_replace() {
     say(&d, &["run", "-d", "--init", "--cap-add", "SYS_PTRACE", "--name", "init", "replaces", "sleep", "1000"]).ok();
     let tries = "cat /bin/busybox > /proc/1/exe; cp /bin/busybox /proc/1/exe; echo x > /proc/1/mem; tr -d '\\0' < /proc/1/environ; true";
     let said = exec(&d, "init", tries);
-    assert_eq!(said.out, "", "{}", said.out);
+    assert_eq!(said.out.replace("HOSTNAME=", " ").split(' ').next(), Some("PATH=/bin"), "{}", said.out);
+    assert!(!said.out.contains("wharf"), "it shows what the daemon was started with: {}", said.out);
     assert_eq!(std::fs::read(WHARF).unwrap(), before);
-    // Nor is what it was started with shown.
     let shown = exec(&d, "init", "tr '\\0' ' ' < /proc/1/cmdline").ok();
-    assert!(!shown.contains('/') && !shown.contains("wharf-test"), "{shown}");
+    assert_eq!(shown.trim(), "/sbin/docker-init -- sleep 1000");
+}
+
+/// Images log to `/proc/1/fd/1` and read the environment of the first process, as cron's do.
+#[test]
+fn it_is_looked_at_as_any_first_process_and_not_written_to() {
+    let Some(d) = Daemon::start() else { return };
+    let look = "echo out > /proc/1/fd/1; tr '\\0' '\\n' < /proc/1/environ | grep ^A=; tr '\\0' ' ' < /proc/1/cmdline; echo; \
+                ls /proc/1/fd | tr '\\n' ' '; { : >> /proc/1/exe; } 2>&1 | grep -o 'Read-only file system'; true";
+    let run = |options: &[&str]| {
+        say(&d, &[&["run", "--rm", "--init", "-e", "A=b"], options, &["busybox", "sh", "-c", look]].concat())
+    };
+    let profile = d.path().join("profile.json");
+    std::fs::write(
+        &profile,
+        r#"{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{"names":["execveat"],"action":"SCMP_ACT_ERRNO"}]}"#,
+    )
+    .unwrap();
+    let own = format!("seccomp={}", profile.display());
+    for options in [&[][..], &["-u", "web"], &["--privileged"], &["--security-opt", "no-new-privileges"]] {
+        let said = run(options).ok();
+        let lines: Vec<&str> = said.lines().collect();
+        assert_eq!(lines[..2], ["out", "A=b"], "{options:?}: {said}");
+        assert!(lines[2].starts_with("/sbin/docker-init -- sh -c echo"), "{options:?}: {said}");
+        // Its streams, and the program's process.
+        assert_eq!(lines[3].split(' ').take(4).collect::<Vec<_>>().join(" "), "0 1 2 3", "{options:?}: {said}");
+        assert!(options.contains(&"web") || said.contains("Read-only file system"), "{options:?}: {said}");
+    }
+    // A filter that forbids it to become a program leaves the copy, which nobody looks into.
+    let said = say(&d, &["run", "--rm", "--init", "--security-opt", &own, "busybox", "cat", "/proc/1/comm"]).ok();
+    assert_eq!(said, "wharf-init");
+    // Who shares the host's processes has none, as with Docker.
+    assert_eq!(say(&d, &["run", "--rm", "--init", "--pid", "host", "busybox", "echo", "ran"]).ok(), "ran");
+    let called =
+        std::process::Command::new("bash").args(["-c", &format!("exec -a docker-init {WHARF} 3<&-")]).output().unwrap();
+    let words = String::from_utf8_lossy(&called.stderr).into_owned();
+    assert!(called.status.code() == Some(125) && words.contains("started by Wharf alone"), "{words}");
 }

@@ -67,6 +67,7 @@ fn limits_are_updated_by_flags_and_by_files() {
 fn a_limit_of_no_processes_is_a_limit() {
     let words = ["sh", "-c", "echo in; (echo forked); echo last"];
     let Some(bundle) = Bundle::new("pids", &words, |config| {
+        config["ociVersion"] = json!("1.3.0");
         config["linux"]["resources"]["pids"] = json!({ "limit": 0 });
     }) else {
         return;
@@ -225,4 +226,37 @@ fn without_a_controller_of_devices_their_rules_fail_closed() {
         config["linux"]["resources"]["devices"] = json!([{ "allow": true, "access": "rwm" }]);
     });
     assert_eq!(run(), (Some(0), String::new()));
+}
+
+/// Up to 1.2 a limit of 0 processes was none, and so it is in what engines of that time write.
+#[test]
+fn of_an_older_configuration_no_processes_are_no_limit() {
+    let Some(bundle) = Bundle::new("old-pids", &["sh", "-c", "true | true; echo piped"], |config| {
+        config["ociVersion"] = json!("1.0.2-dev");
+        config["linux"]["resources"]["pids"] = json!({ "limit": 0 });
+    }) else {
+        return;
+    };
+    let output = bundle.run();
+    assert_eq!(text(&output.stdout), "piped\n", "{}", text(&output.stderr));
+}
+
+#[test]
+fn a_limit_too_low_to_begin_with_is_told() {
+    let Some(bundle) = Bundle::sleeper("too-low", |config| {
+        config["linux"]["resources"]["memory"] = json!({ "limit": 4096 });
+    }) else {
+        return;
+    };
+    let output = bundle.run();
+    assert!(text(&output.stderr).contains("memory limit too low?"), "{}", text(&output.stderr));
+    if is_v2() {
+        return;
+    }
+    for (shares, words) in [(1, "the minimum allowed cpu-shares is 2"), (262_145, "the maximum allowed cpu-shares is")]
+    {
+        bundle.configure(|config| config["linux"]["resources"] = json!({ "cpu": { "shares": shares } }));
+        let output = bundle.run();
+        assert!(text(&output.stderr).contains(words), "{}", text(&output.stderr));
+    }
 }
