@@ -14,6 +14,7 @@ fn main() -> ExitCode {
     let first = args.first().and_then(|word| word.to_str()).unwrap_or("");
     match (program.as_str(), first) {
         (wharf_dns::PROGRAM_NAME, _) => wharf_dns::main(&args),
+        (wharf_relay::PROGRAM_NAME, _) => wharf_relay::main(&args),
         ("dockerd", _) => protected(|| wharf_daemon::main(&args)),
         ("runc" | "crun" | "wharf-oci", _) => oci(&args),
         (_, "daemon") => protected(|| wharf_daemon::main(&args[1..])),
