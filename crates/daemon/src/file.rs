@@ -35,6 +35,7 @@ pub(crate) struct File {
     pub(crate) mtu: Option<u32>,
     pub(crate) default_address_pools: Option<Vec<Pool>>,
     pub(crate) ip_forward: Option<bool>,
+    pub(crate) userland_proxy: Option<bool>,
     pub(crate) publish_policy: Option<String>,
     pub(crate) dns: Option<Vec<String>>,
     pub(crate) dns_search: Option<Vec<String>>,
@@ -149,6 +150,7 @@ const KEYS: &[&str] = &[
     "mtu",
     "default-address-pools",
     "ip-forward",
+    "userland-proxy",
     "publish-policy",
     "dns",
     "dns-search",
@@ -177,7 +179,6 @@ const KEYS: &[&str] = &[
     "userns-remap",
     // No-ops: what they ask for is always so, or has no meaning here.
     "live-restore",
-    "userland-proxy",
     "features",
     "builder",
     "experimental",

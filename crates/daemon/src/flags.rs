@@ -81,7 +81,7 @@ pub(crate) fn command() -> Command {
         .arg(switch("debug", "Enable debug mode").short('D'))
         .arg(value("shutdown-timeout", "Default shutdown timeout").value_parser(value_parser!(i64)))
         .arg(switch("live-restore", "Containers run on when the daemon ends: always so, the flag changes nothing"))
-        .arg(switch("userland-proxy", "There is none: the flag changes nothing"))
+        .arg(switch("userland-proxy", "Publish ports on the host's IPv6 for containers with IPv4 alone, by one process (default true)"))
         .arg(switch("ip6tables", "The same for IPv6: only true is possible"))
         .arg(switch("iptables", "Rules are nftables of the daemon's own: only true is possible"))
         .arg(value("storage-driver", "Containers' files are an overlay: overlay2 or none given").short('s'))

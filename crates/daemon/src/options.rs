@@ -51,6 +51,7 @@ pub(crate) struct Options {
     pub(crate) mtu: Option<u32>,
     pub(crate) pools: Vec<(String, u8)>,
     pub(crate) ip_forward: bool,
+    pub(crate) userland_proxy: bool,
     pub(crate) publish_policy: String,
     /// Most bytes that the data root may take.
     pub(crate) storage_max: Option<u64>,
@@ -110,6 +111,7 @@ impl Options {
             ("mtu", self.mtu == other.mtu),
             ("default-address-pool", self.pools == other.pools),
             ("ip-forward", self.ip_forward == other.ip_forward),
+            ("userland-proxy", self.userland_proxy == other.userland_proxy),
             ("publish-policy", self.publish_policy == other.publish_policy),
             ("storage-max-bytes", self.storage_max == other.storage_max),
             ("dns", self.dns == other.dns),
@@ -328,6 +330,7 @@ fn join(given: &ArgMatches, file: File) -> Result<Options, String> {
         mtu: given.get_one::<u32>("mtu").copied().or(file.mtu),
         pools,
         ip_forward: switch("ip-forward", file.ip_forward, true),
+        userland_proxy: switch("userland-proxy", file.userland_proxy, true),
         publish_policy,
         storage_max,
         dns: list("dns", file.dns),

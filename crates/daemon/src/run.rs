@@ -366,6 +366,7 @@ fn network_options(options: &Options, instance: &str) -> Result<NetworkOptions, 
         instance: instance.into(),
         ip_forward: options.ip_forward,
         bridge: options.bridge.clone(),
+        relay: options.userland_proxy.then(|| options.exec_root.clone()),
     })
 }
 

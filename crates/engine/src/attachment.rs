@@ -1,11 +1,11 @@
 //! Networks and containers: who is on which, joined and left.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
-use wharf_network::{EndpointRequest, NetworkRecord, Published};
+use wharf_network::{EndpointRequest, NetworkRecord, Protocol, Published};
 
 use crate::endpoint::{self, Asked};
 use crate::engine::{Engine, blocking, to_its_end};
@@ -191,8 +191,15 @@ impl Engine {
         if there.is_empty() {
             return self.publish(record, addresses).map(Some);
         }
-        let is_new = |address: &&IpAddr| there.iter().all(|port| port.host_ip.is_ipv4() != address.is_ipv4());
-        let Some(new) = addresses.iter().find(is_new).copied() else { return Ok(None) };
+        if addresses.iter().any(IpAddr::is_ipv6) && self.networks().is_relayed(&record.id) {
+            // The kernel can lead there what a process has passed on until now.
+            self.networks().unpublish_relayed(&record.id)?;
+        }
+        let still = self.networks().published(&record.id);
+        let is_new = |address: &&IpAddr| still.iter().all(|port| port.host_ip.is_ipv4() != address.is_ipv4());
+        let Some(new) = addresses.iter().find(is_new).copied() else {
+            return self.relay_more(record, network, addresses);
+        };
         let is_bound = network.host_binding.is_none_or(|ip| ip.is_unspecified() || ip.is_ipv4() == new.is_ipv4());
         let mut requests = crate::ports::requests(&record.config, &record.host)?;
         requests.retain(|request| request.host_ip.map_or(is_bound, |ip| ip.is_ipv4() == new.is_ipv4()));
@@ -205,9 +212,37 @@ impl Engine {
             }
         }
         self.networks().publish(&record.id, &[new], &requests)?;
+        Ok(Some(self.ports_of(record)))
+    }
+
+    /// Publishes ports on the host's IPv6, too, of a container that has got an address of IPv4 alone.
+    fn relay_more(&self, record: &Container, network: &NetworkRecord, addresses: &[IpAddr]) -> Result<Option<Ports>> {
+        let there = self.networks().published(&record.id);
+        let [four @ IpAddr::V4(_)] = addresses else { return Ok(None) };
+        let is_bound = network.host_binding.is_none_or(|ip| ip.is_unspecified() || ip.is_ipv6());
+        if there.iter().any(|port| port.host_ip.is_ipv6()) || !self.networks().can_relay() {
+            return Ok(None);
+        }
+        let mut requests = crate::ports::requests(&record.config, &record.host)?;
+        requests.retain(|request| request.host_ip.map_or(is_bound, |ip| ip.is_ipv6()));
+        requests.retain(|request| request.protocol != Protocol::Sctp);
+        for request in requests.iter_mut().filter(|request| request.host_ip.is_none()) {
+            let same =
+                |port: &&Published| (port.container_port, port.protocol) == (request.container_port, request.protocol);
+            let number = there.iter().find(same).map(|port| (port.host_port, port.host_port));
+            request.host_port = number.or(request.host_port);
+            let local = there.iter().find(same).is_some_and(|port| port.host_ip.is_loopback());
+            request.host_ip = Some(if local { Ipv6Addr::LOCALHOST.into() } else { Ipv6Addr::UNSPECIFIED.into() });
+        }
+        self.networks().publish(&record.id, &[*four], &requests)?;
+        Ok(Some(self.ports_of(record)))
+    }
+
+    /// What a container exposes and publishes.
+    fn ports_of(&self, record: &Container) -> Ports {
         let mut ports = record.ports.keys().map(|port| (port.clone(), None)).collect();
         crate::ports::note(&mut ports, &self.networks().published(&record.id));
-        Ok(Some(ports))
+        ports
     }
 
     /// What a container has published after it has left a network: what was published there is on another that leads out
@@ -226,9 +261,7 @@ impl Engine {
                     tracing::warn!("ports of container {} are not published at {addresses:?}: {error}", record.id);
                 }
             }
-            let mut ports = record.ports.keys().map(|port| (port.clone(), None)).collect();
-            crate::ports::note(&mut ports, &self.networks().published(&record.id));
-            return ports;
+            return self.ports_of(record);
         }
         let addresses = endpoint::first_of_each(rest.into_iter().flat_map(|(_, addresses)| addresses));
         self.publish(record, &addresses).unwrap_or_else(|error| {

@@ -219,10 +219,15 @@ impl Engine {
         }
     }
 
-    /// The sockets keep the container's namespace alive: they go with its monitor, also while no daemon is there.
+    /// The sockets keep the container's namespace alive, and those of relayed ports are the host's: they go with its monitor, also while no daemon is there.
     pub(crate) fn bind_names(&self, record: &Container, monitor: i32) {
         let networks = self.networks_with_names(&record.networks);
         let monitor = Pid::from_raw(monitor).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
+        if let Some(monitor) = &monitor
+            && let Err(error) = self.networks().hang_relayed(&record.id, monitor.as_fd())
+        {
+            tracing::warn!("container {}: {error}", record.id);
+        }
         let (Some(monitor), false) = (monitor, networks.is_empty()) else { return };
         let container = self.asker(record, &networks, &record.networks);
         if let Err(error) = self.with_dns(|server| server.put_container(&container, None, Some(monitor.as_fd()))) {

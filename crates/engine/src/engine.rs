@@ -208,6 +208,7 @@ impl Engine {
         let (engine, store) = (self.clone(), self.store().clone());
         blocking(move || {
             engine.leave_names();
+            engine.networks().leave();
             store.flush().map_err(|e| EngineError::from_source("cannot write the state of containers", &e))
         })
         .await

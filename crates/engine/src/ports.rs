@@ -48,7 +48,9 @@ pub(crate) fn requests(config: &Config, host: &HostConfig) -> Result<Vec<PortReq
 /// Notes what is published beside what is only exposed.
 pub(crate) fn note(ports: &mut BTreeMap<String, Option<Vec<PortBinding>>>, published: &[Published]) {
     for one in published {
-        let binding = PortBinding { host_ip: one.host_ip.to_string(), host_port: one.host_port.to_string() };
+        // Where a network routes, the container's own port is open and the host has none for it.
+        let number = if one.host_port == 0 { String::new() } else { one.host_port.to_string() };
+        let binding = PortBinding { host_ip: one.host_ip.to_string(), host_port: number };
         let key = format!("{}/{}", one.container_port, one.protocol);
         ports.entry(key).or_default().get_or_insert_default().push(binding);
     }

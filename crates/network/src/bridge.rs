@@ -8,7 +8,7 @@ use wharf_netlink::MacAddress;
 use wharf_netlink::route::{Batch, Bridge, Connection, Link};
 
 use crate::mark::{self, Mark};
-use crate::{Ipv4Net, Ipv6Net, NetworkError, NetworkRecord, Result, sysctl};
+use crate::{GatewayMode, Ipv4Net, Ipv6Net, NetworkError, NetworkRecord, Result, sysctl};
 
 /// The address of every bridge on its link, as Docker has it.
 pub(crate) const LINK_LOCAL: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
@@ -79,19 +79,21 @@ pub(crate) fn ensure(route: &Connection, instance: &str, record: &NetworkRecord)
         return Err(NetworkError::NotFound(record.name.clone()));
     };
     let mut wanted: Vec<(IpAddr, u8)> = Vec::new();
-    if let (Some(subnet), Some(gateway)) = (record.subnet, record.gateway) {
+    let own4 = record.gateway.filter(|_| !record.is_without_address4());
+    if let (Some(subnet), Some(gateway)) = (record.subnet, own4) {
         wanted.push((gateway.into(), subnet.prefix()));
         // Without it the host's own packets from 127.0.0.1 to a published port would have no way to the container.
         sysctl::ensure(&format!("ipv4/conf/{name}/route_localnet"), "1")?;
     }
-    if record.pool6.is_none() && ours && sysctl::has_ipv6() {
+    let pool6 = record.pool6.as_ref().filter(|_| record.mode6 != GatewayMode::Isolated);
+    if pool6.is_none() && ours && sysctl::has_ipv6() {
         // Nobody speaks IPv6 there, neither as a router (CVE-2020-13401) nor by addresses of a time when it had some. Some
         // hosts let nobody set it; then what is new there has no IPv6 of ours either.
         if let Err(error) = sysctl::ensure(&format!("ipv6/conf/{name}/disable_ipv6"), "1") {
             tracing::warn!("the bridge {name} keeps the host's IPv6: {error}");
         }
     }
-    if let Some(pool) = &record.pool6 {
+    if let Some(pool) = pool6 {
         // Hosts may have it off for what comes new; and no container is this host's router.
         sysctl::ensure(&format!("ipv6/conf/{name}/disable_ipv6"), "0")?;
         sysctl::ensure(&format!("ipv6/conf/{name}/accept_ra"), "0")?;

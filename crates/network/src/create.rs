@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use crate::NetworkOptions;
-use crate::{CreateNetwork, Ipv4Net, NetworkError, NetworkRecord, Pool6, PoolRequest, Result, ipam_request};
+use crate::{
+    CreateNetwork, GatewayMode, Ipv4Net, NetworkError, NetworkRecord, Pool6, PoolRequest, Result, ipam_request,
+};
 
 /// Options of the bridge driver that are understood; what else begins so is refused, as its effect would be missed.
 const NAME: &str = "com.docker.network.bridge.name";
@@ -14,17 +16,14 @@ const DEFAULT_BRIDGE: &str = "com.docker.network.bridge.default_bridge";
 const MTU: &str = "com.docker.network.driver.mtu";
 /// What a container's interfaces are called, instead of `eth`.
 pub(crate) const PREFIX: &str = "com.docker.network.container_iface_prefix";
-const GATEWAY_MODE: [&str; 2] =
-    ["com.docker.network.bridge.gateway_mode_ipv4", "com.docker.network.bridge.gateway_mode_ipv6"];
+const GATEWAY_MODE4: &str = "com.docker.network.bridge.gateway_mode_ipv4";
+const GATEWAY_MODE6: &str = "com.docker.network.bridge.gateway_mode_ipv6";
+const INHIBIT4: &str = "com.docker.network.bridge.inhibit_ipv4";
+/// Names of links, with colons between them.
+const TRUSTED: &str = "com.docker.network.bridge.trusted_host_interfaces";
 /// Stand for the fields of the request; for the daemon's `default-network-opts`.
 const ENABLE_IPV4: &str = "com.docker.network.enable_ipv4";
 const ENABLE_IPV6: &str = "com.docker.network.enable_ipv6";
-const UNDONE: [&str; 4] = [
-    "com.docker.network.bridge.inhibit_ipv4",
-    GATEWAY_MODE[0],
-    GATEWAY_MODE[1],
-    "com.docker.network.bridge.trusted_host_interfaces",
-];
 
 /// Longest name of a link.
 const MAX_LINK_NAME: usize = 15;
@@ -65,6 +64,10 @@ pub(crate) fn predefined(name: &str, driver: &str) -> Result<NetworkRecord> {
         mtu: 0,
         icc: true,
         masquerade: false,
+        mode4: GatewayMode::Nat,
+        mode6: GatewayMode::Nat,
+        inhibit4: false,
+        trusted: Vec::new(),
         host_binding: None,
         predefined: true,
     })
@@ -161,13 +164,22 @@ fn options(record: &mut NetworkRecord) -> Result<()> {
             HOST_BINDING => record.host_binding = Some(value.parse().map_err(|_| invalid(&key, &value))?),
             // With three digits behind it.
             PREFIX if value.is_empty() || value.len() > MAX_LINK_NAME - 3 => return Err(invalid(&key, &value)),
-            // What we do.
-            mode if GATEWAY_MODE.contains(&mode) && matches!(value.as_str(), "" | "nat") => {}
-            undone if UNDONE.contains(&undone) => {
-                return Err(NetworkError::NotImplemented(format!("the network option {key} is not done yet")));
+            GATEWAY_MODE4 => record.mode4 = value.parse().map_err(NetworkError::Invalid)?,
+            GATEWAY_MODE6 => record.mode6 = value.parse().map_err(NetworkError::Invalid)?,
+            INHIBIT4 => record.inhibit4 = boolean(&value).ok_or_else(|| invalid(&key, &value))?,
+            TRUSTED => {
+                let is_name = |name: &str| (1..=MAX_LINK_NAME).contains(&name.len());
+                if !value.split(':').all(is_name) {
+                    return Err(invalid(&key, &value));
+                }
+                record.trusted = value.split(':').map(str::to_owned).collect();
             }
             _ => {}
         }
+    }
+    if !record.internal && [record.mode4, record.mode6].contains(&GatewayMode::Isolated) {
+        let message = "gateway mode 'isolated' can only be used for an internal network";
+        return Err(NetworkError::Invalid(message.into()));
     }
     Ok(())
 }
@@ -197,7 +209,7 @@ fn addresses(record: &mut NetworkRecord, pools: &[PoolRequest], ipv6: bool) -> R
         ip_range: six.ip_range,
         aux_addresses: six.aux_addresses,
     });
-    if let Some(pool) = &mut record.pool6 {
+    if let Some(pool) = record.pool6.as_mut().filter(|_| record.mode6 != GatewayMode::Isolated) {
         pool.settle();
     }
     Ok(())
@@ -206,7 +218,7 @@ fn addresses(record: &mut NetworkRecord, pools: &[PoolRequest], ipv6: bool) -> R
 /// Completes a record with its IPv4 subnet: a gateway that was not named is the first address that is not taken.
 pub(crate) fn settle(record: &mut NetworkRecord, subnet: Ipv4Net) {
     record.subnet = Some(subnet.network());
-    if record.gateway.is_none() {
+    if record.gateway.is_none() && !record.is_without_gateway4() {
         let taken = record.aux_addresses.values().copied().collect();
         // As Docker: of the range that the user chose, if any.
         record.gateway = crate::ipam::lowest_free(record, &taken);
@@ -259,7 +271,16 @@ mod tests {
         let record = made(&request(&options, None)).unwrap();
         assert_eq!((record.icc, record.mtu, record.bridge.as_deref()), (false, 1400, Some("lan0")));
         assert_eq!((record.host_binding, record.masquerade), (Some(Ipv4Addr::LOCALHOST.into()), true));
-        for bad in [(ICC, "maybe"), (MTU, "1"), (NAME, "a/b"), (NAME, "sixteen-letters-"), (UNDONE[0], "true")] {
+        for bad in [
+            (ICC, "maybe"),
+            (MTU, "1"),
+            (NAME, "a/b"),
+            (NAME, "sixteen-letters-"),
+            (GATEWAY_MODE4, "isolated"),
+            (GATEWAY_MODE6, "else"),
+            (INHIBIT4, ""),
+            (TRUSTED, ""),
+        ] {
             assert!(made(&request(&[bad], None)).is_err(), "{bad:?}");
         }
     }

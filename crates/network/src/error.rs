@@ -3,6 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use wharf_netlink::NetlinkError;
+use wharf_relay::RelayError;
 use wharf_store::StoreError;
 
 /// What kind of failure it is; the server alone makes an HTTP status of it.
@@ -71,6 +72,8 @@ pub enum NetworkError {
     },
     #[error(transparent)]
     Netlink(#[from] NetlinkError),
+    #[error("cannot publish a port of the host's IPv6 for a container with IPv4 alone")]
+    Relay(#[from] RelayError),
     #[error(transparent)]
     Store(#[from] StoreError),
 }
@@ -98,6 +101,7 @@ impl NetworkError {
             | Self::NoPort
             | Self::Host { .. }
             | Self::Netlink(_)
+            | Self::Relay(_)
             | Self::Store(_) => ErrorKind::System,
         }
     }

@@ -13,7 +13,8 @@
 //!              a container that reaches one of its own network through the host (hairpin) becomes the bridge too,
 //!              or the answer would bypass the host and not be recognised; what leaves becomes the host
 //! forward      what belongs to a connection goes on; containers of a network reach one another; an internal network
-//!              is cut off; into a bridge comes only what was sent to a published port
+//!              is cut off; into a bridge comes only what was sent to a published port, into one that routes what is
+//!              for an open port of a container, or ICMP, and anything into one that is unprotected
 //! ```
 //!
 //! For IPv6 there is no `raw` and nothing of loopback in `prerouting`: the kernel takes no packet from or to `::1` from
@@ -29,6 +30,7 @@
 //!
 //! A container may use ports that containers of other networks publish, as everybody else may.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use wharf_netlink::nft::{
@@ -36,18 +38,24 @@ use wharf_netlink::nft::{
     Kind, Meta, Payload, Register, Set, Table, Verdict,
 };
 
-use crate::NetworkRecord;
+use crate::{GatewayMode, NetworkRecord};
 
 /// Our bridges.
 const BRIDGES: &str = "bridges";
 /// Bridges that nothing gets out of or in.
 const INTERNAL: &str = "internal";
-/// Pairs of one bridge and itself, where containers reach one another.
+/// Pairs of one bridge and itself, where containers reach one another, and of a link that is trusted and a bridge.
 const SAME: &str = "same";
 /// A bridge and its own addresses.
 const HOME: &str = "home";
 /// Addresses that the host hides behind its own.
 const MASQUERADED: &str = "masqueraded";
+/// Bridges whose containers are reached by their own addresses.
+const ROUTED: &str = "routed";
+/// Bridges that everything comes into.
+const UNPROTECTED: &str = "unprotected";
+/// Ports of containers that are reached by their own addresses.
+pub(crate) const OPEN: &str = "open";
 /// Ports of all the host's addresses.
 pub(crate) const PUBLISHED: &str = "published";
 /// Ports of one of the host's addresses.
@@ -88,7 +96,7 @@ const V6: Shape = Shape {
 /// A set's name, what its key and its data consist of, and whether its elements are ranges.
 type Parts = (&'static str, Vec<Kind>, Vec<Kind>, bool);
 
-fn sets(address: Kind) -> [Parts; 8] {
+fn sets(address: Kind) -> [Parts; 11] {
     let (link, protocol, port) = (Kind::LinkName, Kind::Protocol, Kind::Port);
     [
         (BRIDGES, vec![link], vec![], false),
@@ -96,6 +104,9 @@ fn sets(address: Kind) -> [Parts; 8] {
         (SAME, vec![link, link], vec![], false),
         (HOME, vec![link, address], vec![], true),
         (MASQUERADED, vec![address], vec![], true),
+        (ROUTED, vec![link], vec![], false),
+        (UNPROTECTED, vec![link], vec![], false),
+        (OPEN, vec![protocol, address, port], vec![], false),
         (PUBLISHED, vec![protocol, port], vec![address, port], false),
         (PUBLISHED_AT, vec![protocol, address, port], vec![address, port], false),
         (RANGES, vec![protocol, address, port], vec![address], true),
@@ -107,6 +118,9 @@ const LOCAL: [u8; 4] = 2u32.to_ne_bytes();
 const LOOPBACK: [u8; 4] = [127, 0, 0, 0];
 const LOOPBACK6: [u8; 16] = Ipv6Addr::LOCALHOST.octets();
 const LINK_LOCAL6: [u8; 16] = crate::bridge::LINK_LOCAL.octets();
+/// Numbers of protocols.
+const ICMP: [u8; 1] = [1];
+const ICMP6: [u8; 1] = [58];
 const FIRST: Register = Register(0);
 /// Behind a protocol.
 const SECOND: Register = Register(1);
@@ -196,6 +210,14 @@ pub(crate) fn rebuild(batch: &mut Batch, table: Table<'_>) {
     }
     let into = link_in(Meta::OutputName, BRIDGES);
     batch.add_rule(table, "forward", "", &[&into[..], &ct(Ct::Status, &CT_STATUS_DNAT), &[accept]].concat());
+    let unprotected = link_in(Meta::OutputName, UNPROTECTED);
+    batch.add_rule(table, "forward", "", &[&unprotected[..], &[accept]].concat());
+    let routed = link_in(Meta::OutputName, ROUTED);
+    let icmp = if shape.family == Family::Ip { &ICMP } else { &ICMP6 };
+    let is_icmp = [protocol, Expression::Compare(Comparison::Equal, FIRST, icmp)];
+    batch.add_rule(table, "forward", "", &[&routed[..], &is_icmp, &[accept]].concat());
+    let is_open = [protocol, address, port(shape.third), Expression::Lookup { set: OPEN, key: FIRST, invert: false }];
+    batch.add_rule(table, "forward", "", &[&routed[..], &is_open, &[accept]].concat());
     batch.add_rule(table, "forward", "", &[&into[..], &[drop]].concat());
 }
 
@@ -291,7 +313,18 @@ fn network(record: &NetworkRecord, family: Family) -> Vec<(&'static str, Vec<Ele
     }
     let home = Element { key_end: Some(link().address(last)), ..plain(link().address(first)) };
     all.push((HOME, vec![home]));
-    if record.masquerade && !record.internal {
+    match record.mode(family) {
+        GatewayMode::Routed => all.push((ROUTED, vec![plain(link())])),
+        GatewayMode::NatUnprotected => all.push((UNPROTECTED, vec![plain(link())])),
+        GatewayMode::Nat | GatewayMode::Isolated => {}
+    }
+    let trusted: BTreeSet<&String> = record.trusted.iter().filter(|name| *name != bridge).collect();
+    let trusted: Vec<Element> =
+        trusted.into_iter().map(|name| plain(Key::new().link_name(name).link_name(bridge))).collect();
+    if !trusted.is_empty() {
+        all.push((SAME, trusted));
+    }
+    if record.masquerade && !record.internal && record.mode(family).hides() {
         let mut range = vec![plain(Key::new().address(first))];
         if let Some(behind) = behind {
             range.push(Element { ends_interval: true, ..plain(Key::new().address(behind)) });

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use wharf_netlink::nft::{self, Family};
 use wharf_netlink::route::Connection;
+use wharf_relay::Relay;
 use wharf_store::Store;
 
 use crate::Pool6;
@@ -13,8 +14,8 @@ use crate::background::Background;
 use crate::ports::Ports;
 use crate::state::{NETWORKS, Network, State};
 use crate::{
-    CreateNetwork, Endpoint, NetworkError, NetworkOptions, NetworkRecord, Result, bridge, create, firewall, foreign,
-    ipam, mark, pool6, sysctl,
+    CreateNetwork, Endpoint, GatewayMode, NetworkError, NetworkOptions, NetworkRecord, Result, bridge, create,
+    firewall, foreign, ipam, mark, pool6, sysctl,
 };
 
 /// All networks of a daemon. Cheap to clone.
@@ -36,6 +37,8 @@ pub(crate) struct Inner {
     nft: Mutex<nft::Connection>,
     /// Held while what the kernel has is made or removed; whether it was removed for good.
     changing: Mutex<bool>,
+    /// Where there is to be one.
+    pub(crate) relay: Option<Relay>,
     pub(crate) background: Background,
 }
 
@@ -96,9 +99,11 @@ impl Networks {
         let (state, groups) =
             store.read::<_, NetworkError>(|tx| Ok((State::load(tx)?, tx.list(crate::ports::PORTS)?)))?;
         let ports = Ports::new(groups.into_iter().collect::<BTreeMap<_, _>>());
+        let relay = options.relay.as_deref().map(Relay::new);
         let inner = Inner {
             store,
             options,
+            relay,
             state: Mutex::new(state),
             ports: Mutex::new(ports),
             nft: Mutex::new(nft::Connection::open()?),
@@ -219,6 +224,9 @@ impl Networks {
             None if ipv6 => {
                 let free = pool6::free_network(&options.default_pools6, &taken.v6).ok_or(NetworkError::NoPool)?;
                 record.pool6 = Some(Pool6::new(free));
+                if let Some(pool) = record.pool6.as_mut().filter(|_| record.mode6 == GatewayMode::Isolated) {
+                    pool.gateway = None;
+                }
             }
             None => {}
         }

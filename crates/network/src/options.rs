@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::Ipv6Addr;
+use std::path::PathBuf;
 
 use crate::{Ipv4Net, Ipv6Net};
 
@@ -42,6 +43,9 @@ pub struct NetworkOptions {
     /// The device of the default bridge; by default the one that carries our mark, or the first free of `wharf0`,
     /// `wharf1`….
     pub bridge: Option<String>,
+    /// The daemon's volatile directory, where the process has its socket that leads the host's IPv6 ports to containers
+    /// with IPv4 alone; `None` for none, whose ports are refused then.
+    pub relay: Option<PathBuf>,
 }
 
 impl Default for NetworkOptions {
@@ -63,6 +67,7 @@ impl Default for NetworkOptions {
             instance: String::from("00000000"),
             ip_forward: true,
             bridge: None,
+            relay: None,
         }
     }
 }

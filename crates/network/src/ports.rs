@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use wharf_netlink::nft::{Element, ElementEntry, Family, Key};
 use wharf_store::Table;
 
-use crate::firewall::{PUBLISHED, PUBLISHED_AT, RANGES};
+use crate::firewall::{OPEN, PUBLISHED, PUBLISHED_AT, RANGES};
 use crate::{NetworkError, PortRequest, Protocol, Published, Result, hold, sysctl};
 
 /// Rows by the container's ID.
@@ -25,11 +25,21 @@ pub(crate) struct Group {
     pub(crate) ports: Vec<Published>,
 }
 
-/// A port that is to be published, with all places: an address of the host's, and the container's of the same family.
+impl Group {
+    /// Whether a port of it is of the other family than the container's address: a process passes bytes on then.
+    pub(crate) fn relays(&self, port: &Published) -> bool {
+        port.host_ip.is_ipv4() != self.address.is_ipv4()
+    }
+}
+
+/// A port that is to be published, with all places: an address of the host's, and the container's, of
+/// the same family unless the port is to be relayed.
 #[derive(Clone, Debug)]
 pub(crate) struct Wanted {
     pub(crate) request: PortRequest,
     pub(crate) places: Vec<(IpAddr, IpAddr)>,
+    /// Places where no port of the host's is had: the container's own is open.
+    pub(crate) routed: Vec<(IpAddr, IpAddr)>,
 }
 
 /// Who has which ports.
@@ -38,7 +48,8 @@ pub(crate) struct Ports {
     /// By the container's ID; as in the rows.
     pub(crate) groups: BTreeMap<String, Vec<Group>>,
     taken: HashMap<(Protocol, u16), Vec<(IpAddr, String)>>,
-    held: HashMap<String, Vec<OwnedFd>>,
+    /// The sockets, of the ports that are held.
+    held: HashMap<String, Vec<(Published, OwnedFd)>>,
     /// Where the search for a free port goes on.
     next: u16,
 }
@@ -55,7 +66,7 @@ impl Ports {
     }
 
     pub(crate) fn add(&mut self, container: &str, group: Group) {
-        for port in &group.ports {
+        for port in group.ports.iter().filter(|port| port.host_port > 0) {
             let owners = self.taken.entry((port.protocol, port.host_port)).or_default();
             owners.push((port.host_ip, container.to_owned()));
         }
@@ -80,12 +91,30 @@ impl Ports {
 
     /// Takes groups back that [`Self::reserve`] has given.
     pub(crate) fn remove_groups(&mut self, container: &str, groups: &[Group]) {
+        let mut held = self.held.remove(container).unwrap_or_default();
         let mut rest = self.remove(container);
         rest.retain(|other| !groups.contains(other));
+        held.retain(|(port, _)| rest.iter().any(|group| group.ports.contains(port)));
         for group in rest {
             self.add(container, group);
         }
-        self.hold_again(container);
+        self.held.insert(container.to_owned(), held);
+    }
+
+    /// Takes single ports back, each of the group with its address.
+    pub(crate) fn remove_ports(&mut self, container: &str, gone: &[Group]) {
+        let mut held = self.held.remove(container).unwrap_or_default();
+        let mut rest = self.remove(container);
+        for group in &mut rest {
+            let goes = |port: &Published| gone.iter().any(|g| g.address == group.address && g.ports.contains(port));
+            let (out, stay): (Vec<_>, Vec<_>) = group.ports.iter().copied().partition(goes);
+            held.retain(|(port, _)| !out.contains(port));
+            group.ports = stay;
+        }
+        for group in rest.into_iter().filter(|group| !group.ports.is_empty()) {
+            self.add(container, group);
+        }
+        self.held.insert(container.to_owned(), held);
     }
 
     /// Finds and holds a host's port for each request, and notes them as `container`'s: a group for each address of the
@@ -94,11 +123,21 @@ impl Ports {
         let mut groups: BTreeMap<IpAddr, Vec<Published>> = BTreeMap::new();
         let mut held = Vec::new();
         for wanted in all {
-            let (host_port, sockets) = self.find(wanted, container, &groups)?;
             let PortRequest { container_port, protocol, .. } = wanted.request;
-            held.extend(sockets);
-            for (host_ip, address) in &wanted.places {
+            for (host_ip, address) in &wanted.routed {
+                let one = Published { container_port, protocol, host_ip: *host_ip, host_port: 0 };
+                let ports = groups.entry(*address).or_default();
+                if !ports.contains(&one) {
+                    ports.push(one);
+                }
+            }
+            if wanted.places.is_empty() {
+                continue;
+            }
+            let (host_port, sockets) = self.find(wanted, container, &groups)?;
+            for ((host_ip, address), socket) in wanted.places.iter().zip(sockets) {
                 let one = Published { container_port, protocol, host_ip: *host_ip, host_port };
+                held.extend(socket.map(|socket| (one, socket)));
                 groups.entry(*address).or_default().push(one);
             }
         }
@@ -116,8 +155,8 @@ impl Ports {
         wanted: &Wanted,
         container: &str,
         groups: &BTreeMap<IpAddr, Vec<Published>>,
-    ) -> Result<(u16, Vec<OwnedFd>)> {
-        let Wanted { request, places } = wanted;
+    ) -> Result<(u16, Vec<Option<OwnedFd>>)> {
+        let Wanted { request, places, .. } = wanted;
         let protocol = request.protocol;
         let attempt = |port: u16| {
             let mut held = Vec::new();
@@ -135,7 +174,7 @@ impl Ports {
                 if ours.any(|other| same(other) && meet(other.host_ip, address)) {
                     return taken(container);
                 }
-                held.extend(hold::hold(protocol, address, port)?);
+                held.push(hold::hold(protocol, address, port)?);
             }
             Ok((port, held))
         };
@@ -172,12 +211,21 @@ impl Ports {
         owners.iter().find(|(other, _)| meet(*other, address)).map(|(_, owner)| owner.as_str())
     }
 
-    /// Holds the ports of a container once more, after the daemon was away. What cannot be held is in the log.
-    pub(crate) fn hold_again(&mut self, container: &str) {
-        let mut held = Vec::new();
+    /// The socket of a port that is held.
+    pub(crate) fn socket(&self, container: &str, port: &Published) -> Option<&OwnedFd> {
+        self.held.get(container)?.iter().find(|(other, _)| other == port).map(|(_, socket)| socket)
+    }
+
+    /// Holds the ports of a container once more that are not, after the daemon was away; not those that `served` says yes
+    /// to, which the relay has. What cannot be held is in the log.
+    pub(crate) fn hold_again(&mut self, container: &str, served: impl Fn(&Published) -> bool) {
+        let mut held = self.held.remove(container).unwrap_or_default();
         for port in self.groups.get(container).into_iter().flatten().flat_map(|group| &group.ports) {
+            if port.host_port == 0 || served(port) || held.iter().any(|(other, _)| other == port) {
+                continue;
+            }
             match hold::hold(port.protocol, port.host_ip, port.host_port) {
-                Ok(socket) => held.extend(socket),
+                Ok(socket) => held.extend(socket.map(|socket| (*port, socket))),
                 Err(error) => tracing::warn!(%error, container, "a published port is not held"),
             }
         }
@@ -202,8 +250,15 @@ fn ephemeral() -> (u16, u16) {
 
 /// The elements of a group, by their map. Runs of at least two ports that are the same in the container are one
 /// element; whatever else is one per port.
-pub(crate) fn elements(container: &str, group: &Group) -> [(&'static str, Vec<Element>); 3] {
-    let mut ports = group.ports.clone();
+pub(crate) fn elements(container: &str, group: &Group) -> [(&'static str, Vec<Element>); 4] {
+    // What is relayed, the kernel does not send on.
+    let sent = group.ports.iter().filter(|port| !group.relays(port));
+    let (open, mut ports): (Vec<Published>, Vec<Published>) = sent.copied().partition(|port| port.host_port == 0);
+    let open = open.iter().map(|port| Element {
+        key: Key::new().protocol(port.protocol.number()).address(group.address).port(port.container_port),
+        comment: Some(container.to_owned()),
+        ..Element::default()
+    });
     ports.sort_unstable_by_key(|port| (port.protocol, port.host_ip, port.host_port));
     let (mut any, mut at, mut ranges) = (Vec::new(), Vec::new(), Vec::new());
     let mut rest = ports.as_slice();
@@ -230,7 +285,7 @@ pub(crate) fn elements(container: &str, group: &Group) -> [(&'static str, Vec<El
         }
         rest = &rest[run..];
     }
-    [(PUBLISHED, any), (PUBLISHED_AT, at), (RANGES, ranges)]
+    [(PUBLISHED, any), (PUBLISHED_AT, at), (RANGES, ranges), (OPEN, open.collect())]
 }
 
 /// How many ports at the head follow one another and are the same in the container.
@@ -266,9 +321,14 @@ pub(crate) fn read_element(family: Family, map: &str, element: &ElementEntry) ->
     };
     let port = |from: &[u8], at: usize| Some(u16::from_be_bytes(from.get(at..at + 2)?.try_into().ok()?));
     let protocol = Protocol::from_number(*element.key.first()?)?;
+    let any = if family == Family::Ip { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    if map == OPEN {
+        let container_port = port(&element.key, 4 + length)?;
+        let one = Published { container_port, protocol, host_ip: any, host_port: 0 };
+        return Some((element.comment.clone()?, Group { address: ip(&element.key, 4)?, ports: vec![one] }));
+    }
     let data = element.data.as_deref()?;
     let address = ip(data, 0)?;
-    let any = if family == Family::Ip { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
     let one = |host_ip, host_port, container_port| Published { container_port, protocol, host_ip, host_port };
     let ports = match map {
         PUBLISHED => vec![one(any, port(&element.key, 4)?, port(data, length)?)],
@@ -315,12 +375,12 @@ mod tests {
         let mut ports: Vec<_> = (8000..=8999).map(|number| port(any, number, number)).collect();
         ports.extend([port(any, 80, 8080), port(any, 81, 8081), port(local, 22, 22)]);
         ports.extend((9001..=9002).map(|number| port(local, number, number)));
-        ports.push(port(any, 9000, 9001));
+        ports.extend([port(any, 9000, 9001), port(any, 0, 443)]);
         let group = Group { address: web, ports };
         let made = elements("web", &group);
         assert_eq!(
             made.each_ref().map(|(map, elements)| (*map, elements.len())),
-            [(PUBLISHED, 3), (PUBLISHED_AT, 1), (RANGES, 2)]
+            [(PUBLISHED, 3), (PUBLISHED_AT, 1), (RANGES, 2), (OPEN, 1)]
         );
         let mut again = Vec::new();
         for (map, elements) in made {

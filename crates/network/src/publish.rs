@@ -19,11 +19,12 @@ impl Networks {
     ///
     /// What is published is reached from other hosts, from the host's own addresses, from its loopback and from other
     /// containers. A port without an address of the host's is published for every family that the container has, under
-    /// one number. In an internal network nothing is published, as Docker does.
+    /// one number; on IPv6 for one that has IPv4 alone, too, where there is a relay ([`NetworkOptions::relay`]). In an internal
+    /// network nothing is published, as Docker does.
     ///
     /// # Errors
     /// `PortTaken` names who has a port: a container, or a program of the host. `Invalid` for an address of the host's of
-    /// a family that the container does not have.
+    /// a family that the container does not have, but IPv6 with a relay.
     pub fn publish(&self, container: &str, addresses: &[IpAddr], ports: &[PortRequest]) -> Result<Vec<Published>> {
         let inner = &*self.inner;
         let mut reached = Vec::new();
@@ -38,10 +39,12 @@ impl Networks {
         if reached.is_empty() || ports.is_empty() {
             return Ok(Vec::new());
         }
-        let wanted: Vec<Wanted> = ports.iter().map(|port| inner.places(port, &reached)).collect::<Result<_>>()?;
+        let wanted: Vec<Wanted> =
+            ports.iter().map(|port| inner.places(container, port, &reached)).collect::<Result<_>>()?;
         let groups = inner.ports().reserve(container, &wanted)?;
-        let made = inner.write_groups(container).and_then(|()| inner.add_elements(container, &groups));
-        if let Err(error) = made {
+        let made = inner.write_groups(container).and_then(|()| inner.relay(container, &groups));
+        if let Err(error) = made.and_then(|()| inner.add_elements(container, &groups)) {
+            inner.stop_relaying(container, &groups);
             inner.ports().remove_groups(container, &groups);
             if let Err(left) = inner.write_groups(container) {
                 tracing::warn!(error = ?left, "the row of published ports is left");
@@ -63,6 +66,7 @@ impl Networks {
             return Ok(());
         }
         inner.delete_elements(container, &groups)?;
+        inner.stop_relaying(container, &groups);
         // Then the row, then the sockets: nobody else gets a port whose rule is still there.
         inner.store.write_soon::<_, NetworkError>(|tx| Ok(tx.delete(PORTS, container).map(drop)?))?;
         inner.ports().remove(container);
@@ -82,6 +86,7 @@ impl Networks {
             return Ok(());
         }
         inner.delete_elements(container, &gone)?;
+        inner.stop_relaying(container, &gone);
         inner.ports().remove_groups(container, &gone);
         // Forced to the disk: a row of before would publish again at an address that may be another's by then.
         let left = inner.ports().groups.get(container).cloned();
@@ -108,16 +113,25 @@ fn put_groups(tx: &WriteTx, container: &str, groups: Option<&[Group]>) -> Result
 
 impl Inner {
     /// Where a port is to be published: addresses of the host's, each with the container's of the same family.
-    fn places(&self, request: &PortRequest, reached: &[(IpAddr, NetworkRecord)]) -> Result<Wanted> {
-        let mut places = Vec::new();
+    fn places(&self, container: &str, request: &PortRequest, reached: &[(IpAddr, NetworkRecord)]) -> Result<Wanted> {
+        let (mut places, mut routed) = (Vec::new(), Vec::new());
         for (address, network) in reached {
+            if network.routes(*address) {
+                // Of the host's address the family counts alone.
+                if request.host_ip.is_none_or(|host_ip| host_ip.is_ipv4() == address.is_ipv4()) {
+                    let any4 = IpAddr::from(Ipv4Addr::UNSPECIFIED);
+                    routed.push((if address.is_ipv4() { any4 } else { Ipv6Addr::UNSPECIFIED.into() }, *address));
+                }
+                continue;
+            }
             let host_ip = match request.host_ip {
                 Some(host_ip) => Some(host_ip),
                 None => self.default_binding(address.is_ipv4(), network),
             };
             places.extend(host_ip.filter(|host_ip| host_ip.is_ipv4() == address.is_ipv4()).map(|ip| (ip, *address)));
         }
-        if places.is_empty() {
+        places.extend(self.relayed_place(container, request, reached)?);
+        if places.is_empty() && routed.is_empty() {
             let host_ip = request.host_ip.or_else(|| reached.iter().find_map(|(_, network)| network.host_binding));
             let six = host_ip.is_some_and(|host_ip| host_ip.is_ipv6());
             return Err(NetworkError::Invalid(format!(
@@ -129,12 +143,12 @@ impl Inner {
                 if six { "(`network create --ipv6`)" } else { "one" },
             )));
         }
-        Ok(Wanted { request: *request, places })
+        Ok(Wanted { request: *request, places, routed })
     }
 
     /// The address of the host's for a port that names none; `None` when the network's is of the other family. One that
     /// means all addresses means those of both families.
-    fn default_binding(&self, ipv4: bool, network: &NetworkRecord) -> Option<IpAddr> {
+    pub(crate) fn default_binding(&self, ipv4: bool, network: &NetworkRecord) -> Option<IpAddr> {
         let (any, local): (IpAddr, IpAddr) = if ipv4 {
             (Ipv4Addr::UNSPECIFIED.into(), Ipv4Addr::LOCALHOST.into())
         } else {
@@ -187,7 +201,10 @@ impl Inner {
 
     /// What has come for these ports before they were published must not go on to the host.
     fn forget_sent(&self, group: &Group) {
-        let ports = group.ports.iter().filter(|port| port.protocol == Protocol::Udp);
+        let ports = group
+            .ports
+            .iter()
+            .filter(|port| port.protocol == Protocol::Udp && port.host_port > 0 && !group.relays(port));
         let ipv6 = group.address.is_ipv6();
         let sent: Vec<_> = ports.map(|port| Exchanges::SentTo { port: port.host_port, ipv6 }).collect();
         if sent.len() <= MAX_FORGOTTEN {

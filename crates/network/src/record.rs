@@ -9,7 +9,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use wharf_netlink::MacAddress;
 
-use crate::{Ipv4Net, Pool6};
+use crate::{GatewayMode, Ipv4Net, Pool6};
 
 /// A network, as `inspect` shows it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -52,6 +52,16 @@ pub struct NetworkRecord {
     pub icc: bool,
     /// Whether what leaves the network gets the host's address.
     pub masquerade: bool,
+    #[serde(default)]
+    pub mode4: GatewayMode,
+    #[serde(default)]
+    pub mode6: GatewayMode,
+    /// The bridge gets no IPv4 address: somebody else is the gateway.
+    #[serde(default)]
+    pub inhibit4: bool,
+    /// Links of the host's that all ports of containers are open for.
+    #[serde(default)]
+    pub trusted: Vec<String>,
     /// The address that ports are published on when a request names none.
     pub host_binding: Option<IpAddr>,
     /// Made by us and not to be removed: `bridge`, `host`, `none`.
@@ -248,6 +258,7 @@ pub struct Published {
     pub container_port: u16,
     pub protocol: Protocol,
     pub host_ip: IpAddr,
+    /// 0 in a network that routes: then it is the container's own that is open, and no port of the host's.
     pub host_port: u16,
 }
 
@@ -276,6 +287,10 @@ pub(crate) fn sample() -> NetworkRecord {
         mtu: 1500,
         icc: true,
         masquerade: true,
+        mode4: GatewayMode::Nat,
+        mode6: GatewayMode::Nat,
+        inhibit4: false,
+        trusted: Vec::new(),
         host_binding: None,
         predefined: false,
     }

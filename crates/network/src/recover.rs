@@ -12,7 +12,7 @@ use crate::state::endpoint_key;
 use crate::{Endpoint, Ipv4Net, NetworkError, Networks, Result, background, bridge, firewall, foreign, ipam, sysctl};
 
 /// The maps that ports are in.
-const MAPS: [&str; 3] = [firewall::PUBLISHED, firewall::PUBLISHED_AT, firewall::RANGES];
+const MAPS: [&str; 4] = [firewall::PUBLISHED, firewall::PUBLISHED_AT, firewall::RANGES, firewall::OPEN];
 
 impl Networks {
     /// Frees what containers that are not `alive` (IDs) had: links, addresses, ports. Keeps what the others have, and
@@ -41,14 +41,17 @@ impl Networks {
         };
         self.inner.delete_rows(&dead)?;
         self.inner.forget_in_memory(&dead);
+        let relayed = self.inner.known_relayed(&alive)?;
         let publishers: Vec<String> = self.inner.ports().groups.keys().cloned().collect();
         for container in publishers {
             if alive.contains(container.as_str()) {
-                self.inner.ports().hold_again(&container);
+                let served = relayed.get(&container).map(Vec::as_slice).unwrap_or_default();
+                self.inner.ports().hold_again(&container, |port| served.contains(port));
             } else {
                 self.unpublish(&container)?;
             }
         }
+        self.inner.relay_missing(&relayed);
         Ok(())
     }
 
@@ -64,6 +67,7 @@ impl Networks {
         let marked = bridge::ours(&route.links()?, inner.instance());
         let names: Vec<&str> = marked.iter().map(|(name, _)| name.as_str()).collect();
         background::remove(&names)?;
+        self.leave();
         let nft = inner.nft();
         let mark = inner.mark();
         for family in inner.families() {
@@ -85,6 +89,7 @@ impl Networks {
         if *removed {
             return;
         }
+        inner.heal_relay();
         let mark = inner.mark();
         for family in inner.families() {
             let bridges = inner.bridges(family).len();

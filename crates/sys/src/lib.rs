@@ -14,6 +14,7 @@
 //! - [`seccomp`]: installing a filter.
 //! - [`message`]: file descriptors over unix sockets.
 //! - [`namespace`], [`netlink`]: a network of one's own, and options of the sockets that change it.
+//! - [`datagram`]: datagrams with the address that they came to.
 //! - [`socket`]: what of a socket's output has been read, and who is at its other end.
 //! - [`signals`], [`disposition`]: signals as something to read, and what becomes of them otherwise.
 //! - [`reaping`]: the ends of children that others may trace.
@@ -21,6 +22,7 @@
 
 pub mod apart;
 pub mod bpf;
+pub mod datagram;
 pub mod disposition;
 pub mod erofs;
 pub mod fds;

@@ -15,6 +15,7 @@ fn main() -> ExitCode {
     match (program.as_str(), first) {
         (wharf_dns::PROGRAM_NAME, _) => wharf_dns::main(&args),
         (wharf_daemon::INIT_NAME, _) => wharf_daemon::init_main(),
+        (wharf_relay::PROGRAM_NAME, _) => wharf_relay::main(&args),
         ("dockerd", _) => protected(|| wharf_daemon::main(&args)),
         ("runc" | "crun" | "wharf-oci", _) => oci(&args),
         (_, "daemon") => protected(|| wharf_daemon::main(&args[1..])),

@@ -24,6 +24,7 @@ mod peers;
 mod platforms;
 mod refuse;
 mod registries;
+mod relay;
 mod run;
 mod search;
 mod secrets;

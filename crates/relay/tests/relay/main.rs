@@ -1,0 +1,232 @@
+//! The process on this kernel: each case starts one, and sends real bytes through it over the host's loopback.
+//!
+//! Has its own `main`, since the process under test is this program, called by another name.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Ipv6Addr, Shutdown, SocketAddr, SocketAddrV6, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use rustix::net::sockopt::set_ipv6_v6only;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, getsockname, socket_with};
+use wharf_relay::{Port, Protocol, Relay};
+
+/// A named check; it panics when it fails.
+type Case = (&'static str, fn());
+
+const CASES: &[Case] = &[
+    ("bytes_go_both_ways_and_each_way_ends_by_itself", bytes_go_both_ways_and_each_way_ends_by_itself),
+    ("many_clients_at_once", many_clients_at_once),
+    ("who_is_refused_is_told", who_is_refused_is_told),
+    ("datagrams_come_back_from_where_they_went", datagrams_come_back_from_where_they_went),
+    ("the_process_outlives_who_started_it", the_process_outlives_who_started_it),
+    ("ports_end_with_what_they_hang_on", ports_end_with_what_they_hang_on),
+    ("what_is_no_socket_for_a_port_is_refused", what_is_no_socket_for_a_port_is_refused),
+];
+
+fn main() -> ExitCode {
+    let mut words = std::env::args_os();
+    let called = words.next().unwrap_or_default();
+    if Path::new(&called).file_name().is_some_and(|name| name == wharf_relay::PROGRAM_NAME) {
+        return wharf_relay::main(&words.collect::<Vec<_>>());
+    }
+    if TcpListener::bind("[::1]:0").is_err() {
+        println!("skipped: no IPv6 here");
+        return ExitCode::SUCCESS;
+    }
+    let wanted = std::env::args().skip(1).find(|word| !word.starts_with('-')).unwrap_or_default();
+    let mut failed = 0;
+    for (name, case) in CASES.iter().filter(|(name, _)| name.contains(&wanted)) {
+        let passed = std::panic::catch_unwind(case).is_ok();
+        println!("test {name} ... {}", if passed { "ok" } else { "FAILED" });
+        failed += usize::from(!passed);
+    }
+    ExitCode::from(u8::from(failed > 0))
+}
+
+/// A bound socket of the host's, and its port.
+fn held(kind: SocketType) -> (OwnedFd, SocketAddrV6) {
+    let socket = socket_with(AddressFamily::INET6, kind, SocketFlags::CLOEXEC, None).unwrap();
+    set_ipv6_v6only(&socket, true).unwrap();
+    bind(&socket, &SocketAddrV6::new(Ipv6Addr::UNSPECIFIED, 0, 0, 0)).unwrap();
+    let SocketAddr::V6(place) = getsockname(&socket).unwrap().try_into().unwrap() else { panic!("IPv6") };
+    (socket, place)
+}
+
+fn port(container: &str, protocol: Protocol, host: SocketAddrV6, target: SocketAddr) -> Port {
+    Port { container: container.into(), protocol, host, target }
+}
+
+/// A relay in a directory of its own, with one port that leads to `target`.
+fn relay(target: SocketAddr, protocol: Protocol) -> (tempfile::TempDir, Relay, u16) {
+    let dir = tempfile::tempdir().unwrap();
+    let relay = Relay::new(dir.path());
+    assert!(relay.known().unwrap().is_empty() && !relay.is_there(), "nothing is started before it is needed");
+    let kind = if protocol == Protocol::Tcp { SocketType::STREAM } else { SocketType::DGRAM };
+    let (socket, place) = held(kind);
+    relay.put(&[(port("a", protocol, place, target), socket.as_fd())]).unwrap();
+    (dir, relay, place.port())
+}
+
+fn end(relay: &Relay) {
+    relay.remove("a", &[]).unwrap();
+    relay.leave();
+    assert!(!relay.is_there());
+}
+
+fn connect(port: u16) -> TcpStream {
+    let stream = TcpStream::connect((Ipv6Addr::LOCALHOST, port)).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    stream
+}
+
+/// Sends back all that comes, and ends when that has.
+fn echo() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            std::thread::spawn(move || {
+                let mut stream = stream.unwrap();
+                let mut from = stream.try_clone().unwrap();
+                let _ = std::io::copy(&mut from, &mut stream);
+                let _ = stream.write_all(b"end");
+                let _ = stream.shutdown(Shutdown::Write);
+            });
+        }
+    });
+    address
+}
+
+fn bytes_go_both_ways_and_each_way_ends_by_itself() {
+    let (_dir, relay, port) = relay(echo(), Protocol::Tcp);
+    let mut stream = connect(port);
+    // More than all buffers on the way have room for.
+    let sent: Vec<u8> = (0..32u32 << 20).map(|i| (i % 251) as u8).collect();
+    let mut writer = stream.try_clone().unwrap();
+    let bytes = sent.clone();
+    let thread = std::thread::spawn(move || {
+        writer.write_all(&bytes).unwrap();
+        writer.shutdown(Shutdown::Write).unwrap();
+    });
+    let mut got = Vec::new();
+    stream.read_to_end(&mut got).unwrap();
+    thread.join().unwrap();
+    assert_eq!(&got[sent.len()..], b"end", "said after the client's end had come through");
+    assert!(got[..sent.len()] == sent[..]);
+    end(&relay);
+}
+
+fn many_clients_at_once() {
+    let (_dir, relay, port) = relay(echo(), Protocol::Tcp);
+    let mut all: Vec<TcpStream> = (0..200).map(|_| connect(port)).collect();
+    for (number, stream) in all.iter_mut().enumerate().rev() {
+        stream.write_all(format!("{number:04}").as_bytes()).unwrap();
+    }
+    for (number, stream) in all.iter_mut().enumerate() {
+        let mut answer = [0; 4];
+        stream.read_exact(&mut answer).unwrap();
+        assert_eq!(answer, format!("{number:04}").as_bytes());
+    }
+    // What goes through a port ends with it.
+    relay.remove("a", &[]).unwrap();
+    let mut rest = Vec::new();
+    match all[0].read_to_end(&mut rest) {
+        Ok(_) => assert!(rest.is_empty()),
+        Err(error) => assert_eq!(error.kind(), ErrorKind::ConnectionReset),
+    }
+    end(&relay);
+}
+
+fn who_is_refused_is_told() {
+    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let (_dir, relay, port) = relay(nobody, Protocol::Tcp);
+    let mut stream = connect(port);
+    assert_eq!(stream.read(&mut [0; 8]).unwrap_err().kind(), ErrorKind::ConnectionReset);
+    end(&relay);
+}
+
+fn datagrams_come_back_from_where_they_went() {
+    let server = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let target = server.local_addr().unwrap();
+    std::thread::spawn(move || {
+        let mut buffer = vec![0; 65536];
+        while let Ok((length, from)) = server.recv_from(&mut buffer) {
+            let _ = server.send_to(&buffer[..length], from);
+        }
+    });
+    let (_dir, relay, port) = relay(target, Protocol::Udp);
+    let clients: Vec<UdpSocket> = (0..8).map(|_| UdpSocket::bind("[::1]:0").unwrap()).collect();
+    let words = [vec![b'x'; 1], vec![b'y'; 1400], vec![b'z'; 9000], Vec::new()];
+    for word in &words {
+        for client in &clients {
+            client.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+            client.send_to(word, (Ipv6Addr::LOCALHOST, port)).unwrap();
+        }
+        for client in &clients {
+            let mut buffer = vec![0; 65536];
+            let (length, from) = client.recv_from(&mut buffer).unwrap();
+            assert_eq!((&buffer[..length], from), (&word[..], (Ipv6Addr::LOCALHOST, port).into()));
+        }
+    }
+    end(&relay);
+}
+
+fn the_process_outlives_who_started_it() {
+    let target = echo();
+    let (dir, first, number) = relay(target, Protocol::Tcp);
+    let mut stream = connect(number);
+    stream.write_all(b"one").unwrap();
+    stream.read_exact(&mut [0; 3]).unwrap();
+    drop(first);
+    stream.write_all(b"two").unwrap();
+    let mut answer = [0; 3];
+    stream.read_exact(&mut answer).unwrap();
+    assert_eq!(&answer, b"two");
+    let relay = Relay::new(dir.path());
+    assert!(relay.is_there());
+    let known = relay.known().unwrap();
+    assert_eq!(known.len(), 1);
+    assert_eq!((known[0].host.port(), known[0].target), (number, target));
+    // More ports than go in one message.
+    let sockets: Vec<_> = (0..150).map(|_| held(SocketType::STREAM)).collect();
+    let more: Vec<_> =
+        sockets.iter().map(|(socket, place)| (port("b", Protocol::Tcp, *place, target), socket.as_fd())).collect();
+    relay.put(&more).unwrap();
+    assert_eq!(relay.known().unwrap().len(), 151);
+    relay.remove("b", &[(Protocol::Tcp, sockets[0].1)]).unwrap();
+    assert_eq!(relay.known().unwrap().len(), 150);
+    relay.leave();
+    assert!(relay.is_there(), "it has ports");
+    relay.remove("b", &[]).unwrap();
+    end(&relay);
+}
+
+fn ports_end_with_what_they_hang_on() {
+    let (_dir, relay, _) = relay(echo(), Protocol::Tcp);
+    let mut child = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+    let pid = rustix::process::Pid::from_child(&child);
+    let process = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).unwrap();
+    relay.hang("a", process.as_fd()).unwrap();
+    assert_eq!(relay.known().unwrap().len(), 1);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !relay.known().unwrap().is_empty() {
+        assert!(Instant::now() < deadline, "the ports stay");
+        std::thread::yield_now();
+    }
+    end(&relay);
+}
+
+fn what_is_no_socket_for_a_port_is_refused() {
+    let target = echo();
+    let (_dir, relay, _) = relay(target, Protocol::Tcp);
+    let (socket, place) = held(SocketType::DGRAM);
+    let refused = relay.put(&[(port("b", Protocol::Tcp, place, target), socket.as_fd())]).unwrap_err();
+    assert!(refused.to_string().contains("of another kind"), "{refused}");
+    assert_eq!(relay.known().unwrap().len(), 1);
+    end(&relay);
+}
