@@ -34,8 +34,12 @@ pub enum VolumeError {
     ShortName(String),
     #[error("create {0}: volume name is too long, names have at most 255 characters")]
     LongName(String),
-    #[error("create {name}: error looking up volume plugin {driver}: plugin \"{driver}\" not found")]
-    NoDriver { name: String, driver: String },
+    #[error("{action} {name}: {why}")]
+    NoDriver { action: &'static str, name: String, why: String },
+    #[error("{action} {name}: {why}")]
+    Plugin { action: &'static str, name: String, why: String },
+    #[error("create {name}: driver '{driver}' already has volume '{name}': volume name must be unique")]
+    OtherDriver { name: String, driver: String },
     #[error("create {name}: {why}")]
     Options { name: String, why: String },
     #[error("error while mounting volume '{}': failed to mount local volume: {what}", path.display())]
@@ -73,10 +77,14 @@ impl VolumeError {
     /// What kind of failure it is.
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::NotFound(_) | Self::NoDriver { .. } => ErrorKind::NotFound,
+            Self::NotFound(_) => ErrorKind::NotFound,
+            // In a start nobody has named it.
+            Self::NoDriver { action: "mount" | "unmount", .. } => ErrorKind::System,
+            Self::NoDriver { .. } => ErrorKind::NotFound,
             Self::Name(_) | Self::ShortName(_) | Self::LongName(_) | Self::Options { .. } => ErrorKind::Invalid,
-            Self::InUse { .. } => ErrorKind::Conflict,
+            Self::InUse { .. } | Self::OtherDriver { .. } => ErrorKind::Conflict,
             Self::Mount { .. }
+            | Self::Plugin { .. }
             | Self::File { .. }
             | Self::Copy { .. }
             | Self::Path(_)

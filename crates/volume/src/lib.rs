@@ -11,17 +11,24 @@
 //!
 //! A volume with the options of a mount has it on `_data` while a container uses it.
 //!
+//! A plugin's volume is where the plugin says, and its directory here has room for what is ours; which containers a plugin
+//! has mounted it for is in a table of its own, so that it hears of their end from the next daemon, too.
+//!
 //! - [`Volumes`]: creates, lists, removes, mounts, and fills from an image. [`Volume`]: one of them.
+//! - [`Plugins`]: drivers of volumes that are programs of others.
 
+mod driven;
 mod error;
 mod fill;
 mod fsck;
 mod mounting;
 mod name;
+mod plugin;
 mod record;
 mod volumes;
 
 pub use error::{ErrorKind, VolumeError};
+pub use plugin::Plugins;
 pub use record::{CreateVolume, Volume};
 pub use volumes::Volumes;
 

@@ -37,5 +37,6 @@ mod tcp;
 mod terminal;
 mod token_server;
 mod update;
+mod volume_plugins;
 mod volumes;
 mod why;
