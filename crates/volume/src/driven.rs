@@ -38,6 +38,8 @@ impl Volumes {
             options: request.options.clone(),
             anonymous,
             scope: driver.scope(),
+            snapshots: Default::default(),
+            from_dir: None,
         };
         make_dir(&self.dir().join(name))?;
         // A crash before leaves a volume that the plugin lists.
@@ -203,6 +205,7 @@ fn shown(driver: &str, told: Told, scope: Option<String>) -> Volume {
         anonymous: false,
         mountpoint: PathBuf::new(),
         status: Default::default(),
+        snapshots: Vec::new(),
     };
     take_over(&mut volume, Some(told));
     volume

@@ -1,6 +1,7 @@
 //! What a volume is, and what is asked for.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -27,6 +28,47 @@ pub struct Volume {
     pub mountpoint: PathBuf,
     /// What a plugin says of it beside that.
     pub status: Map<String, Value>,
+    /// Names of its snapshots.
+    pub snapshots: Vec<String>,
+}
+
+/// The content of a volume at some time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Snapshot {
+    pub volume: String,
+    pub name: String,
+    /// RFC 3339, UTC.
+    pub created: String,
+    /// Bytes on the disk, where somebody has counted; blocks that are shared count.
+    pub size: Option<u64>,
+    /// What was left out when it was made, in words.
+    pub skipped: Vec<String>,
+}
+
+/// What is copied: a volume, or a snapshot of it (`VOLUME@SNAPSHOT`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Origin {
+    pub volume: String,
+    pub snapshot: Option<String>,
+}
+
+impl Origin {
+    /// Reads `VOLUME` or `VOLUME@SNAPSHOT`; no volume's name has the sign.
+    pub fn parse(text: &str) -> Self {
+        match text.split_once('@') {
+            Some((volume, snapshot)) => Self { volume: volume.into(), snapshot: Some(snapshot.into()) },
+            None => Self { volume: text.into(), snapshot: None },
+        }
+    }
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.snapshot {
+            Some(snapshot) => write!(f, "{}@{snapshot}", self.volume),
+            None => f.write_str(&self.volume),
+        }
+    }
 }
 
 impl Volume {
@@ -53,7 +95,7 @@ pub struct CreateVolume {
 }
 
 /// The row of a volume, by its name. What can be computed (the path) is not in it.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Row {
     pub(crate) driver: String,
     pub(crate) created: String,
@@ -66,6 +108,17 @@ pub(crate) struct Row {
     /// Of a plugin's volume, when it was made.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub(crate) scope: String,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) snapshots: BTreeMap<String, SnapshotRow>,
+    /// The name that its directory has until it is renamed to the volume's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) from_dir: Option<String>,
+}
+
+/// What is known of a snapshot.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct SnapshotRow {
+    pub(crate) created: String,
 }
 
 impl Row {
@@ -82,6 +135,7 @@ impl Row {
             // A plugin's is where the plugin says.
             mountpoint: if local { mountpoint } else { PathBuf::new() },
             status: Map::new(),
+            snapshots: self.snapshots.into_keys().collect(),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! All volumes of a store.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::{self, DirBuilder};
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
@@ -19,6 +19,8 @@ pub(crate) const TABLE: Table = Table::new("volumes");
 pub(crate) const DATA: &str = "_data";
 /// No volume's name begins with a dot.
 pub(crate) const REMOVING: &str = ".removing-";
+/// Content on its way in.
+pub(crate) const MAKING: &str = ".making-";
 
 /// The volumes of a store. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -63,6 +65,7 @@ impl Volumes {
     pub fn open_with(store: Store, plugins: Plugins) -> Result<Self> {
         let volumes = Self::open_bare(store, plugins)?;
         volumes.inner.sweep()?;
+        volumes.sweep_staged()?;
         Ok(volumes)
     }
 
@@ -108,6 +111,8 @@ impl Volumes {
                 options: request.options.clone(),
                 anonymous,
                 scope: String::new(),
+                snapshots: BTreeMap::new(),
+                from_dir: None,
             };
             let path = self.path(&name);
             // The directory first: one without a row is harmless, a row without its directory is not.
@@ -167,7 +172,10 @@ impl Volumes {
             };
             let containers = in_use(name);
             if !containers.is_empty() {
-                return Err(VolumeError::InUse { name: name.to_owned(), containers });
+                return Err(VolumeError::InUse { action: "remove", name: name.to_owned(), containers });
+            }
+            if !volume.snapshots.is_empty() && !force {
+                return Err(VolumeError::HasSnapshots { name: name.to_owned(), snapshots: volume.snapshots });
             }
             if !volume.is_local() {
                 self.remove_by_plugin(&volume, force)?;
@@ -228,9 +236,10 @@ impl Volumes {
         unwanted: &dyn Fn(&Volume) -> bool,
         in_use: &dyn Fn(&str) -> Vec<String>,
     ) -> Result<Vec<(Volume, u64)>> {
-        // What is elsewhere is not this host's to throw away.
+        // What is elsewhere is not this host's to throw away, and of what has snapshots somebody takes care.
+        let own = |volume: &Volume| volume.is_plain() && volume.snapshots.is_empty();
         let goes = |volume: &Volume| {
-            volume.is_plain() && (all || volume.anonymous) && unwanted(volume) && in_use(&volume.name).is_empty()
+            own(volume) && (all || volume.anonymous) && unwanted(volume) && in_use(&volume.name).is_empty()
         };
         let sized = |volume: Volume| {
             let size = disk_usage(&volume.mountpoint);
@@ -292,29 +301,31 @@ impl Volumes {
     }
 
     fn mount_or_keep(&self, name: &str, user: &str, kept: Option<&Path>) -> Result<PathBuf> {
-        self.locked(name, || {
-            let volume = self.get(name)?;
-            let path = if !volume.is_local() {
-                match kept {
-                    Some(path) => path.to_owned(),
-                    None => self.mount_by_plugin(&volume, user)?,
+        self.locked(name, || self.mount_held(&self.get(name)?, user, kept))
+    }
+
+    /// The caller has the volume's lock.
+    pub(crate) fn mount_held(&self, volume: &Volume, user: &str, kept: Option<&Path>) -> Result<PathBuf> {
+        let path = if !volume.is_local() {
+            match kept {
+                Some(path) => path.to_owned(),
+                None => self.mount_by_plugin(volume, user)?,
+            }
+        } else {
+            if let Some(wanted) = Wanted::of(&volume.options) {
+                // After a crash of the daemon it is mounted already.
+                if !mounting::is_mounted(&volume.mountpoint) {
+                    wanted.mount(&volume.mountpoint)?;
                 }
-            } else {
-                if let Some(wanted) = Wanted::of(&volume.options) {
-                    // After a crash of the daemon it is mounted already.
-                    if !mounting::is_mounted(&volume.mountpoint) {
-                        wanted.mount(&volume.mountpoint)?;
-                    }
-                }
-                volume.mountpoint.clone()
-            };
-            let mut users = self.users();
-            let used = users.entry(name.to_owned()).or_default();
-            used.users.insert(user.to_owned());
-            used.path.clone_from(&path);
-            used.mounted = !volume.is_plain();
-            Ok(path)
-        })
+            }
+            volume.mountpoint.clone()
+        };
+        let mut users = self.users();
+        let used = users.entry(volume.name.clone()).or_default();
+        used.users.insert(user.to_owned());
+        used.path.clone_from(&path);
+        used.mounted = !volume.is_plain();
+        Ok(path)
     }
 
     /// `user` does not use the volume any more.
@@ -322,28 +333,31 @@ impl Volumes {
     /// # Errors
     /// When it cannot be unmounted.
     pub fn release(&self, name: &str, user: &str) -> Result<()> {
-        self.locked(name, || {
-            let (mounted, left) = {
-                let mut users = self.users();
-                let Some(used) = users.get_mut(name) else { return Ok(()) };
-                if !used.users.remove(user) {
-                    return Ok(());
-                }
-                let (mounted, left) = (used.mounted, used.users.len());
-                if left == 0 {
-                    users.remove(name);
-                }
-                (mounted, left)
-            };
-            if !mounted {
+        self.locked(name, || self.release_held(name, user))
+    }
+
+    /// The caller has the volume's lock.
+    pub(crate) fn release_held(&self, name: &str, user: &str) -> Result<()> {
+        let (mounted, left) = {
+            let mut users = self.users();
+            let Some(used) = users.get_mut(name) else { return Ok(()) };
+            if !used.users.remove(user) {
                 return Ok(());
             }
-            match self.find(name)? {
-                Some(volume) if !volume.is_local() => self.unmount_by_plugin(&volume, user),
-                _ if left == 0 => self.unmount(name),
-                _ => Ok(()),
+            let (mounted, left) = (used.mounted, used.users.len());
+            if left == 0 {
+                users.remove(name);
             }
-        })
+            (mounted, left)
+        };
+        if !mounted {
+            return Ok(());
+        }
+        match self.find(name)? {
+            Some(volume) if !volume.is_local() => self.unmount_by_plugin(&volume, user),
+            _ if left == 0 => self.unmount(name),
+            _ => Ok(()),
+        }
     }
 
     /// Unmounts what nobody uses: the daemon was killed, and those who used it have ended since.
@@ -360,7 +374,7 @@ impl Volumes {
         self.unmount_unused_by_plugins();
     }
 
-    fn unmount(&self, name: &str) -> Result<()> {
+    pub(crate) fn unmount(&self, name: &str) -> Result<()> {
         let path = self.path(name);
         if !mounting::is_mounted(&path) {
             return Ok(());
@@ -385,9 +399,12 @@ impl Volumes {
         &self.inner.dir
     }
 
+    pub(crate) fn row(&self, name: &str) -> Result<Option<Row>> {
+        self.inner.store.read::<_, VolumeError>(|tx| Ok(tx.get::<Row>(TABLE, name)?))
+    }
+
     pub(crate) fn find(&self, name: &str) -> Result<Option<Volume>> {
-        let row = self.inner.store.read::<_, VolumeError>(|tx| Ok(tx.get::<Row>(TABLE, name)?))?;
-        Ok(row.map(|row| row.shown(name.to_owned(), self.path(name))))
+        Ok(self.row(name)?.map(|row| row.shown(name.to_owned(), self.path(name))))
     }
 
     /// Does `f` while nobody else changes this volume; others are not held up.

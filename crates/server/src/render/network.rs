@@ -131,6 +131,10 @@ pub(crate) fn volume(volume: &Volume, usage: Option<(u64, usize)>) -> Value {
         "Options": map(&volume.options),
         "Scope": volume.scope,
     });
+    // Ours: Docker has none.
+    if !volume.snapshots.is_empty() {
+        value["Snapshots"] = json!(volume.snapshots);
+    }
     if !volume.status.is_empty() {
         value["Status"] = json!(volume.status);
     }
