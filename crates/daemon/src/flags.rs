@@ -61,6 +61,10 @@ pub(crate) fn command() -> Command {
                 .value_parser(value_parser!(PathBuf)),
         )
         .arg(
+            list("plugin-dir", "Folders with the sockets of volume plugins (default /run/docker/plugins, /etc/docker/plugins and /usr/lib/docker/plugins)")
+                .value_parser(value_parser!(PathBuf)),
+        )
+        .arg(
             value("max-concurrent-downloads", "Set the max concurrent downloads (default 3)")
                 .value_parser(value_parser!(usize)),
         )

@@ -66,6 +66,8 @@ pub(crate) struct Options {
     pub(crate) mirrors: Vec<String>,
     /// Folders with a folder for each registry.
     pub(crate) certs_dirs: Vec<PathBuf>,
+    /// Folders with the sockets of volume plugins; empty means Docker's.
+    pub(crate) plugin_dirs: Vec<PathBuf>,
     pub(crate) proxies: ProxyOptions,
     /// Layers that come and go at once.
     pub(crate) concurrent_downloads: Option<usize>,
@@ -124,6 +126,7 @@ impl Options {
             ("insecure-registry", self.insecure_registries == other.insecure_registries),
             ("registry-mirror", self.mirrors == other.mirrors),
             ("certs-dir", self.certs_dirs == other.certs_dirs),
+            ("plugin-dir", self.plugin_dirs == other.plugin_dirs),
             ("proxies", self.proxies == other.proxies),
             ("max-concurrent-downloads", self.concurrent_downloads == other.concurrent_downloads),
             ("max-concurrent-uploads", self.concurrent_uploads == other.concurrent_uploads),
@@ -196,6 +199,10 @@ fn join(given: &ArgMatches, file: File) -> Result<Options, String> {
     let certs_dirs = match given.get_many::<PathBuf>("certs-dir") {
         Some(paths) => paths.cloned().collect(),
         None => file.certs_dirs.unwrap_or_else(|| DEFAULT_CERTS_DIRS.map(PathBuf::from).to_vec()),
+    };
+    let plugin_dirs = match given.get_many::<PathBuf>("plugin-dir") {
+        Some(paths) => paths.cloned().collect(),
+        None => file.plugin_dirs.unwrap_or_default(),
     };
     let proxies = file.proxies.unwrap_or_default();
     let proxies = ProxyOptions {
@@ -343,6 +350,7 @@ fn join(given: &ArgMatches, file: File) -> Result<Options, String> {
         insecure_registries: list("insecure-registry", file.insecure_registries),
         mirrors: list("registry-mirror", file.registry_mirrors),
         certs_dirs,
+        plugin_dirs,
         proxies,
         concurrent_downloads: at_once("max-concurrent-downloads", file.max_concurrent_downloads)?,
         concurrent_uploads: at_once("max-concurrent-uploads", file.max_concurrent_uploads)?,

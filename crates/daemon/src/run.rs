@@ -28,7 +28,7 @@ use wharf_report::chain;
 use wharf_server::Api;
 use wharf_snapshot::Layers;
 use wharf_store::Store;
-use wharf_volume::Volumes;
+use wharf_volume::{Plugins, Volumes};
 
 use crate::listen::{Accepted, Listener, Place, TcpPolicy, for_metrics, listen, names, place};
 use crate::options::Options;
@@ -124,7 +124,11 @@ async fn serve(
     }
     let (pulls, pushes) = (options.concurrent_downloads, options.concurrent_uploads);
     let images = Images::open_with(store.clone(), layers, pulls, pushes).map_err(|e| chain(&e))?;
-    let volumes = Volumes::open(store.clone()).map_err(|e| chain(&e))?;
+    let plugins = match options.plugin_dirs.as_slice() {
+        [] => Plugins::default(),
+        dirs => Plugins::in_dirs(dirs.to_vec()),
+    };
+    let volumes = Volumes::open_with(store.clone(), plugins).map_err(|e| chain(&e))?;
     let networks = {
         // Daemons that start at the same moment would choose the same name and addresses for their bridges.
         let _alone = host_lock();

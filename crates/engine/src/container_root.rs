@@ -92,18 +92,25 @@ impl Engine {
         if slot.record().host.userns_mode == "auto" {
             self.id_range(&slot.record())?;
         }
-        let record = slot.record();
+        let mut record = slot.record();
         let ids = ids(&record);
         let volumes = record.mounts.iter().filter(|point| point.kind == "volume");
         // Some are mounted on the host while somebody uses them. The root has a copy of its own afterwards.
         let user = format!("{}, copied", record.id);
-        let used: Vec<&str> = volumes
-            .filter(|point| self.volumes().get(&point.name).is_ok_and(|volume| !volume.options.is_empty()))
-            .map(|point| point.name.as_str())
+        let used: Vec<String> = volumes
+            .filter(|point| self.volumes().get(&point.name).is_ok_and(|volume| !volume.is_plain()))
+            .map(|point| point.name.clone())
             .collect();
-        let mounted = used.iter().try_for_each(|name| self.volumes().mount(name, &user));
-        let opened = mounted.map_err(EngineError::from).and_then(|()| self.put_together(record.clone(), ids, aside));
-        for name in used {
+        let mounted = used.iter().try_for_each(|name| {
+            let path = self.volumes().mount(name, &user)?.to_string_lossy().into_owned();
+            let points = Arc::make_mut(&mut record).mounts.iter_mut();
+            points
+                .filter(|point| point.kind == "volume" && point.name == *name)
+                .for_each(|p| p.source.clone_from(&path));
+            Ok(())
+        });
+        let opened = mounted.and_then(|()| self.put_together(record.clone(), ids, aside));
+        for name in &used {
             if let Err(error) = self.volumes().release(name, &user) {
                 tracing::warn!("cannot unmount volume {name}: {error}");
             }

@@ -110,6 +110,8 @@ pub(crate) struct Inner {
     pub(crate) secrets: Secrets,
     /// Sizes of what is written to.
     pub(crate) measures: Arc<Measures>,
+    /// Held while containers are frozen for a copy of a volume.
+    pub(crate) volume_copies: tokio::sync::Mutex<()>,
     /// Held while a container gets its range of IDs.
     pub(crate) ids: Mutex<()>,
 }
@@ -153,6 +155,7 @@ impl Engine {
                 dns: Dns::new(options.exec_root.clone()),
                 secrets,
                 measures: Arc::default(),
+                volume_copies: tokio::sync::Mutex::new(()),
                 ids: Mutex::new(()),
                 events: Events::open(&options.data_root),
                 told: RwLock::new(Arc::new(options.told.clone())),

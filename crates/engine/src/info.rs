@@ -16,6 +16,8 @@ pub struct Info {
     pub images: usize,
     /// How new layers are kept: EROFS images, or directories.
     pub layers: &'static str,
+    /// `local`, and plugins that answer.
+    pub volume_drivers: Vec<String>,
     pub kernel: String,
     pub operating_system: String,
     pub architecture: String,
@@ -41,7 +43,8 @@ impl Engine {
         let containers = self.list();
         let count = |status: Status| containers.iter().filter(|c| c.state.status == status).count();
         let images = self.images().clone();
-        let images = blocking(move || Ok(images.list()?.len())).await?;
+        let volumes = self.volumes().clone();
+        let (images, plugins) = blocking(move || Ok((images.list()?.len(), volumes.plugins().names()))).await?;
         let uname = rustix::system::uname();
         let text = |t: &std::ffi::CStr| t.to_string_lossy().into_owned();
         let memory = rustix::system::sysinfo();
@@ -62,6 +65,7 @@ impl Engine {
         };
         Ok(Info {
             layers,
+            volume_drivers: std::iter::once("local".to_owned()).chain(plugins).collect(),
             id: self.id().into(),
             name: text(uname.nodename()),
             containers: containers.len(),

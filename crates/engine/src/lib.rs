@@ -83,6 +83,7 @@ mod text;
 mod update;
 mod usage;
 pub mod user;
+mod volume_copies;
 mod volume_use;
 mod wait;
 mod why;

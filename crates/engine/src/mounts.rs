@@ -5,10 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use wharf_image::Keep;
-use wharf_volume::CreateVolume;
+use wharf_volume::{CreateVolume, Volume, VolumeError};
 
 use crate::engine::Engine;
-use crate::error::{EngineError, Result};
+use crate::error::{EngineError, ErrorKind, Result};
 use crate::mount_request::mount;
 use crate::record::{Container, MountPoint};
 use crate::spec::HostConfig;
@@ -353,22 +353,19 @@ pub(crate) fn volume(
     rw: bool,
     wish: &VolumeWish,
 ) -> Result<MountPoint> {
-    if !matches!(wish.driver.as_str(), "" | "local") {
-        return Err(EngineError::not_found(format!("no volume driver named '{}' is here", wish.driver)));
-    }
     check_proc(&MountPoint { kind: "volume".into(), destination: destination.into(), ..MountPoint::default() })?;
     let request = CreateVolume {
         name: name.unwrap_or_default().to_owned(),
         labels: wish.labels.clone(),
-        driver: "local".into(),
+        driver: wish.driver.clone(),
         options: wish.options.clone(),
     };
-    let point = |name: String, source: String| MountPoint {
+    let point = |name: String, driver: String, source: String| MountPoint {
         kind: "volume".into(),
         name,
         source,
         destination: destination.into(),
-        driver: "local".into(),
+        driver,
         mode: "z".into(),
         rw,
         anonymous: request.name.is_empty(),
@@ -376,14 +373,19 @@ pub(crate) fn volume(
         ..MountPoint::default()
     };
     if wish.missing == Missing::Leave {
-        engine.volumes().check(&request)?;
+        engine.volumes().check(&request).map_err(not_the_image)?;
         let there = engine.volumes().get(&request.name).ok();
-        let source = there.map(|there| there.mountpoint.to_string_lossy().into_owned()).unwrap_or_default();
-        return Ok(point(request.name.clone(), source));
+        let driver = there.as_ref().map_or("local", |there| &there.driver).to_owned();
+        // One of a plugin that is there and has no path yet is not made either.
+        let source = |there: Volume| match there.mountpoint.to_string_lossy().into_owned() {
+            unknown if unknown.is_empty() => there.name,
+            path => path,
+        };
+        return Ok(point(request.name.clone(), driver, there.map(source).unwrap_or_default()));
     }
-    let found = engine.volumes().create(&request)?;
+    let found = engine.volumes().create(&request).map_err(not_the_image)?;
     // Docker tells of it for one that was there, too.
-    engine.tell_of("volume", "create", &found.name, &[("driver", "local")]);
+    engine.tell_of("volume", "create", &found.name, &[("driver", &found.driver)]);
     if !wish.no_copy {
         let view = engine.images().layers().view(&record.layers, None)?;
         engine.volumes().mount(&found.name, &record.id).map_err(|error| {
@@ -394,7 +396,13 @@ pub(crate) fn volume(
         engine.volumes().release(&found.name, &record.id)?;
         copied?;
     }
-    Ok(point(found.name.clone(), found.mountpoint.to_string_lossy().into_owned()))
+    Ok(point(found.name.clone(), found.driver, found.mountpoint.to_string_lossy().into_owned()))
+}
+
+/// Clients take "not found" for the image, and pull it.
+fn not_the_image(error: VolumeError) -> EngineError {
+    let error = EngineError::from(error);
+    if error.kind == ErrorKind::NotFound { EngineError::invalid(error.message) } else { error }
 }
 
 #[cfg(test)]

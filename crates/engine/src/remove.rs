@@ -114,7 +114,9 @@ impl Engine {
             let users = move |name: &str| -> Vec<String> {
                 engine.volume_users(name).into_iter().filter(|id| *id != own).collect()
             };
-            if !users(&name).is_empty() {
+            // Of what somebody has taken a snapshot of, somebody takes care.
+            let kept = |name: &str| volumes.get(name).is_ok_and(|volume| !volume.snapshots.is_empty());
+            if !users(&name).is_empty() || kept(&name) {
                 continue;
             }
             let done = blocking(move || Ok(volumes.remove(&name, true, &users)?)).await;

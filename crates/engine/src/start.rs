@@ -102,10 +102,13 @@ impl Engine {
         let record = slot.record();
         let prepared = self.prepare_network(&record);
         let (network, endpoints, published) = prepared.map_err(|error| (error, 128))?;
-        if let Err(error) = self.mount_volumes(&record) {
-            self.release_network(&record);
-            return Err((error, 128));
-        }
+        let record = match self.mount_volumes(slot) {
+            Ok(record) => record,
+            Err(error) => {
+                self.release_network(&record);
+                return Err((error, 128));
+            }
+        };
         let launched = self.launch_on(&record, &network, &endpoints, pending, call_off);
         match launched {
             Ok(launched) => {

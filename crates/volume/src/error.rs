@@ -34,8 +34,12 @@ pub enum VolumeError {
     ShortName(String),
     #[error("create {0}: volume name is too long, names have at most 255 characters")]
     LongName(String),
-    #[error("create {name}: error looking up volume plugin {driver}: plugin \"{driver}\" not found")]
-    NoDriver { name: String, driver: String },
+    #[error("{action} {name}: {why}")]
+    NoDriver { action: &'static str, name: String, why: String },
+    #[error("{action} {name}: {why}")]
+    Plugin { action: &'static str, name: String, why: String },
+    #[error("create {name}: driver '{driver}' already has volume '{name}': volume name must be unique")]
+    OtherDriver { name: String, driver: String },
     #[error("create {name}: {why}")]
     Options { name: String, why: String },
     #[error("error while mounting volume '{}': failed to mount local volume: {what}", path.display())]
@@ -45,8 +49,43 @@ pub enum VolumeError {
         #[source]
         source: io::Error,
     },
-    #[error("remove {name}: volume is in use - [{}]", containers.join(", "))]
-    InUse { name: String, containers: Vec<String> },
+    #[error("{action} {name}: volume is in use - [{}]", containers.join(", "))]
+    InUse { action: &'static str, name: String, containers: Vec<String> },
+    #[error("{action} {name}: volume is in use by containers that run: stop them first - [{}]", containers.join(", "))]
+    Busy { action: &'static str, name: String, containers: Vec<String> },
+    #[error("copy {name}: containers write to it - [{}]", containers.join(", "))]
+    Moving { name: String, containers: Vec<String> },
+    #[error("remove {name}: volume has snapshots, which would go with it: remove them first, or use force - [{}]", snapshots.join(", "))]
+    HasSnapshots { name: String, snapshots: Vec<String> },
+    #[error("create {name}: it is there already")]
+    Exists { name: String },
+    #[error("import {name}: volume is not empty: import under another name, or remove it first")]
+    NotEmpty { name: String },
+    #[error(
+        "{action} {name}: its content is not this engine's to replace, but that of its driver or its mount options"
+    )]
+    Elsewhere { action: &'static str, name: String },
+    #[error("\"{name}\" is no name for a snapshot of {volume}: use \"[a-zA-Z0-9][a-zA-Z0-9_.-]+\"")]
+    SnapshotName { volume: String, name: String },
+    #[error("cannot {action} {what}")]
+    Tree {
+        action: &'static str,
+        what: String,
+        #[source]
+        source: RootError,
+    },
+    #[error("import {name}")]
+    Import {
+        name: String,
+        #[source]
+        source: Box<ArchiveError>,
+    },
+    #[error("export {what}")]
+    Export {
+        what: String,
+        #[source]
+        source: Box<ArchiveError>,
+    },
     #[error("cannot {action} `{}`", path.display())]
     File {
         action: &'static str,
@@ -73,10 +112,32 @@ impl VolumeError {
     /// What kind of failure it is.
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::NotFound(_) | Self::NoDriver { .. } => ErrorKind::NotFound,
-            Self::Name(_) | Self::ShortName(_) | Self::LongName(_) | Self::Options { .. } => ErrorKind::Invalid,
-            Self::InUse { .. } => ErrorKind::Conflict,
+            Self::NotFound(_) => ErrorKind::NotFound,
+            // In a start nobody has named it.
+            Self::NoDriver { action: "mount" | "unmount", .. } => ErrorKind::System,
+            Self::NoDriver { .. } => ErrorKind::NotFound,
+            Self::Name(_)
+            | Self::ShortName(_)
+            | Self::LongName(_)
+            | Self::Options { .. }
+            | Self::SnapshotName { .. }
+            | Self::Elsewhere { .. } => ErrorKind::Invalid,
+            // A full disk is the host's, and a bad archive its sender's.
+            Self::Import { source, .. } => match **source {
+                ArchiveError::Read(_) | ArchiveError::Write(_) => ErrorKind::System,
+                _ => ErrorKind::Invalid,
+            },
+            Self::InUse { .. }
+            | Self::OtherDriver { .. }
+            | Self::Busy { .. }
+            | Self::Moving { .. }
+            | Self::HasSnapshots { .. }
+            | Self::Exists { .. }
+            | Self::NotEmpty { .. } => ErrorKind::Conflict,
             Self::Mount { .. }
+            | Self::Plugin { .. }
+            | Self::Tree { .. }
+            | Self::Export { .. }
             | Self::File { .. }
             | Self::Copy { .. }
             | Self::Path(_)

@@ -14,21 +14,20 @@ use wharf_rooted_path::{RootDir, RootError};
 use crate::{Result, VolumeError};
 
 /// Beside the content while it is copied: half of an image's files must not be taken for what a user left.
-const FILLING: &str = ".filling";
+pub(crate) const FILLING: &str = ".filling";
 
 /// Copies `path` of `source` into the directory `part` of the volume at `data`, if that is there and empty, or was left half
-/// filled by a crash.
-pub(crate) fn fill(name: &str, data: &Path, part: &Path, source: &RootDir, path: &Path) -> Result<()> {
-    let mark = data.with_file_name(FILLING);
+/// filled by a crash, which `mark` tells of.
+pub(crate) fn fill(name: &str, data: &Path, mark: &Path, part: &Path, source: &RootDir, path: &Path) -> Result<()> {
     let whole = RootDir::open(data)?;
-    if let Ok(half) = fs::read(&mark) {
+    if let Ok(half) = fs::read(mark) {
         // One without a word in it is none that was written whole: nothing can be said of what it stood for.
         if !half.is_empty()
             && let Some(half) = directory(&whole, Path::new(OsStr::from_bytes(&half)))?
         {
             clear(&half)?;
         }
-        fs::remove_file(&mark).map_err(VolumeError::file("remove", &mark))?;
+        fs::remove_file(mark).map_err(VolumeError::file("remove", mark))?;
     }
     // What is not there, or no directory, is told of when it is to be mounted.
     let Some(target) = directory(&whole, part)? else { return Ok(()) };
@@ -45,7 +44,7 @@ pub(crate) fn fill(name: &str, data: &Path, part: &Path, source: &RootDir, path:
         Ok(_) => {}
     }
     let directory = source.open_dir(path)?;
-    put_mark(&mark, part).map_err(VolumeError::file("create", &mark))?;
+    put_mark(mark, part).map_err(VolumeError::file("create", mark))?;
     let copied = copy(&directory, &target).map_err(|source| VolumeError::Copy {
         name: name.to_owned(),
         path: path.display().to_string(),
@@ -56,7 +55,7 @@ pub(crate) fn fill(name: &str, data: &Path, part: &Path, source: &RootDir, path:
         // Now, while nobody but this copy has written there: the next one would not know.
         clear(&target)?;
     }
-    fs::remove_file(&mark).map_err(VolumeError::file("remove", &mark))?;
+    fs::remove_file(mark).map_err(VolumeError::file("remove", mark))?;
     filled
 }
 

@@ -5,8 +5,8 @@ use std::fs;
 use wharf_rooted_path::disk_usage;
 use wharf_store::fsck::{Fsck, Problem};
 
-use crate::record::Row;
-use crate::volumes::{DATA, REMOVING, TABLE, make_dirs, remove_tree};
+use crate::record::{LOCAL, Row};
+use crate::volumes::{DATA, MAKING, REMOVING, TABLE, make_dirs, remove_tree};
 use crate::{Result, VolumeError, Volumes, name};
 
 impl Volumes {
@@ -20,7 +20,8 @@ impl Volumes {
             fsck.look(0);
             self.locked(&volume.name, || {
                 let path = self.path(&volume.name);
-                if self.find(&volume.name)?.is_some() && !path.is_dir() {
+                // A plugin's has nothing here that it needs.
+                if self.find(&volume.name)?.is_some_and(|found| found.is_local()) && !path.is_dir() {
                     let text = "its directory made again, empty: what was in it is lost";
                     fsck.repair(Problem::Missing, format!("volume {}", volume.name), 0, text, || make_dirs(&path));
                 }
@@ -33,8 +34,8 @@ impl Volumes {
             let found = file_name.to_string_lossy().into_owned();
             let path = dir.join(&file_name);
             let Some(volume) = file_name.to_str().filter(|text| name::check(text).is_ok()) else {
-                // A removal that is under way, or that was cut off; the rename is its decision.
-                if !found.starts_with(REMOVING) {
+                // A removal or a copy that is under way, or was cut off: the next start ends it.
+                if !found.starts_with(REMOVING) && !found.starts_with(MAKING) {
                     let why = "no volume can have this name: left alone";
                     fsck.note(format!("volumes/{found}"), disk_usage(&path), why);
                 }
@@ -53,11 +54,14 @@ impl Volumes {
                     return Ok(());
                 }
                 let row = Row {
-                    driver: "local".into(),
+                    driver: LOCAL.into(),
                     created: jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
                     labels: Default::default(),
                     options: Default::default(),
                     anonymous: false,
+                    scope: String::new(),
+                    snapshots: Default::default(),
+                    from_dir: None,
                 };
                 fsck.repair(Problem::Unowned, what, bytes, "taken up as a volume, as there are files in it", || {
                     self.store().write::<_, VolumeError>(|tx| Ok(tx.put(TABLE, volume, &row)?))

@@ -21,6 +21,12 @@ pub(crate) fn check(name: &str) -> Result<()> {
     Err(VolumeError::Name(name.to_owned()))
 }
 
+/// Checks the name of a snapshot, which follows the same rule.
+pub(crate) fn check_snapshot(volume: &str, name: &str) -> Result<()> {
+    let why = || VolumeError::SnapshotName { volume: volume.to_owned(), name: name.chars().take(64).collect() };
+    check(name).map_err(|_| why())
+}
+
 /// A name for a volume that nobody named: 64 hex digits.
 pub(crate) fn random() -> Result<String> {
     let mut bytes = [0u8; 32];

@@ -1,6 +1,6 @@
 //! All volumes of a store.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::{self, DirBuilder};
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
@@ -11,14 +11,16 @@ use wharf_rooted_path::{RootDir, disk_usage};
 use wharf_store::{Store, Table};
 
 use crate::mounting::{self, Wanted};
-use crate::record::Row;
-use crate::{CreateVolume, Result, Volume, VolumeError, name};
+use crate::record::{LOCAL, Row};
+use crate::{CreateVolume, Plugins, Result, Volume, VolumeError, name};
 
 pub(crate) const TABLE: Table = Table::new("volumes");
 /// The content of a volume in its directory; beside it there is room for what is ours.
 pub(crate) const DATA: &str = "_data";
 /// No volume's name begins with a dot.
 pub(crate) const REMOVING: &str = ".removing-";
+/// Content on its way in.
+pub(crate) const MAKING: &str = ".making-";
 
 /// The volumes of a store. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -32,8 +34,19 @@ struct Inner {
     dir: PathBuf,
     /// Held by name while a volume is made, filled or removed.
     busy: Mutex<HashMap<String, Weak<Mutex<()>>>>,
-    /// Who uses what is mounted, by the volume's name.
-    users: Mutex<HashMap<String, HashSet<String>>>,
+    /// Who uses which volume, by its name.
+    users: Mutex<HashMap<String, Used>>,
+    plugins: Plugins,
+}
+
+/// A volume that containers use now.
+#[derive(Debug, Default)]
+pub(crate) struct Used {
+    pub(crate) users: HashSet<String>,
+    /// Where it is.
+    pub(crate) path: PathBuf,
+    /// Something has to be done when nobody uses it any more.
+    mounted: bool,
 }
 
 impl Volumes {
@@ -42,8 +55,17 @@ impl Volumes {
     /// # Errors
     /// When the data root cannot be written.
     pub fn open(store: Store) -> Result<Self> {
-        let volumes = Self::open_to_check(store)?;
+        Self::open_with(store, Plugins::default())
+    }
+
+    /// As [`Self::open`], with plugins from other folders than Docker's.
+    ///
+    /// # Errors
+    /// When the data root cannot be written.
+    pub fn open_with(store: Store, plugins: Plugins) -> Result<Self> {
+        let volumes = Self::open_bare(store, plugins)?;
         volumes.inner.sweep()?;
+        volumes.sweep_staged()?;
         Ok(volumes)
     }
 
@@ -52,11 +74,15 @@ impl Volumes {
     /// # Errors
     /// When the directory cannot be made.
     pub fn open_to_check(store: Store) -> Result<Self> {
+        Self::open_bare(store, Plugins::default())
+    }
+
+    fn open_bare(store: Store, plugins: Plugins) -> Result<Self> {
         let dir = store.root().join("volumes");
         // 0711 as Docker's: a mount point that a container's user cannot pass through is no use to it.
         let made = DirBuilder::new().recursive(true).mode(0o711).create(&dir);
         made.map_err(VolumeError::file("create", &dir))?;
-        let inner = Inner { store, dir, busy: Mutex::default(), users: Mutex::default() };
+        let inner = Inner { store, dir, busy: Mutex::default(), users: Mutex::default(), plugins };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -67,17 +93,26 @@ impl Volumes {
     pub fn create(&self, request: &CreateVolume) -> Result<Volume> {
         let anonymous = request.name.is_empty();
         let name = if anonymous { name::random()? } else { request.name.clone() };
-        check(&name, request)?;
+        self.check_named(&name, request)?;
         self.locked(&name, || {
             if let Some(there) = self.find(&name)? {
+                if !matches!(request.driver.as_str(), "") && request.driver != there.driver {
+                    return Err(VolumeError::OtherDriver { name: name.clone(), driver: there.driver });
+                }
                 return Ok(there);
             }
+            if !matches!(request.driver.as_str(), "" | LOCAL) {
+                return self.create_by_plugin(&name, request, anonymous);
+            }
             let row = Row {
-                driver: "local".into(),
+                driver: LOCAL.into(),
                 created: jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
                 labels: request.labels.clone(),
                 options: request.options.clone(),
                 anonymous,
+                scope: String::new(),
+                snapshots: BTreeMap::new(),
+                from_dir: None,
             };
             let path = self.path(&name);
             // The directory first: one without a row is harmless, a row without its directory is not.
@@ -128,15 +163,26 @@ impl Volumes {
     /// `NotFound`, `InUse`.
     pub fn remove(&self, name: &str, force: bool, in_use: &dyn Fn(&str) -> Vec<String>) -> Result<()> {
         self.locked(name, || {
-            if self.find(name)?.is_none() {
-                return if force { Ok(()) } else { Err(VolumeError::NotFound(name.to_owned())) };
-            }
+            let Some(volume) = self.find(name)? else {
+                return if self.remove_foreign(name)? || force {
+                    Ok(())
+                } else {
+                    Err(VolumeError::NotFound(name.to_owned()))
+                };
+            };
             let containers = in_use(name);
             if !containers.is_empty() {
-                return Err(VolumeError::InUse { name: name.to_owned(), containers });
+                return Err(VolumeError::InUse { action: "remove", name: name.to_owned(), containers });
             }
-            // What is mounted there is not the volume's own.
-            self.unmount(name)?;
+            if !volume.snapshots.is_empty() && !force {
+                return Err(VolumeError::HasSnapshots { name: name.to_owned(), snapshots: volume.snapshots });
+            }
+            if !volume.is_local() {
+                self.remove_by_plugin(&volume, force)?;
+            } else if !volume.is_plain() {
+                // What is mounted there is not the volume's own.
+                self.unmount(name)?;
+            }
             self.inner.remove(name)
         })
     }
@@ -190,7 +236,11 @@ impl Volumes {
         unwanted: &dyn Fn(&Volume) -> bool,
         in_use: &dyn Fn(&str) -> Vec<String>,
     ) -> Result<Vec<(Volume, u64)>> {
-        let goes = |volume: &Volume| (all || volume.anonymous) && unwanted(volume) && in_use(&volume.name).is_empty();
+        // What is elsewhere is not this host's to throw away, and of what has snapshots somebody takes care.
+        let own = |volume: &Volume| volume.is_plain() && volume.snapshots.is_empty();
+        let goes = |volume: &Volume| {
+            own(volume) && (all || volume.anonymous) && unwanted(volume) && in_use(&volume.name).is_empty()
+        };
         let sized = |volume: Volume| {
             let size = disk_usage(&volume.mountpoint);
             (volume, size)
@@ -204,8 +254,17 @@ impl Volumes {
     /// For a name, driver or option that is not accepted.
     pub fn check(&self, request: &CreateVolume) -> Result<()> {
         match request.name.as_str() {
-            "" => check("anonymous", request),
-            name => check(name, request),
+            "" => self.check_named("anonymous", request),
+            name => self.check_named(name, request),
+        }
+    }
+
+    /// What is refused whatever is there.
+    fn check_named(&self, name: &str, request: &CreateVolume) -> Result<()> {
+        name::check(name)?;
+        match request.driver.as_str() {
+            "" | LOCAL => mounting::check(name, &request.options),
+            driver => self.driver("create", name, driver).map(drop),
         }
     }
 
@@ -218,26 +277,55 @@ impl Volumes {
     pub fn copy_up(&self, name: &str, part: impl AsRef<Path>, source: &RootDir, path: impl AsRef<Path>) -> Result<()> {
         self.locked(name, || {
             let volume = self.get(name)?;
-            crate::fill::fill(name, &volume.mountpoint, part.as_ref(), source, path.as_ref())
+            let data = self.users().get(name).map(|used| used.path.clone()).unwrap_or(volume.mountpoint);
+            let mark = self.inner.dir.join(name).join(crate::fill::FILLING);
+            crate::fill::fill(name, &data, &mark, part.as_ref(), source, path.as_ref())
         })
     }
 
-    /// Mounts what the volume is, if it is no directory of its own and nobody has mounted it yet. It stays until the
-    /// last `user` has said [`Self::release`].
+    /// Makes the volume ready for `user` and says where it is: mounts what it is, if it is no directory of its own and nobody
+    /// has mounted it yet, or has its plugin do so. It stays until the last `user` has said [`Self::release`].
     ///
     /// # Errors
-    /// `NotFound`, and `Mount` with the kernel's words.
-    pub fn mount(&self, name: &str, user: &str) -> Result<()> {
-        self.locked(name, || {
-            let volume = self.get(name)?;
-            let Some(wanted) = Wanted::of(&volume.options) else { return Ok(()) };
-            // After a crash of the daemon it is mounted already.
-            if !mounting::is_mounted(&volume.mountpoint) {
-                wanted.mount(&volume.mountpoint)?;
+    /// `NotFound`, `Mount` with the kernel's words, `Plugin` with the plugin's.
+    pub fn mount(&self, name: &str, user: &str) -> Result<PathBuf> {
+        self.mount_or_keep(name, user, None)
+    }
+
+    /// After a start of the daemon: `user` has the volume at `path`, and goes on using it.
+    ///
+    /// # Errors
+    /// As [`Self::mount`].
+    pub fn keep(&self, name: &str, user: &str, path: &Path) -> Result<()> {
+        self.mount_or_keep(name, user, Some(path)).map(drop)
+    }
+
+    fn mount_or_keep(&self, name: &str, user: &str, kept: Option<&Path>) -> Result<PathBuf> {
+        self.locked(name, || self.mount_held(&self.get(name)?, user, kept))
+    }
+
+    /// The caller has the volume's lock.
+    pub(crate) fn mount_held(&self, volume: &Volume, user: &str, kept: Option<&Path>) -> Result<PathBuf> {
+        let path = if !volume.is_local() {
+            match kept {
+                Some(path) => path.to_owned(),
+                None => self.mount_by_plugin(volume, user)?,
             }
-            self.users().entry(name.to_owned()).or_default().insert(user.to_owned());
-            Ok(())
-        })
+        } else {
+            if let Some(wanted) = Wanted::of(&volume.options) {
+                // After a crash of the daemon it is mounted already.
+                if !mounting::is_mounted(&volume.mountpoint) {
+                    wanted.mount(&volume.mountpoint)?;
+                }
+            }
+            volume.mountpoint.clone()
+        };
+        let mut users = self.users();
+        let used = users.entry(volume.name.clone()).or_default();
+        used.users.insert(user.to_owned());
+        used.path.clone_from(&path);
+        used.mounted = !volume.is_plain();
+        Ok(path)
     }
 
     /// `user` does not use the volume any more.
@@ -245,35 +333,48 @@ impl Volumes {
     /// # Errors
     /// When it cannot be unmounted.
     pub fn release(&self, name: &str, user: &str) -> Result<()> {
-        self.locked(name, || {
-            let left = {
-                let mut users = self.users();
-                let Some(of) = users.get_mut(name) else { return Ok(()) };
-                of.remove(user);
-                let left = of.len();
-                if left == 0 {
-                    users.remove(name);
-                }
-                left
-            };
-            if left == 0 { self.unmount(name) } else { Ok(()) }
-        })
+        self.locked(name, || self.release_held(name, user))
+    }
+
+    /// The caller has the volume's lock.
+    pub(crate) fn release_held(&self, name: &str, user: &str) -> Result<()> {
+        let (mounted, left) = {
+            let mut users = self.users();
+            let Some(used) = users.get_mut(name) else { return Ok(()) };
+            if !used.users.remove(user) {
+                return Ok(());
+            }
+            let (mounted, left) = (used.mounted, used.users.len());
+            if left == 0 {
+                users.remove(name);
+            }
+            (mounted, left)
+        };
+        if !mounted {
+            return Ok(());
+        }
+        match self.find(name)? {
+            Some(volume) if !volume.is_local() => self.unmount_by_plugin(&volume, user),
+            _ if left == 0 => self.unmount(name),
+            _ => Ok(()),
+        }
     }
 
     /// Unmounts what nobody uses: the daemon was killed, and those who used it have ended since.
     pub fn unmount_unused(&self) {
         for volume in self.list().unwrap_or_default() {
             let unused = self.locked(&volume.name, || {
-                let used = volume.options.is_empty() || self.users().contains_key(&volume.name);
+                let used = volume.is_plain() || !volume.is_local() || self.users().contains_key(&volume.name);
                 if used { Ok(()) } else { self.unmount(&volume.name) }
             });
             if let Err(error) = unused {
                 tracing::warn!(?error, "a volume that nobody uses stays mounted");
             }
         }
+        self.unmount_unused_by_plugins();
     }
 
-    fn unmount(&self, name: &str) -> Result<()> {
+    pub(crate) fn unmount(&self, name: &str) -> Result<()> {
         let path = self.path(name);
         if !mounting::is_mounted(&path) {
             return Ok(());
@@ -281,7 +382,7 @@ impl Volumes {
         mounting::unmount(&path).map_err(VolumeError::file("unmount", path))
     }
 
-    fn users(&self) -> std::sync::MutexGuard<'_, HashMap<String, HashSet<String>>> {
+    pub(crate) fn users(&self) -> std::sync::MutexGuard<'_, HashMap<String, Used>> {
         self.inner.users.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -289,13 +390,21 @@ impl Volumes {
         &self.inner.store
     }
 
+    /// Drivers of volumes that are programs of others.
+    pub fn plugins(&self) -> &Plugins {
+        &self.inner.plugins
+    }
+
     pub(crate) fn dir(&self) -> &Path {
         &self.inner.dir
     }
 
+    pub(crate) fn row(&self, name: &str) -> Result<Option<Row>> {
+        self.inner.store.read::<_, VolumeError>(|tx| Ok(tx.get::<Row>(TABLE, name)?))
+    }
+
     pub(crate) fn find(&self, name: &str) -> Result<Option<Volume>> {
-        let row = self.inner.store.read::<_, VolumeError>(|tx| Ok(tx.get::<Row>(TABLE, name)?))?;
-        Ok(row.map(|row| row.shown(name.to_owned(), self.path(name))))
+        Ok(self.row(name)?.map(|row| row.shown(name.to_owned(), self.path(name))))
     }
 
     /// Does `f` while nobody else changes this volume; others are not held up.
@@ -352,26 +461,24 @@ impl Inner {
 
 pub(crate) fn make_dirs(data: &Path) -> Result<()> {
     let above = data.parent().unwrap_or(data);
-    for (path, mode) in [(above, 0o711), (data, 0o755)] {
-        match DirBuilder::new().mode(mode).create(path) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            made => made.map_err(VolumeError::file("create", path))?,
-        }
+    make_dir(above)?;
+    make(data, 0o755)
+}
+
+/// The directory that has what is ours beside the content.
+pub(crate) fn make_dir(path: &Path) -> Result<()> {
+    make(path, 0o711)
+}
+
+fn make(path: &Path, mode: u32) -> Result<()> {
+    match DirBuilder::new().mode(mode).create(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        made => made.map_err(VolumeError::file("create", path)),
     }
-    Ok(())
 }
 
 /// Removes what a container may have filled with anything, without following a link.
 pub(crate) fn remove_tree(path: &Path) -> Result<()> {
     let (Some(above), Some(name)) = (path.parent(), path.file_name()) else { return Ok(()) };
     Ok(RootDir::open(above)?.remove_all(name)?)
-}
-
-/// What is refused whatever is there.
-fn check(name: &str, request: &CreateVolume) -> Result<()> {
-    name::check(name)?;
-    if !matches!(request.driver.as_str(), "" | "local") {
-        return Err(VolumeError::NoDriver { name: name.to_owned(), driver: request.driver.clone() });
-    }
-    mounting::check(name, &request.options)
 }

@@ -134,6 +134,9 @@ fn kind(usage: &str) -> &'static str {
         () if has("CONTAINER") => "containers",
         () if has("IMAGE") || has("SOURCE_IMAGE") || usage.contains("NAME[:TAG") => "images",
         () if has("NETWORK") => "networks",
+        // Volumes come with their snapshots where those may be meant.
+        () if usage.contains("VOLUME@SNAPSHOT") => "snapshots",
+        () if usage.contains("VOLUME[@SNAPSHOT]") => "volumes and snapshots",
         () if has("VOLUME") => "volumes",
         () => "",
     }
@@ -149,19 +152,28 @@ async fn things(app: &App, kind: &str) -> Vec<String> {
         "containers" => "/containers/json",
         "images" => "/images/json",
         "networks" => "/networks",
-        "volumes" => "/volumes",
+        "volumes" | "snapshots" | "volumes and snapshots" => "/volumes",
         _ => return Vec::new(),
     };
     let request = client.get(path).query_if(kind == "containers", "all");
     let Ok(response) = request.send().await else { return Vec::new() };
     let Ok(answer) = response.json::<Json>().await else { return Vec::new() };
-    let list = if kind == "volumes" { &answer["Volumes"] } else { &answer };
+    let list = if path == "/volumes" { &answer["Volumes"] } else { &answer };
     let names = array(list).iter().flat_map(|item| match kind {
         "containers" => texts(&item["Names"]).into_iter().map(|name| name.trim_start_matches('/')).collect(),
         "images" => texts(&item["RepoTags"]),
+        "snapshots" => Vec::new(),
         _ => vec![text(&item["Name"])],
     });
-    names.filter(|name| !name.is_empty() && *name != "<none>:<none>").map(str::to_owned).collect()
+    let mut names: Vec<String> =
+        names.filter(|name| !name.is_empty() && *name != "<none>:<none>").map(str::to_owned).collect();
+    if kind.ends_with("snapshots") {
+        let of = |item: &Json| -> Vec<String> {
+            texts(&item["Snapshots"]).iter().map(|own| format!("{}@{own}", text(&item["Name"]))).collect()
+        };
+        names.extend(array(list).iter().flat_map(of));
+    }
+    names
 }
 
 /// The words behind the global flags.
@@ -187,6 +199,9 @@ mod tests {
             ("[OPTIONS] IMAGE [COMMAND] [ARG...]", "images"),
             ("SOURCE_IMAGE[:TAG] TARGET_IMAGE[:TAG]", "images"),
             ("[OPTIONS] NETWORK CONTAINER", "containers"),
+            ("[OPTIONS] VOLUME [VOLUME...]", "volumes"),
+            ("VOLUME@SNAPSHOT", "snapshots"),
+            ("[OPTIONS] VOLUME[@SNAPSHOT] [NAME]", "volumes and snapshots"),
             ("[OPTIONS]", ""),
         ] {
             assert_eq!(kind(usage), taken, "{usage}");

@@ -15,6 +15,7 @@ mod network;
 mod plugin;
 mod system;
 mod volume;
+mod volume_copies;
 
 use crate::command::{Command, Entry, Group, Section};
 
@@ -138,11 +139,18 @@ pub(crate) static TREE: &[Entry] = &[
     entry("network", "prune", &[], &network::PRUNE),
     entry("network", "rm", &["remove"], &network::REMOVE),
     entry("plugin", "ls", &["list"], &plugin::LIST),
+    entry("volume", "clone", &[], &volume_copies::CLONE),
     entry("volume", "create", &[], &volume::CREATE),
+    entry("volume", "export", &[], &volume_copies::EXPORT),
+    entry("volume", "import", &[], &volume_copies::IMPORT),
     entry("volume", "inspect", &[], &inspect::VOLUME),
     entry("volume", "ls", &["list"], &volume::LIST),
     entry("volume", "prune", &[], &volume::PRUNE),
+    entry("volume", "rename", &[], &volume_copies::RENAME),
+    entry("volume", "restore", &[], &volume_copies::RESTORE),
     entry("volume", "rm", &["remove"], &volume::REMOVE),
+    entry("volume", "snapshot", &[], &volume_copies::SNAPSHOT),
+    entry("volume", "snapshots", &[], &volume_copies::SNAPSHOTS),
     hidden("", "completion", &completion::COMPLETION),
     hidden("", "__complete", &completion::COMPLETE),
     hidden("docs", "man", &docs::MAN),

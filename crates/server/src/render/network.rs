@@ -129,8 +129,15 @@ pub(crate) fn volume(volume: &Volume, usage: Option<(u64, usize)>) -> Value {
         "Mountpoint": volume.mountpoint,
         "Name": volume.name,
         "Options": map(&volume.options),
-        "Scope": "local",
+        "Scope": volume.scope,
     });
+    // Ours: Docker has none.
+    if !volume.snapshots.is_empty() {
+        value["Snapshots"] = json!(volume.snapshots);
+    }
+    if !volume.status.is_empty() {
+        value["Status"] = json!(volume.status);
+    }
     if let Some((size, users)) = usage {
         value["UsageData"] = json!({ "Size": size, "RefCount": users });
     }

@@ -68,11 +68,13 @@ pub(super) async fn usage(call: Call) -> Result {
         }
         if wanted("volume") {
             let volumes = engine.volumes().list().map_err(EngineError::from)?;
+            // What a plugin has is on no disk of this engine's.
+            let volumes = volumes.into_iter().filter(wharf_volume::Volume::is_local);
             let line = |volume: &wharf_volume::Volume| {
                 let size = usage.volumes.get(&volume.name).copied().unwrap_or(0);
                 network::volume(volume, Some((size, engine.volume_users(&volume.name).len())))
             };
-            answer["Volumes"] = volumes.iter().map(line).collect::<Vec<Value>>().into();
+            answer["Volumes"] = volumes.map(|volume| line(&volume)).collect::<Vec<Value>>().into();
         }
         if version >= (1, 52) {
             let legacy = version < (1, 53) && !verbose;

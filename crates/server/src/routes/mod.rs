@@ -21,6 +21,7 @@ mod remote;
 mod search;
 mod streams;
 mod system;
+mod volume_copies;
 mod volumes;
 
 pub(crate) use metrics::Kept;
@@ -186,7 +187,17 @@ async fn route(api: Api, request: Request<Incoming>) -> Result {
         ("POST", ["volumes", "create"]) => volumes::create(call).await,
         ("POST", ["volumes", "prune"]) => volumes::prune(call).await,
         ("GET", ["volumes", name]) => volumes::inspect(call, name).await,
-        ("DELETE", ["volumes", name]) => volumes::remove(call, name).await,
+        ("DELETE", ["volumes", name]) => match name.split_once('@') {
+            Some((volume, snapshot)) => volume_copies::remove_snapshot(call, volume, snapshot).await,
+            None => volumes::remove(call, name).await,
+        },
+        ("POST", ["volumes", name, "clone"]) => volume_copies::clone(call, name).await,
+        ("POST", ["volumes", name, "snapshots"]) => volume_copies::snapshot(call, name).await,
+        ("GET", ["volumes", name, "snapshots"]) => volume_copies::snapshots(call, name).await,
+        ("POST", ["volumes", name, "restore"]) => volume_copies::restore(call, name).await,
+        ("POST", ["volumes", name, "rename"]) => volume_copies::rename(call, name).await,
+        ("GET", ["volumes", name, "export"]) => volume_copies::export(call, name).await,
+        ("POST", ["volumes", name, "import"]) => volume_copies::import(call, name).await,
 
         ("GET", ["plugins"]) => Ok(crate::http::ok(&serde_json::json!([]))),
         ("GET", ["plugins", name @ .., "json"]) => {

@@ -18,18 +18,19 @@ pub(super) async fn list(call: Call) -> Result {
     let dangling = filters.flag("dangling")?;
     let names = filters.patterns("name");
     let engine = call.api.engine;
-    let all = blocking(move || {
+    let (all, warnings) = blocking(move || {
         let fits = |v: &Volume| {
             filters.any("driver", |driver| v.driver == driver)
                 && names.fit(&v.name)
                 && dangling.is_none_or(|wanted| wanted == engine.volume_users(&v.name).is_empty())
                 && filters.labels(Some(&v.labels))
         };
-        let all = engine.volumes().list().map_err(EngineError::from)?;
-        Ok(all.iter().filter(|v| fits(v)).map(|v| render(v, None)).collect::<Vec<Value>>())
+        let (all, warnings) = engine.volumes().list_all().map_err(EngineError::from)?;
+        Ok((all.iter().filter(|v| fits(v)).map(|v| render(v, None)).collect::<Vec<Value>>(), warnings))
     })
     .await?;
-    Ok(ok(&json!({ "Volumes": all, "Warnings": null })))
+    let warnings = if warnings.is_empty() { Value::Null } else { json!(warnings) };
+    Ok(ok(&json!({ "Volumes": all, "Warnings": warnings })))
 }
 
 #[derive(Default, Deserialize)]
@@ -53,19 +54,21 @@ pub(super) async fn create(mut call: Call) -> Result {
 
 pub(super) async fn inspect(call: Call, name: &str) -> Result {
     let (engine, name) = (call.api.engine, name.to_owned());
-    let found = blocking(move || Ok(engine.volumes().get(&name).map_err(EngineError::from)?)).await?;
+    let found = blocking(move || Ok(engine.volumes().inspect(&name).map_err(EngineError::from)?)).await?;
     Ok(ok(&render(&found, None)))
 }
 
 pub(super) async fn remove(call: Call, name: &str) -> Result {
     let force = call.query.flag("force");
     let (engine, own) = (call.api.engine.clone(), name.to_owned());
-    blocking(move || {
+    let driver = blocking(move || {
         let users = |name: &str| engine.volume_users(name);
-        Ok(engine.volumes().remove(&own, force, &users).map_err(EngineError::from)?)
+        let driver = engine.volumes().get(&own).map_or_else(|_| "local".into(), |volume| volume.driver);
+        engine.volumes().remove(&own, force, &users).map_err(EngineError::from)?;
+        Ok(driver)
     })
     .await?;
-    call.api.engine.tell_of("volume", "destroy", name, &[("driver", "local")]);
+    call.api.engine.tell_of("volume", "destroy", name, &[("driver", &driver)]);
     Ok(no_content())
 }
 

@@ -38,5 +38,7 @@ mod tcp;
 mod terminal;
 mod token_server;
 mod update;
+mod volume_copies;
+mod volume_plugins;
 mod volumes;
 mod why;
