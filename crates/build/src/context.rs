@@ -32,13 +32,7 @@ impl Context {
     /// # Errors
     /// For an archive that is hostile or damaged, and when there is no such Dockerfile.
     pub(crate) fn read(input: Box<dyn Read + Send>, path: &Path, dockerfile: &str, cancel: &Cancel) -> Result<Self> {
-        let contents = File::options().read(true).write(true).create_new(true).open(path);
-        let contents = contents.map_err(|e| BuildError::system("the context cannot be kept", &e))?;
-        let input = Cancellable { inner: input, cancel: cancel.clone() };
-        let input = decompressed(input).map_err(|e| BuildError::system("the context cannot be read", &e))?;
-        let index = Index::read(input, contents, cancel);
-        cancel.check()?;
-        let mut index = index?;
+        let mut index = index(input, path, cancel)?;
         let text = read_dockerfile(&index, dockerfile)?;
         let ignore = ignore_file(&index, dockerfile)?;
         let own = index.look(&inside(dockerfile)?, true)?.map_or(0, |found| found.attributes.mtime.0);
@@ -46,6 +40,27 @@ impl Context {
         index.date_implied(newest);
         Ok(Self { tree: Tree::Index(Arc::new(index)), dockerfile: text, ignore, newest })
     }
+}
+
+/// Reads `input`, plain or compressed, into the index of a new file at `path`: files, and nothing said about them.
+///
+/// # Errors
+/// For an archive that is hostile or damaged.
+pub(crate) fn files(input: Box<dyn Read + Send>, path: &Path, cancel: &Cancel) -> Result<Tree> {
+    let mut index = index(input, path, cancel)?;
+    let newest = index.prune(&Ignore::default());
+    index.date_implied(newest);
+    Ok(Tree::Index(Arc::new(index)))
+}
+
+fn index(input: Box<dyn Read + Send>, path: &Path, cancel: &Cancel) -> Result<Index> {
+    let contents = File::options().read(true).write(true).create_new(true).open(path);
+    let contents = contents.map_err(|e| BuildError::system("the context cannot be kept", &e))?;
+    let input = Cancellable { inner: input, cancel: cancel.clone() };
+    let input = decompressed(input).map_err(|e| BuildError::system("the context cannot be read", &e))?;
+    let index = Index::read(input, contents, cancel);
+    cancel.check()?;
+    index
 }
 
 /// The path of the Dockerfile in the context. `..` is not resolved away: what leads out is refused.

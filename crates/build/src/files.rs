@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use wharf_archive::{Reader, UnpackOptions, Whiteouts, decompressed};
 use wharf_dockerfile::{Copy, Ignore, Source};
+use wharf_git::Repository;
 use wharf_reference::Digest;
 use wharf_report::chain;
 use wharf_rooted_path::RootDir;
@@ -16,6 +17,7 @@ use crate::error::{BuildError, ErrorKind, Result};
 use crate::identity::Accounts;
 use crate::mode::ModeChange;
 use crate::plan::Plan;
+use crate::repository::Added;
 use crate::select::{Selected, Selection, Shape, checksum};
 use crate::session::{Outcome, Session};
 use crate::state::State;
@@ -28,6 +30,8 @@ enum Origin {
     /// A local archive that ADD unpacks.
     Archive(Selected),
     Inline(Inline),
+    /// A repository that ADD names.
+    Repository(Added),
 }
 
 /// Bounds on an archive that ADD unpacks.
@@ -44,12 +48,25 @@ impl Session<'_> {
         add: bool,
         source: &Source,
     ) -> Result<(Digest, Outcome)> {
+        let (tree, place) = self.tree(index, copy.from.as_deref(), source)?;
+        self.copy_of(tree, &place, state, copy, add, source)
+    }
+
+    /// The same, from a tree that is known.
+    pub(crate) fn copy_of(
+        &mut self,
+        tree: Tree,
+        place: &str,
+        state: &State,
+        copy: &Copy,
+        add: bool,
+        source: &Source,
+    ) -> Result<(Digest, Outcome)> {
         let instruction = if add { "ADD" } else { "COPY" };
         let exclude = Ignore::new(copy.exclude.iter().map(String::as_str))?;
         let mode = copy.chmod.as_deref().map(ModeChange::parse).transpose()?;
         let owner = copy.chown.as_deref().map(|text| self.owner(state, text)).transpose()?;
-        let (tree, place) = self.tree(index, copy.from.as_deref(), source)?;
-        let origins = self.origins(copy, add, &tree, &place, &exclude)?;
+        let origins = self.origins(copy, add, &tree, place, &exclude)?;
         let count = copy.sources.len() + copy.contents.len();
         let destination = Destination {
             text: &copy.destination,
@@ -75,6 +92,21 @@ impl Session<'_> {
             match origin {
                 Origin::Files(selected) => destination.copy(&mut plan, selected)?,
                 Origin::Inline(file) => destination.write(&mut plan, file)?,
+                Origin::Repository(repository) => {
+                    let tree = repository.tree(self)?;
+                    let place = "repository";
+                    let all = Selection {
+                        tree: &tree,
+                        exclude: &exclude,
+                        parents: false,
+                        instruction,
+                        place,
+                        cancel: &cancel,
+                    };
+                    for selected in all.select(".")? {
+                        destination.copy(&mut plan, &selected)?;
+                    }
+                }
                 Origin::Archive(selected) => {
                     let unpacked = unpack(selected, dir.sub(&format!("archive-{number}"))?, &cancel)?;
                     let all = Selection {
@@ -190,6 +222,7 @@ impl Session<'_> {
                 Origin::Archive(selected) => {
                     key.text("archive").text(checksum(std::slice::from_ref(selected), &self.cancel)?.as_str())
                 }
+                Origin::Repository(repository) => key.text("repository").text(&repository.key()),
                 Origin::Inline(file) => {
                     key.text("inline").text(&file.name).text(&file.mode.to_string()).bytes(&file.data)
                 }
@@ -200,17 +233,19 @@ impl Session<'_> {
 
     /// What each source means, in the order of the instruction.
     fn origins(&mut self, copy: &Copy, add: bool, tree: &Tree, place: &str, exclude: &Ignore) -> Result<Vec<Origin>> {
-        if copy.checksum.is_some() && (copy.sources.len() != 1 || !is_url(&copy.sources[0])) {
-            return Err(BuildError::invalid("checksum requires a single HTTP(S) source"));
+        if copy.checksum.is_some()
+            && (copy.sources.len() != 1 || !(is_url(&copy.sources[0]) || Repository::is_address(&copy.sources[0])))
+        {
+            return Err(BuildError::invalid("checksum requires a single HTTP(S) or git source"));
         }
         let mut origins = Vec::new();
         for source in &copy.sources {
-            if is_git(source) {
+            if Repository::is_address(source) {
                 if !add {
                     return Err(BuildError::invalid("source can't be a git ref for COPY"));
                 }
-                let message = format!("ADD {source}: git repositories are not supported, copy a checkout instead");
-                return Err(BuildError::invalid(message));
+                origins.push(Origin::Repository(Added::new(self, source, copy)?));
+                continue;
             }
             if is_url(source) {
                 if !add {
@@ -280,7 +315,7 @@ impl Origin {
         match self {
             Self::Files(selected) => matches!(selected.shape, Shape::Named(_)),
             Self::Inline(_) => true,
-            Self::Archive(_) => false,
+            Self::Archive(_) | Self::Repository(_) => false,
         }
     }
 }
@@ -309,14 +344,6 @@ pub(crate) fn history_line(copy: &Copy, add: bool) -> String {
 fn is_url(source: &str) -> bool {
     let lower = source.get(..8).unwrap_or(source).to_ascii_lowercase();
     lower.starts_with("http://") || lower.starts_with("https://")
-}
-
-fn is_git(source: &str) -> bool {
-    let path = source.split(['#', '?']).next().unwrap_or_default();
-    source.starts_with("git://")
-        || source.starts_with("git@")
-        || source.starts_with("ssh://")
-        || (is_url(source) && path.ends_with(".git"))
 }
 
 /// The last part of a URL's path, as the name of its file.
@@ -375,7 +402,7 @@ mod tests {
             ("dir/file.git", false, false),
             ("ftp://x", false, false),
         ] {
-            assert_eq!((is_url(source), is_git(source)), (url, git), "{source}");
+            assert_eq!((is_url(source), Repository::is_address(source)), (url, git), "{source}");
         }
         assert_eq!(url_name("http://h/a/b.tar?x=/y#z"), Some("b.tar"));
         assert_eq!((url_name("http://h/"), url_name("http://h")), (None, None));

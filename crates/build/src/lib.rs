@@ -10,11 +10,19 @@
 //! - [`Builder`]: what builds share; [`BuildRequest`], [`BuildEvent`]: one build. [`Fetch`]: the world outside.
 //! - `session`, `stages`, `state`, `sources`: a build, its stages side by side, what each has made, and where they begin. `metadata`: instructions that change the configuration only.
 //! - `context`, `index`: what the client sent. `files`, `select`, `plan`, `copy`, `tree`: COPY, ADD and WORKDIR. `run`, `bundle`, `mounts`, `init_layer`: RUN.
+//! - `named`, `repository`: contexts that the request names, and those from git.
+//! - `agent`: SSH agents that commands may ask.
 //! - `cache`, `cache_mount`, `scratch`: what outlives a build, and what does not.
 //!
 //! The same input gives the same layers: entries sorted, times from the context, nothing random in any result but what a
 //! command makes. It gives the same image as long as the cache knows when each step was made.
 
+/// Addresses of repositories.
+pub mod git {
+    pub use wharf_git::Repository;
+}
+
+mod agent;
 mod builder;
 mod bundle;
 mod cache;
@@ -33,9 +41,11 @@ mod init_layer;
 mod metadata;
 mod mode;
 mod mounts;
+mod named;
 mod output;
 mod plan;
 mod ports;
+mod repository;
 mod request;
 mod resolve;
 mod run;
@@ -48,10 +58,12 @@ mod state;
 mod tar;
 mod tree;
 
+pub use agent::Agent;
 pub use builder::{Builder, Pruned};
 pub use cache::CacheRecord;
 pub use error::{BuildError, ErrorKind, Result};
 pub use fsck::fsck;
+pub use named::NamedContext;
 pub use request::{
     BuildEvent, BuildRequest, BuilderOptions, Fetch, Limits, NetworkSource, Offline, Pending, StepNetwork, Ulimit,
 };

@@ -8,12 +8,14 @@ use std::fs;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rustix::fs::FileType;
 use wharf_dockerfile::{Ignore, Mount, MountKind, Sharing, Source};
 use wharf_reference::Digest;
 use wharf_rooted_path::RootDir;
 
+use crate::agent::{self, Forwarding};
 use crate::bundle::{MountSource, Mounted};
 use crate::cache_mount::{CacheMount, Owner};
 use crate::copy::Destination;
@@ -34,6 +36,7 @@ pub(crate) struct Mounts {
     /// Places that are no directories.
     pub(crate) files: Vec<String>,
     fds: Vec<OwnedFd>,
+    forwardings: Vec<Forwarding>,
     /// By ID and origin: a command may mount one cache at two places.
     caches: BTreeMap<(String, String), CacheMount>,
 }
@@ -78,7 +81,10 @@ impl Session<'_> {
                 (Some(target), _) => target.clone(),
                 (None, MountKind::Secret) if mount.env.is_some() => String::new(),
                 (None, MountKind::Secret) => format!("/run/secrets/{}", secret_id(&mount)),
-                (None, MountKind::Ssh) => "/run/buildkit/ssh_agent.0".to_owned(),
+                (None, MountKind::Ssh) => {
+                    let before = all.iter().filter(|one: &&Asked| one.mount.kind == MountKind::Ssh).count();
+                    format!("/run/buildkit/ssh_agent.{before}")
+                }
                 (None, _) => return Err(BuildError::invalid(format!("{} mount needs a target", mount.kind.name()))),
             };
             let target = if target.is_empty() { target } else { metadata::workdir(state.workdir(), &target) };
@@ -143,13 +149,10 @@ impl Session<'_> {
                     Some(source) => source,
                     None => continue,
                 },
-                MountKind::Ssh => {
-                    if one.mount.required {
-                        return Err(BuildError::invalid("RUN --mount=type=ssh: this builder forwards no SSH agent"));
-                    }
-                    self.output.text("[Warning] RUN --mount=type=ssh is ignored: no SSH agent is forwarded\n")?;
-                    continue;
-                }
+                MountKind::Ssh => match self.open_agent(one, number, volatile, &mut mounts)? {
+                    Some(source) => source,
+                    None => continue,
+                },
             };
             mounts.mounted.push(Mounted { target: one.target.clone(), source, read_only: one.mount.read_only });
         }
@@ -163,7 +166,7 @@ impl Session<'_> {
         let fd = match selected.tree.directory().filter(|_| one.mount.read_only) {
             Some(root) => root.handle(&top.from)?,
             // A context is no directory.
-            None if one.mount.read_only => self.materialized(selected, &top.from)?,
+            None if one.mount.read_only => self.materialized(selected, &one.place, &top.from)?,
             // What is written is dropped: it goes to a copy.
             None => {
                 let copy = RootDir::open(dir.sub(&format!("mount-{number}"))?)?;
@@ -176,14 +179,15 @@ impl Session<'_> {
     }
 
     /// A part of the context as files, made once for all commands that only read it.
-    fn materialized(&mut self, selected: &Selected, from: &Path) -> Result<OwnedFd> {
+    fn materialized(&mut self, selected: &Selected, place: &str, from: &Path) -> Result<OwnedFd> {
         let mut all = lock(&self.materialized);
-        if !all.contains_key(from) {
+        let key = (place.to_owned(), from.to_owned());
+        if !all.contains_key(&key) {
             let copy = RootDir::open(self.dir.sub(&format!("context-{}", all.len()))?)?;
             self.fill(&copy, selected)?;
-            all.insert(from.to_owned(), copy);
+            all.insert(key.clone(), copy);
         }
-        let copy = all.get(from).ok_or_else(|| BuildError::invalid("a mount without a source"))?;
+        let copy = all.get(&key).ok_or_else(|| BuildError::invalid("a mount without a source"))?;
         Ok(copy.handle("x")?)
     }
 
@@ -282,6 +286,32 @@ impl Session<'_> {
         file.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(mode)).map_err(failing)?;
         mounts.files.push(one.target.clone());
         Ok(Some(MountSource::Path(mounts.hold(OwnedFd::from(file)))))
+    }
+
+    fn open_agent(
+        &mut self,
+        one: &Asked,
+        number: usize,
+        volatile: &Path,
+        mounts: &mut Mounts,
+    ) -> Result<Option<MountSource>> {
+        let id = one.mount.id.as_deref().unwrap_or("default");
+        let Some(agent) = self.options.agents.0.get(id) else {
+            if one.mount.required {
+                let message = format!("RUN --mount=type=ssh: the request gives no SSH agent {id} (--ssh {id})");
+                return Err(BuildError::invalid(message));
+            }
+            self.output.text(format!("[Warning] RUN --mount=type=ssh is ignored: no SSH agent {id} was given\n"))?;
+            return Ok(None);
+        };
+        let path = volatile.join(format!("agent-{number}"));
+        let (socket, forwarding) = agent::forward(&self.runtime, &path, Arc::clone(agent), &one.mount)?;
+        mounts.forwardings.push(forwarding);
+        if !mounts.env.iter().any(|pair| pair.starts_with("SSH_AUTH_SOCK=")) {
+            mounts.env.push(format!("SSH_AUTH_SOCK={}", one.target));
+        }
+        mounts.files.push(one.target.clone());
+        Ok(Some(MountSource::Path(mounts.hold(socket))))
     }
 
     fn note_file(&self, fd: &OwnedFd, target: &str, mounts: &mut Mounts) -> Result<()> {

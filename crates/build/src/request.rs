@@ -14,7 +14,9 @@ use std::sync::Arc;
 use wharf_image::{ImageRecord, Progress, ProgressSender};
 use wharf_store::Store;
 
+use crate::agent::Agent;
 use crate::error::{BuildError, Result};
+use crate::named::NamedContext;
 
 /// One build, in the words of `POST /build`.
 pub struct BuildRequest {
@@ -45,8 +47,14 @@ pub struct BuildRequest {
     pub extra_hosts: Vec<String>,
     /// Control group below which commands run; the daemon's when absent.
     pub cgroup_parent: Option<String>,
+    /// What stands for images and stages of these names, in the order in which their files come.
+    pub contexts: Vec<(String, NamedContext)>,
+    /// Stages whose steps are made again.
+    pub no_cache_filter: Vec<String>,
     /// Values by ID for `RUN --mount=type=secret`.
     pub secrets: BTreeMap<String, Vec<u8>>,
+    /// Agents by ID for `RUN --mount=type=ssh`.
+    pub agents: BTreeMap<String, Agent>,
 }
 
 impl Default for BuildRequest {
@@ -67,7 +75,10 @@ impl Default for BuildRequest {
             limits: Limits::default(),
             extra_hosts: Vec::new(),
             cgroup_parent: None,
+            contexts: Vec::new(),
+            no_cache_filter: Vec::new(),
             secrets: BTreeMap::new(),
+            agents: BTreeMap::new(),
         }
     }
 }
@@ -113,8 +124,12 @@ pub struct Ulimit {
 pub enum BuildEvent {
     /// Text as Docker's classic builder prints it.
     Stream(String),
-    /// The ID of the image that was made.
-    Aux(String),
+    /// The image that was made.
+    Made {
+        id: String,
+        /// It was not here before.
+        new: bool,
+    },
     /// Of a base image that is being pulled.
     Progress(Progress),
 }

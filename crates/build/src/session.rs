@@ -1,6 +1,6 @@
 //! One build from its first step to its last.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Deref;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -16,12 +16,14 @@ use wharf_reference::Digest;
 use wharf_rooted_path::RootDir;
 use wharf_snapshot::{Hold, Layer};
 
+use crate::agent::Agent;
 use crate::builder::Shared;
 use crate::cache::CacheRecord;
 use crate::cancel::Cancel;
 use crate::context::Context;
 use crate::error::{BuildError, ErrorKind, Result};
 use crate::metadata;
+use crate::named;
 use crate::output::Output;
 use crate::request::{BuildEvent, BuildRequest, Limits};
 use crate::scratch::{Scratch, random_id};
@@ -38,6 +40,8 @@ pub(crate) struct Session<'a> {
     pub(crate) output: Output,
     /// The number of the last step that was announced.
     pub(crate) step: usize,
+    /// All its steps are made again.
+    pub(crate) no_cache: bool,
 }
 
 impl<'a> Deref for Session<'a> {
@@ -62,6 +66,8 @@ pub(crate) struct Common<'a> {
     pub(crate) graph: Graph,
     pub(crate) platforms: Platforms,
     pub(crate) context: Context,
+    /// Files that the request gives under names.
+    pub(crate) contexts: BTreeMap<String, Tree>,
     /// What files that the builder makes are dated with, in seconds since the epoch.
     pub(crate) date: i64,
     /// Files of layers get no later time, if that was asked.
@@ -80,16 +86,27 @@ pub(crate) struct Common<'a> {
     /// Variables that stages began with.
     base_env: Mutex<HashMap<usize, Vec<(String, String)>>>,
     pub(crate) steps: AtomicUsize,
-    /// Parts of the context that are files because a command mounts them, by path.
-    pub(crate) materialized: Mutex<HashMap<PathBuf, RootDir>>,
+    /// Parts of contexts that are files because a command mounts them, by context and path.
+    pub(crate) materialized: Mutex<HashMap<(String, PathBuf), RootDir>>,
     /// Names directories of steps.
     next: AtomicUsize,
+}
+
+/// SSH agents by ID.
+pub(crate) struct Agents(pub(crate) BTreeMap<String, Agent>);
+
+impl std::fmt::Debug for Agents {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_set().entries(self.0.keys()).finish()
+    }
 }
 
 /// What of the request steps need.
 #[derive(Debug)]
 pub(crate) struct Options {
     pub(crate) no_cache: bool,
+    /// Names and numbers of stages.
+    pub(crate) no_cache_filter: Vec<String>,
     pub(crate) pull: bool,
     pub(crate) network: String,
     pub(crate) platform: Option<Platform>,
@@ -98,6 +115,7 @@ pub(crate) struct Options {
     pub(crate) extra_hosts: Vec<String>,
     pub(crate) cgroup_parent: Option<String>,
     pub(crate) secrets: std::collections::BTreeMap<String, Vec<u8>>,
+    pub(crate) agents: Agents,
     labels: std::collections::BTreeMap<String, String>,
     tags: Vec<String>,
 }
@@ -137,22 +155,25 @@ impl<'a> Common<'a> {
         }
         let dir = Scratch::new(shared.builds().join(format!("b-{}", &random_id()?[..16])))?;
         let context = Context::read(request.context, &dir.path.join("context"), &name, &cancel)?;
+        let (contexts, trees) = named::read(request.contexts, &dir.path, &cancel)?;
         let dockerfile = Dockerfile::parse(&name, &context.dockerfile)?;
         let host = Platform::host();
         let platforms = Platforms { target: platform.clone().unwrap_or_else(|| host.clone()), build: host };
         let target = request.target.clone().unwrap_or_default();
         let globals = Arc::new(Globals::new(&dockerfile, &platforms, &target, request.build_args)?);
-        let graph = Graph::new(&dockerfile, &globals, request.target.as_deref())?;
+        let graph = Graph::new(&dockerfile, &globals, request.target.as_deref(), contexts)?;
+        check_stages(&dockerfile, &request.no_cache_filter)?;
         let epoch = source_date_epoch(&globals, context.newest)?;
         let date = epoch.unwrap_or(context.newest);
         let needed = graph.needed();
         let steps = dockerfile.globals.len()
-            + needed.iter().map(|stage| 1 + dockerfile.stages[*stage].statements.len()).sum::<usize>();
+            + needed.iter().map(|stage| 1 + graph.statements(&dockerfile, *stage)).sum::<usize>();
         let stages = dockerfile.stages.iter().map(|_| OnceLock::new()).collect();
         Ok(Self {
             hold: Mutex::new(shared.layers.hold(&[])),
             options: Options {
                 no_cache: request.no_cache,
+                no_cache_filter: request.no_cache_filter,
                 pull: request.pull,
                 network: request.network,
                 platform,
@@ -161,6 +182,7 @@ impl<'a> Common<'a> {
                 extra_hosts: request.extra_hosts,
                 cgroup_parent,
                 secrets: request.secrets,
+                agents: Agents(request.agents),
                 labels: request.labels,
                 tags: request.tags,
             },
@@ -174,6 +196,7 @@ impl<'a> Common<'a> {
             graph,
             platforms,
             context,
+            contexts: trees,
             date,
             clamp: epoch,
             stages,
@@ -198,7 +221,7 @@ impl<'a> Common<'a> {
                 return Err(BuildError::invalid(format!("lint violation found for rules: {rules}")));
             }
         }
-        let mut top = Session { common: &self, output: self.output.clone(), step: 0 };
+        let mut top = Session { common: &self, output: self.output.clone(), step: 0, no_cache: self.options.no_cache };
         for statement in &self.dockerfile.globals {
             top.announce(&statement.source)?;
             if let Instruction::Arg(arguments) = &statement.instruction {
@@ -221,13 +244,15 @@ impl<'a> Common<'a> {
         }
         if state.image.created.is_none() || !self.options.labels.is_empty() {
             // No step has given it a time, or it has more than the last step made.
-            let (_, created) = self.noted(&state.config_key(), "image")?;
+            let (_, created) = self.noted(&state.config_key(), "image", self.options.no_cache)?;
             state.image.created = Some(self.moment(created)?);
         }
         self.cancel.check()?;
+        let id = Digest::sha256(&state.config_bytes());
+        let new = self.shared.images.resolve(id.as_str()).is_err();
         let made = self.shared.images.create(&state.image, None, &self.options.tags);
         let image = made.map_err(|e| image_error("the image cannot be made", &e))?;
-        self.output.event(BuildEvent::Aux(image.id.to_string()))?;
+        self.output.event(BuildEvent::Made { id: image.id.to_string(), new })?;
         self.output.text(format!("Successfully built {}\n", image.id.short()))?;
         for tag in &self.options.tags {
             let name = wharf_reference::Reference::parse(tag).map(|name| name.tag_or_latest().familiar());
@@ -249,10 +274,8 @@ impl<'a> Common<'a> {
 
     /// Whether a step that changes the configuration only was made before, and when it was made. Making it again costs
     /// nothing; it is noted so that the client can be told, and so that its time stays the same.
-    fn noted(&self, key: &Digest, description: &str) -> Result<(bool, i64)> {
-        if !self.options.no_cache
-            && let Some(record) = self.shared.cache.find(key)?
-        {
+    fn noted(&self, key: &Digest, description: &str, no_cache: bool) -> Result<(bool, i64)> {
+        if !no_cache && let Some(record) = self.shared.cache.find(key)? {
             lock(&self.used).push(key.clone());
             return Ok((true, record.created));
         }
@@ -260,7 +283,7 @@ impl<'a> Common<'a> {
     }
 
     /// The time that a step has in the image: when it was made, unless the user wants another.
-    fn moment(&self, created: i64) -> Result<String> {
+    pub(crate) fn moment(&self, created: i64) -> Result<String> {
         let seconds = self.clamp.unwrap_or(created);
         let moment = jiff::Timestamp::from_second(seconds);
         let bad = |e| BuildError::invalid(format!("a time of {seconds} seconds since the epoch has no date: {e}"));
@@ -278,6 +301,14 @@ impl<'a> Common<'a> {
         let layer = layer.map(|layer| (layer.diff_id.clone(), layer.size));
         let created = self.shared.cache.keep(key, layer.clone(), description)?;
         Ok(Outcome { layer: layer.map(|(diff_id, _)| diff_id), cached: false, created })
+    }
+
+    /// Whether the request wants this stage made again.
+    pub(crate) fn is_made_again(&self, stage: usize) -> bool {
+        let name = self.dockerfile.stages[stage].name.as_deref();
+        let is_it =
+            |text: &String| name.is_some_and(|name| text.eq_ignore_ascii_case(name)) || *text == stage.to_string();
+        self.options.no_cache || self.options.no_cache_filter.iter().any(is_it)
     }
 
     /// A directory for one step.
@@ -322,10 +353,18 @@ impl Session<'_> {
     }
 
     pub(crate) fn stage(&mut self, index: usize) -> Result<()> {
+        // A trigger may have brought this one into another's work.
+        let outer = std::mem::replace(&mut self.no_cache, self.common.is_made_again(index));
+        let done = self.stage_itself(index);
+        self.no_cache = outer;
+        done
+    }
+
+    fn stage_itself(&mut self, index: usize) -> Result<()> {
         let common = self.common;
         let (stage, file) = (&common.dockerfile.stages[index], &common.dockerfile.file);
         self.announce(&stage.from)?;
-        let mut state = self.base(index).map_err(|e| e.at(file, &stage.from))?;
+        let mut state = self.base(index).map_err(|e| self.failed(e, &stage.from))?;
         self.hold(state.layers());
         lock(&self.base_env).insert(index, state.scope.env().to_vec());
         let triggers = state.image.config.on_build.take().unwrap_or_default();
@@ -337,13 +376,26 @@ impl Session<'_> {
             let statement = Dockerfile::parse_trigger(file, &trigger, &stage.from)?;
             self.statement(index, &mut state, &statement).map_err(|e| e.at(file, &statement.source))?;
         }
-        for statement in &stage.statements {
+        let replaced = self.graph.nodes[index].replaced;
+        for statement in stage.statements.iter().filter(|_| !replaced) {
             self.announce(&statement.source)?;
-            self.statement(index, &mut state, statement).map_err(|e| e.at(file, &statement.source))?;
+            let done = self.statement(index, &mut state, statement);
+            done.map_err(|e| self.failed(e, &statement.source))?;
         }
         // Triggers of two stages may have needed it at the same moment.
         let _ = self.stages[index].set(state);
         Ok(())
+    }
+
+    /// Shows the lines that have failed, which the error names.
+    fn failed(&self, error: BuildError, source: &Source) -> BuildError {
+        let file = &self.dockerfile.file;
+        if error.place.is_none() && error.kind != ErrorKind::Cancelled {
+            let lines = wharf_dockerfile::excerpt(file, &self.context.dockerfile, source.span);
+            // Who does not hear it any more has no use for it.
+            let _ = self.output.text(lines);
+        }
+        error.at(file, source)
     }
 
     pub(crate) fn show(&self, state: &State) -> Result<()> {
@@ -398,7 +450,7 @@ impl Session<'_> {
                 if let Some(line) = line {
                     state.add(None, None, line, String::new());
                 }
-                let (cached, created) = self.noted(&state.config_key(), &statement.source.text)?;
+                let (cached, created) = self.noted(&state.config_key(), &statement.source.text, self.no_cache)?;
                 if has_line {
                     state.date(self.moment(created)?);
                 }
@@ -413,7 +465,7 @@ impl Session<'_> {
 
     /// The outcome of an earlier build.
     pub(crate) fn cached(&mut self, key: &Digest) -> Result<Option<Outcome>> {
-        if self.options.no_cache {
+        if self.no_cache {
             return Ok(None);
         }
         let Some(CacheRecord { layer, created, .. }) = self.shared.cache.find(key)? else { return Ok(None) };
@@ -425,6 +477,22 @@ impl Session<'_> {
         lock(&self.used).push(key.clone());
         Ok(Some(Outcome { layer, cached: true, created }))
     }
+}
+
+/// Refuses names of stages that are not there.
+fn check_stages(dockerfile: &Dockerfile, names: &[String]) -> Result<()> {
+    for name in names {
+        let is_it = |(number, stage): (usize, &wharf_dockerfile::Stage)| {
+            stage.name.as_deref().is_some_and(|own| name.eq_ignore_ascii_case(own)) || *name == number.to_string()
+        };
+        if !dockerfile.stages.iter().enumerate().any(is_it) {
+            let names = dockerfile.stages.iter().filter_map(|stage| stage.name.as_deref());
+            let hint = wharf_dockerfile::nearest(name, names).map(|hint| format!(" (did you mean {hint}?)"));
+            let hint = hint.unwrap_or_default();
+            return Err(BuildError::invalid(format!("no-cache-filter: there is no stage {name:?}{hint}")));
+        }
+    }
+    Ok(())
 }
 
 /// The time that the user wants all results to have.

@@ -28,6 +28,11 @@ impl Session<'_> {
                 self.output.text(" ---> \n")?;
                 Ok(State::new(image, Key::new("scratch").finish(), Arc::clone(&self.globals)))
             }
+            Base::Context(name) => {
+                let state = self.base_of_context(index, &name)?;
+                self.show(&state)?;
+                Ok(state)
+            }
             Base::Stage(base) => {
                 let state = State::on(self.finished(base)?);
                 self.show(&state)?;
@@ -49,12 +54,16 @@ impl Session<'_> {
     /// The tree that `--from` means; the context without one.
     pub(crate) fn tree(&mut self, index: usize, from: Option<&str>, source: &Source) -> Result<(Tree, String)> {
         let Some(from) = from else { return Ok((self.context.tree.clone(), "build context".into())) };
-        let base = Graph::resolve_from(&self.dockerfile, index, from, source)?;
+        let base = Graph::resolve_from(&self.dockerfile, index, from, source, &self.graph.contexts)?;
         let place = match &base {
             Base::Stage(stage) => format!("stage {}", self.dockerfile.stages[*stage].label(*stage)),
             Base::Image(name) => format!("image {name}"),
             Base::Scratch => "scratch".to_owned(),
+            Base::Context(name) => format!("context {name}"),
         };
+        if let Base::Context(name) = &base {
+            return Ok((self.context_named(name)?, place));
+        }
         if let Some(tree) = lock(&self.trees).get(&base) {
             return Ok((tree.clone(), place));
         }
@@ -66,11 +75,11 @@ impl Session<'_> {
 
     fn layers_of(&mut self, base: &Base) -> Result<Vec<Digest>> {
         match base {
-            Base::Scratch => Ok(Vec::new()),
+            Base::Scratch | Base::Context(_) => Ok(Vec::new()),
             Base::Stage(stage) => {
                 // A trigger may name a stage that the target did not seem to need.
                 if !self.wait_for(*stage)? {
-                    let more = 1 + self.dockerfile.stages[*stage].statements.len();
+                    let more = 1 + self.graph.statements(&self.dockerfile, *stage);
                     self.steps.fetch_add(more, Ordering::Relaxed);
                     self.stage(*stage)?;
                 }

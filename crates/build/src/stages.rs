@@ -74,7 +74,7 @@ impl Common<'_> {
             let mut turns = self.progress.lock();
             for stage in needed {
                 numbers.insert(*stage, next);
-                next += 1 + self.dockerfile.stages[*stage].statements.len();
+                next += 1 + self.graph.statements(&self.dockerfile, *stage);
                 let node = &self.graph.nodes[*stage];
                 let mut needs = node.copies.clone();
                 if let Base::Stage(base) = node.base {
@@ -105,7 +105,7 @@ impl Common<'_> {
     fn work(&self, numbers: &BTreeMap<usize, usize>) {
         while let Some((stage, output)) = self.take() {
             let number = numbers.get(&stage).copied().unwrap_or_default();
-            let mut session = Session { common: self, output, step: number };
+            let mut session = Session { common: self, output, step: number, no_cache: self.options.no_cache };
             let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| session.stage(stage)));
             let done = done.unwrap_or_else(|_| Err(BuildError::new(ErrorKind::System, "the build has crashed")));
             self.ended(stage, done);

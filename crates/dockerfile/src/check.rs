@@ -307,7 +307,9 @@ impl Checker<'_> {
     fn scope(&self, index: usize, known: &Known<'_>) -> Option<Scope> {
         let base = match known.graph.nodes.get(index)?.base {
             Base::Scratch => return Some(Scope::new(known.globals.clone(), vec![("PATH".into(), String::new())])),
-            Base::Image(_) => return Some(Scope::new(known.globals.clone(), (known.base_env)(index)?)),
+            Base::Image(_) | Base::Context(_) => {
+                return Some(Scope::new(known.globals.clone(), (known.base_env)(index)?));
+            }
             Base::Stage(base) => base,
         };
         let mut scope = self.scope(base, known)?;
@@ -371,7 +373,7 @@ mod tests {
         let dockerfile = Dockerfile::parse("f", text).unwrap_or_else(|e| panic!("{text}\n{e}"));
         let platforms = Platforms { build: Platform::host(), target: Platform::host() };
         let globals = Arc::new(Globals::new(&dockerfile, &platforms, "", BTreeMap::new()).unwrap());
-        let graph = Graph::new(&dockerfile, &globals, None).unwrap();
+        let graph = Graph::new(&dockerfile, &globals, None, crate::Contexts::new()).unwrap();
         let ignore = Ignore::parse("secret.txt\n").unwrap();
         let env = |_: usize| Some(vec![("PATH".to_owned(), "/bin".to_owned())]);
         let known = Known { globals, graph: &graph, ignore: &ignore, base_env: &env };

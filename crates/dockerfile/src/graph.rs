@@ -1,6 +1,6 @@
 //! Stages: what each begins with, what it copies from, and which of them a target needs.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use crate::expand::{ExpandError, Lexer, NoVariables};
@@ -17,7 +17,12 @@ pub enum Base {
     Scratch,
     Stage(usize),
     Image(String),
+    /// Files that the request gives under this name.
+    Context(String),
 }
+
+/// What the request gives under names of its own (`--build-context`): they stand for stages and images of these names.
+pub type Contexts = BTreeMap<String, Base>;
 
 /// One stage with its names resolved.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,6 +31,8 @@ pub struct Node {
     pub platform: Option<Platform>,
     /// Stages that its instructions take files from.
     pub copies: BTreeSet<usize>,
+    /// The request gives something under the stage's own name: its instructions do not count.
+    pub replaced: bool,
 }
 
 /// All stages and the one that is asked for.
@@ -33,6 +40,7 @@ pub struct Node {
 pub struct Graph {
     pub nodes: Vec<Node>,
     pub target: usize,
+    pub contexts: Contexts,
 }
 
 /// A mistake that shows only when names and variables are resolved.
@@ -67,7 +75,12 @@ impl Graph {
     /// # Errors
     /// For a base without a name, a platform that is none, stages that need each other, and a target that is not
     /// there; the message points at the line.
-    pub fn new(dockerfile: &Dockerfile, globals: &Globals, target: Option<&str>) -> Result<Self, GraphError> {
+    pub fn new(
+        dockerfile: &Dockerfile,
+        globals: &Globals,
+        target: Option<&str>,
+        contexts: Contexts,
+    ) -> Result<Self, GraphError> {
         let mut nodes = Vec::new();
         for (index, stage) in dockerfile.stages.iter().enumerate() {
             let fail = |message: String| error(dockerfile, Some(&stage.from), message);
@@ -90,19 +103,22 @@ impl Graph {
                     Some(parsed.map_err(|e| with_hint(format!("failed to parse platform {text}: {e}")))?)
                 }
             };
+            let given = stage.name.as_deref().and_then(|name| contexts.get(name));
             // Only stages above: a stage may have the name of the image that it is based on.
-            let base = match base.text.as_str() {
-                "scratch" => Base::Scratch,
-                name => match find(dockerfile, &name.to_lowercase(), index) {
+            let base = match (given, base.text.as_str()) {
+                (Some(given), _) => given.clone(),
+                (None, "scratch") => Base::Scratch,
+                (None, name) => match find(dockerfile, &name.to_lowercase(), index) {
                     Some(stage) => Base::Stage(stage),
-                    None => Base::Image(name.to_owned()),
+                    None => named(&contexts, name).unwrap_or_else(|| Base::Image(name.to_owned())),
                 },
             };
-            let copies = copies(dockerfile, index)?;
-            nodes.push(Node { base, platform, copies });
+            let replaced = given.is_some();
+            let copies = if replaced { BTreeSet::new() } else { copies(dockerfile, index, &contexts)? };
+            nodes.push(Node { base, platform, copies, replaced });
         }
         let target = find_target(dockerfile, target)?;
-        Ok(Self { nodes, target })
+        Ok(Self { nodes, target, contexts })
     }
 
     /// The stages that the target needs, in the order in which they can be built.
@@ -122,6 +138,12 @@ impl Graph {
         needed.into_iter().collect()
     }
 
+    /// How many instructions of a stage count.
+    pub fn statements(&self, dockerfile: &Dockerfile, stage: usize) -> usize {
+        let replaced = self.nodes.get(stage).is_some_and(|node| node.replaced);
+        if replaced { 0 } else { dockerfile.stages.get(stage).map_or(0, |stage| stage.statements.len()) }
+    }
+
     /// What a `--from` in the stage `index` means.
     ///
     /// # Errors
@@ -131,6 +153,7 @@ impl Graph {
         index: usize,
         from: &str,
         source: &Source,
+        contexts: &Contexts,
     ) -> Result<Base, GraphError> {
         let fail = |message: String| error(dockerfile, Some(source), message);
         if from.contains('$') && Lexer::new('\\').expand(from, &NoVariables).is_ok_and(|e| e.text != from) {
@@ -157,9 +180,16 @@ impl Graph {
             ))),
             Some(stage) => Ok(Base::Stage(stage)),
             None if from == "scratch" => Ok(Base::Scratch),
-            None => Ok(Base::Image(from.to_owned())),
+            None => Ok(named(contexts, from).unwrap_or_else(|| Base::Image(from.to_owned()))),
         }
     }
+}
+
+/// What the request gives under the name of an image; `:latest` may be left out.
+fn named(contexts: &Contexts, name: &str) -> Option<Base> {
+    let name = name.to_lowercase();
+    let found = contexts.get(&name).or_else(|| contexts.get(name.strip_suffix(":latest")?));
+    found.or_else(|| contexts.get(&format!("{name}:latest"))).cloned()
 }
 
 fn error(dockerfile: &Dockerfile, source: Option<&Source>, message: String) -> GraphError {
@@ -198,7 +228,7 @@ fn find_target(dockerfile: &Dockerfile, target: Option<&str>) -> Result<usize, G
 }
 
 /// Stages that the instructions of a stage take files from.
-fn copies(dockerfile: &Dockerfile, index: usize) -> Result<BTreeSet<usize>, GraphError> {
+fn copies(dockerfile: &Dockerfile, index: usize, contexts: &Contexts) -> Result<BTreeSet<usize>, GraphError> {
     let mut copies = BTreeSet::new();
     for statement in &dockerfile.stages[index].statements {
         let froms = match &statement.instruction {
@@ -207,7 +237,7 @@ fn copies(dockerfile: &Dockerfile, index: usize) -> Result<BTreeSet<usize>, Grap
             _ => continue,
         };
         for from in froms {
-            if let Base::Stage(stage) = Graph::resolve_from(dockerfile, index, &from, &statement.source)? {
+            if let Base::Stage(stage) = Graph::resolve_from(dockerfile, index, &from, &statement.source, contexts)? {
                 copies.insert(stage);
             }
         }
@@ -223,10 +253,28 @@ mod tests {
     use crate::scope::Platforms;
 
     fn graph(text: &str, target: Option<&str>) -> Result<Graph, GraphError> {
+        graph_with(text, target, Contexts::new())
+    }
+
+    fn graph_with(text: &str, target: Option<&str>, contexts: Contexts) -> Result<Graph, GraphError> {
         let dockerfile = Dockerfile::parse("Dockerfile", text).unwrap();
         let platforms = Platforms { build: Platform::host(), target: Platform::host() };
         let globals = Globals::new(&dockerfile, &platforms, "", BTreeMap::new()).unwrap();
-        Graph::new(&dockerfile, &globals, target)
+        Graph::new(&dockerfile, &globals, target, contexts)
+    }
+
+    #[test]
+    fn named_contexts_stand_for_images_and_stages() {
+        let local = |name: &str| (name.to_owned(), Base::Context(name.to_owned()));
+        let contexts =
+            Contexts::from([local("src"), local("right"), ("debian".to_owned(), Base::Image("busybox@x".into()))]);
+        let text = "FROM debian:latest AS left\nFROM left AS right\nCOPY --from=0 a b\nFROM left\nCOPY --from=src x y\n\
+                    COPY --from=right x y\n";
+        let graph = graph_with(text, None, contexts).unwrap();
+        assert_eq!(graph.nodes[0].base, Base::Image("busybox@x".into()));
+        assert!(graph.nodes[1].replaced && graph.nodes[1].copies.is_empty());
+        assert_eq!(graph.nodes[1].base, Base::Context("right".into()));
+        assert_eq!((graph.needed(), graph.nodes[2].copies.len()), (vec![0, 1, 2], 1));
     }
 
     const FILE: &str = "ARG BASE=debian

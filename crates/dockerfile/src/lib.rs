@@ -13,11 +13,13 @@
 //! - [`Ignore`], [`Glob`]: `.dockerignore`, and patterns for files.
 //! - [`duration`]: Go's durations, which the engine's API has, too.
 //! - [`check()`]: what is allowed and probably not meant.
+//! - [`excerpt()`]: the lines that a message is about.
 
 mod check;
 mod directive;
 pub mod duration;
 mod error;
+mod excerpt;
 mod expand;
 mod flag;
 mod glob;
@@ -38,9 +40,10 @@ mod word;
 pub use check::{Known, Warning, check};
 pub use directive::{CheckDirective, Directives};
 pub use error::{ParseError, ParseErrors};
+pub use excerpt::excerpt;
 pub use expand::{ExpandError, Expanded, Lexer, NoVariables, Variables};
 pub use glob::{Glob, GlobError};
-pub use graph::{Base, Graph, GraphError, Node};
+pub use graph::{Base, Contexts, Graph, GraphError, Node};
 pub use heredoc::Heredoc;
 pub use ignore::{Ignore, Verdict};
 pub use instruction::{

@@ -71,11 +71,13 @@ pub struct Api {
     pub(crate) names: Option<Names>,
     /// The page of metrics, for all who ask at the same time.
     pub(crate) metrics: Arc<routes::Kept>,
+    /// Clients' connections to their SSH agents.
+    pub(crate) agents: Arc<routes::Agents>,
 }
 
 impl Api {
     pub fn new(engine: Engine, builder: Builder) -> Self {
-        Self { engine, builder, only_metrics: false, names: None, metrics: Arc::default() }
+        Self { engine, builder, only_metrics: false, names: None, metrics: Arc::default(), agents: Arc::default() }
     }
 
     /// The same, for everybody who reaches it, but no pages that a browser shows. `names` are names of this host by which

@@ -8,7 +8,7 @@ const ROWS: &[&[&str]] = &[
     &["reference", "report", "dockerfile", "template"],
     &["sys"],
     &["rooted-path", "cgroup", "seccomp", "netlink", "logs", "erofs"],
-    &["archive", "store", "dns", "relay"],
+    &["archive", "store", "dns", "relay", "git"],
     &["client", "runtime", "distribution", "snapshot", "network", "volume"],
     &["monitor", "image"],
     &["engine", "build"],

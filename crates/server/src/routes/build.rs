@@ -1,14 +1,18 @@
 //! Builds, by the classic protocol.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use hyper::StatusCode;
+use hyper::header::CONTENT_TYPE;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
-use wharf_build::{BuildError, BuildEvent, BuildRequest, CacheRecord, Limits, Ulimit};
+use wharf_build::{BuildError, BuildEvent, BuildRequest, CacheRecord, Limits, NamedContext, Ulimit};
 
+use super::build_parts::{self, Head};
 use super::progress::progress_line;
 use super::{Call, Result, blocking, dry_run, prune_stream};
 use crate::filters::Filters;
@@ -48,13 +52,44 @@ pub(super) async fn build(call: Call) -> Result {
         Ok(positive(key)?.and_then(|n| u64::try_from(n).ok()))
     };
     let text = |key: &str| query.get(key).map(str::to_owned);
-    let context: Box<dyn std::io::Read + Send> = match &remote {
-        Some(remote) => {
-            let dockerfile = query.get("dockerfile").unwrap_or("Dockerfile");
-            super::remote::context(call.api.engine.registry(), remote, dockerfile).await?
-        }
-        None => Box::new(blocking_reader(call.request.into_body())),
+    let with_parts = call.request.headers().get(CONTENT_TYPE).is_some_and(|kind| kind == build_parts::MEDIA_TYPE);
+    let body: Box<dyn std::io::Read + Send> = Box::new(blocking_reader(call.request.into_body()));
+    let (head, mut parts, body) = if with_parts {
+        let (head, parts) = blocking(move || build_parts::read(body)).await?;
+        (head, Some(parts), None)
+    } else {
+        (Head::default(), None, Some(body))
     };
+    let context = match (&remote, &mut parts, body) {
+        (Some(remote), ..) => {
+            let dockerfile = query.get("dockerfile").unwrap_or("Dockerfile");
+            super::remote::context(&call.api, remote, dockerfile).await?
+        }
+        (None, Some(parts), _) => parts.next(),
+        (None, None, Some(body)) => body,
+        (None, None, None) => Box::new(std::io::empty()),
+    };
+    // Held as long as the build goes on.
+    let (agents, agents_guard) = call.api.agents.of(&head.token, head.agents);
+    let mut contexts = Vec::new();
+    for named in head.contexts {
+        let context = match (named.image, named.remote) {
+            (Some(image), _) => NamedContext::Image(image),
+            (None, Some(remote)) => {
+                NamedContext::Archive(super::remote::context(&call.api, &remote, "Dockerfile").await?)
+            }
+            (None, None) => {
+                let parts = parts.as_mut().map(build_parts::Parts::next);
+                NamedContext::Archive(parts.unwrap_or_else(|| Box::new(std::io::empty())))
+            }
+        };
+        contexts.push((named.name, context));
+    }
+    let decoded = |(id, text): (String, String)| match STANDARD.decode(text) {
+        Ok(content) => Ok((id, content)),
+        Err(_) => Err(ApiError::bad(format!("the secret {id} is not in base64"))),
+    };
+    let secrets = head.secrets.into_iter().map(decoded).collect::<std::result::Result<_, ApiError>>()?;
     let request = BuildRequest {
         context,
         dockerfile: text("dockerfile").unwrap_or_else(|| "Dockerfile".into()),
@@ -64,7 +99,8 @@ pub(super) async fn build(call: Call) -> Result {
         target: text("target"),
         no_cache: query.flag("nocache") || has_no_source,
         pull: query.flag("pull"),
-        quiet: query.flag("q"),
+        // The output is needed after all when it fails.
+        quiet: false,
         network: text("networkmode").unwrap_or_else(|| "default".into()),
         platform: text("platform"),
         shm_size: unsigned("shmsize")?,
@@ -86,12 +122,16 @@ pub(super) async fn build(call: Call) -> Result {
             .map(str::to_owned)
             .collect(),
         cgroup_parent: text("cgroupparent"),
-        secrets: BTreeMap::new(),
+        contexts,
+        agents,
+        no_cache_filter: query.json("nocachefilter")?,
+        secrets,
     };
-    let quiet = request.quiet;
+    let quiet = query.flag("q");
     let (builder, engine, tags) = (call.api.builder.clone(), call.api.engine.clone(), request.tags.clone());
     let (events, mut told) = mpsc::channel::<BuildEvent>(64);
     let mut building = tokio::spawn(async move {
+        let _agents = agents_guard;
         let built = builder.build(request, events).await;
         if let Ok(id) = &built {
             tags.iter().for_each(|tag| engine.tell_tagged(id, tag));
@@ -105,11 +145,18 @@ pub(super) async fn build(call: Call) -> Result {
         done = &mut building => return finished(done, quiet),
     };
     let Some(first) = first else { return finished(building.await, quiet) };
+    let mut kept = Tail::default();
     let (sender, chunks) = mpsc::channel::<Bytes>(64);
     tokio::spawn(async move {
         let mut next = Some(first);
         while let Some(event) = next {
-            if sender.send(event_line(&event)).await.is_err() {
+            let told_now = match event {
+                BuildEvent::Made { .. } => true,
+                _ => !quiet,
+            };
+            if !told_now {
+                kept.add(event);
+            } else if sender.send(event_line(&event)).await.is_err() {
                 // The client has gone; closing the channel ends the build.
                 return;
             }
@@ -122,7 +169,14 @@ pub(super) async fn build(call: Call) -> Result {
         let last = match building.await {
             Ok(Ok(id)) if quiet => Some(line(&json!({ "stream": format!("{id}\n") }))),
             Ok(Ok(_)) => None,
-            Ok(Err(error)) => Some(failure_line(&error)),
+            Ok(Err(error)) => {
+                for text in kept.texts {
+                    if sender.send(line(&json!({ "stream": text }))).await.is_err() {
+                        return;
+                    }
+                }
+                Some(failure_line(&error))
+            }
             Err(error) => Some(error_line(&error.to_string())),
         };
         if let Some(last) = last {
@@ -153,6 +207,27 @@ fn finished(
     Ok(stream("application/json", chunks))
 }
 
+/// What a build that only answers with its result has said last.
+#[derive(Default)]
+struct Tail {
+    texts: VecDeque<String>,
+    bytes: usize,
+}
+
+/// So much of it is told when it fails.
+const MOST_KEPT: usize = 4 << 20;
+
+impl Tail {
+    fn add(&mut self, event: BuildEvent) {
+        let BuildEvent::Stream(text) = event else { return };
+        self.bytes += text.len();
+        self.texts.push_back(text);
+        while self.bytes > MOST_KEPT && self.texts.len() > 1 {
+            self.bytes -= self.texts.pop_front().map_or(0, |text| text.len());
+        }
+    }
+}
+
 /// What the client prints last; a command's exit code becomes its own.
 fn failure_line(error: &BuildError) -> Bytes {
     let Some(code) = error.exit_code else { return error_line(&error.to_string()) };
@@ -164,7 +239,7 @@ fn failure_line(error: &BuildError) -> Bytes {
 fn event_line(event: &BuildEvent) -> Bytes {
     match event {
         BuildEvent::Stream(text) => line(&json!({ "stream": text })),
-        BuildEvent::Aux(id) => line(&json!({ "aux": { "ID": id } })),
+        BuildEvent::Made { id, new } => line(&json!({ "aux": { "ID": id, "New": new } })),
         BuildEvent::Progress(progress) => progress_line(progress),
     }
 }

@@ -7,7 +7,7 @@ use base64::Engine as _;
 use hyper::StatusCode;
 use hyper::header::HeaderValue;
 use serde_json::Value;
-use wharf_engine::{PathStat, PutOptions};
+use wharf_engine::{EngineError, PathStat, PutOptions};
 
 use super::{Call, Result, blocking};
 use crate::http::{Answer, ApiError, blocking_reader_while, empty, ok, tar};
@@ -22,6 +22,22 @@ pub(super) fn export(call: Call, id: &str) -> Result {
     let (engine, id) = (call.api.engine, id.to_owned());
     engine.inspect(&id)?;
     Ok(tar(move |output| engine.export(&id, output)))
+}
+
+/// The files of an image, as its containers would see them before they start.
+pub(super) async fn image(call: Call, name: &str) -> Result {
+    let (engine, name) = (call.api.engine, name.to_owned());
+    let view = blocking(move || {
+        let image = engine.images().resolve(&name)?;
+        let view = engine.images().layers().view(&image.diff_ids, None);
+        view.map_err(|e| ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, wharf_report::chain(&e)))
+    })
+    .await?;
+    Ok(tar(move |output| {
+        let packed =
+            wharf_archive::pack(&view, std::path::Path::new(""), output, &wharf_archive::PackOptions::default());
+        packed.map_err(|e| EngineError::from_source("the image cannot be read", &e))
+    }))
 }
 
 fn path(call: &Call) -> std::result::Result<String, ApiError> {

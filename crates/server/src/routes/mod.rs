@@ -1,7 +1,9 @@
 //! Which request is answered by what.
 
+mod agents;
 mod attestations;
 mod build;
+mod build_parts;
 mod container_list;
 mod containers;
 mod disk;
@@ -24,6 +26,7 @@ mod system;
 mod volume_copies;
 mod volumes;
 
+pub(crate) use agents::Agents;
 pub(crate) use metrics::Kept;
 
 use hyper::body::Incoming;
@@ -163,6 +166,7 @@ async fn route(api: Api, request: Request<Incoming>) -> Result {
         ("GET", ["images", name @ .., "json"]) => images::inspect(call, &name.join("/")).await,
         ("GET", ["images", name @ .., "attestations"]) => attestations::list(call, &name.join("/")).await,
         ("GET", ["images", name @ .., "history"]) => images::history(call, &name.join("/")).await,
+        ("GET", ["images", name @ .., "rootfs"]) => files::image(call, &name.join("/")).await,
         ("GET", ["images", name @ .., "get"]) => images::save(call, vec![name.join("/")]).await,
         ("POST", ["images", name @ .., "tag"]) => images::tag(call, &name.join("/")).await,
         ("POST", ["images", name @ .., "push"]) => images::push(call, &name.join("/")).await,
@@ -173,6 +177,7 @@ async fn route(api: Api, request: Request<Incoming>) -> Result {
         ("POST", ["commit"]) => images::commit(call).await,
         ("POST", ["build"]) => build::build(call).await,
         ("POST", ["build", "prune"]) => build::prune(call).await,
+        ("POST", ["build", "agent"]) => agents::park(call),
         ("POST", ["build", "cancel"]) => Ok(crate::http::no_content()),
 
         ("GET", ["networks"]) => networks::list(&call),

@@ -1,12 +1,13 @@
-//! A build's context that a server has: an archive, or a Dockerfile alone.
+//! A build's context that a server has: a repository of git's, an archive, or a Dockerfile alone.
 
 use std::io::Read;
 
-use hyper::StatusCode;
-use wharf_distribution::{Client, Document};
+use wharf_build::git::Repository;
+use wharf_distribution::Document;
 use wharf_engine::EngineError;
 
 use super::blocking;
+use crate::Api;
 use crate::http::{ApiError, document_reader};
 
 /// Enough to tell an archive by: a tar's mark is in its first block.
@@ -17,28 +18,22 @@ const COMPRESSED: [&[u8]; 4] = [b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0", b"\x28\xb5\x
 /// More than this is no Dockerfile.
 const MAX_DOCKERFILE: u64 = 2 << 20;
 
-/// Whether it is a repository of git's, as Docker tells one.
-fn is_repository(remote: &str) -> bool {
-    let path = remote.split('#').next().unwrap_or_default();
-    ["git://", "git@", "ssh://", "github.com/"].iter().any(|start| remote.starts_with(start)) || path.ends_with(".git")
-}
-
 /// The context of a build that names an address. A Dockerfile is found under the name `dockerfile`.
 ///
 /// # Errors
-/// 501 for a repository; what the server answers.
+/// For an address that is neither; what the server answers; when the repository cannot be had.
 pub(super) async fn context(
-    client: &Client,
+    api: &Api,
     remote: &str,
     dockerfile: &str,
 ) -> std::result::Result<Box<dyn Read + Send>, ApiError> {
-    if is_repository(remote) || !(remote.starts_with("http://") || remote.starts_with("https://")) {
-        return Err(ApiError::new(
-            StatusCode::NOT_IMPLEMENTED,
-            "building from a repository is not supported: clone it and send it as the context",
-        ));
+    if Repository::is_address(remote) {
+        return api.builder.repository(remote, false).await.map_err(|e| ApiError::bad(e.to_string()));
     }
-    let document: Document = client.document(remote).await.map_err(EngineError::from)?;
+    if !(remote.starts_with("http://") || remote.starts_with("https://")) {
+        return Err(ApiError::bad(format!("remote context {remote:?}: only http, https, git and ssh are permitted")));
+    }
+    let document: Document = api.engine.registry().document(remote).await.map_err(EngineError::from)?;
     let (reader, dockerfile) = (document_reader(document), dockerfile.to_owned());
     blocking(move || classify(reader, &dockerfile)).await
 }
@@ -68,14 +63,6 @@ fn classify(
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn repositories_are_told_from_files() {
-        for repository in ["git@x:y", "https://example.org/a.git#main:dir", "github.com/a/b", "git://x/y"] {
-            assert!(is_repository(repository), "{repository}");
-        }
-        assert!(!is_repository("https://example.org/context.tar.gz"));
-    }
 
     #[test]
     fn a_text_is_a_dockerfile() {

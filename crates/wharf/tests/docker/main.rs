@@ -3,6 +3,7 @@
 mod architecture;
 mod artifacts;
 mod build;
+mod build_inputs;
 mod check;
 mod clients;
 mod copy;

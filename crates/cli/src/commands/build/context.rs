@@ -9,8 +9,11 @@ use tokio::task::JoinHandle;
 use wharf_archive::{Entry, Kind};
 use wharf_client::Body;
 use wharf_dockerfile::Ignore;
+use wharf_git::Repository;
 
+use super::checkout::Checkout;
 use super::dockerfile::{self, Found};
+use super::parts::{Parts, Pieces};
 use crate::failure::{Failure, Outcome};
 use crate::tar::{Pack, PackError, Writer, pack};
 use crate::units;
@@ -33,7 +36,13 @@ enum Source {
     Directory {
         dir: PathBuf,
         ignore: Ignore,
+        /// The patterns, where they do not come from the context's own file.
+        patterns: String,
+        /// Removed when it has been sent.
+        _checkout: Option<Checkout>,
     },
+    /// The engine gets it.
+    Remote(String),
     /// Standard input: the first bytes have been looked at.
     Archive(Vec<u8>),
     /// Nothing but a Dockerfile.
@@ -50,19 +59,26 @@ pub(super) fn prepare(path: &str, file: &str) -> Outcome<Context> {
         return from_stdin(file).map_err(unable);
     }
     if Path::new(path).exists() {
-        return from_directory(Path::new(path), file);
+        return from_directory(Path::new(path), file, None);
     }
-    if is_remote(path) {
-        return Err(unable(format!(
-            "remote context {path:?} is not supported: fetch it, and give its directory or (with -) its archive"
-        )));
+    if Repository::is_address(path) {
+        let checkout = Checkout::get(path).map_err(|failure| unable(failure.text))?;
+        let file = match file {
+            "" | "-" => file.to_owned(),
+            name => checkout.dir.join(name).to_string_lossy().into_owned(),
+        };
+        let dir = checkout.dir.clone();
+        return from_directory(&dir, &file, Some(checkout));
+    }
+    if path.starts_with("http://") || path.starts_with("https://") {
+        if file == "-" {
+            return Err(
+                "invalid argument: a Dockerfile on stdin cannot be used with a context that the engine gets".into()
+            );
+        }
+        return Ok(Context { source: Source::Remote(path.to_owned()), dockerfile: file.to_owned(), added: None });
     }
     Err(unable(format!("path {path:?} not found")))
-}
-
-fn is_remote(path: &str) -> bool {
-    ["http://", "https://", "git://", "git@", "github.com/", "ssh://"].iter().any(|start| path.starts_with(start))
-        || path.ends_with(".git")
 }
 
 fn from_stdin(file: &str) -> Result<Context, String> {
@@ -89,7 +105,7 @@ fn is_archive(bytes: &[u8]) -> bool {
     bytes.len() >= 512 && wharf_archive::Reader::new(bytes).next_entry().is_ok_and(|entry| entry.is_some())
 }
 
-fn from_directory(path: &Path, file: &str) -> Outcome<Context> {
+fn from_directory(path: &Path, file: &str, checkout: Option<Checkout>) -> Outcome<Context> {
     let unable = |reason: String| Failure::new(format!("unable to prepare context: {reason}"));
     let dir = std::fs::canonicalize(path).map_err(|error| {
         unable(format!("unable to evaluate symlinks in context path: {}", wharf_report::path("lstat", path, &error)))
@@ -97,7 +113,7 @@ fn from_directory(path: &Path, file: &str) -> Outcome<Context> {
     if !dir.is_dir() {
         return Err(unable(format!("context must be a directory: {}", dir.display())));
     }
-    let mut added = None;
+    let (mut added, mut outside) = (None, None);
     let dockerfile = if file == "-" {
         let mut content = Vec::new();
         io::stdin().lock().read_to_end(&mut content)?;
@@ -111,13 +127,14 @@ fn from_directory(path: &Path, file: &str) -> Outcome<Context> {
                     format!("unable to open Dockerfile: {}", wharf_report::path("open", &path, &error))
                 })?;
                 added = Some((foreign_name()?, content));
+                outside = Some(path);
                 None
             }
         }
     };
-    let ignore = ignore(&dir, dockerfile.as_deref())?;
+    let (ignore, patterns) = ignore(&dir, dockerfile.as_deref(), outside.as_deref())?;
     let name = added.as_ref().map(|(name, _)| name.clone()).or(dockerfile).unwrap_or_default();
-    Ok(Context { source: Source::Directory { dir, ignore }, dockerfile: name, added })
+    Ok(Context { source: Source::Directory { dir, ignore, patterns, _checkout: checkout }, dockerfile: name, added })
 }
 
 /// A name that no file has.
@@ -127,24 +144,38 @@ fn foreign_name() -> Outcome<String> {
     Ok(format!(".dockerfile.{}", random.iter().map(|byte| format!("{byte:02x}")).collect::<String>()))
 }
 
-/// The ignore file's patterns. The builder needs the Dockerfile and the ignore file even when they are ignored: it takes
-/// them away itself.
-fn ignore(dir: &Path, dockerfile: Option<&str>) -> Outcome<Ignore> {
-    let path = dir.join(IGNORE_FILE);
-    let text = match std::fs::read_to_string(&path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Ignore::default()),
-        Err(error) => return Err(wharf_report::path("open", &path, &error).into()),
-    };
-    let wrong = |error| Failure::new(format!("error checking context: {error}"));
-    let ignore = Ignore::parse(&text).map_err(wrong)?;
-    let needed: Vec<&str> =
-        [Some(IGNORE_FILE), dockerfile].into_iter().flatten().filter(|name| ignore.is_ignored(name)).collect();
-    if needed.is_empty() {
-        return Ok(ignore);
+/// The ignore file's patterns, and its text: that of the Dockerfile's own (`NAME.dockerignore` beside it), else that of
+/// the context. The builder needs the Dockerfile and the ignore file even when they are ignored: it takes them away
+/// itself.
+fn ignore(dir: &Path, dockerfile: Option<&str>, outside: Option<&Path>) -> Outcome<(Ignore, String)> {
+    let own = dockerfile.map(|name| format!("{name}{IGNORE_FILE}"));
+    let beside = outside.map(|path| {
+        let mut name = path.as_os_str().to_owned();
+        name.push(IGNORE_FILE);
+        PathBuf::from(name)
+    });
+    let usual = (dir.join(IGNORE_FILE), Some(IGNORE_FILE));
+    let places = own.iter().map(|name| (dir.join(name), Some(name.as_str()))).chain(beside.map(|path| (path, None)));
+    for (path, name) in places.chain([usual]) {
+        let text = match std::fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(wharf_report::path("open", &path, &error).into()),
+        };
+        let wrong = |error| Failure::new(format!("error checking context: {error}"));
+        let ignore = Ignore::parse(&text).map_err(wrong)?;
+        let needed: Vec<&str> =
+            [name, dockerfile].into_iter().flatten().filter(|name| ignore.is_ignored(name)).collect();
+        let kept: String = needed.iter().map(|name| format!("\n!{name}")).collect();
+        let ignore = if needed.is_empty() { ignore } else { Ignore::parse(&(text.clone() + &kept)).map_err(wrong)? };
+        return Ok((ignore, text));
     }
-    let kept: String = needed.iter().map(|name| format!("\n!{name}")).collect();
-    Ignore::parse(&(text + &kept)).map_err(wrong)
+    Ok((Ignore::default(), String::new()))
+}
+
+/// The ignore file of a directory, for a context that has no Dockerfile.
+pub(super) fn ignore_of(dir: &Path) -> Outcome<Ignore> {
+    Ok(ignore(dir, None, None)?.0)
 }
 
 /// A context that is on its way.
@@ -169,12 +200,55 @@ impl Sending {
 const BUFFER: usize = 256 * 1024;
 
 impl Context {
-    /// Packs the context while it is sent.
-    pub(super) fn send(self, compress: bool, quiet: bool) -> (Body, Sending) {
+    /// The address that the engine gets it from.
+    pub(super) fn remote(&self) -> Option<&str> {
+        match &self.source {
+            Source::Remote(address) => Some(address),
+            _ => None,
+        }
+    }
+
+    /// The text of the Dockerfile and what is ignored; nothing for a context that is not here, or on standard input.
+    pub(super) fn look(&self) -> Outcome<Option<(String, Ignore)>> {
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        Ok(match &self.source {
+            Source::Directory { dir, ignore, .. } => {
+                let content = match &self.added {
+                    Some((_, content)) => content.clone(),
+                    None => {
+                        let path = dir.join(&self.dockerfile);
+                        std::fs::read(&path).map_err(|error| wharf_report::path("open", &path, &error))?
+                    }
+                };
+                Some((text(&content), ignore.clone()))
+            }
+            Source::Dockerfile(content) => Some((text(content), Ignore::default())),
+            Source::Archive(_) | Source::Remote(_) => None,
+        })
+    }
+
+    /// Packs the context while it is sent, and what belongs to it.
+    pub(super) fn send(self, parts: Option<Parts>, compress: bool, quiet: bool) -> (Body, Sending) {
         let (sender, body) = Body::channel();
         let task = tokio::task::spawn_blocking(move || {
             let counted = Counted::new(sender.clone().blocking(), quiet);
-            let written = if compress {
+            let written = if let Some(parts) = parts {
+                parts
+                    .write(BufWriter::with_capacity(BUFFER, counted), |output| {
+                        if self.remote().is_some() {
+                            return Ok(());
+                        }
+                        let mut piece = Pieces::new(output);
+                        if compress {
+                            let gzip = flate2::write::GzEncoder::new(&mut piece, flate2::Compression::default());
+                            self.write(gzip)?.finish()?;
+                        } else {
+                            self.write(&mut piece)?;
+                        }
+                        Ok(piece.finish()?)
+                    })
+                    .and_then(|buffer| Ok(inner(buffer)?))
+            } else if compress {
                 let gzip = flate2::write::GzEncoder::new(counted, flate2::Compression::default());
                 self.write(BufWriter::with_capacity(BUFFER, gzip)).and_then(|buffer| Ok(inner(buffer)?.finish()?))
             } else {
@@ -208,19 +282,19 @@ impl Context {
                 add(&mut writer, DOCKERFILE, &content)?;
                 Ok(writer.finish()?)
             }
-            Source::Directory { dir, ignore } => {
+            Source::Remote(_) => Ok(output),
+            Source::Directory { dir, ignore, patterns, _checkout } => {
                 let added = self.added;
                 if let Some((name, content)) = &added {
                     let mut writer = Writer::new(&mut output);
                     add(&mut writer, name, content)?;
                     // The builder hides the file from the build as its ignore file says.
-                    let mut lines = std::fs::read(dir.join(IGNORE_FILE)).unwrap_or_else(|_| IGNORE_FILE.into());
-                    lines.extend_from_slice(format!("\n{name}\n").as_bytes());
-                    add(&mut writer, IGNORE_FILE, &lines)?;
+                    let own = if patterns.is_empty() { IGNORE_FILE } else { patterns.as_str() };
+                    add(&mut writer, IGNORE_FILE, format!("{own}\n{name}\n").as_bytes())?;
                 }
                 let ignore = match added {
                     // It is there already, with a line more.
-                    Some(_) => without_ignore_file(&dir, ignore),
+                    Some(_) => without_ignore_file(&patterns, ignore),
                     None => ignore,
                 };
                 pack(&dir, &Pack { ignore: Some(&ignore), as_root: true, ..Pack::default() }, output)
@@ -229,9 +303,8 @@ impl Context {
     }
 }
 
-fn without_ignore_file(dir: &Path, ignore: Ignore) -> Ignore {
-    let text = std::fs::read_to_string(dir.join(IGNORE_FILE)).unwrap_or_default();
-    Ignore::parse(&format!("{text}\n{IGNORE_FILE}")).unwrap_or(ignore)
+fn without_ignore_file(patterns: &str, ignore: Ignore) -> Ignore {
+    Ignore::parse(&format!("{patterns}\n{IGNORE_FILE}")).unwrap_or(ignore)
 }
 
 fn inner<W: Write>(buffer: BufWriter<W>) -> io::Result<W> {
@@ -322,15 +395,32 @@ mod tests {
         std::fs::write(dir.path().join(IGNORE_FILE), "*\n").unwrap();
         std::fs::write(dir.path().join("Dockerfile"), "FROM scratch\n").unwrap();
         std::fs::write(dir.path().join("other"), "").unwrap();
-        let ignore = ignore(dir.path(), Some("Dockerfile")).unwrap();
+        let (ignore, _) = ignore(dir.path(), Some("Dockerfile"), None).unwrap();
         assert!(!ignore.is_ignored("Dockerfile") && !ignore.is_ignored(IGNORE_FILE) && ignore.is_ignored("other"));
     }
 
     #[test]
-    fn remote() {
-        for path in ["https://example.com/x.git", "git@example.com:x", "github.com/x/y", "http://x/y.tar"] {
-            assert!(prepare(path, "").unwrap_err().text.contains("is not supported"), "{path}");
+    fn a_dockerfile_has_an_ignore_file_of_its_own() {
+        let dir = tempfile::tempdir().unwrap();
+        for (name, text) in
+            [(IGNORE_FILE, "a\n"), ("x.Dockerfile.dockerignore", "b\n"), ("y.dockerignore", "c\n"), ("y", "")]
+        {
+            std::fs::write(dir.path().join(name), text).unwrap();
         }
+        let ignored = |inside: Option<&str>, outside: Option<&Path>| {
+            let (ignore, _) = ignore(dir.path(), inside, outside).unwrap();
+            ["a", "b", "c"].into_iter().filter(|name| ignore.is_ignored(name)).collect::<String>()
+        };
+        assert_eq!(ignored(Some("Dockerfile"), None), "a");
+        assert_eq!(ignored(Some("x.Dockerfile"), None), "b");
+        assert_eq!(ignored(None, Some(&dir.path().join("y"))), "c");
+        assert_eq!(ignored(None, Some(&dir.path().join("z"))), "a");
+    }
+
+    #[test]
+    fn remote() {
+        assert_eq!(prepare("http://x/y.tar", "f").unwrap().remote(), Some("http://x/y.tar"));
+        assert!(prepare("https://example.com/x.git#-x", "").unwrap_err().text.contains("no name of a branch"));
         assert_eq!(
             prepare("/nonexistent", "").unwrap_err().text,
             "unable to prepare context: path \"/nonexistent\" not found"

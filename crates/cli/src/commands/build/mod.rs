@@ -1,7 +1,13 @@
 //! `docker build`, with the classic builder's `POST /build`.
 
+mod agent;
+mod call;
+mod checkout;
 mod context;
 mod dockerfile;
+mod output;
+mod parts;
+mod result;
 
 use std::io::Write as _;
 use std::path::Path;
@@ -14,7 +20,7 @@ use crate::command::{Arity, Command};
 use crate::failure::{Failure, Outcome};
 use crate::flag::Flag;
 use crate::json::text;
-use crate::options::{checks, env, ulimit};
+use crate::options::{checks, env, secret, ulimit};
 use crate::parse::Matches;
 use crate::progress::{Screen, Target};
 use crate::{auth, proxies, references, values};
@@ -28,7 +34,22 @@ pub(crate) static COMMAND: Command =
 const FLAGS: &[Flag] = &[
     Flag::list("add-host", "Add a custom host-to-IP mapping (\"host:ip\")").check(checks::extra_host),
     Flag::list("build-arg", "Set build-time variables").check(checks::env),
+    Flag::many(
+        "build-context",
+        "stringArray",
+        parts::check_context,
+        "Additional build contexts (e.g., name=path)\nDirectories, repositories of git's, URLs of archives, and \
+         docker-image://NAME",
+    ),
     Flag::strings("cache-from", "Images to consider as cache sources"),
+    Flag::one(
+        "call",
+        "string",
+        call::check_call,
+        "Set method for evaluating build (\"check\", \"outline\", \"targets\"); with \",format=json\" as JSON",
+    )
+    .default("build"),
+    Flag::switch("check", "Shorthand for \"--call=check\""),
     Flag::text("cgroup-parent", "Set the parent cgroup for the \"RUN\" instructions during build"),
     Flag::switch("compress", "Compress the build context using gzip"),
     Flag::int("cpu-period", "Limit the CPU CFS (Completely Fair Scheduler) period"),
@@ -47,17 +68,39 @@ const FLAGS: &[Flag] = &[
     Flag::bytes("memory", "Memory limit").short('m'),
     Flag::bytes("memory-swap", "Swap limit equal to memory plus swap: -1 to enable unlimited swap")
         .check(values::check_swap),
+    Flag::text("metadata-file", "Write build result metadata to a file"),
     Flag::text("network", "Set the networking mode for the RUN instructions during build").default("default"),
     Flag::switch("no-cache", "Do not use cache when building the image"),
+    Flag::strings("no-cache-filter", "Do not cache specified stages"),
+    Flag::many(
+        "output",
+        "stringArray",
+        output::check,
+        "Output destination (format: \"type=local,dest=path\")\nTypes: local, tar, oci, docker, image, registry",
+    )
+    .short('o'),
     Flag::text("platform", "Set platform if server is multi-platform capable"),
     // Output is plain in any case.
     Flag::text("progress", "Set type of progress output").hidden(),
     Flag::switch("pull", "Always attempt to pull a newer version of the image"),
+    Flag::switch("push", "Shorthand for \"--output=type=registry\""),
     Flag::switch("quiet", "Suppress the build output and print image ID on success").short('q'),
     Flag::switch("rm", "Remove intermediate containers after a successful build").default("true"),
+    Flag::many(
+        "secret",
+        "stringArray",
+        secret::check,
+        "Secret to expose to the build (format: \"id=mysecret[,src=/local/secret|,env=VARIABLE]\")",
+    ),
     Flag::strings("security-opt", "Security options"),
     Flag::bytes("shm-size", "Size of \"/dev/shm\""),
     Flag::switch("squash", "Squash newly built layers into a single new layer"),
+    Flag::many(
+        "ssh",
+        "stringArray",
+        agent::check,
+        "SSH agent socket to expose to the build (format: \"default|<id>[=<socket>]\")",
+    ),
     Flag::list("tag", "Name and optionally a tag in the \"name:tag\" format").short('t').check(check_tag),
     Flag::text("target", "Set the target build stage to build."),
     Flag::many("ulimit", "ulimit", ulimit::check, "Ulimit options").default("[]"),
@@ -78,13 +121,33 @@ async fn run(app: &App, matches: &Matches) -> Outcome<u8> {
             _ => {}
         }
     }
+    if let Some((call, format)) = call::of(matches)? {
+        let context = context::prepare(matches.argument(0), matches.text("file"))?;
+        return call::answer(app, matches, &context, call, format);
+    }
+    let outputs = output::of(matches)?;
+    let agents = agent::Agents::of(matches)?;
+    let parts = parts::Parts::of(matches, &agents)?;
+    let to_stdout = outputs.iter().any(output::Output::is_stdout);
+    for flag in ["secret", "ssh", "build-context", "no-cache-filter", "output"] {
+        if matches.changed(flag) {
+            app.needs_own_engine(&format!("--{flag}")).await?;
+            break;
+        }
+    }
     let context = context::prepare(matches.argument(0), matches.text("file"))?;
     let client = app.client().await?;
+    let remote = context.remote().map(str::to_owned);
     let request = parameters(app, matches, client.post("/build"))?
+        .query_some("remote", remote.as_deref())
         .query_some("dockerfile", Some(&context.dockerfile).filter(|name| !name.is_empty()))
         .header("x-registry-config", &auth::header_for_all(app.config())?);
-    let (body, sending) = context.send(matches.on("compress"), quiet);
-    let response = match request.body("application/x-tar", body).send().await {
+    let request =
+        outputs.iter().flat_map(output::Output::names).fold(request, |request, name| request.query("t", name));
+    let media_type = if parts.is_some() { parts::MEDIA_TYPE } else { "application/x-tar" };
+    let _forwarding = agents.forward(client);
+    let (body, sending) = context.send(parts, matches.on("compress"), quiet || to_stdout || remote.is_some());
+    let response = match request.body(media_type, body).send().await {
         Ok(response) => response,
         Err(error) => {
             // What went wrong on our side explains what the engine did not understand.
@@ -92,12 +155,18 @@ async fn run(app: &App, matches: &Matches) -> Outcome<u8> {
             return Err(error.into());
         }
     };
-    let mut screen = Screen::new(if quiet { Target::Nowhere } else { Target::Stdout }).with_codes();
-    let (mut id, mut log) = (String::new(), String::new());
+    let target = match (quiet, to_stdout) {
+        (true, _) => Target::Nowhere,
+        (false, true) => Target::Stderr,
+        (false, false) => Target::Stdout,
+    };
+    let mut screen = Screen::new(target).with_codes();
+    let (mut id, mut log, mut new) = (String::new(), String::new(), false);
     let shown = response
         .for_each_json(|message| {
             if let Some(aux) = message.get("aux") {
                 text(&aux["ID"]).clone_into(&mut id);
+                new = aux["New"] == true;
                 return Ok(());
             }
             if quiet {
@@ -113,8 +182,12 @@ async fn run(app: &App, matches: &Matches) -> Outcome<u8> {
         }
         return Err::<u8, Failure>(failure);
     }
+    let result = result::Result { id: &id, new, target };
+    result.deliver(app, matches, &outputs).await?;
     if quiet {
-        app.print(&log)?;
+        if !to_stdout {
+            app.print(&log)?;
+        }
         // As Docker writes it to the file: with its newline.
         id = log;
     }
@@ -179,6 +252,9 @@ fn parameters<'a>(app: &App, matches: &Matches, request: Request<'a>) -> Outcome
     }
     if matches.changed("label") {
         request = request.query("labels", Json::Object(env::map(matches.all("label"))));
+    }
+    if matches.changed("no-cache-filter") {
+        request = request.query("nocachefilter", json!(matches.all("no-cache-filter")));
     }
     if matches.changed("cache-from") {
         request = request.query("cachefrom", json!(matches.all("cache-from")));

@@ -1,0 +1,85 @@
+//! What a request gives under names of its own (`--build-context`), and what it begins stages with.
+
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::path::Path;
+
+use wharf_dockerfile::{Base, Contexts, Copy, Source};
+
+use crate::cache::Key;
+use crate::cancel::Cancel;
+use crate::context;
+use crate::error::{BuildError, Result};
+use crate::metadata;
+use crate::session::Session;
+use crate::state::State;
+use crate::tree::Tree;
+
+/// One of them.
+pub enum NamedContext {
+    /// Files: a tar archive, plain or compressed.
+    Archive(Box<dyn Read + Send>),
+    /// An image, by its reference.
+    Image(String),
+}
+
+impl std::fmt::Debug for NamedContext {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Archive(_) => f.write_str("Archive"),
+            Self::Image(reference) => f.debug_tuple("Image").field(reference).finish(),
+        }
+    }
+}
+
+/// Reads all that are files, in this order, below `dir`. The values are what their names mean, and the files.
+///
+/// # Errors
+/// For an archive that is hostile or damaged, and for a name twice.
+pub(crate) fn read(
+    given: Vec<(String, NamedContext)>,
+    dir: &Path,
+    cancel: &Cancel,
+) -> Result<(Contexts, BTreeMap<String, Tree>)> {
+    let (mut contexts, mut trees) = (Contexts::new(), BTreeMap::new());
+    for (name, context) in given {
+        let name = name.to_lowercase();
+        let base = match context {
+            NamedContext::Image(reference) => Base::Image(reference),
+            NamedContext::Archive(input) => {
+                let tree = context::files(input, &dir.join(format!("context-of-{}", trees.len())), cancel)?;
+                trees.insert(name.clone(), tree);
+                Base::Context(name.clone())
+            }
+        };
+        if contexts.insert(name.clone(), base).is_some() {
+            return Err(BuildError::invalid(format!("there are two build contexts named {name}")));
+        }
+    }
+    Ok((contexts, trees))
+}
+
+impl Session<'_> {
+    /// The files that the request gives under a name.
+    pub(crate) fn context_named(&self, name: &str) -> Result<Tree> {
+        let found = self.contexts.get(name).cloned();
+        found.ok_or_else(|| BuildError::invalid(format!("there is no build context named {name}")))
+    }
+
+    /// A stage that begins with such files: an image of nothing else.
+    pub(crate) fn base_of_context(&mut self, index: usize, name: &str) -> Result<State> {
+        let platform = self.graph.nodes[index].platform.clone().unwrap_or_else(|| self.platforms.target.clone());
+        let image = metadata::scratch(&platform);
+        let mut state = State::new(image, Key::new("scratch").finish(), std::sync::Arc::clone(&self.globals));
+        let copy =
+            Copy { from: Some(name.to_owned()), sources: vec![".".into()], destination: "/".into(), ..Copy::default() };
+        let from = &self.common.dockerfile.stages[index].from;
+        let source = Source { text: format!("COPY --from={name} . /"), ..from.clone() };
+        let tree = self.context_named(name)?;
+        let (key, outcome) = self.copy_of(tree, &format!("context {name}"), &state, &copy, false, &source)?;
+        let created = self.moment(outcome.created)?;
+        let files = outcome.layer.as_ref().map(|_| key);
+        state.add(outcome.layer, files, format!("COPY . / # context {name}"), created);
+        Ok(state)
+    }
+}

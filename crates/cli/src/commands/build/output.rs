@@ -1,0 +1,212 @@
+//! `--output`: what becomes of the result, beside its place in the engine's store.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use wharf_archive::{UnpackOptions, Whiteouts, unpack};
+use wharf_client::Client;
+use wharf_rooted_path::RootDir;
+
+use crate::download;
+use crate::failure::{Failure, Outcome};
+use crate::parse::{Matches, commas};
+
+/// One `--output`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Output {
+    /// The files, in a directory.
+    Local(PathBuf),
+    /// The files, as an archive; to standard output without a place.
+    Tar(Option<String>),
+    /// The image as an archive that `load` takes, which is an OCI layout, too.
+    Archive(Option<String>),
+    /// The image as a directory with an OCI layout.
+    Layout(PathBuf),
+    /// In the store, under this name too; pushed if that is asked.
+    Image { name: Option<String>, push: bool },
+}
+
+/// Refuses what is no output.
+pub(super) fn check(text: &str) -> Result<(), String> {
+    parse(text).map(|_| ())
+}
+
+fn parse(text: &str) -> Result<Output, String> {
+    let fields = commas(text);
+    if let [place] = fields.as_slice()
+        && !place.contains('=')
+    {
+        return Ok(if place == "-" { Output::Tar(None) } else { Output::Local(place.into()) });
+    }
+    let (mut kind, mut dest, mut name, mut push, mut tar) = (String::new(), None, None, false, true);
+    for field in fields {
+        let (key, value) = field.split_once('=').ok_or_else(|| format!("invalid value {field}: expected key=value"))?;
+        let on = || match value {
+            "true" | "1" => Ok(true),
+            "false" | "0" => Ok(false),
+            _ => Err(format!("invalid value for {key}: {value}")),
+        };
+        match key {
+            "type" => value.clone_into(&mut kind),
+            "dest" => dest = Some(value.to_owned()),
+            "name" => name = Some(value.to_owned()),
+            "push" => push = on()?,
+            "tar" => tar = on()?,
+            // The result is the same with and without.
+            "unpack" | "store" | "oci-mediatypes" => drop(on()?),
+            other => return Err(format!("unsupported key {other:?} in output {text:?}")),
+        }
+    }
+    let place = dest.clone().filter(|dest| dest != "-");
+    let needs = |what: &str| format!("dest is required for {what} output");
+    Ok(match kind.as_str() {
+        "local" => Output::Local(place.ok_or_else(|| needs("local"))?.into()),
+        "tar" => Output::Tar(place),
+        "oci" | "docker" if !tar => Output::Layout(place.ok_or_else(|| needs("a layout"))?.into()),
+        "oci" => Output::Archive(place),
+        // Without a place it is the engine's store, which has it anyway.
+        "docker" if dest.is_none() => Output::Image { name, push: false },
+        "docker" => Output::Archive(place),
+        "image" => Output::Image { name, push },
+        "registry" => Output::Image { name, push: true },
+        "" => return Err(format!("type is required for output: {text:?}")),
+        other => return Err(format!("unknown type of output {other:?}: local, tar, oci, docker, image or registry")),
+    })
+}
+
+/// All that are asked for.
+pub(super) fn of(matches: &Matches) -> Outcome<Vec<Output>> {
+    let mut all = Vec::new();
+    for text in matches.all("output") {
+        all.push(parse(text)?);
+    }
+    if matches.on("push") {
+        all.push(Output::Image { name: None, push: true });
+    }
+    let stdout = all.iter().filter(|output| matches!(output, Output::Tar(None) | Output::Archive(None))).count();
+    if stdout > 1 {
+        return Err("only one output can go to standard output".into());
+    }
+    for output in &all {
+        match output {
+            Output::Tar(place) | Output::Archive(place) => {
+                download::refuse_terminal(place.as_deref())?;
+                download::check(place.as_deref())?;
+            }
+            _ => {}
+        }
+    }
+    Ok(all)
+}
+
+impl Output {
+    pub(super) fn is_stdout(&self) -> bool {
+        matches!(self, Self::Tar(None) | Self::Archive(None))
+    }
+
+    /// Further names of the result.
+    pub(super) fn names(&self) -> Vec<String> {
+        match self {
+            Self::Image { name: Some(name), .. } => name.split(',').map(str::to_owned).collect(),
+            _ => Vec::new(),
+        }
+    }
+
+    /// Writes the files or the image of this ID. `names` are its names, for an archive.
+    pub(super) async fn write(&self, client: &Client, id: &str, names: &[String]) -> Outcome {
+        match self {
+            Self::Image { .. } => Ok(()),
+            Self::Tar(place) => {
+                let response = client.get(&format!("/images/{id}/rootfs")).send().await?;
+                download::save(response, place.as_deref()).await
+            }
+            Self::Archive(place) => download::save(image(client, id, names).await?, place.as_deref()).await,
+            Self::Local(dir) => {
+                let response = client.get(&format!("/images/{id}/rootfs")).send().await?;
+                into(response, dir).await
+            }
+            Self::Layout(dir) => into(image(client, id, names).await?, dir).await,
+        }
+    }
+}
+
+async fn image(client: &Client, id: &str, names: &[String]) -> Outcome<wharf_client::Response> {
+    let mut request = client.get("/images/get");
+    if names.is_empty() {
+        request = request.query("names", id);
+    }
+    for name in names {
+        request = request.query("names", name);
+    }
+    Ok(request.send().await?)
+}
+
+/// Unpacks a stream into a directory. What is there stays, unless it has the name of what comes.
+async fn into(mut response: wharf_client::Response, dir: &Path) -> Outcome {
+    fs::create_dir_all(dir).map_err(|error| wharf_report::path("mkdir", dir, &error))?;
+    let root = RootDir::open(dir).map_err(|error| Failure::new(wharf_report::chain(&error)))?;
+    let (sender, chunks) = std::sync::mpsc::sync_channel::<bytes::Bytes>(16);
+    let unpacking = tokio::task::spawn_blocking(move || {
+        let input = Chunks { chunks, current: bytes::Bytes::new() };
+        let options = UnpackOptions {
+            whiteouts: Whiteouts::Literal,
+            // As BuildKit has it: they are the user's own.
+            same_owner: false,
+            ..UnpackOptions::default()
+        };
+        unpack(input, &root, &options)
+    });
+    while let Some(chunk) = response.chunk().await? {
+        let sender = sender.clone();
+        let sent = tokio::task::spawn_blocking(move || sender.send(chunk)).await;
+        if !matches!(sent, Ok(Ok(()))) {
+            break;
+        }
+    }
+    drop(sender);
+    let unpacked = unpacking.await.map_err(|error| error.to_string())?;
+    unpacked
+        .map(drop)
+        .map_err(|error| format!("cannot write {}: {}", dir.display(), wharf_report::chain(&error)).into())
+}
+
+struct Chunks {
+    chunks: std::sync::mpsc::Receiver<bytes::Bytes>,
+    current: bytes::Bytes,
+}
+
+impl std::io::Read for Chunks {
+    fn read(&mut self, bytes: &mut [u8]) -> std::io::Result<usize> {
+        while self.current.is_empty() {
+            match self.chunks.recv() {
+                Ok(chunk) => self.current = chunk,
+                Err(_) => return Ok(0),
+            }
+        }
+        let count = bytes.len().min(self.current.len());
+        bytes[..count].copy_from_slice(&self.current.split_to(count));
+        Ok(count)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kinds() {
+        assert_eq!(parse("out").unwrap(), Output::Local("out".into()));
+        assert_eq!(parse("-").unwrap(), Output::Tar(None));
+        assert_eq!(parse("type=local,dest=d").unwrap(), Output::Local("d".into()));
+        assert_eq!(parse("type=tar,dest=f").unwrap(), Output::Tar(Some("f".into())));
+        assert_eq!(parse("type=oci,dest=-").unwrap(), Output::Archive(None));
+        assert_eq!(parse("type=oci,dest=d,tar=false").unwrap(), Output::Layout("d".into()));
+        assert_eq!(parse("type=docker").unwrap(), Output::Image { name: None, push: false });
+        assert_eq!(parse("type=docker,dest=f").unwrap(), Output::Archive(Some("f".into())));
+        assert_eq!(parse("type=registry,name=a/b").unwrap(), Output::Image { name: Some("a/b".into()), push: true });
+        assert_eq!(parse("type=image,push=true").unwrap(), Output::Image { name: None, push: true });
+        for bad in ["type=local", "type=x", "dest=d", "type=oci,tar=maybe", "type=tar,zzz=1"] {
+            assert!(parse(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,177 @@
+//! What goes to the builder beside the context: secrets and named contexts. Only Wharf's own engine takes them.
+//!
+//! The form is that of `application/vnd.wharf.build`: JSON behind its length, then each archive in pieces, each behind
+//! its length, with a length of 0 at its end.
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+
+use serde_json::{Map, Value, json};
+use wharf_dockerfile::Ignore;
+use wharf_git::Repository;
+
+use super::agent::Agents;
+use super::checkout::Checkout;
+use super::context;
+use crate::failure::Outcome;
+use crate::options::secret;
+use crate::parse::Matches;
+use crate::tar::{Pack, PackError, pack};
+
+pub(super) const MEDIA_TYPE: &str = "application/vnd.wharf.build";
+
+/// All of it.
+#[derive(Debug)]
+pub(super) struct Parts {
+    head: Value,
+    directories: Vec<Directory>,
+}
+
+#[derive(Debug)]
+struct Directory {
+    dir: PathBuf,
+    ignore: Ignore,
+    _checkout: Option<Checkout>,
+}
+
+/// Refuses what is no `NAME=WHERE`.
+pub(super) fn check_context(text: &str) -> Result<(), String> {
+    match text.split_once('=') {
+        Some((name, place)) if !name.is_empty() && !place.is_empty() => Ok(()),
+        _ => Err(format!("invalid context value: {text}, expected key=value")),
+    }
+}
+
+impl Parts {
+    /// What the flags ask for; nothing when they ask for nothing of the kind.
+    pub(super) fn of(matches: &Matches, agents: &Agents) -> Outcome<Option<Self>> {
+        let (given, secrets) = (matches.all("build-context"), matches.all("secret"));
+        if given.is_empty() && secrets.is_empty() && agents.is_empty() {
+            return Ok(None);
+        }
+        let (_, secrets): (_, Map<String, Value>) = secret::read(secrets)?;
+        let (mut contexts, mut directories) = (Vec::new(), Vec::new());
+        for text in given {
+            let (name, place) = text.split_once('=').unwrap_or((text, ""));
+            if let Some(image) = place.strip_prefix("docker-image://") {
+                crate::references::parse(image)?;
+                contexts.push(json!({ "Name": name, "Image": image }));
+            } else if place.starts_with("oci-layout://") || place.starts_with("target:") {
+                return Err(format!(
+                    "the build context {name}={place} is not supported: load the image and use docker-image://"
+                )
+                .into());
+            } else if Repository::is_address(place) {
+                let checkout = Checkout::get(place)?;
+                let dir = checkout.dir.clone();
+                directories.push(Directory { ignore: context::ignore_of(&dir)?, dir, _checkout: Some(checkout) });
+                contexts.push(json!({ "Name": name }));
+            } else if place.starts_with("http://") || place.starts_with("https://") {
+                contexts.push(json!({ "Name": name, "Remote": place }));
+            } else {
+                let wrong = |error: io::Error| {
+                    format!(
+                        "failed to get build context {name}: {}",
+                        wharf_report::path("stat", place.as_ref(), &error)
+                    )
+                };
+                let dir = std::fs::canonicalize(place).map_err(wrong)?;
+                if !dir.is_dir() {
+                    return Err(format!("failed to get build context {name}: {place} is not a directory").into());
+                }
+                directories.push(Directory { ignore: context::ignore_of(&dir)?, dir, _checkout: None });
+                contexts.push(json!({ "Name": name }));
+            }
+        }
+        let mut head = json!({ "Secrets": secrets, "Contexts": contexts });
+        agents.tell(&mut head);
+        Ok(Some(Self { head, directories }))
+    }
+
+    /// Writes all; `context` writes the context's own archive.
+    pub(super) fn write<W: Write>(
+        self,
+        mut output: W,
+        context: impl FnOnce(&mut W) -> Result<(), PackError>,
+    ) -> Result<W, PackError> {
+        let head = serde_json::to_vec(&self.head).unwrap_or_default();
+        let mut piece = |bytes: &[u8]| -> io::Result<()> {
+            output.write_all(&length(bytes.len())?)?;
+            output.write_all(bytes)
+        };
+        piece(&head)?;
+        context(&mut output)?;
+        for Directory { dir, ignore, _checkout } in self.directories {
+            let mut pieces = Pieces::new(&mut output);
+            pack(&dir, &Pack { ignore: Some(&ignore), as_root: true, ..Pack::default() }, &mut pieces)?;
+            pieces.finish()?;
+        }
+        output.flush()?;
+        Ok(output)
+    }
+}
+
+fn length(count: usize) -> io::Result<[u8; 4]> {
+    let count = u32::try_from(count).map_err(|_| io::Error::other("a piece is too long"))?;
+    Ok(count.to_be_bytes())
+}
+
+/// An archive in pieces.
+#[derive(Debug)]
+pub(super) struct Pieces<'a, W: Write> {
+    output: &'a mut W,
+    piece: Vec<u8>,
+}
+
+const PIECE: usize = 256 * 1024;
+
+impl<'a, W: Write> Pieces<'a, W> {
+    pub(super) fn new(output: &'a mut W) -> Self {
+        Self { output, piece: Vec::with_capacity(PIECE) }
+    }
+
+    fn put(&mut self) -> io::Result<()> {
+        if !self.piece.is_empty() {
+            self.output.write_all(&length(self.piece.len())?)?;
+            self.output.write_all(&self.piece)?;
+            self.piece.clear();
+        }
+        Ok(())
+    }
+
+    /// Ends the archive.
+    pub(super) fn finish(mut self) -> io::Result<()> {
+        self.put()?;
+        self.output.write_all(&length(0)?)
+    }
+}
+
+impl<W: Write> Write for Pieces<'_, W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.piece.extend_from_slice(bytes);
+        if self.piece.len() >= PIECE {
+            self.put()?;
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_behind_their_lengths() {
+        let mut output = Vec::new();
+        let mut pieces = Pieces::new(&mut output);
+        pieces.write_all(b"ab").unwrap();
+        pieces.write_all(b"c").unwrap();
+        pieces.finish().unwrap();
+        assert_eq!(output, b"\0\0\0\x03abc\0\0\0\0");
+        assert!(check_context("a=.").is_ok() && check_context("a").is_err() && check_context("=x").is_err());
+    }
+}
