@@ -48,6 +48,10 @@ pub(crate) fn check_id(id: &str) -> Result<()> {
     Ok(())
 }
 
+fn taken() -> Failure {
+    Failure::new("container with given ID already exists")
+}
+
 impl Place {
     /// Makes the place of a new container, and locks it.
     pub(crate) fn create(root: &Path, id: &str) -> Result<Self> {
@@ -57,14 +61,19 @@ impl Place {
         make(root, 0o700, true).map_err(|error| Failure::file("mkdir", root, &error))?;
         let path = root.join(id);
         make(&path, 0o711, false).map_err(|error| match error.kind() {
-            ErrorKind::AlreadyExists => Failure::new("container with given ID already exists"),
+            ErrorKind::AlreadyExists => taken(),
             _ => Failure::file("mkdir", &path, &error),
         })?;
         let place = Self::open(root, id).and_then(|place| place.lock().map(|()| place));
-        place.map_err(|failure| match failure.message == GONE {
+        let place = place.map_err(|failure| match failure.message == GONE {
             true => Failure::new("the container was deleted while it was made"),
             false => failure,
-        })
+        })?;
+        if place.read()?.is_some() {
+            // What was made above was deleted, and this is somebody else's who came later and was faster.
+            return Err(taken());
+        }
+        Ok(place)
     }
 
     /// Opens that of a container.

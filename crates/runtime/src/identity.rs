@@ -266,7 +266,7 @@ pub(crate) fn find_program(process: &ProcessPlan) -> Step<()> {
         let path = process.cwd.join(Path::new(std::ffi::OsStr::from_bytes(path.to_bytes())));
         match statat(CWD, &path, AtFlags::empty()) {
             Err(Errno::NOENT | Errno::NOTDIR) => {}
-            Err(Errno::LOOP) if !process.command.contains('/') => {}
+            Err(Errno::LOOP) => denied = process.command.contains('/').then_some(Errno::LOOP).or(denied),
             // The exec will say.
             Err(_) => unsure = true,
             Ok(stat) => {

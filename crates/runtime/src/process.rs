@@ -130,7 +130,7 @@ impl ProcessPlan {
 
     /// Whether there is a program to become.
     pub(crate) fn has_program(&self) -> bool {
-        !self.command.is_empty()
+        !(self.command.is_empty() && self.candidates.is_empty())
     }
 
     /// Leaves out what this process does not have itself and so cannot give; the names of it. (Runtime-spec: a runtime
@@ -176,7 +176,8 @@ fn candidates(command: &str, env: &[String]) -> Result<Vec<CString>> {
         return Ok(vec![CString::new(command).map_err(bad)?]);
     }
     if command.is_empty() {
-        return Ok(Vec::new());
+        // Which is found nowhere.
+        return Ok(vec![CString::default()]);
     }
     let path = env.iter().rev().find_map(|pair| pair.strip_prefix("PATH=")).unwrap_or("/bin:/usr/bin");
     // An empty entry is the working directory, which is no place to look in unasked.

@@ -423,16 +423,22 @@ fn empty_directory(label: Option<&str>) -> Result<OwnedFd, Errno> {
 }
 
 /// A copy of the container's own `/dev/null`, which is checked to be that device and not something an image
-/// put there (CVE-2025-31133).
+/// put there (CVE-2025-31133); of the host's, where the configuration has mounted something else on it.
 fn null_device(root: &RootDir) -> Result<OwnedFd, Errno> {
-    let null = root.handle("dev/null").map_err(|e| e.errno)?;
-    let found = fstat(&null)?;
-    if FileType::from_raw_mode(found.st_mode) != FileType::CharacterDevice || found.st_rdev != rustix::fs::makedev(1, 3)
-    {
-        return Err(Errno::NXIO);
-    }
+    let own = root.handle("dev/null").map_err(|e| e.errno);
+    let null = match own.and_then(checked_null) {
+        Ok(null) => null,
+        Err(_) => checked_null(rustix::fs::open("/dev/null", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?)?,
+    };
     let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
     open_tree(&null, "", flags)
+}
+
+fn checked_null(handle: OwnedFd) -> Result<OwnedFd, Errno> {
+    let found = fstat(&handle)?;
+    let is_null = FileType::from_raw_mode(found.st_mode) == FileType::CharacterDevice
+        && found.st_rdev == rustix::fs::makedev(1, 3);
+    if is_null { Ok(handle) } else { Err(Errno::NXIO) }
 }
 
 /// The working directory is made where it is missing, as Docker's users expect of `-w`.

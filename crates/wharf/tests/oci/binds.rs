@@ -207,6 +207,19 @@ fn of_flags_that_contradict_each_other_a_new_file_system_has_the_last() {
     assert_flags(&shown(&bundle.run(), "/mnt"), "rw,!ro,!noexec", "tmpfs");
 }
 
+/// What covers masked files is another one then.
+#[test]
+fn a_file_takes_the_place_of_the_null_device() {
+    let Some(bundle) = Bundle::new("null", &["sh", "-c", "cat /dev/null; cat /proc/keys"], |_| {}) else { return };
+    fs::write(bundle.path("src"), "mine\n").unwrap();
+    bundle.configure(|config| add(config, &bundle.path("src").to_string_lossy(), "bind"));
+    bundle.configure(|config| {
+        config["mounts"].as_array_mut().unwrap().last_mut().unwrap()["destination"] = json!("/dev/null");
+    });
+    let output = bundle.run();
+    assert_eq!(text(&output.stdout), "mine\n", "{}", text(&output.stderr));
+}
+
 #[test]
 fn a_bind_takes_the_place_of_a_default_device() {
     let Some(bundle) = Bundle::new("device", &["cat", "/dev/full"], |config| {

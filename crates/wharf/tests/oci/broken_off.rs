@@ -160,3 +160,26 @@ fn a_pid_file_is_written_to_no_link_of_somebody_else_s() {
     assert!(fs::symlink_metadata(&file).unwrap().is_file());
     bundle.ok(&["delete", "--force", &bundle.id]);
 }
+
+/// Everybody makes and deletes the same one: what is left can be deleted, and no process stays without its state.
+#[test]
+fn a_name_that_many_make_and_delete_at_once_is_nobody_s_in_the_end() {
+    let Some(bundle) = Bundle::sleeper("storm", |_| {}) else { return };
+    std::thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| {
+                for _ in 0..15 {
+                    let mut create = in_background(&bundle, &["create", &bundle.id]);
+                    create.wait().unwrap();
+                }
+            });
+            scope.spawn(|| (0..40).for_each(|_| drop(bundle.output(&["delete", "--force", &bundle.id]))));
+        }
+    });
+    bundle.ok(&["delete", "--force", &bundle.id]);
+    bundle.assert_nothing_is_left();
+    bundle.create();
+    bundle.start();
+    bundle.ok(&["delete", "--force", &bundle.id]);
+    bundle.assert_nothing_is_left();
+}

@@ -140,6 +140,7 @@ fn what_is_wrong_with_it_is_told_by_create() {
 fn one_process_is_enough_and_the_only_one() {
     for limit in [0, 1] {
         let Some((_first, second)) = pair("lone", &["sh", "-c", "echo alone; ls / && echo two"], |config| {
+            config["ociVersion"] = json!("1.3.0");
             config["linux"]["resources"]["pids"] = json!({ "limit": limit });
         }) else {
             return;
