@@ -45,7 +45,7 @@ impl Engine {
                 "invalid endpoint settings:\nnetwork-scoped aliases are only supported for user-defined networks",
             ));
         }
-        if mode == "host" || mode == "none" || mode.starts_with("container:") || found.driver != "bridge" {
+        if mode == "host" || mode == "none" || mode.starts_with("container:") || !found.is_joinable() {
             return Err(forbidden(format!(
                 "container sharing network namespace with another container or host cannot be connected to any other \
                  network: {}",
@@ -94,14 +94,14 @@ impl Engine {
                 };
                 if let Err(error) = ordered.and_then(|()| engine.join_names(&own, netns.as_fd(), &all)) {
                     // On it or not: never connected and not in its record.
-                    engine.networks().disconnect(&found.id, &own.id)?;
+                    engine.networks().disconnect_from(&found.id, &own.id, netns.as_fd())?;
                     return Err(error);
                 }
                 let ports = match engine.publish_more(&own, &found, &endpoint.addresses()) {
                     Ok(ports) => ports,
                     Err(error) => {
                         engine.forget_names(&own, std::slice::from_ref(&found), false);
-                        engine.networks().disconnect(&found.id, &own.id)?;
+                        engine.networks().disconnect_from(&found.id, &own.id, netns.as_fd())?;
                         return Err(error);
                     }
                 };
@@ -161,8 +161,15 @@ impl Engine {
             ));
         }
         if record.state.status.is_active() {
-            let (networks, id, own) = (self.networks().clone(), found.id.clone(), record.id.clone());
-            blocking(move || Ok(networks.disconnect(&id, &own)?)).await?;
+            let (networks, id, own) = (self.networks().clone(), found.id.clone(), record.clone());
+            blocking(move || {
+                // Between two starts nobody runs in it.
+                let Ok(netns) = Process::of(&own).and_then(|process| process.namespace("net")) else {
+                    return Ok(networks.disconnect(&id, &own.id)?);
+                };
+                Ok(networks.disconnect_from(&id, &own.id, netns.as_fd())?)
+            })
+            .await?;
         }
         let record = slot.change(|record| drop(record.networks.remove(&found.name)));
         if record.state.status.is_active() {
@@ -184,7 +191,7 @@ impl Engine {
     /// Publishes ports that nobody could reach until now, or not by the family of an address that has come with a network,
     /// under the numbers that they have. `None` when there are no such.
     fn publish_more(&self, record: &Container, network: &NetworkRecord, addresses: &[IpAddr]) -> Result<Option<Ports>> {
-        if network.internal {
+        if !network.publishes() {
             return Ok(None);
         }
         let mut there = self.networks().published(&record.id);
@@ -248,7 +255,7 @@ impl Engine {
     /// What a container has published after it has left a network: what was published there is on another that leads out
     /// from now on, where there is one.
     fn ports_elsewhere(&self, record: &Container) -> Ports {
-        let leads_out = |name: &String| self.networks().resolve(name).ok().filter(|network| !network.internal);
+        let leads_out = |name: &String| self.networks().resolve(name).ok().filter(NetworkRecord::publishes);
         let ranked = endpoint::ranked(&record.networks, self.first_network(record).as_deref());
         let rest: Vec<(NetworkRecord, Vec<IpAddr>)> = ranked
             .iter()

@@ -117,8 +117,8 @@ impl Engine {
             let endpoint = self.networks().connect(&request)?;
             endpoint::fill(settings, &endpoint);
             settings.dns_names = crate::dns::names_on(record, &found, settings.aliases.as_deref());
-            // Through an internal network nobody comes in.
-            if !found.internal {
+            // Through an internal network nobody comes in, and through a macvlan not by the host.
+            if found.publishes() {
                 reached.insert(name.clone(), endpoint.addresses());
             }
             self.tell_of(

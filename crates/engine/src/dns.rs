@@ -43,7 +43,7 @@ fn failed(error: &DnsError) -> EngineError {
 
 /// Containers know each other by name there.
 fn has_names(network: &NetworkRecord) -> bool {
-    network.driver == "bridge" && network.name != "bridge"
+    network.is_joinable() && network.name != "bridge"
 }
 
 /// The names that a container has on a network, as an endpoint shows them; `None` where nobody has any.

@@ -15,7 +15,8 @@ use crate::create::{PREFIX, random_id};
 use crate::networks::Inner;
 use crate::state::{Network, endpoint_key};
 use crate::{
-    Endpoint, EndpointRequest, Ipv4Net, NetworkError, NetworkRecord, Networks, Result, bridge, ipam, mark, sysctl,
+    Endpoint, EndpointRequest, Ipv4Net, NetworkError, NetworkRecord, Networks, Result, bridge, ipam, macvlan, mark,
+    sysctl,
 };
 
 /// What a route of IPv6 has when nothing is said (`IP6_RT_PRIO_USER`).
@@ -36,6 +37,11 @@ impl Networks {
         let (record, link, endpoint) = inner.reserve(request, number)?;
         let made = inner.write(&endpoint).and_then(|()| {
             let made = match link {
+                // Its parent is the user's, who may have made it anew.
+                _ if record.parent.is_some() => {
+                    let link = macvlan::ensure(&Connection::open()?, inner.instance(), &record)?;
+                    return inner.make_link(request, &record, link, &endpoint, number);
+                }
                 Some(link) => inner.make_link(request, &record, link, &endpoint, number),
                 None => Err(NetworkError::NotFound(record.name.clone())),
             };
@@ -47,7 +53,11 @@ impl Networks {
             inner.make_link(request, &record, link, &endpoint, number)
         });
         if let Err(error) = made {
-            if let Err(left) = background::remove(&[&endpoint.host_interface]) {
+            let removed = match record.parent {
+                Some(_) => macvlan::remove_link(request.netns, &endpoint),
+                None => background::remove(&[&endpoint.host_interface]),
+            };
+            if let Err(left) = removed {
                 tracing::warn!(error = ?left, "a link is left");
             }
             inner.forget(std::slice::from_ref(&endpoint));
@@ -58,11 +68,24 @@ impl Networks {
 
     /// Takes a container out of a network, at once: when this returns, the link is gone, what was published there is
     /// not any more, and the address is free.
-    /// For a container that has ended, [`Self::release`] is quicker.
+    /// For a container that has ended, [`Self::release`] is quicker. A macvlan's link is the container's alone, and goes by
+    /// [`Self::disconnect_from`] or with its namespace.
     ///
     /// # Errors
     /// `NotFound`, `NotConnected`, and when the kernel refuses.
     pub fn disconnect(&self, network_id: &str, container: &str) -> Result<()> {
+        self.take_out(network_id, container, None)
+    }
+
+    /// As [`Self::disconnect`], for any network; `netns` is the container's.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn disconnect_from(&self, network_id: &str, container: &str, netns: BorrowedFd<'_>) -> Result<()> {
+        self.take_out(network_id, container, Some(netns))
+    }
+
+    fn take_out(&self, network_id: &str, container: &str, netns: Option<BorrowedFd<'_>>) -> Result<()> {
         let endpoint = {
             let state = self.inner.state();
             let network = state.resolve(network_id)?;
@@ -72,7 +95,11 @@ impl Networks {
             })?
         };
         self.unpublish_at(container, &endpoint.addresses())?;
-        background::remove(&[&endpoint.host_interface])?;
+        match (endpoint.host_interface.as_str(), netns) {
+            ("", Some(netns)) => macvlan::remove_link(netns, &endpoint)?,
+            ("", None) => {}
+            (link, _) => background::remove(&[link])?,
+        }
         self.inner.delete_rows(std::slice::from_ref(&endpoint))?;
         self.inner.forget_in_memory(std::slice::from_ref(&endpoint));
         Ok(())
@@ -90,7 +117,8 @@ impl Networks {
             self.inner.delete_rows(&endpoints)?;
             let since = Instant::now();
             // First noted as leaving, then free.
-            self.inner.background.leave(endpoints.iter().map(|endpoint| Leaving {
+            let linked = endpoints.iter().filter(|endpoint| !endpoint.host_interface.is_empty());
+            self.inner.background.leave(linked.map(|endpoint| Leaving {
                 network: endpoint.network_id.clone(),
                 container: endpoint.container.clone(),
                 addresses: endpoint.addresses(),
@@ -175,7 +203,7 @@ impl Inner {
         let endpoint = Endpoint {
             network_id: id,
             // Of the endpoint's ID, so that no two are the same and a person finds it again.
-            host_interface: format!("veth{}", &endpoint_id[..8]),
+            host_interface: if record.parent.is_some() { String::new() } else { format!("veth{}", &endpoint_id[..8]) },
             endpoint_id,
             container: request.container.to_owned(),
             name: request.name.to_owned(),
@@ -218,6 +246,10 @@ impl Inner {
         endpoint: &Endpoint,
         number: u32,
     ) -> Result<()> {
+        if record.parent.is_some() {
+            macvlan::make_link(request, record, bridge, endpoint)?;
+            return self.set_up_link(request, record, endpoint, number);
+        }
         let name = &endpoint.host_interface;
         let peer = Peer { name: &endpoint.interface, mac: endpoint.mac, netns: request.netns };
         let mut batch = Batch::new();
@@ -229,7 +261,27 @@ impl Inner {
         batch.mark_and_set_up(name, &mark::endpoint(self.instance(), endpoint));
         let host = Connection::open()?;
         host.apply(batch)?;
+        self.set_up_link(request, record, endpoint, number)?;
+        // As of the container's end.
+        for name in [Some(name), record.bridge.as_ref()].into_iter().flatten() {
+            host.link(name)?;
+        }
+        Ok(())
+    }
+
+    /// Gives the link in the container its addresses and routes, and takes it up.
+    fn set_up_link(
+        &self,
+        request: &EndpointRequest<'_>,
+        record: &NetworkRecord,
+        endpoint: &Endpoint,
+        number: u32,
+    ) -> Result<()> {
         let route = namespace::within(request.netns, || {
+            if record.parent.is_some() && endpoint.ip.is_some() {
+                // Told to all as it comes up: somebody outside may be asking for it already, and asks once a second.
+                sysctl::ensure(&format!("ipv4/conf/{}/arp_notify", endpoint.interface), "1")?;
+            }
             if endpoint.ip6.is_some() || request.link_local.iter().any(IpAddr::is_ipv6) {
                 sysctl::ensure(&format!("ipv6/conf/{}/disable_ipv6", endpoint.interface), "0")?;
             }
@@ -250,7 +302,13 @@ impl Inner {
         for address in request.link_local {
             batch.add_address(link.index, *address, if address.is_ipv4() { 16 } else { 64 });
         }
-        batch.set_up(link.index);
+        if record.parent.is_some() {
+            route.apply(batch)?;
+            macvlan::set_up(&route, link.index)?;
+            batch = Batch::new();
+        } else {
+            batch.set_up(link.index);
+        }
         for default in defaults(endpoint, link.index, request.rank.unwrap_or(number)) {
             batch.add_route(&default);
         }
@@ -260,15 +318,16 @@ impl Inner {
         // request that is lost costs a second. Looking at a link makes it do that first (since Linux 6.8; before, it
         // is a matter of luck and a few milliseconds).
         route.link(&endpoint.interface)?;
-        for name in [Some(name), record.bridge.as_ref()].into_iter().flatten() {
-            host.link(name)?;
-        }
         Ok(())
     }
 
-    /// Writes the row of an endpoint. Not forced to the disk: should a crash take it, the link's mark says the same.
+    /// Writes the row of an endpoint. Not forced to the disk: should a crash take it, the link's mark says the same. Where
+    /// the host has no link to mark, it is.
     fn write(&self, endpoint: &Endpoint) -> Result<()> {
         let (table, key) = endpoint_key(&endpoint.network_id, &endpoint.container);
+        if endpoint.host_interface.is_empty() {
+            return self.store.write::<_, NetworkError>(|tx| Ok(tx.put(table, &key, endpoint)?));
+        }
         self.store.write_soon::<_, NetworkError>(|tx| Ok(tx.put(table, &key, endpoint)?))
     }
 

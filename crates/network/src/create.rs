@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::NetworkOptions;
 use crate::{
-    CreateNetwork, GatewayMode, Ipv4Net, NetworkError, NetworkRecord, Pool6, PoolRequest, Result, ipam_request,
+    CreateNetwork, GatewayMode, Ipv4Net, NetworkError, NetworkRecord, Pool6, PoolRequest, Result, ipam_request, macvlan,
 };
 
 /// Options of the bridge driver that are understood; what else begins so is refused, as its effect would be missed.
@@ -61,6 +61,7 @@ pub(crate) fn predefined(name: &str, driver: &str) -> Result<NetworkRecord> {
         aux_addresses: BTreeMap::new(),
         pool6: None,
         bridge: None,
+        parent: None,
         mtu: 0,
         icc: true,
         masquerade: false,
@@ -93,14 +94,14 @@ pub(crate) fn record(request: &CreateNetwork, defaults: &NetworkOptions) -> Resu
         return Err(NetworkError::Predefined(name.to_owned()));
     }
     match request.driver.as_str() {
-        "" | "bridge" => {}
+        "" | "bridge" | macvlan::DRIVER => {}
         "host" | "null" | "none" => {
             return Err(NetworkError::Forbidden(format!(
                 "only one instance of \"{}\" network is allowed",
                 request.driver
             )));
         }
-        driver @ ("macvlan" | "ipvlan" | "overlay") => {
+        driver @ ("ipvlan" | "overlay") => {
             return Err(NetworkError::NotImplemented(format!("the network driver {driver} is not done yet")));
         }
         driver => return Err(NetworkError::NoDriver(driver.to_owned())),
@@ -113,14 +114,19 @@ pub(crate) fn record(request: &CreateNetwork, defaults: &NetworkOptions) -> Resu
     record.internal = request.internal;
     record.attachable = request.attachable;
     record.labels.clone_from(&request.labels);
+    let is_macvlan = request.driver == macvlan::DRIVER;
     // What the request says itself comes first.
-    record.options = defaults.default_bridge_options.clone();
+    record.options = if is_macvlan { BTreeMap::new() } else { defaults.default_bridge_options.clone() };
     record.options.extend(request.options.clone());
     record.ipam_options.clone_from(&request.ipam.options);
     record.masquerade = true;
     record.mtu = defaults.mtu;
     record.bridge = Some(format!("br-{}", &record.id[..12]));
-    options(&mut record)?;
+    if is_macvlan {
+        macvlan::settle(&mut record)?
+    } else {
+        options(&mut record)?
+    }
     record.ipv4 = match request.ipv4 {
         Some(wanted) => wanted,
         None => enabled(&record, ENABLE_IPV4)?.unwrap_or(true),
@@ -306,7 +312,7 @@ mod tests {
 
     #[test]
     fn what_is_not_done_is_refused() {
-        for driver in ["host", "null", "macvlan", "overlay", "weave"] {
+        for driver in ["host", "null", "ipvlan", "overlay", "weave"] {
             let request = CreateNetwork { driver: driver.into(), ..request(&[], None) };
             assert!(made(&request).is_err(), "{driver}");
         }

@@ -9,6 +9,8 @@ use crate::Endpoint;
 pub(crate) enum Mark {
     /// The bridge of a network, by its ID.
     Bridge(String),
+    /// The parent of a macvlan network, by its ID.
+    Parent(String),
     /// The host's end of a container's link. Of the network's ID the beginning.
     Endpoint {
         network: String,
@@ -27,6 +29,10 @@ pub(crate) fn instance_name(instance: &str) -> String {
 
 pub(crate) fn bridge(instance: &str, network: &str) -> String {
     format!("{} bridge {network}", instance_name(instance))
+}
+
+pub(crate) fn parent(instance: &str, network: &str) -> String {
+    format!("{} parent {network}", instance_name(instance))
 }
 
 /// Digits of a network's ID, which the store has whole.
@@ -51,6 +57,7 @@ pub(crate) fn read(instance: &str, alias: &str) -> Option<Mark> {
     let mut word = || words.next().map(str::to_owned);
     match kind {
         "bridge" => Some(Mark::Bridge(word()?)),
+        "parent" => Some(Mark::Parent(word()?)),
         "endpoint" => Some(Mark::Endpoint {
             network: word()?,
             container: word()?,

@@ -15,7 +15,7 @@ use crate::ports::Ports;
 use crate::state::{NETWORKS, Network, State};
 use crate::{
     CreateNetwork, Endpoint, GatewayMode, NetworkError, NetworkOptions, NetworkRecord, Result, bridge, create,
-    firewall, foreign, ipam, mark, pool6, sysctl,
+    firewall, foreign, ipam, macvlan, mark, pool6, sysctl,
 };
 
 /// All networks of a daemon. Cheap to clone.
@@ -68,9 +68,9 @@ impl Inner {
         &self.options.instance
     }
 
-    /// Whether a network has IPv6.
+    /// Whether a network that rules are about has IPv6.
     pub(crate) fn has_ipv6(&self) -> bool {
-        self.state().records().any(|record| record.pool6.is_some())
+        self.state().records().any(|record| record.pool6.is_some() && record.bridge.is_some())
     }
 
     /// Those that our table is to be there for.
@@ -154,7 +154,15 @@ impl Networks {
             if state.named(&record.name).is_some() {
                 return Err(NetworkError::NameTaken(record.name));
             }
-            if let Some(other) = state.records().find(|other| other.bridge == record.bridge) {
+            let parent = |record: &NetworkRecord| record.parent.as_ref().map(|parent| parent.name.clone());
+            if let Some(name) = parent(&record)
+                && let Some(other) = state.records().find(|other| parent(other).as_ref() == Some(&name))
+            {
+                let message = format!("network {} is already using parent interface {name}", other.name);
+                return Err(NetworkError::Forbidden(message));
+            }
+            let same = |other: &&NetworkRecord| other.bridge.is_some() && other.bridge == record.bridge;
+            if let Some(other) = state.records().find(same) {
                 return Err(NetworkError::Forbidden(format!(
                     "network {} has the bridge {} already",
                     other.name,
@@ -308,6 +316,9 @@ impl Networks {
 
     /// Makes what the kernel has of a network.
     fn make(&self, route: &Connection, record: &NetworkRecord) -> Result<u32> {
+        if record.parent.is_some() {
+            return macvlan::ensure(route, self.inner.instance(), record);
+        }
         self.forward(record.pool6.is_some())?;
         let link = bridge::ensure(route, self.inner.instance(), record)?;
         let mut batch = nft::Batch::new();
@@ -326,6 +337,16 @@ impl Networks {
 
     /// Removes what the kernel has of a network. With `quiet`, some of it may never have been made.
     fn unmake(&self, record: &NetworkRecord, quiet: bool) {
+        if record.parent.is_some() {
+            let removed = Connection::open().map_err(NetworkError::from);
+            let removed = removed.and_then(|route| macvlan::remove(&route, self.inner.instance(), record));
+            if let Err(error) = removed
+                && !quiet
+            {
+                tracing::warn!(?error, network = record.name, "something of a network is left");
+            }
+            return;
+        }
         let mark = self.inner.mark();
         let mut rules = Ok(());
         for family in record.pool6.is_some().then_some(Family::Ip6).into_iter().chain([Family::Ip]) {

@@ -20,7 +20,7 @@ impl Networks {
     /// What is published is reached from other hosts, from the host's own addresses, from its loopback and from other
     /// containers. A port without an address of the host's is published for every family that the container has, under
     /// one number; on IPv6 for one that has IPv4 alone, too, where there is a relay ([`NetworkOptions::relay`]). In an internal
-    /// network nothing is published, as Docker does.
+    /// network and in one of macvlan nothing is published, as Docker does.
     ///
     /// # Errors
     /// `PortTaken` names who has a port: a container, or a program of the host. `Invalid` for an address of the host's of
@@ -33,7 +33,7 @@ impl Networks {
             for address in addresses {
                 let network = state.records().find(|record| record.contains(*address));
                 let network = network.ok_or_else(|| NetworkError::NotFound(format!("for address {address}")))?;
-                reached.extend((!network.internal).then(|| (*address, network.clone())));
+                reached.extend(network.publishes().then(|| (*address, network.clone())));
             }
         }
         if reached.is_empty() || ports.is_empty() {

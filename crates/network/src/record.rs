@@ -9,7 +9,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use wharf_netlink::MacAddress;
 
-use crate::{GatewayMode, Ipv4Net, Pool6};
+use crate::{GatewayMode, Ipv4Net, Parent, Pool6};
 
 /// A network, as `inspect` shows it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -17,7 +17,7 @@ pub struct NetworkRecord {
     /// 64 hex digits.
     pub id: String,
     pub name: String,
-    /// `bridge`, `host` or `null`.
+    /// `bridge`, `macvlan`, `host` or `null`.
     pub driver: String,
     /// RFC 3339 with nanoseconds, UTC.
     pub created: String,
@@ -47,6 +47,9 @@ pub struct NetworkRecord {
     pub pool6: Option<Pool6>,
     /// The device of a bridge network.
     pub bridge: Option<String>,
+    /// The link of the host's that a macvlan network is on.
+    #[serde(default)]
+    pub parent: Option<Parent>,
     pub mtu: u32,
     /// Whether containers of the network reach one another.
     pub icc: bool,
@@ -151,7 +154,7 @@ pub struct Endpoint {
     #[serde(default)]
     pub gateway6: Option<Ipv6Addr>,
     pub mac: MacAddress,
-    /// The host's end of the link.
+    /// The host's end of the link; empty where it has none (macvlan).
     pub host_interface: String,
     /// The container's end, `ethN`.
     pub interface: String,
@@ -165,8 +168,21 @@ impl Endpoint {
 }
 
 impl NetworkRecord {
+    /// Whether containers can be put on it.
+    pub fn is_joinable(&self) -> bool {
+        self.bridge.is_some() || self.parent.is_some()
+    }
+
+    /// Whether ports of containers can be published there: others come in by the host, and by no macvlan.
+    pub fn publishes(&self) -> bool {
+        !self.internal && self.bridge.is_some()
+    }
+
     /// The bridge's addresses.
     pub fn gateways(&self) -> Vec<IpAddr> {
+        if self.parent.is_some() {
+            return Vec::new();
+        }
         let six = self.pool6.as_ref().and_then(|pool| pool.gateway);
         self.gateway.map(IpAddr::V4).into_iter().chain(six.map(IpAddr::V6)).collect()
     }
@@ -284,6 +300,7 @@ pub(crate) fn sample() -> NetworkRecord {
         aux_addresses: BTreeMap::new(),
         pool6: None,
         bridge: Some("br-test".into()),
+        parent: None,
         mtu: 1500,
         icc: true,
         masquerade: true,

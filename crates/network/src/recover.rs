@@ -9,7 +9,9 @@ use wharf_netlink::route::Connection;
 use crate::mark::Mark;
 use crate::ports::{self, Group};
 use crate::state::endpoint_key;
-use crate::{Endpoint, Ipv4Net, NetworkError, Networks, Result, background, bridge, firewall, foreign, ipam, sysctl};
+use crate::{
+    Endpoint, Ipv4Net, NetworkError, Networks, Result, background, bridge, firewall, foreign, ipam, macvlan, sysctl,
+};
 
 /// The maps that ports are in.
 const MAPS: [&str; 4] = [firewall::PUBLISHED, firewall::PUBLISHED_AT, firewall::RANGES, firewall::OPEN];
@@ -139,6 +141,7 @@ impl Networks {
                 background::remove(&[&name])?;
             }
         }
+        self.restore_parents(&route)?;
         let mut batch = nft::Batch::new();
         firewall::rebuild(&mut batch, firewall::table(Family::Ip, &mark));
         let table6 = firewall::table(Family::Ip6, &mark);
@@ -178,6 +181,31 @@ impl Networks {
         }
         inner.nft().apply(batch)?;
         self.let_pass();
+        Ok(())
+    }
+
+    /// Makes what is missing of the parents of macvlan networks that are ours to make, and removes those of no network.
+    fn restore_parents(&self, route: &Connection) -> Result<()> {
+        let inner = &self.inner;
+        let records: Vec<_> = inner.state().records().filter(|record| record.parent.is_some()).cloned().collect();
+        for (name, found) in bridge::ours(&route.links()?, inner.instance()) {
+            let known = |id: &str| records.iter().any(|record| record.id == id);
+            if macvlan::parent_of(&found).is_some_and(|id| !known(id)) {
+                tracing::info!(link = name, "a parent of ours has no network any more and is removed");
+                background::remove(&[&name])?;
+            }
+        }
+        for record in records {
+            match macvlan::ensure(route, inner.instance(), &record) {
+                Ok(link) => {
+                    if let Some(network) = inner.state().networks.get_mut(&record.id) {
+                        network.link = Some(link);
+                    }
+                }
+                // Who connects to it is told.
+                Err(error) => tracing::warn!(?error, network = record.name, "a network has no parent"),
+            }
+        }
         Ok(())
     }
 

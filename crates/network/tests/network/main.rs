@@ -5,6 +5,7 @@ mod firewall;
 mod gateway_modes;
 mod host;
 mod ipv6;
+mod macvlan;
 mod networks;
 mod publish;
 mod recover;

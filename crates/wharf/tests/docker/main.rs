@@ -18,6 +18,7 @@ mod kit;
 mod limits;
 mod links;
 mod logging;
+mod macvlan;
 mod metrics;
 mod names;
 mod newest_api;
