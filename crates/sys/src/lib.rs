@@ -8,6 +8,7 @@
 //! - [`mount`], [`apart`], [`overlay`]: mount attributes, by fd; mounts on mounts that nobody sees; overlays on older
 //!   kernels.
 //! - [`erofs`], [`verity`]: images mounted from their files; files that the kernel checks.
+//! - [`quota`], [`loop_device`]: what a directory may take; files as block devices.
 //! - [`bpf`]: programs that decide over devices.
 //! - [`fds`]: closing what must not be inherited.
 //! - [`scheduling`]: when a process runs.
@@ -24,6 +25,7 @@ pub mod bpf;
 pub mod disposition;
 pub mod erofs;
 pub mod fds;
+pub mod loop_device;
 pub mod message;
 pub mod mount;
 pub mod namespace;
@@ -31,6 +33,7 @@ pub mod netlink;
 pub mod overlay;
 pub mod own_program;
 pub mod process;
+pub mod quota;
 pub mod reaping;
 pub mod scheduling;
 pub mod seccomp;
