@@ -222,7 +222,10 @@ fn mount(mount: &Json) -> String {
     add("target", text(&mount["Target"]));
     let (bind, volume, tmpfs) = (&mount["BindOptions"], &mount["VolumeOptions"], &mount["TmpfsOptions"]);
     add("bind-propagation", text(&bind["Propagation"]));
-    add("bind-recursive", if bind["NonRecursive"] == true { "disabled" } else { "" });
+    add("idmap", if bind["IDMap"] == true { "true" } else { "" });
+    let recursive =
+        [("NonRecursive", "disabled"), ("ReadOnlyNonRecursive", "writable"), ("ReadOnlyForceRecursive", "readonly")];
+    add("bind-recursive", recursive.iter().find(|(key, _)| bind[*key] == true).map_or("", |(_, word)| word));
     add("bind-create-src", if bind["CreateMountpoint"] == true { "true" } else { "" });
     add("volume-subpath", text(&volume["Subpath"]));
     add("volume-driver", text(&volume["DriverConfig"]["Name"]));

@@ -64,7 +64,7 @@ impl Engine {
     /// Where its mounts are that show their files' owners as they are on the disk: images, binds that ask for it, and
     /// volumes, which are for containers with other ranges too. What a volume mounts of its own may not be able to.
     pub(crate) fn mapped(&self, record: &Container) -> Vec<String> {
-        let plain = |name: &str| self.volumes().get(name).is_ok_and(|volume| volume.is_plain());
+        let plain = |name: &str| self.volumes().get(name).is_ok_and(|volume| volume.is_own());
         let points = record.mounts.iter();
         let mapped = points.filter(|point| {
             asks_for_mapping(point) || point.image.is_some() || (point.kind == "volume" && plain(&point.name))

@@ -40,6 +40,9 @@ pub(crate) fn mount(
                 return Err(bad("field Source must not be empty".into()));
             }
             check_bind(&options, request.read_only).map_err(bad)?;
+            if options.id_map && record.host.userns_mode != "auto" {
+                return Err(bad("IDMap needs a user namespace of the container's own: --userns auto".into()));
+            }
             if !request.source.starts_with('/') {
                 return Err(EngineError::invalid(format!(
                     "invalid mount config for type \"bind\": invalid mount path: '{}' mount path must be absolute",
@@ -64,6 +67,8 @@ pub(crate) fn mount(
                 kind: "bind".into(),
                 source,
                 destination,
+                // By which the mount is known.
+                mode: if options.id_map { "idmap".into() } else { String::new() },
                 rw: !request.read_only,
                 propagation,
                 ..MountPoint::default()

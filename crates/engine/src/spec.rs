@@ -308,6 +308,9 @@ pub struct BindOptions {
     pub read_only_non_recursive: bool,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub read_only_force_recursive: bool,
+    /// Files belong to the IDs that they have on the disk, in the container's user namespace too. Docker has no such field.
+    #[serde(rename = "IDMap", skip_serializing_if = "std::ops::Not::not")]
+    pub id_map: bool,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

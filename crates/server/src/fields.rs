@@ -31,7 +31,7 @@ const NAMES: &[&str] = &[
     "Secrets", "SecretData", "Umask", "UID", "GID", "ID",
     // Mounts and volumes.
     "BindOptions", "Consistency", "ReadOnly", "Source", "Target", "TmpfsOptions", "VolumeOptions", "ImageOptions",
-    "CreateMountpoint", "NonRecursive", "Propagation", "ReadOnlyForceRecursive", "ReadOnlyNonRecursive",
+    "CreateMountpoint", "IDMap", "NonRecursive", "Propagation", "ReadOnlyForceRecursive", "ReadOnlyNonRecursive",
     "DriverConfig", "NoCopy", "Subpath", "Mode", "SizeBytes", "DriverOpts", "ClusterVolumeSpec",
     // Networks.
     "Attachable", "CheckDuplicate", "ConfigFrom", "ConfigOnly", "EnableIPv4", "EnableIPv6", "IPAM", "Ingress",

@@ -8,6 +8,7 @@
 //! - [`mount`], [`apart`], [`overlay`]: mount attributes, by fd; mounts on mounts that nobody sees; overlays on older
 //!   kernels.
 //! - [`erofs`], [`verity`]: images mounted from their files; files that the kernel checks.
+//! - [`quota`], [`loop_device`]: what a directory may take; files as block devices.
 //! - [`bpf`]: programs that decide over devices.
 //! - [`fds`]: closing what must not be inherited.
 //! - [`scheduling`]: when a process runs.
@@ -26,6 +27,7 @@ pub mod datagram;
 pub mod disposition;
 pub mod erofs;
 pub mod fds;
+pub mod loop_device;
 pub mod message;
 pub mod mount;
 pub mod namespace;
@@ -33,6 +35,7 @@ pub mod netlink;
 pub mod overlay;
 pub mod own_program;
 pub mod process;
+pub mod quota;
 pub mod reaping;
 pub mod scheduling;
 pub mod seccomp;

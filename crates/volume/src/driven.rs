@@ -40,6 +40,7 @@ impl Volumes {
             scope: driver.scope(),
             snapshots: Default::default(),
             from_dir: None,
+            limit: None,
         };
         make_dir(&self.dir().join(name))?;
         // A crash before leaves a volume that the plugin lists.
@@ -206,6 +207,7 @@ fn shown(driver: &str, told: Told, scope: Option<String>) -> Volume {
         mountpoint: PathBuf::new(),
         status: Default::default(),
         snapshots: Vec::new(),
+        limit: None,
     };
     take_over(&mut volume, Some(told));
     volume

@@ -42,6 +42,8 @@ pub enum VolumeError {
     OtherDriver { name: String, driver: String },
     #[error("create {name}: {why}")]
     Options { name: String, why: String },
+    #[error("create {name}: no volume of a size can be made: {why}")]
+    NoLimit { name: String, why: String },
     #[error("error while mounting volume '{}': failed to mount local volume: {what}", path.display())]
     Mount {
         path: PathBuf,
@@ -62,7 +64,7 @@ pub enum VolumeError {
     #[error("import {name}: volume is not empty: import under another name, or remove it first")]
     NotEmpty { name: String },
     #[error(
-        "{action} {name}: its content is not this engine's to replace, but that of its driver or its mount options"
+        "{action} {name}: its content is not this engine's to replace, but that of its driver or its options: clone the snapshot, or import under another name"
     )]
     Elsewhere { action: &'static str, name: String },
     #[error("\"{name}\" is no name for a snapshot of {volume}: use \"[a-zA-Z0-9][a-zA-Z0-9_.-]+\"")]
@@ -136,6 +138,7 @@ impl VolumeError {
             | Self::NotEmpty { .. } => ErrorKind::Conflict,
             Self::Mount { .. }
             | Self::Plugin { .. }
+            | Self::NoLimit { .. }
             | Self::Tree { .. }
             | Self::Export { .. }
             | Self::File { .. }

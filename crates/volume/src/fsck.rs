@@ -62,6 +62,7 @@ impl Volumes {
                     scope: String::new(),
                     snapshots: Default::default(),
                     from_dir: None,
+                    limit: None,
                 };
                 fsck.repair(Problem::Unowned, what, bytes, "taken up as a volume, as there are files in it", || {
                     self.store().write::<_, VolumeError>(|tx| Ok(tx.put(TABLE, volume, &row)?))

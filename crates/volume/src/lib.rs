@@ -3,6 +3,7 @@
 //! ```text
 //! DATA_ROOT/volumes/NAME/_data        the content; what a container mounts
 //! DATA_ROOT/volumes/NAME/.filling     there while an image's files are being copied in
+//! DATA_ROOT/volumes/NAME/disk         a file system of the volume's size, which is mounted on _data
 //! DATA_ROOT/volumes/NAME/.snapshots/  what it had at some times
 //! DATA_ROOT/volumes/.making-…         content on its way in: a copy, an import
 //! DATA_ROOT/volumes/.removing-NAME…   on its way out
@@ -25,6 +26,7 @@ mod driven;
 mod error;
 mod fill;
 mod fsck;
+mod limit;
 mod mounting;
 mod name;
 mod plugin;
@@ -33,6 +35,7 @@ mod staged;
 mod volumes;
 
 pub use error::{ErrorKind, VolumeError};
+pub use limit::Limit;
 pub use plugin::Plugins;
 pub use record::{CreateVolume, Origin, Snapshot, Volume};
 pub use staged::Staged;

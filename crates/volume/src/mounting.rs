@@ -32,7 +32,13 @@ pub(crate) fn check(name: &str, options: &BTreeMap<String, String>) -> Result<()
             "type" => &["device"],
             "device" => &["type"],
             "o" => &["device", "type"],
-            "size" => return bad("quota size requested but no quota support".into()),
+            "size" if options.len() > 1 => {
+                return bad("a size is for volumes without other options: a tmpfs has its own (o=size=…)".into());
+            }
+            "size" => match crate::limit::parse(&options[key]) {
+                Ok(_) => &[],
+                Err(why) => return bad(why),
+            },
             other => return bad(format!("invalid option: \"{other}\"")),
         };
         if let Some(missing) = needs.iter().find(|need| !options.contains_key(**need)) {
@@ -181,7 +187,9 @@ mod tests {
         assert_eq!(said(&[("type", "tmpfs")]), "create v: missing required option: \"device\"");
         assert_eq!(said(&[("device", "/x")]), "create v: missing required option: \"type\"");
         assert_eq!(said(&[("foo", "bar")]), "create v: invalid option: \"foo\"");
-        assert_eq!(said(&[("size", "1m")]), "create v: quota size requested but no quota support");
+        assert_eq!(said(&[("size", "much")]), "create v: invalid size: 'much'");
+        assert!(said(&[("size", "1g"), ("type", "tmpfs"), ("device", "tmpfs")]).contains("without other options"));
+        assert!(check("v", &options(&[("size", "1g")])).is_ok());
         assert!(check("v", &options(&[("type", "none"), ("o", "bind"), ("device", "/x")])).is_ok());
     }
 }

@@ -7,6 +7,8 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::Limit;
+
 /// The driver that is ours.
 pub(crate) const LOCAL: &str = "local";
 
@@ -30,6 +32,8 @@ pub struct Volume {
     pub status: Map<String, Value>,
     /// Names of its snapshots.
     pub snapshots: Vec<String>,
+    /// How large it may become.
+    pub limit: Option<Limit>,
 }
 
 /// The content of a volume at some time.
@@ -77,6 +81,11 @@ impl Volume {
         self.driver == LOCAL
     }
 
+    /// Whether its content is a directory's of this engine, and not something else that is mounted there.
+    pub fn is_own(&self) -> bool {
+        self.is_local() && !self.options.contains_key("device")
+    }
+
     /// Whether it is a directory of its own, and nothing is mounted on it.
     pub fn is_plain(&self) -> bool {
         self.is_local() && self.options.is_empty()
@@ -110,6 +119,8 @@ pub(crate) struct Row {
     pub(crate) scope: String,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(crate) snapshots: BTreeMap<String, SnapshotRow>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) limit: Option<Limit>,
     /// The name that its directory has until it is renamed to the volume's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) from_dir: Option<String>,
@@ -136,6 +147,7 @@ impl Row {
             mountpoint: if local { mountpoint } else { PathBuf::new() },
             status: Map::new(),
             snapshots: self.snapshots.into_keys().collect(),
+            limit: self.limit,
         }
     }
 }

@@ -137,6 +137,7 @@ impl Volumes {
                 anonymous,
                 scope: String::new(),
                 snapshots: BTreeMap::new(),
+                limit: None,
                 from_dir: staged.dir.file_name().map(|name| name.to_string_lossy().into_owned()),
             };
             self.store().write::<_, VolumeError>(|tx| Ok(tx.put(TABLE, &name, &row)?))?;

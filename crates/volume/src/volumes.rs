@@ -12,7 +12,7 @@ use wharf_store::{Store, Table};
 
 use crate::mounting::{self, Wanted};
 use crate::record::{LOCAL, Row};
-use crate::{CreateVolume, Plugins, Result, Volume, VolumeError, name};
+use crate::{CreateVolume, Limit, Plugins, Result, Volume, VolumeError, name};
 
 pub(crate) const TABLE: Table = Table::new("volumes");
 /// The content of a volume in its directory; beside it there is room for what is ours.
@@ -37,6 +37,8 @@ struct Inner {
     /// Who uses which volume, by its name.
     users: Mutex<HashMap<String, Used>>,
     plugins: Plugins,
+    /// Held while a project is chosen.
+    projects: Mutex<()>,
 }
 
 /// A volume that containers use now.
@@ -82,7 +84,8 @@ impl Volumes {
         // 0711 as Docker's: a mount point that a container's user cannot pass through is no use to it.
         let made = DirBuilder::new().recursive(true).mode(0o711).create(&dir);
         made.map_err(VolumeError::file("create", &dir))?;
-        let inner = Inner { store, dir, busy: Mutex::default(), users: Mutex::default(), plugins };
+        let inner =
+            Inner { store, dir, busy: Mutex::default(), users: Mutex::default(), plugins, projects: Mutex::default() };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -104,7 +107,7 @@ impl Volumes {
             if !matches!(request.driver.as_str(), "" | LOCAL) {
                 return self.create_by_plugin(&name, request, anonymous);
             }
-            let row = Row {
+            let mut row = Row {
                 driver: LOCAL.into(),
                 created: jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
                 labels: request.labels.clone(),
@@ -113,10 +116,14 @@ impl Volumes {
                 scope: String::new(),
                 snapshots: BTreeMap::new(),
                 from_dir: None,
+                limit: None,
             };
             let path = self.path(&name);
             // The directory first: one without a row is harmless, a row without its directory is not.
             make_dirs(&path)?;
+            if let Some(size) = request.options.get("size").and_then(|text| crate::limit::parse(text).ok()) {
+                row.limit = Some(self.set_up_limit(&name, size)?);
+            }
             self.inner.store.write::<_, VolumeError>(|tx| Ok(tx.put(TABLE, &name, &row)?))?;
             Ok(row.shown(name.clone(), path))
         })
@@ -183,8 +190,17 @@ impl Volumes {
                 // What is mounted there is not the volume's own.
                 self.unmount(name)?;
             }
-            self.inner.remove(name)
+            self.inner.remove(name)?;
+            if let Some(limit) = volume.limit {
+                limit.forget(&self.inner.dir);
+            }
+            Ok(())
         })
+    }
+
+    /// Bytes that a volume of a size has taken of it.
+    pub fn used(&self, volume: &Volume) -> Option<u64> {
+        volume.limit.map(|limit| limit.used(&self.inner.dir.join(&volume.name)))
     }
 
     /// Removes the volumes that no container has and `unwanted` says yes to: only anonymous ones unless `all`.
@@ -259,6 +275,19 @@ impl Volumes {
         }
     }
 
+    /// Sets up a volume that has no row yet; nothing is left of one that cannot be.
+    fn set_up_limit(&self, name: &str, bytes: u64) -> Result<Limit> {
+        let dir = self.inner.dir.join(name);
+        // Two volumes with the same project would share what they may have.
+        let _alone = self.inner.projects.lock().unwrap_or_else(PoisonError::into_inner);
+        let taken: Vec<u32> = self.list()?.iter().filter_map(|volume| volume.limit?.project).collect();
+        let made = crate::limit::set_up(name, &dir, bytes, &taken);
+        if made.is_err() {
+            remove_tree(&dir)?;
+        }
+        made
+    }
+
     /// What is refused whatever is there.
     fn check_named(&self, name: &str, request: &CreateVolume) -> Result<()> {
         name::check(name)?;
@@ -317,6 +346,9 @@ impl Volumes {
                 if !mounting::is_mounted(&volume.mountpoint) {
                     wanted.mount(&volume.mountpoint)?;
                 }
+            }
+            if volume.limit.is_some_and(|limit| limit.project.is_none()) && !mounting::is_mounted(&volume.mountpoint) {
+                crate::limit::mount_disk(&self.inner.dir.join(&volume.name))?;
             }
             volume.mountpoint.clone()
         };

@@ -54,6 +54,7 @@ pub(crate) fn parse(text: &str) -> Result<Value, String> {
                 match field.to_lowercase().as_str() {
                     "readonly" | "ro" => read_only = true,
                     "volume-nocopy" => put(&mut options.volume, "NoCopy", json!(true)),
+                    "idmap" => put(&mut options.bind, "IDMap", json!(true)),
                     "bind-nonrecursive" => return Err(NON_RECURSIVE.to_owned()),
                     _ => return Err(format!("invalid field '{field}' must be a key=value pair")),
                 }
@@ -82,6 +83,12 @@ pub(crate) fn parse(text: &str) -> Result<Value, String> {
             "bind-create-src" => {
                 let create = values::parse_bool(value).map_err(|_| invalid())?;
                 put(&mut options.bind, "CreateMountpoint", json!(create));
+            }
+            // Ours: Docker has none.
+            "idmap" => {
+                let mapped = values::parse_bool(value)
+                    .map_err(|_| format!("{}: the container's own IDs are the only ones (true or false)", invalid()))?;
+                put(&mut options.bind, "IDMap", json!(mapped));
             }
             "volume-subpath" => put(&mut options.volume, "Subpath", json!(value)),
             "volume-nocopy" => {
@@ -227,6 +234,10 @@ mod tests {
                 r#"{"Type":"tmpfs","Target":"/t","TmpfsOptions":{"SizeBytes":1048576,"Mode":1023}}"#,
             ),
             (
+                "type=bind,src=/a,dst=/b,idmap",
+                r#"{"Type":"bind","Source":"/a","Target":"/b","BindOptions":{"IDMap":true}}"#,
+            ),
+            (
                 "type=bind,src=/a,dst=/b,bind-propagation=rshared,bind-recursive=disabled",
                 r#"{"Type":"bind","Source":"/a","Target":"/b","BindOptions":{"Propagation":"rshared","NonRecursive":true}}"#,
             ),
@@ -242,6 +253,11 @@ mod tests {
             ("type=bind,foo=bar", "unexpected key 'foo' in 'foo=bar'"),
             ("type=bind,src=/a", "target is required"),
             ("type=bind,dst=/b,volume-nocopy", "cannot mix 'volume-*' options with mount type 'bind'"),
+            ("type=volume,dst=/b,idmap", "cannot mix 'bind-*' options with mount type 'volume'"),
+            (
+                "type=bind,src=/a,dst=/b,idmap=uids=0-1-1",
+                "invalid value for idmap: uids=0-1-1: the container's own IDs are the only ones (true or false)",
+            ),
             ("dst=/b,ro=maybe", "invalid value for ro: maybe"),
         ] {
             assert_eq!(parse(text).unwrap_err(), message, "{text}");

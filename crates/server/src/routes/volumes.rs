@@ -54,8 +54,18 @@ pub(super) async fn create(mut call: Call) -> Result {
 
 pub(super) async fn inspect(call: Call, name: &str) -> Result {
     let (engine, name) = (call.api.engine, name.to_owned());
-    let found = blocking(move || Ok(engine.volumes().inspect(&name).map_err(EngineError::from)?)).await?;
-    Ok(ok(&render(&found, None)))
+    let (found, used) = blocking(move || {
+        let found = engine.volumes().inspect(&name).map_err(EngineError::from)?;
+        let used = engine.volumes().used(&found);
+        Ok((found, used))
+    })
+    .await?;
+    let mut shown = render(&found, None);
+    if let (Some(limit), Some(used)) = (found.limit, used) {
+        let by = if limit.project.is_some() { "project quota" } else { "file system in a file" };
+        shown["Status"] = json!({ "SizeLimit": limit.bytes, "SizeUsed": used, "LimitedBy": by });
+    }
+    Ok(ok(&shown))
 }
 
 pub(super) async fn remove(call: Call, name: &str) -> Result {

@@ -38,3 +38,40 @@ fn options_of_a_volume_are_a_mount_while_it_is_used() {
     let broken = d.docker("run --rm -v broken:/b busybox true");
     assert!(broken.err.contains("failed to mount local volume: mount /no/such/directory:"), "{}", broken.err);
 }
+
+#[test]
+fn a_volume_of_a_size_is_full_when_it_is() {
+    let Some(mut d) = Daemon::start() else { return };
+    let made = d.docker("volume create -o size=20m data");
+    if made.err.contains("mkfs.ext4") || made.err.contains("no loop device") {
+        return eprintln!("skipped: {}", made.err);
+    }
+    made.ok();
+    let status = |d: &Daemon, field: &str| -> u64 {
+        d.docker(&format!("volume inspect data --format {{{{.Status.{field}}}}}")).ok().parse::<f64>().unwrap() as u64
+    };
+    assert_eq!(status(&d, "SizeLimit"), 20 << 20);
+    // The image's content comes in, df tells the truth, and too much is refused to who writes it.
+    assert!(d.docker("run --rm -v data:/etc busybox cat /etc/passwd").ok().starts_with("root:"));
+    d.docker("run -d --name user -v data:/d busybox sleep 1000").ok();
+    let df = d.docker("exec user df -k /d").ok();
+    let total: u64 = df.lines().last().unwrap().split_whitespace().nth(1).unwrap().parse().unwrap();
+    assert!((16 << 10..=20 << 10).contains(&total), "{df}");
+    let full = d.docker("exec user dd if=/dev/zero of=/d/large bs=1M count=30");
+    assert!(full.code != 0 && (full.err.contains("No space left") || full.err.contains("quota")), "{}", full.err);
+    assert!(status(&d, "SizeUsed") > 14 << 20);
+    // A daemon that comes after a kill finds it mounted, and lets go of it when its last user has ended.
+    d.kill();
+    d.launch();
+    d.docker("exec user rm /d/large").ok();
+    d.wharf("run --rm --userns auto -v data:/d busybox touch /d/mapped").ok();
+    d.docker("exec user test -O /d/mapped").ok();
+    d.wharf("volume snapshot data first").ok();
+    d.docker("rm -f user").ok();
+    d.wharf("volume clone data@first other").ok();
+    assert!(d.docker("run --rm -v other:/d busybox cat /d/passwd").ok().starts_with("root:"));
+    assert!(d.wharf("volume restore data@first").err.contains("clone the snapshot"));
+    d.docker("volume rm -f data").ok();
+    let wrong = d.docker("volume create -o size=much wrong");
+    assert!(wrong.err.contains("invalid size: 'much'"), "{}", wrong.err);
+}

@@ -218,6 +218,16 @@ fn volumes_and_mapped_binds_are_for_every_range() {
     assert!(said.code != 0 && said.err.contains("idmap needs a user namespace"), "{}", said.err);
     let said = wharf(&d, &["run", "--rm", "--userns", "auto", "-v", &format!("{bind}=uids=0-1-1"), "busybox", "true"]);
     assert!(said.code != 0 && said.err.contains("invalid mode: idmap=uids=0-1-1"), "{}", said.err);
+    // The same by `--mount`.
+    let mount = |more: &str| format!("type=bind,src={},dst=/host,{more}", dir.display());
+    let with = |mode: &str, more: &str| {
+        let bind = mount(more);
+        wharf(&d, &["run", "--rm", "--userns", mode, "--mount", &bind, "busybox", "stat", "-c", "%u", "/host/web"])
+    };
+    assert_eq!(with("auto", "idmap").ok(), "33");
+    assert_ne!(with("auto", "idmap=false").ok(), "33");
+    let said = with("host", "idmap");
+    assert!(said.code != 0 && said.err.contains("IDMap needs a user namespace"), "{}", said.err);
     d.docker("volume rm kept").ok();
 }
 

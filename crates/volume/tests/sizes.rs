@@ -1,0 +1,137 @@
+//! Volumes of a size, on file systems of a test's own with and without quotas of projects.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use wharf_store::Store;
+use wharf_volume::{CreateVolume, Volume, Volumes};
+
+/// An ext4 in a file, mounted with these options for as long as this is there.
+struct Disk(tempfile::TempDir);
+
+impl Disk {
+    fn new(features: &str, options: &str) -> Option<Self> {
+        let dir = tempfile::tempdir().unwrap();
+        let (image, root) = (dir.path().join("image"), dir.path().join("root"));
+        File::create(&image).unwrap().set_len(200 << 20).unwrap();
+        fs::create_dir(&root).unwrap();
+        let run = |command: &mut Command| command.output().is_ok_and(|output| output.status.success());
+        let made = run(Command::new("mkfs.ext4").args(["-q", "-F", "-O", features]).arg(&image))
+            && run(Command::new("mount").args(["-o", options]).args([&image, &root]));
+        if !made {
+            eprintln!("skipped: no ext4 with {options} can be mounted from a file (root, e2fsprogs, loop devices)");
+            return None;
+        }
+        Some(Self(dir))
+    }
+
+    fn root(&self) -> PathBuf {
+        self.0.path().join("root")
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg(self.root()).status();
+    }
+}
+
+fn sized(name: &str, size: &str) -> CreateVolume {
+    let options = BTreeMap::from([("size".to_owned(), size.to_owned())]);
+    CreateVolume { name: name.into(), options, ..CreateVolume::default() }
+}
+
+/// Writes until there is no more room, and answers with the bytes that went in.
+fn fill(dir: &Path) -> u64 {
+    let mut file = File::create(dir.join("large")).unwrap();
+    let piece = vec![7; 256 << 10];
+    let mut total = 0;
+    while total < 100 << 20 {
+        match file.write_all(&piece).and_then(|()| file.sync_data()) {
+            Ok(()) => total += piece.len() as u64,
+            Err(error) => {
+                let full = [std::io::ErrorKind::StorageFull, std::io::ErrorKind::QuotaExceeded];
+                assert!(full.contains(&error.kind()), "{error}");
+                return total;
+            }
+        }
+    }
+    panic!("there is no limit");
+}
+
+fn room(dir: &Path) -> u64 {
+    let found = rustix::fs::statvfs(dir).unwrap();
+    found.f_blocks * found.f_frsize
+}
+
+fn check(volumes: &Volumes, volume: &Volume) {
+    let path = volumes.mount(&volume.name, "user").unwrap();
+    assert_eq!(fs::read_dir(&path).unwrap().count(), 0, "an image's content may come in");
+    let total = room(&path);
+    assert!((16 << 20..=20 << 20).contains(&total), "df shows the limit: {total}");
+    let written = fill(&path);
+    assert!((14 << 20..=20 << 20).contains(&written), "{written}");
+    let used = volumes.used(volume).unwrap();
+    assert!((14 << 20..=20 << 20).contains(&used), "{used}");
+    volumes.release(&volume.name, "user").unwrap();
+    // It is there for the next one.
+    let path = volumes.mount(&volume.name, "other").unwrap();
+    assert!(path.join("large").exists());
+    volumes.release(&volume.name, "other").unwrap();
+    assert!(volumes.check(&sized("x1", "much")).is_err());
+}
+
+fn mounts_below(dir: &Path) -> usize {
+    let all = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    all.lines().filter(|line| line.contains(&*dir.join("volumes").to_string_lossy())).count()
+}
+
+#[test]
+fn a_project_is_held_to_its_quota() {
+    let Some(disk) = Disk::new("quota,project", "loop,prjquota") else { return };
+    let volumes = Volumes::open(Store::open(&disk.root()).unwrap()).unwrap();
+    let made = volumes.create(&sized("data", "20m")).unwrap();
+    let limit = made.limit.unwrap();
+    assert_eq!((limit.bytes, limit.project.is_some()), (20 << 20, true));
+    assert_eq!(volumes.get("data").unwrap().limit, Some(limit));
+    let other = volumes.create(&sized("other", "20m")).unwrap();
+    assert_ne!(other.limit.unwrap().project, limit.project, "each has a project of its own");
+    check(&volumes, &made);
+    assert_eq!(mounts_below(&disk.root()), 0);
+    fs::write(other.mountpoint.join("file"), vec![1; 1 << 20]).unwrap();
+    let renamed = volumes.rename("other", "third", &|_| Vec::new()).unwrap();
+    assert!(volumes.used(&renamed).unwrap() >= 1 << 20);
+    volumes.remove("data", false, &|_| Vec::new()).unwrap();
+    let open = File::open(disk.root()).unwrap();
+    let gone = wharf_sys::quota::usage(std::os::fd::AsFd::as_fd(&open), limit.project.unwrap()).unwrap_or_default();
+    assert_eq!(gone.limit, 0);
+}
+
+#[test]
+fn a_file_of_the_size_has_the_content_where_there_are_no_quotas() {
+    // Quotas that nobody is held to do not count.
+    let Some(disk) = Disk::new("quota,project", "loop") else { return };
+    let volumes = Volumes::open(Store::open(&disk.root()).unwrap()).unwrap();
+    let made = volumes.create(&sized("data", "20m")).unwrap();
+    assert_eq!(made.limit.unwrap().project, None);
+    assert_eq!(mounts_below(&disk.root()), 0);
+    check(&volumes, &made);
+    assert_eq!(mounts_below(&disk.root()), 0);
+    let small = volumes.create(&sized("small", "1m"));
+    assert!(small.is_ok() || !disk.root().join("volumes/small").exists());
+    // A daemon that was killed leaves it mounted; the next one lets go of what nobody uses.
+    volumes.mount("data", "user").unwrap();
+    assert_eq!(mounts_below(&disk.root()), 1);
+    drop(volumes);
+    let volumes = Volumes::open(Store::open(&disk.root()).unwrap()).unwrap();
+    volumes.unmount_unused();
+    assert_eq!(mounts_below(&disk.root()), 0);
+    volumes.rename("data", "other", &|_| Vec::new()).unwrap();
+    let path = volumes.mount("other", "user").unwrap();
+    assert!(path.join("large").exists());
+    volumes.remove("other", false, &|_| Vec::new()).unwrap();
+    assert!(!disk.root().join("volumes/other").exists());
+}
