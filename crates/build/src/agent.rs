@@ -20,7 +20,7 @@ pub type Agent = Arc<dyn Fn() -> Pin<Box<dyn Future<Output = std::io::Result<Uni
 /// Commands that speak with one agent at the same moment; each waits for an answer before it asks again.
 const AT_ONCE: usize = 32;
 /// How long the last answer may take when no question comes any more.
-const LINGER: std::time::Duration = std::time::Duration::from_secs(5);
+const LINGER: std::time::Duration = std::time::Duration::from_secs(1);
 
 /// A socket with somebody behind it; dropped, all connections end.
 #[derive(Debug)]

@@ -14,9 +14,10 @@ use crate::cache::{Cache, CacheRecord};
 use crate::cache_mount::CacheMounts;
 use crate::cancel::{Cancel, CancelOnDrop};
 use crate::error::{BuildError, Result};
+use crate::history::Recorder;
 use crate::output::Output;
 use crate::request::{BuildEvent, BuildRequest, BuilderOptions};
-use crate::scratch;
+use crate::scratch::{self, random_id};
 use crate::session::Common;
 
 /// Builds images. Cheap to clone.
@@ -86,7 +87,21 @@ impl Builder {
     pub async fn build(&self, request: BuildRequest, output: Sender<BuildEvent>) -> Result<Digest> {
         let cancel = Cancel::new()?;
         let _guard = CancelOnDrop(cancel.clone());
-        let out = Output::new(output.clone(), request.quiet);
+        let name = if request.dockerfile.is_empty() { "Dockerfile" } else { request.dockerfile.as_str() };
+        let mut recorder = Recorder::new(&random_id()?, name, request.target.as_deref(), &request.tags);
+        let (events, mut told) = tokio::sync::mpsc::channel(16);
+        let out = Output::new(events, request.quiet);
+        let outer = output.clone();
+        // Hears all on its way to the client.
+        let hearing = tokio::spawn(async move {
+            while let Some(event) = told.recv().await {
+                recorder.hear(&event);
+                if outer.send(event).await.is_err() {
+                    break;
+                }
+            }
+            recorder
+        });
         let shared = Arc::clone(&self.shared);
         let handle = tokio::runtime::Handle::current();
         let own = cancel.clone();
@@ -100,7 +115,13 @@ impl Builder {
                 working.await
             }
         };
-        joined.map_err(|e| BuildError::system("the build has crashed", &e))?
+        let result = joined.map_err(|e| BuildError::system("the build has crashed", &e)).flatten();
+        if let Ok(recorder) = hearing.await {
+            let store = self.shared.options.store.clone();
+            let kept = result.clone();
+            let _ = tokio::task::spawn_blocking(move || recorder.keep(&store, &kept)).await;
+        }
+        result
     }
 
     /// Layers that the cache needs: they must not be collected. Builds under way hold theirs.

@@ -11,6 +11,7 @@
 //! - `session`, `stages`, `state`, `sources`: a build, its stages side by side, what each has made, and where they begin. `metadata`: instructions that change the configuration only.
 //! - `context`, `index`: what the client sent. `files`, `select`, `plan`, `copy`, `tree`: COPY, ADD and WORKDIR. `run`, `bundle`, `mounts`, `init_layer`: RUN.
 //! - `named`, `repository`: contexts that the request names, and those from git.
+//! - `history`: builds that were. `leak`: secrets in what was made.
 //! - `agent`: SSH agents that commands may ask.
 //! - `cache`, `cache_mount`, `scratch`: what outlives a build, and what does not.
 //!
@@ -35,9 +36,11 @@ mod files;
 mod frames;
 mod fsck;
 mod go_format;
+mod history;
 mod identity;
 mod index;
 mod init_layer;
+mod leak;
 mod metadata;
 mod mode;
 mod mounts;
@@ -63,6 +66,7 @@ pub use builder::{Builder, Pruned};
 pub use cache::CacheRecord;
 pub use error::{BuildError, ErrorKind, Result};
 pub use fsck::fsck;
+pub use history::BuildRecord;
 pub use named::NamedContext;
 pub use request::{
     BuildEvent, BuildRequest, BuilderOptions, Fetch, Limits, NetworkSource, Offline, Pending, StepNetwork, Ulimit,

@@ -85,6 +85,8 @@ pub(crate) struct Common<'a> {
     consumed: Mutex<BTreeSet<String>>,
     /// Variables that stages began with.
     base_env: Mutex<HashMap<usize, Vec<(String, String)>>>,
+    /// Layers that this build has made.
+    pub(crate) made: Mutex<BTreeSet<Digest>>,
     pub(crate) steps: AtomicUsize,
     /// Parts of contexts that are files because a command mounts them, by context and path.
     pub(crate) materialized: Mutex<HashMap<(String, PathBuf), RootDir>>,
@@ -206,6 +208,7 @@ impl<'a> Common<'a> {
             used: Mutex::default(),
             consumed: Mutex::default(),
             base_env: Mutex::default(),
+            made: Mutex::default(),
             steps: AtomicUsize::new(steps),
             materialized: Mutex::default(),
             next: AtomicUsize::new(0),
@@ -247,6 +250,7 @@ impl<'a> Common<'a> {
             let (_, created) = self.noted(&state.config_key(), "image", self.options.no_cache)?;
             state.image.created = Some(self.moment(created)?);
         }
+        self.search_for_secrets(&state)?;
         self.cancel.check()?;
         let id = Digest::sha256(&state.config_bytes());
         let new = self.shared.images.resolve(id.as_str()).is_err();
@@ -297,6 +301,7 @@ impl<'a> Common<'a> {
 
     /// Keeps what a step made: for this build before for others, so that it is nobody's at no time.
     pub(crate) fn made(&self, key: &Digest, layer: Option<&Layer>, description: &str) -> Result<Outcome> {
+        lock(&self.made).extend(layer.map(|layer| layer.diff_id.clone()));
         self.hold(layer.map(|layer| &layer.diff_id).into_iter().cloned().collect::<Vec<_>>().as_slice());
         let layer = layer.map(|layer| (layer.diff_id.clone(), layer.size));
         let created = self.shared.cache.keep(key, layer.clone(), description)?;

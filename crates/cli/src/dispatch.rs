@@ -63,6 +63,10 @@ fn understand(program: &str, words: Vec<String>) -> Result<u8, Failure> {
     if let Some(path) = plugins::find(&app, first) {
         return plugins::exec(&app, &path, &words);
     }
+    // Docker's plugin for builds: without one its commands are ours, as far as we have them.
+    if first == "buildx" {
+        return in_group(&app, "builder", rest);
+    }
     Err(unknown(program, first))
 }
 

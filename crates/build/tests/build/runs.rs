@@ -342,7 +342,7 @@ fn what_is_refused(bench: &Bench) {
     for (instruction, kind, message) in [
         ("RUN --security=insecure true", ErrorKind::Denied, "security.insecure is not allowed"),
         ("RUN --device=vendor.com/class=x true", ErrorKind::Invalid, "RUN --device is not supported"),
-        ("RUN --mount=type=ssh,required true", ErrorKind::Invalid, "forwards no SSH agent"),
+        ("RUN --mount=type=ssh,required true", ErrorKind::Invalid, "gives no SSH agent default"),
         ("RUN --mount=type=cache,target=/ true", ErrorKind::Invalid, "invalid mount target"),
         ("RUN --mount=type=bind true", ErrorKind::Invalid, "bind mount needs a target"),
         ("RUN --mount=target=/m,source=nope true", ErrorKind::Invalid, "file not found in build context"),

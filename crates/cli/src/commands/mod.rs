@@ -1,6 +1,7 @@
 //! The commands, and the tree they hang in.
 
 mod build;
+mod builder;
 mod completion;
 mod container;
 mod context;
@@ -168,6 +169,8 @@ pub(crate) static TREE: &[Entry] = &[
     entry("image", "build", &[], &build::COMMAND),
     common(3, "build", &build::COMMAND),
     entry("builder", "build", &[], &build::COMMAND),
+    entry("builder", "du", &[], &system::df::BUILDER),
+    entry("builder", "history", &[], &builder::history::COMMAND),
     entry("builder", "prune", &[], &system::prune::BUILDER),
     entry("system", "df", &[], &system::df::COMMAND),
     hidden("system", "dial-stdio", &system::dial::COMMAND),

@@ -3,6 +3,7 @@
 mod agents;
 mod attestations;
 mod build;
+mod build_history;
 mod build_parts;
 mod container_list;
 mod containers;
@@ -177,6 +178,10 @@ async fn route(api: Api, request: Request<Incoming>) -> Result {
         ("POST", ["commit"]) => images::commit(call).await,
         ("POST", ["build"]) => build::build(call).await,
         ("POST", ["build", "prune"]) => build::prune(call).await,
+        ("GET", ["build", "history"]) => build_history::list(call).await,
+        ("GET", ["build", "history", reference]) => build_history::inspect(call, reference).await,
+        ("GET", ["build", "history", reference, "logs"]) => build_history::logs(call, reference).await,
+        ("DELETE", ["build", "history", reference]) => build_history::remove(call, reference).await,
         ("POST", ["build", "agent"]) => agents::park(call),
         ("POST", ["build", "cancel"]) => Ok(crate::http::no_content()),
 

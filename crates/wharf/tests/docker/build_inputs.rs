@@ -46,7 +46,7 @@ fn secrets_and_named_contexts() {
     let Some(d) = Daemon::start() else { return };
     let dockerfile = "FROM base AS one\nRUN --mount=type=secret,id=TOKEN,required=true \
                       --mount=type=secret,id=file,env=FILE \
-                      v=$(cat /run/secrets/TOKEN) && test \"${#v} $FILE\" = \"20 in-a-file\" && echo good > /good\n\
+                      v=$(cat /run/secrets/TOKEN) && test \"${#v} ${#FILE}\" = \"20 9\" && echo good > /good\n\
                       RUN --mount=type=bind,from=src,target=/m cat /m/sub/f > /bound\n\
                       FROM src AS two\nFROM one\nCOPY --from=two sub/f /copied\nCOPY --from=src kept /\n";
     let dir = context(&d, "main", &[("Dockerfile", dockerfile)]);
@@ -280,10 +280,13 @@ fn commands_ask_the_users_ssh_agent() {
     let listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
     std::thread::spawn(move || {
         for mut stream in listener.incoming().flatten() {
-            let mut bytes = [0; 64];
-            while let Ok(count @ 1..) = stream.read(&mut bytes) {
-                let _ = stream.write_all(&bytes[..count].to_ascii_uppercase());
-            }
+            // Our program asks over one connection whether an engine is there, and goes on over another.
+            std::thread::spawn(move || {
+                let mut bytes = [0; 64];
+                while let Ok(count @ 1..) = stream.read(&mut bytes) {
+                    let _ = stream.write_all(&bytes[..count].to_ascii_uppercase());
+                }
+            });
         }
     });
     // The only program here that speaks with a socket, and needs no libraries.
@@ -309,4 +312,71 @@ fn commands_ask_the_users_ssh_agent() {
     );
     let file = wharf(&d, &dir, "build --ssh default=Dockerfile .");
     assert!(file.err.contains("is not the socket of an SSH agent"), "{}", file.err);
+}
+
+#[test]
+fn builds_are_remembered() {
+    let Some(mut d) = Daemon::start() else { return };
+    let dir = context(
+        &d,
+        "main",
+        &[("Dockerfile", "FROM busybox AS one\nRUN echo said\nCOPY a /\nFROM one\nRUN test -f /b\n"), ("a", "")],
+    );
+    wharf(&d, &dir, "build --target one -t first .").ok();
+    assert_eq!(wharf(&d, &dir, "build -q .").code, 1);
+    // A plugin's commands are here without it.
+    let said = wharf(&d, &dir, "buildx build --load --target one -t again -t more .").ok();
+    assert!(said.contains("Using cache"), "{said}");
+    d.stop();
+    d.launch();
+    let list = wharf(&d, &dir, "builder history ls").ok();
+    let lines: Vec<&str> = list.lines().collect();
+    assert_eq!(lines.len(), 4, "{list}");
+    assert!(lines[1].contains("again, more") && lines[1].contains("completed"), "{list}");
+    assert!(lines[2].contains("error") && lines[3].contains("first"), "{list}");
+    let last: serde_json::Value = serde_json::from_str(&wharf(&d, &dir, "builder history inspect").ok()).unwrap();
+    assert_eq!((&last["Steps"], &last["Cached"]), (&3.into(), &2.into()));
+    assert_eq!(last["Image"], d.docker("inspect -f {{.Id}} more").ok().as_str());
+    let references = wharf(&d, &dir, "buildx history ls -q").ok();
+    let failed = references.lines().nth(1).unwrap();
+    let log = wharf(&d, &dir, &format!("builder history logs {failed}")).ok();
+    assert!(log.contains("RUN test -f /b") && log.ends_with("Dockerfile:5: RUN test -f /b"), "{log}");
+    wharf(&d, &dir, &format!("builder history rm {failed}")).ok();
+    assert_eq!(wharf(&d, &dir, "builder history -q").ok().lines().count(), 2);
+    let gone = wharf(&d, &dir, &format!("builder history logs {failed}"));
+    assert!(gone.code == 1 && gone.err.contains("No such build"), "{}", gone.err);
+    let usage = wharf(&d, &dir, "builder du").ok();
+    assert!(usage.starts_with("CACHE ID") && usage.contains("Total:"), "{usage}");
+}
+
+#[test]
+fn an_image_with_a_secret_in_it_gets_no_name() {
+    let Some(d) = Daemon::start() else { return };
+    let run = "RUN --mount=type=secret,id=TOKEN";
+    for (step, place) in [
+        (
+            format!("{run} mkdir /d && head -c 1048570 /dev/zero > /d/f && cat /run/secrets/TOKEN >> /d/f"),
+            "file /d/f, made by: RUN",
+        ),
+        ("RUN : from-the-environment".to_owned(), "history"),
+        ("ENV A=from-the-environment".to_owned(), "history"),
+    ] {
+        let dir = context(&d, "main", &[("Dockerfile", &format!("FROM busybox\n{step}\n"))]);
+        let said = wharf(&d, &dir, "build --secret id=TOKEN -t leak .");
+        assert!(
+            said.code != 0 && said.err.contains("the secret TOKEN is in the image's"),
+            "{step}: {}{}",
+            said.out,
+            said.err
+        );
+        assert!(said.err.contains(place), "{}", said.err);
+        assert_ne!(d.docker("inspect leak").code, 0);
+    }
+    // In a stage that is no part of the image it does no harm.
+    let text = format!(
+        "FROM busybox AS one\n{run} cat /run/secrets/TOKEN > /t && echo good > /u\nFROM busybox\nCOPY --from=one /u /\n"
+    );
+    let dir = context(&d, "main", &[("Dockerfile", &text)]);
+    wharf(&d, &dir, "build --secret id=TOKEN -t good .").ok();
+    assert_eq!(d.docker("run --rm good cat /u").ok(), "good");
 }

@@ -24,6 +24,12 @@ pub(crate) static COMMAND: Command =
         ],
     );
 
+pub(crate) static BUILDER: Command =
+    Command::new("[OPTIONS]", "Show what the build cache takes", Arity::None, |app, matches| {
+        Box::pin(builder(app, matches))
+    })
+    .flags(&[Flag::text("format", TABLE_FORMAT), Flag::switch("verbose", "Show whole IDs").short('v')]);
+
 const HEADERS: &Headers = &[
     ("Type", "TYPE"),
     ("TotalCount", "TOTAL"),
@@ -168,6 +174,32 @@ fn cache(usage: &Json) -> Value {
         percent: false,
     }
     .row()
+}
+
+/// The build cache alone.
+async fn builder(app: &App, matches: &Matches) -> Outcome<u8> {
+    let usage: Json = app.client().await?.get("/system/df").query("type", "build-cache").send().await?.json().await?;
+    let trunc = !matches.on("verbose");
+    let mut records: Vec<&Json> = array(&usage["BuildCache"]).iter().collect();
+    records.sort_by_key(|record| (text(&record["LastUsedAt"]).to_owned(), text(&record["ID"]).to_owned()));
+    let sum = |shared: bool| -> i64 {
+        let those = records.iter().filter(|record| (record["Shared"] == true) == shared);
+        those.map(|record| int(&record["Size"])).sum()
+    };
+    let (own, shared) = (sum(false), sum(true));
+    let rows: Vec<Value> = records.iter().map(|record| cache_row(record, trunc)).collect();
+    let source = match matches.some("format").unwrap_or("table") {
+        "table" => {
+            "table {{.ID}}\t{{.CacheType}}\t{{.Size}}\t{{.CreatedSince}}\t{{.LastUsedSince}}\t{{.UsageCount}}\t{{.Shared}}"
+        }
+        other => other,
+    };
+    app.print(&Format::parse(source)?.render(CACHE_HEADERS, &rows, &cache_row(&Json::Null, trunc))?)?;
+    if !matches.changed("format") {
+        let (size, human) = (own + shared, |bytes: i64| units::human_size(bytes as f64));
+        app.say(&format!("Shared:\t\t{}\nPrivate:\t{}\nTotal:\t\t{}", human(shared), human(own), human(size)))?;
+    }
+    Ok(0)
 }
 
 fn verbose(app: &App, usage: &Json, format: &str) -> Outcome<u8> {

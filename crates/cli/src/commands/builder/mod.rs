@@ -1,0 +1,3 @@
+//! Commands on builds: the cache, and builds that were. What buildx has under `docker buildx` is here, too.
+
+pub(super) mod history;

@@ -1,0 +1,80 @@
+//! Builds that were: `GET /build/history`, `GET /build/history/REF` and `…/REF/logs`, `DELETE /build/history/REF`.
+
+use bytes::Bytes;
+use hyper::StatusCode;
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+use wharf_build::{BuildError, BuildRecord, ErrorKind};
+
+use super::{Call, Result, blocking};
+use crate::http::{ApiError, no_content, ok, stream};
+
+fn render(record: &BuildRecord) -> Value {
+    let status = match (&record.error, record.cancelled) {
+        (None, _) => "completed",
+        (Some(_), true) => "cancelled",
+        (Some(_), false) => "error",
+    };
+    json!({
+        "Ref": record.reference,
+        "Dockerfile": record.dockerfile,
+        "Target": record.target,
+        "Tags": record.tags,
+        "Status": status,
+        "Started": jiff::Timestamp::from_second(record.started).unwrap_or_default().to_string(),
+        "DurationMs": record.took,
+        "Steps": record.steps,
+        "Cached": record.cached,
+        "Image": record.image,
+        "Error": record.error,
+    })
+}
+
+fn failed(error: BuildError) -> ApiError {
+    let status = match error.kind {
+        ErrorKind::NotFound => StatusCode::NOT_FOUND,
+        ErrorKind::Invalid => StatusCode::BAD_REQUEST,
+        _ => StatusCode::INTERNAL_SERVER_ERROR,
+    };
+    ApiError::new(status, error.to_string())
+}
+
+pub(super) async fn list(call: Call) -> Result {
+    let builder = call.api.builder;
+    let all = blocking(move || builder.history().map_err(failed)).await?;
+    Ok(ok(&all.iter().map(render).collect::<Vec<_>>()))
+}
+
+/// One build; `latest` is the last one.
+async fn one(call: Call, reference: &str) -> std::result::Result<(wharf_build::Builder, BuildRecord), ApiError> {
+    let (builder, reference) = (call.api.builder, if reference == "latest" { "" } else { reference }.to_owned());
+    blocking(move || {
+        let record = builder.past(&reference).map_err(failed)?;
+        Ok((builder, record))
+    })
+    .await
+}
+
+pub(super) async fn inspect(call: Call, reference: &str) -> Result {
+    Ok(ok(&render(&one(call, reference).await?.1)))
+}
+
+pub(super) async fn logs(call: Call, reference: &str) -> Result {
+    let (builder, record) = one(call, reference).await?;
+    let pieces = blocking(move || builder.said(&record).map_err(failed)).await?;
+    let (sender, chunks) = mpsc::channel(8);
+    tokio::spawn(async move {
+        for piece in pieces {
+            if sender.send(Bytes::from(piece)).await.is_err() {
+                return;
+            }
+        }
+    });
+    Ok(stream("text/plain; charset=utf-8", chunks))
+}
+
+pub(super) async fn remove(call: Call, reference: &str) -> Result {
+    let (builder, record) = one(call, reference).await?;
+    blocking(move || builder.forget(&record).map_err(failed)).await?;
+    Ok(no_content())
+}
