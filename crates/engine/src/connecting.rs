@@ -63,7 +63,7 @@ impl Engine {
         let done = self.connect_all(record, &own, &mut endpoints).and_then(|addresses| {
             network.gateways =
                 endpoint::gateways(&endpoints, &endpoint::ranked(&endpoints, self.first_network(record).as_deref()));
-            self.answer_names(record, own.as_fd(), &endpoints)?;
+            self.answer_names(record, own.as_fd(), &endpoints, None)?;
             self.publish(record, &addresses)
         });
         match done {
