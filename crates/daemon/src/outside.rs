@@ -71,6 +71,8 @@ pub(crate) fn source(engine: Engine, networks: Networks) -> NetworkSource {
             name: id,
             netns: namespace.as_fd(),
             index: 0,
+            interface: None,
+            sysctls: &[],
             rank: None,
             ip: None,
             ip6: None,

@@ -52,16 +52,26 @@ impl Server {
                 }
                 Err(errno) => return Err(DnsError::system("reach the process that answers for names")(errno)),
             };
-            for timeout in [Timeout::Recv, Timeout::Send] {
-                set_socket_timeout(&stream, timeout, Some(PATIENCE)).map_err(DnsError::system("bound a wait"))?;
-            }
-            match Self::greet(stream) {
+            match Self::greet(bounded(stream)?) {
                 Ok(Some(server)) => return Ok(server),
                 Ok(None) => {}
                 Err(error) => last = error,
             }
         }
         Err(last)
+    }
+
+    /// Connects as [`Self::start`] does, and starts nothing: `None` where there is no process, or one of another
+    /// version, which ends then.
+    ///
+    /// # Errors
+    /// When the process cannot be talked to.
+    pub fn find(exec_root: &Path) -> Result<Option<Self>> {
+        match start::connect(exec_root) {
+            Ok(stream) => Self::greet(bounded(stream)?),
+            Err(Errno::NOENT | Errno::CONNREFUSED) => Ok(None),
+            Err(errno) => Err(DnsError::system("reach the process that answers for names")(errno)),
+        }
     }
 
     /// `None` when the process is of another version; it ends then.
@@ -170,6 +180,14 @@ impl Server {
         let stream = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
         exchange(&stream, request, fds)
     }
+}
+
+/// A connection on which nobody is waited for without end.
+fn bounded(stream: UnixStream) -> Result<UnixStream> {
+    for timeout in [Timeout::Recv, Timeout::Send] {
+        set_socket_timeout(&stream, timeout, Some(PATIENCE)).map_err(DnsError::system("bound a wait"))?;
+    }
+    Ok(stream)
 }
 
 fn exchange(stream: &UnixStream, request: &Request, fds: &[BorrowedFd<'_>]) -> Result<Reply> {

@@ -26,6 +26,8 @@ impl Engine {
     /// # Errors
     /// `NotFound`; `Forbidden` when it is there already or shares another's network.
     pub async fn connect_network(&self, network: &str, container: &str, settings: EndpointSettings) -> Result<()> {
+        // Who asks for neither hears of the network first, as in Docker.
+        self.networks().resolve(network)?;
         let (engine, network, slot) = (self.clone(), network.to_owned(), self.inner.slots.find(container)?);
         to_its_end(async move { engine.connect_now(&network, &slot, settings).await }).await
     }
@@ -65,17 +67,20 @@ impl Engine {
             let connected = blocking(move || {
                 let netns = Process::of(&own)?.namespace("net")?;
                 let asked = Asked::of(&found.name, &settings)?;
+                let numbered = own.networks.values().filter(|settings| !endpoint::has_own_name(settings)).count();
                 let request = EndpointRequest {
                     network: &found.id,
                     container: &own.id,
                     name: &own.name,
                     netns: netns.as_fd(),
-                    index: u32::try_from(own.networks.len()).unwrap_or(0),
+                    index: u32::try_from(numbered).unwrap_or(0),
+                    interface: asked.interface.as_deref(),
+                    sysctls: &asked.sysctls,
                     rank: None,
                     ip: asked.ip,
                     ip6: asked.ip6,
                     link_local: &asked.link_local,
-                    no_ipv6: endpoint::has_no_ipv6(&own.host),
+                    no_ipv6: asked.has_no_ipv6(&own.host),
                     mac: asked.mac,
                     aliases: settings.aliases.as_deref().unwrap_or_default(),
                 };
@@ -124,10 +129,10 @@ impl Engine {
     /// Takes a container off a network.
     ///
     /// # Errors
-    /// `NotFound` when there is no such network, `Forbidden` when it is not on it.
+    /// `NotFound` when there is no such network or container, `Forbidden` when it is not on it.
     pub async fn disconnect_network(&self, network: &str, container: &str, force: bool) -> Result<()> {
         let slot = match self.inner.slots.find(container) {
-            Err(_) if force => return Ok(()),
+            Err(_) if force => return self.drop_endpoint(network, container).await,
             found => found?,
         };
         let (engine, network) = (self.clone(), network.to_owned());
@@ -145,6 +150,18 @@ impl Engine {
             engine.disconnect_now(&network, &slot).await
         })
         .await
+    }
+
+    /// Takes an endpoint off a network whose container nobody knows any more.
+    async fn drop_endpoint(&self, network: &str, name: &str) -> Result<()> {
+        if name.is_empty() {
+            return Err(EngineError::invalid("invalid name: it is empty"));
+        }
+        let found = self.networks().resolve(network)?;
+        let endpoint = self.networks().endpoints(&found.id).into_iter().find(|endpoint| endpoint.name == name);
+        let endpoint = endpoint.ok_or_else(|| EngineError::not_found(format!("endpoint {name} not found")))?;
+        let networks = self.networks().clone();
+        blocking(move || Ok(networks.disconnect(&found.id, &endpoint.container)?)).await
     }
 
     async fn disconnect_now(&self, network: &str, slot: &Arc<Slot>) -> Result<()> {

@@ -63,7 +63,7 @@ impl Engine {
         let done = self.connect_all(record, &own, &mut endpoints).and_then(|addresses| {
             network.gateways =
                 endpoint::gateways(&endpoints, &endpoint::ranked(&endpoints, self.first_network(record).as_deref()));
-            self.answer_names(record, own.as_fd(), &endpoints)?;
+            self.answer_names(record, own.as_fd(), &endpoints, None)?;
             self.publish(record, &addresses)
         });
         match done {
@@ -90,7 +90,10 @@ impl Engine {
         let first = self.first_network(record);
         let ranked = endpoint::ranked(endpoints, first.as_deref());
         let mut order: Vec<String> = endpoints.keys().cloned().collect();
-        order.sort_by_key(|name| Some(name) != first.as_ref());
+        // Names that are asked for go first: the others are numbered around them.
+        let is_named = |name: &String| endpoints.get(name).is_some_and(endpoint::has_own_name);
+        let named = order.iter().filter(|name| is_named(name)).count();
+        order.sort_by_key(|name| (!is_named(name), Some(name) != first.as_ref()));
         let mut reached = BTreeMap::new();
         for (index, name) in order.iter().enumerate() {
             let settings = endpoints.get_mut(name).ok_or_else(|| EngineError::system("an endpoint is gone"))?;
@@ -105,12 +108,14 @@ impl Engine {
                 container: &record.id,
                 name: &record.name,
                 netns: netns.as_fd(),
-                index: u32::try_from(index).unwrap_or(0),
+                index: u32::try_from(index.saturating_sub(named)).unwrap_or(0),
+                interface: asked.interface.as_deref(),
+                sysctls: &asked.sysctls,
                 rank: ranked.iter().position(|other| other == name).and_then(|rank| u32::try_from(rank).ok()),
                 ip: asked.ip,
                 ip6: asked.ip6,
                 link_local: &asked.link_local,
-                no_ipv6: endpoint::has_no_ipv6(&record.host),
+                no_ipv6: asked.has_no_ipv6(&record.host),
                 mac: asked.mac,
                 aliases: settings.aliases.as_deref().unwrap_or_default(),
             };

@@ -363,6 +363,7 @@ impl Engine {
             ));
         }
         for (name, settings) in &endpoints {
+            crate::endpoint::Asked::of(name, settings)?;
             let own_address =
                 settings.ipam_config.as_ref().is_some_and(|c| !c.ipv4_address.is_empty() || !c.ipv6_address.is_empty());
             if own_address && matches!(name.as_str(), "bridge" | "host" | "none") {

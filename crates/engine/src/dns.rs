@@ -92,7 +92,8 @@ impl Engine {
                 server.put_network(&self.everybody(network))?;
             }
             told.extend(networks.iter().map(|network| network.id.clone()));
-            if networks.is_empty() {
+            // One that has left the last of them asks on, until it ends.
+            if networks.is_empty() && !known.containers.contains(&record.id) {
                 continue;
             }
             if let Some(bridge) = self.default_bridge(&record) {
@@ -118,9 +119,24 @@ impl Engine {
             .list()
             .iter()
             .any(|record| record.state.status.is_active() && !self.networks_with_names(&record.networks).is_empty());
-        if needed && let Err(error) = self.with_dns(|_| Ok(())) {
+        let taken_up = if needed { self.with_dns(|_| Ok(())) } else { self.take_up_the_rest() };
+        if let Err(error) = taken_up {
             tracing::warn!("{error}");
         }
+    }
+
+    /// Nobody needs names: a process that is still there ends, unless it has containers that have left their networks.
+    fn take_up_the_rest(&self) -> Result<()> {
+        let dns = &self.inner.dns;
+        let mut place = lock(&dns.server);
+        if let Some(server) = Server::find(&dns.exec_root).map_err(|e| failed(&e))? {
+            self.tell_all(&server).map_err(|e| failed(&e))?;
+            if server.known().map_err(|e| failed(&e))?.containers.is_empty() {
+                return server.quit().map_err(|e| failed(&e));
+            }
+            *place = Some(server);
+        }
+        Ok(())
     }
 
     /// Those of its networks on which containers know each other by name: the user's own.
@@ -129,12 +145,14 @@ impl Engine {
         found.filter(has_names).collect()
     }
 
-    /// Makes a container known on its networks, and answers it; `netns` is where it will ask.
+    /// Makes a container known on its networks, and answers it; `netns` is where it will ask. The sockets keep that
+    /// alive: they go with what `until` is of, its monitor, as soon as there is one ([`Self::bind_names`]).
     pub(crate) fn answer_names(
         &self,
         record: &Container,
         netns: BorrowedFd<'_>,
         endpoints: &BTreeMap<String, EndpointSettings>,
+        until: Option<BorrowedFd<'_>>,
     ) -> Result<()> {
         let networks = self.networks_with_names(endpoints);
         if networks.is_empty() {
@@ -148,7 +166,7 @@ impl Engine {
             if let Some(bridge) = self.default_bridge(record) {
                 server.put_network(&self.everybody(&bridge))?;
             }
-            server.put_container(&self.asker(record, &networks, endpoints), Some(&sockets), None)
+            server.put_container(&self.asker(record, &networks, endpoints), Some(&sockets), until)
         })
     }
 
@@ -193,7 +211,8 @@ impl Engine {
     ) -> Result<()> {
         let before = self.networks_with_names(&record.networks);
         if before.is_empty() {
-            self.answer_names(record, netns, endpoints)?;
+            let monitor = monitor_of(record);
+            self.answer_names(record, netns, endpoints, monitor.as_ref().map(AsFd::as_fd))?;
             if self.networks_with_names(endpoints).is_empty() {
                 return Ok(());
             }
@@ -237,8 +256,9 @@ impl Engine {
 
     /// Forgets a container that has ended or left a network; `left` are those that it is on no more.
     pub(crate) fn forget_names(&self, record: &Container, left: &[NetworkRecord], ended: bool) {
-        // What was never told need not be forgotten.
-        if left.is_empty() || lock(&self.inner.dns.server).is_none() {
+        // What was never told need not be forgotten. One that ends may be known though it is on none of them: it asks on
+        // after it has left the last.
+        if (left.is_empty() && !ended) || lock(&self.inner.dns.server).is_none() {
             return;
         }
         let forgotten = self.with_dns(|server| {

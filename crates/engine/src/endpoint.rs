@@ -3,26 +3,33 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use wharf_network::{Endpoint, MacAddress};
+use wharf_network::{Endpoint, InterfaceSysctl, MacAddress, is_interface_name};
 
 use crate::error::{EngineError, Result};
 use crate::spec::{EndpointSettings, HostConfig};
 
-/// The addresses that a container asks for on a network.
+/// The name of the container's interface.
+const INTERFACE: &str = "com.docker.network.endpoint.ifname";
+/// Kernel parameters of the container's interface, with commas between them.
+const SYSCTLS: &str = "com.docker.network.endpoint.sysctls";
+
+/// What a container asks for on a network: addresses, and how its interface is to be.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Asked {
     pub(crate) ip: Option<Ipv4Addr>,
     pub(crate) ip6: Option<Ipv6Addr>,
     pub(crate) link_local: Vec<IpAddr>,
     pub(crate) mac: Option<MacAddress>,
+    pub(crate) interface: Option<String>,
+    pub(crate) sysctls: Vec<InterfaceSysctl>,
 }
 
 impl Asked {
     /// Reads what `settings` ask for on the network `name`.
     ///
     /// # Errors
-    /// `InvalidParameter` for what is no address, with all that is wrong in Docker's words (moby,
-    /// `EndpointIPAMConfig.Validate`).
+    /// `InvalidParameter` for what is no address, no name, no parameter of an interface, with all that is wrong in
+    /// Docker's words (moby, `EndpointIPAMConfig.Validate` and `validateEndpointSettings`).
     pub(crate) fn of(name: &str, settings: &EndpointSettings) -> Result<Self> {
         let (mut asked, mut faults) = (Self::default(), Vec::new());
         if let Some(config) = &settings.ipam_config {
@@ -47,6 +54,17 @@ impl Asked {
         if !mac.is_empty() && asked.mac.is_none() {
             faults.push(format!("invalid MAC address: {mac}"));
         }
+        let option = |key: &str| settings.driver_opts.as_ref().and_then(|all| all.get(key)).filter(|v| !v.is_empty());
+        asked.interface = option(INTERFACE).cloned();
+        if let Some(name) = asked.interface.as_ref().filter(|name| !is_interface_name(name)) {
+            faults.push(format!("error renaming interface: {name:?} is no name of one: it has 1 to 15 bytes"));
+        }
+        for text in option(SYSCTLS).into_iter().flat_map(|all| all.split(',')) {
+            match text.parse() {
+                Ok(sysctl) => asked.sysctls.push(sysctl),
+                Err(fault) => faults.push(fault),
+            }
+        }
         let all = match faults.as_slice() {
             [] => return Ok(asked),
             [only] => only.clone(),
@@ -54,6 +72,16 @@ impl Asked {
         };
         Err(EngineError::invalid(format!("invalid config for network {name}: invalid endpoint settings:\n{all}")))
     }
+
+    /// Whether its interface is to have no IPv6, whatever the network has.
+    pub(crate) fn has_no_ipv6(&self, host: &HostConfig) -> bool {
+        has_no_ipv6(host) || self.sysctls.iter().any(InterfaceSysctl::disables_ipv6)
+    }
+}
+
+/// Whether its interface is not numbered with the others.
+pub(crate) fn has_own_name(settings: &EndpointSettings) -> bool {
+    settings.driver_opts.as_ref().and_then(|all| all.get(INTERFACE)).is_some_and(|name| !name.is_empty())
 }
 
 /// Notes what a container has got.
@@ -115,7 +143,7 @@ pub(crate) fn gateways(endpoints: &BTreeMap<String, EndpointSettings>, ranked: &
 }
 
 /// Whether a container is to have no IPv6 on its interfaces, whatever its networks have.
-pub(crate) fn has_no_ipv6(host: &HostConfig) -> bool {
+fn has_no_ipv6(host: &HostConfig) -> bool {
     let value = host.sysctls.as_ref().and_then(|all| all.get("net.ipv6.conf.all.disable_ipv6"));
     value.is_some_and(|value| value.trim() != "0")
 }
@@ -151,6 +179,24 @@ mod tests {
         );
         let all = Asked::of("web", &settings("fd00::1", "::", &["x"], "y")).unwrap_err().message;
         assert_eq!(all.lines().filter(|line| line.starts_with("* invalid ")).count(), 4, "{all}");
+    }
+
+    #[test]
+    fn interfaces_are_named_and_set() {
+        let with = |options: &[(&str, &str)]| EndpointSettings {
+            driver_opts: Some(options.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()),
+            ..EndpointSettings::default()
+        };
+        let both = "net.ipv4.conf.IFNAME.log_martians=1,net.ipv6.conf.IFNAME.disable_ipv6=1";
+        let good = with(&[(INTERFACE, "foo0"), (SYSCTLS, both)]);
+        let asked = Asked::of("web", &good).unwrap();
+        assert_eq!((asked.interface.as_deref(), asked.sysctls.len()), (Some("foo0"), 2));
+        assert!(asked.has_no_ipv6(&HostConfig::default()) && has_own_name(&good));
+        assert!(!has_own_name(&with(&[(INTERFACE, "")])));
+        let bad = with(&[(INTERFACE, "a/b"), (SYSCTLS, "net.ipv4.conf.IFNAME.forwarding=1,kernel.msgmax=1")]);
+        let message = Asked::of("web", &bad).unwrap_err().message;
+        assert!(message.contains("* error renaming interface: \"a/b\""), "{message}");
+        assert!(message.contains("* unrecognised network interface sysctl 'kernel.msgmax=1'"), "{message}");
     }
 
     #[test]

@@ -237,7 +237,7 @@ impl Slots {
     /// By ID, name, or a prefix of the ID that fits one container only, in this order.
     ///
     /// # Errors
-    /// `NotFound` with Docker's words; `InvalidParameter` for a prefix of several.
+    /// `NotFound` with Docker's words; `InvalidParameter` for a prefix of several, and for nothing.
     pub(crate) fn find(&self, text: &str) -> Result<Arc<Slot>> {
         let bare = text.strip_prefix('/').unwrap_or(text);
         // A link is a name, too: of the container that it leads to.
@@ -251,7 +251,7 @@ impl Slots {
         let inner = lock(&self.inner);
         let missing = || EngineError::not_found(format!("No such container: {text}"));
         if text.is_empty() {
-            return Err(missing());
+            return Err(EngineError::invalid(format!("invalid name or ID supplied: {text:?}")));
         }
         if let Some(slot) = inner.by_id.get(text) {
             return Ok(Arc::clone(slot));

@@ -11,16 +11,16 @@ use wharf_netlink::route::{Batch, Connection, Peer, Port, Route, RouteEntry, Vet
 use crate::background::{self, Leaving};
 use wharf_netlink::MacAddress;
 
-use crate::create::{PREFIX, random_id};
+use crate::create::random_id;
 use crate::networks::Inner;
 use crate::state::{Network, endpoint_key};
 use crate::{
-    Endpoint, EndpointRequest, Ipv4Net, NetworkError, NetworkRecord, Networks, Result, bridge, ipam, macvlan, mark,
-    sysctl,
+    Endpoint, EndpointRequest, Ipv4Net, NetworkError, NetworkRecord, Networks, Result, bridge, interface, ipam,
+    macvlan, mark, sysctl,
 };
 
 /// What a route of IPv6 has when nothing is said (`IP6_RT_PRIO_USER`).
-const KERNELS_METRIC: u32 = 1024;
+pub(crate) const KERNELS_METRIC: u32 = 1024;
 
 impl Networks {
     /// Gives a container an address and a link in a network.
@@ -33,16 +33,16 @@ impl Networks {
     /// `NotFound`, `Connected`, `NoAddress`, `AddressTaken`, and when the kernel refuses; then nothing of it is left.
     pub fn connect(&self, request: &EndpointRequest<'_>) -> Result<Endpoint> {
         let inner = &*self.inner;
-        let number = free_number(request)?;
-        let (record, link, endpoint) = inner.reserve(request, number)?;
+        let interface = inner.interface_name(request)?;
+        let (record, link, endpoint) = inner.reserve(request, interface)?;
         let made = inner.write(&endpoint).and_then(|()| {
             let made = match link {
                 // Its parent is the user's, who may have made it anew.
                 _ if record.parent.is_some() => {
                     let link = macvlan::ensure(&Connection::open()?, inner.instance(), &record)?;
-                    return inner.make_link(request, &record, link, &endpoint, number);
+                    return inner.make_link(request, &record, link, &endpoint);
                 }
-                Some(link) => inner.make_link(request, &record, link, &endpoint, number),
+                Some(link) => inner.make_link(request, &record, link, &endpoint),
                 None => Err(NetworkError::NotFound(record.name.clone())),
             };
             if made.is_ok() || Connection::open()?.link(record.bridge.as_deref().unwrap_or_default())?.is_some() {
@@ -50,7 +50,7 @@ impl Networks {
             }
             // The bridge could not be made when the daemon started, or somebody has removed it since.
             let link = inner.ensure_bridge(&record)?;
-            inner.make_link(request, &record, link, &endpoint, number)
+            inner.make_link(request, &record, link, &endpoint)
         });
         if let Err(error) = made {
             let removed = match record.parent {
@@ -178,7 +178,11 @@ impl Networks {
 
 impl Inner {
     /// Notes an endpoint with a free address, in memory.
-    fn reserve(&self, request: &EndpointRequest<'_>, number: u32) -> Result<(NetworkRecord, Option<u32>, Endpoint)> {
+    fn reserve(
+        &self,
+        request: &EndpointRequest<'_>,
+        interface: String,
+    ) -> Result<(NetworkRecord, Option<u32>, Endpoint)> {
         let endpoint_id = random_id()?;
         let mut state = self.state();
         let id =
@@ -199,7 +203,6 @@ impl Inner {
             return Err(NetworkError::Invalid(message));
         };
         let pool6 = record.pool6.as_ref().filter(|_| ip6.is_some());
-        let prefix = record.options.get(PREFIX).map_or("eth", String::as_str);
         let endpoint = Endpoint {
             network_id: id,
             // Of the endpoint's ID, so that no two are the same and a person finds it again.
@@ -215,7 +218,7 @@ impl Inner {
             prefix6: pool6.map_or(0, |pool| pool.subnet.prefix()),
             gateway6: pool6.and_then(|pool| pool.gateway).filter(|_| !record.internal),
             mac: request.mac.unwrap_or_else(|| ipam::mac_of(first)),
-            interface: format!("{prefix}{number}"),
+            interface,
         };
         network.endpoints.insert(endpoint.container.clone(), endpoint.clone());
         drop(state);
@@ -244,11 +247,10 @@ impl Inner {
         record: &NetworkRecord,
         bridge: u32,
         endpoint: &Endpoint,
-        number: u32,
     ) -> Result<()> {
         if record.parent.is_some() {
             macvlan::make_link(request, record, bridge, endpoint)?;
-            return self.set_up_link(request, record, endpoint, number);
+            return self.set_up_link(request, record, endpoint);
         }
         let name = &endpoint.host_interface;
         let peer = Peer { name: &endpoint.interface, mac: endpoint.mac, netns: request.netns };
@@ -261,7 +263,7 @@ impl Inner {
         batch.mark_and_set_up(name, &mark::endpoint(self.instance(), endpoint));
         let host = Connection::open()?;
         host.apply(batch)?;
-        self.set_up_link(request, record, endpoint, number)?;
+        self.set_up_link(request, record, endpoint)?;
         // As of the container's end.
         for name in [Some(name), record.bridge.as_ref()].into_iter().flatten() {
             host.link(name)?;
@@ -270,13 +272,7 @@ impl Inner {
     }
 
     /// Gives the link in the container its addresses and routes, and takes it up.
-    fn set_up_link(
-        &self,
-        request: &EndpointRequest<'_>,
-        record: &NetworkRecord,
-        endpoint: &Endpoint,
-        number: u32,
-    ) -> Result<()> {
+    fn set_up_link(&self, request: &EndpointRequest<'_>, record: &NetworkRecord, endpoint: &Endpoint) -> Result<()> {
         let route = namespace::within(request.netns, || {
             if record.parent.is_some() && endpoint.ip.is_some() {
                 // Told to all as it comes up: somebody outside may be asking for it already, and asks once a second.
@@ -285,8 +281,10 @@ impl Inner {
             if endpoint.ip6.is_some() || request.link_local.iter().any(IpAddr::is_ipv6) {
                 sysctl::ensure(&format!("ipv6/conf/{}/disable_ipv6", endpoint.interface), "0")?;
             }
+            request.sysctls.iter().try_for_each(|sysctl| sysctl.set(&endpoint.interface))?;
             Ok::<_, NetworkError>(Connection::open()?)
         })??;
+        let rank = request.rank.map_or_else(|| interface::last_rank(&route), Ok)?;
         let Some(link) = route.link(&endpoint.interface)? else {
             return Err(NetworkError::NotFound(format!("interface {}", endpoint.interface)));
         };
@@ -309,7 +307,7 @@ impl Inner {
         } else {
             batch.set_up(link.index);
         }
-        for default in defaults(endpoint, link.index, request.rank.unwrap_or(number)) {
+        for default in defaults(endpoint, link.index, rank) {
             batch.add_route(&default);
         }
         route.apply(batch)?;
@@ -356,22 +354,6 @@ impl Inner {
         }
         self.forget_in_memory(endpoints);
     }
-}
-
-/// The number of a new interface: the one that is asked for, or the next that no interface in the namespace has.
-fn free_number(request: &EndpointRequest<'_>) -> Result<u32> {
-    // The first interface of a new container: nothing is there yet.
-    if request.index == 0 {
-        return Ok(0);
-    }
-    let links = namespace::within(request.netns, || Connection::open()?.links())??;
-    let taken: BTreeSet<u32> = links.iter().filter_map(|link| number_of(&link.name)).collect();
-    Ok((request.index..).find(|number| !taken.contains(number)).unwrap_or(request.index))
-}
-
-/// The digits at the end of a name.
-fn number_of(name: &str) -> Option<u32> {
-    name.trim_start_matches(|c: char| !c.is_ascii_digit()).parse().ok()
 }
 
 /// The address of a new endpoint.

@@ -56,6 +56,8 @@ pub enum NetworkError {
     AddressTaken { address: IpAddr, owner: String },
     #[error("endpoint with name {name} already exists in network {network}")]
     Connected { name: String, network: String },
+    #[error("error renaming interface to {0:?}: the container has one of that name")]
+    InterfaceTaken(String),
     #[error("container {container} is not connected to network {network}")]
     NotConnected { container: String, network: String },
     #[error("Bind for {} failed: port is already allocated ({owner})", SocketAddr::new(*.address, *.port))]
@@ -83,7 +85,7 @@ impl NetworkError {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::NotFound(_) | Self::NoDriver(_) => ErrorKind::NotFound,
-            Self::NameTaken(_) => ErrorKind::Conflict,
+            Self::NameTaken(_) | Self::InterfaceTaken(_) => ErrorKind::Conflict,
             Self::Ambiguous(..) | Self::Invalid(_) => ErrorKind::Invalid,
             Self::Predefined(_)
             | Self::CannotRemove(_)

@@ -18,6 +18,7 @@ mod firewall;
 mod foreign;
 mod gateway_mode;
 mod hold;
+mod interface;
 mod ipam;
 mod ipam_request;
 mod ipv4net;
@@ -38,6 +39,7 @@ mod sysctl;
 
 pub use error::{ErrorKind, NetworkError};
 pub use gateway_mode::GatewayMode;
+pub use interface::{InterfaceSysctl, is_interface_name};
 pub use ipv4net::Ipv4Net;
 pub use ipv6net::Ipv6Net;
 pub use macvlan::Parent;

@@ -9,7 +9,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use wharf_netlink::MacAddress;
 
-use crate::{GatewayMode, Ipv4Net, Parent, Pool6};
+use crate::{GatewayMode, InterfaceSysctl, Ipv4Net, Parent, Pool6};
 
 /// A network, as `inspect` shows it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -119,7 +119,11 @@ pub struct EndpointRequest<'a> {
     pub netns: BorrowedFd<'a>,
     /// The interface becomes `ethINDEX`, or gets the next number that is free in the container.
     pub index: u32,
-    /// Its place among the container's ways out, the lowest of which is taken; by default the number of its interface.
+    /// The interface gets this name instead ([`is_interface_name`](crate::is_interface_name)).
+    pub interface: Option<&'a str>,
+    /// What is set of it, before it is up.
+    pub sysctls: &'a [InterfaceSysctl],
+    /// Its place among the container's ways out, the lowest of which is taken; by default behind all others.
     pub rank: Option<u32>,
     pub ip: Option<Ipv4Addr>,
     pub ip6: Option<Ipv6Addr>,
@@ -156,7 +160,7 @@ pub struct Endpoint {
     pub mac: MacAddress,
     /// The host's end of the link; empty where it has none (macvlan).
     pub host_interface: String,
-    /// The container's end, `ethN`.
+    /// The container's end, `ethN` unless a name was asked for.
     pub interface: String,
 }
 

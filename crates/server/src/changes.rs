@@ -7,7 +7,7 @@ use wharf_engine::spec::{Config, Empty, Healthcheck};
 
 use crate::http::ApiError;
 
-/// Instructions that only change a configuration.
+/// Instructions that only change a configuration (moby, `validCommitCommands`).
 const CHANGES: &[&str] = &[
     "cmd",
     "entrypoint",
@@ -16,7 +16,6 @@ const CHANGES: &[&str] = &[
     "healthcheck",
     "label",
     "onbuild",
-    "shell",
     "stopsignal",
     "user",
     "volume",
@@ -87,7 +86,6 @@ fn one(config: &mut Config, instruction: &Instruction) -> Result<(), ApiError> {
         }
         Instruction::StopSignal(signal) => config.stop_signal = Some(expand(signal)?),
         Instruction::Onbuild(trigger) => config.on_build.get_or_insert_default().push(trigger.clone()),
-        Instruction::Shell(shell) => config.shell = Some(shell.clone()),
         Instruction::Healthcheck(check) => {
             config.healthcheck = Some(Healthcheck {
                 test: Some(check.test.clone()),
@@ -139,6 +137,8 @@ mod tests {
         assert!(config.exposed_ports.unwrap().contains_key("80/tcp"));
         let error = apply(&mut Config::default(), &["RUN true".to_owned()]).unwrap_err();
         assert_eq!(error.message, "run is not a valid change command");
+        let error = apply(&mut Config::default(), &["SHELL [\"/bin/bash\"]".to_owned()]).unwrap_err();
+        assert_eq!(error.message, "shell is not a valid change command");
         assert!(apply(&mut Config::default(), &["NONSENSE x".to_owned()]).is_err());
     }
 }

@@ -125,11 +125,14 @@ pub(crate) fn ok(value: &impl Serialize) -> Answer {
     json_answer(StatusCode::OK, value)
 }
 
-/// The body of a request, as JSON; an empty one is `T`'s default.
-pub(crate) async fn read_json<T: DeserializeOwned + Default>(request: &mut Request<Incoming>) -> Result<T, ApiError> {
+/// The body of a request, as a JSON object; an empty one is `T`'s default. `go` is what Go calls its type.
+pub(crate) async fn read_json<T: DeserializeOwned + Default>(
+    request: &mut Request<Incoming>,
+    go: &str,
+) -> Result<T, ApiError> {
     match read_value(request).await? {
         Value::Null => Ok(T::default()),
-        value => typed(value),
+        value => typed(value, go),
     }
 }
 
@@ -192,8 +195,18 @@ async fn read_limited(body: impl Body<Data = Bytes, Error = hyper::Error>) -> Re
     Ok(bytes)
 }
 
-/// What a request's JSON means.
-pub(crate) fn typed<T: DeserializeOwned>(value: Value) -> Result<T, ApiError> {
+/// What a request's JSON means: an object, that is `go` to Go. Our own types would take a list of their fields, too.
+pub(crate) fn typed<T: DeserializeOwned>(value: Value, go: &str) -> Result<T, ApiError> {
+    let kind = match &value {
+        Value::Object(_) | Value::Null => None,
+        Value::Array(_) => Some("array"),
+        Value::String(_) => Some("string"),
+        Value::Number(_) => Some("number"),
+        Value::Bool(_) => Some("bool"),
+    };
+    if let Some(kind) = kind {
+        return Err(ApiError::bad(format!("invalid JSON: json: cannot unmarshal {kind} into Go value of type {go}")));
+    }
     serde_json::from_value(value).map_err(|e| ApiError::bad(format!("invalid JSON: {e}")))
 }
 

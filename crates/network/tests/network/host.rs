@@ -132,6 +132,8 @@ pub(crate) fn request<'a>(network: &'a str, id: &'a str, name: &'a str, netns: &
         name,
         netns: netns.as_fd(),
         index: 0,
+        interface: None,
+        sysctls: &[],
         rank: None,
         ip: None,
         ip6: None,

@@ -25,7 +25,7 @@ pub(super) async fn create(mut call: Call) -> Result {
     }
     shims::create(&mut value, call.version)?;
     let secrets = secret_data(&mut value)?;
-    let mut request: CreateRequest = typed(value)?;
+    let mut request: CreateRequest = typed(value, "container.CreateRequest")?;
     request.secrets = secrets;
     let limits = &mut request.host_config.resources;
     // What means "no limit" is none.
@@ -121,7 +121,7 @@ pub(super) async fn rename(call: Call, id: &str) -> Result {
 }
 
 pub(super) async fn update(mut call: Call, id: &str) -> Result {
-    let mut update: Update = read_json(&mut call.request).await?;
+    let mut update: Update = read_json(&mut call.request, "container.UpdateConfig").await?;
     if call.version < (1, 40) {
         update.resources.pids_limit = None;
     }

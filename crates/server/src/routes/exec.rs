@@ -19,7 +19,7 @@ use crate::http::{ApiError, empty, json_answer, ok, read_json};
 const SETTLE: Duration = Duration::from_secs(2);
 
 pub(super) async fn create(mut call: Call, id: &str) -> Result {
-    let config: ExecConfig = read_json(&mut call.request).await?;
+    let config: ExecConfig = read_json(&mut call.request, "container.ExecCreateRequest").await?;
     detach::check(&config.detach_keys)?;
     let id = call.api.engine.exec_create(id, config)?;
     Ok(json_answer(StatusCode::CREATED, &json!({ "Id": id })))
@@ -35,7 +35,7 @@ struct Start {
 
 pub(super) async fn start(mut call: Call, id: &str) -> Result {
     // The request goes on to be a stream, so its body is read without taking it apart.
-    let start: Start = read_json(&mut call.request).await?;
+    let start: Start = read_json(&mut call.request, "container.ExecStartRequest").await?;
     let engine = call.api.engine.clone();
     let exec = engine.exec_inspect(id)?;
     let size = start.console_size.map(|[rows, columns]| (rows, columns));

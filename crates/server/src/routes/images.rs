@@ -343,7 +343,7 @@ pub(super) async fn commit(mut call: Call) -> Result {
         .get(CONTENT_TYPE)
         .is_some_and(|v| v.to_str().is_ok_and(|t| t.starts_with("application/json")));
     let body = if json_body { read_value(&mut call.request).await? } else { Value::Null };
-    let mut config: Option<Config> = if body.is_null() { None } else { Some(typed(body)?) };
+    let mut config: Option<Config> = if body.is_null() { None } else { Some(typed(body, "container.Config")?) };
     let changes = query.all("changes");
     if !changes.is_empty() {
         // An empty one counts: it is refused.

@@ -91,7 +91,7 @@ struct Pool {
 }
 
 pub(super) async fn create(mut call: Call) -> Result {
-    let create: Create = read_json(&mut call.request).await?;
+    let create: Create = read_json(&mut call.request, "network.CreateRequest").await?;
     if create.ingress || create.config_only {
         return Err(ApiError::new(StatusCode::NOT_IMPLEMENTED, "ingress and config-only networks are not supported"));
     }
@@ -136,13 +136,13 @@ struct Connect {
 }
 
 pub(super) async fn connect(mut call: Call, id: &str) -> Result {
-    let request: Connect = read_json(&mut call.request).await?;
+    let request: Connect = read_json(&mut call.request, "network.ConnectRequest").await?;
     call.api.engine.connect_network(id, &request.container, request.endpoint_config).await?;
     Ok(empty(StatusCode::OK))
 }
 
 pub(super) async fn disconnect(mut call: Call, id: &str) -> Result {
-    let request: Connect = read_json(&mut call.request).await?;
+    let request: Connect = read_json(&mut call.request, "network.DisconnectRequest").await?;
     call.api.engine.disconnect_network(id, &request.container, request.force).await?;
     Ok(empty(StatusCode::OK))
 }

@@ -38,7 +38,7 @@ pub(super) async fn info(call: Call) -> Result {
 }
 
 pub(super) async fn auth(mut call: Call) -> Result {
-    let config: AuthConfig = read_json(&mut call.request).await?;
+    let config: AuthConfig = read_json(&mut call.request, "registry.AuthConfig").await?;
     let server = match config.serveraddress.as_str() {
         "" => "https://index.docker.io/v1/".to_owned(),
         address => address.to_owned(),

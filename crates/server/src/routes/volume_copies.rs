@@ -20,7 +20,7 @@ struct Clone {
 }
 
 pub(super) async fn clone(mut call: Call, name: &str) -> Result {
-    let asked: Clone = read_json(&mut call.request).await?;
+    let asked: Clone = read_json(&mut call.request, "volume.CloneRequest").await?;
     let request = CreateVolume { name: asked.name, labels: asked.labels, ..CreateVolume::default() };
     let (volume, warnings) = call.api.engine.clone_volume(Origin::parse(name), request).await?;
     let mut answer = render(&volume, None);
@@ -43,7 +43,7 @@ struct Take {
 }
 
 pub(super) async fn snapshot(mut call: Call, name: &str) -> Result {
-    let asked: Take = read_json(&mut call.request).await?;
+    let asked: Take = read_json(&mut call.request, "volume.SnapshotRequest").await?;
     let made = call.api.engine.snapshot_volume(name.to_owned(), asked.name).await?;
     let mut answer = shown(&made);
     answer["Warnings"] = json!(made.skipped);
@@ -72,7 +72,7 @@ struct Restore {
 }
 
 pub(super) async fn restore(mut call: Call, name: &str) -> Result {
-    let asked: Restore = read_json(&mut call.request).await?;
+    let asked: Restore = read_json(&mut call.request, "volume.RestoreRequest").await?;
     if asked.snapshot.is_empty() {
         return Err(ApiError::bad("missing Snapshot: the name of the snapshot that the volume gets the content of"));
     }

@@ -43,7 +43,7 @@ struct Create {
 }
 
 pub(super) async fn create(mut call: Call) -> Result {
-    let create: Create = read_json(&mut call.request).await?;
+    let create: Create = read_json(&mut call.request, "volume.CreateRequest").await?;
     let request =
         CreateVolume { name: create.name, driver: create.driver, labels: create.labels, options: create.driver_opts };
     let engine = call.api.engine.clone();

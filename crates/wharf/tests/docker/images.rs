@@ -80,7 +80,6 @@ fn an_import_is_changed_as_asked() {
         "HEALTHCHECK --interval=5s CMD true",
         "ONBUILD RUN true",
         "ENTRYPOINT [\"env\"]",
-        "SHELL [\"sh\"]",
     ];
     import(&changes, &["-m", "made here", &tar, "own:1"]).ok();
     let config = &d.get("/v1.51/images/own:1/json")["Config"];
@@ -88,7 +87,7 @@ fn an_import_is_changed_as_asked() {
         "Env": ["A=1", "B=2"], "Cmd": ["sh", "-c", "echo hi"], "ExposedPorts": {"80/tcp": {}, "81/udp": {}},
         "User": "root", "WorkingDir": "/tmp", "Volumes": {"/data": {}}, "Labels": {"a": "b", "c": "d e"},
         "StopSignal": "SIGINT", "Healthcheck": {"Test": ["CMD-SHELL", "true"], "Interval": 5_000_000_000u64},
-        "OnBuild": ["RUN true"], "Entrypoint": ["env"], "Shell": ["sh"],
+        "OnBuild": ["RUN true"], "Entrypoint": ["env"],
     });
     for (key, value) in wanted.as_object().unwrap() {
         assert_eq!(&config[key], value, "{key}");
@@ -96,6 +95,7 @@ fn an_import_is_changed_as_asked() {
     assert_eq!(d.docker("history --format {{.Comment}} own:1").ok(), "made here");
     for (change, text) in [
         ("RUN true", "run is not a valid change command"),
+        ("SHELL [\"sh\"]", "shell is not a valid change command"),
         ("NONSENSE x", "nonsense is not a valid change command"),
         ("", "file with no instructions"),
     ] {

@@ -9,6 +9,7 @@ mod clients;
 mod copy;
 mod disk;
 mod dry_run;
+mod endpoints;
 mod events;
 mod image_mounts;
 mod images;

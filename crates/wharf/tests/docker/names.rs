@@ -48,3 +48,62 @@ fn names_aliases_and_their_ends() {
     d.docker("rm -f web far base").ok();
     d.docker("network rm one two").ok();
 }
+
+/// The process that answers for this daemon's containers, and how many sockets it has.
+fn answering(d: &Daemon) -> Option<(u32, usize)> {
+    let root = d.path().join("run").display().to_string();
+    for entry in std::fs::read_dir("/proc").unwrap().flatten() {
+        let words = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        let words = String::from_utf8_lossy(&words).into_owned();
+        let Ok(pid) = entry.file_name().to_string_lossy().parse() else { continue };
+        if words.starts_with("wharf-dns\0") && words.contains(&root) {
+            let fds = std::fs::read_dir(entry.path().join("fd")).ok()?.flatten();
+            let links = fds.filter_map(|fd| std::fs::read_link(fd.path()).ok());
+            return Some((pid, links.filter(|link| link.to_string_lossy().starts_with("socket:")).count()));
+        }
+    }
+    None
+}
+
+#[test]
+fn sockets_of_names_go_with_their_container() {
+    let Some(mut d) = Daemon::start() else { return };
+    d.docker("network create one").ok();
+    d.docker("run -d --name stays --network one busybox sleep 1000").ok();
+    let (_, before) = answering(&d).unwrap();
+    // On no network with names any more when it ends.
+    d.docker("run -d --name visitor busybox sleep 1000").ok();
+    d.docker("network connect one visitor").ok();
+    assert_eq!(answering(&d).unwrap().1, before + 2);
+    d.docker("network disconnect one visitor").ok();
+    // It asks on, as its resolv.conf says.
+    assert_eq!(answering(&d).unwrap().1, before + 2);
+    d.docker("rm -f visitor").ok();
+    assert_eq!(answering(&d).unwrap().1, before);
+
+    // One that joined while it ran ends while no daemon is there.
+    d.docker("run -d --name visitor busybox sleep 1000").ok();
+    d.docker("network connect one visitor").ok();
+    d.docker("network disconnect one visitor").ok();
+    let pid: i32 = d.docker("inspect -f {{.State.Pid}} visitor").ok().parse().unwrap();
+    d.kill();
+    rustix::process::kill_process(rustix::process::Pid::from_raw(pid).unwrap(), rustix::process::Signal::KILL).unwrap();
+    // The connection of the daemon is gone, too.
+    d.eventually("its sockets go with its monitor", || answering(&d).is_some_and(|(_, now)| now == before - 1));
+    d.launch();
+    assert_eq!(answering(&d).unwrap().1, before);
+
+    // The next daemon takes over whom only the process knows.
+    d.docker("rm -f visitor stays").ok();
+    d.docker("run -d --name visitor busybox sleep 1000").ok();
+    d.docker("network connect one visitor").ok();
+    d.docker("network disconnect one visitor").ok();
+    d.stop();
+    assert!(answering(&d).is_some());
+    d.launch();
+    d.docker("rm -f visitor").ok();
+    d.docker("network rm one").ok();
+    d.stop();
+    assert_eq!(answering(&d), None);
+    d.launch();
+}

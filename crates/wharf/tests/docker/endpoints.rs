@@ -1,0 +1,142 @@
+//! What is asked of a container's place on a network.
+
+use crate::kit::{Daemon, Said};
+
+const IFNAME: &str = "com.docker.network.endpoint.ifname";
+const SYSCTLS: &str = "com.docker.network.endpoint.sysctls";
+
+fn links(d: &Daemon, container: &str) -> Vec<String> {
+    let mut all: Vec<String> =
+        d.docker(&format!("exec {container} ls /sys/class/net")).ok().split_whitespace().map(str::to_owned).collect();
+    all.sort();
+    all
+}
+
+/// A container's value of a parameter of the network.
+fn parameter(d: &Daemon, container: &str, name: &str) -> String {
+    d.docker(&format!("exec {container} cat /proc/sys/net/{name}")).ok()
+}
+
+fn run(d: &Daemon, name: &str, networks: &[&str]) -> Said {
+    let mut command = d.client();
+    command.args(["run", "-d", "--name", name]);
+    command.args(networks.iter().flat_map(|network| ["--network", network]));
+    command.args(["busybox", "sleep", "1000"]).output().unwrap().into()
+}
+
+#[test]
+fn an_interface_has_the_name_and_the_parameters_that_it_is_given() {
+    let Some(d) = Daemon::start() else { return };
+    d.docker("network create one").ok();
+    d.docker("network create two").ok();
+    let sysctls = "net.ipv4.conf.IFNAME.log_martians=1,net.ipv4.neigh.ifname.gc_stale_time=77";
+    let named = format!("name=one,driver-opt={IFNAME}=foo0,\"driver-opt={SYSCTLS}={sysctls}\"");
+    run(&d, "both", &[&named, "two"]).ok();
+    assert_eq!(links(&d, "both"), ["eth0", "foo0", "lo"]);
+    assert_eq!(parameter(&d, "both", "ipv4/conf/foo0/log_martians"), "1");
+    assert_eq!(parameter(&d, "both", "ipv4/neigh/foo0/gc_stale_time"), "77");
+    assert_eq!(parameter(&d, "both", "ipv4/conf/eth0/log_martians"), "0");
+    // It is asked for again at each start.
+    d.docker("restart -t 0 both").ok();
+    assert_eq!(links(&d, "both"), ["eth0", "foo0", "lo"]);
+    assert_eq!(parameter(&d, "both", "ipv4/conf/foo0/log_martians"), "1");
+
+    // The others are numbered around it.
+    run(&d, "around", &["one", &format!("name=two,driver-opt={IFNAME}=eth0")]).ok();
+    assert_eq!(links(&d, "around"), ["eth0", "eth1", "lo"]);
+    let own = d.docker("inspect -f {{.NetworkSettings.Networks.two.MacAddress}} around").ok();
+    assert_eq!(d.docker("exec around cat /sys/class/net/eth0/address").ok(), own);
+
+    // Those that come later.
+    run(&d, "later", &[&format!("name=one,driver-opt={IFNAME}=foo0")]).ok();
+    d.docker(&format!(
+        "network connect --driver-opt {IFNAME}=bar --driver-opt {SYSCTLS}=net.ipv4.conf.IFNAME.forwarding=0 two later"
+    ))
+    .ok();
+    d.docker("network connect bridge later").ok();
+    assert_eq!(links(&d, "later"), ["bar", "eth0", "foo0", "lo"]);
+    assert_eq!(parameter(&d, "later", "ipv4/conf/bar/forwarding"), "0");
+    // The way out is still the first.
+    let route = d.docker("exec later ip route get 198.51.100.1").ok();
+    assert!(route.contains("dev foo0"), "{route}");
+    d.docker("network disconnect one later").ok();
+    let route = d.docker("exec later ip route get 198.51.100.1").ok();
+    assert!(route.contains("dev bar"), "{route}");
+    d.docker("rm -f both around later").ok();
+    d.docker("network rm one two").ok();
+}
+
+#[test]
+fn an_interface_that_cannot_be_is_refused() {
+    let Some(d) = Daemon::start() else { return };
+    d.docker("network create one").ok();
+    d.docker("network create two").ok();
+    for bad in ["a/b", "..", "abcdefghijklmnop", "eth%d"] {
+        let said = run(&d, "bad", &[&format!("name=one,driver-opt={IFNAME}={bad}")]);
+        assert!(said.code != 0 && said.err.contains("error renaming interface"), "{bad}: {}", said.err);
+    }
+    for bad in ["net.ipv4.conf.eth0.forwarding=1", "kernel.msgmax=1", "net.ipv4.conf.IFNAME.x/../forwarding=1"] {
+        let said = run(&d, "bad", &[&format!("name=one,driver-opt={SYSCTLS}={bad}")]);
+        // Docker's client makes it lower case.
+        let words = format!("interface sysctl '{bad}'").to_lowercase();
+        assert!(said.code != 0 && said.err.to_lowercase().contains(&words), "{bad}: {}", said.err);
+    }
+    assert_eq!(d.docker("ps -aq").ok(), "");
+    let said = run(&d, "bad", &[&format!("name=one,driver-opt={SYSCTLS}=net.ipv4.conf.IFNAME.nosuch=1")]);
+    assert!(said.err.contains("/proc/sys/net/ipv4/conf/eth0/nosuch is not a sysctl file"), "{}", said.err);
+    d.docker("rm -f bad").ok();
+    let twice = ["one", "two"].map(|name| format!("name={name},driver-opt={IFNAME}=foo0"));
+    let said = run(&d, "bad", &[&twice[0], &twice[1]]);
+    assert!(said.err.contains("error renaming interface to \"foo0\""), "{}", said.err);
+    d.docker("rm -f bad").ok();
+
+    run(&d, "there", &[&twice[0]]).ok();
+    let body =
+        |name: &str| format!(r#"{{"Container":"there","EndpointConfig":{{"DriverOpts":{{"{IFNAME}":"{name}"}}}}}}"#);
+    let connect = |name: &str| d.post("/networks/two/connect", &body(name), true).unwrap();
+    assert_eq!(connect("foo0").0, 409);
+    assert_eq!(connect("lo").0, 409);
+    assert_eq!(connect("a:b").0, 400);
+    assert_eq!(links(&d, "there"), ["foo0", "lo"]);
+    d.docker("rm -f there").ok();
+    d.docker("network rm one two").ok();
+}
+
+#[test]
+fn an_endpoint_of_nobody_is_no_endpoint() {
+    let Some(d) = Daemon::start() else { return };
+    d.docker("network create one").ok();
+    for verb in ["connect", "disconnect"] {
+        for body in ["", "{}", r#"{"Container":""}"#] {
+            let (status, answer) = d.post(&format!("/networks/one/{verb}"), body, true).unwrap();
+            assert_eq!(
+                (status, answer.contains("invalid name or ID supplied")),
+                (400, true),
+                "{verb} {body}: {answer}"
+            );
+        }
+    }
+    assert_eq!(d.post("/networks/nosuch/connect", "{}", true).unwrap().0, 404);
+    let said = d.docker("network disconnect -f one nope");
+    assert!(said.code != 0 && said.err.contains("endpoint nope not found"), "{}", said.err);
+    let said = d.docker("network disconnect -f nosuch nope");
+    assert!(said.code != 0 && said.err.contains("network nosuch not found"), "{}", said.err);
+    d.docker("network rm one").ok();
+}
+
+#[test]
+fn a_body_is_an_object() {
+    let Some(d) = Daemon::start() else { return };
+    for (path, body, words) in [
+        ("/volumes/create", "[]", "cannot unmarshal array into Go value of type volume.CreateRequest"),
+        ("/volumes/create", "\"v\"", "cannot unmarshal string into Go value of type volume.CreateRequest"),
+        ("/networks/create", "[]", "cannot unmarshal array into Go value of type network.CreateRequest"),
+        ("/containers/create", "[]", "cannot unmarshal array into Go value of type container.CreateRequest"),
+        ("/networks/bridge/connect", "[]", "cannot unmarshal array into Go value of type network.ConnectRequest"),
+    ] {
+        let (status, answer) = d.post(path, body, true).unwrap();
+        assert!(status == 400 && answer.contains(words), "{path}: {status} {answer}");
+    }
+    assert_eq!(d.docker("volume ls -q").ok(), "");
+    assert_eq!(d.post("/volumes/create", "null", true).unwrap().0, 201, "as if nothing were said");
+}
