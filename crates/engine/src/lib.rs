@@ -66,6 +66,7 @@ mod process;
 mod profile;
 pub mod record;
 mod remove;
+mod republish;
 pub mod resources;
 mod secrets;
 mod security;

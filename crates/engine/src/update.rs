@@ -12,6 +12,7 @@ use crate::engine::{Engine, blocking, to_its_end};
 use crate::error::{EngineError, Result};
 use crate::held_limits::HeldLimits;
 use crate::record::Container;
+use crate::republish::{self, Bindings};
 use crate::slot::Slot;
 use crate::spec::{HostConfig, Resources, RestartPolicy};
 use crate::{check, discarded, names, resources};
@@ -23,6 +24,10 @@ pub struct Update {
     #[serde(flatten)]
     pub resources: Resources,
     pub restart_policy: Option<RestartPolicy>,
+    /// Ours: ports that are published from now on, as in `PortBindings`.
+    pub publish_add: Option<Bindings>,
+    /// Ours: ports that are not any more. A binding without a number or an address means all that there are of it.
+    pub publish_remove: Option<Bindings>,
 }
 
 impl Engine {
@@ -56,6 +61,8 @@ impl Engine {
             host.restart_policy = policy.clone();
         }
         resources::check(&host)?;
+        let published = self.networks().published(&slot.id);
+        let ports = republish::change(&mut host, update.publish_add, update.publish_remove, &published)?;
         if !before.state.status.is_active() {
             let record = slot.change(|record| record.host = host);
             if let Err(error) = self.save(&record).await {
@@ -67,21 +74,47 @@ impl Engine {
         }
         let group = self.group(&before)?;
         let held = self.apply(&group, &before, &host, changed, policy.as_ref()).await?;
-        let record = slot.change(|record| record.host = host);
-        if let Err(error) = self.save(&record).await {
-            slot.change(|record| record.host = before.host.clone());
-            let dir = policy.map(|_| self.exec_dir(&slot.id));
-            blocking(move || {
-                held.put_back();
-                if let Some(dir) = dir {
-                    // A monitor that has gone has no policy any more.
-                    let _ = client::update(&dir, &policy_of(&before.host.restart_policy));
-                }
-                Ok(())
-            })
-            .await?;
-            return Err(error);
-        }
+        let (engine, own) = (self.clone(), before.clone());
+        let is_changed = ports != republish::Change::default();
+        let republished = blocking(move || is_changed.then(|| engine.republish(&own, &ports)).transpose()).await;
+        let (republished, failed) = match republished {
+            Ok(done) => (done, None),
+            Err(error) => (None, Some(error)),
+        };
+        let saved = match failed {
+            Some(error) => Err(error),
+            None => {
+                let record = slot.change(|record| {
+                    record.host = host;
+                    record.ports = republished.as_ref().map_or_else(|| record.ports.clone(), |done| done.ports.clone());
+                });
+                self.save(&record).await.map(|()| record)
+            }
+        };
+        let record = match saved {
+            Ok(record) => record,
+            Err(error) => {
+                slot.change(|record| {
+                    record.host = before.host.clone();
+                    record.ports = before.ports.clone();
+                });
+                let engine = self.clone();
+                let dir = policy.map(|_| self.exec_dir(&slot.id));
+                blocking(move || {
+                    if let Some(done) = republished {
+                        engine.undo_republish(&before, &done);
+                    }
+                    held.put_back();
+                    if let Some(dir) = dir {
+                        // A monitor that has gone has no policy any more.
+                        let _ = client::update(&dir, &policy_of(&before.host.restart_policy));
+                    }
+                    Ok(())
+                })
+                .await?;
+                return Err(error);
+            }
+        };
         self.tell(&record, "update");
         Ok(warnings)
     }

@@ -166,7 +166,9 @@ pub(crate) fn set_up(route: &Connection, link: u32) -> Result<()> {
         let mut batch = Batch::new();
         batch.set_up(link);
         match route.apply(batch) {
-            Err(error) if error.errno == Errno::BUSY && Instant::now() < until => std::thread::sleep(LOOK),
+            Err(error) if matches!(error.errno, Errno::ADDRINUSE | Errno::BUSY) && Instant::now() < until => {
+                std::thread::sleep(LOOK);
+            }
             done => return Ok(done?),
         }
     }

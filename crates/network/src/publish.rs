@@ -77,6 +77,40 @@ impl Networks {
         Ok(())
     }
 
+    /// Takes single ports of a container back; one that is not published is what was wanted.
+    ///
+    /// # Errors
+    /// When the disk fails or the kernel refuses.
+    pub fn unpublish_ports(&self, container: &str, gone: &[Published]) -> Result<()> {
+        let inner = &*self.inner;
+        let all = inner.ports().groups.get(container).cloned().unwrap_or_default();
+        let touched: Vec<Group> =
+            all.into_iter().filter(|group| group.ports.iter().any(|port| gone.contains(port))).collect();
+        if touched.is_empty() {
+            return Ok(());
+        }
+        let part = |group: &Group, goes: bool| {
+            let ports = group.ports.iter().filter(|port| gone.contains(port) == goes).copied().collect();
+            Group { address: group.address, ports }
+        };
+        let out: Vec<Group> = touched.iter().map(|group| part(group, true)).collect();
+        let stay: Vec<Group> = touched.iter().map(|group| part(group, false)).collect();
+        // Runs of ports are one element, so what stays of a group is made anew.
+        inner.delete_elements(container, &touched)?;
+        inner.add_elements(container, &stay)?;
+        inner.stop_relaying(container, &out);
+        inner.ports().remove_ports(container, &out);
+        // A row of before would publish again.
+        self.sync_published(container)?;
+        let ports = out.iter().flat_map(|group| &group.ports).filter(|port| port.protocol == Protocol::Udp);
+        let sent: Vec<_> =
+            ports.map(|port| Exchanges::SentTo { port: port.host_port, ipv6: port.host_ip.is_ipv6() }).collect();
+        if sent.len() <= MAX_FORGOTTEN {
+            inner.forget_exchanges(&sent);
+        }
+        Ok(())
+    }
+
     /// Takes back what a container has published at some of its addresses.
     pub(crate) fn unpublish_at(&self, container: &str, addresses: &[IpAddr]) -> Result<()> {
         let inner = &*self.inner;
@@ -94,6 +128,16 @@ impl Networks {
         let answered: Vec<_> = gone.iter().map(|group| Exchanges::AnsweredBy(group.address)).collect();
         inner.forget_exchanges(&answered);
         Ok(())
+    }
+
+    /// Forces to the disk what a container has published: where it has other ports, the elements of new ones are not
+    /// looked for after a crash.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub fn sync_published(&self, container: &str) -> Result<()> {
+        let groups = self.inner.ports().groups.get(container).cloned();
+        self.inner.store.write::<_, NetworkError>(|tx| put_groups(tx, container, groups.as_deref()))
     }
 
     /// What a container has published.

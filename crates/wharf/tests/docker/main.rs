@@ -28,6 +28,7 @@ mod platforms;
 mod refuse;
 mod registries;
 mod relay;
+mod republish;
 mod run;
 mod search;
 mod secrets;

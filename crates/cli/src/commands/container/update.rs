@@ -8,7 +8,7 @@ use crate::each::each;
 use crate::failure::Outcome;
 use crate::flag::Flag;
 use crate::json::texts;
-use crate::options::security;
+use crate::options::{publish, security};
 use crate::parse::Matches;
 use crate::values;
 
@@ -41,6 +41,8 @@ const FLAGS: &[Flag] = &[
     Flag::bytes("memory-swap", "Swap limit equal to memory plus swap: -1 to enable unlimited swap")
         .check(values::check_swap),
     Flag::int("pids-limit", "Tune container pids limit (set -1 for unlimited)"),
+    Flag::list("publish-add", "Publish a port of the container from now on, as --publish of run does"),
+    Flag::list("publish-rm", "Take a published port back: PORT[/PROTOCOL], or as it was published"),
     Flag::text("restart", "Restart policy to apply when a container exits"),
 ];
 
@@ -53,7 +55,7 @@ async fn run(app: &App, matches: &Matches) -> Outcome<u8> {
         None => json!({"Name": "", "MaximumRetryCount": 0}),
     };
     let cpus = matches.some("cpus").map(values::parse_cpus).transpose()?.unwrap_or(0);
-    let update = json!({
+    let mut update = json!({
         "CpuShares": matches.int("cpu-shares"),
         "Memory": matches.bytes("memory"),
         "NanoCpus": cpus,
@@ -85,6 +87,13 @@ async fn run(app: &App, matches: &Matches) -> Outcome<u8> {
         "IOMaximumBandwidth": 0,
         "RestartPolicy": restart,
     });
+    for (flag, field) in [("publish-add", "PublishAdd"), ("publish-rm", "PublishRemove")] {
+        if matches.changed(flag) {
+            // Another engine would take no note of it.
+            app.needs_own_engine(&format!("--{flag}")).await?;
+            update[field] = publish::parse(matches.all(flag), &[])?.bindings.into();
+        }
+    }
     each(app, &matches.arguments, |client, name| {
         let update = update.clone();
         async move {
