@@ -232,7 +232,20 @@ fn attach(root: &RootDir, step: &MountStep, tree: BorrowedFd<'_>, own: bool) -> 
         set_attributes(tree, recursive, change).map_err(fail)?;
     }
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
-    move_mount(tree, "", &target, "", flags).map_err(fail)?;
+    move_mount(tree, "", &target, "", flags).map_err(|errno| {
+        let is_dir = rustix::fs::fstat(&target).map(|found| FileType::from_raw_mode(found.st_mode) == FileType::Directory);
+        let (what, on) = match (directory_of(&step.source), is_dir) {
+            (true, Ok(false)) => ("a directory", "a file"),
+            (false, Ok(true)) => ("a file", "a directory"),
+            _ => return fail(errno),
+        };
+        // Docker's words, for which people search.
+        let text = format!(
+            "mount {what} on `{shown}`, which is {on}: Are you trying to mount a directory onto a file (or vice-versa)? Check if \
+             the specified host path exists and is the expected type"
+        );
+        Failure::Step(text, Errno::NOTDIR)
+    })?;
     if own { set_attributes(tree, recursive, change).map_err(fail) } else { Ok(()) }
 }
 
