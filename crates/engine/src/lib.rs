@@ -64,6 +64,7 @@ mod plan;
 mod ports;
 mod process;
 mod profile;
+mod propagation;
 pub mod record;
 mod remove;
 mod republish;

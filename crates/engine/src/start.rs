@@ -186,6 +186,7 @@ impl Engine {
         let (dir, exec_dir) = (self.dir(&record.id), self.exec_dir(&record.id));
         make_private(&exec_dir)?;
         record.mounts.iter().try_for_each(|point| self.check_subpath(point))?;
+        self.check_propagation(record)?;
         let stacks = self.stacks(record)?;
         let identity = self.identity(record)?;
         let etc_files = bundle::has_etc_files(&record.host);

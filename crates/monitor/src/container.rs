@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use jiff::Timestamp;
 use oci_spec::runtime::{LinuxIdMapping, Process, Spec};
+use rustix::io::Errno;
 use rustix::process::Pid;
 use wharf_cgroup::Group;
 use wharf_report::chain;
@@ -124,6 +125,9 @@ const UNKNOWN: i32 = 255;
 /// How the runtime calls the step that Docker's users know by other words.
 const CWD: &str = "enter the working directory";
 
+/// How it calls what fails when a directory is mounted on a file.
+const MOUNT: &str = "mount a ";
+
 /// A failure of the runtime with its causes, in the words that Docker's users know where there are such.
 pub(crate) fn failed(error: RuntimeError) -> LaunchError {
     let code = error.exit_code();
@@ -135,6 +139,14 @@ pub(crate) fn failed(error: RuntimeError) -> LaunchError {
         RuntimeError::Setup { step, errno } if step.starts_with(CWD) => {
             let path = step[CWD.len()..].trim_matches(['`', ' ']);
             format!("chdir to cwd (\"{path}\") set in config.json failed: {}", chain(errno))
+        }
+        RuntimeError::Setup { step, errno: Errno::NOTDIR } if step.starts_with(MOUNT) => {
+            // For which people search.
+            format!(
+                "{}: Are you trying to mount a directory onto a file (or vice-versa)? Check if the specified host path exists and \
+                 is the expected type",
+                chain(&error)
+            )
         }
         other => chain(other),
     };
@@ -148,8 +160,6 @@ pub(crate) fn now() -> String {
 
 #[cfg(test)]
 mod tests {
-    use rustix::io::Errno;
-
     use super::*;
 
     #[test]

@@ -235,18 +235,24 @@ fn attach(root: &RootDir, step: &MountStep, tree: BorrowedFd<'_>, own: bool) -> 
         set_attributes(tree, recursive, change).map_err(fail)?;
     }
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
-    move_mount(tree, "", &target, "", flags).map_err(|errno| fail(of_other_kind(errno, tree, target.as_fd())))?;
+    move_mount(tree, "", &target, "", flags).map_err(|errno| of_other_kind(errno, step, tree, target.as_fd()))?;
     if own { set_attributes(tree, recursive, change).map_err(fail) } else { Ok(()) }
 }
 
 /// What engines tell their users of a directory on a file, or the other way round, hangs on `ENOTDIR`, which mount(2)
 /// gives for it and move_mount(2) does not.
-fn of_other_kind(errno: Errno, tree: BorrowedFd<'_>, target: BorrowedFd<'_>) -> Errno {
+fn of_other_kind(errno: Errno, step: &MountStep, tree: BorrowedFd<'_>, target: BorrowedFd<'_>) -> Failure {
+    let shown = step.destination.display();
     let is_directory = |fd| {
         let stat = rustix::fs::fstat(fd);
         stat.is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory)
     };
-    if errno == Errno::INVAL && is_directory(tree) != is_directory(target) { Errno::NOTDIR } else { errno }
+    let (what, on) = match (is_directory(tree), is_directory(target)) {
+        (true, false) => ("a directory", "a file"),
+        (false, true) => ("a file", "a directory"),
+        _ => return Failure::Step(format!("mount on `{shown}`"), errno),
+    };
+    Failure::Step(format!("mount {what} on `{shown}`, which is {on}"), Errno::NOTDIR)
 }
 
 /// Whether it is the directory on which procfs goes, or went: what masks and read-only paths are about, and what is

@@ -85,7 +85,7 @@ impl Wanted {
                 self.device,
                 path.display(),
                 self.flags.bits(),
-                if self.data.is_empty() { String::new() } else { format!(", data: {}", self.data) }
+                if self.data.is_empty() { String::new() } else { format!(", data: {}", masked(&self.data)) }
             ),
             source: io::Error::from(errno),
         })
@@ -107,6 +107,15 @@ impl Wanted {
         }
         done
     }
+}
+
+/// Options as they may be shown and logged.
+fn masked(data: &str) -> String {
+    let shown = |option: &str| match option.split_once('=') {
+        Some((key @ ("password" | "pass" | "password2"), _)) => format!("{key}=********"),
+        _ => option.to_owned(),
+    };
+    data.split(',').map(shown).collect::<Vec<_>>().join(",")
 }
 
 /// mount(8)'s options that are flags, and whether they set or clear them.
@@ -179,6 +188,7 @@ mod tests {
         assert_eq!((wanted.device.as_str(), wanted.kind.as_str()), (":/x", "nfs"));
         assert_eq!((wanted.flags, wanted.data.as_str()), (MountFlags::RDONLY | MountFlags::NOSUID, "addr=1.2.3.4"));
         assert_eq!(Wanted::of(&BTreeMap::new()), None);
+        assert_eq!(masked("username=u,password=p,addr=1.2.3.4"), "username=u,password=********,addr=1.2.3.4");
     }
 
     #[test]

@@ -54,6 +54,7 @@ pub(crate) fn parse(text: &str) -> Result<Value, String> {
                 match field.to_lowercase().as_str() {
                     "readonly" | "ro" => read_only = true,
                     "volume-nocopy" => put(&mut options.volume, "NoCopy", json!(true)),
+                    "bind-create-src" => put(&mut options.bind, "CreateMountpoint", json!(true)),
                     "idmap" => put(&mut options.bind, "IDMap", json!(true)),
                     "bind-nonrecursive" => return Err(NON_RECURSIVE.to_owned()),
                     _ => return Err(format!("invalid field '{field}' must be a key=value pair")),

@@ -75,3 +75,43 @@ fn a_volume_of_a_size_is_full_when_it_is() {
     let wrong = d.docker("volume create -o size=much wrong");
     assert!(wrong.err.contains("invalid size: 'much'"), "{}", wrong.err);
 }
+
+#[test]
+fn binds_that_cannot_be_had_are_refused() {
+    let Some(d) = Daemon::start() else { return };
+    let dir = d.path().join("host");
+    std::fs::create_dir(&dir).unwrap();
+    std::fs::write(d.path().join("file"), "x").unwrap();
+    let run = |bind: &str| d.docker(&format!("run --rm -v {bind} busybox true"));
+    for (bind, words) in [
+        (format!("{}/file:/tmp", d.path().display()), "mount a file on `/tmp`, which is a directory"),
+        (format!("{}:/etc/passwd", dir.display()), "mount a directory on `/etc/passwd`, which is a file"),
+    ] {
+        let said = run(&bind);
+        assert!(said.code != 0 && said.err.contains(words), "{}", said.err);
+        assert!(said.err.contains("mount a directory onto a file (or vice-versa)?"), "{}", said.err);
+    }
+
+    // What is mounted on the host later is seen where both want it so.
+    let mount = |words: &[&str]| {
+        let done = std::process::Command::new(words[0]).args(&words[1..]).arg(&dir).status().unwrap();
+        assert!(done.success());
+    };
+    mount(&["mount", "-t", "tmpfs", "host"]);
+    mount(&["mount", "--make-private"]);
+    let refused: Vec<String> =
+        ["rshared", "rslave"].iter().map(|how| run(&format!("{}:/m:{how}", dir.display())).err).collect();
+    mount(&["mount", "--make-shared"]);
+    d.docker(&format!("run -d --name sees -v {}:/m:rslave busybox sleep 1000", dir.display())).ok();
+    d.docker(&format!("run -d --name blind -v {}:/m busybox sleep 1000", dir.display())).ok();
+    std::fs::create_dir(dir.join("later")).unwrap();
+    let later = dir.join("later").display().to_string();
+    assert!(std::process::Command::new("mount").args(["-t", "tmpfs", "later", &later]).status().unwrap().success());
+    let count = |name: &str| d.docker(&format!("exec {name} grep -c /m/later /proc/self/mounts")).out.trim().to_owned();
+    let seen = (count("sees"), count("blind"));
+    d.docker("rm -f sees blind").ok();
+    mount(&["umount", "-R"]);
+    assert!(refused[0].contains("but it is not a shared mount"), "{}", refused[0]);
+    assert!(refused[1].contains("but it is not a shared or slave mount"), "{}", refused[1]);
+    assert_eq!(seen, ("1".into(), "0".into()));
+}
