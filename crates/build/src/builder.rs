@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use tokio::sync::mpsc::Sender;
 use wharf_image::Images;
@@ -18,7 +18,7 @@ use crate::history::Recorder;
 use crate::output::Output;
 use crate::request::{BuildEvent, BuildRequest, BuilderOptions};
 use crate::scratch::{self, random_id};
-use crate::session::Common;
+use crate::session::{Common, lock};
 
 /// Builds images. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -94,8 +94,8 @@ impl Builder {
         let outer = output.clone();
         // Hears all on its way to the client.
         let hearing = tokio::spawn(async move {
-            while let Some(event) = told.recv().await {
-                recorder.hear(&event);
+            while let Some(mut event) = told.recv().await {
+                recorder.hear(&mut event);
                 if outer.send(event).await.is_err() {
                     break;
                 }
@@ -105,8 +105,10 @@ impl Builder {
         let shared = Arc::clone(&self.shared);
         let handle = tokio::runtime::Handle::current();
         let own = cancel.clone();
+        let keys = Arc::new(Mutex::default());
+        let noting = Arc::clone(&keys);
         let mut working = tokio::task::spawn_blocking(move || {
-            Common::open(&shared, request, out, own, handle).and_then(Common::build)
+            Common::open(&shared, request, out, own, handle, noting).and_then(Common::build)
         });
         let joined = tokio::select! {
             joined = &mut working => joined,
@@ -116,7 +118,8 @@ impl Builder {
             }
         };
         let result = joined.map_err(|e| BuildError::system("the build has crashed", &e)).flatten();
-        if let Ok(recorder) = hearing.await {
+        if let Ok(mut recorder) = hearing.await {
+            recorder.record.keys.clone_from(&lock(&keys));
             let store = self.shared.options.store.clone();
             let kept = result.clone();
             let _ = tokio::task::spawn_blocking(move || recorder.keep(&store, &kept)).await;

@@ -143,6 +143,11 @@ impl Cache {
         Ok(now)
     }
 
+    /// Keeps what another engine has made, with its own time.
+    pub(crate) fn adopt(&self, key: &Digest, record: &CacheRecord) -> Result<()> {
+        Ok(self.store.write(|tx| tx.put(CACHE, key.as_str(), record))?)
+    }
+
     /// Notes which steps were not made again.
     pub(crate) fn used(&self, keys: &[Digest]) -> Result<()> {
         if keys.is_empty() {

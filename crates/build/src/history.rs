@@ -1,6 +1,7 @@
 //! Builds that were, with what they have said.
 
 use serde::{Deserialize, Serialize};
+use wharf_reference::Digest;
 use wharf_store::{Store, Table};
 
 use crate::error::{BuildError, ErrorKind, Result};
@@ -36,6 +37,9 @@ pub struct BuildRecord {
     /// Why it failed.
     pub error: Option<String>,
     pub cancelled: bool,
+    /// Its steps in the cache.
+    #[serde(default)]
+    pub keys: Vec<Digest>,
 }
 
 /// A build while it is under way.
@@ -62,12 +66,16 @@ impl Recorder {
             image: None,
             error: None,
             cancelled: false,
+            keys: Vec::new(),
         };
         Self { record, began: std::time::Instant::now(), pieces: Vec::new(), bytes: 0 }
     }
 
     /// Notes what is told.
-    pub(crate) fn hear(&mut self, event: &BuildEvent) {
+    pub(crate) fn hear(&mut self, event: &mut BuildEvent) {
+        if let BuildEvent::Made { reference, .. } = event {
+            reference.clone_from(&self.record.reference);
+        }
         let BuildEvent::Stream(text) = event else { return };
         if text == " ---> Using cache\n" {
             self.record.cached += 1;
@@ -89,7 +97,7 @@ impl Recorder {
     }
 
     /// Keeps it, and forgets the oldest. What cannot be kept is not worth a failed build.
-    pub(crate) fn keep(mut self, store: &Store, result: &Result<wharf_reference::Digest>) {
+    pub(crate) fn keep(mut self, store: &Store, result: &Result<Digest>) {
         self.record.took = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
         match result {
             Ok(id) => self.record.image = Some(id.to_string()),

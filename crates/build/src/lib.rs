@@ -11,7 +11,7 @@
 //! - `session`, `stages`, `state`, `sources`: a build, its stages side by side, what each has made, and where they begin. `metadata`: instructions that change the configuration only.
 //! - `context`, `index`: what the client sent. `files`, `select`, `plan`, `copy`, `tree`: COPY, ADD and WORKDIR. `run`, `bundle`, `mounts`, `init_layer`: RUN.
 //! - `named`, `repository`: contexts that the request names, and those from git.
-//! - `history`: builds that were. `leak`: secrets in what was made.
+//! - `portable`: the cache on its way elsewhere. `history`: builds that were. `leak`: secrets in what was made.
 //! - `agent`: SSH agents that commands may ask.
 //! - `cache`, `cache_mount`, `scratch`: what outlives a build, and what does not.
 //!
@@ -45,8 +45,10 @@ mod metadata;
 mod mode;
 mod mounts;
 mod named;
+mod no_cache;
 mod output;
 mod plan;
+mod portable;
 mod ports;
 mod repository;
 mod request;

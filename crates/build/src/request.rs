@@ -129,6 +129,8 @@ pub enum BuildEvent {
         id: String,
         /// It was not here before.
         new: bool,
+        /// Names the build in the history.
+        reference: String,
     },
     /// Of a base image that is being pulled.
     Progress(Progress),

@@ -24,6 +24,7 @@ use crate::context::Context;
 use crate::error::{BuildError, ErrorKind, Result};
 use crate::metadata;
 use crate::named;
+use crate::no_cache::check_stages;
 use crate::output::Output;
 use crate::request::{BuildEvent, BuildRequest, Limits};
 use crate::scratch::{Scratch, random_id};
@@ -85,6 +86,8 @@ pub(crate) struct Common<'a> {
     consumed: Mutex<BTreeSet<String>>,
     /// Variables that stages began with.
     base_env: Mutex<HashMap<usize, Vec<(String, String)>>>,
+    /// All steps in the cache that this build has made or found.
+    pub(crate) keys: Arc<Mutex<Vec<Digest>>>,
     /// Layers that this build has made.
     pub(crate) made: Mutex<BTreeSet<Digest>>,
     pub(crate) steps: AtomicUsize,
@@ -143,6 +146,7 @@ impl<'a> Common<'a> {
         output: Output,
         cancel: Cancel,
         runtime: Handle,
+        keys: Arc<Mutex<Vec<Digest>>>,
     ) -> Result<Self> {
         let name = if request.dockerfile.is_empty() { "Dockerfile".to_owned() } else { request.dockerfile };
         let parse = |text: &String| Platform::parse(text).map_err(BuildError::invalid);
@@ -208,6 +212,7 @@ impl<'a> Common<'a> {
             used: Mutex::default(),
             consumed: Mutex::default(),
             base_env: Mutex::default(),
+            keys,
             made: Mutex::default(),
             steps: AtomicUsize::new(steps),
             materialized: Mutex::default(),
@@ -256,7 +261,7 @@ impl<'a> Common<'a> {
         let new = self.shared.images.resolve(id.as_str()).is_err();
         let made = self.shared.images.create(&state.image, None, &self.options.tags);
         let image = made.map_err(|e| image_error("the image cannot be made", &e))?;
-        self.output.event(BuildEvent::Made { id: image.id.to_string(), new })?;
+        self.output.event(BuildEvent::Made { id: image.id.to_string(), new, reference: String::new() })?;
         self.output.text(format!("Successfully built {}\n", image.id.short()))?;
         for tag in &self.options.tags {
             let name = wharf_reference::Reference::parse(tag).map(|name| name.tag_or_latest().familiar());
@@ -279,6 +284,7 @@ impl<'a> Common<'a> {
     /// Whether a step that changes the configuration only was made before, and when it was made. Making it again costs
     /// nothing; it is noted so that the client can be told, and so that its time stays the same.
     fn noted(&self, key: &Digest, description: &str, no_cache: bool) -> Result<(bool, i64)> {
+        lock(&self.keys).push(key.clone());
         if !no_cache && let Some(record) = self.shared.cache.find(key)? {
             lock(&self.used).push(key.clone());
             return Ok((true, record.created));
@@ -301,19 +307,12 @@ impl<'a> Common<'a> {
 
     /// Keeps what a step made: for this build before for others, so that it is nobody's at no time.
     pub(crate) fn made(&self, key: &Digest, layer: Option<&Layer>, description: &str) -> Result<Outcome> {
+        lock(&self.keys).push(key.clone());
         lock(&self.made).extend(layer.map(|layer| layer.diff_id.clone()));
         self.hold(layer.map(|layer| &layer.diff_id).into_iter().cloned().collect::<Vec<_>>().as_slice());
         let layer = layer.map(|layer| (layer.diff_id.clone(), layer.size));
         let created = self.shared.cache.keep(key, layer.clone(), description)?;
         Ok(Outcome { layer: layer.map(|(diff_id, _)| diff_id), cached: false, created })
-    }
-
-    /// Whether the request wants this stage made again.
-    pub(crate) fn is_made_again(&self, stage: usize) -> bool {
-        let name = self.dockerfile.stages[stage].name.as_deref();
-        let is_it =
-            |text: &String| name.is_some_and(|name| text.eq_ignore_ascii_case(name)) || *text == stage.to_string();
-        self.options.no_cache || self.options.no_cache_filter.iter().any(is_it)
     }
 
     /// A directory for one step.
@@ -480,24 +479,9 @@ impl Session<'_> {
             return Ok(None);
         }
         lock(&self.used).push(key.clone());
+        lock(&self.keys).push(key.clone());
         Ok(Some(Outcome { layer, cached: true, created }))
     }
-}
-
-/// Refuses names of stages that are not there.
-fn check_stages(dockerfile: &Dockerfile, names: &[String]) -> Result<()> {
-    for name in names {
-        let is_it = |(number, stage): (usize, &wharf_dockerfile::Stage)| {
-            stage.name.as_deref().is_some_and(|own| name.eq_ignore_ascii_case(own)) || *name == number.to_string()
-        };
-        if !dockerfile.stages.iter().enumerate().any(is_it) {
-            let names = dockerfile.stages.iter().filter_map(|stage| stage.name.as_deref());
-            let hint = wharf_dockerfile::nearest(name, names).map(|hint| format!(" (did you mean {hint}?)"));
-            let hint = hint.unwrap_or_default();
-            return Err(BuildError::invalid(format!("no-cache-filter: there is no stage {name:?}{hint}")));
-        }
-    }
-    Ok(())
 }
 
 /// The time that the user wants all results to have.

@@ -239,7 +239,7 @@ fn failure_line(error: &BuildError) -> Bytes {
 fn event_line(event: &BuildEvent) -> Bytes {
     match event {
         BuildEvent::Stream(text) => line(&json!({ "stream": text })),
-        BuildEvent::Made { id, new } => line(&json!({ "aux": { "ID": id, "New": new } })),
+        BuildEvent::Made { id, new, reference } => line(&json!({ "aux": { "ID": id, "New": new, "Ref": reference } })),
         BuildEvent::Progress(progress) => progress_line(progress),
     }
 }

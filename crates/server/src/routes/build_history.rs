@@ -1,13 +1,14 @@
-//! Builds that were: `GET /build/history`, `GET /build/history/REF` and `…/REF/logs`, `DELETE /build/history/REF`.
+//! Builds that were, and their steps for other engines: `GET /build/history`, `GET /build/history/REF` and `…/REF/logs`, `DELETE /build/history/REF`.
 
 use bytes::Bytes;
 use hyper::StatusCode;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use wharf_build::{BuildError, BuildRecord, ErrorKind};
+use wharf_engine::EngineError;
 
 use super::{Call, Result, blocking};
-use crate::http::{ApiError, no_content, ok, stream};
+use crate::http::{ApiError, blocking_reader, no_content, ok, stream, tar};
 
 fn render(record: &BuildRecord) -> Value {
     let status = match (&record.error, record.cancelled) {
@@ -71,6 +72,23 @@ pub(super) async fn logs(call: Call, reference: &str) -> Result {
         }
     });
     Ok(stream("text/plain; charset=utf-8", chunks))
+}
+
+/// The steps of a build and their layers, as an archive: those of its image, or with `mode=max` all.
+pub(super) async fn cache(call: Call, reference: &str) -> Result {
+    let all = call.query.get("mode") == Some("max");
+    let (builder, record) = one(call, reference).await?;
+    Ok(tar(move |output| {
+        let written = builder.export_cache(&record, all, output);
+        written.map_err(|error| EngineError::from_source("the build cache cannot be written", &error))
+    }))
+}
+
+/// The other way round.
+pub(super) async fn take_cache(call: Call) -> Result {
+    let (builder, body) = (call.api.builder, blocking_reader(call.request.into_body()));
+    let new = blocking(move || builder.import_cache(body).map_err(failed)).await?;
+    Ok(ok(&json!({ "New": new })))
 }
 
 pub(super) async fn remove(call: Call, reference: &str) -> Result {

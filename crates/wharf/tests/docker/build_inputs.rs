@@ -1,4 +1,4 @@
-//! What a build is given beside a directory, and where its result goes, with our own client.
+//! What a build is given beside a directory, with our own client.
 
 use std::io::{Read, Write};
 use std::net::TcpListener;
@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use crate::kit::{Daemon, Said, WHARF};
-use crate::ship::Registry;
 
 /// Our client in a directory, with something on its standard input.
 fn wharf_with(d: &Daemon, dir: &Path, input: &str, words: &[&str]) -> Said {
@@ -23,11 +22,11 @@ fn wharf_with(d: &Daemon, dir: &Path, input: &str, words: &[&str]) -> Said {
     child.wait_with_output().unwrap().into()
 }
 
-fn wharf(d: &Daemon, dir: &Path, words: &str) -> Said {
+pub(crate) fn wharf(d: &Daemon, dir: &Path, words: &str) -> Said {
     wharf_with(d, dir, "", &words.split_whitespace().collect::<Vec<_>>())
 }
 
-fn files(dir: &Path, files: &[(&str, &str)]) {
+pub(crate) fn files(dir: &Path, files: &[(&str, &str)]) {
     for (name, text) in files {
         let path = dir.join(name);
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -35,7 +34,7 @@ fn files(dir: &Path, files: &[(&str, &str)]) {
     }
 }
 
-fn context(d: &Daemon, name: &str, given: &[(&str, &str)]) -> PathBuf {
+pub(crate) fn context(d: &Daemon, name: &str, given: &[(&str, &str)]) -> PathBuf {
     let dir = d.path().join(name);
     files(&dir, given);
     dir
@@ -102,80 +101,6 @@ fn a_dockerfile_has_its_own_ignore_file() {
     assert_eq!(d.docker("run --rm z cat /list").ok(), "a\nx.Dockerfile\nx.Dockerfile.dockerignore");
     wharf_with(&d, &dir, "FROM busybox\nRUN echo alone > /x\n", &["build", "-t", "w", "-"]).ok();
     assert_eq!(d.docker("run --rm w cat /x").ok(), "alone");
-}
-
-#[test]
-fn results_go_where_they_are_asked_to() {
-    let Some(d) = Daemon::start() else { return };
-    let registry = Registry::start(&d);
-    let dir = context(&d, "main", &[("Dockerfile", "FROM scratch\nCOPY a b /d/\nLABEL x=y\n"), ("a", "A"), ("b", "B")]);
-    let before = d.docker("images -aq").ok();
-    wharf(&d, &dir, "build -o out -o type=tar,dest=files.tar -o type=oci,dest=image.tar .").ok();
-    assert_eq!(d.docker("images -aq").ok(), before, "whoever wants files gets no image");
-    assert_eq!(std::fs::read_to_string(dir.join("out/d/b")).unwrap(), "B");
-    let list = Command::new("tar").args(["-tf", "files.tar"]).current_dir(&dir).output().unwrap();
-    assert!(String::from_utf8_lossy(&list.stdout).lines().any(|line| line.ends_with("d/a")));
-    // To standard output, and nothing else there.
-    std::fs::remove_dir_all(dir.join("out")).unwrap();
-    let said = wharf(&d, &dir, "build -o - -o type=oci,dest=layout,tar=false -t named .");
-    assert!(said.code == 0 && said.err.contains("Successfully tagged named:latest"), "{}", said.err);
-    assert!(said.out.contains("ustar") && !said.out.contains("Step"));
-    assert!(dir.join("layout/oci-layout").exists() && dir.join("layout/index.json").exists());
-    d.docker("rmi named").ok();
-    d.docker(&format!("load -i {}", dir.join("image.tar").display())).ok();
-    // Pushed under two names.
-    let name = format!("{}/team/app:1", registry.address);
-    let words =
-        format!("build -t {name} --output type=registry,name={}/other --metadata-file meta.json .", registry.address);
-    wharf(&d, &dir, &words).ok();
-    let meta: serde_json::Value = serde_json::from_slice(&std::fs::read(dir.join("meta.json")).unwrap()).unwrap();
-    let id = d.docker(&format!("inspect -f {{{{.Id}}}} {name}")).ok();
-    assert_eq!(meta["containerimage.config.digest"], id.as_str());
-    assert!(meta["containerimage.digest"].as_str().unwrap().starts_with("sha256:"));
-    assert_eq!(meta["image.name"], format!("{name},{}/other:latest", registry.address));
-    d.docker(&format!("rmi {name} {}/other", registry.address)).ok();
-    d.docker(&format!("pull {}/other", registry.address)).ok();
-    assert!(wharf(&d, &dir, "build --push .").err.contains("tag is needed when pushing to registry"));
-    assert!(wharf(&d, &dir, "build -o type=nope .").err.contains("unknown type of output"));
-}
-
-#[test]
-fn what_is_wrong_is_shown_with_its_lines() {
-    let Some(d) = Daemon::start() else { return };
-    let text = "FROM busybox AS Base\n# what for\nRUN echo said && \\\n  false\nCMD echo x\n";
-    let dir = context(&d, "main", &[("Dockerfile", text)]);
-    let said = wharf(&d, &dir, "build .");
-    let lines = "Dockerfile:3-4\n--------------------\n   1 |     FROM busybox AS Base\n   2 |     # what for\n   3 | >>> \
-                 RUN echo said && \\\n   4 | >>>   false\n   5 |     CMD echo x\n--------------------\n";
-    assert!(said.code == 1 && said.out.ends_with(lines), "{}", said.out);
-    // What failed is shown where nothing else is.
-    let quiet = wharf(&d, &dir, "build -q .");
-    assert!(quiet.out.is_empty() && quiet.err.contains("said\n") && quiet.err.contains(">>>   false"), "{}", quiet.err);
-    let check = wharf(&d, &dir, "build --check .");
-    assert_eq!(check.code, 1);
-    assert!(check.out.starts_with("Check complete, 2 warnings have been found!\n"), "{}", check.out);
-    assert!(
-        check.out.contains("WARNING: StageNameCasing - https://docs.docker.com/go/dockerfile/rule/stage-name-casing/")
-    );
-    files(
-        &dir,
-        &[(
-            "Dockerfile",
-            "# VERSION of the base\nARG VERSION=1\nFROM busybox AS base\n# app what is shipped\nFROM base AS app\nARG VERSION\n\
-         RUN --mount=type=secret,id=tok,required true\nCMD [\"sh\"]\n",
-        )],
-    );
-    assert_eq!(wharf(&d, &dir, "build --check .").ok(), "Check complete, no warnings found.");
-    let outline: serde_json::Value =
-        serde_json::from_str(&wharf(&d, &dir, "build --call outline,format=json --build-arg VERSION=2 .").ok())
-            .unwrap();
-    assert_eq!(
-        outline["args"][0],
-        serde_json::json!({ "name": "VERSION", "description": "of the base", "value": "2" })
-    );
-    assert_eq!(outline["secrets"][0], serde_json::json!({ "name": "tok", "required": true }));
-    let targets = wharf(&d, &dir, "build --call targets .").ok();
-    assert!(targets.contains("app (default)   what is shipped"), "{targets}");
 }
 
 /// A server of files: git can fetch from one, after `git update-server-info`.
@@ -312,71 +237,4 @@ fn commands_ask_the_users_ssh_agent() {
     );
     let file = wharf(&d, &dir, "build --ssh default=Dockerfile .");
     assert!(file.err.contains("is not the socket of an SSH agent"), "{}", file.err);
-}
-
-#[test]
-fn builds_are_remembered() {
-    let Some(mut d) = Daemon::start() else { return };
-    let dir = context(
-        &d,
-        "main",
-        &[("Dockerfile", "FROM busybox AS one\nRUN echo said\nCOPY a /\nFROM one\nRUN test -f /b\n"), ("a", "")],
-    );
-    wharf(&d, &dir, "build --target one -t first .").ok();
-    assert_eq!(wharf(&d, &dir, "build -q .").code, 1);
-    // A plugin's commands are here without it.
-    let said = wharf(&d, &dir, "buildx build --load --target one -t again -t more .").ok();
-    assert!(said.contains("Using cache"), "{said}");
-    d.stop();
-    d.launch();
-    let list = wharf(&d, &dir, "builder history ls").ok();
-    let lines: Vec<&str> = list.lines().collect();
-    assert_eq!(lines.len(), 4, "{list}");
-    assert!(lines[1].contains("again, more") && lines[1].contains("completed"), "{list}");
-    assert!(lines[2].contains("error") && lines[3].contains("first"), "{list}");
-    let last: serde_json::Value = serde_json::from_str(&wharf(&d, &dir, "builder history inspect").ok()).unwrap();
-    assert_eq!((&last["Steps"], &last["Cached"]), (&3.into(), &2.into()));
-    assert_eq!(last["Image"], d.docker("inspect -f {{.Id}} more").ok().as_str());
-    let references = wharf(&d, &dir, "buildx history ls -q").ok();
-    let failed = references.lines().nth(1).unwrap();
-    let log = wharf(&d, &dir, &format!("builder history logs {failed}")).ok();
-    assert!(log.contains("RUN test -f /b") && log.ends_with("Dockerfile:5: RUN test -f /b"), "{log}");
-    wharf(&d, &dir, &format!("builder history rm {failed}")).ok();
-    assert_eq!(wharf(&d, &dir, "builder history -q").ok().lines().count(), 2);
-    let gone = wharf(&d, &dir, &format!("builder history logs {failed}"));
-    assert!(gone.code == 1 && gone.err.contains("No such build"), "{}", gone.err);
-    let usage = wharf(&d, &dir, "builder du").ok();
-    assert!(usage.starts_with("CACHE ID") && usage.contains("Total:"), "{usage}");
-}
-
-#[test]
-fn an_image_with_a_secret_in_it_gets_no_name() {
-    let Some(d) = Daemon::start() else { return };
-    let run = "RUN --mount=type=secret,id=TOKEN";
-    for (step, place) in [
-        (
-            format!("{run} mkdir /d && head -c 1048570 /dev/zero > /d/f && cat /run/secrets/TOKEN >> /d/f"),
-            "file /d/f, made by: RUN",
-        ),
-        ("RUN : from-the-environment".to_owned(), "history"),
-        ("ENV A=from-the-environment".to_owned(), "history"),
-    ] {
-        let dir = context(&d, "main", &[("Dockerfile", &format!("FROM busybox\n{step}\n"))]);
-        let said = wharf(&d, &dir, "build --secret id=TOKEN -t leak .");
-        assert!(
-            said.code != 0 && said.err.contains("the secret TOKEN is in the image's"),
-            "{step}: {}{}",
-            said.out,
-            said.err
-        );
-        assert!(said.err.contains(place), "{}", said.err);
-        assert_ne!(d.docker("inspect leak").code, 0);
-    }
-    // In a stage that is no part of the image it does no harm.
-    let text = format!(
-        "FROM busybox AS one\n{run} cat /run/secrets/TOKEN > /t && echo good > /u\nFROM busybox\nCOPY --from=one /u /\n"
-    );
-    let dir = context(&d, "main", &[("Dockerfile", &text)]);
-    wharf(&d, &dir, "build --secret id=TOKEN -t good .").ok();
-    assert_eq!(d.docker("run --rm good cat /u").ok(), "good");
 }

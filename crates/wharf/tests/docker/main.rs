@@ -4,6 +4,7 @@ mod architecture;
 mod artifacts;
 mod build;
 mod build_inputs;
+mod build_results;
 mod check;
 mod clients;
 mod copy;

@@ -1,6 +1,7 @@
 //! `docker build`, with the classic builder's `POST /build`.
 
 mod agent;
+mod cache;
 mod call;
 mod checkout;
 mod context;
@@ -41,7 +42,18 @@ const FLAGS: &[Flag] = &[
         "Additional build contexts (e.g., name=path)\nDirectories, repositories of git's, URLs of archives, and \
          docker-image://NAME",
     ),
-    Flag::strings("cache-from", "Images to consider as cache sources"),
+    Flag::many(
+        "cache-from",
+        "stringArray",
+        cache::check_from,
+        "External cache sources (e.g., \"user/app:cache\", \"type=local,src=path/to/dir\")",
+    ),
+    Flag::many(
+        "cache-to",
+        "stringArray",
+        cache::check_to,
+        "Cache export destinations (e.g., \"type=local,dest=path/to/dir[,mode=max]\")",
+    ),
     Flag::one(
         "call",
         "string",
@@ -135,7 +147,11 @@ async fn run(app: &App, matches: &Matches) -> Outcome<u8> {
             break;
         }
     }
+    if cache::is_asked(matches)? {
+        app.needs_own_engine("--cache-to or --cache-from with type=local").await?;
+    }
     let context = context::prepare(matches.argument(0), matches.text("file"))?;
+    cache::give(app, matches, quiet).await?;
     let client = app.client().await?;
     let remote = context.remote().map(str::to_owned);
     let request = parameters(app, matches, client.post("/build"))?
@@ -161,12 +177,13 @@ async fn run(app: &App, matches: &Matches) -> Outcome<u8> {
         (false, false) => Target::Stdout,
     };
     let mut screen = Screen::new(target).with_codes();
-    let (mut id, mut log, mut new) = (String::new(), String::new(), false);
+    let (mut id, mut log, mut new, mut reference) = (String::new(), String::new(), false, String::new());
     let shown = response
         .for_each_json(|message| {
             if let Some(aux) = message.get("aux") {
                 text(&aux["ID"]).clone_into(&mut id);
                 new = aux["New"] == true;
+                text(&aux["Ref"]).clone_into(&mut reference);
                 return Ok(());
             }
             if quiet {
@@ -182,7 +199,8 @@ async fn run(app: &App, matches: &Matches) -> Outcome<u8> {
         }
         return Err::<u8, Failure>(failure);
     }
-    let result = result::Result { id: &id, new, target };
+    cache::take(client, matches, &reference).await?;
+    let result = result::Result { id: &id, new, target, reference: &reference };
     result.deliver(app, matches, &outputs).await?;
     if quiet {
         if !to_stdout {
@@ -256,8 +274,9 @@ fn parameters<'a>(app: &App, matches: &Matches, request: Request<'a>) -> Outcome
     if matches.changed("no-cache-filter") {
         request = request.query("nocachefilter", json!(matches.all("no-cache-filter")));
     }
-    if matches.changed("cache-from") {
-        request = request.query("cachefrom", json!(matches.all("cache-from")));
+    let images = cache::images(matches)?;
+    if !images.is_empty() {
+        request = request.query("cachefrom", json!(images));
     }
     Ok(request.query("version", "1"))
 }

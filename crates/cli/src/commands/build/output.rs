@@ -142,7 +142,7 @@ async fn image(client: &Client, id: &str, names: &[String]) -> Outcome<wharf_cli
 }
 
 /// Unpacks a stream into a directory. What is there stays, unless it has the name of what comes.
-async fn into(mut response: wharf_client::Response, dir: &Path) -> Outcome {
+pub(super) async fn into(mut response: wharf_client::Response, dir: &Path) -> Outcome {
     fs::create_dir_all(dir).map_err(|error| wharf_report::path("mkdir", dir, &error))?;
     let root = RootDir::open(dir).map_err(|error| Failure::new(wharf_report::chain(&error)))?;
     let (sender, chunks) = std::sync::mpsc::sync_channel::<bytes::Bytes>(16);

@@ -16,6 +16,8 @@ pub(super) struct Result<'a> {
     pub(super) id: &'a str,
     /// It was not there before.
     pub(super) new: bool,
+    /// Names the build in the engine's history.
+    pub(super) reference: &'a str,
     /// Where progress is shown.
     pub(super) target: Target,
 }
@@ -41,6 +43,9 @@ impl Result<'_> {
         }
         if let Some(path) = matches.some("metadata-file") {
             let mut about = json!({ "containerimage.config.digest": self.id });
+            if !self.reference.is_empty() {
+                about["buildx.build.ref"] = json!(self.reference);
+            }
             if let Some(digest) = digest {
                 about["containerimage.digest"] = json!(digest);
             }

@@ -1,0 +1,184 @@
+//! The cache of a build on its way to another engine (`--cache-to`, `--cache-from`): an OCI layout whose one manifest has
+//! the steps' records as its configuration, and their layers.
+//!
+//! Steps are known by what they were made from, so whoever builds the same of it finds them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Read, Write};
+use std::path::Path;
+
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use wharf_archive::{PackOptions, UnpackOptions, Whiteouts, decompressed, pack, unpack};
+use wharf_reference::{Digest, Hasher};
+use wharf_rooted_path::RootDir;
+
+use crate::Builder;
+use crate::cache::CacheRecord;
+use crate::error::{BuildError, Result};
+use crate::history::BuildRecord;
+use crate::scratch::{Scratch, random_id};
+
+const CONFIG: &str = "application/vnd.wharf.build-cache.config.v1+json";
+const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+const LAYER: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
+/// Which layer a blob is.
+const DIFF_ID: &str = "wharf.diff-id";
+/// More of it is no list of steps.
+const MAX_JSON: u64 = 64 << 20;
+
+/// A step, as it travels.
+#[derive(Debug, Serialize, Deserialize)]
+struct Step {
+    key: Digest,
+    layer: Option<Digest>,
+    size: u64,
+    description: String,
+    created: i64,
+}
+
+impl Builder {
+    /// Writes the steps of a build that are still here, with their layers, as an archive of an OCI layout: those of the
+    /// image, or with `all` also those of other stages.
+    ///
+    /// # Errors
+    /// When the store cannot be read, or the disk is full.
+    pub fn export_cache(&self, build: &BuildRecord, all: bool, output: &mut dyn Write) -> Result<()> {
+        let failing = |e: io::Error| BuildError::system("the cache cannot be written", &e);
+        let shared = &self.shared;
+        let shipped: BTreeSet<Digest> = match build.image.as_deref().map(|id| shared.images.resolve(id)) {
+            Some(Ok(image)) => image.diff_ids.into_iter().collect(),
+            _ => BTreeSet::new(),
+        };
+        let mut hold = shared.layers.hold(&[]);
+        let mut steps = Vec::new();
+        for key in &build.keys {
+            let Some(record) = shared.cache.find(key)? else { continue };
+            if let Some(layer) = &record.layer {
+                if !all && !shipped.contains(layer) {
+                    continue;
+                }
+                shared.layers.hold_also(&mut hold, std::slice::from_ref(layer));
+                if !shared.layers.contains(layer) {
+                    continue;
+                }
+            }
+            let CacheRecord { layer, size, description, created, .. } = record;
+            steps.push(Step { key: key.clone(), layer, size, description, created });
+        }
+        let dir = Scratch::new(shared.builds().join(format!("b-{}", &random_id()?[..16])))?;
+        let blobs = dir.sub("blobs/sha256")?;
+        let (mut layers, mut seen) = (Vec::new(), BTreeSet::new());
+        for layer in steps.iter().filter_map(|step| step.layer.as_ref()).filter(|layer| seen.insert((*layer).clone())) {
+            let path = blobs.join("new");
+            let file =
+                Hashed { file: BufWriter::new(File::create_new(&path).map_err(failing)?), hasher: Hasher::new() };
+            let mut gzip = GzEncoder::new(file, Compression::fast());
+            shared.layers.write_tar(layer, &mut gzip)?;
+            let Hashed { mut file, hasher } = gzip.finish().map_err(failing)?;
+            file.flush().map_err(failing)?;
+            let (size, digest) = (hasher.count(), hasher.finish());
+            fs::rename(&path, blobs.join(digest.hex())).map_err(failing)?;
+            let annotations = BTreeMap::from([(DIFF_ID, layer.to_string())]);
+            layers.push(json!({ "mediaType": LAYER, "digest": digest, "size": size, "annotations": annotations }));
+        }
+        let put = |value: &Value| -> Result<(Digest, usize)> {
+            let bytes = serde_json::to_vec(value).unwrap_or_default();
+            let digest = Digest::sha256(&bytes);
+            fs::write(blobs.join(digest.hex()), &bytes).map_err(failing)?;
+            Ok((digest, bytes.len()))
+        };
+        let (config, config_size) = put(&json!({ "steps": steps }))?;
+        let config = json!({ "mediaType": CONFIG, "digest": config, "size": config_size });
+        let manifest = json!({ "schemaVersion": 2, "mediaType": MANIFEST, "config": config, "layers": layers });
+        let (manifest, manifest_size) = put(&manifest)?;
+        let entry = json!({ "mediaType": MANIFEST, "digest": manifest, "size": manifest_size });
+        let index = json!({ "schemaVersion": 2, "manifests": [entry] });
+        fs::write(dir.path.join("index.json"), index.to_string()).map_err(failing)?;
+        fs::write(dir.path.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).map_err(failing)?;
+        let root = RootDir::open(&dir.path)?;
+        let packed = pack(&root, Path::new(""), output, &PackOptions::default());
+        packed.map_err(|e| BuildError::system("the cache cannot be packed", &e))
+    }
+
+    /// Takes in what [`Self::export_cache`] has written. The value is how many steps were not known before.
+    ///
+    /// # Errors
+    /// For what is none, or is damaged: a layer that is not what its digest says.
+    pub fn import_cache(&self, input: impl Read) -> Result<usize> {
+        let bad = |what: &str| BuildError::invalid(format!("this is no build cache: {what}"));
+        let shared = &self.shared;
+        let dir = Scratch::new(shared.builds().join(format!("b-{}", &random_id()?[..16])))?;
+        let root = RootDir::open(dir.sub("cache")?)?;
+        let options = UnpackOptions { whiteouts: Whiteouts::Literal, same_owner: false, ..UnpackOptions::default() };
+        unpack(input, &root, &options).map_err(|e| bad(&wharf_report::chain(&e)))?;
+        let blob = |digest: &str| -> Result<std::path::PathBuf> {
+            let digest = Digest::parse(digest).map_err(|e| bad(&e.to_string()))?;
+            Ok(Path::new("blobs/sha256").join(digest.hex()))
+        };
+        let read = |path: &Path, digest: Option<&str>| -> Result<Value> {
+            let bytes = root.read_small(path, MAX_JSON).map_err(|e| bad(&wharf_report::chain(&e)))?;
+            if digest.is_some_and(|digest| Digest::sha256(&bytes).to_string() != digest) {
+                return Err(bad("a part of it is damaged"));
+            }
+            serde_json::from_slice(&bytes).map_err(|e| bad(&e.to_string()))
+        };
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let index = read(Path::new("index.json"), None)?;
+        let digest = text(&index["manifests"][0]["digest"]);
+        let manifest = read(&blob(&digest)?, Some(&digest))?;
+        if manifest["config"]["mediaType"] != CONFIG {
+            return Err(bad("it is an image, or the cache of another builder"));
+        }
+        let digest = text(&manifest["config"]["digest"]);
+        let mut config = read(&blob(&digest)?, Some(&digest))?;
+        let steps: Vec<Step> = serde_json::from_value(config["steps"].take()).map_err(|e| bad(&e.to_string()))?;
+        let mut blobs = BTreeMap::new();
+        for layer in manifest["layers"].as_array().into_iter().flatten() {
+            blobs.insert(text(&layer["annotations"][DIFF_ID]), text(&layer["digest"]));
+        }
+        let mut hold = shared.layers.hold(&[]);
+        let mut new = 0;
+        for step in steps {
+            if shared.cache.find(&step.key)?.is_some() {
+                continue;
+            }
+            if let Some(layer) = &step.layer {
+                shared.layers.hold_also(&mut hold, std::slice::from_ref(layer));
+                if !shared.layers.contains(layer) {
+                    let Some(digest) = blobs.get(layer.as_str()) else { continue };
+                    let file = root.open_file(blob(digest)?)?;
+                    let tar = decompressed(file).map_err(|e| bad(&e.to_string()))?;
+                    let mut tar = tar;
+                    shared.layers.import(&mut tar, Some(layer))?;
+                }
+            }
+            let Step { key, layer, size, description, created } = step;
+            shared
+                .cache
+                .adopt(&key, &CacheRecord { layer, size, description, created, last_used: created, uses: 0 })?;
+            new += 1;
+        }
+        Ok(new)
+    }
+}
+
+struct Hashed {
+    file: BufWriter<File>,
+    hasher: Hasher,
+}
+
+impl Write for Hashed {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.file.write_all(bytes)?;
+        self.hasher.update(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
