@@ -52,6 +52,18 @@ fn probes_are_told_as_execs_are() {
         said,
         ["exec_create: /bin/sh -c exit 7", "exec_start: /bin/sh -c exit 7", die, "health_status: unhealthy"]
     );
+    d.docker("rm -f ill").ok();
+    // With the shell of the image.
+    let dir = d.path().join("shelled");
+    std::fs::create_dir(&dir).unwrap();
+    let dockerfile = "FROM busybox\nSHELL [\"busybox\", \"sh\", \"-c\"]\nHEALTHCHECK --interval=100ms CMD exit 3\n";
+    std::fs::write(dir.join("Dockerfile"), dockerfile).unwrap();
+    d.docker(&format!("build -q -t shelled {}", dir.display())).ok();
+    d.docker("run -d --name ill shelled sleep 1000").ok();
+    let told = lines.find(|line| line.starts_with("exec_create") && line.contains("exit 3")).unwrap();
+    assert!(told.starts_with("exec_create: busybox sh -c exit 3"), "{told}");
+    let died = lines.find(|line| line.starts_with("exec_die")).unwrap();
+    assert!(died.starts_with("exec_die 3"), "{died}");
     listener.kill().unwrap();
     listener.wait().unwrap();
     d.docker("rm -f ill").ok();
