@@ -40,6 +40,7 @@ mod history;
 mod identity;
 mod index;
 mod init_layer;
+mod labels;
 mod leak;
 mod metadata;
 mod mode;

@@ -121,7 +121,7 @@ pub(crate) struct Options {
     pub(crate) cgroup_parent: Option<String>,
     pub(crate) secrets: std::collections::BTreeMap<String, Vec<u8>>,
     pub(crate) agents: Agents,
-    labels: std::collections::BTreeMap<String, String>,
+    pub(crate) labels: std::collections::BTreeMap<String, String>,
     tags: Vec<String>,
 }
 
@@ -173,6 +173,7 @@ impl<'a> Common<'a> {
         let date = epoch.unwrap_or(context.newest);
         let needed = graph.needed();
         let steps = dockerfile.globals.len()
+            + request.labels.len()
             + needed.iter().map(|stage| 1 + graph.statements(&dockerfile, *stage)).sum::<usize>();
         let stages = dockerfile.stages.iter().map(|_| OnceLock::new()).collect();
         Ok(Self {
@@ -246,6 +247,10 @@ impl<'a> Common<'a> {
         let Some(mut state) = self.stages[self.graph.target].get().cloned() else {
             return Err(BuildError::new(ErrorKind::System, "the target was not built"));
         };
+        if state.image.created.is_none() && state.layers().is_empty() && self.options.labels.is_empty() {
+            return Err(BuildError::invalid("No image was generated. Is your Dockerfile empty?"));
+        }
+        let unlabelled = state.clone();
         if !self.options.labels.is_empty() {
             let labels = state.image.config.labels.get_or_insert_default();
             labels.extend(self.options.labels.clone());
@@ -255,6 +260,7 @@ impl<'a> Common<'a> {
             let (_, created) = self.noted(&state.config_key(), "image", self.options.no_cache)?;
             state.image.created = Some(self.moment(created)?);
         }
+        self.tell_labels(&unlabelled, &state)?;
         self.search_for_secrets(&state)?;
         self.cancel.check()?;
         let id = Digest::sha256(&state.config_bytes());

@@ -67,15 +67,7 @@ impl Events {
 
     /// Tells that `action` happened to the object `id`.
     pub fn publish(&self, kind: &str, action: &str, id: &str, attributes: BTreeMap<String, String>) {
-        let now = jiff::Timestamp::now();
-        let event = Event {
-            kind: kind.into(),
-            action: action.into(),
-            actor: Actor { id: id.into(), attributes },
-            scope: "local".into(),
-            time: now.as_second(),
-            time_nano: i64::try_from(now.as_nanosecond()).unwrap_or(i64::MAX),
-        };
+        let event = event(kind, action, id, attributes);
         // Both under the one lock: a subscriber sees each event once, past or live.
         let mut past = lock(&self.past);
         if past.events.len() == KEPT {
@@ -88,6 +80,12 @@ impl Events {
         let _ = self.live.send(event);
     }
 
+    /// Tells those who listen now, and nobody who asks later.
+    pub(crate) fn publish_live(&self, kind: &str, action: &str, id: &str, attributes: BTreeMap<String, String>) {
+        let _past = lock(&self.past);
+        let _ = self.live.send(event(kind, action, id, attributes));
+    }
+
     /// The events that are kept, oldest first, and a receiver of all that follow.
     pub fn subscribe(&self) -> (Vec<Event>, broadcast::Receiver<Event>) {
         let past = lock(&self.past);
@@ -97,6 +95,18 @@ impl Events {
     /// How many listen.
     pub fn listeners(&self) -> usize {
         self.live.receiver_count()
+    }
+}
+
+fn event(kind: &str, action: &str, id: &str, attributes: BTreeMap<String, String>) -> Event {
+    let now = jiff::Timestamp::now();
+    Event {
+        kind: kind.into(),
+        action: action.into(),
+        actor: Actor { id: id.into(), attributes },
+        scope: "local".into(),
+        time: now.as_second(),
+        time_nano: i64::try_from(now.as_nanosecond()).unwrap_or(i64::MAX),
     }
 }
 

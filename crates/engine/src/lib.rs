@@ -62,6 +62,7 @@ pub mod names;
 mod pause;
 mod plan;
 mod ports;
+mod probe_events;
 mod process;
 mod profile;
 mod propagation;

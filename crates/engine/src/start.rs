@@ -334,7 +334,12 @@ fn restart(record: &Container) -> Restart {
 /// The probe, if there is one; zeroes become Docker's defaults.
 pub(crate) fn health(record: &Container) -> Option<Health> {
     let check = record.config.healthcheck.as_ref()?;
-    let test = check.test.clone().filter(|test| !test.is_empty() && test[0] != "NONE")?;
+    let mut test = check.test.clone().filter(|test| !test.is_empty() && test[0] != "NONE")?;
+    // The image's own shell, if it has named one.
+    if let Some(shell) = record.config.shell.as_ref().filter(|shell| !shell.is_empty() && test[0] == "CMD-SHELL") {
+        let words = ["CMD".to_owned()].into_iter().chain(shell.iter().cloned()).chain(test.drain(1..));
+        test = words.collect();
+    }
     let or = |value: i64, default: u64| u64::try_from(value).ok().filter(|v| *v > 0).unwrap_or(default);
     const SECOND: u64 = 1_000_000_000;
     Some(Health {

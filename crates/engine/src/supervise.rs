@@ -150,6 +150,9 @@ impl Engine {
             Event::Health(health) => {
                 let before = slot.record().state.health.as_ref().map(|h| h.status.clone());
                 let record = slot.change(|record| record.state.health = Some(health_record(&health)));
+                if let Some(probe) = health.log.last() {
+                    self.tell_probe(&record, probe);
+                }
                 if before.as_deref() != Some(&health.status) {
                     self.tell(&record, &format!("health_status: {}", health.status));
                     self.keep(&record).await;

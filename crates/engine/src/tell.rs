@@ -13,13 +13,12 @@ impl Engine {
 
     /// Tells of a container, with more attributes.
     pub(crate) fn tell_with(&self, record: &Container, action: &str, more: &[(&str, &str)]) {
-        let mut attributes: BTreeMap<String, String> = record.config.labels.clone().unwrap_or_default();
-        attributes.insert("image".into(), record.config.image.clone());
-        attributes.insert("name".into(), record.name.clone());
-        for (key, value) in more {
-            attributes.insert((*key).into(), (*value).into());
-        }
-        self.events().publish("container", action, &record.id, attributes);
+        self.events().publish("container", action, &record.id, attributes(record, more));
+    }
+
+    /// As [`Self::tell_with`], of what is not kept for those who ask later.
+    pub(crate) fn tell_now(&self, record: &Container, action: &str, more: &[(&str, &str)]) {
+        self.events().publish_live("container", action, &record.id, attributes(record, more));
     }
 
     /// Tells of something else: an image, a network, a volume.
@@ -27,4 +26,14 @@ impl Engine {
         let attributes = attributes.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
         self.events().publish(kind, action, id, attributes);
     }
+}
+
+fn attributes(record: &Container, more: &[(&str, &str)]) -> BTreeMap<String, String> {
+    let mut attributes: BTreeMap<String, String> = record.config.labels.clone().unwrap_or_default();
+    attributes.insert("image".into(), record.config.image.clone());
+    attributes.insert("name".into(), record.name.clone());
+    for (key, value) in more {
+        attributes.insert((*key).into(), (*value).into());
+    }
+    attributes
 }

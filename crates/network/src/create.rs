@@ -60,6 +60,7 @@ pub(crate) fn predefined(name: &str, driver: &str) -> Result<NetworkRecord> {
         ip_range: None,
         aux_addresses: BTreeMap::new(),
         pool6: None,
+        unused_pools: Vec::new(),
         bridge: None,
         parent: None,
         mtu: 0,
@@ -201,6 +202,7 @@ fn boolean(text: &str) -> Option<bool> {
 
 fn addresses(record: &mut NetworkRecord, pools: &[PoolRequest], ipv6: bool) -> Result<()> {
     let subnets = ipam_request::check(pools, record.ipv4, ipv6)?;
+    record.unused_pools = subnets.unused;
     if let Some(four) = subnets.v4 {
         record.subnet = Some(four.net);
         record.subnet_chosen = true;

@@ -72,11 +72,13 @@ pub(crate) struct Subnet<N: Net> {
     pub(crate) aux_addresses: BTreeMap<String, N::Address>,
 }
 
-/// The subnets of each family that a network asks for; those of a family that it does not have are left out.
+/// The subnets of each family that a network asks for.
 #[derive(Debug, Default)]
 pub(crate) struct Subnets {
     pub(crate) v4: Option<Subnet<Ipv4Net>>,
     pub(crate) v6: Option<Subnet<Ipv6Net>>,
+    /// Those of a family that it does not have, which nobody looks at, as in Docker.
+    pub(crate) unused: Vec<PoolRequest>,
 }
 
 /// Reads and checks what is asked for.
@@ -91,10 +93,14 @@ pub(crate) fn check(config: &[PoolRequest], ipv4: bool, ipv6: bool) -> Result<Su
         if let Ok(net) = pool.subnet.parse::<Ipv4Net>() {
             if ipv4 {
                 only(&mut subnets.v4, read(net, pool, &mut faults))?;
+            } else {
+                subnets.unused.push(pool.clone());
             }
         } else if let Ok(net) = pool.subnet.parse::<Ipv6Net>() {
             if ipv6 {
                 only(&mut subnets.v6, read(net, pool, &mut faults))?;
+            } else {
+                subnets.unused.push(pool.clone());
             }
         } else {
             faults.push(format!("invalid subnet {}: invalid CIDR block notation", pool.subnet));

@@ -45,6 +45,9 @@ pub struct NetworkRecord {
     /// Where containers get IPv6 addresses.
     #[serde(default)]
     pub pool6: Option<Pool6>,
+    /// What was asked for of a family that the network does not have: `inspect` shows it, as Docker does.
+    #[serde(default)]
+    pub unused_pools: Vec<PoolRequest>,
     /// The device of a bridge network.
     pub bridge: Option<String>,
     /// The link of the host's that a macvlan network is on.
@@ -99,7 +102,7 @@ pub struct IpamRequest {
 }
 
 /// A subnet that a new network asks for; empty texts were not given.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PoolRequest {
     pub subnet: String,
     pub ip_range: String,
@@ -303,6 +306,7 @@ pub(crate) fn sample() -> NetworkRecord {
         ip_range: None,
         aux_addresses: BTreeMap::new(),
         pool6: None,
+        unused_pools: Vec::new(),
         bridge: Some("br-test".into()),
         parent: None,
         mtu: 1500,

@@ -99,10 +99,14 @@ impl Reference {
     pub fn familiar_name(&self) -> String {
         if self.domain == DEFAULT_DOMAIN {
             // `library/a/b` is no official image: only one component is shortened.
-            return match self.path.strip_prefix(OFFICIAL) {
-                Some(short) if !short.contains('/') => short.to_owned(),
-                _ => self.path.clone(),
+            let short = match self.path.strip_prefix(OFFICIAL) {
+                Some(short) if !short.contains('/') => short,
+                _ => &self.path,
             };
+            // One of Docker Hub's that looks like another registry's is not to be taken for it.
+            if split_domain(short).0 == DEFAULT_DOMAIN {
+                return short.to_owned();
+            }
         }
         self.name()
     }
@@ -269,7 +273,8 @@ mod tests {
 
     #[test]
     fn familiar_names_are_what_people_wrote() {
-        for name in ["debian:12", "me/app:x", "localhost:5000/a/b:c", "library/a/b:t"] {
+        let unlike = "docker.io/ghcr.io/app:x";
+        for name in ["debian:12", "me/app:x", "localhost:5000/a/b:c", "library/a/b:t", unlike] {
             assert_eq!(Reference::parse(name).unwrap().familiar(), name);
         }
     }

@@ -96,14 +96,17 @@ impl Volumes {
     pub fn create(&self, request: &CreateVolume) -> Result<Volume> {
         let anonymous = request.name.is_empty();
         let name = if anonymous { name::random()? } else { request.name.clone() };
-        self.check_named(&name, request)?;
+        name::check(&name)?;
         self.locked(&name, || {
+            // One that is there is the answer whatever options are asked for.
             if let Some(there) = self.find(&name)? {
                 if !matches!(request.driver.as_str(), "") && request.driver != there.driver {
+                    self.check_named(&name, request)?;
                     return Err(VolumeError::OtherDriver { name: name.clone(), driver: there.driver });
                 }
                 return Ok(there);
             }
+            self.check_named(&name, request)?;
             if !matches!(request.driver.as_str(), "" | LOCAL) {
                 return self.create_by_plugin(&name, request, anonymous);
             }

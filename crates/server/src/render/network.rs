@@ -39,6 +39,19 @@ pub(crate) fn network(record: &NetworkRecord, users: Option<&[(Arc<Container>, E
         }
         pools.push(pool);
     }
+    for unused in &record.unused_pools {
+        let mut pool = json!({ "Subnet": unused.subnet });
+        for (key, text) in [("IPRange", &unused.ip_range), ("Gateway", &unused.gateway)] {
+            if !text.is_empty() {
+                pool[key] = text.as_str().into();
+            }
+        }
+        if !unused.aux_addresses.is_empty() {
+            pool["AuxiliaryAddresses"] = json!(unused.aux_addresses);
+        }
+        // IPv4 comes first.
+        pools.insert(if unused.subnet.contains(':') { pools.len() } else { 0 }, pool);
+    }
     let containers: BTreeMap<&str, Value> = users
         .into_iter()
         .flatten()

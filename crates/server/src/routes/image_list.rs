@@ -45,6 +45,9 @@ pub(super) async fn list(call: Call) -> Result {
         let mut line = render::summary(image, count(image), shared.unwrap_or(-1), version);
         if let Some((descriptor, list)) = manifests.get(at) {
             line["Manifests"] = list.clone();
+            // Together they are as large as each is, with its content: a list of images is no smaller than one of them.
+            let content = list.as_array().into_iter().flatten().filter_map(|one| one["Size"]["Content"].as_u64());
+            line["Size"] = (image.size + content.sum::<u64>()).into();
             if let Some(descriptor) = descriptor {
                 line["Descriptor"] = descriptor.clone();
             }

@@ -47,8 +47,14 @@ pub(super) async fn create(mut call: Call) -> Result {
     let request =
         CreateVolume { name: create.name, driver: create.driver, labels: create.labels, options: create.driver_opts };
     let engine = call.api.engine.clone();
-    let made = blocking(move || Ok(engine.volumes().create(&request).map_err(EngineError::from)?)).await?;
-    call.api.engine.tell_of("volume", "create", &made.name, &[("driver", &made.driver)]);
+    let (made, is_new) = blocking(move || {
+        let is_new = request.name.is_empty() || engine.volumes().get(&request.name).is_err();
+        Ok((engine.volumes().create(&request).map_err(EngineError::from)?, is_new))
+    })
+    .await?;
+    if is_new {
+        call.api.engine.tell_of("volume", "create", &made.name, &[("driver", &made.driver)]);
+    }
     Ok(json_answer(StatusCode::CREATED, &render(&made, None)))
 }
 

@@ -27,6 +27,31 @@ CMD [\"cat\", \"/srv/v\", \"/srv/a.txt\"]
 ";
 
 #[test]
+fn labels_of_the_request_are_the_last_steps() {
+    let Some(d) = Daemon::start() else { return };
+    let dir = d.path().join("labels");
+    std::fs::create_dir(&dir).unwrap();
+    std::fs::write(dir.join("Dockerfile"), "FROM scratch\nENV A=1\n").unwrap();
+    let said = d.docker(&format!("build --label b=2 --label a=1 -t labelled {}", dir.display())).ok();
+    let steps: Vec<&str> = said.lines().filter(|line| line.starts_with("Step ")).collect();
+    let wanted = ["Step 1/4 : FROM scratch", "Step 2/4 : ENV A=1", "Step 3/4 : LABEL a=1", "Step 4/4 : LABEL b=2"];
+    assert_eq!(steps, wanted, "{said}");
+    // What the last step has made is the image.
+    let last = said.lines().filter_map(|line| line.strip_prefix(" ---> ")).next_back().unwrap();
+    assert!(said.contains(&format!("Successfully built {last}")), "{said}");
+    assert_eq!(d.docker("inspect -f {{.Config.Labels.a}}{{.Config.Labels.b}} labelled").ok(), "12");
+
+    std::fs::write(dir.join("Dockerfile"), "FROM scratch\n").unwrap();
+    let empty = d.docker(&format!("build {}", dir.display()));
+    assert!(
+        empty.code != 0 && empty.err.contains("No image was generated. Is your Dockerfile empty?"),
+        "{}",
+        empty.err
+    );
+    d.docker(&format!("build --label a=1 {}", dir.display())).ok();
+}
+
+#[test]
 fn stages_and_the_cache() {
     let Some(d) = Daemon::start() else { return };
     let dir = context(&d, &[("Dockerfile", STAGES), ("a.txt", "content\n")]);

@@ -140,3 +140,19 @@ fn a_body_is_an_object() {
     assert_eq!(d.docker("volume ls -q").ok(), "");
     assert_eq!(d.post("/volumes/create", "null", true).unwrap().0, 201, "as if nothing were said");
 }
+
+#[test]
+fn a_subnet_of_a_family_that_is_off_is_shown() {
+    let Some(d) = Daemon::start() else { return };
+    d.docker("network create --subnet fd99:7::/64 --gateway fd99:7::9 --subnet 10.197.3.0/24 four").ok();
+    let four = d.get("/networks/four");
+    assert_eq!((&four["EnableIPv4"], &four["EnableIPv6"]), (&true.into(), &false.into()));
+    let wanted = serde_json::json!([
+        { "Subnet": "10.197.3.0/24", "Gateway": "10.197.3.1" },
+        { "Subnet": "fd99:7::/64", "Gateway": "fd99:7::9" },
+    ]);
+    assert_eq!(four["IPAM"]["Config"], wanted);
+    let addresses = d.docker("run --rm --network four busybox ip -6 addr show dev eth0").ok();
+    assert!(!addresses.contains("fd99"), "{addresses}");
+    d.docker("network rm four").ok();
+}

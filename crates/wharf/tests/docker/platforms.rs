@@ -54,6 +54,8 @@ fn a_foreign_platform_lies_beside_the_host_s() {
             manifest["Size"]["Total"].as_u64().unwrap() > manifest["ImageData"]["Size"]["Unpacked"].as_u64().unwrap()
         );
     }
+    let total: u64 = manifests.iter().map(|manifest| manifest["Size"]["Total"].as_u64().unwrap()).sum();
+    assert_eq!(line["Size"], total);
     let inspected = d.get(&format!("/v1.51/images/{name}/json?manifests=1"));
     assert_eq!((&inspected["Id"], &inspected["Manifests"]), (&Value::from(own.clone()), &line["Manifests"]));
     let other = json(d.wharf(&format!("image inspect --platform {OTHER} {name}")));

@@ -115,3 +115,23 @@ fn binds_that_cannot_be_had_are_refused() {
     assert!(refused[1].contains("but it is not a shared or slave mount"), "{}", refused[1]);
     assert_eq!(seen, ("1".into(), "0".into()));
 }
+
+#[test]
+fn a_volume_that_is_there_is_the_answer_to_its_creation() {
+    let Some(d) = Daemon::start() else { return };
+    d.docker("volume create --label a=b kept").ok();
+    assert_eq!(d.docker("volume create -o type=nfs kept").ok(), "kept");
+    let kept = d.get("/volumes/kept");
+    assert_eq!((&kept["Labels"]["a"], &kept["Options"]), (&"b".into(), &serde_json::Value::Null));
+    assert!(d.docker("volume create -o type=nfs new").code != 0, "options of a new one are looked at");
+    let driver = d.docker("volume create -d nosuch kept");
+    assert!(driver.code != 0, "{}", driver.out);
+    // The client says whole seconds, and waits for this one.
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    let soon = (now.as_secs() + 1).to_string();
+    let said =
+        d.client().args(["events", "--since", "1", "--until", &soon, "--format", "{{.Type}} {{.Action}}"]).output();
+    let said = String::from_utf8(said.unwrap().stdout).unwrap();
+    assert_eq!(said.lines().filter(|line| *line == "volume create").count(), 1, "{said}");
+    d.docker("volume rm kept").ok();
+}
