@@ -1,5 +1,6 @@
 //! `RUN --mount=type=ssh`: a socket in the command's files behind which the client's SSH agent is.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener as StdListener;
@@ -16,6 +17,15 @@ use crate::error::{BuildError, Result};
 
 /// Connects to an agent, as often as somebody wants to speak with it.
 pub type Agent = Arc<dyn Fn() -> Pin<Box<dyn Future<Output = std::io::Result<UnixStream>> + Send>> + Send + Sync>;
+
+/// SSH agents by ID.
+pub(crate) struct Agents(pub(crate) BTreeMap<String, Agent>);
+
+impl std::fmt::Debug for Agents {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_set().entries(self.0.keys()).finish()
+    }
+}
 
 /// Commands that speak with one agent at the same moment; each waits for an answer before it asks again.
 const AT_ONCE: usize = 32;

@@ -16,7 +16,7 @@ use wharf_reference::Digest;
 use wharf_rooted_path::RootDir;
 use wharf_snapshot::{Hold, Layer};
 
-use crate::agent::Agent;
+use crate::agent::Agents;
 use crate::builder::Shared;
 use crate::cache::CacheRecord;
 use crate::cancel::Cancel;
@@ -95,15 +95,6 @@ pub(crate) struct Common<'a> {
     pub(crate) materialized: Mutex<HashMap<(String, PathBuf), RootDir>>,
     /// Names directories of steps.
     next: AtomicUsize,
-}
-
-/// SSH agents by ID.
-pub(crate) struct Agents(pub(crate) BTreeMap<String, Agent>);
-
-impl std::fmt::Debug for Agents {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_set().entries(self.0.keys()).finish()
-    }
 }
 
 /// What of the request steps need.

@@ -31,7 +31,9 @@ pub(crate) fn run(global: &Global, given: &Given) -> Result<u8> {
     };
     let command = process.args().as_ref().and_then(|args| args.first()).map_or("", String::as_str);
     let gate = container.place.connect_to_gate();
-    let gate = gate.map_err(|error| Failure::new(format!("the container does not wait for its start: {error}")))?;
+    let gate = gate.map_err(|error| {
+        Failure::new(format!("the container does not wait for its start: {}", wharf_report::chain(&error)))
+    })?;
     let notify = Notify::listen(&container.place)?;
     let lent = Lent::hold(&container);
     let started = start_at(gate.into(), command, &container.record.spec);

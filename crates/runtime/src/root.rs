@@ -221,12 +221,16 @@ fn in_place_of(root: &RootDir, step: &MountStep, tmpfs: &OwnedFd) -> Result<(), 
 fn attach(root: &RootDir, step: &MountStep, tree: BorrowedFd<'_>, own: bool) -> Step<()> {
     let shown = step.destination.display();
     let fail = |errno| Failure::at(format!("mount on `{shown}`"))(errno);
-    let target = root.mount_point(&step.destination, directory_of(&step.source)).map_err(|e| fail(e.errno))?;
+    let inside = || Failure::Step(format!("mount on `{shown}`, which is procfs or inside of it"), Errno::PERM);
+    let target = root.mount_point(&step.destination, directory_of(&step.source)).map_err(|e| match e.errno {
+        // Nothing is made there; of "no such file" engines make that the program is missing.
+        Errno::NOENT if step.destination.starts_with("/proc") => inside(),
+        errno => fail(errno),
+    })?;
     let is_instead = || Ok(is_procfs(&target)? && !may_hide(&step.destination) || is_place_of_procfs(root, &target));
     if !is_procfs(tree).map_err(fail)? && is_instead().map_err(fail)? {
         // Wherever a link of the image has led.
-        let text = format!("mount on `{shown}`, which is procfs or inside of it");
-        return Err(Failure::Step(text, Errno::PERM));
+        return Err(inside());
     }
     let (propagation, recursive) = step.options.propagation.unwrap_or((Propagation::Private, true));
     let change = Change { propagation: Some(propagation), ..Change::default() };

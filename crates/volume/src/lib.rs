@@ -32,6 +32,7 @@ mod name;
 mod plugin;
 mod record;
 mod staged;
+mod using;
 mod volumes;
 
 pub use error::{ErrorKind, VolumeError};

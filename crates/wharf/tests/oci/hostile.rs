@@ -124,6 +124,22 @@ fn nothing_is_mounted_in_place_of_procfs() {
         let output = bundle.run();
         assert!(text(&output.stderr).contains("which is procfs or inside of it"), "{destination} {kind}: {output:?}");
     }
+    bundle.configure(|config| {
+        let mounts = config["mounts"].as_array_mut().unwrap();
+        mounts.remove(0);
+        for (kind, at, source) in [("proc", "/proc", json!("proc")), ("bind", "/proc/foo", json!(bundle.path("fake")))]
+        {
+            let options = if kind == "bind" { json!(["bind"]) } else { json!([]) };
+            mounts.push(json!({ "destination": at, "type": kind, "source": source, "options": options }));
+        }
+    });
+    let output = bundle.run();
+    assert!(text(&output.stderr).contains("which is procfs or inside of it"), "{output:?}");
+    bundle.configure(|config| {
+        let mounts = config["mounts"].as_array_mut().unwrap();
+        mounts.truncate(mounts.len() - 2);
+        mounts.insert(0, json!({}));
+    });
     // The host's own is procfs.
     bundle.configure(|config| {
         let mount = json!({ "destination": "/proc", "type": "bind", "source": "/proc", "options": ["rbind"] });
