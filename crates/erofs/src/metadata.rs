@@ -28,11 +28,13 @@ pub(crate) struct Metadata {
     left: u64,
     /// Blocks of all groups.
     blocks: u64,
+    /// The end of the last block that is closed and full.
+    full: u64,
 }
 
 impl Metadata {
     pub(crate) fn new() -> Self {
-        Self { open: Vec::with_capacity(OPEN + 1), next: 0, left: 0, blocks: 0 }
+        Self { open: Vec::with_capacity(OPEN + 1), next: 0, left: 0, blocks: 0, full: 0 }
     }
 
     /// Writes an inode with what follows it, and answers where.
@@ -85,7 +87,7 @@ impl Metadata {
         if self.open.len() == OPEN {
             let fullest = self.open.iter().enumerate().max_by_key(|(_, open)| open.used).map(|(at, _)| at);
             let closed = self.open.swap_remove(fullest.unwrap_or_default());
-            image.write_at(closed.place, closed.bytes.as_slice())?;
+            self.close(image, &closed)?;
         }
         self.open.push(Open { place: self.next, used: 0, bytes: Box::new([0; BLOCK]) });
         self.next += BLOCK as u64;
@@ -102,12 +104,22 @@ impl Metadata {
         }
     }
 
+    fn close(&mut self, image: &mut Image, open: &Open) -> Result<()> {
+        if open.used == BLOCK {
+            self.full = self.full.max(open.place + BLOCK as u64);
+        }
+        image.write_at(open.place, open.bytes.as_slice())
+    }
+
     /// Closes all.
     pub(crate) fn finish(&mut self, image: &mut Image) -> Result<()> {
-        self.open.sort_by_key(|open| open.place);
+        let mut open = std::mem::take(&mut self.open);
+        open.sort_by_key(|open| open.place);
         // What nobody used stays a hole.
-        for open in self.open.drain(..).filter(|open| open.used > 0) {
-            image.write_at(open.place, open.bytes.as_slice())?;
+        open.iter().filter(|open| open.used > 0).try_for_each(|open| self.close(image, open))?;
+        if self.full == image.align()? {
+            // fsck.erofs reads a header of attributes behind every inode, whether it has any (1.5, `erofs_verify_xattr`).
+            image.zeroes(BLOCK as u64)?;
         }
         Ok(())
     }

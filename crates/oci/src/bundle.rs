@@ -233,13 +233,16 @@ mod tests {
 
     #[test]
     fn no_limit_on_processes_is_told_from_a_limit_of_none() {
-        let with = |pids: Value| {
+        let of = |version: &str, pids: Value| {
             let mut config: Value = serde_json::from_str(&crate::spec::example(false)).unwrap();
             config["linux"]["resources"]["pids"] = pids;
+            config["ociVersion"] = json!(version);
             let spec = read(&config.to_string()).unwrap().spec;
             spec.linux().as_ref().unwrap().resources().as_ref().unwrap().pids().map(|pids| pids.limit())
         };
+        let with = |pids: Value| of("1.3.0", pids);
         assert_eq!(with(json!({})), None);
+        assert_eq!(of("1.2.1", json!({ "limit": 0 })), None);
         assert_eq!(with(json!({ "limit": null })), None);
         assert_eq!(with(json!({ "limit": 0 })), Some(0));
         assert_eq!(with(json!({ "limit": -1 })), Some(-1));

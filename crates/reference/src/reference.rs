@@ -104,7 +104,7 @@ impl Reference {
                 _ => &self.path,
             };
             // One of Docker Hub's that looks like another registry's is not to be taken for it.
-            if split_domain(short).0 == DEFAULT_DOMAIN {
+            if split_domain(short).1 == short {
                 return short.to_owned();
             }
         }

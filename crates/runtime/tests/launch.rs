@@ -45,7 +45,7 @@ fn exit_codes_come_through(image: &Image) {
     let text = launch(image.rootfs("text"), config(&["/etc/not-a-program"])).err().expect("must fail");
     assert_eq!(text.exit_code(), 126, "{text}");
     let plain = launch(image.rootfs("plain"), config(&["plain"])).err().expect("must fail");
-    assert_eq!(plain.exit_code(), 126, "{plain}");
+    assert_eq!(plain.exit_code(), 127, "not found by a search: {plain}");
 }
 
 fn what_is_written_lands_in_the_upper_directory_alone(image: &Image) {
@@ -203,7 +203,7 @@ fn links_in_the_image_reach_nothing(image: &Image) {
     if let Rootfs::Overlay { mut lowers, upper, work } = image.rootfs("inside-upper") {
         lowers.insert(0, Lower::Directory(inside));
         let refused = launch(Rootfs::Overlay { lowers, upper, work }, config).err().expect("must be refused");
-        assert!(refused.to_string().contains("inside of procfs"), "{refused}");
+        assert!(refused.to_string().contains("procfs or inside of it"), "{refused}");
     }
     assert_eq!(fs::read_dir(canary.path()).expect("reads").count(), 0, "something came out of the image");
 }

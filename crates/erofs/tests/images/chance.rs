@@ -27,7 +27,8 @@ fn trees_by_chance_are_what_all_readers_see() {
     println!("seeds from {base}");
     let dir = kernel::scratch();
     for number in 0..24 {
-        let seed = base.wrapping_add(number);
+        // One ends with an inode that fills its block.
+        let seed = if number == 9 { 1_795_713_937_919_075_772 } else { base.wrapping_add(number) };
         let path = dir.path().join(format!("image-{number}"));
         let operations = [0, 1, 5, 40, 400, 1500][number as usize % 6];
         let (summary, model) = write(&path, seed, operations);
