@@ -225,7 +225,7 @@ fn make(launch: &Launch<'_>, init: bool, devices: &mut Option<MovedDevices>) -> 
         filter.wait_at_gate();
     }
     let patience = Patience::of(&plan, launch)?;
-    let init_program = if init { init::program_of_init() } else { None };
+    let init_program = if init { init::program_of_init(&plan.process) } else { None };
     let child = bear(&mut plan, birth.as_ref().map(AsFd::as_fd), |plan| {
         // With the parent's end open in the child too, the parent's death would not end the stream: the child's
         // copy of that fd becomes another of its own end.

@@ -22,6 +22,42 @@ const NEEDED: &str = "sendmsg";
 /// runc needs it for that, and whoever writes for it is told so.
 const NEEDED_BY_RUNC: &str = "write";
 
+/// What this program calls until it is an init ([`crate::init_main`]), and as one.
+const START: &[(&str, Option<u64>)] = &[
+    ("execveat", None),
+    ("arch_prctl", None),
+    ("brk", None),
+    ("mmap", None),
+    ("munmap", None),
+    ("mprotect", None),
+    ("set_tid_address", None),
+    ("set_robust_list", None),
+    ("rseq", None),
+    ("prlimit64", None),
+    ("readlink", None),
+    ("readlinkat", None),
+    ("getrandom", None),
+    ("gettid", None),
+    ("poll", None),
+    ("ppoll", None),
+    ("rt_sigaction", None),
+    ("rt_sigprocmask", None),
+    ("rt_sigtimedwait", None),
+    ("sigaltstack", None),
+    ("sched_getaffinity", None),
+    ("openat", None),
+    ("newfstatat", None),
+    ("fstat", None),
+    ("read", None),
+    ("write", None),
+    ("close", None),
+    ("fcntl", None),
+    ("prctl", None),
+    ("wait4", None),
+    ("kill", None),
+    ("exit_group", None),
+];
+
 /// What is called from the filter of an exec's process to its program, by `enter` and `identity`: a filter that judges
 /// one of them is installed after them.
 const LEFT: &[(&str, Option<u64>)] = &[
@@ -67,6 +103,7 @@ pub(crate) struct SystemCalls {
     permits_what_is_left: bool,
     /// And what a process calls at its gate besides.
     permits_gate: bool,
+    policy: wharf_seccomp::Policy,
 }
 
 /// Who decides.
@@ -126,7 +163,7 @@ impl SystemCalls {
         let permits_what_is_left = policy.permits(LEFT);
         let permits_gate =
             policy.permits(&[("accept4", None), ("accept", None), ("getsockopt", None), ("setsockopt", None)]);
-        Ok(Self { filter: policy.compile()?, flags, listener, permits_what_is_left, permits_gate })
+        Ok(Self { filter: policy.compile()?, flags, listener, permits_what_is_left, permits_gate, policy })
     }
 
     /// In the process itself: what number its parent knows it by.
@@ -139,6 +176,11 @@ impl SystemCalls {
     /// Whether it can be installed before the last steps of a process: it judges none of them.
     pub(crate) fn permits_what_is_left(&self) -> bool {
         self.permits_what_is_left
+    }
+
+    /// Whether it leaves [`START`] alone: what has it may become this program.
+    pub(crate) fn permits_start(&self) -> bool {
+        self.policy.permits(START)
     }
 
     /// What waits at a gate calls more.

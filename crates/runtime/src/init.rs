@@ -14,10 +14,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::io::{Errno, retry_on_intr};
 use rustix::pipe::PipeFlags;
-use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions};
-use wharf_sys::process::{Namespaces, clone3, exit_now, pidfd_signal};
+use rustix::process::{Pid, Resource, Signal, WaitOptions};
+use wharf_sys::process::{Namespaces, clone3, exit_now};
 use wharf_sys::{disposition, fds, own_program};
 
+use crate::filter::SystemCalls;
 use crate::identity::{become_program, confine_ourselves, forbid_privileges, home_variable, settle, settle_ourselves};
 use crate::process::ProcessPlan;
 use crate::report::Failure;
@@ -31,6 +32,8 @@ pub const INIT_NAME: &str = "docker-init";
 const TOLD: i32 = 3;
 /// What the program waits for the end of.
 const HELD: i32 = 4;
+/// Bytes of addresses that are enough for it, whatever symbols it has.
+const ADDRESSES: u64 = 512 << 20;
 /// This process's program has that role.
 static OFFERED: AtomicBool = AtomicBool::new(false);
 
@@ -40,8 +43,15 @@ pub fn offer_init() {
     OFFERED.store(true, Ordering::Relaxed);
 }
 
-pub(crate) fn program_of_init() -> Option<OwnedFd> {
-    if OFFERED.load(Ordering::Relaxed) { own_program::read_only_handle() } else { None }
+/// The program that an init goes on as, unless the container's filter or limits are against it: what has begun to become
+/// it cannot go back.
+pub(crate) fn program_of_init(process: &ProcessPlan) -> Option<OwnedFd> {
+    let filter = process.filter.as_ref().is_none_or(SystemCalls::permits_start);
+    let room = process
+        .rlimits
+        .iter()
+        .all(|(resource, limit)| *resource != Resource::As || limit.current.is_none_or(|bytes| bytes >= ADDRESSES));
+    if OFFERED.load(Ordering::Relaxed) && filter && room { own_program::read_only_handle() } else { None }
 }
 
 /// The role of an init, which [`crate::create_with_init`] starts.
@@ -56,11 +66,11 @@ pub fn init_main() -> ExitCode {
     // What it is called by is nothing that it depends on.
     let _ = wharf_sys::process::set_name(c"wharf-init");
     // From here on the program finds it as it stays.
-    drop(fds::adopt(HELD));
-    match rustix::process::pidfd_open(program, PidfdFlags::empty()) {
-        Ok(pidfd) => exit_now(reap(program).unwrap_or_else(|| serve(program, pidfd.as_fd()))),
-        Err(_) => ExitCode::from(UNKNOWN),
+    if let Ok(held) = fds::adopt(HELD) {
+        // By a word and not by the end of it: a filter may be against close(2).
+        let _ = rustix::io::write(&held, &[0]);
     }
+    exit_now(reap(program).unwrap_or_else(|| serve(program)))
 }
 
 /// Goes on as [`init_main`]. Returns when that cannot be.
@@ -116,23 +126,19 @@ pub(crate) fn become_init(
     let own = own.map(|own| adopt(own.as_raw_fd())).transpose()?;
     let (socket, confines) = (adopt(socket_number)?, adopt(confines_number)?);
     let confined = wharf_sys::process::set_name(c"wharf-init")
-        .and_then(|()| rustix::process::pidfd_open(pid, PidfdFlags::empty()))
-        .and_then(above_all)
-        .map_err(Failure::at("watch the program"))
-        .and_then(|pidfd| {
-            settle_ourselves(process)?;
-            confine_ourselves(process)?;
-            forbid_privileges(process)?;
-            Ok(pidfd)
-        });
+        .map_err(Failure::at("say what the init is"))
+        .and_then(|()| settle_ourselves(process))
+        .and_then(|()| confine_ourselves(process))
+        .and_then(|()| forbid_privileges(process));
     match confined {
-        Ok(pidfd) => {
+        Ok(()) => {
             if let Some(own) = own {
                 // It has failed where it returns: the container's filter is against it.
                 let _ = go_on_as(own.as_fd(), process, pid, confines.as_fd());
             }
+            let _ = rustix::io::write(&confines, &[0]);
             drop((confines, socket));
-            exit_now(serve(pid, pidfd.as_fd()))
+            exit_now(serve(pid))
         }
         Err(failure) => {
             // Before the pipe is closed; all others end with this process.
@@ -153,13 +159,13 @@ fn program(process: &ProcessPlan, confined: &OwnedFd, confines: i32) -> Result<I
         rustix::termios::tcsetpgrp(rustix::stdio::stdin(), own).map_err(Failure::at("come to the foreground"))?;
     }
     settle(process)?;
-    // The end of the pipe is the sign.
+    // A word, or the end of the pipe, is the sign.
     retry_on_intr(|| rustix::io::read(confined, &mut [0_u8; 1])).map_err(Failure::at("wait for the init"))?;
     become_program(process, || Ok(()))
 }
 
 /// Until the program has ended; the value is the init's own exit status.
-fn serve(program: Pid, pidfd: BorrowedFd<'_>) -> u8 {
+fn serve(program: Pid) -> u8 {
     loop {
         match disposition::next_blocked() {
             Ok(signal) if signal == Signal::CHILD.as_raw() => {
@@ -167,8 +173,8 @@ fn serve(program: Pid, pidfd: BorrowedFd<'_>) -> u8 {
                     return status;
                 }
             }
-            // It may have ended meanwhile.
-            Ok(signal) => drop(pidfd_signal(pidfd, signal)),
+            // It may have ended, and its number stays its own until it is reaped here. By kill(2), which every filter permits.
+            Ok(signal) => drop(wharf_sys::process::signal(program, signal)),
             Err(Errno::INTR) => {}
             Err(_) => return UNKNOWN,
         }

@@ -252,6 +252,15 @@ pub fn pidfd_signal(pidfd: BorrowedFd<'_>, signal: i32) -> Result<()> {
     check(returned).map(drop)
 }
 
+/// Sends a signal by number (kill(2)) to a process that nobody but the caller reaps.
+///
+/// # Errors
+/// `EINVAL` for what is no signal.
+pub fn signal(pid: rustix::process::Pid, signal: i32) -> Result<()> {
+    // SAFETY: no memory is involved.
+    check(unsafe { libc::kill(pid.as_raw_nonzero().get(), signal) }.into()).map(drop)
+}
+
 /// Names this process in `ps` (prctl(2), `PR_SET_NAME`; 15 bytes are kept).
 ///
 /// # Errors
