@@ -1,5 +1,6 @@
 //! From a configuration's mounts to steps; what is of the host is opened here (runtime-spec, config, "Mounts").
 
+use std::fs;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -93,11 +94,17 @@ fn other_file_system(kind: &str, mount: &Mount) -> Result<MountSource> {
     Ok(MountSource::New { kind: kind.into(), source: source.unwrap_or(kind).into(), made: None })
 }
 
-/// Whether cgroup2 cannot be mounted anew: in a user namespace that takes a cgroup namespace of its own. The group's own
-/// directory is what is shown then, as on v1.
+/// Whether cgroup2 cannot be mounted anew: that takes the privileges over the cgroup namespace, which a user namespace has
+/// over its own alone. The group's own directory is what is shown then, as on v1.
 fn needs_host_s_groups(linux: &Linux) -> bool {
     let has = |kind| linux.namespaces().iter().flatten().any(|namespace| namespace.typ() == kind);
-    has(LinuxNamespaceType::User) && !has(LinuxNamespaceType::Cgroup)
+    !has(LinuxNamespaceType::Cgroup) && (has(LinuxNamespaceType::User) || !owns_cgroup_namespace())
+}
+
+/// Whether this process's cgroup namespace is not of a user namespace above its own: as in rootless podman's.
+fn owns_cgroup_namespace() -> bool {
+    let own = fs::File::open("/proc/self/ns/cgroup").map_err(|_| Errno::NOENT);
+    own.and_then(|own| wharf_sys::namespace::is_within_own_user(own.as_fd())).unwrap_or(true)
 }
 
 /// What is bound by an ordinary user: there now, opened by the child.
