@@ -25,7 +25,7 @@ use crate::event::Events;
 use crate::exec::Execs;
 use crate::measure::Measures;
 use crate::names;
-use crate::record::{Container, Status};
+use crate::record::Container;
 use crate::secrets::Secrets;
 use crate::slot::{Slot, Slots, lock};
 use crate::spec::{HostConfig, LogConfig, Ulimit};
@@ -332,65 +332,6 @@ impl Engine {
                 if let Err(error) = wharf_rooted_path::remove_dir_all(entry.path()) {
                     tracing::warn!("cannot remove {}: {error}", entry.path().display());
                 }
-            }
-        }
-    }
-
-    /// After a start of the daemon: takes up the containers that run, and closes the records of those that ended.
-    ///
-    /// A row may be older than what happened last: a daemon that was killed has not written everything. What runs has a
-    /// monitor that answers, and what ended has left its `exit.json`.
-    async fn recover(&self) -> Result<()> {
-        let mut alive = Vec::new();
-        for slot in self.inner.slots.all() {
-            let record = slot.record();
-            if record.state.status == Status::Removing {
-                self.finish_removal(&slot, &record).await?;
-            } else if self.take_up(&slot).await {
-                alive.push(slot.id.clone());
-            } else if record.state.status.is_active() || self.has_ended_since(&record).await {
-                slot.change(|record| record.state.status = Status::Running);
-                self.note_lost(&slot).await;
-            } else {
-                self.drop_shm(&record);
-            }
-        }
-        let networks = self.networks().clone();
-        let kept = alive.clone();
-        let volumes = self.volumes().clone();
-        blocking(move || {
-            volumes.unmount_unused();
-            networks.recover(&kept).map_err(|e| EngineError::from_source("cannot take up the networks", &e))
-        })
-        .await?;
-        // Only now: the networks know who lives.
-        for slot in self.inner.slots.all() {
-            let record = slot.record();
-            if record.host.auto_remove && record.state.status == Status::Exited {
-                let _ =
-                    self.remove(&slot.id, crate::remove::RemoveOptions { volumes: true, ..Default::default() }).await;
-            }
-        }
-        Ok(())
-    }
-
-    /// Starts what its restart policy wants to run and does not: after a start of the host.
-    pub fn start_wanted(&self) {
-        for slot in self.inner.slots.all() {
-            let record = slot.record();
-            let wanted = match record.host.restart_policy.name.as_str() {
-                "always" => true,
-                "unless-stopped" => !record.stopped_by_user,
-                "on-failure" => !record.stopped_by_user && may_fail_again(&record),
-                _ => false,
-            };
-            if wanted && record.state.status == Status::Exited {
-                let engine = self.clone();
-                tokio::spawn(async move {
-                    if let Err(error) = engine.start(&slot.id).await {
-                        tracing::warn!("cannot start container {}: {error}", slot.id);
-                    }
-                });
             }
         }
     }

@@ -42,7 +42,7 @@ impl Engine {
     }
 
     async fn remove_now(&self, slot: &Arc<Slot>, name: &str, options: RemoveOptions) -> Result<()> {
-        let _turn = if options.force { slot.turn_to_end().await } else { slot.turn.lock().await };
+        let _turn = if options.force { self.turn_to_end(slot).await } else { slot.turn.lock().await };
         // Somebody else may have removed it while this request waited for its turn.
         self.inner.slots.find(&slot.id)?;
         let record = slot.record();

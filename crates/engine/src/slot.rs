@@ -108,12 +108,10 @@ impl Slot {
         })
     }
 
-    /// The turn, for who wants its end: a start that makes no progress is not waited for.
-    pub(crate) async fn turn_to_end(&self) -> TurnGuard<'_> {
-        if let Some(start) = &*lock(&self.starting) {
-            start.call();
-        }
-        self.turn.lock().await
+    /// Calls off the start that there is, if it makes no progress. False when there is none.
+    pub(crate) fn call_off(&self) -> bool {
+        let starting = lock(&self.starting);
+        starting.as_ref().inspect(|start| start.call()).is_some()
     }
 
     /// A start can be called off until the answer is dropped; the caller has the turn.

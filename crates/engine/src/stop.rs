@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
-use wharf_monitor::client;
+use wharf_monitor::client::{self, ClientError};
 
 use crate::engine::{Engine, blocking, now, to_its_end};
 use crate::error::{EngineError, ErrorKind, Result};
@@ -30,7 +30,7 @@ impl Engine {
         let (engine, slot) = (self.clone(), self.inner.slots.find(name)?);
         let signal = signal.filter(|s| !s.is_empty()).map(signal::parse).transpose()?;
         to_its_end(async move {
-            let _turn = slot.turn_to_end().await;
+            let _turn = engine.turn_to_end(&slot).await;
             if !slot.record().state.status.is_active() {
                 return Err(EngineError::not_modified());
             }
@@ -181,20 +181,26 @@ impl Engine {
         let dir = self.exec_dir(&slot.id);
         let id = slot.id.clone();
         let group = self.group(&slot.record());
-        blocking(move || {
+        let is_silent = blocking(move || {
             let sent = client::signal(&dir, signal, no_restart);
             // After the signal, so that nothing of it runs on; whatever the record says of its being paused.
             if let (SIGKILL, Ok(group)) = (signal, &group) {
                 freezer::thaw(group);
             }
             match sent {
-                Ok(()) => Ok(()),
+                Ok(()) => Ok(false),
                 // It has ended meanwhile: that is what was wanted, or the caller sees it.
-                Err(error) if error.is_gone() => Ok(()),
+                Err(error) if error.is_gone() => Ok(false),
+                // Who waits for an end comes with a SIGKILL in the end.
+                Err(ClientError::Silent) if no_restart => Ok(true),
                 Err(error) => Err(EngineError::from_source(&format!("cannot signal container {id}"), &error)),
             }
         })
-        .await
+        .await?;
+        if is_silent && signal == SIGKILL {
+            self.end_monitor(slot).await;
+        }
+        Ok(())
     }
 
     /// Tells a container's terminal its size.

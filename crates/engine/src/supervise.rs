@@ -2,26 +2,23 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::io::AsyncReadExt;
 use tokio::net::UnixStream;
-use wharf_cgroup::Group;
 use wharf_monitor::client::{self, Event};
 use wharf_monitor::{Exit, HealthState, State};
 use wharf_network::{Endpoint, Published};
 
 use crate::engine::{Engine, blocking, may_fail_again, now};
-use crate::freezer;
 use crate::record::{Container, Health, HealthProbe, NEVER, Status};
+use crate::silent::end_group;
 use crate::slot::Slot;
 
 /// The exit code of a container whose end nobody saw: Docker's, too.
 const LOST: i32 = 255;
 /// Between the end of a container's monitor, or of the connection to it, and what is done about it.
 const SECOND_LOOK: Duration = Duration::from_millis(100);
-/// How long what a killed monitor has left may take to go.
-const GROUP_PATIENCE: Duration = Duration::from_secs(5);
 /// A frame of a monitor is small; the largest carries five probes' output.
 const MAX_FRAME: u32 = 1 << 20;
 
@@ -47,10 +44,9 @@ impl Engine {
         });
     }
 
-    /// After a start of the daemon: finds the monitor again. False when there is none.
-    pub(crate) async fn take_up(&self, slot: &Arc<Slot>) -> bool {
-        let Some(mut stream) = self.connect(slot).await else { return false };
-        let Some(first) = next(&mut stream).await else { return false };
+    /// After a start of the daemon: goes on with a monitor that was found again. `first` is its first word, if it has said
+    /// it already. False when this cannot be done.
+    pub(crate) async fn take_up(&self, slot: &Arc<Slot>, stream: UnixStream, first: Option<Event>) -> bool {
         let (networks, own) = (self.networks().clone(), slot.id.clone());
         let found = tokio::task::spawn_blocking(move || (networks.endpoints_of(&own), networks.published(&own))).await;
         let Ok((endpoints, published)) = found else { return false };
@@ -63,13 +59,20 @@ impl Engine {
         })
         .await;
         slot.set_life(|life| life.active = true);
-        self.hear(slot, first).await;
+        match first {
+            Some(first) => drop(self.hear(slot, first).await),
+            None => drop(slot.change(|record| {
+                if !record.state.status.is_active() {
+                    record.state.status = Status::Running;
+                }
+            })),
+        }
         let (engine, slot) = (self.clone(), Arc::clone(slot));
         tokio::spawn(async move { engine.listen(&slot, stream).await });
         true
     }
 
-    async fn connect(&self, slot: &Slot) -> Option<UnixStream> {
+    pub(crate) async fn connect(&self, slot: &Slot) -> Option<UnixStream> {
         let dir = self.exec_dir(&slot.id);
         let stream = tokio::task::spawn_blocking(move || client::watch(&dir)).await.ok()?.ok()?;
         stream.set_nonblocking(true).ok()?;
@@ -340,25 +343,6 @@ impl Engine {
     }
 }
 
-/// Ends all that is in a group, and removes it.
-fn end_group(group: &Group, id: &str) {
-    let deadline = Instant::now() + GROUP_PATIENCE;
-    loop {
-        let _ = group.kill();
-        // What is frozen does not end.
-        freezer::thaw(group);
-        match group.remove() {
-            Ok(()) => return,
-            // Its processes are init's now, which takes its time to reap them.
-            Err(_) if Instant::now() < deadline => {}
-            Err(error) => {
-                tracing::warn!("cannot remove the group of container {id}: {}", wharf_report::chain(&error));
-                return;
-            }
-        }
-    }
-}
-
 /// What the network knows of a container that was started before this daemon was.
 fn refill(record: &mut Container, endpoints: &[Endpoint], published: &[Published]) {
     for settings in record.networks.values_mut() {
@@ -403,7 +387,7 @@ fn health_record(state: &HealthState) -> Health {
 }
 
 /// The next frame; `None` when the monitor has gone, or speaks what is no frame of ours.
-async fn next(stream: &mut UnixStream) -> Option<Event> {
+pub(crate) async fn next(stream: &mut UnixStream) -> Option<Event> {
     loop {
         let length = stream.read_u32().await.ok()?;
         if length > MAX_FRAME {

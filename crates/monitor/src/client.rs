@@ -4,8 +4,9 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags};
-use rustix::io::Errno;
+use rustix::io::{Errno, retry_on_intr};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use wharf_sys::message;
 
@@ -13,6 +14,9 @@ use crate::launch::{Attach, Restart};
 use crate::state::{Exit, HealthState, State};
 pub use crate::wire::ExecRequest;
 use crate::wire::{EventFrame, NOT_RUNNING, Reply, Request, SOCKET};
+
+/// After which a monitor, which answers at once to who asks for no start, is said not to.
+const SILENCE: Timespec = Timespec { tv_sec: 5, tv_nsec: 0 };
 
 /// Why a monitor does not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -23,6 +27,9 @@ pub enum ClientError {
     /// The monitor says no.
     #[error("{message}")]
     Refused { message: String, code: u8 },
+    /// It is there and says nothing.
+    #[error("the container's monitor does not answer: it was stopped, or is starting the container")]
+    Silent,
     #[error("cannot {action}")]
     System {
         action: &'static str,
@@ -201,9 +208,15 @@ pub fn resize(dir: &Path, rows: u16, columns: u16) -> Result<()> {
 /// start that is being waited for is called off.
 ///
 /// # Errors
-/// `Gone`, also when the process has ended and its monitor has not; `Refused` when there is no such signal.
+/// `Gone`, also when the process has ended and its monitor has not; `Refused` when there is no such signal; `Silent`
+/// when it has not answered for 5 s.
 pub fn signal(dir: &Path, signal: i32, no_restart: bool) -> Result<()> {
-    ask(dir, &Request::Signal { signal, no_restart }, &[])
+    let stream = send(dir, &Request::Signal { signal, no_restart }, &[])?;
+    let mut fds = [PollFd::new(&stream, PollFlags::IN)];
+    match retry_on_intr(|| poll(&mut fds, Some(&SILENCE))) {
+        Ok(0) => Err(ClientError::Silent),
+        _ => receive(&stream).map(drop),
+    }
 }
 
 /// Ends the container's standard input.

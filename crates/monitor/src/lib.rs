@@ -12,6 +12,7 @@
 //! - [`Spawner`]: the daemon's connection to a process that was prepared before the daemon had threads, and that forks
 //!   a monitor per [`Launch`].
 //! - [`CallOff`]: calls off a launch that makes no progress.
+//! - [`Silent`]: the process of one that does not answer.
 //! - [`client`]: what can be asked of a monitor, and how it tells of changes.
 //! - [`State`], [`Exit`], [`HealthState`]: what it tells.
 //! - The monitor itself: `run` begins it, `place` is what it has of the host, `supervise` is its loop, `serve` what it is asked; `container`, `exec` and
@@ -42,6 +43,7 @@ mod reaper;
 mod restart;
 mod run;
 mod serve;
+mod silent;
 mod spawner;
 mod state;
 mod streams;
@@ -51,6 +53,7 @@ mod wire;
 pub use call_off::CallOff;
 pub use error::{LaunchError, Result};
 pub use launch::{Attach, Health, Launch, LogConfig, Restart};
+pub use silent::Silent;
 pub use spawner::{Given, Launched, Spawner};
 pub use state::{Exit, HealthState, Probe, State};
 pub use wharf_runtime::{INIT_NAME, init_main, offer_init};

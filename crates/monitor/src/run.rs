@@ -9,6 +9,7 @@ use wharf_sys::{disposition, message};
 use crate::container::{Container, Held, number};
 use crate::error::{LaunchError, Result};
 use crate::place::Place;
+use crate::silent::SETTLED;
 use crate::spawner::Incoming;
 use crate::supervise::Monitor;
 use crate::wire::Reply;
@@ -32,7 +33,7 @@ pub(crate) fn monitor(asker: OwnedFd) -> u8 {
     match monitor {
         Some(monitor) => {
             // So that `ps` shows whose it is.
-            let _ = wharf_sys::process::set_name(c"wharf-monitor");
+            let _ = wharf_sys::process::set_name(SETTLED);
             let _ = wharf_sys::title::set(format!("wharf-monitor {}", monitor.launch.id).as_bytes());
             monitor.run();
             0

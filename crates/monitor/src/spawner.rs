@@ -30,6 +30,9 @@ const ONLY_FD: i32 = 3;
 /// Out of reach of the OOM killer, next to what must not be killed at all: without its monitor a container is lost.
 const OOM_SCORE: &str = "-998";
 
+/// Of the prepared process, and of a monitor until its container runs.
+pub(crate) const NAME: &std::ffi::CStr = c"wharf-spawner";
+
 /// The daemon's connection to the process that forks monitors. That process ends when this value is dropped; its
 /// monitors do not.
 #[derive(Debug)]
@@ -240,7 +243,7 @@ fn settle(control: &OwnedFd) -> Option<OwnedFd> {
     let _ = fs::write("/proc/self/oom_score_adj", OOM_SCORE);
     // What the daemon was started with is for nobody else: an init of ours shows it to the container.
     let _ = wharf_sys::title::set(b"wharf");
-    let _ = wharf_sys::process::set_name(c"wharf-spawner");
+    let _ = wharf_sys::process::set_name(NAME);
     Some(control)
 }
 

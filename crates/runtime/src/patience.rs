@@ -1,5 +1,6 @@
-//! How long a process is waited for that those in a container can keep from going on: by a signal to all whom they see,
-//! for as long as they like. So the time is counted, and who waits for the outcome may call it off.
+//! How long a process is waited for on its way to its program. Who waits for the outcome may call it off: a mount of a
+//! server that is not there takes as long as it likes. And those in a container can keep whom they see from going on, by
+//! a signal, for as long as they like: the time of such a process is counted.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
@@ -29,9 +30,11 @@ pub(crate) enum Stage {
     Started,
 }
 
-/// For a process in a PID namespace of others. The default is an exec's.
+/// The default is an exec's, which is in a PID namespace of others.
 #[derive(Debug, Default)]
 pub(crate) struct Patience {
+    /// Nobody in a container sees the process: it has the time that it takes.
+    is_unseen: bool,
     /// [`crate::Lifecycle::caller`].
     caller: Option<OwnedFd>,
     /// Hooks that the process waits for may take as long as they like, or have limits of their own; and what is copied
@@ -41,12 +44,13 @@ pub(crate) struct Patience {
 }
 
 impl Patience {
-    /// `None` for a process that nobody in a container sees: it is waited for to its end.
+    /// `None` for a process that nobody in a container sees, and nobody can call off: it is waited for to its end.
     ///
     /// # Errors
     /// When there is no fd to spare.
     pub(crate) fn of(plan: &Plan, launch: &Launch<'_>) -> Result<Option<Self>> {
-        if !plan.joins.iter().any(|join| join.kind == "pid") {
+        let is_unseen = !plan.joins.iter().any(|join| join.kind == "pid");
+        if is_unseen && launch.lifecycle.caller.is_none() {
             return Ok(None);
         }
         let caller = launch.lifecycle.caller.map(|caller| caller.try_clone_to_owned()).transpose();
@@ -55,6 +59,7 @@ impl Patience {
         })?;
         let has = |point| launch.lifecycle.hooks.is_some_and(|hooks| !hooks.at(point).is_empty());
         Ok(Some(Self {
+            is_unseen,
             caller,
             set_up_takes_long: has(Point::CreateContainer) || plan.mounts.iter().any(|step| step.options.copy_up),
             started_by_hooks: has(Point::StartContainer),
@@ -73,7 +78,7 @@ impl Patience {
             Stage::Settled => false,
             Stage::Started => self.started_by_hooks,
         };
-        (!endless).then_some(EXEC_PATIENCE)
+        (!endless && !self.is_unseen).then_some(EXEC_PATIENCE)
     }
 
     /// Waits until `fd` is readable, since `begun`.
@@ -132,6 +137,16 @@ mod tests {
         }
         drop(other);
         assert!(matches!(wait(Stage::Settled), Err(RuntimeError::Silent)), "an end calls nothing off");
+    }
+
+    #[test]
+    fn what_nobody_sees_is_called_off_and_not_timed() {
+        let (silent, _theirs) = UnixStream::pair().unwrap();
+        let (caller, other) = UnixStream::pair().unwrap();
+        let mut patience = Patience { is_unseen: true, caller: Some(caller.into()), ..Patience::default() };
+        assert_eq!(patience.limit(Stage::Settled), None);
+        other.shutdown(Shutdown::Write).unwrap();
+        assert!(matches!(patience.wait(silent.as_fd(), long_ago(), Stage::SetUp), Err(RuntimeError::CalledOff)));
     }
 
     #[test]

@@ -123,7 +123,7 @@ impl ParentEnd {
         self.patience = patience;
     }
 
-    /// Whether others can keep the child from going on, and from its end too.
+    /// Whether the child can be kept from going on, and from its end too: by others, or by what it waits for.
     pub(crate) fn is_at_mercy(&self) -> bool {
         self.patience.is_some()
     }

@@ -23,13 +23,26 @@ pub fn unread(socket: impl AsFd) -> Result<u32> {
 /// # Errors
 /// As getsockopt(2).
 pub fn peer_user(socket: impl AsFd) -> Result<u32> {
+    Ok(peer(socket)?.uid)
+}
+
+/// The process of the same one; 0 for one that this PID namespace does not see. It may have ended, and its number be
+/// another's.
+///
+/// # Errors
+/// As getsockopt(2).
+pub fn peer_process(socket: impl AsFd) -> Result<i32> {
+    Ok(peer(socket)?.pid)
+}
+
+fn peer(socket: impl AsFd) -> Result<libc::ucred> {
     let mut peer = libc::ucred { pid: 0, uid: 0, gid: 0 };
     let mut length = libc::socklen_t::try_from(size_of::<libc::ucred>()).map_err(|_| rustix::io::Errno::OVERFLOW)?;
     let (level, name) = (libc::SOL_SOCKET, libc::SO_PEERCRED);
     let (fd, value) = (socket.as_fd().as_raw_fd(), (&raw mut peer).cast());
     // SAFETY: the call writes at most `length` bytes to where `peer` is, which is a structure of plain numbers.
     check(unsafe { libc::getsockopt(fd, level, name, value, &raw mut length) }.into())?;
-    Ok(peer.uid)
+    Ok(peer)
 }
 
 #[cfg(test)]
@@ -37,12 +50,13 @@ mod tests {
     use std::io::{Read, Write};
     use std::os::unix::net::UnixStream;
 
-    use super::{peer_user, unread};
+    use super::{peer_process, peer_user, unread};
 
     #[test]
     fn who_is_at_the_other_end_is_known() {
         let (ours, _theirs) = UnixStream::pair().unwrap();
         assert_eq!(peer_user(&ours).unwrap(), rustix::process::geteuid().as_raw());
+        assert_eq!(peer_process(&ours).unwrap(), rustix::process::getpid().as_raw_nonzero().get());
     }
 
     #[test]

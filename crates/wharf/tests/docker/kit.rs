@@ -130,6 +130,11 @@ impl Daemon {
         }
     }
 
+    /// The control group above its containers', without the slash before it.
+    pub(crate) fn group(&self) -> &str {
+        &self.name
+    }
+
     pub(crate) fn pid(&self) -> u32 {
         self.child.as_ref().unwrap().id()
     }

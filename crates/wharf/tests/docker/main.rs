@@ -36,6 +36,7 @@ mod secrets;
 mod share;
 mod shells;
 mod ship;
+mod standstill;
 mod state;
 mod store;
 mod survive;
