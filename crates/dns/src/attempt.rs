@@ -6,8 +6,8 @@ use std::time::Instant;
 
 use rustix::io::{Errno, Result};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
+use wharf_companion::Interest;
 
-use crate::poll::Interest;
 use crate::wire::{self, MAX};
 
 /// Datagrams that are looked at before others have their turn: whoever floods us gets no more of our time.

@@ -4,9 +4,11 @@ use std::collections::HashMap;
 use std::net::{TcpListener, UdpSocket};
 use std::os::fd::OwnedFd;
 
-use crate::poll::{Interest, Poller, Token};
+use wharf_companion::Interest;
+
 use crate::protocol::Put;
 use crate::records::Container;
+use crate::token::{Poller, Token};
 
 /// A container with its sockets.
 #[derive(Debug)]

@@ -1,38 +1,27 @@
 //! What can go wrong between the daemon and the process that answers.
 
-use std::io;
-
-use rustix::io::Errno;
 use wharf_netlink::NetlinkError;
 
+/// Why a container cannot be answered.
 #[derive(Debug, thiserror::Error)]
 pub enum DnsError {
-    /// The process has ended, or has not answered in time. [`Server::start`](crate::Server::start) finds it or makes
-    /// another, and [`Server::known`](crate::Server::known) tells what it still knows.
-    #[error("the process that answers for names has gone")]
-    Gone,
-    /// The process cannot do what it was asked for.
-    #[error("{0}")]
-    Refused(String),
-    #[error("the process that answers for names says what is not understood: {0}")]
-    BadAnswer(String),
-    #[error("cannot {action}")]
-    System {
-        action: &'static str,
-        #[source]
-        errno: Errno,
-    },
+    /// After the end of the process [`Server::start`](crate::Server::start) finds it or makes another, and
+    /// [`Server::known`](crate::Server::known) tells what it still knows.
+    #[error(transparent)]
+    Process(#[from] wharf_companion::Error),
     #[error(transparent)]
     Network(#[from] NetlinkError),
 }
 
 impl DnsError {
-    pub(crate) fn system(action: &'static str) -> impl Fn(Errno) -> Self {
-        move |errno| Self::System { action, errno }
+    /// Whether there is no process any more.
+    pub const fn is_gone(&self) -> bool {
+        matches!(self, Self::Process(error) if error.is_gone())
     }
 
-    pub(crate) fn io(action: &'static str) -> impl Fn(io::Error) -> Self {
-        move |error| Self::System { action, errno: Errno::from_io_error(&error).unwrap_or(Errno::IO) }
+    /// Whether the process cannot do what it was asked for.
+    pub const fn is_refused(&self) -> bool {
+        matches!(self, Self::Process(wharf_companion::Error::Refused(_)))
     }
 }
 

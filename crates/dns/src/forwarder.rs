@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use crate::attempt::{Attempt, Progress};
 use crate::cache::Cache;
 use crate::health::Health;
-use crate::poll::{Poller, Token};
 use crate::timers::Timers;
+use crate::token::{Poller, Token};
 use crate::wire::{Answer, CONCLUSIVE, Code, MAX, Query, Response, restore};
 
 /// Servers of one container that are asked, as everywhere (resolv.conf(5)).

@@ -7,38 +7,35 @@
 //!
 //! A daemon that starts says everything once more: first the networks, then the containers, those that the process has
 //! the sockets of without any; and takes back what is known and is not there any more. The same after
-//! [`DnsError::Gone`].
+//! [`DnsError::is_gone`].
 //!
 //! - [`Server`]: the daemon's side. Starts the process or finds it, tells it what there is, asks what it knows.
 //! - [`Network`], [`Member`], [`Container`], [`Known`]: what it is told, and what it knows.
 //! - [`Sockets`]: what a container asks through. [`ADDRESS`]: where that is for its programs.
-//! - [`main()`]: the process. The binary goes there when it is called [`PROGRAM_NAME`].
+//! - [`main()`]: the process. The binary goes there when it is called by the name of [`ROLE`].
 
 mod attempt;
 mod cache;
 mod containers;
-mod control;
 mod error;
 mod forwarder;
 mod health;
-mod poll;
 mod process;
 mod protocol;
 mod records;
 mod requests;
 mod resolver;
-mod role;
 mod server;
 mod sockets;
-mod start;
 mod tcp;
 mod timers;
+mod token;
 mod wire;
 mod zones;
 
 pub use error::{DnsError, Result};
+pub use process::main;
+pub use protocol::ROLE;
 pub use records::{Container, Known, Member, Network};
-pub use role::main;
 pub use server::Server;
 pub use sockets::{ADDRESS, Sockets};
-pub use start::PROGRAM_NAME;

@@ -4,15 +4,18 @@ use std::collections::{BTreeSet, HashMap};
 use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::os::unix::net::UnixListener;
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use wharf_companion::{Daemons, Interest};
+
 use crate::containers::Containers;
-use crate::control::Control;
 use crate::forwarder::Origin;
-use crate::poll::{Interest, Poller, Token};
+use crate::protocol::ROLE;
 use crate::resolver::{Resolver, Said};
 use crate::tcp::{self, Client};
 use crate::timers::Timers;
+use crate::token::{Poller, Token};
 use crate::wire::MAX;
 
 /// How long the process stays without a container and a daemon.
@@ -25,11 +28,15 @@ const MAX_CLIENTS_OF_ONE: usize = 32;
 /// How long no new connection is taken when there is no fd for it.
 const PAUSE: Duration = Duration::from_millis(200);
 
+/// The program, when it is called by the name of [`ROLE`].
+pub fn main() -> ExitCode {
+    ROLE.main(|listener| Process::new(listener)?.run())
+}
+
 #[derive(Debug)]
 pub(crate) struct Process {
     pub(crate) poller: Poller,
-    listener: UnixListener,
-    pub(crate) controls: HashMap<u64, Control>,
+    pub(crate) daemons: Daemons,
     pub(crate) containers: Containers,
     pub(crate) resolver: Resolver,
     clients: HashMap<u64, Client>,
@@ -49,12 +56,10 @@ impl Process {
     /// At limits.
     pub(crate) fn new(listener: UnixListener) -> std::io::Result<Self> {
         let poller = Poller::new()?;
-        listener.set_nonblocking(true)?;
-        poller.add(&listener, Token::Daemons, Interest::Read)?;
+        let daemons = Daemons::new(&ROLE, listener, &poller, Token::Daemons)?;
         Ok(Self {
             poller,
-            listener,
-            controls: HashMap::new(),
+            daemons,
             containers: Containers::default(),
             resolver: Resolver::new(),
             clients: HashMap::new(),
@@ -75,7 +80,7 @@ impl Process {
     pub(crate) fn run(mut self) -> std::io::Result<()> {
         let mut tokens = Vec::new();
         while !self.ends {
-            let is_idle = self.containers.is_empty() && self.controls.is_empty();
+            let is_idle = self.containers.is_empty() && self.daemons.is_empty();
             let end = is_idle.then(|| self.idle_since + IDLE);
             let moments = [self.resolver.forwarder.next(), self.patience.next(), self.resume, end];
             self.poller.wait(&mut tokens, moments.into_iter().flatten().min())?;
@@ -131,16 +136,9 @@ impl Process {
 
     /// Takes a daemon's connection.
     fn welcome(&mut self) {
-        match self.listener.accept() {
-            Ok((stream, _)) => {
-                let number = self.number();
-                let nonblocking = stream.set_nonblocking(true);
-                let control = Control::new(stream);
-                if nonblocking.is_ok() && self.poller.add(&control, Token::Control(number), Interest::Read).is_ok() {
-                    self.controls.insert(number, control);
-                }
-            }
-            Err(error) => self.pause(Token::Daemons, &error),
+        let number = self.number();
+        if let Err(error) = self.daemons.welcome(&self.poller, number, Token::Control(number)) {
+            self.pause(Token::Daemons, &error);
         }
     }
 
@@ -157,7 +155,7 @@ impl Process {
     fn listen(&self, token: Token, interest: Interest) {
         // What has gone meanwhile wants nothing.
         let _ = match token {
-            Token::Daemons => self.poller.change(&self.listener, token, interest),
+            Token::Daemons => self.daemons.listen(&self.poller, token, interest),
             Token::Tcp(number) => match self.containers.get(number) {
                 Some(asking) => self.poller.change(&asking.tcp, token, interest),
                 None => Ok(()),

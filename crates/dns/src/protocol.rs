@@ -1,39 +1,31 @@
-//! What goes over the process's socket: JSON behind a length, fds beside it (`wharf_sys::message`).
+//! What goes over the process's socket, in `wharf_companion`'s form.
 //!
-//! Every request is answered once, in order, and can be repeated: the second time changes nothing.
+//! Every request can be repeated: the second time changes nothing.
 
 use serde::{Deserialize, Serialize};
+use wharf_companion::Role;
 
 use crate::records::{Container, Known, Member, Network};
 
-/// Name of the socket in the daemon's volatile directory.
-pub(crate) const SOCKET: &str = "dns.sock";
-/// What both sides must have in common. The process is started by one daemon and may serve a later one.
-pub(crate) const VERSION: &str = concat!("1 ", env!("CARGO_PKG_VERSION"));
+/// What is the same on both sides.
+pub static ROLE: Role = Role {
+    name: c"wharf-dns",
+    socket: "dns.sock",
+    does: "answers for names",
+    // The process is started by one daemon and may serve a later one.
+    version: concat!("1 ", env!("CARGO_PKG_VERSION")),
+};
 
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Request {
-    Hello,
-    /// Ends the process.
-    Quit,
     Known,
     PutNetwork(Network),
-    RemoveNetwork {
-        id: String,
-    },
-    PutMember {
-        network: String,
-        member: Member,
-    },
-    RemoveMember {
-        network: String,
-        container: String,
-    },
+    RemoveNetwork { id: String },
+    PutMember { network: String, member: Member },
+    RemoveMember { network: String, container: String },
     PutContainer(Put),
-    RemoveContainer {
-        id: String,
-    },
+    RemoveContainer { id: String },
 }
 
 /// A container with as many fds as it says, in this order.
@@ -48,12 +40,6 @@ pub(crate) struct Put {
 
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Reply {
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) error: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) version: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) pid: Option<i32>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) known: Option<Known>,
 }

@@ -2,47 +2,33 @@
 
 use std::os::fd::OwnedFd;
 
-use crate::control::Closed;
-use crate::poll::Token;
+use wharf_companion::Asked;
+
 use crate::process::Process;
-use crate::protocol::{Reply, Request, VERSION};
+use crate::protocol::{Reply, Request};
 use crate::records::Known;
+use crate::token::Token;
 
 impl Process {
     /// Goes on with a daemon's connection.
     pub(crate) fn control(&mut self, number: u64) {
-        if self.exchange(number).is_err() {
-            self.controls.remove(&number);
-        }
-    }
-
-    fn exchange(&mut self, number: u64) -> Result<(), Closed> {
         loop {
-            let Some(control) = self.controls.get_mut(&number) else { return Ok(()) };
-            control.flush()?;
-            let Some((bytes, fds)) = control.receive()? else { break };
-            let reply = match serde_json::from_slice(&bytes) {
-                Ok(request) => self.serve(request, fds),
-                Err(error) => Err(format!("the request is not understood: {error}")),
-            };
-            let reply = reply.unwrap_or_else(|error| Reply { error: Some(error), ..Reply::default() });
-            if let Some(control) = self.controls.get_mut(&number) {
-                control.send(&reply)?;
+            match self.daemons.hear(number) {
+                Asked::Nothing => break,
+                Asked::Quit => self.ends = true,
+                Asked::Own(request, fds) => {
+                    let answer = self.serve(request, fds);
+                    self.daemons.answer(number, answer);
+                }
             }
         }
-        let Some(control) = self.controls.get(&number) else { return Ok(()) };
-        self.poller.change(control, Token::Control(number), control.interest()).map_err(|_| Closed)
+        self.daemons.wait_for(&self.poller, number, Token::Control(number));
     }
 
     fn serve(&mut self, request: Request, fds: Vec<OwnedFd>) -> Result<Reply, String> {
         let mut reply = Reply::default();
         let zones = &mut self.resolver.zones;
         match request {
-            Request::Hello => {
-                reply.version = Some(VERSION.into());
-                reply.pid = Some(rustix::process::getpid().as_raw_nonzero().get());
-            }
-            Request::Quit => self.ends = true,
             Request::Known => {
                 reply.known = Some(Known { networks: zones.ids(), containers: self.containers.ids() });
             }

@@ -5,8 +5,8 @@ use std::time::Instant;
 use rustix::rand::{GetRandomFlags, getrandom};
 
 use crate::forwarder::{Asker, Forwarder, Origin};
-use crate::poll::Poller;
 use crate::records::Container;
+use crate::token::Poller;
 use crate::wire::{self, A, AAAA, ANY, Answer, Code, Data, PTR, Query, Refusal};
 use crate::zones::Zones;
 

@@ -1,34 +1,20 @@
 //! The daemon's connection to the process that answers.
 
 use std::os::fd::{BorrowedFd, OwnedFd};
-use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
 
-use rustix::io::Errno;
-use rustix::net::sockopt::{Timeout, set_socket_timeout};
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
-use wharf_sys::message;
+use wharf_companion::Connection;
 
-use crate::error::{DnsError, Result};
-use crate::protocol::{Put, Reply, Request, VERSION};
+use crate::error::Result;
+use crate::protocol::{Put, ROLE, Reply, Request};
 use crate::records::{Container, Known, Member, Network};
 use crate::sockets::Sockets;
-use crate::start;
-
-/// The process answers in microseconds; one that does not in this time never will.
-const PATIENCE: Duration = Duration::from_secs(5);
-/// A process may end for want of work in the very moment that it is connected to.
-const TRIES: usize = 5;
 
 /// The process that answers the queries of containers, seen from the daemon. It stays when this value is dropped, and
 /// when the daemon dies. Blocking; each call is one exchange of some microseconds.
 #[derive(Debug)]
 pub struct Server {
-    connection: Mutex<UnixStream>,
-    pid: Pid,
-    process: OwnedFd,
+    connection: Connection,
 }
 
 impl Server {
@@ -36,29 +22,13 @@ impl Server {
     /// none. What it knows already, [`Self::known`] tells. One of another version is made to end first: then it knows
     /// nothing, as after any start.
     ///
-    /// The calling program must hand over to [`main`](crate::main()) when it is called by the name
-    /// [`PROGRAM_NAME`](crate::PROGRAM_NAME).
+    /// The calling program must hand over to [`main`](crate::main()) when it is called by the name of
+    /// [`ROLE`](crate::ROLE).
     ///
     /// # Errors
     /// When it cannot be started.
     pub fn start(exec_root: &Path) -> Result<Self> {
-        let mut last = DnsError::Gone;
-        for _ in 0..TRIES {
-            let stream = match start::connect(exec_root) {
-                Ok(stream) => stream,
-                Err(Errno::NOENT | Errno::CONNREFUSED) => {
-                    start::start(exec_root)?;
-                    start::connect(exec_root).map_err(DnsError::system("reach the process that answers for names"))?
-                }
-                Err(errno) => return Err(DnsError::system("reach the process that answers for names")(errno)),
-            };
-            match Self::greet(bounded(stream)?) {
-                Ok(Some(server)) => return Ok(server),
-                Ok(None) => {}
-                Err(error) => last = error,
-            }
-        }
-        Err(last)
+        Ok(Self { connection: Connection::start(&ROLE, exec_root)? })
     }
 
     /// Connects as [`Self::start`] does, and starts nothing: `None` where there is no process, or one of another
@@ -67,29 +37,12 @@ impl Server {
     /// # Errors
     /// When the process cannot be talked to.
     pub fn find(exec_root: &Path) -> Result<Option<Self>> {
-        match start::connect(exec_root) {
-            Ok(stream) => Self::greet(bounded(stream)?),
-            Err(Errno::NOENT | Errno::CONNREFUSED) => Ok(None),
-            Err(errno) => Err(DnsError::system("reach the process that answers for names")(errno)),
-        }
-    }
-
-    /// `None` when the process is of another version; it ends then.
-    fn greet(stream: UnixStream) -> Result<Option<Self>> {
-        let reply = exchange(&stream, &Request::Hello, &[])?;
-        let pid = reply.pid.and_then(Pid::from_raw).ok_or_else(|| DnsError::BadAnswer("no pid".into()))?;
-        let process = pidfd_open(pid, PidfdFlags::empty()).map_err(|_| DnsError::Gone)?;
-        if reply.version.as_deref() != Some(VERSION) {
-            exchange(&stream, &Request::Quit, &[])?;
-            wait_for(&process);
-            return Ok(None);
-        }
-        Ok(Some(Self { connection: Mutex::new(stream), pid, process }))
+        Ok(Connection::find(&ROLE, exec_root)?.map(|connection| Self { connection }))
     }
 
     /// The number of the process.
     pub fn pid(&self) -> i32 {
-        self.pid.as_raw_nonzero().get()
+        self.connection.pid()
     }
 
     /// Readable when the process has ended, which only somebody else can bring about while this value is there.
@@ -97,7 +50,7 @@ impl Server {
     /// # Errors
     /// When there is no fd to spare.
     pub fn watch(&self) -> Result<OwnedFd> {
-        self.process.try_clone().map_err(DnsError::io("watch the process that answers for names"))
+        Ok(self.connection.watch()?)
     }
 
     /// What the process has been told, maybe by another daemon before.
@@ -105,7 +58,7 @@ impl Server {
     /// # Errors
     /// `Gone`, as for all that follow.
     pub fn known(&self) -> Result<Known> {
-        self.ask(&Request::Known, &[])?.known.ok_or_else(|| DnsError::BadAnswer("nothing is known".into()))
+        Ok(self.ask(&Request::Known, &[])?.known.unwrap_or_default())
     }
 
     /// Makes a network known, or replaces it with all its members.
@@ -171,47 +124,10 @@ impl Server {
     /// # Errors
     /// `Gone` when it had ended before.
     pub fn quit(self) -> Result<()> {
-        self.ask(&Request::Quit, &[])?;
-        wait_for(&self.process);
-        Ok(())
+        Ok(self.connection.quit()?)
     }
 
     fn ask(&self, request: &Request, fds: &[BorrowedFd<'_>]) -> Result<Reply> {
-        let stream = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
-        exchange(&stream, request, fds)
+        Ok(self.connection.ask(request, fds)?)
     }
-}
-
-/// A connection on which nobody is waited for without end.
-fn bounded(stream: UnixStream) -> Result<UnixStream> {
-    for timeout in [Timeout::Recv, Timeout::Send] {
-        set_socket_timeout(&stream, timeout, Some(PATIENCE)).map_err(DnsError::system("bound a wait"))?;
-    }
-    Ok(stream)
-}
-
-fn exchange(stream: &UnixStream, request: &Request, fds: &[BorrowedFd<'_>]) -> Result<Reply> {
-    let fail = |errno| match errno {
-        Errno::PIPE | Errno::CONNRESET | Errno::IO => DnsError::Gone,
-        errno => {
-            // The next answer would be the one that is missing now.
-            let _ = stream.shutdown(std::net::Shutdown::Both);
-            DnsError::system("ask the process that answers for names")(errno)
-        }
-    };
-    let bytes = serde_json::to_vec(request).map_err(|error| DnsError::BadAnswer(error.to_string()))?;
-    message::send(stream, &bytes, fds).map_err(fail)?;
-    let (bytes, _) = message::receive(stream).map_err(fail)?.ok_or(DnsError::Gone)?;
-    let reply: Reply = serde_json::from_slice(&bytes).map_err(|error| DnsError::BadAnswer(error.to_string()))?;
-    match reply.error {
-        Some(error) => Err(DnsError::Refused(error)),
-        None => Ok(reply),
-    }
-}
-
-/// Waits for the end of a process that was told to.
-fn wait_for(process: &OwnedFd) {
-    use rustix::event::{PollFd, PollFlags, Timespec, poll};
-    let bound = Timespec::try_from(PATIENCE).ok();
-    let _ = poll(&mut [PollFd::new(process, PollFlags::IN)], bound.as_ref());
 }

@@ -12,6 +12,8 @@ use wharf_netlink::nft::{
     Batch, Chain, Comparison, Connection, Expression, Family, Hook, Meta, Payload, Register, Table,
 };
 
+use wharf_companion::Error;
+
 use crate::error::{DnsError, Result};
 
 /// Where a container's `resolv.conf` points.
@@ -56,7 +58,7 @@ impl Sockets {
     }
 
     fn bind() -> Result<Self> {
-        let fail = DnsError::system("make a socket for a container's queries");
+        let fail = Error::system("make a socket for a container's queries");
         let any = SocketAddrV4::new(ADDRESS, 0);
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let make = |kind| -> rustix::io::Result<OwnedFd> {
@@ -73,10 +75,10 @@ impl Sockets {
     }
 
     fn ports(&self) -> Result<[(u8, u16); 2]> {
-        let udp = UdpSocket::from(self.udp.try_clone().map_err(DnsError::io("look at a socket"))?);
-        let tcp = TcpListener::from(self.tcp.try_clone().map_err(DnsError::io("look at a socket"))?);
-        let udp = udp.local_addr().map_err(DnsError::io("look at a socket"))?.port();
-        let tcp = tcp.local_addr().map_err(DnsError::io("look at a socket"))?.port();
+        let udp = UdpSocket::from(self.udp.try_clone().map_err(Error::io("look at a socket"))?);
+        let tcp = TcpListener::from(self.tcp.try_clone().map_err(Error::io("look at a socket"))?);
+        let udp = udp.local_addr().map_err(Error::io("look at a socket"))?.port();
+        let tcp = tcp.local_addr().map_err(Error::io("look at a socket"))?.port();
         let number = |protocol: rustix::net::Protocol| u8::try_from(protocol.as_raw().get()).unwrap_or(0);
         Ok([(number(ipproto::UDP), udp), (number(ipproto::TCP), tcp)])
     }

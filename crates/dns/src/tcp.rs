@@ -5,7 +5,8 @@ use std::net::TcpStream;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
-use crate::poll::Interest;
+use wharf_companion::Interest;
+
 use crate::wire::{self, MAX};
 
 /// Queries of one client that wait at a time; more stay in its socket.

@@ -67,7 +67,7 @@ impl Engine {
         let mut place = lock(&dns.server);
         if let Some(server) = place.as_ref() {
             match ask(server) {
-                Err(DnsError::Gone) => *place = None,
+                Err(error) if error.is_gone() => *place = None,
                 told => return told.map_err(|e| failed(&e)),
             }
         }
@@ -233,7 +233,7 @@ impl Engine {
         let Some(own) = endpoints.iter().find(|endpoint| endpoint.container == container) else { return Ok(()) };
         match server.put_member(&network.id, &self.member(own)) {
             // The first on it.
-            Err(DnsError::Refused(_)) => server.put_network(&self.everybody(network)),
+            Err(error) if error.is_refused() => server.put_network(&self.everybody(network)),
             told => told,
         }
     }

@@ -8,22 +8,17 @@
 //!
 //! - [`Relay`]: the daemon's side. Starts the process or finds it, gives it ports, asks which it has.
 //! - [`Port`], [`Protocol`]: what it is given.
-//! - [`main()`]: the process. The binary goes there when it is called [`PROGRAM_NAME`].
+//! - [`main()`]: the process. The binary goes there when it is called by the name of [`ROLE`].
 
 mod client;
-mod control;
-mod error;
 mod flow;
-mod poll;
 mod ports;
 mod process;
 mod protocol;
-mod role;
-mod start;
 mod stream;
+mod token;
 
 pub use client::Relay;
-pub use error::{RelayError, Result};
-pub use protocol::{Port, Protocol};
-pub use role::main;
-pub use start::PROGRAM_NAME;
+pub use process::main;
+pub use protocol::{Port, Protocol, ROLE};
+pub use wharf_companion::{Error as RelayError, Result};

@@ -6,9 +6,10 @@ use std::os::fd::OwnedFd;
 
 use rustix::net::sockopt::{set_socket_recv_buffer_size, set_socket_reuseaddr, socket_type};
 use rustix::net::{SocketType, listen};
+use wharf_companion::Interest;
 
-use crate::poll::{Interest, Poller, Token};
 use crate::protocol::{Port, Protocol};
+use crate::token::{Poller, Token};
 
 /// Clients that wait to be accepted.
 const BACKLOG: i32 = 4096;

@@ -5,18 +5,19 @@ use std::io::ErrorKind;
 use std::net::{Ipv6Addr, SocketAddrV6, TcpStream};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 use rustix::net::{SocketFlags, accept_with};
+use wharf_companion::{Asked, Daemons, Interest};
 use wharf_sys::datagram;
 
-use crate::control::{Closed, Control};
 use crate::flow::{self, Flow};
-use crate::poll::{Interest, Poller, Token};
 use crate::ports::Ports;
-use crate::protocol::{Protocol, Reply, Request, VERSION};
+use crate::protocol::{Protocol, ROLE, Reply, Request};
 use crate::stream::{Progress, Stream};
+use crate::token::{Poller, Token};
 
 /// How long the process stays without a port and a daemon.
 const IDLE: Duration = Duration::from_secs(2);
@@ -31,11 +32,15 @@ const SWEEP: Duration = Duration::from_secs(10);
 /// How long no new client is taken when there is no fd for it.
 const PAUSE: Duration = Duration::from_millis(200);
 
+/// The program, when it is called by the name of [`ROLE`].
+pub fn main() -> ExitCode {
+    ROLE.main(|listener| Process::new(listener)?.run())
+}
+
 #[derive(Debug)]
 pub(crate) struct Process {
     poller: Poller,
-    listener: UnixListener,
-    controls: HashMap<u64, Control>,
+    daemons: Daemons,
     ports: Ports,
     streams: HashMap<u64, Stream>,
     /// Streams with more to pass on than they could in one turn.
@@ -46,8 +51,8 @@ pub(crate) struct Process {
     buffer: Vec<u8>,
     idle_since: Instant,
     swept: Instant,
-    /// Ports where no client is taken for the moment, and until when.
-    paused: BTreeSet<u64>,
+    /// Where no connection is taken for the moment, and until when.
+    paused: BTreeSet<Token>,
     resume: Option<Instant>,
     ends: bool,
 }
@@ -57,12 +62,10 @@ impl Process {
     /// At limits.
     pub(crate) fn new(listener: UnixListener) -> std::io::Result<Self> {
         let poller = Poller::new()?;
-        listener.set_nonblocking(true)?;
-        poller.add(&listener, Token::Daemons, Interest::Read)?;
+        let daemons = Daemons::new(&ROLE, listener, &poller, Token::Daemons)?;
         Ok(Self {
             poller,
-            listener,
-            controls: HashMap::new(),
+            daemons,
             ports: Ports::default(),
             streams: HashMap::new(),
             busy: VecDeque::new(),
@@ -85,7 +88,7 @@ impl Process {
     pub(crate) fn run(mut self) -> std::io::Result<()> {
         let mut tokens = Vec::new();
         while !self.ends {
-            let is_idle = self.ports.is_empty() && self.controls.is_empty();
+            let is_idle = self.ports.is_empty() && self.daemons.is_empty();
             let end = is_idle.then(|| self.idle_since + IDLE);
             let sweep = (!self.flows.is_empty()).then(|| self.swept + SWEEP);
             let at_once = (!self.busy.is_empty()).then(Instant::now);
@@ -114,11 +117,7 @@ impl Process {
     fn event(&mut self, token: Token, now: Instant) {
         match token {
             Token::Daemons => self.welcome(),
-            Token::Control(number) => {
-                if self.exchange(number).is_err() {
-                    self.controls.remove(&number);
-                }
-            }
+            Token::Control(number) => self.control(number),
             Token::Until(number) => {
                 if let Some(container) = self.ports.hung(number) {
                     self.remove(&container, &[]);
@@ -138,8 +137,8 @@ impl Process {
     fn tick(&mut self, now: Instant) {
         if self.resume.is_some_and(|resume| resume <= now) {
             self.resume = None;
-            for number in std::mem::take(&mut self.paused) {
-                self.listen(number, Interest::Read);
+            for token in std::mem::take(&mut self.paused) {
+                self.listen(token, Interest::Read);
             }
         }
         if now.duration_since(self.swept) >= SWEEP {
@@ -157,40 +156,30 @@ impl Process {
 
     /// Takes a daemon's connection.
     fn welcome(&mut self) {
-        // One that cannot be taken is offered again; daemons are few and wait no longer than some seconds.
-        let Ok((stream, _)) = self.listener.accept() else { return };
         let number = self.number();
-        let nonblocking = stream.set_nonblocking(true);
-        let control = Control::new(stream);
-        if nonblocking.is_ok() && self.poller.add(&control, Token::Control(number), Interest::Changes).is_ok() {
-            self.controls.insert(number, control);
+        if self.daemons.welcome(&self.poller, number, Token::Control(number)).is_err() {
+            self.pause(Token::Daemons);
         }
     }
 
-    fn exchange(&mut self, number: u64) -> Result<(), Closed> {
+    /// Goes on with a daemon's connection.
+    fn control(&mut self, number: u64) {
         loop {
-            let Some(control) = self.controls.get_mut(&number) else { return Ok(()) };
-            control.flush()?;
-            let Some((bytes, fds)) = control.receive()? else { return Ok(()) };
-            let reply = match serde_json::from_slice(&bytes) {
-                Ok(request) => self.serve(request, fds),
-                Err(error) => Err(format!("the request is not understood: {error}")),
-            };
-            let reply = reply.unwrap_or_else(|error| Reply { error: Some(error), ..Reply::default() });
-            if let Some(control) = self.controls.get_mut(&number) {
-                control.send(&reply)?;
+            match self.daemons.hear(number) {
+                Asked::Nothing => break,
+                Asked::Quit => self.ends = true,
+                Asked::Own(request, fds) => {
+                    let answer = self.serve(request, fds);
+                    self.daemons.answer(number, answer);
+                }
             }
         }
+        self.daemons.wait_for(&self.poller, number, Token::Control(number));
     }
 
     fn serve(&mut self, request: Request, fds: Vec<OwnedFd>) -> Result<Reply, String> {
         let mut reply = Reply::default();
         match request {
-            Request::Hello => {
-                reply.version = Some(VERSION);
-                reply.pid = Some(rustix::process::getpid().as_raw_nonzero().get());
-            }
-            Request::Quit => self.ends = true,
             Request::Known => reply.known = Some(self.ports.all()),
             Request::Put(ports) => {
                 if ports.len() != fds.len() {
@@ -223,17 +212,22 @@ impl Process {
         flows.into_iter().for_each(|number| self.forget(number));
     }
 
-    fn listen(&self, number: u64, interest: Interest) {
-        if let Some(served) = self.ports.get(number) {
-            // What has gone meanwhile wants nothing.
-            let _ = self.poller.change(&served.socket, Token::Port(number), interest);
-        }
+    fn listen(&self, token: Token, interest: Interest) {
+        // What has gone meanwhile wants nothing.
+        let _ = match token {
+            Token::Daemons => self.daemons.listen(&self.poller, token, interest),
+            Token::Port(number) => match self.ports.get(number) {
+                Some(served) => self.poller.change(&served.socket, token, interest),
+                None => Ok(()),
+            },
+            _ => Ok(()),
+        };
     }
 
-    /// After a client that could not be taken: it would be offered again at once, for ever.
-    fn pause(&mut self, number: u64) {
-        self.listen(number, Interest::Nothing);
-        self.paused.insert(number);
+    /// After a connection that could not be taken: it would be offered again at once, for ever.
+    fn pause(&mut self, token: Token) {
+        self.listen(token, Interest::Nothing);
+        self.paused.insert(token);
         self.resume = Some(Instant::now() + PAUSE);
     }
 
@@ -243,14 +237,16 @@ impl Process {
             let target = served.port.target;
             let client = match accept_with(&served.socket, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK) {
                 Ok(client) => TcpStream::from(client),
-                Err(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) => return self.pause(port),
+                Err(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) => {
+                    return self.pause(Token::Port(port));
+                }
                 Err(Errno::AGAIN) => return,
                 // Of one that has gone before it was taken; the next may be well.
                 Err(_) => continue,
             };
             let stream = match Stream::begin(port, client, target) {
                 Ok(stream) => stream,
-                Err(Errno::MFILE | Errno::NFILE) => return self.pause(port),
+                Err(Errno::MFILE | Errno::NFILE) => return self.pause(Token::Port(port)),
                 // The client finds a closed connection, as one that the container has refused.
                 Err(_) => continue,
             };

@@ -1,16 +1,21 @@
-//! What goes over the process's socket: JSON behind a length, fds beside it (`wharf_sys::message`).
+//! What goes over the process's socket, in `wharf_companion`'s form.
 //!
-//! Every request is answered once, in order, and can be repeated: the second time changes nothing.
+//! Every request can be repeated: the second time changes nothing.
 
 use std::net::{SocketAddr, SocketAddrV6};
 
 use serde::{Deserialize, Serialize};
+use wharf_companion::Role;
 
-/// Name of the socket in the daemon's volatile directory.
-pub(crate) const SOCKET: &str = "relay.sock";
-/// What both sides must have in common. It changes with what is said here and not with every version: the process may
-/// serve a later daemon, and to end it would end what it passes on.
-pub(crate) const VERSION: u32 = 1;
+/// What is the same on both sides.
+pub static ROLE: Role = Role {
+    name: c"wharf-relay",
+    socket: "relay.sock",
+    does: "relays ports",
+    // It changes with what is said here and not with every version: the process may serve a later daemon, and to end it
+    // would end what it passes on.
+    version: "1",
+};
 /// Ports in one message, each with an fd.
 pub(crate) const MOST_PORTS: usize = wharf_sys::message::MAX_FDS;
 
@@ -37,9 +42,6 @@ pub struct Port {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Request {
-    Hello,
-    /// Ends the process.
-    Quit,
     Known,
     /// With a bound socket for each.
     Put(Vec<Port>),
@@ -56,12 +58,6 @@ pub(crate) enum Request {
 
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Reply {
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) error: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) version: Option<u32>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) pid: Option<i32>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) known: Option<Vec<Port>>,
 }

@@ -2,7 +2,7 @@
 //!
 //! Roles that need a process with one thread (`daemon`, `oci`) come before anything that could start another.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -13,9 +13,9 @@ fn main() -> ExitCode {
     let args: Vec<OsString> = words.collect();
     let first = args.first().and_then(|word| word.to_str()).unwrap_or("");
     match (program.as_str(), first) {
-        (wharf_dns::PROGRAM_NAME, _) => wharf_dns::main(&args),
+        (name, _) if wharf_dns::ROLE.is_called(OsStr::new(name)) => wharf_dns::main(),
         (wharf_daemon::INIT_NAME, _) => wharf_daemon::init_main(),
-        (wharf_relay::PROGRAM_NAME, _) => wharf_relay::main(&args),
+        (name, _) if wharf_relay::ROLE.is_called(OsStr::new(name)) => wharf_relay::main(),
         ("dockerd", _) => protected(|| wharf_daemon::main(&args)),
         ("runc" | "crun" | "wharf-oci", _) => oci(&args),
         (_, "daemon") => protected(|| wharf_daemon::main(&args[1..])),

@@ -7,7 +7,7 @@ use std::process::Command;
 const ROWS: &[&[&str]] = &[
     &["reference", "report", "dockerfile", "template"],
     &["sys"],
-    &["rooted-path", "cgroup", "seccomp", "netlink", "logs", "erofs"],
+    &["rooted-path", "cgroup", "seccomp", "netlink", "logs", "erofs", "companion"],
     &["archive", "store", "dns", "relay", "git"],
     &["client", "runtime", "distribution", "snapshot", "network", "volume"],
     &["monitor", "image"],

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
-use wharf_dns::{DnsError, Server, Sockets};
+use wharf_dns::{Server, Sockets};
 use wharf_netlink::route::{Batch, Connection, Peer, Veth};
 use wharf_netlink::{MacAddress, namespace};
 use wharf_sys::message;
@@ -151,7 +151,7 @@ fn a_process_that_was_killed_is_replaced() {
     let watch = fixture.server().watch().unwrap();
     kill_process(Pid::from_raw(fixture.server().pid()).unwrap(), Signal::KILL).unwrap();
     assert!(wait_for(&watch, 5));
-    assert!(matches!(fixture.server().known(), Err(DnsError::Gone)));
+    assert!(fixture.server().known().is_err_and(|error| error.is_gone()));
     let server = Server::start(fixture.root()).unwrap();
     assert_eq!(server.known().unwrap(), wharf_dns::Known::default());
     server.put_network(&network("n", vec![])).unwrap();

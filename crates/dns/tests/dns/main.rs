@@ -19,8 +19,8 @@ type Case = (&'static str, fn());
 fn main() -> ExitCode {
     let mut words = std::env::args_os();
     let called = words.next().unwrap_or_default();
-    if Path::new(&called).file_name().is_some_and(|name| name == wharf_dns::PROGRAM_NAME) {
-        return wharf_dns::main(&words.collect::<Vec<_>>());
+    if Path::new(&called).file_name().is_some_and(|name| wharf_dns::ROLE.is_called(name)) {
+        return wharf_dns::main();
     }
     if let [Some(word), Some(dir)] = [std::env::args_os().nth(1), std::env::args_os().nth(2)]
         && word == lives::DAEMON

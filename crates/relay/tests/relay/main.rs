@@ -29,8 +29,8 @@ const CASES: &[Case] = &[
 fn main() -> ExitCode {
     let mut words = std::env::args_os();
     let called = words.next().unwrap_or_default();
-    if Path::new(&called).file_name().is_some_and(|name| name == wharf_relay::PROGRAM_NAME) {
-        return wharf_relay::main(&words.collect::<Vec<_>>());
+    if Path::new(&called).file_name().is_some_and(|name| wharf_relay::ROLE.is_called(name)) {
+        return wharf_relay::main();
     }
     if TcpListener::bind("[::1]:0").is_err() {
         println!("skipped: no IPv6 here");

@@ -1,29 +1,20 @@
 //! A daemon's connection, seen from the process: never waited for, so that a daemon that is stopped in the middle of a
 //! message holds up nobody.
 
-use std::io::{ErrorKind, IoSliceMut, Write};
-use std::mem::MaybeUninit;
+use std::io::{ErrorKind, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
 use rustix::io::Errno;
-use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
-use wharf_sys::message::{MAX_BYTES, MAX_FDS};
+use serde::Serialize;
+use wharf_sys::message::Incoming;
 
 use crate::poll::Interest;
-use crate::protocol::Reply;
-
-/// Length of what stands before a message.
-const PREFIX: usize = 4;
-/// Bytes that are read at once.
-const CHUNK: usize = 64 << 10;
 
 #[derive(Debug)]
 pub(crate) struct Control {
     stream: UnixStream,
-    got: Vec<u8>,
-    /// They came with bytes of a message that is not whole yet, or are the next one's.
-    fds: Vec<OwnedFd>,
+    incoming: Incoming,
     out: Vec<u8>,
 }
 
@@ -35,66 +26,35 @@ pub(crate) type Message = (Vec<u8>, Vec<OwnedFd>);
 pub(crate) struct Closed;
 
 impl Control {
+    /// For a stream that does not block.
     pub(crate) fn new(stream: UnixStream) -> Self {
-        Self { stream, got: Vec::new(), fds: Vec::new(), out: Vec::new() }
+        Self { stream, incoming: Incoming::default(), out: Vec::new() }
     }
 
     pub(crate) fn interest(&self) -> Interest {
         if self.out.is_empty() { Interest::Read } else { Interest::Both }
     }
 
-    /// The next message, if it has come whole. A daemon sends one and waits for its answer, so the fds that are here
-    /// are that message's.
+    /// The next message, if it has come whole.
     ///
     /// # Errors
     /// `Closed` at the daemon's end, and for what is no message of ours.
     pub(crate) fn receive(&mut self) -> Result<Option<Message>, Closed> {
-        loop {
-            if let Some(prefix) = self.got.first_chunk::<PREFIX>() {
-                let length = usize::try_from(u32::from_be_bytes(*prefix)).map_err(|_| Closed)?;
-                if length > MAX_BYTES || self.fds.len() > MAX_FDS {
-                    return Err(Closed);
-                }
-                if self.got.len() >= PREFIX + length {
-                    let message = self.got[PREFIX..PREFIX + length].to_vec();
-                    self.got.drain(..PREFIX + length);
-                    return Ok(Some((message, std::mem::take(&mut self.fds))));
-                }
-            }
-            if !self.read()? {
-                return Ok(None);
-            }
+        match self.incoming.receive_now(&self.stream) {
+            Ok(Some(message)) => Ok(Some(message)),
+            Err(Errno::AGAIN) => Ok(None),
+            Ok(None) | Err(_) => Err(Closed),
         }
     }
 
-    /// Whether there was something to read.
-    fn read(&mut self) -> Result<bool, Closed> {
-        let have = self.got.len();
-        self.got.resize(have + CHUNK, 0);
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
-        let mut ancillary = RecvAncillaryBuffer::new(&mut space);
-        let slices = &mut [IoSliceMut::new(&mut self.got[have..])];
-        let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT;
-        let read = recvmsg(&self.stream, slices, &mut ancillary, flags).map(|read| read.bytes);
-        self.got.truncate(have + read.unwrap_or(0));
-        for message in ancillary.drain() {
-            if let RecvAncillaryMessage::ScmRights(fds) = message {
-                self.fds.extend(fds);
-            }
-        }
-        match read {
-            Ok(0) => Err(Closed),
-            Ok(_) | Err(Errno::INTR) => Ok(true),
-            Err(Errno::AGAIN) => Ok(false),
-            Err(_) => Err(Closed),
-        }
-    }
-
+    /// Says something, as far as there is room; the rest waits.
+    ///
     /// # Errors
-    /// `Closed` at the daemon's end.
-    pub(crate) fn send(&mut self, reply: &Reply) -> Result<(), Closed> {
+    /// `Closed` when nobody reads any more.
+    pub(crate) fn send(&mut self, reply: &impl Serialize) -> Result<(), Closed> {
         let bytes = serde_json::to_vec(reply).map_err(|_| Closed)?;
-        self.out.extend(u32::try_from(bytes.len()).map_err(|_| Closed)?.to_be_bytes());
+        let length = u32::try_from(bytes.len()).map_err(|_| Closed)?;
+        self.out.extend(length.to_be_bytes());
         self.out.extend(bytes);
         self.flush()
     }
@@ -175,7 +135,7 @@ mod tests {
     #[test]
     fn replies_that_are_not_read_wait() {
         let (mut daemon, mut control) = pair();
-        let reply = Reply { error: Some("x".repeat(1 << 20)), ..Reply::default() };
+        let reply = "x".repeat(1 << 20);
         control.send(&reply).unwrap();
         assert_eq!(control.interest(), Interest::Both);
         let reader = std::thread::spawn(move || {
@@ -187,6 +147,6 @@ mod tests {
             control.flush().unwrap();
         }
         drop(control);
-        assert_eq!(reader.join().unwrap(), 4 + (1 << 20) + br#"{"error":""}"#.len());
+        assert_eq!(reader.join().unwrap(), 4 + (1 << 20) + br#""""#.len());
     }
 }

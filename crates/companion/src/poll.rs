@@ -1,5 +1,6 @@
 //! What the process waits for.
 
+use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
@@ -13,54 +14,34 @@ const BATCH: usize = 256;
 /// Bits of a token that are the number.
 const NUMBER: u32 = 56;
 
-/// Whose event it is. Numbers are never given twice, so that an event that is late is nobody's.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Token {
-    /// Where daemons connect.
-    Daemons,
-    Control(u64),
-    /// What a container's life hangs on.
-    Until(u64),
-    /// A port of the host's.
-    Port(u64),
-    /// Either end of a connection that is passed on.
-    Stream(u64),
-    /// A container's answers to one sender of datagrams.
-    Flow(u64),
+/// Whose event it is: a kind, and a number that is never given twice, so that an event that is late is nobody's.
+pub trait Token: Copy {
+    /// As the kernel keeps it, by [`pack`].
+    fn encode(self) -> u64;
+    /// From the same.
+    fn decode(bits: u64) -> Self;
 }
 
-impl Token {
-    fn encode(self) -> u64 {
-        let (kind, number) = match self {
-            Self::Daemons => (0, 0),
-            Self::Control(number) => (1, number),
-            Self::Until(number) => (2, number),
-            Self::Port(number) => (3, number),
-            Self::Stream(number) => (4, number),
-            Self::Flow(number) => (5, number),
-        };
-        kind << NUMBER | number
-    }
+/// A kind and a number in one.
+pub const fn pack(kind: u8, number: u64) -> u64 {
+    // Kinds are in the upper byte.
+    (kind as u64) << NUMBER | number
+}
 
-    fn decode(bits: u64) -> Self {
-        let number = bits & ((1 << NUMBER) - 1);
-        match bits >> NUMBER {
-            1 => Self::Control(number),
-            2 => Self::Until(number),
-            3 => Self::Port(number),
-            4 => Self::Stream(number),
-            5 => Self::Flow(number),
-            _ => Self::Daemons,
-        }
-    }
+/// The kind and the number of [`pack`].
+pub const fn unpack(bits: u64) -> (u8, u64) {
+    (bits.to_be_bytes()[0], bits & ((1 << NUMBER) - 1))
 }
 
 /// How somebody wants to hear of what can be read and written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Interest {
+pub enum Interest {
     Nothing,
     /// As long as there is something to read.
     Read,
+    /// As long as there is room to write.
+    Write,
+    Both,
     /// Once for each change: who hears of it goes on until it can go on no more.
     Changes,
 }
@@ -70,37 +51,50 @@ impl Interest {
         match self {
             Self::Nothing => EventFlags::empty(),
             Self::Read => EventFlags::IN,
+            Self::Write => EventFlags::OUT,
+            Self::Both => EventFlags::IN | EventFlags::OUT,
             Self::Changes => EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET,
         }
     }
 }
 
+/// What the process waits for: epoll(7).
 #[derive(Debug)]
-pub(crate) struct Poller {
+pub struct Poller<T> {
     epoll: OwnedFd,
+    token: PhantomData<T>,
 }
 
-impl Poller {
-    pub(crate) fn new() -> Result<Self> {
-        Ok(Self { epoll: epoll::create(CreateFlags::CLOEXEC)? })
+impl<T: Token> Poller<T> {
+    /// # Errors
+    /// At limits.
+    pub fn new() -> Result<Self> {
+        Ok(Self { epoll: epoll::create(CreateFlags::CLOEXEC)?, token: PhantomData })
     }
 
-    pub(crate) fn add(&self, fd: impl AsFd, token: Token, interest: Interest) -> Result<()> {
+    /// # Errors
+    /// At limits; for what cannot be waited for.
+    pub fn add(&self, fd: impl AsFd, token: T, interest: Interest) -> Result<()> {
         epoll::add(&self.epoll, fd, EventData::new_u64(token.encode()), interest.flags())
     }
 
-    pub(crate) fn change(&self, fd: impl AsFd, token: Token, interest: Interest) -> Result<()> {
+    /// # Errors
+    /// `ENOENT` for what was not added.
+    pub fn change(&self, fd: impl AsFd, token: T, interest: Interest) -> Result<()> {
         epoll::modify(&self.epoll, fd, EventData::new_u64(token.encode()), interest.flags())
     }
 
     /// For what another process may still have open: closing it here is not enough.
-    pub(crate) fn remove(&self, fd: impl AsFd) {
+    pub fn remove(&self, fd: impl AsFd) {
         // It was added, or adding it failed.
         let _ = epoll::delete(&self.epoll, fd);
     }
 
     /// Waits until something happens or `until` has come; a token may be for what has gone meanwhile.
-    pub(crate) fn wait(&self, tokens: &mut Vec<Token>, until: Option<Instant>) -> Result<()> {
+    ///
+    /// # Errors
+    /// When the kernel cannot be waited for.
+    pub fn wait(&self, tokens: &mut Vec<T>, until: Option<Instant>) -> Result<()> {
         tokens.clear();
         // Rounded up, or the last part of a millisecond would be spent in a loop.
         let round = |left: Duration| if left.is_zero() { left } else { left + Duration::from_millis(1) };
@@ -108,7 +102,7 @@ impl Poller {
         let left = left.and_then(|left| Timespec::try_from(left).ok());
         let mut events = [MaybeUninit::<epoll::Event>::uninit(); BATCH];
         match epoll::wait(&self.epoll, &mut events, left.as_ref()) {
-            Ok((events, _)) => tokens.extend(events.iter().map(|event| Token::decode(event.data.u64()))),
+            Ok((events, _)) => tokens.extend(events.iter().map(|event| T::decode(event.data.u64()))),
             Err(Errno::INTR) => {}
             Err(errno) => return Err(errno),
         }
@@ -121,17 +115,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tokens_come_back() {
+    fn kinds_and_numbers_come_back() {
         let number = (1 << NUMBER) - 1;
-        for token in [
-            Token::Daemons,
-            Token::Control(number),
-            Token::Until(1),
-            Token::Port(2),
-            Token::Stream(number),
-            Token::Flow(0),
-        ] {
-            assert_eq!(Token::decode(token.encode()), token);
+        for (kind, number) in [(0, 0), (7, number), (255, 1)] {
+            assert_eq!(unpack(pack(kind, number)), (kind, number));
         }
     }
 }
