@@ -1,50 +1,15 @@
-//! The OCI configuration of a RUN: confined as a container is by default, and no more allowed than one. Pure.
+//! The OCI configuration of a RUN: confined as a container is by default, and no more allowed than one. Pure, but for the names of the host's processors.
 
 use std::path::PathBuf;
 
 use oci_spec::runtime::Spec;
 use serde_json::{Map, Value, json};
-use wharf_runtime::CAPABILITIES;
+use wharf_runtime::{CAPABILITIES, docker_defaults};
 use wharf_seccomp::{docker_default_for, to_oci};
 
 use crate::error::{BuildError, Result};
 use crate::identity::Identity;
 use crate::request::{Limits, Ulimit};
-
-/// Docker's default capabilities.
-const CAPABILITIES_KEPT: &[&str] = &[
-    "CAP_CHOWN",
-    "CAP_DAC_OVERRIDE",
-    "CAP_FOWNER",
-    "CAP_FSETID",
-    "CAP_KILL",
-    "CAP_SETGID",
-    "CAP_SETUID",
-    "CAP_SETPCAP",
-    "CAP_NET_BIND_SERVICE",
-    "CAP_NET_RAW",
-    "CAP_SYS_CHROOT",
-    "CAP_MKNOD",
-    "CAP_AUDIT_WRITE",
-    "CAP_SETFCAP",
-];
-
-/// Docker's defaults (moby, `oci/defaults.go`).
-const MASKED: &[&str] = &[
-    "/proc/acpi",
-    "/proc/asound",
-    "/proc/interrupts",
-    "/proc/kcore",
-    "/proc/keys",
-    "/proc/latency_stats",
-    "/proc/sched_debug",
-    "/proc/scsi",
-    "/proc/timer_list",
-    "/proc/timer_stats",
-    "/sys/devices/virtual/powercap",
-    "/sys/firmware",
-];
-const READ_ONLY: &[&str] = &["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
 /// null, zero, full, random, urandom, tty, console, ptmx.
 const DEVICES: &[(u32, u32)] = &[(1, 3), (1, 5), (1, 7), (1, 8), (1, 9), (5, 0), (5, 1), (5, 2)];
@@ -101,7 +66,8 @@ pub(crate) enum MountSource {
 /// # Errors
 /// For limits that cannot be expressed.
 pub(crate) fn spec(command: &Command<'_>) -> Result<Spec> {
-    let bounding: Vec<&str> = CAPABILITIES_KEPT.iter().copied().filter(|name| held(name, command.bounding)).collect();
+    let bounding: Vec<&str> =
+        docker_defaults::CAPABILITIES.iter().copied().filter(|name| held(name, command.bounding)).collect();
     // A user other than root has its capabilities only in the bounding set, as in Docker.
     let effective = if command.identity.uid == 0 { bounding.clone() } else { Vec::new() };
     let mut namespaces = vec![json!({ "type": "mount" }), json!({ "type": "uts" }), json!({ "type": "ipc" })];
@@ -141,8 +107,8 @@ pub(crate) fn spec(command: &Command<'_>) -> Result<Spec> {
             "namespaces": namespaces,
             "cgroupsPath": command.cgroup,
             "resources": resources(command.limits),
-            "maskedPaths": MASKED,
-            "readonlyPaths": READ_ONLY,
+            "maskedPaths": docker_defaults::masked(),
+            "readonlyPaths": docker_defaults::READ_ONLY,
             "sysctl": sysctl,
             "seccomp": to_oci(&docker_default_for(command.architecture, &bounding)),
             "rootfsPropagation": "rprivate",

@@ -5,31 +5,13 @@ use std::path::Path;
 
 use oci_spec::runtime::{Process, Spec};
 use serde_json::{Value, json};
-use wharf_runtime::CAPABILITIES;
+use wharf_runtime::{CAPABILITIES, docker_defaults};
 
 use crate::error::{EngineError, Result};
 use crate::record::{Container, MountPoint};
 use crate::spec::{BindOptions, Config, ExecConfig, HostConfig};
 use crate::user::Identity;
 use crate::{devices, mounts, resources, secrets, security, sysctl};
-
-/// Docker's default capabilities, in the order of their numbers.
-const DEFAULT_CAPABILITIES: &[&str] = &[
-    "CAP_CHOWN",
-    "CAP_DAC_OVERRIDE",
-    "CAP_FOWNER",
-    "CAP_FSETID",
-    "CAP_KILL",
-    "CAP_SETGID",
-    "CAP_SETUID",
-    "CAP_SETPCAP",
-    "CAP_NET_BIND_SERVICE",
-    "CAP_NET_RAW",
-    "CAP_SYS_CHROOT",
-    "CAP_MKNOD",
-    "CAP_AUDIT_WRITE",
-    "CAP_SETFCAP",
-];
 
 /// What the host adds to a record to make a bundle of it.
 #[derive(Debug)]
@@ -238,7 +220,7 @@ pub fn capabilities(host: &HostConfig, bounding: u64) -> Result<Vec<String>> {
         } else if all(&drop) {
             false
         } else {
-            DEFAULT_CAPABILITIES.contains(name)
+            docker_defaults::CAPABILITIES.contains(name)
         };
         host.privileged || asked || (base && !dropped)
     };

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use wharf_image::{ImageRecord, Keep};
+use wharf_runtime::docker_defaults;
 
 use crate::check::check;
 use crate::discarded::{self, Kernel};
@@ -313,12 +314,11 @@ impl Engine {
             host.masked_paths = Some(Vec::new());
             host.readonly_paths = Some(Vec::new());
         }
-        let paths = |list: &[&str]| -> Vec<String> { list.iter().map(|p| (*p).to_owned()).collect() };
         if host.masked_paths.is_none() {
-            host.masked_paths = Some([paths(MASKED), thermal_throttle()].concat());
+            host.masked_paths = Some(docker_defaults::masked());
         }
         if host.readonly_paths.is_none() {
-            host.readonly_paths = Some(paths(READ_ONLY));
+            host.readonly_paths = Some(docker_defaults::READ_ONLY.iter().map(|path| (*path).to_owned()).collect());
         }
         if config.stop_signal.as_deref() == Some("") {
             config.stop_signal = None;
@@ -399,35 +399,6 @@ impl Drop for Draft<'_> {
             let _ = wharf_rooted_path::remove_dir_all(self.dir);
         }
     }
-}
-
-/// moby, `oci/defaults.go`.
-pub(crate) const MASKED: &[&str] = &[
-    "/proc/acpi",
-    "/proc/asound",
-    "/proc/interrupts",
-    "/proc/kcore",
-    "/proc/keys",
-    "/proc/latency_stats",
-    "/proc/sched_debug",
-    "/proc/scsi",
-    "/proc/timer_list",
-    "/proc/timer_stats",
-    "/sys/devices/virtual/powercap",
-    "/sys/firmware",
-];
-pub(crate) const READ_ONLY: &[&str] = &["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
-
-/// What tells of each processor's heat, and so of what others do (moby, `oci/defaults.go`).
-fn thermal_throttle() -> Vec<String> {
-    let all = std::fs::read_dir("/sys/devices/system/cpu").into_iter().flatten().flatten();
-    let mut all: Vec<String> = all
-        .map(|entry| entry.path().join("thermal_throttle"))
-        .filter(|path| path.exists())
-        .map(|path| path.to_string_lossy().into_owned())
-        .collect();
-    all.sort();
-    all
 }
 
 fn host_name() -> String {

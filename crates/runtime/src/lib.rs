@@ -30,6 +30,7 @@ mod child;
 mod copy_up;
 mod create;
 mod devices;
+pub mod docker_defaults;
 mod enter;
 mod entering;
 mod error;
