@@ -6,6 +6,7 @@ mod build;
 mod build_inputs;
 mod build_results;
 mod check;
+mod cli_plugins;
 mod clients;
 mod copy;
 mod disk;
