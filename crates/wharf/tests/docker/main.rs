@@ -40,6 +40,7 @@ mod ship;
 mod state;
 mod store;
 mod survive;
+mod take_over;
 mod tcp;
 mod terminal;
 mod token_server;
