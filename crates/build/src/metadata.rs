@@ -100,6 +100,10 @@ pub(crate) fn apply(
             config.user.clone_from(user);
             format!("USER {user}")
         }
+        Instruction::Volume(list) if list.iter().any(String::is_empty) => {
+            // It was a variable.
+            return Err(BuildError::invalid("VOLUME specified can not be an empty string"));
+        }
         Instruction::Volume(list) => {
             for path in list {
                 config.volumes.get_or_insert_default().insert(path.clone(), Default::default());

@@ -29,31 +29,35 @@ pub(crate) fn dispatch(program: &str, words: Vec<String>) -> u8 {
 }
 
 fn understand(program: &str, words: Vec<String>) -> Result<u8, Failure> {
-    let globals = match parse::parse(GLOBALS, false, &words) {
+    let all = words;
+    let globals = match parse::parse(GLOBALS, false, &all) {
         Ok(matches) => matches,
         Err(error) => return Err(misused(&error, &format!("{program} [OPTIONS] COMMAND [ARG...]"), program)),
     };
     let app = App::new(program, Globals::of(&globals));
-    if globals.help {
+    check_level(globals.text("log-level"))?;
+    let mut words = globals.arguments.clone();
+    let Some(first) = words.first().cloned() else {
         if globals.help_by_letter {
             eprintln!("{OLD_HELP}");
         }
-        app.print(&root_help(program))?;
-        return Ok(0);
-    }
-    check_level(globals.text("log-level"))?;
-    if globals.on("version") {
-        app.say(&version_line(program))?;
-        return Ok(0);
-    }
-    let words = globals.arguments;
-    let Some((first, rest)) = words.split_first() else {
-        app.print(&root_help(program))?;
+        if globals.on("version") && !globals.help {
+            app.say(&version_line(program))?;
+            return Ok(0);
+        }
+        app.print(&root_help(&app))?;
         return Ok(0);
     };
+    words.remove(0);
+    let first = first.as_str();
     if first == "help" {
-        return explain(&app, rest);
+        return explain(&app, &words, &all);
     }
+    // Asked for before the command, help is the command's all the same.
+    if globals.help {
+        words.insert(0, if globals.help_by_letter { "-h" } else { "--help" }.to_owned());
+    }
+    let rest = words.as_slice();
     if let Some(entry) = find("", first) {
         return run(&app, entry, rest);
     }
@@ -61,13 +65,30 @@ fn understand(program: &str, words: Vec<String>) -> Result<u8, Failure> {
         return in_group(&app, first, rest);
     }
     if let Some(path) = plugins::find(&app, first) {
-        return plugins::exec(&app, &path, &words);
+        return plugins::exec(&app, &path, &all);
     }
     // Docker's plugin for builds: without one its commands are ours, as far as we have them.
     if first == "buildx" {
         return in_group(&app, "builder", rest);
     }
+    if let Some(word) = asks_for_help(rest) {
+        if word == "-h" {
+            app.say(OLD_HELP)?;
+        }
+        app.print(&root_help(&app))?;
+        return Ok(0);
+    }
+    if globals.on("version") {
+        app.say(&version_line(program))?;
+        return Ok(0);
+    }
     Err(unknown(program, first))
+}
+
+/// The word among those of a command that does not exist by which help is asked for.
+fn asks_for_help(words: &[String]) -> Option<&str> {
+    let options = words.iter().take_while(|word| *word != "--");
+    options.map(String::as_str).find(|word| matches!(*word, "-h" | "--help"))
 }
 
 fn in_group(app: &App, group: &str, words: &[String]) -> Result<u8, Failure> {
@@ -78,15 +99,26 @@ fn in_group(app: &App, group: &str, words: &[String]) -> Result<u8, Failure> {
         }
     };
     let text = help::group(&app.program, group);
-    if matches.help {
-        return show_help(app, &matches, &text);
-    }
     let Some((name, rest)) = matches.arguments.split_first() else {
+        if matches.help {
+            return show_help(app, &matches, &text);
+        }
         eprint!("{text}");
         return Ok(0);
     };
     match find(group, name) {
+        Some(entry) if matches.help => {
+            let help = help::command(&app.program, entry, width());
+            show_help(app, &matches, &help)
+        }
         Some(entry) => run(app, entry, rest),
+        None if matches.help => show_help(app, &matches, &text),
+        None if asks_for_help(rest).is_some() => {
+            let by_letter = asks_for_help(rest) == Some("-h");
+            by_letter.then(|| app.say(OLD_HELP)).transpose()?;
+            app.print(&text)?;
+            Ok(0)
+        }
         None => {
             let path = format!("{} {group}", app.program);
             let names = TREE.iter().filter(|entry| entry.group == group).map(|entry| entry.name);
@@ -143,20 +175,26 @@ pub(crate) fn find(group: &str, name: &str) -> Option<&'static Entry> {
     TREE.iter().find(|entry| entry.group == group && (entry.name == name || entry.aliases.contains(&name)))
 }
 
-fn explain(app: &App, words: &[String]) -> Result<u8, Failure> {
+/// `all`: the words with the global flags, for a plugin, which has help of its own.
+fn explain(app: &App, words: &[String], all: &[String]) -> Result<u8, Failure> {
+    let no_topic = |words: &[String]| Err(Failure::new(format!("unknown help topic: {}", words.join(" "))));
     let text = match words {
-        [] => root_help(&app.program),
-        [name] if GROUPS.iter().any(|group| group.name == name) => help::group(&app.program, name),
-        [name] => match find("", name) {
-            Some(entry) => help::command(&app.program, entry, width()),
-            None => return Err(Failure::new(format!("unknown help topic: {name}"))),
+        [] => root_help(app),
+        [group, rest @ ..] if GROUPS.iter().any(|known| known.name == group) => match rest {
+            [] => help::group(&app.program, group),
+            [name, rest @ ..] => match find(group, name) {
+                Some(entry) if rest.is_empty() => help::command(&app.program, entry, width()),
+                Some(_) => return no_topic(rest),
+                None => return no_topic(&words[1..]),
+            },
         },
-        [command, extra, ..] if find("", command).is_some() => {
-            return Err(Failure::new(format!("unknown help topic: {extra}")));
-        }
-        [group, name, ..] => match find(group, name) {
-            Some(entry) => help::command(&app.program, entry, width()),
-            None => return Err(Failure::new(format!("unknown help topic: {group} {name}"))),
+        [name, rest @ ..] => match find("", name) {
+            Some(entry) if rest.is_empty() => help::command(&app.program, entry, width()),
+            Some(_) => return no_topic(rest),
+            None => match plugins::find(app, name) {
+                Some(path) => return plugins::exec(app, &path, all),
+                None => return no_topic(words),
+            },
         },
     };
     app.print(&text)?;
@@ -183,6 +221,10 @@ fn run(app: &App, entry: &'static Entry, words: &[String]) -> Result<u8, Failure
             app.program
         )));
     }
+    if app.globals.hosts.len() > 1 {
+        // Also where the command would not ask an engine.
+        app.endpoint()?;
+    }
     run_command(app, command.run, &matches)
 }
 
@@ -201,7 +243,7 @@ fn version_line(program: &str) -> String {
     }
 }
 
-fn root_help(program: &str) -> String {
+fn root_help(app: &App) -> String {
     let dir = config::default_dir().display().to_string();
     let globals: Vec<Flag> = GLOBALS
         .iter()
@@ -217,7 +259,7 @@ fn root_help(program: &str) -> String {
             flag.default(String::leak(default))
         })
         .collect();
-    help::root(program, &globals, width())
+    help::root(&app.program, &globals, &plugins::all(app), width())
 }
 
 /// The columns that help may use.

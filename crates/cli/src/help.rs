@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use crate::command::{Command, Entry, Section};
 use crate::commands::{GROUPS, TREE};
 use crate::flag::{Flag, Shape};
+use crate::plugins::Plugin;
 
 /// The usage line of a command: `docker container ls [OPTIONS]`.
 pub(crate) fn usage_line(program: &str, entry: &Entry) -> String {
@@ -68,7 +69,7 @@ const OWN: [(&str, &str); 3] = [
 ];
 
 /// The help of the program.
-pub(crate) fn root(program: &str, globals: &[Flag], width: usize) -> String {
+pub(crate) fn root(program: &str, globals: &[Flag], plugins: &[Plugin], width: usize) -> String {
     let mut text = format!("Usage:  {program} [OPTIONS] COMMAND\n\nA self-sufficient runtime for containers\n");
     let mut common: Vec<_> = top().filter(|entry| entry.section != Section::Other).collect();
     common.sort_by_key(|entry| match entry.section {
@@ -77,12 +78,26 @@ pub(crate) fn root(program: &str, globals: &[Flag], width: usize) -> String {
     });
     let mut other: Vec<_> = top().filter(|entry| entry.section == Section::Other).collect();
     other.sort_by_key(|entry| entry.name);
-    section(&mut text, "Common Commands", common.into_iter().map(|entry| (entry.name, entry.command.about)));
-    let groups = GROUPS.iter().filter(|group| !group.hidden);
-    section(&mut text, "Management Commands", groups.map(|group| (group.name, group.about)));
-    section(&mut text, "Commands", other.into_iter().map(|entry| (entry.name, entry.command.about)));
+    let column = plugins.iter().map(|plugin| plugin.name.len()).max().unwrap_or(0).max(COLUMN);
+    let groups = GROUPS.iter().filter(|group| !group.hidden).map(|group| (group.name.to_owned(), group.about));
+    // A plugin's star takes the blank behind the name, as Docker's does.
+    let valid = plugins.iter().filter_map(|plugin| {
+        let about = plugin.metadata.as_ref().ok()?.short_description.as_str();
+        Some((format!("{}*", plugin.name), about))
+    });
+    let mut groups: Vec<_> = groups.chain(valid).collect();
+    groups.sort_by(|one, other| one.0.trim_end_matches('*').cmp(other.0.trim_end_matches('*')));
+    let invalid = plugins.iter().filter_map(|plugin| Some((&plugin.name, plugin.metadata.as_ref().err()?)));
+    let invalid: Vec<_> = invalid.map(|(name, reason)| (name.as_str(), reason.as_str())).collect();
+    let about = |entry: &'static Entry| (entry.name, entry.command.about);
+    section(&mut text, column, "Common Commands", common.into_iter().map(about));
+    section(&mut text, column, "Management Commands", groups.iter().map(|(name, about)| (name.as_str(), *about)));
+    section(&mut text, column, "Commands", other.into_iter().map(about));
     if program != "docker" {
-        section(&mut text, "Wharf Commands", OWN.into_iter());
+        section(&mut text, column, "Wharf Commands", OWN.into_iter());
+    }
+    if !invalid.is_empty() {
+        section(&mut text, column, "Invalid Plugins", invalid.into_iter());
     }
     text.push_str("\nGlobal Options:\n");
     let shown: Vec<&Flag> = globals.iter().filter(|flag| !flag.hidden).collect();
@@ -98,10 +113,16 @@ fn top() -> impl Iterator<Item = &'static Entry> {
     TREE.iter().filter(|entry| entry.group.is_empty() && !entry.hidden)
 }
 
-fn section<'a>(text: &mut String, title: &str, rows: impl Iterator<Item = (&'a str, &'a str)>) {
+/// The least width of the column of names.
+const COLUMN: usize = 11;
+
+fn section<'a>(text: &mut String, column: usize, title: &str, rows: impl Iterator<Item = (&'a str, &'a str)>) {
     let _ = write!(text, "\n{title}:\n");
     for (name, about) in rows {
-        let _ = writeln!(text, "  {name:<11} {about}");
+        let name = format!("{name:<column$} ");
+        // Where a star stands in the blank's place there is none.
+        let name = if name.ends_with("* ") { name.trim_end() } else { name.as_str() };
+        let _ = writeln!(text, "  {name}{about}");
     }
 }
 

@@ -95,6 +95,7 @@ pub(crate) fn command() -> Command {
             "remove-networks-on-exit",
             "Remove the networks' bridges and rules when the daemon is told to stop",
         ))
+        .arg(switch("take-over", "Take the place of the daemon that has the data root: a live upgrade"))
         // dockerd's, known for its answer.
         .arg(value("userns-remap", "Not supported: give each container --userns auto").hide(true))
         .arg(

@@ -57,14 +57,52 @@ const MOST_BY_TCP: usize = 512;
 /// Prometheus comes every few seconds.
 const MOST_FOR_METRICS: usize = 16;
 
-/// A socket's file, which goes with it.
+/// A socket's file, which goes with it, unless the name is another's by then.
 #[derive(Debug)]
-pub(crate) struct SocketFile(PathBuf);
+pub(crate) struct SocketFile {
+    path: PathBuf,
+    inode: Option<(u64, u64)>,
+}
+
+impl SocketFile {
+    fn new(path: &Path) -> Self {
+        Self { path: path.to_owned(), inode: Self::inode(path) }
+    }
+
+    fn inode(path: &Path) -> Option<(u64, u64)> {
+        let found = std::fs::symlink_metadata(path).ok()?;
+        Some((std::os::unix::fs::MetadataExt::dev(&found), std::os::unix::fs::MetadataExt::ino(&found)))
+    }
+}
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.0);
+        if Self::inode(&self.path) == self.inode {
+            let _ = std::fs::remove_file(&self.path);
+        }
     }
+}
+
+/// Unix sockets that have another daemon's names already; see [`crate::take_over`].
+pub(crate) type Early = Vec<(std::os::unix::net::UnixListener, SocketFile)>;
+
+/// Takes the names of the unix sockets: who comes from now on waits until this daemon is ready.
+///
+/// # Errors
+/// The message for the user; the names are then still the other's, up to the one that was the matter.
+pub(crate) fn early(places: &[Place], owner: &str) -> Result<Early, String> {
+    let mut sockets = Vec::new();
+    for place in places {
+        let Place::Unix(path) = place else { continue };
+        let mut beside = path.clone().into_os_string();
+        beside.push(".new");
+        let beside = PathBuf::from(beside);
+        let _ = std::fs::remove_file(&beside);
+        let socket = bind(&beside, owner)?;
+        std::fs::rename(&beside, path).map_err(|e| format!("cannot take over {}: {e}", path.display()))?;
+        sockets.push((socket, SocketFile::new(path)));
+    }
+    Ok(sockets)
 }
 
 /// Somebody who has come.
@@ -77,6 +115,7 @@ impl Listener {
     /// Where clients find it.
     pub(crate) fn address(&self) -> String {
         match self {
+            Self::Unix { _file: Some(file), .. } => format!("unix://{}", file.path.display()),
             Self::Unix { socket, .. } => {
                 let path =
                     socket.local_addr().ok().and_then(|at| at.as_pathname().map(|path| path.display().to_string()));
@@ -184,13 +223,13 @@ pub(crate) fn for_metrics(address: &str) -> Result<Listener, String> {
     }
 }
 
-/// Listens at a place. A unix socket belongs to the group `owner`, if there is one.
+/// Listens at a place. A unix socket belongs to the group `owner`, if there is one; it may be one of `early`.
 ///
 /// # Errors
 /// The message for the user.
-pub(crate) fn listen(place: &Place, owner: &str, tcp: &TcpPolicy) -> Result<Vec<Listener>, String> {
+pub(crate) fn listen(place: &Place, owner: &str, tcp: &TcpPolicy, early: &mut Early) -> Result<Vec<Listener>, String> {
     match place {
-        Place::Unix(path) => Ok(vec![unix(path, owner)?]),
+        Place::Unix(path) => Ok(vec![unix(path, owner, early)?]),
         Place::Tcp(host, port) => Ok(vec![by_tcp(host, *port, tcp)?]),
         Place::Passed(which) => activation::listeners(which.as_deref(), tcp),
     }
@@ -223,24 +262,36 @@ pub(crate) fn tcp_listener(socket: std::net::TcpListener, tcp: &TcpPolicy) -> io
     Ok(Listener::Tcp(TcpListener::from_std(socket)?, tls))
 }
 
-fn unix(path: &Path, owner: &str) -> Result<Listener, String> {
+fn unix(path: &Path, owner: &str, early: &mut Early) -> Result<Listener, String> {
+    let (socket, file) = match early.iter().position(|(_, file)| file.path == path) {
+        Some(at) => early.swap_remove(at),
+        None => {
+            clear(path)?;
+            let socket = bind(path, owner)?;
+            (socket, SocketFile::new(path))
+        }
+    };
+    let made = socket.set_nonblocking(true).and_then(|()| UnixListener::from_std(socket));
+    let socket = made.map_err(|e| format!("cannot listen on {}: {e}", path.display()))?;
+    Ok(Listener::Unix { socket, _file: Some(file) })
+}
+
+fn bind(path: &Path, owner: &str) -> Result<std::os::unix::net::UnixListener, String> {
     if let Some(parent) = path.parent() {
         std::fs::create_dir_all(parent).map_err(|e| format!("cannot make {}: {e}", parent.display()))?;
     }
-    clear(path)?;
     // Made unreachable, and opened to the group only when it belongs to it.
     let before = rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o177));
-    let bound = UnixListener::bind(path);
+    let bound = std::os::unix::net::UnixListener::bind(path);
     rustix::process::umask(before);
     let socket = bound.map_err(|e| format!("cannot listen on {}: {e}", path.display()))?;
-    let file = SocketFile(path.to_owned());
     if let Some(id) = group::id(owner) {
         std::os::unix::fs::chown(path, None, Some(id))
             .map_err(|e| format!("cannot give {} to group {owner}: {e}", path.display()))?;
     }
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660))
         .map_err(|e| format!("cannot open {} to its group: {e}", path.display()))?;
-    Ok(Listener::Unix { socket, _file: Some(file) })
+    Ok(socket)
 }
 
 /// Removes what a daemon that was killed has left; a socket that answers is another's.

@@ -78,6 +78,7 @@ pub(crate) struct Options {
     pub(crate) log_json: bool,
     pub(crate) shutdown_timeout: i64,
     pub(crate) remove_networks: bool,
+    pub(crate) take_over: bool,
     /// `None`: images where the kernel mounts them from the data root, else directories.
     pub(crate) layers: Option<Storage>,
 }
@@ -361,6 +362,7 @@ fn join(given: &ArgMatches, file: File) -> Result<Options, String> {
         log_json,
         shutdown_timeout: given.get_one::<i64>("shutdown-timeout").copied().or(file.shutdown_timeout).unwrap_or(15),
         remove_networks: switch("remove-networks-on-exit", None, false),
+        take_over: switch("take-over", None, false),
         layers,
     })
 }

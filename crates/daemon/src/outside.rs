@@ -59,6 +59,10 @@ pub(crate) fn source(engine: Engine, networks: Networks) -> NetworkSource {
     Arc::new(move |id: &str, name: &str| {
         let fail = |e: wharf_network::NetworkError| io::Error::other(wharf_report::chain(&e));
         let name = if matches!(name, "" | "default") { "bridge" } else { name };
+        if let Some(of) = name.strip_prefix("container:") {
+            let (namespace, resolv_conf) = engine.network_of(of).map_err(|e| io::Error::other(e.message))?;
+            return Ok(StepNetwork { namespace, resolv_conf, addresses: Vec::new(), guard: Box::new(()) });
+        }
         let namespace = networks.namespace().map_err(fail)?;
         if name == "none" {
             let (resolv_conf, addresses) = (String::new(), Vec::new());

@@ -27,12 +27,13 @@ use wharf_reference::Digest;
 use wharf_report::chain;
 use wharf_server::Api;
 use wharf_snapshot::Layers;
-use wharf_store::Store;
+use wharf_store::{Store, StoreError};
 use wharf_volume::{Plugins, Volumes};
 
-use crate::listen::{Accepted, Listener, Place, TcpPolicy, for_metrics, listen, names, place};
+use crate::listen::{self, Accepted, Early, Listener, Place, TcpPolicy, for_metrics, listen, names, place};
 use crate::options::Options;
 use crate::reload::{Reload, SetLevel, filter};
+use crate::take_over::{MAKE_WAY, Running};
 use crate::tls::Tls;
 use crate::{activation, budget, exec_root, id_range, outside};
 
@@ -62,8 +63,18 @@ pub(crate) fn run(args: &[OsString], options: Options) -> Result<(), String> {
             .create(dir)
             .map_err(|e| format!("cannot make {}: {e}", dir.display()))?;
     }
+    let mut early = Vec::new();
+    if options.take_over
+        && let Some(running) = Running::of(&options.data_root)?
+    {
+        early = listen::early(&places, &options.group)?;
+        running.make_way()?;
+    }
     // Before anything else of this root is touched: its lock is what keeps two daemons apart.
-    let store = Store::open(&options.data_root).map_err(|e| chain(&e))?;
+    let store = Store::open(&options.data_root).map_err(|error| match error {
+        StoreError::InUse { .. } => format!("{}; --take-over puts this daemon in its place", chain(&error)),
+        _ => chain(&error),
+    })?;
     // And this one's keeps apart two that have roots of their own, and would sweep away each other's monitors.
     let _exec_root = exec_root::lock(&options.exec_root)?;
     // While this process has one thread.
@@ -72,10 +83,10 @@ pub(crate) fn run(args: &[OsString], options: Options) -> Result<(), String> {
     raise_files();
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|e| format!("cannot start: {e}"))?;
-    let done = runtime.block_on(serve(&options, &places, &tcp, reload, store, Arc::new(spawner)));
+    let done = runtime.block_on(serve(&options, &places, (&tcp, early), reload, store, Arc::new(spawner)));
     runtime.shutdown_timeout(Duration::from_secs(1));
     match done? {
-        End::Told => Ok(()),
+        End::Told | End::MadeWay => Ok(()),
         End::NoSpawner => Err(again()),
     }
 }
@@ -93,6 +104,8 @@ fn raise_files() {
 enum End {
     /// By a signal.
     Told,
+    /// For another that takes its place.
+    MadeWay,
     /// The process that makes monitors was killed, and a process with threads cannot make it again.
     NoSpawner,
 }
@@ -110,7 +123,7 @@ fn again() -> String {
 async fn serve(
     options: &Options,
     places: &[Place],
-    tcp: &TcpPolicy,
+    (tcp, mut early): (&TcpPolicy, Early),
     reload: Reload,
     store: Store,
     spawner: Arc<Spawner>,
@@ -168,7 +181,7 @@ async fn serve(
     let is_open = options.insecure_tcp && options.tls.as_ref().is_none_or(|files| files.ca.is_none());
     let for_all = is_open.then(|| api.clone().open_to_all(names(places, &options.tcp_names)));
     for place in places {
-        listeners.extend(listen(place, &options.group, tcp)?.into_iter().map(|listener| {
+        listeners.extend(listen(place, &options.group, tcp, &mut early)?.into_iter().map(|listener| {
             let by_tcp = for_all.as_ref().filter(|_| matches!(listener, Listener::Tcp(..)));
             (listener, by_tcp.unwrap_or(&api).clone())
         }));
@@ -195,7 +208,7 @@ async fn serve(
     });
     let end = accept(listeners, gone, hup, || reload.now(&engine, &registry)).await?;
     engine.leave().await.map_err(|e| e.to_string())?;
-    if matches!(end, End::NoSpawner) {
+    if matches!(end, End::NoSpawner | End::MadeWay) {
         return Ok(end);
     }
     engine.leave_groups();
@@ -251,6 +264,8 @@ async fn accept(
 ) -> Result<End, String> {
     let mut term = signal(SignalKind::terminate()).map_err(|e| e.to_string())?;
     let mut int = signal(SignalKind::interrupt()).map_err(|e| e.to_string())?;
+    let make_way = SignalKind::from_raw(MAKE_WAY.as_raw());
+    let mut make_way = signal(make_way).map_err(|e| e.to_string())?;
     let mut accepting = JoinSet::new();
     for (listener, api) in listeners {
         accepting.spawn(async move {
@@ -292,6 +307,7 @@ async fn accept(
         tokio::select! {
             _ = term.recv() => break End::Told,
             _ = int.recv() => break End::Told,
+            _ = make_way.recv() => break End::MadeWay,
             Ok(()) = &mut spawner => break End::NoSpawner,
             Some(()) = hup.recv() => reload(),
         }
@@ -456,6 +472,10 @@ impl<'a> PidFile<'a> {
 
 impl Drop for PidFile<'_> {
     fn drop(&mut self) {
-        let _ = std::fs::remove_file(self.0);
+        // It may be that of the next one by now.
+        let own = std::process::id().to_string();
+        if std::fs::read_to_string(self.0).is_ok_and(|text| text.trim() == own) {
+            let _ = std::fs::remove_file(self.0);
+        }
     }
 }

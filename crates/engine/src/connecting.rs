@@ -29,6 +29,22 @@ pub(crate) struct Network {
 }
 
 impl Engine {
+    /// A running container's network namespace, and its `/etc/resolv.conf`: for a build's command that joins it.
+    ///
+    /// # Errors
+    /// `NotFound`; `Conflict` when it does not run.
+    pub fn network_of(&self, container: &str) -> Result<(OwnedFd, String)> {
+        let container = self.inspect(container)?;
+        let namespace = Process::of(&container)?.namespace("net").map_err(|mut error| {
+            error.message = format!("joining network namespace of container: {}", error.message);
+            error
+        })?;
+        // There is none where the host's network and files are used.
+        let own = std::fs::read_to_string(self.dir(&container.id).join("resolv.conf"));
+        let resolv_conf = own.unwrap_or_else(|_| self.resolv_conf(&container).render(false));
+        Ok((namespace, resolv_conf))
+    }
+
     /// The namespace with all endpoints in it and all ports published; or what is joined instead.
     #[allow(clippy::type_complexity)]
     pub(crate) fn prepare_network(

@@ -107,7 +107,10 @@ impl Engine {
         })
         .await?;
         let CreateRequest { mut config, host_config: mut host, networking_config, secrets: contents } = request;
+        let publishes = host.publish_all_ports || host.port_bindings.as_ref().is_some_and(|all| !all.is_empty());
+        // A published port is exposed by the client, and what is said is of the publishing.
         if host.network_mode.starts_with("container:")
+            && !publishes
             && config.exposed_ports.as_ref().is_some_and(|all| !all.is_empty())
         {
             return Err(EngineError::invalid("conflicting options: port exposing and the container type network mode"));

@@ -164,6 +164,8 @@ impl Engine {
 
     async fn exec_start_now(&self, id: &str, detach: bool, size: Option<(u16, u16)>) -> Result<Option<UnixStream>> {
         let exec = self.inner.execs.find(id)?;
+        // Refused for what may change, it can still be run when that has changed.
+        self.exec_can_run(&lock(&exec.record).container.clone())?;
         {
             let mut started = lock(&exec.started);
             if *started {
@@ -173,6 +175,22 @@ impl Engine {
         }
         let launched = self.exec_launch(&exec, detach, size).await;
         launched.inspect_err(|error| exec.fail(error))
+    }
+
+    /// Whether something can be run in the container now.
+    ///
+    /// # Errors
+    /// `Conflict` when it does not run, or is paused.
+    pub fn exec_can_run(&self, container: &str) -> Result<()> {
+        let container = self.inner.slots.find(container)?.record();
+        match container.state.status {
+            Status::Running => Ok(()),
+            Status::Paused => Err(EngineError::conflict(format!(
+                "Container {} is paused, unpause the container before exec",
+                container.id
+            ))),
+            _ => Err(EngineError::conflict(format!("Container {} is not running", container.id))),
+        }
     }
 
     /// An exec whose turn it is. The caller notes a failure.

@@ -203,7 +203,7 @@ impl Engine {
         Ok(())
     }
 
-    /// Tells a container's terminal its size.
+    /// Tells a container's terminal its size; without a terminal it is an event all the same.
     ///
     /// # Errors
     /// `Conflict` when it does not run.
@@ -215,9 +215,11 @@ impl Engine {
                 slot.id
             )));
         }
-        let dir = self.exec_dir(&slot.id);
-        blocking(move || {
-            client::resize(&dir, rows, columns).map_err(|e| EngineError::from_source("cannot resize the terminal", &e))
+        let (dir, has_terminal) = (self.exec_dir(&slot.id), slot.record().config.tty);
+        blocking(move || match has_terminal {
+            true => client::resize(&dir, rows, columns)
+                .map_err(|e| EngineError::from_source("cannot resize the terminal", &e)),
+            false => Ok(()),
         })
         .await?;
         let size = [("height", rows.to_string()), ("width", columns.to_string())];

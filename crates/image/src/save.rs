@@ -1,6 +1,6 @@
 //! Images as one archive: what `docker save` has written since version 25, a Docker archive that is an OCI layout too.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{self, Write};
 
@@ -29,6 +29,7 @@ impl Images {
         archive.writer.directory("blobs")?;
         archive.writer.directory("blobs/sha256")?;
         let mut docker = Vec::new();
+        let mut repositories = BTreeMap::<String, BTreeMap<String, String>>::new();
         let mut index = Vec::new();
         for Chosen { images, tags } in &chosen {
             let mut below = Vec::new();
@@ -53,6 +54,11 @@ impl Images {
             // Older readers know one platform of a name, the first.
             let Some(first) = images.first() else { continue };
             let tags: Vec<String> = tags.iter().map(|tag| familiar(tag)).collect();
+            for (name, tag) in tags.iter().filter_map(|name| name.rsplit_once(':')) {
+                if let Some(top) = first.diff_ids.last() {
+                    repositories.entry(name.to_owned()).or_default().insert(tag.to_owned(), top.hex().to_owned());
+                }
+            }
             docker.push(json!({
                 "Config": path(&first.id),
                 "RepoTags": if tags.is_empty() { Value::Null } else { json!(tags) },
@@ -63,6 +69,10 @@ impl Images {
         archive.file("index.json", index.to_string().as_bytes())?;
         archive.file("manifest.json", json!(docker).to_string().as_bytes())?;
         archive.file("oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#)?;
+        if !repositories.is_empty() {
+            // What Docker had before `manifest.json`, and still writes: the topmost layer of each name.
+            archive.file("repositories", json!(repositories).to_string().as_bytes())?;
+        }
         Ok(archive.writer.finish()?)
     }
 

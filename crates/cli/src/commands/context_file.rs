@@ -143,12 +143,21 @@ fn unpack(bytes: &[u8]) -> Outcome<(Json, BTreeMap<&'static str, Vec<u8>>)> {
         } else if let Some(file) = MATERIAL.iter().find(|file| path == format!("tls/docker/{file}")) {
             reader.read_to_end(&mut content)?;
             material.insert(*file, content);
-        } else if path.starts_with("tls/") {
+        } else if let Some(file) = path.strip_prefix("tls/")
+            && !is_of_endpoint(file)
+        {
             return Err(format!("invalid context: unexpected file {path}").into());
         }
+        // Of other endpoints than Docker's, which older versions wrote, there is nobody to use them.
     }
     let meta = meta.ok_or_else(|| Failure::new("invalid context: no metadata found".to_owned()))?;
     Ok((meta, material))
+}
+
+/// Whether it is `ENDPOINT/FILE`.
+fn is_of_endpoint(path: &str) -> bool {
+    let plain = |part: &str| !matches!(part, "" | "." | "..");
+    path.split_once('/').is_some_and(|(endpoint, file)| plain(endpoint) && plain(file) && !file.contains('/'))
 }
 
 #[cfg(test)]
@@ -162,5 +171,7 @@ mod tests {
         assert_eq!((meta["Name"].as_str(), &material["ca.pem"]), (Some("x"), &vec![1]));
         assert!(unpack(&pack(&files[1..]).unwrap()).is_err());
         assert!(unpack(&pack(&[("tls/docker/../x".to_owned(), vec![1])]).unwrap()).is_err());
+        let of_another = [files[0].clone(), ("tls/kubernetes/ca.pem".to_owned(), vec![1])];
+        assert!(unpack(&pack(&of_another).unwrap()).unwrap().1.is_empty());
     }
 }

@@ -136,11 +136,6 @@ pub(super) async fn update(mut call: Call, id: &str) -> Result {
 
 pub(super) async fn resize(call: Call, id: &str) -> Result {
     let (rows, columns) = size(&call)?;
-    let container = call.api.engine.inspect(id)?;
-    // Without a terminal there is nothing to tell.
-    if container.state.status.is_active() && !container.config.tty {
-        return Ok(empty(StatusCode::OK));
-    }
     call.api.engine.resize(id, rows, columns).await?;
     Ok(empty(StatusCode::OK))
 }

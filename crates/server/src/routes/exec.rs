@@ -6,7 +6,6 @@ use hyper::StatusCode;
 use serde::Deserialize;
 use serde_json::json;
 use tokio::sync::mpsc;
-use wharf_engine::record::Status;
 use wharf_engine::spec::ExecConfig;
 use wharf_engine::{Engine, ExecRecord};
 
@@ -47,9 +46,7 @@ pub(super) async fn start(mut call: Call, id: &str) -> Result {
     if exec.running || exec.exit_code.is_some() {
         return Err(ApiError::new(StatusCode::CONFLICT, format!("Error: Exec command {} has already run", exec.id)));
     }
-    if engine.inspect(&exec.container)?.state.status != Status::Running {
-        return Err(ApiError::new(StatusCode::CONFLICT, format!("Container {} is not running", exec.container)));
-    }
+    engine.exec_can_run(&exec.container)?;
     // How the answer is framed is the start's to say, whatever the exec was made with.
     let (tty, has_terminal) = (start.tty, exec.config.tty);
     Ok(hijack(call.request, content_type(tty, call.version), async move {

@@ -150,3 +150,53 @@ fn what_contradicts_itself_is_said_in_docker_s_words() {
     let hosts = std::fs::read_to_string("/etc/hosts").unwrap_or_default();
     assert_eq!(d.docker("run --rm --network host busybox cat /etc/hosts").ok(), hosts.trim_end());
 }
+
+#[test]
+fn what_moby_s_command_line_tests_ask_for() {
+    let Some(d) = Daemon::start() else { return };
+    d.docker("run -d --name box busybox sleep 100").ok();
+    // An exec that was refused because the container was paused runs when it is not any more.
+    let (_, made) = d.post("/containers/box/exec", r#"{"Cmd":["true"]}"#, true).unwrap();
+    let id = serde_json::from_str::<serde_json::Value>(&made).unwrap()["Id"].as_str().unwrap().to_owned();
+    d.docker("pause box").ok();
+    for body in [r#"{"Detach":true}"#, "{}"] {
+        let (status, said) = d.post(&format!("/exec/{id}/start"), body, true).unwrap();
+        assert!(status == 409 && said.contains("is paused, unpause the container before exec"), "{status} {said}");
+    }
+    d.docker("unpause box").ok();
+    assert_eq!(d.post(&format!("/exec/{id}/start"), r#"{"Detach":true}"#, true).unwrap().0, 200);
+    // A size is told of a container without a terminal, too.
+    assert_eq!(d.post("/containers/box/resize?h=80&w=24", "", true).unwrap().0, 200);
+    d.eventually("the event", || {
+        let told = d.docker("events --since 1h --until 0s --filter event=resize --format {{.Actor.Attributes.height}}");
+        told.ok() == "80"
+    });
+    for options in ["-p 5000:5000", "-P"] {
+        let said = d.docker(&format!("run --rm --network container:box {options} busybox true")).err;
+        assert!(said.contains("port publishing and the container type network mode"), "{said}");
+    }
+    // A build's command in another container's network.
+    let build = |options: &str, text: &str| {
+        let dir = tempfile::tempdir_in(d.path()).unwrap();
+        std::fs::write(dir.path().join("Dockerfile"), text).unwrap();
+        d.docker(&format!("build {options} {}", dir.path().display()))
+    };
+    let own = d.docker("exec box readlink /proc/self/ns/net").ok();
+    let said = build("--network container:box", "FROM busybox\nRUN readlink /proc/self/ns/net\n").ok();
+    assert!(said.contains(&own), "{said}");
+    let said = build("--network container:nobody", "FROM busybox\nRUN true\n").err;
+    assert!(said.contains("No such container: nobody"), "{said}");
+    let said = build("", "FROM busybox\nENV foo=\"\"\nVOLUME $foo\n").err;
+    assert!(said.contains("VOLUME specified can not be an empty string"), "{said}");
+    // What older readers than `manifest.json` look for.
+    d.docker("tag busybox some.example/name:tag").ok();
+    let archive = d.path().join("saved.tar");
+    d.docker(&format!("save -o {} busybox some.example/name:tag", archive.display())).ok();
+    let top = d.docker("inspect -f {{range.RootFS.Layers}}{{.}}{{end}} busybox").ok();
+    let top = top.strip_prefix("sha256:").unwrap();
+    let read = std::process::Command::new("tar").arg("-xOf").arg(&archive).arg("repositories").output().unwrap();
+    assert_eq!(
+        serde_json::from_slice::<serde_json::Value>(&read.stdout).unwrap(),
+        serde_json::json!({"busybox": {"latest": top}, "some.example/name": {"tag": top}})
+    );
+}

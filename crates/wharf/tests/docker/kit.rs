@@ -100,7 +100,11 @@ impl Daemon {
 
     /// The command that runs this daemon.
     pub(crate) fn command(&self) -> Command {
-        let mut command = Command::new(WHARF);
+        self.command_of(Path::new(WHARF))
+    }
+
+    fn command_of(&self, program: &Path) -> Command {
+        let mut command = Command::new(program);
         command
             .arg("daemon")
             .arg("-H")
@@ -133,6 +137,15 @@ impl Daemon {
     /// The control group above its containers', without the slash before it.
     pub(crate) fn group(&self) -> &str {
         &self.name
+    }
+
+    /// Has another program take its place, and waits until it has.
+    pub(crate) fn take_over(&mut self, program: &Path) {
+        let log = std::fs::File::options().append(true).open(self.dir.path().join("log")).unwrap();
+        let mut command = self.command_of(program);
+        let new = command.arg("--take-over").stdout(Stdio::null()).stderr(log).spawn().unwrap();
+        let mut old = self.child.replace(new).unwrap();
+        assert!(old.wait().unwrap().success(), "{}", self.log());
     }
 
     pub(crate) fn pid(&self) -> u32 {

@@ -12,6 +12,7 @@ use crate::flag::Flag;
 use crate::format::FORMAT;
 use crate::json::{array, int, text, texts};
 use crate::parse::Matches;
+use crate::plugins::{self, Plugin};
 use crate::{types, units};
 
 pub(crate) static COMMAND: Command =
@@ -23,7 +24,8 @@ pub(crate) static COMMAND: Command =
 async fn run(app: &App, matches: &Matches) -> Outcome<u8> {
     let mut client = super::version::client_json(app);
     client["Debug"] = json!(app.globals.debug);
-    client["Plugins"] = json!([]);
+    let plugins = plugins::all(app);
+    client["Plugins"] = plugins.iter().map(Plugin::json).collect();
     client["Warnings"] = Json::Null;
     if let Some(client) = client.as_object_mut() {
         // Not known as long as the engine has not been asked.
@@ -37,16 +39,22 @@ async fn run(app: &App, matches: &Matches) -> Outcome<u8> {
         return formatted(app, format, client).await;
     }
     let server = fetch(app).await;
-    let mut output = format!(
-        "Client:\n Version:    {}\n Context:    {}\n Debug Mode: {}\n\nServer:\n",
+    let output = format!(
+        "Client:\n Version:    {}\n Context:    {}\n Debug Mode: {}\n",
         text(&client["Version"]),
         text(&client["Context"]),
         app.globals.debug
     );
-    if let Ok(info) = &server {
-        output.push_str(&plain(app, info));
+    app.print(&(output + &of_plugins(&plugins)))?;
+    for plugin in &plugins {
+        if let Err(reason) = &plugin.metadata {
+            app.complain(&format!("WARNING: Plugin {:?} is not valid: {reason}", plugin.path));
+        }
     }
-    app.print(&output)?;
+    app.print("\nServer:\n")?;
+    if let Ok(info) = &server {
+        app.print(&plain(app, info))?;
+    }
     match server {
         Ok(info) => {
             texts(&info["Warnings"]).into_iter().for_each(|warning| app.complain(warning));
@@ -58,6 +66,21 @@ async fn run(app: &App, matches: &Matches) -> Outcome<u8> {
             Err("errors pretty printing info".into())
         }
     }
+}
+
+/// The plugins that can be called.
+fn of_plugins(plugins: &[Plugin]) -> String {
+    let mut report = Report::default();
+    if !plugins.is_empty() {
+        report.line(" Plugins:");
+    }
+    for plugin in plugins {
+        let Ok(metadata) = &plugin.metadata else { continue };
+        report.line(&format!("  {}: {} ({})", plugin.name, metadata.short_description, metadata.vendor));
+        report.some("    Version", format!(" {}", metadata.version).trim_end());
+        report.field("    Path", format_args!("    {}", plugin.path.display()));
+    }
+    report.0
 }
 
 /// Why there is nothing to say of the engine.
