@@ -20,6 +20,7 @@
 mod accounts;
 mod attach;
 mod attachment;
+mod bandwidth;
 pub mod bundle;
 pub mod caller;
 mod check;

@@ -10,6 +10,7 @@
 //! - [`Ipv4Net`], [`Ipv6Net`], [`Pool6`], [`MacAddress`]: addresses.
 
 mod background;
+mod bandwidth;
 mod bridge;
 mod connect;
 mod create;
@@ -37,6 +38,7 @@ mod relayed;
 mod state;
 mod sysctl;
 
+pub use bandwidth::{Bandwidth, DOWN, Limit, UP};
 pub use error::{ErrorKind, NetworkError};
 pub use gateway_mode::GatewayMode;
 pub use interface::{InterfaceSysctl, is_interface_name};

@@ -2,6 +2,7 @@
 
 mod architecture;
 mod artifacts;
+mod bandwidth;
 mod build;
 mod build_inputs;
 mod build_results;
