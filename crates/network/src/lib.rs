@@ -17,6 +17,7 @@ mod create;
 mod error;
 mod firewall;
 mod foreign;
+mod found;
 mod gateway_mode;
 mod hold;
 mod interface;
