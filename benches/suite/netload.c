@@ -109,6 +109,7 @@ static int dns(const char *to, const char *name, double seconds, int window) {
     if (count < 1 << 22) times[count] = now() - sent[answer[0] << 8 | answer[1]];
     count++, under_way--;
   }
+  if (!count) { fprintf(stderr, "no answer from %s\n", to); return 1; }
   long kept = count < 1 << 22 ? count : 1 << 22;
   qsort(times, kept, sizeof *times, up);
   printf("%.0f %.1f %.1f\n", count / (last - start), times[kept / 2] * 1e6, times[kept * 99 / 100] * 1e6);

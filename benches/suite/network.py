@@ -122,8 +122,10 @@ try:
                     pid = pids[e.name][1]
                     server = re.search(r'nameserver (\S+)', run(e, 'exec b-two cat /etc/resolv.conf')[3]).group(1)
                     for window in (1, 16):
+                        c0 = e.cpu_ms()
                         n, mid, p99 = map(float, within(pid, a.load, 'dns', server, 'b-one', a.seconds, window).split())
                         rep.add(f'names, {window} at a time', e, n, 'queries/s'); rep.add(f'names, {window} at a time: median', e, mid, 'us'); rep.add(f'names, {window} at a time: p99', e, p99, 'us')
+                        rep.add(f'names, {window} at a time: CPU of the engine for each', e, (e.cpu_ms() - c0) * 1e3 / (n * a.seconds), 'us')
                 part(e, 'names', ask)
     if want('flow') or want('dns'):
         for e in E:

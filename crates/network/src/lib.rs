@@ -12,6 +12,7 @@
 mod background;
 mod bandwidth;
 mod bridge;
+mod capture;
 mod connect;
 mod create;
 mod error;
@@ -40,6 +41,7 @@ mod state;
 mod sysctl;
 
 pub use bandwidth::{Bandwidth, DOWN, Limit, UP};
+pub use capture::{Capture, CaptureFilter, SNAPLEN};
 pub use error::{ErrorKind, NetworkError};
 pub use gateway_mode::GatewayMode;
 pub use interface::{InterfaceSysctl, is_interface_name};

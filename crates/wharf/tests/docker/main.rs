@@ -6,6 +6,7 @@ mod bandwidth;
 mod build;
 mod build_inputs;
 mod build_results;
+mod capture;
 mod check;
 mod clients;
 mod copy;
