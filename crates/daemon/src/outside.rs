@@ -11,7 +11,7 @@ use wharf_engine::Engine;
 use wharf_engine::etc::ResolvConf;
 use wharf_image::registry::Client;
 use wharf_image::{ImageRecord, ProgressSender};
-use wharf_network::{EndpointRequest, Networks};
+use wharf_network::{Bandwidth, EndpointRequest, Networks};
 
 /// Base images come from where `pull` gets them, files over the same connections.
 pub(crate) struct Outside {
@@ -83,6 +83,7 @@ pub(crate) fn source(engine: Engine, networks: Networks) -> NetworkSource {
             link_local: &[],
             no_ipv6: false,
             mac: None,
+            bandwidth: Bandwidth::default(),
             aliases: &[],
         };
         let endpoint = networks.connect(&request).map_err(fail)?;

@@ -82,6 +82,7 @@ impl Engine {
                     link_local: &asked.link_local,
                     no_ipv6: asked.has_no_ipv6(&own.host),
                     mac: asked.mac,
+                    bandwidth: asked.bandwidth,
                     aliases: settings.aliases.as_deref().unwrap_or_default(),
                 };
                 let endpoint = engine.networks().connect(&request)?;

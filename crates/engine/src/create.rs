@@ -367,6 +367,7 @@ impl Engine {
         }
         for (name, settings) in &endpoints {
             crate::endpoint::Asked::of(name, settings)?;
+            settings.driver_opts.as_ref().map_or(Ok(()), |options| crate::bandwidth::check(name, options))?;
             let own_address =
                 settings.ipam_config.as_ref().is_some_and(|c| !c.ipv4_address.is_empty() || !c.ipv6_address.is_empty());
             if own_address && matches!(name.as_str(), "bridge" | "host" | "none") {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use wharf_network::{Endpoint, InterfaceSysctl, MacAddress, is_interface_name};
+use wharf_network::{Bandwidth, Endpoint, InterfaceSysctl, MacAddress, is_interface_name};
 
 use crate::error::{EngineError, Result};
 use crate::spec::{EndpointSettings, HostConfig};
@@ -22,6 +22,7 @@ pub(crate) struct Asked {
     pub(crate) mac: Option<MacAddress>,
     pub(crate) interface: Option<String>,
     pub(crate) sysctls: Vec<InterfaceSysctl>,
+    pub(crate) bandwidth: Bandwidth,
 }
 
 impl Asked {
@@ -64,6 +65,10 @@ impl Asked {
                 Ok(sysctl) => asked.sysctls.push(sysctl),
                 Err(fault) => faults.push(fault),
             }
+        }
+        match settings.driver_opts.as_ref().map(Bandwidth::of).transpose() {
+            Ok(bandwidth) => asked.bandwidth = bandwidth.unwrap_or_default(),
+            Err(fault) => faults.push(fault),
         }
         let all = match faults.as_slice() {
             [] => return Ok(asked),

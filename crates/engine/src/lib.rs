@@ -20,8 +20,10 @@
 mod accounts;
 mod attach;
 mod attachment;
+mod bandwidth;
 pub mod bundle;
 pub mod caller;
+mod capture;
 mod check;
 mod clocks;
 mod commit;
@@ -96,6 +98,7 @@ mod working_dir;
 
 pub use accounts::{Accounts, DiskUsage, PATIENCE};
 pub use attach::{AttachOptions, Attached};
+pub use capture::{CaptureRequest, Capturing};
 pub use commit::{CommitOptions, set_variable};
 pub use consistency::fsck_without_engine;
 pub use copy_in::{CopyIn, PutOptions};

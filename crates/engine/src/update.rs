@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use wharf_cgroup::Group;
 use wharf_monitor::{Restart, client};
 
+use crate::bandwidth::{self, BandwidthUpdate};
 use crate::discarded::Kernel;
 use crate::engine::{Engine, blocking, to_its_end};
 use crate::error::{EngineError, Result};
@@ -28,6 +29,8 @@ pub struct Update {
     pub publish_add: Option<Bindings>,
     /// Ours: ports that are not any more. A binding without a number or an address means all that there are of it.
     pub publish_remove: Option<Bindings>,
+    /// Ours: what the container may send and receive, on each of its networks.
+    pub bandwidth: Option<BandwidthUpdate>,
 }
 
 impl Engine {
@@ -63,10 +66,17 @@ impl Engine {
         resources::check(&host)?;
         let published = self.networks().published(&slot.id);
         let ports = republish::change(&mut host, update.publish_add, update.publish_remove, &published)?;
+        let networks = bandwidth::change(&before, update.bandwidth)?;
         if !before.state.status.is_active() {
-            let record = slot.change(|record| record.host = host);
+            let record = slot.change(|record| {
+                record.host = host;
+                record.networks = networks.unwrap_or_else(|| std::mem::take(&mut record.networks));
+            });
             if let Err(error) = self.save(&record).await {
-                slot.change(|record| record.host = before.host.clone());
+                slot.change(|record| {
+                    record.host = before.host.clone();
+                    record.networks = before.networks.clone();
+                });
                 return Err(error);
             }
             self.tell(&record, "update");
@@ -74,9 +84,13 @@ impl Engine {
         }
         let group = self.group(&before)?;
         let held = self.apply(&group, &before, &host, changed, policy.as_ref()).await?;
-        let (engine, own) = (self.clone(), before.clone());
+        let (engine, own, limits) = (self.clone(), before.clone(), networks.clone());
         let is_changed = ports != republish::Change::default();
-        let republished = blocking(move || is_changed.then(|| engine.republish(&own, &ports)).transpose()).await;
+        let republished = blocking(move || {
+            limits.as_ref().map_or(Ok(()), |networks| engine.limit(&own, networks))?;
+            is_changed.then(|| engine.republish(&own, &ports)).transpose()
+        });
+        let republished = republished.await;
         let (republished, failed) = match republished {
             Ok(done) => (done, None),
             Err(error) => (None, Some(error)),
@@ -84,8 +98,10 @@ impl Engine {
         let saved = match failed {
             Some(error) => Err(error),
             None => {
+                let limits = networks.clone();
                 let record = slot.change(|record| {
                     record.host = host;
+                    record.networks = limits.unwrap_or_else(|| std::mem::take(&mut record.networks));
                     record.ports = republished.as_ref().map_or_else(|| record.ports.clone(), |done| done.ports.clone());
                 });
                 self.save(&record).await.map(|()| record)
@@ -96,6 +112,7 @@ impl Engine {
             Err(error) => {
                 slot.change(|record| {
                     record.host = before.host.clone();
+                    record.networks = before.networks.clone();
                     record.ports = before.ports.clone();
                 });
                 let engine = self.clone();
@@ -103,6 +120,11 @@ impl Engine {
                 blocking(move || {
                     if let Some(done) = republished {
                         engine.undo_republish(&before, &done);
+                    }
+                    if networks.is_some()
+                        && let Err(error) = engine.limit(&before, &before.networks)
+                    {
+                        tracing::warn!("the bandwidth of container {} is not as it was: {error}", before.id);
                     }
                     held.put_back();
                     if let Some(dir) = dir {

@@ -18,6 +18,7 @@ pub(crate) const DUMP: u16 = 0x300;
 /// Of an answer: what is listed changed meanwhile.
 pub(crate) const INTERRUPTED: u16 = 0x10;
 /// Flags of a request for something new.
+pub(crate) const REPLACE: u16 = 0x100;
 pub(crate) const EXCLUSIVE: u16 = 0x200;
 pub(crate) const CREATE: u16 = 0x400;
 pub(crate) const APPEND: u16 = 0x800;

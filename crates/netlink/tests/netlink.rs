@@ -5,7 +5,7 @@ use std::os::fd::AsFd;
 use std::process::Command;
 
 use wharf_netlink::nft::{self, Element, Expression, Family, Key, Kind, Payload, Register, Set, Verdict};
-use wharf_netlink::route::{Batch, Bridge, Connection, Link, Peer, Port, Route, Veth};
+use wharf_netlink::route::{Batch, Bridge, Connection, Link, Peer, Port, Route, TokenBucket, Veth};
 use wharf_netlink::{MacAddress, conntrack, namespace};
 
 const MAC: MacAddress = MacAddress([2, 0x42, 1, 2, 3, 4]);
@@ -284,5 +284,41 @@ fn tracked_connections_are_forgotten_by_choice() {
             conntrack::Exchanges::SentTo { port: 53, ipv6: false },
         ];
         conntrack::forget(&nft::Connection::open().unwrap(), &all).unwrap();
+    });
+}
+
+#[test]
+fn a_link_sends_through_a_token_bucket() {
+    isolated(|| {
+        let other = namespace::create(|| Ok(())).unwrap();
+        let route = Connection::open().unwrap();
+        let mut batch = Batch::new();
+        let peer = Peer { name: "far", mac: MAC, netns: other.as_fd() };
+        batch.create_veth(&Veth { name: "near", mtu: 1500, master: None, peer });
+        route.apply(batch).unwrap();
+        let near = link(&route, "near").index;
+        let own = || route.root_queues().unwrap().into_iter().find(|queue| queue.link == near);
+        let set = |rate| {
+            let mut batch = Batch::new();
+            batch.set_token_bucket(near, TokenBucket { rate, burst: 125_000, limit: 1_000_000 });
+            route.apply(batch).unwrap();
+            own().unwrap()
+        };
+        let first = set(12_500_000);
+        assert_eq!((first.kind.as_str(), first.rate), ("tbf", Some(12_500_000)));
+        // As the kernel's own program sees it; more than 32 bits hold, too.
+        assert_eq!(set(5_000_000_000).rate, Some(5_000_000_000));
+        let said = Command::new("tc").args(["-j", "qdisc", "show", "dev", "near"]).output().unwrap();
+        let said = String::from_utf8(said.stdout).unwrap();
+        assert!(said.contains("\"kind\":\"tbf\"") && said.contains("\"rate\":5000000000,"), "{said}");
+        assert_eq!(set(1000).rate, Some(1000));
+
+        let mut batch = Batch::new();
+        batch.delete_root_queue(near);
+        route.apply(batch).unwrap();
+        assert!(own().is_none_or(|queue| queue.kind != "tbf"));
+        let mut batch = Batch::new();
+        batch.delete_root_queue(near);
+        assert_eq!(route.apply(batch).unwrap_err().errno, rustix::io::Errno::NOENT);
     });
 }

@@ -15,8 +15,8 @@ use crate::create::random_id;
 use crate::networks::Inner;
 use crate::state::{Network, endpoint_key};
 use crate::{
-    Endpoint, EndpointRequest, Ipv4Net, NetworkError, NetworkRecord, Networks, Result, bridge, interface, ipam,
-    macvlan, mark, sysctl,
+    Endpoint, EndpointRequest, Ipv4Net, NetworkError, NetworkRecord, Networks, Result, bandwidth, bridge, interface,
+    ipam, macvlan, mark, sysctl,
 };
 
 /// What a route of IPv6 has when nothing is said (`IP6_RT_PRIO_USER`).
@@ -252,6 +252,7 @@ impl Inner {
             macvlan::make_link(request, record, bridge, endpoint)?;
             return self.set_up_link(request, record, endpoint);
         }
+        let limits = request.bandwidth.on(record)?;
         let name = &endpoint.host_interface;
         let peer = Peer { name: &endpoint.interface, mac: endpoint.mac, netns: request.netns };
         let mut batch = Batch::new();
@@ -263,6 +264,7 @@ impl Inner {
         batch.mark_and_set_up(name, &mark::endpoint(self.instance(), endpoint));
         let host = Connection::open()?;
         host.apply(batch)?;
+        bandwidth::set(&host, name, limits.down, false)?;
         self.set_up_link(request, record, endpoint)?;
         // As of the container's end.
         for name in [Some(name), record.bridge.as_ref()].into_iter().flatten() {
@@ -307,6 +309,7 @@ impl Inner {
         } else {
             batch.set_up(link.index);
         }
+        bandwidth::set(&route, &endpoint.interface, request.bandwidth.on(record)?.up, false)?;
         for default in defaults(endpoint, link.index, rank) {
             batch.add_route(&default);
         }

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use crate::NetworkOptions;
 use crate::{
-    CreateNetwork, GatewayMode, Ipv4Net, NetworkError, NetworkRecord, Pool6, PoolRequest, Result, ipam_request, macvlan,
+    Bandwidth, CreateNetwork, GatewayMode, Ipv4Net, NetworkError, NetworkRecord, Pool6, PoolRequest, Result,
+    ipam_request, macvlan,
 };
 
 /// Options of the bridge driver that are understood; what else begins so is refused, as its effect would be missed.
@@ -128,6 +129,7 @@ pub(crate) fn record(request: &CreateNetwork, defaults: &NetworkOptions) -> Resu
     } else {
         options(&mut record)?
     }
+    Bandwidth::of(&record.options).map_err(NetworkError::Invalid)?.check(&record)?;
     record.ipv4 = match request.ipv4 {
         Some(wanted) => wanted,
         None => enabled(&record, ENABLE_IPV4)?.unwrap_or(true),

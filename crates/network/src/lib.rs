@@ -10,12 +10,15 @@
 //! - [`Ipv4Net`], [`Ipv6Net`], [`Pool6`], [`MacAddress`]: addresses.
 
 mod background;
+mod bandwidth;
 mod bridge;
+mod capture;
 mod connect;
 mod create;
 mod error;
 mod firewall;
 mod foreign;
+mod found;
 mod gateway_mode;
 mod hold;
 mod interface;
@@ -37,6 +40,8 @@ mod relayed;
 mod state;
 mod sysctl;
 
+pub use bandwidth::{Bandwidth, DOWN, Limit, UP};
+pub use capture::{Capture, CaptureFilter, SNAPLEN};
 pub use error::{ErrorKind, NetworkError};
 pub use gateway_mode::GatewayMode;
 pub use interface::{InterfaceSysctl, is_interface_name};

@@ -112,6 +112,7 @@ impl Networks {
         };
         let networks = Self { inner: Arc::new(inner) };
         networks.make_predefined()?;
+        networks.take_up_ports()?;
         networks.restore()?;
         let watched = Arc::downgrade(&networks.inner);
         networks.inner.background.watch(Box::new(move || {

@@ -96,8 +96,7 @@ impl Networks {
         let out: Vec<Group> = touched.iter().map(|group| part(group, true)).collect();
         let stay: Vec<Group> = touched.iter().map(|group| part(group, false)).collect();
         // Runs of ports are one element, so what stays of a group is made anew.
-        inner.delete_elements(container, &touched)?;
-        inner.add_elements(container, &stay)?;
+        inner.exchange_elements(container, &touched, &stay)?;
         inner.stop_relaying(container, &out);
         inner.ports().remove_ports(container, &out);
         // A row of before would publish again.
@@ -130,8 +129,7 @@ impl Networks {
         Ok(())
     }
 
-    /// Forces to the disk what a container has published: where it has other ports, the elements of new ones are not
-    /// looked for after a crash.
+    /// Forces to the disk what a container has published.
     ///
     /// # Errors
     /// When the disk fails.
@@ -225,13 +223,24 @@ impl Inner {
     }
 
     pub(crate) fn delete_elements(&self, container: &str, groups: &[Group]) -> Result<()> {
+        self.exchange_elements(container, groups, &[])
+    }
+
+    /// Takes elements away and puts others there, in one step for each family.
+    fn exchange_elements(&self, container: &str, old: &[Group], new: &[Group]) -> Result<()> {
         let mark = self.mark();
         // A batch for each family: the table of one may be gone without the other's.
         for family in [Family::Ip, Family::Ip6] {
             let mut batch = nft::Batch::new();
-            for group in groups.iter().filter(|group| firewall::family_of(group.address) == family) {
+            let own = |group: &&Group| firewall::family_of(group.address) == family;
+            for group in old.iter().filter(own) {
                 for (map, elements) in ports::elements(container, group) {
                     batch.delete_elements(firewall::table(family, &mark), map, &elements);
+                }
+            }
+            for group in new.iter().filter(own) {
+                for (map, elements) in ports::elements(container, group) {
+                    batch.add_elements(firewall::table(family, &mark), map, &elements, true);
                 }
             }
             match self.nft().apply(batch) {

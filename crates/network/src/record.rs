@@ -9,7 +9,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use wharf_netlink::MacAddress;
 
-use crate::{GatewayMode, InterfaceSysctl, Ipv4Net, Parent, Pool6};
+use crate::{Bandwidth, GatewayMode, InterfaceSysctl, Ipv4Net, Parent, Pool6};
 
 /// A network, as `inspect` shows it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -135,6 +135,8 @@ pub struct EndpointRequest<'a> {
     /// The container has turned IPv6 off: it gets no such address.
     pub no_ipv6: bool,
     pub mac: Option<MacAddress>,
+    /// What is not said is the network's.
+    pub bandwidth: Bandwidth,
     /// Further names of the container in this network.
     pub aliases: &'a [String],
 }

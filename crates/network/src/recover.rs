@@ -1,20 +1,18 @@
 //! Finding again what an earlier daemon has left, alive or dead.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use wharf_netlink::nft::{self, Family};
 use wharf_netlink::route::Connection;
 
 use crate::mark::Mark;
-use crate::ports::{self, Group};
+use crate::networks::Inner;
+use crate::ports;
 use crate::state::endpoint_key;
 use crate::{
     Endpoint, Ipv4Net, NetworkError, Networks, Result, background, bridge, firewall, foreign, ipam, macvlan, sysctl,
 };
-
-/// The maps that ports are in.
-const MAPS: [&str; 4] = [firewall::PUBLISHED, firewall::PUBLISHED_AT, firewall::RANGES, firewall::OPEN];
 
 impl Networks {
     /// Frees what containers that are not `alive` (IDs) had: links, addresses, ports. Keeps what the others have, and
@@ -26,15 +24,17 @@ impl Networks {
         let alive: BTreeSet<&str> = alive.iter().map(String::as_str).collect();
         let route = Connection::open()?;
         let marked = bridge::ours(&route.links()?, self.inner.instance());
+        let lost = self.inner.take_linkless(&marked);
         let mut dead_links = Vec::new();
         for (name, mark) in &marked {
             let Mark::Endpoint { container, .. } = mark else { continue };
             if !alive.contains(container.as_str()) {
                 dead_links.push(name.as_str());
             } else {
-                self.adopt(name, mark)?;
+                self.adopt(name, mark, &lost)?;
             }
         }
+        self.inner.put_back(lost);
         background::remove(&dead_links)?;
         let dead: Vec<Endpoint> = {
             let state = self.inner.state();
@@ -126,11 +126,6 @@ impl Networks {
         self.forward(inner.has_ipv6())?;
         let route = Connection::open()?;
         let mark = inner.mark();
-        for (container, group) in self.lost_ports()? {
-            tracing::warn!(container, "ports are in the firewall and not in the store; they are noted again");
-            inner.ports().add(&container, group);
-            inner.write_groups(&container)?;
-        }
         let records: Vec<_> = inner.state().records().filter(|record| record.bridge.is_some()).cloned().collect();
         let ids: BTreeSet<&str> = records.iter().map(|record| record.id.as_str()).collect();
         for (name, found) in bridge::ours(&route.links()?, inner.instance()) {
@@ -209,27 +204,10 @@ impl Networks {
         Ok(())
     }
 
-    /// Ports that are in our table, and in no row: the row was not on the disk yet when the daemon died.
-    fn lost_ports(&self) -> Result<Vec<(String, Group)>> {
-        let (mark, nft) = (self.inner.mark(), self.inner.nft());
-        let known: BTreeSet<String> = self.inner.ports().groups.keys().cloned().collect();
-        let mut lost: BTreeMap<(String, std::net::IpAddr), Group> = BTreeMap::new();
-        for (family, map) in self.inner.families().into_iter().flat_map(|family| MAPS.map(|map| (family, map))) {
-            for element in nft.elements(firewall::table(family, &mark), map)? {
-                let Some((container, group)) = ports::read_element(family, map, &element) else { continue };
-                if !known.contains(&container) {
-                    let all = lost.entry((container, group.address));
-                    all.or_insert_with(|| Group { address: group.address, ports: Vec::new() })
-                        .ports
-                        .extend(group.ports);
-                }
-            }
-        }
-        Ok(lost.into_iter().map(|((container, _), group)| (container, group)).collect())
-    }
-
-    /// Notes an endpoint whose link is there and whose row is not. Its name is not on the link: [`Self::rename`].
-    fn adopt(&self, link: &str, mark: &Mark) -> Result<()> {
+    /// Notes an endpoint whose link is there and whose row is not, or is of an earlier link: the container was taken off the
+    /// network and put on it again, and the row was not on the disk yet when the daemon died. Its name is not on the link:
+    /// [`Self::rename`].
+    fn adopt(&self, link: &str, mark: &Mark, lost: &[Endpoint]) -> Result<()> {
         let Mark::Endpoint { network, container, endpoint, ip, interface, ip6 } = mark else { return Ok(()) };
         let adopted = {
             let mut state = self.inner.state();
@@ -241,13 +219,14 @@ impl Networks {
             let known = network.endpoints.contains_key(container);
             let taken = addresses.iter().any(|address| !record.contains(*address) || network.owner(*address).is_some());
             let Some(first) = addresses.first().filter(|_| !known && !taken) else { return Ok(()) };
+            let earlier = lost.iter().find(|lost| lost.network_id == record.id && lost.container == *container);
             let pool6 = record.pool6.as_ref().filter(|_| ip6.is_some());
             let adopted = Endpoint {
                 network_id: record.id.clone(),
                 endpoint_id: endpoint.to_owned(),
                 container: container.to_owned(),
-                name: container.get(..12).unwrap_or(container).to_owned(),
-                aliases: Vec::new(),
+                name: earlier.map_or(container.get(..12).unwrap_or(container), |earlier| &earlier.name).to_owned(),
+                aliases: earlier.map(|earlier| earlier.aliases.clone()).unwrap_or_default(),
                 ip: *ip,
                 prefix: record.subnet.filter(|_| ip.is_some()).map_or(0, Ipv4Net::prefix),
                 gateway: record.gateway.filter(|_| ip.is_some() && !record.internal),
@@ -263,5 +242,34 @@ impl Networks {
         };
         let (table, key) = endpoint_key(&adopted.network_id, container);
         self.inner.store.write_soon::<_, NetworkError>(|tx| Ok(tx.put(table, &key, &adopted)?))
+    }
+}
+
+impl Inner {
+    /// Takes the endpoints out of memory whose links are not there.
+    fn take_linkless(&self, marked: &[(String, Mark)]) -> Vec<Endpoint> {
+        let there: BTreeSet<&str> = marked.iter().map(|(name, _)| name.as_str()).collect();
+        let gone = |endpoint: &Endpoint| {
+            !endpoint.host_interface.is_empty() && !there.contains(endpoint.host_interface.as_str())
+        };
+        let mut state = self.state();
+        let mut taken = Vec::new();
+        for network in state.networks.values_mut() {
+            taken.extend(network.endpoints.values().filter(|endpoint| gone(endpoint)).cloned());
+            network.endpoints.retain(|_, endpoint| !gone(endpoint));
+        }
+        taken
+    }
+
+    /// Puts those back that no link is in the place of, and whose addresses nobody has got since.
+    fn put_back(&self, endpoints: Vec<Endpoint>) {
+        let mut state = self.state();
+        for endpoint in endpoints {
+            let Some(network) = state.networks.get_mut(&endpoint.network_id) else { continue };
+            let is_free = |address: &IpAddr| network.owner(*address).is_none();
+            if endpoint.addresses().iter().all(is_free) {
+                network.endpoints.entry(endpoint.container.clone()).or_insert(endpoint);
+            }
+        }
     }
 }

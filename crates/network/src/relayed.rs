@@ -156,12 +156,14 @@ impl Inner {
         }
     }
 
-    /// What the relay serves of containers that are `alive`; others' ports it lets go of, and what no row says is noted
-    /// again: it was not on the disk yet when the daemon died.
+    /// What the relay serves of containers that are `alive`; others' ports it lets go of. What no row says is noted again: it
+    /// was not on the disk yet when the daemon died; and what a row says beyond that, it has let go of.
     pub(crate) fn known_relayed(&self, alive: &BTreeSet<&str>) -> Result<BTreeMap<String, Vec<Published>>> {
         let mut all: BTreeMap<String, Vec<Published>> = BTreeMap::new();
         let Some(relay) = &self.relay else { return Ok(all) };
         let mut noted = BTreeSet::new();
+        // Where it has ended, too, the rows say what it is to serve.
+        let goes_on = relay.is_there();
         for known in relay.known()? {
             if !alive.contains(known.container.as_str()) {
                 relay.remove(&known.container, &[(known.protocol, known.host)])?;
@@ -182,8 +184,30 @@ impl Inner {
             }
             all.entry(known.container).or_default().push(port);
         }
+        if goes_on {
+            noted.extend(self.forget_not_relayed(&all));
+        }
         noted.iter().try_for_each(|container| self.write_groups(container))?;
         Ok(all)
+    }
+
+    /// Forgets ports that rows say are relayed and that the relay does not have. Gives the containers.
+    fn forget_not_relayed(&self, served: &BTreeMap<String, Vec<Published>>) -> Vec<String> {
+        let mut ports = self.ports();
+        let mut touched = Vec::new();
+        for (container, groups) in ports.groups.clone() {
+            let served = served.get(&container).map(Vec::as_slice).unwrap_or_default();
+            let part = |group: &Group| {
+                let gone = group.ports.iter().filter(|port| group.relays(port) && !served.contains(port));
+                Group { address: group.address, ports: gone.copied().collect() }
+            };
+            let gone: Vec<Group> = groups.iter().map(part).filter(|group| !group.ports.is_empty()).collect();
+            if !gone.is_empty() {
+                ports.remove_ports(&container, &gone);
+                touched.push(container);
+            }
+        }
+        touched
     }
 
     /// Has the relay serve what it should and does not.

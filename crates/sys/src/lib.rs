@@ -15,7 +15,7 @@
 //! - [`seccomp`]: installing a filter.
 //! - [`message`]: file descriptors over unix sockets.
 //! - [`namespace`], [`netlink`]: a network of one's own, and options of the sockets that change it.
-//! - [`datagram`]: datagrams with the address that they came to.
+//! - [`datagram`]: datagrams with the address that they came to. [`packet`]: frames as links have them.
 //! - [`socket`]: what of a socket's output has been read, and who is at its other end.
 //! - [`signals`], [`disposition`]: signals as something to read, and what becomes of them otherwise.
 //! - [`reaping`]: the ends of children that others may trace.
@@ -34,6 +34,7 @@ pub mod namespace;
 pub mod netlink;
 pub mod overlay;
 pub mod own_program;
+pub mod packet;
 pub mod process;
 pub mod quota;
 pub mod reaping;

@@ -2,6 +2,7 @@
 
 mod build;
 mod builder;
+mod capture;
 mod completion;
 mod container;
 mod context;
@@ -132,6 +133,7 @@ pub(crate) static TREE: &[Entry] = &[
     entry("manifest", "inspect", &[], &manifest::INSPECT),
     entry("manifest", "push", &[], &manifest::PUSH),
     entry("manifest", "rm", &[], &manifest::REMOVE),
+    entry("network", "capture", &[], &capture::CAPTURE),
     entry("network", "connect", &[], &network::CONNECT),
     entry("network", "create", &[], &network::CREATE),
     entry("network", "disconnect", &[], &network::DISCONNECT),

@@ -14,7 +14,7 @@ use crate::filters::Filters;
 use crate::flag::Flag;
 use crate::format::{Format, Headers, Row, TABLE_FORMAT};
 use crate::json::{text, texts};
-use crate::options::{checks, env};
+use crate::options::{bandwidth, checks, env};
 use crate::parse::Matches;
 use crate::{natural, units};
 
@@ -64,6 +64,7 @@ pub(crate) static CONNECT: Command = Command::new(
 )
 .flags(&[
     Flag::strings("alias", "Add network-scoped alias for the container"),
+    Flag::one("bandwidth", "limits", bandwidth::check, bandwidth::HELP),
     Flag::strings("driver-opt", "driver options for the network"),
     Flag::int("gw-priority", "Highest gw-priority provides the default gateway. Accepts positive and negative values."),
     Flag::text("ip", "IPv4 address (e.g., \"172.30.100.104\")"),
@@ -295,6 +296,10 @@ async fn connect(app: &App, matches: &Matches) -> Outcome<u8> {
     for text in matches.all("driver-opt") {
         let (key, value) = text.split_once('=').ok_or("invalid key/value pair format in driver options")?;
         options.insert(key.trim().to_owned(), json!(value.trim()));
+    }
+    if let Some(text) = matches.some("bandwidth") {
+        app.needs_own_engine("--bandwidth").await?;
+        options.extend(bandwidth::options(text)?.into_iter().map(|(key, value)| (key, json!(value))));
     }
     let mut ipam = Map::new();
     for (flag, key) in [("ip", "IPv4Address"), ("ip6", "IPv6Address")] {

@@ -2,6 +2,7 @@
 //!
 //! Each file reads one kind of value; [`request`] puts them together.
 
+pub(crate) mod bandwidth;
 pub(crate) mod blkio;
 pub(crate) mod checks;
 pub(crate) mod device;

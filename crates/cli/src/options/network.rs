@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::checks;
+use super::{bandwidth, checks};
 use crate::failure::Outcome;
 use crate::parse::{Matches, commas};
 
@@ -91,6 +91,9 @@ pub(crate) fn endpoints(matches: &Matches) -> Outcome<(String, Map<String, Value
     for (at, mut network) in networks.iter().cloned().enumerate() {
         if at == 0 {
             apply(&mut network, matches)?;
+        }
+        if let Some(text) = matches.some("bandwidth") {
+            network.driver_options.extend(bandwidth::options(text)?);
         }
         if network.target.trim().is_empty() {
             return Err("no name set for network".into());

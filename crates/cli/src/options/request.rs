@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 use wharf_client::Address;
 
-use super::{blkio, checks, device, env, gpus, mount, network, publish, secret, security, ulimit, volume};
+use super::{bandwidth, blkio, checks, device, env, gpus, mount, network, publish, secret, security, ulimit, volume};
 use crate::failure::Outcome;
 use crate::flag::Flag;
 use crate::parse::Matches;
@@ -14,6 +14,7 @@ pub(crate) const FLAGS: &[Flag] = &[
     Flag::list("add-host", "Add a custom host-to-IP mapping (host:ip)").check(checks::extra_host),
     Flag::map("annotation", "Add an annotation to the container (passed through to the OCI runtime)"),
     Flag::list("attach", "Attach to STDIN, STDOUT or STDERR").short('a').check(checks::attach),
+    Flag::one("bandwidth", "limits", bandwidth::check, bandwidth::HELP),
     Flag::one(
         "blkio-weight",
         "uint16",

@@ -9,8 +9,8 @@ use std::time::Duration;
 use wharf_netlink::route::{Batch, Connection, Peer, Route, Veth};
 use wharf_netlink::{MacAddress, namespace};
 use wharf_network::{
-    CreateNetwork, Endpoint, EndpointRequest, IpamRequest, NetworkOptions, NetworkRecord, Networks, PoolRequest,
-    PortRequest, Protocol,
+    Bandwidth, CreateNetwork, Endpoint, EndpointRequest, IpamRequest, NetworkOptions, NetworkRecord, Networks,
+    PoolRequest, PortRequest, Protocol,
 };
 use wharf_store::Store;
 
@@ -140,6 +140,7 @@ pub(crate) fn request<'a>(network: &'a str, id: &'a str, name: &'a str, netns: &
         link_local: &[],
         no_ipv6: false,
         mac: None,
+        bandwidth: Bandwidth::default(),
         aliases: &[],
     }
 }

@@ -4,6 +4,7 @@ use std::net::{Ipv4Addr, TcpListener};
 
 use wharf_netlink::nft::{self, Family};
 use wharf_netlink::route::{Batch, Connection};
+use wharf_network::{Endpoint, EndpointRequest};
 
 use crate::host::{HOST, OTHER, ask, ask_from, container, create, on_a_host, request, serve, tcp};
 
@@ -228,5 +229,52 @@ fn the_default_bridge_is_known_by_its_mark() {
         assert_eq!((again.id, again.subnet, again.bridge), (bridge.id, bridge.subnet, bridge.bridge));
         assert_eq!(networks.endpoints_of(&a.id)[0].ip, a.endpoint.ip);
         assert_eq!(ask_from(&host.other, HOST, 8080).unwrap(), OTHER);
+    });
+}
+
+#[test]
+fn rows_of_a_moment_before_do_not_count() {
+    on_a_host(|host| {
+        let networks = host.networks();
+        create(&networks, "web", "10.77.0.0/24", &[]);
+        let a = container(&networks, "web", "a");
+        serve(&a.netns, 80);
+        let aliases = ["store".to_owned()];
+        networks.disconnect("web", &a.id).unwrap();
+        let first = networks.connect(&EndpointRequest { aliases: &aliases, ..request("web", &a.id, "a", &a.netns) });
+        let first = first.unwrap();
+        networks.publish(&a.id, &first.addresses(), &[tcp(80, 8080), tcp(81, 8081)]).unwrap();
+        networks.sync_published(&a.id).unwrap();
+        let database = host.root().join("wharf.redb");
+        let saved = std::fs::read(&database).unwrap();
+        // As a restart does it: another link, another address, other ports.
+        networks.disconnect("web", &a.id).unwrap();
+        let b = container(&networks, "web", "b");
+        assert_eq!(b.endpoint.addresses(), first.addresses());
+        let own = Some(Ipv4Addr::new(10, 77, 0, 9));
+        let second = networks.connect(&EndpointRequest { ip: own, ..request("web", &a.id, "a", &a.netns) }).unwrap();
+        networks.publish(&a.id, &second.addresses(), &[tcp(80, 8090)]).unwrap();
+        let published =
+            networks.publish(&a.id, &second.addresses(), &[tcp(80, 8091), tcp(82, 82), tcp(83, 83)]).unwrap();
+        networks.unpublish_ports(&a.id, &published[2..]).unwrap();
+        drop(networks);
+        std::fs::write(&database, saved).unwrap();
+
+        let networks = host.networks();
+        networks.recover(&[a.id.clone(), b.id.clone()]).unwrap();
+        let found = networks.endpoints_of(&a.id);
+        // What is not on the link is the row's.
+        assert_eq!(found, [Endpoint { aliases: aliases.to_vec(), mac: found[0].mac, ..second.clone() }]);
+        assert_eq!(networks.endpoints_of(&b.id)[0].addresses(), b.endpoint.addresses());
+        let mut ports: Vec<u16> = networks.published(&a.id).iter().map(|port| port.host_port).collect();
+        ports.sort_unstable();
+        assert_eq!(ports, [82, 8090, 8091]);
+        for (port, answers) in [(8090, true), (8091, true), (8080, false), (8081, false)] {
+            assert_eq!(ask_from(&host.other, HOST, port).is_ok(), answers, "{port}");
+        }
+        networks.unpublish(&a.id).unwrap();
+        ask_from(&host.other, HOST, 8091).unwrap_err();
+        networks.disconnect("web", &a.id).unwrap();
+        assert_eq!(Connection::open().unwrap().link(&second.host_interface).unwrap(), None);
     });
 }

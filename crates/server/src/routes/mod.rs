@@ -5,6 +5,7 @@ mod attestations;
 mod build;
 mod build_history;
 mod build_parts;
+mod capture;
 mod container_list;
 mod containers;
 mod disk;
@@ -190,6 +191,7 @@ async fn route(api: Api, request: Request<Incoming>) -> Result {
         ("GET", ["networks"]) => networks::list(&call),
         ("POST", ["networks", "create"]) => networks::create(call).await,
         ("POST", ["networks", "prune"]) => networks::prune(call).await,
+        ("GET", ["networks", name, "capture"]) => capture::capture(call, name).await,
         ("GET", ["networks", id]) => networks::inspect(&call, id),
         ("DELETE", ["networks", id]) => networks::remove(call, id).await,
         ("POST", ["networks", id, "connect"]) => networks::connect(call, id).await,

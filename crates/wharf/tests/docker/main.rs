@@ -2,9 +2,11 @@
 
 mod architecture;
 mod artifacts;
+mod bandwidth;
 mod build;
 mod build_inputs;
 mod build_results;
+mod capture;
 mod check;
 mod cli_plugins;
 mod clients;

@@ -123,6 +123,9 @@ pub(super) async fn send(app: &App, matches: &Matches, request: &Request, dry: b
         // Another would take no note of them, and has no business with them.
         app.needs_own_engine("--secret").await.map_err(other)?;
     }
+    if matches.changed("bandwidth") {
+        app.needs_own_engine("--bandwidth").await.map_err(other)?;
+    }
     let client = app.client().await.map_err(other)?;
     let (rows, columns) = terminal::size();
     let (mut config, mut host) = (request.config.clone(), request.host.clone());

@@ -8,7 +8,7 @@ use crate::each::each;
 use crate::failure::Outcome;
 use crate::flag::Flag;
 use crate::json::texts;
-use crate::options::{publish, security};
+use crate::options::{bandwidth, publish, security};
 use crate::parse::Matches;
 use crate::values;
 
@@ -21,6 +21,7 @@ pub(crate) static COMMAND: Command = Command::new(
 .flags(FLAGS);
 
 const FLAGS: &[Flag] = &[
+    Flag::one("bandwidth", "limits", bandwidth::check, bandwidth::HELP),
     Flag::one(
         "blkio-weight",
         "uint16",
@@ -93,6 +94,10 @@ async fn run(app: &App, matches: &Matches) -> Outcome<u8> {
             app.needs_own_engine(&format!("--{flag}")).await?;
             update[field] = publish::parse(matches.all(flag), &[])?.bindings.into();
         }
+    }
+    if let Some(text) = matches.some("bandwidth") {
+        app.needs_own_engine("--bandwidth").await?;
+        update["Bandwidth"] = bandwidth::update(text)?;
     }
     each(app, &matches.arguments, |client, name| {
         let update = update.clone();
