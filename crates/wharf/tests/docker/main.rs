@@ -3,6 +3,7 @@
 mod architecture;
 mod artifacts;
 mod build;
+mod build_context;
 mod build_inputs;
 mod build_results;
 mod check;
