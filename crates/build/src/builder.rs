@@ -15,6 +15,7 @@ use crate::cache_mount::CacheMounts;
 use crate::cancel::{Cancel, CancelOnDrop};
 use crate::error::{BuildError, Result};
 use crate::history::Recorder;
+use crate::kept::{KEPT_CONTEXT, KeptContexts};
 use crate::output::Output;
 use crate::request::{BuildEvent, BuildRequest, BuilderOptions};
 use crate::scratch::{self, random_id};
@@ -35,6 +36,7 @@ pub(crate) struct Shared {
     pub(crate) options: BuilderOptions,
     pub(crate) cache: Cache,
     pub(crate) cache_mounts: CacheMounts,
+    pub(crate) kept_contexts: Arc<KeptContexts>,
     spared: OnceLock<Spared>,
 }
 
@@ -73,9 +75,10 @@ impl Builder {
         let layers = images.layers().clone();
         let cache = Cache::new(options.store.clone(), layers.clone());
         let cache_mounts = CacheMounts::new(scratch::caches(data_root));
-        Ok(Self {
-            shared: Arc::new(Shared { images, layers, spawner, options, cache, cache_mounts, spared: OnceLock::new() }),
-        })
+        let kept_contexts = Arc::new(KeptContexts::new(scratch::contexts(data_root)));
+        let spared = OnceLock::new();
+        let shared = Shared { images, layers, spawner, options, cache, cache_mounts, kept_contexts, spared };
+        Ok(Self { shared: Arc::new(shared) })
     }
 
     /// Builds an image and answers with its ID. The build ends when `output`'s receiver goes, or this future is
@@ -141,16 +144,18 @@ impl Builder {
         let _ = self.shared.spared.set(Spared(Box::new(used)));
     }
 
-    /// Records of steps, by key.
+    /// Records of steps, by key, and of contexts that are kept.
     ///
     /// # Errors
     /// When the store cannot be read.
     pub fn records(&self) -> Result<Vec<(String, CacheRecord)>> {
-        self.shared.cache.list()
+        let mut all = self.shared.cache.list()?;
+        all.extend(self.shared.kept_contexts.list());
+        Ok(all)
     }
 
-    /// Forgets the records that `which` names, and the layers that nothing else needs; with `mounts`, also the
-    /// directories of `RUN --mount=type=cache` that no build uses now.
+    /// Forgets the records that `which` names, the layers that nothing else needs, and contexts that no build uses now; with
+    /// `mounts`, also the directories of `RUN --mount=type=cache` that no build uses now.
     ///
     /// # Errors
     /// When the disk refuses.
@@ -160,7 +165,13 @@ impl Builder {
         let mut ids: Vec<String> =
             listed.iter().filter(|(key, record)| which(key, record)).map(|(key, _)| key.clone()).collect();
         let layers: Vec<Digest> = cache.forget(&ids)?.into_iter().collect();
-        let mut freed = 0;
+        let kept = self.shared.kept_contexts.list().into_iter().filter(|(id, record)| which(id, record));
+        let kept: Vec<String> = kept.map(|(id, _)| id).collect();
+        let (removed, mut freed) = match kept.is_empty() {
+            true => (Vec::new(), 0),
+            false => self.shared.kept_contexts.remove(&kept)?,
+        };
+        ids.extend(removed);
         if let Some(spared) = self.shared.spared.get() {
             let needed = || {
                 // A cache that cannot be read may need all of them.
@@ -191,14 +202,15 @@ impl Builder {
         mounts: bool,
         needed: &BTreeSet<Digest>,
     ) -> Result<Pruned> {
-        let listed = self.shared.cache.list()?;
+        let listed = self.records()?;
         let (going, staying): (Vec<_>, Vec<_>) = listed.into_iter().partition(|(key, record)| which(key, record));
         let layers = |records: &[(String, CacheRecord)]| -> BTreeSet<Digest> {
             records.iter().filter_map(|(_, record)| record.layer.clone()).collect()
         };
         let mut kept = layers(&staying);
         kept.extend(needed.iter().cloned());
-        let mut freed = 0;
+        let contexts = going.iter().filter(|(key, _)| key.starts_with(KEPT_CONTEXT));
+        let mut freed = contexts.map(|(_, record)| record.size).sum::<u64>();
         if let Some(spared) = self.shared.spared.get() {
             kept.extend((spared.0)());
             let all = &self.shared.layers;

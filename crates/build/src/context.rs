@@ -32,7 +32,14 @@ impl Context {
     /// # Errors
     /// For an archive that is hostile or damaged, and when there is no such Dockerfile.
     pub(crate) fn read(input: Box<dyn Read + Send>, path: &Path, dockerfile: &str, cancel: &Cancel) -> Result<Self> {
-        let mut index = index(input, path, cancel)?;
+        Self::of(index(input, path, cancel)?, dockerfile)
+    }
+
+    /// The context of files that are known, and the Dockerfile of it.
+    ///
+    /// # Errors
+    /// When there is no such Dockerfile.
+    pub(crate) fn of(mut index: Index, dockerfile: &str) -> Result<Self> {
         let text = read_dockerfile(&index, dockerfile)?;
         let ignore = ignore_file(&index, dockerfile)?;
         let own = index.look(&inside(dockerfile)?, true)?.map_or(0, |found| found.attributes.mtime.0);
@@ -47,10 +54,14 @@ impl Context {
 /// # Errors
 /// For an archive that is hostile or damaged.
 pub(crate) fn files(input: Box<dyn Read + Send>, path: &Path, cancel: &Cancel) -> Result<Tree> {
-    let mut index = index(input, path, cancel)?;
+    Ok(files_of(index(input, path, cancel)?))
+}
+
+/// The same of files that are known.
+pub(crate) fn files_of(mut index: Index) -> Tree {
     let newest = index.prune(&Ignore::default());
     index.date_implied(newest);
-    Ok(Tree::Index(Arc::new(index)))
+    Tree::Index(Arc::new(index))
 }
 
 fn index(input: Box<dyn Read + Send>, path: &Path, cancel: &Cancel) -> Result<Index> {

@@ -50,7 +50,7 @@ impl BuildError {
         Self::new(ErrorKind::Denied, message)
     }
 
-    pub(crate) fn cancelled() -> Self {
+    pub fn cancelled() -> Self {
         Self::new(ErrorKind::Cancelled, "the build was cancelled")
     }
 

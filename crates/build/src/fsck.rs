@@ -36,7 +36,7 @@ fn look(builds: &Path, cache: &Cache, layers: &Layers, fsck: &mut Fsck) -> Resul
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         fsck.look(0);
         // It may have gone since it was listed.
-        if name == "cache" || scratch::is_live(&path) || !path.exists() {
+        if scratch::outlives(&path) || scratch::is_live(&path) || !path.exists() {
             continue;
         }
         let (what, bytes) = (format!("build/{name}"), disk_usage(&path));

@@ -1,4 +1,4 @@
-//! A context as it came: an index of an archive whose contents lie in one file.
+//! A context as it came: an index of an archive, or of a listing, whose contents lie in one file.
 //!
 //! A context of thousands of files is not unpacked: to make as many files on a disk, and to remove them again, costs
 //! more than all the rest of a build that finds its steps in the cache. Links are resolved in the index, so nothing in
@@ -11,6 +11,7 @@ use std::io::{self, BufWriter, Read, Seek, Write};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::FileExt;
 use std::path::{Component, Path, PathBuf};
+use std::sync::{Arc, OnceLock};
 
 use wharf_archive::{Entry, Kind as EntryKind, Reader, may_carry};
 use wharf_dockerfile::{Ignore, Verdict};
@@ -19,12 +20,13 @@ use wharf_report::chain;
 
 use crate::cancel::Cancel;
 use crate::error::{BuildError, Result};
+use crate::missing::Missing;
 use crate::resolve::resolve;
 use crate::tree::{Attributes, Found, Kind};
 
 /// Bounds on what a client may send: a bomb ends here.
-const MAX_ENTRIES: usize = 5_000_000;
-const MAX_BYTES: u64 = 256 << 30;
+pub(crate) const MAX_ENTRIES: usize = 5_000_000;
+pub(crate) const MAX_BYTES: u64 = 256 << 30;
 /// The kernel takes no longer path (PATH_MAX), and no directory of a project is that deep.
 const MAX_PATH: usize = 4096;
 
@@ -33,7 +35,10 @@ const MAX_PATH: usize = 4096;
 pub(crate) struct Index {
     /// The root is the first.
     nodes: Vec<Node>,
-    contents: File,
+    bodies: Vec<Body>,
+    contents: Arc<File>,
+    /// Gets contents that are not here; none for an archive, which has all of them.
+    missing: Option<Missing>,
 }
 
 #[derive(Debug)]
@@ -41,20 +46,28 @@ struct Node {
     attributes: Attributes,
     link: OsString,
     device: u64,
-    content: Option<Content>,
+    /// Which of the bodies is its content.
+    content: Option<usize>,
     children: BTreeMap<OsString, usize>,
     /// A directory that the archive does not name.
     implied: bool,
 }
 
-/// Where a file's content is.
-#[derive(Clone, Debug)]
-struct Content {
-    offset: u64,
-    size: u64,
-    digest: Digest,
+/// A file's content.
+#[derive(Debug)]
+pub(crate) struct Body {
+    pub(crate) size: u64,
     /// There is another name for it.
     several: bool,
+    /// Nothing as long as it is not here.
+    pub(crate) place: OnceLock<Place>,
+}
+
+/// Where a content is.
+#[derive(Clone, Debug)]
+pub(crate) struct Place {
+    pub(crate) offset: u64,
+    pub(crate) digest: Digest,
 }
 
 impl Node {
@@ -85,7 +98,7 @@ impl Index {
     /// # Errors
     /// For an archive that is hostile or damaged, and for what the disk refuses.
     pub(crate) fn read(input: impl Read, contents: File, cancel: &Cancel) -> Result<Self> {
-        let mut index = Self { nodes: vec![Node::implied()], contents };
+        let mut index = Self::empty(Arc::new(contents));
         let bad = |e: wharf_archive::ArchiveError| invalid(chain(&e));
         let writing = index.contents.try_clone().map_err(failing)?;
         let mut writer = BufWriter::with_capacity(1 << 20, writing);
@@ -117,7 +130,7 @@ impl Index {
                     writer.write_all(&buffer[..count]).map_err(failing)?;
                 }
                 let size = hasher.count();
-                let content = Content { offset, size, digest: hasher.finish(), several: false };
+                let content = index.body(size, Some(Place { offset, digest: hasher.finish() }));
                 offset += size;
                 Some(content)
             } else {
@@ -131,7 +144,42 @@ impl Index {
         Ok(index)
     }
 
-    fn add(&mut self, entry: &Entry, content: Option<Content>) -> Result<()> {
+    /// One with nothing but a root.
+    pub(crate) fn empty(contents: Arc<File>) -> Self {
+        Self { nodes: vec![Node::implied()], bodies: Vec::new(), contents, missing: None }
+    }
+
+    /// A content, which [`Self::add`] gives a name.
+    pub(crate) fn body(&mut self, size: u64, place: Option<Place>) -> usize {
+        let place = place.map_or_else(OnceLock::new, OnceLock::from);
+        self.bodies.push(Body { size, several: false, place });
+        self.bodies.len() - 1
+    }
+
+    /// Says where contents come from that are not here.
+    pub(crate) fn lacks(&mut self, missing: Missing) {
+        self.missing = Some(missing);
+    }
+
+    /// Gets the contents of all these files that are not here.
+    ///
+    /// # Errors
+    /// When whoever has them does not send them.
+    pub(crate) fn bring<'a>(&self, paths: impl IntoIterator<Item = &'a Path>) -> Result<()> {
+        let Some(missing) = &self.missing else { return Ok(()) };
+        let mut wanted = Vec::new();
+        for path in paths {
+            let body = self.followed(path, true)?.and_then(|at| self.nodes[at].content);
+            wanted.extend(body.filter(|body| self.bodies[*body].place.get().is_none()));
+        }
+        if wanted.is_empty() { Ok(()) } else { missing.bring(&self.bodies, wanted) }
+    }
+
+    /// Adds an entry, a file with its content.
+    ///
+    /// # Errors
+    /// For one that no honest client has.
+    pub(crate) fn add(&mut self, entry: &Entry, content: Option<usize>) -> Result<()> {
         let name = || shown(&entry.path);
         let path = confined(&entry.path).ok_or_else(|| invalid(format!("`{}`: its name is too long", name())))?;
         let mut node = Node { content, ..node_of(entry) };
@@ -140,10 +188,10 @@ impl Index {
                 inside(&entry.link).ok_or_else(|| invalid(format!("`{}` links to something outside", name())))?;
             let found = self.node(&target).filter(|at| self.nodes[*at].content.is_some());
             let at = found.ok_or_else(|| invalid(format!("`{}` links to what is not there", name())))?;
-            if let Some(content) = &mut self.nodes[at].content {
-                content.several = true;
+            if let Some(content) = self.nodes[at].content {
+                self.bodies[content].several = true;
             }
-            let (attributes, content) = (self.nodes[at].attributes.clone(), self.nodes[at].content.clone());
+            let (attributes, content) = (self.nodes[at].attributes.clone(), self.nodes[at].content);
             node = Node { attributes, content, ..node };
         }
         let Some(last) = path.file_name() else {
@@ -217,13 +265,13 @@ impl Index {
     pub(crate) fn look(&self, path: &Path, follow: bool) -> Result<Option<Found>> {
         Ok(self.followed(path, follow)?.map(|at| {
             let node = &self.nodes[at];
-            let content = node.content.as_ref();
+            let content = node.content.map(|body| (body, &self.bodies[body]));
             Found {
                 attributes: node.attributes.clone(),
-                size: content.map_or(0, |content| content.size),
+                size: content.map_or(0, |(_, content)| content.size),
                 device: node.device,
-                // Names of one content share its place; an empty one has none of its own.
-                inode: content.filter(|content| content.several && content.size > 0).map(|content| (0, content.offset)),
+                // An empty one is the same as any other.
+                inode: content.filter(|(_, c)| c.several && c.size > 0).map(|(number, _)| (0, number as u64)),
                 link: node.link.clone(),
             }
         }))
@@ -237,19 +285,25 @@ impl Index {
 
     /// The content of the regular file that `path` leads to.
     pub(crate) fn open(&self, path: &Path) -> Result<IndexFile<'_>> {
-        let content = self.content(path)?;
-        Ok(IndexFile { file: &self.contents, at: content.offset, left: content.size })
+        let (size, place) = self.content(path)?;
+        Ok(IndexFile { file: &self.contents, at: place.offset, left: size })
     }
 
     /// The digest of that content.
     pub(crate) fn digest(&self, path: &Path) -> Result<Digest> {
-        self.content(path).map(|content| content.digest.clone())
+        self.content(path).map(|(_, place)| place.digest.clone())
     }
 
-    fn content(&self, path: &Path) -> Result<&Content> {
-        let node = self.followed(path, true)?.map(|at| &self.nodes[at]);
-        node.and_then(|node| node.content.as_ref())
-            .ok_or_else(|| BuildError::invalid(format!("{} is no regular file", path.display())))
+    fn content(&self, path: &Path) -> Result<(u64, &Place)> {
+        let body = self.followed(path, true)?.and_then(|at| self.nodes[at].content);
+        let Some(body) = body.map(|number| &self.bodies[number]) else {
+            return Err(BuildError::invalid(format!("{} is no regular file", path.display())));
+        };
+        if body.place.get().is_none() {
+            self.bring([path])?;
+        }
+        let lost = || BuildError::invalid(format!("{} has not been sent", path.display()));
+        Ok((body.size, body.place.get().ok_or_else(lost)?))
     }
 
     /// Gives directories that the archive does not name a time, in seconds since the epoch.
@@ -327,11 +381,11 @@ impl Read for IndexFile<'_> {
     }
 }
 
-fn invalid(why: impl std::fmt::Display) -> BuildError {
+pub(crate) fn invalid(why: impl std::fmt::Display) -> BuildError {
     BuildError::invalid(format!("the context cannot be used: {why}"))
 }
 
-fn failing(error: io::Error) -> BuildError {
+pub(crate) fn failing(error: io::Error) -> BuildError {
     BuildError::system("the context cannot be kept", &error)
 }
 
@@ -385,100 +439,4 @@ fn node_of(entry: &Entry) -> Node {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Entries as a client would send them: name, kind, link or content.
-    fn index(entries: &[(&str, u8, &str)]) -> Result<Index> {
-        let mut bytes = Vec::new();
-        for (name, flag, text) in entries {
-            let (size, link) = if *flag == b'0' { (text.len(), "") } else { (0, *text) };
-            let mut block = [0u8; 512];
-            let mut put = |at: usize, field: &[u8]| block[at..at + field.len()].copy_from_slice(field);
-            put(0, name.as_bytes());
-            put(100, b"0000644\0");
-            put(108, b"0000007\0");
-            put(116, b"0000007\0");
-            put(124, format!("{size:011o}\0").as_bytes());
-            put(136, b"00000000100\0");
-            put(148, b"        ");
-            put(156, &[*flag]);
-            put(157, link.as_bytes());
-            put(257, b"ustar\x0000");
-            let sum: u32 = block.iter().map(|byte| u32::from(*byte)).sum();
-            block[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
-            bytes.extend(block);
-            if size > 0 {
-                bytes.extend(text.as_bytes());
-                bytes.resize(bytes.len().next_multiple_of(512), 0);
-            }
-        }
-        bytes.resize(bytes.len() + 1024, 0);
-        Index::read(bytes.as_slice(), tempfile::tempfile().unwrap(), &Cancel::new().unwrap())
-    }
-
-    fn text(index: &Index, path: &str) -> String {
-        let mut text = String::new();
-        index.open(Path::new(path)).unwrap().read_to_string(&mut text).unwrap();
-        text
-    }
-
-    #[test]
-    fn files_are_found_and_links_stay_inside() {
-        let index = index(&[
-            ("./", b'5', ""),
-            ("./a/b/file", b'0', "content"),
-            ("second", b'1', "a/b/file"),
-            ("link", b'2', "/a/b"),
-            ("a/up", b'2', "../../../../second"),
-            ("loop", b'2', "loop"),
-            ("empty", b'0', ""),
-        ])
-        .unwrap();
-        for path in ["a/b/file", "link/file", "a/up", "second", "/a/./b/../b/file"] {
-            assert_eq!(text(&index, path), "content", "{path}");
-        }
-        let look = |path: &str, follow| index.look(Path::new(path), follow);
-        let file = look("a/b/file", false).unwrap().unwrap();
-        assert_eq!((file.attributes.owner, file.size, file.inode.is_some()), ((0, 0), 7, true));
-        assert_eq!(file.inode, look("second", true).unwrap().unwrap().inode);
-        assert_eq!(look("link", false).unwrap().unwrap().attributes.kind, Kind::Symlink);
-        assert_eq!(look("link", true).unwrap().unwrap().attributes.kind, Kind::Directory);
-        assert!(look("nope", true).unwrap().is_none() && look("a/b/file/x", true).unwrap().is_none());
-        assert!(look("loop", true).is_err());
-        assert_eq!(index.names(Path::new("link")).unwrap(), ["file"]);
-        assert!(index.names(Path::new("empty")).unwrap().is_empty() && index.open(Path::new("link")).is_err());
-        assert_eq!(index.digest(Path::new("second")).unwrap(), Digest::sha256(b"content"));
-    }
-
-    #[test]
-    fn a_later_entry_replaces_an_earlier_one() {
-        let index =
-            index(&[("x/y", b'0', "1"), ("x", b'0', "2"), ("d/", b'5', ""), ("d/f", b'0', "3"), ("d/", b'5', "")])
-                .unwrap();
-        assert_eq!(text(&index, "x"), "2");
-        assert!(index.look(Path::new("x/y"), false).unwrap().is_none());
-        assert_eq!(text(&index, "d/f"), "3");
-    }
-
-    #[test]
-    fn hostile_archives_are_refused() {
-        for (entries, why) in [
-            (&[("a", b'2', "/etc"), ("a/evil", b'0', "x")][..], "no directory"),
-            (&[("..", b'0', "x")], "replace the root"),
-            (&[("a", b'0', "x"), ("a/evil", b'0', "x")], "no directory"),
-            (&[("a", b'1', "../../etc/passwd")], "links to something outside"),
-            (&[("a", b'1', "not/there")], "links to what is not there"),
-            (&[("d/", b'5', ""), ("a", b'1', "d")], "links to what is not there"),
-            (&[("a", b'Z', "")], "type"),
-        ] {
-            let error = index(entries).unwrap_err();
-            assert!(error.message.contains(why), "{error}");
-        }
-        let escaped = index(&[("../evil", b'0', "x"), ("a/../../other", b'0', "y")]).unwrap();
-        assert_eq!((text(&escaped, "evil"), text(&escaped, "other")), ("x".into(), "y".into()));
-        assert!(
-            Index::read(&b"this is no archive"[..], tempfile::tempfile().unwrap(), &Cancel::new().unwrap()).is_err()
-        );
-    }
-}
+mod tests;

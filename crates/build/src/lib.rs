@@ -9,11 +9,12 @@
 //!
 //! - [`Builder`]: what builds share; [`BuildRequest`], [`BuildEvent`]: one build. [`Fetch`]: the world outside.
 //! - `session`, `stages`, `state`, `sources`: a build, its stages side by side, what each has made, and where they begin. `metadata`: instructions that change the configuration only.
-//! - `context`, `index`: what the client sent. `files`, `select`, `plan`, `copy`, `tree`: COPY, ADD and WORKDIR. `run`, `bundle`, `mounts`, `init_layer`: RUN.
+//! - `context`, `index`: what the client sent. `listing`, `missing`, `kept`: what it lists, is asked for, and has sent before.
+//! - `files`, `select`, `plan`, `copy`, `tree`: COPY, ADD and WORKDIR. `run`, `bundle`, `mounts`, `init_layer`: RUN.
 //! - `named`, `repository`: contexts that the request names, and those from git.
 //! - `portable`: the cache on its way elsewhere. `history`: builds that were. `leak`: secrets in what was made.
 //! - `agent`: SSH agents that commands may ask.
-//! - `cache`, `cache_mount`, `scratch`: what outlives a build, and what does not.
+//! - `epoch`: the time of results. `cache`, `cache_mount`, `scratch`: what outlives a build, and what does not.
 //!
 //! The same input gives the same layers: entries sorted, times from the context, nothing random in any result but what a
 //! command makes. It gives the same image as long as the cache knows when each step was made.
@@ -31,6 +32,7 @@ mod cache_mount;
 mod cancel;
 mod context;
 mod copy;
+mod epoch;
 mod error;
 mod files;
 mod frames;
@@ -40,9 +42,12 @@ mod history;
 mod identity;
 mod index;
 mod init_layer;
+mod kept;
 mod labels;
 mod leak;
+mod listing;
 mod metadata;
+mod missing;
 mod mode;
 mod mounts;
 mod named;
@@ -70,6 +75,8 @@ pub use cache::CacheRecord;
 pub use error::{BuildError, ErrorKind, Result};
 pub use fsck::fsck;
 pub use history::BuildRecord;
+pub use kept::KEPT_CONTEXT;
+pub use missing::Answers;
 pub use named::NamedContext;
 pub use request::{
     BuildEvent, BuildRequest, BuilderOptions, Fetch, Limits, NetworkSource, Offline, Pending, StepNetwork, Ulimit,

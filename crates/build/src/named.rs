@@ -10,6 +10,7 @@ use crate::cache::Key;
 use crate::cancel::Cancel;
 use crate::context;
 use crate::error::{BuildError, Result};
+use crate::index::Index;
 use crate::metadata;
 use crate::session::Session;
 use crate::state::State;
@@ -19,6 +20,8 @@ use crate::tree::Tree;
 pub enum NamedContext {
     /// Files: a tar archive, plain or compressed.
     Archive(Box<dyn Read + Send>),
+    /// Files: a listing of them.
+    Listing(Box<dyn Read + Send>),
     /// An image, by its reference.
     Image(String),
 }
@@ -27,12 +30,14 @@ impl std::fmt::Debug for NamedContext {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Archive(_) => f.write_str("Archive"),
+            Self::Listing(_) => f.write_str("Listing"),
             Self::Image(reference) => f.debug_tuple("Image").field(reference).finish(),
         }
     }
 }
 
-/// Reads all that are files, in this order, below `dir`. The values are what their names mean, and the files.
+/// Reads all that are files, in this order, below `dir`; `listed` reads listings. The values are what their names mean,
+/// and the files.
 ///
 /// # Errors
 /// For an archive that is hostile or damaged, and for a name twice.
@@ -40,15 +45,20 @@ pub(crate) fn read(
     given: Vec<(String, NamedContext)>,
     dir: &Path,
     cancel: &Cancel,
+    listed: &dyn Fn(Box<dyn Read + Send>, usize) -> Result<Index>,
 ) -> Result<(Contexts, BTreeMap<String, Tree>)> {
     let (mut contexts, mut trees) = (Contexts::new(), BTreeMap::new());
-    for (name, context) in given {
+    for (number, (name, context)) in given.into_iter().enumerate() {
         let name = name.to_lowercase();
         let base = match context {
             NamedContext::Image(reference) => Base::Image(reference),
             NamedContext::Archive(input) => {
                 let tree = context::files(input, &dir.join(format!("context-of-{}", trees.len())), cancel)?;
                 trees.insert(name.clone(), tree);
+                Base::Context(name.clone())
+            }
+            NamedContext::Listing(input) => {
+                trees.insert(name.clone(), context::files_of(listed(input, number + 1)?));
                 Base::Context(name.clone())
             }
         };

@@ -6,6 +6,7 @@ use std::fs::File;
 use std::future::Future;
 use std::io::{self, Read};
 use std::net::IpAddr;
+use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::pin::Pin;
@@ -16,12 +17,16 @@ use wharf_store::Store;
 
 use crate::agent::Agent;
 use crate::error::{BuildError, Result};
+use crate::missing::Answers;
 use crate::named::NamedContext;
 
 /// One build, in the words of `POST /build`.
 pub struct BuildRequest {
-    /// A tar archive, plain or compressed.
+    /// A tar archive, plain or compressed; if it is `listed`, the listing of one.
     pub context: Box<dyn Read + Send>,
+    pub listed: bool,
+    /// Who has sent listings, if anybody has.
+    pub answers: Option<Arc<dyn Answers>>,
     /// Path of the Dockerfile in the context.
     pub dockerfile: String,
     /// Names of the result.
@@ -61,6 +66,8 @@ impl Default for BuildRequest {
     fn default() -> Self {
         Self {
             context: Box::new(io::empty()),
+            listed: false,
+            answers: None,
             dockerfile: "Dockerfile".into(),
             tags: Vec::new(),
             build_args: BTreeMap::new(),
@@ -134,6 +141,8 @@ pub enum BuildEvent {
     },
     /// Of a base image that is being pulled.
     Progress(Progress),
+    /// Entries of a listing whose contents are asked for: from [`Answers`], never from the builder.
+    Wanted { listing: usize, entries: Vec<Range<u32>> },
 }
 
 /// How a builder is set up.

@@ -3,6 +3,7 @@
 //! ```text
 //! DATA_ROOT/build/b-…     one build: its context, and a directory per step; gone when it ends, swept after a crash
 //! DATA_ROOT/build/cache/… directories of `RUN --mount=type=cache`
+//! DATA_ROOT/build/contexts/… contexts as the last builds have left them
 //! EXEC_ROOT/build/ID/     sockets and secrets of a command that runs
 //! ```
 
@@ -101,6 +102,16 @@ pub(crate) fn caches(data_root: &Path) -> PathBuf {
     builds(data_root).join("cache")
 }
 
+/// Directory of contexts that are kept, below the data root.
+pub(crate) fn contexts(data_root: &Path) -> PathBuf {
+    builds(data_root).join("contexts")
+}
+
+/// Whether an entry of [`builds`] outlives builds.
+pub(crate) fn outlives(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name == "cache" || name == "contexts")
+}
+
 /// Directory of running commands below the exec root.
 pub(crate) fn commands(exec_root: &Path) -> PathBuf {
     exec_root.join("build")
@@ -128,7 +139,7 @@ pub(crate) fn sweep(data_root: &Path, exec_root: &Path, cgroup_parent: &str) {
         remove(dir, deadline);
     }
     for dir in list(&builds(data_root)) {
-        if dir.file_name().is_some_and(|name| name != "cache") {
+        if !outlives(&dir) {
             remove(&dir, deadline);
         }
     }

@@ -271,6 +271,7 @@ pub(crate) fn checksum(all: &[Selected], cancel: &Cancel) -> Result<Digest> {
     let mut hasher = Hasher::new();
     let mut line = Vec::new();
     for selected in all {
+        selected.tree.bring(selected.items.iter().map(|item| item.from.as_path()))?;
         // The name of a file counts, as it may become the name of the copy.
         let name = match &selected.shape {
             Shape::Named(name) => name.as_bytes(),

@@ -21,7 +21,9 @@ use crate::builder::Shared;
 use crate::cache::CacheRecord;
 use crate::cancel::Cancel;
 use crate::context::Context;
+use crate::epoch::source_date_epoch;
 use crate::error::{BuildError, ErrorKind, Result};
+use crate::listing;
 use crate::metadata;
 use crate::named;
 use crate::no_cache::check_stages;
@@ -151,8 +153,16 @@ impl<'a> Common<'a> {
             return Err(BuildError::invalid(format!("invalid cgroup-parent: {path:?} leads out")));
         }
         let dir = Scratch::new(shared.builds().join(format!("b-{}", &random_id()?[..16])))?;
-        let context = Context::read(request.context, &dir.path.join("context"), &name, &cancel)?;
-        let (contexts, trees) = named::read(request.contexts, &dir.path, &cancel)?;
+        let listed = |input, number| {
+            let nobody = || BuildError::invalid("nobody has the files of a listing");
+            let answers = request.answers.as_ref().ok_or_else(nobody)?;
+            listing::read(input, number, answers, &shared.kept_contexts, &cancel)
+        };
+        let context = match request.listed {
+            true => Context::of(listed(request.context, 0)?, &name)?,
+            false => Context::read(request.context, &dir.path.join("context"), &name, &cancel)?,
+        };
+        let (contexts, trees) = named::read(request.contexts, &dir.path, &cancel, &listed)?;
         let dockerfile = Dockerfile::parse(&name, &context.dockerfile)?;
         let host = Platform::host();
         let platforms = Platforms { target: platform.clone().unwrap_or_else(|| host.clone()), build: host };
@@ -479,18 +489,4 @@ impl Session<'_> {
         lock(&self.keys).push(key.clone());
         Ok(Some(Outcome { layer, cached: true, created }))
     }
-}
-
-/// The time that the user wants all results to have.
-fn source_date_epoch(globals: &Globals, newest: i64) -> Result<Option<i64>> {
-    use wharf_dockerfile::Variables;
-    const NAME: &str = "SOURCE_DATE_EPOCH";
-    let Some(text) = globals.build_arg(NAME).or_else(|| globals.value(NAME)).filter(|text| !text.is_empty()) else {
-        return Ok(None);
-    };
-    if text == "context" {
-        return Ok(Some(newest));
-    }
-    let seconds = text.parse::<i64>().ok().filter(|seconds| *seconds >= 0);
-    seconds.map(Some).ok_or_else(|| BuildError::invalid(format!("invalid {NAME}: {text:?} is no number of seconds")))
 }

@@ -130,6 +130,14 @@ impl Tree {
         }
     }
 
+    /// Gets the contents of all these files that are still with who has sent the tree.
+    pub(crate) fn bring<'a>(&self, paths: impl IntoIterator<Item = &'a Path>) -> Result<()> {
+        match self {
+            Self::Index(index) => index.bring(paths),
+            Self::Directory { .. } => Ok(()),
+        }
+    }
+
     /// The content of the regular file that `path` leads to.
     pub(crate) fn open(&self, path: &Path) -> Result<Box<dyn Read + Send + '_>> {
         Ok(match self {

@@ -169,9 +169,16 @@ impl App {
 
     /// Refuses an engine that is not Wharf's, for a flag that no other knows.
     pub(crate) async fn needs_own_engine(&self, flag: &str) -> Outcome {
+        match self.has_own_engine().await? {
+            true => Ok(()),
+            false => Err(format!("{flag} needs Wharf's own engine, and this is another one").into()),
+        }
+    }
+
+    /// Whether the engine is Wharf's.
+    pub(crate) async fn has_own_engine(&self) -> Outcome<bool> {
         let version: serde_json::Value = self.client().await?.get("/version").send().await?.json().await?;
-        let own = version["Platform"]["Name"].as_str().is_some_and(|name| name.starts_with("Wharf "));
-        if own { Ok(()) } else { Err(format!("{flag} needs Wharf's own engine, and this is another one").into()) }
+        Ok(version["Platform"]["Name"].as_str().is_some_and(|name| name.starts_with("Wharf ")))
     }
 
     /// The filters of a prune, with those that the configuration adds.

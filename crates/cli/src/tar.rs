@@ -171,9 +171,34 @@ pub(crate) enum PackError {
     Write(#[from] io::Error),
 }
 
+/// Hears of entries, parents before what is in them.
+pub(crate) trait Sink {
+    /// Takes an entry; a file is at `path`.
+    fn take(&mut self, entry: &Entry, path: &Path, meta: &Metadata) -> Result<(), PackError>;
+}
+
+impl<W: Write> Sink for Writer<W> {
+    fn take(&mut self, entry: &Entry, path: &Path, _: &Metadata) -> Result<(), PackError> {
+        if entry.kind != Kind::File {
+            return Ok(self.header(entry)?);
+        }
+        let failed = |source| PackError::Read { call: "open", path: path.to_owned(), source };
+        let mut file = fs::File::open(path).map_err(failed)?;
+        self.header(entry)?;
+        Ok(self.content(&mut file, entry.size)?)
+    }
+}
+
 /// Packs a directory.
 pub(crate) fn pack<W: Write>(dir: &Path, options: &Pack<'_>, output: W) -> Result<W, PackError> {
-    let mut packer = Packer { root: dir, options, writer: Writer::new(output), links: HashMap::new() };
+    let mut writer = Writer::new(output);
+    walk(dir, options, &mut writer)?;
+    Ok(writer.finish()?)
+}
+
+/// Tells of all that would be packed.
+pub(crate) fn walk(dir: &Path, options: &Pack<'_>, sink: &mut impl Sink) -> Result<(), PackError> {
+    let mut packer = Packer { root: dir, options, sink, links: HashMap::new() };
     match options.only {
         Some(only) if only == "." => {
             packer.entry(Path::new("."), &Verdict::default())?;
@@ -182,18 +207,18 @@ pub(crate) fn pack<W: Write>(dir: &Path, options: &Pack<'_>, output: W) -> Resul
         Some(only) => packer.tree(Path::new(only), &Verdict::default())?,
         None => packer.children(Path::new(""), &Verdict::default())?,
     }
-    Ok(packer.writer.finish()?)
+    Ok(())
 }
 
-struct Packer<'a, W> {
+struct Packer<'a, S> {
     root: &'a Path,
     options: &'a Pack<'a>,
-    writer: Writer<W>,
+    sink: &'a mut S,
     /// First names of files that have several, by device and inode.
     links: HashMap<(u64, u64), Vec<u8>>,
 }
 
-impl<W: Write> Packer<'_, W> {
+impl<S: Sink> Packer<'_, S> {
     fn children(&mut self, relative: &Path, above: &Verdict) -> Result<(), PackError> {
         let dir = self.root.join(relative);
         let failed = |source| PackError::Read { call: "open", path: dir.clone(), source };
@@ -231,7 +256,7 @@ impl<W: Write> Packer<'_, W> {
         };
         let name = self.name(relative);
         let Some(mut entry) = describe(&path, &meta, name, self.options.as_root)? else { return Ok(false) };
-        let (is_dir, is_file) = (entry.kind == Kind::Directory, entry.kind == Kind::File);
+        let is_dir = entry.kind == Kind::Directory;
         if !is_dir && meta.nlink() > 1 {
             let key = (meta.dev(), meta.ino());
             match self.links.get(&key) {
@@ -239,7 +264,7 @@ impl<W: Write> Packer<'_, W> {
                     entry.kind = Kind::HardLink;
                     entry.size = 0;
                     entry.link.clone_from(first);
-                    self.writer.header(&entry)?;
+                    self.sink.take(&entry, &path, &meta)?;
                     return Ok(false);
                 }
                 None => {
@@ -247,15 +272,8 @@ impl<W: Write> Packer<'_, W> {
                 }
             }
         }
-        if !is_file {
-            self.writer.header(&entry)?;
-            return Ok(is_dir);
-        }
-        let mut file =
-            fs::File::open(&path).map_err(|source| PackError::Read { call: "open", path: path.clone(), source })?;
-        self.writer.header(&entry)?;
-        self.writer.content(&mut file, entry.size)?;
-        Ok(false)
+        self.sink.take(&entry, &path, &meta)?;
+        Ok(is_dir)
     }
 
     /// The name in the archive, the entry's own name replaced where that was asked for.

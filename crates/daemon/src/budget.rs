@@ -3,7 +3,7 @@
 
 use std::collections::HashSet;
 
-use wharf_build::Builder;
+use wharf_build::{Builder, KEPT_CONTEXT};
 use wharf_engine::{Engine, PATIENCE};
 use wharf_reference::Digest;
 use wharf_store::Keeper;
@@ -16,7 +16,7 @@ pub(crate) struct DataRoot {
 
 /// Something that may go.
 enum Candidate {
-    /// A remembered step.
+    /// A remembered step, or a context that is kept.
     Step(String),
     Image(Digest),
 }
@@ -30,7 +30,7 @@ impl DataRoot {
     /// counts for each.
     fn candidates(&self) -> (Vec<(i64, Candidate)>, u64) {
         let steps = self.builder.records().unwrap_or_default();
-        let steps = steps.into_iter().filter(|(_, record)| record.layer.is_some());
+        let steps = steps.into_iter().filter(|(key, record)| record.layer.is_some() || key.starts_with(KEPT_CONTEXT));
         let images = self.engine.images().summaries().unwrap_or_default();
         // One that another was made of would lose its names and free nothing.
         let parents: HashSet<Digest> = images.iter().filter_map(|image| image.parent.clone()).collect();
@@ -42,7 +42,7 @@ impl DataRoot {
         let mut most = 0u64;
         let mut all = Vec::new();
         for (key, record) in steps {
-            most = most.saturating_add(record.layer.as_ref().map_or(0, disk));
+            most = most.saturating_add(record.layer.as_ref().map_or(record.size, disk));
             all.push((record.last_used, Candidate::Step(key)));
         }
         for image in images.into_iter().filter(unused) {

@@ -1,6 +1,7 @@
 //! Builds, by the classic protocol.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -10,9 +11,9 @@ use hyper::header::CONTENT_TYPE;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
-use wharf_build::{BuildError, BuildEvent, BuildRequest, CacheRecord, Limits, NamedContext, Ulimit};
+use wharf_build::{Answers, BuildError, BuildEvent, BuildRequest, CacheRecord, Limits, NamedContext, Ulimit};
 
-use super::build_parts::{self, Head};
+use super::build_parts::{self, Asking, Head};
 use super::progress::progress_line;
 use super::{Call, Result, blocking, dry_run, prune_stream};
 use crate::filters::Filters;
@@ -73,6 +74,7 @@ pub(super) async fn build(call: Call) -> Result {
     let (agents, agents_guard) = call.api.agents.of(&head.token, head.agents);
     let mut contexts = Vec::new();
     for named in head.contexts {
+        let listed = named.listed;
         let context = match (named.image, named.remote) {
             (Some(image), _) => NamedContext::Image(image),
             (None, Some(remote)) => {
@@ -80,7 +82,8 @@ pub(super) async fn build(call: Call) -> Result {
             }
             (None, None) => {
                 let parts = parts.as_mut().map(build_parts::Parts::next);
-                NamedContext::Archive(parts.unwrap_or_else(|| Box::new(std::io::empty())))
+                let input = parts.unwrap_or_else(|| Box::new(std::io::empty()));
+                if listed { NamedContext::Listing(input) } else { NamedContext::Archive(input) }
             }
         };
         contexts.push((named.name, context));
@@ -90,8 +93,12 @@ pub(super) async fn build(call: Call) -> Result {
         Err(_) => Err(ApiError::bad(format!("the secret {id} is not in base64"))),
     };
     let secrets = head.secrets.into_iter().map(decoded).collect::<std::result::Result<_, ApiError>>()?;
+    let (events, mut told) = mpsc::channel::<BuildEvent>(64);
+    let asking = parts.map(|parts| Asking::new(parts, events.clone()));
     let request = BuildRequest {
         context,
+        listed: head.listed,
+        answers: asking.map(|asking| Arc::new(asking) as Arc<dyn Answers>),
         dockerfile: text("dockerfile").unwrap_or_else(|| "Dockerfile".into()),
         tags: query.all("t").into_iter().filter(|tag| !tag.is_empty()).collect(),
         build_args: build_args.into_iter().filter_map(|(key, value)| Some((key, value?))).collect(),
@@ -129,7 +136,6 @@ pub(super) async fn build(call: Call) -> Result {
     };
     let quiet = query.flag("q");
     let (builder, engine, tags) = (call.api.builder.clone(), call.api.engine.clone(), request.tags.clone());
-    let (events, mut told) = mpsc::channel::<BuildEvent>(64);
     let mut building = tokio::spawn(async move {
         let _agents = agents_guard;
         let built = builder.build(request, events).await;
@@ -151,7 +157,7 @@ pub(super) async fn build(call: Call) -> Result {
         let mut next = Some(first);
         while let Some(event) = next {
             let told_now = match event {
-                BuildEvent::Made { .. } => true,
+                BuildEvent::Made { .. } | BuildEvent::Wanted { .. } => true,
                 _ => !quiet,
             };
             if !told_now {
@@ -241,6 +247,10 @@ fn event_line(event: &BuildEvent) -> Bytes {
         BuildEvent::Stream(text) => line(&json!({ "stream": text })),
         BuildEvent::Made { id, new, reference } => line(&json!({ "aux": { "ID": id, "New": new, "Ref": reference } })),
         BuildEvent::Progress(progress) => progress_line(progress),
+        BuildEvent::Wanted { listing, entries } => {
+            let entries: Vec<[u32; 2]> = entries.iter().map(|range| [range.start, range.end - range.start]).collect();
+            line(&json!({ "aux": { "Wanted": { "Listing": listing, "Entries": entries } } }))
+        }
     }
 }
 

@@ -4,16 +4,23 @@
 //! Content-Type: application/vnd.wharf.build
 //! length (u32, big endian), JSON: Secrets, Contexts, Agents, Token
 //! for the context, unless `remote=` names it, and for each of Contexts without Image and Remote:
-//!     length (u32), so many bytes of a tar archive; again and again; 0
+//!     length (u32), so many bytes of a tar archive, or with Listed of a listing; again and again; 0
+//! for each line {"aux":{"Wanted":{"Listing":N,"Entries":[[FIRST,COUNT],…]}}} of the answer:
+//!     length (u32), so many bytes of the contents of these entries, one behind the other; again and again; 0
 //! ```
+//!
+//! Listings are what `wharf_build` says of them; that of the context is number 0, those of Contexts follow.
 //!
 //! Secrets are in no query and no header, which proxies and logs like to keep.
 
 use std::collections::BTreeMap;
 use std::io::{self, Read};
+use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::Deserialize;
+use tokio::sync::mpsc;
+use wharf_build::{Answers, BuildError, BuildEvent};
 
 use crate::http::ApiError;
 
@@ -31,6 +38,8 @@ pub(super) struct Head {
     /// IDs of SSH agents, whose connections come by `POST /build/agent` with this token.
     pub(super) agents: Vec<String>,
     pub(super) token: String,
+    /// The context comes as a listing.
+    pub(super) listed: bool,
 }
 
 /// A named context.
@@ -42,6 +51,9 @@ pub(super) struct Named {
     pub(super) image: Option<String>,
     /// It is at this address.
     pub(super) remote: Option<String>,
+    /// It comes as a listing.
+    #[serde(default)]
+    pub(super) listed: bool,
 }
 
 type Input = Box<dyn Read + Send>;
@@ -88,6 +100,35 @@ impl Parts {
     pub(super) fn next(&mut self) -> Input {
         self.next += 1;
         Box::new(Part { stream: Arc::clone(&self.stream), number: self.next - 1 })
+    }
+}
+
+/// Asks the client for what it has listed: the question goes with the answer to its request, and the contents come as
+/// further parts of that.
+pub(super) struct Asking {
+    parts: Mutex<Parts>,
+    events: mpsc::Sender<BuildEvent>,
+}
+
+impl Asking {
+    /// `parts` with nothing to come but contents.
+    pub(super) fn new(parts: Parts, events: mpsc::Sender<BuildEvent>) -> Self {
+        Self { parts: Mutex::new(parts), events }
+    }
+}
+
+impl Answers for Asking {
+    fn ask(
+        &self,
+        listing: usize,
+        wanted: &[Range<u32>],
+        read: &mut dyn FnMut(&mut dyn Read) -> wharf_build::Result<()>,
+    ) -> wharf_build::Result<()> {
+        // As long as this is held nobody else asks, and the next part is the answer.
+        let mut parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
+        let event = BuildEvent::Wanted { listing, entries: wanted.to_vec() };
+        self.events.blocking_send(event).map_err(|_| BuildError::cancelled())?;
+        read(&mut parts.next())
     }
 }
 

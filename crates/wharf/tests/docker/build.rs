@@ -91,7 +91,7 @@ fn mistakes_are_named_with_their_line() {
 fn traces(d: &Daemon) -> Vec<std::path::PathBuf> {
     let list = |dir: std::path::PathBuf| std::fs::read_dir(dir).into_iter().flatten().flatten();
     let all = list(d.data().join("build")).chain(list(d.path().join("run/build"))).map(|entry| entry.path());
-    all.filter(|path| !path.ends_with("build/cache")).collect()
+    all.filter(|path| !path.ends_with("build/cache") && !path.ends_with("build/contexts")).collect()
 }
 
 /// Starts a build of this command, and waits until it runs.

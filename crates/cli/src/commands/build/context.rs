@@ -1,22 +1,18 @@
 //! The files that are sent to the builder.
 
 use std::collections::BTreeMap;
-use std::io::{self, BufWriter, IsTerminal as _, Read, Write};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
-use tokio::task::JoinHandle;
 use wharf_archive::{Entry, Kind};
-use wharf_client::Body;
 use wharf_dockerfile::Ignore;
 use wharf_git::Repository;
 
 use super::checkout::Checkout;
 use super::dockerfile::{self, Found};
-use super::parts::{Parts, Pieces};
+use super::listing::Listing;
 use crate::failure::{Failure, Outcome};
 use crate::tar::{Pack, PackError, Writer, pack};
-use crate::units;
 
 const IGNORE_FILE: &str = ".dockerignore";
 const DOCKERFILE: &str = "Dockerfile";
@@ -178,27 +174,6 @@ pub(super) fn ignore_of(dir: &Path) -> Outcome<Ignore> {
     Ok(ignore(dir, None, None)?.0)
 }
 
-/// A context that is on its way.
-#[derive(Debug)]
-pub(super) struct Sending(JoinHandle<Result<(), PackError>>);
-
-impl Sending {
-    /// What went wrong on our side; that the engine wanted no more is not wrong.
-    pub(super) async fn finish(self) -> Outcome {
-        match self.0.await {
-            Ok(Err(PackError::Write(error))) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-            Ok(Err(PackError::Read { path, source, .. })) if source.kind() == io::ErrorKind::PermissionDenied => {
-                Err(format!("error checking context: no permission to read from '{}'", path.display()).into())
-            }
-            Ok(Err(error)) => Err(error.to_string().into()),
-            Ok(Ok(())) => Ok(()),
-            Err(error) => Err(error.to_string().into()),
-        }
-    }
-}
-
-const BUFFER: usize = 256 * 1024;
-
 impl Context {
     /// The address that the engine gets it from.
     pub(super) fn remote(&self) -> Option<&str> {
@@ -227,50 +202,26 @@ impl Context {
         })
     }
 
-    /// Packs the context while it is sent, and what belongs to it.
-    pub(super) fn send(self, parts: Option<Parts>, compress: bool, quiet: bool) -> (Body, Sending) {
-        let (sender, body) = Body::channel();
-        let task = tokio::task::spawn_blocking(move || {
-            let counted = Counted::new(sender.clone().blocking(), quiet);
-            let written = if let Some(parts) = parts {
-                parts
-                    .write(BufWriter::with_capacity(BUFFER, counted), |output| {
-                        if self.remote().is_some() {
-                            return Ok(());
-                        }
-                        let mut piece = Pieces::new(output);
-                        if compress {
-                            let gzip = flate2::write::GzEncoder::new(&mut piece, flate2::Compression::default());
-                            self.write(gzip)?.finish()?;
-                        } else {
-                            self.write(&mut piece)?;
-                        }
-                        Ok(piece.finish()?)
-                    })
-                    .and_then(|buffer| Ok(inner(buffer)?))
-            } else if compress {
-                let gzip = flate2::write::GzEncoder::new(counted, flate2::Compression::default());
-                self.write(BufWriter::with_capacity(BUFFER, gzip)).and_then(|buffer| Ok(inner(buffer)?.finish()?))
-            } else {
-                self.write(BufWriter::with_capacity(BUFFER, counted)).and_then(|buffer| Ok(inner(buffer)?))
-            };
-            match written {
-                Ok(counted) => {
-                    counted.done();
-                    Ok(())
-                }
-                Err(error) => {
-                    // The part must not be taken for the whole.
-                    let broken = io::Error::other(error.to_string());
-                    tokio::runtime::Handle::current().block_on(sender.fail(broken));
-                    Err(error)
-                }
-            }
-        });
-        (body, Sending(task))
+    /// Whether it can be listed, and its files sent when they are asked for.
+    pub(super) fn can_be_listed(&self) -> bool {
+        matches!(self.source, Source::Directory { _checkout: None, .. })
     }
 
-    fn write<W: Write>(self, mut output: W) -> Result<W, PackError> {
+    /// What is in it, if it can be listed.
+    pub(super) fn listing(&self) -> Result<Option<Listing>, PackError> {
+        let Source::Directory { dir, ignore, patterns, _checkout: None } = &self.source else { return Ok(None) };
+        let own = format!("{}{IGNORE_FILE}", self.dockerfile);
+        let Some((name, content)) = &self.added else {
+            let needed = [if self.dockerfile.is_empty() { DOCKERFILE } else { &self.dockerfile }, &own, IGNORE_FILE];
+            return Listing::of(dir, ignore, &needed, &[]).map(Some);
+        };
+        let hiding = hiding(patterns, name);
+        let added = [(name.as_str(), content.as_slice()), (IGNORE_FILE, hiding.as_bytes())];
+        Listing::of(dir, &without_ignore_file(patterns, ignore.clone()), &[], &added).map(Some)
+    }
+
+    /// Writes it as an archive.
+    pub(super) fn write<W: Write>(self, mut output: W) -> Result<W, PackError> {
         match self.source {
             Source::Archive(first) => {
                 output.write_all(&first)?;
@@ -288,9 +239,7 @@ impl Context {
                 if let Some((name, content)) = &added {
                     let mut writer = Writer::new(&mut output);
                     add(&mut writer, name, content)?;
-                    // The builder hides the file from the build as its ignore file says.
-                    let own = if patterns.is_empty() { IGNORE_FILE } else { patterns.as_str() };
-                    add(&mut writer, IGNORE_FILE, format!("{own}\n{name}\n").as_bytes())?;
+                    add(&mut writer, IGNORE_FILE, hiding(&patterns, name).as_bytes())?;
                 }
                 let ignore = match added {
                     // It is there already, with a line more.
@@ -303,12 +252,13 @@ impl Context {
     }
 }
 
-fn without_ignore_file(patterns: &str, ignore: Ignore) -> Ignore {
-    Ignore::parse(&format!("{patterns}\n{IGNORE_FILE}")).unwrap_or(ignore)
+/// The ignore file that hides an added Dockerfile from the build.
+fn hiding(patterns: &str, name: &str) -> String {
+    format!("{}\n{name}\n", if patterns.is_empty() { IGNORE_FILE } else { patterns })
 }
 
-fn inner<W: Write>(buffer: BufWriter<W>) -> io::Result<W> {
-    buffer.into_inner().map_err(io::IntoInnerError::into_error)
+fn without_ignore_file(patterns: &str, ignore: Ignore) -> Ignore {
+    Ignore::parse(&format!("{patterns}\n{IGNORE_FILE}")).unwrap_or(ignore)
 }
 
 fn add<W: Write>(writer: &mut Writer<W>, name: &str, content: &[u8]) -> io::Result<()> {
@@ -326,52 +276,6 @@ fn add<W: Write>(writer: &mut Writer<W>, name: &str, content: &[u8]) -> io::Resu
     };
     writer.header(&entry)?;
     writer.content(&mut &*content, entry.size)
-}
-
-/// Says how much has been sent: now and then on a terminal, at the end elsewhere.
-struct Counted<W> {
-    output: W,
-    count: u64,
-    shown: Instant,
-    quiet: bool,
-    is_terminal: bool,
-}
-
-const INTERVAL: Duration = Duration::from_millis(100);
-
-impl<W: Write> Counted<W> {
-    fn new(output: W, quiet: bool) -> Self {
-        Self { output, count: 0, shown: Instant::now(), quiet, is_terminal: io::stdout().is_terminal() }
-    }
-
-    fn show(&self, end: &str) {
-        if !self.quiet {
-            let size = units::human_size(self.count as f64);
-            let mut stdout = io::stdout().lock();
-            let _ = write!(stdout, "Sending build context to Docker daemon {size:>8}\r{end}");
-            let _ = stdout.flush();
-        }
-    }
-
-    fn done(&self) {
-        self.show("\r\n");
-    }
-}
-
-impl<W: Write> Write for Counted<W> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let written = self.output.write(bytes)?;
-        self.count += written as u64;
-        if self.is_terminal && self.shown.elapsed() > INTERVAL {
-            self.shown = Instant::now();
-            self.show("");
-        }
-        Ok(written)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.output.flush()
-    }
 }
 
 #[cfg(test)]

@@ -6,9 +6,11 @@ mod call;
 mod checkout;
 mod context;
 mod dockerfile;
+mod listing;
 mod output;
 mod parts;
 mod result;
+mod sending;
 
 use std::io::Write as _;
 use std::path::Path;
@@ -152,6 +154,9 @@ async fn run(app: &App, matches: &Matches) -> Outcome<u8> {
     }
     let context = context::prepare(matches.argument(0), matches.text("file"))?;
     cache::give(app, matches, quiet).await?;
+    // What is compressed anyway is not worth asking for.
+    let listed = context.can_be_listed() && !matches.on("compress") && app.has_own_engine().await?;
+    let parts = parts.or_else(|| listed.then(parts::Parts::none));
     let client = app.client().await?;
     let remote = context.remote().map(str::to_owned);
     let request = parameters(app, matches, client.post("/build"))?
@@ -162,7 +167,8 @@ async fn run(app: &App, matches: &Matches) -> Outcome<u8> {
         outputs.iter().flat_map(output::Output::names).fold(request, |request, name| request.query("t", name));
     let media_type = if parts.is_some() { parts::MEDIA_TYPE } else { "application/x-tar" };
     let _forwarding = agents.forward(client);
-    let (body, sending) = context.send(parts, matches.on("compress"), quiet || to_stdout || remote.is_some());
+    let silent = quiet || to_stdout || remote.is_some();
+    let (body, sending) = sending::send(context, parts, matches.on("compress"), silent);
     let response = match request.body(media_type, body).send().await {
         Ok(response) => response,
         Err(error) => {
@@ -181,6 +187,10 @@ async fn run(app: &App, matches: &Matches) -> Outcome<u8> {
     let shown = response
         .for_each_json(|message| {
             if let Some(aux) = message.get("aux") {
+                if let Some(wanted) = listing::Wanted::of(aux) {
+                    sending.ask(wanted);
+                    return Ok(());
+                }
                 text(&aux["ID"]).clone_into(&mut id);
                 new = aux["New"] == true;
                 text(&aux["Ref"]).clone_into(&mut reference);

@@ -12,7 +12,8 @@ use wharf_git::Repository;
 
 use super::agent::Agents;
 use super::checkout::Checkout;
-use super::context;
+use super::context::{self, Context};
+use super::listing::Listing;
 use crate::failure::Outcome;
 use crate::options::secret;
 use crate::parse::Matches;
@@ -24,14 +25,16 @@ pub(super) const MEDIA_TYPE: &str = "application/vnd.wharf.build";
 #[derive(Debug)]
 pub(super) struct Parts {
     head: Value,
-    directories: Vec<Directory>,
+    /// By the number of the named context.
+    directories: Vec<(usize, Directory)>,
+    contexts: usize,
 }
 
 #[derive(Debug)]
 struct Directory {
     dir: PathBuf,
     ignore: Ignore,
-    _checkout: Option<Checkout>,
+    checkout: Option<Checkout>,
 }
 
 /// Refuses what is no `NAME=WHERE`.
@@ -43,6 +46,11 @@ pub(super) fn check_context(text: &str) -> Result<(), String> {
 }
 
 impl Parts {
+    /// Nothing of the kind.
+    pub(super) fn none() -> Self {
+        Self { head: json!({}), directories: Vec::new(), contexts: 0 }
+    }
+
     /// What the flags ask for; nothing when they ask for nothing of the kind.
     pub(super) fn of(matches: &Matches, agents: &Agents) -> Outcome<Option<Self>> {
         let (given, secrets) = (matches.all("build-context"), matches.all("secret"));
@@ -64,7 +72,8 @@ impl Parts {
             } else if Repository::is_address(place) {
                 let checkout = Checkout::get(place)?;
                 let dir = checkout.dir.clone();
-                directories.push(Directory { ignore: context::ignore_of(&dir)?, dir, _checkout: Some(checkout) });
+                let directory = Directory { ignore: context::ignore_of(&dir)?, dir, checkout: Some(checkout) };
+                directories.push((contexts.len(), directory));
                 contexts.push(json!({ "Name": name }));
             } else if place.starts_with("http://") || place.starts_with("https://") {
                 contexts.push(json!({ "Name": name, "Remote": place }));
@@ -79,36 +88,76 @@ impl Parts {
                 if !dir.is_dir() {
                     return Err(format!("failed to get build context {name}: {place} is not a directory").into());
                 }
-                directories.push(Directory { ignore: context::ignore_of(&dir)?, dir, _checkout: None });
+                let directory = Directory { ignore: context::ignore_of(&dir)?, dir, checkout: None };
+                directories.push((contexts.len(), directory));
                 contexts.push(json!({ "Name": name }));
             }
         }
+        let contexts_given = contexts.len();
         let mut head = json!({ "Secrets": secrets, "Contexts": contexts });
         agents.tell(&mut head);
-        Ok(Some(Self { head, directories }))
+        Ok(Some(Self { head, directories, contexts: contexts_given }))
     }
 
-    /// Writes all; `context` writes the context's own archive.
+    /// Writes all: directories as listings, unless they are to be compressed or will be gone. The listings by number:
+    /// that of the context, then those of the named ones.
     pub(super) fn write<W: Write>(
-        self,
-        mut output: W,
-        context: impl FnOnce(&mut W) -> Result<(), PackError>,
-    ) -> Result<W, PackError> {
+        mut self,
+        context: Context,
+        compress: bool,
+        output: &mut W,
+    ) -> Result<Vec<Option<Listing>>, PackError> {
+        let mut listings: Vec<Option<Listing>> = (0..=self.contexts).map(|_| None).collect();
+        if !compress {
+            listings[0] = context.listing()?;
+            for (number, directory) in &self.directories {
+                listings[number + 1] = directory.listing()?;
+                self.head["Contexts"][number]["Listed"] = listings[number + 1].is_some().into();
+            }
+        }
+        self.head["Listed"] = listings[0].is_some().into();
         let head = serde_json::to_vec(&self.head).unwrap_or_default();
-        let mut piece = |bytes: &[u8]| -> io::Result<()> {
-            output.write_all(&length(bytes.len())?)?;
-            output.write_all(bytes)
-        };
-        piece(&head)?;
-        context(&mut output)?;
-        for Directory { dir, ignore, _checkout } in self.directories {
-            let mut pieces = Pieces::new(&mut output);
-            pack(&dir, &Pack { ignore: Some(&ignore), as_root: true, ..Pack::default() }, &mut pieces)?;
+        output.write_all(&length(head.len())?)?;
+        output.write_all(&head)?;
+        if let Some(listing) = &mut listings[0] {
+            in_pieces(&listing.take_bytes(), output)?;
+        } else if context.remote().is_none() {
+            let mut pieces = Pieces::new(output);
+            if compress {
+                let gzip = flate2::write::GzEncoder::new(&mut pieces, flate2::Compression::default());
+                context.write(gzip)?.finish()?;
+            } else {
+                context.write(&mut pieces)?;
+            }
             pieces.finish()?;
         }
-        output.flush()?;
-        Ok(output)
+        for (number, Directory { dir, ignore, .. }) in &self.directories {
+            if let Some(listing) = &mut listings[number + 1] {
+                in_pieces(&listing.take_bytes(), output)?;
+                continue;
+            }
+            let mut pieces = Pieces::new(output);
+            pack(dir, &Pack { ignore: Some(ignore), as_root: true, ..Pack::default() }, &mut pieces)?;
+            pieces.finish()?;
+        }
+        Ok(listings)
     }
+}
+
+impl Directory {
+    /// A checkout is another one each time.
+    fn listing(&self) -> Result<Option<Listing>, PackError> {
+        match self.checkout {
+            Some(_) => Ok(None),
+            None => Listing::of(&self.dir, &self.ignore, &[], &[]).map(Some),
+        }
+    }
+}
+
+fn in_pieces<W: Write>(bytes: &[u8], output: &mut W) -> io::Result<()> {
+    let mut pieces = Pieces::new(output);
+    bytes.chunks(PIECE).try_for_each(|chunk| pieces.write_all(chunk))?;
+    pieces.finish()
 }
 
 fn length(count: usize) -> io::Result<[u8; 4]> {

@@ -1,0 +1,180 @@
+//! What of a context crosses the socket: only what has changed and a step asks for.
+
+use std::io::{Read, Write};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex};
+
+use crate::build_inputs::{context, files};
+use crate::kit::{Daemon, Said, WHARF};
+
+/// Passes a daemon's socket on, and keeps what clients say. After `most` bytes of theirs it passes nothing more on.
+struct Listening {
+    socket: PathBuf,
+    heard: Arc<Mutex<Vec<u8>>>,
+}
+
+impl Listening {
+    fn new(d: &Daemon, name: &str, most: usize) -> Self {
+        let (socket, heard) = (d.path().join(name), Arc::new(Mutex::new(Vec::new())));
+        let listener = UnixListener::bind(&socket).unwrap();
+        let (to, all) = (d.socket(), Arc::clone(&heard));
+        std::thread::spawn(move || {
+            for client in listener.incoming().flatten() {
+                let (daemon, all) = (UnixStream::connect(&to).unwrap(), Arc::clone(&all));
+                let (mut answer, mut back) = (daemon.try_clone().unwrap(), client.try_clone().unwrap());
+                std::thread::spawn(move || {
+                    let _ = std::io::copy(&mut answer, &mut back);
+                    let _ = back.shutdown(std::net::Shutdown::Both);
+                });
+                std::thread::spawn(move || pass(client, daemon, &all, most));
+            }
+        });
+        Self { socket, heard }
+    }
+
+    /// Our client's build in `dir`, and what it has said.
+    fn build(&self, d: &Daemon, dir: &Path, words: &str) -> (Said, Vec<u8>) {
+        let child = self.begin(d, dir, words);
+        let said: Said = child.wait_with_output().unwrap().into();
+        (said, std::mem::take(&mut self.heard.lock().unwrap()))
+    }
+
+    fn begin(&self, d: &Daemon, dir: &Path, words: &str) -> std::process::Child {
+        let mut command = Command::new(WHARF);
+        command.arg("-H").arg(format!("unix://{}", self.socket.display())).arg("build").args(words.split_whitespace());
+        command.env("DOCKER_CONFIG", d.path().join("config")).current_dir(dir).stdin(Stdio::null());
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    }
+}
+
+fn pass(mut client: UnixStream, mut daemon: UnixStream, all: &Mutex<Vec<u8>>, most: usize) {
+    let mut bytes = [0; 64 << 10];
+    while let Ok(count) = client.read(&mut bytes) {
+        let so_far = {
+            let mut all = all.lock().unwrap();
+            all.extend(&bytes[..count]);
+            all.len()
+        };
+        if count == 0 || so_far > most || daemon.write_all(&bytes[..count]).is_err() {
+            break;
+        }
+    }
+    if all.lock().unwrap().len() <= most {
+        let _ = daemon.shutdown(std::net::Shutdown::Write);
+    } else {
+        // The rest is awaited for as long as there is a daemon.
+        let _ = daemon.read(&mut [0; 1]);
+    }
+}
+
+/// Which files' contents are in it.
+fn sent(heard: &[u8]) -> Vec<String> {
+    let text = String::from_utf8_lossy(heard);
+    let mut all: Vec<String> =
+        text.split("content<").skip(1).filter_map(|rest| Some(rest.split_once('>')?.0.to_owned())).collect();
+    all.sort();
+    all
+}
+
+fn content(name: &str) -> String {
+    format!("content<{name}>{}\n", "x".repeat(2000))
+}
+
+const FILES: usize = 400;
+
+fn many(d: &Daemon) -> PathBuf {
+    let dir = context(d, "many", &[("Dockerfile", "FROM busybox\nCOPY src /src\nRUN cat /src/* > /all\n")]);
+    for number in 0..FILES {
+        let name = format!("src/f{number:03}");
+        files(&dir, &[(&name, &content(&name))]);
+    }
+    files(&dir, &[("unasked", &content("unasked")), ("ignored", &content("ignored")), (".dockerignore", "ignored\n")]);
+    a_step_of_the_clock();
+    dir
+}
+
+/// What was changed just now is sent again, as it may have been changed twice in one step of the kernel's clock for files.
+fn a_step_of_the_clock() {
+    std::thread::sleep(std::time::Duration::from_millis(100));
+}
+
+#[test]
+fn only_changed_files_of_a_context_are_sent() {
+    let Some(mut d) = Daemon::start() else { return };
+    let dir = many(&d);
+    let proxy = Listening::new(&d, "proxy.sock", usize::MAX);
+    let (said, heard) = proxy.build(&d, &dir, "-t app .");
+    assert!(said.code == 0, "{}{}", said.out, said.err);
+    assert_eq!(sent(&heard).len(), FILES, "what no step asks for is not sent");
+    let whole = heard.len();
+    let (said, heard) = proxy.build(&d, &dir, "-t app .");
+    assert!(said.out.contains("Using cache") && !said.out.contains("Running in"), "{}{}", said.out, said.err);
+    assert_eq!(sent(&heard), Vec::<String>::new());
+    // A listing takes some hundred bytes for a file.
+    assert!(heard.len() < FILES * 150 && heard.len() * 10 < whole, "{} of {whole}", heard.len());
+    // As large and, by what programs can set, as old as before.
+    let path = dir.join("src/f007");
+    let time = std::fs::metadata(&path).unwrap().modified().unwrap();
+    std::fs::write(&path, content("src/f007").replace('x', "y")).unwrap();
+    std::fs::File::options().write(true).open(&path).unwrap().set_modified(time).unwrap();
+    a_step_of_the_clock();
+    let unchanged = heard.len();
+    let (said, heard) = proxy.build(&d, &dir, "-t app .");
+    assert_eq!(sent(&heard), ["src/f007"], "{}{}", said.out, said.err);
+    assert!(heard.len() < unchanged + 3000, "{} after {unchanged}", heard.len());
+    assert!(d.docker("run --rm app grep -c yyy /src/f007").ok() == "1");
+    // An archive of the same files finds the same steps.
+    let archive = d.docker(&format!("build -t other {}", dir.display())).ok();
+    assert!(!archive.contains("Running in"), "{archive}");
+    // It outlives the daemon, and goes with a prune.
+    d.kill();
+    d.launch();
+    assert_eq!(sent(&proxy.build(&d, &dir, "-t app .").1), Vec::<String>::new());
+    let listed = d.get("/v1.44/system/df");
+    let local = listed["BuildCache"].as_array().unwrap().iter().find(|one| one["Type"] == "source.local").unwrap();
+    assert!(local["Size"].as_u64() > Some(2000 * FILES as u64), "{local}");
+    let pruned = d.docker("builder prune -f").ok();
+    assert!(pruned.contains(local["ID"].as_str().unwrap()), "{pruned}");
+    assert_eq!(sent(&proxy.build(&d, &dir, "-t app .").1).len(), FILES);
+}
+
+#[test]
+fn other_inputs_are_listed_too() {
+    let Some(d) = Daemon::start() else { return };
+    let dir = context(&d, "main", &[("f", &content("f"))]);
+    let named = context(&d, "named", &[("n", &content("n")), ("link", ""), ("unasked", &content("unasked"))]);
+    std::fs::remove_file(named.join("link")).unwrap();
+    std::os::unix::fs::symlink("n", named.join("link")).unwrap();
+    std::fs::hard_link(named.join("n"), named.join("second")).unwrap();
+    let outside = context(&d, "outside", &[("file", "FROM busybox\nCOPY f /\nCOPY --from=src n second link /d/\n")]);
+    a_step_of_the_clock();
+    let proxy = Listening::new(&d, "proxy.sock", usize::MAX);
+    let words = format!("-f {} --build-context src={} -t app .", outside.join("file").display(), named.display());
+    let (said, heard) = proxy.build(&d, &dir, &words);
+    assert_eq!(sent(&heard), ["f", "n"], "{}{}", said.out, said.err);
+    assert_eq!(sent(&proxy.build(&d, &dir, &words).1), Vec::<String>::new());
+    let inodes = d.docker("run --rm app stat -c %i /d/n /d/second").ok();
+    let both: Vec<&str> = inodes.lines().collect();
+    assert_eq!(both[0], both[1], "two names of one file");
+    assert_eq!(d.docker("run --rm app cat /d/link").ok(), content("n").trim_end());
+}
+
+#[test]
+fn half_of_a_context_is_never_used() {
+    let Some(mut d) = Daemon::start() else { return };
+    let dir = many(&d);
+    let stalled = Listening::new(&d, "stalled.sock", 200_000);
+    let client = stalled.begin(&d, &dir, "-t app .");
+    d.eventually("half of it has come", || stalled.heard.lock().unwrap().len() > 200_000);
+    d.kill();
+    let said: Said = client.wait_with_output().unwrap().into();
+    assert_ne!(said.code, 0, "{}", said.out);
+    d.launch();
+    let proxy = Listening::new(&d, "proxy.sock", usize::MAX);
+    let (said, heard) = proxy.build(&d, &dir, "-t app .");
+    assert_eq!(sent(&heard).len(), FILES, "{}{}", said.out, said.err);
+    let all: String = (0..FILES).map(|number| content(&format!("src/f{number:03}"))).collect();
+    assert_eq!(d.docker("run --rm app cat /all").ok(), all.trim_end());
+}
