@@ -53,7 +53,7 @@ impl Running {
         };
         // The number may have been another's by then: it still is who holds the lock, and what it runs is a daemon.
         let words = std::fs::read(format!("/proc/{}/cmdline", pid.as_raw_pid())).unwrap_or_default();
-        let is_daemon = words.split(|byte| *byte == 0).any(|word| word == b"daemon");
+        let is_daemon = words.split(|byte| *byte == 0).any(|word| word == b"daemon" || word.ends_with(b"dockerd"));
         let same = holder(&path).map_err(failing)? == Some(pid) && !ended(&process, Duration::ZERO);
         Ok((is_daemon && same).then_some(Self { pid, process }))
     }

@@ -8,6 +8,7 @@ use crate::engine::{Engine, blocking, to_its_end};
 use crate::error::{EngineError, Result};
 use crate::record::{Container, Status};
 use crate::slot::Slot;
+use crate::stop::SIGKILL;
 
 /// How a container is removed.
 #[derive(Clone, Copy, Debug, Default)]
@@ -42,6 +43,10 @@ impl Engine {
     }
 
     async fn remove_now(&self, slot: &Arc<Slot>, name: &str, options: RemoveOptions) -> Result<()> {
+        // A stop that waits for a process that takes its time has no more to wait for.
+        if options.force && slot.turn.try_lock().is_none() && slot.record().state.status.is_active() {
+            let _ = self.kill_now(slot, name, SIGKILL).await;
+        }
         let _turn = if options.force { self.turn_to_end(slot).await } else { slot.turn.lock().await };
         // Somebody else may have removed it while this request waited for its turn.
         self.inner.slots.find(&slot.id)?;

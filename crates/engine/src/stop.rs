@@ -116,7 +116,7 @@ impl Engine {
         to_its_end(async move { engine.kill_now(&slot, &name, signal).await }).await
     }
 
-    async fn kill_now(&self, slot: &Arc<Slot>, name: &str, signal: i32) -> Result<()> {
+    pub(crate) async fn kill_now(&self, slot: &Arc<Slot>, name: &str, signal: i32) -> Result<()> {
         let record = slot.record();
         if !record.state.status.is_active() {
             return Err(EngineError::conflict(format!(

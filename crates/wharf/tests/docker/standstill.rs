@@ -102,6 +102,22 @@ fn a_start_that_makes_no_progress_is_called_off() {
 }
 
 #[test]
+fn who_removes_by_force_waits_for_no_stop() {
+    let Some(d) = Daemon::start() else { return };
+    d.client()
+        .args(["run", "-d", "--name", "deaf", "busybox", "sh", "-c", "trap '' TERM; echo up; sleep 1000"])
+        .output()
+        .unwrap();
+    d.eventually("it hears nothing", || d.docker("logs deaf").out == "up\n");
+    let stop = ask(&d, &["stop", "-t", "1000", "deaf"]);
+    d.eventually("it was asked to stop", || {
+        d.docker("events --since 1h --until 0s --filter event=kill").out.contains("signal=15")
+    });
+    ask(&d, &["rm", "-f", "deaf"]).recv_timeout(PATIENCE).expect("is not held up").ok();
+    stop.recv_timeout(PATIENCE).expect("has an answer").ok();
+}
+
+#[test]
 fn a_daemon_that_comes_back_gives_up_a_start_that_makes_no_progress() {
     let Some(mut d) = Daemon::start() else { return };
     for options in [&[][..], &["--restart", "always"]] {
