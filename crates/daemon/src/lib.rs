@@ -9,7 +9,7 @@
 //! - `budget`: what goes when the data root may take no more. `outside`: what builds need of the daemon.
 //! - `flags`: dockerd's flags; `values`: what they say; `options`: joined with the file. `file`:
 //!   `daemon.json`. `listen`: sockets; `activation`: those that were passed; `tcp`, `tls`: clients from elsewhere.
-//!   `reload`: SIGHUP. `take_over`: the place of one that runs. `run`: the order of start and stop.
+//!   `reload`: SIGHUP. `take_over`: the place of one that runs. `telemetry`: traces of requests. `run`: the order of start and stop.
 
 mod activation;
 mod budget;
@@ -26,6 +26,7 @@ mod reload;
 mod run;
 mod take_over;
 mod tcp;
+mod telemetry;
 mod tls;
 mod values;
 

@@ -42,6 +42,7 @@ mod store;
 mod survive;
 mod take_over;
 mod tcp;
+mod telemetry;
 mod terminal;
 mod token_server;
 mod update;
