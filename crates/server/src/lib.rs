@@ -6,7 +6,7 @@
 //! - [`Api`], [`serve_connection`]: the face for the daemon.
 //! - `routes`: a file for each group of routes. `render`: engine records in the API's words, pure.
 //! - `connection`: clients that half-close, and clients that have gone.
-//! - `http`: bodies, answers and errors. `lenient`, `fields`: JSON as Go takes it. `shims`: what older
+//! - `http`: bodies, answers and errors. `lenient`, `fields`, `objects`: JSON as Go takes it. `shims`: what older
 //!   clients mean. `query`, `filters`: parameters. `auth`:
 //!   credentials. `changes`: Dockerfile instructions of a commit.
 //! - `origin`: requests that a page has a browser send.
@@ -27,6 +27,7 @@ mod hijack;
 mod http;
 mod lenient;
 mod moment;
+mod objects;
 mod origin;
 mod platform;
 mod query;
