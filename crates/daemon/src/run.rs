@@ -30,6 +30,7 @@ use wharf_snapshot::Layers;
 use wharf_store::{Store, StoreError};
 use wharf_volume::{Plugins, Volumes};
 
+use crate::crowd::Crowd;
 use crate::listen::{self, Accepted, Early, Listener, Place, TcpPolicy, for_metrics, listen, names, place};
 use crate::options::Options;
 use crate::reload::{Reload, SetLevel, filter};
@@ -272,13 +273,16 @@ async fn accept(
     let make_way = SignalKind::from_raw(MAKE_WAY.as_raw());
     let mut make_way = signal(make_way).map_err(|e| e.to_string())?;
     let mut accepting = JoinSet::new();
+    let crowd = Crowd::default();
     for (listener, api) in listeners {
+        let crowd = crowd.clone();
         accepting.spawn(async move {
             let mut connections = JoinSet::new();
             let room = Arc::new(Semaphore::new(listener.most()));
             let next = async || {
                 let place = Arc::clone(&room).acquire_owned().await.map_err(std::io::Error::other)?;
-                Ok::<_, std::io::Error>((listener.accept().await?, place))
+                let accepted = listener.accept().await?;
+                Ok::<_, std::io::Error>((accepted, (place, crowd.enter())))
             };
             loop {
                 tokio::select! {

@@ -131,7 +131,8 @@ async fn serve(io: UnixStream, api: Api) {
         let (api, under_way) = (api.clone(), answers.begin());
         let mut span = api.tracer.as_ref().and_then(|tracer| tracer.begin(&request));
         async move {
-            let answer = routes::answer(api, request);
+            // On the heap while it is made, and not a part of each connection: its largest handler is tens of kilobytes.
+            let answer = Box::pin(routes::answer(api, request));
             let answer = match caller {
                 Some(caller) => caller.does(answer).await,
                 None => answer.await,

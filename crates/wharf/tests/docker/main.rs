@@ -9,6 +9,7 @@ mod check;
 mod cli_plugins;
 mod clients;
 mod copy;
+mod crowds;
 mod disk;
 mod dry_run;
 mod endpoints;
