@@ -221,6 +221,9 @@ impl Directory<'_> {
             let errno = if is_directory { Errno::ISDIR } else { Errno::NOTDIR };
             return Err(fail(RootError { action: "replace", path: path.to_owned(), errno }));
         }
+        if self.options.keep_mounts && self.root.is_mount(path).map_err(&fail)? {
+            return Err(fail(RootError { action: "replace", path: path.to_owned(), errno: Errno::BUSY }));
+        }
         if entry.kind == Kind::HardLink && normal(&entry.link).as_deref() == Some(path) {
             return Err(fail(RootError { action: "link to itself", path: path.to_owned(), errno: Errno::LOOP }));
         }

@@ -48,6 +48,9 @@ pub struct UnpackOptions {
     pub ids: Option<IdRange>,
     /// Refuses to replace a directory by something else and the other way round.
     pub no_overwrite_dir_non_dir: bool,
+    /// Refuses to replace what something is mounted on. The kernel takes such a mount away where it is in another mount
+    /// namespace than this one.
+    pub keep_mounts: bool,
     /// Bounds on what an archive may make; a bomb ends here.
     pub max_entries: u64,
     pub max_bytes: u64,
@@ -62,6 +65,7 @@ impl Default for UnpackOptions {
             owner: None,
             ids: None,
             no_overwrite_dir_non_dir: false,
+            keep_mounts: false,
             max_entries: 10_000_000,
             max_bytes: u64::MAX,
         }

@@ -140,6 +140,7 @@ impl App {
     pub(crate) fn bare_client(&self) -> Outcome<Client> {
         let endpoint = self.endpoint()?;
         let client = Client::new(endpoint.address.clone(), endpoint.tls.as_ref())?;
+        let client = client.through(endpoint.proxy()?);
         let headers = self.config().texts("HttpHeaders").map(|(name, value)| (name.to_owned(), value.to_owned()));
         let client = client.with_headers(headers.chain(environment_headers()?));
         Ok(match std::env::var("DOCKER_API_VERSION") {

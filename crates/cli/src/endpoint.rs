@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use wharf_client::{Address, TlsOptions};
+use wharf_client::{Address, Proxy, TlsOptions};
 
 use crate::app::Globals;
 use crate::config::{self, Config};
@@ -16,6 +16,16 @@ pub(crate) struct Endpoint {
     pub(crate) tls: Option<TlsOptions>,
     /// Nobody chose it: a daemon is started when none listens.
     pub(crate) is_default: bool,
+}
+
+impl Endpoint {
+    /// The HTTP proxy that the environment names for an engine that is reached by TCP.
+    pub(crate) fn proxy(&self) -> Outcome<Option<Proxy>> {
+        let Address::Tcp { host, port, .. } = &self.address else { return Ok(None) };
+        let found = wharf_distribution::proxy_of_environment(self.tls.is_some(), host, *port);
+        let found = found.map_err(|error| format!("cannot use the proxy of the environment: {error}"))?;
+        Ok(found.map(|proxy| Proxy { host: proxy.host, port: proxy.port, authorization: proxy.authorization }))
+    }
 }
 
 /// The socket that a daemon of this user listens on when nothing else is said.

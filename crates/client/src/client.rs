@@ -3,12 +3,14 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use hyper::body::Incoming;
 use hyper::client::conn::http1::SendRequest;
-use hyper::header::{CONNECTION, CONTENT_TYPE, HOST, HeaderName, HeaderValue, UPGRADE, USER_AGENT};
+use hyper::header::{
+    CONNECTION, CONTENT_TYPE, HOST, HeaderName, HeaderValue, PROXY_AUTHORIZATION, UPGRADE, USER_AGENT,
+};
 use hyper::{HeaderMap, Method, StatusCode};
 use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use crate::connect::{Connector, Failure};
+use crate::connect::{Connector, Failure, Proxy};
 use crate::{Address, Body, ClientError, Hijacked, Request, Response, Result, TlsOptions, query};
 
 /// The newest version of the API that is spoken here.
@@ -53,7 +55,7 @@ impl Client {
     pub fn new(address: Address, tls: Option<&TlsOptions>) -> Result<Self> {
         let tls = tls.map(TlsOptions::config).transpose()?;
         Ok(Self(Arc::new(Inner {
-            connector: Connector { address, tls },
+            connector: Connector { address, tls, proxy: None },
             headers: Vec::new(),
             idle: Mutex::default(),
             version: OnceLock::new(),
@@ -68,6 +70,16 @@ impl Client {
             inner.headers.extend(headers.into_iter().filter_map(|(name, value)| {
                 Some((HeaderName::try_from(name).ok()?, HeaderValue::try_from(value).ok()?))
             }));
+        }
+        self
+    }
+
+    /// By an HTTP proxy, where the engine is reached by TCP. Streams that a request switches to go without it where there
+    /// is no TLS, as Docker's do: proxies pass no such switch on. For a client without clones.
+    #[must_use]
+    pub fn through(mut self, proxy: Option<Proxy>) -> Self {
+        if let Some(inner) = Arc::get_mut(&mut self.0) {
+            inner.connector.proxy = proxy;
         }
         self
     }
@@ -206,15 +218,24 @@ impl Client {
         };
         let url = format!("{scheme}{target}");
         let call = format!("{} \"{url}\"", title(&method));
+        let connector = &self.0.connector;
+        let has_proxy = connector.tls.is_none() && connector.proxy.is_some();
+        // Connections that are kept are then the proxy's.
+        let (proxied, direct) = (has_proxy && upgrade.is_none(), has_proxy && upgrade.is_some());
+        let place = if proxied { &url } else { &target };
         loop {
-            let (mut sender, reused) = match self.idle() {
+            let (mut sender, reused) = match self.idle().filter(|_| !direct) {
                 Some(sender) => (sender, true),
-                None => (self.0.connector.connect(&call).await?, false),
+                None => (connector.connect(&call, proxied).await?, false),
             };
-            let mut message = hyper::Request::builder().method(method.clone()).uri(&target);
+            let mut message = hyper::Request::builder().method(method.clone()).uri(place);
             if let Some(fields) = message.headers_mut() {
                 put(fields, HOST, &host);
                 put(fields, USER_AGENT, concat!("Docker-Client/wharf-", env!("CARGO_PKG_VERSION"), " (linux)"));
+                let authorization = connector.proxy.as_ref().filter(|_| proxied);
+                if let Some(value) = authorization.and_then(|proxy| proxy.authorization.clone()) {
+                    fields.insert(PROXY_AUTHORIZATION, value);
+                }
                 for (name, value) in self.0.headers.iter().chain(&headers) {
                     fields.insert(name.clone(), value.clone());
                 }
@@ -227,7 +248,9 @@ impl Client {
                 message.body(body).map_err(|error| ClientError::Protocol(format!("malformed request: {error}")))?;
             match sender.try_send_request(message).await {
                 Ok(response) => {
-                    self.keep(sender);
+                    if !direct {
+                        self.keep(sender);
+                    }
                     return Ok((url, response));
                 }
                 // An idle connection that the engine had closed: the request was never sent.

@@ -25,6 +25,7 @@ mod tls;
 pub use address::{Address, AddressError};
 pub use body::{Body, BodySender};
 pub use client::{Client, MAX_API_VERSION, MIN_API_VERSION, Ping};
+pub use connect::Proxy;
 pub use error::ClientError;
 pub use hijack::Hijacked;
 pub use hyper::{HeaderMap, Method, StatusCode};

@@ -30,10 +30,12 @@ use wharf_snapshot::Layers;
 use wharf_store::{Store, StoreError};
 use wharf_volume::{Plugins, Volumes};
 
+use crate::crowd::Crowd;
 use crate::listen::{self, Accepted, Early, Listener, Place, TcpPolicy, for_metrics, listen, names, place};
 use crate::options::Options;
 use crate::reload::{Reload, SetLevel, filter};
 use crate::take_over::{MAKE_WAY, Running};
+use crate::telemetry::Export;
 use crate::tls::Tls;
 use crate::{activation, budget, exec_root, id_range, outside};
 
@@ -176,7 +178,8 @@ async fn serve(
     // A cache that cannot be read pins nothing: its steps are then made again.
     engine.pin_also(move || cache.pinned().unwrap_or_default());
     engine.store().budget().limit(options.storage_max, budget::DataRoot::new(engine.clone(), builder.clone()));
-    let api = Api::new(engine.clone(), builder);
+    let export = Export::of_environment();
+    let api = Api::new(engine.clone(), builder).traced(export.as_ref().map(|export| export.tracer.clone()));
     let mut listeners = Vec::new();
     let is_open = options.insecure_tcp && options.tls.as_ref().is_none_or(|files| files.ca.is_none());
     let for_all = is_open.then(|| api.clone().open_to_all(names(places, &options.tcp_names)));
@@ -208,6 +211,9 @@ async fn serve(
     });
     let end = accept(listeners, gone, hup, || reload.now(&engine, &registry)).await?;
     engine.leave().await.map_err(|e| e.to_string())?;
+    if let Some(export) = export {
+        export.end().await;
+    }
     if matches!(end, End::NoSpawner | End::MadeWay) {
         return Ok(end);
     }
@@ -267,13 +273,16 @@ async fn accept(
     let make_way = SignalKind::from_raw(MAKE_WAY.as_raw());
     let mut make_way = signal(make_way).map_err(|e| e.to_string())?;
     let mut accepting = JoinSet::new();
+    let crowd = Crowd::default();
     for (listener, api) in listeners {
+        let crowd = crowd.clone();
         accepting.spawn(async move {
             let mut connections = JoinSet::new();
             let room = Arc::new(Semaphore::new(listener.most()));
             let next = async || {
                 let place = Arc::clone(&room).acquire_owned().await.map_err(std::io::Error::other)?;
-                Ok::<_, std::io::Error>((listener.accept().await?, place))
+                let accepted = listener.accept().await?;
+                Ok::<_, std::io::Error>((accepted, (place, crowd.enter())))
             };
             loop {
                 tokio::select! {

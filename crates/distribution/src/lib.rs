@@ -41,5 +41,5 @@ pub use download::BlobStream;
 pub use error::{ConnectError, DistributionError, Kind, Refusal, Result};
 pub use manifest::{Descriptor, ImageManifest, Index, MAX_LAYERS, MAX_MANIFEST, MAX_MANIFESTS, Manifest, distinct};
 pub use platform::{Platform, PlatformError};
-pub use proxy::ProxyOptions;
+pub use proxy::{HttpProxy, ProxyOptions, proxy_of_environment};
 pub use repository::{FetchedManifest, Repository};

@@ -77,6 +77,39 @@ fn unescape(text: &str) -> Vec<u8> {
     plain
 }
 
+/// The HTTP proxy by which a server is reached, for who speaks HTTP without this crate.
+#[derive(Clone, PartialEq, Eq)]
+pub struct HttpProxy {
+    pub host: String,
+    pub port: u16,
+    /// What the field `Proxy-Authorization` is to say.
+    pub authorization: Option<HeaderValue>,
+}
+
+impl fmt::Debug for HttpProxy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "HttpProxy({}:{})", self.host, self.port)
+    }
+}
+
+/// The proxy that `HTTP_PROXY`, or with TLS `HTTPS_PROXY`, names for a server, and `NO_PROXY` does not take back.
+///
+/// # Errors
+/// `Address` when the proxy wants to be spoken to by TLS.
+pub fn proxy_of_environment(tls: bool, host: &str, port: u16) -> Result<Option<HttpProxy>> {
+    let origin = Origin { tls, host: host.to_ascii_lowercase(), port };
+    let proxies = Proxies::of_options(&ProxyOptions::default())?;
+    match proxies.for_origin(&origin) {
+        None => Ok(None),
+        Some(proxy) if proxy.tls => Err(DistributionError::Address(format!("https://{proxy}"))),
+        Some(proxy) => Ok(Some(HttpProxy {
+            host: proxy.address.host.clone(),
+            port: proxy.port(),
+            authorization: proxy.authorization.clone(),
+        })),
+    }
+}
+
 /// Proxies as a configuration names them; what is absent is the environment's to say.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct ProxyOptions {

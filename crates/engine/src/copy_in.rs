@@ -116,6 +116,7 @@ impl CopyIn {
             owner,
             ids: root.ids,
             no_overwrite_dir_non_dir: options.no_overwrite_dir_non_dir,
+            keep_mounts: true,
             ..UnpackOptions::default()
         };
         let done = as_root_of(root.ids, || {

@@ -335,6 +335,15 @@ impl RootDir {
         crate::remove::remove_tree(dir.as_fd(), &name).map_err(|errno| RootError::new("remove", path, errno))
     }
 
+    /// Whether something is mounted on the very entry `path`; a link is not followed.
+    pub fn is_mount(&self, path: impl AsRef<Path>) -> Result<bool> {
+        let path = path.as_ref();
+        let entry = self.open_at(path, OFlags::PATH | OFlags::NOFOLLOW, Mode::empty())?;
+        let found = rustix::fs::statx(&entry, "", AtFlags::EMPTY_PATH, rustix::fs::StatxFlags::empty())
+            .map_err(|errno| RootError::new("look at", path, errno))?;
+        Ok(found.stx_attributes.contains(rustix::fs::StatxAttributes::MOUNT_ROOT))
+    }
+
     /// Names in a directory, sorted by bytes.
     pub fn read_dir(&self, path: impl AsRef<Path>) -> Result<Vec<OsString>> {
         let path = path.as_ref();

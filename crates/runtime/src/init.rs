@@ -164,8 +164,23 @@ fn program(process: &ProcessPlan, confined: &OwnedFd, confines: i32) -> Result<I
     become_program(process, || Ok(()))
 }
 
+/// Signals that a first process gets for its own mistakes and its terminal: tini leaves them to the kernel, which ignores
+/// them there, and passes none of them on.
+const OWN: [Signal; 9] = [
+    Signal::FPE,
+    Signal::ILL,
+    Signal::SEGV,
+    Signal::BUS,
+    Signal::ABORT,
+    Signal::TRAP,
+    Signal::SYS,
+    Signal::TTIN,
+    Signal::TTOU,
+];
+
 /// Until the program has ended; the value is the init's own exit status.
 fn serve(program: Pid) -> u8 {
+    let is_first = rustix::process::getpid() == Pid::INIT;
     loop {
         match disposition::next_blocked() {
             Ok(signal) if signal == Signal::CHILD.as_raw() => {
@@ -173,6 +188,7 @@ fn serve(program: Pid) -> u8 {
                     return status;
                 }
             }
+            Ok(signal) if is_first && OWN.iter().any(|own| own.as_raw() == signal) => {}
             // It may have ended, and its number stays its own until it is reaped here. By kill(2), which every filter permits.
             Ok(signal) => drop(wharf_sys::process::signal(program, signal)),
             Err(Errno::INTR) => {}

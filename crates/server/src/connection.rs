@@ -164,20 +164,20 @@ pub(crate) fn has_hung_up(socket: &UnixStream) -> bool {
     poll(&mut fds, Some(&now)).is_ok() && fds[0].revents().contains(PollFlags::HUP)
 }
 
-/// A body whose answer is under way until it is dropped.
+/// A body whose answer is under way, and told of as such, until it is dropped.
 #[derive(Debug)]
-pub(crate) struct Tracked<B> {
+pub(crate) struct Tracked<B, W> {
     body: B,
-    _under_way: UnderWay,
+    _until_dropped: W,
 }
 
-impl<B> Tracked<B> {
-    pub(crate) fn new(body: B, under_way: UnderWay) -> Self {
-        Self { body, _under_way: under_way }
+impl<B, W> Tracked<B, W> {
+    pub(crate) fn new(body: B, until_dropped: W) -> Self {
+        Self { body, _until_dropped: until_dropped }
     }
 }
 
-impl<B: Body<Data = Bytes> + Unpin> Body for Tracked<B> {
+impl<B: Body<Data = Bytes> + Unpin, W: Unpin> Body for Tracked<B, W> {
     type Data = Bytes;
     type Error = B::Error;
 

@@ -21,6 +21,7 @@ use wharf_engine::{EngineError, ErrorKind};
 
 use crate::go_json::syntax_error;
 use crate::lenient::lenient;
+use crate::objects::Objects;
 
 /// A body that fails has its connection closed in the middle: the one way to say so after the head has gone out.
 pub(crate) type Answer = Response<UnsyncBoxBody<Bytes, io::Error>>;
@@ -195,7 +196,7 @@ async fn read_limited(body: impl Body<Data = Bytes, Error = hyper::Error>) -> Re
     Ok(bytes)
 }
 
-/// What a request's JSON means: an object, that is `go` to Go. Our own types would take a list of their fields, too.
+/// What a request's JSON means: an object, that is `go` to Go.
 pub(crate) fn typed<T: DeserializeOwned>(value: Value, go: &str) -> Result<T, ApiError> {
     let kind = match &value {
         Value::Object(_) | Value::Null => None,
@@ -207,7 +208,7 @@ pub(crate) fn typed<T: DeserializeOwned>(value: Value, go: &str) -> Result<T, Ap
     if let Some(kind) = kind {
         return Err(ApiError::bad(format!("invalid JSON: json: cannot unmarshal {kind} into Go value of type {go}")));
     }
-    serde_json::from_value(value).map_err(|e| ApiError::bad(format!("invalid JSON: {e}")))
+    T::deserialize(Objects(value)).map_err(|e| ApiError::bad(format!("invalid JSON: {e}")))
 }
 
 /// A body that is written while it is read.

@@ -6,10 +6,11 @@
 //! - [`Api`], [`serve_connection`]: the face for the daemon.
 //! - `routes`: a file for each group of routes. `render`: engine records in the API's words, pure.
 //! - `connection`: clients that half-close, and clients that have gone.
-//! - `http`: bodies, answers and errors. `lenient`, `fields`: JSON as Go takes it. `shims`: what older
+//! - `http`: bodies, answers and errors. `lenient`, `fields`, `objects`: JSON as Go takes it. `shims`: what older
 //!   clients mean. `query`, `filters`: parameters. `auth`:
 //!   credentials. `changes`: Dockerfile instructions of a commit.
 //! - `origin`: requests that a page has a browser send.
+//! - [`trace`]: requests as spans, for who exports them.
 //! - `hijack`, `websocket`: connections that become a container's streams. `stdcopy`: their form. `detach`: the keys
 //!   that leave them.
 
@@ -26,6 +27,7 @@ mod hijack;
 mod http;
 mod lenient;
 mod moment;
+mod objects;
 mod origin;
 mod platform;
 mod query;
@@ -33,6 +35,7 @@ mod render;
 mod routes;
 mod shims;
 mod stdcopy;
+pub mod trace;
 mod websocket;
 
 use std::convert::Infallible;
@@ -50,6 +53,7 @@ use wharf_engine::caller::Caller;
 
 use crate::connection::{Answers, Connection, Tracked};
 use crate::origin::Names;
+use crate::trace::Tracer;
 
 /// A client that has not sent a request's head by then is cut off: connections that say nothing cost a task each.
 /// Docker's time, as clients keep connections for their next request and do not expect to lose them earlier.
@@ -73,11 +77,27 @@ pub struct Api {
     pub(crate) metrics: Arc<routes::Kept>,
     /// Clients' connections to their SSH agents.
     pub(crate) agents: Arc<routes::Agents>,
+    pub(crate) tracer: Option<Tracer>,
 }
 
 impl Api {
     pub fn new(engine: Engine, builder: Builder) -> Self {
-        Self { engine, builder, only_metrics: false, names: None, metrics: Arc::default(), agents: Arc::default() }
+        Self {
+            engine,
+            builder,
+            only_metrics: false,
+            names: None,
+            metrics: Arc::default(),
+            agents: Arc::default(),
+            tracer: None,
+        }
+    }
+
+    /// The same, telling of its requests.
+    #[must_use]
+    pub fn traced(mut self, tracer: Option<Tracer>) -> Self {
+        self.tracer = tracer;
+        self
     }
 
     /// The same, for everybody who reaches it, but no pages that a browser shows. `names` are names of this host by which
@@ -109,13 +129,16 @@ async fn serve(io: UnixStream, api: Api) {
     let connection = Connection::new(io, answers.clone());
     let service = service_fn(move |request: hyper::Request<Incoming>| {
         let (api, under_way) = (api.clone(), answers.begin());
+        let mut span = api.tracer.as_ref().and_then(|tracer| tracer.begin(&request));
         async move {
-            let answer = routes::answer(api, request);
+            // On the heap while it is made, and not a part of each connection: its largest handler is tens of kilobytes.
+            let answer = Box::pin(routes::answer(api, request));
             let answer = match caller {
                 Some(caller) => caller.does(answer).await,
                 None => answer.await,
             };
-            Ok::<_, Infallible>(answer.map(|body| Tracked::new(body, under_way)))
+            span.iter_mut().for_each(|span| span.answered(answer.status().as_u16()));
+            Ok::<_, Infallible>(answer.map(|body| Tracked::new(body, (under_way, span))))
         }
     });
     let served = hyper::server::conn::http1::Builder::new()

@@ -11,6 +11,7 @@
 //! - [`quota`], [`loop_device`]: what a directory may take; files as block devices.
 //! - [`bpf`]: programs that decide over devices.
 //! - [`fds`]: closing what must not be inherited.
+//! - [`heap`]: memory that is not used.
 //! - [`scheduling`]: when a process runs.
 //! - [`seccomp`]: installing a filter.
 //! - [`message`]: file descriptors over unix sockets.
@@ -27,6 +28,7 @@ pub mod datagram;
 pub mod disposition;
 pub mod erofs;
 pub mod fds;
+pub mod heap;
 pub mod loop_device;
 pub mod message;
 pub mod mount;

@@ -105,3 +105,47 @@ fn help_and_version_are_for_the_command_that_follows() {
         assert!(said.code == 1 && said.out.is_empty() && said.err.contains("Specify only one -H"), "{}", said.out);
     }
 }
+
+#[test]
+fn an_engine_by_tcp_is_reached_through_the_environment_s_proxy() {
+    use std::io::{BufRead as _, BufReader, Write as _};
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let proxy = std::thread::spawn(move || {
+        let mut heads = Vec::new();
+        while !heads.iter().any(|head: &String| head.starts_with("CONNECT")) {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut reader = BufReader::new(stream.try_clone().unwrap());
+            let mut head = String::new();
+            while !head.ends_with("\r\n\r\n") && reader.read_line(&mut head).unwrap() > 0 {}
+            let body = r#"{"Version":"99.99.9","ApiVersion":"1.41"}"#;
+            let body = if head.starts_with("HEAD") { "" } else { body };
+            let status = if head.starts_with("CONNECT") { "403 No" } else { "200 OK" };
+            let length = body.len();
+            let more = "Api-Version: 1.41\r\nConnection: close";
+            write!(stream, "HTTP/1.1 {status}\r\n{more}\r\nContent-Length: {length}\r\n\r\n{body}").unwrap();
+            heads.push(head);
+        }
+        heads
+    });
+    let dir = tempfile::Builder::new().prefix("wharf-plugins-").tempdir().unwrap();
+    let run = |words: &[&str]| {
+        let mut wharf = Command::new(WHARF);
+        wharf.env("DOCKER_CONFIG", dir.path()).env("http_proxy", format!("http://ann:word@{address}"));
+        wharf.env("HTTPS_PROXY", format!("http://{address}")).env("NO_PROXY", "direct.invalid");
+        Said::from(wharf.args(words).output().unwrap())
+    };
+    let version = ["version", "--format", "{{.Server.Version}}"];
+    let of = |host: &str, options: &[&str]| run(&[&["-H", host][..], options, &version[..]].concat());
+    assert_eq!(of("tcp://docker.acme.invalid:2375", &[]).ok(), "99.99.9");
+    // The proxy would have answered.
+    assert_ne!(of("tcp://direct.invalid:2375", &[]).code, 0);
+    let said = of("tcp://docker.acme.invalid:2376", &["--tls"]);
+    assert_ne!(said.code, 0);
+    let heads = proxy.join().unwrap();
+    assert!(heads[0].starts_with("HEAD http://docker.acme.invalid:2375/_ping HTTP/1.1\r\n"), "{heads:?}");
+    assert!(heads[1].starts_with("GET http://docker.acme.invalid:2375/v1.41/version HTTP/1.1\r\n"), "{heads:?}");
+    let login = |head: &String| head.to_lowercase().contains("\r\nproxy-authorization: basic yw5uondvcmq=\r\n");
+    assert!(heads[..2].iter().all(login), "{heads:?}");
+    assert!(heads.last().unwrap().starts_with("CONNECT docker.acme.invalid:2376 HTTP/1.1\r\n"), "{heads:?}");
+}

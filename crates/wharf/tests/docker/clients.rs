@@ -165,6 +165,13 @@ fn what_moby_s_command_line_tests_ask_for() {
     }
     d.docker("unpause box").ok();
     assert_eq!(d.post(&format!("/exec/{id}/start"), r#"{"Detach":true}"#, true).unwrap().0, 200);
+    // A list is no object, also further in.
+    for body in
+        [r#"{"Image":"busybox","HostConfig":[]}"#, r#"{"Image":"busybox","HostConfig":{"RestartPolicy":["no",1]}}"#]
+    {
+        let (status, said) = d.post("/containers/create", body, true).unwrap();
+        assert!(status == 400 && said.contains("invalid type: sequence"), "{status} {said}");
+    }
     // A size is told of a container without a terminal, too.
     assert_eq!(d.post("/containers/box/resize?h=80&w=24", "", true).unwrap().0, 200);
     d.eventually("the event", || {

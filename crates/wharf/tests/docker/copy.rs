@@ -196,3 +196,30 @@ fn the_working_directory_is_there_before_the_first_start() {
     // Two failed: their names and directories are given back.
     assert_eq!(d.docker("ps -aq").ok().lines().count(), 1);
 }
+
+#[test]
+fn what_is_mounted_is_not_copied_over() {
+    let Some(d) = Daemon::start() else { return };
+    let (bound, other) = (d.path().join("bound"), d.path().join("key"));
+    std::fs::write(&bound, "bound").unwrap();
+    std::fs::write(&other, "other").unwrap();
+    let (bound, other) = (bound.display(), other.display());
+    let options = format!("--secret id=a,src={bound},target=/etc/app/key -v {bound}:/etc/app/bound");
+    d.wharf(&format!("run -d --name box {options} busybox sleep 1000")).ok();
+    let own = d.docker("exec box cat /etc/hosts").ok();
+    for state in ["runs", "has ended"] {
+        // The kernel would take the mounts away, and the container see what was copied, until its next start.
+        for place in ["/etc/app/key", "/etc/app/bound", "/etc/hosts"] {
+            let said = d.docker(&format!("cp {other} box:{place}"));
+            let words = "device or resource busy";
+            assert!(said.code == 1 && said.err.contains(words), "{state} {place}: {} {}", said.code, said.err);
+        }
+        d.docker(&format!("cp {other} box:/etc/app/beside")).ok();
+        if state == "runs" {
+            assert_eq!(d.docker("exec box cat /etc/app/key /etc/app/bound").ok(), "boundbound");
+            assert_eq!(d.docker("exec box cat /etc/hosts").ok(), own);
+            d.docker("kill box").ok();
+        }
+    }
+    assert_eq!(std::fs::read_to_string(d.path().join("bound")).unwrap(), "bound");
+}

@@ -19,6 +19,8 @@ pub(crate) struct Daemon {
     has_disk: bool,
     /// Options of its own.
     options: Vec<String>,
+    /// Variables of its environment.
+    variables: Vec<(String, String)>,
 }
 
 /// What a command said.
@@ -50,20 +52,25 @@ impl Said {
 impl Daemon {
     /// `None`, with a word about it, where containers cannot be made.
     pub(crate) fn start() -> Option<Self> {
-        Self::start_with(None, &[])
+        Self::start_with(None, &[], &[])
     }
 
     /// With further options of `wharf daemon`.
     pub(crate) fn start_given(options: &[&str]) -> Option<Self> {
-        Self::start_with(None, options)
+        Self::start_with(None, options, &[])
+    }
+
+    /// With variables of its environment.
+    pub(crate) fn start_in(variables: &[(&str, &str)]) -> Option<Self> {
+        Self::start_with(None, &[], variables)
     }
 
     /// With a data root of so many bytes: `size=64m`.
     pub(crate) fn start_on(size: &str) -> Option<Self> {
-        Self::start_with(Some(size), &[])
+        Self::start_with(Some(size), &[], &[])
     }
 
-    fn start_with(size: Option<&str>, options: &[&str]) -> Option<Self> {
+    fn start_with(size: Option<&str>, options: &[&str], variables: &[(&str, &str)]) -> Option<Self> {
         let options = options.iter().map(|&option| option.to_owned()).collect();
         if !rustix::process::geteuid().is_root() || !Path::new("/bin/busybox").exists() {
             eprintln!("skipped: containers need root and busybox-static");
@@ -71,7 +78,8 @@ impl Daemon {
         }
         let dir = tempfile::Builder::new().prefix("wharf-test-").tempdir().unwrap();
         let name = format!("wharf-test-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-        let mut daemon = Self { dir, name, child: None, has_disk: false, options };
+        let variables = variables.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect();
+        let mut daemon = Self { dir, name, child: None, has_disk: false, options, variables };
         std::fs::create_dir(daemon.data()).unwrap();
         if let Some(size) = size {
             let mount = Command::new("mount").args(["-t", "tmpfs", "-o", size, "tmpfs"]).arg(daemon.data()).status();
@@ -115,6 +123,7 @@ impl Daemon {
             .arg(self.dir.path().join("run"))
             .args(["--cgroup-parent", &format!("/{}", self.name), "--remove-networks-on-exit"])
             .args(&self.options)
+            .envs(self.variables.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null());
         // The form of layers that this host would not choose.
         if let Ok(form) = std::env::var("WHARF_TEST_LAYERS") {

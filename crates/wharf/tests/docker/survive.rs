@@ -45,6 +45,24 @@ fn containers_ports_logs_and_codes_outlive_a_killed_daemon() {
 }
 
 #[test]
+fn an_init_passes_on_the_signals_that_tini_does() {
+    let Some(d) = Daemon::start() else { return };
+    let script =
+        "for s in USR1 ABRT SEGV TTIN SYS; do trap \"echo $s\" $s; done; echo set; while :; do sleep 0.02; done";
+    Said::from(
+        d.client().args(["run", "-d", "--name", "box", "--init", "busybox", "sh", "-c", script]).output().unwrap(),
+    )
+    .ok();
+    d.eventually("it listens", || d.docker("logs box").out.contains("set"));
+    for signal in ["ABRT", "SEGV", "TTIN", "SYS", "USR1"] {
+        d.docker(&format!("kill -s {signal} box")).ok();
+    }
+    d.eventually("the last one has come", || d.docker("logs box").out.contains("USR1"));
+    assert_eq!(d.docker("logs box").ok(), "set\nUSR1");
+    assert_eq!(d.docker("inspect -f {{.State.Running}} box").ok(), "true");
+}
+
+#[test]
 fn a_second_daemon_on_the_same_root_is_refused() {
     let Some(d) = Daemon::start() else { return };
     let mut second = d.command();

@@ -12,11 +12,16 @@ fn what_happened_to_a_container_is_said() {
     d.docker("stop -t 0 stopped").ok();
     d.docker("run -d --name killed --restart on-failure:1 busybox sleep 1000").ok();
     let pid = |name: &str| d.docker(&format!("inspect -f {{{{.State.Pid}}}} {name}")).ok().parse::<i32>().unwrap();
+    let mut killed = 0;
     for _ in 0..2 {
+        let mut now = 0;
+        // Another process than the one that was killed before, whose end may not have been told yet.
         d.eventually("it runs", || {
-            d.docker("inspect -f {{.State.Running}} killed").ok() == "true" && pid("killed") > 0
+            now = pid("killed");
+            now > 0 && now != killed
         });
-        let process = rustix::process::Pid::from_raw(pid("killed")).unwrap();
+        killed = now;
+        let process = rustix::process::Pid::from_raw(killed).unwrap();
         rustix::process::kill_process(process, rustix::process::Signal::KILL).unwrap();
     }
     d.eventually("it has ended for good", || d.docker("inspect -f {{.State.Status}} killed").ok() == "exited");
