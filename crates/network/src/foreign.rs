@@ -25,9 +25,11 @@ pub(crate) fn let_pass(nft: &Connection, family: Family, mark: &str, bridges: &[
     let filter = Table { family, name: FILTER };
     let chains = nft.chains(family)?;
     let is_there = chains.iter().any(|chain| chain.table == FILTER && chain.name == FORWARD);
-    for chain in &chains {
-        let drops = chain.hook == Some(Hook::Forward) && chain.policy == Some(Policy::Drop);
-        if drops && !(chain.table == FILTER && chain.name == FORWARD) {
+    let own = chains.iter().filter(|chain| !(chain.table == FILTER && chain.name == FORWARD));
+    // What tables for both families say is said once.
+    let both = if family == Family::Ip { nft.chains(Family::Inet)? } else { Vec::new() };
+    for chain in own.chain(&both) {
+        if chain.hook == Some(Hook::Forward) && chain.policy == Some(Policy::Drop) {
             tracing::warn!(
                 "chain `{}` of nftables' table `{}` drops what is forwarded: let our bridges pass in it",
                 chain.name,

@@ -7,9 +7,14 @@ use std::os::fd::OwnedFd;
 use rustix::io::Errno;
 use rustix::net::sockopt::{set_socket_keepalive, set_socket_linger, set_tcp_nodelay};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, connect, ipproto, socket_with};
+use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice};
 
 /// Reads of each direction before others have their turn.
 const ROUNDS: usize = 8;
+/// Whoever sends this much at once goes on sending, mostly: then a pipe is worth its two fds.
+const MUCH: usize = 16 << 10;
+/// Bytes that a pipe has room for, and is offered at once.
+const PIPE: usize = 512 << 10;
 
 /// What has become of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +43,10 @@ pub(crate) struct Stream {
 struct Direction {
     /// Read and not written yet: nothing more is read before it is.
     pending: Vec<u8>,
+    /// From when on there is much.
+    pipe: Option<Pipe>,
+    /// There was no pipe to be had.
+    has_no_pipe: bool,
     has_ended: bool,
     is_shut: bool,
 }
@@ -101,6 +110,12 @@ impl Direction {
     /// Whether there may be more at once.
     fn pump(&mut self, from: &mut TcpStream, to: &mut TcpStream, buffer: &mut [u8]) -> std::io::Result<bool> {
         for _ in 0..ROUNDS {
+            if let Some(pipe) = &mut self.pipe {
+                pipe.pour(to)?;
+                if pipe.holds > 0 {
+                    return Ok(false);
+                }
+            }
             if !self.pending.is_empty() {
                 let written = write(to, &self.pending)?;
                 self.pending.drain(..written);
@@ -119,9 +134,21 @@ impl Direction {
                 }
                 return Ok(false);
             }
+            if let Some(pipe) = &mut self.pipe {
+                match pipe.fill(from)? {
+                    Some(0) => self.has_ended = true,
+                    Some(_) => {}
+                    None => return Ok(false),
+                }
+                continue;
+            }
             match from.read(buffer) {
                 Ok(0) => self.has_ended = true,
                 Ok(length) => {
+                    if length >= MUCH && !self.has_no_pipe {
+                        self.pipe = Pipe::new().ok();
+                        self.has_no_pipe = self.pipe.is_none();
+                    }
                     let written = write(to, &buffer[..length])?;
                     self.pending.extend_from_slice(&buffer[written..length]);
                 }
@@ -131,6 +158,52 @@ impl Direction {
             }
         }
         Ok(true)
+    }
+}
+
+/// Where bytes are between two sockets that the kernel moves without copying them (splice(2)).
+#[derive(Debug)]
+struct Pipe {
+    out: OwnedFd,
+    into: OwnedFd,
+    holds: usize,
+}
+
+impl Pipe {
+    fn new() -> rustix::io::Result<Self> {
+        let (out, into) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
+        // One that is as large as it was is slower, not wrong.
+        let _ = fcntl_setpipe_size(&into, PIPE);
+        Ok(Self { out, into, holds: 0 })
+    }
+
+    /// Takes what has come, 0 bytes at the end; `None` when nothing has.
+    fn fill(&mut self, from: &TcpStream) -> std::io::Result<Option<usize>> {
+        loop {
+            match splice(from, None, &self.into, None, PIPE, SpliceFlags::NONBLOCK) {
+                Ok(length) => {
+                    self.holds += length;
+                    return Ok(Some(length));
+                }
+                Err(Errno::AGAIN) => return Ok(None),
+                Err(Errno::INTR) => {}
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+    }
+
+    /// Gives on what can be.
+    fn pour(&mut self, to: &TcpStream) -> std::io::Result<()> {
+        while self.holds > 0 {
+            match splice(&self.out, None, to, None, self.holds, SpliceFlags::NONBLOCK) {
+                Ok(0) => return Err(ErrorKind::WriteZero.into()),
+                Ok(length) => self.holds -= length,
+                Err(Errno::AGAIN) => return Ok(()),
+                Err(Errno::INTR) => {}
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+        Ok(())
     }
 }
 

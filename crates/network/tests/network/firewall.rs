@@ -179,3 +179,81 @@ fn nft_shows_our_table() {
         assert!(!links.iter().any(|link| link.alias.starts_with("wharf-")), "{links:?}");
     });
 }
+
+/// A host's firewall as people write it for nftables: what is not allowed is dropped.
+const DROPS: &str = "table inet filter {
+    chain input {
+        type filter hook input priority filter; policy drop;
+        ct state established,related accept
+        iif lo accept
+    }
+    chain forward {
+        type filter hook forward priority filter; policy drop;
+        ct state established,related accept
+    }
+    chain output { type filter hook output priority filter; policy accept; }
+}";
+
+#[test]
+fn a_firewall_of_nftables_has_the_last_word() {
+    // Before us or after us.
+    for before in [true, false] {
+        on_a_host(|host| {
+            // Frames within a bridge are not filtered, where the kernel could do so at all.
+            let _ = std::fs::write("/proc/sys/net/bridge/bridge-nf-call-iptables", "0");
+            let rules = host.root().with_file_name("rules");
+            std::fs::write(&rules, DROPS).unwrap();
+            let load = || run("nft", &["-f", rules.to_str().unwrap()]);
+            if before && load().is_none() {
+                return;
+            }
+            let networks = host.networks();
+            if !before {
+                load();
+            }
+            let (a, b) = (container(&networks, "bridge", "a"), container(&networks, "bridge", "b"));
+            serve(&a.netns, 80);
+            serve(&host.other, 82);
+            networks.publish(&a.id, &a.endpoint.addresses(), &[tcp(80, 8080)]).unwrap();
+            // From this host, and between containers of a network, nothing is forwarded.
+            assert!(ask(HOST, 8080).is_ok() && ask(Ipv4Addr::LOCALHOST, 8080).is_ok());
+            assert!(ask_from(&b.netns, a.v4(), 80).is_ok());
+            // All else is as its owner has it: no rule of ours gets around that.
+            ask_from(&host.other, HOST, 8080).unwrap_err();
+            ask_from(&b.netns, OTHER, 82).unwrap_err();
+            // What is published alone, then all.
+            run("nft", &["add", "rule", "inet", "filter", "forward", "ct", "status", "dnat", "accept"]);
+            assert_eq!(ask_from(&host.other, HOST, 8080).unwrap(), OTHER, "with the client's address");
+            ask_from(&b.netns, OTHER, 82).unwrap_err();
+            run("nft", &["add", "rule", "inet", "filter", "forward", "iifname", "wharf0", "accept"]);
+            assert_eq!(ask_from(&b.netns, OTHER, 82).unwrap(), HOST);
+            let ruleset = run("nft", &["list", "table", "inet", "filter"]).unwrap();
+            assert!(!ruleset.contains("wharf-"), "it is its owner's alone: {ruleset}");
+            networks.destroy().unwrap();
+        });
+    }
+}
+
+#[test]
+fn the_host_s_policy_stays_behind_a_firewall() {
+    on_a_host(|host| {
+        let rules = host.root().with_file_name("rules");
+        std::fs::write(&rules, DROPS).unwrap();
+        if run("nft", &["-f", rules.to_str().unwrap()]).is_none() {
+            return;
+        }
+        run("nft", &["add", "rule", "inet", "filter", "forward", "ct", "status", "dnat", "accept"]);
+        let policy = wharf_network::PublishPolicy::Host;
+        let options = wharf_network::NetworkOptions { publish_policy: policy, ..crate::host::Host::options() };
+        let networks = host.networks_with(options);
+        let a = container(&networks, "bridge", "a");
+        serve(&a.netns, 80);
+        let there = wharf_network::PortRequest { host_ip: Some(HOST.into()), ..tcp(80, 8081) };
+        networks.publish(&a.id, &a.endpoint.addresses(), &[tcp(80, 8080), there]).unwrap();
+        // On the loopback unless an address is given, whatever the firewall would let through.
+        assert!(ask(Ipv4Addr::LOCALHOST, 8080).is_ok());
+        ask_from(&host.other, HOST, 8080).unwrap_err();
+        assert_eq!(ask_from(&host.other, HOST, 8081).unwrap(), OTHER);
+        networks.destroy().unwrap();
+    });
+}

@@ -9,3 +9,4 @@ mod macvlan;
 mod networks;
 mod publish;
 mod recover;
+mod storm;
