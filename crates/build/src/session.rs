@@ -28,6 +28,7 @@ use crate::metadata;
 use crate::named;
 use crate::no_cache::check_stages;
 use crate::output::Output;
+use crate::portable;
 use crate::request::{BuildEvent, BuildRequest, Limits};
 use crate::scratch::{Scratch, random_id};
 use crate::sources::image_error;
@@ -264,6 +265,10 @@ impl<'a> Common<'a> {
         self.tell_labels(&unlabelled, &state)?;
         self.search_for_secrets(&state)?;
         self.cancel.check()?;
+        if self.globals.build_arg("BUILDKIT_INLINE_CACHE").is_some_and(|value| value == "1") {
+            let inline = portable::inline(&self.shared.cache, &lock(&self.keys), state.layers())?;
+            state.image.more.insert(portable::INLINE.into(), inline);
+        }
         let id = Digest::sha256(&state.config_bytes());
         let new = self.shared.images.resolve(id.as_str()).is_err();
         let made = self.shared.images.create(&state.image, None, &self.options.tags);

@@ -177,5 +177,49 @@ fn a_cache_goes_to_another_engine() {
     }
     let damaged = wharf(&two, &dir, "build --cache-from type=local,src=../cache .");
     assert!(damaged.code != 0 && damaged.err.contains("this is no build cache"), "{}", damaged.err);
-    assert!(wharf(&two, &dir, "build --cache-to type=gha .").err.contains("type=local is"));
+    assert!(wharf(&two, &dir, "build --cache-to type=gha .").err.contains("type=local, type=registry and"));
+}
+
+#[test]
+fn a_cache_goes_through_a_registry() {
+    let (Some(one), Some(two)) = (Daemon::start(), Daemon::start()) else { return };
+    let registry = Registry::start(&one);
+    let at = &registry.address;
+    let text = "FROM scratch AS root\nADD root.tar /\nFROM root AS other\nRUN echo other > /other\nFROM root\nRUN echo made > \
+                /made\nCOPY --from=other /other /\nCMD [\"cat\", \"/made\", \"/other\"]\n";
+    let dir = context(&one, "main", &[("Dockerfile", text)]);
+    let container = one.docker("create busybox true").ok();
+    one.docker(&format!("export -o {} {container}", dir.join("root.tar").display())).ok();
+    let to = format!(
+        "build --cache-to type=registry,ref={at}/app:min --cache-to type=registry,ref={at}/app:max,mode=max -t app ."
+    );
+    wharf(&one, &dir, &to).ok();
+    let id = one.docker("inspect -f {{.Id}} app").ok();
+    // An image that has the steps in it is another image, and runs as the one without.
+    wharf(&one, &dir, &format!("build --cache-to type=inline -t {at}/app:inline --push .")).ok();
+    // Of a smaller cache what is there is taken, and what is not is made: the other stage.
+    let build = |from: &str, made: usize| {
+        two.docker("builder prune -af").ok();
+        let said = wharf(&two, &dir, &format!("build --cache-from type=registry,ref={at}/app:{from} -t app ."));
+        assert!(said.code == 0, "{}{}", said.out, said.err);
+        assert_eq!(said.out.matches("Running in").count(), made, "{from}: {}{}", said.out, said.err);
+        assert_eq!(two.docker("run --rm app").ok(), "made\nother");
+        let id = two.docker("inspect -f {{.Id}} app").ok();
+        two.docker("rmi -f app").ok();
+        id
+    };
+    assert_eq!(build("max", 0), id, "the same steps are the same image");
+    build("min", 1);
+    build("inline", 1);
+    // What is none, or not there, is no failure: the build goes on without it.
+    one.docker(&format!("tag busybox {at}/app:plain")).ok();
+    one.docker(&format!("push {at}/app:plain")).ok();
+    for (name, why) in [("nothing", "not found"), ("plain", "an image without a cache in it")] {
+        two.docker("builder prune -af").ok();
+        let said = wharf(&two, &dir, &format!("build --cache-from type=registry,ref={at}/app:{name} ."));
+        assert!(said.code == 0 && said.err.contains(why), "{name}: {}", said.err);
+        assert_eq!(said.out.matches("Running in").count(), 2, "{name}");
+    }
+    let wrong = wharf(&two, &dir, "build --cache-from type=registry,ref=127.0.0.1:1/x .");
+    assert!(wrong.code == 0 && wrong.err.contains("WARNING: the cache 127.0.0.1:1/x is not used"), "{}", wrong.err);
 }

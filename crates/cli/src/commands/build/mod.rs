@@ -9,6 +9,7 @@ mod dockerfile;
 mod listing;
 mod output;
 mod parts;
+mod registry_cache;
 mod result;
 mod sending;
 
@@ -48,13 +49,14 @@ const FLAGS: &[Flag] = &[
         "cache-from",
         "stringArray",
         cache::check_from,
-        "External cache sources (e.g., \"user/app:cache\", \"type=local,src=path/to/dir\")",
+        "External cache sources (e.g., \"user/app:cache\", \"type=local,src=path/to/dir\", \"type=registry,ref=NAME\")",
     ),
     Flag::many(
         "cache-to",
         "stringArray",
         cache::check_to,
-        "Cache export destinations (e.g., \"type=local,dest=path/to/dir[,mode=max]\")",
+        "Cache export destinations (e.g., \"type=local,dest=path/to/dir[,mode=max]\",\n\"type=registry,ref=NAME[,mode=max]\", \
+         \"type=inline\")",
     ),
     Flag::one(
         "call",
@@ -150,7 +152,7 @@ async fn run(app: &App, matches: &Matches) -> Outcome<u8> {
         }
     }
     if cache::is_asked(matches)? {
-        app.needs_own_engine("--cache-to or --cache-from with type=local").await?;
+        app.needs_own_engine("--cache-to, or --cache-from with a type,").await?;
     }
     let context = context::prepare(matches.argument(0), matches.text("file"))?;
     cache::give(app, matches, quiet).await?;
@@ -209,7 +211,7 @@ async fn run(app: &App, matches: &Matches) -> Outcome<u8> {
         }
         return Err::<u8, Failure>(failure);
     }
-    cache::take(client, matches, &reference).await?;
+    cache::take(app, client, matches, &reference).await?;
     let result = result::Result { id: &id, new, target, reference: &reference };
     result.deliver(app, matches, &outputs).await?;
     if quiet {
@@ -303,6 +305,9 @@ fn build_arguments(app: &App, matches: &Matches) -> Outcome<serde_json::Map<Stri
             None => (text.clone(), Json::Null),
         })
         .collect();
+    if cache::is_inline(matches)? {
+        pairs.push(("BUILDKIT_INLINE_CACHE".to_owned(), json!("1")));
+    }
     pairs.sort_by(|a, b| a.0.cmp(&b.0));
     Ok(pairs.into_iter().collect())
 }
