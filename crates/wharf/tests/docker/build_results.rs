@@ -223,3 +223,53 @@ fn a_cache_goes_through_a_registry() {
     let wrong = wharf(&two, &dir, "build --cache-from type=registry,ref=127.0.0.1:1/x .");
     assert!(wrong.code == 0 && wrong.err.contains("WARNING: the cache 127.0.0.1:1/x is not used"), "{}", wrong.err);
 }
+
+#[test]
+fn why_steps_were_made_is_told() {
+    let Some(d) = Daemon::start() else { return };
+    let text = |arg: &str| {
+        format!(
+            "FROM busybox AS a\nARG WHO\nRUN echo $WHO > /who\nFROM busybox\nRUN --mount=type=bind,source=bound,target=/m cat \
+             /m/x > /x\nCOPY src /src\nRUN echo {arg}\nCOPY --from=a /who /who\n"
+        )
+    };
+    let given = [("src/one", "1"), ("src/two", "2"), ("bound/x", "x")];
+    let dir = context(&d, "main", &[&[("Dockerfile", text("a").as_str())][..], &given].concat());
+    wharf(&d, &dir, "build --build-arg WHO=me -t app .").ok();
+    let first = wharf(&d, &dir, "builder why-miss").ok();
+    assert!(first.contains("no earlier build with such a step is remembered"), "{first}");
+    let built = wharf(&d, &dir, "builder history ls -q").ok();
+    wharf(&d, &dir, "build --build-arg WHO=me -t app .").ok();
+    assert!(wharf(&d, &dir, "build why-miss").ok().contains("No step was made"));
+    files(&dir, &[("src/two", "changed"), ("src/three", "3"), ("Dockerfile", &text("b"))]);
+    std::fs::remove_file(dir.join("src/one")).unwrap();
+    wharf(&d, &dir, "build --build-arg WHO=you -t app .").ok();
+    let why: serde_json::Value =
+        serde_json::from_str(&wharf(&d, &dir, &format!("builder why-miss --format json latest {built}")).ok()).unwrap();
+    assert_eq!(why["Against"], built);
+    let of = |line: u64| {
+        let step = why["Steps"].as_array().unwrap().iter().find(|step| step["Line"] == line);
+        step.map(|step| step["Reasons"].clone()).unwrap_or_default()
+    };
+    assert_eq!(of(3), serde_json::json!(["the variable WHO is another one"]));
+    assert_eq!(of(5), serde_json::Value::Null, "it came from the cache");
+    let changed = ["the file src/three is new", "the file src/two was changed", "the file src/one is there no more"];
+    assert_eq!(of(6), serde_json::json!(changed));
+    assert_eq!(of(7), serde_json::json!(["the instruction is another one: it was RUN echo a"]));
+    let last = of(8);
+    assert!(last.to_string().contains("what the steps before it have made was changed"), "{last}");
+    assert!(last.to_string().contains("the file who was changed"), "{last}");
+    // Values are nobody's business.
+    assert!(!why.to_string().contains("you"), "{why}");
+    files(&dir, &[("bound/x", "y")]);
+    wharf(&d, &dir, "build --build-arg WHO=you -t app .").ok();
+    let why = wharf(&d, &dir, "build why-miss").ok();
+    assert!(why.contains("the file bound/x was changed"), "{why}");
+    wharf(&d, &dir, "builder prune -af").ok();
+    wharf(&d, &dir, "build --build-arg WHO=you -t app .").ok();
+    let why = wharf(&d, &dir, "build why-miss").ok();
+    assert!(why.contains("nothing has changed: what it had made was in the cache no more"), "{why}");
+    wharf(&d, &dir, "build --no-cache --build-arg WHO=you -t app .").ok();
+    let why = wharf(&d, &dir, "build why-miss").ok();
+    assert!(why.contains("the cache was not to be used (--no-cache)"), "{why}");
+}

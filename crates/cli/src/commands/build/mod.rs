@@ -21,6 +21,7 @@ use wharf_client::Request;
 
 use crate::app::App;
 use crate::command::{Arity, Command};
+use crate::commands::builder::why_miss;
 use crate::failure::{Failure, Outcome};
 use crate::flag::Flag;
 use crate::json::text;
@@ -127,6 +128,9 @@ fn check_tag(text: &str) -> Result<(), String> {
 }
 
 async fn run(app: &App, matches: &Matches) -> Outcome<u8> {
+    if matches.argument(0) == why_miss::NAME && !Path::new(why_miss::NAME).exists() {
+        return why_miss::show(app, "latest", None, None).await;
+    }
     let (quiet, id_file) = (matches.on("quiet"), matches.some("iidfile").map(Path::new));
     if let Some(path) = id_file {
         // A build that fails must not leave the ID of another one.
