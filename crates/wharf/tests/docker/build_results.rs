@@ -225,6 +225,32 @@ fn a_cache_goes_through_a_registry() {
 }
 
 #[test]
+fn builds_are_shown_as_it_is_asked_for() {
+    let Some(d) = Daemon::start() else { return };
+    let dir =
+        context(&d, "main", &[("Dockerfile", "FROM busybox\nRUN echo said\n"), ("bad", "FROM busybox\nRUN exit 7\n")]);
+    let id = wharf(&d, &dir, "build --progress quiet .").ok();
+    assert!(id.starts_with("sha256:") && id.len() == 71, "{id}");
+    let plain = wharf(&d, &dir, "build --progress=plain --no-cache .").ok();
+    assert!(plain.contains("Step 2/2 : RUN echo said") && !plain.contains('\x1b'), "{plain}");
+    let raw = wharf(&d, &dir, "build --progress=rawjson --no-cache .").ok();
+    let lines: Vec<serde_json::Value> = raw.lines().map(|line| serde_json::from_str(line).expect(line)).collect();
+    assert!(
+        lines.iter().any(|line| line["stream"] == "said\n") && lines.iter().any(|line| line["aux"]["ID"].is_string())
+    );
+    let failed = wharf(&d, &dir, "build --progress=rawjson -f bad .");
+    assert!(
+        failed.code == 7 && failed.out.contains("errorDetail") && failed.err.contains("non-zero code: 7"),
+        "{}",
+        failed.err
+    );
+    for (kind, why) in [("tty", "needs a terminal"), ("fancy", "is no type of progress output")] {
+        let said = wharf(&d, &dir, &format!("build --progress={kind} ."));
+        assert!(said.code != 0 && said.err.contains(why), "{}", said.err);
+    }
+}
+
+#[test]
 fn why_steps_were_made_is_told() {
     let Some(d) = Daemon::start() else { return };
     let text = |arg: &str| {
