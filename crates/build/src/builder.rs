@@ -108,8 +108,8 @@ impl Builder {
         let shared = Arc::clone(&self.shared);
         let handle = tokio::runtime::Handle::current();
         let own = cancel.clone();
-        let keys = Arc::new(Mutex::default());
-        let noting = Arc::clone(&keys);
+        let noted = Arc::new(Mutex::default());
+        let noting = Arc::clone(&noted);
         let mut working = tokio::task::spawn_blocking(move || {
             Common::open(&shared, request, out, own, handle, noting).and_then(Common::build)
         });
@@ -122,10 +122,11 @@ impl Builder {
         };
         let result = joined.map_err(|e| BuildError::system("the build has crashed", &e)).flatten();
         if let Ok(mut recorder) = hearing.await {
-            recorder.record.keys.clone_from(&lock(&keys));
+            let noted = std::mem::take(&mut *lock(&noted));
+            recorder.record.keys.clone_from(&noted.keys);
             let store = self.shared.options.store.clone();
             let kept = result.clone();
-            let _ = tokio::task::spawn_blocking(move || recorder.keep(&store, &kept)).await;
+            let _ = tokio::task::spawn_blocking(move || recorder.keep(&store, &kept, &noted)).await;
         }
         result
     }

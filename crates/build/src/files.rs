@@ -22,6 +22,7 @@ use crate::select::{Selected, Selection, Shape, checksum};
 use crate::session::{Outcome, Session};
 use crate::state::State;
 use crate::tree::{Kind, Tree};
+use crate::why::Inputs;
 
 /// One source of an instruction.
 #[derive(Debug)]
@@ -77,11 +78,12 @@ impl Session<'_> {
             sources: count.max(origins.iter().filter(|origin| origin.is_one_file()).count()),
             replaces: false,
         };
-        let key = self.copy_key(state, copy, &destination, &origins)?;
+        let (key, inputs) = self.copy_key(state, copy, &destination, &origins)?;
         let shared = self.shared;
         let cancel = self.cancel.clone();
         let _making = shared.cache.claim(&key, &cancel)?;
         if let Some(outcome) = self.cached(&key)? {
+            self.note_inputs(source, inputs, &outcome)?;
             return Ok((key, outcome));
         }
         // A linked layer knows nothing of what it will lie upon.
@@ -125,6 +127,7 @@ impl Session<'_> {
             }
         }
         let outcome = self.commit(&plan, &key, &source.text)?;
+        self.note_inputs(source, inputs, &outcome)?;
         Ok((key, outcome))
     }
 
@@ -197,13 +200,13 @@ impl Session<'_> {
     }
 
     /// Everything that decides what the layer will be.
-    fn copy_key(
+    fn copy_key<'o>(
         &self,
         state: &State,
         copy: &Copy,
         destination: &Destination<'_>,
-        origins: &[Origin],
-    ) -> Result<Digest> {
+        origins: &'o [Origin],
+    ) -> Result<(Digest, Inputs<'o>)> {
         let kind = if copy.link { "link" } else { destination.instruction };
         let below = if copy.link { "" } else { state.files.as_str() };
         let path = format!("{}\0{}", destination.workdir, destination.text);
@@ -214,21 +217,31 @@ impl Session<'_> {
             .text(&destination.sources.to_string())
             .text(&self.clamp_text())
             .list(&copy.exclude);
+        let mut inputs = Inputs::after(below)
+            .with("the destination", &path)
+            .with("the owner", &format!("{:?}", destination.owner))
+            .with("the mode", &format!("{:?}", copy.chmod))
+            .with("what is excluded", &format!("{:?}", copy.exclude))
+            .with("SOURCE_DATE_EPOCH", &self.clamp_text());
         for origin in origins {
             key = match origin {
-                Origin::Files(selected) => {
-                    key.text("files").text(checksum(std::slice::from_ref(selected), &self.cancel)?.as_str())
+                Origin::Files(selected) | Origin::Archive(selected) => {
+                    let kind = if matches!(origin, Origin::Files(_)) { "files" } else { "archive" };
+                    let checksum = checksum(std::slice::from_ref(selected), &self.cancel)?;
+                    inputs.files(checksum.to_string(), selected);
+                    key.text(kind).text(checksum.as_str())
                 }
-                Origin::Archive(selected) => {
-                    key.text("archive").text(checksum(std::slice::from_ref(selected), &self.cancel)?.as_str())
+                Origin::Repository(repository) => {
+                    inputs = inputs.with("the commit of the repository", &repository.key());
+                    key.text("repository").text(&repository.key())
                 }
-                Origin::Repository(repository) => key.text("repository").text(&repository.key()),
                 Origin::Inline(file) => {
+                    inputs = inputs.with(&format!("the text {}", file.name), &String::from_utf8_lossy(&file.data));
                     key.text("inline").text(&file.name).text(&file.mode.to_string()).bytes(&file.data)
                 }
             };
         }
-        Ok(key.finish())
+        Ok((key.finish(), inputs))
     }
 
     /// What each source means, in the order of the instruction.

@@ -6,6 +6,7 @@ use wharf_store::{Store, Table};
 
 use crate::error::{BuildError, ErrorKind, Result};
 use crate::request::BuildEvent;
+use crate::why::{self, Noted};
 
 const BUILDS: Table = Table::new("build-history");
 /// What they have said, in pieces: `REFERENCE/NUMBER`.
@@ -97,7 +98,7 @@ impl Recorder {
     }
 
     /// Keeps it, and forgets the oldest. What cannot be kept is not worth a failed build.
-    pub(crate) fn keep(mut self, store: &Store, result: &Result<Digest>) {
+    pub(crate) fn keep(mut self, store: &Store, result: &Result<Digest>, noted: &Noted) {
         self.record.took = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
         match result {
             Ok(id) => self.record.image = Some(id.to_string()),
@@ -113,6 +114,7 @@ impl Recorder {
                 tx.put(LOGS, &format!("{reference}/{number:06}"), piece)?;
             }
             tx.put(BUILDS, &reference, &self.record)?;
+            noted.keep(tx, &reference)?;
             let all: Vec<(String, BuildRecord)> = tx.list(BUILDS)?;
             for (old, _) in all.iter().take(all.len().saturating_sub(MOST)) {
                 forget(tx, old)?;
@@ -131,6 +133,7 @@ fn forget(tx: &wharf_store::WriteTx, reference: &str) -> Result<()> {
         tx.delete(LOGS, &key)?;
     }
     tx.delete(BUILDS, reference)?;
+    why::forget(tx, reference)?;
     Ok(())
 }
 

@@ -39,6 +39,8 @@ pub(crate) struct Index {
     contents: Arc<File>,
     /// Gets contents that are not here; none for an archive, which has all of them.
     missing: Option<Missing>,
+    /// The directory that the last entry came into: the next one mostly comes into the same.
+    last: (PathBuf, usize),
 }
 
 #[derive(Debug)]
@@ -146,7 +148,7 @@ impl Index {
 
     /// One with nothing but a root.
     pub(crate) fn empty(contents: Arc<File>) -> Self {
-        Self { nodes: vec![Node::implied()], bodies: Vec::new(), contents, missing: None }
+        Self { nodes: vec![Node::implied()], bodies: Vec::new(), contents, missing: None, last: (PathBuf::new(), 0) }
     }
 
     /// A content, which [`Self::add`] gives a name.
@@ -161,17 +163,14 @@ impl Index {
         self.missing = Some(missing);
     }
 
-    /// Gets the contents of all these files that are not here.
+    /// Gets those of these contents that are not here.
     ///
     /// # Errors
     /// When whoever has them does not send them.
-    pub(crate) fn bring<'a>(&self, paths: impl IntoIterator<Item = &'a Path>) -> Result<()> {
+    pub(crate) fn bring(&self, bodies: impl IntoIterator<Item = usize>) -> Result<()> {
         let Some(missing) = &self.missing else { return Ok(()) };
-        let mut wanted = Vec::new();
-        for path in paths {
-            let body = self.followed(path, true)?.and_then(|at| self.nodes[at].content);
-            wanted.extend(body.filter(|body| self.bodies[*body].place.get().is_none()));
-        }
+        let lacking = |body: &usize| self.bodies[*body].place.get().is_none();
+        let wanted: Vec<usize> = bodies.into_iter().filter(lacking).collect();
         if wanted.is_empty() { Ok(()) } else { missing.bring(&self.bodies, wanted) }
     }
 
@@ -217,14 +216,21 @@ impl Index {
         // A later entry replaces an earlier one, with all that was below it.
         let at = self.nodes.len();
         self.nodes.push(node);
-        self.nodes[parent].children.insert(last.to_owned(), at);
+        if self.nodes[parent].children.insert(last.to_owned(), at).is_some() {
+            // It may have been below what was replaced.
+            self.last = (PathBuf::new(), 0);
+        }
         Ok(())
     }
 
     /// The directory above `path`, made with those above it where the archive does not name them.
     fn parent(&mut self, path: &Path) -> Option<usize> {
+        let above = path.parent()?;
+        if self.last.0 == above {
+            return Some(self.last.1);
+        }
         let mut at = 0;
-        for part in path.parent()?.components() {
+        for part in above.components() {
             let name = part.as_os_str();
             at = match self.nodes[at].children.get(name).copied() {
                 Some(next) if self.nodes[next].attributes.kind == Kind::Directory => next,
@@ -237,6 +243,7 @@ impl Index {
                 }
             };
         }
+        self.last = (above.to_owned(), at);
         Some(at)
     }
 
@@ -263,18 +270,27 @@ impl Index {
 
     /// What is at `path`; with `follow`, what it leads to.
     pub(crate) fn look(&self, path: &Path, follow: bool) -> Result<Option<Found>> {
-        Ok(self.followed(path, follow)?.map(|at| {
-            let node = &self.nodes[at];
-            let content = node.content.map(|body| (body, &self.bodies[body]));
-            Found {
-                attributes: node.attributes.clone(),
-                size: content.map_or(0, |(_, content)| content.size),
-                device: node.device,
-                // An empty one is the same as any other.
-                inode: content.filter(|(_, c)| c.several && c.size > 0).map(|(number, _)| (0, number as u64)),
-                link: node.link.clone(),
-            }
-        }))
+        Ok(self.followed(path, follow)?.map(|at| self.found(at)))
+    }
+
+    fn found(&self, at: usize) -> Found {
+        let node = &self.nodes[at];
+        let content = node.content.map(|body| (body, &self.bodies[body]));
+        Found {
+            attributes: node.attributes.clone(),
+            size: content.map_or(0, |(_, content)| content.size),
+            device: node.device,
+            // An empty one is the same as any other.
+            inode: content.filter(|(_, c)| c.several && c.size > 0).map(|(number, _)| (0, number as u64)),
+            link: node.link.clone(),
+            body: node.content,
+        }
+    }
+
+    /// What is in a directory, by name, sorted; nothing in anything else.
+    pub(crate) fn children(&self, path: &Path) -> Result<Vec<(OsString, Found)>> {
+        let Some(node) = self.followed(path, true)?.map(|at| &self.nodes[at]) else { return Ok(Vec::new()) };
+        Ok(node.children.iter().map(|(name, at)| (name.clone(), self.found(*at))).collect())
     }
 
     /// Names in a directory, sorted; none in anything else.
@@ -289,21 +305,23 @@ impl Index {
         Ok(IndexFile { file: &self.contents, at: place.offset, left: size })
     }
 
-    /// The digest of that content.
-    pub(crate) fn digest(&self, path: &Path) -> Result<Digest> {
-        self.content(path).map(|(_, place)| place.digest.clone())
+    /// The digest of a content.
+    pub(crate) fn digest(&self, body: usize) -> Result<Digest> {
+        self.place(body).map(|place| place.digest.clone())
     }
 
     fn content(&self, path: &Path) -> Result<(u64, &Place)> {
         let body = self.followed(path, true)?.and_then(|at| self.nodes[at].content);
-        let Some(body) = body.map(|number| &self.bodies[number]) else {
-            return Err(BuildError::invalid(format!("{} is no regular file", path.display())));
-        };
-        if body.place.get().is_none() {
-            self.bring([path])?;
+        let body = body.ok_or_else(|| BuildError::invalid(format!("{} is no regular file", path.display())))?;
+        Ok((self.bodies[body].size, self.place(body)?))
+    }
+
+    fn place(&self, body: usize) -> Result<&Place> {
+        let content = &self.bodies[body];
+        if content.place.get().is_none() {
+            self.bring([body])?;
         }
-        let lost = || BuildError::invalid(format!("{} has not been sent", path.display()));
-        Ok((body.size, body.place.get().ok_or_else(lost)?))
+        content.place.get().ok_or_else(|| BuildError::invalid("a file of the context has not been sent"))
     }
 
     /// Gives directories that the archive does not name a time, in seconds since the epoch.
@@ -313,8 +331,24 @@ impl Index {
         }
     }
 
+    /// The newest time of anything but a directory, in seconds since the epoch.
+    fn newest(&self) -> i64 {
+        let (mut newest, mut stack) = (0, vec![0]);
+        while let Some(at) = stack.pop() {
+            let node = &self.nodes[at];
+            if node.attributes.kind != Kind::Directory {
+                newest = newest.max(node.attributes.mtime.0);
+            }
+            stack.extend(node.children.values());
+        }
+        newest
+    }
+
     /// Forgets what is ignored. The value is the newest time of a file that is left, in seconds since the epoch.
     pub(crate) fn prune(&mut self, ignore: &Ignore) -> i64 {
+        if ignore.is_empty() {
+            return self.newest();
+        }
         enum Visit {
             Enter(usize, PathBuf, Verdict),
             /// An ignored directory whose children have been looked at: it stays if one of them does.
@@ -341,10 +375,7 @@ impl Index {
             for (name, child) in children {
                 let path = dir.join(&name);
                 let directory = self.nodes[child].attributes.kind == Kind::Directory;
-                let verdict = match ignore.is_empty() {
-                    true => Verdict::default(),
-                    false => ignore.decide(&above, &path.to_string_lossy()),
-                };
+                let verdict = ignore.decide(&above, &path.to_string_lossy());
                 if verdict.ignored && !(directory && ignore.keeps_some()) {
                     self.nodes[at].children.remove(&name);
                     continue;

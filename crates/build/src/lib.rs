@@ -12,7 +12,7 @@
 //! - `context`, `index`: what the client sent. `listing`, `missing`, `kept`: what it lists, is asked for, and has sent before.
 //! - `files`, `select`, `plan`, `copy`, `tree`: COPY, ADD and WORKDIR. `run`, `bundle`, `mounts`, `init_layer`: RUN.
 //! - `named`, `repository`: contexts that the request names, and those from git.
-//! - `portable`: the cache on its way elsewhere. `history`: builds that were. `leak`: secrets in what was made.
+//! - `portable`: the cache on its way elsewhere. `history`, `why`: builds that were, and why they made steps. `leak`: secrets in what was made.
 //! - `agent`: SSH agents that commands may ask.
 //! - `epoch`: the time of results. `cache`, `cache_mount`, `scratch`: what outlives a build, and what does not.
 //!
@@ -68,6 +68,7 @@ mod stages;
 mod state;
 mod tar;
 mod tree;
+mod why;
 
 pub use agent::Agent;
 pub use builder::{Builder, Pruned};
@@ -81,3 +82,4 @@ pub use named::NamedContext;
 pub use request::{
     BuildEvent, BuildRequest, BuilderOptions, Fetch, Limits, NetworkSource, Offline, Pending, StepNetwork, Ulimit,
 };
+pub use why::{Miss, Why};

@@ -26,6 +26,7 @@ use crate::scratch::Scratch;
 use crate::select::{Selected, Selection, checksum};
 use crate::session::{Session, lock};
 use crate::state::State;
+use crate::why::Inputs;
 
 /// The mounts of one command, and what must be held while it runs.
 #[derive(Debug, Default)]
@@ -64,6 +65,17 @@ impl Asked {
     fn cache_id(&self) -> &str {
         self.mount.id.as_deref().unwrap_or(&self.target)
     }
+}
+
+/// Notes what of the mounts went into a command.
+pub(crate) fn inputs<'a>(mut inputs: Inputs<'a>, asked: &'a [Asked], key: &[(String, Option<Digest>)]) -> Inputs<'a> {
+    for (one, (field, content)) in asked.iter().zip(key) {
+        match (content, &one.selected) {
+            (Some(checksum), Some(selected)) => inputs.files(checksum.to_string(), selected),
+            _ => inputs = inputs.with(&format!("the mount {}", one.target), field),
+        }
+    }
+    inputs
 }
 
 impl Session<'_> {
@@ -113,8 +125,9 @@ impl Session<'_> {
         Ok(all)
     }
 
-    /// What of the mounts decides what the command makes. The content of a cache does not: that is what it is for.
-    pub(crate) fn mounts_key(&self, asked: &[Asked]) -> Result<Vec<String>> {
+    /// What of each mount decides what the command makes, and the checksum of the files that it shows. The content of a cache
+    /// does not: that is what it is for.
+    pub(crate) fn mounts_key(&self, asked: &[Asked]) -> Result<Vec<(String, Option<Digest>)>> {
         let mut fields = Vec::new();
         for one in asked {
             let content: Option<Digest> = match (&one.selected, one.mount.kind) {
@@ -126,7 +139,7 @@ impl Session<'_> {
             if content.is_some() {
                 (mount.from, mount.source) = (None, None);
             }
-            fields.push(format!("{mount:?} {} {content:?}", one.target));
+            fields.push((format!("{mount:?} {} {content:?}", one.target), content));
         }
         Ok(fields)
     }

@@ -1,5 +1,8 @@
 //! The cache of a build on its way to another engine (`--cache-to`, `--cache-from`): an OCI layout whose one manifest has
-//! the steps' records as its configuration, and their layers.
+//! the steps' records as its configuration, and their layers; or the records alone, in an image's configuration.
+//!
+//! The configuration is BuildKit's (`application/vnd.buildkit.cacheconfig.v0`: `layers`, and `records` by digest), and has
+//! our steps beside that. BuildKit's own keys mean nothing here, as ours mean nothing to it.
 //!
 //! Steps are known by what they were made from, so whoever builds the same of it finds them.
 
@@ -8,6 +11,7 @@ use std::fs::{self, File};
 use std::io::{self, BufWriter, Read, Write};
 use std::path::Path;
 
+use base64::Engine as _;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use serde::{Deserialize, Serialize};
@@ -17,12 +21,14 @@ use wharf_reference::{Digest, Hasher};
 use wharf_rooted_path::RootDir;
 
 use crate::Builder;
-use crate::cache::CacheRecord;
+use crate::cache::{Cache, CacheRecord};
 use crate::error::{BuildError, Result};
 use crate::history::BuildRecord;
 use crate::scratch::{Scratch, random_id};
 
-const CONFIG: &str = "application/vnd.wharf.build-cache.config.v1+json";
+const CONFIG: &str = "application/vnd.buildkit.cacheconfig.v0";
+/// Where an image's configuration has the cache of its own build, in base64, as with BuildKit.
+pub(crate) const INLINE: &str = "moby.buildkit.cache.v0";
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 const LAYER: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
 /// Which layer a blob is.
@@ -56,8 +62,8 @@ impl Builder {
         let mut hold = shared.layers.hold(&[]);
         let mut steps = Vec::new();
         for key in &build.keys {
-            let Some(record) = shared.cache.find(key)? else { continue };
-            if let Some(layer) = &record.layer {
+            let Some(step) = step(&shared.cache, key)? else { continue };
+            if let Some(layer) = &step.layer {
                 if !all && !shipped.contains(layer) {
                     continue;
                 }
@@ -66,12 +72,11 @@ impl Builder {
                     continue;
                 }
             }
-            let CacheRecord { layer, size, description, created, .. } = record;
-            steps.push(Step { key: key.clone(), layer, size, description, created });
+            steps.push(step);
         }
         let dir = Scratch::new(shared.builds().join(format!("b-{}", &random_id()?[..16])))?;
         let blobs = dir.sub("blobs/sha256")?;
-        let (mut layers, mut seen) = (Vec::new(), BTreeSet::new());
+        let (mut layers, mut names, mut seen) = (Vec::new(), BTreeMap::new(), BTreeSet::new());
         for layer in steps.iter().filter_map(|step| step.layer.as_ref()).filter(|layer| seen.insert((*layer).clone())) {
             let path = blobs.join("new");
             let file =
@@ -82,6 +87,7 @@ impl Builder {
             file.flush().map_err(failing)?;
             let (size, digest) = (hasher.count(), hasher.finish());
             fs::rename(&path, blobs.join(digest.hex())).map_err(failing)?;
+            names.insert(layer.clone(), digest.clone());
             let annotations = BTreeMap::from([(DIFF_ID, layer.to_string())]);
             layers.push(json!({ "mediaType": LAYER, "digest": digest, "size": size, "annotations": annotations }));
         }
@@ -91,7 +97,7 @@ impl Builder {
             fs::write(blobs.join(digest.hex()), &bytes).map_err(failing)?;
             Ok((digest, bytes.len()))
         };
-        let (config, config_size) = put(&json!({ "steps": steps }))?;
+        let (config, config_size) = put(&config(&steps, &|layer| names.get(layer).cloned()))?;
         let config = json!({ "mediaType": CONFIG, "digest": config, "size": config_size });
         let manifest = json!({ "schemaVersion": 2, "mediaType": MANIFEST, "config": config, "layers": layers });
         let (manifest, manifest_size) = put(&manifest)?;
@@ -131,10 +137,13 @@ impl Builder {
         let digest = text(&index["manifests"][0]["digest"]);
         let manifest = read(&blob(&digest)?, Some(&digest))?;
         if manifest["config"]["mediaType"] != CONFIG {
-            return Err(bad("it is an image, or the cache of another builder"));
+            return Err(bad("it is an image"));
         }
         let digest = text(&manifest["config"]["digest"]);
         let mut config = read(&blob(&digest)?, Some(&digest))?;
+        if config.get("steps").is_none() {
+            return Err(bad("it is the cache of another builder"));
+        }
         let steps: Vec<Step> = serde_json::from_value(config["steps"].take()).map_err(|e| bad(&e.to_string()))?;
         let mut blobs = BTreeMap::new();
         for layer in manifest["layers"].as_array().into_iter().flatten() {
@@ -164,6 +173,38 @@ impl Builder {
         }
         Ok(new)
     }
+}
+
+/// A step that is known, if its layer is.
+fn step(cache: &Cache, key: &Digest) -> Result<Option<Step>> {
+    let Some(CacheRecord { layer, size, description, created, .. }) = cache.find(key)? else { return Ok(None) };
+    Ok(Some(Step { key: key.clone(), layer, size, description, created }))
+}
+
+/// The configuration of a cache; `blob` is a layer's.
+fn config(steps: &[Step], blob: &dyn Fn(&Digest) -> Option<Digest>) -> Value {
+    let (mut layers, mut records) = (Vec::new(), Vec::new());
+    for step in steps {
+        let Some(blob) = step.layer.as_ref().and_then(blob) else { continue };
+        let created = jiff::Timestamp::from_second(step.created).unwrap_or_default().to_string();
+        let result = json!({ "layer": layers.len(), "createdAt": created });
+        records.push(json!({ "digest": step.key, "layers": [result] }));
+        layers.push(json!({ "blob": blob, "parent": -1 }));
+    }
+    json!({ "layers": layers, "records": records, "steps": steps })
+}
+
+/// What an image's configuration says of the steps that it was made in: of those with layers that it has, and those
+/// without.
+pub(crate) fn inline(cache: &Cache, keys: &[Digest], image: &[Digest]) -> Result<Value> {
+    let mut steps = Vec::new();
+    for key in keys.iter().collect::<BTreeSet<_>>() {
+        let step = step(cache, key)?;
+        steps.extend(step.filter(|step| step.layer.as_ref().is_none_or(|layer| image.contains(layer))));
+    }
+    // Blobs have their names when they are pushed; by then this is part of the image's own.
+    let text = config(&steps, &|_| None).to_string();
+    Ok(base64::engine::general_purpose::STANDARD.encode(text).into())
 }
 
 struct Hashed {

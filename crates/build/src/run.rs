@@ -27,11 +27,12 @@ use crate::frames::Frames;
 use crate::identity::Accounts;
 use crate::init_layer;
 use crate::metadata;
-use crate::mounts::Asked;
+use crate::mounts::{self, Asked};
 use crate::request::StepNetwork;
 use crate::scratch::{self, Scratch, random_id};
 use crate::session::{Outcome, Session};
 use crate::state::State;
+use crate::why::Inputs;
 
 /// The host name of all commands: a random one would be found in what they make.
 const HOSTNAME: &str = "buildkitsandbox";
@@ -86,6 +87,7 @@ impl Session<'_> {
         };
         let network = network.to_owned();
         let program = prepared.program.as_ref().map(|(name, text)| format!("{name}\0{text}"));
+        let mounts_key = self.mounts_key(&asked)?;
         let key = Key::new("run")
             .text(state.files.as_str())
             .list(&prepared.args)
@@ -96,15 +98,27 @@ impl Session<'_> {
             .text(&state.image.architecture)
             .text(&network)
             .text(&self.clamp_text())
-            .list(self.mounts_key(&asked)?)
+            .list(mounts_key.iter().map(|(field, _)| field))
             .finish();
+        let inputs = Inputs::after(state.files.as_str())
+            .with("the command", &prepared.args.join("\0"))
+            .with("the program", program.as_deref().unwrap_or_default())
+            .with("the working directory", state.workdir())
+            .with("the user", &state.image.config.user)
+            .with("the architecture", &state.image.architecture)
+            .with("the network", &network)
+            .with("SOURCE_DATE_EPOCH", &self.clamp_text())
+            .environment(&prepared.env);
+        let inputs = mounts::inputs(inputs, &asked, &mounts_key);
         let shared = self.shared;
         let cancel = self.cancel.clone();
         let _making = shared.cache.claim(&key, &cancel)?;
         if let Some(outcome) = self.cached(&key)? {
+            self.note_inputs(source, inputs, &outcome)?;
             return Ok((line, key, outcome));
         }
         let outcome = self.execute(state, &prepared, &asked, &network, &key, source)?;
+        self.note_inputs(source, inputs, &outcome)?;
         Ok((line, key, outcome))
     }
 

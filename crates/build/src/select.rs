@@ -154,16 +154,15 @@ impl Selection<'_> {
     /// Everything below `from`, but for what is excluded. `to` is what patterns are about.
     fn walk(&self, from: &Path, to: &Path, items: &mut Vec<Item>) -> Result<()> {
         let children = |from: &Path, to: &Path, above: &wharf_dockerfile::Verdict| -> Result<Vec<_>> {
-            let names = self.tree.names(from)?;
-            Ok(names.into_iter().rev().map(|name| (from.join(&name), to.join(&name), above.clone())).collect())
+            let all = self.tree.children(from)?.into_iter().rev();
+            Ok(all.map(|(name, found)| (from.join(&name), to.join(&name), found, above.clone())).collect())
         };
         // A stack instead of recursion: a tree may be deeper than ours.
         let mut stack = children(from, to, &wharf_dockerfile::Verdict::default())?;
         // Directories that are excluded, and there only if something below them is not.
         let mut pending: Vec<Item> = Vec::new();
-        while let Some((from, to, above)) = stack.pop() {
+        while let Some((from, to, found, above)) = stack.pop() {
             self.cancel.check()?;
-            let Some(found) = self.tree.look(&from, false)? else { continue };
             let verdict = match self.exclude.is_empty() {
                 true => above,
                 false => self.exclude.decide(&above, &to.to_string_lossy()),
@@ -271,7 +270,7 @@ pub(crate) fn checksum(all: &[Selected], cancel: &Cancel) -> Result<Digest> {
     let mut hasher = Hasher::new();
     let mut line = Vec::new();
     for selected in all {
-        selected.tree.bring(selected.items.iter().map(|item| item.from.as_path()))?;
+        selected.tree.bring(selected.items.iter().map(|item| &item.found))?;
         // The name of a file counts, as it may become the name of the copy.
         let name = match &selected.shape {
             Shape::Named(name) => name.as_bytes(),
@@ -284,7 +283,7 @@ pub(crate) fn checksum(all: &[Selected], cancel: &Cancel) -> Result<Digest> {
             cancel.check()?;
             let attributes = &item.found.attributes;
             let content = match attributes.kind {
-                Kind::File => selected.tree.digest(&item.from)?.to_string().into_bytes(),
+                Kind::File => selected.tree.digest(&item.from, &item.found)?.as_str().as_bytes().to_vec(),
                 Kind::Symlink => item.found.link.as_bytes().to_vec(),
                 Kind::CharacterDevice | Kind::BlockDevice => item.found.device.to_string().into_bytes(),
                 Kind::Directory | Kind::Fifo => Vec::new(),

@@ -28,12 +28,14 @@ use crate::metadata;
 use crate::named;
 use crate::no_cache::check_stages;
 use crate::output::Output;
+use crate::portable;
 use crate::request::{BuildEvent, BuildRequest, Limits};
 use crate::scratch::{Scratch, random_id};
 use crate::sources::image_error;
 use crate::stages::Progress;
 use crate::state::State;
 use crate::tree::Tree;
+use crate::why::Noted;
 
 /// One stage at work; a trigger may need another, which is then part of it.
 #[derive(Debug)]
@@ -88,8 +90,8 @@ pub(crate) struct Common<'a> {
     consumed: Mutex<BTreeSet<String>>,
     /// Variables that stages began with.
     base_env: Mutex<HashMap<usize, Vec<(String, String)>>>,
-    /// All steps in the cache that this build has made or found.
-    pub(crate) keys: Arc<Mutex<Vec<Digest>>>,
+    /// What the build notes of itself.
+    pub(crate) noted: Arc<Mutex<Noted>>,
     /// Layers that this build has made.
     pub(crate) made: Mutex<BTreeSet<Digest>>,
     pub(crate) steps: AtomicUsize,
@@ -139,7 +141,7 @@ impl<'a> Common<'a> {
         output: Output,
         cancel: Cancel,
         runtime: Handle,
-        keys: Arc<Mutex<Vec<Digest>>>,
+        noted: Arc<Mutex<Noted>>,
     ) -> Result<Self> {
         let name = if request.dockerfile.is_empty() { "Dockerfile".to_owned() } else { request.dockerfile };
         let parse = |text: &String| Platform::parse(text).map_err(BuildError::invalid);
@@ -214,7 +216,7 @@ impl<'a> Common<'a> {
             used: Mutex::default(),
             consumed: Mutex::default(),
             base_env: Mutex::default(),
-            keys,
+            noted,
             made: Mutex::default(),
             steps: AtomicUsize::new(steps),
             materialized: Mutex::default(),
@@ -264,6 +266,10 @@ impl<'a> Common<'a> {
         self.tell_labels(&unlabelled, &state)?;
         self.search_for_secrets(&state)?;
         self.cancel.check()?;
+        if self.globals.build_arg("BUILDKIT_INLINE_CACHE").is_some_and(|value| value == "1") {
+            let inline = portable::inline(&self.shared.cache, &lock(&self.noted).keys, state.layers())?;
+            state.image.more.insert(portable::INLINE.into(), inline);
+        }
         let id = Digest::sha256(&state.config_bytes());
         let new = self.shared.images.resolve(id.as_str()).is_err();
         let made = self.shared.images.create(&state.image, None, &self.options.tags);
@@ -291,7 +297,7 @@ impl<'a> Common<'a> {
     /// Whether a step that changes the configuration only was made before, and when it was made. Making it again costs
     /// nothing; it is noted so that the client can be told, and so that its time stays the same.
     fn noted(&self, key: &Digest, description: &str, no_cache: bool) -> Result<(bool, i64)> {
-        lock(&self.keys).push(key.clone());
+        lock(&self.noted).keys.push(key.clone());
         if !no_cache && let Some(record) = self.shared.cache.find(key)? {
             lock(&self.used).push(key.clone());
             return Ok((true, record.created));
@@ -314,7 +320,7 @@ impl<'a> Common<'a> {
 
     /// Keeps what a step made: for this build before for others, so that it is nobody's at no time.
     pub(crate) fn made(&self, key: &Digest, layer: Option<&Layer>, description: &str) -> Result<Outcome> {
-        lock(&self.keys).push(key.clone());
+        lock(&self.noted).keys.push(key.clone());
         lock(&self.made).extend(layer.map(|layer| layer.diff_id.clone()));
         self.hold(layer.map(|layer| &layer.diff_id).into_iter().cloned().collect::<Vec<_>>().as_slice());
         let layer = layer.map(|layer| (layer.diff_id.clone(), layer.size));
@@ -486,7 +492,7 @@ impl Session<'_> {
             return Ok(None);
         }
         lock(&self.used).push(key.clone());
-        lock(&self.keys).push(key.clone());
+        lock(&self.noted).keys.push(key.clone());
         Ok(Some(Outcome { layer, cached: true, created }))
     }
 }

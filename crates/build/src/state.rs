@@ -8,6 +8,7 @@ use wharf_reference::Digest;
 
 use crate::cache::Key;
 use crate::metadata;
+use crate::portable;
 
 /// What a stage has made so far.
 #[derive(Clone, Debug)]
@@ -28,6 +29,8 @@ impl State {
     /// Begins with a base image, or with nothing.
     pub(crate) fn new(image: ImageConfig, files: Digest, globals: Arc<Globals>) -> Self {
         let mut image = image;
+        // It speaks of the base image's own build.
+        image.more.remove(portable::INLINE);
         let has_path = image.config.env.iter().flatten().any(|pair| pair.starts_with("PATH="));
         if !has_path {
             metadata::set_env(image.config.env.get_or_insert_default(), "PATH", metadata::DEFAULT_PATH);

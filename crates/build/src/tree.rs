@@ -49,6 +49,8 @@ pub(crate) struct Found {
     pub(crate) inode: Option<(u64, u64)>,
     /// Target of a symlink.
     pub(crate) link: OsString,
+    /// Which content of an index a file has.
+    pub(crate) body: Option<usize>,
 }
 
 /// A tree that is copied from. Cheap to clone.
@@ -116,7 +118,22 @@ impl Tree {
             inode: several.then_some((stat.st_dev, stat.st_ino)),
             link,
             attributes,
+            body: None,
         }))
+    }
+
+    /// What is in a directory, by name, sorted; nothing in anything else, and nothing that no image can carry.
+    pub(crate) fn children(&self, path: &Path) -> Result<Vec<(OsString, Found)>> {
+        if let Self::Index(index) = self {
+            return index.children(path);
+        }
+        let mut children = Vec::new();
+        for name in self.names(path)? {
+            if let Some(found) = self.look(&path.join(&name), false)? {
+                children.push((name, found));
+            }
+        }
+        Ok(children)
     }
 
     /// Names in a directory, sorted; none in anything else.
@@ -131,9 +148,9 @@ impl Tree {
     }
 
     /// Gets the contents of all these files that are still with who has sent the tree.
-    pub(crate) fn bring<'a>(&self, paths: impl IntoIterator<Item = &'a Path>) -> Result<()> {
+    pub(crate) fn bring<'a>(&self, files: impl IntoIterator<Item = &'a Found>) -> Result<()> {
         match self {
-            Self::Index(index) => index.bring(paths),
+            Self::Index(index) => index.bring(files.into_iter().filter_map(|found| found.body)),
             Self::Directory { .. } => Ok(()),
         }
     }
@@ -146,10 +163,10 @@ impl Tree {
         })
     }
 
-    /// Digest of that content.
-    pub(crate) fn digest(&self, path: &Path) -> Result<Digest> {
-        if let Self::Index(index) = self {
-            return index.digest(path);
+    /// Digest of the content of a file that was found there.
+    pub(crate) fn digest(&self, path: &Path, found: &Found) -> Result<Digest> {
+        if let (Self::Index(index), Some(body)) = (self, found.body) {
+            return index.digest(body);
         }
         let mut hasher = Hasher::new();
         std::io::copy(&mut self.open(path)?, &mut hasher)

@@ -63,6 +63,12 @@ impl Screen {
         self
     }
 
+    /// Lines, also on a terminal.
+    pub(crate) fn plain(mut self) -> Self {
+        self.is_terminal = false;
+        self
+    }
+
     /// Shows one message of the stream.
     pub(crate) fn message(&mut self, message: &Value) -> Outcome {
         if let Some(mut failure) = error_of(message) {

@@ -69,7 +69,7 @@ fn named(text: &str, what: &str) -> Outcome<Reference> {
     Ok(if parsed.digest().is_some() { parsed } else { parsed.tag_or_latest() })
 }
 
-fn repository(app: &App, reference: &Reference, insecure: bool) -> Outcome<Repository> {
+pub(crate) fn repository(app: &App, reference: &Reference, insecure: bool) -> Outcome<Repository> {
     let known = auth::find(app.config(), auth::server_of(reference))?;
     let mut credentials = wharf_distribution::Credentials::new(known.username, known.password);
     credentials.identity_token = Some(known.identity_token).filter(|token| !token.is_empty());
@@ -82,7 +82,7 @@ fn repository(app: &App, reference: &Reference, insecure: bool) -> Outcome<Repos
     Ok(client.repository(reference, Some(credentials)))
 }
 
-fn wanted(reference: &Reference) -> String {
+pub(crate) fn wanted(reference: &Reference) -> String {
     reference.digest().map_or_else(|| reference.tag().unwrap_or_default().to_owned(), ToString::to_string)
 }
 

@@ -174,6 +174,7 @@ pub(crate) static TREE: &[Entry] = &[
     entry("builder", "du", &[], &system::df::BUILDER),
     entry("builder", "history", &[], &builder::history::COMMAND),
     entry("builder", "prune", &[], &system::prune::BUILDER),
+    entry("builder", "why-miss", &[], &builder::why_miss::COMMAND),
     entry("system", "df", &[], &system::df::COMMAND),
     hidden("system", "dial-stdio", &system::dial::COMMAND),
     entry("system", "events", &[], &system::events::COMMAND),

@@ -1,4 +1,4 @@
-//! Builds that were, and their steps for other engines: `GET /build/history`, `GET /build/history/REF` and `…/REF/logs`, `DELETE /build/history/REF`.
+//! Builds that were, and their steps for other engines: `GET /build/history`, `GET /build/history/REF`, `…/REF/logs` and `…/REF/why-miss`, `DELETE /build/history/REF`.
 
 use bytes::Bytes;
 use hyper::StatusCode;
@@ -72,6 +72,19 @@ pub(super) async fn logs(call: Call, reference: &str) -> Result {
         }
     });
     Ok(stream("text/plain; charset=utf-8", chunks))
+}
+
+/// Why the steps of a build were made, beside an earlier one: that of `against`, or the most similar one.
+pub(super) async fn why_miss(call: Call, reference: &str) -> Result {
+    let against = call.query.get("against").map(str::to_owned);
+    let (builder, record) = one(call, reference).await?;
+    let why = blocking(move || {
+        let against = against.map(|reference| builder.past(&reference)).transpose().map_err(failed)?;
+        builder.why_miss(&record, against.as_ref()).map_err(failed)
+    })
+    .await?;
+    let steps = why.misses.iter().map(|miss| json!({ "Line": miss.line, "Step": miss.step, "Reasons": miss.reasons }));
+    Ok(ok(&json!({ "Ref": why.build, "Against": why.against, "Steps": steps.collect::<Vec<_>>() })))
 }
 
 /// The steps of a build and their layers, as an archive: those of its image, or with `mode=max` all.

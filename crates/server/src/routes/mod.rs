@@ -183,6 +183,7 @@ async fn route(api: Api, request: Request<Incoming>) -> Result {
         ("GET", ["build", "history", reference]) => build_history::inspect(call, reference).await,
         ("GET", ["build", "history", reference, "logs"]) => build_history::logs(call, reference).await,
         ("GET", ["build", "history", reference, "cache"]) => build_history::cache(call, reference).await,
+        ("GET", ["build", "history", reference, "why-miss"]) => build_history::why_miss(call, reference).await,
         ("POST", ["build", "cache"]) => build_history::take_cache(call).await,
         ("DELETE", ["build", "history", reference]) => build_history::remove(call, reference).await,
         ("POST", ["build", "agent"]) => agents::park(call),

@@ -177,5 +177,125 @@ fn a_cache_goes_to_another_engine() {
     }
     let damaged = wharf(&two, &dir, "build --cache-from type=local,src=../cache .");
     assert!(damaged.code != 0 && damaged.err.contains("this is no build cache"), "{}", damaged.err);
-    assert!(wharf(&two, &dir, "build --cache-to type=gha .").err.contains("type=local is"));
+    assert!(wharf(&two, &dir, "build --cache-to type=gha .").err.contains("type=local, type=registry and"));
+}
+
+#[test]
+fn a_cache_goes_through_a_registry() {
+    let (Some(one), Some(two)) = (Daemon::start(), Daemon::start()) else { return };
+    let registry = Registry::start(&one);
+    let at = &registry.address;
+    let text = "FROM scratch AS root\nADD root.tar /\nFROM root AS other\nRUN echo other > /other\nFROM root\nRUN echo made > \
+                /made\nCOPY --from=other /other /\nCMD [\"cat\", \"/made\", \"/other\"]\n";
+    let dir = context(&one, "main", &[("Dockerfile", text)]);
+    let container = one.docker("create busybox true").ok();
+    one.docker(&format!("export -o {} {container}", dir.join("root.tar").display())).ok();
+    let to = format!(
+        "build --cache-to type=registry,ref={at}/app:min --cache-to type=registry,ref={at}/app:max,mode=max -t app ."
+    );
+    wharf(&one, &dir, &to).ok();
+    let id = one.docker("inspect -f {{.Id}} app").ok();
+    // An image that has the steps in it is another image, and runs as the one without.
+    wharf(&one, &dir, &format!("build --cache-to type=inline -t {at}/app:inline --push .")).ok();
+    // Of a smaller cache what is there is taken, and what is not is made: the other stage.
+    let build = |from: &str, made: usize| {
+        two.docker("builder prune -af").ok();
+        let said = wharf(&two, &dir, &format!("build --cache-from type=registry,ref={at}/app:{from} -t app ."));
+        assert!(said.code == 0, "{}{}", said.out, said.err);
+        assert_eq!(said.out.matches("Running in").count(), made, "{from}: {}{}", said.out, said.err);
+        assert_eq!(two.docker("run --rm app").ok(), "made\nother");
+        let id = two.docker("inspect -f {{.Id}} app").ok();
+        two.docker("rmi -f app").ok();
+        id
+    };
+    assert_eq!(build("max", 0), id, "the same steps are the same image");
+    build("min", 1);
+    build("inline", 1);
+    // What is none, or not there, is no failure: the build goes on without it.
+    one.docker(&format!("tag busybox {at}/app:plain")).ok();
+    one.docker(&format!("push {at}/app:plain")).ok();
+    for (name, why) in [("nothing", "not found"), ("plain", "an image without a cache in it")] {
+        two.docker("builder prune -af").ok();
+        let said = wharf(&two, &dir, &format!("build --cache-from type=registry,ref={at}/app:{name} ."));
+        assert!(said.code == 0 && said.err.contains(why), "{name}: {}", said.err);
+        assert_eq!(said.out.matches("Running in").count(), 2, "{name}");
+    }
+    let wrong = wharf(&two, &dir, "build --cache-from type=registry,ref=127.0.0.1:1/x .");
+    assert!(wrong.code == 0 && wrong.err.contains("WARNING: the cache 127.0.0.1:1/x is not used"), "{}", wrong.err);
+}
+
+#[test]
+fn builds_are_shown_as_it_is_asked_for() {
+    let Some(d) = Daemon::start() else { return };
+    let dir =
+        context(&d, "main", &[("Dockerfile", "FROM busybox\nRUN echo said\n"), ("bad", "FROM busybox\nRUN exit 7\n")]);
+    let id = wharf(&d, &dir, "build --progress quiet .").ok();
+    assert!(id.starts_with("sha256:") && id.len() == 71, "{id}");
+    let plain = wharf(&d, &dir, "build --progress=plain --no-cache .").ok();
+    assert!(plain.contains("Step 2/2 : RUN echo said") && !plain.contains('\x1b'), "{plain}");
+    let raw = wharf(&d, &dir, "build --progress=rawjson --no-cache .").ok();
+    let lines: Vec<serde_json::Value> = raw.lines().map(|line| serde_json::from_str(line).expect(line)).collect();
+    assert!(
+        lines.iter().any(|line| line["stream"] == "said\n") && lines.iter().any(|line| line["aux"]["ID"].is_string())
+    );
+    let failed = wharf(&d, &dir, "build --progress=rawjson -f bad .");
+    assert!(
+        failed.code == 7 && failed.out.contains("errorDetail") && failed.err.contains("non-zero code: 7"),
+        "{}",
+        failed.err
+    );
+    for (kind, why) in [("tty", "needs a terminal"), ("fancy", "is no type of progress output")] {
+        let said = wharf(&d, &dir, &format!("build --progress={kind} ."));
+        assert!(said.code != 0 && said.err.contains(why), "{}", said.err);
+    }
+}
+
+#[test]
+fn why_steps_were_made_is_told() {
+    let Some(d) = Daemon::start() else { return };
+    let text = |arg: &str| {
+        format!(
+            "FROM busybox AS a\nARG WHO\nRUN echo $WHO > /who\nFROM busybox\nRUN --mount=type=bind,source=bound,target=/m cat \
+             /m/x > /x\nCOPY src /src\nRUN echo {arg}\nCOPY --from=a /who /who\n"
+        )
+    };
+    let given = [("src/one", "1"), ("src/two", "2"), ("bound/x", "x")];
+    let dir = context(&d, "main", &[&[("Dockerfile", text("a").as_str())][..], &given].concat());
+    wharf(&d, &dir, "build --build-arg WHO=me -t app .").ok();
+    let first = wharf(&d, &dir, "builder why-miss").ok();
+    assert!(first.contains("no earlier build with such a step is remembered"), "{first}");
+    let built = wharf(&d, &dir, "builder history ls -q").ok();
+    wharf(&d, &dir, "build --build-arg WHO=me -t app .").ok();
+    assert!(wharf(&d, &dir, "build why-miss").ok().contains("No step was made"));
+    files(&dir, &[("src/two", "changed"), ("src/three", "3"), ("Dockerfile", &text("b"))]);
+    std::fs::remove_file(dir.join("src/one")).unwrap();
+    wharf(&d, &dir, "build --build-arg WHO=you -t app .").ok();
+    let why: serde_json::Value =
+        serde_json::from_str(&wharf(&d, &dir, &format!("builder why-miss --format json latest {built}")).ok()).unwrap();
+    assert_eq!(why["Against"], built);
+    let of = |line: u64| {
+        let step = why["Steps"].as_array().unwrap().iter().find(|step| step["Line"] == line);
+        step.map(|step| step["Reasons"].clone()).unwrap_or_default()
+    };
+    assert_eq!(of(3), serde_json::json!(["the variable WHO is another one"]));
+    assert_eq!(of(5), serde_json::Value::Null, "it came from the cache");
+    let changed = ["the file src/three is new", "the file src/two was changed", "the file src/one is there no more"];
+    assert_eq!(of(6), serde_json::json!(changed));
+    assert_eq!(of(7), serde_json::json!(["the instruction is another one: it was RUN echo a"]));
+    let last = of(8);
+    assert!(last.to_string().contains("what the steps before it have made was changed"), "{last}");
+    assert!(last.to_string().contains("the file who was changed"), "{last}");
+    // Values are nobody's business.
+    assert!(!why.to_string().contains("you"), "{why}");
+    files(&dir, &[("bound/x", "y")]);
+    wharf(&d, &dir, "build --build-arg WHO=you -t app .").ok();
+    let why = wharf(&d, &dir, "build why-miss").ok();
+    assert!(why.contains("the file bound/x was changed"), "{why}");
+    wharf(&d, &dir, "builder prune -af").ok();
+    wharf(&d, &dir, "build --build-arg WHO=you -t app .").ok();
+    let why = wharf(&d, &dir, "build why-miss").ok();
+    assert!(why.contains("nothing has changed: what it had made was in the cache no more"), "{why}");
+    wharf(&d, &dir, "build --no-cache --build-arg WHO=you -t app .").ok();
+    let why = wharf(&d, &dir, "build why-miss").ok();
+    assert!(why.contains("the cache was not to be used (--no-cache)"), "{why}");
 }

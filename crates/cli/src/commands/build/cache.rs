@@ -6,6 +6,7 @@ use serde_json::Value;
 use wharf_client::{Body, Client};
 
 use super::output::into;
+use super::registry_cache;
 use crate::app::App;
 use crate::failure::{Failure, Outcome};
 use crate::json::int;
@@ -20,19 +21,34 @@ enum Place {
         /// With steps of stages that are no part of the image.
         all: bool,
     },
+    Registry {
+        reference: String,
+        all: bool,
+        /// Without TLS, or with a certificate of anybody's.
+        insecure: bool,
+    },
+    /// In the image itself.
+    Inline,
     /// Images whose steps may be taken over.
     Images(Vec<String>),
 }
 
 pub(super) fn check_to(text: &str) -> Result<(), String> {
     match parse(text, "dest")? {
-        Place::Local { .. } => Ok(()),
-        Place::Images(_) => Err("a cache goes to a directory: type=local,dest=DIR[,mode=max]".to_owned()),
+        Place::Images(_) => {
+            Err("a cache goes to a directory (type=local,dest=DIR), a registry (type=registry,ref=NAME) or the image \
+                 itself (type=inline)"
+                .to_owned())
+        }
+        _ => Ok(()),
     }
 }
 
 pub(super) fn check_from(text: &str) -> Result<(), String> {
-    parse(text, "src").map(|_| ())
+    match parse(text, "src")? {
+        Place::Inline => Err("what an image has of its own build comes with type=registry,ref=IMAGE".to_owned()),
+        _ => Ok(()),
+    }
 }
 
 fn parse(text: &str, key: &str) -> Result<Place, String> {
@@ -41,19 +57,37 @@ fn parse(text: &str, key: &str) -> Result<Place, String> {
         return Ok(Place::Images(fields));
     }
     let (mut kind, mut dir, mut all) = (String::new(), None, false);
+    let (mut reference, mut insecure) = (None, false);
     for field in &fields {
         match field.split_once('=') {
             Some(("type", value)) => value.clone_into(&mut kind),
             Some((name, value)) if name == key => dir = Some(PathBuf::from(value)),
             Some(("mode", "max")) => all = true,
             Some(("mode", "min")) => all = false,
-            _ => return Err(format!("unexpected {field:?}: type=local,{key}=DIR is what is known")),
+            Some(("ref", value)) => {
+                crate::references::parse(value).map_err(|failure| failure.text)?;
+                reference = Some(value.to_owned());
+            }
+            Some(("registry.insecure", value @ ("true" | "false"))) => insecure = value == "true",
+            // As it is done in any case.
+            Some(("image-manifest" | "oci-mediatypes", "true")) => {}
+            _ => {
+                return Err(format!(
+                    "unexpected {field:?}: known are type=local with {key}=DIR, type=registry with ref=NAME, and mode"
+                ));
+            }
         }
     }
-    if kind != "local" {
-        return Err(format!("caches of type {kind:?} are not supported: type=local is"));
+    match (kind.as_str(), dir, reference) {
+        ("local", Some(dir), None) => Ok(Place::Local { dir, all }),
+        ("local", None, None) => Err(format!("{key} is required")),
+        ("registry", None, Some(reference)) => Ok(Place::Registry { reference, all, insecure }),
+        ("registry", None, None) => Err("ref is required".to_owned()),
+        ("inline", None, None) if !all => Ok(Place::Inline),
+        ("inline", None, None) => Err("an image has no steps of other stages in it: inline is mode=min".to_owned()),
+        ("local" | "registry" | "inline", ..) => Err(format!("{text:?} names a place that type={kind} does not have")),
+        _ => Err(format!("caches of type {kind:?} are not supported: type=local, type=registry and type=inline are")),
     }
-    Ok(Place::Local { dir: dir.ok_or_else(|| format!("{key} is required"))?, all })
 }
 
 fn places(matches: &Matches, flag: &str, key: &str) -> Outcome<Vec<Place>> {
@@ -62,8 +96,13 @@ fn places(matches: &Matches, flag: &str, key: &str) -> Outcome<Vec<Place>> {
 
 /// Whether a flag asks for what only our own engine has.
 pub(super) fn is_asked(matches: &Matches) -> Outcome<bool> {
-    let local = places(matches, "cache-from", "src")?.iter().any(|place| matches!(place, Place::Local { .. }));
-    Ok(local || matches.changed("cache-to"))
+    let imported = places(matches, "cache-from", "src")?.iter().any(|place| !matches!(place, Place::Images(_)));
+    Ok(imported || matches.changed("cache-to"))
+}
+
+/// Whether the image is to have the cache in it.
+pub(super) fn is_inline(matches: &Matches) -> Outcome<bool> {
+    Ok(places(matches, "cache-to", "dest")?.contains(&Place::Inline))
 }
 
 /// Images of `--cache-from`.
@@ -72,39 +111,67 @@ pub(super) fn images(matches: &Matches) -> Outcome<Vec<String>> {
     Ok(all.flat_map(|place| if let Place::Images(names) = place { names } else { Vec::new() }).collect())
 }
 
-/// Gives the engine what directories have. One that has nothing yet is no failure: the first build of all finds none.
+/// Gives the engine what directories and registries have. One that has nothing yet is no failure: the first build of all finds none.
 pub(super) async fn give(app: &App, matches: &Matches, quiet: bool) -> Outcome {
     for place in places(matches, "cache-from", "src")? {
-        let Place::Local { dir, .. } = place else { continue };
-        if !dir.join("index.json").exists() {
-            app.complain(&format!("WARNING: no cache was found in {}", dir.display()));
-            continue;
-        }
-        let (sender, body) = Body::channel();
-        let own = dir.clone();
-        let packing = tokio::task::spawn_blocking(move || {
-            let packed = pack(&own, &Pack { as_root: true, ..Pack::default() }, sender.clone().blocking());
-            if let Err(error) = packed {
-                let broken = std::io::Error::other(error.to_string());
-                tokio::runtime::Handle::current().block_on(sender.fail(broken));
+        match place {
+            Place::Local { dir, .. } if dir.join("index.json").exists() => {
+                give_layout(app, &dir, &dir.display().to_string(), quiet).await?;
             }
-        });
-        let answer: Value =
-            app.client().await?.post("/build/cache").body("application/x-tar", body).send().await?.json().await?;
-        packing.await.map_err(|error| error.to_string())?;
-        if !quiet {
-            app.complain(&format!("{} steps from the cache in {} are new here", int(&answer["New"]), dir.display()));
+            Place::Local { dir, .. } => app.complain(&format!("WARNING: no cache was found in {}", dir.display())),
+            Place::Registry { reference, insecure, .. } => {
+                let given = registry_cache::fetch(app, &reference, insecure).await;
+                // As with BuildKit: what cannot be had of a cache is made again.
+                let given = match given {
+                    Ok(layout) => give_layout(app, &layout.path, &reference, quiet).await,
+                    Err(failure) => Err(failure),
+                };
+                if let Err(failure) = given {
+                    app.complain(&format!("WARNING: the cache {reference} is not used: {}", failure.text));
+                }
+            }
+            Place::Inline | Place::Images(_) => {}
         }
     }
     Ok(())
 }
 
-/// Writes the steps of a build to the directories that are asked for, in place of what they had.
-pub(super) async fn take(client: &Client, matches: &Matches, reference: &str) -> Outcome {
+/// Gives the engine a layout of a cache.
+async fn give_layout(app: &App, dir: &Path, name: &str, quiet: bool) -> Outcome {
+    let (sender, body) = Body::channel();
+    let own = dir.to_owned();
+    let packing = tokio::task::spawn_blocking(move || {
+        let packed = pack(&own, &Pack { as_root: true, ..Pack::default() }, sender.clone().blocking());
+        if let Err(error) = packed {
+            let broken = std::io::Error::other(error.to_string());
+            tokio::runtime::Handle::current().block_on(sender.fail(broken));
+        }
+    });
+    let answer: Value =
+        app.client().await?.post("/build/cache").body("application/x-tar", body).send().await?.json().await?;
+    packing.await.map_err(|error| error.to_string())?;
+    if !quiet {
+        app.complain(&format!("{} steps from the cache in {name} are new here", int(&answer["New"])));
+    }
+    Ok(())
+}
+
+/// Writes the steps of a build to the directories and registries that are asked for, in place of what they had.
+pub(super) async fn take(app: &App, client: &Client, matches: &Matches, build: &str) -> Outcome {
     for place in places(matches, "cache-to", "dest")? {
-        let Place::Local { dir, all } = place else { continue };
-        let request = client.get(&format!("/build/history/{reference}/cache"));
+        let (Place::Local { all, .. } | Place::Registry { all, .. }) = place else { continue };
+        let request = client.get(&format!("/build/history/{build}/cache"));
         let response = request.query_some("mode", all.then_some("max")).send().await?;
+        let dir = match place {
+            Place::Local { dir, .. } => dir,
+            Place::Registry { reference, insecure, .. } => {
+                let layout = registry_cache::Layout::new()?;
+                into(response, &layout.path).await?;
+                registry_cache::push(app, &layout, &reference, insecure).await?;
+                continue;
+            }
+            _ => continue,
+        };
         // Beside it first: what is there stays whole until the new one is.
         let new = beside(&dir)?;
         let done = into(response, &new).await;
@@ -152,7 +219,20 @@ mod tests {
         assert_eq!(parse("type=local,dest=d,mode=max", "dest").unwrap(), local("d", true));
         assert_eq!(parse("type=local,src=d", "src").unwrap(), local("d", false));
         assert_eq!(parse("a:1,b", "src").unwrap(), Place::Images(vec!["a:1".into(), "b".into()]));
-        for bad in ["type=local", "type=gha", "type=registry,ref=x", "src=d", "type=local,src=d,mode=x"] {
+        let registry = |all, insecure| Place::Registry { reference: "h/x:1".into(), all, insecure };
+        assert_eq!(parse("type=registry,ref=h/x:1,mode=max", "dest").unwrap(), registry(true, false));
+        assert_eq!(parse("type=registry,ref=h/x:1,registry.insecure=true", "src").unwrap(), registry(false, true));
+        assert_eq!(parse("type=inline", "dest").unwrap(), Place::Inline);
+        for bad in [
+            "type=local",
+            "type=gha",
+            "type=registry",
+            "type=registry,ref=X",
+            "type=registry,ref=x,src=y",
+            "type=inline",
+            "src=d",
+            "type=local,src=d,mode=x",
+        ] {
             assert!(check_from(bad).is_err(), "{bad}");
         }
         assert!(check_to("image").is_err() && check_to("type=local,dest=x").is_ok());

@@ -9,6 +9,8 @@ mod dockerfile;
 mod listing;
 mod output;
 mod parts;
+mod progress;
+mod registry_cache;
 mod result;
 mod sending;
 
@@ -20,12 +22,13 @@ use wharf_client::Request;
 
 use crate::app::App;
 use crate::command::{Arity, Command};
+use crate::commands::builder::why_miss;
 use crate::failure::{Failure, Outcome};
 use crate::flag::Flag;
 use crate::json::text;
 use crate::options::{checks, env, secret, ulimit};
 use crate::parse::Matches;
-use crate::progress::{Screen, Target};
+use crate::progress::Target;
 use crate::{auth, proxies, references, values};
 
 pub(crate) static COMMAND: Command =
@@ -48,13 +51,14 @@ const FLAGS: &[Flag] = &[
         "cache-from",
         "stringArray",
         cache::check_from,
-        "External cache sources (e.g., \"user/app:cache\", \"type=local,src=path/to/dir\")",
+        "External cache sources (e.g., \"user/app:cache\", \"type=local,src=path/to/dir\", \"type=registry,ref=NAME\")",
     ),
     Flag::many(
         "cache-to",
         "stringArray",
         cache::check_to,
-        "Cache export destinations (e.g., \"type=local,dest=path/to/dir[,mode=max]\")",
+        "Cache export destinations (e.g., \"type=local,dest=path/to/dir[,mode=max]\",\n\"type=registry,ref=NAME[,mode=max]\", \
+         \"type=inline\")",
     ),
     Flag::one(
         "call",
@@ -94,8 +98,13 @@ const FLAGS: &[Flag] = &[
     )
     .short('o'),
     Flag::text("platform", "Set platform if server is multi-platform capable"),
-    // Output is plain in any case.
-    Flag::text("progress", "Set type of progress output").hidden(),
+    Flag::one(
+        "progress",
+        "string",
+        progress::check,
+        "Set type of progress output (\"auto\", \"quiet\", \"plain\", \"tty\", \"rawjson\")",
+    )
+    .default("auto"),
     Flag::switch("pull", "Always attempt to pull a newer version of the image"),
     Flag::switch("push", "Shorthand for \"--output=type=registry\""),
     Flag::switch("quiet", "Suppress the build output and print image ID on success").short('q'),
@@ -125,7 +134,11 @@ fn check_tag(text: &str) -> Result<(), String> {
 }
 
 async fn run(app: &App, matches: &Matches) -> Outcome<u8> {
-    let (quiet, id_file) = (matches.on("quiet"), matches.some("iidfile").map(Path::new));
+    if matches.argument(0) == why_miss::NAME && !Path::new(why_miss::NAME).exists() {
+        return why_miss::show(app, "latest", None, None).await;
+    }
+    let (shown_as, id_file) = (progress::of(matches)?, matches.some("iidfile").map(Path::new));
+    let quiet = shown_as == progress::Kind::Quiet;
     if let Some(path) = id_file {
         // A build that fails must not leave the ID of another one.
         match std::fs::remove_file(path) {
@@ -150,7 +163,7 @@ async fn run(app: &App, matches: &Matches) -> Outcome<u8> {
         }
     }
     if cache::is_asked(matches)? {
-        app.needs_own_engine("--cache-to or --cache-from with type=local").await?;
+        app.needs_own_engine("--cache-to, or --cache-from with a type,").await?;
     }
     let context = context::prepare(matches.argument(0), matches.text("file"))?;
     cache::give(app, matches, quiet).await?;
@@ -160,6 +173,7 @@ async fn run(app: &App, matches: &Matches) -> Outcome<u8> {
     let client = app.client().await?;
     let remote = context.remote().map(str::to_owned);
     let request = parameters(app, matches, client.post("/build"))?
+        .query_if(quiet, "q")
         .query_some("remote", remote.as_deref())
         .query_some("dockerfile", Some(&context.dockerfile).filter(|name| !name.is_empty()))
         .header("x-registry-config", &auth::header_for_all(app.config())?);
@@ -167,7 +181,7 @@ async fn run(app: &App, matches: &Matches) -> Outcome<u8> {
         outputs.iter().flat_map(output::Output::names).fold(request, |request, name| request.query("t", name));
     let media_type = if parts.is_some() { parts::MEDIA_TYPE } else { "application/x-tar" };
     let _forwarding = agents.forward(client);
-    let silent = quiet || to_stdout || remote.is_some();
+    let silent = quiet || to_stdout || remote.is_some() || shown_as == progress::Kind::RawJson;
     let (body, sending) = sending::send(context, parts, matches.on("compress"), silent);
     let response = match request.body(media_type, body).send().await {
         Ok(response) => response,
@@ -182,7 +196,7 @@ async fn run(app: &App, matches: &Matches) -> Outcome<u8> {
         (false, true) => Target::Stderr,
         (false, false) => Target::Stdout,
     };
-    let mut screen = Screen::new(target).with_codes();
+    let mut screen = progress::Shown::new(shown_as, target);
     let (mut id, mut log, mut new, mut reference) = (String::new(), String::new(), false, String::new());
     let shown = response
         .for_each_json(|message| {
@@ -194,7 +208,6 @@ async fn run(app: &App, matches: &Matches) -> Outcome<u8> {
                 text(&aux["ID"]).clone_into(&mut id);
                 new = aux["New"] == true;
                 text(&aux["Ref"]).clone_into(&mut reference);
-                return Ok(());
             }
             if quiet {
                 log.push_str(text(&message["stream"]));
@@ -209,7 +222,7 @@ async fn run(app: &App, matches: &Matches) -> Outcome<u8> {
         }
         return Err::<u8, Failure>(failure);
     }
-    cache::take(client, matches, &reference).await?;
+    cache::take(app, client, matches, &reference).await?;
     let result = result::Result { id: &id, new, target, reference: &reference };
     result.deliver(app, matches, &outputs).await?;
     if quiet {
@@ -240,9 +253,7 @@ fn parameters<'a>(app: &App, matches: &Matches, request: Request<'a>) -> Outcome
     for host in matches.all("add-host") {
         request = request.query("extrahosts", checks::host_and_address(host)?);
     }
-    for (flag, key) in
-        [("quiet", "q"), ("no-cache", "nocache"), ("pull", "pull"), ("force-rm", "forcerm"), ("squash", "squash")]
-    {
+    for (flag, key) in [("no-cache", "nocache"), ("pull", "pull"), ("force-rm", "forcerm"), ("squash", "squash")] {
         request = request.query_if(matches.on(flag), key);
     }
     if !matches.on("rm") {
@@ -303,6 +314,9 @@ fn build_arguments(app: &App, matches: &Matches) -> Outcome<serde_json::Map<Stri
             None => (text.clone(), Json::Null),
         })
         .collect();
+    if cache::is_inline(matches)? {
+        pairs.push(("BUILDKIT_INLINE_CACHE".to_owned(), json!("1")));
+    }
     pairs.sort_by(|a, b| a.0.cmp(&b.0));
     Ok(pairs.into_iter().collect())
 }
