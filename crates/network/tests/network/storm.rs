@@ -47,7 +47,7 @@ fn come_and_go(networks: &Networks, names: &[String], taken: &Taken, number: usi
             let port = u16::try_from(20000 + number).unwrap();
             networks.publish(&own, &endpoint.addresses(), &[tcp(80, port)]).unwrap();
         }
-        if turn == 1 || number % 3 == 0 {
+        if turn == 1 || number.is_multiple_of(3) {
             for address in endpoint.addresses() {
                 taken.lock().unwrap().remove(&(place, address));
             }
