@@ -47,7 +47,7 @@ fn come_and_go(networks: &Networks, names: &[String], taken: &Taken, number: usi
             let port = u16::try_from(20000 + number).unwrap();
             networks.publish(&own, &endpoint.addresses(), &[tcp(80, port)]).unwrap();
         }
-        if turn == 1 || number % 3 == 0 {
+        if turn == 1 || number.is_multiple_of(3) {
             for address in endpoint.addresses() {
                 taken.lock().unwrap().remove(&(place, address));
             }
@@ -89,7 +89,7 @@ fn a_storm_of_connects_and_disconnects_loses_nothing() {
                 assert_eq!(endpoints.len(), places.len(), "container {number}");
                 wanted.extend(endpoints.into_iter().map(|endpoint| endpoint.host_interface));
                 let published = networks.published(&id(&format!("c{number}"))).len();
-                assert_eq!(published, usize::from(number % 3 != 0), "container {number}");
+                assert_eq!(published, usize::from(!number.is_multiple_of(3)), "container {number}");
             }
             assert_eq!(links().into_iter().collect::<BTreeSet<_>>(), wanted);
             let given: usize =
