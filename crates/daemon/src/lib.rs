@@ -21,6 +21,7 @@ mod flags;
 mod group;
 mod id_range;
 mod listen;
+mod lookup;
 mod options;
 mod outside;
 mod reload;

@@ -143,7 +143,7 @@ async fn serve(
         [] => Plugins::default(),
         dirs => Plugins::in_dirs(dirs.to_vec()),
     };
-    let volumes = Volumes::open_with(store.clone(), plugins).map_err(|e| chain(&e))?;
+    let volumes = Volumes::open_with(store.clone(), plugins, crate::lookup::system()).map_err(|e| chain(&e))?;
     let networks = {
         // Daemons that start at the same moment would choose the same name and addresses for their bridges.
         let _alone = host_lock();

@@ -27,6 +27,7 @@ mod error;
 mod fill;
 mod fsck;
 mod limit;
+mod lookup;
 mod mounting;
 mod name;
 mod plugin;
@@ -37,6 +38,7 @@ mod volumes;
 
 pub use error::{ErrorKind, VolumeError};
 pub use limit::Limit;
+pub use lookup::Lookup;
 pub use plugin::Plugins;
 pub use record::{CreateVolume, Origin, Snapshot, Volume};
 pub use staged::Staged;

@@ -9,7 +9,7 @@ use std::path::Path;
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};
 
-use crate::{Result, VolumeError};
+use crate::{Lookup, Result, VolumeError};
 
 /// What a mount of the driver `local` is asked to be.
 #[derive(Debug, PartialEq, Eq)]
@@ -71,6 +71,34 @@ impl Wanted {
         }
         wanted.data = data.join(",");
         Some(wanted)
+    }
+
+    /// The same with the address of the host that it names, as the kernel looks up no names: in the option `addr` of NFS and
+    /// CIFS, else in what CIFS mounts.
+    ///
+    /// # Errors
+    /// `Mount`, with Docker's words, when there is no such host.
+    pub(crate) fn at_address(mut self, path: &Path, lookup: &Lookup) -> Result<Self> {
+        if !matches!(self.kind.as_str(), "nfs" | "nfs4" | "cifs") {
+            return Ok(self);
+        }
+        let found = |host: &str| {
+            lookup.address(host).map(|address| address.to_string()).map_err(|why| VolumeError::Mount {
+                path: path.to_owned(),
+                what: "error resolving passed in network volume address".into(),
+                source: io::Error::other(why),
+            })
+        };
+        let mut options: Vec<String> = self.data.split(',').map(str::to_owned).collect();
+        if let Some(option) = options.iter_mut().find(|option| option.starts_with("addr=")) {
+            *option = format!("addr={}", found(&option["addr=".len()..])?);
+            self.data = options.join(",");
+        } else if let ("cifs", Some((host, share))) =
+            (self.kind.as_str(), self.device.strip_prefix("//").and_then(|rest| rest.split_once('/')))
+        {
+            self.device = format!("//{}/{share}", found(host)?);
+        }
+        Ok(self)
     }
 
     /// Mounts it on `path`.
@@ -189,6 +217,37 @@ mod tests {
         assert_eq!((wanted.flags, wanted.data.as_str()), (MountFlags::RDONLY | MountFlags::NOSUID, "addr=1.2.3.4"));
         assert_eq!(Wanted::of(&BTreeMap::new()), None);
         assert_eq!(masked("username=u,password=p,addr=1.2.3.4"), "username=u,password=********,addr=1.2.3.4");
+    }
+
+    #[test]
+    fn names_of_hosts_become_addresses() {
+        let lookup = Lookup::new(|host| match host {
+            "store" => Ok(vec!["fd00::1".parse().unwrap(), "10.0.0.9".parse().unwrap()]),
+            "six" => Ok(vec!["fd00::1".parse().unwrap()]),
+            other => Err(format!("lookup {other}: no such host")),
+        });
+        let at = |kind: &str, o: &str, device: &str| {
+            let wanted = Wanted::of(&options(&[("type", kind), ("o", o), ("device", device)])).unwrap();
+            wanted.at_address(Path::new("/v"), &lookup).map(|wanted| (wanted.data, wanted.device))
+        };
+        let said = |kind, o, device| at(kind, o, device).unwrap();
+        let pair = |data: &str, device: &str| (data.to_owned(), device.to_owned());
+        assert_eq!(said("nfs", "addr=store,ro,vers=4", ":/x"), pair("addr=10.0.0.9,vers=4", ":/x"));
+        assert_eq!(said("nfs4", "hard,addr=six", ":/x"), pair("hard,addr=fd00::1", ":/x"));
+        assert_eq!(said("nfs", "addr=1.2.3.4", ":/x"), pair("addr=1.2.3.4", ":/x"));
+        assert_eq!(said("cifs", "username=u", "//store/a/b"), pair("username=u", "//10.0.0.9/a/b"));
+        assert_eq!(said("cifs", "addr=store", "//store/a"), pair("addr=10.0.0.9", "//store/a"));
+        assert_eq!(said("tmpfs", "addr=nosuch", "tmpfs"), pair("addr=nosuch", "tmpfs"));
+        let error = wharf_error(&at("nfs", "addr=nosuch", ":/x").unwrap_err());
+        assert!(error.contains("error resolving passed in network volume address"), "{error}");
+        assert!(error.ends_with("lookup nosuch: no such host"), "{error}");
+        let none = Wanted::of(&options(&[("type", "nfs"), ("o", "addr=a"), ("device", ":/x")])).unwrap();
+        none.at_address(Path::new("/v"), &Lookup::default()).unwrap_err();
+    }
+
+    fn wharf_error(error: &VolumeError) -> String {
+        let source = std::error::Error::source(error).map(ToString::to_string);
+        format!("{error}: {}", source.unwrap_or_default())
     }
 
     #[test]

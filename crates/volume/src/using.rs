@@ -49,7 +49,7 @@ impl Volumes {
             if let Some(wanted) = Wanted::of(&volume.options) {
                 // After a crash of the daemon it is mounted already.
                 if !mounting::is_mounted(&volume.mountpoint) {
-                    wanted.mount(&volume.mountpoint)?;
+                    wanted.at_address(&volume.mountpoint, self.lookup())?.mount(&volume.mountpoint)?;
                 }
             }
             if volume.limit.is_some_and(|limit| limit.project.is_none()) && !mounting::is_mounted(&volume.mountpoint) {

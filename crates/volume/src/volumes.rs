@@ -13,7 +13,7 @@ use wharf_store::{Store, Table};
 use crate::mounting;
 use crate::record::{LOCAL, Row};
 use crate::using::Used;
-use crate::{CreateVolume, Limit, Plugins, Result, Volume, VolumeError, name};
+use crate::{CreateVolume, Limit, Lookup, Plugins, Result, Volume, VolumeError, name};
 
 pub(crate) const TABLE: Table = Table::new("volumes");
 /// The content of a volume in its directory; beside it there is room for what is ours.
@@ -38,6 +38,7 @@ struct Inner {
     /// Who uses which volume, by its name.
     users: Mutex<HashMap<String, Used>>,
     plugins: Plugins,
+    lookup: Lookup,
     /// Held while a project is chosen.
     projects: Mutex<()>,
 }
@@ -48,15 +49,15 @@ impl Volumes {
     /// # Errors
     /// When the data root cannot be written.
     pub fn open(store: Store) -> Result<Self> {
-        Self::open_with(store, Plugins::default())
+        Self::open_with(store, Plugins::default(), Lookup::default())
     }
 
-    /// As [`Self::open`], with plugins from other folders than Docker's.
+    /// As [`Self::open`], with plugins from other folders than Docker's, and somebody who looks up names of hosts.
     ///
     /// # Errors
     /// When the data root cannot be written.
-    pub fn open_with(store: Store, plugins: Plugins) -> Result<Self> {
-        let volumes = Self::open_bare(store, plugins)?;
+    pub fn open_with(store: Store, plugins: Plugins, lookup: Lookup) -> Result<Self> {
+        let volumes = Self::open_bare(store, plugins.looking_up(lookup.clone()), lookup)?;
         volumes.inner.sweep()?;
         volumes.sweep_staged()?;
         Ok(volumes)
@@ -67,16 +68,16 @@ impl Volumes {
     /// # Errors
     /// When the directory cannot be made.
     pub fn open_to_check(store: Store) -> Result<Self> {
-        Self::open_bare(store, Plugins::default())
+        Self::open_bare(store, Plugins::default(), Lookup::default())
     }
 
-    fn open_bare(store: Store, plugins: Plugins) -> Result<Self> {
+    fn open_bare(store: Store, plugins: Plugins, lookup: Lookup) -> Result<Self> {
         let dir = store.root().join("volumes");
         // 0711 as Docker's: a mount point that a container's user cannot pass through is no use to it.
         let made = DirBuilder::new().recursive(true).mode(0o711).create(&dir);
         made.map_err(VolumeError::file("create", &dir))?;
-        let inner =
-            Inner { store, dir, busy: Mutex::default(), users: Mutex::default(), plugins, projects: Mutex::default() };
+        let (busy, users, projects) = (Mutex::default(), Mutex::default(), Mutex::default());
+        let inner = Inner { store, dir, busy, users, plugins, lookup, projects };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -317,6 +318,10 @@ impl Volumes {
     /// Drivers of volumes that are programs of others.
     pub fn plugins(&self) -> &Plugins {
         &self.inner.plugins
+    }
+
+    pub(crate) fn lookup(&self) -> &Lookup {
+        &self.inner.lookup
     }
 
     pub(crate) fn dir(&self) -> &Path {

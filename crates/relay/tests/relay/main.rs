@@ -59,10 +59,32 @@ fn port(container: &str, protocol: Protocol, host: SocketAddrV6, target: SocketA
     Port { container: container.into(), protocol, host, target }
 }
 
+/// A relay whose process ends with the case, also with one that fails.
+struct Ending(Option<Relay>);
+
+impl std::ops::Deref for Ending {
+    type Target = Relay;
+
+    fn deref(&self) -> &Relay {
+        self.0.as_ref().unwrap()
+    }
+}
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        let Some(relay) = self.0.take() else { return };
+        for port in relay.known().unwrap_or_default() {
+            // It may have ended meanwhile.
+            let _ = relay.remove(&port.container, &[]);
+        }
+        relay.leave();
+    }
+}
+
 /// A relay in a directory of its own, with one port that leads to `target`.
-fn relay(target: SocketAddr, protocol: Protocol) -> (tempfile::TempDir, Relay, u16) {
+fn relay(target: SocketAddr, protocol: Protocol) -> (tempfile::TempDir, Ending, u16) {
     let dir = tempfile::tempdir().unwrap();
-    let relay = Relay::new(dir.path());
+    let relay = Ending(Some(Relay::new(dir.path())));
     assert!(relay.known().unwrap().is_empty() && !relay.is_there(), "nothing is started before it is needed");
     let kind = if protocol == Protocol::Tcp { SocketType::STREAM } else { SocketType::DGRAM };
     let (socket, place) = held(kind);
@@ -176,16 +198,17 @@ fn datagrams_come_back_from_where_they_went() {
 
 fn the_process_outlives_who_started_it() {
     let target = echo();
-    let (dir, first, number) = relay(target, Protocol::Tcp);
+    let (dir, mut first, number) = relay(target, Protocol::Tcp);
     let mut stream = connect(number);
     stream.write_all(b"one").unwrap();
     stream.read_exact(&mut [0; 3]).unwrap();
-    drop(first);
+    // As a daemon that dies lets go of it.
+    drop(first.0.take());
     stream.write_all(b"two").unwrap();
     let mut answer = [0; 3];
     stream.read_exact(&mut answer).unwrap();
     assert_eq!(&answer, b"two");
-    let relay = Relay::new(dir.path());
+    let relay = Ending(Some(Relay::new(dir.path())));
     assert!(relay.is_there());
     let known = relay.known().unwrap();
     assert_eq!(known.len(), 1);

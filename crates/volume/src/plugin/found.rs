@@ -90,13 +90,13 @@ fn read(path: &Path) -> Result<Address, String> {
     }
     let spec: Spec = serde_json::from_str(&text).map_err(|error| error.to_string())?;
     let address = address(spec.addr.trim())?;
-    if spec.tls.is_some() && matches!(address, Address::Tcp(_)) {
+    if spec.tls.is_some() && !matches!(address, Address::Unix(_)) {
         return Err("TLSConfig: TLS to plugins is not supported; let it listen on a unix socket".into());
     }
     Ok(address)
 }
 
-/// `unix:///PATH` or `tcp://ADDRESS:PORT`.
+/// `unix:///PATH` or `tcp://HOST:PORT`.
 fn address(url: &str) -> Result<Address, String> {
     if let Some(path) = url.strip_prefix("unix://") {
         return if path.starts_with('/') {
@@ -112,8 +112,14 @@ fn address(url: &str) -> Result<Address, String> {
     if let Some(port) = rest.strip_prefix("localhost:").and_then(|port| port.parse().ok()) {
         return Ok(Address::Tcp(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port)));
     }
-    let parsed = rest.parse().map(Address::Tcp);
-    parsed.map_err(|_| format!("'{url}' has no IP address and port: names of hosts are not looked up for plugins"))
+    if let Ok(address) = rest.parse() {
+        return Ok(Address::Tcp(address));
+    }
+    let named = rest.rsplit_once(':').and_then(|(host, port)| Some((host, port.parse().ok()?)));
+    match named.filter(|(host, _)| !host.is_empty() && !host.contains(['/', ':', '[', ']', '@'])) {
+        Some((host, port)) => Ok(Address::Host(host.to_owned(), port)),
+        None => Err(format!("'{url}' has no host and port")),
+    }
 }
 
 #[cfg(test)]
@@ -150,7 +156,9 @@ mod tests {
     fn addresses() {
         assert_eq!(address("tcp://localhost:9").unwrap(), Address::Tcp("127.0.0.1:9".parse().unwrap()));
         assert_eq!(address("tcp://[::1]:9").unwrap(), Address::Tcp("[::1]:9".parse().unwrap()));
-        for bad in ["", "unix://relative", "tcp://host.example:9", "tcp://1.2.3.4", "/x.sock"] {
+        assert_eq!(address("tcp://host.example:9/").unwrap(), Address::Host("host.example".into(), 9));
+        for bad in ["", "unix://relative", "tcp://host.example", "tcp://:9", "tcp://a/b:9", "tcp://1.2.3.4", "/x.sock"]
+        {
             assert!(address(bad).is_err(), "{bad}");
         }
     }

@@ -20,6 +20,8 @@ const CONNECT: Duration = Duration::from_secs(10);
 pub(crate) enum Address {
     Unix(PathBuf),
     Tcp(SocketAddr),
+    /// A host by its name, and its port: looked up before it is connected to.
+    Host(String, u16),
 }
 
 trait Stream: Read + Write {}
@@ -34,6 +36,7 @@ impl Address {
                 stream.set_write_timeout(Some(timeout))?;
                 Ok(Box::new(stream))
             }
+            Self::Host(host, _) => Err(io::Error::other(format!("the host {host} was not looked up"))),
             Self::Tcp(address) => {
                 let stream = TcpStream::connect_timeout(address, CONNECT.min(timeout))?;
                 stream.set_read_timeout(Some(timeout))?;

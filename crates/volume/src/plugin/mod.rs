@@ -12,6 +12,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
+use crate::Lookup;
 use http::Address;
 
 /// Where Docker looks for plugins.
@@ -29,6 +30,7 @@ pub struct Plugins {
     dirs: Arc<[PathBuf]>,
     /// Where those listen that have said that they are drivers of volumes.
     known: Arc<Mutex<HashMap<String, Address>>>,
+    lookup: Lookup,
 }
 
 impl Default for Plugins {
@@ -68,7 +70,12 @@ pub(crate) struct Driver {
 impl Plugins {
     /// Those in folders other than Docker's.
     pub fn in_dirs(dirs: Vec<PathBuf>) -> Self {
-        Self { dirs: dirs.into(), known: Arc::default() }
+        Self { dirs: dirs.into(), known: Arc::default(), lookup: Lookup::default() }
+    }
+
+    /// With somebody who looks up names of hosts.
+    pub(crate) fn looking_up(self, lookup: Lookup) -> Self {
+        Self { lookup, ..self }
     }
 
     /// The driver `name`, or why there is none.
@@ -80,6 +87,10 @@ impl Plugins {
         let missing = |why: String| format!("error looking up volume plugin {name}: {why}");
         let address = found::find(&self.dirs, name).map_err(missing)?;
         let address = address.ok_or_else(|| missing(format!("plugin \"{name}\" not found")))?;
+        let address = match address {
+            Address::Host(host, port) => Address::Tcp((self.lookup.address(&host).map_err(missing)?, port).into()),
+            address => address,
+        };
         let driver = Driver { name: name.to_owned(), address, plugins: self.clone(), timeout };
         if self.known().get(name) != Some(&driver.address) {
             let answer = driver.call("Plugin.Activate", None, SHORT).map_err(missing)?;

@@ -135,3 +135,17 @@ fn a_volume_that_is_there_is_the_answer_to_its_creation() {
     assert_eq!(said.lines().filter(|line| *line == "volume create").count(), 1, "{said}");
     d.docker("volume rm kept").ok();
 }
+
+#[test]
+fn servers_of_volumes_are_known_by_their_names() {
+    let Some(d) = Daemon::start() else { return };
+    // Whatever the kernel says of the mount, it got an address. That of the loopback needs no server of names.
+    d.docker("volume create -o type=nfs -o o=addr=localhost,ro -o device=:/exports far").ok();
+    let said = d.docker("run --rm -v far:/far busybox true");
+    assert!(said.code != 0 && said.err.contains("data: addr=127.0.0.1"), "{}", said.err);
+    d.docker("volume create -o type=cifs -o o=username=u,password=secret -o device=//localhost/share near").ok();
+    let said = d.docker("run --rm -v near:/near busybox true");
+    assert!(said.code != 0 && said.err.contains("mount //127.0.0.1/share:"), "{}", said.err);
+    assert!(!said.err.contains("secret"), "{}", said.err);
+    d.docker("volume rm far near").ok();
+}
