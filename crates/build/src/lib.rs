@@ -14,7 +14,7 @@
 //! - `named`, `repository`: contexts that the request names, and those from git.
 //! - `portable`: the cache on its way elsewhere. `history`, `why`: builds that were, and why they made steps. `leak`: secrets in what was made.
 //! - `agent`: SSH agents that commands may ask.
-//! - `epoch`: the time of results. `cache`, `cache_mount`, `scratch`: what outlives a build, and what does not.
+//! - `epoch`: the time of results. `arguments`, `entitlements`: what the request gives and allows. `cache`, `cache_mount`, `scratch`: what outlives a build, and what does not.
 //!
 //! The same input gives the same layers: entries sorted, times from the context, nothing random in any result but what a
 //! command makes. It gives the same image as long as the cache knows when each step was made.
@@ -25,6 +25,7 @@ pub mod git {
 }
 
 mod agent;
+mod arguments;
 mod builder;
 mod bundle;
 mod cache;
@@ -32,6 +33,7 @@ mod cache_mount;
 mod cancel;
 mod context;
 mod copy;
+mod entitlements;
 mod epoch;
 mod error;
 mod files;

@@ -58,6 +58,8 @@ pub struct BuildRequest {
     pub no_cache_filter: Vec<String>,
     /// Values by ID for `RUN --mount=type=secret`.
     pub secrets: BTreeMap<String, Vec<u8>>,
+    /// What the build is allowed beyond the usual, such as `network.host`.
+    pub entitlements: Vec<String>,
     /// Agents by ID for `RUN --mount=type=ssh`.
     pub agents: BTreeMap<String, Agent>,
 }
@@ -85,6 +87,7 @@ impl Default for BuildRequest {
             contexts: Vec::new(),
             no_cache_filter: Vec::new(),
             secrets: BTreeMap::new(),
+            entitlements: Vec::new(),
             agents: BTreeMap::new(),
         }
     }

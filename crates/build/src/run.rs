@@ -68,7 +68,7 @@ impl Session<'_> {
                 "granting entitlement security.insecure is not allowed by build daemon configuration",
             ));
         }
-        if run.network == RunNetwork::Host && self.options.network != "host" {
+        if run.network == RunNetwork::Host && !self.options.host_network {
             return Err(BuildError::denied(
                 "granting entitlement network.host is not allowed by build daemon configuration",
             ));

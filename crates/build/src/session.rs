@@ -8,8 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use tokio::runtime::Handle;
 use wharf_dockerfile::{
-    Base, Dockerfile, Globals, Graph, Instruction, Known, PREDEFINED, Platform, Platforms, Source, Statement, Warning,
-    check,
+    Base, Dockerfile, Globals, Graph, Instruction, Known, Platform, Platforms, Source, Statement, Warning, check,
 };
 use wharf_image::ImageRecord;
 use wharf_reference::Digest;
@@ -21,6 +20,7 @@ use crate::builder::Shared;
 use crate::cache::CacheRecord;
 use crate::cancel::Cancel;
 use crate::context::Context;
+use crate::entitlements;
 use crate::epoch::source_date_epoch;
 use crate::error::{BuildError, ErrorKind, Result};
 use crate::listing;
@@ -87,7 +87,7 @@ pub(crate) struct Common<'a> {
     /// Keys of steps that were not made again.
     used: Mutex<Vec<Digest>>,
     /// Arguments that some ARG has named.
-    consumed: Mutex<BTreeSet<String>>,
+    pub(crate) consumed: Mutex<BTreeSet<String>>,
     /// Variables that stages began with.
     base_env: Mutex<HashMap<usize, Vec<(String, String)>>>,
     /// What the build notes of itself.
@@ -109,6 +109,8 @@ pub(crate) struct Options {
     pub(crate) no_cache_filter: Vec<String>,
     pub(crate) pull: bool,
     pub(crate) network: String,
+    /// A command may have the host's network.
+    pub(crate) host_network: bool,
     pub(crate) platform: Option<Platform>,
     pub(crate) shm_size: Option<u64>,
     pub(crate) limits: Limits,
@@ -150,6 +152,7 @@ impl<'a> Common<'a> {
             wharf_reference::Reference::parse(tag)
                 .map_err(|e| BuildError::invalid(format!("invalid tag {tag:?}: {e}")))?;
         }
+        let host_network = entitlements::host_network(&request.entitlements, &request.network)?;
         let cgroup_parent = request.cgroup_parent.filter(|path| !path.is_empty());
         if let Some(path) = cgroup_parent.as_deref().filter(|path| path.split('/').any(|part| part == "..")) {
             return Err(BuildError::invalid(format!("invalid cgroup-parent: {path:?} leads out")));
@@ -185,6 +188,7 @@ impl<'a> Common<'a> {
                 no_cache: request.no_cache,
                 no_cache_filter: request.no_cache_filter,
                 pull: request.pull,
+                host_network,
                 network: request.network,
                 platform,
                 shm_size: request.shm_size,
@@ -336,28 +340,6 @@ impl<'a> Common<'a> {
     /// One that nothing else of this build has.
     pub(crate) fn number(&self) -> usize {
         self.next.fetch_add(1, Ordering::Relaxed)
-    }
-
-    fn warn_of_arguments(&self) -> Result<()> {
-        let consumed = lock(&self.consumed);
-        let known = |name: &String| consumed.contains(name) || PREDEFINED.contains(&name.as_str());
-        let automatic = |name: &String| {
-            let rest = name.strip_prefix("BUILD").or_else(|| name.strip_prefix("TARGET"));
-            rest.is_some_and(|rest| matches!(rest, "PLATFORM" | "OS" | "ARCH" | "VARIANT" | "OSVERSION" | "STAGE"))
-                || name.starts_with("BUILDKIT_")
-                || name == "SOURCE_DATE_EPOCH"
-        };
-        let unused: Vec<&str> = self
-            .globals
-            .build_args()
-            .keys()
-            .filter(|name| !known(name) && !automatic(name))
-            .map(String::as_str)
-            .collect();
-        if unused.is_empty() {
-            return Ok(());
-        }
-        self.output.text(format!("[Warning] One or more build-args [{}] were not consumed\n", unused.join(" ")))
     }
 }
 

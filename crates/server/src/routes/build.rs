@@ -133,6 +133,7 @@ pub(super) async fn build(call: Call) -> Result {
         agents,
         no_cache_filter: query.json("nocachefilter")?,
         secrets,
+        entitlements: query.json("allow")?,
     };
     let quiet = query.flag("q");
     let (builder, engine, tags) = (call.api.builder.clone(), call.api.engine.clone(), request.tags.clone());

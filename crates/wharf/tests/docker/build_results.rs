@@ -299,3 +299,25 @@ fn why_steps_were_made_is_told() {
     let why = wharf(&d, &dir, "build why-miss").ok();
     assert!(why.contains("the cache was not to be used (--no-cache)"), "{why}");
 }
+
+#[test]
+fn the_hosts_network_has_to_be_allowed() {
+    let Some(d) = Daemon::start() else { return };
+    let dir =
+        context(&d, "main", &[("Dockerfile", "FROM busybox\nRUN --network=host readlink /proc/self/ns/net > /net\n")]);
+    let refused = wharf(&d, &dir, "build .");
+    assert!(
+        refused.code != 0 && refused.err.contains("granting entitlement network.host is not allowed"),
+        "{}",
+        refused.err
+    );
+    wharf(&d, &dir, "build --allow network.host -t app .").ok();
+    let hosts = std::fs::read_link(format!("/proc/{}/ns/net", d.pid())).unwrap();
+    assert_eq!(d.docker("run --rm app cat /net").ok(), hosts.to_string_lossy());
+    for (name, why) in
+        [("security.insecure", "is not allowed by build daemon"), ("network.hots", "unknown entitlement")]
+    {
+        let said = wharf(&d, &dir, &format!("build --allow {name} ."));
+        assert!(said.code != 0 && said.err.contains(why), "{}", said.err);
+    }
+}

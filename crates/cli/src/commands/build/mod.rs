@@ -39,6 +39,12 @@ pub(crate) static COMMAND: Command =
 
 const FLAGS: &[Flag] = &[
     Flag::list("add-host", "Add a custom host-to-IP mapping (\"host:ip\")").check(checks::extra_host),
+    Flag::many(
+        "allow",
+        "stringArray",
+        |_| Ok(()),
+        "Allow extra privileged entitlement (e.g., \"network.host\", \"security.insecure\")",
+    ),
     Flag::list("build-arg", "Set build-time variables").check(checks::env),
     Flag::many(
         "build-context",
@@ -156,7 +162,7 @@ async fn run(app: &App, matches: &Matches) -> Outcome<u8> {
     let agents = agent::Agents::of(matches)?;
     let parts = parts::Parts::of(matches, &agents)?;
     let to_stdout = outputs.iter().any(output::Output::is_stdout);
-    for flag in ["secret", "ssh", "build-context", "no-cache-filter", "output"] {
+    for flag in ["secret", "ssh", "build-context", "no-cache-filter", "output", "allow"] {
         if matches.changed(flag) {
             app.needs_own_engine(&format!("--{flag}")).await?;
             break;
@@ -294,6 +300,9 @@ fn parameters<'a>(app: &App, matches: &Matches, request: Request<'a>) -> Outcome
     }
     if matches.changed("no-cache-filter") {
         request = request.query("nocachefilter", json!(matches.all("no-cache-filter")));
+    }
+    if matches.changed("allow") {
+        request = request.query("allow", json!(matches.all("allow")));
     }
     let images = cache::images(matches)?;
     if !images.is_empty() {
