@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::kit::{Daemon, Said};
+use crate::run::free_port;
 
 /// All that there is, as lists show it.
 fn world(daemon: &Daemon) -> String {
@@ -81,7 +82,8 @@ fn a_prune_says_what_it_would_remove() {
 fn a_run_says_what_it_would_make() {
     let Some(daemon) = Daemon::start() else { return };
     daemon.docker("volume create here").ok();
-    daemon.docker("run -d --name holder -p 127.0.0.1:18099:80 busybox sleep 1000").ok();
+    let port = free_port();
+    daemon.docker(&format!("run -d --name holder -p 127.0.0.1:{port}:80 busybox sleep 1000")).ok();
     let missing = daemon.path().join("missing");
     let before = world(&daemon);
     let options = format!(
@@ -113,8 +115,9 @@ fn a_run_says_what_it_would_make() {
     // What would keep it from starting.
     let said = daemon.wharf("run --dry-run --network nowhere busybox true");
     assert!(said.code == 0 && said.err.contains("network nowhere not found"), "{}", said.err);
-    let said = daemon.wharf("run --dry-run -p 18099:80 busybox true");
-    assert!(said.code == 0 && said.err.contains("port 18099/tcp is published by container holder"), "{}", said.err);
+    let said = daemon.wharf(&format!("run --dry-run -p {port}:80 busybox true"));
+    let held = format!("port {port}/tcp is published by container holder");
+    assert!(said.code == 0 && said.err.contains(&held), "{}", said.err);
     // What is refused is refused in the same words.
     for bad in ["--name holder", "-v new:/proc", "--memory 1k", "-v bad/name:/x"] {
         let (dry, real) = (
