@@ -8,8 +8,7 @@ use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use rustix::net::sockopt::{Timeout, set_socket_timeout};
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use wharf_sys::message;
@@ -42,51 +41,68 @@ impl Connection {
     /// # Errors
     /// When it cannot be started.
     pub fn start(role: &'static Role, exec_root: &Path) -> Result<Self> {
-        let mut last = Error::Gone { does: role.does };
         for _ in 0..TRIES {
-            let stream = match role.connect(exec_root) {
+            let stream = match role.connect(exec_root, PATIENCE) {
                 Err(Errno::NOENT | Errno::CONNREFUSED) => {
                     role.start(exec_root)?;
-                    role.connect(exec_root)
+                    role.connect(exec_root, PATIENCE)
                 }
                 stream => stream,
             };
-            match Self::greet(role, stream.map_err(unreached(role))?) {
-                Ok(Some(connection)) => return Ok(connection),
-                Ok(None) => {}
-                Err(error) => last = error,
+            if let Some(connection) = Self::greet(role, exec_root, stream)? {
+                return Ok(connection);
             }
         }
-        Err(last)
+        Err(Error::Gone { does: role.does })
     }
 
     /// Connects as [`Self::start`] does, and starts nothing: `None` where there is no process, or one of another
-    /// version, which ends then.
+    /// version or that does not answer, which ends then.
     ///
     /// # Errors
     /// When the process cannot be talked to.
     pub fn find(role: &'static Role, exec_root: &Path) -> Result<Option<Self>> {
-        match role.connect(exec_root) {
-            Ok(stream) => Self::greet(role, stream),
+        match role.connect(exec_root, PATIENCE) {
             Err(Errno::NOENT | Errno::CONNREFUSED) => Ok(None),
-            Err(errno) => Err(unreached(role)(errno)),
+            stream => Self::greet(role, exec_root, stream),
         }
     }
 
-    /// `None` when the process is of another version; it ends then.
-    fn greet(role: &'static Role, stream: UnixStream) -> Result<Option<Self>> {
-        for timeout in [Timeout::Recv, Timeout::Send] {
-            set_socket_timeout(&stream, timeout, Some(PATIENCE)).map_err(unreached(role))?;
-        }
-        let hello: Reply<()> = exchange(role, &stream, &Request::<()>::Word(Word::Hello), &[])?;
-        let pid = hello.pid.and_then(Pid::from_raw);
-        let pid = pid.ok_or_else(|| Error::BadAnswer { does: role.does, why: "no pid".into() })?;
-        let process = pidfd_open(pid, PidfdFlags::empty()).map_err(|_| Error::Gone { does: role.does })?;
+    /// `None` when the process has gone, or is of another version or does not answer; it ends then.
+    fn greet(role: &'static Role, exec_root: &Path, stream: rustix::io::Result<UnixStream>) -> Result<Option<Self>> {
+        let stream = match stream {
+            Ok(stream) => stream,
+            // Its queue is full.
+            Err(Errno::AGAIN) => {
+                role.end_silent(exec_root);
+                return Ok(None);
+            }
+            Err(errno) => return Err(unreached(role)(errno)),
+        };
+        let hello = match exchange(role, &stream, &Request::<()>::Word(Word::Hello), &[]) {
+            Ok(hello) => hello,
+            Err(Error::Gone { .. }) => return Ok(None),
+            // It does not answer, or speaks otherwise altogether.
+            Err(_) => {
+                role.end_silent(exec_root);
+                return Ok(None);
+            }
+        };
+        let Reply::<()> { version, pid, .. } = hello;
+        let Some(pid) = pid.and_then(Pid::from_raw) else {
+            role.end_silent(exec_root);
+            return Ok(None);
+        };
+        let Ok(process) = pidfd_open(pid, PidfdFlags::empty()) else { return Ok(None) };
         let connection = Self { role, stream: Mutex::new(stream), pid, process };
-        if hello.version.as_deref() == Some(role.version) {
+        // A number is the same said otherwise.
+        let version = version.map(|version| version.as_str().map_or_else(|| version.to_string(), str::to_owned));
+        if version.as_deref() == Some(role.version) {
             return Ok(Some(connection));
         }
-        connection.quit()?;
+        if connection.quit().is_err() {
+            role.end_silent(exec_root);
+        }
         Ok(None)
     }
 
@@ -114,7 +130,16 @@ impl Connection {
     /// `Gone`; `Refused` with the process's reason.
     pub fn ask<A: DeserializeOwned>(&self, request: &impl Serialize, fds: &[BorrowedFd<'_>]) -> Result<A> {
         let stream = self.stream.lock().unwrap_or_else(PoisonError::into_inner);
-        exchange(self.role, &stream, &Request::Own(request), fds).map(|reply: Reply<A>| reply.own)
+        match exchange(self.role, &stream, &Request::Own(request), fds) {
+            Ok(Reply { own, .. }) => Ok(own),
+            // It never will: the next one does.
+            Err(Error::System { errno: Errno::AGAIN, .. }) => {
+                let _ = pidfd_send_signal(&self.process, Signal::KILL);
+                self.wait(Timespec::try_from(PATIENCE).unwrap_or_default());
+                Err(Error::Gone { does: self.role.does })
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// Ends the process, and waits until it has gone.

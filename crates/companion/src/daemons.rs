@@ -100,7 +100,7 @@ impl Daemons {
             match serde_json::from_slice(&bytes) {
                 Ok(Request::Own(request)) => return Asked::Own(request, fds),
                 Ok(Request::Word(Word::Hello)) => {
-                    reply.version = Some(self.role.version.to_owned());
+                    reply.version = Some(self.role.version.into());
                     reply.pid = Some(rustix::process::getpid().as_raw_nonzero().get());
                     self.say(number, &reply);
                 }

@@ -13,6 +13,7 @@ mod daemons;
 mod error;
 mod poll;
 mod role;
+mod silent;
 mod start;
 mod wire;
 

@@ -8,9 +8,11 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
 use crate::error::{Error, Result};
@@ -22,12 +24,15 @@ const OWN_PROGRAM: &str = "/proc/self/exe";
 const BACKLOG: i32 = 16;
 
 impl Role {
-    /// A connection to the process in `exec_root`.
+    /// A connection to the process in `exec_root`, on which nothing waits longer than `patience`.
     ///
     /// # Errors
-    /// `ENOENT` and `ECONNREFUSED` when there is none.
-    pub(crate) fn connect(&self, exec_root: &Path) -> rustix::io::Result<UnixStream> {
+    /// `ENOENT` and `ECONNREFUSED` when there is none; `EAGAIN` when it does not take connections.
+    pub(crate) fn connect(&self, exec_root: &Path, patience: Duration) -> rustix::io::Result<UnixStream> {
         let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+        for timeout in [Timeout::Recv, Timeout::Send] {
+            set_socket_timeout(&socket, timeout, Some(patience))?;
+        }
         self.with_address(exec_root, |address| rustix::net::connect(&socket, address))?;
         Ok(UnixStream::from(socket))
     }

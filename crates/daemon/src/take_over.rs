@@ -135,7 +135,14 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mut other = std::process::Command::new("sh").args(["-c", "sleep 100; :", "daemon"]).spawn().unwrap();
         let _held = locked(dir.path(), other.id());
-        Running::of(dir.path()).unwrap().unwrap().make_way().unwrap();
+        // Until it is what was started.
+        let running = loop {
+            match Running::of(dir.path()).unwrap() {
+                Some(running) => break running,
+                None => std::thread::yield_now(),
+            }
+        };
+        running.make_way().unwrap();
         assert!(!other.wait().unwrap().success());
     }
 }

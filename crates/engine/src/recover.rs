@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use tokio::net::UnixStream;
 use tokio::task::JoinSet;
+use wharf_monitor::Exit;
 use wharf_monitor::client::Event;
 
-use crate::engine::{Engine, blocking, may_fail_again};
+use crate::engine::{Engine, blocking, may_fail_again, now};
 use crate::error::{EngineError, Result};
 use crate::record::Status;
 use crate::remove::RemoveOptions;
@@ -19,8 +20,17 @@ use crate::supervise::next;
 /// hangs in a start; what runs under such a one is not seen more closely then.
 const FIRST_WORDS: Duration = Duration::from_secs(1);
 
-/// A monitor that is there, with what it has said first.
-type Found = (UnixStream, Option<Event>);
+/// How long a start may go on without the daemon that has begun it.
+const START_WITHOUT_ASKER: Duration = Duration::from_secs(60);
+/// Docker's code of a container that could not be started.
+const NOT_STARTED: i32 = 128;
+
+/// A monitor that is there: a connection, unless it takes none, and what it has said first.
+#[derive(Debug, Default)]
+struct Found {
+    stream: Option<UnixStream>,
+    first: Option<Event>,
+}
 
 impl Engine {
     /// Takes up the containers that run, and closes the records of those that ended.
@@ -66,13 +76,21 @@ impl Engine {
     async fn find_monitors(&self) -> BTreeMap<String, Found> {
         let mut asked = JoinSet::new();
         for slot in self.inner.slots.all() {
-            let Some(mut stream) = self.connect(&slot).await else { continue };
+            let engine = self.clone();
             asked.spawn(async move {
-                match tokio::time::timeout(FIRST_WORDS, next(&mut stream)).await {
-                    // It has ended meanwhile, and its word is on the disk.
-                    Ok(None) => None,
-                    first => Some((slot.id.clone(), (stream, first.ok().flatten()))),
-                }
+                let mut found = Found::default();
+                let heard = async {
+                    let Some(stream) = engine.connect(&slot).await? else { return Ok(false) };
+                    found.first = next(found.stream.insert(stream)).await;
+                    // Who ends meanwhile has left its word on the disk.
+                    Ok::<bool, EngineError>(found.first.is_some())
+                };
+                let is_there = match tokio::time::timeout(FIRST_WORDS, heard).await {
+                    Ok(Ok(is_there)) => is_there,
+                    // What cannot be told now is not taken for an end.
+                    Ok(Err(_)) | Err(_) => true,
+                };
+                is_there.then(|| (slot.id.clone(), found))
             });
         }
         asked.join_all().await.into_iter().flatten().collect()
@@ -80,17 +98,47 @@ impl Engine {
 
     /// False when nothing runs.
     async fn take_up_found(&self, slot: &Arc<Slot>, monitor: Option<Found>) -> bool {
-        let Some((stream, first)) = monitor else { return false };
-        if first.is_none() && Self::is_starting(&stream) {
-            // Nobody waits for this start any more, and nobody else would ever end it.
-            tracing::warn!("the start of container {} makes no progress since the daemon was ended: given up", slot.id);
-            self.end_monitor(slot).await;
-            return false;
+        match monitor {
+            None => false,
+            Some(Found { stream: Some(stream), first: None }) if Self::is_starting(&stream) => {
+                self.take_up_later(slot, stream).await;
+                true
+            }
+            Some(Found { stream, first }) => {
+                if first.is_none() {
+                    tracing::warn!("the monitor of container {} does not answer: taken for one that runs", slot.id);
+                }
+                self.take_up(slot, stream, first).await
+            }
         }
-        if first.is_none() {
-            tracing::warn!("the monitor of container {} does not answer: taken for one that runs", slot.id);
-        }
-        self.take_up(slot, stream, first).await
+    }
+
+    /// A start that was going on when the last daemon ended: it is this one's now, which may be called off, and is given up
+    /// when it has had its time.
+    async fn take_up_later(&self, slot: &Arc<Slot>, mut stream: UnixStream) {
+        let (begun, has_begun) = tokio::sync::oneshot::channel();
+        let (engine, slot) = (self.clone(), Arc::clone(slot));
+        tokio::spawn(async move {
+            let _turn = slot.turn.lock().await;
+            let _starting = slot.starting();
+            let _ = begun.send(());
+            let heard = tokio::time::timeout(START_WITHOUT_ASKER, next(&mut stream)).await;
+            let has_had_its_time = heard.is_err();
+            if let Ok(Some(first)) = heard {
+                engine.take_up(&slot, Some(stream), Some(first)).await;
+                return;
+            }
+            engine.end_monitor(&slot).await;
+            slot.change(|record| record.state.status = Status::Running);
+            let error = "the daemon ended while it was being started, and the start came to nothing".into();
+            let exit = Exit { code: NOT_STARTED, finished_at: now(), error, ..Exit::default() };
+            engine.ended(&slot, exit).await;
+            if has_had_its_time {
+                engine.start_lost(&slot);
+            }
+        });
+        // Whoever asks for something of it comes after that.
+        let _ = has_begun.await;
     }
 
     /// Starts what its restart policy wants to run and does not: after a start of the host.

@@ -40,7 +40,11 @@ impl Engine {
     pub(crate) async fn end_monitor(&self, slot: &Slot) {
         let (dir, id, group) = (self.exec_dir(&slot.id), slot.id.clone(), self.group(&slot.record()));
         let _ = blocking(move || {
-            let monitor = client::connect(&dir).ok().and_then(Silent::behind);
+            let monitor = match client::connect(&dir) {
+                Ok(stream) => Silent::behind(stream),
+                Err(error) if error.is_gone() => None,
+                Err(_) => Silent::of(&id),
+            };
             let Some(monitor) = monitor else { return Ok(()) };
             if let Err(error) = monitor.end() {
                 tracing::warn!("cannot end the monitor of container {id}: {error}");

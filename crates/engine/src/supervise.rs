@@ -11,6 +11,7 @@ use wharf_monitor::{Exit, HealthState, State};
 use wharf_network::{Endpoint, Published};
 
 use crate::engine::{Engine, blocking, may_fail_again, now};
+use crate::error::{EngineError, Result};
 use crate::record::{Container, Health, HealthProbe, NEVER, Status};
 use crate::silent::end_group;
 use crate::slot::Slot;
@@ -19,6 +20,8 @@ use crate::slot::Slot;
 const LOST: i32 = 255;
 /// Between the end of a container's monitor, or of the connection to it, and what is done about it.
 const SECOND_LOOK: Duration = Duration::from_millis(100);
+/// Between attempts to reach a monitor that cannot be reached.
+const ASKED_AGAIN: Duration = Duration::from_secs(1);
 /// A frame of a monitor is small; the largest carries five probes' output.
 const MAX_FRAME: u32 = 1 << 20;
 
@@ -34,7 +37,7 @@ impl Engine {
         tokio::spawn(async move {
             let stream = match stream {
                 Some(stream) => Some(stream),
-                None => engine.connect(&slot).await,
+                None => engine.connect_at_last(&slot).await,
             };
             match stream {
                 Some(stream) => engine.listen(&slot, stream).await,
@@ -44,9 +47,9 @@ impl Engine {
         });
     }
 
-    /// After a start of the daemon: goes on with a monitor that was found again. `first` is its first word, if it has said
-    /// it already. False when this cannot be done.
-    pub(crate) async fn take_up(&self, slot: &Arc<Slot>, stream: UnixStream, first: Option<Event>) -> bool {
+    /// After a start of the daemon: goes on with a monitor that was found again. `stream` is a connection to it, if there
+    /// is one, and `first` its first word, if it has said it already. False when this cannot be done.
+    pub(crate) async fn take_up(&self, slot: &Arc<Slot>, stream: Option<UnixStream>, first: Option<Event>) -> bool {
         let (networks, own) = (self.networks().clone(), slot.id.clone());
         let found = tokio::task::spawn_blocking(move || (networks.endpoints_of(&own), networks.published(&own))).await;
         let Ok((endpoints, published)) = found else { return false };
@@ -67,16 +70,39 @@ impl Engine {
                 }
             })),
         }
-        let (engine, slot) = (self.clone(), Arc::clone(slot));
-        tokio::spawn(async move { engine.listen(&slot, stream).await });
+        self.watch_on(slot, stream);
         true
     }
 
-    pub(crate) async fn connect(&self, slot: &Slot) -> Option<UnixStream> {
+    /// `None` when the monitor has gone.
+    ///
+    /// # Errors
+    /// When it cannot be told now: its queue is full, or this daemon has no fd to spare.
+    pub(crate) async fn connect(&self, slot: &Slot) -> Result<Option<UnixStream>> {
         let dir = self.exec_dir(&slot.id);
-        let stream = tokio::task::spawn_blocking(move || client::watch(&dir)).await.ok()?.ok()?;
-        stream.set_nonblocking(true).ok()?;
-        UnixStream::from_std(stream).ok()
+        blocking(move || {
+            let fail = |e: std::io::Error| EngineError::from_source("cannot listen to the container's monitor", &e);
+            match client::watch(&dir) {
+                Ok(stream) => {
+                    stream.set_nonblocking(true).map_err(fail)?;
+                    UnixStream::from_std(stream).map(Some).map_err(fail)
+                }
+                Err(error) if error.is_gone() => Ok(None),
+                Err(error) => Err(EngineError::from_source("cannot reach the container's monitor", &error)),
+            }
+        })
+        .await
+    }
+
+    /// Until it is known whether the monitor is there.
+    async fn connect_at_last(&self, slot: &Slot) -> Option<UnixStream> {
+        loop {
+            match self.connect(slot).await {
+                Ok(found) => return found,
+                Err(error) => tracing::warn!("container {}: {error}: asked again", slot.id),
+            }
+            tokio::time::sleep(ASKED_AGAIN).await;
+        }
     }
 
     async fn listen(&self, slot: &Arc<Slot>, mut stream: UnixStream) {
@@ -203,11 +229,11 @@ impl Engine {
     /// A connection may end and its monitor live: what runs is not taken for lost because of that.
     async fn still_there(&self, slot: &Slot) -> Option<UnixStream> {
         tokio::time::sleep(SECOND_LOOK).await;
-        self.connect(slot).await
+        self.connect_at_last(slot).await
     }
 
     /// Its monitor would have started it again, had it not been killed.
-    fn start_lost(&self, slot: &Arc<Slot>) {
+    pub(crate) fn start_lost(&self, slot: &Arc<Slot>) {
         let record = slot.record();
         let wanted = match record.host.restart_policy.name.as_str() {
             "always" | "unless-stopped" => true,
@@ -268,7 +294,7 @@ impl Engine {
     }
 
     /// A container has ended for good: gives back what it had, then tells those who wait.
-    async fn ended(&self, slot: &Arc<Slot>, exit: Exit) {
+    pub(crate) async fn ended(&self, slot: &Arc<Slot>, exit: Exit) {
         let before = slot.record();
         if !before.state.status.is_active() {
             return;

@@ -3,10 +3,12 @@
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::{Errno, retry_on_intr};
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use wharf_sys::message;
 
@@ -16,7 +18,7 @@ pub use crate::wire::ExecRequest;
 use crate::wire::{EventFrame, NOT_RUNNING, Reply, Request, SOCKET};
 
 /// After which a monitor, which answers at once to who asks for no start, is said not to.
-const SILENCE: Timespec = Timespec { tv_sec: 5, tv_nsec: 0 };
+const SILENCE: Duration = Duration::from_secs(5);
 
 /// Why a monitor does not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -103,15 +105,19 @@ pub fn decode(frame: &[u8]) -> Option<Event> {
 /// Connects to the monitor whose directory this is.
 ///
 /// # Errors
-/// `Gone` when nobody listens there.
+/// `Gone` when nobody listens there; `Silent` when it takes no connections.
 pub fn connect(dir: &Path) -> Result<UnixStream> {
     let fail = |errno| match errno {
         Errno::NOENT | Errno::CONNREFUSED | Errno::NOTDIR => ClientError::Gone,
+        // Its queue is full.
+        Errno::AGAIN => ClientError::Silent,
         errno => ClientError::System { action: "reach the container's monitor", errno },
     };
     let socket =
         rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None).map_err(fail)?;
+    set_socket_timeout(&socket, Timeout::Send, Some(SILENCE)).map_err(fail)?;
     with_address(dir, |address| rustix::net::connect(&socket, address)).map_err(fail)?;
+    set_socket_timeout(&socket, Timeout::Send, None).map_err(fail)?;
     Ok(UnixStream::from(socket))
 }
 
@@ -213,7 +219,8 @@ pub fn resize(dir: &Path, rows: u16, columns: u16) -> Result<()> {
 pub fn signal(dir: &Path, signal: i32, no_restart: bool) -> Result<()> {
     let stream = send(dir, &Request::Signal { signal, no_restart }, &[])?;
     let mut fds = [PollFd::new(&stream, PollFlags::IN)];
-    match retry_on_intr(|| poll(&mut fds, Some(&SILENCE))) {
+    let limit = Timespec::try_from(SILENCE).ok();
+    match retry_on_intr(|| poll(&mut fds, limit.as_ref())) {
         Ok(0) => Err(ClientError::Silent),
         _ => receive(&stream).map(drop),
     }

@@ -1,6 +1,7 @@
 //! A monitor that does not answer.
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -32,6 +33,26 @@ impl Silent {
         let is = |expected: &std::ffi::CStr| name.trim_end().as_bytes() == expected.to_bytes();
         let is_starting = is(spawner::NAME);
         (is_starting || is(SETTLED)).then_some(Self { process, is_starting })
+    }
+
+    /// That of a container that has run, found by its title; for one that takes no connections. `None` when there is none.
+    pub fn of(id: &str) -> Option<Self> {
+        let title = format!("wharf-monitor {id}");
+        let is = |process: &Path| {
+            let name = std::fs::read(process.join("comm")).unwrap_or_default();
+            let line = std::fs::read(process.join("cmdline")).unwrap_or_default();
+            name.trim_ascii_end() == SETTLED.to_bytes()
+                && line.split(|byte| *byte == 0).next() == Some(title.as_bytes())
+        };
+        let own_namespace = std::fs::read_link("/proc/self/ns/pid").ok();
+        std::fs::read_dir("/proc").ok()?.flatten().map(|entry| entry.path()).find_map(|path| {
+            let pid = Pid::from_raw(path.file_name()?.to_str()?.parse().ok().filter(|_| is(&path))?)?;
+            let process = pidfd_open(pid, PidfdFlags::empty()).ok()?;
+            // After the opening: the number may be somebody else's by now, and a container's processes call themselves
+            // what they like.
+            let same = is(&path) && std::fs::read_link(path.join("ns/pid")).ok() == own_namespace;
+            same.then_some(Self { process, is_starting: false })
+        })
     }
 
     /// Whether the container has not come to its first start's end.

@@ -24,6 +24,8 @@ const CASES: &[Case] = &[
     ("the_process_outlives_who_started_it", the_process_outlives_who_started_it),
     ("ports_end_with_what_they_hang_on", ports_end_with_what_they_hang_on),
     ("what_is_no_socket_for_a_port_is_refused", what_is_no_socket_for_a_port_is_refused),
+    ("a_process_that_was_stopped_is_replaced", a_process_that_was_stopped_is_replaced),
+    ("a_version_is_the_same_as_a_number", a_version_is_the_same_as_a_number),
 ];
 
 fn main() -> ExitCode {
@@ -225,6 +227,62 @@ fn the_process_outlives_who_started_it() {
     assert!(relay.is_there(), "it has ports");
     relay.remove("b", &[]).unwrap();
     end(&relay);
+}
+
+fn a_process_that_was_stopped_is_replaced() {
+    let target = echo();
+    let (dir, first, _) = relay(target, Protocol::Tcp);
+    for queue in [0, 40] {
+        let socket = dir.path().join("relay.sock");
+        rustix::process::kill_process(process_in(dir.path()), rustix::process::Signal::STOP).unwrap();
+        // More than it has room for wait to be served.
+        let waiting: Vec<_> = (0..queue).map_while(|_| try_connect(&socket)).collect();
+        assert!(queue == 0 || waiting.len() < queue);
+        let later = Ending(Some(Relay::new(dir.path())));
+        assert_eq!(later.known().unwrap(), []);
+        let (held, place) = held(SocketType::STREAM);
+        later.put(&[(port("a", Protocol::Tcp, place, target), held.as_fd())]).unwrap();
+        connect(place.port()).write_all(b"one").unwrap();
+        // The one before asks the new one when it hears that its own has ended.
+        assert_eq!(first.known().unwrap().len(), 1);
+        std::mem::forget(later);
+    }
+    end(&first);
+}
+
+/// The relay that was started with this directory.
+fn process_in(dir: &Path) -> rustix::process::Pid {
+    let line = format!("wharf-relay\0{}\0", dir.display());
+    let is = |path: &Path| std::fs::read(path.join("cmdline")).is_ok_and(|text| text == line.as_bytes());
+    let all = std::fs::read_dir("/proc").unwrap().flatten().map(|entry| entry.path());
+    let number = all.filter(|path| is(path)).find_map(|path| path.file_name()?.to_str()?.parse().ok());
+    number.and_then(rustix::process::Pid::from_raw).unwrap()
+}
+
+/// `None` when there is no room in the queue.
+fn try_connect(socket: &Path) -> Option<OwnedFd> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let fd = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None).unwrap();
+    rustix::net::connect(&fd, &rustix::net::SocketAddrUnix::new(socket).unwrap()).is_ok().then_some(fd)
+}
+
+/// As the first relays said theirs, which may serve a daemon of today.
+fn a_version_is_the_same_as_a_number() {
+    use wharf_sys::message;
+    let dir = tempfile::tempdir().unwrap();
+    let listener = std::os::unix::net::UnixListener::bind(dir.path().join("relay.sock")).unwrap();
+    let old = std::thread::spawn(move || {
+        let (stream, _) = listener.accept().unwrap();
+        let pid = std::process::id();
+        for (asked, answer) in
+            [("\"hello\"", format!("{{\"version\":1,\"pid\":{pid}}}")), ("\"known\"", "{\"known\":[]}".into())]
+        {
+            assert_eq!(message::receive(&stream).unwrap().unwrap().0, asked.as_bytes());
+            message::send(&stream, answer.as_bytes(), &[]).unwrap();
+        }
+    });
+    assert_eq!(Relay::new(dir.path()).known().unwrap(), []);
+    old.join().unwrap();
 }
 
 fn ports_end_with_what_they_hang_on() {

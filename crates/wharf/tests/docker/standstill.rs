@@ -118,22 +118,67 @@ fn who_removes_by_force_waits_for_no_stop() {
 }
 
 #[test]
-fn a_daemon_that_comes_back_gives_up_a_start_that_makes_no_progress() {
+fn a_start_outlives_its_daemon_and_can_be_called_off() {
     let Some(mut d) = Daemon::start() else { return };
-    for options in [&[][..], &["--restart", "always"]] {
-        let (name, told) = held(&d, options);
+    let state = |d: &Daemon, name: &str| d.docker(&format!("inspect -f {{{{.State.Status}}}} {name}")).ok();
+    for end in ["", "stop", "rm -f"] {
+        let (name, told) = held(&d, &["--restart", "always"]);
         d.kill();
         d.launch();
         told.recv_timeout(PATIENCE).expect("has an answer");
-        if options.is_empty() {
-            d.eventually("nothing of it is left", || processes(&d).is_empty());
-            let state = d.docker(&format!("inspect -f {{{{.State.Status}}}} {name}")).ok();
-            assert!(["created", "exited"].contains(&state.as_str()), "{state}");
+        assert_eq!(state(&d, &name), "created");
+        if end.is_empty() {
+            for (_, pid) in processes(&d) {
+                kill_process(pid, Signal::CONT).unwrap();
+            }
+            d.eventually("it goes on", || state(&d, &name) == "running");
+            assert_eq!(d.docker(&format!("exec {name} echo runs")).ok(), "runs");
+        } else {
+            let words: Vec<&str> = end.split(' ').chain([name.as_str()]).collect();
+            ask(&d, &words).recv_timeout(PATIENCE).expect("is not held up").ok();
+            assert_eq!(processes(&d), []);
         }
-        d.docker(&format!("start {name}")).ok();
-        assert_eq!(d.docker(&format!("exec {name} echo runs")).ok(), "runs");
-        d.docker(&format!("rm -f {name}")).ok();
+        if end == "stop" {
+            let said = d.docker(&format!("inspect -f {{{{.State.ExitCode}}}}-{{{{.State.Error}}}} {name}")).ok();
+            assert!(said.starts_with("128-the daemon ended while it was being started"), "{said}");
+            d.docker(&format!("start {name}")).ok();
+        }
+        d.docker(&format!("rm -f {name}"));
     }
+}
+
+#[test]
+fn a_monitor_that_takes_no_connections_holds_up_nobody() {
+    let Some(mut d) = Daemon::start() else { return };
+    d.docker("run -d --name full busybox sleep 1000").ok();
+    let id = d.docker("inspect -f {{.Id}} full").ok();
+    kill_process(monitor(&d, "full"), Signal::STOP).unwrap();
+    // The whole path is too long for an address.
+    let dir = std::fs::File::open(d.path().join("run/containers").join(&id)).unwrap();
+    let fd = std::os::fd::AsRawFd::as_raw_fd(&dir);
+    let address = rustix::net::SocketAddrUnix::new(format!("/proc/self/fd/{fd}/monitor.sock")).unwrap();
+    let mut waiting = Vec::new();
+    loop {
+        use rustix::net::{AddressFamily, SocketFlags, SocketType, connect, socket_with};
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let fd = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None).unwrap();
+        match connect(&fd, &address) {
+            Ok(()) => waiting.push(fd),
+            Err(errno) => break assert_eq!(errno, rustix::io::Errno::AGAIN),
+        }
+    }
+    d.kill();
+    d.launch();
+    assert_eq!(d.docker("inspect -f {{.State.Status}} full").ok(), "running");
+    ask(&d, &["rm", "-f", "full"]).recv_timeout(PATIENCE).expect("is not held up").ok();
+    assert_eq!(processes(&d), []);
+}
+
+/// A running container's monitor.
+fn monitor(d: &Daemon, name: &str) -> Pid {
+    let pid: i32 = d.docker(&format!("inspect -f {{{{.State.Pid}}}} {name}")).ok().parse().unwrap();
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    Pid::from_raw(stat.rsplit(") ").next().unwrap().split(' ').nth(1).unwrap().parse().unwrap()).unwrap()
 }
 
 #[test]
@@ -141,10 +186,7 @@ fn a_monitor_that_was_stopped_is_taken_up_and_ended() {
     let Some(mut d) = Daemon::start() else { return };
     for end in [&["stop", "-t", "1"][..], &["kill"], &["rm", "-f"]] {
         d.docker("run -d --name quiet busybox sleep 1000").ok();
-        let pid: i32 = d.docker("inspect -f {{.State.Pid}} quiet").ok().parse().unwrap();
-        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-        let parent = stat.rsplit(") ").next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();
-        kill_process(Pid::from_raw(parent).unwrap(), Signal::STOP).unwrap();
+        kill_process(monitor(&d, "quiet"), Signal::STOP).unwrap();
         d.kill();
         d.launch();
         assert_eq!(d.docker("inspect -f {{.State.Status}} quiet").ok(), "running");

@@ -118,8 +118,14 @@ fn a_hosts_file_that_grows_costs_the_daemon_nothing() {
     let address = || say(&d, &["inspect", "-f", "{{.NetworkSettings.IPAddress}}", "db"]).ok();
     let before = address();
     say(&d, &["stop", "-t", "0", "db"]).ok();
-    // Somebody else takes its address.
-    say(&d, &["run", "-d", "--name", "takes", "busybox", "sleep", "1000"]).ok();
+    // Somebody else takes its address, which is not given to others until nothing of its old link is left.
+    let mut number = 0;
+    d.eventually("its address is taken", || {
+        number += 1;
+        let name = format!("takes-{number}");
+        say(&d, &["run", "-d", "--name", &name, "busybox", "sleep", "1000"]).ok();
+        say(&d, &["inspect", "-f", "{{.NetworkSettings.IPAddress}}", &name]).ok() == before
+    });
     say(&d, &["start", "db"]).ok();
     assert_ne!(address(), before, "nothing was to be told of");
     let warned = || d.log().contains("cannot tell container") && d.log().contains("too large");
