@@ -91,15 +91,26 @@ pub(crate) type Early = Vec<(std::os::unix::net::UnixListener, SocketFile)>;
 /// # Errors
 /// The message for the user; the names are then still the other's, up to the one that was the matter.
 pub(crate) fn early(places: &[Place], owner: &str) -> Result<Early, String> {
-    let mut sockets = Vec::new();
+    let mut made = Vec::new();
     for place in places {
         let Place::Unix(path) = place else { continue };
+        let there = std::fs::symlink_metadata(path);
+        if there.is_ok_and(|found| !std::os::unix::fs::FileTypeExt::is_socket(&found.file_type())) {
+            return Err(format!("{} is there and no socket", path.display()));
+        }
         let mut beside = path.clone().into_os_string();
         beside.push(".new");
         let beside = PathBuf::from(beside);
-        let _ = std::fs::remove_file(&beside);
+        if beside.symlink_metadata().is_ok() {
+            clear(&beside)?;
+        }
         let socket = bind(&beside, owner)?;
-        std::fs::rename(&beside, path).map_err(|e| format!("cannot take over {}: {e}", path.display()))?;
+        made.push((socket, SocketFile::new(&beside), path));
+    }
+    // Only now: until all of them are there, none of the other's names is taken away.
+    let mut sockets = Vec::new();
+    for (socket, beside, path) in made {
+        std::fs::rename(&beside.path, path).map_err(|e| format!("cannot take over {}: {e}", path.display()))?;
         sockets.push((socket, SocketFile::new(path)));
     }
     Ok(sockets)

@@ -69,6 +69,9 @@ pub(crate) fn run(args: &[OsString], options: Options) -> Result<(), String> {
     if options.take_over
         && let Some(running) = Running::of(&options.data_root)?
     {
+        // What is wrong with the options is found while the other one is still there.
+        engine_options(&options)?;
+        network_options(&options, &instance(&options.data_root))?;
         early = listen::early(&places, &options.group)?;
         running.make_way()?;
     }
