@@ -3,10 +3,9 @@
 use std::os::fd::OwnedFd;
 use std::sync::Mutex;
 
+use crate::bound::Bound;
+use crate::listen::TcpPolicy;
 use rustix::net::{AddressFamily, SocketType};
-use tokio::net::UnixListener;
-
-use crate::listen::{Listener, TcpPolicy, tcp_listener};
 
 /// The first of them (`SD_LISTEN_FDS_START`).
 const FIRST: i32 = 3;
@@ -51,20 +50,20 @@ pub(crate) fn pass_on() {
     }
 }
 
-/// Listens on all that was passed, or on those with this name or number.
+/// All sockets that were passed, or those with this name or number.
 ///
 /// # Errors
 /// The message for the user.
-pub(crate) fn listeners(which: Option<&str>, tcp: &TcpPolicy) -> Result<Vec<Listener>, String> {
+pub(crate) fn sockets(which: Option<&str>, tcp: &TcpPolicy) -> Result<Vec<Bound>, String> {
     let mut passed = PASSED.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let wanted = |one: &Passed| which.is_none_or(|which| which == one.name || which == one.number.to_string());
-    let mut listeners = Vec::new();
+    let mut sockets = Vec::new();
     for one in passed.iter_mut().filter(|one| !one.listened_on && wanted(one)) {
         let fail = |e: std::io::Error| format!("cannot listen on fd {}: {e}", one.number);
-        listeners.push(one.fd.try_clone().and_then(|fd| listener(fd, tcp)).map_err(fail)?);
+        sockets.push(one.fd.try_clone().and_then(|fd| bound(fd, tcp)).map_err(fail)?);
         one.listened_on = true;
     }
-    if listeners.is_empty() {
+    if sockets.is_empty() {
         let what = which.map_or_else(String::new, |which| format!(" called {which}"));
         return Err(format!(
             "cannot listen on fd://{}: no socket{what} was passed on by systemd. Start the daemon by its socket unit, or \
@@ -72,21 +71,22 @@ pub(crate) fn listeners(which: Option<&str>, tcp: &TcpPolicy) -> Result<Vec<List
             which.unwrap_or_default()
         ));
     }
-    Ok(listeners)
+    Ok(sockets)
 }
 
-fn listener(fd: OwnedFd, tcp: &TcpPolicy) -> std::io::Result<Listener> {
-    let invalid = |text: &str| std::io::Error::new(std::io::ErrorKind::InvalidInput, text.to_owned());
+fn bound(fd: OwnedFd, tcp: &TcpPolicy) -> std::io::Result<Bound> {
+    use std::io::{Error, ErrorKind};
+    let invalid = |text: &str| Error::new(ErrorKind::InvalidInput, text.to_owned());
     if rustix::net::sockopt::socket_type(&fd)? != SocketType::STREAM || !rustix::net::sockopt::socket_acceptconn(&fd)? {
         return Err(invalid("it is no stream socket that listens"));
     }
     match rustix::net::sockopt::socket_domain(&fd)? {
-        AddressFamily::UNIX => {
-            let socket = std::os::unix::net::UnixListener::from(fd);
-            socket.set_nonblocking(true)?;
-            Ok(Listener::Unix { socket: UnixListener::from_std(socket)?, _file: None })
+        AddressFamily::UNIX => Ok(Bound::Unix(fd.into(), None)),
+        AddressFamily::INET | AddressFamily::INET6 if matches!(tcp, TcpPolicy::Nobody) => {
+            let text = "it is TCP, and neither --tlsverify nor --insecure-tcp is given";
+            Err(Error::new(ErrorKind::PermissionDenied, text))
         }
-        AddressFamily::INET | AddressFamily::INET6 => tcp_listener(fd.into(), tcp),
+        AddressFamily::INET | AddressFamily::INET6 => Ok(Bound::Tcp(fd.into())),
         _ => Err(invalid("it is neither a unix socket nor TCP")),
     }
 }

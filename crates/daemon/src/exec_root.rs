@@ -6,6 +6,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use rustix::fs::{FlockOperation, flock};
+use rustix::process::Pid;
 
 /// Takes the root for as long as the file is open; the kernel lets go of it when this process dies, however it dies.
 ///
@@ -32,6 +33,13 @@ pub(crate) fn lock(root: &Path) -> Result<File, String> {
     }
     file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id())).map_err(fail)?;
     Ok(file)
+}
+
+/// Whether this process has it: one that has another root's would leave behind what a daemon with this root looks for.
+pub(crate) fn is_of(root: &Path, pid: Pid) -> bool {
+    let Ok(file) = File::open(root.join("lock")) else { return false };
+    matches!(flock(&file, FlockOperation::NonBlockingLockShared), Err(rustix::io::Errno::WOULDBLOCK))
+        && crate::inherit::has_open(pid, &file)
 }
 
 #[cfg(test)]

@@ -13,6 +13,8 @@ pub(crate) fn command() -> Command {
         value(name, help).num_args(0..=1).require_equals(true).default_missing_value("true").value_parser(parse)
     };
     Command::new("wharf daemon")
+        // Of an option that is given twice the last one counts, as in dockerd.
+        .args_override_self(true)
         .version(env!("CARGO_PKG_VERSION"))
         .about("A self-sufficient engine for containers")
         .arg(list("host", "Daemon socket(s) to listen on").short('H'))

@@ -8,22 +8,27 @@
 //! - [`check`]: `wharf system fsck` where no daemon is.
 //! - `budget`: what goes when the data root may take no more. `outside`: what builds need of the daemon.
 //! - `flags`: dockerd's flags; `values`: what they say; `options`: joined with the file. `file`:
-//!   `daemon.json`. `listen`: sockets; `activation`: those that were passed; `tcp`, `tls`: clients from elsewhere; `crowd`: how many.
-//!   `reload`: SIGHUP. `take_over`: the place of one that runs. `telemetry`: traces of requests. `run`: the order of start and stop.
+//!   `daemon.json`. `listen`: where clients come; `bound`: its sockets; `activation`: those that were passed; `tcp`, `tls`: clients from elsewhere; `crowd`: how many.
+//!   `reload`: SIGHUP. `take_over`: the place of one that runs, `early`, `inherit`: with its sockets. `networks`: their options. `telemetry`: traces of requests. `run`: the order of start and stop.
 
 mod activation;
+mod bound;
 mod budget;
 mod check;
 mod crowd;
+mod early;
 mod exec_root;
 mod file;
 mod flags;
 mod group;
 mod id_range;
+mod inherit;
 mod listen;
 mod lookup;
+mod networks;
 mod options;
 mod outside;
+mod pid_file;
 mod reload;
 mod run;
 mod take_over;

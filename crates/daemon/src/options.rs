@@ -396,6 +396,8 @@ mod tests {
             "/d",
             "--exec-root=/e",
             "--bip",
+            "10.8.0.1/16",
+            "--bip",
             "10.9.0.1/16",
             "-D",
             "--live-restore",

@@ -1,7 +1,7 @@
 //! The order of start and stop.
 
+use std::cell::Cell;
 use std::ffi::OsString;
-use std::net::Ipv6Addr;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::process::CommandExt;
@@ -22,7 +22,7 @@ use wharf_engine::{Engine, EngineOptions, Parts, Told};
 use wharf_image::Images;
 use wharf_image::registry::{Client, ClientOptions};
 use wharf_monitor::Spawner;
-use wharf_network::{Ipv6Net, NetworkOptions, Networks, PublishPolicy};
+use wharf_network::Networks;
 use wharf_reference::Digest;
 use wharf_report::chain;
 use wharf_server::Api;
@@ -30,11 +30,15 @@ use wharf_snapshot::Layers;
 use wharf_store::{Store, StoreError};
 use wharf_volume::{Plugins, Volumes};
 
+use crate::bound::SocketFile;
 use crate::crowd::Crowd;
-use crate::listen::{self, Accepted, Early, Listener, Place, TcpPolicy, for_metrics, listen, names, place};
+use crate::early::Early;
+use crate::listen::{Accepted, Listener, Place, TcpPolicy, for_metrics, listen, names, place};
+use crate::networks::network_options;
 use crate::options::Options;
+use crate::pid_file::PidFile;
 use crate::reload::{Reload, SetLevel, filter};
-use crate::take_over::{MAKE_WAY, Running};
+use crate::take_over::{self, MAKE_WAY, Predecessor, Running};
 use crate::telemetry::Export;
 use crate::tls::Tls;
 use crate::{activation, budget, exec_root, id_range, outside};
@@ -55,7 +59,10 @@ pub(crate) fn run(args: &[OsString], options: Options) -> Result<(), String> {
         None if options.insecure_tcp => TcpPolicy::Everybody,
         _ => TcpPolicy::Nobody,
     };
-    let places = options.hosts.iter().map(|host| place(host, &tcp)).collect::<Result<Vec<_>, _>>()?;
+    let mut places = options.hosts.iter().map(|host| place(host, &tcp)).collect::<Result<Vec<_>, _>>()?;
+    if let Some(address) = &options.metrics_addr {
+        places.push(for_metrics(address)?);
+    }
     activation::adopt()?;
     let reload = Reload::new(args, &options, &tcp, set_level);
     for dir in [&options.data_root, &options.exec_root] {
@@ -65,35 +72,57 @@ pub(crate) fn run(args: &[OsString], options: Options) -> Result<(), String> {
             .create(dir)
             .map_err(|e| format!("cannot make {}: {e}", dir.display()))?;
     }
-    let mut early = Vec::new();
+    let turn = take_over::turn(&options.data_root)?;
+    let mut early = Early::default();
+    let mut predecessor = None;
     if options.take_over
         && let Some(running) = Running::of(&options.data_root)?
     {
         // What is wrong with the options is found while the other one is still there.
         engine_options(&options)?;
         network_options(&options, &instance(&options.data_root))?;
-        early = listen::early(&places, &options.group)?;
-        running.make_way()?;
+        Client::new(client_options(&options)).map_err(|e| chain(&e))?;
+        running.has_exec_root(&options.exec_root)?;
+        PidFile::try_out(&options.pidfile)?;
+        early = Early::new(running.sockets()?, &places, &options.group, &tcp)?;
+        predecessor = running.make_way()?;
     }
-    // Before anything else of this root is touched: its lock is what keeps two daemons apart.
-    let store = Store::open(&options.data_root).map_err(|error| match error {
-        StoreError::InUse { .. } => format!("{}; --take-over puts this daemon in its place", chain(&error)),
-        _ => chain(&error),
-    })?;
-    // And this one's keeps apart two that have roots of their own, and would sweep away each other's monitors.
-    let _exec_root = exec_root::lock(&options.exec_root)?;
-    // While this process has one thread.
-    let spawner =
-        Spawner::start().map_err(|e| format!("cannot make the process that makes monitors: {}", chain(&e)))?;
-    raise_files();
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|e| format!("cannot start: {e}"))?;
-    let done = runtime.block_on(serve(&options, &places, (&tcp, early), reload, store, Arc::new(spawner)));
-    runtime.shutdown_timeout(Duration::from_secs(1));
-    match done? {
-        End::Told | End::MadeWay => Ok(()),
-        End::NoSpawner => Err(again()),
+    let has_begun = Cell::new(false);
+    let start = || -> Result<End, String> {
+        early.settle(&options.group)?;
+        // Before anything else of this root is touched: its lock is what keeps two daemons apart.
+        let store = Store::open(&options.data_root).map_err(|error| match error {
+            StoreError::InUse { .. } => format!("{}; --take-over puts this daemon in its place", chain(&error)),
+            _ => chain(&error),
+        })?;
+        // And this one's keeps apart two that have roots of their own, and would sweep away each other's monitors.
+        let _exec_root = exec_root::lock(&options.exec_root)?;
+        drop(turn);
+        // While this process has one thread.
+        let spawner =
+            Spawner::start().map_err(|e| format!("cannot make the process that makes monitors: {}", chain(&e)))?;
+        raise_files();
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .enable_all()
+            .build()
+            .map_err(|e| format!("cannot start: {e}"))?;
+        let served = serve(&options, &places, (&tcp, early), reload, store, (Arc::new(spawner), &has_begun));
+        let done = runtime.block_on(served);
+        runtime.shutdown_timeout(Duration::from_secs(1));
+        done
+    };
+    match (start(), predecessor) {
+        (Ok(End::Told | End::MadeWay), _) => Ok(()),
+        (Ok(End::NoSpawner), _) => Err(again()),
+        (Err(error), Some(predecessor)) if !has_begun.get() => Err(back(&error, predecessor)),
+        (Err(error), _) => Err(error),
     }
+}
+
+/// Starts what this daemon has taken the place of once more in this same process. Returns when it cannot.
+fn back(error: &str, predecessor: Predecessor) -> String {
+    tracing::error!("{error}: starting the daemon that was there before");
+    format!("{error}; {}", predecessor.start_again())
 }
 
 /// As many files as the daemon may have: each connection and each container is some. Containers get what there was before,
@@ -131,7 +160,7 @@ async fn serve(
     (tcp, mut early): (&TcpPolicy, Early),
     reload: Reload,
     store: Store,
-    spawner: Arc<Spawner>,
+    (spawner, has_begun): (Arc<Spawner>, &Cell<bool>),
 ) -> Result<End, String> {
     // By then it has what it reads; until then the signal must not end it.
     let hup = signal(SignalKind::hangup()).map_err(|e| e.to_string())?;
@@ -183,27 +212,33 @@ async fn serve(
     engine.store().budget().limit(options.storage_max, budget::DataRoot::new(engine.clone(), builder.clone()));
     let export = Export::of_environment();
     let api = Api::new(engine.clone(), builder).traced(export.as_ref().map(|export| export.tracer.clone()));
-    let mut listeners = Vec::new();
+    let (mut listeners, mut files) = (Vec::new(), Vec::new());
     let is_open = options.insecure_tcp && options.tls.as_ref().is_none_or(|files| files.ca.is_none());
     let for_all = is_open.then(|| api.clone().open_to_all(names(places, &options.tcp_names)));
     for place in places {
-        listeners.extend(listen(place, &options.group, tcp, &mut early)?.into_iter().map(|listener| {
-            let by_tcp = for_all.as_ref().filter(|_| matches!(listener, Listener::Tcp(..)));
-            (listener, by_tcp.unwrap_or(&api).clone())
-        }));
+        for (listener, file) in listen(place, &options.group, tcp, &mut early)? {
+            files.extend(file);
+            let api = match &listener {
+                Listener::Unix(_) => api.clone(),
+                Listener::Tcp(..) => for_all.as_ref().unwrap_or(&api).clone(),
+                Listener::Metrics(_) => api.clone().metrics_only(),
+            };
+            listeners.push((listener, api));
+        }
     }
     if options.insecure_tcp && listeners.iter().any(|(listener, _)| matches!(listener, Listener::Tcp(..))) {
         tracing::warn!("the API is open by TCP (--insecure-tcp): whoever reaches it is root on this host");
     }
-    let for_metrics = options.metrics_addr.as_deref().map(for_metrics).transpose()?;
     let _pidfile = PidFile::write(&options.pidfile)?;
     engine.start_wanted();
-    let addresses: Vec<String> = listeners.iter().map(|(listener, _)| listener.address()).collect();
+    let (metrics, others): (Vec<_>, Vec<_>) =
+        listeners.iter().map(|(listener, _)| listener).partition(|listener| matches!(listener, Listener::Metrics(_)));
+    let addresses: Vec<String> = others.iter().map(|listener| listener.address()).collect();
     tracing::info!("API listen on {}", addresses.join(", "));
-    if let Some(listener) = for_metrics {
+    for listener in metrics {
         tracing::info!("metrics on {}", listener.address());
-        listeners.push((listener, api.metrics_only()));
     }
+    has_begun.set(true);
     ready();
     let collecting = engine.clone();
     // What a daemon that was killed left half-way; nobody waits for it.
@@ -213,6 +248,9 @@ async fn serve(
         Err(error) => tracing::warn!("cannot free what nothing needs: {error}"),
     });
     let end = accept(listeners, gone, hup, || reload.now(&engine, &registry)).await?;
+    if matches!(end, End::MadeWay) {
+        files.into_iter().for_each(SocketFile::leave);
+    }
     engine.leave().await.map_err(|e| e.to_string())?;
     if let Some(export) = export {
         export.end().await;
@@ -367,65 +405,6 @@ fn ulimit(text: &str) -> Result<Ulimit, String> {
     Ok(Ulimit { name: name.into(), soft: number(soft)?, hard: number(hard)? })
 }
 
-fn network_options(options: &Options, instance: &str) -> Result<NetworkOptions, String> {
-    let (mut pools, mut pools6) = (Vec::new(), Vec::new());
-    for (base, size) in &options.pools {
-        let invalid = || format!("invalid default address pool '{base}'");
-        if base.contains(':') {
-            let net: Ipv6Net = base.parse().map_err(|_| invalid())?;
-            pools6.push((net, *size));
-        } else {
-            pools.push((base.parse().map_err(|_| invalid())?, *size));
-        }
-    }
-    if pools6.is_empty() {
-        pools6.extend(unique_local(instance).map(|net| (net, UNIQUE_LOCAL_SIZE)));
-    }
-    let net = |name: &str, text: &Option<String>| {
-        let parse = |text: &String| text.parse::<Ipv6Net>().map_err(|e| format!("invalid {name}: {e}"));
-        text.as_ref().map(parse).transpose()
-    };
-    Ok(NetworkOptions {
-        bip: options.bip.clone(),
-        default_pools: pools,
-        default_pools6: pools6,
-        ipv6: options.ipv6,
-        fixed_cidr_v6: net("fixed-cidr-v6", &options.fixed_cidr_v6)?,
-        bip6: net("bip6", &options.bip6)?,
-        default_bridge_options: options.bridge_options.clone(),
-        mtu: options.mtu.unwrap_or_else(way_out_mtu),
-        publish_policy: if options.publish_policy == "host" { PublishPolicy::Host } else { PublishPolicy::Docker },
-        instance: instance.into(),
-        ip_forward: options.ip_forward,
-        bridge: options.bridge.clone(),
-        relay: options.userland_proxy.then(|| options.exec_root.clone()),
-    })
-}
-
-/// Prefix of the networks in [`unique_local`].
-const UNIQUE_LOCAL_SIZE: u8 = 64;
-
-/// Where networks with IPv6 get their subnets when nobody says: a /48 that is this host's and this daemon's own
-/// (RFC 4193, 3.2), and always the same.
-fn unique_local(instance: &str) -> Option<Ipv6Net> {
-    let host = std::fs::read_to_string("/etc/machine-id").unwrap_or_default();
-    let hex = Digest::sha256(format!("{} {instance}", host.trim()).as_bytes()).hex().to_owned();
-    let word = |at: usize| u16::from_str_radix(&hex[at..at + 4], 16).unwrap_or_default();
-    let address = Ipv6Addr::new(0xfd00 | word(0) & 0xff, word(4), word(8), 0, 0, 0, 0, 0);
-    Ipv6Net::new(address, 48)
-}
-
-/// The MTU of the device that the default route leads to: a larger one in the containers would have packets dropped on
-/// hosts in clouds, where it is below Ethernet's.
-fn way_out_mtu() -> u32 {
-    const ETHERNET: u32 = 1500;
-    let routes = std::fs::read_to_string("/proc/net/route").unwrap_or_default();
-    let mut lines = routes.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
-    let device = lines.find(|fields| fields.get(1) == Some(&"00000000")).and_then(|fields| fields.first().copied());
-    let mtu = device.and_then(|name| std::fs::read_to_string(format!("/sys/class/net/{name}/mtu")).ok());
-    mtu.and_then(|text| text.trim().parse().ok()).map_or(ETHERNET, |mtu: u32| mtu.min(ETHERNET))
-}
-
 /// Keeps the daemons of this host apart while one of them looks for free names and addresses. Where the lock cannot be
 /// made they may collide, which the kernel then refuses.
 fn host_lock() -> Option<std::fs::File> {
@@ -462,32 +441,5 @@ fn ready() {
         && let Ok(socket) = std::os::unix::net::UnixDatagram::unbound()
     {
         let _ = socket.send_to(b"READY=1\n", path);
-    }
-}
-
-/// The daemon's number in a file, for scripts; gone when the daemon ends by itself.
-struct PidFile<'a>(&'a Path);
-
-impl<'a> PidFile<'a> {
-    fn write(path: &'a Path) -> Result<Self, String> {
-        let fail = |e: std::io::Error| format!("cannot write {}: {e}", path.display());
-        if let Some(parent) = path.parent() {
-            std::fs::create_dir_all(parent).map_err(fail)?;
-        }
-        let mut temporary = path.as_os_str().to_owned();
-        temporary.push(".new");
-        std::fs::write(&temporary, format!("{}\n", std::process::id())).map_err(fail)?;
-        std::fs::rename(&temporary, path).map_err(fail)?;
-        Ok(Self(path))
-    }
-}
-
-impl Drop for PidFile<'_> {
-    fn drop(&mut self) {
-        // It may be that of the next one by now.
-        let own = std::process::id().to_string();
-        if std::fs::read_to_string(self.0).is_ok_and(|text| text.trim() == own) {
-            let _ = std::fs::remove_file(self.0);
-        }
     }
 }

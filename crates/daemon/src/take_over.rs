@@ -1,11 +1,17 @@
 //! A live upgrade: a daemon that takes the place of the one that has its data root.
 //!
-//! Its unix sockets take the names of the other's before that one is told to make way, so a client that comes meanwhile
-//! waits for the new one and is not refused. Containers, their logs, probes and names are of other processes anyway.
+//! It has the sockets that the other one listens on before that one is told to make way (see [`crate::early`]), so a
+//! client that comes meanwhile waits for the new one and is not refused. Containers, their logs, probes and names are of
+//! other processes anyway. What can fail is tried first; should the new one fail all the same, the program that ran before
+//! is started again in its place.
 
-use std::fs::File;
+use std::ffi::{OsStr, OsString};
+use std::fs::{File, OpenOptions};
 use std::io::Read as _;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -14,12 +20,47 @@ use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
+use crate::inherit::Inherited;
+
 /// Tells a daemon to leave everything as it is for the next one.
 pub(crate) const MAKE_WAY: Signal = Signal::USR2;
 /// How long it may take for that. Then it is killed, which it outlives as well.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How long the kernel may take to end one that was killed.
 const END: Duration = Duration::from_secs(10);
+
+/// Holds the turn of a data root: who begins to use it, whether it takes another's place or not, is alone until it does.
+///
+/// # Errors
+/// The message for the user: also when another has it, who is about to be the daemon.
+pub(crate) fn turn(root: &Path) -> Result<File, String> {
+    let path = root.join("turn.lock");
+    let failing = |error: std::io::Error| format!("cannot lock {}: {error}", path.display());
+    let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path).map_err(failing)?;
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(file),
+        Err(Errno::WOULDBLOCK) => Err(format!("another daemon is just starting with the data root {}", root.display())),
+        Err(errno) => Err(failing(errno.into())),
+    }
+}
+
+/// The program of a daemon that has ended, and what it was told.
+#[derive(Debug)]
+pub(crate) struct Predecessor {
+    program: File,
+    words: Vec<OsString>,
+}
+
+impl Predecessor {
+    /// Becomes it. Returns when that cannot be.
+    pub(crate) fn start_again(self) -> String {
+        let mut words = self.words.into_iter().filter(|word| word != "--take-over");
+        let name = words.next().unwrap_or_else(|| "wharf".into());
+        let path = format!("/proc/self/fd/{}", self.program.as_raw_fd());
+        let error = std::process::Command::new(path).arg0(name).args(words).exec();
+        format!("the one that was there before cannot be started again: {}", wharf_report::os(&error))
+    }
+}
 
 /// The daemon that has a data root.
 #[derive(Debug)]
@@ -58,11 +99,43 @@ impl Running {
         Ok((is_daemon && same).then_some(Self { pid, process }))
     }
 
+    /// What it listens on.
+    ///
+    /// # Errors
+    /// The message for the user.
+    pub(crate) fn sockets(&self) -> Result<Inherited, String> {
+        Inherited::of(self.pid, &self.process).map_err(|e| {
+            let pid = self.pid.as_raw_pid();
+            format!("cannot have the sockets of process {pid}: {}. Stop it and start this one", wharf_report::os(&e))
+        })
+    }
+
+    /// Its containers have to be found where it has left them.
+    ///
+    /// # Errors
+    /// The message for the user, when it has another exec root.
+    pub(crate) fn has_exec_root(&self, root: &Path) -> Result<(), String> {
+        if crate::exec_root::is_of(root, self.pid) {
+            return Ok(());
+        }
+        Err(format!(
+            "the daemon that is process {} has another exec root than {}: give its --exec-root to take its place",
+            self.pid.as_raw_pid(),
+            root.display()
+        ))
+    }
+
     /// Has it make way, and waits for that.
     ///
     /// # Errors
     /// The message for the user, when it does not even end by being killed.
-    pub(crate) fn make_way(self) -> Result<(), String> {
+    pub(crate) fn make_way(self) -> Result<Option<Predecessor>, String> {
+        // A file that was replaced meanwhile is found there, too.
+        let of = |name: &str| format!("/proc/{}/{name}", self.pid.as_raw_pid());
+        let predecessor = File::open(of("exe")).ok().zip(std::fs::read(of("cmdline")).ok()).map(|(program, words)| {
+            let words = words.strip_suffix(b"\0").unwrap_or(&words).split(|byte| *byte == 0);
+            Predecessor { program, words: words.map(|word| OsStr::from_bytes(word).to_owned()).collect() }
+        });
         let pid = self.pid.as_raw_pid();
         tracing::info!("taking the place of the daemon that is process {pid}");
         for (signal, patience) in [(MAKE_WAY, PATIENCE), (Signal::KILL, END)] {
@@ -73,7 +146,7 @@ impl Running {
                 }
             }
             if ended(&self.process, patience) {
-                return Ok(());
+                return Ok(predecessor);
             }
             tracing::warn!("the daemon that is process {pid} does not make way");
         }
@@ -116,6 +189,15 @@ mod tests {
     }
 
     #[test]
+    fn a_root_has_one_that_starts() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = turn(dir.path()).unwrap();
+        assert!(turn(dir.path()).unwrap_err().contains("another daemon is just starting"));
+        drop(first);
+        turn(dir.path()).unwrap();
+    }
+
+    #[test]
     fn who_is_no_daemon_is_left_alone() {
         let dir = tempfile::tempdir().unwrap();
         assert!(Running::of(dir.path()).unwrap().is_none());
@@ -142,7 +224,8 @@ mod tests {
                 None => std::thread::yield_now(),
             }
         };
-        running.make_way().unwrap();
+        let predecessor = running.make_way().unwrap().unwrap();
+        assert_eq!(predecessor.words, ["sh", "-c", "sleep 100; :", "daemon"]);
         assert!(!other.wait().unwrap().success());
     }
 }

@@ -138,7 +138,7 @@ impl Engine {
         accounts.reserve = own(&root.join("wharf.reserve"));
         // Each of a handful of files.
         accounts.engine = own(&root) + own(&root.join("layers"));
-        accounts.engine += ["places", "empty", "engine-id", "format", "lock", "oci-layout"]
+        accounts.engine += ["places", "empty", "engine-id", "format", "lock", "oci-layout", "turn.lock"]
             .iter()
             .map(|name| disk_usage(root.join(name)))
             .sum::<u64>();

@@ -30,6 +30,7 @@ const KNOWN: &[&str] = &[
     "lock",
     "oci-layout",
     "places",
+    "turn.lock",
     "volumes",
     "wharf.redb",
     "wharf.reserve",

@@ -123,6 +123,9 @@ pub struct State {
     /// What was sent last, in its last run, and may have ended it.
     #[serde(default)]
     pub last_signal: Option<SentSignal>,
+    /// It is being stopped: when SIGKILL follows, in milliseconds since 1970, whichever daemon is there then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kill_at: Option<i64>,
     /// Lines of its log that a full disk or a slow receiver has cost.
     #[serde(default)]
     pub lines_lost: u64,
@@ -144,6 +147,7 @@ impl Default for State {
             finished_at: NEVER.into(),
             health: None,
             last_signal: None,
+            kill_at: None,
             lines_lost: 0,
             paused_for_commit: false,
         }

@@ -124,6 +124,7 @@ impl Engine {
                     record.state.oom_killed = false;
                     record.state.oom_group = None;
                     record.state.last_signal = None;
+                    record.state.kill_at = None;
                     record.state.health =
                         health(record).map(|_| HealthRecord { status: "starting".into(), ..Default::default() });
                     record.stopped_by_user = false;

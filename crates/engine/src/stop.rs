@@ -46,27 +46,33 @@ impl Engine {
         let record = slot.record();
         let own = record.config.stop_signal.as_deref().map(signal::parse).transpose()?;
         let signal = signal.or(own).unwrap_or(SIGTERM);
-        let record = self.note_wish(slot, signal).await;
         let timeout = timeout.or(record.config.stop_timeout).unwrap_or(STOP_TIMEOUT);
+        let patience = u64::try_from(timeout).ok().map(Duration::from_secs);
+        let record = self.note_wish(slot, signal, patience).await;
         if record.state.status == Status::Paused {
             // A frozen process takes no signal.
             self.go_on(slot).await?;
         }
-        let mut life = slot.life();
         self.tell_with(&record, "kill", &[("signal", &signal.to_string())]);
         self.send_signal(slot, signal, true).await?;
+        self.end_within(slot, patience, signal).await
+    }
+
+    /// Waits for the end that a signal brings, and brings it when it does not come in time.
+    async fn end_within(&self, slot: &Arc<Slot>, patience: Option<Duration>, signal: i32) -> Result<()> {
+        let mut life = slot.life();
         let ended = async {
             // The engine's own end is no reason to kill anybody.
             let _ = life.wait_for(|life| !life.active).await;
         };
-        if timeout < 0 {
+        let Some(patience) = patience else {
             ended.await;
             return Ok(());
-        }
-        let patience = Duration::from_secs(timeout.unsigned_abs());
+        };
         if tokio::time::timeout(patience, ended).await.is_ok() {
             return Ok(());
         }
+        let record = slot.record();
         if signal != SIGKILL {
             self.tell_with(&record, "kill", &[("signal", &SIGKILL.to_string())]);
         }
@@ -75,12 +81,36 @@ impl Engine {
         self.await_end(slot).await
     }
 
+    /// What a daemon before this one had begun to stop is ended when its time is over.
+    pub(crate) fn go_on_stopping(&self, slot: &Arc<Slot>) {
+        let state = slot.record().state.clone();
+        let Some(kill_at) = state.kill_at.filter(|_| state.status.is_active()) else { return };
+        let left = kill_at.saturating_sub(jiff::Timestamp::now().as_millisecond());
+        let signal = state.last_signal.map_or(SIGTERM, |sent| sent.signal);
+        let (engine, slot) = (self.clone(), Arc::clone(slot));
+        tokio::spawn(async move {
+            let _turn = engine.turn_to_end(&slot).await;
+            if slot.record().state.kill_at != Some(kill_at) {
+                return;
+            }
+            let patience = Duration::from_millis(u64::try_from(left).unwrap_or(0));
+            match engine.end_within(&slot, Some(patience), signal).await {
+                Ok(()) => engine.tell(&slot.record(), "stop"),
+                Err(error) => tracing::warn!("{error}"),
+            }
+        });
+    }
+
     /// Writes down that the user wants it to be ended, and not started again by a daemon that comes later. A disk that
     /// fails does not keep what runs from being ended.
-    async fn note_wish(&self, slot: &Slot, signal: i32) -> Arc<Container> {
+    async fn note_wish(&self, slot: &Slot, signal: i32, kills_in: Option<Duration>) -> Arc<Container> {
         let sent = sent(signal);
+        let kill_at = kills_in
+            .and_then(|patience| jiff::Timestamp::now().checked_add(patience).ok())
+            .map(jiff::Timestamp::as_millisecond);
         let record = slot.change(|record| {
             record.stopped_by_user = true;
+            record.state.kill_at = kill_at.or(record.state.kill_at);
             record.state.last_signal = Some(sent);
         });
         if let Err(error) = self.save(&record).await {
@@ -128,7 +158,7 @@ impl Engine {
         // A signal that is meant to end it is the user's wish that it stays ended, also after a start of the daemon.
         let ends = signal == SIGKILL || signal == stop;
         if ends {
-            self.note_wish(slot, signal).await;
+            self.note_wish(slot, signal, None).await;
         } else {
             // It is written with the end that it may bring.
             let sent = sent(signal);

@@ -71,6 +71,7 @@ impl Engine {
             })),
         }
         self.watch_on(slot, stream);
+        self.go_on_stopping(slot);
         true
     }
 
@@ -147,13 +148,18 @@ impl Engine {
             }
             Event::Started { pid, started_at, restart_count } => {
                 let record = slot.change(|record| {
+                    // A daemon that comes later hears of a start that it has in its rows.
+                    let is_another = record.state.started_at != started_at;
                     record.state.status = Status::Running;
                     record.state.pid = pid;
                     record.state.started_at.clone_from(&started_at);
                     record.state.finished_at = NEVER.into();
                     record.state.oom_killed = false;
                     record.state.oom_group = None;
-                    record.state.last_signal = None;
+                    if is_another {
+                        record.state.last_signal = None;
+                        record.state.kill_at = None;
+                    }
                     record.restart_count = restart_count.into();
                 });
                 self.keep(&record).await;

@@ -157,6 +157,19 @@ impl Daemon {
         assert!(old.wait().unwrap().success(), "{}", self.log());
     }
 
+    /// Another process is the daemon from now on. The one before.
+    pub(crate) fn replace(&mut self, new: Child) -> Child {
+        self.child.replace(new).unwrap()
+    }
+
+    /// Whether it has ended by itself; it is waited for later.
+    pub(crate) fn has_ended(&self) -> bool {
+        use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
+        let pid = Pid::from_child(self.child.as_ref().unwrap());
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+        waitid(WaitId::Pid(pid), options).unwrap().is_some()
+    }
+
     pub(crate) fn pid(&self) -> u32 {
         self.child.as_ref().unwrap().id()
     }

@@ -96,3 +96,137 @@ fn without_being_told_to_it_takes_no_place() {
     let said = Said::from(d.command().args(["--take-over", "-H", &host]).output().unwrap());
     assert!(said.code == 1 && said.err.contains("cannot make"), "{}", said.err);
 }
+
+#[test]
+fn what_can_not_be_is_found_before_the_other_one_hears_of_it() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let Some(d) = Daemon::start() else { return };
+    let pid = d.docker("info -f {{.ID}}").ok();
+    let file = d.path().join("file");
+    std::fs::write(&file, "").unwrap();
+    let taken = taken.local_addr().unwrap().to_string();
+    let below = file.join("x").display().to_string();
+    let other = d.path().join("other-root").display().to_string();
+    for (options, why) in [
+        (vec!["--insecure-tcp", "-H", &format!("tcp://{taken}")], "cannot listen on tcp://"),
+        (vec!["--metrics-addr", &taken], "cannot listen on tcp://"),
+        (vec!["-H", "fd://"], "no socket was passed on"),
+        (vec!["-H", &format!("unix://{}", file.display())], "is there and no socket"),
+        (vec!["--pidfile", &below], "cannot write"),
+        (vec!["--pidfile", &format!("{below}/pid")], "cannot write"),
+        (vec!["--exec-root", &other], "has another exec root"),
+        (vec!["--default-ulimit", "nofile=x"], "invalid"),
+    ] {
+        // The last `--exec-root` counts.
+        let said = Said::from(d.command().arg("--take-over").args(&options).output().unwrap());
+        assert!(said.code != 0 && said.err.contains(why), "{options:?}: {} {}", said.code, said.err);
+        assert_eq!(d.docker("info -f {{.ID}}").ok(), pid, "{options:?}");
+    }
+    assert!(!d.log().contains("stopping; containers run on"), "{}", d.log());
+}
+
+#[test]
+fn where_the_new_one_fails_the_one_before_is_there_again() {
+    let Some(mut d) = Daemon::start() else { return };
+    d.docker("run -d --name runs busybox sleep 1000").ok();
+    let started = d.docker("inspect -f {{.State.Pid}}{{.State.StartedAt}} runs").ok();
+    let log = std::fs::File::options().append(true).open(d.path().join("log")).unwrap();
+    // No address of a bridge, which is seen when networks are taken up.
+    let new = d.command().args(["--take-over", "--ipv6", "--bip6", "fd00:5::/64"]).stderr(log).spawn().unwrap();
+    let mut old = d.replace(new);
+    assert!(old.wait().unwrap().success(), "{}", d.log());
+    d.eventually("the one before answers", || d.docker("ps -q").code == 0);
+    assert!(d.log().contains("starting the daemon that was there before"), "{}", d.log());
+    assert_eq!(d.docker("inspect -f {{.State.Pid}}{{.State.StartedAt}} runs").ok(), started);
+    d.take_over(std::path::Path::new(WHARF));
+    assert_eq!(d.docker("inspect -f {{.State.Pid}}{{.State.StartedAt}} runs").ok(), started);
+}
+
+#[test]
+fn of_many_that_come_at_once_one_is_the_daemon() {
+    let Some(mut d) = Daemon::start() else { return };
+    d.docker("run -d --name runs busybox sleep 1000").ok();
+    for _ in 0..4 {
+        let spawn = |_| {
+            let log = std::fs::File::options().append(true).open(d.path().join("log")).unwrap();
+            d.command().arg("--take-over").stdout(std::process::Stdio::null()).stderr(log).spawn().unwrap()
+        };
+        let mut all: Vec<_> = (0..5).map(spawn).collect();
+        let mut ended = 0;
+        // Those that came in each other's turn were refused, and each other one was taken the place of.
+        d.eventually("one is left", || {
+            all.retain_mut(|one| {
+                let has_ended = one.try_wait().unwrap().is_some();
+                ended += usize::from(has_ended);
+                !has_ended
+            });
+            all.len() <= 1 && d.docker("ps -q").code == 0
+        });
+        assert_eq!((all.len(), ended), (1, 4), "{}", d.log());
+        let mut old = d.replace(all.remove(0));
+        assert!(old.wait().unwrap().success(), "{}", d.log());
+        assert_eq!(d.docker("inspect -f {{.State.Running}} runs").ok(), "true");
+        assert!(d.socket().exists());
+    }
+}
+
+#[test]
+fn a_new_one_that_is_killed_leaves_the_names_to_whom_they_are() {
+    let port = free_port();
+    let tcp = format!("tcp://127.0.0.1:{port}");
+    let Some(mut d) = Daemon::start_given(&["--insecure-tcp", "-H", &tcp]) else { return };
+    let by_tcp =
+        || std::process::Command::new("docker").args(["-H", &tcp, "ps", "-q"]).output().map(Said::from).unwrap();
+    by_tcp().ok();
+    for delay in (0..60).step_by(4) {
+        let log = std::fs::File::options().append(true).open(d.path().join("log")).unwrap();
+        let mut new = d.command().arg("--take-over").stderr(log).spawn().unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(delay));
+        new.kill().unwrap();
+        new.wait().unwrap();
+        // The one before may have gone by then, or be about to; then it is a start like any other.
+        d.eventually("the one before has made its mind up", || {
+            d.has_ended() || (d.docker("ps -q").code == 0 && by_tcp().code == 0)
+        });
+        if d.has_ended() {
+            d.launch();
+            d.docker("ps -q").ok();
+            by_tcp().ok();
+        }
+    }
+    // And one that is let be has both.
+    d.take_over(std::path::Path::new(WHARF));
+    d.docker("ps -q").ok();
+    by_tcp().ok();
+    d.stop();
+    assert!(!d.socket().exists(), "its name is gone with it");
+}
+
+#[test]
+fn a_stop_is_brought_to_its_end_by_the_next_one() {
+    let Some(mut d) = Daemon::start() else { return };
+    let stubborn = |d: &Daemon| {
+        let run =
+            ["run", "-d", "--name", "stubborn", "busybox", "sh", "-c", "trap '' TERM; while :; do sleep 0.1; done"];
+        Said::from(d.client().args(run).output().unwrap()).ok();
+    };
+    for is_killed in [false, true] {
+        stubborn(&d);
+        let mut stopping =
+            d.client().args(["stop", "-t", "2", "stubborn"]).stderr(std::process::Stdio::null()).spawn().unwrap();
+        d.eventually("it is being stopped", || {
+            d.docker("events --since 0 --until 0s --filter event=kill").out.lines().count() > 0
+        });
+        std::thread::sleep(std::time::Duration::from_millis(100));
+        if is_killed {
+            d.kill();
+            d.launch();
+        } else {
+            d.take_over(std::path::Path::new(WHARF));
+        }
+        assert!(!stopping.wait().unwrap().success());
+        d.eventually("it has ended", || d.docker("inspect -f {{.State.Status}} stubborn").ok() == "exited");
+        assert_eq!(d.docker("inspect -f {{.State.ExitCode}} stubborn").ok(), "137");
+        d.docker("rm stubborn").ok();
+    }
+}

@@ -1,7 +1,7 @@
 //! Writes 20,000 files of 4 KiB, and one of 1 GiB, as an image: beside `mkfs.erofs` on the same tree, and beside
 //! `tar x` of the same files. Prints times, and how many times longer the others take; then what names take of memory.
 //!
-//!     cargo run --release --package wharf-erofs --example measure [DIRECTORY]
+//!     cargo run --release --package wharf-erofs --example measure_erofs [DIRECTORY]
 //!
 //! The directory must have room for 5 GiB. All that is read is in the page cache.
 
