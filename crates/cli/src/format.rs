@@ -29,6 +29,18 @@ pub(crate) struct Format {
     template: Template,
 }
 
+/// Which fields of a row are shown: the others need not be found out.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Wanted<'a>(Option<&'a Template>);
+
+impl Wanted<'_> {
+    pub(crate) const ALL: Self = Self(None);
+
+    fn has(self, field: &str) -> bool {
+        self.0.is_none_or(|template| template.mentions(field))
+    }
+}
+
 /// The titles of the columns, by field.
 pub(crate) type Headers = [(&'static str, &'static str)];
 
@@ -52,21 +64,35 @@ impl Format {
         self.template.mentions(field) || self.template.writes_all()
     }
 
-    /// The rows as text; `empty` stands for a row when there is none, so that a wrong field is found all the same.
-    pub(crate) fn render(&self, headers: &Headers, rows: &[Value], empty: &Value) -> Outcome<String> {
-        let mut body = String::new();
-        let fail = |error| format!("template parsing error: {error}");
-        for row in rows {
-            self.template.execute_into(row, &mut body).map_err(fail)?;
-            body.push('\n');
-        }
-        if rows.is_empty() {
-            self.template.execute(empty).map_err(fail)?;
+    /// The fields that the template may show.
+    pub(crate) fn wanted(&self) -> Wanted<'_> {
+        Wanted((!self.template.takes_whole()).then_some(&self.template))
+    }
+
+    /// Appends a row to the lines of a text.
+    pub(crate) fn line(&self, row: &Value, body: &mut String) -> Outcome<()> {
+        self.template.execute_into(row, body).map_err(|error| format!("template parsing error: {error}"))?;
+        body.push('\n');
+        Ok(())
+    }
+
+    /// Lines with their titles, if this is a table; `empty` stands for a row when there is none, so that a wrong field is
+    /// found all the same.
+    pub(crate) fn finish(&self, headers: &Headers, body: String, empty: &Value) -> Outcome<String> {
+        if body.is_empty() {
+            self.template.execute(empty).map_err(|error| format!("template parsing error: {error}"))?;
         }
         if !self.table {
             return Ok(body);
         }
         Ok(table::align(&format!("{}\n{body}", self.header(headers)?)))
+    }
+
+    /// The rows as text; `empty` stands for a row when there is none, so that a wrong field is found all the same.
+    pub(crate) fn render(&self, headers: &Headers, rows: &[Value], empty: &Value) -> Outcome<String> {
+        let mut body = String::new();
+        rows.iter().try_for_each(|row| self.line(row, &mut body))?;
+        self.finish(headers, body, empty)
     }
 
     /// The line of titles.
@@ -105,6 +131,19 @@ impl Row {
         self
     }
 
+    /// A field that is empty where it is not wanted.
+    pub(crate) fn field_if<T: Into<Value>>(self, wanted: Wanted<'_>, name: &str, value: impl FnOnce() -> T) -> Self {
+        match wanted.has(name) {
+            true => self.field(name, value()),
+            false => self.field(name, Value::text("")),
+        }
+    }
+
+    /// [`Self::labels`], where they are wanted.
+    pub(crate) fn labels_if(self, wanted: Wanted<'_>, labels: &Json) -> Self {
+        if wanted.has("Label") { self.labels(labels) } else { self.field("Label", Value::text("")) }
+    }
+
     /// `.Label "key"`.
     pub(crate) fn labels(self, labels: &Json) -> Self {
         let labels = Type::map(Type::String).view(labels);
@@ -120,13 +159,10 @@ impl Row {
     }
 
     pub(crate) fn build(self) -> Value {
-        let mut sorted: Vec<_> = self.fields.iter().filter(|(_, value)| !matches!(value, Value::Method(_))).collect();
-        sorted.sort_by(|a, b| a.0.cmp(&b.0));
-        let json = Json::Object(sorted.into_iter().map(|(name, value)| (name.clone(), value.to_json())).collect());
         Value::Struct(Arc::new(Struct {
             name: self.name.to_owned(),
             fields: self.fields,
-            json,
+            json: None,
             escape_html: true,
             ..Struct::default()
         }))

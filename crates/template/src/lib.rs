@@ -118,6 +118,15 @@ impl Template {
         node::writes_all(&self.root) || self.defined.values().any(node::writes_all)
     }
 
+    /// Whether a value is taken as a whole anywhere (`.`, `$`), and not a field of it.
+    pub fn takes_whole(&self) -> bool {
+        let mut found = false;
+        let mut look = |names: &[String]| found |= names.is_empty();
+        node::fields(&self.root, &mut look);
+        self.defined.values().for_each(|nodes| node::fields(nodes, &mut look));
+        found
+    }
+
     /// Whether the template mentions the field anywhere (`.Name`). Decides what has to be fetched.
     pub fn mentions(&self, field: &str) -> bool {
         let mut found = false;

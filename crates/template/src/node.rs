@@ -114,7 +114,7 @@ impl fmt::Display for Argument {
     }
 }
 
-/// Shows every chain of field names in the nodes to `look`.
+/// Shows every chain of field names in the nodes to `look`, and an empty one wherever a value is taken as a whole.
 pub(crate) fn fields(nodes: &Nodes, look: &mut impl FnMut(&[String])) {
     for node in nodes {
         match node {
@@ -157,6 +157,7 @@ fn pipe_fields(pipe: &Pipe, look: &mut impl FnMut(&[String])) {
 
 fn argument_fields(argument: &Argument, look: &mut impl FnMut(&[String])) {
     match &argument.kind {
+        ArgumentKind::Dot => look(&[]),
         ArgumentKind::Field(names) => look(names),
         ArgumentKind::Variable(names) => look(&names[1..]),
         ArgumentKind::Chain(inner, names) => {

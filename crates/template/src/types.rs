@@ -145,7 +145,7 @@ impl Type {
                     }
                     fields.push((field.name.to_owned(), value));
                 }
-                let (name, json) = (object.name.clone(), Json::Object(marshalled));
+                let (name, json) = (object.name.clone(), Some(Json::Object(marshalled)));
                 Value::Struct(Arc::new(Struct { name, fields, embedded, json, escape_html: false }))
             }
             (_, json) => Value::from(json),

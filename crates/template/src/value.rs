@@ -72,10 +72,21 @@ pub struct Struct {
     pub fields: Vec<(String, Value)>,
     /// The places of embedded structs among the fields: their fields can be asked for as if they were the struct's own.
     pub embedded: Vec<usize>,
-    /// What `json` writes.
-    pub json: Json,
+    /// What `json` writes; `None`: an object of the fields by name, as Go marshals a map.
+    pub json: Option<Json>,
     /// `json` escapes what HTML would take for markup: the type has a JSON form of its own, made by Go's `json.Marshal`.
     pub escape_html: bool,
+}
+
+impl Struct {
+    fn to_json(&self) -> Json {
+        if let Some(json) = &self.json {
+            return json.clone();
+        }
+        let mut sorted: Vec<_> = self.fields.iter().filter(|(_, value)| !matches!(value, Value::Method(_))).collect();
+        sorted.sort_by(|a, b| a.0.cmp(&b.0));
+        Json::Object(sorted.into_iter().map(|(name, value)| (name.clone(), value.to_json())).collect())
+    }
 }
 
 /// The code of a [`Method`].
@@ -171,7 +182,7 @@ impl Value {
             Self::List(list) => Json::Array(list.items.iter().map(Self::to_json).collect()),
             Self::Map(map) if map.nil => Json::Null,
             Self::Map(map) => Json::Object(map.sorted().into_iter().map(|(k, v)| (k.clone(), v.to_json())).collect()),
-            Self::Struct(object) => object.json.clone(),
+            Self::Struct(object) => object.to_json(),
         }
     }
 }

@@ -1,12 +1,16 @@
 //! Containers, as `inspect` and `ps` show them.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use jiff::Timestamp;
+use serde::ser::SerializeMap as _;
+use serde::{Serialize, Serializer};
 use serde_json::{Value, json};
 use wharf_engine::record::{Container, Status};
 use wharf_engine::spec::{EndpointSettings, PortBinding};
+use wharf_reference::Digest;
 
 use super::words;
 
@@ -183,67 +187,126 @@ fn network_settings(c: &Container, version: (u32, u32)) -> Value {
 }
 
 /// Endpoints by network. The container's short ID was among its aliases up to API 1.44.
-fn networks(c: &Container, version: (u32, u32)) -> BTreeMap<&String, Value> {
+fn networks(c: &Container, version: (u32, u32)) -> BTreeMap<&String, Endpoint<'_>> {
     let predefined = |name: &str| matches!(name, "bridge" | "host" | "none" | "default");
-    let one = |(name, endpoint): (&'_ String, &EndpointSettings)| {
-        let mut value = json!(endpoint);
-        if version < (1, 45) && !predefined(name) {
-            let mut aliases = endpoint.aliases.clone().unwrap_or_default();
-            for alias in [c.id.get(..12).unwrap_or(&c.id), c.config.hostname.as_str()] {
-                if !alias.is_empty() && !aliases.iter().any(|have| have == alias) {
-                    aliases.push(alias.to_owned());
-                }
-            }
-            value["Aliases"] = json!(aliases);
+    let one = |name: &String, endpoint| {
+        if version >= (1, 45) || predefined(name) {
+            return Endpoint::Whole(endpoint);
         }
-        value
+        let mut aliases = endpoint.aliases.clone().unwrap_or_default();
+        for alias in [c.id.get(..12).unwrap_or(&c.id), c.config.hostname.as_str()] {
+            if !alias.is_empty() && !aliases.iter().any(|have| have == alias) {
+                aliases.push(alias.to_owned());
+            }
+        }
+        let mut value = json!(endpoint);
+        value["Aliases"] = json!(aliases);
+        Endpoint::Older(value)
     };
-    c.networks.iter().map(|pair| (pair.0, one(pair))).collect()
+    c.networks.iter().map(|(name, endpoint)| (name, one(name, endpoint))).collect()
 }
 
-/// One line of `GET /containers/json`. `links` are its names in others' links, `image` is what the container's image is called now.
-pub(crate) fn summary(
-    c: &Container,
-    links: &[String],
-    image: &str,
+/// One line of `GET /containers/json`; a thousand of them are asked for often, so it is written as it is and no tree of JSON
+/// is made of it before.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub(crate) struct Summary<'a> {
+    id: &'a str,
+    names: Vec<Cow<'a, str>>,
+    image: &'a str,
+    #[serde(rename = "ImageID")]
+    image_id: &'a Digest,
+    command: String,
+    created: i64,
+    ports: Vec<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    size_rw: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    size_root_fs: Option<u64>,
+    #[serde(serialize_with = "or_empty")]
+    labels: Option<&'a BTreeMap<String, String>>,
+    state: &'a str,
+    status: String,
+    host_config: SummaryHost<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    health: Option<SummaryHealth<'a>>,
+    network_settings: SummaryNetworks<'a>,
+    mounts: Vec<Value>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct SummaryHost<'a> {
+    network_mode: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    annotations: Option<&'a BTreeMap<String, String>>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct SummaryHealth<'a> {
+    status: &'a str,
+    failing_streak: u64,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct SummaryNetworks<'a> {
+    networks: BTreeMap<&'a String, Endpoint<'a>>,
+}
+
+/// An endpoint as it is, or with what an old client wants.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+enum Endpoint<'a> {
+    Whole(&'a EndpointSettings),
+    Older(Value),
+}
+
+fn or_empty<S: Serializer>(labels: &Option<&BTreeMap<String, String>>, serializer: S) -> Result<S::Ok, S::Error> {
+    match labels {
+        Some(labels) => labels.serialize(serializer),
+        None => serializer.serialize_map(Some(0))?.end(),
+    }
+}
+
+/// `links` are its names in others' links, `image` is what the container's image is called now.
+pub(crate) fn summary<'a>(
+    c: &'a Container,
+    links: &'a [String],
+    image: &'a str,
     now: Timestamp,
     size: Option<(u64, u64)>,
     version: (u32, u32),
-) -> Value {
-    let created = c.created.parse::<Timestamp>().map_or(0, Timestamp::as_second);
-    let mut all = json!({
-        "Id": c.id,
-        "Names": std::iter::once(format!("/{}", c.name)).chain(links.iter().cloned()).collect::<Vec<_>>(),
-        "Image": image,
-        "ImageID": c.image,
-        "Command": command(c),
-        "Created": created,
-        "Ports": ports(c),
-        "Labels": c.config.labels.clone().unwrap_or_default(),
-        "State": c.state.status.as_str(),
-        "Status": words::status(c, now),
-        "HostConfig": { "NetworkMode": c.host.network_mode },
-        "NetworkSettings": { "Networks": networks(c, version) },
-        "Mounts": mounts(c),
-    });
-    if version >= (1, 52) {
-        let health = c.state.health.as_ref();
-        all["Health"] = json!({
-            "Status": health.map_or("none", |health| &*health.status),
-            "FailingStreak": health.map_or(0, |health| health.failing_streak),
-        });
+) -> Summary<'a> {
+    let own = std::iter::once(Cow::Owned(format!("/{}", c.name)));
+    let health = c.state.health.as_ref();
+    Summary {
+        id: &c.id,
+        names: own.chain(links.iter().map(|link| Cow::Borrowed(link.as_str()))).collect(),
+        image,
+        image_id: &c.image,
+        command: command(c),
+        created: c.created.parse::<Timestamp>().map_or(0, Timestamp::as_second),
+        ports: ports(c),
+        size_rw: size.map(|(written, _)| written),
+        size_root_fs: size.map(|(_, all)| all),
+        labels: c.config.labels.as_ref(),
+        state: c.state.status.as_str(),
+        status: words::status(c, now),
+        host_config: SummaryHost {
+            network_mode: &c.host.network_mode,
+            annotations: c.host.annotations.as_ref().filter(|_| version >= (1, 46)),
+        },
+        health: (version >= (1, 52)).then(|| SummaryHealth {
+            status: health.map_or("none", |health| &health.status),
+            failing_streak: health.map_or(0, |health| health.failing_streak),
+        }),
+        network_settings: SummaryNetworks { networks: networks(c, version) },
+        mounts: mounts(c),
     }
-    if version >= (1, 46)
-        && let Some(annotations) = &c.host.annotations
-    {
-        all["HostConfig"]["Annotations"] = json!(annotations);
-    }
-    if let Some((written, root)) = size {
-        all["SizeRw"] = written.into();
-        all["SizeRootFs"] = root.into();
-    }
-    all
 }
+
 
 /// The program and its arguments; those with a space in quotes.
 fn command(c: &Container) -> String {
@@ -335,7 +398,8 @@ mod tests {
     #[test]
     fn a_line_of_ps() {
         let now = "2026-01-02T03:00:05Z".parse().unwrap();
-        let line = summary(&sample(), &[], "debian", now, None, (1, 51));
+        let shown = |c: &Container| json!(summary(c, &[], "debian", now, None, (1, 51)));
+        let line = shown(&sample());
         assert_eq!(
             (line["Command"].as_str(), line["Status"].as_str()),
             (Some("sh -c 'echo a b'"), Some("Up 4 seconds"))
@@ -347,6 +411,6 @@ mod tests {
         assert_eq!(line["Ports"], ports);
         let mut stopped = sample();
         stopped.state.status = Status::Exited;
-        assert_eq!(summary(&stopped, &[], "debian", now, None, (1, 51))["Ports"], json!([]));
+        assert_eq!(shown(&stopped)["Ports"], json!([]));
     }
 }

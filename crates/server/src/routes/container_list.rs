@@ -53,20 +53,22 @@ pub(super) async fn list(call: Call) -> Result {
         .collect();
 
     let images = engine.images().clone();
-    let names: BTreeSet<(String, Digest)> = shown.iter().map(|c| (c.config.image.clone(), c.image.clone())).collect();
+    let names: BTreeSet<(&String, &Digest)> = shown.iter().map(|c| (&c.config.image, &c.image)).collect();
+    let names: Vec<(String, Digest)> = names.into_iter().map(|(name, id)| (name.clone(), id.clone())).collect();
     // For whichever platform.
-    let known: BTreeSet<(String, Digest)> =
+    let known: Vec<(String, Digest)> =
         blocking(move || Ok(names.into_iter().filter(|(name, id)| images.means(name, id)).collect())).await?;
+    let known: BTreeSet<(&String, &Digest)> = known.iter().map(|(name, id)| (name, id)).collect();
     let now = Timestamp::now();
     let mut answer = Vec::with_capacity(shown.len());
     for container in &shown {
         let size = if call.query.flag("size") { sizes(engine, container).await } else { None };
         // The name may mean another image by now, or none.
-        let image = match known.contains(&(container.config.image.clone(), container.image.clone())) {
-            true => container.config.image.clone(),
-            false => container.image.to_string(),
+        let image = match known.contains(&(&container.config.image, &container.image)) {
+            true => container.config.image.as_str(),
+            false => container.image.as_str(),
         };
-        answer.push(summary(container, of(&container.id), &image, now, size, call.version));
+        answer.push(summary(container, of(&container.id), image, now, size, call.version));
     }
     Ok(ok(&answer))
 }

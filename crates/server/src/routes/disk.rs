@@ -62,7 +62,8 @@ pub(super) async fn usage(call: Call) -> Result {
             let line = |container: &std::sync::Arc<wharf_engine::record::Container>| {
                 let written = usage.containers.get(&container.id).copied().unwrap_or(0);
                 let below: u64 = container.layers.iter().filter_map(|layer| sizes.get(layer)).sum();
-                summary(container, &[], &container.config.image, now, Some((written, written + below)), version)
+                let size = Some((written, written + below));
+                json!(summary(container, &[], &container.config.image, now, size, version))
             };
             answer["Containers"] = containers.iter().map(line).collect::<Vec<Value>>().into();
         }

@@ -1,5 +1,9 @@
 //! `docker ps`.
 
+use std::fmt;
+
+use serde::Deserializer as _;
+use serde::de::{SeqAccess, Visitor};
 use serde_json::Value as Json;
 use wharf_reference::Reference;
 use wharf_template::Value;
@@ -9,7 +13,7 @@ use crate::command::{Arity, Command};
 use crate::failure::Outcome;
 use crate::filters::Filters;
 use crate::flag::Flag;
-use crate::format::{Format, Headers, Row, TABLE_FORMAT};
+use crate::format::{Format, Headers, Row, TABLE_FORMAT, Wanted};
 use crate::json::{array, int, text, texts};
 use crate::parse::Matches;
 use crate::{ports, units};
@@ -63,7 +67,7 @@ async fn run(app: &App, matches: &Matches) -> Outcome<u8> {
         "raw" => RAW.to_owned(),
         other => other.to_owned(),
     };
-    let empty = row(&Json::Null, trunc);
+    let empty = row(&Json::Null, trunc, Wanted::ALL);
     if !quiet && chosen.is_some_and(|format| !matches!(format, "table" | "json")) {
         // Docker tries the template before it asks the engine, and says so in other words.
         let template =
@@ -75,7 +79,7 @@ async fn run(app: &App, matches: &Matches) -> Outcome<u8> {
     size = size || (source != "json" && format.mentions("Size"));
     let last = if matches.on("latest") { 1 } else { matches.int("last") };
     let client = app.client().await?;
-    let containers: Vec<Json> = client
+    let bytes = client
         .get("/containers/json")
         .query_if(matches.on("all"), "all")
         .query_if(size, "size")
@@ -83,41 +87,78 @@ async fn run(app: &App, matches: &Matches) -> Outcome<u8> {
         .query_some("filters", Filters::of(matches.all("filter")).parameter())
         .send()
         .await?
-        .json()
+        .bytes()
         .await?;
-    let rows: Vec<Value> = containers.iter().map(|container| row(container, trunc)).collect();
-    app.print(&format.render(HEADERS, &rows, &empty)?)?;
+    let (wanted, mut body) = (format.wanted(), String::new());
+    each(&bytes, |container: Json| format.line(&row(&container, trunc, wanted), &mut body))?;
+    app.print(&format.finish(HEADERS, body, &empty)?)?;
     Ok(0)
 }
 
-pub(crate) fn row(container: &Json, trunc: bool) -> Value {
+/// The columns of a container, those that are not wanted empty.
+pub(crate) fn row(container: &Json, trunc: bool, wanted: Wanted<'_>) -> Value {
     let id = text(&container["Id"]);
-    let command = text(&container["Command"]);
-    let command = if trunc { units::ellipsis(command, 20) } else { command.to_owned() };
     let created = int(&container["Created"]);
-    let labels = labels(&container["Labels"]);
     let mounts = array(&container["Mounts"]);
-    let local = mounts.iter().filter(|mount| text(&mount["Driver"]) == "local").count();
-    let networks = container["NetworkSettings"]["Networks"].as_object();
-    let networks: Vec<&str> = networks.into_iter().flatten().map(|(name, _)| name.as_str()).collect();
-    Row::new("*formatter.ContainerContext")
+    let command = || {
+        let command = text(&container["Command"]);
+        crate::json::quote(&if trunc { units::ellipsis(command, 20) } else { command.to_owned() })
+    };
+    let local = || mounts.iter().filter(|mount| text(&mount["Driver"]) == "local").count().to_string();
+    let networks = || {
+        let networks = container["NetworkSettings"]["Networks"].as_object();
+        networks.into_iter().flatten().map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(",")
+    };
+    let row = Row::new("*formatter.ContainerContext")
         .field("ID", if trunc { units::short_id(id) } else { id })
-        .field("Names", names(container, trunc))
-        .field("Image", image(container, trunc))
-        .field("Command", crate::json::quote(&command))
-        .field("CreatedAt", units::local_time(created))
-        .field("RunningFor", units::ago(created))
-        .field("Ports", ports::displayable(array(&container["Ports"])))
+        .field_if(wanted, "Names", || names(container, trunc))
+        .field_if(wanted, "Image", || image(container, trunc))
+        .field_if(wanted, "Command", command)
+        .field_if(wanted, "CreatedAt", || units::local_time(created))
+        .field_if(wanted, "RunningFor", || units::ago(created))
+        .field_if(wanted, "Ports", || ports::displayable(array(&container["Ports"])))
         .field("State", text(&container["State"]))
         .field("Status", text(&container["Status"]))
-        .field("Size", size(container))
-        .field("Labels", labels)
-        .labels(&container["Labels"])
-        .field("Mounts", mounts.iter().map(|mount| mount_name(mount, trunc)).collect::<Vec<_>>().join(","))
-        .field("LocalVolumes", local.to_string())
-        .field("Networks", networks.join(","))
-        .field("Platform", Value::from(&container["ImageManifestDescriptor"]["platform"]))
-        .build()
+        .field_if(wanted, "Size", || size(container))
+        .field_if(wanted, "Labels", || labels(&container["Labels"]))
+        .labels_if(wanted, &container["Labels"])
+        .field_if(wanted, "Mounts", || {
+            mounts.iter().map(|mount| mount_name(mount, trunc)).collect::<Vec<_>>().join(",")
+        })
+        .field_if(wanted, "LocalVolumes", local)
+        .field_if(wanted, "Networks", networks)
+        .field_if(wanted, "Platform", || Value::from(&container["ImageManifestDescriptor"]["platform"]));
+    row.build()
+}
+
+/// Shows the values of a JSON array one by one: of many there is one at a time.
+fn each(text: &[u8], show: impl FnMut(Json) -> Outcome<()>) -> Outcome<()> {
+    struct Values<F>(F, Outcome<()>);
+    impl<'de, F: FnMut(Json) -> Outcome<()>> Visitor<'de> for &mut Values<F> {
+        type Value = ();
+
+        fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+            formatter.write_str("a list")
+        }
+
+        fn visit_unit<E>(self) -> Result<(), E> {
+            Ok(())
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut all: A) -> Result<(), A::Error> {
+            while let Some(value) = all.next_element()? {
+                if self.1.is_ok() {
+                    self.1 = (self.0)(value);
+                }
+            }
+            Ok(())
+        }
+    }
+    let mut values = Values(show, Ok(()));
+    serde_json::Deserializer::from_slice(text)
+        .deserialize_any(&mut values)
+        .map_err(|error| format!("cannot read the engine's answer: {error}"))?;
+    values.1
 }
 
 /// `key=value,…`, in the order of the keys.

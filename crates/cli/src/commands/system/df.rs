@@ -9,7 +9,7 @@ use crate::command::{Arity, Command};
 use crate::commands::{container, image, volume};
 use crate::failure::Outcome;
 use crate::flag::Flag;
-use crate::format::{Format, Headers, Row, TABLE_FORMAT};
+use crate::format::{Format, Headers, Row, TABLE_FORMAT, Wanted};
 use crate::json::{array, int, text, texts};
 use crate::parse::Matches;
 use crate::units;
@@ -210,7 +210,7 @@ fn verbose(app: &App, usage: &Json, format: &str) -> Outcome<u8> {
         .map(|container| {
             let mut container = container.clone();
             container["SizeRootFs"] = Json::from(0);
-            container::ls::row(&container, trunc)
+            container::ls::row(&container, trunc, Wanted::ALL)
         })
         .collect();
     let volumes: Vec<Value> = array(&usage["Volumes"]).iter().map(volume::row).collect();
@@ -278,7 +278,7 @@ fn all(
     let usage = Value::Struct(Arc::new(Struct {
         name: "*formatter.diskUsageContext".to_owned(),
         fields: lists.into_iter().map(|(name, rows)| (name.to_owned(), list(rows))).collect(),
-        json: Json::Object(json),
+        json: Some(Json::Object(json)),
         escape_html: true,
         ..Struct::default()
     }));
