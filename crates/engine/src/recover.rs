@@ -1,6 +1,7 @@
 //! After a start of the daemon: what runs is taken up, what ended is written down, what shall run is started.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use wharf_monitor::client::Event;
 
 use crate::engine::{Engine, blocking, may_fail_again, now};
 use crate::error::{EngineError, Result};
-use crate::record::Status;
+use crate::record::{Container, Status};
 use crate::remove::RemoveOptions;
 use crate::slot::Slot;
 use crate::supervise::next;
@@ -39,6 +40,7 @@ impl Engine {
     /// monitor, and what ended has left its `exit.json`.
     pub(crate) async fn recover(&self) -> Result<()> {
         let mut found = self.find_monitors().await;
+        let ended = self.ended_since(&found).await?;
         let mut alive = Vec::new();
         for slot in self.inner.slots.all() {
             let record = slot.record();
@@ -47,7 +49,7 @@ impl Engine {
                 self.finish_removal(&slot, &record).await?;
             } else if self.take_up_found(&slot, monitor).await {
                 alive.push(slot.id.clone());
-            } else if record.state.status.is_active() || self.has_ended_since(&record).await {
+            } else if record.state.status.is_active() || ended.contains(&slot.id) {
                 slot.change(|record| record.state.status = Status::Running);
                 self.note_lost(&slot).await;
             } else {
@@ -75,7 +77,13 @@ impl Engine {
     /// The monitors that are there, all asked at once: none keeps the daemon from its start.
     async fn find_monitors(&self) -> BTreeMap<String, Found> {
         let mut asked = JoinSet::new();
+        // Of thousands that are stopped none is asked one by one: what runs has a directory there.
+        let root = self.inner.options.exec_root.join("containers");
+        let there = blocking(move || Ok(names_in(&root))).await.ok().flatten();
         for slot in self.inner.slots.all() {
+            if there.as_ref().is_some_and(|there| !there.contains(&slot.id)) {
+                continue;
+            }
             let engine = self.clone();
             asked.spawn(async move {
                 let mut found = Found::default();
@@ -94,6 +102,24 @@ impl Engine {
             });
         }
         asked.join_all().await.into_iter().flatten().collect()
+    }
+
+    /// Those of the others whose `exit.json` tells of an end that the row does not know.
+    async fn ended_since(&self, found: &BTreeMap<String, Found>) -> Result<BTreeSet<String>> {
+        let records: Vec<_> = self.inner.slots.all().iter().map(|slot| slot.record()).collect();
+        let (engine, found): (_, BTreeSet<String>) = (self.clone(), found.keys().cloned().collect());
+        blocking(move || {
+            let quiet = records.iter().filter(|record| !found.contains(&record.id) && !record.state.status.is_active());
+            Ok(quiet.filter(|record| engine.has_ended_since(record)).map(|record| record.id.clone()).collect())
+        })
+        .await
+    }
+
+    /// Whether `exit.json` tells of an end that the row does not know.
+    fn has_ended_since(&self, record: &Container) -> bool {
+        let Ok(bytes) = std::fs::read(self.dir(&record.id).join("exit.json")) else { return false };
+        let exit: Option<Exit> = serde_json::from_slice(&bytes).ok();
+        exit.is_some_and(|exit| exit.finished_at > record.state.finished_at)
     }
 
     /// False when nothing runs.
@@ -161,4 +187,9 @@ impl Engine {
             }
         }
     }
+}
+
+/// `None` where it cannot be read.
+fn names_in(dir: &Path) -> Option<BTreeSet<String>> {
+    std::fs::read_dir(dir).ok()?.map(|entry| entry.ok()?.file_name().into_string().ok()).collect()
 }

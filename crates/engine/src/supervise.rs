@@ -207,14 +207,6 @@ impl Engine {
         false
     }
 
-    /// Whether `exit.json` tells of an end that the row does not know.
-    pub(crate) async fn has_ended_since(&self, record: &Container) -> bool {
-        let path = self.dir(&record.id).join("exit.json");
-        let Ok(bytes) = tokio::fs::read(&path).await else { return false };
-        let exit: Option<Exit> = serde_json::from_slice(&bytes).ok();
-        exit.is_some_and(|exit| exit.finished_at > record.state.finished_at)
-    }
-
     /// The monitor has gone without a last word to us: its word is on the disk, or there is none.
     async fn close(&self, slot: &Arc<Slot>) {
         if !slot.record().state.status.is_active() {
