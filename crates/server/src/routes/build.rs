@@ -325,7 +325,15 @@ mod tests {
     #[test]
     fn what_was_used_last_is_kept() {
         let record = |id: &str, size, last_used| {
-            let record = CacheRecord { layer: None, size, description: String::new(), created: 0, last_used, uses: 0 };
+            let record = CacheRecord {
+                layer: None,
+                size,
+                description: String::new(),
+                created: 0,
+                nanoseconds: 0,
+                last_used,
+                uses: 0,
+            };
             (id.to_owned(), record)
         };
         let all = vec![record("old", 1, 1), record("new", 50, 3), record("middle", 50, 2)];
