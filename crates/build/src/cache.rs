@@ -5,6 +5,7 @@ use std::io::Write;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use wharf_reference::{Digest, Hasher};
 use wharf_snapshot::Layers;
@@ -28,6 +29,9 @@ pub struct CacheRecord {
     pub description: String,
     /// Seconds since the epoch; the step's time in every image that it is part of.
     pub created: i64,
+    /// And nanoseconds. Records of earlier versions have none.
+    #[serde(default)]
+    pub nanoseconds: i32,
     pub last_used: i64,
     /// How often it saved the step.
     pub uses: u64,
@@ -123,16 +127,17 @@ impl Cache {
         Ok(record.filter(|record| record.layer.as_ref().is_none_or(|layer| self.layers.contains(layer))))
     }
 
-    /// Keeps what a step made, and says when: seconds since the epoch. Without a layer it may be lost in a crash and is
+    /// Keeps what a step made, and says when. Without a layer it may be lost in a crash and is
     /// made again; a layer must have an owner.
-    pub(crate) fn keep(&self, key: &Digest, layer: Option<(Digest, u64)>, description: &str) -> Result<i64> {
-        let now = now();
+    pub(crate) fn keep(&self, key: &Digest, layer: Option<(Digest, u64)>, description: &str) -> Result<Timestamp> {
+        let now = Timestamp::now();
         let record = CacheRecord {
             size: layer.as_ref().map_or(0, |(_, size)| *size),
             layer: layer.map(|(diff_id, _)| diff_id),
             description: description.chars().take(300).collect(),
-            created: now,
-            last_used: now,
+            created: now.as_second(),
+            nanoseconds: now.subsec_nanosecond(),
+            last_used: now.as_second(),
             uses: 0,
         };
         if record.layer.is_some() {
@@ -156,7 +161,7 @@ impl Cache {
         self.store.write_soon(|tx| {
             for key in keys {
                 if let Some(mut record) = tx.get::<CacheRecord>(CACHE, key.as_str())? {
-                    record.last_used = now();
+                    record.last_used = Timestamp::now().as_second();
                     record.uses += 1;
                     tx.put(CACHE, key.as_str(), &record)?;
                 }
@@ -188,8 +193,12 @@ impl Cache {
     }
 }
 
-fn now() -> i64 {
-    jiff::Timestamp::now().as_second()
+impl CacheRecord {
+    /// When the step was made.
+    pub(crate) fn moment(&self) -> Timestamp {
+        // What has no date was written by nobody.
+        Timestamp::new(self.created, self.nanoseconds).unwrap_or_default()
+    }
 }
 
 #[cfg(test)]

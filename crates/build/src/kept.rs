@@ -177,6 +177,7 @@ impl KeptContexts {
                 size: size.map(|metadata| metadata.blocks() * 512).sum(),
                 description: format!("local source for {}", header.place),
                 created: header.created,
+                nanoseconds: 0,
                 last_used: header.last_used,
                 uses: header.uses,
             };

@@ -44,6 +44,8 @@ struct Step {
     size: u64,
     description: String,
     created: i64,
+    #[serde(default)]
+    nanoseconds: i32,
 }
 
 impl Builder {
@@ -165,10 +167,9 @@ impl Builder {
                     shared.layers.import(&mut tar, Some(layer))?;
                 }
             }
-            let Step { key, layer, size, description, created } = step;
-            shared
-                .cache
-                .adopt(&key, &CacheRecord { layer, size, description, created, last_used: created, uses: 0 })?;
+            let Step { key, layer, size, description, created, nanoseconds } = step;
+            let record = CacheRecord { layer, size, description, created, nanoseconds, last_used: created, uses: 0 };
+            shared.cache.adopt(&key, &record)?;
             new += 1;
         }
         Ok(new)
@@ -177,8 +178,9 @@ impl Builder {
 
 /// A step that is known, if its layer is.
 fn step(cache: &Cache, key: &Digest) -> Result<Option<Step>> {
-    let Some(CacheRecord { layer, size, description, created, .. }) = cache.find(key)? else { return Ok(None) };
-    Ok(Some(Step { key: key.clone(), layer, size, description, created }))
+    let Some(record) = cache.find(key)? else { return Ok(None) };
+    let CacheRecord { layer, size, description, created, nanoseconds, .. } = record;
+    Ok(Some(Step { key: key.clone(), layer, size, description, created, nanoseconds }))
 }
 
 /// The configuration of a cache; `blob` is a layer's.
@@ -186,7 +188,7 @@ fn config(steps: &[Step], blob: &dyn Fn(&Digest) -> Option<Digest>) -> Value {
     let (mut layers, mut records) = (Vec::new(), Vec::new());
     for step in steps {
         let Some(blob) = step.layer.as_ref().and_then(blob) else { continue };
-        let created = jiff::Timestamp::from_second(step.created).unwrap_or_default().to_string();
+        let created = jiff::Timestamp::new(step.created, step.nanoseconds).unwrap_or_default().to_string();
         let result = json!({ "layer": layers.len(), "createdAt": created });
         records.push(json!({ "digest": step.key, "layers": [result] }));
         layers.push(json!({ "blob": blob, "parent": -1 }));

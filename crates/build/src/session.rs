@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
+use jiff::Timestamp;
 use tokio::runtime::Handle;
 use wharf_dockerfile::{
     Base, Dockerfile, Globals, Graph, Instruction, Known, Platform, Platforms, Source, Statement, Warning, check,
@@ -17,7 +18,6 @@ use wharf_snapshot::{Hold, Layer};
 
 use crate::agent::Agents;
 use crate::builder::Shared;
-use crate::cache::CacheRecord;
 use crate::cancel::Cancel;
 use crate::context::Context;
 use crate::entitlements;
@@ -127,8 +127,8 @@ pub(crate) struct Outcome {
     /// The layer, if it changed a file.
     pub(crate) layer: Option<Digest>,
     pub(crate) cached: bool,
-    /// When it was made, in seconds since the epoch.
-    pub(crate) created: i64,
+    /// When it was made.
+    pub(crate) created: Timestamp,
 }
 
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -300,21 +300,20 @@ impl<'a> Common<'a> {
 
     /// Whether a step that changes the configuration only was made before, and when it was made. Making it again costs
     /// nothing; it is noted so that the client can be told, and so that its time stays the same.
-    fn noted(&self, key: &Digest, description: &str, no_cache: bool) -> Result<(bool, i64)> {
+    fn noted(&self, key: &Digest, description: &str, no_cache: bool) -> Result<(bool, Timestamp)> {
         lock(&self.noted).keys.push(key.clone());
         if !no_cache && let Some(record) = self.shared.cache.find(key)? {
             lock(&self.used).push(key.clone());
-            return Ok((true, record.created));
+            return Ok((true, record.moment()));
         }
         Ok((false, self.shared.cache.keep(key, None, description)?))
     }
 
     /// The time that a step has in the image: when it was made, unless the user wants another.
-    pub(crate) fn moment(&self, created: i64) -> Result<String> {
-        let seconds = self.clamp.unwrap_or(created);
-        let moment = jiff::Timestamp::from_second(seconds);
+    pub(crate) fn moment(&self, created: Timestamp) -> Result<String> {
+        let Some(seconds) = self.clamp else { return Ok(created.to_string()) };
         let bad = |e| BuildError::invalid(format!("a time of {seconds} seconds since the epoch has no date: {e}"));
-        Ok(moment.map_err(bad)?.to_string())
+        Ok(Timestamp::from_second(seconds).map_err(bad)?.to_string())
     }
 
     /// Keeps layers until the build is over.
@@ -467,7 +466,8 @@ impl Session<'_> {
         if self.no_cache {
             return Ok(None);
         }
-        let Some(CacheRecord { layer, created, .. }) = self.shared.cache.find(key)? else { return Ok(None) };
+        let Some(record) = self.shared.cache.find(key)? else { return Ok(None) };
+        let (created, layer) = (record.moment(), record.layer);
         // Held before it is looked for again: it may have been pruned between the two.
         self.hold(layer.as_slice());
         if layer.as_ref().is_some_and(|layer| !self.shared.layers.contains(layer)) {

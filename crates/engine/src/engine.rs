@@ -23,6 +23,7 @@ use crate::error::{EngineError, Result};
 use crate::etc::ResolvConf;
 use crate::event::Events;
 use crate::exec::Execs;
+use crate::log_watch::LogWatch;
 use crate::measure::Measures;
 use crate::names;
 use crate::record::Container;
@@ -98,6 +99,7 @@ pub(crate) struct Inner {
     pub(crate) slots: Slots,
     pub(crate) execs: Execs,
     pub(crate) events: Events,
+    pub(crate) log_watch: LogWatch,
     pub(crate) seccomp: Mutex<Vec<DefaultSeccomp>>,
     /// The tree that lies below every image: places for the mounts that every container has, so that they are nothing
     /// that a container has changed.
@@ -158,6 +160,7 @@ impl Engine {
                 volume_copies: tokio::sync::Mutex::new(()),
                 ids: Mutex::new(()),
                 events: Events::open(&options.data_root),
+                log_watch: LogWatch::default(),
                 told: RwLock::new(Arc::new(options.told.clone())),
                 options,
                 parts,

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::broadcast;
@@ -41,12 +41,13 @@ pub struct Actor {
 #[derive(Debug)]
 pub struct Events {
     past: Mutex<Past>,
-    live: broadcast::Sender<Event>,
+    live: broadcast::Sender<Arc<Event>>,
 }
 
 #[derive(Debug)]
 struct Past {
-    events: VecDeque<Event>,
+    /// Shared with all who are told of them.
+    events: VecDeque<Arc<Event>>,
     journal: Option<Journal>,
     /// The journal does not take any more just now, and it was said.
     failing: bool,
@@ -62,18 +63,19 @@ impl Events {
                 (None, VecDeque::new())
             }
         };
+        let events = events.into_iter().map(Arc::new).collect();
         Self { past: Mutex::new(Past { events, journal, failing: false }), live: broadcast::channel(KEPT).0 }
     }
 
     /// Tells that `action` happened to the object `id`.
     pub fn publish(&self, kind: &str, action: &str, id: &str, attributes: BTreeMap<String, String>) {
-        let event = event(kind, action, id, attributes);
+        let event = Arc::new(event(kind, action, id, attributes));
         // Both under the one lock: a subscriber sees each event once, past or live.
         let mut past = lock(&self.past);
         if past.events.len() == KEPT {
             past.events.pop_front();
         }
-        past.events.push_back(event.clone());
+        past.events.push_back(Arc::clone(&event));
         // A write that nobody waits for on a disk: as quick as the copy.
         past.keep(&event);
         // Nobody listening is not an error.
@@ -83,11 +85,21 @@ impl Events {
     /// Tells those who listen now, and nobody who asks later.
     pub(crate) fn publish_live(&self, kind: &str, action: &str, id: &str, attributes: BTreeMap<String, String>) {
         let _past = lock(&self.past);
-        let _ = self.live.send(event(kind, action, id, attributes));
+        let _ = self.live.send(Arc::new(event(kind, action, id, attributes)));
     }
 
-    /// The events that are kept, oldest first, and a receiver of all that follow.
-    pub fn subscribe(&self) -> (Vec<Event>, broadcast::Receiver<Event>) {
+    /// The events that are kept, the oldest first.
+    pub fn past(&self) -> Vec<Arc<Event>> {
+        lock(&self.past).events.iter().cloned().collect()
+    }
+
+    /// A receiver of all that follow. Who is 1,024 events behind misses some and is told so.
+    pub fn subscribe(&self) -> broadcast::Receiver<Arc<Event>> {
+        self.live.subscribe()
+    }
+
+    /// [`Self::past`] and [`Self::subscribe`] of one moment: no event is in both, or in neither.
+    pub fn subscribe_with_past(&self) -> (Vec<Arc<Event>>, broadcast::Receiver<Arc<Event>>) {
         let past = lock(&self.past);
         (past.events.iter().cloned().collect(), self.live.subscribe())
     }

@@ -15,7 +15,7 @@
 //! - `process`, `shm`: what one container shares with another. `freezer`, `held_limits`: a group's files.
 //! - [`user`], [`etc`]: who the process is, and its `/etc/hosts`, `hostname` and `resolv.conf`.
 //! - [`names`], [`signal`]: words that users type, checked.
-//! - [`event`]: what happens, told to whoever listens. [`error`]: what can go wrong.
+//! - `log_watch`: logs that grow, told to who follows them. [`event`]: what happens, told to whoever listens. [`error`]: what can go wrong.
 
 mod accounts;
 mod attach;
@@ -57,6 +57,7 @@ mod log;
 mod log_attributes;
 pub mod log_options;
 mod log_remote;
+mod log_watch;
 mod measure;
 mod mount_request;
 mod mounts;

@@ -1,23 +1,25 @@
 //! Reading a container's log.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::path::{Path, PathBuf};
 
 use bytes::{BufMut, Bytes, BytesMut};
-use tokio::sync::mpsc;
+use jiff::Timestamp;
+use tokio::sync::{mpsc, watch};
 use wharf_logs::{Entry, ReadOptions, Reader, Stream};
 
-use crate::engine::Engine;
+use crate::engine::{Engine, blocking};
 use crate::error::{EngineError, Result};
 use crate::log_options;
+use crate::log_watch::Follower;
+use crate::slot::Life;
 
 /// What of a log is wanted.
 #[derive(Clone, Debug, Default)]
 pub struct LogOptions {
     pub stdout: bool,
     pub stderr: bool,
-    pub since: Option<jiff::Timestamp>,
-    pub until: Option<jiff::Timestamp>,
+    pub since: Option<Timestamp>,
+    pub until: Option<Timestamp>,
     pub timestamps: bool,
     /// The last so many entries; `None` is all.
     pub tail: Option<u64>,
@@ -34,7 +36,7 @@ pub struct Log {
 }
 
 /// Chunks that may wait for a slow client before the reading waits too.
-const WAITING: usize = 16;
+const WAITING: usize = 2;
 /// Entries are sent together until a chunk has this many bytes.
 const CHUNK: usize = 32 << 10;
 
@@ -54,21 +56,15 @@ impl Engine {
         }
         let tty = record.config.tty;
         let (sender, chunks) = mpsc::channel(WAITING);
-        let path = std::path::PathBuf::from(&record.log_path);
-        let stop = Arc::new(AtomicBool::new(!record.state.status.is_active()));
-        if options.follow {
-            let (mut life, stop) = (slot.life(), Arc::clone(&stop));
-            let sender = sender.clone();
-            tokio::spawn(async move {
-                tokio::select! {
-                    _ = life.wait_for(|life| !life.active) => {}
-                    () = sender.closed() => {}
-                }
-                stop.store(true, Ordering::Release);
-            });
-        }
-        tokio::task::spawn_blocking(move || {
-            if let Err(error) = send_all(&path, &options, tty, &stop, &sender) {
+        let path = PathBuf::from(&record.log_path);
+        let follows = options.follow && record.state.status.is_active();
+        // First the watch, then the files: nothing falls in between.
+        let following = match follows.then(|| self.inner.log_watch.follow(&path)).transpose() {
+            Ok(watched) => watched.map(|watched| Following { watched, life: slot.life(), until: options.until }),
+            Err(error) => return Err(EngineError::from_source("cannot follow the log", &error)),
+        };
+        tokio::spawn(async move {
+            if let Err(error) = send_all(&path, options, tty, following, sender).await {
                 tracing::warn!("cannot read the log {}: {error}", path.display());
             }
         });
@@ -76,35 +72,121 @@ impl Engine {
     }
 }
 
-fn send_all(
-    path: &std::path::Path,
-    options: &LogOptions,
-    tty: bool,
-    stop: &Arc<AtomicBool>,
-    sender: &mpsc::Sender<Bytes>,
-) -> Result<(), wharf_logs::LogError> {
-    let read = ReadOptions {
-        since: options.since,
-        until: options.until,
-        tail: options.tail,
-        follow: options.follow.then(|| Arc::clone(stop)),
-        stdout: options.stdout,
-        stderr: options.stderr,
-    };
-    let mut reader = Reader::open(path, read)?;
-    let mut chunk = BytesMut::new();
-    while let Some(entry) = reader.next_entry()? {
-        put(&mut chunk, &entry, options, tty);
-        let full = chunk.len() >= CHUNK || !reader.has_more();
-        if full && sender.blocking_send(chunk.split().freeze()).is_err() {
-            // The client has gone.
-            return Ok(());
+/// What is waited for between two readings.
+struct Following {
+    watched: Follower,
+    life: watch::Receiver<Life>,
+    until: Option<Timestamp>,
+}
+
+impl Following {
+    /// Whether nothing more is written that is wanted. Looked at before a reading: what was written before that is read.
+    fn ends(&self) -> bool {
+        !self.life.borrow().active || self.until.is_some_and(|until| Timestamp::now() > until)
+    }
+
+    async fn wait(&mut self) {
+        let until = self.until.map(|until| until.duration_since(Timestamp::now()).try_into().unwrap_or_default());
+        let late = async {
+            match until {
+                Some(left) => tokio::time::sleep(left).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = self.watched.changed() => {}
+            _ = self.life.wait_for(|life| !life.active) => {}
+            () = late => {}
         }
     }
-    if !chunk.is_empty() {
-        let _ = sender.blocking_send(chunk.freeze());
+}
+
+/// A follower that waits, for its log or for its client, has no thread.
+async fn send_all(
+    path: &Path,
+    options: LogOptions,
+    tty: bool,
+    mut following: Option<Following>,
+    sender: mpsc::Sender<Bytes>,
+) -> Result<()> {
+    let own = path.to_owned();
+    let mut reading = blocking(move || Reading::open(&own, options, tty)).await?;
+    loop {
+        let ends = following.as_ref().is_none_or(Following::ends);
+        // As long as the client takes what is read, and then it is waited for here.
+        loop {
+            let (own, mut next) = (sender.clone(), reading);
+            let held_up;
+            (reading, held_up) = blocking(move || {
+                let held_up = next.send(&own)?;
+                Ok((next, held_up))
+            })
+            .await?;
+            match held_up {
+                Some(chunk) => {
+                    if sender.send(chunk).await.is_err() {
+                        // The client has gone.
+                        return Ok(());
+                    }
+                }
+                None => break,
+            }
+        }
+        match &mut following {
+            Some(following) if !ends && !reading.reader.is_over() => tokio::select! {
+                () = following.wait() => {}
+                () = sender.closed() => return Ok(()),
+            },
+            _ => return Ok(()),
+        }
     }
-    Ok(())
+}
+
+struct Reading {
+    reader: Reader,
+    options: LogOptions,
+    tty: bool,
+}
+
+impl Reading {
+    fn open(path: &Path, options: LogOptions, tty: bool) -> Result<Self> {
+        let read = ReadOptions {
+            since: options.since,
+            until: options.until,
+            tail: options.tail,
+            follow: options.follow,
+            stdout: options.stdout,
+            stderr: options.stderr,
+        };
+        let reader = Reader::open(path, read).map_err(|error| failed(&error))?;
+        Ok(Self { reader, options, tty })
+    }
+
+    /// Sends what there is now. The answer is a chunk that finds no room: the client is slower.
+    fn send(&mut self, sender: &mpsc::Sender<Bytes>) -> Result<Option<Bytes>> {
+        let mut chunk = BytesMut::new();
+        loop {
+            let entry = self.reader.next_entry().map_err(|error| failed(&error))?;
+            let ended = entry.is_none();
+            if let Some(entry) = entry {
+                put(&mut chunk, &entry, &self.options, self.tty);
+            }
+            let full = chunk.len() >= CHUNK || ended || !self.reader.has_more();
+            if full
+                && !chunk.is_empty()
+                && let Err(unsent) = sender.try_send(chunk.split().freeze())
+            {
+                return Ok(Some(unsent.into_inner()));
+            }
+            if ended {
+                return Ok(None);
+            }
+        }
+    }
+}
+
+fn failed(error: &wharf_logs::LogError) -> EngineError {
+    EngineError::from_source("cannot read the log", error)
 }
 
 /// One entry as the client gets it (Engine API, "Stream format").

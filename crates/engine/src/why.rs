@@ -43,9 +43,9 @@ impl Engine {
     /// `NotFound`.
     pub fn why(&self, name: &str) -> Result<Why> {
         let record = self.inspect(name)?;
-        let (past, _) = self.events().subscribe();
-        let mut events: Vec<Event> = past.into_iter().filter(|event| event.actor.id == record.id).collect();
-        events.drain(..events.len().saturating_sub(EVENTS));
+        let past = self.events().past();
+        let own: Vec<_> = past.iter().filter(|event| event.actor.id == record.id).collect();
+        let events = own[own.len().saturating_sub(EVENTS)..].iter().map(|event| Event::clone(event)).collect();
         let (summary, reasons) = explain(&record);
         Ok(Why {
             id: record.id.clone(),

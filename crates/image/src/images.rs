@@ -1,5 +1,6 @@
 //! All images of a store.
 
+use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
@@ -12,6 +13,7 @@ use wharf_store::Store;
 use crate::config::ImageConfig;
 use crate::flight::Flights;
 use crate::keep::Kept;
+use crate::names::moment;
 use crate::rows::{IMAGES, Row, familiar};
 use crate::side_by_side::{Limit, waiting};
 use crate::transfer::WAITING;
@@ -52,6 +54,13 @@ pub struct ImageRecord {
     pub pinned: bool,
     /// When it was last used, in seconds since the epoch, to the hour.
     pub used: i64,
+}
+
+impl ImageRecord {
+    /// When it was made. What has no date comes before all others.
+    pub fn created_at(&self) -> jiff::Timestamp {
+        moment(&self.created)
+    }
 }
 
 /// All images. Cheap to clone.
@@ -208,7 +217,7 @@ impl Images {
                 Err(error) => tracing::warn!("image {id} cannot be read: {error}"),
             }
         }
-        all.sort_by(|a, b| (&b.created, &b.id).cmp(&(&a.created, &a.id)));
+        all.sort_by_cached_key(|image| Reverse((image.created_at(), image.id.clone())));
         Ok(all)
     }
 

@@ -123,6 +123,12 @@ pub(crate) fn now() -> String {
     jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%S.%9fZ").to_string()
 }
 
+/// What a configuration says of a time. Whatever it is written like, zones and fractions of seconds count; what is no
+/// time is before all others.
+pub(crate) fn moment(text: &str) -> jiff::Timestamp {
+    text.parse().unwrap_or(jiff::Timestamp::MIN)
+}
+
 /// This moment in seconds since the epoch.
 pub(crate) fn seconds_now() -> i64 {
     jiff::Timestamp::now().as_second()

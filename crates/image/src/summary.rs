@@ -1,12 +1,14 @@
 //! Images in short: what lists of them need, from their rows alone. Configurations are files; a thousand of them are not
 //! read for a list.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 use wharf_distribution::Descriptor;
 use wharf_reference::Digest;
 
 use crate::images::Images;
+use crate::names::moment;
 use crate::rows::{Row, familiar};
 use crate::{ImageError, Result};
 
@@ -37,6 +39,13 @@ pub struct ImageSummary {
     pub part: bool,
 }
 
+impl ImageSummary {
+    /// When it was made. What has no date comes before all others.
+    pub fn created_at(&self) -> jiff::Timestamp {
+        moment(&self.created)
+    }
+}
+
 /// What a row has of a configuration.
 #[derive(Clone, Debug, Default, serde::Serialize, serde::Deserialize)]
 pub(crate) struct Short {
@@ -52,7 +61,7 @@ impl Images {
     pub fn summaries(&self) -> Result<Vec<ImageSummary>> {
         let mut all: Vec<ImageSummary> =
             self.rows()?.into_iter().filter_map(|(id, row)| self.summary(id, row)).collect();
-        all.sort_by(|a, b| (&b.created, &b.id).cmp(&(&a.created, &a.id)));
+        all.sort_by_cached_key(|image| Reverse((image.created_at(), image.id.clone())));
         Ok(all)
     }
 

@@ -5,14 +5,11 @@ use std::fs::File;
 use std::io::ErrorKind;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use jiff::Timestamp;
 
 use crate::entry::{Decoder, Entry, Stream};
 use crate::error::{LogError, Result};
-use crate::follow::Watch;
 use crate::tail;
 use crate::writer::numbered;
 
@@ -30,15 +27,15 @@ pub struct ReadOptions {
     pub until: Option<Timestamp>,
     /// The last so many entries, of either stream; `None` is all.
     pub tail: Option<u64>,
-    /// Go on as entries come, until this is set and all that is there then has been read.
-    pub follow: Option<Arc<AtomicBool>>,
+    /// What comes later, in files that are not there yet, too, is wanted as well.
+    pub follow: bool,
     pub stdout: bool,
     pub stderr: bool,
 }
 
 impl Default for ReadOptions {
     fn default() -> Self {
-        Self { since: None, until: None, tail: None, follow: None, stdout: true, stderr: true }
+        Self { since: None, until: None, tail: None, follow: false, stdout: true, stderr: true }
     }
 }
 
@@ -78,7 +75,6 @@ pub struct Reader {
     /// In the middle of a line that is too long.
     skipping: bool,
     decoder: Decoder,
-    watch: Option<Watch>,
     done: bool,
 }
 
@@ -88,8 +84,6 @@ impl Reader {
     /// # Errors
     /// `File`.
     pub fn open(path: &Path, options: ReadOptions) -> Result<Self> {
-        // First the watch, then the files: nothing falls in between.
-        let watch = options.follow.is_some().then(|| Watch::new(path)).transpose()?;
         let mut sources = files(path)?;
         if let Some(tail) = options.tail {
             tail::keep_last(&mut sources, tail).map_err(LogError::file("read", path))?;
@@ -103,39 +97,48 @@ impl Reader {
             scanned: 0,
             skipping: false,
             decoder: Decoder::default(),
-            watch,
             done: false,
         })
     }
 
-    /// The next entry that is wanted; `None` at the end. Waits for it when following.
+    /// The next entry that is wanted; `None` when there is none now. With `follow` there may be one later: ask again when
+    /// a [`crate::Watcher`], which was made before this reader, tells that something has happened.
     ///
     /// # Errors
     /// `File`.
     pub fn next_entry(&mut self) -> Result<Option<Entry>> {
-        while !self.done {
-            // Looked at before the reading: what was written before it was set is read.
-            let ending = self.options.follow.as_ref().is_none_or(|stop| stop.load(Ordering::Acquire));
-            while let Some(end) = self.line()? {
-                let entry = self.decoder.decode(&self.buffer[self.start..end]);
-                self.start = end + 1;
-                self.scanned = self.start;
-                let Some(entry) = entry else { continue };
-                if self.options.until.is_some_and(|until| entry.time > until) {
-                    self.done = true;
-                    return Ok(None);
-                }
-                if self.wanted(&entry) {
-                    return Ok(Some(entry));
-                }
+        if self.done {
+            return Ok(None);
+        }
+        while let Some(end) = self.line()? {
+            let entry = self.decoder.decode(&self.buffer[self.start..end]);
+            self.start = end + 1;
+            self.scanned = self.start;
+            let Some(entry) = entry else { continue };
+            if self.options.until.is_some_and(|until| entry.time > until) {
+                self.done = true;
+                return Ok(None);
             }
-            let late = self.options.until.is_some_and(|until| Timestamp::now() > until);
-            match &mut self.watch {
-                Some(watch) if !ending && !late => watch.wait().map_err(LogError::file("watch", &self.path))?,
-                _ => self.done = true,
+            if self.wanted(&entry) {
+                return Ok(Some(entry));
             }
         }
+        self.done = !self.options.follow;
+        self.rest();
         Ok(None)
+    }
+
+    /// Whether nothing comes any more, for it would be later than is wanted.
+    pub fn is_over(&self) -> bool {
+        self.done
+    }
+
+    /// Keeps no more memory than it needs while nothing comes.
+    fn rest(&mut self) {
+        self.buffer.drain(..self.start);
+        self.scanned -= self.start;
+        self.start = 0;
+        self.buffer.shrink_to_fit();
     }
 
     /// Whether [`Self::next_entry`] has something to look at without waiting. What it finds may not be wanted.
@@ -186,7 +189,7 @@ impl Reader {
                 self.forget();
                 continue;
             }
-            if self.watch.is_none() || !self.moved_on()? {
+            if !self.options.follow || !self.moved_on()? {
                 return Ok(false);
             }
         }

@@ -73,9 +73,21 @@ fn a_follower_misses_nothing_over_rotations() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("log");
     let stop = Arc::new(AtomicBool::new(false));
-    let options = ReadOptions { follow: Some(Arc::clone(&stop)), ..both() };
-    let target = path.clone();
-    let follower = std::thread::spawn(move || lines(&target, options));
+    let (target, stopped) = (path.clone(), Arc::clone(&stop));
+    let follower = std::thread::spawn(move || {
+        let mut reader = Reader::open(&target, ReadOptions { follow: true, ..both() }).unwrap();
+        let mut all = Vec::new();
+        loop {
+            let ending = stopped.load(Ordering::Acquire);
+            while let Some(entry) = reader.next_entry().unwrap() {
+                all.push(String::from_utf8(entry.line).unwrap());
+            }
+            if ending {
+                return all;
+            }
+            std::thread::yield_now();
+        }
+    });
     std::thread::sleep(Duration::from_millis(30));
     let mut writer =
         Writer::open(&path, LogOptions { max_size: Some(20_000), max_files: 50, ..LogOptions::default() }).unwrap();

@@ -32,6 +32,23 @@ fn read(path: &Path, options: ReadOptions) -> Vec<i64> {
     all
 }
 
+/// Reads on and on, until it is told to stop and has seen the end after that.
+fn follow(path: &Path, stop: &AtomicBool) -> Vec<i64> {
+    let mut reader = Reader::open(path, ReadOptions { follow: true, ..ReadOptions::default() }).unwrap();
+    let mut all = Vec::new();
+    loop {
+        let ending = stop.load(Ordering::Acquire);
+        while let Some(entry) = reader.next_entry().unwrap() {
+            all.push(std::str::from_utf8(&entry.line).unwrap().trim_end().parse().unwrap());
+        }
+        assert!(!reader.is_over());
+        if ending {
+            return all;
+        }
+        thread::yield_now();
+    }
+}
+
 #[test]
 fn the_last_entries_are_found_across_files() {
     let dir = tempfile::tempdir().unwrap();
@@ -87,10 +104,9 @@ fn following_sees_every_entry_once_over_rotations_and_ends_when_told() {
         let path = dir.path().join("log");
         let stop = Arc::new(AtomicBool::new(false));
         // Before there is a file.
-        let follow = ReadOptions { follow: Some(Arc::clone(&stop)), ..ReadOptions::default() };
         let reader = thread::spawn({
-            let path = path.clone();
-            move || read(&path, follow)
+            let (path, stop) = (path.clone(), Arc::clone(&stop));
+            move || follow(&path, &stop)
         });
         thread::sleep(Duration::from_millis(20));
         let mut writer = Writer::open(&path, options).unwrap();
@@ -115,9 +131,7 @@ fn following_survives_the_emptying_of_the_file() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("log");
     write(&path, LogOptions::default(), 0..10);
-    let stop = Arc::new(AtomicBool::new(false));
-    let options = ReadOptions { follow: Some(Arc::clone(&stop)), ..ReadOptions::default() };
-    let mut reader = Reader::open(&path, options).unwrap();
+    let mut reader = Reader::open(&path, ReadOptions { follow: true, ..ReadOptions::default() }).unwrap();
     for _ in 0..10 {
         assert!(reader.next_entry().unwrap().is_some());
     }
@@ -125,7 +139,6 @@ fn following_survives_the_emptying_of_the_file() {
     write(&path, LogOptions::default(), 10..12);
     assert_eq!(reader.next_entry().unwrap().unwrap().line, b"10\n");
     assert_eq!(reader.next_entry().unwrap().unwrap().line, b"11\n");
-    stop.store(true, Ordering::Release);
     assert!(reader.next_entry().unwrap().is_none());
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use wharf_dockerfile::{CommandLine, Dockerfile, Instruction, Lexer, Variables};
+use wharf_dockerfile::{CommandLine, Dockerfile, Instruction, Lexer, NAMES, Variables};
 use wharf_engine::spec::{Config, Empty, Healthcheck};
 
 use crate::http::ApiError;
@@ -31,9 +31,13 @@ pub(crate) fn apply(config: &mut Config, changes: &[String]) -> Result<(), ApiEr
         return Err(ApiError::bad("file with no instructions"));
     }
     for change in changes.iter().filter(|change| !change.trim().is_empty()) {
-        let word = change.split_whitespace().next().unwrap_or_default().to_lowercase();
-        if !CHANGES.contains(&word.as_str()) {
+        let word = change.split_whitespace().next().unwrap_or_default();
+        if !CHANGES.iter().any(|name| word.eq_ignore_ascii_case(name)) {
             return Err(ApiError::bad(format!("{word} is not a valid change command")));
+        }
+        if let Some(trigger) = unknown_trigger(change) {
+            config.on_build.get_or_insert_default().push(trigger.to_owned());
+            continue;
         }
         let text = format!("FROM scratch\n{change}\n");
         let parsed = Dockerfile::parse("--change", &text).map_err(|e| ApiError::bad(e.to_string()))?;
@@ -42,6 +46,16 @@ pub(crate) fn apply(config: &mut Config, changes: &[String]) -> Result<(), ApiEr
         }
     }
     Ok(())
+}
+
+/// A trigger whose instruction nobody knows here. Docker takes it, for an engine of another version may know it, and says
+/// so to whoever builds on the image.
+fn unknown_trigger(change: &str) -> Option<&str> {
+    let trigger = change.trim().split_once(char::is_whitespace)?.1.trim();
+    let is_onbuild = change.trim_start().get(..7).is_some_and(|word| word.eq_ignore_ascii_case("onbuild"));
+    let word = trigger.split_whitespace().next()?;
+    let unknown = !NAMES.iter().any(|name| word.eq_ignore_ascii_case(name));
+    (is_onbuild && unknown && !word.starts_with("--")).then_some(trigger)
 }
 
 fn one(config: &mut Config, instruction: &Instruction) -> Result<(), ApiError> {
@@ -96,7 +110,7 @@ fn one(config: &mut Config, instruction: &Instruction) -> Result<(), ApiError> {
                 retries: check.retries,
             });
         }
-        other => return Err(ApiError::bad(format!("{} is not a valid change command", other.name().to_lowercase()))),
+        other => return Err(ApiError::bad(format!("{} is not a valid change command", other.name()))),
     }
     Ok(())
 }
@@ -136,9 +150,26 @@ mod tests {
         assert_eq!(config.cmd.unwrap(), ["x", "y"]);
         assert!(config.exposed_ports.unwrap().contains_key("80/tcp"));
         let error = apply(&mut Config::default(), &["RUN true".to_owned()]).unwrap_err();
-        assert_eq!(error.message, "run is not a valid change command");
+        assert_eq!(error.message, "RUN is not a valid change command");
         let error = apply(&mut Config::default(), &["SHELL [\"/bin/bash\"]".to_owned()]).unwrap_err();
-        assert_eq!(error.message, "shell is not a valid change command");
+        assert_eq!(error.message, "SHELL is not a valid change command");
         assert!(apply(&mut Config::default(), &["NONSENSE x".to_owned()]).is_err());
+    }
+
+    #[test]
+    fn triggers_are_looked_at_as_far_as_docker_does() {
+        let mut config = Config::default();
+        let changes = ["ONBUILD RUN true", "onbuild  NONSENSE a  b", "ONBUILD HEALTHCHECK NONE"];
+        apply(&mut config, &changes.map(str::to_owned)).unwrap();
+        assert_eq!(config.on_build.unwrap(), ["RUN true", "NONSENSE a  b", "HEALTHCHECK NONE"]);
+        for (change, said) in [
+            ("ONBUILD", "ONBUILD requires at least one argument"),
+            ("ONBUILD ONBUILD RUN x", "Chaining ONBUILD via `ONBUILD ONBUILD` isn't allowed"),
+            ("ONBUILD from x", "FROM isn't allowed as an ONBUILD trigger"),
+            ("ONBUILD MAINTAINER me", "MAINTAINER isn't allowed as an ONBUILD trigger"),
+        ] {
+            let error = apply(&mut Config::default(), &[change.to_owned()]).unwrap_err();
+            assert!(error.message.contains(said), "{change}: {}", error.message);
+        }
     }
 }

@@ -7,9 +7,9 @@
 use std::any::Any;
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::{Context, Poll};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -29,6 +29,10 @@ const LOOKS: u32 = 20;
 /// that is refused by its name is larger.
 const MAX_DROPPED: usize = 16 << 20;
 const DROPPING: Duration = Duration::from_millis(500);
+
+/// Read at once. HTTP's library has room for twice of what came last, up to some 400 KiB, and keeps it for as long as a
+/// client stands still in the middle of a request.
+const MAX_READ: usize = 32 << 10;
 
 /// A connection, with what is known of its answers.
 pub(crate) struct Connection<T> {
@@ -50,9 +54,22 @@ struct Ended {
     looks: u32,
 }
 
-/// Counts the answers that are under way.
+/// What of an answer may wait in memory for a client that reads slowly. HTTP's library would take some 400 KiB; what it
+/// does not get, who makes the answer has not made yet.
+const MAX_UNSENT: usize = 64 << 10;
+
+/// Counts the answers that are under way, and what of them has not been sent.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Answers(Arc<AtomicUsize>);
+pub(crate) struct Answers(Arc<Counts>);
+
+#[derive(Debug, Default)]
+struct Counts {
+    under_way: AtomicUsize,
+    /// Bytes, or somewhat less: heads and lengths are taken for contents when they have been written.
+    unsent: AtomicUsize,
+    /// Waits for room.
+    waiting: Mutex<Option<Waker>>,
+}
 
 /// An answer that is under way until this is dropped.
 #[derive(Debug)]
@@ -60,14 +77,47 @@ pub(crate) struct UnderWay(Answers);
 
 impl Answers {
     pub(crate) fn begin(&self) -> UnderWay {
-        self.0.fetch_add(1, Ordering::AcqRel);
+        if self.0.under_way.fetch_add(1, Ordering::AcqRel) == 0 {
+            self.0.unsent.store(0, Ordering::Release);
+        }
         UnderWay(self.clone())
+    }
+
+    fn are_under_way(&self) -> bool {
+        self.0.under_way.load(Ordering::Acquire) > 0
+    }
+
+    /// Ready when the client has read so much that it may get more.
+    fn poll_room(&self, context: &Context<'_>) -> Poll<()> {
+        if self.0.unsent.load(Ordering::Acquire) < MAX_UNSENT {
+            return Poll::Ready(());
+        }
+        // Both that ask for room and that write are polled by the one task that serves the connection.
+        *self.waiting() = Some(context.waker().clone());
+        Poll::Pending
+    }
+
+    fn given(&self, bytes: usize) {
+        self.0.unsent.fetch_add(bytes, Ordering::AcqRel);
+    }
+
+    fn written(&self, done: &Poll<io::Result<usize>>) {
+        let Poll::Ready(Ok(bytes)) = done else { return };
+        let less = |unsent: usize| Some(unsent.saturating_sub(*bytes));
+        let _ = self.0.unsent.fetch_update(Ordering::AcqRel, Ordering::Acquire, less);
+        if let Some(waker) = self.waiting().take() {
+            waker.wake();
+        }
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, Option<Waker>> {
+        self.0.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Drop for UnderWay {
     fn drop(&mut self) {
-        self.0.0.fetch_sub(1, Ordering::AcqRel);
+        self.0.0.under_way.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
@@ -89,19 +139,22 @@ impl<T: AsyncRead + Unpin + 'static> AsyncRead for Connection<T> {
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
         if this.ended.is_none() {
-            let before = buffer.filled().len();
-            match Pin::new(&mut this.io).poll_read(context, buffer) {
-                Poll::Ready(Ok(())) if buffer.filled().len() == before && buffer.remaining() > 0 => {}
-                other => return other,
+            let room = buffer.remaining();
+            let mut part = ReadBuf::new(buffer.initialize_unfilled_to(room.min(MAX_READ)));
+            ready!(Pin::new(&mut this.io).poll_read(context, &mut part))?;
+            let count = part.filled().len();
+            buffer.advance(count);
+            if count > 0 || room == 0 {
+                return Poll::Ready(Ok(()));
             }
         }
         let ended = this.ended.get_or_insert_with(|| Ended { next_look: Box::pin(tokio::time::sleep(LOOK)), looks: 0 });
         loop {
-            let waits = this.answers.0.load(Ordering::Acquire) > 0 && ended.looks < LOOKS;
+            let waits = this.answers.are_under_way() && ended.looks < LOOKS;
             if !waits || is_closed(&this.io) == Some(true) {
                 return Poll::Ready(Ok(()));
             }
-            std::task::ready!(ended.next_look.as_mut().poll(context));
+            ready!(ended.next_look.as_mut().poll(context));
             // A socket that tells is asked for as long as the answer takes.
             ended.looks += u32::from(is_closed(&this.io).is_none());
             ended.next_look.as_mut().reset(tokio::time::Instant::now() + LOOK);
@@ -111,7 +164,9 @@ impl<T: AsyncRead + Unpin + 'static> AsyncRead for Connection<T> {
 
 impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Connection<T> {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write(context, bytes)
+        let done = Pin::new(&mut self.io).poll_write(context, bytes);
+        self.answers.written(&done);
+        done
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -121,7 +176,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Connection<T> {
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
         if this.closing.is_none() {
-            std::task::ready!(Pin::new(&mut this.io).poll_shutdown(context))?;
+            ready!(Pin::new(&mut this.io).poll_shutdown(context))?;
         }
         if this.ended.is_some() {
             return Poll::Ready(Ok(()));
@@ -131,7 +186,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Connection<T> {
         let mut dropped = [0; 4 << 10];
         while closing.dropped < MAX_DROPPED && closing.end.as_mut().poll(context).is_pending() {
             let mut buffer = ReadBuf::new(&mut dropped);
-            match std::task::ready!(Pin::new(&mut this.io).poll_read(context, &mut buffer)) {
+            match ready!(Pin::new(&mut this.io).poll_read(context, &mut buffer)) {
                 Ok(()) if !buffer.filled().is_empty() => closing.dropped += buffer.filled().len(),
                 _ => break,
             }
@@ -144,7 +199,9 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Connection<T> {
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write_vectored(context, slices)
+        let done = Pin::new(&mut self.io).poll_write_vectored(context, slices);
+        self.answers.written(&done);
+        done
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -164,16 +221,18 @@ pub(crate) fn has_hung_up(socket: &UnixStream) -> bool {
     poll(&mut fds, Some(&now)).is_ok() && fds[0].revents().contains(PollFlags::HUP)
 }
 
-/// A body whose answer is under way, and told of as such, until it is dropped.
+/// A body whose answer is under way, and told of as such, until it is dropped. It is asked for more when the client has
+/// read what there was.
 #[derive(Debug)]
 pub(crate) struct Tracked<B, W> {
     body: B,
+    answers: Answers,
     _until_dropped: W,
 }
 
 impl<B, W> Tracked<B, W> {
-    pub(crate) fn new(body: B, until_dropped: W) -> Self {
-        Self { body, _until_dropped: until_dropped }
+    pub(crate) fn new(body: B, answers: Answers, until_dropped: W) -> Self {
+        Self { body, answers, _until_dropped: until_dropped }
     }
 }
 
@@ -185,7 +244,12 @@ impl<B: Body<Data = Bytes> + Unpin, W: Unpin> Body for Tracked<B, W> {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        Pin::new(&mut self.body).poll_frame(context)
+        ready!(self.answers.poll_room(context));
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
+        if let Some(data) = frame.as_ref().and_then(|frame| frame.as_ref().ok()).and_then(Frame::data_ref) {
+            self.answers.given(data.len());
+        }
+        Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {

@@ -22,9 +22,14 @@ use wharf_engine::{EngineError, ErrorKind};
 use crate::go_json::syntax_error;
 use crate::lenient::lenient;
 use crate::objects::Objects;
+use crate::patient;
+use crate::room::{Held, PATIENCE, room};
 
 /// A body that fails has its connection closed in the middle: the one way to say so after the head has gone out.
 pub(crate) type Answer = Response<UnsyncBoxBody<Bytes, io::Error>>;
+
+/// Pieces of an archive that wait for who writes or reads it; each has up to some 400 KiB.
+const PIECES: usize = 2;
 
 /// A JSON body is no larger than this.
 const MAX_JSON: usize = 4 << 20;
@@ -141,18 +146,18 @@ pub(crate) async fn read_json<T: DeserializeOwned + Default>(
 pub(crate) async fn read_value(request: &mut Request<Incoming>) -> Result<Value, ApiError> {
     check_type(request.headers(), request.body().size_hint().exact() == Some(0))?;
     let collected = tokio::time::timeout(JSON_TIMEOUT, read_limited(request.body_mut())).await;
-    let bytes =
-        collected.map_err(|_| ApiError::new(StatusCode::REQUEST_TIMEOUT, "the request's body did not come"))??;
+    let held = collected.map_err(|_| did_not_come())??;
+    let bytes = held.bytes();
     if bytes.iter().all(u8::is_ascii_whitespace) {
         return Ok(Value::Null);
     }
-    let value = serde_json::from_slice(&bytes).map_err(|error| {
+    let value = serde_json::from_slice(bytes).map_err(|error| {
         let is_longer =
-            serde_json::Deserializer::from_slice(&bytes).into_iter::<Value>().next().is_some_and(|v| v.is_ok());
+            serde_json::Deserializer::from_slice(bytes).into_iter::<Value>().next().is_some_and(|v| v.is_ok());
         ApiError::bad(match (is_longer, error.classify()) {
             (true, _) => "unexpected content after JSON".into(),
             (_, Category::Syntax | Category::Eof) if !error.to_string().contains("recursion limit") => {
-                format!("invalid JSON: {}", syntax_error(&bytes))
+                format!("invalid JSON: {}", syntax_error(bytes))
             }
             _ => format!("invalid JSON: {error}"),
         })
@@ -176,24 +181,35 @@ fn check_type(headers: &HeaderMap, empty: bool) -> Result<(), ApiError> {
     Err(ApiError::bad(format!("unsupported Content-Type header ({said}): must be 'application/json'")))
 }
 
-async fn read_limited(body: impl Body<Data = Bytes, Error = hyper::Error>) -> Result<Vec<u8>, ApiError> {
+async fn read_limited(body: impl Body<Data = Bytes, Error = hyper::Error>) -> Result<Held<'static>, ApiError> {
+    let too_large = || ApiError::bad(format!("the request's body is too large: JSON may have {} MiB", MAX_JSON >> 20));
+    let said = body.size_hint().exact().map_or(MAX_JSON, |bytes| usize::try_from(bytes).unwrap_or(usize::MAX));
     let mut body = pin!(body);
-    let mut bytes = Vec::new();
+    let mut held = room().hold(said.min(MAX_JSON));
     let mut seen = 0;
-    while let Some(frame) = body.frame().await {
+    loop {
+        let frame = match held.is_large() {
+            true => tokio::time::timeout(PATIENCE, body.frame()).await.map_err(|_| did_not_come())?,
+            false => body.frame().await,
+        };
+        let Some(frame) = frame else { break };
         let frame = frame.map_err(|e| ApiError::bad(format!("the request's body cannot be read: {e}")))?;
         let Ok(data) = frame.into_data() else { continue };
         seen += data.len();
-        if seen <= MAX_JSON {
-            bytes.extend_from_slice(&data);
-        } else if seen > MAX_DROPPED {
-            break;
+        if said.max(seen) <= MAX_JSON {
+            held.extend(&data).await?;
+        } else {
+            held = room().hold(0);
+            if seen > MAX_DROPPED {
+                break;
+            }
         }
     }
-    if seen > MAX_JSON {
-        return Err(ApiError::bad(format!("the request's body is too large: JSON may have {} MiB", MAX_JSON >> 20)));
-    }
-    Ok(bytes)
+    if seen > MAX_JSON { Err(too_large()) } else { Ok(held) }
+}
+
+fn did_not_come() -> ApiError {
+    ApiError::new(StatusCode::REQUEST_TIMEOUT, "the request's body did not come")
 }
 
 /// What a request's JSON means: an object, that is `go` to Go.
@@ -239,7 +255,7 @@ pub(crate) fn stream(content_type: &'static str, chunks: mpsc::Receiver<Bytes>) 
     with_type(Response::new(Channel { chunks }.boxed_unsync()), content_type)
 }
 
-fn with_type(mut answer: Answer, content_type: &'static str) -> Answer {
+pub(crate) fn with_type(mut answer: Answer, content_type: &'static str) -> Answer {
     answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     answer
 }
@@ -270,7 +286,7 @@ pub(crate) fn blocking_reader_while(
     mut body: Incoming,
     wanted: impl Fn(Duration) -> io::Result<()> + Send + 'static,
 ) -> impl io::Read + Send + 'static {
-    let (sender, chunks) = mpsc::channel::<io::Result<Bytes>>(16);
+    let (sender, chunks) = mpsc::channel::<io::Result<Bytes>>(PIECES);
     tokio::spawn(async move {
         let mut looks = tokio::time::interval(LOOK);
         let mut heard = Instant::now();
@@ -306,7 +322,7 @@ pub(crate) fn blocking_reader_while(
 
 /// What a server has, for code that waits for it.
 pub(crate) fn document_reader(mut document: Document) -> impl io::Read + Send + 'static {
-    let (sender, chunks) = mpsc::channel::<io::Result<Bytes>>(16);
+    let (sender, chunks) = mpsc::channel::<io::Result<Bytes>>(PIECES);
     tokio::spawn(async move {
         while let Some(chunk) = document.chunk().await.transpose() {
             let chunk = chunk.map_err(io::Error::other);
@@ -368,8 +384,8 @@ impl io::Write for BodyWriter {
 /// A tar that is made while it is sent. One that cannot be finished ends in a broken connection, so that nobody takes
 /// it for whole.
 pub(crate) fn tar(write: impl FnOnce(&mut dyn io::Write) -> wharf_engine::Result<()> + Send + 'static) -> Answer {
-    let (chunks, body) = mpsc::channel(16);
-    tokio::task::spawn_blocking(move || {
+    let (chunks, body) = mpsc::channel(PIECES);
+    patient::spawn(move || {
         let mut writer = BodyWriter { chunks, buffer: Vec::with_capacity(CHUNK) };
         let done = write(&mut writer);
         if let Err(error) = done {

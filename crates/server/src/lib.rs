@@ -6,9 +6,10 @@
 //! - [`Api`], [`serve_connection`]: the face for the daemon.
 //! - `routes`: a file for each group of routes. `render`: engine records in the API's words, pure.
 //! - `connection`: clients that half-close, and clients that have gone.
-//! - `http`: bodies, answers and errors. `lenient`, `fields`, `objects`: JSON as Go takes it. `shims`: what older
-//!   clients mean. `query`, `filters`: parameters. `auth`:
-//!   credentials. `changes`: Dockerfile instructions of a commit.
+//! - `http`: bodies, answers and errors. `room`: what all clients' bodies may take; `pulled`: answers that go on, for any
+//!   number of clients. `lenient`, `fields`, `objects`: JSON as Go takes it. `shims`: what older clients mean. `query`,
+//!   `filters`: parameters. `auth`: credentials. `changes`: Dockerfile instructions of a commit.
+//! - `patient`: what waits for slow clients.
 //! - `origin`: requests that a page has a browser send.
 //! - [`trace`]: requests as spans, for who exports them.
 //! - `hijack`, `websocket`: connections that become a container's streams. `stdcopy`: their form. `detach`: the keys
@@ -29,9 +30,12 @@ mod lenient;
 mod moment;
 mod objects;
 mod origin;
+mod patient;
 mod platform;
+mod pulled;
 mod query;
 mod render;
+mod room;
 mod routes;
 mod shims;
 mod stdcopy;
@@ -128,7 +132,7 @@ async fn serve(io: UnixStream, api: Api) {
     let answers = Answers::default();
     let connection = Connection::new(io, answers.clone());
     let service = service_fn(move |request: hyper::Request<Incoming>| {
-        let (api, under_way) = (api.clone(), answers.begin());
+        let (api, answers, under_way) = (api.clone(), answers.clone(), answers.begin());
         let mut span = api.tracer.as_ref().and_then(|tracer| tracer.begin(&request));
         async move {
             // On the heap while it is made, and not a part of each connection: its largest handler is tens of kilobytes.
@@ -138,7 +142,7 @@ async fn serve(io: UnixStream, api: Api) {
                 None => answer.await,
             };
             span.iter_mut().for_each(|span| span.answered(answer.status().as_u16()));
-            Ok::<_, Infallible>(answer.map(|body| Tracked::new(body, (under_way, span))))
+            Ok::<_, Infallible>(answer.map(|body| Tracked::new(body, answers, (under_way, span))))
         }
     });
     let served = hyper::server::conn::http1::Builder::new()

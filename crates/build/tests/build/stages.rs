@@ -232,12 +232,12 @@ fn the_time_of_a_step_is_that_of_its_making(bench: &Bench) {
         BuildRequest { context: Box::new(std::io::Cursor::new(crate::bench::tar(dir.path()))), ..request(&files) };
     let (again, text) = bench.done(bench.build_with(touched));
     assert_eq!(text.matches(" ---> Using cache").count(), 6, "{text}");
-    assert_eq!((again.id, &again.created), (first.id, &first.created));
+    assert_eq!((again.id, &again.created), (first.id.clone(), &first.created));
     // A step after them has a time of its own, and they keep theirs.
     let more = format!("{dockerfile}ENV D=4\n");
     let (longer, text) = bench.build(&[("Dockerfile", &more), ("a", "x")]);
     assert_eq!(text.matches(" ---> Using cache").count(), 6, "{text}");
-    assert!(longer.created > first.created);
+    assert!(longer.created_at() > first.created_at());
     let history = first.config.history.len();
     assert_eq!(longer.config.history[..history], first.config.history[..]);
     // Labels of the request, and nothing but a base.

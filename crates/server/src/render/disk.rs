@@ -83,6 +83,7 @@ mod tests {
             size: 7,
             description: "RUN x".into(),
             created: 0,
+            nanoseconds: 0,
             last_used: 0,
             uses: 2,
         };

@@ -19,6 +19,7 @@ use super::{Call, Result, blocking, dry_run, prune_stream};
 use crate::filters::Filters;
 use crate::http::{ApiError, blocking_reader, error_line, line, ok, stream};
 use crate::moment::moment;
+use crate::patient::patiently;
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
@@ -56,7 +57,7 @@ pub(super) async fn build(call: Call) -> Result {
     let with_parts = call.request.headers().get(CONTENT_TYPE).is_some_and(|kind| kind == build_parts::MEDIA_TYPE);
     let body: Box<dyn std::io::Read + Send> = Box::new(blocking_reader(call.request.into_body()));
     let (head, mut parts, body) = if with_parts {
-        let (head, parts) = blocking(move || build_parts::read(body)).await?;
+        let (head, parts) = patiently(move || build_parts::read(body)).await?;
         (head, Some(parts), None)
     } else {
         (Head::default(), None, Some(body))
@@ -324,7 +325,15 @@ mod tests {
     #[test]
     fn what_was_used_last_is_kept() {
         let record = |id: &str, size, last_used| {
-            let record = CacheRecord { layer: None, size, description: String::new(), created: 0, last_used, uses: 0 };
+            let record = CacheRecord {
+                layer: None,
+                size,
+                description: String::new(),
+                created: 0,
+                nanoseconds: 0,
+                last_used,
+                uses: 0,
+            };
             (id.to_owned(), record)
         };
         let all = vec![record("old", 1, 1), record("new", 50, 3), record("middle", 50, 2)];

@@ -9,6 +9,7 @@ use wharf_engine::EngineError;
 
 use super::{Call, Result, blocking};
 use crate::http::{ApiError, blocking_reader, no_content, ok, stream, tar};
+use crate::patient::patiently;
 
 fn render(record: &BuildRecord) -> Value {
     let status = match (&record.error, record.cancelled) {
@@ -100,7 +101,7 @@ pub(super) async fn cache(call: Call, reference: &str) -> Result {
 /// The other way round.
 pub(super) async fn take_cache(call: Call) -> Result {
     let (builder, body) = (call.api.builder, blocking_reader(call.request.into_body()));
-    let new = blocking(move || builder.import_cache(body).map_err(failed)).await?;
+    let new = patiently(move || builder.import_cache(body).map_err(failed)).await?;
     Ok(ok(&json!({ "New": new })))
 }
 

@@ -8,6 +8,7 @@ use wharf_engine::CaptureRequest;
 
 use super::{Call, Result, blocking};
 use crate::http::{ApiError, stream};
+use crate::patient;
 
 /// How often is looked whether somebody still reads.
 const LOOK: Duration = Duration::from_millis(200);
@@ -28,7 +29,7 @@ pub(super) async fn capture(call: Call, name: &str) -> Result {
     let own = name.clone();
     let mut capturing = blocking(move || Ok(engine.capture(&own, &request)?)).await?;
     let (chunks, body) = mpsc::channel(WAITING);
-    tokio::task::spawn_blocking(move || {
+    patient::spawn(move || {
         let mut going = chunks.blocking_send(Bytes::from(capturing.header())).is_ok();
         while going && left > 0 && !chunks.is_closed() {
             going = match capturing.read(LOOK, left) {

@@ -1,19 +1,21 @@
 //! `GET /events`: what has happened, and what happens from now on.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::HeaderMap;
 use hyper::header::ACCEPT;
 use jiff::Timestamp;
+use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
-use tokio::sync::mpsc;
 use wharf_engine::event::Event;
 
 use super::{Call, Result};
 use crate::filters::Filters;
-use crate::http::{ApiError, stream};
+use crate::http::ApiError;
 use crate::moment::moment;
+use crate::pulled::pulled;
 use crate::render;
 
 const FILTERS: &[&str] = &[
@@ -34,8 +36,6 @@ const FILTERS: &[&str] = &[
 ];
 /// Each event after a record separator (RFC 7464).
 const JSON_SEQ: &str = "application/json-seq";
-/// Events that may wait for a slow client.
-const WAITING: usize = 64;
 
 /// Which events a client wants.
 #[derive(Debug, Default)]
@@ -57,23 +57,46 @@ pub(super) fn events(call: &Call) -> Result {
         let (since, until) = (call.query.text("since"), call.query.text("until"));
         return Err(ApiError::bad(format!("`since` time ({since}) cannot be after `until` time ({until})")));
     }
-    let (past, mut live) = call.api.engine.events().subscribe();
-    let (sender, chunks) = mpsc::channel(WAITING);
+    let events = call.api.engine.events();
+    // Past events only for those who say from when on.
+    let (past, live) = match (choice.since, choice.until) {
+        (None, None) => (Vec::new(), events.subscribe()),
+        _ => events.subscribe_with_past(),
+    };
     let version = call.version;
     let kind = media_type(call.request.headers(), version);
     let mark = if kind == JSON_SEQ { "\x1e" } else { "" };
-    tokio::spawn(async move {
-        let line = move |event: &Event| Bytes::from(format!("{mark}{}\n", render::event::event(event, version)));
-        // Past events only for those who say from when on.
-        if choice.since.is_some() || choice.until.is_some() {
-            for event in past.iter().filter(|event| choice.fits(event)) {
-                if sender.send(line(event)).await.is_err() {
-                    return;
-                }
+    Ok(pulled(kind, Follower { choice, past: past.into_iter(), live, version, mark }, Follower::next))
+}
+
+/// A client that listens. There may be thousands, and some of them slow: so each has its place among the events, which
+/// all share, and a line is made when there is room for it on the way to the client.
+struct Follower {
+    choice: Choice,
+    past: std::vec::IntoIter<Arc<Event>>,
+    live: Receiver<Arc<Event>>,
+    version: (u32, u32),
+    mark: &'static str,
+}
+
+impl Follower {
+    /// The next line that the client wants, and the follower for the one after it.
+    async fn next(mut self) -> Option<(Bytes, Self)> {
+        let event = match self.past.find(|event| self.choice.fits(event)) {
+            Some(event) => event,
+            None => {
+                self.past = Vec::new().into_iter();
+                self.next_live().await?
             }
-        }
+        };
+        let line = format!("{}{}\n", self.mark, render::event::event(&event, self.version));
+        Some((Bytes::from(line), self))
+    }
+
+    async fn next_live(&mut self) -> Option<Arc<Event>> {
+        let until = self.choice.until;
         let end = async {
-            match choice.until {
+            match until {
                 Some(until) => tokio::time::sleep(left(until)).await,
                 None => std::future::pending().await,
             }
@@ -82,23 +105,17 @@ pub(super) fn events(call: &Call) -> Result {
         loop {
             let event = tokio::select! {
                 biased;
-                event = live.recv() => event,
-                () = &mut end => return,
-                () = sender.closed() => return,
+                event = self.live.recv() => event,
+                () = &mut end => return None,
             };
             match event {
-                Ok(event) if choice.fits(&event) => {
-                    if sender.send(line(&event)).await.is_err() {
-                        return;
-                    }
-                }
+                Ok(event) if self.choice.fits(&event) => return Some(event),
                 // A client that is too slow misses some, as with Docker.
                 Ok(_) | Err(RecvError::Lagged(_)) => {}
-                Err(RecvError::Closed) => return,
+                Err(RecvError::Closed) => return None,
             }
         }
-    });
-    Ok(stream(kind, chunks))
+    }
 }
 
 /// The form that a client asks for, the first that is known here. Before API 1.52 there was one.

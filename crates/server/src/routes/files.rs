@@ -11,6 +11,7 @@ use wharf_engine::{EngineError, PathStat, PutOptions};
 
 use super::{Call, Result, blocking};
 use crate::http::{Answer, ApiError, blocking_reader_while, empty, ok, tar};
+use crate::patient::patiently;
 
 pub(super) async fn changes(call: Call, id: &str) -> Result {
     let (engine, id) = (call.api.engine, id.to_owned());
@@ -81,6 +82,6 @@ pub(super) async fn put(call: Call, id: &str) -> Result {
     let watched = Arc::clone(&copy);
     let check = move |silent| watched.check(silent).map_err(|error| io::Error::other(error.message));
     let body = blocking_reader_while(call.request.into_body(), check);
-    blocking(move || Ok(copy.put(&path, body, options)?)).await?;
+    patiently(move || Ok(copy.put(&path, body, options)?)).await?;
     Ok(empty(StatusCode::OK))
 }

@@ -99,8 +99,8 @@ fn choose(
             && dangling.is_none_or(|wanted| wanted == nameless)
             && pinned.is_none_or(|wanted| wanted == image.pinned)
             && until.is_none_or(|until| at.is_some_and(|at| at < until))
-            && before.as_ref().is_none_or(|b| image.created < b.created)
-            && since.as_ref().is_none_or(|s| image.created > s.created)
+            && before.as_ref().is_none_or(|b| image.created_at() < b.created_at())
+            && since.as_ref().is_none_or(|s| image.created_at() > s.created_at())
             && filters.labels(image.labels.as_ref());
         if !wanted {
             continue;

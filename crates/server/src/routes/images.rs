@@ -21,6 +21,7 @@ use crate::http::{
     typed,
 };
 use crate::moment::moment;
+use crate::patient::{self, patiently};
 use crate::platform;
 use crate::render::image as render;
 use crate::render::manifests;
@@ -172,7 +173,7 @@ async fn import(call: Call) -> Result {
         return import_from(call, source, import).await;
     }
     let body = blocking_reader(call.request.into_body());
-    let image = blocking(move || import(Box::new(body))).await?;
+    let image = patiently(move || import(Box::new(body))).await?;
     let (sender, chunks) = mpsc::channel(1);
     let _ = sender.send(line(&json!({ "status": image.id }))).await;
     Ok(stream("application/json", chunks))
@@ -193,7 +194,7 @@ async fn import_from(
         let _ = sender.send(line(&json!({ "status": format!("Downloading from {url}") }))).await;
         let done = async {
             let body = document_reader(document);
-            blocking(move || import(Box::new(body))).await
+            patiently(move || import(Box::new(body))).await
         };
         let last = match done.await {
             Ok(image) => line(&json!({ "status": image.id })),
@@ -276,7 +277,7 @@ pub(super) async fn load(call: Call) -> Result {
     let body = blocking_reader(call.request.into_body());
     let engine = call.api.engine;
     let (sender, chunks) = mpsc::channel::<Bytes>(64);
-    tokio::task::spawn_blocking(move || {
+    patient::spawn(move || {
         let tell = |message: Progress| {
             if !quiet {
                 let _ = sender.blocking_send(progress_line(&message));

@@ -10,6 +10,7 @@ use wharf_volume::{CreateVolume, Origin, Snapshot};
 
 use super::{Call, Result, blocking};
 use crate::http::{ApiError, blocking_reader, json_answer, no_content, ok, read_json, tar};
+use crate::patient::patiently;
 use crate::render::network::volume as render;
 
 #[derive(Default, Deserialize)]
@@ -98,6 +99,6 @@ pub(super) async fn export(call: Call, name: &str) -> Result {
 pub(super) async fn import(call: Call, name: &str) -> Result {
     let (engine, name) = (call.api.engine, name.to_owned());
     let mut body = blocking_reader(call.request.into_body());
-    let made = blocking(move || Ok(engine.import_volume(&name, &mut body)?)).await?;
+    let made = patiently(move || Ok(engine.import_volume(&name, &mut body)?)).await?;
     Ok(json_answer(StatusCode::CREATED, &render(&made, None)))
 }

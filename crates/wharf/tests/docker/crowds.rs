@@ -2,10 +2,11 @@
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
+use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use crate::kit::Daemon;
+use crate::kit::{Daemon, Said};
 
 /// Kibibytes that a process has in memory.
 fn resident(pid: u32) -> u64 {
@@ -17,8 +18,7 @@ fn resident(pid: u32) -> u64 {
 #[test]
 fn idle_connections_cost_little_and_nothing_when_they_are_over() {
     const MANY: usize = 1000;
-    let limit = getrlimit(Resource::Nofile);
-    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
+    many_files();
     let Some(d) = Daemon::start() else { return };
     let before = resident(d.pid());
     let ask = |mut client: &UnixStream| {
@@ -35,4 +35,137 @@ fn idle_connections_cost_little_and_nothing_when_they_are_over() {
     assert!(silent < 30 * MANY as u64 && idle < 45 * MANY as u64, "{silent} and {idle} KiB");
     drop(clients);
     d.eventually("the memory has gone back", || resident(d.pid()) < before + 16 * 1024);
+}
+
+/// Opens `path` that many times, and reads each answer's head.
+fn open(d: &Daemon, path: &str, count: usize) -> Vec<UnixStream> {
+    let one = || {
+        let mut client = UnixStream::connect(d.socket()).unwrap();
+        write!(client, "GET {path} HTTP/1.1\r\nHost: d\r\n\r\n").unwrap();
+        client
+    };
+    let mut clients: Vec<_> = (0..count).map(|_| one()).collect();
+    for client in &mut clients {
+        let mut head = [0; 15];
+        client.read_exact(&mut head).unwrap();
+        assert_eq!(&head, b"HTTP/1.1 200 OK");
+    }
+    clients
+}
+
+fn many_files() {
+    let limit = getrlimit(Resource::Nofile);
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
+}
+
+#[test]
+fn followers_of_events_share_them_however_slow_they_are() {
+    const MANY: usize = 1000;
+    many_files();
+    let Some(d) = Daemon::start() else { return };
+    // With long attributes: an event is some 2 KiB.
+    let labels: String = (0..8).map(|n| format!(" -l label{n}={}", "x".repeat(200))).collect();
+    let id = d.docker(&format!("create{labels} busybox true")).ok();
+    let happen = |count: usize| {
+        let mut client = UnixStream::connect(d.socket()).unwrap();
+        for number in 0..count {
+            write!(client, "POST /containers/{id}/rename?name=n{number} HTTP/1.1\r\nHost: d\r\n\r\n").unwrap();
+            let mut answer = [0; 4096];
+            let count = client.read(&mut answer).unwrap();
+            assert!(answer[..count].starts_with(b"HTTP/1.1 204"), "{}", String::from_utf8_lossy(&answer[..count]));
+        }
+    };
+    happen(500);
+    let before = resident(d.pid());
+    let followers = open(&d, "/events", MANY);
+    let idle = resident(d.pid()).saturating_sub(before);
+    // It was 800 KiB for each.
+    assert!(idle < 45 * MANY as u64, "{idle} KiB");
+    // They read nothing of what happens now, some of it waits in their sockets.
+    happen(1000);
+    let slow = resident(d.pid()).saturating_sub(before);
+    assert!(slow < 150 * MANY as u64, "{slow} KiB");
+    drop(followers);
+}
+
+#[test]
+fn half_a_body_of_many_is_bounded_for_all_together() {
+    const MANY: usize = 200;
+    many_files();
+    let Some(d) = Daemon::start() else { return };
+    let before = resident(d.pid());
+    let half = vec![b' '; 3 << 20];
+    let mut clients = Vec::new();
+    for _ in 0..MANY {
+        let mut client = UnixStream::connect(d.socket()).unwrap();
+        let head = "POST /containers/create HTTP/1.1\r\nHost: d\r\nContent-Type: application/json";
+        write!(client, "{head}\r\nContent-Length: {}\r\n\r\n", half.len() + 2).unwrap();
+        client.set_nonblocking(true).unwrap();
+        clients.push((client, 0));
+    }
+    // As much as each of them gets rid of.
+    for _ in 0..200 {
+        for (client, sent) in &mut clients {
+            if let Ok(count) = client.write(&half[*sent..]) {
+                *sent += count;
+            }
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    let held = resident(d.pid()).saturating_sub(before);
+    // 600 MiB have been offered.
+    assert!(held < 300 << 10, "{held} KiB");
+    // Nobody else waits for them.
+    d.docker("run --rm busybox true").ok();
+    drop(clients);
+    d.eventually("there is room again", || {
+        let body =
+            format!("{{\"Image\":\"busybox\",\"Cmd\":[\"true\"],\"Labels\":{{\"a\":\"{}\"}}}}", "x".repeat(1 << 20));
+        d.post("/containers/create", &body, true).unwrap().0 == 201
+    });
+}
+
+#[test]
+fn logs_have_more_followers_than_the_kernel_has_watches_and_the_engine_threads() {
+    const MANY: usize = 700;
+    many_files();
+    let Some(d) = Daemon::start() else { return };
+    let script = "echo first; while [ ! -e /go ]; do usleep 10000; done; echo last";
+    let mut run = d.client();
+    Said::from(run.args(["run", "-d", "--name", "talks", "busybox", "sh", "-c", script]).output().unwrap()).ok();
+    let mut followers = open(&d, "/containers/talks/logs?stdout=1&follow=1", MANY);
+    // Others are served.
+    assert_eq!(d.docker("run --rm busybox echo beside them").ok(), "beside them");
+    let threads = std::fs::read_dir(format!("/proc/{}/task", d.pid())).unwrap().count();
+    assert!(threads < 200, "{threads}");
+    d.docker("exec talks touch /go").ok();
+    for follower in &mut followers {
+        let mut text = String::new();
+        follower.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        // The connection stays open for the next request: the answer's own end is looked for.
+        while !text.ends_with("\r\n0\r\n\r\n") {
+            let mut piece = [0; 4096];
+            let count = follower.read(&mut piece).unwrap();
+            assert!(count > 0, "{text:?}");
+            text.push_str(&String::from_utf8_lossy(&piece[..count]));
+        }
+        assert!(text.contains("first\n") && text.contains("last\n"), "{text:?}");
+    }
+}
+
+#[test]
+fn uploads_that_stand_still_hold_up_nobody() {
+    const MANY: usize = 600;
+    many_files();
+    let Some(d) = Daemon::start() else { return };
+    let mut clients = Vec::new();
+    for _ in 0..MANY {
+        let mut client = UnixStream::connect(d.socket()).unwrap();
+        let head =
+            "POST /images/load HTTP/1.1\r\nHost: d\r\nContent-Type: application/x-tar\r\nContent-Length: 1000000";
+        write!(client, "{head}\r\n\r\nhalf").unwrap();
+        clients.push(client);
+    }
+    assert_eq!(d.docker("run --rm busybox echo beside them").ok(), "beside them");
+    assert!(d.docker("images -q").ok().lines().count() == 1);
 }

@@ -79,6 +79,7 @@ fn an_import_is_changed_as_asked() {
         "STOPSIGNAL SIGINT",
         "HEALTHCHECK --interval=5s CMD true",
         "ONBUILD RUN true",
+        "ONBUILD NONSENSE later",
         "ENTRYPOINT [\"env\"]",
     ];
     import(&changes, &["-m", "made here", &tar, "own:1"]).ok();
@@ -87,16 +88,16 @@ fn an_import_is_changed_as_asked() {
         "Env": ["A=1", "B=2"], "Cmd": ["sh", "-c", "echo hi"], "ExposedPorts": {"80/tcp": {}, "81/udp": {}},
         "User": "root", "WorkingDir": "/tmp", "Volumes": {"/data": {}}, "Labels": {"a": "b", "c": "d e"},
         "StopSignal": "SIGINT", "Healthcheck": {"Test": ["CMD-SHELL", "true"], "Interval": 5_000_000_000u64},
-        "OnBuild": ["RUN true"], "Entrypoint": ["env"],
+        "OnBuild": ["RUN true", "NONSENSE later"], "Entrypoint": ["env"],
     });
     for (key, value) in wanted.as_object().unwrap() {
         assert_eq!(&config[key], value, "{key}");
     }
     assert_eq!(d.docker("history --format {{.Comment}} own:1").ok(), "made here");
     for (change, text) in [
-        ("RUN true", "run is not a valid change command"),
-        ("SHELL [\"sh\"]", "shell is not a valid change command"),
-        ("NONSENSE x", "nonsense is not a valid change command"),
+        ("RUN true", "RUN is not a valid change command"),
+        ("SHELL [\"sh\"]", "SHELL is not a valid change command"),
+        ("NONSENSE x", "NONSENSE is not a valid change command"),
         ("", "file with no instructions"),
     ] {
         let no = import(&[change], &[&tar, "own:no"]);
@@ -151,8 +152,8 @@ fn a_commit_joins_the_container_s_configuration_with_the_changes() {
     let shown = Said::from(inspect.args(["inspect", "-f", format, "made:2"]).output().unwrap()).ok();
     assert_eq!(shown, "[\"FOO=other\",\"X=1\"]|[\"ls\"]|{\"own\":\"1\",\"z\":\"1\"}|{\"80/tcp\":{}}");
     for (change, text) in [
-        ("FROM x", "from is not a valid change command"),
-        ("COPY a b", "copy is not a valid change command"),
+        ("FROM x", "FROM is not a valid change command"),
+        ("COPY a b", "COPY is not a valid change command"),
         ("", "file with no instructions"),
     ] {
         assert_eq!(said(commit(&["-c", change], "made:no")), (1, format!("Error response from daemon: {text}")));
@@ -261,6 +262,38 @@ fn prunes_know_times_as_docker_does() {
     assert!(
         d.docker("image prune -af --filter until=-1h").ok().starts_with("Deleted Images:\nuntagged: busybox:latest\n")
     );
+}
+
+#[test]
+fn images_of_one_second_have_an_order() {
+    let Some(d) = Daemon::start() else { return };
+    let build = |name: &str| {
+        let dir = d.path().join(name);
+        std::fs::create_dir(&dir).unwrap();
+        std::fs::write(dir.join("Dockerfile"), format!("FROM busybox\nENV NAME={name}\n")).unwrap();
+        d.docker(&format!("build -q -t {name} {}", dir.display())).ok();
+    };
+    let names = ["one", "two", "three", "four"];
+    names.into_iter().for_each(build);
+    let created = |name: &str| d.docker(&format!("inspect -f {{{{.Created}}}} {name}")).ok();
+    let times = names.map(created);
+    let whole = times.iter().filter(|time| !time.contains('.')).count();
+    // One by chance has no fraction of a second; not all.
+    assert!(whole <= 1, "{times:?}");
+    let list = |filter: &str| {
+        let all = d.docker(&format!("images --format {{{{.Repository}}}} {filter}")).ok();
+        all.lines().filter(|name| *name != "busybox").map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(list(""), ["four", "three", "two", "one"]);
+    assert_eq!(list("-f since=two"), ["four", "three"]);
+    assert_eq!(list("-f before=two"), ["one"]);
+    assert_eq!(list("-f since=one -f before=four"), ["three", "two"]);
+    // Made of the cache it is the same image, and a time that was asked for is the one that it has.
+    d.docker(&format!("build -q -t again {}", d.path().join("one").display())).ok();
+    assert_eq!(d.docker("images -q again").ok(), d.docker("images -q one").ok());
+    d.docker(&format!("build -q -t dated --build-arg SOURCE_DATE_EPOCH=1700000000 {}", d.path().join("one").display()))
+        .ok();
+    assert_eq!(created("dated"), "2023-11-14T22:13:20Z");
 }
 
 #[test]
