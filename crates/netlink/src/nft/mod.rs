@@ -13,7 +13,7 @@ mod set;
 pub use batch::{Batch, Chain, Hook, Policy, Table};
 pub use dump::{ChainEntry, ElementEntry, RuleEntry};
 pub use expression::{
-    CT_ESTABLISHED, CT_RELATED, CT_STATUS_DNAT, Comparison, Ct, Expression, Meta, Payload, Register, Verdict,
+    CT_ESTABLISHED, CT_RELATED, CT_STATUS_DNAT, Carrier, Comparison, Ct, Expression, Meta, Payload, Register, Verdict,
 };
 pub use set::{Element, Key, Kind, Set};
 
