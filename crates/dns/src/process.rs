@@ -7,7 +7,9 @@ use std::os::unix::net::UnixListener;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use rustix::io::Errno;
 use wharf_companion::{Daemons, Interest};
+use wharf_sys::datagrams::{Inbox, Outbox};
 
 use crate::containers::Containers;
 use crate::forwarder::Origin;
@@ -20,8 +22,12 @@ use crate::wire::MAX;
 
 /// How long the process stays without a container and a daemon.
 const IDLE: Duration = Duration::from_secs(5);
-/// Datagrams of one container that are read before others have their turn.
-const DATAGRAMS: usize = 64;
+/// Datagrams that are taken and answered at once, and how often that is done for one container before others have their
+/// turn.
+const DATAGRAMS: usize = 32;
+const ROUNDS: usize = 2;
+/// Bytes of a datagram that are read: far more than a query over UDP has (RFC 1035, RFC 6891).
+const QUERY: usize = 2 << 10;
 /// Clients over TCP, of all containers and of each.
 const MAX_CLIENTS: usize = 512;
 const MAX_CLIENTS_OF_ONE: usize = 32;
@@ -44,6 +50,8 @@ pub(crate) struct Process {
     patience: Timers<u64>,
     numbers: u64,
     buffer: Vec<u8>,
+    inbox: Inbox,
+    outbox: Outbox,
     idle_since: Instant,
     /// Where no connection is taken for the moment, and until when.
     paused: BTreeSet<Token>,
@@ -66,6 +74,8 @@ impl Process {
             patience: Timers::default(),
             numbers: 0,
             buffer: vec![0; MAX],
+            inbox: Inbox::new(DATAGRAMS, QUERY),
+            outbox: Outbox::default(),
             idle_since: Instant::now(),
             paused: BTreeSet::new(),
             resume: None,
@@ -181,18 +191,25 @@ impl Process {
     }
 
     fn datagrams(&mut self, number: u64, now: Instant) {
-        for _ in 0..DATAGRAMS {
+        for _ in 0..ROUNDS {
             let Some(asking) = self.containers.get(number) else { return };
-            let (length, peer) = match asking.udp.recv_from(&mut self.buffer) {
-                Ok(received) => received,
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
+            let got = match self.inbox.receive(&asking.udp) {
+                Ok(got) => got,
+                Err(Errno::AGAIN) => return,
                 // Of one that was sent before; the next may be well.
                 Err(_) => continue,
             };
-            let message = self.buffer.get(..length).unwrap_or_default();
-            let origin = Origin::Udp { container: number, peer };
-            if let Said::Now(answer) = self.resolver.answer(&self.poller, now, &asking.record, origin, message) {
-                send(asking, &answer, peer);
+            for index in 0..got {
+                let Some((message, peer)) = self.inbox.get(index) else { continue };
+                let origin = Origin::Udp { container: number, peer: peer.into() };
+                if let Said::Now(answer) = self.resolver.answer(&self.poller, now, &asking.record, origin, message) {
+                    self.outbox.push(&answer, peer);
+                }
+            }
+            self.outbox.send(&asking.udp);
+            // The kernel says it again when there is more: to ask whether would be one more call for each query.
+            if got < DATAGRAMS {
+                return;
             }
         }
     }

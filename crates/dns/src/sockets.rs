@@ -5,11 +5,11 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::io::Errno;
 use rustix::net::sockopt::set_socket_recv_buffer_size_force;
-use rustix::net::{AddressFamily, SocketFlags, SocketType, ipproto};
+use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use wharf_netlink::conntrack::{self, Exchanges};
 use wharf_netlink::namespace;
 use wharf_netlink::nft::{
-    Batch, Chain, Comparison, Connection, Expression, Family, Hook, Meta, Payload, Register, Table,
+    Batch, Carrier, Chain, Comparison, Connection, Expression, Family, Hook, Meta, Payload, Register, Table,
 };
 
 use wharf_companion::Error;
@@ -21,9 +21,13 @@ pub const ADDRESS: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 11);
 /// Where its programs send their queries.
 const PORT: u16 = 53;
 const TABLE: Table<'static> = Table { family: Family::Ip, name: "wharf-dns" };
-const CHAIN: &str = "output";
-/// Of rules that change a destination (`NF_IP_PRI_NAT_DST`).
-const PRIORITY: i32 = -100;
+/// What goes to us, and what we answer.
+const ASKED: &str = "asked";
+const ANSWERED: &str = "answered";
+/// Before and behind connection tracking (`NF_IP_PRI_CONNTRACK` is -200), which a container may have for rules of its own:
+/// it sees both ways under the port that we have.
+const BEFORE_TRACKING: i32 = -300;
+const AFTER_TRACKING: i32 = 300;
 /// Bytes that may wait to be read, with the kernel's overhead.
 const BURST: usize = 512 << 10;
 /// Connections that wait to be accepted.
@@ -74,13 +78,12 @@ impl Sockets {
         Ok(Self { udp, tcp })
     }
 
-    fn ports(&self) -> Result<[(u8, u16); 2]> {
+    fn ports(&self) -> Result<[(Carrier, u16); 2]> {
         let udp = UdpSocket::from(self.udp.try_clone().map_err(Error::io("look at a socket"))?);
         let tcp = TcpListener::from(self.tcp.try_clone().map_err(Error::io("look at a socket"))?);
         let udp = udp.local_addr().map_err(Error::io("look at a socket"))?.port();
         let tcp = tcp.local_addr().map_err(Error::io("look at a socket"))?.port();
-        let number = |protocol: rustix::net::Protocol| u8::try_from(protocol.as_raw().get()).unwrap_or(0);
-        Ok([(number(ipproto::UDP), udp), (number(ipproto::TCP), tcp)])
+        Ok([(Carrier::Udp, udp), (Carrier::Tcp, tcp)])
     }
 
     pub(crate) fn fds(&self) -> [BorrowedFd<'_>; 2] {
@@ -89,7 +92,7 @@ impl Sockets {
 }
 
 /// Makes our table in the namespace of the calling thread.
-fn redirect(connection: &Connection, ports: [(u8, u16); 2]) -> Result<()> {
+fn redirect(connection: &Connection, ports: [(Carrier, u16); 2]) -> Result<()> {
     let mut batch = Batch::new();
     fill(&mut batch, ports);
     match connection.apply(batch) {
@@ -99,30 +102,41 @@ fn redirect(connection: &Connection, ports: [(u8, u16); 2]) -> Result<()> {
             batch.add_table(TABLE, "").delete_table(TABLE);
             fill(&mut batch, ports);
             connection.apply(batch)?;
-            // A program that keeps its socket would go on asking the port of before.
+            // A table of an earlier version tracked connections: a program that keeps its socket would go on asking the
+            // port of before.
             Ok(conntrack::forget(connection, &[Exchanges::SentTo { port: PORT, ipv6: false }])?)
         }
         done => Ok(done?),
     }
 }
 
-fn fill(batch: &mut Batch, ports: [(u8, u16); 2]) {
-    const FIRST: Register = Register(0);
-    const SECOND: Register = Register(1);
+/// A packet's port is written over, in each direction by a rule of its own, for to have the kernel translate addresses is
+/// to have it track every connection of the container's: that would be paid by each of its packets, and by each query
+/// with an entry of the host's table.
+fn fill(batch: &mut Batch, ports: [(Carrier, u16); 2]) {
+    const REGISTER: Register = Register(0);
     batch.add_table(TABLE, "names of containers");
-    batch.add_chain(TABLE, Chain { name: CHAIN, base: Some(("nat", Hook::Output, PRIORITY)) });
-    for (protocol, port) in ports {
-        let rule = [
-            Expression::LoadPayload(Payload::Destination, FIRST),
-            Expression::Compare(Comparison::Equal, FIRST, &ADDRESS.octets()),
-            Expression::LoadMeta(Meta::Protocol, FIRST),
-            Expression::Compare(Comparison::Equal, FIRST, &[protocol]),
-            Expression::LoadPayload(Payload::DestinationPort, FIRST),
-            Expression::Compare(Comparison::Equal, FIRST, &PORT.to_be_bytes()),
-            Expression::Immediate(FIRST, &ADDRESS.octets()),
-            Expression::Immediate(SECOND, &port.to_be_bytes()),
-            Expression::DestinationNat { family: Family::Ip, address: FIRST, port: Some(SECOND) },
+    for (chain, priority) in [(ASKED, BEFORE_TRACKING), (ANSWERED, AFTER_TRACKING)] {
+        batch.add_chain(TABLE, Chain { name: chain, base: Some(("filter", Hook::Output, priority)) });
+    }
+    for (carrier, port) in ports {
+        let (known, own) = (PORT.to_be_bytes(), port.to_be_bytes());
+        let ways = [
+            (ASKED, Payload::Destination, Payload::DestinationPort, &known, &own),
+            (ANSWERED, Payload::Source, Payload::SourcePort, &own, &known),
         ];
-        batch.add_rule(TABLE, CHAIN, "", &rule);
+        for (chain, address, place, from, to) in ways {
+            let rule = [
+                Expression::LoadPayload(address, REGISTER),
+                Expression::Compare(Comparison::Equal, REGISTER, &ADDRESS.octets()),
+                Expression::LoadMeta(Meta::Protocol, REGISTER),
+                Expression::Compare(Comparison::Equal, REGISTER, &[carrier.number()]),
+                Expression::LoadPayload(place, REGISTER),
+                Expression::Compare(Comparison::Equal, REGISTER, from),
+                Expression::Immediate(REGISTER, to),
+                Expression::WritePort(carrier, place, REGISTER),
+            ];
+            batch.add_rule(TABLE, chain, "", &rule);
+        }
     }
 }

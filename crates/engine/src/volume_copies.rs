@@ -25,11 +25,12 @@ impl Engine {
     pub async fn clone_volume(&self, origin: Origin, request: CreateVolume) -> Result<(Volume, Vec<String>)> {
         let engine = self.clone();
         to_its_end(async move {
-            let mut staged = engine.copied(&origin).await?;
+            let mut request = request;
+            let size = engine.size_of_clone(&origin, &mut request)?;
+            let mut staged = engine.copied(&origin, size).await?;
             let own = engine.clone();
             let (volume, skipped) = blocking(move || {
                 let skipped = std::mem::take(&mut staged.skipped);
-                let mut request = request;
                 for (key, value) in own.volumes().get(&origin.volume)?.labels {
                     request.labels.entry(key).or_insert(value);
                 }
@@ -42,6 +43,24 @@ impl Engine {
         .await
     }
 
+    /// What a clone may become at most: what is asked for, or what the original may (`none` is no limit).
+    fn size_of_clone(&self, origin: &Origin, request: &mut CreateVolume) -> Result<Option<u64>> {
+        if let Some(other) = request.options.keys().find(|key| *key != "size") {
+            return Err(EngineError::invalid(format!("invalid option: \"{other}\": a clone has a size alone")));
+        }
+        match request.options.get("size").map(String::as_str) {
+            Some("none") => request.options.clear(),
+            Some(_) => {}
+            None => {
+                let volume = self.volumes().get(&origin.volume)?;
+                let size = volume.options.get("size").filter(|_| volume.limit.is_some());
+                request.options.extend(size.map(|size| ("size".to_owned(), size.clone())));
+            }
+        }
+        self.volumes().check(request)?;
+        Ok(wharf_volume::size_of(&request.options))
+    }
+
     /// Keeps what a volume has now, by the name `snapshot` or, when that is empty, by the time.
     ///
     /// # Errors
@@ -50,7 +69,7 @@ impl Engine {
         let engine = self.clone();
         to_its_end(async move {
             let origin = Origin { volume: name.clone(), snapshot: None };
-            let staged = engine.copied(&origin).await?;
+            let staged = engine.copied(&origin, None).await?;
             let own = engine.clone();
             let made = blocking(move || Ok(own.volumes().keep_snapshot(staged, &name, &snapshot)?)).await?;
             engine.tell_of("volume", "snapshot", &made.volume, &[("snapshot", &made.name)]);
@@ -71,7 +90,7 @@ impl Engine {
             let skipped = blocking(move || {
                 let volume = own.volumes().get(&origin.volume)?;
                 own.volumes().check_replace("restore", &volume)?;
-                let mut staged = own.volumes().stage_copy(&origin, &BTreeSet::new())?;
+                let mut staged = own.volumes().stage_copy(&origin, &BTreeSet::new(), None)?;
                 let skipped = std::mem::take(&mut staged.skipped);
                 own.volumes().replace(staged, "restore", &origin.volume, false)?;
                 Ok(skipped)
@@ -118,7 +137,7 @@ impl Engine {
                     Err(EngineError::not_found(format!("get {origin}: no such volume")))
                 };
             }
-            engine.copied(&origin).await.map(Some)
+            engine.copied(&origin, None).await.map(Some)
         })
         .await
     }
@@ -152,14 +171,14 @@ impl Engine {
 
     /// A copy with all that run with the volume frozen. They go on before it is on the disk, and whatever becomes of it; a
     /// daemon that starts after a kill lets them go on, too, as after a commit.
-    async fn copied(&self, origin: &Origin) -> Result<Staged> {
+    async fn copied(&self, origin: &Origin, size: Option<u64>) -> Result<Staged> {
         if origin.snapshot.is_some() {
-            return self.copy_now(origin, BTreeSet::new()).await.and_then(|staged| staged);
+            return self.copy_now(origin, BTreeSet::new(), size).await.and_then(|staged| staged);
         }
         // Or the end of one copy would let go on what another one needs frozen.
         let _alone = self.inner.volume_copies.lock().await;
         let mut frozen: Vec<Arc<Slot>> = Vec::new();
-        let copied = self.freeze_and_copy(origin, &mut frozen).await;
+        let copied = self.freeze_and_copy(origin, size, &mut frozen).await;
         for slot in &frozen {
             if let Err(error) = self.unpause_after_commit(slot).await {
                 tracing::error!("container {} stays frozen: {}", slot.id, error.message);
@@ -168,7 +187,7 @@ impl Engine {
         copied
     }
 
-    async fn freeze_and_copy(&self, origin: &Origin, frozen: &mut Vec<Arc<Slot>>) -> Result<Staged> {
+    async fn freeze_and_copy(&self, origin: &Origin, size: Option<u64>, frozen: &mut Vec<Arc<Slot>>) -> Result<Staged> {
         let mut last = None;
         for _ in 0..TRIES {
             let mut still = BTreeSet::new();
@@ -184,7 +203,7 @@ impl Engine {
                     still.insert(id);
                 }
             }
-            match self.copy_now(origin, still).await? {
+            match self.copy_now(origin, still, size).await? {
                 Ok(staged) => return Ok(staged),
                 Err(error) => last = Some(error),
             }
@@ -194,9 +213,9 @@ impl Engine {
     }
 
     /// The inner error is that others write there.
-    async fn copy_now(&self, origin: &Origin, still: BTreeSet<String>) -> Result<Result<Staged>> {
+    async fn copy_now(&self, origin: &Origin, still: BTreeSet<String>, size: Option<u64>) -> Result<Result<Staged>> {
         let (volumes, origin) = (self.volumes().clone(), origin.clone());
-        blocking(move || match volumes.stage_copy(&origin, &still) {
+        blocking(move || match volumes.stage_copy(&origin, &still, size) {
             Err(error @ VolumeError::Moving { .. }) => Ok(Err(error.into())),
             Err(error) => Err(error.into()),
             Ok(staged) => Ok(Ok(staged)),

@@ -162,7 +162,8 @@ pub(crate) fn rebuild(batch: &mut Batch, table: Table<'_>) {
     if shape.family == Family::Ip {
         batch.add_chain(table, Chain { name: "raw", base: Some(("filter", Hook::Prerouting, -300)) });
         for address in [Payload::Destination, Payload::Source] {
-            let rule = [&link_in(Meta::InputName, BRIDGES)[..], &loopback(address), &[drop]].concat();
+            // Every packet comes here: the address is looked at first, which is quicker than a name.
+            let rule = [&loopback(address)[..], &link_in(Meta::InputName, BRIDGES), &[drop]].concat();
             batch.add_rule(table, "raw", "", &rule);
         }
         let rule = [&loopback(Payload::Destination)[..], &[Expression::Verdict(Verdict::Return)]].concat();

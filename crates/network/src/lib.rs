@@ -7,6 +7,7 @@
 //! - [`Networks`]: opens, creates, removes; connects containers; publishes their ports; recovers.
 //! - [`NetworkRecord`], [`Endpoint`], [`Published`]: what there is.
 //! - [`CreateNetwork`], [`EndpointRequest`], [`PortRequest`]: what is asked for.
+//! - [`Reach`]: who gets to a port of a container, and by whose rule not.
 //! - [`Ipv4Net`], [`Ipv6Net`], [`Pool6`], [`MacAddress`]: addresses.
 
 mod background;
@@ -34,6 +35,7 @@ mod pool6;
 mod ports;
 mod predefined;
 mod publish;
+mod reach;
 mod record;
 mod recover;
 mod relayed;
@@ -51,6 +53,7 @@ pub use macvlan::Parent;
 pub use networks::Networks;
 pub use options::{NetworkOptions, PublishPolicy};
 pub use pool6::Pool6;
+pub use reach::{Answer, Decider, Reach, Way};
 pub use record::{
     CreateNetwork, Endpoint, EndpointRequest, IpamRequest, NetworkRecord, PoolRequest, PortRequest, Protocol, Published,
 };

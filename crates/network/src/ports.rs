@@ -362,6 +362,7 @@ mod tests {
             ends_interval: false,
             data: element.data.as_ref().map(|key| key.as_bytes().to_vec()),
             comment: element.comment.clone(),
+            ..ElementEntry::default()
         }
     }
 

@@ -16,7 +16,8 @@
 //! - [`seccomp`]: installing a filter.
 //! - [`message`]: file descriptors over unix sockets.
 //! - [`namespace`], [`netlink`]: a network of one's own, and options of the sockets that change it.
-//! - [`datagram`]: datagrams with the address that they came to. [`packet`]: frames as links have them.
+//! - [`datagram`]: datagrams with the address that they came to. [`datagrams`]: many at a time. [`packet`]: frames as
+//!   links have them.
 //! - [`socket`]: what of a socket's output has been read, and who is at its other end.
 //! - [`signals`], [`disposition`]: signals as something to read, and what becomes of them otherwise.
 //! - [`reaping`]: the ends of children that others may trace.
@@ -25,6 +26,7 @@
 pub mod apart;
 pub mod bpf;
 pub mod datagram;
+pub mod datagrams;
 pub mod disposition;
 pub mod erofs;
 pub mod fds;

@@ -44,6 +44,8 @@ pub enum VolumeError {
     Options { name: String, why: String },
     #[error("create {name}: no volume of a size can be made: {why}")]
     NoLimit { name: String, why: String },
+    #[error("the content of {what} has no room in a volume of {bytes} bytes: give a larger size (`-o size=…`)")]
+    TooSmall { what: String, bytes: u64 },
     #[error("error while mounting volume '{}': failed to mount local volume: {what}", path.display())]
     Mount {
         path: PathBuf,
@@ -123,6 +125,7 @@ impl VolumeError {
             | Self::LongName(_)
             | Self::Options { .. }
             | Self::SnapshotName { .. }
+            | Self::TooSmall { .. }
             | Self::Elsewhere { .. } => ErrorKind::Invalid,
             // A full disk is the host's, and a bad archive its sender's.
             Self::Import { source, .. } => match **source {

@@ -37,7 +37,7 @@ mod using;
 mod volumes;
 
 pub use error::{ErrorKind, VolumeError};
-pub use limit::Limit;
+pub use limit::{Limit, size_of};
 pub use lookup::Lookup;
 pub use plugin::Plugins;
 pub use record::{CreateVolume, Origin, Snapshot, Volume};

@@ -1,6 +1,7 @@
 //! Volumes of a size (`-o size=10g`): by a quota of a project where the file system holds projects to one, else as a file with
 //! a file system of that size in it.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::AsFd;
@@ -53,6 +54,11 @@ pub(crate) fn parse(text: &str) -> std::result::Result<u64, String> {
         return Err(format!("invalid size: '{text}': at least 1 MiB and at most 1 EiB"));
     }
     Ok(bytes as u64)
+}
+
+/// The size that a volume's options ask for, if they ask for one that can be read.
+pub fn size_of(options: &BTreeMap<String, String>) -> Option<u64> {
+    options.get("size").and_then(|text| parse(text).ok())
 }
 
 /// Sets up an empty volume in `dir`, which has its directory for the content already.

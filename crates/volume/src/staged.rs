@@ -7,12 +7,13 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::io::Errno;
 use wharf_archive::{PackOptions, UnpackOptions, Whiteouts};
 use wharf_rooted_path::RootDir;
 
 use crate::record::{LOCAL, Row, SnapshotRow};
 use crate::volumes::{DATA, MAKING, TABLE, make_dir, remove_tree};
-use crate::{CreateVolume, Origin, Result, Snapshot, Volume, VolumeError, Volumes, copy, name};
+use crate::{CreateVolume, Limit, Origin, Result, Snapshot, Volume, VolumeError, Volumes, copy, mounting, name};
 
 /// Beside a volume's content.
 pub(crate) const SNAPSHOTS: &str = ".snapshots";
@@ -29,6 +30,8 @@ pub struct Staged {
     /// Files that share their blocks with the original, and files that were copied.
     pub shared: u64,
     pub copied: u64,
+    /// What it may become at most.
+    limit: Option<Limit>,
     kept: bool,
 }
 
@@ -36,16 +39,34 @@ impl Staged {
     fn data(&self) -> PathBuf {
         self.dir.join(DATA)
     }
+
+    /// Whether the content is in a file, which is mounted as long as there is something to be written.
+    fn is_in_file(&self) -> bool {
+        self.limit.is_some_and(|limit| limit.project.is_none())
+    }
 }
 
 impl Drop for Staged {
     fn drop(&mut self) {
-        if !self.kept
-            && let Err(error) = remove_tree(&self.dir)
-        {
+        if self.kept {
+            return;
+        }
+        let unmounted = if self.is_in_file() { take_off(&self.dir) } else { Ok(()) };
+        if let Err(error) = unmounted.and_then(|()| remove_tree(&self.dir)) {
             tracing::warn!("{} stays until the next start: {error}", self.dir.display());
+        } else if let (Some(limit), Some(volumes)) = (self.limit, self.dir.parent()) {
+            limit.forget(volumes);
         }
     }
+}
+
+/// Unmounts what a directory of content on its way in has mounted.
+fn take_off(dir: &Path) -> Result<()> {
+    let data = dir.join(DATA);
+    if mounting::is_mounted(&data) {
+        mounting::unmount(&data).map_err(VolumeError::file("unmount", &data))?;
+    }
+    Ok(())
 }
 
 impl Volumes {
@@ -55,16 +76,22 @@ impl Volumes {
         for (path, mode) in [(&dir, 0o711), (&data, 0o755)] {
             DirBuilder::new().mode(mode).create(path).map_err(VolumeError::file("create", path))?;
         }
-        Ok(Staged { dir, skipped: Vec::new(), shared: 0, copied: 0, kept: false })
+        Ok(Staged { dir, skipped: Vec::new(), shared: 0, copied: 0, limit: None, kept: false })
     }
 
-    /// Copies the content of a volume or a snapshot. `still` are the containers that do not write now; where others use the
-    /// volume, nothing is copied.
+    /// Copies the content of a volume or a snapshot, into what may have `size` bytes at most when one is given. `still` are
+    /// the containers that do not write now; where others use the volume, nothing is copied.
     ///
     /// # Errors
-    /// `NotFound`, `Moving` with those others.
-    pub fn stage_copy(&self, origin: &Origin, still: &BTreeSet<String>) -> Result<Staged> {
+    /// `NotFound`, `Moving` with those others, `TooSmall`.
+    pub fn stage_copy(&self, origin: &Origin, still: &BTreeSet<String>, size: Option<u64>) -> Result<Staged> {
         let mut staged = self.stage()?;
+        if let Some(bytes) = size {
+            staged.limit = Some(self.limit_dir(&origin.volume, &staged.dir, bytes)?);
+            if staged.is_in_file() {
+                crate::limit::mount_disk(&staged.dir)?;
+            }
+        }
         self.locked(&origin.volume, || {
             let volume = self.get(&origin.volume)?;
             let copied = match &origin.snapshot {
@@ -90,7 +117,12 @@ impl Volumes {
 
     fn copy_tree(&self, origin: &Origin, from: &Path, staged: &Staged) -> Result<copy::Copied> {
         let copied = RootDir::open(from).and_then(|from| copy::copy(&from, &RootDir::open(staged.data())?));
-        copied.map_err(|source| VolumeError::Tree { action: "copy", what: origin.to_string(), source })
+        copied.map_err(|source| match (staged.limit, source.errno) {
+            (Some(limit), Errno::NOSPC | Errno::DQUOT) => {
+                VolumeError::TooSmall { what: origin.to_string(), bytes: limit.bytes }
+            }
+            _ => VolumeError::Tree { action: "copy", what: origin.to_string(), source },
+        })
     }
 
     /// Unpacks a tar, which may be compressed.
@@ -112,7 +144,13 @@ impl Volumes {
 
     fn sync(staged: &Staged) -> Result<()> {
         let data = staged.data();
-        copy::sync(&RootDir::open(&data)?).map_err(VolumeError::file("write to the disk", data))
+        copy::sync(&RootDir::open(&data)?).map_err(VolumeError::file("write to the disk", data))?;
+        if staged.is_in_file() {
+            take_off(&staged.dir)?;
+            // The file itself, and its name.
+            copy::sync(&RootDir::open(&staged.dir)?).map_err(VolumeError::file("write to the disk", &staged.dir))?;
+        }
+        Ok(())
     }
 
     /// Makes a new volume of it. Its row decides: with it the volume is there, without it all is gone after a crash.
@@ -133,11 +171,11 @@ impl Volumes {
                 driver: LOCAL.into(),
                 created: now(),
                 labels: request.labels.clone(),
-                options: BTreeMap::new(),
+                options: request.options.clone(),
                 anonymous,
                 scope: String::new(),
                 snapshots: BTreeMap::new(),
-                limit: None,
+                limit: staged.limit,
                 from_dir: staged.dir.file_name().map(|name| name.to_string_lossy().into_owned()),
             };
             self.store().write::<_, VolumeError>(|tx| Ok(tx.put(TABLE, &name, &row)?))?;
@@ -362,6 +400,7 @@ impl Volumes {
         let dir = self.dir();
         for entry in fs::read_dir(dir).map_err(VolumeError::file("list", dir))?.flatten() {
             if entry.file_name().to_string_lossy().starts_with(MAKING) {
+                take_off(&entry.path())?;
                 remove_tree(&entry.path())?;
             }
         }

@@ -116,7 +116,7 @@ impl Volumes {
             let path = self.path(&name);
             // The directory first: one without a row is harmless, a row without its directory is not.
             make_dirs(&path)?;
-            if let Some(size) = request.options.get("size").and_then(|text| crate::limit::parse(text).ok()) {
+            if let Some(size) = crate::size_of(&request.options) {
                 row.limit = Some(self.set_up_limit(&name, size)?);
             }
             self.inner.store.write::<_, VolumeError>(|tx| Ok(tx.put(TABLE, &name, &row)?))?;
@@ -273,14 +273,19 @@ impl Volumes {
     /// Sets up a volume that has no row yet; nothing is left of one that cannot be.
     fn set_up_limit(&self, name: &str, bytes: u64) -> Result<Limit> {
         let dir = self.inner.dir.join(name);
-        // Two volumes with the same project would share what they may have.
-        let _alone = self.inner.projects.lock().unwrap_or_else(PoisonError::into_inner);
-        let taken: Vec<u32> = self.list()?.iter().filter_map(|volume| volume.limit?.project).collect();
-        let made = crate::limit::set_up(name, &dir, bytes, &taken);
+        let made = self.limit_dir(name, &dir, bytes);
         if made.is_err() {
             remove_tree(&dir)?;
         }
         made
+    }
+
+    /// Bounds what a directory with nothing in its content yet may become.
+    pub(crate) fn limit_dir(&self, name: &str, dir: &Path, bytes: u64) -> Result<Limit> {
+        // Two volumes with the same project would share what they may have.
+        let _alone = self.inner.projects.lock().unwrap_or_else(PoisonError::into_inner);
+        let taken: Vec<u32> = self.list()?.iter().filter_map(|volume| volume.limit?.project).collect();
+        crate::limit::set_up(name, dir, bytes, &taken)
     }
 
     /// What is refused whatever is there.

@@ -56,14 +56,14 @@ fn copies_share_their_blocks_where_the_file_system_can() {
         file.sync_all().unwrap();
         fs::write(data.mountpoint.join("empty"), "").unwrap();
         let before = disk.used();
-        let staged = volumes.stage_copy(&Origin::parse("data"), &BTreeSet::new()).unwrap();
+        let staged = volumes.stage_copy(&Origin::parse("data"), &BTreeSet::new(), None).unwrap();
         assert_eq!((staged.shared, staged.copied, staged.skipped.as_slice()), (1, 1, [].as_slice()));
         let snapshot = volumes.keep_snapshot(staged, "data", "").unwrap();
         assert!(disk.used() < before + (8 << 20), "{} {before}", disk.used());
         // Two names of the same bytes, until one is written to.
         fs::write(data.mountpoint.join("large"), "new").unwrap();
         let origin = Origin::parse(&format!("data@{}", snapshot.name));
-        let staged = volumes.stage_copy(&origin, &BTreeSet::new()).unwrap();
+        let staged = volumes.stage_copy(&origin, &BTreeSet::new(), None).unwrap();
         let other = volumes.adopt(staged, &CreateVolume { name: "other".into(), ..CreateVolume::default() }).unwrap();
         assert!(fs::read(other.mountpoint.join("large")).unwrap() == content);
         assert_eq!(fs::read(data.mountpoint.join("large")).unwrap(), b"new");

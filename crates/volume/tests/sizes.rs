@@ -1,13 +1,13 @@
 //! Volumes of a size, on file systems of a test's own with and without quotas of projects.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use wharf_store::Store;
-use wharf_volume::{CreateVolume, Volume, Volumes};
+use wharf_volume::{CreateVolume, Origin, Volume, Volumes};
 
 /// An ext4 in a file, mounted with these options for as long as this is there.
 struct Disk(tempfile::TempDir);
@@ -134,4 +134,55 @@ fn a_file_of_the_size_has_the_content_where_there_are_no_quotas() {
     assert!(path.join("large").exists());
     volumes.remove("other", false, &|_| Vec::new()).unwrap();
     assert!(!disk.root().join("volumes/other").exists());
+}
+
+/// A clone of 20 MiB, and one that is too small.
+fn clone(volumes: &Volumes, root: &Path) {
+    let data = volumes.create(&sized("data", "20m")).unwrap();
+    let path = volumes.mount("data", "user").unwrap();
+    fs::write(path.join("file"), vec![7; 8 << 20]).unwrap();
+    volumes.release("data", "user").unwrap();
+    let origin = Origin::parse("data");
+    let error = volumes.stage_copy(&origin, &BTreeSet::new(), Some(4 << 20)).unwrap_err().to_string();
+    assert_eq!(error, "the content of data has no room in a volume of 4194304 bytes: give a larger size (`-o size=…`)");
+    let staged = volumes.stage_copy(&origin, &BTreeSet::new(), Some(20 << 20)).unwrap();
+    let copy = volumes.adopt(staged, &sized("copy", "20m")).unwrap();
+    let (limit, other) = (copy.limit.unwrap(), data.limit.unwrap());
+    assert_eq!(limit.bytes, 20 << 20);
+    assert!(limit.project.is_none() || limit.project != other.project, "each has a project of its own");
+    assert_eq!(mounts_below(root), 0);
+    let path = volumes.mount("copy", "user").unwrap();
+    assert_eq!(fs::read(path.join("file")).unwrap().len(), 8 << 20);
+    let written = fill(&path);
+    assert!((6 << 20..=12 << 20).contains(&written), "{written}");
+    volumes.release("copy", "user").unwrap();
+    assert_eq!(volumes.get("copy").unwrap().limit, copy.limit);
+    // What was begun and not ended leaves nothing.
+    drop(volumes.stage_copy(&origin, &BTreeSet::new(), Some(20 << 20)).unwrap());
+    let names = fs::read_dir(root.join("volumes")).unwrap().flatten().map(|entry| entry.file_name());
+    assert!(!names.into_iter().any(|name| name.to_string_lossy().starts_with('.')));
+    assert_eq!(mounts_below(root), 0);
+}
+
+#[test]
+fn a_clone_has_a_limit_of_its_own() {
+    for options in ["loop,prjquota", "loop"] {
+        let Some(disk) = Disk::new("quota,project", options) else { continue };
+        clone(&Volumes::open(Store::open(&disk.root()).unwrap()).unwrap(), &disk.root());
+    }
+}
+
+#[test]
+fn a_clone_that_a_kill_has_cut_off_is_swept_with_its_mount() {
+    let Some(disk) = Disk::new("quota,project", "loop") else { return };
+    let volumes = Volumes::open(Store::open(&disk.root()).unwrap()).unwrap();
+    volumes.create(&sized("data", "20m")).unwrap();
+    let staged = volumes.stage_copy(&Origin::parse("data"), &BTreeSet::new(), Some(20 << 20)).unwrap();
+    std::mem::forget(staged);
+    assert_eq!(mounts_below(&disk.root()), 1);
+    drop(volumes);
+    drop(Volumes::open(Store::open(&disk.root()).unwrap()).unwrap());
+    assert_eq!(mounts_below(&disk.root()), 0);
+    let names = fs::read_dir(disk.root().join("volumes")).unwrap().flatten().map(|entry| entry.file_name());
+    assert_eq!(names.collect::<Vec<_>>(), ["data"]);
 }

@@ -8,7 +8,7 @@ const ROWS: &[&[&str]] = &[
     &["reference", "report", "dockerfile", "template"],
     &["sys"],
     &["rooted-path", "cgroup", "seccomp", "netlink", "logs", "erofs", "companion"],
-    &["archive", "store", "dns", "relay", "git"],
+    &["archive", "store", "dns", "relay", "git", "ruleset"],
     &["client", "runtime", "distribution", "snapshot", "network", "volume"],
     &["monitor", "image"],
     &["engine", "build"],

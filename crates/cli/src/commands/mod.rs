@@ -15,6 +15,7 @@ mod manifest;
 mod manifest_store;
 mod network;
 mod plugin;
+mod reach;
 mod system;
 mod volume;
 mod volume_copies;
@@ -134,6 +135,7 @@ pub(crate) static TREE: &[Entry] = &[
     entry("manifest", "push", &[], &manifest::PUSH),
     entry("manifest", "rm", &[], &manifest::REMOVE),
     entry("network", "capture", &[], &capture::CAPTURE),
+    entry("network", "reach", &[], &reach::REACH),
     entry("network", "connect", &[], &network::CONNECT),
     entry("network", "create", &[], &network::CREATE),
     entry("network", "disconnect", &[], &network::DISCONNECT),

@@ -24,9 +24,13 @@ pub(crate) static CLONE: Command = Command::new(
 )
 .long(
     "Create a volume with the content of another one, or of a snapshot. Containers that run with it are frozen for that \
-     moment. Where the file system can, both share their blocks until one of them is written to.",
+     moment. Where the file system can, both share their blocks until one of them is written to. The new volume has the \
+     other's size limit, if that has one; 'size=none' gives it none.",
 )
-.flags(&[Flag::list("label", "Set metadata for the volume, beside what the other one has").check(checks::label)]);
+.flags(&[
+    Flag::list("label", "Set metadata for the volume, beside what the other one has").check(checks::label),
+    Flag::map("opt", "Set an option of the volume: 'size'").short('o'),
+]);
 
 pub(crate) static SNAPSHOT: Command = Command::new(
     "VOLUME [SNAPSHOT]",
@@ -91,6 +95,9 @@ async fn clone(app: &App, matches: &Matches) -> Outcome<u8> {
     }
     if matches.changed("label") {
         body.insert("Labels".to_owned(), Json::Object(env::map(matches.all("label"))));
+    }
+    if matches.changed("opt") {
+        body.insert("DriverOpts".to_owned(), Json::Object(env::map(matches.all("opt"))));
     }
     let path = format!("/volumes/{}/clone", matches.argument(0));
     let answer: Json = app.client().await?.post(&path).json(&body)?.send().await?.json().await?;

@@ -20,6 +20,8 @@ pub(crate) const CASES: &[Case] = &[
     ("an_internal_network_knows_its_own_only", an_internal_network_knows_its_own_only),
     ("what_changes_is_known_at_once", what_changes_is_known_at_once),
     ("five_hundred_records", five_hundred_records),
+    ("asking_tracks_no_connections", asking_tracks_no_connections),
+    ("a_container_may_track_its_own", a_container_may_track_its_own),
 ];
 
 fn containers_find_each_other() {
@@ -180,4 +182,43 @@ fn five_hundred_records() {
     assert_eq!(Reply::parse(&bytes).records.len(), 500);
     let plain = exchange(&udp(&netns), &query(1, "all", A));
     assert!(plain.len() <= 512);
+}
+
+/// A table of connections would be paid for by each packet of the container's.
+fn asking_tracks_no_connections() {
+    let fixture = Fixture::new();
+    fixture.server().put_network(&network("n", vec![member("c1", "172.18.0.2", &["web"])])).unwrap();
+    let netns = fixture.container("c1", &["n"], &[]);
+    for _ in 0..10 {
+        assert_eq!(ask(&netns, "web", A).addresses(), ["172.18.0.2"]);
+        assert_eq!(ask_tcp(&netns, "web", A).addresses(), ["172.18.0.2"]);
+    }
+    let tracked = output(&netns, &["cat", "/proc/sys/net/netfilter/nf_conntrack_count"]);
+    assert_eq!(tracked.trim(), "0");
+}
+
+/// One with a firewall and translations of its own, as a mesh of services sets up: its rules see both ways.
+fn a_container_may_track_its_own() {
+    let fixture = Fixture::new();
+    fixture.server().put_network(&network("n", vec![member("c1", "172.18.0.2", &["web"])])).unwrap();
+    let netns = fixture.container("c1", &["n"], &[]);
+    let rules = fixture.root().join("rules");
+    let own = "table inet mine {
+        chain out { type nat hook output priority -100; tcp dport 9 redirect to :10; }
+        chain in { type filter hook input priority 0; policy drop; ct state established accept; ip daddr 127.0.0.11 accept; }
+    }\n";
+    std::fs::write(&rules, own).unwrap();
+    let said =
+        output(&netns, &["sh", "-c", &format!("command -v nft || exit 0; nft -f {} || echo bad", rules.display())]);
+    if said.is_empty() {
+        eprintln!("skipped: there is no nft");
+        return;
+    }
+    assert!(!said.contains("bad"), "{said}");
+    for _ in 0..3 {
+        assert_eq!(ask(&netns, "web", A).addresses(), ["172.18.0.2"]);
+        assert_eq!(ask_tcp(&netns, "web", A).addresses(), ["172.18.0.2"]);
+    }
+    let tracked = output(&netns, &["cat", "/proc/sys/net/netfilter/nf_conntrack_count"]);
+    assert_ne!(tracked.trim(), "0");
 }

@@ -32,7 +32,7 @@ pub(super) const CHAIN_TABLE: u16 = 1;
 pub(super) const CHAIN_NAME: u16 = 3;
 pub(super) const CHAIN_HOOK: u16 = 4;
 pub(super) const CHAIN_POLICY: u16 = 5;
-const CHAIN_TYPE: u16 = 7;
+pub(super) const CHAIN_TYPE: u16 = 7;
 // enum nft_hook_attributes
 pub(super) const HOOK_NUMBER: u16 = 1;
 pub(super) const HOOK_PRIORITY: u16 = 2;

@@ -3,15 +3,19 @@
 use rustix::io::Errno;
 
 use super::batch::{
-    CHAIN_HOOK, CHAIN_NAME, CHAIN_POLICY, CHAIN_TABLE, ELEMENTS_LIST, ELEMENTS_SET, ELEMENTS_TABLE, GET_CHAIN,
-    GET_ELEMENT, GET_RULE, GET_TABLE, HOOK_NUMBER, HOOK_PRIORITY, Hook, NEW_CHAIN, NEW_ELEMENT, NEW_RULE, NEW_TABLE,
-    Policy, RULE_CHAIN, RULE_HANDLE, RULE_TABLE, RULE_USERDATA, TABLE_NAME, Table, header, kind,
+    CHAIN_HOOK, CHAIN_NAME, CHAIN_POLICY, CHAIN_TABLE, CHAIN_TYPE, ELEMENTS_LIST, ELEMENTS_SET, ELEMENTS_TABLE,
+    GET_CHAIN, GET_ELEMENT, GET_RULE, GET_TABLE, HOOK_NUMBER, HOOK_PRIORITY, Hook, NEW_CHAIN, NEW_ELEMENT, NEW_RULE,
+    NEW_TABLE, Policy, RULE_CHAIN, RULE_HANDLE, RULE_TABLE, RULE_USERDATA, TABLE_NAME, Table, header, kind,
 };
 use super::expression::DATA_VALUE;
 use super::set::{ELEMENT_DATA, ELEMENT_FLAGS, ELEMENT_KEY, ELEMENT_KEY_END, ELEMENT_USERDATA, INTERVAL_END};
+use super::step::{self, Decision};
 use super::{Connection, Family};
 use crate::Result;
 use crate::message::{self, DUMP, Messages};
+
+/// `NFT_SET_ELEM_CATCHALL`.
+const CATCH_ALL: u32 = 2;
 
 /// A chain that is there, of any table.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,6 +26,8 @@ pub struct ChainEntry {
     pub hook: Option<Hook>,
     pub priority: i32,
     pub policy: Option<Policy>,
+    /// `filter`, `nat` or `route`, of a base chain.
+    pub kind: String,
 }
 
 /// A rule that is there.
@@ -38,6 +44,10 @@ pub struct ElementEntry {
     pub key_end: Option<Vec<u8>>,
     pub ends_interval: bool,
     pub data: Option<Vec<u8>>,
+    /// Of a map of verdicts.
+    pub decision: Option<Decision>,
+    /// For what no other element is about.
+    pub is_catch_all: bool,
     pub comment: Option<String>,
 }
 
@@ -110,15 +120,15 @@ fn none_is_empty<T>(listed: Result<Vec<T>>) -> Result<Vec<T>> {
     }
 }
 
-fn body<'a>(answer: &message::Received<'a>, wanted: u16) -> Option<&'a [u8]> {
+pub(super) fn body<'a>(answer: &message::Received<'a>, wanted: u16) -> Option<&'a [u8]> {
     if answer.kind == kind(wanted) { answer.payload.get(4..) } else { None }
 }
 
-fn be32(value: &[u8]) -> Option<u32> {
+pub(super) fn be32(value: &[u8]) -> Option<u32> {
     value.try_into().ok().map(u32::from_be_bytes)
 }
 
-fn chain(body: &[u8]) -> Option<ChainEntry> {
+pub(super) fn chain(body: &[u8]) -> Option<ChainEntry> {
     let hook = message::find(body, CHAIN_HOOK);
     let number = hook.and_then(|hook| message::find(hook, HOOK_NUMBER)).and_then(be32);
     let priority = hook.and_then(|hook| message::find(hook, HOOK_PRIORITY)).and_then(be32);
@@ -131,6 +141,7 @@ fn chain(body: &[u8]) -> Option<ChainEntry> {
         policy: message::find(body, CHAIN_POLICY)
             .and_then(be32)
             .map(|policy| if policy == 0 { Policy::Drop } else { Policy::Accept }),
+        kind: message::find(body, CHAIN_TYPE).map(message::text).unwrap_or_default(),
     })
 }
 
@@ -145,12 +156,14 @@ fn element(bytes: &[u8]) -> ElementEntry {
         key_end: value(bytes, ELEMENT_KEY_END),
         ends_interval: flags & INTERVAL_END != 0,
         data: value(bytes, ELEMENT_DATA),
+        decision: message::find(bytes, ELEMENT_DATA).and_then(step::decision),
+        is_catch_all: flags & CATCH_ALL != 0,
         comment: message::find(bytes, ELEMENT_USERDATA).and_then(comment_of),
     }
 }
 
 /// The comment in what libnftnl keeps beside an object: a list of types, lengths and values.
-fn comment_of(mut bytes: &[u8]) -> Option<String> {
+pub(super) fn comment_of(mut bytes: &[u8]) -> Option<String> {
     while let [kind, length, rest @ ..] = bytes {
         let (value, after) = rest.split_at_checked(usize::from(*length))?;
         if *kind == 0 {

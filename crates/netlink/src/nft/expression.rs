@@ -76,6 +76,31 @@ impl Payload {
     }
 }
 
+/// Protocols whose headers begin with ports and have a checksum over all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Carrier {
+    Tcp,
+    Udp,
+}
+
+impl Carrier {
+    /// Its number in an IP packet (`IPPROTO_*`).
+    pub const fn number(self) -> u8 {
+        match self {
+            Self::Tcp => 6,
+            Self::Udp => 17,
+        }
+    }
+
+    /// Where the checksum is in the header.
+    const fn checksum(self) -> u32 {
+        match self {
+            Self::Tcp => 16,
+            Self::Udp => 6,
+        }
+    }
+}
+
 /// What connection tracking knows of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ct {
@@ -107,6 +132,8 @@ pub enum Expression<'a> {
     LoadPayload(Payload, Register),
     /// Writes an address of IPv6 into the packet; the checksum behind the header is corrected.
     WriteAddress6(Payload, Register),
+    /// Writes a port into the packet, which must be of that protocol; its checksum is corrected.
+    WritePort(Carrier, Payload, Register),
     /// The type of the destination address (`RTN_*`), as the routing table sees it.
     LoadDestinationType(Register),
     LoadCt(Ct, Register),
@@ -166,6 +193,16 @@ pub(super) fn write(m: &mut Messages, expression: &Expression<'_>) {
             m.be32(6, 0);
             m.be32(7, 0);
             m.be32(8, 1);
+        }),
+        Expression::WritePort(carrier, what, from) => named(m, "payload", |m| {
+            let (base, offset, length) = what.place();
+            m.be32(2, base);
+            m.be32(3, offset);
+            m.be32(4, length);
+            m.be32(5, from.number());
+            // NFT_PAYLOAD_CSUM_INET.
+            m.be32(6, 1);
+            m.be32(7, carrier.checksum());
         }),
         Expression::LoadDestinationType(to) => named(m, "fib", |m| {
             m.be32(1, to.number());

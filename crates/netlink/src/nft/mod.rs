@@ -3,19 +3,23 @@
 //! - [`Connection`]: sends batches, each of which is done whole or not at all, and asks what there is.
 //! - [`Batch`]: changes that go together. [`Table`], [`Chain`], [`Set`], [`Element`]: what is made.
 //! - [`Expression`]: what rules consist of. [`Key`], [`Kind`]: what sets consist of.
-//! - [`ChainEntry`], [`RuleEntry`], [`ElementEntry`]: what is there.
+//! - [`ChainEntry`], [`RuleEntry`], [`ElementEntry`]: what is there. [`Ruleset`]: all of it, with the [`Step`]s of rules.
 
 mod batch;
 mod dump;
 mod expression;
+mod ruleset;
 mod set;
+mod step;
 
 pub use batch::{Batch, Chain, Hook, Policy, Table};
 pub use dump::{ChainEntry, ElementEntry, RuleEntry};
 pub use expression::{
-    CT_ESTABLISHED, CT_RELATED, CT_STATUS_DNAT, Comparison, Ct, Expression, Meta, Payload, Register, Verdict,
+    CT_ESTABLISHED, CT_RELATED, CT_STATUS_DNAT, Carrier, Comparison, Ct, Expression, Meta, Payload, Register, Verdict,
 };
+pub use ruleset::{Ruleset, StoredRule, StoredSet};
 pub use set::{Element, Key, Kind, Set};
+pub use step::{Decision, Place, Step};
 
 use rustix::net::netlink::NETFILTER;
 

@@ -6,7 +6,7 @@ use std::process::Command;
 use crate::host::{HOST, OTHER, ask, ask_from, container, create, create_request, on_a_host, serve, tcp};
 
 /// The output of a program of the host; `None` when there is no such program.
-fn run(program: &str, arguments: &[&str]) -> Option<String> {
+pub(crate) fn run(program: &str, arguments: &[&str]) -> Option<String> {
     let output = match Command::new(program).args(arguments).output() {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             eprintln!("skipped: there is no {program}");
@@ -163,7 +163,7 @@ fn nft_shows_our_table() {
             "tcp . 8080 comment",
             ": 172.17.0.2 . 80 }",
             "tcp . 0.0.0.0/0 . 90-91 comment",
-            "iifname @bridges ip daddr 127.0.0.0/8 drop",
+            "ip daddr 127.0.0.0/8 iifname @bridges drop",
             "fib daddr type local jump publish",
             "ct status dnat oifname . ip saddr @home masquerade",
             "ip saddr @masqueraded oifname . ip saddr != @home masquerade",
@@ -181,7 +181,7 @@ fn nft_shows_our_table() {
 }
 
 /// A host's firewall as people write it for nftables: what is not allowed is dropped.
-const DROPS: &str = "table inet filter {
+pub(crate) const DROPS: &str = "table inet filter {
     chain input {
         type filter hook input priority filter; policy drop;
         ct state established,related accept

@@ -8,5 +8,6 @@ mod ipv6;
 mod macvlan;
 mod networks;
 mod publish;
+mod reach;
 mod recover;
 mod storm;

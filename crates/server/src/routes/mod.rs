@@ -21,6 +21,7 @@ mod networks;
 mod pin;
 mod progress;
 mod prune_stream;
+mod reach;
 mod remote;
 mod search;
 mod streams;
@@ -192,6 +193,8 @@ async fn route(api: Api, request: Request<Incoming>) -> Result {
         ("GET", ["networks"]) => networks::list(&call),
         ("POST", ["networks", "create"]) => networks::create(call).await,
         ("POST", ["networks", "prune"]) => networks::prune(call).await,
+        // Before a network of that name, which its ID leads to.
+        ("GET", ["networks", "reach"]) if call.query.get("of").is_some() => reach::reach(call).await,
         ("GET", ["networks", name, "capture"]) => capture::capture(call, name).await,
         ("GET", ["networks", id]) => networks::inspect(&call, id),
         ("DELETE", ["networks", id]) => networks::remove(call, id).await,

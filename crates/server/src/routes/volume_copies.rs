@@ -18,11 +18,13 @@ use crate::render::network::volume as render;
 struct Clone {
     name: String,
     labels: BTreeMap<String, String>,
+    driver_opts: BTreeMap<String, String>,
 }
 
 pub(super) async fn clone(mut call: Call, name: &str) -> Result {
     let asked: Clone = read_json(&mut call.request, "volume.CloneRequest").await?;
-    let request = CreateVolume { name: asked.name, labels: asked.labels, ..CreateVolume::default() };
+    let request =
+        CreateVolume { name: asked.name, labels: asked.labels, options: asked.driver_opts, ..CreateVolume::default() };
     let (volume, warnings) = call.api.engine.clone_volume(Origin::parse(name), request).await?;
     let mut answer = render(&volume, None);
     answer["Warnings"] = json!(warnings);

@@ -8,9 +8,13 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use super::http::Address;
+use super::tls::Tls;
 
 /// The longest file that says where a plugin listens.
 const MAX_SPEC: u64 = 64 << 10;
+
+/// The port of `https` (RFC 9110, 4.2.2).
+const HTTPS: u16 = 443;
 
 /// `NAME.json`.
 #[derive(Deserialize)]
@@ -19,7 +23,7 @@ const MAX_SPEC: u64 = 64 << 10;
 struct Spec {
     addr: String,
     #[serde(rename = "TLSConfig")]
-    tls: Option<serde_json::Value>,
+    tls: Option<Tls>,
 }
 
 /// A name that leads out of no folder.
@@ -90,13 +94,19 @@ fn read(path: &Path) -> Result<Address, String> {
     }
     let spec: Spec = serde_json::from_str(&text).map_err(|error| error.to_string())?;
     let address = address(spec.addr.trim())?;
-    if spec.tls.is_some() && !matches!(address, Address::Unix(_)) {
-        return Err("TLSConfig: TLS to plugins is not supported; let it listen on a unix socket".into());
+    match (address, spec.tls) {
+        (Address::Tls { host, port, place, .. }, Some(tls)) => {
+            tls.check()?;
+            Ok(Address::Tls { host, port, tls, place })
+        }
+        // A socket's permissions are enough; Docker has no use for it there either.
+        (address @ Address::Unix(_), _) | (address, None) => Ok(address),
+        // Docker would speak without TLS, which is not what the file asks for.
+        _ => Err(format!("TLSConfig is for TLS, and Addr '{}' for none: give https://HOST:PORT", spec.addr)),
     }
-    Ok(address)
 }
 
-/// `unix:///PATH` or `tcp://HOST:PORT`.
+/// `unix:///PATH`, `tcp://HOST:PORT` or `https://HOST[:PORT]`; a path behind the latter counts for nothing, as with Docker.
 fn address(url: &str) -> Result<Address, String> {
     if let Some(path) = url.strip_prefix("unix://") {
         return if path.starts_with('/') {
@@ -105,8 +115,20 @@ fn address(url: &str) -> Result<Address, String> {
             Err(format!("the path of '{url}' is not absolute"))
         };
     }
+    if let Some(rest) = url.strip_prefix("https://") {
+        let rest = rest.split('/').next().unwrap_or_default();
+        let (host, port) = match rest.rsplit_once(':').filter(|(_, port)| !port.ends_with(']')) {
+            Some((host, port)) => (host, port.parse().map_err(|_| format!("'{url}' has no port that is a number"))?),
+            None => (rest, HTTPS),
+        };
+        let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+        if host.is_empty() || host.contains(['[', ']', '@']) {
+            return Err(format!("'{url}' has no host"));
+        }
+        return Ok(Address::Tls { host: host.to_owned(), port, tls: Tls::default(), place: None });
+    }
     let Some(rest) = url.strip_prefix("tcp://").or_else(|| url.strip_prefix("http://")) else {
-        return Err(format!("'{url}' is neither unix:///PATH nor tcp://ADDRESS:PORT"));
+        return Err(format!("'{url}' is neither unix:///PATH nor tcp://ADDRESS:PORT nor https://HOST:PORT"));
     };
     let rest = rest.trim_end_matches('/');
     if let Some(port) = rest.strip_prefix("localhost:").and_then(|port| port.parse().ok()) {
@@ -135,7 +157,7 @@ mod tests {
         let _other = std::os::unix::net::UnixListener::bind(dir.path().join("two/two.sock")).unwrap();
         fs::write(dir.path().join("three.spec"), "unix:///x/three.sock\n").unwrap();
         fs::write(dir.path().join("four.json"), r#"{"Name":"four","Addr":"tcp://127.0.0.1:80"}"#).unwrap();
-        fs::write(dir.path().join("bad.json"), r#"{"Addr":"https://h:1"}"#).unwrap();
+        fs::write(dir.path().join("bad.json"), r#"{"Addr":"ftp://h:1"}"#).unwrap();
         fs::write(dir.path().join("tls.json"), r#"{"Addr":"tcp://127.0.0.1:1","TLSConfig":{}}"#).unwrap();
         fs::write(dir.path().join("five.txt"), "unix:///x").unwrap();
         assert_eq!(names(&dirs), ["bad", "four", "one", "three", "tls", "two"]);
@@ -144,11 +166,33 @@ mod tests {
         assert_eq!(find(&dirs, "two").unwrap(), unix(dir.path().join("two/two.sock")));
         assert_eq!(find(&dirs, "three").unwrap(), unix("/x/three.sock".into()));
         assert_eq!(find(&dirs, "four").unwrap(), Some(Address::Tcp("127.0.0.1:80".parse().unwrap())));
-        for (name, why) in [("bad", "is neither unix:///PATH nor"), ("tls", "TLS to plugins is not supported")] {
+        for (name, why) in [("bad", "is neither unix:///PATH nor"), ("tls", "TLSConfig is for TLS, and Addr")] {
             assert!(find(&dirs, name).unwrap_err().contains(why), "{name}");
         }
         for name in ["five", "../one", "", "none", ".hidden"] {
             assert_eq!(find(&dirs, name).unwrap(), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn tls_is_as_the_file_says() {
+        let dir = tempfile::tempdir().unwrap();
+        let dirs = [dir.path().to_owned()];
+        let write = |text: &str| fs::write(dir.path().join("one.json"), text).unwrap();
+        write(r#"{"Addr":"https://example.com/docker/plugin","TLSConfig":{"InsecureSkipVerify":true,"CAFile":null}}"#);
+        let Some(Address::Tls { host, port, tls, place: None }) = find(&dirs, "one").unwrap() else { panic!() };
+        assert_eq!((host.as_str(), port, tls == Tls::default()), ("example.com", 443, false));
+        write(r#"{"Addr":"https://[::1]:8443"}"#);
+        let Some(Address::Tls { host, port, tls, .. }) = find(&dirs, "one").unwrap() else { panic!() };
+        assert_eq!((host.as_str(), port, tls == Tls::default()), ("::1", 8443, true));
+        for (text, why) in [
+            (r#"{"Addr":"https://h:x"}"#, "no port that is a number"),
+            (r#"{"Addr":"https://:1"}"#, "has no host"),
+            (r#"{"Addr":"https://h","TLSConfig":{"CertFile":"/c"}}"#, "belong together"),
+            (r#"{"Addr":"https://h","TLSConfig":{"CAFile":"ca.pem"}}"#, "CAFile `ca.pem` is not an absolute path"),
+        ] {
+            write(text);
+            assert!(find(&dirs, "one").unwrap_err().contains(why), "{text}");
         }
     }
 

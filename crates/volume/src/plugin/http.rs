@@ -6,6 +6,8 @@ use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::tls::Tls;
+
 /// What a plugin may answer with at most: a list of some 100,000 volumes.
 const MAX_ANSWER: u64 = 16 << 20;
 /// What the lines before it may be at most.
@@ -22,6 +24,13 @@ pub(crate) enum Address {
     Tcp(SocketAddr),
     /// A host by its name, and its port: looked up before it is connected to.
     Host(String, u16),
+    /// A host that is to prove that it has this name; looked up as another one.
+    Tls {
+        host: String,
+        port: u16,
+        tls: Tls,
+        place: Option<SocketAddr>,
+    },
 }
 
 trait Stream: Read + Write {}
@@ -36,12 +45,12 @@ impl Address {
                 stream.set_write_timeout(Some(timeout))?;
                 Ok(Box::new(stream))
             }
-            Self::Host(host, _) => Err(io::Error::other(format!("the host {host} was not looked up"))),
-            Self::Tcp(address) => {
-                let stream = TcpStream::connect_timeout(address, CONNECT.min(timeout))?;
-                stream.set_read_timeout(Some(timeout))?;
-                stream.set_write_timeout(Some(timeout))?;
-                Ok(Box::new(stream))
+            Self::Host(host, _) | Self::Tls { host, place: None, .. } => {
+                Err(io::Error::other(format!("the host {host} was not looked up")))
+            }
+            Self::Tcp(address) => Ok(Box::new(connect(address, timeout)?)),
+            Self::Tls { host, tls, place: Some(address), .. } => {
+                Ok(Box::new(tls.connect(host, connect(address, timeout)?)?))
             }
         }
     }
@@ -66,6 +75,13 @@ impl Address {
             _ => error,
         })
     }
+}
+
+fn connect(address: &SocketAddr, timeout: Duration) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect_timeout(address, CONNECT.min(timeout))?;
+    stream.set_read_timeout(Some(timeout))?;
+    stream.set_write_timeout(Some(timeout))?;
+    Ok(stream)
 }
 
 fn bad(why: &'static str) -> io::Error {

@@ -3,6 +3,7 @@
 
 mod found;
 mod http;
+mod tls;
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
@@ -89,6 +90,10 @@ impl Plugins {
         let address = address.ok_or_else(|| missing(format!("plugin \"{name}\" not found")))?;
         let address = match address {
             Address::Host(host, port) => Address::Tcp((self.lookup.address(&host).map_err(missing)?, port).into()),
+            Address::Tls { host, port, tls, .. } => {
+                let own = host.parse().map_or_else(|_| self.lookup.address(&host).map_err(missing), Ok)?;
+                Address::Tls { host, port, tls, place: Some((own, port).into()) }
+            }
             address => address,
         };
         let driver = Driver { name: name.to_owned(), address, plugins: self.clone(), timeout };

@@ -31,6 +31,7 @@ mod names;
 mod newest_api;
 mod peers;
 mod platforms;
+mod reach;
 mod refuse;
 mod registries;
 mod relay;

@@ -70,6 +70,15 @@ fn a_volume_of_a_size_is_full_when_it_is() {
     d.docker("rm -f user").ok();
     d.wharf("volume clone data@first other").ok();
     assert!(d.docker("run --rm -v other:/d busybox cat /d/passwd").ok().starts_with("root:"));
+    // A clone has the limit of the other one, another, or none.
+    let limit = |name: &str| d.get(&format!("/volumes/{name}"))["Status"]["SizeLimit"].clone();
+    assert_eq!(limit("other"), limit("data"));
+    d.wharf("volume clone -o size=64m data@first larger").ok();
+    assert_eq!(limit("larger"), 64 << 20);
+    d.wharf("volume clone -o size=none data@first free").ok();
+    assert!(limit("free").is_null());
+    let refused = d.wharf("volume clone -o type=tmpfs data wrong");
+    assert!(refused.err.contains("a clone has a size alone"), "{}", refused.err);
     assert!(d.wharf("volume restore data@first").err.contains("clone the snapshot"));
     d.docker("volume rm -f data").ok();
     let wrong = d.docker("volume create -o size=much wrong");
