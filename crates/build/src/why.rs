@@ -134,7 +134,9 @@ fn list(selected: &Selected) -> Result<String> {
     for item in &selected.items {
         let attributes = &item.found.attributes;
         let content = match attributes.kind {
-            Kind::File => selected.tree.digest(&item.from, &item.found)?.hex()[..16].to_owned(),
+            Kind::File => {
+                Digest::from_sha256(selected.tree.digest(&item.from, &item.found)?).hex()[..16].to_owned()
+            }
             Kind::Symlink => brief(&item.found.link.to_string_lossy()),
             _ => item.found.device.to_string(),
         };

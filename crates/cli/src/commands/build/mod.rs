@@ -12,6 +12,7 @@ mod parts;
 mod progress;
 mod registry_cache;
 mod result;
+mod scan;
 mod sending;
 
 use std::io::Write as _;
