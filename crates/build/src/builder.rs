@@ -14,12 +14,15 @@ use crate::cache::{Cache, CacheRecord};
 use crate::cache_mount::CacheMounts;
 use crate::cancel::{Cancel, CancelOnDrop};
 use crate::error::{BuildError, Result};
+use crate::finish::finish;
+use crate::gathered::Gathered;
 use crate::history::Recorder;
 use crate::kept::{KEPT_CONTEXT, KeptContexts};
+use crate::layouts;
 use crate::output::Output;
 use crate::request::{BuildEvent, BuildRequest, BuilderOptions};
 use crate::scratch::{self, random_id};
-use crate::session::{Common, lock};
+use crate::session::{Common, Told, lock};
 
 /// Builds images. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -71,6 +74,7 @@ impl Builder {
     /// None so far: what cannot be removed is no reason not to start.
     pub fn new(images: Images, spawner: Arc<Spawner>, options: BuilderOptions) -> Result<Self> {
         let data_root = options.store.root();
+        layouts::sweep(&images, &scratch::builds(data_root));
         scratch::sweep(data_root, &options.exec_root, &options.cgroup_parent);
         let layers = images.layers().clone();
         let cache = Cache::new(options.store.clone(), layers.clone());
@@ -87,11 +91,12 @@ impl Builder {
     /// # Errors
     /// Of the Dockerfile, all at once and before anything is done; of a step, with its line. A command that fails is
     /// `Command` with its exit code.
-    pub async fn build(&self, request: BuildRequest, output: Sender<BuildEvent>) -> Result<Digest> {
+    pub async fn build(&self, mut request: BuildRequest, output: Sender<BuildEvent>) -> Result<Digest> {
         let cancel = Cancel::new()?;
         let _guard = CancelOnDrop(cancel.clone());
         let name = if request.dockerfile.is_empty() { "Dockerfile" } else { request.dockerfile.as_str() };
         let mut recorder = Recorder::new(&random_id()?, name, request.target.as_deref(), &request.tags);
+        let recorder_reference = recorder.record.reference.clone();
         let (events, mut told) = tokio::sync::mpsc::channel(16);
         let out = Output::new(events, request.quiet);
         let outer = output.clone();
@@ -110,8 +115,15 @@ impl Builder {
         let own = cancel.clone();
         let noted = Arc::new(Mutex::default());
         let noting = Arc::clone(&noted);
+        let (reference, began) = (recorder_reference, jiff::Timestamp::now());
+        let told = Told { output: out, cancel: own, runtime: handle, noted: noting, reference, began };
         let mut working = tokio::task::spawn_blocking(move || {
-            Common::open(&shared, request, out, own, handle, noting).and_then(Common::build)
+            let gathered = Gathered::read(&shared, &mut request, &told.cancel)?;
+            let mut built = Vec::new();
+            for platform in &gathered.platforms {
+                built.push(Common::new(&shared, &request, &gathered, platform.clone(), &told)?.build()?);
+            }
+            finish(&shared, &request, &gathered, &built, &told)
         });
         let joined = tokio::select! {
             joined = &mut working => joined,
@@ -124,6 +136,7 @@ impl Builder {
         if let Ok(mut recorder) = hearing.await {
             let noted = std::mem::take(&mut *lock(&noted));
             recorder.record.keys.clone_from(&noted.keys);
+            recorder.record.mounts = noted.mounts.iter().cloned().collect();
             let store = self.shared.options.store.clone();
             let kept = result.clone();
             let _ = tokio::task::spawn_blocking(move || recorder.keep(&store, &kept, &noted)).await;

@@ -29,6 +29,8 @@ pub(crate) struct Command<'a> {
     pub(crate) hostname: &'a str,
     pub(crate) cgroup: &'a str,
     pub(crate) network: Network,
+    /// As a container with `--privileged` has it, but for the nodes of the host's devices: it may make its own.
+    pub(crate) insecure: bool,
     pub(crate) shm_size: Option<u64>,
     pub(crate) limits: &'a Limits,
     /// Files of ours that are mounted, by their place.
@@ -66,8 +68,8 @@ pub(crate) enum MountSource {
 /// # Errors
 /// For limits that cannot be expressed.
 pub(crate) fn spec(command: &Command<'_>) -> Result<Spec> {
-    let bounding: Vec<&str> =
-        docker_defaults::CAPABILITIES.iter().copied().filter(|name| held(name, command.bounding)).collect();
+    let given = if command.insecure { CAPABILITIES } else { docker_defaults::CAPABILITIES };
+    let bounding: Vec<&str> = given.iter().copied().filter(|name| held(name, command.bounding)).collect();
     // A user other than root has its capabilities only in the bounding set, as in Docker.
     let effective = if command.identity.uid == 0 { bounding.clone() } else { Vec::new() };
     let mut namespaces = vec![json!({ "type": "mount" }), json!({ "type": "uts" }), json!({ "type": "ipc" })];
@@ -78,7 +80,7 @@ pub(crate) fn spec(command: &Command<'_>) -> Result<Spec> {
         sysctl.insert("net.ipv4.ip_unprivileged_port_start".into(), "0".into());
         sysctl.insert("net.ipv4.ping_group_range".into(), "0 2147483647".into());
     }
-    let spec = json!({
+    let mut spec = json!({
         "ociVersion": "1.2.0",
         "process": {
             "terminal": false,
@@ -106,14 +108,17 @@ pub(crate) fn spec(command: &Command<'_>) -> Result<Spec> {
         "linux": {
             "namespaces": namespaces,
             "cgroupsPath": command.cgroup,
-            "resources": resources(command.limits),
-            "maskedPaths": docker_defaults::masked(),
-            "readonlyPaths": docker_defaults::READ_ONLY,
+            "resources": resources(command),
             "sysctl": sysctl,
-            "seccomp": to_oci(&docker_default_for(command.architecture, &bounding)),
             "rootfsPropagation": "rprivate",
         },
     });
+    if !command.insecure {
+        let linux = &mut spec["linux"];
+        linux["maskedPaths"] = json!(docker_defaults::masked());
+        linux["readonlyPaths"] = json!(docker_defaults::READ_ONLY);
+        linux["seccomp"] = json!(to_oci(&docker_default_for(command.architecture, &bounding)));
+    }
     serde_json::from_value(spec)
         .map_err(|e| BuildError::system("the command's configuration cannot be expressed for the runtime", &e))
 }
@@ -124,6 +129,7 @@ fn held(name: &str, bounding: u64) -> bool {
 }
 
 fn mounts(command: &Command<'_>) -> Vec<Value> {
+    let mode = if command.insecure { "rw" } else { "ro" };
     let mut list = vec![
         json!({ "destination": "/proc", "type": "proc", "source": "proc", "options": ["nosuid", "noexec", "nodev"] }),
         json!({ "destination": "/dev", "type": "tmpfs", "source": "tmpfs",
@@ -131,9 +137,9 @@ fn mounts(command: &Command<'_>) -> Vec<Value> {
         json!({ "destination": "/dev/pts", "type": "devpts", "source": "devpts",
                 "options": ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"] }),
         json!({ "destination": "/sys", "type": "sysfs", "source": "sysfs",
-                "options": ["nosuid", "noexec", "nodev", "ro"] }),
+                "options": ["nosuid", "noexec", "nodev", mode] }),
         json!({ "destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup",
-                "options": ["nosuid", "noexec", "nodev", "ro"] }),
+                "options": ["nosuid", "noexec", "nodev", mode] }),
         json!({ "destination": "/dev/mqueue", "type": "mqueue", "source": "mqueue",
                 "options": ["nosuid", "noexec", "nodev"] }),
         json!({ "destination": "/dev/shm", "type": "tmpfs", "source": "shm",
@@ -159,7 +165,8 @@ fn mounts(command: &Command<'_>) -> Vec<Value> {
 }
 
 /// Docker's device policy, and what the request limits.
-fn resources(limits: &Limits) -> Value {
+fn resources(command: &Command<'_>) -> Value {
+    let limits = command.limits;
     let mut rules = vec![
         json!({ "allow": false, "access": "rwm" }),
         json!({ "allow": true, "type": "c", "access": "m" }),
@@ -169,6 +176,9 @@ fn resources(limits: &Limits) -> Value {
         rules.push(json!({ "allow": true, "type": "c", "major": major, "minor": minor, "access": "rwm" }));
     }
     rules.push(json!({ "allow": true, "type": "c", "major": 136, "access": "rwm" }));
+    if command.insecure {
+        rules = vec![json!({ "allow": true, "access": "rwm" })];
+    }
     let mut all = json!({ "devices": rules });
     let mut memory = Map::new();
     if let Some(limit) = limits.memory.filter(|limit| *limit > 0) {
@@ -223,6 +233,7 @@ mod tests {
             hostname: "h",
             cgroup: "/wharf/x",
             network: Network::Own,
+            insecure: false,
             shm_size: None,
             limits,
             files: &[],
@@ -257,6 +268,12 @@ mod tests {
         let spec = serde_json::to_value(spec).unwrap();
         assert!(spec["process"]["capabilities"]["effective"].as_array().is_none_or(Vec::is_empty));
         assert_eq!(spec["linux"]["namespaces"].as_array().unwrap().len(), 5);
+        let spec = super::spec(&Command { insecure: true, ..command(&root, &limits, &[]) }).unwrap();
+        let spec = serde_json::to_value(spec).unwrap();
+        assert!(
+            spec["linux"]["seccomp"].is_null() && spec["linux"]["maskedPaths"].as_array().is_none_or(Vec::is_empty)
+        );
+        assert_eq!(spec["process"]["capabilities"]["effective"].as_array().unwrap().len(), CAPABILITIES.len());
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! Directories of `RUN --mount=type=cache`: they outlive builds and are in no image.
 
+pub(crate) mod travel;
+
 use std::collections::HashMap;
 use std::fs;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
@@ -68,6 +70,11 @@ impl CacheMounts {
         Self { dir, uses: Arc::default() }
     }
 
+    /// What the cache of `id` and `origin` is called.
+    pub(crate) fn name(id: &str, origin: &str) -> String {
+        Key::new("cache-mount").text(id).text(origin).finish().hex().to_owned()
+    }
+
     /// Takes the cache of `id` and `origin` (what it is filled from), and makes it if it is not there.
     ///
     /// # Errors
@@ -80,11 +87,11 @@ impl CacheMounts {
         owner: Owner,
         cancel: &Cancel,
     ) -> Result<CacheMount> {
-        let name = Key::new("cache-mount").text(id).text(origin).finish();
+        let name = Self::name(id, origin);
         let mut now = self.uses.now.lock().unwrap_or_else(PoisonError::into_inner);
         let mut copy = 0;
         let path = loop {
-            let path = self.dir.join(format!("{}-{copy}", name.hex()));
+            let path = self.dir.join(format!("{name}-{copy}"));
             let held = now.get(&path).copied().unwrap_or_default();
             let free = match sharing {
                 Sharing::Shared => !held.alone,

@@ -156,7 +156,7 @@ impl Session<'_> {
     }
 
     /// Makes a layer of a plan and keeps it in the cache.
-    fn commit(&self, plan: &Plan<'_>, key: &Digest, description: &str) -> Result<Outcome> {
+    pub(crate) fn commit(&self, plan: &Plan<'_>, key: &Digest, description: &str) -> Result<Outcome> {
         if plan.is_empty() {
             return self.made(key, None, description);
         }
@@ -257,7 +257,9 @@ impl Session<'_> {
                 if !add {
                     return Err(BuildError::invalid("source can't be a git ref for COPY"));
                 }
-                origins.push(Origin::Repository(Added::new(self, source, copy)?));
+                let added = Added::new(self, source, copy)?;
+                self.note_material(source, ("sha1", added.commit()));
+                origins.push(Origin::Repository(added));
                 continue;
             }
             if is_url(source) {
@@ -294,15 +296,17 @@ impl Session<'_> {
     fn downloaded(&mut self, url: &str, copy: &Copy) -> Result<Origin> {
         let (path, time) = self.download(url)?;
         let failing = |e: std::io::Error| BuildError::system(format_args!("cannot read {url}"), &e);
-        if let Some(expected) = &copy.checksum {
-            let expected = Digest::parse(expected).map_err(|e| BuildError::invalid(e.to_string()))?;
+        let expected = copy.checksum.as_deref().map(Digest::parse).transpose();
+        let expected = expected.map_err(|e| BuildError::invalid(e.to_string()))?;
+        if expected.is_some() || self.options.attested {
             let mut hasher = wharf_reference::Hasher::new();
             let mut file = std::fs::File::open(&path).map_err(failing)?;
             std::io::copy(&mut file, &mut hasher).map_err(failing)?;
             let found = hasher.finish();
-            if found != expected {
+            if let Some(expected) = expected.filter(|expected| *expected != found) {
                 return Err(BuildError::invalid(format!("digest mismatch {found}: {expected}")));
             }
+            self.note_material(url, ("sha256", found.hex()));
         }
         let name = url_name(url);
         if name.is_none() && copy.destination.ends_with('/') {

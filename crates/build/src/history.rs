@@ -41,6 +41,9 @@ pub struct BuildRecord {
     /// Its steps in the cache.
     #[serde(default)]
     pub keys: Vec<Digest>,
+    /// Names of the cache mounts that its commands ask for.
+    #[serde(default)]
+    pub mounts: Vec<String>,
 }
 
 /// A build while it is under way.
@@ -68,6 +71,7 @@ impl Recorder {
             error: None,
             cancelled: false,
             keys: Vec::new(),
+            mounts: Vec::new(),
         };
         Self { record, began: std::time::Instant::now(), pieces: Vec::new(), bytes: 0 }
     }

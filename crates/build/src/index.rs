@@ -9,13 +9,12 @@ use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, BufWriter, Read, Seek, Write};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::fs::FileExt;
 use std::path::{Component, Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use wharf_archive::{Entry, Kind as EntryKind, Reader, may_carry};
 use wharf_dockerfile::{Ignore, Verdict};
-use wharf_reference::{Digest, Hasher};
+use wharf_reference::Hasher;
 use wharf_report::chain;
 
 use crate::cancel::Cancel;
@@ -24,11 +23,14 @@ use crate::missing::Missing;
 use crate::resolve::resolve;
 use crate::tree::{Attributes, Found, Kind};
 
+mod content;
+pub(crate) use content::{Body, IndexFile, Place, Sum, sum};
+
 /// Bounds on what a client may send: a bomb ends here.
 pub(crate) const MAX_ENTRIES: usize = 5_000_000;
 pub(crate) const MAX_BYTES: u64 = 256 << 30;
 /// The kernel takes no longer path (PATH_MAX), and no directory of a project is that deep.
-const MAX_PATH: usize = 4096;
+pub(crate) const MAX_PATH: usize = 4096;
 
 /// An archive's entries by path, and their contents.
 #[derive(Debug)]
@@ -43,37 +45,21 @@ pub(crate) struct Index {
     last: (PathBuf, usize),
 }
 
+/// An entry of it.
 #[derive(Debug)]
-struct Node {
-    attributes: Attributes,
-    link: OsString,
-    device: u64,
+pub(crate) struct Node {
+    pub(crate) attributes: Attributes,
+    pub(crate) link: OsString,
+    pub(crate) device: u64,
     /// Which of the bodies is its content.
-    content: Option<usize>,
-    children: BTreeMap<OsString, usize>,
-    /// A directory that the archive does not name.
-    implied: bool,
-}
-
-/// A file's content.
-#[derive(Debug)]
-pub(crate) struct Body {
-    pub(crate) size: u64,
-    /// There is another name for it.
-    several: bool,
-    /// Nothing as long as it is not here.
-    pub(crate) place: OnceLock<Place>,
-}
-
-/// Where a content is.
-#[derive(Clone, Debug)]
-pub(crate) struct Place {
-    pub(crate) offset: u64,
-    pub(crate) digest: Digest,
+    pub(crate) content: Option<usize>,
+    pub(crate) children: BTreeMap<OsString, usize>,
+    /// A directory that nothing is said about.
+    pub(crate) implied: bool,
 }
 
 impl Node {
-    fn implied() -> Self {
+    pub(crate) fn implied() -> Self {
         let attributes =
             Attributes { kind: Kind::Directory, mode: 0o755, owner: (0, 0), mtime: (0, 0), xattrs: Vec::new() };
         let children = BTreeMap::new();
@@ -132,7 +118,8 @@ impl Index {
                     writer.write_all(&buffer[..count]).map_err(failing)?;
                 }
                 let size = hasher.count();
-                let content = index.body(size, Some(Place { offset, digest: hasher.finish() }));
+                let content =
+                    index.body(size, Some(Place { offset, digest: sum(&hasher.finish()), xattrs: Vec::new() }));
                 offset += size;
                 Some(content)
             } else {
@@ -153,14 +140,18 @@ impl Index {
 
     /// A content, which [`Self::add`] gives a name.
     pub(crate) fn body(&mut self, size: u64, place: Option<Place>) -> usize {
-        let place = place.map_or_else(OnceLock::new, OnceLock::from);
-        self.bodies.push(Body { size, several: false, place });
+        self.bodies.push(Body::new(size, place));
         self.bodies.len() - 1
     }
 
     /// Says where contents come from that are not here.
-    pub(crate) fn lacks(&mut self, missing: Missing) {
+    pub(crate) fn comes_from(&mut self, missing: Missing) {
         self.missing = Some(missing);
+    }
+
+    /// Whether a content is not here.
+    pub(crate) fn lacks(&self, body: usize) -> bool {
+        self.bodies[body].place.get().is_none()
     }
 
     /// Gets those of these contents that are not here.
@@ -169,8 +160,7 @@ impl Index {
     /// When whoever has them does not send them.
     pub(crate) fn bring(&self, bodies: impl IntoIterator<Item = usize>) -> Result<()> {
         let Some(missing) = &self.missing else { return Ok(()) };
-        let lacking = |body: &usize| self.bodies[*body].place.get().is_none();
-        let wanted: Vec<usize> = bodies.into_iter().filter(lacking).collect();
+        let wanted: Vec<usize> = bodies.into_iter().filter(|body| self.lacks(*body)).collect();
         if wanted.is_empty() { Ok(()) } else { missing.bring(&self.bodies, wanted) }
     }
 
@@ -183,15 +173,7 @@ impl Index {
         let path = confined(&entry.path).ok_or_else(|| invalid(format!("`{}`: its name is too long", name())))?;
         let mut node = Node { content, ..node_of(entry) };
         if entry.kind == EntryKind::HardLink {
-            let target =
-                inside(&entry.link).ok_or_else(|| invalid(format!("`{}` links to something outside", name())))?;
-            let found = self.node(&target).filter(|at| self.nodes[*at].content.is_some());
-            let at = found.ok_or_else(|| invalid(format!("`{}` links to what is not there", name())))?;
-            if let Some(content) = self.nodes[at].content {
-                self.bodies[content].several = true;
-            }
-            let (attributes, content) = (self.nodes[at].attributes.clone(), self.nodes[at].content);
-            node = Node { attributes, content, ..node };
+            node = self.linked(&entry.link).map_err(|why| invalid(format!("`{}` links to {why}", name())))?;
         }
         let Some(last) = path.file_name() else {
             if node.attributes.kind != Kind::Directory {
@@ -205,22 +187,45 @@ impl Index {
         let parent = self
             .parent(&path)
             .ok_or_else(|| invalid(format!("`{}` is below something that is no directory", name())))?;
-        if let Some(old) = self.nodes[parent].children.get(last).copied()
+        self.put(parent, last.to_owned(), node);
+        Ok(())
+    }
+
+    /// Another name for what is at the end of `link`: a file with its content, or whatever else may have several names.
+    ///
+    /// # Errors
+    /// When nothing of the kind is there; why.
+    pub(crate) fn linked(&mut self, link: &[u8]) -> std::result::Result<Node, &'static str> {
+        let target = inside(link).ok_or("something outside")?;
+        let at = self.node(&target).filter(|at| self.nodes[*at].attributes.kind != Kind::Directory);
+        let node = &self.nodes[at.ok_or("what is not there")?];
+        if let Some(content) = node.content {
+            self.bodies[content].several = true;
+        }
+        let (attributes, link, children) = (node.attributes.clone(), node.link.clone(), BTreeMap::new());
+        Ok(Node { attributes, link, device: node.device, content: node.content, children, implied: false })
+    }
+
+    /// Puts a node into a directory, which is one of the index's; the number that it has there.
+    pub(crate) fn put(&mut self, parent: usize, name: OsString, node: Node) -> usize {
+        if let Some(old) = self.nodes[parent].children.get(&name).copied()
             && self.nodes[old].attributes.kind == Kind::Directory
             && node.attributes.kind == Kind::Directory
         {
-            self.nodes[old].attributes = node.attributes;
-            self.nodes[old].implied = false;
-            return Ok(());
+            if !node.implied {
+                self.nodes[old].attributes = node.attributes;
+                self.nodes[old].implied = false;
+            }
+            return old;
         }
         // A later entry replaces an earlier one, with all that was below it.
         let at = self.nodes.len();
         self.nodes.push(node);
-        if self.nodes[parent].children.insert(last.to_owned(), at).is_some() {
+        if self.nodes[parent].children.insert(name, at).is_some() {
             // It may have been below what was replaced.
             self.last = (PathBuf::new(), 0);
         }
-        Ok(())
+        at
     }
 
     /// The directory above `path`, made with those above it where the archive does not name them.
@@ -276,8 +281,12 @@ impl Index {
     fn found(&self, at: usize) -> Found {
         let node = &self.nodes[at];
         let content = node.content.map(|body| (body, &self.bodies[body]));
+        let mut attributes = node.attributes.clone();
+        if let Some(place) = content.and_then(|(_, body)| body.place.get()).filter(|place| !place.xattrs.is_empty()) {
+            attributes.xattrs.clone_from(&place.xattrs);
+        }
         Found {
-            attributes: node.attributes.clone(),
+            attributes,
             size: content.map_or(0, |(_, content)| content.size),
             device: node.device,
             // An empty one is the same as any other.
@@ -306,8 +315,13 @@ impl Index {
     }
 
     /// The digest of a content.
-    pub(crate) fn digest(&self, body: usize) -> Result<Digest> {
-        self.place(body).map(|place| place.digest.clone())
+    pub(crate) fn digest(&self, body: usize) -> Result<Sum> {
+        self.place(body).map(|place| place.digest)
+    }
+
+    /// The extended attributes that came with a content; none as long as it is not here.
+    pub(crate) fn xattrs(&self, body: usize) -> &[(OsString, Vec<u8>)] {
+        self.bodies[body].place.get().map_or(&[], |place| place.xattrs.as_slice())
     }
 
     fn content(&self, path: &Path) -> Result<(u64, &Place)> {
@@ -391,24 +405,6 @@ impl Index {
             }
         }
         newest
-    }
-}
-
-/// A file's content.
-#[derive(Debug)]
-pub(crate) struct IndexFile<'a> {
-    file: &'a File,
-    at: u64,
-    left: u64,
-}
-
-impl Read for IndexFile<'_> {
-    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
-        let wanted = bytes.len().min(usize::try_from(self.left).unwrap_or(usize::MAX));
-        let count = self.file.read_at(&mut bytes[..wanted], self.at)?;
-        self.at += count as u64;
-        self.left -= count as u64;
-        Ok(count)
     }
 }
 

@@ -24,9 +24,9 @@ use wharf_reference::Digest;
 use crate::cache::CacheRecord;
 use crate::error::{BuildError, Result};
 use crate::index::Place;
-use crate::listing::Time;
+use crate::listing::{Content, Time};
 use crate::scratch;
-use record::{Header, Record};
+use record::{Header, Record, Records};
 
 /// Keys of kept contexts among those of steps begin with it.
 pub const KEPT_CONTEXT: &str = "context-";
@@ -34,6 +34,8 @@ pub const KEPT_CONTEXT: &str = "context-";
 const MOST: u64 = 16 << 30;
 /// So much that is needed no more may stay before the rest is copied away from it.
 const MOST_UNUSED: u64 = 64 << 20;
+/// So many files that no build has listed may stay beside twice those that one has.
+const MOST_UNLISTED: usize = 1024;
 /// The kernel's clock for files has steps of up to 10 ms; file systems that tell whole seconds have up to two.
 const STEP: i64 = 20_000_000;
 const COARSE_STEP: i64 = 2_000_000_000;
@@ -77,7 +79,10 @@ struct Inner {
 #[derive(Debug)]
 struct State {
     header: Header,
-    records: HashMap<Vec<u8>, Record>,
+    /// What the index on the disk says.
+    old: Records,
+    /// What has come since.
+    new: HashMap<Vec<u8>, Record>,
     /// Whether the index on the disk says less.
     changed: bool,
 }
@@ -225,7 +230,7 @@ impl Inner {
                 let header = Header::new(place)?;
                 let contents =
                     File::options().read(true).write(true).create_new(true).open(dir.join(header.contents()))?;
-                (header, HashMap::new(), contents)
+                (header, Records::default(), contents)
             }
         };
         for path in scratch::list(&dir) {
@@ -234,7 +239,7 @@ impl Inner {
                 fs::remove_file(&path)?;
             }
         }
-        let state = Mutex::new(State { header, records, changed: fresh });
+        let state = Mutex::new(State { header, old: records, new: HashMap::new(), changed: fresh });
         Ok(Self { dir, contents: Arc::new(contents), state })
     }
 }
@@ -243,33 +248,48 @@ impl State {
     fn save(&mut self, dir: &std::path::Path, contents: &File, most: u64) -> io::Result<()> {
         self.header.uses += 1;
         self.header.last_used = jiff::Timestamp::now().as_second();
-        let seen = self.records.values().filter(|record| record.seen);
-        let (count, used) = seen.fold((0, 0u64), |(count, used), record| (count + 1, used + record.mark.size));
+        let (mut count, mut used) = (0, 0u64);
+        for at in (0..self.old.len()).filter(|at| self.old.seen[*at]) {
+            (count, used) = (count + 1, used + self.old.size(at));
+        }
+        for record in self.new.values().filter(|record| record.seen) {
+            (count, used) = (count + 1, used + record.mark.size);
+        }
         if used > most {
             return wharf_rooted_path::remove_dir_all(dir);
         }
         let unused = self.header.end - used.min(self.header.end);
-        if unused > MOST_UNUSED.max(used) || self.records.len() > 2 * count + 1024 {
-            self.compact(dir, contents)?;
-        }
-        if !self.changed {
+        let is_wasteful = unused > MOST_UNUSED.max(used) || self.old.len() + self.new.len() > 2 * count + MOST_UNLISTED;
+        if !self.changed && !is_wasteful {
             return record::touch(dir, &self.header);
         }
-        record::write(dir, &self.header, &self.records)
+        let mut records = self.all()?;
+        if is_wasteful {
+            records.retain(|(_, record)| record.seen);
+            self.compact(dir, contents, &mut records)?;
+        }
+        record::write(dir, &self.header, records)
     }
 
-    /// Copies what the last builds have used to a new file, and forgets the rest.
-    fn compact(&mut self, dir: &std::path::Path, contents: &File) -> io::Result<()> {
-        self.changed = true;
-        self.records.retain(|_, record| record.seen);
+    /// All that is here, by path.
+    fn all(&mut self) -> io::Result<Vec<(Vec<u8>, Record)>> {
+        let mut all: Vec<(Vec<u8>, Record)> = self.new.drain().collect();
+        for at in (0..self.old.len()).filter(|at| !self.old.gone[*at]) {
+            let (path, mark, place) = self.old.get(at)?;
+            all.push((path.to_vec(), Record { mark, place, seen: self.old.seen[at] }));
+        }
+        Ok(all)
+    }
+
+    /// Copies what the last builds have used to a new file.
+    fn compact(&mut self, dir: &std::path::Path, contents: &File, records: &mut [(Vec<u8>, Record)]) -> io::Result<()> {
         self.header.number = self.header.number.wrapping_add(1);
         let new = File::options().write(true).create_new(true).open(dir.join(self.header.contents()))?;
-        let mut all: Vec<&mut Record> = self.records.values_mut().collect();
-        all.sort_by_key(|record| record.offset);
+        records.sort_unstable_by_key(|(_, record)| record.place.offset);
         let mut end = 0;
-        for record in all {
-            let (mut from, mut left) = (record.offset, record.mark.size);
-            record.offset = end;
+        for (_, record) in records {
+            let (mut from, mut left) = (record.place.offset, record.mark.size);
+            record.place.offset = end;
             while left > 0 {
                 let most = usize::try_from(left).unwrap_or(usize::MAX).min(1 << 30);
                 let count = rustix::fs::copy_file_range(contents, Some(&mut from), &new, Some(&mut end), most)?;
@@ -293,17 +313,26 @@ impl Kept {
     /// The content of a file that is still what it was. Nothing: it has to be sent.
     pub(crate) fn known(&self, entry: u32, path: &[u8], mark: Mark, taken: Time) -> Option<Place> {
         let mut state = lock(&self.inner.state);
-        match state.records.get_mut(path) {
-            Some(record) if record.mark == mark => {
+        let State { old, new, changed, .. } = &mut *state;
+        if !new.is_empty()
+            && let Some(record) = new.get_mut(path)
+        {
+            if record.mark == mark {
                 record.seen = true;
-                return Some(Place { offset: record.offset, digest: record.digest.clone() });
+                return Some(record.place.clone());
             }
-            Some(_) => {
-                state.records.remove(path);
-                state.changed = true;
+            new.remove(path);
+            *changed = true;
+        } else if let Some(at) = old.find(path).filter(|at| !old.gone[*at]) {
+            match old.get(at) {
+                Ok((_, before, place)) if before == mark => {
+                    old.seen[at] = true;
+                    return Some(place);
+                }
+                _ => (old.gone[at], old.seen[at], *changed) = (true, false, true),
             }
-            None => {}
         }
+        drop(state);
         if mark.tells_changes_after(taken) {
             lock(&self.coming).insert(entry, (path.to_vec(), mark));
         }
@@ -314,10 +343,10 @@ impl Kept {
     ///
     /// # Errors
     /// When the disk refuses.
-    pub(crate) fn inline(&self, entry: u32, content: &[u8]) -> Result<Place> {
-        let offset = self.room(content.len() as u64);
-        self.inner.contents.write_all_at(content, offset).map_err(failing)?;
-        let place = Place { offset, digest: Digest::sha256(content) };
+    pub(crate) fn inline(&self, entry: u32, content: Content<'_>) -> Result<Place> {
+        let offset = self.room(content.bytes.len() as u64);
+        self.inner.contents.write_all_at(content.bytes, offset).map_err(failing)?;
+        let place = content.at(offset);
         self.note(entry, &place);
         Ok(place)
     }
@@ -339,9 +368,13 @@ impl Kept {
     pub(crate) fn note(&self, entry: u32, place: &Place) {
         let Some((path, mark)) = lock(&self.coming).remove(&entry) else { return };
         let mut state = lock(&self.inner.state);
-        let record = Record { mark, offset: place.offset, digest: place.digest.clone(), seen: true };
-        state.records.insert(path, record);
-        state.changed = true;
+        let State { old, new, changed, .. } = &mut *state;
+        // Another build may have got it at the same time.
+        if let Some(at) = old.find(&path) {
+            (old.gone[at], old.seen[at]) = (true, false);
+        }
+        new.insert(path, Record { mark, place: place.clone(), seen: true });
+        *changed = true;
     }
 }
 

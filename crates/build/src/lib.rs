@@ -8,10 +8,12 @@
 //! ```
 //!
 //! - [`Builder`]: what builds share; [`BuildRequest`], [`BuildEvent`]: one build. [`Fetch`]: the world outside.
-//! - `session`, `stages`, `state`, `sources`: a build, its stages side by side, what each has made, and where they begin. `metadata`: instructions that change the configuration only.
+//! - `gathered`, `session`, `finish`: what a build begins with, its work for each platform, and the images that come of it.
+//!   `annotations`, `attest`, `squash`: what is said of these, and what they become when that is asked.
+//! - `stages`, `state`, `sources`: stages side by side, what each has made, and where they begin. `metadata`: instructions that change the configuration only.
 //! - `context`, `index`: what the client sent. `listing`, `missing`, `kept`: what it lists, is asked for, and has sent before.
 //! - `files`, `select`, `plan`, `copy`, `tree`: COPY, ADD and WORKDIR. `run`, `bundle`, `mounts`, `init_layer`: RUN.
-//! - `named`, `repository`: contexts that the request names, and those from git.
+//! - `named`, `layouts`, `repository`: contexts that the request names, those of them that are images, and those from git.
 //! - `portable`: the cache on its way elsewhere. `history`, `why`: builds that were, and why they made steps. `leak`: secrets in what was made.
 //! - `agent`: SSH agents that commands may ask.
 //! - `epoch`: the time of results. `arguments`, `entitlements`: what the request gives and allows. `cache`, `cache_mount`, `scratch`: what outlives a build, and what does not.
@@ -25,7 +27,9 @@ pub mod git {
 }
 
 mod agent;
+mod annotations;
 mod arguments;
+mod attest;
 mod builder;
 mod bundle;
 mod cache;
@@ -37,8 +41,10 @@ mod entitlements;
 mod epoch;
 mod error;
 mod files;
+mod finish;
 mod frames;
 mod fsck;
+mod gathered;
 mod go_format;
 mod history;
 mod identity;
@@ -46,6 +52,7 @@ mod index;
 mod init_layer;
 mod kept;
 mod labels;
+mod layouts;
 mod leak;
 mod listing;
 mod metadata;
@@ -66,6 +73,7 @@ mod scratch;
 mod select;
 mod session;
 mod sources;
+mod squash;
 mod stages;
 mod state;
 mod tar;

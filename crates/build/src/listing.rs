@@ -1,31 +1,41 @@
 //! A listing of a context: what is in it, without the contents of its files.
 //!
 //! ```text
-//! "WHARFLS1", key (text), place (text), time of the listing (time)
-//! for each entry, parents before what is in them and the first name of a file before others of it:
-//!     kind (u8: f, d, l, h, c, b, p), mode (u16), time of the last change of the content (time)
-//!     path (text), target of a link (text)
+//! "WHARFLS2", key (text), place (text), time of the listing (time)
+//! for each entry, a directory right before what is in it, the first name of a file before others of it:
+//!     kind (u8: f, d, l, h, c, b, p; i for a directory of which nothing is said), how many directories it is in (u16),
+//!     its own name (text)
+//!     f, d, l, c, b, p: mode (u16), time of the last change of the content (time)
+//!     l:    target (text)
+//!     h:    path of the first name (text)
 //!     f:    size (u64), time of the last change of the file (time), device (u64), inode (u64),
-//!           count of attributes (u8), for each a name (text) and a value (text); whether its content follows (u8: 0, 1)
+//!           whether its content follows (u8: 0, 1)
 //!     c, b: major (u32), minor (u32)
+//! content: count of extended attributes (u8), for each a name (text) and a value (text); the file's bytes
 //! text: length (u16), bytes; time: seconds (i64), nanoseconds (u32); numbers are big endian
 //! ```
+//!
+//! Extended attributes come with the content, as they change no sooner than the time of the file's last change: a listing
+//! need not look for them.
 
 use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Read};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::sync::{Arc, Mutex};
 
-use wharf_archive::{Entry, Kind};
+use wharf_archive::may_carry;
 use wharf_reference::Digest;
 
 use crate::cancel::{Cancel, Cancellable};
 use crate::error::{BuildError, Result};
-use crate::index::{Index, MAX_BYTES, MAX_ENTRIES, Place, invalid};
+use crate::index::{Index, MAX_BYTES, MAX_ENTRIES, MAX_PATH, Node, Place, invalid, sum};
 use crate::kept::{Kept, KeptContexts, Mark};
 use crate::missing::{Answers, Missing};
+use crate::tree::{Attributes, Kind};
 
-pub(crate) const MAGIC: &[u8] = b"WHARFLS1";
+pub(crate) const MAGIC: &[u8] = b"WHARFLS2";
 /// As many entries as a context may have, with names as long as those of people are.
 const MAX_LISTING: u64 = 1 << 30;
 
@@ -54,7 +64,7 @@ pub(crate) fn read(
     let short = |_: io::Error| invalid("its listing ends in the middle");
     let mut fields = Fields(&bytes);
     if fields.take(MAGIC.len()).map_err(short)? != MAGIC {
-        return Err(invalid("it is no listing"));
+        return Err(invalid("it is no listing as this engine reads them: is the command line of another version?"));
     }
     let key = fields.text().map_err(short)?;
     let place = String::from_utf8_lossy(fields.text().map_err(short)?).into_owned();
@@ -80,41 +90,115 @@ fn fill(
     let contents: Arc<File> = kept.file();
     let mut index = Index::empty(contents);
     let (mut entries, mut total, mut number) = (Vec::new(), 0u64, 0u32);
+    let mut above = Above::default();
     while !fields.0.is_empty() {
         if number as usize >= MAX_ENTRIES {
             return Err(invalid(format!("it has more than {MAX_ENTRIES} entries")));
         }
-        let (entry, file) = fields.entry().map_err(short)?.ok_or_else(|| invalid("it has an entry of no kind"))?;
-        let mut body = None;
-        if let Some(file) = file {
-            total = total.saturating_add(entry.size);
-            if total > MAX_BYTES {
-                return Err(invalid(format!("it has more than {MAX_BYTES} bytes of content")));
+        let [kind] = fields.array().map_err(short)?;
+        let depth = u16::from_be_bytes(fields.array().map_err(short)?);
+        let name = fields.text().map_err(short)?;
+        let parent = above.enter(depth.into(), name).ok_or_else(|| invalid("an entry of its listing has no place"))?;
+        let node = match kind {
+            b'i' => Node::implied(),
+            b'h' => {
+                let link = fields.text().map_err(short)?;
+                let name = String::from_utf8_lossy(&above.path);
+                index.linked(link).map_err(|why| invalid(format!("`{name}` links to {why}")))?
             }
-            let mark = Mark { size: entry.size, modified: file.modified, changed: file.changed, place: file.place };
-            let place = match kept.known(number, &entry.path, mark, taken) {
-                // Of an empty one there is nothing to get.
-                _ if entry.size == 0 => Some(Place { offset: 0, digest: Digest::sha256(b"") }),
-                None => file.content.map(|content| kept.inline(number, content)).transpose()?,
-                place => place,
-            };
-            body = Some(index.body(entry.size, place));
-            entries.push(number);
+            _ => {
+                let listed = fields.listed(kind).map_err(short)?;
+                let (mut node, file) = listed.ok_or_else(|| invalid("it has an entry of no kind"))?;
+                if let Some(file) = file {
+                    let size = file.mark.size;
+                    total = total.saturating_add(size);
+                    if total > MAX_BYTES {
+                        return Err(invalid(format!("it has more than {MAX_BYTES} bytes of content")));
+                    }
+                    let place = match kept.known(number, &above.path, file.mark, taken) {
+                        None => file.content.map(|content| kept.inline(number, content)).transpose()?,
+                        place => place,
+                    };
+                    node.content = Some(index.body(size, place));
+                    entries.push(number);
+                }
+                node
+            }
+        };
+        let directory = node.attributes.kind == Kind::Directory;
+        let at = index.put(parent, OsStr::from_bytes(name).to_owned(), node);
+        if directory {
+            above.within.push((at, above.path.len()));
         }
-        index.add(&entry, body)?;
         number += 1;
     }
-    index.lacks(missing(entries, kept));
+    index.comes_from(missing(entries, kept));
     Ok(index)
 }
 
-/// What is listed of a file beside its entry.
+/// The directories that an entry is in.
+struct Above {
+    /// The numbers of their nodes, and how much of the path is theirs.
+    within: Vec<(usize, usize)>,
+    /// Of the last entry.
+    path: Vec<u8>,
+}
+
+impl Default for Above {
+    fn default() -> Self {
+        Self { within: vec![(0, 0)], path: Vec::new() }
+    }
+}
+
+impl Above {
+    /// Goes to an entry that is in so many directories; the number of the last of these. None: it can be in none.
+    fn enter(&mut self, depth: usize, name: &[u8]) -> Option<usize> {
+        let (parent, length) = *self.within.get(depth)?;
+        self.within.truncate(depth + 1);
+        self.path.truncate(length);
+        if depth > 0 {
+            self.path.push(b'/');
+        }
+        self.path.extend(name);
+        let bad = name.is_empty() || name == b"." || name == b".." || name.iter().any(|byte| matches!(byte, b'/' | 0));
+        (!bad && self.path.len() <= MAX_PATH).then_some(parent)
+    }
+}
+
+/// What is listed of a file beside its attributes.
 struct Listed<'a> {
-    modified: Time,
-    changed: Time,
-    /// Device and inode.
-    place: (u64, u64),
-    content: Option<&'a [u8]>,
+    mark: Mark,
+    content: Option<Content<'a>>,
+}
+
+/// A content that has come, with what belongs to it.
+pub(crate) struct Content<'a> {
+    pub(crate) xattrs: Vec<(OsString, Vec<u8>)>,
+    pub(crate) bytes: &'a [u8],
+}
+
+impl Content<'_> {
+    /// Where it is once it has been written there.
+    pub(crate) fn at(&self, offset: u64) -> Place {
+        Place { offset, digest: sum(&Digest::sha256(self.bytes)), xattrs: self.xattrs.clone() }
+    }
+}
+
+/// Extended attributes as they come before a content. `take` gives the next so many bytes.
+pub(crate) fn xattrs(take: &mut dyn FnMut(usize) -> io::Result<Vec<u8>>) -> io::Result<Vec<(OsString, Vec<u8>)>> {
+    let count = take(1)?.first().copied().unwrap_or(0);
+    let mut text = || {
+        let length = take(2)?.iter().fold(0, |length, byte| length << 8 | usize::from(*byte));
+        take(length)
+    };
+    let mut all = BTreeMap::new();
+    for _ in 0..count {
+        let (name, value) = (text()?, text()?);
+        if may_carry(&name) {
+            all.insert(name, value);
+        }
+    }
+    Ok(all.into_iter().map(|(name, value)| (OsString::from_vec(name), value)).collect())
 }
 
 struct Fields<'a>(&'a [u8]);
@@ -141,54 +225,54 @@ impl<'a> Fields<'a> {
         Ok((i64::from_be_bytes(self.array()?), u32::from_be_bytes(self.array()?)))
     }
 
-    /// An entry; nothing when it is of no kind.
-    fn entry(&mut self) -> io::Result<Option<(Entry, Option<Listed<'a>>)>> {
-        let [kind] = self.array()?;
+    fn number(&mut self) -> io::Result<u64> {
+        Ok(u64::from_be_bytes(self.array()?))
+    }
+
+    /// The rest of an entry; nothing when it is of no kind.
+    fn listed(&mut self, kind: u8) -> io::Result<Option<(Node, Option<Listed<'a>>)>> {
         let kind = match kind {
             b'f' => Kind::File,
             b'd' => Kind::Directory,
             b'l' => Kind::Symlink,
-            b'h' => Kind::HardLink,
             b'c' => Kind::CharacterDevice,
             b'b' => Kind::BlockDevice,
             b'p' => Kind::Fifo,
             _ => return Ok(None),
         };
-        let mode = u16::from_be_bytes(self.array()?) & 0o7777;
+        let mode = u32::from(u16::from_be_bytes(self.array()?) & 0o7777);
         let modified = self.time()?;
-        let (path, link) = (self.text()?.to_vec(), self.text()?.to_vec());
-        let mut entry = Entry {
-            path,
-            kind,
-            mode: mode.into(),
-            uid: 0,
-            gid: 0,
-            size: 0,
-            // As in an archive of tar's, which tells no parts of seconds.
-            mtime: (modified.0, 0),
-            link,
-            device: (0, 0),
-            xattrs: BTreeMap::new(),
-        };
-        if matches!(kind, Kind::CharacterDevice | Kind::BlockDevice) {
-            entry.device = (u32::from_be_bytes(self.array()?), u32::from_be_bytes(self.array()?));
+        let mut node = Node::implied();
+        // As in an archive of tar's, which tells no parts of seconds; owners are not those of whoever sent it.
+        node.attributes = Attributes { kind, mode, owner: (0, 0), mtime: (modified.0, 0), xattrs: Vec::new() };
+        node.implied = false;
+        let mut file = None;
+        match kind {
+            Kind::Symlink => node.link = OsString::from_vec(self.text()?.to_vec()),
+            Kind::CharacterDevice | Kind::BlockDevice => {
+                let (major, minor) = (u32::from_be_bytes(self.array()?), u32::from_be_bytes(self.array()?));
+                node.device = rustix::fs::makedev(major, minor);
+            }
+            Kind::File => {
+                let size = self.number()?;
+                let changed = self.time()?;
+                let mark = Mark { size, modified, changed, place: (self.number()?, self.number()?) };
+                let [follows] = self.array()?;
+                let content = match follows {
+                    0 => None,
+                    _ => {
+                        let xattrs = xattrs(&mut |count| self.take(count).map(<[u8]>::to_vec))?;
+                        let size = usize::try_from(size).map_err(|_| io::ErrorKind::UnexpectedEof)?;
+                        Some(Content { xattrs, bytes: self.take(size)? })
+                    }
+                };
+                file = Some(Listed { mark, content });
+            }
+            Kind::Directory | Kind::Fifo => {}
         }
-        if kind != Kind::File {
-            return Ok(Some((entry, None)));
-        }
-        entry.size = u64::from_be_bytes(self.array()?);
-        let changed = self.time()?;
-        let place = (u64::from_be_bytes(self.array()?), u64::from_be_bytes(self.array()?));
-        let [attributes] = self.array()?;
-        for _ in 0..attributes {
-            let (name, value) = (self.text()?.to_vec(), self.text()?.to_vec());
-            entry.xattrs.insert(name, value);
-        }
-        let [follows] = self.array()?;
-        let content = match follows {
-            0 => None,
-            _ => Some(self.take(usize::try_from(entry.size).map_err(|_| io::ErrorKind::UnexpectedEof)?)?),
-        };
-        Ok(Some((entry, Some(Listed { modified, changed, place, content }))))
+        Ok(Some((node, file)))
     }
 }
+
+#[cfg(test)]
+mod tests;

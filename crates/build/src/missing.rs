@@ -1,6 +1,6 @@
 //! Contents that a listing names and that are still with whoever sent it: they are asked for when a step needs them.
 
-use std::io::Read;
+use std::io::{BufReader, Read};
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -8,13 +8,15 @@ use wharf_reference::Hasher;
 
 use crate::cancel::{Cancel, Cancellable};
 use crate::error::{BuildError, Result};
-use crate::index::{Body, Place, failing, invalid};
+use crate::index::{Body, Place, failing, invalid, sum};
 use crate::kept::Kept;
+use crate::listing::xattrs;
 
 /// Whoever has sent listings of contexts and has their files.
 pub trait Answers: Send + Sync {
     /// Asks for the contents of these entries of the listing of that number (that of the context is 0, and those of
-    /// named ones follow in their order), and has them read: one right behind the other, each as long as it was listed.
+    /// named ones follow in their order), and has them read: one right behind the other, each with its extended attributes
+    /// before it and as long as it was listed.
     ///
     /// # Errors
     /// When nobody hears it any more, and those of `read`.
@@ -75,12 +77,18 @@ impl Missing {
     }
 
     fn take(&self, input: &mut dyn Read, bodies: &[Body], wanted: &[usize], begin: u64) -> Result<()> {
-        let mut input = Cancellable { inner: input, cancel: self.cancel.clone() };
+        let mut input = BufReader::new(Cancellable { inner: input, cancel: self.cancel.clone() });
         let mut output = self.kept.writer(begin, BUFFER);
         let mut offset = begin;
         let mut buffer = vec![0; 1 << 17];
         let mut places = Vec::with_capacity(wanted.len());
         for body in wanted {
+            let xattrs = xattrs(&mut |count| {
+                let mut bytes = vec![0; count];
+                input.read_exact(&mut bytes).map(|()| bytes)
+            });
+            self.cancel.check()?;
+            let xattrs = xattrs.map_err(|e| BuildError::system("the context cannot be read", &e))?;
             let mut hasher = Hasher::new();
             let mut left = bodies[*body].size;
             while left > 0 {
@@ -95,7 +103,7 @@ impl Missing {
                 output.write(&buffer[..count]).map_err(failing)?;
                 left -= count as u64;
             }
-            places.push((*body, Place { offset, digest: hasher.finish() }));
+            places.push((*body, Place { offset, digest: sum(&hasher.finish()), xattrs }));
             offset += bodies[*body].size;
         }
         if input.read(&mut [0]).map_err(|e| BuildError::system("the context cannot be read", &e))? != 0 {

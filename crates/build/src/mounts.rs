@@ -17,7 +17,7 @@ use wharf_rooted_path::RootDir;
 
 use crate::agent::{self, Forwarding};
 use crate::bundle::{MountSource, Mounted};
-use crate::cache_mount::{CacheMount, Owner};
+use crate::cache_mount::{CacheMount, CacheMounts, Owner};
 use crate::copy::Destination;
 use crate::error::{BuildError, Result};
 use crate::metadata;
@@ -226,6 +226,15 @@ impl Session<'_> {
             None => String::new(),
         };
         Ok((one.cache_id().to_owned(), origin))
+    }
+
+    /// Notes the caches of a command with the build, for whoever wants them with its steps.
+    pub(crate) fn note_caches(&self, asked: &[Asked]) -> Result<()> {
+        for one in asked.iter().filter(|one| one.mount.kind == MountKind::Cache) {
+            let (id, origin) = self.cache_key(one)?;
+            lock(&self.noted).mounts.insert(CacheMounts::name(&id, &origin));
+        }
+        Ok(())
     }
 
     /// Takes a cache, and fills it if it is new.

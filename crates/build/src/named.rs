@@ -5,12 +5,14 @@ use std::io::Read;
 use std::path::Path;
 
 use wharf_dockerfile::{Base, Contexts, Copy, Source};
+use wharf_image::Images;
 
 use crate::cache::Key;
 use crate::cancel::Cancel;
 use crate::context;
 use crate::error::{BuildError, Result};
 use crate::index::Index;
+use crate::layouts::{self, Layout};
 use crate::metadata;
 use crate::session::Session;
 use crate::state::State;
@@ -24,6 +26,8 @@ pub enum NamedContext {
     Listing(Box<dyn Read + Send>),
     /// An image, by its reference.
     Image(String),
+    /// An image that comes as an archive of an OCI layout, with the name that it has there.
+    Layout(String, Box<dyn Read + Send>),
 }
 
 impl std::fmt::Debug for NamedContext {
@@ -32,26 +36,32 @@ impl std::fmt::Debug for NamedContext {
             Self::Archive(_) => f.write_str("Archive"),
             Self::Listing(_) => f.write_str("Listing"),
             Self::Image(reference) => f.debug_tuple("Image").field(reference).finish(),
+            Self::Layout(name, _) => f.debug_tuple("Layout").field(name).finish(),
         }
     }
 }
 
-/// Reads all that are files, in this order, below `dir`; `listed` reads listings. The values are what their names mean,
-/// and the files.
+/// Reads all that come with the request, in this order, below `dir`; `listed` reads listings. The values are what their
+/// names mean, the files, and images that are here for the build alone.
 ///
 /// # Errors
 /// For an archive that is hostile or damaged, and for a name twice.
 pub(crate) fn read(
+    images: &Images,
     given: Vec<(String, NamedContext)>,
     dir: &Path,
     cancel: &Cancel,
     listed: &dyn Fn(Box<dyn Read + Send>, usize) -> Result<Index>,
-) -> Result<(Contexts, BTreeMap<String, Tree>)> {
-    let (mut contexts, mut trees) = (Contexts::new(), BTreeMap::new());
+) -> Result<(Contexts, BTreeMap<String, Tree>, Vec<Layout>)> {
+    let (mut contexts, mut trees, mut layouts) = (Contexts::new(), BTreeMap::new(), Vec::new());
     for (number, (name, context)) in given.into_iter().enumerate() {
         let name = name.to_lowercase();
         let base = match context {
             NamedContext::Image(reference) => Base::Image(reference),
+            NamedContext::Layout(own, input) => {
+                layouts.push(layouts::load(images, &own, input, dir)?);
+                Base::Image(own)
+            }
             NamedContext::Archive(input) => {
                 let tree = context::files(input, &dir.join(format!("context-of-{}", trees.len())), cancel)?;
                 trees.insert(name.clone(), tree);
@@ -66,7 +76,7 @@ pub(crate) fn read(
             return Err(BuildError::invalid(format!("there are two build contexts named {name}")));
         }
     }
-    Ok((contexts, trees))
+    Ok((contexts, trees, layouts))
 }
 
 impl Session<'_> {

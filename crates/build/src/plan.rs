@@ -95,6 +95,35 @@ impl<'a> Plan<'a> {
         }))
     }
 
+    /// Whether there is something at `path` below the layer; links on the way are not followed.
+    pub(crate) fn is_below(&self, path: &Path) -> Result<bool> {
+        Ok(self.stat_below(path)?.is_some())
+    }
+
+    /// Names in a directory below the layer; none in anything else.
+    pub(crate) fn names_below(&self, path: &Path) -> Result<Vec<OsString>> {
+        match self.stat_below(path)?.map(|stat| FileType::from_raw_mode(stat.st_mode)) {
+            Some(FileType::Directory) => Ok(self.below.read_dir(path)?),
+            _ => Ok(Vec::new()),
+        }
+    }
+
+    fn stat_below(&self, path: &Path) -> Result<Option<rustix::fs::Stat>> {
+        let mut above: Vec<&Path> = path.ancestors().filter(|path| !path.as_os_str().is_empty()).collect();
+        above.reverse();
+        let mut last = None;
+        for path in above {
+            if last.is_some_and(|stat: rustix::fs::Stat| FileType::from_raw_mode(stat.st_mode) != FileType::Directory) {
+                return Ok(None);
+            }
+            last = match self.below.metadata(path, false) {
+                Err(error) if error.is_not_found() => return Ok(None),
+                stat => Some(stat?),
+            };
+        }
+        Ok(last)
+    }
+
     /// Whether what is below shows nothing at `path`.
     fn is_hidden(&self, path: &Path) -> bool {
         !self.replaced.is_empty() && path.ancestors().skip(1).any(|dir| self.replaced.contains(dir))

@@ -22,6 +22,7 @@ use wharf_rooted_path::RootDir;
 
 use crate::Builder;
 use crate::cache::{Cache, CacheRecord};
+use crate::cache_mount::travel;
 use crate::error::{BuildError, Result};
 use crate::history::BuildRecord;
 use crate::scratch::{Scratch, random_id};
@@ -50,11 +51,12 @@ struct Step {
 
 impl Builder {
     /// Writes the steps of a build that are still here, with their layers, as an archive of an OCI layout: those of the
-    /// image, or with `all` also those of other stages.
+    /// image, or with `all` also those of other stages. With `mounts` the cache mounts go along that its commands ask for and
+    /// that nobody uses now.
     ///
     /// # Errors
     /// When the store cannot be read, or the disk is full.
-    pub fn export_cache(&self, build: &BuildRecord, all: bool, output: &mut dyn Write) -> Result<()> {
+    pub fn export_cache(&self, build: &BuildRecord, all: bool, mounts: bool, output: &mut dyn Write) -> Result<()> {
         let failing = |e: io::Error| BuildError::system("the cache cannot be written", &e);
         let shared = &self.shared;
         let shipped: BTreeSet<Digest> = match build.image.as_deref().map(|id| shared.images.resolve(id)) {
@@ -80,17 +82,14 @@ impl Builder {
         let blobs = dir.sub("blobs/sha256")?;
         let (mut layers, mut names, mut seen) = (Vec::new(), BTreeMap::new(), BTreeSet::new());
         for layer in steps.iter().filter_map(|step| step.layer.as_ref()).filter(|layer| seen.insert((*layer).clone())) {
-            let path = blobs.join("new");
-            let file =
-                Hashed { file: BufWriter::new(File::create_new(&path).map_err(failing)?), hasher: Hasher::new() };
-            let mut gzip = GzEncoder::new(file, Compression::fast());
-            shared.layers.write_tar(layer, &mut gzip)?;
-            let Hashed { mut file, hasher } = gzip.finish().map_err(failing)?;
-            file.flush().map_err(failing)?;
-            let (size, digest) = (hasher.count(), hasher.finish());
-            fs::rename(&path, blobs.join(digest.hex())).map_err(failing)?;
+            let (digest, size, ()) = blob(&blobs, &mut |output| Ok(shared.layers.write_tar(layer, output)?))?;
             names.insert(layer.clone(), digest.clone());
             let annotations = BTreeMap::from([(DIFF_ID, layer.to_string())]);
+            layers.push(json!({ "mediaType": LAYER, "digest": digest, "size": size, "annotations": annotations }));
+        }
+        for name in build.mounts.iter().filter(|_| mounts) {
+            let Some(cache) = shared.cache_mounts.idle(name) else { continue };
+            let (digest, size, annotations) = blob(&blobs, &mut |output| cache.write(name, output))?;
             layers.push(json!({ "mediaType": LAYER, "digest": digest, "size": size, "annotations": annotations }));
         }
         let put = |value: &Value| -> Result<(Digest, usize)> {
@@ -149,6 +148,14 @@ impl Builder {
         let steps: Vec<Step> = serde_json::from_value(config["steps"].take()).map_err(|e| bad(&e.to_string()))?;
         let mut blobs = BTreeMap::new();
         for layer in manifest["layers"].as_array().into_iter().flatten() {
+            if layer["annotations"][travel::NAME].is_string() {
+                let annotations =
+                    serde_json::from_value(layer["annotations"].clone()).map_err(|e| bad(&e.to_string()))?;
+                let tar =
+                    decompressed(root.open_file(blob(&text(&layer["digest"]))?)?).map_err(|e| bad(&e.to_string()))?;
+                shared.cache_mounts.take_in(&annotations, tar, &dir.path)?;
+                continue;
+            }
             blobs.insert(text(&layer["annotations"][DIFF_ID]), text(&layer["digest"]));
         }
         let mut hold = shared.layers.hold(&[]);
@@ -174,6 +181,20 @@ impl Builder {
         }
         Ok(new)
     }
+}
+
+/// Writes a compressed blob below `blobs`; its digest and size, and what `write` says.
+fn blob<T>(blobs: &Path, write: &mut dyn FnMut(&mut dyn Write) -> Result<T>) -> Result<(Digest, u64, T)> {
+    let failing = |e: io::Error| BuildError::system("the cache cannot be written", &e);
+    let path = blobs.join("new");
+    let file = Hashed { file: BufWriter::new(File::create_new(&path).map_err(failing)?), hasher: Hasher::new() };
+    let mut gzip = GzEncoder::new(file, Compression::fast());
+    let said = write(&mut gzip)?;
+    let Hashed { mut file, hasher } = gzip.finish().map_err(failing)?;
+    file.flush().map_err(failing)?;
+    let (size, digest) = (hasher.count(), hasher.finish());
+    fs::rename(&path, blobs.join(digest.hex())).map_err(failing)?;
+    Ok((digest, size, said))
 }
 
 /// A step that is known, if its layer is.

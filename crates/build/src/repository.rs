@@ -81,6 +81,11 @@ impl Added {
         Ok((got.commit, Tree::new(got.root, false)))
     }
 
+    /// The name of its commit.
+    pub(crate) fn commit(&self) -> &str {
+        &self.commit
+    }
+
     /// Its files.
     pub(crate) fn tree(&self, session: &Session<'_>) -> Result<Tree> {
         match &self.tree {

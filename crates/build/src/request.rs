@@ -43,7 +43,7 @@ pub struct BuildRequest {
     pub quiet: bool,
     /// `default`, `bridge`, `none`, `host` or the name of a network.
     pub network: String,
-    /// `os/architecture[/variant]`; that of this machine when absent.
+    /// `os/architecture[/variant]`, or several with commas between them; that of this machine when absent.
     pub platform: Option<String>,
     /// Bytes of `/dev/shm`; 64 MiB when absent.
     pub shm_size: Option<u64>,
@@ -62,6 +62,14 @@ pub struct BuildRequest {
     pub entitlements: Vec<String>,
     /// Agents by ID for `RUN --mount=type=ssh`.
     pub agents: BTreeMap<String, Agent>,
+    /// One layer in place of all that are put on the base image.
+    pub squash: bool,
+    /// `[TYPE:]KEY=VALUE`, for the manifest or the index.
+    pub annotations: Vec<String>,
+    /// `type=provenance,…`, `type=sbom`.
+    pub attestations: Vec<String>,
+    /// The address that the context was got from.
+    pub remote: Option<String>,
 }
 
 impl Default for BuildRequest {
@@ -89,6 +97,10 @@ impl Default for BuildRequest {
             secrets: BTreeMap::new(),
             entitlements: Vec::new(),
             agents: BTreeMap::new(),
+            squash: false,
+            annotations: Vec::new(),
+            attestations: Vec::new(),
+            remote: None,
         }
     }
 }
@@ -141,6 +153,10 @@ pub enum BuildEvent {
         new: bool,
         /// Names the build in the history.
         reference: String,
+        /// Where several were built, which of them it is; that of this host comes last.
+        platform: Option<String>,
+        /// The digest of the index that the names lead to.
+        digest: Option<String>,
     },
     /// Of a base image that is being pulled.
     Progress(Progress),

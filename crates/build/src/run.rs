@@ -12,7 +12,8 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::Signal;
-use wharf_dockerfile::{Run, RunNetwork, Script, Source};
+use wharf_dockerfile::{Platform, Run, RunNetwork, Script, Source};
+use wharf_image::ImageConfig;
 use wharf_monitor::{Attach, Exit, Given, Launch, Restart, client};
 use wharf_reference::Digest;
 use wharf_report::chain;
@@ -22,6 +23,7 @@ use wharf_snapshot::Lower;
 use crate::bundle::{self, Command, MountSource, Mounted, Network};
 use crate::cache::Key;
 use crate::cancel::Cancel;
+use crate::entitlements::{host_network_denied, insecure_denied};
 use crate::error::{BuildError, ErrorKind, Result};
 use crate::frames::Frames;
 use crate::identity::Accounts;
@@ -50,6 +52,7 @@ struct Prepared {
     env: Vec<String>,
     /// Arguments that may not matter: proxies.
     extra_env: Vec<String>,
+    insecure: bool,
 }
 
 impl Session<'_> {
@@ -63,15 +66,11 @@ impl Session<'_> {
         source: &Source,
     ) -> Result<(String, Digest, Outcome)> {
         // Here and not where the request is read: whoever gets this far is refused (CVE-2024-23653).
-        if run.insecure {
-            return Err(BuildError::denied(
-                "granting entitlement security.insecure is not allowed by build daemon configuration",
-            ));
+        if run.insecure && !self.options.insecure {
+            return Err(insecure_denied());
         }
         if run.network == RunNetwork::Host && !self.options.host_network {
-            return Err(BuildError::denied(
-                "granting entitlement network.host is not allowed by build daemon configuration",
-            ));
+            return Err(host_network_denied());
         }
         if !run.devices.is_empty() {
             return Err(BuildError::invalid("RUN --device is not supported: this daemon gives builds no devices"));
@@ -88,6 +87,7 @@ impl Session<'_> {
         let network = network.to_owned();
         let program = prepared.program.as_ref().map(|(name, text)| format!("{name}\0{text}"));
         let mounts_key = self.mounts_key(&asked)?;
+        self.note_caches(&asked)?;
         let key = Key::new("run")
             .text(state.files.as_str())
             .list(&prepared.args)
@@ -98,8 +98,8 @@ impl Session<'_> {
             .text(&state.image.architecture)
             .text(&network)
             .text(&self.clamp_text())
-            .list(mounts_key.iter().map(|(field, _)| field))
-            .finish();
+            .list(mounts_key.iter().map(|(field, _)| field));
+        let key = if run.insecure { key.text("insecure") } else { key }.finish();
         let inputs = Inputs::after(state.files.as_str())
             .with("the command", &prepared.args.join("\0"))
             .with("the program", program.as_deref().unwrap_or_default())
@@ -191,6 +191,7 @@ impl Session<'_> {
             hostname: HOSTNAME,
             cgroup: &cgroup,
             network: if network == "host" { Network::Host } else { Network::Own },
+            insecure: prepared.insecure,
             shm_size: self.options.shm_size,
             limits: &self.options.limits,
             files: &files,
@@ -214,7 +215,7 @@ impl Session<'_> {
             init: false,
         };
         self.output.text(format!(" ---> Running in {}\n", &id[..12]))?;
-        let exit = self.follow(&launch, given.as_ref(), &layers)?;
+        let exit = self.follow(&launch, given.as_ref(), &layers).map_err(|error| foreign(error, &state.image))?;
         drop((given, mounts));
         if exit.code != 0 {
             let mut error = BuildError::command(&prepared.args.join(" "), exit.code);
@@ -415,6 +416,19 @@ fn launch_error(error: &dyn std::error::Error, code: u8) -> BuildError {
     BuildError::new(if own { ErrorKind::Command } else { ErrorKind::System }, chain(error))
 }
 
+/// Says of a program that is none to this kernel what would make it one.
+fn foreign(mut error: BuildError, image: &ImageConfig) -> BuildError {
+    let host = Platform::host();
+    if image.architecture != host.architecture && error.message.to_lowercase().contains("exec format error") {
+        error.message.push_str(&format!(
+            ": this host runs no programs for {}; register an emulator with binfmt_misc (qemu-user-static), or run the \
+             command in a stage that is FROM --platform=$BUILDPLATFORM",
+            image.architecture
+        ));
+    }
+    error
+}
+
 fn prepare(state: &State, run: &Run) -> Result<Prepared> {
     let config = &state.image.config;
     let (args, program) = match run.script() {
@@ -435,7 +449,7 @@ fn prepare(state: &State, run: &Run) -> Result<Prepared> {
     let own = state.scope.env().iter().map(|(name, value)| pair((name, value)));
     let env = own.chain(state.scope.args().map(pair)).collect();
     let extra_env = state.scope.predefined().map(pair).collect();
-    Ok(Prepared { args, program, env, extra_env })
+    Ok(Prepared { args, program, env, extra_env, insecure: run.insecure })
 }
 
 /// As BuildKit writes it: the arguments that the command had, and the command.

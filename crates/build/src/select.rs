@@ -45,6 +45,13 @@ pub(crate) struct Item {
     pub(crate) implied: bool,
 }
 
+impl Selected {
+    /// Gets what is still with who has sent the tree.
+    fn bring(&mut self) -> Result<()> {
+        self.tree.bring(self.items.iter_mut().map(|item| &mut item.found))
+    }
+}
+
 /// How to select.
 #[derive(Debug)]
 pub(crate) struct Selection<'a> {
@@ -67,6 +74,22 @@ impl Selection<'_> {
     /// # Errors
     /// When it leads out of its root, or a path without wildcards is not there.
     pub(crate) fn select(&self, source: &str) -> Result<Vec<Selected>> {
+        let mut all = self.find(source)?;
+        all.iter_mut().try_for_each(Selected::bring)?;
+        Ok(all)
+    }
+
+    /// Resolves one path in which no character is special.
+    ///
+    /// # Errors
+    /// As [`Self::select`].
+    pub(crate) fn select_literal(&self, source: &str) -> Result<Option<Selected>> {
+        let mut found = self.one(&self.inside(source)?, source)?;
+        found.iter_mut().try_for_each(Selected::bring)?;
+        Ok(found)
+    }
+
+    fn find(&self, source: &str) -> Result<Vec<Selected>> {
         if self.parents {
             return self.select_with_parents(source).map(|found| vec![found]);
         }
@@ -79,14 +102,6 @@ impl Selection<'_> {
             all.extend(self.one(&path, source)?);
         }
         Ok(all)
-    }
-
-    /// Resolves one path in which no character is special.
-    ///
-    /// # Errors
-    /// As [`Self::select`].
-    pub(crate) fn select_literal(&self, source: &str) -> Result<Option<Selected>> {
-        self.one(&self.inside(source)?, source)
     }
 
     fn inside(&self, source: &str) -> Result<PathBuf> {
@@ -267,10 +282,11 @@ fn unescaped(path: &Path) -> PathBuf {
 /// # Errors
 /// When a file cannot be read.
 pub(crate) fn checksum(all: &[Selected], cancel: &Cancel) -> Result<Digest> {
+    const PREFIX: &[u8] = b"sha256:";
     let mut hasher = Hasher::new();
-    let mut line = Vec::new();
+    let (mut line, mut digest) = (Vec::new(), [0; PREFIX.len() + 64]);
+    digest[..PREFIX.len()].copy_from_slice(PREFIX);
     for selected in all {
-        selected.tree.bring(selected.items.iter().map(|item| &item.found))?;
         // The name of a file counts, as it may become the name of the copy.
         let name = match &selected.shape {
             Shape::Named(name) => name.as_bytes(),
@@ -282,14 +298,21 @@ pub(crate) fn checksum(all: &[Selected], cancel: &Cancel) -> Result<Digest> {
         for item in &selected.items {
             cancel.check()?;
             let attributes = &item.found.attributes;
-            let content = match attributes.kind {
-                Kind::File => selected.tree.digest(&item.from, &item.found)?.as_str().as_bytes().to_vec(),
-                Kind::Symlink => item.found.link.as_bytes().to_vec(),
-                Kind::CharacterDevice | Kind::BlockDevice => item.found.device.to_string().into_bytes(),
-                Kind::Directory | Kind::Fifo => Vec::new(),
+            let device;
+            let content: &[u8] = match attributes.kind {
+                Kind::File => {
+                    write_hex(&mut digest[PREFIX.len()..], &selected.tree.digest(&item.from, &item.found)?);
+                    &digest
+                }
+                Kind::Symlink => item.found.link.as_bytes(),
+                Kind::CharacterDevice | Kind::BlockDevice => {
+                    device = item.found.device.to_string();
+                    device.as_bytes()
+                }
+                Kind::Directory | Kind::Fifo => &[],
             };
             field(&mut line, item.to.as_os_str().as_bytes());
-            field(&mut line, &content);
+            field(&mut line, content);
             let (uid, gid) = attributes.owner;
             let rest = format!("{:?} {:o} {uid} {gid} {}", attributes.kind, attributes.mode, attributes.xattrs.len());
             field(&mut line, rest.as_bytes());
@@ -303,6 +326,13 @@ pub(crate) fn checksum(all: &[Selected], cancel: &Cancel) -> Result<Digest> {
         hasher.update(&line);
     }
     Ok(hasher.finish())
+}
+
+fn write_hex(text: &mut [u8], bytes: &[u8]) {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    for (pair, byte) in text.chunks_exact_mut(2).zip(bytes) {
+        pair.copy_from_slice(&[DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
+    }
 }
 
 /// With its length before it, so that no two lists of fields give the same bytes.

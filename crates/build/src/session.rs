@@ -20,18 +20,15 @@ use crate::agent::Agents;
 use crate::builder::Shared;
 use crate::cancel::Cancel;
 use crate::context::Context;
-use crate::entitlements;
+use crate::entitlements::Allowed;
 use crate::epoch::source_date_epoch;
 use crate::error::{BuildError, ErrorKind, Result};
-use crate::listing;
+use crate::gathered::Gathered;
 use crate::metadata;
-use crate::named;
 use crate::no_cache::check_stages;
 use crate::output::Output;
-use crate::portable;
-use crate::request::{BuildEvent, BuildRequest, Limits};
+use crate::request::{BuildRequest, Limits};
 use crate::scratch::{Scratch, random_id};
-use crate::sources::image_error;
 use crate::stages::Progress;
 use crate::state::State;
 use crate::tree::Tree;
@@ -66,13 +63,13 @@ pub(crate) struct Common<'a> {
     pub(crate) runtime: Handle,
     pub(crate) dir: Scratch,
     pub(crate) options: Options,
-    pub(crate) dockerfile: Dockerfile,
+    pub(crate) dockerfile: &'a Dockerfile,
     pub(crate) globals: Arc<Globals>,
     pub(crate) graph: Graph,
     pub(crate) platforms: Platforms,
-    pub(crate) context: Context,
+    pub(crate) context: &'a Context,
     /// Files that the request gives under names.
-    pub(crate) contexts: BTreeMap<String, Tree>,
+    pub(crate) contexts: &'a BTreeMap<String, Tree>,
     /// What files that the builder makes are dated with, in seconds since the epoch.
     pub(crate) date: i64,
     /// Files of layers get no later time, if that was asked.
@@ -83,9 +80,9 @@ pub(crate) struct Common<'a> {
     pub(crate) trees: Mutex<HashMap<Base, Tree>>,
     pub(crate) images: Mutex<HashMap<(String, Option<Platform>), ImageRecord>>,
     /// Layers that must not go while the build is under way.
-    hold: Mutex<Hold>,
+    pub(crate) hold: Mutex<Hold>,
     /// Keys of steps that were not made again.
-    used: Mutex<Vec<Digest>>,
+    pub(crate) used: Mutex<Vec<Digest>>,
     /// Arguments that some ARG has named.
     pub(crate) consumed: Mutex<BTreeSet<String>>,
     /// Variables that stages began with.
@@ -101,6 +98,18 @@ pub(crate) struct Common<'a> {
     next: AtomicUsize,
 }
 
+/// Who hears of a build, who may end it, and what it notes of itself.
+#[derive(Debug)]
+pub(crate) struct Told {
+    pub(crate) output: Output,
+    pub(crate) cancel: Cancel,
+    pub(crate) runtime: Handle,
+    pub(crate) noted: Arc<Mutex<Noted>>,
+    /// Names the build in the history.
+    pub(crate) reference: String,
+    pub(crate) began: jiff::Timestamp,
+}
+
 /// What of the request steps need.
 #[derive(Debug)]
 pub(crate) struct Options {
@@ -111,6 +120,8 @@ pub(crate) struct Options {
     pub(crate) network: String,
     /// A command may have the host's network.
     pub(crate) host_network: bool,
+    /// A command may have all rights of the daemon's.
+    pub(crate) insecure: bool,
     pub(crate) platform: Option<Platform>,
     pub(crate) shm_size: Option<u64>,
     pub(crate) limits: Limits,
@@ -119,7 +130,9 @@ pub(crate) struct Options {
     pub(crate) secrets: std::collections::BTreeMap<String, Vec<u8>>,
     pub(crate) agents: Agents,
     pub(crate) labels: std::collections::BTreeMap<String, String>,
-    tags: Vec<String>,
+    pub(crate) squash: bool,
+    /// Something is to be stated about the result.
+    pub(crate) attested: bool,
 }
 
 /// What a step has come to.
@@ -136,81 +149,61 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl<'a> Common<'a> {
-    /// Takes the context in and reads the Dockerfile.
-    pub(crate) fn open(
+    /// Begins with what was gathered, for one platform.
+    pub(crate) fn new(
         shared: &'a Shared,
-        request: BuildRequest,
-        output: Output,
-        cancel: Cancel,
-        runtime: Handle,
-        noted: Arc<Mutex<Noted>>,
+        request: &BuildRequest,
+        gathered: &'a Gathered,
+        platform: Option<Platform>,
+        told: &Told,
     ) -> Result<Self> {
-        let name = if request.dockerfile.is_empty() { "Dockerfile".to_owned() } else { request.dockerfile };
-        let parse = |text: &String| Platform::parse(text).map_err(BuildError::invalid);
-        let platform = request.platform.as_ref().filter(|text| !text.is_empty()).map(parse).transpose()?;
-        for tag in &request.tags {
-            wharf_reference::Reference::parse(tag)
-                .map_err(|e| BuildError::invalid(format!("invalid tag {tag:?}: {e}")))?;
-        }
-        let host_network = entitlements::host_network(&request.entitlements, &request.network)?;
-        let cgroup_parent = request.cgroup_parent.filter(|path| !path.is_empty());
-        if let Some(path) = cgroup_parent.as_deref().filter(|path| path.split('/').any(|part| part == "..")) {
-            return Err(BuildError::invalid(format!("invalid cgroup-parent: {path:?} leads out")));
-        }
-        let dir = Scratch::new(shared.builds().join(format!("b-{}", &random_id()?[..16])))?;
-        let listed = |input, number| {
-            let nobody = || BuildError::invalid("nobody has the files of a listing");
-            let answers = request.answers.as_ref().ok_or_else(nobody)?;
-            listing::read(input, number, answers, &shared.kept_contexts, &cancel)
-        };
-        let context = match request.listed {
-            true => Context::of(listed(request.context, 0)?, &name)?,
-            false => Context::read(request.context, &dir.path.join("context"), &name, &cancel)?,
-        };
-        let (contexts, trees) = named::read(request.contexts, &dir.path, &cancel, &listed)?;
-        let dockerfile = Dockerfile::parse(&name, &context.dockerfile)?;
+        let Gathered { dockerfile, context, named, contexts, .. } = gathered;
+        let allowed = Allowed::of(&request.entitlements, &request.network)?;
         let host = Platform::host();
         let platforms = Platforms { target: platform.clone().unwrap_or_else(|| host.clone()), build: host };
         let target = request.target.clone().unwrap_or_default();
-        let globals = Arc::new(Globals::new(&dockerfile, &platforms, &target, request.build_args)?);
-        let graph = Graph::new(&dockerfile, &globals, request.target.as_deref(), contexts)?;
-        check_stages(&dockerfile, &request.no_cache_filter)?;
+        let globals = Arc::new(Globals::new(dockerfile, &platforms, &target, request.build_args.clone())?);
+        let graph = Graph::new(dockerfile, &globals, request.target.as_deref(), named.clone())?;
+        check_stages(dockerfile, &request.no_cache_filter)?;
         let epoch = source_date_epoch(&globals, context.newest)?;
         let date = epoch.unwrap_or(context.newest);
         let needed = graph.needed();
         let steps = dockerfile.globals.len()
             + request.labels.len()
-            + needed.iter().map(|stage| 1 + graph.statements(&dockerfile, *stage)).sum::<usize>();
+            + needed.iter().map(|stage| 1 + graph.statements(dockerfile, *stage)).sum::<usize>();
         let stages = dockerfile.stages.iter().map(|_| OnceLock::new()).collect();
+        let dir = Scratch::new(shared.builds().join(format!("b-{}", &random_id()?[..16])))?;
         Ok(Self {
             hold: Mutex::new(shared.layers.hold(&[])),
             options: Options {
                 no_cache: request.no_cache,
-                no_cache_filter: request.no_cache_filter,
+                no_cache_filter: request.no_cache_filter.clone(),
                 pull: request.pull,
-                host_network,
-                network: request.network,
+                host_network: allowed.host_network,
+                insecure: allowed.insecure,
+                network: request.network.clone(),
                 platform,
                 shm_size: request.shm_size,
-                limits: request.limits,
-                extra_hosts: request.extra_hosts,
-                cgroup_parent,
-                secrets: request.secrets,
-                agents: Agents(request.agents),
-                labels: request.labels,
-                tags: request.tags,
+                limits: request.limits.clone(),
+                extra_hosts: request.extra_hosts.clone(),
+                cgroup_parent: request.cgroup_parent.clone().filter(|path| !path.is_empty()),
+                secrets: request.secrets.clone(),
+                agents: Agents(request.agents.clone()),
+                labels: request.labels.clone(),
+                squash: request.squash,
+                attested: !request.attestations.is_empty(),
             },
             shared,
-            output,
-            cancel,
-            runtime,
+            output: told.output.clone(),
+            cancel: told.cancel.clone(),
+            runtime: told.runtime.clone(),
             dir,
             dockerfile,
             globals,
             graph,
             platforms,
             context,
-            contexts: trees,
+            contexts,
             date,
             clamp: epoch,
             stages,
@@ -220,7 +213,7 @@ impl<'a> Common<'a> {
             used: Mutex::default(),
             consumed: Mutex::default(),
             base_env: Mutex::default(),
-            noted,
+            noted: Arc::clone(&told.noted),
             made: Mutex::default(),
             steps: AtomicUsize::new(steps),
             materialized: Mutex::default(),
@@ -228,79 +221,20 @@ impl<'a> Common<'a> {
         })
     }
 
-    /// Builds the target and what it needs, and makes the image.
-    pub(crate) fn build(self) -> Result<Digest> {
-        if self.dockerfile.directives.check.as_ref().is_some_and(|check| check.error) {
-            let rules: BTreeSet<&str> = self.warnings().iter().map(|warning| warning.rule).collect();
-            if !rules.is_empty() {
-                let rules = rules.into_iter().collect::<Vec<_>>().join(", ");
-                return Err(BuildError::invalid(format!("lint violation found for rules: {rules}")));
-            }
-        }
-        let mut top = Session { common: &self, output: self.output.clone(), step: 0, no_cache: self.options.no_cache };
-        for statement in &self.dockerfile.globals {
-            top.announce(&statement.source)?;
-            if let Instruction::Arg(arguments) = &statement.instruction {
-                lock(&self.consumed).extend(arguments.iter().map(|argument| argument.name.clone()));
-            }
-        }
-        let first = top.step;
-        self.run_stages(&self.graph.needed(), first)?;
-        self.warn_of_arguments()?;
-        for warning in self.warnings() {
-            self.output.text(format!("[Warning] {warning}\n"))?;
-        }
-        self.shared.cache.used(&lock(&self.used))?;
-        let Some(mut state) = self.stages[self.graph.target].get().cloned() else {
-            return Err(BuildError::new(ErrorKind::System, "the target was not built"));
-        };
-        if state.image.created.is_none() && state.layers().is_empty() && self.options.labels.is_empty() {
-            return Err(BuildError::invalid("No image was generated. Is your Dockerfile empty?"));
-        }
-        let unlabelled = state.clone();
-        if !self.options.labels.is_empty() {
-            let labels = state.image.config.labels.get_or_insert_default();
-            labels.extend(self.options.labels.clone());
-        }
-        if state.image.created.is_none() || !self.options.labels.is_empty() {
-            // No step has given it a time, or it has more than the last step made.
-            let (_, created) = self.noted(&state.config_key(), "image", self.options.no_cache)?;
-            state.image.created = Some(self.moment(created)?);
-        }
-        self.tell_labels(&unlabelled, &state)?;
-        self.search_for_secrets(&state)?;
-        self.cancel.check()?;
-        if self.globals.build_arg("BUILDKIT_INLINE_CACHE").is_some_and(|value| value == "1") {
-            let inline = portable::inline(&self.shared.cache, &lock(&self.noted).keys, state.layers())?;
-            state.image.more.insert(portable::INLINE.into(), inline);
-        }
-        let id = Digest::sha256(&state.config_bytes());
-        let new = self.shared.images.resolve(id.as_str()).is_err();
-        let made = self.shared.images.create(&state.image, None, &self.options.tags);
-        let image = made.map_err(|e| image_error("the image cannot be made", &e))?;
-        self.output.event(BuildEvent::Made { id: image.id.to_string(), new, reference: String::new() })?;
-        self.output.text(format!("Successfully built {}\n", image.id.short()))?;
-        for tag in &self.options.tags {
-            let name = wharf_reference::Reference::parse(tag).map(|name| name.tag_or_latest().familiar());
-            self.output.text(format!("Successfully tagged {}\n", name.unwrap_or_else(|_| tag.clone())))?;
-        }
-        Ok(image.id)
-    }
-
     /// What is allowed in the Dockerfile and probably not meant.
-    fn warnings(&self) -> Vec<Warning> {
+    pub(crate) fn warnings(&self) -> Vec<Warning> {
         let known = Known {
             globals: Arc::clone(&self.globals),
             graph: &self.graph,
             ignore: &self.context.ignore,
             base_env: &|stage| lock(&self.base_env).get(&stage).cloned(),
         };
-        check(&self.dockerfile, &known)
+        check(self.dockerfile, &known)
     }
 
     /// Whether a step that changes the configuration only was made before, and when it was made. Making it again costs
     /// nothing; it is noted so that the client can be told, and so that its time stays the same.
-    fn noted(&self, key: &Digest, description: &str, no_cache: bool) -> Result<(bool, Timestamp)> {
+    pub(crate) fn noted(&self, key: &Digest, description: &str, no_cache: bool) -> Result<(bool, Timestamp)> {
         lock(&self.noted).keys.push(key.clone());
         if !no_cache && let Some(record) = self.shared.cache.find(key)? {
             lock(&self.used).push(key.clone());
@@ -343,7 +277,7 @@ impl<'a> Common<'a> {
 }
 
 impl Session<'_> {
-    fn announce(&mut self, source: &Source) -> Result<()> {
+    pub(crate) fn announce(&mut self, source: &Source) -> Result<()> {
         self.cancel.check()?;
         self.step += 1;
         let steps = self.steps.load(Ordering::Relaxed);

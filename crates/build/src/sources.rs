@@ -42,7 +42,8 @@ impl Session<'_> {
                 let image = self.image(&name, node.platform.or_else(|| self.options.platform.clone()))?;
                 self.output.text(format!(" ---> {}\n", image.id.short()))?;
                 let files = Key::new("image").text(image.id.as_str()).finish();
-                Ok(State::new(metadata::inherited(&image.config), files, Arc::clone(&self.globals)))
+                let state = State::new(metadata::inherited(&image.config), files, Arc::clone(&self.globals));
+                Ok(State { base_image: Some(image.id), ..state })
             }
         }
     }
@@ -54,7 +55,7 @@ impl Session<'_> {
     /// The tree that `--from` means; the context without one.
     pub(crate) fn tree(&mut self, index: usize, from: Option<&str>, source: &Source) -> Result<(Tree, String)> {
         let Some(from) = from else { return Ok((self.context.tree.clone(), "build context".into())) };
-        let base = Graph::resolve_from(&self.dockerfile, index, from, source, &self.graph.contexts)?;
+        let base = Graph::resolve_from(self.dockerfile, index, from, source, &self.graph.contexts)?;
         let place = match &base {
             Base::Stage(stage) => format!("stage {}", self.dockerfile.stages[*stage].label(*stage)),
             Base::Image(name) => format!("image {name}"),
@@ -79,7 +80,7 @@ impl Session<'_> {
             Base::Stage(stage) => {
                 // A trigger may name a stage that the target did not seem to need.
                 if !self.wait_for(*stage)? {
-                    let more = 1 + self.graph.statements(&self.dockerfile, *stage);
+                    let more = 1 + self.graph.statements(self.dockerfile, *stage);
                     self.steps.fetch_add(more, Ordering::Relaxed);
                     self.stage(*stage)?;
                 }

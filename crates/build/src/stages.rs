@@ -74,7 +74,7 @@ impl Common<'_> {
             let mut turns = self.progress.lock();
             for stage in needed {
                 numbers.insert(*stage, next);
-                next += 1 + self.graph.statements(&self.dockerfile, *stage);
+                next += 1 + self.graph.statements(self.dockerfile, *stage);
                 let node = &self.graph.nodes[*stage];
                 let mut needs = node.copies.clone();
                 if let Base::Stage(base) = node.base {

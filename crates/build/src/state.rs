@@ -20,6 +20,10 @@ pub(crate) struct State {
     pub(crate) scope: Scope,
     /// Whether this stage has had a CMD of its own.
     pub(crate) cmd_set: bool,
+    /// The image that it is based on, directly or by other stages, and how many layers and lines of history that has.
+    pub(crate) base_image: Option<Digest>,
+    pub(crate) base_layers: usize,
+    pub(crate) base_history: usize,
 }
 
 /// What builders say of entries that they made.
@@ -36,7 +40,8 @@ impl State {
             metadata::set_env(image.config.env.get_or_insert_default(), "PATH", metadata::DEFAULT_PATH);
         }
         let scope = Scope::new(globals, metadata::env_pairs(&image.config));
-        Self { image, files, scope, cmd_set: false }
+        let (base_layers, base_history) = (image.rootfs.diff_ids.len(), image.history.len());
+        Self { image, files, scope, cmd_set: false, base_image: None, base_layers, base_history }
     }
 
     /// Begins with what another stage has made. Its arguments go on to be known, and its triggers are for this one.

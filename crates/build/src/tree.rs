@@ -9,11 +9,11 @@ use std::sync::Arc;
 use rustix::fs::{FileType, Stat};
 use rustix::io::Errno;
 use wharf_archive::may_carry;
-use wharf_reference::{Digest, Hasher};
+use wharf_reference::Hasher;
 use wharf_rooted_path::RootDir;
 
 use crate::error::{BuildError, Result};
-use crate::index::Index;
+use crate::index::{Index, Sum, sum};
 
 /// What an entry of a tree is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -147,12 +147,19 @@ impl Tree {
         }
     }
 
-    /// Gets the contents of all these files that are still with who has sent the tree.
-    pub(crate) fn bring<'a>(&self, files: impl IntoIterator<Item = &'a Found>) -> Result<()> {
-        match self {
-            Self::Index(index) => index.bring(files.into_iter().filter_map(|found| found.body)),
-            Self::Directory { .. } => Ok(()),
+    /// Gets the contents of all these files that are still with who has sent the tree, and what comes with them.
+    pub(crate) fn bring<'a>(&self, files: impl Iterator<Item = &'a mut Found>) -> Result<()> {
+        let Self::Index(index) = self else { return Ok(()) };
+        let mut files: Vec<&mut Found> =
+            files.filter(|found| found.body.is_some_and(|body| index.lacks(body))).collect();
+        index.bring(files.iter().filter_map(|found| found.body))?;
+        for found in &mut files {
+            let xattrs = found.body.map_or(&[][..], |body| index.xattrs(body));
+            if !xattrs.is_empty() {
+                found.attributes.xattrs = xattrs.to_vec();
+            }
         }
+        Ok(())
     }
 
     /// The content of the regular file that `path` leads to.
@@ -164,14 +171,14 @@ impl Tree {
     }
 
     /// Digest of the content of a file that was found there.
-    pub(crate) fn digest(&self, path: &Path, found: &Found) -> Result<Digest> {
+    pub(crate) fn digest(&self, path: &Path, found: &Found) -> Result<Sum> {
         if let (Self::Index(index), Some(body)) = (self, found.body) {
             return index.digest(body);
         }
         let mut hasher = Hasher::new();
         std::io::copy(&mut self.open(path)?, &mut hasher)
             .map_err(|e| BuildError::system(format_args!("cannot read {}", path.display()), &e))?;
-        Ok(hasher.finish())
+        Ok(sum(&hasher.finish()))
     }
 }
 

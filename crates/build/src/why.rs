@@ -10,6 +10,7 @@ use wharf_dockerfile::Source;
 use wharf_reference::Digest;
 use wharf_store::{Store, Table, WriteTx};
 
+use crate::attest::Material;
 use crate::error::Result;
 use crate::history::BuildRecord;
 use crate::select::Selected;
@@ -49,6 +50,10 @@ pub(crate) struct Noted {
     steps: Vec<StepInputs>,
     /// New lists of files, by checksum.
     lists: BTreeMap<String, String>,
+    /// Names of the cache mounts that its commands ask for.
+    pub(crate) mounts: BTreeSet<String>,
+    /// What came from elsewhere.
+    pub(crate) materials: BTreeSet<Material>,
 }
 
 /// Why the steps of a build were made.
@@ -134,7 +139,7 @@ fn list(selected: &Selected) -> Result<String> {
     for item in &selected.items {
         let attributes = &item.found.attributes;
         let content = match attributes.kind {
-            Kind::File => selected.tree.digest(&item.from, &item.found)?.hex()[..16].to_owned(),
+            Kind::File => Digest::from_sha256(selected.tree.digest(&item.from, &item.found)?).hex()[..16].to_owned(),
             Kind::Symlink => brief(&item.found.link.to_string_lossy()),
             _ => item.found.device.to_string(),
         };

@@ -171,34 +171,9 @@ pub(crate) enum PackError {
     Write(#[from] io::Error),
 }
 
-/// Hears of entries, parents before what is in them.
-pub(crate) trait Sink {
-    /// Takes an entry; a file is at `path`.
-    fn take(&mut self, entry: &Entry, path: &Path, meta: &Metadata) -> Result<(), PackError>;
-}
-
-impl<W: Write> Sink for Writer<W> {
-    fn take(&mut self, entry: &Entry, path: &Path, _: &Metadata) -> Result<(), PackError> {
-        if entry.kind != Kind::File {
-            return Ok(self.header(entry)?);
-        }
-        let failed = |source| PackError::Read { call: "open", path: path.to_owned(), source };
-        let mut file = fs::File::open(path).map_err(failed)?;
-        self.header(entry)?;
-        Ok(self.content(&mut file, entry.size)?)
-    }
-}
-
 /// Packs a directory.
 pub(crate) fn pack<W: Write>(dir: &Path, options: &Pack<'_>, output: W) -> Result<W, PackError> {
-    let mut writer = Writer::new(output);
-    walk(dir, options, &mut writer)?;
-    Ok(writer.finish()?)
-}
-
-/// Tells of all that would be packed.
-pub(crate) fn walk(dir: &Path, options: &Pack<'_>, sink: &mut impl Sink) -> Result<(), PackError> {
-    let mut packer = Packer { root: dir, options, sink, links: HashMap::new() };
+    let mut packer = Packer { root: dir, options, writer: Writer::new(output), links: HashMap::new() };
     match options.only {
         Some(only) if only == "." => {
             packer.entry(Path::new("."), &Verdict::default())?;
@@ -207,18 +182,29 @@ pub(crate) fn walk(dir: &Path, options: &Pack<'_>, sink: &mut impl Sink) -> Resu
         Some(only) => packer.tree(Path::new(only), &Verdict::default())?,
         None => packer.children(Path::new(""), &Verdict::default())?,
     }
-    Ok(())
+    Ok(packer.writer.finish()?)
 }
 
-struct Packer<'a, S> {
+struct Packer<'a, W> {
     root: &'a Path,
     options: &'a Pack<'a>,
-    sink: &'a mut S,
+    writer: Writer<W>,
     /// First names of files that have several, by device and inode.
     links: HashMap<(u64, u64), Vec<u8>>,
 }
 
-impl<S: Sink> Packer<'_, S> {
+impl<W: Write> Packer<'_, W> {
+    /// Writes an entry; a file is at `path`.
+    fn take(&mut self, entry: &Entry, path: &Path) -> Result<(), PackError> {
+        if entry.kind != Kind::File {
+            return Ok(self.writer.header(entry)?);
+        }
+        let failed = |source| PackError::Read { call: "open", path: path.to_owned(), source };
+        let mut file = fs::File::open(path).map_err(failed)?;
+        self.writer.header(entry)?;
+        Ok(self.writer.content(&mut file, entry.size)?)
+    }
+
     fn children(&mut self, relative: &Path, above: &Verdict) -> Result<(), PackError> {
         let dir = self.root.join(relative);
         let failed = |source| PackError::Read { call: "open", path: dir.clone(), source };
@@ -264,7 +250,7 @@ impl<S: Sink> Packer<'_, S> {
                     entry.kind = Kind::HardLink;
                     entry.size = 0;
                     entry.link.clone_from(first);
-                    self.sink.take(&entry, &path, &meta)?;
+                    self.take(&entry, &path)?;
                     return Ok(false);
                 }
                 None => {
@@ -272,7 +258,7 @@ impl<S: Sink> Packer<'_, S> {
                 }
             }
         }
-        self.sink.take(&entry, &path, &meta)?;
+        self.take(&entry, &path)?;
         Ok(is_dir)
     }
 

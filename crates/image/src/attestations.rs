@@ -23,7 +23,7 @@ pub struct Statement {
 /// The media type of the one kind that there is.
 pub(crate) const IN_TOTO: &str = "application/vnd.in-toto+json";
 /// Where a statement's descriptor says what it states.
-const PREDICATE: &str = "in-toto.io/predicate-type";
+pub(crate) const PREDICATE: &str = "in-toto.io/predicate-type";
 /// All that is kept with one image: a list of a large image's software takes some MiB.
 pub(crate) const MAX_ATTESTED: u64 = 64 << 20;
 /// More statements about one image are of no use to anybody; each is a file that is synced.

@@ -21,7 +21,7 @@ pub(crate) const INDEX_NAMES: Table = Table::new("image-index-name");
 pub(crate) const MANIFESTS_LEFT: Table = Table::new("image-index-left");
 
 /// What marks a manifest in an index as one about another, which is no image.
-const ATTESTATION: &str = "vnd.docker.reference.type";
+pub(crate) const ATTESTATION: &str = "vnd.docker.reference.type";
 pub(crate) const ATTESTED: &str = "vnd.docker.reference.digest";
 /// Farther away than any other variant of the same architecture (`Platform::distance`).
 const OTHER_ARCHITECTURE: u32 = 100;

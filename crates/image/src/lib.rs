@@ -6,11 +6,12 @@
 //! - [`Images`]: all of a store, by name, digest or ID.
 //! - [`ImageConfig`], [`ContainerConfig`]: what an image says of itself (OCI image-spec, "Image Configuration").
 //! - In a file each: `names` (resolve, tag), `create` (also import), `remove` (also prune: `prune_plan` only says what it
-//!   would do), `collect`, `save`, `summary` (lists), `pin` and `keep` (what stays), `fsck` (what does not fit), `load` (what
+//!   would do), `collect`, `compare`, `save`, `seal` (what is said of what was built), `summary` (lists), `pin` and `keep` (what stays), `fsck` (what does not fit), `load` (what
 //!   comes in: `intake`), `pull` (each layer: `fetch`), `push`, `history`.
 
 mod attestations;
 mod collect;
+mod compare;
 mod config;
 mod create;
 mod error;
@@ -34,6 +35,7 @@ mod push;
 mod remove;
 mod rows;
 mod save;
+mod seal;
 mod side_by_side;
 mod summary;
 mod transfer;
@@ -44,6 +46,7 @@ pub mod registry {
 }
 
 pub use attestations::Statement;
+pub use compare::{Comparison, LayerDifference};
 pub use config::{ContainerConfig, HistoryEntry, ImageConfig, RootFs};
 pub use error::{ErrorKind, ImageError};
 pub use history::HistoryItem;
@@ -54,6 +57,7 @@ pub use progress::{Progress, ProgressSender};
 pub use prune_plan::PrunePlan;
 pub use push::Pushed;
 pub use remove::{Remove, Removed};
+pub use seal::{Part, package_url};
 pub use summary::ImageSummary;
 pub use wharf_snapshot::Form;
 

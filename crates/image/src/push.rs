@@ -46,9 +46,9 @@ struct Going {
 }
 
 /// A manifest, and the blobs that it names.
-struct Plan {
-    stored: StoredManifest,
-    bytes: Vec<u8>,
+pub(crate) struct Plan {
+    pub(crate) stored: StoredManifest,
+    pub(crate) bytes: Vec<u8>,
     layers: Vec<LayerBlob>,
     /// Keeps a manifest that was made for this push.
     #[expect(dead_code, reason = "it is there to be dropped at the end")]
@@ -308,16 +308,17 @@ impl Images {
 
     /// The manifest that its index names, or that the image came with, if what it names is here; else one that is made,
     /// the same every time.
-    fn plan(&self, image: &ImageRecord, named: Option<StoredManifest>, form: Option<Form>) -> Result<Plan> {
+    pub(crate) fn plan(&self, image: &ImageRecord, named: Option<StoredManifest>, form: Option<Form>) -> Result<Plan> {
         let row: Row = self.row(&image.id)?;
-        let stored = named.or(row.manifest).filter(|_| form.is_none());
-        if let Some(plan) = stored.and_then(|stored| self.stored_plan(stored, image)) {
+        let stored = named.or(row.manifest);
+        let annotations = stored.as_ref().map(|stored| self.annotations_of(stored)).unwrap_or_default();
+        if let Some(plan) = stored.filter(|_| form.is_none()).and_then(|stored| self.stored_plan(stored, image)) {
             return Ok(plan);
         }
         let layers = self.compressed(&image.diff_ids, form)?;
         let descriptor =
             |layer: &LayerBlob| json!({ "mediaType": layer.media_type, "digest": layer.digest, "size": layer.size });
-        let manifest = json!({
+        let mut manifest = json!({
             "schemaVersion": 2,
             "mediaType": media_type::OCI_MANIFEST,
             "config": {
@@ -327,6 +328,9 @@ impl Images {
             },
             "layers": layers.iter().map(descriptor).collect::<Vec<_>>(),
         });
+        if !annotations.is_empty() {
+            manifest["annotations"] = json!(annotations);
+        }
         let bytes = serde_json::to_vec(&manifest).map_err(ImageError::Config)?;
         // No image names it before all has been pushed.
         let held = Some(self.hold(&[Digest::sha256(&bytes)]));

@@ -12,7 +12,7 @@ use wharf_snapshot::Layer;
 
 use crate::images::{ImageRecord, Images};
 use crate::index::platform_of;
-use crate::rows::{familiar, is_digest, key, repository};
+use crate::rows::{Row, familiar, is_digest, key, repository};
 use crate::{ImageError, Result};
 
 impl Images {
@@ -142,19 +142,33 @@ impl Images {
     fn save_one(&self, image: &ImageRecord, archive: &mut Archive<'_>) -> Result<Vec<u8>> {
         let config = self.config_bytes(&image.id)?;
         archive.blob(&image.id, &config)?;
-        let mut layers = Vec::new();
         for diff_id in &image.diff_ids {
             let layer = self.layers().get(diff_id)?.ok_or_else(|| ImageError::NoLayer(diff_id.clone()))?;
             archive.layer(self, &layer)?;
+        }
+        let mut manifest = self.plain_manifest(image)?;
+        let row: Row = self.row(&image.id)?;
+        let annotations = row.manifest.map(|stored| self.annotations_of(&stored)).unwrap_or_default();
+        if !annotations.is_empty() {
+            manifest["annotations"] = json!(annotations);
+        }
+        serde_json::to_vec(&manifest).map_err(ImageError::Config)
+    }
+
+    /// The manifest of an image with its layers as they are, not compressed.
+    pub(crate) fn plain_manifest(&self, image: &ImageRecord) -> Result<Value> {
+        let mut layers = Vec::new();
+        for diff_id in &image.diff_ids {
+            let layer = self.layers().get(diff_id)?.ok_or_else(|| ImageError::NoLayer(diff_id.clone()))?;
             layers.push(json!({ "mediaType": media_type::OCI_LAYER, "digest": diff_id, "size": layer.tar_size }));
         }
-        let manifest = json!({
+        let size = self.store().blobs().size(&image.id).ok_or_else(|| ImageError::NotFound(image.id.to_string()))?;
+        Ok(json!({
             "schemaVersion": 2,
             "mediaType": media_type::OCI_MANIFEST,
-            "config": { "mediaType": media_type::OCI_CONFIG, "digest": image.id, "size": config.len() },
+            "config": { "mediaType": media_type::OCI_CONFIG, "digest": image.id, "size": size },
             "layers": layers,
-        });
-        serde_json::to_vec(&manifest).map_err(ImageError::Config)
+        }))
     }
 }
 

@@ -1,26 +1,29 @@
 //! What the index of a kept context says, and how it is written.
 //!
 //! ```text
-//! "WHARFKC1", last use (i64), uses (u64), creation (i64), number of the contents' file (u32), their end (u64)
+//! "WHARFKC2", last use (i64), uses (u64), creation (i64), number of the contents' file (u32), their end (u64)
 //! boot (text), place (text), count of records (u32)
-//! for each: path (text), size (u64), two times, device (u64), inode (u64), offset (u64), SHA-256 (32 bytes)
+//! for each: path (text), size (u64), two times, device (u64), inode (u64), offset (u64), SHA-256 (32 bytes),
+//!     count of extended attributes (u8), for each a name (text) and a value (text)
 //! ```
 //!
-//! Texts, times and numbers are as in a listing.
+//! Texts, times and numbers are as in a listing, and records are in its order: so a build that lists the same files reads
+//! them one after another where they are, and takes none of them apart before it is asked for.
 
-use std::collections::HashMap;
+use std::cmp::Ordering;
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use wharf_reference::Digest;
-
 use super::Mark;
+use crate::index::Place;
 
 pub(super) const INDEX: &str = "index";
 const NEW: &str = "index.new";
-const MAGIC: &[u8] = b"WHARFKC1";
+const MAGIC: &[u8] = b"WHARFKC2";
 /// More than a header has.
 const HEADER: u64 = 8 << 10;
 
@@ -45,10 +48,120 @@ pub(super) struct Header {
 #[derive(Clone, Debug)]
 pub(super) struct Record {
     pub(super) mark: Mark,
-    pub(super) offset: u64,
-    pub(super) digest: Digest,
+    pub(super) place: Place,
     /// A build has listed it since the context was opened.
     pub(super) seen: bool,
+}
+
+/// The order of a listing: what is in a directory follows it.
+pub(super) fn order(a: &[u8], b: &[u8]) -> Ordering {
+    let key = |byte: &u8| if *byte == b'/' { 0 } else { *byte };
+    match a.iter().zip(b).find(|(a, b)| a != b) {
+        Some((a, b)) => key(a).cmp(&key(b)),
+        None => a.len().cmp(&b.len()),
+    }
+}
+
+/// Records as an index has them.
+#[derive(Debug, Default)]
+pub(super) struct Records {
+    bytes: Vec<u8>,
+    /// Where each begins.
+    starts: Vec<usize>,
+    /// Of each, whether a build has listed it since, or it is no longer so.
+    pub(super) seen: Vec<bool>,
+    pub(super) gone: Vec<bool>,
+    /// The one that will be asked for next, if the same files are listed.
+    next: usize,
+}
+
+impl Records {
+    fn new(bytes: Vec<u8>, mut rest_at: usize, end: u64) -> io::Result<Self> {
+        let mut rest = &bytes[rest_at..];
+        let count = u32::from_be_bytes(array(&mut rest)?) as usize;
+        // No record is shorter than a hundred bytes: a count that is a lie costs nothing.
+        let mut starts = Vec::with_capacity(count.min(bytes.len() / 100));
+        rest_at += 4;
+        for _ in 0..count {
+            starts.push(rest_at);
+            let before = rest.len();
+            text(&mut rest)?;
+            let fields = take(&mut rest, FIXED)?;
+            let (size, offset) = (number(&fields[..8]), number(&fields[48..56]));
+            if offset.checked_add(size).is_none_or(|reached| reached > end) {
+                return Err(bad());
+            }
+            xattrs(&mut rest)?;
+            rest_at += before - rest.len();
+        }
+        let none = vec![false; starts.len()];
+        Ok(Self { bytes, starts, seen: none.clone(), gone: none, next: 0 })
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.starts.len()
+    }
+
+    fn path(&self, at: usize) -> &[u8] {
+        let mut rest = &self.bytes[self.starts[at]..];
+        text(&mut rest).unwrap_or_default()
+    }
+
+    /// The record of a path.
+    pub(super) fn find(&mut self, path: &[u8]) -> Option<usize> {
+        let at = match self.next < self.len() && self.path(self.next) == path {
+            true => self.next,
+            false => {
+                let mut range = 0..self.len();
+                loop {
+                    let middle = range.start + range.len() / 2;
+                    if range.is_empty() {
+                        return None;
+                    }
+                    match order(self.path(middle), path) {
+                        Ordering::Less => range.start = middle + 1,
+                        Ordering::Equal => break middle,
+                        Ordering::Greater => range.end = middle,
+                    }
+                }
+            }
+        };
+        self.next = at + 1;
+        Some(at)
+    }
+
+    /// What was said of a file, and where its content is.
+    pub(super) fn get(&self, at: usize) -> io::Result<(&[u8], Mark, Place)> {
+        let mut rest = &self.bytes[self.starts[at]..];
+        let path = text(&mut rest)?;
+        let size = u64::from_be_bytes(array(&mut rest)?);
+        let (modified, changed) = (time(&mut rest)?, time(&mut rest)?);
+        let place = (u64::from_be_bytes(array(&mut rest)?), u64::from_be_bytes(array(&mut rest)?));
+        let offset = u64::from_be_bytes(array(&mut rest)?);
+        let digest = array(&mut rest)?;
+        let xattrs = xattrs(&mut rest)?;
+        Ok((path, Mark { size, modified, changed, place }, Place { offset, digest, xattrs }))
+    }
+
+    /// The size of a content, without more.
+    pub(super) fn size(&self, at: usize) -> u64 {
+        let mut rest = &self.bytes[self.starts[at]..];
+        let size = text(&mut rest).and_then(|_| array(&mut rest));
+        size.map(u64::from_be_bytes).unwrap_or_default()
+    }
+}
+
+/// Bytes of a record between its path and its attributes.
+const FIXED: usize = 8 + 2 * 12 + 2 * 8 + 8 + 32;
+
+fn number(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0, |number, byte| number << 8 | u64::from(*byte))
+}
+
+fn xattrs(rest: &mut &[u8]) -> io::Result<Vec<(OsString, Vec<u8>)>> {
+    let [count] = array(rest)?;
+    let mut pair = || Ok((OsString::from_vec(text(rest)?.to_vec()), text(rest)?.to_vec()));
+    (0..count).map(|_| pair()).collect()
 }
 
 impl Header {
@@ -78,30 +191,17 @@ pub(super) fn read_header(dir: &Path) -> io::Result<Header> {
     header(&mut bytes.as_slice())
 }
 
-pub(super) fn read(dir: &Path) -> io::Result<(Header, HashMap<Vec<u8>, Record>)> {
+pub(super) fn read(dir: &Path) -> io::Result<(Header, Records)> {
     let bytes = fs::read(dir.join(INDEX))?;
     let mut rest = bytes.as_slice();
     let header = header(&mut rest)?;
-    let count = u32::from_be_bytes(array(&mut rest)?);
-    let mut records = HashMap::new();
-    for _ in 0..count {
-        let path = text(&mut rest)?.to_vec();
-        let size = u64::from_be_bytes(array(&mut rest)?);
-        let (modified, changed) = (time(&mut rest)?, time(&mut rest)?);
-        let place = (u64::from_be_bytes(array(&mut rest)?), u64::from_be_bytes(array(&mut rest)?));
-        let offset = u64::from_be_bytes(array(&mut rest)?);
-        let digest = Digest::from_sha256(array(&mut rest)?);
-        if offset.checked_add(size).is_none_or(|end| end > header.end) {
-            return Err(bad());
-        }
-        let mark = Mark { size, modified, changed, place };
-        records.insert(path, Record { mark, offset, digest, seen: false });
-    }
-    Ok((header, records))
+    let (at, end) = (bytes.len() - rest.len(), header.end);
+    Ok((header, Records::new(bytes, at, end)?))
 }
 
 /// Writes all of it, in one step for who reads it.
-pub(super) fn write(dir: &Path, header: &Header, records: &HashMap<Vec<u8>, Record>) -> io::Result<()> {
+pub(super) fn write(dir: &Path, header: &Header, mut records: Vec<(Vec<u8>, Record)>) -> io::Result<()> {
+    records.sort_unstable_by(|(a, _), (b, _)| order(a, b));
     let mut bytes = Vec::with_capacity(256 + records.len() * 160);
     bytes.extend(MAGIC);
     bytes.extend(header.last_used.to_be_bytes());
@@ -113,7 +213,7 @@ pub(super) fn write(dir: &Path, header: &Header, records: &HashMap<Vec<u8>, Reco
     put(&mut bytes, header.place.as_bytes())?;
     bytes.extend(u32::try_from(records.len()).map_err(|_| bad())?.to_be_bytes());
     for (path, record) in records {
-        put(&mut bytes, path)?;
+        put(&mut bytes, &path)?;
         bytes.extend(record.mark.size.to_be_bytes());
         for (seconds, nanoseconds) in [record.mark.modified, record.mark.changed] {
             bytes.extend(seconds.to_be_bytes());
@@ -121,10 +221,12 @@ pub(super) fn write(dir: &Path, header: &Header, records: &HashMap<Vec<u8>, Reco
         }
         bytes.extend(record.mark.place.0.to_be_bytes());
         bytes.extend(record.mark.place.1.to_be_bytes());
-        bytes.extend(record.offset.to_be_bytes());
-        for pair in record.digest.hex().as_bytes().chunks(2) {
-            let digit = |byte: u8| char::from(byte).to_digit(16).unwrap_or_default() as u8;
-            bytes.push(pair.iter().fold(0, |byte, hex| byte << 4 | digit(*hex)));
+        bytes.extend(record.place.offset.to_be_bytes());
+        bytes.extend(record.place.digest);
+        bytes.push(u8::try_from(record.place.xattrs.len()).map_err(|_| bad())?);
+        for (name, value) in &record.place.xattrs {
+            put(&mut bytes, name.as_bytes())?;
+            put(&mut bytes, value)?;
         }
     }
     let new = dir.join(NEW);

@@ -14,7 +14,8 @@ fn build(contexts: &Arc<KeptContexts>, files: &[(&str, Mark)]) -> Vec<String> {
         let number = number as u32;
         if kept.known(number, path.as_bytes(), *mark, (1000, 0)).is_none() {
             let content = vec![number as u8; mark.size as usize];
-            kept.inline(number, &content).unwrap();
+            let xattrs = vec![("security.capability".into(), vec![number as u8])];
+            kept.inline(number, Content { xattrs, bytes: &content }).unwrap();
             sent.push((*path).to_owned());
         }
     }
@@ -61,6 +62,7 @@ fn what_nobody_needs_any_more_is_copied_away_from() {
     let mut content = [0; 6];
     kept.file().read_exact_at(&mut content, place.offset).unwrap();
     assert_eq!(content, [1; 6]);
+    assert_eq!(place.xattrs, [("security.capability".into(), vec![1])]);
     // One in use stays.
     let names = [contexts.list()[0].0.clone()];
     assert_eq!(contexts.remove(&names).unwrap(), (Vec::new(), 0));
@@ -75,7 +77,7 @@ fn builds_at_the_same_time_share_a_context() {
     let contexts = Arc::new(KeptContexts::new(dir.path().to_owned()));
     let outer = contexts.open(b"key", "/src").unwrap();
     assert!(outer.known(0, b"a", mark(1, 10), (1000, 0)).is_none());
-    outer.inline(0, b"x").unwrap();
+    outer.inline(0, Content { xattrs: Vec::new(), bytes: b"x" }).unwrap();
     assert_eq!(build(&contexts, &[("a", mark(1, 10)), ("b", mark(2, 10))]), ["b"]);
     drop(outer);
     assert_eq!(build(&contexts, &[("a", mark(1, 10)), ("b", mark(2, 10))]), Vec::<String>::new());

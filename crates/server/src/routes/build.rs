@@ -35,9 +35,6 @@ pub(super) async fn build(call: Call) -> Result {
         return Err(ApiError::bad("BuildKit's protocol is not served; set DOCKER_BUILDKIT=0 for this client"));
     }
     let remote = query.get("remote").filter(|remote| *remote != "client-session").map(str::to_owned);
-    if query.flag("squash") {
-        return Err(ApiError::bad("squash is only supported with experimental mode"));
-    }
     // Images whose steps may be taken over, and no others. Ours are found by what they were made from, whoever made
     // them; so what can be told apart is whether any of these images is here.
     let cache_from: Option<Vec<String>> = query.json("cachefrom")?;
@@ -75,17 +72,15 @@ pub(super) async fn build(call: Call) -> Result {
     let (agents, agents_guard) = call.api.agents.of(&head.token, head.agents);
     let mut contexts = Vec::new();
     for named in head.contexts {
-        let listed = named.listed;
-        let context = match (named.image, named.remote) {
-            (Some(image), _) => NamedContext::Image(image),
-            (None, Some(remote)) => {
+        let mut input = || parts.as_mut().map_or_else(|| Box::new(std::io::empty()) as _, build_parts::Parts::next);
+        let context = match (named.image, named.remote, named.layout) {
+            (Some(image), ..) => NamedContext::Image(image),
+            (None, Some(remote), _) => {
                 NamedContext::Archive(super::remote::context(&call.api, &remote, "Dockerfile").await?)
             }
-            (None, None) => {
-                let parts = parts.as_mut().map(build_parts::Parts::next);
-                let input = parts.unwrap_or_else(|| Box::new(std::io::empty()));
-                if listed { NamedContext::Listing(input) } else { NamedContext::Archive(input) }
-            }
+            (None, None, Some(layout)) => NamedContext::Layout(layout, input()),
+            (None, None, None) if named.listed => NamedContext::Listing(input()),
+            (None, None, None) => NamedContext::Archive(input()),
         };
         contexts.push((named.name, context));
     }
@@ -135,6 +130,10 @@ pub(super) async fn build(call: Call) -> Result {
         no_cache_filter: query.json("nocachefilter")?,
         secrets,
         entitlements: query.json("allow")?,
+        squash: query.flag("squash"),
+        annotations: query.json("annotations")?,
+        attestations: query.json("attestations")?,
+        remote,
     };
     let quiet = query.flag("q");
     let (builder, engine, tags) = (call.api.builder.clone(), call.api.engine.clone(), request.tags.clone());
@@ -247,7 +246,16 @@ fn failure_line(error: &BuildError) -> Bytes {
 fn event_line(event: &BuildEvent) -> Bytes {
     match event {
         BuildEvent::Stream(text) => line(&json!({ "stream": text })),
-        BuildEvent::Made { id, new, reference } => line(&json!({ "aux": { "ID": id, "New": new, "Ref": reference } })),
+        BuildEvent::Made { id, new, reference, platform, digest } => {
+            let mut made = json!({ "ID": id, "New": new, "Ref": reference });
+            if let Some(platform) = platform {
+                made["Platform"] = json!(platform);
+            }
+            if let Some(digest) = digest {
+                made["Digest"] = json!(digest);
+            }
+            line(&json!({ "aux": made }))
+        }
         BuildEvent::Progress(progress) => progress_line(progress),
         BuildEvent::Wanted { listing, entries } => {
             let entries: Vec<[u32; 2]> = entries.iter().map(|range| [range.start, range.end - range.start]).collect();

@@ -88,12 +88,13 @@ pub(super) async fn why_miss(call: Call, reference: &str) -> Result {
     Ok(ok(&json!({ "Ref": why.build, "Against": why.against, "Steps": steps.collect::<Vec<_>>() })))
 }
 
-/// The steps of a build and their layers, as an archive: those of its image, or with `mode=max` all.
+/// The steps of a build and their layers, as an archive: those of its image, or with `mode=max` all; with `mounts=1` its
+/// cache mounts, too.
 pub(super) async fn cache(call: Call, reference: &str) -> Result {
-    let all = call.query.get("mode") == Some("max");
+    let (all, mounts) = (call.query.get("mode") == Some("max"), call.query.flag("mounts"));
     let (builder, record) = one(call, reference).await?;
     Ok(tar(move |output| {
-        let written = builder.export_cache(&record, all, output);
+        let written = builder.export_cache(&record, all, mounts, output);
         written.map_err(|error| EngineError::from_source("the build cache cannot be written", &error))
     }))
 }

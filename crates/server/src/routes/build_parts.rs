@@ -6,7 +6,7 @@
 //! for the context, unless `remote=` names it, and for each of Contexts without Image and Remote:
 //!     length (u32), so many bytes of a tar archive, or with Listed of a listing; again and again; 0
 //! for each line {"aux":{"Wanted":{"Listing":N,"Entries":[[FIRST,COUNT],…]}}} of the answer:
-//!     length (u32), so many bytes of the contents of these entries, one behind the other; again and again; 0
+//!     length (u32), so many bytes of the contents of these entries, as listings have them, one behind the other; again and again; 0
 //! ```
 //!
 //! Listings are what `wharf_build` says of them; that of the context is number 0, those of Contexts follow.
@@ -49,6 +49,8 @@ pub(super) struct Named {
     pub(super) name: String,
     /// It is an image.
     pub(super) image: Option<String>,
+    /// It comes as an archive of an OCI layout, in which the image has this name.
+    pub(super) layout: Option<String>,
     /// It is at this address.
     pub(super) remote: Option<String>,
     /// It comes as a listing.

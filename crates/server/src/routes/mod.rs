@@ -6,6 +6,7 @@ mod build;
 mod build_history;
 mod build_parts;
 mod capture;
+mod compare;
 mod container_list;
 mod containers;
 mod disk;
@@ -167,6 +168,7 @@ async fn route(api: Api, request: Request<Incoming>) -> Result {
         ("GET", ["images", "get"]) => images::save(call, Vec::new()).await,
         ("GET", ["images", "search"]) => search::search(call).await,
         ("GET", ["images", name @ .., "json"]) => images::inspect(call, &name.join("/")).await,
+        ("GET", ["images", name @ .., "compare"]) => compare::images(call, &name.join("/")).await,
         ("GET", ["images", name @ .., "attestations"]) => attestations::list(call, &name.join("/")).await,
         ("GET", ["images", name @ .., "history"]) => images::history(call, &name.join("/")).await,
         ("GET", ["images", name @ .., "rootfs"]) => files::image(call, &name.join("/")).await,

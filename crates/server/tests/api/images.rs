@@ -102,9 +102,11 @@ pub(crate) async fn builds(server: &Server) {
     assert!(last["errorDetail"]["code"].is_null() && last["error"].as_str().unwrap().contains("/none"), "{last}");
     let taken = "/build?q=1&rm=1&forcerm=1&cachefrom=%5B%22a%22%5D&cgroupparent=";
     assert_eq!(server.ask("POST", taken, context("FROM busybox\n")).await.status, 200);
-    for (query, words) in
-        [("squash=1", "experimental"), ("cachefrom=x", "cachefrom"), ("cgroupparent=/a/../..", "cgroup-parent")]
-    {
+    for (query, words) in [
+        ("annotations=%5B%22x%22%5D", "key=value"),
+        ("cachefrom=x", "cachefrom"),
+        ("cgroupparent=/a/../..", "cgroup-parent"),
+    ] {
         let refused = server.ask("POST", &format!("/build?{query}"), context("FROM busybox\n")).await;
         assert!(refused.status == 400 && refused.message().contains(words), "{query}: {:?}", refused.body);
     }

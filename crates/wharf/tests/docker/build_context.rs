@@ -178,3 +178,48 @@ fn half_of_a_context_is_never_used() {
     let all: String = (0..FILES).map(|number| content(&format!("src/f{number:03}"))).collect();
     assert_eq!(d.docker("run --rm app cat /all").ok(), all.trim_end());
 }
+
+/// What an archive's entry has beside its content.
+fn attributes(archive: &Path, name: &str) -> String {
+    let script = "import sys, tarfile\nfor m in tarfile.open(sys.argv[1]):\n    if m.name == sys.argv[2]: print(m.type, m.linkname, sorted(m.pax_headers))";
+    let said = Command::new("python3").args(["-c", script]).arg(archive).arg(name).output().unwrap();
+    String::from_utf8(said.stdout).unwrap()
+}
+
+#[test]
+fn what_files_carry_comes_with_their_contents() {
+    let Some(d) = Daemon::start() else { return };
+    let dir =
+        context(&d, "main", &[("Dockerfile", "FROM scratch\nCOPY . /\n"), ("able", &content("able")), ("empty", "")]);
+    std::os::unix::fs::symlink("able", dir.join("link")).unwrap();
+    std::fs::hard_link(dir.join("link"), dir.join("second")).unwrap();
+    a_step_of_the_clock();
+    let proxy = Listening::new(&d, "proxy.sock", usize::MAX);
+    let out = d.path().join("out.tar");
+    let words = format!("-o type=tar,dest={} .", out.display());
+    let (said, heard) = proxy.build(&d, &dir, &words);
+    assert_eq!(sent(&heard), ["able"], "{}{}", said.out, said.err);
+    assert!(!attributes(&out, "able").contains("capability"));
+    // Two names of one link are two links.
+    for name in ["link", "second"] {
+        assert!(attributes(&out, name).contains("b'2' able"), "{}", attributes(&out, name));
+    }
+    // The capability to take low ports, as setcap(8) gives it; neither content nor times that programs can set change.
+    let script = "import os, sys\nfor name in sys.argv[1:]: os.setxattr(name, 'security.capability', bytes([1,0,0,2,0,4,0,0,0,0,0,0,0,0,0,0,0,0,0,0]))";
+    let set = Command::new("python3").args(["-c", script, "able", "empty"]).current_dir(&dir).status().unwrap();
+    if !set.success() {
+        eprintln!("SKIPPED: the file system keeps no capabilities");
+        return;
+    }
+    a_step_of_the_clock();
+    assert_eq!(sent(&proxy.build(&d, &dir, &words).1), ["able"]);
+    for name in ["able", "empty"] {
+        assert!(attributes(&out, name).contains("SCHILY.xattr.security.capability"), "{}", attributes(&out, name));
+    }
+    // It is kept with what is kept.
+    d.docker("builder prune -af --filter id=sha256").ok();
+    assert_eq!(sent(&proxy.build(&d, &dir, &words).1), Vec::<String>::new());
+    assert!(attributes(&out, "able").contains("SCHILY.xattr.security.capability"));
+    let (said, _) = proxy.build(&d, &dir, &format!("--compress --no-cache {words}"));
+    assert!(said.code == 0 && attributes(&out, "second").contains("b'2' able"), "{}", said.err);
+}

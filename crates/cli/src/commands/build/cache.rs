@@ -13,17 +13,25 @@ use crate::json::int;
 use crate::parse::{Matches, commas};
 use crate::tar::{Pack, pack};
 
+/// What of a build's cache goes somewhere.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct What {
+    /// With steps of stages that are no part of the image.
+    all: bool,
+    /// With the directories of `RUN --mount=type=cache`.
+    mounts: bool,
+}
+
 /// Where a cache goes, or comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Place {
     Local {
         dir: PathBuf,
-        /// With steps of stages that are no part of the image.
-        all: bool,
+        what: What,
     },
     Registry {
         reference: String,
-        all: bool,
+        what: What,
         /// Without TLS, or with a certificate of anybody's.
         insecure: bool,
     },
@@ -56,14 +64,15 @@ fn parse(text: &str, key: &str) -> Result<Place, String> {
     if !fields.iter().any(|field| field.contains('=')) {
         return Ok(Place::Images(fields));
     }
-    let (mut kind, mut dir, mut all) = (String::new(), None, false);
+    let (mut kind, mut dir, mut what) = (String::new(), None, What::default());
     let (mut reference, mut insecure) = (None, false);
     for field in &fields {
         match field.split_once('=') {
             Some(("type", value)) => value.clone_into(&mut kind),
             Some((name, value)) if name == key => dir = Some(PathBuf::from(value)),
-            Some(("mode", "max")) => all = true,
-            Some(("mode", "min")) => all = false,
+            Some(("mode", "max")) => what.all = true,
+            Some(("mode", "min")) => what.all = false,
+            Some(("cache-mounts", value @ ("true" | "false"))) if key == "dest" => what.mounts = value == "true",
             Some(("ref", value)) => {
                 crate::references::parse(value).map_err(|failure| failure.text)?;
                 reference = Some(value.to_owned());
@@ -73,18 +82,20 @@ fn parse(text: &str, key: &str) -> Result<Place, String> {
             Some(("image-manifest" | "oci-mediatypes", "true")) => {}
             _ => {
                 return Err(format!(
-                    "unexpected {field:?}: known are type=local with {key}=DIR, type=registry with ref=NAME, and mode"
+                    "unexpected {field:?}: known are type=local with {key}=DIR, type=registry with ref=NAME, mode and cache-mounts"
                 ));
             }
         }
     }
     match (kind.as_str(), dir, reference) {
-        ("local", Some(dir), None) => Ok(Place::Local { dir, all }),
+        ("local", Some(dir), None) => Ok(Place::Local { dir, what }),
         ("local", None, None) => Err(format!("{key} is required")),
-        ("registry", None, Some(reference)) => Ok(Place::Registry { reference, all, insecure }),
+        ("registry", None, Some(reference)) => Ok(Place::Registry { reference, what, insecure }),
         ("registry", None, None) => Err("ref is required".to_owned()),
-        ("inline", None, None) if !all => Ok(Place::Inline),
-        ("inline", None, None) => Err("an image has no steps of other stages in it: inline is mode=min".to_owned()),
+        ("inline", None, None) if what == What::default() => Ok(Place::Inline),
+        ("inline", None, None) => {
+            Err("an image has no steps of other stages in it, and no cache mounts: inline is mode=min".to_owned())
+        }
         ("local" | "registry" | "inline", ..) => Err(format!("{text:?} names a place that type={kind} does not have")),
         _ => Err(format!("caches of type {kind:?} are not supported: type=local, type=registry and type=inline are")),
     }
@@ -159,9 +170,10 @@ async fn give_layout(app: &App, dir: &Path, name: &str, quiet: bool) -> Outcome 
 /// Writes the steps of a build to the directories and registries that are asked for, in place of what they had.
 pub(super) async fn take(app: &App, client: &Client, matches: &Matches, build: &str) -> Outcome {
     for place in places(matches, "cache-to", "dest")? {
-        let (Place::Local { all, .. } | Place::Registry { all, .. }) = place else { continue };
+        let (Place::Local { what, .. } | Place::Registry { what, .. }) = place else { continue };
         let request = client.get(&format!("/build/history/{build}/cache"));
-        let response = request.query_some("mode", all.then_some("max")).send().await?;
+        let response =
+            request.query_some("mode", what.all.then_some("max")).query_if(what.mounts, "mounts").send().await?;
         let dir = match place {
             Place::Local { dir, .. } => dir,
             Place::Registry { reference, insecure, .. } => {
@@ -215,11 +227,15 @@ mod tests {
 
     #[test]
     fn places_of_caches() {
-        let local = |dir: &str, all| Place::Local { dir: dir.into(), all };
+        let what = |all| What { all, mounts: false };
+        let local = |dir: &str, all| Place::Local { dir: dir.into(), what: what(all) };
+        let with_mounts = Place::Local { dir: "d".into(), what: What { all: false, mounts: true } };
+        assert_eq!(parse("type=local,dest=d,cache-mounts=true", "dest").unwrap(), with_mounts);
+        assert!(parse("type=local,src=d,cache-mounts=true", "src").is_err());
         assert_eq!(parse("type=local,dest=d,mode=max", "dest").unwrap(), local("d", true));
         assert_eq!(parse("type=local,src=d", "src").unwrap(), local("d", false));
         assert_eq!(parse("a:1,b", "src").unwrap(), Place::Images(vec!["a:1".into(), "b".into()]));
-        let registry = |all, insecure| Place::Registry { reference: "h/x:1".into(), all, insecure };
+        let registry = |all, insecure| Place::Registry { reference: "h/x:1".into(), what: what(all), insecure };
         assert_eq!(parse("type=registry,ref=h/x:1,mode=max", "dest").unwrap(), registry(true, false));
         assert_eq!(parse("type=registry,ref=h/x:1,registry.insecure=true", "src").unwrap(), registry(false, true));
         assert_eq!(parse("type=inline", "dest").unwrap(), Place::Inline);

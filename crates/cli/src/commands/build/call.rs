@@ -110,7 +110,7 @@ impl<'a> File<'a> {
         let wrong = |error: &dyn std::error::Error| Failure::new(error.to_string());
         let dockerfile = Dockerfile::parse(name, text).map_err(|e| wrong(&e))?;
         let target = matches.some("target");
-        let asked = matches.some("platform").map(Platform::parse).transpose()?;
+        let asked = matches.all("platform").first().map(|text| Platform::parse(text)).transpose()?;
         let platforms = Platforms { build: Platform::host(), target: asked.unwrap_or_else(Platform::host) };
         let given: BTreeMap<String, String> = matches
             .all("build-arg")

@@ -1,21 +1,26 @@
 //! A context without the contents of its files, for Wharf's own engine: it keeps what the last build of the same context
 //! has sent, and asks for what it lacks and a step needs. The form is that of the engine's `wharf_build::listing`.
 
-use std::fs::{self, File, Metadata};
+use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::fs::{self, File};
 use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use wharf_archive::{Entry, Kind};
+use rustix::fs::FileType;
 use wharf_dockerfile::Ignore;
 
-use crate::tar::{Pack, PackError, Sink, walk};
+use super::scan::{self, Item, Tree};
+use crate::tar::PackError;
 
-const MAGIC: &[u8] = b"WHARFLS1";
+const MAGIC: &[u8] = b"WHARFLS2";
 /// What the engine needs at once and is no larger goes with the listing.
 const MAX_INLINE: u64 = 256 << 10;
+/// A file's capabilities: the one attribute that must survive.
+const CAPABILITY: &str = "security.capability";
 
 /// Seconds since the epoch, and nanoseconds.
 type Time = (i64, u32);
@@ -24,8 +29,11 @@ type Time = (i64, u32);
 #[derive(Debug)]
 pub(super) struct Listing {
     bytes: Vec<u8>,
-    /// By entry, with the size that was listed.
-    files: Vec<Option<(PathBuf, u64)>>,
+    tree: Tree,
+    /// Of each entry the directory and its place in it; nothing of what has no content.
+    files: Vec<Option<(u32, u32)>>,
+    /// First names of files that have several, by device and inode.
+    links: HashMap<(u64, u64), Vec<u8>>,
     /// Names of files that go with it.
     inline: Vec<PathBuf>,
 }
@@ -62,28 +70,133 @@ impl Listing {
         text(&mut bytes, dir.as_os_str().as_bytes())?;
         time(&mut bytes, (now.as_secs().cast_signed(), now.subsec_nanos()));
         let inline = inline.iter().map(|name| dir.join(name)).collect();
-        let mut listing = Self { bytes, files: Vec::new(), inline };
+        let tree = scan::scan(dir, ignore)?;
+        let mut listing = Self { bytes, tree, files: Vec::new(), links: HashMap::new(), inline };
         for (name, content) in added {
             // No time is later: it is never taken for what is there of an earlier build.
-            listing.head(b'f', 0o600, (0, 0), name.as_bytes(), b"")?;
+            listing.head(b'f', 0, name.as_bytes())?;
+            listing.attributes(0o600, (0, 0));
             listing.bytes.extend((content.len() as u64).to_be_bytes());
             time(&mut listing.bytes, (i64::MAX, 0));
-            listing.bytes.extend([0; 17]);
-            listing.bytes.push(1);
+            listing.bytes.extend([0; 16]);
+            listing.bytes.extend([1, 0]);
             listing.bytes.extend(*content);
             listing.files.push(None);
         }
-        walk(dir, &Pack { ignore: Some(ignore), as_root: true, ..Pack::default() }, &mut listing)?;
-        listing.inline.clear();
+        listing.tree(0, 0, &mut Vec::new())?;
+        (listing.links, listing.inline) = (HashMap::new(), Vec::new());
         Ok(listing)
     }
 
-    fn head(&mut self, kind: u8, mode: u32, modified: Time, path: &[u8], link: &[u8]) -> io::Result<()> {
+    fn head(&mut self, kind: u8, depth: u16, name: &[u8]) -> io::Result<()> {
         self.bytes.push(kind);
-        self.bytes.extend((mode as u16).to_be_bytes());
+        self.bytes.extend(depth.to_be_bytes());
+        text(&mut self.bytes, name)
+    }
+
+    fn attributes(&mut self, mode: u32, modified: Time) {
+        self.bytes.extend(((mode & 0o7777) as u16).to_be_bytes());
         time(&mut self.bytes, modified);
-        text(&mut self.bytes, path)?;
-        text(&mut self.bytes, link)
+    }
+
+    /// Lists what is in a directory; `above` is its path.
+    fn tree(&mut self, number: usize, depth: u16, above: &mut Vec<u8>) -> Result<(), PackError> {
+        let items = std::mem::take(&mut self.tree.directories[number].items);
+        for (place, item) in items.iter().enumerate() {
+            let length = above.len();
+            if depth > 0 {
+                above.push(b'/');
+            }
+            above.extend(item.name.as_bytes());
+            let listed = self.item(number, place, item, depth, above);
+            let below = listed.and_then(|()| match item.directory {
+                Some(_) if depth == u16::MAX => Err(io::Error::other("a path is too long").into()),
+                Some(number) => self.tree(number, depth + 1, above),
+                None => Ok(()),
+            });
+            above.truncate(length);
+            below?;
+        }
+        self.tree.directories[number].items = items;
+        Ok(())
+    }
+
+    fn item(&mut self, number: usize, place: usize, item: &Item, depth: u16, path: &[u8]) -> Result<(), PackError> {
+        let name = item.name.as_bytes();
+        if item.ignored {
+            self.files.push(None);
+            return Ok(self.head(b'i', depth, name)?);
+        }
+        let (stat, kind) = (&item.stat, FileType::from_raw_mode(item.stat.st_mode));
+        if kind != FileType::Directory && stat.st_nlink > 1 {
+            if let Some(first) = self.links.get(&(stat.st_dev, stat.st_ino)).cloned() {
+                self.head(b'h', depth, name)?;
+                text(&mut self.bytes, &first)?;
+                self.files.push(None);
+                return Ok(());
+            }
+            self.links.insert((stat.st_dev, stat.st_ino), path.to_owned());
+        }
+        let letter = match kind {
+            FileType::RegularFile => b'f',
+            FileType::Directory => b'd',
+            FileType::Symlink => b'l',
+            FileType::CharacterDevice => b'c',
+            FileType::BlockDevice => b'b',
+            FileType::Fifo => b'p',
+            // No image has sockets.
+            _ => return Ok(()),
+        };
+        let nanoseconds = |part: u64| u32::try_from(part).unwrap_or(0);
+        self.head(letter, depth, name)?;
+        self.attributes(stat.st_mode, (stat.st_mtime, nanoseconds(stat.st_mtime_nsec)));
+        let mut file = None;
+        match kind {
+            FileType::Symlink => {
+                let target = self.tree.directories[number].target(item)?;
+                text(&mut self.bytes, &target)?;
+            }
+            FileType::CharacterDevice | FileType::BlockDevice => {
+                self.bytes.extend(rustix::fs::major(stat.st_rdev).to_be_bytes());
+                self.bytes.extend(rustix::fs::minor(stat.st_rdev).to_be_bytes());
+            }
+            FileType::RegularFile => {
+                let size = stat.st_size.cast_unsigned();
+                self.bytes.extend(size.to_be_bytes());
+                time(&mut self.bytes, (stat.st_ctime, nanoseconds(stat.st_ctime_nsec)));
+                self.bytes.extend(stat.st_dev.to_be_bytes());
+                self.bytes.extend(stat.st_ino.to_be_bytes());
+                match self.inline(number, &item.name, size) {
+                    Some(content) => {
+                        self.bytes.push(1);
+                        self.bytes.extend(content);
+                    }
+                    None => self.bytes.push(0),
+                }
+                let short = |number| u32::try_from(number).map_err(|_| io::Error::other("there are too many files"));
+                file = Some((short(number)?, short(place)?));
+            }
+            _ => {}
+        }
+        self.files.push(file);
+        Ok(())
+    }
+
+    /// What goes with the listing of a file's content. What cannot be read now is asked for, and is an error then; nor is
+    /// it sent if it has changed just now.
+    fn inline(&self, directory: usize, name: &OsStr, size: u64) -> Option<Vec<u8>> {
+        if self.inline.is_empty() || size > MAX_INLINE {
+            return None;
+        }
+        let path = self.tree.directories[directory].path.join(name);
+        if !self.inline.contains(&path) {
+            return None;
+        }
+        let (mut file, mut content) = (open(&path).ok()?, Vec::new());
+        put_xattrs(&file, &mut content).ok()?;
+        let before = content.len() as u64;
+        file.read_to_end(&mut content).ok()?;
+        (content.len() as u64 == before + size).then_some(content)
     }
 
     /// The bytes of it; they are needed once.
@@ -98,13 +211,20 @@ impl Listing {
     pub(super) fn write_contents(&self, entries: &[(u32, u32)], output: &mut impl Write) -> Result<(), PackError> {
         for (first, count) in entries {
             for entry in *first..first.saturating_add(*count) {
-                let file = usize::try_from(entry).ok().and_then(|entry| self.files.get(entry)?.as_ref());
-                let (path, size) = file.ok_or_else(|| io::Error::other("the engine asks for what was not listed"))?;
+                let file = usize::try_from(entry).ok().and_then(|entry| *self.files.get(entry)?);
+                let (directory, place) =
+                    file.ok_or_else(|| io::Error::other("the engine asks for what was not listed"))?;
+                let directory = &self.tree.directories[directory as usize];
+                let item = &directory.items[place as usize];
+                let path = directory.path.join(&item.name);
                 let failed = |source| PackError::Read { call: "open", path: path.clone(), source };
-                let mut content = File::open(path).map_err(failed)?.take(*size);
-                if io::copy(&mut content, output)? != *size {
+                let (file, size) = (open(&path).map_err(failed)?, item.stat.st_size.cast_unsigned());
+                let mut xattrs = Vec::new();
+                put_xattrs(&file, &mut xattrs)?;
+                output.write_all(&xattrs)?;
+                if io::copy(&mut file.take(size), output)? != size {
                     let source = io::Error::other("it became shorter while the build went on");
-                    return Err(PackError::Read { call: "read", path: path.clone(), source });
+                    return Err(PackError::Read { call: "read", path, source });
                 }
             }
         }
@@ -112,49 +232,26 @@ impl Listing {
     }
 }
 
-impl Sink for Listing {
-    fn take(&mut self, entry: &Entry, path: &Path, meta: &Metadata) -> Result<(), PackError> {
-        let kind = match entry.kind {
-            Kind::File => b'f',
-            Kind::Directory => b'd',
-            Kind::Symlink => b'l',
-            Kind::HardLink => b'h',
-            Kind::CharacterDevice => b'c',
-            Kind::BlockDevice => b'b',
-            Kind::Fifo => b'p',
-        };
-        let nanoseconds = |part: i64| u32::try_from(part).unwrap_or(0);
-        let modified = (meta.mtime(), nanoseconds(meta.mtime_nsec()));
-        self.head(kind, entry.mode, modified, &entry.path, &entry.link)?;
-        let mut file = None;
-        match entry.kind {
-            Kind::CharacterDevice | Kind::BlockDevice => {
-                self.bytes.extend(entry.device.0.to_be_bytes());
-                self.bytes.extend(entry.device.1.to_be_bytes());
-            }
-            Kind::File => {
-                let content = match self.inline.iter().any(|name| name == path) && entry.size <= MAX_INLINE {
-                    // What cannot be read now is asked for, and is an error then. Nor is it sent if it has changed just now.
-                    true => fs::read(path).ok().filter(|content| content.len() as u64 == entry.size),
-                    false => None,
-                };
-                self.bytes.extend(entry.size.to_be_bytes());
-                time(&mut self.bytes, (meta.ctime(), nanoseconds(meta.ctime_nsec())));
-                self.bytes.extend(meta.dev().to_be_bytes());
-                self.bytes.extend(meta.ino().to_be_bytes());
-                self.bytes.push(u8::try_from(entry.xattrs.len()).unwrap_or(0));
-                for (name, value) in entry.xattrs.iter().take(usize::from(u8::MAX)) {
-                    text(&mut self.bytes, name)?;
-                    text(&mut self.bytes, value)?;
-                }
-                self.bytes.push(content.is_some().into());
-                self.bytes.extend(content.unwrap_or_default());
-                file = Some((path.to_owned(), entry.size));
-            }
-            _ => {}
+/// Opens a file that was listed as one; nothing else that has its name now is waited for.
+fn open(path: &Path) -> io::Result<File> {
+    use std::os::unix::fs::OpenOptionsExt as _;
+    let flags = rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::NOFOLLOW;
+    File::options().read(true).custom_flags(flags.bits().cast_signed()).open(path)
+}
+
+/// Writes what a file carries beside its content.
+fn put_xattrs(file: impl AsFd, bytes: &mut Vec<u8>) -> io::Result<()> {
+    let mut value = [0u8; 64];
+    match rustix::fs::fgetxattr(file, CAPABILITY, &mut value) {
+        Ok(length) => {
+            bytes.push(1);
+            text(bytes, CAPABILITY.as_bytes())?;
+            text(bytes, &value[..length.min(value.len())])
         }
-        self.files.push(file);
-        Ok(())
+        Err(_) => {
+            bytes.push(0);
+            Ok(())
+        }
     }
 }
 
@@ -182,14 +279,14 @@ mod tests {
         }
         let ignore = Ignore::new(["b"]).unwrap();
         let mut listing = Listing::of(dir.path(), &ignore, &["Dockerfile"], &[("added", b"more")]).unwrap();
-        let names: Vec<_> = listing.files.iter().map(|file| file.as_ref().map(|(_, size)| *size)).collect();
-        assert_eq!(names, [None, Some(6), Some(7)]);
+        assert_eq!(listing.files, [None, Some((0, 0)), Some((0, 1))]);
         let bytes = listing.take_bytes();
         let has = |text: &[u8]| bytes.windows(text.len()).any(|window| window == text);
         assert!(has(b"FROM x") && has(b"more") && !has(b"content") && !has(b"left out"));
         let mut sent = Vec::new();
         listing.write_contents(&[(1, 2)], &mut sent).unwrap();
-        assert_eq!(sent, b"FROM xcontent");
+        // No extended attributes are before each.
+        assert_eq!(sent, b"\0FROM x\0content");
         assert!(listing.write_contents(&[(0, 1)], &mut sent).is_err());
         fs::write(dir.path().join("a"), "less").unwrap();
         let error = listing.write_contents(&[(2, 1)], &mut sent).unwrap_err().to_string();

@@ -1,18 +1,22 @@
 //! `docker build`, with the classic builder's `POST /build`.
 
 mod agent;
+mod attest;
 mod cache;
 mod call;
 mod checkout;
 mod context;
 mod dockerfile;
+mod layout;
 mod listing;
 mod output;
 mod parts;
 mod progress;
 mod registry_cache;
 mod result;
+mod scan;
 mod sending;
+mod verify;
 
 use std::io::Write as _;
 use std::path::Path;
@@ -45,13 +49,20 @@ const FLAGS: &[Flag] = &[
         |_| Ok(()),
         "Allow extra privileged entitlement (e.g., \"network.host\", \"security.insecure\")",
     ),
+    Flag::many("annotation", "stringArray", |_| Ok(()), "Add annotation to the image"),
+    Flag::many(
+        "attest",
+        "stringArray",
+        attest::check,
+        "Attestation parameters (format: \"type=sbom\", \"type=provenance[,mode=max]\")",
+    ),
     Flag::list("build-arg", "Set build-time variables").check(checks::env),
     Flag::many(
         "build-context",
         "stringArray",
         parts::check_context,
-        "Additional build contexts (e.g., name=path)\nDirectories, repositories of git's, URLs of archives, and \
-         docker-image://NAME",
+        "Additional build contexts (e.g., name=path)\nDirectories, repositories of git's, URLs of archives, \
+         docker-image://NAME, and oci-layout://DIR[:TAG|@DIGEST]",
     ),
     Flag::many(
         "cache-from",
@@ -103,7 +114,7 @@ const FLAGS: &[Flag] = &[
         "Output destination (format: \"type=local,dest=path\")\nTypes: local, tar, oci, docker, image, registry",
     )
     .short('o'),
-    Flag::text("platform", "Set platform if server is multi-platform capable"),
+    Flag::strings("platform", "Set target platforms of the build"),
     Flag::one(
         "progress",
         "string",
@@ -111,10 +122,12 @@ const FLAGS: &[Flag] = &[
         "Set type of progress output (\"auto\", \"quiet\", \"plain\", \"tty\", \"rawjson\")",
     )
     .default("auto"),
+    Flag::text("provenance", "Shorthand for \"--attest=type=provenance\""),
     Flag::switch("pull", "Always attempt to pull a newer version of the image"),
     Flag::switch("push", "Shorthand for \"--output=type=registry\""),
     Flag::switch("quiet", "Suppress the build output and print image ID on success").short('q'),
     Flag::switch("rm", "Remove intermediate containers after a successful build").default("true"),
+    Flag::text("sbom", "Shorthand for \"--attest=type=sbom\""),
     Flag::many(
         "secret",
         "stringArray",
@@ -133,6 +146,7 @@ const FLAGS: &[Flag] = &[
     Flag::list("tag", "Name and optionally a tag in the \"name:tag\" format").short('t').check(check_tag),
     Flag::text("target", "Set the target build stage to build."),
     Flag::many("ulimit", "ulimit", ulimit::check, "Ulimit options").default("[]"),
+    Flag::text(verify::FLAG, "Build again, and say what of this image is not the same"),
 ];
 
 fn check_tag(text: &str) -> Result<(), String> {
@@ -162,7 +176,19 @@ async fn run(app: &App, matches: &Matches) -> Outcome<u8> {
     let agents = agent::Agents::of(matches)?;
     let parts = parts::Parts::of(matches, &agents)?;
     let to_stdout = outputs.iter().any(output::Output::is_stdout);
-    for flag in ["secret", "ssh", "build-context", "no-cache-filter", "output", "allow"] {
+    for flag in [
+        "secret",
+        "ssh",
+        "build-context",
+        "no-cache-filter",
+        "output",
+        "allow",
+        "annotation",
+        "attest",
+        "provenance",
+        "sbom",
+        verify::FLAG,
+    ] {
         if matches.changed(flag) {
             app.needs_own_engine(&format!("--{flag}")).await?;
             break;
@@ -172,13 +198,18 @@ async fn run(app: &App, matches: &Matches) -> Outcome<u8> {
         app.needs_own_engine("--cache-to, or --cache-from with a type,").await?;
     }
     let context = context::prepare(matches.argument(0), matches.text("file"))?;
+    let verified = verify::asked(matches)?;
+    let epoch = match verified {
+        Some(image) => verify::epoch(app, image).await?,
+        None => None,
+    };
     cache::give(app, matches, quiet).await?;
     // What is compressed anyway is not worth asking for.
     let listed = context.can_be_listed() && !matches.on("compress") && app.has_own_engine().await?;
     let parts = parts.or_else(|| listed.then(parts::Parts::none));
     let client = app.client().await?;
     let remote = context.remote().map(str::to_owned);
-    let request = parameters(app, matches, client.post("/build"))?
+    let request = parameters(app, matches, client.post("/build"), epoch.as_deref())?
         .query_if(quiet, "q")
         .query_some("remote", remote.as_deref())
         .query_some("dockerfile", Some(&context.dockerfile).filter(|name| !name.is_empty()))
@@ -203,7 +234,7 @@ async fn run(app: &App, matches: &Matches) -> Outcome<u8> {
         (false, false) => Target::Stdout,
     };
     let mut screen = progress::Shown::new(shown_as, target);
-    let (mut id, mut log, mut new, mut reference) = (String::new(), String::new(), false, String::new());
+    let (mut made, mut log) = (Vec::new(), String::new());
     let shown = response
         .for_each_json(|message| {
             if let Some(aux) = message.get("aux") {
@@ -211,9 +242,9 @@ async fn run(app: &App, matches: &Matches) -> Outcome<u8> {
                     sending.ask(wanted);
                     return Ok(());
                 }
-                text(&aux["ID"]).clone_into(&mut id);
-                new = aux["New"] == true;
-                text(&aux["Ref"]).clone_into(&mut reference);
+                if aux["ID"].is_string() {
+                    made.push(result::Made::of(aux));
+                }
             }
             if quiet {
                 log.push_str(text(&message["stream"]));
@@ -228,8 +259,14 @@ async fn run(app: &App, matches: &Matches) -> Outcome<u8> {
         }
         return Err::<u8, Failure>(failure);
     }
+    if let Some((image, made)) = verified.zip(made.last()) {
+        let same = verify::compare(app, image, made).await?;
+        return Ok(u8::from(!same));
+    }
+    let mut id = made.last().map(|made| made.id.clone()).unwrap_or_default();
+    let reference = made.last().map(|made| made.reference.clone()).unwrap_or_default();
     cache::take(app, client, matches, &reference).await?;
-    let result = result::Result { id: &id, new, target, reference: &reference };
+    let result = result::Result { made: &made, target };
     result.deliver(app, matches, &outputs).await?;
     if quiet {
         if !to_stdout {
@@ -248,7 +285,7 @@ async fn run(app: &App, matches: &Matches) -> Outcome<u8> {
 }
 
 /// The flags as the API's parameters; what is at its default is left out.
-fn parameters<'a>(app: &App, matches: &Matches, request: Request<'a>) -> Outcome<Request<'a>> {
+fn parameters<'a>(app: &App, matches: &Matches, request: Request<'a>, epoch: Option<&str>) -> Outcome<Request<'a>> {
     let mut request = request;
     for tag in matches.all("tag") {
         request = request.query("t", tag);
@@ -259,6 +296,7 @@ fn parameters<'a>(app: &App, matches: &Matches, request: Request<'a>) -> Outcome
     for host in matches.all("add-host") {
         request = request.query("extrahosts", checks::host_and_address(host)?);
     }
+    request = request.query_if(!matches.on("no-cache") && matches.changed(verify::FLAG), "nocache");
     for (flag, key) in [("no-cache", "nocache"), ("pull", "pull"), ("force-rm", "forcerm"), ("squash", "squash")] {
         request = request.query_if(matches.on(flag), key);
     }
@@ -283,7 +321,7 @@ fn parameters<'a>(app: &App, matches: &Matches, request: Request<'a>) -> Outcome
     if matches.changed("network") {
         request = request.query("networkmode", matches.text("network"));
     }
-    let platform = matches.some("platform").map(str::to_owned);
+    let platform = Some(matches.all("platform").join(",")).filter(|text| !text.is_empty());
     let platform = platform.or_else(|| std::env::var("DOCKER_DEFAULT_PLATFORM").ok().filter(|text| !text.is_empty()));
     request = request.query_some("platform", platform.map(|platform| platform.to_lowercase()));
     let limits: Result<Vec<Json>, String> = matches.all("ulimit").iter().map(|text| ulimit::parse(text)).collect();
@@ -291,7 +329,10 @@ fn parameters<'a>(app: &App, matches: &Matches, request: Request<'a>) -> Outcome
     if !limits.is_empty() {
         request = request.query("ulimits", json!(limits));
     }
-    let arguments = build_arguments(app, matches)?;
+    let mut arguments = build_arguments(app, matches)?;
+    if let Some(epoch) = epoch {
+        arguments.entry("SOURCE_DATE_EPOCH").or_insert_with(|| json!(epoch));
+    }
     if !arguments.is_empty() {
         request = request.query("buildargs", Json::Object(arguments));
     }
@@ -303,6 +344,12 @@ fn parameters<'a>(app: &App, matches: &Matches, request: Request<'a>) -> Outcome
     }
     if matches.changed("allow") {
         request = request.query("allow", json!(matches.all("allow")));
+    }
+    let stated = attest::of(matches)?;
+    for (key, all) in [("annotations", matches.all("annotation").to_vec()), ("attestations", stated)] {
+        if !all.is_empty() {
+            request = request.query(key, json!(all));
+        }
     }
     let images = cache::images(matches)?;
     if !images.is_empty() {

@@ -7,6 +7,7 @@ use wharf_archive::{UnpackOptions, Whiteouts, unpack};
 use wharf_client::Client;
 use wharf_rooted_path::RootDir;
 
+use super::result::Made;
 use crate::download;
 use crate::failure::{Failure, Outcome};
 use crate::parse::{Matches, commas};
@@ -52,8 +53,8 @@ fn parse(text: &str) -> Result<Output, String> {
             "name" => name = Some(value.to_owned()),
             "push" => push = on()?,
             "tar" => tar = on()?,
-            // The result is the same with and without.
-            "unpack" | "store" | "oci-mediatypes" => drop(on()?),
+            // The result is the same with and without: what a build makes has no later time than SOURCE_DATE_EPOCH.
+            "unpack" | "store" | "oci-mediatypes" | "rewrite-timestamp" => drop(on()?),
             other => return Err(format!("unsupported key {other:?} in output {text:?}")),
         }
     }
@@ -112,28 +113,36 @@ impl Output {
         }
     }
 
-    /// Writes the files or the image of this ID. `names` are its names, for an archive.
-    pub(super) async fn write(&self, client: &Client, id: &str, names: &[String]) -> Outcome {
+    /// Writes the files or the images of what was made. `names` are its names, for an archive.
+    pub(super) async fn write(&self, client: &Client, made: &[Made], names: &[String]) -> Outcome {
         match self {
             Self::Image { .. } => Ok(()),
             Self::Tar(place) => {
-                let response = client.get(&format!("/images/{id}/rootfs")).send().await?;
+                let [one] = made else {
+                    return Err("type=tar has the files of one platform: use type=local for several".into());
+                };
+                let response = client.get(&format!("/images/{}/rootfs", one.id)).send().await?;
                 download::save(response, place.as_deref()).await
             }
-            Self::Archive(place) => download::save(image(client, id, names).await?, place.as_deref()).await,
+            Self::Archive(place) => download::save(images(client, made, names).await?, place.as_deref()).await,
             Self::Local(dir) => {
-                let response = client.get(&format!("/images/{id}/rootfs")).send().await?;
-                into(response, dir).await
+                for one in made {
+                    let response = client.get(&format!("/images/{}/rootfs", one.id)).send().await?;
+                    // As BuildKit has it.
+                    let below = one.platform.as_ref().filter(|_| made.len() > 1).map(|name| name.replace('/', "_"));
+                    into(response, &below.map_or_else(|| dir.clone(), |name| dir.join(name))).await?;
+                }
+                Ok(())
             }
-            Self::Layout(dir) => into(image(client, id, names).await?, dir).await,
+            Self::Layout(dir) => into(images(client, made, names).await?, dir).await,
         }
     }
 }
 
-async fn image(client: &Client, id: &str, names: &[String]) -> Outcome<wharf_client::Response> {
+async fn images(client: &Client, made: &[Made], names: &[String]) -> Outcome<wharf_client::Response> {
     let mut request = client.get("/images/get");
     if names.is_empty() {
-        request = request.query("names", id);
+        request = made.iter().fold(request, |request, one| request.query("names", &one.id));
     }
     for name in names {
         request = request.query("names", name);

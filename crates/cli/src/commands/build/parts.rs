@@ -13,6 +13,7 @@ use wharf_git::Repository;
 use super::agent::Agents;
 use super::checkout::Checkout;
 use super::context::{self, Context};
+use super::layout::Layout;
 use super::listing::Listing;
 use crate::failure::Outcome;
 use crate::options::secret;
@@ -25,9 +26,15 @@ pub(super) const MEDIA_TYPE: &str = "application/vnd.wharf.build";
 #[derive(Debug)]
 pub(super) struct Parts {
     head: Value,
-    /// By the number of the named context.
-    directories: Vec<(usize, Directory)>,
+    /// Those of named contexts that are sent, by their numbers.
+    sent: Vec<(usize, Sent)>,
     contexts: usize,
+}
+
+#[derive(Debug)]
+enum Sent {
+    Directory(Directory),
+    Layout(Layout),
 }
 
 #[derive(Debug)]
@@ -48,7 +55,7 @@ pub(super) fn check_context(text: &str) -> Result<(), String> {
 impl Parts {
     /// Nothing of the kind.
     pub(super) fn none() -> Self {
-        Self { head: json!({}), directories: Vec::new(), contexts: 0 }
+        Self { head: json!({}), sent: Vec::new(), contexts: 0 }
     }
 
     /// What the flags ask for; nothing when they ask for nothing of the kind.
@@ -58,22 +65,26 @@ impl Parts {
             return Ok(None);
         }
         let (_, secrets): (_, Map<String, Value>) = secret::read(secrets)?;
-        let (mut contexts, mut directories) = (Vec::new(), Vec::new());
+        let (mut contexts, mut sent) = (Vec::new(), Vec::new());
         for text in given {
             let (name, place) = text.split_once('=').unwrap_or((text, ""));
             if let Some(image) = place.strip_prefix("docker-image://") {
                 crate::references::parse(image)?;
                 contexts.push(json!({ "Name": name, "Image": image }));
-            } else if place.starts_with("oci-layout://") || place.starts_with("target:") {
+            } else if let Some(place) = place.strip_prefix("oci-layout://") {
+                let layout = Layout::find(name, place)?;
+                contexts.push(json!({ "Name": name, "Layout": layout.name }));
+                sent.push((contexts.len() - 1, Sent::Layout(layout)));
+            } else if place.starts_with("target:") {
                 return Err(format!(
-                    "the build context {name}={place} is not supported: load the image and use docker-image://"
+                    "the build context {name}={place} is for bake alone: name the stage in the Dockerfile"
                 )
                 .into());
             } else if Repository::is_address(place) {
                 let checkout = Checkout::get(place)?;
                 let dir = checkout.dir.clone();
                 let directory = Directory { ignore: context::ignore_of(&dir)?, dir, checkout: Some(checkout) };
-                directories.push((contexts.len(), directory));
+                sent.push((contexts.len(), Sent::Directory(directory)));
                 contexts.push(json!({ "Name": name }));
             } else if place.starts_with("http://") || place.starts_with("https://") {
                 contexts.push(json!({ "Name": name, "Remote": place }));
@@ -89,14 +100,14 @@ impl Parts {
                     return Err(format!("failed to get build context {name}: {place} is not a directory").into());
                 }
                 let directory = Directory { ignore: context::ignore_of(&dir)?, dir, checkout: None };
-                directories.push((contexts.len(), directory));
+                sent.push((contexts.len(), Sent::Directory(directory)));
                 contexts.push(json!({ "Name": name }));
             }
         }
         let contexts_given = contexts.len();
         let mut head = json!({ "Secrets": secrets, "Contexts": contexts });
         agents.tell(&mut head);
-        Ok(Some(Self { head, directories, contexts: contexts_given }))
+        Ok(Some(Self { head, sent, contexts: contexts_given }))
     }
 
     /// Writes all: directories as listings, unless they are to be compressed or will be gone. The listings by number:
@@ -110,7 +121,8 @@ impl Parts {
         let mut listings: Vec<Option<Listing>> = (0..=self.contexts).map(|_| None).collect();
         if !compress {
             listings[0] = context.listing()?;
-            for (number, directory) in &self.directories {
+            for (number, sent) in &self.sent {
+                let Sent::Directory(directory) = sent else { continue };
                 listings[number + 1] = directory.listing()?;
                 self.head["Contexts"][number]["Listed"] = listings[number + 1].is_some().into();
             }
@@ -131,13 +143,18 @@ impl Parts {
             }
             pieces.finish()?;
         }
-        for (number, Directory { dir, ignore, .. }) in &self.directories {
+        for (number, sent) in &self.sent {
             if let Some(listing) = &mut listings[number + 1] {
                 in_pieces(&listing.take_bytes(), output)?;
                 continue;
             }
             let mut pieces = Pieces::new(output);
-            pack(dir, &Pack { ignore: Some(ignore), as_root: true, ..Pack::default() }, &mut pieces)?;
+            match sent {
+                Sent::Directory(Directory { dir, ignore, .. }) => {
+                    pack(dir, &Pack { ignore: Some(ignore), as_root: true, ..Pack::default() }, &mut pieces)?;
+                }
+                Sent::Layout(layout) => drop(layout.write(&mut pieces)?),
+            }
             pieces.finish()?;
         }
         Ok(listings)

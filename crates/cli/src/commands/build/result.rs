@@ -12,12 +12,36 @@ use crate::{auth, references};
 
 /// An image that was built.
 #[derive(Debug)]
-pub(super) struct Result<'a> {
-    pub(super) id: &'a str,
+pub(super) struct Made {
+    pub(super) id: String,
     /// It was not there before.
     pub(super) new: bool,
     /// Names the build in the engine's history.
-    pub(super) reference: &'a str,
+    pub(super) reference: String,
+    /// Where several were built, which it is.
+    pub(super) platform: Option<String>,
+    /// Of the index that the names lead to.
+    digest: Option<String>,
+}
+
+impl Made {
+    /// As the engine tells of it.
+    pub(super) fn of(aux: &Value) -> Self {
+        let some = |key: &str| aux[key].as_str().map(str::to_owned);
+        Self {
+            id: text(&aux["ID"]).to_owned(),
+            new: aux["New"] == true,
+            reference: text(&aux["Ref"]).to_owned(),
+            platform: some("Platform"),
+            digest: some("Digest"),
+        }
+    }
+}
+
+/// What was built: for each platform an image, that for this host last.
+#[derive(Debug)]
+pub(super) struct Result<'a> {
+    pub(super) made: &'a [Made],
     /// Where progress is shown.
     pub(super) target: Target,
 }
@@ -29,9 +53,10 @@ impl Result<'_> {
         names.extend(outputs.iter().flat_map(Output::names));
         let client = app.client().await?;
         for output in outputs {
-            output.write(client, self.id, &names).await?;
+            output.write(client, self.made, &names).await?;
         }
-        let mut digest = None;
+        let last = self.made.last();
+        let mut digest = last.and_then(|made| made.digest.clone());
         let push = outputs.iter().any(|output| matches!(output, Output::Image { push: true, .. }));
         if push {
             if names.is_empty() {
@@ -42,9 +67,9 @@ impl Result<'_> {
             }
         }
         if let Some(path) = matches.some("metadata-file") {
-            let mut about = json!({ "containerimage.config.digest": self.id });
-            if !self.reference.is_empty() {
-                about["buildx.build.ref"] = json!(self.reference);
+            let mut about = json!({ "containerimage.config.digest": last.map(|made| &made.id) });
+            if let Some(made) = last.filter(|made| !made.reference.is_empty()) {
+                about["buildx.build.ref"] = json!(made.reference);
             }
             if let Some(digest) = digest {
                 about["containerimage.digest"] = json!(digest);
@@ -60,8 +85,8 @@ impl Result<'_> {
         }
         // Whoever wants files wants no image without a name.
         let only_files = !outputs.is_empty() && !outputs.iter().any(|output| matches!(output, Output::Image { .. }));
-        if only_files && names.is_empty() && self.new {
-            client.delete(&format!("/images/{}", self.id)).query("noprune", 1).send().await?;
+        for made in self.made.iter().filter(|made| only_files && names.is_empty() && made.new) {
+            client.delete(&format!("/images/{}", made.id)).query("noprune", 1).send().await?;
         }
         Ok(())
     }

@@ -1,0 +1,164 @@
+//! From the target of each platform to the image, with its names and what is said about it.
+
+use std::collections::BTreeSet;
+
+use wharf_dockerfile::Instruction;
+use wharf_image::{ImageConfig, ImageRecord, Part};
+use wharf_reference::{Digest, Reference};
+use wharf_snapshot::Hold;
+
+use crate::attest::Material;
+use crate::builder::Shared;
+use crate::error::{BuildError, ErrorKind, Result};
+use crate::gathered::Gathered;
+use crate::portable;
+use crate::request::{BuildEvent, BuildRequest};
+use crate::session::{Common, Session, Told, lock};
+use crate::sources::image_error;
+
+/// What was built for one platform.
+#[derive(Debug)]
+pub(crate) struct Built {
+    pub(crate) image: ImageConfig,
+    /// `linux/arm64`, if it was asked for.
+    pub(crate) platform: Option<String>,
+    /// What it was built from.
+    pub(crate) materials: Vec<Material>,
+    /// No command of it may have been in a network.
+    pub(crate) hermetic: bool,
+    /// Its layers, as long as no image has them.
+    _hold: Hold,
+}
+
+impl Common<'_> {
+    /// Builds the target and what it needs.
+    pub(crate) fn build(self) -> Result<Built> {
+        if self.dockerfile.directives.check.as_ref().is_some_and(|check| check.error) {
+            let rules: BTreeSet<&str> = self.warnings().iter().map(|warning| warning.rule).collect();
+            if !rules.is_empty() {
+                let rules = rules.into_iter().collect::<Vec<_>>().join(", ");
+                return Err(BuildError::invalid(format!("lint violation found for rules: {rules}")));
+            }
+        }
+        let mut top = Session { common: &self, output: self.output.clone(), step: 0, no_cache: self.options.no_cache };
+        for statement in &self.dockerfile.globals {
+            top.announce(&statement.source)?;
+            if let Instruction::Arg(arguments) = &statement.instruction {
+                lock(&self.consumed).extend(arguments.iter().map(|argument| argument.name.clone()));
+            }
+        }
+        let first = top.step;
+        self.run_stages(&self.graph.needed(), first)?;
+        self.warn_of_arguments()?;
+        for warning in self.warnings() {
+            self.output.text(format!("[Warning] {warning}\n"))?;
+        }
+        let Some(mut state) = self.stages[self.graph.target].get().cloned() else {
+            return Err(BuildError::new(ErrorKind::System, "the target was not built"));
+        };
+        if state.image.created.is_none() && state.layers().is_empty() && self.options.labels.is_empty() {
+            return Err(BuildError::invalid("No image was generated. Is your Dockerfile empty?"));
+        }
+        if self.options.squash {
+            top.squash(&mut state)?;
+        }
+        self.shared.cache.used(&lock(&self.used))?;
+        let unlabelled = state.clone();
+        if !self.options.labels.is_empty() {
+            let labels = state.image.config.labels.get_or_insert_default();
+            labels.extend(self.options.labels.clone());
+        }
+        if state.image.created.is_none() || !self.options.labels.is_empty() {
+            // No step has given it a time, or it has more than the last step made.
+            let (_, created) = self.noted(&state.config_key(), "image", self.options.no_cache)?;
+            state.image.created = Some(self.moment(created)?);
+        }
+        self.tell_labels(&unlabelled, &state)?;
+        self.search_for_secrets(&state)?;
+        self.cancel.check()?;
+        if self.globals.build_arg("BUILDKIT_INLINE_CACHE").is_some_and(|value| value == "1") {
+            let inline = portable::inline(&self.shared.cache, &lock(&self.noted).keys, state.layers())?;
+            state.image.more.insert(portable::INLINE.into(), inline);
+        }
+        let platform = self.options.platform.as_ref().map(ToString::to_string);
+        let (materials, hermetic) = (self.materials(), self.is_hermetic());
+        let hold = self.hold.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+        Ok(Built { image: state.image, platform, materials, hermetic, _hold: hold })
+    }
+}
+
+impl Built {
+    /// `linux/arm64`, as its configuration says.
+    pub(crate) fn platform_name(&self) -> String {
+        let ImageConfig { os, architecture, variant, .. } = &self.image;
+        let variant = variant.as_deref().filter(|variant| !variant.is_empty());
+        let variant = variant.map(|variant| format!("/{variant}")).unwrap_or_default();
+        format!("{os}/{architecture}{variant}")
+    }
+}
+
+/// Makes the images, gives them their names, and tells of it. The value is the image that the names lead to.
+///
+/// # Errors
+/// When the store refuses.
+pub(crate) fn finish(
+    shared: &Shared,
+    request: &BuildRequest,
+    gathered: &Gathered,
+    built: &[Built],
+    told: &Told,
+) -> Result<Digest> {
+    let failing = |e| image_error("the image cannot be made", &e);
+    let Gathered { annotations, attestations, .. } = gathered;
+    let alone = built.len() == 1 && !attestations.any();
+    annotations.check(built, alone)?;
+    let (mut images, mut new) = (Vec::new(), Vec::new());
+    for one in built {
+        let bytes = serde_json::to_vec(&one.image).unwrap_or_default();
+        new.push(shared.images.resolve(Digest::sha256(&bytes).as_str()).is_err());
+        let tags = if alone { request.tags.as_slice() } else { &[] };
+        images.push(shared.images.create(&one.image, None, tags).map_err(failing)?);
+    }
+    let mut index = None;
+    // Also where nothing is said: an earlier build of the same may have said something.
+    if !alone || annotations.any() || !new.contains(&true) {
+        let mut parts = Vec::new();
+        for (one, image) in built.iter().zip(&images) {
+            let platform = one.platform_name();
+            parts.push(Part {
+                image: image.id.clone(),
+                annotations: annotations.manifest(&platform),
+                descriptor: annotations.descriptor(&platform),
+                predicates: attestations.about(shared, request, gathered, one, image, told)?,
+            });
+        }
+        if !alone && request.tags.is_empty() {
+            let what = "[Warning] the index of this image is not kept, nor what is said about it: it has no name\n";
+            told.output.text(what)?;
+        }
+        index = shared.images.seal(&parts, &annotations.index(), !alone, &request.tags).map_err(failing)?;
+    }
+    let main = main(shared, request, &images);
+    let id = images[main].id.clone();
+    let mut order: Vec<usize> = (0..images.len()).filter(|at| *at != main).collect();
+    order.push(main);
+    for at in order {
+        let platform = built[at].platform.clone().filter(|_| built.len() > 1);
+        let digest = index.as_ref().map(ToString::to_string);
+        let id = images[at].id.to_string();
+        told.output.event(BuildEvent::Made { id, new: new[at], reference: String::new(), platform, digest })?;
+        told.output.text(format!("Successfully built {}\n", images[at].id.short()))?;
+    }
+    for tag in &request.tags {
+        let name = Reference::parse(tag).map(|name| name.tag_or_latest().familiar());
+        told.output.text(format!("Successfully tagged {}\n", name.unwrap_or_else(|_| tag.clone())))?;
+    }
+    Ok(id)
+}
+
+/// The image that the names lead to.
+fn main(shared: &Shared, request: &BuildRequest, images: &[ImageRecord]) -> usize {
+    let named = request.tags.first().and_then(|tag| shared.images.resolve(tag).ok());
+    let found = named.and_then(|named| images.iter().position(|image| image.id == named.id));
+    found.unwrap_or(images.len() - 1)
+}

@@ -1,0 +1,113 @@
+//! What a build has got before it begins: the context and the Dockerfile, the same for all platforms.
+
+use std::collections::BTreeMap;
+use std::io;
+
+use wharf_dockerfile::{Contexts, Dockerfile, Platform};
+use wharf_reference::Reference;
+
+use crate::annotations::Annotations;
+use crate::attest::Attestations;
+use crate::builder::Shared;
+use crate::cancel::Cancel;
+use crate::context::Context;
+use crate::error::{BuildError, Result};
+use crate::layouts::Layout;
+use crate::listing;
+use crate::named;
+use crate::request::BuildRequest;
+use crate::scratch::{Scratch, random_id};
+use crate::tree::Tree;
+
+/// All of it.
+#[derive(Debug)]
+pub(crate) struct Gathered {
+    pub(crate) dockerfile: Dockerfile,
+    pub(crate) context: Context,
+    /// What names of the request's mean.
+    pub(crate) named: Contexts,
+    /// Files that the request gives under names.
+    pub(crate) contexts: BTreeMap<String, Tree>,
+    /// What is to be said and stated about the result.
+    pub(crate) annotations: Annotations,
+    pub(crate) attestations: Attestations,
+    /// None: this host's, and no more is said about it.
+    pub(crate) platforms: Vec<Option<Platform>>,
+    /// Images that are here for this build alone. Dropped before what notes them.
+    _layouts: Vec<Layout>,
+    /// Where files of it are.
+    _dir: Scratch,
+}
+
+impl Gathered {
+    /// Checks the request, takes the contexts in and reads the Dockerfile.
+    ///
+    /// # Errors
+    /// For what is wrong with the request, a context that is hostile or damaged, and all that is wrong in the Dockerfile.
+    pub(crate) fn read(shared: &Shared, request: &mut BuildRequest, cancel: &Cancel) -> Result<Self> {
+        let name = if request.dockerfile.is_empty() { "Dockerfile".to_owned() } else { request.dockerfile.clone() };
+        let platforms = platforms(request.platform.as_deref().unwrap_or_default())?;
+        let annotations = Annotations::of(&request.annotations)?;
+        let attestations = Attestations::of(&request.attestations)?;
+        for tag in &request.tags {
+            Reference::parse(tag).map_err(|e| BuildError::invalid(format!("invalid tag {tag:?}: {e}")))?;
+        }
+        if let Some(path) = request.cgroup_parent.as_deref().filter(|path| path.split('/').any(|part| part == "..")) {
+            return Err(BuildError::invalid(format!("invalid cgroup-parent: {path:?} leads out")));
+        }
+        let dir = Scratch::new(shared.builds().join(format!("b-{}", &random_id()?[..16])))?;
+        let answers = request.answers.clone();
+        let listed = |input, number| {
+            let nobody = || BuildError::invalid("nobody has the files of a listing");
+            listing::read(input, number, answers.as_ref().ok_or_else(nobody)?, &shared.kept_contexts, cancel)
+        };
+        let input = std::mem::replace(&mut request.context, Box::new(io::empty()));
+        let context = match request.listed {
+            true => Context::of(listed(input, 0)?, &name)?,
+            false => Context::read(input, &dir.path.join("context"), &name, cancel)?,
+        };
+        let given = std::mem::take(&mut request.contexts);
+        let (named, contexts, layouts) = named::read(&shared.images, given, &dir.path, cancel, &listed)?;
+        let dockerfile = Dockerfile::parse(&name, &context.dockerfile)?;
+        Ok(Self {
+            dockerfile,
+            context,
+            named,
+            contexts,
+            annotations,
+            attestations,
+            platforms,
+            _layouts: layouts,
+            _dir: dir,
+        })
+    }
+}
+
+/// `linux/amd64,linux/arm64`; each once.
+fn platforms(text: &str) -> Result<Vec<Option<Platform>>> {
+    let mut all = Vec::new();
+    for one in text.split(',').map(str::trim).filter(|one| !one.is_empty()) {
+        let platform = Platform::parse(one).map_err(BuildError::invalid)?;
+        if !all.contains(&Some(platform.clone())) {
+            all.push(Some(platform));
+        }
+    }
+    if all.is_empty() {
+        all.push(None);
+    }
+    Ok(all)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn platforms_are_listed_once() {
+        assert_eq!(platforms("").unwrap(), [None]);
+        let all = platforms("linux/arm64, linux/amd64,linux/arm64").unwrap();
+        let names: Vec<String> = all.iter().flatten().map(Platform::to_string).collect();
+        assert_eq!(names, ["linux/arm64", "linux/amd64"]);
+        assert!(platforms("linux/amd64,nonsense/x/y/z").is_err());
+    }
+}

@@ -1,0 +1,122 @@
+//! Builds with one layer, with images from layouts, with cache mounts that travel, and with all rights.
+
+use crate::build_inputs::{context, files, wharf};
+use crate::kit::Daemon;
+
+#[test]
+fn new_layers_become_one() {
+    let Some(d) = Daemon::start() else { return };
+    let base = "FROM busybox\nRUN mkdir -p /d/sub /e/sub /f && for f in d/x d/sub/y e/x e/sub/y f/x; do echo base > /$f; done\n";
+    let dir = context(&d, "base", &[("Dockerfile", base)]);
+    wharf(&d, &dir, "build -t base .").ok();
+    let dockerfile = "FROM base\n\
+                      RUN mkdir -p /a/b /c && echo 1 > /a/b/one && echo 2 > /gone && echo 3 > /c/kept && ln /c/kept /c/again\n\
+                      RUN rm -r /gone /bin/ash /f && echo new > /a/b/two && rm -r /d && mkdir /d && echo own > /d/own\n\
+                      RUN rm -r /a /e/sub && mkdir /a && echo 4 > /a/four && echo file > /e/sub && ln -s e /link\n\
+                      RUN rm -r /e && ln -s d /e && mkdir -p /d/sub && touch /d/sub/z\nCMD echo squashed\n";
+    let dir = context(&d, "main", &[("Dockerfile", dockerfile)]);
+    wharf(&d, &dir, "build -t plain .").ok();
+    let said = wharf(&d, &dir, "build --squash -t flat .").ok();
+    let count = |name: &str| d.get(&format!("/images/{name}/json"))["RootFS"]["Layers"].as_array().unwrap().len();
+    assert_eq!((count("base"), count("plain"), count("flat")), (2, 6, 3), "{said}");
+    // The same is to be seen in both, and nothing of what has gone is in the new layer.
+    let list = "find / -xdev -path /proc -prune -o -path /sys -prune -o -path /dev -prune -o -path /etc -prune -o -type f -exec md5sum {} + -o -print";
+    let seen = |name: &str| {
+        let said = d.client().args(["run", "--rm", name, "sh", "-c", &format!("{list} | sort")]).output().unwrap();
+        String::from_utf8(said.stdout).unwrap()
+    };
+    assert_eq!(seen("plain"), seen("flat"));
+    assert!(seen("flat").contains("/a/four") && seen("flat").contains("/d/sub/z"));
+    for gone in ["/gone", "/d/x", "/d/sub/y", "/bin/ash", "/e/", "/f"] {
+        assert!(
+            !seen("flat").lines().any(|line| line.contains(&format!(" {gone}")) || line.starts_with(gone)),
+            "{gone}"
+        );
+    }
+    assert_eq!(d.docker("run --rm flat stat -c %h /c/again").ok(), "2");
+    let history = d.docker("history --no-trunc --format {{.Comment}} flat").ok();
+    assert!(history.lines().next().unwrap().starts_with("merge sha256:"), "{history}");
+    // It is found again.
+    let id = d.docker("inspect -f {{.Id}} flat").ok();
+    wharf(&d, &dir, "build --squash -t flat .").ok();
+    assert_eq!(d.docker("inspect -f {{.Id}} flat").ok(), id);
+    // Of nothing comes nothing.
+    files(&dir, &[("Dockerfile", "FROM busybox\nENV A=1\n")]);
+    wharf(&d, &dir, "build --squash -t env .").ok();
+    assert_eq!(count("env"), 1);
+}
+
+#[test]
+fn images_in_layouts_are_contexts() {
+    let Some(d) = Daemon::start() else { return };
+    let dir = context(&d, "base", &[("Dockerfile", "FROM busybox\nRUN echo from the layout > /said\n")]);
+    wharf(&d, &dir, "build -t base:v1 -o type=oci,dest=../layout,tar=false .").ok();
+    d.docker("rmi base:v1").ok();
+    d.docker("builder prune -af").ok();
+    let dir = context(
+        &d,
+        "main",
+        &[("Dockerfile", "FROM base\nCOPY --from=other /said /again\nRUN cat /said /again > /both\n")],
+    );
+    let layout = d.path().join("layout");
+    let words =
+        format!("--build-context base=oci-layout://{0}:v1 --build-context other=oci-layout://{0}", layout.display());
+    wharf(&d, &dir, &format!("build -t app {words} .")).ok();
+    assert_eq!(d.docker("run --rm app cat /both").ok(), "from the layout\nfrom the layout");
+    let names = d.docker("images -a --format {{.Repository}}").ok();
+    assert!(!names.contains("wharf-build-context"), "they have gone: {names}");
+    let again = wharf(&d, &dir, &format!("build -t app {words} .")).ok();
+    assert!(!again.contains("Running in"), "the same image is the same step: {again}");
+    for (place, why) in [
+        ("oci-layout://../layout:v2", "no such image"),
+        ("oci-layout://nowhere", "nowhere"),
+        ("target:x", "for bake alone"),
+    ] {
+        let said = wharf(&d, &dir, &format!("build --build-context base={place} ."));
+        assert!(said.code != 0 && said.err.contains(why), "{place}: {}", said.err);
+    }
+}
+
+#[test]
+fn cache_mounts_travel_when_that_is_asked() {
+    let Some(d) = Daemon::start() else { return };
+    let text = |what: &str| {
+        format!(
+            "FROM busybox\nRUN --mount=type=cache,id=mine,target=/c,uid=7 echo {what} && echo kept >> /c/f && wc -l < /c/f > /lines\n"
+        )
+    };
+    let dir = context(&d, "main", &[("Dockerfile", &text("one"))]);
+    wharf(&d, &dir, "build -t one --cache-to type=local,dest=without .").ok();
+    wharf(&d, &dir, "build -t one --cache-to type=local,dest=with,cache-mounts=true .").ok();
+    let Some(other) = Daemon::start() else { return };
+    files(&dir, &[("Dockerfile", &text("two"))]);
+    wharf(&other, &dir, "build -t two --cache-from type=local,src=without .").ok();
+    assert_eq!(other.docker("run --rm two cat /lines").ok(), "1");
+    wharf(&other, &dir, "builder prune -af").ok();
+    wharf(&other, &dir, "build --no-cache -t two --cache-from type=local,src=with .").ok();
+    assert_eq!(other.docker("run --rm two cat /lines").ok(), "2", "what the first engine had put there");
+    assert!(wharf(&d, &dir, "build --cache-to type=inline,cache-mounts=true .").err.contains("no cache mounts"));
+}
+
+#[test]
+fn all_rights_have_to_be_allowed() {
+    let Some(d) = Daemon::start() else { return };
+    let dockerfile = "FROM busybox\nRUN grep CapEff /proc/self/status > /usual\n\
+                      RUN --security=insecure mkdir /m && mount -t tmpfs x /m && grep CapEff /proc/self/status > /all && \
+                      mknod /dev/probe b 7 0 && umount /m && grep Seccomp: /proc/self/status > /filter\n";
+    let dir = context(&d, "main", &[("Dockerfile", dockerfile)]);
+    let refused = wharf(&d, &dir, "build .");
+    assert!(
+        refused.code != 0 && refused.err.contains("granting entitlement security.insecure is not allowed"),
+        "{}",
+        refused.err
+    );
+    let refused = wharf(&d, &dir, "build --allow network.host .");
+    assert!(refused.code != 0 && refused.err.contains("--allow security.insecure"), "{}", refused.err);
+    wharf(&d, &dir, "build --allow security.insecure -t app .").ok();
+    let (usual, all) = (d.docker("run --rm app cat /usual").ok(), d.docker("run --rm app cat /all").ok());
+    assert!(usual != all && all.len() == usual.len(), "{usual} {all}");
+    assert_eq!(d.docker("run --rm app cat /filter").ok().split_whitespace().last(), Some("0"));
+    // What was made with them is not for whoever is not given them.
+    assert_ne!(wharf(&d, &dir, "build .").code, 0);
+}
