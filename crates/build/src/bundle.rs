@@ -78,7 +78,7 @@ pub(crate) fn spec(command: &Command<'_>) -> Result<Spec> {
     if command.network == Network::Own {
         namespaces.push(json!({ "type": "network" }));
         sysctl.insert("net.ipv4.ip_unprivileged_port_start".into(), "0".into());
-        sysctl.insert("net.ipv4.ping_group_range".into(), "0 2147483647".into());
+        sysctl.insert("net.ipv4.ping_group_range".into(), docker_defaults::ping_groups().into());
     }
     let mut spec = json!({
         "ociVersion": "1.2.0",

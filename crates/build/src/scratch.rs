@@ -147,7 +147,7 @@ pub(crate) fn sweep(data_root: &Path, exec_root: &Path, cgroup_parent: &str) {
 
 /// Ends what a monitor that was killed has left in its command's group.
 fn end_group(path: &str) {
-    let ended = Hierarchies::detect().and_then(|hierarchies| {
+    let ended = Hierarchies::usable(path).and_then(|hierarchies| {
         let group = Group::open(&hierarchies, path)?;
         group.kill()?;
         group.remove()

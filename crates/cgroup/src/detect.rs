@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use crate::{CgroupError, Result};
+use crate::{CgroupError, Result, is_rootless};
 
 /// The mounted hierarchies. On a hybrid host both kinds are there.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -38,6 +38,31 @@ impl Hierarchies {
             return Err(CgroupError::NoHierarchy);
         }
         Ok(found)
+    }
+
+    /// Those in which this process can have the group `path`, which an ordinary user cannot but in what was delegated to
+    /// him: where there is none, containers have no group, no limit, and are not counted.
+    ///
+    /// # Errors
+    /// As [`Self::detect`], for root of the host.
+    pub fn usable(path: &str) -> Result<Self> {
+        if !is_rootless() {
+            return Self::detect();
+        }
+        let mut found = Self::detect().unwrap_or_default();
+        found.v1.retain(|_, root| is_writable(root, path));
+        found.v2 = found.v2.filter(|(root, _)| is_writable(root, path));
+        Ok(found)
+    }
+
+    /// Whether there are none, as for [`Self::usable`].
+    pub fn is_empty(&self) -> bool {
+        self.v1.is_empty() && self.v2.is_none()
+    }
+
+    /// Whether groups can be limited by `controller`.
+    pub fn has(&self, controller: &str) -> bool {
+        self.v1(controller).is_some() || self.v2_has(controller)
     }
 
     /// proc_pid_mountinfo(5): `ID PARENT DEV ROOT POINT OPTIONS FIELDS* - TYPE SOURCE SUPER`.
@@ -106,6 +131,13 @@ impl Hierarchies {
 /// linux/magic.h, `CGROUP_SUPER_MAGIC` and `CGROUP2_SUPER_MAGIC`.
 const CGROUP_MAGIC: i64 = 0x0027_e0eb;
 const CGROUP2_MAGIC: i64 = 0x6367_7270;
+
+/// Whether the group, or what is there of the way to it, lets this process make groups.
+fn is_writable(root: &Path, path: &str) -> bool {
+    let wanted = root.join(path.trim_start_matches('/'));
+    let there = wanted.ancestors().take_while(|dir| dir.starts_with(root)).find(|dir| dir.is_dir());
+    there.is_some_and(|dir| rustix::fs::access(dir, rustix::fs::Access::WRITE_OK).is_ok())
+}
 
 fn is_on(point: &Path, magic: i64) -> bool {
     // The type is a `long`, or an `int` on some architectures.

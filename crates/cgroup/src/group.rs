@@ -222,6 +222,9 @@ impl Group {
     /// # Errors
     /// When the group has gone.
     pub fn processes(&self) -> Result<Vec<i32>> {
+        if self.hierarchies.is_empty() {
+            return Ok(Vec::new());
+        }
         let dir = self.v1_dir("pids").or_else(|| self.v1_dir("memory")).or_else(|| self.v2_dir());
         let path = dir.ok_or(CgroupError::NoHierarchy)?.join("cgroup.procs");
         let text = read(&path)?;

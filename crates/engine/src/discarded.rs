@@ -14,6 +14,92 @@ pub(crate) struct Kernel {
     pub(crate) counts_swap: bool,
     pub(crate) weighs: bool,
     pub(crate) weighs_devices: bool,
+    pub(crate) controllers: Controllers,
+}
+
+/// Which controllers there are for containers: an ordinary user has those that were delegated to him.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Controllers {
+    memory: bool,
+    cpu: bool,
+    cpuset: bool,
+    pids: bool,
+    io: bool,
+}
+
+impl Controllers {
+    fn of(hierarchies: &Hierarchies) -> Self {
+        Self {
+            memory: hierarchies.has("memory"),
+            cpu: hierarchies.has("cpu"),
+            cpuset: hierarchies.has("cpuset"),
+            pids: hierarchies.has("pids"),
+            io: hierarchies.has("blkio") || hierarchies.has("io"),
+        }
+    }
+
+    /// Takes the limits out of `resources` for which there is no controller. The values are the warnings.
+    fn discard(self, resources: &mut Resources) -> Vec<String> {
+        let mut warnings = Vec::new();
+        let mut warn = |asked: bool, text: &str| {
+            if asked {
+                warnings.push(text.to_owned());
+            }
+        };
+        if !self.memory {
+            warn(
+                std::mem::take(&mut resources.memory) > 0,
+                "Your kernel does not support memory limit capabilities or the cgroup is not mounted. Limitation discarded.",
+            );
+            resources.memory_swap = 0;
+            warn(
+                std::mem::take(&mut resources.memory_reservation) > 0,
+                "Your kernel does not support memory soft limit capabilities or the cgroup is not mounted. Limitation \
+                 discarded.",
+            );
+        }
+        if !self.pids {
+            warn(
+                resources.pids_limit.take().is_some_and(|limit| limit > 0),
+                "Your kernel does not support PIDs limit capabilities or the cgroup is not mounted. PIDs limit discarded.",
+            );
+        }
+        if !self.cpu {
+            warn(
+                std::mem::take(&mut resources.cpu_shares) != 0,
+                "Your kernel does not support CPU shares or the cgroup is not mounted. Shares discarded.",
+            );
+            let times = [&mut resources.nano_cpus, &mut resources.cpu_period, &mut resources.cpu_quota];
+            warn(
+                times.map(std::mem::take).iter().any(|time| *time != 0),
+                "Your kernel does not support CPU CFS scheduler. CPU period/quota discarded.",
+            );
+        }
+        if !self.cpuset {
+            let sets = [&mut resources.cpuset_cpus, &mut resources.cpuset_mems];
+            warn(
+                sets.map(std::mem::take).iter().any(|set| !set.is_empty()),
+                "Your kernel does not support cpuset or the cgroup is not mounted. Cpuset discarded.",
+            );
+        }
+        if !self.io {
+            for (limits, unit, way) in [
+                (&mut resources.blkio_device_read_bps, "BPS", "read"),
+                (&mut resources.blkio_device_write_bps, "BPS", "write"),
+                (&mut resources.blkio_device_read_iops, "IOPS", "read"),
+                (&mut resources.blkio_device_write_iops, "IOPS", "write"),
+            ] {
+                warn(
+                    limits.take().is_some_and(|limits| !limits.is_empty()),
+                    &format!(
+                        "Your kernel does not support {unit} Block I/O {way} limit or the cgroup is not mounted. Block I/O \
+                         {unit} {way} limit discarded."
+                    ),
+                );
+            }
+        }
+        warnings
+    }
 }
 
 impl Kernel {
@@ -36,13 +122,15 @@ impl Kernel {
             false => (false, false),
         };
         let counts_swap = hierarchies.counts_swap();
-        Ok(Self { memory_is_v1: hierarchies.v1("memory").is_some(), counts_swap, weighs, weighs_devices })
+        let memory_is_v1 = hierarchies.v1("memory").is_some();
+        let controllers = Controllers::of(hierarchies);
+        Ok(Self { memory_is_v1, counts_swap, weighs, weighs_devices, controllers })
     }
 }
 
 /// Takes them out of `resources`. The values are the warnings, in Docker's words.
 pub(crate) fn discard(resources: &mut Resources, kernel: Kernel) -> Vec<String> {
-    let mut warnings = Vec::new();
+    let mut warnings = kernel.controllers.discard(resources);
     let mut warn = |text: &str| warnings.push(text.to_owned());
     if !kernel.memory_is_v1 {
         if resources.memory_swappiness.take().is_some() {
@@ -100,8 +188,16 @@ mod tests {
     use super::*;
     use crate::spec::WeightDevice;
 
-    const NOTHING: Kernel = Kernel { memory_is_v1: false, counts_swap: false, weighs: false, weighs_devices: false };
-    const ALL: Kernel = Kernel { memory_is_v1: true, counts_swap: true, weighs: true, weighs_devices: true };
+    const CONTROLLERS: Controllers = Controllers { memory: true, cpu: true, cpuset: true, pids: true, io: true };
+    const NOTHING: Kernel = Kernel {
+        memory_is_v1: false,
+        counts_swap: false,
+        weighs: false,
+        weighs_devices: false,
+        controllers: CONTROLLERS,
+    };
+    const ALL: Kernel =
+        Kernel { memory_is_v1: true, counts_swap: true, weighs: true, weighs_devices: true, controllers: CONTROLLERS };
 
     fn asked() -> Resources {
         Resources {
@@ -150,6 +246,29 @@ mod tests {
         }
         let mut asked = Resources { oom_kill_disable: Some(true), ..swap() };
         assert_eq!(discard_of_update(&mut asked, 1 << 20, ALL), [""; 0]);
+    }
+
+    #[test]
+    fn without_a_controller_its_limits_are_left_out() {
+        let none = Controllers::of(&Hierarchies::default());
+        let throttle = || Some(vec![crate::spec::ThrottleDevice { path: "/dev/vda".into(), rate: 1 }]);
+        let mut resources = Resources {
+            memory: 1 << 20,
+            memory_swap: 2 << 20,
+            nano_cpus: 1,
+            cpuset_cpus: "0".into(),
+            pids_limit: Some(7),
+            blkio_device_read_bps: throttle(),
+            ..Resources::default()
+        };
+        let warnings = discard(&mut resources, Kernel { controllers: none, ..ALL });
+        assert_eq!(resources, Resources::default());
+        for (warning, what) in warnings.iter().zip(["memory limit", "PIDs limit", "CPU CFS", "cpuset", "BPS Block"]) {
+            assert!(warning.contains(what) && warning.ends_with("discarded."), "{warning}");
+        }
+        assert_eq!(warnings.len(), 5);
+        let mut resources = Resources { pids_limit: Some(-1), ..Resources::default() };
+        assert_eq!(discard(&mut resources, Kernel { controllers: none, ..ALL }), [""; 0]);
     }
 
     #[test]

@@ -129,7 +129,7 @@ pub fn limits(host: &HostConfig) -> Result<Value> {
 fn counts_swap() -> bool {
     static COUNTS: OnceLock<bool> = OnceLock::new();
     *COUNTS.get_or_init(|| {
-        let counts = Hierarchies::detect().is_ok_and(|found| found.counts_swap());
+        let counts = Hierarchies::usable("/").is_ok_and(|found| found.counts_swap());
         if !counts {
             tracing::warn!("this host cannot limit the swap of containers: their memory alone is limited");
         }

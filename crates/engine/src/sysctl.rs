@@ -10,7 +10,7 @@ pub(crate) fn of(host: &HostConfig, own_network: bool) -> Result<BTreeMap<String
     let mut all = BTreeMap::new();
     if own_network && host.network_mode != "host" && !host.network_mode.starts_with("container:") {
         all.insert("net.ipv4.ip_unprivileged_port_start".to_owned(), "0".to_owned());
-        all.insert("net.ipv4.ping_group_range".to_owned(), "0 2147483647".to_owned());
+        all.insert("net.ipv4.ping_group_range".to_owned(), wharf_runtime::docker_defaults::ping_groups());
     }
     for (key, value) in host.sysctls.iter().flatten() {
         let network = key.starts_with("net.");

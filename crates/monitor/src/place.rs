@@ -60,7 +60,7 @@ impl Place {
         let (listener, left) = listen(&launch.dir)?;
         let log = launch.log.as_ref().map(Log::open).transpose()?;
         let cgroup = |error: wharf_cgroup::CgroupError| LaunchError::Failed { message: chain(&error), code: 125 };
-        let hierarchies = Hierarchies::detect().map_err(cgroup)?;
+        let hierarchies = Hierarchies::usable(&launch.cgroup).map_err(cgroup)?;
         if left {
             // A monitor that was killed has left its group, maybe with processes in it.
             let old = Group::open(&hierarchies, &launch.cgroup).map_err(cgroup)?;

@@ -47,3 +47,44 @@ pub fn masked() -> Vec<String> {
     heat.sort();
     MASKED.iter().map(|path| (*path).to_owned()).chain(heat).collect()
 }
+
+/// `net.ipv4.ping_group_range` for everybody: all groups that there are in this process's user namespace.
+pub fn ping_groups() -> String {
+    let map = std::fs::read_to_string("/proc/self/gid_map").unwrap_or_default();
+    format!("0 {}", last_group(&map))
+}
+
+/// The last of the groups that follow each other from 0 on (user_namespaces(7)); the kernel takes no more than an `i32`.
+fn last_group(map: &str) -> u32 {
+    const MOST: u32 = i32::MAX.unsigned_abs();
+    let number = |text: Option<&str>| text.and_then(|text| text.parse::<u32>().ok());
+    let mut ranges: Vec<(u32, u32)> = map
+        .lines()
+        .filter_map(|line| {
+            let mut words = line.split_whitespace();
+            Some((number(words.next())?, number(words.nth(1))?))
+        })
+        .collect();
+    ranges.sort_unstable();
+    let end =
+        ranges.iter().fold(0, |end: u32, (first, count)| if *first == end { end.saturating_add(*count) } else { end });
+    if map.trim().is_empty() { MOST } else { end.saturating_sub(1).min(MOST) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::last_group;
+
+    #[test]
+    fn groups_are_those_that_are_mapped() {
+        for (map, last) in [
+            ("         0          0 4294967295\n", 2_147_483_647),
+            ("0 1000 1\n1 100000 65536\n", 65536),
+            ("1 100000 65536\n0 1000 1\n70000 1 1\n", 65536),
+            ("0 1000 1\n", 0),
+            ("", 2_147_483_647),
+        ] {
+            assert_eq!(last_group(map), last, "{map}");
+        }
+    }
+}

@@ -16,7 +16,8 @@ use crate::{CgroupError, Result};
 
 pub(super) fn apply(group: &Group, resources: &LinuxResources) -> Result<()> {
     let rules = resources.devices().iter().flatten().map(Rule::read).collect::<Result<Vec<_>>>()?;
-    if rules.is_empty() {
+    // Without a group of his own, an ordinary user opens what he may open.
+    if rules.is_empty() || (group.hierarchies().is_empty() && is_rootless()) {
         return Ok(());
     }
     if let Some(dir) = group.v1_dir("devices") {
