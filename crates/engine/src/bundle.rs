@@ -5,6 +5,7 @@ use std::path::Path;
 
 use oci_spec::runtime::{Process, Spec};
 use serde_json::{Value, json};
+use wharf_cgroup::is_rootless;
 use wharf_runtime::{CAPABILITIES, docker_defaults};
 
 use crate::error::{EngineError, Result};
@@ -251,8 +252,16 @@ fn mount_list(record: &Container, around: &Surroundings<'_>) -> Result<Vec<Value
     let host = &record.host;
     let cgroup_mode = if host.privileged { "rw" } else { "ro" };
     let sys_mode = if host.privileged { "rw" } else { "ro" };
+    let proc = match host.pid_mode == "host" && is_rootless() {
+        // Who is not root of the host shows its processes by what shows them already.
+        true => json!({ "destination": "/proc", "type": "bind", "source": "/proc",
+                        "options": ["rbind", "nosuid", "noexec", "nodev"] }),
+        false => {
+            json!({ "destination": "/proc", "type": "proc", "source": "proc", "options": ["nosuid", "noexec", "nodev"] })
+        }
+    };
     let mut list = vec![
-        json!({ "destination": "/proc", "type": "proc", "source": "proc", "options": ["nosuid", "noexec", "nodev"] }),
+        proc,
         json!({ "destination": "/dev", "type": "tmpfs", "source": "tmpfs",
                 "options": ["nosuid", "strictatime", "mode=755", "size=65536k"] }),
         json!({ "destination": "/dev/pts", "type": "devpts", "source": "devpts",

@@ -89,6 +89,7 @@ mod supervise;
 mod sysctl;
 mod tell;
 mod text;
+mod ungrouped;
 mod update;
 mod usage;
 pub mod user;

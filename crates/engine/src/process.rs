@@ -1,7 +1,8 @@
 //! The first process of a container that runs: for its namespaces, which others join, and its root.
 //!
 //! A process number means another process once its own has ended. So the process is held by a pidfd, it is looked at
-//! whether it is in its container's group, and what was opened by its number counts only if it still lives afterwards.
+//! whether it is in its container's group (or, where there is none, its monitor's child), and what was opened by its number
+//! counts only if it still lives afterwards.
 
 use std::fs;
 use std::os::fd::OwnedFd;
@@ -9,9 +10,11 @@ use std::os::fd::OwnedFd;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use wharf_cgroup::is_rootless;
 
 use crate::error::{EngineError, Result};
 use crate::record::{Container, Status};
+use crate::ungrouped;
 
 /// A container's first process, not to be taken for another.
 #[derive(Debug)]
@@ -35,7 +38,8 @@ impl Process {
         let number = Pid::from_raw(pid).ok_or_else(gone)?;
         let pidfd = pidfd_open(number, PidfdFlags::empty()).map_err(|_| gone())?;
         let groups = fs::read_to_string(format!("/proc/{pid}/cgroup")).map_err(|_| gone())?;
-        if !is_in_group(&groups, &record.id) {
+        let is_its_own = is_in_group(&groups, &record.id) || (is_rootless() && ungrouped::has_monitor(pid, &record.id));
+        if !is_its_own {
             return Err(gone());
         }
         let process = Self { container: record.id.clone(), pid, pidfd };

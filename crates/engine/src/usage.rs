@@ -145,8 +145,12 @@ impl Engine {
         }
         let group = self.group(&record)?;
         let arguments = if arguments.is_empty() { "-ef".to_owned() } else { arguments.to_owned() };
+        let first = record.state.pid;
         let top = blocking(move || {
-            let pids = group.processes().map_err(|e| EngineError::from_source("cannot list the processes", &e))?;
+            let pids = match group.hierarchies().is_empty() {
+                true => crate::ungrouped::processes(first),
+                false => group.processes().map_err(|e| EngineError::from_source("cannot list the processes", &e))?,
+            };
             ps(&arguments, &pids)
         })
         .await?;
