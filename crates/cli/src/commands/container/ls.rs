@@ -1,8 +1,10 @@
 //! `docker ps`.
 
+use std::sync::Arc;
+
 use serde_json::Value as Json;
 use wharf_reference::Reference;
-use wharf_template::Value;
+use wharf_template::{Struct, Type, Value};
 
 use crate::app::App;
 use crate::command::{Arity, Command};
@@ -116,8 +118,26 @@ pub(crate) fn row(container: &Json, trunc: bool) -> Value {
         .field("Mounts", mounts.iter().map(|mount| mount_name(mount, trunc)).collect::<Vec<_>>().join(","))
         .field("LocalVolumes", local.to_string())
         .field("Networks", networks.join(","))
-        .field("Platform", Value::from(&container["ImageManifestDescriptor"]["platform"]))
+        .field("Platform", platform(&container["ImageManifestDescriptor"]["platform"]))
         .build()
+}
+
+/// Printed as its name, and `json` has its parts.
+fn platform(json: &Json) -> Value {
+    if !json.is_object() {
+        return Value::NilPointer(Type::Any);
+    }
+    let parts = [("OS", "os"), ("Architecture", "architecture"), ("OSVersion", "os.version"), ("Variant", "variant")];
+    let parts = parts.map(|(name, key)| (name.to_owned(), Value::text(text(&json[key]))));
+    let name: Vec<&str> = ["os", "architecture", "variant"].map(|key| text(&json[key])).to_vec();
+    let name = name.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("/");
+    Value::Struct(Arc::new(Struct {
+        name: "formatter.Platform".to_owned(),
+        fields: parts.into(),
+        json: json.clone(),
+        text: Some(name),
+        ..Struct::default()
+    }))
 }
 
 /// `key=value,…`, in the order of the keys.
@@ -173,4 +193,23 @@ fn mount_name(mount: &Json, trunc: bool) -> String {
         name => name,
     };
     if trunc { units::ellipsis(name, 15) } else { name.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_platform_is_printed_by_its_name() {
+        let shown = |container: Json| {
+            let format = Format::parse("{{.Platform}} {{json .Platform}}").unwrap();
+            format.render(HEADERS, &[row(&container, true)], &row(&Json::Null, true)).unwrap()
+        };
+        let platform = json!({ "os": "linux", "architecture": "arm64", "variant": "v8" });
+        let container = json!({ "ImageManifestDescriptor": { "platform": platform } });
+        assert_eq!(shown(container), format!("linux/arm64/v8 {platform}\n"));
+        assert_eq!(shown(json!({})), "<nil> null\n");
+    }
 }
