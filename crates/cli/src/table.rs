@@ -1,5 +1,7 @@
 //! Columns, as Go's text/tabwriter aligns them.
 
+use unicode_width::UnicodeWidthStr;
+
 /// A cell's narrowest width.
 const MIN_WIDTH: usize = 10;
 /// Spaces between a column's widest cell and the next column.
@@ -48,8 +50,9 @@ pub(crate) fn align_with(text: &str, min_width: usize, padding: usize) -> String
     output
 }
 
+/// Columns of a terminal: what is East Asian takes two.
 fn width(cell: &str) -> usize {
-    cell.chars().count()
+    cell.width()
 }
 
 #[cfg(test)]
@@ -62,5 +65,6 @@ mod tests {
         // A line without the column ends it.
         assert_eq!(align("aaaaaaaaaaaa\tb\nplain\nc\td\n"), "aaaaaaaaaaaa   b\nplain\nc         d\n");
         assert_eq!(align(""), "");
+        assert_eq!(align("名前は長いです\tx\nabcdefghijklmn\ty\n"), "名前は長いです   x\nabcdefghijklmn   y\n");
     }
 }

@@ -2,6 +2,7 @@
 
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, Zoned};
+use unicode_width::UnicodeWidthChar;
 
 const DECIMAL: [&str; 9] = ["B", "kB", "MB", "GB", "TB", "PB", "EB", "ZB", "YB"];
 const BINARY: [&str; 9] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB", "ZiB", "YiB"];
@@ -106,12 +107,22 @@ pub(crate) fn go_time(text: &str) -> String {
     format!("{}{fraction} {}", zoned.strftime("%Y-%m-%d %H:%M:%S"), zoned.strftime("%z %Z"))
 }
 
-/// At most so many characters, the last of them `…` when something was cut.
+/// As much as fits into so many columns of a terminal, with `…` in the last when something was cut.
 pub(crate) fn ellipsis(text: &str, length: usize) -> String {
-    if text.chars().count() <= length {
+    // Docker counts a column for what has none.
+    let width = |c: char| c.width().unwrap_or(1).max(1);
+    if text.chars().map(width).sum::<usize>() <= length {
         return text.to_owned();
     }
-    let mut cut: String = text.chars().take(length.saturating_sub(1)).collect();
+    let mut left = length.saturating_sub(1);
+    let mut cut = String::new();
+    for c in text.chars() {
+        match left.checked_sub(width(c)) {
+            Some(rest) => left = rest,
+            None => break,
+        }
+        cut.push(c);
+    }
     if length > 0 {
         cut.push('…');
     }
@@ -161,6 +172,9 @@ mod tests {
     fn cuts() {
         assert_eq!(ellipsis("hello", 5), "hello");
         assert_eq!(ellipsis("hello!", 5), "hell…");
+        assert_eq!(ellipsis("日本語のコマンド", 8), "日本語…");
+        assert_eq!(ellipsis("日本語のコマンド", 7), "日本語…");
+        assert_eq!(ellipsis("ünï", 3), "ünï");
         assert_eq!(short_id("sha256:0123456789abcdef"), "0123456789ab");
     }
 }

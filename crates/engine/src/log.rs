@@ -1,6 +1,7 @@
 //! Reading a container's log.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use jiff::Timestamp;
@@ -26,6 +27,9 @@ pub struct LogOptions {
     pub follow: bool,
     /// The attributes that the log driver was told to keep, before each line.
     pub details: bool,
+    /// Not before a container that has just been started had the time to say something: clients that ask at once are
+    /// used to an engine that takes longer to start one.
+    pub first_words: bool,
 }
 
 /// A log as it goes to the client: frames, or plain bytes where the container has a terminal.
@@ -35,6 +39,8 @@ pub struct Log {
     pub chunks: mpsc::Receiver<Bytes>,
 }
 
+/// So long after its start a container has had time to say something.
+const FIRST_WORDS: Duration = Duration::from_millis(150);
 /// Chunks that may wait for a slow client before the reading waits too.
 const WAITING: usize = 2;
 /// Entries are sent together until a chunk has this many bytes.
@@ -63,13 +69,27 @@ impl Engine {
             Ok(watched) => watched.map(|watched| Following { watched, life: slot.life(), until: options.until }),
             Err(error) => return Err(EngineError::from_source("cannot follow the log", &error)),
         };
+        let fresh = options.first_words && !follows && record.state.status.is_active();
+        let early = fresh.then(|| time_left(&record.state.started_at)).flatten();
+        let mut life = slot.life();
         tokio::spawn(async move {
+            if let Some(left) = early {
+                let _ = tokio::time::timeout(left, life.wait_for(|life| !life.active)).await;
+            }
             if let Err(error) = send_all(&path, options, tty, following, sender).await {
                 tracing::warn!("cannot read the log {}: {error}", path.display());
             }
         });
         Ok(Log { tty, chunks })
     }
+}
+
+/// How long a container's first words are waited for.
+fn time_left(started_at: &str) -> Option<Duration> {
+    let started: Timestamp = started_at.parse().ok()?;
+    // A clock that was put back says nothing.
+    let since = Duration::try_from(Timestamp::now().duration_since(started)).ok()?;
+    FIRST_WORDS.checked_sub(since)
 }
 
 /// What is waited for between two readings.
@@ -222,7 +242,16 @@ fn escaped(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::escaped;
+    use jiff::ToSpan;
+
+    use super::*;
+
+    #[test]
+    fn first_words_are_waited_for_once() {
+        let ago = |time: jiff::Span| time_left(&(Timestamp::now() - time).to_string());
+        assert!(ago(10.milliseconds()).is_some_and(|left| left < FIRST_WORDS));
+        assert!(ago(1.second()).is_none() && ago(-1.second()).is_none() && time_left("").is_none());
+    }
 
     #[test]
     fn details_are_escaped_as_go_does() {

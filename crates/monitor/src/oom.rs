@@ -42,7 +42,8 @@ impl Oom {
         self.alarm.as_ref()
     }
 
-    /// The alarm has gone off: takes it, and answers with [`Self::look`].
+    /// The alarm has gone off: takes it, and answers with [`Self::look`], or whether processes wait for memory because
+    /// nobody may be ended for it.
     pub(crate) fn rang(&mut self) -> bool {
         let mut bytes = [0; 4096];
         if let Some(alarm) = &self.alarm
@@ -50,7 +51,14 @@ impl Oom {
         {
             self.alarm = None;
         }
-        self.look()
+        self.look() || self.stands_still()
+    }
+
+    /// Whether a group without the OOM killer, which v1 has, has no memory left.
+    fn stands_still(&self) -> bool {
+        let control = self.file.as_ref().filter(|_| self.v1);
+        let text = control.and_then(|file| fs::read_to_string(file).ok()).unwrap_or_default();
+        ["oom_kill_disable 1", "under_oom 1"].iter().all(|wanted| text.lines().any(|line| line == *wanted))
     }
 
     /// Whether processes have been ended since the last look.

@@ -26,6 +26,7 @@ pub(crate) fn plain(value: &Value) -> String {
                 map.sorted().into_iter().map(|(key, value)| format!("{key}:{}", plain(value))).collect();
             format!("map[{}]", items.join(" "))
         }
+        Value::Struct(object) if object.text.is_some() => object.text.clone().unwrap_or_default(),
         Value::Struct(object) => {
             let fields = object.fields.iter().filter(|(_, value)| !matches!(value, Value::Method(_)));
             let items: Vec<_> = fields.map(|(_, value)| plain(value)).collect();

@@ -146,7 +146,7 @@ impl Type {
                     fields.push((field.name.to_owned(), value));
                 }
                 let (name, json) = (object.name.clone(), Some(Json::Object(marshalled)));
-                Value::Struct(Arc::new(Struct { name, fields, embedded, json, escape_html: false }))
+                Value::Struct(Arc::new(Struct { name, fields, embedded, json, ..Struct::default() }))
             }
             (_, json) => Value::from(json),
         }

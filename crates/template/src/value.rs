@@ -74,6 +74,8 @@ pub struct Struct {
     pub embedded: Vec<usize>,
     /// What `json` writes; `None`: an object of the fields by name, as Go marshals a map.
     pub json: Option<Json>,
+    /// What is printed: the type has a `String` method.
+    pub text: Option<String>,
     /// `json` escapes what HTML would take for markup: the type has a JSON form of its own, made by Go's `json.Marshal`.
     pub escape_html: bool,
 }

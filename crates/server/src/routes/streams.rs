@@ -95,6 +95,7 @@ pub(super) fn logs(call: Call, id: &str) -> Result {
         tail,
         follow: query.flag("follow"),
         details: query.flag("details"),
+        first_words: true,
     };
     let log = call.api.engine.logs(id, options)?;
     Ok(stream(content_type(log.tty, call.version), log.chunks))

@@ -51,6 +51,14 @@ fn what_only_some_kernels_have_is_left_out_with_docker_s_warning() {
         assert_eq!(d.docker("exec memory cat /sys/fs/cgroup/memory/memory.swappiness").ok(), "10");
         let control = d.docker("exec memory cat /sys/fs/cgroup/memory/memory.oom_control").ok();
         assert!(control.contains("oom_kill_disable 1"), "{control}");
+        // Who wants more waits, and that is told.
+        let hungry = "head -c 90000000 /dev/zero | tail -c 90000000 >/dev/null";
+        assert!(d.client().args(["exec", "-d", "memory", "sh", "-c", hungry]).status().unwrap().success());
+        d.eventually("it is told", || inspect(&d, "memory", "State")["OOMKilled"] == json!(true));
+        d.eventually("it is an event", || {
+            d.docker("events --since 1 --until 0s --filter event=oom").ok().contains(" container oom ")
+        });
+        d.docker("kill memory").ok();
         let said = d.docker("create --oom-kill-disable busybox true");
         assert!(said.code == 0 && said.err.contains("no memory limit is set"), "{}", said.err);
     } else {

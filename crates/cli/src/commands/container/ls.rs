@@ -1,12 +1,13 @@
 //! `docker ps`.
 
 use std::fmt;
+use std::sync::Arc;
 
 use serde::Deserializer as _;
 use serde::de::{SeqAccess, Visitor};
 use serde_json::Value as Json;
 use wharf_reference::Reference;
-use wharf_template::Value;
+use wharf_template::{Struct, Type, Value};
 
 use crate::app::App;
 use crate::command::{Arity, Command};
@@ -127,7 +128,7 @@ pub(crate) fn row(container: &Json, trunc: bool, wanted: Wanted<'_>) -> Value {
         })
         .field_if(wanted, "LocalVolumes", local)
         .field_if(wanted, "Networks", networks)
-        .field_if(wanted, "Platform", || Value::from(&container["ImageManifestDescriptor"]["platform"]));
+        .field_if(wanted, "Platform", || platform(&container["ImageManifestDescriptor"]["platform"]));
     row.build()
 }
 
@@ -159,6 +160,24 @@ fn each(text: &[u8], show: impl FnMut(Json) -> Outcome<()>) -> Outcome<()> {
         .deserialize_any(&mut values)
         .map_err(|error| format!("cannot read the engine's answer: {error}"))?;
     values.1
+}
+
+/// Printed as its name, and `json` has its parts.
+fn platform(json: &Json) -> Value {
+    if !json.is_object() {
+        return Value::NilPointer(Type::Any);
+    }
+    let parts = [("OS", "os"), ("Architecture", "architecture"), ("OSVersion", "os.version"), ("Variant", "variant")];
+    let parts = parts.map(|(name, key)| (name.to_owned(), Value::text(text(&json[key]))));
+    let name: Vec<&str> = ["os", "architecture", "variant"].map(|key| text(&json[key])).to_vec();
+    let name = name.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("/");
+    Value::Struct(Arc::new(Struct {
+        name: "formatter.Platform".to_owned(),
+        fields: parts.into(),
+        json: Some(json.clone()),
+        text: Some(name),
+        ..Struct::default()
+    }))
 }
 
 /// `key=value,…`, in the order of the keys.
@@ -214,4 +233,23 @@ fn mount_name(mount: &Json, trunc: bool) -> String {
         name => name,
     };
     if trunc { units::ellipsis(name, 15) } else { name.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_platform_is_printed_by_its_name() {
+        let shown = |container: Json| {
+            let format = Format::parse("{{.Platform}} {{json .Platform}}").unwrap();
+            format.render(HEADERS, &[row(&container, true, Wanted::ALL)], &row(&Json::Null, true, Wanted::ALL)).unwrap()
+        };
+        let platform = json!({ "os": "linux", "architecture": "arm64", "variant": "v8" });
+        let container = json!({ "ImageManifestDescriptor": { "platform": platform } });
+        assert_eq!(shown(container), format!("linux/arm64/v8 {platform}\n"));
+        assert_eq!(shown(json!({})), "<nil> null\n");
+    }
 }

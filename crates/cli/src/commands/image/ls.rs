@@ -80,7 +80,8 @@ async fn run(app: &App, matches: &Matches) -> Outcome<u8> {
         .json()
         .await?;
     let format = Format::parse(&source)?;
-    let digests = digests || format.mentions("Digest");
+    // As Docker looks for it; in JSON, too, they are there only with `--digests`.
+    let digests = digests || source.contains("{{.Digest}}");
     let rows: Vec<Value> = images.iter().flat_map(|image| rows(image, trunc, digests)).collect();
     let empty = row(&Json::Null, trunc, "", "", "");
     app.print(&format.render(HEADERS, &rows, &empty)?)?;

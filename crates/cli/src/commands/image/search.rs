@@ -24,13 +24,8 @@ pub(crate) static COMMAND: Command =
         Flag::switch("no-trunc", "Don't truncate output"),
     ]);
 
-const HEADERS: &Headers = &[
-    ("Name", "NAME"),
-    ("Description", "DESCRIPTION"),
-    ("StarCount", "STARS"),
-    ("IsOfficial", "OFFICIAL"),
-    ("IsAutomated", "AUTOMATED"),
-];
+const HEADERS: &Headers =
+    &[("Name", "NAME"), ("Description", "DESCRIPTION"), ("StarCount", "STARS"), ("IsOfficial", "OFFICIAL")];
 
 async fn run(app: &App, matches: &Matches) -> Outcome<u8> {
     let trunc = !matches.on("no-trunc");
@@ -57,19 +52,45 @@ async fn run(app: &App, matches: &Matches) -> Outcome<u8> {
         .await?
         .json()
         .await?;
-    let rows: Vec<Value> = results.iter().map(|result| row(result, trunc)).collect();
-    app.print(&Format::parse(source)?.render(HEADERS, &rows, &row(&Json::Null, trunc))?)?;
+    let table = source.starts_with("table");
+    let rows: Vec<Value> = results.iter().map(|result| row(result, trunc, table)).collect();
+    app.print(&Format::parse(source)?.render(HEADERS, &rows, &row(&Json::Null, trunc, table))?)?;
     Ok(0)
 }
 
-fn row(result: &Json, trunc: bool) -> Value {
+fn row(result: &Json, trunc: bool, table: bool) -> Value {
     let description = text(&result["description"]).replace(['\n', '\r'], " ");
-    let official = |value: &Json| if value.as_bool() == Some(true) { "[OK]" } else { "" };
+    let official = match (result["is_official"].as_bool() == Some(true), table) {
+        (true, true) => "[OK]",
+        (false, true) => "",
+        (true, false) => "true",
+        (false, false) => "false",
+    };
     Row::new("*registry.searchContext")
         .field("Name", text(&result["name"]))
         .field("Description", if trunc { units::ellipsis(&description, 45) } else { description })
         .field("StarCount", int(&result["star_count"]).to_string())
-        .field("IsOfficial", official(&result["is_official"]))
-        .field("IsAutomated", official(&result["is_automated"]))
+        .field("IsOfficial", official)
         .build()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn who_is_official_is_marked_in_tables_and_told_elsewhere() {
+        let result = json!({ "name": "nginx", "is_official": true, "star_count": 5, "description": "a\nb" });
+        let shown = |source: &str| {
+            let table = source.starts_with("table");
+            let rows = [row(&result, true, table), row(&json!({ "name": "x" }), true, table)];
+            Format::parse(source).unwrap().render(HEADERS, &rows, &rows[1]).unwrap()
+        };
+        assert_eq!(shown("{{.Name}}={{.IsOfficial}}"), "nginx=true\nx=false\n");
+        assert_eq!(shown("table {{.Name}} {{.IsOfficial}}"), "NAME OFFICIAL\nnginx [OK]\nx \n");
+        let json = "{\"Description\":\"a b\",\"IsOfficial\":\"true\",\"Name\":\"nginx\",\"StarCount\":\"5\"}";
+        assert_eq!(shown("json").lines().next(), Some(json));
+    }
 }

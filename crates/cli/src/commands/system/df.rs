@@ -364,7 +364,7 @@ fn cache_row(record: &Json, trunc: bool) -> Value {
         .field("Size", units::human_size_with(int(&record["Size"]) as f64, 3))
         .field("CreatedAt", units::go_time(text(&record["CreatedAt"])))
         .field("CreatedSince", since("CreatedAt"))
-        .field("LastUsedAt", units::go_time(text(&record["LastUsedAt"])))
+        .field("LastUsedAt", record["LastUsedAt"].as_str().map(units::go_time).unwrap_or_default())
         .field("LastUsedSince", since("LastUsedAt"))
         .field("UsageCount", int(&record["UsageCount"]).to_string())
         .field("InUse", in_use.to_string())
