@@ -350,16 +350,32 @@ fn xtables(name: &str, info: &[u8]) -> String {
     let half = |at: usize| info.get(at..at + 2).and_then(|b| b.try_into().ok()).map_or(0, u16::from_ne_bytes);
     match name {
         "tcp" | "udp" if info.len() >= 8 && (half(4), half(6)) != (0, u16::MAX) => {
-            if half(4) == half(6) {
-                format!("{name} dport {}", half(4))
-            } else {
-                format!("{name} dport {}-{}", half(4), half(6))
-            }
+            format!("{name} dport {}", range(half(4), half(6)))
         }
-        "conntrack" if info.len() >= 152 && half(146) == 1 => {
+        "conntrack" if info.len() >= 158 => {
+            // XT_CONNTRACK_STATE, _ORIGDST_PORT, _DIRECTION.
+            let (flags, inverted) = (half(146), half(148));
+            let sign = |flag: u16| if inverted & flag != 0 { "!= " } else { "" };
             let names = [(1, "invalid"), (2, "established"), (4, "related"), (8, "new"), (128, "dnat")];
-            format!("ct state {}", bits(half(150).into(), &names))
+            let mut words = Vec::new();
+            if flags & 1 != 0 {
+                words.push(format!("ct state {}{}", sign(1), bits(half(150).into(), &names)));
+            }
+            if flags & 1 << 9 != 0 {
+                words.push(format!("ct original proto-dst {}{}", sign(1 << 9), range(half(140), half(156))));
+            }
+            if flags & 1 << 12 != 0 {
+                words.push(format!("ct direction {}", if inverted & 1 << 12 != 0 { "reply" } else { "original" }));
+            }
+            if flags & !(1 | 1 << 9 | 1 << 12 | 1 << 13) != 0 {
+                words.push("xt conntrack".into());
+            }
+            words.join(" ")
         }
         name => format!("xt {name}"),
     }
+}
+
+fn range(first: u16, last: u16) -> String {
+    if first == last { first.to_string() } else { format!("{first}-{last}") }
 }

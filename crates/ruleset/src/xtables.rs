@@ -47,7 +47,7 @@ pub(crate) fn matches(name: &str, revision: u32, info: &[u8], packet: &Packet, l
         // Messages of ICMP are no connections.
         ("icmp" | "icmp6" | "ipv6header" | "frag" | "rt" | "hbh" | "dst", _) => Truth::No,
         ("state", _) => Truth::of(any(word(info, 0), state(packet))),
-        ("conntrack", 1..=3) => conntrack(info, packet),
+        ("conntrack", 1..=3) => conntrack(revision, info, packet),
         ("addrtype", 1) => address_type(info, packet, locals),
         ("tcp", _) => {
             let flags = byte(info, 11);
@@ -95,21 +95,51 @@ fn state(packet: &Packet) -> u32 {
     }
 }
 
-/// `xt_conntrack_mtinfo3`.
-fn conntrack(info: &[u8], packet: &Packet) -> Truth {
+/// `xt_conntrack_mtinfo3`, whose ports are ranges in the host's order since that revision.
+fn conntrack(revision: u32, info: &[u8], packet: &Packet) -> Truth {
+    // XT_CONNTRACK_*.
     const STATE: u16 = 1;
+    const PROTOCOL: u16 = 1 << 1;
+    const FIRST_DESTINATION: u16 = 1 << 3;
+    const FIRST_PORT: u16 = 1 << 9;
+    const DIRECTION: u16 = 1 << 12;
+    const ALIAS: u16 = 1 << 13;
     let (flags, inverted, states) = (half(info, 146), half(info, 148), u32::from(half(info, 150)));
+    if !packet.is_tracked && flags & !(STATE | ALIAS) != 0 {
+        return Truth::No;
+    }
+    let (address, port) = packet.translated.unwrap_or((packet.destination, packet.port));
     let mut bits = state(packet);
     if packet.translated.is_some() && packet.is_tracked {
         bits |= DESTINATION_CHANGED;
     }
-    let state = match flags & STATE {
-        0 => Truth::Yes,
-        // Whether the source is hidden is not known on the way back.
-        _ if states & SOURCE_CHANGED != 0 && packet.is_reply => Truth::Unknown,
-        _ => Truth::of(any(states, bits) != (inverted & STATE != 0)),
+    let mut truth = Truth::Yes;
+    let mut rest = flags & !ALIAS;
+    let mut part = |flag: u16, holds: Truth| {
+        if flags & flag != 0 {
+            truth = truth.and(if inverted & flag != 0 { holds.not() } else { holds });
+            rest &= !flag;
+        }
     };
-    if flags & !STATE == 0 { state } else { state.and(Truth::Unknown) }
+    part(
+        STATE,
+        match any(states, bits) {
+            // Whether the source is hidden is not known on the way back.
+            false if states & SOURCE_CHANGED != 0 && packet.is_reply => Truth::Unknown,
+            holds => Truth::of(holds),
+        },
+    );
+    part(PROTOCOL, Truth::of(half(info, 136) == u16::from(packet.protocol)));
+    let masked = |at: usize| {
+        let own = crate::packet::octets(address);
+        Truth::of(own.iter().enumerate().all(|(n, own)| own & byte(info, at + 16 + n) == byte(info, at + n)))
+    };
+    part(FIRST_DESTINATION, masked(32));
+    part(DIRECTION, Truth::of(!packet.is_reply));
+    if revision == 3 {
+        part(FIRST_PORT, Truth::of((half(info, 140)..=half(info, 156)).contains(&port)));
+    }
+    if rest == 0 { truth } else { truth.and(Truth::Unknown) }
 }
 
 /// `xt_addrtype_info_v1`.
@@ -244,6 +274,17 @@ mod tests {
             (holds("conntrack", 3, &tracked, &web), holds("conntrack", 3, &tracked, &sent_on)),
             (Truth::No, Truth::Yes)
         );
+        // `--ctorigdstport 8080 --ctdir ORIGINAL`, as people have it in DOCKER-USER.
+        let mut port = vec![0; 162];
+        port[146..148].copy_from_slice(&(1u16 << 9 | 1 << 12).to_ne_bytes());
+        for at in [140, 156] {
+            port[at..at + 2].copy_from_slice(&8080u16.to_ne_bytes());
+        }
+        assert_eq!(
+            (holds("conntrack", 3, &port, &web), holds("conntrack", 3, &port, &sent_on)),
+            (Truth::No, Truth::Yes)
+        );
+        assert_eq!(holds("conntrack", 3, &port, &sent_on.reply()), Truth::No);
         let mut local = vec![0; 8];
         local[2] = 4;
         assert_eq!(holds("addrtype", 1, &local, &web), Truth::No);

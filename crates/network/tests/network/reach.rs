@@ -233,3 +233,55 @@ fn the_container_may_refuse_by_itself() {
         networks.destroy().unwrap();
     });
 }
+
+/// What ufw says in this host, with a configuration of the test's own; `None` where it is not installed.
+fn ufw(host: &Host, words: &str) -> Option<String> {
+    let dir = host.root().with_file_name("ufw");
+    let script = format!(
+        "set -e; [ -d {dir} ] || {{ mkdir {dir}; cp -a /etc/ufw {dir}/etc; cp -a /etc/default/ufw {dir}/default; }}; \
+         mount --bind {dir}/etc /etc/ufw; mount --bind {dir}/default /etc/default/ufw; exec ufw --force {words}",
+        dir = dir.display()
+    );
+    if !std::path::Path::new("/usr/sbin/ufw").exists() {
+        eprintln!("skipped: there is no ufw");
+        return None;
+    }
+    run("unshare", &["--mount", "sh", "-c", &script])
+}
+
+#[test]
+fn ufw_is_read_too() {
+    on_a_host(|host| {
+        let _ = std::fs::write("/proc/sys/net/bridge/bridge-nf-call-iptables", "0");
+        let Some(_) = ufw(host, "enable") else { return };
+        let networks = host.networks();
+        create(&networks, "web", "10.77.0.0/24", &[]);
+        let (a, c) = (container(&networks, "bridge", "a"), container(&networks, "web", "c"));
+        serve(&a.netns, 80);
+        networks.publish(&a.id, &a.endpoint.addresses(), &[tcp(80, 8080)]).unwrap();
+        let compare = |title: &str, wanted: Answer| {
+            let said = reach(&networks, &a);
+            let real = [
+                (LOOPBACK, ask(Ipv4Addr::LOCALHOST, 8080)),
+                (OWN, ask(HOST, 8080)),
+                (OTHERS, ask_from(&host.other, HOST, 8080)),
+                (WEB, ask_from(&c.netns, Ipv4Addr::new(10, 77, 0, 1), 8080)),
+            ];
+            for (from, real) in real {
+                let way = way(&said, from);
+                assert_eq!(way.answer == Answer::Yes, real.is_ok(), "{title}: {way:#?}\n{real:?}");
+            }
+            assert_eq!(way(&said, OTHERS).answer, wanted, "{title}: {said:#?}");
+            way(&said, OTHERS).clone()
+        };
+        compare("enabled", Answer::Yes);
+        // As people close ports of containers under Docker.
+        let rule = "-I FORWARD -i lan0 -p tcp -m conntrack --ctorigdstport 8080 --ctdir ORIGINAL -j DROP";
+        run("iptables-nft", &rule.split(' ').collect::<Vec<_>>());
+        let others = compare("a port that is closed", Answer::No);
+        assert_eq!((others.rules[0].owner.as_str(), others.rules[0].chain.as_str()), ("ufw", "FORWARD"));
+        let words = "iifname \"lan0\" meta l4proto tcp ct original proto-dst 8080 ct direction original drop";
+        assert_eq!(others.rules[0].rule.as_deref(), Some(words));
+        networks.destroy().unwrap();
+    });
+}
