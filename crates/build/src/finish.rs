@@ -110,7 +110,9 @@ pub(crate) fn finish(
 ) -> Result<Digest> {
     let failing = |e| image_error("the image cannot be made", &e);
     let Gathered { annotations, attestations, .. } = gathered;
-    let alone = built.len() == 1 && !attestations.any();
+    let wanted = request.build_args.get("BUILDKIT_MULTI_PLATFORM");
+    let indexed = wanted.is_some_and(|value| matches!(value.as_str(), "1" | "true"));
+    let alone = built.len() == 1 && !attestations.any() && !indexed;
     annotations.check(built, alone)?;
     let (mut images, mut new) = (Vec::new(), Vec::new());
     for one in built {

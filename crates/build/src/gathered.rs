@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io;
 
-use wharf_dockerfile::{Contexts, Dockerfile, Platform};
+use wharf_dockerfile::{Contexts, Dockerfile, Platform, is_own_frontend};
 use wharf_reference::Reference;
 
 use crate::annotations::Annotations;
@@ -68,7 +68,16 @@ impl Gathered {
         };
         let given = std::mem::take(&mut request.contexts);
         let (named, contexts, layouts) = named::read(&shared.images, given, &dir.path, cancel, &listed)?;
-        let dockerfile = Dockerfile::parse(&name, &context.dockerfile)?;
+        let mut dockerfile = Dockerfile::parse(&name, &context.dockerfile)?;
+        let argument = |name: &str| request.build_args.get(name).filter(|value| !value.is_empty());
+        if let Some(frontend) = argument("BUILDKIT_SYNTAX").filter(|frontend| !is_own_frontend(frontend)) {
+            let message = format!("unknown frontend {frontend:?} in BUILDKIT_SYNTAX: there is docker/dockerfile alone");
+            return Err(BuildError::invalid(message));
+        }
+        if let Some(rules) = argument("BUILDKIT_DOCKERFILE_CHECK") {
+            let wrong = |why| BuildError::invalid(format!("BUILDKIT_DOCKERFILE_CHECK: {why}"));
+            dockerfile.check_by(rules).map_err(wrong)?;
+        }
         Ok(Self {
             dockerfile,
             context,

@@ -42,6 +42,7 @@ mod epoch;
 mod error;
 mod files;
 mod finish;
+mod foreign;
 mod frames;
 mod fsck;
 mod gathered;

@@ -225,7 +225,11 @@ impl Session<'_> {
             Some(selected) => checksum(std::slice::from_ref(selected), &self.cancel)?.to_string(),
             None => String::new(),
         };
-        Ok((one.cache_id().to_owned(), origin))
+        let id = match self.globals.build_arg("BUILDKIT_CACHE_MOUNT_NS").filter(|space| !space.is_empty()) {
+            Some(space) => format!("{space}/{}", one.cache_id()),
+            None => one.cache_id().to_owned(),
+        };
+        Ok((id, origin))
     }
 
     /// Notes the caches of a command with the build, for whoever wants them with its steps.

@@ -12,8 +12,7 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::Signal;
-use wharf_dockerfile::{Platform, Run, RunNetwork, Script, Source};
-use wharf_image::ImageConfig;
+use wharf_dockerfile::{Run, RunNetwork, Script, Source};
 use wharf_monitor::{Attach, Exit, Given, Launch, Restart, client};
 use wharf_reference::Digest;
 use wharf_report::chain;
@@ -25,6 +24,7 @@ use crate::cache::Key;
 use crate::cancel::Cancel;
 use crate::entitlements::{host_network_denied, insecure_denied};
 use crate::error::{BuildError, ErrorKind, Result};
+use crate::foreign::foreign;
 use crate::frames::Frames;
 use crate::identity::Accounts;
 use crate::init_layer;
@@ -36,7 +36,7 @@ use crate::session::{Outcome, Session};
 use crate::state::State;
 use crate::why::Inputs;
 
-/// The host name of all commands: a random one would be found in what they make.
+/// The host name of all commands, unless the request gives another: a random one would be found in what they make.
 const HOSTNAME: &str = "buildkitsandbox";
 /// Where the program of a heredoc that begins with `#!` is.
 const PROGRAMS: &str = "/dev/pipes";
@@ -99,7 +99,9 @@ impl Session<'_> {
             .text(&network)
             .text(&self.clamp_text())
             .list(mounts_key.iter().map(|(field, _)| field));
-        let key = if run.insecure { key.text("insecure") } else { key }.finish();
+        let key = if run.insecure { key.text("insecure") } else { key };
+        let hostname = self.hostname();
+        let key = if hostname == HOSTNAME { key } else { key.text(hostname) }.finish();
         let inputs = Inputs::after(state.files.as_str())
             .with("the command", &prepared.args.join("\0"))
             .with("the program", program.as_deref().unwrap_or_default())
@@ -107,6 +109,7 @@ impl Session<'_> {
             .with("the user", &state.image.config.user)
             .with("the architecture", &state.image.architecture)
             .with("the network", &network)
+            .with("the host name", self.hostname())
             .with("SOURCE_DATE_EPOCH", &self.clamp_text())
             .environment(&prepared.env);
         let inputs = mounts::inputs(inputs, &asked, &mounts_key);
@@ -120,6 +123,11 @@ impl Session<'_> {
         let outcome = self.execute(state, &prepared, &asked, &network, &key, source)?;
         self.note_inputs(source, inputs, &outcome)?;
         Ok((line, key, outcome))
+    }
+
+    /// `BUILDKIT_SANDBOX_HOSTNAME`, or the usual one.
+    fn hostname(&self) -> &str {
+        self.globals.build_arg("BUILDKIT_SANDBOX_HOSTNAME").filter(|name| !name.is_empty()).unwrap_or(HOSTNAME)
     }
 
     fn execute(
@@ -188,7 +196,7 @@ impl Session<'_> {
             cwd: &cwd,
             identity: &identity,
             architecture: &state.image.architecture,
-            hostname: HOSTNAME,
+            hostname: self.hostname(),
             cgroup: &cgroup,
             network: if network == "host" { Network::Host } else { Network::Own },
             insecure: prepared.insecure,
@@ -260,12 +268,12 @@ impl Session<'_> {
             None => String::new(),
         };
         let addresses = network.map(|network| network.addresses.as_slice()).unwrap_or_default();
-        let hosts = hosts(&self.options.extra_hosts, addresses)?;
+        let hosts = hosts(&self.options.extra_hosts, addresses, self.hostname())?;
         let mut files = Vec::new();
         for (file, text, target) in [
             ("resolv.conf", resolv_conf, "/etc/resolv.conf"),
             ("hosts", hosts, "/etc/hosts"),
-            ("hostname", format!("{HOSTNAME}\n"), "/etc/hostname"),
+            ("hostname", format!("{}\n", self.hostname()), "/etc/hostname"),
         ] {
             let path = dir.path.join(file);
             fs::write(&path, text)
@@ -416,19 +424,6 @@ fn launch_error(error: &dyn std::error::Error, code: u8) -> BuildError {
     BuildError::new(if own { ErrorKind::Command } else { ErrorKind::System }, chain(error))
 }
 
-/// Says of a program that is none to this kernel what would make it one.
-fn foreign(mut error: BuildError, image: &ImageConfig) -> BuildError {
-    let host = Platform::host();
-    if image.architecture != host.architecture && error.message.to_lowercase().contains("exec format error") {
-        error.message.push_str(&format!(
-            ": this host runs no programs for {}; register an emulator with binfmt_misc (qemu-user-static), or run the \
-             command in a stage that is FROM --platform=$BUILDPLATFORM",
-            image.architecture
-        ));
-    }
-    error
-}
-
 fn prepare(state: &State, run: &Run) -> Result<Prepared> {
     let config = &state.image.config;
     let (args, program) = match run.script() {
@@ -464,7 +459,7 @@ fn history_line(state: &State, args: &[String]) -> String {
     format!("RUN {} # buildkit", words.join(" "))
 }
 
-fn hosts(extra: &[String], addresses: &[IpAddr]) -> Result<String> {
+fn hosts(extra: &[String], addresses: &[IpAddr], hostname: &str) -> Result<String> {
     let mut text = String::from(
         "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\nfe00::\tip6-localnet\n\
          ff00::\tip6-mcastprefix\nff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n",
@@ -478,7 +473,7 @@ fn hosts(extra: &[String], addresses: &[IpAddr]) -> Result<String> {
         text.push_str(&format!("{address}\t{host}\n"));
     }
     for address in addresses {
-        text.push_str(&format!("{address}\t{HOSTNAME}\n"));
+        text.push_str(&format!("{address}\t{hostname}\n"));
     }
     Ok(text)
 }
@@ -489,10 +484,10 @@ mod tests {
 
     #[test]
     fn hosts_are_added_and_checked() {
-        let text = hosts(&["a:10.0.0.1".into(), "b:[::1]".into()], &["10.1.1.1".parse().unwrap()]).unwrap();
+        let text = hosts(&["a:10.0.0.1".into(), "b:[::1]".into()], &["10.1.1.1".parse().unwrap()], HOSTNAME).unwrap();
         assert!(text.ends_with("10.0.0.1\ta\n::1\tb\n10.1.1.1\tbuildkitsandbox\n"));
         for bad in ["a", "a:", ":1.1.1.1", "a b:1.1.1.1", "a:x\n"] {
-            assert!(hosts(&[bad.into()], &[]).is_err(), "{bad}");
+            assert!(hosts(&[bad.into()], &[], HOSTNAME).is_err(), "{bad}");
         }
     }
 }

@@ -28,8 +28,28 @@ pub struct CheckDirective {
     pub error: bool,
 }
 
+/// Whether a frontend reads the language that is read here: Docker's own, from wherever it is got, or the one that BuildKit
+/// has built in.
+pub fn is_own_frontend(name: &str) -> bool {
+    let name = name.split_whitespace().next().unwrap_or_default();
+    let name = name.split('@').next().unwrap_or_default();
+    let (path, last) = name.rsplit_once('/').unwrap_or(("", name));
+    let last = last.split(':').next().unwrap_or_default();
+    let of_docker = path == "docker" || path.ends_with("/docker");
+    name == "dockerfile.v0" || (of_docker && matches!(last, "dockerfile" | "dockerfile-upstream"))
+}
+
+fn check_frontend(name: &str) -> Result<(), Mistake> {
+    if is_own_frontend(name) {
+        return Ok(());
+    }
+    let text =
+        format!("unknown frontend {name:?}: files are read as Dockerfiles (docker/dockerfile), and by nothing else");
+    Err(Mistake::new(text).about(name))
+}
+
 impl CheckDirective {
-    fn parse(text: &str) -> Result<Self, Mistake> {
+    pub(crate) fn parse(text: &str) -> Result<Self, Mistake> {
         let mut check = Self::default();
         for option in text.split(';').map(str::trim).filter(|option| !option.is_empty()) {
             let (key, value) = option
@@ -81,6 +101,11 @@ impl DirectiveReader {
         if number == 1 && line.starts_with("#!") {
             return Ok(());
         }
+        // Other languages have other comments; whatever they are, it is none of ours.
+        let foreign = line.strip_prefix("//").and_then(|rest| rest.split_once('='));
+        if let Some((_, frontend)) = foreign.filter(|(key, _)| key.trim().eq_ignore_ascii_case("syntax")) {
+            check_frontend(frontend.trim())?;
+        }
         let pair = line.strip_prefix('#').and_then(|rest| rest.split_once('='));
         let Some((key, value)) = pair.map(|(key, value)| (key.trim().to_ascii_lowercase(), value.trim())) else {
             self.done = true;
@@ -94,7 +119,10 @@ impl DirectiveReader {
             return Err(Mistake::new(format!("only one {key} parser directive can be used")));
         }
         match key.as_str() {
-            "syntax" => self.found.syntax = Some(value.to_owned()),
+            "syntax" => {
+                check_frontend(value)?;
+                self.found.syntax = Some(value.to_owned());
+            }
             "check" => self.found.check = Some(CheckDirective::parse(value)?),
             _ => match value {
                 "\\" => self.found.escape = '\\',
@@ -133,6 +161,25 @@ mod tests {
         assert_eq!(read(&["FROM x", "# escape=`"]).unwrap().escape, '\\');
         assert_eq!(read(&["# unknown=x", "# escape=`"]).unwrap().escape, '\\');
         assert_eq!(read(&["#!/usr/bin/env builder", "# escape=`"]).unwrap().escape, '`');
+    }
+
+    #[test]
+    fn other_languages_are_refused() {
+        for own in [
+            "docker/dockerfile",
+            "docker/dockerfile:1.7-labs",
+            "docker.io/docker/dockerfile-upstream:master",
+            "mirror.example:5000/docker/dockerfile@sha256:abc",
+            "dockerfile.v0",
+        ] {
+            assert!(is_own_frontend(own), "{own}");
+            assert_eq!(read(&[&format!("# syntax={own}")]).unwrap().syntax.as_deref(), Some(own));
+        }
+        for (line, name) in [("#syntax=r2d4/mocker", "r2d4/mocker"), ("// syntax = docker/other:1", "docker/other:1")] {
+            let message = read(&[line]).unwrap_err().message;
+            assert!(message.contains("unknown frontend") && message.contains(name), "{message}");
+        }
+        assert_eq!(read(&["// about syntax", "FROM x"]).unwrap(), Directives::default());
     }
 
     #[test]

@@ -38,7 +38,7 @@ mod statement;
 mod word;
 
 pub use check::{Known, Warning, check};
-pub use directive::{CheckDirective, Directives};
+pub use directive::{CheckDirective, Directives, is_own_frontend};
 pub use error::{ParseError, ParseErrors};
 pub use excerpt::excerpt;
 pub use expand::{ExpandError, Expanded, Lexer, NoVariables, Variables};

@@ -1,6 +1,6 @@
 //! A whole Dockerfile: global arguments and stages.
 
-use crate::directive::Directives;
+use crate::directive::{CheckDirective, Directives};
 use crate::error::{Mistake, ParseError, ParseErrors};
 use crate::instruction::{Argument, Instruction};
 use crate::line::{self, Line};
@@ -124,6 +124,15 @@ impl Dockerfile {
         }
         let dockerfile = Self { file: file.to_owned(), directives: read.directives, globals, stages };
         ParseErrors::check(errors, dockerfile)
+    }
+
+    /// Takes other rules for the checks than the file's own (`BUILDKIT_DOCKERFILE_CHECK`).
+    ///
+    /// # Errors
+    /// What is wrong with them.
+    pub fn check_by(&mut self, text: &str) -> Result<(), String> {
+        self.directives.check = Some(CheckDirective::parse(text).map_err(|mistake| mistake.message)?);
+        Ok(())
     }
 
     /// Parses an ONBUILD trigger of a base image. Messages point at the FROM that brought it.

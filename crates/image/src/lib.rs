@@ -6,7 +6,7 @@
 //! - [`Images`]: all of a store, by name, digest or ID.
 //! - [`ImageConfig`], [`ContainerConfig`]: what an image says of itself (OCI image-spec, "Image Configuration").
 //! - In a file each: `names` (resolve, tag), `create` (also import), `remove` (also prune: `prune_plan` only says what it
-//!   would do), `collect`, `compare`, `save`, `seal` (what is said of what was built), `summary` (lists), `pin` and `keep` (what stays), `fsck` (what does not fit), `load` (what
+//!   would do), `collect`, `compare`, `save`, `save_stated` (with attestations), `seal` (what is said of what was built), `summary` (lists), `pin` and `keep` (what stays), `fsck` (what does not fit), `load` (what
 //!   comes in: `intake`), `pull` (each layer: `fetch`), `push`, `history`.
 
 mod attestations;
@@ -35,6 +35,7 @@ mod push;
 mod remove;
 mod rows;
 mod save;
+mod save_stated;
 mod seal;
 mod side_by_side;
 mod summary;

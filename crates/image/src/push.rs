@@ -49,7 +49,7 @@ struct Going {
 pub(crate) struct Plan {
     pub(crate) stored: StoredManifest,
     pub(crate) bytes: Vec<u8>,
-    layers: Vec<LayerBlob>,
+    pub(crate) layers: Vec<LayerBlob>,
     /// Keeps a manifest that was made for this push.
     #[expect(dead_code, reason = "it is there to be dropped at the end")]
     held: Option<Hold>,
@@ -360,7 +360,7 @@ impl Images {
         all.map(|(made, id)| Ok(made.into_inner().ok_or_else(|| ImageError::NoLayer(id.clone()))??)).collect()
     }
 
-    fn stored_plan(&self, stored: StoredManifest, image: &ImageRecord) -> Option<Plan> {
+    pub(crate) fn stored_plan(&self, stored: StoredManifest, image: &ImageRecord) -> Option<Plan> {
         let bytes = self.store().blobs().read(&stored.digest, MAX_MANIFEST).ok()?;
         let Ok(Manifest::Image(manifest)) = Manifest::parse(&bytes, &stored.media_type) else { return None };
         let blobs = self.store().blobs();

@@ -29,9 +29,22 @@ impl Images {
         archive.writer.directory("blobs")?;
         archive.writer.directory("blobs/sha256")?;
         let mut docker = Vec::new();
-        let mut repositories = BTreeMap::<String, BTreeMap<String, String>>::new();
+        let mut repositories = Repositories::new();
         let mut index = Vec::new();
         for Chosen { images, tags } in &chosen {
+            if let Some(stated) = self.stated(images, tags)? {
+                index.extend(descriptors(&stated.descriptor(), tags));
+                stated.write(self, &mut archive)?;
+                let Some((first, plan)) = stated.images.first() else { continue };
+                note(
+                    &mut docker,
+                    &mut repositories,
+                    first,
+                    tags,
+                    &plan.layers.iter().map(|l| &l.digest).collect::<Vec<_>>(),
+                );
+                continue;
+            }
             let mut below = Vec::new();
             for image in images {
                 let bytes = self.save_one(image, &mut archive)?;
@@ -53,17 +66,7 @@ impl Images {
             }
             // Older readers know one platform of a name, the first.
             let Some(first) = images.first() else { continue };
-            let tags: Vec<String> = tags.iter().map(|tag| familiar(tag)).collect();
-            for (name, tag) in tags.iter().filter_map(|name| name.rsplit_once(':')) {
-                if let Some(top) = first.diff_ids.last() {
-                    repositories.entry(name.to_owned()).or_default().insert(tag.to_owned(), top.hex().to_owned());
-                }
-            }
-            docker.push(json!({
-                "Config": path(&first.id),
-                "RepoTags": if tags.is_empty() { Value::Null } else { json!(tags) },
-                "Layers": first.diff_ids.iter().map(path).collect::<Vec<_>>(),
-            }));
+            note(&mut docker, &mut repositories, first, tags, &first.diff_ids.iter().collect::<Vec<_>>());
         }
         let index = json!({ "schemaVersion": 2, "mediaType": media_type::OCI_INDEX, "manifests": index });
         archive.file("index.json", index.to_string().as_bytes())?;
@@ -172,6 +175,24 @@ impl Images {
     }
 }
 
+/// The topmost layer of each name, by repository and tag.
+type Repositories = BTreeMap<String, BTreeMap<String, String>>;
+
+/// Notes an image for older readers, with the blobs that have its layers.
+fn note(docker: &mut Vec<Value>, all: &mut Repositories, image: &ImageRecord, tags: &[String], layers: &[&Digest]) {
+    let tags: Vec<String> = tags.iter().map(|tag| familiar(tag)).collect();
+    for (name, tag) in tags.iter().filter_map(|name| name.rsplit_once(':')) {
+        if let Some(top) = layers.last() {
+            all.entry(name.to_owned()).or_default().insert(tag.to_owned(), top.hex().to_owned());
+        }
+    }
+    docker.push(json!({
+        "Config": path(&image.id),
+        "RepoTags": if tags.is_empty() { Value::Null } else { json!(tags) },
+        "Layers": layers.iter().map(|layer| path(layer)).collect::<Vec<_>>(),
+    }));
+}
+
 /// A manifest in the index: once for each tag, or once without.
 fn descriptors(plain: &Descriptor, tags: &[String]) -> Vec<Descriptor> {
     if tags.is_empty() {
@@ -204,8 +225,8 @@ fn path(digest: &Digest) -> String {
     format!("blobs/sha256/{}", digest.hex())
 }
 
-struct Archive<'a> {
-    writer: Writer<'a>,
+pub(crate) struct Archive<'a> {
+    pub(crate) writer: Writer<'a>,
     /// What several images share is written once.
     written: BTreeSet<Digest>,
 }
@@ -215,11 +236,21 @@ impl Archive<'_> {
         Ok(self.writer.file(name, bytes.len() as u64, &mut bytes)?)
     }
 
-    fn blob(&mut self, digest: &Digest, bytes: &[u8]) -> Result<()> {
+    pub(crate) fn blob(&mut self, digest: &Digest, bytes: &[u8]) -> Result<()> {
         if self.written.insert(digest.clone()) {
             self.file(&path(digest), bytes)?;
         }
         Ok(())
+    }
+
+    /// A blob of the store.
+    pub(crate) fn stored(&mut self, images: &Images, digest: &Digest) -> Result<()> {
+        if !self.written.insert(digest.clone()) {
+            return Ok(());
+        }
+        let blobs = images.store().blobs();
+        let size = blobs.size(digest).ok_or_else(|| ImageError::NotFound(digest.to_string()))?;
+        Ok(self.writer.file(&path(digest), size, &mut blobs.reader(digest)?)?)
     }
 
     fn layer(&mut self, images: &Images, layer: &Layer) -> Result<()> {

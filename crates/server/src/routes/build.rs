@@ -51,6 +51,8 @@ pub(super) async fn build(call: Call) -> Result {
         Ok(positive(key)?.and_then(|n| u64::try_from(n).ok()))
     };
     let text = |key: &str| query.get(key).map(str::to_owned);
+    let kept = build_args.get("BUILDKIT_CONTEXT_KEEP_GIT_DIR").and_then(Option::as_deref);
+    let keep_git_dir = matches!(kept, Some("1" | "true"));
     let with_parts = call.request.headers().get(CONTENT_TYPE).is_some_and(|kind| kind == build_parts::MEDIA_TYPE);
     let body: Box<dyn std::io::Read + Send> = Box::new(blocking_reader(call.request.into_body()));
     let (head, mut parts, body) = if with_parts {
@@ -62,7 +64,7 @@ pub(super) async fn build(call: Call) -> Result {
     let context = match (&remote, &mut parts, body) {
         (Some(remote), ..) => {
             let dockerfile = query.get("dockerfile").unwrap_or("Dockerfile");
-            super::remote::context(&call.api, remote, dockerfile).await?
+            super::remote::context(&call.api, remote, dockerfile, keep_git_dir).await?
         }
         (None, Some(parts), _) => parts.next(),
         (None, None, Some(body)) => body,
@@ -76,7 +78,7 @@ pub(super) async fn build(call: Call) -> Result {
         let context = match (named.image, named.remote, named.layout) {
             (Some(image), ..) => NamedContext::Image(image),
             (None, Some(remote), _) => {
-                NamedContext::Archive(super::remote::context(&call.api, &remote, "Dockerfile").await?)
+                NamedContext::Archive(super::remote::context(&call.api, &remote, "Dockerfile", keep_git_dir).await?)
             }
             (None, None, Some(layout)) => NamedContext::Layout(layout, input()),
             (None, None, None) if named.listed => NamedContext::Listing(input()),

@@ -18,7 +18,8 @@ const COMPRESSED: [&[u8]; 4] = [b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0", b"\x28\xb5\x
 /// More than this is no Dockerfile.
 const MAX_DOCKERFILE: u64 = 2 << 20;
 
-/// The context of a build that names an address. A Dockerfile is found under the name `dockerfile`.
+/// The context of a build that names an address. A Dockerfile is found under the name `dockerfile`; `keep_git_dir` counts
+/// where the address says nothing of it.
 ///
 /// # Errors
 /// For an address that is neither; what the server answers; when the repository cannot be had.
@@ -26,9 +27,10 @@ pub(super) async fn context(
     api: &Api,
     remote: &str,
     dockerfile: &str,
+    keep_git_dir: bool,
 ) -> std::result::Result<Box<dyn Read + Send>, ApiError> {
     if Repository::is_address(remote) {
-        return api.builder.repository(remote, false).await.map_err(|e| ApiError::bad(e.to_string()));
+        return api.builder.repository(remote, keep_git_dir).await.map_err(|e| ApiError::bad(e.to_string()));
     }
     if !(remote.starts_with("http://") || remote.starts_with("https://")) {
         return Err(ApiError::bad(format!("remote context {remote:?}: only http, https, git and ssh are permitted")));

@@ -120,3 +120,33 @@ fn all_rights_have_to_be_allowed() {
     // What was made with them is not for whoever is not given them.
     assert_ne!(wharf(&d, &dir, "build .").code, 0);
 }
+
+#[test]
+fn arguments_of_the_builder_itself() {
+    let Some(d) = Daemon::start() else { return };
+    let dockerfile = "FROM busybox\nRUN hostname > /host\nRUN --mount=type=cache,id=c,target=/c echo x >> /c/f && wc -l < /c/f > /lines\n";
+    let dir = context(&d, "main", &[("Dockerfile", dockerfile)]);
+    wharf(&d, &dir, "build -t app --build-arg BUILDKIT_SANDBOX_HOSTNAME=mine .").ok();
+    assert_eq!(d.docker("run --rm app cat /host /lines").ok(), "mine\n1");
+    wharf(&d, &dir, "build --no-cache -t app .").ok();
+    assert_eq!(d.docker("run --rm app cat /host /lines").ok(), "buildkitsandbox\n2");
+    wharf(&d, &dir, "build --no-cache -t app --build-arg BUILDKIT_CACHE_MOUNT_NS=apart .").ok();
+    assert_eq!(d.docker("run --rm app cat /lines").ok(), "1");
+    wharf(&d, &dir, "build -t app --build-arg BUILDKIT_MULTI_PLATFORM=1 .").ok();
+    let shown = d.get("/v1.51/images/app/json?manifests=1");
+    assert_eq!(shown["Descriptor"]["mediaType"], "application/vnd.oci.image.index.v1+json", "{shown:#}");
+    wharf(&d, &dir, "build -t app --build-arg BUILDKIT_SYNTAX=docker/dockerfile:1 .").ok();
+    files(&dir, &[("Dockerfile", "FROM busybox AS Named\n")]);
+    wharf(&d, &dir, "build .").ok();
+    files(&dir, &[("other", "# syntax=r2d4/mocker\nFROM busybox\n")]);
+    for (words, why) in [
+        ("--build-arg BUILDKIT_DOCKERFILE_CHECK=error=true", "lint violation found for rules: StageNameCasing"),
+        ("--build-arg BUILDKIT_DOCKERFILE_CHECK=skipp=all", "invalid check option"),
+        ("--build-arg BUILDKIT_SYNTAX=r2d4/mocker", "unknown frontend \"r2d4/mocker\""),
+        ("-f other", "unknown frontend \"r2d4/mocker\""),
+    ] {
+        let said = wharf(&d, &dir, &format!("build {words} ."));
+        assert!(said.code != 0 && said.err.contains(why), "{words}: {}", said.err);
+    }
+    wharf(&d, &dir, "build --build-arg BUILDKIT_DOCKERFILE_CHECK=skip=all;error=true .").ok();
+}

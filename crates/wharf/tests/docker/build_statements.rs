@@ -96,6 +96,16 @@ fn where_an_image_comes_from_and_what_is_in_it() {
         .filter_map(|package| package["externalRefs"][0]["referenceLocator"].as_str())
         .collect();
     assert_eq!(urls, ["pkg:deb/debian/libc6@2.36?arch=amd64&distro=debian-12", "pkg:npm/left-pad@1.3.0"]);
+    // And in an archive.
+    wharf(&d, &dir, &format!("build -t archived {words} -o type=oci,dest=../image.tar .")).ok();
+    let Some(other) = Daemon::start() else { return };
+    other.docker(&format!("load -i {}", d.path().join("image.tar").display())).ok();
+    let loaded = other.get("/v1.56/images/archived/attestations");
+    assert_eq!(loaded, d.get("/v1.56/images/archived/attestations"));
+    assert_eq!(
+        (loaded.as_array().unwrap().len(), other.docker("run --rm archived echo runs").ok().as_str()),
+        (2, "runs")
+    );
     // With all of it, that is told which may be told.
     let all = "--build-arg PASSWORD=to-be-told --attest type=provenance,mode=max,builder-id=me";
     wharf(&d, &dir, &format!("build -t more {all} .")).ok();

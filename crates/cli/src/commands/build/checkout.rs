@@ -23,8 +23,8 @@ impl Drop for Checkout {
 }
 
 impl Checkout {
-    /// Gets what an address names.
-    pub(super) fn get(address: &str) -> Outcome<Self> {
+    /// Gets what an address names; `keep_git_dir` counts where that says nothing of it.
+    pub(super) fn get(address: &str, keep_git_dir: bool) -> Outcome<Self> {
         let wrong = |error: wharf_git::GitError| Failure::new(wharf_report::chain(&error));
         let repository = Repository::parse(address).map_err(wrong)?;
         let mut random = [0u8; 8];
@@ -37,7 +37,7 @@ impl Checkout {
         let options = Options {
             name: address,
             apart: false,
-            keep_git_dir: repository.keep_git_dir.unwrap_or(false),
+            keep_git_dir: repository.keep_git_dir.unwrap_or(keep_git_dir),
             called_off: &|| false,
         };
         let got = wharf_git::checkout(&repository, &own.top, &options).map_err(wrong)?;

@@ -12,6 +12,7 @@ use super::checkout::Checkout;
 use super::dockerfile::{self, Found};
 use super::listing::Listing;
 use crate::failure::{Failure, Outcome};
+use crate::parse::Matches;
 use crate::tar::{Pack, PackError, Writer, pack};
 
 const IGNORE_FILE: &str = ".dockerignore";
@@ -45,8 +46,15 @@ enum Source {
     Dockerfile(Vec<u8>),
 }
 
+/// Whether a repository comes with its `.git` (`BUILDKIT_CONTEXT_KEEP_GIT_DIR`).
+pub(super) fn keeps_git_dir(matches: &Matches) -> bool {
+    let given =
+        matches.all("build-arg").iter().rev().find_map(|text| text.strip_prefix("BUILDKIT_CONTEXT_KEEP_GIT_DIR="));
+    matches!(given, Some("1" | "true"))
+}
+
 /// Finds out what PATH and `-f` mean.
-pub(super) fn prepare(path: &str, file: &str) -> Outcome<Context> {
+pub(super) fn prepare(path: &str, file: &str, keep_git_dir: bool) -> Outcome<Context> {
     let unable = |reason: String| Failure::new(format!("unable to prepare context: {reason}"));
     if path == "-" {
         if file == "-" {
@@ -58,7 +66,7 @@ pub(super) fn prepare(path: &str, file: &str) -> Outcome<Context> {
         return from_directory(Path::new(path), file, None);
     }
     if Repository::is_address(path) {
-        let checkout = Checkout::get(path).map_err(|failure| unable(failure.text))?;
+        let checkout = Checkout::get(path, keep_git_dir).map_err(|failure| unable(failure.text))?;
         let file = match file {
             "" | "-" => file.to_owned(),
             name => checkout.dir.join(name).to_string_lossy().into_owned(),
@@ -323,10 +331,10 @@ mod tests {
 
     #[test]
     fn remote() {
-        assert_eq!(prepare("http://x/y.tar", "f").unwrap().remote(), Some("http://x/y.tar"));
-        assert!(prepare("https://example.com/x.git#-x", "").unwrap_err().text.contains("no name of a branch"));
+        assert_eq!(prepare("http://x/y.tar", "f", false).unwrap().remote(), Some("http://x/y.tar"));
+        assert!(prepare("https://example.com/x.git#-x", "", false).unwrap_err().text.contains("no name of a branch"));
         assert_eq!(
-            prepare("/nonexistent", "").unwrap_err().text,
+            prepare("/nonexistent", "", false).unwrap_err().text,
             "unable to prepare context: path \"/nonexistent\" not found"
         );
     }

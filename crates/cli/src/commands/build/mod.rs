@@ -169,7 +169,7 @@ async fn run(app: &App, matches: &Matches) -> Outcome<u8> {
         }
     }
     if let Some((call, format)) = call::of(matches)? {
-        let context = context::prepare(matches.argument(0), matches.text("file"))?;
+        let context = context::prepare(matches.argument(0), matches.text("file"), context::keeps_git_dir(matches))?;
         return call::answer(app, matches, &context, call, format);
     }
     let outputs = output::of(matches)?;
@@ -197,7 +197,7 @@ async fn run(app: &App, matches: &Matches) -> Outcome<u8> {
     if cache::is_asked(matches)? {
         app.needs_own_engine("--cache-to, or --cache-from with a type,").await?;
     }
-    let context = context::prepare(matches.argument(0), matches.text("file"))?;
+    let context = context::prepare(matches.argument(0), matches.text("file"), context::keeps_git_dir(matches))?;
     let verified = verify::asked(matches)?;
     let epoch = match verified {
         Some(image) => verify::epoch(app, image).await?,

@@ -81,7 +81,7 @@ impl Parts {
                 )
                 .into());
             } else if Repository::is_address(place) {
-                let checkout = Checkout::get(place)?;
+                let checkout = Checkout::get(place, context::keeps_git_dir(matches))?;
                 let dir = checkout.dir.clone();
                 let directory = Directory { ignore: context::ignore_of(&dir)?, dir, checkout: Some(checkout) };
                 sent.push((contexts.len(), Sent::Directory(directory)));

@@ -11,7 +11,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
-use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, RawDir, Stat};
 use rustix::io::Errno;
 use wharf_dockerfile::{Ignore, Verdict};
 
@@ -19,6 +19,8 @@ use crate::tar::PackError;
 
 /// More look no faster: they wait for each other in the kernel.
 const MOST_THREADS: usize = 4;
+/// For so many bytes of names a directory is asked at once.
+const BUFFER: usize = 64 << 10;
 
 /// A tree, as directories by number. The first is the root.
 #[derive(Debug)]
@@ -144,7 +146,9 @@ impl Scan<'_> {
             Err(errno) => return Err(failed("open", path, errno)),
         };
         let mut names = Vec::new();
-        for entry in Dir::read_from(&fd).map_err(|errno| failed("open", path.clone(), errno))? {
+        let mut buffer = Vec::with_capacity(BUFFER);
+        let mut entries = RawDir::new(&fd, buffer.spare_capacity_mut());
+        while let Some(entry) = entries.next() {
             let entry = entry.map_err(|errno| failed("readdirent", path.clone(), errno))?;
             let name = std::ffi::OsStr::from_bytes(entry.file_name().to_bytes());
             if name != "." && name != ".." {
