@@ -1,5 +1,6 @@
 //! A directory as what an archive is applied to: nothing outside of it is reached.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs::File;
@@ -25,6 +26,8 @@ pub(crate) const PIECE: usize = 128 << 10;
 
 pub(crate) struct Directory<'a> {
     root: &'a RootDir,
+    /// The directory of the root that the archive is put into; empty: the root itself.
+    prefix: PathBuf,
     /// Where the kernel says that the root is.
     place: Option<PathBuf>,
     options: &'a UnpackOptions,
@@ -71,6 +74,7 @@ impl<'a> Directory<'a> {
     pub(crate) fn new(root: &'a RootDir, options: &'a UnpackOptions, recorded: bool) -> Self {
         Self {
             root,
+            prefix: PathBuf::new(),
             place: if recorded { place(root) } else { None },
             options,
             parent: None,
@@ -81,13 +85,36 @@ impl<'a> Directory<'a> {
     }
 }
 
+impl Directory<'_> {
+    /// Puts everything below a directory of the root, which stays as it is: what the archive says of it is not heeded.
+    pub(crate) fn at(mut self, prefix: &Path) -> Self {
+        self.prefix = prefix.to_owned();
+        self
+    }
+
+    /// Where a path of the archive is.
+    fn placed<'p>(&self, path: &'p Path) -> Cow<'p, Path> {
+        if self.prefix.as_os_str().is_empty() { path.into() } else { self.prefix.join(path).into() }
+    }
+
+    /// Where what a hard link leads to is.
+    fn linked(&self, entry: &Entry) -> Option<PathBuf> {
+        let path = normal(&entry.link).filter(|path| !path.as_os_str().is_empty())?;
+        Some(self.placed(&path).into_owned())
+    }
+}
+
 impl Target for Directory<'_> {
     fn root(&mut self, entry: &Entry) -> Result<()> {
+        if !self.prefix.as_os_str().is_empty() {
+            return Ok(());
+        }
         self.directories.push((PathBuf::new(), entry.mtime));
         self.attributes(entry, Path::new(""), Path::new(""))
     }
 
     fn put<R: Read>(&mut self, entry: &Entry, path: &Path, reader: &mut Reader<Tap<'_, R>>) -> Result<()> {
+        let path = &*self.placed(path);
         let name = path.file_name().unwrap_or_default().to_owned();
         let made = match self.make(entry, path, &name) {
             // Most names are new, so only one that is taken is looked at.
@@ -123,6 +150,7 @@ impl Target for Directory<'_> {
     }
 
     fn whiteout(&mut self, entry: &Entry, path: &Path) -> Result<()> {
+        let path = &*self.placed(path);
         let fail = failing(entry);
         if self.options.whiteouts == Whiteouts::Apply {
             self.parent = None;
@@ -137,6 +165,7 @@ impl Target for Directory<'_> {
     }
 
     fn opaque(&mut self, entry: &Entry, path: &Path) -> Result<()> {
+        let path = &*self.placed(path);
         let fail = failing(entry);
         if self.options.whiteouts == Whiteouts::Apply {
             return self.hide_all(path).map_err(&fail);
@@ -164,7 +193,7 @@ impl Directory<'_> {
     /// Makes what the entry is, under a name that is free.
     fn make(&mut self, entry: &Entry, path: &Path, name: &OsStr) -> std::result::Result<Made, RootError> {
         if entry.kind == Kind::HardLink {
-            let existing = normal(&entry.link).filter(|path| !path.as_os_str().is_empty()).unwrap_or_default();
+            let existing = self.linked(entry).unwrap_or_default();
             self.parent_of(path)?;
             return self.root.hard_link(existing, path).map(|()| Made::Link);
         }
@@ -224,7 +253,7 @@ impl Directory<'_> {
         if self.options.keep_mounts && self.root.is_mount(path).map_err(&fail)? {
             return Err(fail(RootError { action: "replace", path: path.to_owned(), errno: Errno::BUSY }));
         }
-        if entry.kind == Kind::HardLink && normal(&entry.link).as_deref() == Some(path) {
+        if entry.kind == Kind::HardLink && self.linked(entry).as_deref() == Some(path) {
             return Err(fail(RootError { action: "link to itself", path: path.to_owned(), errno: Errno::LOOP }));
         }
         let parent = self.parent_of(path).map_err(&fail)?;

@@ -102,6 +102,17 @@ pub fn unpack(input: impl Read, root: &RootDir, options: &UnpackOptions) -> Resu
     run(Tap::new(input, None), &mut Directory::new(root, options, false), options)
 }
 
+/// As [`unpack`], into the directory `at` of `root`: links of its own lead as far as the root, and the directory itself stays
+/// as it is, whatever the archive says of it.
+///
+/// # Errors
+/// As [`unpack`].
+pub fn unpack_at(input: impl Read, root: &RootDir, at: &Path, options: &UnpackOptions) -> Result<Unpacked> {
+    // Never empty, which would be the root as an archive's own.
+    let at = Path::new(".").join(at.strip_prefix("/").unwrap_or(at));
+    run(Tap::new(input, None), &mut Directory::new(root, options, false).at(&at), options)
+}
+
 /// As [`unpack`], and `recorder` hears what the archive was made of.
 ///
 /// # Errors

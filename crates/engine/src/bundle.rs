@@ -250,7 +250,7 @@ fn namespaces(host: &HostConfig, around: &Surroundings<'_>) -> Vec<Value> {
 
 fn mount_list(record: &Container, around: &Surroundings<'_>) -> Result<Vec<Value>> {
     let host = &record.host;
-    let cgroup_mode = if host.privileged { "rw" } else { "ro" };
+    let cgroup_mode = if host.privileged || security::writable_cgroups(host) { "rw" } else { "ro" };
     let sys_mode = if host.privileged { "rw" } else { "ro" };
     let proc = match host.pid_mode == "host" && is_rootless() {
         // Who is not root of the host shows its processes by what shows them already.

@@ -1,5 +1,7 @@
 //! What a request for a container cannot ask, with Docker's words.
 
+use serde_json::Value;
+
 use crate::error::{EngineError, Result};
 use crate::spec::{Config, HostConfig, RestartPolicy};
 use crate::{log_options, security, text};
@@ -82,11 +84,6 @@ pub(crate) fn check(config: &Config, host: &HostConfig) -> Result<()> {
     if host.userns_mode == "auto" && host.privileged {
         return bad("conflicting options: --privileged and a user namespace of its own".into());
     }
-    if host.resources.device_requests.as_ref().is_some_and(|r| !r.is_empty()) {
-        return bad(
-            "could not select device driver \"\" with capabilities: [[gpu]]: this engine has no device drivers".into(),
-        );
-    }
     if let Some(check) = &config.healthcheck {
         for (what, value) in [
             ("Interval", check.interval),
@@ -131,6 +128,21 @@ pub(crate) fn restart_policy(policy: &RestartPolicy) -> Result<()> {
 fn cgroup_parent(path: &str) -> Result<()> {
     let plain = path.split('/').all(|part| part != "..") && !path.contains(char::is_control);
     if plain { Ok(()) } else { Err(EngineError::invalid(format!("invalid cgroup parent: {path:?}"))) }
+}
+
+/// Refuses what only a driver of devices gives, of which there is none: at the start, as moby does.
+pub(crate) fn device_requests(host: &HostConfig) -> Result<()> {
+    let Some(request) = host.resources.device_requests.iter().flatten().next() else { return Ok(()) };
+    let words = |all: &Value| {
+        let words: Vec<&str> = all.as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+        format!("[{}]", words.join(" "))
+    };
+    let all: Vec<String> = request["Capabilities"].as_array().into_iter().flatten().map(words).collect();
+    let driver = request["Driver"].as_str().unwrap_or_default();
+    Err(EngineError::system(format!(
+        "could not select device driver {driver:?} with capabilities: [{}]",
+        all.join(" ")
+    )))
 }
 
 #[cfg(test)]

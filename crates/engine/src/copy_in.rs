@@ -4,7 +4,7 @@ use std::io::Read;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use wharf_archive::{UnpackOptions, Whiteouts, unpack};
+use wharf_archive::{UnpackOptions, Whiteouts, unpack_at};
 use wharf_rooted_path::RootError;
 
 use crate::engine::Engine;
@@ -95,7 +95,7 @@ impl CopyIn {
             }
             EngineError::invalid("extraction point is not a directory")
         };
-        let target = root.open_dir(&at).map_err(missing)?;
+        drop(root.open_dir(&at).map_err(missing)?);
         let on = record.mounts.iter().map(|m| (root.follow(&m.destination), m));
         let on = on.filter(|(destination, _)| place.starts_with(destination));
         let (read_only, what) = match on.max_by_key(|(destination, _)| destination.as_os_str().len()) {
@@ -121,7 +121,8 @@ impl CopyIn {
         };
         let done = as_root_of(root.ids, || {
             let input = wharf_image::decompressed(input)?;
-            unpack(input, &target, &how).map_err(|e| EngineError::from_source("cannot copy to the container", &e))
+            unpack_at(input, &root, &place, &how)
+                .map_err(|e| EngineError::from_source("cannot copy to the container", &e))
         })?;
         if done.is_err() {
             // If that was why, it is said as such.

@@ -101,7 +101,11 @@ fn collect(
     }
     let image_volumes: Vec<String> = record.config.volumes.iter().flatten().map(|(path, _)| path.clone()).collect();
     for target in image_volumes {
-        let destination = destination(&target)?;
+        // As Docker has it: relative to the root, and the root itself is none.
+        let destination = clean(&target);
+        if destination == "/" {
+            continue;
+        }
         if let Entry::Vacant(free) = points.entry(destination) {
             let point =
                 volume(engine, record, None, free.key(), true, &VolumeWish { missing, ..VolumeWish::default() })?;

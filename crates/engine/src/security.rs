@@ -26,7 +26,7 @@ pub(crate) fn check(host: &HostConfig) -> Result<()> {
             return Err(EngineError::invalid(format!("invalid --security-opt 1: {option:?}")));
         };
         let known = match name {
-            "no-new-privileges" => truth(value).is_some(),
+            "no-new-privileges" | "writable-cgroups" => truth(value).is_some(),
             // Labels and profiles are of modules that this kernel may not have: as with Docker they then mean nothing.
             "seccomp" | "label" | "apparmor" => true,
             _ => false,
@@ -45,6 +45,11 @@ fn truth(text: &str) -> Option<bool> {
         "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false),
         _ => None,
     }
+}
+
+/// Whether the container may change the groups below its own.
+pub(crate) fn writable_cgroups(host: &HostConfig) -> bool {
+    option(host, "writable-cgroups").and_then(truth) == Some(true)
 }
 
 pub(crate) fn no_new_privileges(host: &HostConfig) -> Result<bool> {

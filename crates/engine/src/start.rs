@@ -50,6 +50,7 @@ impl Engine {
             }
             Status::Created | Status::Exited => {}
         }
+        crate::check::device_requests(&slot.record().host)?;
         let pending = std::mem::take(&mut *lock(&slot.pending));
         let (engine, own) = (self.clone(), Arc::clone(slot));
         let starting = slot.starting();

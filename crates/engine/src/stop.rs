@@ -263,7 +263,7 @@ impl Engine {
     /// `Conflict` when it is in use.
     pub async fn rename(&self, name: &str, new: &str) -> Result<()> {
         let (engine, slot) = (self.clone(), self.inner.slots.find(name)?);
-        let new = crate::names::check_name(new)?.to_owned();
+        let new = crate::names::check_name(new).map_err(allocating)?.to_owned();
         to_its_end(async move { engine.rename_now(&slot, new).await }).await
     }
 
@@ -273,7 +273,7 @@ impl Engine {
         if old == new {
             return Err(EngineError::invalid("Renaming a container with the same name as its current name"));
         }
-        self.inner.slots.take_name(&new, &slot.id)?;
+        self.inner.slots.take_name(&new, &slot.id).map_err(allocating)?;
         let record = slot.change(|record| record.name.clone_from(&new));
         if let Err(error) = self.save(&record).await {
             slot.change(|record| record.name = old);
@@ -300,6 +300,11 @@ impl Engine {
             drop(lock(&slot.pending));
         }
     }
+}
+
+/// moby's words for a name that a container cannot have.
+fn allocating(error: EngineError) -> EngineError {
+    EngineError::new(error.kind, format!("Error when allocating new name: {}", error.message))
 }
 
 fn sent(signal: i32) -> SentSignal {

@@ -244,7 +244,7 @@ fn attach(root: &RootDir, step: &MountStep, tree: BorrowedFd<'_>, own: bool) -> 
 }
 
 /// What engines tell their users of a directory on a file, or the other way round, hangs on `ENOTDIR`, which mount(2)
-/// gives for it and move_mount(2) does not.
+/// gives for it and move_mount(2) does not. Docker's client takes "is a directory" for a program that is none.
 fn of_other_kind(errno: Errno, step: &MountStep, tree: BorrowedFd<'_>, target: BorrowedFd<'_>) -> Failure {
     let shown = step.destination.display();
     let is_directory = |fd| {
@@ -252,11 +252,11 @@ fn of_other_kind(errno: Errno, step: &MountStep, tree: BorrowedFd<'_>, target: B
         stat.is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory)
     };
     let (what, on) = match (is_directory(tree), is_directory(target)) {
-        (true, false) => ("a directory", "a file"),
-        (false, true) => ("a file", "a directory"),
+        (true, false) => ("a directory", "the file"),
+        (false, true) => ("a file", "the directory"),
         _ => return Failure::Step(format!("mount on `{shown}`"), errno),
     };
-    Failure::Step(format!("mount {what} on `{shown}`, which is {on}"), Errno::NOTDIR)
+    Failure::Step(format!("mount {what} on {on} `{shown}`"), Errno::NOTDIR)
 }
 
 /// Whether it is the directory on which procfs goes, or went: what masks and read-only paths are about, and what is

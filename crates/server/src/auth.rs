@@ -7,8 +7,6 @@ use hyper::HeaderMap;
 use serde::Deserialize;
 use wharf_distribution::Credentials;
 
-use crate::http::ApiError;
-
 /// What clients send, in a header or as the body of `POST /auth`.
 #[derive(Default, Deserialize)]
 #[serde(default)]
@@ -40,16 +38,11 @@ impl AuthConfig {
 }
 
 /// The credentials of a request.
-pub(crate) fn of(headers: &HeaderMap) -> Result<Option<Credentials>, ApiError> {
-    let Some(header) = headers.get("x-registry-auth") else { return Ok(None) };
-    let bad = || ApiError::bad("invalid X-Registry-Auth header");
-    let text = header.to_str().map_err(|_| bad())?;
-    if text.is_empty() {
-        return Ok(None);
-    }
-    let bytes = decode(text).ok_or_else(bad)?;
-    let config: AuthConfig = serde_json::from_slice(&bytes).map_err(|_| bad())?;
-    Ok(config.credentials())
+pub(crate) fn of(headers: &HeaderMap) -> Option<Credentials> {
+    let header = headers.get("x-registry-auth")?;
+    // Docker takes what it cannot read for nothing, and there are clients that write something.
+    let read = || serde_json::from_slice::<AuthConfig>(&decode(header.to_str().ok()?)?).ok();
+    read().and_then(AuthConfig::credentials)
 }
 
 fn decode(text: &str) -> Option<Vec<u8>> {

@@ -19,6 +19,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::UnixStream;
 use tokio::time::Sleep;
 
+use crate::plain_hijack;
+
 /// How often it is looked whether a client whose input has ended is still there.
 const LOOK: Duration = Duration::from_millis(if cfg!(test) { 10 } else { 500 });
 /// How often that is done where the connection does not tell: the answer may take so long then.
@@ -42,6 +44,10 @@ pub(crate) struct Connection<T> {
     ended: Option<Ended>,
     /// The output has ended.
     closing: Option<Closing>,
+    /// A request that wants streams without saying so is under way.
+    streams: bool,
+    /// What of the head of its answer has not been written yet.
+    head: Vec<u8>,
 }
 
 struct Closing {
@@ -123,11 +129,25 @@ impl Drop for UnderWay {
 
 impl<T> Connection<T> {
     pub(crate) fn new(io: T, answers: Answers) -> Self {
-        Self { io, answers, ended: None, closing: None }
+        Self { io, answers, ended: None, closing: None, streams: false, head: Vec::new() }
     }
 
     pub(crate) fn into_inner(self) -> T {
         self.io
+    }
+}
+
+impl<T: AsyncWrite + Unpin> Connection<T> {
+    /// Ready when the head of an answer that was put otherwise has gone out.
+    fn poll_head(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.head.is_empty() {
+            let count = ready!(Pin::new(&mut self.io).poll_write(context, &self.head))?;
+            if count == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.head.drain(..count);
+        }
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -140,10 +160,18 @@ impl<T: AsyncRead + Unpin + 'static> AsyncRead for Connection<T> {
         let this = &mut *self;
         if this.ended.is_none() {
             let room = buffer.remaining();
-            let mut part = ReadBuf::new(buffer.initialize_unfilled_to(room.min(MAX_READ)));
+            // Room for what may be added.
+            let most = if room > 2 * plain_hijack::ADDED { room - plain_hijack::ADDED } else { room };
+            let mut part = ReadBuf::new(buffer.initialize_unfilled_to(most.min(MAX_READ)));
             ready!(Pin::new(&mut this.io).poll_read(context, &mut part))?;
             let count = part.filled().len();
-            buffer.advance(count);
+            match plain_hijack::upgraded(part.filled()).filter(|all| all.len() <= room) {
+                Some(all) => {
+                    this.streams = true;
+                    buffer.put_slice(&all);
+                }
+                None => buffer.advance(count),
+            }
             if count > 0 || room == 0 {
                 return Poll::Ready(Ok(()));
             }
@@ -164,12 +192,20 @@ impl<T: AsyncRead + Unpin + 'static> AsyncRead for Connection<T> {
 
 impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Connection<T> {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        if std::mem::take(&mut self.streams)
+            && let Some(head) = plain_hijack::answer(bytes)
+        {
+            self.head = head;
+            return Poll::Ready(Ok(bytes.len()));
+        }
+        ready!(self.poll_head(context))?;
         let done = Pin::new(&mut self.io).poll_write(context, bytes);
         self.answers.written(&done);
         done
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_head(context))?;
         Pin::new(&mut self.io).poll_flush(context)
     }
 
@@ -199,6 +235,10 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Connection<T> {
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        if self.streams || !self.head.is_empty() {
+            let first = slices.iter().find(|slice| !slice.is_empty()).map_or(&[][..], |slice| slice);
+            return self.poll_write(context, first);
+        }
         let done = Pin::new(&mut self.io).poll_write_vectored(context, slices);
         self.answers.written(&done);
         done

@@ -36,6 +36,15 @@ impl Patterns {
 impl Filters {
     /// Reads them, and refuses a key that is not in `known`.
     pub(crate) fn of(query: &Query, known: &[&str]) -> Result<Self, ApiError> {
+        let filters = Self::all_of(query)?;
+        match filters.all.keys().find(|key| !known.contains(&key.as_str())) {
+            Some(key) => Err(ApiError::bad(format!("invalid filter '{key}'"))),
+            None => Ok(filters),
+        }
+    }
+
+    /// Reads them, whatever their keys are.
+    pub(crate) fn all_of(query: &Query) -> Result<Self, ApiError> {
         let value: Value = query.json("filters")?;
         let mut all = BTreeMap::new();
         let bad = || ApiError::bad("invalid filters: give {\"key\": [\"value\"]}");
@@ -45,17 +54,14 @@ impl Filters {
             _ => return Err(bad()),
         };
         for (key, values) in object {
-            if !known.contains(&key.as_str()) {
-                return Err(ApiError::bad(format!("invalid filter '{key}'")));
-            }
             let values: Vec<String> = match values {
                 Value::Array(list) => {
                     list.into_iter().map(|v| v.as_str().map(str::to_owned).ok_or_else(bad)).collect::<Result<_, _>>()?
                 }
-                Value::Object(set) => {
-                    set.into_iter().filter(|(_, on)| on.as_bool() != Some(false)).map(|(value, _)| value).collect()
+                Value::Object(set) if set.values().all(Value::is_boolean) => {
+                    set.into_iter().filter(|(_, on)| on.as_bool() == Some(true)).map(|(value, _)| value).collect()
                 }
-                Value::String(one) => vec![one],
+                Value::Null => Vec::new(),
                 _ => return Err(bad()),
             };
             all.insert(key, values);

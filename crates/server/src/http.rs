@@ -55,6 +55,14 @@ impl ApiError {
         Self::new(StatusCode::BAD_REQUEST, message)
     }
 
+    /// The message as a line of text.
+    pub(crate) fn as_text(self, content_type: &'static str) -> Answer {
+        let mut answer = whole(Bytes::from(format!("{}\r\n", self.message)));
+        *answer.status_mut() = self.status;
+        answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+        answer
+    }
+
     pub(crate) fn answer(self) -> Answer {
         if self.status == StatusCode::NOT_MODIFIED {
             return empty(self.status);

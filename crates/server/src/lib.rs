@@ -31,6 +31,7 @@ mod moment;
 mod objects;
 mod origin;
 mod patient;
+mod plain_hijack;
 mod platform;
 mod pulled;
 mod query;

@@ -238,7 +238,8 @@ fn methods_and_titles() {
     let failed = Template::parse("{{.Label}}").unwrap().execute(&row).unwrap_err();
     assert!(failed.to_string().ends_with("wrong number of args for Label: want 1 got 0"));
 
-    let spoken = Struct { text: Some("linux/arm64".to_owned()), json: Some(json!({"os": "linux"})), ..Struct::default() };
+    let spoken =
+        Struct { text: Some("linux/arm64".to_owned()), json: Some(json!({"os": "linux"})), ..Struct::default() };
     let template = Template::parse("{{.}} {{json .}}").unwrap();
     let spoken = Value::Struct(std::sync::Arc::new(spoken));
     assert_eq!(template.execute(&spoken).as_deref(), Ok("linux/arm64 {\"os\":\"linux\"}"));

@@ -1,5 +1,7 @@
 //! The body of `POST /containers/create`.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use serde_json::{Map, Value, json};
 use wharf_client::Address;
 
@@ -334,7 +336,7 @@ fn host(matches: &Matches, volumes: &volume::Volumes, ports: &publish::Ports) ->
         matches.all("add-host").iter().map(|text| checks::host_and_address(text)).collect();
     let hosts = hosts?;
     let mut host = object(json!({
-        "Binds": list(&volumes.binds),
+        "Binds": list(&unique(&volumes.binds)),
         "ContainerIDFile": matches.text("cidfile"),
         "LogConfig": {"Type": driver, "Config": env::map(matches.all("log-opt"))},
         "NetworkMode": "default",
@@ -426,6 +428,12 @@ fn pid_mode(matches: &Matches) -> Outcome<&str> {
     if matches!(value, "" | "host") || container { Ok(value) } else { Err("--pid: invalid PID mode".into()) }
 }
 
+/// Each once, where it is first.
+fn unique(all: &[String]) -> Vec<String> {
+    let mut seen = BTreeSet::new();
+    all.iter().filter(|text| seen.insert(text.as_str())).cloned().collect()
+}
+
 fn resources(matches: &Matches) -> Outcome<Map<String, Value>> {
     let each = |flag: &str, read: fn(&str) -> Result<Value, String>| -> Outcome<Vec<Value>> {
         let values: Result<Vec<Value>, String> = matches.all(flag).iter().map(|text| read(text)).collect();
@@ -438,8 +446,11 @@ fn resources(matches: &Matches) -> Outcome<Map<String, Value>> {
         None => 0,
     };
     let rules = matches.all("device-cgroup-rule");
-    let mut ulimits = each("ulimit", ulimit::parse)?;
-    ulimits.sort_by(|a, b| a["Name"].as_str().cmp(&b["Name"].as_str()));
+    // Of one name the last counts.
+    let ulimits = each("ulimit", ulimit::parse)?;
+    let ulimits: BTreeMap<String, Value> =
+        ulimits.into_iter().map(|limit| (limit["Name"].as_str().unwrap_or_default().to_owned(), limit)).collect();
+    let ulimits: Vec<Value> = ulimits.into_values().collect();
     Ok(object(json!({
         "CpuShares": matches.int("cpu-shares"),
         "Memory": matches.bytes("memory"),

@@ -74,11 +74,9 @@ fn parent(id: Option<&wharf_reference::Digest>) -> String {
 
 /// One line of `GET /images/json`. What was not counted is -1.
 pub(crate) fn summary(image: &ImageSummary, containers: i64, shared: i64, version: (u32, u32)) -> Value {
-    let names = |list: &[String], none: &str| match (list.is_empty(), version < (1, 43)) {
-        // Older clients want the words.
-        (true, true) => json!([none]),
-        _ => json!(list),
-    };
+    // Older clients want the words, of what has neither.
+    let is_nameless = image.tags.is_empty() && image.repo_digests.is_empty() && version < (1, 43);
+    let names = |list: &[String], none: &str| if is_nameless { json!([none]) } else { json!(list) };
     let mut all = json!({
         "Id": image.id,
         "ParentId": parent(image.parent.as_ref()),

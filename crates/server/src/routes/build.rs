@@ -15,7 +15,7 @@ use wharf_build::{Answers, BuildError, BuildEvent, BuildRequest, CacheRecord, Li
 
 use super::build_parts::{self, Asking, Head};
 use super::progress::progress_line;
-use super::{Call, Result, blocking, dry_run, prune_stream};
+use super::{Call, Result, blocking, dry_run, prune_stream, pruned_event};
 use crate::filters::Filters;
 use crate::http::{ApiError, blocking_reader, error_line, line, ok, stream};
 use crate::moment::moment;
@@ -307,8 +307,10 @@ pub(super) async fn prune(call: Call) -> Result {
         let pruned = blocking(pruned).await?;
         return Ok(ok(&json!({ "DryRun": true, "CachesDeleted": pruned.ids, "SpaceReclaimed": pruned.freed })));
     }
+    let engine = call.api.engine.clone();
     prune_stream::answer(&call, |told| async move {
         let pruned = blocking(pruned).await?;
+        pruned_event(&engine, "builder", pruned.freed);
         // They all go at once.
         pruned.ids.iter().for_each(|id| told.deleted(id));
         let ids: Value = if pruned.ids.is_empty() { Value::Null } else { json!(pruned.ids) };

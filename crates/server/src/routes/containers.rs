@@ -6,7 +6,7 @@ use hyper::StatusCode;
 use hyper::body::Body;
 use serde_json::{Value, json};
 use wharf_engine::record::Container;
-use wharf_engine::{CreateRequest, RemoveOptions, SecretContents, Update};
+use wharf_engine::{CreateRequest, ErrorKind, RemoveOptions, SecretContents, Update};
 
 use super::container_list::sizes;
 use super::{Call, Result, dry_run, prune_stream, pruned_event};
@@ -97,7 +97,13 @@ pub(super) async fn restart(call: Call, id: &str) -> Result {
 }
 
 pub(super) async fn kill(call: Call, id: &str) -> Result {
-    call.api.engine.kill(id, call.query.get("signal")).await?;
+    // In moby's words, which the others of this kind have in theirs.
+    call.api.engine.kill(id, call.query.get("signal")).await.map_err(|error| match error.kind {
+        ErrorKind::NotFound => {
+            ApiError::new(StatusCode::NOT_FOUND, format!("Cannot kill container: {id}: {}", error.message))
+        }
+        _ => error.into(),
+    })?;
     Ok(no_content())
 }
 

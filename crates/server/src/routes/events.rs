@@ -17,23 +17,6 @@ use crate::http::ApiError;
 use crate::moment::moment;
 use crate::pulled::pulled;
 use crate::render;
-
-const FILTERS: &[&str] = &[
-    "type",
-    "event",
-    "container",
-    "image",
-    "volume",
-    "network",
-    "plugin",
-    "daemon",
-    "label",
-    "scope",
-    "node",
-    "service",
-    "secret",
-    "config",
-];
 /// Each event after a record separator (RFC 7464).
 const JSON_SEQ: &str = "application/json-seq";
 
@@ -47,7 +30,8 @@ struct Choice {
 
 pub(super) fn events(call: &Call) -> Result {
     let choice = Choice {
-        filters: Filters::of(&call.query, FILTERS)?,
+        // As moby, which looks for those it knows.
+        filters: Filters::all_of(&call.query)?,
         since: call.query.get("since").map(moment).transpose()?,
         until: call.query.get("until").map(moment).transpose()?,
     };
@@ -199,7 +183,7 @@ mod tests {
 
     fn choice(text: &str) -> Choice {
         let encoded: String = text.bytes().map(|b| format!("%{b:02x}")).collect();
-        let filters = Filters::of(&Query::parse(&format!("filters={encoded}")), FILTERS).unwrap();
+        let filters = Filters::all_of(&Query::parse(&format!("filters={encoded}"))).unwrap();
         Choice { filters, ..Choice::default() }
     }
 

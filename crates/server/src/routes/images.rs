@@ -2,7 +2,8 @@
 
 use bytes::Bytes;
 use hyper::StatusCode;
-use hyper::header::CONTENT_TYPE;
+use hyper::body::Body as _;
+use hyper::header::{CONTENT_TYPE, HeaderValue};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use wharf_distribution::Manifest;
@@ -130,7 +131,7 @@ async fn pull(call: Call, image: &str) -> Result {
         Some(tag) => (format!("{image}:{tag}"), false),
     };
     let reference = Engine::parse_reference(&text)?;
-    let (credentials, platform) = (auth::of(call.request.headers())?, call.query.get("platform").map(str::to_owned));
+    let (credentials, platform) = (auth::of(call.request.headers()), call.query.get("platform").map(str::to_owned));
     let engine = call.api.engine;
     Ok(progress(move |sender| async move {
         if !whole {
@@ -211,7 +212,7 @@ pub(super) async fn push(call: Call, name: &str) -> Result {
         None => name.to_owned(),
     };
     let reference = Engine::parse_reference(&text)?;
-    let credentials = auth::of(call.request.headers())?;
+    let credentials = auth::of(call.request.headers());
     // Of our own: Docker has it for builds alone.
     let form = match call.query.get("compression") {
         None | Some("") => None,
@@ -311,7 +312,7 @@ fn tell_loaded(engine: &Engine, text: &str) {
 pub(super) async fn distribution(call: Call, name: &str) -> Result {
     let reference = Engine::parse_reference(name)?;
     let reference = if reference.digest().is_some() { reference } else { reference.tag_or_latest() };
-    let credentials = auth::of(call.request.headers())?;
+    let credentials = auth::of(call.request.headers());
     let wanted = reference.digest().map_or_else(|| reference.tag().unwrap_or_default().to_owned(), ToString::to_string);
     let repository = call.api.engine.registry().repository(&reference, credentials);
     let fetched = repository.manifest(&wanted).await.map_err(EngineError::from)?;
@@ -338,12 +339,11 @@ pub(super) async fn distribution(call: Call, name: &str) -> Result {
 
 pub(super) async fn commit(mut call: Call) -> Result {
     let query = call.query.clone();
-    let json_body = call
-        .request
-        .headers()
-        .get(CONTENT_TYPE)
-        .is_some_and(|v| v.to_str().is_ok_and(|t| t.starts_with("application/json")));
-    let body = if json_body { read_value(&mut call.request).await? } else { Value::Null };
+    let is_json = |value: &HeaderValue| value.to_str().is_ok_and(|text| text.starts_with("application/json"));
+    // Many send none, and call it something; what is there has to be JSON.
+    let has_body =
+        !call.request.body().is_end_stream() || call.request.headers().get(CONTENT_TYPE).is_some_and(is_json);
+    let body = if has_body { read_value(&mut call.request).await? } else { Value::Null };
     let mut config: Option<Config> = if body.is_null() { None } else { Some(typed(body, "container.Config")?) };
     let changes = query.all("changes");
     if !changes.is_empty() {

@@ -61,6 +61,7 @@ struct Create {
     attachable: bool,
     ingress: bool,
     config_only: bool,
+    config_from: ConfigFrom,
     #[serde(rename = "EnableIPv4")]
     enable_ipv4: Option<bool>,
     #[serde(rename = "EnableIPv6")]
@@ -69,6 +70,12 @@ struct Create {
     ipam: Ipam,
     options: BTreeMap<String, String>,
     labels: BTreeMap<String, String>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+struct ConfigFrom {
+    network: String,
 }
 
 #[derive(Default, Deserialize)]
@@ -94,6 +101,14 @@ pub(super) async fn create(mut call: Call) -> Result {
     let create: Create = read_json(&mut call.request, "network.CreateRequest").await?;
     if create.ingress || create.config_only {
         return Err(ApiError::new(StatusCode::NOT_IMPLEMENTED, "ingress and config-only networks are not supported"));
+    }
+    let from = &create.config_from.network;
+    if !from.is_empty() {
+        // Of those that can be there none is one.
+        return Err(match call.api.engine.networks().resolve(from) {
+            Ok(_) => ApiError::bad(format!("{from} is not a configuration network")),
+            Err(_) => ApiError::new(StatusCode::NOT_FOUND, format!("configuration network \"{from}\" does not exist")),
+        });
     }
     let pool = |p: Pool| PoolRequest {
         subnet: p.subnet,

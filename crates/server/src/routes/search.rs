@@ -38,7 +38,7 @@ pub(super) async fn search(call: Call) -> Result {
     let options = call.api.engine.told();
     let insecure = is_loopback(host) || options.insecure_registries.iter().any(|name| name == host);
     let client = call.api.engine.registry();
-    let credentials = auth::of(call.request.headers())?;
+    let credentials = auth::of(call.request.headers());
     let found = match ask(client, "https", host, text, limit, credentials.clone()).await {
         Err(_) if insecure => ask(client, "http", host, text, limit, credentials).await,
         found => found,

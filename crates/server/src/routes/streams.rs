@@ -67,7 +67,11 @@ pub(super) async fn attach_websocket(call: Call, id: &str) -> Result {
 }
 
 pub(super) async fn attach(call: Call, id: &str) -> Result {
-    let (attached, before) = open(&call, id).await?;
+    let (attached, before) = match open(&call, id).await {
+        Ok(opened) => opened,
+        // Docker has taken the connection over by then.
+        Err(error) => return Ok(error.as_text("application/vnd.docker.raw-stream")),
+    };
     let kind = content_type(attached.tty, call.version);
     Ok(match attached.stream {
         Some(streams) => hijack(call.request, kind, std::future::ready(Streams::new(Some(streams), before))),

@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::os::unix::fs::symlink;
 use std::process::Stdio;
 
-use crate::kit::Daemon;
+use crate::kit::{Daemon, Said};
 
 fn names(dir: &std::path::Path) -> Vec<String> {
     let mut names: Vec<String> =
@@ -222,4 +222,63 @@ fn what_is_mounted_is_not_copied_over() {
         }
     }
     assert_eq!(std::fs::read_to_string(d.path().join("bound")).unwrap(), "bound");
+}
+
+/// Docker takes the directory for where things go, and nothing that is in the archive for what it is.
+#[test]
+fn the_directory_that_is_copied_into_stays_as_it_is() {
+    let Some(d) = Daemon::start() else { return };
+    let from = d.path().join("from");
+    std::fs::create_dir(&from).unwrap();
+    std::fs::write(from.join("file"), "x").unwrap();
+    let mode = |path: &std::path::Path, mode| {
+        use std::os::unix::fs::PermissionsExt as _;
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+    };
+    mode(&from, 0o700);
+    std::os::unix::fs::chown(&from, Some(1000), Some(1000)).unwrap();
+    d.docker("run -d --name box busybox sleep 1000").ok();
+    d.docker("exec box sh -c mkdir${IFS}-p${IFS}/t;chmod${IFS}1777${IFS}/t").ok();
+    for archive in ["", "-a "] {
+        d.docker(&format!("cp {archive}{}/. box:/t", from.display())).ok();
+        assert_eq!(d.docker("exec box stat -c %a:%u:%g /t").ok(), "1777:0:0");
+    }
+    let tar = std::process::Command::new("tar").arg("-C").arg(&from).args(["-c", "."]).output().unwrap().stdout;
+    std::fs::write(d.path().join("tar"), tar).unwrap();
+    let tar = std::fs::File::open(d.path().join("tar")).unwrap();
+    Said::from(d.client().args(["cp", "-", "box:/t"]).stdin(tar).output().unwrap()).ok();
+    assert_eq!(d.docker("exec box stat -c %a:%u:%g /t").ok(), "1777:0:0");
+    assert_eq!(d.docker("exec box cat /t/file").ok(), "x");
+}
+
+#[test]
+fn links_out_of_the_directory_lead_to_where_they_do_in_the_container() {
+    let Some(d) = Daemon::start() else { return };
+    d.docker("run -d --name box busybox sleep 1000").ok();
+    let script =
+        "mkdir -p /real /place; ln -s /real /place/abs; ln -s ../real /place/up; ln -s ../../../../tmp /place/out";
+    Said::from(d.client().args(["exec", "box", "sh", "-c", script]).output().unwrap()).ok();
+    let from = d.path().join("from");
+    for dir in ["abs", "up", "out"] {
+        std::fs::create_dir_all(from.join(dir)).unwrap();
+        std::fs::write(from.join(dir).join(format!("by-{dir}")), "x").unwrap();
+    }
+    std::fs::hard_link(from.join("abs/by-abs"), from.join("abs/linked")).unwrap();
+    let files = ["abs/by-abs", "abs/linked", "up/by-up", "out/by-out"];
+    let tar = std::process::Command::new("tar").arg("-C").arg(&from).arg("-c").args(files).output().unwrap().stdout;
+    for state in ["runs", "has ended"] {
+        std::fs::write(d.path().join("tar"), &tar).unwrap();
+        let tar = std::fs::File::open(d.path().join("tar")).unwrap();
+        Said::from(d.client().args(["cp", "-", "box:/place"]).stdin(tar).output().unwrap()).ok();
+        let seen = d.path().join("seen");
+        d.docker(&format!("cp box:/real {}", seen.display())).ok();
+        let mut names: Vec<String> =
+            seen.read_dir().unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        assert_eq!(names, ["by-abs", "by-up", "linked"], "{state}");
+        std::fs::remove_dir_all(&seen).unwrap();
+        // Not the host's.
+        assert!(!std::path::Path::new("/tmp/by-out").exists() && !std::path::Path::new("/real").exists());
+        d.docker("kill box");
+    }
 }

@@ -32,6 +32,7 @@ mod metrics;
 mod names;
 mod newest_api;
 mod peers;
+mod plain_streams;
 mod platforms;
 mod reach;
 mod refuse;

@@ -93,8 +93,8 @@ fn binds_that_cannot_be_had_are_refused() {
     std::fs::write(d.path().join("file"), "x").unwrap();
     let run = |bind: &str| d.docker(&format!("run --rm -v {bind} busybox true"));
     for (bind, words) in [
-        (format!("{}/file:/tmp", d.path().display()), "mount a file on `/tmp`, which is a directory"),
-        (format!("{}:/etc/passwd", dir.display()), "mount a directory on `/etc/passwd`, which is a file"),
+        (format!("{}/file:/tmp", d.path().display()), "mount a file on the directory `/tmp`"),
+        (format!("{}:/etc/passwd", dir.display()), "mount a directory on the file `/etc/passwd`"),
     ] {
         let said = run(&bind);
         assert!(said.code != 0 && said.err.contains(words), "{}", said.err);
