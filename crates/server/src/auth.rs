@@ -7,7 +7,8 @@ use hyper::HeaderMap;
 use serde::Deserialize;
 use wharf_distribution::Credentials;
 
-use crate::http::ApiError;
+use crate::http::{ApiError, typed};
+use crate::lenient::lenient;
 
 /// What clients send, in a header or as the body of `POST /auth`.
 #[derive(Default, Deserialize)]
@@ -48,8 +49,10 @@ pub(crate) fn of(headers: &HeaderMap) -> Result<Option<Credentials>, ApiError> {
         return Ok(None);
     }
     let bytes = decode(text).ok_or_else(bad)?;
-    let config: AuthConfig = serde_json::from_slice(&bytes).map_err(|_| bad())?;
-    Ok(config.credentials())
+    // As Go reads it: `null` is nothing, and what bollard sends for all that it does not have.
+    let value = lenient(serde_json::from_slice(&bytes).map_err(|_| bad())?);
+    let config: Option<AuthConfig> = typed(value, "registry.AuthConfig").map_err(|_| bad())?;
+    Ok(config.and_then(AuthConfig::credentials))
 }
 
 fn decode(text: &str) -> Option<Vec<u8>> {
@@ -79,7 +82,15 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.insert("x-registry-auth", "e30=".parse().unwrap());
         assert!(of(&headers).unwrap().is_none());
-        headers.insert("x-registry-auth", "%%%".parse().unwrap());
-        assert!(of(&headers).is_err());
+        let nulls = br#"{"username":"ann","password":"p","email":null,"auth":null,"Identitytoken":null}"#;
+        let nulls = base64::engine::general_purpose::STANDARD.encode(nulls);
+        headers.insert("x-registry-auth", nulls.parse().unwrap());
+        assert_eq!(of(&headers).unwrap().unwrap().username, "ann");
+        for bad in ["%%%", "WzFd", "eyJ1c2VybmFtZSI6MX0="] {
+            headers.insert("x-registry-auth", bad.parse().unwrap());
+            assert!(of(&headers).is_err(), "{bad}");
+        }
+        headers.insert("x-registry-auth", "bnVsbA==".parse().unwrap());
+        assert!(of(&headers).unwrap().is_none());
     }
 }
