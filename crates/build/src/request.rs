@@ -12,6 +12,7 @@ use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 
+use wharf_image::registry::Credentials;
 use wharf_image::{ImageRecord, Progress, ProgressSender};
 use wharf_store::Store;
 
@@ -62,7 +63,12 @@ pub struct BuildRequest {
     pub entitlements: Vec<String>,
     /// Agents by ID for `RUN --mount=type=ssh`.
     pub agents: BTreeMap<String, Agent>,
+    /// The client's, for registries of base images.
+    pub credentials: RegistryCredentials,
 }
+
+/// Credentials by registry, as a client's configuration names it: a host, or an address with one.
+pub type RegistryCredentials = BTreeMap<String, Credentials>;
 
 impl Default for BuildRequest {
     fn default() -> Self {
@@ -89,6 +95,7 @@ impl Default for BuildRequest {
             secrets: BTreeMap::new(),
             entitlements: Vec::new(),
             agents: BTreeMap::new(),
+            credentials: BTreeMap::new(),
         }
     }
 }
@@ -183,6 +190,7 @@ pub trait Fetch: Send + Sync {
         &'a self,
         reference: &'a str,
         platform: Option<&'a str>,
+        credentials: &'a RegistryCredentials,
         progress: ProgressSender,
     ) -> Pending<'a, ImageRecord>;
 
@@ -199,7 +207,13 @@ pub trait Fetch: Send + Sync {
 pub struct Offline;
 
 impl Fetch for Offline {
-    fn image<'a>(&'a self, reference: &'a str, _: Option<&'a str>, _: ProgressSender) -> Pending<'a, ImageRecord> {
+    fn image<'a>(
+        &'a self,
+        reference: &'a str,
+        _: Option<&'a str>,
+        _: &'a RegistryCredentials,
+        _: ProgressSender,
+    ) -> Pending<'a, ImageRecord> {
         let message = format!("No such image: {reference}");
         Box::pin(async move { Err(BuildError::new(crate::ErrorKind::NotFound, message)) })
     }

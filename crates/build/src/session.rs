@@ -29,7 +29,7 @@ use crate::named;
 use crate::no_cache::check_stages;
 use crate::output::Output;
 use crate::portable;
-use crate::request::{BuildEvent, BuildRequest, Limits};
+use crate::request::{BuildEvent, BuildRequest, Limits, RegistryCredentials};
 use crate::scratch::{Scratch, random_id};
 use crate::sources::image_error;
 use crate::stages::Progress;
@@ -118,6 +118,7 @@ pub(crate) struct Options {
     pub(crate) cgroup_parent: Option<String>,
     pub(crate) secrets: std::collections::BTreeMap<String, Vec<u8>>,
     pub(crate) agents: Agents,
+    pub(crate) credentials: RegistryCredentials,
     pub(crate) labels: std::collections::BTreeMap<String, String>,
     tags: Vec<String>,
 }
@@ -197,6 +198,7 @@ impl<'a> Common<'a> {
                 cgroup_parent,
                 secrets: request.secrets,
                 agents: Agents(request.agents),
+                credentials: request.credentials,
                 labels: request.labels,
                 tags: request.tags,
             },

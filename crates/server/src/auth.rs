@@ -1,10 +1,13 @@
-//! `X-Registry-Auth`: credentials in base64url JSON, padded or not.
+//! `X-Registry-Auth` and, of builds, `X-Registry-Config`: credentials in base64url JSON, padded or not.
+
+use std::collections::BTreeMap;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
 use base64::engine::{DecodePaddingMode, GeneralPurpose as Alphabet};
 use hyper::HeaderMap;
 use serde::Deserialize;
+use serde_json::Value;
 use wharf_distribution::Credentials;
 
 use crate::http::{ApiError, typed};
@@ -55,6 +58,17 @@ pub(crate) fn of(headers: &HeaderMap) -> Result<Option<Credentials>, ApiError> {
     Ok(config.and_then(AuthConfig::credentials))
 }
 
+/// The credentials of a build, by registry. What cannot be read is none, as with Docker.
+pub(crate) fn of_build(headers: &HeaderMap) -> BTreeMap<String, Credentials> {
+    let text = headers.get("x-registry-config").and_then(|header| header.to_str().ok()).unwrap_or_default();
+    let json = decode(text).and_then(|bytes| serde_json::from_slice::<BTreeMap<String, Value>>(&bytes).ok());
+    let read = |(name, value): (String, Value)| {
+        let config: Option<AuthConfig> = typed(lenient(value), "registry.AuthConfig").ok()?;
+        Some((name, config?.credentials()?))
+    };
+    json.unwrap_or_default().into_iter().filter_map(read).collect()
+}
+
 fn decode(text: &str) -> Option<Vec<u8>> {
     let config = GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
     let url: Alphabet = GeneralPurpose::new(&base64::alphabet::URL_SAFE, config);
@@ -65,6 +79,18 @@ fn decode(text: &str) -> Option<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_build_has_those_of_many_registries() {
+        let json = r#"{"a.example": {"username": "ann", "password": "p", "auth": null}, "b.example": {}, "c": 7}"#;
+        let mut headers = HeaderMap::new();
+        assert!(of_build(&headers).is_empty());
+        headers.insert("x-registry-config", base64::engine::general_purpose::URL_SAFE.encode(json).parse().unwrap());
+        let all = of_build(&headers);
+        assert_eq!((all.len(), all["a.example"].username.as_str()), (1, "ann"));
+        headers.insert("x-registry-config", "%%".parse().unwrap());
+        assert!(of_build(&headers).is_empty());
+    }
 
     #[test]
     fn credentials_are_read_padded_or_not() {
