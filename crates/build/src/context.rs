@@ -16,6 +16,10 @@ use crate::tree::{self, Tree};
 /// No Dockerfile or ignore file that a person wrote is larger.
 const MAX_TEXT: u64 = 16 << 20;
 
+/// What a Dockerfile is called by default, and what is looked for where that is not there.
+const DEFAULT: &str = "Dockerfile";
+const LOWER_CASE: &str = "dockerfile";
+
 /// A context.
 #[derive(Debug)]
 pub(crate) struct Context {
@@ -40,6 +44,7 @@ impl Context {
     /// # Errors
     /// When there is no such Dockerfile.
     pub(crate) fn of(mut index: Index, dockerfile: &str) -> Result<Self> {
+        let dockerfile = if is_lower_case(&index, dockerfile)? { LOWER_CASE } else { dockerfile };
         let text = read_dockerfile(&index, dockerfile)?;
         let ignore = ignore_file(&index, dockerfile)?;
         let own = index.look(&inside(dockerfile)?, true)?.map_or(0, |found| found.attributes.mtime.0);
@@ -95,6 +100,11 @@ fn read_text(index: &Index, name: &str) -> Result<Option<String>> {
     let read = index.open(&path)?.read_to_end(&mut bytes);
     read.map_err(|e| BuildError::system(format_args!("{name} cannot be read"), &e))?;
     Ok(Some(String::from_utf8_lossy(&bytes).into_owned()))
+}
+
+fn is_lower_case(index: &Index, name: &str) -> Result<bool> {
+    let is_there = |name: &str| Ok::<_, BuildError>(index.look(Path::new(name), true)?.is_some());
+    Ok(name == DEFAULT && !is_there(DEFAULT)? && is_there(LOWER_CASE)?)
 }
 
 fn read_dockerfile(index: &Index, name: &str) -> Result<String> {
@@ -194,6 +204,10 @@ mod tests {
     fn what_is_wrong_with_a_context_is_said() {
         let message = |tar, name| unpack(tar, name).unwrap_err().message;
         let tar = archive(&[("Dockerfile", "FROM x"), ("x", "")]);
+        let lower = archive(&[("dockerfile", "FROM lower"), ("dockerfile.dockerignore", "x"), ("x", "")]);
+        let (_dir, context) = unpack(lower.clone(), "Dockerfile").unwrap();
+        assert_eq!((context.dockerfile.as_str(), context.tree.names(Path::new("")).unwrap().len()), ("FROM lower", 2));
+        assert_eq!(message(lower, "DOCKERFILE"), "Cannot locate specified Dockerfile: DOCKERFILE");
         assert_eq!(message(tar.clone(), "Nope"), "Cannot locate specified Dockerfile: Nope");
         assert!(message(tar.clone(), "../Dockerfile").contains("must be within the build context"));
         assert!(

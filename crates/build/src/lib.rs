@@ -91,6 +91,7 @@ pub use kept::KEPT_CONTEXT;
 pub use missing::Answers;
 pub use named::NamedContext;
 pub use request::{
-    BuildEvent, BuildRequest, BuilderOptions, Fetch, Limits, NetworkSource, Offline, Pending, StepNetwork, Ulimit,
+    BuildEvent, BuildRequest, BuilderOptions, Fetch, Limits, NetworkSource, Offline, Pending, RegistryCredentials,
+    StepNetwork, Ulimit,
 };
 pub use why::{Miss, Why};

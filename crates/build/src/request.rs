@@ -12,6 +12,7 @@ use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 
+use wharf_image::registry::Credentials;
 use wharf_image::{ImageRecord, Progress, ProgressSender};
 use wharf_store::Store;
 
@@ -70,7 +71,12 @@ pub struct BuildRequest {
     pub attestations: Vec<String>,
     /// The address that the context was got from.
     pub remote: Option<String>,
+    /// The client's, for registries of base images.
+    pub credentials: RegistryCredentials,
 }
+
+/// Credentials by registry, as a client's configuration names it: a host, or an address with one.
+pub type RegistryCredentials = BTreeMap<String, Credentials>;
 
 impl Default for BuildRequest {
     fn default() -> Self {
@@ -101,6 +107,7 @@ impl Default for BuildRequest {
             annotations: Vec::new(),
             attestations: Vec::new(),
             remote: None,
+            credentials: BTreeMap::new(),
         }
     }
 }
@@ -199,6 +206,7 @@ pub trait Fetch: Send + Sync {
         &'a self,
         reference: &'a str,
         platform: Option<&'a str>,
+        credentials: &'a RegistryCredentials,
         progress: ProgressSender,
     ) -> Pending<'a, ImageRecord>;
 
@@ -215,7 +223,13 @@ pub trait Fetch: Send + Sync {
 pub struct Offline;
 
 impl Fetch for Offline {
-    fn image<'a>(&'a self, reference: &'a str, _: Option<&'a str>, _: ProgressSender) -> Pending<'a, ImageRecord> {
+    fn image<'a>(
+        &'a self,
+        reference: &'a str,
+        _: Option<&'a str>,
+        _: &'a RegistryCredentials,
+        _: ProgressSender,
+    ) -> Pending<'a, ImageRecord> {
         let message = format!("No such image: {reference}");
         Box::pin(async move { Err(BuildError::new(crate::ErrorKind::NotFound, message)) })
     }

@@ -27,7 +27,7 @@ use crate::gathered::Gathered;
 use crate::metadata;
 use crate::no_cache::check_stages;
 use crate::output::Output;
-use crate::request::{BuildRequest, Limits};
+use crate::request::{BuildRequest, Limits, RegistryCredentials};
 use crate::scratch::{Scratch, random_id};
 use crate::stages::Progress;
 use crate::state::State;
@@ -129,6 +129,7 @@ pub(crate) struct Options {
     pub(crate) cgroup_parent: Option<String>,
     pub(crate) secrets: std::collections::BTreeMap<String, Vec<u8>>,
     pub(crate) agents: Agents,
+    pub(crate) credentials: RegistryCredentials,
     pub(crate) labels: std::collections::BTreeMap<String, String>,
     pub(crate) squash: bool,
     /// Something is to be stated about the result.
@@ -189,6 +190,7 @@ impl<'a> Common<'a> {
                 cgroup_parent: request.cgroup_parent.clone().filter(|path| !path.is_empty()),
                 secrets: request.secrets.clone(),
                 agents: Agents(request.agents.clone()),
+                credentials: request.credentials.clone(),
                 labels: request.labels.clone(),
                 squash: request.squash,
                 attested: !request.attestations.is_empty(),

@@ -135,7 +135,8 @@ impl Session<'_> {
                     }
                 }
             };
-            let fetching = self.shared.options.fetch.image(name, platform.as_deref(), sender);
+            let fetching =
+                self.shared.options.fetch.image(name, platform.as_deref(), &self.options.credentials, sender);
             tokio::select! {
                 (image, ()) = async { tokio::join!(fetching, telling) } => image,
                 () = over(&cancel) => Err(BuildError::cancelled()),

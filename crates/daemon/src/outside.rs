@@ -6,10 +6,10 @@ use std::sync::Arc;
 
 use std::os::fd::AsFd;
 
-use wharf_build::{BuildError, ErrorKind, Fetch, NetworkSource, Pending, StepNetwork};
+use wharf_build::{BuildError, ErrorKind, Fetch, NetworkSource, Pending, RegistryCredentials, StepNetwork};
 use wharf_engine::Engine;
 use wharf_engine::etc::ResolvConf;
-use wharf_image::registry::Client;
+use wharf_image::registry::{Client, Credentials};
 use wharf_image::{ImageRecord, ProgressSender};
 use wharf_network::{Bandwidth, EndpointRequest, Networks};
 
@@ -24,11 +24,13 @@ impl Fetch for Outside {
         &'a self,
         reference: &'a str,
         platform: Option<&'a str>,
+        credentials: &'a RegistryCredentials,
         progress: ProgressSender,
     ) -> Pending<'a, ImageRecord> {
         Box::pin(async move {
             let parsed = Engine::parse_reference(reference).map_err(|e| failed(&e))?;
-            self.engine.pull(&parsed, platform, None, progress).await.map_err(|e| failed(&e))
+            let credentials = of_registry(credentials, parsed.domain()).cloned();
+            self.engine.pull(&parsed, platform, credentials, progress).await.map_err(|e| failed(&e))
         })
     }
 
@@ -42,6 +44,17 @@ impl Fetch for Outside {
             Ok(document.modified())
         })
     }
+}
+
+/// Those for a registry: of its name, or of an address with it (moby, `registry.ResolveAuthConfig`).
+fn of_registry<'a>(all: &'a RegistryCredentials, registry: &str) -> Option<&'a Credentials> {
+    const HUB: &str = "index.docker.io";
+    let host = |name: &str| {
+        let name = name.strip_prefix("http://").or_else(|| name.strip_prefix("https://")).unwrap_or(name);
+        let host = name.split('/').next().unwrap_or(name);
+        if matches!(host, "docker.io" | "registry-1.docker.io") { HUB.to_owned() } else { host.to_owned() }
+    };
+    all.get(registry).or_else(|| all.iter().find(|(name, _)| host(name) == host(registry)).map(|(_, found)| found))
 }
 
 fn failed(error: &wharf_engine::EngineError) -> BuildError {
@@ -117,5 +130,22 @@ impl Drop for Leave {
         if let Err(error) = self.networks.disconnect(&self.network, &self.container) {
             tracing::warn!("cannot free the network of build step {}: {error}", self.container);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn credentials_are_found_by_the_registry_s_host() {
+        let all: RegistryCredentials = ["https://index.docker.io/v1/", "example.com", "https://example.org:5000/v2/"]
+            .map(|name| (name.to_owned(), Credentials::new(name, "x")))
+            .into();
+        let found = |registry: &str| of_registry(&all, registry).map(|found| found.username.as_str());
+        assert_eq!(found("docker.io"), Some("https://index.docker.io/v1/"));
+        assert_eq!(found("example.com"), Some("example.com"));
+        assert_eq!(found("example.org:5000"), Some("https://example.org:5000/v2/"));
+        assert_eq!((found("example.org"), found("example.com:5000")), (None, None));
     }
 }

@@ -45,7 +45,9 @@ impl Asked {
             }
             for text in config.link_local_ips.iter().flatten() {
                 match text.parse::<IpAddr>() {
-                    Ok(ip) if !ip.is_unspecified() => asked.link_local.push(ip),
+                    Ok(ip) if is_link_local(ip) => asked.link_local.push(ip),
+                    // Docker finds it at the start, and calls it so.
+                    Ok(ip) if !ip.is_unspecified() => faults.push(format!("invalid link local IP address: {ip}")),
                     _ => faults.push(format!("invalid link-local IP address: {text}")),
                 }
             }
@@ -81,6 +83,14 @@ impl Asked {
     /// Whether its interface is to have no IPv6, whatever the network has.
     pub(crate) fn has_no_ipv6(&self, host: &HostConfig) -> bool {
         has_no_ipv6(host) || self.sysctls.iter().any(InterfaceSysctl::disables_ipv6)
+    }
+}
+
+/// RFC 3927 and RFC 4291, 2.5.6.
+fn is_link_local(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => ip.is_link_local(),
+        IpAddr::V6(ip) => ip.is_unicast_link_local(),
     }
 }
 
@@ -182,6 +192,10 @@ mod tests {
             one.message,
             "invalid config for network web: invalid endpoint settings:\ninvalid IPv6 address: 10.0.0.1"
         );
+        for address in ["169.253.5.5", "2001:db8::89"] {
+            let refused = Asked::of("web", &settings("", "", &[address], "")).unwrap_err().message;
+            assert!(refused.ends_with(&format!("invalid link local IP address: {address}")), "{refused}");
+        }
         let all = Asked::of("web", &settings("fd00::1", "::", &["x"], "y")).unwrap_err().message;
         assert_eq!(all.lines().filter(|line| line.starts_with("* invalid ")).count(), 4, "{all}");
     }

@@ -40,6 +40,8 @@ pub(crate) fn merge(config: &mut Config, image: &ImageRecord) -> Result<()> {
     if let Some(ports) = own.exposed_ports {
         config.exposed_ports.get_or_insert_default().extend(ports);
     }
+    // None said is none, whatever the form.
+    config.volumes.take_if(|volumes| volumes.is_empty());
     if let Some(volumes) = own.volumes {
         config.volumes.get_or_insert_default().extend(volumes);
     }

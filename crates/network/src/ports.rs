@@ -122,7 +122,10 @@ impl Ports {
     pub(crate) fn reserve(&mut self, container: &str, all: &[Wanted]) -> Result<Vec<Group>> {
         let mut groups: BTreeMap<IpAddr, Vec<Published>> = BTreeMap::new();
         let mut held = Vec::new();
-        for wanted in all {
+        // Ports that were named come before those that are chosen, or one of these could take one of those.
+        let is_named = |wanted: &&Wanted| wanted.request.host_port.is_some_and(|(first, _)| first > 0);
+        let (named, chosen): (Vec<&Wanted>, Vec<&Wanted>) = all.iter().partition(is_named);
+        for wanted in named.into_iter().chain(chosen) {
             let PortRequest { container_port, protocol, .. } = wanted.request;
             for (host_ip, address) in &wanted.routed {
                 let one = Published { container_port, protocol, host_ip: *host_ip, host_port: 0 };
@@ -396,6 +399,32 @@ mod tests {
         ports.sort_unstable();
         again.sort_unstable();
         assert_eq!(again, ports);
+    }
+
+    #[test]
+    fn a_chosen_port_is_none_that_was_named() {
+        let wanted = |container_port, host_port: Option<u16>| Wanted {
+            request: PortRequest {
+                container_port,
+                protocol: Protocol::Tcp,
+                host_ip: None,
+                host_port: host_port.map(|port| (port, port)),
+            },
+            places: vec![(LOCAL, WEB)],
+            routed: Vec::new(),
+        };
+        let mut ports = Ports::default();
+        let next = {
+            let groups = ports.reserve("a", &[wanted(80, None)]).unwrap();
+            groups[0].ports[0].host_port + 1
+        };
+        let groups = ports.reserve("b", &[wanted(80, None), wanted(8080, Some(next))]).unwrap();
+        let host_port = |container_port| {
+            let mut ports = groups.iter().flat_map(|group| &group.ports);
+            ports.find(|port| port.container_port == container_port).unwrap().host_port
+        };
+        assert_eq!(host_port(8080), next);
+        assert_ne!(host_port(80), next);
     }
 
     #[test]

@@ -1,11 +1,17 @@
-//! `X-Registry-Auth`: credentials in base64url JSON, padded or not.
+//! `X-Registry-Auth` and, of builds, `X-Registry-Config`: credentials in base64url JSON, padded or not.
+
+use std::collections::BTreeMap;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
 use base64::engine::{DecodePaddingMode, GeneralPurpose as Alphabet};
 use hyper::HeaderMap;
 use serde::Deserialize;
+use serde_json::Value;
 use wharf_distribution::Credentials;
+
+use crate::http::typed;
+use crate::lenient::lenient;
 
 /// What clients send, in a header or as the body of `POST /auth`.
 #[derive(Default, Deserialize)]
@@ -40,9 +46,22 @@ impl AuthConfig {
 /// The credentials of a request.
 pub(crate) fn of(headers: &HeaderMap) -> Option<Credentials> {
     let header = headers.get("x-registry-auth")?;
-    // Docker takes what it cannot read for nothing, and there are clients that write something.
-    let read = || serde_json::from_slice::<AuthConfig>(&decode(header.to_str().ok()?)?).ok();
-    read().and_then(AuthConfig::credentials)
+    // Docker takes what it cannot read for nothing, and there are clients that write something. As Go reads it, `null` is
+    // nothing, and what bollard sends for all that it does not have.
+    let value = serde_json::from_slice(&decode(header.to_str().ok()?)?).ok()?;
+    let config: Option<AuthConfig> = typed(lenient(value), "registry.AuthConfig").ok()?;
+    config.and_then(AuthConfig::credentials)
+}
+
+/// The credentials of a build, by registry. What cannot be read is none, as with Docker.
+pub(crate) fn of_build(headers: &HeaderMap) -> BTreeMap<String, Credentials> {
+    let text = headers.get("x-registry-config").and_then(|header| header.to_str().ok()).unwrap_or_default();
+    let json = decode(text).and_then(|bytes| serde_json::from_slice::<BTreeMap<String, Value>>(&bytes).ok());
+    let read = |(name, value): (String, Value)| {
+        let config: Option<AuthConfig> = typed(lenient(value), "registry.AuthConfig").ok()?;
+        Some((name, config?.credentials()?))
+    };
+    json.unwrap_or_default().into_iter().filter_map(read).collect()
 }
 
 fn decode(text: &str) -> Option<Vec<u8>> {
@@ -55,6 +74,18 @@ fn decode(text: &str) -> Option<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_build_has_those_of_many_registries() {
+        let json = r#"{"a.example": {"username": "ann", "password": "p", "auth": null}, "b.example": {}, "c": 7}"#;
+        let mut headers = HeaderMap::new();
+        assert!(of_build(&headers).is_empty());
+        headers.insert("x-registry-config", base64::engine::general_purpose::URL_SAFE.encode(json).parse().unwrap());
+        let all = of_build(&headers);
+        assert_eq!((all.len(), all["a.example"].username.as_str()), (1, "ann"));
+        headers.insert("x-registry-config", "%%".parse().unwrap());
+        assert!(of_build(&headers).is_empty());
+    }
 
     #[test]
     fn credentials_are_read_padded_or_not() {
@@ -72,7 +103,15 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.insert("x-registry-auth", "e30=".parse().unwrap());
         assert!(of(&headers).unwrap().is_none());
-        headers.insert("x-registry-auth", "%%%".parse().unwrap());
-        assert!(of(&headers).is_err());
+        let nulls = br#"{"username":"ann","password":"p","email":null,"auth":null,"Identitytoken":null}"#;
+        let nulls = base64::engine::general_purpose::STANDARD.encode(nulls);
+        headers.insert("x-registry-auth", nulls.parse().unwrap());
+        assert_eq!(of(&headers).unwrap().unwrap().username, "ann");
+        for bad in ["%%%", "WzFd", "eyJ1c2VybmFtZSI6MX0="] {
+            headers.insert("x-registry-auth", bad.parse().unwrap());
+            assert!(of(&headers).is_err(), "{bad}");
+        }
+        headers.insert("x-registry-auth", "bnVsbA==".parse().unwrap());
+        assert!(of(&headers).unwrap().is_none());
     }
 }

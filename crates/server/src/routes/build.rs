@@ -16,6 +16,7 @@ use wharf_build::{Answers, BuildError, BuildEvent, BuildRequest, CacheRecord, Li
 use super::build_parts::{self, Asking, Head};
 use super::progress::progress_line;
 use super::{Call, Result, blocking, dry_run, prune_stream, pruned_event};
+use crate::auth;
 use crate::filters::Filters;
 use crate::http::{ApiError, blocking_reader, error_line, line, ok, stream};
 use crate::moment::moment;
@@ -53,6 +54,7 @@ pub(super) async fn build(call: Call) -> Result {
     let text = |key: &str| query.get(key).map(str::to_owned);
     let kept = build_args.get("BUILDKIT_CONTEXT_KEEP_GIT_DIR").and_then(Option::as_deref);
     let keep_git_dir = matches!(kept, Some("1" | "true"));
+    let credentials = auth::of_build(call.request.headers());
     let with_parts = call.request.headers().get(CONTENT_TYPE).is_some_and(|kind| kind == build_parts::MEDIA_TYPE);
     let body: Box<dyn std::io::Read + Send> = Box::new(blocking_reader(call.request.into_body()));
     let (head, mut parts, body) = if with_parts {
@@ -136,6 +138,7 @@ pub(super) async fn build(call: Call) -> Result {
         annotations: query.json("annotations")?,
         attestations: query.json("attestations")?,
         remote,
+        credentials,
     };
     let quiet = query.flag("q");
     let (builder, engine, tags) = (call.api.builder.clone(), call.api.engine.clone(), request.tags.clone());

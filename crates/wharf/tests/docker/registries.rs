@@ -120,7 +120,18 @@ fn who_logs_in_may_push_and_pull() {
     assert!(own(&d, &format!("push {name}")).ok().contains("Pushed"));
     own(&d, &format!("rmi {name}")).ok();
     assert!(own(&d, &format!("pull {name}")).ok().contains("Status: Downloaded newer image"));
+    // And a build has the base images of who asks for it.
+    let context = d.path().join("context");
+    std::fs::create_dir(&context).unwrap();
+    std::fs::write(context.join("Dockerfile"), format!("FROM {name}\nENV BUILT=1\n")).unwrap();
+    let build = format!("build --pull {}", context.display());
+    for built in [own(&d, &build), d.docker(&build)] {
+        own(&d, &format!("rmi {name}"));
+        assert!(built.ok().contains("Successfully built"));
+    }
     assert_eq!(own(&d, &format!("logout {at}")).ok(), format!("Removing login credentials for {at}"));
+    let refused = d.docker(&build);
+    assert!(refused.code != 0 && refused.err.contains("unauthorized"), "{}{}", refused.out, refused.err);
     assert_ne!(own(&d, &format!("pull {name}")).code, 0);
     // By a helper, for this registry alone.
     let kept = helper(&d);

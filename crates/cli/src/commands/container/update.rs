@@ -1,5 +1,7 @@
 //! `docker update`.
 
+use std::sync::{Arc, Mutex, PoisonError};
+
 use serde_json::{Value as Json, json};
 
 use crate::app::App;
@@ -99,16 +101,21 @@ async fn run(app: &App, matches: &Matches) -> Outcome<u8> {
         app.needs_own_engine("--bandwidth").await?;
         update["Bandwidth"] = bandwidth::update(text)?;
     }
-    each(app, &matches.arguments, |client, name| {
-        let update = update.clone();
+    let warnings = Arc::<Mutex<Vec<String>>>::default();
+    let code = each(app, &matches.arguments, |client, name| {
+        let (update, warnings) = (update.clone(), Arc::clone(&warnings));
         async move {
             let request = client.post(&format!("/containers/{name}/update")).json(&update)?;
             let answer: Json = request.send().await?.json().await?;
-            for warning in texts(&answer["Warnings"]) {
-                eprintln!("{warning}");
-            }
+            let told = texts(&answer["Warnings"]).into_iter().map(str::to_owned);
+            warnings.lock().unwrap_or_else(PoisonError::into_inner).extend(told);
             Ok(Some(name))
         }
     })
-    .await
+    .await;
+    // Where Docker has them, after the names.
+    for warning in warnings.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+        app.say(warning)?;
+    }
+    code
 }
