@@ -128,10 +128,13 @@ impl Networks {
         networks.make_predefined()?;
         networks.take_up_ports()?;
         networks.restore()?;
+        networks.tell_firewalld();
         let watched = Arc::downgrade(&networks.inner);
         networks.inner.background.watch(Box::new(move || {
             if let Some(inner) = watched.upgrade() {
-                Self { inner }.heal();
+                let networks = Self { inner };
+                networks.heal();
+                networks.tell_firewalld();
             }
         }));
         Ok(networks)
@@ -162,7 +165,7 @@ impl Networks {
     pub fn create(&self, request: &CreateNetwork) -> Result<NetworkRecord> {
         let inner = &self.inner;
         let create::Draft { mut record, ipv6 } = create::record(request, &inner.options)?;
-        let _changing = inner.changing();
+        let changing = inner.changing();
         let route = Connection::open()?;
         let others: Vec<_> = {
             let state = inner.state();
@@ -202,6 +205,8 @@ impl Networks {
         let network = Network { link: Some(link), ..Network::new(record.clone()) };
         inner.state().networks.insert(record.id.clone(), network);
         self.let_pass();
+        drop(changing);
+        self.tell_firewalld();
         Ok(record)
     }
 
@@ -262,7 +267,7 @@ impl Networks {
     /// `NotFound`, `CannotRemove`, `InUse`.
     pub fn remove(&self, text: &str) -> Result<NetworkRecord> {
         let inner = &self.inner;
-        let _changing = inner.changing();
+        let changing = inner.changing();
         let record = {
             let mut state = inner.state();
             let network = state.resolve(text)?;
@@ -286,6 +291,7 @@ impl Networks {
         }
         self.unmake(&record, false);
         self.let_pass();
+        drop(changing);
         let told = record.bridge.as_ref().filter(|bridge| self.inner.told_firewalld().bridges.remove(*bridge));
         if let Some(bridge) = told
             && let Err(error) = firewalld::forget(&self.inner.options.system_bus, bridge)
@@ -394,8 +400,11 @@ impl Networks {
         }
     }
 
-    /// Tells firewalld of our bridges when it runs and has not been told of them.
-    pub(crate) fn tell_firewalld(&self) {
+    /// Tells firewalld of our bridges when it runs and has not been told of them. It may be slow: nothing is held meanwhile.
+    fn tell_firewalld(&self) {
+        if *self.inner.changing() {
+            return;
+        }
         let Ok(table) = firewalld::table(&self.inner.nft()) else { return };
         let bridges = self.inner.bridges(Family::Ip);
         let missing: Vec<&str> = {
@@ -417,7 +426,6 @@ impl Networks {
 
     /// Lets our bridges pass where somebody else's rules would drop what they forward.
     pub(crate) fn let_pass(&self) {
-        self.tell_firewalld();
         for family in self.inner.families() {
             let bridges = self.inner.bridges(family);
             let bridges: Vec<&str> = bridges.iter().map(String::as_str).collect();

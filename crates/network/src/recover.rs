@@ -92,7 +92,6 @@ impl Networks {
             return;
         }
         inner.heal_relay();
-        self.tell_firewalld();
         let mark = inner.mark();
         for family in inner.families() {
             let bridges = inner.bridges(family).len();
