@@ -1,6 +1,7 @@
 /* What network.py measures with: as little of its own as can be, so that what is seen is the way there and back.
  *   netload serve PORT                      answers each connection with one byte and closes it
  *   netload connect ADDRESS PORT SECONDS    connections one after the other; prints how many a second were answered
+ *   netload answer ADDRESS                  a name server that has the same answer for every name, and does nothing else
  *   netload dns ADDRESS NAME SECONDS WINDOW that many queries for an A record on their way at any moment; prints answers
  *                                           a second, and the median and the 99th percentile of their time in us  */
 #include <arpa/inet.h>
@@ -43,6 +44,25 @@ static int serve(const char *port) {
     if (client < 0) continue;
     if (write(client, "x", 1) < 0) {}
     close(client);
+  }
+  return 0;
+}
+
+/* What the kernel alone takes there and back: the floor for `dns`. */
+static int answer(const char *at) {
+  static const unsigned char record[] = {0xc0, 12, 0, 1, 0, 1, 0, 0, 2, 88, 0, 4, 192, 0, 2, 1};
+  unsigned char message[512 + sizeof record];
+  struct sockaddr_storage own, peer;
+  socklen_t length = address(at, "53", &own);
+  int fd = socket(own.ss_family, SOCK_DGRAM, 0);
+  if (fd < 0 || bind(fd, (void *)&own, length)) fail("bind");
+  for (;;) {
+    socklen_t size = sizeof peer;
+    ssize_t got = recvfrom(fd, message, 512, 0, (void *)&peer, &size);
+    if (got < 12) continue;
+    message[2] |= 0x80, message[3] |= 0x80, message[7] = 1;
+    memcpy(message + got, record, sizeof record);
+    if (sendto(fd, message, got + sizeof record, 0, (void *)&peer, size) < 0) {}
   }
   return 0;
 }
@@ -119,6 +139,7 @@ static int dns(const char *to, const char *name, double seconds, int window) {
 int main(int count, char **words) {
   signal(SIGPIPE, SIG_IGN);
   if (count == 3 && !strcmp(words[1], "serve")) return serve(words[2]);
+  if (count == 3 && !strcmp(words[1], "answer")) return answer(words[2]);
   if (count == 5 && !strcmp(words[1], "connect")) return connections(words[2], words[3], atof(words[4]));
   if (count == 6 && !strcmp(words[1], "dns")) return dns(words[2], words[3], atof(words[4]), atoi(words[5]));
   fprintf(stderr, "see network.py\n");

@@ -126,6 +126,12 @@ try:
                         n, mid, p99 = map(float, within(pid, a.load, 'dns', server, 'b-one', a.seconds, window).split())
                         rep.add(f'names, {window} at a time', e, n, 'queries/s'); rep.add(f'names, {window} at a time: median', e, mid, 'us'); rep.add(f'names, {window} at a time: p99', e, p99, 'us')
                         rep.add(f'names, {window} at a time: CPU of the engine for each', e, (e.cpu_ms() - c0) * 1e3 / (n * a.seconds), 'us')
+                        # A program that does nothing but answer, in the same place: what is left is the kernel's and the client's.
+                        floor = subprocess.Popen(['nsenter', f'--net=/proc/{pid}/ns/net', a.load, 'answer', '127.0.0.53'])
+                        time.sleep(.2)
+                        try: f = float(within(pid, a.load, 'dns', '127.0.0.53', 'b-one', a.seconds, window).split()[0])
+                        finally: floor.terminate(); floor.wait()
+                        rep.add(f'names, {window} at a time / what a program that only answers has', e, n / f, 'ratio')
                 part(e, 'names', ask)
     if want('flow') or want('dns'):
         for e in E:

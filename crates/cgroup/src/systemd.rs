@@ -6,7 +6,6 @@
 
 mod bus;
 mod properties;
-mod wire;
 
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
@@ -16,12 +15,12 @@ use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid};
 use serde::{Deserialize, Serialize};
+use wharf_dbus::{Body, Property, Refusal};
 use wharf_sys::fds;
 use wharf_sys::process::{Namespaces, clone3};
 
 use crate::{CgroupError, Result, is_rootless};
-use bus::{Connection, Refusal};
-use wire::{Body, Property};
+use bus::Connection;
 
 /// Where a scope is, by the three words of `cgroupsPath`: `SLICE:PREFIX:NAME`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

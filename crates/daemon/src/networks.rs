@@ -43,6 +43,7 @@ pub(crate) fn network_options(options: &Options, instance: &str) -> Result<Netwo
         ip_forward: options.ip_forward,
         bridge: options.bridge.clone(),
         relay: options.userland_proxy.then(|| options.exec_root.clone()),
+        ..NetworkOptions::default()
     })
 }
 

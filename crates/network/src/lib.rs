@@ -18,6 +18,7 @@ mod connect;
 mod create;
 mod error;
 mod firewall;
+mod firewalld;
 mod foreign;
 mod found;
 mod gateway_mode;

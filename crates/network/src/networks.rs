@@ -1,6 +1,6 @@
 //! All networks of a daemon: opened, made, removed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -15,7 +15,7 @@ use crate::ports::Ports;
 use crate::state::{NETWORKS, Network, State};
 use crate::{
     CreateNetwork, Endpoint, GatewayMode, NetworkError, NetworkOptions, NetworkRecord, Result, bridge, create,
-    firewall, foreign, ipam, macvlan, mark, pool6, sysctl,
+    firewall, firewalld, foreign, ipam, macvlan, mark, pool6, sysctl,
 };
 
 /// All networks of a daemon. Cheap to clone.
@@ -37,9 +37,18 @@ pub(crate) struct Inner {
     nft: Mutex<nft::Connection>,
     /// Held while what the kernel has is made or removed; whether it was removed for good.
     changing: Mutex<bool>,
+    /// What firewalld was told.
+    firewalld: Mutex<Told>,
     /// Where there is to be one.
     pub(crate) relay: Option<Relay>,
     pub(crate) background: Background,
+}
+
+/// Bridges that are in a zone of firewalld, as long as its table is the same.
+#[derive(Debug, Default)]
+struct Told {
+    table: Option<u64>,
+    bridges: BTreeSet<String>,
 }
 
 impl Inner {
@@ -57,6 +66,10 @@ impl Inner {
 
     pub(crate) fn changing(&self) -> MutexGuard<'_, bool> {
         self.changing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn told_firewalld(&self) -> MutexGuard<'_, Told> {
+        self.firewalld.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The name of our table, and the first word of our marks.
@@ -108,16 +121,20 @@ impl Networks {
             ports: Mutex::new(ports),
             nft: Mutex::new(nft::Connection::open()?),
             changing: Mutex::default(),
+            firewalld: Mutex::default(),
             background: Background::start()?,
         };
         let networks = Self { inner: Arc::new(inner) };
         networks.make_predefined()?;
         networks.take_up_ports()?;
         networks.restore()?;
+        networks.tell_firewalld();
         let watched = Arc::downgrade(&networks.inner);
         networks.inner.background.watch(Box::new(move || {
             if let Some(inner) = watched.upgrade() {
-                Self { inner }.heal();
+                let networks = Self { inner };
+                networks.heal();
+                networks.tell_firewalld();
             }
         }));
         Ok(networks)
@@ -148,7 +165,7 @@ impl Networks {
     pub fn create(&self, request: &CreateNetwork) -> Result<NetworkRecord> {
         let inner = &self.inner;
         let create::Draft { mut record, ipv6 } = create::record(request, &inner.options)?;
-        let _changing = inner.changing();
+        let changing = inner.changing();
         let route = Connection::open()?;
         let others: Vec<_> = {
             let state = inner.state();
@@ -188,6 +205,8 @@ impl Networks {
         let network = Network { link: Some(link), ..Network::new(record.clone()) };
         inner.state().networks.insert(record.id.clone(), network);
         self.let_pass();
+        drop(changing);
+        self.tell_firewalld();
         Ok(record)
     }
 
@@ -248,7 +267,7 @@ impl Networks {
     /// `NotFound`, `CannotRemove`, `InUse`.
     pub fn remove(&self, text: &str) -> Result<NetworkRecord> {
         let inner = &self.inner;
-        let _changing = inner.changing();
+        let changing = inner.changing();
         let record = {
             let mut state = inner.state();
             let network = state.resolve(text)?;
@@ -272,6 +291,13 @@ impl Networks {
         }
         self.unmake(&record, false);
         self.let_pass();
+        drop(changing);
+        let told = record.bridge.as_ref().filter(|bridge| self.inner.told_firewalld().bridges.remove(*bridge));
+        if let Some(bridge) = told
+            && let Err(error) = firewalld::forget(&self.inner.options.system_bus, bridge)
+        {
+            tracing::debug!("firewalld keeps the bridge {bridge} in its zone: {error}");
+        }
         Ok(record)
     }
 
@@ -371,6 +397,30 @@ impl Networks {
         for failed in [rules, link].into_iter().filter_map(Result::err).filter(|_| !quiet) {
             // Its row is gone; what is left in the kernel is recognised and removed at the next start.
             tracing::warn!(error = ?failed, network = record.name, "something of a network is left");
+        }
+    }
+
+    /// Tells firewalld of our bridges when it runs and has not been told of them. It may be slow: nothing is held meanwhile.
+    fn tell_firewalld(&self) {
+        if *self.inner.changing() {
+            return;
+        }
+        let Ok(table) = firewalld::table(&self.inner.nft()) else { return };
+        let bridges = self.inner.bridges(Family::Ip);
+        let missing: Vec<&str> = {
+            let mut told = self.inner.told_firewalld();
+            if told.table != table {
+                *told = Told { table, ..Told::default() };
+            }
+            bridges.iter().filter(|bridge| !told.bridges.contains(*bridge)).map(String::as_str).collect()
+        };
+        if table.is_none() || missing.is_empty() {
+            return;
+        }
+        match firewalld::let_pass(&self.inner.options.system_bus, &missing) {
+            Ok(()) => self.inner.told_firewalld().bridges.extend(missing.into_iter().map(str::to_owned)),
+            // It may be just starting: it is told of them in a second.
+            Err(error) => tracing::warn!("firewalld could not be told to let our bridges pass: {error}"),
         }
     }
 

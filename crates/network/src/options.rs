@@ -46,6 +46,8 @@ pub struct NetworkOptions {
     /// The daemon's volatile directory, where the process has its socket that leads the host's IPv6 ports to containers
     /// with IPv4 alone; `None` for none, whose ports are refused then.
     pub relay: Option<PathBuf>,
+    /// The socket of the bus that firewalld is on.
+    pub system_bus: PathBuf,
 }
 
 impl Default for NetworkOptions {
@@ -68,6 +70,7 @@ impl Default for NetworkOptions {
             ip_forward: true,
             bridge: None,
             relay: None,
+            system_bus: wharf_dbus::system_bus(),
         }
     }
 }

@@ -6,7 +6,7 @@ use std::process::Command;
 /// Rows from the bottom up; a crate may depend on crates of lower rows only.
 const ROWS: &[&[&str]] = &[
     &["reference", "report", "dockerfile", "template"],
-    &["sys"],
+    &["sys", "dbus"],
     &["rooted-path", "cgroup", "seccomp", "netlink", "logs", "erofs", "companion"],
     &["archive", "store", "dns", "relay", "git", "ruleset"],
     &["client", "runtime", "distribution", "snapshot", "network", "volume"],

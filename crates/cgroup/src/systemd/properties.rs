@@ -2,11 +2,11 @@
 
 use oci_spec::runtime::LinuxResources;
 
-use super::wire::Property;
 use crate::Result;
 use crate::cpuset::cpuset_numbers;
 use crate::device_rule::{Kind, Rule, allows_all};
 use crate::limits::{convert, processes};
+use wharf_dbus::Property;
 
 /// systemd's word for no limit: `infinity`.
 const NONE: u64 = u64::MAX;

@@ -14,6 +14,8 @@ use super::{Connection, Family};
 use crate::Result;
 use crate::message::{self, DUMP, Messages};
 
+/// `NFTA_TABLE_HANDLE`.
+const TABLE_HANDLE: u16 = 4;
 /// `NFT_SET_ELEM_CATCHALL`.
 const CATCH_ALL: u32 = 2;
 
@@ -63,6 +65,23 @@ impl Connection {
             let body = body(answer, NEW_TABLE)?;
             message::find(body, TABLE_NAME).map(message::text)
         })
+    }
+
+    /// The number of a table, which no other one has had; `None` when there is none of that name.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn table_handle(&self, table: Table<'_>) -> Result<Option<u64>> {
+        let mut request = Messages::default();
+        let action = format!("look at table `{}`", table.name);
+        request.message(kind(GET_TABLE), 0, &header(table.family.number(), 0), action, |m| {
+            m.text(TABLE_NAME, table.name);
+        });
+        let found = self.socket.ask(&request, |answer| {
+            let handle = message::find(body(answer, NEW_TABLE)?, TABLE_HANDLE)?;
+            handle.try_into().ok().map(u64::from_be_bytes)
+        });
+        Ok(none_is_empty(found)?.pop())
     }
 
     /// The chains of a family.

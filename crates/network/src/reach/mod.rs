@@ -141,7 +141,8 @@ impl Networks {
 
     fn facts(&self) -> Result<Facts> {
         let route = Connection::open()?;
-        let ruleset = self.inner.nft().ruleset()?;
+        // One of its own: who starts a container is not to wait for it.
+        let ruleset = nft::Connection::open()?.ruleset()?;
         let (links, addresses) = (route.links()?, route.addresses()?);
         let mark = self.inner.mark();
         let link =

@@ -2,6 +2,7 @@
 //! firewall and the settings are that namespace's, and all of it goes with it.
 
 mod firewall;
+mod firewalld;
 mod gateway_modes;
 mod host;
 mod ipv6;

@@ -1,13 +1,13 @@
 //! D-Bus messages as bytes (D-Bus Specification 0.41, "Message Protocol"), as far as a few calls need them. Pure.
 
 /// More bytes than this are no message of systemd's to us; the bus allows 128 MiB.
-pub(super) const MAX_MESSAGE: usize = 1 << 20;
+pub(crate) const MAX_MESSAGE: usize = 1 << 20;
 
 /// `METHOD_CALL` and its kin.
-pub(super) const CALL: u8 = 1;
-pub(super) const RETURN: u8 = 2;
-pub(super) const ERROR: u8 = 3;
-pub(super) const SIGNAL: u8 = 4;
+pub(crate) const CALL: u8 = 1;
+pub(crate) const RETURN: u8 = 2;
+pub(crate) const ERROR: u8 = 3;
+pub(crate) const SIGNAL: u8 = 4;
 
 /// Header fields.
 const PATH: u8 = 1;
@@ -20,7 +20,7 @@ const SIGNATURE: u8 = 8;
 
 /// A value of a unit's property.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Property {
+pub enum Property {
     Text(String),
     Flag(bool),
     Number(u64),
@@ -46,26 +46,26 @@ impl Property {
 
 /// Values one after another, each aligned as its type wants it, in little endian.
 #[derive(Debug, Default)]
-pub(super) struct Body {
+pub struct Body {
     bytes: Vec<u8>,
     signature: String,
 }
 
 impl Body {
-    pub(super) fn text(mut self, text: &str) -> Self {
+    pub fn text(mut self, text: &str) -> Self {
         self.put_text(text);
         self.signature.push('s');
         self
     }
 
-    pub(super) fn flag(mut self, flag: bool) -> Self {
+    pub fn flag(mut self, flag: bool) -> Self {
         self.put_u32(flag.into());
         self.signature.push('b');
         self
     }
 
     /// `a(sv)`.
-    pub(super) fn properties(mut self, all: &[(&str, Property)]) -> Self {
+    pub fn properties(mut self, all: &[(&str, Property)]) -> Self {
         self.array(8, |body| {
             for (name, value) in all {
                 body.align(8);
@@ -78,7 +78,7 @@ impl Body {
     }
 
     /// `a(sa(sv))` without an element: units that belong to the one that is made.
-    pub(super) fn no_other_units(mut self) -> Self {
+    pub fn no_other_units(mut self) -> Self {
         self.array(8, |_| {});
         self.signature.push_str("a(sa(sv))");
         self
@@ -145,15 +145,15 @@ fn length(bytes: usize) -> u32 {
 
 /// Whose method is called.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Method<'a> {
-    pub(super) destination: &'a str,
-    pub(super) path: &'a str,
-    pub(super) interface: &'a str,
-    pub(super) member: &'a str,
+pub struct Method<'a> {
+    pub destination: &'a str,
+    pub path: &'a str,
+    pub interface: &'a str,
+    pub member: &'a str,
 }
 
 /// The bytes of a call.
-pub(super) fn call(serial: u32, method: Method<'_>, body: &Body) -> Vec<u8> {
+pub(crate) fn call(serial: u32, method: Method<'_>, body: &Body) -> Vec<u8> {
     let mut message = Body::default();
     message.bytes.extend([b'l', CALL, 0, 1]);
     message.put_u32(length(body.bytes.len()));
@@ -180,17 +180,17 @@ pub(super) fn call(serial: u32, method: Method<'_>, body: &Body) -> Vec<u8> {
 
 /// A message that came.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Message {
-    pub(super) kind: u8,
-    pub(super) reply_to: u32,
-    pub(super) member: String,
-    pub(super) error: String,
+pub struct Message {
+    pub kind: u8,
+    pub reply_to: u32,
+    pub member: String,
+    pub error: String,
     /// The texts of the body as far as they stand at its beginning: numbers (`u`) are passed over.
-    pub(super) texts: Vec<String>,
+    pub texts: Vec<String>,
 }
 
 /// How long a message is, by its first 16 bytes; `None` for what is none.
-pub(super) fn size(start: &[u8; 16]) -> Option<usize> {
+pub(crate) fn size(start: &[u8; 16]) -> Option<usize> {
     if start[0] != b'l' || start[3] != 1 {
         return None;
     }
@@ -200,7 +200,7 @@ pub(super) fn size(start: &[u8; 16]) -> Option<usize> {
 }
 
 /// Reads a whole message; `None` for what is none.
-pub(super) fn read(bytes: &[u8]) -> Option<Message> {
+pub(crate) fn read(bytes: &[u8]) -> Option<Message> {
     let mut input = Input { bytes, at: 0 };
     let mut message = Message { kind: *bytes.get(1)?, ..Message::default() };
     let mut signature = String::new();
