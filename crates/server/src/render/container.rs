@@ -307,7 +307,6 @@ pub(crate) fn summary<'a>(
     }
 }
 
-
 /// The program and its arguments; those with a space in quotes.
 fn command(c: &Container) -> String {
     c.args.iter().fold(c.path.clone(), |all, word| match word.contains(' ') {
