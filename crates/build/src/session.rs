@@ -289,8 +289,9 @@ impl Session<'_> {
     pub(crate) fn stage(&mut self, index: usize) -> Result<()> {
         // A trigger may have brought this one into another's work.
         let outer = std::mem::replace(&mut self.no_cache, self.common.is_made_again(index));
+        let at_triggers = std::mem::take(&mut self.at_triggers);
         let done = self.stage_itself(index);
-        self.no_cache = outer;
+        (self.no_cache, self.at_triggers) = (outer, at_triggers);
         done
     }
 

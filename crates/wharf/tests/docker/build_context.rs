@@ -183,10 +183,11 @@ fn half_of_a_context_is_never_used() {
 #[test]
 fn what_a_dockerfile_does_not_name_is_listed_when_it_is_needed() {
     let Some(d) = Daemon::start() else { return };
-    let base = context(&d, "base", &[("Dockerfile", "FROM busybox\nONBUILD COPY . /all\n")]);
+    let base =
+        context(&d, "base", &[("Dockerfile", "FROM busybox\nONBUILD COPY --from=plain /x /x\nONBUILD COPY . /all\n")]);
     d.docker(&format!("build -t base {}", base.display())).ok();
     let given = [
-        ("Dockerfile", "FROM base\nCOPY one /one\nFROM busybox AS plain\nRUN echo x > /x\n"),
+        ("Dockerfile", "FROM busybox AS plain\nRUN echo x > /x\nFROM base AS app\nCOPY one /one\n"),
         ("one", &content("one")),
         ("dir/two", &content("two")),
         ("linked.Dockerfile", "FROM busybox\nCOPY link/two /two\n"),
@@ -201,7 +202,7 @@ fn what_a_dockerfile_does_not_name_is_listed_when_it_is_needed() {
     let (said, heard) = proxy.build(&d, &dir, "-t plain --target plain .");
     assert!(said.code == 0 && !listed(&heard, "two") && sent(&heard).is_empty(), "{}{}", said.out, said.err);
     // Who is based on such an image has its triggers.
-    let (said, heard) = proxy.build(&d, &dir, "-t app --target 0 .");
+    let (said, heard) = proxy.build(&d, &dir, "-t app --target app .");
     assert!(said.code == 0 && listed(&heard, "two"), "{}{}", said.out, said.err);
     assert_eq!(sent(&heard), ["one", "two"]);
     assert_eq!(
@@ -209,7 +210,7 @@ fn what_a_dockerfile_does_not_name_is_listed_when_it_is_needed() {
         "/all:\nDockerfile\ndir\nlink\nlinked.Dockerfile\none\n\n/all/dir:\ntwo"
     );
     assert_eq!(d.docker("run --rm app cat /all/dir/two").ok(), content("two").trim_end());
-    assert_eq!(sent(&proxy.build(&d, &dir, "-t app --target 0 .").1), Vec::<String>::new());
+    assert_eq!(sent(&proxy.build(&d, &dir, "-t app --target app .").1), Vec::<String>::new());
     // A link leads on.
     let (said, heard) = proxy.build(&d, &dir, "-t linked -f linked.Dockerfile .");
     assert!(said.code == 0, "{}{}", said.out, said.err);
