@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use wharf_archive::decompressed;
-use wharf_dockerfile::Ignore;
+use wharf_dockerfile::{Dockerfile, Ignore, Needs};
 
 use crate::cancel::{Cancel, Cancellable};
 use crate::error::{BuildError, Result};
@@ -24,9 +24,14 @@ const LOWER_CASE: &str = "dockerfile";
 #[derive(Debug)]
 pub(crate) struct Context {
     pub(crate) tree: Tree,
+    /// Only what the Dockerfile names is in it.
+    pub(crate) partial: bool,
+    /// The Dockerfile's text, and what it says.
     pub(crate) dockerfile: String,
+    pub(crate) parsed: Dockerfile,
     pub(crate) ignore: Ignore,
-    /// The newest time of a file, in seconds since the epoch: what the build's results are dated with.
+    /// The newest time of a file that the Dockerfile may ask for, or of its own, in seconds since the epoch: what the
+    /// build's results are dated with.
     pub(crate) newest: i64,
 }
 
@@ -48,9 +53,12 @@ impl Context {
         let text = read_dockerfile(&index, dockerfile)?;
         let ignore = ignore_file(&index, dockerfile)?;
         let own = index.look(&inside(dockerfile)?, true)?.map_or(0, |found| found.attributes.mtime.0);
-        let newest = index.prune(&ignore).max(own);
+        let parsed = Dockerfile::parse(dockerfile, &text)?;
+        index.prune(&ignore);
+        let newest = index.newest(&Needs::of(&parsed)).max(own);
         index.date_implied(newest);
-        Ok(Self { tree: Tree::Index(Arc::new(index)), dockerfile: text, ignore, newest })
+        let partial = index.partial;
+        Ok(Self { tree: Tree::Index(Arc::new(index)), partial, dockerfile: text, parsed, ignore, newest })
     }
 }
 
@@ -64,7 +72,14 @@ pub(crate) fn files(input: Box<dyn Read + Send>, path: &Path, cancel: &Cancel) -
 
 /// The same of files that are known.
 pub(crate) fn files_of(mut index: Index) -> Tree {
-    let newest = index.prune(&Ignore::default());
+    let newest = index.newest(&Needs::All);
+    index.date_implied(newest);
+    Tree::Index(Arc::new(index))
+}
+
+/// The same as [`Context::of`] has it, of a listing of everything.
+pub(crate) fn rest_of(mut index: Index, ignore: &Ignore, newest: i64) -> Tree {
+    index.prune(ignore);
     index.date_implied(newest);
     Tree::Index(Arc::new(index))
 }
@@ -171,20 +186,24 @@ mod tests {
     #[test]
     fn what_is_ignored_is_not_there() {
         let files = [
-            ("Dockerfile", "FROM x"),
+            ("Dockerfile", "FROM x\nCOPY . /"),
             (".dockerignore", "*.md\n!README.md\nsecret\n!secret/but/this\nnode_modules\n.dockerignore"),
             ("README.md", "r"),
             ("other.md", "o"),
             ("secret/a", "long enough to be the newest of them all"),
             ("secret/but/this", "t"),
             ("node_modules/x/y", "y"),
-            ("src/main.c", "int main"),
+            ("src/main.c", "int main(void) { return 0; }"),
         ];
         let (_dir, context) = unpack(archive(&files), "Dockerfile").unwrap();
-        assert_eq!(context.dockerfile, "FROM x");
+        assert_eq!(context.dockerfile, "FROM x\nCOPY . /");
         let expected = ["Dockerfile", "README.md", "secret", "secret/but", "secret/but/this", "src", "src/main.c"];
         assert_eq!(left(&context), expected);
-        assert_eq!(context.newest, 1_000 + "int main".len() as i64);
+        assert_eq!(context.newest, 1_000 + "int main(void) { return 0; }".len() as i64);
+        // What no instruction names dates nothing.
+        let files = [("Dockerfile", "FROM x\nCOPY a /"), ("a", "a"), ("b", "newer than what is used")];
+        let (_dir, context) = unpack(archive(&files), "Dockerfile").unwrap();
+        assert_eq!(context.newest, 1_000 + "FROM x\nCOPY a /".len() as i64);
     }
 
     #[test]

@@ -40,7 +40,13 @@ impl Common<'_> {
                 return Err(BuildError::invalid(format!("lint violation found for rules: {rules}")));
             }
         }
-        let mut top = Session { common: &self, output: self.output.clone(), step: 0, no_cache: self.options.no_cache };
+        let mut top = Session {
+            common: &self,
+            output: self.output.clone(),
+            step: 0,
+            no_cache: self.options.no_cache,
+            at_triggers: false,
+        };
         for statement in &self.dockerfile.globals {
             top.announce(&statement.source)?;
             if let Instruction::Arg(arguments) = &statement.instruction {

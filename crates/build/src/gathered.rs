@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use wharf_dockerfile::{Contexts, Dockerfile, Platform, is_own_frontend};
 use wharf_reference::Reference;
@@ -10,17 +11,17 @@ use crate::annotations::Annotations;
 use crate::attest::Attestations;
 use crate::builder::Shared;
 use crate::cancel::Cancel;
-use crate::context::Context;
+use crate::context::{self, Context};
 use crate::error::{BuildError, Result};
 use crate::layouts::Layout;
 use crate::listing;
+use crate::missing::Answers;
 use crate::named;
 use crate::request::BuildRequest;
 use crate::scratch::{Scratch, random_id};
 use crate::tree::Tree;
 
 /// All of it.
-#[derive(Debug)]
 pub(crate) struct Gathered {
     pub(crate) dockerfile: Dockerfile,
     pub(crate) context: Context,
@@ -31,6 +32,11 @@ pub(crate) struct Gathered {
     /// What is to be said and stated about the result.
     pub(crate) annotations: Annotations,
     pub(crate) attestations: Attestations,
+    /// The number that a listing of all of the context has.
+    next_listing: usize,
+    answers: Option<Arc<dyn Answers>>,
+    /// That, once it was asked for.
+    whole: Mutex<Option<Tree>>,
     /// None: this host's, and no more is said about it.
     pub(crate) platforms: Vec<Option<Platform>>,
     /// Images that are here for this build alone. Dropped before what notes them.
@@ -67,8 +73,9 @@ impl Gathered {
             false => Context::read(input, &dir.path.join("context"), &name, cancel)?,
         };
         let given = std::mem::take(&mut request.contexts);
+        let next_listing = given.len() + 1;
         let (named, contexts, layouts) = named::read(&shared.images, given, &dir.path, cancel, &listed)?;
-        let mut dockerfile = Dockerfile::parse(&name, &context.dockerfile)?;
+        let mut dockerfile = context.parsed.clone();
         let argument = |name: &str| request.build_args.get(name).filter(|value| !value.is_empty());
         if let Some(frontend) = argument("BUILDKIT_SYNTAX").filter(|frontend| !is_own_frontend(frontend)) {
             let message = format!("unknown frontend {frontend:?} in BUILDKIT_SYNTAX: there is docker/dockerfile alone");
@@ -86,9 +93,36 @@ impl Gathered {
             annotations,
             attestations,
             platforms,
+            next_listing,
+            answers,
+            whole: Mutex::default(),
             _layouts: layouts,
             _dir: dir,
         })
+    }
+}
+
+impl Gathered {
+    /// As much of the context as is known: what has come of the whole of it need not come again.
+    pub(crate) fn known_context(&self) -> Tree {
+        let whole = self.whole.lock().unwrap_or_else(PoisonError::into_inner);
+        whole.as_ref().unwrap_or(&self.context.tree).clone()
+    }
+
+    /// All of the context, where only a part came: a base image's trigger may ask for anything.
+    ///
+    /// # Errors
+    /// When whoever has it does not list it.
+    pub(crate) fn whole_context(&self, shared: &Shared, cancel: &Cancel) -> Result<Tree> {
+        let mut whole = self.whole.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(tree) = &*whole {
+            return Ok(tree.clone());
+        }
+        let answers = self.answers.as_ref().filter(|_| self.context.partial);
+        let Some(answers) = answers else { return Ok(self.context.tree.clone()) };
+        let input = answers.ask_whole(self.next_listing)?;
+        let index = listing::read(input, self.next_listing, answers, &shared.kept_contexts, cancel)?;
+        Ok(whole.insert(context::rest_of(index, &self.context.ignore, self.context.newest)).clone())
     }
 }
 

@@ -13,7 +13,7 @@ use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 use wharf_archive::{Entry, Kind as EntryKind, Reader, may_carry};
-use wharf_dockerfile::{Ignore, Verdict};
+use wharf_dockerfile::{Ignore, Needs, Verdict};
 use wharf_reference::Hasher;
 use wharf_report::chain;
 
@@ -41,6 +41,8 @@ pub(crate) struct Index {
     contents: Arc<File>,
     /// Gets contents that are not here; none for an archive, which has all of them.
     missing: Option<Missing>,
+    /// It was listed as a part of what there is.
+    pub(crate) partial: bool,
     /// The directory that the last entry came into: the next one mostly comes into the same.
     last: (PathBuf, usize),
 }
@@ -135,7 +137,14 @@ impl Index {
 
     /// One with nothing but a root.
     pub(crate) fn empty(contents: Arc<File>) -> Self {
-        Self { nodes: vec![Node::implied()], bodies: Vec::new(), contents, missing: None, last: (PathBuf::new(), 0) }
+        Self {
+            nodes: vec![Node::implied()],
+            bodies: Vec::new(),
+            contents,
+            missing: None,
+            partial: false,
+            last: (PathBuf::new(), 0),
+        }
     }
 
     /// A content, which [`Self::add`] gives a name.
@@ -345,23 +354,31 @@ impl Index {
         }
     }
 
-    /// The newest time of anything but a directory, in seconds since the epoch.
-    fn newest(&self) -> i64 {
-        let (mut newest, mut stack) = (0, vec![0]);
-        while let Some(at) = stack.pop() {
-            let node = &self.nodes[at];
-            if node.attributes.kind != Kind::Directory {
-                newest = newest.max(node.attributes.mtime.0);
+    /// The newest time of what may be needed, but for directories, in seconds since the epoch.
+    pub(crate) fn newest(&self, needs: &Needs) -> i64 {
+        let (mut newest, mut stack) = (0, vec![(0, needs.start())]);
+        while let Some((at, reach)) = stack.pop() {
+            for (name, child) in &self.nodes[at].children {
+                let needed = match reach.whole {
+                    true => Some(reach.clone()),
+                    false => needs.enter(&reach, &name.to_string_lossy()),
+                };
+                let Some(reach) = needed else { continue };
+                let node = &self.nodes[*child];
+                if node.attributes.kind == Kind::Directory {
+                    stack.push((*child, reach));
+                } else if reach.whole {
+                    newest = newest.max(node.attributes.mtime.0);
+                }
             }
-            stack.extend(node.children.values());
         }
         newest
     }
 
-    /// Forgets what is ignored. The value is the newest time of a file that is left, in seconds since the epoch.
-    pub(crate) fn prune(&mut self, ignore: &Ignore) -> i64 {
+    /// Forgets what is ignored.
+    pub(crate) fn prune(&mut self, ignore: &Ignore) {
         if ignore.is_empty() {
-            return self.newest();
+            return;
         }
         enum Visit {
             Enter(usize, PathBuf, Verdict),
@@ -371,7 +388,6 @@ impl Index {
                 name: OsString,
             },
         }
-        let mut newest = 0;
         let mut stack = vec![Visit::Enter(0, PathBuf::new(), Verdict::default())];
         while let Some(visit) = stack.pop() {
             let (at, dir, above) = match visit {
@@ -399,12 +415,9 @@ impl Index {
                         stack.push(Visit::Leave { parent: at, name });
                     }
                     stack.push(Visit::Enter(child, path, verdict));
-                } else {
-                    newest = newest.max(self.nodes[child].attributes.mtime.0);
                 }
             }
         }
-        newest
     }
 }
 

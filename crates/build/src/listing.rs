@@ -1,7 +1,7 @@
 //! A listing of a context: what is in it, without the contents of its files.
 //!
 //! ```text
-//! "WHARFLS2", key (text), place (text), time of the listing (time)
+//! "WHARFLS3", key (text), place (text), time of the listing (time), whether only what the Dockerfile names is in it (u8)
 //! for each entry, a directory right before what is in it, the first name of a file before others of it:
 //!     kind (u8: f, d, l, h, c, b, p; i for a directory of which nothing is said), how many directories it is in (u16),
 //!     its own name (text)
@@ -35,7 +35,7 @@ use crate::kept::{Kept, KeptContexts, Mark};
 use crate::missing::{Answers, Missing};
 use crate::tree::{Attributes, Kind};
 
-pub(crate) const MAGIC: &[u8] = b"WHARFLS2";
+pub(crate) const MAGIC: &[u8] = b"WHARFLS3";
 /// As many entries as a context may have, with names as long as those of people are.
 const MAX_LISTING: u64 = 1 << 30;
 
@@ -69,15 +69,18 @@ pub(crate) fn read(
     let key = fields.text().map_err(short)?;
     let place = String::from_utf8_lossy(fields.text().map_err(short)?).into_owned();
     let taken = fields.time().map_err(short)?;
+    let [partial] = fields.array().map_err(short)?;
     let kept = contexts.open(key, &place)?;
-    fill(fields, taken, kept, &mut |entries, kept| Missing {
+    let mut index = fill(fields, taken, kept, &mut |entries, kept| Missing {
         answers: Arc::clone(answers),
         listing,
         entries,
         kept,
         cancel: cancel.clone(),
         coming: Mutex::default(),
-    })
+    })?;
+    index.partial = partial != 0;
+    Ok(index)
 }
 
 fn fill(

@@ -26,6 +26,12 @@ pub trait Answers: Send + Sync {
         wanted: &[Range<u32>],
         read: &mut dyn FnMut(&mut dyn Read) -> Result<()>,
     ) -> Result<()>;
+
+    /// Asks for a listing of all of the context, which has this number, where the first was a part.
+    ///
+    /// # Errors
+    /// As [`Self::ask`].
+    fn ask_whole(&self, number: usize) -> Result<Box<dyn Read + Send>>;
 }
 
 /// How the contents of one listing are got.

@@ -35,7 +35,6 @@ use crate::tree::Tree;
 use crate::why::Noted;
 
 /// One stage at work; a trigger may need another, which is then part of it.
-#[derive(Debug)]
 pub(crate) struct Session<'a> {
     pub(crate) common: &'a Common<'a>,
     /// Where this stage is heard.
@@ -44,6 +43,8 @@ pub(crate) struct Session<'a> {
     pub(crate) step: usize,
     /// All its steps are made again.
     pub(crate) no_cache: bool,
+    /// It is at a base image's triggers.
+    pub(crate) at_triggers: bool,
 }
 
 impl<'a> Deref for Session<'a> {
@@ -55,7 +56,6 @@ impl<'a> Deref for Session<'a> {
 }
 
 /// What all stages of a build share.
-#[derive(Debug)]
 pub(crate) struct Common<'a> {
     pub(crate) shared: &'a Shared,
     pub(crate) output: Output,
@@ -67,6 +67,7 @@ pub(crate) struct Common<'a> {
     pub(crate) globals: Arc<Globals>,
     pub(crate) graph: Graph,
     pub(crate) platforms: Platforms,
+    pub(crate) gathered: &'a Gathered,
     pub(crate) context: &'a Context,
     /// Files that the request gives under names.
     pub(crate) contexts: &'a BTreeMap<String, Tree>,
@@ -204,6 +205,7 @@ impl<'a> Common<'a> {
             globals,
             graph,
             platforms,
+            gathered,
             context,
             contexts,
             date,
@@ -289,8 +291,9 @@ impl Session<'_> {
     pub(crate) fn stage(&mut self, index: usize) -> Result<()> {
         // A trigger may have brought this one into another's work.
         let outer = std::mem::replace(&mut self.no_cache, self.common.is_made_again(index));
+        let at_triggers = std::mem::take(&mut self.at_triggers);
         let done = self.stage_itself(index);
-        self.no_cache = outer;
+        (self.no_cache, self.at_triggers) = (outer, at_triggers);
         done
     }
 
@@ -306,10 +309,12 @@ impl Session<'_> {
             let s = if triggers.len() == 1 { "" } else { "s" };
             self.output.text(format!("# Executing {} build trigger{s}\n", triggers.len()))?;
         }
+        self.at_triggers = true;
         for trigger in triggers {
             let statement = Dockerfile::parse_trigger(file, &trigger, &stage.from)?;
             self.statement(index, &mut state, &statement).map_err(|e| e.at(file, &statement.source))?;
         }
+        self.at_triggers = false;
         let replaced = self.graph.nodes[index].replaced;
         for statement in stage.statements.iter().filter(|_| !replaced) {
             self.announce(&statement.source)?;

@@ -54,7 +54,13 @@ impl Session<'_> {
 
     /// The tree that `--from` means; the context without one.
     pub(crate) fn tree(&mut self, index: usize, from: Option<&str>, source: &Source) -> Result<(Tree, String)> {
-        let Some(from) = from else { return Ok((self.context.tree.clone(), "build context".into())) };
+        let Some(from) = from else {
+            let tree = match self.at_triggers && self.context.partial {
+                true => self.gathered.whole_context(self.shared, &self.cancel)?,
+                false => self.gathered.known_context(),
+            };
+            return Ok((tree, "build context".into()));
+        };
         let base = Graph::resolve_from(self.dockerfile, index, from, source, &self.graph.contexts)?;
         let place = match &base {
             Base::Stage(stage) => format!("stage {}", self.dockerfile.stages[*stage].label(*stage)),

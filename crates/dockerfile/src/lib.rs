@@ -30,6 +30,7 @@ mod instruction;
 mod line;
 mod mount;
 mod nearest;
+mod needs;
 mod parse;
 mod pattern;
 mod position;
@@ -51,6 +52,7 @@ pub use instruction::{
 };
 pub use mount::{Mount, MountKind, Sharing};
 pub use nearest::nearest;
+pub use needs::{Needs, Reach};
 pub use parse::{Dockerfile, Source, Stage, Statement};
 pub use position::{Position, Span};
 pub use scope::{Globals, PREDEFINED, Platform, Platforms, Scope};

@@ -27,6 +27,10 @@ impl Answers for Client {
         }
         read(&mut Cursor::new(bytes))
     }
+
+    fn ask_whole(&self, _: usize) -> Result<Box<dyn Read + Send>> {
+        Err(BuildError::invalid("there is no more"))
+    }
 }
 
 fn text(bytes: &mut Vec<u8>, text: &[u8]) {
@@ -44,6 +48,7 @@ fn head() -> Vec<u8> {
     text(&mut bytes, b"key");
     text(&mut bytes, b"/place");
     time(&mut bytes, 1000);
+    bytes.push(0);
     bytes
 }
 

@@ -9,7 +9,9 @@
 //!     length (u32), so many bytes of the contents of these entries, as listings have them, one behind the other; again and again; 0
 //! ```
 //!
-//! Listings are what `wharf_build` says of them; that of the context is number 0, those of Contexts follow.
+//! Listings are what `wharf_build` says of them; that of the context is number 0, those of Contexts follow. Where the first is
+//! a part and all of the context is needed after all, the line has the number behind these and no entries, and what comes is
+//! the listing of all of it.
 //!
 //! Secrets are in no query and no header, which proxies and logs like to keep.
 
@@ -25,6 +27,8 @@ use wharf_build::{Answers, BuildError, BuildEvent};
 use crate::http::ApiError;
 
 pub(super) const MEDIA_TYPE: &str = "application/vnd.wharf.build";
+/// More is no listing.
+const MAX_LISTING: u64 = 1 << 30;
 /// BuildKit takes secrets of 500 KiB each.
 const MAX_HEAD: u32 = 16 << 20;
 
@@ -131,6 +135,17 @@ impl Answers for Asking {
         let event = BuildEvent::Wanted { listing, entries: wanted.to_vec() };
         self.events.blocking_send(event).map_err(|_| BuildError::cancelled())?;
         read(&mut parts.next())
+    }
+
+    fn ask_whole(&self, number: usize) -> wharf_build::Result<Box<dyn Read + Send>> {
+        let mut parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
+        let event = BuildEvent::Wanted { listing: number, entries: Vec::new() };
+        self.events.blocking_send(event).map_err(|_| BuildError::cancelled())?;
+        // Read whole before anybody else may ask: what comes next would be taken for a part of it.
+        let mut bytes = Vec::new();
+        let read = parts.next().take(MAX_LISTING).read_to_end(&mut bytes);
+        read.map_err(|_| BuildError::cancelled())?;
+        Ok(Box::new(io::Cursor::new(bytes)))
     }
 }
 

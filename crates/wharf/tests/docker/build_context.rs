@@ -108,6 +108,7 @@ fn only_changed_files_of_a_context_are_sent() {
     let (said, heard) = proxy.build(&d, &dir, "-t app .");
     assert!(said.code == 0, "{}{}", said.out, said.err);
     assert_eq!(sent(&heard).len(), FILES, "what no step asks for is not sent");
+    assert!(!String::from_utf8_lossy(&heard).contains("unasked"), "nor is it listed");
     let whole = heard.len();
     let (said, heard) = proxy.build(&d, &dir, "-t app .");
     assert!(said.out.contains("Using cache") && !said.out.contains("Running in"), "{}{}", said.out, said.err);
@@ -177,6 +178,46 @@ fn half_of_a_context_is_never_used() {
     assert_eq!(sent(&heard).len(), FILES, "{}{}", said.out, said.err);
     let all: String = (0..FILES).map(|number| content(&format!("src/f{number:03}"))).collect();
     assert_eq!(d.docker("run --rm app cat /all").ok(), all.trim_end());
+}
+
+#[test]
+fn what_a_dockerfile_does_not_name_is_listed_when_it_is_needed() {
+    let Some(d) = Daemon::start() else { return };
+    let base =
+        context(&d, "base", &[("Dockerfile", "FROM busybox\nONBUILD COPY --from=plain /x /x\nONBUILD COPY . /all\n")]);
+    d.docker(&format!("build -t base {}", base.display())).ok();
+    let given = [
+        ("Dockerfile", "FROM busybox AS plain\nRUN echo x > /x\nFROM base AS app\nCOPY one /one\n"),
+        ("one", &content("one")),
+        ("dir/two", &content("two")),
+        ("linked.Dockerfile", "FROM busybox\nCOPY link/two /two\n"),
+        (".dockerignore", "ignored\n"),
+        ("ignored", &content("ignored")),
+    ];
+    let dir = context(&d, "main", &given.map(|(name, text)| (name, text)));
+    std::os::unix::fs::symlink("dir", dir.join("link")).unwrap();
+    a_step_of_the_clock();
+    let proxy = Listening::new(&d, "proxy.sock", usize::MAX);
+    let listed = |heard: &[u8], name: &str| String::from_utf8_lossy(heard).contains(name);
+    let (said, heard) = proxy.build(&d, &dir, "-t plain --target plain .");
+    assert!(said.code == 0 && !listed(&heard, "two") && sent(&heard).is_empty(), "{}{}", said.out, said.err);
+    // Who is based on such an image has its triggers.
+    let (said, heard) = proxy.build(&d, &dir, "-t app --target app .");
+    assert!(said.code == 0 && listed(&heard, "two"), "{}{}", said.out, said.err);
+    assert_eq!(sent(&heard), ["one", "two"]);
+    assert_eq!(
+        d.docker("run --rm app ls /all /all/dir").ok(),
+        "/all:\nDockerfile\ndir\nlink\nlinked.Dockerfile\none\n\n/all/dir:\ntwo"
+    );
+    assert_eq!(d.docker("run --rm app cat /all/dir/two").ok(), content("two").trim_end());
+    assert_eq!(sent(&proxy.build(&d, &dir, "-t app --target app .").1), Vec::<String>::new());
+    // A link leads on.
+    let (said, heard) = proxy.build(&d, &dir, "-t linked -f linked.Dockerfile .");
+    assert!(said.code == 0, "{}{}", said.out, said.err);
+    assert_eq!(
+        (sent(&heard), d.docker("run --rm linked cat /two").ok().as_str()),
+        (Vec::new(), content("two").trim_end())
+    );
 }
 
 /// What an archive's entry has beside its content.

@@ -5,7 +5,7 @@ use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 use wharf_archive::{Entry, Kind};
-use wharf_dockerfile::Ignore;
+use wharf_dockerfile::{Dockerfile, Ignore, Needs};
 use wharf_git::Repository;
 
 use super::checkout::Checkout;
@@ -199,7 +199,8 @@ impl Context {
                 let content = match &self.added {
                     Some((_, content)) => content.clone(),
                     None => {
-                        let path = dir.join(&self.dockerfile);
+                        let name = if self.dockerfile.is_empty() { DOCKERFILE } else { &self.dockerfile };
+                        let path = dir.join(name);
                         std::fs::read(&path).map_err(|error| wharf_report::path("open", &path, &error))?
                     }
                 };
@@ -215,46 +216,52 @@ impl Context {
         matches!(self.source, Source::Directory { _checkout: None, .. })
     }
 
-    /// What is in it, if it can be listed.
-    pub(super) fn listing(&self) -> Result<Option<Listing>, PackError> {
+    /// What is in it, if it can be listed: what the Dockerfile names, or with `whole` all.
+    pub(super) fn listing(&self, whole: bool) -> Result<Option<Listing>, PackError> {
         let Source::Directory { dir, ignore, patterns, _checkout: None } = &self.source else { return Ok(None) };
         let own = format!("{}{IGNORE_FILE}", self.dockerfile);
         let Some((name, content)) = &self.added else {
             let needed = [if self.dockerfile.is_empty() { DOCKERFILE } else { &self.dockerfile }, &own, IGNORE_FILE];
-            return Listing::of(dir, ignore, &needed, &[]).map(Some);
+            return Listing::of(dir, ignore, &needed, &[], &self.needs(whole)).map(Some);
         };
         let hiding = hiding(patterns, name);
         let added = [(name.as_str(), content.as_slice()), (IGNORE_FILE, hiding.as_bytes())];
-        Listing::of(dir, &without_ignore_file(patterns, ignore.clone()), &[], &added).map(Some)
+        Listing::of(dir, &without_ignore_file(patterns, ignore.clone()), &[], &added, &self.needs(whole)).map(Some)
+    }
+
+    /// What the Dockerfile names; all where it is an error, which the engine tells of.
+    fn needs(&self, whole: bool) -> Needs {
+        let text = if whole { None } else { self.look().ok().flatten() };
+        let parsed = text.and_then(|(text, _)| Dockerfile::parse("", &text).ok());
+        parsed.map_or(Needs::All, |dockerfile| Needs::of(&dockerfile))
     }
 
     /// Writes it as an archive.
-    pub(super) fn write<W: Write>(self, mut output: W) -> Result<W, PackError> {
-        match self.source {
+    pub(super) fn write<W: Write>(&self, mut output: W) -> Result<W, PackError> {
+        match &self.source {
             Source::Archive(first) => {
-                output.write_all(&first)?;
+                output.write_all(first)?;
                 io::copy(&mut io::stdin().lock(), &mut output)?;
                 Ok(output)
             }
             Source::Dockerfile(content) => {
                 let mut writer = Writer::new(output);
-                add(&mut writer, DOCKERFILE, &content)?;
+                add(&mut writer, DOCKERFILE, content)?;
                 Ok(writer.finish()?)
             }
             Source::Remote(_) => Ok(output),
             Source::Directory { dir, ignore, patterns, _checkout } => {
-                let added = self.added;
-                if let Some((name, content)) = &added {
+                if let Some((name, content)) = &self.added {
                     let mut writer = Writer::new(&mut output);
                     add(&mut writer, name, content)?;
-                    add(&mut writer, IGNORE_FILE, hiding(&patterns, name).as_bytes())?;
+                    add(&mut writer, IGNORE_FILE, hiding(patterns, name).as_bytes())?;
                 }
-                let ignore = match added {
+                let ignore = match &self.added {
                     // It is there already, with a line more.
-                    Some(_) => without_ignore_file(&patterns, ignore),
-                    None => ignore,
+                    Some(_) => without_ignore_file(patterns, ignore.clone()),
+                    None => ignore.clone(),
                 };
-                pack(&dir, &Pack { ignore: Some(&ignore), as_root: true, ..Pack::default() }, output)
+                pack(dir, &Pack { ignore: Some(&ignore), as_root: true, ..Pack::default() }, output)
             }
         }
     }

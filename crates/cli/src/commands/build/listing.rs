@@ -11,12 +11,12 @@ use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustix::fs::FileType;
-use wharf_dockerfile::Ignore;
+use wharf_dockerfile::{Ignore, Needs};
 
 use super::scan::{self, Item, Tree};
 use crate::tar::PackError;
 
-const MAGIC: &[u8] = b"WHARFLS2";
+const MAGIC: &[u8] = b"WHARFLS3";
 /// What the engine needs at once and is no larger goes with the listing.
 const MAX_INLINE: u64 = 256 << 10;
 /// A file's capabilities: the one attribute that must survive.
@@ -46,6 +46,11 @@ pub(super) struct Wanted {
 }
 
 impl Wanted {
+    /// A listing of everything is asked for, where a part was sent.
+    pub(super) fn is_whole(&self) -> bool {
+        self.entries.is_empty()
+    }
+
     /// Reads what the engine says.
     pub(super) fn of(aux: &serde_json::Value) -> Option<Self> {
         let wanted = aux.get("Wanted")?;
@@ -57,11 +62,18 @@ impl Wanted {
 }
 
 impl Listing {
-    /// Lists a directory. Files named in `inline` go with their contents, and so do `added` ones that are not there.
+    /// Lists what is needed of a directory, or all of it. Files named in `inline` are needed in any case and go with their
+    /// contents, and so do `added` ones that are not there.
     ///
     /// # Errors
     /// When a directory cannot be read.
-    pub(super) fn of(dir: &Path, ignore: &Ignore, inline: &[&str], added: &[(&str, &[u8])]) -> Result<Self, PackError> {
+    pub(super) fn of(
+        dir: &Path,
+        ignore: &Ignore,
+        inline: &[&str],
+        added: &[(&str, &[u8])],
+        needs: &Needs,
+    ) -> Result<Self, PackError> {
         // Before anything is looked at: what changes later is newer.
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let mut bytes = MAGIC.to_vec();
@@ -69,8 +81,15 @@ impl Listing {
         text(&mut bytes, &[machine.trim().as_bytes(), b"\0", dir.as_os_str().as_bytes()].concat())?;
         text(&mut bytes, dir.as_os_str().as_bytes())?;
         time(&mut bytes, (now.as_secs().cast_signed(), now.subsec_nanos()));
+        let mut needs = needs.clone();
+        inline.iter().for_each(|name| needs.add(name));
         let inline = inline.iter().map(|name| dir.join(name)).collect();
-        let tree = scan::scan(dir, ignore)?;
+        let part = if needs == Needs::All { None } else { scan::scan(dir, ignore, &needs)? };
+        bytes.push(part.is_some().into());
+        let tree = match part {
+            Some(tree) => tree,
+            None => scan::scan(dir, ignore, &Needs::All)?.unwrap_or_default(),
+        };
         let mut listing = Self { bytes, tree, files: Vec::new(), links: HashMap::new(), inline };
         for (name, content) in added {
             // No time is later: it is never taken for what is there of an earlier build.
@@ -278,7 +297,8 @@ mod tests {
             fs::write(dir.path().join(name), content).unwrap();
         }
         let ignore = Ignore::new(["b"]).unwrap();
-        let mut listing = Listing::of(dir.path(), &ignore, &["Dockerfile"], &[("added", b"more")]).unwrap();
+        let mut listing =
+            Listing::of(dir.path(), &ignore, &["Dockerfile"], &[("added", b"more")], &Needs::All).unwrap();
         assert_eq!(listing.files, [None, Some((0, 0)), Some((0, 1))]);
         let bytes = listing.take_bytes();
         let has = |text: &[u8]| bytes.windows(text.len()).any(|window| window == text);

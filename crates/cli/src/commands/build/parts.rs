@@ -7,7 +7,7 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 
 use serde_json::{Map, Value, json};
-use wharf_dockerfile::Ignore;
+use wharf_dockerfile::{Ignore, Needs};
 use wharf_git::Repository;
 
 use super::agent::Agents;
@@ -114,13 +114,13 @@ impl Parts {
     /// that of the context, then those of the named ones.
     pub(super) fn write<W: Write>(
         mut self,
-        context: Context,
+        context: &Context,
         compress: bool,
         output: &mut W,
     ) -> Result<Vec<Option<Listing>>, PackError> {
         let mut listings: Vec<Option<Listing>> = (0..=self.contexts).map(|_| None).collect();
         if !compress {
-            listings[0] = context.listing()?;
+            listings[0] = context.listing(false)?;
             for (number, sent) in &self.sent {
                 let Sent::Directory(directory) = sent else { continue };
                 listings[number + 1] = directory.listing()?;
@@ -166,12 +166,13 @@ impl Directory {
     fn listing(&self) -> Result<Option<Listing>, PackError> {
         match self.checkout {
             Some(_) => Ok(None),
-            None => Listing::of(&self.dir, &self.ignore, &[], &[]).map(Some),
+            None => Listing::of(&self.dir, &self.ignore, &[], &[], &Needs::All).map(Some),
         }
     }
 }
 
-fn in_pieces<W: Write>(bytes: &[u8], output: &mut W) -> io::Result<()> {
+/// Writes bytes as a part of the request.
+pub(super) fn in_pieces<W: Write>(bytes: &[u8], output: &mut W) -> io::Result<()> {
     let mut pieces = Pieces::new(output);
     bytes.chunks(PIECE).try_for_each(|chunk| pieces.write_all(chunk))?;
     pieces.finish()

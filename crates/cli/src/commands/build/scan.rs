@@ -13,7 +13,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, RawDir, Stat};
 use rustix::io::Errno;
-use wharf_dockerfile::{Ignore, Verdict};
+use wharf_dockerfile::{Ignore, Needs, Reach, Verdict};
 
 use crate::tar::PackError;
 
@@ -23,7 +23,7 @@ const MOST_THREADS: usize = 4;
 const BUFFER: usize = 64 << 10;
 
 /// A tree, as directories by number. The first is the root.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Tree {
     pub(super) directories: Vec<Directory>,
 }
@@ -46,14 +46,16 @@ pub(super) struct Item {
     pub(super) directory: Option<usize>,
 }
 
-/// Looks at a whole tree, but for what is ignored.
+/// Looks at what is needed of a tree, but for what is ignored. Nothing where a link leads on to what is needed: then all
+/// may be, and is to be looked at.
 ///
 /// # Errors
 /// When something in it cannot be looked at. What goes away meanwhile is not there.
-pub(super) fn scan(root: &Path, ignore: &Ignore) -> Result<Tree, PackError> {
-    let first = Job { number: 0, relative: PathBuf::new(), verdict: Verdict::default() };
-    let state = State { jobs: VecDeque::from([first]), at_work: 0, directories: vec![None], failure: None };
-    let scan = Scan { root, ignore, state: Mutex::new(state), changed: Condvar::new() };
+pub(super) fn scan(root: &Path, ignore: &Ignore, needs: &Needs) -> Result<Option<Tree>, PackError> {
+    let first = Job { number: 0, relative: PathBuf::new(), verdict: Verdict::default(), reach: needs.start() };
+    let jobs = VecDeque::from([first]);
+    let state = State { jobs, at_work: 0, directories: vec![None], failure: None, led_on: false };
+    let scan = Scan { root, ignore, needs, state: Mutex::new(state), changed: Condvar::new() };
     let threads = std::thread::available_parallelism().map_or(1, usize::from).min(MOST_THREADS);
     std::thread::scope(|scope| {
         for _ in 1..threads {
@@ -64,13 +66,15 @@ pub(super) fn scan(root: &Path, ignore: &Ignore) -> Result<Tree, PackError> {
     let state = scan.state.into_inner().unwrap_or_else(PoisonError::into_inner);
     match state.failure {
         Some(failure) => Err(failure),
-        None => Ok(Tree { directories: state.directories.into_iter().flatten().collect() }),
+        None if state.led_on => Ok(None),
+        None => Ok(Some(Tree { directories: state.directories.into_iter().flatten().collect() })),
     }
 }
 
 struct Scan<'a> {
     root: &'a Path,
     ignore: &'a Ignore,
+    needs: &'a Needs,
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -81,13 +85,19 @@ struct State {
     /// None of those that have not been looked at.
     directories: Vec<Option<Directory>>,
     failure: Option<PackError>,
+    /// A link was on the way to what is needed.
+    led_on: bool,
 }
+
+/// Directories in one, by their places in it, with what is known of each.
+type Below = Vec<(usize, Verdict, Reach)>;
 
 /// A directory to be looked at.
 struct Job {
     number: usize,
     relative: PathBuf,
     verdict: Verdict,
+    reach: Reach,
 }
 
 impl Scan<'_> {
@@ -99,7 +109,7 @@ impl Scan<'_> {
     fn work(&self) {
         let mut state = self.lock();
         loop {
-            if state.failure.is_some() || (state.jobs.is_empty() && state.at_work == 0) {
+            if state.failure.is_some() || state.led_on || (state.jobs.is_empty() && state.at_work == 0) {
                 return;
             }
             let Some(job) = state.jobs.pop_front() else {
@@ -112,13 +122,14 @@ impl Scan<'_> {
             state = self.lock();
             state.at_work -= 1;
             match looked {
-                Ok((mut directory, below)) => {
-                    for (at, verdict) in below {
+                Ok(None) => state.led_on = true,
+                Ok(Some((mut directory, below))) => {
+                    for (at, verdict, reach) in below {
                         let number = state.directories.len();
                         state.directories.push(None);
                         let relative = job.relative.join(&directory.items[at].name);
                         directory.items[at].directory = Some(number);
-                        state.jobs.push_back(Job { number, relative, verdict });
+                        state.jobs.push_back(Job { number, relative, verdict, reach });
                     }
                     state.directories[job.number] = Some(directory);
                 }
@@ -128,8 +139,8 @@ impl Scan<'_> {
         }
     }
 
-    /// What is in a directory, and which of it are directories to be looked at.
-    fn look(&self, job: &Job) -> Result<(Directory, Vec<(usize, Verdict)>), PackError> {
+    /// What is in a directory, and which of it are directories to be looked at. Nothing: a link is what was needed.
+    fn look(&self, job: &Job) -> Result<Option<(Directory, Below)>, PackError> {
         // A slash at the end of the root's path would be in messages.
         let path = if job.number == 0 { self.root.to_owned() } else { self.root.join(&job.relative) };
         let (mut items, mut below) = (Vec::new(), Vec::new());
@@ -141,7 +152,7 @@ impl Scan<'_> {
             Ok(fd) => fd,
             // It went away, or is another thing now, since the directory above was read.
             Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) if job.number != 0 => {
-                return Ok((Directory { path, items }, below));
+                return Ok(Some((Directory { path, items }, below)));
             }
             Err(errno) => return Err(failed("open", path, errno)),
         };
@@ -158,6 +169,13 @@ impl Scan<'_> {
         names.sort_unstable();
         items.reserve_exact(names.len());
         for name in names {
+            let reach = match job.reach.whole {
+                true => job.reach.clone(),
+                false => match self.needs.enter(&job.reach, &name.to_string_lossy()) {
+                    Some(reach) => reach,
+                    None => continue,
+                },
+            };
             let verdict = match self.ignore.is_empty() {
                 true => Verdict::default(),
                 false => self.ignore.decide(&job.verdict, &job.relative.join(&name).to_string_lossy()),
@@ -171,16 +189,21 @@ impl Scan<'_> {
                 Err(_) if verdict.ignored => continue,
                 Err(errno) => return Err(failed("lstat", path.join(&name), errno)),
             };
-            let is_directory = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
+            let kind = FileType::from_raw_mode(stat.st_mode);
+            // What is below a source is copied as it is; a source itself is followed.
+            if kind == FileType::Symlink && !job.reach.whole {
+                return Ok(None);
+            }
+            let is_directory = kind == FileType::Directory;
             if verdict.ignored && !is_directory {
                 continue;
             }
             items.push(Item { name, stat, ignored: verdict.ignored, directory: None });
             if is_directory {
-                below.push((items.len() - 1, verdict));
+                below.push((items.len() - 1, verdict, reach));
             }
         }
-        Ok((Directory { path, items }, below))
+        Ok(Some((Directory { path, items }, below)))
     }
 }
 
@@ -215,9 +238,35 @@ mod tests {
     }
 
     fn scanned(root: &Path, ignore: &str) -> Vec<String> {
-        let (tree, mut all) = (scan(root, &Ignore::parse(ignore).unwrap()).unwrap(), Vec::new());
+        needed(root, ignore, &Needs::All).unwrap()
+    }
+
+    fn needed(root: &Path, ignore: &str, needs: &Needs) -> Option<Vec<String>> {
+        let (tree, mut all) = (scan(root, &Ignore::parse(ignore).unwrap(), needs).unwrap()?, Vec::new());
         paths(&tree, 0, "", &mut all);
-        all
+        Some(all)
+    }
+
+    #[test]
+    fn only_what_is_needed_is_looked_at() {
+        let dir = tempfile::tempdir().unwrap();
+        for file in ["src/a/x", "src/b/x", "other/y", "Dockerfile"] {
+            fs::create_dir_all(dir.path().join(file).parent().unwrap()).unwrap();
+            fs::write(dir.path().join(file), "").unwrap();
+        }
+        let needs = |sources: &[&str]| {
+            let mut needs = Needs::Some(Vec::new());
+            sources.iter().for_each(|source| needs.add(source));
+            needs
+        };
+        let of = |sources: &[&str]| needed(dir.path(), "", &needs(sources));
+        assert_eq!(of(&["Dockerfile", "src/a"]).unwrap(), ["Dockerfile", "src", "src/a", "src/a/x"]);
+        assert_eq!(of(&["nothing"]).unwrap(), Vec::<String>::new());
+        // Below a source links are what they are; one that is a source leads on.
+        std::os::unix::fs::symlink("../other", dir.path().join("src/a/link")).unwrap();
+        assert!(of(&["src"]).unwrap().contains(&"src/a/link".to_owned()));
+        assert_eq!(of(&["src/a/link"]), None);
+        assert_eq!(of(&["src/a/*"]), None);
     }
 
     #[test]
@@ -249,7 +298,7 @@ mod tests {
 
     #[test]
     fn what_is_not_there_is_told() {
-        let error = scan(Path::new("/nonexistent"), &Ignore::default()).unwrap_err().to_string();
+        let error = scan(Path::new("/nonexistent"), &Ignore::default(), &Needs::All).unwrap_err().to_string();
         assert!(error.contains("/nonexistent"), "{error}");
     }
 }

@@ -8,8 +8,8 @@ use tokio::task::JoinHandle;
 use wharf_client::Body;
 
 use super::context::Context;
-use super::listing::Wanted;
-use super::parts::{Parts, Pieces};
+use super::listing::{Listing, Wanted};
+use super::parts::{Parts, Pieces, in_pieces};
 use crate::failure::Outcome;
 use crate::tar::PackError;
 use crate::units;
@@ -80,13 +80,21 @@ fn with_parts<W: Write>(
     counted: Counted<W>,
 ) -> Result<(), PackError> {
     let mut output = BufWriter::with_capacity(BUFFER, counted);
-    let listings = parts.write(context, compress, &mut output)?;
+    let mut listings = parts.write(&context, compress, &mut output)?;
     output.flush()?;
     output.get_mut().done();
     if listings.iter().all(Option::is_none) {
         return Ok(());
     }
     while let Ok(wanted) = asked.recv() {
+        if wanted.is_whole() && wanted.listing == listings.len() {
+            let mut whole = context.listing(true)?;
+            in_pieces(&whole.as_mut().map(Listing::take_bytes).unwrap_or_default(), &mut output)?;
+            listings.push(whole);
+            output.flush()?;
+            output.get_mut().done();
+            continue;
+        }
         let listing = listings.get(wanted.listing).and_then(Option::as_ref);
         let listing = listing.ok_or_else(|| io::Error::other("the engine asks for what was not listed"))?;
         let mut pieces = Pieces::new(&mut output);
