@@ -97,21 +97,21 @@ mod tests {
         ] {
             let mut headers = HeaderMap::new();
             headers.insert("x-registry-auth", text.parse().unwrap());
-            let credentials = of(&headers).unwrap().unwrap();
+            let credentials = of(&headers).unwrap();
             assert_eq!((credentials.username.as_str(), credentials.password.as_str()), ("ann", "p?>"));
         }
         let mut headers = HeaderMap::new();
         headers.insert("x-registry-auth", "e30=".parse().unwrap());
-        assert!(of(&headers).unwrap().is_none());
+        assert!(of(&headers).is_none());
         let nulls = br#"{"username":"ann","password":"p","email":null,"auth":null,"Identitytoken":null}"#;
         let nulls = base64::engine::general_purpose::STANDARD.encode(nulls);
         headers.insert("x-registry-auth", nulls.parse().unwrap());
-        assert_eq!(of(&headers).unwrap().unwrap().username, "ann");
+        assert_eq!(of(&headers).unwrap().username, "ann");
         for bad in ["%%%", "WzFd", "eyJ1c2VybmFtZSI6MX0="] {
             headers.insert("x-registry-auth", bad.parse().unwrap());
-            assert!(of(&headers).is_err(), "{bad}");
+            assert!(of(&headers).is_none(), "{bad}");
         }
         headers.insert("x-registry-auth", "bnVsbA==".parse().unwrap());
-        assert!(of(&headers).unwrap().is_none());
+        assert!(of(&headers).is_none());
     }
 }
