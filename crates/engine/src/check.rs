@@ -62,6 +62,9 @@ pub(crate) fn check(config: &Config, host: &HostConfig) -> Result<()> {
     if host.uts_mode == "host" && !config.hostname.is_empty() {
         return bad("conflicting options: hostname and the UTS mode".into());
     }
+    if matches!(host.network_mode.as_str(), "container" | "container:") {
+        return bad("invalid network mode: invalid container format container:<name|id>".into());
+    }
     if host.network_mode.starts_with("container:") {
         for (given, what) in [
             (!config.hostname.is_empty(), "hostname and the network mode"),

@@ -18,12 +18,12 @@ pub(crate) fn mount(
     missing: Missing,
     keep: &mut Keep,
 ) -> Result<MountPoint> {
-    if request.target.is_empty() {
-        return Err(EngineError::invalid("invalid mount config: field Target must not be empty"));
-    }
-    let destination = destination(&request.target)?;
     let bad =
         |text: String| EngineError::invalid(format!("invalid mount config for type \"{}\": {text}", request.kind));
+    if request.target.is_empty() {
+        return Err(bad("field Target must not be empty".into()));
+    }
+    let destination = destination(&request.target).map_err(|error| bad(error.message))?;
     let extra = [
         ("bind", "BindOptions", request.bind_options.is_some()),
         ("volume", "VolumeOptions", request.volume_options.is_some()),
@@ -78,6 +78,9 @@ pub(crate) fn mount(
             let options = request.volume_options.clone().unwrap_or_default();
             if !options.subpath.is_empty() && request.source.is_empty() {
                 return Err(bad("must not set Subpath when using anonymous volumes".into()));
+            }
+            if request.read_only && request.source.is_empty() {
+                return Err(bad("must not set ReadOnly mode when using anonymous volumes".into()));
             }
             check_subpath(&options.subpath).map_err(bad)?;
             let driver = options.driver_config.unwrap_or_default();

@@ -67,13 +67,12 @@ fn collect(
         let (name, mode) = from.split_once(':').unwrap_or((from, ""));
         // Clients take "not found" for the image.
         let other = engine.inspect(name).map_err(|error| EngineError::invalid(error.message))?;
+        if !matches!(mode, "" | "rw" | "z" | "Z" | "ro") {
+            return Err(EngineError::invalid(format!("invalid mode: {mode}")));
+        }
         for point in &other.mounts {
             let mut point = point.clone();
-            match mode {
-                "" | "rw" | "z" | "Z" => {}
-                "ro" => point.rw = false,
-                other => return Err(EngineError::invalid(format!("invalid mode: {other}"))),
-            }
+            point.rw &= mode != "ro";
             // One that nobody has named goes with its last user, whoever that is.
             engine.images().keep_mounted(keep, point.image.as_ref().map(|image| &image.id), point.layers());
             points.insert(point.destination.clone(), point);

@@ -123,9 +123,9 @@ pub struct State {
     /// What was sent last, in its last run, and may have ended it.
     #[serde(default)]
     pub last_signal: Option<SentSignal>,
-    /// It is being stopped: when SIGKILL follows, in milliseconds since 1970, whichever daemon is there then.
+    /// It is being stopped, and SIGKILL follows, whichever daemon is there then.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub kill_at: Option<i64>,
+    pub kill_at: Option<KillAt>,
     /// Lines of its log that a full disk or a slow receiver has cost.
     #[serde(default)]
     pub lines_lost: u64,
@@ -152,6 +152,15 @@ impl Default for State {
             paused_for_commit: false,
         }
     }
+}
+
+/// When a run is killed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KillAt {
+    /// When that run began: a row may be older than what runs.
+    pub started_at: String,
+    /// Milliseconds since 1970.
+    pub at: i64,
 }
 
 /// A signal that came through the engine.

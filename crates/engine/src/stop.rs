@@ -8,7 +8,7 @@ use wharf_monitor::client::{self, ClientError};
 
 use crate::engine::{Engine, blocking, now, to_its_end};
 use crate::error::{EngineError, ErrorKind, Result};
-use crate::record::{Container, SentSignal, Status};
+use crate::record::{Container, KillAt, SentSignal, Status};
 use crate::slot::{Slot, lock};
 use crate::{caller, freezer, signal};
 
@@ -84,13 +84,14 @@ impl Engine {
     /// What a daemon before this one had begun to stop is ended when its time is over.
     pub(crate) fn go_on_stopping(&self, slot: &Arc<Slot>) {
         let state = slot.record().state.clone();
-        let Some(kill_at) = state.kill_at.filter(|_| state.status.is_active()) else { return };
-        let left = kill_at.saturating_sub(jiff::Timestamp::now().as_millisecond());
+        let is_this_run = |kill: &KillAt| state.status.is_active() && kill.started_at == state.started_at;
+        let Some(kill_at) = state.kill_at.clone().filter(is_this_run) else { return };
+        let left = kill_at.at.saturating_sub(jiff::Timestamp::now().as_millisecond());
         let signal = state.last_signal.map_or(SIGTERM, |sent| sent.signal);
         let (engine, slot) = (self.clone(), Arc::clone(slot));
         tokio::spawn(async move {
             let _turn = engine.turn_to_end(&slot).await;
-            if slot.record().state.kill_at != Some(kill_at) {
+            if slot.record().state.kill_at.as_ref() != Some(&kill_at) {
                 return;
             }
             let patience = Duration::from_millis(u64::try_from(left).unwrap_or(0));
@@ -110,7 +111,9 @@ impl Engine {
             .map(jiff::Timestamp::as_millisecond);
         let record = slot.change(|record| {
             record.stopped_by_user = true;
-            record.state.kill_at = kill_at.or(record.state.kill_at);
+            if let Some(at) = kill_at {
+                record.state.kill_at = Some(KillAt { started_at: record.state.started_at.clone(), at });
+            }
             record.state.last_signal = Some(sent);
         });
         if let Err(error) = self.save(&record).await {

@@ -230,3 +230,18 @@ fn a_stop_is_brought_to_its_end_by_the_next_one() {
         d.docker("rm stubborn").ok();
     }
 }
+
+#[test]
+fn a_stop_is_not_that_of_the_run_after_it() {
+    let Some(mut d) = Daemon::start() else { return };
+    d.docker("run -d --name again busybox sleep 1000").ok();
+    d.docker("restart -t 0 again").ok();
+    let pid = d.docker("inspect -f {{.State.Pid}} again").ok();
+    d.kill();
+    d.launch();
+    // What would be killed is so at once.
+    d.docker("exec again true").ok();
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    assert_eq!(d.docker("inspect -f {{.State.Pid}} again").ok(), pid);
+    d.docker("exec again true").ok();
+}
