@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock};
 
 use tokio::sync::mpsc::Sender;
+use tokio::sync::oneshot;
 use wharf_image::Images;
 use wharf_monitor::Spawner;
 use wharf_reference::Digest;
@@ -117,14 +118,14 @@ impl Builder {
         let noting = Arc::clone(&noted);
         let (reference, began) = (recorder_reference, jiff::Timestamp::now());
         let told = Told { output: out, cancel: own, runtime: handle, noted: noting, reference, began };
-        let mut working = tokio::task::spawn_blocking(move || {
+        let mut working = in_its_own_thread(move || {
             let gathered = Gathered::read(&shared, &mut request, &told.cancel)?;
             let mut built = Vec::new();
             for platform in &gathered.platforms {
                 built.push(Common::new(&shared, &request, &gathered, platform.clone(), &told)?.build()?);
             }
             finish(&shared, &request, &gathered, &built, &told)
-        });
+        })?;
         let joined = tokio::select! {
             joined = &mut working => joined,
             () = output.closed() => {
@@ -241,4 +242,19 @@ impl Builder {
         }
         Ok(Pruned { ids, freed })
     }
+}
+
+/// Does the work of a build, which takes as long as its client sends: the threads that the runtime has for what waits are
+/// everybody's.
+fn in_its_own_thread<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<oneshot::Receiver<Result<T>>> {
+    let (sender, done) = oneshot::channel();
+    let runtime = tokio::runtime::Handle::current();
+    let made = std::thread::Builder::new().name("build".into()).spawn(move || {
+        let _context = runtime.enter();
+        let _ = sender.send(work());
+    });
+    made.map_err(|e| BuildError::system("a build cannot begin", &e))?;
+    Ok(done)
 }

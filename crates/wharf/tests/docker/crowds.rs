@@ -157,11 +157,10 @@ fn uploads_that_stand_still_hold_up_nobody() {
     many_files();
     let Some(d) = Daemon::start() else { return };
     let mut clients = Vec::new();
-    for _ in 0..MANY {
+    for path in ["/images/load", "/build"].into_iter().cycle().take(2 * MANY) {
         let mut client = UnixStream::connect(d.socket()).unwrap();
-        let head =
-            "POST /images/load HTTP/1.1\r\nHost: d\r\nContent-Type: application/x-tar\r\nContent-Length: 1000000";
-        write!(client, "{head}\r\n\r\nhalf").unwrap();
+        let head = "POST PATH HTTP/1.1\r\nHost: d\r\nContent-Type: application/x-tar\r\nContent-Length: 1000000";
+        write!(client, "{}\r\n\r\nhalf", head.replace("PATH", path)).unwrap();
         clients.push(client);
     }
     assert_eq!(d.docker("run --rm busybox echo beside them").ok(), "beside them");
