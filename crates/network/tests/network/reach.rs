@@ -3,10 +3,12 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::AsFd;
 
-use wharf_network::{Answer, Networks, PortRequest, Protocol, Reach, Way};
+use wharf_network::{Answer, CreateNetwork, IpamRequest, Networks, PoolRequest, PortRequest, Protocol, Reach, Way};
 
 use crate::firewall::{DROPS, run};
-use crate::host::{Container, HOST, Host, ask, ask_from, container, create, on_a_host, serve, tcp};
+use crate::host::{
+    Container, HOST, HOST6, Host, ask, ask_from, container, create, create_request, on_a_host, serve, serve6, tcp,
+};
 
 const LOOPBACK: &str = "this host, by its loopback";
 const OWN: &str = "this host, by its address on lan0";
@@ -284,4 +286,57 @@ fn ufw_is_read_too() {
         assert_eq!(others.rules[0].rule.as_deref(), Some(words));
         networks.destroy().unwrap();
     });
+}
+
+#[test]
+fn both_families_and_routed_networks() {
+    let dnat =
+        "table inet mine { chain c { type filter hook forward priority 0; policy drop; ct state established accept
+        meta nfproto ipv6 tcp dport 80 accept
+        }
+    }";
+    for rules in [String::new(), dnat.to_owned(), chain("forward", "filter", 0, "ip6 daddr fd00::/8 drop")] {
+        on_a_host(|host| {
+            let _ = std::fs::write("/proc/sys/net/bridge/bridge-nf-call-ip6tables", "0");
+            let networks = host.networks();
+            let pool = |subnet: &str| PoolRequest { subnet: subnet.into(), ..PoolRequest::default() };
+            let request = |name: &str, subnets: [&str; 2], options: &[(&str, &str)]| CreateNetwork {
+                ipv6: Some(true),
+                ipam: IpamRequest { config: subnets.map(pool).to_vec(), ..IpamRequest::default() },
+                ..create_request(name, "", options)
+            };
+            networks.create(&request("net", ["10.50.0.0/24", "fd99::/64"], &[])).unwrap();
+            let routed = [("com.docker.network.bridge.gateway_mode_ipv6", "routed")];
+            networks.create(&request("routed", ["10.51.0.0/24", "fd98::/64"], &routed)).unwrap();
+            let (a, r) = (container(&networks, "net", "a"), container(&networks, "routed", "r"));
+            for container in [&a, &r] {
+                serve6(&container.netns, 80);
+            }
+            networks.publish(&a.id, &a.endpoint.addresses(), &[tcp(80, 8080)]).unwrap();
+            networks.publish(&r.id, &r.endpoint.addresses(), &[tcp(80, 8081)]).unwrap();
+            host.route_from_other("fd98::/64");
+            if !load(host, &rules) {
+                return;
+            }
+            let of = |c: &Container, six: bool| {
+                let all = networks.reach(&c.id, Some(c.netns.as_fd()), None, &|port| port.host_ip.is_ipv6() == six);
+                all.unwrap().remove(0)
+            };
+            let said = of(&a, true);
+            for (from, real) in [
+                (LOOPBACK, ask(std::net::Ipv6Addr::LOCALHOST, 8080).is_ok()),
+                (OWN, ask(HOST6, 8080).is_ok()),
+                (OTHERS, ask_from(&host.other, HOST6, 8080).is_ok()),
+            ] {
+                assert_eq!(way(&said, from).answer == Answer::Yes, real, "{rules}: {:#?}", way(&said, from));
+            }
+            // By the container's own address, and nothing of the host's.
+            let said = of(&r, true);
+            assert_eq!((said.published.as_deref(), said.address), (None, r.v6().into()));
+            let others = way(&said, "other hosts, by lan0, with a route to it");
+            let real = ask_from(&host.other, r.v6(), 80).is_ok();
+            assert_eq!(others.answer == Answer::Yes, real, "{rules}: {others:#?}");
+            networks.destroy().unwrap();
+        });
+    }
 }
