@@ -105,7 +105,8 @@ fn is_remote(source: &str) -> bool {
 
 /// The components of a source; nothing when it is not known which these are.
 fn path(source: &str) -> Option<Vec<Part>> {
-    if source.contains('$') {
+    // It is another text once variables, quotes and escapes in it have been read.
+    if source.contains(['$', '"', '\'', '\\', '`']) {
         return None;
     }
     let mut parts = Vec::new();
@@ -115,7 +116,7 @@ fn path(source: &str) -> Option<Vec<Part>> {
             ".." => drop(parts.pop()?),
             // Any depth: all that is below.
             text if text.contains("**") => break,
-            text if text.contains(['*', '?', '[', '\\']) => parts.push(Part::Glob(Glob::new(text).ok()?)),
+            text if text.contains(['*', '?', '[']) => parts.push(Part::Glob(Glob::new(text).ok()?)),
             text => parts.push(Part::Name(text.to_owned())),
         }
     }
@@ -141,7 +142,7 @@ mod tests {
     #[test]
     fn what_is_named_is_needed_and_nothing_else() {
         let some = needs(
-            "FROM a AS x\nCOPY src/lib ./conf/*.ini \"with blank\" /d/\nADD https://h/f git@h:r /e/\nCOPY --from=x /y /y\n\
+            "FROM a AS x\nCOPY src/lib ./conf/*.ini /d/\nADD https://h/f git@h:r /e/\nCOPY --from=x /y /y\n\
              RUN --mount=type=bind,source=bound,target=/m --mount=type=cache,target=/c x\nCOPY <<F /f\ntext\nF\n",
         );
         for (path, expected) in [
@@ -163,9 +164,17 @@ mod tests {
 
     #[test]
     fn what_is_not_known_is_all() {
-        for source in
-            ["COPY . /", "COPY $X /", "COPY / /", "COPY **/x /", "ADD ../x /", "RUN --mount=type=bind,target=/m x"]
-        {
+        for source in [
+            "COPY . /",
+            "COPY $X /",
+            "COPY / /",
+            "COPY **/x /",
+            "ADD ../x /",
+            "COPY \"x\" /",
+            "COPY 'x' /",
+            "COPY x\\ y /",
+            "RUN --mount=type=bind,target=/m x",
+        ] {
             assert_eq!(needs(&format!("FROM a\n{source}\n")), Needs::All, "{source}");
         }
         assert_eq!(needs("FROM a\nRUN --mount=type=bind,source=$X,target=/m x\n"), Needs::All);

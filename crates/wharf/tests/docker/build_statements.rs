@@ -22,6 +22,10 @@ fn annotations_go_where_the_image_goes() {
     wharf(&d, &dir, &format!("build --push -t {name} --annotation a=1 --annotation manifest:b=x=2 .")).ok();
     let manifest = || parsed(&wharf(&d, &dir, &format!("manifest inspect --insecure {name}")).ok());
     assert_eq!(manifest()["annotations"], json!({ "a": "1", "b": "x=2" }));
+    let output = format!("type=registry,name={name},annotation.o=3,compression=zstd");
+    wharf(&d, &dir, &format!("build --output {output} .")).ok();
+    assert_eq!(manifest()["annotations"], json!({ "o": "3" }));
+    assert!(manifest()["layers"][0]["mediaType"].as_str().unwrap().ends_with("zstd"), "{}", manifest());
     // The same image without them, and in an archive with others.
     wharf(&d, &dir, "build -t same .").ok();
     wharf(&d, &dir, "build -t same --annotation c=3 -o type=oci,dest=layout,tar=false .").ok();

@@ -346,7 +346,8 @@ fn parameters<'a>(app: &App, matches: &Matches, request: Request<'a>, epoch: Opt
         request = request.query("allow", json!(matches.all("allow")));
     }
     let stated = attest::of(matches)?;
-    for (key, all) in [("annotations", matches.all("annotation").to_vec()), ("attestations", stated)] {
+    let said = [matches.all("annotation"), &output::annotations(matches)].concat();
+    for (key, all) in [("annotations", said), ("attestations", stated)] {
         if !all.is_empty() {
             request = request.query(key, json!(all));
         }

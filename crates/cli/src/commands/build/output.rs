@@ -23,8 +23,8 @@ pub(super) enum Output {
     Archive(Option<String>),
     /// The image as a directory with an OCI layout.
     Layout(PathBuf),
-    /// In the store, under this name too; pushed if that is asked.
-    Image { name: Option<String>, push: bool },
+    /// In the store, under this name too; pushed if that is asked, and in this form.
+    Image { name: Option<String>, push: bool, compression: Option<String> },
 }
 
 /// Refuses what is no output.
@@ -40,6 +40,7 @@ fn parse(text: &str) -> Result<Output, String> {
         return Ok(if place == "-" { Output::Tar(None) } else { Output::Local(place.into()) });
     }
     let (mut kind, mut dest, mut name, mut push, mut tar) = (String::new(), None, None, false, true);
+    let mut compression = None;
     for field in fields {
         let (key, value) = field.split_once('=').ok_or_else(|| format!("invalid value {field}: expected key=value"))?;
         let on = || match value {
@@ -52,6 +53,11 @@ fn parse(text: &str) -> Result<Output, String> {
             "dest" => dest = Some(value.to_owned()),
             "name" => name = Some(value.to_owned()),
             "push" => push = on()?,
+            // Without one of these the layers go as they came.
+            "compression" if matches!(value, "gzip" | "zstd") => compression = Some(value.to_owned()),
+            "compression" => return Err(format!("compression {value} is not supported: gzip and zstd are")),
+            "force-compression" => drop(on()?),
+            key if annotation(key, value).is_some() => {}
             "tar" => tar = on()?,
             // The result is the same with and without: what a build makes has no later time than SOURCE_DATE_EPOCH.
             "unpack" | "store" | "oci-mediatypes" | "rewrite-timestamp" => drop(on()?),
@@ -66,13 +72,30 @@ fn parse(text: &str) -> Result<Output, String> {
         "oci" | "docker" if !tar => Output::Layout(place.ok_or_else(|| needs("a layout"))?.into()),
         "oci" => Output::Archive(place),
         // Without a place it is the engine's store, which has it anyway.
-        "docker" if dest.is_none() => Output::Image { name, push: false },
+        "docker" if dest.is_none() => Output::Image { name, push: false, compression },
         "docker" => Output::Archive(place),
-        "image" => Output::Image { name, push },
-        "registry" => Output::Image { name, push: true },
+        "image" => Output::Image { name, push, compression },
+        "registry" => Output::Image { name, push: true, compression },
         "" => return Err(format!("type is required for output: {text:?}")),
         other => return Err(format!("unknown type of output {other:?}: local, tar, oci, docker, image or registry")),
     })
+}
+
+/// `annotation[-TYPE][[PLATFORM]].KEY` in the form that `--annotation` has; nothing for another key.
+fn annotation(key: &str, value: &str) -> Option<String> {
+    let rest = key.strip_prefix("annotation")?;
+    // Neither types nor platforms have dots in them.
+    let (place, name) = rest.split_once('.')?;
+    let (kind, platform) = place.split_once('[').map_or((place, None), |(kind, platform)| (kind, Some(platform)));
+    let kind = if kind.is_empty() { "manifest" } else { kind.strip_prefix('-')? };
+    let platform = platform.map(|platform| format!("[{platform}")).unwrap_or_default();
+    Some(format!("{kind}{platform}:{name}={value}"))
+}
+
+/// What outputs say is to be said of the image.
+pub(super) fn annotations(matches: &Matches) -> Vec<String> {
+    let fields = matches.all("output").iter().flat_map(|text| commas(text));
+    fields.filter_map(|field| field.split_once('=').and_then(|(key, value)| annotation(key, value))).collect()
 }
 
 /// All that are asked for.
@@ -82,7 +105,7 @@ pub(super) fn of(matches: &Matches) -> Outcome<Vec<Output>> {
         all.push(parse(text)?);
     }
     if matches.on("push") {
-        all.push(Output::Image { name: None, push: true });
+        all.push(Output::Image { name: None, push: true, compression: None });
     }
     let stdout = all.iter().filter(|output| matches!(output, Output::Tar(None) | Output::Archive(None))).count();
     if stdout > 1 {
@@ -210,11 +233,26 @@ mod tests {
         assert_eq!(parse("type=tar,dest=f").unwrap(), Output::Tar(Some("f".into())));
         assert_eq!(parse("type=oci,dest=-").unwrap(), Output::Archive(None));
         assert_eq!(parse("type=oci,dest=d,tar=false").unwrap(), Output::Layout("d".into()));
-        assert_eq!(parse("type=docker").unwrap(), Output::Image { name: None, push: false });
+        let image = |name: Option<&str>, push| Output::Image { name: name.map(str::to_owned), push, compression: None };
+        assert_eq!(parse("type=docker").unwrap(), image(None, false));
         assert_eq!(parse("type=docker,dest=f").unwrap(), Output::Archive(Some("f".into())));
-        assert_eq!(parse("type=registry,name=a/b").unwrap(), Output::Image { name: Some("a/b".into()), push: true });
-        assert_eq!(parse("type=image,push=true").unwrap(), Output::Image { name: None, push: true });
-        for bad in ["type=local", "type=x", "dest=d", "type=oci,tar=maybe", "type=tar,zzz=1"] {
+        assert_eq!(parse("type=registry,name=a/b").unwrap(), image(Some("a/b"), true));
+        assert_eq!(parse("type=image,push=true,annotation.a=b").unwrap(), image(None, true));
+        let zstd =
+            parse("type=registry,name=x,compression=zstd,force-compression=true,rewrite-timestamp=true").unwrap();
+        assert_eq!(zstd, Output::Image { name: Some("x".into()), push: true, compression: Some("zstd".into()) });
+        for (key, expected) in [
+            ("annotation.org.x", "manifest:org.x=v"),
+            ("annotation-index.k", "index:k=v"),
+            ("annotation[linux/arm64].k", "manifest[linux/arm64]:k=v"),
+            ("annotation-manifest-descriptor[linux/amd64].k.l", "manifest-descriptor[linux/amd64]:k.l=v"),
+        ] {
+            assert_eq!(annotation(key, "v").as_deref(), Some(expected), "{key}");
+        }
+        assert!(annotation("annotationx.k", "v").is_none() && annotation("annotation", "v").is_none());
+        for bad in
+            ["type=local", "type=x", "dest=d", "type=oci,tar=maybe", "type=tar,zzz=1", "type=image,compression=estargz"]
+        {
             assert!(parse(bad).is_err(), "{bad}");
         }
     }

@@ -62,8 +62,12 @@ impl Result<'_> {
             if names.is_empty() {
                 return Err("tag is needed when pushing to registry".into());
             }
+            let form = outputs.iter().find_map(|output| match output {
+                Output::Image { push: true, compression, .. } => compression.as_deref(),
+                _ => None,
+            });
             for name in &names {
-                digest = self.push(app, name).await?.or(digest);
+                digest = self.push(app, name, form).await?.or(digest);
             }
         }
         if let Some(path) = matches.some("metadata-file") {
@@ -92,7 +96,7 @@ impl Result<'_> {
     }
 
     /// Pushes a name; the value is the digest of what the registry has.
-    async fn push(&self, app: &App, name: &str) -> Outcome<Option<String>> {
+    async fn push(&self, app: &App, name: &str, compression: Option<&str>) -> Outcome<Option<String>> {
         let reference = references::parse(name)?.tag_or_latest();
         let credentials = auth::header_for(app.config(), &reference)?;
         let response = app
@@ -100,6 +104,7 @@ impl Result<'_> {
             .await?
             .post(&format!("/images/{}/push", reference.name()))
             .query_some("tag", reference.tag())
+            .query_some("compression", compression)
             .header("x-registry-auth", &credentials)
             .send()
             .await?;
