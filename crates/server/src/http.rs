@@ -56,7 +56,7 @@ impl ApiError {
     }
 
     /// The message as a line of text.
-    pub(crate) fn as_text(self, content_type: &'static str) -> Answer {
+    pub(crate) fn into_text(self, content_type: &'static str) -> Answer {
         let mut answer = whole(Bytes::from(format!("{}\r\n", self.message)));
         *answer.status_mut() = self.status;
         answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));

@@ -70,7 +70,7 @@ pub(super) async fn attach(call: Call, id: &str) -> Result {
     let (attached, before) = match open(&call, id).await {
         Ok(opened) => opened,
         // Docker has taken the connection over by then.
-        Err(error) => return Ok(error.as_text("application/vnd.docker.raw-stream")),
+        Err(error) => return Ok(error.into_text("application/vnd.docker.raw-stream")),
     };
     let kind = content_type(attached.tty, call.version);
     Ok(match attached.stream {
