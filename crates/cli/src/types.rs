@@ -3,7 +3,7 @@
 //!
 //! A type is a line: its name, then its fields. `Name`: a text. `Name:kind`: something else. `Name<json`: the JSON calls
 //! it otherwise. `Name?`: JSON leaves it out when it is empty. `@Type`: an embedded struct. Kinds: `s` text, `i` whole number, `f` fraction, `b` truth, `t` moment,
-//! `any`, `empty` (a struct without fields), `[]kind`, `{}kind` (map), `*kind` (pointer), or a type of the same table.
+//! `any`, `empty` (a struct without fields), `[]kind`, `{}kind` (map), `{K}kind` (map with keys of type K), `*kind` (pointer), or a type of the same table.
 
 use std::collections::HashMap;
 
@@ -56,11 +56,11 @@ container.Health Status FailingStreak:i Log:[]*container.HealthcheckResult
 container.HealthcheckResult Start:t End:t ExitCode:i Output
 container.MountPoint Type? Name? Source Destination Driver? Mode RW:b Propagation
 storage.DriverData Data:{}s Name
-container.Config Hostname Domainname User AttachStdin:b AttachStdout:b AttachStderr:b ExposedPorts?:{}empty Tty:b OpenStdin:b \
+container.Config Hostname Domainname User AttachStdin:b AttachStdout:b AttachStderr:b ExposedPorts?:{nat.Port}empty Tty:b OpenStdin:b \
 StdinOnce:b Env:[]s Cmd:[]s Healthcheck?:*container.HealthConfig ArgsEscaped?:b Image Volumes:{}empty WorkingDir \
 Entrypoint:[]s NetworkDisabled?:b MacAddress? OnBuild:[]s Labels:{}s StopSignal? StopTimeout?:*i Shell?:[]s
 container.HealthConfig Test?:[]s Interval?:i Timeout?:i StartPeriod?:i StartInterval?:i Retries?:i
-container.HostConfig Binds:[]s ContainerIDFile LogConfig:container.LogConfig NetworkMode PortBindings:{}[]nat.PortBinding \
+container.HostConfig Binds:[]s ContainerIDFile LogConfig:container.LogConfig NetworkMode PortBindings:{nat.Port}[]nat.PortBinding \
 RestartPolicy:container.RestartPolicy AutoRemove:b VolumeDriver VolumesFrom:[]s ConsoleSize:[]i Annotations?:{}s CapAdd:[]s \
 CapDrop:[]s CgroupnsMode DNS<Dns:[]s DNSOptions<DnsOptions:[]s DNSSearch<DnsSearch:[]s ExtraHosts:[]s GroupAdd:[]s IpcMode \
 Cgroup Links:[]s OomScoreAdj:i PidMode Privileged:b PublishAllPorts:b ReadonlyRootfs:b SecurityOpt:[]s StorageOpt?:{}s \
@@ -82,7 +82,7 @@ container.DeviceRequest Driver Count:i DeviceIDs:[]s Capabilities:[][]s Options:
 units.Ulimit Name Hard:i Soft:i
 container.NetworkSettings @container.NetworkSettingsBase @container.DefaultNetworkSettings \
 Networks:{}*network.EndpointSettings
-container.NetworkSettingsBase Bridge SandboxID SandboxKey Ports:{}[]nat.PortBinding HairpinMode:b LinkLocalIPv6Address \
+container.NetworkSettingsBase Bridge SandboxID SandboxKey Ports:{nat.Port}[]nat.PortBinding HairpinMode:b LinkLocalIPv6Address \
 LinkLocalIPv6PrefixLen:i SecondaryIPAddresses:[]any SecondaryIPv6Addresses:[]any
 container.DefaultNetworkSettings EndpointID Gateway GlobalIPv6Address GlobalIPv6PrefixLen:i IPAddress IPPrefixLen:i \
 IPv6Gateway MacAddress
@@ -197,8 +197,9 @@ fn kind(lines: &HashMap<&'static str, Vec<&'static str>>, word: &'static str) ->
     if let Some(rest) = word.strip_prefix("[]") {
         return Type::list(kind(lines, rest));
     }
-    if let Some(rest) = word.strip_prefix("{}") {
-        return Type::map(kind(lines, rest));
+    if let Some((key, rest)) = word.strip_prefix('{').and_then(|word| word.split_once('}')) {
+        let element = kind(lines, rest);
+        return if key.is_empty() { Type::map(element) } else { Type::keyed(key, element) };
     }
     if let Some(rest) = word.strip_prefix('*') {
         return Type::pointer(kind(lines, rest));
@@ -237,7 +238,10 @@ mod tests {
                 "[A=b] [] map[x:y] <no value>",
             ),
             ("{{index .Config.Labels \"no\"}}|{{.HostConfig.CPUShares}}|{{.Name}}|", "|5||"),
-            ("{{(index (index .NetworkSettings.Ports \"80/tcp\") 0).HostPort}}", "81"),
+            (
+                "{{range $port, $places := .NetworkSettings.Ports}}{{$port}}={{(index $places 0).HostPort}}{{end}}",
+                "80/tcp=81",
+            ),
             (
                 "{{.NetworkSettings.IPAddress}} {{json .HostConfig.LogConfig}}",
                 "1.2.3.4 {\"Type\":\"\",\"Config\":null}",
@@ -250,6 +254,10 @@ mod tests {
             let value = super::container().view(&container);
             assert_eq!(Template::parse(template).unwrap().execute(&value).as_deref(), Ok(printed), "{template}");
         }
+        // Its keys are no plain texts: `inspect` looks at the JSON then.
+        let keyed = Template::parse("{{index .NetworkSettings.Ports \"80/tcp\"}}").unwrap();
+        let failure = keyed.execute(&super::container().view(&container)).unwrap_err();
+        assert!(failure.to_string().ends_with("value has type string; should be nat.Port"), "{failure}");
         let failure = Template::parse("{{.Nope}}").unwrap().execute(&super::container().view(&container)).unwrap_err();
         assert!(
             failure.to_string().ends_with("can't evaluate field Nope in type container.InspectResponse"),

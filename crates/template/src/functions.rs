@@ -173,6 +173,10 @@ fn index(arguments: &[Value]) -> Answer {
                 })?;
                 Value::Int(i64::from(text.as_bytes()[at]))
             }
+            (Value::Map(map), Value::String(_)) if map.key.is_some() => {
+                let key = map.key.unwrap_or_default();
+                return Err(Problem::Call(format!("value has type string; should be {key}")));
+            }
             (Value::Map(map), Value::String(key)) => match map.get(key) {
                 Some(found) => found.clone(),
                 // Go gives the zero value of the map's type, which for any is nothing.

@@ -26,6 +26,8 @@ pub enum Type {
     List(Arc<Type>),
     /// `map[string]T`.
     Map(Arc<Type>),
+    /// `map[K]T` where K is another type that is a text, by Go's name.
+    Keyed(&'static str, Arc<Type>),
     /// `*T`.
     Pointer(Arc<Type>),
     /// A struct.
@@ -69,6 +71,11 @@ impl Type {
         Self::Map(Arc::new(element))
     }
 
+    /// `map[K]T`.
+    pub fn keyed(key: &'static str, element: Self) -> Self {
+        Self::Keyed(key, Arc::new(element))
+    }
+
     /// `*T`.
     pub fn pointer(target: Self) -> Self {
         Self::Pointer(Arc::new(target))
@@ -85,6 +92,7 @@ impl Type {
             Self::Time => "time.Time".to_owned(),
             Self::List(element) => format!("[]{}", element.name()),
             Self::Map(element) => format!("map[string]{}", element.name()),
+            Self::Keyed(key, element) => format!("map[{key}]{}", element.name()),
             Self::Pointer(target) => format!("*{}", target.name()),
             Self::Struct(fields) => fields.name.clone(),
         }
@@ -102,9 +110,8 @@ impl Type {
             Self::List(element) => {
                 Value::List(Arc::new(List { items: Vec::new(), element: (**element).clone(), nil: true }))
             }
-            Self::Map(element) => {
-                Value::Map(Arc::new(Map { entries: Vec::new(), element: (**element).clone(), nil: true }))
-            }
+            Self::Map(element) => map(element, None, None),
+            Self::Keyed(key, element) => map(element, Some(key), None),
             Self::Pointer(target) => Value::NilPointer((**target).clone()),
             Self::Struct(_) => self.view(&Json::Object(serde_json::Map::new())),
         }
@@ -119,10 +126,8 @@ impl Type {
                 let items = items.iter().map(|item| element.view(item)).collect();
                 Value::List(Arc::new(List { items, element: (**element).clone(), nil: false }))
             }
-            (Self::Map(element), Json::Object(entries)) => {
-                let entries = entries.iter().map(|(key, value)| (key.clone(), element.view(value))).collect();
-                Value::Map(Arc::new(Map { entries, element: (**element).clone(), nil: false }))
-            }
+            (Self::Map(element), Json::Object(entries)) => map(element, None, Some(entries)),
+            (Self::Keyed(key, element), Json::Object(entries)) => map(element, Some(key), Some(entries)),
             (Self::Pointer(target), json) => target.view(json),
             (Self::Time, Json::String(text)) => Value::Time(Arc::from(text.as_str())),
             (Self::Struct(object), Json::Object(entries)) => {
@@ -151,6 +156,12 @@ impl Type {
             (_, json) => Value::from(json),
         }
     }
+}
+
+/// A map; a nil one without entries.
+fn map(element: &Type, key: Option<&'static str>, entries: Option<&serde_json::Map<String, Json>>) -> Value {
+    let all = entries.into_iter().flatten().map(|(key, value)| (key.clone(), element.view(value))).collect();
+    Value::Map(Arc::new(Map { entries: all, element: element.clone(), key, nil: entries.is_none() }))
 }
 
 /// What Go's `omitempty` takes for empty.

@@ -59,6 +59,8 @@ pub struct Map {
     pub entries: Vec<(String, Value)>,
     /// What the values are; [`Type::Any`] for JSON.
     pub element: Type,
+    /// What the keys are, if not `string`: a text of the template's own is none, and finds nothing.
+    pub key: Option<&'static str>,
     /// A nil map: `json` writes `null`.
     pub nil: bool,
 }
@@ -149,7 +151,7 @@ impl Value {
             Self::JsonNumber(_) => "json.Number".to_owned(),
             Self::Time(_) => "time.Time".to_owned(),
             Self::List(list) => format!("[]{}", list.element.name()),
-            Self::Map(map) => format!("map[string]{}", map.element.name()),
+            Self::Map(map) => format!("map[{}]{}", map.key.unwrap_or("string"), map.element.name()),
             Self::Struct(object) => object.name.clone(),
             Self::Method(_) => "func".to_owned(),
         }

@@ -12,6 +12,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use wharf_build::{Answers, BuildError, BuildEvent, BuildRequest, CacheRecord, Limits, NamedContext, Ulimit};
+use wharf_distribution::Platform;
 
 use super::build_parts::{self, Asking, Head};
 use super::progress::progress_line;
@@ -42,6 +43,11 @@ pub(super) async fn build(call: Call) -> Result {
     let images = call.api.engine.images();
     let has_no_source =
         cache_from.is_some_and(|names| !names.is_empty() && names.iter().all(|name| images.resolve(name).is_err()));
+    // By a status, and before anything is read.
+    let platforms = query.get("platform").unwrap_or_default().split(',').map(str::trim);
+    for platform in platforms.filter(|platform| !matches!(*platform, "" | "local")) {
+        Platform::parse(platform).map_err(|error| ApiError::bad(error.to_string()))?;
+    }
     // `rm` and `forcerm`: containers of steps are removed in any case.
     // A value of `null` asks for the daemon's own variable, which is nobody's business.
     let build_args: BTreeMap<String, Option<String>> = query.json("buildargs")?;

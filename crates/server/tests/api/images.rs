@@ -92,6 +92,9 @@ pub(crate) async fn builds(server: &Server) {
         quiet.len() <= 2 && quiet.iter().any(|line| line["stream"].as_str().is_some_and(|t| t.contains("sha256:")))
     );
 
+    let nowhere = server.ask("POST", "/build?platform=foobar", context("FROM busybox\n")).await;
+    let message = nowhere.of(400)["message"].as_str().unwrap_or_default().to_owned();
+    assert!(message.contains("unknown operating system or architecture"), "{message}");
     let failed = server.ask("POST", "/build", context("FROM busybox\nRUN exit 42\n")).await;
     let last = failed.lines().pop().unwrap();
     let message = "The command '/bin/sh -c exit 42' returned a non-zero code: 42";
