@@ -31,6 +31,8 @@ const QUERY: usize = 2 << 10;
 /// Clients over TCP, of all containers and of each.
 const MAX_CLIENTS: usize = 512;
 const MAX_CLIENTS_OF_ONE: usize = 32;
+/// How long the answer to some queries takes at most, in nanoseconds: the least that the scheduler knows.
+const MOMENT: u64 = 100_000;
 /// How long no new connection is taken when there is no fd for it.
 const PAUSE: Duration = Duration::from_millis(200);
 
@@ -88,6 +90,8 @@ impl Process {
     /// # Errors
     /// When the kernel cannot be waited for.
     pub(crate) fn run(mut self) -> std::io::Result<()> {
+        // On a busy host who asks would else wait for the slices of others. Where it cannot be had all goes on as before.
+        let _ = wharf_sys::scheduling::work_for_moments(MOMENT);
         let mut tokens = Vec::new();
         while !self.ends {
             let is_idle = self.containers.is_empty() && self.daemons.is_empty();
