@@ -36,6 +36,8 @@ const MOST: u64 = 16 << 30;
 const MOST_UNUSED: u64 = 64 << 20;
 /// So many files that no build has listed may stay beside twice those that one has.
 const MOST_UNLISTED: usize = 1024;
+/// So many files may stay that no build has listed, where builds list parts.
+const MOST_OF_PARTS: usize = 1_000_000;
 /// The kernel's clock for files has steps of up to 10 ms; file systems that tell whole seconds have up to two.
 const STEP: i64 = 20_000_000;
 const COARSE_STEP: i64 = 2_000_000_000;
@@ -85,6 +87,8 @@ struct State {
     new: HashMap<Vec<u8>, Record>,
     /// Whether the index on the disk says less.
     changed: bool,
+    /// A build has listed all of the context since it was opened.
+    whole: bool,
 }
 
 /// A context that a build uses.
@@ -239,7 +243,7 @@ impl Inner {
                 fs::remove_file(&path)?;
             }
         }
-        let state = Mutex::new(State { header, old: records, new: HashMap::new(), changed: fresh });
+        let state = Mutex::new(State { header, old: records, new: HashMap::new(), changed: fresh, whole: false });
         Ok(Self { dir, contents: Arc::new(contents), state })
     }
 }
@@ -248,27 +252,42 @@ impl State {
     fn save(&mut self, dir: &std::path::Path, contents: &File, most: u64) -> io::Result<()> {
         self.header.uses += 1;
         self.header.last_used = jiff::Timestamp::now().as_second();
-        let (mut count, mut used) = (0, 0u64);
-        for at in (0..self.old.len()).filter(|at| self.old.seen[*at]) {
-            (count, used) = (count + 1, used + self.old.size(at));
+        // What has been listed, and what is kept.
+        let (mut seen, mut kept) = ((0, 0u64), (0, 0u64));
+        for at in (0..self.old.len()).filter(|at| !self.old.gone[*at]) {
+            let size = self.old.size(at);
+            kept = (kept.0 + 1, kept.1 + size);
+            seen = if self.old.seen[at] { (seen.0 + 1, seen.1 + size) } else { seen };
         }
-        for record in self.new.values().filter(|record| record.seen) {
-            (count, used) = (count + 1, used + record.mark.size);
+        for record in self.new.values() {
+            let size = record.mark.size;
+            kept = (kept.0 + 1, kept.1 + size);
+            seen = if record.seen { (seen.0 + 1, seen.1 + size) } else { seen };
         }
-        if used > most {
+        if seen.1 > most {
             return wharf_rooted_path::remove_dir_all(dir);
         }
-        let unused = self.header.end - used.min(self.header.end);
-        let is_wasteful = unused > MOST_UNUSED.max(used) || self.old.len() + self.new.len() > 2 * count + MOST_UNLISTED;
-        if !self.changed && !is_wasteful {
+        // What a listing of everything does not have is there no more; what one of a part does not have may be what another
+        // Dockerfile names.
+        let bound = if self.whole { 2 * seen.0 + MOST_UNLISTED } else { MOST_OF_PARTS.max(2 * seen.0) };
+        let forgets = kept.0 > bound || kept.1 > most || (self.whole && self.is_wasted(seen.1));
+        if !self.changed && !forgets && !self.is_wasted(kept.1) {
             return record::touch(dir, &self.header);
         }
         let mut records = self.all()?;
-        if is_wasteful {
+        if forgets {
             records.retain(|(_, record)| record.seen);
+        }
+        if forgets || self.is_wasted(kept.1) {
             self.compact(dir, contents, &mut records)?;
         }
         record::write(dir, &self.header, records)
+    }
+
+    /// Whether so much of the contents' file is of no use that the rest is copied away from it, if `used` bytes are.
+    fn is_wasted(&self, used: u64) -> bool {
+        let unused = self.header.end - used.min(self.header.end);
+        unused > MOST_UNUSED.max(used)
     }
 
     /// All that is here, by path.
@@ -308,6 +327,11 @@ impl Kept {
     /// What the contents are in.
     pub(crate) fn file(&self) -> Arc<File> {
         Arc::clone(&self.inner.contents)
+    }
+
+    /// All of the context is listed now.
+    pub(crate) fn lists_all(&self) {
+        lock(&self.inner.state).whole = true;
     }
 
     /// The content of a file that is still what it was. Nothing: it has to be sent.

@@ -71,6 +71,9 @@ pub(crate) fn read(
     let taken = fields.time().map_err(short)?;
     let [partial] = fields.array().map_err(short)?;
     let kept = contexts.open(key, &place)?;
+    if partial == 0 {
+        kept.lists_all();
+    }
     let mut index = fill(fields, taken, kept, &mut |entries, kept| Missing {
         answers: Arc::clone(answers),
         listing,

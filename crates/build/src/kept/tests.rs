@@ -8,7 +8,15 @@ fn mark(size: u64, changed: i64) -> Mark {
 
 /// A build that lists these files, and sends those that are not known; which it sent.
 fn build(contexts: &Arc<KeptContexts>, files: &[(&str, Mark)]) -> Vec<String> {
+    build_of(contexts, files, true)
+}
+
+/// The same, of all files that there are or only of these.
+fn build_of(contexts: &Arc<KeptContexts>, files: &[(&str, Mark)], all: bool) -> Vec<String> {
     let kept = contexts.open(b"key", "/src").unwrap();
+    if all {
+        kept.lists_all();
+    }
     let mut sent = Vec::new();
     for (number, (path, mark)) in files.iter().enumerate() {
         let number = number as u32;
@@ -81,4 +89,26 @@ fn builds_at_the_same_time_share_a_context() {
     assert_eq!(build(&contexts, &[("a", mark(1, 10)), ("b", mark(2, 10))]), ["b"]);
     drop(outer);
     assert_eq!(build(&contexts, &[("a", mark(1, 10)), ("b", mark(2, 10))]), Vec::<String>::new());
+}
+
+#[test]
+fn what_another_dockerfile_names_is_kept_beside() {
+    let dir = tempfile::tempdir().unwrap();
+    let contexts = Arc::new(KeptContexts::new(dir.path().to_owned()));
+    let names: Vec<String> = (0..2000).map(|number| format!("f{number:04}")).collect();
+    let many: Vec<(&str, Mark)> = names.iter().map(|name| (name.as_str(), mark(1, 10))).collect();
+    assert_eq!(build_of(&contexts, &many, false).len(), 2000);
+    assert_eq!(build_of(&contexts, &[("other", mark(2, 10))], false), ["other"]);
+    assert_eq!(build_of(&contexts, &many, false), Vec::<String>::new());
+    assert_eq!(build_of(&contexts, &[("other", mark(2, 10))], false), Vec::<String>::new());
+    // What is written again and again is copied away from all the same.
+    for round in 0..3 {
+        build_of(&contexts, &[("large", mark(MOST_UNUSED / 2, 20 + round))], false);
+    }
+    let size = contexts.list()[0].1.size;
+    assert!(size < MOST_UNUSED * 2, "{size}");
+    assert_eq!(build_of(&contexts, &many, false), Vec::<String>::new());
+    // Who lists everything knows that the rest has gone.
+    assert_eq!(build(&contexts, &[("other", mark(2, 10))]), Vec::<String>::new());
+    assert_eq!(build_of(&contexts, &many, false).len(), 2000);
 }
