@@ -135,7 +135,7 @@ fn mounts(command: &Command<'_>) -> Vec<Value> {
         json!({ "destination": "/dev", "type": "tmpfs", "source": "tmpfs",
                 "options": ["nosuid", "strictatime", "mode=755", "size=65536k"] }),
         json!({ "destination": "/dev/pts", "type": "devpts", "source": "devpts",
-                "options": ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"] }),
+                "options": docker_defaults::terminals() }),
         json!({ "destination": "/sys", "type": "sysfs", "source": "sysfs",
                 "options": ["nosuid", "noexec", "nodev", mode] }),
         json!({ "destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup",

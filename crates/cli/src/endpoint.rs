@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use wharf_client::{Address, Proxy, TlsOptions};
+use wharf_client::{Address, LONGEST_SOCKET_PATH, Proxy, TlsOptions, UserPlaces};
 
 use crate::app::Globals;
 use crate::config::{self, Config};
@@ -30,12 +30,11 @@ impl Endpoint {
 
 /// The socket that a daemon of this user listens on when nothing else is said.
 pub(crate) fn default_socket() -> PathBuf {
-    let runtime = || std::env::var_os("XDG_RUNTIME_DIR").filter(|dir| !dir.is_empty()).map(PathBuf::from);
     let user = rustix::process::geteuid();
     if user.is_root() {
         return PathBuf::from("/run/wharf/wharf.sock");
     }
-    runtime().unwrap_or_else(|| PathBuf::from(format!("/run/user/{}", user.as_raw()))).join("wharf/wharf.sock")
+    UserPlaces::of(user.as_raw()).socket()
 }
 
 /// The host that the environment names.
@@ -63,7 +62,19 @@ pub(crate) fn resolve(globals: &Globals, config: &Config) -> Outcome<Endpoint> {
     };
     match given {
         Some(host) => Ok(Endpoint { address: parse(&host, tls.is_some())?, tls, is_default: false }),
-        None => Ok(Endpoint { address: Address::Unix(default_socket()), tls: None, is_default: true }),
+        None => {
+            let path = default_socket();
+            let length = path.as_os_str().len();
+            if length > LONGEST_SOCKET_PATH {
+                return Err(format!(
+                    "the path of the default socket, {}, has {length} bytes, and the kernel takes {LONGEST_SOCKET_PATH}: set \
+                     XDG_RUNTIME_DIR to a directory with a shorter path, or name the engine's socket with -H",
+                    path.display()
+                )
+                .into());
+            }
+            Ok(Endpoint { address: Address::Unix(path), tls: None, is_default: true })
+        }
     }
 }
 

@@ -5,6 +5,7 @@
 //! - [`Response`]: status, headers and a body that is read as it comes.
 //! - [`Hijacked`]: a connection that has become a two-way stream (attach, exec).
 //! - [`Demultiplexer`]: standard output and error out of one stream.
+//! - [`UserPlaces`]: where an ordinary user's engine has its things.
 //! - [`JsonLines`]: the values of a progress stream.
 
 mod address;
@@ -14,6 +15,7 @@ mod connect;
 mod error;
 mod hijack;
 mod lines;
+mod places;
 mod query;
 mod request;
 mod resolve;
@@ -30,6 +32,7 @@ pub use error::ClientError;
 pub use hijack::Hijacked;
 pub use hyper::{HeaderMap, Method, StatusCode};
 pub use lines::JsonLines;
+pub use places::{LONGEST_SOCKET_PATH, UserPlaces};
 pub use request::Request;
 pub use response::Response;
 pub use stdcopy::{Demultiplexer, Frame, Source};

@@ -5,6 +5,8 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
+use wharf_client::LONGEST_SOCKET_PATH;
+
 use crate::group;
 
 /// A socket that listens: who connects waits.
@@ -51,6 +53,14 @@ impl Drop for SocketFile {
 /// # Errors
 /// The message for the user.
 pub(crate) fn unix(path: &Path, owner: &str) -> Result<Bound, String> {
+    let length = path.as_os_str().len();
+    if length > LONGEST_SOCKET_PATH {
+        return Err(format!(
+            "cannot listen on {}: the path of a socket may have {LONGEST_SOCKET_PATH} bytes, and this one has {length}; give \
+             a shorter one with --host",
+            path.display()
+        ));
+    }
     clear(path)?;
     if let Some(parent) = path.parent() {
         std::fs::create_dir_all(parent).map_err(|e| format!("cannot make {}: {e}", parent.display()))?;
@@ -74,8 +84,10 @@ pub(crate) fn open_to_group(path: &Path, owner: &str) -> Result<(), String> {
         std::os::unix::fs::chown(path, None, Some(id))
             .map_err(|e| format!("cannot give {} to group {owner}: {e}", path.display()))?;
     }
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660))
-        .map_err(|e| format!("cannot open {} to its group: {e}", path.display()))
+    // Without a group it is its owner's: the owner's own group may have others in it.
+    let mode = if owner.is_empty() { 0o600 } else { 0o660 };
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))
+        .map_err(|e| format!("cannot open {} to who may use it: {e}", path.display()))
 }
 
 /// Where `host` and `port` are, the first of a name's addresses of IPv4 before others, as Go does it.
@@ -122,7 +134,7 @@ mod tests {
         let path = dir.path().join("socket");
         let first = unix(&path, "").unwrap();
         assert!(unix(&path, "").unwrap_err().contains("another daemon listens there"));
-        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o660);
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         drop(first);
         assert!(!path.exists());
         let Bound::Unix(socket, Some(file)) = unix(&path, "").unwrap() else { panic!() };

@@ -98,6 +98,7 @@ pub(crate) fn command() -> Command {
             "Remove the networks' bridges and rules when the daemon is told to stop",
         ))
         .arg(switch("take-over", "Take the place of the daemon that has the data root: a live upgrade"))
+        .arg(switch("rootless", "Run as an ordinary user, in a user namespace: always so for who is not root"))
         // dockerd's, known for its answer.
         .arg(value("userns-remap", "Not supported: give each container --userns auto").hide(true))
         .arg(

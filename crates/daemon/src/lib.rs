@@ -7,15 +7,17 @@
 //! - [`main`]: the command `wharf daemon`.
 //! - [`check`]: `wharf system fsck` where no daemon is.
 //! - `budget`: what goes when the data root may take no more. `outside`: what builds need of the daemon.
-//! - `flags`: dockerd's flags; `values`: what they say; `options`: joined with the file. `file`:
+//! - `flags`: dockerd's flags; `values`: what they say; `options`: joined with the file; `defaults`: what is so otherwise. `file`:
 //!   `daemon.json`. `listen`: where clients come; `bound`: its sockets; `activation`: those that were passed; `tcp`, `tls`: clients from elsewhere; `crowd`: how many.
 //!   `reload`: SIGHUP. `take_over`: the place of one that runs, `early`, `inherit`: with its sockets. `networks`: their options. `telemetry`: traces of requests. `run`: the order of start and stop.
+//! - `rootless`: an ordinary user's daemon, and the namespaces that it works in.
 
 mod activation;
 mod bound;
 mod budget;
 mod check;
 mod crowd;
+mod defaults;
 mod early;
 mod exec_root;
 mod file;
@@ -30,6 +32,7 @@ mod options;
 mod outside;
 mod pid_file;
 mod reload;
+mod rootless;
 mod run;
 mod take_over;
 mod tcp;
@@ -40,7 +43,8 @@ mod values;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-pub use options::{DEFAULT_DATA_ROOT, DEFAULT_EXEC_ROOT, DEFAULT_HOST};
+pub use defaults::{DEFAULT_DATA_ROOT, DEFAULT_EXEC_ROOT, DEFAULT_HOST};
+pub use rootless::for_user;
 pub use wharf_monitor::{INIT_NAME, init_main, offer_init};
 
 /// Runs `wharf daemon ARGS` until it is told to stop. Must be called while the process has one thread.
@@ -56,6 +60,10 @@ pub fn main(args: &[OsString]) -> ExitCode {
             return ExitCode::from(125);
         }
     };
+    if let Err(message) = rootless::arrive() {
+        eprintln!("failed to start daemon: {message}");
+        return ExitCode::FAILURE;
+    }
     match run::run(args, *options) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -29,6 +29,8 @@ pub(crate) fn network_options(options: &Options, instance: &str) -> Result<Netwo
         let parse = |text: &String| text.parse::<Ipv6Net>().map_err(|e| format!("invalid {name}: {e}"));
         text.as_ref().map(parse).transpose()
     };
+    let host_ports = crate::rootless::host_ports();
+    let defaults = NetworkOptions::default();
     Ok(NetworkOptions {
         bip: options.bip.clone(),
         default_pools: pools,
@@ -42,8 +44,11 @@ pub(crate) fn network_options(options: &Options, instance: &str) -> Result<Netwo
         instance: instance.into(),
         ip_forward: options.ip_forward,
         bridge: options.bridge.clone(),
-        relay: options.userland_proxy.then(|| options.exec_root.clone()),
-        ..NetworkOptions::default()
+        // All ports of an ordinary user's daemon are relayed.
+        relay: (options.userland_proxy || host_ports.is_some()).then(|| options.exec_root.clone()),
+        // The host's firewall is not in that one's namespace.
+        system_bus: if host_ports.is_some() { "/nonexistent".into() } else { defaults.system_bus },
+        host_ports,
     })
 }
 

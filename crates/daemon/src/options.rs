@@ -10,17 +10,12 @@ use clap::ArgMatches;
 use wharf_image::registry::ProxyOptions;
 use wharf_snapshot::Storage;
 
+use crate::defaults::Defaults;
 use crate::file::{self, File};
 use crate::flags::command;
+use crate::rootless;
 use crate::tls::TlsFiles;
 use crate::values::{bytes, check_log, network_option, pool};
-
-pub const DEFAULT_HOST: &str = "unix:///run/wharf/wharf.sock";
-pub const DEFAULT_DATA_ROOT: &str = "/var/lib/wharf";
-pub const DEFAULT_EXEC_ROOT: &str = "/run/wharf";
-/// Where certificates and `hosts.toml` of registries are looked for, in order.
-const DEFAULT_CERTS_DIRS: [&str; 2] = ["/etc/wharf/certs.d", "/etc/docker/certs.d"];
-const DEFAULT_FILE: &str = "/etc/wharf/daemon.json";
 
 /// What the daemon was told, by flags and file.
 #[derive(Clone, Debug)]
@@ -151,14 +146,18 @@ impl Options {
             Err(error) => return Err(error.to_string()),
         };
         let named = given.get_one::<PathBuf>("config-file");
-        let path = named.cloned().unwrap_or_else(|| DEFAULT_FILE.into());
+        if given.get_one::<bool>("rootless") == Some(&true) {
+            rootless::check()?;
+        }
+        let defaults = Defaults::of_this_user();
+        let path = named.cloned().unwrap_or_else(|| defaults.file.clone());
         let file = match File::read(&path) {
             Ok(file) => file,
             Err(file::FileError::Missing(_)) if named.is_none() => File::default(),
             Err(error) => return Err(format!("unable to configure the daemon with file {}: {error}", path.display())),
         };
         twice(&given, &file, &path)?;
-        let options = join(&given, file)?;
+        let options = join(&given, file, defaults)?;
         if given.get_flag("validate") {
             return Ok(Parsed::Say("configuration OK\n".into()));
         }
@@ -188,7 +187,7 @@ fn twice(given: &ArgMatches, file: &File, path: &std::path::Path) -> Result<(), 
     ))
 }
 
-fn join(given: &ArgMatches, file: File) -> Result<Options, String> {
+fn join(given: &ArgMatches, file: File, defaults: Defaults) -> Result<Options, String> {
     let text = |name: &str| given.get_one::<String>(name).cloned();
     let path = |name: &str| given.get_one::<PathBuf>(name).cloned();
     let list = |name: &str, own: Option<Vec<String>>| -> Vec<String> {
@@ -199,7 +198,7 @@ fn join(given: &ArgMatches, file: File) -> Result<Options, String> {
         |name: &str, own: Option<bool>, default: bool| given.get_one::<bool>(name).copied().or(own).unwrap_or(default);
     let certs_dirs = match given.get_many::<PathBuf>("certs-dir") {
         Some(paths) => paths.cloned().collect(),
-        None => file.certs_dirs.unwrap_or_else(|| DEFAULT_CERTS_DIRS.map(PathBuf::from).to_vec()),
+        None => file.certs_dirs.unwrap_or(defaults.certs_dirs),
     };
     let plugin_dirs = match given.get_many::<PathBuf>("plugin-dir") {
         Some(paths) => paths.cloned().collect(),
@@ -227,7 +226,7 @@ fn join(given: &ArgMatches, file: File) -> Result<Options, String> {
     });
     let mut hosts = list("host", file.hosts);
     if hosts.is_empty() {
-        hosts.push(DEFAULT_HOST.into());
+        hosts.push(defaults.host);
     }
     if !switch("iptables", file.iptables, true) {
         return Err("iptables=false is not supported: networks need the daemon's own nftables table".into());
@@ -274,7 +273,7 @@ fn join(given: &ArgMatches, file: File) -> Result<Options, String> {
             "a daemon without a default network (bridge none) is not supported: give containers --network none".into(),
         );
     }
-    let exec_root = path("exec-root").or(file.exec_root).unwrap_or_else(|| DEFAULT_EXEC_ROOT.into());
+    let exec_root = path("exec-root").or(file.exec_root).unwrap_or(defaults.exec_root);
     let pools = match given.get_many::<String>("default-address-pool") {
         Some(texts) => texts.map(|text| pool(text)).collect::<Result<Vec<_>, _>>()?,
         None => file.default_address_pools.unwrap_or_default().into_iter().map(|p| (p.base, p.size)).collect(),
@@ -323,8 +322,8 @@ fn join(given: &ArgMatches, file: File) -> Result<Options, String> {
         metrics_addr: text("metrics-addr").or(file.metrics_addr).filter(|address| !address.is_empty()),
         insecure_tcp: switch("insecure-tcp", file.insecure_tcp, false),
         tcp_names: list("tcp-name", file.tcp_names),
-        group: text("group").or(file.group).unwrap_or_else(|| "docker".into()),
-        data_root: path("data-root").or(file.data_root).unwrap_or_else(|| DEFAULT_DATA_ROOT.into()),
+        group: text("group").or(file.group).unwrap_or(defaults.group),
+        data_root: path("data-root").or(file.data_root).unwrap_or(defaults.data_root),
         pidfile: path("pidfile").or(file.pidfile).unwrap_or_else(|| exec_root.join("wharf.pid")),
         exec_root,
         cgroup_parent,

@@ -41,7 +41,7 @@ use crate::reload::{Reload, SetLevel, filter};
 use crate::take_over::{self, MAKE_WAY, Predecessor, Running};
 use crate::telemetry::Export;
 use crate::tls::Tls;
-use crate::{activation, budget, exec_root, id_range, outside};
+use crate::{activation, budget, exec_root, id_range, outside, rootless};
 
 /// How long requests in flight may take when the daemon is told to stop.
 const GRACE: Duration = Duration::from_secs(5);
@@ -150,6 +150,7 @@ fn again() -> String {
     let mut words = std::env::args_os();
     let name = words.next().unwrap_or_else(|| "wharf".into());
     activation::pass_on();
+    rootless::pass_on();
     let error = std::process::Command::new("/proc/self/exe").arg0(name).args(words).exec();
     format!("cannot start again: {}", wharf_report::os(&error))
 }
@@ -288,6 +289,7 @@ pub(crate) fn told(options: &Options) -> Told {
         insecure_registries: options.insecure_registries.clone(),
         registry_mirrors: options.mirrors.clone(),
         debug: options.log_level == "debug",
+        rootless: rootless::is_inside(),
     }
 }
 
@@ -390,7 +392,7 @@ fn engine_options(options: &Options) -> Result<EngineOptions, String> {
         host_gateways: options.host_gateways.clone(),
         ulimits: options.ulimits.iter().map(|text| ulimit(text)).collect::<Result<_, _>>()?,
         init: options.init,
-        id_range: id_range::id_range(),
+        id_range: if rootless::is_inside() { rootless::id_range() } else { id_range::id_range() },
         told: told(options),
         shutdown_timeout: options.shutdown_timeout,
     })
@@ -420,7 +422,7 @@ fn instance(data_root: &Path) -> String {
 }
 
 /// Begins to log. What is logged can be changed later, but by a second daemon in one process, which is a test's.
-fn log(options: &Options) -> Option<SetLevel> {
+pub(crate) fn log(options: &Options) -> Option<SetLevel> {
     let builder = tracing_subscriber::fmt().with_env_filter(filter(&options.log_level)).with_writer(std::io::stderr);
     let builder = builder.with_target(false).with_ansi(false);
     if options.log_json {

@@ -56,6 +56,7 @@ impl Predecessor {
     pub(crate) fn start_again(self) -> String {
         let mut words = self.words.into_iter().filter(|word| word != "--take-over");
         let name = words.next().unwrap_or_else(|| "wharf".into());
+        crate::rootless::pass_on();
         let path = format!("/proc/self/fd/{}", self.program.as_raw_fd());
         let error = std::process::Command::new(path).arg0(name).args(words).exec();
         format!("the one that was there before cannot be started again: {}", wharf_report::os(&error))

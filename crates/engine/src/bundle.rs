@@ -265,7 +265,7 @@ fn mount_list(record: &Container, around: &Surroundings<'_>) -> Result<Vec<Value
         json!({ "destination": "/dev", "type": "tmpfs", "source": "tmpfs",
                 "options": ["nosuid", "strictatime", "mode=755", "size=65536k"] }),
         json!({ "destination": "/dev/pts", "type": "devpts", "source": "devpts",
-                "options": ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"] }),
+                "options": docker_defaults::terminals() }),
         json!({ "destination": "/sys", "type": "sysfs", "source": "sysfs",
                 "options": ["nosuid", "noexec", "nodev", sys_mode] }),
         json!({ "destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup",

@@ -68,6 +68,8 @@ pub struct Told {
     pub insecure_registries: Vec<String>,
     pub registry_mirrors: Vec<String>,
     pub debug: bool,
+    /// Whether it is an ordinary user's, in a user namespace.
+    pub rootless: bool,
 }
 
 /// The parts that the engine works with; the daemon makes them.

@@ -125,7 +125,13 @@ pub(crate) fn record(request: &CreateNetwork, defaults: &NetworkOptions) -> Resu
     record.mtu = defaults.mtu;
     record.bridge = Some(format!("br-{}", &record.id[..12]));
     if is_macvlan {
-        macvlan::settle(&mut record)?
+        macvlan::settle(&mut record)?;
+        if defaults.host_ports.is_some() && !record.internal {
+            return Err(NetworkError::NotImplemented(
+                "an ordinary user's daemon has no macvlan with a parent: the host's links are not in its namespace"
+                    .into(),
+            ));
+        }
     } else {
         options(&mut record)?
     }

@@ -74,7 +74,7 @@ pub enum NetworkError {
     },
     #[error(transparent)]
     Netlink(#[from] NetlinkError),
-    #[error("cannot publish a port of the host's IPv6 for a container with IPv4 alone")]
+    #[error("cannot have a published port relayed")]
     Relay(#[from] RelayError),
     #[error(transparent)]
     Store(#[from] StoreError),

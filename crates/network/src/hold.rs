@@ -16,7 +16,7 @@ use rustix::io::Errno;
 use rustix::net::sockopt::{set_ipv6_v6only, set_socket_recv_buffer_size, set_socket_reuseaddr};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, ipproto, socket_with};
 
-use crate::{NetworkError, Protocol, Result};
+use crate::{NetworkError, Protocol, Result, sysctl};
 
 /// Binds a socket to a port of the host's. `None` for SCTP, which is not held: its sockets need a module that most
 /// hosts do not load.
@@ -25,37 +25,69 @@ use crate::{NetworkError, Protocol, Result};
 /// `PortTaken` when a program of the host has it; `Bind` when the address is none of the host's, or the daemon may
 /// open no more sockets.
 pub(crate) fn hold(protocol: Protocol, address: IpAddr, port: u16) -> Result<Option<OwnedFd>> {
-    match bound(protocol, address, port) {
-        Ok(socket) => Ok(socket),
-        Err(Errno::ADDRINUSE) => {
-            let owner = owner(protocol, port).unwrap_or_else(|| "by a program of the host".into());
-            Err(NetworkError::PortTaken { address, port, owner })
+    bound(protocol, address, port, false).map_err(|errno| refused(protocol, address, port, errno))
+}
+
+/// Binds a port of the namespace that the calling thread is in, for the relay of a daemon that is in another one
+/// ([`HostPorts`]). UDP of IPv4 is had by a socket of IPv6, by which the relay learns where each datagram came to.
+///
+/// # Errors
+/// As when the daemon publishes a port; `Bind` for SCTP, which the relay does not pass on.
+pub fn bind_for_relay(protocol: Protocol, address: IpAddr, port: u16) -> Result<OwnedFd> {
+    match bound(protocol, address, port, true) {
+        Ok(Some(socket)) => Ok(socket),
+        Ok(None) => {
+            let why = "an ordinary user's daemon passes on TCP and UDP, and no SCTP".into();
+            Err(NetworkError::Bind { address, port, why })
         }
-        Err(errno) => Err(NetworkError::Bind { address, port, why: why(errno) }),
+        Err(errno) => Err(refused(protocol, address, port, errno)),
+    }
+}
+
+fn refused(protocol: Protocol, address: IpAddr, port: u16, errno: Errno) -> NetworkError {
+    match errno {
+        Errno::ADDRINUSE => {
+            let owner = owner(protocol, port).unwrap_or_else(|| "by a program of the host".into());
+            NetworkError::PortTaken { address, port, owner }
+        }
+        errno => NetworkError::Bind { address, port, why: why(errno) },
     }
 }
 
 fn why(errno: Errno) -> String {
     match errno {
+        Errno::ACCESS => {
+            let first = sysctl::read("ipv4/ip_unprivileged_port_start").unwrap_or_default();
+            let first = first.trim();
+            let first = if first.is_empty() { "1024" } else { first };
+            format!(
+                "ports below {first} are root's alone; publish another one, or have root lower \
+                 net.ipv4.ip_unprivileged_port_start"
+            )
+        }
         Errno::ADDRNOTAVAIL => "the host has no such address".into(),
         Errno::MFILE => "the daemon has no more file descriptors: one is needed per published port".into(),
         errno => std::io::Error::from(errno).to_string(),
     }
 }
 
-fn bound(protocol: Protocol, address: IpAddr, port: u16) -> rustix::io::Result<Option<OwnedFd>> {
+fn bound(protocol: Protocol, address: IpAddr, port: u16, relayed: bool) -> rustix::io::Result<Option<OwnedFd>> {
     let (kind, number) = match protocol {
         Protocol::Tcp => (SocketType::STREAM, ipproto::TCP),
         Protocol::Udp => (SocketType::DGRAM, ipproto::UDP),
         Protocol::Sctp => return Ok(None),
     };
-    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let mapped = relayed && protocol == Protocol::Udp;
+    let family = if address.is_ipv4() && !mapped { AddressFamily::INET } else { AddressFamily::INET6 };
     let socket = socket_with(family, kind, SocketFlags::CLOEXEC, Some(number))?;
     if address.is_ipv6() {
         // The port of IPv4 is held by a socket of its own, or is another's.
         set_ipv6_v6only(&socket, true)?;
     }
-    let place = SocketAddr::new(address, port);
+    let place = match address {
+        IpAddr::V4(address) if mapped => SocketAddr::new(address.to_ipv6_mapped().into(), port),
+        address => SocketAddr::new(address, port),
+    };
     if protocol == Protocol::Tcp {
         // Older kernels (6.1 has been seen to) remember of a port that it was taken with the permission below, and give
         // it to the next one who has that too: it is asked for only where it is needed.
@@ -121,6 +153,19 @@ mod tests {
         assert_eq!(socket_inode(line, Protocol::Tcp, 8081), None);
         assert_eq!(socket_inode(&line.replace(" 0A ", " 01 "), Protocol::Tcp, 8080), None);
         assert_eq!(socket_inode("", Protocol::Tcp, 8080), None);
+    }
+
+    #[test]
+    fn a_port_for_the_relay_excludes_others() {
+        let local = IpAddr::from(Ipv4Addr::LOCALHOST);
+        let socket = bind_for_relay(Protocol::Udp, ANY, 0).unwrap();
+        let address = SocketAddr::try_from(rustix::net::getsockname(&socket).unwrap()).unwrap();
+        let error = std::net::UdpSocket::bind((local, address.port())).unwrap_err();
+        assert_eq!(error.kind(), std::io::ErrorKind::AddrInUse);
+        assert!(bind_for_relay(Protocol::Udp, local, address.port()).unwrap_err().to_string().contains("by process"));
+        let error = bind_for_relay(Protocol::Sctp, ANY, 0).unwrap_err().to_string();
+        assert!(error.contains("no SCTP"), "{error}");
+        assert!(why(Errno::ACCESS).contains("net.ipv4.ip_unprivileged_port_start"));
     }
 
     #[test]

@@ -7,6 +7,7 @@
 //! - [`Networks`]: opens, creates, removes; connects containers; publishes their ports; recovers.
 //! - [`NetworkRecord`], [`Endpoint`], [`Published`]: what there is.
 //! - [`CreateNetwork`], [`EndpointRequest`], [`PortRequest`]: what is asked for.
+//! - [`HostPorts`], [`bind_for_relay`]: for a daemon in a network namespace of its own.
 //! - [`Reach`]: who gets to a port of a container, and by whose rule not.
 //! - [`Ipv4Net`], [`Ipv6Net`], [`Pool6`], [`MacAddress`]: addresses.
 
@@ -23,6 +24,7 @@ mod foreign;
 mod found;
 mod gateway_mode;
 mod hold;
+mod host_ports;
 mod interface;
 mod ipam;
 mod ipam_request;
@@ -47,6 +49,8 @@ pub use bandwidth::{Bandwidth, DOWN, Limit, UP};
 pub use capture::{Capture, CaptureFilter, SNAPLEN};
 pub use error::{ErrorKind, NetworkError};
 pub use gateway_mode::GatewayMode;
+pub use hold::bind_for_relay;
+pub use host_ports::HostPorts;
 pub use interface::{InterfaceSysctl, is_interface_name};
 pub use ipv4net::Ipv4Net;
 pub use ipv6net::Ipv6Net;

@@ -111,7 +111,7 @@ impl Networks {
         }
         let (state, groups) =
             store.read::<_, NetworkError>(|tx| Ok((State::load(tx)?, tx.list(crate::ports::PORTS)?)))?;
-        let ports = Ports::new(groups.into_iter().collect::<BTreeMap<_, _>>());
+        let ports = Ports::new(groups.into_iter().collect::<BTreeMap<_, _>>(), options.host_ports.clone());
         let relay = options.relay.as_deref().map(Relay::new);
         let inner = Inner {
             store,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::Ipv6Addr;
 use std::path::PathBuf;
 
-use crate::{Ipv4Net, Ipv6Net};
+use crate::{HostPorts, Ipv4Net, Ipv6Net};
 
 /// Who may reach a published port.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -48,6 +48,8 @@ pub struct NetworkOptions {
     pub relay: Option<PathBuf>,
     /// The socket of the bus that firewalld is on.
     pub system_bus: PathBuf,
+    /// Where published ports are bound instead of in this namespace; all are relayed then, and there is to be a relay.
+    pub host_ports: Option<HostPorts>,
 }
 
 impl Default for NetworkOptions {
@@ -71,6 +73,7 @@ impl Default for NetworkOptions {
             bridge: None,
             relay: None,
             system_bus: wharf_dbus::system_bus(),
+            host_ports: None,
         }
     }
 }

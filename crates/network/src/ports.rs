@@ -9,7 +9,7 @@ use wharf_netlink::nft::{Element, ElementEntry, Family, Key};
 use wharf_store::Table;
 
 use crate::firewall::{OPEN, PUBLISHED, PUBLISHED_AT, RANGES};
-use crate::{NetworkError, PortRequest, Protocol, Published, Result, hold, sysctl};
+use crate::{HostPorts, NetworkError, PortRequest, Protocol, Published, Result, hold, sysctl};
 
 /// Rows by the container's ID.
 pub(crate) const PORTS: Table = Table::new("published-ports");
@@ -52,11 +52,13 @@ pub(crate) struct Ports {
     held: HashMap<String, Vec<(Published, OwnedFd)>>,
     /// Where the search for a free port goes on.
     next: u16,
+    /// Where they are bound, if not here.
+    outside: Option<HostPorts>,
 }
 
 impl Ports {
-    pub(crate) fn new(groups: BTreeMap<String, Vec<Group>>) -> Self {
-        let mut ports = Self::default();
+    pub(crate) fn new(groups: BTreeMap<String, Vec<Group>>, outside: Option<HostPorts>) -> Self {
+        let mut ports = Self { outside, ..Self::default() };
         for (container, groups) in groups {
             for group in groups {
                 ports.add(&container, group);
@@ -71,6 +73,19 @@ impl Ports {
             owners.push((port.host_ip, container.to_owned()));
         }
         self.groups.entry(container.to_owned()).or_default().push(group);
+    }
+
+    /// Whether a port with its group is passed on by the relay.
+    pub(crate) fn is_relayed(&self, group: &Group, port: &Published) -> bool {
+        group.relays(port) || (self.outside.is_some() && port.host_port > 0)
+    }
+
+    /// Binds a port of the host's.
+    fn hold(&self, protocol: Protocol, address: IpAddr, port: u16) -> Result<Option<OwnedFd>> {
+        match &self.outside {
+            Some(outside) => outside.bind(protocol, address, port).map(Some),
+            None => hold::hold(protocol, address, port),
+        }
     }
 
     /// Forgets a container, and lets go of its ports.
@@ -177,7 +192,7 @@ impl Ports {
                 if ours.any(|other| same(other) && meet(other.host_ip, address)) {
                     return taken(container);
                 }
-                held.push(hold::hold(protocol, address, port)?);
+                held.push(self.hold(protocol, address, port)?);
             }
             Ok((port, held))
         };
@@ -227,7 +242,7 @@ impl Ports {
             if port.host_port == 0 || served(port) || held.iter().any(|(other, _)| other == port) {
                 continue;
             }
-            match hold::hold(port.protocol, port.host_ip, port.host_port) {
+            match self.hold(port.protocol, port.host_ip, port.host_port) {
                 Ok(socket) => held.extend(socket.map(|socket| (*port, socket))),
                 Err(error) => tracing::warn!(%error, container, "a published port is not held"),
             }

@@ -1,4 +1,5 @@
-//! Ports of the host's IPv6 for containers that have IPv4 alone, which no rule of the kernel leads there.
+//! Ports of the host's that no rule of the kernel leads to their containers: those of its IPv6 for containers that have IPv4
+//! alone, and all of a daemon in a network namespace of its own (`HostPorts`).
 //!
 //! The daemon binds them as all others (`hold`), and gives the sockets to the relay (`wharf_relay`), which goes on when the
 //! daemon dies. They are in the container's groups with the others: those of the other family than the address are meant.
@@ -10,7 +11,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use wharf_relay::{Port, Protocol as Carrier};
 
 use crate::networks::Inner;
-use crate::ports::Group;
+use crate::ports::{Group, Ports};
 use crate::{NetworkError, NetworkRecord, Networks, PortRequest, Protocol, Published, Result};
 
 /// Whether somebody can listen on IPv6 here, as Docker asks it.
@@ -27,22 +28,28 @@ fn carrier(protocol: Protocol) -> Option<Carrier> {
 }
 
 fn place(port: &Published) -> Option<(Carrier, SocketAddrV6)> {
-    let IpAddr::V6(host_ip) = port.host_ip else { return None };
+    let host_ip = match port.host_ip {
+        IpAddr::V6(host_ip) => host_ip,
+        IpAddr::V4(host_ip) => host_ip.to_ipv6_mapped(),
+    };
     Some((carrier(port.protocol)?, SocketAddrV6::new(host_ip, port.host_port, 0, 0)))
 }
 
 /// The ports of groups that are relayed, each with the container's address.
-fn relayed(groups: &[Group]) -> impl Iterator<Item = (&Published, IpAddr)> {
-    groups
-        .iter()
-        .flat_map(|group| group.ports.iter().filter(|port| group.relays(port)).map(|port| (port, group.address)))
+fn relayed(ports: &Ports, groups: &[Group]) -> Vec<(Published, IpAddr)> {
+    let of = |group: &Group| -> Vec<(Published, IpAddr)> {
+        let own = group.ports.iter().filter(|port| ports.is_relayed(group, port));
+        own.map(|port| (*port, group.address)).collect()
+    };
+    groups.iter().flat_map(of).collect()
 }
 
 impl Networks {
     /// Whether a container's ports of the host's IPv6 are relayed; of one that gets IPv6 the kernel can lead them there.
     pub fn is_relayed(&self, container: &str) -> bool {
         let ports = self.inner.ports();
-        ports.groups.get(container).is_some_and(|groups| relayed(groups).next().is_some())
+        let crosses = |group: &Group| group.ports.iter().any(|port| group.relays(port));
+        ports.groups.get(container).is_some_and(|groups| groups.iter().any(crosses))
     }
 
     /// Whether ports of the host's IPv6 can be published for containers with IPv4 alone.
@@ -50,7 +57,7 @@ impl Networks {
         self.inner.relay.is_some() && has_listeners6()
     }
 
-    /// Takes back what of a container is relayed.
+    /// Takes back what of a container is relayed from one family to the other.
     ///
     /// # Errors
     /// When the disk fails or the relay does not answer.
@@ -73,8 +80,12 @@ impl Networks {
     /// # Errors
     /// When the relay does not answer.
     pub fn hang_relayed(&self, container: &str, monitor: BorrowedFd<'_>) -> Result<()> {
+        let has_some = {
+            let ports = self.inner.ports();
+            ports.groups.get(container).is_some_and(|groups| !relayed(&ports, groups).is_empty())
+        };
         match &self.inner.relay {
-            Some(relay) if self.is_relayed(container) => Ok(relay.hang(container, monitor)?),
+            Some(relay) if has_some => Ok(relay.hang(container, monitor)?),
             _ => Ok(()),
         }
     }
@@ -129,9 +140,9 @@ impl Inner {
         let Some(relay) = &self.relay else { return Ok(()) };
         let ports = self.ports();
         let mut wanted = Vec::new();
-        for (port, address) in relayed(groups) {
-            let Some((protocol, host)) = place(port) else { continue };
-            let Some(socket) = ports.socket(container, port) else { continue };
+        for (port, address) in relayed(&ports, groups) {
+            let Some((protocol, host)) = place(&port) else { continue };
+            let Some(socket) = ports.socket(container, &port) else { continue };
             let socket = socket.try_clone().map_err(NetworkError::host("give a published port to the relay"))?;
             let target = SocketAddr::new(address, port.container_port);
             wanted.push((Port { container: container.to_owned(), protocol, host, target }, socket));
@@ -147,7 +158,7 @@ impl Inner {
     /// Has the relay let go of the ports of `groups`.
     pub(crate) fn stop_relaying(&self, container: &str, groups: &[Group]) {
         let Some(relay) = &self.relay else { return };
-        let places: Vec<_> = relayed(groups).filter_map(|(port, _)| place(port)).collect();
+        let places: Vec<_> = relayed(&self.ports(), groups).iter().filter_map(|(port, _)| place(port)).collect();
         if places.is_empty() {
             return;
         }
@@ -173,7 +184,7 @@ impl Inner {
             let port = Published {
                 container_port: known.target.port(),
                 protocol,
-                host_ip: IpAddr::V6(*known.host.ip()),
+                host_ip: IpAddr::V6(*known.host.ip()).to_canonical(),
                 host_port: known.host.port(),
             };
             let mut ports = self.ports();
@@ -198,7 +209,7 @@ impl Inner {
         for (container, groups) in ports.groups.clone() {
             let served = served.get(&container).map(Vec::as_slice).unwrap_or_default();
             let part = |group: &Group| {
-                let gone = group.ports.iter().filter(|port| group.relays(port) && !served.contains(port));
+                let gone = group.ports.iter().filter(|port| ports.is_relayed(group, port) && !served.contains(port));
                 Group { address: group.address, ports: gone.copied().collect() }
             };
             let gone: Vec<Group> = groups.iter().map(part).filter(|group| !group.ports.is_empty()).collect();
@@ -216,12 +227,12 @@ impl Inner {
         for (container, groups) in all {
             let known = known.get(&container).map(Vec::as_slice).unwrap_or_default();
             let missing = |group: Group| {
-                let ports = group.ports.iter().filter(|port| group.relays(port) && !known.contains(port));
+                let ports = group.ports.iter().filter(|port| !known.contains(port));
                 Group { address: group.address, ports: ports.copied().collect() }
             };
             let missing: Vec<Group> = groups.into_iter().map(missing).collect();
             if let Err(error) = self.relay(&container, &missing) {
-                tracing::warn!(?error, container, "ports of IPv6 are not relayed");
+                tracing::warn!(?error, container, "published ports are not relayed");
             }
         }
     }
@@ -231,7 +242,7 @@ impl Inner {
         let Some(relay) = &self.relay else { return };
         let containers: Vec<String> = {
             let ports = self.ports();
-            let some = ports.groups.iter().filter(|(_, groups)| relayed(groups).next().is_some());
+            let some = ports.groups.iter().filter(|(_, groups)| !relayed(&ports, groups).is_empty());
             some.map(|(container, _)| container.clone()).collect()
         };
         if containers.is_empty() || relay.is_there() {

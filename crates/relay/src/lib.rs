@@ -1,4 +1,5 @@
-//! Published ports that the kernel cannot lead to a container: those of the host's IPv6 for one that has IPv4 alone.
+//! Published ports that the kernel cannot lead to a container: those of the host's IPv6 for one that has IPv4 alone, and those of
+//! a host whose network namespace is another than the daemon's. A port of IPv4 is one of IPv6 here (RFC 4291, 2.5.5.2).
 //!
 //! Docker has a process for each such port. Here one process with one thread serves all ports of a daemon: it listens on
 //! sockets that the daemon has bound and passes, connects to the container for each client, and copies bytes both ways;

@@ -328,10 +328,12 @@ pub(crate) fn become_id(uid: u32, gid: u32, groups: &[u32]) -> Step<()> {
 
 /// `denied`: whether the user namespace has given up the groups.
 fn become_id_where(uid: u32, gid: u32, groups: &[u32], denied: impl FnOnce() -> bool) -> Step<()> {
+    // The process's group beside itself, as Docker has it, gives no right more.
+    let are_none = groups.iter().all(|group| *group == gid);
     let groups: Vec<Gid> = groups.iter().map(|gid| Gid::from_raw(*gid)).collect();
     match rustix::thread::set_thread_groups(&groups) {
         // An ordinary user has given it up, and keeps the groups that it has: they are its own.
-        Err(Errno::PERM) if groups.is_empty() && denied() => {}
+        Err(Errno::PERM) if are_none && denied() => {}
         done => done.map_err(Failure::at("set the supplementary groups"))?,
     }
     set_ids(uid, gid)

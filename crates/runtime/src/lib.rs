@@ -70,6 +70,7 @@ pub use error::RuntimeError;
 pub use exec::{Exec, begin_exec, exec};
 pub use hooks::{HookError, HookPlace, HookSet, Point};
 pub use init::{INIT_NAME, init_main, offer_init};
+pub use mapping::map_user;
 pub use mount_options::MOUNT_OPTIONS;
 pub use net_devices::{LentDevices, network_of};
 pub use outside::mount_outside;

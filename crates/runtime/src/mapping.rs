@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use oci_spec::runtime::LinuxIdMapping;
+use oci_spec::runtime::{LinuxIdMapping, LinuxIdMappingBuilder};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
@@ -67,6 +67,22 @@ pub(crate) fn write_maps(pid: i32, uids: &[LinuxIdMapping], gids: &[LinuxIdMappi
     } else {
         by_program("newgidmap", pid, gids)
     }
+}
+
+/// Gives the user namespace of a process its IDs, for a program of an ordinary user that has made it: ranges of the first
+/// ID there, the first ID here, and how many. More than the user's own are written by newuidmap(1) and newgidmap(1).
+///
+/// # Errors
+/// When one of those is not there or refuses, and as the kernel does.
+pub fn map_user(pid: i32, uids: &[[u32; 3]], gids: &[[u32; 3]]) -> Result<()> {
+    let list = |ranges: &[[u32; 3]]| -> Result<Vec<LinuxIdMapping>> {
+        let one = |[inside, outside, count]: &[u32; 3]| {
+            let builder = LinuxIdMappingBuilder::default().container_id(*inside).host_id(*outside).size(*count);
+            builder.build().map_err(|error| RuntimeError::IdMapping(error.to_string()))
+        };
+        ranges.iter().map(one).collect()
+    };
+    write_maps(pid, &list(uids)?, &list(gids)?, true)
 }
 
 /// Whether nobody but `own` is mapped.

@@ -16,14 +16,19 @@ fn main() -> ExitCode {
         (name, _) if wharf_dns::ROLE.is_called(OsStr::new(name)) => wharf_dns::main(),
         (wharf_daemon::INIT_NAME, _) => wharf_daemon::init_main(),
         (name, _) if wharf_relay::ROLE.is_called(OsStr::new(name)) => wharf_relay::main(),
-        ("dockerd", _) => protected(|| wharf_daemon::main(&args)),
+        ("dockerd", _) => daemon(&args),
         ("runc" | "crun" | "wharf-oci", _) => oci(&args),
-        (_, "daemon") => protected(|| wharf_daemon::main(&args[1..])),
+        (_, "daemon") => daemon(&args[1..]),
         (_, wharf_cli::CHECK) => wharf_daemon::check(&args[1..]),
         (_, "oci") => oci(&args[1..]),
         (_, "registry") => wharf_registry::main(&args[1..]),
         _ => wharf_cli::main(&program, args),
     }
+}
+
+/// An ordinary user's is started once more in a user namespace, where it may have its program protected.
+fn daemon(args: &[OsString]) -> ExitCode {
+    wharf_daemon::for_user(args).unwrap_or_else(|| protected(|| wharf_daemon::main(args)))
 }
 
 fn oci(args: &[OsString]) -> ExitCode {

@@ -139,7 +139,7 @@ pub(crate) fn info(info: &Info, options: &EngineOptions, told: &Told, process: P
         "ContainerdCommit": { "ID": "" },
         "RuncCommit": { "ID": "" },
         "InitCommit": { "ID": "" },
-        "SecurityOptions": ["name=seccomp,profile=builtin"],
+        "SecurityOptions": security_options(told),
         "CDISpecDirs": [],
         "Warnings": info.warnings,
     });
@@ -155,6 +155,11 @@ pub(crate) fn info(info: &Info, options: &EngineOptions, told: &Told, process: P
         all["FirewallBackend"] = json!({ "Driver": "nftables" });
     }
     all
+}
+
+fn security_options(told: &Told) -> Vec<&'static str> {
+    let rootless = told.rootless.then_some("name=rootless");
+    std::iter::once("name=seccomp,profile=builtin").chain(rootless).collect()
 }
 
 fn registries(told: &Told) -> Value {

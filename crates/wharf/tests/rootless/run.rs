@@ -1,0 +1,65 @@
+//! Containers and builds.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+
+use crate::kit::{Said, User};
+
+#[test]
+fn a_user_runs_and_builds() {
+    let Some(user) = User::start() else { return };
+    assert_eq!(user.sh("--network none", "id -u; id -g").ok(), "0\n0");
+    assert_eq!(user.sh("--user 1234:5678", "id -u; id -g").ok(), "1234\n5678");
+    user.wharf("run -d --name one busybox sleep 1000").ok();
+    assert_eq!(user.wharf("exec one id -u").ok(), "0");
+    user.wharf("run --name said busybox cat /proc/self/uid_map").ok();
+    let map: Vec<String> = user.wharf("logs said").ok().split_whitespace().map(str::to_owned).collect();
+    assert_eq!((map[0].as_str(), map[1].as_str(), map[5].as_str()), ("0", user.uid.to_string().as_str(), "65536"));
+    let context = user.path("context");
+    fs::create_dir(&context).unwrap();
+    fs::set_permissions(&context, fs::Permissions::from_mode(0o755)).unwrap();
+    let text = "FROM busybox\nRUN mkdir /own && chown 1000:1000 /own\nUSER 1000\nCMD [\"ls\", \"-lnd\", \"/own\"]\n";
+    fs::write(context.join("Dockerfile"), text).unwrap();
+    user.wharf(&format!("build -t built {}", context.display())).ok();
+    let listed = user.wharf("run --rm built").ok();
+    assert!(listed.split_whitespace().filter(|word| *word == "1000").count() == 2, "{listed}");
+}
+
+#[test]
+fn the_daemon_says_whose_it_is() {
+    let Some(user) = User::start() else { return };
+    let info: serde_json::Value = serde_json::from_str(&user.wharf("info --format json").ok()).unwrap();
+    assert_eq!(info["SecurityOptions"], serde_json::json!(["name=seccomp,profile=builtin", "name=rootless"]));
+    assert_eq!(info["DockerRootDir"], user.path("home/.local/share/wharf").to_str().unwrap());
+    let mode = fs::metadata(user.socket()).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    // Nothing of it is in the host's mount table.
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    assert!(!mounts.contains(user.path("").to_str().unwrap()), "{mounts}");
+}
+
+#[test]
+fn a_user_without_other_ids_has_one() {
+    let Some(user) = User::start_alone() else { return };
+    assert!(user.log().contains("/etc/subuid gives no IDs to tester"), "{}", user.log());
+    assert_eq!(user.sh("--network none", "id -u").ok(), "0");
+}
+
+#[test]
+fn a_user_s_configuration_is_read() {
+    let Some(mut user) = User::new() else { return };
+    let config = user.path("home/.config/wharf");
+    fs::create_dir_all(&config).unwrap();
+    fs::write(config.join("daemon.json"), r#"{"labels": ["a=b"]}"#).unwrap();
+    for dir in ["home/.config", "home/.config/wharf"] {
+        std::os::unix::fs::chown(user.path(dir), Some(user.uid), Some(user.uid)).unwrap();
+    }
+    user.launch();
+    assert_eq!(user.wharf("info --format {{.Labels}}").ok(), "[a=b]");
+    fs::write(config.join("daemon.json"), r#"{"labels": ["c=d"]}"#).unwrap();
+    let launcher = user.launcher();
+    user.kill(launcher, "HUP");
+    user.eventually("a signal is passed on", || user.wharf("info --format {{.Labels}}").out.trim() == "[c=d]");
+    let Said { code, err, .. } = user.daemon(&["--no-such-option"]);
+    assert!(code == 125 && err.contains("--no-such-option"), "{code} {err}");
+}

@@ -1,0 +1,60 @@
+//! Containers and their ports outlive the daemon and who has started it.
+
+use std::io::{Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+
+use crate::kit::User;
+
+fn answers(port: u16) -> bool {
+    let mut text = String::new();
+    let Ok(mut stream) = TcpStream::connect(("127.0.0.1", port)) else { return false };
+    let _ = stream.write_all(b"GET / HTTP/1.0\r\n\r\n");
+    let _ = stream.read_to_string(&mut text);
+    text.contains("still-there")
+}
+
+#[test]
+fn a_killed_daemon_finds_its_containers_again() {
+    let Some(mut user) = User::start() else { return };
+    let port = TcpListener::bind("0.0.0.0:0").unwrap().local_addr().unwrap().port();
+    let script = "mkdir /w; echo still-there > /w/index.html; exec httpd -f -p 80 -h /w";
+    let mut run = user.client();
+    run.args(["run", "-d", "--name", "web", "-p", &format!("{port}:80"), "busybox", "sh", "-c", script]);
+    assert!(run.status().unwrap().success());
+    user.eventually("the port is reached", || answers(port));
+    let started = user.wharf("inspect --format {{.State.StartedAt}} web").ok();
+    let (inner, launcher) = (user.inner(), user.launcher());
+    user.kill(inner, "KILL");
+    assert_eq!(user.ended(), Some(137), "the launcher ends as the daemon does");
+    assert!(answers(port));
+    user.launch();
+    assert_ne!((user.inner(), user.launcher()), (inner, launcher));
+    assert_eq!(user.wharf("inspect --format {{.State.StartedAt}} web").ok(), started);
+    assert!(answers(port));
+    // Without the launcher there is no daemon.
+    let (inner, launcher) = (user.inner(), user.launcher());
+    user.kill(launcher, "KILL");
+    user.ended();
+    user.eventually("the daemon ends with its launcher", || {
+        !std::path::Path::new(&format!("/proc/{inner}/cwd")).exists()
+    });
+    assert!(answers(port));
+    user.launch();
+    assert!(answers(port));
+    assert_eq!(user.wharf("exec web cat /w/index.html").ok(), "still-there");
+    let another = TcpListener::bind("0.0.0.0:0").unwrap().local_addr().unwrap().port();
+    user.wharf(&format!("update --publish-add {another}:80 web")).ok();
+    user.eventually("a port of the later daemon is reached", || answers(another));
+    // A container that ends after the daemon takes the namespaces with it.
+    let launcher = user.launcher();
+    let pid = user.wharf("inspect --format {{.State.Pid}} web").ok().parse().unwrap();
+    user.kill(launcher, "TERM");
+    assert_eq!(user.ended(), Some(0));
+    assert!(answers(port) && !user.processes().is_empty());
+    user.kill(pid, "KILL");
+    user.eventually("nobody is left", || user.processes().is_empty());
+    // And the next daemon begins anew.
+    user.launch();
+    assert_eq!(user.wharf("start web").ok(), "web");
+    user.eventually("the port is reached again", || answers(port));
+}
