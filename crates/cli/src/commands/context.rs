@@ -107,8 +107,10 @@ fn check_pairs(text: &str) -> Result<(), String> {
 const HEADERS: &Headers =
     &[("Name", "NAME"), ("Description", "DESCRIPTION"), ("DockerEndpoint", "DOCKER ENDPOINT"), ("Error", "ERROR")];
 
-fn default_context() -> Context {
-    let host = endpoint::environment_host().unwrap_or_else(|| Address::Unix(endpoint::default_socket()).to_string());
+/// The one without a name of its own: where `-H` leads, else the environment.
+fn default_context(hosts: &[String]) -> Context {
+    let host = hosts.first().cloned().or_else(endpoint::environment_host);
+    let host = host.unwrap_or_else(|| Address::Unix(endpoint::default_socket()).to_string());
     Context {
         name: DEFAULT.to_owned(),
         description: "Current DOCKER_HOST based configuration".to_owned(),
@@ -125,7 +127,7 @@ async fn list(app: &App, matches: &Matches) -> Outcome<u8> {
         other => other,
     };
     let mut all = contexts::list(app.config());
-    all.push(default_context());
+    all.push(default_context(&app.globals.hosts));
     if !all.iter().any(|context| context.name == current) {
         let error = contexts::load(app.config(), &current).err().map(|failure| failure.text).unwrap_or_default();
         let meta = json!({"error": error});
@@ -188,15 +190,16 @@ async fn inspect(app: &App, matches: &Matches) -> Outcome<u8> {
     let names = if matches.arguments.is_empty() { std::slice::from_ref(&current) } else { &matches.arguments };
     let mut inspector = Inspector::new(matches.text("format"))?;
     for name in names {
-        let found = describe(app.config(), name)
+        let found = describe(app, name)
             .map(|json| Found { raw: crate::json::compact(&json.to_string()).into(), kind: Type::Any });
         inspector.add(found);
     }
     inspector.finish(app)
 }
 
-fn describe(config: &Config, name: &str) -> Outcome<Json> {
-    let context = if name == DEFAULT { default_context() } else { contexts::load(config, name)? };
+fn describe(app: &App, name: &str) -> Outcome<Json> {
+    let config = app.config();
+    let context = if name == DEFAULT { default_context(&app.globals.hosts) } else { contexts::load(config, name)? };
     let (meta, tls) = contexts::dirs(config, name);
     let (mut meta_path, mut tls_path) = (meta.display().to_string(), tls.display().to_string());
     let mut material = json!({});
@@ -309,7 +312,7 @@ async fn create(app: &App, matches: &Matches) -> Outcome<u8> {
     let mut description = matches.text("description").to_owned();
     let mut host = given.host.clone().unwrap_or_default();
     if let Some(from) = from {
-        let source = if from == DEFAULT { default_context() } else { contexts::load(config, &from)? };
+        let source = if from == DEFAULT { default_context(&app.globals.hosts) } else { contexts::load(config, &from)? };
         if host.is_empty() {
             host = source.host;
         }

@@ -207,3 +207,16 @@ fn what_moby_s_command_line_tests_ask_for() {
         serde_json::json!({"busybox": {"latest": top}, "some.example/name": {"tag": top}})
     );
 }
+
+#[test]
+fn the_default_context_is_where_the_flag_leads() {
+    let Some(d) = Daemon::start() else { return };
+    let host = format!("unix://{}", d.socket().display());
+    for list in [
+        d.wharf("context ls --format {{.Name}}={{.DockerEndpoint}}"),
+        d.docker("context ls --format {{.Name}}={{.DockerEndpoint}}"),
+    ] {
+        assert!(list.ok().lines().any(|line| line == format!("default={host}")));
+    }
+    assert_eq!(d.wharf("context inspect -f {{.Endpoints.docker.Host}} default").ok(), host);
+}
