@@ -63,3 +63,14 @@ fn a_user_s_configuration_is_read() {
     let Said { code, err, .. } = user.daemon(&["--no-such-option"]);
     assert!(code == 125 && err.contains("--no-such-option"), "{code} {err}");
 }
+
+#[test]
+fn a_command_starts_the_user_s_daemon() {
+    let Some(user) = User::new() else { return };
+    // By the host's own files: the user has one ID there.
+    user.wharf("volume create kept").ok();
+    assert!(user.path("home/.local/share/wharf/volumes/kept").exists());
+    let status = fs::read_to_string(format!("/proc/{}/status", user.inner())).unwrap();
+    let launcher = status.lines().find_map(|line| line.strip_prefix("PPid:")).unwrap().trim().parse().unwrap();
+    user.kill(launcher, "TERM");
+}
