@@ -12,6 +12,10 @@ fn a_user_runs_and_builds() {
     assert_eq!(user.sh("--user 1234:5678", "id -u; id -g").ok(), "1234\n5678");
     user.wharf("run -d --name one busybox sleep 1000").ok();
     assert_eq!(user.wharf("exec one id -u").ok(), "0");
+    assert_eq!(
+        user.sh("--device /dev/null:/dev/nothing", "echo word > /dev/nothing; cat /dev/nothing; ls /dev/nothing").ok(),
+        "/dev/nothing"
+    );
     user.wharf("run --name said busybox cat /proc/self/uid_map").ok();
     let map: Vec<String> = user.wharf("logs said").ok().split_whitespace().map(str::to_owned).collect();
     assert_eq!((map[0].as_str(), map[1].as_str(), map[5].as_str()), ("0", user.uid.to_string().as_str(), "65536"));
