@@ -75,10 +75,13 @@ impl Engine {
     fn free_range(&self, record: &Container) -> Result<u32> {
         let (first, size) = self.inner.options.id_range;
         if size < IDS_PER_CONTAINER {
-            return Err(EngineError::system(
+            return Err(EngineError::system(if self.inner.options.told.rootless {
+                "there are no user IDs for a user namespace beside the daemon's own: give the daemon's user at least 131071 \
+                 in /etc/subuid and /etc/subgid, and start the daemon again with no container running"
+            } else {
                 "there are no user IDs for containers: give them to the user `wharf` in /etc/subuid and /etc/subgid, at \
-                 least 65536",
-            ));
+                 least 65536"
+            }));
         }
         let own = self.list().into_iter().filter(|other| other.id != record.id);
         let mut taken: Vec<(u32, u32)> = own.filter_map(|other| Some((other.first_id?, IDS_PER_CONTAINER))).collect();

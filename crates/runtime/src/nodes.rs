@@ -1,7 +1,7 @@
 //! From a configuration's devices to nodes; what is of the host is opened here (runtime-spec, config-linux, "Devices").
 
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::Linux;
 use rustix::fs::{CWD, FileType, Mode, OFlags};
@@ -112,8 +112,15 @@ pub(crate) fn devices(linux: &Linux, userns: bool, unprivileged: bool) -> Result
                 continue;
             }
             let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            let node = rustix::fs::openat(CWD, &step.path, flags, Mode::empty())
-                .map_err(|e| RuntimeError::host("open device", &step.path, e))?;
+            let node = match rustix::fs::openat(CWD, &step.path, flags, Mode::empty()) {
+                // It has another name in the container than on the host.
+                Err(Errno::NOENT) if !unprivileged => match named_by_kernel(step) {
+                    Some(path) => rustix::fs::openat(CWD, path, flags, Mode::empty()),
+                    None => Err(Errno::NOENT),
+                },
+                opened => opened,
+            };
+            let node = node.map_err(|e| RuntimeError::host("open device", &step.path, e))?;
             step.check(&node).map_err(|errno| RuntimeError::host("use device", &step.path, errno))?;
             step.host = Some(if unprivileged {
                 HostNode::Late
@@ -127,6 +134,14 @@ pub(crate) fn devices(linux: &Linux, userns: bool, unprivileged: bool) -> Result
         }
     }
     Ok(steps)
+}
+
+/// Where the kernel has a device's node on the host (devtmpfs), by its number.
+fn named_by_kernel(step: &DeviceStep) -> Option<PathBuf> {
+    let kind = if step.kind == FileType::BlockDevice { "block" } else { "char" };
+    let (major, minor) = (rustix::fs::major(step.device), rustix::fs::minor(step.device));
+    let told = std::fs::read_to_string(format!("/sys/dev/{kind}/{major}:{minor}/uevent")).ok()?;
+    Some(Path::new("/dev").join(told.lines().find_map(|line| line.strip_prefix("DEVNAME="))?))
 }
 
 #[cfg(test)]

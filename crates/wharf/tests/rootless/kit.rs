@@ -160,10 +160,25 @@ impl User {
         self.command(options).output().unwrap().into()
     }
 
+    /// Has another daemon take the place of the one that runs, which ends then.
+    pub(crate) fn take_over(&mut self) {
+        let mut before = self.daemon.take().unwrap();
+        let inner = self.inner();
+        self.launch_with(&["--take-over"]);
+        assert_eq!(before.wait().unwrap().code(), Some(0));
+        self.eventually("the next daemon is there", || {
+            fs::read_to_string(self.path("run/wharf/wharf.pid")).is_ok_and(|text| text.trim() != inner.to_string())
+        });
+    }
+
     /// Starts the daemon, and waits until it answers.
     pub(crate) fn launch(&mut self) {
+        self.launch_with(&[]);
+    }
+
+    fn launch_with(&mut self, options: &[&str]) {
         let log = fs::File::options().append(true).create(true).open(self.path("log")).unwrap();
-        let mut child = self.command(&[]).stdout(Stdio::null()).stderr(log).spawn().unwrap();
+        let mut child = self.command(options).stdout(Stdio::null()).stderr(log).spawn().unwrap();
         let deadline = Instant::now() + Duration::from_secs(60);
         while std::os::unix::net::UnixStream::connect(self.socket()).is_err() {
             assert!(Instant::now() < deadline, "the daemon does not come up:\n{}", self.log());

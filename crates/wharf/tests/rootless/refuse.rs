@@ -28,6 +28,10 @@ fn what_is_root_s_is_refused_by_name() {
     assert!(said.code == 125 && said.err.contains("port is already allocated"), "{}", said.err);
     let said = user.sh("-p 0:80/sctp", "true");
     assert!(said.code == 125 && said.err.contains("no SCTP"), "{}", said.err);
+    let said = user.sh("--userns auto", "true");
+    assert!(said.code == 125 && said.err.contains("at least 131071"), "{}", said.err);
+    let said = user.sh("-m 64m", "true");
+    assert!(said.code == 0 && said.err.contains("Limitation discarded"), "{}", said.err);
     let said = user.wharf("network create -d macvlan -o parent=eth0 m");
     assert!(said.code == 1 && said.err.contains("an ordinary user's daemon has no macvlan"), "{}", said.err);
     let said = user.daemon(&["-H", "unix:///run/wharf-of-nobody/wharf.sock", "--exec-root", "/run/wharf-of-nobody"]);

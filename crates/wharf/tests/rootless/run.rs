@@ -12,6 +12,10 @@ fn a_user_runs_and_builds() {
     assert_eq!(user.sh("--user 1234:5678", "id -u; id -g").ok(), "1234\n5678");
     user.wharf("run -d --name one busybox sleep 1000").ok();
     assert_eq!(user.wharf("exec one id -u").ok(), "0");
+    assert_eq!(
+        user.sh("--device /dev/null:/dev/nothing", "echo word > /dev/nothing; cat /dev/nothing; ls /dev/nothing").ok(),
+        "/dev/nothing"
+    );
     user.wharf("run --name said busybox cat /proc/self/uid_map").ok();
     let map: Vec<String> = user.wharf("logs said").ok().split_whitespace().map(str::to_owned).collect();
     assert_eq!((map[0].as_str(), map[1].as_str(), map[5].as_str()), ("0", user.uid.to_string().as_str(), "65536"));
@@ -62,4 +66,15 @@ fn a_user_s_configuration_is_read() {
     user.eventually("a signal is passed on", || user.wharf("info --format {{.Labels}}").out.trim() == "[c=d]");
     let Said { code, err, .. } = user.daemon(&["--no-such-option"]);
     assert!(code == 125 && err.contains("--no-such-option"), "{code} {err}");
+}
+
+#[test]
+fn a_command_starts_the_user_s_daemon() {
+    let Some(user) = User::new() else { return };
+    // By the host's own files: the user has one ID there.
+    user.wharf("volume create kept").ok();
+    assert!(user.path("home/.local/share/wharf/volumes/kept").exists());
+    let status = fs::read_to_string(format!("/proc/{}/status", user.inner())).unwrap();
+    let launcher = status.lines().find_map(|line| line.strip_prefix("PPid:")).unwrap().trim().parse().unwrap();
+    user.kill(launcher, "TERM");
 }

@@ -58,3 +58,15 @@ fn a_killed_daemon_finds_its_containers_again() {
     assert_eq!(user.wharf("start web").ok(), "web");
     user.eventually("the port is reached again", || answers(port));
 }
+
+#[test]
+fn a_running_daemon_is_upgraded() {
+    let Some(mut user) = User::start() else { return };
+    user.wharf("run -d --name one busybox sleep 1000").ok();
+    let started = user.wharf("inspect --format {{.State.StartedAt}} one").ok();
+    user.take_over();
+    assert_eq!(user.wharf("inspect --format {{.State.StartedAt}} one").ok(), started);
+    let port = TcpListener::bind("0.0.0.0:0").unwrap().local_addr().unwrap().port();
+    user.wharf(&format!("run -d -p {port}:80 busybox sleep 1000")).ok();
+    assert!(TcpListener::bind(("0.0.0.0", port)).is_err(), "the new launcher has it bound");
+}
