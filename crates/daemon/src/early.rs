@@ -25,11 +25,8 @@ impl Early {
         for place in places {
             let sockets = match place {
                 Place::Unix(path) => match other.unix(path) {
-                    Some(socket) => {
-                        bound::open_to_group(path, owner)?;
-                        // Until it is told, the name is the other one's.
-                        vec![Bound::Unix(socket, None)]
-                    }
+                    // Until it is told, the name is the other one's, and who may use it.
+                    Some(socket) => vec![Bound::Unix(socket, None)],
                     None => vec![bound::unix(path, owner)?],
                 },
                 Place::Tcp(host, port) | Place::Metrics(host, port) => {
@@ -52,6 +49,7 @@ impl Early {
             let (Place::Unix(path), [Bound::Unix(_, file @ None)]) = (place, sockets.as_mut_slice()) else { continue };
             if path.symlink_metadata().is_ok() {
                 *file = Some(SocketFile::new(path));
+                bound::open_to_group(path, owner)?;
             } else {
                 // It has taken the name with it, as older ones do.
                 *sockets = vec![bound::unix(path, owner)?];

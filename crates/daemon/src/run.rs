@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, poll};
@@ -122,13 +122,25 @@ pub(crate) fn run(args: &[OsString], options: Options) -> Result<(), String> {
 /// Starts what this daemon has taken the place of once more in this same process. Returns when it cannot.
 fn back(error: &str, predecessor: Predecessor) -> String {
     tracing::error!("{error}: starting the daemon that was there before");
+    lower_files();
     format!("{error}; {}", predecessor.start_again())
+}
+
+/// How many files this process might have before it raised that.
+static FILES_BEFORE: OnceLock<(Option<u64>, Option<u64>)> = OnceLock::new();
+
+/// For a program that this process becomes: its containers get what there was before, as well.
+fn lower_files() {
+    if let Some((current, maximum)) = FILES_BEFORE.get() {
+        let _ = setrlimit(Resource::Nofile, Rlimit { current: *current, maximum: *maximum });
+    }
 }
 
 /// As many files as the daemon may have: each connection and each container is some. Containers get what there was before,
 /// by the process that makes monitors.
 fn raise_files() {
     let limit = getrlimit(Resource::Nofile);
+    let _ = FILES_BEFORE.set((limit.current, limit.maximum));
     if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum }) {
         tracing::warn!("cannot raise the number of files that the daemon may have: {error}");
     }
@@ -151,6 +163,7 @@ fn again() -> String {
     let name = words.next().unwrap_or_else(|| "wharf".into());
     activation::pass_on();
     rootless::pass_on();
+    lower_files();
     let error = std::process::Command::new("/proc/self/exe").arg0(name).args(words).exec();
     format!("cannot start again: {}", wharf_report::os(&error))
 }

@@ -12,7 +12,7 @@ use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::os::unix::process::CommandExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -49,16 +49,28 @@ pub(crate) fn turn(root: &Path) -> Result<File, String> {
 pub(crate) struct Predecessor {
     program: File,
     words: Vec<OsString>,
+    environment: Vec<(OsString, OsString)>,
+    directory: Option<PathBuf>,
 }
+
+/// What is of this process and not of the one before: sockets that were passed to it, and its launcher's.
+const OWN_VARIABLES: [&str; 4] = ["LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", crate::rootless::VARIABLE];
 
 impl Predecessor {
     /// Becomes it. Returns when that cannot be.
     pub(crate) fn start_again(self) -> String {
         let mut words = self.words.into_iter().filter(|word| word != "--take-over");
         let name = words.next().unwrap_or_else(|| "wharf".into());
+        crate::activation::pass_on();
         crate::rootless::pass_on();
+        let is_own = |name: &OsStr| OWN_VARIABLES.iter().any(|own| *own == name);
+        let own = std::env::vars_os().filter(|(name, _)| is_own(name));
+        let variables: Vec<_> = self.environment.into_iter().filter(|(name, _)| !is_own(name)).chain(own).collect();
+        if let Some(directory) = &self.directory {
+            let _ = std::env::set_current_dir(directory);
+        }
         let path = format!("/proc/self/fd/{}", self.program.as_raw_fd());
-        let error = std::process::Command::new(path).arg0(name).args(words).exec();
+        let error = std::process::Command::new(path).arg0(name).args(words).env_clear().envs(variables).exec();
         format!("the one that was there before cannot be started again: {}", wharf_report::os(&error))
     }
 }
@@ -135,7 +147,17 @@ impl Running {
         let of = |name: &str| format!("/proc/{}/{name}", self.pid.as_raw_pid());
         let predecessor = File::open(of("exe")).ok().zip(std::fs::read(of("cmdline")).ok()).map(|(program, words)| {
             let words = words.strip_suffix(b"\0").unwrap_or(&words).split(|byte| *byte == 0);
-            Predecessor { program, words: words.map(|word| OsStr::from_bytes(word).to_owned()).collect() }
+            let environment = std::fs::read(of("environ")).unwrap_or_default();
+            let pair = |pair: &[u8]| {
+                let at = pair.iter().position(|byte| *byte == b'=')?;
+                Some((OsStr::from_bytes(&pair[..at]).to_owned(), OsStr::from_bytes(&pair[at + 1..]).to_owned()))
+            };
+            Predecessor {
+                program,
+                words: words.map(|word| OsStr::from_bytes(word).to_owned()).collect(),
+                environment: environment.split(|byte| *byte == 0).filter_map(pair).collect(),
+                directory: std::fs::read_link(of("cwd")).ok(),
+            }
         });
         let pid = self.pid.as_raw_pid();
         tracing::info!("taking the place of the daemon that is process {pid}");

@@ -1,6 +1,7 @@
 //! Files copied into a container.
 
 use std::io::Read;
+use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -95,7 +96,10 @@ impl CopyIn {
             }
             EngineError::invalid("extraction point is not a directory")
         };
-        drop(root.open_dir(&at).map_err(missing)?);
+        let target = root.open_dir(&at).map_err(missing)?;
+        // Put together without its container, a root that is to be read only is not, and links would lead there.
+        let is_alone = record.host.readonly_rootfs && self.begun.get().is_some_and(Option::is_none);
+        let (target, place_there) = if is_alone { (&target, Path::new("/")) } else { (&*root, place.as_path()) };
         let on = record.mounts.iter().map(|m| (root.follow(&m.destination), m));
         let on = on.filter(|(destination, _)| place.starts_with(destination));
         let (read_only, what) = match on.max_by_key(|(destination, _)| destination.as_os_str().len()) {
@@ -121,7 +125,7 @@ impl CopyIn {
         };
         let done = as_root_of(root.ids, || {
             let input = wharf_image::decompressed(input)?;
-            unpack_at(input, &root, &place, &how)
+            unpack_at(input, target, place_there, &how)
                 .map_err(|e| EngineError::from_source("cannot copy to the container", &e))
         })?;
         if done.is_err() {

@@ -49,12 +49,20 @@ impl Engine {
         let timeout = timeout.or(record.config.stop_timeout).unwrap_or(STOP_TIMEOUT);
         let patience = u64::try_from(timeout).ok().map(Duration::from_secs);
         let record = self.note_wish(slot, signal, patience).await;
-        if record.state.status == Status::Paused {
-            // A frozen process takes no signal.
-            self.go_on(slot).await?;
+        let begun = async {
+            if record.state.status == Status::Paused {
+                // A frozen process takes no signal.
+                self.go_on(slot).await?;
+            }
+            self.tell_with(&record, "kill", &[("signal", &signal.to_string())]);
+            self.send_signal(slot, signal, true).await
+        };
+        if let Err(error) = begun.await {
+            // What has not begun is not ended by a daemon that comes later.
+            let record = slot.change(|record| record.state.kill_at = None);
+            let _ = self.save(&record).await;
+            return Err(error);
         }
-        self.tell_with(&record, "kill", &[("signal", &signal.to_string())]);
-        self.send_signal(slot, signal, true).await?;
         self.end_within(slot, patience, signal).await
     }
 
@@ -91,7 +99,8 @@ impl Engine {
         let (engine, slot) = (self.clone(), Arc::clone(slot));
         tokio::spawn(async move {
             let _turn = engine.turn_to_end(&slot).await;
-            if slot.record().state.kill_at.as_ref() != Some(&kill_at) {
+            let state = slot.record().state.clone();
+            if state.kill_at.as_ref() != Some(&kill_at) || state.started_at != kill_at.started_at {
                 return;
             }
             let patience = Duration::from_millis(u64::try_from(left).unwrap_or(0));

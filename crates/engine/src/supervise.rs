@@ -62,6 +62,7 @@ impl Engine {
         })
         .await;
         slot.set_life(|life| life.active = true);
+        let has_spoken = first.is_some();
         match first {
             Some(first) => drop(self.hear(slot, first).await),
             None => drop(slot.change(|record| {
@@ -71,7 +72,10 @@ impl Engine {
             })),
         }
         self.watch_on(slot, stream);
-        self.go_on_stopping(slot);
+        // Of one that says nothing it is not known which run it is.
+        if has_spoken {
+            self.go_on_stopping(slot);
+        }
         true
     }
 

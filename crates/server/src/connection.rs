@@ -44,6 +44,10 @@ pub(crate) struct Connection<T> {
     ended: Option<Ended>,
     /// The output has ended.
     closing: Option<Closing>,
+    /// Nothing of it has been handed on yet.
+    is_first: bool,
+    /// What was read before it was handed on.
+    held: Vec<u8>,
     /// A request that wants streams without saying so is under way.
     streams: bool,
     /// What of the head of its answer has not been written yet.
@@ -129,7 +133,16 @@ impl Drop for UnderWay {
 
 impl<T> Connection<T> {
     pub(crate) fn new(io: T, answers: Answers) -> Self {
-        Self { io, answers, ended: None, closing: None, streams: false, head: Vec::new() }
+        Self {
+            io,
+            answers,
+            ended: None,
+            closing: None,
+            is_first: true,
+            held: Vec::new(),
+            streams: false,
+            head: Vec::new(),
+        }
     }
 
     pub(crate) fn into_inner(self) -> T {
@@ -160,18 +173,30 @@ impl<T: AsyncRead + Unpin + 'static> AsyncRead for Connection<T> {
         let this = &mut *self;
         if this.ended.is_none() {
             let room = buffer.remaining();
-            // Room for what may be added.
-            let most = if room > 2 * plain_hijack::ADDED { room - plain_hijack::ADDED } else { room };
-            let mut part = ReadBuf::new(buffer.initialize_unfilled_to(most.min(MAX_READ)));
+            while this.is_first {
+                let mut bytes = [0; 4 << 10];
+                let mut part = ReadBuf::new(&mut bytes);
+                ready!(Pin::new(&mut this.io).poll_read(context, &mut part))?;
+                let has_ended = part.filled().is_empty();
+                this.held.extend_from_slice(part.filled());
+                if has_ended || !plain_hijack::may_be(&this.held) {
+                    this.is_first = false;
+                    if let Some(all) = plain_hijack::upgraded(&this.held) {
+                        this.streams = true;
+                        this.held = all;
+                    }
+                }
+            }
+            if !this.held.is_empty() {
+                let count = this.held.len().min(room);
+                buffer.put_slice(&this.held[..count]);
+                this.held.drain(..count);
+                return Poll::Ready(Ok(()));
+            }
+            let mut part = ReadBuf::new(buffer.initialize_unfilled_to(room.min(MAX_READ)));
             ready!(Pin::new(&mut this.io).poll_read(context, &mut part))?;
             let count = part.filled().len();
-            match plain_hijack::upgraded(part.filled()).filter(|all| all.len() <= room) {
-                Some(all) => {
-                    this.streams = true;
-                    buffer.put_slice(&all);
-                }
-                None => buffer.advance(count),
-            }
+            buffer.advance(count);
             if count > 0 || room == 0 {
                 return Poll::Ready(Ok(()));
             }
@@ -360,5 +385,33 @@ mod tests {
         assert!(!ends(&mut connection).await);
         let mut buffer = [0; 8];
         assert_eq!(connection.read(&mut buffer).await.unwrap(), 0);
+    }
+
+    /// What is read of `pieces`, which come one after the other.
+    async fn read_of(pieces: &[&str]) -> String {
+        let (mut client, server) = UnixStream::pair().unwrap();
+        let mut connection = Connection::new(server, Answers::default());
+        let mut all = Vec::new();
+        for piece in pieces {
+            client.write_all(piece.as_bytes()).await.unwrap();
+            let mut buffer = [0; 16];
+            while let Ok(count) = tokio::time::timeout(Duration::from_millis(20), connection.read(&mut buffer)).await {
+                all.extend_from_slice(&buffer[..count.unwrap()]);
+            }
+        }
+        String::from_utf8(all).unwrap()
+    }
+
+    #[tokio::test]
+    async fn only_the_first_head_of_a_connection_is_looked_at() {
+        let (head, end) = ("POST /exec/a/start HTTP/1.1\r\nHost: d\r\n", "\r\nbody");
+        let asks = format!("{head}Connection: Upgrade\r\nUpgrade: tcp\r\n{end}");
+        assert_eq!(read_of(&[head, end]).await, asks);
+        assert_eq!(read_of(&["PO", &format!("{head}{end}")[2..]]).await, asks);
+        // A body may say what it likes.
+        let first = "PUT /containers/a/archive HTTP/1.1\r\nContent-Length: 50\r\n\r\n";
+        assert_eq!(read_of(&[first, head, end]).await, format!("{first}{head}{end}"));
+        let first = "POST /containers/create HTTP/1.1\r\nContent-Length: 50\r\n\r\n";
+        assert_eq!(read_of(&[first, head, end]).await, format!("{first}{head}{end}"));
     }
 }

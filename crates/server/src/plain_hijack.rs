@@ -1,13 +1,21 @@
-//! Streams of clients that do not say so: Docker takes the connection of `attach` and of an exec's start over whether the
+//! Streams of clients that do not say so, on a connection of their own: Docker takes the connection of `attach` and of an exec's start over whether the
 //! client asks for an upgrade or not (`net/http.Hijacker`), and old clients do not ask. HTTP's library gives a connection
 //! away for an upgrade alone. So the request is made one before it reads it, and the answer is put as Docker has it then.
 
 /// What is added to the head of a request.
 const ASKS: &[u8] = b"Connection: Upgrade\r\nUpgrade: tcp\r\n";
-/// How much longer that makes a request.
-pub(crate) const ADDED: usize = ASKS.len();
+/// As long as a head may be that is looked at.
+const MOST: usize = 16 << 10;
 
-/// The beginning of a request that wants streams and does not say so, as one that does.
+/// Whether what a connection has brought so far may be the head of such a request, and is not whole. Only what comes first on
+/// a connection is looked at: later on a body could be taken for a head.
+pub(crate) fn may_be(bytes: &[u8]) -> bool {
+    const BEGINS: &[u8] = b"POST /";
+    let common = bytes.len().min(BEGINS.len());
+    bytes[..common] == BEGINS[..common] && bytes.len() < MOST && !bytes.windows(4).any(|end| end == b"\r\n\r\n")
+}
+
+/// A request that wants streams and does not say so, as one that does.
 pub(crate) fn upgraded(bytes: &[u8]) -> Option<Vec<u8>> {
     let rest = bytes.strip_prefix(b"POST ")?;
     let end = rest.iter().position(|byte| *byte == b' ')?;
@@ -19,6 +27,10 @@ pub(crate) fn upgraded(bytes: &[u8]) -> Option<Vec<u8>> {
     }
     let head = bytes.windows(4).position(|end| end == b"\r\n\r\n")? + 2;
     let text = std::str::from_utf8(&bytes[..head]).ok()?.to_ascii_lowercase();
+    // Some read a line feed alone for the end of a line: their head would have ended before.
+    if text.matches('\n').count() != text.matches("\r\n").count() {
+        return None;
+    }
     // A body in pieces is the input, and ends where it ends.
     let says = text.contains("\r\nupgrade:") || text.contains("\r\ntransfer-encoding:");
     if says || !text.contains(" http/1.1\r\n") {
@@ -60,11 +72,16 @@ mod tests {
             "POST /exec/a/start HTTP/1.0\r\n\r\n",
             "POST /exec/a/start HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n",
             "POST /exec/a/start HTTP/1.1\r\n",
+            "POST /exec/a/start HTTP/1.1\nX: y\n\nbody\r\n\r\n",
             "GET /containers/a/attach HTTP/1.1\r\n\r\n",
             "POST /exec",
             "",
         ] {
             assert_eq!(upgraded(other.as_bytes()), None, "{other}");
+        }
+        for (text, may) in [("", true), ("PO", true), ("POST /exec", true), ("GET /", false), ("POST /\r\n\r\n", false)]
+        {
+            assert_eq!(may_be(text.as_bytes()), may, "{text}");
         }
         let head = b"HTTP/1.1 101 UPGRADED\r\ncontent-type: x/y\r\nconnection: Upgrade\r\nupgrade: tcp\r\n\r\n";
         assert_eq!(answer(head).as_deref(), Some(&b"HTTP/1.1 200 OK\r\ncontent-type: x/y\r\n\r\n"[..]));

@@ -15,6 +15,10 @@ use crate::error::Result;
 /// Databases of package managers are larger than what a package says of itself.
 const MAX_DATABASE: u64 = 256 << 20;
 const MAX_ABOUT: u64 = 4 << 20;
+/// A name, a version or what else a package says of itself; longer ones are none.
+const MAX_FIELD: usize = 1 << 10;
+/// All that they say together, in bytes: an image can have a file of the largest size for each of its packages.
+const MAX_SAID: usize = 64 << 20;
 /// More packages are in no image that anybody made on purpose.
 const MAX_PACKAGES: usize = 200_000;
 
@@ -32,6 +36,19 @@ pub(super) struct Package {
     pub(super) supplier: String,
     /// The file that says so.
     pub(super) from: PathBuf,
+}
+
+impl Package {
+    /// Bytes, near enough.
+    fn size(&self) -> usize {
+        let texts = [&self.name, &self.version, &self.url, &self.license, &self.supplier];
+        texts.iter().map(|text| text.len()).sum::<usize>() + self.from.as_os_str().len()
+    }
+
+    /// Whether it says what a package may say.
+    fn is_sound(&self) -> bool {
+        [&self.name, &self.version, &self.license, &self.supplier].iter().all(|text| text.len() <= MAX_FIELD)
+    }
 }
 
 /// All that was found.
@@ -55,7 +72,7 @@ pub(super) fn find(root: &RootDir, cancel: &Cancel) -> Result<Found> {
     let distribution =
         ["etc/os-release", "usr/lib/os-release"].iter().find_map(|path| text(root, Path::new(path), MAX_ABOUT));
     let distribution = Distribution::of(&distribution.unwrap_or_default());
-    let (mut packages, mut unread) = (BTreeSet::new(), Vec::new());
+    let (mut packages, mut unread, mut said) = (BTreeSet::new(), Vec::new(), 0);
     let mut stack = vec![PathBuf::new()];
     while let Some(dir) = stack.pop() {
         for name in root.read_dir(&dir)? {
@@ -65,7 +82,7 @@ pub(super) fn find(root: &RootDir, cancel: &Cancel) -> Result<Found> {
                 FileType::Directory => stack.push(path),
                 FileType::RegularFile => {
                     let known = path.to_string_lossy();
-                    if packages.len() >= MAX_PACKAGES {
+                    if packages.len() >= MAX_PACKAGES || said >= MAX_SAID {
                         unread.push(format!("/{known}"));
                         continue;
                     }
@@ -78,7 +95,16 @@ pub(super) fn find(root: &RootDir, cancel: &Cancel) -> Result<Found> {
                                 MAX_ABOUT
                             };
                             match text(root, &path, most) {
-                                Some(text) => packages.extend(database.packages(&text, &path, &distribution)),
+                                Some(text) => {
+                                    for package in database.packages(&text, &path, &distribution) {
+                                        if packages.len() >= MAX_PACKAGES || said >= MAX_SAID {
+                                            unread.push(format!("/{known}"));
+                                            break;
+                                        }
+                                        said += package.size();
+                                        packages.insert(package);
+                                    }
+                                }
                                 None => unread.push(format!("/{known}")),
                             }
                         }
@@ -135,13 +161,15 @@ fn kind(path: &str) -> Option<Database> {
 
 impl Database {
     fn packages(self, text: &str, from: &Path, distribution: &Distribution) -> Vec<Package> {
-        match self {
+        let mut all = match self {
             Self::Dpkg => dpkg(text, from, distribution),
             Self::Apk => apk(text, from, distribution),
             Self::Python => python(text, from).into_iter().collect(),
             Self::Node => node(text, from).into_iter().collect(),
             Self::Rpm => Vec::new(),
-        }
+        };
+        all.retain(Package::is_sound);
+        all
     }
 }
 

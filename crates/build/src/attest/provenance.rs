@@ -59,9 +59,10 @@ impl Common<'_> {
     }
 }
 
-/// An address without who may fetch from it.
+/// An address without who may fetch from it, and without a query, which may say that as well.
 fn without_user(uri: &str) -> String {
     let Some((scheme, rest)) = uri.split_once("://") else { return uri.to_owned() };
+    let rest = if scheme.starts_with("http") { rest.split_once('?').map_or(rest, |(rest, _)| rest) } else { rest };
     let (place, path) = rest.split_once('/').unwrap_or((rest, ""));
     let place = place.rsplit_once('@').map_or(place, |(_, place)| place);
     format!("{scheme}://{place}/{path}")

@@ -17,7 +17,7 @@ use super::resolvers;
 use crate::activation;
 
 /// What the launcher tells the daemon in its environment: `UID:LAUNCHER:FD`.
-const VARIABLE: &str = "WHARF_ROOTLESS";
+pub(crate) const VARIABLE: &str = "WHARF_ROOTLESS";
 
 /// What a daemon in the namespaces was told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

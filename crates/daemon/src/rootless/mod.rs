@@ -27,7 +27,7 @@ use rustix::process::geteuid;
 
 use crate::options::{Options, Parsed};
 
-pub(crate) use inside::{arrive, is_inside, pass_on};
+pub(crate) use inside::{VARIABLE, arrive, is_inside, pass_on};
 pub(crate) use ports::host_ports;
 
 /// The user whose daemon this is or is to be; `None` for root's.

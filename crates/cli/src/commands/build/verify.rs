@@ -21,6 +21,9 @@ pub(super) fn asked(matches: &Matches) -> Outcome<Option<&str>> {
             format!("conflicting options: --{FLAG} compares and keeps nothing, so --{flag} has no meaning").into()
         );
     }
+    if matches.all("platform").iter().flat_map(|text| text.split(',')).count() > 1 {
+        return Err(format!("--{FLAG} compares one image: give one --platform at a time").into());
+    }
     Ok(Some(image))
 }
 
