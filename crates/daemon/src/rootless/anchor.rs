@@ -5,6 +5,7 @@ use std::ffi::CString;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::retry_on_intr;
 use rustix::mount::{MountPropagationFlags, mount_change};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
@@ -14,9 +15,9 @@ use wharf_report::chain;
 use wharf_sys::process::{Child, Namespaces, clone3, exit_now, reset_signals};
 use wharf_sys::{disposition, message, title};
 
-use super::guard;
 use super::ids::Ids;
 use super::record::Record;
+use super::{guard, inside, way_out};
 
 /// The loopback is the first link of every network namespace.
 const LOOPBACK: u32 = 1;
@@ -29,15 +30,19 @@ pub(super) struct Anchor {
 }
 
 impl Anchor {
-    /// The one that is noted in `exec_root`, with its containers maybe, or a new one.
+    /// The one that is noted in `exec_root`, with its containers maybe; where it was killed another one in the same
+    /// namespaces; or a new one.
     ///
     /// # Errors
     /// The message for the user.
     pub(super) fn find_or_make(exec_root: &Path) -> Result<Self, String> {
-        if let Some(record) = Record::read(exec_root)
-            && let Some(process) = record.process()
-        {
-            return Ok(Self { pid: record.pid, process });
+        if let Some(record) = Record::read(exec_root) {
+            if let Some(process) = record.process() {
+                return Ok(Self { pid: record.pid, process });
+            }
+            if let Some(neighbour) = record.neighbour() {
+                return Self::make(exec_root, &Place::Beside(neighbour));
+            }
         }
         let ids = Ids::of(geteuid().as_raw(), getegid().as_raw());
         if let Some(why) = &ids.alone {
@@ -45,14 +50,39 @@ impl Anchor {
                 "containers have one user and one group: {why}. Images whose files belong to others do not unpack"
             );
         }
-        let failed = |step: &str, error: &dyn std::fmt::Display| format!("cannot {step}: {error}");
+        Self::make(exec_root, &Place::New(ids))
+    }
+
+    /// Whether it has ended, as only somebody who kills it can bring about while a launcher is there.
+    pub(super) fn has_ended(&self) -> bool {
+        poll(&mut [PollFd::new(&self.process, PollFlags::IN)], Some(&Timespec::default())).is_ok_and(|ended| ended > 0)
+    }
+
+    /// Another one in the namespaces of one that was killed, if somebody else is still there.
+    pub(super) fn replace(exec_root: &Path) {
+        let neighbour = Record::read(exec_root).and_then(|record| record.neighbour());
+        match neighbour.map(|neighbour| Self::make(exec_root, &Place::Beside(neighbour))) {
+            Some(Ok(_)) => {}
+            Some(Err(error)) => tracing::warn!("nobody keeps the namespaces of the containers: {error}"),
+            None => {
+                Record::remove(exec_root);
+                way_out::end(exec_root);
+            }
+        }
+    }
+
+    fn make(exec_root: &Path, place: &Place) -> Result<Self, String> {
         let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
-            .map_err(|e| failed("make a pair of sockets", &e))?;
+            .map_err(|e| format!("cannot make a pair of sockets: {e}"))?;
         let ours = Cell::new(Some(ours));
-        let namespaces = Namespaces { user: true, mount: true, network: true, ..Namespaces::default() };
+        let new = matches!(place, Place::New(_));
+        let namespaces = Namespaces { user: new, mount: new, network: new, ..Namespaces::default() };
         let child = clone3(namespaces, None, || {
             drop(ours.take());
-            settle(theirs.as_fd(), exec_root)
+            match place {
+                Place::Beside(neighbour) if inside::join(neighbour.as_fd()).is_err() => 1,
+                _ => settle(theirs.as_fd(), exec_root),
+            }
         })
         .map_err(|errno| {
             format!(
@@ -63,7 +93,7 @@ impl Anchor {
         })?;
         drop(theirs);
         let Some(socket) = ours.take() else { return Err("the anchor's socket has gone".into()) };
-        let made = prepare(&child, &socket, &ids, exec_root);
+        let made = prepare(&child, &socket, place, exec_root);
         if made.is_err() {
             drop(socket);
             let _ = retry_on_intr(|| waitid(WaitId::PidFd(child.pidfd.as_fd()), WaitIdOptions::EXITED));
@@ -72,11 +102,21 @@ impl Anchor {
     }
 }
 
-/// Gives a new anchor its IDs, lets it settle, and notes it.
-fn prepare(child: &Child, socket: &OwnedFd, ids: &Ids, exec_root: &Path) -> Result<(), String> {
+/// Where an anchor comes to be.
+enum Place {
+    /// In namespaces of its own, with these IDs.
+    New(Ids),
+    /// In those of a process.
+    Beside(OwnedFd),
+}
+
+/// Gives an anchor its IDs, if they are not there, lets it settle, and notes it.
+fn prepare(child: &Child, socket: &OwnedFd, place: &Place, exec_root: &Path) -> Result<(), String> {
     let pid = child.pid.as_raw_nonzero().get();
-    wharf_runtime::map_user(pid, &ids.uids, &ids.gids)
-        .map_err(|e| format!("cannot give the user namespace its IDs: {}", chain(&e)))?;
+    if let Place::New(ids) = place {
+        wharf_runtime::map_user(pid, &ids.uids, &ids.gids)
+            .map_err(|e| format!("cannot give the user namespace its IDs: {}", chain(&e)))?;
+    }
     let gone = |_| "the process that keeps the namespaces has ended".to_owned();
     message::send(socket, b"mapped", &[]).map_err(gone)?;
     match message::receive(socket).map_err(gone)? {

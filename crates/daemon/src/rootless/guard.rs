@@ -63,12 +63,12 @@ pub(super) fn keep(exec_root: &Path) -> u8 {
                 return 1;
             }
         }
-        if !is_needed(&namespace, own, way_out::running(exec_root, own).map(|it| it.pid)) {
+        if !is_needed(&namespace, own, way_out::pid(exec_root)) {
             // Only if it is this one that is noted.
             if Record::read(exec_root).is_some_and(|record| record.pid == own) {
                 Record::remove(exec_root);
             }
-            way_out::end(exec_root, own);
+            way_out::end(exec_root);
             return 0;
         }
         drop(file);

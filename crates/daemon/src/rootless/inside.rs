@@ -105,10 +105,18 @@ pub(super) fn start(anchor: &Anchor, socket: BorrowedFd<'_>, resolvers: Option<&
     })
 }
 
+/// Joins the namespaces of a process, as root there.
+///
+/// # Errors
+/// As setns(2).
+pub(super) fn join(process: BorrowedFd<'_>) -> rustix::io::Result<()> {
+    let all = ThreadNameSpaceType::USER | ThreadNameSpaceType::MOUNT | ThreadNameSpaceType::NETWORK;
+    move_into_thread_name_spaces(process, all)
+}
+
 fn enter(anchor: &Anchor, directory: Option<&Path>, resolvers: Option<&Path>) -> rustix::io::Result<()> {
     reset_signals()?;
-    let all = ThreadNameSpaceType::USER | ThreadNameSpaceType::MOUNT | ThreadNameSpaceType::NETWORK;
-    move_into_thread_name_spaces(anchor.process.as_fd(), all)?;
+    join(anchor.process.as_fd())?;
     if let Some(exec_root) = resolvers
         && let Err(errno) = resolvers::mount(exec_root)
     {

@@ -48,7 +48,12 @@ pub(super) fn launch(options: &Options) -> Result<ExitCode, String> {
     let daemon = inside::start(&anchor, theirs.as_fd(), resolvers.then_some(exec_root.as_path()))
         .map_err(|e| format!("cannot start the daemon: {e}"))?;
     drop(theirs);
-    stay(&daemon, &signals, Broker::new(ours)).map_err(|e| format!("cannot wait for the daemon: {e}"))
+    let ended = stay(&daemon, &signals, Broker::new(ours)).map_err(|e| format!("cannot wait for the daemon: {e}"));
+    if anchor.has_ended() {
+        let _turn = guard::turn(exec_root).map_err(at)?;
+        Anchor::replace(exec_root);
+    }
+    ended
 }
 
 /// Does what the daemon needs until it ends; its exit code.

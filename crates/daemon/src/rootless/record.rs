@@ -14,8 +14,25 @@ pub(super) struct Record {
     pub(super) pid: i32,
     /// When it was started, in the kernel's ticks since the boot: its number may be another's by now.
     started: u64,
-    /// Its user namespace.
-    namespace: String,
+    namespaces: Namespaces,
+}
+
+/// The names of those that a daemon works in (namespaces(7)).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Namespaces {
+    user: String,
+    mount: String,
+    network: String,
+}
+
+impl Namespaces {
+    fn of(process: &str) -> std::io::Result<Self> {
+        Ok(Self {
+            user: namespace(process, "user")?,
+            mount: namespace(process, "mnt")?,
+            network: namespace(process, "net")?,
+        })
+    }
 }
 
 impl Record {
@@ -29,7 +46,7 @@ impl Record {
         let fields = stat.rsplit_once(')').map_or("", |(_, fields)| fields);
         let started = fields.split_whitespace().nth(22 - 3).and_then(|field| field.parse().ok());
         let started = started.ok_or_else(|| std::io::Error::other("its start is not told"))?;
-        Ok(Self { pid, started, namespace: user_namespace(&pid.to_string())? })
+        Ok(Self { pid, started, namespaces: Namespaces::of(&pid.to_string())? })
     }
 
     /// The process, held, if it is still there.
@@ -37,6 +54,20 @@ impl Record {
         let process = pidfd_open(Pid::from_raw(self.pid)?, PidfdFlags::empty()).ok()?;
         // After the opening: the number may have become another's before it.
         (Self::of(self.pid).ok()? == *self).then_some(process)
+    }
+
+    /// Somebody else in the same namespaces, held: a monitor, most likely.
+    pub(super) fn neighbour(&self) -> Option<OwnedFd> {
+        let is_there = |pid: i32| Namespaces::of(&pid.to_string()).is_ok_and(|its| its == self.namespaces);
+        fs::read_dir("/proc").ok()?.flatten().find_map(|entry| {
+            let pid: i32 = entry.file_name().to_str()?.parse().ok()?;
+            if !is_there(pid) {
+                return None;
+            }
+            let process = pidfd_open(Pid::from_raw(pid)?, PidfdFlags::empty()).ok()?;
+            // After the opening, as above.
+            is_there(pid).then_some(process)
+        })
     }
 
     fn path(exec_root: &Path) -> PathBuf {
@@ -71,7 +102,11 @@ impl Record {
 /// # Errors
 /// When it has ended, or is not the caller's to look at.
 pub(super) fn user_namespace(process: &str) -> std::io::Result<String> {
-    let link = fs::read_link(format!("/proc/{process}/ns/user"))?;
+    namespace(process, "user")
+}
+
+fn namespace(process: &str, kind: &str) -> std::io::Result<String> {
+    let link = fs::read_link(format!("/proc/{process}/ns/{kind}"))?;
     Ok(link.to_string_lossy().into_owned())
 }
 
@@ -88,7 +123,9 @@ mod tests {
         record.write(dir.path()).unwrap();
         let read = Record::read(dir.path()).unwrap();
         assert_eq!(read, record);
-        assert!(read.process().is_some());
+        assert!(read.process().is_some() && read.neighbour().is_some());
+        let nobody_s = Namespaces { network: "net:[1]".into(), ..read.namespaces.clone() };
+        assert!(Record { namespaces: nobody_s, ..read.clone() }.neighbour().is_none());
         assert!(Record { started: record.started + 1, ..record.clone() }.process().is_none());
         other.kill().unwrap();
         other.wait().unwrap();

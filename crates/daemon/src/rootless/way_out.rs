@@ -29,7 +29,7 @@ const INTERVAL: Duration = Duration::from_millis(2);
 /// A program that leads out.
 #[derive(Debug)]
 pub(super) struct WayOut {
-    pub(super) pid: i32,
+    pid: i32,
     process: OwnedFd,
 }
 
@@ -37,8 +37,13 @@ fn pid_file(exec_root: &Path) -> PathBuf {
     exec_root.join("way-out.pid")
 }
 
-/// The one of the anchor with this number, if it runs.
-pub(super) fn running(exec_root: &Path, anchor: i32) -> Option<WayOut> {
+/// The number of the one that runs.
+pub(super) fn pid(exec_root: &Path) -> Option<i32> {
+    noted(exec_root).map(|(it, _)| it.pid)
+}
+
+/// The one that was started for the anchor with this number, if it runs.
+fn running(exec_root: &Path, anchor: i32) -> Option<WayOut> {
     noted(exec_root).filter(|(_, words)| words.iter().any(|word| *word == anchor.to_string())).map(|(it, _)| it)
 }
 
@@ -54,9 +59,9 @@ fn noted(exec_root: &Path) -> Option<(WayOut, Vec<String>)> {
     (program.starts_with("pasta") || program == "slirp4netns").then_some((WayOut { pid, process }, words))
 }
 
-/// Ends that of the anchor with this number.
-pub(super) fn end(exec_root: &Path, anchor: i32) {
-    if let Some(it) = running(exec_root, anchor) {
+/// Ends the one that is there.
+pub(super) fn end(exec_root: &Path) {
+    if let Some((it, _)) = noted(exec_root) {
         it.end();
         let _ = fs::remove_file(pid_file(exec_root));
         let _ = fs::remove_file(log_file(exec_root));
@@ -175,7 +180,7 @@ mod tests {
         let mut other = Command::new("sleep").arg("100").spawn().unwrap();
         fs::write(pid_file(dir.path()), format!("{}\n", other.id())).unwrap();
         assert!(noted(dir.path()).is_none());
-        end(dir.path(), 100);
+        end(dir.path());
         assert!(other.try_wait().unwrap().is_none());
         other.kill().unwrap();
         other.wait().unwrap();

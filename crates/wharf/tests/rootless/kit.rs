@@ -237,6 +237,18 @@ impl User {
         fs::read_to_string(self.path("run/wharf/wharf.pid")).unwrap().trim().parse().unwrap()
     }
 
+    /// What keeps the namespaces.
+    pub(crate) fn anchor(&self) -> u32 {
+        let text = fs::read_to_string(self.path("run/wharf/anchor.json")).unwrap();
+        let noted: serde_json::Value = serde_json::from_str(&text).unwrap();
+        u32::try_from(noted["pid"].as_u64().unwrap()).unwrap()
+    }
+
+    /// Whether a daemon listens.
+    pub(crate) fn answers(&self) -> bool {
+        std::os::unix::net::UnixStream::connect(self.socket()).is_ok()
+    }
+
     pub(crate) fn kill(&self, pid: u32, signal: &str) {
         assert!(Command::new("kill").args([&format!("-{signal}"), &pid.to_string()]).status().unwrap().success());
     }

@@ -42,6 +42,24 @@ fn a_killed_daemon_finds_its_containers_again() {
     user.launch();
     assert!(answers(port));
     assert_eq!(user.wharf("exec web cat /w/index.html").ok(), "still-there");
+    // Nor without what keeps the namespaces, as long as somebody is there.
+    for with_daemon in [true, false] {
+        let (launcher, anchor) = (user.launcher(), user.anchor());
+        if with_daemon {
+            user.kill(anchor, "KILL");
+            user.kill(launcher, "TERM");
+            assert_eq!(user.ended(), Some(0));
+        } else {
+            user.kill(launcher, "KILL");
+            user.kill(anchor, "KILL");
+            user.ended();
+        }
+        user.eventually("the daemon has ended", || !user.answers());
+        user.launch();
+        assert_ne!(user.anchor(), anchor);
+        assert!(answers(port));
+        assert_eq!(user.sh("", "(echo GET / HTTP/1.0; echo; sleep 1) | nc 172.17.0.2 80 | head -n 1").code, 0);
+    }
     let another = TcpListener::bind("0.0.0.0:0").unwrap().local_addr().unwrap().port();
     user.wharf(&format!("update --publish-add {another}:80 web")).ok();
     user.eventually("a port of the later daemon is reached", || answers(another));
