@@ -12,11 +12,19 @@ use wharf_store::{Store, StoreError};
 use wharf_volume::Volumes;
 
 use crate::options::{Options, Parsed};
+use crate::rootless;
 
 /// What `wharf system fsck` runs: `[--data-root DIR] [--deep] [--dry-run]`. Without a root it is the one that the
 /// configuration has. The report is JSON on standard output, what keeps it from being made is on standard error.
 pub(crate) fn main(args: &[OsString]) -> ExitCode {
-    match parse(args).and_then(|(root, mut fsck)| look(&root, &mut fsck).map(|()| fsck.report())) {
+    // What is an ordinary user's has owners that only its namespace knows.
+    if let Some(code) = rootless::beside_daemon() {
+        return code;
+    }
+    match rootless::arrive()
+        .and_then(|()| parse(args))
+        .and_then(|(root, mut fsck)| look(&root, &mut fsck).map(|()| fsck.report()))
+    {
         Ok(report) => {
             crate::print(&report.to_string());
             ExitCode::SUCCESS

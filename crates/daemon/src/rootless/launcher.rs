@@ -2,6 +2,7 @@
 
 use std::os::fd::AsFd as _;
 use std::os::unix::fs::DirBuilderExt as _;
+use std::path::Path;
 use std::process::ExitCode;
 
 use rustix::event::{PollFd, PollFlags, poll};
@@ -15,19 +16,17 @@ use super::anchor::Anchor;
 use super::ports::Broker;
 use super::{guard, inside, resolvers, way_out};
 use crate::activation;
-use crate::options::Options;
 
 /// What is for the daemon.
 const PASSED_ON: [Signal; 4] = [Signal::TERM, Signal::INT, Signal::HUP, Signal::USR2];
 
-/// Runs the daemon until it ends.
+/// Runs this program's words in the namespaces until it ends there; `leads_out`: with a way out of them.
 ///
 /// # Errors
 /// The message for the user.
-pub(super) fn launch(options: &Options) -> Result<ExitCode, String> {
+pub(super) fn launch(exec_root: &Path, leads_out: bool) -> Result<ExitCode, String> {
     // Before a file of ours has their numbers.
     activation::adopt()?;
-    let exec_root = &options.exec_root;
     let at = |error: std::io::Error| format!("cannot use {}: {}", exec_root.display(), wharf_report::os(&error));
     std::fs::DirBuilder::new()
         .recursive(true)
@@ -38,8 +37,7 @@ pub(super) fn launch(options: &Options) -> Result<ExitCode, String> {
     let _there = guard::be_there(exec_root).map_err(at)?;
     let turn = guard::turn(exec_root).map_err(at)?;
     let anchor = Anchor::find_or_make(exec_root)?;
-    let leads_out = way_out::lead(exec_root, anchor.pid);
-    let resolvers = leads_out && resolvers::write(exec_root).map_err(at)?;
+    let resolvers = leads_out && way_out::lead(exec_root, anchor.pid) && resolvers::write(exec_root).map_err(at)?;
     drop(turn);
     let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
         .map_err(|e| format!("cannot make a pair of sockets: {e}"))?;

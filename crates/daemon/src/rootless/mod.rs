@@ -5,7 +5,7 @@
 //! the namespaces, does nothing, and keeps them while containers go on without a daemon; it ends when nobody is there any
 //! more. The daemon joins the anchor's namespaces, at its first start as at every later one.
 //!
-//! - [`for_user`]: the launcher. [`arrive`], [`user`]: the daemon in the namespaces; `inside`: how it comes there.
+//! - [`for_user`]: the launcher; [`beside_daemon`]: for what is not the daemon. [`arrive`], [`user`]: the daemon in the namespaces; `inside`: how it comes there.
 //! - `anchor`: found or made; `record`: where it is noted; `guard`: what it waits for. `ids`: the user's IDs.
 //! - `way_out`: the program that leads from the namespaces to the host's network; `resolvers`: name servers there.
 //! - `ports`: the host's ports, asked for by the daemon.
@@ -75,8 +75,24 @@ pub fn for_user(args: &[OsString]) -> Option<ExitCode> {
         }
     };
     crate::run::log(&options);
-    Some(launcher::launch(&options).unwrap_or_else(|message| {
+    Some(launcher::launch(&options.exec_root, true).unwrap_or_else(|message| {
         eprintln!("failed to start daemon: {message}");
+        ExitCode::FAILURE
+    }))
+}
+
+/// Runs this program once more in the namespaces of this user's daemon, for what is to be done with its data root. `None`
+/// for root, and there.
+pub(crate) fn beside_daemon() -> Option<ExitCode> {
+    if geteuid().is_root() {
+        return None;
+    }
+    let exec_root = match Options::parse(&[]) {
+        Ok(Parsed::Run(options)) => Ok(options.exec_root),
+        Ok(Parsed::Say(text)) | Err(text) => Err(text),
+    };
+    Some(exec_root.and_then(|exec_root| launcher::launch(&exec_root, false)).unwrap_or_else(|message| {
+        eprintln!("{message}");
         ExitCode::FAILURE
     }))
 }

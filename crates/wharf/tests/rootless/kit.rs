@@ -25,6 +25,8 @@ pub(crate) struct User {
     has_ids: bool,
     /// What stands in `/etc/resolv.conf`; empty for the host's.
     resolv_conf: String,
+    /// Where the daemon looks for programs.
+    programs: String,
 }
 
 pub(crate) struct Said {
@@ -69,6 +71,25 @@ impl User {
         Some(user)
     }
 
+    /// As [`Self::start`], where of the programs that lead out there are those that are named.
+    pub(crate) fn start_with_ways_out(names: &[&str]) -> Option<Self> {
+        let mut user = Self::new()?;
+        let programs = user.path("programs");
+        fs::create_dir(&programs).unwrap();
+        for name in ["newuidmap", "newgidmap"].iter().chain(names) {
+            let from = Path::new("/usr/bin").join(name);
+            if !from.exists() {
+                eprintln!("skipped: {name} is not there");
+                return None;
+            }
+            symlink(from, programs.join(name)).unwrap();
+        }
+        user.programs = programs.display().to_string();
+        user.launch();
+        user.import();
+        Some(user)
+    }
+
     /// As [`Self::start`], with one ID.
     pub(crate) fn start_alone() -> Option<Self> {
         let mut user = Self::new()?;
@@ -96,7 +117,14 @@ impl User {
         let dir = tempfile::Builder::new().prefix("wharf-user-").tempdir().unwrap();
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
         let uid = USERS + std::process::id() % 997 * 16 + NEXT.fetch_add(1, Ordering::Relaxed);
-        let user = Self { dir, uid, daemon: None, has_ids: true, resolv_conf: String::new() };
+        let user = Self {
+            dir,
+            uid,
+            daemon: None,
+            has_ids: true,
+            resolv_conf: String::new(),
+            programs: "/usr/sbin:/usr/bin:/sbin:/bin".into(),
+        };
         for name in ["home", "run"] {
             fs::create_dir(user.path(name)).unwrap();
             chown(user.path(name), Some(uid), Some(uid)).unwrap();
@@ -146,12 +174,12 @@ impl User {
         // A device that everybody may open, as udev makes it.
         script.push_str(
             "mkdir -p /dev/net; mount -t tmpfs tmpfs /dev/net; mknod /dev/net/tun c 10 200; chmod 666 /dev/net/tun; \
-             uid=$2; dir=$1; shift 2; exec setpriv --reuid $uid --regid $uid --clear-groups \
-             env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=\"$dir/home\" XDG_RUNTIME_DIR=\"$dir/run\" \"$dir/wharf\" daemon \"$@\"",
+             uid=$2; dir=$1; programs=$3; shift 3; exec setpriv --reuid $uid --regid $uid --clear-groups \
+             env -i PATH=\"$programs\" HOME=\"$dir/home\" XDG_RUNTIME_DIR=\"$dir/run\" \"$dir/wharf\" daemon \"$@\"",
         );
         let mut command = Command::new("unshare");
         command.args(["--mount", "--propagation", "slave", "sh", "-c", &script, "sh"]).arg(self.dir.path());
-        command.arg(self.uid.to_string()).args(options).current_dir("/").stdin(Stdio::null());
+        command.arg(self.uid.to_string()).arg(&self.programs).args(options).current_dir("/").stdin(Stdio::null());
         command
     }
 

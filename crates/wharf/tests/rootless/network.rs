@@ -91,6 +91,28 @@ fn datagrams_come_and_go() {
 #[test]
 fn the_host_is_reached_from_within() {
     let Some(user) = User::start() else { return };
+    reaches_the_host(&user);
+}
+
+#[test]
+fn slirp4netns_leads_out_without_pasta() {
+    let Some(user) = User::start_with_ways_out(&["slirp4netns"]) else { return };
+    assert!(!user.log().contains("no way out"), "{}", user.log());
+    reaches_the_host(&user);
+}
+
+#[test]
+fn without_a_way_out_everything_else_goes_on() {
+    let Some(user) = User::start_with_ways_out(&[]) else { return };
+    assert!(user.log().contains("containers have no way out"), "{}", user.log());
+    let port = free_port();
+    let mut run = user.client();
+    run.args(["run", "-d", "-p", &format!("{port}:80"), "busybox", "sh", "-c", SERVES]);
+    assert!(run.status().unwrap().success());
+    user.eventually("the port is reached", || get(Ipv4Addr::LOCALHOST.into(), port).contains("from-within"));
+}
+
+fn reaches_the_host(user: &User) {
     let Some(address) = own_address().filter(|_| user.has_way_out()) else { return };
     let listener = TcpListener::bind((address, 0)).unwrap();
     let port = listener.local_addr().unwrap().port();

@@ -78,3 +78,14 @@ fn a_command_starts_the_user_s_daemon() {
     let launcher = status.lines().find_map(|line| line.strip_prefix("PPid:")).unwrap().trim().parse().unwrap();
     user.kill(launcher, "TERM");
 }
+
+#[test]
+fn a_data_root_is_looked_at_without_a_daemon() {
+    let Some(mut user) = User::start() else { return };
+    user.sh("-v kept:/v", "mkdir -m 700 /v/own; chown 1234:1234 /v/own").ok();
+    let launcher = user.launcher();
+    user.kill(launcher, "TERM");
+    assert_eq!(user.ended(), Some(0));
+    let said = user.wharf("system fsck --deep");
+    assert_eq!(said.code, 0, "{}{}", said.out, said.err);
+}
