@@ -405,7 +405,8 @@ fn engine_options(options: &Options) -> Result<EngineOptions, String> {
         host_gateways: options.host_gateways.clone(),
         ulimits: options.ulimits.iter().map(|text| ulimit(text)).collect::<Result<_, _>>()?,
         init: options.init,
-        id_range: if rootless::is_inside() { rootless::id_range() } else { id_range::id_range() },
+        // Files cannot be given to other IDs from within a user namespace.
+        id_range: if rootless::is_inside() { (0, 0) } else { id_range::id_range() },
         told: told(options),
         shutdown_timeout: options.shutdown_timeout,
     })

@@ -76,8 +76,8 @@ impl Engine {
         let (first, size) = self.inner.options.id_range;
         if size < IDS_PER_CONTAINER {
             return Err(EngineError::system(if self.inner.options.told.rootless {
-                "there are no user IDs for a user namespace beside the daemon's own: give the daemon's user at least 131071 \
-                 in /etc/subuid and /etc/subgid, and start the daemon again with no container running"
+                "--userns auto is not supported by an ordinary user's daemon, which is in a user namespace itself: only root \
+                 of the host can give the image's files to other IDs"
             } else {
                 "there are no user IDs for containers: give them to the user `wharf` in /etc/subuid and /etc/subgid, at \
                  least 65536"

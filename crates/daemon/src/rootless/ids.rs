@@ -2,9 +2,6 @@
 
 use std::path::Path;
 
-/// What one container needs.
-const FOR_ONE: u32 = 65_536;
-
 /// Ranges of a user namespace: the first ID there, the first on the host, and how many.
 type Ranges = Vec<[u32; 3]>;
 
@@ -91,22 +88,6 @@ pub(super) fn is_program(name: &str) -> bool {
     std::env::split_paths(&path).any(|dir| is(&dir))
 }
 
-/// One more than the last ID of a map (user_namespaces(7)).
-pub(super) fn last(map: &str) -> u32 {
-    let end = |line: &str| -> Option<u32> {
-        let mut numbers = line.split_whitespace().map(str::parse::<u32>);
-        let (inside, _, count) = (numbers.next()?.ok()?, numbers.next()?, numbers.next()?.ok()?);
-        inside.checked_add(count)
-    };
-    map.lines().filter_map(end).max().unwrap_or(0)
-}
-
-/// The IDs below `end` that containers without a user namespace of their own do not use, if they are enough for one with.
-pub(super) fn beyond_one(end: u32) -> (u32, u32) {
-    let rest = end.saturating_sub(FOR_ONE);
-    if rest >= FOR_ONE { (FOR_ONE, rest) } else { (0, 0) }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -131,12 +112,5 @@ mod tests {
             assert_eq!((ids.uids, ids.gids), (vec![[0, 1000, 1]], vec![[0, 100, 1]]));
             assert!(ids.alone.is_some_and(|why| why.contains(word)), "{word}");
         }
-    }
-
-    #[test]
-    fn namespaces_of_containers_have_what_is_left() {
-        assert_eq!(last("         0       1000          1\n         1     100000      65536\n"), 65_537);
-        assert_eq!(beyond_one(65_537), (0, 0));
-        assert_eq!(beyond_one(200_001), (65_536, 134_465));
     }
 }

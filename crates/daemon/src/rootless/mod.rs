@@ -49,14 +49,6 @@ pub(crate) fn check() -> Result<(), String> {
         .into())
 }
 
-/// IDs in the daemon's namespace that `--userns auto` may take: those that are beyond what one container has. None where
-/// the user has too few.
-pub(crate) fn id_range() -> (u32, u32) {
-    let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
-    let groups = std::fs::read_to_string("/proc/self/gid_map").unwrap_or_default();
-    ids::beyond_one(ids::last(&map).min(ids::last(&groups)))
-}
-
 /// Runs the daemon of who is not root, in namespaces of its own, until it ends. `None` for root, and in those namespaces:
 /// then this process is the daemon. Must be called while the process has one thread.
 pub fn for_user(args: &[OsString]) -> Option<ExitCode> {
