@@ -139,8 +139,15 @@ fn slirp(exec_root: &Path, anchor: i32) -> Result<(), String> {
     command.arg(format!("--ready-fd={}", tell.as_raw_fd())).arg(anchor.to_string()).arg(LINK);
     let mut child = command.spawn().map_err(|e| wharf_report::os(&e))?;
     drop(tell);
-    wait(&mut child, exec_root, || ready.read(&mut [0]).is_ok_and(|got| got == 1))?;
-    fs::write(pid_file(exec_root), format!("{}\n", child.id())).map_err(|e| wharf_report::os(&e))
+    // Before it is ready: the anchor ends it also where this process is killed meanwhile.
+    let noted = fs::write(pid_file(exec_root), format!("{}\n", child.id())).map_err(|e| wharf_report::os(&e));
+    let done = noted.and_then(|()| wait(&mut child, exec_root, || ready.read(&mut [0]).is_ok_and(|got| got == 1)));
+    if done.is_err() {
+        let _ = child.kill();
+        let _ = child.wait();
+        let _ = fs::remove_file(pid_file(exec_root));
+    }
+    done
 }
 
 /// Waits until a program is ready; one that is not in time is ended.

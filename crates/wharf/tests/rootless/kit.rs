@@ -183,6 +183,14 @@ impl User {
         command
     }
 
+    /// Starts the daemon and kills its launcher after `delay`.
+    pub(crate) fn begin_and_kill(&self, delay: Duration) {
+        let mut child = self.command(&[]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        std::thread::sleep(delay);
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
     /// What the daemon says where it does not come up.
     pub(crate) fn daemon(&self, options: &[&str]) -> Said {
         self.command(options).output().unwrap().into()

@@ -88,3 +88,14 @@ fn a_running_daemon_is_upgraded() {
     user.wharf(&format!("run -d -p {port}:80 busybox sleep 1000")).ok();
     assert!(TcpListener::bind(("0.0.0.0", port)).is_err(), "the new launcher has it bound");
 }
+
+#[test]
+fn a_start_that_is_killed_at_any_moment_leaves_nothing() {
+    let Some(mut user) = User::new() else { return };
+    for tenth in 0..25 {
+        user.begin_and_kill(std::time::Duration::from_millis(tenth * 10));
+    }
+    user.eventually("nobody is left", || user.processes().is_empty());
+    user.launch();
+    assert_eq!(user.wharf("volume create kept").ok(), "kept");
+}
