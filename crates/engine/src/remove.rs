@@ -85,6 +85,15 @@ impl Engine {
         let (dir, exec_dir) = (self.dir(&slot.id), self.exec_dir(&slot.id));
         // The row goes first, and with it the container: a directory without a row is swept at the next start.
         self.delete_record(&slot.id).await?;
+        if self.inner.secrets.of(&slot.id).is_some() {
+            // Who hears that the container is removed may count on that.
+            let (engine, id) = (self.clone(), slot.id.clone());
+            blocking(move || {
+                engine.inner.secrets.forget(&id);
+                Ok(())
+            })
+            .await?;
+        }
         self.inner.execs.forget(&slot.id);
         self.inner.slots.remove(&slot.id);
         self.inner.slots.free_name(&record.name, &slot.id);
@@ -96,7 +105,6 @@ impl Engine {
         let (engine, id, image) = (self.clone(), slot.id.clone(), record.image.clone());
         blocking(move || {
             crate::shm::unmount(&exec_dir);
-            engine.inner.secrets.forget(&id);
             for dir in [dir, exec_dir] {
                 match wharf_rooted_path::remove_dir_all(&dir) {
                     Err(error) if error.kind() != std::io::ErrorKind::NotFound => {

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
+use tokio::time::Instant;
 use wharf_monitor::{Attach, CallOff};
 
 use crate::error::{EngineError, Result};
@@ -92,6 +93,8 @@ pub(crate) struct Slot {
     pub(crate) restarts: AtomicUsize,
     /// Of the start whose turn it is.
     starting: Mutex<Option<Arc<CallOff>>>,
+    /// When the stop whose turn it is kills.
+    kill_by: watch::Sender<Option<Instant>>,
 }
 
 impl Slot {
@@ -105,7 +108,30 @@ impl Slot {
             pending: Mutex::default(),
             restarts: AtomicUsize::new(0),
             starting: Mutex::default(),
+            kill_by: watch::channel(None).0,
         })
+    }
+
+    /// A stop that has the turn kills at this time, or sooner if somebody says so.
+    pub(crate) fn kill_by(&self, time: Instant) -> watch::Receiver<Option<Instant>> {
+        self.kill_by.send_replace(Some(time));
+        self.kill_by.subscribe()
+    }
+
+    /// Has the stop that has the turn, if one has, kill at this time if it would later.
+    pub(crate) fn kill_sooner(&self, time: Instant) {
+        self.kill_by.send_if_modified(|by| {
+            let is_sooner = by.is_some_and(|by| time < by);
+            if is_sooner {
+                *by = Some(time);
+            }
+            is_sooner
+        });
+    }
+
+    /// No stop has the turn any more.
+    pub(crate) fn kill_no_more(&self) {
+        self.kill_by.send_replace(None);
     }
 
     /// Calls off the start that there is, if it makes no progress. False when there is none.

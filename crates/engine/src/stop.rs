@@ -16,6 +16,8 @@ use crate::{caller, freezer, signal};
 const STOP_TIMEOUT: i64 = 10;
 /// After a SIGKILL a process is gone at once, unless the kernel itself hangs in it (an uninterruptible wait).
 const KILL_PATIENCE: Duration = Duration::from_secs(10);
+/// Longer than anything runs, and no time that cannot be told.
+const FOR_EVER: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
 const THAW_AGAIN: Duration = Duration::from_millis(200);
 
 pub(crate) const SIGKILL: i32 = 9;
@@ -30,6 +32,10 @@ impl Engine {
         let (engine, slot) = (self.clone(), self.inner.slots.find(name)?);
         let signal = signal.filter(|s| !s.is_empty()).map(signal::parse).transpose()?;
         to_its_end(async move {
+            // Another stop that is under way does not make this one wait for longer than it was told.
+            if let Some(patience) = patience_of(&slot.record(), timeout) {
+                slot.kill_sooner(after(patience));
+            }
             let _turn = engine.turn_to_end(&slot).await;
             if !slot.record().state.status.is_active() {
                 return Err(EngineError::not_modified());
@@ -46,8 +52,7 @@ impl Engine {
         let record = slot.record();
         let own = record.config.stop_signal.as_deref().map(signal::parse).transpose()?;
         let signal = signal.or(own).unwrap_or(SIGTERM);
-        let timeout = timeout.or(record.config.stop_timeout).unwrap_or(STOP_TIMEOUT);
-        let patience = u64::try_from(timeout).ok().map(Duration::from_secs);
+        let patience = patience_of(&record, timeout);
         let record = self.note_wish(slot, signal, patience).await;
         let begun = async {
             if record.state.status == Status::Paused {
@@ -68,16 +73,9 @@ impl Engine {
 
     /// Waits for the end that a signal brings, and brings it when it does not come in time.
     async fn end_within(&self, slot: &Arc<Slot>, patience: Option<Duration>, signal: i32) -> Result<()> {
-        let mut life = slot.life();
-        let ended = async {
-            // The engine's own end is no reason to kill anybody.
-            let _ = life.wait_for(|life| !life.active).await;
-        };
-        let Some(patience) = patience else {
-            ended.await;
-            return Ok(());
-        };
-        if tokio::time::timeout(patience, ended).await.is_ok() {
+        let has_ended = self.ends_within(slot, patience.unwrap_or(FOR_EVER)).await;
+        slot.kill_no_more();
+        if has_ended {
             return Ok(());
         }
         let record = slot.record();
@@ -87,6 +85,26 @@ impl Engine {
         slot.change(|record| record.state.last_signal.iter_mut().for_each(|sent| sent.then_killed = true));
         self.send_signal(slot, SIGKILL, true).await?;
         self.await_end(slot).await
+    }
+
+    /// Whether it ends within the time, which others may make shorter.
+    async fn ends_within(&self, slot: &Slot, patience: Duration) -> bool {
+        let mut life = slot.life();
+        let ended = async {
+            // The engine's own end is no reason to kill anybody.
+            let _ = life.wait_for(|life| !life.active).await;
+        };
+        tokio::pin!(ended);
+        let mut time = after(patience);
+        let mut sooner = slot.kill_by(time);
+        loop {
+            tokio::select! {
+                () = &mut ended => return true,
+                // The longest that tokio sleeps is shorter than for ever.
+                () = tokio::time::sleep_until(time) => if Instant::now() >= time { return false },
+                Ok(()) = sooner.changed() => time = sooner.borrow_and_update().unwrap_or(time),
+            }
+        }
     }
 
     /// What a daemon before this one had begun to stop is ended when its time is over.
@@ -312,6 +330,16 @@ impl Engine {
             drop(lock(&slot.pending));
         }
     }
+}
+
+/// What a stop waits for before it kills; `None`: for ever.
+fn patience_of(record: &Container, timeout: Option<i64>) -> Option<Duration> {
+    let seconds = timeout.or(record.config.stop_timeout).unwrap_or(STOP_TIMEOUT);
+    u64::try_from(seconds).ok().map(Duration::from_secs)
+}
+
+fn after(patience: Duration) -> Instant {
+    Instant::now() + patience.min(FOR_EVER)
 }
 
 /// moby's words for a name that a container cannot have.

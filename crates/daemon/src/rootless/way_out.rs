@@ -44,12 +44,29 @@ pub(super) fn pid(exec_root: &Path) -> Option<i32> {
 
 /// The one that was started for the anchor with this number, if it runs.
 fn running(exec_root: &Path, anchor: i32) -> Option<WayOut> {
-    noted(exec_root).filter(|(_, words)| words.iter().any(|word| *word == anchor.to_string())).map(|(it, _)| it)
+    let is_its = |words: &[String]| words.iter().any(|word| *word == anchor.to_string());
+    noted(exec_root).filter(|(_, words)| is_its(words)).or_else(|| unnoted(exec_root, anchor)).map(|(it, _)| it)
+}
+
+/// One that nobody has noted yet, or ever will: its launcher was killed.
+fn unnoted(exec_root: &Path, anchor: i32) -> Option<(WayOut, Vec<String>)> {
+    let (anchor, file) = (anchor.to_string(), pid_file(exec_root));
+    let processes = fs::read_dir("/proc").ok()?;
+    processes.flatten().find_map(|entry| {
+        let (it, words) = look(entry.file_name().to_str()?.parse().ok()?)?;
+        // Numbers are of all users': what it was told beside that is ours.
+        let is_ours = words.iter().any(|word| Path::new(word) == file || word == LINK);
+        (is_ours && words.contains(&anchor)).then_some((it, words))
+    })
 }
 
 /// The one that is noted, whosever it is, with what it was started with.
 fn noted(exec_root: &Path) -> Option<(WayOut, Vec<String>)> {
-    let pid: i32 = fs::read_to_string(pid_file(exec_root)).ok()?.trim().parse().ok()?;
+    look(fs::read_to_string(pid_file(exec_root)).ok()?.trim().parse().ok()?)
+}
+
+/// A process, if it is a program that leads out.
+fn look(pid: i32) -> Option<(WayOut, Vec<String>)> {
     let process = pidfd_open(Pid::from_raw(pid)?, PidfdFlags::empty()).ok()?;
     let words = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
     let words: Vec<String> =

@@ -76,7 +76,10 @@ fn held(d: &Daemon, options: &[&str]) -> (String, Receiver<Said>) {
                 }
             }
         });
-        if let Some(told) = caught {
+        // It may have been said before it was stopped that it runs.
+        if let Some(told) = caught
+            && told.recv_timeout(Duration::from_millis(500)).is_err()
+        {
             return (name, told);
         }
         d.docker(&format!("rm -f {name}")).ok();
@@ -197,4 +200,18 @@ fn a_monitor_that_was_stopped_is_taken_up_and_ended() {
             d.docker("rm quiet").ok();
         }
     }
+}
+
+#[test]
+fn a_stop_does_not_wait_for_longer_because_of_another() {
+    let Some(d) = Daemon::start() else { return };
+    let script = "trap '' TERM; while :; do sleep 0.1; done";
+    d.client().args(["run", "-d", "--name", "deaf", "busybox", "sh", "-c", script]).output().unwrap();
+    let first = ask(&d, &["stop", "-t", "1000", "deaf"]);
+    d.eventually("it is being stopped", || {
+        d.docker("events --since 1 --until 0s --filter event=kill").ok().contains("signal=15")
+    });
+    ask(&d, &["stop", "-t", "1", "deaf"]).recv_timeout(PATIENCE).expect("is not held up").ok();
+    first.recv_timeout(PATIENCE).expect("has an answer").ok();
+    assert_eq!(d.docker("inspect -f {{.State.ExitCode}} deaf").ok(), "137");
 }
