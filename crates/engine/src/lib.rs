@@ -12,7 +12,8 @@
 //! - `secrets`: files in containers whose content is in no record.
 //! - `consistency` (`system fsck`): what is on the disk and in no row, and the other way round.
 //! - `accounts`, `measure`: every byte of the data root by who has it.
-//! - `process`, `shm`: what one container shares with another. `freezer`, `held_limits`: a group's files.
+//! - `process`, `shm`: what one container shares with another. `freezer`, `held_limits`: a group's files; `ungrouped`: those
+//!   that have none.
 //! - [`user`], [`etc`]: who the process is, and its `/etc/hosts`, `hostname` and `resolv.conf`.
 //! - [`names`], [`signal`]: words that users type, checked.
 //! - `log_watch`: logs that grow, told to who follows them. [`event`]: what happens, told to whoever listens. [`error`]: what can go wrong.

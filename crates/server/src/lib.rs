@@ -12,8 +12,8 @@
 //! - `patient`: what waits for slow clients.
 //! - `origin`: requests that a page has a browser send.
 //! - [`trace`]: requests as spans, for who exports them.
-//! - `hijack`, `websocket`: connections that become a container's streams. `stdcopy`: their form. `detach`: the keys
-//!   that leave them.
+//! - `hijack`, `websocket`: connections that become a container's streams; `plain_hijack`: of who does not ask for it.
+//!   `stdcopy`: their form. `detach`: the keys that leave them.
 
 #![recursion_limit = "256"]
 
