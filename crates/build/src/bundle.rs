@@ -4,8 +4,7 @@ use std::path::PathBuf;
 
 use oci_spec::runtime::Spec;
 use serde_json::{Map, Value, json};
-use wharf_runtime::{CAPABILITIES, docker_defaults};
-use wharf_seccomp::{docker_default_for, to_oci};
+use wharf_runtime::{CAPABILITIES, DefaultFilter, docker_defaults};
 
 use crate::error::{BuildError, Result};
 use crate::identity::Identity;
@@ -63,13 +62,22 @@ pub(crate) enum MountSource {
     Tmpfs(Option<u64>),
 }
 
-/// Builds the configuration.
+/// What of its system calls a command is held to; `None` for one that is trusted.
+pub(crate) fn filter(command: &Command<'_>) -> Option<DefaultFilter> {
+    (!command.insecure).then(|| DefaultFilter::new(command.architecture, bounding(command)))
+}
+
+fn bounding(command: &Command<'_>) -> Vec<&'static str> {
+    let given = if command.insecure { CAPABILITIES } else { docker_defaults::CAPABILITIES };
+    given.iter().copied().filter(|name| held(name, command.bounding)).collect()
+}
+
+/// Builds the configuration, without the filter.
 ///
 /// # Errors
 /// For limits that cannot be expressed.
 pub(crate) fn spec(command: &Command<'_>) -> Result<Spec> {
-    let given = if command.insecure { CAPABILITIES } else { docker_defaults::CAPABILITIES };
-    let bounding: Vec<&str> = given.iter().copied().filter(|name| held(name, command.bounding)).collect();
+    let bounding = bounding(command);
     // A user other than root has its capabilities only in the bounding set, as in Docker.
     let effective = if command.identity.uid == 0 { bounding.clone() } else { Vec::new() };
     let mut namespaces = vec![json!({ "type": "mount" }), json!({ "type": "uts" }), json!({ "type": "ipc" })];
@@ -117,7 +125,6 @@ pub(crate) fn spec(command: &Command<'_>) -> Result<Spec> {
         let linux = &mut spec["linux"];
         linux["maskedPaths"] = json!(docker_defaults::masked());
         linux["readonlyPaths"] = json!(docker_defaults::READ_ONLY);
-        linux["seccomp"] = json!(to_oci(&docker_default_for(command.architecture, &bounding)));
     }
     serde_json::from_value(spec)
         .map_err(|e| BuildError::system("the command's configuration cannot be expressed for the runtime", &e))
@@ -258,7 +265,7 @@ mod tests {
         let spec = serde_json::to_value(spec(&command(&root, &limits, &mounts)).unwrap()).unwrap();
         assert_eq!(spec["process"]["capabilities"]["bounding"].as_array().unwrap().len(), 14);
         assert_eq!(spec["process"]["capabilities"]["effective"].as_array().unwrap().len(), 14);
-        assert_eq!(spec["linux"]["seccomp"]["defaultAction"], "SCMP_ACT_ERRNO");
+        assert!(filter(&command(&root, &limits, &mounts)).is_some());
         assert_eq!(spec["linux"]["resources"]["memory"]["swap"], 128 << 20);
         assert_eq!(spec["process"]["rlimits"][0]["hard"], u64::MAX);
         let kinds: Vec<_> =
@@ -268,11 +275,9 @@ mod tests {
         let spec = serde_json::to_value(spec).unwrap();
         assert!(spec["process"]["capabilities"]["effective"].as_array().is_none_or(Vec::is_empty));
         assert_eq!(spec["linux"]["namespaces"].as_array().unwrap().len(), 5);
-        let spec = super::spec(&Command { insecure: true, ..command(&root, &limits, &[]) }).unwrap();
-        let spec = serde_json::to_value(spec).unwrap();
-        assert!(
-            spec["linux"]["seccomp"].is_null() && spec["linux"]["maskedPaths"].as_array().is_none_or(Vec::is_empty)
-        );
+        let trusted = Command { insecure: true, ..command(&root, &limits, &[]) };
+        let spec = serde_json::to_value(super::spec(&trusted).unwrap()).unwrap();
+        assert!(filter(&trusted).is_none() && spec["linux"]["maskedPaths"].as_array().is_none_or(Vec::is_empty));
         assert_eq!(spec["process"]["capabilities"]["effective"].as_array().unwrap().len(), CAPABILITIES.len());
     }
 

@@ -190,7 +190,7 @@ impl Session<'_> {
             Some(parent) => format!("/{}/{id}", parent.trim_matches('/')),
             None => scratch::group(&shared.options.cgroup_parent, &id),
         };
-        let spec = bundle::spec(&Command {
+        let command = Command {
             args: &prepared.args,
             env: &env,
             cwd: &cwd,
@@ -205,12 +205,13 @@ impl Session<'_> {
             files: &files,
             mounts: &mounts.mounted,
             bounding: bundle::own_bounding(),
-        })?;
+        };
         let launch = Launch {
             id: id.clone(),
             dir: volatile.path.clone(),
             state_dir: dir.path.clone(),
-            spec,
+            spec: bundle::spec(&command)?,
+            default_filter: bundle::filter(&command),
             rootfs: Rootfs::Overlay { lowers, upper: Some(upper.clone()), work: Some(work) },
             binds: Vec::new(),
             cgroup,

@@ -30,7 +30,7 @@ fn main() -> ExitCode {
         println!("skipped: builds need root");
         return ExitCode::SUCCESS;
     }
-    let spawner = Arc::new(wharf_monitor::Spawner::start().expect("the spawner starts"));
+    let spawner = Arc::new(wharf_monitor::Spawner::start(None).expect("the spawner starts"));
     let mut failed = 0;
     for (name, test) in all {
         if !filter.is_empty() && !filter.iter().any(|word| name.contains(word.as_str())) {

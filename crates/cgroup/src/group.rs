@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::{ErrorKind, Write};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
@@ -318,6 +319,10 @@ impl Group {
 fn collect(dir: &Path, all: &mut Vec<i32>) {
     let text = fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
     all.extend(text.lines().filter_map(|line| line.parse::<i32>().ok()));
+    // The kernel counts the groups below as links (kernfs), which costs less to ask than a listing.
+    if dir.metadata().is_ok_and(|dir| dir.nlink() == 2) {
+        return;
+    }
     let below = fs::read_dir(dir).into_iter().flatten().flatten();
     for entry in below.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())) {
         collect(&entry.path(), all);
@@ -346,14 +351,20 @@ fn remove_tree(dir: &Path) -> std::io::Result<()> {
 
 /// A new v1 cpuset is empty and takes no process until it has CPUs and memory nodes: those of its parent.
 fn inherit_cpuset(root: &Path, path: &Path) -> Result<()> {
-    let mut here = root.to_owned();
-    for part in path {
-        let parent = here.clone();
-        here.push(part);
-        for file in ["cpuset.cpus", "cpuset.mems"] {
-            if read(&here.join(file))?.trim().is_empty() {
-                write(&here.join(file), read(&parent.join(file))?.trim())?;
+    for file in ["cpuset.cpus", "cpuset.mems"] {
+        let (mut here, mut above) = (root.to_owned(), None);
+        for part in path {
+            let parent = here.clone();
+            here.push(part);
+            let mut own = read(&here.join(file))?;
+            if own.trim().is_empty() {
+                own = match above {
+                    Some(above) => above,
+                    None => read(&parent.join(file))?,
+                };
+                write(&here.join(file), own.trim())?;
             }
+            above = Some(own);
         }
     }
     Ok(())
@@ -361,13 +372,24 @@ fn inherit_cpuset(root: &Path, path: &Path) -> Result<()> {
 
 /// Hands the controllers down to the group; one that cannot be handed down shows when a limit needs it.
 fn delegate(root: &Path, path: &Path) {
+    let controllers = |dir: &Path| fs::read_to_string(dir.join("cgroup.controllers")).unwrap_or_default();
     let mut here = root.to_owned();
+    let mut available = controllers(&here);
     for part in path {
-        let available = fs::read_to_string(here.join("cgroup.controllers")).unwrap_or_default();
-        for controller in available.split_whitespace() {
+        let below = here.join(part);
+        let mut handed = controllers(&below);
+        let missing = |handed: &str| -> Vec<String> {
+            let has = |wanted: &&str| handed.split_whitespace().any(|controller| controller == *wanted);
+            available.split_whitespace().filter(|wanted| !has(wanted)).map(str::to_owned).collect()
+        };
+        let lacks = missing(&handed);
+        for controller in &lacks {
             let _ = write(&here.join("cgroup.subtree_control"), &format!("+{controller}"));
         }
-        here.push(part);
+        if !lacks.is_empty() {
+            handed = controllers(&below);
+        }
+        (here, available) = (below, handed);
     }
 }
 

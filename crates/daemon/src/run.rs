@@ -18,7 +18,7 @@ use tokio::task::JoinSet;
 use wharf_build::{Builder, BuilderOptions};
 use wharf_engine::etc::ResolvConf;
 use wharf_engine::spec::{LogConfig, Ulimit};
-use wharf_engine::{Engine, EngineOptions, Parts, Told};
+use wharf_engine::{Engine, EngineOptions, Parts, Told, common_filter};
 use wharf_image::Images;
 use wharf_image::registry::{Client, ClientOptions};
 use wharf_monitor::Spawner;
@@ -99,8 +99,8 @@ pub(crate) fn run(args: &[OsString], options: Options) -> Result<(), String> {
         let _exec_root = exec_root::lock(&options.exec_root)?;
         drop(turn);
         // While this process has one thread.
-        let spawner =
-            Spawner::start().map_err(|e| format!("cannot make the process that makes monitors: {}", chain(&e)))?;
+        let spawner = Spawner::start(Some(&common_filter()))
+            .map_err(|e| format!("cannot make the process that makes monitors: {}", chain(&e)))?;
         raise_files();
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .enable_all()

@@ -38,7 +38,7 @@ pub struct Surroundings<'a> {
     /// Destinations of those mounts whose files belong to the IDs that they have on the disk, inside too.
     pub mapped: &'a [String],
     /// The default profile unless the user chose; `None` is unconfined.
-    pub seccomp: Option<Value>,
+    pub seccomp: Option<&'a Value>,
     /// Capabilities that the bounding set of this very process lacks cannot be given.
     pub bounding: u64,
     /// Where its secrets are, if it has any.
@@ -112,7 +112,7 @@ pub fn spec(record: &Container, around: &Surroundings<'_>) -> Result<Spec> {
         }
     }
     if let Some(seccomp) = &around.seccomp {
-        spec["linux"]["seccomp"] = seccomp.clone();
+        spec["linux"]["seccomp"] = (*seccomp).clone();
     }
     if let Some((first, size)) = around.id_range {
         let map = json!([{ "containerID": 0, "hostID": first, "size": size }]);

@@ -13,6 +13,7 @@ use crate::discarded::{self, Kernel};
 use crate::engine::{Engine, blocking, make_private, now, to_its_end};
 use crate::error::{EngineError, Result};
 use crate::mounts::Missing;
+use crate::profile::Filter;
 use crate::record::{Container, Link, State};
 use crate::secrets::SecretContents;
 use crate::slot::Slot;
@@ -128,7 +129,7 @@ impl Engine {
         warnings.extend(discarded::discard(&mut host.resources, kernel));
         // Refused now rather than at the start.
         let capabilities = bundle::capabilities(&host, self.inner.bounding)?;
-        self.seccomp(&host, &image.config.architecture, &capabilities)?;
+        Filter::of(&host, &image.config.architecture, &capabilities)?;
         sysctl::of(&host, host.network_mode != "host")?;
         let (path, args) = image_defaults::command(&config)?;
         let endpoints = self.endpoints(&host, networking_config)?;

@@ -13,7 +13,6 @@ use wharf_image::Images;
 use wharf_image::registry::Client as Registry;
 use wharf_monitor::Spawner;
 use wharf_network::Networks;
-use wharf_seccomp::Abi;
 use wharf_store::{Store, Table};
 use wharf_volume::Volumes;
 
@@ -28,7 +27,7 @@ use crate::measure::Measures;
 use crate::names;
 use crate::record::Container;
 use crate::secrets::Secrets;
-use crate::slot::{Slot, Slots, lock};
+use crate::slot::{Slot, Slots};
 use crate::spec::{HostConfig, LogConfig, Ulimit};
 use crate::user::Identity;
 
@@ -102,7 +101,6 @@ pub(crate) struct Inner {
     pub(crate) execs: Execs,
     pub(crate) events: Events,
     pub(crate) log_watch: LogWatch,
-    pub(crate) seccomp: Mutex<Vec<DefaultSeccomp>>,
     /// The tree that lies below every image: places for the mounts that every container has, so that they are nothing
     /// that a container has changed.
     pub(crate) places: PathBuf,
@@ -173,7 +171,6 @@ impl Engine {
                 hierarchies,
                 slots: Slots::default(),
                 execs: Execs::default(),
-                seccomp: Mutex::default(),
                 pins: OnceLock::new(),
                 places,
                 roots: Mutex::default(),
@@ -343,31 +340,6 @@ impl Engine {
             }
         }
     }
-
-    /// The seccomp section of the default policy for these capabilities and programs of this architecture.
-    pub(crate) fn default_seccomp(&self, architecture: &str, capabilities: &[String]) -> serde_json::Value {
-        let beside = Abi::beside_the_native(architecture);
-        let mut kept = lock(&self.inner.seccomp);
-        if let Some(known) = kept.iter().find(|known| known.beside == beside && known.capabilities == capabilities) {
-            return known.section.clone();
-        }
-        let section = wharf_seccomp::to_oci(&wharf_seccomp::docker_default_for(architecture, capabilities));
-        if kept.len() >= 16 {
-            kept.remove(0);
-        }
-        let (capabilities, own) = (capabilities.to_vec(), section.clone());
-        kept.push(DefaultSeccomp { capabilities, beside, section: own });
-        section
-    }
-}
-
-/// The seccomp section of Docker's default policy, and what it depends on.
-#[derive(Debug)]
-pub(crate) struct DefaultSeccomp {
-    capabilities: Vec<String>,
-    /// The ABI that an image's programs have beside the native one.
-    beside: Option<Abi>,
-    section: serde_json::Value,
 }
 
 /// Whether `on-failure` starts it again.
@@ -431,7 +403,7 @@ pub(crate) fn make_places(data_root: &Path) -> Result<PathBuf> {
 }
 
 /// proc(5), `CapBnd` of `/proc/self/status`.
-fn bounding_set() -> u64 {
+pub(crate) fn bounding_set() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("CapBnd:"));
     line.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok()).unwrap_or(u64::MAX)

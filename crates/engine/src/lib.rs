@@ -115,6 +115,7 @@ pub use image_ops::PrunedImages;
 pub use info::Info;
 pub use log::{Log, LogOptions};
 pub use plan::{CreationPlan, RemovalPlan};
+pub use profile::common_filter;
 pub use reach::ContainerReach;
 pub use remove::{PrunedContainers, RemoveOptions};
 pub use secrets::SecretContents;

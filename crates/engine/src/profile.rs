@@ -2,14 +2,49 @@
 //! and kernels around the rules (moby, `profiles/seccomp/seccomp_linux.go`).
 
 use serde_json::{Map, Value, json};
+use wharf_runtime::{CAPABILITIES, DefaultFilter, docker_defaults};
 
+use crate::engine::bounding_set;
 use crate::error::{EngineError, Result};
+use crate::security;
+use crate::spec::HostConfig;
+
+/// What of its system calls a container is held to.
+#[derive(Debug)]
+pub(crate) enum Filter {
+    /// Nothing.
+    None,
+    Default(DefaultFilter),
+    /// The section of a profile that the user gave.
+    Own(Value),
+}
+
+impl Filter {
+    /// For programs of `architecture`, with `capabilities` as their bounding set.
+    ///
+    /// # Errors
+    /// `InvalidParameter` when the user's profile is none.
+    pub(crate) fn of(host: &HostConfig, architecture: &str, capabilities: &[String]) -> Result<Self> {
+        match security::option(host, "seccomp") {
+            _ if host.privileged => Ok(Self::None),
+            Some("unconfined") => Ok(Self::None),
+            None | Some("" | "builtin") => Ok(Self::Default(DefaultFilter::new(architecture, capabilities))),
+            Some(profile) => parse(profile, capabilities).map(Self::Own),
+        }
+    }
+}
+
+/// The filter of a container that nobody has asked anything special of.
+pub fn common_filter() -> DefaultFilter {
+    let held = CAPABILITIES.iter().zip(0..).filter(|(_, bit)| bounding_set() & (1 << bit) != 0).map(|(name, _)| *name);
+    DefaultFilter::new("", held.filter(|name| docker_defaults::CAPABILITIES.contains(name)))
+}
 
 /// The section of a profile that a user gave, made sure that a filter can be made of it.
 ///
 /// # Errors
 /// `InvalidParameter` with Docker's words.
-pub(crate) fn parse(text: &str, capabilities: &[String]) -> Result<Value> {
+fn parse(text: &str, capabilities: &[String]) -> Result<Value> {
     let fail = |e: &dyn std::error::Error| {
         EngineError::invalid(format!("Decoding seccomp profile failed: {}", wharf_report::chain(e)))
     };

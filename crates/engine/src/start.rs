@@ -16,12 +16,13 @@ use crate::engine::{Engine, blocking, make_private, to_its_end};
 use crate::error::{EngineError, Result};
 use crate::etc::{self, Names};
 use crate::process::Process;
+use crate::profile::Filter;
 use crate::record::{Container, Health as HealthRecord, NEVER, Status};
 use crate::slot::{Pending, Slot, lock};
-use crate::spec::{EndpointSettings, HostConfig};
+use crate::spec::EndpointSettings;
 use crate::stop::SIGKILL;
 use crate::user::{self, Identity};
-use crate::{clocks, log_attributes, log_options, log_remote, security};
+use crate::{clocks, log_attributes, log_options, log_remote};
 
 /// Images whose root user is remembered.
 const KEPT_ROOTS: usize = 64;
@@ -199,6 +200,7 @@ impl Engine {
         let shm = self.shared_shm(record, userns.map(|(first, _)| first))?;
         let secrets = self.inner.secrets.ready(record, userns)?;
         let capabilities = bundle::capabilities(&record.host, self.inner.bounding)?;
+        let filter = Filter::of(&record.host, &record.architecture, &capabilities)?;
         let surroundings = Surroundings {
             identity: &identity,
             dir: &dir,
@@ -210,7 +212,10 @@ impl Engine {
             time_namespaces: clocks::can_be_own(),
             id_range: userns,
             mapped: &mapped,
-            seccomp: self.seccomp(&record.host, &record.architecture, &capabilities)?,
+            seccomp: match &filter {
+                Filter::Own(section) => Some(section),
+                Filter::None | Filter::Default(_) => None,
+            },
             bounding: self.inner.bounding,
             secrets: secrets.as_deref(),
             linked: &linked.env,
@@ -234,6 +239,10 @@ impl Engine {
             dir: exec_dir,
             state_dir: dir.clone(),
             spec,
+            default_filter: match filter {
+                Filter::Default(filter) => Some(filter),
+                Filter::None | Filter::Own(_) => None,
+            },
             rootfs: Rootfs::Overlay {
                 lowers: stacks.root,
                 upper: Some(dir.join("upper")),
@@ -251,21 +260,6 @@ impl Engine {
             init: record.host.init == Some(true) && record.host.pid_mode.is_empty(),
         };
         Ok((launch, stacks.mounts))
-    }
-
-    /// The filter's section: the default for an image of this architecture, the user's own profile, or none.
-    pub(crate) fn seccomp(
-        &self,
-        host: &HostConfig,
-        architecture: &str,
-        capabilities: &[String],
-    ) -> Result<Option<serde_json::Value>> {
-        match security::option(host, "seccomp") {
-            _ if host.privileged => Ok(None),
-            Some("unconfined") => Ok(None),
-            None | Some("" | "builtin") => Ok(Some(self.default_seccomp(architecture, capabilities))),
-            Some(profile) => crate::profile::parse(profile, capabilities).map(Some),
-        }
     }
 
     /// Who its processes are by default.

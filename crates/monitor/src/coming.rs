@@ -56,6 +56,7 @@ pub(crate) fn send(
         pidfd: container.pidfd.as_fd(),
         process,
         seccomp,
+        default_filter: surroundings.default_filter,
         stdio,
         group: Some(&surroundings.place.group),
         only_there: false,

@@ -62,6 +62,7 @@ impl Container {
             stdio,
             netns: held.netns.as_ref().map(AsFd::as_fd),
             group: Some(group),
+            default_filter: launch.default_filter.as_ref(),
             // Offsets are what somebody may want, and they make it needed.
             lifecycle: wharf_runtime::Lifecycle {
                 time_is_optional: true,

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use oci_spec::runtime::Spec;
 use rustix::event::PollFlags;
+use wharf_runtime::DefaultFilter;
 
 use crate::attached::Client;
 use crate::coming::{Coming, send};
@@ -30,6 +31,7 @@ const KILLED: i32 = 137;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Surroundings<'a> {
     pub(crate) spec: &'a Spec,
+    pub(crate) default_filter: Option<&'a DefaultFilter>,
     pub(crate) place: &'a Place,
 }
 

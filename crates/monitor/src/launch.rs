@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use oci_spec::runtime::Spec;
 use serde::{Deserialize, Serialize};
 use wharf_logs::RemoteConfig;
-use wharf_runtime::{BindSource, Rootfs};
+use wharf_runtime::{BindSource, DefaultFilter, Rootfs};
 
 /// A container that is to run. All paths are absolute.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -17,6 +17,9 @@ pub struct Launch {
     /// Kept: `exit.json` is written here, whole, before anybody is told of the end, and synced right after.
     pub state_dir: PathBuf,
     pub spec: Spec,
+    /// Instead of a seccomp section of `spec`.
+    #[serde(default)]
+    pub default_filter: Option<DefaultFilter>,
     pub rootfs: Rootfs,
     /// Binds of `spec` that have another source than the one there.
     #[serde(default)]

@@ -105,7 +105,8 @@ impl Monitor {
         }
         // The connection is the exec's from now on; what is left in its place is closed and forgotten.
         let asker = std::mem::take(&mut self.connections[n]);
-        let surroundings = Surroundings { spec: &self.launch.spec, place: &self.place };
+        let default_filter = self.launch.default_filter.as_ref();
+        let surroundings = Surroundings { spec: &self.launch.spec, default_filter, place: &self.place };
         match Exec::new(container, surroundings, request, fds.pop(), asker) {
             Ok(exec) => self.execs.push(exec),
             Err(asker) => self.connections[n] = asker,

@@ -16,6 +16,7 @@ use rustix::net::{
 };
 use rustix::process::{Signal, WaitId, WaitIdOptions, waitid};
 use serde::{Deserialize, Serialize};
+use wharf_runtime::DefaultFilter;
 use wharf_sys::process::{Child, Namespaces, clone3};
 use wharf_sys::{disposition, fds, message};
 
@@ -81,11 +82,11 @@ pub(crate) struct Incoming {
 }
 
 impl Spawner {
-    /// Forks the prepared process.
+    /// Forks the prepared process, which compiles `filter` as the one that most containers will have.
     ///
     /// # Errors
     /// `Threads` when the caller has more than one: a copy of it could hang on a lock that another thread held.
-    pub fn start() -> Result<Self> {
+    pub fn start(filter: Option<&DefaultFilter>) -> Result<Self> {
         match fs::read_dir("/proc/self/task").map_or(1, Iterator::count) {
             0 | 1 => {}
             threads => return Err(LaunchError::Threads(threads)),
@@ -93,7 +94,7 @@ impl Spawner {
         // Messages, not a stream: callers need no lock to send one whole.
         let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
             .map_err(LaunchError::system("make a socket"))?;
-        let process = clone3(Namespaces::default(), None, || serve(&theirs))
+        let process = clone3(Namespaces::default(), None, || serve(&theirs, filter))
             .map_err(LaunchError::system("make the process that starts containers"))?;
         Ok(Self { control: Some(ours), process })
     }
@@ -208,8 +209,10 @@ fn take(control: &OwnedFd) -> Option<OwnedFd> {
 }
 
 /// The prepared process: forks until the daemon closes its end.
-fn serve(control: &OwnedFd) -> u8 {
+fn serve(control: &OwnedFd, filter: Option<&DefaultFilter>) -> u8 {
     let Some(control) = settle(control) else { return 1 };
+    // Monitors find it compiled; one that does not compiles it.
+    let _ = filter.map(DefaultFilter::prepare);
     while let Some(asker) = take(&control) {
         let forked = clone3(Namespaces::default(), None, || match only(&asker) {
             Some(asker) => run::monitor(asker),

@@ -273,7 +273,8 @@ impl Monitor {
 
     fn probe(&mut self, now: Instant) {
         let (Some(container), Some(prober)) = (&self.container, &mut self.prober) else { return };
-        let surroundings = Surroundings { spec: &self.launch.spec, place: &self.place };
+        let default_filter = self.launch.default_filter.as_ref();
+        let surroundings = Surroundings { spec: &self.launch.spec, default_filter, place: &self.place };
         let news = prober.tidy(now, container, surroundings);
         if news == News::None {
             return;

@@ -68,6 +68,7 @@ fn exec(global: &Global, given: &Given) -> Result<u8> {
         pidfd: std::os::fd::AsFd::as_fd(&pidfd),
         process: &process,
         seccomp: container.record.spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref()),
+        default_filter: None,
         state: Some(&state),
         stdio: if terminal { Stdio::Terminal } else { inherited()? },
         group: Some(&groups.all).filter(|group| group.is_made()),

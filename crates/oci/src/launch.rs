@@ -143,6 +143,7 @@ fn make(
         stdio: if terminal { Stdio::Terminal } else { inherited().map_err(plain)? },
         netns: None,
         group: Some(&container.group).filter(|group| group.is_made()),
+        default_filter: None,
         lifecycle: Lifecycle {
             gate: listener.as_ref().map(AsFd::as_fd),
             state: Some(&state),

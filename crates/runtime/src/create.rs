@@ -17,6 +17,7 @@ use crate::bind_source::{BindSource, BindSources};
 use crate::birth::bear;
 use crate::capabilities;
 use crate::child::{self, Birth};
+use crate::default_filter::DefaultFilter;
 use crate::entering::{GoBetween, reap_soon};
 use crate::hooks::{HookSet, Point};
 use crate::init;
@@ -55,6 +56,8 @@ pub struct Launch<'a> {
     /// The control group to be born in, made and limited by the caller or by [`create`] from
     /// `linux.resources`.
     pub group: Option<&'a Group>,
+    /// Instead of the configuration's seccomp section, which nobody looks at then.
+    pub default_filter: Option<&'a DefaultFilter>,
     pub lifecycle: Lifecycle<'a>,
 }
 
@@ -174,6 +177,7 @@ fn make(launch: &Launch<'_>, init: bool, devices: &mut Option<MovedDevices>) -> 
         launch.group,
         launch.lifecycle.state,
         BindSources { all: launch.binds, layers: launch.layers },
+        launch.default_filter,
     )?;
     plan.process.inherit(launch.lifecycle.inheritance);
     plan.process.scheduling.leave_out_exec();

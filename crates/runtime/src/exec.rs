@@ -15,6 +15,7 @@ use wharf_sys::process::{Namespaces, clone3};
 
 use crate::capabilities;
 use crate::create::{Created, Inheritance, Stdio, one_thread, set_oom_score};
+use crate::default_filter::DefaultFilter;
 use crate::enter::{self, Entry};
 use crate::entering::{Entering, wait};
 use crate::filter::SystemCalls;
@@ -36,6 +37,8 @@ pub struct Exec<'a> {
     pub process: &'a Process,
     /// The container's filter.
     pub seccomp: Option<&'a LinuxSeccomp>,
+    /// The container's, instead of `seccomp`.
+    pub default_filter: Option<&'a DefaultFilter>,
     /// The container's state, for who listens to the filter.
     pub state: Option<&'a Value>,
     pub stdio: Stdio,
@@ -73,10 +76,7 @@ pub fn exec(exec: Exec<'_>) -> Result<Created> {
 /// When the container has ended, or no process can be made.
 pub fn begin_exec(exec: Exec<'_>) -> Result<Entering> {
     one_thread()?;
-    let filter = match exec.seccomp {
-        Some(section) => Some(SystemCalls::plan(section, exec.state)?),
-        None => None,
-    };
+    let filter = SystemCalls::of(exec.default_filter, exec.seccomp, exec.state)?;
     let mut plan = process_plan(exec.process, filter)?;
     plan.inherit(exec.inheritance);
     plan.exec = true;

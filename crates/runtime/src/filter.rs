@@ -5,15 +5,17 @@ use std::io::IoSlice;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::sync::Arc;
 
 use oci_spec::runtime::LinuxSeccomp;
 use rustix::io::Errno;
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use serde_json::{Value, json};
-use wharf_seccomp::{Action, Filter};
+use wharf_seccomp::{Action, Filter, Policy};
 use wharf_sys::process::CLONE_SIBLING;
 use wharf_sys::seccomp::{Flags, install, install_with_listener, supports};
 
+use crate::default_filter::DefaultFilter;
 use crate::report::{Failure, Step, send_decisions};
 use crate::{Result, RuntimeError};
 
@@ -96,14 +98,34 @@ const LEFT: &[(&str, Option<u64>)] = &[
 /// A filter ready to be installed.
 #[derive(Debug)]
 pub(crate) struct SystemCalls {
-    filter: Filter,
+    judged: Arc<Judged>,
     flags: Flags,
     listener: Option<Listener>,
-    /// Whether it leaves [`LEFT`] alone.
+    permits_what_is_left: bool,
+}
+
+/// A policy's filter, and what of a container's making it leaves alone.
+#[derive(Debug)]
+pub(crate) struct Judged {
+    filter: Filter,
+    /// [`LEFT`].
     permits_what_is_left: bool,
     /// And what a process calls at its gate besides.
     permits_gate: bool,
-    policy: wharf_seccomp::Policy,
+    /// [`START`].
+    permits_start: bool,
+}
+
+impl Judged {
+    pub(crate) fn of(policy: &Policy) -> Result<Self> {
+        let gate = [("accept4", None), ("accept", None), ("getsockopt", None), ("setsockopt", None)];
+        Ok(Self {
+            filter: policy.compile()?,
+            permits_what_is_left: policy.permits(LEFT),
+            permits_gate: policy.permits(&gate),
+            permits_start: policy.permits(START),
+        })
+    }
 }
 
 /// Who decides.
@@ -160,10 +182,25 @@ impl SystemCalls {
             _ if names.is_empty() => None,
             _ => return Err(RuntimeError::Invalid("SCMP_ACT_NOTIFY needs a listenerPath".into())),
         };
-        let permits_what_is_left = policy.permits(LEFT);
-        let permits_gate =
-            policy.permits(&[("accept4", None), ("accept", None), ("getsockopt", None), ("setsockopt", None)]);
-        Ok(Self { filter: policy.compile()?, flags, listener, permits_what_is_left, permits_gate, policy })
+        Ok(Self::with(Arc::new(Judged::of(&policy)?), flags, listener))
+    }
+
+    /// Docker's default, or by the section of a configuration. `state` as for [`Self::plan`].
+    pub(crate) fn of(
+        default: Option<&DefaultFilter>,
+        section: Option<&LinuxSeccomp>,
+        state: Option<&Value>,
+    ) -> Result<Option<Self>> {
+        match (default, section) {
+            (Some(default), _) => Ok(Some(Self::with(default.judged()?, Flags::default(), None))),
+            (None, Some(section)) => Self::plan(section, state).map(Some),
+            (None, None) => Ok(None),
+        }
+    }
+
+    fn with(judged: Arc<Judged>, flags: Flags, listener: Option<Listener>) -> Self {
+        let permits_what_is_left = judged.permits_what_is_left;
+        Self { judged, flags, listener, permits_what_is_left }
     }
 
     /// In the process itself: what number its parent knows it by.
@@ -180,12 +217,12 @@ impl SystemCalls {
 
     /// Whether it leaves [`START`] alone: what has it may become this program.
     pub(crate) fn permits_start(&self) -> bool {
-        self.policy.permits(START)
+        self.judged.permits_start
     }
 
     /// What waits at a gate calls more.
     pub(crate) fn wait_at_gate(&mut self) {
-        self.permits_what_is_left &= self.permits_gate;
+        self.permits_what_is_left &= self.judged.permits_gate;
     }
 
     /// The fd that must stay open until the filter is installed.
@@ -196,7 +233,7 @@ impl SystemCalls {
     /// In the process itself.
     pub(crate) fn install(&self, running: bool) -> Step<()> {
         let Some(listener) = &self.listener else { return self.install_alone() };
-        let decisions = install_with_listener(&self.filter, self.flags).map_err(Failure::at(INSTALL))?;
+        let decisions = install_with_listener(&self.judged.filter, self.flags).map_err(Failure::at(INSTALL))?;
         listener.hand_over(&decisions, if running { "running" } else { "creating" }).map_err(Failure::at(HAND_OVER))
     }
 
@@ -206,12 +243,12 @@ impl SystemCalls {
         if self.listener.is_none() {
             return self.install_alone();
         }
-        let decisions = install_with_listener(&self.filter, self.flags).map_err(Failure::at(INSTALL))?;
+        let decisions = install_with_listener(&self.judged.filter, self.flags).map_err(Failure::at(INSTALL))?;
         send_decisions(socket, decisions)
     }
 
     fn install_alone(&self) -> Step<()> {
-        install(&self.filter, self.flags).map_err(Failure::at(INSTALL))
+        install(&self.judged.filter, self.flags).map_err(Failure::at(INSTALL))
     }
 
     /// In the parent of a process that was made for it, which is known as `pid`. `status` is the container's.

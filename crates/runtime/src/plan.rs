@@ -11,6 +11,7 @@ use wharf_sys::process::Namespaces;
 
 use crate::bind_source::BindSources;
 use crate::capabilities;
+use crate::default_filter::DefaultFilter;
 use crate::filter::SystemCalls;
 use crate::label::mount_label;
 use crate::mapping;
@@ -121,6 +122,7 @@ pub(crate) fn plan(
     group: Option<&Group>,
     state: Option<&Value>,
     sources: BindSources<'_>,
+    default_filter: Option<&DefaultFilter>,
 ) -> Result<Plan> {
     let linux = spec.linux().as_ref().ok_or_else(|| RuntimeError::Invalid("there is no linux section".into()))?;
     let asked = namespaces(linux.namespaces().as_deref().unwrap_or_default())?;
@@ -180,10 +182,7 @@ pub(crate) fn plan(
         return Err(RuntimeError::Unsupported(text));
     }
     let paths = |list: &Option<Vec<String>>| list.iter().flatten().map(PathBuf::from).collect();
-    let filter = match linux.seccomp() {
-        Some(section) => Some(SystemCalls::plan(section, state)?),
-        None => None,
-    };
+    let filter = SystemCalls::of(default_filter, linux.seccomp().as_ref(), state)?;
     let mut program = match spec.process() {
         Some(process) => process_plan(process, filter)?,
         None => ProcessPlan::of_nobody()?,

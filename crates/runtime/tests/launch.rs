@@ -126,6 +126,7 @@ fn a_terminal_is_the_controlling_one(image: &Image) {
         stdio: Stdio::Terminal,
         netns: None,
         group: None,
+        default_filter: None,
         lifecycle: wharf_runtime::Lifecycle::default(),
     };
     let created = create(launch).expect("creates");
@@ -262,6 +263,7 @@ fn limits_of_its_group_hold(image: &Image) {
         stdio,
         netns: None,
         group: Some(&group),
+        default_filter: None,
         lifecycle: wharf_runtime::Lifecycle::default(),
     };
     let (_, pidfd, _) = create(launch).expect("creates").start().expect("starts");
@@ -293,6 +295,7 @@ fn an_exec_sees_and_may_what_the_container_does(image: &Image) {
             stdio,
             netns: None,
             group: None,
+            default_filter: None,
             lifecycle: wharf_runtime::Lifecycle::default(),
         })
         .expect("creates");
@@ -310,6 +313,7 @@ fn an_exec_sees_and_may_what_the_container_does(image: &Image) {
                 pidfd: pidfd.as_fd(),
                 process: &process,
                 seccomp: None,
+                default_filter: None,
                 stdio,
                 group: None,
                 only_there: false,
@@ -355,6 +359,7 @@ fn a_dropped_exec_leaves_no_child(image: &Image) {
         stdio: stdio(),
         netns: None,
         group: None,
+        default_filter: None,
         lifecycle: wharf_runtime::Lifecycle::default(),
     })
     .expect("creates");
@@ -366,6 +371,7 @@ fn a_dropped_exec_leaves_no_child(image: &Image) {
             pidfd: pidfd.as_fd(),
             process: &process,
             seccomp: None,
+            default_filter: None,
             stdio: stdio(),
             group: None,
             only_there: false,

@@ -1,6 +1,9 @@
 //! Who may use which devices: a list of v1's controller, on v2 a program.
 
+use std::fs::File;
+use std::io::Write;
 use std::os::fd::AsFd;
+use std::path::Path;
 
 use oci_spec::runtime::LinuxResources;
 use rustix::fs::{Mode, OFlags};
@@ -10,7 +13,7 @@ use wharf_sys::bpf;
 use crate::device_list::plan;
 use crate::device_program::compile;
 use crate::device_rule::{Kind, Rule, allows_all};
-use crate::group::{Group, write};
+use crate::group::Group;
 use crate::rootless::is_rootless;
 use crate::{CgroupError, Result};
 
@@ -21,12 +24,7 @@ pub(super) fn apply(group: &Group, resources: &LinuxResources) -> Result<()> {
         return Ok(());
     }
     if let Some(dir) = group.v1_dir("devices") {
-        let mut all = plan(&rules)?.into_iter();
-        let written = all.try_for_each(|rule| {
-            let file = dir.join(if rule.allow { "devices.allow" } else { "devices.deny" });
-            lines(rule).iter().try_for_each(|line| write(&file, line))
-        });
-        return match written {
+        return match write(&dir, &plan(&rules)?) {
             // As below: only root of the host may write there.
             Err(CgroupError::File { source, .. }) if is_refused(&source) && is_rootless() => Ok(()),
             done => done,
@@ -37,6 +35,21 @@ pub(super) fn apply(group: &Group, resources: &LinuxResources) -> Result<()> {
         Err(Errno::PERM | Errno::ACCESS) if is_rootless() => Ok(()),
         done => done.map_err(CgroupError::DeviceProgram),
     }
+}
+
+/// One rule at a time, as the controller wants it.
+fn write(dir: &Path, rules: &[Rule]) -> Result<()> {
+    let mut files = [None, None];
+    for rule in rules {
+        let path = dir.join(if rule.allow { "devices.allow" } else { "devices.deny" });
+        let failed = |source| CgroupError::File { action: "write", path: path.clone(), source };
+        let file = match &mut files[usize::from(rule.allow)] {
+            Some(file) => file,
+            none => none.insert(File::options().write(true).open(&path).map_err(failed)?),
+        };
+        lines(*rule).iter().try_for_each(|line| file.write_all(line.as_bytes())).map_err(failed)?;
+    }
+    Ok(())
 }
 
 fn is_refused(error: &std::io::Error) -> bool {

@@ -27,7 +27,7 @@ pub(crate) struct Fixture {
 impl Fixture {
     /// With the process's only thread.
     pub(crate) fn new() -> Self {
-        let spawner = Spawner::start().expect("starts the prepared process");
+        let spawner = Spawner::start(None).expect("starts the prepared process");
         let dir = tempfile::tempdir().expect("a temporary directory");
         let layer = dir.path().join("layer");
         for sub in ["bin", "etc", "tmp"] {
@@ -65,6 +65,7 @@ impl Fixture {
         Launch {
             dir: base.join("run"),
             spec: serde_json::from_value(config(args)).expect("a configuration"),
+            default_filter: None,
             rootfs: Rootfs::Overlay {
                 lowers: vec![Lower::Directory(self.dir.path().join("layer"))],
                 upper: Some(state_dir.join("upper")),

@@ -116,6 +116,7 @@ pub(crate) fn launch_with(rootfs: Rootfs, config: Value, layers: &[BorrowedFd<'_
         stdio,
         netns: None,
         group: None,
+        default_filter: None,
         lifecycle: wharf_runtime::Lifecycle::default(),
     })?;
     let (_, pidfd, _) = created.start()?;

@@ -191,7 +191,7 @@ pub(crate) fn with_server<F: Future<Output = ()>>(test: impl FnOnce(Server) -> F
         std::fs::create_dir(dir).unwrap();
     }
     let store = Store::open(&data_root).unwrap();
-    let spawner = Arc::new(Spawner::start().unwrap());
+    let spawner = Arc::new(Spawner::start(None).unwrap());
     let group = format!("/wharf-server-test-{}", std::process::id());
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let networks = Networks::open(store.clone(), NetworkOptions { ip_forward: false, ..NetworkOptions::default() });
