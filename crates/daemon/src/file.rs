@@ -63,6 +63,19 @@ pub(crate) struct File {
     pub(crate) storage_layers: Option<String>,
     pub(crate) storage_max_bytes: Option<Bytes>,
     pub(crate) userns_remap: Option<String>,
+    pub(crate) default_shm_size: Option<Bytes>,
+    pub(crate) default_ipc_mode: Option<String>,
+    pub(crate) default_cgroupns_mode: Option<String>,
+    pub(crate) no_new_privileges: Option<bool>,
+    pub(crate) seccomp_profile: Option<String>,
+    pub(crate) icc: Option<bool>,
+    pub(crate) ip_masq: Option<bool>,
+    pub(crate) ip: Option<String>,
+    pub(crate) fixed_cidr: Option<String>,
+    pub(crate) default_gateway: Option<String>,
+    pub(crate) default_gateway_v6: Option<String>,
+    pub(crate) storage_opts: Option<Vec<String>>,
+    pub(crate) authorization_plugins: Option<Vec<String>>,
     #[serde(skip)]
     given: Vec<String>,
 }
@@ -179,15 +192,48 @@ const KEYS: &[&str] = &[
     "storage-layers",
     "storage-max-bytes",
     "userns-remap",
-    // No-ops: what they ask for is always so, or has no meaning here.
-    "live-restore",
-    "features",
+    "default-shm-size",
+    "default-ipc-mode",
+    "default-cgroupns-mode",
+    "no-new-privileges",
+    "seccomp-profile",
+    "icc",
+    "ip-masq",
+    "ip",
+    "fixed-cidr",
+    "default-gateway",
+    "default-gateway-v6",
+    "storage-opts",
+    "authorization-plugins",
+];
+
+/// Keys of dockerd's that do nothing: what they ask for is always so, or is about programs that Wharf does without.
+const WITHOUT_EFFECT: &[&str] = &[
+    "allow-direct-routing",
+    "allow-nondistributable-artifacts",
     "builder",
-    "experimental",
-    "exec-opts",
+    "cdi-spec-dirs",
     "containerd",
+    "containerd-namespace",
+    "containerd-plugin-namespace",
+    "cpu-rt-period",
+    "cpu-rt-runtime",
+    "cri-containerd",
     "default-runtime",
+    "exec-opts",
+    "experimental",
+    "features",
+    "init-path",
+    "ip-forward-no-drop",
+    "live-restore",
+    "min-api-version",
+    "network-control-plane-mtu",
+    "node-generic-resources",
+    "raw-logs",
     "runtimes",
+    "selinux-enabled",
+    "swarm-default-advertise-addr",
+    "userland-proxy-path",
 ];
 
 impl File {
@@ -202,12 +248,19 @@ impl File {
         let value: Value = serde_json::from_str(&text).map_err(FileError::Json)?;
         let object = value.as_object().ok_or(FileError::Object)?;
         let given: Vec<String> = object.keys().cloned().collect();
-        if let Some(key) = given.iter().find(|key| !KEYS.contains(&key.as_str())) {
+        let known = |key: &str| KEYS.contains(&key) || WITHOUT_EFFECT.contains(&key);
+        if let Some(key) = given.iter().find(|key| !known(key)) {
             return Err(FileError::Unknown { key: key.clone() });
         }
         let mut file: Self = serde_json::from_value(value).map_err(FileError::Json)?;
         file.given = given;
         Ok(file)
+    }
+
+    /// Those of its keys that do nothing, but those that ask for what is so.
+    pub(crate) fn without_effect(&self) -> impl Iterator<Item = &str> {
+        self.keys()
+            .filter(|key| WITHOUT_EFFECT.contains(key) && !matches!(*key, "live-restore" | "features" | "builder"))
     }
 
     /// What the file says something about.
@@ -232,12 +285,20 @@ pub(crate) fn flag_of(key: &str) -> &str {
         "default-address-pools" => "default-address-pool",
         "default-network-opts" => "default-network-opt",
         "host-gateway-ips" => "host-gateway-ip",
+        "storage-opts" => "storage-opt",
+        "authorization-plugins" => "authorization-plugin",
+        "exec-opts" => "exec-opt",
+        "features" => "feature",
+        "runtimes" => "add-runtime",
+        "cdi-spec-dirs" => "cdi-spec-dir",
+        "node-generic-resources" => "node-generic-resource",
+        "containerd-plugin-namespace" => "containerd-plugins-namespace",
         other => other,
     }
 }
 
 fn hint(key: &str) -> String {
-    let nearest = KEYS.iter().map(|known| (distance(key, known), known)).min();
+    let nearest = KEYS.iter().chain(WITHOUT_EFFECT).map(|known| (distance(key, known), known)).min();
     match nearest {
         Some((far, known)) if far <= 3 => format!(" (did you mean {known}?)"),
         _ => String::new(),

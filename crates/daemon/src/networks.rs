@@ -44,6 +44,7 @@ pub(crate) fn network_options(options: &Options, instance: &str) -> Result<Netwo
         instance: instance.into(),
         ip_forward: options.ip_forward,
         bridge: options.bridge.clone(),
+        bridge_rules: options.bridge_rules.clone(),
         // All ports of an ordinary user's daemon are relayed.
         relay: (options.userland_proxy || host_ports.is_some()).then(|| options.exec_root.clone()),
         // The host's firewall is not in that one's namespace.

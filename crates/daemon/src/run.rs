@@ -178,6 +178,9 @@ async fn serve(
 ) -> Result<End, String> {
     // By then it has what it reads; until then the signal must not end it.
     let hup = signal(SignalKind::hangup()).map_err(|e| e.to_string())?;
+    for name in &options.without_effect {
+        tracing::warn!("{name} has no effect here");
+    }
     let instance = instance(&options.data_root);
     let layers = Layers::open_as(store.clone(), options.layers).map_err(|e| chain(&e))?;
     if let Some(why) = layers.no_images() {
@@ -303,6 +306,9 @@ pub(crate) fn told(options: &Options) -> Told {
         registry_mirrors: options.mirrors.clone(),
         debug: options.log_level == "debug",
         rootless: rootless::is_inside(),
+        seccomp_profile: options.containers.seccomp.name().to_owned(),
+        no_new_privileges: options.containers.no_new_privileges,
+        own_cgroupns: options.containers.cgroupns_mode.as_deref() != Some("host"),
     }
 }
 
@@ -408,6 +414,7 @@ fn engine_options(options: &Options) -> Result<EngineOptions, String> {
         // Files cannot be given to other IDs from within a user namespace.
         id_range: if rootless::is_inside() { (0, 0) } else { id_range::id_range() },
         told: told(options),
+        defaults: options.containers.clone(),
         shutdown_timeout: options.shutdown_timeout,
     })
 }

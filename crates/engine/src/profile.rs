@@ -4,6 +4,7 @@
 use serde_json::{Map, Value, json};
 use wharf_runtime::{CAPABILITIES, DefaultFilter, docker_defaults};
 
+use crate::container_defaults::SeccompDefault;
 use crate::engine::bounding_set;
 use crate::error::{EngineError, Result};
 use crate::security;
@@ -24,12 +25,26 @@ impl Filter {
     ///
     /// # Errors
     /// `InvalidParameter` when the user's profile is none.
-    pub(crate) fn of(host: &HostConfig, architecture: &str, capabilities: &[String]) -> Result<Self> {
-        match security::option(host, "seccomp") {
-            _ if host.privileged => Ok(Self::None),
+    pub(crate) fn of(
+        host: &HostConfig,
+        default: &SeccompDefault,
+        architecture: &str,
+        capabilities: &[String],
+    ) -> Result<Self> {
+        if host.privileged {
+            return Ok(Self::None);
+        }
+        let own = |profile: &str| parse(profile, capabilities).map(Self::Own);
+        let built_in = || Ok(Self::Default(DefaultFilter::new(architecture, capabilities)));
+        match security::option(host, "seccomp").filter(|profile| !profile.is_empty()) {
             Some("unconfined") => Ok(Self::None),
-            None | Some("" | "builtin") => Ok(Self::Default(DefaultFilter::new(architecture, capabilities))),
-            Some(profile) => parse(profile, capabilities).map(Self::Own),
+            Some("builtin") => built_in(),
+            Some(profile) => own(profile),
+            None => match default {
+                SeccompDefault::Builtin => built_in(),
+                SeccompDefault::Unconfined => Ok(Self::None),
+                SeccompDefault::File(_, profile) => own(profile),
+            },
         }
     }
 }
