@@ -74,6 +74,8 @@ pub(crate) struct Options {
     pub(crate) init: bool,
     /// What containers get that do not say.
     pub(crate) containers: ContainerDefaults,
+    /// Whether the daemon has rules in the host's firewall.
+    pub(crate) rules: bool,
     pub(crate) bridge_rules: BridgeRules,
     /// Flags and keys that were given and do nothing.
     pub(crate) without_effect: Vec<String>,
@@ -112,7 +114,9 @@ impl Options {
         let file = match File::read(&path) {
             Ok(file) => file,
             Err(file::FileError::Missing(_)) if named.is_none() => File::default(),
-            Err(error) => return Err(format!("unable to configure the daemon with file {}: {error}", path.display())),
+            Err(error) => {
+                return Err(format!("unable to configure the Docker daemon with file {}: {error}", path.display()));
+            }
         };
         twice(&given, &file, &path)?;
         let options = join(&given, file, defaults)?;
@@ -138,7 +142,7 @@ fn twice(given: &ArgMatches, file: &File, path: &std::path::Path) -> Result<(), 
         return Ok(());
     }
     Err(format!(
-        "unable to configure the daemon with file {}: the following directives are specified both as a flag and in \
+        "unable to configure the Docker daemon with file {}: the following directives are specified both as a flag and in \
          the configuration file: {}",
         path.display(),
         both.join(", ")
@@ -226,10 +230,10 @@ fn join(given: &ArgMatches, file: File, defaults: Defaults) -> Result<Options, S
     let flags = WITHOUT_EFFECT.iter().chain(SWITCHES_WITHOUT_EFFECT).filter(|name| given.contains_id(name));
     let mut without_effect: Vec<String> = flags.map(|name| format!("--{name}")).collect();
     without_effect.extend(idle_keys);
+    let rules = switch("iptables", file.iptables, true);
     let bridge = text("bridge").or(file.bridge);
     Unsupported {
-        no_iptables: !switch("iptables", file.iptables, true),
-        no_ip6tables: !switch("ip6tables", file.ip6tables, true),
+        no_rules_for_ipv6_alone: rules && !switch("ip6tables", file.ip6tables, true),
         storage_driver: text("storage-driver").or(file.storage_driver),
         storage_options: list("storage-opt", file.storage_opts),
         userns_remap: text("userns-remap").or(file.userns_remap),
@@ -323,6 +327,7 @@ fn join(given: &ArgMatches, file: File, defaults: Defaults) -> Result<Options, S
             .map(|most| u32::try_from(most).unwrap_or(u32::MAX)),
         init: switch("init", file.init, false),
         containers,
+        rules,
         bridge_rules,
         without_effect,
         log_level,
@@ -391,7 +396,7 @@ mod tests {
         for (words, text) in [
             (&["--frobnicate"][..], "--frobnicate"),
             (&["--log-level", "loud"], "loud"),
-            (&["--iptables=false"], "iptables"),
+            (&["--ip6tables=false"], "ip6tables=false"),
             (&["--userns-remap", "default"], "userns-remap 'default' is not supported"),
             (&["--userns-remap=testuser:testgroup"], "`--userns auto`"),
             (&["--default-address-pool", "x"], "address pool"),

@@ -133,6 +133,7 @@ impl Options {
             ("default-cgroupns-mode", self.containers.cgroupns_mode == other.containers.cgroupns_mode),
             ("no-new-privileges", self.containers.no_new_privileges == other.containers.no_new_privileges),
             ("seccomp-profile", self.containers.seccomp == other.containers.seccomp),
+            ("iptables", self.rules == other.rules),
             ("icc, ip-masq, ip, fixed-cidr or default-gateway", self.bridge_rules == other.bridge_rules),
             ("log-level", self.log_level == other.log_level),
             ("log-format", self.log_json == other.log_json),

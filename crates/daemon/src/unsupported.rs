@@ -3,8 +3,7 @@
 /// What was asked for.
 #[derive(Debug, Default)]
 pub(crate) struct Unsupported {
-    pub(crate) no_iptables: bool,
-    pub(crate) no_ip6tables: bool,
+    pub(crate) no_rules_for_ipv6_alone: bool,
     pub(crate) storage_driver: Option<String>,
     pub(crate) storage_options: Vec<String>,
     pub(crate) userns_remap: Option<String>,
@@ -16,10 +15,11 @@ impl Unsupported {
     /// # Errors
     /// The message for the user, for the first of it that there is.
     pub(crate) fn refuse(&self) -> Result<(), String> {
-        for (asked, name) in [(self.no_iptables, "iptables"), (self.no_ip6tables, "ip6tables")] {
-            if asked {
-                return Err(format!("{name}=false is not supported: networks need the daemon's own nftables table"));
-            }
+        if self.no_rules_for_ipv6_alone {
+            return Err(
+                "ip6tables=false is not supported alone: give iptables=false for a daemon without any rules, or leave it out"
+                    .into(),
+            );
         }
         if let Some(driver) = &self.storage_driver
             && !matches!(driver.as_str(), "overlay2" | "overlayfs" | "")

@@ -50,6 +50,9 @@ pub struct NetworkOptions {
     pub relay: Option<PathBuf>,
     /// The socket of the bus that firewalld is on.
     pub system_bus: PathBuf,
+    /// Whether there are rules of ours in the kernel's firewall. Without them nobody translates addresses or keeps networks
+    /// apart, and all published ports are relayed: somebody else sees to that. There is to be a relay then.
+    pub rules: bool,
     /// Where published ports are bound instead of in this namespace; all are relayed then, and there is to be a relay.
     pub host_ports: Option<HostPorts>,
 }
@@ -99,6 +102,7 @@ impl Default for NetworkOptions {
             bridge: None,
             relay: None,
             system_bus: wharf_dbus::system_bus(),
+            rules: true,
             host_ports: None,
         }
     }

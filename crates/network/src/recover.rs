@@ -70,6 +70,12 @@ impl Networks {
         let names: Vec<&str> = marked.iter().map(|(name, _)| name.as_str()).collect();
         background::remove(&names)?;
         self.leave();
+        self.remove_rules()
+    }
+
+    /// Takes our rules out of the kernel, also those that an earlier daemon has left.
+    fn remove_rules(&self) -> Result<()> {
+        let inner = &self.inner;
         let nft = inner.nft();
         let mark = inner.mark();
         for family in inner.families() {
@@ -92,6 +98,9 @@ impl Networks {
             return;
         }
         inner.heal_relay();
+        if !inner.options.rules {
+            return;
+        }
         let mark = inner.mark();
         for family in inner.families() {
             let bridges = inner.bridges(family).len();
@@ -173,6 +182,9 @@ impl Networks {
                     batch.add_elements(firewall::table(family, &mark), map, &elements, false);
                 }
             }
+        }
+        if !inner.options.rules {
+            return self.remove_rules();
         }
         inner.nft().apply(batch)?;
         self.let_pass();

@@ -1,5 +1,9 @@
 //! dockerd's options that say what containers get and what the default bridge lets them do.
 
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::process::Command;
+
 use crate::kit::Daemon;
 
 /// `mkdir` is forbidden in it, whatever a container is allowed.
@@ -71,4 +75,38 @@ fn the_default_bridge_is_as_the_daemon_says() {
     let asked = d.docker(&format!("run --rm busybox wget -T 1 -q -O - http://{address}/hostname"));
     assert!(asked.code != 0, "neighbours are apart: {}", asked.out);
     d.docker("rm -f web").ok();
+}
+
+/// The names of the kernel's tables of rules.
+fn tables() -> String {
+    String::from_utf8(Command::new("nft").args(["list", "tables"]).output().unwrap().stdout).unwrap()
+}
+
+#[test]
+fn without_rules_of_its_own_a_daemon_publishes_by_a_process() {
+    let Some(mut d) = Daemon::start_given(&["--iptables=false", "--ip6tables=false"]) else { return };
+    d.docker("network create own").ok();
+    d.docker("run -d --name web --network own -p 127.0.0.1::80 busybox httpd -f -p 80 -h /etc").ok();
+    let root = d.data().canonicalize().unwrap();
+    let marked = Command::new("sh").args(["-c", "printf %s \"$0\" | sha256sum"]).arg(root).output().unwrap();
+    let own = format!("wharf-{}", &String::from_utf8(marked.stdout).unwrap()[..8]);
+    assert!(!tables().contains(&own), "{own}: {}", tables());
+    let port = d.docker("port web 80/tcp").ok();
+    let hostname = d.docker("exec web cat /etc/hostname").ok();
+    let answers = || {
+        let mut answer = String::new();
+        let asked = TcpStream::connect(&port).and_then(|mut stream| {
+            stream.write_all(b"GET /hostname HTTP/1.0\r\n\r\n")?;
+            stream.read_to_string(&mut answer)
+        });
+        asked.is_ok() && answer.ends_with(&format!("{hostname}\n"))
+    };
+    d.eventually("the server answers", answers);
+    assert_eq!(d.docker("run --rm --network own busybox wget -q -O - http://web/hostname").ok(), hostname);
+    d.kill();
+    d.launch();
+    d.eventually("the server answers the next daemon's clients", answers);
+    d.docker("rm -f web").ok();
+    assert!(TcpStream::connect(&port).is_err() || !answers());
+    d.docker("network rm own").ok();
 }
