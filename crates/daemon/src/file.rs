@@ -3,8 +3,11 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use clap::ArgMatches;
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Map, Value};
+
+use crate::values::masked;
 
 /// The keys that are understood; absent is absent.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -76,8 +79,9 @@ pub(crate) struct File {
     pub(crate) default_gateway_v6: Option<String>,
     pub(crate) storage_opts: Option<Vec<String>>,
     pub(crate) authorization_plugins: Option<Vec<String>>,
+    /// As it was written.
     #[serde(skip)]
-    given: Vec<String>,
+    given: Map<String, Value>,
 }
 
 /// A number of bytes, or one with a unit: `20GB`.
@@ -247,9 +251,9 @@ impl File {
         }
         let value: Value = serde_json::from_str(&text).map_err(FileError::Json)?;
         let object = value.as_object().ok_or(FileError::Object)?;
-        let given: Vec<String> = object.keys().cloned().collect();
+        let given = object.clone();
         let known = |key: &str| KEYS.contains(&key) || WITHOUT_EFFECT.contains(&key);
-        if let Some(key) = given.iter().find(|key| !known(key)) {
+        if let Some(key) = given.keys().find(|key| !known(key)) {
             return Err(FileError::Unknown { key: key.clone() });
         }
         let mut file: Self = serde_json::from_value(value).map_err(FileError::Json)?;
@@ -263,14 +267,58 @@ impl File {
             .filter(|key| WITHOUT_EFFECT.contains(key) && !matches!(*key, "live-restore" | "features" | "builder"))
     }
 
-    /// What the file says something about.
-    pub(crate) fn keys(&self) -> impl Iterator<Item = &str> {
-        self.given.iter().map(String::as_str)
+    fn keys(&self) -> impl Iterator<Item = &str> {
+        self.given.keys().map(String::as_str)
+    }
+
+    /// What the file says of what; the proxies one by one, as their flags are.
+    fn directives(&self) -> impl Iterator<Item = (&str, &Value)> {
+        let inner = |key: &str, value| if key == "proxies" { Value::as_object(value) } else { None };
+        let own = self.given.iter();
+        own.flat_map(move |(key, value)| match inner(key, value) {
+            Some(proxies) => proxies.iter().collect::<Vec<_>>(),
+            None => vec![(key, value)],
+        })
+        .map(|(key, value)| (key.as_str(), value))
+    }
+}
+
+/// dockerd's rule: what is said twice is said wrong.
+pub(crate) fn twice(given: &ArgMatches, file: &File, path: &Path) -> Result<(), String> {
+    let mut both = Vec::new();
+    for (key, value) in file.directives() {
+        let flag = flag_of(key);
+        let by_flag = given.try_contains_id(flag).unwrap_or(false)
+            && given.value_source(flag) == Some(clap::parser::ValueSource::CommandLine);
+        if by_flag {
+            let words = given.get_raw(flag).into_iter().flatten().map(|word| word.to_string_lossy());
+            let words: Vec<String> = words.map(|word| masked(&word)).collect();
+            let said = if value.is_array() { format!("[{}]", words.join(" ")) } else { words.join(" ") };
+            both.push(format!("{key}: (from flag: {said}, from file: {})", shown(value)));
+        }
+    }
+    if both.is_empty() {
+        return Ok(());
+    }
+    Err(format!(
+        "unable to configure the Docker daemon with file {}: the following directives are specified both as a flag and in \
+         the configuration file: {}",
+        path.display(),
+        both.join(", ")
+    ))
+}
+
+/// A value as Go prints it, without passwords.
+fn shown(value: &Value) -> String {
+    match value {
+        Value::String(text) => masked(text),
+        Value::Array(all) => format!("[{}]", all.iter().map(shown).collect::<Vec<_>>().join(" ")),
+        other => other.to_string(),
     }
 }
 
 /// The flag that says the same as a key: the singular, where the key is a list.
-pub(crate) fn flag_of(key: &str) -> &str {
+fn flag_of(key: &str) -> &str {
     match key {
         "hosts" => "host",
         "labels" => "label",

@@ -118,35 +118,13 @@ impl Options {
                 return Err(format!("unable to configure the Docker daemon with file {}: {error}", path.display()));
             }
         };
-        twice(&given, &file, &path)?;
+        file::twice(&given, &file, &path)?;
         let options = join(&given, file, defaults)?;
         if given.get_flag("validate") {
             return Ok(Parsed::Say("configuration OK\n".into()));
         }
         Ok(Parsed::Run(Box::new(options)))
     }
-}
-
-/// dockerd's rule: what is said twice is said wrong.
-fn twice(given: &ArgMatches, file: &File, path: &std::path::Path) -> Result<(), String> {
-    let mut both = Vec::new();
-    for key in file.keys() {
-        let flag = file::flag_of(key);
-        let by_flag = given.try_contains_id(flag).unwrap_or(false)
-            && given.value_source(flag) == Some(clap::parser::ValueSource::CommandLine);
-        if by_flag {
-            both.push(format!("{key} (from flag and from file)"));
-        }
-    }
-    if both.is_empty() {
-        return Ok(());
-    }
-    Err(format!(
-        "unable to configure the Docker daemon with file {}: the following directives are specified both as a flag and in \
-         the configuration file: {}",
-        path.display(),
-        both.join(", ")
-    ))
 }
 
 fn join(given: &ArgMatches, file: File, defaults: Defaults) -> Result<Options, String> {
@@ -459,13 +437,21 @@ mod tests {
         assert_eq!(options.log_options, ["max-size=1m"]);
         assert_eq!(options.layers, Some(Storage::Erofs));
         let error = parse(&["--config-file", name, "-H", "unix:///x.sock"]).unwrap_err();
-        assert!(error.contains("both as a flag and in the configuration file: hosts"), "{error}");
+        assert!(
+            error.contains(
+                "in the configuration file: hosts: (from flag: [unix:///x.sock], from file: [unix:///f.sock])"
+            ),
+            "{error}"
+        );
         let proxies = r#"{"proxies":{"https-proxy":"http://u:secret@p:1"},"certs-dirs":["/c"]}"#;
         std::fs::write(&path, proxies).unwrap();
         let options = parse(&["--config-file", name]).unwrap();
         assert_eq!(options.proxies.https.as_deref(), Some("http://u:secret@p:1"));
         assert_eq!(options.certs_dirs, [PathBuf::from("/c")]);
         assert!(!format!("{options:?}").contains("secret"));
+        let error = parse(&["--config-file", name, "--https-proxy", "http://v:secret@p:2"]).unwrap_err();
+        let both = "https-proxy: (from flag: http://xxxxx:xxxxx@p:2, from file: http://xxxxx:xxxxx@p:1)";
+        assert!(error.contains(both), "{error}");
         std::fs::write(&path, r#"{"proxies":{"http":"x"}}"#).unwrap();
         assert!(parse(&["--config-file", name]).unwrap_err().contains("http"));
         std::fs::write(&path, r#"{"userns-remap":"default"}"#).unwrap();

@@ -68,7 +68,7 @@ impl Reload {
                 left.join(", ")
             );
         }
-        tracing::info!("configuration reloaded");
+        tracing::info!("Reloaded configuration: {}", summary(&new));
         engine.tell_of(
             "daemon",
             "reload",
@@ -76,6 +76,22 @@ impl Reload {
             &[("name", &rustix::system::uname().nodename().to_string_lossy())],
         );
     }
+}
+
+/// What counts from now on, in the words of `daemon.json`.
+fn summary(options: &Options) -> serde_json::Value {
+    let told = told(options);
+    serde_json::json!({
+        "debug": told.debug,
+        "labels": told.labels,
+        "insecure-registries": told.insecure_registries,
+        "registry-mirrors": told.registry_mirrors,
+        "http-proxy": told.http_proxy,
+        "https-proxy": told.https_proxy,
+        "no-proxy": told.no_proxy,
+        "max-concurrent-downloads": options.concurrent_downloads,
+        "max-concurrent-uploads": options.concurrent_uploads,
+    })
 }
 
 /// Our own crates at the level that was asked for; others' at `warn`.

@@ -41,6 +41,7 @@ use crate::reload::{Reload, SetLevel, filter};
 use crate::take_over::{self, MAKE_WAY, Predecessor, Running};
 use crate::telemetry::Export;
 use crate::tls::Tls;
+use crate::values::proxy;
 use crate::{activation, budget, exec_root, id_range, outside, rootless};
 
 /// How long requests in flight may take when the daemon is told to stop.
@@ -299,7 +300,11 @@ pub(crate) fn client_options(options: &Options) -> ClientOptions {
 
 /// What `info` tells of the configuration.
 pub(crate) fn told(options: &Options) -> Told {
+    let proxies = &options.proxies;
     Told {
+        http_proxy: proxy("HTTP_PROXY", proxies.http.as_ref()),
+        https_proxy: proxy("HTTPS_PROXY", proxies.https.as_ref()),
+        no_proxy: proxy("NO_PROXY", proxies.no_proxy.as_ref()),
         labels: options.labels.clone(),
         hosts: options.hosts.clone(),
         insecure_registries: options.insecure_registries.clone(),

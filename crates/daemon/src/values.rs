@@ -57,6 +57,23 @@ pub(crate) fn address<T: FromStr>(name: &str, text: Option<String>) -> Result<Op
     text.map(|text| text.parse().map_err(|_| format!("invalid {name} '{text}': give an IP address"))).transpose()
 }
 
+/// A proxy by an option, or by the environment (in capitals or not), as it can be shown.
+pub(crate) fn proxy(variable: &str, option: Option<&String>) -> String {
+    let named = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let own = option.cloned().or_else(|| named(variable)).or_else(|| named(&variable.to_ascii_lowercase()));
+    masked(&own.unwrap_or_default())
+}
+
+/// Without the name and the password before a host's name (moby, `config.MaskURLCredentials`).
+pub(crate) fn masked(url: &str) -> String {
+    let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
+    let end = rest.find('/').unwrap_or(rest.len());
+    match rest[..end].rfind('@') {
+        Some(at) => format!("{scheme}://xxxxx:xxxxx@{}", &rest[at + 1..]),
+        None => url.to_owned(),
+    }
+}
+
 /// `base=172.30.0.0/16,size=24`.
 pub(crate) fn pool(text: &str) -> Result<(String, u8), String> {
     let bad = || format!("invalid default address pool '{text}': give base=CIDR,size=N");

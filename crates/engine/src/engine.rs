@@ -69,6 +69,10 @@ pub struct Told {
     pub hosts: Vec<String>,
     pub insecure_registries: Vec<String>,
     pub registry_mirrors: Vec<String>,
+    /// Proxies on the way to registries, without their passwords.
+    pub http_proxy: String,
+    pub https_proxy: String,
+    pub no_proxy: String,
     pub debug: bool,
     /// Whether it is an ordinary user's, in a user namespace.
     pub rootless: bool,
