@@ -14,6 +14,11 @@ const LONG: usize = 64 << 10;
 /// Zeroes of which more are a hole of the file than are written.
 const LONG_ZEROES: u64 = 64 << 10;
 
+fn are_zeroes(bytes: &[u8]) -> bool {
+    const ZEROES: [u8; BLOCK] = [0; BLOCK];
+    bytes.chunks(BLOCK).all(|block| *block == ZEROES[..block.len()])
+}
+
 /// A file that was empty, so that what is left out reads as zeroes.
 #[derive(Debug)]
 pub(crate) struct Image {
@@ -45,7 +50,9 @@ impl Image {
             self.flush()?;
         }
         if bytes.len() >= LONG {
-            self.put(self.start, bytes)?;
+            if !are_zeroes(bytes) {
+                self.put(self.start, bytes)?;
+            }
             self.start += bytes.len() as u64;
         } else {
             self.buffer.extend_from_slice(bytes);
@@ -84,7 +91,9 @@ impl Image {
 
     pub(crate) fn flush(&mut self) -> Result<()> {
         let buffer = std::mem::take(&mut self.buffer);
-        let put = self.put(self.start, &buffer);
+        // Files that are full of zeroes come with them.
+        let hole = buffer.len() as u64 > LONG_ZEROES && are_zeroes(&buffer);
+        let put = if hole { Ok(()) } else { self.put(self.start, &buffer) };
         if put.is_ok() {
             self.start += buffer.len() as u64;
         }

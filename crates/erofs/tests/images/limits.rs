@@ -130,3 +130,29 @@ fn a_directory_has_more_than_65535_directories() {
         assert_eq!(statat(&root, "d", AtFlags::empty()).unwrap().st_nlink, 66_002);
     }
 }
+
+#[test]
+fn zeroes_take_no_room() {
+    let (place, mut writer) = begin();
+    let mut content = vec![0; 4 << 20];
+    content[..3].copy_from_slice(b"one");
+    content[(3 << 20) - 1] = b'2';
+    for (name, piece) in [("large", 1 << 20), ("small", 5000)] {
+        let mut to = writer.file(name.as_bytes(), &plain(), content.len() as u64).unwrap();
+        content.chunks(piece).for_each(|piece| std::io::Write::write_all(&mut to, piece).unwrap());
+        to.finish().unwrap();
+    }
+    writer.finish([0; 16]).unwrap();
+    let metadata = fs::metadata(&place.path).unwrap();
+    // Two of the four large pieces have something, and of the small ones little more than that.
+    let taken = std::os::unix::fs::MetadataExt::blocks(&metadata) * 512;
+    assert!(metadata.len() > 8 << 20 && taken < 4 << 20, "{taken} of {}", metadata.len());
+    kernel::fsck(&place.path);
+    let Some(root) = kernel::mount(&place.path) else { return };
+    for name in ["large", "small"] {
+        let file = openat(root.as_fd(), name, OFlags::RDONLY, Mode::empty()).unwrap();
+        let mut read = Vec::new();
+        std::io::Read::read_to_end(&mut fs::File::from(file), &mut read).unwrap();
+        assert!(read == content, "{name}");
+    }
+}
