@@ -72,13 +72,29 @@ pub(crate) fn set_up(name: &str, dir: &Path, bytes: u64, taken: &[u32]) -> Resul
             !taken.contains(project) && known == quota::Usage::default()
         };
         let start = random()?;
-        let project = PROJECTS.clone().cycle_from(start).find(free).ok_or_else(|| failed(rustix::io::Errno::BUSY))?;
-        quota::set_limit(open.as_fd(), project, bytes).map_err(failed)?;
+        // One that a crash has left with this very directory is its own.
+        let own = quota::project(open.as_fd()).ok().filter(|own| PROJECTS.contains(own) && !taken.contains(own));
+        let project = own.or_else(|| PROJECTS.clone().cycle_from(start).find(free));
+        let project = project.ok_or_else(|| failed(rustix::io::Errno::BUSY))?;
+        // In this order: a limit without a directory that says whose it is would never be taken back after a crash.
         quota::set_project(open.as_fd(), project).map_err(failed)?;
+        quota::set_limit(open.as_fd(), project, bytes).map_err(failed)?;
         return Ok(Limit { bytes, project: Some(project) });
     }
     make_disk(name, dir, bytes)?;
     Ok(Limit { bytes, project: None })
+}
+
+/// Takes back the limit of a volume that is going and whose row, if it ever had one, has gone: its directory says which
+/// project it had.
+pub(crate) fn forget_left(dir: &Path) {
+    let Ok(open) = File::open(dir.join(DATA)) else { return };
+    let Ok(project) = quota::project(open.as_fd()) else { return };
+    if PROJECTS.contains(&project)
+        && let Err(error) = quota::set_limit(open.as_fd(), project, 0)
+    {
+        tracing::warn!("project {project} keeps its quota: {error}");
+    }
 }
 
 trait CycleFrom {

@@ -186,3 +186,44 @@ fn a_clone_that_a_kill_has_cut_off_is_swept_with_its_mount() {
     let names = fs::read_dir(disk.root().join("volumes")).unwrap().flatten().map(|entry| entry.file_name());
     assert_eq!(names.collect::<Vec<_>>(), ["data"]);
 }
+
+/// Set in the process that is to be killed: the data root.
+const VICTIM: &str = "WHARF_TEST_VICTIM";
+
+/// The projects of what is on its way in or out below a data root.
+fn projects_left(root: &Path) -> Vec<u32> {
+    let all = fs::read_dir(root.join("volumes")).unwrap().flatten();
+    let hidden = all.filter(|entry| entry.file_name().to_string_lossy().starts_with('.'));
+    let open = |entry: fs::DirEntry| File::open(entry.path().join("_data")).unwrap();
+    hidden.map(|entry| wharf_sys::quota::project(std::os::fd::AsFd::as_fd(&open(entry))).unwrap()).collect()
+}
+
+#[test]
+fn a_kill_leaves_no_quota() {
+    if let Some(root) = std::env::var_os(VICTIM).map(PathBuf::from) {
+        let volumes = Volumes::open(Store::open(&root).unwrap()).unwrap();
+        let _staged = volumes.stage_copy(&Origin::parse("data"), &BTreeSet::new(), Some(20 << 20)).unwrap();
+        rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL).unwrap();
+        unreachable!();
+    }
+    let Some(disk) = Disk::new("quota,project", "loop,prjquota") else { return };
+    let volumes = Volumes::open(Store::open(&disk.root()).unwrap()).unwrap();
+    volumes.create(&sized("data", "20m")).unwrap();
+    let going = volumes.create(&sized("going", "20m")).unwrap().limit.unwrap().project.unwrap();
+    drop(volumes);
+    let mut victim = Command::new(std::env::current_exe().unwrap());
+    victim.args(["--exact", "a_kill_leaves_no_quota"]).env(VICTIM, disk.root());
+    let output = victim.output().unwrap();
+    assert_eq!(std::os::unix::process::ExitStatusExt::signal(&output.status), Some(9), "{output:?}");
+    // And one that came while a volume was being removed.
+    fs::rename(disk.root().join("volumes/going"), disk.root().join("volumes/.removing-going")).unwrap();
+    let left = projects_left(&disk.root());
+    assert!(left.len() == 2 && left.contains(&going), "{left:?}");
+    let open = File::open(disk.root()).unwrap();
+    let limit =
+        |project: &u32| wharf_sys::quota::usage(std::os::fd::AsFd::as_fd(&open), *project).unwrap_or_default().limit;
+    assert!(left.iter().all(|project| limit(project) == 20 << 20));
+    drop(Volumes::open(Store::open(&disk.root()).unwrap()).unwrap());
+    assert!(left.iter().all(|project| limit(project) == 0), "{left:?} keep their quotas");
+    assert!(projects_left(&disk.root()).is_empty());
+}

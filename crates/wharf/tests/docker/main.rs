@@ -13,6 +13,7 @@ mod capture;
 mod check;
 mod cli_plugins;
 mod clients;
+mod config_networks;
 mod copy;
 mod crowds;
 mod disk;
