@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use rustix::mount::{MountFlags, mount};
+use rustix::thread::{CapabilitySet, CapabilitySets, capabilities, set_capabilities};
 use serde::{Deserialize, Serialize};
 use wharf_sys::{loop_device, quota};
 
@@ -191,6 +192,35 @@ impl Limit {
             tracing::warn!("project {project} keeps its quota");
         }
     }
+}
+
+/// The right that lets its holder go beyond hard limits (quotactl(2)), taken from the calling thread for as long as this is
+/// there: the engine has it, most containers have not.
+#[derive(Debug)]
+struct Bound(CapabilitySets);
+
+impl Bound {
+    fn new() -> Option<Self> {
+        let before = capabilities(None).ok().filter(|sets| sets.effective.contains(CapabilitySet::SYS_RESOURCE))?;
+        let without = before.effective - CapabilitySet::SYS_RESOURCE;
+        let bound = CapabilitySets { effective: without, ..before };
+        set_capabilities(None, bound).ok().map(|()| Self(before))
+    }
+}
+
+impl Drop for Bound {
+    fn drop(&mut self) {
+        // It is permitted still.
+        if let Err(error) = set_capabilities(None, self.0) {
+            tracing::warn!("a thread has lost CAP_SYS_RESOURCE: {error}");
+        }
+    }
+}
+
+/// Does `write` held to the limit of where it writes, by this thread alone.
+pub(crate) fn within<T>(limit: Option<Limit>, write: impl FnOnce() -> T) -> T {
+    let _bound = limit.filter(|limit| limit.project.is_some()).and_then(|_| Bound::new());
+    write()
 }
 
 #[cfg(test)]

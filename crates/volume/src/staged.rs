@@ -134,7 +134,9 @@ impl Volumes {
     }
 
     fn copy_tree(&self, origin: &Origin, from: &Path, staged: &Staged) -> Result<copy::Copied> {
-        let copied = RootDir::open(from).and_then(|from| copy::copy(&from, &RootDir::open(staged.data())?));
+        let copied = crate::limit::within(staged.limit, || {
+            RootDir::open(from).and_then(|from| copy::copy(&from, &RootDir::open(staged.data())?))
+        });
         copied.map_err(|source| match (staged.limit, source.errno) {
             (Some(limit), Errno::NOSPC | Errno::DQUOT) => {
                 VolumeError::TooSmall { what: origin.to_string(), bytes: limit.bytes }

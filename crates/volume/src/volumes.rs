@@ -308,7 +308,8 @@ impl Volumes {
             let volume = self.get(name)?;
             let data = self.users().get(name).map(|used| used.path.clone()).unwrap_or(volume.mountpoint);
             let mark = self.inner.dir.join(name).join(crate::fill::FILLING);
-            crate::fill::fill(name, &data, &mark, part.as_ref(), source, path.as_ref())
+            let fill = || crate::fill::fill(name, &data, &mark, part.as_ref(), source, path.as_ref());
+            crate::limit::within(volume.limit, fill)
         })
     }
 
