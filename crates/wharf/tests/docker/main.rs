@@ -31,6 +31,7 @@ mod logging;
 mod macvlan;
 mod metrics;
 mod names;
+mod network_storm;
 mod newest_api;
 mod peers;
 mod plain_streams;
