@@ -18,7 +18,9 @@ use crate::spec::{EndpointSettings, PortBinding};
 /// Published ports by what is published, as records have them.
 type Ports = BTreeMap<String, Option<Vec<PortBinding>>>;
 
-const HOST_CONFLICT: &str = "container cannot be disconnected from host network or connected to host network";
+const NOT_TO_HOST: &str = "cannot connect container to host network - container must be created in host network mode";
+const NOT_FROM_HOST: &str =
+    "cannot disconnect container from host network - container was created in host network mode";
 
 impl Engine {
     /// Puts a container on a network; at once when it runs.
@@ -37,36 +39,43 @@ impl Engine {
         let record = slot.record();
         let found = self.networks().resolve(network)?;
         let forbidden = |text: String| EngineError::new(crate::ErrorKind::Forbidden, text);
-        let mode = record.host.network_mode.as_str();
+        let (mode, is_active) = (record.host.network_mode.as_str(), record.state.status.is_active());
         if mode != "host" && found.driver == "host" {
-            return Err(EngineError::invalid(HOST_CONFLICT));
+            return Err(EngineError::invalid(NOT_TO_HOST));
         }
-        // The default network knows no names.
-        if found.name == "bridge" && settings.aliases.as_ref().is_some_and(|aliases| !aliases.is_empty()) {
+        if mode == "host" || mode.starts_with("container:") {
             return Err(EngineError::invalid(
-                "invalid endpoint settings:\nnetwork-scoped aliases are only supported for user-defined networks",
+                "container sharing network namespace with another container or host cannot be connected to any other \
+                 network",
             ));
         }
-        if mode == "host" || mode == "none" || mode.starts_with("container:") || !found.is_joinable() {
-            return Err(forbidden(format!(
-                "container sharing network namespace with another container or host cannot be connected to any other \
-                 network: {}",
-                found.name
-            )));
+        let is_there = record.networks.contains_key(&found.name);
+        let others = record.networks.keys().any(|name| *name != found.name);
+        if others && !is_there && (found.name == "none" || record.networks.contains_key("none")) {
+            return Err(EngineError::invalid(
+                "container cannot be connected to multiple networks with one of the networks in private (none) mode",
+            ));
         }
-        if record.networks.contains_key(&found.name) {
+        Asked::of(&found.name, &settings, Some(&found))?;
+        settings.links.iter().flatten().try_for_each(|link| crate::links::parse(link).map(drop))?;
+        // Who does not run is told at the start.
+        if found.configuration.is_some() && is_active {
+            return Err(forbidden(crate::connecting::ON_CONFIGURATION.into()));
+        }
+        // Of one that does not run it is what the next start gets.
+        if is_there && is_active {
             return Err(forbidden(format!(
                 "endpoint with name {} already exists in network {}",
                 record.name, found.name
             )));
         }
-        Asked::of(&found.name, &settings)?;
-        if record.state.status.is_active() {
+        let asked_mac = Some(settings.mac_address.clone()).filter(|mac| !mac.is_empty());
+        if is_active && found.is_joinable() {
             let (engine, own, name) = (self.clone(), record.clone(), found.name.clone());
             let (network_id, driver) = (found.id.clone(), found.driver.clone());
             let connected = blocking(move || {
                 let netns = Process::of(&own)?.namespace("net")?;
-                let asked = Asked::of(&found.name, &settings)?;
+                let asked = Asked::of(&found.name, &settings, Some(&found))?;
                 let numbered = own.networks.values().filter(|settings| !endpoint::has_own_name(settings)).count();
                 let request = EndpointRequest {
                     network: &found.id,
@@ -116,6 +125,7 @@ impl Engine {
             let (settings, ports) = connected.await?;
             let record = slot.change(|record| {
                 record.networks.insert(name.clone(), settings);
+                record.asked_macs.extend(asked_mac.map(|mac| (name.clone(), mac)));
                 record.ports = ports.unwrap_or_else(|| std::mem::take(&mut record.ports));
             });
             self.save(&record).await?;
@@ -123,14 +133,18 @@ impl Engine {
             self.tell_of("network", "connect", &network_id, &attributes);
             return Ok(());
         }
-        let record = slot.change(|record| drop(record.networks.insert(found.name.clone(), settings)));
+        let record = slot.change(|record| {
+            record.networks.insert(found.name.clone(), settings);
+            record.asked_macs.remove(&found.name);
+            record.asked_macs.extend(asked_mac.map(|mac| (found.name.clone(), mac)));
+        });
         self.save(&record).await
     }
 
     /// Takes a container off a network.
     ///
     /// # Errors
-    /// `NotFound` when there is no such network or container, `Forbidden` when it is not on it.
+    /// `NotFound` when there is no such network or container, `System`, as with Docker, when it is not on it.
     pub async fn disconnect_network(&self, network: &str, container: &str, force: bool) -> Result<()> {
         let slot = match self.inner.slots.find(container) {
             Err(_) if force => return self.drop_endpoint(network, container).await,
@@ -156,7 +170,7 @@ impl Engine {
     /// Takes an endpoint off a network whose container nobody knows any more.
     async fn drop_endpoint(&self, network: &str, name: &str) -> Result<()> {
         if name.is_empty() {
-            return Err(EngineError::invalid("invalid name: it is empty"));
+            return Err(EngineError::invalid("invalid name: name is empty"));
         }
         let found = self.networks().resolve(network)?;
         let endpoint = self.networks().endpoints(&found.id).into_iter().find(|endpoint| endpoint.name == name);
@@ -170,15 +184,14 @@ impl Engine {
         let record = slot.record();
         let found = self.networks().resolve(network)?;
         if found.driver == "host" && record.host.network_mode == "host" {
-            return Err(EngineError::invalid(HOST_CONFLICT));
+            return Err(EngineError::invalid(NOT_FROM_HOST));
         }
         if !record.networks.contains_key(&found.name) {
-            return Err(EngineError::new(
-                crate::ErrorKind::Forbidden,
-                format!("container {} is not connected to network {}", record.id, found.name),
-            ));
+            let the = if record.state.status.is_active() { "" } else { "the " };
+            let message = format!("container {} is not connected to {the}network {}", record.id, found.name);
+            return Err(EngineError::system(message));
         }
-        if record.state.status.is_active() {
+        if record.state.status.is_active() && found.is_joinable() {
             let (networks, id, own) = (self.networks().clone(), found.id.clone(), record.clone());
             blocking(move || {
                 // Between two starts nobody runs in it.
@@ -189,7 +202,10 @@ impl Engine {
             })
             .await?;
         }
-        let record = slot.change(|record| drop(record.networks.remove(&found.name)));
+        let record = slot.change(|record| {
+            record.networks.remove(&found.name);
+            record.asked_macs.remove(&found.name);
+        });
         if record.state.status.is_active() {
             let (engine, own, left) = (self.clone(), record.clone(), found.clone());
             let ports = blocking(move || {

@@ -8,11 +8,14 @@ use wharf_network::{EndpointRequest, NetworkRecord};
 
 use crate::endpoint::{self, Asked};
 use crate::engine::Engine;
-use crate::error::{EngineError, Result};
+use crate::error::{EngineError, ErrorKind, Result};
 use crate::ports;
 use crate::process::Process;
 use crate::record::Container;
 use crate::spec::{EndpointSettings, PortBinding};
+
+/// What Docker says of who wants to be on a configuration network.
+pub(crate) const ON_CONFIGURATION: &str = "cannot create endpoint on configuration-only network";
 
 /// Where a container's network comes from.
 #[derive(Debug, Default)]
@@ -61,7 +64,11 @@ impl Engine {
         }
         let mode = record.host.network_mode.as_str();
         if mode == "host" {
-            return Ok((network, record.networks.clone(), BTreeMap::new()));
+            let mut endpoints = record.networks.clone();
+            for settings in endpoints.values_mut() {
+                settings.endpoint_id = crate::names::random_id()?;
+            }
+            return Ok((network, endpoints, BTreeMap::new()));
         }
         if let Some(of) = mode.strip_prefix("container:") {
             if self.inspect(of).is_ok_and(|other| other.id == record.id) {
@@ -70,6 +77,10 @@ impl Engine {
             let joined = self.inspect(of).and_then(|other| Process::of(&other)?.namespace("net"));
             network.shared = Some(joined.map_err(|mut error| {
                 error.message = format!("joining network namespace of container: {}", error.message);
+                // It is no container of the request that is not there.
+                if error.kind == ErrorKind::NotFound {
+                    error.kind = ErrorKind::System;
+                }
                 error
             })?);
             return Ok((network, BTreeMap::new(), BTreeMap::new()));
@@ -80,7 +91,10 @@ impl Engine {
             network.gateways =
                 endpoint::gateways(&endpoints, &endpoint::ranked(&endpoints, self.first_network(record).as_deref()));
             self.answer_names(record, own.as_fd(), &endpoints, None)?;
-            self.publish(record, &addresses)
+            if record.networks.keys().all(|name| name == "none") {
+                return Ok(BTreeMap::new());
+            }
+            self.publish(record, &addresses).map_err(|error| not_published(record, &endpoints, &addresses, error))
         });
         match done {
             Ok(published) => {
@@ -114,11 +128,15 @@ impl Engine {
         for (index, name) in order.iter().enumerate() {
             let settings = endpoints.get_mut(name).ok_or_else(|| EngineError::system("an endpoint is gone"))?;
             let found = self.networks().resolve(name)?;
+            if found.configuration.is_some() {
+                return Err(EngineError::new(ErrorKind::Forbidden, ON_CONFIGURATION));
+            }
             if found.driver == "null" {
                 settings.network_id = found.id;
+                settings.endpoint_id = crate::names::random_id()?;
                 continue;
             }
-            let asked = Asked::of(&found.name, settings)?;
+            let asked = Asked::of(&found.name, settings, Some(&found))?;
             let request = EndpointRequest {
                 network: &found.id,
                 container: &record.id,
@@ -132,7 +150,7 @@ impl Engine {
                 ip6: asked.ip6,
                 link_local: &asked.link_local,
                 no_ipv6: asked.has_no_ipv6(&record.host),
-                mac: asked.mac,
+                mac: asked.mac.or_else(|| record.asked_macs.get(name).and_then(|mac| mac.parse().ok())),
                 bandwidth: asked.bandwidth,
                 aliases: settings.aliases.as_deref().unwrap_or_default(),
             };
@@ -166,8 +184,7 @@ impl Engine {
         addresses: &[IpAddr],
     ) -> Result<BTreeMap<String, Option<Vec<PortBinding>>>> {
         let requests = ports::requests(&record.config, &record.host)?;
-        let mut published: BTreeMap<String, Option<Vec<PortBinding>>> =
-            record.config.exposed_ports.iter().flatten().map(|(port, _)| (port.clone(), None)).collect();
+        let mut published = ports::exposed(&record.config);
         if !addresses.is_empty() && !requests.is_empty() {
             self.networks().publish(&record.id, addresses, &requests)?;
             ports::note(&mut published, &self.networks().published(&record.id));
@@ -199,4 +216,20 @@ impl Engine {
             self.tell_of("network", "disconnect", &network.id, &attributes);
         }
     }
+}
+
+/// Docker's words of ports that cannot be had, which scripts look for, around ours.
+fn not_published(
+    record: &Container,
+    endpoints: &BTreeMap<String, EndpointSettings>,
+    addresses: &[IpAddr],
+    mut error: EngineError,
+) -> EngineError {
+    let has = |settings: &&EndpointSettings| endpoint::addresses(settings).any(|own| addresses.contains(&own));
+    let id = endpoints.values().find(has).map(|settings| settings.endpoint_id.as_str()).unwrap_or_default();
+    error.message = format!(
+        "driver failed programming external connectivity on endpoint {} ({id}): {}",
+        record.name, error.message
+    );
+    error
 }

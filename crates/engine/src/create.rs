@@ -107,7 +107,11 @@ impl Engine {
             Ok((image, keep))
         })
         .await?;
-        let CreateRequest { mut config, host_config: mut host, networking_config, secrets: contents } = request;
+        let CreateRequest { mut config, host_config: mut host, mut networking_config, secrets: contents } = request;
+        if config.network_disabled == Some(true) {
+            networking_config = NetworkingConfig::default();
+        }
+        self.check_donors(&host)?;
         let publishes = host.publish_all_ports || host.port_bindings.as_ref().is_some_and(|all| !all.is_empty());
         // A published port is exposed by the client, and what is said is of the publishing.
         if host.network_mode.starts_with("container:")
@@ -134,6 +138,9 @@ impl Engine {
         let (path, args) = image_defaults::command(&config)?;
         let endpoints = self.endpoints(&host, networking_config)?;
         ports::requests(&config, &host)?;
+        if host.network_mode == "host" && host.port_bindings.as_ref().is_some_and(|all| !all.is_empty()) {
+            warnings.push("Published ports are discarded when using host network mode".into());
+        }
         let links = self.resolve_links(&mut host)?;
         if config.hostname.is_empty() && host.uts_mode != "host" && !host.network_mode.starts_with("container:") {
             config.hostname = if host.network_mode == "host" { host_name() } else { id[..12].to_owned() };
@@ -241,6 +248,7 @@ impl Engine {
             restart_count: 0,
             mounts: Vec::new(),
             networks: prepared.networks.clone(),
+            asked_macs: crate::endpoint::asked_macs(&prepared.networks),
             ports: BTreeMap::new(),
             log_path,
             platform: image.config.os.clone(),
@@ -338,6 +346,20 @@ impl Engine {
         self.networks().resolve(text).map_or_else(|_| text.to_owned(), |network| network.name)
     }
 
+    /// Whether the containers are there whose namespaces are to be joined; that of the network is looked for at the start, as
+    /// in Docker.
+    fn check_donors(&self, host: &HostConfig) -> Result<()> {
+        if host.pid_mode == "container:" {
+            return Err(EngineError::invalid("invalid PID mode: container:"));
+        }
+        for mode in [&host.pid_mode, &host.ipc_mode] {
+            if let Some(name) = mode.strip_prefix("container:").filter(|name| !name.is_empty()) {
+                self.inspect(name).map_err(|error| EngineError::invalid(error.message))?;
+            }
+        }
+        Ok(())
+    }
+
     /// The networks that it will be on, by name.
     fn endpoints(&self, host: &HostConfig, asked: NetworkingConfig) -> Result<BTreeMap<String, EndpointSettings>> {
         let mode = host.network_mode.as_str();
@@ -358,29 +380,29 @@ impl Engine {
             let name = if name == "default" { "bridge".to_owned() } else { name };
             endpoints.insert(self.network_name(&name), settings);
         }
-        endpoints.entry(self.network_name(mode)).or_default();
-        for (name, settings) in &mut endpoints {
-            settings.network_id = self.networks().resolve(name).map(|network| network.id).unwrap_or_default();
+        // Who names networks is on those alone, whatever the mode is.
+        if endpoints.is_empty() {
+            endpoints.insert(self.network_name(mode), EndpointSettings::default());
         }
-        let several = endpoints.len() > 1;
-        if several && endpoints.keys().any(|name| name == "host" || name == "none") {
+        let is_apart = |name: &String| name == "host" || name == "none";
+        let hosts = mode == "host" && !endpoints.contains_key("host");
+        if hosts || (endpoints.len() > 1 && endpoints.keys().any(is_apart)) {
             return Err(EngineError::invalid(
                 "conflicting options: the networks \"host\" and \"none\" cannot be joined with others",
             ));
         }
-        for (name, settings) in &endpoints {
-            crate::endpoint::Asked::of(name, settings)?;
+        for (name, settings) in &mut endpoints {
+            let network = self.networks().resolve(name).ok();
+            crate::endpoint::Asked::of(name, settings, network.as_ref()).map_err(|error| in_config_of(name, error))?;
             settings.driver_opts.as_ref().map_or(Ok(()), |options| crate::bandwidth::check(name, options))?;
-            let own_address =
-                settings.ipam_config.as_ref().is_some_and(|c| !c.ipv4_address.is_empty() || !c.ipv6_address.is_empty());
-            if own_address && matches!(name.as_str(), "bridge" | "host" | "none") {
-                return Err(EngineError::invalid(
-                    "invalid config for network: user specified IP address is supported on user defined networks only",
-                ));
-            }
+            settings.network_id = network.map(|network| network.id).unwrap_or_default();
         }
         Ok(endpoints)
     }
+}
+
+fn in_config_of(network: &str, error: EngineError) -> EngineError {
+    EngineError::new(error.kind, format!("invalid config for network {network}: {}", error.message))
 }
 
 /// A container that is being made: gives its name back and removes its directory unless it came to be.

@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use wharf_network::{Bandwidth, Endpoint, InterfaceSysctl, MacAddress, is_interface_name};
+use wharf_network::{Bandwidth, Endpoint, InterfaceSysctl, MacAddress, NetworkRecord, is_interface_name};
 
 use crate::error::{EngineError, Result};
-use crate::spec::{EndpointSettings, HostConfig};
+use crate::spec::{EndpointIpam, EndpointSettings, HostConfig};
 
 /// The name of the container's interface.
 const INTERFACE: &str = "com.docker.network.endpoint.ifname";
@@ -26,36 +26,50 @@ pub(crate) struct Asked {
 }
 
 impl Asked {
-    /// Reads what `settings` ask for on the network `name`.
+    /// Reads what `settings` ask for on the network `name`, which may not be there.
     ///
     /// # Errors
-    /// `InvalidParameter` for what is no address, no name, no parameter of an interface, with all that is wrong in
-    /// Docker's words (moby, `EndpointIPAMConfig.Validate` and `validateEndpointSettings`).
-    pub(crate) fn of(name: &str, settings: &EndpointSettings) -> Result<Self> {
+    /// `InvalidParameter` for what is no address, or none of the network's, no name, no parameter of an interface, with all
+    /// that is wrong in Docker's words (moby, `validateEndpointSettings`).
+    pub(crate) fn of(name: &str, settings: &EndpointSettings, network: Option<&NetworkRecord>) -> Result<Self> {
         let (mut asked, mut faults) = (Self::default(), Vec::new());
-        if let Some(config) = &settings.ipam_config {
-            let (four, six) = (config.ipv4_address.as_str(), config.ipv6_address.as_str());
-            asked.ip = four.parse().ok().filter(|ip: &Ipv4Addr| !ip.is_unspecified());
-            if !four.is_empty() && asked.ip.is_none() {
-                faults.push(format!("invalid IPv4 address: {four}"));
+        let none = EndpointIpam::default();
+        let config = settings.ipam_config.as_ref().unwrap_or(&none);
+        let (four, six) = (config.ipv4_address.as_str(), config.ipv6_address.as_str());
+        if matches!(name, "bridge" | "host" | "none") {
+            if !four.is_empty() || !six.is_empty() {
+                faults.push("user specified IP address is supported on user defined networks only".into());
             }
-            asked.ip6 = six.parse().ok().filter(|ip: &Ipv6Addr| !ip.is_unspecified() && ip.to_ipv4_mapped().is_none());
-            if !six.is_empty() && asked.ip6.is_none() {
-                faults.push(format!("invalid IPv6 address: {six}"));
+            // The default network knows no names.
+            if settings.aliases.as_ref().is_some_and(|aliases| !aliases.is_empty()) {
+                faults.push("network-scoped alias is supported only for containers in user defined networks".into());
             }
-            for text in config.link_local_ips.iter().flatten() {
-                match text.parse::<IpAddr>() {
-                    Ok(ip) if is_link_local(ip) => asked.link_local.push(ip),
-                    // Docker finds it at the start, and calls it so.
-                    Ok(ip) if !ip.is_unspecified() => faults.push(format!("invalid link local IP address: {ip}")),
-                    _ => faults.push(format!("invalid link-local IP address: {text}")),
-                }
+        }
+        asked.ip = four.parse().ok().filter(|ip: &Ipv4Addr| !ip.is_unspecified());
+        if !four.is_empty() && asked.ip.is_none() {
+            faults.push(format!("invalid IPv4 address: {four}"));
+        }
+        asked.ip6 = six.parse().ok().filter(|ip: &Ipv6Addr| !ip.is_unspecified() && ip.to_ipv4_mapped().is_none());
+        if !six.is_empty() && asked.ip6.is_none() {
+            faults.push(format!("invalid IPv6 address: {six}"));
+        }
+        for text in config.link_local_ips.iter().flatten() {
+            match text.parse::<IpAddr>() {
+                Ok(ip) if is_link_local(ip) => asked.link_local.push(ip),
+                // Docker finds it at the start, and calls it so.
+                Ok(ip) if !ip.is_unspecified() => faults.push(format!("invalid link local IP address: {ip}")),
+                _ => faults.push(format!("invalid link-local IP address: {text}")),
             }
+        }
+        if let Some(network) = network {
+            let four = (four, asked.ip.map(IpAddr::V4), network.subnet_chosen);
+            let six = (six, asked.ip6.map(IpAddr::V6), network.pool6.as_ref().is_some_and(|pool| pool.chosen));
+            faults.extend([four, six].into_iter().filter_map(|asked| fault_of_range(network, asked)));
         }
         let mac = settings.mac_address.as_str();
         asked.mac = mac.parse().ok();
         if !mac.is_empty() && asked.mac.is_none() {
-            faults.push(format!("invalid MAC address: {mac}"));
+            return Err(EngineError::invalid(format!("invalid MAC address {mac}")));
         }
         let option = |key: &str| settings.driver_opts.as_ref().and_then(|all| all.get(key)).filter(|v| !v.is_empty());
         asked.interface = option(INTERFACE).cloned();
@@ -77,13 +91,31 @@ impl Asked {
             [only] => only.clone(),
             several => format!("* {}", several.join("\n* ")),
         };
-        Err(EngineError::invalid(format!("invalid config for network {name}: invalid endpoint settings:\n{all}")))
+        Err(EngineError::invalid(format!("invalid endpoint settings:\n{all}")))
     }
 
     /// Whether its interface is to have no IPv6, whatever the network has.
     pub(crate) fn has_no_ipv6(&self, host: &HostConfig) -> bool {
         has_no_ipv6(host) || self.sysctls.iter().any(InterfaceSysctl::disables_ipv6)
     }
+}
+
+/// What is wrong with an address of one family for a network, whose subnet of that family the user chose or not.
+fn fault_of_range(network: &NetworkRecord, (text, address, chosen): (&str, Option<IpAddr>, bool)) -> Option<String> {
+    if text.is_empty() || (chosen && address.is_some_and(|address| network.contains(address))) {
+        return None;
+    }
+    Some(if chosen {
+        format!("no configured subnet or ip-range contain the IP address {text}")
+    } else {
+        "user specified IP address is supported only when connecting to networks with user configured subnets".into()
+    })
+}
+
+/// The hardware addresses that are asked for, by the network's name.
+pub(crate) fn asked_macs(endpoints: &BTreeMap<String, EndpointSettings>) -> BTreeMap<String, String> {
+    let asked = endpoints.iter().filter(|(_, settings)| !settings.mac_address.is_empty());
+    asked.map(|(name, settings)| (name.clone(), settings.mac_address.clone())).collect()
 }
 
 /// RFC 3927 and RFC 4291, 2.5.6.
@@ -166,7 +198,6 @@ fn has_no_ipv6(host: &HostConfig) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::spec::EndpointIpam;
 
     fn settings(four: &str, six: &str, link_local: &[&str], mac: &str) -> EndpointSettings {
         EndpointSettings {
@@ -183,21 +214,26 @@ mod tests {
     #[test]
     fn addresses_are_read_or_refused() {
         let good = settings("10.0.0.9", "fd00::9", &["169.254.3.4", "fe80::5"], "02:42:00:00:00:01");
-        let asked = Asked::of("web", &good).unwrap();
+        let asked = Asked::of("web", &good, None).unwrap();
         assert_eq!((asked.ip, asked.ip6), (Some([10, 0, 0, 9].into()), Some("fd00::9".parse().unwrap())));
         assert_eq!((asked.link_local.len(), asked.mac.is_some()), (2, true));
-        assert_eq!(Asked::of("web", &EndpointSettings::default()).unwrap(), Asked::default());
-        let one = Asked::of("web", &settings("", "10.0.0.1", &[], "")).unwrap_err();
-        assert_eq!(
-            one.message,
-            "invalid config for network web: invalid endpoint settings:\ninvalid IPv6 address: 10.0.0.1"
-        );
+        assert_eq!(Asked::of("web", &EndpointSettings::default(), None).unwrap(), Asked::default());
+        let one = Asked::of("web", &settings("", "10.0.0.1", &[], ""), None).unwrap_err();
+        assert_eq!(one.message, "invalid endpoint settings:\ninvalid IPv6 address: 10.0.0.1");
         for address in ["169.253.5.5", "2001:db8::89"] {
-            let refused = Asked::of("web", &settings("", "", &[address], "")).unwrap_err().message;
+            let refused = Asked::of("web", &settings("", "", &[address], ""), None).unwrap_err().message;
             assert!(refused.ends_with(&format!("invalid link local IP address: {address}")), "{refused}");
         }
-        let all = Asked::of("web", &settings("fd00::1", "::", &["x"], "y")).unwrap_err().message;
-        assert_eq!(all.lines().filter(|line| line.starts_with("* invalid ")).count(), 4, "{all}");
+        let all = Asked::of("web", &settings("fd00::1", "::", &["x"], ""), None).unwrap_err().message;
+        assert_eq!(all.lines().filter(|line| line.starts_with("* invalid ")).count(), 3, "{all}");
+        let mac = Asked::of("web", &settings("x", "", &[], "y"), None).unwrap_err().message;
+        assert_eq!(mac, "invalid MAC address y");
+        let named = EndpointSettings { aliases: Some(vec!["a".into()]), ..settings("10.0.0.1", "", &[], "") };
+        let both = Asked::of("bridge", &named, None).unwrap_err().message;
+        assert!(
+            both.contains("* user specified IP address is supported on") && both.contains("* network-scoped"),
+            "{both}"
+        );
     }
 
     #[test]
@@ -208,12 +244,12 @@ mod tests {
         };
         let both = "net.ipv4.conf.IFNAME.log_martians=1,net.ipv6.conf.IFNAME.disable_ipv6=1";
         let good = with(&[(INTERFACE, "foo0"), (SYSCTLS, both)]);
-        let asked = Asked::of("web", &good).unwrap();
+        let asked = Asked::of("web", &good, None).unwrap();
         assert_eq!((asked.interface.as_deref(), asked.sysctls.len()), (Some("foo0"), 2));
         assert!(asked.has_no_ipv6(&HostConfig::default()) && has_own_name(&good));
         assert!(!has_own_name(&with(&[(INTERFACE, "")])));
         let bad = with(&[(INTERFACE, "a/b"), (SYSCTLS, "net.ipv4.conf.IFNAME.forwarding=1,kernel.msgmax=1")]);
-        let message = Asked::of("web", &bad).unwrap_err().message;
+        let message = Asked::of("web", &bad, None).unwrap_err().message;
         assert!(message.contains("* error renaming interface: \"a/b\""), "{message}");
         assert!(message.contains("* unrecognised network interface sysctl 'kernel.msgmax=1'"), "{message}");
     }

@@ -21,7 +21,7 @@ pub(crate) struct Linked {
 }
 
 /// `NAME[:ALIAS]`; what `inspect` answers, `/NAME:/PARENT/ALIAS`, is taken back too.
-fn parse(text: &str) -> Result<(&str, &str)> {
+pub(crate) fn parse(text: &str) -> Result<(&str, &str)> {
     if text.is_empty() {
         return Err(EngineError::invalid("empty string specified for links"));
     }

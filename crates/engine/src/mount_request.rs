@@ -31,7 +31,7 @@ pub(crate) fn mount(
         ("tmpfs", "TmpfsOptions", request.tmpfs_options.is_some()),
     ];
     if let Some((_, field, _)) = extra.iter().find(|(kind, _, given)| *given && request.kind != *kind) {
-        return Err(bad(format!("field {field} must not be specified")));
+        return Err(EngineError::invalid(format!("{field} must not be specified on mount type \"{}\"", request.kind)));
     }
     match request.kind.as_str() {
         "bind" => {
@@ -101,6 +101,14 @@ pub(crate) fn mount(
                     "invalid mount config for type \"tmpfs\": field Source must not be specified",
                 ));
             }
+            // Docker's client has these two; what else a tmpfs knows has fields of its own.
+            for option in request.tmpfs_options.iter().flat_map(|options| options.options.iter().flatten()) {
+                match option.as_slice() {
+                    [word] if matches!(word.as_str(), "exec" | "noexec") => {}
+                    [word] | [word, _] => return Err(bad(format!("invalid option: {word}"))),
+                    _ => return Err(bad("invalid option array length".into())),
+                }
+            }
             Ok(MountPoint { kind: "tmpfs".into(), destination, rw: !request.read_only, ..MountPoint::default() })
         }
         "image" => {
@@ -111,7 +119,7 @@ pub(crate) fn mount(
             check_subpath(&subpath).map_err(bad)?;
             image(engine, &request.source, destination, subpath, missing, keep)
         }
-        other => Err(EngineError::invalid(format!("mount type unknown: \"{other}\""))),
+        _ => Err(bad("mount type unknown".into())),
     }
 }
 

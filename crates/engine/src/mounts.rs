@@ -64,6 +64,9 @@ fn collect(
     let mut own = BTreeSet::new();
     let host = record.host.clone();
     for from in host.volumes_from.iter().flatten() {
+        if from.is_empty() {
+            return Err(EngineError::invalid("volumes-from specification cannot be an empty string"));
+        }
         let (name, mode) = from.split_once(':').unwrap_or((from, ""));
         // Clients take "not found" for the image.
         let other = engine.inspect(name).map_err(|error| EngineError::invalid(error.message))?;
@@ -237,7 +240,16 @@ fn bind(
         [source, target, options] => (*source, *target, *options),
         _ => return Err(bad()),
     };
-    let destination = destination(target)?;
+    if target.is_empty() || (!source.is_empty() && !target.starts_with('/') && Mode::parse(target).is_ok()) {
+        return Err(bad());
+    }
+    let destination = destination(target).map_err(|error| {
+        let kind = if source.starts_with('/') { "bind" } else { "volume" };
+        let message = &error.message;
+        let text =
+            format!("invalid volume specification: '{text}': invalid mount config for type \"{kind}\": {message}");
+        EngineError::invalid(text)
+    })?;
     let Mode { rw, propagation, no_copy, label } = Mode::parse(options)?;
     if let Some(label) = label {
         warnings.push(format!("the option '{label}' of volume '{text}' has no meaning: no SELinux"));

@@ -18,20 +18,18 @@ pub(crate) fn requests(config: &Config, host: &HostConfig) -> Result<Vec<PortReq
     for (key, list) in &bindings {
         let (container_port, protocol) = parse_port(key)?;
         for binding in list.iter().flatten() {
-            let host_ip = match binding.host_ip.as_str() {
-                "" => None,
-                text => Some(text.trim_matches(['[', ']']).parse::<IpAddr>().map_err(|_| {
-                    EngineError::invalid(format!("invalid host IP address for port {key}: \"{text}\""))
-                })?),
-            };
+            let host_ip =
+                match binding.host_ip.as_str() {
+                    "" => None,
+                    text => Some(text.trim_matches(['[', ']']).parse::<IpAddr>().map(|ip| ip.to_canonical()).map_err(
+                        |_| EngineError::invalid(format!("invalid host IP address for port {key}: \"{text}\"")),
+                    )?),
+                };
             let host_port = match binding.host_port.as_str() {
                 "" | "0" => None,
                 text => Some(range(text)?),
             };
             all.push(PortRequest { container_port, protocol, host_ip, host_port });
-        }
-        if list.as_ref().is_none_or(Vec::is_empty) {
-            all.push(PortRequest { container_port, protocol, host_ip: None, host_port: None });
         }
     }
     if host.publish_all_ports {
@@ -56,13 +54,21 @@ pub(crate) fn note(ports: &mut BTreeMap<String, Option<Vec<PortBinding>>>, publi
     }
 }
 
+/// What is exposed, by the key that all ports have; what is no port keeps its own.
+pub(crate) fn exposed(config: &Config) -> BTreeMap<String, Option<Vec<PortBinding>>> {
+    let key = |text: &String| {
+        parse_port(text).map_or_else(|_| text.clone(), |(number, protocol)| format!("{number}/{protocol}"))
+    };
+    config.exposed_ports.iter().flatten().map(|(port, _)| (key(port), None)).collect()
+}
+
 /// `80`, `80/tcp`, `53/udp`.
 pub(crate) fn parse_port(text: &str) -> Result<(u16, Protocol)> {
     let (number, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
-    let bad = || EngineError::invalid(format!("invalid port specification: \"{text}\""));
-    let number: u16 = number.parse().map_err(|_| bad())?;
+    let bad = || EngineError::invalid(format!("invalid port specification: \"{number}\""));
+    let parsed: u16 = number.parse().map_err(|_| bad())?;
     let protocol: Protocol = protocol.parse().map_err(EngineError::invalid)?;
-    if number == 0 { Err(bad()) } else { Ok((number, protocol)) }
+    if parsed == 0 { Err(bad()) } else { Ok((parsed, protocol)) }
 }
 
 /// `8080` or `8000-8010`: any free one of these.

@@ -29,6 +29,9 @@ pub struct Container {
     pub mounts: Vec<MountPoint>,
     /// Endpoints by the network's name.
     pub networks: BTreeMap<String, EndpointSettings>,
+    /// The hardware addresses that were asked for, by the network's name: each start gets them again.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub asked_macs: BTreeMap<String, String>,
     /// What is published while it runs: `80/tcp` → where.
     pub ports: BTreeMap<String, Option<Vec<PortBinding>>>,
     pub log_path: String,

@@ -340,11 +340,17 @@ pub struct DriverConfig {
     pub options: Option<BTreeMap<String, String>>,
 }
 
+fn is_default(mode: &u32) -> bool {
+    *mode == 0
+}
+
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct TmpfsOptions {
     /// Bytes; 0 is half of the memory.
+    #[serde(skip_serializing_if = "is_zero")]
     pub size_bytes: i64,
+    #[serde(skip_serializing_if = "is_default")]
     pub mode: u32,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub options: Option<Vec<Vec<String>>>,

@@ -172,22 +172,27 @@ impl Engine {
     /// A copy with all that run with the volume frozen. They go on before it is on the disk, and whatever becomes of it; a
     /// daemon that starts after a kill lets them go on, too, as after a commit.
     async fn copied(&self, origin: &Origin, size: Option<u64>) -> Result<Staged> {
+        let (volumes, own) = (self.volumes().clone(), origin.clone());
+        let mut staged = blocking(move || Ok(volumes.stage_room(&own, size)?)).await?;
         if origin.snapshot.is_some() {
-            return self.copy_now(origin, BTreeSet::new(), size).await.and_then(|staged| staged);
+            return match self.copy_now(&mut staged, origin, BTreeSet::new()).await? {
+                Ok(()) => Ok(staged),
+                Err(error) => Err(error),
+            };
         }
         // Or the end of one copy would let go on what another one needs frozen.
         let _alone = self.inner.volume_copies.lock().await;
         let mut frozen: Vec<Arc<Slot>> = Vec::new();
-        let copied = self.freeze_and_copy(origin, size, &mut frozen).await;
+        let copied = self.freeze_and_copy(&mut staged, origin, &mut frozen).await;
         for slot in &frozen {
             if let Err(error) = self.unpause_after_commit(slot).await {
                 tracing::error!("container {} stays frozen: {}", slot.id, error.message);
             }
         }
-        copied
+        copied.map(|()| staged)
     }
 
-    async fn freeze_and_copy(&self, origin: &Origin, size: Option<u64>, frozen: &mut Vec<Arc<Slot>>) -> Result<Staged> {
+    async fn freeze_and_copy(&self, staged: &mut Staged, origin: &Origin, frozen: &mut Vec<Arc<Slot>>) -> Result<()> {
         let mut last = None;
         for _ in 0..TRIES {
             let mut still = BTreeSet::new();
@@ -203,8 +208,8 @@ impl Engine {
                     still.insert(id);
                 }
             }
-            match self.copy_now(origin, still, size).await? {
-                Ok(staged) => return Ok(staged),
+            match self.copy_now(staged, origin, still).await? {
+                Ok(()) => return Ok(()),
                 Err(error) => last = Some(error),
             }
             tokio::time::sleep(PAUSE).await;
@@ -212,14 +217,20 @@ impl Engine {
         Err(last.unwrap_or_else(|| EngineError::system("the volume cannot be copied")))
     }
 
-    /// The inner error is that others write there.
-    async fn copy_now(&self, origin: &Origin, still: BTreeSet<String>, size: Option<u64>) -> Result<Result<Staged>> {
+    /// The inner error is that others write there; then nothing has been copied.
+    async fn copy_now(&self, staged: &mut Staged, origin: &Origin, still: BTreeSet<String>) -> Result<Result<()>> {
         let (volumes, origin) = (self.volumes().clone(), origin.clone());
-        blocking(move || match volumes.stage_copy(&origin, &still, size) {
+        let mut own = std::mem::take(staged);
+        let (own, done) = blocking(move || {
+            let done = volumes.copy_into(&mut own, &origin, &still);
+            Ok((own, done))
+        })
+        .await?;
+        *staged = own;
+        match done {
+            Ok(()) => Ok(Ok(())),
             Err(error @ VolumeError::Moving { .. }) => Ok(Err(error.into())),
             Err(error) => Err(error.into()),
-            Ok(staged) => Ok(Ok(staged)),
-        })
-        .await
+        }
     }
 }

@@ -131,7 +131,9 @@ const MOUNT: &str = "mount a ";
 
 /// A failure of the runtime with its causes, in the words that Docker's users know where there are such.
 pub(crate) fn failed(error: RuntimeError) -> LaunchError {
-    let code = error.exit_code();
+    let is_misfit = |error: &RuntimeError| matches!(error, RuntimeError::Setup { step, errno: Errno::NOTDIR } if step.starts_with(MOUNT));
+    // Which the engine takes for the user's fault, as Docker does.
+    let code = if is_misfit(&error) { 127 } else { error.exit_code() };
     let message = match &error {
         RuntimeError::CommandNotFound(command) if command.contains('/') => {
             format!("exec: \"{command}\": stat {command}: no such file or directory")
@@ -141,12 +143,12 @@ pub(crate) fn failed(error: RuntimeError) -> LaunchError {
             let path = step[CWD.len()..].trim_matches(['`', ' ']);
             format!("chdir to cwd (\"{path}\") set in config.json failed: {}", chain(errno))
         }
-        RuntimeError::Setup { step, errno: Errno::NOTDIR } if step.starts_with(MOUNT) => {
+        error if is_misfit(error) => {
             // For which people search.
             format!(
                 "{}: Are you trying to mount a directory onto a file (or vice-versa)? Check if the specified host path exists and \
                  is the expected type",
-                chain(&error)
+                chain(error)
             )
         }
         other => chain(other),

@@ -22,9 +22,16 @@ const GATEWAY_MODE6: &str = "com.docker.network.bridge.gateway_mode_ipv6";
 const INHIBIT4: &str = "com.docker.network.bridge.inhibit_ipv4";
 /// Names of links, with colons between them.
 const TRUSTED: &str = "com.docker.network.bridge.trusted_host_interfaces";
+/// The address that containers have outside, instead of that of the link by which they go out.
+const HOST4: &str = "com.docker.network.host_ipv4";
+const HOST6: &str = "com.docker.network.host_ipv6";
 /// Stand for the fields of the request; for the daemon's `default-network-opts`.
 const ENABLE_IPV4: &str = "com.docker.network.enable_ipv4";
 const ENABLE_IPV6: &str = "com.docker.network.enable_ipv6";
+
+/// What Docker says of networks of a swarm where there is none.
+const NO_SWARM: &str = "This node is not a swarm manager. Use \"docker swarm init\" or \"docker swarm join\" to connect this \
+                        node to swarm and try again.";
 
 /// Longest name of a link.
 const MAX_LINK_NAME: usize = 15;
@@ -58,6 +65,7 @@ pub(crate) fn predefined(name: &str, driver: &str) -> Result<NetworkRecord> {
         subnet: None,
         subnet_chosen: false,
         gateway: None,
+        gateway_chosen: false,
         ip_range: None,
         aux_addresses: BTreeMap::new(),
         pool6: None,
@@ -72,7 +80,11 @@ pub(crate) fn predefined(name: &str, driver: &str) -> Result<NetworkRecord> {
         inhibit4: false,
         trusted: Vec::new(),
         host_binding: None,
+        host4: None,
+        host6: None,
         predefined: true,
+        configuration: None,
+        config_from: String::new(),
     })
 }
 
@@ -83,27 +95,73 @@ pub(crate) struct Draft {
     pub(crate) ipv6: bool,
 }
 
-/// Checks a request and makes a record of it.
-pub(crate) fn record(request: &CreateNetwork, defaults: &NetworkOptions) -> Result<Draft> {
+/// Checks what can be checked without the driver, in Docker's order: a client may go by which of two faults it is told.
+pub(crate) fn review(request: &CreateNetwork, defaults: &NetworkOptions) -> Result<()> {
     let name = request.name.as_str();
+    if matches!(name, "bridge" | "host" | "none" | "default") {
+        return Err(NetworkError::Predefined(name.to_owned()));
+    }
+    if request.driver == "overlay" {
+        return Err(NetworkError::Forbidden(NO_SWARM.into()));
+    }
+    let Families { ipv4, ipv6 } = families(request, &options_of(request, defaults))?;
+    ipam_request::check_each(&request.ipam.config, ipv4, ipv6)?;
     if name.trim().is_empty() {
         return Err(NetworkError::Invalid("invalid name: name is empty".into()));
     }
     if name.contains(|c: char| c.is_control() || c == '/') {
         return Err(NetworkError::Invalid(format!("invalid name: {name:?}")));
     }
-    if matches!(name, "bridge" | "host" | "none" | "default") {
-        return Err(NetworkError::Predefined(name.to_owned()));
+    Ok(())
+}
+
+/// Which families a network has.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Families {
+    pub(crate) ipv4: bool,
+    pub(crate) ipv6: bool,
+}
+
+/// What a request and its options say of families.
+pub(crate) fn families(request: &CreateNetwork, options: &BTreeMap<String, String>) -> Result<Families> {
+    let ipv4 = match request.ipv4 {
+        Some(wanted) => wanted,
+        None => enabled(options, ENABLE_IPV4)?.unwrap_or(true),
+    };
+    let ipv6 = match request.ipv6 {
+        Some(wanted) => wanted,
+        None => enabled(options, ENABLE_IPV6)?.unwrap_or(false),
+    };
+    Ok(Families { ipv4, ipv6 })
+}
+
+/// The options that count: what the request says itself comes first, and what a configuration says has been completed when
+/// that was made.
+pub(crate) fn options_of(request: &CreateNetwork, defaults: &NetworkOptions) -> BTreeMap<String, String> {
+    let mut options = match request.driver.as_str() {
+        "" | "bridge" if request.config_from.is_empty() => defaults.default_bridge_options.clone(),
+        _ => BTreeMap::new(),
+    };
+    options.extend(request.options.clone());
+    for (key, field) in [(ENABLE_IPV4, request.ipv4), (ENABLE_IPV6, request.ipv6)] {
+        if field.is_some() {
+            options.remove(key);
+        }
     }
+    options
+}
+
+/// Checks a request and makes a record of it, which has been looked at by [`review`].
+pub(crate) fn record(request: &CreateNetwork, defaults: &NetworkOptions) -> Result<Draft> {
     match request.driver.as_str() {
         "" | "bridge" | macvlan::DRIVER => {}
-        "host" | "null" | "none" => {
+        "host" | "null" => {
             return Err(NetworkError::Forbidden(format!(
                 "only one instance of \"{}\" network is allowed",
                 request.driver
             )));
         }
-        driver @ ("ipvlan" | "overlay") => {
+        driver @ "ipvlan" => {
             return Err(NetworkError::NotImplemented(format!("the network driver {driver} is not done yet")));
         }
         driver => return Err(NetworkError::NoDriver(driver.to_owned())),
@@ -111,15 +169,21 @@ pub(crate) fn record(request: &CreateNetwork, defaults: &NetworkOptions) -> Resu
     if !matches!(request.ipam.driver.as_str(), "" | "default") {
         return Err(NetworkError::NoDriver(request.ipam.driver.clone()));
     }
-    let mut record = predefined(name, "bridge")?;
+    if request.scope == "swarm" {
+        let message = "cannot create a swarm scoped network when swarm is not active";
+        return Err(NetworkError::Forbidden(message.into()));
+    }
+    if request.ingress {
+        return Err(NetworkError::Forbidden("Ingress network can only be global scope network".into()));
+    }
+    let mut record = predefined(&request.name, "bridge")?;
     record.predefined = false;
     record.internal = request.internal;
     record.attachable = request.attachable;
     record.labels.clone_from(&request.labels);
     let is_macvlan = request.driver == macvlan::DRIVER;
-    // What the request says itself comes first.
-    record.options = if is_macvlan { BTreeMap::new() } else { defaults.default_bridge_options.clone() };
-    record.options.extend(request.options.clone());
+    record.options = options_of(request, defaults);
+    record.config_from.clone_from(&request.config_from);
     record.ipam_options.clone_from(&request.ipam.options);
     record.masquerade = true;
     record.mtu = defaults.mtu;
@@ -136,15 +200,9 @@ pub(crate) fn record(request: &CreateNetwork, defaults: &NetworkOptions) -> Resu
         options(&mut record)?
     }
     Bandwidth::of(&record.options).map_err(NetworkError::Invalid)?.check(&record)?;
-    record.ipv4 = match request.ipv4 {
-        Some(wanted) => wanted,
-        None => enabled(&record, ENABLE_IPV4)?.unwrap_or(true),
-    };
-    let ipv6 = match request.ipv6 {
-        Some(wanted) => wanted,
-        None => enabled(&record, ENABLE_IPV6)?.unwrap_or(false),
-    };
-    if !record.ipv4 && !ipv6 {
+    let Families { ipv4, ipv6 } = families(request, &record.options)?;
+    record.ipv4 = ipv4;
+    if !ipv4 && !ipv6 {
         return Err(NetworkError::Invalid("IPv4 or IPv6 must be enabled".into()));
     }
     addresses(&mut record, &request.ipam.config, ipv6)?;
@@ -152,13 +210,21 @@ pub(crate) fn record(request: &CreateNetwork, defaults: &NetworkOptions) -> Resu
 }
 
 /// What an option says that stands for a field of the request.
-fn enabled(record: &NetworkRecord, key: &str) -> Result<Option<bool>> {
+fn enabled(options: &BTreeMap<String, String>, key: &str) -> Result<Option<bool>> {
     let invalid = || NetworkError::Invalid(format!("driver-opt \"{key}\" is not a valid bool"));
-    record.options.get(key).map(|value| boolean(value).ok_or_else(invalid)).transpose()
+    options.get(key).map(|value| boolean(value).ok_or_else(invalid)).transpose()
 }
 
 fn options(record: &mut NetworkRecord) -> Result<()> {
     let invalid = |key: &str, value: &str| NetworkError::Invalid(format!("invalid value for option {key}: {value}"));
+    // Docker's words, those of Go's parsers among them.
+    let unread = |key: &str, value: &str, why: &str| {
+        NetworkError::Invalid(format!("failed to parse {key} value: {value} ({why})"))
+    };
+    let flag = |key: &str, value: &str| {
+        let why = || format!("strconv.ParseBool: parsing {value:?}: invalid syntax");
+        boolean(value).ok_or_else(|| unread(key, value, &why()))
+    };
     for (key, value) in record.options.clone() {
         match key.as_str() {
             NAME if value.is_empty() => {}
@@ -169,19 +235,28 @@ fn options(record: &mut NetworkRecord) -> Result<()> {
                 }
                 record.bridge = Some(value);
             }
-            ICC => record.icc = boolean(&value).ok_or_else(|| invalid(&key, &value))?,
-            MASQUERADE => record.masquerade = boolean(&value).ok_or_else(|| invalid(&key, &value))?,
-            DEFAULT_BRIDGE if boolean(&value) != Some(false) => return Err(invalid(&key, &value)),
+            ICC => record.icc = flag(&key, &value)?,
+            MASQUERADE => record.masquerade = flag(&key, &value)?,
+            DEFAULT_BRIDGE if flag(&key, &value)? => return Err(invalid(&key, &value)),
             MTU => {
-                let mtu = value.parse().ok().filter(|mtu| (68..=65535).contains(mtu));
-                record.mtu = mtu.ok_or_else(|| invalid(&key, &value))?;
+                let why = || format!("strconv.Atoi: parsing {value:?}: invalid syntax");
+                let mtu: i64 = value.parse().map_err(|_| unread(&key, &value, &why()))?;
+                match u32::try_from(mtu) {
+                    Err(_) => return Err(NetworkError::Invalid(format!("invalid MTU number: {mtu}"))),
+                    // That of any network.
+                    Ok(0) => {}
+                    Ok(mtu) if (68..=65535).contains(&mtu) => record.mtu = mtu,
+                    Ok(_) => return Err(invalid(&key, &value)),
+                }
             }
-            HOST_BINDING => record.host_binding = Some(value.parse().map_err(|_| invalid(&key, &value))?),
+            HOST_BINDING => record.host_binding = Some(value.parse().map_err(|_| unread(&key, &value, "nil ip"))?),
+            HOST4 => record.host4 = Some(value.parse().map_err(|_| unread(&key, &value, "nil ip"))?),
+            HOST6 => record.host6 = Some(value.parse().map_err(|_| unread(&key, &value, "nil ip"))?),
             // With three digits behind it.
             PREFIX if value.is_empty() || value.len() > MAX_LINK_NAME - 3 => return Err(invalid(&key, &value)),
-            GATEWAY_MODE4 => record.mode4 = value.parse().map_err(NetworkError::Invalid)?,
-            GATEWAY_MODE6 => record.mode6 = value.parse().map_err(NetworkError::Invalid)?,
-            INHIBIT4 => record.inhibit4 = boolean(&value).ok_or_else(|| invalid(&key, &value))?,
+            GATEWAY_MODE4 => record.mode4 = value.parse().map_err(|why: String| unread(&key, &value, &why))?,
+            GATEWAY_MODE6 => record.mode6 = value.parse().map_err(|why: String| unread(&key, &value, &why))?,
+            INHIBIT4 => record.inhibit4 = flag(&key, &value)?,
             TRUSTED => {
                 let is_name = |name: &str| (1..=MAX_LINK_NAME).contains(&name.len());
                 if !value.split(':').all(is_name) {
@@ -212,21 +287,53 @@ fn addresses(record: &mut NetworkRecord, pools: &[PoolRequest], ipv6: bool) -> R
     let subnets = ipam_request::check(pools, record.ipv4, ipv6)?;
     record.unused_pools = subnets.unused;
     if let Some(four) = subnets.v4 {
+        let ends = (four.net.prefix() < 31).then(|| [four.net.network().first(), four.net.network().last()]);
+        refuse_taken(four.gateway, &four.aux_addresses, ends.as_slice().as_flattened())?;
         record.subnet = Some(four.net);
         record.subnet_chosen = true;
         record.gateway = four.gateway;
+        record.gateway_chosen = four.gateway.is_some();
         record.ip_range = four.ip_range;
         record.aux_addresses = four.aux_addresses;
+    }
+    if let Some(six) = &subnets.v6 {
+        let first = (six.net.prefix() < 127).then(|| six.net.network().first());
+        refuse_taken(six.gateway, &six.aux_addresses, first.as_slice())?;
     }
     record.pool6 = subnets.v6.map(|six| Pool6 {
         subnet: six.net,
         chosen: true,
         gateway: six.gateway,
+        gateway_chosen: six.gateway.is_some(),
         ip_range: six.ip_range,
         aux_addresses: six.aux_addresses,
     });
     if let Some(pool) = record.pool6.as_mut().filter(|_| record.mode6 != GatewayMode::Isolated) {
         pool.settle();
+    }
+    Ok(())
+}
+
+/// Refuses addresses that nobody can have, and those that are given twice, in Docker's words.
+fn refuse_taken<A: Copy + PartialEq + std::fmt::Display>(
+    gateway: Option<A>,
+    aux: &BTreeMap<String, A>,
+    reserved: &[A],
+) -> Result<()> {
+    let mut taken = reserved.to_vec();
+    if let Some(gateway) = gateway {
+        if taken.contains(&gateway) {
+            let message = format!("failed to allocate gateway ({gateway}): Address already in use");
+            return Err(NetworkError::Invalid(message));
+        }
+        taken.push(gateway);
+    }
+    for (name, address) in aux {
+        if taken.contains(address) {
+            let message = format!("failed to allocate secondary ip address ({name}:{address}): Address already in use");
+            return Err(NetworkError::Invalid(message));
+        }
+        taken.push(*address);
     }
     Ok(())
 }
@@ -248,6 +355,7 @@ mod tests {
     use super::*;
 
     fn made(request: &CreateNetwork) -> Result<NetworkRecord> {
+        review(request, &NetworkOptions::default())?;
         Ok(record(request, &NetworkOptions::default())?.record)
     }
 

@@ -32,12 +32,15 @@ pub enum NetworkError {
     Ambiguous(String, usize),
     #[error("network with name {0} already exists")]
     NameTaken(String),
-    #[error("operation is not permitted on predefined {0} network")]
+    // With the space at its end.
+    #[error("operation is not permitted on predefined {0} network ")]
     Predefined(String),
     #[error("{0} is a pre-defined network and cannot be removed")]
     CannotRemove(String),
     #[error("error while removing network: network {name} has active endpoints ({endpoints})")]
     InUse { name: String, endpoints: String },
+    #[error("configuration network {0:?} does not exist")]
+    NoConfiguration(String),
     #[error("plugin \"{0}\" not found")]
     NoDriver(String),
     #[error("{0}")]
@@ -84,7 +87,7 @@ impl NetworkError {
     /// What kind of failure it is.
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::NotFound(_) | Self::NoDriver(_) => ErrorKind::NotFound,
+            Self::NotFound(_) | Self::NoDriver(_) | Self::NoConfiguration(_) => ErrorKind::NotFound,
             Self::NameTaken(_) | Self::InterfaceTaken(_) => ErrorKind::Conflict,
             Self::Ambiguous(..) | Self::Invalid(_) => ErrorKind::Invalid,
             Self::Predefined(_)

@@ -50,6 +50,8 @@ const SAME: &str = "same";
 const HOME: &str = "home";
 /// Addresses that the host hides behind its own.
 const MASQUERADED: &str = "masqueraded";
+/// Addresses that the host hides behind one of its own that was asked for.
+const HIDDEN: &str = "hidden";
 /// Bridges whose containers are reached by their own addresses.
 const ROUTED: &str = "routed";
 /// Bridges that everything comes into.
@@ -96,7 +98,7 @@ const V6: Shape = Shape {
 /// A set's name, what its key and its data consist of, and whether its elements are ranges.
 type Parts = (&'static str, Vec<Kind>, Vec<Kind>, bool);
 
-fn sets(address: Kind) -> [Parts; 11] {
+fn sets(address: Kind) -> [Parts; 12] {
     let (link, protocol, port) = (Kind::LinkName, Kind::Protocol, Kind::Port);
     [
         (BRIDGES, vec![link], vec![], false),
@@ -104,6 +106,7 @@ fn sets(address: Kind) -> [Parts; 11] {
         (SAME, vec![link, link], vec![], false),
         (HOME, vec![link, address], vec![], true),
         (MASQUERADED, vec![address], vec![], true),
+        (HIDDEN, vec![address], vec![address], true),
         (ROUTED, vec![link], vec![], false),
         (UNPROTECTED, vec![link], vec![], false),
         (OPEN, vec![protocol, address, port], vec![], false),
@@ -192,6 +195,12 @@ pub(crate) fn rebuild(batch: &mut Batch, table: Table<'_>) {
     }
     let rule = [&ct(Ct::Status, &CT_STATUS_DNAT)[..], &home(shape, false), &masquerade].concat();
     batch.add_rule(table, "postrouting", "", &rule);
+    let behind = [
+        Expression::LoadPayload(shape.source, FIRST),
+        Expression::Map { map: HIDDEN, key: FIRST, to: FIRST },
+        Expression::SourceNat { family: shape.family, address: FIRST },
+    ];
+    batch.add_rule(table, "postrouting", "", &[&home(shape, true)[..], &behind].concat());
     let source = [
         Expression::LoadPayload(shape.source, FIRST),
         Expression::Lookup { set: MASQUERADED, key: FIRST, invert: false },
@@ -326,11 +335,16 @@ fn network(record: &NetworkRecord, family: Family) -> Vec<(&'static str, Vec<Ele
         all.push((SAME, trusted));
     }
     if record.masquerade && !record.internal && record.mode(family).hides() {
-        let mut range = vec![plain(Key::new().address(first))];
+        let behind_one = match family {
+            Family::Ip => record.host4.map(IpAddr::V4),
+            _ => record.host6.map(IpAddr::V6),
+        };
+        let data = behind_one.map(|address| Key::new().address(address));
+        let mut range = vec![Element { data, ..plain(Key::new().address(first)) }];
         if let Some(behind) = behind {
             range.push(Element { ends_interval: true, ..plain(Key::new().address(behind)) });
         }
-        all.push((MASQUERADED, range));
+        all.push((if behind_one.is_some() { HIDDEN } else { MASQUERADED }, range));
     }
     all
 }

@@ -82,8 +82,28 @@ pub(crate) struct Subnets {
 }
 
 /// Reads and checks what is asked for.
+///
+/// # Errors
+/// `Invalid` with all that is wrong; `Forbidden` for a second subnet of a family.
 pub(crate) fn check(config: &[PoolRequest], ipv4: bool, ipv6: bool) -> Result<Subnets> {
-    let (mut subnets, mut faults) = (Subnets::default(), Vec::new());
+    let (subnets, is_several) = read_all(config, ipv4, ipv6)?;
+    if is_several {
+        return Err(NetworkError::Forbidden("bridge driver doesn't support multiple subnets".into()));
+    }
+    Ok(subnets)
+}
+
+/// Checks what is asked for as far as no driver has to be known.
+///
+/// # Errors
+/// `Invalid` with all that is wrong.
+pub(crate) fn check_each(config: &[PoolRequest], ipv4: bool, ipv6: bool) -> Result<()> {
+    read_all(config, ipv4, ipv6).map(drop)
+}
+
+/// Also answers whether there are several of a family, of which the last counts.
+fn read_all(config: &[PoolRequest], ipv4: bool, ipv6: bool) -> Result<(Subnets, bool)> {
+    let (mut subnets, mut faults, mut is_several) = (Subnets::default(), Vec::new(), false);
     for pool in config {
         let bare = pool.gateway.is_empty() && pool.ip_range.is_empty() && pool.aux_addresses.is_empty();
         // One of the default pools, then.
@@ -92,13 +112,13 @@ pub(crate) fn check(config: &[PoolRequest], ipv4: bool, ipv6: bool) -> Result<Su
         }
         if let Ok(net) = pool.subnet.parse::<Ipv4Net>() {
             if ipv4 {
-                only(&mut subnets.v4, read(net, pool, &mut faults))?;
+                is_several |= subnets.v4.replace(read(net, pool, &mut faults)).is_some();
             } else {
                 subnets.unused.push(pool.clone());
             }
         } else if let Ok(net) = pool.subnet.parse::<Ipv6Net>() {
             if ipv6 {
-                only(&mut subnets.v6, read(net, pool, &mut faults))?;
+                is_several |= subnets.v6.replace(read(net, pool, &mut faults)).is_some();
             } else {
                 subnets.unused.push(pool.clone());
             }
@@ -107,17 +127,10 @@ pub(crate) fn check(config: &[PoolRequest], ipv4: bool, ipv6: bool) -> Result<Su
         }
     }
     match faults.as_slice() {
-        [] => Ok(subnets),
+        [] => Ok((subnets, is_several)),
         [only] => Err(NetworkError::Invalid(format!("invalid network config:\n{only}"))),
         several => Err(NetworkError::Invalid(format!("invalid network config:\n* {}", several.join("\n* ")))),
     }
-}
-
-fn only<N: Net>(place: &mut Option<Subnet<N>>, subnet: Subnet<N>) -> Result<()> {
-    if place.replace(subnet).is_some() {
-        return Err(NetworkError::Forbidden("bridge driver doesn't support multiple subnets".into()));
-    }
-    Ok(())
 }
 
 fn read<N: Net>(net: N, pool: &PoolRequest, faults: &mut Vec<String>) -> Subnet<N> {

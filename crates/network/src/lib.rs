@@ -15,6 +15,7 @@ mod background;
 mod bandwidth;
 mod bridge;
 mod capture;
+mod configuration;
 mod connect;
 mod create;
 mod error;
@@ -47,6 +48,7 @@ mod sysctl;
 
 pub use bandwidth::{Bandwidth, DOWN, Limit, UP};
 pub use capture::{Capture, CaptureFilter, SNAPLEN};
+pub use configuration::Configuration;
 pub use error::{ErrorKind, NetworkError};
 pub use gateway_mode::GatewayMode;
 pub use hold::bind_for_relay;

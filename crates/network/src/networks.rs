@@ -14,8 +14,8 @@ use crate::background::Background;
 use crate::ports::Ports;
 use crate::state::{NETWORKS, Network, State};
 use crate::{
-    CreateNetwork, Endpoint, GatewayMode, NetworkError, NetworkOptions, NetworkRecord, Result, bridge, create,
-    firewall, firewalld, foreign, ipam, macvlan, mark, pool6, sysctl,
+    CreateNetwork, Endpoint, GatewayMode, NetworkError, NetworkOptions, NetworkRecord, Result, bridge, configuration,
+    create, firewall, firewalld, foreign, ipam, macvlan, mark, pool6, sysctl,
 };
 
 /// All networks of a daemon. Cheap to clone.
@@ -157,8 +157,6 @@ impl Networks {
     /// # Errors
     /// `NotFound`, `Ambiguous`.
     pub fn resolve(&self, text: &str) -> Result<NetworkRecord> {
-        // The API calls the network of the default mode so.
-        let text = if text == "default" { "bridge" } else { text };
         Ok(self.inner.state().resolve(text)?.record.clone())
     }
 
@@ -169,14 +167,23 @@ impl Networks {
     /// it is left.
     pub fn create(&self, request: &CreateNetwork) -> Result<NetworkRecord> {
         let inner = &self.inner;
-        let create::Draft { mut record, ipv6 } = create::record(request, &inner.options)?;
         let changing = inner.changing();
+        create::review(request, &inner.options)?;
+        if inner.state().named(&request.name).is_some() {
+            return Err(NetworkError::NameTaken(request.name.clone()));
+        }
+        configuration::check(request)?;
+        if request.config_only {
+            return self.keep_configuration(configuration::record(request, &inner.options)?);
+        }
+        let completed = match request.config_from.as_str() {
+            "" => None,
+            name => Some(configuration::applied(request, &self.configuration(name)?)),
+        };
+        let create::Draft { mut record, ipv6 } = create::record(completed.as_ref().unwrap_or(request), &inner.options)?;
         let route = Connection::open()?;
         let others: Vec<_> = {
             let state = inner.state();
-            if state.named(&record.name).is_some() {
-                return Err(NetworkError::NameTaken(record.name));
-            }
             let parent = |record: &NetworkRecord| record.parent.as_ref().map(|parent| parent.name.clone());
             if let Some(name) = parent(&record)
                 && let Some(other) = state.records().find(|other| parent(other).as_ref() == Some(&name))
@@ -285,6 +292,12 @@ impl Networks {
                 let endpoints = names.collect::<Vec<_>>().join(", ");
                 return Err(NetworkError::InUse { name: record.name, endpoints });
             }
+            if record.configuration.is_some() && state.records().any(|other| other.config_from == record.name) {
+                return Err(NetworkError::Forbidden(format!(
+                    "error while removing network: configuration network {:?} is in use",
+                    record.name
+                )));
+            }
             // From here on nobody connects to it.
             state.networks.remove(&record.id);
             record
@@ -293,6 +306,9 @@ impl Networks {
         if let Err(error) = deleted {
             inner.state().networks.insert(record.id.clone(), Network::new(record));
             return Err(error);
+        }
+        if record.configuration.is_some() {
+            return Ok(record);
         }
         self.unmake(&record, false);
         self.let_pass();

@@ -15,17 +15,31 @@ pub struct Pool6 {
     pub chosen: bool,
     /// The bridge's address.
     pub gateway: Option<Ipv6Addr>,
+    /// Whether the user chose it.
+    #[serde(default = "yes")]
+    pub gateway_chosen: bool,
     /// Containers get addresses of this part of the subnet only.
     pub ip_range: Option<Ipv6Net>,
     /// Addresses that no container gets, by the user's names for them.
     pub aux_addresses: BTreeMap<String, Ipv6Addr>,
 }
 
+const fn yes() -> bool {
+    true
+}
+
 impl Pool6 {
     /// A subnet of ours, with its first address for the bridge.
     pub(crate) fn new(subnet: Ipv6Net) -> Self {
         let subnet = subnet.network();
-        let mut pool = Self { subnet, chosen: false, gateway: None, ip_range: None, aux_addresses: BTreeMap::new() };
+        let mut pool = Self {
+            subnet,
+            chosen: false,
+            gateway: None,
+            gateway_chosen: false,
+            ip_range: None,
+            aux_addresses: BTreeMap::new(),
+        };
         pool.settle();
         pool
     }

@@ -9,7 +9,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use wharf_netlink::MacAddress;
 
-use crate::{Bandwidth, GatewayMode, InterfaceSysctl, Ipv4Net, Parent, Pool6};
+use crate::{Bandwidth, Configuration, GatewayMode, InterfaceSysctl, Ipv4Net, Parent, Pool6};
 
 /// Names of reserved addresses that are containers' way out (moby, `libnetwork/drivers/bridge`, `DefaultGatewayV4AuxKey`).
 pub(crate) const WAY_OUT4: &str = "DefaultGatewayIPv4";
@@ -42,6 +42,9 @@ pub struct NetworkRecord {
     /// Whether the user chose the subnet: only then may a container ask for an address.
     pub subnet_chosen: bool,
     pub gateway: Option<Ipv4Addr>,
+    /// Whether the user chose it: `inspect` shows of a subnet what was asked for.
+    #[serde(default = "yes")]
+    pub gateway_chosen: bool,
     /// Containers get addresses of this part of the subnet only.
     pub ip_range: Option<Ipv4Net>,
     /// Addresses that no container gets, by the user's names for them.
@@ -74,8 +77,19 @@ pub struct NetworkRecord {
     pub trusted: Vec<String>,
     /// The address that ports are published on when a request names none.
     pub host_binding: Option<IpAddr>,
+    /// What the host hides containers behind, instead of the address of the link that they go out by.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host4: Option<Ipv4Addr>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host6: Option<Ipv6Addr>,
     /// Made by us and not to be removed: `bridge`, `host`, `none`.
     pub predefined: bool,
+    /// Of a configuration network, which nobody can be on. Its subnets are in `unused_pools`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub configuration: Option<Configuration>,
+    /// The name of the configuration network that it was made of; empty for most.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub config_from: String,
 }
 
 /// What `network create` asks for.
@@ -93,6 +107,14 @@ pub struct CreateNetwork {
     pub ipv4: Option<bool>,
     /// Whether they get IPv6 addresses; by default they do not.
     pub ipv6: Option<bool>,
+    /// Makes a configuration network.
+    pub config_only: bool,
+    /// The configuration network that says all but `internal` and `attachable`; empty for none.
+    pub config_from: String,
+    /// `local`, or a swarm's, which is refused.
+    pub scope: String,
+    /// A swarm's, which is refused.
+    pub ingress: bool,
 }
 
 /// The addresses that a new network asks for.
@@ -186,6 +208,11 @@ impl NetworkRecord {
         self.bridge.is_some() || self.parent.is_some()
     }
 
+    /// Whether it has IPv6, or networks that are made of it.
+    pub fn has_ipv6(&self) -> bool {
+        self.pool6.is_some() || self.configuration.is_some_and(|configuration| configuration.ipv6)
+    }
+
     /// Whether ports of containers can be published there: others come in by the host, and by no macvlan.
     pub fn publishes(&self) -> bool {
         !self.internal && self.bridge.is_some()
@@ -213,7 +240,7 @@ impl NetworkRecord {
     }
 
     /// Whether an address is of one of its subnets.
-    pub(crate) fn contains(&self, address: IpAddr) -> bool {
+    pub fn contains(&self, address: IpAddr) -> bool {
         match address {
             IpAddr::V4(address) => self.subnet.is_some_and(|subnet| subnet.contains(address)),
             IpAddr::V6(address) => self.pool6.as_ref().is_some_and(|pool| pool.subnet.contains(address)),
@@ -321,6 +348,7 @@ pub(crate) fn sample() -> NetworkRecord {
         subnet: None,
         subnet_chosen: false,
         gateway: None,
+        gateway_chosen: false,
         ip_range: None,
         aux_addresses: BTreeMap::new(),
         pool6: None,
@@ -335,6 +363,10 @@ pub(crate) fn sample() -> NetworkRecord {
         inhibit4: false,
         trusted: Vec::new(),
         host_binding: None,
+        host4: None,
+        host6: None,
         predefined: false,
+        configuration: None,
+        config_from: String::new(),
     }
 }

@@ -105,7 +105,9 @@ impl Filters {
     }
 
     pub(crate) fn flag(&self, key: &str) -> Result<Option<bool>, ApiError> {
-        match self.get(key).and_then(|values| values.first()).map(String::as_str) {
+        // Two of them contradict each other.
+        let only = self.get(key).map(|values| if let [one] = values { one.as_str() } else { "" });
+        match only {
             None => Ok(None),
             Some("1" | "true" | "True" | "TRUE" | "t") => Ok(Some(true)),
             Some("0" | "false" | "False" | "FALSE" | "f") => Ok(Some(false)),

@@ -4,14 +4,21 @@ use serde_json::{Map, Value, json};
 
 use crate::http::ApiError;
 
+const DEPRECATED: &str =
+    "The container-wide MacAddress field is now deprecated. It should be specified in EndpointsConfig instead.";
+
 /// Brings the body of `POST /containers/create` to the newest version.
+///
+/// Answers with warnings for who sends it.
 ///
 /// # Errors
 /// 400 when it names two addresses for one endpoint, or asks for a mount that its version does not know.
-pub(crate) fn create(request: &mut Value, version: (u32, u32)) -> Result<(), ApiError> {
-    let Some(request) = request.as_object_mut() else { return Ok(()) };
+pub(crate) fn create(request: &mut Value, version: (u32, u32)) -> Result<Vec<String>, ApiError> {
+    let mut warnings = Vec::new();
+    let Some(request) = request.as_object_mut() else { return Ok(warnings) };
+    endpoints(request, version)?;
     if version < (1, 52) {
-        container_wide_address(request)?;
+        warnings.extend(container_wide_address(request, version)?);
     } else {
         // One for each endpoint since then.
         request.remove("MacAddress");
@@ -22,7 +29,7 @@ pub(crate) fn create(request: &mut Value, version: (u32, u32)) -> Result<(), Api
         check.remove("StartInterval");
     }
     let host = request.entry("HostConfig").or_insert_with(|| json!({}));
-    let Some(host) = host.as_object_mut() else { return Ok(()) };
+    let Some(host) = host.as_object_mut() else { return Ok(warnings) };
     if version < (1, 45) {
         for mount in host.get_mut("Mounts").and_then(Value::as_array_mut).into_iter().flatten() {
             if let Some(options) = mount.get_mut("VolumeOptions").and_then(Value::as_object_mut) {
@@ -43,17 +50,39 @@ pub(crate) fn create(request: &mut Value, version: (u32, u32)) -> Result<(), Api
             host.insert(key.into(), value.into());
         }
     }
+    Ok(warnings)
+}
+
+/// What was never taken of endpoints.
+fn endpoints(request: &Map<String, Value>, version: (u32, u32)) -> Result<(), ApiError> {
+    let asked = request.get("NetworkingConfig").and_then(|config| config["EndpointsConfig"].as_object());
+    let Some(asked) = asked else { return Ok(()) };
+    if let Some((name, _)) = asked.iter().find(|(_, settings)| settings.is_null()) {
+        return Err(ApiError::bad(format!("invalid config for network {name}: EndpointsConfig is nil")));
+    }
+    if version < (1, 44) && asked.len() > 1 {
+        let names: Vec<&str> = asked.keys().map(String::as_str).collect();
+        return Err(ApiError::bad(format!(
+            "Container cannot be created with multiple network endpoints: {}",
+            names.join(", ")
+        )));
+    }
     Ok(())
 }
 
 /// One address for the whole container, from before API 1.44: that of the endpoint in its main network.
-fn container_wide_address(request: &mut Map<String, Value>) -> Result<(), ApiError> {
-    let Some(Value::String(mac)) = request.remove("MacAddress") else { return Ok(()) };
+fn container_wide_address(request: &mut Map<String, Value>, version: (u32, u32)) -> Result<Option<String>, ApiError> {
+    let Some(Value::String(mac)) = request.remove("MacAddress") else { return Ok(None) };
     if mac.is_empty() {
-        return Ok(());
+        return Ok(None);
     }
+    let warning = (version >= (1, 44)).then(|| DEPRECATED.to_owned());
     let mode = request.get("HostConfig").and_then(|host| host["NetworkMode"].as_str()).unwrap_or_default();
     if mode == "host" || mode == "none" || mode.starts_with("container:") {
+        if warning.is_some() {
+            // It has no endpoint of its own.
+            return Ok(warning);
+        }
         return Err(ApiError::bad("conflicting options: mac-address and the network mode"));
     }
     let main = if mode.is_empty() { "default".to_owned() } else { mode.to_owned() };
@@ -66,13 +95,13 @@ fn container_wide_address(request: &mut Map<String, Value>) -> Result<(), ApiErr
     }
     match at.get("MacAddress").and_then(Value::as_str).filter(|own| !own.is_empty()) {
         Some(own) if own != mac => Err(ApiError::bad(
-            "conflicting MAC address: the container-wide MAC address must match the endpoint-specific MAC address for \
+            "the container-wide MAC address must match the endpoint-specific MAC address for \
              the main network, or be left empty",
         )),
-        Some(_) => Ok(()),
+        Some(_) => Ok(warning),
         None => {
             at.insert("MacAddress".into(), mac.into());
-            Ok(())
+            Ok(warning)
         }
     }
 }

@@ -110,14 +110,27 @@ pub fn set_limit(fd: BorrowedFd<'_>, project: u32, bytes: u64) -> Result<()> {
 /// # Errors
 /// `EOPNOTSUPP` or `ENOTTY` where the file system knows no projects.
 pub fn set_project(directory: BorrowedFd<'_>, project: u32) -> Result<()> {
-    let mut attributes = Attributes::default();
-    // SAFETY: the kernel writes one `struct fsxattr`, whose size (28) is in the request's number, to an exclusively borrowed
-    // struct of that size.
-    check(unsafe { libc::ioctl(directory.as_raw_fd(), GET_ATTRIBUTES, &raw mut attributes) }.into())?;
+    let mut attributes = attributes(directory)?;
     attributes.project = project;
     attributes.flags |= INHERIT;
     // SAFETY: the kernel reads one such struct, which lives across the call.
     check(unsafe { libc::ioctl(directory.as_raw_fd(), SET_ATTRIBUTES, &raw const attributes) }.into()).map(drop)
+}
+
+/// The project that an open directory belongs to; 0 is nobody's.
+///
+/// # Errors
+/// `EOPNOTSUPP` or `ENOTTY` where the file system knows no projects.
+pub fn project(directory: BorrowedFd<'_>) -> Result<u32> {
+    Ok(attributes(directory)?.project)
+}
+
+fn attributes(directory: BorrowedFd<'_>) -> Result<Attributes> {
+    let mut attributes = Attributes::default();
+    // SAFETY: the kernel writes one `struct fsxattr`, whose size (28) is in the request's number, to an exclusively borrowed
+    // struct of that size.
+    check(unsafe { libc::ioctl(directory.as_raw_fd(), GET_ATTRIBUTES, &raw mut attributes) }.into())?;
+    Ok(attributes)
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use rustix::mount::{MountFlags, mount};
+use rustix::thread::{CapabilitySet, CapabilitySets, capabilities, set_capabilities};
 use serde::{Deserialize, Serialize};
 use wharf_sys::{loop_device, quota};
 
@@ -72,13 +73,29 @@ pub(crate) fn set_up(name: &str, dir: &Path, bytes: u64, taken: &[u32]) -> Resul
             !taken.contains(project) && known == quota::Usage::default()
         };
         let start = random()?;
-        let project = PROJECTS.clone().cycle_from(start).find(free).ok_or_else(|| failed(rustix::io::Errno::BUSY))?;
-        quota::set_limit(open.as_fd(), project, bytes).map_err(failed)?;
+        // One that a crash has left with this very directory is its own.
+        let own = quota::project(open.as_fd()).ok().filter(|own| PROJECTS.contains(own) && !taken.contains(own));
+        let project = own.or_else(|| PROJECTS.clone().cycle_from(start).find(free));
+        let project = project.ok_or_else(|| failed(rustix::io::Errno::BUSY))?;
+        // In this order: a limit without a directory that says whose it is would never be taken back after a crash.
         quota::set_project(open.as_fd(), project).map_err(failed)?;
+        quota::set_limit(open.as_fd(), project, bytes).map_err(failed)?;
         return Ok(Limit { bytes, project: Some(project) });
     }
     make_disk(name, dir, bytes)?;
     Ok(Limit { bytes, project: None })
+}
+
+/// Takes back the limit of a volume that is going and whose row, if it ever had one, has gone: its directory says which
+/// project it had.
+pub(crate) fn forget_left(dir: &Path) {
+    let Ok(open) = File::open(dir.join(DATA)) else { return };
+    let Ok(project) = quota::project(open.as_fd()) else { return };
+    if PROJECTS.contains(&project)
+        && let Err(error) = quota::set_limit(open.as_fd(), project, 0)
+    {
+        tracing::warn!("project {project} keeps its quota: {error}");
+    }
 }
 
 trait CycleFrom {
@@ -175,6 +192,35 @@ impl Limit {
             tracing::warn!("project {project} keeps its quota");
         }
     }
+}
+
+/// The right that lets its holder go beyond hard limits (quotactl(2)), taken from the calling thread for as long as this is
+/// there: the engine has it, most containers have not.
+#[derive(Debug)]
+struct Bound(CapabilitySets);
+
+impl Bound {
+    fn new() -> Option<Self> {
+        let before = capabilities(None).ok().filter(|sets| sets.effective.contains(CapabilitySet::SYS_RESOURCE))?;
+        let without = before.effective - CapabilitySet::SYS_RESOURCE;
+        let bound = CapabilitySets { effective: without, ..before };
+        set_capabilities(None, bound).ok().map(|()| Self(before))
+    }
+}
+
+impl Drop for Bound {
+    fn drop(&mut self) {
+        // It is permitted still.
+        if let Err(error) = set_capabilities(None, self.0) {
+            tracing::warn!("a thread has lost CAP_SYS_RESOURCE: {error}");
+        }
+    }
+}
+
+/// Does `write` held to the limit of where it writes, by this thread alone.
+pub(crate) fn within<T>(limit: Option<Limit>, write: impl FnOnce() -> T) -> T {
+    let _bound = limit.filter(|limit| limit.project.is_some()).and_then(|_| Bound::new());
+    write()
 }
 
 #[cfg(test)]

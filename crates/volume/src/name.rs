@@ -4,6 +4,8 @@ use crate::{Result, VolumeError};
 
 /// The longest name of a directory (NAME_MAX, linux/limits.h).
 const MAX: usize = 255;
+/// The longest that stands before the name of a volume that goes.
+const PREFIX: usize = 16;
 
 /// Checks a name that a user gave (`[a-zA-Z0-9][a-zA-Z0-9_.-]+`).
 pub(crate) fn check(name: &str) -> Result<()> {
@@ -19,6 +21,12 @@ pub(crate) fn check(name: &str) -> Result<()> {
         return Ok(());
     }
     Err(VolumeError::Name(name.to_owned()))
+}
+
+/// As much of a name's end as has room behind a prefix of ours.
+pub(crate) fn end(name: &str) -> &str {
+    // Names are ASCII.
+    name.get(name.len().saturating_sub(MAX - PREFIX)..).unwrap_or(name)
 }
 
 /// Checks the name of a snapshot, which follows the same rule.

@@ -21,9 +21,9 @@ pub(crate) const SNAPSHOTS: &str = ".snapshots";
 const COPIER: &str = "copy";
 
 /// Content that belongs to no volume yet. Dropped, it goes.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Staged {
-    /// `volumes/.making-HEX`, with `_data` in it.
+    /// `volumes/.making-HEX`, with `_data` in it; empty for none at all.
     dir: PathBuf,
     /// What was left out, in words.
     pub skipped: Vec<String>,
@@ -48,7 +48,7 @@ impl Staged {
 
 impl Drop for Staged {
     fn drop(&mut self) {
-        if self.kept {
+        if self.kept || self.dir.as_os_str().is_empty() {
             return;
         }
         let unmounted = if self.is_in_file() { take_off(&self.dir) } else { Ok(()) };
@@ -79,12 +79,12 @@ impl Volumes {
         Ok(Staged { dir, skipped: Vec::new(), shared: 0, copied: 0, limit: None, kept: false })
     }
 
-    /// Copies the content of a volume or a snapshot, into what may have `size` bytes at most when one is given. `still` are
-    /// the containers that do not write now; where others use the volume, nothing is copied.
+    /// Room for a copy of a volume or a snapshot, of `size` bytes at most when one is given. Nobody need be frozen for that: the
+    /// file system that a size may need takes a while to make.
     ///
     /// # Errors
-    /// `NotFound`, `Moving` with those others, `TooSmall`.
-    pub fn stage_copy(&self, origin: &Origin, still: &BTreeSet<String>, size: Option<u64>) -> Result<Staged> {
+    /// `NoLimit`.
+    pub fn stage_room(&self, origin: &Origin, size: Option<u64>) -> Result<Staged> {
         let mut staged = self.stage()?;
         if let Some(bytes) = size {
             staged.limit = Some(self.limit_dir(&origin.volume, &staged.dir, bytes)?);
@@ -92,10 +92,19 @@ impl Volumes {
                 crate::limit::mount_disk(&staged.dir)?;
             }
         }
+        Ok(staged)
+    }
+
+    /// Copies the content of a volume or a snapshot into `staged`, which has none yet. `still` are the containers that do not
+    /// write now; where others use the volume, nothing is copied.
+    ///
+    /// # Errors
+    /// `NotFound`, `Moving` with those others, `TooSmall`.
+    pub fn copy_into(&self, staged: &mut Staged, origin: &Origin, still: &BTreeSet<String>) -> Result<()> {
         self.locked(&origin.volume, || {
             let volume = self.get(&origin.volume)?;
             let copied = match &origin.snapshot {
-                Some(snapshot) => self.copy_tree(origin, &self.snapshot_path(&volume, snapshot)?, &staged)?,
+                Some(snapshot) => self.copy_tree(origin, &self.snapshot_path(&volume, snapshot)?, staged)?,
                 None => {
                     let moving: Vec<String> =
                         self.containers(&volume.name).into_iter().filter(|id| !still.contains(id)).collect();
@@ -103,7 +112,7 @@ impl Volumes {
                         return Err(VolumeError::Moving { name: volume.name.clone(), containers: moving });
                     }
                     let path = self.mount_held(&volume, COPIER, None)?;
-                    let copied = self.copy_tree(origin, &path, &staged);
+                    let copied = self.copy_tree(origin, &path, staged);
                     self.release_held(&volume.name, COPIER)?;
                     copied?
                 }
@@ -111,12 +120,23 @@ impl Volumes {
             staged.skipped = copied.skipped;
             (staged.shared, staged.copied) = (copied.shared, copied.copied);
             Ok(())
-        })?;
+        })
+    }
+
+    /// [`Self::stage_room`] and [`Self::copy_into`] in one.
+    ///
+    /// # Errors
+    /// As of both.
+    pub fn stage_copy(&self, origin: &Origin, still: &BTreeSet<String>, size: Option<u64>) -> Result<Staged> {
+        let mut staged = self.stage_room(origin, size)?;
+        self.copy_into(&mut staged, origin, still)?;
         Ok(staged)
     }
 
     fn copy_tree(&self, origin: &Origin, from: &Path, staged: &Staged) -> Result<copy::Copied> {
-        let copied = RootDir::open(from).and_then(|from| copy::copy(&from, &RootDir::open(staged.data())?));
+        let copied = crate::limit::within(staged.limit, || {
+            RootDir::open(from).and_then(|from| copy::copy(&from, &RootDir::open(staged.data())?))
+        });
         copied.map_err(|source| match (staged.limit, source.errno) {
             (Some(limit), Errno::NOSPC | Errno::DQUOT) => {
                 VolumeError::TooSmall { what: origin.to_string(), bytes: limit.bytes }
@@ -401,6 +421,7 @@ impl Volumes {
         for entry in fs::read_dir(dir).map_err(VolumeError::file("list", dir))?.flatten() {
             if entry.file_name().to_string_lossy().starts_with(MAKING) {
                 take_off(&entry.path())?;
+                crate::limit::forget_left(&entry.path());
                 remove_tree(&entry.path())?;
             }
         }

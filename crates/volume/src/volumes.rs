@@ -308,7 +308,8 @@ impl Volumes {
             let volume = self.get(name)?;
             let data = self.users().get(name).map(|used| used.path.clone()).unwrap_or(volume.mountpoint);
             let mark = self.inner.dir.join(name).join(crate::fill::FILLING);
-            crate::fill::fill(name, &data, &mark, part.as_ref(), source, path.as_ref())
+            let fill = || crate::fill::fill(name, &data, &mark, part.as_ref(), source, path.as_ref());
+            crate::limit::within(volume.limit, fill)
         })
     }
 
@@ -362,7 +363,7 @@ impl Inner {
     /// Out of the way first, so that a crash leaves either a volume or something that [`Self::sweep`] ends.
     fn remove(&self, name: &str) -> Result<()> {
         let path = self.dir.join(name);
-        let gone = self.dir.join(format!("{REMOVING}{name}"));
+        let gone = self.dir.join(format!("{REMOVING}{}", name::end(name)));
         remove_tree(&gone)?;
         match fs::rename(&path, &gone) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -379,11 +380,14 @@ impl Inner {
         for entry in entries {
             let entry = entry.map_err(VolumeError::file("list", &self.dir))?;
             let file_name = entry.file_name();
-            let Some(name) = file_name.to_str().and_then(|name| name.strip_prefix(REMOVING)) else { continue };
+            let Some(part) = file_name.to_str().and_then(|name| name.strip_prefix(REMOVING)) else { continue };
+            let rows = self.store.read::<_, VolumeError>(|tx| Ok(tx.list::<Row>(TABLE)?))?;
             // The row may be of a new volume of the same name: then its directory is there.
-            if !self.dir.join(name).exists() {
+            let lost = |name: &String| part == name::end(name) && !self.dir.join(name).exists();
+            for (name, _) in rows.iter().filter(|(name, _)| lost(name)) {
                 self.store.write::<_, VolumeError>(|tx| Ok(tx.delete(TABLE, name).map(drop)?))?;
             }
+            crate::limit::forget_left(&entry.path());
             if let Err(error) = remove_tree(&entry.path()) {
                 // Something may be mounted in it. The next start tries again.
                 tracing::warn!(?error, "a volume that was removed is still on the disk");

@@ -44,8 +44,26 @@ fn sized(name: &str, size: &str) -> CreateVolume {
     CreateVolume { name: name.into(), options, ..CreateVolume::default() }
 }
 
+/// Writes as a container does: without the right to go beyond quotas, which root has here.
+fn bound<T>(write: impl FnOnce() -> T + Send) -> T
+where
+    T: Send,
+{
+    let without = || {
+        let mut sets = rustix::thread::capabilities(None).unwrap();
+        sets.effective -= rustix::thread::CapabilitySet::SYS_RESOURCE;
+        rustix::thread::set_capabilities(None, sets).unwrap();
+        write()
+    };
+    std::thread::scope(|scope| scope.spawn(without).join().unwrap())
+}
+
 /// Writes until there is no more room, and answers with the bytes that went in.
 fn fill(dir: &Path) -> u64 {
+    bound(|| fill_now(dir))
+}
+
+fn fill_now(dir: &Path) -> u64 {
     let mut file = File::create(dir.join("large")).unwrap();
     let piece = vec![7; 256 << 10];
     let mut total = 0;
@@ -185,4 +203,45 @@ fn a_clone_that_a_kill_has_cut_off_is_swept_with_its_mount() {
     assert_eq!(mounts_below(&disk.root()), 0);
     let names = fs::read_dir(disk.root().join("volumes")).unwrap().flatten().map(|entry| entry.file_name());
     assert_eq!(names.collect::<Vec<_>>(), ["data"]);
+}
+
+/// Set in the process that is to be killed: the data root.
+const VICTIM: &str = "WHARF_TEST_VICTIM";
+
+/// The projects of what is on its way in or out below a data root.
+fn projects_left(root: &Path) -> Vec<u32> {
+    let all = fs::read_dir(root.join("volumes")).unwrap().flatten();
+    let hidden = all.filter(|entry| entry.file_name().to_string_lossy().starts_with('.'));
+    let open = |entry: fs::DirEntry| File::open(entry.path().join("_data")).unwrap();
+    hidden.map(|entry| wharf_sys::quota::project(std::os::fd::AsFd::as_fd(&open(entry))).unwrap()).collect()
+}
+
+#[test]
+fn a_kill_leaves_no_quota() {
+    if let Some(root) = std::env::var_os(VICTIM).map(PathBuf::from) {
+        let volumes = Volumes::open(Store::open(&root).unwrap()).unwrap();
+        let _staged = volumes.stage_copy(&Origin::parse("data"), &BTreeSet::new(), Some(20 << 20)).unwrap();
+        rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL).unwrap();
+        unreachable!();
+    }
+    let Some(disk) = Disk::new("quota,project", "loop,prjquota") else { return };
+    let volumes = Volumes::open(Store::open(&disk.root()).unwrap()).unwrap();
+    volumes.create(&sized("data", "20m")).unwrap();
+    let going = volumes.create(&sized("going", "20m")).unwrap().limit.unwrap().project.unwrap();
+    drop(volumes);
+    let mut victim = Command::new(std::env::current_exe().unwrap());
+    victim.args(["--exact", "a_kill_leaves_no_quota"]).env(VICTIM, disk.root());
+    let output = victim.output().unwrap();
+    assert_eq!(std::os::unix::process::ExitStatusExt::signal(&output.status), Some(9), "{output:?}");
+    // And one that came while a volume was being removed.
+    fs::rename(disk.root().join("volumes/going"), disk.root().join("volumes/.removing-going")).unwrap();
+    let left = projects_left(&disk.root());
+    assert!(left.len() == 2 && left.contains(&going), "{left:?}");
+    let open = File::open(disk.root()).unwrap();
+    let limit =
+        |project: &u32| wharf_sys::quota::usage(std::os::fd::AsFd::as_fd(&open), *project).unwrap_or_default().limit;
+    assert!(left.iter().all(|project| limit(project) == 20 << 20));
+    drop(Volumes::open(Store::open(&disk.root()).unwrap()).unwrap());
+    assert!(left.iter().all(|project| limit(project) == 0), "{left:?} keep their quotas");
+    assert!(projects_left(&disk.root()).is_empty());
 }

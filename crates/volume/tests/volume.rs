@@ -98,7 +98,9 @@ fn prune_takes_what_nobody_named_and_nobody_has() {
 fn a_removal_that_a_crash_interrupted_is_finished() {
     let root = tempfile::tempdir().unwrap();
     let volumes = open(root.path());
-    for name in ["half", "anew"] {
+    // So long that nothing of ours has room before it.
+    let (long, longer) = (format!("{}z", "l".repeat(254)), format!("{}y", "l".repeat(254)));
+    for name in ["half", "anew", &long, &longer] {
         let made = volumes.create(&named(name)).unwrap();
         fs::write(made.mountpoint.join("file"), "x").unwrap();
     }
@@ -107,11 +109,14 @@ fn a_removal_that_a_crash_interrupted_is_finished() {
     // The crash came before the row was deleted; and after, when a new volume of the name was there already.
     fs::rename(dir.join("half"), dir.join(".removing-half")).unwrap();
     fs::create_dir_all(dir.join(".removing-anew/_data")).unwrap();
+    fs::rename(dir.join(&long), dir.join(format!(".removing-{}", &long[long.len() - 239..]))).unwrap();
     // Nobody's, and not empty: it stays.
     fs::create_dir_all(dir.join("stray/_data")).unwrap();
     fs::write(dir.join("stray/_data/file"), "x").unwrap();
     let volumes = open(root.path());
-    assert_eq!(volumes.list().unwrap().into_iter().map(|volume| volume.name).collect::<Vec<_>>(), ["anew"]);
+    assert_eq!(volumes.list().unwrap().into_iter().map(|volume| volume.name).collect::<Vec<_>>(), ["anew", &longer]);
+    volumes.remove(&longer, false, &nobody).unwrap();
+    assert!(volumes.get(&longer).is_err() && !dir.join(&longer).exists());
     assert!(volumes.path("anew").join("file").exists());
     assert!(!dir.join(".removing-half").exists() && !dir.join(".removing-anew").exists());
     assert!(dir.join("stray/_data/file").exists());

@@ -162,6 +162,11 @@ pub enum Expression<'a> {
         address: Register,
         port: Option<Register>,
     },
+    /// Changes the source of the connection. The family is that of the address.
+    SourceNat {
+        family: Family,
+        address: Register,
+    },
     /// Changes the source of the connection to the address that the packet leaves with.
     Masquerade,
 }
@@ -259,6 +264,12 @@ pub(super) fn write(m: &mut Messages, expression: &Expression<'_>) {
             if let Some(port) = port {
                 m.be32(5, port.number());
             }
+        }),
+        Expression::SourceNat { family, address } => named(m, "nat", |m| {
+            // NFT_NAT_SNAT.
+            m.be32(1, 0);
+            m.be32(2, family.number().into());
+            m.be32(3, address.number());
         }),
         Expression::Masquerade => named(m, "masq", |_| {}),
     }

@@ -209,12 +209,11 @@ impl Facts {
             let tables = self.ruleset.others.join(", ");
             notes.push(format!("tables of nftables for frames and devices are not looked at: {tables}"));
         }
-        let legacy = |name: &str| std::fs::read_to_string(name).is_ok_and(|tables| !tables.trim().is_empty());
-        if ["ip_tables_names", "ip6_tables_names"].iter().any(|name| legacy(&format!("/proc/thread-self/net/{name}"))) {
-            notes.push(
-                "rules of iptables-legacy are there, which are not looked at (`iptables-legacy-save` shows them)"
-                    .into(),
-            );
+        for (family, file, program) in
+            [("IPv4", "ip_tables_names", "iptables"), ("IPv6", "ip6_tables_names", "ip6tables")]
+        {
+            let loaded = std::fs::read_to_string(format!("/proc/thread-self/net/{file}")).unwrap_or_default();
+            notes.extend(legacy_note(family, &loaded, program));
         }
         notes
     }
@@ -269,10 +268,36 @@ impl Facts {
     }
 }
 
+/// What is said of the tables of the old kind that a family has, which the kernel lists one a line: they decide beside those of
+/// nftables, and are not read.
+fn legacy_note(family: &str, loaded: &str, program: &str) -> Option<String> {
+    let mut tables: Vec<&str> = loaded.split_whitespace().collect();
+    tables.sort_unstable();
+    (!tables.is_empty()).then(|| {
+        format!(
+            "{family} has tables of {program}-legacy ({}), whose rules are not looked at: what is reached here they may drop, or \
+             send elsewhere (`{program}-legacy-save` shows them)",
+            tables.join(", ")
+        )
+    })
+}
+
 fn family_name(family: nft::Family) -> &'static str {
     match family {
         nft::Family::Inet => "inet",
         nft::Family::Ip => "ip",
         nft::Family::Ip6 => "ip6",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::legacy_note;
+
+    #[test]
+    fn tables_of_the_old_kind_are_named() {
+        assert_eq!(legacy_note("IPv4", "", "iptables"), None);
+        let note = legacy_note("IPv6", "nat\nfilter\n", "ip6tables").unwrap();
+        assert!(note.starts_with("IPv6 has tables of ip6tables-legacy (filter, nat), whose rules are not looked at"), "{note}");
     }
 }

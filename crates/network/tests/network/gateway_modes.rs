@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::AsFd;
 
 use wharf_netlink::namespace;
-use wharf_netlink::route::Connection;
+use wharf_netlink::route::{Batch, Connection};
 use wharf_network::{CreateNetwork, Networks, PoolRequest, Published};
 
 use crate::host::{
@@ -164,5 +164,43 @@ fn trusted_links_reach_all_ports() {
         ask_from(&shut.netns, open.v4(), 80).unwrap_err();
         networks.disconnect("net", &open.id).unwrap();
         networks.remove("net").unwrap();
+    });
+}
+
+#[test]
+fn containers_have_the_address_outside_that_is_asked_for() {
+    on_a_host(|host| {
+        let (four, six): (Ipv4Addr, Ipv6Addr) = ("10.9.0.77".parse().unwrap(), "2001:db8:9::77".parse().unwrap());
+        let route = Connection::open().unwrap();
+        let link = route.link("lan0").unwrap().unwrap().index;
+        let mut batch = Batch::new();
+        batch.add_address(link, IpAddr::V4(four), 24).add_address(link, IpAddr::V6(six), 64);
+        route.apply(batch).unwrap();
+        let networks = host.networks();
+        let (own4, own6) = (four.to_string(), six.to_string());
+        let options = [("com.docker.network.host_ipv4", &*own4), ("com.docker.network.host_ipv6", &*own6)];
+        dual(host, &networks, &options);
+        create(&networks, "plain", "10.51.0.0/24", &[]);
+        let (web, plain) = (container(&networks, "net", "web"), container(&networks, "plain", "plain"));
+        serve(&host.other, 90);
+        serve6(&host.other, 91);
+        let check = || {
+            assert_eq!(ask_from(&web.netns, OTHER, 90).unwrap(), four);
+            assert_eq!(ask_from(&web.netns, OTHER6, 91).unwrap(), six);
+            assert_eq!(ask_from(&plain.netns, OTHER, 90).unwrap(), HOST, "that of the link, as ever");
+        };
+        check();
+        // The same after a new daemon; and what goes takes its rule along.
+        drop(networks);
+        let networks = host.networks();
+        networks.recover(&[web.id.clone(), plain.id.clone()]).unwrap();
+        check();
+        networks.disconnect("net", &web.id).unwrap();
+        networks.remove("net").unwrap();
+        create(&networks, "again", "10.50.0.0/24", &[]);
+        assert_eq!(ask_from(&container(&networks, "again", "web").netns, OTHER, 90).unwrap(), HOST);
+        let bad = create_request("bad", "", &[("com.docker.network.host_ipv4", "x")]);
+        let words = networks.create(&bad).unwrap_err().to_string();
+        assert_eq!(words, "failed to parse com.docker.network.host_ipv4 value: x (nil ip)");
     });
 }

@@ -340,3 +340,24 @@ fn both_families_and_routed_networks() {
         });
     }
 }
+
+#[test]
+fn tables_of_iptables_legacy_are_told_of() {
+    on_a_host(|host| {
+        let networks = host.networks();
+        let a = container(&networks, "bridge", "a");
+        networks.publish(&a.id, &a.endpoint.addresses(), &[tcp(80, 8080)]).unwrap();
+        serve(&a.netns, 80);
+        assert_eq!(reach(&networks, &a).notes, [""; 0]);
+        let list = ["-t", "filter", "-A", "FORWARD", "-j", "DROP"];
+        let done = std::process::Command::new("iptables-legacy").args(list).output();
+        if !done.is_ok_and(|output| output.status.success()) {
+            eprintln!("skipped: this host has no iptables-legacy");
+            return networks.destroy().unwrap();
+        }
+        let said = reach(&networks, &a);
+        let note = &said.notes[0];
+        assert!(note.starts_with("IPv4 has tables of iptables-legacy (filter), whose rules are not looked at"), "{note}");
+        networks.destroy().unwrap();
+    });
+}

@@ -9,7 +9,7 @@ use serde::ser::SerializeMap as _;
 use serde::{Serialize, Serializer};
 use serde_json::{Value, json};
 use wharf_engine::record::{Container, Status};
-use wharf_engine::spec::{EndpointSettings, PortBinding};
+use wharf_engine::spec::EndpointSettings;
 use wharf_reference::Digest;
 
 use super::words;
@@ -124,12 +124,12 @@ fn config(c: &Container, version: (u32, u32)) -> Value {
     if version < (1, 52) && config.get("OnBuild").is_none() {
         config["OnBuild"] = Value::Null;
     }
-    // One address for all of a container's endpoints went with API 1.44.
-    if version < (1, 44) {
-        let mac = c.networks.get(&c.host.network_mode).map(|endpoint| endpoint.mac_address.as_str());
-        if let Some(mac) = mac.filter(|mac| !mac.is_empty()) {
-            config["MacAddress"] = mac.into();
-        }
+    // One address for all of a container's endpoints went with API 1.44; that which was asked for was shown up to 1.51.
+    let main = c.host.network_mode.as_str();
+    let has = c.networks.get(main).map(|endpoint| &endpoint.mac_address).filter(|_| version < (1, 44));
+    let mac = has.filter(|mac| !mac.is_empty()).or_else(|| c.asked_macs.get(main));
+    if let Some(mac) = mac.filter(|_| version < (1, 52)) {
+        config["MacAddress"] = mac.as_str().into();
     }
     config
 }
@@ -320,11 +320,8 @@ fn ports(c: &Container) -> Vec<Value> {
     if !c.state.status.is_active() {
         return Vec::new();
     }
-    let exposed = c.config.exposed_ports.iter().flatten().map(|(port, _)| (port, None));
-    let mut seen: BTreeMap<&String, Option<&Vec<PortBinding>>> = exposed.collect();
-    seen.extend(c.ports.iter().map(|(port, bindings)| (port, bindings.as_ref())));
     let mut all = Vec::new();
-    for (port, bindings) in seen {
+    for (port, bindings) in c.ports.iter().map(|(port, bindings)| (port, bindings.as_ref())) {
         let (number, kind) = port.split_once('/').unwrap_or((port, "tcp"));
         let number: u16 = number.parse().unwrap_or(0);
         match bindings.filter(|bindings| !bindings.is_empty()) {

@@ -12,46 +12,8 @@ use wharf_volume::Volume;
 
 /// A network; with the containers that run on it where they are asked for.
 pub(crate) fn network(record: &NetworkRecord, users: Option<&[(Arc<Container>, EndpointSettings)]>) -> Value {
-    let mut pools = Vec::new();
-    if let Some(subnet) = &record.subnet {
-        let mut pool = json!({ "Subnet": subnet.to_string() });
-        if let Some(range) = &record.ip_range {
-            pool["IPRange"] = range.to_string().into();
-        }
-        if let Some(gateway) = &record.gateway {
-            pool["Gateway"] = gateway.to_string().into();
-        }
-        if !record.aux_addresses.is_empty() {
-            pool["AuxiliaryAddresses"] = json!(record.aux_addresses);
-        }
-        pools.push(pool);
-    }
-    if let Some(six) = &record.pool6 {
-        let mut pool = json!({ "Subnet": six.subnet.to_string() });
-        if let Some(range) = &six.ip_range {
-            pool["IPRange"] = range.to_string().into();
-        }
-        if let Some(gateway) = &six.gateway {
-            pool["Gateway"] = gateway.to_string().into();
-        }
-        if !six.aux_addresses.is_empty() {
-            pool["AuxiliaryAddresses"] = json!(six.aux_addresses);
-        }
-        pools.push(pool);
-    }
-    for unused in &record.unused_pools {
-        let mut pool = json!({ "Subnet": unused.subnet });
-        for (key, text) in [("IPRange", &unused.ip_range), ("Gateway", &unused.gateway)] {
-            if !text.is_empty() {
-                pool[key] = text.as_str().into();
-            }
-        }
-        if !unused.aux_addresses.is_empty() {
-            pool["AuxiliaryAddresses"] = json!(unused.aux_addresses);
-        }
-        // IPv4 comes first.
-        pools.insert(if unused.subnet.contains(':') { pools.len() } else { 0 }, pool);
-    }
+    let pools = pools(record);
+    let pools = if pools.is_empty() { Value::Null } else { Value::Array(pools) };
     let containers: BTreeMap<&str, Value> = users
         .into_iter()
         .flatten()
@@ -74,17 +36,62 @@ pub(crate) fn network(record: &NetworkRecord, users: Option<&[(Arc<Container>, E
         "Scope": "local",
         "Driver": record.driver,
         "EnableIPv4": record.ipv4,
-        "EnableIPv6": record.pool6.is_some(),
+        "EnableIPv6": record.has_ipv6(),
         "IPAM": { "Driver": record.ipam_driver, "Options": options, "Config": pools },
         "Internal": record.internal,
         "Attachable": record.attachable,
         "Ingress": false,
-        "ConfigFrom": { "Network": "" },
-        "ConfigOnly": false,
+        "ConfigFrom": { "Network": record.config_from },
+        "ConfigOnly": record.configuration.is_some(),
         "Containers": containers,
         "Options": record.options,
         "Labels": record.labels,
     })
+}
+
+/// A network's subnets: first what was asked for, as it was, and then what a family got without being asked about, each
+/// with IPv4 first. That of a subnet which was asked for has the gateway alone that was, too, or a client that compares
+/// what it wants with what is there would find them different.
+fn pools(record: &NetworkRecord) -> Vec<Value> {
+    let mut pools = Vec::new();
+    if let Some(subnet) = &record.subnet {
+        let gateway = record.gateway.filter(|_| !record.subnet_chosen || record.gateway_chosen || record.predefined);
+        let mut pool = json!({ "Subnet": subnet.to_string() });
+        describe(&mut pool, record.ip_range, gateway, &record.aux_addresses);
+        pools.push((!record.subnet_chosen, false, pool));
+    }
+    if let Some(six) = &record.pool6 {
+        let gateway = six.gateway.filter(|_| !six.chosen || six.gateway_chosen || record.predefined);
+        let mut pool = json!({ "Subnet": six.subnet.to_string() });
+        describe(&mut pool, six.ip_range, gateway, &six.aux_addresses);
+        pools.push((!six.chosen, true, pool));
+    }
+    for unused in &record.unused_pools {
+        let given = |text: &String| (!text.is_empty()).then(|| text.clone());
+        let mut pool = json!({ "Subnet": unused.subnet });
+        describe(&mut pool, given(&unused.ip_range), given(&unused.gateway), &unused.aux_addresses);
+        pools.push((false, unused.subnet.contains(':'), pool));
+    }
+    pools.sort_by_key(|(is_own, is_six, _)| (*is_own, *is_six));
+    pools.into_iter().map(|(_, _, pool)| pool).collect()
+}
+
+fn describe(
+    pool: &mut Value,
+    range: Option<impl ToString>,
+    gateway: Option<impl ToString>,
+    aux: &BTreeMap<String, impl ToString>,
+) {
+    if let Some(range) = range {
+        pool["IPRange"] = range.to_string().into();
+    }
+    if let Some(gateway) = gateway {
+        pool["Gateway"] = gateway.to_string().into();
+    }
+    if !aux.is_empty() {
+        let aux: BTreeMap<&String, String> = aux.iter().map(|(name, address)| (name, address.to_string())).collect();
+        pool["AuxiliaryAddresses"] = json!(aux);
+    }
 }
 
 /// How many of a network's addresses are taken, for `GET /networks/{id}` since API 1.52. `endpoints` are the addresses

@@ -23,7 +23,7 @@ pub(super) async fn create(mut call: Call) -> Result {
     if value.is_null() || value.as_object().is_some_and(|all| !all.keys().any(is_config)) {
         return Err(ApiError::bad("config cannot be empty in order to create a container"));
     }
-    shims::create(&mut value, call.version)?;
+    let warnings = shims::create(&mut value, call.version)?;
     let secrets = secret_data(&mut value)?;
     let mut request: CreateRequest = typed(value, "container.CreateRequest")?;
     request.secrets = secrets;
@@ -36,7 +36,9 @@ pub(super) async fn create(mut call: Call) -> Result {
         return dry_run::create(&call.api.engine, optional(&name).as_deref(), optional(&platform).as_deref(), request)
             .await;
     }
-    let created = call.api.engine.create(optional(&name).as_deref(), optional(&platform).as_deref(), request).await?;
+    let mut created =
+        call.api.engine.create(optional(&name).as_deref(), optional(&platform).as_deref(), request).await?;
+    created.warnings.splice(0..0, warnings);
     Ok(json_answer(StatusCode::CREATED, &created))
 }
 

@@ -230,7 +230,10 @@ async fn route(api: Api, request: Request<Incoming>) -> Result {
         ("POST", ["swarm", "leave"]) => {
             Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "This node is not part of a swarm"))
         }
-        ("PUT", ["volumes", _]) => Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, NO_MANAGER)),
+        ("PUT", ["volumes", _]) => Err(ApiError::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "volume update only valid for cluster volumes, but swarm is unavailable",
+        )),
         (_, ["swarm" | "nodes" | "services" | "tasks" | "secrets" | "configs", ..]) => {
             Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, NO_MANAGER))
         }

@@ -21,7 +21,7 @@ pub(super) fn list(call: &Call) -> Result {
     let (ids, names) = (filters.patterns("id"), filters.patterns("name"));
     if let Some(bad) = filters.get("type").into_iter().flatten().find(|t| !["builtin", "custom"].contains(&t.as_str()))
     {
-        return Err(ApiError::bad(format!("invalid filter 'type={bad}'")));
+        return Err(ApiError::bad(format!("invalid filter: 'type'='{bad}'")));
     }
     let fits = |n: &NetworkRecord| {
         filters.any("driver", |driver| n.driver == driver)
@@ -38,6 +38,10 @@ pub(super) fn list(call: &Call) -> Result {
 
 pub(super) fn inspect(call: &Call, id: &str) -> Result {
     let engine = &call.api.engine;
+    if let Some(text) = call.query.get("verbose").filter(|text| !is_bool(text)) {
+        let why = format!("strconv.ParseBool: parsing {text:?}: invalid syntax");
+        return Err(ApiError::bad(format!("invalid value for verbose: {text}: {why}")));
+    }
     if call.query.get("scope").is_some_and(|scope| scope != "local") {
         return Err(ApiError::new(StatusCode::NOT_FOUND, format!("network {id} not found")));
     }
@@ -52,6 +56,12 @@ pub(super) fn inspect(call: &Call, id: &str) -> Result {
     Ok(ok(&answer))
 }
 
+/// As Go's `strconv.ParseBool`; nothing is false there, too.
+fn is_bool(text: &str) -> bool {
+    let known = ["", "1", "t", "T", "true", "TRUE", "True", "0", "f", "F", "false", "FALSE", "False"];
+    known.contains(&text)
+}
+
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 struct Create {
@@ -60,6 +70,7 @@ struct Create {
     internal: bool,
     attachable: bool,
     ingress: bool,
+    scope: String,
     config_only: bool,
     config_from: ConfigFrom,
     #[serde(rename = "EnableIPv4")]
@@ -99,17 +110,6 @@ struct Pool {
 
 pub(super) async fn create(mut call: Call) -> Result {
     let create: Create = read_json(&mut call.request, "network.CreateRequest").await?;
-    if create.ingress || create.config_only {
-        return Err(ApiError::new(StatusCode::NOT_IMPLEMENTED, "ingress and config-only networks are not supported"));
-    }
-    let from = &create.config_from.network;
-    if !from.is_empty() {
-        // Of those that can be there none is one.
-        return Err(match call.api.engine.networks().resolve(from) {
-            Ok(_) => ApiError::bad(format!("{from} is not a configuration network")),
-            Err(_) => ApiError::new(StatusCode::NOT_FOUND, format!("configuration network \"{from}\" does not exist")),
-        });
-    }
     let pool = |p: Pool| PoolRequest {
         subnet: p.subnet,
         ip_range: p.ip_range,
@@ -130,6 +130,10 @@ pub(super) async fn create(mut call: Call) -> Result {
         },
         ipv4: create.enable_ipv4,
         ipv6: create.enable_ipv6,
+        config_only: create.config_only,
+        config_from: create.config_from.network,
+        ingress: create.ingress,
+        scope: create.scope,
     };
     let engine = call.api.engine.clone();
     let made = blocking(move || Ok(engine.networks().create(&request).map_err(EngineError::from)?)).await?;
@@ -170,7 +174,9 @@ pub(super) async fn prune(call: Call) -> Result {
         let created: Option<jiff::Timestamp> = n.created.parse().ok();
         // A container that is stopped will want its network again.
         let named = engine.list().iter().any(|c| c.networks.contains_key(&n.name) && !gone.contains(&c.id));
+        // A configuration is there for networks to come, as with Docker.
         !n.predefined
+            && n.configuration.is_none()
             && !named
             && until.is_none_or(|until| created.is_some_and(|created| created < until))
             && filters.labels(Some(&n.labels))

@@ -16,8 +16,10 @@ pub(crate) async fn life(server: &Server) {
     let more = json!({
         "Labels": { "purpose": "test" }, "Env": null, "ExposedPorts": { "80/tcp": {} },
         "HostConfig": { "PortBindings": { "81/tcp": null }, "Memory": null },
-        "NetworkingConfig": { "EndpointsConfig": { "bridge": null } },
     });
+    let null = json!({ "Image": "busybox", "NetworkingConfig": { "EndpointsConfig": { "bridge": null } } });
+    let refused = server.post("/containers/create", &null).await;
+    assert_eq!(refused.of(400)["message"], "invalid config for network bridge: EndpointsConfig is nil");
     let id = server.create("life", "exit 3", more).await;
     let all = server.get("/containers/json").await.of(200);
     assert_eq!(all, json!([]), "one that does not run is not shown");

@@ -148,7 +148,7 @@ fn a_subnet_of_a_family_that_is_off_is_shown() {
     let four = d.get("/networks/four");
     assert_eq!((&four["EnableIPv4"], &four["EnableIPv6"]), (&true.into(), &false.into()));
     let wanted = serde_json::json!([
-        { "Subnet": "10.197.3.0/24", "Gateway": "10.197.3.1" },
+        { "Subnet": "10.197.3.0/24" },
         { "Subnet": "fd99:7::/64", "Gateway": "fd99:7::9" },
     ]);
     assert_eq!(four["IPAM"]["Config"], wanted);
