@@ -119,8 +119,15 @@ impl Engine {
         let mut warnings = Vec::new();
         self.fill_in(&mut config, &mut host)?;
         check(&config, &host)?;
+        if !config.working_dir.is_empty() {
+            config.working_dir = mounts::clean(&config.working_dir);
+        }
+        self.resolve_shared(&mut host)?;
         secrets::check(&host, &contents)?;
         resources::check(&host)?;
+        if host.network_mode == "host" && host.port_bindings.as_ref().is_some_and(|all| !all.is_empty()) {
+            warnings.push("Published ports are discarded when using host network mode".to_owned());
+        }
         let id = names::random_id()?;
         let group = self.group_path(&host, &id);
         let (engine, asked) = (self.clone(), host.resources.clone());
@@ -333,6 +340,21 @@ impl Engine {
     /// there fails the start, as in Docker: clients take "not found" from a creation for the image.
     fn network_name(&self, text: &str) -> String {
         self.networks().resolve(text).map_or_else(|_| text.to_owned(), |network| network.name)
+    }
+
+    /// Puts IDs in place of the names of containers whose namespaces it shares: names change. One whose network it shares
+    /// may come to be until the start.
+    fn resolve_shared(&self, host: &mut HostConfig) -> Result<()> {
+        let id = |mode: &str| mode.strip_prefix("container:").map(|of| self.inspect(of).map(|other| other.id.clone()));
+        if let Some(Ok(id)) = id(&host.network_mode) {
+            host.network_mode = format!("container:{id}");
+        }
+        for mode in [&mut host.ipc_mode, &mut host.pid_mode] {
+            if let Some(id) = id(mode) {
+                *mode = format!("container:{}", id.map_err(|error| EngineError::invalid(error.message))?);
+            }
+        }
+        Ok(())
     }
 
     /// The networks that it will be on, by name.

@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 use crate::fields::canonical;
 
 /// Lists that are also accepted as one string (moby, `strslice`).
-const LISTS: &[&str] = &["Cmd", "Entrypoint", "CapAdd", "CapDrop"];
+const LISTS: &[&str] = &["Cmd", "Entrypoint", "CapAdd", "CapDrop", "Shell"];
 /// Maps that users fill: in them a `null` is the value of a key, and not a field that was left out.
 const TEXTS: &[&str] = &[
     "Labels",
@@ -19,7 +19,9 @@ const TEXTS: &[&str] = &[
     "Config",
     "SecretData",
 ];
-const OBJECTS: &[&str] = &["EndpointsConfig", "ExposedPorts", "Volumes"];
+const OBJECTS: &[&str] = &["ExposedPorts", "Volumes"];
+/// In these it stays what it is, and is refused.
+const SAID: &[&str] = &["EndpointsConfig"];
 const ARRAYS: &[&str] = &["PortBindings"];
 
 /// Deeper is no request of the API; what nests deeper is left as it is.
@@ -38,6 +40,7 @@ fn walk(name: &str, value: Value, depth: u32) -> Value {
                 name if TEXTS.contains(&name) => Some(Value::String(String::new())),
                 name if OBJECTS.contains(&name) => Some(Value::Object(Map::new())),
                 name if ARRAYS.contains(&name) => Some(Value::Array(Vec::new())),
+                name if SAID.contains(&name) => Some(Value::Null),
                 _ => None,
             };
             // The keys of such a map are the user's words, and no fields.
@@ -85,7 +88,7 @@ mod tests {
             "Image": "x", "Cmd": ["echo hi"], "Labels": { "a": "", "Cmd": "y" },
             "ExposedPorts": { "80/tcp": {} },
             "HostConfig": { "PortBindings": { "80/tcp": [], "81/tcp": [{ "HostPort": "1" }] } },
-            "NetworkingConfig": { "EndpointsConfig": { "net": {}, "b": {} } },
+            "NetworkingConfig": { "EndpointsConfig": { "net": null, "b": {} } },
         });
         assert_eq!(lenient(request), wanted);
     }

@@ -8,10 +8,13 @@ use crate::http::ApiError;
 ///
 /// # Errors
 /// 400 when it names two addresses for one endpoint, or asks for a mount that its version does not know.
-pub(crate) fn create(request: &mut Value, version: (u32, u32)) -> Result<(), ApiError> {
-    let Some(request) = request.as_object_mut() else { return Ok(()) };
+///
+/// The values are warnings.
+pub(crate) fn create(request: &mut Value, version: (u32, u32)) -> Result<Vec<String>, ApiError> {
+    let mut warnings = Vec::new();
+    let Some(request) = request.as_object_mut() else { return Ok(warnings) };
     if version < (1, 52) {
-        container_wide_address(request)?;
+        warnings.extend(container_wide_address(request, version)?);
     } else {
         // One for each endpoint since then.
         request.remove("MacAddress");
@@ -21,8 +24,12 @@ pub(crate) fn create(request: &mut Value, version: (u32, u32)) -> Result<(), Api
     {
         check.remove("StartInterval");
     }
+    let endpoints = request.get("NetworkingConfig").map(|all| &all["EndpointsConfig"]).and_then(Value::as_object);
+    if let Some((name, _)) = endpoints.into_iter().flatten().find(|(_, settings)| settings.is_null()) {
+        return Err(ApiError::bad(format!("invalid config for network {name}: EndpointsConfig is nil")));
+    }
     let host = request.entry("HostConfig").or_insert_with(|| json!({}));
-    let Some(host) = host.as_object_mut() else { return Ok(()) };
+    let Some(host) = host.as_object_mut() else { return Ok(warnings) };
     if version < (1, 45) {
         for mount in host.get_mut("Mounts").and_then(Value::as_array_mut).into_iter().flatten() {
             if let Some(options) = mount.get_mut("VolumeOptions").and_then(Value::as_object_mut) {
@@ -43,18 +50,32 @@ pub(crate) fn create(request: &mut Value, version: (u32, u32)) -> Result<(), Api
             host.insert(key.into(), value.into());
         }
     }
-    Ok(())
+    Ok(warnings)
 }
 
-/// One address for the whole container, from before API 1.44: that of the endpoint in its main network.
-fn container_wide_address(request: &mut Map<String, Value>) -> Result<(), ApiError> {
-    let Some(Value::String(mac)) = request.remove("MacAddress") else { return Ok(()) };
-    if mac.is_empty() {
-        return Ok(());
-    }
+const OLD_ADDRESS: &str =
+    "The container-wide MacAddress field is now deprecated. It should be specified in EndpointsConfig instead.";
+
+/// One address for the whole container, from before API 1.44: that of the endpoint in its main network. Since then there
+/// is a warning (moby, `handleMACAddressBC`).
+fn container_wide_address(request: &mut Map<String, Value>, version: (u32, u32)) -> Result<Option<String>, ApiError> {
+    let mac = match request.remove("MacAddress") {
+        None | Some(Value::Null) => return Ok(None),
+        Some(Value::String(mac)) if mac.is_empty() => return Ok(None),
+        Some(Value::String(mac)) => mac,
+        Some(other) => {
+            // Said where all fields are read.
+            request.insert("MacAddress".into(), other);
+            return Ok(None);
+        }
+    };
+    let warning = (version >= (1, 44)).then(|| OLD_ADDRESS.to_owned());
     let mode = request.get("HostConfig").and_then(|host| host["NetworkMode"].as_str()).unwrap_or_default();
     if mode == "host" || mode == "none" || mode.starts_with("container:") {
-        return Err(ApiError::bad("conflicting options: mac-address and the network mode"));
+        return match warning {
+            Some(_) => Ok(warning),
+            None => Err(ApiError::bad("conflicting options: mac-address and the network mode")),
+        };
     }
     let main = if mode.is_empty() { "default".to_owned() } else { mode.to_owned() };
     let mut at = request;
@@ -69,10 +90,10 @@ fn container_wide_address(request: &mut Map<String, Value>) -> Result<(), ApiErr
             "conflicting MAC address: the container-wide MAC address must match the endpoint-specific MAC address for \
              the main network, or be left empty",
         )),
-        Some(_) => Ok(()),
+        Some(_) => Ok(warning),
         None => {
             at.insert("MacAddress".into(), mac.into());
-            Ok(())
+            Ok(warning)
         }
     }
 }
@@ -104,6 +125,10 @@ mod tests {
         assert!(create(&mut other, (1, 51)).is_err());
         assert!(create(&mut json!({ "MacAddress": mac, "HostConfig": { "NetworkMode": "host" } }), (1, 43)).is_err());
         assert!(create(&mut json!({ "MacAddress": mac, "NetworkingConfig": [] }), (1, 43)).is_err());
+        let mut host = json!({ "MacAddress": mac, "HostConfig": { "NetworkMode": "host" } });
+        assert_eq!(create(&mut host, (1, 44)).unwrap(), [OLD_ADDRESS]);
+        assert_eq!(host, json!({ "HostConfig": { "NetworkMode": "host" } }));
+        assert!(create(&mut json!({ "MacAddress": mac }), (1, 43)).unwrap().is_empty());
     }
 
     #[test]
