@@ -71,7 +71,7 @@ pub(crate) const GLOBALS: &[Flag] = &[
     )
     .short('c'),
     Flag::switch("debug", "Enable debug mode").short('D'),
-    Flag::list("host", "Daemon socket to connect to").short('H'),
+    Flag::many("host", "string", |_| Ok(()), "Daemon socket to connect to").short('H'),
     Flag::text("log-level", "Set the logging level (\"debug\", \"info\", \"warn\", \"error\", \"fatal\")")
         .short('l')
         .default("info"),

@@ -2,7 +2,7 @@
 
 use crate::app::{App, GLOBALS, Globals, for_stderr};
 use crate::command::{Arity, Entry};
-use crate::commands::{GROUPS, TREE};
+use crate::commands::{GROUPS, TREE, swarm};
 use crate::failure::Failure;
 use crate::flag::Flag;
 use crate::nearest::nearest;
@@ -35,6 +35,11 @@ fn understand(program: &str, words: Vec<String>) -> Result<u8, Failure> {
         Err(error) => return Err(misused(&error, &format!("{program} [OPTIONS] COMMAND [ARG...]"), program)),
     };
     let app = App::new(program, Globals::of(&globals));
+    if let [_, second, ..] = app.globals.hosts.as_slice() {
+        let message = format!("invalid argument {second:?} for \"-H, --host\" flag: specify only one -H");
+        let error = ParseError { message, nearest: None };
+        return Err(misused(&error, &format!("{program} [OPTIONS] COMMAND [ARG...]"), program));
+    }
     check_level(globals.text("log-level"))?;
     let mut words = globals.arguments.clone();
     let Some(first) = words.first().cloned() else {
@@ -45,7 +50,12 @@ fn understand(program: &str, words: Vec<String>) -> Result<u8, Failure> {
             app.say(&version_line(program))?;
             return Ok(0);
         }
-        app.print(&root_help(&app))?;
+        if globals.help {
+            app.print(&root_help(&app))?;
+        } else {
+            // Nobody has asked for it.
+            eprint!("{}", root_help(&app));
+        }
         return Ok(0);
     };
     words.remove(0);
@@ -66,6 +76,18 @@ fn understand(program: &str, words: Vec<String>) -> Result<u8, Failure> {
     }
     if let Some(path) = plugins::find(&app, first) {
         return plugins::exec(&app, &path, &all);
+    }
+    if let Some(text) = swarm::help(program, first) {
+        let asks = asks_for_help(rest).is_some() || globals.help;
+        if asks || rest.is_empty() {
+            if asks {
+                app.print(&text)?
+            } else {
+                eprint!("{text}")
+            }
+            return Ok(0);
+        }
+        return run_command(&app, |app, matches| Box::pin(swarm::run(app, matches)), &globals);
     }
     // Docker's plugin for builds: without one its commands are ours, as far as we have them.
     if first == "buildx" {
@@ -221,9 +243,8 @@ fn run(app: &App, entry: &'static Entry, words: &[String]) -> Result<u8, Failure
             app.program
         )));
     }
-    if app.globals.hosts.len() > 1 {
-        // Also where the command would not ask an engine.
-        app.endpoint()?;
+    if !app.globals.hosts.is_empty() && app.globals.context.is_some() {
+        return Err("conflicting options: cannot specify both --host and --context".into());
     }
     run_command(app, command.run, &matches)
 }

@@ -1,6 +1,7 @@
 //! A client's connection to a container's streams.
 
 use std::os::fd::AsFd;
+use std::time::Duration;
 
 use tokio::net::UnixStream;
 use wharf_monitor::{Attach, client};
@@ -8,7 +9,10 @@ use wharf_monitor::{Attach, client};
 use crate::engine::{Engine, blocking};
 use crate::error::{EngineError, Result};
 use crate::record::Status;
-use crate::slot::{Pending, lock};
+use crate::slot::{Pending, Slot, lock};
+
+/// How long the end of a container may take to be known when its monitor has gone.
+const ENDING: Duration = Duration::from_secs(2);
 
 /// What a client wants of the streams.
 #[derive(Clone, Debug, Default)]
@@ -43,8 +47,7 @@ impl Engine {
         match record.state.status {
             Status::Paused => {
                 return Err(EngineError::conflict(format!(
-                    "container {} is paused, unpause the container before attach",
-                    slot.id
+                    "container {name} is paused, unpause the container before attach"
                 )));
             }
             Status::Restarting => {
@@ -69,19 +72,29 @@ impl Engine {
             stderr: options.stderr,
             detach_keys: Some(options.detach_keys.unwrap_or_default()).filter(|keys| !keys.is_empty()),
         };
-        if record.state.status == Status::Running {
-            let dir = self.exec_dir(&slot.id);
-            blocking(move || {
-                client::attach(&dir, &attach, theirs.as_fd())
-                    .map_err(|e| EngineError::from_source("cannot attach to the container", &e))
-            })
-            .await?;
-        } else {
-            lock(&slot.pending).push(Pending { attach, stream: theirs });
+        let (dir, is_running) = (self.exec_dir(&slot.id), record.state.status == Status::Running);
+        let (attached, attach, theirs) = blocking(move || {
+            let attached = is_running.then(|| client::attach(&dir, &attach, theirs.as_fd()));
+            Ok((attached, attach, theirs))
+        })
+        .await?;
+        match attached {
+            Some(Ok(())) => {}
+            Some(Err(error)) if !has_ended(&slot).await => {
+                return Err(EngineError::from_source("cannot attach to the container", &error));
+            }
+            // It has not been started yet, or has ended just now: it is with the next start.
+            _ => lock(&slot.pending).push(Pending { attach, stream: theirs }),
         }
         self.tell(&record, "attach");
         Ok(Attached { tty, stream: Some(ours) })
     }
+}
+
+/// Whether a container whose monitor takes nobody any more is soon known to have ended.
+async fn has_ended(slot: &Slot) -> bool {
+    let mut life = slot.life();
+    tokio::time::timeout(ENDING, life.wait_for(|life| !life.active)).await.is_ok_and(|ended| ended.is_ok())
 }
 
 /// Two ends of a stream: the client's, and the monitor's.

@@ -210,16 +210,18 @@ fn environment(config: &Config, tty: bool, linked: &[String], more: &[String], i
 /// The default set, changed by `--cap-add`, `--cap-drop` and `--privileged`.
 pub fn capabilities(host: &HostConfig, bounding: u64) -> Result<Vec<String>> {
     let index = |name: &str| CAPABILITIES.iter().position(|c| *c == name);
-    let normal = |name: &str| -> Result<String> {
+    let normal = |name: &str, option: &str| -> Result<String> {
         let upper = name.to_ascii_uppercase();
         let full = if upper == "ALL" || upper.starts_with("CAP_") { upper } else { format!("CAP_{upper}") };
         if full == "ALL" || index(&full).is_some() {
             return Ok(full);
         }
-        Err(EngineError::invalid(format!("invalid capability: {name}: unknown capability: \"{full}\"")))
+        Err(EngineError::invalid(format!("invalid {option}: unknown capability: \"{full}\"")))
     };
-    let list = |names: &Option<Vec<String>>| names.iter().flatten().map(|n| normal(n)).collect::<Result<Vec<_>>>();
-    let (add, drop) = (list(&host.cap_add)?, list(&host.cap_drop)?);
+    let list = |names: &Option<Vec<String>>, option: &str| {
+        names.iter().flatten().map(|name| normal(name, option)).collect::<Result<Vec<_>>>()
+    };
+    let (add, drop) = (list(&host.cap_add, "CapAdd")?, list(&host.cap_drop, "CapDrop")?);
     let all = |set: &[String]| set.iter().any(|c| c == "ALL");
     let keep = |name: &&str| {
         let asked = add.iter().any(|c| c == name);

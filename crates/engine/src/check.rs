@@ -44,8 +44,17 @@ pub(crate) fn check(config: &Config, host: &HostConfig) -> Result<()> {
     if !matches!(host.runtime.as_str(), "wharf" | "runc" | "io.containerd.runc.v2") {
         return bad(format!("unknown or invalid runtime name: {}", host.runtime));
     }
-    if !matches!(host.isolation.as_str(), "" | "default") {
-        return bad(format!("invalid isolation '{}' for a Linux container", host.isolation));
+    if !matches!(host.isolation.to_ascii_lowercase().as_str(), "" | "default") {
+        return bad(format!("invalid isolation ({}): linux only supports 'default'", host.isolation));
+    }
+    if host.annotations.as_ref().is_some_and(|all| all.contains_key("")) {
+        return bad("invalid Annotations: the empty string is not permitted as an annotation key".into());
+    }
+    for (given, what) in [(host.resources.io_maximum_bandwidth, "bandwidth"), (host.resources.io_maximum_iops, "IOPs")]
+    {
+        if given > 0 {
+            return bad(format!("invalid option: QoS maximum {what} configuration is not supported on linux"));
+        }
     }
     for (what, mode, more) in [
         ("PID", &host.pid_mode, &["", "host"][..]),
@@ -54,7 +63,8 @@ pub(crate) fn check(config: &Config, host: &HostConfig) -> Result<()> {
         ("cgroup namespace", &host.cgroupns_mode, &["", "private", "host"]),
         ("user namespace", &host.userns_mode, &["", "host", "auto"]),
     ] {
-        let of_container = matches!(what, "PID" | "IPC") && mode.starts_with("container:");
+        let of_container =
+            matches!(what, "PID" | "IPC") && mode.strip_prefix("container:").is_some_and(|of| !of.is_empty());
         if !more.contains(&mode.as_str()) && !of_container {
             return bad(format!("invalid {what} mode: {mode}"));
         }
@@ -111,7 +121,10 @@ pub(crate) fn restart_policy(policy: &RestartPolicy) -> Result<()> {
     let bad = |text: String| Err(EngineError::invalid(text));
     match policy.name.as_str() {
         "no" | "always" | "unless-stopped" if policy.maximum_retry_count != 0 => {
-            return bad("invalid restart policy: maximum retry count can only be used with 'on-failure'".into());
+            let negative = if policy.maximum_retry_count < 0 { " and cannot be negative" } else { "" };
+            return bad(format!(
+                "invalid restart policy: maximum retry count can only be used with 'on-failure'{negative}"
+            ));
         }
         "no" | "always" | "unless-stopped" | "on-failure" => {}
         other => {

@@ -14,8 +14,9 @@ pub(crate) fn check(resources: &Resources) -> Result<()> {
         if asked.is_empty() {
             continue;
         }
-        let wanted = cpuset_numbers(asked)
-            .ok_or_else(|| EngineError::invalid(format!("Invalid value {asked} for cpuset {name}")))?;
+        let wanted = cpuset_numbers(asked).ok_or_else(|| {
+            EngineError::invalid(format!("Invalid value {asked} for cpuset {name}: invalid format: {asked}"))
+        })?;
         // Where the kernel does not tell, it will refuse by itself.
         let Ok(available) = std::fs::read_to_string(file) else { continue };
         let available = available.trim();

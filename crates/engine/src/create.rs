@@ -111,7 +111,6 @@ impl Engine {
         if config.network_disabled == Some(true) {
             networking_config = NetworkingConfig::default();
         }
-        self.check_donors(&host)?;
         let publishes = host.publish_all_ports || host.port_bindings.as_ref().is_some_and(|all| !all.is_empty());
         // A published port is exposed by the client, and what is said is of the publishing.
         if host.network_mode.starts_with("container:")
@@ -124,8 +123,15 @@ impl Engine {
         let mut warnings = Vec::new();
         self.fill_in(&mut config, &mut host)?;
         check(&config, &host)?;
+        if !config.working_dir.is_empty() {
+            config.working_dir = mounts::clean(&config.working_dir);
+        }
+        self.resolve_shared(&mut host)?;
         secrets::check(&host, &contents)?;
         resources::check(&host)?;
+        if host.network_mode == "host" && host.port_bindings.as_ref().is_some_and(|all| !all.is_empty()) {
+            warnings.push("Published ports are discarded when using host network mode".to_owned());
+        }
         let id = names::random_id()?;
         let group = self.group_path(&host, &id);
         let (engine, asked) = (self.clone(), host.resources.clone());
@@ -346,15 +352,19 @@ impl Engine {
         self.networks().resolve(text).map_or_else(|_| text.to_owned(), |network| network.name)
     }
 
-    /// Whether the containers are there whose namespaces are to be joined; that of the network is looked for at the start, as
-    /// in Docker.
-    fn check_donors(&self, host: &HostConfig) -> Result<()> {
+    /// Puts IDs in place of the names of containers whose namespaces it shares: names change. One whose network it shares
+    /// may come to be until the start.
+    fn resolve_shared(&self, host: &mut HostConfig) -> Result<()> {
         if host.pid_mode == "container:" {
             return Err(EngineError::invalid("invalid PID mode: container:"));
         }
-        for mode in [&host.pid_mode, &host.ipc_mode] {
-            if let Some(name) = mode.strip_prefix("container:").filter(|name| !name.is_empty()) {
-                self.inspect(name).map_err(|error| EngineError::invalid(error.message))?;
+        let id = |mode: &str| mode.strip_prefix("container:").map(|of| self.inspect(of).map(|other| other.id.clone()));
+        if let Some(Ok(id)) = id(&host.network_mode) {
+            host.network_mode = format!("container:{id}");
+        }
+        for mode in [&mut host.ipc_mode, &mut host.pid_mode] {
+            if let Some(id) = id(mode) {
+                *mode = format!("container:{}", id.map_err(|error| EngineError::invalid(error.message))?);
             }
         }
         Ok(())

@@ -112,8 +112,9 @@ impl Engine {
     /// Prepares a program; nothing runs yet.
     ///
     /// # Errors
-    /// `NotFound`, `Conflict` when the container does not run, `InvalidParameter` without a command.
-    pub fn exec_create(&self, name: &str, config: ExecConfig) -> Result<String> {
+    /// `NotFound`, `Conflict` when the container does not run, `InvalidParameter` without a command, and for a user whom
+    /// the container does not know.
+    pub async fn exec_create(&self, name: &str, config: ExecConfig) -> Result<String> {
         let slot = self.inner.slots.find(name)?;
         let record = slot.record();
         match record.state.status {
@@ -137,6 +138,10 @@ impl Engine {
         let all = [&config.cmd, &config.env].into_iter().flat_map(|list| list.iter().flatten());
         if all.chain([&config.user, &config.working_dir]).any(|text| text.contains('\0')) {
             return Err(EngineError::invalid("a NUL in the request"));
+        }
+        if !config.user.is_empty() {
+            let (engine, record, user) = (self.clone(), Arc::clone(&record), config.user.clone());
+            blocking(move || engine.identity_of(&record, &user).map(drop)).await?;
         }
         let id = names::random_id()?;
         let words = words(&config);
@@ -169,7 +174,7 @@ impl Engine {
         {
             let mut started = lock(&exec.started);
             if *started {
-                return Err(EngineError::conflict(format!("Error: Exec command {id} has already run")));
+                return Err(EngineError::conflict(format!("exec command {id} has already run")));
             }
             *started = true;
         }

@@ -14,7 +14,16 @@ pub fn check(config: &LogConfig) -> Result<()> {
         other if log_remote::is_remote(other) => log_remote::check(config)?,
         other => return Err(EngineError::invalid(format!("logger: no log driver named '{other}' is registered"))),
     }
-    limits(config).map(drop)
+    // What keeps nothing is not asked how.
+    if config.driver == "none" {
+        return Ok(());
+    }
+    limits(config).map(drop)?;
+    let option = |key: &str| config.options.get(key).map(String::as_str);
+    if option("max-buffer-size").is_some() && option("mode") != Some("non-blocking") {
+        return Err(EngineError::invalid("logger: max-buffer-size option is only supported with 'mode=non-blocking'"));
+    }
+    Ok(())
 }
 
 /// The driver of what is kept on this host: a copy, bounded, of what is sent to others.
@@ -57,10 +66,13 @@ pub(crate) fn limits(config: &LogConfig) -> Result<(Option<u64>, u32)> {
                 "false" | "0" => {}
                 _ => return bad(format!("invalid compress: '{value}'")),
             },
-            "max-buffer-size" => drop(parse_size(value)?),
+            "max-buffer-size" => drop(parse_size(value).map_err(|error| {
+                EngineError::invalid(format!("error parsing option max-buffer-size: {}", error.message))
+            })?),
             "labels" | "labels-regex" | "env" | "env-regex" | "tag" => {}
             // What is not about the copy that is kept.
             _ if remote => {}
+            other if config.driver == "local" => return bad(format!("unknown log opt '{other}' for log driver local")),
             other => return bad(format!("unknown log opt '{other}' for {} log driver", config.driver)),
         }
     }
@@ -127,7 +139,13 @@ mod tests {
             ("nosuch", "1"),
         ] {
             assert!(check(&with(key, value)).is_err(), "{key}={value}");
+            let none = LogConfig { driver: "none".into(), ..with(key, value) };
+            check(&none).unwrap();
         }
+        let mut buffered = with("max-buffer-size", "1m");
+        assert!(check(&buffered).unwrap_err().message.contains("only supported with 'mode=non-blocking'"));
+        buffered.options.insert("mode".into(), "non-blocking".into());
+        check(&buffered).unwrap();
         assert_eq!(limits(&with("max-file", "3")).unwrap(), (None, 3));
         let driver = LogConfig { driver: "bogus".into(), ..LogConfig::default() };
         assert_eq!(check(&driver).unwrap_err().message, "logger: no log driver named 'bogus' is registered");

@@ -124,7 +124,7 @@ pub fn check_name(name: &str) -> Result<&str> {
     if first && rest && bare.len() > 1 {
         return Ok(bare);
     }
-    Err(EngineError::invalid(format!("Invalid container name ({bare}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed")))
+    Err(EngineError::invalid(format!("Invalid container name ({name}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed")))
 }
 
 /// The engine's own ID, made once per data root.

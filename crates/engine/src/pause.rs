@@ -26,7 +26,7 @@ impl Engine {
                 Status::Paused => {
                     return Err(EngineError::conflict(format!("Container {} is already paused", slot.id)));
                 }
-                _ => return Err(EngineError::conflict(format!("Container {} is not running", slot.id))),
+                _ => return Err(EngineError::conflict(format!("container {} is not running", slot.id))),
             }
             engine.freeze(&record, true).await?;
             let record = slot.change(|record| record.state.status = Status::Paused);

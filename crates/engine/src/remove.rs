@@ -45,7 +45,7 @@ impl Engine {
     async fn remove_now(&self, slot: &Arc<Slot>, name: &str, options: RemoveOptions) -> Result<()> {
         // A stop that waits for a process that takes its time has no more to wait for.
         if options.force && slot.turn.try_lock().is_none() && slot.record().state.status.is_active() {
-            let _ = self.kill_now(slot, name, SIGKILL).await;
+            let _ = self.kill_now(slot, SIGKILL).await;
         }
         let _turn = if options.force { self.turn_to_end(slot).await } else { slot.turn.lock().await };
         // Somebody else may have removed it while this request waited for its turn.
@@ -63,11 +63,11 @@ impl Engine {
     /// What is said where a container that has not ended should be removed without force.
     pub(crate) fn still_active(name: &str, record: &Container) -> EngineError {
         let (state, advice) = match record.state.status {
-            Status::Paused => ("paused", "unpause and then stop the container before removal or force remove"),
-            Status::Restarting => ("restarting", "stop the container before removal or force remove"),
-            _ => ("running", "stop the container before removal or force remove"),
+            Status::Paused => ("paused", " and must be unpaused first"),
+            Status::Restarting => ("restarting", ": stop the container before removing or force remove"),
+            _ => ("running", ": stop the container before removing or force remove"),
         };
-        EngineError::conflict(format!("cannot remove container \"{name}\": container is {state}: {advice}"))
+        EngineError::conflict(format!("cannot remove container \"{name}\": container is {state}{advice}"))
     }
 
     /// Removes a container that does not run; the caller has its turn.

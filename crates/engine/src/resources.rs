@@ -38,7 +38,7 @@ pub fn check(host: &HostConfig) -> Result<()> {
     }
     let cores = std::thread::available_parallelism().map_or(1, |n| n.get() as i64);
     if r.nano_cpus < 0 || r.nano_cpus > cores * 1_000_000_000 {
-        return bad(format!("Range of CPUs is from 0.01 to {cores}.00, as there are only {cores} CPUs available"));
+        return bad(format!("range of CPUs is from 0.01 to {cores}.00, as there are only {cores} CPUs available"));
     }
     if r.cpu_period != 0 && !(1_000..=1_000_000).contains(&r.cpu_period) {
         return bad("CPU cfs period can not be less than 1ms (i.e. 1000) or larger than 1s (i.e. 1000000)".into());
@@ -52,7 +52,14 @@ pub fn check(host: &HostConfig) -> Result<()> {
     }
     // Docker's client says -1 where it was not told.
     if let Some(swappiness) = r.memory_swappiness.filter(|n| *n != -1 && !(0..=100).contains(n)) {
-        return bad(format!("invalid value: {swappiness}, valid memory swappiness range is 0-100"));
+        return bad(format!("Invalid value: {swappiness}, valid memory swappiness range is 0-100"));
+    }
+    if r.cpu_shares < 0 {
+        return bad(format!("invalid CPU shares ({}): value must be a positive integer", r.cpu_shares));
+    }
+    // 0 is the group's own period, which nobody has asked about.
+    if r.cpu_realtime_period > 0 && r.cpu_realtime_runtime > r.cpu_realtime_period {
+        return bad("cpu real-time runtime cannot be higher than cpu real-time period".into());
     }
     cpuset::check(r)?;
     for rule in r.device_cgroup_rules.iter().flatten() {

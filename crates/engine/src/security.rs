@@ -19,7 +19,7 @@ fn split(option: &str) -> Option<(&str, &str)> {
 pub(crate) fn check(host: &HostConfig) -> Result<()> {
     for option in host.security_opt.iter().flatten() {
         // The second is an old word for `label=disable`.
-        if matches!(option.as_str(), "no-new-privileges" | "disable") {
+        if matches!(option.as_str(), "no-new-privileges" | "disable" | "writable-cgroups") {
             continue;
         }
         let Some((name, value)) = split(option) else {
@@ -49,7 +49,7 @@ fn truth(text: &str) -> Option<bool> {
 
 /// Whether the container may change the groups below its own.
 pub(crate) fn writable_cgroups(host: &HostConfig) -> bool {
-    option(host, "writable-cgroups").and_then(truth) == Some(true)
+    option(host, "writable-cgroups").is_some_and(|value| value.is_empty() || truth(value) == Some(true))
 }
 
 /// `default` is that of containers that do not say.

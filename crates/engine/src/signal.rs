@@ -51,7 +51,11 @@ const RTMAX: i32 = 64;
 pub fn parse(text: &str) -> Result<i32> {
     let bad = || EngineError::invalid(format!("invalid signal: {text}"));
     if let Ok(number) = text.parse::<i32>() {
-        return if (1..=RTMAX).contains(&number) { Ok(number) } else { Err(bad()) };
+        return match number {
+            0 => Err(bad()),
+            1..=RTMAX => Ok(number),
+            _ => Err(EngineError::invalid(format!("the linux daemon does not support signal {number}"))),
+        };
     }
     let upper = text.to_ascii_uppercase();
     let name = upper.strip_prefix("SIG").unwrap_or(&upper);

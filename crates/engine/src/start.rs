@@ -51,7 +51,6 @@ impl Engine {
             }
             Status::Created | Status::Exited => {}
         }
-        crate::check::device_requests(&slot.record().host)?;
         let pending = std::mem::take(&mut *lock(&slot.pending));
         let (engine, own) = (self.clone(), Arc::clone(slot));
         let starting = slot.starting();
@@ -102,6 +101,7 @@ impl Engine {
         call_off: &CallOff,
     ) -> Result<Arc<Container>, (EngineError, i32)> {
         let record = slot.record();
+        crate::check::device_requests(&record.host).map_err(|error| (error, 128))?;
         let prepared = self.prepare_network(&record);
         let (network, endpoints, published) = prepared.map_err(|error| (error, 128))?;
         let record = match self.mount_volumes(slot) {

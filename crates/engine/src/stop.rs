@@ -30,7 +30,8 @@ impl Engine {
     /// `NotModified` when it does not run.
     pub async fn stop(&self, name: &str, signal: Option<&str>, timeout: Option<i64>) -> Result<()> {
         let (engine, slot) = (self.clone(), self.inner.slots.find(name)?);
-        let signal = signal.filter(|s| !s.is_empty()).map(signal::parse).transpose()?;
+        // What does not run is stopped already, by whatever signal.
+        let signal = signal.filter(|s| !s.is_empty()).map(signal::parse).transpose();
         to_its_end(async move {
             // Another stop that is under way does not make this one wait for longer than it was told.
             if let Some(patience) = patience_of(&slot.record(), timeout) {
@@ -40,7 +41,7 @@ impl Engine {
             if !slot.record().state.status.is_active() {
                 return Err(EngineError::not_modified());
             }
-            engine.stop_now(&slot, signal, timeout).await?;
+            engine.stop_now(&slot, signal?, timeout).await?;
             engine.tell(&slot.record(), "stop");
             Ok(())
         })
@@ -171,18 +172,15 @@ impl Engine {
     /// # Errors
     /// `Conflict` when it does not run.
     pub async fn kill(&self, name: &str, signal: Option<&str>) -> Result<()> {
-        let (engine, slot, name) = (self.clone(), self.inner.slots.find(name)?, name.to_owned());
         let signal = signal.filter(|s| !s.is_empty()).map_or(Ok(SIGKILL), signal::parse)?;
-        to_its_end(async move { engine.kill_now(&slot, &name, signal).await }).await
+        let (engine, slot) = (self.clone(), self.inner.slots.find(name)?);
+        to_its_end(async move { engine.kill_now(&slot, signal).await }).await
     }
 
-    pub(crate) async fn kill_now(&self, slot: &Arc<Slot>, name: &str, signal: i32) -> Result<()> {
+    pub(crate) async fn kill_now(&self, slot: &Arc<Slot>, signal: i32) -> Result<()> {
         let record = slot.record();
         if !record.state.status.is_active() {
-            return Err(EngineError::conflict(format!(
-                "cannot kill container: {name}: container {} is not running",
-                slot.id
-            )));
+            return Err(EngineError::conflict(format!("container {} is not running", slot.id)));
         }
         let stop = record.config.stop_signal.as_deref().map(signal::parse).transpose()?.unwrap_or(SIGTERM);
         // A signal that is meant to end it is the user's wish that it stays ended, also after a start of the daemon.
@@ -270,10 +268,7 @@ impl Engine {
     pub async fn resize(&self, name: &str, rows: u16, columns: u16) -> Result<()> {
         let slot = self.inner.slots.find(name)?;
         if !slot.record().state.status.is_active() {
-            return Err(EngineError::conflict(format!(
-                "cannot resize a stopped container: container {} is not running",
-                slot.id
-            )));
+            return Err(EngineError::conflict(format!("container {} is not running", slot.id)));
         }
         let (dir, has_terminal) = (self.exec_dir(&slot.id), slot.record().config.tty);
         blocking(move || match has_terminal {
@@ -293,7 +288,9 @@ impl Engine {
     /// `Conflict` when it is in use.
     pub async fn rename(&self, name: &str, new: &str) -> Result<()> {
         let (engine, slot) = (self.clone(), self.inner.slots.find(name)?);
-        let new = crate::names::check_name(new).map_err(allocating)?.to_owned();
+        // In messages it is with its slash.
+        let new = format!("/{}", new.strip_prefix('/').unwrap_or(new));
+        let new = crate::names::check_name(&new).map_err(allocating)?.to_owned();
         to_its_end(async move { engine.rename_now(&slot, new).await }).await
     }
 

@@ -169,7 +169,7 @@ fn ps(arguments: &str, pids: &[i32]) -> Result<Top> {
     if !output.status.success() {
         let text = String::from_utf8_lossy(&output.stderr);
         let line = text.lines().find(|line| !line.trim().is_empty()).unwrap_or("it failed");
-        return Err(EngineError::invalid(format!("error running ps: {line}")));
+        return Err(EngineError::invalid(format!("ps: {line}")));
     }
     select(&String::from_utf8_lossy(&output.stdout), pids)
 }

@@ -42,7 +42,7 @@ pub enum ImageError {
     #[error("no matching manifest for {0} in the manifest list entries")]
     NoPlatform(String),
     #[error(
-        "image with reference {name} was found but does not match the specified platform: wanted {wanted}, actual: {actual}"
+        "image with reference {name} was found but its platform ({actual}) does not match the specified platform ({wanted})"
     )]
     OtherPlatform { name: String, wanted: String, actual: String },
     #[error("image with reference {name} was found but does not provide the specified platform ({platform})")]

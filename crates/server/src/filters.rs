@@ -105,17 +105,14 @@ impl Filters {
     }
 
     pub(crate) fn flag(&self, key: &str) -> Result<Option<bool>, ApiError> {
-        // Two of them contradict each other.
-        let only = self.get(key).map(|values| if let [one] = values { one.as_str() } else { "" });
-        match only {
-            None => Ok(None),
-            Some("1" | "true" | "True" | "TRUE" | "t") => Ok(Some(true)),
-            Some("0" | "false" | "False" | "FALSE" | "f") => Ok(Some(false)),
+        let Some(values) = self.get(key) else { return Ok(None) };
+        let any = |words: &[&str]| values.iter().any(|value| words.contains(&value.as_str()));
+        // What is neither counts for nothing beside one that is: the client adds its own to the user's.
+        match (any(&["1", "true", "True", "TRUE", "t"]), any(&["0", "false", "False", "FALSE", "f"])) {
+            (true, false) => Ok(Some(true)),
+            (false, true) => Ok(Some(false)),
             // All of its values, as Go writes a list.
-            Some(_) => {
-                let all = self.get(key).unwrap_or_default().join(" ");
-                Err(ApiError::bad(format!("invalid filter '{key}=[{all}]'")))
-            }
+            _ => Err(ApiError::bad(format!("invalid filter '{key}=[{}]'", values.join(" ")))),
         }
     }
 

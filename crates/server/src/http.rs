@@ -152,6 +152,11 @@ pub(crate) async fn read_json<T: DeserializeOwned + Default>(
 
 /// The body of a request as JSON that nobody has looked at yet; `null` when nothing was said.
 pub(crate) async fn read_value(request: &mut Request<Incoming>) -> Result<Value, ApiError> {
+    read_exactly(request).await.map(lenient)
+}
+
+/// The same, word for word: nothing stands for anything else.
+pub(crate) async fn read_exactly(request: &mut Request<Incoming>) -> Result<Value, ApiError> {
     check_type(request.headers(), request.body().size_hint().exact() == Some(0))?;
     let collected = tokio::time::timeout(JSON_TIMEOUT, read_limited(request.body_mut())).await;
     let held = collected.map_err(|_| did_not_come())??;
@@ -159,7 +164,7 @@ pub(crate) async fn read_value(request: &mut Request<Incoming>) -> Result<Value,
     if bytes.iter().all(u8::is_ascii_whitespace) {
         return Ok(Value::Null);
     }
-    let value = serde_json::from_slice(bytes).map_err(|error| {
+    serde_json::from_slice(bytes).map_err(|error| {
         let is_longer =
             serde_json::Deserializer::from_slice(bytes).into_iter::<Value>().next().is_some_and(|v| v.is_ok());
         ApiError::bad(match (is_longer, error.classify()) {
@@ -169,8 +174,7 @@ pub(crate) async fn read_value(request: &mut Request<Incoming>) -> Result<Value,
             }
             _ => format!("invalid JSON: {error}"),
         })
-    })?;
-    Ok(lenient(value))
+    })
 }
 
 /// A body is said to be JSON; only where there is none nothing need be said.
@@ -232,7 +236,8 @@ pub(crate) fn typed<T: DeserializeOwned>(value: Value, go: &str) -> Result<T, Ap
     if let Some(kind) = kind {
         return Err(ApiError::bad(format!("invalid JSON: json: cannot unmarshal {kind} into Go value of type {go}")));
     }
-    T::deserialize(Objects(value)).map_err(|e| ApiError::bad(format!("invalid JSON: {e}")))
+    let name = go.rsplit('.').next().unwrap_or(go).replace('/', ".");
+    T::deserialize(Objects::new(value, &name)).map_err(|e| ApiError::bad(format!("invalid JSON: {e}")))
 }
 
 /// A body that is written while it is read.

@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 use crate::fields::canonical;
 
 /// Lists that are also accepted as one string (moby, `strslice`).
-const LISTS: &[&str] = &["Cmd", "Entrypoint", "CapAdd", "CapDrop"];
+const LISTS: &[&str] = &["Cmd", "Entrypoint", "CapAdd", "CapDrop", "Shell"];
 /// Maps that users fill: in them a `null` is the value of a key, and not a field that was left out.
 const TEXTS: &[&str] = &[
     "Labels",

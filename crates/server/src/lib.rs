@@ -28,6 +28,7 @@ mod hijack;
 mod http;
 mod lenient;
 mod moment;
+mod named;
 mod objects;
 mod origin;
 mod patient;

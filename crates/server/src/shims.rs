@@ -4,9 +4,6 @@ use serde_json::{Map, Value, json};
 
 use crate::http::ApiError;
 
-const DEPRECATED: &str =
-    "The container-wide MacAddress field is now deprecated. It should be specified in EndpointsConfig instead.";
-
 /// Brings the body of `POST /containers/create` to the newest version.
 ///
 /// Answers with warnings for who sends it.
@@ -27,6 +24,10 @@ pub(crate) fn create(request: &mut Value, version: (u32, u32)) -> Result<Vec<Str
         && let Some(check) = request.get_mut("Healthcheck").and_then(Value::as_object_mut)
     {
         check.remove("StartInterval");
+    }
+    let endpoints = request.get("NetworkingConfig").map(|all| &all["EndpointsConfig"]).and_then(Value::as_object);
+    if let Some((name, _)) = endpoints.into_iter().flatten().find(|(_, settings)| settings.is_null()) {
+        return Err(ApiError::bad(format!("invalid config for network {name}: EndpointsConfig is nil")));
     }
     let host = request.entry("HostConfig").or_insert_with(|| json!({}));
     let Some(host) = host.as_object_mut() else { return Ok(warnings) };
@@ -70,20 +71,29 @@ fn endpoints(request: &Map<String, Value>, version: (u32, u32)) -> Result<(), Ap
     Ok(())
 }
 
-/// One address for the whole container, from before API 1.44: that of the endpoint in its main network.
+const OLD_ADDRESS: &str =
+    "The container-wide MacAddress field is now deprecated. It should be specified in EndpointsConfig instead.";
+
+/// One address for the whole container, from before API 1.44: that of the endpoint in its main network. Since then there
+/// is a warning (moby, `handleMACAddressBC`).
 fn container_wide_address(request: &mut Map<String, Value>, version: (u32, u32)) -> Result<Option<String>, ApiError> {
-    let Some(Value::String(mac)) = request.remove("MacAddress") else { return Ok(None) };
-    if mac.is_empty() {
-        return Ok(None);
-    }
-    let warning = (version >= (1, 44)).then(|| DEPRECATED.to_owned());
+    let mac = match request.remove("MacAddress") {
+        None | Some(Value::Null) => return Ok(None),
+        Some(Value::String(mac)) if mac.is_empty() => return Ok(None),
+        Some(Value::String(mac)) => mac,
+        Some(other) => {
+            // Said where all fields are read.
+            request.insert("MacAddress".into(), other);
+            return Ok(None);
+        }
+    };
+    let warning = (version >= (1, 44)).then(|| OLD_ADDRESS.to_owned());
     let mode = request.get("HostConfig").and_then(|host| host["NetworkMode"].as_str()).unwrap_or_default();
     if mode == "host" || mode == "none" || mode.starts_with("container:") {
-        if warning.is_some() {
-            // It has no endpoint of its own.
-            return Ok(warning);
-        }
-        return Err(ApiError::bad("conflicting options: mac-address and the network mode"));
+        return match warning {
+            Some(_) => Ok(warning),
+            None => Err(ApiError::bad("conflicting options: mac-address and the network mode")),
+        };
     }
     let main = if mode.is_empty() { "default".to_owned() } else { mode.to_owned() };
     let mut at = request;
@@ -133,6 +143,10 @@ mod tests {
         assert!(create(&mut other, (1, 51)).is_err());
         assert!(create(&mut json!({ "MacAddress": mac, "HostConfig": { "NetworkMode": "host" } }), (1, 43)).is_err());
         assert!(create(&mut json!({ "MacAddress": mac, "NetworkingConfig": [] }), (1, 43)).is_err());
+        let mut host = json!({ "MacAddress": mac, "HostConfig": { "NetworkMode": "host" } });
+        assert_eq!(create(&mut host, (1, 44)).unwrap(), [OLD_ADDRESS]);
+        assert_eq!(host, json!({ "HostConfig": { "NetworkMode": "host" } }));
+        assert!(create(&mut json!({ "MacAddress": mac }), (1, 43)).unwrap().is_empty());
     }
 
     #[test]

@@ -97,6 +97,9 @@ Example:
 $ docker context update my-context --description \"some description\" --docker \"host=tcp://myserver:2376,ca=~/ca-file,\
 cert=~/cert-file,key=~/key-file\"";
 
+/// More characters of an error are not shown in a list.
+const MAX_ERROR: usize = 45;
+
 fn check_pairs(text: &str) -> Result<(), String> {
     match commas(text).into_iter().find(|pair| !pair.contains('=')) {
         Some(pair) => Err(format!("{pair} must be formatted as key=value")),
@@ -137,7 +140,7 @@ async fn list(app: &App, matches: &Matches) -> Outcome<u8> {
     let rows: Vec<_> = all.iter().map(|context| row(context, &current)).collect();
     app.print(&Format::parse(source)?.render(HEADERS, &rows, &rows[0])?)?;
     let overridden = std::env::var("DOCKER_HOST").is_ok_and(|host| !host.is_empty());
-    if overridden && app.globals.context.is_none() {
+    if overridden {
         app.complain(
             "Warning: DOCKER_HOST environment variable overrides the active context. To use a context, either set the \
              global --context flag, or unset DOCKER_HOST environment variable.",
@@ -148,6 +151,11 @@ async fn list(app: &App, matches: &Matches) -> Outcome<u8> {
 
 fn row(context: &Context, current: &str) -> wharf_template::Value {
     let error = context.meta["error"].as_str().unwrap_or_default();
+    let error = if error.chars().count() > MAX_ERROR {
+        error.chars().take(MAX_ERROR - 1).chain(['…']).collect()
+    } else {
+        error.to_owned()
+    };
     Row::new("*formatter.clientContextContext")
         .field("Current", context.name == current)
         .field("Description", context.description.as_str())
@@ -305,14 +313,24 @@ async fn create(app: &App, matches: &Matches) -> Outcome<u8> {
     if contexts::load(config, name).is_ok() {
         return Err(format!("context {name:?} already exists").into());
     }
+    if matches.changed("from") && matches.changed("docker") {
+        return Err("cannot use --docker flag when --from is set".into());
+    }
     let mut given = given(matches)?;
+    let by_docker = given.from.is_some();
     let from = matches.some("from").map(str::to_owned).or_else(|| given.from.take());
     // Without a word about the engine it is the one in use.
     let from = from.or_else(|| matches.all("docker").is_empty().then(|| contexts::current(&app.globals, config)));
     let mut description = matches.text("description").to_owned();
     let mut host = given.host.clone().unwrap_or_default();
     if let Some(from) = from {
-        let source = if from == DEFAULT { default_context(&app.globals.hosts) } else { contexts::load(config, &from)? };
+        let source = match from.as_str() {
+            DEFAULT => default_context(&app.globals.hosts),
+            from => contexts::load(config, from).map_err(|failure| match by_docker {
+                true => format!("unable to create docker endpoint config: {}", failure.text).into(),
+                false => failure,
+            })?,
+        };
         if host.is_empty() {
             host = source.host;
         }
@@ -351,6 +369,9 @@ fn check_host(host: &str) -> Outcome {
 async fn update(app: &App, matches: &Matches) -> Outcome<u8> {
     let (name, config) = (matches.argument(0), app.config());
     check_name(name)?;
+    if name == DEFAULT {
+        return Err("\"default\" is a reserved context name".into());
+    }
     let known = contexts::load(config, name)?;
     let given = given(matches)?;
     let description =

@@ -3,6 +3,7 @@
 use std::io::Write as _;
 
 use serde_json::Value as Json;
+use wharf_template::Type;
 
 use crate::app::App;
 use crate::command::{Arity, Command};
@@ -74,8 +75,16 @@ pub(crate) static VOLUME: Command = Command::new(
 
 /// The kinds, in the order in which a name is looked up.
 const KINDS: [&str; 4] = ["container", "image", "network", "volume"];
-/// Kinds of Docker's that an engine without swarm and plugins has none of.
+/// Kinds of Docker's that an engine without swarm and plugins has none of: it is asked for them by name alone.
 const OTHER_KINDS: [&str; 6] = ["service", "task", "node", "plugin", "secret", "config"];
+
+pub(crate) static PLUGIN: Command = Command::new(
+    "[OPTIONS] PLUGIN [PLUGIN...]",
+    "Display detailed information on one or more plugins",
+    Arity::AtLeast(1),
+    |app, matches| Box::pin(each(app, matches, "plugin")),
+)
+.flags(&[FORMAT_FLAG]);
 
 async fn each(app: &App, matches: &Matches, kind: &str) -> Outcome<u8> {
     if kind == "container" && matches.changed("as") {
@@ -139,6 +148,9 @@ async fn as_command(app: &App, matches: &Matches) -> Outcome<u8> {
 }
 
 async fn search(app: &App, matches: &Matches, wanted: &str, name: &str) -> Outcome<Found> {
+    if OTHER_KINDS.contains(&wanted) {
+        return one(app, matches, wanted, name).await;
+    }
     for kind in KINDS.iter().filter(|kind| wanted.is_empty() || **kind == wanted) {
         match one(app, matches, kind, name).await {
             Ok(found) => {
@@ -184,6 +196,8 @@ async fn one(app: &App, matches: &Matches, kind: &str, name: &str) -> Outcome<Fo
             fetch(request, types::network()).await
         }
         "volume" => fetch(client.get(&format!("/volumes/{name}")), types::volume()).await,
+        "plugin" => fetch(client.get(&format!("/plugins/{name}/json")), Type::Any).await,
+        other if OTHER_KINDS.contains(&other) => fetch(client.get(&format!("/{other}s/{name}")), Type::Any).await,
         _ => Err(format!("Error: No such object: {name}").into()),
     }
 }

@@ -12,6 +12,20 @@ use crate::flag::Flag;
 use crate::parse::{Matches, commas};
 use crate::{auth, references};
 
+/// The help of a command, with what Docker says of all of this group.
+macro_rules! experimental {
+    ($about:literal, $name:literal) => {
+        concat!(
+            $about,
+            "\n\nEXPERIMENTAL:\n  docker manifest ",
+            $name,
+            " is an experimental feature.\n  Experimental features provide early access to product functionality. These\n  \
+             features may change between releases without warning, or can be removed from a\n  future release. Learn more \
+             about experimental features in our documentation:\n  https://docs.docker.com/go/experimental/"
+        )
+    };
+}
+
 const INSECURE: Flag = Flag::switch("insecure", "Allow communication with an insecure registry");
 /// More is no configuration of an image.
 const MAX_CONFIG: u64 = 8 << 20;
@@ -24,6 +38,7 @@ pub(crate) static CREATE: Command = Command::new(
     Arity::AtLeast(2),
     |app, matches| Box::pin(create(app, matches)),
 )
+.long(experimental!("Create a local manifest list for annotating and pushing to a registry", "create"))
 .flags(&[Flag::switch("amend", "Amend an existing manifest list").short('a'), INSECURE]);
 
 pub(crate) static ANNOTATE: Command = Command::new(
@@ -32,6 +47,7 @@ pub(crate) static ANNOTATE: Command = Command::new(
     Arity::Exactly(2),
     |app, matches| Box::pin(annotate(app, matches)),
 )
+.long(experimental!("Add additional information to a local image manifest", "annotate"))
 .flags(&[
     Flag::text("arch", "Set architecture"),
     Flag::text("os", "Set operating system"),
@@ -46,6 +62,7 @@ pub(crate) static INSPECT: Command = Command::new(
     Arity::Between(1, 2),
     |app, matches| Box::pin(inspect(app, matches)),
 )
+.long(experimental!("Display an image manifest, or manifest list", "inspect"))
 .flags(&[INSECURE, Flag::switch("verbose", "Output additional info including layers and platform").short('v')]);
 
 pub(crate) static PUSH: Command = Command::new(
@@ -54,14 +71,19 @@ pub(crate) static PUSH: Command = Command::new(
     Arity::Exactly(1),
     |app, matches| Box::pin(push(app, matches)),
 )
-.flags(&[INSECURE, Flag::switch("purge", "Remove the local manifest list after push").short('p')]);
+.long(experimental!("Push a manifest list to a repository", "push"))
+.flags(&[
+    Flag::switch("insecure", "Allow push to an insecure registry"),
+    Flag::switch("purge", "Remove the local manifest list after push").short('p'),
+]);
 
 pub(crate) static REMOVE: Command = Command::new(
     "MANIFEST_LIST [MANIFEST_LIST...]",
     "Delete one or more manifest lists from local storage",
     Arity::AtLeast(1),
     |app, matches| Box::pin(remove(app, matches)),
-);
+)
+.long(experimental!("Delete one or more manifest lists from local storage", "rm"));
 
 fn named(text: &str, what: &str) -> Outcome<Reference> {
     let parsed = references::parse(text)

@@ -16,6 +16,7 @@ mod manifest_store;
 mod network;
 mod plugin;
 mod reach;
+pub(crate) mod swarm;
 mod system;
 mod volume;
 mod volume_copies;
@@ -143,7 +144,12 @@ pub(crate) static TREE: &[Entry] = &[
     entry("network", "ls", &["list"], &network::LIST),
     entry("network", "prune", &[], &network::PRUNE),
     entry("network", "rm", &["remove"], &network::REMOVE),
+    entry("plugin", "disable", &[], &plugin::DISABLE),
+    entry("plugin", "enable", &[], &plugin::ENABLE),
+    entry("plugin", "inspect", &[], &inspect::PLUGIN),
     entry("plugin", "ls", &["list"], &plugin::LIST),
+    entry("plugin", "rm", &["remove"], &plugin::REMOVE),
+    entry("plugin", "set", &[], &plugin::SET),
     entry("volume", "clone", &[], &volume_copies::CLONE),
     entry("volume", "create", &[], &volume::CREATE),
     entry("volume", "export", &[], &volume_copies::EXPORT),

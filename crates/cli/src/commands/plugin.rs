@@ -1,10 +1,11 @@
-//! `docker plugin ls`: this engine has no plugins, and scripts ask all the same.
+//! `docker plugin`: our engine has no plugins, and scripts ask all the same.
 
 use serde_json::Value as Json;
 use wharf_template::Value;
 
 use crate::app::App;
 use crate::command::{Arity, Command};
+use crate::each::each;
 use crate::failure::Outcome;
 use crate::filters::Filters;
 use crate::flag::Flag;
@@ -19,6 +20,56 @@ pub(crate) static LIST: Command =
         Flag::switch("no-trunc", "Don't truncate output"),
         Flag::switch("quiet", "Only display plugin IDs").short('q'),
     ]);
+
+pub(crate) static REMOVE: Command =
+    Command::new("[OPTIONS] PLUGIN [PLUGIN...]", "Remove one or more plugins", Arity::AtLeast(1), |app, matches| {
+        Box::pin(async move {
+            let force = matches.on("force");
+            each(app, &matches.arguments, |client, name| async move {
+                client.delete(&format!("/plugins/{name}")).query_if(force, "force").send().await?;
+                Ok(Some(name))
+            })
+            .await
+        })
+    })
+    .flags(&[Flag::switch("force", "Force the removal of an active plugin").short('f')]);
+
+pub(crate) static ENABLE: Command =
+    Command::new("[OPTIONS] PLUGIN", "Enable a plugin", Arity::Exactly(1), |app, matches| {
+        Box::pin(async move {
+            let name = matches.argument(0);
+            let request = app.client().await?.post(&format!("/plugins/{name}/enable"));
+            request.query("timeout", matches.text("timeout")).send().await?;
+            app.say(name)?;
+            Ok(0)
+        })
+    })
+    .flags(&[Flag::int("timeout", "HTTP client timeout (in seconds)").default("30")]);
+
+pub(crate) static DISABLE: Command =
+    Command::new("[OPTIONS] PLUGIN", "Disable a plugin", Arity::Exactly(1), |app, matches| {
+        Box::pin(async move {
+            let name = matches.argument(0);
+            let request = app.client().await?.post(&format!("/plugins/{name}/disable"));
+            request.query_if(matches.on("force"), "force").send().await?;
+            app.say(name)?;
+            Ok(0)
+        })
+    })
+    .flags(&[Flag::switch("force", "Force the disable of an active plugin").short('f')]);
+
+pub(crate) static SET: Command = Command::new(
+    "PLUGIN KEY=VALUE [KEY=VALUE...]",
+    "Change settings for a plugin",
+    Arity::AtLeast(2),
+    |app, matches| {
+        Box::pin(async move {
+            let (name, settings) = (matches.argument(0), &matches.arguments[1..]);
+            app.client().await?.post(&format!("/plugins/{name}/set")).json(&settings)?.send().await?;
+            Ok(0)
+        })
+    },
+);
 
 const HEADERS: &Headers = &[
     ("ID", "ID"),

@@ -15,6 +15,10 @@ pub(crate) fn parse(text: &str) -> Result<Value, String> {
     let (mut driver, mut count, mut devices, mut capabilities) = (String::new(), None, None, None);
     let mut options = json!({});
     let mut seen: Vec<String> = Vec::new();
+    if text.is_empty() {
+        // What Go's reader of such lists finds in it.
+        return Err("EOF".to_owned());
+    }
     for field in commas(text) {
         let (key, value) = match field.split_once('=') {
             Some((key, value)) => (key.to_owned(), Some(value)),
@@ -70,5 +74,6 @@ mod tests {
         assert_eq!(device["DeviceIDs"], json!(["0", "1"]));
         assert_eq!(device["Capabilities"], json!([["compute", "gpu"]]));
         assert!(parse("x").is_err());
+        assert_eq!(parse("").unwrap_err(), "EOF");
     }
 }

@@ -114,11 +114,17 @@ impl Choice {
         let values = |key: &str| filters.get(key).unwrap_or_default();
         for (key, known) in [("status", STATES), ("health", HEALTH)] {
             if let Some(bad) = values(key).iter().find(|value| !known.contains(&value.as_str())) {
-                return Err(ApiError::bad(format!("invalid filter '{key}={bad}'")));
+                let what = if key == "status" { "state" } else { key };
+                return Err(ApiError::bad(format!(
+                    "invalid filter '{key}={bad}': invalid value for {what} ({bad}): must be one of {}",
+                    known.join(", ")
+                )));
             }
         }
-        if let Some(bad) = values("exited").iter().find(|value| value.parse::<i32>().is_err()) {
-            return Err(ApiError::bad(format!("invalid filter 'exited={bad}'")));
+        if let Some(bad) = values("exited").iter().find(|value| value.parse::<i64>().is_err()) {
+            return Err(ApiError::bad(format!(
+                "invalid filter 'exited={bad}': strconv.Atoi: parsing {bad:?}: invalid syntax"
+            )));
         }
         for key in ["publish", "expose"] {
             if let Some(bad) = values(key).iter().find(|value| ports(value).is_none()) {

@@ -4,6 +4,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use hyper::StatusCode;
 use hyper::body::Body;
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use wharf_engine::record::Container;
 use wharf_engine::{CreateRequest, ErrorKind, RemoveOptions, SecretContents, Update};
@@ -24,9 +25,13 @@ pub(super) async fn create(mut call: Call) -> Result {
         return Err(ApiError::bad("config cannot be empty in order to create a container"));
     }
     let warnings = shims::create(&mut value, call.version)?;
-    let secrets = secret_data(&mut value)?;
-    let mut request: CreateRequest = typed(value, "container.CreateRequest")?;
-    request.secrets = secrets;
+    let mut request = CreateRequest { secrets: secret_data(&mut value)?, ..CreateRequest::default() };
+    // Each part by itself: read at once, nobody would know of a field where it is.
+    let mut part = |key: &str| value.as_object_mut().and_then(|all| all.remove(key)).unwrap_or_default();
+    let (host, networking) = (part("HostConfig"), part("NetworkingConfig"));
+    request.host_config = within(host, "HostConfig")?;
+    request.networking_config = within(networking, "NetworkingConfig")?;
+    request.config = typed(value, "")?;
     let limits = &mut request.host_config.resources;
     // What means "no limit" is none.
     limits.pids_limit = limits.pids_limit.filter(|limit| *limit > 0);
@@ -40,6 +45,14 @@ pub(super) async fn create(mut call: Call) -> Result {
         call.api.engine.create(optional(&name).as_deref(), optional(&platform).as_deref(), request).await?;
     created.warnings.splice(0..0, warnings);
     Ok(json_answer(StatusCode::CREATED, &created))
+}
+
+/// A part of a request that may be left out.
+fn within<T: DeserializeOwned + Default>(value: Value, name: &str) -> std::result::Result<T, ApiError> {
+    match value {
+        Value::Null => Ok(T::default()),
+        value => typed(value, &format!("/{name}")),
+    }
 }
 
 /// `SecretData`, which is Wharf's: the contents of `HostConfig.Secrets` by their IDs, in base64. Taken out of the request
@@ -89,7 +102,14 @@ pub(super) async fn start(call: Call, id: &str) -> Result {
 }
 
 pub(super) async fn stop(call: Call, id: &str) -> Result {
-    call.api.engine.stop(id, call.query.get("signal"), call.query.number("t")?).await?;
+    let stopped = call.api.engine.stop(id, call.query.get("signal"), call.query.number("t")?).await;
+    stopped.map_err(|error| match error.kind {
+        ErrorKind::NotFound | ErrorKind::NotModified => error.into(),
+        _ => {
+            let error = ApiError::from(error);
+            ApiError::new(error.status, format!("cannot stop container: {id}: {}", error.message))
+        }
+    })?;
     Ok(no_content())
 }
 
@@ -99,12 +119,9 @@ pub(super) async fn restart(call: Call, id: &str) -> Result {
 }
 
 pub(super) async fn kill(call: Call, id: &str) -> Result {
-    // In moby's words, which the others of this kind have in theirs.
-    call.api.engine.kill(id, call.query.get("signal")).await.map_err(|error| match error.kind {
-        ErrorKind::NotFound => {
-            ApiError::new(StatusCode::NOT_FOUND, format!("Cannot kill container: {id}: {}", error.message))
-        }
-        _ => error.into(),
+    call.api.engine.kill(id, call.query.get("signal")).await.map_err(|error| {
+        let error = ApiError::from(error);
+        ApiError::new(error.status, format!("cannot kill container: {id}: {}", error.message))
     })?;
     Ok(no_content())
 }
@@ -150,10 +167,17 @@ pub(super) async fn resize(call: Call, id: &str) -> Result {
 
 /// `h` and `w`, as whole numbers.
 pub(super) fn size(call: &Call) -> std::result::Result<(u16, u16), ApiError> {
-    let side = |key: &str| -> std::result::Result<u16, ApiError> {
-        call.query.number(key)?.ok_or_else(|| ApiError::bad(format!("invalid resize {key}: a number is needed")))
+    let side = |key: &str, name: &str| -> std::result::Result<u16, ApiError> {
+        let text = call.query.text(key);
+        // In strconv's words.
+        text.parse().map_err(|_| {
+            let digits = text.strip_prefix('-').unwrap_or(&text);
+            let is_number = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+            let why = if is_number { "value out of range" } else { "invalid syntax" };
+            ApiError::bad(format!("invalid resize {name} {text:?}: {why}"))
+        })
     };
-    Ok((side("h")?, side("w")?))
+    Ok((side("h", "height")?, side("w", "width")?))
 }
 
 /// Of ours: why it is as it is.

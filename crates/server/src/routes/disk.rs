@@ -23,7 +23,8 @@ const NEW_FIELDS: [(&str, &str); 4] = [
 /// Answers in bounded time; with `exact`, which is Wharf's, all that is written to is walked first. `DataRoot`, also
 /// Wharf's, has every byte by who has it.
 pub(super) async fn usage(call: Call) -> Result {
-    let asked = call.query.all("type");
+    // Nobody could choose before API 1.42.
+    let asked = if call.version < (1, 42) { Vec::new() } else { call.query.all("type") };
     if let Some(bad) = asked.iter().find(|kind| !TYPES.contains(&kind.as_str())) {
         return Err(ApiError::bad(format!("unknown object type: {bad}")));
     }
@@ -39,7 +40,11 @@ pub(super) async fn usage(call: Call) -> Result {
         let sizes: Sizes = usage.layers.iter().map(|layer| (layer.diff_id.clone(), layer.size)).collect();
         let sharing = Sharing::new(&usage.images, &sizes);
         let containers = engine.list();
-        let mut answer = json!({});
+        // What nobody has asked for is there all the same, up to API 1.51.
+        let mut answer = match version < (1, 52) {
+            true => json!({ "LayersSize": 0, "Images": null, "Containers": null, "Volumes": null, "BuildCache": null }),
+            false => json!({}),
+        };
         if wanted("image") {
             let mut users = std::collections::BTreeMap::new();
             for container in &containers {

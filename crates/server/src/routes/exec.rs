@@ -12,15 +12,28 @@ use wharf_engine::{Engine, ExecRecord};
 use super::{Call, Result};
 use crate::detach;
 use crate::hijack::{Reframe, Streams, content_type, hijack};
-use crate::http::{ApiError, empty, json_answer, ok, read_json};
+use crate::http::{ApiError, empty, json_answer, ok, read_exactly, read_json, typed};
+use crate::lenient::lenient;
 
 /// How long an exec may take to run after it was started, and to end after its output.
 const SETTLE: Duration = Duration::from_secs(2);
 
 pub(super) async fn create(mut call: Call, id: &str) -> Result {
-    let config: ExecConfig = read_json(&mut call.request, "container.ExecCreateRequest").await?;
-    detach::check(&config.detach_keys)?;
-    let id = call.api.engine.exec_create(id, config)?;
+    let body = read_exactly(&mut call.request).await?;
+    // Only a container's own command may be one text.
+    let mut fields = body.as_object().into_iter().flatten();
+    if fields.any(|(key, value)| key.eq_ignore_ascii_case("Cmd") && value.is_string()) {
+        return Err(ApiError::bad(
+            "invalid JSON: json: cannot unmarshal string into Go struct field ExecOptions.Cmd of type []string",
+        ));
+    }
+    let config: ExecConfig = typed(lenient(body), "container.ExecOptions")?;
+    if config.cmd.as_ref().is_none_or(Vec::is_empty) {
+        return Err(ApiError::bad("No exec command specified"));
+    }
+    detach::check(&config.detach_keys)
+        .map_err(|_| ApiError::bad(format!("Invalid escape keys ({}) provided", config.detach_keys)))?;
+    let id = call.api.engine.exec_create(id, config).await?;
     Ok(json_answer(StatusCode::CREATED, &json!({ "Id": id })))
 }
 
@@ -34,7 +47,7 @@ struct Start {
 
 pub(super) async fn start(mut call: Call, id: &str) -> Result {
     // The request goes on to be a stream, so its body is read without taking it apart.
-    let start: Start = read_json(&mut call.request, "container.ExecStartRequest").await?;
+    let start: Start = read_json(&mut call.request, "container.ExecStartOptions").await?;
     let engine = call.api.engine.clone();
     let exec = engine.exec_inspect(id)?;
     let size = start.console_size.map(|[rows, columns]| (rows, columns));
@@ -44,7 +57,7 @@ pub(super) async fn start(mut call: Call, id: &str) -> Result {
     }
     // What is wrong already is said by a status; later there is only the stream.
     if exec.running || exec.exit_code.is_some() {
-        return Err(ApiError::new(StatusCode::CONFLICT, format!("Error: Exec command {} has already run", exec.id)));
+        return Err(ApiError::new(StatusCode::CONFLICT, format!("exec command {} has already run", exec.id)));
     }
     engine.exec_can_run(&exec.container)?;
     // How the answer is framed is the start's to say, whatever the exec was made with.
@@ -91,7 +104,7 @@ pub(super) fn inspect(call: &Call, id: &str) -> Result {
     let exec = call.api.engine.exec_inspect(id)?;
     let mut words = exec.config.cmd.clone().unwrap_or_default().into_iter();
     let program = words.next().unwrap_or_default();
-    Ok(ok(&json!({
+    let mut answer = json!({
         "ID": exec.id,
         "Running": exec.running,
         "ExitCode": exec.exit_code,
@@ -100,7 +113,6 @@ pub(super) fn inspect(call: &Call, id: &str) -> Result {
             "entrypoint": program,
             "arguments": words.collect::<Vec<_>>(),
             "privileged": exec.config.privileged,
-            "user": exec.config.user,
         },
         "OpenStdin": exec.config.attach_stdin,
         "OpenStderr": exec.config.attach_stderr,
@@ -109,5 +121,9 @@ pub(super) fn inspect(call: &Call, id: &str) -> Result {
         "ContainerID": exec.container,
         "DetachKeys": exec.config.detach_keys,
         "Pid": exec.pid,
-    })))
+    });
+    if !exec.config.user.is_empty() {
+        answer["ProcessConfig"]["user"] = exec.config.user.into();
+    }
+    Ok(ok(&answer))
 }

@@ -22,6 +22,7 @@ use crate::http::{
     stream_of_news, tar, typed,
 };
 use crate::moment::moment;
+use crate::named::named;
 use crate::patient::{self, patiently};
 use crate::platform;
 use crate::render::image as render;
@@ -63,8 +64,8 @@ pub(super) async fn history(call: Call, name: &str) -> Result {
 
 pub(super) async fn tag(call: Call, name: &str) -> Result {
     let (repository, tag) = (call.query.text("repo"), call.query.text("tag"));
-    let target = if tag.is_empty() { repository } else { format!("{repository}:{tag}") };
-    call.api.engine.tag(name, &target).await?;
+    let target = named(&repository, &tag)?.ok_or_else(|| ApiError::bad("invalid reference format"))?;
+    call.api.engine.tag(name, &target.familiar()).await?;
     Ok(empty(StatusCode::CREATED))
 }
 
@@ -150,14 +151,7 @@ async fn pull(call: Call, image: &str) -> Result {
 async fn import(call: Call) -> Result {
     let source = call.query.text("fromSrc");
     let (repository, tag) = (call.query.text("repo"), call.query.text("tag"));
-    let name = match (repository.is_empty(), tag.is_empty()) {
-        (true, _) => None,
-        (false, true) => Some(repository),
-        (false, false) => Some(format!("{repository}:{tag}")),
-    };
-    if name.as_deref().is_some_and(|name| Reference::parse(name).is_ok_and(|name| name.digest().is_some())) {
-        return Err(ApiError::bad("cannot import digest reference"));
-    }
+    let name = named(&repository, &tag)?.map(|name| name.familiar());
     let mut config = Config::default();
     apply(&mut config, &call.query.all("changes"))?;
     let config: ContainerConfig = serde_json::to_value(&config)
@@ -344,7 +338,7 @@ pub(super) async fn commit(mut call: Call) -> Result {
     let has_body =
         !call.request.body().is_end_stream() || call.request.headers().get(CONTENT_TYPE).is_some_and(is_json);
     let body = if has_body { read_value(&mut call.request).await? } else { Value::Null };
-    let mut config: Option<Config> = if body.is_null() { None } else { Some(typed(body, "container.Config")?) };
+    let mut config: Option<Config> = if body.is_null() { None } else { Some(typed(body, "container.CreateRequest")?) };
     let changes = query.all("changes");
     if !changes.is_empty() {
         // An empty one counts: it is refused.
@@ -358,11 +352,7 @@ pub(super) async fn commit(mut call: Call) -> Result {
         apply(config.insert(own), &lines)?;
     }
     let (repository, tag) = (query.text("repo"), query.text("tag"));
-    let reference = match (repository.is_empty(), tag.is_empty()) {
-        (true, _) => None,
-        (false, true) => Some(repository),
-        (false, false) => Some(format!("{repository}:{tag}")),
-    };
+    let reference = named(&repository, &tag)?.map(|name| name.familiar());
     let options = CommitOptions {
         reference,
         comment: query.text("comment"),

@@ -97,6 +97,10 @@ async fn route(api: Api, request: Request<Incoming>) -> Result {
     let query = Query::parse(request.uri().query().unwrap_or_default());
     let (version, rest) = version(&path)?;
     let call = Call { api, version, query, request };
+    // A path that ends so is another one, and nothing is there.
+    if rest.len() > 1 && rest.ends_with('/') {
+        return Err(ApiError::new(StatusCode::NOT_FOUND, "page not found"));
+    }
     let segments: Vec<String> = rest.split('/').filter(|s| !s.is_empty()).map(decode_path).collect();
     let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
     let method = call.request.method().clone();
@@ -150,12 +154,12 @@ async fn route(api: Api, request: Request<Incoming>) -> Result {
         // A link's name has its container's in it.
         ("DELETE", ["containers", parent, alias]) => containers::remove(call, &format!("{parent}/{alias}")).await,
         ("GET", ["containers", id, "attach", "ws"]) => streams::attach_websocket(call, id).await,
-        ("GET", ["containers", _, "checkpoints"]) | ("POST", ["containers", _, "checkpoints", ..]) => {
-            Err(ApiError::new(
-                StatusCode::NOT_IMPLEMENTED,
-                "checkpoints are not supported: CRIU is not part of this engine",
-            ))
-        }
+        ("GET", ["containers", _, "checkpoints"])
+        | ("POST", ["containers", _, "checkpoints", ..])
+        | ("DELETE", ["containers", _, "checkpoints", _]) => Err(ApiError::new(
+            StatusCode::NOT_IMPLEMENTED,
+            "checkpoints are not supported: CRIU is not part of this engine",
+        )),
         ("POST", ["containers", id, "exec"]) => exec::create(call, id).await,
         ("POST", ["exec", id, "start"]) => exec::start(call, id).await,
         ("POST", ["exec", id, "resize"]) => exec::resize(call, id).await,
@@ -190,6 +194,7 @@ async fn route(api: Api, request: Request<Incoming>) -> Result {
         ("POST", ["build", "cache"]) => build_history::take_cache(call).await,
         ("DELETE", ["build", "history", reference]) => build_history::remove(call, reference).await,
         ("POST", ["build", "agent"]) => agents::park(call),
+        ("POST", ["build", "cancel"]) if call.query.get("id").is_none() => Err(ApiError::bad("build ID not provided")),
         ("POST", ["build", "cancel"]) => Ok(crate::http::no_content()),
 
         ("GET", ["networks"]) => networks::list(&call),
@@ -221,6 +226,13 @@ async fn route(api: Api, request: Request<Incoming>) -> Result {
 
         ("GET", ["plugins"]) => Ok(crate::http::ok(&serde_json::json!([]))),
         ("GET", ["plugins", name @ .., "json"]) => {
+            Err(ApiError::new(StatusCode::NOT_FOUND, format!("plugin \"{}\" not found", name.join("/"))))
+        }
+        // There are none, so whatever is to be done to one is done to one that is not there.
+        ("DELETE", ["plugins", name @ ..])
+        | ("POST", ["plugins", name @ .., "enable" | "disable" | "set" | "push" | "upgrade"])
+            if !name.is_empty() =>
+        {
             Err(ApiError::new(StatusCode::NOT_FOUND, format!("plugin \"{}\" not found", name.join("/"))))
         }
         (_, ["plugins", ..]) => Err(ApiError::new(StatusCode::NOT_IMPLEMENTED, "plugins are not supported")),

@@ -18,7 +18,9 @@ const STATS_INTERVAL: std::time::Duration = std::time::Duration::from_secs(1);
 
 /// The head of the answer goes out at once: clients open the wait, and start the container when they see it.
 pub(super) fn wait(call: Call, id: &str) -> Result {
-    let condition = Condition::parse(&call.query.text("condition"))?;
+    // There were no others before API 1.30.
+    let condition = if call.version < (1, 30) { String::new() } else { call.query.text("condition") };
+    let condition = Condition::parse(&condition)?;
     let ended = call.api.engine.wait(id, condition)?;
     let (sender, chunks) = mpsc::channel(1);
     tokio::spawn(async move {
@@ -84,6 +86,9 @@ pub(super) async fn attach(call: Call, id: &str) -> Result {
 
 pub(super) fn logs(call: Call, id: &str) -> Result {
     let query = &call.query;
+    if !query.flag("stdout") && !query.flag("stderr") {
+        return Err(ApiError::bad("Bad parameters: you must choose at least one stream"));
+    }
     let time = |key: &str| query.get(key).filter(|text| *text != "0").map(moment).transpose();
     let tail = match query.get("tail") {
         None | Some("all") => None,

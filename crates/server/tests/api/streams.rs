@@ -82,10 +82,20 @@ pub(crate) async fn exec(server: &Server) {
     assert!(out[0] == 1 && String::from_utf8_lossy(&out).contains("executable file not found in $PATH\r\n"));
     assert_eq!(server.get(&format!("/exec/{id}/json")).await.of(200)["ExitCode"], 127);
 
-    let id = exec_create(server, json!({ "Cmd": ["true"], "User": "nosuch" })).await;
-    let refused = server.post(&start(&id), &json!({ "Detach": true })).await;
-    assert_eq!(refused.message(), "unable to find user nosuch: no matching entries in passwd file");
-    assert_eq!(server.get(&format!("/exec/{id}/json")).await.of(200)["ExitCode"], 126);
+    for (wrong, message) in [
+        (
+            json!({ "Cmd": ["true"], "User": "nosuch" }),
+            "unable to find user nosuch: no matching entries in passwd file",
+        ),
+        (json!({ "Cmd": "true" }), "cannot unmarshal string into Go struct field ExecOptions.Cmd of type []string"),
+        (
+            json!({ "Cmd": ["true"], "Tty": 1 }),
+            "cannot unmarshal number into Go struct field ExecOptions.Tty of type bool",
+        ),
+    ] {
+        let refused = server.post("/containers/execs/exec", &wrong).await;
+        assert!(refused.status == 400 && refused.message().contains(message), "{}", refused.message());
+    }
     // A client that reads late gets the head alone first.
     let id = exec_create(server, config(json!(["echo", "late"]))).await;
     let mut late = server.connect();

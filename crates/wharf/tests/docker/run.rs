@@ -98,7 +98,7 @@ fn exec_logs_and_the_way_of_a_life() {
     assert_eq!(d.docker("inspect -f {{.State.ExitCode}} alive").ok(), "4");
     d.docker("start alive").ok();
     d.docker("rename alive other").ok();
-    assert!(d.docker("rm other").err.contains("stop the container before removal or force remove"));
+    assert!(d.docker("rm other").err.contains("stop the container before removing or force remove"));
     d.docker("kill other").ok();
     assert_eq!(d.docker("inspect -f {{.State.ExitCode}} other").ok(), "137");
 }

@@ -68,6 +68,9 @@ async fn run(app: &App, matches: &Matches) -> Outcome<u8> {
         "raw" => RAW.to_owned(),
         other => other.to_owned(),
     };
+    if quiet && matches.changed("format") {
+        app.complain("WARNING: Ignoring custom format, because both --format and --quiet are set.");
+    }
     let empty = row(&Json::Null, trunc, Wanted::ALL);
     if !quiet && chosen.is_some_and(|format| !matches!(format, "table" | "json")) {
         // Docker tries the template before it asks the engine, and says so in other words.
