@@ -6,13 +6,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use crate::directive::CheckDirective;
-use crate::expand::{Lexer, Variables};
+use crate::expand::{Lexer, NoVariables, Variables};
 use crate::graph::{Base, Graph};
 use crate::ignore::Ignore;
 use crate::instruction::{Copy, Instruction, NAMES, Pair};
 use crate::nearest;
 use crate::parse::{Dockerfile, Source, Stage, Statement};
-use crate::position::Span;
+use crate::position::{Position, Span};
 use crate::scope::{Globals, Platform, Scope};
 
 /// One finding.
@@ -53,6 +53,8 @@ pub fn check(dockerfile: &Dockerfile, known: &Known<'_>) -> Vec<Warning> {
     checker.stages(known);
     for (index, stage) in dockerfile.stages.iter().enumerate() {
         checker.stage(stage, known.ignore);
+        checker.shells(index, known.graph);
+        checker.workdirs(index, known);
         checker.variables(index, known);
     }
     let default = CheckDirective::default();
@@ -103,7 +105,10 @@ impl Checker<'_> {
                 self.warn("ConsistentInstructionCasing", &source, message);
             }
             if source.empty_continuation {
-                self.warn("NoEmptyContinuation", &source, "Empty continuation line");
+                // With the last line of the instruction, as BuildKit tells it.
+                let last = Position { line: source.span.end_line, column: 1 };
+                let span = Span { start: last, end_line: last.line };
+                self.found.push(Warning { rule: "NoEmptyContinuation", message: "Empty continuation line".into(), span });
             }
         }
     }
@@ -202,8 +207,6 @@ impl Checker<'_> {
                 self.warn("MultipleInstructionsDisallowed", &statement.source, message);
             }
         }
-        let shell = stage.statements.iter().any(|s| matches!(s.instruction, Instruction::Shell(_)));
-        let mut absolute = false;
         for Statement { instruction, source } in &stage.statements {
             match instruction {
                 Instruction::Maintainer(_) => self.warn(
@@ -211,21 +214,6 @@ impl Checker<'_> {
                     source,
                     "Maintainer instruction is deprecated in favor of using label",
                 ),
-                Instruction::Cmd(command) | Instruction::Entrypoint(command) if command.shell && !shell => {
-                    let message = format!(
-                        "JSON arguments recommended for {} to prevent unintended behavior related to OS signals",
-                        instruction.name()
-                    );
-                    self.warn("JSONArgsRecommended", source, message);
-                }
-                Instruction::Workdir(path) => {
-                    if !absolute && !path.starts_with(['/', '$']) {
-                        let message =
-                            format!("Relative workdir {path:?} can have unexpected results if the base image changes");
-                        self.warn("WorkdirRelativePath", source, message);
-                    }
-                    absolute = true;
-                }
                 Instruction::Env(pairs) => self.pairs("ENV", pairs, source),
                 Instruction::Label(pairs) => self.pairs("LABEL", pairs, source),
                 Instruction::Arg(arguments) => {
@@ -238,6 +226,58 @@ impl Checker<'_> {
                 Instruction::Copy(copy) if copy.from.is_none() => self.ignored("Copy", copy, source, ignore),
                 _ => {}
             }
+        }
+    }
+
+    /// Commands in shell form where nobody has chosen a shell.
+    fn shells(&mut self, index: usize, graph: &Graph) {
+        let is_shell = |statement: &Statement| matches!(statement.instruction, Instruction::Shell(_));
+        let file = self.dockerfile;
+        let mut chosen = false;
+        let mut base = graph.nodes.get(index).map(|node| &node.base);
+        while let Some(Base::Stage(stage)) = base {
+            chosen |= file.stages[*stage].statements.iter().any(is_shell);
+            base = graph.nodes.get(*stage).map(|node| &node.base);
+        }
+        for statement in &file.stages[index].statements {
+            chosen |= is_shell(statement);
+            let (Instruction::Cmd(command) | Instruction::Entrypoint(command)) = &statement.instruction else {
+                continue;
+            };
+            if command.shell && !chosen {
+                let message = format!(
+                    "JSON arguments recommended for {} to prevent unintended behavior related to OS signals",
+                    statement.instruction.name()
+                );
+                self.warn("JSONArgsRecommended", &statement.source, message);
+            }
+        }
+    }
+
+    /// The first working directory of a stage; those after it mean something by it.
+    fn workdirs(&mut self, index: usize, known: &Known<'_>) {
+        let file = self.dockerfile;
+        let escape = file.directives.escape;
+        let mut scope = self.scope(index, known);
+        for statement in &file.stages[index].statements {
+            let Instruction::Workdir(text) = &statement.instruction else {
+                if let Some(scope) = &mut scope {
+                    let expanded = statement.instruction.expand(escape, scope);
+                    step(scope, &expanded.unwrap_or_else(|_| statement.instruction.clone()), escape);
+                }
+                continue;
+            };
+            let expanded = match &scope {
+                Some(scope) => Lexer::new(escape).expand(text, scope),
+                None if text.contains('$') => return,
+                None => Lexer::new(escape).expand(text, &NoVariables),
+            };
+            if let Some(path) = expanded.ok().map(|expanded| expanded.text).filter(|path| !path.starts_with('/')) {
+                let message =
+                    format!("Relative workdir {path:?} can have unexpected results if the base image changes");
+                self.warn("WorkdirRelativePath", &statement.source, message);
+            }
+            return;
         }
     }
 
@@ -294,7 +334,7 @@ impl Checker<'_> {
             let expanded = statement.instruction.expand(escape, &asked);
             let unset = asked.unset.into_inner();
             for name in unset.into_iter().filter(|name| !scope.declares(name)) {
-                let names = scope.env().iter().map(|(name, _)| name.as_str()).chain(scope.args().map(|(name, _)| name));
+                let names = scope.environment().map(|(name, _)| name);
                 let hint = nearest(&name, names).map(|hint| format!(" (did you mean ${hint}?)"));
                 let message = format!("Usage of undefined variable '${name}'{}", hint.unwrap_or_default());
                 self.warn("UndefinedVar", &statement.source, message);
@@ -385,7 +425,7 @@ mod tests {
         for (text, rule, line) in [
             ("FROM a AS Build\n", "StageNameCasing", 1),
             ("FROM a as b\n", "FromAsCasing", 1),
-            ("FROM a\nRUN x \\\n\n y\n", "NoEmptyContinuation", 2),
+            ("FROM a\nRUN x \\\n\n y\n", "NoEmptyContinuation", 4),
             ("FROM a\nRUN x\nrun y\n", "ConsistentInstructionCasing", 3),
             ("FROM a AS x\nFROM a AS x\n", "DuplicateStageName", 2),
             ("FROM a AS scratch\n", "ReservedStageName", 1),
@@ -393,6 +433,8 @@ mod tests {
             ("FROM a\nMAINTAINER me\n", "MaintainerDeprecated", 2),
             ("ARG BASE=x\nFROM ${BASE}${BASS:-a}\n", "UndefinedArgInFrom", 2),
             ("FROM a\nWORKDIR x\n", "WorkdirRelativePath", 2),
+            ("FROM a\nWORKDIR $NOPE\n", "WorkdirRelativePath", 2),
+            ("FROM a\nCMD x\nSHELL [\"y\"]\n", "JSONArgsRecommended", 2),
             ("FROM a\nCOPY $NOPE /x\n", "UndefinedVar", 2),
             ("FROM a\nENV PATH=$PAHT:/x\n", "UndefinedVar", 2),
             ("FROM a\nCMD [\"x\"]\nCMD [\"y\"]\n", "MultipleInstructionsDisallowed", 2),
@@ -415,6 +457,8 @@ mod tests {
             "FROM z\nFROM a AS build\nARG V\nENV X=$V Y=${PATH}\nCOPY --from=0 secret.txt /\nCMD [\"x\"]\nWORKDIR /a\nWORKDIR b\n",
             "from a as b\nrun x\n",
             "FROM a\nSHELL [\"/bin/bash\", \"-c\"]\nCMD x\n",
+            "FROM a AS b\nSHELL [\"/bin/bash\", \"-c\"]\nFROM b AS c\nFROM c\nENTRYPOINT x\n",
+            "FROM a\nARG V=/x\nWORKDIR \"/a b\"\nFROM a\nENV V=/x\nWORKDIR $V/y\nWORKDIR z\n",
             "ARG TAG=1\nFROM busybox:$TAG\nENV TOKEN_FILE=/x PUBLIC_KEY=y\n",
             "FROM --platform=linux/arm64 a AS arm64\n",
             "# check=skip=JSONArgsRecommended\nFROM a\nCMD x\n",
