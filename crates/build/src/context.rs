@@ -52,7 +52,8 @@ impl Context {
     pub(crate) fn of(mut index: Index, dockerfile: &str) -> Result<Self> {
         let dockerfile = if is_lower_case(&index, dockerfile)? { LOWER_CASE } else { dockerfile };
         let bytes = read_bytes(&index, dockerfile)?;
-        let bytes = bytes.ok_or_else(|| BuildError::invalid(format!("Cannot locate specified Dockerfile: {dockerfile}")))?;
+        let bytes =
+            bytes.ok_or_else(|| BuildError::invalid(format!("Cannot locate specified Dockerfile: {dockerfile}")))?;
         let text = String::from_utf8_lossy(&bytes);
         let ignore = ignore_file(&index, dockerfile)?;
         let own = index.look(&inside(dockerfile)?, true)?.map_or(0, |found| found.attributes.mtime.0);
@@ -133,7 +134,8 @@ fn is_lower_case(index: &Index, name: &str) -> Result<bool> {
 fn ignore_file(index: &Index, dockerfile: &str) -> Result<Ignore> {
     for name in [format!("{dockerfile}.dockerignore"), ".dockerignore".to_owned()] {
         if let Some(bytes) = read_bytes(index, &name)? {
-            return Ignore::parse(&String::from_utf8_lossy(&bytes)).map_err(|e| BuildError::invalid(format!("{name}: {e}")));
+            return Ignore::parse(&String::from_utf8_lossy(&bytes))
+                .map_err(|e| BuildError::invalid(format!("{name}: {e}")));
         }
     }
     Ok(Ignore::default())

@@ -86,8 +86,7 @@ mod tests {
     fn as_go_writes_it() {
         assert_eq!(quoted_list(&["a".into(), "b \"c\"\n".into()]), "[\"a\" \"b \\\"c\\\"\\n\"]");
         assert_eq!(list(&["/a".into(), "/b".into()]), "[/a /b]");
-        for (number, text) in
-            [(0, "'\\x00'"), (3, "'\\x03'"), (10, "'\\n'"), (34, "'\"'"), (39, "'\\''"), (48, "'0'")]
+        for (number, text) in [(0, "'\\x00'"), (3, "'\\x03'"), (10, "'\\n'"), (34, "'\"'"), (39, "'\\''"), (48, "'0'")]
         {
             assert_eq!(quoted_character(number), text);
         }

@@ -270,10 +270,7 @@ impl Session<'_> {
         };
         let hosts = hosts(&self.options.extra_hosts, self.hostname())?;
         let mut files = Vec::new();
-        for (file, text, target) in [
-            ("resolv.conf", resolv_conf, "/etc/resolv.conf"),
-            ("hosts", hosts, "/etc/hosts"),
-        ] {
+        for (file, text, target) in [("resolv.conf", resolv_conf, "/etc/resolv.conf"), ("hosts", hosts, "/etc/hosts")] {
             let path = dir.path.join(file);
             fs::write(&path, text)
                 .and_then(|()| fs::set_permissions(&path, fs::Permissions::from_mode(0o644)))

@@ -232,6 +232,7 @@ impl<'a> Common<'a> {
             graph: &self.graph,
             ignore: &self.context.ignore,
             base_env: &|stage| lock(&self.base_env).get(&stage).cloned(),
+            stages: Some(self.graph.needed().into_iter().collect()),
         };
         check(self.dockerfile, &known)
     }

@@ -193,8 +193,7 @@ impl Graph {
 
 fn comes_later(dockerfile: &Dockerfile, index: usize, from: &str, source: &Source) -> GraphError {
     let name = dockerfile.stages[index].label(index);
-    let message =
-        format!("cannot copy from stage {from:?}, it needs to be defined before current stage {name:?}");
+    let message = format!("cannot copy from stage {from:?}, it needs to be defined before current stage {name:?}");
     error(dockerfile, Some(source), message)
 }
 

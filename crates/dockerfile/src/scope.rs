@@ -255,12 +255,14 @@ impl Scope {
     pub fn predefined(&self) -> impl Iterator<Item = (&str, &str)> {
         let given = |name: &str| self.globals.build_arg(name);
         let own = |name: &str| self.declares(name) || self.env.iter().any(|(key, _)| key == name);
-        PREDEFINED.chunks(2).flat_map(move |pair| {
-            let (upper, lower) = (given(pair[0]), given(pair[1]));
-            [(pair[0], upper.or(lower)), (pair[1], lower.or(upper))]
-        })
-        .filter(move |(name, _)| !own(name))
-        .filter_map(|(name, value)| Some((name, value?)))
+        PREDEFINED
+            .chunks(2)
+            .flat_map(move |pair| {
+                let (upper, lower) = (given(pair[0]), given(pair[1]));
+                [(pair[0], upper.or(lower)), (pair[1], lower.or(upper))]
+            })
+            .filter(move |(name, _)| !own(name))
+            .filter_map(|(name, value)| Some((name, value?)))
     }
 
     /// Whether this stage has an ARG of this name.

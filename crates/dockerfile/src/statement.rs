@@ -45,9 +45,8 @@ fn instruction(text: &str, heredocs: &[Heredoc], escape: char) -> Result<Parsed,
     let text = text.trim();
     let (word, rest) = word::split_first(text).unwrap_or((text, ""));
     let Some(name) = NAMES.iter().copied().find(|name| word.eq_ignore_ascii_case(name)) else {
-        let hint = nearest(word, NAMES.iter().copied()).map(|name| {
-            if word.chars().any(char::is_uppercase) { name.to_owned() } else { name.to_lowercase() }
-        });
+        let hint = nearest(word, NAMES.iter().copied())
+            .map(|name| if word.chars().any(char::is_uppercase) { name.to_owned() } else { name.to_lowercase() });
         return Err(Mistake::new(format!("unknown instruction: {word}")).about(word).hint(hint));
     };
     let (flags, rest) = word::flags(rest);
