@@ -162,7 +162,8 @@ fn mounts(command: &Command<'_>) -> Vec<Value> {
             MountSource::Path(path) => json!({ "destination": mount.target, "type": "bind", "source": path,
                                                "options": ["rbind", "rprivate", mode] }),
             MountSource::Tmpfs(size) => {
-                let mut options = vec!["nosuid".to_owned(), "nodev".into(), mode.into()];
+                // As /tmp: the command may be anybody's.
+                let mut options = vec!["nosuid".to_owned(), "nodev".into(), "mode=1777".into(), mode.into()];
                 options.extend(size.map(|size| format!("size={size}")));
                 json!({ "destination": mount.target, "type": "tmpfs", "source": "tmpfs", "options": options })
             }

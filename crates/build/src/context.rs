@@ -1,5 +1,6 @@
 //! The context: what the client sent, without what the ignore file names.
 
+use std::borrow::Cow;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -50,10 +51,17 @@ impl Context {
     /// When there is no such Dockerfile.
     pub(crate) fn of(mut index: Index, dockerfile: &str) -> Result<Self> {
         let dockerfile = if is_lower_case(&index, dockerfile)? { LOWER_CASE } else { dockerfile };
-        let text = read_dockerfile(&index, dockerfile)?;
+        let bytes = read_bytes(&index, dockerfile)?;
+        let bytes =
+            bytes.ok_or_else(|| BuildError::invalid(format!("Cannot locate specified Dockerfile: {dockerfile}")))?;
+        let text = String::from_utf8_lossy(&bytes);
         let ignore = ignore_file(&index, dockerfile)?;
         let own = index.look(&inside(dockerfile)?, true)?.map_or(0, |found| found.attributes.mtime.0);
         let parsed = Dockerfile::parse(dockerfile, &text)?;
+        if matches!(text, Cow::Owned(_)) {
+            parsed.check_replaced()?;
+        }
+        let text = text.into_owned();
         index.prune(&ignore);
         let newest = index.newest(&Needs::of(&parsed)).max(own);
         index.date_implied(newest);
@@ -101,8 +109,8 @@ fn inside(name: &str) -> Result<PathBuf> {
         .ok_or_else(|| BuildError::invalid(format!("the Dockerfile ({name}) must be within the build context")))
 }
 
-/// Reads a file of text; `None` when it is not there.
-fn read_text(index: &Index, name: &str) -> Result<Option<String>> {
+/// Reads a small file; `None` when it is not there.
+fn read_bytes(index: &Index, name: &str) -> Result<Option<Vec<u8>>> {
     let path = inside(name)?;
     match index.look(&path, true)? {
         None => return Ok(None),
@@ -114,7 +122,7 @@ fn read_text(index: &Index, name: &str) -> Result<Option<String>> {
     let mut bytes = Vec::new();
     let read = index.open(&path)?.read_to_end(&mut bytes);
     read.map_err(|e| BuildError::system(format_args!("{name} cannot be read"), &e))?;
-    Ok(Some(String::from_utf8_lossy(&bytes).into_owned()))
+    Ok(Some(bytes))
 }
 
 fn is_lower_case(index: &Index, name: &str) -> Result<bool> {
@@ -122,16 +130,12 @@ fn is_lower_case(index: &Index, name: &str) -> Result<bool> {
     Ok(name == DEFAULT && !is_there(DEFAULT)? && is_there(LOWER_CASE)?)
 }
 
-fn read_dockerfile(index: &Index, name: &str) -> Result<String> {
-    let text = read_text(index, name)?;
-    text.ok_or_else(|| BuildError::invalid(format!("Cannot locate specified Dockerfile: {name}")))
-}
-
 /// `NAME.dockerignore` beside the Dockerfile, else `.dockerignore` at the top.
 fn ignore_file(index: &Index, dockerfile: &str) -> Result<Ignore> {
     for name in [format!("{dockerfile}.dockerignore"), ".dockerignore".to_owned()] {
-        if let Some(text) = read_text(index, &name)? {
-            return Ignore::parse(&text).map_err(|e| BuildError::invalid(format!("{name}: {e}")));
+        if let Some(bytes) = read_bytes(index, &name)? {
+            return Ignore::parse(&String::from_utf8_lossy(&bytes))
+                .map_err(|e| BuildError::invalid(format!("{name}: {e}")));
         }
     }
     Ok(Ignore::default())

@@ -41,7 +41,7 @@ impl Destination<'_> {
     /// Whether it is written as a directory.
     fn ends_as_directory(&self) -> bool {
         let last = self.text.rsplit('/').next().unwrap_or_default();
-        matches!(last, "" | "." | "..")
+        matches!(last, "" | ".")
     }
 
     /// The path where a source called `name` goes.

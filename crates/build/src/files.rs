@@ -89,6 +89,10 @@ impl Session<'_> {
         // A linked layer knows nothing of what it will lie upon.
         let below = shared.layers.view(if copy.link { &[] } else { state.layers() }, None)?;
         let mut plan = Plan::new(&below, owner.unwrap_or((0, 0)), (self.date, 0));
+        let archives = origins.iter().all(|origin| matches!(origin, Origin::Archive(_)));
+        if let Some(mode) = mode.as_ref().and_then(ModeChange::of_new_directories).filter(|_| !archives) {
+            plan = plan.with_fresh_mode(mode);
+        }
         let dir = self.step_dir()?;
         for (number, origin) in origins.iter().enumerate() {
             match origin {
@@ -119,7 +123,8 @@ impl Session<'_> {
                         place: "archive",
                         cancel: &cancel,
                     };
-                    let destination = Destination { replaces: true, ..destination };
+                    // An archive's own modes count, as its owners would without --chown.
+                    let destination = Destination { replaces: true, mode: None, ..destination };
                     for selected in all.select(".")? {
                         destination.copy(&mut plan, &selected)?;
                     }
@@ -320,7 +325,7 @@ impl Session<'_> {
         // As Docker has it: nobody else's business, and as old as the server says.
         item.found.attributes.mode = 0o600;
         item.found.attributes.mtime = (time.unwrap_or(0), 0);
-        let shape = Shape::Named(name.unwrap_or("__unnamed__").into());
+        let shape = Shape::Named(name.unwrap_or_else(|| "__unnamed__".into()).into());
         let selected = Selected { tree, shape, items: vec![item] };
         let unpacked = copy.unpack == Some(true) && is_archive(&selected);
         Ok(if unpacked { Origin::Archive(selected) } else { Origin::Files(selected) })
@@ -364,9 +369,28 @@ fn is_url(source: &str) -> bool {
 }
 
 /// The last part of a URL's path, as the name of its file.
-fn url_name(url: &str) -> Option<&str> {
+fn url_name(url: &str) -> Option<String> {
     let path = url.split(['#', '?']).next()?.split_once("://")?.1.split_once('/')?.1;
-    path.rsplit('/').next().filter(|name| !matches!(*name, "" | "." | ".."))
+    let name = path.rsplit('/').next()?;
+    let decoded = percent_decoded(name).filter(|name| !name.contains(['/', '\0']));
+    let name = decoded.unwrap_or_else(|| name.to_owned());
+    Some(name).filter(|name| !matches!(name.as_str(), "" | "." | ".."))
+}
+
+/// The text with its `%XX` read (RFC 3986, 2.1), if that is text.
+fn percent_decoded(text: &str) -> Option<String> {
+    let mut bytes = Vec::new();
+    let mut rest = text.bytes();
+    while let Some(byte) = rest.next() {
+        bytes.push(match byte {
+            b'%' => {
+                let digit = |byte: Option<u8>| char::from(byte?).to_digit(16);
+                u8::try_from(digit(rest.next())? * 16 + digit(rest.next())?).ok()?
+            }
+            byte => byte,
+        });
+    }
+    String::from_utf8(bytes).ok()
 }
 
 /// Whether a single file is a tar archive, compressed or not.
@@ -421,7 +445,10 @@ mod tests {
         ] {
             assert_eq!((is_url(source), Repository::is_address(source)), (url, git), "{source}");
         }
-        assert_eq!(url_name("http://h/a/b.tar?x=/y#z"), Some("b.tar"));
+        assert_eq!(url_name("http://h/a/b.tar?x=/y#z").as_deref(), Some("b.tar"));
+        assert_eq!(url_name("http://h/a%20b").as_deref(), Some("a b"));
+        assert_eq!(url_name("http://h/a%2fb%2").as_deref(), Some("a%2fb%2"));
+        assert_eq!((url_name("http://h/x/%2e%2e"), url_name("http://h/..%2fx").as_deref()), (None, Some("..%2fx")));
         assert_eq!((url_name("http://h/"), url_name("http://h")), (None, None));
     }
 

@@ -62,9 +62,6 @@ impl Common<'_> {
         let Some(mut state) = self.stages[self.graph.target].get().cloned() else {
             return Err(BuildError::new(ErrorKind::System, "the target was not built"));
         };
-        if state.image.created.is_none() && state.layers().is_empty() && self.options.labels.is_empty() {
-            return Err(BuildError::invalid("No image was generated. Is your Dockerfile empty?"));
-        }
         if self.options.squash {
             top.squash(&mut state)?;
         }

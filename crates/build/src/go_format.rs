@@ -22,6 +22,19 @@ pub(crate) fn quoted(text: &str) -> String {
     out
 }
 
+/// `%q` of a number: the character that has it, in single quotes.
+pub(crate) fn quoted_character(number: i64) -> String {
+    let character = u32::try_from(number).ok().and_then(char::from_u32).unwrap_or(char::REPLACEMENT_CHARACTER);
+    match character {
+        '\'' => "'\\''".into(),
+        '"' => "'\"'".into(),
+        other => {
+            let text = quoted(&other.to_string());
+            format!("'{}'", &text[1..text.len() - 1])
+        }
+    }
+}
+
 /// `%q` of a list: `["a" "b"]`.
 pub(crate) fn quoted_list(list: &[String]) -> String {
     format!("[{}]", list.iter().map(|text| quoted(text)).collect::<Vec<_>>().join(" "))
@@ -73,6 +86,10 @@ mod tests {
     fn as_go_writes_it() {
         assert_eq!(quoted_list(&["a".into(), "b \"c\"\n".into()]), "[\"a\" \"b \\\"c\\\"\\n\"]");
         assert_eq!(list(&["/a".into(), "/b".into()]), "[/a /b]");
+        for (number, text) in [(0, "'\\x00'"), (3, "'\\x03'"), (10, "'\\n'"), (34, "'\"'"), (39, "'\\''"), (48, "'0'")]
+        {
+            assert_eq!(quoted_character(number), text);
+        }
         for (nanoseconds, text) in [
             (0, "0s"),
             (90_000_000_000, "1m30s"),

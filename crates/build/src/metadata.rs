@@ -1,6 +1,6 @@
 //! Instructions that change the image's configuration and no file.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use serde_json::{Map, Value, json};
@@ -73,27 +73,26 @@ pub(crate) fn apply(
         }
         Instruction::Expose(list) => {
             let exposed = config.exposed_ports.get_or_insert_default();
-            let mut all = BTreeMap::new();
+            let mut all = BTreeSet::new();
             for text in list {
                 for port in ports::parse(text)? {
                     exposed.insert(port.clone(), Default::default());
-                    all.insert(port, ());
+                    all.insert(port);
                 }
             }
-            let shown: Vec<String> = all.into_keys().map(|port| format!("{port}:{{}}")).collect();
-            format!("EXPOSE map[{}]", shown.join(" "))
+            format!("EXPOSE {}", go_format::list(&all.into_iter().collect::<Vec<_>>()))
         }
         Instruction::Healthcheck(check) => {
             config.healthcheck = Some(healthcheck(check));
-            let time = go_format::duration;
+            let time = |nanoseconds| go_format::quoted(&go_format::duration(nanoseconds));
             format!(
-                "HEALTHCHECK {{Test:{} Interval:{} Timeout:{} StartPeriod:{} StartInterval:{} Retries:{}}}",
-                go_format::list(&check.test),
+                "HEALTHCHECK &{{{} {} {} {} {} {}}}",
+                go_format::quoted_list(&check.test),
                 time(check.interval),
                 time(check.timeout),
                 time(check.start_period),
                 time(check.start_interval),
-                check.retries
+                go_format::quoted_character(check.retries)
             )
         }
         Instruction::User(user) => {
@@ -216,6 +215,7 @@ pub(crate) fn scratch(platform: &wharf_dockerfile::Platform) -> ImageConfig {
         architecture: platform.architecture.clone(),
         variant: Some(platform.variant.clone()).filter(|variant| !variant.is_empty()),
         os: platform.os.clone(),
+        config: ContainerConfig { working_dir: "/".into(), ..ContainerConfig::default() },
         ..ImageConfig::default()
     }
 }
@@ -271,14 +271,14 @@ mod tests {
                 "ENV A=1 B=x y",
                 "ENV A=2",
                 "LABEL k=v",
-                "EXPOSE map[1/udp:{} 2/udp:{} 80/tcp:{}]",
+                "EXPOSE [1/udp 2/udp 80/tcp]",
                 "USER web",
                 "VOLUME [/a /b]",
                 "STOPSIGNAL SIGINT",
                 "SHELL [/bin/bash -c]",
                 "CMD [\"/bin/bash\" \"-c\" \"echo $A\"]",
                 "MAINTAINER me",
-                "HEALTHCHECK {Test:[CMD-SHELL true] Interval:30s Timeout:0s StartPeriod:0s StartInterval:0s Retries:0}",
+                "HEALTHCHECK &{[\"CMD-SHELL\" \"true\"] \"30s\" \"0s\" \"0s\" \"0s\" '\\x00'}",
             ]
         );
     }

@@ -42,6 +42,15 @@ impl ModeChange {
         Ok(Self::Symbolic(clauses))
     }
 
+    /// The permission bits of directories above what is copied, if they must be made: those of an octal mode, set-ID and
+    /// sticky aside (BuildKit's, since 0.21).
+    pub(crate) fn of_new_directories(&self) -> Option<u32> {
+        match self {
+            Self::Octal(mode) => Some(mode & 0o777),
+            Self::Symbolic(_) => None,
+        }
+    }
+
     /// The permission bits after the change.
     pub(crate) fn apply(&self, mode: u32, directory: bool) -> u32 {
         match self {

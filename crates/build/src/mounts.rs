@@ -92,7 +92,7 @@ impl Session<'_> {
             let target = match (&mount.target, mount.kind) {
                 (Some(target), _) => target.clone(),
                 (None, MountKind::Secret) if mount.env.is_some() => String::new(),
-                (None, MountKind::Secret) => format!("/run/secrets/{}", secret_id(&mount)),
+                (None, MountKind::Secret) => format!("/run/secrets/{}", last_part(&secret_id(&mount))),
                 (None, MountKind::Ssh) => {
                     let before = all.iter().filter(|one: &&Asked| one.mount.kind == MountKind::Ssh).count();
                     format!("/run/buildkit/ssh_agent.{before}")
@@ -169,6 +169,8 @@ impl Session<'_> {
             };
             mounts.mounted.push(Mounted { target: one.target.clone(), source, read_only: one.mount.read_only });
         }
+        // Whatever their order: none hides another that lies below it.
+        mounts.mounted.sort_by_key(|mounted| Path::new(&mounted.target).components().count());
         Ok(mounts)
     }
 
@@ -294,6 +296,8 @@ impl Session<'_> {
                 return Err(BuildError::invalid(format!("secret {id}: not found: the request gives no such secret")));
             }
             self.output.text(format!("[Warning] secret {id} was not given\n"))?;
+            // There, so that a script with `set -u` gets as far as it would with the file.
+            mounts.env.extend(one.mount.env.iter().map(|name| format!("{name}=")));
             return Ok(None);
         };
         if let Some(name) = &one.mount.env {
@@ -350,6 +354,10 @@ impl Session<'_> {
 }
 
 fn secret_id(mount: &Mount) -> String {
-    let last = |path: &String| path.rsplit('/').next().unwrap_or_default().to_owned();
-    mount.id.clone().or_else(|| mount.source.clone()).or_else(|| mount.target.as_ref().map(last)).unwrap_or_default()
+    let named = mount.source.as_deref().or(mount.id.as_deref());
+    named.or_else(|| mount.target.as_deref().map(last_part)).unwrap_or_default().to_owned()
+}
+
+fn last_part(path: &str) -> &str {
+    path.rsplit('/').next().unwrap_or_default()
 }

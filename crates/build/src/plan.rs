@@ -61,6 +61,12 @@ impl<'a> Plan<'a> {
         Self { below, entries: BTreeMap::new(), replaced: BTreeSet::new(), fresh }
     }
 
+    /// Gives directories that must be made these permission bits instead of the usual ones.
+    pub(crate) fn with_fresh_mode(mut self, mode: u32) -> Self {
+        self.fresh.mode = mode;
+        self
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }

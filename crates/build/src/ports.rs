@@ -9,7 +9,7 @@ use crate::error::{BuildError, Result};
 /// With Docker's words.
 pub(crate) fn parse(text: &str) -> Result<Vec<String>> {
     let (range, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
-    let protocol = protocol.to_ascii_lowercase();
+    let protocol = if protocol.is_empty() { "tcp".into() } else { protocol.to_ascii_lowercase() };
     if !matches!(protocol.as_str(), "tcp" | "udp" | "sctp") {
         return Err(BuildError::invalid(format!("invalid proto: {protocol}")));
     }
@@ -48,6 +48,7 @@ mod tests {
     #[test]
     fn ports_and_ranges() {
         assert_eq!(parse("80").unwrap(), ["80/tcp"]);
+        assert_eq!(parse("80/").unwrap(), ["80/tcp"]);
         assert_eq!(parse("53/UDP").unwrap(), ["53/udp"]);
         assert_eq!(parse("1-3/sctp").unwrap(), ["1/sctp", "2/sctp", "3/sctp"]);
         assert_eq!(parse("80:90").unwrap(), ["90/tcp"]);

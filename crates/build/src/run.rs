@@ -256,7 +256,8 @@ impl Session<'_> {
         }
     }
 
-    /// `/etc/resolv.conf` and `/etc/hosts`, files of ours that are mounted over the stage's.
+    /// `/etc/resolv.conf` and `/etc/hosts`, files of ours that are mounted over the stage's. `/etc/hostname` is the stage's
+    /// own: what is written to it is meant for the image.
     fn etc_files(
         &self,
         dir: &Scratch,
@@ -268,14 +269,9 @@ impl Session<'_> {
             None if name == "host" => fs::read_to_string("/etc/resolv.conf").unwrap_or_default(),
             None => String::new(),
         };
-        let addresses = network.map(|network| network.addresses.as_slice()).unwrap_or_default();
-        let hosts = hosts(&self.options.extra_hosts, addresses, self.hostname())?;
+        let hosts = hosts(&self.options.extra_hosts, self.hostname())?;
         let mut files = Vec::new();
-        for (file, text, target) in [
-            ("resolv.conf", resolv_conf, "/etc/resolv.conf"),
-            ("hosts", hosts, "/etc/hosts"),
-            ("hostname", format!("{}\n", self.hostname()), "/etc/hostname"),
-        ] {
+        for (file, text, target) in [("resolv.conf", resolv_conf, "/etc/resolv.conf"), ("hosts", hosts, "/etc/hosts")] {
             let path = dir.path.join(file);
             fs::write(&path, text)
                 .and_then(|()| fs::set_permissions(&path, fs::Permissions::from_mode(0o644)))
@@ -439,11 +435,10 @@ fn prepare(state: &State, run: &Run) -> Result<Prepared> {
         }
     };
     if args.is_empty() {
-        return Err(BuildError::invalid("RUN needs a command"));
+        return Err(BuildError::invalid("RUN needs a command: its JSON array is empty"));
     }
     let pair = |(name, value): (&str, &str)| format!("{name}={value}");
-    let own = state.scope.env().iter().map(|(name, value)| pair((name, value)));
-    let env = own.chain(state.scope.args().map(pair)).collect();
+    let env = state.scope.environment().map(pair).collect();
     let extra_env = state.scope.predefined().map(pair).collect();
     Ok(Prepared { args, program, env, extra_env, insecure: run.insecure })
 }
@@ -460,11 +455,9 @@ fn history_line(state: &State, args: &[String]) -> String {
     format!("RUN {} # buildkit", words.join(" "))
 }
 
-fn hosts(extra: &[String], addresses: &[IpAddr], hostname: &str) -> Result<String> {
-    let mut text = String::from(
-        "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\nfe00::\tip6-localnet\n\
-         ff00::\tip6-mcastprefix\nff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n",
-    );
+/// The same for every build: the command's own name leads to the loopback, and not to an address that changes.
+fn hosts(extra: &[String], hostname: &str) -> Result<String> {
+    let mut text = format!("127.0.0.1\tlocalhost {hostname}\n::1\tlocalhost ip6-localhost ip6-loopback\n");
     for line in extra {
         let (host, address) = line.split_once([':', '=']).unwrap_or((line, ""));
         let address = address.trim_start_matches('[').trim_end_matches(']');
@@ -472,9 +465,6 @@ fn hosts(extra: &[String], addresses: &[IpAddr], hostname: &str) -> Result<Strin
         let address = address.parse::<IpAddr>().ok().filter(|_| good);
         let address = address.ok_or_else(|| BuildError::invalid(format!("bad format for add-host: {line:?}")))?;
         text.push_str(&format!("{address}\t{host}\n"));
-    }
-    for address in addresses {
-        text.push_str(&format!("{address}\t{hostname}\n"));
     }
     Ok(text)
 }
@@ -485,10 +475,11 @@ mod tests {
 
     #[test]
     fn hosts_are_added_and_checked() {
-        let text = hosts(&["a:10.0.0.1".into(), "b:[::1]".into()], &["10.1.1.1".parse().unwrap()], HOSTNAME).unwrap();
-        assert!(text.ends_with("10.0.0.1\ta\n::1\tb\n10.1.1.1\tbuildkitsandbox\n"));
+        let text = hosts(&["a:10.0.0.1".into(), "b:[::1]".into()], HOSTNAME).unwrap();
+        assert!(text.starts_with("127.0.0.1\tlocalhost buildkitsandbox\n"));
+        assert!(text.ends_with("10.0.0.1\ta\n::1\tb\n"));
         for bad in ["a", "a:", ":1.1.1.1", "a b:1.1.1.1", "a:x\n"] {
-            assert!(hosts(&[bad.into()], &[], HOSTNAME).is_err(), "{bad}");
+            assert!(hosts(&[bad.into()], HOSTNAME).is_err(), "{bad}");
         }
     }
 }

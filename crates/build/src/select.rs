@@ -10,7 +10,7 @@ use wharf_reference::{Digest, Hasher};
 
 use crate::cancel::Cancel;
 use crate::error::{BuildError, ErrorKind, Result};
-use crate::tree::{Found, Kind, Tree, clean};
+use crate::tree::{Found, Kind, Tree, rooted};
 
 /// What one source of an instruction means.
 #[derive(Debug)]
@@ -68,10 +68,10 @@ pub(crate) struct Selection<'a> {
 const MAX_ITEMS: usize = 10_000_000;
 
 impl Selection<'_> {
-    /// Resolves one source as it is written.
+    /// Resolves one source as it is written; `..` does not lead out of its root.
     ///
     /// # Errors
-    /// When it leads out of its root, or a path without wildcards is not there.
+    /// When a path without wildcards is not there.
     pub(crate) fn select(&self, source: &str) -> Result<Vec<Selected>> {
         let mut all = self.find(source)?;
         all.iter_mut().try_for_each(Selected::bring)?;
@@ -83,7 +83,7 @@ impl Selection<'_> {
     /// # Errors
     /// As [`Self::select`].
     pub(crate) fn select_literal(&self, source: &str) -> Result<Option<Selected>> {
-        let mut found = self.one(&self.inside(source)?, source)?;
+        let mut found = self.one(&rooted(Path::new(source)), source)?;
         found.iter_mut().try_for_each(Selected::bring)?;
         Ok(found)
     }
@@ -92,7 +92,7 @@ impl Selection<'_> {
         if self.parents {
             return self.select_with_parents(source).map(|found| vec![found]);
         }
-        let path = self.inside(source)?;
+        let path = rooted(Path::new(source));
         if !Glob::is_pattern(source) {
             return self.one(&unescaped(&path), source).map(|found| found.into_iter().collect());
         }
@@ -101,14 +101,6 @@ impl Selection<'_> {
             all.extend(self.one(&path, source)?);
         }
         Ok(all)
-    }
-
-    fn inside(&self, source: &str) -> Result<PathBuf> {
-        clean(Path::new(source)).ok_or_else(|| {
-            let message =
-                format!("{} failed: forbidden path outside the {}: {source} ()", self.instruction, self.place);
-            BuildError::new(ErrorKind::Invalid, message)
-        })
     }
 
     fn missing(&self, source: &str) -> BuildError {
@@ -205,7 +197,7 @@ impl Selection<'_> {
     /// `--parents`: the path stays as it is, from `/./` on if that is in it.
     fn select_with_parents(&self, source: &str) -> Result<Selected> {
         let (base, pattern) = source.split_once("/./").unwrap_or(("", source));
-        let (base, pattern) = (self.inside(base)?, self.inside(pattern)?);
+        let (base, pattern) = (rooted(Path::new(base)), rooted(Path::new(pattern)));
         let mut selected = Selected { tree: self.tree.clone(), shape: Shape::Paths, items: Vec::new() };
         let mut seen = BTreeMap::new();
         if Glob::is_pattern(&pattern.to_string_lossy()) {

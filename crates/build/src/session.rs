@@ -232,6 +232,7 @@ impl<'a> Common<'a> {
             graph: &self.graph,
             ignore: &self.context.ignore,
             base_env: &|stage| lock(&self.base_env).get(&stage).cloned(),
+            stages: Some(self.graph.needed().into_iter().collect()),
         };
         check(self.dockerfile, &known)
     }
@@ -359,11 +360,13 @@ impl Session<'_> {
                 }
                 (Some(format!("ARG {}", words.join(" "))), None, None)
             }
-            Instruction::Workdir(path) => {
-                let path = metadata::workdir(state.workdir(), path);
+            Instruction::Workdir(text) => {
+                let path = metadata::workdir(state.workdir(), text);
                 state.image.config.working_dir.clone_from(&path);
                 let (key, outcome) = self.make_workdir(state, &path)?;
-                (Some(format!("WORKDIR {path}")), Some(outcome), Some(key))
+                // As BuildKit has it: an absolute path as it is written.
+                let shown = if text.starts_with('/') { text } else { &path };
+                (Some(format!("WORKDIR {shown}")), Some(outcome), Some(key))
             }
             Instruction::Add(copy) | Instruction::Copy(copy) => {
                 let add = matches!(instruction, Instruction::Add(_));

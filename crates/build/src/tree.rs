@@ -208,6 +208,19 @@ pub(crate) fn attributes(root: &RootDir, path: &Path, stat: &Stat) -> Result<Opt
     }))
 }
 
+/// The path without `.`, `..` and a slash at its beginning, as text, where nothing is above the root.
+pub(crate) fn rooted(path: &Path) -> PathBuf {
+    let mut rooted = PathBuf::new();
+    for part in path.components() {
+        match part {
+            std::path::Component::Normal(name) => rooted.push(name),
+            std::path::Component::ParentDir => drop(rooted.pop()),
+            _ => {}
+        }
+    }
+    rooted
+}
+
 /// The path without `.`, `..` and a slash at its beginning, as text; `None` when it leads out at the top.
 pub(crate) fn clean(path: &Path) -> Option<PathBuf> {
     let mut clean = PathBuf::new();

@@ -2,18 +2,20 @@
 //!
 //! Source: Docker's reference of build checks.
 
+mod statements;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use crate::directive::CheckDirective;
 use crate::expand::{Lexer, Variables};
-use crate::graph::{Base, Graph};
+use crate::graph::{Graph, GraphError};
 use crate::ignore::Ignore;
-use crate::instruction::{Copy, Instruction, NAMES, Pair};
+use crate::instruction::{Instruction, NAMES};
 use crate::nearest;
 use crate::parse::{Dockerfile, Source, Stage, Statement};
-use crate::position::Span;
-use crate::scope::{Globals, Platform, Scope};
+use crate::position::{Position, Span};
+use crate::scope::{Globals, Platform};
 
 /// One finding.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,6 +40,8 @@ pub struct Known<'a> {
     pub ignore: &'a Ignore,
     /// Variables of the image that a stage is based on; without them no variable of that stage is called undefined.
     pub base_env: &'a dyn Fn(usize) -> Option<Vec<(String, String)>>,
+    /// Stages whose instructions count; all of them if it is not known which.
+    pub stages: Option<BTreeSet<usize>>,
 }
 
 impl fmt::Debug for Known<'_> {
@@ -51,47 +55,110 @@ pub fn check(dockerfile: &Dockerfile, known: &Known<'_>) -> Vec<Warning> {
     let mut checker = Checker { dockerfile, found: Vec::new() };
     checker.casing();
     checker.stages(known);
+    checker.definitions();
     for (index, stage) in dockerfile.stages.iter().enumerate() {
+        checker.maintainers(stage);
+        if known.stages.as_ref().is_some_and(|needed| !needed.contains(&index)) {
+            continue;
+        }
         checker.stage(stage, known.ignore);
+        checker.shells(index, known.graph);
+        checker.workdirs(index, known);
         checker.variables(index, known);
     }
     let default = CheckDirective::default();
     let directive = dockerfile.directives.check.as_ref().unwrap_or(&default);
-    let skipped = |rule: &str| directive.skip.iter().any(|name| name == "all" || name.eq_ignore_ascii_case(rule));
+    let among = |list: &[String], rule: &str| list.iter().any(|name| name == "all" || name.eq_ignore_ascii_case(rule));
     let mut found = checker.found;
-    found.retain(|warning| !skipped(warning.rule));
+    found.retain(|warning| {
+        let asked = !EXPERIMENTAL.contains(&warning.rule) || among(&directive.experimental, warning.rule);
+        asked && !among(&directive.skip, warning.rule)
+    });
     found.sort_by_key(|warning| warning.span.start);
     found
 }
+
+/// The first mistake that shows only when variables have values, which ends a build.
+pub fn first_failure(dockerfile: &Dockerfile, known: &Known<'_>) -> Option<GraphError> {
+    let checker = Checker { dockerfile, found: Vec::new() };
+    let needed = |index: &usize| known.stages.as_ref().is_none_or(|needed| needed.contains(index));
+    (0..dockerfile.stages.len()).filter(needed).find_map(|index| {
+        let (source, error) = checker.unexpandable(index, known)?;
+        Some(GraphError {
+            file: dockerfile.file.clone(),
+            span: Some(source.span),
+            text: source.text.clone(),
+            message: error.to_string(),
+            hint: None,
+        })
+    })
+}
+
+/// Rules that are kept to only where `# check=experimental=` asks for them.
+const EXPERIMENTAL: &[&str] = &["CopyIgnoredFile", "InvalidDefinitionDescription"];
 
 struct Checker<'a> {
     dockerfile: &'a Dockerfile,
     found: Vec<Warning>,
 }
 
-/// Words in a name that say that its value is nobody's business, and words that say that it is harmless after all.
-const SECRET: &[&str] =
-    &["apikey", "auth", "credential", "credentials", "key", "password", "pword", "passwd", "secret", "token"];
-const NOT_SECRET: &[&str] = &["public", "file", "version"];
-
 impl Checker<'_> {
     fn warn(&mut self, rule: &'static str, source: &Source, message: impl Into<String>) {
         self.found.push(Warning { rule, message: message.into(), span: source.span });
     }
 
-    /// All sources with the word that they begin with.
+    /// The instructions of the stages with the word that they begin with; those before the first FROM do not count.
     fn words(&self) -> Vec<(Source, String)> {
-        let file = self.dockerfile;
-        let stages = file.stages.iter().flat_map(|stage| {
+        let stages = self.dockerfile.stages.iter().flat_map(|stage| {
             std::iter::once(&stage.from).chain(stage.statements.iter().map(|statement| &statement.source))
         });
-        let all = file.globals.iter().map(|statement| &statement.source).chain(stages);
-        all.map(|source| (source.clone(), source.text.split_whitespace().next().unwrap_or_default().to_owned()))
-            .collect()
+        let word = |source: &Source| source.text.split_whitespace().next().unwrap_or_default().to_owned();
+        stages.map(|source| (source.clone(), word(source))).collect()
+    }
+
+    fn maintainers(&mut self, stage: &Stage) {
+        for Statement { instruction, source } in &stage.statements {
+            if matches!(instruction, Instruction::Maintainer(_)) {
+                let message = "Maintainer instruction is deprecated in favor of using label";
+                self.warn("MaintainerDeprecated", source, message);
+            }
+        }
+    }
+
+    /// Comments above what an outline lists: they are descriptions, and begin with the name of what they describe.
+    fn definitions(&mut self) {
+        let file = self.dockerfile;
+        let statements = file.globals.iter().chain(file.stages.iter().flat_map(|stage| &stage.statements));
+        for Statement { instruction, source } in statements {
+            if let Instruction::Arg(arguments) = instruction {
+                self.definition("ARG", source, &arguments.iter().map(|a| a.name.as_str()).collect::<Vec<_>>());
+            }
+        }
+        for stage in &file.stages {
+            let written = stage.from.text.split_whitespace().next_back();
+            self.definition(
+                "FROM",
+                &stage.from,
+                &written.filter(|_| stage.name.is_some()).into_iter().collect::<Vec<_>>(),
+            );
+        }
+    }
+
+    fn definition(&mut self, instruction: &str, source: &Source, names: &[&str]) {
+        let (Some(comment), Some(first)) = (source.comments.last(), names.first()) else { return };
+        if names.iter().any(|name| comment.split(' ').next() == Some(name)) {
+            return;
+        }
+        let name = if names.len() > 1 { "<arg_key>" } else { first };
+        let message = format!("Comment for {instruction} should follow the format: `# {name} <description>`");
+        self.warn("InvalidDefinitionDescription", source, message);
     }
 
     fn casing(&mut self) {
         let words = self.words();
+        for statement in &self.dockerfile.globals {
+            self.continuation(&statement.source);
+        }
         let upper = words.iter().filter(|(_, word)| *word == word.to_uppercase()).count();
         let lower = words.iter().filter(|(_, word)| *word == word.to_lowercase()).count();
         let (case, right): (_, fn(&str) -> String) =
@@ -102,9 +169,16 @@ impl Checker<'_> {
                 let message = format!("Command '{word}' should match the case of the command majority ({case})");
                 self.warn("ConsistentInstructionCasing", &source, message);
             }
-            if source.empty_continuation {
-                self.warn("NoEmptyContinuation", &source, "Empty continuation line");
-            }
+            self.continuation(&source);
+        }
+    }
+
+    fn continuation(&mut self, source: &Source) {
+        if source.empty_continuation {
+            // With the last line of the instruction, as BuildKit tells it.
+            let last = Position { line: source.span.end_line, column: 1 };
+            let span = Span { start: last, end_line: last.line };
+            self.found.push(Warning { rule: "NoEmptyContinuation", message: "Empty continuation line".into(), span });
         }
     }
 
@@ -136,14 +210,18 @@ impl Checker<'_> {
                     self.warn("DuplicateStageName", &stage.from, message);
                 }
             }
-            self.platform(stage);
+            self.platform(stage, &known.globals);
             self.base(stage, known);
         }
     }
 
-    fn platform(&mut self, stage: &Stage) {
+    fn platform(&mut self, stage: &Stage, globals: &Globals) {
         let Some(platform) = &stage.platform else { return };
-        if matches!(platform.as_str(), "$TARGETPLATFORM" | "${TARGETPLATFORM}") {
+        let redundant = Lexer::new(self.dockerfile.directives.escape).expand(platform, globals).is_ok_and(|expanded| {
+            let alone = expanded.used.len() == 1 && expanded.unset.is_empty();
+            alone && expanded.used.contains("TARGETPLATFORM") && globals.value("TARGETPLATFORM") == Some(&expanded.text)
+        });
+        if redundant {
             let message = format!(
                 "Setting platform to predefined {platform} in FROM is redundant as this is the default behavior"
             );
@@ -189,166 +267,6 @@ impl Checker<'_> {
             }
         }
     }
-
-    /// Instructions of a stage, each for itself.
-    fn stage(&mut self, stage: &Stage, ignore: &Ignore) {
-        for name in ["CMD", "ENTRYPOINT", "HEALTHCHECK"] {
-            let all: Vec<&Statement> = stage.statements.iter().filter(|s| s.instruction.name() == name).collect();
-            for statement in all.iter().take(all.len().saturating_sub(1)) {
-                let message = format!(
-                    "Multiple {name} instructions should not be used in the same stage because only the last one will \
-                     be used"
-                );
-                self.warn("MultipleInstructionsDisallowed", &statement.source, message);
-            }
-        }
-        let shell = stage.statements.iter().any(|s| matches!(s.instruction, Instruction::Shell(_)));
-        let mut absolute = false;
-        for Statement { instruction, source } in &stage.statements {
-            match instruction {
-                Instruction::Maintainer(_) => self.warn(
-                    "MaintainerDeprecated",
-                    source,
-                    "Maintainer instruction is deprecated in favor of using label",
-                ),
-                Instruction::Cmd(command) | Instruction::Entrypoint(command) if command.shell && !shell => {
-                    let message = format!(
-                        "JSON arguments recommended for {} to prevent unintended behavior related to OS signals",
-                        instruction.name()
-                    );
-                    self.warn("JSONArgsRecommended", source, message);
-                }
-                Instruction::Workdir(path) => {
-                    if !absolute && !path.starts_with(['/', '$']) {
-                        let message =
-                            format!("Relative workdir {path:?} can have unexpected results if the base image changes");
-                        self.warn("WorkdirRelativePath", source, message);
-                    }
-                    absolute = true;
-                }
-                Instruction::Env(pairs) => self.pairs("ENV", pairs, source),
-                Instruction::Label(pairs) => self.pairs("LABEL", pairs, source),
-                Instruction::Arg(arguments) => {
-                    for argument in arguments {
-                        self.secret("ARG", &argument.name, source);
-                    }
-                }
-                Instruction::Expose(ports) => ports.iter().for_each(|port| self.port(port, source)),
-                Instruction::Add(copy) => self.ignored("Add", copy, source, ignore),
-                Instruction::Copy(copy) if copy.from.is_none() => self.ignored("Copy", copy, source, ignore),
-                _ => {}
-            }
-        }
-    }
-
-    fn pairs(&mut self, name: &str, pairs: &[Pair], source: &Source) {
-        for pair in pairs {
-            if pair.legacy {
-                let message =
-                    format!("\"{name} key=value\" should be used instead of legacy \"{name} key value\" format");
-                self.warn("LegacyKeyValueFormat", source, message);
-            }
-            if name == "ENV" {
-                self.secret("ENV", &pair.name, source);
-            }
-        }
-    }
-
-    fn secret(&mut self, instruction: &str, name: &str, source: &Source) {
-        let lower = name.to_ascii_lowercase();
-        let words: Vec<&str> = lower.split('_').collect();
-        if words.iter().any(|word| SECRET.contains(word)) && !words.iter().any(|word| NOT_SECRET.contains(word)) {
-            let message = format!("Do not use ARG or ENV instructions for sensitive data ({instruction} {name:?})");
-            self.warn("SecretsUsedInArgOrEnv", source, message);
-        }
-    }
-
-    fn port(&mut self, port: &str, source: &Source) {
-        let (numbers, protocol) = port.split_once('/').unwrap_or((port, ""));
-        if protocol != protocol.to_lowercase() {
-            let message = format!("Defined protocol '{port}' in EXPOSE instruction should be lowercase");
-            self.warn("ExposeProtoCasing", source, message);
-        }
-        if numbers.contains(':') && !numbers.contains('$') {
-            let message =
-                format!("EXPOSE instruction should not define an IP address or host-port mapping, found '{port}'");
-            self.warn("ExposeInvalidFormat", source, message);
-        }
-    }
-
-    fn ignored(&mut self, verb: &str, copy: &Copy, source: &Source, ignore: &Ignore) {
-        for path in &copy.sources {
-            if !path.contains(['$', '*', '?', '[']) && !path.contains("://") && ignore.is_ignored(path) {
-                let message = format!("Attempting to {verb} file {path:?} that is excluded by .dockerignore");
-                self.warn("CopyIgnoredFile", source, message);
-            }
-        }
-    }
-
-    /// Variables that nothing gives a value.
-    fn variables(&mut self, index: usize, known: &Known<'_>) {
-        let Some(mut scope) = self.scope(index, known) else { return };
-        let escape = self.dockerfile.directives.escape;
-        for statement in &self.dockerfile.stages[index].statements {
-            let asked = Asked { scope: &scope, unset: std::cell::RefCell::default() };
-            let expanded = statement.instruction.expand(escape, &asked);
-            let unset = asked.unset.into_inner();
-            for name in unset.into_iter().filter(|name| !scope.declares(name)) {
-                let names = scope.env().iter().map(|(name, _)| name.as_str()).chain(scope.args().map(|(name, _)| name));
-                let hint = nearest(&name, names).map(|hint| format!(" (did you mean ${hint}?)"));
-                let message = format!("Usage of undefined variable '${name}'{}", hint.unwrap_or_default());
-                self.warn("UndefinedVar", &statement.source, message);
-            }
-            step(&mut scope, &expanded.unwrap_or_else(|_| statement.instruction.clone()), escape);
-        }
-    }
-
-    /// The scope that a stage begins with, when all of it is known.
-    fn scope(&self, index: usize, known: &Known<'_>) -> Option<Scope> {
-        let base = match known.graph.nodes.get(index)?.base {
-            Base::Scratch => return Some(Scope::new(known.globals.clone(), vec![("PATH".into(), String::new())])),
-            Base::Image(_) | Base::Context(_) => {
-                return Some(Scope::new(known.globals.clone(), (known.base_env)(index)?));
-            }
-            Base::Stage(base) => base,
-        };
-        let mut scope = self.scope(base, known)?;
-        let escape = self.dockerfile.directives.escape;
-        for statement in &self.dockerfile.stages[base].statements {
-            let expanded = statement.instruction.expand(escape, &scope);
-            step(&mut scope, &expanded.unwrap_or_else(|_| statement.instruction.clone()), escape);
-        }
-        Some(scope)
-    }
-}
-
-/// A scope that remembers what it had no answer to.
-struct Asked<'a> {
-    scope: &'a Scope,
-    unset: std::cell::RefCell<BTreeSet<String>>,
-}
-
-impl Variables for Asked<'_> {
-    fn value(&self, name: &str) -> Option<&str> {
-        let value = self.scope.value(name);
-        if value.is_none() {
-            self.unset.borrow_mut().insert(name.to_owned());
-        }
-        value
-    }
-}
-
-fn step(scope: &mut Scope, instruction: &Instruction, escape: char) {
-    match instruction {
-        Instruction::Env(pairs) => pairs.iter().for_each(|pair| scope.set(&pair.name, &pair.value)),
-        Instruction::Arg(arguments) => {
-            for argument in arguments {
-                // A default that cannot be expanded is an error of the build, not of the check.
-                let _ = scope.declare(argument, escape);
-            }
-        }
-        _ => {}
-    }
 }
 
 /// Roughly: neither empty nor with an empty part.
@@ -376,7 +294,7 @@ mod tests {
         let graph = Graph::new(&dockerfile, &globals, None, crate::Contexts::new()).unwrap();
         let ignore = Ignore::parse("secret.txt\n").unwrap();
         let env = |_: usize| Some(vec![("PATH".to_owned(), "/bin".to_owned())]);
-        let known = Known { globals, graph: &graph, ignore: &ignore, base_env: &env };
+        let known = Known { globals, graph: &graph, ignore: &ignore, base_env: &env, stages: None };
         check(&dockerfile, &known).iter().map(|warning| (warning.rule, warning.span.line())).collect()
     }
 
@@ -385,7 +303,7 @@ mod tests {
         for (text, rule, line) in [
             ("FROM a AS Build\n", "StageNameCasing", 1),
             ("FROM a as b\n", "FromAsCasing", 1),
-            ("FROM a\nRUN x \\\n\n y\n", "NoEmptyContinuation", 2),
+            ("FROM a\nRUN x \\\n\n y\n", "NoEmptyContinuation", 4),
             ("FROM a\nRUN x\nrun y\n", "ConsistentInstructionCasing", 3),
             ("FROM a AS x\nFROM a AS x\n", "DuplicateStageName", 2),
             ("FROM a AS scratch\n", "ReservedStageName", 1),
@@ -393,6 +311,8 @@ mod tests {
             ("FROM a\nMAINTAINER me\n", "MaintainerDeprecated", 2),
             ("ARG BASE=x\nFROM ${BASE}${BASS:-a}\n", "UndefinedArgInFrom", 2),
             ("FROM a\nWORKDIR x\n", "WorkdirRelativePath", 2),
+            ("FROM a\nWORKDIR $NOPE\n", "WorkdirRelativePath", 2),
+            ("FROM a\nCMD x\nSHELL [\"y\"]\n", "JSONArgsRecommended", 2),
             ("FROM a\nCOPY $NOPE /x\n", "UndefinedVar", 2),
             ("FROM a\nENV PATH=$PAHT:/x\n", "UndefinedVar", 2),
             ("FROM a\nCMD [\"x\"]\nCMD [\"y\"]\n", "MultipleInstructionsDisallowed", 2),
@@ -401,7 +321,14 @@ mod tests {
             ("FROM a\nENV AWS_SECRET_ACCESS=x\n", "SecretsUsedInArgOrEnv", 2),
             ("ARG TAG\nFROM busybox:$TAG\n", "InvalidDefaultArgInFrom", 2),
             ("FROM --platform=linux/arm64 a\n", "FromPlatformFlagConstDisallowed", 1),
-            ("FROM a\nCOPY secret.txt /\n", "CopyIgnoredFile", 2),
+            ("# check=experimental=all\nFROM a\nCOPY secret.txt /\n", "CopyIgnoredFile", 3),
+            (
+                "# check=experimental=InvalidDefinitionDescription\n\n# X y\nARG V\nFROM a\n",
+                "InvalidDefinitionDescription",
+                4,
+            ),
+            ("FROM a\nARG P=80:90\nEXPOSE $P\n", "ExposeInvalidFormat", 3),
+            ("FROM --platform=${TARGETPLATFORM:-x} a\n", "RedundantTargetPlatform", 1),
             ("FROM a\nEXPOSE 80/TCP\n", "ExposeProtoCasing", 2),
             ("FROM a\nEXPOSE 127.0.0.1:80:80\n", "ExposeInvalidFormat", 2),
         ] {
@@ -415,11 +342,16 @@ mod tests {
             "FROM z\nFROM a AS build\nARG V\nENV X=$V Y=${PATH}\nCOPY --from=0 secret.txt /\nCMD [\"x\"]\nWORKDIR /a\nWORKDIR b\n",
             "from a as b\nrun x\n",
             "FROM a\nSHELL [\"/bin/bash\", \"-c\"]\nCMD x\n",
+            "FROM a AS b\nSHELL [\"/bin/bash\", \"-c\"]\nFROM b AS c\nFROM c\nENTRYPOINT x\n",
+            "FROM a\nARG V=/x\nWORKDIR \"/a b\"\nFROM a\nENV V=/x\nWORKDIR $V/y\nWORKDIR z\n",
             "ARG TAG=1\nFROM busybox:$TAG\nENV TOKEN_FILE=/x PUBLIC_KEY=y\n",
             "FROM --platform=linux/arm64 a AS arm64\n",
             "# check=skip=JSONArgsRecommended\nFROM a\nCMD x\n",
             "# check=skip=all\nFROM a\nCMD x\nMAINTAINER y\n",
             "FROM a\nARG X\nFROM a\nARG HTTP=$PATH\nRUN echo $ANY\n",
+            "FROM a\nCOPY secret.txt /\n",
+            "arg A\nFROM a AS b\nWORKDIR /x\nFROM b\nWORKDIR y\n",
+            "# check=experimental=all\n\n# A and B\n# B both\nARG A B\n# base is it\nFROM a AS base\n# no name\nFROM b\n",
         ] {
             assert_eq!(found(text), [], "{text}");
         }

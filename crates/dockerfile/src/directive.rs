@@ -88,6 +88,8 @@ pub(crate) fn parse_bool(text: &str) -> Option<bool> {
 pub(crate) struct DirectiveReader {
     pub(crate) found: Directives,
     seen: Vec<String>,
+    /// The first line names an interpreter.
+    script: bool,
     done: bool,
 }
 
@@ -99,6 +101,7 @@ impl DirectiveReader {
         }
         // A Dockerfile may be a script whose interpreter is a build tool.
         if number == 1 && line.starts_with("#!") {
+            self.script = true;
             return Ok(());
         }
         // Other languages have other comments; whatever they are, it is none of ours.
@@ -124,6 +127,8 @@ impl DirectiveReader {
                 self.found.syntax = Some(value.to_owned());
             }
             "check" => self.found.check = Some(CheckDirective::parse(value)?),
+            // BuildKit looks for this one only where no other comment is above it.
+            _ if self.script => {}
             _ => match value {
                 "\\" => self.found.escape = '\\',
                 "`" => self.found.escape = '`',
@@ -160,7 +165,8 @@ mod tests {
         assert_eq!(read(&["# about escape", "# escape=`"]).unwrap().escape, '\\');
         assert_eq!(read(&["FROM x", "# escape=`"]).unwrap().escape, '\\');
         assert_eq!(read(&["# unknown=x", "# escape=`"]).unwrap().escape, '\\');
-        assert_eq!(read(&["#!/usr/bin/env builder", "# escape=`"]).unwrap().escape, '`');
+        let script = read(&["#!/usr/bin/env builder", "# syntax=docker/dockerfile:1", "# escape=`"]).unwrap();
+        assert_eq!((script.escape, script.syntax.as_deref()), ('\\', Some("docker/dockerfile:1")));
     }
 
     #[test]

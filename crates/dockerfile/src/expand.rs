@@ -171,6 +171,14 @@ impl<V: Variables + ?Sized> Run<'_, V> {
                     words.word.push_str(&quoted);
                     text.push_str(&quoted);
                 }
+                '<' if self.input.get(self.at + 1) == Some(&'<') => {
+                    // `<< NAME` announces a heredoc as well as `<<NAME` does.
+                    let blanks = self.input[self.at + 2..].iter().take_while(|c| c.is_whitespace()).count();
+                    let announced: String = self.input[self.at..self.at + 2 + blanks].iter().collect();
+                    self.at += 2 + blanks;
+                    words.word.push_str(&announced);
+                    text.push_str(&announced);
+                }
                 '$' => {
                     let value = self.dollar()?;
                     value.chars().for_each(|c| words.char(c));
@@ -326,6 +334,7 @@ mod tests {
             ("${PATTERN//\\//-}", "foo-bar-baz.tar.gz"),
             ("${PATTERN/o*r/_}", "f_.gz"),
             ("${NOPE/a/b}", ""),
+            ("${SHELL///-}", "-b-a-s-h-"),
             ("${KO}", "한글"),
             ("안녕$KO", "안녕한글"),
             ("${KO#?}", "글"),
@@ -344,6 +353,7 @@ mod tests {
             ("${}", "syntax error: bad substitution"),
             ("${{x}}", "syntax error: bad substitution"),
             ("${:-x}", "syntax error: bad substitution"),
+            ("${SHELL:}", "syntax error: missing '}'"),
             ("${SHELL:x}", "unsupported modifier (:x) in substitution"),
             ("${SHELL:#x}", "unsupported modifier (:#) in substitution"),
             ("${SHELL^^}", "unsupported modifier (^) in substitution"),

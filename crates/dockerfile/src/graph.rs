@@ -33,6 +33,8 @@ pub struct Node {
     pub copies: BTreeSet<usize>,
     /// The request gives something under the stage's own name: its instructions do not count.
     pub replaced: bool,
+    /// Why it cannot be built: it needs a stage that comes later. Nobody minds as long as nobody needs it.
+    pub later: Option<GraphError>,
 }
 
 /// All stages and the one that is asked for.
@@ -114,11 +116,18 @@ impl Graph {
                 },
             };
             let replaced = given.is_some();
-            let copies = if replaced { BTreeSet::new() } else { copies(dockerfile, index, &contexts)? };
-            nodes.push(Node { base, platform, copies, replaced });
+            let mut node = Node { base, platform, copies: BTreeSet::new(), replaced, later: None };
+            if !replaced {
+                (node.copies, node.later) = copies(dockerfile, index, &contexts)?;
+            }
+            nodes.push(node);
         }
         let target = find_target(dockerfile, target)?;
-        Ok(Self { nodes, target, contexts })
+        let graph = Self { nodes, target, contexts };
+        match graph.needed().into_iter().find_map(|stage| graph.nodes.get(stage)?.later.clone()) {
+            Some(error) => Err(error),
+            None => Ok(graph),
+        }
     }
 
     /// The stages that the target needs, in the order in which they can be built.
@@ -174,15 +183,18 @@ impl Graph {
             Some(stage) if stage == index => {
                 Err(fail(format!("circular dependency detected on stage: {}", name(stage))))
             }
-            Some(stage) if stage > index => Err(fail(format!(
-                "cannot copy from stage {from:?}, it needs to be defined before current stage {:?}",
-                name(index)
-            ))),
+            Some(stage) if stage > index => Err(comes_later(dockerfile, index, from, source)),
             Some(stage) => Ok(Base::Stage(stage)),
             None if from == "scratch" => Ok(Base::Scratch),
             None => Ok(named(contexts, from).unwrap_or_else(|| Base::Image(from.to_owned()))),
         }
     }
+}
+
+fn comes_later(dockerfile: &Dockerfile, index: usize, from: &str, source: &Source) -> GraphError {
+    let name = dockerfile.stages[index].label(index);
+    let message = format!("cannot copy from stage {from:?}, it needs to be defined before current stage {name:?}");
+    error(dockerfile, Some(source), message)
 }
 
 /// What the request gives under the name of an image; `:latest` may be left out.
@@ -227,9 +239,13 @@ fn find_target(dockerfile: &Dockerfile, target: Option<&str>) -> Result<usize, G
     Err(GraphError { hint, ..error(dockerfile, None, format!("target stage {target:?} could not be found")) })
 }
 
-/// Stages that the instructions of a stage take files from.
-fn copies(dockerfile: &Dockerfile, index: usize, contexts: &Contexts) -> Result<BTreeSet<usize>, GraphError> {
-    let mut copies = BTreeSet::new();
+/// Stages that the instructions of a stage take files from, and the first mistake that only counts if it is needed.
+fn copies(
+    dockerfile: &Dockerfile,
+    index: usize,
+    contexts: &Contexts,
+) -> Result<(BTreeSet<usize>, Option<GraphError>), GraphError> {
+    let (mut copies, mut later) = (BTreeSet::new(), None);
     for statement in &dockerfile.stages[index].statements {
         let froms = match &statement.instruction {
             Instruction::Copy(copy) => copy.from.iter().cloned().collect(),
@@ -237,12 +253,17 @@ fn copies(dockerfile: &Dockerfile, index: usize, contexts: &Contexts) -> Result<
             _ => continue,
         };
         for from in froms {
-            if let Base::Stage(stage) = Graph::resolve_from(dockerfile, index, &from, &statement.source, contexts)? {
-                copies.insert(stage);
+            match Graph::resolve_from(dockerfile, index, &from, &statement.source, contexts) {
+                Ok(Base::Stage(stage)) => drop(copies.insert(stage)),
+                Ok(_) => {}
+                Err(error) if error == comes_later(dockerfile, index, &from, &statement.source) => {
+                    later = later.or(Some(error));
+                }
+                Err(error) => return Err(error),
             }
         }
     }
-    Ok(copies)
+    Ok((copies, later))
 }
 
 #[cfg(test)]
@@ -316,7 +337,7 @@ COPY --from=busybox /bin/busybox /
             ("FROM a\n", Some("nope"), "target stage \"nope\" could not be found", 0),
             (
                 "FROM a AS x\nCOPY --from=y a b\nFROM a AS y\n",
-                None,
+                Some("x"),
                 "cannot copy from stage \"y\", it needs to be defined before current stage \"x\"",
                 2,
             ),
@@ -325,6 +346,8 @@ COPY --from=busybox /bin/busybox /
             assert_eq!(error.message, message);
             assert_eq!(error.span.map_or(0, |span| span.line()), line, "{message}");
         }
+        // As long as nobody needs it.
+        assert!(graph("FROM a AS x\nCOPY --from=y a b\nFROM a AS y\n", None).is_ok());
         let error = graph("FROM a\nCOPY --from=$x a b\n", None).unwrap_err();
         assert!(error.message.starts_with("variable expansion is not supported for --from"));
         assert_eq!(graph("ARG BASE=x\nFROM $BAES\n", None).unwrap_err().hint.as_deref(), Some("BASE"));

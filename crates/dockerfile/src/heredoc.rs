@@ -25,6 +25,7 @@ impl Heredoc {
             Some(rest) => (true, rest),
             None => (false, rest),
         };
+        let rest = rest.trim_start();
         if rest.is_empty() || rest.contains('<') {
             return None;
         }
@@ -48,6 +49,14 @@ impl Heredoc {
             // A line that is no line of words, such as one with a lone apostrophe, announces nothing.
             Err(_) => Vec::new(),
         }
+    }
+
+    /// The file that the name means for COPY: one in the root of nothing else, so `..` leads nowhere, and there is no
+    /// directory that one could be in.
+    pub(crate) fn file_name(&self) -> Option<&str> {
+        let mut parts = self.name.split('/').filter(|part| !matches!(*part, "" | "." | ".."));
+        let name = parts.next()?;
+        (parts.next().is_none() && self.name.ends_with(name)).then_some(name)
     }
 
     /// Whether a line of the file, without its end, is the last one.
@@ -82,6 +91,8 @@ mod tests {
             ("<<'a b'", "a b", false, false, 0),
             ("3<<EOF", "EOF", true, false, 3),
             ("<<$x", "$x", true, false, 0),
+            ("<< EOF", "EOF", true, false, 0),
+            ("<<\t'EOF'", "EOF", false, false, 0),
         ] {
             let heredoc = Heredoc::announced_by(word).expect(word);
             let got = (heredoc.name.as_str(), heredoc.expand, heredoc.chomp, heredoc.descriptor);
@@ -103,7 +114,10 @@ mod tests {
         assert_eq!(names("RUN cat <<A > x && cat 3<<-B"), ["A", "B"]);
         assert!(names("RUN echo \"<<EOF\"").is_empty());
         assert!(names("RUN echo '<<EOF'").is_empty());
-        assert!(names("RUN echo 1 << 2").is_empty());
+        assert_eq!(names("RUN echo 1 << 2"), ["2"]);
+        assert_eq!(names("RUN cat <<\t\"A\" > x"), ["A"]);
+        assert!(names("RUN cat <<- A").is_empty());
+        assert!(names("RUN cat <<").is_empty());
         assert!(names("RUN cat <<< word").is_empty());
         assert!(names("RUN echo don't <<EOF").is_empty());
     }

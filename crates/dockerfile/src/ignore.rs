@@ -94,13 +94,15 @@ impl Ignore {
     }
 }
 
-/// The path without `.`, `..`, double slashes and a slash at either end, as text. `..` does not go above the root.
+/// The path without `.`, `..`, double slashes and a slash at either end, as text. `..` above the top stays, unless the
+/// path begins with a slash: nothing in the context is called so.
 fn clean(path: &str) -> String {
     let mut parts: Vec<&str> = Vec::new();
     for part in path.split('/') {
         match part {
             "" | "." => {}
-            ".." => drop(parts.pop()),
+            ".." if parts.last().is_some_and(|last| *last != "..") => drop(parts.pop()),
+            ".." if path.starts_with('/') => {}
             part => parts.push(part),
         }
     }
@@ -122,6 +124,9 @@ mod tests {
             ("a/", "a", true),
             ("./a", "a", true),
             ("a/../b", "b", true),
+            ("../b", "b", false),
+            ("a/../../b", "b", false),
+            ("/../b", "b", true),
             ("*.md", "x.md", true),
             ("*.md", "d/x.md", false),
             ("**/*.md", "d/x.md", true),

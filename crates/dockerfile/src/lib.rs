@@ -38,7 +38,7 @@ mod scope;
 mod statement;
 mod word;
 
-pub use check::{Known, Warning, check};
+pub use check::{Known, Warning, check, first_failure};
 pub use directive::{CheckDirective, Directives, is_own_frontend};
 pub use error::{ParseError, ParseErrors};
 pub use excerpt::excerpt;

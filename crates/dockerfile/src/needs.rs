@@ -19,6 +19,8 @@ pub enum Needs {
 pub enum Part {
     Name(String),
     Glob(Glob),
+    /// Anything below: the last one.
+    Deep,
 }
 
 /// How far into what is needed a directory lies.
@@ -26,6 +28,8 @@ pub enum Part {
 pub struct Reach {
     /// All that is below is needed.
     pub whole: bool,
+    /// Whatever is below may be a source itself, so a link leads on.
+    pub deep: bool,
     /// Paths that lead through it: which, and how many of their components.
     within: Vec<(usize, usize)>,
 }
@@ -35,6 +39,7 @@ impl Part {
         match self {
             Self::Name(own) => own == name,
             Self::Glob(glob) => glob.matches(name),
+            Self::Deep => true,
         }
     }
 }
@@ -76,8 +81,8 @@ impl Needs {
     /// The reach of the context's own directory.
     pub fn start(&self) -> Reach {
         match self {
-            Self::All => Reach { whole: true, within: Vec::new() },
-            Self::Some(paths) => Reach { whole: false, within: (0..paths.len()).map(|path| (path, 0)).collect() },
+            Self::All => Reach { whole: true, ..Reach::default() },
+            Self::Some(paths) => Reach { within: (0..paths.len()).map(|path| (path, 0)).collect(), ..Reach::default() },
         }
     }
 
@@ -90,7 +95,9 @@ impl Needs {
         let mut reach = Reach::default();
         for (path, depth) in &above.within {
             if paths[*path].get(*depth).is_some_and(|part| part.is(name)) {
-                reach.whole |= depth + 1 == paths[*path].len();
+                let next = paths[*path].get(depth + 1);
+                reach.deep |= next == Some(&Part::Deep);
+                reach.whole |= next.is_none() || reach.deep;
                 reach.within.push((*path, depth + 1));
             }
         }
@@ -114,13 +121,15 @@ fn path(source: &str) -> Option<Vec<Part>> {
         match text {
             "" | "." => {}
             ".." => drop(parts.pop()?),
-            // Any depth: all that is below.
-            text if text.contains("**") => break,
+            text if text.contains("**") => {
+                parts.push(Part::Deep);
+                break;
+            }
             text if text.contains(['*', '?', '[']) => parts.push(Part::Glob(Glob::new(text).ok()?)),
             text => parts.push(Part::Name(text.to_owned())),
         }
     }
-    Some(parts)
+    Some(parts).filter(|parts| parts.first() != Some(&Part::Deep))
 }
 
 #[cfg(test)]
@@ -159,6 +168,9 @@ mod tests {
             assert_eq!(reaches(&some, path), expected, "{path}");
         }
         assert_eq!(needs("FROM a\nRUN x\n"), Needs::Some(Vec::new()));
+        let deep = needs("FROM a\nCOPY src/**/x /\n");
+        let src = deep.enter(&deep.start(), "src").unwrap();
+        assert!(src.whole && src.deep && deep.enter(&src, "a").unwrap().deep);
         assert_eq!(reaches(&needs("FROM a\nCOPY a/../b/**/*.c /\n"), "b/c/d.c"), Some(true));
     }
 

@@ -126,6 +126,33 @@ impl Dockerfile {
         ParseErrors::check(errors, dockerfile)
     }
 
+    /// For a text that was not UTF-8 and had U+FFFD put where it was not: whether that has changed what a step does. In a
+    /// comment, a label or a heredoc it is only seen.
+    ///
+    /// # Errors
+    /// With all instructions of which it has changed what they do.
+    pub fn check_replaced(&self) -> Result<(), ParseErrors> {
+        let matters = |instruction: &Instruction| {
+            matches!(
+                instruction,
+                Instruction::Add(_)
+                    | Instruction::Copy(_)
+                    | Instruction::Env(_)
+                    | Instruction::Run(_)
+                    | Instruction::User(_)
+                    | Instruction::Workdir(_)
+            )
+        };
+        let mut errors = Vec::new();
+        for Statement { instruction, source } in self.stages.iter().flat_map(|stage| &stage.statements) {
+            if matters(instruction) && source.text.contains(char::REPLACEMENT_CHARACTER) {
+                let mistake = Mistake::new(format!("{} has bytes that are not UTF-8", instruction.name()));
+                errors.push(error(&self.file, mistake, source.span.start, first_line(&source.text)));
+            }
+        }
+        ParseErrors::check(errors, ())
+    }
+
     /// Takes other rules for the checks than the file's own (`BUILDKIT_DOCKERFILE_CHECK`).
     ///
     /// # Errors

@@ -60,23 +60,26 @@ impl Pattern {
     /// The value with the first match, or each, replaced; a match is as long as can be.
     pub(crate) fn replace(&self, value: &str, replacement: &str, everywhere: bool) -> String {
         let chars: Vec<char> = value.chars().collect();
-        let (mut text, mut at) = (String::new(), 0);
-        while at < chars.len() && !self.parts.is_empty() {
-            match pick(ends(&self.parts, &chars[at..]), true).filter(|length| *length > 0) {
-                Some(length) => {
-                    text.push_str(replacement);
+        let (mut text, mut at, mut replaced) = (String::new(), 0, None);
+        while at <= chars.len() {
+            let found = pick(ends(&self.parts, &chars[at..]), true);
+            // Nothing at all may match, but not where another match has ended (Go's regular expressions).
+            if let Some(length) = found.filter(|length| *length > 0 || replaced != Some(at)) {
+                text.push_str(replacement);
+                if !everywhere {
                     at += length;
-                    if !everywhere {
-                        break;
-                    }
+                    break;
                 }
-                None => {
-                    text.push(chars[at]);
-                    at += 1;
+                replaced = Some(at + length);
+                at += length;
+                if length > 0 {
+                    continue;
                 }
             }
+            text.extend(chars.get(at));
+            at += 1;
         }
-        text.extend(&chars[at..]);
+        text.extend(chars.get(at..).unwrap_or_default());
         text
     }
 }
@@ -144,7 +147,10 @@ mod tests {
             ("o", "foo boo", false, "f0o boo"),
             ("o", "foo boo", true, "f00 b00"),
             ("o*", "foo boo", true, "f0"),
-            ("", "abc", true, "abc"),
+            ("", "abc", true, "0a0b0c0"),
+            ("", "abc", false, "0abc"),
+            ("*", "abc", true, "0"),
+            ("*", "", false, "0"),
             ("x", "", true, ""),
         ] {
             assert_eq!(Pattern::parse(pattern).unwrap().replace(value, "0", everywhere), expected, "{pattern} {value}");

@@ -125,6 +125,11 @@ impl Globals {
             put(format!("{prefix}VARIANT"), &platform.variant);
             put(format!("{prefix}OSVERSION"), "");
         }
+        // As BuildKit calls what has no name.
+        let target_stage = match (target_stage, dockerfile.stages.last().and_then(|stage| stage.name.as_deref())) {
+            ("", last) => last.unwrap_or("default"),
+            (given, _) => given,
+        };
         put("TARGETSTAGE".into(), target_stage);
         let mut globals = Self { build_args, values, declared: BTreeSet::new() };
         let lexer = Lexer::new(dockerfile.directives.escape);
@@ -161,18 +166,33 @@ impl Globals {
     }
 }
 
-/// Variables of one stage, as far as it has come. ENV beats ARG.
+/// Variables of one stage, as far as it has come. Of ENV and ARG the later one counts.
 #[derive(Clone, Debug)]
 pub struct Scope {
     globals: Arc<Globals>,
     env: Vec<(String, String)>,
-    args: Vec<(String, Option<String>)>,
+    args: Vec<Declared>,
+}
+
+/// An ARG of a stage.
+#[derive(Clone, Debug)]
+struct Declared {
+    name: String,
+    value: Option<String>,
+    /// An ENV of the same name came later.
+    hidden: bool,
+}
+
+impl Declared {
+    fn visible(&self) -> Option<&str> {
+        self.value.as_deref().filter(|_| !self.hidden)
+    }
 }
 
 impl Variables for Scope {
     fn value(&self, name: &str) -> Option<&str> {
-        let env = self.env.iter().rev().find(|(key, _)| key == name).map(|(_, value)| value.as_str());
-        env.or_else(|| self.args.iter().find(|(key, _)| key == name).and_then(|(_, value)| value.as_deref()))
+        let argument = self.args.iter().find(|argument| argument.name == name).and_then(Declared::visible);
+        argument.or_else(|| self.env.iter().rev().find(|(key, _)| key == name).map(|(_, value)| value.as_str()))
     }
 }
 
@@ -192,15 +212,18 @@ impl Scope {
             (None, Some(default)) => Some(Lexer::new(escape).expand(default, self)?.text),
             (None, None) => self.globals.value(&argument.name).map(str::to_owned),
         };
-        match self.args.iter_mut().find(|(name, _)| *name == argument.name) {
-            Some((_, old)) => old.clone_from(&value),
-            None => self.args.push((argument.name.clone(), value.clone())),
+        match self.args.iter_mut().find(|old| old.name == argument.name) {
+            // One without a value says nothing about the value that there is.
+            Some(_) if value.is_none() => {}
+            Some(old) => (old.value, old.hidden) = (value.clone(), false),
+            None => self.args.push(Declared { name: argument.name.clone(), value: value.clone(), hidden: false }),
         }
         Ok(value)
     }
 
     /// ENV.
     pub fn set(&mut self, name: &str, value: &str) {
+        self.args.iter_mut().filter(|argument| argument.name == name).for_each(|argument| argument.hidden = true);
         match self.env.iter_mut().find(|(key, _)| key == name) {
             Some((_, old)) => value.clone_into(old),
             None => self.env.push((name.to_owned(), value.to_owned())),
@@ -211,24 +234,40 @@ impl Scope {
         &self.env
     }
 
-    /// Declared arguments that have a value, in the order of their ARGs. Those that ENV hides are not among them.
-    pub fn args(&self) -> impl Iterator<Item = (&str, &str)> {
-        let hidden = |name: &str| self.env.iter().any(|(key, _)| key == name);
-        self.args
-            .iter()
-            .filter(move |(name, _)| !hidden(name))
-            .filter_map(|(name, value)| Some((name.as_str(), value.as_deref()?)))
+    /// What a command has in its environment: ENV's variables, and the arguments that have a value and are not hidden
+    /// by an ENV, in the order in which they came.
+    pub fn environment(&self) -> impl Iterator<Item = (&str, &str)> {
+        let argument = |name: &str| self.args.iter().find(|argument| argument.name == name).and_then(Declared::visible);
+        let env = self.env.iter().map(move |(name, value)| (name.as_str(), argument(name).unwrap_or(value)));
+        let own = |name: &str| self.env.iter().any(|(key, _)| key == name);
+        let args = self.args.iter().filter(move |argument| !own(&argument.name));
+        env.chain(args.filter_map(|argument| Some((argument.name.as_str(), argument.visible()?))))
     }
 
-    /// Predefined arguments that the user gave and no ARG names.
+    /// Declared arguments that have a value, in the order of their ARGs, with the value that they have for a command:
+    /// an ENV's if that is the later one.
+    pub fn args(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.args.iter().filter_map(|argument| Some((argument.name.as_str(), self.value(&argument.name)?)))
+    }
+
+    /// Predefined arguments that the user gave and that are no variable of the stage, in both spellings that programs
+    /// look for.
     pub fn predefined(&self) -> impl Iterator<Item = (&str, &str)> {
-        let given = self.globals.build_args.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-        given.filter(|(name, _)| PREDEFINED.contains(name) && !self.declares(name))
+        let given = |name: &str| self.globals.build_arg(name);
+        let own = |name: &str| self.declares(name) || self.env.iter().any(|(key, _)| key == name);
+        PREDEFINED
+            .chunks(2)
+            .flat_map(move |pair| {
+                let (upper, lower) = (given(pair[0]), given(pair[1]));
+                [(pair[0], upper.or(lower)), (pair[1], lower.or(upper))]
+            })
+            .filter(move |(name, _)| !own(name))
+            .filter_map(|(name, value)| Some((name, value?)))
     }
 
     /// Whether this stage has an ARG of this name.
     pub fn declares(&self, name: &str) -> bool {
-        self.args.iter().any(|(key, _)| key == name)
+        self.args.iter().any(|argument| argument.name == name)
     }
 }
 
@@ -271,11 +310,19 @@ mod tests {
         assert_eq!(scope.declare(&argument("X=default"), '\\').unwrap().as_deref(), Some("given"));
         assert_eq!(scope.declare(&argument("E=arg"), '\\').unwrap().as_deref(), Some("arg"));
         assert_eq!(scope.declare(&argument("NOTHING"), '\\').unwrap(), None);
-        assert_eq!((scope.value("A"), scope.value("E")), (Some("ownenv"), Some("env")));
+        // The later one counts.
+        assert_eq!((scope.value("A"), scope.value("E")), (Some("ownenv"), Some("arg")));
         scope.set("X", "set");
         assert_eq!(scope.value("X"), Some("set"));
-        assert_eq!(scope.args().collect::<Vec<_>>(), [("A", "ownenv")]);
-        assert_eq!(scope.predefined().collect::<Vec<_>>(), [("HTTP_PROXY", "p")]);
+        assert_eq!(scope.declare(&argument("Y=1"), '\\').unwrap().as_deref(), Some("1"));
+        assert_eq!(scope.declare(&argument("Y"), '\\').unwrap(), None);
+        assert_eq!(scope.value("Y"), Some("1"));
+        assert_eq!(scope.env(), [("E".to_owned(), "env".to_owned()), ("X".into(), "set".into())]);
+        let environment: Vec<_> = scope.environment().collect();
+        assert_eq!(environment, [("E", "arg"), ("X", "set"), ("A", "ownenv"), ("Y", "1")]);
+        let args: Vec<_> = scope.args().collect();
+        assert_eq!(args, [("A", "ownenv"), ("X", "set"), ("E", "arg"), ("Y", "1")]);
+        assert_eq!(scope.predefined().collect::<Vec<_>>(), [("HTTP_PROXY", "p"), ("http_proxy", "p")]);
     }
 
     #[test]

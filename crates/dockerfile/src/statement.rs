@@ -45,7 +45,8 @@ fn instruction(text: &str, heredocs: &[Heredoc], escape: char) -> Result<Parsed,
     let text = text.trim();
     let (word, rest) = word::split_first(text).unwrap_or((text, ""));
     let Some(name) = NAMES.iter().copied().find(|name| word.eq_ignore_ascii_case(name)) else {
-        let hint = nearest(word, NAMES.iter().copied());
+        let hint = nearest(word, NAMES.iter().copied())
+            .map(|name| if word.chars().any(char::is_uppercase) { name.to_owned() } else { name.to_lowercase() });
         return Err(Mistake::new(format!("unknown instruction: {word}")).about(word).hint(hint));
     };
     let (flags, rest) = word::flags(rest);
@@ -111,8 +112,7 @@ impl Request<'_> {
         if let Some(args) = word::json(text)? {
             return Ok(CommandLine { args, shell: false });
         }
-        let args = if text.is_empty() { Vec::new() } else { vec![text.to_owned()] };
-        Ok(CommandLine { args, shell: true })
+        Ok(CommandLine { args: vec![text.to_owned()], shell: true })
     }
 
     fn command(&self) -> Result<CommandLine, Mistake> {
@@ -175,9 +175,14 @@ impl Request<'_> {
         let (mut sources, mut contents) = (Vec::new(), Vec::new());
         for word in words {
             let announced = Heredoc::announced_by(&word);
-            match announced.and_then(|found| self.heredocs.iter().find(|heredoc| heredoc.name == found.name)) {
+            // Of several with one name the last is meant.
+            match announced.and_then(|found| self.heredocs.iter().rfind(|heredoc| heredoc.name == found.name)) {
                 Some(heredoc) => {
-                    contents.push(Content { name: heredoc.name.clone(), data: heredoc.text(), expand: heredoc.expand })
+                    let name = heredoc.file_name().ok_or_else(|| {
+                        let text = format!("{} cannot make a file of the name {:?}", self.name, heredoc.name);
+                        Mistake::new(text).about(&word)
+                    })?;
+                    contents.push(Content { name: name.to_owned(), data: heredoc.text(), expand: heredoc.expand })
                 }
                 None => sources.push(word),
             }
@@ -215,7 +220,7 @@ impl Request<'_> {
             Some("host") => RunNetwork::Host,
             Some(other) => {
                 let hint = nearest(other, ["default", "none", "host"]);
-                return Err(Mistake::new(format!("invalid network mode: {other:?}")).about(other).hint(hint));
+                return Err(Mistake::new(format!("invalid network mode {other:?}")).about(other).hint(hint));
             }
         };
         let insecure = match flags.some("security").as_deref() {
@@ -258,7 +263,8 @@ impl Request<'_> {
         match kind.to_ascii_uppercase().as_str() {
             "" => return Err(Mistake::new("HEALTHCHECK requires at least one argument")),
             "NONE" => {
-                self.no_flags()?;
+                // Allowed, whatever they would mean.
+                self.flags(&known)?;
                 if !rest.is_empty() {
                     return Err(Mistake::new("HEALTHCHECK NONE takes no arguments").about(rest));
                 }
@@ -273,7 +279,7 @@ impl Request<'_> {
         }
         let flags = self.flags(&known)?;
         let command = self.command_line(rest.trim_start())?;
-        if command.args.is_empty() {
+        if command.args.is_empty() || (command.shell && rest.trim().is_empty()) {
             return Err(Mistake::new("missing command after HEALTHCHECK CMD"));
         }
         let mut test = vec![if command.shell { "CMD-SHELL" } else { "CMD" }.to_owned()];

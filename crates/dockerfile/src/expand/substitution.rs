@@ -48,6 +48,9 @@ impl<V: Variables + ?Sized> Run<'_, V> {
     /// `${name-word}` and its like; with a colon an empty value counts as none.
     fn modified(&mut self, name: &str, operator: char, colon: bool) -> Step<String> {
         let shown = format!("{}{operator}", if colon { ":" } else { "" });
+        if colon && operator == '}' {
+            return Err("syntax error: missing '}'".into());
+        }
         if !matches!(operator, '-' | '+' | '?') && (colon || !matches!(operator, '#' | '%')) {
             return Err(format!("unsupported modifier ({shown}) in substitution"));
         }

@@ -1,20 +1,22 @@
-//! `--call`, `--check`: what a Dockerfile says, without a build and without an engine.
+//! `--call`, `--check`: what a Dockerfile says, without a build. An engine is asked what its images have in their
+//! environment, if it answers.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Write as _;
+mod report;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 use wharf_dockerfile::{
-    Base, Contexts, Dockerfile, Globals, Graph, Ignore, Instruction, Known, MountKind, Platform, Platforms, Source,
-    Variables, Warning, check, excerpt,
+    Argument, Base, Contexts, Dockerfile, Globals, Graph, Ignore, Instruction, Known, Lexer, MountKind, Platform,
+    Platforms, Scope, Source, Variables, check, first_failure,
 };
 
+use self::report::{Listed, Outline, Target};
 use super::context::Context;
 use crate::app::App;
 use crate::failure::{Failure, Outcome};
 use crate::parse::{Matches, commas};
-use crate::table;
 
 /// What is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,7 +62,7 @@ pub(super) fn of(matches: &Matches) -> Outcome<Option<(Call, Format)>> {
 }
 
 /// Answers; the value is the exit code.
-pub(super) fn answer(app: &App, matches: &Matches, context: &Context, call: Call, format: Format) -> Outcome<u8> {
+pub(super) async fn answer(app: &App, matches: &Matches, context: &Context, call: Call, format: Format) -> Outcome<u8> {
     let looked = context.look()?;
     let Some((text, ignore)) = looked else {
         return Err("--call and --check need a context that is a directory, a repository or a Dockerfile alone".into());
@@ -72,22 +74,37 @@ pub(super) fn answer(app: &App, matches: &Matches, context: &Context, call: Call
     let file = File::read(matches, name, &text)?;
     match call {
         Call::Check => {
-            let found = file.check(&ignore);
+            let env = file.image_environments(app).await;
+            let known = file.known(&ignore, &env);
+            let found = check(&file.dockerfile, &known);
+            let failure = first_failure(&file.dockerfile, &known);
             let shown = match format {
-                Format::Json => pretty(&warnings_json(&file, &found)),
-                Format::Text => warnings_text(&file, &found),
+                Format::Json => pretty(&report::warnings_json(&file, &found)),
+                Format::Text if found.is_empty() && failure.is_some() => String::new(),
+                Format::Text => report::warnings_text(&file, &found),
             };
             app.print(&shown)?;
-            Ok(u8::from(!found.is_empty()))
+            match failure {
+                Some(failure) => Err(failure.to_string().into()),
+                None => Ok(u8::from(!found.is_empty())),
+            }
         }
         Call::Outline => {
             let outline = file.outline();
-            app.print(&if format == Format::Json { pretty(&outline) } else { outline_text(&outline) })?;
+            let shown = match format {
+                Format::Json => pretty(&report::outline_json(&file, &outline)),
+                Format::Text => report::outline_text(&outline),
+            };
+            app.print(&shown)?;
             Ok(0)
         }
         Call::Targets => {
             let targets = file.targets();
-            app.print(&if format == Format::Json { pretty(&targets) } else { targets_text(&targets) })?;
+            let shown = match format {
+                Format::Json => pretty(&report::targets_json(&file, &targets)),
+                Format::Text => report::targets_text(&targets),
+            };
+            app.print(&shown)?;
             Ok(0)
         }
     }
@@ -103,12 +120,14 @@ struct File<'a> {
     dockerfile: Dockerfile,
     globals: Arc<Globals>,
     graph: Graph,
+    /// A target was asked for: what it does not need does not count.
+    targeted: bool,
 }
 
 impl<'a> File<'a> {
     fn read(matches: &Matches, name: &'a str, text: &'a str) -> Outcome<Self> {
         let wrong = |error: &dyn std::error::Error| Failure::new(error.to_string());
-        let dockerfile = Dockerfile::parse(name, text).map_err(|e| wrong(&e))?;
+        let mut dockerfile = Dockerfile::parse(name, text).map_err(|e| wrong(&e))?;
         let target = matches.some("target");
         let asked = matches.all("platform").first().map(|text| Platform::parse(text)).transpose()?;
         let platforms = Platforms { build: Platform::host(), target: asked.unwrap_or_else(Platform::host) };
@@ -120,6 +139,9 @@ impl<'a> File<'a> {
                 None => Some((text.clone(), std::env::var(text).ok()?)),
             })
             .collect();
+        if let Some(rules) = given.get("BUILDKIT_DOCKERFILE_CHECK") {
+            dockerfile.check_by(rules)?;
+        }
         let globals = Globals::new(&dockerfile, &platforms, target.unwrap_or_default(), given);
         let globals = Arc::new(globals.map_err(|e| wrong(&e))?);
         let named = |text: &String| {
@@ -128,63 +150,107 @@ impl<'a> File<'a> {
         };
         let contexts: Contexts = matches.all("build-context").iter().map(named).collect();
         let graph = Graph::new(&dockerfile, &globals, target, contexts).map_err(|e| wrong(&e))?;
-        Ok(Self { name, text, dockerfile, globals, graph })
+        let targeted = target.is_some_and(|target| !target.is_empty());
+        Ok(Self { name, text, dockerfile, globals, graph, targeted })
     }
 
-    fn check(&self, ignore: &Ignore) -> Vec<Warning> {
-        // What an image has in its environment is not asked for: no variable of such a stage is called undefined.
-        let known = Known { globals: Arc::clone(&self.globals), graph: &self.graph, ignore, base_env: &|_| None };
-        check(&self.dockerfile, &known)
+    fn known<'k>(&'k self, ignore: &'k Ignore, env: &'k Environments) -> Known<'k> {
+        let needed = || self.graph.needed().into_iter().collect();
+        let stages = self.targeted.then(needed);
+        Known { globals: Arc::clone(&self.globals), graph: &self.graph, ignore, base_env: &**env, stages }
     }
 
-    fn outline(&self) -> Value {
-        let target = self.graph.target;
-        let stage = &self.dockerfile.stages[target];
-        let (mut arguments, mut seen) = (Vec::new(), BTreeSet::new());
-        let (mut secrets, mut ssh): (BTreeMap<String, bool>, BTreeMap<String, bool>) = Default::default();
-        let needed = self.graph.needed();
-        let own = needed.iter().flat_map(|stage| &self.dockerfile.stages[*stage].statements);
-        for statement in self.dockerfile.globals.iter().chain(own) {
-            match &statement.instruction {
-                Instruction::Arg(all) => {
-                    for argument in all.iter().filter(|argument| seen.insert(argument.name.clone())) {
-                        let given =
-                            self.globals.build_arg(&argument.name).or_else(|| self.globals.value(&argument.name));
-                        let value = given.or(argument.default.as_deref());
-                        let description = described(&statement.source, &argument.name);
-                        arguments.push(json!({ "name": argument.name, "description": description, "value": value }));
-                    }
+    /// The variables of the images that stages are based on, as far as an engine that runs has them. Of others no
+    /// variable is called undefined.
+    async fn image_environments(&self, app: &App) -> Environments {
+        let mut found: HashMap<String, Vec<(String, String)>> = HashMap::new();
+        if let Ok(client) = app.bare_client() {
+            for node in &self.graph.nodes {
+                let Base::Image(name) = &node.base else { continue };
+                if found.contains_key(name) {
+                    continue;
                 }
-                Instruction::Run(run) => {
-                    for mount in run.mounts().unwrap_or_default() {
-                        let last = |path: &String| path.rsplit('/').next().unwrap_or_default().to_owned();
-                        let id = mount.id.clone().or_else(|| mount.target.as_ref().map(last)).unwrap_or_default();
-                        match mount.kind {
-                            MountKind::Secret => *secrets.entry(id).or_default() |= mount.required,
-                            MountKind::Ssh => {
-                                let id = if id.is_empty() { "default".to_owned() } else { id };
-                                *ssh.entry(id).or_default() |= mount.required;
-                            }
-                            _ => {}
-                        }
-                    }
-                }
-                _ => {}
+                let Ok(response) = client.get(&format!("/images/{name}/json")).send().await else { continue };
+                let Ok(image) = response.json::<Value>().await else { continue };
+                let pairs = image["Config"]["Env"].as_array().into_iter().flatten().filter_map(Value::as_str);
+                let pairs = pairs.map(|pair| pair.split_once('=').unwrap_or((pair, "")));
+                found.insert(name.clone(), pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect());
             }
         }
-        let list = |all: BTreeMap<String, bool>| {
-            all.into_iter().map(|(name, required)| json!({ "name": name, "required": required })).collect::<Vec<_>>()
-        };
-        json!({
-            "name": stage.name,
-            "description": described(&stage.from, stage.name.as_deref().unwrap_or_default()),
-            "args": arguments,
-            "secrets": list(secrets),
-            "ssh": list(ssh),
+        let bases: Vec<Base> = self.graph.nodes.iter().map(|node| node.base.clone()).collect();
+        Box::new(move |stage| match bases.get(stage) {
+            Some(Base::Image(name)) => found.get(name).cloned(),
+            _ => None,
         })
     }
 
-    fn targets(&self) -> Value {
+    /// Arguments, secrets and agents of what the target needs, each once.
+    fn outline(&self) -> Outline {
+        let stage = &self.dockerfile.stages[self.graph.target];
+        let lexer = Lexer::new(self.dockerfile.directives.escape);
+        let mut outline = Outline::of(&stage.from, stage.name.as_deref());
+        let needed: BTreeSet<usize> = self.graph.needed().into_iter().collect();
+        // Of the arguments of the whole file those that a FROM uses.
+        let mut used = BTreeSet::new();
+        for stage in needed.iter().map(|stage| &self.dockerfile.stages[*stage]) {
+            for text in [Some(&stage.base), stage.platform.as_ref()].into_iter().flatten() {
+                used.extend(lexer.expand(text, &*self.globals).map(|expanded| expanded.used).unwrap_or_default());
+            }
+        }
+        for statement in &self.dockerfile.globals {
+            let Instruction::Arg(all) = &statement.instruction else { continue };
+            for argument in all.iter().filter(|argument| used.contains(&argument.name)) {
+                let value = self.globals.value(&argument.name).map(str::to_owned);
+                outline.arguments(&statement.source, argument, value);
+            }
+        }
+        let mut scopes: HashMap<usize, Scope> = HashMap::new();
+        for index in needed {
+            let base = match self.graph.nodes[index].base {
+                Base::Stage(base) => scopes.get(&base).cloned(),
+                _ => None,
+            };
+            let mut scope = base.unwrap_or_else(|| Scope::new(Arc::clone(&self.globals), Vec::new()));
+            for statement in &self.dockerfile.stages[index].statements {
+                self.outline_statement(&mut outline, &mut scope, &statement.instruction, &statement.source);
+            }
+            scopes.insert(index, scope);
+        }
+        outline
+    }
+
+    fn outline_statement(&self, outline: &mut Outline, scope: &mut Scope, instruction: &Instruction, source: &Source) {
+        let escape = self.dockerfile.directives.escape;
+        match instruction {
+            Instruction::Arg(all) => {
+                for argument in all {
+                    let value = scope.declare(argument, escape).ok().flatten();
+                    outline.arguments(source, argument, value);
+                }
+            }
+            Instruction::Env(_) => {
+                if let Ok(Instruction::Env(pairs)) = instruction.expand(escape, scope) {
+                    pairs.iter().for_each(|pair| scope.set(&pair.name, &pair.value));
+                }
+            }
+            Instruction::Run(run) => {
+                for mount in run.mounts().unwrap_or_default() {
+                    let last = |path: &String| path.rsplit('/').next().unwrap_or_default().to_owned();
+                    let id = mount.id.clone().or_else(|| mount.target.as_ref().map(last));
+                    match mount.kind {
+                        MountKind::Secret => outline.secret(source, id.unwrap_or_default(), mount.required),
+                        MountKind::Ssh => {
+                            outline.agent(source, mount.id.unwrap_or_else(|| "default".into()), mount.required);
+                        }
+                        _ => {}
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn targets(&self) -> Vec<Target> {
         let last = self.dockerfile.stages.len() - 1;
         let one = |(number, stage): (usize, &wharf_dockerfile::Stage)| {
             let base = match &self.graph.nodes[number].base {
@@ -192,115 +258,47 @@ impl<'a> File<'a> {
                 Base::Image(name) | Base::Context(name) => name.clone(),
                 Base::Scratch => "scratch".to_owned(),
             };
-            let name = stage.name.clone().unwrap_or_default();
-            json!({
-                "name": name,
-                "default": number == last,
-                "description": described(&stage.from, &name),
-                "base": base,
-                "platform": self.graph.nodes[number].platform.as_ref().map(ToString::to_string),
-            })
+            Target {
+                listed: Listed::of(&stage.from, stage.name.as_deref().unwrap_or_default()),
+                base,
+                platform: stage.platform.clone(),
+                default: number == last,
+            }
         };
-        let all: Vec<Value> = self.dockerfile.stages.iter().enumerate().map(one).collect();
-        json!({ "targets": all })
+        self.dockerfile.stages.iter().enumerate().map(one).collect()
     }
 }
 
-/// The comment before an instruction that begins with the name: `# NAME what it is for`.
-fn described(source: &Source, name: &str) -> Option<String> {
-    let found = source.comments.iter().rev().find_map(|comment| {
-        let rest = comment.trim_start_matches(['#', ' ']).strip_prefix(name)?;
-        rest.starts_with(char::is_whitespace).then(|| rest.trim().to_owned())
-    });
-    found.filter(|_| !name.is_empty())
-}
+/// What the image that a stage is based on has in its environment.
+type Environments = Box<dyn Fn(usize) -> Option<Vec<(String, String)>>>;
 
-/// Where Docker explains a rule.
-fn address(rule: &str) -> String {
-    let characters: Vec<char> = rule.chars().collect();
-    let mut name = String::new();
-    for (at, letter) in characters.iter().enumerate() {
-        let before_lower = characters.get(at + 1).is_some_and(char::is_ascii_lowercase);
-        let after_lower = at > 0 && characters[at - 1].is_ascii_lowercase();
-        if at > 0 && letter.is_ascii_uppercase() && (after_lower || before_lower) {
-            name.push('-');
-        }
-        name.push(letter.to_ascii_lowercase());
-    }
-    format!("https://docs.docker.com/go/dockerfile/rule/{name}/")
-}
-
-fn warnings_text(file: &File<'_>, found: &[Warning]) -> String {
-    if found.is_empty() {
-        return "Check complete, no warnings found.\n".into();
-    }
-    let (s, have) = if found.len() == 1 { ("", "has") } else { ("s", "have") };
-    let mut text = format!("Check complete, {} warning{s} {have} been found!\n", found.len());
-    for warning in found {
-        let _ = write!(text, "\nWARNING: {} - {}\n{}\n", warning.rule, address(warning.rule), warning.message);
-        text.push_str(&excerpt(file.name, file.text, warning.span));
-    }
-    text
-}
-
-fn warnings_json(file: &File<'_>, found: &[Warning]) -> Value {
-    let one = |warning: &Warning| {
-        json!({
-            "ruleName": warning.rule,
-            "detail": warning.message,
-            "url": address(warning.rule),
-            "location": {
-                "sourceIndex": 0,
-                "ranges": [{ "start": { "line": warning.span.line() }, "end": { "line": warning.span.end_line } }],
-            },
-        })
-    };
-    json!({
-        "warnings": found.iter().map(one).collect::<Vec<_>>(),
-        "sources": [{ "filename": file.name, "language": "Dockerfile" }],
-    })
-}
-
-fn word(value: &Value) -> &str {
-    value.as_str().unwrap_or_default()
-}
-
-fn rows(value: &Value) -> &[Value] {
-    value.as_array().map(Vec::as_slice).unwrap_or_default()
-}
-
-fn outline_text(outline: &Value) -> String {
-    let mut text = String::new();
-    for (title, key) in [("TARGET", "name"), ("DESCRIPTION", "description")] {
-        if let Some(value) = outline[key].as_str().filter(|value| !value.is_empty()) {
-            let _ = writeln!(text, "{:<13}{value}", format!("{title}:"));
+impl Outline {
+    fn arguments(&mut self, source: &Source, argument: &Argument, value: Option<String>) {
+        let listed = Listed::of(source, &argument.name);
+        match self.args.iter_mut().find(|(old, _)| old.name == argument.name) {
+            // A later one says more only if it has a value or a description.
+            Some((old, known)) => {
+                *known = value.or_else(|| known.take());
+                old.description = listed.description.or_else(|| old.description.take());
+            }
+            None => self.args.push((listed, value)),
         }
     }
-    let mut section = |header: &str, lines: Vec<String>| {
-        if !lines.is_empty() {
-            let gap = if text.is_empty() { "" } else { "\n" };
-            let _ = writeln!(text, "{gap}{}", table::align(&format!("{header}\n{}", lines.join("\n"))));
-        }
-    };
-    let one =
-        |value: &Value| format!("{}\t{}\t{}", word(&value["name"]), word(&value["value"]), word(&value["description"]));
-    section("BUILD ARG\tVALUE\tDESCRIPTION", rows(&outline["args"]).iter().map(one).collect());
-    for (header, key) in [("SECRET\tREQUIRED", "secrets"), ("SSH\tREQUIRED", "ssh")] {
-        let one = |value: &Value| {
-            format!("{}\t{}", word(&value["name"]), if value["required"] == true { "true" } else { "" })
-        };
-        section(header, rows(&outline[key]).iter().map(one).collect());
+
+    fn secret(&mut self, source: &Source, name: String, required: bool) {
+        need(&mut self.secrets, source, name, required);
     }
-    text
+
+    fn agent(&mut self, source: &Source, name: String, required: bool) {
+        need(&mut self.ssh, source, name, required);
+    }
 }
 
-fn targets_text(targets: &Value) -> String {
-    let one = |value: &Value| {
-        let mark = if value["default"] == true { " (default)" } else { "" };
-        format!("{}{mark}\t{}", word(&value["name"]), word(&value["description"]))
-    };
-    let lines: Vec<String> = rows(&targets["targets"]).iter().map(one).collect();
-    format!("{}\n", table::align(&format!("TARGET\tDESCRIPTION\n{}", lines.join("\n"))))
+fn need(all: &mut Vec<(Listed, bool)>, source: &Source, name: String, required: bool) {
+    match all.iter_mut().find(|(old, _)| old.name == name) {
+        Some((_, known)) => *known |= required,
+        None => all.push((Listed { name, description: None, span: source.span }, required)),
+    }
 }
 
 #[cfg(test)]
@@ -313,12 +311,5 @@ mod tests {
         assert_eq!(parse("outline,format=json").unwrap(), (Some(Call::Outline), Format::Json));
         assert_eq!(parse("build").unwrap().0, None);
         assert!(parse("nope").is_err());
-    }
-
-    #[test]
-    fn rules_have_addresses() {
-        let of = |rule: &str| address(rule).rsplit('/').nth(1).unwrap().to_owned();
-        assert_eq!(of("JSONArgsRecommended"), "json-args-recommended");
-        assert_eq!(of("StageNameCasing"), "stage-name-casing");
     }
 }

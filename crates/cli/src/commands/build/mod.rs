@@ -170,7 +170,7 @@ async fn run(app: &App, matches: &Matches) -> Outcome<u8> {
     }
     if let Some((call, format)) = call::of(matches)? {
         let context = context::prepare(matches.argument(0), matches.text("file"), context::keeps_git_dir(matches))?;
-        return call::answer(app, matches, &context, call, format);
+        return call::answer(app, matches, &context, call, format).await;
     }
     let outputs = output::of(matches)?;
     let agents = agent::Agents::of(matches)?;

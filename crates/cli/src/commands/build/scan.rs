@@ -191,7 +191,7 @@ impl Scan<'_> {
             };
             let kind = FileType::from_raw_mode(stat.st_mode);
             // What is below a source is copied as it is; a source itself is followed.
-            if kind == FileType::Symlink && !job.reach.whole {
+            if kind == FileType::Symlink && (!job.reach.whole || job.reach.deep) {
                 return Ok(None);
             }
             let is_directory = kind == FileType::Directory;
@@ -267,6 +267,8 @@ mod tests {
         assert!(of(&["src"]).unwrap().contains(&"src/a/link".to_owned()));
         assert_eq!(of(&["src/a/link"]), None);
         assert_eq!(of(&["src/a/*"]), None);
+        assert_eq!(of(&["src/**"]), None);
+        assert!(of(&["src/b/**"]).is_some());
     }
 
     #[test]
