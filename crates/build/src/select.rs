@@ -200,10 +200,36 @@ impl Selection<'_> {
         let (base, pattern) = (rooted(Path::new(base)), rooted(Path::new(pattern)));
         let mut selected = Selected { tree: self.tree.clone(), shape: Shape::Paths, items: Vec::new() };
         let mut seen = BTreeMap::new();
+        if !Glob::is_pattern(&base.to_string_lossy()) {
+            self.below(&unescaped(&base), &pattern, source, &mut seen, &mut selected)?;
+            return Ok(selected);
+        }
+        // What one of them lacks, another may have.
+        let literal = (!Glob::is_pattern(&pattern.to_string_lossy())).then(|| unescaped(&pattern));
+        for base in self.matches(&base)? {
+            let is_there = literal
+                .as_ref()
+                .map_or(Ok(true), |path| Ok::<_, BuildError>(self.tree.look(&base.join(path), true)?.is_some()))?;
+            if is_there {
+                self.below(&base, &pattern, source, &mut seen, &mut selected)?;
+            }
+        }
+        Ok(selected)
+    }
+
+    /// What a pattern means in a directory, with its path from there on.
+    fn below(
+        &self,
+        base: &Path,
+        pattern: &Path,
+        source: &str,
+        seen: &mut BTreeMap<PathBuf, ()>,
+        selected: &mut Selected,
+    ) -> Result<()> {
         if Glob::is_pattern(&pattern.to_string_lossy()) {
             let glob = Glob::new(&pattern.to_string_lossy())?;
             let mut all = Vec::new();
-            self.walk(&base, Path::new(""), &mut all)?;
+            self.walk(base, Path::new(""), &mut all)?;
             // What is below a directory that matches belongs to it.
             let mut within: Option<PathBuf> = None;
             for item in all {
@@ -212,24 +238,24 @@ impl Selection<'_> {
                     if !inside && item.found.attributes.kind == Kind::Directory {
                         within = Some(item.to.clone());
                     }
-                    self.imply(&base, &item.to, &mut seen, &mut selected.items)?;
+                    self.imply(base, &item.to, seen, &mut selected.items)?;
                     seen.insert(item.to.clone(), ());
                     selected.items.push(item);
                 }
             }
-            return Ok(selected);
+            return Ok(());
         }
-        let pattern = unescaped(&pattern);
+        let pattern = unescaped(pattern);
         let path = base.join(&pattern);
         match self.one(&path, source)? {
             None => {}
             Some(found) => {
-                self.imply(&base, &pattern, &mut seen, &mut selected.items)?;
+                self.imply(base, &pattern, seen, &mut selected.items)?;
                 let moved = |item: Item| Item { to: join(&pattern, &item.to), ..item };
                 selected.items.extend(found.items.into_iter().map(moved));
             }
         }
-        Ok(selected)
+        Ok(())
     }
 
     /// Adds the directories above `to` that are not there yet.

@@ -47,8 +47,8 @@ fn what_is_wrong_is_shown_with_its_lines() {
     let text = "FROM busybox AS Base\n# what for\nRUN echo said && \\\n  false\nCMD echo x\n";
     let dir = context(&d, "main", &[("Dockerfile", text)]);
     let said = wharf(&d, &dir, "build .");
-    let lines = "Dockerfile:3-4\n--------------------\n   1 |     FROM busybox AS Base\n   2 |     # what for\n   3 | >>> \
-                 RUN echo said && \\\n   4 | >>>   false\n   5 |     CMD echo x\n--------------------\n";
+    let lines = "Dockerfile:3\n--------------------\n   1 |     FROM busybox AS Base\n   2 |     # what for\n   3 | >>> \
+                 RUN echo said && \\\n   4 | >>>   false\n   5 |     CMD echo x\n   6 |     \n--------------------\n";
     assert!(said.code == 1 && said.out.ends_with(lines), "{}", said.out);
     // What failed is shown where nothing else is.
     let quiet = wharf(&d, &dir, "build -q .");
@@ -73,11 +73,24 @@ fn what_is_wrong_is_shown_with_its_lines() {
             .unwrap();
     assert_eq!(
         outline["args"][0],
-        serde_json::json!({ "name": "VERSION", "description": "of the base", "value": "2" })
+        serde_json::json!({
+            "name": "VERSION", "description": "of the base", "value": "2",
+            "location": { "ranges": [{ "start": { "line": 2 }, "end": { "line": 2 } }] },
+        })
     );
-    assert_eq!(outline["secrets"][0], serde_json::json!({ "name": "tok", "required": true }));
+    let lines = serde_json::json!({ "ranges": [{ "start": { "line": 7 }, "end": { "line": 7 } }] });
+    assert_eq!(outline["secrets"][0], serde_json::json!({ "name": "tok", "required": true, "location": lines }));
     let targets = wharf(&d, &dir, "build --call targets .").ok();
-    assert!(targets.contains("app (default)   what is shipped"), "{targets}");
+    assert_eq!(targets, "TARGET        DESCRIPTION\nbase          \napp (default) what is shipped");
+    // What the images here have in their environment is known.
+    files(&dir, &[("Dockerfile", "FROM busybox\nENV A=$PATH B=$NOPE\n")]);
+    let check = wharf(&d, &dir, "build --check .");
+    assert!(check.code == 1 && check.out.contains("undefined variable '$NOPE'"), "{}", check.out);
+    assert!(!check.out.contains("$PATH'"), "{}", check.out);
+    // And what cannot be expanded ends it.
+    files(&dir, &[("Dockerfile", "FROM busybox\nENV A=${B:?no}\n")]);
+    let check = wharf(&d, &dir, "build --check .");
+    assert!(check.code == 1 && check.err.contains("B: no\n  Dockerfile:2:1: ENV A=${B:?no}"), "{}", check.err);
 }
 
 #[test]

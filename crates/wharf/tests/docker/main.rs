@@ -4,6 +4,7 @@ mod architecture;
 mod artifacts;
 mod bandwidth;
 mod build;
+mod build_cases;
 mod build_context;
 mod build_inputs;
 mod build_more;

@@ -225,7 +225,12 @@ impl<'a> File<'a> {
             Instruction::Arg(all) => {
                 for argument in all {
                     let value = scope.declare(argument, escape).ok().flatten();
-                    outline.arguments(source, argument, value);
+                    // What only takes on an argument of the whole file is described there.
+                    let global = self.dockerfile.globals.iter().find(|statement| {
+                        let Instruction::Arg(all) = &statement.instruction else { return false };
+                        argument.default.is_none() && all.iter().any(|global| global.name == argument.name)
+                    });
+                    outline.arguments(global.map_or(source, |statement| &statement.source), argument, value);
                 }
             }
             Instruction::Env(_) => {
