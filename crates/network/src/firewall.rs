@@ -129,6 +129,8 @@ const FIRST: Register = Register(0);
 const SECOND: Register = Register(1);
 /// Behind the name of a link, which takes four.
 const FIFTH: Register = Register(4);
+/// Behind the name of a link and an address.
+const NINTH: Register = Register(8);
 
 /// The family of an address.
 pub(crate) const fn family_of(address: IpAddr) -> Family {
@@ -195,12 +197,10 @@ pub(crate) fn rebuild(batch: &mut Batch, table: Table<'_>) {
     }
     let rule = [&ct(Ct::Status, &CT_STATUS_DNAT)[..], &home(shape, false), &masquerade].concat();
     batch.add_rule(table, "postrouting", "", &rule);
-    let behind = [
-        Expression::LoadPayload(shape.source, FIRST),
-        Expression::Map { map: HIDDEN, key: FIRST, to: FIRST },
-        Expression::SourceNat { family: shape.family, address: FIRST },
-    ];
-    batch.add_rule(table, "postrouting", "", &[&home(shape, true)[..], &behind].concat());
+    let behind = [Expression::LoadPayload(shape.source, FIRST), Expression::Map { map: HIDDEN, key: FIRST, to: NINTH }];
+    // The map comes first, as it has nothing for most; what it has is out of the way of what is compared then.
+    let snat = [Expression::SourceNat { family: shape.family, address: NINTH }];
+    batch.add_rule(table, "postrouting", "", &[&behind[..], &home(shape, true), &snat].concat());
     let source = [
         Expression::LoadPayload(shape.source, FIRST),
         Expression::Lookup { set: MASQUERADED, key: FIRST, invert: false },

@@ -298,6 +298,9 @@ mod tests {
     fn tables_of_the_old_kind_are_named() {
         assert_eq!(legacy_note("IPv4", "", "iptables"), None);
         let note = legacy_note("IPv6", "nat\nfilter\n", "ip6tables").unwrap();
-        assert!(note.starts_with("IPv6 has tables of ip6tables-legacy (filter, nat), whose rules are not looked at"), "{note}");
+        assert!(
+            note.starts_with("IPv6 has tables of ip6tables-legacy (filter, nat), whose rules are not looked at"),
+            "{note}"
+        );
     }
 }

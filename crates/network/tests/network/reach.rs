@@ -357,7 +357,10 @@ fn tables_of_iptables_legacy_are_told_of() {
         }
         let said = reach(&networks, &a);
         let note = &said.notes[0];
-        assert!(note.starts_with("IPv4 has tables of iptables-legacy (filter), whose rules are not looked at"), "{note}");
+        assert!(
+            note.starts_with("IPv4 has tables of iptables-legacy (filter), whose rules are not looked at"),
+            "{note}"
+        );
         networks.destroy().unwrap();
     });
 }
