@@ -117,9 +117,13 @@ impl Engine {
             return Err(EngineError::invalid("conflicting options: port exposing and the container type network mode"));
         }
         image_defaults::merge(&mut config, &image)?;
+        if config.working_dir.starts_with('/') {
+            config.working_dir = mounts::clean(&config.working_dir);
+        }
         let mut warnings = Vec::new();
         self.fill_in(&mut config, &mut host)?;
         check(&config, &host)?;
+        self.note_donors(&mut host)?;
         secrets::check(&host, &contents)?;
         resources::check(&host)?;
         let id = names::random_id()?;
@@ -314,18 +318,34 @@ impl Engine {
         if !ulimits.is_empty() {
             host.resources.ulimits = Some(ulimits);
         }
-        if host.privileged {
-            host.masked_paths = Some(Vec::new());
-            host.readonly_paths = Some(Vec::new());
-        }
-        if host.masked_paths.is_none() {
+        // From who is privileged nothing is hidden but what is asked for.
+        if host.masked_paths.is_none() && !host.privileged {
             host.masked_paths = Some(docker_defaults::masked());
         }
-        if host.readonly_paths.is_none() {
+        if host.readonly_paths.is_none() && !host.privileged {
             host.readonly_paths = Some(docker_defaults::READ_ONLY.iter().map(|path| (*path).to_owned()).collect());
         }
         if config.stop_signal.as_deref() == Some("") {
             config.stop_signal = None;
+        }
+        Ok(())
+    }
+
+    /// Notes by its ID whose namespaces are shared: it may get another name. Whose network that is, its start says, as
+    /// with Docker.
+    ///
+    /// # Errors
+    /// `InvalidParameter` when there is no such container.
+    fn note_donors(&self, host: &mut HostConfig) -> Result<()> {
+        for (mode, is_network) in
+            [(&mut host.network_mode, true), (&mut host.pid_mode, false), (&mut host.ipc_mode, false)]
+        {
+            let Some(of) = mode.strip_prefix("container:") else { continue };
+            match self.inspect(of) {
+                Ok(donor) => *mode = format!("container:{}", donor.id),
+                Err(_) if is_network => {}
+                Err(error) => return Err(EngineError::invalid(error.message)),
+            }
         }
         Ok(())
     }

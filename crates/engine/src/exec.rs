@@ -112,7 +112,10 @@ impl Engine {
     /// Prepares a program; nothing runs yet.
     ///
     /// # Errors
-    /// `NotFound`, `Conflict` when the container does not run, `InvalidParameter` without a command.
+    /// `NotFound`, `Conflict` when the container does not run, `InvalidParameter` without a command, or for a user whom
+    /// the container does not know now.
+    ///
+    /// Waits for the disk where a user is named.
     pub fn exec_create(&self, name: &str, config: ExecConfig) -> Result<String> {
         let slot = self.inner.slots.find(name)?;
         let record = slot.record();
@@ -137,6 +140,10 @@ impl Engine {
         let all = [&config.cmd, &config.env].into_iter().flat_map(|list| list.iter().flatten());
         if all.chain([&config.user, &config.working_dir]).any(|text| text.contains('\0')) {
             return Err(EngineError::invalid("a NUL in the request"));
+        }
+        if !config.user.is_empty() {
+            // Who it is, the start finds out again: what the files say may have changed by then.
+            self.identity_of(&record, &config.user)?;
         }
         let id = names::random_id()?;
         let words = words(&config);

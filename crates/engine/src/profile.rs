@@ -26,8 +26,9 @@ impl Filter {
     /// `InvalidParameter` when the user's profile is none.
     pub(crate) fn of(host: &HostConfig, architecture: &str, capabilities: &[String]) -> Result<Self> {
         match security::option(host, "seccomp") {
-            _ if host.privileged => Ok(Self::None),
             Some("unconfined") => Ok(Self::None),
+            // Who is privileged is held to what was asked for by name alone (moby/moby#47499).
+            None | Some("") if host.privileged => Ok(Self::None),
             None | Some("" | "builtin") => Ok(Self::Default(DefaultFilter::new(architecture, capabilities))),
             Some(profile) => parse(profile, capabilities).map(Self::Own),
         }
@@ -191,6 +192,18 @@ mod tests {
         assert_eq!(names(&[]), ["read", "clone", "ptrace"]);
         assert_eq!(names(&["CAP_SYS_ADMIN".into()]), ["read", "mount", "ptrace"]);
         assert!(section(&json!([]), &[]).is_err());
+    }
+
+    #[test]
+    fn who_is_privileged_is_held_to_a_profile_of_its_own() {
+        let of = |option: Option<&str>| {
+            let security_opt = option.map(|text| vec![text.to_owned()]);
+            Filter::of(&HostConfig { privileged: true, security_opt, ..HostConfig::default() }, "", &[]).unwrap()
+        };
+        assert!(matches!(of(None), Filter::None));
+        assert!(matches!(of(Some("seccomp=unconfined")), Filter::None));
+        assert!(matches!(of(Some("seccomp=builtin")), Filter::Default(_)));
+        assert!(matches!(of(Some(r#"seccomp={"defaultAction":"SCMP_ACT_ALLOW"}"#)), Filter::Own(_)));
     }
 
     #[test]

@@ -18,8 +18,8 @@ fn split(option: &str) -> Option<(&str, &str)> {
 /// Refuses what would otherwise be left out without a word.
 pub(crate) fn check(host: &HostConfig) -> Result<()> {
     for option in host.security_opt.iter().flatten() {
-        // The second is an old word for `label=disable`.
-        if matches!(option.as_str(), "no-new-privileges" | "disable") {
+        // The last is an old word for `label=disable`.
+        if matches!(option.as_str(), "no-new-privileges" | "writable-cgroups" | "disable") {
             continue;
         }
         let Some((name, value)) = split(option) else {
@@ -49,7 +49,7 @@ fn truth(text: &str) -> Option<bool> {
 
 /// Whether the container may change the groups below its own.
 pub(crate) fn writable_cgroups(host: &HostConfig) -> bool {
-    option(host, "writable-cgroups").and_then(truth) == Some(true)
+    option(host, "writable-cgroups").is_some_and(|value| value.is_empty() || truth(value) == Some(true))
 }
 
 pub(crate) fn no_new_privileges(host: &HostConfig) -> Result<bool> {
@@ -79,8 +79,19 @@ mod tests {
         ] {
             assert_eq!(check(&with(bad)).unwrap_err().message, message);
         }
-        for good in ["no-new-privileges", "no-new-privileges:true", "seccomp={\"a\":1}", "label=disable"] {
+        for good in
+            ["no-new-privileges", "no-new-privileges:true", "writable-cgroups", "seccomp={\"a\":1}", "label=disable"]
+        {
             check(&with(good)).unwrap();
+        }
+    }
+
+    #[test]
+    fn groups_are_writable_where_that_is_said() {
+        for (said, writable) in
+            [("writable-cgroups", true), ("writable-cgroups=true", true), ("writable-cgroups=0", false)]
+        {
+            assert_eq!(writable_cgroups(&with(said)), writable, "{said}");
         }
     }
 

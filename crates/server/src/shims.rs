@@ -21,6 +21,16 @@ pub(crate) fn create(request: &mut Value, version: (u32, u32)) -> Result<(), Api
     {
         check.remove("StartInterval");
     }
+    if version < (1, 44) {
+        let networks = request.get("NetworkingConfig").and_then(|config| config["EndpointsConfig"].as_object());
+        if let Some(networks) = networks.filter(|networks| networks.len() > 1) {
+            let names: Vec<&str> = networks.keys().map(String::as_str).collect();
+            return Err(ApiError::bad(format!(
+                "Container cannot be created with multiple network endpoints: {}",
+                names.join(", ")
+            )));
+        }
+    }
     let host = request.entry("HostConfig").or_insert_with(|| json!({}));
     let Some(host) = host.as_object_mut() else { return Ok(()) };
     if version < (1, 45) {
@@ -114,6 +124,14 @@ mod tests {
         assert_eq!(host((1, 39), "private")["IpcMode"], "private");
         assert_eq!(host((1, 41), ""), json!({ "IpcMode": "" }));
         assert_eq!(created(json!({}), (1, 51)), json!({ "HostConfig": {} }));
+    }
+
+    #[test]
+    fn old_clients_name_one_network() {
+        let request = || json!({ "NetworkingConfig": { "EndpointsConfig": { "one": {}, "two": {} } } });
+        let refused = create(&mut request(), (1, 43)).unwrap_err();
+        assert!(refused.message.contains("Container cannot be created with multiple network endpoints: one, two"));
+        create(&mut request(), (1, 44)).unwrap();
     }
 
     #[test]

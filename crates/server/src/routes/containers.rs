@@ -146,12 +146,20 @@ pub(super) async fn resize(call: Call, id: &str) -> Result {
     Ok(empty(StatusCode::OK))
 }
 
-/// `h` and `w`, as whole numbers.
+/// `h` and `w`, as whole numbers of 32 bits, of which a terminal has 16.
 pub(super) fn size(call: &Call) -> std::result::Result<(u16, u16), ApiError> {
-    let side = |key: &str| -> std::result::Result<u16, ApiError> {
-        call.query.number(key)?.ok_or_else(|| ApiError::bad(format!("invalid resize {key}: a number is needed")))
+    let side = |key: &str, name: &str| -> std::result::Result<u16, ApiError> {
+        let text = call.query.text(key);
+        let digits = text.strip_prefix(['-', '+']).unwrap_or(&text);
+        let is_number = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+        let why = match text.parse::<u32>() {
+            Ok(number) => return Ok(u16::try_from(number).unwrap_or(u16::MAX)),
+            Err(_) if is_number => "value out of range",
+            Err(_) => "invalid syntax",
+        };
+        Err(ApiError::bad(format!("invalid resize {name} {text:?}: {why}")))
     };
-    Ok((side("h")?, side("w")?))
+    Ok((side("h", "height")?, side("w", "width")?))
 }
 
 /// Of ours: why it is as it is.

@@ -20,7 +20,8 @@ const SETTLE: Duration = Duration::from_secs(2);
 pub(super) async fn create(mut call: Call, id: &str) -> Result {
     let config: ExecConfig = read_json(&mut call.request, "container.ExecCreateRequest").await?;
     detach::check(&config.detach_keys)?;
-    let id = call.api.engine.exec_create(id, config)?;
+    let (engine, container) = (call.api.engine.clone(), id.to_owned());
+    let id = super::blocking(move || Ok(engine.exec_create(&container, config)?)).await?;
     Ok(json_answer(StatusCode::CREATED, &json!({ "Id": id })))
 }
 
