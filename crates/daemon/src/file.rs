@@ -3,8 +3,11 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use clap::ArgMatches;
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Map, Value};
+
+use crate::values::masked;
 
 /// The keys that are understood; absent is absent.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -63,8 +66,22 @@ pub(crate) struct File {
     pub(crate) storage_layers: Option<String>,
     pub(crate) storage_max_bytes: Option<Bytes>,
     pub(crate) userns_remap: Option<String>,
+    pub(crate) default_shm_size: Option<Bytes>,
+    pub(crate) default_ipc_mode: Option<String>,
+    pub(crate) default_cgroupns_mode: Option<String>,
+    pub(crate) no_new_privileges: Option<bool>,
+    pub(crate) seccomp_profile: Option<String>,
+    pub(crate) icc: Option<bool>,
+    pub(crate) ip_masq: Option<bool>,
+    pub(crate) ip: Option<String>,
+    pub(crate) fixed_cidr: Option<String>,
+    pub(crate) default_gateway: Option<String>,
+    pub(crate) default_gateway_v6: Option<String>,
+    pub(crate) storage_opts: Option<Vec<String>>,
+    pub(crate) authorization_plugins: Option<Vec<String>>,
+    /// As it was written.
     #[serde(skip)]
-    given: Vec<String>,
+    given: Map<String, Value>,
 }
 
 /// A number of bytes, or one with a unit: `20GB`.
@@ -179,15 +196,48 @@ const KEYS: &[&str] = &[
     "storage-layers",
     "storage-max-bytes",
     "userns-remap",
-    // No-ops: what they ask for is always so, or has no meaning here.
-    "live-restore",
-    "features",
+    "default-shm-size",
+    "default-ipc-mode",
+    "default-cgroupns-mode",
+    "no-new-privileges",
+    "seccomp-profile",
+    "icc",
+    "ip-masq",
+    "ip",
+    "fixed-cidr",
+    "default-gateway",
+    "default-gateway-v6",
+    "storage-opts",
+    "authorization-plugins",
+];
+
+/// Keys of dockerd's that do nothing: what they ask for is always so, or is about programs that Wharf does without.
+const WITHOUT_EFFECT: &[&str] = &[
+    "allow-direct-routing",
+    "allow-nondistributable-artifacts",
     "builder",
-    "experimental",
-    "exec-opts",
+    "cdi-spec-dirs",
     "containerd",
+    "containerd-namespace",
+    "containerd-plugin-namespace",
+    "cpu-rt-period",
+    "cpu-rt-runtime",
+    "cri-containerd",
     "default-runtime",
+    "exec-opts",
+    "experimental",
+    "features",
+    "init-path",
+    "ip-forward-no-drop",
+    "live-restore",
+    "min-api-version",
+    "network-control-plane-mtu",
+    "node-generic-resources",
+    "raw-logs",
     "runtimes",
+    "selinux-enabled",
+    "swarm-default-advertise-addr",
+    "userland-proxy-path",
 ];
 
 impl File {
@@ -201,8 +251,9 @@ impl File {
         }
         let value: Value = serde_json::from_str(&text).map_err(FileError::Json)?;
         let object = value.as_object().ok_or(FileError::Object)?;
-        let given: Vec<String> = object.keys().cloned().collect();
-        if let Some(key) = given.iter().find(|key| !KEYS.contains(&key.as_str())) {
+        let given = object.clone();
+        let known = |key: &str| KEYS.contains(&key) || WITHOUT_EFFECT.contains(&key);
+        if let Some(key) = given.keys().find(|key| !known(key)) {
             return Err(FileError::Unknown { key: key.clone() });
         }
         let mut file: Self = serde_json::from_value(value).map_err(FileError::Json)?;
@@ -210,14 +261,64 @@ impl File {
         Ok(file)
     }
 
-    /// What the file says something about.
-    pub(crate) fn keys(&self) -> impl Iterator<Item = &str> {
-        self.given.iter().map(String::as_str)
+    /// Those of its keys that do nothing, but those that ask for what is so.
+    pub(crate) fn without_effect(&self) -> impl Iterator<Item = &str> {
+        self.keys()
+            .filter(|key| WITHOUT_EFFECT.contains(key) && !matches!(*key, "live-restore" | "features" | "builder"))
+    }
+
+    fn keys(&self) -> impl Iterator<Item = &str> {
+        self.given.keys().map(String::as_str)
+    }
+
+    /// What the file says of what; the proxies one by one, as their flags are.
+    fn directives(&self) -> impl Iterator<Item = (&str, &Value)> {
+        let inner = |key: &str, value| if key == "proxies" { Value::as_object(value) } else { None };
+        let own = self.given.iter();
+        own.flat_map(move |(key, value)| match inner(key, value) {
+            Some(proxies) => proxies.iter().collect::<Vec<_>>(),
+            None => vec![(key, value)],
+        })
+        .map(|(key, value)| (key.as_str(), value))
+    }
+}
+
+/// dockerd's rule: what is said twice is said wrong.
+pub(crate) fn twice(given: &ArgMatches, file: &File, path: &Path) -> Result<(), String> {
+    let mut both = Vec::new();
+    for (key, value) in file.directives() {
+        let flag = flag_of(key);
+        let by_flag = given.try_contains_id(flag).unwrap_or(false)
+            && given.value_source(flag) == Some(clap::parser::ValueSource::CommandLine);
+        if by_flag {
+            let words = given.get_raw(flag).into_iter().flatten().map(|word| word.to_string_lossy());
+            let words: Vec<String> = words.map(|word| masked(&word)).collect();
+            let said = if value.is_array() { format!("[{}]", words.join(" ")) } else { words.join(" ") };
+            both.push(format!("{key}: (from flag: {said}, from file: {})", shown(value)));
+        }
+    }
+    if both.is_empty() {
+        return Ok(());
+    }
+    Err(format!(
+        "unable to configure the Docker daemon with file {}: the following directives are specified both as a flag and in \
+         the configuration file: {}",
+        path.display(),
+        both.join(", ")
+    ))
+}
+
+/// A value as Go prints it, without passwords.
+fn shown(value: &Value) -> String {
+    match value {
+        Value::String(text) => masked(text),
+        Value::Array(all) => format!("[{}]", all.iter().map(shown).collect::<Vec<_>>().join(" ")),
+        other => other.to_string(),
     }
 }
 
 /// The flag that says the same as a key: the singular, where the key is a list.
-pub(crate) fn flag_of(key: &str) -> &str {
+fn flag_of(key: &str) -> &str {
     match key {
         "hosts" => "host",
         "labels" => "label",
@@ -232,12 +333,20 @@ pub(crate) fn flag_of(key: &str) -> &str {
         "default-address-pools" => "default-address-pool",
         "default-network-opts" => "default-network-opt",
         "host-gateway-ips" => "host-gateway-ip",
+        "storage-opts" => "storage-opt",
+        "authorization-plugins" => "authorization-plugin",
+        "exec-opts" => "exec-opt",
+        "features" => "feature",
+        "runtimes" => "add-runtime",
+        "cdi-spec-dirs" => "cdi-spec-dir",
+        "node-generic-resources" => "node-generic-resource",
+        "containerd-plugin-namespace" => "containerd-plugins-namespace",
         other => other,
     }
 }
 
 fn hint(key: &str) -> String {
-    let nearest = KEYS.iter().map(|known| (distance(key, known), known)).min();
+    let nearest = KEYS.iter().chain(WITHOUT_EFFECT).map(|known| (distance(key, known), known)).min();
     match nearest {
         Some((far, known)) if far <= 3 => format!(" (did you mean {known}?)"),
         _ => String::new(),

@@ -4,6 +4,39 @@ use std::path::PathBuf;
 
 use clap::{Arg, ArgAction, Command, value_parser};
 
+/// dockerd's options whose effect is always so here, or that are about programs that Wharf does without. They are taken, so
+/// that a host's units and files go on to work, and the log says that they do nothing.
+pub(crate) const WITHOUT_EFFECT: &[&str] = &[
+    "add-runtime",
+    "allow-direct-routing",
+    "cdi-spec-dir",
+    "containerd",
+    "containerd-namespace",
+    "containerd-plugins-namespace",
+    "cpu-rt-period",
+    "cpu-rt-runtime",
+    "default-runtime",
+    "exec-opt",
+    "feature",
+    "init-path",
+    "network-control-plane-mtu",
+    "node-generic-resource",
+    "swarm-default-advertise-addr",
+    "userland-proxy-path",
+];
+
+/// The same, of those that are switches.
+pub(crate) const SWITCHES_WITHOUT_EFFECT: &[&str] =
+    &["cri-containerd", "experimental", "ip-forward-no-drop", "raw-logs", "selinux-enabled"];
+
+fn without_effect() -> Vec<Arg> {
+    let values = WITHOUT_EFFECT.iter().map(|name| Arg::new(*name).long(*name).num_args(1).action(ArgAction::Append));
+    let switches = SWITCHES_WITHOUT_EFFECT
+        .iter()
+        .map(|name| Arg::new(*name).long(*name).num_args(0..=1).require_equals(true).default_missing_value("true"));
+    values.chain(switches).map(|arg| arg.hide(true)).collect()
+}
+
 pub(crate) fn command() -> Command {
     let value = |name: &'static str, help: &'static str| Arg::new(name).long(name).help(help).num_args(1);
     let list = |name: &'static str, help: &'static str| value(name, help).action(ArgAction::Append);
@@ -88,8 +121,8 @@ pub(crate) fn command() -> Command {
         .arg(value("shutdown-timeout", "Default shutdown timeout").value_parser(value_parser!(i64)))
         .arg(switch("live-restore", "Containers run on when the daemon ends: always so, the flag changes nothing"))
         .arg(switch("userland-proxy", "Publish ports on the host's IPv6 for containers with IPv4 alone, by one process (default true)"))
-        .arg(switch("ip6tables", "The same for IPv6: only true is possible"))
-        .arg(switch("iptables", "Rules are nftables of the daemon's own: only true is possible"))
+        .arg(switch("ip6tables", "The same for IPv6: false with --iptables=false alone"))
+        .arg(switch("iptables", "Have nftables rules of the daemon's own (default true): without them published ports are relayed by a process, and nothing is translated or kept apart"))
         .arg(value("storage-driver", "Containers' files are an overlay: overlay2 or none given").short('s'))
         .arg(value("storage-layers", "How new layers are kept: erofs images, dirs, or what the kernel can (auto)"))
         .arg(value("storage-max-bytes", "Most bytes that the data root may take (such as 20GB; default no limit)"))
@@ -99,6 +132,20 @@ pub(crate) fn command() -> Command {
         ))
         .arg(switch("take-over", "Take the place of the daemon that has the data root: a live upgrade"))
         .arg(switch("rootless", "Run as an ordinary user, in a user namespace: always so for who is not root"))
+        .arg(value("default-shm-size", "Default shm size for containers (default 64MiB)"))
+        .arg(value("default-ipc-mode", "Default mode for containers ipc (shareable, private; default private)"))
+        .arg(value("default-cgroupns-mode", "Default mode for containers cgroup namespace (host, private; default private)"))
+        .arg(switch("no-new-privileges", "Set no-new-privileges by default for new containers"))
+        .arg(value("seccomp-profile", "Path to seccomp profile; unconfined for none (default builtin)"))
+        .arg(switch("icc", "Let containers on the default bridge reach one another (default true)"))
+        .arg(switch("ip-masq", "Give what leaves the default bridge the host's address (default true)"))
+        .arg(value("ip", "Host IP for port publishing from the default bridge network (default 0.0.0.0)"))
+        .arg(value("fixed-cidr", "IPv4 subnet of the default bridge that its containers get addresses of"))
+        .arg(value("default-gateway", "IPv4 address of the default bridge's gateway, if not the bridge's own"))
+        .arg(value("default-gateway-v6", "IPv6 address of the default bridge's gateway, if not the bridge's own"))
+        .args(without_effect())
+        .arg(list("authorization-plugin", "Not supported").hide(true))
+        .arg(list("storage-opt", "Not supported, but for what has no effect").hide(true))
         // dockerd's, known for its answer.
         .arg(value("userns-remap", "Not supported: give each container --userns auto").hide(true))
         .arg(

@@ -7,7 +7,7 @@
 //! - [`main`]: the command `wharf daemon`.
 //! - [`check`]: `wharf system fsck` where no daemon is.
 //! - `budget`: what goes when the data root may take no more. `outside`: what builds need of the daemon.
-//! - `flags`: dockerd's flags; `values`: what they say; `options`: joined with the file; `defaults`: what is so otherwise. `file`:
+//! - `flags`: dockerd's flags; `values`: what they say; `options`: joined with the file; `defaults`: what is so otherwise; `unsupported`: what is refused. `file`:
 //!   `daemon.json`. `listen`: where clients come; `bound`: its sockets; `activation`: those that were passed; `tcp`, `tls`: clients from elsewhere; `crowd`: how many.
 //!   `reload`: SIGHUP. `take_over`: the place of one that runs, `early`, `inherit`: with its sockets. `networks`: their options. `telemetry`: traces of requests. `run`: the order of start and stop.
 //! - `rootless`: an ordinary user's daemon, and the namespaces that it works in.
@@ -38,6 +38,7 @@ mod take_over;
 mod tcp;
 mod telemetry;
 mod tls;
+mod unsupported;
 mod values;
 
 use std::ffi::OsString;

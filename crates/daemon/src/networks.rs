@@ -2,7 +2,7 @@
 
 use std::net::Ipv6Addr;
 
-use wharf_network::{Ipv6Net, NetworkOptions, PublishPolicy};
+use wharf_network::{HostPorts, Ipv6Net, NetworkOptions, PublishPolicy, bind_for_relay};
 use wharf_reference::Digest;
 
 use crate::options::Options;
@@ -29,7 +29,10 @@ pub(crate) fn network_options(options: &Options, instance: &str) -> Result<Netwo
         let parse = |text: &String| text.parse::<Ipv6Net>().map_err(|e| format!("invalid {name}: {e}"));
         text.as_ref().map(parse).transpose()
     };
-    let host_ports = crate::rootless::host_ports();
+    let outside = crate::rootless::host_ports();
+    let is_inside = outside.is_some();
+    let own = || HostPorts::new(bind_for_relay);
+    let host_ports = outside.or_else(|| (!options.rules).then(own));
     let defaults = NetworkOptions::default();
     Ok(NetworkOptions {
         bip: options.bip.clone(),
@@ -44,10 +47,12 @@ pub(crate) fn network_options(options: &Options, instance: &str) -> Result<Netwo
         instance: instance.into(),
         ip_forward: options.ip_forward,
         bridge: options.bridge.clone(),
-        // All ports of an ordinary user's daemon are relayed.
+        bridge_rules: options.bridge_rules.clone(),
+        // All ports of an ordinary user's daemon are relayed, and of one without rules.
         relay: (options.userland_proxy || host_ports.is_some()).then(|| options.exec_root.clone()),
-        // The host's firewall is not in that one's namespace.
-        system_bus: if host_ports.is_some() { "/nonexistent".into() } else { defaults.system_bus },
+        // The host's firewall is not in that one's namespace, and who wants no rules wants none of firewalld's.
+        system_bus: if is_inside || !options.rules { "/nonexistent".into() } else { defaults.system_bus },
+        rules: options.rules,
         host_ports,
     })
 }

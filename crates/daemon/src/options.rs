@@ -7,15 +7,18 @@ use std::path::PathBuf;
 
 use clap::ArgMatches;
 
+use wharf_engine::ContainerDefaults;
 use wharf_image::registry::ProxyOptions;
+use wharf_network::BridgeRules;
 use wharf_snapshot::Storage;
 
 use crate::defaults::Defaults;
 use crate::file::{self, File};
-use crate::flags::command;
+use crate::flags::{SWITCHES_WITHOUT_EFFECT, WITHOUT_EFFECT, command};
 use crate::rootless;
 use crate::tls::TlsFiles;
-use crate::values::{bytes, check_log, network_option, pool};
+use crate::unsupported::Unsupported;
+use crate::values::{address, bytes, check_log, container_defaults, network_option, pool};
 
 /// What the daemon was told, by flags and file.
 #[derive(Clone, Debug)]
@@ -69,6 +72,13 @@ pub(crate) struct Options {
     pub(crate) concurrent_uploads: Option<usize>,
     pub(crate) download_attempts: Option<u32>,
     pub(crate) init: bool,
+    /// What containers get that do not say.
+    pub(crate) containers: ContainerDefaults,
+    /// Whether the daemon has rules in the host's firewall.
+    pub(crate) rules: bool,
+    pub(crate) bridge_rules: BridgeRules,
+    /// Flags and keys that were given and do nothing.
+    pub(crate) without_effect: Vec<String>,
     pub(crate) log_level: String,
     pub(crate) log_json: bool,
     pub(crate) shutdown_timeout: i64,
@@ -86,56 +96,6 @@ pub(crate) enum Parsed {
 }
 
 impl Options {
-    /// The flags that say something else in `other`.
-    pub(crate) fn differs(&self, other: &Self) -> Vec<&'static str> {
-        let same = [
-            ("host", self.hosts == other.hosts),
-            ("tls", self.tls == other.tls),
-            ("metrics-addr", self.metrics_addr == other.metrics_addr),
-            ("insecure-tcp", self.insecure_tcp == other.insecure_tcp),
-            ("tcp-name", self.tcp_names == other.tcp_names),
-            ("group", self.group == other.group),
-            ("data-root", self.data_root == other.data_root),
-            ("exec-root", self.exec_root == other.exec_root),
-            ("pidfile", self.pidfile == other.pidfile),
-            ("cgroup-parent", self.cgroup_parent == other.cgroup_parent),
-            ("bip", self.bip == other.bip),
-            ("bridge", self.bridge == other.bridge),
-            ("ipv6", self.ipv6 == other.ipv6),
-            ("fixed-cidr-v6", self.fixed_cidr_v6 == other.fixed_cidr_v6),
-            ("bip6", self.bip6 == other.bip6),
-            ("default-network-opt", self.bridge_options == other.bridge_options),
-            ("host-gateway-ip", self.host_gateways == other.host_gateways),
-            ("mtu", self.mtu == other.mtu),
-            ("default-address-pool", self.pools == other.pools),
-            ("ip-forward", self.ip_forward == other.ip_forward),
-            ("userland-proxy", self.userland_proxy == other.userland_proxy),
-            ("publish-policy", self.publish_policy == other.publish_policy),
-            ("storage-max-bytes", self.storage_max == other.storage_max),
-            ("dns", self.dns == other.dns),
-            ("dns-search", self.dns_search == other.dns_search),
-            ("dns-opt", self.dns_options == other.dns_options),
-            ("log-driver", self.log_driver == other.log_driver),
-            ("log-opt", self.log_options == other.log_options),
-            ("default-ulimit", self.ulimits == other.ulimits),
-            ("label", self.labels == other.labels),
-            ("insecure-registry", self.insecure_registries == other.insecure_registries),
-            ("registry-mirror", self.mirrors == other.mirrors),
-            ("certs-dir", self.certs_dirs == other.certs_dirs),
-            ("plugin-dir", self.plugin_dirs == other.plugin_dirs),
-            ("proxies", self.proxies == other.proxies),
-            ("max-concurrent-downloads", self.concurrent_downloads == other.concurrent_downloads),
-            ("max-concurrent-uploads", self.concurrent_uploads == other.concurrent_uploads),
-            ("init", self.init == other.init),
-            ("log-level", self.log_level == other.log_level),
-            ("log-format", self.log_json == other.log_json),
-            ("shutdown-timeout", self.shutdown_timeout == other.shutdown_timeout),
-            ("remove-networks-on-exit", self.remove_networks == other.remove_networks),
-            ("storage-layers", self.layers == other.layers),
-        ];
-        same.into_iter().filter(|(_, same)| !same).map(|(name, _)| name).collect()
-    }
-
     /// # Errors
     /// The message for the user: a flag that is not there, a file that cannot be read, a value that makes no sense.
     pub(crate) fn parse(args: &[OsString]) -> Result<Parsed, String> {
@@ -154,9 +114,11 @@ impl Options {
         let file = match File::read(&path) {
             Ok(file) => file,
             Err(file::FileError::Missing(_)) if named.is_none() => File::default(),
-            Err(error) => return Err(format!("unable to configure the daemon with file {}: {error}", path.display())),
+            Err(error) => {
+                return Err(format!("unable to configure the Docker daemon with file {}: {error}", path.display()));
+            }
         };
-        twice(&given, &file, &path)?;
+        file::twice(&given, &file, &path)?;
         let options = join(&given, file, defaults)?;
         if given.get_flag("validate") {
             return Ok(Parsed::Say("configuration OK\n".into()));
@@ -165,29 +127,8 @@ impl Options {
     }
 }
 
-/// dockerd's rule: what is said twice is said wrong.
-fn twice(given: &ArgMatches, file: &File, path: &std::path::Path) -> Result<(), String> {
-    let mut both = Vec::new();
-    for key in file.keys() {
-        let flag = file::flag_of(key);
-        let by_flag = given.try_contains_id(flag).unwrap_or(false)
-            && given.value_source(flag) == Some(clap::parser::ValueSource::CommandLine);
-        if by_flag {
-            both.push(format!("{key} (from flag and from file)"));
-        }
-    }
-    if both.is_empty() {
-        return Ok(());
-    }
-    Err(format!(
-        "unable to configure the daemon with file {}: the following directives are specified both as a flag and in \
-         the configuration file: {}",
-        path.display(),
-        both.join(", ")
-    ))
-}
-
 fn join(given: &ArgMatches, file: File, defaults: Defaults) -> Result<Options, String> {
+    let idle_keys: Vec<String> = file.without_effect().map(str::to_owned).collect();
     let text = |name: &str| given.get_one::<String>(name).cloned();
     let path = |name: &str| given.get_one::<PathBuf>(name).cloned();
     let list = |name: &str, own: Option<Vec<String>>| -> Vec<String> {
@@ -228,12 +169,6 @@ fn join(given: &ArgMatches, file: File, defaults: Defaults) -> Result<Options, S
     if hosts.is_empty() {
         hosts.push(defaults.host);
     }
-    if !switch("iptables", file.iptables, true) {
-        return Err("iptables=false is not supported: networks need the daemon's own nftables table".into());
-    }
-    if !switch("ip6tables", file.ip6tables, true) {
-        return Err("ip6tables=false is not supported: networks need the daemon's own nftables table".into());
-    }
     let bridge_options = match given.get_many::<String>("default-network-opt") {
         Some(texts) => texts.map(|text| network_option(text)).collect::<Result<Vec<_>, _>>()?,
         None => {
@@ -249,30 +184,41 @@ fn join(given: &ArgMatches, file: File, defaults: Defaults) -> Result<Options, S
         .iter()
         .map(|text| text.parse().map_err(|_| format!("invalid host-gateway-ip '{text}': give an IP address")));
     let host_gateways: Vec<IpAddr> = host_gateways.collect::<Result<_, String>>()?;
-    if let Some(driver) = text("storage-driver").or(file.storage_driver)
-        && !matches!(driver.as_str(), "overlay2" | "overlayfs" | "")
-    {
-        return Err(format!("storage driver '{driver}' is not supported: give overlay2, or none"));
-    }
     let layers = match text("storage-layers").or(file.storage_layers).as_deref() {
         None | Some("auto" | "") => None,
         Some("erofs") => Some(Storage::Erofs),
         Some("dirs") => Some(Storage::Dirs),
         Some(other) => return Err(format!("invalid storage-layers '{other}': give auto, erofs or dirs")),
     };
-    if let Some(remap) = text("userns-remap").or(file.userns_remap).filter(|remap| !remap.is_empty()) {
-        return Err(format!(
-            "userns-remap '{remap}' is not supported: it would give all containers the same IDs. Leave it out, and run \
-             containers with `--userns auto`: each has IDs of its own, from what /etc/subuid and /etc/subgid give to \
-             wharf, dockremap or containers"
-        ));
-    }
+    let containers = container_defaults(
+        text("default-shm-size").or(file.default_shm_size.map(|bytes| bytes.0)),
+        text("default-ipc-mode").or(file.default_ipc_mode),
+        text("default-cgroupns-mode").or(file.default_cgroupns_mode),
+        switch("no-new-privileges", file.no_new_privileges, false),
+        text("seccomp-profile").or(file.seccomp_profile),
+    )?;
+    let bridge_rules = BridgeRules {
+        icc: switch("icc", file.icc, true),
+        masquerade: switch("ip-masq", file.ip_masq, true),
+        host_binding: address("ip", text("ip").or(file.ip))?,
+        fixed_cidr: text("fixed-cidr").or(file.fixed_cidr).filter(|text| !text.is_empty()),
+        gateway: address("default-gateway", text("default-gateway").or(file.default_gateway))?,
+        gateway6: address("default-gateway-v6", text("default-gateway-v6").or(file.default_gateway_v6))?,
+    };
+    let flags = WITHOUT_EFFECT.iter().chain(SWITCHES_WITHOUT_EFFECT).filter(|name| given.contains_id(name));
+    let mut without_effect: Vec<String> = flags.map(|name| format!("--{name}")).collect();
+    without_effect.extend(idle_keys);
+    let rules = switch("iptables", file.iptables, true);
     let bridge = text("bridge").or(file.bridge);
-    if bridge.as_deref() == Some("none") {
-        return Err(
-            "a daemon without a default network (bridge none) is not supported: give containers --network none".into(),
-        );
+    Unsupported {
+        no_rules_for_ipv6_alone: rules && !switch("ip6tables", file.ip6tables, true),
+        storage_driver: text("storage-driver").or(file.storage_driver),
+        storage_options: list("storage-opt", file.storage_opts),
+        userns_remap: text("userns-remap").or(file.userns_remap),
+        authorization_plugins: list("authorization-plugin", file.authorization_plugins),
+        bridge: bridge.clone(),
     }
+    .refuse()?;
     let exec_root = path("exec-root").or(file.exec_root).unwrap_or(defaults.exec_root);
     let pools = match given.get_many::<String>("default-address-pool") {
         Some(texts) => texts.map(|text| pool(text)).collect::<Result<Vec<_>, _>>()?,
@@ -298,7 +244,8 @@ fn join(given: &ArgMatches, file: File, defaults: Defaults) -> Result<Options, S
         return Err(format!("invalid publish policy '{publish_policy}': give docker or host"));
     }
     let storage_max = text("storage-max-bytes").or(file.storage_max_bytes.map(|bytes| bytes.0));
-    let storage_max = storage_max.filter(|text| !text.is_empty()).map(|text| bytes(&text)).transpose()?;
+    let storage_max =
+        storage_max.filter(|text| !text.is_empty()).map(|text| bytes("storage-max-bytes", &text)).transpose()?;
     let log_options: Vec<String> = match given.get_many::<String>("log-opt") {
         Some(texts) => texts.cloned().collect(),
         None => file.log_opts.unwrap_or_default().into_iter().map(|(key, value)| format!("{key}={value}")).collect(),
@@ -357,6 +304,10 @@ fn join(given: &ArgMatches, file: File, defaults: Defaults) -> Result<Options, S
         download_attempts: at_once("max-download-attempts", file.max_download_attempts)?
             .map(|most| u32::try_from(most).unwrap_or(u32::MAX)),
         init: switch("init", file.init, false),
+        containers,
+        rules,
+        bridge_rules,
+        without_effect,
         log_level,
         log_json,
         shutdown_timeout: given.get_one::<i64>("shutdown-timeout").copied().or(file.shutdown_timeout).unwrap_or(15),
@@ -423,7 +374,7 @@ mod tests {
         for (words, text) in [
             (&["--frobnicate"][..], "--frobnicate"),
             (&["--log-level", "loud"], "loud"),
-            (&["--iptables=false"], "iptables"),
+            (&["--ip6tables=false"], "ip6tables=false"),
             (&["--userns-remap", "default"], "userns-remap 'default' is not supported"),
             (&["--userns-remap=testuser:testgroup"], "`--userns auto`"),
             (&["--default-address-pool", "x"], "address pool"),
@@ -439,10 +390,36 @@ mod tests {
             (&["--max-concurrent-downloads=0"], "invalid max concurrent downloads: 0"),
             (&["--max-download-attempts=0"], "invalid max download attempts: 0"),
             (&["--storage-layers", "zip"], "give auto, erofs or dirs"),
+            (&["--default-ipc-mode", "host"], "IPC mode for containers must be 'private' or 'shareable'"),
+            (&["--default-cgroupns-mode=x"], "default cgroup namespace mode (x) is invalid"),
+            (&["--default-shm-size", "much"], "invalid default-shm-size 'much'"),
+            (&["--seccomp-profile", "/nonexistent.json"], "opening seccomp profile (/nonexistent.json) failed"),
+            (&["--ip", "here"], "invalid ip 'here'"),
+            (&["--default-gateway", "fd00::1"], "invalid default-gateway 'fd00::1'"),
+            (&["--authorization-plugin", "opa"], "authorization plugin 'opa' is not supported"),
+            (&["--storage-opt", "overlay2.size=1G"], "--storage-max-bytes"),
         ] {
             let error = parse(words).unwrap_err();
             assert!(error.contains(text), "{words:?}: {error}");
         }
+    }
+
+    #[test]
+    fn what_is_about_other_programs_is_taken_and_told() {
+        let words = ["--containerd", "/c.sock", "--exec-opt", "native.cgroupdriver=systemd", "--experimental"];
+        let options = parse(&words).unwrap();
+        assert_eq!(options.without_effect, ["--containerd", "--exec-opt", "--experimental"]);
+        assert!(parse(&["--live-restore"]).unwrap().without_effect.is_empty());
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("daemon.json");
+        let text = r#"{"live-restore":true,"runtimes":{"a":{"path":"/a"}},"icc":false,"ip":"127.0.0.1",
+            "default-shm-size":"128M","no-new-privileges":true,"seccomp-profile":"unconfined"}"#;
+        std::fs::write(&path, text).unwrap();
+        let options = parse(&["--config-file", path.to_str().unwrap()]).unwrap();
+        assert_eq!(options.without_effect, ["runtimes"]);
+        assert!(!options.bridge_rules.icc && options.bridge_rules.masquerade && options.containers.no_new_privileges);
+        assert_eq!(options.bridge_rules.host_binding, Some("127.0.0.1".parse().unwrap()));
+        assert_eq!((options.containers.shm_size, options.containers.seccomp.name()), (128 << 20, "unconfined"));
     }
 
     #[test]
@@ -460,13 +437,21 @@ mod tests {
         assert_eq!(options.log_options, ["max-size=1m"]);
         assert_eq!(options.layers, Some(Storage::Erofs));
         let error = parse(&["--config-file", name, "-H", "unix:///x.sock"]).unwrap_err();
-        assert!(error.contains("both as a flag and in the configuration file: hosts"), "{error}");
+        assert!(
+            error.contains(
+                "in the configuration file: hosts: (from flag: [unix:///x.sock], from file: [unix:///f.sock])"
+            ),
+            "{error}"
+        );
         let proxies = r#"{"proxies":{"https-proxy":"http://u:secret@p:1"},"certs-dirs":["/c"]}"#;
         std::fs::write(&path, proxies).unwrap();
         let options = parse(&["--config-file", name]).unwrap();
         assert_eq!(options.proxies.https.as_deref(), Some("http://u:secret@p:1"));
         assert_eq!(options.certs_dirs, [PathBuf::from("/c")]);
         assert!(!format!("{options:?}").contains("secret"));
+        let error = parse(&["--config-file", name, "--https-proxy", "http://v:secret@p:2"]).unwrap_err();
+        let both = "https-proxy: (from flag: http://xxxxx:xxxxx@p:2, from file: http://xxxxx:xxxxx@p:1)";
+        assert!(error.contains(both), "{error}");
         std::fs::write(&path, r#"{"proxies":{"http":"x"}}"#).unwrap();
         assert!(parse(&["--config-file", name]).unwrap_err().contains("http"));
         std::fs::write(&path, r#"{"userns-remap":"default"}"#).unwrap();
@@ -479,10 +464,10 @@ mod tests {
 
     #[test]
     fn a_byte_budget_has_units() {
-        let read = |text: &str| bytes(text).unwrap_or(0);
+        let read = |text: &str| bytes("storage-max-bytes", text).unwrap_or(0);
         assert_eq!((read("1000"), read("20GB"), read("512m"), read("1.5 k")), (1000, 20 << 30, 512 << 20, 1536));
         for bad in ["", "x", "1q", "0", "-1", "1e3"] {
-            assert!(bytes(bad).unwrap_err().contains("storage-max-bytes"), "{bad}");
+            assert!(bytes("storage-max-bytes", bad).unwrap_err().contains("storage-max-bytes"), "{bad}");
         }
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("daemon.json");

@@ -68,7 +68,7 @@ impl Reload {
                 left.join(", ")
             );
         }
-        tracing::info!("configuration reloaded");
+        tracing::info!("Reloaded configuration: {}", summary(&new));
         engine.tell_of(
             "daemon",
             "reload",
@@ -78,10 +78,85 @@ impl Reload {
     }
 }
 
+/// What counts from now on, in the words of `daemon.json`.
+fn summary(options: &Options) -> serde_json::Value {
+    let told = told(options);
+    serde_json::json!({
+        "debug": told.debug,
+        "labels": told.labels,
+        "insecure-registries": told.insecure_registries,
+        "registry-mirrors": told.registry_mirrors,
+        "http-proxy": told.http_proxy,
+        "https-proxy": told.https_proxy,
+        "no-proxy": told.no_proxy,
+        "max-concurrent-downloads": options.concurrent_downloads,
+        "max-concurrent-uploads": options.concurrent_uploads,
+    })
+}
+
 /// Our own crates at the level that was asked for; others' at `warn`.
 pub(crate) fn filter(level: &str) -> EnvFilter {
     const OWN: [&str; 9] =
         ["engine", "server", "image", "network", "distribution", "build", "daemon", "snapshot", "registry"];
     let own = OWN.map(|name| format!("wharf_{name}={level}")).join(",");
     EnvFilter::try_new(format!("warn,wharf={level},{own}")).unwrap_or_else(|_| EnvFilter::new("info"))
+}
+
+impl Options {
+    /// The flags that say something else in `other`.
+    pub(crate) fn differs(&self, other: &Self) -> Vec<&'static str> {
+        let same = [
+            ("host", self.hosts == other.hosts),
+            ("tls", self.tls == other.tls),
+            ("metrics-addr", self.metrics_addr == other.metrics_addr),
+            ("insecure-tcp", self.insecure_tcp == other.insecure_tcp),
+            ("tcp-name", self.tcp_names == other.tcp_names),
+            ("group", self.group == other.group),
+            ("data-root", self.data_root == other.data_root),
+            ("exec-root", self.exec_root == other.exec_root),
+            ("pidfile", self.pidfile == other.pidfile),
+            ("cgroup-parent", self.cgroup_parent == other.cgroup_parent),
+            ("bip", self.bip == other.bip),
+            ("bridge", self.bridge == other.bridge),
+            ("ipv6", self.ipv6 == other.ipv6),
+            ("fixed-cidr-v6", self.fixed_cidr_v6 == other.fixed_cidr_v6),
+            ("bip6", self.bip6 == other.bip6),
+            ("default-network-opt", self.bridge_options == other.bridge_options),
+            ("host-gateway-ip", self.host_gateways == other.host_gateways),
+            ("mtu", self.mtu == other.mtu),
+            ("default-address-pool", self.pools == other.pools),
+            ("ip-forward", self.ip_forward == other.ip_forward),
+            ("userland-proxy", self.userland_proxy == other.userland_proxy),
+            ("publish-policy", self.publish_policy == other.publish_policy),
+            ("storage-max-bytes", self.storage_max == other.storage_max),
+            ("dns", self.dns == other.dns),
+            ("dns-search", self.dns_search == other.dns_search),
+            ("dns-opt", self.dns_options == other.dns_options),
+            ("log-driver", self.log_driver == other.log_driver),
+            ("log-opt", self.log_options == other.log_options),
+            ("default-ulimit", self.ulimits == other.ulimits),
+            ("label", self.labels == other.labels),
+            ("insecure-registry", self.insecure_registries == other.insecure_registries),
+            ("registry-mirror", self.mirrors == other.mirrors),
+            ("certs-dir", self.certs_dirs == other.certs_dirs),
+            ("plugin-dir", self.plugin_dirs == other.plugin_dirs),
+            ("proxies", self.proxies == other.proxies),
+            ("max-concurrent-downloads", self.concurrent_downloads == other.concurrent_downloads),
+            ("max-concurrent-uploads", self.concurrent_uploads == other.concurrent_uploads),
+            ("init", self.init == other.init),
+            ("default-shm-size", self.containers.shm_size == other.containers.shm_size),
+            ("default-ipc-mode", self.containers.ipc_mode == other.containers.ipc_mode),
+            ("default-cgroupns-mode", self.containers.cgroupns_mode == other.containers.cgroupns_mode),
+            ("no-new-privileges", self.containers.no_new_privileges == other.containers.no_new_privileges),
+            ("seccomp-profile", self.containers.seccomp == other.containers.seccomp),
+            ("iptables", self.rules == other.rules),
+            ("icc, ip-masq, ip, fixed-cidr or default-gateway", self.bridge_rules == other.bridge_rules),
+            ("log-level", self.log_level == other.log_level),
+            ("log-format", self.log_json == other.log_json),
+            ("shutdown-timeout", self.shutdown_timeout == other.shutdown_timeout),
+            ("remove-networks-on-exit", self.remove_networks == other.remove_networks),
+            ("storage-layers", self.layers == other.layers),
+        ];
+        same.into_iter().filter(|(_, same)| !same).map(|(name, _)| name).collect()
+    }
 }

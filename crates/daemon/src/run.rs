@@ -41,6 +41,7 @@ use crate::reload::{Reload, SetLevel, filter};
 use crate::take_over::{self, MAKE_WAY, Predecessor, Running};
 use crate::telemetry::Export;
 use crate::tls::Tls;
+use crate::values::proxy;
 use crate::{activation, budget, exec_root, id_range, outside, rootless};
 
 /// How long requests in flight may take when the daemon is told to stop.
@@ -178,6 +179,9 @@ async fn serve(
 ) -> Result<End, String> {
     // By then it has what it reads; until then the signal must not end it.
     let hup = signal(SignalKind::hangup()).map_err(|e| e.to_string())?;
+    for name in &options.without_effect {
+        tracing::warn!("{name} has no effect here");
+    }
     let instance = instance(&options.data_root);
     let layers = Layers::open_as(store.clone(), options.layers).map_err(|e| chain(&e))?;
     if let Some(why) = layers.no_images() {
@@ -296,13 +300,20 @@ pub(crate) fn client_options(options: &Options) -> ClientOptions {
 
 /// What `info` tells of the configuration.
 pub(crate) fn told(options: &Options) -> Told {
+    let proxies = &options.proxies;
     Told {
+        http_proxy: proxy("HTTP_PROXY", proxies.http.as_ref()),
+        https_proxy: proxy("HTTPS_PROXY", proxies.https.as_ref()),
+        no_proxy: proxy("NO_PROXY", proxies.no_proxy.as_ref()),
         labels: options.labels.clone(),
         hosts: options.hosts.clone(),
         insecure_registries: options.insecure_registries.clone(),
         registry_mirrors: options.mirrors.clone(),
         debug: options.log_level == "debug",
         rootless: rootless::is_inside(),
+        seccomp_profile: options.containers.seccomp.name().to_owned(),
+        no_new_privileges: options.containers.no_new_privileges,
+        own_cgroupns: options.containers.cgroupns_mode.as_deref() != Some("host"),
     }
 }
 
@@ -408,6 +419,7 @@ fn engine_options(options: &Options) -> Result<EngineOptions, String> {
         // Files cannot be given to other IDs from within a user namespace.
         id_range: if rootless::is_inside() { (0, 0) } else { id_range::id_range() },
         told: told(options),
+        defaults: options.containers.clone(),
         shutdown_timeout: options.shutdown_timeout,
     })
 }

@@ -1,6 +1,9 @@
 //! Values of flags and keys, as Docker writes them.
 
+use std::str::FromStr;
+
 use wharf_engine::spec::LogConfig;
+use wharf_engine::{ContainerDefaults, SeccompDefault};
 
 /// Containers take these over unseen: what makes no sense is refused here, with dockerd's words.
 pub(crate) fn check_log(driver: &str, options: &[String]) -> Result<(), String> {
@@ -8,6 +11,67 @@ pub(crate) fn check_log(driver: &str, options: &[String]) -> Result<(), String> 
     let options = pairs.collect::<Option<_>>().ok_or("invalid log-opt: give KEY=VALUE")?;
     let config = LogConfig { driver: driver.to_owned(), options };
     wharf_engine::log_options::check(&config).map_err(|e| format!("failed to set log opts: {e}"))
+}
+
+/// What containers get that do not say.
+///
+/// # Errors
+/// dockerd's words for a value that makes no sense, and a profile that cannot be read.
+pub(crate) fn container_defaults(
+    shm_size: Option<String>,
+    ipc_mode: Option<String>,
+    cgroupns_mode: Option<String>,
+    no_new_privileges: bool,
+    seccomp: Option<String>,
+) -> Result<ContainerDefaults, String> {
+    let standard = ContainerDefaults::default();
+    let shm_size = match shm_size {
+        Some(text) => i64::try_from(bytes("default-shm-size", &text)?).unwrap_or(i64::MAX),
+        None => standard.shm_size,
+    };
+    let ipc_mode = ipc_mode.filter(|mode| !mode.is_empty()).unwrap_or(standard.ipc_mode);
+    if !matches!(ipc_mode.as_str(), "private" | "shareable") {
+        return Err(format!(
+            "invalid default IPC mode ({ipc_mode}): IPC mode for containers must be 'private' or 'shareable'"
+        ));
+    }
+    let cgroupns_mode = cgroupns_mode.filter(|mode| !mode.is_empty());
+    if let Some(mode) = cgroupns_mode.as_deref().filter(|mode| !matches!(*mode, "private" | "host")) {
+        return Err(format!("default cgroup namespace mode ({mode}) is invalid; use \"host\" or \"private\""));
+    }
+    let seccomp = match seccomp.as_deref() {
+        None | Some("" | "builtin") => SeccompDefault::Builtin,
+        Some("unconfined") => SeccompDefault::Unconfined,
+        Some(path) => {
+            let text =
+                std::fs::read_to_string(path).map_err(|e| format!("opening seccomp profile ({path}) failed: {e}"))?;
+            SeccompDefault::file(path, &text).map_err(|e| format!("seccomp profile {path}: {e}"))?
+        }
+    };
+    Ok(ContainerDefaults { shm_size, ipc_mode, cgroupns_mode, no_new_privileges, seccomp })
+}
+
+/// An address of one family or of either; an empty text is none.
+pub(crate) fn address<T: FromStr>(name: &str, text: Option<String>) -> Result<Option<T>, String> {
+    let text = text.filter(|text| !text.is_empty());
+    text.map(|text| text.parse().map_err(|_| format!("invalid {name} '{text}': give an IP address"))).transpose()
+}
+
+/// A proxy by an option, or by the environment (in capitals or not), as it can be shown.
+pub(crate) fn proxy(variable: &str, option: Option<&String>) -> String {
+    let named = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let own = option.cloned().or_else(|| named(variable)).or_else(|| named(&variable.to_ascii_lowercase()));
+    masked(&own.unwrap_or_default())
+}
+
+/// Without the name and the password before a host's name (moby, `config.MaskURLCredentials`).
+pub(crate) fn masked(url: &str) -> String {
+    let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
+    let end = rest.find('/').unwrap_or(rest.len());
+    match rest[..end].rfind('@') {
+        Some(at) => format!("{scheme}://xxxxx:xxxxx@{}", &rest[at + 1..]),
+        None => url.to_owned(),
+    }
 }
 
 /// `base=172.30.0.0/16,size=24`.
@@ -34,9 +98,8 @@ pub(crate) fn network_option(text: &str) -> Result<(String, (String, String)), S
 }
 
 /// A size as Docker's own flags have it: `512m`, `20GB`; units are powers of 1024.
-pub(crate) fn bytes(text: &str) -> Result<u64, String> {
-    let bad =
-        || format!("invalid storage-max-bytes '{text}': give a number of bytes, or one with a unit, such as 20GB");
+pub(crate) fn bytes(name: &str, text: &str) -> Result<u64, String> {
+    let bad = || format!("invalid {name} '{text}': give a number of bytes, or one with a unit, such as 20GB");
     let lower = text.trim().to_ascii_lowercase();
     let digits = lower.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(lower.len());
     let number: f64 = lower[..digits].parse().map_err(|_| bad())?;

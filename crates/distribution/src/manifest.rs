@@ -174,7 +174,7 @@ impl Shape {
         if self.schema_version == Some(1) || self.fs_layers.is_some() {
             return Err(DistributionError::Schema1);
         }
-        // Docker's own tests write archives with 0, which Go's libraries have where nobody has said a number, and it loads them.
+        // Go's libraries write 0 where nobody has set it, as in the archives of Docker's own tests, which it loads.
         if !matches!(self.schema_version, Some(0 | 2)) {
             return Err(invalid("its schemaVersion is not 2".into()));
         }

@@ -39,12 +39,20 @@ pub struct Surroundings<'a> {
     pub mapped: &'a [String],
     /// The default profile unless the user chose; `None` is unconfined.
     pub seccomp: Option<&'a Value>,
-    /// Capabilities that the bounding set of this very process lacks cannot be given.
-    pub bounding: u64,
+    pub rights: Rights,
     /// Where its secrets are, if it has any.
     pub secrets: Option<&'a Path>,
     /// Variables that tell of linked containers.
     pub linked: &'a [String],
+}
+
+/// What this daemon can give, and what it gives those that do not say.
+#[derive(Clone, Copy, Debug)]
+pub struct Rights {
+    /// Capabilities that the bounding set of this very process lacks cannot be given.
+    pub bounding: u64,
+    /// Whether a program gets no more than its caller has (`PR_SET_NO_NEW_PRIVS`, prctl(2)).
+    pub no_new_privileges: bool,
 }
 
 /// Builds the configuration.
@@ -53,7 +61,7 @@ pub struct Surroundings<'a> {
 /// When a value of the record cannot be expressed: an unknown capability, a bad device, a bad sysctl.
 pub fn spec(record: &Container, around: &Surroundings<'_>) -> Result<Spec> {
     let (config, host) = (&record.config, &record.host);
-    let capabilities = capabilities(host, around.bounding)?;
+    let capabilities = capabilities(host, around.rights.bounding)?;
     // A user other than root has its capabilities only in the bounding set, as in Docker.
     let held = if around.identity.uid == 0 { capabilities.clone() } else { Vec::new() };
     let mut args = vec![record.path.clone()];
@@ -80,7 +88,7 @@ pub fn spec(record: &Container, around: &Surroundings<'_>) -> Result<Spec> {
                 "ambient": [],
             },
             "rlimits": resources::rlimits(host)?,
-            "noNewPrivileges": security::no_new_privileges(host)?,
+            "noNewPrivileges": security::no_new_privileges(host, around.rights.no_new_privileges)?,
             "oomScoreAdj": host.oom_score_adj,
         },
         "root": { "path": "rootfs", "readonly": host.readonly_rootfs },
@@ -130,14 +138,14 @@ pub fn spec(record: &Container, around: &Surroundings<'_>) -> Result<Spec> {
 pub fn exec_process(
     record: &Container,
     identity: &Identity,
-    bounding: u64,
+    rights: Rights,
     exec: &ExecConfig,
     linked: &[String],
     size: Option<(u16, u16)>,
 ) -> Result<Process> {
     let mut host = record.host.clone();
     host.privileged |= exec.privileged;
-    let capabilities = capabilities(&host, bounding)?;
+    let capabilities = capabilities(&host, rights.bounding)?;
     let held = if identity.uid == 0 { capabilities.clone() } else { Vec::new() };
     let cwd = [&exec.working_dir, &record.config.working_dir].into_iter().find(|dir| !dir.is_empty());
     let mut process = json!({
@@ -154,7 +162,7 @@ pub fn exec_process(
             "ambient": [],
         },
         "rlimits": resources::rlimits(&host)?,
-        "noNewPrivileges": security::no_new_privileges(&host)?,
+        "noNewPrivileges": security::no_new_privileges(&host, rights.no_new_privileges)?,
         "oomScoreAdj": host.oom_score_adj,
     });
     if let Some(umask) = host.umask {

@@ -133,7 +133,7 @@ impl Engine {
         warnings.extend(discarded::discard(&mut host.resources, kernel));
         // Refused now rather than at the start.
         let capabilities = bundle::capabilities(&host, self.inner.bounding)?;
-        Filter::of(&host, &image.config.architecture, &capabilities)?;
+        Filter::of(&host, &self.inner.options.defaults.seccomp, &image.config.architecture, &capabilities)?;
         sysctl::of(&host, host.network_mode != "host")?;
         let (path, args) = image_defaults::command(&config)?;
         let endpoints = self.endpoints(&host, networking_config)?;
@@ -283,16 +283,18 @@ impl Engine {
         if config.network_disabled == Some(true) {
             host.network_mode = "none".into();
         }
-        set(&mut host.ipc_mode, "private");
+        let defaults = &self.inner.options.defaults;
+        set(&mut host.ipc_mode, &defaults.ipc_mode);
         // With v1 too, where Docker has the host's: it hides how the host has sorted its processes. Who is privileged
         // may make groups there, by the paths that it sees; and who has the host's groups mounted looks there for its own.
         let shown = (host.privileged || mounts::shows_groups(host)) && !self.inner.hierarchies.is_v2();
-        set(&mut host.cgroupns_mode, if shown { "host" } else { "private" });
+        let mode = defaults.cgroupns_mode.as_deref().unwrap_or(if shown { "host" } else { "private" });
+        set(&mut host.cgroupns_mode, mode);
         set(&mut host.restart_policy.name, "no");
         // Docker's name for what runs containers by default; here it is this engine's own runtime.
         set(&mut host.runtime, "runc");
         if host.shm_size == 0 {
-            host.shm_size = 64 << 20;
+            host.shm_size = defaults.shm_size;
         }
         let resources = &mut host.resources;
         if resources.memory > 0 && resources.memory_swap == 0 && self.inner.hierarchies.counts_swap() {

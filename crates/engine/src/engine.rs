@@ -16,7 +16,9 @@ use wharf_network::Networks;
 use wharf_store::{Store, Table};
 use wharf_volume::Volumes;
 
+use crate::bundle::Rights;
 use crate::caller;
+use crate::container_defaults::ContainerDefaults;
 use crate::dns::Dns;
 use crate::error::{EngineError, Result};
 use crate::etc::ResolvConf;
@@ -53,6 +55,7 @@ pub struct EngineOptions {
     /// First host ID and the number of IDs of all user namespaces together.
     pub id_range: (u32, u32),
     pub told: Told,
+    pub defaults: ContainerDefaults,
     /// Seconds between the stop signal and SIGKILL when a container does not say, used when the host goes down.
     pub shutdown_timeout: i64,
 }
@@ -66,9 +69,18 @@ pub struct Told {
     pub hosts: Vec<String>,
     pub insecure_registries: Vec<String>,
     pub registry_mirrors: Vec<String>,
+    /// Proxies on the way to registries, without their passwords.
+    pub http_proxy: String,
+    pub https_proxy: String,
+    pub no_proxy: String,
     pub debug: bool,
     /// Whether it is an ordinary user's, in a user namespace.
     pub rootless: bool,
+    /// The seccomp profile of containers that name none: `builtin`, `unconfined` or a file.
+    pub seccomp_profile: String,
+    pub no_new_privileges: bool,
+    /// Whether containers have their own view of control groups by default.
+    pub own_cgroupns: bool,
 }
 
 /// The parts that the engine works with; the daemon makes them.
@@ -339,6 +351,13 @@ impl Engine {
                 }
             }
         }
+    }
+}
+
+impl Engine {
+    pub(crate) fn rights(&self) -> Rights {
+        let no_new_privileges = self.inner.options.defaults.no_new_privileges;
+        Rights { bounding: self.inner.bounding, no_new_privileges }
     }
 }
 

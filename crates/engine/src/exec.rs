@@ -227,7 +227,7 @@ impl Engine {
                 .map(|[rows, columns]| (u16::try_from(rows).unwrap_or(0), u16::try_from(columns).unwrap_or(0))));
             // Of links that have gone meanwhile nothing is said.
             let linked = engine.linked(&container, &container.networks).unwrap_or_default().env;
-            let process = bundle::exec_process(&container, &identity, engine.inner.bounding, &config, &linked, size)?;
+            let process = bundle::exec_process(&container, &identity, engine.rights(), &config, &linked, size)?;
             let request = client::ExecRequest {
                 id: own_id,
                 process,

@@ -9,6 +9,7 @@
 //!   `plan` says what some of these would do (`dry-run`). `pause` freezes, for the user and for a commit.
 //! - [`bundle`], [`resources`], `devices`, `cpuset`, `security`, `sysctl`, `profile`, `mounts`, `ports`,
 //!   [`log_options`], `text`, `check`: from a request to an OCI configuration.
+//! - `container_defaults`: what a container gets that does not say.
 //! - `secrets`: files in containers whose content is in no record.
 //! - `consistency` (`system fsck`): what is on the disk and in no row, and the other way round.
 //! - `accounts`, `measure`: every byte of the data root by who has it.
@@ -30,6 +31,7 @@ mod clocks;
 mod commit;
 mod connecting;
 mod consistency;
+mod container_defaults;
 mod container_root;
 mod convert;
 mod copy_in;
@@ -105,6 +107,7 @@ pub use attach::{AttachOptions, Attached};
 pub use capture::{CaptureRequest, Capturing};
 pub use commit::{CommitOptions, set_variable};
 pub use consistency::fsck_without_engine;
+pub use container_defaults::{ContainerDefaults, SeccompDefault};
 pub use copy_in::{CopyIn, PutOptions};
 pub use create::{CreateRequest, Created};
 pub use engine::{Engine, EngineOptions, Parts, Told};

@@ -4,6 +4,7 @@
 use serde_json::{Map, Value, json};
 use wharf_runtime::{CAPABILITIES, DefaultFilter, docker_defaults};
 
+use crate::container_defaults::SeccompDefault;
 use crate::engine::bounding_set;
 use crate::error::{EngineError, Result};
 use crate::security;
@@ -24,13 +25,25 @@ impl Filter {
     ///
     /// # Errors
     /// `InvalidParameter` when the user's profile is none.
-    pub(crate) fn of(host: &HostConfig, architecture: &str, capabilities: &[String]) -> Result<Self> {
-        match security::option(host, "seccomp") {
+    pub(crate) fn of(
+        host: &HostConfig,
+        default: &SeccompDefault,
+        architecture: &str,
+        capabilities: &[String],
+    ) -> Result<Self> {
+        let own = |profile: &str| parse(profile, capabilities).map(Self::Own);
+        let built_in = || Ok(Self::Default(DefaultFilter::new(architecture, capabilities)));
+        match security::option(host, "seccomp").filter(|profile| !profile.is_empty()) {
             Some("unconfined") => Ok(Self::None),
+            Some("builtin") => built_in(),
+            Some(profile) => own(profile),
             // Who is privileged is held to what was asked for by name alone (moby/moby#47499).
-            None | Some("") if host.privileged => Ok(Self::None),
-            None | Some("" | "builtin") => Ok(Self::Default(DefaultFilter::new(architecture, capabilities))),
-            Some(profile) => parse(profile, capabilities).map(Self::Own),
+            None if host.privileged => Ok(Self::None),
+            None => match default {
+                SeccompDefault::Builtin => built_in(),
+                SeccompDefault::Unconfined => Ok(Self::None),
+                SeccompDefault::File(_, profile) => own(profile),
+            },
         }
     }
 }
@@ -198,7 +211,13 @@ mod tests {
     fn who_is_privileged_is_held_to_a_profile_of_its_own() {
         let of = |option: Option<&str>| {
             let security_opt = option.map(|text| vec![text.to_owned()]);
-            Filter::of(&HostConfig { privileged: true, security_opt, ..HostConfig::default() }, "", &[]).unwrap()
+            Filter::of(
+                &HostConfig { privileged: true, security_opt, ..HostConfig::default() },
+                &SeccompDefault::Builtin,
+                "",
+                &[],
+            )
+            .unwrap()
         };
         assert!(matches!(of(None), Filter::None));
         assert!(matches!(of(Some("seccomp=unconfined")), Filter::None));

@@ -52,9 +52,10 @@ pub(crate) fn writable_cgroups(host: &HostConfig) -> bool {
     option(host, "writable-cgroups").is_some_and(|value| value.is_empty() || truth(value) == Some(true))
 }
 
-pub(crate) fn no_new_privileges(host: &HostConfig) -> Result<bool> {
+/// `default` is that of containers that do not say.
+pub(crate) fn no_new_privileges(host: &HostConfig, default: bool) -> Result<bool> {
     match option(host, "no-new-privileges") {
-        None => Ok(false),
+        None => Ok(default),
         Some("") => Ok(true),
         Some(value) => truth(value)
             .ok_or_else(|| EngineError::invalid(format!("invalid --security-opt 2: \"no-new-privileges={value}\""))),
@@ -99,7 +100,8 @@ mod tests {
     fn both_separators_are_read() {
         assert_eq!(option(&with("seccomp:unconfined"), "seccomp"), Some("unconfined"));
         assert_eq!(option(&with("seccomp={\"a\":1}"), "seccomp"), Some("{\"a\":1}"));
-        assert!(no_new_privileges(&with("no-new-privileges")).unwrap());
-        assert!(!no_new_privileges(&with("no-new-privileges=0")).unwrap());
+        assert!(no_new_privileges(&with("no-new-privileges"), false).unwrap());
+        assert!(!no_new_privileges(&with("no-new-privileges=0"), true).unwrap());
+        assert!(no_new_privileges(&HostConfig::default(), true).unwrap());
     }
 }

@@ -200,7 +200,8 @@ impl Engine {
         let shm = self.shared_shm(record, userns.map(|(first, _)| first))?;
         let secrets = self.inner.secrets.ready(record, userns)?;
         let capabilities = bundle::capabilities(&record.host, self.inner.bounding)?;
-        let filter = Filter::of(&record.host, &record.architecture, &capabilities)?;
+        let filter =
+            Filter::of(&record.host, &self.inner.options.defaults.seccomp, &record.architecture, &capabilities)?;
         let surroundings = Surroundings {
             identity: &identity,
             dir: &dir,
@@ -216,7 +217,7 @@ impl Engine {
                 Filter::Own(section) => Some(section),
                 Filter::None | Filter::Default(_) => None,
             },
-            bounding: self.inner.bounding,
+            rights: self.rights(),
             secrets: secrets.as_deref(),
             linked: &linked.env,
         };

@@ -213,10 +213,10 @@ impl Inner {
             aliases: request.aliases.to_vec(),
             ip,
             prefix: record.subnet.map_or(0, Ipv4Net::prefix),
-            gateway: record.gateway.filter(|_| !record.internal),
+            gateway: record.way_out4(),
             ip6,
             prefix6: pool6.map_or(0, |pool| pool.subnet.prefix()),
-            gateway6: pool6.and_then(|pool| pool.gateway).filter(|_| !record.internal),
+            gateway6: record.way_out6().filter(|_| ip6.is_some()),
             mac: request.mac.unwrap_or_else(|| ipam::mac_of(first)),
             interface,
         };

@@ -56,7 +56,7 @@ pub use ipv4net::Ipv4Net;
 pub use ipv6net::Ipv6Net;
 pub use macvlan::Parent;
 pub use networks::Networks;
-pub use options::{NetworkOptions, PublishPolicy};
+pub use options::{BridgeRules, NetworkOptions, PublishPolicy};
 pub use pool6::Pool6;
 pub use reach::{Answer, Decider, Reach, Way};
 pub use record::{

@@ -60,6 +60,11 @@ impl Inner {
         self.ports.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Changes our rules, where there are to be some.
+    pub(crate) fn apply(&self, batch: nft::Batch) -> wharf_netlink::Result<()> {
+        if self.options.rules { self.nft().apply(batch) } else { Ok(()) }
+    }
+
     pub(crate) fn nft(&self) -> MutexGuard<'_, nft::Connection> {
         self.nft.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -358,7 +363,7 @@ impl Networks {
             }
             firewall::add_network(&mut batch, table, record);
         }
-        self.inner.nft().apply(batch)?;
+        self.inner.apply(batch)?;
         Ok(link)
     }
 
@@ -385,7 +390,7 @@ impl Networks {
             } else {
                 firewall::remove_network(&mut batch, table, record);
             }
-            rules = rules.and(self.inner.nft().apply(batch).map_err(NetworkError::from));
+            rules = rules.and(self.inner.apply(batch).map_err(NetworkError::from));
         }
         let link = Connection::open().map_err(NetworkError::from).and_then(|route| {
             let Some(name) = &record.bridge else { return Ok(()) };

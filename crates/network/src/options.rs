@@ -1,7 +1,7 @@
 //! How the daemon wants its networks.
 
 use std::collections::BTreeMap;
-use std::net::Ipv6Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 
 use crate::{HostPorts, Ipv4Net, Ipv6Net};
@@ -40,6 +40,8 @@ pub struct NetworkOptions {
     pub instance: String,
     /// Turns on the host's forwarding where it is off.
     pub ip_forward: bool,
+    /// What else the default bridge is to be.
+    pub bridge_rules: BridgeRules,
     /// The device of the default bridge; by default the one that carries our mark, or the first free of `wharf0`,
     /// `wharf1`….
     pub bridge: Option<String>,
@@ -48,8 +50,34 @@ pub struct NetworkOptions {
     pub relay: Option<PathBuf>,
     /// The socket of the bus that firewalld is on.
     pub system_bus: PathBuf,
+    /// Whether there are rules of ours in the kernel's firewall. Without them nobody translates addresses or keeps networks
+    /// apart, and all published ports are relayed: somebody else sees to that. There is to be a relay then.
+    pub rules: bool,
     /// Where published ports are bound instead of in this namespace; all are relayed then, and there is to be a relay.
     pub host_ports: Option<HostPorts>,
+}
+
+/// What the default bridge lets its containers do, and where they have their addresses and their way out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BridgeRules {
+    /// Containers reach one another.
+    pub icc: bool,
+    /// What leaves gets the host's address.
+    pub masquerade: bool,
+    /// Where ports are published whose request names no address.
+    pub host_binding: Option<IpAddr>,
+    /// The part of the subnet that containers get addresses of, as CIDR; where nothing else says which subnet it is,
+    /// the subnet itself.
+    pub fixed_cidr: Option<String>,
+    /// Containers' way out, where that is not the bridge itself.
+    pub gateway: Option<Ipv4Addr>,
+    pub gateway6: Option<Ipv6Addr>,
+}
+
+impl Default for BridgeRules {
+    fn default() -> Self {
+        Self { icc: true, masquerade: true, host_binding: None, fixed_cidr: None, gateway: None, gateway6: None }
+    }
 }
 
 impl Default for NetworkOptions {
@@ -70,9 +98,11 @@ impl Default for NetworkOptions {
             publish_policy: PublishPolicy::Docker,
             instance: String::from("00000000"),
             ip_forward: true,
+            bridge_rules: BridgeRules::default(),
             bridge: None,
             relay: None,
             system_bus: wharf_dbus::system_bus(),
+            rules: true,
             host_ports: None,
         }
     }

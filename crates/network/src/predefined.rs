@@ -5,9 +5,11 @@ use std::net::{IpAddr, Ipv4Addr};
 use wharf_netlink::route::{Connection, Link};
 
 use crate::mark::{self, Mark};
+use crate::record::{WAY_OUT4, WAY_OUT6};
 use crate::state::{NETWORKS, Network};
 use crate::{
-    Ipv4Net, Ipv6Net, NetworkError, NetworkRecord, Networks, Pool6, Result, bridge, create, ipam, pool6, sysctl,
+    BridgeRules, Ipv4Net, Ipv6Net, NetworkError, NetworkRecord, Networks, Pool6, Result, bridge, create, ipam, pool6,
+    sysctl,
 };
 
 impl Networks {
@@ -73,6 +75,7 @@ impl Networks {
             self.find_subnet(&route, &mut record)?;
         }
         self.default_pool6(&route, &mut record)?;
+        apply(&options.bridge_rules, &mut record, options.bip.is_some())?;
         Ok(shown(record))
     }
 
@@ -165,14 +168,56 @@ impl Networks {
     }
 }
 
+/// The rules of the default bridge, of which none is left of an earlier daemon's.
+fn apply(rules: &BridgeRules, record: &mut NetworkRecord, has_bip: bool) -> Result<()> {
+    record.icc = rules.icc;
+    record.masquerade = rules.masquerade;
+    record.host_binding = rules.host_binding.filter(|address| !address.is_unspecified());
+    record.ip_range = match &rules.fixed_cidr {
+        Some(text) => {
+            let net: Ipv4Net = text.parse().map_err(|e| NetworkError::Invalid(format!("fixed-cidr: {e}")))?;
+            let range = net.network();
+            if !record.subnet.is_some_and(|subnet| subnet.network().covers(range)) {
+                if has_bip {
+                    return Err(NetworkError::Invalid(format!("fixed-cidr: {range} is not in the subnet of bip")));
+                }
+                record.gateway = None;
+                create::settle(record, range);
+            }
+            Some(range)
+        }
+        None => None,
+    };
+    let outside = |name: &str, address: IpAddr| {
+        NetworkError::Invalid(format!("{name}: {address} is not in the default bridge's subnet"))
+    };
+    record.aux_addresses.remove(WAY_OUT4);
+    if let Some(gateway) = rules.gateway {
+        if !record.contains(gateway.into()) {
+            return Err(outside("default-gateway", gateway.into()));
+        }
+        record.aux_addresses.insert(WAY_OUT4.into(), gateway);
+    }
+    if let Some(pool) = &mut record.pool6 {
+        pool.aux_addresses.remove(WAY_OUT6);
+        if let Some(gateway) = rules.gateway6 {
+            if !pool.subnet.contains(gateway) {
+                return Err(outside("default-gateway-v6", gateway.into()));
+            }
+            pool.aux_addresses.insert(WAY_OUT6.into(), gateway);
+        }
+    }
+    Ok(())
+}
+
 /// With the options that Docker's default bridge shows.
 fn shown(mut record: NetworkRecord) -> NetworkRecord {
     let bridge = record.bridge.clone().unwrap_or_default();
     let shown = [
         ("default_bridge", "true".to_owned()),
-        ("enable_icc", "true".to_owned()),
-        ("enable_ip_masquerade", "true".to_owned()),
-        ("host_binding_ipv4", Ipv4Addr::UNSPECIFIED.to_string()),
+        ("enable_icc", record.icc.to_string()),
+        ("enable_ip_masquerade", record.masquerade.to_string()),
+        ("host_binding_ipv4", record.host_binding.unwrap_or(Ipv4Addr::UNSPECIFIED.into()).to_string()),
         ("name", bridge),
     ];
     for (key, value) in shown {

@@ -219,7 +219,7 @@ impl Inner {
                 batch.add_elements(table, map, &elements, true);
             }
         }
-        Ok(self.nft().apply(batch)?)
+        Ok(self.apply(batch)?)
     }
 
     pub(crate) fn delete_elements(&self, container: &str, groups: &[Group]) -> Result<()> {
@@ -243,7 +243,7 @@ impl Inner {
                     batch.add_elements(firewall::table(family, &mark), map, &elements, true);
                 }
             }
-            match self.nft().apply(batch) {
+            match self.apply(batch) {
                 // Somebody has flushed the ruleset: what was to go has gone.
                 Err(error) if error.errno == rustix::io::Errno::NOENT => {}
                 done => done?,

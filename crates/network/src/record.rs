@@ -11,6 +11,10 @@ use wharf_netlink::MacAddress;
 
 use crate::{Bandwidth, GatewayMode, InterfaceSysctl, Ipv4Net, Parent, Pool6};
 
+/// Names of reserved addresses that are containers' way out (moby, `libnetwork/drivers/bridge`, `DefaultGatewayV4AuxKey`).
+pub(crate) const WAY_OUT4: &str = "DefaultGatewayIPv4";
+pub(crate) const WAY_OUT6: &str = "DefaultGatewayIPv6";
+
 /// A network, as `inspect` shows it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NetworkRecord {
@@ -185,6 +189,18 @@ impl NetworkRecord {
     /// Whether ports of containers can be published there: others come in by the host, and by no macvlan.
     pub fn publishes(&self) -> bool {
         !self.internal && self.bridge.is_some()
+    }
+
+    /// Where containers send what is for no neighbour of theirs: to the bridge, unless an address is reserved under the name
+    /// that Docker has for another one.
+    pub(crate) fn way_out4(&self) -> Option<Ipv4Addr> {
+        self.aux_addresses.get(WAY_OUT4).copied().or(self.gateway).filter(|_| !self.internal)
+    }
+
+    /// The same of IPv6.
+    pub(crate) fn way_out6(&self) -> Option<Ipv6Addr> {
+        let pool = self.pool6.as_ref()?;
+        pool.aux_addresses.get(WAY_OUT6).copied().or(pool.gateway).filter(|_| !self.internal)
     }
 
     /// The bridge's addresses.

@@ -70,6 +70,12 @@ impl Networks {
         let names: Vec<&str> = marked.iter().map(|(name, _)| name.as_str()).collect();
         background::remove(&names)?;
         self.leave();
+        self.remove_rules()
+    }
+
+    /// Takes our rules out of the kernel, also those that an earlier daemon has left.
+    fn remove_rules(&self) -> Result<()> {
+        let inner = &self.inner;
         let nft = inner.nft();
         let mark = inner.mark();
         for family in inner.families() {
@@ -92,6 +98,9 @@ impl Networks {
             return;
         }
         inner.heal_relay();
+        if !inner.options.rules {
+            return;
+        }
         let mark = inner.mark();
         for family in inner.families() {
             let bridges = inner.bridges(family).len();
@@ -174,6 +183,9 @@ impl Networks {
                 }
             }
         }
+        if !inner.options.rules {
+            return self.remove_rules();
+        }
         inner.nft().apply(batch)?;
         self.let_pass();
         Ok(())
@@ -229,10 +241,10 @@ impl Networks {
                 aliases: earlier.map(|earlier| earlier.aliases.clone()).unwrap_or_default(),
                 ip: *ip,
                 prefix: record.subnet.filter(|_| ip.is_some()).map_or(0, Ipv4Net::prefix),
-                gateway: record.gateway.filter(|_| ip.is_some() && !record.internal),
+                gateway: record.way_out4().filter(|_| ip.is_some()),
                 ip6: *ip6,
                 prefix6: pool6.map_or(0, |pool| pool.subnet.prefix()),
-                gateway6: pool6.and_then(|pool| pool.gateway).filter(|_| !record.internal),
+                gateway6: record.way_out6().filter(|_| ip6.is_some()),
                 mac: ipam::mac_of(*first),
                 host_interface: link.to_owned(),
                 interface: interface.to_owned(),

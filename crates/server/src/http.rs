@@ -237,6 +237,8 @@ pub(crate) fn typed<T: DeserializeOwned>(value: Value, go: &str) -> Result<T, Ap
 
 /// A body that is written while it is read.
 struct Channel<T> {
+    /// What has come already.
+    first: Option<T>,
     chunks: mpsc::Receiver<T>,
 }
 
@@ -245,6 +247,9 @@ impl Body for Channel<Bytes> {
     type Error = io::Error;
 
     fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        if let Some(first) = self.first.take() {
+            return Poll::Ready(Some(Ok(Frame::data(first))));
+        }
         self.chunks.poll_recv(context).map(|chunk| chunk.map(|bytes| Ok(Frame::data(bytes))))
     }
 }
@@ -260,7 +265,13 @@ impl Body for Channel<io::Result<Bytes>> {
 
 /// An answer of these chunks, as they come.
 pub(crate) fn stream(content_type: &'static str, chunks: mpsc::Receiver<Bytes>) -> Answer {
-    with_type(Response::new(Channel { chunks }.boxed_unsync()), content_type)
+    with_type(Response::new(Channel { first: None, chunks }.boxed_unsync()), content_type)
+}
+
+/// The same, but not before there is something to say: many take the answer's beginning for the end of what they asked for.
+pub(crate) async fn stream_of_news(content_type: &'static str, mut chunks: mpsc::Receiver<Bytes>) -> Answer {
+    let first = chunks.recv().await;
+    with_type(Response::new(Channel { first, chunks }.boxed_unsync()), content_type)
 }
 
 pub(crate) fn with_type(mut answer: Answer, content_type: &'static str) -> Answer {
@@ -405,7 +416,7 @@ pub(crate) fn tar(write: impl FnOnce(&mut dyn io::Write) -> wharf_engine::Result
         }
         let _ = io::Write::flush(&mut writer);
     });
-    with_type(Response::new(Channel { chunks: body }.boxed_unsync()), "application/x-tar")
+    with_type(Response::new(Channel { first: None, chunks: body }.boxed_unsync()), "application/x-tar")
 }
 
 #[cfg(test)]

@@ -117,9 +117,9 @@ pub(crate) fn info(info: &Info, options: &EngineOptions, told: &Told, process: P
         "MemTotal": info.memory,
         "GenericResources": null,
         "DockerRootDir": options.data_root,
-        "HttpProxy": "",
-        "HttpsProxy": "",
-        "NoProxy": "",
+        "HttpProxy": told.http_proxy,
+        "HttpsProxy": told.https_proxy,
+        "NoProxy": told.no_proxy,
         "Name": info.name,
         "Labels": told.labels,
         "ExperimentalBuild": false,
@@ -157,9 +157,16 @@ pub(crate) fn info(info: &Info, options: &EngineOptions, told: &Told, process: P
     all
 }
 
-fn security_options(told: &Told) -> Vec<&'static str> {
-    let rootless = told.rootless.then_some("name=rootless");
-    std::iter::once("name=seccomp,profile=builtin").chain(rootless).collect()
+fn security_options(told: &Told) -> Vec<String> {
+    // One that was told of nothing, in tests.
+    let profile = if told.seccomp_profile.is_empty() { "builtin" } else { &told.seccomp_profile };
+    let more = [
+        (told.rootless, "name=rootless"),
+        (told.own_cgroupns, "name=cgroupns"),
+        (told.no_new_privileges, "name=no-new-privileges"),
+    ];
+    let more = more.into_iter().filter(|(is, _)| *is).map(|(_, name)| name.to_owned());
+    std::iter::once(format!("name=seccomp,profile={profile}")).chain(more).collect()
 }
 
 fn registries(told: &Told) -> Value {

@@ -18,8 +18,8 @@ use crate::auth;
 use crate::changes::apply;
 use crate::filters::Filters;
 use crate::http::{
-    ApiError, blocking_reader, document_reader, empty, error_line, json_answer, line, ok, read_value, stream, tar,
-    typed,
+    ApiError, blocking_reader, document_reader, empty, error_line, json_answer, line, ok, read_value, stream,
+    stream_of_news, tar, typed,
 };
 use crate::moment::moment;
 use crate::patient::{self, patiently};
@@ -297,7 +297,7 @@ pub(super) async fn load(call: Call) -> Result {
             }
         }
     });
-    Ok(stream("application/json", chunks))
+    Ok(stream_of_news("application/json", chunks).await)
 }
 
 /// Tells of an image by the line that says that it was loaded.

@@ -218,6 +218,7 @@ pub(crate) fn with_server<F: Future<Output = ()>>(test: impl FnOnce(Server) -> F
             init: false,
             id_range: (0x2000_0000, 0x1000_0000),
             told: wharf_engine::Told::default(),
+            defaults: wharf_engine::ContainerDefaults::default(),
             shutdown_timeout: 15,
         };
         let engine = Engine::open(options, parts).await.unwrap();

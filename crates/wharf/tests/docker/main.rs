@@ -15,6 +15,7 @@ mod cli_plugins;
 mod clients;
 mod copy;
 mod crowds;
+mod daemon_options;
 mod disk;
 mod dry_run;
 mod endpoints;

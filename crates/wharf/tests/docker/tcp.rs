@@ -91,7 +91,7 @@ fn only_those_with_a_certificate_come_in() {
         )
     };
     hup().unwrap();
-    d.eventually("it has read its files again", || d.log().contains("configuration reloaded"));
+    d.eventually("it has read its files again", || d.log().contains("Reloaded configuration"));
     assert_ne!(say(by_tcp(&d, &address, Some(&good), &["version"])).code, 0);
     std::fs::copy(good.join("ca.pem"), &authority).unwrap();
     hup().unwrap();
@@ -251,7 +251,7 @@ fn a_daemon_takes_its_configuration_again() {
     // The byte budget, from the next bytes on, and what comes and goes at once.
     let budget =
         r#"{"labels": ["c=3"], "storage-max-bytes": "1MB", "max-concurrent-downloads": 1, "shutdown-timeout": 3}"#;
-    let reloads = || d.log().matches("configuration reloaded").count();
+    let reloads = || d.log().matches("Reloaded configuration").count();
     assert_eq!(reloads(), 1);
     hup(budget, "");
     d.eventually("it is reloaded", || reloads() == 2);

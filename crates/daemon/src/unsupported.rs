@@ -1,0 +1,56 @@
+//! What dockerd has and this daemon does not: refused where to leave it out without a word would do harm.
+
+/// What was asked for.
+#[derive(Debug, Default)]
+pub(crate) struct Unsupported {
+    pub(crate) no_rules_for_ipv6_alone: bool,
+    pub(crate) storage_driver: Option<String>,
+    pub(crate) storage_options: Vec<String>,
+    pub(crate) userns_remap: Option<String>,
+    pub(crate) authorization_plugins: Vec<String>,
+    pub(crate) bridge: Option<String>,
+}
+
+impl Unsupported {
+    /// # Errors
+    /// The message for the user, for the first of it that there is.
+    pub(crate) fn refuse(&self) -> Result<(), String> {
+        if self.no_rules_for_ipv6_alone {
+            return Err(
+                "ip6tables=false is not supported alone: give iptables=false for a daemon without any rules, or leave it out"
+                    .into(),
+            );
+        }
+        if let Some(driver) = &self.storage_driver
+            && !matches!(driver.as_str(), "overlay2" | "overlayfs" | "")
+        {
+            return Err(format!("storage driver '{driver}' is not supported: give overlay2, or none"));
+        }
+        if let Some(option) = self.storage_options.iter().find(|option| option.contains("size=")) {
+            return Err(format!(
+                "storage option '{option}' is not supported: containers have no limit of their own on the disk. Leave it \
+                 out; --storage-max-bytes bounds all together"
+            ));
+        }
+        if let Some(remap) = self.userns_remap.as_deref().filter(|remap| !remap.is_empty()) {
+            return Err(format!(
+                "userns-remap '{remap}' is not supported: it would give all containers the same IDs. Leave it out, and run \
+                 containers with `--userns auto`: each has IDs of its own, from what /etc/subuid and /etc/subgid give to \
+                 wharf, dockremap or containers"
+            ));
+        }
+        if let Some(plugin) = self.authorization_plugins.first() {
+            return Err(format!(
+                "authorization plugin '{plugin}' is not supported: without it everybody who reaches the socket may do all. \
+                 Leave it out, and let clients in by TLS certificates (--tlsverify) or by the socket's group (--group)"
+            ));
+        }
+        if self.bridge.as_deref() == Some("none") {
+            return Err(
+                "a daemon without a default network (bridge none) is not supported: give containers --network none"
+                    .into(),
+            );
+        }
+        Ok(())
+    }
+}
