@@ -18,13 +18,20 @@ use crate::spec::{EndpointSettings, PortBinding};
 /// Published ports by what is published, as records have them.
 type Ports = BTreeMap<String, Option<Vec<PortBinding>>>;
 
-const HOST_CONFLICT: &str = "container cannot be disconnected from host network or connected to host network";
+// moby's words, `runconfig/errors.go`.
+const TO_HOST: &str = "cannot connect container to host network - container must be created in host network mode";
+const FROM_HOST: &str = "cannot disconnect container from host network - container was created in host network mode";
+const SHARED: &str =
+    "container sharing network namespace with another container or host cannot be connected to any other network";
+const WITH_NONE: &str =
+    "container cannot be connected to multiple networks with one of the networks in private (none) mode";
 
 impl Engine {
     /// Puts a container on a network; at once when it runs.
     ///
     /// # Errors
-    /// `NotFound`; `Forbidden` when it is there already or shares another's network.
+    /// `NotFound`; `Forbidden` when it is there already; `InvalidParameter` when it has another's network, or is to be on
+    /// none and on another.
     pub async fn connect_network(&self, network: &str, container: &str, settings: EndpointSettings) -> Result<()> {
         // Who asks for neither hears of the network first, as in Docker.
         self.networks().resolve(network)?;
@@ -38,8 +45,11 @@ impl Engine {
         let found = self.networks().resolve(network)?;
         let forbidden = |text: String| EngineError::new(crate::ErrorKind::Forbidden, text);
         let mode = record.host.network_mode.as_str();
+        if mode.starts_with("container:") {
+            return Err(EngineError::invalid(SHARED));
+        }
         if mode != "host" && found.driver == "host" {
-            return Err(EngineError::invalid(HOST_CONFLICT));
+            return Err(EngineError::invalid(TO_HOST));
         }
         // The default network knows no names.
         if found.name == "bridge" && settings.aliases.as_ref().is_some_and(|aliases| !aliases.is_empty()) {
@@ -47,21 +57,29 @@ impl Engine {
                 "invalid endpoint settings:\nnetwork-scoped aliases are only supported for user-defined networks",
             ));
         }
-        if mode == "host" || mode == "none" || mode.starts_with("container:") || !found.is_joinable() {
-            return Err(forbidden(format!(
-                "container sharing network namespace with another container or host cannot be connected to any other \
-                 network: {}",
-                found.name
-            )));
-        }
         if record.networks.contains_key(&found.name) {
+            if !record.state.status.is_active() {
+                // As with Docker it stays as it is.
+                return Ok(());
+            }
             return Err(forbidden(format!(
                 "endpoint with name {} already exists in network {}",
                 record.name, found.name
             )));
         }
+        let drivers: Vec<String> =
+            record.networks.keys().filter_map(|name| Some(self.networks().resolve(name).ok()?.driver)).collect();
+        if found.driver == "host" || drivers.iter().any(|driver| driver == "host") {
+            return Err(EngineError::invalid(SHARED));
+        }
+        if !drivers.is_empty() && drivers.iter().chain([&found.driver]).any(|driver| driver == "null") {
+            return Err(EngineError::invalid(WITH_NONE));
+        }
         Asked::of(&found.name, &settings)?;
-        if record.state.status.is_active() {
+        if found.driver == "null" {
+            settings.network_id.clone_from(&found.id);
+        }
+        if record.state.status.is_active() && found.driver != "null" {
             let (engine, own, name) = (self.clone(), record.clone(), found.name.clone());
             let (network_id, driver) = (found.id.clone(), found.driver.clone());
             let connected = blocking(move || {
@@ -130,7 +148,8 @@ impl Engine {
     /// Takes a container off a network.
     ///
     /// # Errors
-    /// `NotFound` when there is no such network or container, `Forbidden` when it is not on it.
+    /// `NotFound` when there is no such network or container, `InvalidParameter` when that is the host's, `System` when it is
+    /// not on it.
     pub async fn disconnect_network(&self, network: &str, container: &str, force: bool) -> Result<()> {
         let slot = match self.inner.slots.find(container) {
             Err(_) if force => return self.drop_endpoint(network, container).await,
@@ -170,15 +189,14 @@ impl Engine {
         let record = slot.record();
         let found = self.networks().resolve(network)?;
         if found.driver == "host" && record.host.network_mode == "host" {
-            return Err(EngineError::invalid(HOST_CONFLICT));
+            return Err(EngineError::invalid(FROM_HOST));
         }
         if !record.networks.contains_key(&found.name) {
-            return Err(EngineError::new(
-                crate::ErrorKind::Forbidden,
-                format!("container {} is not connected to network {}", record.id, found.name),
-            ));
+            let the = if record.state.status.is_active() { "" } else { "the " };
+            let why = format!("container {} is not connected to {the}network {}", record.id, found.name);
+            return Err(EngineError::system(why));
         }
-        if record.state.status.is_active() {
+        if record.state.status.is_active() && found.driver != "null" {
             let (networks, id, own) = (self.networks().clone(), found.id.clone(), record.clone());
             blocking(move || {
                 // Between two starts nobody runs in it.
