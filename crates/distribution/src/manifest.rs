@@ -174,7 +174,8 @@ impl Shape {
         if self.schema_version == Some(1) || self.fs_layers.is_some() {
             return Err(DistributionError::Schema1);
         }
-        if self.schema_version != Some(2) {
+        // Go's libraries write 0 where nobody has set it, as in the archives of Docker's own tests, which it loads.
+        if !matches!(self.schema_version, Some(0 | 2)) {
             return Err(invalid("its schemaVersion is not 2".into()));
         }
         if let Some(own) = self.media_type.as_deref().filter(|own| !own.is_empty() && *own != media_type) {
@@ -273,6 +274,8 @@ mod tests {
         for bad in [other.as_str(), &both, "", "{}", "[]", r#"{"schemaVersion":3}"#] {
             assert!(Manifest::parse(bad.as_bytes(), media_type::OCI_MANIFEST).is_err(), "{bad}");
         }
+        let unnumbered = image("").replace("\"schemaVersion\":2", "\"schemaVersion\":0");
+        Manifest::parse(unnumbered.as_bytes(), media_type::OCI_MANIFEST).unwrap();
         let old = br#"{"schemaVersion":1,"fsLayers":[]}"#;
         assert!(matches!(Manifest::parse(old, media_type::DOCKER_MANIFEST), Err(DistributionError::Schema1)));
         let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));

@@ -23,9 +23,20 @@ pub struct Platform {
 /// A text that is no platform.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PlatformError {
-    #[error("invalid platform `{0}`: it must be OS/ARCHITECTURE[/VARIANT], as linux/arm64/v8")]
+    /// More than three parts, or a system's version; here and below with containerd's texts.
+    #[error("{0:?}: cannot parse platform specifier: invalid argument")]
     Form(String),
-    /// One word that is neither a system nor an architecture, with containerd's text.
+    #[error(
+        "{part:?} is an invalid OS component of {whole:?}: OSAndVersion specifier component must match \
+         \"^([A-Za-z0-9_-]+)(?:\\\\(([A-Za-z0-9_.%-]*)((?:\\\\+[A-Za-z0-9_.%-]+)*)\\\\))?$\": invalid argument"
+    )]
+    Os { part: String, whole: String },
+    #[error(
+        "{part:?} is an invalid component of {whole:?}: platform specifier component must match \
+         \"^[A-Za-z0-9_.-]+$\": invalid argument"
+    )]
+    Part { part: String, whole: String },
+    /// One word that is neither a system nor an architecture.
     #[error("\"{0}\": unknown operating system or architecture: invalid argument")]
     Unknown(String),
 }
@@ -43,10 +54,19 @@ impl Platform {
     /// When it has empty parts, or others than letters, digits, `_`, `.` and `-`; when it is one word that is not known.
     pub fn parse(text: &str) -> Result<Self, PlatformError> {
         let parts: Vec<&str> = text.split('/').collect();
-        let word =
-            |part: &&str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.-".contains(&b));
-        if text.len() > 128 || !parts.iter().all(word) {
-            return Err(PlatformError::Form(text.chars().take(128).collect()));
+        let word = |part: &str, more: &[u8]| {
+            !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || more.contains(&b))
+        };
+        let shown = |text: &str| text.chars().take(128).collect::<String>();
+        let os = parts[0];
+        if text.len() > 128 || (os.ends_with(')') && os.contains('(')) {
+            return Err(PlatformError::Form(shown(text)));
+        }
+        if !word(os, b"_-") {
+            return Err(PlatformError::Os { part: os.into(), whole: text.into() });
+        }
+        if let Some(part) = parts.iter().skip(1).find(|part| !word(part, b"_.-")) {
+            return Err(PlatformError::Part { part: (*part).into(), whole: text.into() });
         }
         let host = Self::host();
         let (os, architecture, variant) = match parts[..] {
@@ -55,7 +75,7 @@ impl Platform {
             [one] => (host.os.as_str(), one, None),
             [os, architecture] => (os, architecture, None),
             [os, architecture, variant] => (os, architecture, Some(variant)),
-            _ => return Err(PlatformError::Form(text.chars().take(128).collect())),
+            _ => return Err(PlatformError::Form(shown(text))),
         };
         let (architecture, variant) = normal(architecture, variant);
         let os = match os.to_ascii_lowercase().as_str() {
@@ -191,6 +211,14 @@ mod tests {
         assert_eq!(Platform::parse("linux").unwrap(), Platform::host());
         let unknown = Platform::parse("foobar").unwrap_err().to_string();
         assert_eq!(unknown, "\"foobar\": unknown operating system or architecture: invalid argument");
+        for (bad, why) in [
+            ("/", "\"\" is an invalid OS component of \"/\": OSAndVersion specifier component must match "),
+            ("linux/", "\"\" is an invalid component of \"linux/\": platform specifier component must match "),
+            ("a/b/c/d", "\"a/b/c/d\": cannot parse platform specifier: invalid argument"),
+        ] {
+            let said = Platform::parse(bad).unwrap_err().to_string();
+            assert!(said.starts_with(why), "{said}");
+        }
         for bad in ["", "/", "linux/", "linux//v8", "a/b/c/d", "linux/amd 64", "linux/amd64\n"] {
             assert!(Platform::parse(bad).is_err(), "{bad:?}");
         }

@@ -26,7 +26,8 @@ impl Engine {
     /// Puts a container on a network; at once when it runs.
     ///
     /// # Errors
-    /// `NotFound`; `Forbidden` when it is there already or shares another's network.
+    /// `NotFound`; `Forbidden` when it is there already; `InvalidParameter` when it has another's network, or is to be on
+    /// none and on another.
     pub async fn connect_network(&self, network: &str, container: &str, settings: EndpointSettings) -> Result<()> {
         // Who asks for neither hears of the network first, as in Docker.
         self.networks().resolve(network)?;

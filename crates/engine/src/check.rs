@@ -69,6 +69,9 @@ pub(crate) fn check(config: &Config, host: &HostConfig) -> Result<()> {
             return bad(format!("invalid {what} mode: {mode}"));
         }
     }
+    if host.annotations.iter().flatten().any(|(key, _)| key.is_empty()) {
+        return bad("invalid Annotations: the empty string is not permitted as an annotation key".into());
+    }
     if host.uts_mode == "host" && !config.hostname.is_empty() {
         return bad("conflicting options: hostname and the UTS mode".into());
     }

@@ -11,7 +11,7 @@ use crate::engine::Engine;
 use crate::error::{EngineError, ErrorKind, Result};
 use crate::ports;
 use crate::process::Process;
-use crate::record::Container;
+use crate::record::{Container, Status};
 use crate::spec::{EndpointSettings, PortBinding};
 
 /// What Docker says of who wants to be on a configuration network.
@@ -31,6 +31,11 @@ pub(crate) struct Network {
     pub(crate) gateways: Vec<IpAddr>,
 }
 
+/// As moby says it of a donor of namespaces.
+fn is_restarting(id: &str) -> EngineError {
+    EngineError::conflict(format!("Container {id} is restarting, wait until the container is running"))
+}
+
 impl Engine {
     /// A running container's network namespace, and its `/etc/resolv.conf`: for a build's command that joins it.
     ///
@@ -48,6 +53,41 @@ impl Engine {
         Ok((namespace, resolv_conf))
     }
 
+    /// A container whose namespaces another is about to join.
+    fn donor(&self, name: &str) -> Result<Process> {
+        let donor = self.inspect(name)?;
+        if donor.state.status == Status::Restarting {
+            return Err(is_restarting(&donor.id));
+        }
+        Process::of(&donor)
+    }
+
+    /// As [`Self::donor`] for the network, which moby has other words for.
+    fn network_of_donor(&self, name: &str) -> Result<OwnedFd> {
+        let donor = self.inspect(name).map_err(|error| {
+            let message = format!("joining network namespace of container: {}", error.message);
+            // It was there when the container was made, or was to be by now.
+            let kind = if error.kind == ErrorKind::NotFound { ErrorKind::System } else { error.kind };
+            EngineError::new(kind, message)
+        })?;
+        let joined = match donor.state.status {
+            Status::Restarting => {
+                let error = is_restarting(&donor.id);
+                let message = format!("cannot join network namespace of container: {}", error.message);
+                return Err(EngineError::new(error.kind, message));
+            }
+            _ => Process::of(&donor).and_then(|process| process.namespace("net")),
+        };
+        joined.map_err(|error| match error.kind {
+            ErrorKind::Conflict => EngineError::conflict(format!(
+                "cannot join network namespace of a non running container: container {} is {}",
+                donor.name,
+                donor.state.status.as_str()
+            )),
+            _ => error,
+        })
+    }
+
     /// The namespace with all endpoints in it and all ports published; or what is joined instead.
     #[allow(clippy::type_complexity)]
     pub(crate) fn prepare_network(
@@ -57,7 +97,12 @@ impl Engine {
         let mut network = Network::default();
         for (kind, mode) in [("ipc", &record.host.ipc_mode), ("pid", &record.host.pid_mode)] {
             if let Some(of) = mode.strip_prefix("container:") {
-                let donor = Process::of(&*self.inspect(of)?)?;
+                let donor = self.donor(of).map_err(|error| {
+                    // With moby, each is found in another step of the start, and what fails there is the engine's.
+                    let kind_of = if kind == "pid" { ErrorKind::System } else { error.kind };
+                    let message = format!("failed to join {} namespace: {}", kind.to_uppercase(), error.message);
+                    EngineError::new(kind_of, message)
+                })?;
                 network.joined.insert(kind, donor.path(&format!("ns/{kind}")));
                 network.donors.push(donor);
             }
@@ -74,15 +119,7 @@ impl Engine {
             if self.inspect(of).is_ok_and(|other| other.id == record.id) {
                 return Err(EngineError::invalid("cannot join own network namespace"));
             }
-            let joined = self.inspect(of).and_then(|other| Process::of(&other)?.namespace("net"));
-            network.shared = Some(joined.map_err(|mut error| {
-                error.message = format!("joining network namespace of container: {}", error.message);
-                // It is no container of the request that is not there.
-                if error.kind == ErrorKind::NotFound {
-                    error.kind = ErrorKind::System;
-                }
-                error
-            })?);
+            network.shared = Some(self.network_of_donor(of)?);
             return Ok((network, BTreeMap::new(), BTreeMap::new()));
         }
         let own = self.networks().namespace()?;

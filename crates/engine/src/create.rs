@@ -120,6 +120,9 @@ impl Engine {
             return Err(EngineError::invalid("conflicting options: port exposing and the container type network mode"));
         }
         image_defaults::merge(&mut config, &image)?;
+        if config.working_dir.starts_with('/') {
+            config.working_dir = mounts::clean(&config.working_dir);
+        }
         let mut warnings = Vec::new();
         self.fill_in(&mut config, &mut host)?;
         check(&config, &host)?;
@@ -330,14 +333,11 @@ impl Engine {
         if !ulimits.is_empty() {
             host.resources.ulimits = Some(ulimits);
         }
-        if host.privileged {
-            host.masked_paths = Some(Vec::new());
-            host.readonly_paths = Some(Vec::new());
-        }
-        if host.masked_paths.is_none() {
+        // From who is privileged nothing is hidden but what is asked for.
+        if host.masked_paths.is_none() && !host.privileged {
             host.masked_paths = Some(docker_defaults::masked());
         }
-        if host.readonly_paths.is_none() {
+        if host.readonly_paths.is_none() && !host.privileged {
             host.readonly_paths = Some(docker_defaults::READ_ONLY.iter().map(|path| (*path).to_owned()).collect());
         }
         if config.stop_signal.as_deref() == Some("") {

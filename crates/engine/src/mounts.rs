@@ -398,9 +398,11 @@ pub(crate) fn volume(
         };
         return Ok(point(request.name.clone(), driver, there.map(source).unwrap_or_default()));
     }
+    let is_new = request.name.is_empty() || engine.volumes().get(&request.name).is_err();
     let found = engine.volumes().create(&request).map_err(not_the_image)?;
-    // Docker tells of it for one that was there, too.
-    engine.tell_of("volume", "create", &found.name, &[("driver", &found.driver)]);
+    if is_new {
+        engine.tell_of("volume", "create", &found.name, &[("driver", &found.driver)]);
+    }
     if !wish.no_copy {
         let view = engine.images().layers().view(&record.layers, None)?;
         engine.volumes().mount(&found.name, &record.id).map_err(|error| {

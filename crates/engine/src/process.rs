@@ -74,7 +74,7 @@ impl Process {
 }
 
 fn not_running(id: &str) -> EngineError {
-    EngineError::conflict(format!("cannot join the namespace of a non running container: {id}"))
+    EngineError::conflict(format!("container {id} is not running"))
 }
 
 /// Whether one of the groups of `/proc/PID/cgroup` is the container's, or below it.

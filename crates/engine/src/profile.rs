@@ -31,15 +31,14 @@ impl Filter {
         architecture: &str,
         capabilities: &[String],
     ) -> Result<Self> {
-        if host.privileged {
-            return Ok(Self::None);
-        }
         let own = |profile: &str| parse(profile, capabilities).map(Self::Own);
         let built_in = || Ok(Self::Default(DefaultFilter::new(architecture, capabilities)));
         match security::option(host, "seccomp").filter(|profile| !profile.is_empty()) {
             Some("unconfined") => Ok(Self::None),
             Some("builtin") => built_in(),
             Some(profile) => own(profile),
+            // Who is privileged is held to what was asked for by name alone (moby/moby#47499).
+            None if host.privileged => Ok(Self::None),
             None => match default {
                 SeccompDefault::Builtin => built_in(),
                 SeccompDefault::Unconfined => Ok(Self::None),
@@ -206,6 +205,24 @@ mod tests {
         assert_eq!(names(&[]), ["read", "clone", "ptrace"]);
         assert_eq!(names(&["CAP_SYS_ADMIN".into()]), ["read", "mount", "ptrace"]);
         assert!(section(&json!([]), &[]).is_err());
+    }
+
+    #[test]
+    fn who_is_privileged_is_held_to_a_profile_of_its_own() {
+        let of = |option: Option<&str>| {
+            let security_opt = option.map(|text| vec![text.to_owned()]);
+            Filter::of(
+                &HostConfig { privileged: true, security_opt, ..HostConfig::default() },
+                &SeccompDefault::Builtin,
+                "",
+                &[],
+            )
+            .unwrap()
+        };
+        assert!(matches!(of(None), Filter::None));
+        assert!(matches!(of(Some("seccomp=unconfined")), Filter::None));
+        assert!(matches!(of(Some("seccomp=builtin")), Filter::Default(_)));
+        assert!(matches!(of(Some(r#"seccomp={"defaultAction":"SCMP_ACT_ALLOW"}"#)), Filter::Own(_)));
     }
 
     #[test]

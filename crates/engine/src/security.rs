@@ -80,8 +80,19 @@ mod tests {
         ] {
             assert_eq!(check(&with(bad)).unwrap_err().message, message);
         }
-        for good in ["no-new-privileges", "no-new-privileges:true", "seccomp={\"a\":1}", "label=disable"] {
+        for good in
+            ["no-new-privileges", "no-new-privileges:true", "writable-cgroups", "seccomp={\"a\":1}", "label=disable"]
+        {
             check(&with(good)).unwrap();
+        }
+    }
+
+    #[test]
+    fn groups_are_writable_where_that_is_said() {
+        for (said, writable) in
+            [("writable-cgroups", true), ("writable-cgroups=true", true), ("writable-cgroups=0", false)]
+        {
+            assert_eq!(writable_cgroups(&with(said)), writable, "{said}");
         }
     }
 

@@ -56,7 +56,7 @@ impl Engine {
         let policy = update.restart_policy.filter(|policy| !policy.name.is_empty());
         if let Some(policy) = &policy {
             if host.auto_remove && policy.name != "no" {
-                return Err(EngineError::invalid(
+                return Err(EngineError::conflict(
                     "Restart policy cannot be updated because AutoRemove is enabled for the container",
                 ));
             }

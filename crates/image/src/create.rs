@@ -167,7 +167,8 @@ impl Images {
             Some(text) => Platform::parse(text).map_err(|e| ImageError::Invalid(e.to_string()))?,
             None => Platform::host(),
         };
-        check_os(&platform.os)?;
+        // In moby's words for an import alone.
+        check_os(&platform.os).map_err(|_| ImageError::Invalid("operating system is not supported".into()))?;
         let free = self.store().free();
         let mut tar = Counted { input: decompressed(tar)?, count: 0 };
         let layer = self.layers().import(&mut tar, None).map_err(|error| {

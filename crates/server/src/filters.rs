@@ -124,6 +124,13 @@ impl Filters {
             Some(_) => Err(ApiError::bad("more than one until filter specified")),
         }
     }
+
+    /// The earliest of several `until`, as lists of images take them.
+    pub(crate) fn earliest_until(&self) -> Result<Option<jiff::Timestamp>, ApiError> {
+        let moments: Vec<_> =
+            self.get("until").into_iter().flatten().map(|text| moment(text)).collect::<Result<_, _>>()?;
+        Ok(moments.into_iter().min())
+    }
 }
 
 fn has(pairs: Option<&BTreeMap<String, String>>, text: &str) -> bool {

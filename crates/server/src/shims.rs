@@ -160,6 +160,14 @@ mod tests {
     }
 
     #[test]
+    fn old_clients_name_one_network() {
+        let request = || json!({ "NetworkingConfig": { "EndpointsConfig": { "one": {}, "two": {} } } });
+        let refused = create(&mut request(), (1, 43)).unwrap_err();
+        assert!(refused.message.contains("Container cannot be created with multiple network endpoints: one, two"));
+        create(&mut request(), (1, 44)).unwrap();
+    }
+
+    #[test]
     fn what_was_not_known_then_is_not_meant() {
         let request = json!({
             "Healthcheck": { "StartInterval": 5, "Interval": 6 },

@@ -165,17 +165,18 @@ pub(super) async fn resize(call: Call, id: &str) -> Result {
     Ok(empty(StatusCode::OK))
 }
 
-/// `h` and `w`, as whole numbers.
+/// `h` and `w`, as whole numbers of 32 bits, of which a terminal has 16.
 pub(super) fn size(call: &Call) -> std::result::Result<(u16, u16), ApiError> {
     let side = |key: &str, name: &str| -> std::result::Result<u16, ApiError> {
         let text = call.query.text(key);
-        // In strconv's words.
-        text.parse().map_err(|_| {
-            let digits = text.strip_prefix('-').unwrap_or(&text);
-            let is_number = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
-            let why = if is_number { "value out of range" } else { "invalid syntax" };
-            ApiError::bad(format!("invalid resize {name} {text:?}: {why}"))
-        })
+        let digits = text.strip_prefix(['-', '+']).unwrap_or(&text);
+        let is_number = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+        let why = match text.parse::<u32>() {
+            Ok(number) => return Ok(u16::try_from(number).unwrap_or(u16::MAX)),
+            Err(_) if is_number => "value out of range",
+            Err(_) => "invalid syntax",
+        };
+        Err(ApiError::bad(format!("invalid resize {name} {text:?}: {why}")))
     };
     Ok((side("h", "height")?, side("w", "width")?))
 }

@@ -82,7 +82,7 @@ fn choose(
     all: bool,
     store: &Images,
 ) -> std::result::Result<Vec<ImageSummary>, ApiError> {
-    let (dangling, pinned, until) = (filters.flag("dangling")?, filters.flag("pinned")?, filters.until()?);
+    let (dangling, pinned, until) = (filters.flag("dangling")?, filters.flag("pinned")?, filters.earliest_until()?);
     let created =
         |key: &str| filters.get(key).and_then(|names| names.last()).map(|name| store.resolve(name)).transpose();
     let (before, since) = (created("before")?, created("since")?);

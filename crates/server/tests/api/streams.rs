@@ -114,6 +114,15 @@ pub(crate) async fn exec(server: &Server) {
     let bad = server.post("/containers/execs/exec", &json!({ "Cmd": ["x"], "DetachKeys": "ctrl-9" })).await;
     assert_eq!(bad.of(400)["message"], "Invalid detach keys (ctrl-9) provided");
     assert_eq!(server.post("/containers/execs/resize?h=1&w=1", &Value::Null).await.status, 200);
+    for (size, why) in [
+        ("w=1", "invalid resize height \"\": invalid syntax"),
+        ("h=1&w=x", "invalid resize width \"x\": invalid syntax"),
+        ("h=-1&w=1", "invalid resize height \"-1\": value out of range"),
+        ("h=1&w=4294967296", "invalid resize width \"4294967296\": value out of range"),
+    ] {
+        let refused = server.post(&format!("/containers/execs/resize?{size}"), &Value::Null).await;
+        assert_eq!(refused.of(400)["message"], why);
+    }
     let id = exec_create(server, json!({ "Cmd": ["true"] })).await;
     assert_eq!(server.post(&start(&id), &json!({ "Detach": true })).await.status, 200);
     eventually("the exec has ended", async || server.get(&format!("/exec/{id}/json")).await.of(200)["ExitCode"] == 0)

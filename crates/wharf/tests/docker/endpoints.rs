@@ -156,3 +156,26 @@ fn a_subnet_of_a_family_that_is_off_is_shown() {
     assert!(!addresses.contains("fd99"), "{addresses}");
     d.docker("network rm four").ok();
 }
+
+#[test]
+fn who_leaves_none_can_join_others() {
+    let Some(d) = Daemon::start() else { return };
+    d.docker("network create one").ok();
+    d.docker("run -d --network none --name late busybox sleep 1000").ok();
+    let none = "one of the networks in private (none) mode";
+    assert!(d.docker("network connect one late").err.contains(none));
+    d.docker("network disconnect none late").ok();
+    d.docker("network connect one late").ok();
+    assert!(d.docker("network connect none late").err.contains(none));
+    let address = || d.docker("exec late ip -o -4 addr show eth0").ok();
+    let own = d.docker("inspect -f {{.NetworkSettings.Networks.one.IPAddress}} late").ok();
+    assert!(!own.is_empty() && address().contains(&own), "{own}: {}", address());
+    // On and on.
+    d.docker("restart -t 0 late").ok();
+    assert!(address().contains("inet "), "{}", address());
+    d.docker("network disconnect one late").ok();
+    let gone = d.docker("network disconnect one late").err;
+    assert!(gone.contains("is not connected to network one"), "{gone}");
+    d.docker("network connect none late").ok();
+    assert!(d.docker("inspect late").ok().contains("\"none\": {"));
+}

@@ -41,6 +41,9 @@ fn requests_that_make_no_sense() {
 fn requests_that_docker_s_client_would_not_send() {
     let Some(d) = Daemon::start() else { return };
     for (host, words) in [
+        (r#""Annotations":{"":"a"}"#, "invalid Annotations: the empty string is not permitted as an annotation key"),
+        (r#""CpuShares":-1"#, "invalid CPU shares (-1): value must be a positive integer"),
+        (r#""PidMode":"container:nosuch""#, "No such container: nosuch"),
         (r#""ShmSize":-1"#, "SHM size can not be less than 0"),
         (r#""MemorySwappiness":300"#, "invalid value: 300, valid memory swappiness range is 0-100"),
         (r#""Sysctls":{"kernel.core_pattern":"x"}"#, "sysctl 'kernel.core_pattern' is not allowed"),

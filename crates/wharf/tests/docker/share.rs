@@ -108,7 +108,23 @@ fn a_network_is_shared_while_its_owner_runs() {
     assert_eq!(d.sh("--network container:owner", "readlink /proc/self/ns/net").ok(), own);
     d.docker("kill owner").ok();
     let gone = d.sh("--network container:owner", "true");
-    assert!(gone.code != 0 && gone.err.contains("non running container"), "{}", gone.err);
+    assert!(gone.code != 0 && gone.err.contains("non running container: container owner is exited"), "{}", gone.err);
+}
+
+#[test]
+fn who_is_joined_is_known_by_its_id() {
+    let Some(d) = Daemon::start() else { return };
+    let id = d.docker("create --name owner busybox true").ok();
+    let not_running = format!("namespace: container {id} is not running");
+    for (kind, status, words) in [("Pid", 500, "failed to join PID "), ("Ipc", 409, "failed to join IPC ")] {
+        let host = format!(r#"{{"Image":"busybox","Cmd":["true"],"HostConfig":{{"{kind}Mode":"container:owner"}}}}"#);
+        let (made, said) = d.post(&format!("/containers/create?name={kind}"), &host, true).unwrap();
+        assert_eq!(made, 201, "{said}");
+        let mode = d.docker(&format!("inspect -f {{{{.HostConfig.{kind}Mode}}}} {kind}")).ok();
+        assert_eq!(mode, format!("container:{id}"));
+        let (code, said) = d.post(&format!("/containers/{kind}/start"), "", true).unwrap();
+        assert!(code == status && said.contains(words) && said.contains(&not_running), "{code} {said}");
+    }
 }
 
 #[test]
