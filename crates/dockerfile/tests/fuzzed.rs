@@ -37,7 +37,7 @@ pub(crate) fn check(data: &[u8]) -> bool {
         let scope = Scope::new(Arc::clone(&globals), Vec::new());
         let _ = statement.instruction.expand(dockerfile.directives.escape, &scope);
     }
-    let known = Known { globals, graph: &graph, ignore: &Ignore::default(), base_env: &|_| None };
+    let known = Known { globals, graph: &graph, ignore: &Ignore::default(), base_env: &|_| None, stages: None };
     let _ = lint(&dockerfile, &known);
     true
 }
