@@ -23,6 +23,8 @@ pub(crate) struct Provenance {
     pub(crate) builder_id: String,
     /// As whoever asks says.
     pub(crate) reproducible: bool,
+    /// In the form of SLSA v0.2, for who reads no other.
+    pub(crate) by_slsa_02: bool,
 }
 
 /// What a request asks for.
@@ -33,7 +35,7 @@ pub(crate) struct Attestations {
 }
 
 impl Attestations {
-    /// Reads `type=provenance[,mode=min|max][,version=v1][,builder-id=ID][,reproducible=true][,disabled=true]` and
+    /// Reads `type=provenance[,mode=min|max][,version=v1|v0.2][,builder-id=ID][,reproducible=true][,disabled=true]` and
     /// `type=sbom[,disabled=true]`.
     ///
     /// # Errors
@@ -54,8 +56,7 @@ impl Attestations {
                     ("type", _) => kind = value,
                     ("disabled", _) => disabled = on()?,
                     ("mode", "min" | "max") => provenance.max = value == "max",
-                    ("version", "v1") => {}
-                    ("version", "v0.2") => return Err(bad("provenance is made by SLSA v1 alone".into())),
+                    ("version", "v1" | "v0.2") => provenance.by_slsa_02 = value == "v0.2",
                     ("builder-id", _) => value.clone_into(&mut provenance.builder_id),
                     ("reproducible", _) => provenance.reproducible = on()?,
                     // As it is in any case.
@@ -107,7 +108,11 @@ impl Attestations {
             all.push((sbom::KIND.to_owned(), sbom::document(image, &found)));
         }
         if let Some(provenance) = &self.provenance {
-            all.push((provenance::KIND.to_owned(), provenance.predicate(request, gathered, built, told)));
+            let predicate = provenance.predicate(request, gathered, built, told);
+            all.push(match provenance.by_slsa_02 {
+                true => (provenance::KIND_02.to_owned(), provenance::by_slsa_02(&predicate)),
+                false => (provenance::KIND.to_owned(), predicate),
+            });
         }
         Ok(all)
     }
@@ -124,7 +129,7 @@ mod tests {
     #[test]
     fn kinds_are_told_apart() {
         let all = of(&["type=provenance,mode=max,version=v1,builder-id=x,reproducible=true", "type=sbom"]).unwrap();
-        let provenance = Provenance { max: true, builder_id: "x".into(), reproducible: true };
+        let provenance = Provenance { max: true, builder_id: "x".into(), reproducible: true, by_slsa_02: false };
         assert_eq!(all, Attestations { provenance: Some(provenance), sbom: true });
         assert!(!of(&["type=provenance,disabled=true", "type=sbom,disabled=true"]).unwrap().any());
         assert!(!of(&[]).unwrap().any() && of(&["type=provenance"]).unwrap().any());
@@ -133,7 +138,7 @@ mod tests {
             &["mode=max"],
             &["type=x"],
             &["type=sbom,generator=syft"],
-            &["type=provenance,version=v0.2"],
+            &["type=provenance,version=v2"],
             &["type=provenance,mode=most"],
             &["type=sbom", "type=sbom"],
         ] {

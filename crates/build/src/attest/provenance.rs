@@ -15,6 +15,9 @@ use crate::request::BuildRequest;
 use crate::session::{Common, Told, lock};
 
 pub(super) const KIND: &str = "https://slsa.dev/provenance/v1";
+pub(super) const KIND_02: &str = "https://slsa.dev/provenance/v0.2";
+/// What SLSA v0.2 calls BuildKit's way to build, and what its own fields begin with.
+const BUILD_TYPE_02: &str = "https://mobyproject.org/buildkit@v1";
 const BUILD_TYPE: &str = "https://github.com/moby/buildkit/blob/master/docs/attestations/slsa-definitions.md";
 
 /// Something that an image was made from: where it is, and which content it has.
@@ -135,6 +138,47 @@ impl Provenance {
         }
         Value::Object(all)
     }
+}
+
+/// The same in the form of SLSA v0.2, as BuildKit writes that.
+pub(super) fn by_slsa_02(predicate: &Value) -> Value {
+    let (definition, details) = (&predicate["buildDefinition"], &predicate["runDetails"]);
+    let (external, internal) = (&definition["externalParameters"], &definition["internalParameters"]);
+    let mut source = Map::new();
+    for (key, value) in [("uri", &external["configSource"]["uri"]), ("entryPoint", &external["configSource"]["path"])] {
+        if !value.is_null() {
+            source.insert(key.into(), value.clone());
+        }
+    }
+    let about = &details["metadata"];
+    let mut metadata = json!({
+        "buildInvocationID": about["invocationID"],
+        "buildStartedOn": about["startedOn"],
+        "buildFinishedOn": about["finishedOn"],
+        "completeness": {
+            "parameters": about["buildkit_completeness"]["request"],
+            "environment": true,
+            "materials": about["buildkit_completeness"]["resolvedDependencies"],
+        },
+        "reproducible": about["buildkit_reproducible"],
+    });
+    metadata[format!("{BUILD_TYPE_02}#hermetic")] = about["buildkit_hermetic"].clone();
+    metadata[format!("{BUILD_TYPE_02}#metadata")] = about["buildkit_metadata"].clone();
+    let mut old = json!({
+        "builder": details["builder"],
+        "buildType": BUILD_TYPE_02,
+        "materials": definition["resolvedDependencies"],
+        "invocation": {
+            "configSource": source,
+            "parameters": external["request"],
+            "environment": { "platform": internal["builderPlatform"] },
+        },
+        "metadata": metadata,
+    });
+    if let Some(config) = internal.get("buildConfig") {
+        old["buildConfig"] = config.clone();
+    }
+    old
 }
 
 /// The instructions as they are written, with their lines.

@@ -118,6 +118,15 @@ fn where_an_image_comes_from_and_what_is_in_it() {
     assert_eq!(more["runDetails"]["builder"]["id"], "me");
     assert_eq!(more["buildDefinition"]["internalParameters"]["buildConfig"]["steps"][0]["line"], 1);
     assert_eq!(d.docker("run --rm more cat /etc/os-release").ok(), "ID=debian\nVERSION_ID=12");
+    // In the older form.
+    wharf(&d, &dir, "build -t older --attest type=provenance,version=v0.2,mode=max .").ok();
+    let older = d.get("/v1.56/images/older/attestations?statement=1");
+    assert_eq!(older[0]["PredicateType"], "https://slsa.dev/provenance/v0.2");
+    let older = &older[0]["Statement"]["predicate"];
+    assert_eq!(older["invocation"]["configSource"]["entryPoint"], "Dockerfile");
+    assert_eq!(older["materials"], more["buildDefinition"]["resolvedDependencies"]);
+    assert_eq!(older["metadata"]["https://mobyproject.org/buildkit@v1#hermetic"], true);
+    assert_eq!(older["buildConfig"]["steps"][0]["line"], 1);
     for (attest, why) in
         [("type=sbom,generator=x", "no other generator"), ("type=vex", "unknown type"), ("sbom", "expected")]
     {

@@ -174,7 +174,12 @@ impl<'a> File<'a> {
                 let Ok(image) = response.json::<Value>().await else { continue };
                 let pairs = image["Config"]["Env"].as_array().into_iter().flatten().filter_map(Value::as_str);
                 let pairs = pairs.map(|pair| pair.split_once('=').unwrap_or((pair, "")));
-                found.insert(name.clone(), pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect());
+                let mut all: Vec<_> = pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+                // A build sets it where an image does not.
+                if all.iter().all(|(name, _)| name != "PATH") {
+                    all.push(("PATH".into(), String::new()));
+                }
+                found.insert(name.clone(), all);
             }
         }
         let bases: Vec<Base> = self.graph.nodes.iter().map(|node| node.base.clone()).collect();
