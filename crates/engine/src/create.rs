@@ -300,8 +300,13 @@ impl Engine {
         set(&mut host.ipc_mode, &defaults.ipc_mode);
         // With v1 too, where Docker has the host's: it hides how the host has sorted its processes. Who is privileged
         // may make groups there, by the paths that it sees; and who has the host's groups mounted looks there for its own.
-        let shown = (host.privileged || mounts::shows_groups(host)) && !self.inner.hierarchies.is_v2();
-        let mode = defaults.cgroupns_mode.as_deref().unwrap_or(if shown { "host" } else { "private" });
+        let is_v1 = !self.inner.hierarchies.is_v2();
+        let mode = match &defaults.cgroupns_mode {
+            _ if is_v1 && host.privileged => "host",
+            Some(mode) => mode,
+            None if is_v1 && mounts::shows_groups(host) => "host",
+            None => "private",
+        };
         set(&mut host.cgroupns_mode, mode);
         set(&mut host.restart_policy.name, "no");
         // Docker's name for what runs containers by default; here it is this engine's own runtime.

@@ -1,14 +1,18 @@
 //! EROFS images, mounted from their files.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
+use rustix::fs::{Mode, OFlags};
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, OpenTreeFlags, fsconfig_create, fsconfig_set_string, fsmount, fsopen,
     open_tree,
 };
 
 use crate::Result;
+
+/// What fsconfig(2) takes of a string, in bytes.
+const LONGEST: usize = 255;
 
 /// Mounts the image in the file `image`, read-only and in nobody's mount table: gone when the answer is closed and
 /// nothing else, an overlay or a copy of it, has it any more. The file may be deleted meanwhile.
@@ -20,7 +24,14 @@ use crate::Result;
 /// take (tmpfs) and for what is no image, `EPERM` without CAP_SYS_ADMIN in the first user namespace.
 pub fn mount(image: &Path) -> Result<OwnedFd> {
     let fs = fsopen("erofs", FsOpenFlags::FSOPEN_CLOEXEC)?;
-    fsconfig_set_string(&fs, "source", image)?;
+    // Opened until the file system is there, which opens it by the name that it has here.
+    let open = (image.as_os_str().len() > LONGEST)
+        .then(|| rustix::fs::open(image, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()))
+        .transpose()?;
+    match &open {
+        Some(file) => fsconfig_set_string(&fs, "source", format!("/proc/self/fd/{}", file.as_raw_fd()))?,
+        None => fsconfig_set_string(&fs, "source", image)?,
+    }
     fsconfig_create(&fs)?;
     fsmount(&fs, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::MOUNT_ATTR_RDONLY)
 }

@@ -38,6 +38,11 @@ pub(crate) fn layers_can_be_images(image: &Image) {
         Err(errno @ (Errno::NODEV | Errno::NOTBLK)) => return println!("skipped: no images from files here: {errno}"),
         mount => mount.expect("mounts"),
     };
+    // Also by a path that is longer than what fsconfig(2) takes.
+    let deep = image.dir.path().join("d".repeat(200)).join("e".repeat(200));
+    fs::create_dir_all(&deep).expect("makes");
+    fs::copy(&path, deep.join("image")).expect("copies");
+    wharf_sys::erofs::mount(&deep.join("image")).expect("mounts by a long path");
     let layers = [mount.as_fd()];
     for (name, userns, mount) in [("file", false, None), ("both", false, Some(0)), ("mapped", true, Some(0))] {
         let Rootfs::Overlay { upper, work, .. } = image.rootfs(&format!("image-{name}")) else { unreachable!() };

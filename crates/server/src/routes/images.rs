@@ -71,6 +71,9 @@ pub(super) async fn tag(call: Call, name: &str) -> Result {
 
 pub(super) async fn remove(call: Call, name: &str) -> Result {
     let (force, prune) = (call.query.flag("force"), !call.query.flag("noprune"));
+    if name.trim().is_empty() {
+        return Err(ApiError::bad("image name cannot be blank"));
+    }
     let platforms = platform::all(&call.query, "platforms")?;
     let removed = call.api.engine.remove_image(name, platforms, force, prune).await?;
     Ok(ok(&render::removed(&removed)))
