@@ -147,9 +147,6 @@ impl Engine {
         let (path, args) = image_defaults::command(&config)?;
         let endpoints = self.endpoints(&host, networking_config)?;
         ports::requests(&config, &host)?;
-        if host.network_mode == "host" && host.port_bindings.as_ref().is_some_and(|all| !all.is_empty()) {
-            warnings.push("Published ports are discarded when using host network mode".into());
-        }
         let links = self.resolve_links(&mut host)?;
         if config.hostname.is_empty() && host.uts_mode != "host" && !host.network_mode.starts_with("container:") {
             config.hostname = if host.network_mode == "host" { host_name() } else { id[..12].to_owned() };
