@@ -120,9 +120,6 @@ impl Engine {
             return Err(EngineError::invalid("conflicting options: port exposing and the container type network mode"));
         }
         image_defaults::merge(&mut config, &image)?;
-        if config.working_dir.starts_with('/') {
-            config.working_dir = mounts::clean(&config.working_dir);
-        }
         let mut warnings = Vec::new();
         self.fill_in(&mut config, &mut host)?;
         check(&config, &host)?;
