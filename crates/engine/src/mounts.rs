@@ -109,8 +109,8 @@ fn collect(
             continue;
         }
         if let Entry::Vacant(free) = points.entry(destination) {
-            let point =
-                volume(engine, record, None, free.key(), true, &VolumeWish { missing, ..VolumeWish::default() })?;
+            let wish = VolumeWish { missing, driver: host.volume_driver.clone(), ..VolumeWish::default() };
+            let point = volume(engine, record, None, free.key(), true, &wish)?;
             free.insert(MountPoint { mode: String::new(), ..point });
         }
     }
@@ -403,8 +403,9 @@ pub(crate) fn volume(
     if is_new {
         engine.tell_of("volume", "create", &found.name, &[("driver", &found.driver)]);
     }
-    if !wish.no_copy {
-        let view = engine.images().layers().view(&record.layers, None)?;
+    let view = engine.images().layers().view(&record.layers, None)?;
+    // Where the image has nothing there, no driver hears of a mount.
+    if !wish.no_copy && view.metadata(destination.trim_start_matches('/'), true).is_ok() {
         engine.volumes().mount(&found.name, &record.id).map_err(|error| {
             let error = EngineError::from(error);
             EngineError::new(error.kind, format!("failed to populate volume: {}", error.message))

@@ -36,7 +36,7 @@ fn a_bridge_with_a_port_in_another_namespace() {
         let other = namespace::create(|| Ok(())).unwrap();
         let route = Connection::open().unwrap();
         let mut batch = Batch::new();
-        batch.create_bridge(&Bridge { name: "br0", mac: MAC, mtu: 1400 }).mark_and_set_up("br0", "ours");
+        batch.create_bridge(&Bridge { name: "br0", mac: MAC, mtu: 1400 }).mark_and_set_up("br0", "ours", true);
         route.apply(batch).unwrap();
         let bridge = link(&route, "br0");
         assert_eq!((bridge.kind.as_str(), bridge.alias.as_str(), bridge.mtu), ("bridge", "ours", 1400));
@@ -48,7 +48,7 @@ fn a_bridge_with_a_port_in_another_namespace() {
             .add_address(bridge.index, Ipv4Addr::new(10, 1, 0, 1), 24)
             .create_veth(&Veth { name: "v0", mtu: 1400, master: Some(bridge.index), peer })
             .set_port("v0", Port { isolated: true, hairpin: true })
-            .mark_and_set_up("v0", "ours too");
+            .mark_and_set_up("v0", "ours too", true);
         route.apply(batch).unwrap();
         assert_eq!(link(&route, "v0").master, Some(bridge.index));
         let addresses = route.addresses().unwrap();

@@ -67,11 +67,11 @@ pub(crate) fn ensure(route: &Connection, instance: &str, record: &NetworkRecord)
             batch.set_up(link.index);
         }
         Some(_) => {
-            batch.mark_and_set_up(name, &mark::bridge(instance, &record.id));
+            batch.mark_and_set_up(name, &mark::bridge(instance, &record.id), sysctl::link_has_ipv6(record.mtu));
         }
         None => {
             batch.create_bridge(&Bridge { name, mac: random_mac()?, mtu: record.mtu });
-            batch.mark_and_set_up(name, &mark::bridge(instance, &record.id));
+            batch.mark_and_set_up(name, &mark::bridge(instance, &record.id), sysctl::link_has_ipv6(record.mtu));
         }
     }
     route.apply(batch)?;

@@ -261,7 +261,7 @@ impl Inner {
         if port != Port::default() {
             batch.set_port(name, port);
         }
-        batch.mark_and_set_up(name, &mark::endpoint(self.instance(), endpoint));
+        batch.mark_and_set_up(name, &mark::endpoint(self.instance(), endpoint), sysctl::link_has_ipv6(record.mtu));
         let host = Connection::open()?;
         host.apply(batch)?;
         bandwidth::set(&host, name, limits.down, false)?;

@@ -11,7 +11,7 @@ use wharf_netlink::route::{Batch, Connection, Link, Macvlan, MacvlanMode};
 use wharf_netlink::{NetlinkError, namespace};
 
 use crate::mark::{self, Mark};
-use crate::{Endpoint, EndpointRequest, NetworkError, NetworkRecord, Result};
+use crate::{Endpoint, EndpointRequest, NetworkError, NetworkRecord, Result, sysctl};
 
 pub(crate) const DRIVER: &str = "macvlan";
 const PARENT: &str = "parent";
@@ -86,7 +86,7 @@ pub(crate) fn ensure(route: &Connection, instance: &str, record: &NetworkRecord)
         None => make_vlan(route, name)?,
     }
     let mut batch = Batch::new();
-    batch.mark_and_set_up(name, &mark::parent(instance, &record.id));
+    batch.mark_and_set_up(name, &mark::parent(instance, &record.id), sysctl::link_has_ipv6(record.mtu));
     route.apply(batch)?;
     match route.link(name)? {
         Some(link) => Ok(link.index),
@@ -106,7 +106,7 @@ fn make_own(route: &Connection, name: &str) -> Result<()> {
             route.apply(batch)?;
             // A link is up when both ends are.
             let mut batch = Batch::new();
-            batch.mark_and_set_up(&peer, "");
+            batch.mark_and_set_up(&peer, "", sysctl::has_ipv6());
             Ok(route.apply(batch)?)
         }
         made => Ok(made?),

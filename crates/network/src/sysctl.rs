@@ -16,6 +16,11 @@ pub(crate) fn has_ipv6() -> bool {
     fs::exists("/proc/sys/net/ipv6").unwrap_or(false)
 }
 
+/// Whether a link of this MTU has IPv6: the kernel gives it to none below 1280 bytes (RFC 8200, section 5).
+pub(crate) fn link_has_ipv6(mtu: u32) -> bool {
+    mtu >= 1280 && has_ipv6()
+}
+
 /// Sets what is not set so already: on a read-only `/proc/sys` that is enough.
 pub(crate) fn ensure(name: &str, value: &str) -> Result<bool> {
     if read(name)? == value {

@@ -64,7 +64,9 @@ impl Volumes {
                 let driver = self.driver_of("get", &volume)?;
                 let told = driver.get(name);
                 let told = told.map_err(|why| VolumeError::Plugin { action: "get", name: name.to_owned(), why })?;
-                take_over(&mut volume, told);
+                // Its plugin has lost it.
+                let told = told.ok_or_else(|| VolumeError::NotFound(name.to_owned()))?;
+                take_over(&mut volume, Some(told));
                 Ok(volume)
             }
             None => self.foreign(name)?.map(|(_, volume)| volume).ok_or_else(|| VolumeError::NotFound(name.to_owned())),

@@ -168,15 +168,18 @@ impl Batch {
         self
     }
 
-    /// Sets a link's alias, gives it no IPv6 address of its own, and takes it up.
-    pub fn mark_and_set_up(&mut self, name: &str, alias: &str) -> &mut Self {
+    /// Sets a link's alias, sees to it that it gets no IPv6 address of its own, and takes it up. One that `has_ipv6` not
+    /// at all, for its MTU is below 1280 or the kernel's is off, is not asked for that: the kernel would refuse.
+    pub fn mark_and_set_up(&mut self, name: &str, alias: &str, has_ipv6: bool) -> &mut Self {
         let header = link_header(0, 0, UP, UP);
         self.messages.message(SET_LINK, 0, &header, format!("set link `{name}` up"), |m| {
             m.text(IFLA_IFNAME, name);
             m.attribute(IFLA_IFALIAS, alias.as_bytes());
-            m.nested(IFLA_AF_SPEC, |m| {
-                m.nested(AF_INET6.into(), |m| m.u8(IFLA_INET6_ADDR_GEN_MODE, ADDR_GEN_MODE_NONE));
-            });
+            if has_ipv6 {
+                m.nested(IFLA_AF_SPEC, |m| {
+                    m.nested(AF_INET6.into(), |m| m.u8(IFLA_INET6_ADDR_GEN_MODE, ADDR_GEN_MODE_NONE));
+                });
+            }
         });
         self
     }

@@ -38,7 +38,10 @@ pub(crate) fn on_a_host(test: impl FnOnce(&Host) + Send) {
         let mac = MacAddress([2, 0, 0, 0, 9, 2]);
         let peer = Peer { name: "lan0", mac, netns: other.as_fd() };
         let mut batch = Batch::new();
-        batch.set_up(1).create_veth(&Veth { name: "lan0", mtu: 1500, master: None, peer }).mark_and_set_up("lan0", "");
+        batch
+            .set_up(1)
+            .create_veth(&Veth { name: "lan0", mtu: 1500, master: None, peer })
+            .mark_and_set_up("lan0", "", true);
         route.apply(batch)?;
         address("lan0", HOST, HOST6);
         namespace::within(other.as_fd(), || address("lan0", OTHER, OTHER6))?;

@@ -25,12 +25,15 @@ const SHORT: Duration = Duration::from_secs(60);
 /// For what somebody asks of all plugins: one that hangs must not hide the others' volumes for long.
 const OF_ALL: Duration = Duration::from_secs(10);
 
+/// By name where a plugin listens, and its scope.
+type Known = HashMap<String, (Address, Option<String>)>;
+
 /// The plugins of this host. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Plugins {
     dirs: Arc<[PathBuf]>,
-    /// Where those listen that have said that they are drivers of volumes.
-    known: Arc<Mutex<HashMap<String, Address>>>,
+    /// Where those listen that have said that they are drivers of volumes, and their scopes once they have said them.
+    known: Arc<Mutex<Known>>,
     lookup: Lookup,
 }
 
@@ -97,13 +100,13 @@ impl Plugins {
             address => address,
         };
         let driver = Driver { name: name.to_owned(), address, plugins: self.clone(), timeout };
-        if self.known().get(name) != Some(&driver.address) {
+        if self.known().get(name).map(|(address, _)| address) != Some(&driver.address) {
             let answer = driver.call("Plugin.Activate", None, SHORT).map_err(missing)?;
             let implements = answer["Implements"].as_array();
             if !implements.is_some_and(|all| all.iter().any(|one| one == "VolumeDriver")) {
                 return Err(missing("plugin does not implement VolumeDriver".into()));
             }
-            self.known().insert(name.to_owned(), driver.address.clone());
+            self.known().insert(name.to_owned(), (driver.address.clone(), None));
         }
         Ok(driver)
     }
@@ -127,7 +130,7 @@ impl Plugins {
         self.drivers().0.into_iter().map(|driver| driver.name).collect()
     }
 
-    fn known(&self) -> std::sync::MutexGuard<'_, HashMap<String, Address>> {
+    fn known(&self) -> std::sync::MutexGuard<'_, Known> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -179,9 +182,18 @@ impl Driver {
 
     /// `local` or `global`. A plugin of the first version does not know the question.
     pub(crate) fn scope(&self) -> String {
-        let answer = self.ask("Capabilities", &json!({}), SHORT).unwrap_or_default();
+        if let Some((_, Some(known))) = self.plugins.known().get(&self.name) {
+            return known.clone();
+        }
+        let answer = self.ask("Capabilities", &json!({}), SHORT);
+        let is_told = answer.is_ok();
+        let answer = answer.unwrap_or_default();
         let scope = answer["Capabilities"]["Scope"].as_str().unwrap_or_default().to_lowercase();
-        if scope == "global" { scope } else { "local".into() }
+        let scope = if scope == "global" { scope } else { "local".into() };
+        if is_told && let Some((_, known)) = self.plugins.known().get_mut(&self.name) {
+            *known = Some(scope.clone());
+        }
+        scope
     }
 
     fn ask(&self, method: &str, body: &Value, timeout: Duration) -> Result<Value, String> {
@@ -197,7 +209,8 @@ impl Driver {
             format!("{method}: plugin \"{}\" does not answer: {error}", self.name)
         })?;
         let answer = if answer.iter().all(u8::is_ascii_whitespace) { b"{}".to_vec() } else { answer };
-        let parsed = serde_json::from_slice::<Value>(&answer);
+        // What follows the answer is nobody's, as for Go's decoder.
+        let parsed = serde_json::Deserializer::from_slice(&answer).into_iter().next().unwrap_or(Ok(Value::Null));
         if status != 200 {
             let said = parsed.as_ref().ok().and_then(|json| json["Err"].as_str()).map(str::to_owned);
             let said = said.unwrap_or_else(|| String::from_utf8_lossy(&answer).trim().chars().take(1000).collect());

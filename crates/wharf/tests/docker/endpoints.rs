@@ -179,3 +179,11 @@ fn who_leaves_none_can_join_others() {
     d.docker("network connect none late").ok();
     assert!(d.docker("inspect late").ok().contains("\"none\": {"));
 }
+
+#[test]
+fn a_network_may_be_too_narrow_for_ipv6() {
+    let Some(d) = Daemon::start() else { return };
+    d.docker("network create -o com.docker.network.driver.mtu=1234 narrow").ok();
+    let link = d.docker("run --rm --network narrow busybox ip link show eth0").ok();
+    assert!(link.contains("mtu 1234"), "{link}");
+}

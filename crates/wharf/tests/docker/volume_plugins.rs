@@ -209,8 +209,13 @@ fn a_plugin_makes_mounts_and_removes_volumes() {
     d.docker("volume rm data").ok();
     assert_eq!(d.docker("volume ls -q").ok(), "");
     assert!(plugin.state.lock().unwrap().volumes.is_empty());
-    // Anonymous ones go with their container.
+    // Anonymous ones go with their container. Of content that the image has not, there is no mount.
+    plugin.said();
     d.docker("run --rm --volume-driver store -v /anonymous busybox true").ok();
+    let said = plugin.said();
+    let count = |what: &str| said.iter().filter(|line| line.starts_with(what)).count();
+    let counts = ["Create", "Mount", "Unmount", "Remove", "Capabilities"].map(count);
+    assert_eq!(counts, [1, 1, 1, 1, 0], "{said:?}");
     d.docker("run --rm --mount type=volume,dst=/m,volume-driver=store,volume-opt=k=v busybox true").ok();
     assert!(plugin.state.lock().unwrap().volumes.is_empty());
     clean(plugin);
