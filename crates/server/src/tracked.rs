@@ -85,7 +85,7 @@ mod tests {
         assert!(frame(&mut first) && frame(&mut first) && frame(&mut second));
         assert!(!frame(&mut first) && !frame(&mut second));
         // What is there already waits for nobody.
-        let whole = http_body_util::Full::new(Bytes::from_static(b"all"));
+        let whole = http_body_util::Full::new(Bytes::from_static(&[0; 1000]));
         let mut whole = Tracked::new(whole, Answers::within(&ROOM), ());
         assert!(Pin::new(&mut whole).poll_frame(&mut Context::from_waker(Waker::noop())).is_ready());
 
@@ -95,7 +95,7 @@ mod tests {
         assert_eq!(connection.write(&[0; 100]).await.unwrap(), 8);
         let stopped = connection.write(&[0; 100]).await.unwrap_err();
         assert_eq!(stopped.kind(), io::ErrorKind::TimedOut);
-        drop((connection, first));
+        drop((connection, first, whole));
         assert!(frame(&mut second) && frame(&mut second));
     }
 }
