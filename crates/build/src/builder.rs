@@ -99,7 +99,10 @@ impl Builder {
         let mut recorder = Recorder::new(&random_id()?, name, request.target.as_deref(), &request.tags);
         let recorder_reference = recorder.record.reference.clone();
         let (events, mut told) = tokio::sync::mpsc::channel(16);
-        let out = Output::new(events, request.quiet);
+        let mut out = Output::new(events, request.quiet);
+        if request.steps {
+            out = out.telling_steps();
+        }
         let outer = output.clone();
         // Hears all on its way to the client.
         let hearing = tokio::spawn(async move {

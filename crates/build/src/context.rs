@@ -9,6 +9,7 @@ use std::sync::Arc;
 use wharf_archive::decompressed;
 use wharf_dockerfile::{Dockerfile, Ignore, Needs};
 
+use crate::asked::Given;
 use crate::cancel::{Cancel, Cancellable};
 use crate::error::{BuildError, Result};
 use crate::index::Index;
@@ -41,22 +42,37 @@ impl Context {
     ///
     /// # Errors
     /// For an archive that is hostile or damaged, and when there is no such Dockerfile.
-    pub(crate) fn read(input: Box<dyn Read + Send>, path: &Path, dockerfile: &str, cancel: &Cancel) -> Result<Self> {
-        Self::of(index(input, path, cancel)?, dockerfile)
+    pub(crate) fn read(
+        input: Box<dyn Read + Send>,
+        path: &Path,
+        dockerfile: &str,
+        given: Option<&Given>,
+        cancel: &Cancel,
+    ) -> Result<Self> {
+        Self::of(index(input, path, cancel)?, dockerfile, given)
     }
 
-    /// The context of files that are known, and the Dockerfile of it.
+    /// The context of files that are known, and the Dockerfile of it, or the one that is given.
     ///
     /// # Errors
     /// When there is no such Dockerfile.
-    pub(crate) fn of(mut index: Index, dockerfile: &str) -> Result<Self> {
-        let dockerfile = if is_lower_case(&index, dockerfile)? { LOWER_CASE } else { dockerfile };
-        let bytes = read_bytes(&index, dockerfile)?;
-        let bytes =
-            bytes.ok_or_else(|| BuildError::invalid(format!("Cannot locate specified Dockerfile: {dockerfile}")))?;
+    pub(crate) fn of(mut index: Index, dockerfile: &str, given: Option<&Given>) -> Result<Self> {
+        let lower = given.is_none() && is_lower_case(&index, dockerfile)?;
+        let dockerfile = if lower { LOWER_CASE } else { dockerfile };
+        let (bytes, ignore, own) = match given {
+            Some(given) => {
+                let ignore = Ignore::parse(&given.ignore);
+                let ignore = ignore.map_err(|e| BuildError::invalid(format!(".dockerignore: {e}")))?;
+                (given.text.clone(), ignore, given.modified)
+            }
+            None => {
+                let missing = || BuildError::invalid(format!("Cannot locate specified Dockerfile: {dockerfile}"));
+                let bytes = read_bytes(&index, dockerfile)?.ok_or_else(missing)?;
+                let own = index.look(&inside(dockerfile)?, true)?.map_or(0, |found| found.attributes.mtime.0);
+                (bytes, ignore_file(&index, dockerfile)?, own)
+            }
+        };
         let text = String::from_utf8_lossy(&bytes);
-        let ignore = ignore_file(&index, dockerfile)?;
-        let own = index.look(&inside(dockerfile)?, true)?.map_or(0, |found| found.attributes.mtime.0);
         let parsed = Dockerfile::parse(dockerfile, &text)?;
         if matches!(text, Cow::Owned(_)) {
             parsed.check_replaced()?;
@@ -167,7 +183,7 @@ mod tests {
     fn unpack(tar: Vec<u8>, dockerfile: &str) -> Result<(tempfile::TempDir, Context)> {
         let dir = tempfile::tempdir().unwrap();
         let input = Box::new(std::io::Cursor::new(tar));
-        let context = Context::read(input, &dir.path().join("context"), dockerfile, &Cancel::new().unwrap())?;
+        let context = Context::read(input, &dir.path().join("context"), dockerfile, None, &Cancel::new().unwrap())?;
         Ok((dir, context))
     }
 

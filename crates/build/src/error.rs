@@ -1,6 +1,7 @@
 //! What can go wrong in a build, in the user's words and with the line of the Dockerfile.
 
 use std::fmt;
+use std::sync::Arc;
 
 use wharf_dockerfile::{ExpandError, GlobError, GraphError, ParseErrors, Source};
 use wharf_report::chain;
@@ -23,7 +24,7 @@ pub enum ErrorKind {
 }
 
 /// A failed build: a message that stands alone.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BuildError {
     pub kind: ErrorKind,
     pub message: String,
@@ -31,14 +32,28 @@ pub struct BuildError {
     pub place: Option<String>,
     /// Of the command that failed.
     pub exit_code: Option<i32>,
+    /// That command.
+    pub command: Option<String>,
+    /// The lines that have failed, where it happened in a step of the Dockerfile.
+    pub lines: Option<Box<Lines>>,
+}
+
+/// Lines of a Dockerfile.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lines {
+    pub file: String,
+    /// All of it.
+    pub text: Arc<str>,
+    pub first: u32,
+    pub last: u32,
 }
 
 /// Shorthand for the results of builds.
 pub type Result<T, E = BuildError> = std::result::Result<T, E>;
 
 impl BuildError {
-    pub(crate) fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), place: None, exit_code: None }
+    pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into(), place: None, exit_code: None, command: None, lines: None }
     }
 
     /// What was asked cannot be done as it was asked.
@@ -61,7 +76,8 @@ impl BuildError {
 
     pub(crate) fn command(command: &str, code: i32) -> Self {
         let message = format!("The command '{command}' returned a non-zero code: {code}");
-        Self { exit_code: Some(code), ..Self::new(ErrorKind::Command, message) }
+        let command = Some(command.to_owned());
+        Self { exit_code: Some(code), command, ..Self::new(ErrorKind::Command, message) }
     }
 
     /// The same failure with the instruction it happened in; one that is known already stays.
@@ -69,6 +85,16 @@ impl BuildError {
         if self.place.is_none() && self.kind != ErrorKind::Cancelled {
             let text: String = source.text.chars().take(200).collect();
             self.place = Some(format!("{file}:{}: {text}", source.span.line()));
+            let (first, last) = (source.span.line(), source.span.end_line.max(source.span.line()));
+            self.lines = Some(Box::new(Lines { file: file.to_owned(), text: Arc::default(), first, last }));
+        }
+        self
+    }
+
+    /// The same with the text of the Dockerfile, if it is about lines of that.
+    pub(crate) fn within(mut self, text: &str, source: &Source) -> Self {
+        if let Some(lines) = self.lines.as_mut().filter(|lines| lines.first == source.span.line()) {
+            lines.text = text.into();
         }
         self
     }

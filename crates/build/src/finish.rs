@@ -15,6 +15,7 @@ use crate::portable;
 use crate::request::{BuildEvent, BuildRequest};
 use crate::session::{Common, Session, Told, lock};
 use crate::sources::image_error;
+use crate::steps::Warned;
 
 /// What was built for one platform.
 #[derive(Debug)]
@@ -56,7 +57,17 @@ impl Common<'_> {
         let first = top.step;
         self.run_stages(&self.graph.needed(), first)?;
         self.warn_of_arguments()?;
+        let text: std::sync::Arc<str> = self.context.dockerfile.as_str().into();
         for warning in self.warnings() {
+            if let Some(steps) = &self.output.steps {
+                steps.warn(Warned {
+                    rule: warning.rule,
+                    message: warning.message.clone(),
+                    file: self.dockerfile.file.clone(),
+                    text: std::sync::Arc::clone(&text),
+                    lines: (warning.span.line(), warning.span.end_line.max(warning.span.line())),
+                })?;
+            }
             self.output.text(format!("[Warning] {warning}\n"))?;
         }
         let Some(mut state) = self.stages[self.graph.target].get().cloned() else {

@@ -18,10 +18,26 @@ pub(crate) struct Frames {
     partial: [Vec<u8>; 2],
 }
 
+/// Text of one of a command's streams.
+#[derive(Debug)]
+pub(crate) struct Piece {
+    pub(crate) stream: u8,
+    pub(crate) text: String,
+}
+
+impl Piece {
+    /// As the classic protocol has it: the standard error in red.
+    pub(crate) fn classic(self) -> String {
+        match self.stream {
+            STDERR => format!("{RED}{}{PLAIN}", self.text),
+            _ => self.text,
+        }
+    }
+}
+
 impl Frames {
-    /// The texts in the next bytes of the stream, each of one of the command's streams; those of the standard error in
-    /// red.
-    pub(crate) fn texts(&mut self, mut bytes: &[u8]) -> Vec<String> {
+    /// The texts in the next bytes of the stream, each of one of the command's streams.
+    pub(crate) fn pieces(&mut self, mut bytes: &[u8]) -> Vec<Piece> {
         let mut pieces: Vec<(u8, Vec<u8>)> = Vec::new();
         while !bytes.is_empty() {
             if self.left == 0 {
@@ -43,11 +59,8 @@ impl Frames {
             self.left -= own.len();
             bytes = rest;
         }
-        let texts = pieces.into_iter().map(|(stream, content)| {
-            let text = self.whole(stream, content);
-            if stream == STDERR && !text.is_empty() { format!("{RED}{text}{PLAIN}") } else { text }
-        });
-        texts.filter(|text| !text.is_empty()).collect()
+        let pieces = pieces.into_iter().map(|(stream, content)| Piece { stream, text: self.whole(stream, content) });
+        pieces.filter(|piece| !piece.text.is_empty()).collect()
     }
 
     /// The text of a piece with what was left of the one before, without the beginning of a character at its end.
@@ -83,7 +96,7 @@ mod tests {
         let bytes = [frame(1, b"one\n"), frame(2, "zwölf\n".as_bytes()), frame(1, b"")].concat();
         for size in 1..bytes.len() {
             let mut frames = Frames::default();
-            let text: String = bytes.chunks(size).flat_map(|piece| frames.texts(piece)).collect();
+            let text: String = bytes.chunks(size).flat_map(|piece| frames.pieces(piece)).map(Piece::classic).collect();
             let text = text.replace("\x1b[0m\x1b[91m", "");
             assert_eq!(text, "one\n\x1b[91mzwölf\n\x1b[0m", "{size}");
         }
@@ -92,6 +105,6 @@ mod tests {
     #[test]
     fn what_is_no_text_is_shown_as_well_as_can_be() {
         let mut frames = Frames::default();
-        assert_eq!(frames.texts(&frame(1, b"a\xffb")), ["a\u{fffd}b"]);
+        assert_eq!(frames.pieces(&frame(1, b"a\xffb"))[0].text, "a\u{fffd}b");
     }
 }

@@ -69,8 +69,8 @@ impl Gathered {
         };
         let input = std::mem::replace(&mut request.context, Box::new(io::empty()));
         let context = match request.listed {
-            true => Context::of(listed(input, 0)?, &name)?,
-            false => Context::read(input, &dir.path.join("context"), &name, cancel)?,
+            true => Context::of(listed(input, 0)?, &name, request.given.as_ref())?,
+            false => Context::read(input, &dir.path.join("context"), &name, request.given.as_ref(), cancel)?,
         };
         let given = std::mem::take(&mut request.contexts);
         let next_listing = given.len() + 1;

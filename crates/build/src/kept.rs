@@ -30,6 +30,8 @@ use record::{Header, Record, Records};
 
 /// Keys of kept contexts among those of steps begin with it.
 pub const KEPT_CONTEXT: &str = "context-";
+/// Directories of contexts for one build alone begin with it.
+const ONCE: &str = "once-";
 /// All kept contexts together have at most so many bytes, and a tenth of what the file system has.
 const MOST: u64 = 16 << 30;
 /// So much that is needed no more may stay before the rest is copied away from it.
@@ -110,16 +112,25 @@ fn failing(error: io::Error) -> BuildError {
 }
 
 impl KeptContexts {
+    /// Those that an earlier process has kept. What it had for one build alone goes.
     pub(crate) fn new(dir: PathBuf) -> Self {
+        let own = |dir: &PathBuf| dir.file_name().is_some_and(|name| name.to_string_lossy().starts_with(ONCE));
+        for left in scratch::list(&dir).into_iter().filter(own) {
+            let _ = wharf_rooted_path::remove_dir_all(left);
+        }
         Self { dir, live: Mutex::default() }
     }
 
-    /// The context that clients call `key`, with what is kept of it; `place` is for people.
+    /// The context that clients call `key`, with what is kept of it; `place` is for people. One without a key is for this
+    /// build alone: nobody could find it again.
     ///
     /// # Errors
     /// When the disk refuses.
     pub(crate) fn open(self: &Arc<Self>, key: &[u8], place: &str) -> Result<Kept> {
-        let id = Digest::sha256(key).hex().to_owned();
+        let id = match key {
+            [] => format!("{ONCE}{}", scratch::random_id()?),
+            key => Digest::sha256(key).hex().to_owned(),
+        };
         let mut live = lock(&self.live);
         let inner = match live.get_mut(&id) {
             Some((inner, users)) => {
@@ -141,6 +152,11 @@ impl KeptContexts {
         let Some((inner, users)) = live.get_mut(id) else { return };
         *users -= 1;
         if *users > 0 {
+            return;
+        }
+        if id.starts_with(ONCE) {
+            let _ = wharf_rooted_path::remove_dir_all(&inner.dir);
+            live.remove(id);
             return;
         }
         // Under the lock: who opens it next reads what is written here.

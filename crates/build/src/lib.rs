@@ -15,7 +15,7 @@
 //! - `files`, `select`, `plan`, `copy`, `tree`: COPY, ADD and WORKDIR. `run`, `bundle`, `mounts`, `init_layer`: RUN.
 //! - `named`, `layouts`, `repository`: contexts that the request names, those of them that are images, and those from git.
 //! - `portable`: the cache on its way elsewhere. `history`, `why`: builds that were, and why they made steps. `leak`: secrets in what was made.
-//! - `agent`: SSH agents that commands may ask.
+//! - `agent`: SSH agents that commands may ask. `asked`: clients that are asked while a build goes on. `steps`: what they hear of its steps.
 //! - `epoch`: the time of results. `arguments`, `entitlements`: what the request gives and allows. `cache`, `cache_mount`, `scratch`: what outlives a build, and what does not.
 //!
 //! The same input gives the same layers: entries sorted, times from the context, nothing random in any result but what a
@@ -29,6 +29,7 @@ pub mod git {
 mod agent;
 mod annotations;
 mod arguments;
+mod asked;
 mod attest;
 mod builder;
 mod bundle;
@@ -77,14 +78,16 @@ mod sources;
 mod squash;
 mod stages;
 mod state;
+mod steps;
 mod tar;
 mod tree;
 mod why;
 
 pub use agent::Agent;
+pub use asked::{Client, Given};
 pub use builder::{Builder, Pruned};
 pub use cache::CacheRecord;
-pub use error::{BuildError, ErrorKind, Result};
+pub use error::{BuildError, ErrorKind, Lines, Result};
 pub use fsck::fsck;
 pub use history::BuildRecord;
 pub use kept::KEPT_CONTEXT;
@@ -94,4 +97,5 @@ pub use request::{
     BuildEvent, BuildRequest, BuilderOptions, Fetch, Limits, NetworkSource, Offline, Pending, RegistryCredentials,
     StepNetwork, Ulimit,
 };
+pub use steps::{StepEvent, Warned};
 pub use why::{Miss, Why};

@@ -291,7 +291,11 @@ impl Session<'_> {
         mounts: &mut Mounts,
     ) -> Result<Option<MountSource>> {
         let id = secret_id(&one.mount);
-        let Some(secret) = self.options.secrets.get(&id) else {
+        let asked = match (self.options.secrets.get(&id), &self.options.asked.0) {
+            (None, Some(client)) => client.secret(&id)?,
+            (known, _) => known.cloned(),
+        };
+        let Some(secret) = asked.as_deref() else {
             if one.mount.required {
                 return Err(BuildError::invalid(format!("secret {id}: not found: the request gives no such secret")));
             }
@@ -326,7 +330,11 @@ impl Session<'_> {
         mounts: &mut Mounts,
     ) -> Result<Option<MountSource>> {
         let id = one.mount.id.as_deref().unwrap_or("default");
-        let Some(agent) = self.options.agents.0.get(id) else {
+        let asked = match (self.options.agents.0.get(id), &self.options.asked.0) {
+            (None, Some(client)) => client.agent(id)?,
+            (known, _) => known.map(Arc::clone),
+        };
+        let Some(agent) = asked else {
             if one.mount.required {
                 let message = format!("RUN --mount=type=ssh: the request gives no SSH agent {id} (--ssh {id})");
                 return Err(BuildError::invalid(message));
@@ -335,7 +343,7 @@ impl Session<'_> {
             return Ok(None);
         };
         let path = volatile.join(format!("agent-{number}"));
-        let (socket, forwarding) = agent::forward(&self.runtime, &path, Arc::clone(agent), &one.mount)?;
+        let (socket, forwarding) = agent::forward(&self.runtime, &path, agent, &one.mount)?;
         mounts.forwardings.push(forwarding);
         if !mounts.env.iter().any(|pair| pair.starts_with("SSH_AUTH_SOCK=")) {
             mounts.env.push(format!("SSH_AUTH_SOCK={}", one.target));

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::Path;
 
-use wharf_dockerfile::{Base, Contexts, Copy, Source};
+use wharf_dockerfile::{Base, Contexts, Copy, Platform, Source};
 use wharf_image::Images;
 
 use crate::cache::Key;
@@ -77,6 +77,16 @@ pub(crate) fn read(
         }
     }
     Ok((contexts, trees, layouts))
+}
+
+/// What the names mean for one platform: one that ends with `::PLATFORM` is for that alone.
+pub(crate) fn for_platform(named: &Contexts, platform: &Platform) -> Contexts {
+    let platform = platform.to_string();
+    let one = |(name, base): (&String, &Base)| match name.split_once("::") {
+        None => Some((name.clone(), base.clone())),
+        Some((name, of)) => (of == platform).then(|| (name.to_owned(), base.clone())),
+    };
+    named.iter().filter_map(one).collect()
 }
 
 impl Session<'_> {

@@ -13,6 +13,7 @@ use wharf_image::Progress;
 
 use crate::error::{BuildError, Result};
 use crate::request::BuildEvent;
+use crate::steps::Steps;
 
 /// More than this of a stage that waits for its turn goes to the disk.
 const IN_MEMORY: usize = 1 << 20;
@@ -24,6 +25,8 @@ pub(crate) struct Output {
     pub(crate) quiet: bool,
     /// What is said before it is this one's turn.
     waiting: Option<Arc<Waiting>>,
+    /// Where steps are told of, if anybody wants that.
+    pub(crate) steps: Option<Steps>,
 }
 
 #[derive(Debug)]
@@ -52,13 +55,20 @@ struct Kept {
 
 impl Output {
     pub(crate) fn new(events: Sender<BuildEvent>, quiet: bool) -> Self {
-        Self { events, quiet, waiting: None }
+        Self { events, quiet, waiting: None, steps: None }
+    }
+
+    /// The same, which tells of steps as well.
+    pub(crate) fn telling_steps(mut self) -> Self {
+        self.steps = Some(Steps::new(self.events.clone()));
+        self
     }
 
     /// One that is heard when its turn has come.
     pub(crate) fn waiting(&self, file: &Path) -> Self {
         let waiting = Waiting { turn: Mutex::new(Turn::Kept(Kept::default())), file: file.to_owned() };
-        Self { events: self.events.clone(), quiet: self.quiet, waiting: Some(Arc::new(waiting)) }
+        let steps = self.steps.as_ref().map(Steps::beside);
+        Self { events: self.events.clone(), quiet: self.quiet, waiting: Some(Arc::new(waiting)), steps }
     }
 
     /// It is this one's turn: what it has said is told, and what it says from now on.
@@ -114,6 +124,9 @@ impl Output {
 
     /// As [`Self::event`], for how far something is, from where nothing may block. False when nobody hears it any more.
     pub(crate) async fn progress(&self, progress: Progress) -> bool {
+        if let Some(steps) = &self.steps {
+            return steps.progress(&progress).await;
+        }
         if self.quiet {
             return true;
         }

@@ -17,9 +17,11 @@ use wharf_image::{ImageRecord, Progress, ProgressSender};
 use wharf_store::Store;
 
 use crate::agent::Agent;
+use crate::asked::{Client, Given};
 use crate::error::{BuildError, Result};
 use crate::missing::Answers;
 use crate::named::NamedContext;
+use crate::steps::StepEvent;
 
 /// One build, in the words of `POST /build`.
 pub struct BuildRequest {
@@ -53,7 +55,8 @@ pub struct BuildRequest {
     pub extra_hosts: Vec<String>,
     /// Control group below which commands run; the daemon's when absent.
     pub cgroup_parent: Option<String>,
-    /// What stands for images and stages of these names, in the order in which their files come.
+    /// What stands for images and stages of these names, in the order in which their files come. A name that ends with
+    /// `::PLATFORM` counts where that is built.
     pub contexts: Vec<(String, NamedContext)>,
     /// Stages whose steps are made again.
     pub no_cache_filter: Vec<String>,
@@ -65,6 +68,12 @@ pub struct BuildRequest {
     pub agents: BTreeMap<String, Agent>,
     /// One layer in place of all that are put on the base image.
     pub squash: bool,
+    /// Who is asked for secrets, agents and credentials that are not here.
+    pub client: Option<Arc<dyn Client>>,
+    /// The Dockerfile, if it does not come with the context; `dockerfile` is its name then.
+    pub given: Option<Given>,
+    /// Tells of steps as they begin and end, beside the text.
+    pub steps: bool,
     /// `[TYPE:]KEY=VALUE`, for the manifest or the index.
     pub annotations: Vec<String>,
     /// `type=provenance,…`, `type=sbom`.
@@ -104,6 +113,9 @@ impl Default for BuildRequest {
             entitlements: Vec::new(),
             agents: BTreeMap::new(),
             squash: false,
+            client: None,
+            given: None,
+            steps: false,
             annotations: Vec::new(),
             attestations: Vec::new(),
             remote: None,
@@ -169,6 +181,8 @@ pub enum BuildEvent {
     Progress(Progress),
     /// Entries of a listing whose contents are asked for: from [`Answers`], never from the builder.
     Wanted { listing: usize, entries: Vec<Range<u32>> },
+    /// Of a step, as it happens and in no turn; only where the request wants it.
+    Step(StepEvent),
 }
 
 /// How a builder is set up.

@@ -310,8 +310,11 @@ impl Session<'_> {
             match stream.read(&mut bytes) {
                 Ok(0) => return Ok(()),
                 Ok(count) => {
-                    for text in frames.texts(&bytes[..count]) {
-                        self.output.text(text)?;
+                    for piece in frames.pieces(&bytes[..count]) {
+                        if let Some(steps) = &self.output.steps {
+                            steps.said(piece.stream, piece.text.as_bytes())?;
+                        }
+                        self.output.text(piece.classic())?;
                     }
                 }
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}

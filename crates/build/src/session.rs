@@ -17,6 +17,7 @@ use wharf_rooted_path::RootDir;
 use wharf_snapshot::{Hold, Layer};
 
 use crate::agent::Agents;
+use crate::asked::Asked;
 use crate::builder::Shared;
 use crate::cancel::Cancel;
 use crate::context::Context;
@@ -25,12 +26,14 @@ use crate::epoch::source_date_epoch;
 use crate::error::{BuildError, ErrorKind, Result};
 use crate::gathered::Gathered;
 use crate::metadata;
+use crate::named::for_platform;
 use crate::no_cache::check_stages;
 use crate::output::Output;
 use crate::request::{BuildRequest, Limits, RegistryCredentials};
 use crate::scratch::{Scratch, random_id};
 use crate::stages::Progress;
 use crate::state::State;
+use crate::steps::Steps;
 use crate::tree::Tree;
 use crate::why::Noted;
 
@@ -130,6 +133,8 @@ pub(crate) struct Options {
     pub(crate) cgroup_parent: Option<String>,
     pub(crate) secrets: std::collections::BTreeMap<String, Vec<u8>>,
     pub(crate) agents: Agents,
+    /// Who is asked for more of these.
+    pub(crate) asked: Asked,
     pub(crate) credentials: RegistryCredentials,
     pub(crate) labels: std::collections::BTreeMap<String, String>,
     pub(crate) squash: bool,
@@ -165,7 +170,8 @@ impl<'a> Common<'a> {
         let platforms = Platforms { target: platform.clone().unwrap_or_else(|| host.clone()), build: host };
         let target = request.target.clone().unwrap_or_default();
         let globals = Arc::new(Globals::new(dockerfile, &platforms, &target, request.build_args.clone())?);
-        let graph = Graph::new(dockerfile, &globals, request.target.as_deref(), named.clone())?;
+        let graph =
+            Graph::new(dockerfile, &globals, request.target.as_deref(), for_platform(named, &platforms.target))?;
         check_stages(dockerfile, &request.no_cache_filter)?;
         let epoch = source_date_epoch(&globals, context.newest)?;
         let date = epoch.unwrap_or(context.newest);
@@ -191,6 +197,7 @@ impl<'a> Common<'a> {
                 cgroup_parent: request.cgroup_parent.clone().filter(|path| !path.is_empty()),
                 secrets: request.secrets.clone(),
                 agents: Agents(request.agents.clone()),
+                asked: Asked(request.client.clone()),
                 credentials: request.credentials.clone(),
                 labels: request.labels.clone(),
                 squash: request.squash,
@@ -302,7 +309,10 @@ impl Session<'_> {
         let common = self.common;
         let (stage, file) = (&common.dockerfile.stages[index], &common.dockerfile.file);
         self.announce(&stage.from)?;
-        let mut state = self.base(index).map_err(|e| self.failed(e, &stage.from))?;
+        let mut number = self.begin_base(index)?;
+        let base = self.base(index).map_err(|e| self.failed(e, &stage.from));
+        self.ended(base.as_ref().err())?;
+        let mut state = base?;
         self.hold(state.layers());
         lock(&self.base_env).insert(index, state.scope.env().to_vec());
         let triggers = state.image.config.on_build.take().unwrap_or_default();
@@ -313,14 +323,19 @@ impl Session<'_> {
         self.at_triggers = true;
         for trigger in triggers {
             let statement = Dockerfile::parse_trigger(file, &trigger, &stage.from)?;
-            self.statement(index, &mut state, &statement).map_err(|e| e.at(file, &statement.source))?;
+            self.begin_step(index, &mut number, &statement)?;
+            let done = self.statement(index, &mut state, &statement).map_err(|e| e.at(file, &statement.source));
+            self.ended(done.as_ref().err())?;
+            done?;
         }
         self.at_triggers = false;
         let replaced = self.graph.nodes[index].replaced;
         for statement in stage.statements.iter().filter(|_| !replaced) {
             self.announce(&statement.source)?;
-            let done = self.statement(index, &mut state, statement);
-            done.map_err(|e| self.failed(e, &statement.source))?;
+            self.begin_step(index, &mut number, statement)?;
+            let done = self.statement(index, &mut state, statement).map_err(|e| self.failed(e, &statement.source));
+            self.ended(done.as_ref().err())?;
+            done?;
         }
         // Triggers of two stages may have needed it at the same moment.
         let _ = self.stages[index].set(state);
@@ -335,7 +350,51 @@ impl Session<'_> {
             // Who does not hear it any more has no use for it.
             let _ = self.output.text(lines);
         }
-        error.at(file, source)
+        error.at(file, source).within(&self.context.dockerfile, source)
+    }
+
+    /// Tells that a stage's base image is looked for; the value counts the stage's steps.
+    fn begin_base(&self, index: usize) -> Result<usize> {
+        let Some(steps) = &self.output.steps else { return Ok(0) };
+        let Base::Image(name) = &self.graph.nodes[index].base else { return Ok(0) };
+        let name = wharf_reference::Reference::parse(name)
+            .map_or_else(|_| name.clone(), |name| name.tag_or_latest().to_string());
+        steps.begin(self.step_name(index, 1, &format!("FROM {name}")))?;
+        Ok(1)
+    }
+
+    /// Tells that a step that changes files has begun.
+    fn begin_step(&self, index: usize, number: &mut usize, statement: &Statement) -> Result<()> {
+        let Some(steps) = self.output.steps.as_ref().filter(|_| changes_files(statement)) else { return Ok(()) };
+        let text = statement.source.text.lines().next().unwrap_or_default();
+        if self.at_triggers {
+            return steps.begin(format!("[ONBUILD] {text}"));
+        }
+        *number += 1;
+        steps.begin(self.step_name(index, *number, text))
+    }
+
+    /// `[build 2/3] RUN make`: as BuildKit calls it.
+    fn step_name(&self, index: usize, number: usize, text: &str) -> String {
+        let stage = &self.dockerfile.stages[index];
+        let total = stage.statements.iter().filter(|statement| changes_files(statement)).count()
+            + usize::from(matches!(self.graph.nodes[index].base, Base::Image(_)));
+        let mut prefix = String::new();
+        if self.gathered.platforms.len() > 1 {
+            prefix.push_str(&format!("{} ", self.platforms.target));
+        }
+        if self.dockerfile.stages.len() > 1 {
+            prefix.push_str(&format!("{} ", stage.label(index)));
+        }
+        format!("[{prefix}{number}/{total}] {text}")
+    }
+
+    fn ended(&self, error: Option<&BuildError>) -> Result<()> {
+        match &self.output.steps {
+            // The failure is what is told, and not that nobody hears it.
+            Some(steps) => steps.end(error).or_else(|closed| if error.is_some() { Ok(()) } else { Err(closed) }),
+            None => Ok(()),
+        }
     }
 
     pub(crate) fn show(&self, state: &State) -> Result<()> {
@@ -400,6 +459,7 @@ impl Session<'_> {
             }
         };
         if cached {
+            self.output.steps.iter().for_each(Steps::cached);
             self.output.text(" ---> Using cache\n")?;
         }
         self.show(state)
@@ -421,4 +481,12 @@ impl Session<'_> {
         lock(&self.noted).keys.push(key.clone());
         Ok(Some(Outcome { layer, cached: true, created }))
     }
+}
+
+/// Whether it is a step that takes time; others only change the configuration.
+fn changes_files(statement: &Statement) -> bool {
+    matches!(
+        statement.instruction,
+        Instruction::Run(_) | Instruction::Copy(_) | Instruction::Add(_) | Instruction::Workdir(_)
+    )
 }

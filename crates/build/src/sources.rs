@@ -6,13 +6,14 @@ use std::sync::atomic::Ordering;
 
 use wharf_dockerfile::{Base, Graph, Platform, Source};
 use wharf_image::{ErrorKind as ImageErrorKind, ImageRecord};
-use wharf_reference::Digest;
+use wharf_reference::{Digest, Reference};
 use wharf_report::chain;
 
 use crate::cache::Key;
 use crate::cancel::Cancel;
 use crate::error::{BuildError, ErrorKind, Result};
 use crate::metadata;
+use crate::request::RegistryCredentials;
 use crate::session::{Session, lock};
 use crate::state::State;
 use crate::tree::Tree;
@@ -123,12 +124,26 @@ impl Session<'_> {
             Err(error) => return Err(image_error(name, &error)),
         };
         match local {
-            Some(image) if !self.options.pull => Ok(image),
+            // An image that is named by its ID is that and no newer one.
+            Some(image) if !self.options.pull || image.id.as_str() == name => Ok(image),
             _ => self.pull(name, platform),
         }
     }
 
+    /// The client's for the registry of an image, beside those that came with the request.
+    fn credentials_for(&self, name: &str) -> Result<RegistryCredentials> {
+        let mut all = self.options.credentials.clone();
+        if let (Some(client), Ok(reference)) = (&self.options.asked.0, Reference::parse(name)) {
+            let registry = reference.domain().to_owned();
+            if let Some(credentials) = client.credentials(&registry)? {
+                all.entry(registry).or_insert(credentials);
+            }
+        }
+        Ok(all)
+    }
+
     fn pull(&self, name: &str, platform: Option<&Platform>) -> Result<ImageRecord> {
+        let credentials = self.credentials_for(name)?;
         let platform = platform.map(Platform::to_string);
         let (sender, mut progress) = tokio::sync::mpsc::unbounded_channel();
         let events = self.output.clone();
@@ -141,8 +156,7 @@ impl Session<'_> {
                     }
                 }
             };
-            let fetching =
-                self.shared.options.fetch.image(name, platform.as_deref(), &self.options.credentials, sender);
+            let fetching = self.shared.options.fetch.image(name, platform.as_deref(), &credentials, sender);
             tokio::select! {
                 (image, ()) = async { tokio::join!(fetching, telling) } => image,
                 () = over(&cancel) => Err(BuildError::cancelled()),

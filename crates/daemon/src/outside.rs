@@ -64,7 +64,7 @@ fn failed(error: &wharf_engine::EngineError) -> BuildError {
         wharf_engine::ErrorKind::InvalidParameter => ErrorKind::Invalid,
         _ => ErrorKind::System,
     };
-    BuildError { kind, message: error.message.clone(), place: None, exit_code: None }
+    BuildError::new(kind, error.message.clone())
 }
 
 /// A namespace on the network for each command, with the host's resolvers, or on networks of the user's the names there.

@@ -11,6 +11,7 @@ pub struct GlobError(pub String);
 /// A compiled pattern. It matches whole paths without a slash at the beginning.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Glob {
+    text: String,
     matcher: Matcher,
 }
 
@@ -80,7 +81,12 @@ impl Glob {
         } else {
             Matcher::Parts(parts)
         };
-        Ok(Self { matcher })
+        Ok(Self { text: text.to_owned(), matcher })
+    }
+
+    /// As it was written.
+    pub fn as_str(&self) -> &str {
+        &self.text
     }
 
     /// Whether `text` has a character that is special in patterns.

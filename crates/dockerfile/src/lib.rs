@@ -13,6 +13,7 @@
 //! - [`Ignore`], [`Glob`]: `.dockerignore`, and patterns for files.
 //! - [`duration`]: Go's durations, which the engine's API has, too.
 //! - [`check()`]: what is allowed and probably not meant.
+//! - [`Outline`], [`Target`]: what a Dockerfile can be asked for.
 //! - [`excerpt()`]: the lines that a message is about.
 
 mod check;
@@ -31,6 +32,7 @@ mod line;
 mod mount;
 mod nearest;
 mod needs;
+mod outline;
 mod parse;
 mod pattern;
 mod position;
@@ -53,6 +55,7 @@ pub use instruction::{
 pub use mount::{Mount, MountKind, Sharing};
 pub use nearest::nearest;
 pub use needs::{Needs, Reach};
+pub use outline::{Outline, OutlineArgument, Target};
 pub use parse::{Dockerfile, Source, Stage, Statement};
 pub use position::{Position, Span};
 pub use scope::{Globals, PREDEFINED, Platform, Platforms, Scope};

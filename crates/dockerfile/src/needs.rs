@@ -78,6 +78,22 @@ impl Needs {
         }
     }
 
+    /// As patterns of paths, for who goes by those and knows no `**`: all that is below may be asked for then. None where
+    /// everything is needed.
+    pub fn patterns(&self) -> Option<Vec<String>> {
+        let Self::Some(paths) = self else { return None };
+        let text = |part: &Part| match part {
+            Part::Name(name) => Some(name.clone()),
+            Part::Glob(glob) => Some(glob.as_str().to_owned()),
+            Part::Deep => None,
+        };
+        let one = |path: &Vec<Part>| {
+            let parts: Vec<String> = path.iter().map_while(text).collect();
+            (!parts.is_empty()).then(|| parts.join("/"))
+        };
+        paths.iter().map(one).collect()
+    }
+
     /// The reach of the context's own directory.
     pub fn start(&self) -> Reach {
         match self {

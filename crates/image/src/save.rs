@@ -22,7 +22,20 @@ impl Images {
     /// # Errors
     /// `NotFound` before anything is written; then when the output fails.
     pub fn save(&self, names: &[String], platforms: &[String], output: &mut dyn Write) -> Result<()> {
-        let chosen = self.chosen(names, platforms)?;
+        self.save_chosen(&self.chosen(names, platforms)?, output)
+    }
+
+    /// Writes images as those of one name for several platforms, under names that they need not have here.
+    ///
+    /// # Errors
+    /// `NotFound`, and for what is no name, before anything is written; then when the output fails.
+    pub fn save_as(&self, images: &[Digest], names: &[Reference], output: &mut dyn Write) -> Result<()> {
+        let images = images.iter().map(|id| self.get(id)).collect::<Result<_>>()?;
+        let tags = names.iter().map(key).collect();
+        self.save_chosen(&[Chosen { images, tags }], output)
+    }
+
+    fn save_chosen(&self, chosen: &[Chosen], output: &mut dyn Write) -> Result<()> {
         let of = |one: &Chosen| one.images.iter().map(|image| self.hold(&image.diff_ids)).collect::<Vec<_>>();
         let _held: Vec<_> = chosen.iter().map(of).collect();
         let mut archive = Archive { writer: Writer::new(output), written: BTreeSet::new() };
@@ -31,7 +44,7 @@ impl Images {
         let mut docker = Vec::new();
         let mut repositories = Repositories::new();
         let mut index = Vec::new();
-        for Chosen { images, tags } in &chosen {
+        for Chosen { images, tags } in chosen {
             if let Some(stated) = self.stated(images, tags)? {
                 index.extend(descriptors(&stated.descriptor(), tags));
                 stated.write(self, &mut archive)?;

@@ -56,6 +56,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::UnixStream;
 use wharf_build::Builder;
+use wharf_buildkit::BuildKit;
 use wharf_engine::Engine;
 use wharf_engine::caller::Caller;
 
@@ -79,6 +80,8 @@ pub const MIN_API_VERSION: (u32, u32) = (1, 24);
 pub struct Api {
     pub(crate) engine: Engine,
     pub(crate) builder: Builder,
+    /// The same builder behind BuildKit's protocol.
+    pub(crate) buildkit: BuildKit,
     pub(crate) only_metrics: bool,
     /// Everybody may come: but for pages of the World Wide Web.
     pub(crate) names: Option<Names>,
@@ -91,9 +94,11 @@ pub struct Api {
 
 impl Api {
     pub fn new(engine: Engine, builder: Builder) -> Self {
+        let buildkit = BuildKit::new(engine.clone(), builder.clone(), routes::remote_contexts(&engine, &builder));
         Self {
             engine,
             builder,
+            buildkit,
             only_metrics: false,
             names: None,
             metrics: Arc::default(),

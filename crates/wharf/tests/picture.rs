@@ -12,6 +12,7 @@ const ROWS: &[&[&str]] = &[
     &["client", "runtime", "distribution", "snapshot", "network", "volume"],
     &["monitor", "image"],
     &["engine", "build"],
+    &["buildkit"],
     &["cli", "server", "registry", "oci"],
     &["daemon"],
     &["wharf"],
@@ -22,8 +23,23 @@ const ONLY: &[(&str, &[&str])] = &[
     ("libc", &["sys"]),
     ("redb", &["store"]),
     ("clap", &["cli", "daemon", "wharf"]),
-    ("hyper", &["client", "distribution", "server", "registry"]),
-    ("tokio", &["client", "distribution", "image", "engine", "build", "server", "registry", "daemon", "cli", "wharf"]),
+    ("hyper", &["buildkit", "client", "distribution", "server", "registry"]),
+    (
+        "tokio",
+        &[
+            "buildkit",
+            "client",
+            "distribution",
+            "image",
+            "engine",
+            "build",
+            "server",
+            "registry",
+            "daemon",
+            "cli",
+            "wharf",
+        ],
+    ),
 ];
 
 /// Pairs that must not exist although the rows would allow them.

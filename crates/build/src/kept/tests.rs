@@ -112,3 +112,19 @@ fn what_another_dockerfile_names_is_kept_beside() {
     assert_eq!(build(&contexts, &[("other", mark(2, 10))]), Vec::<String>::new());
     assert_eq!(build_of(&contexts, &many, false).len(), 2000);
 }
+
+#[test]
+fn what_has_no_key_is_kept_for_one_build() {
+    let dir = tempfile::tempdir().unwrap();
+    let contexts = Arc::new(KeptContexts::new(dir.path().to_owned()));
+    let kept = contexts.open(b"", "x").unwrap();
+    let other = contexts.open(b"", "x").unwrap();
+    let count = || std::fs::read_dir(dir.path()).unwrap().count();
+    assert_eq!(count(), 2, "each has its own");
+    drop(kept);
+    assert_eq!(count(), 1);
+    // What a killed process has left goes at the next start.
+    std::mem::forget(other);
+    KeptContexts::new(dir.path().to_owned());
+    assert_eq!(count(), 0);
+}

@@ -25,16 +25,16 @@ use crate::patient::patiently;
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
-struct UlimitJson {
-    name: String,
-    soft: i64,
-    hard: i64,
+pub(super) struct UlimitJson {
+    pub(super) name: String,
+    pub(super) soft: i64,
+    pub(super) hard: i64,
 }
 
 pub(super) async fn build(call: Call) -> Result {
     let query = call.query.clone();
     if query.get("version") == Some("2") {
-        return Err(ApiError::bad("BuildKit's protocol is not served; set DOCKER_BUILDKIT=0 for this client"));
+        return super::buildkit::build(call).await;
     }
     let remote = query.get("remote").filter(|remote| *remote != "client-session").map(str::to_owned);
     // Images whose steps may be taken over, and no others. Ours are found by what they were made from, whoever made
@@ -72,7 +72,7 @@ pub(super) async fn build(call: Call) -> Result {
     let context = match (&remote, &mut parts, body) {
         (Some(remote), ..) => {
             let dockerfile = query.get("dockerfile").unwrap_or("Dockerfile");
-            super::remote::context(&call.api, remote, dockerfile, keep_git_dir).await?
+            super::remote::context(&call.api.engine, &call.api.builder, remote, dockerfile, keep_git_dir).await?
         }
         (None, Some(parts), _) => parts.next(),
         (None, None, Some(body)) => body,
@@ -85,9 +85,10 @@ pub(super) async fn build(call: Call) -> Result {
         let mut input = || parts.as_mut().map_or_else(|| Box::new(std::io::empty()) as _, build_parts::Parts::next);
         let context = match (named.image, named.remote, named.layout) {
             (Some(image), ..) => NamedContext::Image(image),
-            (None, Some(remote), _) => {
-                NamedContext::Archive(super::remote::context(&call.api, &remote, "Dockerfile", keep_git_dir).await?)
-            }
+            (None, Some(remote), _) => NamedContext::Archive(
+                super::remote::context(&call.api.engine, &call.api.builder, &remote, "Dockerfile", keep_git_dir)
+                    .await?,
+            ),
             (None, None, Some(layout)) => NamedContext::Layout(layout, input()),
             (None, None, None) if named.listed => NamedContext::Listing(input()),
             (None, None, None) => NamedContext::Archive(input()),
@@ -145,6 +146,7 @@ pub(super) async fn build(call: Call) -> Result {
         attestations: query.json("attestations")?,
         remote,
         credentials,
+        ..BuildRequest::default()
     };
     let quiet = query.flag("q");
     let (builder, engine, tags) = (call.api.builder.clone(), call.api.engine.clone(), request.tags.clone());
@@ -272,6 +274,8 @@ fn event_line(event: &BuildEvent) -> Bytes {
             let entries: Vec<[u32; 2]> = entries.iter().map(|range| [range.start, range.end - range.start]).collect();
             line(&json!({ "aux": { "Wanted": { "Listing": listing, "Entries": entries } } }))
         }
+        // Told to those who ask for it alone.
+        BuildEvent::Step(_) => Bytes::new(),
     }
 }
 

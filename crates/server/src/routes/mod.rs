@@ -5,6 +5,7 @@ mod attestations;
 mod build;
 mod build_history;
 mod build_parts;
+mod buildkit;
 mod capture;
 mod compare;
 mod container_list;
@@ -32,6 +33,7 @@ mod volumes;
 
 pub(crate) use agents::Agents;
 pub(crate) use metrics::Kept;
+pub(crate) use remote::remote_contexts;
 
 use hyper::body::Incoming;
 use hyper::header::{HeaderValue, SERVER};
@@ -249,10 +251,8 @@ async fn route(api: Api, request: Request<Incoming>) -> Result {
         (_, ["swarm" | "nodes" | "services" | "tasks" | "secrets" | "configs", ..]) => {
             Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, NO_MANAGER))
         }
-        (_, ["session" | "grpc", ..]) => Err(ApiError::new(
-            StatusCode::NOT_FOUND,
-            "BuildKit's protocol is not served: builds go through POST /build",
-        )),
+        ("POST", ["grpc"]) => buildkit::calls(call),
+        ("POST", ["session"]) => buildkit::session(call),
         _ => Err(ApiError::new(StatusCode::NOT_FOUND, "page not found")),
     }
 }

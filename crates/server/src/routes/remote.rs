@@ -2,12 +2,13 @@
 
 use std::io::Read;
 
+use wharf_build::Builder;
 use wharf_build::git::Repository;
+use wharf_buildkit::Remote;
 use wharf_distribution::Document;
-use wharf_engine::EngineError;
+use wharf_engine::{Engine, EngineError};
 
 use super::blocking;
-use crate::Api;
 use crate::http::{ApiError, document_reader};
 
 /// Enough to tell an archive by: a tar's mark is in its first block.
@@ -24,20 +25,33 @@ const MAX_DOCKERFILE: u64 = 2 << 20;
 /// # Errors
 /// For an address that is neither; what the server answers; when the repository cannot be had.
 pub(super) async fn context(
-    api: &Api,
+    engine: &Engine,
+    builder: &Builder,
     remote: &str,
     dockerfile: &str,
     keep_git_dir: bool,
 ) -> std::result::Result<Box<dyn Read + Send>, ApiError> {
     if Repository::is_address(remote) {
-        return api.builder.repository(remote, keep_git_dir).await.map_err(|e| ApiError::bad(e.to_string()));
+        return builder.repository(remote, keep_git_dir).await.map_err(|e| ApiError::bad(e.to_string()));
     }
     if !(remote.starts_with("http://") || remote.starts_with("https://")) {
         return Err(ApiError::bad(format!("remote context {remote:?}: only http, https, git and ssh are permitted")));
     }
-    let document: Document = api.engine.registry().document(remote).await.map_err(EngineError::from)?;
+    let document: Document = engine.registry().document(remote).await.map_err(EngineError::from)?;
     let (reader, dockerfile) = (document_reader(document), dockerfile.to_owned());
     blocking(move || classify(reader, &dockerfile)).await
+}
+
+/// The same for who asks by BuildKit's protocol.
+pub(crate) fn remote_contexts(engine: &Engine, builder: &Builder) -> Remote {
+    let (engine, builder) = (engine.clone(), builder.clone());
+    std::sync::Arc::new(move |remote, dockerfile, keep_git_dir| {
+        let (engine, builder) = (engine.clone(), builder.clone());
+        Box::pin(async move {
+            let got = context(&engine, &builder, &remote, &dockerfile, keep_git_dir).await;
+            got.map_err(|error| error.message)
+        })
+    })
 }
 
 fn classify(

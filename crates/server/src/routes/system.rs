@@ -12,8 +12,8 @@ use crate::render::system as render;
 pub(super) fn ping() -> Answer {
     let mut answer = text(StatusCode::OK, "OK");
     let headers = answer.headers_mut();
-    // The classic builder: BuildKit's protocol is not served.
-    headers.insert("Builder-Version", HeaderValue::from_static("1"));
+    // BuildKit's protocol, which clients choose that can: the others build as ever.
+    headers.insert("Builder-Version", HeaderValue::from_static("2"));
     headers.insert("Swarm", HeaderValue::from_static("inactive"));
     headers.insert("Cache-Control", HeaderValue::from_static("no-cache, no-store, must-revalidate"));
     headers.insert("Pragma", HeaderValue::from_static("no-cache"));

@@ -11,7 +11,7 @@ pub(crate) async fn answers(server: &Server) {
         assert_eq!((ping.status, &ping.body[..]), (200, if method == "GET" { &b"OK"[..] } else { b"" }));
         for (name, value) in [
             ("api-version", "1.56"),
-            ("builder-version", "1"),
+            ("builder-version", "2"),
             ("docker-experimental", "false"),
             ("ostype", "linux"),
             ("swarm", "inactive"),
@@ -43,7 +43,12 @@ pub(crate) async fn answers(server: &Server) {
         assert!(said.status == 503 && said.message().starts_with("This node is not a swarm manager."), "{path}");
     }
     assert_eq!(server.get("/plugins").await.of(200), json!([]));
-    assert_eq!(server.post("/grpc", &json!(null)).await.status, 404);
+    for path in ["/grpc", "/session"] {
+        assert!(
+            server.post(path, &json!(null)).await.of(400)["message"].to_string().contains("Upgrade: h2c"),
+            "{path}"
+        );
+    }
     let info = server.get("/v1.51/info").await.of(200);
     assert_eq!((&info["OSType"], &info["Swarm"]["LocalNodeState"]), (&json!("linux"), &json!("inactive")));
     assert_eq!(server.get("/version").await.of(200)["MinAPIVersion"], "1.24");

@@ -2,6 +2,7 @@
 
 mod architecture;
 mod artifacts;
+mod bake;
 mod bandwidth;
 mod build;
 mod build_cases;
@@ -10,6 +11,8 @@ mod build_inputs;
 mod build_more;
 mod build_results;
 mod build_statements;
+mod buildkit;
+mod buildkit_outputs;
 mod capture;
 mod check;
 mod cli_plugins;
@@ -38,6 +41,7 @@ mod newest_api;
 mod peers;
 mod plain_streams;
 mod platforms;
+mod plugins;
 mod reach;
 mod refuse;
 mod registries;

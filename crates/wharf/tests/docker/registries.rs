@@ -32,9 +32,9 @@ fn fed(d: &Daemon, words: &str, input: &str) -> Said {
 }
 
 /// Debian's registry, as long as this lives.
-struct Peer {
+pub(crate) struct Peer {
     child: Child,
-    address: String,
+    pub(crate) address: String,
 }
 
 impl Drop for Peer {
@@ -56,7 +56,7 @@ fn has(program: &str) -> bool {
 const SECRET: &str = "$2y$04$tU4kJPGNAJ6HSC5TnkvdtOy73Z3CcNEIt9IW9J0C8SCQHDKZ.u6E6";
 
 /// With the user `ann` and her password `secret`.
-fn peer(d: &Daemon) -> Option<Peer> {
+pub(crate) fn peer(d: &Daemon) -> Option<Peer> {
     if !has("docker-registry") {
         return None;
     }

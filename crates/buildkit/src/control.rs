@@ -1,0 +1,238 @@
+//! The service `moby.buildkit.v1.Control`.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+
+use wharf_build::CacheRecord;
+use wharf_dockerfile::Platform;
+use wharf_engine::Engine;
+
+use crate::BuildKit;
+use crate::export;
+use crate::grpc::server::{Answer, Call, failed};
+use crate::grpc::{Code, Sender, Status};
+use crate::job::{Ending, Job, Results};
+use crate::proto::control::{
+    DiskUsageRequest, DiskUsageResponse, Exporter, InfoResponse, ListWorkersResponse, PruneRequest, SolveRequest,
+    SolveResponse, StatusRequest, UsageRecord, Version, Worker,
+};
+use crate::proto::gateway::{PbResult, Refs};
+use crate::proto::{Empty, Timestamp, llb};
+use crate::tunnel;
+
+/// What clients show of who builds.
+fn version() -> Version {
+    Version {
+        package: "wharf".into(),
+        version: concat!("wharf ", env!("CARGO_PKG_VERSION")).into(),
+        revision: String::new(),
+    }
+}
+
+/// The one worker: this host.
+pub(crate) fn worker(engine: &Engine) -> Worker {
+    let host = Platform::host();
+    let platform = llb::Platform { architecture: host.architecture, os: host.os, variant: host.variant };
+    // By this buildx knows a store that has images of several platforms, and outputs beside the image.
+    let mut labels = HashMap::from([("org.mobyproject.buildkit.worker.snapshotter".to_owned(), "wharf".to_owned())]);
+    // What clients write for `--add-host NAME:host-gateway`.
+    let bridge = || engine.networks().resolve("bridge").ok()?.gateway.map(IpAddr::V4);
+    if let Some(address) = engine.options().host_gateways.first().copied().or_else(bridge) {
+        labels.insert("org.mobyproject.buildkit.worker.moby.host-gateway-ip".into(), address.to_string());
+    }
+    Worker { id: "wharf".into(), labels, platforms: vec![platform], version: Some(version()) }
+}
+
+impl BuildKit {
+    pub(crate) async fn control(&self, call: Call, method: &str) -> Answer {
+        let own = self.clone();
+        match method {
+            "Solve" => call.unary(move |request| async move { own.solve(request).await }).await,
+            "Status" => call.streamed(move |request, sender| async move { own.status(request, sender).await }).await,
+            "Session" => call.both(move |headers, messages, sender| async move {
+                let (io, moving) = tunnel::connection(messages, sender);
+                let serving = own.inner.sessions.serve(&headers, io);
+                tokio::select! {
+                    done = serving => done,
+                    done = moving => done,
+                }
+            }),
+            "ListWorkers" => {
+                let record = vec![worker(&self.inner.engine)];
+                call.unary(|_: Empty| async { Ok(ListWorkersResponse { record }) }).await
+            }
+            "Info" => call.unary(|_: Empty| async { Ok(InfoResponse { version: Some(version()) }) }).await,
+            "DiskUsage" => call.unary(move |request| async move { own.disk_usage(request).await }).await,
+            "Prune" => call.streamed(move |request, sender| async move { own.prune(request, sender).await }).await,
+            "ListenBuildHistory" | "UpdateBuildHistory" => failed(Status::unimplemented(
+                "the history of builds is not served by BuildKit's protocol: `wharf builder history` has it",
+            )),
+            _ => failed(Status::unimplemented(format!("unknown method {method} of Control"))),
+        }
+    }
+
+    async fn status(&self, request: StatusRequest, sender: Sender) -> Result<(), Status> {
+        let job = self.inner.jobs.get(&request.reference).await?;
+        let mut from = 0;
+        loop {
+            let messages = job.progress.next(from).await;
+            if messages.is_empty() {
+                return Ok(());
+            }
+            from += messages.len();
+            for message in messages {
+                if !sender.send(&*message).await {
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    async fn solve(&self, mut request: SolveRequest) -> Result<SolveResponse, Status> {
+        if request.reference.is_empty() {
+            return Err(Status::invalid("a build without a reference"));
+        }
+        if request.source_policy.is_some() {
+            return Err(Status::unimplemented("source policies are not supported: nothing was built"));
+        }
+        let mut exporters = std::mem::take(&mut request.exporters);
+        if exporters.is_empty() && !request.exporter.is_empty() {
+            let (kind, attrs) = (request.exporter.clone(), request.exporter_attrs.clone());
+            exporters.push(Exporter { kind, attrs });
+        }
+        export::check(&exporters)?;
+        for cache in request.cache.iter().flat_map(|cache| &cache.exports) {
+            if cache.kind != "inline" {
+                let message = format!(
+                    "cache export {:?} is not supported by this protocol: use type=inline, or `wharf build --cache-to`",
+                    cache.kind
+                );
+                return Err(Status::unimplemented(message));
+            }
+        }
+        let job = self.inner.jobs.begin(request, exporters)?;
+        let ending = Ending { own: self.clone(), job: job.clone() };
+        let done = self.solved(&job).await;
+        drop(ending);
+        done
+    }
+
+    /// Does the work of a build, as long as the client is there that has begun it.
+    pub(crate) async fn solved(&self, job: &Job) -> Result<SolveResponse, Status> {
+        let done = tokio::select! {
+            done = self.work(job) => done,
+            () = self.session_over(job) => Err(Status::new(Code::Cancelled, "the client has ended its session")),
+        };
+        if done.is_err() {
+            export::discard(self, job).await;
+        }
+        done
+    }
+
+    /// Waits until the client that has begun a build has gone.
+    async fn session_over(&self, job: &Job) {
+        if !job.request.session.is_empty()
+            && let Ok(session) = self.inner.sessions.get(&job.request.session).await
+        {
+            return session.over().await;
+        }
+        std::future::pending().await
+    }
+
+    async fn work(&self, job: &Job) -> Result<SolveResponse, Status> {
+        let request = &job.request;
+        let graph = request.definition.as_ref().is_some_and(|definition| !definition.def.is_empty());
+        let result = match request.frontend.is_empty() {
+            false => self.frontend(job, &request.frontend, &request.frontend_attrs, &request.frontend_inputs).await?,
+            true if graph => crate::inputs::refuse(request.definition.as_ref())?,
+            // The client has a build function of its own.
+            true => {
+                let returned = job.returned().await;
+                returned.map_err(|_| Status::new(Code::Cancelled, "the build was given up"))??
+            }
+        };
+        let results = results(job, result)?;
+        let exporter_response = export::export(self, job, &results).await?;
+        Ok(SolveResponse { exporter_response })
+    }
+
+    async fn disk_usage(&self, request: DiskUsageRequest) -> Result<DiskUsageResponse, Status> {
+        if let Some(filter) = request.filter.iter().find(|filter| !filter.is_empty()) {
+            return Err(Status::unimplemented(format!("the filter {filter:?} is not supported")));
+        }
+        let builder = self.inner.builder.clone();
+        let records = blocking(move || builder.records().map_err(|e| crate::failure::status(&e))).await?;
+        let record = records.into_iter().map(|(id, record)| usage(id, &record)).collect();
+        Ok(DiskUsageResponse { record })
+    }
+
+    async fn prune(&self, request: PruneRequest, sender: Sender) -> Result<(), Status> {
+        if let Some(filter) = request.filter.iter().find(|filter| !filter.is_empty()) {
+            return Err(Status::unimplemented(format!("the filter {filter:?} is not supported")));
+        }
+        if request.min_free_space > 0 {
+            return Err(Status::unimplemented("min-free-space is not supported: say what to keep"));
+        }
+        let builder = self.inner.builder.clone();
+        let pruned = blocking(move || {
+            let fail = |e: wharf_build::BuildError| crate::failure::status(&e);
+            let mut records = builder.records().map_err(fail)?;
+            records.sort_by_key(|(_, record)| std::cmp::Reverse(record.last_used));
+            let mut left = u64::try_from(request.reserved_space.max(request.max_used_space)).unwrap_or(0);
+            let now = Timestamp::now().seconds;
+            let mut going = HashMap::new();
+            for (id, record) in records {
+                let young = now - record.last_used < request.keep_duration / 1_000_000_000;
+                let fits = left >= record.size;
+                left = left.saturating_sub(record.size);
+                if !young && !fits {
+                    going.insert(id, record);
+                }
+            }
+            let pruned = builder.prune(&|id, _| going.contains_key(id), request.all).map_err(fail)?;
+            Ok(pruned.ids.into_iter().filter_map(|id| going.remove(&id).map(|record| (id, record))).collect::<Vec<_>>())
+        })
+        .await?;
+        for (id, record) in pruned {
+            sender.send(&usage(id, &record)).await;
+        }
+        Ok(())
+    }
+}
+
+fn usage(id: String, record: &CacheRecord) -> UsageRecord {
+    let local = id.starts_with(wharf_build::KEPT_CONTEXT);
+    UsageRecord {
+        id,
+        size: i64::try_from(record.size).unwrap_or(i64::MAX),
+        created_at: Some(Timestamp::seconds(record.created)),
+        last_used_at: Some(Timestamp::seconds(record.last_used)),
+        usage_count: i64::try_from(record.uses).unwrap_or(i64::MAX),
+        description: record.description.clone(),
+        record_type: if local { "source.local" } else { "regular" }.into(),
+    }
+}
+
+/// What the client has given back, as what was built.
+fn results(job: &Job, result: PbResult) -> Result<Results, Status> {
+    let by_name = |(platform, id): (String, String)| Ok((platform, job.built(&id)?));
+    let one = |id: String| match id.is_empty() {
+        true => Ok(Results::new()),
+        false => Ok(Results::from([(String::new(), job.built(&id)?)])),
+    };
+    match result.refs {
+        None => Ok(Results::new()),
+        Some(Refs::OneId(id)) => one(id),
+        Some(Refs::One(one_ref)) => one(one_ref.id),
+        Some(Refs::ManyIds(all)) => all.refs.into_iter().map(by_name).collect(),
+        Some(Refs::Many(all)) => all.refs.into_iter().map(|(platform, one)| by_name((platform, one.id))).collect(),
+    }
+}
+
+/// Runs what waits for the disk beside the connections.
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Status> + Send + 'static,
+) -> Result<T, Status> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|e| Status::new(Code::Internal, format!("a task failed: {e}")))?
+}

@@ -1,0 +1,279 @@
+//! What becomes of a result: an image in the store, files or an archive that the client gets.
+
+use std::collections::HashMap;
+
+use wharf_reference::Reference;
+
+use crate::BuildKit;
+use crate::filesend::{self, Output};
+use crate::grpc::{Code, Status};
+use crate::job::{Built, Job, Results, makes_image};
+use crate::proto::Timestamp;
+use crate::proto::control::Exporter;
+use crate::session::Session;
+
+// What clients read of the answer: moby/buildkit `exporter/containerimage/exptypes`.
+const DIGEST: &str = "containerimage.digest";
+pub(crate) const CONFIG_DIGEST: &str = "containerimage.config.digest";
+const NAME: &str = "image.name";
+
+/// The text of an option; empty without it.
+fn attribute<'a>(exporter: &'a Exporter, name: &str) -> &'a str {
+    exporter.attrs.get(name).map(String::as_str).unwrap_or_default()
+}
+
+/// Refuses what is not done before anything is built.
+///
+/// # Errors
+/// Names what that is.
+pub(crate) fn check(exporters: &[Exporter]) -> Result<(), Status> {
+    for exporter in exporters {
+        let attribute_of = |name: &str| attribute(exporter, name);
+        let is = |name: &str| matches!(attribute_of(name), "true" | "1");
+        match exporter.kind.as_str() {
+            "moby" | "image" => {
+                for refused in ["push-by-digest", "rewrite-timestamp", "unpack", "dangling-name-prefix", "store"] {
+                    let usual = matches!((refused, attribute_of(refused)), ("unpack" | "store", "true" | "1"));
+                    if exporter.attrs.contains_key(refused) && !usual && attribute_of(refused) != "false" {
+                        let message = format!("the option {refused} of the exporter image is not supported");
+                        return Err(Status::unimplemented(message));
+                    }
+                }
+                if is("push") && attribute(exporter, "name").is_empty() {
+                    return Err(Status::invalid("tag is needed when pushing to registry"));
+                }
+            }
+            "docker" | "oci" if attribute_of("tar") == "false" => {
+                let message =
+                    format!("the exporter {} writes archives only: tar=false is not supported", exporter.kind);
+                return Err(Status::unimplemented(message));
+            }
+            "local" | "tar" | "docker" | "oci" => {}
+            other => {
+                let message =
+                    format!("the exporter {other:?} is not supported: there are image, local, tar, docker and oci");
+                return Err(Status::unimplemented(message));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Refuses what is to be stated about a result whose index is not kept.
+///
+/// # Errors
+/// Says what to do.
+pub(crate) fn check_statements(exporters: &[Exporter], statements: &[String]) -> Result<(), Status> {
+    let kept = |exporter: &Exporter| makes_image(exporter) && !attribute(exporter, "name").is_empty();
+    if statements.is_empty() || exporters.iter().any(kept) {
+        return Ok(());
+    }
+    Err(Status::unimplemented(
+        "attestations are kept with an image that has a name, and not with other outputs: give the build a name (-t) and \
+         the output type=image",
+    ))
+}
+
+/// `annotation.KEY`, `annotation-index.KEY`, `annotation[linux/amd64].KEY`, as `--annotation` has them.
+pub(crate) fn annotations(exporters: &[Exporter]) -> Vec<String> {
+    let mut all = Vec::new();
+    for (name, value) in exporters.iter().flat_map(|exporter| &exporter.attrs) {
+        let Some(rest) = name.strip_prefix("annotation") else { continue };
+        let Some((kind, key)) = rest.split_once('.') else { continue };
+        let kind = kind.trim_start_matches('-');
+        let annotation = match kind {
+            "" => format!("{key}={value}"),
+            kind if kind.starts_with('[') => format!("manifest{kind}:{key}={value}"),
+            kind => format!("{kind}:{key}={value}"),
+        };
+        if !all.contains(&annotation) {
+            all.push(annotation);
+        }
+    }
+    all.sort();
+    all
+}
+
+/// Exports what was built, and answers with what clients read of it.
+///
+/// # Errors
+/// When the client does not take it, or the disk fails.
+pub(crate) async fn export(own: &BuildKit, job: &Job, results: &Results) -> Result<HashMap<String, String>, Status> {
+    let mut response = HashMap::new();
+    if !results.is_empty() {
+        for (number, exporter) in job.exporters.iter().enumerate() {
+            match exporter.kind.as_str() {
+                "moby" | "image" => {
+                    image(job, exporter, results, &mut response);
+                    if matches!(attribute(exporter, "push"), "true" | "1") {
+                        push(own, job, exporter, &mut response).await?;
+                    }
+                }
+                kind => {
+                    let session = own.inner.sessions.get(&job.request.session).await?;
+                    if matches!(kind, "docker" | "oci") {
+                        describe(exporter, results, &mut response);
+                    }
+                    send(own, job, &session, number, exporter, results, &response).await?;
+                }
+            }
+        }
+    }
+    if !job.exporters.iter().any(makes_image) {
+        discard(own, job).await;
+    }
+    Ok(response)
+}
+
+/// The one that names lead to.
+fn main(results: &Results) -> Option<&Built> {
+    let host = wharf_dockerfile::Platform::host().to_string();
+    results.get("").or_else(|| results.get(&host)).or_else(|| results.values().next())
+}
+
+fn describe(exporter: &Exporter, results: &Results, response: &mut HashMap<String, String>) {
+    let Some(built) = main(results) else { return };
+    let digest = built.index.clone().unwrap_or_else(|| built.image.to_string());
+    response.insert(DIGEST.into(), digest);
+    response.insert(CONFIG_DIGEST.into(), built.image.to_string());
+    if let Some(name) = exporter.attrs.get("name").filter(|name| !name.is_empty()) {
+        let names = name
+            .split(',')
+            .map(|name| Reference::parse(name).map_or_else(|_| name.to_owned(), |name| name.to_string()));
+        response.insert(NAME.into(), names.collect::<Vec<_>>().join(","));
+    }
+}
+
+/// The image is in the store and has its names: what is left is to say so.
+fn image(job: &Job, exporter: &Exporter, results: &Results, response: &mut HashMap<String, String>) {
+    describe(exporter, results, response);
+    let step = job.progress.step("exporting to image");
+    let began = Timestamp::now();
+    if let Some(built) = main(results) {
+        step.status(&format!("writing image {}", built.image), 0, 0, began, true);
+    }
+    for name in response.get(NAME).iter().flat_map(|names| names.split(',')) {
+        step.status(&format!("naming to {name}"), 0, 0, began, true);
+    }
+}
+
+/// Sends an image to the registries of its names.
+async fn push(
+    own: &BuildKit,
+    job: &Job,
+    exporter: &Exporter,
+    response: &mut HashMap<String, String>,
+) -> Result<(), Status> {
+    for name in attribute(exporter, "name").split(',') {
+        let wrong = |e: &dyn std::fmt::Display| Status::invalid(format!("invalid name {name:?}: {e}"));
+        let reference = Reference::parse(name).map_err(|e| wrong(&e))?.tag_or_latest();
+        let step = job.progress.step(&format!("pushing {reference}"));
+        let (sender, mut told) = tokio::sync::mpsc::unbounded_channel();
+        let credentials = own.credentials(job, reference.domain()).await;
+        let mut layers = crate::progress::Transfers::default();
+        let telling = async {
+            while let Some(progress) = told.recv().await {
+                layers.tell(&step, &progress);
+            }
+        };
+        let pushing = own.inner.engine.push(&reference, None, credentials, None, sender);
+        let (pushed, ()) = tokio::join!(pushing, telling);
+        match pushed {
+            Ok(pushed) => {
+                step.end(false, None);
+                response.insert(DIGEST.into(), pushed.digest.to_string());
+            }
+            Err(error) => {
+                let message = format!("failed to push {reference}: {}", error.message);
+                step.end(false, Some(message.clone()));
+                return Err(Status::new(Code::Unknown, message));
+            }
+        }
+    }
+    Ok(())
+}
+
+async fn send(
+    own: &BuildKit,
+    job: &Job,
+    session: &Session,
+    number: usize,
+    exporter: &Exporter,
+    results: &Results,
+    response: &HashMap<String, String>,
+) -> Result<(), Status> {
+    let images = own.inner.engine.images().clone();
+    let of = |built: &Built| images.get(&built.image).map_err(|e| Status::new(Code::Unknown, wharf_report::chain(&e)));
+    let (what, output) = match exporter.kind.as_str() {
+        kind @ ("local" | "tar") => {
+            let several = results.len() > 1;
+            let mut trees = Vec::new();
+            for (platform, built) in results {
+                let view = images.layers().view(&of(built)?.diff_ids, None);
+                let view = view.map_err(|e| Status::new(Code::Unknown, wharf_report::chain(&e)))?;
+                // As BuildKit names the directories of platforms.
+                trees.push((several.then(|| platform.replace('/', "_")), view));
+            }
+            match kind {
+                "local" => ("exporting to client directory", Output::Files(trees)),
+                _ => ("exporting to client tarball", Output::Tar(trees)),
+            }
+        }
+        kind => {
+            let names = response.get(NAME).map(String::as_str).unwrap_or_default().split(',');
+            let names = names.filter_map(|name| Reference::parse(name).ok()).map(Reference::tag_or_latest).collect();
+            let ids = results.values().map(|built| built.image.clone()).collect();
+            let what = if kind == "oci" { "exporting to oci image format" } else { "exporting to docker image format" };
+            (what, Output::Archive { images: images.clone(), ids, names })
+        }
+    };
+    let step = job.progress.step(what);
+    let sent = filesend::send(session, number, output, &step).await;
+    step.end(false, sent.as_ref().err().map(|status| status.message().to_owned()));
+    sent
+}
+
+/// Takes away images that were made for this build alone.
+pub(crate) async fn discard(own: &BuildKit, job: &Job) {
+    for built in job.all_built().iter().filter(|built| built.new) {
+        let named = own.inner.engine.images().get(&built.image).is_ok_and(|image| !image.tags.is_empty());
+        if !named && let Err(error) = own.inner.engine.remove_image(built.image.as_str(), Vec::new(), false, true).await
+        {
+            tracing::debug!("an image that was made for its files stays: {error}");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn exporter(kind: &str, attrs: &[(&str, &str)]) -> Exporter {
+        let attrs = attrs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        Exporter { kind: kind.into(), attrs }
+    }
+
+    #[test]
+    fn what_is_not_done_is_refused_by_name() {
+        for (kind, attribute, named) in [
+            ("moby", ("push-by-digest", "true"), "push-by-digest"),
+            ("image", ("push", "true"), "tag is needed"),
+            ("oci", ("tar", "false"), "tar=false"),
+            ("cloud", ("a", "b"), "\"cloud\""),
+        ] {
+            let refused = check(&[exporter(kind, &[attribute])]).unwrap_err();
+            assert!(refused.message().contains(named), "{}", refused.message());
+        }
+        check(&[exporter("moby", &[("push", "true"), ("name", "a"), ("unpack", "true")]), exporter("local", &[])])
+            .unwrap();
+    }
+
+    #[test]
+    fn annotations_are_read_from_the_options() {
+        let all = [exporter(
+            "moby",
+            &[("annotation.a", "1"), ("annotation-index.b.c", "2"), ("annotation[linux/amd64].d", "3")],
+        )];
+        assert_eq!(annotations(&all), ["a=1", "index:b.c=2", "manifest[linux/amd64]:d=3"]);
+    }
+}

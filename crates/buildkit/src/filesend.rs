@@ -1,0 +1,256 @@
+//! What a client gets (`FileSend.DiffCopy`): the bytes of an archive, or files as fsutil sends them.
+//!
+//! Source: moby/buildkit `session/filesync/filesync.go`, `diffcopy.go`; tonistiigi/fsutil `send.go`.
+
+use std::collections::{BTreeMap, HashMap};
+use std::io::{self, Read, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::runtime::Handle;
+use wharf_archive::{PackOptions, pack, pack_dir_as};
+use wharf_image::Images;
+use wharf_reference::{Digest, Reference};
+use wharf_rooted_path::RootDir;
+use wharf_snapshot::View;
+
+use crate::bridge;
+use crate::control::blocking;
+use crate::grpc::{Code, Sender, Status};
+use crate::progress::Step;
+use crate::proto::session::{PACKET_DATA, PACKET_ERR, PACKET_FIN, PACKET_REQ, PACKET_STAT, Packet};
+use crate::proto::{Piece, Timestamp};
+use crate::session::{Session, encoded};
+
+const METHOD: &str = "/moby.filesync.v1.FileSend/DiffCopy";
+/// Which of its outputs the client is to write to.
+const NUMBER: &str = "buildkit-attachable-exporter-id";
+/// Sent at once. Clients refuse messages of more than 4 MiB.
+const CHUNK: usize = 64 << 10;
+
+/// Trees of files, each in a directory of its name if it has one.
+pub(crate) type Trees = Vec<(Option<String>, View)>;
+
+/// What is sent.
+pub(crate) enum Output {
+    Files(Trees),
+    Tar(Trees),
+    /// Images as `docker save` writes them, which is an OCI layout as well.
+    Archive {
+        images: Images,
+        ids: Vec<Digest>,
+        names: Vec<Reference>,
+    },
+}
+
+/// Sends it to the output of this number.
+///
+/// # Errors
+/// When the client does not take it.
+pub(crate) async fn send(session: &Session, number: usize, output: Output, step: &Step) -> Result<(), Status> {
+    if !session.serves(METHOD) {
+        return Err(Status::new(Code::FailedPrecondition, "the client takes no output: it serves no FileSend"));
+    }
+    let metadata = encoded(BTreeMap::from([(NUMBER, vec![number.to_string()])]));
+    let (sender, answers) = session.callee.both(METHOD, &metadata)?;
+    let began = Timestamp::now();
+    match output {
+        Output::Files(trees) => files(trees, sender, answers).await?,
+        Output::Tar(trees) => {
+            bytes(sender, answers, move |output| {
+                for (name, view) in &trees {
+                    let packed = match name {
+                        None => pack(view, Path::new(""), output, &PackOptions::default()),
+                        Some(name) => pack_dir_as(view, Path::new(""), name.as_ref(), output, &PackOptions::default()),
+                    };
+                    packed.map_err(|e| Status::new(Code::Unknown, wharf_report::chain(&e)))?;
+                }
+                Ok(())
+            })
+            .await?;
+        }
+        Output::Archive { images, ids, names } => {
+            bytes(sender, answers, move |output| {
+                images.save_as(&ids, &names, output).map_err(|e| Status::new(Code::Unknown, wharf_report::chain(&e)))
+            })
+            .await?;
+        }
+    }
+    step.status("sending to client", 0, 0, began, true);
+    Ok(())
+}
+
+/// Sends what `write` writes, and waits until the client has taken it.
+async fn bytes(
+    sender: Sender,
+    mut answers: crate::grpc::client::Answers,
+    write: impl FnOnce(&mut dyn Write) -> Result<(), Status> + Send + 'static,
+) -> Result<(), Status> {
+    let handle = Handle::current();
+    let writing = blocking(move || {
+        let mut writer = io::BufWriter::with_capacity(CHUNK, Pieces { sender, handle });
+        write(&mut writer)?;
+        writer.flush().map_err(|e| Status::unavailable(format!("the client takes no more: {e}")))
+    });
+    let taking = async {
+        while answers.next::<Piece>().await?.is_some() {}
+        Ok::<_, Status>(())
+    };
+    let (written, taken) = tokio::join!(writing, taking);
+    // What the client says of itself comes first: a writer only sees that nobody reads.
+    taken.and(written)
+}
+
+struct Pieces {
+    sender: Sender,
+    handle: Handle,
+}
+
+impl Write for Pieces {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let bytes = &bytes[..bytes.len().min(CHUNK)];
+        match self.handle.block_on(self.sender.send(&Piece { data: Bytes::copy_from_slice(bytes) })) {
+            true => Ok(bytes.len()),
+            false => Err(io::ErrorKind::BrokenPipe.into()),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Files by the numbers that their STATs have, for as long as they may be asked for.
+type Sent = Arc<std::sync::Mutex<HashMap<u32, (usize, PathBuf)>>>;
+
+/// Sends trees as fsutil does: all STATs, and contents as they are asked for.
+async fn files(trees: Trees, sender: Sender, mut answers: crate::grpc::client::Answers) -> Result<(), Status> {
+    let trees = Arc::new(trees);
+    let sent = Sent::default();
+    let handle = Handle::current();
+    let telling = {
+        let (trees, sent, sender, handle) = (Arc::clone(&trees), Arc::clone(&sent), sender.clone(), handle.clone());
+        blocking(move || {
+            let mut walk = Walk { sender, handle, sent, next: 0, links: HashMap::new() };
+            for (number, (name, view)) in trees.iter().enumerate() {
+                walk.links.clear();
+                if let Some(name) = name {
+                    let mut top = bridge::stat(view, Path::new(""), false)?;
+                    top.path = name.as_bytes().to_vec();
+                    walk.tell(Packet { kind: PACKET_STAT, stat: Some(top), ..Packet::default() })?;
+                }
+                walk.directory(number, view, name.as_deref(), Path::new(""))?;
+            }
+            walk.tell(Packet { kind: PACKET_STAT, ..Packet::default() })
+        })
+    };
+    let answering = async {
+        loop {
+            let Some(packet) = answers.next::<Packet>().await? else { return Ok(()) };
+            match packet.kind {
+                PACKET_REQ => {
+                    let known = sent.lock().unwrap_or_else(std::sync::PoisonError::into_inner).remove(&packet.id);
+                    let (number, path) =
+                        known.ok_or_else(|| Status::invalid(format!("the client asks for no file: {}", packet.id)))?;
+                    let (trees, sender, handle) = (Arc::clone(&trees), sender.clone(), handle.clone());
+                    blocking(move || content(&trees[number].1, &path, packet.id, &sender, &handle)).await?;
+                }
+                PACKET_FIN => {
+                    sender.send(&Packet { kind: PACKET_FIN, ..Packet::default() }).await;
+                    return Ok(());
+                }
+                PACKET_ERR => {
+                    return Err(Status::new(Code::Unknown, String::from_utf8_lossy(&packet.data).into_owned()));
+                }
+                _ => return Err(Status::invalid("the client sends what nobody has asked for")),
+            }
+        }
+    };
+    let (told, answered): (_, Result<(), Status>) = tokio::join!(telling, answering);
+    answered?;
+    told?;
+    drop(sender);
+    // The call is over when the client has written everything.
+    while answers.next::<Packet>().await?.is_some() {}
+    Ok(())
+}
+
+fn content(root: &RootDir, path: &Path, id: u32, sender: &Sender, handle: &Handle) -> Result<(), Status> {
+    let gone = || Status::unavailable("the client takes no more");
+    let failing = |e: &dyn std::error::Error| Status::new(Code::Unknown, format!("{}: {e}", path.display()));
+    let mut file = root.open_file(path).map_err(|e| failing(&e))?;
+    let mut buffer = vec![0; CHUNK];
+    loop {
+        let count = file.read(&mut buffer).map_err(|e| failing(&e))?;
+        let data = Bytes::copy_from_slice(&buffer[..count]);
+        if !handle.block_on(sender.send(&Packet { kind: PACKET_DATA, id, data, ..Packet::default() })) {
+            return Err(gone());
+        }
+        if count == 0 {
+            return Ok(());
+        }
+    }
+}
+
+struct Walk {
+    sender: Sender,
+    handle: Handle,
+    sent: Sent,
+    next: u32,
+    /// First names of files that have several, by device and inode.
+    links: HashMap<(u64, u64), Vec<u8>>,
+}
+
+impl Walk {
+    fn tell(&mut self, packet: Packet) -> Result<(), Status> {
+        self.next += 1;
+        match self.handle.block_on(self.sender.send(&packet)) {
+            true => Ok(()),
+            false => Err(Status::unavailable("the client takes no more")),
+        }
+    }
+
+    /// What is in a directory of tree `number`, which has the name `top` for the client.
+    fn directory(&mut self, number: usize, root: &RootDir, top: Option<&str>, path: &Path) -> Result<(), Status> {
+        let failing = |e: wharf_rooted_path::RootError| Status::new(Code::Unknown, wharf_report::chain(&e));
+        let mut names = root.read_dir(path).map_err(failing)?;
+        // In the order in which fsutil walks.
+        names.sort();
+        for name in names {
+            let own = path.join(&name);
+            let found = root.metadata(&own, false).map_err(failing)?;
+            let mut stat = bridge::stat(root, &own, false)?;
+            let shown = top.map_or_else(|| own.clone(), |top| Path::new(top).join(&own));
+            stat.path = shown.as_os_str().as_bytes().to_vec();
+            let is = |kind: u32| found.st_mode & 0o170_000 == kind;
+            if is(0o140_000) {
+                continue;
+            }
+            stat.xattrs = root
+                .xattrs(&own)
+                .unwrap_or_default()
+                .into_iter()
+                .filter_map(|(name, value)| Some((name.into_string().ok()?, value)))
+                .collect();
+            if is(0o100_000) && found.st_nlink > 1 {
+                let first = self.links.entry((found.st_dev, found.st_ino)).or_insert_with(|| stat.path.clone());
+                if *first != stat.path {
+                    stat.linkname.clone_from(first);
+                }
+            }
+            if is(0o100_000) && stat.linkname.is_empty() {
+                self.sent
+                    .lock()
+                    .unwrap_or_else(std::sync::PoisonError::into_inner)
+                    .insert(self.next, (number, own.clone()));
+            }
+            self.tell(Packet { kind: PACKET_STAT, stat: Some(stat), ..Packet::default() })?;
+            if is(0o040_000) {
+                self.directory(number, root, top, &own)?;
+            }
+        }
+        Ok(())
+    }
+}

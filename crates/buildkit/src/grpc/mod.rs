@@ -1,0 +1,229 @@
+//! gRPC over HTTP/2 connections that are there already: both as the server and as the client.
+//!
+//! Source: grpc/grpc `doc/PROTOCOL-HTTP2.md`. A message is a byte that tells whether it is compressed, its length (u32, big
+//! endian) and its bytes; how a call has ended is in the trailers.
+
+mod body;
+pub(crate) mod client;
+pub(crate) mod server;
+
+use bytes::{Buf, Bytes, BytesMut};
+use http_body_util::BodyExt;
+use hyper::HeaderMap;
+use hyper::body::Incoming;
+use prost::Message;
+
+use crate::proto::{Any, RpcStatus};
+
+pub(crate) use body::{Outgoing, Sender};
+
+/// A longer message is refused. BuildKit's own bound.
+const MAX_MESSAGE: usize = 16 << 20;
+const PREFIX: usize = 5;
+
+/// How a call has ended, if not well. Codes: grpc/grpc `doc/statuscodes.md`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Code {
+    Cancelled = 1,
+    Unknown = 2,
+    InvalidArgument = 3,
+    NotFound = 5,
+    PermissionDenied = 7,
+    ResourceExhausted = 8,
+    FailedPrecondition = 9,
+    Unimplemented = 12,
+    Internal = 13,
+    Unavailable = 14,
+}
+
+/// A failed call: `google.rpc.Status`.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Status(pub(crate) Box<RpcStatus>);
+
+impl Status {
+    pub(crate) fn new(code: Code, message: impl Into<String>) -> Self {
+        Self(Box::new(RpcStatus { code: code as i32, message: message.into(), details: Vec::new() }))
+    }
+
+    pub(crate) fn invalid(message: impl Into<String>) -> Self {
+        Self::new(Code::InvalidArgument, message)
+    }
+
+    pub(crate) fn unimplemented(message: impl Into<String>) -> Self {
+        Self::new(Code::Unimplemented, message)
+    }
+
+    pub(crate) fn unavailable(message: impl Into<String>) -> Self {
+        Self::new(Code::Unavailable, message)
+    }
+
+    pub(crate) fn with(mut self, detail: Any) -> Self {
+        self.0.details.push(detail);
+        self
+    }
+
+    pub(crate) fn is(&self, code: Code) -> bool {
+        self.0.code == code as i32
+    }
+
+    pub(crate) fn message(&self) -> &str {
+        &self.0.message
+    }
+
+    /// The status that a call's last headers tell; nothing when it has ended well.
+    fn of(headers: &HeaderMap) -> Option<Self> {
+        use base64::Engine as _;
+        let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+        let code: i32 = text("grpc-status")?.parse().unwrap_or(Code::Unknown as i32);
+        if code == 0 {
+            return None;
+        }
+        let details = text("grpc-status-details-bin").and_then(|bytes| {
+            let bytes = base64::engine::general_purpose::STANDARD_NO_PAD.decode(bytes.trim_end_matches('=')).ok()?;
+            RpcStatus::decode(bytes.as_slice()).ok()
+        });
+        let message = percent_decoded(text("grpc-message").unwrap_or_default());
+        Some(Self(Box::new(details.unwrap_or(RpcStatus { code, message, details: Vec::new() }))))
+    }
+
+    fn trailers(&self) -> HeaderMap {
+        use base64::Engine as _;
+        let mut headers = HeaderMap::new();
+        headers.insert("grpc-status", self.0.code.into());
+        // Longer headers are refused by clients.
+        let message: String = self.0.message.chars().take(4096).collect();
+        if let Ok(value) = percent_encoded(&message).parse() {
+            headers.insert("grpc-message", value);
+        }
+        if !self.0.details.is_empty() {
+            let details = base64::engine::general_purpose::STANDARD_NO_PAD.encode(self.0.encode_to_vec());
+            if let Ok(value) = details.parse() {
+                headers.insert("grpc-status-details-bin", value);
+            }
+        }
+        headers
+    }
+}
+
+fn percent_encoded(text: &str) -> String {
+    let mut encoded = String::new();
+    for byte in text.bytes() {
+        match byte {
+            b' '..=b'~' if byte != b'%' => encoded.push(char::from(byte)),
+            _ => encoded.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    encoded
+}
+
+fn percent_decoded(text: &str) -> String {
+    let mut decoded = Vec::new();
+    let mut rest = text.as_bytes();
+    while let [first, more @ ..] = rest {
+        let byte = match (first, more) {
+            (b'%', [high, low, ..]) => {
+                let digits = [*high, *low];
+                std::str::from_utf8(&digits).ok().and_then(|digits| u8::from_str_radix(digits, 16).ok())
+            }
+            _ => None,
+        };
+        decoded.push(byte.unwrap_or(*first));
+        rest = if byte.is_some() { &more[2..] } else { more };
+    }
+    String::from_utf8_lossy(&decoded).into_owned()
+}
+
+/// A message with what comes before it.
+fn framed(message: &impl Message) -> Bytes {
+    let length = message.encoded_len();
+    let mut bytes = BytesMut::with_capacity(PREFIX + length);
+    bytes.extend_from_slice(&[0]);
+    bytes.extend_from_slice(&u32::try_from(length).unwrap_or(u32::MAX).to_be_bytes());
+    // There is room.
+    let _ = message.encode(&mut bytes);
+    bytes.freeze()
+}
+
+/// The messages that come in a body.
+#[derive(Debug)]
+pub(crate) struct Messages {
+    body: Incoming,
+    buffer: BytesMut,
+    ended: bool,
+    /// What the trailers say.
+    trailers: Option<HeaderMap>,
+}
+
+impl Messages {
+    pub(crate) fn new(body: Incoming) -> Self {
+        Self { body, buffer: BytesMut::new(), ended: false, trailers: None }
+    }
+
+    /// The next one; nothing at the end.
+    ///
+    /// # Errors
+    /// When it is none, too long, or the connection has ended.
+    pub(crate) async fn next<M: Message + Default>(&mut self) -> Result<Option<M>, Status> {
+        loop {
+            if let Some(bytes) = self.take()? {
+                let message = M::decode(bytes);
+                return message.map(Some).map_err(|e| Status::new(Code::Internal, format!("no such message: {e}")));
+            }
+            if self.ended {
+                return match self.buffer.is_empty() {
+                    true => Ok(None),
+                    false => Err(Status::new(Code::Internal, "a message ends in the middle")),
+                };
+            }
+            match self.body.frame().await {
+                None => self.ended = true,
+                Some(Err(error)) => {
+                    let what = wharf_report::chain(&error);
+                    return Err(Status::unavailable(format!("the client has gone: {what}")));
+                }
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(data) => self.buffer.extend_from_slice(&data),
+                    Err(frame) => self.trailers = frame.into_trailers().ok(),
+                },
+            }
+        }
+    }
+
+    fn take(&mut self) -> Result<Option<Bytes>, Status> {
+        let [compressed, a, b, c, d, ..] = self.buffer[..] else { return Ok(None) };
+        if compressed != 0 {
+            return Err(Status::unimplemented("compressed messages are not read"));
+        }
+        let length = u32::from_be_bytes([a, b, c, d]) as usize;
+        if length > MAX_MESSAGE {
+            let message = format!("a message has {length} bytes, and may have {MAX_MESSAGE}");
+            return Err(Status::new(Code::ResourceExhausted, message));
+        }
+        if self.buffer.len() < PREFIX + length {
+            self.buffer.reserve(PREFIX + length - self.buffer.len());
+            return Ok(None);
+        }
+        self.buffer.advance(PREFIX);
+        Ok(Some(self.buffer.split_to(length).freeze()))
+    }
+
+    /// How the call has ended, once all messages have come.
+    fn status(&self) -> Option<Status> {
+        self.trailers.as_ref().and_then(Status::of)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_status_is_read_as_it_was_written() {
+        let status =
+            Status::invalid("100 % wrong: zwölf\n").with(Any { type_url: "a/b".into(), value: vec![1, 2, 255] });
+        assert_eq!(Status::of(&status.trailers()), Some(status));
+        let plain = Status::new(Code::NotFound, "zwölf %41 %");
+        assert_eq!(Status::of(&plain.trailers()), Some(plain));
+        assert_eq!(Status::of(&HeaderMap::new()), None);
+    }
+}

@@ -1,0 +1,187 @@
+//! Builds that are under way, under the names that clients give them.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{Notify, oneshot};
+use wharf_reference::Digest;
+
+use crate::grpc::{Code, Status};
+use crate::progress::Progress;
+use crate::proto::control::{Exporter, SolveRequest};
+use crate::proto::gateway::PbResult;
+
+/// Calls about a build may come before the build itself.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// And so long after its end its progress can be asked for.
+const LINGER: Duration = Duration::from_secs(10);
+/// Builds at once.
+const MOST: usize = 1024;
+
+/// One build.
+#[derive(Debug)]
+pub(crate) struct Job {
+    pub(crate) request: SolveRequest,
+    pub(crate) exporters: Vec<Exporter>,
+    pub(crate) progress: Progress,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Who waits for what the client's own build function gives back.
+    waiting: Option<oneshot::Sender<Result<PbResult, Status>>>,
+    /// What was built, by the names that the client knows.
+    built: HashMap<String, Built>,
+    next: u64,
+}
+
+/// An image that was built.
+#[derive(Clone, Debug)]
+pub(crate) struct Built {
+    pub(crate) image: Digest,
+    /// Where several were built, for which of them.
+    pub(crate) platform: Option<String>,
+    /// The index that its names lead to.
+    pub(crate) index: Option<String>,
+    /// It was not here before.
+    pub(crate) new: bool,
+}
+
+/// What a build has given back: images by platform, or one under no name; nothing, if nothing was built.
+pub(crate) type Results = BTreeMap<String, Built>;
+
+impl Job {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Names what was built for the client.
+    pub(crate) fn note(&self, built: Built) -> String {
+        let mut state = self.state();
+        state.next += 1;
+        let id = format!("{}:{}", self.request.reference, state.next);
+        state.built.insert(id.clone(), built);
+        id
+    }
+
+    pub(crate) fn built(&self, id: &str) -> Result<Built, Status> {
+        let found = self.state().built.get(id).cloned();
+        found.ok_or_else(|| Status::new(Code::NotFound, format!("this build has no result {id:?}")))
+    }
+
+    /// Everything that was built.
+    pub(crate) fn all_built(&self) -> Vec<Built> {
+        self.state().built.values().cloned().collect()
+    }
+
+    /// What the client's build function gives back, in time.
+    pub(crate) fn returned(&self) -> oneshot::Receiver<Result<PbResult, Status>> {
+        let (sender, receiver) = oneshot::channel();
+        self.state().waiting = Some(sender);
+        receiver
+    }
+
+    /// That it has given back something.
+    pub(crate) fn give_back(&self, result: Result<PbResult, Status>) {
+        if let Some(waiting) = self.state().waiting.take() {
+            let _ = waiting.send(result);
+        }
+    }
+
+    /// Names that the result gets.
+    pub(crate) fn tags(&self) -> Vec<String> {
+        let named = self.exporters.iter().filter(|exporter| makes_image(exporter));
+        let names = named.filter_map(|exporter| exporter.attrs.get("name")).flat_map(|names| names.split(','));
+        let mut tags: Vec<String> = Vec::new();
+        for name in names.map(str::trim).filter(|name| !name.is_empty()) {
+            if !tags.iter().any(|tag| tag == name) {
+                tags.push(name.to_owned());
+            }
+        }
+        tags
+    }
+}
+
+/// Whether an exporter leaves the image in the store.
+pub(crate) fn makes_image(exporter: &Exporter) -> bool {
+    matches!(exporter.kind.as_str(), "moby" | "image")
+}
+
+/// All of them.
+#[derive(Debug, Default)]
+pub(crate) struct Jobs {
+    all: Mutex<HashMap<String, Arc<Job>>>,
+    changed: Notify,
+}
+
+impl Jobs {
+    fn all(&self) -> MutexGuard<'_, HashMap<String, Arc<Job>>> {
+        self.all.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Begins one.
+    ///
+    /// # Errors
+    /// For a name that another has.
+    pub(crate) fn begin(&self, request: SolveRequest, exporters: Vec<Exporter>) -> Result<Arc<Job>, Status> {
+        let reference = request.reference.clone();
+        let job = Job { request, exporters, progress: Progress::new(), state: Mutex::default() };
+        let job = Arc::new(job);
+        let mut all = self.all();
+        if all.len() >= MOST {
+            return Err(Status::unavailable(format!("{MOST} builds are under way already")));
+        }
+        if all.contains_key(&reference) {
+            return Err(Status::invalid(format!("a build {reference} is under way already")));
+        }
+        all.insert(reference, Arc::clone(&job));
+        drop(all);
+        self.changed.notify_waiters();
+        Ok(job)
+    }
+
+    /// The build of a name; waits for it a while.
+    ///
+    /// # Errors
+    /// When it does not come.
+    pub(crate) async fn get(&self, reference: &str) -> Result<Arc<Job>, Status> {
+        let found = tokio::time::timeout(PATIENCE, async {
+            loop {
+                let changed = self.changed.notified();
+                tokio::pin!(changed);
+                changed.as_mut().enable();
+                if let Some(job) = self.all().get(reference).cloned() {
+                    return job;
+                }
+                changed.await;
+            }
+        });
+        found.await.map_err(|_| Status::new(Code::NotFound, format!("no such job {reference}")))
+    }
+
+    fn forget(&self, reference: &str) {
+        self.all().remove(reference);
+    }
+}
+
+/// A build that ends when this is dropped.
+pub(crate) struct Ending {
+    pub(crate) own: crate::BuildKit,
+    pub(crate) job: Arc<Job>,
+}
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        self.job.progress.end();
+        let (own, reference) = (self.own.clone(), self.job.request.reference.clone());
+        // Outside of a runtime nobody asks any more.
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(async move {
+                tokio::time::sleep(LINGER).await;
+                own.inner.jobs.forget(&reference);
+            });
+        }
+    }
+}

@@ -1,0 +1,236 @@
+//! What a client says of its files, as a listing that the builder reads (`wharf_build`'s `listing` has the form).
+
+use std::collections::HashMap;
+
+use crate::grpc::Status;
+use crate::proto::session::Stat;
+
+const MAGIC: &[u8] = b"WHARFLS3";
+/// More is no listing.
+const MAX_BYTES: usize = 256 << 20;
+
+// Bits of Go's `io/fs.FileMode`.
+const GO_DIR: u32 = 1 << 31;
+const GO_SYMLINK: u32 = 1 << 27;
+const GO_DEVICE: u32 = 1 << 26;
+const GO_FIFO: u32 = 1 << 25;
+const GO_SOCKET: u32 = 1 << 24;
+const GO_SETUID: u32 = 1 << 23;
+const GO_SETGID: u32 = 1 << 22;
+const GO_CHARACTER: u32 = 1 << 21;
+const GO_STICKY: u32 = 1 << 20;
+const GO_IRREGULAR: u32 = 1 << 19;
+
+/// A file that the client can be asked for.
+#[derive(Debug)]
+pub(crate) struct File {
+    /// Names it in questions.
+    pub(crate) id: u32,
+    pub(crate) size: u64,
+    pub(crate) xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+}
+
+/// A listing as it grows.
+#[derive(Debug)]
+pub(crate) struct Listing {
+    bytes: Vec<u8>,
+    /// The directories that the last entry is in, and itself if it is one.
+    within: Vec<Vec<u8>>,
+    entries: u32,
+    /// By entry.
+    pub(crate) files: HashMap<u32, File>,
+    next_id: u32,
+}
+
+impl Listing {
+    /// `key` is the same for the next build of the same directory, and empty where none is; `place` is for people; `partial`: only what a Dockerfile names
+    /// will come.
+    pub(crate) fn new(key: &[u8], place: &str, partial: bool) -> Self {
+        let mut listing =
+            Self { bytes: MAGIC.to_vec(), within: Vec::new(), entries: 0, files: HashMap::new(), next_id: 0 };
+        listing.text(key);
+        listing.text(place.as_bytes());
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        listing.time(i64::try_from(now.as_nanos()).unwrap_or(i64::MAX));
+        listing.bytes.push(u8::from(partial));
+        listing
+    }
+
+    fn text(&mut self, text: &[u8]) {
+        let text = &text[..text.len().min(usize::from(u16::MAX))];
+        self.bytes.extend((text.len() as u16).to_be_bytes());
+        self.bytes.extend(text);
+    }
+
+    fn time(&mut self, nanoseconds: i64) {
+        self.bytes.extend(nanoseconds.div_euclid(1_000_000_000).to_be_bytes());
+        self.bytes.extend((nanoseconds.rem_euclid(1_000_000_000) as u32).to_be_bytes());
+    }
+
+    fn entry(&mut self, kind: u8, depth: usize, name: &[u8]) -> Result<u32, Status> {
+        let depth = u16::try_from(depth).map_err(|_| Status::invalid("the context has a path of too many parts"))?;
+        self.bytes.push(kind);
+        self.bytes.extend(depth.to_be_bytes());
+        self.text(name);
+        self.entries += 1;
+        Ok(self.entries - 1)
+    }
+
+    /// Adds what the client says next.
+    ///
+    /// # Errors
+    /// For a path that leads out or is none, and for too many files.
+    pub(crate) fn add(&mut self, stat: Stat) -> Result<(), Status> {
+        let id = self.next_id;
+        self.next_id = id.checked_add(1).ok_or_else(|| Status::invalid("the context has too many files"))?;
+        if self.bytes.len() > MAX_BYTES {
+            return Err(Status::invalid(format!("the context's listing has more than {MAX_BYTES} bytes")));
+        }
+        let shown = || String::from_utf8_lossy(&stat.path).into_owned();
+        let mut parts: Vec<&[u8]> = stat.path.split(|byte| *byte == b'/').collect();
+        let bad =
+            |part: &&[u8]| part.is_empty() || matches!(*part, b"." | b"..") || part.len() > 255 || part.contains(&0);
+        if parts.iter().any(bad) {
+            return Err(Status::invalid(format!("the client names a file {:?}, which is no path", shown())));
+        }
+        let Some(name) = parts.pop() else { return Ok(()) };
+        let kind = match stat.mode {
+            mode if mode & GO_DIR != 0 => b'd',
+            mode if mode & GO_SYMLINK != 0 => b'l',
+            mode if mode & GO_DEVICE != 0 => {
+                if mode & GO_CHARACTER != 0 {
+                    b'c'
+                } else {
+                    b'b'
+                }
+            }
+            mode if mode & GO_FIFO != 0 => b'p',
+            // A socket is nothing without its process.
+            mode if mode & (GO_SOCKET | GO_IRREGULAR) != 0 => return Ok(()),
+            _ if !stat.linkname.is_empty() => b'h',
+            _ => b'f',
+        };
+        let common = self.within.iter().zip(&parts).take_while(|(own, part)| own.as_slice() == **part).count();
+        self.within.truncate(common);
+        for (depth, part) in parts.iter().enumerate().skip(common) {
+            self.entry(b'i', depth, part)?;
+            self.within.push(part.to_vec());
+        }
+        let entry = self.entry(kind, parts.len(), name)?;
+        if kind == b'd' {
+            self.within.push(name.to_vec());
+        }
+        if kind == b'h' {
+            self.text(&stat.linkname);
+            return Ok(());
+        }
+        self.bytes.extend(mode(stat.mode).to_be_bytes());
+        self.time(stat.mod_time);
+        match kind {
+            b'l' => self.text(&stat.linkname),
+            b'c' | b'b' => {
+                let number = |number: i64| u32::try_from(number).unwrap_or(0).to_be_bytes();
+                self.bytes.extend(number(stat.devmajor));
+                self.bytes.extend(number(stat.devminor));
+            }
+            b'f' => {
+                let size = u64::try_from(stat.size).map_err(|_| {
+                    Status::invalid(format!("the client names a size of {} for {}", stat.size, shown()))
+                })?;
+                self.bytes.extend(size.to_be_bytes());
+                // More than that BuildKit's protocol does not tell, and its own builder compares.
+                self.time(stat.mod_time);
+                self.bytes.extend(u64::from(stat.mode).to_be_bytes());
+                self.bytes.extend(0u64.to_be_bytes());
+                self.bytes.push(0);
+                let mut xattrs: Vec<_> =
+                    stat.xattrs.into_iter().map(|(name, value)| (name.into_bytes(), value)).collect();
+                xattrs.retain(|(name, value)| name.len() < 256 && value.len() <= usize::from(u16::MAX));
+                xattrs.truncate(usize::from(u8::MAX));
+                self.files.insert(entry, File { id, size, xattrs });
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// The listing.
+    pub(crate) fn take_bytes(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.bytes)
+    }
+}
+
+impl File {
+    /// What comes before the content.
+    pub(crate) fn head(&self) -> Vec<u8> {
+        let mut bytes = vec![self.xattrs.len() as u8];
+        for text in self.xattrs.iter().flat_map(|(name, value)| [name, value]) {
+            bytes.extend((text.len() as u16).to_be_bytes());
+            bytes.extend(text);
+        }
+        bytes
+    }
+}
+
+/// The bits of chmod(2).
+fn mode(go: u32) -> u16 {
+    let bit = |go_bit: u32, own: u32| if go & go_bit != 0 { own } else { 0 };
+    let mode = (go & 0o777) | bit(GO_SETUID, 0o4000) | bit(GO_SETGID, 0o2000) | bit(GO_STICKY, 0o1000);
+    mode as u16
+}
+
+/// Go's form of a mode with its type, as `stat(2)` gives it.
+pub(crate) fn go_mode(mode: u32) -> u32 {
+    let kind = match mode & 0o170_000 {
+        0o040_000 => GO_DIR,
+        0o120_000 => GO_SYMLINK,
+        0o060_000 => GO_DEVICE,
+        0o020_000 => GO_DEVICE | GO_CHARACTER,
+        0o010_000 => GO_FIFO,
+        0o140_000 => GO_SOCKET,
+        _ => 0,
+    };
+    let bit = |own: u32, go_bit: u32| if mode & own != 0 { go_bit } else { 0 };
+    kind | (mode & 0o777) | bit(0o4000, GO_SETUID) | bit(0o2000, GO_SETGID) | bit(0o1000, GO_STICKY)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stat(path: &str, mode: u32) -> Stat {
+        Stat { path: path.into(), mode, size: 3, mod_time: 1_500_000_000, ..Stat::default() }
+    }
+
+    #[test]
+    fn files_are_listed_with_the_directories_that_they_are_in() {
+        let mut listing = Listing::new(b"key", "place", false);
+        let head = listing.bytes.len();
+        listing.add(stat("a", GO_DIR | 0o755)).unwrap();
+        listing.add(stat("a/b", 0o4644 | GO_SETUID)).unwrap();
+        listing.add(stat("c/d/e", 0o600)).unwrap();
+        listing.add(Stat { linkname: b"a/b".to_vec(), ..stat("f", 0o644) }).unwrap();
+        listing.add(stat("socket", GO_SOCKET | 0o600)).unwrap();
+        listing.add(stat("z", 0o644)).unwrap();
+        // The directories that nobody told of are entries, too; the socket is none.
+        let ids: Vec<(u32, u32)> = [1, 4, 6].map(|entry| (entry, listing.files[&entry].id)).into();
+        assert_eq!(ids, [(1, 1), (4, 2), (6, 5)]);
+        let bytes = listing.take_bytes();
+        assert_eq!(&bytes[head..head + 7], [b'd', 0, 0, 0, 1, b'a', 0o755u16.to_be_bytes()[0]]);
+    }
+
+    #[test]
+    fn paths_that_lead_out_are_refused() {
+        for path in ["../x", "/x", "a/../b", "a//b", "", ".", "a/", "a/\0"] {
+            let refused = Listing::new(b"k", "p", false).add(stat(path, 0o644)).unwrap_err();
+            assert!(refused.message().contains("which is no path"), "{path}: {}", refused.message());
+        }
+    }
+
+    #[test]
+    fn modes_are_translated_both_ways() {
+        assert_eq!(mode(GO_SETGID | GO_STICKY | 0o640), 0o3640);
+        assert_eq!(go_mode(0o104_755), GO_SETUID | 0o755);
+        assert_eq!(go_mode(0o041_777), GO_DIR | GO_STICKY | 0o777);
+    }
+}
