@@ -77,6 +77,8 @@ pub(crate) struct File {
     pub(crate) fixed_cidr: Option<String>,
     pub(crate) default_gateway: Option<String>,
     pub(crate) default_gateway_v6: Option<String>,
+    pub(crate) default_runtime: Option<String>,
+    pub(crate) selinux_enabled: Option<bool>,
     pub(crate) storage_opts: Option<Vec<String>>,
     pub(crate) authorization_plugins: Option<Vec<String>>,
     /// As it was written.
@@ -209,6 +211,8 @@ const KEYS: &[&str] = &[
     "default-gateway-v6",
     "storage-opts",
     "authorization-plugins",
+    "default-runtime",
+    "selinux-enabled",
 ];
 
 /// Keys of dockerd's that do nothing: what they ask for is always so, or is about programs that Wharf does without.
@@ -223,7 +227,6 @@ const WITHOUT_EFFECT: &[&str] = &[
     "cpu-rt-period",
     "cpu-rt-runtime",
     "cri-containerd",
-    "default-runtime",
     "exec-opts",
     "experimental",
     "features",
@@ -235,7 +238,6 @@ const WITHOUT_EFFECT: &[&str] = &[
     "node-generic-resources",
     "raw-logs",
     "runtimes",
-    "selinux-enabled",
     "swarm-default-advertise-addr",
     "userland-proxy-path",
 ];

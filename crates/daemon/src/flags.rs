@@ -15,7 +15,6 @@ pub(crate) const WITHOUT_EFFECT: &[&str] = &[
     "containerd-plugins-namespace",
     "cpu-rt-period",
     "cpu-rt-runtime",
-    "default-runtime",
     "exec-opt",
     "feature",
     "init-path",
@@ -27,7 +26,7 @@ pub(crate) const WITHOUT_EFFECT: &[&str] = &[
 
 /// The same, of those that are switches.
 pub(crate) const SWITCHES_WITHOUT_EFFECT: &[&str] =
-    &["cri-containerd", "experimental", "ip-forward-no-drop", "raw-logs", "selinux-enabled"];
+    &["cri-containerd", "experimental", "ip-forward-no-drop", "raw-logs"];
 
 fn without_effect() -> Vec<Arg> {
     let values = WITHOUT_EFFECT.iter().map(|name| Arg::new(*name).long(*name).num_args(1).action(ArgAction::Append));
@@ -144,6 +143,8 @@ pub(crate) fn command() -> Command {
         .arg(value("default-gateway", "IPv4 address of the default bridge's gateway, if not the bridge's own"))
         .arg(value("default-gateway-v6", "IPv6 address of the default bridge's gateway, if not the bridge's own"))
         .args(without_effect())
+        .arg(value("default-runtime", "Only runc, which is this program").hide(true))
+        .arg(switch("selinux-enabled", "Not supported").hide(true))
         .arg(list("authorization-plugin", "Not supported").hide(true))
         .arg(list("storage-opt", "Not supported, but for what has no effect").hide(true))
         // dockerd's, known for its answer.

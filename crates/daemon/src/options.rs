@@ -211,6 +211,9 @@ fn join(given: &ArgMatches, file: File, defaults: Defaults) -> Result<Options, S
     let rules = switch("iptables", file.iptables, true);
     let bridge = text("bridge").or(file.bridge);
     Unsupported {
+        no_neighbours_without_rules: !rules && !bridge_rules.icc,
+        default_runtime: text("default-runtime").or(file.default_runtime),
+        selinux: switch("selinux-enabled", file.selinux_enabled, false),
         no_rules_for_ipv6_alone: rules && !switch("ip6tables", file.ip6tables, true),
         storage_driver: text("storage-driver").or(file.storage_driver),
         storage_options: list("storage-opt", file.storage_opts),
@@ -396,6 +399,9 @@ mod tests {
             (&["--seccomp-profile", "/nonexistent.json"], "opening seccomp profile (/nonexistent.json) failed"),
             (&["--ip", "here"], "invalid ip 'here'"),
             (&["--default-gateway", "fd00::1"], "invalid default-gateway 'fd00::1'"),
+            (&["--iptables=false", "--icc=false"], "ICC=false uses iptables to function"),
+            (&["--default-runtime", "runsc"], "default runtime 'runsc' is not supported"),
+            (&["--selinux-enabled"], "selinux-enabled is not supported"),
             (&["--authorization-plugin", "opa"], "authorization plugin 'opa' is not supported"),
             (&["--storage-opt", "overlay2.size=1G"], "--storage-max-bytes"),
         ] {

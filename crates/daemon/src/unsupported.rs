@@ -4,6 +4,10 @@
 #[derive(Debug, Default)]
 pub(crate) struct Unsupported {
     pub(crate) no_rules_for_ipv6_alone: bool,
+    /// `icc=false` with `iptables=false`.
+    pub(crate) no_neighbours_without_rules: bool,
+    pub(crate) default_runtime: Option<String>,
+    pub(crate) selinux: bool,
     pub(crate) storage_driver: Option<String>,
     pub(crate) storage_options: Vec<String>,
     pub(crate) userns_remap: Option<String>,
@@ -18,6 +22,29 @@ impl Unsupported {
         if self.no_rules_for_ipv6_alone {
             return Err(
                 "ip6tables=false is not supported alone: give iptables=false for a daemon without any rules, or leave it out"
+                    .into(),
+            );
+        }
+        if self.no_neighbours_without_rules {
+            // dockerd's words.
+            return Err(
+                "You specified --iptables=false with --icc=false. ICC=false uses iptables to function. Please set --icc or \
+                 --iptables to true"
+                    .into(),
+            );
+        }
+        if let Some(runtime) = self.default_runtime.as_deref()
+            && !matches!(runtime, "" | "runc" | "io.containerd.runc.v2" | "wharf")
+        {
+            return Err(format!(
+                "default runtime '{runtime}' is not supported: this program runs containers itself, and would not isolate them \
+                 as that does. Leave it out"
+            ));
+        }
+        if self.selinux {
+            return Err(
+                "selinux-enabled is not supported: containers get no labels of their own. Leave it out, and give those that \
+                 need one --security-opt label"
                     .into(),
             );
         }

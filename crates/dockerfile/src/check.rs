@@ -4,7 +4,8 @@
 
 mod statements;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 
 use crate::directive::CheckDirective;
@@ -15,7 +16,7 @@ use crate::instruction::{Instruction, NAMES};
 use crate::nearest;
 use crate::parse::{Dockerfile, Source, Stage, Statement};
 use crate::position::{Position, Span};
-use crate::scope::{Globals, Platform};
+use crate::scope::{Globals, Platform, Scope};
 
 /// One finding.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,7 +53,7 @@ impl fmt::Debug for Known<'_> {
 
 /// Checks a file, in the order of its lines.
 pub fn check(dockerfile: &Dockerfile, known: &Known<'_>) -> Vec<Warning> {
-    let mut checker = Checker { dockerfile, found: Vec::new() };
+    let mut checker = Checker { dockerfile, found: Vec::new(), ended: RefCell::default() };
     checker.casing();
     checker.stages(known);
     checker.definitions();
@@ -80,7 +81,7 @@ pub fn check(dockerfile: &Dockerfile, known: &Known<'_>) -> Vec<Warning> {
 
 /// The first mistake that shows only when variables have values, which ends a build.
 pub fn first_failure(dockerfile: &Dockerfile, known: &Known<'_>) -> Option<GraphError> {
-    let checker = Checker { dockerfile, found: Vec::new() };
+    let checker = Checker { dockerfile, found: Vec::new(), ended: RefCell::default() };
     let needed = |index: &usize| known.stages.as_ref().is_none_or(|needed| needed.contains(index));
     (0..dockerfile.stages.len()).filter(needed).find_map(|index| {
         let (source, error) = checker.unexpandable(index, known)?;
@@ -100,6 +101,8 @@ const EXPERIMENTAL: &[&str] = &["CopyIgnoredFile", "InvalidDefinitionDescription
 struct Checker<'a> {
     dockerfile: &'a Dockerfile,
     found: Vec<Warning>,
+    /// What stages end with, where that is known.
+    ended: RefCell<HashMap<usize, Scope>>,
 }
 
 impl Checker<'_> {
@@ -355,5 +358,21 @@ mod tests {
         ] {
             assert_eq!(found(text), [], "{text}");
         }
+    }
+
+    #[test]
+    fn thousands_of_stages_on_one_another_are_checked() {
+        let mut text = "FROM scratch AS s0\nENV known=1\n".to_owned();
+        for number in 1..4000 {
+            text.push_str(&format!("FROM s{} AS s{number}\n", number - 1));
+        }
+        text.push_str("COPY $known $unknown /\n");
+        let rules: Vec<&str> = std::thread::Builder::new()
+            .stack_size(1 << 20)
+            .spawn(move || found(&text).into_iter().map(|(rule, _)| rule).collect())
+            .unwrap()
+            .join()
+            .unwrap();
+        assert_eq!(rules, ["UndefinedVar"]);
     }
 }

@@ -49,7 +49,7 @@ fn commands_have_a_shell_form_and_an_exec_form() {
         ("CMD ['echo']", vec!["['echo']"], true),
         ("CMD [\"echo\" hi]", vec!["[\"echo\" hi]"], true),
         ("CMD []", vec![], false),
-        ("CMD", vec![], true),
+        ("CMD", vec![""], true),
     ] {
         let Instruction::Cmd(command) = step(text) else { panic!("{text}") };
         assert_eq!((command.args, command.shell), (args.into_iter().map(str::to_owned).collect(), shell), "{text}");
@@ -203,7 +203,7 @@ fn mistakes_of_each_kind() {
         ("FROM a\nONBUILD COPYY x y\n", "unknown instruction: COPYY (COPY?)"),
         ("FROM a\nCOPY a <<E\nE\n", "COPY cannot accept a heredoc as a destination"),
         ("FROM a\nRUN <<E\n", "unterminated heredoc"),
-        ("FROM a\nRUN --network=hots x\n", "invalid network mode: \"hots\" (host?)"),
+        ("FROM a\nRUN --network=hots x\n", "invalid network mode \"hots\" (host?)"),
         ("FROM a\nRUN --mount=type=bnd x\n", "unsupported mount type \"bnd\" (bind?)"),
         (
             "FROM a\nRUN --mount=from=$x,target=/y x\n",

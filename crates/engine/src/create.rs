@@ -120,12 +120,12 @@ impl Engine {
             return Err(EngineError::invalid("conflicting options: port exposing and the container type network mode"));
         }
         image_defaults::merge(&mut config, &image)?;
-        let mut warnings = Vec::new();
-        self.fill_in(&mut config, &mut host)?;
-        check(&config, &host)?;
         if !config.working_dir.is_empty() {
             config.working_dir = mounts::clean(&config.working_dir);
         }
+        let mut warnings = Vec::new();
+        self.fill_in(&mut config, &mut host)?;
+        check(&config, &host)?;
         self.resolve_shared(&mut host)?;
         secrets::check(&host, &contents)?;
         resources::check(&host)?;
@@ -144,9 +144,6 @@ impl Engine {
         let (path, args) = image_defaults::command(&config)?;
         let endpoints = self.endpoints(&host, networking_config)?;
         ports::requests(&config, &host)?;
-        if host.network_mode == "host" && host.port_bindings.as_ref().is_some_and(|all| !all.is_empty()) {
-            warnings.push("Published ports are discarded when using host network mode".into());
-        }
         let links = self.resolve_links(&mut host)?;
         if config.hostname.is_empty() && host.uts_mode != "host" && !host.network_mode.starts_with("container:") {
             config.hostname = if host.network_mode == "host" { host_name() } else { id[..12].to_owned() };

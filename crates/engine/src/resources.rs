@@ -36,9 +36,6 @@ pub fn check(host: &HostConfig) -> Result<()> {
             return bad(format!("Conflicting options: Nano CPUs and CPU {what} cannot both be set"));
         }
     }
-    if r.cpu_shares < 0 {
-        return bad(format!("invalid CPU shares ({}): value must be a positive integer", r.cpu_shares));
-    }
     let cores = std::thread::available_parallelism().map_or(1, |n| n.get() as i64);
     if r.nano_cpus < 0 || r.nano_cpus > cores * 1_000_000_000 {
         return bad(format!("range of CPUs is from 0.01 to {cores}.00, as there are only {cores} CPUs available"));

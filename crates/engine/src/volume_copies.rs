@@ -177,7 +177,7 @@ impl Engine {
         if origin.snapshot.is_some() {
             return match self.copy_now(&mut staged, origin, BTreeSet::new()).await? {
                 Ok(()) => Ok(staged),
-                Err(error) => Err(error),
+                Err(error) => self.give_up(staged, error).await,
             };
         }
         // Or the end of one copy would let go on what another one needs frozen.
@@ -189,7 +189,19 @@ impl Engine {
                 tracing::error!("container {} stays frozen: {}", slot.id, error.message);
             }
         }
-        copied.map(|()| staged)
+        match copied {
+            Ok(()) => Ok(staged),
+            Err(error) => self.give_up(staged, error).await,
+        }
+    }
+
+    /// Removes what was begun of a copy: it may be large.
+    async fn give_up(&self, staged: Staged, error: EngineError) -> Result<Staged> {
+        blocking(move || {
+            drop(staged);
+            Err(error)
+        })
+        .await
     }
 
     async fn freeze_and_copy(&self, staged: &mut Staged, origin: &Origin, frozen: &mut Vec<Arc<Slot>>) -> Result<()> {

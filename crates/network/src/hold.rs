@@ -37,7 +37,7 @@ pub fn bind_for_relay(protocol: Protocol, address: IpAddr, port: u16) -> Result<
     match bound(protocol, address, port, true) {
         Ok(Some(socket)) => Ok(socket),
         Ok(None) => {
-            let why = "an ordinary user's daemon passes on TCP and UDP, and no SCTP".into();
+            let why = "ports that are relayed are of TCP and UDP, and none of SCTP".into();
             Err(NetworkError::Bind { address, port, why })
         }
         Err(errno) => Err(refused(protocol, address, port, errno)),

@@ -447,6 +447,9 @@ impl Networks {
 
     /// Lets our bridges pass where somebody else's rules would drop what they forward.
     pub(crate) fn let_pass(&self) {
+        if !self.inner.options.rules {
+            return;
+        }
         for family in self.inner.families() {
             let bridges = self.inner.bridges(family);
             let bridges: Vec<&str> = bridges.iter().map(String::as_str).collect();

@@ -12,13 +12,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
-use bytes::Bytes;
-use hyper::body::{Body, Frame, SizeHint};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::UnixStream;
 use tokio::time::Sleep;
 
+use crate::backlog::{ALL, Backlog, PATIENCE};
 use crate::plain_hijack;
 
 /// How often it is looked whether a client whose input has ended is still there.
@@ -52,6 +51,8 @@ pub(crate) struct Connection<T> {
     streams: bool,
     /// What of the head of its answer has not been written yet.
     head: Vec<u8>,
+    /// When the client is to have read something, since it has stopped.
+    standing: Option<Pin<Box<Sleep>>>,
 }
 
 struct Closing {
@@ -69,11 +70,19 @@ struct Ended {
 const MAX_UNSENT: usize = 64 << 10;
 
 /// Counts the answers that are under way, and what of them has not been sent.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(crate) struct Answers(Arc<Counts>);
 
-#[derive(Debug, Default)]
+impl Default for Answers {
+    fn default() -> Self {
+        Self::within(&ALL)
+    }
+}
+
+#[derive(Debug)]
 struct Counts {
+    /// What of all connections' answers has not been sent.
+    all: &'static Backlog,
     under_way: AtomicUsize,
     /// Bytes, or somewhat less: heads and lengths are taken for contents when they have been written.
     unsent: AtomicUsize,
@@ -85,10 +94,26 @@ struct Counts {
 #[derive(Debug)]
 pub(crate) struct UnderWay(Answers);
 
+impl Drop for Counts {
+    fn drop(&mut self) {
+        self.all.take(*self.unsent.get_mut());
+    }
+}
+
 impl Answers {
+    /// Those of a connection whose bytes count among those of `all`.
+    pub(crate) fn within(all: &'static Backlog) -> Self {
+        Self(Arc::new(Counts {
+            all,
+            under_way: AtomicUsize::default(),
+            unsent: AtomicUsize::default(),
+            waiting: Mutex::default(),
+        }))
+    }
+
     pub(crate) fn begin(&self) -> UnderWay {
         if self.0.under_way.fetch_add(1, Ordering::AcqRel) == 0 {
-            self.0.unsent.store(0, Ordering::Release);
+            self.0.all.take(self.0.unsent.swap(0, Ordering::AcqRel));
         }
         UnderWay(self.clone())
     }
@@ -98,23 +123,28 @@ impl Answers {
     }
 
     /// Ready when the client has read so much that it may get more.
-    fn poll_room(&self, context: &Context<'_>) -> Poll<()> {
+    ///
+    /// `is_made`: what comes is in memory already, and takes none of the room that all have.
+    pub(crate) fn poll_room(&self, context: &Context<'_>, is_made: bool) -> Poll<()> {
         if self.0.unsent.load(Ordering::Acquire) < MAX_UNSENT {
-            return Poll::Ready(());
+            return if is_made { Poll::Ready(()) } else { self.0.all.poll_room(context) };
         }
         // Both that ask for room and that write are polled by the one task that serves the connection.
         *self.waiting() = Some(context.waker().clone());
         Poll::Pending
     }
 
-    fn given(&self, bytes: usize) {
+    pub(crate) fn given(&self, bytes: usize) {
         self.0.unsent.fetch_add(bytes, Ordering::AcqRel);
+        self.0.all.add(bytes);
     }
 
     fn written(&self, done: &Poll<io::Result<usize>>) {
         let Poll::Ready(Ok(bytes)) = done else { return };
         let less = |unsent: usize| Some(unsent.saturating_sub(*bytes));
-        let _ = self.0.unsent.fetch_update(Ordering::AcqRel, Ordering::Acquire, less);
+        if let Ok(before) = self.0.unsent.fetch_update(Ordering::AcqRel, Ordering::Acquire, less) {
+            self.0.all.take(before.min(*bytes));
+        }
         if let Some(waker) = self.waiting().take() {
             waker.wake();
         }
@@ -142,6 +172,7 @@ impl<T> Connection<T> {
             held: Vec::new(),
             streams: false,
             head: Vec::new(),
+            standing: None,
         }
     }
 
@@ -151,6 +182,23 @@ impl<T> Connection<T> {
 }
 
 impl<T: AsyncWrite + Unpin> Connection<T> {
+    /// What came of a write. A client that has read nothing for so long that others wait for its room has lost it.
+    fn wrote(&mut self, context: &mut Context<'_>, done: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        self.answers.written(&done);
+        if done.is_ready() {
+            self.standing = None;
+            return done;
+        }
+        let standing = self.standing.get_or_insert_with(|| Box::pin(tokio::time::sleep(PATIENCE)));
+        while standing.as_mut().poll(context).is_ready() {
+            if self.answers.0.all.is_full() {
+                return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+            }
+            standing.as_mut().reset(tokio::time::Instant::now() + LOOK);
+        }
+        Poll::Pending
+    }
+
     /// Ready when the head of an answer that was put otherwise has gone out.
     fn poll_head(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.head.is_empty() {
@@ -225,8 +273,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Connection<T> {
         }
         ready!(self.poll_head(context))?;
         let done = Pin::new(&mut self.io).poll_write(context, bytes);
-        self.answers.written(&done);
-        done
+        self.wrote(context, done)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -265,8 +312,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Connection<T> {
             return self.poll_write(context, first);
         }
         let done = Pin::new(&mut self.io).poll_write_vectored(context, slices);
-        self.answers.written(&done);
-        done
+        self.wrote(context, done)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -284,46 +330,6 @@ pub(crate) fn has_hung_up(socket: &UnixStream) -> bool {
     let now = Timespec { tv_sec: 0, tv_nsec: 0 };
     // What cannot be asked has not hung up; writing will tell.
     poll(&mut fds, Some(&now)).is_ok() && fds[0].revents().contains(PollFlags::HUP)
-}
-
-/// A body whose answer is under way, and told of as such, until it is dropped. It is asked for more when the client has
-/// read what there was.
-#[derive(Debug)]
-pub(crate) struct Tracked<B, W> {
-    body: B,
-    answers: Answers,
-    _until_dropped: W,
-}
-
-impl<B, W> Tracked<B, W> {
-    pub(crate) fn new(body: B, answers: Answers, until_dropped: W) -> Self {
-        Self { body, answers, _until_dropped: until_dropped }
-    }
-}
-
-impl<B: Body<Data = Bytes> + Unpin, W: Unpin> Body for Tracked<B, W> {
-    type Data = Bytes;
-    type Error = B::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        ready!(self.answers.poll_room(context));
-        let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
-        if let Some(data) = frame.as_ref().and_then(|frame| frame.as_ref().ok()).and_then(Frame::data_ref) {
-            self.answers.given(data.len());
-        }
-        Poll::Ready(frame)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
 }
 
 #[cfg(test)]

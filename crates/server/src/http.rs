@@ -21,7 +21,7 @@ use wharf_engine::{EngineError, ErrorKind};
 
 use crate::go_json::syntax_error;
 use crate::lenient::lenient;
-use crate::objects::Objects;
+use crate::objects::{Objects, in_go_s_words};
 use crate::patient;
 use crate::room::{Held, PATIENCE, room};
 
@@ -236,8 +236,21 @@ pub(crate) fn typed<T: DeserializeOwned>(value: Value, go: &str) -> Result<T, Ap
     if let Some(kind) = kind {
         return Err(ApiError::bad(format!("invalid JSON: json: cannot unmarshal {kind} into Go value of type {go}")));
     }
-    let name = go.rsplit('.').next().unwrap_or(go).replace('/', ".");
-    T::deserialize(Objects::new(value, &name)).map_err(|e| ApiError::bad(format!("invalid JSON: {e}")))
+    within(value, go.rsplit('.').next().unwrap_or(go))
+}
+
+/// The same for a part of a request, of which `at` is where it is; what is no object is said to be none by the field.
+pub(crate) fn within<T: DeserializeOwned>(value: Value, at: &str) -> Result<T, ApiError> {
+    let all = value.clone();
+    T::deserialize(Objects::new(value, at)).map_err(|error| {
+        // In a type that is a part of another one nobody knows where a field is: each is tried by itself.
+        let wrong = all.as_object().into_iter().flatten().find_map(|(key, value)| {
+            let alone = Value::Object([(key.clone(), value.clone())].into_iter().collect());
+            let error = T::deserialize(Objects::new(alone, at)).err()?;
+            in_go_s_words(&error, value, &format!("{at}.{key}"))
+        });
+        ApiError::bad(format!("invalid JSON: {}", wrong.unwrap_or_else(|| error.to_string())))
+    })
 }
 
 /// A body that is written while it is read.

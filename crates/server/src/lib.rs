@@ -18,6 +18,7 @@
 #![recursion_limit = "256"]
 
 mod auth;
+mod backlog;
 mod changes;
 mod connection;
 mod detach;
@@ -42,6 +43,7 @@ mod routes;
 mod shims;
 mod stdcopy;
 pub mod trace;
+mod tracked;
 mod websocket;
 
 use std::convert::Infallible;
@@ -57,9 +59,10 @@ use wharf_build::Builder;
 use wharf_engine::Engine;
 use wharf_engine::caller::Caller;
 
-use crate::connection::{Answers, Connection, Tracked};
+use crate::connection::{Answers, Connection};
 use crate::origin::Names;
 use crate::trace::Tracer;
+use crate::tracked::Tracked;
 
 /// A client that has not sent a request's head by then is cut off: connections that say nothing cost a task each.
 /// Docker's time, as clients keep connections for their next request and do not expect to lose them earlier.

@@ -21,17 +21,12 @@ impl Objects {
 }
 
 /// Go's words for a value that is of another type. `None` for what is wrong otherwise.
-fn in_go_s_words(error: &Error, value: &Value, at: &str) -> Option<String> {
+pub(crate) fn in_go_s_words(error: &Error, value: &Value, at: &str) -> Option<String> {
     let text = error.to_string();
     let expected = text.strip_prefix("invalid ").and_then(|rest| rest.split_once(", expected "))?.1;
-    let (kind, is_number) = match value {
-        Value::Null => return None,
-        Value::Bool(_) => ("bool".to_owned(), false),
-        Value::Number(_) => ("number".to_owned(), true),
-        Value::String(_) => ("string".to_owned(), false),
-        Value::Array(_) => ("array".to_owned(), false),
-        Value::Object(_) => ("object".to_owned(), false),
-    };
+    if value.is_null() {
+        return None;
+    }
     let wanted = match expected {
         "a string" => "string",
         "a boolean" => "bool",
@@ -42,8 +37,24 @@ fn in_go_s_words(error: &Error, value: &Value, at: &str) -> Option<String> {
         "a map" => "map[string]string",
         other => other.strip_prefix("struct ").unwrap_or(other),
     };
-    let which = if is_number && wanted.contains("int") { format!("{kind} {value}") } else { kind };
-    Some(format!("json: cannot unmarshal {which} into Go struct field {at} of type {wanted}"))
+    Some(wrong_type(value, at, wanted))
+}
+
+/// The words for a field that is of another type than Go's `wanted`.
+pub(crate) fn wrong_type(value: &Value, at: &str, wanted: &str) -> String {
+    let kind = match value {
+        Value::Null => "null",
+        Value::Bool(_) => "bool",
+        Value::Number(_) => "number",
+        Value::String(_) => "string",
+        Value::Array(_) => "array",
+        Value::Object(_) => "object",
+    };
+    let which = match value {
+        Value::Number(number) if wanted.contains("int") => format!("{kind} {number}"),
+        _ => kind.to_owned(),
+    };
+    format!("json: cannot unmarshal {which} into Go struct field {at} of type {wanted}")
 }
 
 impl<'de> Deserializer<'de> for Objects {

@@ -3,6 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use crate::http::ApiError;
+use crate::objects::wrong_type;
 
 /// Brings the body of `POST /containers/create` to the newest version.
 ///
@@ -82,9 +83,7 @@ fn container_wide_address(request: &mut Map<String, Value>, version: (u32, u32))
         Some(Value::String(mac)) if mac.is_empty() => return Ok(None),
         Some(Value::String(mac)) => mac,
         Some(other) => {
-            // Said where all fields are read.
-            request.insert("MacAddress".into(), other);
-            return Ok(None);
+            return Err(ApiError::bad(format!("invalid JSON: {}", wrong_type(&other, ".MacAddress", "string"))));
         }
     };
     let warning = (version >= (1, 44)).then(|| OLD_ADDRESS.to_owned());
@@ -143,6 +142,8 @@ mod tests {
         assert!(create(&mut other, (1, 51)).is_err());
         assert!(create(&mut json!({ "MacAddress": mac, "HostConfig": { "NetworkMode": "host" } }), (1, 43)).is_err());
         assert!(create(&mut json!({ "MacAddress": mac, "NetworkingConfig": [] }), (1, 43)).is_err());
+        let wrong = create(&mut json!({ "MacAddress": 1 }), (1, 51)).unwrap_err();
+        assert!(wrong.message.contains("cannot unmarshal number into Go struct field .MacAddress of type string"));
         let mut host = json!({ "MacAddress": mac, "HostConfig": { "NetworkMode": "host" } });
         assert_eq!(create(&mut host, (1, 44)).unwrap(), [OLD_ADDRESS]);
         assert_eq!(host, json!({ "HostConfig": { "NetworkMode": "host" } }));

@@ -87,11 +87,12 @@ pub(crate) fn set_up(name: &str, dir: &Path, bytes: u64, taken: &[u32]) -> Resul
 }
 
 /// Takes back the limit of a volume that is going and whose row, if it ever had one, has gone: its directory says which
-/// project it had.
-pub(crate) fn forget_left(dir: &Path) {
+/// project it had. That is its content's word, which a container may have changed: one that is among `taken` stays.
+pub(crate) fn forget_left(dir: &Path, taken: &[u32]) {
     let Ok(open) = File::open(dir.join(DATA)) else { return };
     let Ok(project) = quota::project(open.as_fd()) else { return };
     if PROJECTS.contains(&project)
+        && !taken.contains(&project)
         && let Err(error) = quota::set_limit(open.as_fd(), project, 0)
     {
         tracing::warn!("project {project} keeps its quota: {error}");

@@ -397,6 +397,7 @@ impl Volumes {
     /// snapshots without a row or without a directory.
     pub(crate) fn sweep_staged(&self) -> Result<()> {
         let rows = self.store().read::<_, VolumeError>(|tx| Ok(tx.list::<Row>(TABLE)?))?;
+        let taken: Vec<u32> = rows.iter().filter_map(|(_, row)| row.limit?.project).collect();
         for (name, mut row) in rows {
             let path = self.dir().join(&name);
             let before = row.clone();
@@ -421,7 +422,7 @@ impl Volumes {
         for entry in fs::read_dir(dir).map_err(VolumeError::file("list", dir))?.flatten() {
             if entry.file_name().to_string_lossy().starts_with(MAKING) {
                 take_off(&entry.path())?;
-                crate::limit::forget_left(&entry.path());
+                crate::limit::forget_left(&entry.path(), &taken);
                 remove_tree(&entry.path())?;
             }
         }

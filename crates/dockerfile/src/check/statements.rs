@@ -195,18 +195,28 @@ impl Checker<'_> {
 
     /// The scope that a stage begins with, when all of it is known.
     fn scope(&self, index: usize, known: &Known<'_>) -> Option<Scope> {
-        let base = match known.graph.nodes.get(index)?.base {
-            Base::Scratch => return Some(Scope::new(known.globals.clone(), vec![("PATH".into(), String::new())])),
-            Base::Image(_) | Base::Context(_) => {
-                return Some(Scope::new(known.globals.clone(), (known.base_env)(index)?));
+        // Not one within the other: a file has as many stages as it likes.
+        let (mut at, mut chain) = (index, Vec::new());
+        let mut scope = loop {
+            match known.graph.nodes.get(at)?.base {
+                Base::Scratch => break Scope::new(known.globals.clone(), vec![("PATH".into(), String::new())]),
+                Base::Image(_) | Base::Context(_) => break Scope::new(known.globals.clone(), (known.base_env)(at)?),
+                Base::Stage(base) => {
+                    if let Some(ended) = self.ended.borrow().get(&base) {
+                        break ended.clone();
+                    }
+                    chain.push(base);
+                    at = base;
+                }
             }
-            Base::Stage(base) => base,
         };
-        let mut scope = self.scope(base, known)?;
         let escape = self.dockerfile.directives.escape;
-        for statement in &self.dockerfile.stages[base].statements {
-            let expanded = statement.instruction.expand(escape, &scope);
-            step(&mut scope, &expanded.unwrap_or_else(|_| statement.instruction.clone()), escape);
+        for base in chain.into_iter().rev() {
+            for statement in &self.dockerfile.stages[base].statements {
+                let expanded = statement.instruction.expand(escape, &scope);
+                step(&mut scope, &expanded.unwrap_or_else(|_| statement.instruction.clone()), escape);
+            }
+            self.ended.borrow_mut().insert(base, scope.clone());
         }
         Some(scope)
     }

@@ -128,7 +128,8 @@ fn config(c: &Container, version: (u32, u32)) -> Value {
     let main = c.host.network_mode.as_str();
     let has = c.networks.get(main).map(|endpoint| &endpoint.mac_address).filter(|_| version < (1, 44));
     let mac = has.filter(|mac| !mac.is_empty()).or_else(|| c.asked_macs.get(main));
-    if let Some(mac) = mac.filter(|_| version < (1, 52)) {
+    // The networks of the host and of nobody give none.
+    if let Some(mac) = mac.filter(|_| version < (1, 52) && !matches!(main, "host" | "none")) {
         config["MacAddress"] = mac.as_str().into();
     }
     config

@@ -4,7 +4,6 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use hyper::StatusCode;
 use hyper::body::Body;
-use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use wharf_engine::record::Container;
 use wharf_engine::{CreateRequest, ErrorKind, RemoveOptions, SecretContents, Update};
@@ -12,7 +11,7 @@ use wharf_engine::{CreateRequest, ErrorKind, RemoveOptions, SecretContents, Upda
 use super::container_list::sizes;
 use super::{Call, Result, dry_run, prune_stream, pruned_event};
 use crate::filters::Filters;
-use crate::http::{ApiError, empty, json_answer, no_content, ok, read_json, read_value, typed};
+use crate::http::{ApiError, empty, json_answer, no_content, ok, read_json, read_value, typed, within};
 use crate::render::container::{Around, inspect as render_inspect};
 use crate::shims;
 
@@ -31,11 +30,17 @@ pub(super) async fn create(mut call: Call) -> Result {
     let warnings = shims::create(&mut value, call.version)?;
     let mut request = CreateRequest { secrets: secret_data(&mut value)?, ..CreateRequest::default() };
     // Each part by itself: read at once, nobody would know of a field where it is.
-    let mut part = |key: &str| value.as_object_mut().and_then(|all| all.remove(key)).unwrap_or_default();
-    let (host, networking) = (part("HostConfig"), part("NetworkingConfig"));
-    request.host_config = within(host, "HostConfig")?;
-    request.networking_config = within(networking, "NetworkingConfig")?;
-    request.config = typed(value, "")?;
+    if let Some(all) = value.as_object_mut() {
+        if let Some(host) = all.remove("HostConfig") {
+            request.host_config = within(host, ".HostConfig")?;
+        }
+        if let Some(networking) = all.remove("NetworkingConfig") {
+            request.networking_config = within(networking, ".NetworkingConfig")?;
+        }
+        request.config = within(value, "")?;
+    } else {
+        request.config = typed(value, "container.CreateRequest")?;
+    }
     let limits = &mut request.host_config.resources;
     // What means "no limit" is none.
     limits.pids_limit = limits.pids_limit.filter(|limit| *limit > 0);
@@ -49,14 +54,6 @@ pub(super) async fn create(mut call: Call) -> Result {
         call.api.engine.create(optional(&name).as_deref(), optional(&platform).as_deref(), request).await?;
     created.warnings.splice(0..0, warnings);
     Ok(json_answer(StatusCode::CREATED, &created))
-}
-
-/// A part of a request that may be left out.
-fn within<T: DeserializeOwned + Default>(value: Value, name: &str) -> std::result::Result<T, ApiError> {
-    match value {
-        Value::Null => Ok(T::default()),
-        value => typed(value, &format!("/{name}")),
-    }
 }
 
 /// `SecretData`, which is Wharf's: the contents of `HostConfig.Secrets` by their IDs, in base64. Taken out of the request

@@ -102,7 +102,7 @@ fn help_and_version_are_for_the_command_that_follows() {
     assert_eq!(run("help ps nope now").err, "unknown help topic: nope now\n");
     for words in ["version", "context ls", "ps"] {
         let said = run(&format!("-H unix:///a -H unix:///b {words}"));
-        assert!(said.code == 1 && said.out.is_empty() && said.err.contains("Specify only one -H"), "{}", said.out);
+        assert!(said.code == 125 && said.out.is_empty() && said.err.contains("specify only one -H"), "{}", said.out);
     }
 }
 

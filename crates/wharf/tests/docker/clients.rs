@@ -165,12 +165,24 @@ fn what_moby_s_command_line_tests_ask_for() {
     }
     d.docker("unpause box").ok();
     assert_eq!(d.post(&format!("/exec/{id}/start"), r#"{"Detach":true}"#, true).unwrap().0, 200);
+    // One that cannot get its devices goes when it was to go.
+    let said = d.docker("run --rm --name gone --gpus all busybox true");
+    assert!(said.code == 125 && said.err.contains("could not select device driver"), "{}", said.err);
+    assert_eq!(d.docker("ps -aq --filter name=gone").ok(), "");
+    // Whose namespaces are shared is known by its ID: names change.
+    let id = d.docker("inspect box --format {{.Id}}").ok();
+    d.docker("create --name shares --network container:box --ipc container:box --pid container:box busybox true").ok();
+    let modes = d.docker("inspect shares --format {{.HostConfig.NetworkMode}},{{.HostConfig.PidMode}}").ok();
+    assert_eq!(modes, format!("container:{id},container:{id}"));
     // A list is no object, also further in.
     for body in
         [r#"{"Image":"busybox","HostConfig":[]}"#, r#"{"Image":"busybox","HostConfig":{"RestartPolicy":["no",1]}}"#]
     {
         let (status, said) = d.post("/containers/create", body, true).unwrap();
-        assert!(status == 400 && said.contains("invalid type: sequence"), "{status} {said}");
+        assert!(
+            status == 400 && said.contains("cannot unmarshal array into Go struct field .HostConfig"),
+            "{status} {said}"
+        );
     }
     // A size is told of a container without a terminal, too.
     assert_eq!(d.post("/containers/box/resize?h=80&w=24", "", true).unwrap().0, 200);

@@ -126,6 +126,29 @@ fn half_a_body_of_many_is_bounded_for_all_together() {
 }
 
 #[test]
+fn answers_that_nobody_reads_are_bounded_for_all_together() {
+    const MANY: usize = 2500;
+    many_files();
+    let Some(d) = Daemon::start() else { return };
+    let labels: String = (0..8).map(|n| format!(" -l label{n}={}", "x".repeat(200))).collect();
+    let id = d.docker(&format!("create{labels} busybox true")).ok();
+    let before = resident(d.pid());
+    let clients = open(&d, "/events", MANY);
+    let mut client = UnixStream::connect(d.socket()).unwrap();
+    // More than their sockets take.
+    for number in 0..400 {
+        write!(client, "POST /containers/{id}/rename?name=n{number} HTTP/1.1\r\nHost: d\r\n\r\n").unwrap();
+        assert!(client.read(&mut [0; 4096]).unwrap() > 0);
+    }
+    // Others are served.
+    d.docker("run --rm busybox true").ok();
+    let held = resident(d.pid()).saturating_sub(before);
+    // It was 55 KiB for each; now it is what a connection takes, and 32 MiB for all.
+    assert!(held < (32 << 10) + 30 * MANY as u64, "{held} KiB");
+    drop(clients);
+}
+
+#[test]
 fn logs_have_more_followers_than_the_kernel_has_watches_and_the_engine_threads() {
     const MANY: usize = 700;
     many_files();
