@@ -23,10 +23,6 @@ pub(super) async fn create(mut call: Call) -> Result {
     if value.is_null() || value.as_object().is_some_and(|all| !all.keys().any(is_config)) {
         return Err(ApiError::bad("config cannot be empty in order to create a container"));
     }
-    if !value.is_object() {
-        // As a whole it has a name, which its fields are told without.
-        typed::<Value>(value.take(), "container.CreateRequest")?;
-    }
     let warnings = shims::create(&mut value, call.version)?;
     let mut request = CreateRequest { secrets: secret_data(&mut value)?, ..CreateRequest::default() };
     // Each part by itself: read at once, nobody would know of a field where it is.
