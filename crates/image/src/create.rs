@@ -128,7 +128,8 @@ impl Images {
             }
             row.used = seconds_now();
             row.short = Some(Short { created: config.created.clone(), labels: config.config.labels.clone() });
-            if !with.tags.is_empty() {
+            // A load of what has all these names gives none.
+            if with.tags.iter().any(|tag| !row.names.contains(tag)) {
                 row.tagged = Some(now());
             }
             tx.put(IMAGES, id.as_str(), &row)?;

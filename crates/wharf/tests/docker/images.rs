@@ -315,3 +315,15 @@ fn an_export_has_what_every_container_has() {
     let lost = d.docker(&format!("export -o {} box", d.path().join("no/such.tar").display()));
     assert!(lost.code == 1 && lost.err.contains("failed to export container"), "{}", lost.err);
 }
+
+#[test]
+fn a_load_of_what_is_here_is_no_new_name() {
+    let Some(d) = Daemon::start() else { return };
+    d.docker("tag busybox kept:1").ok();
+    let named = || d.docker("inspect kept:1 --format {{.Metadata.LastTagTime}}").ok();
+    let before = named();
+    let archive = d.path().join("kept.tar");
+    d.docker(&format!("save kept:1 -o {}", archive.display())).ok();
+    d.docker(&format!("load -qi {}", archive.display())).ok();
+    assert_eq!(named(), before);
+}
