@@ -164,7 +164,7 @@ mod tests {
         assert_eq!(error.kind(), std::io::ErrorKind::AddrInUse);
         assert!(bind_for_relay(Protocol::Udp, local, address.port()).unwrap_err().to_string().contains("by process"));
         let error = bind_for_relay(Protocol::Sctp, ANY, 0).unwrap_err().to_string();
-        assert!(error.contains("no SCTP"), "{error}");
+        assert!(error.contains("none of SCTP"), "{error}");
         assert!(why(Errno::ACCESS).contains("net.ipv4.ip_unprivileged_port_start"));
     }
 
