@@ -47,7 +47,7 @@ fn every_byte_has_an_owner_and_their_sum_is_what_du_says() {
     }
     std::fs::write(
         context.join("Dockerfile"),
-        "FROM busybox\nCOPY files /files\nRUN dd if=/dev/zero of=/z bs=1k count=3000\n",
+        "FROM busybox\nCOPY files /files\nRUN dd if=/dev/urandom of=/z bs=1k count=3000\n",
     )
     .unwrap();
     let name = format!("{}/app:1", registry.address);
@@ -56,7 +56,7 @@ fn every_byte_has_an_owner_and_their_sum_is_what_du_says() {
     d.docker(&format!("rmi {name}")).ok();
     d.docker("builder prune -af").ok();
     d.docker(&format!("pull {name}")).ok();
-    std::fs::write(context.join("Dockerfile"), "FROM busybox\nRUN dd if=/dev/zero of=/cached bs=1k count=900\n")
+    std::fs::write(context.join("Dockerfile"), "FROM busybox\nRUN dd if=/dev/urandom of=/cached bs=1k count=900\n")
         .unwrap();
     d.docker(&format!("build -t gone {}", context.display())).ok();
     d.docker("rmi gone").ok();
