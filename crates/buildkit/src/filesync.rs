@@ -3,16 +3,16 @@
 //! Source: tonistiigi/fsutil `send.go`, `receive.go`. The client sends a STAT for each file and one without a file behind them; for
 //! each REQ with the number of a file its DATA, and an empty one behind that; FIN is answered by FIN.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, Read};
 use std::ops::Range;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use tokio::runtime::Handle;
 
 use crate::grpc::client::Answers;
 use crate::grpc::{Code, Sender, Status};
-use crate::listing::Listing;
+use crate::listing::{File, Listing};
 use crate::proto::session::{PACKET_DATA, PACKET_ERR, PACKET_FIN, PACKET_REQ, PACKET_STAT, Packet};
 use crate::session::{Session, encoded};
 
@@ -43,16 +43,17 @@ pub(crate) struct Directory {
     listing: Listing,
     /// What was asked for and has not come whole.
     coming: VecDeque<Coming>,
-    /// The numbers of files, and when each was changed last, in seconds since the epoch.
-    names: HashMap<Vec<u8>, (u32, i64)>,
 }
 
 #[derive(Debug)]
 struct Coming {
+    entry: u32,
     id: u32,
     size: u64,
-    head: Option<Bytes>,
-    pieces: VecDeque<Bytes>,
+    /// What comes before the content has been read.
+    headed: bool,
+    /// What came before its turn. Copied: a piece of a message would keep all of that.
+    early: BytesMut,
     come: u64,
     whole: bool,
 }
@@ -85,8 +86,9 @@ impl Directory {
         let place = session.shared_key.split(':').next().unwrap_or_default();
         let partial = !wanted.follow.is_empty() || !wanted.include.is_empty();
         let mut listing = Listing::new(key.as_bytes(), place, partial);
-        let mut names = HashMap::new();
-        let mut id = 0;
+        if remember {
+            listing = listing.with_names();
+        }
         loop {
             let packet = next(&mut answers).await?;
             let Some(stat) = packet.stat.filter(|_| packet.kind == PACKET_STAT) else {
@@ -95,13 +97,9 @@ impl Directory {
                     _ => return Err(Status::invalid("the client sends contents that nobody has asked for")),
                 }
             };
-            if remember {
-                names.insert(stat.path.clone(), (id, stat.mod_time.div_euclid(1_000_000_000)));
-            }
-            id += 1;
             listing.add(stat)?;
         }
-        Ok(Self { sender, answers, listing, coming: VecDeque::new(), names })
+        Ok(Self { sender, answers, listing, coming: VecDeque::new() })
     }
 
     /// The listing, once.
@@ -125,7 +123,7 @@ impl Directory {
     /// # Errors
     /// When it is too large or the client has gone.
     pub(crate) async fn text(&mut self, path: &str) -> Result<Option<(Vec<u8>, i64)>, Status> {
-        let Some((id, modified)) = self.names.get(path.as_bytes()).copied() else { return Ok(None) };
+        let Some((id, modified)) = self.listing.named(path.as_bytes()) else { return Ok(None) };
         let Some((entry, file)) = self.listing.files.iter().find(|(_, file)| file.id == id) else {
             return Err(Status::invalid(format!("{path} is no file")));
         };
@@ -148,8 +146,12 @@ impl Directory {
         loop {
             self.ask(queue).await?;
             let Some(first) = self.coming.front_mut() else { return Ok(None) };
-            if let Some(piece) = first.head.take().or_else(|| first.pieces.pop_front()) {
-                return Ok(Some(piece));
+            if !std::mem::replace(&mut first.headed, true) {
+                let head = self.listing.files.get(&first.entry).map(File::head).unwrap_or_default();
+                return Ok(Some(head.into()));
+            }
+            if !first.early.is_empty() {
+                return Ok(Some(std::mem::take(&mut first.early).freeze()));
             }
             if first.whole {
                 if first.come != first.size {
@@ -164,7 +166,8 @@ impl Directory {
             if packet.kind != PACKET_DATA {
                 return Err(Status::invalid("the client lists files after the end of its list"));
             }
-            let Some(coming) = self.coming.iter_mut().find(|coming| coming.id == packet.id && !coming.whole) else {
+            let place = self.coming.iter().position(|coming| coming.id == packet.id && !coming.whole);
+            let Some((place, coming)) = place.and_then(|place| Some((place, self.coming.get_mut(place)?))) else {
                 return Err(Status::invalid("the client sends contents that nobody has asked for"));
             };
             coming.whole = packet.data.is_empty();
@@ -172,9 +175,10 @@ impl Directory {
             if coming.come > coming.size {
                 return Err(Status::new(Code::FailedPrecondition, "a file has grown while it was sent"));
             }
-            if !coming.whole {
-                coming.pieces.push_back(packet.data);
+            if place == 0 && !coming.whole {
+                return Ok(Some(packet.data));
             }
+            coming.early.extend_from_slice(&packet.data);
         }
     }
 
@@ -189,11 +193,12 @@ impl Directory {
             if full && !self.coming.is_empty() {
                 break;
             }
-            let (id, size, head) = (file.id, file.size, Some(Bytes::from(file.head())));
+            let (entry, id, size) = (*entry, file.id, file.size);
             if !self.sender.send(&Packet { kind: PACKET_REQ, id, ..Packet::default() }).await {
                 return Err(Status::unavailable("the client has gone"));
             }
-            self.coming.push_back(Coming { id, size, head, pieces: VecDeque::new(), come: 0, whole: false });
+            let early = BytesMut::new();
+            self.coming.push_back(Coming { entry, id, size, headed: false, early, come: 0, whole: false });
             queue.pop_front();
         }
         Ok(())

@@ -2,12 +2,14 @@
 
 use std::collections::HashMap;
 
-use crate::grpc::Status;
+use crate::grpc::{Code, Status};
 use crate::proto::session::Stat;
 
 const MAGIC: &[u8] = b"WHARFLS3";
-/// More is no listing.
+/// More is no listing: of the listing itself, and of all that is kept beside it.
 const MAX_BYTES: usize = 256 << 20;
+/// What a file or an extended attribute takes beside its bytes.
+const EACH: usize = 64;
 
 // Bits of Go's `io/fs.FileMode`.
 const GO_DIR: u32 = 1 << 31;
@@ -40,20 +42,45 @@ pub(crate) struct Listing {
     /// By entry.
     pub(crate) files: HashMap<u32, File>,
     next_id: u32,
+    /// What all may take.
+    most: usize,
+    /// What `files` and `names` take.
+    beside: usize,
+    /// The numbers of files, and when each was changed last, in seconds since the epoch; nothing if nobody asks.
+    names: Option<HashMap<Vec<u8>, (u32, i64)>>,
 }
 
 impl Listing {
     /// `key` is the same for the next build of the same directory, and empty where none is; `place` is for people; `partial`: only what a Dockerfile names
     /// will come.
     pub(crate) fn new(key: &[u8], place: &str, partial: bool) -> Self {
-        let mut listing =
-            Self { bytes: MAGIC.to_vec(), within: Vec::new(), entries: 0, files: HashMap::new(), next_id: 0 };
+        let mut listing = Self {
+            bytes: MAGIC.to_vec(),
+            within: Vec::new(),
+            entries: 0,
+            files: HashMap::new(),
+            next_id: 0,
+            most: MAX_BYTES,
+            beside: 0,
+            names: None,
+        };
         listing.text(key);
         listing.text(place.as_bytes());
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
         listing.time(i64::try_from(now.as_nanos()).unwrap_or(i64::MAX));
         listing.bytes.push(u8::from(partial));
         listing
+    }
+
+    /// Keeps the names of files for [`Self::named`].
+    pub(crate) fn with_names(mut self) -> Self {
+        self.names = Some(HashMap::new());
+        self
+    }
+
+    /// The number of a file, and when it was changed last, in seconds since the epoch.
+    pub(crate) fn named(&self, path: &[u8]) -> Option<(u32, i64)> {
+        self.names.as_ref()?.get(path).copied()
     }
 
     fn text(&mut self, text: &[u8]) {
@@ -79,12 +106,28 @@ impl Listing {
     /// Adds what the client says next.
     ///
     /// # Errors
-    /// For a path that leads out or is none, and for too many files.
-    pub(crate) fn add(&mut self, stat: Stat) -> Result<(), Status> {
+    /// For a path that leads out or is none, and for more than may be kept.
+    pub(crate) fn add(&mut self, mut stat: Stat) -> Result<(), Status> {
         let id = self.next_id;
         self.next_id = id.checked_add(1).ok_or_else(|| Status::invalid("the context has too many files"))?;
-        if self.bytes.len() > MAX_BYTES {
-            return Err(Status::invalid(format!("the context's listing has more than {MAX_BYTES} bytes")));
+        let is_long = |name: &String, value: &Vec<u8>| name.len() > 255 || value.len() > usize::from(u16::MAX);
+        stat.xattrs.retain(|name, value| !is_long(name, value));
+        // Counted before anything of it is kept.
+        let xattrs: usize = stat.xattrs.iter().map(|(name, value)| EACH + name.len() + value.len()).sum();
+        let named = if self.names.is_some() { EACH + stat.path.len() } else { 0 };
+        self.beside = self.beside.saturating_add(EACH + named + xattrs);
+        if self.bytes.len() + stat.path.len() + stat.linkname.len() + self.beside > self.most {
+            return Err(Status::new(
+                Code::ResourceExhausted,
+                format!(
+                    "the list of the client's files takes more than {} bytes (names, links and extended attributes): \
+                     name what is not needed in .dockerignore",
+                    self.most
+                ),
+            ));
+        }
+        if let Some(names) = &mut self.names {
+            names.insert(stat.path.clone(), (id, stat.mod_time.div_euclid(1_000_000_000)));
         }
         let shown = || String::from_utf8_lossy(&stat.path).into_owned();
         let mut parts: Vec<&[u8]> = stat.path.split(|byte| *byte == b'/').collect();
@@ -145,7 +188,6 @@ impl Listing {
                 self.bytes.push(0);
                 let mut xattrs: Vec<_> =
                     stat.xattrs.into_iter().map(|(name, value)| (name.into_bytes(), value)).collect();
-                xattrs.retain(|(name, value)| name.len() < 256 && value.len() <= usize::from(u16::MAX));
                 xattrs.truncate(usize::from(u8::MAX));
                 self.files.insert(entry, File { id, size, xattrs });
             }
@@ -224,6 +266,24 @@ mod tests {
         for path in ["../x", "/x", "a/../b", "a//b", "", ".", "a/", "a/\0"] {
             let refused = Listing::new(b"k", "p", false).add(stat(path, 0o644)).unwrap_err();
             assert!(refused.message().contains("which is no path"), "{path}: {}", refused.message());
+        }
+    }
+
+    #[test]
+    fn all_that_is_kept_of_a_listing_is_bounded() {
+        let value = |name: u32| (format!("user.{name}"), vec![0; 60_000]);
+        let fat = |id| Stat { xattrs: (0..20).map(value).collect(), ..stat(&format!("x{id}"), 0o644) };
+        let link = |id| Stat { linkname: vec![b'x'; 60_000], ..stat(&format!("l{id}"), GO_SYMLINK) };
+        let named = |id| stat(&format!("n{id}/{}", vec!["a"; 30_000].join("/")), GO_SOCKET);
+        for kind in [&fat as &dyn Fn(u32) -> Stat, &link, &named] {
+            let mut listing = Listing::new(b"k", "p", false).with_names();
+            listing.most = 4 << 20;
+            let refused = (0..100).find_map(|id| listing.add(kind(id)).err()).unwrap();
+            assert!(refused.is(Code::ResourceExhausted) && refused.message().contains("4194304"), "{refused:?}");
+            let xattrs =
+                listing.files.values().flat_map(|file| &file.xattrs).map(|(name, value)| name.len() + value.len());
+            let names: usize = listing.names.iter().flatten().map(|(name, _)| name.len()).sum();
+            assert!(listing.bytes.len() + xattrs.sum::<usize>() + names <= 4 << 20);
         }
     }
 

@@ -130,3 +130,48 @@ async fn a_client_that_lies_is_refused() {
         assert!(said.contains(why), "{why}: {said}");
     }
 }
+
+/// Each message is small, and there is no end of them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_lists_for_ever_is_refused() {
+    let session = client(|_, sender| async move {
+        let xattrs: HashMap<String, Vec<u8>> = (0..255).map(|id| (format!("user.{id}"), vec![0; 60_000])).collect();
+        let mut id = 0u64;
+        loop {
+            let mut packet = stat(&format!("f{id:020}"), 1);
+            packet.stat.as_mut().unwrap().xattrs.clone_from(&xattrs);
+            if !sender.send(&packet).await {
+                return Ok(());
+            }
+            id += 1;
+        }
+    })
+    .await;
+    let refused = Directory::list(&session, &wanted(), true).await.unwrap_err();
+    assert!(refused.is(Code::ResourceExhausted) && refused.message().contains(".dockerignore"), "{refused:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn contents_that_come_before_their_turn_come_whole() {
+    let session = client(|mut messages, sender| async move {
+        for packet in [stat("a", 2), stat("b", 3), END] {
+            sender.send(&packet).await;
+        }
+        messages.next::<Packet>().await?;
+        messages.next::<Packet>().await?;
+        for packet in [data(1, b"b1"), data(0, b"a"), data(1, b"2"), data(1, b""), data(0, b"A"), data(0, b"")] {
+            sender.send(&packet).await;
+        }
+        sender.closed().await;
+        Ok(())
+    })
+    .await;
+    let mut directory = Directory::list(&session, &wanted(), false).await.unwrap();
+    let handle = Handle::current();
+    let read = tokio::task::spawn_blocking(move || {
+        let mut bytes = Vec::new();
+        directory.contents(&handle, &[0..2]).read_to_end(&mut bytes).unwrap();
+        bytes
+    });
+    assert_eq!(read.await.unwrap(), b"\0aA\0b12");
+}
