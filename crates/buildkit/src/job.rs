@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use prost::Message;
 use tokio::sync::{Notify, oneshot};
 use wharf_reference::Digest;
 
@@ -18,6 +19,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const LINGER: Duration = Duration::from_secs(10);
 /// Builds at once.
 const MOST: usize = 1024;
+/// Bytes of their requests together.
+const MOST_BYTES: usize = 64 << 20;
 
 /// One build.
 #[derive(Debug)]
@@ -25,6 +28,8 @@ pub(crate) struct Job {
     pub(crate) request: SolveRequest,
     pub(crate) exporters: Vec<Exporter>,
     pub(crate) progress: Progress,
+    /// What the request has, as it was sent.
+    bytes: usize,
     state: Mutex<State>,
 }
 
@@ -124,14 +129,22 @@ impl Jobs {
     /// Begins one.
     ///
     /// # Errors
-    /// For a name that another has.
+    /// For a name that another has, and for more builds than may be under way.
     pub(crate) fn begin(&self, request: SolveRequest, exporters: Vec<Exporter>) -> Result<Arc<Job>, Status> {
         let reference = request.reference.clone();
-        let job = Job { request, exporters, progress: Progress::new(), state: Mutex::default() };
+        let exporters_bytes: usize = exporters.iter().map(Message::encoded_len).sum();
+        let bytes = request.encoded_len() + exporters_bytes;
+        let job = Job { request, exporters, progress: Progress::new(), bytes, state: Mutex::default() };
         let job = Arc::new(job);
         let mut all = self.all();
         if all.len() >= MOST {
             return Err(Status::unavailable(format!("{MOST} builds are under way already")));
+        }
+        let kept: usize = all.values().map(|job| job.bytes).sum();
+        if kept + bytes > MOST_BYTES {
+            let message =
+                format!("the requests of builds that are under way have more than {MOST_BYTES} bytes: try later");
+            return Err(Status::unavailable(message));
         }
         if all.contains_key(&reference) {
             return Err(Status::invalid(format!("a build {reference} is under way already")));
@@ -183,5 +196,27 @@ impl Drop for Ending {
                 own.inner.jobs.forget(&reference);
             });
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_are_bounded_together() {
+        let jobs = Jobs::default();
+        let request = |id: u32| SolveRequest {
+            reference: id.to_string(),
+            frontend_attrs: HashMap::from([("x".to_owned(), "y".repeat(15 << 20))]),
+            ..SolveRequest::default()
+        };
+        let begun: Vec<_> = (0..5).map(|id| jobs.begin(request(id), Vec::new()).map(|_| ())).collect();
+        assert!(begun[..4].iter().all(Result::is_ok));
+        assert!(begun[4].as_ref().unwrap_err().message().contains("try later"));
+        // A small one, and when one has gone a large one, too.
+        jobs.begin(SolveRequest { reference: "small".into(), ..SolveRequest::default() }, Vec::new()).unwrap();
+        jobs.forget("0");
+        jobs.begin(request(4), Vec::new()).unwrap();
     }
 }

@@ -60,6 +60,15 @@ impl Outgoing {
         Self { first: Some(message), messages: None, status: None }
     }
 
+    /// Bytes with no end behind them.
+    #[cfg(test)]
+    pub(super) fn unended(bytes: Bytes) -> Self {
+        let (sender, messages) = mpsc::channel(1);
+        // Never dropped, it never ends.
+        std::mem::forget(sender);
+        Self { first: Some(bytes), messages: Some(messages), status: None }
+    }
+
     /// Messages as they come; a server's with `trailers`.
     pub(super) fn stream(trailers: bool) -> (Sender, Self) {
         let (sender, messages) = mpsc::channel(WAITING);

@@ -10,14 +10,17 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use prost::Message;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::{Code, Messages, Outgoing, Sender, Status, framed};
+use super::{Budget, Code, Messages, Outgoing, Sender, Status, framed};
 
 const CALL_WINDOW: u32 = 1 << 20;
 const CONNECTION_WINDOW: u32 = 4 << 20;
 
 /// Somebody who answers calls on a connection. Cheap to clone.
 #[derive(Clone, Debug)]
-pub(crate) struct Callee(SendRequest<Outgoing>);
+pub(crate) struct Callee {
+    requests: SendRequest<Outgoing>,
+    budget: Budget,
+}
 
 type Answering = Pin<Box<dyn Future<Output = hyper::Result<Response<Incoming>>> + Send>>;
 
@@ -26,6 +29,7 @@ pub(crate) struct Answers {
     /// Until its head has come.
     answering: Option<Answering>,
     messages: Option<Messages>,
+    budget: Budget,
 }
 
 impl std::fmt::Debug for Answers {
@@ -50,7 +54,7 @@ impl Answers {
             if response.status() != StatusCode::OK {
                 return Err(Status::new(Code::Unknown, format!("the client answers {}", response.status())));
             }
-            self.messages = Some(Messages::new(response.into_body()));
+            self.messages = Some(Messages::new(response.into_body(), &self.budget));
         }
         let Some(messages) = &mut self.messages else { return Ok(None) };
         if let Some(message) = messages.next().await? {
@@ -78,7 +82,7 @@ impl Callee {
             .initial_connection_window_size(CONNECTION_WINDOW)
             .handshake(TokioIo::new(io))
             .await?;
-        Ok((Self(sender), connection))
+        Ok((Self { requests: sender, budget: Budget::default() }, connection))
     }
 
     fn call(&self, path: &str, metadata: &[(String, String)], body: Outgoing) -> Result<Answers, Status> {
@@ -95,12 +99,12 @@ impl Callee {
             let value = HeaderValue::from_str(value).map_err(|e| bad(format!("{name}: {e}")))?;
             headers.append(name, value);
         }
-        let mut sender = self.0.clone();
+        let mut sender = self.requests.clone();
         let answering: Answering = Box::pin(async move {
             sender.ready().await?;
             sender.send_request(request).await
         });
-        Ok(Answers { answering: Some(answering), messages: None })
+        Ok(Answers { answering: Some(answering), messages: None, budget: self.budget.clone() })
     }
 
     /// A call of one message that is answered by one.
@@ -121,5 +125,46 @@ impl Callee {
     pub(crate) fn both(&self, path: &str, metadata: &[(String, String)]) -> Result<(Sender, Answers), Status> {
         let (sender, body) = Outgoing::stream(false);
         Ok((sender, self.call(path, metadata, body)?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::grpc::server;
+    use crate::proto::Piece;
+
+    /// Somebody who takes one message of each call and works on it for ever.
+    async fn callee() -> Callee {
+        let (ours, theirs) = tokio::io::duplex(1 << 16);
+        tokio::spawn(server::serve(theirs, |call| {
+            call.unary(|_: Piece| std::future::pending::<Result<Piece, Status>>())
+        }));
+        let (callee, connection) = Callee::connect(ours).await.unwrap();
+        tokio::spawn(connection);
+        callee
+    }
+
+    async fn first_refused(calls: Vec<Answers>) -> Status {
+        let mut calls: tokio::task::JoinSet<_> =
+            calls.into_iter().map(|mut call| async move { call.next::<Piece>().await.unwrap_err() }).collect();
+        calls.join_next().await.unwrap().unwrap()
+    }
+
+    #[tokio::test]
+    async fn messages_of_one_connection_are_bounded_together() {
+        let size = 12 << 20;
+        // Such as have come whole and are worked on, and such as never end.
+        let whole = framed(&Piece { data: vec![0; size].into() });
+        let mut half = whole[..size].to_vec();
+        half[4] = half[4].wrapping_add(200);
+        for message in [whole, Bytes::from(half)] {
+            let callee = callee().await;
+            let calls = (0..7).map(|_| callee.call("/a/b", &[], Outgoing::unended(message.clone())).unwrap());
+            let refused = first_refused(calls.collect()).await;
+            assert!(refused.is(Code::ResourceExhausted), "{refused:?}");
+        }
     }
 }

@@ -4,6 +4,7 @@
 //! endian) and its bytes; how a call has ended is in the trailers.
 
 mod body;
+mod budget;
 pub(crate) mod client;
 pub(crate) mod server;
 
@@ -16,6 +17,7 @@ use prost::Message;
 use crate::proto::{Any, RpcStatus};
 
 pub(crate) use body::{Outgoing, Sender};
+use budget::{Budget, Share};
 
 /// A longer message is refused. BuildKit's own bound.
 const MAX_MESSAGE: usize = 16 << 20;
@@ -149,21 +151,28 @@ fn framed(message: &impl Message) -> Bytes {
 pub(crate) struct Messages {
     body: Incoming,
     buffer: BytesMut,
+    /// What is in the buffer, and the message that was given last.
+    share: Share,
+    /// The bytes of that.
+    given: usize,
     ended: bool,
     /// What the trailers say.
     trailers: Option<HeaderMap>,
 }
 
 impl Messages {
-    pub(crate) fn new(body: Incoming) -> Self {
-        Self { body, buffer: BytesMut::new(), ended: false, trailers: None }
+    fn new(body: Incoming, budget: &Budget) -> Self {
+        let share = Share::of(budget);
+        Self { body, buffer: BytesMut::new(), share, given: 0, ended: false, trailers: None }
     }
 
-    /// The next one; nothing at the end.
+    /// The next one; nothing at the end. It counts against what the connection may have here until the one after it is asked
+    /// for, or this is dropped.
     ///
     /// # Errors
-    /// When it is none, too long, or the connection has ended.
+    /// When it is none, too long, or the connection has ended or has too much here.
     pub(crate) async fn next<M: Message + Default>(&mut self) -> Result<Option<M>, Status> {
+        self.share.give_back(std::mem::take(&mut self.given));
         loop {
             if let Some(bytes) = self.take()? {
                 let message = M::decode(bytes);
@@ -182,7 +191,10 @@ impl Messages {
                     return Err(Status::unavailable(format!("the client has gone: {what}")));
                 }
                 Some(Ok(frame)) => match frame.into_data() {
-                    Ok(data) => self.buffer.extend_from_slice(&data),
+                    Ok(data) => {
+                        self.share.take(data.len())?;
+                        self.buffer.extend_from_slice(&data);
+                    }
                     Err(frame) => self.trailers = frame.into_trailers().ok(),
                 },
             }
@@ -200,10 +212,10 @@ impl Messages {
             return Err(Status::new(Code::ResourceExhausted, message));
         }
         if self.buffer.len() < PREFIX + length {
-            self.buffer.reserve(PREFIX + length - self.buffer.len());
             return Ok(None);
         }
         self.buffer.advance(PREFIX);
+        self.given = PREFIX + length;
         Ok(Some(self.buffer.split_to(length).freeze()))
     }
 

@@ -10,7 +10,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use prost::Message;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::{Messages, Outgoing, Sender, Status, framed};
+use super::{Budget, Messages, Outgoing, Sender, Status, framed};
 
 /// Calls of one connection at once. A client has a handful.
 const MAX_CALLS: u32 = 256;
@@ -59,7 +59,12 @@ impl Call {
             Ok(question) => {
                 let (sender, body) = Outgoing::stream(true);
                 let working = work(question.unwrap_or_default(), sender.clone());
-                tokio::spawn(finishing(sender, working));
+                // The question counts as long as it is worked on.
+                let messages = self.messages;
+                tokio::spawn(async move {
+                    finishing(sender, working).await;
+                    drop(messages);
+                });
                 answer(body)
             }
             Err(status) => failed(status),
@@ -106,10 +111,11 @@ pub(crate) async fn serve<F>(
 ) where
     F: Future<Output = Answer> + Send + 'static,
 {
+    let budget = Budget::default();
     let service = service_fn(move |request: Request<Incoming>| {
         let path = request.uri().path().to_owned();
         let (parts, body) = request.into_parts();
-        let answering = route(Call { path, headers: parts.headers, messages: Messages::new(body) });
+        let answering = route(Call { path, headers: parts.headers, messages: Messages::new(body, &budget) });
         async move { Ok::<_, Infallible>(answering.await) }
     });
     let served = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
