@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use prost::Message as _;
 use tokio::sync::watch;
 use wharf_build::{StepEvent, Warned};
 use wharf_reference::Digest;
@@ -11,8 +12,14 @@ use crate::proto::Timestamp;
 use crate::proto::control::{StatusResponse, Vertex, VertexLog, VertexStatus, VertexWarning};
 use crate::proto::llb::{Position, Range, SourceInfo};
 
-/// Bytes of output that one build may keep for who asks for its progress.
+/// Bytes of output, of how far things are and of warnings that one build may keep for who asks for its progress.
 const MOST_SAID: usize = 16 << 20;
+/// Warnings of one build.
+const MOST_WARNINGS: usize = 1000;
+/// With a warning goes the Dockerfile, of which clients show a few lines. One that is longer does not go.
+const MAX_SHOWN: usize = 256 << 10;
+/// Messages that are given at once: each has what it needs of its own.
+const AT_ONCE: usize = 16;
 const CLIPPED: &str = "[output clipped, log limit 16MiB reached]\n";
 
 /// All that was told of one build so far. Cheap to clone.
@@ -28,11 +35,32 @@ struct Inner {
 
 #[derive(Debug, Default)]
 struct Told {
-    messages: Vec<Arc<StatusResponse>>,
+    messages: Vec<Message>,
     said: usize,
+    clipped: bool,
+    warnings: usize,
     /// Gives each vertex a digest of its own.
     vertexes: u64,
     ended: bool,
+}
+
+#[derive(Clone, Debug)]
+struct Message {
+    message: Arc<StatusResponse>,
+    /// What its warnings are about: all warnings of a build have the same.
+    source: Option<Arc<str>>,
+}
+
+impl Message {
+    /// With the source in it.
+    fn whole(&self) -> Arc<StatusResponse> {
+        let Some(source) = &self.source else { return Arc::clone(&self.message) };
+        let mut message = StatusResponse::clone(&self.message);
+        for info in message.warnings.iter_mut().filter_map(|warning| warning.info.as_mut()) {
+            info.data = source.as_bytes().to_vec();
+        }
+        Arc::new(message)
+    }
 }
 
 /// A vertex that is under way. Dropped, it is over.
@@ -52,20 +80,32 @@ impl Progress {
     }
 
     fn tell(&self, message: StatusResponse) {
+        self.tell_with(message, None);
+    }
+
+    fn tell_with(&self, mut message: StatusResponse, source: Option<Arc<str>>) {
         let mut told = self.told();
         if told.ended {
             return;
         }
-        let said: usize = message.logs.iter().map(|log| log.msg.len()).sum();
-        if said > 0 && told.said >= MOST_SAID {
-            return;
+        // That a step has begun and ended is always told: there are no more of them than the Dockerfile has.
+        if message.vertexes.is_empty() {
+            let was_full = told.said >= MOST_SAID;
+            if was_full && (message.logs.is_empty() || told.clipped) {
+                return;
+            }
+            told.said += message.encoded_len();
+            if told.said >= MOST_SAID && !message.logs.is_empty() {
+                told.clipped = true;
+                for log in &mut message.logs {
+                    if was_full {
+                        log.msg.clear();
+                    }
+                    log.msg.extend_from_slice(CLIPPED.as_bytes());
+                }
+            }
         }
-        told.said += said;
-        let mut message = message;
-        if said > 0 && told.said >= MOST_SAID {
-            message.logs.iter_mut().for_each(|log| log.msg.extend_from_slice(CLIPPED.as_bytes()));
-        }
-        told.messages.push(Arc::new(message));
+        told.messages.push(Message { message: Arc::new(message), source });
         self.0.count.send_replace(Some(told.messages.len()));
     }
 
@@ -75,12 +115,13 @@ impl Progress {
         self.0.count.send_replace(None);
     }
 
-    /// The messages from `from` on; waits for more. Empty when there are no more.
+    /// Some messages from `from` on; waits for more. Empty when there are no more.
     pub(crate) async fn next(&self, from: usize) -> Vec<Arc<StatusResponse>> {
         let mut count = self.0.count.subscribe();
         // The sender is here.
         let _ = count.wait_for(|count| count.is_none_or(|count| count > from)).await;
-        self.told().messages.get(from..).map(<[_]>::to_vec).unwrap_or_default()
+        let some: Vec<Message> = self.told().messages.iter().skip(from).take(AT_ONCE).cloned().collect();
+        some.iter().map(Message::whole).collect()
     }
 
     /// Begins a vertex.
@@ -136,21 +177,35 @@ impl Step {
     }
 
     fn warn(&self, warned: &Warned) {
+        let count = {
+            let mut told = self.progress.told();
+            told.warnings += 1;
+            told.warnings
+        };
+        if count > MOST_WARNINGS {
+            if count == MOST_WARNINGS + 1 {
+                let message = format!("there are more than {MOST_WARNINGS} warnings: the others are not shown\n");
+                self.say(2, message.as_bytes());
+            }
+            return;
+        }
+        let source = Some(&warned.text).filter(|text| text.len() <= MAX_SHOWN);
         let line = |line: u32| Some(Position { line: i32::try_from(line).unwrap_or(i32::MAX), character: 0 });
         let warning = VertexWarning {
             vertex: self.vertex.digest.clone(),
             level: 1,
             short: format!("{}: {} (line {})", warned.rule, warned.message, warned.lines.0).into_bytes(),
             url: failure::address(warned.rule),
-            info: Some(SourceInfo {
+            info: source.map(|_| SourceInfo {
                 filename: warned.file.clone(),
-                data: warned.text.as_bytes().to_vec(),
+                data: Vec::new(),
                 language: "Dockerfile".into(),
             }),
             ranges: vec![Range { start: line(warned.lines.0), end: line(warned.lines.1) }],
             ..VertexWarning::default()
         };
-        self.progress.tell(StatusResponse { warnings: vec![warning], ..StatusResponse::default() });
+        let message = StatusResponse { warnings: vec![warning], ..StatusResponse::default() };
+        self.progress.tell_with(message, source.cloned());
     }
 
     /// It is over, and nothing was to be done, or it has failed.
@@ -242,5 +297,76 @@ impl Steps {
                 step.warn(&warned);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn all(progress: &Progress) -> Vec<Arc<StatusResponse>> {
+        progress.end();
+        let mut all = Vec::new();
+        loop {
+            let some = progress.next(all.len()).await;
+            assert!(some.len() <= AT_ONCE);
+            if some.is_empty() {
+                return all;
+            }
+            all.extend(some);
+        }
+    }
+
+    fn warned(text: &Arc<str>, line: u32) -> StepEvent {
+        StepEvent::Warned(Warned {
+            rule: "StageNameCasing",
+            message: "m".into(),
+            file: "Dockerfile".into(),
+            text: Arc::clone(text),
+            lines: (line, line),
+        })
+    }
+
+    #[tokio::test]
+    async fn warnings_share_what_they_are_about() {
+        let progress = Progress::new();
+        let mut steps = Steps::of(&progress);
+        let text: Arc<str> = "FROM x AS Y\n".repeat(2000).into();
+        (1..=2000).for_each(|line| steps.hear(warned(&text, line)));
+        drop(steps);
+        let kept: usize = progress.told().messages.iter().map(|message| message.message.encoded_len()).sum();
+        assert!(kept < 1 << 20, "{kept}");
+        let all = all(&progress).await;
+        let warnings: Vec<_> = all.iter().flat_map(|message| &message.warnings).collect();
+        assert_eq!(warnings.len(), MOST_WARNINGS);
+        assert!(warnings.iter().all(|warning| warning.info.as_ref().unwrap().data == text.as_bytes()));
+        let said: Vec<_> = all.iter().flat_map(|message| &message.logs).collect();
+        assert!(matches!(said[..], [log] if String::from_utf8_lossy(&log.msg).contains("more than 1000 warnings")));
+    }
+
+    #[tokio::test]
+    async fn a_text_that_nobody_wrote_goes_with_no_warning() {
+        let progress = Progress::new();
+        Steps::of(&progress).hear(warned(&"FROM x AS Y\n".repeat(1 << 15).into(), 1));
+        let all = all(&progress).await;
+        assert_eq!(all.iter().flat_map(|message| &message.warnings).filter(|one| one.info.is_none()).count(), 1);
+    }
+
+    #[tokio::test]
+    async fn what_is_said_is_bounded_with_how_far_things_are() {
+        let progress = Progress::new();
+        let step = progress.step("a");
+        let id = "x".repeat(1 << 20);
+        (0..20).for_each(|_| step.status(&id, 1, 2, Timestamp::now(), false));
+        step.say(1, b"too late");
+        step.say(1, b"and later");
+        step.end(false, None);
+        let all = all(&progress).await;
+        let statuses = all.iter().map(|message| message.statuses.len()).sum::<usize>();
+        assert_eq!(statuses, 16);
+        let said: Vec<_> = all.iter().flat_map(|message| &message.logs).map(|log| log.msg.as_slice()).collect();
+        assert_eq!(said, [CLIPPED.as_bytes()]);
+        // Its end is told all the same.
+        assert!(all.last().unwrap().vertexes[0].completed.is_some());
     }
 }
