@@ -13,6 +13,7 @@ use wharf_reference::Digest;
 
 use crate::asking::Asking;
 use crate::contexts::Asked;
+use crate::control::blocking;
 use crate::grpc::{Code, Status};
 use crate::job::{Built, Job};
 use crate::options::{self, Options, text};
@@ -102,9 +103,14 @@ impl BuildKit {
         let mut metadata = HashMap::new();
         let mut refs = HashMap::new();
         let mut platforms = Vec::new();
-        for one in built {
-            let config = self.inner.engine.images().get(&one.image);
-            let config = config.map_err(|e| Status::new(Code::Internal, wharf_report::chain(&e)))?.config;
+        let images = self.inner.engine.images().clone();
+        let with_config = move |one: Built| {
+            let record = images.get(&one.image);
+            let config = record.map_err(|e| Status::new(Code::Internal, wharf_report::chain(&e)))?.config;
+            Ok((one, config))
+        };
+        let built: Vec<_> = blocking(move || built.into_iter().map(with_config).collect::<Result<_, Status>>()).await?;
+        for (one, config) in built {
             let platform = Platform {
                 os: config.os.clone(),
                 architecture: config.architecture.clone(),
