@@ -150,11 +150,27 @@ fn is_lower_case(index: &Index, name: &str) -> Result<bool> {
 fn ignore_file(index: &Index, dockerfile: &str) -> Result<Ignore> {
     for name in [format!("{dockerfile}.dockerignore"), ".dockerignore".to_owned()] {
         if let Some(bytes) = read_bytes(index, &name)? {
-            return Ignore::parse(&String::from_utf8_lossy(&bytes))
+            return Ignore::parse(&ignore_text(&name, &bytes)?)
                 .map_err(|e| BuildError::invalid(format!("{name}: {e}")));
         }
     }
     Ok(Ignore::default())
+}
+
+/// The text of the ignore file `name`. What is not UTF-8 is replaced in comments.
+///
+/// # Errors
+/// Where a pattern is not UTF-8: replaced, it would leave in what it names.
+pub fn ignore_text(name: &str, bytes: &[u8]) -> Result<String> {
+    let is_pattern = |line: &[u8]| !line.starts_with(b"#") && std::str::from_utf8(line).is_err();
+    let lines = bytes.strip_prefix("\u{feff}".as_bytes()).unwrap_or(bytes);
+    match lines.split(|byte| *byte == b'\n').position(is_pattern) {
+        None => Ok(String::from_utf8_lossy(bytes).into_owned()),
+        Some(line) => {
+            let message = format!("{name}: line {} has bytes that are not UTF-8: use * in their place", line + 1);
+            Err(BuildError::invalid(message))
+        }
+    }
 }
 
 #[cfg(test)]
@@ -253,6 +269,16 @@ mod tests {
             message(b"this is no archive at all, whatever the client says".repeat(20), "x").contains("cannot be used")
         );
         assert!(message(archive(&[("Dockerfile", ""), (".dockerignore", "[")]), "Dockerfile").contains("syntax error"));
+    }
+
+    #[test]
+    fn an_ignore_file_that_is_no_text_is_refused_where_that_counts() {
+        assert_eq!(ignore_text("x", b"#\xff\na\xc3\xa4\n").unwrap(), "#\u{fffd}\na\u{e4}\n");
+        ignore_text("x", b"\xef\xbb\xbf#\xff").unwrap();
+        assert_eq!(
+            ignore_text("x", b"a\n!\xff\n").unwrap_err().message,
+            "x: line 2 has bytes that are not UTF-8: use * in their place"
+        );
     }
 
     #[test]

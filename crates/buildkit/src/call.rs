@@ -15,10 +15,11 @@ use wharf_dockerfile::{
 };
 
 use crate::BuildKit;
-use crate::contexts::Asked;
+use crate::contexts::{Asked, parsed};
+use crate::control::blocking;
 use crate::failure;
 use crate::grpc::{Code, Status};
-use crate::options::{self, below};
+use crate::options::{self, Options, below};
 use crate::proto::gateway::PbResult;
 
 const VERSION: &str = "1.0.0";
@@ -39,12 +40,16 @@ impl BuildKit {
             "frontend.subrequests.describe" => Answer::of(described()),
             "frontend.outline" | "frontend.targets" | "frontend.lint" => {
                 let (name, given) = self.dockerfile(asked).await?;
-                let file = File::read(asked, name, String::from_utf8_lossy(&given.text).into_owned())?;
-                match request {
-                    "frontend.outline" => Answer::of(file.outline()),
-                    "frontend.targets" => Answer::of(file.targets()),
-                    _ => file.lint(&Ignore::parse(&given.ignore).unwrap_or_default()),
-                }
+                let (options, request) = (asked.options.clone(), request.to_owned());
+                blocking(move || {
+                    let file = File::read(&options, name, &given.text)?;
+                    Ok(match request.as_str() {
+                        "frontend.outline" => Answer::of(file.outline()),
+                        "frontend.targets" => Answer::of(file.targets()),
+                        _ => file.lint(&Ignore::parse(&given.ignore).unwrap_or_default()),
+                    })
+                })
+                .await?
             }
             other => return Err(failure::unsupported_call(other)),
         };
@@ -98,10 +103,10 @@ struct File {
 }
 
 impl File {
-    fn read(asked: Asked<'_>, name: String, text: String) -> Result<Self, Status> {
+    fn read(options: &Options, name: String, bytes: &[u8]) -> Result<Self, Status> {
         let wrong = |error: &dyn std::error::Error| Status::new(Code::Unknown, error.to_string());
-        let dockerfile = Dockerfile::parse(&name, &text).map_err(|e| failure::unreadable(&e, &name, &text))?;
-        let request = options::request(asked.options)?;
+        let (text, dockerfile) = parsed(&name, bytes)?;
+        let request = options::request(options)?;
         let first = request.platform.as_deref().and_then(|all| all.split(',').next());
         let platform = first.map(Platform::parse).transpose().map_err(Status::invalid)?;
         let platforms = Platforms { build: Platform::host(), target: platform.unwrap_or_else(Platform::host) };
@@ -112,7 +117,7 @@ impl File {
             let name = name.split("::").next().unwrap_or_default().to_lowercase();
             (name.clone(), Base::Context(name))
         };
-        let contexts: Contexts = below(asked.options, "context:").into_iter().map(named).collect();
+        let contexts: Contexts = below(options, "context:").into_iter().map(named).collect();
         let graph = Graph::new(&dockerfile, &globals, target, contexts).map_err(|e| wrong(&e))?;
         Ok(Self { name, text, dockerfile, globals, graph })
     }

@@ -8,6 +8,7 @@ use wharf_dockerfile::{Dockerfile, Needs};
 use crate::BuildKit;
 use crate::api_build::UPLOADED;
 use crate::asking::Files;
+use crate::control::blocking;
 use crate::filesync::{Directory, Wanted};
 use crate::grpc::{Code, Status};
 use crate::inputs::{self, Source};
@@ -72,36 +73,15 @@ impl BuildKit {
     }
 
     /// The Dockerfile and the ignore file, where they are in a directory of the client's.
-    pub(crate) async fn local_dockerfile(&self, asked: Asked<'_>) -> Result<(String, Given), Status> {
+    async fn local_dockerfile(&self, asked: Asked<'_>) -> Result<Found, Status> {
         let name = asked.key("dockerfilekey", "dockerfile").to_owned();
         let session = self.session_of(asked, &name).await?;
         let file = asked.filename().trim_start_matches('/').to_owned();
         let step = asked.job.progress.step(&format!("[internal] load build definition from {file}"));
         let began = Timestamp::now();
-        let ignore = format!("{file}.dockerignore");
-        let lower = file.to_lowercase();
-        let wanted = Wanted { name, include: vec![file.clone(), ignore.clone(), lower.clone()], ..Wanted::default() };
-        let looked = async {
-            let mut directory = Directory::list(&session, &wanted, true).await?;
-            let mut found = None;
-            for name in [&file, &lower] {
-                if let Some((text, modified)) = directory.text(name).await? {
-                    found = Some((name.clone(), text, modified));
-                    break;
-                }
-            }
-            let ignore = directory.text(&ignore).await?.map(|(text, _)| String::from_utf8_lossy(&text).into_owned());
-            directory.end().await;
-            let (name, text, modified) = found.ok_or_else(|| {
-                let message = format!("failed to read dockerfile: open {file}: no such file or directory");
-                Status::new(Code::Unknown, message)
-            })?;
-            Ok((name, text, modified, ignore))
-        };
-        let (name, text, modified, ignore) = ended(step, looked.await, |step, (_, text, ..)| {
-            step.status("transferring dockerfile:", text.len() as u64, 0, began, true);
-        })?;
-        Ok((name, Given { text, ignore: ignore.unwrap_or_default(), modified }))
+        ended(step, look(&session, name, &file).await, |step, found| {
+            step.status("transferring dockerfile:", found.text.len() as u64, 0, began, true);
+        })
     }
 
     /// The Dockerfile, wherever it is, for who asks about it.
@@ -114,12 +94,12 @@ impl BuildKit {
         if is_remote && text(asked.options, "dockerfilekey").is_empty() {
             return Err(Status::unimplemented("--call and --check need a context that is a directory of the client's"));
         }
-        let (name, mut given) = self.local_dockerfile(asked).await?;
-        if given.ignore.is_empty() && !is_remote {
+        let mut found = self.local_dockerfile(asked).await?;
+        if found.ignore.is_none() && !is_remote {
             let session = self.session_of(asked, &local).await?;
-            given.ignore = self.ignore_file(asked, &session, &local).await?;
+            found.ignore = Some(self.ignore_file(asked, &session, &local).await?);
         }
-        Ok((name, given))
+        Ok(found.given())
     }
 
     /// What the ignore file at the top of a directory says.
@@ -131,7 +111,7 @@ impl BuildKit {
             let mut directory = Directory::list(session, &wanted, true).await?;
             let text = directory.text(".dockerignore").await?;
             directory.end().await;
-            Ok(text.map(|(text, _)| String::from_utf8_lossy(&text).into_owned()).unwrap_or_default())
+            Ok(text.map(|(text, _)| ignore_text(".dockerignore", &text)).transpose()?.unwrap_or_default())
         };
         ended(step, looked.await, |step, text| {
             step.status("transferring context:", text.len() as u64, 0, began, true);
@@ -154,7 +134,7 @@ impl BuildKit {
         let mut contexts = match place {
             Source::Remote(address) => {
                 let given = match own_dockerfile {
-                    true => Some(self.local_dockerfile(asked).await?),
+                    true => Some(self.local_dockerfile(asked).await?.given()),
                     false => None,
                 };
                 let context = self.remote(asked, &address).await?;
@@ -186,15 +166,18 @@ impl BuildKit {
         name: &str,
         directories: &mut Vec<Option<Directory>>,
     ) -> Result<Contexts, Status> {
-        let (dockerfile, mut given) = self.local_dockerfile(asked).await?;
+        let mut found = self.local_dockerfile(asked).await?;
         let session = self.session_of(asked, name).await?;
-        if given.ignore.is_empty() {
-            given.ignore = self.ignore_file(asked, &session, name).await?;
+        if found.ignore.is_none() {
+            found.ignore = Some(self.ignore_file(asked, &session, name).await?);
         }
-        let text = String::from_utf8_lossy(&given.text);
-        let parsed = Dockerfile::parse(&dockerfile, &text);
-        let parsed = parsed.map_err(|e| crate::failure::unreadable(&e, &dockerfile, &text))?;
-        let follow = Needs::of(&parsed).patterns();
+        let (dockerfile, given) = found.given();
+        let (dockerfile, given, follow) = blocking(move || {
+            let (_, parsed) = parsed(&dockerfile, &given.text)?;
+            let follow = Needs::of(&parsed).patterns();
+            Ok((dockerfile, given, follow))
+        })
+        .await?;
         let whole = Wanted { name: name.to_owned(), exclude: patterns(&given.ignore), ..Wanted::default() };
         let listing = match &follow {
             // Nothing of it is named: nothing of it is looked at.
@@ -314,6 +297,70 @@ impl BuildKit {
     }
 }
 
+/// A Dockerfile in a directory of the client's.
+#[derive(Debug)]
+struct Found {
+    name: String,
+    text: Vec<u8>,
+    modified: i64,
+    /// What the ignore file of its own says, if there is one: an empty one stands for that of the context, too.
+    ignore: Option<String>,
+}
+
+impl Found {
+    fn given(self) -> (String, Given) {
+        let Self { name, text, modified, ignore } = self;
+        (name, Given { text, ignore: ignore.unwrap_or_default(), modified })
+    }
+}
+
+/// Looks for a Dockerfile in the directory `name`.
+async fn look(session: &Session, name: String, file: &str) -> Result<Found, Status> {
+    let own_ignore = format!("{file}.dockerignore");
+    let mut names = vec![file.to_owned()];
+    // The name that is the default is found in lower case, too, and no other.
+    let (directory, base) =
+        file.rsplit_once('/').map_or(("", file), |(_, base)| (&file[..file.len() - base.len()], base));
+    if base == DOCKERFILE {
+        names.push(format!("{directory}{}", DOCKERFILE.to_lowercase()));
+    }
+    let include = names.iter().cloned().chain([own_ignore.clone()]).collect();
+    let wanted = Wanted { name, include, ..Wanted::default() };
+    let mut directory = Directory::list(session, &wanted, true).await?;
+    let mut found = None;
+    for name in names {
+        if let Some((text, modified)) = directory.text(&name).await? {
+            found = Some((name, text, modified));
+            break;
+        }
+    }
+    let ignore = directory.text(&own_ignore).await?.map(|(text, _)| ignore_text(&own_ignore, &text)).transpose()?;
+    directory.end().await;
+    let (name, text, modified) = found.ok_or_else(|| {
+        let message = format!("failed to read dockerfile: open {file}: no such file or directory");
+        Status::new(Code::Unknown, message)
+    })?;
+    Ok(Found { name, text, modified, ignore })
+}
+
+fn ignore_text(name: &str, bytes: &[u8]) -> Result<String, Status> {
+    wharf_build::ignore_text(name, bytes).map_err(|e| crate::failure::status(&e))
+}
+
+/// The text of a Dockerfile and what it says. It may be long: nothing for a task that others wait for.
+///
+/// # Errors
+/// When it cannot be read, or is not UTF-8 where that changes what a step does.
+pub(crate) fn parsed(name: &str, bytes: &[u8]) -> Result<(String, Dockerfile), Status> {
+    let text = String::from_utf8_lossy(bytes);
+    let unreadable = |e: wharf_dockerfile::ParseErrors| crate::failure::unreadable(&e, name, &text);
+    let parsed = Dockerfile::parse(name, &text).map_err(unreadable)?;
+    if matches!(text, std::borrow::Cow::Owned(_)) {
+        parsed.check_replaced().map_err(unreadable)?;
+    }
+    Ok((text.into_owned(), parsed))
+}
+
 /// Ends a step with what has come of it.
 fn ended<T>(step: Step, done: Result<T, Status>, well: impl FnOnce(&Step, &T)) -> Result<T, Status> {
     match &done {
@@ -373,6 +420,40 @@ impl Contexts {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::filesync::tests::serving;
+
+    async fn looked(files: &'static [(&'static str, &'static [u8])], file: &str) -> Result<Found, Status> {
+        look(&serving(files).await, "dockerfile".into(), file).await
+    }
+
+    #[tokio::test]
+    async fn an_empty_ignore_file_of_a_dockerfile_is_one() {
+        let found = looked(&[("x", b"FROM a"), ("x.dockerignore", b"")], "x").await.unwrap();
+        assert_eq!(found.ignore.as_deref(), Some(""));
+        assert_eq!(looked(&[("x", b"FROM a")], "x").await.unwrap().ignore, None);
+    }
+
+    #[tokio::test]
+    async fn the_default_name_alone_is_found_in_lower_case() {
+        let found = looked(&[("dockerfile", b"FROM a")], "Dockerfile").await.unwrap();
+        assert_eq!((found.name.as_str(), found.text.as_slice()), ("dockerfile", b"FROM a".as_slice()));
+        assert_eq!(looked(&[("a/dockerfile", b"FROM a")], "a/Dockerfile").await.unwrap().name, "a/dockerfile");
+        for file in ["DOCKERFILE", "My.Dockerfile"] {
+            let refused = looked(&[("dockerfile", b""), ("my.dockerfile", b"")], file).await.unwrap_err();
+            assert!(refused.message().contains(&format!("open {file}: no such file")), "{refused:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn bytes_that_are_no_text_are_refused_where_they_count() {
+        let refused = looked(&[("x", b"FROM a"), ("x.dockerignore", b"a\n\xff")], "x").await.unwrap_err();
+        assert!(refused.message().contains("x.dockerignore: line 2"), "{refused:?}");
+        let found = looked(&[("x", b"FROM a"), ("x.dockerignore", b"#\xff\na")], "x").await.unwrap();
+        assert_eq!(patterns(&found.ignore.unwrap()), ["a"]);
+        let refused = parsed("x", b"FROM a\nRUN echo \xff").unwrap_err();
+        assert!(refused.message().contains("not UTF-8"), "{refused:?}");
+        parsed("x", b"FROM a\nLABEL a=\xff").unwrap();
+    }
 
     #[test]
     fn patterns_are_cleaned_for_clients() {

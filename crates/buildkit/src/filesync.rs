@@ -245,4 +245,4 @@ impl Read for Contents<'_> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -55,6 +55,26 @@ async fn honest(files: HashMap<u32, Vec<u8>>, mut messages: Messages, sender: Se
     Ok(())
 }
 
+/// A client that has these files, whatever it is asked for.
+pub(crate) async fn serving(files: &'static [(&'static str, &'static [u8])]) -> Session {
+    client(move |mut messages, sender| async move {
+        for (name, text) in files {
+            sender.send(&stat(name, text.len() as i64)).await;
+        }
+        sender.send(&END).await;
+        while let Some(packet) = messages.next::<Packet>().await?.filter(|packet| packet.kind == PACKET_REQ) {
+            let text = files[packet.id as usize].1;
+            if !text.is_empty() {
+                sender.send(&data(packet.id, text)).await;
+            }
+            sender.send(&data(packet.id, b"")).await;
+        }
+        sender.send(&Packet { kind: PACKET_FIN, ..Packet::default() }).await;
+        Ok(())
+    })
+    .await
+}
+
 fn wanted() -> Wanted {
     Wanted { name: "context".into(), ..Wanted::default() }
 }
@@ -170,7 +190,7 @@ async fn contents_that_come_before_their_turn_come_whole() {
     let handle = Handle::current();
     let read = tokio::task::spawn_blocking(move || {
         let mut bytes = Vec::new();
-        directory.contents(&handle, &[0..2]).read_to_end(&mut bytes).unwrap();
+        directory.contents(&handle, &[0..1, 1..2]).read_to_end(&mut bytes).unwrap();
         bytes
     });
     assert_eq!(read.await.unwrap(), b"\0aA\0b12");
