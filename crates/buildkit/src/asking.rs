@@ -181,7 +181,9 @@ impl Client for Asking {
         match self.handle.block_on(answered(&self.session, CHECK_AGENT, PATIENCE, check)) {
             Ok(_) => {}
             // The client's own word is that it has none; its silence is no word.
-            Err(status) if status.is(Code::ResourceExhausted) => return Err(failed(&status)),
+            Err(status) if status.is(Code::ResourceExhausted) || status.is(Code::Unavailable) => {
+                return Err(failed(&status));
+            }
             Err(_) => return Ok(None),
         }
         let (session, id) = (self.session.clone(), id.to_owned());

@@ -129,7 +129,7 @@ mod tests {
         // The one that has made it ends first, the other goes on with it.
         let (first, second) = (job(&jobs, &mut all, "a", &image, true), job(&jobs, &mut all, "b", &image, false));
         assert_eq!(all.end(&first, false), []);
-        assert_eq!(all.end(&second, false), [image.clone()]);
+        assert_eq!(all.end(&second, false), std::slice::from_ref(&image));
         // Another has reported it as its result, before and after.
         let (first, second) = (job(&jobs, &mut all, "c", &image, true), job(&jobs, &mut all, "d", &image, false));
         assert_eq!(all.end(&second, true), []);
