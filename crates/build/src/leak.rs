@@ -23,7 +23,9 @@ impl Common<'_> {
     /// Refuses an image with a secret in its configuration, its history or a layer that this build has made. Stages that
     /// are no part of the image may have them.
     pub(crate) fn search_for_secrets(&self, state: &State) -> Result<()> {
-        let secrets = self.options.secrets.iter().map(|(id, content)| (id.as_str(), content.trim_ascii()));
+        let given = self.client.as_ref().map(|client| client.given()).unwrap_or_default();
+        let secrets =
+            self.options.secrets.iter().chain(&given).map(|(id, content)| (id.as_str(), content.trim_ascii()));
         let secrets: Vec<Secret<'_>> = secrets.filter(|(_, content)| content.len() >= SHORTEST).collect();
         if secrets.is_empty() {
             return Ok(());

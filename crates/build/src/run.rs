@@ -78,7 +78,7 @@ impl Session<'_> {
         let prepared = prepare(state, run)?;
         let line = history_line(state, &prepared.args);
         let mounts = run.mounts().map_err(BuildError::invalid)?;
-        let asked = self.asked_mounts(index, state, mounts, source)?;
+        let asked = self.asked_mounts(index, state, mounts.clone(), source)?;
         let network = match run.network {
             RunNetwork::Default => self.options.network.as_str(),
             RunNetwork::None => "none",
@@ -113,9 +113,15 @@ impl Session<'_> {
             .with("SOURCE_DATE_EPOCH", &self.clamp_text())
             .environment(&prepared.env);
         let inputs = mounts::inputs(inputs, &asked, &mounts_key);
+        if let Some(outcome) = self.cached(&key)? {
+            self.note_inputs(source, inputs, &outcome)?;
+            return Ok((line, key, outcome));
+        }
+        self.ask_ahead(&mounts)?;
         let shared = self.shared;
         let cancel = self.cancel.clone();
         let _making = shared.cache.claim(&key, &cancel)?;
+        // Another build may have made it meanwhile.
         if let Some(outcome) = self.cached(&key)? {
             self.note_inputs(source, inputs, &outcome)?;
             return Ok((line, key, outcome));

@@ -37,6 +37,10 @@ use crate::steps::Steps;
 use crate::tree::Tree;
 use crate::why::Noted;
 
+mod client;
+
+use client::Answering;
+
 /// One stage at work; a trigger may need another, which is then part of it.
 pub(crate) struct Session<'a> {
     pub(crate) common: &'a Common<'a>,
@@ -66,6 +70,7 @@ pub(crate) struct Common<'a> {
     pub(crate) runtime: Handle,
     pub(crate) dir: Scratch,
     pub(crate) options: Options,
+    pub(crate) client: Option<Arc<Answering>>,
     pub(crate) dockerfile: &'a Dockerfile,
     pub(crate) globals: Arc<Globals>,
     pub(crate) graph: Graph,
@@ -133,7 +138,7 @@ pub(crate) struct Options {
     pub(crate) cgroup_parent: Option<String>,
     pub(crate) secrets: std::collections::BTreeMap<String, Vec<u8>>,
     pub(crate) agents: Agents,
-    /// Who is asked for more of these.
+    /// Who is asked for more of these: [`Common::client`].
     pub(crate) asked: Asked,
     pub(crate) credentials: RegistryCredentials,
     pub(crate) labels: std::collections::BTreeMap<String, String>,
@@ -181,6 +186,7 @@ impl<'a> Common<'a> {
             + needed.iter().map(|stage| 1 + graph.statements(dockerfile, *stage)).sum::<usize>();
         let stages = dockerfile.stages.iter().map(|_| OnceLock::new()).collect();
         let dir = Scratch::new(shared.builds().join(format!("b-{}", &random_id()?[..16])))?;
+        let client = request.client.clone().map(|client| Arc::new(Answering::new(client, told.cancel.clone())));
         Ok(Self {
             hold: Mutex::new(shared.layers.hold(&[])),
             options: Options {
@@ -197,12 +203,13 @@ impl<'a> Common<'a> {
                 cgroup_parent: request.cgroup_parent.clone().filter(|path| !path.is_empty()),
                 secrets: request.secrets.clone(),
                 agents: Agents(request.agents.clone()),
-                asked: Asked(request.client.clone()),
+                asked: Asked(client.clone().map(|client| client as _)),
                 credentials: request.credentials.clone(),
                 labels: request.labels.clone(),
                 squash: request.squash,
                 attested: !request.attestations.is_empty(),
             },
+            client,
             shared,
             output: told.output.clone(),
             cancel: told.cancel.clone(),

@@ -5,11 +5,11 @@
 
 use std::collections::HashMap;
 use std::io::Read;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use prost::Message;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::BuildKit;
 use crate::export;
@@ -19,6 +19,8 @@ use crate::proto::control::{Exporter, SolveRequest};
 
 /// The archive comes in a request of its own, which may be later than that of the build.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// Archives that wait at once. Each holds a connection.
+const MOST: usize = 64;
 /// How an archive's request is named.
 pub const UPLOAD: &str = "upload-request:";
 /// A context that is such an archive.
@@ -55,20 +57,71 @@ pub enum ApiEvent {
 /// Archives that wait for the build that they are for.
 #[derive(Default)]
 pub(crate) struct Uploads {
-    all: Mutex<HashMap<String, Box<dyn Read + Send>>>,
+    all: Mutex<Waiting>,
     changed: Notify,
 }
 
+#[derive(Default)]
+struct Waiting {
+    archives: HashMap<String, Upload>,
+    next: u64,
+}
+
+struct Upload {
+    /// Tells it from a later one of the same ID.
+    number: u64,
+    archive: Box<dyn Read + Send>,
+    /// Dropped when nobody has taken it.
+    taken: oneshot::Sender<()>,
+}
+
 impl Uploads {
+    fn all(&self) -> MutexGuard<'_, Waiting> {
+        self.all.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps one. The value is its number, and is told when it is taken.
+    fn add(&self, id: &str, archive: Box<dyn Read + Send>) -> Result<(u64, oneshot::Receiver<()>), String> {
+        let mut all = self.all();
+        if all.archives.contains_key(id) {
+            return Err(format!(
+                "an archive waits for the build {id} already: wait until that has begun, or take another ID"
+            ));
+        }
+        if all.archives.len() >= MOST {
+            return Err(format!("{MOST} archives wait for their builds already: try again when some have begun"));
+        }
+        let number = all.next;
+        all.next += 1;
+        let (taken, told) = oneshot::channel();
+        all.archives.insert(id.to_owned(), Upload { number, archive, taken });
+        drop(all);
+        self.changed.notify_waiters();
+        Ok((number, told))
+    }
+
+    /// Drops the one of this number, if it still waits.
+    fn expire(&self, id: &str, number: u64) {
+        let mut all = self.all();
+        let expired = match all.archives.get(id) {
+            Some(upload) if upload.number == number => all.archives.remove(id),
+            _ => None,
+        };
+        drop(all);
+        // Outside of the lock: a connection may end with it.
+        drop(expired);
+    }
+
     pub(crate) async fn take(&self, id: &str) -> Result<Box<dyn Read + Send>, Status> {
         let found = tokio::time::timeout(PATIENCE, async {
             loop {
                 let changed = self.changed.notified();
                 tokio::pin!(changed);
                 changed.as_mut().enable();
-                let found = self.all.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
+                let found = self.all().archives.remove(id);
                 if let Some(upload) = found {
-                    return upload;
+                    let _ = upload.taken.send(());
+                    return upload.archive;
                 }
                 changed.await;
             }
@@ -78,16 +131,19 @@ impl Uploads {
 }
 
 impl BuildKit {
-    /// Keeps an archive for the build of this ID. It is dropped when that has read it, or does not come.
-    pub fn upload(&self, id: &str, archive: Box<dyn Read + Send>) {
-        let uploads = &self.inner.uploads;
-        uploads.all.lock().unwrap_or_else(PoisonError::into_inner).insert(id.to_owned(), archive);
-        uploads.changed.notify_waiters();
+    /// Keeps an archive for the build of this ID. It is dropped when that has read it, or does not come. The value is told when
+    /// a build takes it, and fails when none does.
+    ///
+    /// # Errors
+    /// When another waits under this ID, or too many wait.
+    pub fn upload(&self, id: &str, archive: Box<dyn Read + Send>) -> Result<oneshot::Receiver<()>, String> {
+        let (number, told) = self.inner.uploads.add(id, archive)?;
         let (own, id) = (self.clone(), id.to_owned());
         tokio::spawn(async move {
             tokio::time::sleep(PATIENCE).await;
-            own.inner.uploads.all.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
+            own.inner.uploads.expire(&id, number);
         });
+        Ok(told)
     }
 
     /// Builds. Dropping the receiver ends the build.
@@ -160,5 +216,36 @@ impl BuildKit {
             }
         });
         Ok(events)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn archive(text: &'static str) -> Box<dyn Read + Send> {
+        Box::new(text.as_bytes())
+    }
+
+    #[tokio::test]
+    async fn an_archive_is_for_one_build_and_leaves_later_ones_alone() {
+        let uploads = Uploads::default();
+        let (first, taken) = uploads.add("a", archive("first")).unwrap();
+        assert!(uploads.add("a", archive("second")).unwrap_err().contains("waits for the build a already"));
+        let mut text = String::new();
+        uploads.take("a").await.unwrap().read_to_string(&mut text).unwrap();
+        assert_eq!(text, "first");
+        taken.await.unwrap();
+        // The end of the first one's time does not concern the next.
+        let (second, taken) = uploads.add("a", archive("third")).unwrap();
+        uploads.expire("a", first);
+        assert_eq!(uploads.all().archives.len(), 1);
+        uploads.expire("a", second);
+        taken.await.unwrap_err();
+        assert!(uploads.all().archives.is_empty());
+        for number in 0..MOST {
+            uploads.add(&number.to_string(), archive("")).unwrap();
+        }
+        assert!(uploads.add("one more", archive("")).unwrap_err().contains("try again"));
     }
 }

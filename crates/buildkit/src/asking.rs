@@ -4,6 +4,7 @@ use std::io::{Cursor, Read};
 use std::ops::Range;
 use std::os::unix::net::UnixStream as StdStream;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -22,6 +23,8 @@ const SECRET: &str = "/moby.buildkit.secrets.v1.Secrets/GetSecret";
 const CREDENTIALS: &str = "/moby.filesync.v1.Auth/Credentials";
 const CHECK_AGENT: &str = "/moby.sshforward.v1.SSH/CheckAgent";
 const FORWARD_AGENT: &str = "/moby.sshforward.v1.SSH/ForwardAgent";
+/// A client that says nothing for so long is stopped or stuck.
+const PATIENCE: Duration = Duration::from_secs(60);
 /// As BuildKit bounds them.
 const MAX_SECRET: usize = 500 << 10;
 /// Docker Hub, as clients' helpers know it.
@@ -91,7 +94,13 @@ impl Answers for Files {
 
     fn ask_whole(&self, number: usize) -> wharf_build::Result<Box<dyn Read + Send>> {
         let (session, wanted) = self.whole.as_ref().ok_or_else(BuildError::cancelled)?;
-        let listed = self.handle.block_on(Directory::list(session, wanted, false));
+        let listing = async {
+            tokio::select! {
+                listed = Directory::list(session, wanted, false) => listed,
+                () = session.over() => Err(Status::unavailable("the client has gone")),
+            }
+        };
+        let listed = self.handle.block_on(listing);
         let mut directory = listed.map_err(|status| failed(&status))?;
         let bytes = directory.listed();
         let mut all = self.directories.lock().unwrap_or_else(PoisonError::into_inner);
@@ -100,6 +109,30 @@ impl Answers for Files {
         }
         all[number] = Some(shared(directory));
         Ok(Box::new(Cursor::new(bytes)))
+    }
+}
+
+/// An answer of a session's client, waited for no longer than there is a client, and it is not silent for longer than `patience`.
+///
+/// # Errors
+/// Those of the answer; says which question had none.
+async fn answered<T>(
+    session: &Session,
+    question: &str,
+    patience: Duration,
+    answer: impl Future<Output = Result<T, Status>>,
+) -> Result<T, Status> {
+    tokio::select! {
+        answer = answer => answer,
+        () = session.over() => Err(Status::unavailable("the client has gone")),
+        () = tokio::time::sleep(patience) => {
+            let question = question.rsplit('/').next().unwrap_or_default();
+            let message = format!(
+                "the client has not answered {question} for {} seconds: is it stopped? Let it go on, and build again",
+                patience.as_secs()
+            );
+            Err(Status::new(Code::ResourceExhausted, message))
+        }
     }
 }
 
@@ -120,7 +153,8 @@ impl Asking {
         if !self.session.serves(method) {
             return Ok(None);
         }
-        match self.handle.block_on(self.session.callee.unary(method, question)) {
+        let asked = self.session.callee.unary(method, question);
+        match self.handle.block_on(answered(&self.session, method, PATIENCE, asked)) {
             Ok(answer) => Ok(Some(answer)),
             Err(status) if status.is(Code::NotFound) || status.is(Code::Unimplemented) => Ok(None),
             Err(status) => Err(failed(&status)),
@@ -144,8 +178,13 @@ impl Client for Asking {
         }
         let question = ById { id: id.to_owned() };
         let check = self.session.callee.unary::<Empty>(CHECK_AGENT, &question);
-        if self.handle.block_on(check).is_err() {
-            return Ok(None);
+        match self.handle.block_on(answered(&self.session, CHECK_AGENT, PATIENCE, check)) {
+            Ok(_) => {}
+            // The client's own word is that it has none; its silence is no word.
+            Err(status) if status.is(Code::ResourceExhausted) || status.is(Code::Unavailable) => {
+                return Err(failed(&status));
+            }
+            Err(_) => return Ok(None),
         }
         let (session, id) = (self.session.clone(), id.to_owned());
         Ok(Some(Arc::new(move || {
@@ -199,4 +238,35 @@ fn forward(session: &Session, id: &str) -> std::io::Result<UnixStream> {
         }
     });
     UnixStream::from_std(ours)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A client that serves agents and secrets, and answers nothing.
+    async fn silent() -> (Session, tokio::io::DuplexStream) {
+        let (ours, theirs) = tokio::io::duplex(1 << 16);
+        (Session::over_connection(ours, &[SECRET, CHECK_AGENT, FORWARD_AGENT]).await, theirs)
+    }
+
+    #[tokio::test]
+    async fn a_client_that_is_silent_is_not_waited_for_for_ever() {
+        let (session, _theirs) = silent().await;
+        let question = ById { id: "x".into() };
+        let asked = session.callee.unary::<SecretResponse>(SECRET, &question);
+        let status = answered(&session, SECRET, Duration::from_millis(1), asked).await.unwrap_err();
+        assert!(status.message().contains("has not answered GetSecret"), "{}", status.message());
+        let error = failed(&status);
+        assert!(error.message.contains("is it stopped?"), "{error:?}");
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_client_that_goes_ends_what_it_was_asked() {
+        let (session, theirs) = silent().await;
+        let asking = Asking { handle: Handle::current(), session };
+        let asked = tokio::task::spawn_blocking(move || asking.secret("x"));
+        drop(theirs);
+        assert!(asked.await.unwrap().is_err());
+    }
 }

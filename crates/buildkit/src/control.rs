@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use wharf_build::CacheRecord;
 use wharf_dockerfile::Platform;
@@ -11,7 +12,7 @@ use crate::BuildKit;
 use crate::export;
 use crate::grpc::server::{Answer, Call, failed};
 use crate::grpc::{Code, Sender, Status};
-use crate::job::{Ending, Job, Results};
+use crate::job::{Ending, Job, Results, makes_image};
 use crate::proto::control::{
     DiskUsageRequest, DiskUsageResponse, Exporter, InfoResponse, ListWorkersResponse, PruneRequest, SolveRequest,
     SolveResponse, StatusRequest, UsageRecord, Version, Worker,
@@ -118,14 +119,14 @@ impl BuildKit {
     }
 
     /// Does the work of a build, as long as the client is there that has begun it.
-    pub(crate) async fn solved(&self, job: &Job) -> Result<SolveResponse, Status> {
+    pub(crate) async fn solved(&self, job: &Arc<Job>) -> Result<SolveResponse, Status> {
+        // Dropped with this future when the client calls the build off: also then what it has made goes.
+        let results = export::JobResults::begin(self, job);
         let done = tokio::select! {
             done = self.work(job) => done,
             () = self.session_over(job) => Err(Status::new(Code::Cancelled, "the client has ended its session")),
         };
-        if done.is_err() {
-            export::discard(self, job).await;
-        }
+        results.end(done.is_ok() && job.exporters.iter().any(makes_image)).await;
         done
     }
 
@@ -178,12 +179,14 @@ impl BuildKit {
             let fail = |e: wharf_build::BuildError| crate::failure::status(&e);
             let mut records = builder.records().map_err(fail)?;
             records.sort_by_key(|(_, record)| std::cmp::Reverse(record.last_used));
-            let mut left = u64::try_from(request.reserved_space.max(request.max_used_space)).unwrap_or(0);
+            let keep = u64::try_from(request.reserved_space.max(request.max_used_space)).unwrap_or(0);
+            let mut left = keep;
             let now = Timestamp::now().seconds;
             let mut going = HashMap::new();
             for (id, record) in records {
                 let young = now - record.last_used < request.keep_duration / 1_000_000_000;
-                let fits = left >= record.size;
+                // Where nothing is kept, neither is what takes no space.
+                let fits = keep > 0 && left >= record.size;
                 left = left.saturating_sub(record.size);
                 if !young && !fits {
                     going.insert(id, record);

@@ -2,15 +2,21 @@
 
 use std::collections::HashMap;
 
+use wharf_image::Images;
 use wharf_reference::Reference;
 
 use crate::BuildKit;
-use crate::filesend::{self, Output};
+use crate::control::blocking;
+use crate::filesend::{self, Output, Trees};
 use crate::grpc::{Code, Status};
 use crate::job::{Built, Job, Results, makes_image};
 use crate::proto::Timestamp;
 use crate::proto::control::Exporter;
 use crate::session::Session;
+
+mod discard;
+
+pub(crate) use discard::JobResults;
 
 // What clients read of the answer: moby/buildkit `exporter/containerimage/exptypes`.
 const DIGEST: &str = "containerimage.digest";
@@ -119,9 +125,6 @@ pub(crate) async fn export(own: &BuildKit, job: &Job, results: &Results) -> Resu
             }
         }
     }
-    if !job.exporters.iter().any(makes_image) {
-        discard(own, job).await;
-    }
     Ok(response)
 }
 
@@ -203,17 +206,9 @@ async fn send(
     response: &HashMap<String, String>,
 ) -> Result<(), Status> {
     let images = own.inner.engine.images().clone();
-    let of = |built: &Built| images.get(&built.image).map_err(|e| Status::new(Code::Unknown, wharf_report::chain(&e)));
     let (what, output) = match exporter.kind.as_str() {
         kind @ ("local" | "tar") => {
-            let several = results.len() > 1;
-            let mut trees = Vec::new();
-            for (platform, built) in results {
-                let view = images.layers().view(&of(built)?.diff_ids, None);
-                let view = view.map_err(|e| Status::new(Code::Unknown, wharf_report::chain(&e)))?;
-                // As BuildKit names the directories of platforms.
-                trees.push((several.then(|| platform.replace('/', "_")), view));
-            }
+            let trees = trees(images, results).await?;
             match kind {
                 "local" => ("exporting to client directory", Output::Files(trees)),
                 _ => ("exporting to client tarball", Output::Tar(trees)),
@@ -224,7 +219,7 @@ async fn send(
             let names = names.filter_map(|name| Reference::parse(name).ok()).map(Reference::tag_or_latest).collect();
             let ids = results.values().map(|built| built.image.clone()).collect();
             let what = if kind == "oci" { "exporting to oci image format" } else { "exporting to docker image format" };
-            (what, Output::Archive { images: images.clone(), ids, names })
+            (what, Output::Archive { images, ids, names })
         }
     };
     let step = job.progress.step(what);
@@ -233,15 +228,22 @@ async fn send(
     sent
 }
 
-/// Takes away images that were made for this build alone.
-pub(crate) async fn discard(own: &BuildKit, job: &Job) {
-    for built in job.all_built().iter().filter(|built| built.new) {
-        let named = own.inner.engine.images().get(&built.image).is_ok_and(|image| !image.tags.is_empty());
-        if !named && let Err(error) = own.inner.engine.remove_image(built.image.as_str(), Vec::new(), false, true).await
-        {
-            tracing::debug!("an image that was made for its files stays: {error}");
+/// The files of results. They are mounted, which waits for the disk.
+async fn trees(images: Images, results: &Results) -> Result<Trees, Status> {
+    let results = results.clone();
+    blocking(move || {
+        let failing = |e: &dyn std::error::Error| Status::new(Code::Unknown, wharf_report::chain(e));
+        let several = results.len() > 1;
+        let mut trees = Vec::new();
+        for (platform, built) in results {
+            let image = images.get(&built.image).map_err(|e| failing(&e))?;
+            let view = images.layers().view(&image.diff_ids, None).map_err(|e| failing(&e))?;
+            // As BuildKit names the directories of platforms.
+            trees.push((several.then(|| platform.replace('/', "_")), view));
         }
-    }
+        Ok(trees)
+    })
+    .await
 }
 
 #[cfg(test)]

@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::io::{self, Read};
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -19,9 +18,6 @@ use wharf_buildkit::{ApiBuild, ApiEvent, UPLOAD};
 use super::build::UlimitJson;
 use super::{Call, Result};
 use crate::http::{Answer, ApiError, blocking_reader, empty, error_line, line, stream};
-
-/// Names builds that their clients do not.
-static NUMBER: AtomicU64 = AtomicU64::new(0);
 
 /// What clients ask for by `Upgrade`: HTTP/2 without TLS.
 const PROTOCOL: &str = "h2c";
@@ -132,8 +128,8 @@ pub(super) async fn build(call: Call) -> Result {
     let session = query.get("session").unwrap_or_default().to_owned();
     let build = ApiBuild {
         id: match id.is_empty() {
-            // A session may have several.
-            true => format!("{session}-{}", NUMBER.fetch_add(1, Ordering::Relaxed)),
+            // A session may have several, and nobody else may guess it.
+            true => wharf_engine::names::random_id()?,
             false => id,
         },
         session,
@@ -144,7 +140,8 @@ pub(super) async fn build(call: Call) -> Result {
         uploaded,
     };
     if with_archive {
-        call.api.buildkit.upload(&build.id, Box::new(blocking_reader(call.request.into_body())));
+        let archive = Box::new(blocking_reader(call.request.into_body()));
+        call.api.buildkit.upload(&build.id, archive).map_err(ApiError::bad)?;
     }
     let mut told = call.api.buildkit.build_for_api(build).map_err(ApiError::bad)?;
     let quiet = query.flag("q");
@@ -177,12 +174,15 @@ pub(super) async fn build(call: Call) -> Result {
     Ok(stream("application/json", chunks))
 }
 
-/// The archive of a context, which another request builds. The answer ends when it has been read.
+/// The archive of a context, which another request builds. The answer comes when it has been read, or nobody wants it.
 async fn upload(call: Call, id: &str) -> Result {
     let (read, done) = oneshot::channel();
     let buildkit = call.api.buildkit.clone();
     let archive = Upload { archive: Box::new(blocking_reader(call.request.into_body())), _read: read };
-    buildkit.upload(id, Box::new(archive));
+    let taken = buildkit.upload(id, Box::new(archive)).map_err(ApiError::bad)?;
+    if taken.await.is_err() {
+        return Err(ApiError::bad(format!("no build {id} has asked for this archive: it was not read")));
+    }
     // An error is its end, too.
     let _ = done.await;
     Ok(crate::http::ok(&json!({})))

@@ -359,3 +359,63 @@ fn a_context_comes_with_the_request_where_the_session_has_none() {
     drop(session);
     d.eventually("the session has gone", || build("session=mine&buildid=other").contains("no active session"));
 }
+
+#[test]
+fn a_client_that_does_not_answer_holds_nobody_else_up() {
+    let Some(d) = Daemon::start() else { return };
+    for plugins in plugins() {
+        let text = format!(
+            "FROM busybox\nRUN --mount=type=secret,id=tok wc -c < /run/secrets/tok > /{0}\nFROM busybox AS leak\nRUN \
+             --mount=type=secret,id=tok cp /run/secrets/tok /{0}\n",
+            plugins.release
+        );
+        let files = [("Dockerfile", text.as_str()), ("tok", "a secret of some length")];
+        let dir = directory(&d, &format!("silent-{}", plugins.release), &files);
+        let fifo = dir.join("fifo");
+        rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+        let build = |secret: &str, target: &str| {
+            let mut command = plugins.buildx_command(&d, &dir);
+            command.args(["build", "--secret", &format!("id=tok,src={secret}"), "-t", "told", "--target", target, "."]);
+            command
+        };
+        // It reads the secret when it is asked for it, and nobody writes.
+        let mut silent = build("fifo", "0").stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let mut open = None;
+        d.eventually("the client is asked for its secret", || {
+            let flags = rustix::fs::OFlags::WRONLY | rustix::fs::OFlags::NONBLOCK;
+            open = rustix::fs::open(&fifo, flags, rustix::fs::Mode::empty()).ok();
+            open.is_some()
+        });
+        let said: Said = build("tok", "0").output().unwrap().into();
+        assert_eq!(said.code, 0, "{}", said.err);
+        silent.kill().unwrap();
+        silent.wait().unwrap();
+        // What a session gave is looked for in the image, as what came with a request.
+        d.docker("rmi told").ok();
+        let said: Said = build("tok", "leak").output().unwrap().into();
+        assert!(said.code != 0 && said.err.contains("the secret tok is in the image's file"), "{}", said.err);
+        assert_ne!(d.docker("inspect told").code, 0);
+    }
+}
+
+#[test]
+fn an_export_that_is_called_off_leaves_no_image() {
+    let Some(d) = Daemon::start() else { return };
+    for plugins in plugins() {
+        let text = format!("FROM busybox\nRUN echo {} > /a\n", plugins.release);
+        let dir = directory(&d, &format!("off-{}", plugins.release), &[("Dockerfile", &text)]);
+        let fifo = dir.join("fifo");
+        rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+        let flags = rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::NONBLOCK;
+        let mut reader = std::fs::File::from(rustix::fs::open(&fifo, flags, rustix::fs::Mode::empty()).unwrap());
+        let mut command = plugins.buildx_command(&d, &dir);
+        command.args(["build", "-o", "type=tar,dest=fifo", "."]).stdout(Stdio::null()).stderr(Stdio::null());
+        let mut child = command.spawn().unwrap();
+        // The files are more than a pipe takes: the client is in the middle of them.
+        d.eventually("the export has begun", || reader.read(&mut [0; 512]).is_ok_and(|count| count > 0));
+        assert_ne!(d.docker("images -aq --filter dangling=true").ok(), "");
+        child.kill().unwrap();
+        child.wait().unwrap();
+        d.eventually("the image is gone", || d.docker("images -aq --filter dangling=true").ok().is_empty());
+    }
+}

@@ -12,24 +12,46 @@ pub(crate) struct Plugins {
     dir: PathBuf,
 }
 
-/// All that can be had; says so where none can.
+/// All that can be had and run here; each test that finds none says so.
 pub(crate) fn plugins() -> &'static [Plugins] {
-    static ALL: OnceLock<Vec<Plugins>> = OnceLock::new();
-    ALL.get_or_init(|| {
+    static ALL: OnceLock<(Vec<Plugins>, String)> = OnceLock::new();
+    let (all, why) = ALL.get_or_init(|| {
         let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("docker-plugins");
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../scripts/docker-plugins");
         let said: Said = match Command::new(script).arg(&dir).stdin(Stdio::null()).output() {
             Ok(output) => output.into(),
             Err(error) => Said { code: -1, out: String::new(), err: error.to_string() },
         };
-        if said.out.trim().is_empty() {
-            eprintln!("skipped: Docker's plugins cannot be had from Debian's mirror: {}", said.err.trim());
-        }
-        said.out.lines().map(|release| Plugins { release: release.into(), dir: dir.join(release) }).collect()
-    })
+        let mut why = said.err.trim().to_owned();
+        let found = said.out.lines().map(|release| Plugins { release: release.into(), dir: dir.join(release) });
+        let all = found.filter(|plugins| match plugins.check() {
+            Ok(()) => true,
+            Err(error) => {
+                why.push_str(&format!(" {}: {error}", plugins.release));
+                false
+            }
+        });
+        (all.collect(), why)
+    });
+    if all.is_empty() {
+        eprintln!("skipped: Docker's plugins cannot be had from Debian's mirror: {why}");
+    }
+    all
 }
 
 impl Plugins {
+    /// Whether both run here: a later release may need a later libc.
+    fn check(&self) -> Result<(), String> {
+        for program in ["docker-buildx", "docker-compose"] {
+            let output = Command::new(self.dir.join(program)).arg("version").stdin(Stdio::null()).output();
+            let output = output.map_err(|e| format!("{program}: {e}"))?;
+            if !output.status.success() {
+                return Err(format!("{program}: {}", String::from_utf8_lossy(&output.stderr).trim()));
+            }
+        }
+        Ok(())
+    }
+
     /// Docker's configuration, in a directory of the daemon's.
     pub(crate) fn config(&self, d: &Daemon) -> PathBuf {
         d.path().join(format!("config-{}", self.release))
