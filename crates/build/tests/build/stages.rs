@@ -91,15 +91,12 @@ fn metadata_and_history(bench: &Bench) {
             ("ENV A=1 B=x y", true),
             ("WORKDIR /srv", false),
             ("WORKDIR /srv/app", false),
-            ("EXPOSE map[80/tcp:{}]", true),
+            ("EXPOSE [80/tcp]", true),
             ("USER web", true),
             ("VOLUME [/data]", true),
             ("ENTRYPOINT [\"/bin/sh\"]", true),
             ("CMD [\"-c\" \"x\"]", true),
-            (
-                "HEALTHCHECK {Test:[CMD-SHELL true] Interval:0s Timeout:0s StartPeriod:0s StartInterval:0s Retries:0}",
-                true
-            ),
+            ("HEALTHCHECK &{[\"CMD-SHELL\" \"true\"] \"0s\" \"0s\" \"0s\" \"0s\" '\\x00'}", true),
             ("LABEL a=b", true),
             ("STOPSIGNAL SIGINT", true),
         ]

@@ -27,7 +27,7 @@ fn what_is_root_s_is_refused_by_name() {
     let said = user.sh(&format!("-p {port}:80"), "true");
     assert!(said.code == 125 && said.err.contains("port is already allocated"), "{}", said.err);
     let said = user.sh("-p 0:80/sctp", "true");
-    assert!(said.code == 125 && said.err.contains("no SCTP"), "{}", said.err);
+    assert!(said.code == 125 && said.err.contains("none of SCTP"), "{}", said.err);
     let said = user.sh("--userns auto", "true");
     assert!(
         said.code == 125 && said.err.contains("--userns auto is not supported by an ordinary user"),

@@ -33,7 +33,8 @@ fn a_user_runs_and_builds() {
 fn the_daemon_says_whose_it_is() {
     let Some(user) = User::start() else { return };
     let info: serde_json::Value = serde_json::from_str(&user.wharf("info --format json").ok()).unwrap();
-    assert_eq!(info["SecurityOptions"], serde_json::json!(["name=seccomp,profile=builtin", "name=rootless"]));
+    let options = ["name=seccomp,profile=builtin", "name=rootless", "name=cgroupns"];
+    assert_eq!(info["SecurityOptions"], serde_json::json!(options));
     assert_eq!(info["DockerRootDir"], user.path("home/.local/share/wharf").to_str().unwrap());
     let mode = fs::metadata(user.socket()).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
