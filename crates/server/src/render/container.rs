@@ -396,7 +396,9 @@ mod tests {
     fn a_line_of_ps() {
         let now = "2026-01-02T03:00:05Z".parse().unwrap();
         let shown = |c: &Container| json!(summary(c, &[], "debian", now, None, (1, 51)));
-        let line = shown(&sample());
+        let mut running = sample();
+        running.ports.insert("53/udp".into(), None);
+        let line = shown(&running);
         assert_eq!(
             (line["Command"].as_str(), line["Status"].as_str()),
             (Some("sh -c 'echo a b'"), Some("Up 4 seconds"))
