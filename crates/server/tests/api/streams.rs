@@ -112,7 +112,7 @@ pub(crate) async fn exec(server: &Server) {
     assert_eq!(rest(&mut late).await, frame(1, "late\n"));
 
     let bad = server.post("/containers/execs/exec", &json!({ "Cmd": ["x"], "DetachKeys": "ctrl-9" })).await;
-    assert_eq!(bad.of(400)["message"], "Invalid detach keys (ctrl-9) provided");
+    assert_eq!(bad.of(400)["message"], "Invalid escape keys (ctrl-9) provided");
     assert_eq!(server.post("/containers/execs/resize?h=1&w=1", &Value::Null).await.status, 200);
     for (size, why) in [
         ("w=1", "invalid resize height \"\": invalid syntax"),
