@@ -387,7 +387,8 @@ impl Inner {
             for (name, _) in rows.iter().filter(|(name, _)| lost(name)) {
                 self.store.write::<_, VolumeError>(|tx| Ok(tx.delete(TABLE, name).map(drop)?))?;
             }
-            let taken: Vec<u32> = rows.iter().filter_map(|(_, row)| row.limit?.project).collect();
+            let others = rows.iter().filter(|(name, _)| !lost(name));
+            let taken: Vec<u32> = others.filter_map(|(_, row)| row.limit?.project).collect();
             crate::limit::forget_left(&entry.path(), &taken);
             if let Err(error) = remove_tree(&entry.path()) {
                 // Something may be mounted in it. The next start tries again.
