@@ -147,10 +147,7 @@ impl BuildKit {
             false => self.frontend(job, &request.frontend, &request.frontend_attrs, &request.frontend_inputs).await?,
             true if graph => crate::inputs::refuse(request.definition.as_ref())?,
             // The client has a build function of its own.
-            true => {
-                let returned = job.returned().await;
-                returned.map_err(|_| Status::new(Code::Cancelled, "the build was given up"))??
-            }
+            true => job.returned().await?,
         };
         let results = results(job, result)?;
         let exporter_response = export::export(self, job, &results).await?;

@@ -33,10 +33,11 @@ pub(crate) struct Job {
     state: Mutex<State>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
-    /// Who waits for what the client's own build function gives back.
-    waiting: Option<oneshot::Sender<Result<PbResult, Status>>>,
+    /// What the client's own build function gives back: it may come before anybody waits for it.
+    give_back: Option<oneshot::Sender<Result<PbResult, Status>>>,
+    given_back: Option<oneshot::Receiver<Result<PbResult, Status>>>,
     /// What was built, by the names that the client knows.
     built: HashMap<String, Built>,
     next: u64,
@@ -81,17 +82,20 @@ impl Job {
         self.state().built.values().cloned().collect()
     }
 
-    /// What the client's build function gives back, in time.
-    pub(crate) fn returned(&self) -> oneshot::Receiver<Result<PbResult, Status>> {
-        let (sender, receiver) = oneshot::channel();
-        self.state().waiting = Some(sender);
-        receiver
+    /// Waits for what the client's build function gives back.
+    ///
+    /// # Errors
+    /// When nothing more can come: it is asked for once.
+    pub(crate) async fn returned(&self) -> Result<PbResult, Status> {
+        let gone = || Status::new(Code::Cancelled, "the build was given up");
+        let given_back = self.state().given_back.take();
+        given_back.ok_or_else(gone)?.await.map_err(|_| gone())?
     }
 
-    /// That it has given back something.
+    /// That it has given back something: the first counts.
     pub(crate) fn give_back(&self, result: Result<PbResult, Status>) {
-        if let Some(waiting) = self.state().waiting.take() {
-            let _ = waiting.send(result);
+        if let Some(sender) = self.state().give_back.take() {
+            let _ = sender.send(result);
         }
     }
 
@@ -134,7 +138,9 @@ impl Jobs {
         let reference = request.reference.clone();
         let exporters_bytes: usize = exporters.iter().map(Message::encoded_len).sum();
         let bytes = request.encoded_len() + exporters_bytes;
-        let job = Job { request, exporters, progress: Progress::new(), bytes, state: Mutex::default() };
+        let (give_back, given_back) = oneshot::channel();
+        let state = State { give_back: Some(give_back), given_back: Some(given_back), built: HashMap::new(), next: 0 };
+        let job = Job { request, exporters, progress: Progress::new(), bytes, state: Mutex::new(state) };
         let job = Arc::new(job);
         let mut all = self.all();
         if all.len() >= MOST {
@@ -218,5 +224,14 @@ mod tests {
         jobs.begin(SolveRequest { reference: "small".into(), ..SolveRequest::default() }, Vec::new()).unwrap();
         jobs.forget("0");
         jobs.begin(request(4), Vec::new()).unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_is_given_back_before_anybody_waits_is_not_lost() {
+        let job = Jobs::default().begin(SolveRequest::default(), Vec::new()).unwrap();
+        job.give_back(Ok(PbResult::default()));
+        job.give_back(Err(Status::invalid("too late")));
+        assert_eq!(job.returned().await, Ok(PbResult::default()));
+        assert!(job.returned().await.unwrap_err().is(Code::Cancelled));
     }
 }

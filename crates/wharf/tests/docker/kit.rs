@@ -6,6 +6,8 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::patience::Patience;
+
 pub(crate) const WHARF: &str = env!("CARGO_BIN_EXE_wharf");
 
 static NEXT: AtomicU32 = AtomicU32::new(0);
@@ -21,6 +23,7 @@ pub(crate) struct Daemon {
     options: Vec<String>,
     /// Variables of its environment.
     variables: Vec<(String, String)>,
+    patience: Patience,
 }
 
 /// What a command said.
@@ -79,7 +82,8 @@ impl Daemon {
         let dir = tempfile::Builder::new().prefix("wharf-test-").tempdir().unwrap();
         let name = format!("wharf-test-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let variables = variables.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect();
-        let mut daemon = Self { dir, name, child: None, has_disk: false, options, variables };
+        let patience = Patience::begin();
+        let mut daemon = Self { dir, name, child: None, has_disk: false, options, variables, patience };
         std::fs::create_dir(daemon.data()).unwrap();
         if let Some(size) = size {
             let mount = Command::new("mount").args(["-t", "tmpfs", "-o", size, "tmpfs"]).arg(daemon.data()).status();
@@ -135,7 +139,9 @@ impl Daemon {
     /// Starts it, and waits until it answers.
     pub(crate) fn launch(&mut self) {
         let log = std::fs::File::options().append(true).create(true).open(self.dir.path().join("log")).unwrap();
-        self.child = Some(self.command().stdout(Stdio::null()).stderr(log).spawn().unwrap());
+        let child = self.command().stdout(Stdio::null()).stderr(log).spawn().unwrap();
+        self.patience.watch(&child);
+        self.child = Some(child);
         let deadline = Instant::now() + Duration::from_secs(20);
         while std::os::unix::net::UnixStream::connect(self.socket()).is_err() {
             assert!(Instant::now() < deadline, "the daemon does not answer: {}", self.log());
@@ -153,12 +159,13 @@ impl Daemon {
         let log = std::fs::File::options().append(true).open(self.dir.path().join("log")).unwrap();
         let mut command = self.command_of(program);
         let new = command.arg("--take-over").stdout(Stdio::null()).stderr(log).spawn().unwrap();
-        let mut old = self.child.replace(new).unwrap();
+        let mut old = self.replace(new);
         assert!(old.wait().unwrap().success(), "{}", self.log());
     }
 
     /// Another process is the daemon from now on. The one before.
     pub(crate) fn replace(&mut self, new: Child) -> Child {
+        self.patience.watch(&new);
         self.child.replace(new).unwrap()
     }
 

@@ -38,6 +38,7 @@ mod metrics;
 mod names;
 mod network_storm;
 mod newest_api;
+mod patience;
 mod peers;
 mod plain_streams;
 mod platforms;
