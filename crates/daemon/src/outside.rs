@@ -79,7 +79,7 @@ pub(crate) fn source(engine: Engine, networks: Networks) -> NetworkSource {
         let namespace = networks.namespace().map_err(fail)?;
         if name == "none" {
             let (resolv_conf, addresses) = (String::new(), Vec::new());
-            return Ok(StepNetwork { namespace, resolv_conf, addresses, guard: Box::new(()) });
+            return Ok(StepNetwork { namespace: namespace.into(), resolv_conf, addresses, guard: Box::new(()) });
         }
         let network = networks.resolve(name).map_err(fail)?;
         let request = EndpointRequest {
@@ -87,6 +87,7 @@ pub(crate) fn source(engine: Engine, networks: Networks) -> NetworkSource {
             container: id,
             name: id,
             netns: namespace.as_fd(),
+            unused: Some(&namespace),
             index: 0,
             interface: None,
             sysctls: &[],
@@ -112,7 +113,7 @@ pub(crate) fn source(engine: Engine, networks: Networks) -> NetworkSource {
         let resolv = ResolvConf::of_host().with(&dns.servers, &dns.search, &dns.options);
         let resolv_conf =
             if named { resolv.render(true) } else { resolv.reachable(endpoint.ip6.is_some()).render(false) };
-        Ok(StepNetwork { namespace, resolv_conf, addresses: endpoint.addresses(), guard: Box::new(guard) })
+        Ok(StepNetwork { namespace: namespace.into(), resolv_conf, addresses: endpoint.addresses(), guard: Box::new(guard) })
     })
 }
 

@@ -83,6 +83,7 @@ impl Engine {
                     container: &own.id,
                     name: &own.name,
                     netns: netns.as_fd(),
+                    unused: None,
                     index: u32::try_from(numbered).unwrap_or(0),
                     interface: asked.interface.as_deref(),
                     sysctls: &asked.sysctls,

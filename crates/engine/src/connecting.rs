@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
 
-use wharf_network::{EndpointRequest, NetworkRecord};
+use wharf_network::{EndpointRequest, Namespace, NetworkRecord};
 
 use crate::endpoint::{self, Asked};
 use crate::engine::Engine;
@@ -135,7 +135,7 @@ impl Engine {
         });
         match done {
             Ok(published) => {
-                network.own = Some(own);
+                network.own = Some(own.into());
                 Ok((network, endpoints, published))
             }
             Err(mut error) => {
@@ -151,7 +151,7 @@ impl Engine {
     fn connect_all(
         &self,
         record: &Container,
-        netns: &OwnedFd,
+        namespace: &Namespace,
         endpoints: &mut BTreeMap<String, EndpointSettings>,
     ) -> Result<Vec<IpAddr>> {
         let first = self.first_network(record);
@@ -178,7 +178,9 @@ impl Engine {
                 network: &found.id,
                 container: &record.id,
                 name: &record.name,
-                netns: netns.as_fd(),
+                netns: namespace.as_fd(),
+                // With the first link in it, it is used.
+                unused: (index == 0).then_some(namespace),
                 index: u32::try_from(index.saturating_sub(named)).unwrap_or(0),
                 interface: asked.interface.as_deref(),
                 sysctls: &asked.sysctls,

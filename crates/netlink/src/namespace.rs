@@ -23,18 +23,18 @@ pub fn within<T: Send>(netns: BorrowedFd<'_>, f: impl FnOnce() -> T + Send) -> R
     })
 }
 
-/// Makes a network namespace, does `f` in it, and gives back a handle on it. When the last handle, process and socket
+/// Makes a network namespace, does `f` in it, and gives back a handle on it and what `f` gives. When the last handle, process and socket
 /// of it is gone, so is it, with all that is in it.
 ///
 /// # Errors
 /// As unshare(2), and those of `f`.
-pub fn create(f: impl FnOnce() -> Result<()> + Send) -> Result<OwnedFd> {
+pub fn create<T: Send>(f: impl FnOnce() -> Result<T> + Send) -> Result<(OwnedFd, T)> {
     const ACTION: &str = "make a network namespace";
     in_a_thread(ACTION, || {
         let fail = |errno| NetlinkError::new(ACTION, errno);
         wharf_sys::namespace::unshare_network().map_err(fail)?;
-        f()?;
-        current().map_err(fail)
+        let done = f()?;
+        Ok((current().map_err(fail)?, done))
     })
 }
 

@@ -1,5 +1,6 @@
 //! A connection to one of the kernel's families.
 
+use std::cell::RefCell;
 use std::os::fd::OwnedFd;
 
 use rustix::io::Errno;
@@ -22,6 +23,21 @@ const BUFFER: usize = 64 << 10;
 const TRIES: usize = 16;
 /// What a socket may send without asking for more (net.core.wmem_default is 208 KiB, with the kernel's overhead).
 const SMALL: usize = 64 << 10;
+
+thread_local! {
+    /// What has come. Made for each request anew, it would be most of what the allocator does for a container.
+    static RECEIVED: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Gives `f` room for what comes.
+fn with_room<T>(f: impl FnOnce(&mut [u8]) -> T) -> T {
+    // Taken out: who asks another question while it reads an answer gets room of its own.
+    let mut room = RECEIVED.take();
+    room.resize(BUFFER, 0);
+    let done = f(&mut room);
+    RECEIVED.set(room);
+    done
+}
 
 /// Belongs to the network namespace of the thread that opened it.
 #[derive(Debug)]
@@ -82,11 +98,14 @@ impl Socket {
             return Ok(());
         }
         self.send(messages)?;
-        let mut buffer = vec![0; BUFFER];
+        with_room(|buffer| self.acknowledged(messages, buffer))
+    }
+
+    fn acknowledged(&self, messages: &Messages, buffer: &mut [u8]) -> Result<()> {
         let mut answered = false;
         let mut failed = None;
         loop {
-            let read = self.receive(&mut buffer, RecvFlags::DONTWAIT);
+            let read = self.receive(buffer, RecvFlags::DONTWAIT);
             let Some(bytes) = read.map_err(|errno| NetlinkError::new(messages.action(0), errno))? else { break };
             for answer in message::received(bytes).filter(|answer| answer.kind == ERROR) {
                 answered = true;
@@ -115,11 +134,19 @@ impl Socket {
     /// `None` when something changed while the kernel listed it, so that the list may miss something.
     fn ask_once<T>(&self, request: &Messages, parse: impl Fn(&Received<'_>) -> Option<T>) -> Result<Option<Vec<T>>> {
         self.send(request)?;
-        let mut buffer = vec![0; BUFFER];
+        with_room(|buffer| self.answered(request, parse, buffer))
+    }
+
+    fn answered<T>(
+        &self,
+        request: &Messages,
+        parse: impl Fn(&Received<'_>) -> Option<T>,
+        buffer: &mut [u8],
+    ) -> Result<Option<Vec<T>>> {
         let mut all = Vec::new();
         let mut interrupted = false;
         loop {
-            let read = self.receive(&mut buffer, RecvFlags::empty());
+            let read = self.receive(buffer, RecvFlags::empty());
             let bytes = read.map_err(|errno| NetlinkError::new(request.action(0), errno))?;
             for answer in message::received(bytes.unwrap_or_default()) {
                 interrupted |= answer.flags & message::INTERRUPTED != 0;

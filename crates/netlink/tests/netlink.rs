@@ -33,7 +33,7 @@ fn link(route: &Connection, name: &str) -> Link {
 #[test]
 fn a_bridge_with_a_port_in_another_namespace() {
     isolated(|| {
-        let other = namespace::create(|| Ok(())).unwrap();
+        let (other, ()) = namespace::create(|| Ok(())).unwrap();
         let route = Connection::open().unwrap();
         let mut batch = Batch::new();
         batch.create_bridge(&Bridge { name: "br0", mac: MAC, mtu: 1400 }).mark_and_set_up("br0", "ours", true);
@@ -84,8 +84,8 @@ fn a_bridge_with_a_port_in_another_namespace() {
 #[test]
 fn a_link_keeps_its_permanent_addresses_over_a_move() {
     isolated(|| {
-        let other = namespace::create(|| Ok(())).unwrap();
-        let third = namespace::create(|| Ok(())).unwrap();
+        let (other, ()) = namespace::create(|| Ok(())).unwrap();
+        let (third, ()) = namespace::create(|| Ok(())).unwrap();
         let route = Connection::open().unwrap();
         let mut batch = Batch::new();
         let peer = Peer { name: "far", mac: MAC, netns: third.as_fd() };
@@ -290,7 +290,7 @@ fn tracked_connections_are_forgotten_by_choice() {
 #[test]
 fn a_link_sends_through_a_token_bucket() {
     isolated(|| {
-        let other = namespace::create(|| Ok(())).unwrap();
+        let (other, ()) = namespace::create(|| Ok(())).unwrap();
         let route = Connection::open().unwrap();
         let mut batch = Batch::new();
         let peer = Peer { name: "far", mac: MAC, netns: other.as_fd() };

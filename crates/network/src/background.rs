@@ -7,7 +7,7 @@
 
 use std::fmt;
 use std::net::IpAddr;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -43,12 +43,33 @@ pub(crate) struct Leaving {
     pub(crate) since: Instant,
 }
 
+/// A network namespace that nobody has used yet, with its loopback up. Held by its file descriptor and a socket in it only; it
+/// has no name on the host.
+#[derive(Debug)]
+pub struct Namespace {
+    netns: OwnedFd,
+    /// Opened when it was made, as only a thread that is there can open one.
+    pub(crate) inside: Connection,
+}
+
+impl AsFd for Namespace {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.netns.as_fd()
+    }
+}
+
+impl From<Namespace> for OwnedFd {
+    fn from(namespace: Namespace) -> Self {
+        namespace.netns
+    }
+}
+
 /// What is done every second.
 type Watch = Box<dyn Fn() + Send>;
 
 #[derive(Default)]
 struct Work {
-    ready: Vec<OwnedFd>,
+    ready: Vec<Namespace>,
     leaving: Vec<Leaving>,
     watch: Option<Watch>,
     /// Whether namespaces are to be made at all: after a failure, only when somebody has asked again.
@@ -93,7 +114,7 @@ impl Background {
     }
 
     /// A namespace that is ready, or else a new one.
-    pub(crate) fn namespace(&self) -> Result<OwnedFd> {
+    pub(crate) fn namespace(&self) -> Result<Namespace> {
         let ready = {
             let mut work = self.shared.lock();
             work.filling = true;
@@ -228,8 +249,8 @@ pub(crate) fn remove(names: &[&str]) -> Result<()> {
 
 /// A namespace with its loopback up, and without IPv6 on what is put into it: a link that configures itself would only
 /// delay and surprise. Who gets an IPv6 address has it turned on, and believes no router all the same.
-fn make() -> Result<OwnedFd> {
-    let made = namespace::create(|| {
+fn make() -> Result<Namespace> {
+    let (netns, inside) = namespace::create(|| {
         for (name, value) in [("disable_ipv6", "1"), ("accept_ra", "0")] {
             if let Err(error) = sysctl::ensure(&format!("ipv6/conf/default/{name}"), value) {
                 // A kernel without IPv6 has none to turn off.
@@ -239,7 +260,9 @@ fn make() -> Result<OwnedFd> {
         let mut batch = Batch::new();
         // The loopback is the first link of every namespace.
         batch.set_up(1);
-        Connection::open()?.apply(batch)
-    });
-    Ok(made?)
+        let inside = Connection::open()?;
+        inside.apply(batch)?;
+        Ok(inside)
+    })?;
+    Ok(Namespace { netns, inside })
 }

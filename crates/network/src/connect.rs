@@ -275,18 +275,27 @@ impl Inner {
 
     /// Gives the link in the container its addresses and routes, and takes it up.
     fn set_up_link(&self, request: &EndpointRequest<'_>, record: &NetworkRecord, endpoint: &Endpoint) -> Result<()> {
-        let route = namespace::within(request.netns, || {
+        let has_ipv6 = endpoint.ip6.is_some() || request.link_local.iter().any(IpAddr::is_ipv6);
+        let open = || {
             if record.parent.is_some() && endpoint.ip.is_some() {
                 // Told to all as it comes up: somebody outside may be asking for it already, and asks once a second.
                 sysctl::ensure(&format!("ipv4/conf/{}/arp_notify", endpoint.interface), "1")?;
             }
-            if endpoint.ip6.is_some() || request.link_local.iter().any(IpAddr::is_ipv6) {
+            if has_ipv6 {
                 sysctl::ensure(&format!("ipv6/conf/{}/disable_ipv6", endpoint.interface), "0")?;
             }
             request.sysctls.iter().try_for_each(|sysctl| sysctl.set(&endpoint.interface))?;
             Ok::<_, NetworkError>(Connection::open()?)
-        })??;
-        let rank = request.rank.map_or_else(|| interface::last_rank(&route), Ok)?;
+        };
+        let opened;
+        let route = match request.unused {
+            Some(unused) if record.parent.is_none() && !has_ipv6 && request.sysctls.is_empty() => &unused.inside,
+            _ => {
+                opened = namespace::within(request.netns, open)??;
+                &opened
+            }
+        };
+        let rank = request.rank.map_or_else(|| interface::last_rank(route), Ok)?;
         let Some(link) = route.link(&endpoint.interface)? else {
             return Err(NetworkError::NotFound(format!("interface {}", endpoint.interface)));
         };
@@ -304,17 +313,17 @@ impl Inner {
         }
         if record.parent.is_some() {
             route.apply(batch)?;
-            macvlan::set_up(&route, link.index)?;
+            macvlan::set_up(route, link.index)?;
             batch = Batch::new();
         } else {
             batch.set_up(link.index);
         }
-        bandwidth::set(&route, &endpoint.interface, request.bandwidth.on(record)?.up, false)?;
+        bandwidth::set(route, &endpoint.interface, request.bandwidth.on(record)?.up, false)?;
         for default in defaults(endpoint, link.index, rank) {
             batch.add_route(&default);
         }
         route.apply(batch)?;
-        bridge::await_heard(&route, link.index, &endpoint.addresses())?;
+        bridge::await_heard(route, link.index, &endpoint.addresses())?;
         // The kernel enables links that have come up behind our back, and what is sent meanwhile is lost; an ARP
         // request that is lost costs a second. Looking at a link makes it do that first (since Linux 6.8; before, it
         // is a matter of luck and a few milliseconds).

@@ -46,6 +46,7 @@ mod relayed;
 mod state;
 mod sysctl;
 
+pub use background::Namespace;
 pub use bandwidth::{Bandwidth, DOWN, Limit, UP};
 pub use capture::{Capture, CaptureFilter, SNAPLEN};
 pub use configuration::Configuration;

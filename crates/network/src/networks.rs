@@ -1,7 +1,6 @@
 //! All networks of a daemon: opened, made, removed.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use wharf_netlink::nft::{self, Family};
@@ -10,7 +9,7 @@ use wharf_relay::Relay;
 use wharf_store::Store;
 
 use crate::Pool6;
-use crate::background::Background;
+use crate::background::{Background, Namespace};
 use crate::ports::Ports;
 use crate::state::{NETWORKS, Network, State};
 use crate::{
@@ -354,11 +353,11 @@ impl Networks {
         state.networks.values().filter_map(|network| network.endpoints.get(container)).cloned().collect()
     }
 
-    /// A new network namespace with loopback up. Held by its fd only; no name on the host.
+    /// A new network namespace.
     ///
     /// # Errors
     /// When the kernel gives none.
-    pub fn namespace(&self) -> Result<OwnedFd> {
+    pub fn namespace(&self) -> Result<Namespace> {
         self.inner.background.namespace()
     }
 

@@ -9,7 +9,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use wharf_netlink::MacAddress;
 
-use crate::{Bandwidth, Configuration, GatewayMode, InterfaceSysctl, Ipv4Net, Parent, Pool6};
+use crate::{Bandwidth, Configuration, GatewayMode, InterfaceSysctl, Ipv4Net, Namespace, Parent, Pool6};
 
 /// Names of reserved addresses that are containers' way out (moby, `libnetwork/drivers/bridge`, `DefaultGatewayV4AuxKey`).
 pub(crate) const WAY_OUT4: &str = "DefaultGatewayIPv4";
@@ -146,6 +146,8 @@ pub struct EndpointRequest<'a> {
     /// The container's name.
     pub name: &'a str,
     pub netns: BorrowedFd<'a>,
+    /// The same, where it is one that nobody has used: then no thread needs to enter it.
+    pub unused: Option<&'a Namespace>,
     /// The interface becomes `ethINDEX`, or gets the next number that is free in the container.
     pub index: u32,
     /// The interface gets this name instead ([`is_interface_name`](crate::is_interface_name)).

@@ -77,7 +77,7 @@ pub(crate) fn netns() -> OwnedFd {
         batch.set_up(1);
         Connection::open()?.apply(batch)
     });
-    made.unwrap()
+    made.unwrap().0
 }
 
 /// What a program in a namespace prints.

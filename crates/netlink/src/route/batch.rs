@@ -23,6 +23,8 @@ pub(super) const IFLA_MASTER: u16 = 10;
 pub(super) const IFLA_LINKINFO: u16 = 18;
 pub(super) const IFLA_IFALIAS: u16 = 20;
 const IFLA_AF_SPEC: u16 = 26;
+const IFLA_NUM_TX_QUEUES: u16 = 31;
+const IFLA_NUM_RX_QUEUES: u16 = 32;
 pub(super) const IFLA_INFO_KIND: u16 = 1;
 pub(super) const IFLA_INFO_DATA: u16 = 2;
 const IFLA_INFO_SLAVE_KIND: u16 = 4;
@@ -66,6 +68,14 @@ pub(super) fn link_header(family: u8, index: u32, flags: u32, change: u32) -> [u
     bytes[8..12].copy_from_slice(&flags.to_ne_bytes());
     bytes[12..].copy_from_slice(&change.to_ne_bytes());
     bytes
+}
+
+/// The kernel would make one for each processor that there could be, each with directories of its own in sysfs, which is most of
+/// what a pair costs on a large host. They are of use for XDP alone (veth(4); the kernel's `drivers/net/veth.c`): who sends, sends
+/// on his own processor without any.
+fn one_queue(m: &mut Messages) {
+    m.u32(IFLA_NUM_TX_QUEUES, 1);
+    m.u32(IFLA_NUM_RX_QUEUES, 1);
 }
 
 /// A bridge that is to be made.
@@ -149,6 +159,7 @@ impl Batch {
         self.messages.message(NEW_LINK, CREATE | EXCLUSIVE, &header, action, |m| {
             m.text(IFLA_IFNAME, veth.name);
             m.u32(IFLA_MTU, veth.mtu);
+            one_queue(m);
             if let Some(master) = veth.master {
                 m.u32(IFLA_MASTER, master);
             }
@@ -160,6 +171,7 @@ impl Batch {
                         m.text(IFLA_IFNAME, veth.peer.name);
                         m.attribute(IFLA_ADDRESS, &veth.peer.mac.0);
                         m.u32(IFLA_MTU, veth.mtu);
+                        one_queue(m);
                         m.u32(IFLA_NET_NS_FD, veth.peer.netns.as_raw_fd().cast_unsigned());
                     });
                 });

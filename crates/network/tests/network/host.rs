@@ -33,7 +33,7 @@ pub(crate) struct Host {
 /// Does `test` in a host of its own.
 pub(crate) fn on_a_host(test: impl FnOnce(&Host) + Send) {
     let made = namespace::create(|| {
-        let other = namespace::create(|| up(1)).unwrap();
+        let (other, ()) = namespace::create(|| up(1)).unwrap();
         let route = Connection::open()?;
         let mac = MacAddress([2, 0, 0, 0, 9, 2]);
         let peer = Peer { name: "lan0", mac, netns: other.as_fd() };
@@ -134,6 +134,7 @@ pub(crate) fn request<'a>(network: &'a str, id: &'a str, name: &'a str, netns: &
         container: id,
         name,
         netns: netns.as_fd(),
+        unused: None,
         index: 0,
         interface: None,
         sysctls: &[],
@@ -149,7 +150,7 @@ pub(crate) fn request<'a>(network: &'a str, id: &'a str, name: &'a str, netns: &
 }
 
 pub(crate) fn container(networks: &Networks, network: &str, name: &str) -> Container {
-    let (id, netns) = (id(name), networks.namespace().unwrap());
+    let (id, netns) = (id(name), networks.namespace().unwrap().into());
     let endpoint = networks.connect(&request(network, &id, name, &netns)).unwrap();
     Container { id, netns, endpoint }
 }

@@ -1,5 +1,6 @@
 //! Networks with IPv6: addresses, ways out, published ports, isolation, what is found again and what is left.
 
+use std::os::fd::OwnedFd;
 use std::net::{IpAddr, Ipv6Addr, TcpListener};
 use std::os::fd::AsFd;
 
@@ -102,7 +103,7 @@ fn a_network_of_ipv6_alone() {
         let error = networks.publish(&b.id, &b.endpoint.addresses(), &[four]).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Invalid);
         assert!(error.to_string().contains("the container has no IPv4 address"), "{error}");
-        let netns = networks.namespace().unwrap();
+        let netns = OwnedFd::from(networks.namespace().unwrap());
         let off = EndpointRequest { no_ipv6: true, ..request("only", &a.id, "c", &netns) };
         assert!(networks.connect(&off).is_err());
         networks.disconnect("only", &a.id).unwrap();
@@ -153,7 +154,7 @@ fn an_address_is_asked_for() {
         let networks = host.networks();
         create6(&networks, "web", "fd00:7::/64", &[]);
         create6(&networks, "ours", "", &[]);
-        let netns = networks.namespace().unwrap();
+        let netns = OwnedFd::from(networks.namespace().unwrap());
         let (name, id) = ("b", id("b"));
         let link_local = [IpAddr::from([169, 254, 8, 8]), IpAddr::V6(address("fe80::8:8"))];
         let wanted = |network: &str, ip: &str| {

@@ -1,5 +1,6 @@
 //! Networks of macvlan: containers in the network that the host shares with another one.
 
+use std::os::fd::OwnedFd;
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::AsFd;
 
@@ -64,7 +65,7 @@ fn containers_are_in_the_host_s_own_network() {
         let old = namespace::within(c.netns.as_fd(), || Connection::open().unwrap().link("eth0").unwrap()).unwrap();
         assert_eq!(old.unwrap().kind, "macvlan");
         networks.release(&c.id).unwrap();
-        let netns = networks.namespace().unwrap();
+        let netns = OwnedFd::from(networks.namespace().unwrap());
         let thread = std::thread::spawn(move || drop(c.netns));
         let next = networks.connect(&request("lan", &id("c"), "c", &netns)).unwrap();
         thread.join().unwrap();

@@ -1,5 +1,6 @@
 //! Networks and endpoints.
 
+use std::os::fd::OwnedFd;
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use std::os::fd::AsFd;
@@ -161,7 +162,7 @@ fn an_address_is_asked_for() {
     on_a_host(|host| {
         let networks = host.networks();
         create(&networks, "web", "10.77.0.0/24", &[]);
-        let netns = networks.namespace().unwrap();
+        let netns = OwnedFd::from(networks.namespace().unwrap());
         let wanted = |ip: [u8; 4]| {
             let (name, id) = ("b", id("b"));
             networks.connect(&EndpointRequest { ip: Some(ip.into()), ..request("web", &id, name, &netns) })
@@ -196,7 +197,7 @@ fn a_full_network_says_so() {
         let networks = host.networks();
         create(&networks, "small", "10.77.0.0/29", &[]);
         let all: Vec<_> = (0..5).map(|n| container(&networks, "small", &format!("c{n}"))).collect();
-        let netns = networks.namespace().unwrap();
+        let netns = OwnedFd::from(networks.namespace().unwrap());
         let error = networks.connect(&request("small", &id("last"), "last", &netns)).unwrap_err().to_string();
         assert!(error.starts_with("no available IPv4 addresses on this network's address pools: small"), "{error}");
         networks.disconnect("small", &all[2].id).unwrap();
@@ -285,7 +286,7 @@ fn an_address_is_not_given_again_before_its_link_has_gone() {
         let b = container(&networks, "bridge", "b");
         assert_ne!(a.v4(), b.v4());
         // The container itself gets it at once.
-        let netns = networks.namespace().unwrap();
+        let netns = OwnedFd::from(networks.namespace().unwrap());
         let again = networks.connect(&request("bridge", &a.id, "a", &netns)).unwrap();
         assert_eq!(again.ip.unwrap(), a.v4());
         let route = Connection::open().unwrap();
@@ -301,7 +302,7 @@ fn an_address_is_not_given_again_before_its_link_has_gone() {
 fn a_failed_connection_leaves_nothing() {
     on_a_host(|host| {
         let networks = host.networks();
-        let netns = networks.namespace().unwrap();
+        let netns = OwnedFd::from(networks.namespace().unwrap());
         let (first, second) = (id("a"), id("b"));
         networks.connect(&request("bridge", &first, "a", &netns)).unwrap();
         // eth0 is there already.

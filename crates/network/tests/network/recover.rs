@@ -1,5 +1,6 @@
 //! The daemon dies and comes back.
 
+use std::os::fd::OwnedFd;
 use std::net::{Ipv4Addr, TcpListener};
 
 use wharf_netlink::nft::{self, Family};
@@ -167,7 +168,7 @@ fn two_daemons_are_beside_one_another() {
         serve(&a.netns, 80);
         serve(&b.netns, 80);
         one.publish(&a.id, &a.endpoint.addresses(), &[tcp(80, 8080)]).unwrap();
-        let netns = two.namespace().unwrap();
+        let netns = OwnedFd::from(two.namespace().unwrap());
         two.connect(&request("bridge", &a.id, "a", &netns)).unwrap();
         assert!(
             two.publish(&b.id, &b.endpoint.addresses(), &[tcp(80, 8080)]).is_err(),

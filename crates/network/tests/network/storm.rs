@@ -69,7 +69,7 @@ fn a_storm_of_connects_and_disconnects_loses_nothing() {
         for (number, name) in names.iter().enumerate() {
             create(&networks, name, &format!("10.{}.0.0/20", 100 + number), &[]);
         }
-        let namespaces: Vec<OwnedFd> = (0..containers).map(|_| networks.namespace().unwrap()).collect();
+        let namespaces: Vec<OwnedFd> = (0..containers).map(|_| networks.namespace().unwrap().into()).collect();
         let taken = Taken::default();
         let work = |worker: usize| -> Vec<(usize, Vec<usize>)> {
             let own = (worker..containers).step_by(WORKERS);

@@ -6,7 +6,9 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::patience::Patience;
+#[path = "patience.rs"]
+mod patience;
+use patience::Patience;
 
 pub(crate) const WHARF: &str = env!("CARGO_BIN_EXE_wharf");
 

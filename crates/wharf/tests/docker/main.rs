@@ -38,7 +38,6 @@ mod metrics;
 mod names;
 mod network_storm;
 mod newest_api;
-mod patience;
 mod peers;
 mod plain_streams;
 mod platforms;
