@@ -228,6 +228,7 @@ impl Session<'_> {
             health: None,
             attach: vec![Attach { stdin: false, stdout: true, stderr: true, detach_keys: None }],
             init: false,
+            transient: true,
         };
         self.output.text(format!(" ---> Running in {}\n", &id[..12]))?;
         let exit = self.follow(&launch, given.as_ref(), &layers).map_err(|error| foreign(error, &state.image))?;

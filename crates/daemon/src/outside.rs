@@ -113,7 +113,12 @@ pub(crate) fn source(engine: Engine, networks: Networks) -> NetworkSource {
         let resolv = ResolvConf::of_host().with(&dns.servers, &dns.search, &dns.options);
         let resolv_conf =
             if named { resolv.render(true) } else { resolv.reachable(endpoint.ip6.is_some()).render(false) };
-        Ok(StepNetwork { namespace: namespace.into(), resolv_conf, addresses: endpoint.addresses(), guard: Box::new(guard) })
+        Ok(StepNetwork {
+            namespace: namespace.into(),
+            resolv_conf,
+            addresses: endpoint.addresses(),
+            guard: Box::new(guard),
+        })
     })
 }
 

@@ -73,18 +73,22 @@ impl Engine {
             detach_keys: Some(options.detach_keys.unwrap_or_default()).filter(|keys| !keys.is_empty()),
         };
         let (dir, is_running) = (self.exec_dir(&slot.id), record.state.status == Status::Running);
-        let (attached, attach, theirs) = blocking(move || {
-            let attached = is_running.then(|| client::attach(&dir, &attach, theirs.as_fd()));
-            Ok((attached, attach, theirs))
-        })
-        .await?;
+        let mut waiting = Pending { attach, stream: theirs };
+        let mut attached = None;
+        if is_running {
+            (attached, waiting) = blocking(move || {
+                let attached = client::attach(&dir, &waiting.attach, waiting.stream.as_fd());
+                Ok((Some(attached), waiting))
+            })
+            .await?;
+        }
         match attached {
             Some(Ok(())) => {}
             Some(Err(error)) if !has_ended(&slot).await => {
                 return Err(EngineError::from_source("cannot attach to the container", &error));
             }
             // It has not been started yet, or has ended just now: it is with the next start.
-            _ => lock(&slot.pending).push(Pending { attach, stream: theirs }),
+            _ => lock(&slot.pending).push(waiting),
         }
         self.tell(&record, "attach");
         Ok(Attached { tty, stream: Some(ours) })

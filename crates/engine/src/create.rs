@@ -73,16 +73,19 @@ impl Engine {
     pub async fn create(&self, name: Option<&str>, platform: Option<&str>, request: CreateRequest) -> Result<Created> {
         let own = |text: Option<&str>| text.map(str::to_owned);
         let (engine, name, platform) = (self.clone(), own(name), own(platform));
-        to_its_end(async move { engine.create_now(name.as_deref(), platform.as_deref(), request).await }).await
+        to_its_end(async move {
+            let own = engine.clone();
+            // All that waits goes together: each hop to another thread and back wakes three.
+            let made = blocking(move || own.make(name.as_deref(), platform.as_deref(), request));
+            let (slot, created) = made.await?;
+            engine.tell(&slot.record(), "create");
+            Ok(created)
+        })
+        .await
     }
 
-    /// What is asked, checked and joined with the image and the daemon's defaults; nothing is made.
-    pub(crate) async fn prepare(
-        &self,
-        platform: Option<&str>,
-        request: CreateRequest,
-        missing: Missing,
-    ) -> Result<Prepared> {
+    /// What is asked, checked and joined with the image and the daemon's defaults; nothing is made. Waits for the disk.
+    pub(crate) fn prepare(&self, platform: Option<&str>, request: CreateRequest, missing: Missing) -> Result<Prepared> {
         let has_command = |words: &Option<Vec<String>>| words.as_ref().is_some_and(|words| !words.is_empty());
         if request.config.image.is_empty()
             && !has_command(&request.config.cmd)
@@ -93,20 +96,15 @@ impl Engine {
         if request.config.image.is_empty() {
             return Err(EngineError::invalid("config cannot be empty in order to create a container"));
         }
-        let images = self.images().clone();
-        let (reference, asked) = (request.config.image.clone(), platform.map(str::to_owned));
-        let (image, keep) = blocking(move || {
-            let image = images.resolve_for(&reference, asked.as_deref())?;
-            if missing == Missing::Make {
-                images.touch(&image.id)?;
-            }
-            // Until the container's row names it: it may be removed in between.
-            let mut keep = images.keep();
-            let gone = |_| EngineError::not_found(format!("No such image: {reference}"));
-            images.keep_also(&mut keep, &image).map_err(gone)?;
-            Ok((image, keep))
-        })
-        .await?;
+        let (images, reference) = (self.images(), &request.config.image);
+        let image = images.resolve_for(reference, platform)?;
+        if missing == Missing::Make {
+            images.touch(&image.id)?;
+        }
+        // Until the container's row names it: it may be removed in between.
+        let mut keep = images.keep();
+        let gone = |_| EngineError::not_found(format!("No such image: {reference}"));
+        images.keep_also(&mut keep, &image).map_err(gone)?;
         let CreateRequest { mut config, host_config: mut host, mut networking_config, secrets: contents } = request;
         if config.network_disabled == Some(true) {
             networking_config = NetworkingConfig::default();
@@ -134,8 +132,7 @@ impl Engine {
         }
         let id = names::random_id()?;
         let group = self.group_path(&host, &id);
-        let (engine, asked) = (self.clone(), host.resources.clone());
-        let kernel = blocking(move || Kernel::of(&engine.inner.hierarchies, &asked, &group)).await?;
+        let kernel = Kernel::of(&self.inner.hierarchies, &host.resources, &group)?;
         warnings.extend(discarded::discard(&mut host.resources, kernel));
         // Refused now rather than at the start.
         let capabilities = bundle::capabilities(&host, self.inner.bounding)?;
@@ -171,9 +168,9 @@ impl Engine {
         })
     }
 
-    async fn create_now(&self, name: Option<&str>, platform: Option<&str>, request: CreateRequest) -> Result<Created> {
+    fn make(&self, name: Option<&str>, platform: Option<&str>, request: CreateRequest) -> Result<(Arc<Slot>, Created)> {
         let name = name.map(names::check_name).transpose()?.map(str::to_owned);
-        let mut prepared = self.prepare(platform, request, Missing::Make).await?;
+        let mut prepared = self.prepare(platform, request, Missing::Make)?;
         let id = prepared.id.clone();
         let name = self.take_name(name, &id)?;
         let dir = self.dir(&id);
@@ -187,47 +184,25 @@ impl Engine {
             .map_err(|e| EngineError::from_source("cannot make the container's directory", &e))?;
         let files = prepared.host.secrets.as_deref().unwrap_or_default();
         self.inner.secrets.keep(&id, files, &std::mem::take(&mut prepared.contents))?;
-        let made = self.finish_create(&name, &mut prepared).await?;
+        let made = self.finish_create(&name, &mut prepared)?;
         undo.keep();
         let slot = Slot::new(made);
         self.inner.slots.insert(&slot);
-        self.tell(&slot.record(), "create");
-        Ok(Created { id, warnings: prepared.warnings })
+        Ok((slot, Created { id, warnings: prepared.warnings }))
     }
 
-    async fn finish_create(&self, name: &str, prepared: &mut Prepared) -> Result<Container> {
+    fn finish_create(&self, name: &str, prepared: &mut Prepared) -> Result<Container> {
         let mut record = self.record_of(name, prepared);
-        let (engine, made) = (self.clone(), record.clone());
-        let (points, more, kept) = blocking(move || {
-            let (mut warnings, mut keep) = (Vec::new(), engine.images().keep());
-            engine.make_working_dir(&made)?;
-            let points = mounts::resolve(&engine, &made, Missing::Make, &mut warnings, &mut keep)?;
-            Ok((points, warnings, keep))
-        })
-        .await?;
-        record.mounts = points;
-        prepared.mounted = Some(kept);
-        if let Err(error) = secrets::check_mounts(&record) {
-            self.give_back(record).await;
+        let mut keep = self.images().keep();
+        self.make_working_dir(&record)?;
+        record.mounts = mounts::resolve(self, &record, Missing::Make, &mut prepared.warnings, &mut keep)?;
+        prepared.mounted = Some(keep);
+        if let Err(error) = secrets::check_mounts(&record).and_then(|()| self.write_record(&record)) {
+            // The volumes of a container that does not come to be.
+            mounts::give_back(self, record.mounts.iter());
             return Err(error);
         }
-        prepared.warnings.extend(more);
-        let record = Arc::new(record);
-        if let Err(error) = self.save(&record).await {
-            self.give_back(Arc::unwrap_or_clone(record)).await;
-            return Err(error);
-        }
-        Ok(Arc::unwrap_or_clone(record))
-    }
-
-    /// The volumes of a container that does not come to be.
-    async fn give_back(&self, record: Container) {
-        let engine = self.clone();
-        let _ = blocking(move || {
-            mounts::give_back(&engine, record.mounts.iter());
-            Ok(())
-        })
-        .await;
+        Ok(record)
     }
 
     /// The container as it is before it has mounts.

@@ -31,6 +31,7 @@ use crate::record::Container;
 use crate::secrets::Secrets;
 use crate::slot::{Slot, Slots};
 use crate::spec::{HostConfig, LogConfig, Ulimit};
+use crate::unwritten::Unwritten;
 use crate::user::Identity;
 
 /// The rows of containers, by ID.
@@ -128,6 +129,7 @@ pub(crate) struct Inner {
     pub(crate) volume_copies: tokio::sync::Mutex<()>,
     /// Held while a container gets its range of IDs.
     pub(crate) ids: Mutex<()>,
+    pub(crate) unwritten: Arc<Unwritten>,
 }
 
 /// Names layers.
@@ -174,6 +176,7 @@ impl Engine {
                 measures: Arc::default(),
                 volume_copies: tokio::sync::Mutex::new(()),
                 ids: Mutex::new(()),
+                unwritten: Arc::default(),
                 events: Events::open(&options.data_root),
                 log_watch: LogWatch::default(),
                 told: RwLock::new(Arc::new(options.told.clone())),
@@ -188,11 +191,18 @@ impl Engine {
                 roots: Mutex::default(),
             }),
         };
+        let (removed, rows): (Vec<_>, Vec<_>) = rows.into_iter().partition(|(_, record)| engine.has_left_files(record));
+        if !removed.is_empty() {
+            let delete =
+                |tx: &wharf_store::WriteTx| removed.iter().try_for_each(|(id, _)| tx.delete(CONTAINERS, id).map(drop));
+            engine.store().write(delete).map_err(|e| EngineError::from_source("cannot forget the containers", &e))?;
+        }
         for (id, record) in rows {
             engine.inner.slots.take_name(&record.name, &id)?;
             engine.inner.slots.insert(&Slot::new(record));
         }
         engine.sweep_directories();
+        engine.write_when_changed();
         engine.recover().await?;
         let names = engine.clone();
         blocking(move || {
@@ -229,6 +239,7 @@ impl Engine {
         blocking(move || {
             engine.leave_names();
             engine.networks().leave();
+            engine.write_unwritten()?;
             store.flush().map_err(|e| EngineError::from_source("cannot write the state of containers", &e))
         })
         .await
@@ -307,33 +318,8 @@ impl Engine {
 
     /// Writes the record; on the disk when it returns.
     pub(crate) async fn save(&self, record: &Arc<Container>) -> Result<()> {
-        self.write_record(record, true).await
-    }
-
-    /// Writes what can be found out again after a crash.
-    pub(crate) async fn save_soon(&self, record: &Arc<Container>) -> Result<()> {
-        self.write_record(record, false).await
-    }
-
-    async fn write_record(&self, record: &Arc<Container>, durable: bool) -> Result<()> {
-        let (store, record) = (self.store().clone(), Arc::clone(record));
-        blocking(move || {
-            let put = |tx: &wharf_store::WriteTx| tx.put(CONTAINERS, &record.id, &*record);
-            let done = if durable { store.write(put) } else { store.write_soon(put) };
-            done.map_err(|e| EngineError::from_source("cannot write the container", &e))
-        })
-        .await
-    }
-
-    pub(crate) async fn delete_record(&self, id: &str) -> Result<()> {
-        let (store, id) = (self.store().clone(), id.to_owned());
-        blocking(move || {
-            store
-                .write(|tx| tx.delete(CONTAINERS, &id))
-                .map(drop)
-                .map_err(|e| EngineError::from_source("cannot forget the container", &e))
-        })
-        .await
+        let (engine, record) = (self.clone(), Arc::clone(record));
+        blocking(move || engine.write_record(&record)).await
     }
 
     /// Removes directories that no container owns: what a crash between two steps has left.

@@ -93,6 +93,7 @@ mod sysctl;
 mod tell;
 mod text;
 mod ungrouped;
+mod unwritten;
 mod update;
 mod usage;
 pub mod user;

@@ -73,13 +73,14 @@ impl Engine {
         if let Some(name) = name.map(names::check_name).transpose()? {
             self.inner.slots.is_free(name)?;
         }
-        let prepared = self.prepare(platform, request, Missing::Leave).await?;
-        let record = self.record_of(name.unwrap_or_default(), &prepared);
-        let engine = self.clone();
-        let (mounts, more, record) = blocking(move || {
+        let own = |text: Option<&str>| text.map(str::to_owned);
+        let (engine, name, platform) = (self.clone(), own(name), own(platform));
+        let (prepared, mounts, more, record) = blocking(move || {
+            let prepared = engine.prepare(platform.as_deref(), request, Missing::Leave)?;
+            let record = engine.record_of(name.as_deref().unwrap_or_default(), &prepared);
             let (mut warnings, mut keep) = (Vec::new(), engine.images().keep());
             let mounts = mounts::resolve(&engine, &record, Missing::Leave, &mut warnings, &mut keep)?;
-            Ok((mounts, warnings, record))
+            Ok((prepared, mounts, warnings, record))
         })
         .await?;
         secrets::check_mounts(&Container { mounts: mounts.clone(), ..record.clone() })?;

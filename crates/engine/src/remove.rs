@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use crate::engine::{Engine, blocking, to_its_end};
+use crate::engine::{CONTAINERS, Engine, blocking, to_its_end};
 use crate::error::{EngineError, Result};
 use crate::record::{Container, Status};
 use crate::slot::Slot;
@@ -73,9 +73,9 @@ impl Engine {
     /// Removes a container that does not run; the caller has its turn.
     pub(crate) async fn remove_ended(&self, slot: &Arc<Slot>, volumes: bool) -> Result<()> {
         let record = slot.change(|record| record.state.status = Status::Removing);
-        // In the row first: a crash from here on ends in a removed container, not in half of one.
-        self.save_soon(&record).await?;
-        if volumes {
+        if volumes && record.mounts.iter().any(|point| point.kind == "volume" && point.anonymous) {
+            // In the row first: a crash from here on ends in a removed container, not in half of one.
+            self.save(&record).await?;
             self.remove_volumes(&record).await;
         }
         self.finish_removal(slot, &record).await
@@ -83,20 +83,27 @@ impl Engine {
 
     pub(crate) async fn finish_removal(&self, slot: &Arc<Slot>, record: &Arc<Container>) -> Result<()> {
         let (dir, exec_dir) = (self.dir(&slot.id), self.exec_dir(&slot.id));
-        // The row goes first, and with it the container: a directory without a row is swept at the next start.
-        self.delete_record(&slot.id).await?;
-        if self.inner.secrets.of(&slot.id).is_some() {
+        let (engine, own) = (self.clone(), Arc::clone(record));
+        let row_is_left = blocking(move || {
+            // The row goes first, and with it the container: a directory without a row is swept at the next start.
+            let row_is_left = own.host.auto_remove && engine.leave_files(&own.id);
+            if !row_is_left {
+                let deleted = engine.store().write(|tx| tx.delete(CONTAINERS, &own.id));
+                deleted.map_err(|e| EngineError::from_source("cannot forget the container", &e))?;
+            }
             // Who hears that the container is removed may count on that.
-            let (engine, id) = (self.clone(), slot.id.clone());
-            blocking(move || {
-                engine.inner.secrets.forget(&id);
-                Ok(())
-            })
-            .await?;
-        }
+            if engine.inner.secrets.of(&own.id).is_some() {
+                engine.inner.secrets.forget(&own.id);
+            }
+            Ok(row_is_left)
+        })
+        .await?;
         self.inner.execs.forget(&slot.id);
         self.inner.slots.remove(&slot.id);
         self.inner.slots.free_name(&record.name, &slot.id);
+        if row_is_left {
+            self.forget_soon(&slot.id);
+        }
         self.tell(record, "destroy");
         slot.set_life(|life| {
             life.active = false;
@@ -118,6 +125,20 @@ impl Engine {
             Ok(engine.images().touch(&image)?)
         })
         .await
+    }
+
+    /// Takes a container's files from it. A row that has none is that of a container that is removed, so that no command with
+    /// `--rm` waits for the disk at its end. False where they cannot be taken.
+    fn leave_files(&self, id: &str) -> bool {
+        let dir = self.dir(id);
+        std::fs::rename(dir.join("upper"), dir.join("removed")).is_ok()
+    }
+
+    /// Whether that was done; a crash may have brought the row back.
+    pub(crate) fn has_left_files(&self, record: &Container) -> bool {
+        let upper = self.dir(&record.id).join("upper");
+        let missing = |error: std::io::Error| error.kind() == std::io::ErrorKind::NotFound;
+        record.host.auto_remove && upper.symlink_metadata().is_err_and(missing)
     }
 
     async fn remove_volumes(&self, record: &Container) {

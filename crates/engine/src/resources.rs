@@ -36,8 +36,10 @@ pub fn check(host: &HostConfig) -> Result<()> {
             return bad(format!("Conflicting options: Nano CPUs and CPU {what} cannot both be set"));
         }
     }
-    let cores = std::thread::available_parallelism().map_or(1, |n| n.get() as i64);
-    if r.nano_cpus < 0 || r.nano_cpus > cores * 1_000_000_000 {
+    // Asked only then: it is a dozen files to look at.
+    let cores = || std::thread::available_parallelism().map_or(1, |n| n.get() as i64);
+    if r.nano_cpus != 0 && !(0..=cores() * 1_000_000_000).contains(&r.nano_cpus) {
+        let cores = cores();
         return bad(format!("range of CPUs is from 0.01 to {cores}.00, as there are only {cores} CPUs available"));
     }
     if r.cpu_period != 0 && !(1_000..=1_000_000).contains(&r.cpu_period) {

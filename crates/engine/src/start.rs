@@ -55,35 +55,41 @@ impl Engine {
         let (engine, own) = (self.clone(), Arc::clone(slot));
         let starting = slot.starting();
         let call_off = Arc::clone(&starting.call_off);
-        let started = blocking(move || Ok(engine.launch(&own, pending, &call_off))).await;
+        let started = blocking(move || {
+            let launched = engine.launch(&own, pending, &call_off);
+            Ok(launched.map(|record| {
+                // Who is to run again after a crash of the host must be known to run now; of the others the monitor tells.
+                let written = match record.host.restart_policy.name.as_str() {
+                    "no" => {
+                        engine.save_soon(&record);
+                        Ok(())
+                    }
+                    _ => engine.write_record(&record),
+                };
+                engine.refresh_links_to(&record);
+                (record, written, engine.listen_to(&own.id).ok().flatten())
+            }))
+        })
+        .await;
         // A start that breaks down has failed, too: whoever waits for the container's end is told.
         let started = started.unwrap_or_else(|error| Err((error, 128)));
         drop(starting);
         match started {
-            Ok(record) => {
-                // Who is to run again after a crash of the host must be known to run now; of the others the monitor tells.
-                if record.host.restart_policy.name == "no" {
-                    self.save_soon(&record).await?;
-                } else {
-                    self.save(&record).await?;
-                }
+            Ok((record, written, monitor)) => {
                 slot.set_life(|life| life.active = true);
                 self.tell(&record, "start");
-                self.watch(slot);
-                let (engine, own) = (self.clone(), record.clone());
-                blocking(move || {
-                    engine.refresh_links_to(&own);
-                    Ok(())
-                })
-                .await?;
-                Ok(())
+                self.watch_on(slot, monitor);
+                written
             }
             Err((error, code)) => {
                 let record = slot.change(|record| {
                     record.state.exit_code = code;
                     record.state.error.clone_from(&error.message);
                 });
-                self.save_soon(&record).await?;
+                // Nothing else on this host knows of it.
+                if !record.host.auto_remove {
+                    self.save(&record).await?;
+                }
                 slot.set_life(|life| life.code = code);
                 if record.host.auto_remove {
                     let _ = self.remove_ended(slot, true).await;
@@ -259,6 +265,7 @@ impl Engine {
             attach: pending.iter().map(|p| p.attach.clone()).collect(),
             // As Docker: who shares PIDs with others is not the one that reaps.
             init: record.host.init == Some(true) && record.host.pid_mode.is_empty(),
+            transient: record.host.auto_remove,
         };
         Ok((launch, stacks.mounts))
     }

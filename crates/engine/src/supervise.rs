@@ -26,13 +26,9 @@ const ASKED_AGAIN: Duration = Duration::from_secs(1);
 const MAX_FRAME: u32 = 1 << 20;
 
 impl Engine {
-    /// Listens to the monitor of a container that was just started.
-    pub(crate) fn watch(&self, slot: &Arc<Slot>) {
-        self.watch_on(slot, None);
-    }
-
-    /// With a connection that is there: what the monitor has told on it, it does not tell again.
-    fn watch_on(&self, slot: &Arc<Slot>, stream: Option<UnixStream>) {
+    /// Listens to the monitor of a container. With a connection that is there: what the monitor has told on it, it does not
+    /// tell again.
+    pub(crate) fn watch_on(&self, slot: &Arc<Slot>, stream: Option<UnixStream>) {
         let (engine, slot) = (self.clone(), Arc::clone(slot));
         tokio::spawn(async move {
             let stream = match stream {
@@ -84,19 +80,21 @@ impl Engine {
     /// # Errors
     /// When it cannot be told now: its queue is full, or this daemon has no fd to spare.
     pub(crate) async fn connect(&self, slot: &Slot) -> Result<Option<UnixStream>> {
-        let dir = self.exec_dir(&slot.id);
-        blocking(move || {
-            let fail = |e: std::io::Error| EngineError::from_source("cannot listen to the container's monitor", &e);
-            match client::watch(&dir) {
-                Ok(stream) => {
-                    stream.set_nonblocking(true).map_err(fail)?;
-                    UnixStream::from_std(stream).map(Some).map_err(fail)
-                }
-                Err(error) if error.is_gone() => Ok(None),
-                Err(error) => Err(EngineError::from_source("cannot reach the container's monitor", &error)),
+        let (engine, id) = (self.clone(), slot.id.clone());
+        blocking(move || engine.listen_to(&id)).await
+    }
+
+    /// As [`Self::connect`], for who may wait.
+    pub(crate) fn listen_to(&self, id: &str) -> Result<Option<UnixStream>> {
+        let fail = |e: std::io::Error| EngineError::from_source("cannot listen to the container's monitor", &e);
+        match client::watch(&self.exec_dir(id)) {
+            Ok(stream) => {
+                stream.set_nonblocking(true).map_err(fail)?;
+                UnixStream::from_std(stream).map(Some).map_err(fail)
             }
-        })
-        .await
+            Err(error) if error.is_gone() => Ok(None),
+            Err(error) => Err(EngineError::from_source("cannot reach the container's monitor", &error)),
+        }
     }
 
     /// Until it is known whether the monitor is there.
@@ -148,7 +146,7 @@ impl Engine {
                         record.state.health = Some(health_record(health));
                     }
                 });
-                self.keep(&record).await;
+                self.save_soon(&record);
             }
             Event::Started { pid, started_at, restart_count } => {
                 let record = slot.change(|record| {
@@ -166,7 +164,7 @@ impl Engine {
                     }
                     record.restart_count = restart_count.into();
                 });
-                self.keep(&record).await;
+                self.save_soon(&record);
                 self.tell(&record, "start");
             }
             Event::Exited { exit, restarting: true } => {
@@ -175,7 +173,7 @@ impl Engine {
                     note(record, &exit);
                     record.state.status = Status::Restarting;
                 });
-                self.keep(&record).await;
+                self.save_soon(&record);
                 self.tell_exit(&before, &record);
                 slot.set_life(|life| {
                     life.exits += 1;
@@ -194,7 +192,7 @@ impl Engine {
                 }
                 if before.as_deref() != Some(&health.status) {
                     self.tell(&record, &format!("health_status: {}", health.status));
-                    self.keep(&record).await;
+                    self.save_soon(&record);
                 }
             }
             Event::Oom { group } => {
@@ -303,37 +301,42 @@ impl Engine {
         }
         // Before anybody who waits for this end hears of it.
         let restarts = slot.restarts.load(Ordering::SeqCst) > 0;
-        let (engine, own) = (self.clone(), Arc::clone(&before));
-        let _ = blocking(move || {
-            engine.free_network(&own);
-            engine.release_volumes(&own);
-            engine.drop_shm(&own);
-            Ok(())
-        })
-        .await;
-        let record = slot.change(|record| {
-            note(record, &exit);
-            record.state.status = Status::Exited;
-            record.ports.clear();
-            for endpoint in record.networks.values_mut() {
-                crate::endpoint::clear(endpoint);
+        let goes = before.host.auto_remove && !restarts;
+        let (engine, own, code) = (self.clone(), Arc::clone(slot), exit.code);
+        let freed = blocking(move || {
+            let before = own.record();
+            engine.free_network(&before);
+            engine.release_volumes(&before);
+            engine.drop_shm(&before);
+            let record = own.change(|record| {
+                note(record, &exit);
+                record.state.status = Status::Exited;
+                record.ports.clear();
+                for endpoint in record.networks.values_mut() {
+                    crate::endpoint::clear(endpoint);
+                }
+                record.exec_ids.clear();
+            });
+            if exit.lines_lost > 0 {
+                tracing::warn!("container {}: {} lines of its log were lost", record.id, exit.lines_lost);
             }
-            record.exec_ids.clear();
+            // The row of one that goes with its end goes now.
+            if !goes {
+                engine.save_soon(&record);
+            }
+            Ok(record)
         });
-        if exit.lines_lost > 0 {
-            tracing::warn!("container {}: {} lines of its log were lost", record.id, exit.lines_lost);
-        }
-        self.keep(&record).await;
+        let Ok(record) = freed.await else { return };
         self.tell_exit(&before, &record);
         self.tell_disconnected(&before);
         self.tell_unmounted(&record);
         slot.set_life(|life| {
             life.active = false;
             life.exits += 1;
-            life.code = exit.code;
+            life.code = code;
         });
         self.inner.execs.forget_waiting(&slot.id);
-        if record.host.auto_remove && !restarts {
+        if goes {
             let (engine, slot) = (self.clone(), Arc::clone(slot));
             tokio::spawn(async move {
                 let _turn = slot.turn.lock().await;
@@ -361,13 +364,6 @@ impl Engine {
     fn tell_oom(&self, record: &Container) {
         let group = record.state.oom_group.as_deref().map(|group| ("cgroup", group));
         self.tell_with(record, "oom", group.as_slice());
-    }
-
-    /// What cannot be written now can be found out again: from the monitor, or from `exit.json`.
-    async fn keep(&self, record: &Arc<Container>) {
-        if let Err(error) = self.save_soon(record).await {
-            tracing::warn!("cannot write the state of container {}: {error}", record.id);
-        }
     }
 }
 

@@ -14,7 +14,7 @@ pub struct Launch {
     pub id: String,
     /// Volatile: the socket `monitor.sock` is here. Made if it is not there.
     pub dir: PathBuf,
-    /// Kept: `exit.json` is written here, whole, before anybody is told of the end, and synced right after.
+    /// Kept: `exit.json` is written here, whole, before anybody is told of the end, and synced right after unless `transient`.
     pub state_dir: PathBuf,
     pub spec: Spec,
     /// Instead of a seccomp section of `spec`.
@@ -37,6 +37,9 @@ pub struct Launch {
     pub attach: Vec<Attach>,
     /// The first process is an init of ours that reaps orphans and passes signals on.
     pub init: bool,
+    /// It is removed when it has ended: how it did need not outlast the host.
+    #[serde(default)]
+    pub transient: bool,
 }
 
 /// Where what the container writes is kept and sent.

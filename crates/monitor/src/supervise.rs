@@ -397,7 +397,7 @@ impl Monitor {
         for connection in self.connections.iter_mut().filter(|connection| connection.watching) {
             connection.close();
         }
-        if let Some(file) = file {
+        if let Some(file) = file.filter(|_| !self.launch.transient) {
             let _ = file.sync_data();
         }
     }

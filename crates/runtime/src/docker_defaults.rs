@@ -1,5 +1,7 @@
 //! What Docker confines a container to when nobody says otherwise (moby, `oci/caps/defaults.go` and `oci/defaults.go`).
 
+use std::sync::LazyLock;
+
 /// The capabilities that it keeps, in the order of their numbers.
 pub const CAPABILITIES: &[&str] = &[
     "CAP_CHOWN",
@@ -41,7 +43,7 @@ const MASKED: &[&str] = &[
 pub fn terminals() -> Vec<&'static str> {
     const TTY: u32 = 5;
     let mut options = vec!["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"];
-    if last_group(&std::fs::read_to_string("/proc/self/gid_map").unwrap_or_default()) >= TTY {
+    if own_last_group() >= TTY {
         options.push("gid=5");
     }
     options
@@ -49,6 +51,12 @@ pub fn terminals() -> Vec<&'static str> {
 
 /// What it does not see: beside the same on every host, what tells of each processor's heat, and so of what others do.
 pub fn masked() -> Vec<String> {
+    // The same for as long as this process lives, but for processors that somebody plugs in.
+    static HEAT: LazyLock<Vec<String>> = LazyLock::new(heat);
+    MASKED.iter().map(|path| (*path).to_owned()).chain(HEAT.iter().cloned()).collect()
+}
+
+fn heat() -> Vec<String> {
     let all = std::fs::read_dir("/sys/devices/system/cpu").into_iter().flatten().flatten();
     let mut heat: Vec<String> = all
         .map(|entry| entry.path().join("thermal_throttle"))
@@ -56,13 +64,19 @@ pub fn masked() -> Vec<String> {
         .map(|path| path.to_string_lossy().into_owned())
         .collect();
     heat.sort();
-    MASKED.iter().map(|path| (*path).to_owned()).chain(heat).collect()
+    heat
 }
 
 /// `net.ipv4.ping_group_range` for everybody: all groups that there are in this process's user namespace.
 pub fn ping_groups() -> String {
-    let map = std::fs::read_to_string("/proc/self/gid_map").unwrap_or_default();
-    format!("0 {}", last_group(&map))
+    format!("0 {}", own_last_group())
+}
+
+/// The last group that this process's user namespace has; one is given its groups once.
+fn own_last_group() -> u32 {
+    static LAST: LazyLock<u32> =
+        LazyLock::new(|| last_group(&std::fs::read_to_string("/proc/self/gid_map").unwrap_or_default()));
+    *LAST
 }
 
 /// The last of the groups that follow each other from 0 on (user_namespaces(7)); the kernel takes no more than an `i32`.

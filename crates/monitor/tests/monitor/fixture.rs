@@ -89,6 +89,7 @@ impl Fixture {
             health: None,
             attach: Vec::new(),
             init: false,
+            transient: false,
         }
     }
 

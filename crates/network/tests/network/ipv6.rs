@@ -1,8 +1,8 @@
 //! Networks with IPv6: addresses, ways out, published ports, isolation, what is found again and what is left.
 
-use std::os::fd::OwnedFd;
 use std::net::{IpAddr, Ipv6Addr, TcpListener};
 use std::os::fd::AsFd;
+use std::os::fd::OwnedFd;
 
 use wharf_netlink::route::Connection;
 use wharf_netlink::{namespace, nft};

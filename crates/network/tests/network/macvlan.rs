@@ -1,8 +1,8 @@
 //! Networks of macvlan: containers in the network that the host shares with another one.
 
-use std::os::fd::OwnedFd;
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::AsFd;
+use std::os::fd::OwnedFd;
 
 use wharf_netlink::namespace;
 use wharf_netlink::route::Connection;

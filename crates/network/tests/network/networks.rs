@@ -1,9 +1,9 @@
 //! Networks and endpoints.
 
-use std::os::fd::OwnedFd;
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use std::os::fd::AsFd;
+use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use wharf_netlink::namespace;

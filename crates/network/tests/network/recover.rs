@@ -1,7 +1,7 @@
 //! The daemon dies and comes back.
 
-use std::os::fd::OwnedFd;
 use std::net::{Ipv4Addr, TcpListener};
+use std::os::fd::OwnedFd;
 
 use wharf_netlink::nft::{self, Family};
 use wharf_netlink::route::{Batch, Connection};

@@ -131,3 +131,31 @@ fn a_killed_spawner_is_made_again() {
     assert_eq!(d.docker("exec kept echo here").ok(), "here");
     d.docker("rm -f kept").ok();
 }
+
+#[test]
+fn what_goes_with_its_end_has_gone_also_after_a_kill() {
+    let Some(mut d) = Daemon::start() else { return };
+    d.docker("create --rm --name waits busybox true").ok();
+    for round in 0..6 {
+        // Its row may still be on the disk when it is said to be gone; it is not taken for a container then.
+        assert_eq!(d.sh("--name once", "echo x >/made").code, 0);
+        d.docker("create --rm --name never busybox true").ok();
+        d.docker("rm never").ok();
+        if round % 2 == 1 {
+            assert_eq!(d.sh("--name once", "true").code, 0, "a name is free with its container");
+        }
+        d.kill();
+        d.launch();
+        assert_eq!(d.docker("ps -a --format {{.Names}}").ok(), "waits");
+        assert_eq!(std::fs::read_dir(d.data().join("containers")).unwrap().count(), 1);
+    }
+    // What was to be written a moment later was.
+    d.docker("run -d --name runs busybox sleep 600").ok();
+    d.docker("stop -t 0 runs").ok();
+    let ended = d.docker("inspect -f {{.State.FinishedAt}} runs").ok();
+    d.stop();
+    d.launch();
+    assert_eq!(d.docker("inspect -f {{.State.FinishedAt}} runs").ok(), ended);
+    assert_eq!(d.docker("start -a waits").code, 0);
+    d.eventually("it went with its end", || d.docker("ps -aq --filter name=waits").ok().is_empty());
+}

@@ -68,15 +68,22 @@ async fn run(app: &App, matches: &Matches) -> Outcome<u8> {
     if !shows && !stdin {
         app.say(&id)?;
     }
-    let session = if stdin || shows {
+    let attaching = async {
+        if !stdin && !shows {
+            return Ok(None);
+        }
         let keys = matches.some("detach-keys").or_else(|| app.config().text("detachKeys")).unwrap_or_default();
         let streams = Streams { stdin, stdout, stderr, tty: request.tty, detach_keys: keys.to_owned() };
-        Some(attach(client, &id, streams).await?)
-    } else {
-        None
+        attach(client, &id, streams).await.map(Some)
     };
     // Registered before the start: a container may end faster than a second request arrives.
-    let waiting = if shows || remove { Some(Waiting::register(client, &id, remove).await?) } else { None };
+    let registering = async {
+        match shows || remove {
+            true => Waiting::register(client, &id, remove).await.map(Some),
+            false => Ok(None),
+        }
+    };
+    let (session, waiting) = tokio::try_join!(attaching, registering)?;
     if let Err(error) = client.post(&format!("/containers/{id}/start")).send().await {
         let failure = start_failure(&create::reported(app, "run", &error.into(), true));
         drop(session);

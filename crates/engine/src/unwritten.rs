@@ -1,0 +1,114 @@
+//! Rows that need not be on the disk at once: what they say can be found out again after a crash.
+//!
+//! They are written together, a moment later, so that a container that comes and goes meanwhile costs the disk nothing, and one
+//! that changes often costs it one transaction a second.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, Weak};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use wharf_store::StoreError;
+
+use crate::engine::{CONTAINERS, Engine, Inner, blocking};
+use crate::error::{EngineError, Result};
+use crate::record::{Container, Status};
+use crate::slot::lock;
+
+/// Between a change and its way to the disk.
+const SOON: Duration = Duration::from_secs(1);
+
+/// IDs of the containers whose rows are older than they are, or are there though they are not.
+#[derive(Debug, Default)]
+pub(crate) struct Unwritten {
+    ids: Mutex<BTreeSet<String>>,
+    changed: Notify,
+}
+
+impl Unwritten {
+    fn note(&self, id: &str) {
+        if lock(&self.ids).insert(id.to_owned()) {
+            self.changed.notify_one();
+        }
+    }
+}
+
+impl Engine {
+    /// Writes what can be found out again after a crash, a moment later.
+    pub(crate) fn save_soon(&self, record: &Container) {
+        self.inner.unwritten.note(&record.id);
+    }
+
+    /// Takes the row of a container that is not there any more away a moment later. Only of one that is known to be removed
+    /// without that.
+    pub(crate) fn forget_soon(&self, id: &str) {
+        self.inner.unwritten.note(id);
+    }
+
+    /// Writes a container's row, and with it what is to be written soon: that has happened before. On the disk when this returns.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub(crate) fn write_record(&self, record: &Container) -> Result<()> {
+        self.write(Some(record)).map_err(|e| EngineError::from_source("cannot write the container", &e))
+    }
+
+    /// Writes what is to be written soon. On the disk when this returns.
+    ///
+    /// # Errors
+    /// When the disk fails; then it is tried again with the next.
+    pub(crate) fn write_unwritten(&self) -> Result<()> {
+        self.write(None).map_err(|e| EngineError::from_source("cannot write the state of containers", &e))
+    }
+
+    fn write(&self, record: Option<&Container>) -> std::result::Result<(), StoreError> {
+        let ids = std::mem::take(&mut *lock(&self.inner.unwritten.ids));
+        if ids.is_empty() && record.is_none() {
+            return Ok(());
+        }
+        // Looked at within the transaction: whoever writes a row of one of these writes it before or after all of this.
+        let written = self.store().write(|tx| {
+            record.map_or(Ok(()), |record| tx.put(CONTAINERS, &record.id, record))?;
+            ids.iter().filter(|id| record.is_none_or(|record| record.id != **id)).try_for_each(|id| {
+                match self.inner.slots.find(id) {
+                    Ok(slot) if slot.id == *id => match &*slot.record() {
+                        // Its row is being deleted.
+                        record if record.state.status == Status::Removing => Ok(()),
+                        record => tx.put(CONTAINERS, id, record),
+                    },
+                    _ => tx.delete(CONTAINERS, id).map(drop),
+                }
+            })
+        });
+        if written.is_err() {
+            lock(&self.inner.unwritten.ids).extend(ids);
+        }
+        written
+    }
+
+    /// Does so whenever there is something, until the engine is dropped.
+    pub(crate) fn write_when_changed(&self) {
+        let (unwritten, inner) = (Arc::clone(&self.inner.unwritten), Arc::downgrade(&self.inner));
+        tokio::spawn(async move {
+            loop {
+                unwritten.changed.notified().await;
+                tokio::time::sleep(SOON).await;
+                if !write(&inner).await {
+                    return;
+                }
+            }
+        });
+    }
+}
+
+/// False when the engine has gone.
+async fn write(inner: &Weak<Inner>) -> bool {
+    let Some(inner) = inner.upgrade() else { return false };
+    let engine = Engine { inner };
+    let own = engine.clone();
+    if let Err(error) = blocking(move || own.write_unwritten()).await {
+        tracing::warn!("{error}");
+        engine.inner.unwritten.changed.notify_one();
+    }
+    true
+}
