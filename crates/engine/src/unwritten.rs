@@ -69,15 +69,14 @@ impl Engine {
         // Looked at within the transaction: whoever writes a row of one of these writes it before or after all of this.
         let written = self.store().write(|tx| {
             record.map_or(Ok(()), |record| tx.put(CONTAINERS, &record.id, record))?;
-            ids.iter().filter(|id| record.is_none_or(|record| record.id != **id)).try_for_each(|id| {
-                match self.inner.slots.find(id) {
-                    Ok(slot) if slot.id == *id => match &*slot.record() {
-                        // Its row is being deleted.
-                        record if record.state.status == Status::Removing => Ok(()),
-                        record => tx.put(CONTAINERS, id, record),
-                    },
-                    _ => tx.delete(CONTAINERS, id).map(drop),
-                }
+            // Afterwards: what was noted of the same container meanwhile is newer.
+            ids.iter().try_for_each(|id| match self.inner.slots.find(id) {
+                Ok(slot) if slot.id == *id => match &*slot.record() {
+                    // Its row is being deleted.
+                    newest if newest.state.status == Status::Removing => Ok(()),
+                    newest => tx.put(CONTAINERS, id, newest),
+                },
+                _ => tx.delete(CONTAINERS, id).map(drop),
             })
         });
         if written.is_err() {
