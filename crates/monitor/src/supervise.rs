@@ -53,6 +53,8 @@ pub(crate) struct Monitor {
     pub(crate) execs: Vec<Exec>,
     pub(crate) connections: Vec<Connection>,
     late: Late,
+    /// `exit.json`, on its way to the disk.
+    unsynced: Option<File>,
     reaper: Reaper,
     prober: Option<Prober>,
     pub(crate) history: History,
@@ -86,6 +88,7 @@ impl Monitor {
             execs: Vec::new(),
             connections: Vec::new(),
             late: Late::default(),
+            unsynced: None,
             reaper: Reaper::new(),
             prober: None,
             history: History::default(),
@@ -373,13 +376,13 @@ impl Monitor {
     fn say_last(&mut self) {
         let Some(exit) = self.last.take() else { return };
         // Without it the daemon, if it is not there now, will say that the code is not known.
-        let file = exit::write(&self.launch.state_dir, &exit).ok();
+        self.unsynced = exit::write(&self.launch.state_dir, &exit).ok().filter(|_| !self.launch.transient);
         self.tell_exited(&exit, false);
-        self.flush_connections(file);
+        self.flush_connections();
     }
 
-    /// Waits a little for the watchers to take the last word, then syncs what was written.
-    fn flush_connections(&mut self, file: Option<File>) {
+    /// Waits a little for the watchers to take the last word.
+    fn flush_connections(&mut self) {
         let deadline = Instant::now() + LAST_FRAMES;
         while Instant::now() < deadline && self.connections.iter().any(|c| c.watching && c.has_unsent()) {
             let mut interest = Interest::default();
@@ -396,9 +399,6 @@ impl Monitor {
         // Not taken out of the list here: a request may be being served by its place in it.
         for connection in self.connections.iter_mut().filter(|connection| connection.watching) {
             connection.close();
-        }
-        if let Some(file) = file.filter(|_| !self.launch.transient) {
-            let _ = file.sync_data();
         }
     }
 
@@ -439,6 +439,11 @@ impl Monitor {
         late.extend(self.execs.into_iter().flat_map(Exec::close));
         self.connections.clear();
         self.place.leave(&self.launch.dir);
+        late.tidy(Instant::now());
+        // When nobody waits any more who need not.
+        if let Some(file) = self.unsynced {
+            let _ = file.sync_data();
+        }
         late.see_off();
     }
 
