@@ -102,14 +102,8 @@ impl BuildKit {
             exporters.push(Exporter { kind, attrs });
         }
         export::check(&exporters)?;
-        for cache in request.cache.iter().flat_map(|cache| &cache.exports) {
-            if cache.kind != "inline" {
-                let message = format!(
-                    "cache export {:?} is not supported by this protocol: use type=inline, or `wharf build --cache-to`",
-                    cache.kind
-                );
-                return Err(Status::unimplemented(message));
-            }
+        if let Some(options) = &request.cache {
+            crate::cache::check(&options.exports)?;
         }
         let job = self.inner.jobs.begin(request, exporters)?;
         let ending = Ending { own: self.clone(), job: job.clone() };
@@ -144,13 +138,16 @@ impl BuildKit {
         let request = &job.request;
         let graph = request.definition.as_ref().is_some_and(|definition| !definition.def.is_empty());
         let result = match request.frontend.is_empty() {
-            false => self.frontend(job, &request.frontend, &request.frontend_attrs, &request.frontend_inputs).await?,
+            false => {
+                self.frontend(job, &request.frontend, &request.frontend_attrs, &request.frontend_inputs, &[]).await?
+            }
             true if graph => crate::inputs::refuse(request.definition.as_ref())?,
             // The client has a build function of its own.
             true => job.returned().await?,
         };
         let results = results(job, result)?;
-        let exporter_response = export::export(self, job, &results).await?;
+        let mut exporter_response = export::export(self, job, &results).await?;
+        self.export_caches(job, &results, &mut exporter_response).await?;
         Ok(SolveResponse { exporter_response })
     }
 

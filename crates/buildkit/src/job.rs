@@ -10,7 +10,7 @@ use wharf_reference::Digest;
 
 use crate::grpc::{Code, Status};
 use crate::progress::Progress;
-use crate::proto::control::{Exporter, SolveRequest};
+use crate::proto::control::{CacheOption, Exporter, SolveRequest};
 use crate::proto::gateway::PbResult;
 
 /// Calls about a build may come before the build itself.
@@ -41,6 +41,8 @@ struct State {
     /// What was built, by the names that the client knows.
     built: HashMap<String, Built>,
     next: u64,
+    /// Caches that it has asked for.
+    imported: Vec<CacheOption>,
 }
 
 /// An image that was built.
@@ -53,6 +55,8 @@ pub(crate) struct Built {
     pub(crate) index: Option<String>,
     /// It was not here before.
     pub(crate) new: bool,
+    /// Names the build in the history.
+    pub(crate) reference: String,
 }
 
 /// What a build has given back: images by platform, or one under no name; nothing, if nothing was built.
@@ -75,6 +79,16 @@ impl Job {
     pub(crate) fn built(&self, id: &str) -> Result<Built, Status> {
         let found = self.state().built.get(id).cloned();
         found.ok_or_else(|| Status::new(Code::NotFound, format!("this build has no result {id:?}")))
+    }
+
+    /// Notes that a cache is imported. False when it was before.
+    pub(crate) fn imports_first(&self, cache: &CacheOption) -> bool {
+        let mut state = self.state();
+        let is_first = !state.imported.contains(cache);
+        if is_first {
+            state.imported.push(cache.clone());
+        }
+        is_first
     }
 
     /// Everything that was built.
@@ -101,7 +115,7 @@ impl Job {
 
     /// Names that the result gets.
     pub(crate) fn tags(&self) -> Vec<String> {
-        let named = self.exporters.iter().filter(|exporter| makes_image(exporter));
+        let named = self.exporters.iter().filter(|exporter| makes_image(exporter) && !is_by_digest(exporter));
         let names = named.filter_map(|exporter| exporter.attrs.get("name")).flat_map(|names| names.split(','));
         let mut tags: Vec<String> = Vec::new();
         for name in names.map(str::trim).filter(|name| !name.is_empty()) {
@@ -111,6 +125,12 @@ impl Job {
         }
         tags
     }
+}
+
+/// Whether an exporter names the image by its digest alone.
+pub(crate) fn is_by_digest(exporter: &Exporter) -> bool {
+    makes_image(exporter)
+        && exporter.attrs.get("push-by-digest").is_some_and(|value| matches!(value.as_str(), "true" | "1"))
 }
 
 /// Whether an exporter leaves the image in the store.
@@ -139,7 +159,13 @@ impl Jobs {
         let exporters_bytes: usize = exporters.iter().map(Message::encoded_len).sum();
         let bytes = request.encoded_len() + exporters_bytes;
         let (give_back, given_back) = oneshot::channel();
-        let state = State { give_back: Some(give_back), given_back: Some(given_back), built: HashMap::new(), next: 0 };
+        let state = State {
+            give_back: Some(give_back),
+            given_back: Some(given_back),
+            built: HashMap::new(),
+            next: 0,
+            imported: Vec::new(),
+        };
         let job = Job { request, exporters, progress: Progress::new(), bytes, state: Mutex::new(state) };
         let job = Arc::new(job);
         let mut all = self.all();

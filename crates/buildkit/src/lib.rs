@@ -14,6 +14,7 @@
 //! - `frontend`, `options`, `contexts`: what a client asks of `dockerfile.v0` as a request to the builder. `inputs`: what it takes from
 //!   another build. `call`: what is asked about a Dockerfile without building it.
 //! - `api_build`: the same builds by `POST /build?version=2`.
+//! - `cache`: caches that come and go. `content`, `layout`: content stores of clients, and OCI layouts that come blob by blob.
 //! - `progress`, `failure`: what is shown of a build, and why it failed. `export`: what becomes of the result.
 //!
 //! Graphs in BuildKit's own language are not run: what a client sends of them is understood where it is a source and nothing else.
@@ -21,8 +22,10 @@
 mod api_build;
 mod asking;
 mod bridge;
+mod cache;
 mod call;
 mod capabilities;
+mod content;
 mod contexts;
 mod control;
 mod export;
@@ -33,6 +36,7 @@ mod frontend;
 mod grpc;
 mod inputs;
 mod job;
+mod layout;
 mod listing;
 mod options;
 mod progress;

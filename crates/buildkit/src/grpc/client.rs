@@ -117,6 +117,19 @@ impl Callee {
         answer.ok_or_else(|| Status::new(Code::Internal, format!("{path} has no answer")))
     }
 
+    /// A call of one message that is answered by several.
+    ///
+    /// # Errors
+    /// When the headers cannot be sent.
+    pub(crate) fn asked(
+        &self,
+        path: &str,
+        metadata: &[(String, String)],
+        question: &impl Message,
+    ) -> Result<Answers, Status> {
+        self.call(path, metadata, Outgoing::question(framed(question)))
+    }
+
     /// A call of several messages that is answered by several. The questions end when the sender is dropped; they go out as
     /// soon as answers are waited for.
     ///

@@ -12,6 +12,7 @@ mod build_more;
 mod build_results;
 mod build_statements;
 mod buildkit;
+mod buildkit_caches;
 mod buildkit_outputs;
 mod capture;
 mod check;
