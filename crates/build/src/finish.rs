@@ -131,7 +131,11 @@ pub(crate) fn finish(
     let (mut images, mut new) = (Vec::new(), Vec::new());
     for one in built {
         let bytes = serde_json::to_vec(&one.image).unwrap_or_default();
-        new.push(shared.images.resolve(Digest::sha256(&bytes).as_str()).is_err());
+        let id = Digest::sha256(&bytes);
+        if let Some(keep) = &request.keep {
+            shared.images.keep_mounted(&mut lock(keep), Some(&id), &[]);
+        }
+        new.push(shared.images.resolve(id.as_str()).is_err());
         let tags = if alone { request.tags.as_slice() } else { &[] };
         images.push(shared.images.create(&one.image, None, tags).map_err(failing)?);
     }

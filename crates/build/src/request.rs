@@ -10,10 +10,10 @@ use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use wharf_image::registry::Credentials;
-use wharf_image::{Form, ImageRecord, Progress, ProgressSender};
+use wharf_image::{Form, ImageRecord, Keep, Progress, ProgressSender};
 use wharf_reference::Reference;
 use wharf_store::Store;
 
@@ -85,6 +85,8 @@ pub struct BuildRequest {
     pub attestations: Vec<String>,
     /// The address that the context was got from.
     pub remote: Option<String>,
+    /// What is made is kept in this, from before it is there: nobody removes it then.
+    pub keep: Option<Arc<Mutex<Keep>>>,
     /// The client's, for registries of base images.
     pub credentials: RegistryCredentials,
 }
@@ -126,6 +128,7 @@ impl Default for BuildRequest {
             annotations: Vec::new(),
             attestations: Vec::new(),
             remote: None,
+            keep: None,
             credentials: BTreeMap::new(),
         }
     }

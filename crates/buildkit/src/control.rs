@@ -65,14 +65,33 @@ impl BuildKit {
             "Info" => call.unary(|_: Empty| async { Ok(InfoResponse { version: Some(version()) }) }).await,
             "DiskUsage" => call.unary(move |request| async move { own.disk_usage(request).await }).await,
             "Prune" => call.streamed(move |request, sender| async move { own.prune(request, sender).await }).await,
-            "ListenBuildHistory" | "UpdateBuildHistory" => failed(Status::unimplemented(
-                "the history of builds is not served by BuildKit's protocol: `wharf builder history` has it",
-            )),
+            "ListenBuildHistory" => {
+                let listening =
+                    call.streamed(move |asked, sender| async move { own.listen_history(asked, sender).await });
+                let mut answer = listening.await;
+                let now = now_in_words().parse();
+                now.into_iter().for_each(|now| drop(answer.headers_mut().insert(crate::history::NOW, now)));
+                answer
+            }
+            "UpdateBuildHistory" => {
+                call.unary(move |asked| async move { own.update_history(asked).await.map(|()| Empty {}) }).await
+            }
             _ => failed(Status::unimplemented(format!("unknown method {method} of Control"))),
         }
     }
 
     async fn status(&self, request: StatusRequest, sender: Sender) -> Result<(), Status> {
+        let known = self.inner.jobs.known(&request.reference);
+        if known.is_none()
+            && let Some(told) = self.told(&request.reference).await?
+        {
+            for message in told {
+                if !sender.send(&message).await {
+                    break;
+                }
+            }
+            return Ok(());
+        }
         let job = self.inner.jobs.get(&request.reference).await?;
         let mut from = 0;
         loop {
@@ -106,9 +125,9 @@ impl BuildKit {
             crate::cache::check(&options.exports)?;
         }
         let job = self.inner.jobs.begin(request, exporters)?;
-        let ending = Ending { own: self.clone(), job: job.clone() };
+        let ending = Ending::of(self, &job);
         let done = self.solved(&job).await;
-        drop(ending);
+        ending.end(&done.as_ref().map(|answer| answer.exporter_response.clone()).map_err(Clone::clone)).await;
         done
     }
 
@@ -195,6 +214,12 @@ impl BuildKit {
         }
         Ok(())
     }
+}
+
+/// This moment, as RFC 3339 has it.
+fn now_in_words() -> String {
+    let Timestamp { seconds, nanos } = Timestamp::now();
+    jiff::Timestamp::new(seconds, nanos).unwrap_or_default().to_string()
 }
 
 fn usage(id: String, record: &CacheRecord) -> UsageRecord {

@@ -1,7 +1,7 @@
 //! The frontend `dockerfile.v0`: our own builder.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use serde_json::json;
 use tokio::runtime::Handle;
@@ -70,6 +70,9 @@ impl BuildKit {
         request.dockerfile = contexts.dockerfile;
         request.contexts = contexts.named;
         request.remote = contexts.remote;
+        let keep = Arc::new(Mutex::new(self.inner.engine.images().keep()));
+        job.keep(Arc::clone(&keep));
+        request.keep = Some(keep);
         let several = request.platform.as_deref().is_some_and(|platforms| platforms.contains(','));
         let built = self.build(job, request).await;
         contexts.files.end().await;

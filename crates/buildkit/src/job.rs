@@ -6,10 +6,12 @@ use std::time::Duration;
 
 use prost::Message;
 use tokio::sync::{Notify, oneshot};
+use wharf_image::Keep;
 use wharf_reference::Digest;
 
 use crate::grpc::{Code, Status};
 use crate::progress::Progress;
+use crate::proto::Timestamp;
 use crate::proto::control::{CacheOption, Exporter, SolveRequest};
 use crate::proto::gateway::PbResult;
 
@@ -28,6 +30,7 @@ pub(crate) struct Job {
     pub(crate) request: SolveRequest,
     pub(crate) exporters: Vec<Exporter>,
     pub(crate) progress: Progress,
+    pub(crate) began: Timestamp,
     /// What the request has, as it was sent.
     bytes: usize,
     state: Mutex<State>,
@@ -43,6 +46,8 @@ struct State {
     next: u64,
     /// Caches that it has asked for.
     imported: Vec<CacheOption>,
+    /// Its images, from before they are made: nobody else's end takes them away.
+    kept: Vec<Arc<Mutex<Keep>>>,
 }
 
 /// An image that was built.
@@ -89,6 +94,17 @@ impl Job {
             state.imported.push(cache.clone());
         }
         is_first
+    }
+
+    /// Keeps what a build of it makes, until [`Self::release`].
+    pub(crate) fn keep(&self, keep: Arc<Mutex<Keep>>) {
+        self.state().kept.push(keep);
+    }
+
+    /// Its images are no more its own than others'.
+    pub(crate) fn release(&self) {
+        let kept = std::mem::take(&mut self.state().kept);
+        drop(kept);
     }
 
     /// Everything that was built.
@@ -165,8 +181,16 @@ impl Jobs {
             built: HashMap::new(),
             next: 0,
             imported: Vec::new(),
+            kept: Vec::new(),
         };
-        let job = Job { request, exporters, progress: Progress::new(), bytes, state: Mutex::new(state) };
+        let job = Job {
+            request,
+            exporters,
+            progress: Progress::new(),
+            began: Timestamp::now(),
+            bytes,
+            state: Mutex::new(state),
+        };
         let job = Arc::new(job);
         let mut all = self.all();
         if all.len() >= MOST {
@@ -206,6 +230,16 @@ impl Jobs {
         found.await.map_err(|_| Status::new(Code::NotFound, format!("no such job {reference}")))
     }
 
+    /// The build of a name, if it is known now.
+    pub(crate) fn known(&self, reference: &str) -> Option<Arc<Job>> {
+        self.all().get(reference).cloned()
+    }
+
+    /// Those that have not ended.
+    pub(crate) fn under_way(&self) -> Vec<Arc<Job>> {
+        self.all().values().filter(|job| !job.progress.has_ended()).cloned().collect()
+    }
+
     fn forget(&self, reference: &str) {
         self.all().remove(reference);
     }
@@ -213,13 +247,38 @@ impl Jobs {
 
 /// A build that ends when this is dropped.
 pub(crate) struct Ending {
-    pub(crate) own: crate::BuildKit,
-    pub(crate) job: Arc<Job>,
+    own: crate::BuildKit,
+    job: Arc<Job>,
+    remembered: bool,
+}
+
+impl Ending {
+    /// It has begun.
+    pub(crate) fn of(own: &crate::BuildKit, job: &Arc<Job>) -> Self {
+        own.tell_begun(job);
+        Self { own: own.clone(), job: Arc::clone(job), remembered: false }
+    }
+
+    /// It has ended so.
+    pub(crate) async fn end(mut self, ended: &Result<HashMap<String, String>, Status>) {
+        // Once: who drops this while it is waited for is no reason to begin anew.
+        self.remembered = true;
+        let (own, job, ended) = (self.own.clone(), Arc::clone(&self.job), ended.clone());
+        // In a task of its own, so that it is done whoever waits for it.
+        let _ = tokio::spawn(async move { own.remember(&job, &ended).await }).await;
+    }
 }
 
 impl Drop for Ending {
     fn drop(&mut self) {
         self.job.progress.end();
+        if !self.remembered
+            && let Ok(runtime) = tokio::runtime::Handle::try_current()
+        {
+            let (own, job) = (self.own.clone(), Arc::clone(&self.job));
+            let gone = Err(Status::new(Code::Cancelled, "context canceled: the client has gone"));
+            runtime.spawn(async move { own.remember(&job, &gone).await });
+        }
         let (own, reference) = (self.own.clone(), self.job.request.reference.clone());
         // Outside of a runtime nobody asks any more.
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {

@@ -6,6 +6,7 @@
 pub(crate) mod content;
 pub(crate) mod control;
 pub(crate) mod gateway;
+pub(crate) mod history;
 pub(crate) mod llb;
 pub(crate) mod session;
 
