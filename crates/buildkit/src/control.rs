@@ -4,7 +4,6 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use wharf_build::CacheRecord;
 use wharf_dockerfile::Platform;
 use wharf_engine::Engine;
 
@@ -14,8 +13,7 @@ use crate::grpc::server::{Answer, Call, failed};
 use crate::grpc::{Code, Sender, Status};
 use crate::job::{Ending, Job, Results, makes_image};
 use crate::proto::control::{
-    DiskUsageRequest, DiskUsageResponse, Exporter, InfoResponse, ListWorkersResponse, PruneRequest, SolveRequest,
-    SolveResponse, StatusRequest, UsageRecord, Version, Worker,
+    Exporter, InfoResponse, ListWorkersResponse, SolveRequest, SolveResponse, StatusRequest, Version, Worker,
 };
 use crate::proto::gateway::{PbResult, Refs};
 use crate::proto::{Empty, Timestamp, llb};
@@ -169,70 +167,12 @@ impl BuildKit {
         self.export_caches(job, &results, &mut exporter_response).await?;
         Ok(SolveResponse { exporter_response })
     }
-
-    async fn disk_usage(&self, request: DiskUsageRequest) -> Result<DiskUsageResponse, Status> {
-        if let Some(filter) = request.filter.iter().find(|filter| !filter.is_empty()) {
-            return Err(Status::unimplemented(format!("the filter {filter:?} is not supported")));
-        }
-        let builder = self.inner.builder.clone();
-        let records = blocking(move || builder.records().map_err(|e| crate::failure::status(&e))).await?;
-        let record = records.into_iter().map(|(id, record)| usage(id, &record)).collect();
-        Ok(DiskUsageResponse { record })
-    }
-
-    async fn prune(&self, request: PruneRequest, sender: Sender) -> Result<(), Status> {
-        if let Some(filter) = request.filter.iter().find(|filter| !filter.is_empty()) {
-            return Err(Status::unimplemented(format!("the filter {filter:?} is not supported")));
-        }
-        if request.min_free_space > 0 {
-            return Err(Status::unimplemented("min-free-space is not supported: say what to keep"));
-        }
-        let builder = self.inner.builder.clone();
-        let pruned = blocking(move || {
-            let fail = |e: wharf_build::BuildError| crate::failure::status(&e);
-            let mut records = builder.records().map_err(fail)?;
-            records.sort_by_key(|(_, record)| std::cmp::Reverse(record.last_used));
-            let keep = u64::try_from(request.reserved_space.max(request.max_used_space)).unwrap_or(0);
-            let mut left = keep;
-            let now = Timestamp::now().seconds;
-            let mut going = HashMap::new();
-            for (id, record) in records {
-                let young = now - record.last_used < request.keep_duration / 1_000_000_000;
-                // Where nothing is kept, neither is what takes no space.
-                let fits = keep > 0 && left >= record.size;
-                left = left.saturating_sub(record.size);
-                if !young && !fits {
-                    going.insert(id, record);
-                }
-            }
-            let pruned = builder.prune(&|id, _| going.contains_key(id), request.all).map_err(fail)?;
-            Ok(pruned.ids.into_iter().filter_map(|id| going.remove(&id).map(|record| (id, record))).collect::<Vec<_>>())
-        })
-        .await?;
-        for (id, record) in pruned {
-            sender.send(&usage(id, &record)).await;
-        }
-        Ok(())
-    }
 }
 
 /// This moment, as RFC 3339 has it.
 fn now_in_words() -> String {
     let Timestamp { seconds, nanos } = Timestamp::now();
     jiff::Timestamp::new(seconds, nanos).unwrap_or_default().to_string()
-}
-
-fn usage(id: String, record: &CacheRecord) -> UsageRecord {
-    let local = id.starts_with(wharf_build::KEPT_CONTEXT);
-    UsageRecord {
-        id,
-        size: i64::try_from(record.size).unwrap_or(i64::MAX),
-        created_at: Some(Timestamp::seconds(record.created)),
-        last_used_at: Some(Timestamp::seconds(record.last_used)),
-        usage_count: i64::try_from(record.uses).unwrap_or(i64::MAX),
-        description: record.description.clone(),
-        record_type: if local { "source.local" } else { "regular" }.into(),
-    }
 }
 
 /// What the client has given back, as what was built.

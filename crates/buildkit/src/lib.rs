@@ -15,7 +15,7 @@
 //!   another build. `call`: what is asked about a Dockerfile without building it.
 //! - `api_build`: the same builds by `POST /build?version=2`.
 //! - `cache`: caches that come and go. `content`, `layout`: content stores of clients, and OCI layouts that come blob by blob.
-//! - `history`: builds that were.
+//! - `history`: builds that were. `usage`: what the cache has, and what of it goes.
 //! - `progress`, `failure`: what is shown of a build, and why it failed. `export`: what becomes of the result.
 //!
 //! Graphs in BuildKit's own language are not run: what a client sends of them is understood where it is a source and nothing else.
@@ -45,6 +45,7 @@ mod progress;
 mod proto;
 mod session;
 mod tunnel;
+mod usage;
 
 use std::io::Read;
 use std::pin::Pin;

@@ -56,3 +56,34 @@ fn buildx_lists_shows_and_forgets_builds() {
         assert_ne!(buildx(&d, &format!("history logs {good}")).code, 0);
     }
 }
+
+#[test]
+fn the_cache_is_listed_and_pruned_by_filters() {
+    let Some(d) = Daemon::start() else { return };
+    for plugins in plugins() {
+        let release = &plugins.release;
+        let text = format!("FROM busybox\nCOPY a /a\nRUN echo one-{release} > /b\n");
+        let dir = directory(&d, &format!("usage-{release}"), &[("Dockerfile", &text), ("a", "a")]);
+        let buildx = |words: &str| plugins.buildx(&d, &dir, words);
+        assert_eq!(buildx("build .").code, 0);
+        // Their names of 0.13 are the old ones.
+        let listed = buildx("du --verbose --filter type=regular").ok();
+        assert!(listed.contains("regular") && !listed.contains("source.local"), "{listed}");
+        // One record has its fields in lines.
+        let record = listed.split("\n\n").find(|record| record.contains(&format!("one-{release}"))).unwrap();
+        let id = record.lines().find_map(|line| line.strip_prefix("ID:")).unwrap().trim();
+        let one = buildx(&format!("du --verbose --filter id={id}")).ok();
+        assert!(one.contains(&format!("one-{release}")) && !one.contains("COPY"), "{one}");
+        let said = buildx("prune -f --filter nothing=1");
+        assert!(said.code != 0 && said.err.contains("of no known field"), "{}", said.err);
+        buildx(&format!("prune -f --filter id={id}")).ok();
+        let listed = buildx("du --verbose").ok();
+        assert!(!listed.contains(&format!("one-{release}")) && listed.contains("COPY a /a"), "{listed}");
+        if buildx("prune --help").out.contains("--min-free-space") {
+            buildx("prune -f --min-free-space 1").ok();
+            assert!(buildx("du --verbose").ok().contains("COPY a /a"), "there is room");
+        }
+        buildx("prune -f --all").ok();
+        assert!(!buildx("du --verbose").ok().contains("COPY a /a"));
+    }
+}
