@@ -110,21 +110,18 @@ impl BuildKit {
         if request.reference.is_empty() {
             return Err(Status::invalid("a build without a reference"));
         }
-        if request.source_policy.is_some() {
-            return Err(Status::unimplemented("source policies are not supported: nothing was built"));
-        }
         let mut exporters = std::mem::take(&mut request.exporters);
         if exporters.is_empty() && !request.exporter.is_empty() {
             let (kind, attrs) = (request.exporter.clone(), request.exporter_attrs.clone());
             exporters.push(Exporter { kind, attrs });
         }
-        export::check(&exporters)?;
-        if let Some(options) = &request.cache {
-            crate::cache::check(&options.exports)?;
-        }
+        // Known before anything is refused: the client asks how it goes, and waits for a build that never comes.
         let job = self.inner.jobs.begin(request, exporters)?;
         let ending = Ending::of(self, &job);
-        let done = self.solved(&job).await;
+        let done = match check(&job) {
+            Ok(()) => self.solved(&job).await,
+            Err(status) => Err(status),
+        };
         ending.end(&done.as_ref().map(|answer| answer.exporter_response.clone()).map_err(Clone::clone)).await;
         done
     }
@@ -166,6 +163,18 @@ impl BuildKit {
         let mut exporter_response = export::export(self, job, &results).await?;
         self.export_caches(job, &results, &mut exporter_response).await?;
         Ok(SolveResponse { exporter_response })
+    }
+}
+
+/// Refuses what is not done before anything is built.
+fn check(job: &Job) -> Result<(), Status> {
+    if job.request.source_policy.is_some() {
+        return Err(Status::unimplemented("source policies are not supported: nothing was built"));
+    }
+    export::check(&job.exporters)?;
+    match &job.request.cache {
+        Some(options) => crate::cache::check(&options.exports),
+        None => Ok(()),
     }
 }
 

@@ -215,7 +215,9 @@ impl Directory {
     /// A reader of what these entries have, for code that waits.
     pub(crate) fn contents<'a>(&'a mut self, handle: &'a Handle, wanted: &[Range<u32>]) -> Contents<'a> {
         let queue = wanted.iter().cloned().flatten().collect();
-        Contents { directory: self, handle, queue, current: Bytes::new() }
+        // Of a reader that has given up something is still to come, which is nothing of this one's.
+        let is_stale = !self.coming.is_empty();
+        Contents { directory: self, handle, queue, current: Bytes::new(), is_stale }
     }
 }
 
@@ -235,10 +237,14 @@ pub(crate) struct Contents<'a> {
     handle: &'a Handle,
     queue: VecDeque<u32>,
     current: Bytes,
+    is_stale: bool,
 }
 
 impl Read for Contents<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.is_stale {
+            return Err(io::Error::other("an earlier transfer of this directory has ended in the middle"));
+        }
         while self.current.is_empty() {
             let next = self.handle.block_on(self.directory.piece(&mut self.queue));
             match next.map_err(|status| io::Error::other(status.message().to_owned()))? {
