@@ -74,15 +74,19 @@ impl BuildKit {
         let (blobs, top, bytes) = match one.kind.as_str() {
             "registry" => {
                 let Place::Registry { reference, insecure } = super::registry(one)? else { return Ok(()) };
-                if one.attrs.contains_key(PLAIN) {
-                    let (images, name) = (self.inner.engine.images().clone(), reference.to_string());
-                    if blocking(move || Ok(images.resolve(&name).is_ok())).await? {
-                        return Ok(());
-                    }
+                let (images, own) = (self.inner.engine.images().clone(), reference.to_string());
+                let is_here = || blocking(move || Ok(images.resolve(&own).is_ok()));
+                if one.attrs.contains_key(PLAIN) && is_here.clone()().await? {
+                    return Ok(());
                 }
                 let repository = self.repository(job, &reference, insecure).await?;
                 let name = reference.digest().map_or_else(|| reference.tag().unwrap_or_default(), Digest::as_str);
-                let fetched = repository.manifest(name).await.map_err(|e| refused(&e))?;
+                let fetched = match repository.manifest(name).await {
+                    Ok(fetched) => fetched,
+                    // As BuildKit in Docker has it: an image that is here is as good.
+                    Err(_) if is_here().await? => return Ok(()),
+                    Err(error) => return Err(refused(&error)),
+                };
                 let bytes = fetched.bytes.to_vec();
                 let top = Descriptor::new(fetched.media_type, fetched.digest, bytes.len() as u64);
                 (Blobs::Registry(repository), top, bytes)
