@@ -10,6 +10,7 @@ use wharf_image::Images;
 use wharf_monitor::Spawner;
 use wharf_reference::Digest;
 use wharf_snapshot::Layers;
+use wharf_store::Store;
 
 use crate::cache::{Cache, CacheRecord};
 use crate::cache_mount::CacheMounts;
@@ -146,6 +147,11 @@ impl Builder {
             let _ = tokio::task::spawn_blocking(move || recorder.keep(&store, &kept, &noted)).await;
         }
         result
+    }
+
+    /// Where records of builds are.
+    pub fn store(&self) -> &Store {
+        &self.shared.options.store
     }
 
     /// Layers that the cache needs: they must not be collected. Builds under way hold theirs.

@@ -131,13 +131,18 @@ pub(crate) fn finish(
     let (mut images, mut new) = (Vec::new(), Vec::new());
     for one in built {
         let bytes = serde_json::to_vec(&one.image).unwrap_or_default();
-        new.push(shared.images.resolve(Digest::sha256(&bytes).as_str()).is_err());
+        let id = Digest::sha256(&bytes);
+        if let Some(keep) = &request.keep {
+            shared.images.keep_mounted(&mut lock(keep), Some(&id), &[]);
+        }
+        new.push(shared.images.resolve(id.as_str()).is_err());
         let tags = if alone { request.tags.as_slice() } else { &[] };
         images.push(shared.images.create(&one.image, None, tags).map_err(failing)?);
     }
     let mut index = None;
+    let names_layers = request.form.is_some() || !request.repositories.is_empty();
     // Also where nothing is said: an earlier build of the same may have said something.
-    if !alone || annotations.any() || !new.contains(&true) {
+    if !alone || annotations.any() || !new.contains(&true) || names_layers {
         let mut parts = Vec::new();
         for (one, image) in built.iter().zip(&images) {
             let platform = one.platform_name();
@@ -148,11 +153,13 @@ pub(crate) fn finish(
                 predicates: attestations.about(shared, request, gathered, one, image, told)?,
             });
         }
-        if !alone && request.tags.is_empty() {
+        if !alone && request.tags.is_empty() && request.repositories.is_empty() {
             let what = "[Warning] the index of this image is not kept, nor what is said about it: it has no name\n";
             told.output.text(what)?;
         }
-        index = shared.images.seal(&parts, &annotations.index(), !alone, &request.tags).map_err(failing)?;
+        let BuildRequest { tags, repositories, form, .. } = request;
+        let sealed = shared.images.seal(&parts, &annotations.index(), !alone, tags, repositories, *form);
+        index = sealed.map_err(failing)?;
     }
     let main = main(shared, request, &images);
     let id = images[main].id.clone();

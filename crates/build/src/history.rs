@@ -35,6 +35,9 @@ pub struct BuildRecord {
     pub cached: u64,
     /// The image; none when it failed.
     pub image: Option<String>,
+    /// All that were made, where it was built for several platforms.
+    #[serde(default)]
+    pub images: Vec<String>,
     /// Why it failed.
     pub error: Option<String>,
     pub cancelled: bool,
@@ -68,6 +71,7 @@ impl Recorder {
             steps: 0,
             cached: 0,
             image: None,
+            images: Vec::new(),
             error: None,
             cancelled: false,
             keys: Vec::new(),
@@ -78,8 +82,9 @@ impl Recorder {
 
     /// Notes what is told.
     pub(crate) fn hear(&mut self, event: &mut BuildEvent) {
-        if let BuildEvent::Made { reference, .. } = event {
+        if let BuildEvent::Made { id, reference, .. } = event {
             reference.clone_from(&self.record.reference);
+            self.record.images.push(id.clone());
         }
         let BuildEvent::Stream(text) = event else { return };
         if text == " ---> Using cache\n" {

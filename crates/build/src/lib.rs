@@ -94,6 +94,7 @@ pub use history::BuildRecord;
 pub use kept::KEPT_CONTEXT;
 pub use missing::Answers;
 pub use named::NamedContext;
+pub use portable::{CacheBlob, CacheCompression, CacheForm, CacheLayout, DIFF_ID};
 pub use request::{
     BuildEvent, BuildRequest, BuilderOptions, Fetch, Limits, NetworkSource, Offline, Pending, RegistryCredentials,
     StepNetwork, Ulimit,

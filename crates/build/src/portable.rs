@@ -9,7 +9,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Read, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
 use flate2::Compression;
@@ -31,9 +31,9 @@ const CONFIG: &str = "application/vnd.buildkit.cacheconfig.v0";
 /// Where an image's configuration has the cache of its own build, in base64, as with BuildKit.
 pub(crate) const INLINE: &str = "moby.buildkit.cache.v0";
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
-const LAYER: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
+const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 /// Which layer a blob is.
-const DIFF_ID: &str = "wharf.diff-id";
+pub const DIFF_ID: &str = "wharf.diff-id";
 /// More of it is no list of steps.
 const MAX_JSON: u64 = 64 << 20;
 
@@ -49,26 +49,99 @@ struct Step {
     nanoseconds: i32,
 }
 
+/// What of a build's cache travels, and how.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CacheForm {
+    /// With steps of stages that are no part of the image.
+    pub all: bool,
+    /// With the cache mounts that the build's commands ask for and that nobody uses now.
+    pub mounts: bool,
+    pub compression: CacheCompression,
+    /// An index that lists the blobs, as BuildKit wrote it before 0.21, in place of a manifest.
+    pub index: bool,
+}
+
+/// How the layers of a cache are compressed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum CacheCompression {
+    #[default]
+    Gzip,
+    Zstd,
+    None,
+}
+
+impl CacheCompression {
+    fn media_type(self) -> &'static str {
+        match self {
+            Self::Gzip => "application/vnd.oci.image.layer.v1.tar+gzip",
+            Self::Zstd => "application/vnd.oci.image.layer.v1.tar+zstd",
+            Self::None => "application/vnd.oci.image.layer.v1.tar",
+        }
+    }
+}
+
+/// A cache that is on its way: an OCI layout below the engine's builds. Dropped, it goes.
+#[derive(Debug)]
+pub struct CacheLayout {
+    dir: Scratch,
+    /// What the index of the layout lists, which names the others.
+    top: CacheBlob,
+    blobs: Vec<CacheBlob>,
+}
+
+/// One blob of a cache.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CacheBlob {
+    pub digest: Digest,
+    /// Bytes.
+    pub size: u64,
+    pub media_type: String,
+}
+
+impl CacheLayout {
+    /// The manifest, or the index, of all others.
+    pub fn top(&self) -> &CacheBlob {
+        &self.top
+    }
+
+    /// What that names, each once.
+    pub fn blobs(&self) -> &[CacheBlob] {
+        &self.blobs
+    }
+
+    /// Where one of them is.
+    pub fn path(&self, blob: &CacheBlob) -> PathBuf {
+        self.dir.path.join("blobs/sha256").join(blob.digest.hex())
+    }
+}
+
 impl Builder {
-    /// Writes the steps of a build that are still here, with their layers, as an archive of an OCI layout: those of the
-    /// image, or with `all` also those of other stages. With `mounts` the cache mounts go along that its commands ask for and
-    /// that nobody uses now.
+    /// Writes what [`Self::cache_layout`] makes, as an archive.
     ///
     /// # Errors
     /// When the store cannot be read, or the disk is full.
-    pub fn export_cache(&self, build: &BuildRecord, all: bool, mounts: bool, output: &mut dyn Write) -> Result<()> {
+    pub fn export_cache(&self, build: &BuildRecord, form: CacheForm, output: &mut dyn Write) -> Result<()> {
+        let layout = self.cache_layout(build, form)?;
+        let root = RootDir::open(&layout.dir.path)?;
+        let packed = pack(&root, Path::new(""), output, &PackOptions::default());
+        packed.map_err(|e| BuildError::system("the cache cannot be packed", &e))
+    }
+
+    /// Makes an OCI layout of the steps of a build that are still here, with their layers: of those of its images, or of all.
+    ///
+    /// # Errors
+    /// When the store cannot be read, or the disk is full.
+    pub fn cache_layout(&self, build: &BuildRecord, form: CacheForm) -> Result<CacheLayout> {
         let failing = |e: io::Error| BuildError::system("the cache cannot be written", &e);
         let shared = &self.shared;
-        let shipped: BTreeSet<Digest> = match build.image.as_deref().map(|id| shared.images.resolve(id)) {
-            Some(Ok(image)) => image.diff_ids.into_iter().collect(),
-            _ => BTreeSet::new(),
-        };
+        let images = build.images.iter().chain(&build.image).filter_map(|id| shared.images.resolve(id).ok());
+        let shipped: BTreeSet<Digest> = images.flat_map(|image| image.diff_ids).collect();
         let mut hold = shared.layers.hold(&[]);
         let mut steps = Vec::new();
         for key in &build.keys {
             let Some(step) = step(&shared.cache, key)? else { continue };
             if let Some(layer) = &step.layer {
-                if !all && !shipped.contains(layer) {
+                if !form.all && !shipped.contains(layer) {
                     continue;
                 }
                 shared.layers.hold_also(&mut hold, std::slice::from_ref(layer));
@@ -79,36 +152,61 @@ impl Builder {
             steps.push(step);
         }
         let dir = Scratch::new(shared.builds().join(format!("b-{}", &random_id()?[..16])))?;
-        let blobs = dir.sub("blobs/sha256")?;
+        let place = dir.sub("blobs/sha256")?;
+        let kind = form.compression;
         let (mut layers, mut names, mut seen) = (Vec::new(), BTreeMap::new(), BTreeSet::new());
+        let mut blobs = Vec::new();
         for layer in steps.iter().filter_map(|step| step.layer.as_ref()).filter(|layer| seen.insert((*layer).clone())) {
-            let (digest, size, ()) = blob(&blobs, &mut |output| Ok(shared.layers.write_tar(layer, output)?))?;
+            let (digest, size, ()) = blob(&place, kind, &mut |output| Ok(shared.layers.write_tar(layer, output)?))?;
             names.insert(layer.clone(), digest.clone());
             let annotations = BTreeMap::from([(DIFF_ID, layer.to_string())]);
-            layers.push(json!({ "mediaType": LAYER, "digest": digest, "size": size, "annotations": annotations }));
+            blobs.push(CacheBlob { digest: digest.clone(), size, media_type: kind.media_type().into() });
+            layers.push(
+                json!({ "mediaType": kind.media_type(), "digest": digest, "size": size, "annotations": annotations }),
+            );
         }
-        for name in build.mounts.iter().filter(|_| mounts) {
+        for name in build.mounts.iter().filter(|_| form.mounts) {
             let Some(cache) = shared.cache_mounts.idle(name) else { continue };
-            let (digest, size, annotations) = blob(&blobs, &mut |output| cache.write(name, output))?;
-            layers.push(json!({ "mediaType": LAYER, "digest": digest, "size": size, "annotations": annotations }));
+            let (digest, size, annotations) = blob(&place, kind, &mut |output| cache.write(name, output))?;
+            blobs.push(CacheBlob { digest: digest.clone(), size, media_type: kind.media_type().into() });
+            layers.push(
+                json!({ "mediaType": kind.media_type(), "digest": digest, "size": size, "annotations": annotations }),
+            );
         }
-        let put = |value: &Value| -> Result<(Digest, usize)> {
+        let put = |value: &Value, media_type: &str| -> Result<CacheBlob> {
             let bytes = serde_json::to_vec(value).unwrap_or_default();
             let digest = Digest::sha256(&bytes);
-            fs::write(blobs.join(digest.hex()), &bytes).map_err(failing)?;
-            Ok((digest, bytes.len()))
+            fs::write(place.join(digest.hex()), &bytes).map_err(failing)?;
+            Ok(CacheBlob { digest, size: bytes.len() as u64, media_type: media_type.to_owned() })
         };
-        let (config, config_size) = put(&config(&steps, &|layer| names.get(layer).cloned()))?;
-        let config = json!({ "mediaType": CONFIG, "digest": config, "size": config_size });
-        let manifest = json!({ "schemaVersion": 2, "mediaType": MANIFEST, "config": config, "layers": layers });
-        let (manifest, manifest_size) = put(&manifest)?;
-        let entry = json!({ "mediaType": MANIFEST, "digest": manifest, "size": manifest_size });
-        let index = json!({ "schemaVersion": 2, "manifests": [entry] });
+        let described =
+            |blob: &CacheBlob| json!({ "mediaType": blob.media_type, "digest": blob.digest, "size": blob.size });
+        let config = put(&config(&steps, &|layer| names.get(layer).cloned()), CONFIG)?;
+        let top = match form.index {
+            false => {
+                let config = described(&config);
+                put(
+                    &json!({ "schemaVersion": 2, "mediaType": MANIFEST, "config": config, "layers": layers }),
+                    MANIFEST,
+                )?
+            }
+            true => {
+                layers.push(described(&config));
+                put(&json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": layers }), INDEX)?
+            }
+        };
+        blobs.push(config);
+        let mut seen = BTreeSet::new();
+        blobs.retain(|blob| seen.insert(blob.digest.clone()));
+        let index = json!({ "schemaVersion": 2, "manifests": [described(&top)] });
         fs::write(dir.path.join("index.json"), index.to_string()).map_err(failing)?;
         fs::write(dir.path.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).map_err(failing)?;
-        let root = RootDir::open(&dir.path)?;
-        let packed = pack(&root, Path::new(""), output, &PackOptions::default());
-        packed.map_err(|e| BuildError::system("the cache cannot be packed", &e))
+        Ok(CacheLayout { dir, top, blobs })
+    }
+
+    /// Whether a layer of a cache need not come: it is here.
+    pub fn has_layer(&self, diff_id: &Digest) -> bool {
+        self.shared.layers.contains(diff_id)
     }
 
     /// Takes in what [`Self::export_cache`] has written. The value is how many steps were not known before.
@@ -137,17 +235,18 @@ impl Builder {
         let index = read(Path::new("index.json"), None)?;
         let digest = text(&index["manifests"][0]["digest"]);
         let manifest = read(&blob(&digest)?, Some(&digest))?;
-        if manifest["config"]["mediaType"] != CONFIG {
-            return Err(bad("it is an image"));
-        }
-        let digest = text(&manifest["config"]["digest"]);
+        // Of an index the configuration is one of those that it lists.
+        let listed = manifest["manifests"].as_array().or(manifest["layers"].as_array());
+        let layers: Vec<&Value> = listed.into_iter().flatten().filter(|one| one["mediaType"] != CONFIG).collect();
+        let found = listed.into_iter().flatten().chain([&manifest["config"]]).find(|one| one["mediaType"] == CONFIG);
+        let digest = text(&found.ok_or_else(|| bad("it is an image"))?["digest"]);
         let mut config = read(&blob(&digest)?, Some(&digest))?;
         if config.get("steps").is_none() {
             return Err(bad("it is the cache of another builder"));
         }
         let steps: Vec<Step> = serde_json::from_value(config["steps"].take()).map_err(|e| bad(&e.to_string()))?;
         let mut blobs = BTreeMap::new();
-        for layer in manifest["layers"].as_array().into_iter().flatten() {
+        for layer in layers {
             if layer["annotations"][travel::NAME].is_string() {
                 let annotations =
                     serde_json::from_value(layer["annotations"].clone()).map_err(|e| bad(&e.to_string()))?;
@@ -184,13 +283,26 @@ impl Builder {
 }
 
 /// Writes a compressed blob below `blobs`; its digest and size, and what `write` says.
-fn blob<T>(blobs: &Path, write: &mut dyn FnMut(&mut dyn Write) -> Result<T>) -> Result<(Digest, u64, T)> {
+fn blob<T>(
+    blobs: &Path,
+    kind: CacheCompression,
+    write: &mut dyn FnMut(&mut dyn Write) -> Result<T>,
+) -> Result<(Digest, u64, T)> {
     let failing = |e: io::Error| BuildError::system("the cache cannot be written", &e);
     let path = blobs.join("new");
-    let file = Hashed { file: BufWriter::new(File::create_new(&path).map_err(failing)?), hasher: Hasher::new() };
-    let mut gzip = GzEncoder::new(file, Compression::fast());
-    let said = write(&mut gzip)?;
-    let Hashed { mut file, hasher } = gzip.finish().map_err(failing)?;
+    let mut file = Hashed { file: BufWriter::new(File::create_new(&path).map_err(failing)?), hasher: Hasher::new() };
+    let (said, file) = match kind {
+        CacheCompression::Gzip => {
+            let mut gzip = GzEncoder::new(file, Compression::fast());
+            (write(&mut gzip)?, gzip.finish().map_err(failing)?)
+        }
+        CacheCompression::Zstd => {
+            let mut zstd = zstd::Encoder::new(file, 0).map_err(failing)?;
+            (write(&mut zstd)?, zstd.finish().map_err(failing)?)
+        }
+        CacheCompression::None => (write(&mut file)?, file),
+    };
+    let Hashed { mut file, hasher } = file;
     file.flush().map_err(failing)?;
     let (size, digest) = (hasher.count(), hasher.finish());
     fs::rename(&path, blobs.join(digest.hex())).map_err(failing)?;

@@ -10,10 +10,11 @@ use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use wharf_image::registry::Credentials;
-use wharf_image::{ImageRecord, Progress, ProgressSender};
+use wharf_image::{Form, ImageRecord, Keep, Progress, ProgressSender};
+use wharf_reference::Reference;
 use wharf_store::Store;
 
 use crate::agent::Agent;
@@ -34,6 +35,10 @@ pub struct BuildRequest {
     pub dockerfile: String,
     /// Names of the result.
     pub tags: Vec<String>,
+    /// Repositories in which it gets a name by its digest alone.
+    pub repositories: Vec<Reference>,
+    /// How its layers are compressed where they are pushed, if that matters.
+    pub form: Option<Form>,
     pub build_args: BTreeMap<String, String>,
     pub labels: BTreeMap<String, String>,
     /// The stage that is asked for; the last one when absent.
@@ -80,6 +85,8 @@ pub struct BuildRequest {
     pub attestations: Vec<String>,
     /// The address that the context was got from.
     pub remote: Option<String>,
+    /// What is made is kept in this, from before it is there: nobody removes it then.
+    pub keep: Option<Arc<Mutex<Keep>>>,
     /// The client's, for registries of base images.
     pub credentials: RegistryCredentials,
 }
@@ -95,6 +102,8 @@ impl Default for BuildRequest {
             answers: None,
             dockerfile: "Dockerfile".into(),
             tags: Vec::new(),
+            repositories: Vec::new(),
+            form: None,
             build_args: BTreeMap::new(),
             labels: BTreeMap::new(),
             target: None,
@@ -119,6 +128,7 @@ impl Default for BuildRequest {
             annotations: Vec::new(),
             attestations: Vec::new(),
             remote: None,
+            keep: None,
             credentials: BTreeMap::new(),
         }
     }
@@ -174,7 +184,7 @@ pub enum BuildEvent {
         reference: String,
         /// Where several were built, which of them it is; that of this host comes last.
         platform: Option<String>,
-        /// The digest of the index that the names lead to.
+        /// The digest of the index that the names lead to, or of the manifest that a name by its digest does.
         digest: Option<String>,
     },
     /// Of a base image that is being pulled.

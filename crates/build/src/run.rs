@@ -100,6 +100,10 @@ impl Session<'_> {
             .text(&self.clamp_text())
             .list(mounts_key.iter().map(|(field, _)| field));
         let key = if run.insecure { key.text("insecure") } else { key };
+        let key = match state.volumes().as_slice() {
+            [] => key,
+            volumes => key.text("volumes").list(volumes),
+        };
         let hostname = self.hostname();
         let key = if hostname == HOSTNAME { key } else { key.text(hostname) }.finish();
         let inputs = Inputs::after(state.files.as_str())
@@ -174,6 +178,7 @@ impl Session<'_> {
         let init = dir.sub("init")?;
         let cwd = metadata::workdir("/", state.workdir());
         let mut directories = vec![cwd.as_str()];
+        directories.extend(state.volumes());
         let mut places: Vec<&str> = files.iter().map(|(_, target)| *target).collect();
         for mount in &mounts.mounted {
             let file = mounts.files.contains(&mount.target);

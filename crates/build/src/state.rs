@@ -53,6 +53,12 @@ impl State {
         &self.image.rootfs.diff_ids
     }
 
+    /// Directories of volumes: a command finds them, as with Docker's classic builder.
+    pub(crate) fn volumes(&self) -> Vec<&str> {
+        let all = self.image.config.volumes.iter().flatten();
+        all.map(|(path, _)| path.as_str()).filter(|path| path.starts_with('/') && *path != "/").collect()
+    }
+
     pub(crate) fn workdir(&self) -> &str {
         &self.image.config.working_dir
     }

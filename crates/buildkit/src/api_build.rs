@@ -177,10 +177,11 @@ impl BuildKit {
             ..SolveRequest::default()
         };
         let job = self.inner.jobs.begin(request, exporters).map_err(|status| status.message().to_owned())?;
-        let ending = Ending { own: self.clone(), job: job.clone() };
+        let ending = Ending::of(self, &job);
         let (sender, events) = mpsc::channel(16);
         let own = self.clone();
-        tokio::spawn(async move {
+        let caller = wharf_engine::caller::current();
+        tokio::spawn(crate::in_the_name_of(caller, async move {
             let progress = job.progress.clone();
             let telling = async {
                 let mut from = 0;
@@ -203,7 +204,8 @@ impl BuildKit {
                     // Nobody may notice at the next word: a command can be silent for ever.
                     () = sender.closed() => Err(Status::new(Code::Cancelled, "the client has gone")),
                 };
-                drop(ending);
+                let ended = done.as_ref().map(|answer| answer.exporter_response.clone()).map_err(Clone::clone);
+                ending.end(&ended).await;
                 done
             };
             let (done, ()) = tokio::join!(working, telling);
@@ -214,7 +216,7 @@ impl BuildKit {
             if let Some(last) = last {
                 let _ = sender.send(last).await;
             }
-        });
+        }));
         Ok(events)
     }
 }

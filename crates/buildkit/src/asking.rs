@@ -4,7 +4,6 @@ use std::io::{Cursor, Read};
 use std::ops::Range;
 use std::os::unix::net::UnixStream as StdStream;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -23,8 +22,6 @@ const SECRET: &str = "/moby.buildkit.secrets.v1.Secrets/GetSecret";
 const CREDENTIALS: &str = "/moby.filesync.v1.Auth/Credentials";
 const CHECK_AGENT: &str = "/moby.sshforward.v1.SSH/CheckAgent";
 const FORWARD_AGENT: &str = "/moby.sshforward.v1.SSH/ForwardAgent";
-/// A client that says nothing for so long is stopped or stuck.
-const PATIENCE: Duration = Duration::from_secs(60);
 /// As BuildKit bounds them.
 const MAX_SECRET: usize = 500 << 10;
 /// Docker Hub, as clients' helpers know it.
@@ -112,30 +109,6 @@ impl Answers for Files {
     }
 }
 
-/// An answer of a session's client, waited for no longer than there is a client, and it is not silent for longer than `patience`.
-///
-/// # Errors
-/// Those of the answer; says which question had none.
-async fn answered<T>(
-    session: &Session,
-    question: &str,
-    patience: Duration,
-    answer: impl Future<Output = Result<T, Status>>,
-) -> Result<T, Status> {
-    tokio::select! {
-        answer = answer => answer,
-        () = session.over() => Err(Status::unavailable("the client has gone")),
-        () = tokio::time::sleep(patience) => {
-            let question = question.rsplit('/').next().unwrap_or_default();
-            let message = format!(
-                "the client has not answered {question} for {} seconds: is it stopped? Let it go on, and build again",
-                patience.as_secs()
-            );
-            Err(Status::new(Code::ResourceExhausted, message))
-        }
-    }
-}
-
 /// What a session serves beside files.
 #[derive(Debug)]
 pub(crate) struct Asking {
@@ -154,7 +127,7 @@ impl Asking {
             return Ok(None);
         }
         let asked = self.session.callee.unary(method, question);
-        match self.handle.block_on(answered(&self.session, method, PATIENCE, asked)) {
+        match self.handle.block_on(self.session.answered(method, asked)) {
             Ok(answer) => Ok(Some(answer)),
             Err(status) if status.is(Code::NotFound) || status.is(Code::Unimplemented) => Ok(None),
             Err(status) => Err(failed(&status)),
@@ -178,7 +151,7 @@ impl Client for Asking {
         }
         let question = ById { id: id.to_owned() };
         let check = self.session.callee.unary::<Empty>(CHECK_AGENT, &question);
-        match self.handle.block_on(answered(&self.session, CHECK_AGENT, PATIENCE, check)) {
+        match self.handle.block_on(self.session.answered(CHECK_AGENT, check)) {
             Ok(_) => {}
             // The client's own word is that it has none; its silence is no word.
             Err(status) if status.is(Code::ResourceExhausted) || status.is(Code::Unavailable) => {
@@ -255,7 +228,8 @@ mod tests {
         let (session, _theirs) = silent().await;
         let question = ById { id: "x".into() };
         let asked = session.callee.unary::<SecretResponse>(SECRET, &question);
-        let status = answered(&session, SECRET, Duration::from_millis(1), asked).await.unwrap_err();
+        let answered = session.answered_within(std::time::Duration::from_millis(1), SECRET, asked);
+        let status = answered.await.unwrap_err();
         assert!(status.message().contains("has not answered GetSecret"), "{}", status.message());
         let error = failed(&status);
         assert!(error.message.contains("is it stopped?"), "{error:?}");

@@ -84,7 +84,10 @@ impl BuildKit {
     async fn bridge_solve(&self, job: &Job, request: BridgeSolveRequest) -> Result<BridgeSolveResponse, Status> {
         let graph = request.definition.as_ref().is_some_and(|definition| !definition.def.is_empty());
         let result = match request.frontend.is_empty() {
-            false => self.frontend(job, &request.frontend, &request.frontend_opt, &request.frontend_inputs).await?,
+            false => {
+                let caches = &request.cache_imports;
+                self.frontend(job, &request.frontend, &request.frontend_opt, &request.frontend_inputs, caches).await?
+            }
             true if graph => inputs::refuse(request.definition.as_ref())?,
             true => Default::default(),
         };

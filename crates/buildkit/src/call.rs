@@ -10,8 +10,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 use wharf_dockerfile::{
-    Base, Contexts, Dockerfile, Globals, Graph, Ignore, Known, Outline, Platform, Platforms, Span, Target, check,
-    excerpt,
+    Base, Contexts, Dockerfile, Globals, Graph, Ignore, Known, Outline, OutlineNeed, Platform, Platforms, Span, Target,
+    check, excerpt,
 };
 
 use crate::BuildKit;
@@ -128,9 +128,8 @@ impl File {
 
     fn outline(&self) -> Value {
         let outline = Outline::of(&self.dockerfile, &self.globals, &self.graph);
-        let list = |all: &[(String, bool)]| {
-            all.iter().map(|(name, required)| json!({ "name": name, "required": required })).collect::<Vec<_>>()
-        };
+        let one = |need: &OutlineNeed| json!({ "name": need.name, "required": need.required, "location": location(need.span) });
+        let list = |all: &[OutlineNeed]| all.iter().map(one).collect::<Vec<_>>();
         let argument = |argument: &wharf_dockerfile::OutlineArgument| {
             json!({
                 "name": argument.name,

@@ -36,6 +36,7 @@ const GRAPH: &[&str] = &[
     "source.git",
     "source.git.keepgitdir",
     "source.git.fullurl",
+    "source.ocilayout",
     "source.http",
     "constraints",
     "platform",
@@ -44,6 +45,7 @@ const GRAPH: &[&str] = &[
     "exporter.image.attestations",
     "exporter.sourcedateepoch",
     "exporter.multiple",
+    "gc.freespacefilter",
 ];
 
 fn all(names: &[&str]) -> Vec<Capability> {

@@ -1,5 +1,7 @@
 //! Where the files of a build come from.
 
+mod oci;
+
 use std::io::{Cursor, Read};
 
 use wharf_build::{Answers, Given, NamedContext};
@@ -261,11 +263,9 @@ impl BuildKit {
             },
             Some(("local", directory)) => Source::Local(directory.to_owned()),
             Some(("git" | "http" | "https" | "ssh", _)) => Source::Remote(value.to_owned()),
-            Some(("oci-layout", _)) => {
-                return Err(Status::unimplemented(format!(
-                    "context {name}: OCI layouts are not supported by this protocol: load the image first, or use \
-                     `wharf build --build-context`"
-                )));
+            Some(("oci-layout", place)) => {
+                directories.push(None);
+                return self.layout(asked, name, place).await;
             }
             _ if wharf_build::git::Repository::is_address(value) => Source::Remote(value.to_owned()),
             _ => return Err(Status::invalid(format!("context {name}: {value:?} is of no kind"))),

@@ -4,7 +4,6 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use wharf_build::CacheRecord;
 use wharf_dockerfile::Platform;
 use wharf_engine::Engine;
 
@@ -14,8 +13,7 @@ use crate::grpc::server::{Answer, Call, failed};
 use crate::grpc::{Code, Sender, Status};
 use crate::job::{Ending, Job, Results, makes_image};
 use crate::proto::control::{
-    DiskUsageRequest, DiskUsageResponse, Exporter, InfoResponse, ListWorkersResponse, PruneRequest, SolveRequest,
-    SolveResponse, StatusRequest, UsageRecord, Version, Worker,
+    Exporter, InfoResponse, ListWorkersResponse, SolveRequest, SolveResponse, StatusRequest, Version, Worker,
 };
 use crate::proto::gateway::{PbResult, Refs};
 use crate::proto::{Empty, Timestamp, llb};
@@ -65,14 +63,33 @@ impl BuildKit {
             "Info" => call.unary(|_: Empty| async { Ok(InfoResponse { version: Some(version()) }) }).await,
             "DiskUsage" => call.unary(move |request| async move { own.disk_usage(request).await }).await,
             "Prune" => call.streamed(move |request, sender| async move { own.prune(request, sender).await }).await,
-            "ListenBuildHistory" | "UpdateBuildHistory" => failed(Status::unimplemented(
-                "the history of builds is not served by BuildKit's protocol: `wharf builder history` has it",
-            )),
+            "ListenBuildHistory" => {
+                let listening =
+                    call.streamed(move |asked, sender| async move { own.listen_history(asked, sender).await });
+                let mut answer = listening.await;
+                let now = now_in_words().parse();
+                now.into_iter().for_each(|now| drop(answer.headers_mut().insert(crate::history::NOW, now)));
+                answer
+            }
+            "UpdateBuildHistory" => {
+                call.unary(move |asked| async move { own.update_history(asked).await.map(|()| Empty {}) }).await
+            }
             _ => failed(Status::unimplemented(format!("unknown method {method} of Control"))),
         }
     }
 
     async fn status(&self, request: StatusRequest, sender: Sender) -> Result<(), Status> {
+        let known = self.inner.jobs.known(&request.reference);
+        if known.is_none()
+            && let Some(told) = self.told(&request.reference).await?
+        {
+            for message in told {
+                if !sender.send(&message).await {
+                    break;
+                }
+            }
+            return Ok(());
+        }
         let job = self.inner.jobs.get(&request.reference).await?;
         let mut from = 0;
         loop {
@@ -93,28 +110,19 @@ impl BuildKit {
         if request.reference.is_empty() {
             return Err(Status::invalid("a build without a reference"));
         }
-        if request.source_policy.is_some() {
-            return Err(Status::unimplemented("source policies are not supported: nothing was built"));
-        }
         let mut exporters = std::mem::take(&mut request.exporters);
         if exporters.is_empty() && !request.exporter.is_empty() {
             let (kind, attrs) = (request.exporter.clone(), request.exporter_attrs.clone());
             exporters.push(Exporter { kind, attrs });
         }
-        export::check(&exporters)?;
-        for cache in request.cache.iter().flat_map(|cache| &cache.exports) {
-            if cache.kind != "inline" {
-                let message = format!(
-                    "cache export {:?} is not supported by this protocol: use type=inline, or `wharf build --cache-to`",
-                    cache.kind
-                );
-                return Err(Status::unimplemented(message));
-            }
-        }
+        // Known before anything is refused: the client asks how it goes, and waits for a build that never comes.
         let job = self.inner.jobs.begin(request, exporters)?;
-        let ending = Ending { own: self.clone(), job: job.clone() };
-        let done = self.solved(&job).await;
-        drop(ending);
+        let ending = Ending::of(self, &job);
+        let done = match check(&job) {
+            Ok(()) => self.solved(&job).await,
+            Err(status) => Err(status),
+        };
+        ending.end(&done.as_ref().map(|answer| answer.exporter_response.clone()).map_err(Clone::clone)).await;
         done
     }
 
@@ -144,73 +152,36 @@ impl BuildKit {
         let request = &job.request;
         let graph = request.definition.as_ref().is_some_and(|definition| !definition.def.is_empty());
         let result = match request.frontend.is_empty() {
-            false => self.frontend(job, &request.frontend, &request.frontend_attrs, &request.frontend_inputs).await?,
+            false => {
+                self.frontend(job, &request.frontend, &request.frontend_attrs, &request.frontend_inputs, &[]).await?
+            }
             true if graph => crate::inputs::refuse(request.definition.as_ref())?,
             // The client has a build function of its own.
             true => job.returned().await?,
         };
         let results = results(job, result)?;
-        let exporter_response = export::export(self, job, &results).await?;
+        let mut exporter_response = export::export(self, job, &results).await?;
+        self.export_caches(job, &results, &mut exporter_response).await?;
         Ok(SolveResponse { exporter_response })
-    }
-
-    async fn disk_usage(&self, request: DiskUsageRequest) -> Result<DiskUsageResponse, Status> {
-        if let Some(filter) = request.filter.iter().find(|filter| !filter.is_empty()) {
-            return Err(Status::unimplemented(format!("the filter {filter:?} is not supported")));
-        }
-        let builder = self.inner.builder.clone();
-        let records = blocking(move || builder.records().map_err(|e| crate::failure::status(&e))).await?;
-        let record = records.into_iter().map(|(id, record)| usage(id, &record)).collect();
-        Ok(DiskUsageResponse { record })
-    }
-
-    async fn prune(&self, request: PruneRequest, sender: Sender) -> Result<(), Status> {
-        if let Some(filter) = request.filter.iter().find(|filter| !filter.is_empty()) {
-            return Err(Status::unimplemented(format!("the filter {filter:?} is not supported")));
-        }
-        if request.min_free_space > 0 {
-            return Err(Status::unimplemented("min-free-space is not supported: say what to keep"));
-        }
-        let builder = self.inner.builder.clone();
-        let pruned = blocking(move || {
-            let fail = |e: wharf_build::BuildError| crate::failure::status(&e);
-            let mut records = builder.records().map_err(fail)?;
-            records.sort_by_key(|(_, record)| std::cmp::Reverse(record.last_used));
-            let keep = u64::try_from(request.reserved_space.max(request.max_used_space)).unwrap_or(0);
-            let mut left = keep;
-            let now = Timestamp::now().seconds;
-            let mut going = HashMap::new();
-            for (id, record) in records {
-                let young = now - record.last_used < request.keep_duration / 1_000_000_000;
-                // Where nothing is kept, neither is what takes no space.
-                let fits = keep > 0 && left >= record.size;
-                left = left.saturating_sub(record.size);
-                if !young && !fits {
-                    going.insert(id, record);
-                }
-            }
-            let pruned = builder.prune(&|id, _| going.contains_key(id), request.all).map_err(fail)?;
-            Ok(pruned.ids.into_iter().filter_map(|id| going.remove(&id).map(|record| (id, record))).collect::<Vec<_>>())
-        })
-        .await?;
-        for (id, record) in pruned {
-            sender.send(&usage(id, &record)).await;
-        }
-        Ok(())
     }
 }
 
-fn usage(id: String, record: &CacheRecord) -> UsageRecord {
-    let local = id.starts_with(wharf_build::KEPT_CONTEXT);
-    UsageRecord {
-        id,
-        size: i64::try_from(record.size).unwrap_or(i64::MAX),
-        created_at: Some(Timestamp::seconds(record.created)),
-        last_used_at: Some(Timestamp::seconds(record.last_used)),
-        usage_count: i64::try_from(record.uses).unwrap_or(i64::MAX),
-        description: record.description.clone(),
-        record_type: if local { "source.local" } else { "regular" }.into(),
+/// Refuses what is not done before anything is built.
+fn check(job: &Job) -> Result<(), Status> {
+    if job.request.source_policy.is_some() {
+        return Err(Status::unimplemented("source policies are not supported: nothing was built"));
     }
+    export::check(&job.exporters)?;
+    match &job.request.cache {
+        Some(options) => crate::cache::check(&options.exports),
+        None => Ok(()),
+    }
+}
+
+/// This moment, as RFC 3339 has it.
+fn now_in_words() -> String {
+    let Timestamp { seconds, nanos } = Timestamp::now();
+    jiff::Timestamp::new(seconds, nanos).unwrap_or_default().to_string()
 }
 
 /// What the client has given back, as what was built.

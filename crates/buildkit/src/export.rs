@@ -2,18 +2,23 @@
 
 use std::collections::HashMap;
 
-use wharf_image::Images;
-use wharf_reference::Reference;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::json;
+use wharf_image::{Form, Images};
+use wharf_reference::{Digest, Reference};
 
 use crate::BuildKit;
+use crate::content::Store;
 use crate::control::blocking;
 use crate::filesend::{self, Output, Trees};
 use crate::grpc::{Code, Status};
-use crate::job::{Built, Job, Results, makes_image};
+use crate::job::{Built, Job, Results, is_by_digest, makes_image};
 use crate::proto::Timestamp;
 use crate::proto::control::Exporter;
 use crate::session::Session;
 
+mod directory;
 mod discard;
 
 pub(crate) use discard::JobResults;
@@ -22,6 +27,8 @@ pub(crate) use discard::JobResults;
 const DIGEST: &str = "containerimage.digest";
 pub(crate) const CONFIG_DIGEST: &str = "containerimage.config.digest";
 const NAME: &str = "image.name";
+/// In base64.
+const DESCRIPTOR: &str = "containerimage.descriptor";
 
 /// The text of an option; empty without it.
 fn attribute<'a>(exporter: &'a Exporter, name: &str) -> &'a str {
@@ -38,7 +45,9 @@ pub(crate) fn check(exporters: &[Exporter]) -> Result<(), Status> {
         let is = |name: &str| matches!(attribute_of(name), "true" | "1");
         match exporter.kind.as_str() {
             "moby" | "image" => {
-                for refused in ["push-by-digest", "rewrite-timestamp", "unpack", "dangling-name-prefix", "store"] {
+                repositories(exporter)?;
+                form(exporter)?;
+                for refused in ["unpack", "dangling-name-prefix", "store"] {
                     let usual = matches!((refused, attribute_of(refused)), ("unpack" | "store", "true" | "1"));
                     if exporter.attrs.contains_key(refused) && !usual && attribute_of(refused) != "false" {
                         let message = format!("the option {refused} of the exporter image is not supported");
@@ -49,11 +58,6 @@ pub(crate) fn check(exporters: &[Exporter]) -> Result<(), Status> {
                     return Err(Status::invalid("tag is needed when pushing to registry"));
                 }
             }
-            "docker" | "oci" if attribute_of("tar") == "false" => {
-                let message =
-                    format!("the exporter {} writes archives only: tar=false is not supported", exporter.kind);
-                return Err(Status::unimplemented(message));
-            }
             "local" | "tar" | "docker" | "oci" => {}
             other => {
                 let message =
@@ -63,6 +67,52 @@ pub(crate) fn check(exporters: &[Exporter]) -> Result<(), Status> {
         }
     }
     Ok(())
+}
+
+/// Repositories in which an exporter names the image by its digest alone.
+fn repositories(exporter: &Exporter) -> Result<Vec<Reference>, Status> {
+    if !is_by_digest(exporter) {
+        return Ok(Vec::new());
+    }
+    let names = attribute(exporter, "name").split(',').map(str::trim).filter(|name| !name.is_empty());
+    let one = |name: &str| {
+        let reference = Reference::parse(name).map_err(|e| Status::invalid(format!("invalid name {name:?}: {e}")))?;
+        match reference.tag().is_none() && reference.digest().is_none() {
+            true => Ok(reference),
+            false => Err(Status::invalid(format!("can't push tagged ref {reference} by digest"))),
+        }
+    };
+    names.map(one).collect()
+}
+
+/// Those of all exporters.
+pub(crate) fn all_repositories(exporters: &[Exporter]) -> Result<Vec<Reference>, Status> {
+    let mut all: Vec<Reference> = Vec::new();
+    for repository in exporters.iter().map(repositories).collect::<Result<Vec<_>, _>>()?.into_iter().flatten() {
+        if !all.contains(&repository) {
+            all.push(repository);
+        }
+    }
+    Ok(all)
+}
+
+/// The form that layers are pushed in, of all exporters that make images.
+pub(crate) fn all_forms(exporters: &[Exporter]) -> Result<Option<Form>, Status> {
+    let forms = exporters.iter().filter(|exporter| makes_image(exporter)).map(form).collect::<Result<Vec<_>, _>>()?;
+    Ok(forms.into_iter().flatten().next())
+}
+
+/// The form that layers are pushed in, if another is asked for than they have.
+fn form(exporter: &Exporter) -> Result<Option<Form>, Status> {
+    let force = matches!(attribute(exporter, "force-compression"), "true" | "1");
+    match attribute(exporter, "compression") {
+        "" => Ok(None),
+        "gzip" => Ok(force.then_some(Form::Gzip)),
+        "zstd" => Ok(Some(Form::Zstd)),
+        other => Err(Status::unimplemented(format!(
+            "compression={other} of the exporter image is not supported: there are gzip and zstd"
+        ))),
+    }
 }
 
 /// Refuses what is to be stated about a result whose index is not kept.
@@ -120,6 +170,11 @@ pub(crate) async fn export(own: &BuildKit, job: &Job, results: &Results) -> Resu
                     if matches!(kind, "docker" | "oci") {
                         describe(exporter, results, &mut response);
                     }
+                    if matches!(kind, "docker" | "oci") && attribute(exporter, "tar") == "false" {
+                        let described = directory(own, job, &session, results, &response).await?;
+                        response.insert(DESCRIPTOR.into(), STANDARD.encode(described));
+                        continue;
+                    }
                     send(own, job, &session, number, exporter, results, &response).await?;
                 }
             }
@@ -169,7 +224,11 @@ async fn push(
 ) -> Result<(), Status> {
     for name in attribute(exporter, "name").split(',') {
         let wrong = |e: &dyn std::fmt::Display| Status::invalid(format!("invalid name {name:?}: {e}"));
-        let reference = Reference::parse(name).map_err(|e| wrong(&e))?.tag_or_latest();
+        let reference = Reference::parse(name).map_err(|e| wrong(&e))?;
+        let reference = match is_by_digest(exporter).then(|| response.get(DIGEST).cloned()).flatten() {
+            Some(digest) => reference.with_digest(Digest::parse(&digest).map_err(|e| wrong(&e))?),
+            None => reference.tag_or_latest(),
+        };
         let step = job.progress.step(&format!("pushing {reference}"));
         let (sender, mut told) = tokio::sync::mpsc::unbounded_channel();
         let credentials = own.credentials(job, reference.domain()).await;
@@ -184,7 +243,10 @@ async fn push(
         match pushed {
             Ok(pushed) => {
                 step.end(false, None);
-                response.insert(DIGEST.into(), pushed.digest.to_string());
+                let digest = pushed.digest.to_string();
+                let described = json!({ "mediaType": pushed.media_type, "digest": digest, "size": pushed.size });
+                response.insert(DESCRIPTOR.into(), STANDARD.encode(described.to_string()));
+                response.insert(DIGEST.into(), digest);
             }
             Err(error) => {
                 let message = format!("failed to push {reference}: {}", error.message);
@@ -215,15 +277,39 @@ async fn send(
             }
         }
         kind => {
-            let names = response.get(NAME).map(String::as_str).unwrap_or_default().split(',');
-            let names = names.filter_map(|name| Reference::parse(name).ok()).map(Reference::tag_or_latest).collect();
-            let ids = results.values().map(|built| built.image.clone()).collect();
+            let (ids, names) = named(results, response);
             let what = if kind == "oci" { "exporting to oci image format" } else { "exporting to docker image format" };
             (what, Output::Archive { images, ids, names })
         }
     };
     let step = job.progress.step(what);
     let sent = filesend::send(session, number, output, &step).await;
+    step.end(false, sent.as_ref().err().map(|status| status.message().to_owned()));
+    sent
+}
+
+/// The images of results, and the names that they get in an archive.
+fn named(results: &Results, response: &HashMap<String, String>) -> (Vec<Digest>, Vec<Reference>) {
+    let names = response.get(NAME).map(String::as_str).unwrap_or_default().split(',');
+    let names = names.filter_map(|name| Reference::parse(name).ok()).map(Reference::tag_or_latest).collect();
+    (results.values().map(|built| built.image.clone()).collect(), names)
+}
+
+/// Writes images to a directory of the client's, which is a content store to it. The value is the descriptor for its index.
+async fn directory(
+    own: &BuildKit,
+    job: &Job,
+    session: &Session,
+    results: &Results,
+    response: &HashMap<String, String>,
+) -> Result<String, Status> {
+    let step = job.progress.step("exporting to oci image format");
+    let (ids, names) = named(results, response);
+    let images = own.inner.engine.images().clone();
+    let sent = match Store::new(session, directory::STORE) {
+        Ok(store) => directory::send(store, images, ids, names).await,
+        Err(status) => Err(status),
+    };
     step.end(false, sent.as_ref().err().map(|status| status.message().to_owned()));
     sent
 }
@@ -258,9 +344,9 @@ mod tests {
     #[test]
     fn what_is_not_done_is_refused_by_name() {
         for (kind, attribute, named) in [
-            ("moby", ("push-by-digest", "true"), "push-by-digest"),
+            ("moby", ("dangling-name-prefix", "x"), "dangling-name-prefix"),
+            ("moby", ("compression", "estargz"), "compression=estargz"),
             ("image", ("push", "true"), "tag is needed"),
-            ("oci", ("tar", "false"), "tar=false"),
             ("cloud", ("a", "b"), "\"cloud\""),
         ] {
             let refused = check(&[exporter(kind, &[attribute])]).unwrap_err();
@@ -268,6 +354,14 @@ mod tests {
         }
         check(&[exporter("moby", &[("push", "true"), ("name", "a"), ("unpack", "true")]), exporter("local", &[])])
             .unwrap();
+    }
+
+    #[test]
+    fn what_goes_by_its_digest_has_no_tag() {
+        let by_digest = |name: &str| exporter("moby", &[("push-by-digest", "true"), ("name", name)]);
+        let all = all_repositories(&[by_digest("h.example/a,h.example/b"), by_digest("h.example/a")]).unwrap();
+        assert_eq!(all.iter().map(Reference::name).collect::<Vec<_>>(), ["h.example/a", "h.example/b"]);
+        assert!(check(&[by_digest("a:1")]).unwrap_err().message().contains("can't push tagged ref"));
     }
 
     #[test]

@@ -16,6 +16,10 @@ use crate::listing::{File, Listing};
 use crate::proto::session::{PACKET_DATA, PACKET_ERR, PACKET_FIN, PACKET_REQ, PACKET_STAT, Packet};
 use crate::session::{Session, encoded};
 
+/// What is waited for, for the message.
+const FILES: &str = "the question for its files";
+/// So long a client may look for files without a word.
+const LISTING: std::time::Duration = std::time::Duration::from_secs(300);
 const METHOD: &str = "/moby.filesync.v1.FileSync/DiffCopy";
 /// What may be asked for before what is read now has come: files, and bytes.
 const AHEAD: usize = 64;
@@ -38,6 +42,7 @@ pub(crate) struct Wanted {
 /// A directory that the client has listed and can be asked for.
 #[derive(Debug)]
 pub(crate) struct Directory {
+    session: Session,
     sender: Sender,
     answers: Answers,
     listing: Listing,
@@ -90,7 +95,8 @@ impl Directory {
             listing = listing.with_names();
         }
         loop {
-            let packet = next(&mut answers).await?;
+            // It may have to look at many files before it names one.
+            let packet = session.answered_within(LISTING, FILES, next(&mut answers)).await?;
             let Some(stat) = packet.stat.filter(|_| packet.kind == PACKET_STAT) else {
                 match packet.kind {
                     PACKET_STAT => break,
@@ -99,7 +105,7 @@ impl Directory {
             };
             listing.add(stat)?;
         }
-        Ok(Self { sender, answers, listing, coming: VecDeque::new() })
+        Ok(Self { session: session.clone(), sender, answers, listing, coming: VecDeque::new() })
     }
 
     /// The listing, once.
@@ -162,7 +168,7 @@ impl Directory {
                 self.coming.pop_front();
                 continue;
             }
-            let packet = next(&mut self.answers).await?;
+            let packet = self.session.answered(FILES, next(&mut self.answers)).await?;
             if packet.kind != PACKET_DATA {
                 return Err(Status::invalid("the client lists files after the end of its list"));
             }
@@ -194,7 +200,9 @@ impl Directory {
                 break;
             }
             let (entry, id, size) = (*entry, file.id, file.size);
-            if !self.sender.send(&Packet { kind: PACKET_REQ, id, ..Packet::default() }).await {
+            let request = Packet { kind: PACKET_REQ, id, ..Packet::default() };
+            let asked = async { Ok(self.sender.send(&request).await) };
+            if !self.session.answered(FILES, asked).await? {
                 return Err(Status::unavailable("the client has gone"));
             }
             let early = BytesMut::new();
@@ -207,7 +215,9 @@ impl Directory {
     /// A reader of what these entries have, for code that waits.
     pub(crate) fn contents<'a>(&'a mut self, handle: &'a Handle, wanted: &[Range<u32>]) -> Contents<'a> {
         let queue = wanted.iter().cloned().flatten().collect();
-        Contents { directory: self, handle, queue, current: Bytes::new() }
+        // Of a reader that has given up something is still to come, which is nothing of this one's.
+        let is_stale = !self.coming.is_empty();
+        Contents { directory: self, handle, queue, current: Bytes::new(), is_stale }
     }
 }
 
@@ -227,10 +237,14 @@ pub(crate) struct Contents<'a> {
     handle: &'a Handle,
     queue: VecDeque<u32>,
     current: Bytes,
+    is_stale: bool,
 }
 
 impl Read for Contents<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.is_stale {
+            return Err(io::Error::other("an earlier transfer of this directory has ended in the middle"));
+        }
         while self.current.is_empty() {
             let next = self.handle.block_on(self.directory.piece(&mut self.queue));
             match next.map_err(|status| io::Error::other(status.message().to_owned()))? {

@@ -1,7 +1,7 @@
 //! The frontend `dockerfile.v0`: our own builder.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use serde_json::json;
 use tokio::runtime::Handle;
@@ -18,9 +18,10 @@ use crate::grpc::{Code, Status};
 use crate::job::{Built, Job};
 use crate::options::{self, Options, text};
 use crate::progress::Steps;
+use crate::proto::control::CacheOption;
 use crate::proto::gateway::{PbResult, Ref, RefMap, Refs};
 use crate::proto::llb::Definition;
-use crate::{BuildKit, export, failure, inputs};
+use crate::{BuildKit, cache, export, failure, inputs};
 
 /// Metadata of results: moby/buildkit `exporter/containerimage/exptypes`.
 const CONFIG: &str = "containerimage.config";
@@ -37,6 +38,7 @@ impl BuildKit {
         name: &str,
         options: &Options,
         inputs: &HashMap<String, Definition>,
+        caches: &[CacheOption],
     ) -> Result<PbResult, Status> {
         check_frontend(name, options)?;
         let asked = Asked { job, options, inputs };
@@ -46,18 +48,20 @@ impl BuildKit {
         let mut request = options::request(options)?;
         request.entitlements.clone_from(&job.request.entitlements);
         request.tags = job.tags();
+        request.repositories = export::all_repositories(&job.exporters)?;
+        request.form = export::all_forms(&job.exporters)?;
         // What clients ask for by default costs the compression of all layers: it is for those who say so.
         request.attestations = options::attestations(options, false);
         export::check_statements(&job.exporters, &request.attestations)?;
         request.annotations = export::annotations(&job.exporters);
-        if job.request.cache.iter().flat_map(|cache| &cache.exports).any(|cache| cache.kind == "inline") {
+        if job.request.cache.as_ref().is_some_and(|options| cache::is_inline(&options.exports)) {
             request.build_args.insert("BUILDKIT_INLINE_CACHE".into(), "1".into());
         }
-        tell_of_imports(job, options);
         if !job.request.session.is_empty() {
             let session = self.inner.sessions.get(&job.request.session).await?;
             request.client = Some(Arc::new(Asking { handle: Handle::current(), session }) as Arc<dyn Client>);
         }
+        self.import_caches(job, options, caches).await;
         let contexts = self.contexts(asked).await?;
         request.answers = Some(contexts.answers());
         request.context = contexts.context;
@@ -66,6 +70,9 @@ impl BuildKit {
         request.dockerfile = contexts.dockerfile;
         request.contexts = contexts.named;
         request.remote = contexts.remote;
+        let keep = Arc::new(Mutex::new(self.inner.engine.images().keep()));
+        job.keep(Arc::clone(&keep));
+        request.keep = Some(keep);
         let several = request.platform.as_deref().is_some_and(|platforms| platforms.contains(','));
         let built = self.build(job, request).await;
         contexts.files.end().await;
@@ -82,9 +89,9 @@ impl BuildKit {
             while let Some(event) = told.recv().await {
                 match event {
                     BuildEvent::Step(step) => steps.hear(step),
-                    BuildEvent::Made { id, new, platform, digest, .. } => {
+                    BuildEvent::Made { id, new, platform, digest, reference } => {
                         if let Ok(image) = Digest::parse(&id) {
-                            made.push(Built { image, platform, index: digest, new });
+                            made.push(Built { image, platform, index: digest, new, reference });
                         }
                     }
                     BuildEvent::Stream(_) | BuildEvent::Progress(_) | BuildEvent::Wanted { .. } => {}
@@ -156,19 +163,5 @@ fn check_frontend(name: &str, options: &Options) -> Result<(), Status> {
             text(options, "source")
         ))),
         other => Err(Status::unimplemented(format!("unknown frontend {other:?}: there is dockerfile.v0 alone"))),
-    }
-}
-
-/// BuildKit tells of a cache that it cannot import and goes on.
-fn tell_of_imports(job: &Job, options: &Options) {
-    let cache = job.request.cache.iter().flat_map(|cache| &cache.imports);
-    let mut names: Vec<String> =
-        cache.map(|one| one.attrs.get("ref").cloned().unwrap_or_else(|| one.kind.clone())).collect();
-    if names.is_empty() {
-        names.extend(text(options, "cache-from").split(',').filter(|name| !name.is_empty()).map(str::to_owned));
-    }
-    for name in names {
-        let step = job.progress.step(&format!("importing cache manifest from {name}"));
-        step.end(false, Some("not supported by this protocol: steps are found that this engine has made".into()));
     }
 }

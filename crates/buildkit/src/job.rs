@@ -6,11 +6,13 @@ use std::time::Duration;
 
 use prost::Message;
 use tokio::sync::{Notify, oneshot};
+use wharf_image::Keep;
 use wharf_reference::Digest;
 
 use crate::grpc::{Code, Status};
 use crate::progress::Progress;
-use crate::proto::control::{Exporter, SolveRequest};
+use crate::proto::Timestamp;
+use crate::proto::control::{CacheOption, Exporter, SolveRequest};
 use crate::proto::gateway::PbResult;
 
 /// Calls about a build may come before the build itself.
@@ -28,6 +30,7 @@ pub(crate) struct Job {
     pub(crate) request: SolveRequest,
     pub(crate) exporters: Vec<Exporter>,
     pub(crate) progress: Progress,
+    pub(crate) began: Timestamp,
     /// What the request has, as it was sent.
     bytes: usize,
     state: Mutex<State>,
@@ -41,6 +44,10 @@ struct State {
     /// What was built, by the names that the client knows.
     built: HashMap<String, Built>,
     next: u64,
+    /// Caches that it has asked for.
+    imported: Vec<CacheOption>,
+    /// Its images, from before they are made: nobody else's end takes them away.
+    kept: Vec<Arc<Mutex<Keep>>>,
 }
 
 /// An image that was built.
@@ -53,6 +60,8 @@ pub(crate) struct Built {
     pub(crate) index: Option<String>,
     /// It was not here before.
     pub(crate) new: bool,
+    /// Names the build in the history.
+    pub(crate) reference: String,
 }
 
 /// What a build has given back: images by platform, or one under no name; nothing, if nothing was built.
@@ -75,6 +84,27 @@ impl Job {
     pub(crate) fn built(&self, id: &str) -> Result<Built, Status> {
         let found = self.state().built.get(id).cloned();
         found.ok_or_else(|| Status::new(Code::NotFound, format!("this build has no result {id:?}")))
+    }
+
+    /// Notes that a cache is imported. False when it was before.
+    pub(crate) fn imports_first(&self, cache: &CacheOption) -> bool {
+        let mut state = self.state();
+        let is_first = !state.imported.contains(cache);
+        if is_first {
+            state.imported.push(cache.clone());
+        }
+        is_first
+    }
+
+    /// Keeps what a build of it makes, until [`Self::release`].
+    pub(crate) fn keep(&self, keep: Arc<Mutex<Keep>>) {
+        self.state().kept.push(keep);
+    }
+
+    /// Its images are no more its own than others'.
+    pub(crate) fn release(&self) {
+        let kept = std::mem::take(&mut self.state().kept);
+        drop(kept);
     }
 
     /// Everything that was built.
@@ -101,7 +131,7 @@ impl Job {
 
     /// Names that the result gets.
     pub(crate) fn tags(&self) -> Vec<String> {
-        let named = self.exporters.iter().filter(|exporter| makes_image(exporter));
+        let named = self.exporters.iter().filter(|exporter| makes_image(exporter) && !is_by_digest(exporter));
         let names = named.filter_map(|exporter| exporter.attrs.get("name")).flat_map(|names| names.split(','));
         let mut tags: Vec<String> = Vec::new();
         for name in names.map(str::trim).filter(|name| !name.is_empty()) {
@@ -111,6 +141,12 @@ impl Job {
         }
         tags
     }
+}
+
+/// Whether an exporter names the image by its digest alone.
+pub(crate) fn is_by_digest(exporter: &Exporter) -> bool {
+    makes_image(exporter)
+        && exporter.attrs.get("push-by-digest").is_some_and(|value| matches!(value.as_str(), "true" | "1"))
 }
 
 /// Whether an exporter leaves the image in the store.
@@ -139,8 +175,22 @@ impl Jobs {
         let exporters_bytes: usize = exporters.iter().map(Message::encoded_len).sum();
         let bytes = request.encoded_len() + exporters_bytes;
         let (give_back, given_back) = oneshot::channel();
-        let state = State { give_back: Some(give_back), given_back: Some(given_back), built: HashMap::new(), next: 0 };
-        let job = Job { request, exporters, progress: Progress::new(), bytes, state: Mutex::new(state) };
+        let state = State {
+            give_back: Some(give_back),
+            given_back: Some(given_back),
+            built: HashMap::new(),
+            next: 0,
+            imported: Vec::new(),
+            kept: Vec::new(),
+        };
+        let job = Job {
+            request,
+            exporters,
+            progress: Progress::new(),
+            began: Timestamp::now(),
+            bytes,
+            state: Mutex::new(state),
+        };
         let job = Arc::new(job);
         let mut all = self.all();
         if all.len() >= MOST {
@@ -180,6 +230,16 @@ impl Jobs {
         found.await.map_err(|_| Status::new(Code::NotFound, format!("no such job {reference}")))
     }
 
+    /// The build of a name, if it is known now.
+    pub(crate) fn known(&self, reference: &str) -> Option<Arc<Job>> {
+        self.all().get(reference).cloned()
+    }
+
+    /// Those that have not ended.
+    pub(crate) fn under_way(&self) -> Vec<Arc<Job>> {
+        self.all().values().filter(|job| !job.progress.has_ended()).cloned().collect()
+    }
+
     fn forget(&self, reference: &str) {
         self.all().remove(reference);
     }
@@ -187,13 +247,38 @@ impl Jobs {
 
 /// A build that ends when this is dropped.
 pub(crate) struct Ending {
-    pub(crate) own: crate::BuildKit,
-    pub(crate) job: Arc<Job>,
+    own: crate::BuildKit,
+    job: Arc<Job>,
+    remembered: bool,
+}
+
+impl Ending {
+    /// It has begun.
+    pub(crate) fn of(own: &crate::BuildKit, job: &Arc<Job>) -> Self {
+        own.tell_begun(job);
+        Self { own: own.clone(), job: Arc::clone(job), remembered: false }
+    }
+
+    /// It has ended so.
+    pub(crate) async fn end(mut self, ended: &Result<HashMap<String, String>, Status>) {
+        // Once: who drops this while it is waited for is no reason to begin anew.
+        self.remembered = true;
+        let (own, job, ended) = (self.own.clone(), Arc::clone(&self.job), ended.clone());
+        // In a task of its own, so that it is done whoever waits for it.
+        let _ = tokio::spawn(async move { own.remember(&job, &ended).await }).await;
+    }
 }
 
 impl Drop for Ending {
     fn drop(&mut self) {
         self.job.progress.end();
+        if !self.remembered
+            && let Ok(runtime) = tokio::runtime::Handle::try_current()
+        {
+            let (own, job) = (self.own.clone(), Arc::clone(&self.job));
+            let gone = Err(Status::new(Code::Cancelled, "context canceled: the client has gone"));
+            runtime.spawn(async move { own.remember(&job, &gone).await });
+        }
         let (own, reference) = (self.own.clone(), self.job.request.reference.clone());
         // Outside of a runtime nobody asks any more.
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {

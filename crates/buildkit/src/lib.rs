@@ -14,6 +14,8 @@
 //! - `frontend`, `options`, `contexts`: what a client asks of `dockerfile.v0` as a request to the builder. `inputs`: what it takes from
 //!   another build. `call`: what is asked about a Dockerfile without building it.
 //! - `api_build`: the same builds by `POST /build?version=2`.
+//! - `cache`: caches that come and go. `content`, `layout`: content stores of clients, and OCI layouts that come blob by blob.
+//! - `history`: builds that were. `usage`: what the cache has, and what of it goes.
 //! - `progress`, `failure`: what is shown of a build, and why it failed. `export`: what becomes of the result.
 //!
 //! Graphs in BuildKit's own language are not run: what a client sends of them is understood where it is a source and nothing else.
@@ -21,8 +23,10 @@
 mod api_build;
 mod asking;
 mod bridge;
+mod cache;
 mod call;
 mod capabilities;
+mod content;
 mod contexts;
 mod control;
 mod export;
@@ -31,14 +35,17 @@ mod filesend;
 mod filesync;
 mod frontend;
 mod grpc;
+mod history;
 mod inputs;
 mod job;
+mod layout;
 mod listing;
 mod options;
 mod progress;
 mod proto;
 mod session;
 mod tunnel;
+mod usage;
 
 use std::io::Read;
 use std::pin::Pin;
@@ -48,6 +55,7 @@ use hyper::HeaderMap;
 use tokio::io::{AsyncRead, AsyncWrite};
 use wharf_build::Builder;
 use wharf_engine::Engine;
+use wharf_engine::caller::Caller;
 
 use crate::api_build::Uploads;
 pub use crate::api_build::{ApiBuild, ApiEvent, UPLOAD};
@@ -74,6 +82,7 @@ pub(crate) struct Inner {
     pub(crate) sessions: Sessions,
     pub(crate) jobs: Jobs,
     pub(crate) uploads: Uploads,
+    pub(crate) listeners: history::Listeners,
 }
 
 impl std::fmt::Debug for BuildKit {
@@ -82,19 +91,28 @@ impl std::fmt::Debug for BuildKit {
     }
 }
 
+/// Works for who asks: each call has a task of its own, which knows nothing of the connection's.
+pub(crate) async fn in_the_name_of<T>(caller: Option<Caller>, work: impl Future<Output = T>) -> T {
+    match caller {
+        Some(caller) => caller.does(work).await,
+        None => work.await,
+    }
+}
+
 impl BuildKit {
     pub fn new(engine: Engine, builder: Builder, remote: Remote) -> Self {
         let (sessions, jobs, uploads) = (Sessions::default(), Jobs::default(), Uploads::default());
-        let inner = Inner { engine, builder, remote, sessions, jobs, uploads };
+        let listeners = history::Listeners::default();
+        let inner = Inner { engine, builder, remote, sessions, jobs, uploads, listeners };
         Self { inner: Arc::new(inner) }
     }
 
-    /// Serves the calls of a client that has got a connection by `POST /grpc`, until it is closed.
-    pub async fn serve_calls(&self, io: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) {
+    /// Serves the calls of a client that has got a connection by `POST /grpc`, until it is closed; in its name, if that is known.
+    pub async fn serve_calls(&self, caller: Option<Caller>, io: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) {
         let own = self.clone();
         grpc::server::serve(io, move |call| {
             let own = own.clone();
-            async move { own.route(call).await }
+            async move { in_the_name_of(caller, own.route(call)).await }
         })
         .await;
     }

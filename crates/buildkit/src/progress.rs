@@ -109,6 +109,15 @@ impl Progress {
         self.0.count.send_replace(Some(told.messages.len()));
     }
 
+    /// All that was told so far, without the text that warnings are about.
+    pub(crate) fn all(&self) -> Vec<Arc<StatusResponse>> {
+        self.told().messages.iter().map(|message| Arc::clone(&message.message)).collect()
+    }
+
+    pub(crate) fn has_ended(&self) -> bool {
+        self.told().ended
+    }
+
     /// No more will come.
     pub(crate) fn end(&self) {
         self.told().ended = true;

@@ -8,11 +8,13 @@ use hyper::HeaderMap;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{Notify, watch};
 
-use crate::grpc::Status;
 use crate::grpc::client::Callee;
+use crate::grpc::{Code, Status};
 
 /// A build may be asked for before its session has come: BuildKit waits as long.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// A client that says nothing for so long is stopped or stuck.
+pub(crate) const SILENCE: Duration = Duration::from_secs(60);
 /// Longer names are none.
 const MAX_NAME: usize = 512;
 /// Sessions at once. Each is a connection.
@@ -54,6 +56,43 @@ impl Session {
         });
         let methods = Arc::new(methods.iter().map(|method| method.to_lowercase()).collect());
         Self { shared_key: String::new(), methods, callee, gone }
+    }
+
+    /// What the client answers: waited for no longer than it is there, and not silent for longer than [`SILENCE`].
+    ///
+    /// # Errors
+    /// Those of the answer; says which question had none.
+    pub(crate) async fn answered<T>(
+        &self,
+        question: &str,
+        answer: impl Future<Output = Result<T, Status>>,
+    ) -> Result<T, Status> {
+        self.answered_within(SILENCE, question, answer).await
+    }
+
+    /// As [`Self::answered`], with another patience.
+    ///
+    /// # Errors
+    /// Those of [`Self::answered`].
+    pub(crate) async fn answered_within<T>(
+        &self,
+        patience: Duration,
+        question: &str,
+        answer: impl Future<Output = Result<T, Status>>,
+    ) -> Result<T, Status> {
+        tokio::select! {
+            biased;
+            answer = answer => answer,
+            () = self.over() => Err(Status::unavailable("the client has gone")),
+            () = tokio::time::sleep(patience) => {
+                let question = question.rsplit('/').next().unwrap_or_default();
+                let message = format!(
+                    "the client has not answered {question} for {} seconds: is it stopped? Let it go on, and build again",
+                    patience.as_secs()
+                );
+                Err(Status::new(Code::ResourceExhausted, message))
+            }
+        }
     }
 
     /// Waits until the client has gone.

@@ -55,7 +55,7 @@ pub use instruction::{
 pub use mount::{Mount, MountKind, Sharing};
 pub use nearest::nearest;
 pub use needs::{Needs, Reach};
-pub use outline::{Outline, OutlineArgument, Target};
+pub use outline::{Outline, OutlineArgument, OutlineNeed, Target};
 pub use parse::{Dockerfile, Source, Stage, Statement};
 pub use position::{Position, Span};
 pub use scope::{Globals, PREDEFINED, Platform, Platforms, Scope};

@@ -21,7 +21,7 @@ impl Caller {
 }
 
 /// In whose name this task works, if it is known.
-pub(crate) fn current() -> Option<Caller> {
+pub fn current() -> Option<Caller> {
     CALLER.try_with(|caller| *caller).ok()
 }
 

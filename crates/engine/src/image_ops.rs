@@ -117,6 +117,22 @@ impl Engine {
         Ok(removed)
     }
 
+    /// Removes an image that has no name, and leaves one that has.
+    ///
+    /// # Errors
+    /// `NotFound`; `Conflict` when something uses it.
+    pub async fn remove_unnamed_image(&self, id: &Digest) -> Result<()> {
+        let (engine, own) = (self.clone(), id.clone());
+        let removed = blocking(move || {
+            let removed = engine.images().remove_unnamed(&own, &|id: &Digest| engine.users(id))?;
+            engine.collect()?;
+            Ok(removed)
+        })
+        .await?;
+        self.tell_removed(&removed, Some(id.as_str()));
+        Ok(())
+    }
+
     /// Pins an image, or lets it go: a pinned one is neither pruned nor evicted.
     ///
     /// # Errors

@@ -43,7 +43,10 @@ mod transfer;
 
 /// Whom images are pulled from and pushed to, and who asks.
 pub mod registry {
-    pub use wharf_distribution::{Client, ClientOptions, Credentials, DistributionError, Kind, ProxyOptions, Resolver};
+    pub use wharf_distribution::{
+        Client, ClientOptions, Credentials, Descriptor, DistributionError, Kind, Platform, ProxyOptions, Repository,
+        Resolver,
+    };
 }
 
 pub use attestations::Statement;

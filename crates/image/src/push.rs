@@ -26,6 +26,8 @@ pub struct Pushed {
     pub digest: Digest,
     /// Bytes of the manifest.
     pub size: u64,
+    /// Of the manifest, or the index.
+    pub media_type: String,
 }
 
 /// Repositories that are asked to share a layer; each is a request.
@@ -141,10 +143,15 @@ impl Images {
                 "SelectedManifest": selected,
             })));
         }
+        let media_type = match (&whole, plans.first()) {
+            (Some((_, media_type)), _) => media_type.clone(),
+            (None, Some(plan)) => plan.stored.media_type.clone(),
+            (None, None) => media_type::OCI_MANIFEST.to_owned(),
+        };
         let (images, name) = (self.clone(), key(&reference.with_digest(digest.clone())));
         blocking(move || images.note_pushed(&name, &going, &plans, whole, form.is_none())).await?;
         say("", format!("{tag}: digest: {digest} size: {size}"));
-        Ok(Pushed { tag, digest, size: size as u64 })
+        Ok(Pushed { tag, digest, size: size as u64, media_type })
     }
 
     /// Makes the name by its digest lead to what was pushed: an image, or an index with its bytes and type. `keeps`: the

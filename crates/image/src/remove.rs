@@ -56,6 +56,19 @@ impl Images {
         self.remove_now(&gate, text, options, in_use)
     }
 
+    /// Removes an image that has no name, and leaves one that has.
+    ///
+    /// # Errors
+    /// As [`Self::remove`].
+    pub fn remove_unnamed(&self, id: &Digest, in_use: Users<'_>) -> Result<Vec<Removed>> {
+        let gate = self.gate();
+        let row = self.row(id)?;
+        if !row.names.is_empty() || !row.indexes.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.remove_now(&gate, id.as_str(), Remove { force: false, prune: true }, in_use)
+    }
+
     fn remove_now(&self, gate: &Gate<'_>, text: &str, options: Remove, in_use: Users<'_>) -> Result<Vec<Removed>> {
         let id = self.find(text)?;
         let row = self.row(&id)?;

@@ -9,10 +9,11 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value, json};
 use wharf_distribution::{Descriptor, Manifest, Platform, media_type};
 use wharf_reference::{Digest, Reference};
+use wharf_snapshot::Form;
 
 use crate::attestations::{IN_TOTO, PREDICATE};
 use crate::images::Images;
-use crate::index::{ATTESTATION, ATTESTED, Member, join, manifest_left, platform_of};
+use crate::index::{ATTESTATION, ATTESTED, Member, join, manifest_left, platform_of, point};
 use crate::names::tag_of;
 use crate::rows::{IMAGES, Row, StoredManifest, change, key};
 use crate::save::index_of;
@@ -37,6 +38,8 @@ pub struct Part {
 impl Images {
     /// Says this of images that are here. With `indexed` they get an index, with annotations of its own, that the tags lead
     /// to from now on; its digest is the value. Without tags there is none, as an index is there as long as it has names.
+    /// In `repositories` it gets a name by that digest alone; without an index, one image gets it by that of its manifest, which
+    /// is the value then. Manifests that are made name layers in `form`, if one is given, and are pushed so.
     ///
     /// # Errors
     /// `NotFound` for an image that has gone, and what the store refuses.
@@ -46,18 +49,25 @@ impl Images {
         annotations: &BTreeMap<String, String>,
         indexed: bool,
         tags: &[String],
+        repositories: &[Reference],
+        form: Option<Form>,
     ) -> Result<Option<Digest>> {
         let tags = tags.iter().map(|tag| tag_of(tag)).collect::<Result<Vec<Reference>>>()?;
-        if !indexed || tags.is_empty() {
+        if !indexed || (tags.is_empty() && repositories.is_empty()) {
             parts.iter().try_for_each(|part| self.annotate(&part.image, &part.annotations))?;
-            return Ok(None);
+            let mut named = None;
+            for part in parts.iter().filter(|_| form.is_some() || !repositories.is_empty()) {
+                named = Some(self.make_manifest(&part.image, form, repositories)?);
+            }
+            return Ok(named.filter(|_| !repositories.is_empty()));
         }
+        let subjects: Vec<Reference> = tags.iter().chain(repositories).cloned().collect();
         let (mut entries, mut about, mut members, mut blobs) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         let mut held = self.hold(&[]);
         for part in parts {
             let image = self.get(&part.image)?;
             self.annotate(&part.image, &part.annotations)?;
-            let plan = self.plan(&image, None, None)?;
+            let plan = self.plan(&image, None, form)?;
             held.add(std::slice::from_ref(&plan.stored.digest));
             let platform = platform_of(&image.config);
             let mut entry =
@@ -66,7 +76,7 @@ impl Images {
             entry.platform = Some(platform.clone());
             entries.push(entry);
             if !part.predicates.is_empty() {
-                let (descriptor, new) = attestation(&plan.stored.digest, &platform, &tags, &part.predicates)?;
+                let (descriptor, new) = attestation(&plan.stored.digest, &platform, &subjects, &part.predicates)?;
                 about.push(descriptor);
                 blobs.extend(new);
             }
@@ -97,7 +107,8 @@ impl Images {
                     manifest_left(tx, &old.digest)?;
                 }
             }
-            let names: Vec<String> = tags.iter().map(key).collect();
+            let by_digest = repositories.iter().map(|repository| repository.with_digest(index.clone()));
+            let names: Vec<String> = tags.iter().cloned().chain(by_digest).map(|name| key(&name)).collect();
             let names: Vec<&String> = names.iter().collect();
             for (_, member) in &members {
                 join(tx, &index, media_type::OCI_INDEX, member.clone(), &digests, &names)?;
@@ -105,6 +116,26 @@ impl Images {
             Ok(())
         })?;
         Ok(Some(index))
+    }
+
+    /// Makes an image's manifest, which names its layers in this form, and gives the image a name in repositories by its digest.
+    fn make_manifest(&self, id: &Digest, form: Option<Form>, repositories: &[Reference]) -> Result<Digest> {
+        let plan = self.plan(&self.get(id)?, None, form)?;
+        let _gate = self.gate();
+        self.store().write(|tx| {
+            let mut before = None;
+            let found = change(tx, id, |row| before = row.manifest.replace(plan.stored.clone()))?;
+            if !found {
+                return Err(ImageError::NotFound(id.to_string()));
+            }
+            if let Some(old) = before.filter(|old| *old != plan.stored) {
+                manifest_left(tx, &old.digest)?;
+            }
+            repositories
+                .iter()
+                .try_for_each(|repository| point(tx, &key(&repository.with_digest(plan.stored.digest.clone())), id))
+        })?;
+        Ok(plan.stored.digest.clone())
     }
 
     /// Makes an image's manifest say this, and nothing else. One that came from elsewhere, or has gone there, stays as it is

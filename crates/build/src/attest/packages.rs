@@ -1,6 +1,10 @@
-//! Packages in an image's files: of dpkg and apk, and those that Python's and Node's own tools have installed.
+//! Packages in an image's files: of dpkg and apk, those that Python's and Node's own tools have installed, artifacts in archives of
+//! Java, and what programs of Go and audited ones of Rust say of themselves.
 //!
 //! All of it is the image's, so it is hostile: read inside the root, regular files only, bounded.
+
+mod binaries;
+mod java;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -25,7 +29,7 @@ const MAX_PACKAGES: usize = 200_000;
 /// One package.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Package {
-    /// `deb`, `apk`, `pypi` or `npm`.
+    /// As in its URL: `deb`, `apk`, `pypi`, `npm`, `maven`, `golang` or `cargo`.
     pub(super) kind: &'static str,
     pub(super) name: String,
     pub(super) version: String,
@@ -78,7 +82,8 @@ pub(super) fn find(root: &RootDir, cancel: &Cancel) -> Result<Found> {
         for name in root.read_dir(&dir)? {
             cancel.check()?;
             let path = dir.join(&name);
-            match FileType::from_raw_mode(root.metadata(&path, false)?.st_mode) {
+            let mode = root.metadata(&path, false)?.st_mode;
+            match FileType::from_raw_mode(mode) {
                 FileType::Directory => stack.push(path),
                 FileType::RegularFile => {
                     let known = path.to_string_lossy();
@@ -88,27 +93,20 @@ pub(super) fn find(root: &RootDir, cancel: &Cancel) -> Result<Found> {
                     }
                     match kind(&known) {
                         Some(Database::Rpm) => unread.push(format!("/{known}")),
-                        Some(database) => {
-                            let most = if matches!(database, Database::Dpkg | Database::Apk) {
-                                MAX_DATABASE
-                            } else {
-                                MAX_ABOUT
+                        found => {
+                            let Some(all) = said_by(root, found, &path, mode, &distribution) else {
+                                unread.push(format!("/{known}"));
+                                continue;
                             };
-                            match text(root, &path, most) {
-                                Some(text) => {
-                                    for package in database.packages(&text, &path, &distribution) {
-                                        if packages.len() >= MAX_PACKAGES || said >= MAX_SAID {
-                                            unread.push(format!("/{known}"));
-                                            break;
-                                        }
-                                        said += package.size();
-                                        packages.insert(package);
-                                    }
+                            for package in all {
+                                if packages.len() >= MAX_PACKAGES || said >= MAX_SAID {
+                                    unread.push(format!("/{known}"));
+                                    break;
                                 }
-                                None => unread.push(format!("/{known}")),
+                                said += package.size();
+                                packages.insert(package);
                             }
                         }
-                        None => {}
                     }
                 }
                 _ => {}
@@ -117,6 +115,28 @@ pub(super) fn find(root: &RootDir, cancel: &Cancel) -> Result<Found> {
     }
     unread.sort();
     Ok(Found { packages: packages.into_iter().collect(), unread })
+}
+
+/// What a file says of packages; `None` when it cannot be read and should be.
+fn said_by(
+    root: &RootDir,
+    database: Option<Database>,
+    path: &Path,
+    mode: u32,
+    distribution: &Distribution,
+) -> Option<Vec<Package>> {
+    let mut all = match database {
+        Some(database) => {
+            let is_large = matches!(database, Database::Dpkg | Database::Apk);
+            let text = text(root, path, if is_large { MAX_DATABASE } else { MAX_ABOUT })?;
+            database.packages(&text, path, distribution)
+        }
+        None if java::is_archive(&path.to_string_lossy()) => java::packages(&root.open_file(path).ok()?, path),
+        None if mode & 0o111 != 0 => binaries::packages(&root.open_file(path).ok()?, path),
+        None => Vec::new(),
+    };
+    all.retain(Package::is_sound);
+    Some(all)
 }
 
 fn text(root: &RootDir, path: &Path, most: u64) -> Option<String> {
@@ -161,15 +181,13 @@ fn kind(path: &str) -> Option<Database> {
 
 impl Database {
     fn packages(self, text: &str, from: &Path, distribution: &Distribution) -> Vec<Package> {
-        let mut all = match self {
+        match self {
             Self::Dpkg => dpkg(text, from, distribution),
             Self::Apk => apk(text, from, distribution),
             Self::Python => python(text, from).into_iter().collect(),
             Self::Node => node(text, from).into_iter().collect(),
             Self::Rpm => Vec::new(),
-        };
-        all.retain(Package::is_sound);
-        all
+        }
     }
 }
 

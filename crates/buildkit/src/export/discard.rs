@@ -9,7 +9,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use wharf_reference::Digest;
 
 use crate::BuildKit;
-use crate::control::blocking;
 use crate::job::Job;
 
 /// Builds under way, of all daemons in this process: an image's name is its content.
@@ -29,6 +28,13 @@ fn under_way() -> MutexGuard<'static, UnderWay> {
 }
 
 impl UnderWay {
+    /// What was to go is still there.
+    fn stays(&mut self, image: Digest) {
+        if !self.jobs.is_empty() {
+            self.made.insert(image);
+        }
+    }
+
     /// Ends a build. The value is what nobody keeps.
     fn end(&mut self, job: &Arc<Job>, keeps: bool) -> Vec<Digest> {
         self.jobs.retain(|other| !Arc::ptr_eq(other, job));
@@ -73,6 +79,7 @@ impl JobResults {
     /// The build has ended; `keeps`: with images for the store.
     pub(crate) async fn end(mut self, keeps: bool) {
         let Some(job) = self.job.take() else { return };
+        job.release();
         let going = under_way().end(&job, keeps);
         if !going.is_empty() {
             // In a task of its own, so that whoever does not wait for it does not end it.
@@ -84,6 +91,7 @@ impl JobResults {
 impl Drop for JobResults {
     fn drop(&mut self) {
         let Some(job) = self.job.take() else { return };
+        job.release();
         let going = under_way().end(&job, false);
         // Outside of a runtime nothing is served any more.
         if let Ok(runtime) = tokio::runtime::Handle::try_current()
@@ -97,11 +105,9 @@ impl Drop for JobResults {
 async fn discard(own: BuildKit, going: Vec<Digest>) {
     let engine = &own.inner.engine;
     for image in going {
-        let (images, id) = (engine.images().clone(), image.clone());
-        let named = blocking(move || Ok(images.get(&id).is_ok_and(|image| !image.tags.is_empty()))).await;
-        if matches!(named, Ok(false))
-            && let Err(error) = engine.remove_image(image.as_str(), Vec::new(), false, true).await
-        {
+        if let Err(error) = engine.remove_unnamed_image(&image).await {
+            // Another build is about to have it as its result, and takes it away when it ends.
+            under_way().stays(image);
             tracing::debug!("an image that was made for its files stays: {error}");
         }
     }
@@ -116,7 +122,7 @@ mod tests {
     fn job(jobs: &Jobs, under_way: &mut UnderWay, name: &str, image: &Digest, new: bool) -> Arc<Job> {
         let request = SolveRequest { reference: name.into(), ..SolveRequest::default() };
         let job = jobs.begin(request, Vec::new()).unwrap();
-        job.note(Built { image: image.clone(), platform: None, index: None, new });
+        job.note(Built { image: image.clone(), platform: None, index: None, new, reference: String::new() });
         under_way.jobs.push(Arc::clone(&job));
         job
     }

@@ -195,3 +195,26 @@ async fn contents_that_come_before_their_turn_come_whole() {
     });
     assert_eq!(read.await.unwrap(), b"\0aA\0b12");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_another_reader_has_left_is_nobody_s() {
+    let session = client(|mut messages, sender| async move {
+        for packet in [stat("a", 2), stat("b", 3), END] {
+            sender.send(&packet).await;
+        }
+        messages.next::<Packet>().await?;
+        for packet in [data(0, b"aA"), data(0, b"")] {
+            sender.send(&packet).await;
+        }
+        sender.closed().await;
+        Ok(())
+    })
+    .await;
+    let mut directory = Directory::list(&session, &wanted(), false).await.unwrap();
+    let handle = Handle::current();
+    let read = tokio::task::spawn_blocking(move || {
+        directory.contents(&handle, &[0..1]).read_exact(&mut [0; 2]).unwrap();
+        directory.contents(&handle, &[1..2]).read_to_end(&mut Vec::new()).unwrap_err().to_string()
+    });
+    assert!(read.await.unwrap().contains("has ended in the middle"));
+}

@@ -14,6 +14,11 @@ use super::{Budget, Code, Messages, Outgoing, Sender, Status, framed};
 
 const CALL_WINDOW: u32 = 1 << 20;
 const CONNECTION_WINDOW: u32 = 4 << 20;
+/// A client of which nothing has come for so long in a call is asked whether it is there. gRPC's servers in Go hang up on those
+/// who ask more often than every five minutes.
+const QUIET: std::time::Duration = std::time::Duration::from_secs(330);
+/// And has so long to answer: one that is stopped holds what it was to take no longer.
+const PATIENCE: std::time::Duration = std::time::Duration::from_secs(60);
 
 /// Somebody who answers calls on a connection. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -80,6 +85,8 @@ impl Callee {
             .timer(TokioTimer::new())
             .initial_stream_window_size(CALL_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
+            .keep_alive_interval(QUIET)
+            .keep_alive_timeout(PATIENCE)
             .handshake(TokioIo::new(io))
             .await?;
         Ok((Self { requests: sender, budget: Budget::default() }, connection))
@@ -115,6 +122,19 @@ impl Callee {
         let mut answers = self.call(path, &[], Outgoing::question(framed(question)))?;
         let answer = answers.next().await?;
         answer.ok_or_else(|| Status::new(Code::Internal, format!("{path} has no answer")))
+    }
+
+    /// A call of one message that is answered by several.
+    ///
+    /// # Errors
+    /// When the headers cannot be sent.
+    pub(crate) fn asked(
+        &self,
+        path: &str,
+        metadata: &[(String, String)],
+        question: &impl Message,
+    ) -> Result<Answers, Status> {
+        self.call(path, metadata, Outgoing::question(framed(question)))
     }
 
     /// A call of several messages that is answered by several. The questions end when the sender is dropped; they go out as

@@ -30,6 +30,7 @@ pub(crate) enum Code {
     Unknown = 2,
     InvalidArgument = 3,
     NotFound = 5,
+    AlreadyExists = 6,
     PermissionDenied = 7,
     ResourceExhausted = 8,
     FailedPrecondition = 9,

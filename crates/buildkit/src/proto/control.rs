@@ -34,6 +34,9 @@ pub(crate) struct SolveRequest {
     pub(crate) source_policy: Option<super::Empty>,
     #[prost(message, repeated, tag = "13")]
     pub(crate) exporters: Vec<Exporter>,
+    /// The client asks for its own sake: not to be remembered.
+    #[prost(bool, tag = "11")]
+    pub(crate) internal: bool,
 }
 
 #[derive(Clone, PartialEq, Message)]

@@ -1,10 +1,12 @@
 //! The messages of BuildKit's services, as far as they are read or written here; what a message has beside that is passed over.
 //!
 //! Sources: moby/buildkit `api/services/control/control.proto`, `frontend/gateway/pb/gateway.proto`, `solver/pb/ops.proto`,
-//! `session/*/*.proto`; tonistiigi/fsutil `types/*.proto`; googleapis `google/rpc/status.proto`.
+//! `session/*/*.proto`; containerd `api/services/content/v1/content.proto`; tonistiigi/fsutil `types/*.proto`; googleapis `google/rpc/status.proto`.
 
+pub(crate) mod content;
 pub(crate) mod control;
 pub(crate) mod gateway;
+pub(crate) mod history;
 pub(crate) mod llb;
 pub(crate) mod session;
 

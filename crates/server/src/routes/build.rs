@@ -36,6 +36,9 @@ pub(super) async fn build(call: Call) -> Result {
     if query.get("version") == Some("2") {
         return super::buildkit::build(call).await;
     }
+    if let Some(version) = query.get("version").filter(|version| !matches!(*version, "" | "1")) {
+        return Err(ApiError::bad(format!("invalid version {version:?}")));
+    }
     let remote = query.get("remote").filter(|remote| *remote != "client-session").map(str::to_owned);
     // Images whose steps may be taken over, and no others. Ours are found by what they were made from, whoever made
     // them; so what can be told apart is whether any of these images is here.

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use hyper::StatusCode;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
-use wharf_build::{BuildError, BuildRecord, ErrorKind};
+use wharf_build::{BuildError, BuildRecord, CacheForm, ErrorKind};
 use wharf_engine::EngineError;
 
 use super::{Call, Result, blocking};
@@ -92,9 +92,10 @@ pub(super) async fn why_miss(call: Call, reference: &str) -> Result {
 /// cache mounts, too.
 pub(super) async fn cache(call: Call, reference: &str) -> Result {
     let (all, mounts) = (call.query.get("mode") == Some("max"), call.query.flag("mounts"));
+    let form = CacheForm { all, mounts, ..CacheForm::default() };
     let (builder, record) = one(call, reference).await?;
     Ok(tar(move |output| {
-        let written = builder.export_cache(&record, all, mounts, output);
+        let written = builder.export_cache(&record, form, output);
         written.map_err(|error| EngineError::from_source("the build cache cannot be written", &error))
     }))
 }

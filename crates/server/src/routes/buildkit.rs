@@ -25,7 +25,8 @@ const PROTOCOL: &str = "h2c";
 /// `POST /grpc`: the client calls.
 pub(super) fn calls(call: Call) -> Result {
     let buildkit = call.api.buildkit.clone();
-    hand_over(call, |_, io| async move { buildkit.serve_calls(io).await })
+    let caller = wharf_engine::caller::current();
+    hand_over(call, move |_, io| async move { buildkit.serve_calls(caller, io).await })
 }
 
 /// `POST /session`: the client is called.

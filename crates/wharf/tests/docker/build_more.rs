@@ -150,3 +150,17 @@ fn arguments_of_the_builder_itself() {
     }
     wharf(&d, &dir, "build --build-arg BUILDKIT_DOCKERFILE_CHECK=skip=all;error=true .").ok();
 }
+
+#[test]
+fn commands_find_the_directories_of_volumes() {
+    let Some(d) = Daemon::start() else { return };
+    let dockerfile = "FROM busybox\nVOLUME /data /a/b\nRUN touch /data/f && ls -d /a/b\nRUN ls /data\n";
+    let dir = context(&d, "main", &[("Dockerfile", dockerfile)]);
+    wharf(&d, &dir, "build -t volumes .").ok();
+    // What a command has written there stays, as with BuildKit.
+    let listed = d.docker("run --rm --entrypoint ls volumes / /data").ok();
+    assert!(listed.lines().any(|name| name == "f"), "{listed}");
+    // A version of the API's builder that there is not.
+    let (status, said) = d.post("/build?version=3", "", true).unwrap();
+    assert!(status == 400 && said.contains("invalid version"), "{status} {said}");
+}

@@ -12,6 +12,8 @@ mod build_more;
 mod build_results;
 mod build_statements;
 mod buildkit;
+mod buildkit_caches;
+mod buildkit_history;
 mod buildkit_outputs;
 mod capture;
 mod check;

@@ -3,16 +3,15 @@
 
 mod report;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use serde_json::Value;
 use wharf_dockerfile::{
-    Argument, Base, Contexts, Dockerfile, Globals, Graph, Ignore, Instruction, Known, Lexer, MountKind, Platform,
-    Platforms, Scope, Source, Variables, check, first_failure,
+    Base, Contexts, Dockerfile, Globals, Graph, Ignore, Known, Outline, Platform, Platforms, Target, check,
+    first_failure,
 };
 
-use self::report::{Listed, Outline, Target};
 use super::context::Context;
 use crate::app::App;
 use crate::failure::{Failure, Outcome};
@@ -90,7 +89,7 @@ pub(super) async fn answer(app: &App, matches: &Matches, context: &Context, call
             }
         }
         Call::Outline => {
-            let outline = file.outline();
+            let outline = Outline::of(&file.dockerfile, &file.globals, &file.graph);
             let shown = match format {
                 Format::Json => pretty(&report::outline_json(&file, &outline)),
                 Format::Text => report::outline_text(&outline),
@@ -99,7 +98,7 @@ pub(super) async fn answer(app: &App, matches: &Matches, context: &Context, call
             Ok(0)
         }
         Call::Targets => {
-            let targets = file.targets();
+            let targets = Target::all(&file.dockerfile, &file.graph);
             let shown = match format {
                 Format::Json => pretty(&report::targets_json(&file, &targets)),
                 Format::Text => report::targets_text(&targets),
@@ -188,128 +187,10 @@ impl<'a> File<'a> {
             _ => None,
         })
     }
-
-    /// Arguments, secrets and agents of what the target needs, each once.
-    fn outline(&self) -> Outline {
-        let stage = &self.dockerfile.stages[self.graph.target];
-        let lexer = Lexer::new(self.dockerfile.directives.escape);
-        let mut outline = Outline::of(&stage.from, stage.name.as_deref());
-        let needed: BTreeSet<usize> = self.graph.needed().into_iter().collect();
-        // Of the arguments of the whole file those that a FROM uses.
-        let mut used = BTreeSet::new();
-        for stage in needed.iter().map(|stage| &self.dockerfile.stages[*stage]) {
-            for text in [Some(&stage.base), stage.platform.as_ref()].into_iter().flatten() {
-                used.extend(lexer.expand(text, &*self.globals).map(|expanded| expanded.used).unwrap_or_default());
-            }
-        }
-        for statement in &self.dockerfile.globals {
-            let Instruction::Arg(all) = &statement.instruction else { continue };
-            for argument in all.iter().filter(|argument| used.contains(&argument.name)) {
-                let value = self.globals.value(&argument.name).map(str::to_owned);
-                outline.arguments(&statement.source, argument, value);
-            }
-        }
-        let mut scopes: HashMap<usize, Scope> = HashMap::new();
-        for index in needed {
-            let base = match self.graph.nodes[index].base {
-                Base::Stage(base) => scopes.get(&base).cloned(),
-                _ => None,
-            };
-            let mut scope = base.unwrap_or_else(|| Scope::new(Arc::clone(&self.globals), Vec::new()));
-            for statement in &self.dockerfile.stages[index].statements {
-                self.outline_statement(&mut outline, &mut scope, &statement.instruction, &statement.source);
-            }
-            scopes.insert(index, scope);
-        }
-        outline
-    }
-
-    fn outline_statement(&self, outline: &mut Outline, scope: &mut Scope, instruction: &Instruction, source: &Source) {
-        let escape = self.dockerfile.directives.escape;
-        match instruction {
-            Instruction::Arg(all) => {
-                for argument in all {
-                    let value = scope.declare(argument, escape).ok().flatten();
-                    // What only takes on an argument of the whole file is described there.
-                    let global = self.dockerfile.globals.iter().find(|statement| {
-                        let Instruction::Arg(all) = &statement.instruction else { return false };
-                        argument.default.is_none() && all.iter().any(|global| global.name == argument.name)
-                    });
-                    outline.arguments(global.map_or(source, |statement| &statement.source), argument, value);
-                }
-            }
-            Instruction::Env(_) => {
-                if let Ok(Instruction::Env(pairs)) = instruction.expand(escape, scope) {
-                    pairs.iter().for_each(|pair| scope.set(&pair.name, &pair.value));
-                }
-            }
-            Instruction::Run(run) => {
-                for mount in run.mounts().unwrap_or_default() {
-                    let last = |path: &String| path.rsplit('/').next().unwrap_or_default().to_owned();
-                    let id = mount.id.clone().or_else(|| mount.target.as_ref().map(last));
-                    match mount.kind {
-                        MountKind::Secret => outline.secret(source, id.unwrap_or_default(), mount.required),
-                        MountKind::Ssh => {
-                            outline.agent(source, mount.id.unwrap_or_else(|| "default".into()), mount.required);
-                        }
-                        _ => {}
-                    }
-                }
-            }
-            _ => {}
-        }
-    }
-
-    fn targets(&self) -> Vec<Target> {
-        let last = self.dockerfile.stages.len() - 1;
-        let one = |(number, stage): (usize, &wharf_dockerfile::Stage)| {
-            let base = match &self.graph.nodes[number].base {
-                Base::Stage(base) => self.dockerfile.stages[*base].label(*base),
-                Base::Image(name) | Base::Context(name) => name.clone(),
-                Base::Scratch => "scratch".to_owned(),
-            };
-            Target {
-                listed: Listed::of(&stage.from, stage.name.as_deref().unwrap_or_default()),
-                base,
-                platform: stage.platform.clone(),
-                default: number == last,
-            }
-        };
-        self.dockerfile.stages.iter().enumerate().map(one).collect()
-    }
 }
 
 /// What the image that a stage is based on has in its environment.
 type Environments = Box<dyn Fn(usize) -> Option<Vec<(String, String)>>>;
-
-impl Outline {
-    fn arguments(&mut self, source: &Source, argument: &Argument, value: Option<String>) {
-        let listed = Listed::of(source, &argument.name);
-        match self.args.iter_mut().find(|(old, _)| old.name == argument.name) {
-            // A later one says more only if it has a value or a description.
-            Some((old, known)) => {
-                *known = value.or_else(|| known.take());
-                old.description = listed.description.or_else(|| old.description.take());
-            }
-            None => self.args.push((listed, value)),
-        }
-    }
-
-    fn secret(&mut self, source: &Source, name: String, required: bool) {
-        need(&mut self.secrets, source, name, required);
-    }
-
-    fn agent(&mut self, source: &Source, name: String, required: bool) {
-        need(&mut self.ssh, source, name, required);
-    }
-}
-
-fn need(all: &mut Vec<(Listed, bool)>, source: &Source, name: String, required: bool) {
-    match all.iter_mut().find(|(old, _)| old.name == name) {
-        Some((_, known)) => *known |= required,
-        None => all.push((Listed { name, description: None, span: source.span }, required)),
-    }
-}
 
 #[cfg(test)]
 mod tests {

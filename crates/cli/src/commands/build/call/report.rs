@@ -5,66 +5,20 @@ use std::fmt::Write as _;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value, json};
-use wharf_dockerfile::{Source, Span, Warning, excerpt};
+use wharf_dockerfile::{Outline, OutlineArgument, OutlineNeed, Span, Target, Warning, excerpt};
 
 use super::File;
 use crate::table;
 
-/// Something with a name that an instruction says.
-pub(super) struct Listed {
-    pub(super) name: String,
-    pub(super) description: Option<String>,
-    pub(super) span: Span,
-}
-
-/// What a target takes.
-pub(super) struct Outline {
-    target: Listed,
-    /// With their values.
-    pub(super) args: Vec<(Listed, Option<String>)>,
-    /// With whether they are required.
-    pub(super) secrets: Vec<(Listed, bool)>,
-    pub(super) ssh: Vec<(Listed, bool)>,
-}
-
-/// A stage.
-pub(super) struct Target {
-    pub(super) listed: Listed,
-    pub(super) base: String,
-    pub(super) platform: Option<String>,
-    pub(super) default: bool,
-}
-
-impl Listed {
-    pub(super) fn of(source: &Source, name: &str) -> Self {
-        Self { name: name.to_owned(), description: described(source, name), span: source.span }
-    }
-
-    fn json(&self) -> Map<String, Value> {
-        let mut object = Map::new();
-        for (key, value) in [("name", Some(&self.name)), ("description", self.description.as_ref())] {
-            if let Some(value) = value.filter(|value| !value.is_empty()) {
-                object.insert(key.into(), json!(value));
-            }
+/// What something is called and is for, as far as that is said.
+fn named(name: &str, description: Option<&str>) -> Map<String, Value> {
+    let mut object = Map::new();
+    for (key, value) in [("name", Some(name)), ("description", description)] {
+        if let Some(value) = value.filter(|value| !value.is_empty()) {
+            object.insert(key.into(), json!(value));
         }
-        object
     }
-}
-
-impl Outline {
-    pub(super) fn of(from: &Source, name: Option<&str>) -> Self {
-        let target = Listed::of(from, name.unwrap_or_default());
-        Self { target, args: Vec::new(), secrets: Vec::new(), ssh: Vec::new() }
-    }
-}
-
-/// The comment before an instruction that begins with the name: `# NAME what it is for`.
-fn described(source: &Source, name: &str) -> Option<String> {
-    let found = source.comments.iter().rev().find_map(|comment| {
-        let rest = comment.trim_start_matches(['#', ' ']).strip_prefix(name)?;
-        rest.starts_with(char::is_whitespace).then(|| rest.trim().to_owned())
-    });
-    found.filter(|_| !name.is_empty())
+    object
 }
 
 /// What each rule is about, in Docker's words.
@@ -161,27 +115,28 @@ pub(super) fn warnings_json(file: &File<'_>, found: &[Warning]) -> Value {
 }
 
 pub(super) fn outline_json(file: &File<'_>, outline: &Outline) -> Value {
-    let mut object = outline.target.json();
-    let args = outline.args.iter().map(|(listed, value)| {
-        let mut one = listed.json();
-        if let Some(value) = value.as_ref().filter(|value| !value.is_empty()) {
+    let mut object = named(outline.name.as_deref().unwrap_or_default(), outline.description.as_deref());
+    let args = outline.arguments.iter().map(|argument| {
+        let mut one = named(&argument.name, argument.description.as_deref());
+        if let Some(value) = argument.value.as_ref().filter(|value| !value.is_empty()) {
             one.insert("value".into(), json!(value));
         }
-        one.insert("location".into(), location(listed.span));
+        one.insert("location".into(), location(argument.span));
         Value::Object(one)
     });
-    let needs = |all: &[(Listed, bool)]| {
-        let one = |(listed, required): &(Listed, bool)| {
-            let mut one = listed.json();
-            if *required {
+    let needs = |all: &[OutlineNeed]| {
+        let one = |need: &OutlineNeed| {
+            let mut one = named(&need.name, None);
+            if need.required {
                 one.insert("required".into(), json!(true));
             }
-            one.insert("location".into(), location(listed.span));
+            one.insert("location".into(), location(need.span));
             Value::Object(one)
         };
         all.iter().map(one).collect::<Vec<_>>()
     };
-    for (key, list) in [("args", args.collect()), ("secrets", needs(&outline.secrets)), ("ssh", needs(&outline.ssh))] {
+    for (key, list) in [("args", args.collect()), ("secrets", needs(&outline.secrets)), ("ssh", needs(&outline.agents))]
+    {
         if !list.is_empty() {
             object.insert(key.into(), Value::Array(list));
         }
@@ -192,8 +147,7 @@ pub(super) fn outline_json(file: &File<'_>, outline: &Outline) -> Value {
 
 pub(super) fn outline_text(outline: &Outline) -> String {
     let mut text = String::new();
-    let described = outline.target.description.as_deref();
-    for (title, value) in [("TARGET", Some(outline.target.name.as_str())), ("DESCRIPTION", described)] {
+    for (title, value) in [("TARGET", outline.name.as_deref()), ("DESCRIPTION", outline.description.as_deref())] {
         if let Some(value) = value.filter(|value| !value.is_empty()) {
             let _ = writeln!(text, "{title}:\t{value}");
         }
@@ -207,14 +161,13 @@ pub(super) fn outline_text(outline: &Outline) -> String {
             let _ = writeln!(text, "{gap}{}", table::align_with(&format!("{header}\n{}", lines.join("\n")), 0, 3));
         }
     };
-    let one = |(listed, value): &(Listed, Option<String>)| {
-        let description = listed.description.as_deref().unwrap_or_default();
-        format!("{}\t{}\t{description}", listed.name, value.as_deref().unwrap_or_default())
+    let one = |argument: &OutlineArgument| {
+        let description = argument.description.as_deref().unwrap_or_default();
+        format!("{}\t{}\t{description}", argument.name, argument.value.as_deref().unwrap_or_default())
     };
-    section("BUILD ARG\tVALUE\tDESCRIPTION", outline.args.iter().map(one).collect());
-    for (header, all) in [("SECRET\tREQUIRED", &outline.secrets), ("SSH\tREQUIRED", &outline.ssh)] {
-        let one =
-            |(listed, required): &(Listed, bool)| format!("{}\t{}", listed.name, if *required { "true" } else { "" });
+    section("BUILD ARG\tVALUE\tDESCRIPTION", outline.arguments.iter().map(one).collect());
+    for (header, all) in [("SECRET\tREQUIRED", &outline.secrets), ("SSH\tREQUIRED", &outline.agents)] {
+        let one = |need: &OutlineNeed| format!("{}\t{}", need.name, if need.required { "true" } else { "" });
         section(header, all.iter().map(one).collect());
     }
     text
@@ -222,7 +175,7 @@ pub(super) fn outline_text(outline: &Outline) -> String {
 
 pub(super) fn targets_json(file: &File<'_>, targets: &[Target]) -> Value {
     let one = |target: &Target| {
-        let mut one = target.listed.json();
+        let mut one = named(&target.name, target.description.as_deref());
         if target.default {
             one.insert("default".into(), json!(true));
         }
@@ -230,7 +183,7 @@ pub(super) fn targets_json(file: &File<'_>, targets: &[Target]) -> Value {
         if let Some(platform) = &target.platform {
             one.insert("platform".into(), json!(platform));
         }
-        one.insert("location".into(), location(target.listed.span));
+        one.insert("location".into(), location(target.span));
         Value::Object(one)
     };
     json!({ "targets": targets.iter().map(one).collect::<Vec<_>>(), "sources": [STANDARD.encode(file.text)] })
@@ -238,8 +191,8 @@ pub(super) fn targets_json(file: &File<'_>, targets: &[Target]) -> Value {
 
 pub(super) fn targets_text(targets: &[Target]) -> String {
     let one = |target: &Target| {
-        let name = [target.listed.name.as_str(), if target.default { "(default)" } else { "" }].join(" ");
-        format!("{}\t{}", name.trim(), target.listed.description.as_deref().unwrap_or_default())
+        let name = [target.name.as_str(), if target.default { "(default)" } else { "" }].join(" ");
+        format!("{}\t{}", name.trim(), target.description.as_deref().unwrap_or_default())
     };
     let lines: Vec<String> = targets.iter().map(one).collect();
     format!("{}\n", table::align_with(&format!("TARGET\tDESCRIPTION\n{}", lines.join("\n")), 0, 1))

@@ -1,0 +1,301 @@
+//! Builds that were, as clients of BuildKit know them: by the names that they gave them, with what was told of them.
+//!
+//! What our own command line shows of builds (`wharf_build`'s history) is beside this, and has no names of clients.
+
+use std::collections::HashMap;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use prost::Message;
+use serde::{Deserialize, Serialize};
+use tokio::sync::broadcast;
+use wharf_store::{Store, StoreError, Table, WriteTx};
+
+use crate::BuildKit;
+use crate::control::blocking;
+use crate::grpc::{Code, Sender, Status};
+use crate::job::Job;
+use crate::options::Options;
+use crate::progress::Progress;
+use crate::proto::Timestamp;
+use crate::proto::control::StatusResponse;
+use crate::proto::history::{
+    COMPLETE, DELETED, HistoryEvent, HistoryRecord, HistoryRequest, STARTED, UpdateHistoryRequest,
+};
+
+const BUILDS: Table = Table::new("buildkit-history");
+/// What was told of them, in pieces: `REFERENCE/NUMBER`.
+const SAID: Table = Table::new("buildkit-history-said");
+/// So many are remembered, as by BuildKit.
+const MOST: usize = 50;
+/// Bytes of a piece.
+const PIECE: usize = 256 << 10;
+/// Events that wait for who listens; one that is slower misses some.
+const WAITING: usize = 256;
+/// Clients show how long a build has been under way by this header, and cannot do without.
+pub(crate) const NOW: &str = "buildkit-current-timestamp";
+
+/// A build as it is kept.
+#[derive(Serialize, Deserialize)]
+struct Kept {
+    /// Seconds since the epoch, and nanoseconds.
+    created: (i64, i32),
+    pinned: bool,
+    /// The record, in base64.
+    record: String,
+}
+
+impl Kept {
+    fn of(record: &HistoryRecord) -> Self {
+        let created = record.created_at.unwrap_or_default();
+        let text = STANDARD.encode(record.encode_to_vec());
+        Self { created: (created.seconds, created.nanos), pinned: record.pinned, record: text }
+    }
+
+    fn record(&self) -> Option<HistoryRecord> {
+        let bytes = STANDARD.decode(&self.record).ok()?;
+        let mut record = HistoryRecord::decode(bytes.as_slice()).ok()?;
+        record.pinned = self.pinned;
+        Some(record)
+    }
+}
+
+/// Who listens.
+#[derive(Debug)]
+pub(crate) struct Listeners(broadcast::Sender<HistoryEvent>);
+
+impl Default for Listeners {
+    fn default() -> Self {
+        Self(broadcast::Sender::new(WAITING))
+    }
+}
+
+impl Listeners {
+    fn tell(&self, kind: i32, record: HistoryRecord) {
+        let _ = self.0.send(HistoryEvent { kind, record: Some(record) });
+    }
+}
+
+/// Options of a frontend without the values of arguments: one may be a password.
+fn remembered(options: &Options) -> Options {
+    let one = |(name, value): (&String, &String)| {
+        let known = name
+            .strip_prefix("build-arg:")
+            .is_none_or(|argument| argument.starts_with("BUILDKIT_") || argument == "SOURCE_DATE_EPOCH");
+        (name.clone(), if known { value.clone() } else { "***".to_owned() })
+    };
+    options.iter().map(one).collect()
+}
+
+/// How many steps there are, have ended and were known, and how many warnings.
+fn counted(progress: &Progress) -> (i32, i32, i32, i32) {
+    let (mut steps, mut warnings) = (HashMap::new(), 0);
+    for message in progress.all() {
+        for vertex in &message.vertexes {
+            steps.insert(vertex.digest.clone(), (vertex.completed.is_some(), vertex.cached));
+        }
+        warnings += message.warnings.len();
+    }
+    let count = |number: usize| i32::try_from(number).unwrap_or(i32::MAX);
+    let ended = steps.values().filter(|(ended, _)| *ended).count();
+    let cached = steps.values().filter(|(_, cached)| *cached).count();
+    (count(steps.len()), count(ended), count(cached), count(warnings))
+}
+
+/// A build as it is now, or has ended.
+fn record(job: &Job, ended: Option<&Result<HashMap<String, String>, Status>>) -> HistoryRecord {
+    let (total_steps, completed_steps, cached_steps, warnings) = counted(&job.progress);
+    HistoryRecord {
+        reference: job.request.reference.clone(),
+        frontend: match job.request.frontend.is_empty() {
+            true => "dockerfile.v0".into(),
+            false => job.request.frontend.clone(),
+        },
+        frontend_attrs: remembered(&job.request.frontend_attrs),
+        exporters: job.exporters.clone(),
+        error: ended.and_then(|ended| ended.as_ref().err()).map(|status| (*status.0).clone()),
+        created_at: Some(job.began),
+        completed_at: ended.map(|_| Timestamp::now()),
+        exporter_response: ended.and_then(|ended| ended.as_ref().ok()).cloned().unwrap_or_default(),
+        generation: if ended.is_some() { 2 } else { 1 },
+        pinned: false,
+        cached_steps,
+        total_steps,
+        completed_steps,
+        warnings,
+    }
+}
+
+/// Writes what was told, and the record behind it; forgets the oldest that nobody has pinned.
+fn keep(store: &Store, record: &HistoryRecord, told: &[std::sync::Arc<StatusResponse>]) -> Result<(), StoreError> {
+    let mut pieces = vec![Vec::new()];
+    for message in told {
+        if pieces.last().is_some_and(|piece| piece.len() >= PIECE) {
+            pieces.push(Vec::new());
+        }
+        if let Some(piece) = pieces.last_mut() {
+            // A vector takes everything.
+            let _ = message.encode_length_delimited(piece);
+        }
+    }
+    let reference = &record.reference;
+    store.write_soon(|tx| {
+        forget(tx, reference)?;
+        for (number, piece) in pieces.iter().enumerate() {
+            tx.put(SAID, &format!("{reference}/{number:06}"), &STANDARD.encode(piece))?;
+        }
+        tx.put(BUILDS, reference, &Kept::of(record))?;
+        let mut all: Vec<(String, Kept)> = tx.list(BUILDS)?;
+        all.retain(|(_, kept)| !kept.pinned);
+        all.sort_by_key(|(_, kept)| kept.created);
+        for (old, _) in all.iter().take(all.len().saturating_sub(MOST)) {
+            forget(tx, old)?;
+        }
+        Ok(())
+    })
+}
+
+fn forget(tx: &WriteTx, reference: &str) -> Result<(), StoreError> {
+    let pieces: Vec<(String, String)> = tx.list_prefix(SAID, &format!("{reference}/"))?;
+    for (key, _) in pieces {
+        tx.delete(SAID, &key)?;
+    }
+    tx.delete(BUILDS, reference)?;
+    Ok(())
+}
+
+fn failing(error: &StoreError) -> Status {
+    Status::new(Code::Unknown, wharf_report::chain(error))
+}
+
+impl BuildKit {
+    fn store(&self) -> Store {
+        self.inner.builder.store().clone()
+    }
+
+    /// Tells that a build has begun.
+    pub(crate) fn tell_begun(&self, job: &Job) {
+        if !job.request.internal {
+            self.inner.listeners.tell(STARTED, record(job, None));
+        }
+    }
+
+    /// Remembers a build that has ended. What cannot be kept is not worth a failed build.
+    pub(crate) async fn remember(&self, job: &Job, ended: &Result<HashMap<String, String>, Status>) {
+        if job.request.internal {
+            return;
+        }
+        let (record, told, store) = (record(job, Some(ended)), job.progress.all(), self.store());
+        let kept = record.clone();
+        let done = blocking(move || keep(&store, &kept, &told).map_err(|e| failing(&e))).await;
+        if let Err(status) = done {
+            tracing::warn!("the build {} is not remembered: {}", record.reference, status.message());
+        }
+        self.inner.listeners.tell(COMPLETE, record);
+    }
+
+    async fn kept(&self) -> Result<Vec<HistoryRecord>, Status> {
+        let store = self.store();
+        let all: Vec<(String, Kept)> =
+            blocking(move || store.read(|tx| tx.list(BUILDS)).map_err(|e: StoreError| failing(&e))).await?;
+        Ok(all.iter().filter_map(|(_, kept)| kept.record()).collect())
+    }
+
+    /// `ListenBuildHistory`: builds under way and those that were, and then what happens, unless only what is now is asked for.
+    pub(crate) async fn listen_history(&self, request: HistoryRequest, sender: Sender) -> Result<(), Status> {
+        let mut events = self.inner.listeners.0.subscribe();
+        let is_meant = |record: &HistoryRecord| record.reference.starts_with(&request.reference);
+        let under_way = self.inner.jobs.under_way();
+        let running = under_way.iter().filter(|job| !job.request.internal).map(|job| (STARTED, record(job, None)));
+        let mut all: Vec<(i32, HistoryRecord)> = running.collect();
+        if !request.active_only {
+            let known: Vec<String> = all.iter().map(|(_, record)| record.reference.clone()).collect();
+            let kept = self.kept().await?.into_iter().filter(|record| !known.contains(&record.reference));
+            all.extend(kept.map(|record| (COMPLETE, record)));
+        }
+        all.retain(|(_, record)| is_meant(record));
+        all.sort_by_key(|(_, record)| {
+            let created = record.created_at.unwrap_or_default();
+            std::cmp::Reverse((created.seconds, created.nanos))
+        });
+        let limit = usize::try_from(request.limit).ok().filter(|limit| *limit > 0).unwrap_or(usize::MAX);
+        for (kind, record) in all.into_iter().take(limit) {
+            if !sender.send(&HistoryEvent { kind, record: Some(record) }).await {
+                return Ok(());
+            }
+        }
+        if request.early_exit {
+            return Ok(());
+        }
+        loop {
+            match events.recv().await {
+                Ok(event) if request.active_only && event.kind == DELETED => {}
+                Ok(event) if !event.record.as_ref().is_some_and(is_meant) => {}
+                Ok(event) => {
+                    if !sender.send(&event).await {
+                        return Ok(());
+                    }
+                }
+                Err(broadcast::error::RecvError::Lagged(_)) => {}
+                Err(broadcast::error::RecvError::Closed) => return Ok(()),
+            }
+        }
+    }
+
+    /// `UpdateBuildHistory`: forgets one, or keeps it from being forgotten.
+    pub(crate) async fn update_history(&self, request: UpdateHistoryRequest) -> Result<(), Status> {
+        let (store, reference) = (self.store(), request.reference.clone());
+        let found = blocking(move || {
+            let done = store.write(|tx| {
+                let kept: Option<Kept> = tx.get(BUILDS, &reference)?;
+                let Some(mut kept) = kept else { return Ok(None) };
+                if request.delete {
+                    forget(tx, &reference)?;
+                } else if kept.pinned != request.pinned {
+                    kept.pinned = request.pinned;
+                    tx.put(BUILDS, &reference, &kept)?;
+                }
+                Ok(kept.record())
+            });
+            done.map_err(|e: StoreError| failing(&e))
+        })
+        .await?;
+        match found {
+            Some(record) => {
+                if request.delete {
+                    self.inner.listeners.tell(DELETED, record);
+                }
+                Ok(())
+            }
+            // One that is under way has its name; to be finalized is nothing here.
+            None if self.inner.jobs.known(&request.reference).is_some() => Ok(()),
+            None => Err(Status::new(Code::NotFound, format!("no build {} is remembered", request.reference))),
+        }
+    }
+
+    /// What was told of a build that was; nothing when none of this name is remembered.
+    pub(crate) async fn told(&self, reference: &str) -> Result<Option<Vec<StatusResponse>>, Status> {
+        let (store, reference) = (self.store(), reference.to_owned());
+        let pieces = blocking(move || {
+            let read = store.read(|tx| {
+                let kept: Option<Kept> = tx.get(BUILDS, &reference)?;
+                let Some(_) = kept else { return Ok(None) };
+                let pieces: Vec<(String, String)> = tx.list_prefix(SAID, &format!("{reference}/"))?;
+                Ok(Some(pieces))
+            });
+            read.map_err(|e: StoreError| failing(&e))
+        })
+        .await?;
+        let Some(pieces) = pieces else { return Ok(None) };
+        let mut told = Vec::new();
+        for (_, piece) in pieces {
+            let bytes = STANDARD.decode(&piece).unwrap_or_default();
+            let mut rest = bytes.as_slice();
+            while !rest.is_empty() {
+                let Ok(message) = StatusResponse::decode_length_delimited(&mut rest) else { break };
+                told.push(message);
+            }
+        }
+        Ok(Some(told))
+    }
+}
