@@ -143,8 +143,7 @@ impl Networks {
         }
         record.gateway = None;
         let free = ipam::free_network(&self.inner.options.default_pools, &taken.v4).ok_or(NetworkError::NoPool)?;
-        create::settle(record, free);
-        Ok(())
+        create::settle(record, free)
     }
 
     /// Turns forwarding on where that is wanted; that of IPv6 when a network has it.
@@ -182,7 +181,7 @@ fn apply(rules: &BridgeRules, record: &mut NetworkRecord, has_bip: bool) -> Resu
                     return Err(NetworkError::Invalid(format!("fixed-cidr: {range} is not in the subnet of bip")));
                 }
                 record.gateway = None;
-                create::settle(record, range);
+                create::settle(record, range)?;
             }
             Some(range)
         }
