@@ -8,10 +8,13 @@ use std::str::FromStr;
 use crate::{Ipv4Net, Ipv6Net, NetworkError, PoolRequest, Result};
 
 /// What both families have.
-pub(crate) trait Net: Copy + PartialEq + fmt::Display + FromStr {
-    type Address: Copy + FromStr;
+pub(crate) trait Net: Copy + PartialEq + fmt::Debug + fmt::Display + FromStr {
+    type Address: Copy + FromStr + PartialEq + fmt::Debug + fmt::Display;
     const FAMILY: &'static str;
     fn network(self) -> Self;
+    fn address(self) -> Self::Address;
+    /// The same address with another prefix.
+    fn resized(self, prefix: u8) -> Self;
     fn prefix(self) -> u8;
     fn has(self, address: Self::Address) -> bool;
     fn meets(self, other: Self) -> bool;
@@ -23,6 +26,14 @@ impl Net for Ipv4Net {
 
     fn network(self) -> Self {
         self.network()
+    }
+
+    fn address(self) -> Self::Address {
+        self.address()
+    }
+
+    fn resized(self, prefix: u8) -> Self {
+        Self::new(self.address(), prefix).unwrap_or(self)
     }
 
     fn prefix(self) -> u8 {
@@ -44,6 +55,14 @@ impl Net for Ipv6Net {
 
     fn network(self) -> Self {
         self.network()
+    }
+
+    fn address(self) -> Self::Address {
+        self.address()
+    }
+
+    fn resized(self, prefix: u8) -> Self {
+        Self::new(self.address(), prefix).unwrap_or(self)
     }
 
     fn prefix(self) -> u8 {
@@ -110,11 +129,6 @@ pub(crate) fn check_each(config: &[PoolRequest], ipv4: bool, ipv6: bool) -> Resu
 fn read_all(config: &[PoolRequest], ipv4: bool, ipv6: bool) -> Result<Subnets> {
     let (mut subnets, mut faults) = (Subnets::default(), Vec::new());
     for pool in config {
-        let bare = pool.gateway.is_empty() && pool.ip_range.is_empty() && pool.aux_addresses.is_empty();
-        // One of the default pools, then.
-        if pool.subnet.is_empty() && bare {
-            continue;
-        }
         if let Ok(net) = pool.subnet.parse::<Ipv4Net>() {
             if ipv4 {
                 subnets.v4.push(read(net, pool, &mut faults));
@@ -219,7 +233,6 @@ mod tests {
         assert_eq!(six.gateway.unwrap().to_string(), "fd00:1::99");
         let found = check(&both, true, false, false).unwrap();
         assert!(found.v4.len() == 1 && found.v6.is_empty(), "what the network does not have is left out");
-        assert!(check(&[pool("", "", "")], true, true, false).unwrap().v4.is_empty());
         let twice = [pool("fd00:1::/64", "", ""), pool("fd00:2::/64", "", "")];
         assert_eq!(check(&twice, true, true, true).unwrap().v6.len(), 2);
         let twice = check(&twice, true, true, false).unwrap_err();
@@ -240,6 +253,7 @@ mod tests {
     fn faults_have_docker_s_words() {
         let faults = [
             (pool("fd00::", "", ""), "invalid subnet fd00::: invalid CIDR block notation"),
+            (pool("", "", ""), "invalid subnet : invalid CIDR block notation"),
             (pool("", "", "10.0.0.1"), "invalid subnet : invalid CIDR block notation"),
             (pool("fd00::1/64", "", ""), "invalid subnet fd00::1/64: it should be fd00::/64"),
             (pool("10.1.2.3/16", "", ""), "invalid subnet 10.1.2.3/16: it should be 10.1.0.0/16"),

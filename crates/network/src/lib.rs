@@ -18,6 +18,7 @@ mod capture;
 mod configuration;
 mod connect;
 mod create;
+mod default_addresses;
 mod error;
 mod firewall;
 mod firewalld;

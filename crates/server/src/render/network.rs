@@ -54,14 +54,16 @@ pub(crate) fn network(record: &NetworkRecord, users: Option<&[(Arc<Container>, E
 /// what it wants with what is there would find them different.
 fn pools(record: &NetworkRecord) -> Vec<Value> {
     let mut pools = Vec::new();
+    // Of the default bridge it is the daemon that was asked, for the one or the other.
+    let is_shown = |subnet_chosen: bool, chosen: bool| chosen || !(subnet_chosen || record.predefined);
     for four in record.pools4() {
-        let gateway = four.gateway.filter(|_| !record.subnet_chosen || four.gateway_chosen || record.predefined);
+        let gateway = four.gateway.filter(|_| is_shown(record.subnet_chosen, four.gateway_chosen));
         let mut pool = json!({ "Subnet": four.subnet.to_string() });
         describe(&mut pool, four.ip_range, gateway, &four.aux_addresses);
         pools.push((!record.subnet_chosen, false, pool));
     }
     for six in record.pools6() {
-        let gateway = six.gateway.filter(|_| !six.chosen || six.gateway_chosen || record.predefined);
+        let gateway = six.gateway.filter(|_| is_shown(six.chosen, six.gateway_chosen));
         let mut pool = json!({ "Subnet": six.subnet.to_string() });
         describe(&mut pool, six.ip_range, gateway, &six.aux_addresses);
         pools.push((!six.chosen, true, pool));
