@@ -136,7 +136,7 @@ pub(crate) fn fill(settings: &mut EndpointSettings, endpoint: &Endpoint) {
     let text = |address: Option<IpAddr>| address.map(|address| address.to_string()).unwrap_or_default();
     settings.network_id.clone_from(&endpoint.network_id);
     settings.endpoint_id.clone_from(&endpoint.endpoint_id);
-    settings.mac_address = endpoint.mac.to_string();
+    settings.mac_address = if endpoint.parents_mac { String::new() } else { endpoint.mac.to_string() };
     settings.gateway = text(endpoint.gateway.filter(|_| endpoint.ip.is_some()).map(IpAddr::V4));
     settings.ip_address = text(endpoint.ip.map(IpAddr::V4));
     settings.ip_prefix_len = endpoint.prefix;

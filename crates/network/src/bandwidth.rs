@@ -223,7 +223,7 @@ mod tests {
         let own = Bandwidth { up: Some(Limit::Unlimited), down: None };
         let both = own.on(&record).unwrap();
         assert_eq!((both.up, both.down), (own.up, Some("2mbit".parse().unwrap())));
-        record.parent = Some(crate::Parent { name: "dm-0".into(), mode: "bridge".into() });
+        record.parent = Some(crate::Parent { name: "dm-0".into(), mode: "bridge".into(), flag: String::new() });
         let message = own.on(&record).unwrap_err().to_string();
         assert!(message.contains("limit `up` alone"), "{message}");
     }

@@ -100,6 +100,8 @@ pub(crate) fn ensure(route: &Connection, instance: &str, record: &NetworkRecord)
         wanted.push((LINK_LOCAL.into(), 64));
         wanted.extend(pool.gateway.map(|gateway| (gateway.into(), pool.subnet.prefix())));
     }
+    // A network may have the prefix of link-local addresses.
+    wanted.dedup();
     let there = route.addresses()?;
     wanted.retain(|(address, _)| !there.iter().any(|entry| entry.link == link.index && entry.address == *address));
     if !wanted.is_empty() {
@@ -112,6 +114,29 @@ pub(crate) fn ensure(route: &Connection, instance: &str, record: &NetworkRecord)
         await_heard(route, link.index, &addresses)?;
     }
     Ok(link.index)
+}
+
+/// Takes the addresses off a bridge of ours that a network had there and is not to have any more.
+pub(crate) fn forget_addresses(instance: &str, before: &NetworkRecord, now: &NetworkRecord) -> Result<()> {
+    let nets = |record: &NetworkRecord| -> Vec<(IpAddr, u8)> {
+        let four = record.gateway.zip(record.subnet).map(|(address, net)| (address.into(), net.prefix()));
+        let six = record.pool6.as_ref().and_then(|pool| Some((pool.gateway?.into(), pool.subnet.prefix())));
+        four.into_iter().chain(six).collect()
+    };
+    let wanted = nets(now);
+    let old: Vec<_> = nets(before).into_iter().filter(|net| !wanted.contains(net)).collect();
+    let Some(name) = before.bridge.as_ref().filter(|_| !old.is_empty()) else { return Ok(()) };
+    let route = Connection::open()?;
+    let Some(link) = route.link(name)?.filter(|link| mark::read(instance, &link.alias).is_some()) else {
+        return Ok(());
+    };
+    let mut batch = Batch::new();
+    for entry in route.addresses()?.into_iter().filter(|entry| entry.link == link.index) {
+        if old.contains(&(entry.address, entry.prefix)) {
+            batch.delete_address(link.index, entry.address, entry.prefix);
+        }
+    }
+    Ok(route.apply(batch)?)
 }
 
 /// How long the kernel may take to hear what is said to a new address.

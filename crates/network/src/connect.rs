@@ -15,8 +15,8 @@ use crate::create::random_id;
 use crate::networks::Inner;
 use crate::state::{Network, endpoint_key};
 use crate::{
-    Endpoint, EndpointRequest, Ipv4Net, NetworkError, NetworkRecord, Networks, Result, bandwidth, bridge, interface,
-    ipam, macvlan, mark, sysctl,
+    Endpoint, EndpointRequest, NetworkError, NetworkRecord, Networks, Result, bandwidth, bridge, interface, ipam, mark,
+    parent, sysctl,
 };
 
 /// What a route of IPv6 has when nothing is said (`IP6_RT_PRIO_USER`).
@@ -39,7 +39,7 @@ impl Networks {
             let made = match link {
                 // Its parent is the user's, who may have made it anew.
                 _ if record.parent.is_some() => {
-                    let link = macvlan::ensure(&Connection::open()?, inner.instance(), &record)?;
+                    let link = parent::ensure(&Connection::open()?, inner.instance(), &record)?;
                     return inner.make_link(request, &record, link, &endpoint);
                 }
                 Some(link) => inner.make_link(request, &record, link, &endpoint),
@@ -54,7 +54,7 @@ impl Networks {
         });
         if let Err(error) = made {
             let removed = match record.parent {
-                Some(_) => macvlan::remove_link(request.netns, &endpoint),
+                Some(_) => parent::remove_link(request.netns, &endpoint),
                 None => background::remove(&[&endpoint.host_interface]),
             };
             if let Err(left) = removed {
@@ -68,7 +68,7 @@ impl Networks {
 
     /// Takes a container out of a network, at once: when this returns, the link is gone, what was published there is
     /// not any more, and the address is free.
-    /// For a container that has ended, [`Self::release`] is quicker. A macvlan's link is the container's alone, and goes by
+    /// For a container that has ended, [`Self::release`] is quicker. A link of macvlan or ipvlan is the container's alone, and goes by
     /// [`Self::disconnect_from`] or with its namespace.
     ///
     /// # Errors
@@ -96,7 +96,7 @@ impl Networks {
         };
         self.unpublish_at(container, &endpoint.addresses())?;
         match (endpoint.host_interface.as_str(), netns) {
-            ("", Some(netns)) => macvlan::remove_link(netns, &endpoint)?,
+            ("", Some(netns)) => parent::remove_link(netns, &endpoint)?,
             ("", None) => {}
             (link, _) => background::remove(&[link])?,
         }
@@ -192,6 +192,10 @@ impl Inner {
         if record.subnet.is_none() && record.pool6.is_none() {
             return Err(NetworkError::Invalid(format!("no container can be connected to the network {}", record.name)));
         }
+        if record.driver == parent::IPVLAN && request.mac.is_some() {
+            let message = "ipvlan interfaces do not support custom mac address assignment";
+            return Err(NetworkError::Invalid(message.into()));
+        }
         let link = network.link;
         if network.endpoints.contains_key(request.container) {
             return Err(NetworkError::Connected { name: request.name.to_owned(), network: record.name });
@@ -202,7 +206,8 @@ impl Inner {
             let message = format!("network {} has IPv6 only, and the container has turned that off", record.name);
             return Err(NetworkError::Invalid(message));
         };
-        let pool6 = record.pool6.as_ref().filter(|_| ip6.is_some());
+        let (gateway, prefix) = ip.map_or((record.way_out4(), 0), |ip| record.place4(ip));
+        let (gateway6, prefix6) = ip6.map(|ip| record.place6(ip)).unwrap_or_default();
         let endpoint = Endpoint {
             network_id: id,
             // Of the endpoint's ID, so that no two are the same and a person finds it again.
@@ -212,12 +217,14 @@ impl Inner {
             name: request.name.to_owned(),
             aliases: request.aliases.to_vec(),
             ip,
-            prefix: record.subnet.map_or(0, Ipv4Net::prefix),
-            gateway: record.way_out4(),
+            prefix,
+            gateway,
             ip6,
-            prefix6: pool6.map_or(0, |pool| pool.subnet.prefix()),
-            gateway6: record.way_out6().filter(|_| ip6.is_some()),
+            prefix6,
+            gateway6,
             mac: request.mac.unwrap_or_else(|| ipam::mac_of(first)),
+            parents_mac: record.driver == parent::IPVLAN,
+            leads_out: !record.internal && record.parent.as_ref().is_some_and(crate::Parent::leads_out),
             interface,
         };
         network.endpoints.insert(endpoint.container.clone(), endpoint.clone());
@@ -249,7 +256,7 @@ impl Inner {
         endpoint: &Endpoint,
     ) -> Result<()> {
         if record.parent.is_some() {
-            macvlan::make_link(request, record, bridge, endpoint)?;
+            parent::make_link(request, record, bridge, endpoint)?;
             return self.set_up_link(request, record, endpoint);
         }
         let limits = request.bandwidth.on(record)?;
@@ -313,7 +320,7 @@ impl Inner {
         }
         if record.parent.is_some() {
             route.apply(batch)?;
-            macvlan::set_up(route, link.index)?;
+            parent::set_up(route, link.index)?;
             batch = Batch::new();
         } else {
             batch.set_up(link.index);
@@ -375,7 +382,8 @@ fn choose(network: &Network, request: &EndpointRequest<'_>, leaving: &[Leaving])
         requested(network, address.into(), record.subnet_chosen)?;
         return Ok(Some(address));
     }
-    if record.subnet.is_none() {
+    let pools = record.pools4();
+    if pools.is_empty() {
         return Ok(None);
     }
     let mut taken: BTreeSet<Ipv4Addr> = network.taken();
@@ -384,7 +392,8 @@ fn choose(network: &Network, request: &EndpointRequest<'_>, leaving: &[Leaving])
         return Ok(Some(old));
     }
     taken.extend(four(leaving));
-    Ok(Some(ipam::lowest_free(record, &taken).ok_or_else(|| full(record, "IPv4"))?))
+    let free = pools.iter().find_map(|pool| pool.lowest_free(&taken));
+    Ok(Some(free.ok_or_else(|| full(record, "IPv4"))?))
 }
 
 /// As [`choose`], of IPv6.
@@ -394,14 +403,17 @@ fn choose6(network: &Network, request: &EndpointRequest<'_>, leaving: &[Leaving]
         requested(network, address.into(), record.pool6.as_ref().is_some_and(|pool| pool.chosen))?;
         return Ok(Some(address));
     }
-    let Some(pool) = record.pool6.as_ref().filter(|_| !request.no_ipv6) else { return Ok(None) };
+    if record.pool6.is_none() || request.no_ipv6 {
+        return Ok(None);
+    }
     let mut taken: BTreeSet<Ipv6Addr> = network.taken6();
-    let old = six(old_of(leaving, request)).find(|ip| pool.subnet.contains(*ip) && !taken.contains(ip));
+    let old = six(old_of(leaving, request)).find(|ip| record.contains((*ip).into()) && !taken.contains(ip));
     if old.is_some() {
         return Ok(old);
     }
     taken.extend(six(leaving));
-    Ok(Some(pool.lowest_free(&taken).ok_or_else(|| full(record, "IPv6"))?))
+    let free = record.pools6().find_map(|pool| pool.lowest_free(&taken));
+    Ok(Some(free.ok_or_else(|| full(record, "IPv6"))?))
 }
 
 fn full(record: &NetworkRecord, family: &'static str) -> NetworkError {
@@ -424,15 +436,15 @@ fn six<'a>(leaving: impl IntoIterator<Item = &'a Leaving>) -> impl Iterator<Item
 
 /// The ways out of an endpoint: `rank` is its place among those of its container.
 fn defaults(endpoint: &Endpoint, link: u32, rank: u32) -> Vec<Route> {
-    let four = endpoint.gateway.filter(|_| endpoint.ip.is_some()).map(|gateway| Route {
+    let four = (endpoint.ip.is_some() && (endpoint.gateway.is_some() || endpoint.leads_out)).then(|| Route {
         destination: (Ipv4Addr::UNSPECIFIED.into(), 0),
-        gateway: Some(gateway.into()),
+        gateway: endpoint.gateway.map(IpAddr::V4).filter(|_| !endpoint.leads_out),
         link,
         metric: rank,
     });
-    let six = endpoint.gateway6.map(|gateway| Route {
+    let six = (endpoint.ip6.is_some() && (endpoint.gateway6.is_some() || endpoint.leads_out)).then(|| Route {
         destination: (Ipv6Addr::UNSPECIFIED.into(), 0),
-        gateway: Some(gateway.into()),
+        gateway: endpoint.gateway6.map(IpAddr::V6).filter(|_| !endpoint.leads_out),
         link,
         // The first has the kernel's own.
         metric: if rank == 0 { 0 } else { rank.saturating_add(KERNELS_METRIC) },
@@ -475,8 +487,10 @@ fn requested(network: &Network, address: IpAddr, chosen: bool) -> Result<()> {
         return Err(NetworkError::AddressTaken { address, owner: format!("container {}", other.name) });
     }
     let reserved = match address {
-        IpAddr::V4(address) => ipam::is_reserved(record, address),
-        IpAddr::V6(address) => record.pool6.as_ref().is_none_or(|pool| pool.is_reserved(address)),
+        IpAddr::V4(address) => {
+            record.pools4().iter().any(|pool| pool.subnet.contains(address) && pool.is_reserved(address))
+        }
+        IpAddr::V6(address) => record.pools6().any(|pool| pool.subnet.contains(address) && pool.is_reserved(address)),
     };
     if reserved {
         return Err(NetworkError::AddressTaken { address, owner: format!("network {}", record.name) });

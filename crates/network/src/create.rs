@@ -1,11 +1,11 @@
 //! From what is asked for to what a network is.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::NetworkOptions;
 use crate::{
-    Bandwidth, CreateNetwork, GatewayMode, Ipv4Net, NetworkError, NetworkRecord, Pool6, PoolRequest, Result,
-    ipam_request, macvlan,
+    Bandwidth, CreateNetwork, GatewayMode, Ipv4Net, NetworkError, NetworkRecord, Pool4, Pool6, PoolRequest, Result,
+    ipam_request, parent,
 };
 
 /// Options of the bridge driver that are understood; what else begins so is refused, as its effect would be missed.
@@ -69,6 +69,8 @@ pub(crate) fn predefined(name: &str, driver: &str) -> Result<NetworkRecord> {
         ip_range: None,
         aux_addresses: BTreeMap::new(),
         pool6: None,
+        further4: Vec::new(),
+        further6: Vec::new(),
         unused_pools: Vec::new(),
         bridge: None,
         parent: None,
@@ -109,7 +111,7 @@ pub(crate) fn review(request: &CreateNetwork, defaults: &NetworkOptions) -> Resu
     if name.trim().is_empty() {
         return Err(NetworkError::Invalid("invalid name: name is empty".into()));
     }
-    if name.contains(|c: char| c.is_control() || c == '/') {
+    if name.contains(char::is_control) {
         return Err(NetworkError::Invalid(format!("invalid name: {name:?}")));
     }
     Ok(())
@@ -154,15 +156,12 @@ pub(crate) fn options_of(request: &CreateNetwork, defaults: &NetworkOptions) -> 
 /// Checks a request and makes a record of it, which has been looked at by [`review`].
 pub(crate) fn record(request: &CreateNetwork, defaults: &NetworkOptions) -> Result<Draft> {
     match request.driver.as_str() {
-        "" | "bridge" | macvlan::DRIVER => {}
+        "" | "bridge" | parent::MACVLAN | parent::IPVLAN => {}
         "host" | "null" => {
             return Err(NetworkError::Forbidden(format!(
                 "only one instance of \"{}\" network is allowed",
                 request.driver
             )));
-        }
-        driver @ "ipvlan" => {
-            return Err(NetworkError::NotImplemented(format!("the network driver {driver} is not done yet")));
         }
         driver => return Err(NetworkError::NoDriver(driver.to_owned())),
     }
@@ -181,20 +180,20 @@ pub(crate) fn record(request: &CreateNetwork, defaults: &NetworkOptions) -> Resu
     record.internal = request.internal;
     record.attachable = request.attachable;
     record.labels.clone_from(&request.labels);
-    let is_macvlan = request.driver == macvlan::DRIVER;
+    let is_on_a_link = matches!(request.driver.as_str(), parent::MACVLAN | parent::IPVLAN);
     record.options = options_of(request, defaults);
     record.config_from.clone_from(&request.config_from);
     record.ipam_options.clone_from(&request.ipam.options);
     record.masquerade = true;
     record.mtu = defaults.mtu;
     record.bridge = Some(format!("br-{}", &record.id[..12]));
-    if is_macvlan {
-        macvlan::settle(&mut record)?;
+    if is_on_a_link {
+        parent::settle(&mut record, &request.driver)?;
         if defaults.host_ports.is_some() && !record.internal {
-            return Err(NetworkError::NotImplemented(
-                "an ordinary user's daemon has no macvlan with a parent: the host's links are not in its namespace"
-                    .into(),
-            ));
+            return Err(NetworkError::NotImplemented(format!(
+                "an ordinary user's daemon has no {} with a parent: the host's links are not in its namespace",
+                request.driver
+            )));
         }
     } else {
         options(&mut record)?
@@ -284,34 +283,52 @@ fn boolean(text: &str) -> Option<bool> {
 }
 
 fn addresses(record: &mut NetworkRecord, pools: &[PoolRequest], ipv6: bool) -> Result<()> {
-    let subnets = ipam_request::check(pools, record.ipv4, ipv6)?;
+    let subnets = ipam_request::check(pools, record.ipv4, ipv6, record.parent.is_some())?;
     record.unused_pools = subnets.unused;
-    if let Some(four) = subnets.v4 {
+    for four in subnets.v4 {
         let ends = (four.net.prefix() < 31).then(|| [four.net.network().first(), four.net.network().last()]);
         refuse_taken(four.gateway, &four.aux_addresses, ends.as_slice().as_flattened())?;
-        record.subnet = Some(four.net);
+        let pool = Pool4 {
+            subnet: four.net,
+            gateway: four.gateway,
+            gateway_chosen: four.gateway.is_some(),
+            ip_range: four.ip_range,
+            aux_addresses: four.aux_addresses,
+        };
+        if record.subnet.is_some() {
+            record.further4.push(pool);
+            continue;
+        }
+        record.subnet = Some(pool.subnet);
         record.subnet_chosen = true;
-        record.gateway = four.gateway;
-        record.gateway_chosen = four.gateway.is_some();
-        record.ip_range = four.ip_range;
-        record.aux_addresses = four.aux_addresses;
+        record.gateway = pool.gateway;
+        record.gateway_chosen = pool.gateway_chosen;
+        record.ip_range = pool.ip_range;
+        record.aux_addresses = pool.aux_addresses;
     }
-    if let Some(six) = &subnets.v6 {
-        let first = (six.net.prefix() < 127).then(|| six.net.network().first());
+    for six in subnets.v6 {
+        let first = (six.net.prefix() != 127).then(|| six.net.network().first());
         refuse_taken(six.gateway, &six.aux_addresses, first.as_slice())?;
-    }
-    record.pool6 = subnets.v6.map(|six| Pool6 {
-        subnet: six.net,
-        chosen: true,
-        gateway: six.gateway,
-        gateway_chosen: six.gateway.is_some(),
-        ip_range: six.ip_range,
-        aux_addresses: six.aux_addresses,
-    });
-    if let Some(pool) = record.pool6.as_mut().filter(|_| record.mode6 != GatewayMode::Isolated) {
-        pool.settle();
+        let mut pool = Pool6 {
+            subnet: six.net,
+            chosen: true,
+            gateway: six.gateway,
+            gateway_chosen: six.gateway.is_some(),
+            ip_range: six.ip_range,
+            aux_addresses: six.aux_addresses,
+        };
+        if !record.is_without_gateway6() {
+            pool.settle();
+            pool.gateway.ok_or_else(no_gateway)?;
+        }
+        if record.pool6.is_some() { record.further6.push(pool) } else { record.pool6 = Some(pool) }
     }
     Ok(())
+}
+
+/// What Docker says of a subnet whose addresses are all reserved.
+fn no_gateway() -> NetworkError {
+    NetworkError::Invalid("failed to allocate gateway (): no available addresses on this pool".into())
 }
 
 /// Refuses addresses that nobody can have, and those that are given twice, in Docker's words.
@@ -338,14 +355,23 @@ fn refuse_taken<A: Copy + PartialEq + std::fmt::Display>(
     Ok(())
 }
 
-/// Completes a record with its IPv4 subnet: a gateway that was not named is the first address that is not taken.
-pub(crate) fn settle(record: &mut NetworkRecord, subnet: Ipv4Net) {
+/// Completes a record with its IPv4 subnet: a gateway that was not named is the first address that is not taken, of the range
+/// that the user chose, if any.
+///
+/// # Errors
+/// When all addresses are taken.
+pub(crate) fn settle(record: &mut NetworkRecord, subnet: Ipv4Net) -> Result<()> {
     record.subnet = Some(subnet.network());
-    if record.gateway.is_none() && !record.is_without_gateway4() {
-        let taken = record.aux_addresses.values().copied().collect();
-        // As Docker: of the range that the user chose, if any.
-        record.gateway = crate::ipam::lowest_free(record, &taken);
+    if record.is_without_gateway4() {
+        return Ok(());
     }
+    let gateways = record.pools4().into_iter().map(|pool| pool.gateway.or_else(|| pool.lowest_free(&BTreeSet::new())));
+    let gateways = gateways.collect::<Option<Vec<_>>>().ok_or_else(no_gateway)?;
+    record.gateway = gateways.first().copied();
+    for (pool, gateway) in record.further4.iter_mut().zip(gateways.into_iter().skip(1)) {
+        pool.gateway = Some(gateway);
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -414,13 +440,12 @@ mod tests {
         let mut made = made(&request(&[], pool("10.1.0.0/16", "10.1.5.0/24", ""))).unwrap();
         let subnet = made.subnet.unwrap();
         assert_eq!(subnet.to_string(), "10.1.0.0/16");
-        settle(&mut made, subnet);
+        settle(&mut made, subnet).unwrap();
         assert_eq!(made.gateway, Some(Ipv4Addr::new(10, 1, 5, 0)));
         let bad = [
             pool("10.1.0.0/16", "", "10.2.0.1"),
             pool("10.1.0.0/16", "10.0.0.0/8", ""),
             pool("", "", "10.1.0.1"),
-            pool("10.1.0.0/31", "", ""),
             pool("10.1.0.0", "", ""),
         ];
         for pool in bad {
@@ -430,13 +455,13 @@ mod tests {
 
     #[test]
     fn what_is_not_done_is_refused() {
-        for driver in ["host", "null", "ipvlan", "overlay", "weave"] {
+        for driver in ["host", "null", "overlay", "weave"] {
             let request = CreateNetwork { driver: driver.into(), ..request(&[], None) };
             assert!(made(&request).is_err(), "{driver}");
         }
         let neither = CreateNetwork { ipv4: Some(false), ..request(&[], None) };
         assert_eq!(made(&neither).unwrap_err().to_string(), "IPv4 or IPv6 must be enabled");
-        for name in ["", " ", "bridge", "host", "none", "a/b", "a\nb"] {
+        for name in ["", " ", "bridge", "host", "none", "a\nb"] {
             assert!(made(&CreateNetwork { name: name.into(), ..request(&[], None) }).is_err(), "{name:?}");
         }
     }

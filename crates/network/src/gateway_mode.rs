@@ -64,6 +64,16 @@ impl NetworkRecord {
 
     /// Whether nobody is to be its IPv4 gateway, as far as the user names none.
     pub(crate) fn is_without_gateway4(&self) -> bool {
-        self.mode4 == GatewayMode::Isolated || (self.inhibit4 && self.internal)
+        self.mode4 == GatewayMode::Isolated || (self.inhibit4 && self.internal) || self.needs_no_router()
+    }
+
+    /// The same of IPv6.
+    pub(crate) fn is_without_gateway6(&self) -> bool {
+        self.mode6 == GatewayMode::Isolated || self.needs_no_router()
+    }
+
+    /// Whether it is on one of the host's links and its containers send to no router there.
+    fn needs_no_router(&self) -> bool {
+        self.parent.as_ref().is_some_and(|parent| self.internal || parent.leads_out())
     }
 }

@@ -1,9 +1,8 @@
-//! Which address a container gets, and which addresses a network.
+//! Which subnet a network gets, and which hardware address goes with an address.
 
-use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
 
-use crate::{Ipv4Net, MacAddress, NetworkRecord};
+use crate::{Ipv4Net, MacAddress};
 
 /// Docker's pools (its daemon's `default-address-pools`): a network, and the prefix of the networks in it.
 const POOLS: [(Ipv4Addr, u8, u8); 7] = [
@@ -23,29 +22,6 @@ pub(crate) fn free_network(pools: &[(Ipv4Net, u8)], taken: &[Ipv4Net]) -> Option
     let pools = if pools.is_empty() { &default } else { pools };
     let all = pools.iter().flat_map(|(pool, size)| pool.split(*size));
     all.into_iter().find(|net| !taken.iter().any(|other| other.overlaps(*net)))
-}
-
-/// The addresses of a network that a container may get, and those that none does.
-fn bounds(record: &NetworkRecord) -> Option<(Ipv4Net, BTreeSet<Ipv4Addr>)> {
-    let subnet = record.subnet?.network();
-    let mut reserved: BTreeSet<_> = record.aux_addresses.values().copied().chain(record.gateway).collect();
-    // In a network of two addresses both are hosts (RFC 3021).
-    if subnet.prefix() < 31 {
-        reserved.extend([subnet.first(), subnet.last()]);
-    }
-    Some((record.ip_range.unwrap_or(subnet).network(), reserved))
-}
-
-/// The lowest address that is free, as Docker gives them.
-pub(crate) fn lowest_free(record: &NetworkRecord, taken: &BTreeSet<Ipv4Addr>) -> Option<Ipv4Addr> {
-    let (range, reserved) = bounds(record)?;
-    let all = (range.first().to_bits()..=range.last().to_bits()).map(Ipv4Addr::from_bits);
-    all.into_iter().find(|address| !reserved.contains(address) && !taken.contains(address))
-}
-
-/// Whether nobody may have this address of the subnet.
-pub(crate) fn is_reserved(record: &NetworkRecord, address: Ipv4Addr) -> bool {
-    bounds(record).is_none_or(|(_, reserved)| reserved.contains(&address))
 }
 
 /// The hardware address that goes with an address. Made of it, so that what others remember of an address stays
@@ -90,24 +66,5 @@ mod tests {
         assert_eq!(free_network(&[], &[net("172.16.0.0/12")]), Some(net("192.168.0.0/20")));
         assert_eq!(free_network(&[(net("10.0.0.0/8"), 24)], &[net("10.0.0.0/24")]), Some(net("10.0.1.0/24")));
         assert_eq!(free_network(&[(net("10.0.0.0/24"), 24)], &[net("10.0.0.0/8")]), None);
-    }
-
-    #[test]
-    fn the_lowest_free_address_is_given() {
-        let mut record = crate::record::sample();
-        record.subnet = Some(net("10.0.0.0/29"));
-        record.gateway = Some(Ipv4Addr::new(10, 0, 0, 1));
-        let mut taken = BTreeSet::new();
-        let mut given = Vec::new();
-        while let Some(address) = lowest_free(&record, &taken) {
-            taken.insert(address);
-            given.push(address.octets()[3]);
-        }
-        assert_eq!(given, [2, 3, 4, 5, 6]);
-        taken.remove(&Ipv4Addr::new(10, 0, 0, 3));
-        assert_eq!(lowest_free(&record, &taken), Some(Ipv4Addr::new(10, 0, 0, 3)));
-        record.ip_range = Some(net("10.0.0.6/31"));
-        record.aux_addresses.insert("router".into(), Ipv4Addr::new(10, 0, 0, 6));
-        assert_eq!(lowest_free(&record, &BTreeSet::new()), None, "6 is the router's and 7 the broadcast");
     }
 }

@@ -8,12 +8,13 @@ use std::str::FromStr;
 use crate::{Ipv4Net, Ipv6Net, NetworkError, PoolRequest, Result};
 
 /// What both families have.
-pub(crate) trait Net: Copy + PartialEq + fmt::Display + FromStr {
-    type Address: Copy + FromStr;
+pub(crate) trait Net: Copy + PartialEq + fmt::Debug + fmt::Display + FromStr {
+    type Address: Copy + FromStr + PartialEq + fmt::Debug + fmt::Display;
     const FAMILY: &'static str;
-    /// With a longer prefix there is no room for a bridge and a container.
-    const LONGEST: u8;
     fn network(self) -> Self;
+    fn address(self) -> Self::Address;
+    /// The same address with another prefix.
+    fn resized(self, prefix: u8) -> Self;
     fn prefix(self) -> u8;
     fn has(self, address: Self::Address) -> bool;
     fn meets(self, other: Self) -> bool;
@@ -22,10 +23,17 @@ pub(crate) trait Net: Copy + PartialEq + fmt::Display + FromStr {
 impl Net for Ipv4Net {
     type Address = Ipv4Addr;
     const FAMILY: &'static str = "IPv4";
-    const LONGEST: u8 = 30;
 
     fn network(self) -> Self {
         self.network()
+    }
+
+    fn address(self) -> Self::Address {
+        self.address()
+    }
+
+    fn resized(self, prefix: u8) -> Self {
+        Self::new(self.address(), prefix).unwrap_or(self)
     }
 
     fn prefix(self) -> u8 {
@@ -44,10 +52,17 @@ impl Net for Ipv4Net {
 impl Net for Ipv6Net {
     type Address = Ipv6Addr;
     const FAMILY: &'static str = "IPv6";
-    const LONGEST: u8 = 126;
 
     fn network(self) -> Self {
         self.network()
+    }
+
+    fn address(self) -> Self::Address {
+        self.address()
+    }
+
+    fn resized(self, prefix: u8) -> Self {
+        Self::new(self.address(), prefix).unwrap_or(self)
     }
 
     fn prefix(self) -> u8 {
@@ -75,22 +90,32 @@ pub(crate) struct Subnet<N: Net> {
 /// The subnets of each family that a network asks for.
 #[derive(Debug, Default)]
 pub(crate) struct Subnets {
-    pub(crate) v4: Option<Subnet<Ipv4Net>>,
-    pub(crate) v6: Option<Subnet<Ipv6Net>>,
+    pub(crate) v4: Vec<Subnet<Ipv4Net>>,
+    pub(crate) v6: Vec<Subnet<Ipv6Net>>,
     /// Those of a family that it does not have, which nobody looks at, as in Docker.
     pub(crate) unused: Vec<PoolRequest>,
 }
 
-/// Reads and checks what is asked for.
+/// Reads and checks what is asked for; `several` of a family are for networks on one of the host's links alone.
 ///
 /// # Errors
-/// `Invalid` with all that is wrong; `Forbidden` for a second subnet of a family.
-pub(crate) fn check(config: &[PoolRequest], ipv4: bool, ipv6: bool) -> Result<Subnets> {
-    let (subnets, is_several) = read_all(config, ipv4, ipv6)?;
-    if is_several {
+/// `Invalid` with all that is wrong; `Forbidden` for a second subnet of a family where there can be none.
+pub(crate) fn check(config: &[PoolRequest], ipv4: bool, ipv6: bool, several: bool) -> Result<Subnets> {
+    let subnets = read_all(config, ipv4, ipv6)?;
+    if !several && subnets.v4.len().max(subnets.v6.len()) > 1 {
         return Err(NetworkError::Forbidden("bridge driver doesn't support multiple subnets".into()));
     }
+    for (family, empty) in [("4", none(&subnets.v4)), ("6", none(&subnets.v6))] {
+        if empty {
+            return Err(NetworkError::Invalid(format!("ipv{family} pool is empty")));
+        }
+    }
     Ok(subnets)
+}
+
+/// Whether all addresses are asked for, which to Docker are none.
+fn none<N: Net>(subnets: &[Subnet<N>]) -> bool {
+    subnets.iter().any(|subnet| subnet.net.prefix() == 0)
 }
 
 /// Checks what is asked for as far as no driver has to be known.
@@ -101,24 +126,18 @@ pub(crate) fn check_each(config: &[PoolRequest], ipv4: bool, ipv6: bool) -> Resu
     read_all(config, ipv4, ipv6).map(drop)
 }
 
-/// Also answers whether there are several of a family, of which the last counts.
-fn read_all(config: &[PoolRequest], ipv4: bool, ipv6: bool) -> Result<(Subnets, bool)> {
-    let (mut subnets, mut faults, mut is_several) = (Subnets::default(), Vec::new(), false);
+fn read_all(config: &[PoolRequest], ipv4: bool, ipv6: bool) -> Result<Subnets> {
+    let (mut subnets, mut faults) = (Subnets::default(), Vec::new());
     for pool in config {
-        let bare = pool.gateway.is_empty() && pool.ip_range.is_empty() && pool.aux_addresses.is_empty();
-        // One of the default pools, then.
-        if pool.subnet.is_empty() && bare {
-            continue;
-        }
         if let Ok(net) = pool.subnet.parse::<Ipv4Net>() {
             if ipv4 {
-                is_several |= subnets.v4.replace(read(net, pool, &mut faults)).is_some();
+                subnets.v4.push(read(net, pool, &mut faults));
             } else {
                 subnets.unused.push(pool.clone());
             }
         } else if let Ok(net) = pool.subnet.parse::<Ipv6Net>() {
             if ipv6 {
-                is_several |= subnets.v6.replace(read(net, pool, &mut faults)).is_some();
+                subnets.v6.push(read(net, pool, &mut faults));
             } else {
                 subnets.unused.push(pool.clone());
             }
@@ -127,7 +146,7 @@ fn read_all(config: &[PoolRequest], ipv4: bool, ipv6: bool) -> Result<(Subnets, 
         }
     }
     match faults.as_slice() {
-        [] => Ok((subnets, is_several)),
+        [] => Ok(subnets),
         [only] => Err(NetworkError::Invalid(format!("invalid network config:\n{only}"))),
         several => Err(NetworkError::Invalid(format!("invalid network config:\n* {}", several.join("\n* ")))),
     }
@@ -136,8 +155,6 @@ fn read_all(config: &[PoolRequest], ipv4: bool, ipv6: bool) -> Result<(Subnets, 
 fn read<N: Net>(net: N, pool: &PoolRequest, faults: &mut Vec<String>) -> Subnet<N> {
     if net != net.network() {
         faults.push(format!("invalid subnet {net}: it should be {}", net.network()));
-    } else if net.prefix() > N::LONGEST || net.prefix() == 0 {
-        faults.push(format!("invalid subnet {net}: it has no room for hosts"));
     }
     let mut subnet = Subnet { net, gateway: None, ip_range: None, aux_addresses: BTreeMap::new() };
     if !pool.ip_range.is_empty() {
@@ -209,27 +226,37 @@ mod tests {
     #[test]
     fn one_subnet_of_each_family() {
         let both = [pool("fd00:1::/64", "fd00:1::8000/113", "fd00:1::99"), pool("10.1.0.0/16", "", "10.1.0.9/16")];
-        let found = check(&both, true, true).unwrap();
-        let (four, six) = (found.v4.unwrap(), found.v6.unwrap());
+        let found = check(&both, true, true, false).unwrap();
+        let (four, six) = (&found.v4[0], &found.v6[0]);
         assert_eq!((four.net.to_string(), four.gateway), ("10.1.0.0/16".into(), Some(Ipv4Addr::new(10, 1, 0, 9))));
         assert_eq!(six.ip_range.unwrap().to_string(), "fd00:1::8000/113");
         assert_eq!(six.gateway.unwrap().to_string(), "fd00:1::99");
-        let found = check(&both, true, false).unwrap();
-        assert!(found.v4.is_some() && found.v6.is_none(), "what the network does not have is left out");
-        assert!(check(&[pool("", "", "")], true, true).unwrap().v4.is_none());
-        let twice = check(&[pool("fd00:1::/64", "", ""), pool("fd00:2::/64", "", "")], true, true).unwrap_err();
+        let found = check(&both, true, false, false).unwrap();
+        assert!(found.v4.len() == 1 && found.v6.is_empty(), "what the network does not have is left out");
+        let twice = [pool("fd00:1::/64", "", ""), pool("fd00:2::/64", "", "")];
+        assert_eq!(check(&twice, true, true, true).unwrap().v6.len(), 2);
+        let twice = check(&twice, true, true, false).unwrap_err();
         assert_eq!(twice.to_string(), "bridge driver doesn't support multiple subnets");
+    }
+
+    #[test]
+    fn subnets_of_one_or_two_addresses_are_taken() {
+        for subnet in ["10.1.0.0/31", "10.1.0.0/32", "fd00::/127", "fd00::/128"] {
+            assert!(check(&[pool(subnet, "", "")], true, true, false).is_ok(), "{subnet}");
+        }
+        for (subnet, words) in [("0.0.0.0/0", "ipv4 pool is empty"), ("::/0", "ipv6 pool is empty")] {
+            assert_eq!(check(&[pool(subnet, "", "")], true, true, false).unwrap_err().to_string(), words);
+        }
     }
 
     #[test]
     fn faults_have_docker_s_words() {
         let faults = [
             (pool("fd00::", "", ""), "invalid subnet fd00::: invalid CIDR block notation"),
+            (pool("", "", ""), "invalid subnet : invalid CIDR block notation"),
             (pool("", "", "10.0.0.1"), "invalid subnet : invalid CIDR block notation"),
             (pool("fd00::1/64", "", ""), "invalid subnet fd00::1/64: it should be fd00::/64"),
             (pool("10.1.2.3/16", "", ""), "invalid subnet 10.1.2.3/16: it should be 10.1.0.0/16"),
-            (pool("fd00::/127", "", ""), "invalid subnet fd00::/127: it has no room for hosts"),
-            (pool("10.1.0.0/31", "", ""), "invalid subnet 10.1.0.0/31: it has no room for hosts"),
             (pool("fd00::/64", "10.0.0.0/24", ""), "invalid ip-range 10.0.0.0/24: parent subnet is an IPv6 block"),
             (
                 pool("fd00::/64", "fd00::/60", ""),
@@ -247,10 +274,10 @@ mod tests {
             (pool("fd00::/64", "", "x"), "invalid gateway x: invalid address"),
         ];
         for (pool, words) in faults {
-            let error = check(&[pool], true, true).unwrap_err().to_string();
+            let error = check(&[pool], true, true, false).unwrap_err().to_string();
             assert_eq!(error, format!("invalid network config:\n{words}"));
         }
-        let two = check(&[pool("fd00::1/64", "", "x")], true, true).unwrap_err().to_string();
+        let two = check(&[pool("fd00::1/64", "", "x")], true, true, false).unwrap_err().to_string();
         assert_eq!(two.lines().filter(|line| line.starts_with("* ")).count(), 2, "{two}");
     }
 }

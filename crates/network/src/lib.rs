@@ -9,7 +9,7 @@
 //! - [`CreateNetwork`], [`EndpointRequest`], [`PortRequest`]: what is asked for.
 //! - [`HostPorts`], [`bind_for_relay`]: for a daemon in a network namespace of its own.
 //! - [`Reach`]: who gets to a port of a container, and by whose rule not.
-//! - [`Ipv4Net`], [`Ipv6Net`], [`Pool6`], [`MacAddress`]: addresses.
+//! - [`Ipv4Net`], [`Ipv6Net`], [`Pool4`], [`Pool6`], [`MacAddress`]: addresses.
 
 mod background;
 mod bandwidth;
@@ -18,6 +18,7 @@ mod capture;
 mod configuration;
 mod connect;
 mod create;
+mod default_addresses;
 mod error;
 mod firewall;
 mod firewalld;
@@ -31,10 +32,11 @@ mod ipam;
 mod ipam_request;
 mod ipv4net;
 mod ipv6net;
-mod macvlan;
 mod mark;
 mod networks;
 mod options;
+mod parent;
+mod pool4;
 mod pool6;
 mod ports;
 mod predefined;
@@ -57,9 +59,10 @@ pub use host_ports::HostPorts;
 pub use interface::{InterfaceSysctl, is_interface_name};
 pub use ipv4net::Ipv4Net;
 pub use ipv6net::Ipv6Net;
-pub use macvlan::Parent;
 pub use networks::Networks;
 pub use options::{BridgeRules, NetworkOptions, PublishPolicy};
+pub use parent::Parent;
+pub use pool4::Pool4;
 pub use pool6::Pool6;
 pub use reach::{Answer, Decider, Reach, Way};
 pub use record::{

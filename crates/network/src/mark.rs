@@ -9,7 +9,7 @@ use crate::Endpoint;
 pub(crate) enum Mark {
     /// The bridge of a network, by its ID.
     Bridge(String),
-    /// The parent of a macvlan network, by its ID.
+    /// The parent of a network of macvlan or ipvlan, by its ID.
     Parent(String),
     /// The host's end of a container's link. Of the network's ID the beginning.
     Endpoint {
@@ -96,6 +96,8 @@ mod tests {
             prefix6: 64,
             gateway6: None,
             mac: crate::ipam::mac_of(Ipv4Addr::LOCALHOST.into()),
+            parents_mac: false,
+            leads_out: false,
             host_interface: "veth01234567".into(),
             interface: "eth0".into(),
         };

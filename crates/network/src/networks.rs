@@ -13,8 +13,8 @@ use crate::background::{Background, Namespace};
 use crate::ports::Ports;
 use crate::state::{NETWORKS, Network, State};
 use crate::{
-    CreateNetwork, Endpoint, GatewayMode, NetworkError, NetworkOptions, NetworkRecord, Result, bridge, configuration,
-    create, firewall, firewalld, foreign, ipam, macvlan, mark, pool6, sysctl,
+    CreateNetwork, Endpoint, NetworkError, NetworkOptions, NetworkRecord, Result, bridge, configuration, create,
+    firewall, firewalld, foreign, ipam, mark, parent, pool6, sysctl,
 };
 
 /// All networks of a daemon. Cheap to clone.
@@ -183,13 +183,7 @@ impl Networks {
         let route = Connection::open()?;
         let others: Vec<_> = {
             let state = inner.state();
-            let parent = |record: &NetworkRecord| record.parent.as_ref().map(|parent| parent.name.clone());
-            if let Some(name) = parent(&record)
-                && let Some(other) = state.records().find(|other| parent(other).as_ref() == Some(&name))
-            {
-                let message = format!("network {} is already using parent interface {name}", other.name);
-                return Err(NetworkError::Forbidden(message));
-            }
+            parent::may_share(&record, state.records())?;
             let same = |other: &&NetworkRecord| other.bridge.is_some() && other.bridge == record.bridge;
             if let Some(other) = state.records().find(same) {
                 return Err(NetworkError::Forbidden(format!(
@@ -230,46 +224,46 @@ impl Networks {
         others: &[NetworkRecord],
     ) -> Result<()> {
         let options = &self.inner.options;
-        let overlap = |other: &NetworkRecord| {
-            NetworkError::Overlap(format!("other one on this address space: network {}", other.name))
-        };
         let occupied =
             |wanted: bool| if wanted { bridge::host_networks(route) } else { Ok(bridge::Occupied::default()) };
         let mut taken = occupied((record.ipv4 && record.subnet.is_none()) || (ipv6 && record.pool6.is_none()))?;
-        taken.v4.extend(others.iter().filter_map(|other| other.subnet));
-        taken.v6.extend(others.iter().filter_map(|other| Some(other.pool6.as_ref()?.subnet)));
+        taken.v4.extend(others.iter().flat_map(|other| other.pools4()).map(|pool| pool.subnet));
+        taken.v6.extend(others.iter().flat_map(|other| other.pools6()).map(|pool| pool.subnet));
+        Self::refuse_overlap(record, others)?;
         match record.subnet {
-            Some(subnet) => {
-                if let Some(other) = others.iter().find(|other| other.subnet.is_some_and(|net| net.overlaps(subnet))) {
-                    return Err(overlap(other));
-                }
-                create::settle(record, subnet);
-            }
+            Some(subnet) => create::settle(record, subnet)?,
             None if record.ipv4 => {
                 let free = ipam::free_network(&options.default_pools, &taken.v4).ok_or(NetworkError::NoPool)?;
-                create::settle(record, free);
+                create::settle(record, free)?;
             }
             None => {}
         }
-        match &record.pool6 {
-            Some(pool) => {
-                let meets = |other: &&NetworkRecord| {
-                    other.pool6.as_ref().is_some_and(|other| other.subnet.overlaps(pool.subnet))
-                };
-                if let Some(other) = others.iter().find(meets) {
-                    return Err(overlap(other));
-                }
+        if record.pool6.is_none() && ipv6 {
+            let free = pool6::free_network(&options.default_pools6, &taken.v6).ok_or(NetworkError::NoPool)?;
+            let mut pool = Pool6::new(free);
+            if record.is_without_gateway6() {
+                pool.gateway = None;
             }
-            None if ipv6 => {
-                let free = pool6::free_network(&options.default_pools6, &taken.v6).ok_or(NetworkError::NoPool)?;
-                record.pool6 = Some(Pool6::new(free));
-                if let Some(pool) = record.pool6.as_mut().filter(|_| record.mode6 == GatewayMode::Isolated) {
-                    pool.gateway = None;
-                }
-            }
-            None => {}
+            record.pool6 = Some(pool);
         }
         Ok(())
+    }
+
+    /// Refuses subnets that another network has, or the same one twice.
+    fn refuse_overlap(record: &NetworkRecord, others: &[NetworkRecord]) -> Result<()> {
+        let four: Vec<_> = record.pools4().into_iter().map(|pool| pool.subnet).collect();
+        let six: Vec<_> = record.pools6().map(|pool| pool.subnet).collect();
+        let overlap = |who: &str| NetworkError::Overlap(format!("other one on this address space{who}"));
+        for other in others {
+            let meets4 = other.pools4().iter().any(|other| four.iter().any(|net| net.overlaps(other.subnet)));
+            let meets6 = other.pools6().any(|other| six.iter().any(|net| net.overlaps(other.subnet)));
+            if meets4 || meets6 {
+                return Err(overlap(&format!(": network {}", other.name)));
+            }
+        }
+        let twice4 = four.iter().enumerate().any(|(index, net)| four[..index].iter().any(|other| other.overlaps(*net)));
+        let twice6 = six.iter().enumerate().any(|(index, net)| six[..index].iter().any(|other| other.overlaps(*net)));
+        if twice4 || twice6 { Err(overlap("")) } else { Ok(()) }
     }
 
     /// Removes a network that no container is connected to.
@@ -364,7 +358,9 @@ impl Networks {
     /// Makes what the kernel has of a network.
     fn make(&self, route: &Connection, record: &NetworkRecord) -> Result<u32> {
         if record.parent.is_some() {
-            return macvlan::ensure(route, self.inner.instance(), record);
+            let link = parent::ensure(route, self.inner.instance(), record)?;
+            parent::probe(route, record, link)?;
+            return Ok(link);
         }
         self.forward(record.pool6.is_some())?;
         let link = bridge::ensure(route, self.inner.instance(), record)?;
@@ -386,7 +382,8 @@ impl Networks {
     fn unmake(&self, record: &NetworkRecord, quiet: bool) {
         if record.parent.is_some() {
             let removed = Connection::open().map_err(NetworkError::from);
-            let removed = removed.and_then(|route| macvlan::remove(&route, self.inner.instance(), record));
+            let others: Vec<_> = self.inner.state().records().cloned().collect();
+            let removed = removed.and_then(|route| parent::remove(&route, self.inner.instance(), record, &others));
             if let Err(error) = removed
                 && !quiet
             {

@@ -51,9 +51,10 @@ impl Pool6 {
         }
     }
 
-    /// Whether nobody may have this address of the subnet: the first one is that of any router (RFC 4291, 2.6.1).
+    /// Whether nobody may have this address of the subnet: the first one is that of any router (RFC 4291, 2.6.1), but between
+    /// two (RFC 6164).
     pub(crate) fn is_reserved(&self, address: Ipv6Addr) -> bool {
-        let first = self.subnet.prefix() < 127 && address == self.subnet.first();
+        let first = self.subnet.prefix() != 127 && address == self.subnet.first();
         first || self.gateway == Some(address) || self.aux_addresses.values().any(|other| *other == address)
     }
 

@@ -8,8 +8,8 @@ use crate::mark::{self, Mark};
 use crate::record::{WAY_OUT4, WAY_OUT6};
 use crate::state::{NETWORKS, Network};
 use crate::{
-    BridgeRules, Ipv4Net, Ipv6Net, NetworkError, NetworkRecord, Networks, Pool6, Result, bridge, create, ipam, pool6,
-    sysctl,
+    BridgeRules, Ipv4Net, Ipv6Net, NetworkError, NetworkRecord, Networks, Pool6, Result, bridge, create,
+    default_addresses, ipam, pool6, sysctl,
 };
 
 impl Networks {
@@ -23,6 +23,9 @@ impl Networks {
         }
         let present = inner.state().named("bridge").map(|network| network.record.clone());
         let wanted = self.default_bridge(present.as_ref())?;
+        if let Some(present) = present.as_ref().filter(|present| present.bridge == wanted.bridge) {
+            bridge::forget_addresses(&inner.options.instance, present, &wanted)?;
+        }
         if present.as_ref() != Some(&wanted) {
             records.push(wanted);
         }
@@ -62,43 +65,77 @@ impl Networks {
             there = None;
         }
         let ours = there.is_some_and(|link| mark::read(&options.instance, &link.alias).is_some());
-        let given = match &options.bip {
-            Some(bip) => Some(bridge_address(bip)?),
-            // A bridge that the user has made has the address that it is to have.
-            None if !ours => there.map(|link| address_of(&route, link)).transpose()?.flatten(),
-            None => None,
+        let is_users = !ours && there.is_some() && options.bridge.is_some();
+        let nets = match there {
+            Some(link) => addresses_of(&route, link)?,
+            // As it was before the host was started anew.
+            None => Nets::of(&record),
         };
-        if let Some(net) = given {
-            record.subnet = Some(net.network());
-            record.gateway = Some(net.address());
-        } else if !ours || record.subnet.is_none() {
-            self.find_subnet(&route, &mut record)?;
+        let bip = options.bip.as_deref().map(bridge_address).transpose()?;
+        let fixed = options.bridge_rules.fixed_cidr.as_deref().map(fixed_cidr).transpose()?;
+        if let (Some(bip), Some(range)) = (bip, fixed)
+            && !bip.network().covers(range.network())
+        {
+            let message = format!("fixed-cidr: {} is not in the subnet of bip", range.network());
+            return Err(NetworkError::Invalid(message));
         }
-        self.default_pool6(&route, &mut record)?;
-        apply(&options.bridge_rules, &mut record, options.bip.is_some())?;
+        let plan = default_addresses::plan(bip, fixed, &nets.v4, is_users);
+        if plan.is_outside {
+            tracing::warn!("fixed-cidr is outside of the subnet that the bridge has, and is not taken");
+        }
+        record.ip_range = plan.range;
+        record.gateway_chosen = plan.gateway.is_some() || plan.subnet.is_none();
+        match plan.subnet {
+            Some(subnet) if there.is_some() || options.bip.is_some() || fixed.is_some() => {
+                record.gateway = plan.gateway;
+                record.aux_addresses.clear();
+                create::settle(&mut record, subnet)?;
+            }
+            _ => self.find_subnet(&route, &mut record)?,
+        }
+        self.default_pool6(&route, &mut record, &nets.v6, is_users)?;
+        apply(&options.bridge_rules, &mut record)?;
         Ok(shown(record))
     }
 
     /// The IPv6 side of the default bridge, as the options want it: as it was, unless they say otherwise.
-    fn default_pool6(&self, route: &Connection, record: &mut NetworkRecord) -> Result<()> {
+    fn default_pool6(
+        &self,
+        route: &Connection,
+        record: &mut NetworkRecord,
+        there: &[Ipv6Net],
+        is_users: bool,
+    ) -> Result<()> {
         let options = &self.inner.options;
         if !options.ipv6 {
             record.pool6 = None;
             return Ok(());
         }
+        let fixed = options.fixed_cidr_v6;
         if let Some(net) = options.bip6 {
             if net.prefix() > 126 || net.address() == net.first() {
                 return Err(NetworkError::Invalid(format!("bip6: {net} is no address of a bridge")));
             }
-            let wanted = options.fixed_cidr_v6.map(Ipv6Net::network);
-            if wanted.is_some_and(|range| !net.network().covers(range)) {
+            if fixed.is_some_and(|range| !net.network().covers(range.network())) {
                 return Err(NetworkError::Invalid(format!("fixed-cidr-v6: it is not in {}", net.network())));
             }
-            record.pool6 = Some(Pool6 { gateway: Some(net.address()), ip_range: wanted, ..Pool6::new(net.network()) });
-            return Ok(());
         }
-        if let Some(net) = options.fixed_cidr_v6 {
-            record.pool6 = Some(Pool6::new(net.network()));
+        // A link's own address is none of the network's, unless that is all there is to be.
+        let takes_own = fixed.is_some_and(default_addresses::is_link_local);
+        let there: Vec<Ipv6Net> =
+            there.iter().copied().filter(|net| takes_own || !default_addresses::is_link_local(*net)).collect();
+        let plan = default_addresses::plan(options.bip6, fixed, &there, is_users);
+        if let (true, Some(fixed)) = (plan.is_outside, fixed) {
+            return Err(NetworkError::Invalid(format!(
+                "fixed-cidr-v6={fixed} is outside any subnet implied by addresses on the user-managed default bridge"
+            )));
+        }
+        if let Some(subnet) = plan.subnet {
+            let gateway_chosen = plan.gateway.is_some();
+            let (gateway, ip_range) = (plan.gateway, plan.range);
+            let mut pool = Pool6 { gateway, gateway_chosen, ip_range, ..Pool6::new(subnet) };
+            pool.settle();
+            record.pool6 = Some(pool);
             return Ok(());
         }
         if record.pool6.is_none() {
@@ -107,7 +144,7 @@ impl Networks {
             taken.extend(state.records().filter_map(|other| Some(other.pool6.as_ref()?.subnet)));
             drop(state);
             let free = pool6::free_network(&options.default_pools6, &taken).ok_or(NetworkError::NoPool)?;
-            record.pool6 = Some(Pool6::new(free));
+            record.pool6 = Some(Pool6 { gateway_chosen: true, ..Pool6::new(free) });
         }
         Ok(())
     }
@@ -121,7 +158,8 @@ impl Networks {
             let known = self.inner.state().networks.contains_key(&id);
             // What a user's network has is named after its ID.
             let link = links.iter().find(|link| link.name == name && !known && !name.starts_with("br-"));
-            if let Some(net) = link.map(|link| address_of(route, link)).transpose()?.flatten() {
+            let nets = link.map(|link| addresses_of(route, link)).transpose()?.unwrap_or_default();
+            if let Some(net) = nets.v4.first() {
                 record.id = id;
                 record.bridge = Some(name);
                 record.subnet = Some(net.network());
@@ -143,8 +181,7 @@ impl Networks {
         }
         record.gateway = None;
         let free = ipam::free_network(&self.inner.options.default_pools, &taken.v4).ok_or(NetworkError::NoPool)?;
-        create::settle(record, free);
-        Ok(())
+        create::settle(record, free)
     }
 
     /// Turns forwarding on where that is wanted; that of IPv6 when a network has it.
@@ -169,25 +206,10 @@ impl Networks {
 }
 
 /// The rules of the default bridge, of which none is left of an earlier daemon's.
-fn apply(rules: &BridgeRules, record: &mut NetworkRecord, has_bip: bool) -> Result<()> {
+fn apply(rules: &BridgeRules, record: &mut NetworkRecord) -> Result<()> {
     record.icc = rules.icc;
     record.masquerade = rules.masquerade;
     record.host_binding = rules.host_binding.filter(|address| !address.is_unspecified());
-    record.ip_range = match &rules.fixed_cidr {
-        Some(text) => {
-            let net: Ipv4Net = text.parse().map_err(|e| NetworkError::Invalid(format!("fixed-cidr: {e}")))?;
-            let range = net.network();
-            if !record.subnet.is_some_and(|subnet| subnet.network().covers(range)) {
-                if has_bip {
-                    return Err(NetworkError::Invalid(format!("fixed-cidr: {range} is not in the subnet of bip")));
-                }
-                record.gateway = None;
-                create::settle(record, range);
-            }
-            Some(range)
-        }
-        None => None,
-    };
     let outside = |name: &str, address: IpAddr| {
         NetworkError::Invalid(format!("{name}: {address} is not in the default bridge's subnet"))
     };
@@ -236,11 +258,35 @@ fn bridge_address(bip: &str) -> Result<Ipv4Net> {
     Ok(net)
 }
 
-/// The first IPv4 address of a link.
-fn address_of(route: &Connection, link: &Link) -> Result<Option<Ipv4Net>> {
-    let mut all = route.addresses()?.into_iter().filter(|entry| entry.link == link.index);
-    Ok(all.find_map(|entry| match entry.address {
-        IpAddr::V4(address) => Ipv4Net::new(address, entry.prefix),
-        IpAddr::V6(_) => None,
-    }))
+/// The range in `--fixed-cidr`.
+fn fixed_cidr(text: &str) -> Result<Ipv4Net> {
+    text.parse().map_err(|error| NetworkError::Invalid(format!("fixed-cidr: {error}")))
+}
+
+/// Addresses with their prefixes.
+#[derive(Debug, Default)]
+struct Nets {
+    v4: Vec<Ipv4Net>,
+    v6: Vec<Ipv6Net>,
+}
+
+impl Nets {
+    /// Those that a network's bridge is to have.
+    fn of(record: &NetworkRecord) -> Self {
+        let four = record.subnet.zip(record.gateway).and_then(|(net, address)| Ipv4Net::new(address, net.prefix()));
+        let pool6 = record.pool6.as_ref().and_then(|pool| Ipv6Net::new(pool.gateway?, pool.subnet.prefix()));
+        Self { v4: four.into_iter().collect(), v6: pool6.into_iter().collect() }
+    }
+}
+
+/// The addresses of a link, in the kernel's order.
+fn addresses_of(route: &Connection, link: &Link) -> Result<Nets> {
+    let mut nets = Nets::default();
+    for entry in route.addresses()?.into_iter().filter(|entry| entry.link == link.index) {
+        match entry.address {
+            IpAddr::V4(address) => nets.v4.extend(Ipv4Net::new(address, entry.prefix)),
+            IpAddr::V6(address) => nets.v6.extend(Ipv6Net::new(address, entry.prefix)),
+        }
+    }
+    Ok(nets)
 }

@@ -9,7 +9,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use wharf_netlink::MacAddress;
 
-use crate::{Bandwidth, Configuration, GatewayMode, InterfaceSysctl, Ipv4Net, Namespace, Parent, Pool6};
+use crate::{Bandwidth, Configuration, GatewayMode, InterfaceSysctl, Ipv4Net, Namespace, Parent, Pool4, Pool6};
 
 /// Names of reserved addresses that are containers' way out (moby, `libnetwork/drivers/bridge`, `DefaultGatewayV4AuxKey`).
 pub(crate) const WAY_OUT4: &str = "DefaultGatewayIPv4";
@@ -21,7 +21,7 @@ pub struct NetworkRecord {
     /// 64 hex digits.
     pub id: String,
     pub name: String,
-    /// `bridge`, `macvlan`, `host` or `null`.
+    /// `bridge`, `macvlan`, `ipvlan`, `host` or `null`.
     pub driver: String,
     /// RFC 3339 with nanoseconds, UTC.
     pub created: String,
@@ -52,12 +52,17 @@ pub struct NetworkRecord {
     /// Where containers get IPv6 addresses.
     #[serde(default)]
     pub pool6: Option<Pool6>,
+    /// Further subnets, which networks on one of the host's links may have: a container has an address of one of them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub further4: Vec<Pool4>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub further6: Vec<Pool6>,
     /// What was asked for of a family that the network does not have: `inspect` shows it, as Docker does.
     #[serde(default)]
     pub unused_pools: Vec<PoolRequest>,
     /// The device of a bridge network.
     pub bridge: Option<String>,
-    /// The link of the host's that a macvlan network is on.
+    /// The link of the host's that a network of macvlan or ipvlan is on.
     #[serde(default)]
     pub parent: Option<Parent>,
     pub mtu: u32,
@@ -123,7 +128,8 @@ pub struct IpamRequest {
     /// Empty means `default`.
     pub driver: String,
     pub options: BTreeMap<String, String>,
-    /// At most one for IPv4 and one for IPv6; what is not there comes from the default pools.
+    /// At most one for IPv4 and one for IPv6, but for a network on one of the host's links; what is not there comes from the
+    /// default pools.
     pub config: Vec<PoolRequest>,
 }
 
@@ -191,7 +197,14 @@ pub struct Endpoint {
     #[serde(default)]
     pub gateway6: Option<Ipv6Addr>,
     pub mac: MacAddress,
-    /// The host's end of the link; empty where it has none (macvlan).
+    /// Its link has the hardware address of the network's parent (ipvlan), and `mac` is only what its link-local address is
+    /// made of.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub parents_mac: bool,
+    /// What is for no neighbour goes out by the link without a gateway (ipvlan's `l3` and `l3s`).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub leads_out: bool,
+    /// The host's end of the link; empty where it has none (macvlan, ipvlan).
     pub host_interface: String,
     /// The container's end, `ethN` unless a name was asked for.
     pub interface: String,
@@ -215,7 +228,7 @@ impl NetworkRecord {
         self.pool6.is_some() || self.configuration.is_some_and(|configuration| configuration.ipv6)
     }
 
-    /// Whether ports of containers can be published there: others come in by the host, and by no macvlan.
+    /// Whether ports of containers can be published there: others come in by the host, and by no macvlan or ipvlan.
     pub fn publishes(&self) -> bool {
         !self.internal && self.bridge.is_some()
     }
@@ -224,6 +237,39 @@ impl NetworkRecord {
     /// that Docker has for another one.
     pub(crate) fn way_out4(&self) -> Option<Ipv4Addr> {
         self.aux_addresses.get(WAY_OUT4).copied().or(self.gateway).filter(|_| !self.internal)
+    }
+
+    /// Its IPv4 subnets.
+    pub fn pools4(&self) -> Vec<Pool4> {
+        let first = self.subnet.map(|subnet| Pool4 {
+            subnet,
+            gateway: self.gateway,
+            gateway_chosen: self.gateway_chosen,
+            ip_range: self.ip_range,
+            aux_addresses: self.aux_addresses.clone(),
+        });
+        first.into_iter().chain(self.further4.iter().cloned()).collect()
+    }
+
+    /// Its IPv6 subnets.
+    pub fn pools6(&self) -> impl Iterator<Item = &Pool6> {
+        self.pool6.iter().chain(&self.further6)
+    }
+
+    /// The way out and the prefix of a container with this address.
+    pub(crate) fn place4(&self, address: Ipv4Addr) -> (Option<Ipv4Addr>, u8) {
+        match self.further4.iter().find(|pool| pool.subnet.contains(address)) {
+            Some(pool) => (pool.gateway.filter(|_| !self.internal), pool.subnet.prefix()),
+            None => (self.way_out4(), self.subnet.map_or(0, Ipv4Net::prefix)),
+        }
+    }
+
+    /// The same of IPv6.
+    pub(crate) fn place6(&self, address: Ipv6Addr) -> (Option<Ipv6Addr>, u8) {
+        match self.further6.iter().find(|pool| pool.subnet.contains(address)) {
+            Some(pool) => (pool.gateway.filter(|_| !self.internal), pool.subnet.prefix()),
+            None => (self.way_out6(), self.pool6.as_ref().map_or(0, |pool| pool.subnet.prefix())),
+        }
     }
 
     /// The same of IPv6.
@@ -244,8 +290,11 @@ impl NetworkRecord {
     /// Whether an address is of one of its subnets.
     pub fn contains(&self, address: IpAddr) -> bool {
         match address {
-            IpAddr::V4(address) => self.subnet.is_some_and(|subnet| subnet.contains(address)),
-            IpAddr::V6(address) => self.pool6.as_ref().is_some_and(|pool| pool.subnet.contains(address)),
+            IpAddr::V4(address) => {
+                let further = self.further4.iter().map(|pool| pool.subnet);
+                self.subnet.into_iter().chain(further).any(|subnet| subnet.contains(address))
+            }
+            IpAddr::V6(address) => self.pools6().any(|pool| pool.subnet.contains(address)),
         }
     }
 }
@@ -354,6 +403,8 @@ pub(crate) fn sample() -> NetworkRecord {
         ip_range: None,
         aux_addresses: BTreeMap::new(),
         pool6: None,
+        further4: Vec::new(),
+        further6: Vec::new(),
         unused_pools: Vec::new(),
         bridge: Some("br-test".into()),
         parent: None,

@@ -10,9 +10,7 @@ use crate::mark::Mark;
 use crate::networks::Inner;
 use crate::ports;
 use crate::state::endpoint_key;
-use crate::{
-    Endpoint, Ipv4Net, NetworkError, Networks, Result, background, bridge, firewall, foreign, ipam, macvlan, sysctl,
-};
+use crate::{Endpoint, NetworkError, Networks, Result, background, bridge, firewall, foreign, ipam, parent, sysctl};
 
 impl Networks {
     /// Frees what containers that are not `alive` (IDs) had: links, addresses, ports. Keeps what the others have, and
@@ -191,19 +189,20 @@ impl Networks {
         Ok(())
     }
 
-    /// Makes what is missing of the parents of macvlan networks that are ours to make, and removes those of no network.
+    /// Makes what is missing of the parents of networks that are ours to make, and removes those of no network.
     fn restore_parents(&self, route: &Connection) -> Result<()> {
         let inner = &self.inner;
         let records: Vec<_> = inner.state().records().filter(|record| record.parent.is_some()).cloned().collect();
         for (name, found) in bridge::ours(&route.links()?, inner.instance()) {
-            let known = |id: &str| records.iter().any(|record| record.id == id);
-            if macvlan::parent_of(&found).is_some_and(|id| !known(id)) {
+            // Networks may share one, and it carries the mark of one of them.
+            let used = records.iter().any(|record| record.parent.as_ref().is_some_and(|parent| parent.name == name));
+            if parent::is_one(&found) && !used {
                 tracing::info!(link = name, "a parent of ours has no network any more and is removed");
                 background::remove(&[&name])?;
             }
         }
         for record in records {
-            match macvlan::ensure(route, inner.instance(), &record) {
+            match parent::ensure(route, inner.instance(), &record) {
                 Ok(link) => {
                     if let Some(network) = inner.state().networks.get_mut(&record.id) {
                         network.link = Some(link);
@@ -232,7 +231,8 @@ impl Networks {
             let taken = addresses.iter().any(|address| !record.contains(*address) || network.owner(*address).is_some());
             let Some(first) = addresses.first().filter(|_| !known && !taken) else { return Ok(()) };
             let earlier = lost.iter().find(|lost| lost.network_id == record.id && lost.container == *container);
-            let pool6 = record.pool6.as_ref().filter(|_| ip6.is_some());
+            let (gateway, prefix) = ip.map(|ip| record.place4(ip)).unwrap_or_default();
+            let (gateway6, prefix6) = ip6.map(|ip| record.place6(ip)).unwrap_or_default();
             let adopted = Endpoint {
                 network_id: record.id.clone(),
                 endpoint_id: endpoint.to_owned(),
@@ -240,12 +240,14 @@ impl Networks {
                 name: earlier.map_or(container.get(..12).unwrap_or(container), |earlier| &earlier.name).to_owned(),
                 aliases: earlier.map(|earlier| earlier.aliases.clone()).unwrap_or_default(),
                 ip: *ip,
-                prefix: record.subnet.filter(|_| ip.is_some()).map_or(0, Ipv4Net::prefix),
-                gateway: record.way_out4().filter(|_| ip.is_some()),
+                prefix,
+                gateway,
                 ip6: *ip6,
-                prefix6: pool6.map_or(0, |pool| pool.subnet.prefix()),
-                gateway6: record.way_out6().filter(|_| ip6.is_some()),
+                prefix6,
+                gateway6,
                 mac: ipam::mac_of(*first),
+                parents_mac: false,
+                leads_out: false,
                 host_interface: link.to_owned(),
                 interface: interface.to_owned(),
             };

@@ -12,6 +12,7 @@ pub(super) const NEW_LINK: u16 = 16;
 const DELETE_LINK: u16 = 17;
 pub(super) const SET_LINK: u16 = 19;
 pub(super) const NEW_ADDRESS: u16 = 20;
+const DELETE_ADDRESS: u16 = 21;
 pub(super) const NEW_ROUTE: u16 = 24;
 const DELETE_ROUTE: u16 = 25;
 
@@ -247,6 +248,15 @@ impl Batch {
                 IpAddr::V6(_) => m.u32(IFA_FLAGS, NO_DETECTION),
             }
         });
+        self
+    }
+
+    /// Takes an address away from the link with this index.
+    pub fn delete_address(&mut self, index: u32, address: IpAddr, prefix: u8) -> &mut Self {
+        let mut header = [family_of(address), prefix, 0, SCOPE_UNIVERSE, 0, 0, 0, 0];
+        header[4..].copy_from_slice(&index.to_ne_bytes());
+        let action = format!("remove address {address}/{prefix}");
+        self.messages.message(DELETE_ADDRESS, 0, &header, action, |m| m.ip(IFA_LOCAL, address));
         self
     }
 

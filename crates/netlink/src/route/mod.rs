@@ -3,7 +3,8 @@
 //! - [`Connection`]: sends batches and asks what there is. [`Batch`]: changes that go together.
 //! - [`PermanentAddress`]: what a link keeps when it moves to another namespace.
 //! - [`TokenBucket`], [`RootQueue`]: how fast a link sends.
-//! - [`Bridge`], [`Veth`], [`Macvlan`], [`Port`], [`Route`]: what is made. [`Link`], [`Address`], [`RouteEntry`]: what is there.
+//! - [`Bridge`], [`Veth`], [`Macvlan`], [`Ipvlan`], [`Port`], [`Route`]: what is made. [`Link`], [`Address`], [`RouteEntry`]: what
+//!   is there.
 
 mod batch;
 mod dump;
@@ -15,7 +16,7 @@ pub use batch::{Batch, Bridge, Peer, Port, Route, Veth};
 pub use dump::{Address, Link, RouteEntry};
 pub use moves::PermanentAddress;
 pub use queue::{RootQueue, TokenBucket};
-pub use stacked::{Macvlan, MacvlanMode};
+pub use stacked::{Ipvlan, IpvlanFlag, IpvlanMode, Macvlan, MacvlanMode};
 
 use crate::Result;
 use crate::socket::Socket;

@@ -11,6 +11,8 @@ use crate::message::{CREATE, EXCLUSIVE};
 // linux/if_link.h
 const IFLA_LINK: u16 = 5;
 const IFLA_MACVLAN_MODE: u16 = 1;
+const IFLA_IPVLAN_MODE: u16 = 1;
+const IFLA_IPVLAN_FLAGS: u16 = 2;
 const IFLA_VLAN_ID: u16 = 1;
 const VETH_INFO_PEER: u16 = 1;
 
@@ -39,7 +41,72 @@ pub struct Macvlan<'a> {
     pub netns: BorrowedFd<'a>,
 }
 
+/// How an ipvlan gets its packets to others (`IPVLAN_MODE_…`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IpvlanMode {
+    /// By its parent's link, as a neighbour of those there.
+    L2,
+    /// By its parent's routes, and past its rules for what is forwarded.
+    L3,
+    /// As [`Self::L3`], through the rules for what comes in and what the host sends.
+    L3s,
+}
+
+/// What an ipvlan exchanges with others on the same parent (`IPVLAN_F_…`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IpvlanFlag {
+    /// All, within the host.
+    Bridge,
+    /// Nothing.
+    Private,
+    /// What the switch at the other end sends back.
+    Vepa,
+}
+
+/// An ipvlan that is to be made in another namespace, on a link of this one, whose hardware address it has.
+#[derive(Clone, Copy, Debug)]
+pub struct Ipvlan<'a> {
+    /// As it is there.
+    pub name: &'a str,
+    /// Index of the link that it is on.
+    pub parent: u32,
+    pub mode: IpvlanMode,
+    pub flag: IpvlanFlag,
+    /// `None` for the namespace that the request is made in.
+    pub netns: Option<BorrowedFd<'a>>,
+}
+
 impl Batch {
+    /// Makes an ipvlan, down. It has the MTU of its parent.
+    pub fn create_ipvlan(&mut self, link: &Ipvlan<'_>) -> &mut Self {
+        let mode: u16 = match link.mode {
+            IpvlanMode::L2 => 0,
+            IpvlanMode::L3 => 1,
+            IpvlanMode::L3s => 2,
+        };
+        let flags: u16 = match link.flag {
+            IpvlanFlag::Bridge => 0,
+            IpvlanFlag::Private => 1,
+            IpvlanFlag::Vepa => 2,
+        };
+        let action = format!("make ipvlan `{}`", link.name);
+        self.messages.message(NEW_LINK, CREATE | EXCLUSIVE, &link_header(0, 0, 0, 0), action, |m| {
+            m.text(IFLA_IFNAME, link.name);
+            m.u32(IFLA_LINK, link.parent);
+            if let Some(netns) = link.netns {
+                m.u32(IFLA_NET_NS_FD, netns.as_raw_fd().cast_unsigned());
+            }
+            m.nested(IFLA_LINKINFO, |m| {
+                m.text(IFLA_INFO_KIND, "ipvlan");
+                m.nested(IFLA_INFO_DATA, |m| {
+                    m.attribute(IFLA_IPVLAN_MODE, &mode.to_ne_bytes());
+                    m.attribute(IFLA_IPVLAN_FLAGS, &flags.to_ne_bytes());
+                });
+            });
+        });
+        self
+    }
+
     /// Makes a macvlan, down. It has the MTU of its parent.
     pub fn create_macvlan(&mut self, link: &Macvlan<'_>) -> &mut Self {
         let mode: u32 = match link.mode {

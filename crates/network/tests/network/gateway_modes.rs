@@ -204,3 +204,45 @@ fn containers_have_the_address_outside_that_is_asked_for() {
         assert_eq!(words, "failed to parse com.docker.network.host_ipv4 value: x (nil ip)");
     });
 }
+
+#[test]
+fn a_network_may_have_two_addresses_or_one() {
+    on_a_host(|host| {
+        let networks = host.networks();
+        const INHIBIT: (&str, &str) = ("com.docker.network.bridge.inhibit_ipv4", "true");
+        const ISOLATED: (&str, &str) = ("com.docker.network.bridge.gateway_mode_ipv4", "isolated");
+        let last = |endpoint: &wharf_network::Endpoint| endpoint.ip.unwrap().octets()[3];
+        // The host has the first, and one is left.
+        let pair = networks.create(&create_request("pair", "10.61.0.0/31", &[])).unwrap();
+        assert_eq!(pair.gateway.unwrap().octets()[3], 0);
+        let a = container(&networks, "pair", "a");
+        assert_eq!((last(&a.endpoint), a.endpoint.prefix), (1, 31));
+        serve(&a.netns, 80);
+        assert_eq!(ask(a.v4(), 80).unwrap(), pair.gateway.unwrap());
+        for (name, option) in [("inhibited", INHIBIT), ("isolated", ISOLATED)] {
+            let request = CreateNetwork { internal: true, ..create_request(name, "10.62.0.0/31", &[option]) };
+            assert_eq!(networks.create(&request).unwrap().gateway, None);
+            let (a, b) = (container(&networks, name, "b"), container(&networks, name, "c"));
+            assert_eq!((last(&a.endpoint), last(&b.endpoint)), (0, 1), "{name}");
+            serve(&b.netns, 80);
+            assert_eq!(ask_from(&a.netns, b.v4(), 80).unwrap(), a.v4());
+            networks.disconnect(name, &a.id).unwrap();
+            networks.disconnect(name, &b.id).unwrap();
+            networks.remove(name).unwrap();
+        }
+        let one = networks.create(&create_request("one", "10.63.0.7/32", &[])).unwrap();
+        assert_eq!(one.gateway.unwrap().octets()[3], 7);
+        let mut six = create_request("six", "fd00:63::/127", &[]);
+        six.ipv6 = Some(true);
+        networks.create(&six).unwrap();
+        let b = container(&networks, "six", "d");
+        assert_eq!(b.endpoint.gateway6.map(|gateway| gateway.to_string()), Some("fd00:63::".into()));
+        assert_eq!(b.v6().to_string(), "fd00:63::1");
+        serve6(&b.netns, 80);
+        ask(b.v6(), 80).unwrap();
+        six.name = "seven".into();
+        six.ipam.config[0].subnet = "fd00:64::/128".into();
+        let error = networks.create(&six).unwrap_err().to_string();
+        assert_eq!(error, "failed to allocate gateway (): no available addresses on this pool");
+    });
+}

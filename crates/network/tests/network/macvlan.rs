@@ -1,12 +1,11 @@
-//! Networks of macvlan: containers in the network that the host shares with another one.
+//! Networks of macvlan and ipvlan: containers in the network that the host shares with another one.
 
-use std::net::{IpAddr, Ipv4Addr};
-use std::os::fd::AsFd;
-use std::os::fd::OwnedFd;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::os::fd::{AsFd, OwnedFd};
 
 use wharf_netlink::namespace;
 use wharf_netlink::route::Connection;
-use wharf_network::{CreateNetwork, ErrorKind, NetworkRecord, Networks};
+use wharf_network::{CreateNetwork, EndpointRequest, ErrorKind, NetworkRecord, Networks, PoolRequest};
 
 use crate::host::{HOST, OTHER, ask, ask_from, container, create_request, id, on_a_host, request, serve, tcp};
 
@@ -126,7 +125,8 @@ fn what_is_no_parent_is_refused() {
         refused(&[("parent", "lan0.4095")], ErrorKind::Invalid, "vlan id must be between 1-4094");
         refused(&[("macvlan_mode", "else")], ErrorKind::Invalid, "requested macvlan mode 'else' is not valid");
         lan(&networks);
-        refused(&[("parent", "lan0")], ErrorKind::Forbidden, "network lan is already using parent interface lan0");
+        let passthru = [("parent", "lan0"), ("macvlan_mode", "passthru")];
+        refused(&passthru, ErrorKind::Forbidden, "cannot use mode passthru, macvlan network lan is already using");
         // A VLAN is made, where the kernel has them.
         match networks.create(&wanted("tagged", "10.60.0.0/24", &[("parent", "lan0.7")])) {
             Ok(_) => {
@@ -136,5 +136,117 @@ fn what_is_no_parent_is_refused() {
             Err(error) => assert!(error.to_string().contains("kernel has no VLANs"), "{error}"),
         }
         assert!(!links().contains(&"lan0.7".to_owned()));
+    });
+}
+
+#[test]
+fn several_subnets_and_networks_are_on_one_link() {
+    on_a_host(|host| {
+        let networks = host.networks();
+        let mut request = wanted("two", "10.9.0.0/29", &[("parent", "lan0"), ("macvlan_mode", "bridge")]);
+        request.ipam.config[0].gateway = OTHER.to_string();
+        request.ipam.config[0].aux_addresses.insert("host".into(), HOST.to_string());
+        let pool = |subnet: &str| PoolRequest { subnet: subnet.into(), ..PoolRequest::default() };
+        request.ipam.config.extend([pool("10.9.1.0/30"), pool("fd00:9::/64"), pool("fd00:9:1::/64")]);
+        request.ipv6 = Some(true);
+        let mut overlapping = request.clone();
+        overlapping.ipam.config.push(pool("10.9.1.0/24"));
+        let error = networks.create(&overlapping).unwrap_err().to_string();
+        assert_eq!(error, "invalid pool request: Pool overlaps with other one on this address space");
+        let record = networks.create(&request).unwrap();
+        let gateways: Vec<_> = record.pools4().into_iter().map(|pool| pool.gateway.unwrap()).collect();
+        assert_eq!(gateways, [OTHER, Ipv4Addr::new(10, 9, 1, 1)]);
+        // The first has 3 to 6; who comes then gets an address of the second, with its gateway.
+        let all: Vec<_> = ["a", "b", "c", "d"].iter().map(|name| container(&networks, "two", name)).collect();
+        let fifth = container(&networks, "two", "e");
+        assert!(all.iter().all(|one| one.endpoint.prefix == 29 && one.endpoint.gateway == Some(OTHER)));
+        assert_eq!((fifth.v4(), fifth.endpoint.prefix), (Ipv4Addr::new(10, 9, 1, 2), 30));
+        assert_eq!(fifth.endpoint.gateway, Some(Ipv4Addr::new(10, 9, 1, 1)));
+        assert_eq!(fifth.v6().to_string(), "fd00:9::6");
+        let netns = networks.namespace().unwrap();
+        let (full, sixth) = (id("f"), id("g"));
+        let error = networks.connect(&request_of(&full, &netns, None)).unwrap_err().to_string();
+        assert!(error.contains("no available IPv4 addresses"), "{error}");
+        networks.disconnect_from("two", &fifth.id, fifth.netns.as_fd()).unwrap();
+        let other6 = Some("fd00:9:1::99".parse().unwrap());
+        let asked = networks.connect(&request_of(&sixth, &netns, other6)).unwrap();
+        assert_eq!((asked.ip6, asked.prefix6), (other6, 64));
+        assert_eq!(asked.gateway6, Some("fd00:9:1::1".parse().unwrap()));
+        serve(&all[0].netns, 80);
+        assert_eq!(ask_from(&all[1].netns, all[0].v4(), 80).unwrap(), all[1].v4());
+
+        // Another network on the same link, whose containers those of the first one reach within the host.
+        networks.create(&wanted("beside", "10.9.2.0/24", &[("parent", "lan0")])).unwrap();
+        let beside = container(&networks, "beside", "h");
+        drop(networks);
+        let networks = host.networks();
+        let mut ids: Vec<String> = all.iter().map(|one| one.id.clone()).collect();
+        ids.extend([beside.id.clone(), sixth]);
+        networks.recover(&ids).unwrap();
+        assert_eq!(networks.endpoints(&record.id).len(), 5);
+        networks.disconnect_from("beside", &beside.id, beside.netns.as_fd()).unwrap();
+        networks.remove("beside").unwrap();
+        ask_from(&all[1].netns, all[0].v4(), 80).unwrap();
+    });
+}
+
+fn request_of<'a>(id: &'a str, netns: &'a OwnedFd, ip6: Option<Ipv6Addr>) -> EndpointRequest<'a> {
+    EndpointRequest { ip6, ..request("two", id, "x", netns) }
+}
+
+#[test]
+fn two_containers_alone_need_two_addresses() {
+    on_a_host(|host| {
+        let networks = host.networks();
+        // Nobody is a gateway where nobody gets out.
+        networks.create(&wanted("pair", "192.168.135.0/31", &[])).unwrap();
+        let (a, b) = (container(&networks, "pair", "a"), container(&networks, "pair", "b"));
+        assert_eq!((a.v4().octets()[3], b.v4().octets()[3]), (0, 1));
+        serve(&b.netns, 80);
+        assert_eq!(ask_from(&a.netns, b.v4(), 80).unwrap(), a.v4());
+    });
+}
+
+#[test]
+fn ipvlan_is_there_where_the_kernel_has_it() {
+    on_a_host(|host| {
+        let networks = host.networks();
+        let ipvlan = |name: &str, options: &[(&str, &str)]| CreateNetwork {
+            driver: "ipvlan".into(),
+            ..create_request(name, "10.60.0.0/31", options)
+        };
+        for (option, value) in [("ipvlan_mode", "l4"), ("ipvlan_flag", "else"), ("parent", "lo")] {
+            let error = networks.create(&ipvlan("x", &[(option, value)])).unwrap_err();
+            assert!(error.kind() == ErrorKind::Invalid && error.to_string().contains("valid"), "{error}");
+        }
+        let before = links();
+        for mode in ["l2", "l3", "l3s"] {
+            let options = [("parent", "lan0"), ("ipvlan_mode", mode)];
+            let options = if mode == "l2" { &options[1..] } else { &options[..] };
+            match networks.create(&ipvlan("ip", options)) {
+                Err(error) => {
+                    assert!(
+                        error.kind() == ErrorKind::NotImplemented && error.to_string().contains("ipvlan"),
+                        "{error}"
+                    );
+                }
+                Ok(_) => {
+                    let (a, b) = (container(&networks, "ip", "a"), container(&networks, "ip", "b"));
+                    serve(&b.netns, 80);
+                    assert_eq!(ask_from(&a.netns, b.v4(), 80).unwrap(), a.v4());
+                    let routes = || Connection::open().unwrap().routes().unwrap();
+                    let routes = namespace::within(a.netns.as_fd(), routes).unwrap();
+                    let default = routes.iter().find(|route| route.destination == (Ipv4Addr::UNSPECIFIED.into(), 0));
+                    assert_eq!(default.map(|route| route.gateway), (mode != "l2").then_some(None));
+                    let again = networks.create(&ipvlan("again", options)).map_err(|error| error.kind());
+                    assert_eq!(again.err(), Some(ErrorKind::Forbidden));
+                    for one in [&a, &b] {
+                        networks.disconnect_from("ip", &one.id, one.netns.as_fd()).unwrap();
+                    }
+                    networks.remove("ip").unwrap();
+                }
+            }
+            assert_eq!(links(), before, "nothing of it is left");
+        }
     });
 }

@@ -322,3 +322,90 @@ fn a_failed_connection_leaves_nothing() {
         assert!(ask(d.v4(), 80).is_ok());
     });
 }
+
+/// What `inspect` shows of the default bridge, by family: subnet, range, gateway where it is known; and the bridge's addresses.
+fn default_bridge(host: &Host, options: NetworkOptions) -> (String, Vec<String>) {
+    let networks = host.networks_with(options);
+    let record = networks.resolve("bridge").unwrap();
+    let text = |part: Option<String>| part.unwrap_or_else(|| "-".into());
+    let mut shown: Vec<String> = record
+        .pools4()
+        .iter()
+        .map(|pool| {
+            let gateway = pool.gateway.filter(|_| pool.gateway_chosen).map(|gateway| gateway.to_string());
+            format!("{} {} {}", pool.subnet, text(pool.ip_range.map(|range| range.to_string())), text(gateway))
+        })
+        .collect();
+    shown.extend(record.pools6().map(|pool| {
+        let gateway = pool.gateway.filter(|_| pool.gateway_chosen).map(|gateway| gateway.to_string());
+        format!("{} {} {}", pool.subnet, text(pool.ip_range.map(|range| range.to_string())), text(gateway))
+    }));
+    let route = Connection::open().unwrap();
+    let link = route.link(record.bridge.as_deref().unwrap()).unwrap().unwrap().index;
+    let own = route.addresses().unwrap().into_iter().filter(|entry| entry.link == link);
+    let held =
+        own.map(|entry| format!("{}/{}", entry.address, entry.prefix)).filter(|net| net != "fe80::1/64").collect();
+    (shown.join(", "), held)
+}
+
+#[test]
+fn the_default_bridge_goes_by_what_it_is_told_and_has() {
+    on_a_host(|host| {
+        let with = |fixed: Option<&str>, fixed6: Option<&str>| NetworkOptions {
+            ipv6: fixed6.is_some(),
+            fixed_cidr_v6: fixed6.map(|text| text.parse().unwrap()),
+            bridge_rules: wharf_network::BridgeRules { fixed_cidr: fixed.map(str::to_owned), ..Default::default() },
+            ..Host::options()
+        };
+        assert_eq!(default_bridge(host, with(None, None)).0, "172.17.0.0/16 - 172.17.0.1");
+        // Outside: it is another network now, and nothing of the old one is left.
+        assert_eq!(default_bridge(host, with(Some("10.50.0.0/24"), None)).0, "10.50.0.0/24 10.50.0.0/24 -");
+        assert_eq!(default_bridge(host, with(Some("10.50.0.0/24"), None)).1, ["10.50.0.1/24"]);
+        // Around it: the bridge keeps its address and gets the larger subnet.
+        let around = default_bridge(host, with(Some("10.50.0.0/20"), None));
+        assert_eq!(around, ("10.50.0.0/20 10.50.0.0/20 10.50.0.1".into(), vec!["10.50.0.1/20".into()]));
+        let within = default_bridge(host, with(Some("10.50.8.0/24"), None));
+        assert_eq!(within.0, "10.50.0.0/20 10.50.8.0/24 10.50.0.1");
+        let bip = NetworkOptions { bip: Some("10.50.8.99/24".into()), ..with(Some("10.50.8.0/25"), None) };
+        let told = default_bridge(host, bip);
+        assert_eq!(told, ("10.50.8.0/24 10.50.8.0/25 10.50.8.99".into(), vec!["10.50.8.99/24".into()]));
+        let six = default_bridge(host, with(None, Some("fd00:5::/64")));
+        assert_eq!(six.0, "10.50.8.0/24 - 10.50.8.99, fd00:5::/64 fd00:5::/64 -");
+        let local = default_bridge(host, with(None, Some("fe80::/64")));
+        assert_eq!(local.0, "10.50.8.0/24 - 10.50.8.99, fe80::/64 fe80::/64 fe80::1");
+        assert_eq!(local.1, ["10.50.8.99/24"]);
+    });
+}
+
+#[test]
+fn a_bridge_of_the_user_s_says_which_subnet_it_is() {
+    on_a_host(|host| {
+        let route = Connection::open().unwrap();
+        let mut batch = wharf_netlink::route::Batch::new();
+        let mac = "02:00:00:00:00:01".parse().unwrap();
+        batch.create_bridge(&wharf_netlink::route::Bridge { name: "own0", mac, mtu: 1500 });
+        route.apply(batch).unwrap();
+        let index = route.link("own0").unwrap().unwrap().index;
+        let mut batch = wharf_netlink::route::Batch::new();
+        for third in [160, 176] {
+            batch.add_address(index, Ipv4Addr::new(192, 168, third, 88), 20);
+        }
+        batch.add_address(index, "fd00:1::8888".parse::<std::net::Ipv6Addr>().unwrap(), 64).set_up(index);
+        route.apply(batch).unwrap();
+        let with = |fixed: &str, fixed6: Option<&str>| NetworkOptions {
+            ipv6: true,
+            bridge: Some("own0".into()),
+            fixed_cidr_v6: fixed6.map(|text| text.parse().unwrap()),
+            bridge_rules: wharf_network::BridgeRules { fixed_cidr: Some(fixed.into()), ..Default::default() },
+            ..Host::options()
+        };
+        let (shown, held) = default_bridge(host, with("192.168.177.0/24", None));
+        assert_eq!(shown, "192.168.176.0/20 192.168.177.0/24 192.168.176.88, fd00:1::/64 - fd00:1::8888");
+        assert_eq!(held.len(), 3, "{held:?}");
+        let (shown, _) = default_bridge(host, with("10.1.0.0/24", Some("fd00:1::4000/114")));
+        assert_eq!(shown, "192.168.160.0/20 - 192.168.160.88, fd00:1::/64 fd00:1::4000/114 fd00:1::8888");
+        let store = wharf_store::Store::open(&host.root()).unwrap();
+        let error = wharf_network::Networks::open(store, with("10.1.0.0/24", Some("fd00:2::/64"))).unwrap_err();
+        assert!(error.to_string().contains("is outside any subnet"), "{error}");
+    });
+}

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use serde::ser::SerializeMap as _;
 use serde::{Serialize, Serializer};
 use serde_json::{Value, json};
-use wharf_engine::record::{Container, Status};
+use wharf_engine::record::{Container, NEVER, Status};
 use wharf_engine::spec::EndpointSettings;
 use wharf_reference::Digest;
 
@@ -190,9 +190,12 @@ fn network_settings(c: &Container, version: (u32, u32)) -> Value {
 /// Endpoints by network. The container's short ID was among its aliases up to API 1.44.
 fn networks(c: &Container, version: (u32, u32)) -> BTreeMap<&String, Endpoint<'_>> {
     let predefined = |name: &str| matches!(name, "bridge" | "host" | "none" | "default");
+    // What it will be on is told of by the name alone until it has been there.
+    let is_new = c.state.started_at == NEVER;
     let one = |name: &String, endpoint| {
         if version >= (1, 45) || predefined(name) {
-            return Endpoint::Whole(endpoint);
+            let unseen = || EndpointSettings { network_id: String::new(), ..EndpointSettings::clone(endpoint) };
+            return if is_new { Endpoint::New(Box::new(unseen())) } else { Endpoint::Whole(endpoint) };
         }
         let mut aliases = endpoint.aliases.clone().unwrap_or_default();
         for alias in [c.id.get(..12).unwrap_or(&c.id), c.config.hostname.as_str()] {
@@ -202,6 +205,9 @@ fn networks(c: &Container, version: (u32, u32)) -> BTreeMap<&String, Endpoint<'_
         }
         let mut value = json!(endpoint);
         value["Aliases"] = json!(aliases);
+        if is_new {
+            value["NetworkID"] = "".into();
+        }
         Endpoint::Older(value)
     };
     c.networks.iter().map(|(name, endpoint)| (name, one(name, endpoint))).collect()
@@ -256,11 +262,12 @@ struct SummaryNetworks<'a> {
     networks: BTreeMap<&'a String, Endpoint<'a>>,
 }
 
-/// An endpoint as it is, or with what an old client wants.
+/// An endpoint as it is, without what a container that has never run shows, or with what an old client wants.
 #[derive(Debug, Serialize)]
 #[serde(untagged)]
 enum Endpoint<'a> {
     Whole(&'a EndpointSettings),
+    New(Box<EndpointSettings>),
     Older(Value),
 }
 

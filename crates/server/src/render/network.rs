@@ -54,14 +54,16 @@ pub(crate) fn network(record: &NetworkRecord, users: Option<&[(Arc<Container>, E
 /// what it wants with what is there would find them different.
 fn pools(record: &NetworkRecord) -> Vec<Value> {
     let mut pools = Vec::new();
-    if let Some(subnet) = &record.subnet {
-        let gateway = record.gateway.filter(|_| !record.subnet_chosen || record.gateway_chosen || record.predefined);
-        let mut pool = json!({ "Subnet": subnet.to_string() });
-        describe(&mut pool, record.ip_range, gateway, &record.aux_addresses);
+    // Of the default bridge it is the daemon that was asked, for the one or the other.
+    let is_shown = |subnet_chosen: bool, chosen: bool| chosen || !(subnet_chosen || record.predefined);
+    for four in record.pools4() {
+        let gateway = four.gateway.filter(|_| is_shown(record.subnet_chosen, four.gateway_chosen));
+        let mut pool = json!({ "Subnet": four.subnet.to_string() });
+        describe(&mut pool, four.ip_range, gateway, &four.aux_addresses);
         pools.push((!record.subnet_chosen, false, pool));
     }
-    if let Some(six) = &record.pool6 {
-        let gateway = six.gateway.filter(|_| !six.chosen || six.gateway_chosen || record.predefined);
+    for six in record.pools6() {
+        let gateway = six.gateway.filter(|_| is_shown(six.chosen, six.gateway_chosen));
         let mut pool = json!({ "Subnet": six.subnet.to_string() });
         describe(&mut pool, six.ip_range, gateway, &six.aux_addresses);
         pools.push((!six.chosen, true, pool));
@@ -103,19 +105,24 @@ pub(crate) fn status(record: &NetworkRecord, endpoints: &[IpAddr]) -> Value {
         let size = 1u128.checked_shl(u32::from(bits - prefix)).unwrap_or(u128::MAX);
         u64::try_from(size.saturating_sub(inside as u128)).unwrap_or(u64::MAX)
     };
-    if let Some(subnet) = &record.subnet {
-        let mut taken: BTreeSet<_> = endpoints.iter().filter_map(four).collect();
-        taken.extend(record.aux_addresses.values().copied());
-        taken.extend(record.gateway);
+    for pool in record.pools4() {
+        let subnet = pool.subnet;
+        let mut taken: BTreeSet<_> =
+            endpoints.iter().filter_map(four).filter(|address| subnet.contains(*address)).collect();
+        taken.extend(pool.aux_addresses.values().copied());
+        taken.extend(pool.gateway);
         // The network's own and everybody's.
-        taken.extend([subnet.first(), subnet.last()]);
-        let range = record.ip_range.as_ref().unwrap_or(subnet);
+        if subnet.prefix() < 31 {
+            taken.extend([subnet.first(), subnet.last()]);
+        }
+        let range = pool.ip_range.unwrap_or(subnet);
         let inside = taken.iter().filter(|address| range.contains(**address)).count();
         let count = json!({ "IPsInUse": taken.len(), "DynamicIPsAvailable": free(32, range.prefix(), inside) });
         subnets.insert(subnet.to_string(), count);
     }
-    if let Some(pool) = &record.pool6 {
-        let mut taken: BTreeSet<_> = endpoints.iter().filter_map(six).collect();
+    for pool in record.pools6() {
+        let own = |address: &Ipv6Addr| pool.subnet.contains(*address);
+        let mut taken: BTreeSet<_> = endpoints.iter().filter_map(six).filter(own).collect();
         taken.extend(pool.aux_addresses.values().copied());
         taken.extend(pool.gateway);
         // Any router's.

@@ -84,7 +84,7 @@ pub(crate) fn info(info: &Info, options: &EngineOptions, told: &Told, process: P
         "Driver": "overlay2",
         "DriverStatus": [["Layers", info.layers], ["Supports d_type", "true"]],
         "Plugins": {
-            "Volume": info.volume_drivers, "Network": ["bridge", "host", "macvlan", "null"], "Authorization": null,
+            "Volume": info.volume_drivers, "Network": ["bridge", "host", "ipvlan", "macvlan", "null"], "Authorization": null,
             "Log": ["fluentd", "gelf", "journald", "json-file", "local", "none", "syslog"],
         },
         "MemoryLimit": info.memory_limit,

@@ -205,10 +205,11 @@ async fn route(api: Api, request: Request<Incoming>) -> Result {
         // Before a network of that name, which its ID leads to.
         ("GET", ["networks", "reach"]) if call.query.get("of").is_some() => reach::reach(call).await,
         ("GET", ["networks", name, "capture"]) => capture::capture(call, name).await,
-        ("GET", ["networks", id]) => networks::inspect(&call, id),
-        ("DELETE", ["networks", id]) => networks::remove(call, id).await,
-        ("POST", ["networks", id, "connect"]) => networks::connect(call, id).await,
-        ("POST", ["networks", id, "disconnect"]) => networks::disconnect(call, id).await,
+        // A name may have slashes.
+        ("GET", ["networks", id @ ..]) if is_name(id) => networks::inspect(&call, &id.join("/")),
+        ("DELETE", ["networks", id @ ..]) if is_name(id) => networks::remove(call, &id.join("/")).await,
+        ("POST", ["networks", id @ .., "connect"]) if is_name(id) => networks::connect(call, &id.join("/")).await,
+        ("POST", ["networks", id @ .., "disconnect"]) if is_name(id) => networks::disconnect(call, &id.join("/")).await,
 
         ("GET", ["volumes"]) => volumes::list(call).await,
         ("POST", ["volumes", "create"]) => volumes::create(call).await,
@@ -255,6 +256,11 @@ async fn route(api: Api, request: Request<Incoming>) -> Result {
         ("POST", ["session"]) => buildkit::session(call),
         _ => Err(ApiError::new(StatusCode::NOT_FOUND, "page not found")),
     }
+}
+
+/// Whether parts of a path are a network's name.
+fn is_name(parts: &[&str]) -> bool {
+    parts.iter().any(|part| !part.is_empty())
 }
 
 /// Where a path with doubled slashes or dots in it really is; Docker's router sends clients there.

@@ -15,9 +15,9 @@ use crate::http::{ApiError, empty, json_answer, no_content, ok, read_json};
 use crate::render::network::{network as render, status};
 
 pub(super) fn list(call: &Call) -> Result {
-    let filters = Filters::of(&call.query, &["driver", "type", "id", "label", "label!", "name", "scope", "dangling"])?;
+    let filters = Filters::of(&call.query, &["driver", "type", "id", "label", "name", "scope", "dangling"])?;
     let engine = &call.api.engine;
-    let dangling = filters.flag("dangling")?;
+    let dangling = is_dangling(&filters)?;
     let (ids, names) = (filters.patterns("id"), filters.patterns("name"));
     if let Some(bad) = filters.get("type").into_iter().flatten().find(|t| !["builtin", "custom"].contains(&t.as_str()))
     {
@@ -34,6 +34,19 @@ pub(super) fn list(call: &Call) -> Result {
     };
     let all: Vec<Value> = engine.networks().list().iter().filter(|n| fits(n)).map(|n| render(n, None)).collect();
     Ok(ok(&all))
+}
+
+/// What `dangling` asks for, with Docker's words for what it cannot be.
+fn is_dangling(filters: &Filters) -> std::result::Result<Option<bool>, ApiError> {
+    match filters.get("dangling").unwrap_or_default() {
+        [] => Ok(None),
+        [one] if matches!(one.as_str(), "1" | "true") => Ok(Some(true)),
+        [one] if matches!(one.as_str(), "0" | "false") => Ok(Some(false)),
+        [_] => Err(ApiError::bad(
+            "invalid value for filter 'dangling', must be \"true\" (or \"1\"), or \"false\" (or \"0\")",
+        )),
+        _ => Err(ApiError::bad("got more than one value for filter key \"dangling\"")),
+    }
 }
 
 pub(super) fn inspect(call: &Call, id: &str) -> Result {

@@ -14,7 +14,7 @@ use crate::http::{json_answer, no_content, ok, read_json};
 use crate::render::network::volume as render;
 
 pub(super) async fn list(call: Call) -> Result {
-    let filters = Filters::of(&call.query, &["dangling", "driver", "label", "label!", "name"])?;
+    let filters = Filters::of(&call.query, &["dangling", "driver", "label", "name"])?;
     let dangling = filters.flag("dangling")?;
     let names = filters.patterns("name");
     let engine = call.api.engine;

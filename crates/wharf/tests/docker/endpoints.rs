@@ -187,3 +187,43 @@ fn a_network_may_be_too_narrow_for_ipv6() {
     let link = d.docker("run --rm --network narrow busybox ip link show eth0").ok();
     assert!(link.contains("mtu 1234"), "{link}");
 }
+
+#[test]
+fn networks_are_asked_for_in_docker_s_words() {
+    let Some(d) = Daemon::start() else { return };
+    d.docker("network create a/b").ok();
+    assert_eq!(d.docker("network inspect -f {{.Name}} a/b").ok(), "a/b");
+    d.docker("network rm a/b").ok();
+    let create = |ipam: &str| {
+        let body = format!(r#"{{"Name":"x","IPAM":{{"Config":{ipam}}}}}"#);
+        let (status, answer) = d.post("/networks/create", &body, true).unwrap();
+        format!("{status} {answer}")
+    };
+    let nothing = r#"400 {"message":"invalid network config:\ninvalid subnet : invalid CIDR block notation"}"#;
+    assert_eq!(create("[{}]").trim(), nothing);
+    for list in ["network ls --filter label!=a", "volume ls --filter label!=a"] {
+        assert!(d.docker(list).err.contains("invalid filter 'label!'"), "{list}: {}", d.docker(list).err);
+    }
+    d.docker("network create --label keep kept").ok();
+    d.docker("network create gone").ok();
+    let pruned = d.docker("network prune -f --filter label!=keep").ok();
+    assert!(pruned.contains("gone") && !pruned.contains("kept"), "{pruned}");
+    let wrong = d.docker("network ls --filter dangling=x").err;
+    assert!(wrong.contains("invalid value for filter 'dangling', must be \"true\""), "{wrong}");
+
+    // Which network it will be is told of by its name, until it has been there.
+    let id = |container: &str| {
+        d.docker(&format!(
+            "inspect -f {{{{range.NetworkSettings.Networks}}}}[{{{{.NetworkID}}}}]{{{{end}}}} {container}"
+        ))
+        .ok()
+    };
+    for network in ["bridge", "kept", "none"] {
+        let name = format!("on-{network}");
+        d.docker(&format!("create --name {name} --network {network} busybox true")).ok();
+        assert_eq!(id(&name), "[]");
+        d.docker(&format!("start -a {name}")).ok();
+        let known = d.docker(&format!("network inspect -f {{{{.Id}}}} {network}")).ok();
+        assert_eq!(id(&name), format!("[{known}]"));
+    }
+}
