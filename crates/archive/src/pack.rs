@@ -99,7 +99,16 @@ impl<'a> Writer<'a> {
     /// # Errors
     /// When `content` has not exactly `size` bytes, or the output fails.
     pub fn file(&mut self, name: &str, size: u64, content: &mut dyn Read) -> Result<()> {
-        let entry = Entry { path: name.into(), size, mtime: (0, 0), ..plain_entry() };
+        self.file_at(name, size, 0, content)
+    }
+
+    /// As [`Self::file`], last changed so many seconds after the epoch.
+    ///
+    /// # Errors
+    /// As [`Self::file`].
+    pub fn file_at(&mut self, name: &str, size: u64, mtime: u64, content: &mut dyn Read) -> Result<()> {
+        let mtime = (i64::try_from(mtime).unwrap_or(0), 0);
+        let entry = Entry { path: name.into(), size, mtime, ..plain_entry() };
         if !header::fits(&entry) {
             let records = records(&entry);
             let extended = Entry { path: b"PaxHeaders/entry".to_vec(), size: records.len() as u64, ..plain_entry() };

@@ -23,6 +23,8 @@ pub(crate) struct Built {
     pub(crate) image: ImageConfig,
     /// `linux/arm64`, if it was asked for.
     pub(crate) platform: Option<String>,
+    /// The image that it stands on.
+    pub(crate) base: Option<Digest>,
     /// What it was built from.
     pub(crate) materials: Vec<Material>,
     /// No command of it may have been in a network.
@@ -97,7 +99,9 @@ impl Common<'_> {
         let platform = self.options.platform.as_ref().map(ToString::to_string);
         let (materials, hermetic) = (self.materials(), self.is_hermetic());
         let hold = self.hold.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
-        Ok(Built { image: state.image, platform, materials, hermetic, _hold: hold })
+        // Of several layers made one, the base's image is no step on the way.
+        let base = state.base_image.filter(|_| !self.options.squash);
+        Ok(Built { image: state.image, platform, base, materials, hermetic, _hold: hold })
     }
 }
 
@@ -136,8 +140,9 @@ pub(crate) fn finish(
             shared.images.keep_mounted(&mut lock(keep), Some(&id), &[]);
         }
         new.push(shared.images.resolve(id.as_str()).is_err());
+        let parent = one.base.as_ref().filter(|base| request.with_parent && **base != id);
         let tags = if alone { request.tags.as_slice() } else { &[] };
-        images.push(shared.images.create(&one.image, None, tags).map_err(failing)?);
+        images.push(shared.images.create(&one.image, parent, tags).map_err(failing)?);
     }
     let mut index = None;
     let names_layers = request.form.is_some() || !request.repositories.is_empty();

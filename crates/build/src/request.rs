@@ -73,6 +73,8 @@ pub struct BuildRequest {
     pub agents: BTreeMap<String, Agent>,
     /// One layer in place of all that are put on the base image.
     pub squash: bool,
+    /// The image's parent is its base image, as with Docker's classic builder: nobody removes that by its ID then.
+    pub with_parent: bool,
     /// Who is asked for secrets, agents and credentials that are not here.
     pub client: Option<Arc<dyn Client>>,
     /// The Dockerfile, if it does not come with the context; `dockerfile` is its name then.
@@ -122,6 +124,7 @@ impl Default for BuildRequest {
             entitlements: Vec::new(),
             agents: BTreeMap::new(),
             squash: false,
+            with_parent: false,
             client: None,
             given: None,
             steps: false,

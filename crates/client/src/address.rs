@@ -141,6 +141,7 @@ mod tests {
             ("tcp://h:1/api/", false, "tcp://h:1/api"),
             ("tcp://[::1]:7", false, "tcp://[::1]:7"),
             ("127.0.0.1:2375", false, "tcp://127.0.0.1:2375"),
+            (":2375", false, "tcp://localhost:2375"),
         ] {
             assert_eq!(Address::parse(text, tls).map(|a| a.to_string()), Ok(shown.to_owned()), "{text}");
         }

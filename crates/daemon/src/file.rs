@@ -35,6 +35,8 @@ pub(crate) struct File {
     pub(crate) default_network_opts: Option<BTreeMap<String, BTreeMap<String, String>>>,
     pub(crate) host_gateway_ip: Option<String>,
     pub(crate) host_gateway_ips: Option<Vec<String>>,
+    pub(crate) cdi_spec_dirs: Option<Vec<String>>,
+    pub(crate) features: Option<BTreeMap<String, bool>>,
     pub(crate) mtu: Option<u32>,
     pub(crate) default_address_pools: Option<Vec<Pool>>,
     pub(crate) ip_forward: Option<bool>,
@@ -167,6 +169,8 @@ const KEYS: &[&str] = &[
     "default-network-opts",
     "host-gateway-ip",
     "host-gateway-ips",
+    "cdi-spec-dirs",
+    "features",
     "mtu",
     "default-address-pools",
     "ip-forward",
@@ -220,7 +224,6 @@ const WITHOUT_EFFECT: &[&str] = &[
     "allow-direct-routing",
     "allow-nondistributable-artifacts",
     "builder",
-    "cdi-spec-dirs",
     "containerd",
     "containerd-namespace",
     "containerd-plugin-namespace",
@@ -229,7 +232,6 @@ const WITHOUT_EFFECT: &[&str] = &[
     "cri-containerd",
     "exec-opts",
     "experimental",
-    "features",
     "init-path",
     "ip-forward-no-drop",
     "live-restore",
@@ -265,8 +267,7 @@ impl File {
 
     /// Those of its keys that do nothing, but those that ask for what is so.
     pub(crate) fn without_effect(&self) -> impl Iterator<Item = &str> {
-        self.keys()
-            .filter(|key| WITHOUT_EFFECT.contains(key) && !matches!(*key, "live-restore" | "features" | "builder"))
+        self.keys().filter(|key| WITHOUT_EFFECT.contains(key) && !matches!(*key, "live-restore" | "builder"))
     }
 
     fn keys(&self) -> impl Iterator<Item = &str> {

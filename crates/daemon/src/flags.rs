@@ -9,7 +9,6 @@ use clap::{Arg, ArgAction, Command, value_parser};
 pub(crate) const WITHOUT_EFFECT: &[&str] = &[
     "add-runtime",
     "allow-direct-routing",
-    "cdi-spec-dir",
     "containerd",
     "containerd-namespace",
     "containerd-plugins-namespace",
@@ -77,6 +76,7 @@ pub(crate) fn command() -> Command {
         .arg(value("bip6", "IPv6 address and prefix of the default bridge"))
         .arg(list("default-network-opt", "Default options of networks (DRIVER=KEY=VALUE)"))
         .arg(list("host-gateway-ip", "Addresses that host-gateway in --add-host stands for (default those of the container's gateway)"))
+        .arg(list("cdi-spec-dir", "Directories of files of the Container Device Interface (default /etc/cdi and /var/run/cdi; empty for none)"))
         .arg(value("mtu", "MTU of the containers' networks").value_parser(value_parser!(u32)))
         .arg(list("default-address-pool", "Default address pools for networks (base=CIDR,size=N)"))
         .arg(switch("ip-forward", "Enable IP forwarding on the host (default true)"))

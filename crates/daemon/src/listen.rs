@@ -102,7 +102,9 @@ impl Listener {
 /// # Errors
 /// The message for the user, for what cannot be listened on.
 pub(crate) fn place(host: &str, tcp: &TcpPolicy) -> Result<Place, String> {
-    match host.split_once("://") {
+    // As dockerd has it: without a word in front it is an address.
+    let is_bare = !host.contains("://") && !host.is_empty() && !host.contains('/');
+    match host.split_once("://").or_else(|| is_bare.then_some(("tcp", host))) {
         Some(("unix", path)) if !path.is_empty() => Ok(Place::Unix(PathBuf::from(path))),
         Some(("tcp", address)) => {
             if matches!(tcp, TcpPolicy::Nobody) {
@@ -218,6 +220,9 @@ mod tests {
             ("unix:///a/b", Place::Unix("/a/b".into())),
             ("tcp://", tcp("127.0.0.1", 2375)),
             ("tcp://:7", tcp("127.0.0.1", 7)),
+            (":7", tcp("127.0.0.1", 7)),
+            ("0.0.0.0:9", tcp("0.0.0.0", 9)),
+            ("[::1]", tcp("::1", 2375)),
             ("tcp://0.0.0.0", tcp("0.0.0.0", 2375)),
             ("tcp://0.0.0.0:9/", tcp("0.0.0.0", 9)),
             ("tcp://[::1]:9", tcp("::1", 9)),

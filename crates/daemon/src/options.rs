@@ -18,7 +18,7 @@ use crate::flags::{SWITCHES_WITHOUT_EFFECT, WITHOUT_EFFECT, command};
 use crate::rootless;
 use crate::tls::TlsFiles;
 use crate::unsupported::Unsupported;
-use crate::values::{address, bytes, check_log, container_defaults, network_option, pool};
+use crate::values::{address, bytes, cdi_dirs, check_log, container_defaults, network_option, pool};
 
 /// What the daemon was told, by flags and file.
 #[derive(Clone, Debug)]
@@ -45,6 +45,9 @@ pub(crate) struct Options {
     /// Options of bridge networks that name no others.
     pub(crate) bridge_options: BTreeMap<String, String>,
     pub(crate) host_gateways: Vec<IpAddr>,
+    pub(crate) cdi_dirs: Option<Vec<PathBuf>>,
+    /// What `features` says, known here or not.
+    pub(crate) features: BTreeMap<String, bool>,
     /// `None`: that of the host's way out.
     pub(crate) mtu: Option<u32>,
     pub(crate) pools: Vec<(String, u8)>,
@@ -184,6 +187,13 @@ fn join(given: &ArgMatches, file: File, defaults: Defaults) -> Result<Options, S
         .iter()
         .map(|text| text.parse().map_err(|_| format!("invalid host-gateway-ip '{text}': give an IP address")));
     let host_gateways: Vec<IpAddr> = host_gateways.collect::<Result<_, String>>()?;
+    let own_dirs = file.cdi_spec_dirs.or_else(|| given.get_many("cdi-spec-dir").map(|dirs| dirs.cloned().collect()));
+    let mut features = file.features.unwrap_or_default();
+    for text in given.get_many::<String>("feature").into_iter().flatten() {
+        let (name, on) = text.split_once('=').unwrap_or((text, "true"));
+        features.insert(name.to_owned(), !matches!(on, "false" | "0"));
+    }
+    let cdi_dirs = features.get("cdi").is_none_or(|on| *on).then(|| cdi_dirs(own_dirs));
     let layers = match text("storage-layers").or(file.storage_layers).as_deref() {
         None | Some("auto" | "") => None,
         Some("erofs") => Some(Storage::Erofs),
@@ -284,6 +294,8 @@ fn join(given: &ArgMatches, file: File, defaults: Defaults) -> Result<Options, S
         bip6: text("bip6").or(file.bip6).filter(|text| !text.is_empty()),
         bridge_options: bridge_options.into_iter().map(|(_, pair)| pair).collect(),
         host_gateways,
+        cdi_dirs,
+        features,
         mtu: given.get_one::<u32>("mtu").copied().or(file.mtu),
         pools,
         ip_forward: switch("ip-forward", file.ip_forward, true),

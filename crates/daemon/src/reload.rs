@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::sync::{Mutex, PoisonError};
 
 use tracing_subscriber::EnvFilter;
-use wharf_engine::Engine;
+use wharf_engine::{ContainerDefaults, Engine};
 use wharf_image::registry::Client;
 
 use crate::listen::TcpPolicy;
@@ -59,6 +59,15 @@ impl Reload {
         old.download_attempts = new.download_attempts;
         (old.concurrent_downloads, old.concurrent_uploads) = (new.concurrent_downloads, new.concurrent_uploads);
         old.storage_max = new.storage_max;
+        old.containers = ContainerDefaults {
+            shm_size: new.containers.shm_size,
+            ipc_mode: new.containers.ipc_mode.clone(),
+            cgroupns_mode: new.containers.cgroupns_mode.clone(),
+            // As with dockerd these are for containers of the next daemon.
+            no_new_privileges: old.containers.no_new_privileges,
+            seccomp: old.containers.seccomp.clone(),
+        };
+        engine.give_from_now_on(old.containers.clone());
         // It is for containers that end with their daemon, which none does.
         old.shutdown_timeout = new.shutdown_timeout;
         let left = old.differs(&new);
@@ -69,13 +78,37 @@ impl Reload {
             );
         }
         tracing::info!("Reloaded configuration: {}", summary(&new));
-        engine.tell_of(
-            "daemon",
-            "reload",
-            engine.id(),
-            &[("name", &rustix::system::uname().nodename().to_string_lossy())],
-        );
+        let attributes = attributes(&new);
+        let attributes: Vec<(&str, &str)> = attributes.iter().map(|(key, value)| (*key, value.as_str())).collect();
+        engine.tell_of("daemon", "reload", engine.id(), &attributes);
     }
+}
+
+/// What Docker's event tells (moby's `daemon/reload.go`); lists are JSON, and what is not said is the usual.
+fn attributes(options: &Options) -> Vec<(&'static str, String)> {
+    let told = told(options);
+    let list = |texts: &[String]| serde_json::json!(texts).to_string();
+    let number = |given: Option<usize>, usual: usize| given.unwrap_or(usual).to_string();
+    let features: Vec<String> = options.features.iter().map(|(name, on)| format!("{name}:{on}")).collect();
+    vec![
+        ("debug", told.debug.to_string()),
+        ("default-cgroupns-mode", options.containers.cgroupns_mode.clone().unwrap_or_else(|| "private".into())),
+        ("default-ipc-mode", options.containers.ipc_mode.clone()),
+        ("default-runtime", "runc".into()),
+        ("default-shm-size", options.containers.shm_size.to_string()),
+        ("features", format!("map[{}]", features.join(" "))),
+        ("insecure-registries", list(&options.insecure_registries)),
+        ("labels", list(&options.labels)),
+        // Containers always outlive their daemon.
+        ("live-restore", "true".into()),
+        ("max-concurrent-downloads", number(options.concurrent_downloads, 3)),
+        ("max-concurrent-uploads", number(options.concurrent_uploads, 5)),
+        ("max-download-attempts", options.download_attempts.unwrap_or(5).to_string()),
+        ("name", rustix::system::uname().nodename().to_string_lossy().into_owned()),
+        ("registry-mirrors", list(&options.mirrors)),
+        ("runtimes", String::new()),
+        ("shutdown-timeout", options.shutdown_timeout.to_string()),
+    ]
 }
 
 /// What counts from now on, in the words of `daemon.json`.
@@ -123,6 +156,7 @@ impl Options {
             ("bip6", self.bip6 == other.bip6),
             ("default-network-opt", self.bridge_options == other.bridge_options),
             ("host-gateway-ip", self.host_gateways == other.host_gateways),
+            ("cdi-spec-dir", self.cdi_dirs == other.cdi_dirs),
             ("mtu", self.mtu == other.mtu),
             ("default-address-pool", self.pools == other.pools),
             ("ip-forward", self.ip_forward == other.ip_forward),

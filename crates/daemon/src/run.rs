@@ -308,7 +308,8 @@ pub(crate) fn told(options: &Options) -> Told {
         labels: options.labels.clone(),
         hosts: options.hosts.clone(),
         insecure_registries: options.insecure_registries.clone(),
-        registry_mirrors: options.mirrors.clone(),
+        // As dockerd tells of them.
+        registry_mirrors: options.mirrors.iter().map(|mirror| format!("{}/", mirror.trim_end_matches('/'))).collect(),
         debug: options.log_level == "debug",
         rootless: rootless::is_inside(),
         seccomp_profile: options.containers.seccomp.name().to_owned(),
@@ -414,6 +415,7 @@ fn engine_options(options: &Options) -> Result<EngineOptions, String> {
                 .ok_or("invalid log-opt: give KEY=VALUE")?,
         },
         host_gateways: options.host_gateways.clone(),
+        cdi_dirs: options.cdi_dirs.clone(),
         ulimits: options.ulimits.iter().map(|text| ulimit(text)).collect::<Result<_, _>>()?,
         init: options.init,
         // Files cannot be given to other IDs from within a user namespace.

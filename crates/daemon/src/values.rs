@@ -1,5 +1,6 @@
 //! Values of flags and keys, as Docker writes them.
 
+use std::path::PathBuf;
 use std::str::FromStr;
 
 use wharf_engine::spec::LogConfig;
@@ -11,6 +12,15 @@ pub(crate) fn check_log(driver: &str, options: &[String]) -> Result<(), String> 
     let options = pairs.collect::<Option<_>>().ok_or("invalid log-opt: give KEY=VALUE")?;
     let config = LogConfig { driver: driver.to_owned(), options };
     wharf_engine::log_options::check(&config).map_err(|e| format!("failed to set log opts: {e}"))
+}
+
+/// Where files of the Container Device Interface are. As with dockerd one empty name means nowhere.
+pub(crate) fn cdi_dirs(given: Option<Vec<String>>) -> Vec<PathBuf> {
+    match given.as_deref() {
+        None => wharf_engine::CDI_DIRS.map(PathBuf::from).to_vec(),
+        Some([one]) if one.is_empty() => Vec::new(),
+        Some(dirs) => dirs.iter().map(PathBuf::from).collect(),
+    }
 }
 
 /// What containers get that do not say.

@@ -149,9 +149,12 @@ fn cgroup_parent(path: &str) -> Result<()> {
     if plain { Ok(()) } else { Err(EngineError::invalid(format!("invalid cgroup parent: {path:?}"))) }
 }
 
-/// Refuses what only a driver of devices gives, of which there is none: at the start, as moby does.
-pub(crate) fn device_requests(host: &HostConfig) -> Result<()> {
-    let Some(request) = host.resources.device_requests.iter().flatten().next() else { return Ok(()) };
+/// Refuses what only a driver of devices gives, of which there is that for names alone, if `has_names`: at the start, as
+/// moby does.
+pub(crate) fn device_requests(host: &HostConfig, has_names: bool) -> Result<()> {
+    let requests = host.resources.device_requests.iter().flatten();
+    let mut others = requests.filter(|request| !has_names || request["Driver"] != "cdi");
+    let Some(request) = others.next() else { return Ok(()) };
     let words = |all: &Value| {
         let words: Vec<&str> = all.as_array().into_iter().flatten().filter_map(Value::as_str).collect();
         format!("[{}]", words.join(" "))

@@ -136,7 +136,7 @@ impl Engine {
         warnings.extend(discarded::discard(&mut host.resources, kernel));
         // Refused now rather than at the start.
         let capabilities = bundle::capabilities(&host, self.inner.bounding)?;
-        Filter::of(&host, &self.inner.options.defaults.seccomp, &image.config.architecture, &capabilities)?;
+        Filter::of(&host, &self.defaults().seccomp, &image.config.architecture, &capabilities)?;
         sysctl::of(&host, host.network_mode != "host")?;
         let (path, args) = image_defaults::command(&config)?;
         let endpoints = self.endpoints(&host, networking_config)?;
@@ -265,7 +265,7 @@ impl Engine {
         if config.network_disabled == Some(true) {
             host.network_mode = "none".into();
         }
-        let defaults = &self.inner.options.defaults;
+        let defaults = self.defaults();
         set(&mut host.ipc_mode, &defaults.ipc_mode);
         // With v1 too, where Docker has the host's: it hides how the host has sorted its processes. Who is privileged
         // may make groups there, by the paths that it sees; and who has the host's groups mounted looks there for its own.

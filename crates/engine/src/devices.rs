@@ -35,6 +35,11 @@ impl Node {
     }
 }
 
+/// The node that a path is itself.
+pub(crate) fn node_of(path: &Path) -> io::Result<Node> {
+    look(path)?.ok_or_else(no_node)
+}
+
 /// The node at a path, links followed.
 pub(crate) fn find(path: &str) -> Result<Node> {
     let found = std::fs::canonicalize(path).and_then(|real| look(&real));

@@ -49,6 +49,8 @@ pub struct EngineOptions {
     pub dns: ResolvConf,
     /// What `host-gateway` stands for; empty means the addresses of the container's own gateway.
     pub host_gateways: Vec<IpAddr>,
+    /// Where files of the Container Device Interface are; `None` where there is to be no such thing.
+    pub cdi_dirs: Option<Vec<PathBuf>>,
     pub log: LogConfig,
     pub ulimits: Vec<Ulimit>,
     /// Run an init in every container whose request does not say.
@@ -105,6 +107,7 @@ pub struct Engine {
 pub(crate) struct Inner {
     pub(crate) options: EngineOptions,
     told: RwLock<Arc<Told>>,
+    defaults: RwLock<Arc<ContainerDefaults>>,
     pub(crate) parts: Parts,
     pub(crate) id: String,
     pub(crate) hierarchies: Hierarchies,
@@ -180,6 +183,7 @@ impl Engine {
                 events: Events::open(&options.data_root),
                 log_watch: LogWatch::default(),
                 told: RwLock::new(Arc::new(options.told.clone())),
+                defaults: RwLock::new(Arc::new(options.defaults.clone())),
                 options,
                 parts,
                 id,
@@ -263,6 +267,14 @@ impl Engine {
     pub fn tell_from_now_on(&self, told: Told) {
         *self.inner.told.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(told);
     }
+    /// What containers get that do not say.
+    pub(crate) fn defaults(&self) -> Arc<ContainerDefaults> {
+        Arc::clone(&self.inner.defaults.read().unwrap_or_else(PoisonError::into_inner))
+    }
+    /// What containers that are made from now on get.
+    pub fn give_from_now_on(&self, defaults: ContainerDefaults) {
+        *self.inner.defaults.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(defaults);
+    }
     pub fn events(&self) -> &Events {
         &self.inner.events
     }
@@ -342,7 +354,7 @@ impl Engine {
 
 impl Engine {
     pub(crate) fn rights(&self) -> Rights {
-        let no_new_privileges = self.inner.options.defaults.no_new_privileges;
+        let no_new_privileges = self.defaults().no_new_privileges;
         Rights { bounding: self.inner.bounding, no_new_privileges }
     }
 }

@@ -7,6 +7,8 @@ use crate::record::Status;
 /// The engine and its host.
 #[derive(Clone, Debug)]
 pub struct Info {
+    /// Devices by name that files of the host describe.
+    pub named_devices: Vec<String>,
     pub id: String,
     pub name: String,
     pub containers: usize,
@@ -42,9 +44,9 @@ impl Engine {
     pub async fn info(&self) -> Result<Info> {
         let containers = self.list();
         let count = |status: Status| containers.iter().filter(|c| c.state.status == status).count();
-        let images = self.images().clone();
-        let volumes = self.volumes().clone();
-        let (images, plugins) = blocking(move || Ok((images.list()?.len(), volumes.plugins().names()))).await?;
+        let (images, volumes, engine) = (self.images().clone(), self.volumes().clone(), self.clone());
+        let (images, plugins, devices) =
+            blocking(move || Ok((images.list()?.len(), volumes.plugins().names(), engine.named_devices()))).await?;
         let uname = rustix::system::uname();
         let text = |t: &std::ffi::CStr| t.to_string_lossy().into_owned();
         let memory = rustix::system::sysinfo();
@@ -63,7 +65,9 @@ impl Engine {
             wharf_snapshot::Storage::Erofs => "erofs",
             wharf_snapshot::Storage::Dirs => "directories",
         };
+        warnings.extend(devices.warnings());
         Ok(Info {
+            named_devices: devices.names().map(str::to_owned).collect(),
             layers,
             volume_drivers: std::iter::once("local".to_owned()).chain(plugins).collect(),
             id: self.id().into(),

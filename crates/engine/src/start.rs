@@ -107,7 +107,8 @@ impl Engine {
         call_off: &CallOff,
     ) -> Result<Arc<Container>, (EngineError, i32)> {
         let record = slot.record();
-        crate::check::device_requests(&record.host).map_err(|error| (error, 128))?;
+        crate::check::device_requests(&record.host, self.inner.options.cdi_dirs.is_some())
+            .map_err(|error| (error, 128))?;
         let prepared = self.prepare_network(&record);
         let (network, endpoints, published) = prepared.map_err(|error| (error, 128))?;
         let record = match self.mount_volumes(slot) {
@@ -206,8 +207,7 @@ impl Engine {
         let shm = self.shared_shm(record, userns.map(|(first, _)| first))?;
         let secrets = self.inner.secrets.ready(record, userns)?;
         let capabilities = bundle::capabilities(&record.host, self.inner.bounding)?;
-        let filter =
-            Filter::of(&record.host, &self.inner.options.defaults.seccomp, &record.architecture, &capabilities)?;
+        let filter = Filter::of(&record.host, &self.defaults().seccomp, &record.architecture, &capabilities)?;
         let surroundings = Surroundings {
             identity: &identity,
             dir: &dir,
@@ -227,7 +227,7 @@ impl Engine {
             secrets: secrets.as_deref(),
             linked: &linked.env,
         };
-        let spec = bundle::spec(record, &surroundings)?;
+        let spec = self.with_named_devices(record, bundle::spec(record, &surroundings)?)?;
         let (max_size, max_files) = log_options::limits(&record.host.log_config)?;
         let attributes = log_attributes::attributes(record)?;
         let remote = log_remote::of(record, &attributes)?;

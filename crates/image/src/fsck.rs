@@ -11,10 +11,10 @@ use wharf_reference::Digest;
 use wharf_rooted_path::disk_usage;
 use wharf_store::fsck::{Fsck, Problem, words};
 
+use crate::aside::TEMPORARY;
 use crate::collect::{GRACE, KEEP_PARTIAL};
 use crate::images::Images;
 use crate::index::unpoint;
-use crate::intake::TEMPORARY;
 use crate::remove::{forget, withdraw};
 use crate::rows::{IMAGES, LEFT, NAMES, Row, change, familiar, is_digest};
 use crate::{ImageError, Result};

@@ -105,7 +105,7 @@ impl Images {
     /// # Errors
     /// Those of [`Self::open`].
     pub fn open_with(store: Store, layers: Layers, pulls: Option<usize>, pushes: Option<usize>) -> Result<Self> {
-        crate::intake::sweep(store.root())?;
+        crate::aside::sweep(store.root())?;
         Ok(Self::unswept(store, layers, pulls, pushes))
     }
 

@@ -2,10 +2,9 @@
 //! the archive's end says what it is. Compressed layers of an OCI layout go to the blobs as they are, too.
 
 use std::collections::{BTreeSet, HashMap};
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{Read, Seek as _, Write};
 use std::path::{Component, Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 
 use rustix::io::Errno;
@@ -14,13 +13,12 @@ use wharf_reference::{Digest, Hasher};
 use wharf_rooted_path::{RootDir, RootError};
 use wharf_snapshot::{Hold, Layer};
 
+use crate::aside::Folder;
 use crate::images::{Images, MAX_CONFIG};
 use crate::progress::Progress;
 use crate::side_by_side::{CHUNK, Making, Room};
-use crate::{ErrorKind, ImageError, Result};
+use crate::{ErrorKind, ImageError, Result, decompressed};
 
-/// Prefix of folders where parts of archives are put aside.
-pub(crate) const TEMPORARY: &str = "load-";
 /// An archive of images has a handful of entries for each layer; a bomb has more.
 const MAX_ENTRIES: u64 = 200_000;
 /// Most bytes of an archive. Larger than any that anybody moves, and an end to what inflates without one.
@@ -29,20 +27,6 @@ const MAX_BYTES: u64 = 1 << 40;
 const BLOCK: usize = 512;
 /// A progress message for each so many bytes.
 const STEP: u64 = 512 << 10;
-
-static NEXT: AtomicU64 = AtomicU64::new(0);
-
-/// Removes what a crash has left.
-pub(crate) fn sweep(root: &Path) -> Result<()> {
-    let fail = |e| ImageError::Io("cannot sweep what a load has left", e);
-    for entry in fs::read_dir(root).map_err(fail)? {
-        let entry = entry.map_err(fail)?;
-        if entry.file_name().to_string_lossy().starts_with(TEMPORARY) {
-            wharf_rooted_path::remove_dir_all(entry.path()).map_err(fail)?;
-        }
-    }
-    Ok(())
-}
 
 /// What is in an archive.
 pub(crate) struct Intake<'a> {
@@ -87,7 +71,7 @@ impl<'a> Intake<'a> {
     pub(crate) fn read(images: &'a Images, input: impl Read, progress: &'a dyn Fn(Progress)) -> Result<Self> {
         let folder = Folder::new(images.store().root())?;
         let root =
-            RootDir::open(&folder.0).map_err(|e| ImageError::Io("cannot open the archive's folder", e.into()))?;
+            RootDir::open(folder.path()).map_err(|e| ImageError::Io("cannot open the archive's folder", e.into()))?;
         let mut intake = Self {
             images,
             progress,
@@ -387,6 +371,25 @@ impl<'a> Intake<'a> {
         Ok(file)
     }
 
+    /// Makes a layer of what was put aside, whichever it is.
+    pub(crate) fn import(&mut self, path: &str) -> Result<Digest> {
+        let mut tar = decompressed(self.open(path)?)?;
+        let layer = self.images.layers().import(&mut tar, None)?;
+        self.held.push(self.images.hold(std::slice::from_ref(&layer.diff_id)));
+        self.note_new(&layer.diff_id);
+        Ok(layer.diff_id)
+    }
+
+    /// The folders of the archive's top that have a file of this name, in their order.
+    pub(crate) fn folders_with(&self, name: &str) -> Result<Vec<String>> {
+        let fail = |error: RootError| ImageError::Io("cannot read what was put aside", error.into());
+        let mut folders: Vec<String> =
+            self.root.read_dir("").map_err(fail)?.into_iter().filter_map(|entry| entry.into_string().ok()).collect();
+        folders.retain(|folder| self.root.metadata(Path::new(folder).join(name), true).is_ok());
+        folders.sort();
+        Ok(folders)
+    }
+
     /// Whether something is at a place in the archive.
     pub(crate) fn has(&self, path: &str) -> bool {
         let Some(path) = normal(path) else { return false };
@@ -474,23 +477,4 @@ fn normal(path: &str) -> Option<PathBuf> {
 fn place_of(path: &Path) -> String {
     let folder = path.parent().and_then(Path::file_name).or(path.file_name());
     folder.unwrap_or_default().to_string_lossy().chars().take(12).collect()
-}
-
-/// A folder for parts of an archive, gone with this.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new(root: &Path) -> Result<Self> {
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let path = root.join(format!("{TEMPORARY}{}-{number}", std::process::id()));
-        fs::create_dir(&path).map_err(|e| ImageError::Io("cannot make a folder for the archive", e))?;
-        Ok(Self(path))
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        // What stays is swept when the images are opened.
-        let _ = wharf_rooted_path::remove_dir_all(&self.0);
-    }
 }

@@ -9,6 +9,7 @@
 //!   would do), `collect`, `compare`, `save`, `save_stated` (with attestations), `seal` (what is said of what was built), `summary` (lists), `pin` and `keep` (what stays), `fsck` (what does not fit), `load` (what
 //!   comes in: `intake`), `pull` (each layer: `fetch`), `push`, `history`.
 
+mod aside;
 mod attestations;
 mod collect;
 mod compare;
@@ -26,7 +27,9 @@ mod intake;
 mod keep;
 mod landing;
 mod load;
+mod load_old;
 mod names;
+mod parents;
 mod pin;
 mod progress;
 mod prune_plan;

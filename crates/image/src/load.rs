@@ -1,4 +1,4 @@
-//! Images from an archive: Docker's of every age since 1.10, or an OCI layout; plain or compressed.
+//! Images from an archive: Docker's of every age, or an OCI layout; plain or compressed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read};
@@ -14,6 +14,7 @@ use crate::create::{With, check_config};
 use crate::images::Images;
 use crate::index::{Within, fits, is_attestation, parse_platform, platform_of};
 use crate::intake::Intake;
+use crate::load_old;
 use crate::names::tag_of;
 use crate::progress::Progress;
 use crate::pull::artifact_type;
@@ -32,6 +33,9 @@ const MAX_MANIFESTS: usize = 10_000;
 #[serde(rename_all = "PascalCase")]
 struct DockerEntry {
     config: String,
+    /// The ID of another one of them, which this was made from.
+    #[serde(default)]
+    parent: Option<String>,
     #[serde(default)]
     repo_tags: Option<Vec<String>>,
     #[serde(default)]
@@ -51,16 +55,18 @@ struct Found<'a> {
 }
 
 /// An archive that is being loaded.
-struct Loading<'a> {
-    images: &'a Images,
-    intake: Intake<'a>,
-    progress: &'a dyn Fn(Progress),
+pub(crate) struct Loading<'a> {
+    pub(crate) images: &'a Images,
+    pub(crate) intake: Intake<'a>,
+    pub(crate) progress: &'a dyn Fn(Progress),
     /// What is wanted of images of several platforms; all, if nothing is.
     platforms: &'a [Platform],
-    lines: Vec<String>,
+    pub(crate) lines: Vec<String>,
     /// How many images have come, and how many manifests were looked at for them.
-    count: usize,
+    pub(crate) count: usize,
     looked: usize,
+    /// Which images say that they were made from which.
+    parents: Vec<(Digest, Digest)>,
     /// What else is in the archive.
     artifact: Option<String>,
 }
@@ -84,6 +90,7 @@ impl Images {
             lines: Vec::new(),
             count: 0,
             looked: 0,
+            parents: Vec::new(),
             artifact: None,
         };
         match loading.all().and_then(|()| loading.check_some()) {
@@ -127,9 +134,11 @@ impl Loading<'_> {
                     return Err(too_many());
                 }
                 let manifests = self.manifests_by_config()?;
-                entries.into_iter().try_for_each(|entry| self.docker(entry, &manifests))
+                entries.into_iter().try_for_each(|entry| self.docker(entry, &manifests))?;
+                self.images.note_parents(&self.parents)
             }
             (None, Some(index)) => self.top(&index),
+            (None, None) if self.intake.has(load_old::NAMES) => self.old(),
             (None, None) => {
                 let text = "invalid archive: does not contain a manifest.json or an index.json";
                 Err(ImageError::Invalid(text.into()))
@@ -171,7 +180,11 @@ impl Loading<'_> {
             Some((Manifest::Image(manifest), descriptor, bytes)) => Some((manifest, *descriptor, bytes.as_slice())),
             _ => None,
         };
-        self.image(Found { config, layers, tags, manifest, index: None })
+        let (id, before) = (Digest::sha256(&config), self.count);
+        self.image(Found { config, layers, tags, manifest, index: None })?;
+        let parent = entry.parent.as_deref().and_then(|text| Digest::parse(text).ok());
+        self.parents.extend(parent.filter(|_| self.count > before).map(|parent| (id, parent)));
+        Ok(())
     }
 
     /// The manifests that `index.json` names, by their configurations. Of other forms than an OCI index it is none of ours.
@@ -342,15 +355,11 @@ impl Loading<'_> {
         let is_platform = found.index.is_some();
         with.index = found.index;
         for tag in &tags {
-            let before = self.images.by_name(tag)?.filter(|before| *before != id);
             // Another platform of the same index keeps its name.
             let shared = self.images.index_of_name(&key(tag))?.map(|(digest, _)| digest);
             let shared = shared.is_some() && shared == with.index.as_ref().map(|index| Digest::sha256(&index.bytes));
-            if let Some(before) = before.filter(|_| !shared) {
-                let name = tag.familiar();
-                self.lines.push(format!(
-                    "The image {name} already exists, renaming the old one with ID {before} to empty string"
-                ));
+            if !shared {
+                self.tell_renamed(tag, &id)?;
             }
         }
         self.images.store_image(&found.config, with)?;
@@ -362,6 +371,17 @@ impl Loading<'_> {
             if !is_platform || !self.lines.contains(&line) {
                 self.lines.push(line);
             }
+        }
+        Ok(())
+    }
+
+    /// Says of a name that it meant another image.
+    pub(crate) fn tell_renamed(&mut self, tag: &Reference, id: &Digest) -> Result<()> {
+        if let Some(before) = self.images.by_name(tag)?.filter(|before| before != id) {
+            let name = tag.familiar();
+            self.lines.push(format!(
+                "The image {name} already exists, renaming the old one with ID {before} to empty string"
+            ));
         }
         Ok(())
     }

@@ -4,14 +4,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{self, Write};
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use wharf_archive::{ArchiveError, Writer};
 use wharf_distribution::{Descriptor, media_type};
 use wharf_reference::{Digest, Reference};
-use wharf_snapshot::Layer;
+use wharf_snapshot::{Layer, LayerBlob};
 
 use crate::images::{ImageRecord, Images};
 use crate::index::platform_of;
+use crate::names::moment;
 use crate::rows::{Row, familiar, is_digest, key, repository};
 use crate::{ImageError, Result};
 
@@ -38,10 +39,10 @@ impl Images {
     fn save_chosen(&self, chosen: &[Chosen], output: &mut dyn Write) -> Result<()> {
         let of = |one: &Chosen| one.images.iter().map(|image| self.hold(&image.diff_ids)).collect::<Vec<_>>();
         let _held: Vec<_> = chosen.iter().map(of).collect();
-        let mut archive = Archive { writer: Writer::new(output), written: BTreeSet::new() };
+        let mut archive = Archive { writer: Writer::new(output), written: BTreeSet::new(), created: 0 };
         archive.writer.directory("blobs")?;
         archive.writer.directory("blobs/sha256")?;
-        let mut docker = Vec::new();
+        let (mut docker, mut ids) = (Vec::new(), Vec::new());
         let mut repositories = Repositories::new();
         let mut index = Vec::new();
         for Chosen { images, tags } in chosen {
@@ -49,13 +50,10 @@ impl Images {
                 index.extend(descriptors(&stated.descriptor(), tags));
                 stated.write(self, &mut archive)?;
                 let Some((first, plan)) = stated.images.first() else { continue };
-                note(
-                    &mut docker,
-                    &mut repositories,
-                    first,
-                    tags,
-                    &plan.layers.iter().map(|l| &l.digest).collect::<Vec<_>>(),
-                );
+                let of = |blob: &LayerBlob| Descriptor::new(&blob.media_type, blob.digest.clone(), blob.size);
+                let layers: Vec<_> = plan.layers.iter().map(of).collect();
+                note(&mut docker, &mut repositories, first, tags, &layers);
+                ids.push(first.id.clone());
                 continue;
             }
             let mut below = Vec::new();
@@ -79,7 +77,13 @@ impl Images {
             }
             // Older readers know one platform of a name, the first.
             let Some(first) = images.first() else { continue };
-            note(&mut docker, &mut repositories, first, tags, &first.diff_ids.iter().collect::<Vec<_>>());
+            note(&mut docker, &mut repositories, first, tags, &self.plain_layers(first)?);
+            ids.push(first.id.clone());
+        }
+        for (entry, parent) in docker.iter_mut().zip(self.parents_among(&ids)?) {
+            if let Some(parent) = parent {
+                entry["Parent"] = json!(parent);
+            }
         }
         let index = json!({ "schemaVersion": 2, "mediaType": media_type::OCI_INDEX, "manifests": index });
         archive.file("index.json", index.to_string().as_bytes())?;
@@ -157,7 +161,8 @@ impl Images {
     /// Writes configuration and layers, and answers with the manifest that names them.
     fn save_one(&self, image: &ImageRecord, archive: &mut Archive<'_>) -> Result<Vec<u8>> {
         let config = self.config_bytes(&image.id)?;
-        archive.blob(&image.id, &config)?;
+        archive.image(image);
+        archive.config(&image.id, &config)?;
         for diff_id in &image.diff_ids {
             let layer = self.layers().get(diff_id)?.ok_or_else(|| ImageError::NoLayer(diff_id.clone()))?;
             archive.layer(self, &layer)?;
@@ -171,13 +176,19 @@ impl Images {
         serde_json::to_vec(&manifest).map_err(ImageError::Config)
     }
 
+    /// An image's layers as they are, not compressed.
+    fn plain_layers(&self, image: &ImageRecord) -> Result<Vec<Descriptor>> {
+        let plain = |diff_id: &Digest| {
+            let layer = self.layers().get(diff_id)?.ok_or_else(|| ImageError::NoLayer(diff_id.clone()))?;
+            Ok(Descriptor::new(media_type::OCI_LAYER, diff_id.clone(), layer.tar_size))
+        };
+        image.diff_ids.iter().map(plain).collect()
+    }
+
     /// The manifest of an image with its layers as they are, not compressed.
     pub(crate) fn plain_manifest(&self, image: &ImageRecord) -> Result<Value> {
-        let mut layers = Vec::new();
-        for diff_id in &image.diff_ids {
-            let layer = self.layers().get(diff_id)?.ok_or_else(|| ImageError::NoLayer(diff_id.clone()))?;
-            layers.push(json!({ "mediaType": media_type::OCI_LAYER, "digest": diff_id, "size": layer.tar_size }));
-        }
+        let layers = self.plain_layers(image)?;
+        let layers: Vec<Value> = layers.iter().map(described).collect();
         let size = self.store().blobs().size(&image.id).ok_or_else(|| ImageError::NotFound(image.id.to_string()))?;
         Ok(json!({
             "schemaVersion": 2,
@@ -188,21 +199,28 @@ impl Images {
     }
 }
 
+/// A layer as manifests name it.
+fn described(layer: &Descriptor) -> Value {
+    json!({ "mediaType": layer.media_type, "digest": layer.digest, "size": layer.size })
+}
+
 /// The topmost layer of each name, by repository and tag.
 type Repositories = BTreeMap<String, BTreeMap<String, String>>;
 
 /// Notes an image for older readers, with the blobs that have its layers.
-fn note(docker: &mut Vec<Value>, all: &mut Repositories, image: &ImageRecord, tags: &[String], layers: &[&Digest]) {
+fn note(docker: &mut Vec<Value>, all: &mut Repositories, image: &ImageRecord, tags: &[String], layers: &[Descriptor]) {
     let tags: Vec<String> = tags.iter().map(|tag| familiar(tag)).collect();
     for (name, tag) in tags.iter().filter_map(|name| name.rsplit_once(':')) {
         if let Some(top) = layers.last() {
-            all.entry(name.to_owned()).or_default().insert(tag.to_owned(), top.hex().to_owned());
+            all.entry(name.to_owned()).or_default().insert(tag.to_owned(), top.digest.hex().to_owned());
         }
     }
     docker.push(json!({
         "Config": path(&image.id),
         "RepoTags": if tags.is_empty() { Value::Null } else { json!(tags) },
-        "Layers": layers.iter().map(|layer| path(layer)).collect::<Vec<_>>(),
+        "Layers": layers.iter().map(|layer| path(&layer.digest)).collect::<Vec<_>>(),
+        "LayerSources": image.diff_ids.iter().zip(layers).map(|(diff_id, layer)| (diff_id.to_string(), described(layer)))
+            .collect::<Map<String, Value>>(),
     }));
 }
 
@@ -242,11 +260,28 @@ pub(crate) struct Archive<'a> {
     pub(crate) writer: Writer<'a>,
     /// What several images share is written once.
     written: BTreeSet<Digest>,
+    /// When the image was made whose configuration and layers come now, in seconds since the epoch: as with Docker these
+    /// files have its time, and all others none.
+    created: u64,
 }
 
 impl Archive<'_> {
     fn file(&mut self, name: &str, mut bytes: &[u8]) -> Result<()> {
         Ok(self.writer.file(name, bytes.len() as u64, &mut bytes)?)
+    }
+
+    /// Begins with an image.
+    pub(crate) fn image(&mut self, image: &ImageRecord) {
+        let created = image.config.created.as_deref().map_or(0, |text| moment(text).as_second());
+        self.created = u64::try_from(created).unwrap_or(0);
+    }
+
+    /// An image's configuration.
+    fn config(&mut self, digest: &Digest, bytes: &[u8]) -> Result<()> {
+        if self.written.insert(digest.clone()) {
+            self.writer.file_at(&path(digest), bytes.len() as u64, self.created, &mut &*bytes)?;
+        }
+        Ok(())
     }
 
     pub(crate) fn blob(&mut self, digest: &Digest, bytes: &[u8]) -> Result<()> {
@@ -263,7 +298,7 @@ impl Archive<'_> {
         }
         let blobs = images.store().blobs();
         let size = blobs.size(digest).ok_or_else(|| ImageError::NotFound(digest.to_string()))?;
-        Ok(self.writer.file(&path(digest), size, &mut blobs.reader(digest)?)?)
+        Ok(self.writer.file_at(&path(digest), size, self.created, &mut blobs.reader(digest)?)?)
     }
 
     fn layer(&mut self, images: &Images, layer: &Layer) -> Result<()> {
@@ -279,7 +314,7 @@ impl Archive<'_> {
             output.flush().map_err(|e| ImageError::Io("cannot write a layer", e))
         });
         let mut input = File::from(reader);
-        let copied = self.writer.file(&path(&layer.diff_id), layer.tar_size, &mut input);
+        let copied = self.writer.file_at(&path(&layer.diff_id), layer.tar_size, self.created, &mut input);
         // The digest is checked behind the last byte; and a writer must not wait for a reader that has given up.
         drop(input);
         let written = writing.join().map_err(|_| ImageError::NoLayer(layer.diff_id.clone()))?;

@@ -60,6 +60,7 @@ impl Stated {
     /// When the output fails, or a blob has gone.
     pub(crate) fn write(&self, images: &Images, archive: &mut Archive<'_>) -> Result<()> {
         for (image, plan) in &self.images {
+            archive.image(image);
             archive.stored(images, &image.id)?;
             plan.layers.iter().try_for_each(|layer| archive.stored(images, &layer.digest))?;
             archive.blob(&plan.stored.digest, &plan.bytes)?;

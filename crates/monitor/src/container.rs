@@ -13,6 +13,7 @@ use wharf_runtime::{Created, RuntimeError};
 use wharf_sys::reaping::{End, reap};
 
 use crate::error::{LaunchError, Result};
+use crate::hooked::Hooked;
 use crate::launch::{Attach, Launch};
 use crate::streams::{Streams, give_terminal, plumb};
 
@@ -53,6 +54,7 @@ impl Container {
         for (socket, attach) in clients {
             streams.add(socket, attach);
         }
+        let hooked = launch.spec.hooks().as_ref().map(|hooks| Hooked::prepare(launch, hooks)).transpose()?;
         let layers: Vec<BorrowedFd<'_>> = held.layers.iter().map(AsFd::as_fd).collect();
         let runtime = wharf_runtime::Launch {
             spec: &launch.spec,
@@ -67,6 +69,9 @@ impl Container {
             lifecycle: wharf_runtime::Lifecycle {
                 time_is_optional: true,
                 caller,
+                state: None,
+                hooks: hooked.as_ref().map(Hooked::set),
+                hooks_root: hooked.as_ref().map(|hooked| hooked.root.as_path()),
                 ..wharf_runtime::Lifecycle::default()
             },
         };

@@ -31,6 +31,7 @@ mod detach;
 mod error;
 mod exec;
 mod exit;
+mod hooked;
 mod late;
 mod launch;
 mod log;

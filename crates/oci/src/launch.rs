@@ -148,6 +148,7 @@ fn make(
             gate: listener.as_ref().map(AsFd::as_fd),
             state: Some(&state),
             hooks: spec.hooks().as_ref().map(|hooks| HookSet { hooks, state: &state }),
+            hooks_root: None,
             inheritance,
             // All in a configuration is asked for.
             time_is_optional: false,

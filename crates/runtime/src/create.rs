@@ -72,6 +72,8 @@ pub struct Lifecycle<'a> {
     pub state: Option<&'a Value>,
     /// Those up to the start are run; the later ones are the caller's.
     pub hooks: Option<HookSet<'a>>,
+    /// Where hooks look for a root that is at no path: it is attached there, in the container's mount namespace alone.
+    pub hooks_root: Option<&'a Path>,
     pub inheritance: Inheritance,
     /// A new time namespace without offsets is nobody's wish but a caller's default: where there may be no more of them
     /// (`user.max_time_namespaces`, namespaces(7)), or the caller may not come back to its own after making it, the
@@ -207,10 +209,14 @@ fn make(launch: &Launch<'_>, init: bool, devices: &mut Option<MovedDevices>) -> 
     if init && !plan.namespaces.pid {
         return Err(RuntimeError::Invalid("an init needs a PID namespace of the container's own".into()));
     }
-    if let (Rootfs::Directory(path), Some(hooks)) = (&launch.rootfs, launch.lifecycle.hooks)
+    let seen_at = match &launch.rootfs {
+        Rootfs::Directory(path) => Some(path.as_path()),
+        _ => launch.lifecycle.hooks_root,
+    };
+    if let (Some(path), Some(hooks)) = (seen_at, launch.lifecycle.hooks)
         && [Point::Prestart, Point::CreateRuntime, Point::CreateContainer].iter().any(|at| !hooks.at(*at).is_empty())
     {
-        plan.rootfs_at.clone_from(path);
+        plan.rootfs_at = path.to_owned();
     }
     let late_rootfs = match &launch.rootfs {
         Rootfs::Directory(path) if plan.unprivileged => Some(path.as_path()),

@@ -6,7 +6,7 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 use wharf_archive::Reader;
-use wharf_image::ErrorKind;
+use wharf_image::{ErrorKind, ImageRecord};
 use wharf_reference::Digest;
 
 use crate::{Place, has, listing, noise, tar};
@@ -132,6 +132,89 @@ fn archives_of_older_dockers_are_loaded() {
     let output = Command::new("tar").arg("-c").arg("-C").arg(&dir).arg(".").output().unwrap();
     assert_eq!(load(&place, &output.stdout).unwrap(), ["Loaded image: old:1"]);
     assert_eq!(place.images.resolve("old:1").unwrap().id, id);
+}
+
+/// The form that `docker save` had before 1.10: each layer is an image, and `repositories` has the names.
+#[test]
+fn archives_from_before_manifests_are_loaded() {
+    let place = Place::new();
+    let layer = tar(&[("f", b"f")]);
+    let json = |id: &str, parent: &str, command: &str| {
+        json!({
+            "id": id, "parent": parent, "created": "2015-03-04T05:06:07Z", "docker_version": "1.9.1", "Size": 7,
+            "container_config": { "Cmd": ["/bin/sh", "-c", command] }, "config": { "Cmd": ["sh"] },
+            "architecture": "amd64", "os": "linux",
+        })
+    };
+    let dir = place.path("old");
+    for (id, parent, command, layer) in
+        [("bb", "", "echo > f", layer.as_slice()), ("aa", "bb", "true", &[]), ("cc", "bb", "false", &[])]
+    {
+        fs::create_dir_all(dir.join(id)).unwrap();
+        fs::write(dir.join(id).join("json"), json(id, parent, command).to_string()).unwrap();
+        fs::write(dir.join(id).join("layer.tar"), layer).unwrap();
+        fs::write(dir.join(id).join("VERSION"), "1.0").unwrap();
+    }
+    let repositories = |id: &str| json!({ "old": { "1": id, "2": id }, "r.example:5000/o": { "latest": "cc" } });
+    fs::write(dir.join("repositories"), repositories("aa").to_string()).unwrap();
+    let archive = || Command::new("tar").arg("-cz").arg("-C").arg(&dir).arg(".").output().unwrap().stdout;
+    assert_eq!(
+        load(&place, &archive()).unwrap(),
+        ["Loaded image: old:1", "Loaded image: old:2", "Loaded image: r.example:5000/o:latest"]
+    );
+    let image = place.images.resolve("old:2").unwrap();
+    let base = place.images.get(&image.parent.unwrap()).unwrap();
+    assert_eq!(base.config.history[0].created_by.as_deref(), Some("/bin/sh -c echo > f"));
+    assert_eq!(image.config.history.len(), 2);
+    assert_eq!((&base.diff_ids[..], &image.diff_ids[..1]), (&[Digest::sha256(&layer)][..], &base.diff_ids[..]));
+    assert_eq!(image.config.config.cmd.as_deref(), Some(&["sh".to_owned()][..]));
+    assert!(!image.config.more.contains_key("Size") && image.config.more["docker_version"] == "1.9.1");
+    // As Docker 28.5.2 makes it of the same.
+    assert_eq!(base.id.to_string(), "sha256:af996274827d36c6f9858c486bb53d954e92c7b5f1b2e455a9c23a08cab9fdcd");
+    // What does not hold together is said, and leaves nothing.
+    let other = Place::new();
+    let fails = |text: &str| {
+        let error = load(&other, &archive()).unwrap_err();
+        assert!(error.kind() == ErrorKind::Invalid && error.to_string().contains(text), "{error}");
+    };
+    fs::write(dir.join("repositories"), repositories("dd").to_string()).unwrap();
+    fails("invalid target ID: dd");
+    fs::write(dir.join("bb/json"), json("bb", "aa", "").to_string()).unwrap();
+    fails("has too many parents");
+    fs::write(dir.join("bb/json"), json("bb", "../aa", "").to_string()).unwrap();
+    fails("the archive has no image ../aa");
+}
+
+#[test]
+fn parents_and_times_come_back_with_an_archive() {
+    let (here, there) = (Place::new(), Place::new());
+    let base = here.simple("base", &["base"]);
+    let mut config = base.config.clone();
+    config.history.push(wharf_image::HistoryEntry { empty_layer: true, ..config.history[0].clone() });
+    let child = here.images.create(&config, Some(&base.id), &["child".into()]).unwrap();
+    // Docker refuses a parent that is more than a step behind.
+    config.history.push(config.history[1].clone());
+    let grandchild = here.images.create(&config, Some(&base.id), &["grandchild".into()]).unwrap();
+    let bytes = save(&here, &["child", "base", "grandchild"]);
+    let manifest: Value = serde_json::from_slice(&files(&bytes)["manifest.json"]).unwrap();
+    assert_eq!(manifest[0]["Parent"], json!(base.id));
+    assert!(manifest[1].get("Parent").is_none() && manifest[2].get("Parent").is_none());
+    let source = json!({ "mediaType": "application/vnd.oci.image.layer.v1.tar",
+        "size": here.images.layers().get(&base.diff_ids[0]).unwrap().unwrap().tar_size, "digest": base.diff_ids[0] });
+    assert_eq!(manifest[0]["LayerSources"][base.diff_ids[0].as_str()], source);
+    load(&there, &bytes).unwrap();
+    let parent = |image: &ImageRecord| there.images.get(&image.id).unwrap().parent;
+    assert_eq!((parent(&child), parent(&base), parent(&grandchild)), (Some(base.id.clone()), None, None));
+    // Alone it has none.
+    let manifest: Value = serde_json::from_slice(&files(&save(&here, &["child"]))["manifest.json"]).unwrap();
+    assert!(manifest[0].get("Parent").is_none());
+    let mut reader = Reader::new(bytes.as_slice());
+    let created = "2026-01-02T03:04:05Z".parse::<jiff::Timestamp>().unwrap().as_second();
+    while let Some(entry) = reader.next_entry().unwrap() {
+        let name = String::from_utf8(entry.path).unwrap();
+        let is_own = [&base.id, &child.id, &grandchild.id, &base.diff_ids[0]].iter().any(|id| name.ends_with(id.hex()));
+        assert_eq!(entry.mtime.0, if is_own { created } else { 0 }, "{name}");
+    }
 }
 
 #[test]

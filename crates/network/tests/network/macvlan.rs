@@ -163,7 +163,7 @@ fn several_subnets_and_networks_are_on_one_link() {
         assert_eq!((fifth.v4(), fifth.endpoint.prefix), (Ipv4Addr::new(10, 9, 1, 2), 30));
         assert_eq!(fifth.endpoint.gateway, Some(Ipv4Addr::new(10, 9, 1, 1)));
         assert_eq!(fifth.v6().to_string(), "fd00:9::6");
-        let netns = networks.namespace().unwrap();
+        let netns = OwnedFd::from(networks.namespace().unwrap());
         let (full, sixth) = (id("f"), id("g"));
         let error = networks.connect(&request_of(&full, &netns, None)).unwrap_err().to_string();
         assert!(error.contains("no available IPv4 addresses"), "{error}");

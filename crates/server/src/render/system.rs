@@ -140,7 +140,7 @@ pub(crate) fn info(info: &Info, options: &EngineOptions, told: &Told, process: P
         "RuncCommit": { "ID": "" },
         "InitCommit": { "ID": "" },
         "SecurityOptions": security_options(told),
-        "CDISpecDirs": [],
+        "CDISpecDirs": options.cdi_dirs.as_deref().unwrap_or_default(),
         "Warnings": info.warnings,
     });
     if let (Value::Object(all), Value::Object(host)) = (&mut all, host) {
@@ -150,6 +150,10 @@ pub(crate) fn info(info: &Info, options: &EngineOptions, told: &Told, process: P
         // Clients of then warn when they are not true.
         all["BridgeNfIptables"] = true.into();
         all["BridgeNfIp6tables"] = true.into();
+    }
+    if version >= (1, 50) && !info.named_devices.is_empty() {
+        let device = |name: &String| json!({ "Source": "cdi", "ID": name });
+        all["DiscoveredDevices"] = info.named_devices.iter().map(device).collect();
     }
     if version >= (1, 49) {
         all["FirewallBackend"] = json!({ "Driver": "nftables" });

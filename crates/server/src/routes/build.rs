@@ -145,6 +145,8 @@ pub(super) async fn build(call: Call) -> Result {
         secrets,
         entitlements: query.json("allow")?,
         squash: query.flag("squash"),
+        // Docker's clients know nothing of it, and have always had it so.
+        with_parent: !with_parts && query.get("parent") != Some("0"),
         annotations: query.json("annotations")?,
         attestations: query.json("attestations")?,
         remote,

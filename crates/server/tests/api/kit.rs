@@ -213,6 +213,7 @@ pub(crate) fn with_server<F: Future<Output = ()>>(test: impl FnOnce(Server) -> F
             cgroup_parent: group.clone(),
             dns: ResolvConf { servers: vec!["192.0.2.1".into()], search: Vec::new(), options: Vec::new() },
             host_gateways: Vec::new(),
+            cdi_dirs: None,
             log: LogConfig { driver: "json-file".into(), options: std::collections::BTreeMap::new() },
             ulimits: Vec::new(),
             init: false,

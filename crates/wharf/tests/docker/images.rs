@@ -327,3 +327,38 @@ fn a_load_of_what_is_here_is_no_new_name() {
     d.docker(&format!("load -qi {}", archive.display())).ok();
     assert_eq!(named(), before);
 }
+
+#[test]
+fn what_the_classic_builder_has_made_is_a_child_of_its_base() {
+    let Some(d) = Daemon::start() else { return };
+    let dir = d.path().join("context");
+    std::fs::create_dir(&dir).unwrap();
+    std::fs::write(dir.join("Dockerfile"), "FROM busybox\nLABEL a=1\nRUN echo x > /x\n").unwrap();
+    d.docker(&format!("build -t child {}", dir.display())).ok();
+    std::fs::write(dir.join("Dockerfile"), "FROM busybox\n").unwrap();
+    d.docker(&format!("build -t same {}", dir.display())).ok();
+    let parent = |name: &str| d.docker(&format!("inspect -f {{{{.Parent}}}} {name}")).ok().trim().to_owned();
+    let base = d.docker("inspect -f {{.Id}} busybox").ok().trim().to_owned();
+    assert_eq!((parent("child"), parent(&base)), (base.clone(), String::new()));
+    // An image is not its own parent.
+    assert_ne!(parent("same"), d.docker("inspect -f {{.Id}} same").ok().trim());
+    // By its ID nobody removes it; its names go, and it goes itself with its last child.
+    let text = format!(
+        "conflict: unable to delete {} (cannot be forced) - image has dependent child images",
+        &base["sha256:".len()..][..12]
+    );
+    d.docker("rmi same").ok();
+    for words in [format!("rmi {base}"), format!("rmi -f {base}")] {
+        assert_eq!(said(d.docker(&words)), (1, format!("Error response from daemon: {text}")), "{words}");
+    }
+    assert_eq!(said(d.docker("rmi busybox")), (0, "Untagged: busybox:latest".into()));
+    assert_eq!(d.docker("images -q").ok().lines().count(), 1);
+    assert!(d.docker("rmi child").ok().ends_with(&format!("Deleted: {base}")));
+    // As BuildKit's builds, ours have none.
+    d.import("busybox", 1).ok();
+    std::fs::write(dir.join("Dockerfile"), "FROM busybox\nLABEL a=1\n").unwrap();
+    for words in [format!("build -t own {}", dir.display()), format!("build --compress -t own {}", dir.display())] {
+        d.wharf(&words).ok();
+        assert_eq!(parent("own"), "", "{words}");
+    }
+}

@@ -37,6 +37,7 @@ mod links;
 mod logging;
 mod macvlan;
 mod metrics;
+mod named_devices;
 mod names;
 mod network_storm;
 mod newest_api;

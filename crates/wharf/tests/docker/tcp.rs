@@ -238,15 +238,37 @@ fn a_daemon_takes_its_configuration_again() {
         rustix::process::kill_process(pid, rustix::process::Signal::HUP).unwrap();
         d.eventually("it has read its file", || d.log().contains(sign));
     };
-    let new = r#"{"labels": ["b=2"], "registry-mirrors": ["http://127.0.0.1:9"], "debug": true, "mtu": 1400}"#;
-    hup(new, "which containers do not notice: mtu");
+    let new = r#"{"labels": ["b=2"], "registry-mirrors": ["http://127.0.0.1:9"], "debug": true, "mtu": 1400,
+                  "default-shm-size": "32M", "default-ipc-mode": "shareable", "no-new-privileges": true}"#;
+    hup(new, "which containers do not notice: mtu, no-new-privileges");
     let info = d.get("/info");
     assert_eq!(info["Labels"], serde_json::json!(["b=2"]));
-    assert_eq!(
-        info["RegistryConfig"]["Mirrors"][0].as_str().map(|text| text.trim_end_matches('/')),
-        Some("http://127.0.0.1:9")
-    );
+    assert_eq!(info["RegistryConfig"]["Mirrors"], serde_json::json!(["http://127.0.0.1:9/"]));
     assert_eq!(info["Debug"], true);
+    d.docker("create --name new busybox true").ok();
+    assert_eq!(
+        d.docker("inspect -f {{.HostConfig.IpcMode}}-{{.HostConfig.ShmSize}} new stays").ok(),
+        "shareable-33554432\nprivate-67108864"
+    );
+    let reload = ["events", "--since=1", "--until=-1s", "--filter=event=reload", "--format={{json .Actor.Attributes}}"];
+    let told = String::from_utf8(d.client().args(reload).output().unwrap().stdout).unwrap();
+    let told: serde_json::Value = serde_json::from_str(&told).unwrap_or_else(|e| panic!("{e}: {told}"));
+    // As Docker 28.5 tells it.
+    let keys: Vec<&str> = told.as_object().unwrap().keys().map(String::as_str).collect();
+    let all = "debug default-cgroupns-mode default-ipc-mode default-runtime default-shm-size features insecure-registries \
+               labels live-restore max-concurrent-downloads max-concurrent-uploads max-download-attempts name \
+               registry-mirrors runtimes shutdown-timeout";
+    assert_eq!(keys, all.split_whitespace().collect::<Vec<_>>());
+    for (key, value) in [
+        ("debug", "true"),
+        ("default-shm-size", "33554432"),
+        ("labels", "[\"b=2\"]"),
+        ("features", "map[]"),
+        ("max-concurrent-uploads", "5"),
+        ("shutdown-timeout", "15"),
+    ] {
+        assert_eq!(told[key], value, "{key}");
+    }
     d.eventually("it logs more", || d.log().contains("DEBUG"));
     // The byte budget, from the next bytes on, and what comes and goes at once.
     let budget =

@@ -211,6 +211,7 @@ async fn run(app: &App, matches: &Matches) -> Outcome<u8> {
     let remote = context.remote().map(str::to_owned);
     let request = parameters(app, matches, client.post("/build"), epoch.as_deref())?
         .query_if(quiet, "q")
+        .query("parent", "0")
         .query_some("remote", remote.as_deref())
         .query_some("dockerfile", Some(&context.dockerfile).filter(|name| !name.is_empty()))
         .header("x-registry-config", &auth::header_for_all(app.config())?);
