@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use jiff::Timestamp;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use wharf_logs::{Entry, ReadOptions, Reader, Stream};
 
 use crate::engine::{Engine, blocking};
@@ -37,6 +37,9 @@ pub struct LogOptions {
 pub struct Log {
     pub tty: bool,
     pub chunks: mpsc::Receiver<Bytes>,
+    /// Comes, or fails, when there is in `chunks` what the log has had to begin with. Who answers after that sends head and
+    /// lines at once, as Docker does: there are clients that end when nothing follows the head.
+    pub begun: oneshot::Receiver<()>,
 }
 
 /// So long after its start a container has had time to say something.
@@ -62,6 +65,7 @@ impl Engine {
         }
         let tty = record.config.tty;
         let (sender, chunks) = mpsc::channel(WAITING);
+        let (begin, begun) = oneshot::channel();
         let path = PathBuf::from(&record.log_path);
         let follows = options.follow && record.state.status.is_active();
         // First the watch, then the files: nothing falls in between.
@@ -76,11 +80,11 @@ impl Engine {
             if let Some(left) = early {
                 let _ = tokio::time::timeout(left, life.wait_for(|life| !life.active)).await;
             }
-            if let Err(error) = send_all(&path, options, tty, following, sender).await {
+            if let Err(error) = send_all(&path, options, tty, following, (sender, begin)).await {
                 tracing::warn!("cannot read the log {}: {error}", path.display());
             }
         });
-        Ok(Log { tty, chunks })
+        Ok(Log { tty, chunks, begun })
     }
 }
 
@@ -127,8 +131,9 @@ async fn send_all(
     options: LogOptions,
     tty: bool,
     mut following: Option<Following>,
-    sender: mpsc::Sender<Bytes>,
+    (sender, begin): (mpsc::Sender<Bytes>, oneshot::Sender<()>),
 ) -> Result<()> {
+    let mut begin = Some(begin);
     let own = path.to_owned();
     let mut reading = blocking(move || Reading::open(&own, options, tty)).await?;
     loop {
@@ -142,6 +147,8 @@ async fn send_all(
                 Ok((next, held_up))
             })
             .await?;
+            // Nobody may wait for it.
+            let _ = begin.take().map(|begin| begin.send(()));
             match held_up {
                 Some(chunk) => {
                     if sender.send(chunk).await.is_err() {

@@ -42,9 +42,11 @@ impl Images {
             });
         }
         items.reverse();
-        let mut next = Some(image);
-        for item in &mut items {
-            let Some(image) = next else { break };
+        let (lines, mut next) = (items.len(), Some(image));
+        while let Some(image) = next {
+            // A parent may be several steps behind, and ends where its own lines do.
+            let at = lines.checked_sub(image.config.history.len());
+            let Some(item) = at.and_then(|at| items.get_mut(at)).filter(|item| item.id.is_none()) else { break };
             item.id = Some(image.id.to_string());
             item.tags = image.tags;
             next = image.parent.and_then(|parent| self.get(&parent).ok());

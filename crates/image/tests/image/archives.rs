@@ -195,6 +195,9 @@ fn parents_and_times_come_back_with_an_archive() {
     // Docker refuses a parent that is more than a step behind.
     config.history.push(config.history[1].clone());
     let grandchild = here.images.create(&config, Some(&base.id), &["grandchild".into()]).unwrap();
+    let lines = here.images.history("grandchild", None).unwrap();
+    let ids: Vec<Option<&str>> = lines.iter().map(|line| line.id.as_deref()).collect();
+    assert_eq!(ids, [Some(grandchild.id.as_str()), None, Some(base.id.as_str())]);
     let bytes = save(&here, &["child", "base", "grandchild"]);
     let manifest: Value = serde_json::from_slice(&files(&bytes)["manifest.json"]).unwrap();
     assert_eq!(manifest[0]["Parent"], json!(base.id));

@@ -97,7 +97,13 @@ async fn route(api: Api, request: Request<Incoming>) -> Result {
         return Ok(crate::http::empty(StatusCode::OK));
     }
     let query = Query::parse(request.uri().query().unwrap_or_default());
-    let (version, rest) = version(&path)?;
+    let (version, rest) = match version(&path) {
+        // As Docker: clients of then knew no errors as JSON.
+        Err(error) if error.message.contains(" is too old. ") => {
+            return Ok(crate::http::text(error.status, error.message + "\n"));
+        }
+        found => found?,
+    };
     let call = Call { api, version, query, request };
     // A path that ends so is another one, and nothing is there.
     if rest.len() > 1 && rest.ends_with('/') {
@@ -143,7 +149,7 @@ async fn route(api: Api, request: Request<Incoming>) -> Result {
         ("POST", ["containers", id, "resize"]) => containers::resize(call, id).await,
         ("POST", ["containers", id, "wait"]) => streams::wait(call, id),
         ("POST", ["containers", id, "attach"]) => streams::attach(call, id).await,
-        ("GET", ["containers", id, "logs"]) => streams::logs(call, id),
+        ("GET", ["containers", id, "logs"]) => streams::logs(call, id).await,
         ("GET", ["containers", id, "stats"]) => streams::stats(call, id).await,
         ("GET", ["containers", id, "why"]) => containers::why(call, id).await,
         ("GET", ["containers", id, "top"]) => containers::top(call, id).await,

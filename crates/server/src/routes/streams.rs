@@ -84,7 +84,7 @@ pub(super) async fn attach(call: Call, id: &str) -> Result {
     })
 }
 
-pub(super) fn logs(call: Call, id: &str) -> Result {
+pub(super) async fn logs(call: Call, id: &str) -> Result {
     let query = &call.query;
     if !query.flag("stdout") && !query.flag("stderr") {
         return Err(ApiError::bad("Bad parameters: you must choose at least one stream"));
@@ -106,7 +106,9 @@ pub(super) fn logs(call: Call, id: &str) -> Result {
         details: query.flag("details"),
         first_words: true,
     };
-    let log = call.api.engine.logs(id, options)?;
+    let mut log = call.api.engine.logs(id, options)?;
+    // Why it cannot be read is told by its end.
+    let _ = (&mut log.begun).await;
     Ok(stream(content_type(log.tty, call.version), log.chunks))
 }
 

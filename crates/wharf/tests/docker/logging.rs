@@ -116,3 +116,27 @@ fn lost_lines_are_told() {
     assert!(why.contains("lines of its log were lost") && why.contains("fluentd, slow or away"), "{why}");
     assert!(d.log().contains("lines of its log were lost"));
 }
+
+/// Clients that look at nothing else while they wait, as Node's with sockets that keep nothing alive, end when only the head
+/// of the answer has come.
+#[test]
+fn the_first_lines_come_with_the_head() {
+    use std::io::{Read, Write};
+
+    let Some(d) = Daemon::start() else { return };
+    let mut run = d.client();
+    let made =
+        run.args(["run", "-d", "--name", "says", "busybox", "sh", "-c", "echo first words; sleep 1000"]).output();
+    assert!(made.unwrap().status.success());
+    d.eventually("it has said something", || d.docker("logs says").ok() == "first words");
+    for follow in [0, 1] {
+        let mut socket = std::os::unix::net::UnixStream::connect(d.socket()).unwrap();
+        let path = format!("/v1.51/containers/says/logs?stdout=1&tail=-1&follow={follow}");
+        write!(socket, "GET {path} HTTP/1.1\r\nHost: d\r\n\r\n").unwrap();
+        let mut bytes = vec![0; 1 << 16];
+        let read = socket.read(&mut bytes).unwrap();
+        let text = String::from_utf8_lossy(&bytes[..read]);
+        assert!(text.starts_with("HTTP/1.1 200 OK") && text.contains("first words"), "{text}");
+    }
+    d.docker("rm -f says").ok();
+}
