@@ -36,13 +36,13 @@ pub(super) fn wait(call: Call, id: &str) -> Result {
     Ok(stream("application/json", chunks))
 }
 
-/// The streams that a request asks for, and what of the log comes before them.
-async fn open(call: &Call, id: &str) -> std::result::Result<(Attached, mpsc::Receiver<Bytes>), ApiError> {
+/// The streams that a request asks for, or all, and what of the log comes before them.
+async fn open(call: &Call, id: &str, all: bool) -> std::result::Result<(Attached, mpsc::Receiver<Bytes>), ApiError> {
     let query = &call.query;
     let options = AttachOptions {
-        stdin: query.flag("stdin"),
-        stdout: query.flag("stdout"),
-        stderr: query.flag("stderr"),
+        stdin: all || query.flag("stdin"),
+        stdout: all || query.flag("stdout"),
+        stderr: all || query.flag("stderr"),
         stream: query.flag("stream"),
         logs: query.flag("logs"),
         detach_keys: query.get("detachKeys").map(str::to_owned),
@@ -63,13 +63,14 @@ pub(super) async fn attach_websocket(call: Call, id: &str) -> Result {
     // A container that is not there is said before the request is looked at, as Docker does.
     call.api.engine.inspect(id)?;
     let accept = websocket::handshake(call.request.headers())?;
-    let (attached, before) = open(&call, id).await?;
+    // Before API 1.42 nobody could choose.
+    let (attached, before) = open(&call, id, call.version < (1, 42)).await?;
     let output = websocket::Output { framed: !attached.tty, text: call.version < (1, 28) };
     Ok(websocket::attach(call.request, &accept, attached.stream, before, output))
 }
 
 pub(super) async fn attach(call: Call, id: &str) -> Result {
-    let (attached, before) = match open(&call, id).await {
+    let (attached, before) = match open(&call, id, false).await {
         Ok(opened) => opened,
         // Docker has taken the connection over by then.
         Err(error) => return Ok(error.into_text("application/vnd.docker.raw-stream")),

@@ -133,8 +133,15 @@ pub(crate) async fn exec(server: &Server) {
 }
 
 pub(crate) async fn websocket(server: &Server) {
+    // Before API 1.42 all streams were attached to, whatever was asked for.
+    for (version, streams) in [("1.51", "stdin=1&stdout=1"), ("1.41", "stdout=0")] {
+        websocket_of(server, version, streams).await;
+    }
+}
+
+async fn websocket_of(server: &Server, version: &str, streams: &str) {
     let id = server.create("socket", "cat", json!({ "OpenStdin": true, "StdinOnce": true })).await;
-    let path = format!("/v1.51/containers/{id}/attach/ws?stream=1&stdin=1&stdout=1");
+    let path = format!("/v{version}/containers/{id}/attach/ws?stream=1&{streams}");
     let plain = server.get(&path).await;
     assert_eq!(plain.status, 400);
     let (head, mut connection) = server
