@@ -37,6 +37,8 @@ impl Engine {
 
     async fn connect_now(&self, network: &str, slot: &Arc<Slot>, mut settings: EndpointSettings) -> Result<()> {
         let _turn = slot.turn.lock().await;
+        // It may have been removed meanwhile, and its row is not to come back.
+        self.inner.slots.find(&slot.id)?;
         let record = slot.record();
         let found = self.networks().resolve(network)?;
         let forbidden = |text: String| EngineError::new(crate::ErrorKind::Forbidden, text);
@@ -50,6 +52,7 @@ impl Engine {
                  network",
             ));
         }
+        Asked::of(&found.name, &settings, Some(&found))?;
         let is_there = record.networks.contains_key(&found.name);
         let others = record.networks.keys().any(|name| *name != found.name);
         if others && !is_there && (found.name == "none" || record.networks.contains_key("none")) {
@@ -57,7 +60,6 @@ impl Engine {
                 "container cannot be connected to multiple networks with one of the networks in private (none) mode",
             ));
         }
-        Asked::of(&found.name, &settings, Some(&found))?;
         settings.links.iter().flatten().try_for_each(|link| crate::links::parse(link).map(drop))?;
         // Who does not run is told at the start.
         if found.configuration.is_some() && is_active {
@@ -161,6 +163,7 @@ impl Engine {
                 && !slot.record().state.status.is_active()
             {
                 let _turn = slot.turn.lock().await;
+                engine.inner.slots.find(&slot.id)?;
                 let record = slot.change(|record| drop(record.networks.remove(&network)));
                 return engine.save(&record).await;
             }
@@ -183,6 +186,7 @@ impl Engine {
 
     async fn disconnect_now(&self, network: &str, slot: &Arc<Slot>) -> Result<()> {
         let _turn = slot.turn.lock().await;
+        self.inner.slots.find(&slot.id)?;
         let record = slot.record();
         let found = self.networks().resolve(network)?;
         if found.driver == "host" && record.host.network_mode == "host" {
@@ -193,21 +197,26 @@ impl Engine {
             let message = format!("container {} is not connected to {the}network {}", record.id, found.name);
             return Err(EngineError::system(message));
         }
-        if record.state.status.is_active() && found.is_joinable() {
-            let (networks, id, own) = (self.networks().clone(), found.id.clone(), record.clone());
-            blocking(move || {
-                // Between two starts nobody runs in it.
-                let Ok(netns) = Process::of(&own).and_then(|process| process.namespace("net")) else {
-                    return Ok(networks.disconnect(&id, &own.id)?);
-                };
-                Ok(networks.disconnect_from(&id, &own.id, netns.as_fd())?)
-            })
-            .await?;
-        }
+        let before = record;
         let record = slot.change(|record| {
             record.networks.remove(&found.name);
             record.asked_macs.remove(&found.name);
         });
+        // First what is to be: should this daemon be killed, the next one takes it off the network.
+        if record.state.status.is_active() && found.is_joinable() {
+            let taken_off = match self.save(&record).await {
+                Ok(()) => self.take_off(&found.id, &record).await,
+                Err(error) => Err(error),
+            };
+            if let Err(error) = taken_off {
+                let record = slot.change(|record| {
+                    record.networks.clone_from(&before.networks);
+                    record.asked_macs.clone_from(&before.asked_macs);
+                });
+                self.save(&record).await?;
+                return Err(error);
+            }
+        }
         if record.state.status.is_active() {
             let (engine, own, left) = (self.clone(), record.clone(), found.clone());
             let ports = blocking(move || {
@@ -218,10 +227,27 @@ impl Engine {
             slot.change(|record| record.ports = ports);
         }
         let record = slot.record();
-        self.save(&record).await?;
+        if record.state.status.is_active() && found.is_joinable() {
+            self.save_soon(&record);
+        } else {
+            self.save(&record).await?;
+        }
         let attributes = [("container", record.id.as_str()), ("name", &found.name), ("type", &found.driver)];
         self.tell_of("network", "disconnect", &found.id, &attributes);
         Ok(())
+    }
+
+    /// Takes a container that runs off a network, in the kernel and in what the network knows.
+    async fn take_off(&self, network: &str, record: &Arc<Container>) -> Result<()> {
+        let (networks, id, own) = (self.networks().clone(), network.to_owned(), Arc::clone(record));
+        blocking(move || {
+            // Between two starts nobody runs in it.
+            let Ok(netns) = Process::of(&own).and_then(|process| process.namespace("net")) else {
+                return Ok(networks.disconnect(&id, &own.id)?);
+            };
+            Ok(networks.disconnect_from(&id, &own.id, netns.as_fd())?)
+        })
+        .await
     }
 
     /// Publishes ports that nobody could reach until now, or not by the family of an address that has come with a network,

@@ -201,8 +201,13 @@ impl Engine {
                 |tx: &wharf_store::WriteTx| removed.iter().try_for_each(|(id, _)| tx.delete(CONTAINERS, id).map(drop));
             engine.store().write(delete).map_err(|e| EngineError::from_source("cannot forget the containers", &e))?;
         }
-        for (id, record) in rows {
-            engine.inner.slots.take_name(&record.name, &id)?;
+        for (id, mut record) in rows {
+            if engine.inner.slots.take_name(&record.name, &id).is_err() {
+                let own = format!("{}-{}", record.name, id.get(..12).unwrap_or(&id));
+                tracing::warn!("two containers are called {}: {id} is {own} now", record.name);
+                record.name = own;
+                engine.inner.slots.take_name(&record.name, &id)?;
+            }
             engine.inner.slots.insert(&Slot::new(record));
         }
         engine.sweep_directories();

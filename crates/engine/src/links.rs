@@ -191,6 +191,7 @@ impl Engine {
         let missing = || EngineError::new(ErrorKind::NotFound, format!("No such container: {text}"));
         let slot = self.inner.slots.find(parent).map_err(|_| missing())?;
         let _turn = slot.turn.lock().await;
+        self.inner.slots.find(&slot.id)?;
         if slot.record().links.iter().all(|link| link.alias != alias) {
             return Err(missing());
         }

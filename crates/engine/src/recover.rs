@@ -1,6 +1,7 @@
 //! After a start of the daemon: what runs is taken up, what ended is written down, what shall run is started.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,6 +13,7 @@ use wharf_monitor::client::Event;
 
 use crate::engine::{Engine, blocking, may_fail_again, now};
 use crate::error::{EngineError, Result};
+use crate::process::Process;
 use crate::record::{Container, Status};
 use crate::remove::RemoveOptions;
 use crate::slot::Slot;
@@ -65,11 +67,56 @@ impl Engine {
         })
         .await?;
         // Only now: the networks know who lives.
+        for slot in alive.iter().filter_map(|id| self.inner.slots.find(id).ok()) {
+            self.agree_on_networks(&slot).await?;
+        }
         for slot in self.inner.slots.all() {
             let record = slot.record();
             if record.host.auto_remove && record.state.status == Status::Exited {
                 let _ = self.remove(&slot.id, RemoveOptions { volumes: true, ..RemoveOptions::default() }).await;
             }
+        }
+        Ok(())
+    }
+
+    /// Makes a container that runs and its record agree on its networks, after a daemon that was killed while it connected or
+    /// disconnected it: what the record does not have was never said to be there, or is said to have gone.
+    async fn agree_on_networks(&self, slot: &Arc<Slot>) -> Result<()> {
+        let (engine, before) = (self.clone(), slot.record());
+        let own = before.clone();
+        let left = blocking(move || {
+            let mut left = BTreeMap::new();
+            for endpoint in engine.networks().endpoints_of(&own.id) {
+                let Ok(network) = engine.networks().resolve(&endpoint.network_id) else { continue };
+                if own.networks.contains_key(&network.name) {
+                    left.insert(network.name, endpoint);
+                    continue;
+                }
+                let netns = Process::of(&own).and_then(|process| process.namespace("net"));
+                let undone = match &netns {
+                    Ok(netns) => engine.networks().disconnect_from(&network.id, &own.id, netns.as_fd()),
+                    // Between two starts nobody runs in it.
+                    Err(_) => engine.networks().disconnect(&network.id, &own.id),
+                };
+                if let Err(error) = undone {
+                    tracing::warn!("container {} stays on network {}: {error}", own.id, network.name);
+                }
+            }
+            Ok((left, engine.networks().published(&own.id)))
+        });
+        let (left, published) = left.await?;
+        let after = slot.change(|record| {
+            for (name, endpoint) in &left {
+                if let Some(settings) = record.networks.get_mut(name) {
+                    crate::endpoint::fill(settings, endpoint);
+                }
+            }
+            record.ports = record.config.exposed_ports.iter().flatten().map(|(port, _)| (port.clone(), None)).collect();
+            crate::ports::note(&mut record.ports, &published);
+        });
+        let is_same = (&after.networks, &after.ports) == (&before.networks, &before.ports);
+        if !is_same {
+            self.save_soon(&after);
         }
         Ok(())
     }

@@ -296,6 +296,7 @@ impl Engine {
 
     async fn rename_now(&self, slot: &Arc<Slot>, new: String) -> Result<()> {
         let _turn = slot.turn.lock().await;
+        self.inner.slots.find(&slot.id)?;
         let old = slot.record().name.clone();
         if old == new {
             return Err(EngineError::invalid("Renaming a container with the same name as its current name"));

@@ -47,6 +47,7 @@ impl Engine {
 
     async fn update_now(&self, slot: &Arc<Slot>, update: Update) -> Result<Vec<String>> {
         let _turn = slot.turn.lock().await;
+        self.inner.slots.find(&slot.id)?;
         let before = slot.record();
         let mut host = before.host.clone();
         let mut asked = update.resources;

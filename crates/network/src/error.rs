@@ -59,7 +59,7 @@ pub enum NetworkError {
     AddressTaken { address: IpAddr, owner: String },
     #[error("endpoint with name {name} already exists in network {network}")]
     Connected { name: String, network: String },
-    #[error("error renaming interface to {0:?}: the container has one of that name")]
+    #[error("error renaming interface to {0:?}: file exists: the container has one of that name")]
     InterfaceTaken(String),
     #[error("container {container} is not connected to network {network}")]
     NotConnected { container: String, network: String },

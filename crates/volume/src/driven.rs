@@ -22,6 +22,12 @@ impl Volumes {
         self.driver(action, &volume.name, &volume.driver)
     }
 
+    /// Whether a plugin that answers says that it does not have a volume which is noted as its own.
+    pub(crate) fn is_lost(&self, volume: &Volume) -> bool {
+        !volume.is_local()
+            && self.driver_of("get", volume).is_ok_and(|driver| !matches!(driver.get(&volume.name), Ok(Some(_))))
+    }
+
     /// The caller has the volume's lock.
     pub(crate) fn create_by_plugin(&self, name: &str, request: &CreateVolume, anonymous: bool) -> Result<Volume> {
         let driver = self.driver("create", name, &request.driver)?;

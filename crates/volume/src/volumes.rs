@@ -96,6 +96,10 @@ impl Volumes {
                     self.check_named(&name, request)?;
                     return Err(VolumeError::OtherDriver { name: name.clone(), driver: there.driver });
                 }
+                if self.is_lost(&there) {
+                    let request = CreateVolume { driver: there.driver, ..request.clone() };
+                    return self.create_by_plugin(&name, &request, anonymous);
+                }
                 return Ok(there);
             }
             self.check_named(&name, request)?;

@@ -120,7 +120,7 @@ impl Networks {
         let mut all = Vec::new();
         for group in &groups {
             for port in group.ports.iter().filter(|port| wanted(port)) {
-                let relays = group.relays(port);
+                let relays = inner.ports().is_relayed(group, port);
                 all.extend(facts.published(port, group.address, relays, &endpoints));
             }
         }

@@ -205,7 +205,7 @@ async fn route(api: Api, request: Request<Incoming>) -> Result {
         ("POST", ["build", "cancel"]) if call.query.get("id").is_none() => Err(ApiError::bad("build ID not provided")),
         ("POST", ["build", "cancel"]) => Ok(crate::http::no_content()),
 
-        ("GET", ["networks"]) => networks::list(&call),
+        ("GET", ["networks"] | ["networks", ""]) => networks::list(&call),
         ("POST", ["networks", "create"]) => networks::create(call).await,
         ("POST", ["networks", "prune"]) => networks::prune(call).await,
         // Before a network of that name, which its ID leads to.

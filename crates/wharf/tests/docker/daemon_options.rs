@@ -102,6 +102,9 @@ fn without_rules_of_its_own_a_daemon_publishes_by_a_process() {
         asked.is_ok() && answer.ends_with(&format!("{hostname}\n"))
     };
     d.eventually("the server answers", answers);
+    let reach = d.wharf("network reach web").ok();
+    let is_told = |line: &str| line.trim().starts_with("yes") && line.contains("this host, by its loopback");
+    assert!(reach.lines().any(is_told), "{reach}");
     assert_eq!(d.docker("run --rm --network own busybox wget -q -O - http://web/hostname").ok(), hostname);
     d.kill();
     d.launch();

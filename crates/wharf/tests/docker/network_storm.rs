@@ -139,3 +139,93 @@ fn many_join_and_leave_at_once_and_nothing_is_lost() {
     d.docker(&format!("network rm {}", names.join(" "))).ok();
     assert_eq!(d.docker("network ls -q").ok().lines().count(), 3);
 }
+
+#[test]
+fn a_container_that_is_removed_while_it_is_connected_stays_removed() {
+    let Some(mut d) = Daemon::start() else { return };
+    d.docker("network create net0").ok();
+    for turn in 0..12 {
+        let id = d.docker("create --name one busybox true").ok();
+        let body = r#"{"Container":"one"}"#;
+        std::thread::scope(|scope| {
+            for verb in ["connect", "disconnect", "connect"] {
+                let d = &d;
+                scope.spawn(move || {
+                    for _ in 0..6 {
+                        post(d, &format!("/networks/net0/{verb}"), body);
+                    }
+                });
+            }
+            let d = &d;
+            scope.spawn(move || {
+                for _ in 0..4 {
+                    post(d, "/containers/one/rename?name=two", "");
+                }
+            });
+            d.docker(&format!("rm -f {id}"));
+        });
+        assert_eq!(d.docker("ps -aq").ok(), "", "turn {turn}");
+    }
+    d.kill();
+    d.launch();
+    assert_eq!(d.docker("ps -aq").ok(), "", "the next daemon finds none either");
+}
+
+/// Asks a daemon that may be killed before it answers.
+fn ask(socket: &std::path::Path, path: &str, body: &str) {
+    use std::io::{Read, Write};
+    let head = "Host: d\r\nConnection: close\r\nContent-Type: application/json";
+    let request = format!("POST {path} HTTP/1.1\r\n{head}\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+    let Ok(mut stream) = std::os::unix::net::UnixStream::connect(socket) else { return };
+    let _ = stream.write_all(request.as_bytes()).and_then(|()| stream.read_to_end(&mut Vec::new()));
+}
+
+/// The addresses of IPv4 that a container has, and those that its record tells of.
+fn had_and_told(d: &Daemon, container: &str) -> (BTreeSet<String>, BTreeSet<String>) {
+    let shown = d.docker(&format!("exec {container} ip -o -4 addr")).ok();
+    let addresses = shown.lines().filter_map(|line| line.split_whitespace().nth(3)?.split('/').next());
+    let had = addresses.filter(|address| *address != "127.0.0.1").map(str::to_owned).collect();
+    let inspected = d.get(&format!("/containers/{container}/json"));
+    let networks = inspected["NetworkSettings"]["Networks"].as_object().unwrap();
+    (had, networks.values().map(|endpoint| endpoint["IPAddress"].as_str().unwrap().to_owned()).collect())
+}
+
+#[test]
+fn a_daemon_that_is_killed_while_containers_come_and_go_leaves_what_it_says() {
+    const CONTAINERS: usize = 6;
+    let Some(mut d) = Daemon::start() else { return };
+    for place in 0..3 {
+        d.docker(&format!("network create {}", network(place))).ok();
+    }
+    for number in 0..CONTAINERS {
+        d.docker(&format!("run -d --name {} busybox sleep 1000", name(number))).ok();
+    }
+    for round in 0..4 {
+        let socket = d.socket();
+        let over = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            for number in 0..CONTAINERS {
+                let (over, socket) = (&over, &socket);
+                scope.spawn(move || {
+                    let body = format!("{{\"Container\":\"{}\"}}", name(number));
+                    for turn in round.. {
+                        if over.load(Ordering::Relaxed) {
+                            return;
+                        }
+                        let verb = if turn % 2 == 0 { "connect" } else { "disconnect" };
+                        let path = format!("/networks/{}/{verb}", network((number + turn / 2) % 3));
+                        ask(socket, &path, &body);
+                    }
+                });
+            }
+            std::thread::sleep(std::time::Duration::from_millis(300));
+            d.kill();
+            over.store(true, Ordering::Relaxed);
+        });
+        d.launch();
+        for number in 0..CONTAINERS {
+            let (had, told) = had_and_told(&d, &name(number));
+            assert_eq!(had, told, "round {round}, {}", name(number));
+        }
+    }
+}

@@ -201,6 +201,11 @@ fn a_plugin_makes_mounts_and_removes_volumes() {
     assert_eq!(d.docker("volume ls -q -f driver=local").ok(), "");
     assert_eq!(d.docker("volume inspect foreign --format {{.Driver}}").ok(), "store");
     d.docker("volume rm foreign").ok();
+    // What the plugin has lost is made anew.
+    plugin.state.lock().unwrap().volumes.remove("data");
+    d.docker("volume create -d store -o tier=slow data").ok();
+    assert_eq!(plugin.state.lock().unwrap().volumes["data"], json!({ "tier": "slow" }));
+    assert_eq!(d.docker("volume inspect data --format {{.Options.tier}}").ok(), "slow");
     // A prune takes nothing of a plugin's.
     assert!(!d.docker("volume prune -af").ok().contains("data"));
     plugin.state.lock().unwrap().fails = Some("Remove");
