@@ -202,7 +202,8 @@ impl Jobs {
                 format!("the requests of builds that are under way have more than {MOST_BYTES} bytes: try later");
             return Err(Status::unavailable(message));
         }
-        if all.contains_key(&reference) {
+        // One that has ended is there for who asks how it went: a later one of its name has that from now on.
+        if all.get(&reference).is_some_and(|job| !job.progress.has_ended()) {
             return Err(Status::invalid(format!("a build {reference} is under way already")));
         }
         all.insert(reference, Arc::clone(&job));
@@ -240,8 +241,12 @@ impl Jobs {
         self.all().values().filter(|job| !job.progress.has_ended()).cloned().collect()
     }
 
-    fn forget(&self, reference: &str) {
-        self.all().remove(reference);
+    /// Forgets it, and no later one of its name.
+    fn forget(&self, job: &Arc<Job>) {
+        let mut all = self.all();
+        if all.get(&job.request.reference).is_some_and(|known| Arc::ptr_eq(known, job)) {
+            all.remove(&job.request.reference);
+        }
     }
 }
 
@@ -279,12 +284,12 @@ impl Drop for Ending {
             let gone = Err(Status::new(Code::Cancelled, "context canceled: the client has gone"));
             runtime.spawn(async move { own.remember(&job, &gone).await });
         }
-        let (own, reference) = (self.own.clone(), self.job.request.reference.clone());
+        let (own, job) = (self.own.clone(), Arc::clone(&self.job));
         // Outside of a runtime nobody asks any more.
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             runtime.spawn(async move {
                 tokio::time::sleep(LINGER).await;
-                own.inner.jobs.forget(&reference);
+                own.inner.jobs.forget(&job);
             });
         }
     }
@@ -302,13 +307,25 @@ mod tests {
             frontend_attrs: HashMap::from([("x".to_owned(), "y".repeat(15 << 20))]),
             ..SolveRequest::default()
         };
-        let begun: Vec<_> = (0..5).map(|id| jobs.begin(request(id), Vec::new()).map(|_| ())).collect();
+        let begun: Vec<_> = (0..5).map(|id| jobs.begin(request(id), Vec::new())).collect();
         assert!(begun[..4].iter().all(Result::is_ok));
         assert!(begun[4].as_ref().unwrap_err().message().contains("try later"));
         // A small one, and when one has gone a large one, too.
         jobs.begin(SolveRequest { reference: "small".into(), ..SolveRequest::default() }, Vec::new()).unwrap();
-        jobs.forget("0");
+        jobs.forget(begun[0].as_ref().unwrap());
         jobs.begin(request(4), Vec::new()).unwrap();
+    }
+
+    #[test]
+    fn the_name_of_a_build_that_has_ended_is_free() {
+        let jobs = Jobs::default();
+        let request = || SolveRequest { reference: "one".into(), ..SolveRequest::default() };
+        let first = jobs.begin(request(), Vec::new()).unwrap();
+        assert!(jobs.begin(request(), Vec::new()).unwrap_err().message().contains("under way"));
+        first.progress.end();
+        let second = jobs.begin(request(), Vec::new()).unwrap();
+        jobs.forget(&first);
+        assert!(Arc::ptr_eq(&jobs.known("one").unwrap(), &second));
     }
 
     #[tokio::test]

@@ -213,8 +213,8 @@ async fn what_another_reader_has_left_is_nobody_s() {
     let mut directory = Directory::list(&session, &wanted(), false).await.unwrap();
     let handle = Handle::current();
     let read = tokio::task::spawn_blocking(move || {
-        directory.contents(&handle, &[0..1]).read_exact(&mut [0; 2]).unwrap();
-        directory.contents(&handle, &[1..2]).read_to_end(&mut Vec::new()).unwrap_err().to_string()
+        directory.contents(&handle, std::slice::from_ref(&(0..1))).read_exact(&mut [0; 2]).unwrap();
+        directory.contents(&handle, std::slice::from_ref(&(1..2))).read_to_end(&mut Vec::new()).unwrap_err().to_string()
     });
     assert!(read.await.unwrap().contains("has ended in the middle"));
 }

@@ -106,3 +106,25 @@ fn credentials_are_asked_of_the_session() {
         assert!(said.err.contains(&format!(" {}\n", plugins.release)), "{}", said.err);
     }
 }
+
+/// Each makes the same image for its files alone, and the last one takes it away.
+#[test]
+fn builds_of_the_same_at_once_lose_no_image_to_each_other() {
+    let Some(d) = Daemon::start() else { return };
+    for plugins in plugins() {
+        for round in 0..4 {
+            let text = format!("FROM busybox\nRUN echo {}-{round} > /a\n", plugins.release);
+            let dir = directory(&d, &format!("same-{}-{round}", plugins.release), &[("Dockerfile", &text)]);
+            let builds = (0..4).map(|number| {
+                let mut command = plugins.buildx_command(&d, &dir);
+                command.args(["build", "-o", &format!("type=tar,dest={number}.tar"), "."]);
+                command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::piped()).spawn().unwrap()
+            });
+            for build in builds.collect::<Vec<_>>() {
+                let said = Said::from(build.wait_with_output().unwrap());
+                assert_eq!(said.code, 0, "{}", said.err);
+            }
+            assert_eq!(d.docker("images -aq --filter dangling=true").ok(), "");
+        }
+    }
+}
