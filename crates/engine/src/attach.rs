@@ -14,6 +14,9 @@ use crate::slot::{Pending, Slot, lock};
 /// How long the end of a container may take to be known when its monitor has gone.
 const ENDING: Duration = Duration::from_secs(2);
 
+/// And when its streams have ended.
+const DETACHED: Duration = Duration::from_millis(100);
+
 /// What a client wants of the streams.
 #[derive(Clone, Debug, Default)]
 pub struct AttachOptions {
@@ -92,6 +95,17 @@ impl Engine {
         }
         self.tell(&record, "attach");
         Ok(Attached { tty, stream: Some(ours) })
+    }
+}
+
+impl Engine {
+    /// Waits a moment for the end of a container whose streams have ended. A client that has only detached has them ended, too.
+    pub async fn end_is_known(&self, id: &str) {
+        if let Ok(slot) = self.inner.slots.find(id) {
+            let mut life = slot.life();
+            // An error is its removal.
+            let _ = tokio::time::timeout(DETACHED, life.wait_for(|life| !life.active)).await;
+        }
     }
 }
 

@@ -77,7 +77,12 @@ pub(super) async fn attach(call: Call, id: &str) -> Result {
     };
     let kind = content_type(attached.tty, call.version);
     Ok(match attached.stream {
-        Some(streams) => hijack(call.request, kind, std::future::ready(Streams::new(Some(streams), before))),
+        Some(stream) => {
+            let mut streams = Streams::new(Some(stream), before);
+            let (engine, id) = (call.api.engine.clone(), id.to_owned());
+            streams.settled = Box::pin(async move { engine.end_is_known(&id).await });
+            hijack(call.request, kind, std::future::ready(streams))
+        }
         None if call.request.headers().contains_key(UPGRADE) => {
             hijack(call.request, kind, std::future::ready(Streams::new(None, before)))
         }

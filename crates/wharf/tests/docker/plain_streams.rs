@@ -86,3 +86,21 @@ fn volumes_of_images_may_be_relative() {
     let refused = d.docker("run --rm -v data:rel busybox true");
     assert!(refused.code == 125 && refused.err.contains("must be absolute"), "{}", refused.err);
 }
+
+#[test]
+fn who_sees_the_end_of_a_stream_finds_the_end_of_the_container() {
+    let Some(d) = Daemon::start() else { return };
+    for _ in 0..8 {
+        let id = d.docker("create busybox false").ok();
+        let mut stream = UnixStream::connect(d.socket()).unwrap();
+        let head = "Host: d\r\nConnection: Upgrade\r\nUpgrade: tcp\r\nContent-Length: 0";
+        write!(stream, "POST /containers/{id}/attach?stream=1&stdout=1 HTTP/1.1\r\n{head}\r\n\r\n").unwrap();
+        let mut answer = [0; 12];
+        stream.read_exact(&mut answer).unwrap();
+        assert_eq!(&answer, b"HTTP/1.1 101");
+        assert_eq!(d.post(&format!("/containers/{id}/start"), "", true).unwrap().0, 204);
+        stream.read_to_end(&mut Vec::new()).unwrap();
+        let state = &d.get(&format!("/containers/{id}/json"))["State"];
+        assert_eq!((state["Status"].as_str(), state["ExitCode"].as_i64()), (Some("exited"), Some(1)));
+    }
+}
