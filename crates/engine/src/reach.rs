@@ -38,8 +38,8 @@ impl Engine {
                     found.push(self.look(&record, None, &wanted)?);
                 }
             }
-            // A container may be called by a number.
-            if !found.is_empty() || self.inspect(what).is_err() {
+            // A container may be called by a number; that its ID begins with one is by chance.
+            if !found.is_empty() || !self.inspect(what).is_ok_and(|record| record.name == what) {
                 let missing = || {
                     EngineError::not_found(format!(
                         "no container has published port {what} of the host; for a port of a container give NAME:PORT"

@@ -29,7 +29,7 @@ fn containers_on_a_macvlan_find_each_other() {
     d.eventually("the server answers", || d.docker(fetch).out.contains("root:"));
     assert_eq!(d.docker("port web").ok(), "", "nothing is published by the host");
     let shown = d.docker("inspect -f {{.NetworkSettings.Networks.mv.IPAddress}} web").ok();
-    assert_eq!(shown, "10.214.9.2");
+    assert_eq!(shown, "10.214.9.1", "where there is no way out no address is kept for it");
     // Beside a bridge, and by that its ports.
     d.docker("network connect bridge web").ok();
     assert!(d.docker("port web 80/tcp").ok().contains("0.0.0.0:"));
@@ -56,6 +56,7 @@ fn containers_on_a_macvlan_find_each_other() {
     assert!(!links().contains(&parent));
     let refused = d.docker("network create -d macvlan -o parent=lo mv");
     assert!(refused.err.contains("loopback interface is not a valid macvlan parent link"), "{}", refused.err);
-    let refused = d.docker("network create -d ipvlan mv");
-    assert!(refused.err.contains("the network driver ipvlan is not done yet"), "{}", refused.err);
+    let made = d.docker("network create -d ipvlan mv");
+    assert!(made.code == 0 || made.err.contains("this host's kernel has none"), "{}", made.err);
+    d.docker("network rm mv");
 }
