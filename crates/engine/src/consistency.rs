@@ -14,6 +14,7 @@ use wharf_volume::Volumes;
 use crate::engine::{CONTAINERS, Engine, blocking, make_places, make_private};
 use crate::error::{EngineError, Result};
 use crate::record::Container;
+use crate::remove::has_left_files;
 
 /// What a daemon has in its data root.
 const KNOWN: &[&str] = &[
@@ -85,7 +86,10 @@ impl Engine {
 pub fn fsck_without_engine(store: &Store, images: &Images, volumes: &Volumes, fsck: &mut Fsck) -> Result<()> {
     let rows: Vec<(String, Container)> =
         store.read(|tx| tx.list(CONTAINERS)).map_err(|e| EngineError::from_source("cannot read the containers", &e))?;
-    let records: Vec<Arc<Container>> = rows.into_iter().map(|(_, record)| Arc::new(record)).collect();
+    // Those that are removed and whose rows have not gone yet are none.
+    let rows =
+        rows.into_iter().filter(|(id, record)| !has_left_files(&store.root().join("containers").join(id), record));
+    let records: Vec<Arc<Container>> = rows.map(|(_, record)| Arc::new(record)).collect();
     let knows = |id: &str| records.iter().any(|record| record.id == id);
     look(store.root(), images, volumes, &|layer| needs(&records, layer), &knows, fsck)?;
     for record in &records {

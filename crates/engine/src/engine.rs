@@ -28,6 +28,7 @@ use crate::log_watch::LogWatch;
 use crate::measure::Measures;
 use crate::names;
 use crate::record::Container;
+use crate::remove::has_left_files;
 use crate::secrets::Secrets;
 use crate::slot::{Slot, Slots};
 use crate::spec::{HostConfig, LogConfig, Ulimit};
@@ -195,7 +196,8 @@ impl Engine {
                 roots: Mutex::default(),
             }),
         };
-        let (removed, rows): (Vec<_>, Vec<_>) = rows.into_iter().partition(|(_, record)| engine.has_left_files(record));
+        let (removed, rows): (Vec<_>, Vec<_>) =
+            rows.into_iter().partition(|(id, record)| has_left_files(&engine.dir(id), record));
         if !removed.is_empty() {
             let delete =
                 |tx: &wharf_store::WriteTx| removed.iter().try_for_each(|(id, _)| tx.delete(CONTAINERS, id).map(drop));
@@ -335,8 +337,9 @@ impl Engine {
 
     /// Writes the record; on the disk when it returns.
     pub(crate) async fn save(&self, record: &Arc<Container>) -> Result<()> {
-        let (engine, record) = (self.clone(), Arc::clone(record));
-        blocking(move || engine.write_record(&record)).await
+        self.save_soon(record);
+        let engine = self.clone();
+        blocking(move || engine.write_unwritten()).await
     }
 
     /// Removes directories that no container owns: what a crash between two steps has left.

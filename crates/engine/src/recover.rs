@@ -51,7 +51,7 @@ impl Engine {
                 self.finish_removal(&slot, &record).await?;
             } else if self.take_up_found(&slot, monitor).await {
                 alive.push(slot.id.clone());
-            } else if record.state.status.is_active() || ended.contains(&slot.id) {
+            } else if record.state.status.is_active() || ended.contains(&slot.id) || self.has_group(&record) {
                 slot.change(|record| record.state.status = Status::Running);
                 self.note_lost(&slot).await;
             } else {
@@ -72,7 +72,9 @@ impl Engine {
         }
         for slot in self.inner.slots.all() {
             let record = slot.record();
-            if record.host.auto_remove && record.state.status == Status::Exited {
+            // Also one whose start a crash has cut off.
+            let was_started = record.state.status == Status::Exited || self.exec_dir(&slot.id).exists();
+            if record.host.auto_remove && !record.state.status.is_active() && was_started {
                 let _ = self.remove(&slot.id, RemoveOptions { volumes: true, ..RemoveOptions::default() }).await;
             }
         }
@@ -160,6 +162,11 @@ impl Engine {
             Ok(quiet.filter(|record| engine.has_ended_since(record)).map(|record| record.id.clone()).collect())
         })
         .await
+    }
+
+    /// Whether something of it may run on without its monitor: its row may not know that it was started.
+    fn has_group(&self, record: &Container) -> bool {
+        self.group(record).is_ok_and(|group| group.is_made())
     }
 
     /// Whether `exit.json` tells of an end that the row does not know.

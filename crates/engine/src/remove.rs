@@ -1,5 +1,6 @@
 //! Removing containers.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use serde::Serialize;
@@ -75,7 +76,8 @@ impl Engine {
         let record = slot.change(|record| record.state.status = Status::Removing);
         if volumes && record.mounts.iter().any(|point| point.kind == "volume" && point.anonymous) {
             // In the row first: a crash from here on ends in a removed container, not in half of one.
-            self.save(&record).await?;
+            let (engine, own) = (self.clone(), record.clone());
+            blocking(move || engine.write_record(&own)).await?;
             self.remove_volumes(&record).await;
         }
         self.finish_removal(slot, &record).await
@@ -134,13 +136,6 @@ impl Engine {
         std::fs::rename(dir.join("upper"), dir.join("removed")).is_ok()
     }
 
-    /// Whether that was done; a crash may have brought the row back.
-    pub(crate) fn has_left_files(&self, record: &Container) -> bool {
-        let upper = self.dir(&record.id).join("upper");
-        let missing = |error: std::io::Error| error.kind() == std::io::ErrorKind::NotFound;
-        record.host.auto_remove && upper.symlink_metadata().is_err_and(missing)
-    }
-
     async fn remove_volumes(&self, record: &Container) {
         for point in record.mounts.iter().filter(|point| point.kind == "volume" && point.anonymous) {
             let (volumes, name) = (self.volumes().clone(), point.name.clone());
@@ -191,4 +186,10 @@ impl Engine {
         }
         Ok(pruned)
     }
+}
+
+/// Whether a container's files were taken from it (`Engine::leave_files`); a crash may have brought its row back.
+pub(crate) fn has_left_files(dir: &Path, record: &Container) -> bool {
+    let missing = |error: std::io::Error| error.kind() == std::io::ErrorKind::NotFound;
+    record.host.auto_remove && dir.join("upper").symlink_metadata().is_err_and(missing)
 }

@@ -59,12 +59,10 @@ impl Engine {
             let launched = engine.launch(&own, pending, &call_off);
             Ok(launched.map(|record| {
                 // Who is to run again after a crash of the host must be known to run now; of the others the monitor tells.
+                engine.save_soon(&record);
                 let written = match record.host.restart_policy.name.as_str() {
-                    "no" => {
-                        engine.save_soon(&record);
-                        Ok(())
-                    }
-                    _ => engine.write_record(&record),
+                    "no" => Ok(()),
+                    _ => engine.write_unwritten(),
                 };
                 engine.refresh_links_to(&record);
                 (record, written, engine.listen_to(&own.id).ok().flatten())

@@ -136,6 +136,10 @@ impl Engine {
         match event {
             Event::State(state) => {
                 let record = slot.change(|record| {
+                    // Of a run that began right before a crash the row may know nothing.
+                    if !state.restarting && record.state.started_at != state.started_at {
+                        forget_run(record);
+                    }
                     record.state.pid = state.pid;
                     record.state.started_at.clone_from(&state.started_at);
                     record.restart_count = state.restart_count.into();
@@ -302,38 +306,37 @@ impl Engine {
         // Before anybody who waits for this end hears of it.
         let restarts = slot.restarts.load(Ordering::SeqCst) > 0;
         let goes = before.host.auto_remove && !restarts;
-        let (engine, own, code) = (self.clone(), Arc::clone(slot), exit.code);
-        let freed = blocking(move || {
-            let before = own.record();
-            engine.free_network(&before);
-            engine.release_volumes(&before);
-            engine.drop_shm(&before);
-            let record = own.change(|record| {
-                note(record, &exit);
-                record.state.status = Status::Exited;
-                record.ports.clear();
-                for endpoint in record.networks.values_mut() {
-                    crate::endpoint::clear(endpoint);
-                }
-                record.exec_ids.clear();
-            });
-            if exit.lines_lost > 0 {
-                tracing::warn!("container {}: {} lines of its log were lost", record.id, exit.lines_lost);
+        let (engine, own) = (self.clone(), Arc::clone(&before));
+        let _ = blocking(move || {
+            engine.free_network(&own);
+            engine.release_volumes(&own);
+            engine.drop_shm(&own);
+            Ok(())
+        })
+        .await;
+        let record = slot.change(|record| {
+            note(record, &exit);
+            record.state.status = Status::Exited;
+            record.ports.clear();
+            for endpoint in record.networks.values_mut() {
+                crate::endpoint::clear(endpoint);
             }
-            // The row of one that goes with its end goes now.
-            if !goes {
-                engine.save_soon(&record);
-            }
-            Ok(record)
+            record.exec_ids.clear();
         });
-        let Ok(record) = freed.await else { return };
+        if exit.lines_lost > 0 {
+            tracing::warn!("container {}: {} lines of its log were lost", record.id, exit.lines_lost);
+        }
+        // The row of one that goes with its end goes now.
+        if !goes {
+            self.save_soon(&record);
+        }
         self.tell_exit(&before, &record);
         self.tell_disconnected(&before);
         self.tell_unmounted(&record);
         slot.set_life(|life| {
             life.active = false;
             life.exits += 1;
-            life.code = code;
+            life.code = exit.code;
         });
         self.inner.execs.forget_waiting(&slot.id);
         if goes {
@@ -376,6 +379,17 @@ fn refill(record: &mut Container, endpoints: &[Endpoint], published: &[Published
     let exposed = record.config.exposed_ports.iter().flatten().map(|(port, _)| (port.clone(), None));
     record.ports = exposed.collect();
     crate::ports::note(&mut record.ports, published);
+}
+
+/// What is known of the run before this one.
+fn forget_run(record: &mut Container) {
+    record.state.finished_at = NEVER.into();
+    record.state.exit_code = 0;
+    record.state.error.clear();
+    record.state.oom_killed = false;
+    record.state.oom_group = None;
+    record.state.last_signal = None;
+    record.state.kill_at = None;
 }
 
 fn note(record: &mut Container, exit: &Exit) {

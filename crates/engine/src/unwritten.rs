@@ -17,6 +17,8 @@ use crate::slot::lock;
 
 /// Between a change and its way to the disk.
 const SOON: Duration = Duration::from_secs(1);
+/// The same where the disk did not take the last ones.
+const AGAIN: Duration = Duration::from_secs(10);
 
 /// IDs of the containers whose rows are older than they are, or are there though they are not.
 #[derive(Debug, Default)]
@@ -45,7 +47,9 @@ impl Engine {
         self.inner.unwritten.note(id);
     }
 
-    /// Writes a container's row, and with it what is to be written soon: that has happened before. On the disk when this returns.
+    /// Writes the row of a container that is to come or to go, and with it what is to be written soon: that has happened before.
+    /// On the disk when this returns. Of all others only what they are now is written: whoever does not have the turn may come when
+    /// it has been removed.
     ///
     /// # Errors
     /// When the disk fails.
@@ -81,6 +85,7 @@ impl Engine {
         });
         if written.is_err() {
             lock(&self.inner.unwritten.ids).extend(ids);
+            self.inner.unwritten.changed.notify_one();
         }
         written
     }
@@ -89,25 +94,20 @@ impl Engine {
     pub(crate) fn write_when_changed(&self) {
         let (unwritten, inner) = (Arc::clone(&self.inner.unwritten), Arc::downgrade(&self.inner));
         tokio::spawn(async move {
+            let mut pause = SOON;
             loop {
                 unwritten.changed.notified().await;
-                tokio::time::sleep(SOON).await;
-                if !write(&inner).await {
-                    return;
-                }
+                tokio::time::sleep(pause).await;
+                let Some(is_written) = write(&inner).await else { return };
+                pause = if is_written { SOON } else { AGAIN };
             }
         });
     }
 }
 
-/// False when the engine has gone.
-async fn write(inner: &Weak<Inner>) -> bool {
-    let Some(inner) = inner.upgrade() else { return false };
-    let engine = Engine { inner };
-    let own = engine.clone();
-    if let Err(error) = blocking(move || own.write_unwritten()).await {
-        tracing::warn!("{error}");
-        engine.inner.unwritten.changed.notify_one();
-    }
-    true
+/// Whether the disk took it; `None` when the engine has gone.
+async fn write(inner: &Weak<Inner>) -> Option<bool> {
+    let engine = Engine { inner: inner.upgrade()? };
+    let written = blocking(move || engine.write_unwritten()).await;
+    Some(written.map_err(|error| tracing::warn!("{error}")).is_ok())
 }

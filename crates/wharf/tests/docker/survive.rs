@@ -145,6 +145,9 @@ fn what_goes_with_its_end_has_gone_also_after_a_kill() {
             assert_eq!(d.sh("--name once", "true").code, 0, "a name is free with its container");
         }
         d.kill();
+        if round % 3 == 2 {
+            d.wharf(&format!("system fsck --data-root {}", d.data().display())).ok();
+        }
         d.launch();
         assert_eq!(d.docker("ps -a --format {{.Names}}").ok(), "waits");
         assert_eq!(std::fs::read_dir(d.data().join("containers")).unwrap().count(), 1);
@@ -158,4 +161,51 @@ fn what_goes_with_its_end_has_gone_also_after_a_kill() {
     assert_eq!(d.docker("inspect -f {{.State.FinishedAt}} runs").ok(), ended);
     assert_eq!(d.docker("start -a waits").code, 0);
     d.eventually("it went with its end", || d.docker("ps -aq --filter name=waits").ok().is_empty());
+}
+
+#[test]
+fn signals_beside_a_removal_bring_nothing_back() {
+    let Some(mut d) = Daemon::start() else { return };
+    let all: Vec<String> = (0..40).map(|_| d.docker("run -d busybox sleep 600").ok()).collect();
+    std::thread::scope(|scope| {
+        for some in all.chunks(10) {
+            let d = &d;
+            scope.spawn(move || {
+                for id in some {
+                    std::thread::scope(|scope| {
+                        for _ in 0..4 {
+                            scope.spawn(|| d.post(&format!("/containers/{id}/kill"), "", true));
+                        }
+                        scope.spawn(|| d.docker(&format!("rm -f {id}")).ok());
+                    });
+                }
+            });
+        }
+    });
+    assert_eq!(d.docker("ps -aq").ok(), "");
+    d.kill();
+    d.launch();
+    assert_eq!(d.docker("ps -aq").ok(), "");
+}
+
+#[test]
+fn what_ran_when_its_monitor_was_killed_with_the_daemon_is_ended_and_said_to_be() {
+    let Some(mut d) = Daemon::start() else { return };
+    let id = d.docker("run -d --name runs busybox sleep 600").ok();
+    let pid: i32 = d.docker("inspect -f {{.State.Pid}} runs").ok().parse().unwrap();
+    let monitor = std::fs::read_dir("/proc").unwrap().flatten().find_map(|entry| {
+        let words = std::fs::read(entry.path().join("cmdline")).ok()?;
+        let is_it = words.starts_with(b"wharf-monitor") && String::from_utf8_lossy(&words).contains(&id);
+        is_it.then(|| entry.file_name().to_string_lossy().parse::<i32>().unwrap())
+    });
+    // Its row does not know yet that it was started.
+    d.kill();
+    let kill = |pid: i32| {
+        let pid = rustix::process::Pid::from_raw(pid).unwrap();
+        rustix::process::kill_process(pid, rustix::process::Signal::KILL)
+    };
+    kill(monitor.unwrap()).unwrap();
+    d.launch();
+    assert_eq!(d.docker("inspect -f {{.State.Status}}-{{.State.ExitCode}} runs").ok(), "exited-255");
+    assert!(!std::path::Path::new(&format!("/proc/{pid}/ns/net")).exists(), "nothing of it runs");
 }
