@@ -35,7 +35,47 @@ const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 /// Which layer a blob is.
 pub const DIFF_ID: &str = "wharf.diff-id";
 /// More of it is no list of steps.
-const MAX_JSON: u64 = 64 << 20;
+const MAX_CONFIG: u64 = 64 << 20;
+/// More of it is no manifest: those of registries have 4 MiB at most (OCI distribution-spec), to which an image's gets what
+/// its layers are.
+const MAX_MANIFEST: u64 = 16 << 20;
+/// So many steps one cache has at most.
+const MAX_STEPS: usize = 100_000;
+
+// Caches come from strangers: what is not used of them takes no memory, and what is used is not small in their text and
+// large here, as it were in a `Value`.
+
+/// A manifest, or an index, as far as it is used.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Manifest {
+    config: Option<Part>,
+    layers: Option<Vec<Part>>,
+    manifests: Option<Vec<Part>>,
+}
+
+/// What a manifest lists.
+#[derive(Deserialize)]
+struct Part {
+    #[serde(default, rename = "mediaType")]
+    media_type: Option<String>,
+    digest: Digest,
+    #[serde(default)]
+    annotations: Option<BTreeMap<String, String>>,
+}
+
+impl Part {
+    fn is_config(&self) -> bool {
+        self.media_type.as_deref() == Some(CONFIG)
+    }
+}
+
+/// The configuration of a cache, as far as it is used.
+#[derive(Deserialize)]
+struct Config {
+    #[serde(default)]
+    steps: Option<Vec<Step>>,
+}
 
 /// A step, as it travels.
 #[derive(Debug, Serialize, Deserialize)]
@@ -214,48 +254,39 @@ impl Builder {
     /// # Errors
     /// For what is none, or is damaged: a layer that is not what its digest says.
     pub fn import_cache(&self, input: impl Read) -> Result<usize> {
-        let bad = |what: &str| BuildError::invalid(format!("this is no build cache: {what}"));
         let shared = &self.shared;
         let dir = Scratch::new(shared.builds().join(format!("b-{}", &random_id()?[..16])))?;
         let root = RootDir::open(dir.sub("cache")?)?;
         let options = UnpackOptions { whiteouts: Whiteouts::Literal, same_owner: false, ..UnpackOptions::default() };
         unpack(input, &root, &options).map_err(|e| bad(&wharf_report::chain(&e)))?;
-        let blob = |digest: &str| -> Result<std::path::PathBuf> {
-            let digest = Digest::parse(digest).map_err(|e| bad(&e.to_string()))?;
-            Ok(Path::new("blobs/sha256").join(digest.hex()))
-        };
-        let read = |path: &Path, digest: Option<&str>| -> Result<Value> {
-            let bytes = root.read_small(path, MAX_JSON).map_err(|e| bad(&wharf_report::chain(&e)))?;
-            if digest.is_some_and(|digest| Digest::sha256(&bytes).to_string() != digest) {
+        let path = |digest: &Digest| Path::new("blobs/sha256").join(digest.hex());
+        let read = |digest: &Digest, most: u64| -> Result<Vec<u8>> {
+            let bytes = root.read_small(path(digest), most).map_err(|e| bad(&wharf_report::chain(&e)))?;
+            if Digest::sha256(&bytes) != *digest {
                 return Err(bad("a part of it is damaged"));
             }
-            serde_json::from_slice(&bytes).map_err(|e| bad(&e.to_string()))
+            Ok(bytes)
         };
-        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-        let index = read(Path::new("index.json"), None)?;
-        let digest = text(&index["manifests"][0]["digest"]);
-        let manifest = read(&blob(&digest)?, Some(&digest))?;
+        let manifest = |bytes: &[u8]| serde_json::from_slice::<Manifest>(bytes).map_err(|e| bad(&e.to_string()));
+        let index =
+            root.read_small(Path::new("index.json"), MAX_MANIFEST).map_err(|e| bad(&wharf_report::chain(&e)))?;
+        let top = manifest(&index)?.manifests.unwrap_or_default().into_iter().next();
+        let top = top.ok_or_else(|| bad("its index lists nothing"))?;
+        let manifest = manifest(&read(&top.digest, MAX_MANIFEST)?)?;
         // Of an index the configuration is one of those that it lists.
-        let listed = manifest["manifests"].as_array().or(manifest["layers"].as_array());
-        let layers: Vec<&Value> = listed.into_iter().flatten().filter(|one| one["mediaType"] != CONFIG).collect();
-        let found = listed.into_iter().flatten().chain([&manifest["config"]]).find(|one| one["mediaType"] == CONFIG);
-        let digest = text(&found.ok_or_else(|| bad("it is an image"))?["digest"]);
-        let mut config = read(&blob(&digest)?, Some(&digest))?;
-        if config.get("steps").is_none() {
-            return Err(bad("it is the cache of another builder"));
-        }
-        let steps: Vec<Step> = serde_json::from_value(config["steps"].take()).map_err(|e| bad(&e.to_string()))?;
+        let (configs, layers): (Vec<_>, Vec<_>) =
+            manifest.manifests.or(manifest.layers).unwrap_or_default().into_iter().partition(Part::is_config);
+        let found = configs.into_iter().chain(manifest.config).find(Part::is_config);
+        let steps = steps(&read(&found.ok_or_else(|| bad("it is an image"))?.digest, MAX_CONFIG)?)?;
         let mut blobs = BTreeMap::new();
         for layer in layers {
-            if layer["annotations"][travel::NAME].is_string() {
-                let annotations =
-                    serde_json::from_value(layer["annotations"].clone()).map_err(|e| bad(&e.to_string()))?;
-                let tar =
-                    decompressed(root.open_file(blob(&text(&layer["digest"]))?)?).map_err(|e| bad(&e.to_string()))?;
+            let mut annotations = layer.annotations.unwrap_or_default();
+            if annotations.contains_key(travel::NAME) {
+                let tar = decompressed(root.open_file(path(&layer.digest))?).map_err(|e| bad(&e.to_string()))?;
                 shared.cache_mounts.take_in(&annotations, tar, &dir.path)?;
                 continue;
             }
-            blobs.insert(text(&layer["annotations"][DIFF_ID]), text(&layer["digest"]));
+            blobs.insert(annotations.remove(DIFF_ID).unwrap_or_default(), layer.digest);
         }
         let mut hold = shared.layers.hold(&[]);
         let mut new = 0;
@@ -267,7 +298,7 @@ impl Builder {
                 shared.layers.hold_also(&mut hold, std::slice::from_ref(layer));
                 if !shared.layers.contains(layer) {
                     let Some(digest) = blobs.get(layer.as_str()) else { continue };
-                    let file = root.open_file(blob(digest)?)?;
+                    let file = root.open_file(path(digest))?;
                     let tar = decompressed(file).map_err(|e| bad(&e.to_string()))?;
                     let mut tar = tar;
                     shared.layers.import(&mut tar, Some(layer))?;
@@ -307,6 +338,20 @@ fn blob<T>(
     let (size, digest) = (hasher.count(), hasher.finish());
     fs::rename(&path, blobs.join(digest.hex())).map_err(failing)?;
     Ok((digest, size, said))
+}
+
+fn bad(what: &str) -> BuildError {
+    BuildError::invalid(format!("this is no build cache: {what}"))
+}
+
+/// The steps of a configuration.
+fn steps(config: &[u8]) -> Result<Vec<Step>> {
+    let config: Config = serde_json::from_slice(config).map_err(|e| bad(&e.to_string()))?;
+    let steps = config.steps.ok_or_else(|| bad("it is the cache of another builder"))?;
+    match steps.len() {
+        count if count > MAX_STEPS => Err(bad(&format!("it has {count} steps; at most {MAX_STEPS} are read"))),
+        _ => Ok(steps),
+    }
 }
 
 /// A step that is known, if its layer is.
@@ -356,5 +401,32 @@ impl Write for Hashed {
 
     fn flush(&mut self) -> io::Result<()> {
         self.file.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_configuration_only_steps_are_read() {
+        let own = Step {
+            key: Digest::sha256(b"key"),
+            layer: None,
+            size: 1,
+            description: "RUN".into(),
+            created: 2,
+            nanoseconds: 3,
+        };
+        let text = config(&[own], &|_| None).to_string().replacen('{', r#"{"x":[{"":0},1e999,null],"#, 1);
+        // A `Value` would refuse the number.
+        assert!(serde_json::from_str::<Value>(&text).is_err());
+        let read = steps(text.as_bytes()).unwrap();
+        assert_eq!((read.len(), read[0].description.as_str()), (1, "RUN"));
+        assert!(steps(br#"{"layers":[]}"#).unwrap_err().to_string().contains("another builder"));
+        let one = serde_json::to_string(&read[0]).unwrap();
+        let many = format!(r#"{{"steps":[{}{one}]}}"#, format!("{one},").repeat(MAX_STEPS));
+        assert!(steps(many.as_bytes()).unwrap_err().to_string().contains("100001 steps"));
+        assert!(serde_json::from_str::<Manifest>(r#"{"layers":[{}]}"#).is_err());
     }
 }

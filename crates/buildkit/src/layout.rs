@@ -5,7 +5,8 @@ use std::fs::File;
 use std::io::{self, BufWriter, Read, Write};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use serde_json::{Value, json};
+use serde::Deserialize;
+use serde_json::json;
 use tokio::runtime::Handle;
 use wharf_archive::Writer;
 use wharf_image::registry::{Descriptor, Platform, Repository};
@@ -18,8 +19,6 @@ use crate::grpc::{Code, Status};
 pub(crate) const MAX_MANIFEST: u64 = 4 << 20;
 /// What an index of indexes may be; more is a circle.
 const MAX_DEPTH: u32 = 4;
-/// More of it is no list of steps.
-const MAX_CONFIG: u64 = 64 << 20;
 pub(crate) const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 
@@ -103,9 +102,9 @@ impl Store {
         let size = self.size(digest.as_str()).await?.ok_or_else(missing)?;
         let mut top = Descriptor::new("", digest, size);
         let bytes = Blobs::Client(self.clone()).bytes(&top, MAX_MANIFEST).await?;
-        let about: Value = serde_json::from_slice(&bytes).unwrap_or_default();
-        let usual = if about["manifests"].is_array() { INDEX } else { MANIFEST };
-        top.media_type = about["mediaType"].as_str().unwrap_or(usual).to_owned();
+        let about = Manifest::parse(&bytes).unwrap_or_default();
+        let usual = if about.manifests.is_some() { INDEX } else { MANIFEST };
+        top.media_type = about.media_type.unwrap_or_else(|| usual.to_owned());
         Ok((top, bytes))
     }
 }
@@ -249,15 +248,10 @@ impl Incoming {
             }
         };
         let Some(bytes) = bytes.filter(|_| is_manifest) else { return Ok(()) };
-        let about: Value = serde_json::from_slice(&bytes)
-            .map_err(|e| Status::invalid(format!("{} is no manifest: {e}", of.digest)))?;
-        let listed: Vec<Descriptor> = [&about["manifests"], &about["layers"]]
-            .into_iter()
-            .flat_map(|all| all.as_array().into_iter().flatten())
-            .chain(about.get("config"))
-            .map(|one| serde_json::from_value(one.clone()))
-            .collect::<Result<_, _>>()
-            .map_err(|e| Status::invalid(format!("{} is no manifest: {e}", of.digest)))?;
+        let about = Manifest::parse(&bytes).map_err(|e| Status::invalid(format!("{}: {}", of.digest, e.message())))?;
+        drop(bytes);
+        let lists = [about.manifests, about.layers].into_iter().flatten().flatten();
+        let listed: Vec<Descriptor> = lists.chain(about.config).collect();
         let is_wanted = |one: &&Descriptor| match &one.platform {
             None => true,
             Some(platform) => {
@@ -272,11 +266,21 @@ impl Incoming {
     }
 }
 
-/// The configuration of a cache, which may be large.
-///
-/// # Errors
-/// As [`Blobs::bytes`], and when it makes no sense.
-pub(crate) async fn json_of(blobs: &Blobs, of: &Descriptor) -> Result<Value, Status> {
-    let bytes = blobs.bytes(of, MAX_CONFIG).await?;
-    serde_json::from_slice(&bytes).map_err(|e| Status::invalid(format!("{} makes no sense: {e}", of.digest)))
+/// A manifest or an index, as far as it is used: what a registry or a client says beside that takes no memory.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Manifest {
+    #[serde(rename = "mediaType")]
+    media_type: Option<String>,
+    pub(crate) config: Option<Descriptor>,
+    pub(crate) manifests: Option<Vec<Descriptor>>,
+    pub(crate) layers: Option<Vec<Descriptor>>,
+}
+
+impl Manifest {
+    /// # Errors
+    /// When it is none.
+    pub(crate) fn parse(bytes: &[u8]) -> Result<Self, Status> {
+        serde_json::from_slice(bytes).map_err(|e| Status::invalid(format!("it is no manifest: {e}")))
+    }
 }

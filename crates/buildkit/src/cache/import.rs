@@ -5,7 +5,8 @@ use std::collections::HashMap;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde::de::IgnoredAny;
+use serde_json::json;
 use wharf_build::DIFF_ID;
 use wharf_image::registry::{Descriptor, Platform};
 use wharf_reference::Digest;
@@ -16,12 +17,31 @@ use crate::content::Store;
 use crate::control::blocking;
 use crate::grpc::Status;
 use crate::job::Job;
-use crate::layout::{self, Blobs, Incoming, MANIFEST, MAX_MANIFEST, json_of, refused};
+use crate::layout::{self, Blobs, Incoming, MANIFEST, MAX_MANIFEST, Manifest, refused};
 use crate::options::{Options, text};
 use crate::proto::control::CacheOption;
 
-/// Where an image's configuration has the cache of its own build, in base64.
-const INLINE: &str = "moby.buildkit.cache.v0";
+/// More of it is no list of steps.
+const MAX_CONFIG: u64 = 64 << 20;
+
+/// The configuration of a cache, or of an image, as far as it is used. It comes from strangers: what they say beside that
+/// takes no memory.
+#[derive(Debug, Deserialize)]
+struct Configuration {
+    #[serde(default)]
+    steps: Option<IgnoredAny>,
+    /// Where an image's has the cache of its own build, in base64.
+    #[serde(default, rename = "moby.buildkit.cache.v0")]
+    inline: Option<String>,
+    #[serde(default)]
+    rootfs: Option<RootFs>,
+}
+
+#[derive(Debug, Deserialize)]
+struct RootFs {
+    #[serde(default)]
+    diff_ids: Option<Vec<Digest>>,
+}
 
 /// One of the option `cache-imports`, as Go writes it.
 #[derive(Deserialize)]
@@ -114,30 +134,24 @@ impl BuildKit {
         bytes: &[u8],
         platform: &str,
     ) -> Result<Incoming, Status> {
-        let parse = |bytes: &[u8]| {
-            serde_json::from_slice::<Value>(bytes).map_err(|e| Status::invalid(format!("it is no manifest: {e}")))
-        };
-        let list = |all: &Value| -> Result<Vec<Descriptor>, Status> {
-            let all = all.as_array().into_iter().flatten().map(|one| serde_json::from_value(one.clone()));
-            all.collect::<Result<_, _>>().map_err(|e| Status::invalid(format!("it is no manifest: {e}")))
-        };
-        let mut about = parse(bytes)?;
-        let mut config = list(&about["manifests"])?.into_iter().find(|one| one.media_type == CONFIG);
-        if config.is_none() && about["manifests"].is_array() {
+        let mut about = Manifest::parse(bytes)?;
+        let mut config = about.manifests.iter().flatten().find(|one| one.media_type == CONFIG).cloned();
+        if let Some(all) = about.manifests.as_ref().filter(|_| config.is_none()) {
             let asked = platform.split(',').next().filter(|first| !first.is_empty());
             let platform = asked.and_then(|first| Platform::parse(first).ok()).unwrap_or_else(Platform::host);
-            let all = list(&about["manifests"])?;
             let near = |one: &&Descriptor| one.platform.as_ref().and_then(|offered| platform.distance(offered));
             let found = all.iter().filter(|one| near(one).is_some()).min_by_key(near);
             top = found.cloned().ok_or_else(|| Status::invalid("it has nothing for this platform"))?;
-            about = parse(&blobs.bytes(&top, MAX_MANIFEST).await?)?;
+            about = Manifest::parse(&blobs.bytes(&top, MAX_MANIFEST).await?)?;
         }
         if config.is_none() {
-            let own = serde_json::from_value(about["config"].clone());
-            config = Some(own.map_err(|e| Status::invalid(format!("it is no manifest: {e}")))?);
+            config = about.config.take();
         }
-        let Some(config) = config else { return Err(Status::invalid("it is no manifest")) };
-        let of = json_of(&blobs, &config).await?;
+        let Some(config) = config else { return Err(Status::invalid("it is no manifest: it has no config")) };
+        let bytes = blobs.bytes(&config, MAX_CONFIG).await?;
+        let of: Configuration = serde_json::from_slice(&bytes)
+            .map_err(|e| Status::invalid(format!("{} makes no sense: {e}", config.digest)))?;
+        drop(bytes);
         let builder = self.inner.builder.clone();
         let spared = Box::new(move |one: &Descriptor| {
             let diff_id = one.annotations.get(DIFF_ID).and_then(|text| Digest::parse(text).ok());
@@ -145,35 +159,71 @@ impl BuildKit {
         });
         let wanted = |top, made| Incoming { blobs, top, name: None, platforms: Vec::new(), spared, made };
         if config.media_type == CONFIG {
-            return match of.get("steps").is_some() {
+            return match of.steps.is_some() {
                 true => Ok(wanted(top, Vec::new())),
                 false => Err(Status::invalid(
                     "it is the cache of another builder, whose steps are not known by what these are",
                 )),
             };
         }
-        let (made, top) = inline(&of, list(&about["layers"])?)?;
+        let (made, top) = inline(of, about.layers.unwrap_or_default())?;
         Ok(wanted(top, made))
     }
 }
 
 /// What an image's configuration says of its own build, as a cache: its configuration and manifest.
-fn inline(config: &Value, mut layers: Vec<Descriptor>) -> Result<(Vec<Vec<u8>>, Descriptor), Status> {
+fn inline(config: Configuration, mut layers: Vec<Descriptor>) -> Result<(Vec<Vec<u8>>, Descriptor), Status> {
     let none = || Status::invalid("it is an image without a cache in it (build it with --cache-to type=inline)");
-    let text = config[INLINE].as_str().ok_or_else(none)?;
-    let bytes = STANDARD.decode(text).ok().and_then(|bytes| serde_json::from_slice::<Value>(&bytes).ok());
-    let steps = bytes.ok_or_else(|| Status::invalid("what it says of its own build makes no sense"))?;
-    if steps.get("steps").is_none() {
+    let wrong = || Status::invalid("what it says of its own build makes no sense");
+    let steps = STANDARD.decode(config.inline.ok_or_else(none)?).map_err(|_| wrong())?;
+    if serde_json::from_slice::<Configuration>(&steps).map_err(|_| wrong())?.steps.is_none() {
         return Err(Status::invalid("it has the cache of another builder in it"));
     }
-    let diff_ids = config["rootfs"]["diff_ids"].as_array().cloned().unwrap_or_default();
+    let diff_ids = config.rootfs.and_then(|rootfs| rootfs.diff_ids).unwrap_or_default();
     for (layer, diff_id) in layers.iter_mut().zip(diff_ids) {
-        layer.annotations.insert(DIFF_ID.to_owned(), diff_id.as_str().unwrap_or_default().to_owned());
+        layer.annotations.insert(DIFF_ID.to_owned(), diff_id.to_string());
     }
-    let steps = steps.to_string().into_bytes();
     let described = Descriptor::new(CONFIG, Digest::sha256(&steps), steps.len() as u64);
     let manifest = json!({ "schemaVersion": 2, "mediaType": MANIFEST, "config": described, "layers": layers });
     let manifest = manifest.to_string().into_bytes();
     let top = Descriptor::new(MANIFEST, Digest::sha256(&manifest), manifest.len() as u64);
     Ok((vec![steps, manifest], top))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_configuration_only_what_is_used_is_read() {
+        // A `Value` of it would not be: it refuses such numbers.
+        let large = r#"{"steps":[{"":1e999}],"x":[{"":0},1e999]}"#;
+        assert!(serde_json::from_str::<serde_json::Value>(large).is_err());
+        assert!(serde_json::from_str::<Configuration>(large).unwrap().steps.is_some());
+        let manifest = br#"{"x":[1e999],"layers":null,"manifests":[]}"#;
+        let manifest = Manifest::parse(manifest).unwrap();
+        assert!(manifest.layers.is_none() && manifest.manifests.is_some_and(|all| all.is_empty()));
+        assert!(Manifest::parse(br#"{"layers":[{}]}"#).is_err());
+    }
+
+    #[test]
+    fn the_cache_in_an_image() {
+        let diff_id = Digest::sha256(b"layer");
+        let image = |cache: &str| {
+            let of = json!({ "rootfs": { "diff_ids": [diff_id] }, "moby.buildkit.cache.v0": STANDARD.encode(cache) });
+            serde_json::from_value::<Configuration>(of).unwrap()
+        };
+        let layer = Descriptor::new("layer", Digest::sha256(b"packed"), 1);
+        let (made, top) = inline(image(r#"{"steps":[]}"#), vec![layer.clone()]).unwrap();
+        assert_eq!((made[0].as_slice(), top.digest), (br#"{"steps":[]}"#.as_slice(), Digest::sha256(&made[1])));
+        let manifest = Manifest::parse(&made[1]).unwrap();
+        assert_eq!(manifest.config.unwrap().digest, Digest::sha256(&made[0]));
+        assert_eq!(manifest.layers.unwrap()[0].annotations[DIFF_ID], diff_id.as_str());
+        for (bad, said) in [(r#"{"layers":[]}"#, "another builder"), ("[", "no sense")] {
+            let refused = inline(image(bad), vec![layer.clone()]).unwrap_err();
+            assert!(refused.message().contains(said), "{}", refused.message());
+        }
+        let without = serde_json::from_str("{}").unwrap();
+        assert!(inline(without, Vec::new()).unwrap_err().message().contains("without a cache"));
+    }
 }
