@@ -1,7 +1,7 @@
 //! Builds that are under way, under the names that clients give them.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use prost::Message;
@@ -284,14 +284,19 @@ impl Drop for Ending {
             let gone = Err(Status::new(Code::Cancelled, "context canceled: the client has gone"));
             runtime.spawn(async move { own.remember(&job, &gone).await });
         }
-        let (own, job) = (self.own.clone(), Arc::clone(&self.job));
+        let (own, job) = (self.own.clone(), Arc::downgrade(&self.job));
         // Outside of a runtime nobody asks any more.
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            runtime.spawn(async move {
-                tokio::time::sleep(LINGER).await;
-                own.inner.jobs.forget(&job);
-            });
+            runtime.spawn(linger(own, job));
         }
+    }
+}
+
+/// Forgets a build a while after its end. One whose name a later one has is not counted any more: nothing of it stays here.
+async fn linger(own: crate::BuildKit, job: Weak<Job>) {
+    tokio::time::sleep(LINGER).await;
+    if let Some(job) = job.upgrade() {
+        own.inner.jobs.forget(&job);
     }
 }
 
@@ -323,8 +328,11 @@ mod tests {
         let first = jobs.begin(request(), Vec::new()).unwrap();
         assert!(jobs.begin(request(), Vec::new()).unwrap_err().message().contains("under way"));
         first.progress.end();
+        let gone = Arc::downgrade(&first);
         let second = jobs.begin(request(), Vec::new()).unwrap();
         jobs.forget(&first);
+        drop(first);
+        assert!(gone.upgrade().is_none(), "who only lingers has nothing of it");
         assert!(Arc::ptr_eq(&jobs.known("one").unwrap(), &second));
     }
 
