@@ -54,7 +54,7 @@ pub(crate) fn check(exporters: &[Exporter]) -> Result<(), Status> {
                         return Err(Status::unimplemented(message));
                     }
                 }
-                if is("push") && attribute(exporter, "name").is_empty() {
+                if is("push") && names(exporter).next().is_none() {
                     return Err(Status::invalid("tag is needed when pushing to registry"));
                 }
             }
@@ -69,12 +69,16 @@ pub(crate) fn check(exporters: &[Exporter]) -> Result<(), Status> {
     Ok(())
 }
 
+/// The names that an exporter gives the image: between commas, whatever is around them.
+fn names(exporter: &Exporter) -> impl Iterator<Item = &str> {
+    attribute(exporter, "name").split(',').map(str::trim).filter(|name| !name.is_empty())
+}
+
 /// Repositories in which an exporter names the image by its digest alone.
 fn repositories(exporter: &Exporter) -> Result<Vec<Reference>, Status> {
     if !is_by_digest(exporter) {
         return Ok(Vec::new());
     }
-    let names = attribute(exporter, "name").split(',').map(str::trim).filter(|name| !name.is_empty());
     let one = |name: &str| {
         let reference = Reference::parse(name).map_err(|e| Status::invalid(format!("invalid name {name:?}: {e}")))?;
         match reference.tag().is_none() && reference.digest().is_none() {
@@ -82,7 +86,7 @@ fn repositories(exporter: &Exporter) -> Result<Vec<Reference>, Status> {
             false => Err(Status::invalid(format!("can't push tagged ref {reference} by digest"))),
         }
     };
-    names.map(one).collect()
+    names(exporter).map(one).collect()
 }
 
 /// Those of all exporters.
@@ -194,11 +198,10 @@ fn describe(exporter: &Exporter, results: &Results, response: &mut HashMap<Strin
     let digest = built.index.clone().unwrap_or_else(|| built.image.to_string());
     response.insert(DIGEST.into(), digest);
     response.insert(CONFIG_DIGEST.into(), built.image.to_string());
-    if let Some(name) = exporter.attrs.get("name").filter(|name| !name.is_empty()) {
-        let names = name
-            .split(',')
-            .map(|name| Reference::parse(name).map_or_else(|_| name.to_owned(), |name| name.to_string()));
-        response.insert(NAME.into(), names.collect::<Vec<_>>().join(","));
+    let told = |name: &str| Reference::parse(name).map_or_else(|_| name.to_owned(), |name| name.to_string());
+    let names: Vec<_> = names(exporter).map(told).collect();
+    if !names.is_empty() {
+        response.insert(NAME.into(), names.join(","));
     }
 }
 
@@ -222,7 +225,7 @@ async fn push(
     exporter: &Exporter,
     response: &mut HashMap<String, String>,
 ) -> Result<(), Status> {
-    for name in attribute(exporter, "name").split(',') {
+    for name in names(exporter) {
         let wrong = |e: &dyn std::fmt::Display| Status::invalid(format!("invalid name {name:?}: {e}"));
         let reference = Reference::parse(name).map_err(|e| wrong(&e))?;
         let reference = match is_by_digest(exporter).then(|| response.get(DIGEST).cloned()).flatten() {
@@ -362,6 +365,13 @@ mod tests {
         let all = all_repositories(&[by_digest("h.example/a,h.example/b"), by_digest("h.example/a")]).unwrap();
         assert_eq!(all.iter().map(Reference::name).collect::<Vec<_>>(), ["h.example/a", "h.example/b"]);
         assert!(check(&[by_digest("a:1")]).unwrap_err().message().contains("can't push tagged ref"));
+    }
+
+    #[test]
+    fn names_are_what_is_between_commas() {
+        let named = |text: &str| exporter("moby", &[("push", "true"), ("name", text)]);
+        assert_eq!(names(&named("a:1, h.example/b ,,")).collect::<Vec<_>>(), ["a:1", "h.example/b"]);
+        assert!(check(&[named(" ,")]).unwrap_err().message().contains("tag is needed"));
     }
 
     #[test]
