@@ -52,6 +52,8 @@ pub struct Client {
 struct Now {
     shared: Arc<Shared>,
     mirrors: Arc<[(Address, bool)]>,
+    /// What it was made with.
+    options: Arc<ClientOptions>,
 }
 
 impl Client {
@@ -71,6 +73,17 @@ impl Client {
         let now = Now::new(options)?;
         *self.now.write().unwrap_or_else(PoisonError::into_inner) = now;
         Ok(())
+    }
+
+    /// One with the same settings, but that `registry` is one of those of [`ClientOptions::insecure`], too. It shares nothing
+    /// with this one.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn with_insecure(&self, registry: &str) -> Result<Self> {
+        let mut options = ClientOptions::clone(&self.now().options);
+        options.insecure.push(registry.to_owned());
+        Self::new(options)
     }
 
     fn now(&self) -> Now {
@@ -102,6 +115,7 @@ impl Client {
 
 impl Now {
     fn new(options: ClientOptions) -> Result<Self> {
+        let kept = Arc::new(options.clone());
         let network = Network {
             resolver: Resolver::system(),
             trust: Trust::new(options.certs_dirs),
@@ -118,6 +132,7 @@ impl Now {
                 options.download_attempts.unwrap_or(ATTEMPTS),
             )),
             mirrors: mirrors?.into(),
+            options: kept,
         })
     }
 
@@ -176,6 +191,27 @@ fn parse_mirror(text: &str) -> Result<(Address, bool)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_with_an_insecure_registry_has_the_other_settings() {
+        let proxies = ProxyOptions { https: Some("http://p.example:3128".into()), ..ProxyOptions::default() };
+        let options = ClientOptions {
+            insecure: vec!["a.example".into()],
+            mirrors: vec!["m.example".into()],
+            certs_dirs: vec!["/certs".into()],
+            proxies,
+            user_agent: "agent/1".into(),
+            download_attempts: Some(2),
+        };
+        let client = Client::new(ClientOptions::default()).unwrap();
+        client.configure(options.clone()).unwrap();
+        let other = client.with_insecure("b.example").unwrap().now().options;
+        // Not all of proxies is shown.
+        assert!(other.proxies == options.proxies);
+        let insecure = vec!["a.example".into(), "b.example".into()];
+        assert_eq!(format!("{other:?}"), format!("{:?}", ClientOptions { insecure, ..options }));
+        assert_eq!(client.now().options.insecure, ["a.example"]);
+    }
 
     #[test]
     fn mirrors_are_addresses() {

@@ -8,7 +8,7 @@ mod export;
 mod import;
 
 use wharf_build::{CacheCompression, CacheForm};
-use wharf_image::registry::{Client, ClientOptions, Repository};
+use wharf_image::registry::Repository;
 use wharf_reference::Reference;
 
 use crate::BuildKit;
@@ -121,11 +121,11 @@ impl BuildKit {
     /// A repository as who has begun the build sees it.
     async fn repository(&self, job: &Job, reference: &Reference, insecure: bool) -> Result<Repository, Status> {
         let credentials = self.credentials(job, reference.domain()).await;
+        let client = self.inner.engine.registry();
         if !insecure {
-            return Ok(self.inner.engine.registry().repository(reference, credentials));
+            return Ok(client.repository(reference, credentials));
         }
-        let options = ClientOptions { insecure: vec![reference.domain().to_owned()], ..ClientOptions::default() };
-        let client = Client::new(options).map_err(|e| crate::layout::refused(&e))?;
+        let client = client.with_insecure(reference.domain()).map_err(|e| crate::layout::refused(&e))?;
         Ok(client.repository(reference, credentials))
     }
 }
