@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use prost::Message;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::{Notify, oneshot, watch};
 use wharf_image::Keep;
 use wharf_reference::Digest;
 
@@ -34,6 +34,8 @@ pub(crate) struct Job {
     /// What the request has, as it was sent.
     bytes: usize,
     state: Mutex<State>,
+    /// Becomes true when nobody waits for it any more.
+    over: watch::Sender<bool>,
 }
 
 #[derive(Debug)]
@@ -105,6 +107,11 @@ impl Job {
     pub(crate) fn release(&self) {
         let kept = std::mem::take(&mut self.state().kept);
         drop(kept);
+    }
+
+    /// Becomes true, or closed, when nobody waits for it any more: what is on its way here for it ends then.
+    pub(crate) fn over(&self) -> watch::Receiver<bool> {
+        self.over.subscribe()
     }
 
     /// Everything that was built.
@@ -190,6 +197,7 @@ impl Jobs {
             began: Timestamp::now(),
             bytes,
             state: Mutex::new(state),
+            over: watch::Sender::new(false),
         };
         let job = Arc::new(job);
         let mut all = self.all();
@@ -277,6 +285,7 @@ impl Ending {
 impl Drop for Ending {
     fn drop(&mut self) {
         self.job.progress.end();
+        self.job.over.send_replace(true);
         if !self.remembered
             && let Ok(runtime) = tokio::runtime::Handle::try_current()
         {

@@ -1,6 +1,7 @@
 //! OCI layouts that come blob by blob, from a client's content store or a registry, as the archive that the builder reads.
 
-use std::collections::BTreeSet;
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{self, BufWriter, Read, Write};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -8,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use serde::Deserialize;
 use serde_json::json;
 use tokio::runtime::Handle;
+use tokio::sync::watch;
 use wharf_archive::Writer;
 use wharf_image::registry::{Descriptor, Platform, Repository};
 use wharf_reference::Digest;
@@ -21,6 +23,28 @@ pub(crate) const MAX_MANIFEST: u64 = 4 << 20;
 const MAX_DEPTH: u32 = 4;
 pub(crate) const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 const INDEX: &str = "application/vnd.oci.image.index.v1+json";
+
+/// How the thread that makes an archive waits for what comes, as long as the build is not over.
+struct Waiting {
+    handle: Handle,
+    over: watch::Receiver<bool>,
+}
+
+impl Waiting {
+    /// # Errors
+    /// Those of the work, and that the build is over.
+    fn on<T>(&self, work: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
+        let mut over = self.over.clone();
+        self.handle.block_on(async {
+            tokio::select! {
+                // First: of a runtime that ends nothing else may be asked.
+                biased;
+                _ = over.wait_for(|over| *over) => Err(Status::new(Code::Cancelled, "the build is over")),
+                done = work => done,
+            }
+        })
+    }
+}
 
 /// Where blobs are.
 #[derive(Clone, Debug)]
@@ -73,7 +97,7 @@ impl Blobs {
     /// Reads one, for code that waits.
     fn copy(
         &self,
-        handle: &Handle,
+        waiting: &Waiting,
         of: &Descriptor,
         take: &mut dyn FnMut(&mut dyn Read) -> Result<(), Status>,
     ) -> Result<(), Status> {
@@ -81,11 +105,13 @@ impl Blobs {
         match self {
             Self::Client(store) => {
                 let mut coming = store.read(of.digest.as_str())?;
-                take(&mut Pieces::new(|| handle.block_on(coming.next()).map_err(other)))
+                take(&mut Pieces::new(|| waiting.on(coming.next()).map_err(other)))
             }
             Self::Registry(repository) => {
-                let mut coming = handle.block_on(repository.blob(of, 0)).map_err(|e| refused(&e))?;
-                take(&mut Pieces::new(|| handle.block_on(coming.chunk()).map_err(|e| io::Error::other(e.message()))))
+                let mut coming = waiting.on(async { repository.blob(of, 0).await.map_err(|e| refused(&e)) })?;
+                take(&mut Pieces::new(|| {
+                    waiting.on(async { coming.chunk().await.map_err(|e| refused(&e)) }).map_err(other)
+                }))
             }
         }
     }
@@ -137,17 +163,17 @@ pub(crate) struct Incoming {
     pub(crate) made: Vec<Vec<u8>>,
 }
 
-/// The archive, which is made while it is read.
+/// The archive, which is made while it is read, until `over` is true: then it fails.
 ///
 /// # Errors
 /// When there is no pipe or no thread for it.
-pub(crate) fn archive(wanted: Incoming) -> io::Result<Box<dyn Read + Send>> {
+pub(crate) fn archive(wanted: Incoming, over: watch::Receiver<bool>) -> io::Result<Box<dyn Read + Send>> {
     let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
     let failed = Arc::new(Mutex::new(None));
-    let (telling, handle) = (Arc::clone(&failed), Handle::current());
+    let (telling, waiting) = (Arc::clone(&failed), Waiting { handle: Handle::current(), over });
     std::thread::Builder::new().name("layout".into()).spawn(move || {
         let mut output = BufWriter::with_capacity(1 << 16, File::from(writer));
-        let written = wanted.write(&handle, &mut output);
+        let written = wanted.write(waiting, &mut output);
         if let Err(status) = written.and_then(|()| output.flush().map_err(|e| unwritable(&e))) {
             *telling.lock().unwrap_or_else(PoisonError::into_inner) = Some(status.message().to_owned());
         }
@@ -184,12 +210,7 @@ fn path(digest: &Digest) -> String {
 }
 
 impl Incoming {
-    fn write(&self, handle: &Handle, output: &mut dyn Write) -> Result<(), Status> {
-        let mut writer = Writer::new(output);
-        let mut file = |name: &str, bytes: &[u8]| {
-            let mut content = bytes;
-            writer.file(name, bytes.len() as u64, &mut content).map_err(|e| unwritable(&e))
-        };
+    fn write(&self, waiting: Waiting, output: &mut dyn Write) -> Result<(), Status> {
         let mut entry = json!({
             "mediaType": self.top.media_type, "digest": self.top.digest, "size": self.top.size,
         });
@@ -197,36 +218,45 @@ impl Incoming {
             entry["annotations"] = json!({ "io.containerd.image.name": name });
         }
         let index = json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": [entry] });
-        file("oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#)?;
-        file("index.json", index.to_string().as_bytes())?;
-        let mut seen = BTreeSet::new();
-        for bytes in &self.made {
-            let digest = Digest::sha256(bytes);
-            file(&path(&digest), bytes)?;
-            seen.insert(digest);
+        let made = self.made.iter().map(|bytes| (Digest::sha256(bytes), bytes.as_slice())).collect();
+        let mut writing = Writing { of: self, waiting, writer: Writer::new(output), made, seen: BTreeSet::new() };
+        writing.file("oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#)?;
+        writing.file("index.json", index.to_string().as_bytes())?;
+        for (digest, bytes) in writing.made.clone() {
+            writing.file(&path(&digest), bytes)?;
         }
-        self.put(handle, &mut writer, &self.top, 0, &mut seen)?;
-        writer.finish().map_err(|e| unwritable(&e))
+        writing.put(&self.top, 0)?;
+        writing.writer.finish().map_err(|e| unwritable(&e))
+    }
+}
+
+/// An archive that is being made.
+struct Writing<'a> {
+    of: &'a Incoming,
+    waiting: Waiting,
+    writer: Writer<'a>,
+    /// What does not come, and is in the archive already.
+    made: BTreeMap<Digest, &'a [u8]>,
+    /// What was put: each once, however often it is named.
+    seen: BTreeSet<Digest>,
+}
+
+impl Writing<'_> {
+    fn file(&mut self, name: &str, mut bytes: &[u8]) -> Result<(), Status> {
+        self.writer.file(name, bytes.len() as u64, &mut bytes).map_err(|e| unwritable(&e))
     }
 
     /// Writes what a descriptor names, and what that names.
-    fn put(
-        &self,
-        handle: &Handle,
-        writer: &mut Writer<'_>,
-        of: &Descriptor,
-        depth: u32,
-        seen: &mut BTreeSet<Digest>,
-    ) -> Result<(), Status> {
-        let made = self.made.iter().find(|bytes| Digest::sha256(bytes) == of.digest);
+    fn put(&mut self, of: &Descriptor, depth: u32) -> Result<(), Status> {
         let is_manifest = is_manifest(&of.media_type);
-        if depth > MAX_DEPTH || (made.is_none() && !seen.insert(of.digest.clone())) || (self.spared)(of) {
+        if depth > MAX_DEPTH || !self.seen.insert(of.digest.clone()) || (self.of.spared)(of) {
             return Ok(());
         }
-        let bytes = match made {
-            Some(bytes) => Some(bytes.clone()),
+        let wanted = self.of;
+        let bytes = match self.made.get(&of.digest) {
+            Some(bytes) => Some(Cow::Borrowed(*bytes)),
             None => {
-                let Some(size) = handle.block_on(self.blobs.size(of))? else {
+                let Some(size) = self.waiting.on(wanted.blobs.size(of))? else {
                     // Of images of other platforms not all may be there.
                     return match depth {
                         0 => Err(Status::new(Code::NotFound, format!("{} is not there", of.digest))),
@@ -234,13 +264,12 @@ impl Incoming {
                     };
                 };
                 if is_manifest {
-                    let bytes = handle.block_on(self.blobs.bytes(of, MAX_MANIFEST))?;
-                    let mut content = bytes.as_slice();
-                    let written = writer.file(&path(&of.digest), bytes.len() as u64, &mut content);
-                    written.map_err(|e| unwritable(&e))?;
-                    Some(bytes)
+                    let bytes = self.waiting.on(wanted.blobs.bytes(of, MAX_MANIFEST))?;
+                    self.file(&path(&of.digest), &bytes)?;
+                    Some(Cow::Owned(bytes))
                 } else {
-                    self.blobs.copy(handle, of, &mut |content| {
+                    let writer = &mut self.writer;
+                    wanted.blobs.copy(&self.waiting, of, &mut |content| {
                         writer.file(&path(&of.digest), size, content).map_err(|e| unwritable(&e))
                     })?;
                     None
@@ -255,14 +284,11 @@ impl Incoming {
         let is_wanted = |one: &&Descriptor| match &one.platform {
             None => true,
             Some(platform) => {
-                self.platforms.is_empty() || self.platforms.iter().any(|own| own.distance(platform).is_some())
+                wanted.platforms.is_empty() || wanted.platforms.iter().any(|own| own.distance(platform).is_some())
             }
         };
         let some = listed.iter().any(|one| one.platform.is_some() && is_wanted(&one));
-        listed
-            .iter()
-            .filter(|one| !some || is_wanted(one))
-            .try_for_each(|one| self.put(handle, writer, one, depth + 1, seen))
+        listed.iter().filter(|one| !some || is_wanted(one)).try_for_each(|one| self.put(one, depth + 1))
     }
 }
 
@@ -282,5 +308,48 @@ impl Manifest {
     /// When it is none.
     pub(crate) fn parse(bytes: &[u8]) -> Result<Self, Status> {
         serde_json::from_slice(bytes).map_err(|e| Status::invalid(format!("it is no manifest: {e}")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+    async fn what_comes_ends_with_its_build() {
+        for closes in [false, true] {
+            let over = watch::Sender::new(false);
+            let waiting = Waiting { handle: Handle::current(), over: over.subscribe() };
+            let waits = std::thread::spawn(move || waiting.on(std::future::pending::<Result<(), Status>>()));
+            if !closes {
+                over.send_replace(true);
+            }
+            drop(over);
+            let ended = tokio::task::spawn_blocking(move || waits.join().unwrap()).await.unwrap();
+            assert!(ended.unwrap_err().is(Code::Cancelled));
+        }
+    }
+
+    #[tokio::test]
+    async fn what_was_made_is_read_once_however_often_it_is_named() {
+        let steps = format!(r#"{{"steps":[{}1]}}"#, "1,".repeat(4 << 20)).into_bytes();
+        let named = Descriptor::new(MANIFEST, Digest::sha256(&steps), steps.len() as u64);
+        let manifest = json!({ "config": named, "layers": vec![&named; 10_000] }).to_string().into_bytes();
+        let top = Descriptor::new(MANIFEST, Digest::sha256(&manifest), manifest.len() as u64);
+        let reference = wharf_reference::Reference::parse("h.example/x").unwrap();
+        let client = wharf_image::registry::Client::new(wharf_image::registry::ClientOptions::default()).unwrap();
+        let wanted = Incoming {
+            blobs: Blobs::Registry(client.repository(&reference, None)),
+            top,
+            name: None,
+            platforms: Vec::new(),
+            spared: Box::new(|_| false),
+            made: vec![steps, manifest],
+        };
+        let bytes = wanted.made.iter().map(Vec::len).sum::<usize>();
+        let over = watch::Sender::new(false);
+        let mut archive = archive(wanted, over.subscribe()).unwrap();
+        let read = tokio::task::spawn_blocking(move || io::copy(&mut archive, &mut io::sink())).await.unwrap().unwrap();
+        assert!((bytes..bytes + (64 << 10)).contains(&usize::try_from(read).unwrap()), "{read}");
     }
 }

@@ -120,7 +120,8 @@ impl BuildKit {
             other => return Err(super::unknown(other)),
         };
         let wanted = self.wanted(blobs, top, &bytes, platform).await?;
-        let archive = layout::archive(wanted).map_err(|e| Status::unavailable(format!("no cache can come: {e}")))?;
+        let archive =
+            layout::archive(wanted, job.over()).map_err(|e| Status::unavailable(format!("no cache can come: {e}")))?;
         let builder = self.inner.builder.clone();
         blocking(move || builder.import_cache(archive).map_err(|e| crate::failure::status(&e))).await?;
         Ok(())

@@ -47,7 +47,8 @@ impl BuildKit {
             spared: Box::new(|_| false),
             made: Vec::new(),
         };
-        let archive = layout::archive(wanted).map_err(|e| Status::unavailable(format!("no layout can come: {e}")))?;
+        let archive = layout::archive(wanted, asked.job.over())
+            .map_err(|e| Status::unavailable(format!("no layout can come: {e}")))?;
         Ok(NamedContext::Layout(own, archive))
     }
 }
