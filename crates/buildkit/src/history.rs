@@ -17,17 +17,23 @@ use crate::grpc::{Code, Sender, Status};
 use crate::job::Job;
 use crate::options::Options;
 use crate::progress::Progress;
-use crate::proto::Timestamp;
-use crate::proto::control::StatusResponse;
+use crate::proto::control::{Exporter, StatusResponse};
 use crate::proto::history::{
     COMPLETE, DELETED, HistoryEvent, HistoryRecord, HistoryRequest, STARTED, UpdateHistoryRequest,
 };
+use crate::proto::{RpcStatus, Timestamp};
 
 const BUILDS: Table = Table::new("buildkit-history");
 /// What was told of them, in pieces: `REFERENCE/NUMBER`.
 const SAID: Table = Table::new("buildkit-history-said");
 /// So many are remembered, as by BuildKit.
 const MOST: usize = 50;
+/// And so many are pinned.
+const MOST_PINNED: usize = 50;
+/// Bytes of what clients have said in one record; of one text of it; and how many exporters there are in it.
+const MOST_RECORD: usize = 128 << 10;
+const MOST_TEXT: usize = 16 << 10;
+const MOST_EXPORTERS: usize = 64;
 /// Bytes of a piece.
 const PIECE: usize = 256 << 10;
 /// Events that wait for who listens; one that is slower misses some.
@@ -43,6 +49,13 @@ struct Kept {
     pinned: bool,
     /// The record, in base64.
     record: String,
+}
+
+/// Of a build that is kept, what tells whether it goes: the record is not read for it.
+#[derive(Deserialize)]
+struct Age {
+    created: (i64, i32),
+    pinned: bool,
 }
 
 impl Kept {
@@ -77,14 +90,69 @@ impl Listeners {
 }
 
 /// Options of a frontend without the values of arguments: one may be a password.
-fn remembered(options: &Options) -> Options {
-    let one = |(name, value): (&String, &String)| {
+fn remembered(options: &Options) -> impl Iterator<Item = (&str, &str)> {
+    options.iter().map(|(name, value)| {
         let known = name
             .strip_prefix("build-arg:")
             .is_none_or(|argument| argument.starts_with("BUILDKIT_") || argument == "SOURCE_DATE_EPOCH");
-        (name.clone(), if known { value.clone() } else { "***".to_owned() })
-    };
-    options.iter().map(one).collect()
+        (name.as_str(), if known { value.as_str() } else { "***" })
+    })
+}
+
+/// The bytes that what a client has said may still take in a record: all of them are read for a list.
+struct Room(usize);
+
+impl Room {
+    /// A text, as far as there is room for it.
+    fn text(&mut self, text: &str) -> String {
+        let mut end = text.len().min(MOST_TEXT).min(self.0);
+        while !text.is_char_boundary(end) {
+            end -= 1;
+        }
+        self.0 -= end;
+        let cut = if end < text.len() { "…" } else { "" };
+        format!("{}{cut}", &text[..end])
+    }
+
+    /// Pairs, as far as there is room for them; names are whole or not there.
+    fn pairs<'a>(&mut self, pairs: impl Iterator<Item = (&'a str, &'a str)>) -> HashMap<String, String> {
+        let mut pairs: Vec<_> = pairs.collect();
+        pairs.sort_unstable();
+        let mut kept = HashMap::new();
+        for (name, value) in pairs {
+            // With what a pair takes beside its texts.
+            let taken = name.len() + 16;
+            if name.len() <= MOST_TEXT && taken <= self.0 {
+                self.0 -= taken;
+                kept.insert(name.to_owned(), self.text(value));
+            }
+        }
+        kept
+    }
+
+    fn error(&mut self, error: &RpcStatus) -> RpcStatus {
+        let message = self.text(&error.message);
+        let mut details = error.details.clone();
+        details.retain(|one| {
+            let taken = one.encoded_len();
+            let fits = taken <= self.0;
+            self.0 -= if fits { taken } else { 0 };
+            fits
+        });
+        RpcStatus { code: error.code, message, details }
+    }
+
+    fn exporters(&mut self, exporters: &[Exporter]) -> Vec<Exporter> {
+        let one = |exporter: &Exporter| Exporter {
+            kind: self.text(&exporter.kind),
+            attrs: self.pairs(texts(&exporter.attrs)),
+        };
+        exporters.iter().take(MOST_EXPORTERS).map(one).collect()
+    }
+}
+
+fn texts(map: &HashMap<String, String>) -> impl Iterator<Item = (&str, &str)> {
+    map.iter().map(|(name, value)| (name.as_str(), value.as_str()))
 }
 
 /// How many steps there are, have ended and were known, and how many warnings.
@@ -105,18 +173,22 @@ fn counted(progress: &Progress) -> (i32, i32, i32, i32) {
 /// A build as it is now, or has ended.
 fn record(job: &Job, ended: Option<&Result<HashMap<String, String>, Status>>) -> HistoryRecord {
     let (total_steps, completed_steps, cached_steps, warnings) = counted(&job.progress);
+    let mut room = Room(MOST_RECORD);
     HistoryRecord {
         reference: job.request.reference.clone(),
         frontend: match job.request.frontend.is_empty() {
             true => "dockerfile.v0".into(),
-            false => job.request.frontend.clone(),
+            false => room.text(&job.request.frontend),
         },
-        frontend_attrs: remembered(&job.request.frontend_attrs),
-        exporters: job.exporters.clone(),
-        error: ended.and_then(|ended| ended.as_ref().err()).map(|status| (*status.0).clone()),
+        error: ended.and_then(|ended| ended.as_ref().err()).map(|status| room.error(&status.0)),
+        exporter_response: ended
+            .and_then(|ended| ended.as_ref().ok())
+            .map(|response| room.pairs(texts(response)))
+            .unwrap_or_default(),
+        exporters: room.exporters(&job.exporters),
+        frontend_attrs: room.pairs(remembered(&job.request.frontend_attrs)),
         created_at: Some(job.began),
         completed_at: ended.map(|_| Timestamp::now()),
-        exporter_response: ended.and_then(|ended| ended.as_ref().ok()).cloned().unwrap_or_default(),
         generation: if ended.is_some() { 2 } else { 1 },
         pinned: false,
         cached_steps,
@@ -145,7 +217,7 @@ fn keep(store: &Store, record: &HistoryRecord, told: &[std::sync::Arc<StatusResp
             tx.put(SAID, &format!("{reference}/{number:06}"), &STANDARD.encode(piece))?;
         }
         tx.put(BUILDS, reference, &Kept::of(record))?;
-        let mut all: Vec<(String, Kept)> = tx.list(BUILDS)?;
+        let mut all: Vec<(String, Age)> = tx.list(BUILDS)?;
         all.retain(|(_, kept)| !kept.pinned);
         all.sort_by_key(|(_, kept)| kept.created);
         for (old, _) in all.iter().take(all.len().saturating_sub(MOST)) {
@@ -162,6 +234,28 @@ fn forget(tx: &WriteTx, reference: &str) -> Result<(), StoreError> {
     }
     tx.delete(BUILDS, reference)?;
     Ok(())
+}
+
+/// Forgets a build, pins it, or lets it go with the others. The value is what it was; nothing when it is not there.
+fn update(store: &Store, request: &UpdateHistoryRequest) -> Result<Option<HistoryRecord>, Status> {
+    let reference = &request.reference;
+    let done = store.write(|tx| {
+        let kept: Option<Kept> = tx.get(BUILDS, reference)?;
+        let Some(mut kept) = kept else { return Ok(Ok(None)) };
+        if request.delete {
+            forget(tx, reference)?;
+        } else if kept.pinned != request.pinned {
+            let all: Vec<(String, Age)> = tx.list(BUILDS)?;
+            if request.pinned && all.iter().filter(|(_, age)| age.pinned).count() >= MOST_PINNED {
+                let message = format!("{MOST_PINNED} builds are pinned already: remove one, or let it go, first");
+                return Ok(Err(Status::new(Code::FailedPrecondition, message)));
+            }
+            kept.pinned = request.pinned;
+            tx.put(BUILDS, reference, &kept)?;
+        }
+        Ok(Ok(kept.record()))
+    });
+    done.map_err(|e: StoreError| failing(&e))?
 }
 
 fn failing(error: &StoreError) -> Status {
@@ -244,22 +338,8 @@ impl BuildKit {
 
     /// `UpdateBuildHistory`: forgets one, or keeps it from being forgotten.
     pub(crate) async fn update_history(&self, request: UpdateHistoryRequest) -> Result<(), Status> {
-        let (store, reference) = (self.store(), request.reference.clone());
-        let found = blocking(move || {
-            let done = store.write(|tx| {
-                let kept: Option<Kept> = tx.get(BUILDS, &reference)?;
-                let Some(mut kept) = kept else { return Ok(None) };
-                if request.delete {
-                    forget(tx, &reference)?;
-                } else if kept.pinned != request.pinned {
-                    kept.pinned = request.pinned;
-                    tx.put(BUILDS, &reference, &kept)?;
-                }
-                Ok(kept.record())
-            });
-            done.map_err(|e: StoreError| failing(&e))
-        })
-        .await?;
+        let (store, asked) = (self.store(), request.clone());
+        let found = blocking(move || update(&store, &asked)).await?;
         match found {
             Some(record) => {
                 if request.delete {
@@ -297,5 +377,68 @@ impl BuildKit {
             }
         }
         Ok(Some(told))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::job::Jobs;
+    use crate::proto::Any;
+    use crate::proto::control::SolveRequest;
+
+    fn pairs(all: &[(&str, &str)]) -> HashMap<String, String> {
+        all.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+    }
+
+    #[test]
+    fn what_is_remembered_of_a_request_is_bounded() {
+        let long = "ä".repeat(1 << 20);
+        let mut frontend_attrs = pairs(&[("build-arg:A", &long), ("filename", "Dockerfile"), ("label:a", &long)]);
+        frontend_attrs.extend((0..100_000).map(|number| (format!("label:z{number}"), "1".to_owned())));
+        let request = SolveRequest { reference: "a".into(), frontend_attrs, ..SolveRequest::default() };
+        let exporter = Exporter { kind: "moby".into(), attrs: pairs(&[("name", "a"), ("annotation.a", &long)]) };
+        let job = Jobs::default().begin(request, vec![exporter; 3]).unwrap();
+        let details = vec![Any { type_url: "a".into(), value: vec![0; 1 << 20] }];
+        let failed = Status(Box::new(RpcStatus { code: 2, message: long, details }));
+        let record = record(&job, Some(&Err(failed)));
+        assert!(record.encoded_len() < 2 * MOST_RECORD, "{}", record.encoded_len());
+        assert_eq!((record.exporters.len(), record.exporters[0].attrs["name"].as_str()), (3, "a"));
+        assert_eq!(record.frontend_attrs["build-arg:A"], "***");
+        assert_eq!(record.frontend_attrs["filename"], "Dockerfile");
+        let error = record.error.unwrap();
+        assert!(error.details.is_empty() && error.message.ends_with("ä…") && error.message.len() <= MOST_TEXT + 3);
+    }
+
+    #[test]
+    fn the_oldest_goes_that_nobody_has_pinned() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let of = |number: usize| HistoryRecord {
+            reference: format!("b{number:03}"),
+            created_at: Some(Timestamp { seconds: i64::try_from(number).unwrap(), nanos: 0 }),
+            ..HistoryRecord::default()
+        };
+        let update = |number: usize, pinned: bool, delete: bool| {
+            update(&store, &UpdateHistoryRequest { reference: of(number).reference, pinned, delete })
+        };
+        let kept = || -> Vec<String> {
+            let all = store.read(|tx| tx.list::<Age>(BUILDS)).unwrap();
+            all.into_iter().map(|(reference, _)| reference).collect()
+        };
+        for number in 0..MOST + 2 {
+            keep(&store, &of(number), &[]).unwrap();
+            if number < MOST {
+                assert!(update(number, true, false).unwrap().is_some());
+            }
+        }
+        assert_eq!(kept().len(), MOST + 2);
+        assert!(update(MOST, true, false).unwrap_err().message().contains("pinned already"));
+        update(0, false, false).unwrap();
+        update(1, true, true).unwrap();
+        (MOST + 2..2 * MOST + 1).for_each(|number| keep(&store, &of(number), &[]).unwrap());
+        let kept = kept();
+        assert!(!kept.contains(&of(0).reference) && !kept.contains(&of(1).reference), "{kept:?}");
+        assert!(kept.contains(&of(2).reference) && kept.contains(&of(MOST + 1).reference), "{kept:?}");
     }
 }

@@ -24,6 +24,9 @@ const MOST: usize = 1024;
 /// Bytes of their requests together.
 const MOST_BYTES: usize = 64 << 20;
 
+/// Bytes of a name.
+const MOST_NAME: usize = 256;
+
 /// One build.
 #[derive(Debug)]
 pub(crate) struct Job {
@@ -179,6 +182,11 @@ impl Jobs {
     /// For a name that another has, and for more builds than may be under way.
     pub(crate) fn begin(&self, request: SolveRequest, exporters: Vec<Exporter>) -> Result<Arc<Job>, Status> {
         let reference = request.reference.clone();
+        // Rows about it have its name in front of a slash.
+        if reference.contains('/') || reference.len() > MOST_NAME {
+            let message = format!("the reference of a build has no slash and at most {MOST_NAME} bytes");
+            return Err(Status::invalid(message));
+        }
         let exporters_bytes: usize = exporters.iter().map(Message::encoded_len).sum();
         let bytes = request.encoded_len() + exporters_bytes;
         let (give_back, given_back) = oneshot::channel();
@@ -343,6 +351,14 @@ mod tests {
         drop(first);
         assert!(gone.upgrade().is_none(), "who only lingers has nothing of it");
         assert!(Arc::ptr_eq(&jobs.known("one").unwrap(), &second));
+    }
+
+    #[test]
+    fn a_name_that_would_be_part_of_another_is_refused() {
+        for reference in ["a/b".to_owned(), "a".repeat(257)] {
+            let request = SolveRequest { reference, ..SolveRequest::default() };
+            assert!(Jobs::default().begin(request, Vec::new()).unwrap_err().message().contains("no slash"));
+        }
     }
 
     #[tokio::test]
