@@ -4,10 +4,14 @@
 //! The files are read when a container that names such a device starts, so what is there then counts.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs::OpenOptions;
+use std::io::Read;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use oci_spec::runtime::Spec;
+use rustix::fs::OFlags;
 use serde_json::Value;
 
 use crate::cdi_spec::{Edits, File};
@@ -165,11 +169,22 @@ fn load(path: &Path) -> Result<File, String> {
 }
 
 fn read(path: &Path) -> std::io::Result<String> {
-    let size = std::fs::metadata(path)?.len();
-    if size > MAX_FILE {
-        return Err(std::io::Error::other(format!("it has {size} bytes, more than {MAX_FILE}")));
+    let other = std::io::Error::other;
+    // To open a pipe would wait for somebody who writes to it, and to open a device may do whatever.
+    if !std::fs::metadata(path)?.is_file() {
+        return Err(other("it is no regular file".to_owned()));
     }
-    std::fs::read_to_string(path)
+    // It may have become one meanwhile, or grow while it is read.
+    let file = OpenOptions::new().read(true).custom_flags(OFlags::NONBLOCK.bits().cast_signed()).open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(other("it is no regular file".to_owned()));
+    }
+    let mut text = String::new();
+    file.take(MAX_FILE + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > MAX_FILE {
+        return Err(other(format!("it has more than {MAX_FILE} bytes")));
+    }
+    Ok(text)
 }
 
 #[cfg(test)]
@@ -222,5 +237,31 @@ mod tests {
             assert_eq!(devices.names().count(), 0);
             assert!(devices.warnings()[0].contains(why), "{:?}", devices.warnings());
         }
+    }
+
+    #[test]
+    fn what_is_no_file_or_too_large_is_not_waited_for() {
+        let place = tempfile::tempdir().unwrap();
+        let dirs = [place.path().to_owned()];
+        let pipe = place.path().join("a.json");
+        rustix::fs::mknodat(
+            rustix::fs::CWD,
+            &pipe,
+            rustix::fs::FileType::Fifo,
+            rustix::fs::Mode::from_raw_mode(0o600),
+            0,
+        )
+        .unwrap();
+        std::fs::create_dir(place.path().join("b.json")).unwrap();
+        let large = std::fs::File::create(place.path().join("c.json")).unwrap();
+        large.set_len(MAX_FILE + 1).unwrap();
+        std::fs::write(place.path().join("d.json"), ONE).unwrap();
+        let devices = Devices::read(&dirs);
+        assert_eq!(devices.names().count(), 2);
+        let warnings = devices.warnings();
+        assert_eq!(warnings.len(), 3, "{warnings:?}");
+        assert!(warnings[0].contains("a.json") && warnings[0].contains("no regular file"), "{warnings:?}");
+        assert!(warnings[1].contains("b.json") && warnings[1].contains("no regular file"), "{warnings:?}");
+        assert!(warnings[2].contains("c.json") && warnings[2].contains("more than 4194304 bytes"), "{warnings:?}");
     }
 }

@@ -17,6 +17,12 @@ use crate::{ImageError, Result};
 /// The file of the names: `{"NAME": {"TAG": "ID"}}`.
 pub(crate) const NAMES: &str = "repositories";
 
+/// Bytes of an image's `json`: those of Docker have some thousands.
+const MAX_JSON: usize = 1 << 20;
+/// Bytes of all configurations that are made of an archive. Each has the steps of its parents again, so that they are much larger
+/// than what they are made of.
+const MAX_ALL: usize = 64 << 20;
+
 /// What counts of an image's `json`; the rest becomes its configuration.
 #[derive(Deserialize)]
 struct Old {
@@ -39,12 +45,46 @@ struct OldCommand {
     cmd: Option<Vec<String>>,
 }
 
-/// An image that has been made of one.
-#[derive(Clone)]
+/// Which image one stands on: all that is kept of those that wait for it.
+#[derive(Deserialize)]
+struct Below {
+    #[serde(default)]
+    parent: Option<String>,
+}
+
+/// An image that has been made of one. What its parents have in front of its own layer and step is theirs: with a copy in each,
+/// a chain would be as large as its square.
 struct Made {
     id: Digest,
-    rootfs: RootFs,
-    history: Vec<HistoryEntry>,
+    parent: Option<String>,
+    diff_id: Digest,
+    step: HistoryEntry,
+    /// With those of its parents.
+    layers: usize,
+}
+
+/// All images of an archive, by the names of their folders.
+#[derive(Default)]
+struct Chain {
+    made: BTreeMap<String, Made>,
+    /// Bytes of all configurations that were made.
+    bytes: usize,
+}
+
+impl Chain {
+    /// The layers and the steps of an image, base first; none of no image.
+    fn below(&self, parent: Option<&str>) -> (RootFs, Vec<HistoryEntry>) {
+        let (mut rootfs, mut history) = (RootFs::default(), Vec::new());
+        let mut next = parent.and_then(|id| self.made.get(id));
+        while let Some(image) = next {
+            rootfs.diff_ids.push(image.diff_id.clone());
+            history.push(image.step.clone());
+            next = image.parent.as_deref().and_then(|id| self.made.get(id));
+        }
+        rootfs.diff_ids.reverse();
+        history.reverse();
+        (rootfs, history)
+    }
 }
 
 impl Loading<'_> {
@@ -54,14 +94,15 @@ impl Loading<'_> {
         let bytes = self.intake.small(NAMES)?.unwrap_or_default();
         let names: BTreeMap<String, BTreeMap<String, String>> =
             serde_json::from_slice(&bytes).map_err(|e| invalid(format!("{NAMES} is damaged: {e}")))?;
-        let mut made: BTreeMap<String, Made> = BTreeMap::new();
+        let mut chain = Chain::default();
         // Docker makes what no name leads to, too: somebody may have saved it by its ID.
         for id in self.intake.folders_with("json")? {
-            self.old_chain(id, &mut made)?;
+            self.old_chain(id, &mut chain)?;
         }
         for (name, tags) in names {
             for (tag, old) in tags {
-                let image = made.get(&old).ok_or_else(|| invalid(format!("invalid target ID: {old}")))?.id.clone();
+                let image =
+                    chain.made.get(&old).ok_or_else(|| invalid(format!("invalid target ID: {old}")))?.id.clone();
                 let tag: Reference = tag_of(&format!("{name}:{tag}"))?;
                 self.tell_renamed(&tag, &image)?;
                 self.images.tag(image.as_str(), &tag.familiar())?;
@@ -72,58 +113,76 @@ impl Loading<'_> {
     }
 
     /// Makes an image and, before it, those that it stands on.
-    fn old_chain(&mut self, id: String, made: &mut BTreeMap<String, Made>) -> Result<()> {
+    fn old_chain(&mut self, id: String, chain: &mut Chain) -> Result<()> {
         let (mut waiting, mut seen, mut next) = (Vec::new(), BTreeSet::new(), Some(id));
-        while let Some(id) = next.filter(|id| !made.contains_key(id)) {
+        while let Some(id) = next.filter(|id| !chain.made.contains_key(id)) {
             if !seen.insert(id.clone()) || seen.len() > MAX_LAYERS {
-                return Err(ImageError::Invalid(format!("the image {id} of the archive has too many parents")));
+                return Err(too_many_parents(&id));
             }
-            // It is a name of a folder, and no path.
-            let json = if id.contains('/') { None } else { self.intake.small(&format!("{id}/json"))? };
-            let json = json.ok_or_else(|| ImageError::Invalid(format!("the archive has no image {id}")))?;
-            let old: Old = serde_json::from_slice(&json).map_err(ImageError::Config)?;
-            next = old.parent.clone().filter(|parent| !parent.is_empty());
-            waiting.push((id, json, old));
+            let below: Below = serde_json::from_slice(&self.old_json(&id)?).map_err(ImageError::Config)?;
+            next = below.parent.filter(|parent| !parent.is_empty());
+            waiting.push(id);
         }
-        while let Some((id, json, old)) = waiting.pop() {
-            let parent = old.parent.as_ref().and_then(|parent| made.get(parent)).cloned();
-            let image = self.old_image(&id, &json, old, parent)?;
-            made.insert(id, image);
+        // What is said of each is read again, for all of it together may be large.
+        while let Some(id) = waiting.pop() {
+            let image = self.old_image(&id, chain)?;
+            chain.made.insert(id, image);
         }
         Ok(())
     }
 
-    fn old_image(&mut self, id: &str, json: &[u8], old: Old, parent: Option<Made>) -> Result<Made> {
-        let mut config: BTreeMap<String, Value> = serde_json::from_slice(json).map_err(ImageError::Config)?;
+    /// What the archive says of an image.
+    fn old_json(&self, id: &str) -> Result<Vec<u8>> {
+        // It is a name of a folder, and no path.
+        let json = if id.contains('/') { None } else { self.intake.small(&format!("{id}/json"))? };
+        let json = json.ok_or_else(|| ImageError::Invalid(format!("the archive has no image {id}")))?;
+        if json.len() > MAX_JSON {
+            let text = format!("{id}/json of the archive is larger than {MAX_JSON} bytes");
+            return Err(ImageError::Invalid(text));
+        }
+        Ok(json)
+    }
+
+    fn old_image(&mut self, id: &str, chain: &mut Chain) -> Result<Made> {
+        let json = self.old_json(id)?;
+        let old: Old = serde_json::from_slice(&json).map_err(ImageError::Config)?;
+        let mut config: BTreeMap<String, Value> = serde_json::from_slice(&json).map_err(ImageError::Config)?;
         for key in ["id", "parent", "Size", "parent_id", "layer_id", "throwaway"] {
             config.remove(key);
         }
-        let (above, mut rootfs, mut history) = match parent {
-            Some(parent) => (Some(parent.id), parent.rootfs, parent.history),
-            None => (None, RootFs::default(), Vec::new()),
-        };
+        let above = old.parent.as_deref().and_then(|parent| chain.made.get(parent));
+        let layers = above.map_or(0, |above| above.layers) + 1;
+        if layers > MAX_LAYERS {
+            return Err(too_many_parents(id));
+        }
+        let above = above.map(|above| above.id.clone());
+        let (mut rootfs, mut history) = chain.below(old.parent.as_deref());
         let diff_id = self.old_layer(&format!("{id}/layer.tar"))?;
-        let mut held = rootfs.diff_ids.clone();
-        held.push(diff_id.clone());
-        let _held = self.images.hold(&held);
-        rootfs.diff_ids.push(diff_id);
+        rootfs.diff_ids.push(diff_id.clone());
+        let _held = self.images.hold(&rootfs.diff_ids);
         let words = old.container_config.and_then(|config| config.cmd).unwrap_or_default().join(" ");
         let some = |text: Option<String>| text.filter(|text| !text.is_empty());
-        history.push(HistoryEntry {
+        let step = HistoryEntry {
             created: old.created,
             created_by: some(Some(words)),
             author: some(old.author),
             comment: some(old.comment),
             empty_layer: false,
-        });
+        };
+        history.push(step.clone());
         config.insert("rootfs".into(), json!(rootfs));
         config.insert("history".into(), json!(history));
         let config: Map<String, Value> = config.into_iter().collect();
         let bytes = go_escaped(&Value::Object(config).to_string()).into_bytes();
+        chain.bytes = chain.bytes.saturating_add(bytes.len());
+        if chain.bytes > MAX_ALL {
+            let text = format!("the configurations of the archive's images are larger than {MAX_ALL} bytes together");
+            return Err(ImageError::Invalid(text));
+        }
         check_config(&bytes, &serde_json::from_slice(&bytes).map_err(ImageError::Config)?)?;
         let image = self.images.store_image(&bytes, With { parent: above.as_ref(), ..With::default() })?;
         self.count += 1;
-        Ok(Made { id: image.id, rootfs, history })
+        Ok(Made { id: image.id, parent: old.parent, diff_id, step, layers })
     }
 
     /// The layer at a place. What has no magic of a tar was put aside: the tars of those days, and empty files.
@@ -135,11 +194,21 @@ impl Loading<'_> {
     }
 }
 
+fn too_many_parents(id: &str) -> ImageError {
+    ImageError::Invalid(format!("the image {id} of the archive has too many parents"))
+}
+
 /// As Go writes strings, so that the image has the ID that Docker gives it.
 fn go_escaped(json: &str) -> String {
-    let escape = |c| match c {
-        '<' | '>' | '&' | '\u{2028}' | '\u{2029}' => format!("\\u{:04x}", u32::from(c)),
-        _ => c.to_string(),
-    };
-    json.chars().map(escape).collect()
+    let mut escaped = String::with_capacity(json.len());
+    let mut rest = json;
+    while let Some(at) = rest.find(['<', '>', '&', '\u{2028}', '\u{2029}']) {
+        let (before, from) = rest.split_at(at);
+        escaped.push_str(before);
+        let mut after = from.chars();
+        escaped.extend(after.next().map(|c| format!("\\u{:04x}", u32::from(c))));
+        rest = after.as_str();
+    }
+    escaped.push_str(rest);
+    escaped
 }

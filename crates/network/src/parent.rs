@@ -4,6 +4,7 @@
 //! is their gateway. The kernel lets nothing go between them and the host itself. With ipvlan they have the link's own hardware
 //! address; in its modes `l3` and `l3s` they send everything to the host, which routes it.
 
+use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
@@ -168,15 +169,18 @@ pub(crate) fn ensure(route: &Connection, instance: &str, record: &NetworkRecord)
     let Some(Parent { name, .. }) = &record.parent else {
         return Err(NetworkError::Invalid(format!("network {} has no parent", record.name)));
     };
+    let mark = mark::parent(instance, &record.id);
     match route.link(name)? {
-        // One of ours that was not taken up any more.
+        // Nobody else calls a link so: an earlier daemon was killed before it could mark it.
+        Some(link) if *name == own_parent(record) && link.alias.is_empty() => set_peer_up(route, name)?,
         Some(link) if mark::read(instance, &link.alias).is_none() => return Ok(link.index),
+        // One of ours that was not taken up any more.
         Some(_) => {}
-        None if *name == own_parent(record) => make_own(route, name)?,
-        None => make_vlan(route, name)?,
+        None if *name == own_parent(record) => make_own(route, name, &mark)?,
+        None => make_vlan(route, name, &mark)?,
     }
     let mut batch = Batch::new();
-    batch.mark_and_set_up(name, &mark::parent(instance, &record.id), sysctl::link_has_ipv6(record.mtu));
+    batch.mark_and_set_up(name, &mark, sysctl::link_has_ipv6(record.mtu));
     route.apply(batch)?;
     match route.link(name)? {
         Some(link) => Ok(link.index),
@@ -184,18 +188,17 @@ pub(crate) fn ensure(route: &Connection, instance: &str, record: &NetworkRecord)
     }
 }
 
-/// A dummy, or, where the kernel has none, one end of a pair whose other end is nobody's.
-fn make_own(route: &Connection, name: &str) -> Result<()> {
+/// A dummy, or, where the kernel has none, one end of a pair whose other end is nobody's. Marked in the same system call,
+/// as the kernel takes no alias in the request that makes a link.
+fn make_own(route: &Connection, name: &str, mark: &str) -> Result<()> {
     let mut batch = Batch::new();
-    batch.create_dummy(name);
+    batch.create_dummy(name).set_alias(name, mark);
     match route.apply(batch) {
         Err(NetlinkError { errno: Errno::OPNOTSUPP, .. }) => {
-            let peer = name.replacen('d', "e", 1);
+            let peer = peer_of(name);
             let mut batch = Batch::new();
-            batch.create_pair(name, &peer);
-            route.apply(batch)?;
+            batch.create_pair(name, &peer).set_alias(name, mark);
             // A link is up when both ends are.
-            let mut batch = Batch::new();
             batch.mark_and_set_up(&peer, "", sysctl::has_ipv6());
             Ok(route.apply(batch)?)
         }
@@ -203,7 +206,22 @@ fn make_own(route: &Connection, name: &str) -> Result<()> {
     }
 }
 
-fn make_vlan(route: &Connection, name: &str) -> Result<()> {
+/// The other end of the pair that a network's own parent may be.
+fn peer_of(name: &str) -> String {
+    name.replacen('d', "e", 1)
+}
+
+fn set_peer_up(route: &Connection, name: &str) -> Result<()> {
+    let peer = peer_of(name);
+    if route.link(&peer)?.is_some() {
+        let mut batch = Batch::new();
+        batch.mark_and_set_up(&peer, "", sysctl::has_ipv6());
+        route.apply(batch)?;
+    }
+    Ok(())
+}
+
+fn make_vlan(route: &Connection, name: &str, mark: &str) -> Result<()> {
     let invalid = |message: String| Err(NetworkError::Invalid(message));
     let Some((parent, number)) = name.rsplit_once('.') else {
         return invalid(format!(
@@ -218,11 +236,18 @@ fn make_vlan(route: &Connection, name: &str) -> Result<()> {
         return invalid(format!("-o parent interface was not found on the host: {parent}"));
     };
     let mut batch = Batch::new();
-    batch.create_vlan(name, link.index, vlan);
+    batch.create_vlan(name, link.index, vlan).set_alias(name, mark);
     match route.apply(batch) {
         Err(NetlinkError { errno: Errno::OPNOTSUPP, .. }) => Err(NetworkError::NotImplemented(format!(
             "cannot make the VLAN {name}: this host's kernel has no VLANs (802.1Q)"
         ))),
+        // The host has made it a moment ago, and the mark went to what is not ours.
+        Err(error) if error.errno == Errno::EXIST => {
+            let mut batch = Batch::new();
+            batch.set_alias(name, "");
+            route.apply(batch)?;
+            Err(error.into())
+        }
         made => Ok(made?),
     }
 }
@@ -246,11 +271,14 @@ pub(crate) fn probe(route: &Connection, record: &NetworkRecord, parent: u32) -> 
     let Some(Kind::Ipvlan(mode, flag)) = record.parent.as_ref().and_then(|parent| parent.kind(&record.driver)) else {
         return Ok(());
     };
-    let name = own_parent(record).replacen('d', "f", 1);
+    // In a namespace of its own, which goes with its handle: a daemon that is killed here leaves nothing on the parent.
+    let (netns, ()) = namespace::create(|| Ok(()))?;
+    let name = "probe";
     let mut batch = Batch::new();
-    batch.create_ipvlan(&Ipvlan { name: &name, parent, mode, flag, netns: None });
+    batch.create_ipvlan(&Ipvlan { name, parent, mode, flag, netns: Some(netns.as_fd()) });
     route.apply(batch).map_err(|error| explained(error, record))?;
-    crate::background::remove(&[&name])
+    // The kernel takes its time with a namespace, and the parent may be wanted for something else at once.
+    namespace::within(netns.as_fd(), || crate::background::remove(&[name]))?
 }
 
 fn explained(error: NetlinkError, record: &NetworkRecord) -> NetworkError {

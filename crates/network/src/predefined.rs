@@ -141,7 +141,7 @@ impl Networks {
         if record.pool6.is_none() {
             let mut taken = bridge::host_networks(route)?.v6;
             let state = self.inner.state();
-            taken.extend(state.records().filter_map(|other| Some(other.pool6.as_ref()?.subnet)));
+            taken.extend(state.records().flat_map(NetworkRecord::pools6).map(|pool| pool.subnet));
             drop(state);
             let free = pool6::free_network(&options.default_pools6, &taken).ok_or(NetworkError::NoPool)?;
             record.pool6 = Some(Pool6 { gateway_chosen: true, ..Pool6::new(free) });
@@ -174,7 +174,9 @@ impl Networks {
     fn find_subnet(&self, route: &Connection, record: &mut NetworkRecord) -> Result<()> {
         let mut taken = bridge::host_networks(route)?;
         let state = self.inner.state();
-        taken.v4.extend(state.records().filter(|other| other.id != record.id).filter_map(|other| other.subnet));
+        let others = state.records().filter(|other| other.id != record.id);
+        // Networks of macvlan and ipvlan have several.
+        taken.v4.extend(others.flat_map(NetworkRecord::pools4).map(|pool| pool.subnet));
         drop(state);
         if record.subnet.is_some_and(|subnet| !taken.v4.iter().any(|other| other.overlaps(subnet))) {
             return Ok(());

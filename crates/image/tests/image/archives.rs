@@ -185,6 +185,38 @@ fn archives_from_before_manifests_are_loaded() {
     fails("the archive has no image ../aa");
 }
 
+/// What such an archive makes others hold is bounded, in whatever order its folders come.
+#[test]
+fn archives_from_before_manifests_that_grow_are_refused() {
+    // Folders, of each its name, its parent's and the length of its step.
+    let refused = |images: &[(String, String, usize)], text: &str| {
+        let place = Place::new();
+        let parts: Vec<(String, Vec<u8>)> = images
+            .iter()
+            .flat_map(|(id, parent, length)| {
+                let json = json!({
+                    "parent": parent, "container_config": { "Cmd": ["x".repeat(*length)] },
+                    "architecture": "amd64", "os": "linux",
+                });
+                [(format!("{id}/json"), json.to_string().into_bytes()), (format!("{id}/layer.tar"), Vec::new())]
+            })
+            .collect();
+        let mut entries: Vec<(&str, &[u8])> = vec![("repositories", b"{}")];
+        entries.extend(parts.iter().map(|(path, bytes)| (path.as_str(), bytes.as_slice())));
+        let error = load(&place, &tar(&entries)).unwrap_err();
+        assert!(error.kind() == ErrorKind::Invalid && error.to_string().contains(text), "{error}");
+    };
+    let name = |number: usize| format!("{number:04}");
+    refused(&[(name(0), String::new(), 2 << 20)], "0000/json of the archive is larger than 1048576 bytes");
+    let below = |number: usize| number.checked_sub(1).map(name).unwrap_or_default();
+    let chain: Vec<_> = (0..=wharf_distribution::MAX_LAYERS).map(|number| (name(number), below(number), 1)).collect();
+    refused(&chain, "has too many parents");
+    // Six large steps, and many small images on them that have them all.
+    let fans = |number: usize| if number < 6 { (below(number), 1_000_000) } else { (name(5), 1) };
+    let fan: Vec<_> = (0..40).map(|number| (name(number), fans(number).0, fans(number).1)).collect();
+    refused(&fan, "are larger than 67108864 bytes together");
+}
+
 #[test]
 fn parents_and_times_come_back_with_an_archive() {
     let (here, there) = (Place::new(), Place::new());

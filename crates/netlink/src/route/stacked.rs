@@ -3,7 +3,10 @@
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use super::Batch;
-use super::batch::{IFLA_ADDRESS, IFLA_IFNAME, IFLA_INFO_DATA, IFLA_INFO_KIND, IFLA_LINKINFO, NEW_LINK, link_header};
+use super::batch::{
+    IFLA_ADDRESS, IFLA_IFALIAS, IFLA_IFNAME, IFLA_INFO_DATA, IFLA_INFO_KIND, IFLA_LINKINFO, NEW_LINK, SET_LINK,
+    link_header,
+};
 use super::moves::IFLA_NET_NS_FD;
 use crate::MacAddress;
 use crate::message::{CREATE, EXCLUSIVE};
@@ -139,6 +142,17 @@ impl Batch {
                 m.text(IFLA_INFO_KIND, "vlan");
                 m.nested(IFLA_INFO_DATA, |m| m.attribute(IFLA_VLAN_ID, &vlan.to_ne_bytes()));
             });
+        });
+        self
+    }
+
+    /// Sets a link's alias, an empty one for none, and nothing else of it. The kernel takes none in the request that makes a
+    /// link (its `rtnl_create_link`).
+    pub fn set_alias(&mut self, name: &str, alias: &str) -> &mut Self {
+        let action = format!("set the alias of link `{name}`");
+        self.messages.message(SET_LINK, 0, &link_header(0, 0, 0, 0), action, |m| {
+            m.text(IFLA_IFNAME, name);
+            m.attribute(IFLA_IFALIAS, alias.as_bytes());
         });
         self
     }

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsFd, OwnedFd};
 
 use wharf_netlink::namespace;
-use wharf_netlink::route::Connection;
+use wharf_netlink::route::{Batch, Connection};
 use wharf_network::{CreateNetwork, EndpointRequest, ErrorKind, NetworkRecord, Networks, PoolRequest};
 
 use crate::host::{HOST, OTHER, ask, ask_from, container, create_request, id, on_a_host, request, serve, tcp};
@@ -106,6 +106,37 @@ fn without_a_parent_nobody_else_is_there() {
         assert_ne!(links(), before);
         networks.destroy().unwrap();
         assert!(!links().iter().any(|name| name.starts_with("dm-") || name.starts_with("dp-")));
+    });
+}
+
+#[test]
+fn an_own_parent_that_a_kill_has_left_unmarked_is_ours() {
+    on_a_host(|host| {
+        let before = links();
+        let networks = host.networks();
+        let alias = |name: &str| Connection::open().unwrap().link(name).unwrap().unwrap().alias;
+        let record = networks.create(&wanted("own", "", &[])).unwrap();
+        let name = record.parent.unwrap().name;
+        let mark = alias(&name);
+        assert!(mark.ends_with(&format!(" parent {}", record.id)), "{mark}");
+        drop(networks);
+        // As it is between the request that makes it and the one that marks it.
+        let mut batch = Batch::new();
+        batch.set_alias(&name, "");
+        Connection::open().unwrap().apply(batch).unwrap();
+        assert_eq!(alias(&name), "");
+        let networks = host.networks();
+        assert_eq!(alias(&name), mark);
+        let (a, b) = (container(&networks, "own", "a"), container(&networks, "own", "b"));
+        serve(&b.netns, 80);
+        assert_eq!(ask_from(&a.netns, b.v4(), 80).unwrap(), a.v4());
+        for one in [&a, &b] {
+            networks.disconnect_from("own", &one.id, one.netns.as_fd()).unwrap();
+        }
+        networks.remove("own").unwrap();
+        let bridge = networks.resolve("bridge").unwrap().bridge.unwrap();
+        let left: Vec<_> = links().into_iter().filter(|name| *name != bridge).collect();
+        assert_eq!(left, before);
     });
 }
 

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use wharf_netlink::namespace;
 use wharf_netlink::route::Connection;
-use wharf_network::{CreateNetwork, EndpointRequest, ErrorKind, NetworkOptions};
+use wharf_network::{CreateNetwork, EndpointRequest, ErrorKind, NetworkOptions, PoolRequest};
 
 use crate::host::{HOST, Host, OTHER, ask, ask_from, container, create, create_request, id, on_a_host, request, serve};
 
@@ -131,6 +131,38 @@ fn options_say_what_the_default_bridge_is() {
         assert_eq!((link.mtu, link.kind.as_str()), (1400, "bridge"));
         assert_eq!(create(&networks, "one", "", &[]).subnet.unwrap().to_string(), "10.56.0.0/24");
         assert_eq!(create(&networks, "two", "", &[]).subnet.unwrap().to_string(), "10.56.1.0/24");
+    });
+}
+
+#[test]
+fn the_default_bridge_takes_no_further_subnet_of_another_network() {
+    on_a_host(|host| {
+        let options = |four: &str, six: &str, ipv6: bool| NetworkOptions {
+            default_pools: vec![(four.parse().unwrap(), 24)],
+            default_pools6: vec![(six.parse().unwrap(), 64)],
+            ipv6,
+            ..Host::options()
+        };
+        let networks = host.networks_with(options("10.57.0.0/16", "fd00:57::/48", false));
+        let bridge = networks.resolve("bridge").unwrap();
+        assert_eq!(bridge.subnet.unwrap().to_string(), "10.57.0.0/24");
+        let lan = [("parent", "lan0")];
+        let mut request = CreateNetwork { driver: "macvlan".into(), ..create_request("lan", "10.58.0.0/24", &lan) };
+        let pool = |subnet: &str| PoolRequest { subnet: subnet.into(), ..PoolRequest::default() };
+        request.ipam.config.extend([pool("10.56.0.0/24"), pool("fd00:58::/64"), pool("fd00:56::/64")]);
+        request.ipv6 = Some(true);
+        networks.create(&request).unwrap();
+        drop(networks);
+        // The host has got the bridge's subnet while no daemon ran.
+        let route = Connection::open().unwrap();
+        let lan0 = route.link("lan0").unwrap().unwrap().index;
+        let mut batch = wharf_netlink::route::Batch::new();
+        batch.delete_link(&bridge.bridge.unwrap()).add_address(lan0, Ipv4Addr::new(10, 57, 0, 9), 24);
+        route.apply(batch).unwrap();
+        let networks = host.networks_with(options("10.56.0.0/16", "fd00:56::/48", true));
+        let bridge = networks.resolve("bridge").unwrap();
+        assert_eq!(bridge.subnet.unwrap().to_string(), "10.56.1.0/24");
+        assert_eq!(bridge.pool6.unwrap().subnet.to_string(), "fd00:56:0:1::/64");
     });
 }
 
