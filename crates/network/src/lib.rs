@@ -15,6 +15,7 @@ mod background;
 mod bandwidth;
 mod bridge;
 mod capture;
+mod choose;
 mod configuration;
 mod connect;
 mod create;

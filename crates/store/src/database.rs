@@ -3,9 +3,9 @@
 //! JSON, because a row must be readable by a later version that knows more fields, and by a person.
 
 use std::fmt;
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -57,6 +57,7 @@ impl Open {
     fn new(path: &Path, reserve: &Arc<Reserve>) -> Result<Self> {
         let options = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path);
         let file = options.map_err(StoreError::file("open", path))?;
+        begin_anew(&file).map_err(StoreError::file("begin", path))?;
         let failed = Arc::new(AtomicBool::new(false));
         let database = Database::builder()
             .create_with_backend(DatabaseFile::new(file, failed.clone(), reserve.clone()))
@@ -67,6 +68,20 @@ impl Open {
     fn has_failed(&self) -> bool {
         self.failed.load(Ordering::Acquire)
     }
+}
+
+/// Empties a file whose making was cut off: the database's mark, the first nine bytes, is written when all else is on the disk,
+/// and a file without it is refused.
+fn begin_anew(file: &File) -> io::Result<()> {
+    let mut mark = [0; 9];
+    let length = file.metadata()?.len();
+    if length > 0 {
+        file.read_exact_at(&mut mark[..usize::try_from(length.min(9)).unwrap_or(9)], 0)?;
+        if mark == [0; 9] {
+            file.set_len(0)?;
+        }
+    }
+    Ok(())
 }
 
 impl Rows {

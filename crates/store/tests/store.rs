@@ -64,6 +64,21 @@ fn a_root_of_an_earlier_version_is_brought_to_this_one_with_all_that_it_has() {
 }
 
 #[test]
+fn a_database_whose_making_was_cut_off_is_begun_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(Store::open(dir.path()).unwrap());
+    let file = dir.path().join("wharf.redb");
+    // As a kill leaves it: with its blocks, and without the mark that comes last.
+    let length = file.metadata().unwrap().len();
+    for left in [1, length] {
+        std::fs::write(&file, vec![0; usize::try_from(left).unwrap()]).unwrap();
+        drop(Store::open(dir.path()).unwrap());
+    }
+    std::fs::write(&file, b"something else").unwrap();
+    assert!(Store::open(dir.path()).is_err(), "what is none of ours stays");
+}
+
+#[test]
 fn rows_are_read_as_they_were_written() {
     let (dir, store) = store();
     store

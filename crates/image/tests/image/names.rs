@@ -117,8 +117,8 @@ fn history_has_a_line_for_each_step() {
         (lines[0].id.as_deref(), lines[0].tags.as_slice()),
         (Some(image.id.as_str()), &["top:latest".into()][..])
     );
-    assert_eq!(lines[1].id.as_deref(), Some(parent.id.as_str()));
-    assert_eq!(lines[2].id, None);
+    assert_eq!(lines[1].id, None);
+    assert_eq!(lines[2].id.as_deref(), Some(parent.id.as_str()), "at its own line");
 }
 
 #[test]
