@@ -137,6 +137,19 @@ pub struct State {
     pub paused_for_commit: bool,
 }
 
+impl State {
+    /// Takes away what was known of the run before the one that has begun.
+    pub(crate) fn forget_run(&mut self) {
+        self.finished_at = NEVER.into();
+        self.exit_code = 0;
+        self.error.clear();
+        self.oom_killed = false;
+        self.oom_group = None;
+        self.last_signal = None;
+        self.kill_at = None;
+    }
+}
+
 impl Default for State {
     fn default() -> Self {
         Self {

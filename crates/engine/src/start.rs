@@ -17,7 +17,7 @@ use crate::error::{EngineError, Result};
 use crate::etc::{self, Names};
 use crate::process::Process;
 use crate::profile::Filter;
-use crate::record::{Container, Health as HealthRecord, NEVER, Status};
+use crate::record::{Container, Health as HealthRecord, Status};
 use crate::slot::{Pending, Slot, lock};
 use crate::spec::EndpointSettings;
 use crate::stop::SIGKILL;
@@ -125,13 +125,7 @@ impl Engine {
                     record.state.status = Status::Running;
                     record.state.pid = launched.pid;
                     record.state.started_at.clone_from(&launched.started_at);
-                    record.state.finished_at = NEVER.into();
-                    record.state.exit_code = 0;
-                    record.state.error.clear();
-                    record.state.oom_killed = false;
-                    record.state.oom_group = None;
-                    record.state.last_signal = None;
-                    record.state.kill_at = None;
+                    record.state.forget_run();
                     record.state.health =
                         health(record).map(|_| HealthRecord { status: "starting".into(), ..Default::default() });
                     record.stopped_by_user = false;

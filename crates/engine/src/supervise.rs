@@ -138,7 +138,7 @@ impl Engine {
                 let record = slot.change(|record| {
                     // Of a run that began right before a crash the row may know nothing.
                     if !state.restarting && record.state.started_at != state.started_at {
-                        forget_run(record);
+                        record.state.forget_run();
                     }
                     record.state.pid = state.pid;
                     record.state.started_at.clone_from(&state.started_at);
@@ -379,17 +379,6 @@ fn refill(record: &mut Container, endpoints: &[Endpoint], published: &[Published
     let exposed = record.config.exposed_ports.iter().flatten().map(|(port, _)| (port.clone(), None));
     record.ports = exposed.collect();
     crate::ports::note(&mut record.ports, published);
-}
-
-/// What is known of the run before this one.
-fn forget_run(record: &mut Container) {
-    record.state.finished_at = NEVER.into();
-    record.state.exit_code = 0;
-    record.state.error.clear();
-    record.state.oom_killed = false;
-    record.state.oom_group = None;
-    record.state.last_signal = None;
-    record.state.kill_at = None;
 }
 
 fn note(record: &mut Container, exit: &Exit) {

@@ -24,6 +24,8 @@ const AGAIN: Duration = Duration::from_secs(10);
 #[derive(Debug, Default)]
 pub(crate) struct Unwritten {
     ids: Mutex<BTreeSet<String>>,
+    /// Held while they are written, as the store has one writer: who finds none left knows that they are on the disk.
+    writing: Mutex<()>,
     changed: Notify,
 }
 
@@ -66,6 +68,7 @@ impl Engine {
     }
 
     fn write(&self, record: Option<&Container>) -> std::result::Result<(), StoreError> {
+        let _writing = lock(&self.inner.unwritten.writing);
         let ids = std::mem::take(&mut *lock(&self.inner.unwritten.ids));
         if ids.is_empty() && record.is_none() {
             return Ok(());
