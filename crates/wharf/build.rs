@@ -1,4 +1,4 @@
-//! Puts the code that `wharf oci` runs side by side in a release (ARCHITECTURE.md, "Numbers").
+//! Puts the code that runs for a container side by side in a release (ARCHITECTURE.md, "Numbers").
 
 use std::env::var;
 
