@@ -70,7 +70,7 @@ pub(crate) fn command() -> Command {
         .arg(value("config-file", "Daemon configuration file").value_parser(value_parser!(PathBuf)))
         .arg(value("cgroup-parent", "Parent cgroup for all containers"))
         .arg(value("bip", "IP address and prefix of the default bridge"))
-        .arg(value("bridge", "Device of the default bridge").short('b'))
+        .arg(value("bridge", "Device of the default bridge; none for no default network").short('b'))
         .arg(switch("ipv6", "Enable IPv6 on the default bridge"))
         .arg(value("fixed-cidr-v6", "IPv6 subnet of the default bridge (default one of the address pools)"))
         .arg(value("bip6", "IPv6 address and prefix of the default bridge"))

@@ -219,7 +219,6 @@ fn join(given: &ArgMatches, file: File, defaults: Defaults) -> Result<Options, S
     let mut without_effect: Vec<String> = flags.map(|name| format!("--{name}")).collect();
     without_effect.extend(idle_keys);
     let rules = switch("iptables", file.iptables, true);
-    let bridge = text("bridge").or(file.bridge);
     Unsupported {
         no_neighbours_without_rules: !rules && !bridge_rules.icc,
         default_runtime: text("default-runtime").or(file.default_runtime),
@@ -229,7 +228,6 @@ fn join(given: &ArgMatches, file: File, defaults: Defaults) -> Result<Options, S
         storage_options: list("storage-opt", file.storage_opts),
         userns_remap: text("userns-remap").or(file.userns_remap),
         authorization_plugins: list("authorization-plugin", file.authorization_plugins),
-        bridge: bridge.clone(),
     }
     .refuse()?;
     let exec_root = path("exec-root").or(file.exec_root).unwrap_or(defaults.exec_root);
@@ -288,7 +286,7 @@ fn join(given: &ArgMatches, file: File, defaults: Defaults) -> Result<Options, S
         exec_root,
         cgroup_parent,
         bip: text("bip").or(file.bip),
-        bridge,
+        bridge: text("bridge").or(file.bridge),
         ipv6: switch("ipv6", file.ipv6, false),
         fixed_cidr_v6: text("fixed-cidr-v6").or(file.fixed_cidr_v6).filter(|text| !text.is_empty()),
         bip6: text("bip6").or(file.bip6).filter(|text| !text.is_empty()),
@@ -397,7 +395,6 @@ mod tests {
             (&["--log-driver", "bogus"], "failed to set log opts: logger: no log driver named 'bogus' is registered"),
             (&["--log-opt", "max-file=0"], "failed to set log opts: max-file cannot be less than 1"),
             (&["--log-opt", "max-file"], "KEY=VALUE"),
-            (&["--bridge", "none"], "bridge none"),
             (&["--default-network-opt", "bridge"], "default network option"),
             (&["--default-network-opt", "macvlan=a=b"], "driver macvlan"),
             (&["--host-gateway-ip", "x"], "host-gateway-ip"),

@@ -77,7 +77,7 @@ pub(crate) fn source(engine: Engine, networks: Networks) -> NetworkSource {
             return Ok(StepNetwork { namespace, resolv_conf, addresses: Vec::new(), guard: Box::new(()) });
         }
         let namespace = networks.namespace().map_err(fail)?;
-        if name == "none" {
+        if name == "none" || (name == "bridge" && networks.resolve(name).is_err()) {
             let (resolv_conf, addresses) = (String::new(), Vec::new());
             return Ok(StepNetwork { namespace: namespace.into(), resolv_conf, addresses, guard: Box::new(()) });
         }

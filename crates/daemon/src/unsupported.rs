@@ -12,7 +12,6 @@ pub(crate) struct Unsupported {
     pub(crate) storage_options: Vec<String>,
     pub(crate) userns_remap: Option<String>,
     pub(crate) authorization_plugins: Vec<String>,
-    pub(crate) bridge: Option<String>,
 }
 
 impl Unsupported {
@@ -71,12 +70,6 @@ impl Unsupported {
                 "authorization plugin '{plugin}' is not supported: without it everybody who reaches the socket may do all. \
                  Leave it out, and let clients in by TLS certificates (--tlsverify) or by the socket's group (--group)"
             ));
-        }
-        if self.bridge.as_deref() == Some("none") {
-            return Err(
-                "a daemon without a default network (bridge none) is not supported: give containers --network none"
-                    .into(),
-            );
         }
         Ok(())
     }

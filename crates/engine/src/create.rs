@@ -106,9 +106,6 @@ impl Engine {
         let gone = |_| EngineError::not_found(format!("No such image: {reference}"));
         images.keep_also(&mut keep, &image).map_err(gone)?;
         let CreateRequest { mut config, host_config: mut host, mut networking_config, secrets: contents } = request;
-        if config.network_disabled == Some(true) {
-            networking_config = NetworkingConfig::default();
-        }
         let publishes = host.publish_all_ports || host.port_bindings.as_ref().is_some_and(|all| !all.is_empty());
         // A published port is exposed by the client, and what is said is of the publishing.
         if host.network_mode.starts_with("container:")
@@ -123,6 +120,9 @@ impl Engine {
         }
         let mut warnings = Vec::new();
         self.fill_in(&mut config, &mut host)?;
+        if config.network_disabled == Some(true) {
+            networking_config = NetworkingConfig::default();
+        }
         check(&config, &host)?;
         self.resolve_shared(&mut host)?;
         secrets::check(&host, &contents)?;
@@ -261,6 +261,10 @@ impl Engine {
         };
         if matches!(host.network_mode.as_str(), "" | "default") {
             host.network_mode = "bridge".into();
+        }
+        if host.network_mode == "bridge" && self.networks().resolve("bridge").is_err() {
+            // The daemon has no default bridge (`--bridge none`).
+            config.network_disabled = Some(true);
         }
         if config.network_disabled == Some(true) {
             host.network_mode = "none".into();

@@ -43,7 +43,7 @@ pub struct NetworkOptions {
     /// What else the default bridge is to be.
     pub bridge_rules: BridgeRules,
     /// The device of the default bridge; by default the one that carries our mark, or the first free of `wharf0`,
-    /// `wharf1`….
+    /// `wharf1`…. `none` is dockerd's word for no default network.
     pub bridge: Option<String>,
     /// The daemon's volatile directory, where the process has its socket that leads the host's IPv6 ports to containers
     /// with IPv4 alone; `None` for none, whose ports are refused then.

@@ -12,6 +12,9 @@ use crate::{
     default_addresses, ipam, pool6, sysctl,
 };
 
+/// The name of a bridge that says that there is to be no default network (dockerd, `--bridge`).
+const NO_BRIDGE: &str = "none";
+
 impl Networks {
     pub(crate) fn make_predefined(&self) -> Result<()> {
         let inner = &self.inner;
@@ -22,12 +25,18 @@ impl Networks {
             }
         }
         let present = inner.state().named("bridge").map(|network| network.record.clone());
-        let wanted = self.default_bridge(present.as_ref())?;
-        if let Some(present) = present.as_ref().filter(|present| present.bridge == wanted.bridge) {
-            bridge::forget_addresses(&inner.options.instance, present, &wanted)?;
-        }
-        if present.as_ref() != Some(&wanted) {
-            records.push(wanted);
+        if inner.options.bridge.as_deref() == Some(NO_BRIDGE) {
+            if let Some(present) = present {
+                self.drop_default_bridge(&present)?;
+            }
+        } else {
+            let wanted = self.default_bridge(present.as_ref())?;
+            if let Some(present) = present.as_ref().filter(|present| present.bridge == wanted.bridge) {
+                bridge::forget_addresses(&inner.options.instance, present, &wanted)?;
+            }
+            if present.as_ref() != Some(&wanted) {
+                records.push(wanted);
+            }
         }
         if records.is_empty() {
             return Ok(());
@@ -42,6 +51,22 @@ impl Networks {
                 None => drop(state.networks.insert(record.id.clone(), Network::new(record))),
             }
         }
+        Ok(())
+    }
+
+    /// Forgets the default bridge, whose link and rules then go as any that have no row. One that containers of an earlier
+    /// daemon are on stays until they have left it and the daemon starts once more.
+    fn drop_default_bridge(&self, present: &NetworkRecord) -> Result<()> {
+        let inner = &self.inner;
+        let stay = inner.state().networks.get(&present.id).map_or(0, |network| network.endpoints.len());
+        if stay > 0 {
+            tracing::warn!(
+                "the default bridge stays, as {stay} containers are on it: start the daemon again without them"
+            );
+            return Ok(());
+        }
+        inner.store.write::<_, NetworkError>(|tx| Ok(tx.delete(NETWORKS, &present.id)?))?;
+        inner.state().networks.remove(&present.id);
         Ok(())
     }
 

@@ -135,6 +135,30 @@ fn options_say_what_the_default_bridge_is() {
 }
 
 #[test]
+fn there_is_no_default_bridge_where_none_is_wanted() {
+    on_a_host(|host| {
+        let link = || Connection::open().unwrap().link("wharf0").unwrap();
+        let none = || NetworkOptions { bridge: Some("none".into()), ..Host::options() };
+        let networks = host.networks();
+        let a = container(&networks, "bridge", "a");
+        drop(networks);
+        // Who is on it keeps it.
+        let networks = host.networks_with(none());
+        assert!(networks.resolve("bridge").is_ok() && link().is_some());
+        networks.disconnect("bridge", &a.id).unwrap();
+        drop(networks);
+        for _ in 0..2 {
+            let networks = host.networks_with(none());
+            assert_eq!(networks.list().iter().map(|n| n.name.as_str()).collect::<Vec<_>>(), ["host", "none"]);
+            assert!(link().is_none(), "its link goes with it");
+        }
+        let networks = host.networks();
+        container(&networks, "bridge", "b");
+        assert!(link().is_some());
+    });
+}
+
+#[test]
 fn the_default_bridge_takes_no_further_subnet_of_another_network() {
     on_a_host(|host| {
         let options = |four: &str, six: &str, ipv6: bool| NetworkOptions {

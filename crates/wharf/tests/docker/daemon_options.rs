@@ -4,6 +4,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::process::Command;
 
+use crate::build_inputs;
 use crate::kit::Daemon;
 
 /// `mkdir` is forbidden in it, whatever a container is allowed.
@@ -111,5 +112,29 @@ fn without_rules_of_its_own_a_daemon_publishes_by_a_process() {
     d.eventually("the server answers the next daemon's clients", answers);
     d.docker("rm -f web").ok();
     assert!(TcpStream::connect(&port).is_err() || !answers());
+    d.docker("network rm own").ok();
+}
+
+#[test]
+fn without_a_default_network_who_names_none_has_the_loopback_alone() {
+    let Some(d) = Daemon::start_given(&["--bridge=none"]) else { return };
+    let networks = d.docker("network ls --format {{.Name}}").ok();
+    assert_eq!(networks.split_whitespace().collect::<Vec<_>>(), ["host", "none"]);
+    for options in ["", "--network bridge", "--network default -p 127.0.0.1:2300:80"] {
+        let links = d.docker(&format!("run --rm {options} busybox ls /sys/class/net")).ok();
+        assert_eq!(links, "lo", "{options}");
+    }
+    d.docker("network create own").ok();
+    assert!(d.docker("run --rm --network own busybox ls /sys/class/net").ok().contains("eth0"));
+    // One that was alone is connected later.
+    d.docker("run -d --name alone busybox sleep 1000").ok();
+    let refused = d.docker("network create bridge");
+    assert!(refused.err.contains("operation is not permitted on predefined bridge network"), "{}", refused.err);
+    let missing = d.docker("network inspect bridge");
+    assert!(missing.code == 1 && missing.err.contains("network bridge not found"), "{}", missing.err);
+    let dockerfile = "FROM busybox\nRUN test \"$(ls /sys/class/net)\" = lo\n";
+    let context = build_inputs::context(&d, "alone", &[("Dockerfile", dockerfile)]);
+    d.docker(&format!("build -q {}", context.display())).ok();
+    d.docker("rm -f alone").ok();
     d.docker("network rm own").ok();
 }
