@@ -10,7 +10,7 @@ export CARGO_BUILD_TARGET ?= $(HOST)
 export RUSTFLAGS ?= -C target-feature=+crt-static -C relocation-model=static
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: help build man quickstart test test-vm fuzz bench lint fix clean setup
+.PHONY: help build man quickstart test test-slow test-vm fuzz bench lint fix clean setup
 
 help: ## What there is.
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -33,6 +33,9 @@ quickstart: build ## Builds, ships and runs a real application, step by step.
 test: setup ## All tests that take minutes.
 	cargo build --locked --workspace
 	cargo test --locked --workspace --no-fail-fast
+
+test-slow: setup ## Applications that take minutes to build: Node, Rust, Java, with their package managers.
+	WHARF_SLOW=1 cargo test --locked --workspace --test docker -- applications
 
 test-vm: ## The tests of what works with the kernel, in a virtual machine with Debian's kernel and cgroup v2 alone.
 	@scripts/test-vm

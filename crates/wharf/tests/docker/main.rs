@@ -1,5 +1,6 @@
 //! The built binary as a daemon, driven by the real `docker` client where there is one, by our own where there is none.
 
+mod applications;
 mod architecture;
 mod artifacts;
 mod bake;
