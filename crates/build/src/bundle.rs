@@ -1,6 +1,7 @@
 //! The OCI configuration of a RUN: confined as a container is by default, and no more allowed than one. Pure, but for the names of the host's processors.
 
 use std::path::PathBuf;
+use std::sync::OnceLock;
 
 use oci_spec::runtime::Spec;
 use serde_json::{Map, Value, json};
@@ -207,7 +208,17 @@ fn resources(command: &Command<'_>) -> Value {
             all[key] = Value::Object(section);
         }
     }
+    if let Some(limit) = processes(command.cgroup) {
+        all["pids"] = json!({ "limit": limit });
+    }
     all
+}
+
+/// How many processes a command may have; asked of the host once, as all groups are made in the same place.
+fn processes(cgroup: &str) -> Option<i64> {
+    static SHARE: OnceLock<Option<i64>> = OnceLock::new();
+    let above = cgroup.rsplit_once('/').map_or("/", |(above, _)| above);
+    *SHARE.get_or_init(|| wharf_cgroup::fair_share(&wharf_cgroup::Hierarchies::usable(above).ok()?))
 }
 
 fn rlimit(limit: &Ulimit) -> Result<Value> {

@@ -53,6 +53,8 @@ pub struct Rights {
     pub bounding: u64,
     /// Whether a program gets no more than its caller has (`PR_SET_NO_NEW_PRIVS`, prctl(2)).
     pub no_new_privileges: bool,
+    /// How many processes a container has that was given no number.
+    pub processes: Option<i64>,
 }
 
 /// Builds the configuration.
@@ -98,7 +100,7 @@ pub fn spec(record: &Container, around: &Surroundings<'_>) -> Result<Spec> {
         "linux": {
             "namespaces": namespaces(host, around),
             "cgroupsPath": around.cgroup,
-            "resources": resources::limits(host)?,
+            "resources": resources::limits(host, around.rights.processes)?,
             "devices": devices::nodes(host)?,
             "maskedPaths": host.masked_paths.clone().unwrap_or_default(),
             "readonlyPaths": host.readonly_paths.clone().unwrap_or_default(),

@@ -363,7 +363,8 @@ impl Engine {
 impl Engine {
     pub(crate) fn rights(&self) -> Rights {
         let no_new_privileges = self.defaults().no_new_privileges;
-        Rights { bounding: self.inner.bounding, no_new_privileges }
+        let processes = wharf_cgroup::fair_share(&self.inner.hierarchies);
+        Rights { bounding: self.inner.bounding, no_new_privileges, processes }
     }
 }
 

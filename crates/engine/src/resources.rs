@@ -75,7 +75,7 @@ pub fn check(host: &HostConfig) -> Result<()> {
 }
 
 /// `linux.resources`.
-pub fn limits(host: &HostConfig) -> Result<Value> {
+pub fn limits(host: &HostConfig, processes: Option<i64>) -> Result<Value> {
     let r = &host.resources;
     let mut memory = Map::new();
     if r.memory > 0 {
@@ -128,9 +128,10 @@ pub fn limits(host: &HostConfig) -> Result<Value> {
             all.insert(key.into(), Value::Object(section));
         }
     }
-    if let Some(limit) = r.pids_limit {
-        // Nothing and less is no limit: an update takes it away.
-        all.insert("pids".into(), json!({ "limit": if limit > 0 { limit } else { -1 } }));
+    // Nothing and less is no limit of the user's: an update takes it away.
+    let limit = r.pids_limit.filter(|limit| *limit > 0).or(processes).or(r.pids_limit.map(|_| -1));
+    if let Some(limit) = limit {
+        all.insert("pids".into(), json!({ "limit": limit }));
     }
     Ok(Value::Object(all))
 }
@@ -257,15 +258,28 @@ mod tests {
 
     #[test]
     fn memory_without_swap_gets_as_much_swap_again() {
-        let limits = limits(&with(Resources { memory: 64 << 20, ..Resources::default() })).unwrap();
+        let limits = limits(&with(Resources { memory: 64 << 20, ..Resources::default() }), None).unwrap();
         assert_eq!(limits["memory"]["limit"], 64 << 20);
         let swap = if counts_swap() { json!(128 << 20) } else { json!(null) };
         assert_eq!(limits["memory"]["swap"], swap);
     }
 
     #[test]
+    fn who_has_no_number_of_processes_gets_the_daemon_s() {
+        let limit = |pids_limit, processes| {
+            let found = limits(&with(Resources { pids_limit, ..Resources::default() }), processes).unwrap();
+            found["pids"]["limit"].as_i64()
+        };
+        assert_eq!(
+            (limit(None, Some(9)), limit(Some(0), Some(9)), limit(Some(-1), Some(9))),
+            (Some(9), Some(9), Some(9))
+        );
+        assert_eq!((limit(Some(20), Some(9)), limit(None, None), limit(Some(0), None)), (Some(20), None, Some(-1)));
+    }
+
+    #[test]
     fn cores_become_a_quota() {
-        let limits = limits(&with(Resources { nano_cpus: 500_000_000, ..Resources::default() })).unwrap();
+        let limits = limits(&with(Resources { nano_cpus: 500_000_000, ..Resources::default() }), None).unwrap();
         assert_eq!(limits["cpu"]["quota"], 50_000);
         assert_eq!(limits["cpu"]["period"], 100_000);
     }

@@ -159,7 +159,7 @@ impl Engine {
         limits: bool,
         policy: Option<&RestartPolicy>,
     ) -> Result<HeldLimits> {
-        let mut section = resources::limits(host)?;
+        let mut section = resources::limits(host, self.rights().processes)?;
         // Devices are no limits: while their rules were written anew, the container would have none.
         section.as_object_mut().map(|section| section.remove("devices"));
         resources::end_device_rules(&mut section, &before.host.resources, &host.resources);

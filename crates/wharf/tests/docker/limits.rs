@@ -161,3 +161,25 @@ fn a_container_that_is_out_of_its_own_memory_is_told_from_its_neighbours() {
     let group = state["OOMCgroup"].as_str().unwrap_or_default();
     assert!(group.ends_with(&format!("/{id}")), "{state}");
 }
+
+#[test]
+fn nobody_takes_all_the_processes_of_the_host() {
+    let Some(d) = Daemon::start() else { return };
+    let number = |name: &str| -> u64 {
+        std::fs::read_to_string(format!("/proc/sys/kernel/{name}")).unwrap().trim().parse().unwrap()
+    };
+    let share = (number("pid_max").min(number("threads-max")) / 4).to_string();
+    let shown = "cat /sys/fs/cgroup/pids/pids.max /sys/fs/cgroup/pids.max 2>/dev/null";
+    assert_eq!(d.sh("", shown).out.trim(), share);
+    assert_eq!(d.sh("--pids-limit 77", shown).out.trim(), "77");
+    d.docker("run -d --name pp --pids-limit 77 busybox sleep 1000").ok();
+    d.docker("update --pids-limit -1 pp").ok();
+    assert_eq!(
+        d.docker("exec pp sh -c cat${IFS}/sys/fs/cgroup/pids*/pids.max${IFS}/sys/fs/cgroup/pids.max").out.trim(),
+        share
+    );
+    d.docker("rm -f pp").ok();
+    let dockerfile = format!("FROM busybox\nRUN test \"$({shown})\" = {share}\n");
+    let context = crate::build_inputs::context(&d, "share", &[("Dockerfile", &dockerfile)]);
+    d.wharf(&format!("build -q {}", context.display())).ok();
+}

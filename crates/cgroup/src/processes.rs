@@ -1,0 +1,32 @@
+//! How many processes a group gets that nobody has given a number.
+
+use std::sync::OnceLock;
+
+use crate::Hierarchies;
+
+/// A quarter of the processes and threads that this host has room for (proc(5), `pid_max` and `threads-max`): a container
+/// that forks without end takes none from the host or from its neighbours. None where groups cannot be held to a number.
+pub fn fair_share(hierarchies: &Hierarchies) -> Option<i64> {
+    static ROOM: OnceLock<Option<i64>> = OnceLock::new();
+    let room = *ROOM.get_or_init(|| room(|name| std::fs::read_to_string(format!("/proc/sys/kernel/{name}")).ok()));
+    room.filter(|_| hierarchies.has("pids")).map(|room| (room / 4).max(1))
+}
+
+fn room(read: impl Fn(&str) -> Option<String>) -> Option<i64> {
+    ["pid_max", "threads-max"].iter().filter_map(|name| read(name)?.trim().parse().ok()).min()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_lower_number_is_the_host_s_room() {
+        let host = |pid_max: Option<&'static str>, threads: Option<&'static str>| {
+            room(|name| if name == "pid_max" { pid_max } else { threads }.map(Into::into))
+        };
+        assert_eq!(host(Some("32768\n"), Some("192731\n")), Some(32_768));
+        assert_eq!(host(Some("4194304\n"), Some("192731\n")), Some(192_731));
+        assert_eq!((host(None, Some("7")), host(Some("x"), None)), (Some(7), None));
+    }
+}
