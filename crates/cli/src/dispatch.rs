@@ -68,6 +68,9 @@ fn understand(program: &str, words: Vec<String>) -> Result<u8, Failure> {
         words.insert(0, if globals.help_by_letter { "-h" } else { "--help" }.to_owned());
     }
     let rest = words.as_slice();
+    if first == "build" && is_about_builds(rest) {
+        return in_group(&app, "builder", rest);
+    }
     if let Some(entry) = find("", first) {
         return run(&app, entry, rest);
     }
@@ -105,6 +108,14 @@ fn understand(program: &str, words: Vec<String>) -> Result<u8, Failure> {
         return Ok(0);
     }
     Err(unknown(program, first))
+}
+
+/// Whether what follows `build` asks about builds that were (`build history ls`, `build why-miss REF`): a build has one
+/// argument, and where that is alone, a directory of this name is meant if there is one.
+fn is_about_builds(words: &[String]) -> bool {
+    let Some((first, more)) = words.split_first() else { return false };
+    let has_second = more.first().is_some_and(|word| !word.starts_with('-'));
+    matches!(first.as_str(), "history" | "why-miss") && (has_second || !std::path::Path::new(first).exists())
 }
 
 /// The word among those of a command that does not exist by which help is asked for.

@@ -109,6 +109,8 @@ fn builds_are_remembered() {
     d.stop();
     d.launch();
     let list = wharf(&d, &dir, "builder history ls").ok();
+    assert_eq!(wharf(&d, &dir, "build history ls").ok(), list);
+    assert_eq!(wharf(&d, &dir, "build history --format {{.Name}} ls").code, 0);
     let lines: Vec<&str> = list.lines().collect();
     assert_eq!(lines.len(), 4, "{list}");
     assert!(lines[1].contains("again, more") && lines[1].contains("completed"), "{list}");

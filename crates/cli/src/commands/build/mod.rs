@@ -26,7 +26,6 @@ use wharf_client::Request;
 
 use crate::app::App;
 use crate::command::{Arity, Command};
-use crate::commands::builder::why_miss;
 use crate::failure::{Failure, Outcome};
 use crate::flag::Flag;
 use crate::json::text;
@@ -154,9 +153,6 @@ fn check_tag(text: &str) -> Result<(), String> {
 }
 
 async fn run(app: &App, matches: &Matches) -> Outcome<u8> {
-    if matches.argument(0) == why_miss::NAME && !Path::new(why_miss::NAME).exists() {
-        return why_miss::show(app, "latest", None, None).await;
-    }
     let (shown_as, id_file) = (progress::of(matches)?, matches.some("iidfile").map(Path::new));
     let quiet = shown_as == progress::Kind::Quiet;
     if let Some(path) = id_file {

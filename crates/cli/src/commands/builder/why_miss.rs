@@ -9,8 +9,6 @@ use crate::flag::Flag;
 use crate::json::{array, int, text};
 
 /// Also `build why-miss`.
-pub(crate) const NAME: &str = "why-miss";
-
 pub(crate) static COMMAND: Command = Command::new(
     "[OPTIONS] [REF [EARLIER]]",
     "Show why steps of a build (the last one) were not in the cache: what of them is not as in an earlier build",
@@ -24,7 +22,7 @@ pub(crate) static COMMAND: Command = Command::new(
 )
 .flags(&[Flag::text("format", "Format output: \"json\"")]);
 
-pub(crate) async fn show(app: &App, build: &str, against: Option<&str>, format: Option<&str>) -> Outcome<u8> {
+async fn show(app: &App, build: &str, against: Option<&str>, format: Option<&str>) -> Outcome<u8> {
     app.needs_own_engine("builder why-miss").await?;
     let request = app.client().await?.get(&format!("/build/history/{build}/why-miss"));
     let why: Json = request.query_some("against", against).send().await?.json().await?;
