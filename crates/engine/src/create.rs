@@ -292,7 +292,8 @@ impl Engine {
             // As much swap as memory; written down, as an update is measured by it.
             resources.memory_swap = resources.memory.saturating_mul(2);
         }
-        resources.pids_limit = resources.pids_limit.filter(|limit| *limit > 0);
+        // Clients send 0 where the user has said nothing.
+        resources.pids_limit = resources.pids_limit.filter(|limit| *limit != 0);
         if resources.memory_swappiness == Some(-1) {
             resources.memory_swappiness = None;
         }

@@ -128,9 +128,9 @@ pub fn limits(host: &HostConfig, processes: Option<i64>) -> Result<Value> {
             all.insert(key.into(), Value::Object(section));
         }
     }
-    // Nothing and less is no limit of the user's: an update takes it away.
-    let limit = r.pids_limit.filter(|limit| *limit > 0).or(processes).or(r.pids_limit.map(|_| -1));
-    if let Some(limit) = limit {
+    // Who asks for nothing or less has no limit: an update takes it away.
+    let asked = r.pids_limit.map(|limit| if limit > 0 { limit } else { -1 });
+    if let Some(limit) = asked.or(processes) {
         all.insert("pids".into(), json!({ "limit": limit }));
     }
     Ok(Value::Object(all))
@@ -270,11 +270,8 @@ mod tests {
             let found = limits(&with(Resources { pids_limit, ..Resources::default() }), processes).unwrap();
             found["pids"]["limit"].as_i64()
         };
-        assert_eq!(
-            (limit(None, Some(9)), limit(Some(0), Some(9)), limit(Some(-1), Some(9))),
-            (Some(9), Some(9), Some(9))
-        );
-        assert_eq!((limit(Some(20), Some(9)), limit(None, None), limit(Some(0), None)), (Some(20), None, Some(-1)));
+        assert_eq!((limit(None, Some(9)), limit(Some(20), Some(9)), limit(None, None)), (Some(9), Some(20), None));
+        assert_eq!((limit(Some(0), Some(9)), limit(Some(-1), Some(9))), (Some(-1), Some(-1)), "asked for");
     }
 
     #[test]

@@ -38,8 +38,8 @@ pub(super) async fn create(mut call: Call) -> Result {
         request.config = typed(value, "container.CreateRequest")?;
     }
     let limits = &mut request.host_config.resources;
-    // What means "no limit" is none.
-    limits.pids_limit = limits.pids_limit.filter(|limit| *limit > 0);
+    // What clients send where the user has said nothing is none.
+    limits.pids_limit = limits.pids_limit.filter(|limit| *limit != 0);
     limits.memory_swappiness = limits.memory_swappiness.filter(|swappiness| *swappiness != -1);
     let optional = |text: &String| Some(text.clone()).filter(|text| !text.is_empty());
     if dry_run::is_asked(&call) {

@@ -172,13 +172,7 @@ fn nobody_takes_all_the_processes_of_the_host() {
     let shown = "cat /sys/fs/cgroup/pids/pids.max /sys/fs/cgroup/pids.max 2>/dev/null";
     assert_eq!(d.sh("", shown).out.trim(), share);
     assert_eq!(d.sh("--pids-limit 77", shown).out.trim(), "77");
-    d.docker("run -d --name pp --pids-limit 77 busybox sleep 1000").ok();
-    d.docker("update --pids-limit -1 pp").ok();
-    assert_eq!(
-        d.docker("exec pp sh -c cat${IFS}/sys/fs/cgroup/pids*/pids.max${IFS}/sys/fs/cgroup/pids.max").out.trim(),
-        share
-    );
-    d.docker("rm -f pp").ok();
+    assert_eq!(d.sh("--pids-limit -1", shown).out.trim(), "max", "asked for");
     let dockerfile = format!("FROM busybox\nRUN test \"$({shown})\" = {share}\n");
     let context = crate::build_inputs::context(&d, "share", &[("Dockerfile", &dockerfile)]);
     d.wharf(&format!("build -q {}", context.display())).ok();
