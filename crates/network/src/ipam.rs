@@ -15,10 +15,17 @@ const POOLS: [(Ipv4Addr, u8, u8); 7] = [
     (Ipv4Addr::new(192, 168, 0, 0), 16, 20),
 ];
 
-/// The first network of the pools that overlaps nothing of `taken`; `pools` empty means Docker's.
+/// Where networks come from when Docker's 31 are all taken, its daemon gives up, and nobody has said where else: 16,384 more.
+/// Small ones, in the part of 10.0.0.0/8 that is numbered last.
+const FURTHER: (Ipv4Addr, u8, u8) = (Ipv4Addr::new(10, 192, 0, 0), 10, 24);
+
+/// The first network of the pools that overlaps nothing of `taken`; `pools` empty means Docker's, and what follows them.
 pub(crate) fn free_network(pools: &[(Ipv4Net, u8)], taken: &[Ipv4Net]) -> Option<Ipv4Net> {
-    let default: Vec<_> =
-        POOLS.into_iter().filter_map(|(address, prefix, size)| Some((Ipv4Net::new(address, prefix)?, size))).collect();
+    let default: Vec<_> = POOLS
+        .into_iter()
+        .chain([FURTHER])
+        .filter_map(|(address, prefix, size)| Some((Ipv4Net::new(address, prefix)?, size)))
+        .collect();
     let pools = if pools.is_empty() { &default } else { pools };
     let all = pools.iter().flat_map(|(pool, size)| pool.split(*size));
     all.into_iter().find(|net| !taken.iter().any(|other| other.overlaps(*net)))
@@ -52,12 +59,13 @@ mod tests {
     #[test]
     fn networks_come_from_the_pools_in_docker_s_order() {
         let mut taken = Vec::new();
-        while let Some(net) = free_network(&[], &taken) {
-            taken.push(net);
+        for _ in 0..300 {
+            taken.push(free_network(&[], &taken).unwrap());
         }
-        assert_eq!(taken.len(), 15 + 16);
         assert_eq!((taken[0], taken[14]), (net("172.17.0.0/16"), net("172.31.0.0/16")));
         assert_eq!((taken[15], taken[30]), (net("192.168.0.0/20"), net("192.168.240.0/20")));
+        // Docker's are used up.
+        assert_eq!((taken[31], taken[299]), (net("10.192.0.0/24"), net("10.193.12.0/24")));
     }
 
     #[test]
