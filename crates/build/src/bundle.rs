@@ -1,4 +1,5 @@
-//! The OCI configuration of a RUN: confined as a container is by default, and no more allowed than one. Pure, but for the names of the host's processors.
+//! The OCI configuration of a RUN: confined as a container is by default, and no more allowed than one. Pure, but for the names of the host's
+//! processors and its room for processes.
 
 use std::path::PathBuf;
 use std::sync::OnceLock;

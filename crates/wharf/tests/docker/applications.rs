@@ -1,9 +1,11 @@
 //! Applications with Dockerfiles as people write them (`applications/`), on Debian, with the package managers of their
 //! languages. What comes of them runs and answers. Those that take minutes want `WHARF_SLOW` (`make test-slow`).
 
+use std::fs::File;
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::path::{Path, PathBuf};
+use std::os::fd::AsRawFd;
+use std::path::Path;
 use std::process::Command;
 use std::sync::OnceLock;
 
@@ -15,16 +17,16 @@ const BASE: &str = "FROM plain\nCOPY trust.crt /etc/ssl/certs/ca-certificates.cr
                     ENV PIP_CERT=/etc/ssl/certs/ca-certificates.crt SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt \
                     NODE_EXTRA_CA_CERTS=/etc/ssl/certs/ca-certificates.crt CARGO_HTTP_CAINFO=/etc/ssl/certs/ca-certificates.crt\n";
 
-/// An archive of Debian as it is when it is new, made once; none without a network.
-fn debian() -> Option<&'static Path> {
-    static MADE: OnceLock<Option<(tempfile::TempDir, PathBuf)>> = OnceLock::new();
+/// An archive of Debian as it is when it is new, made once, in a file without a name: nobody comes to remove what is static.
+/// None without a network.
+fn debian() -> Option<File> {
+    static MADE: OnceLock<Option<File>> = OnceLock::new();
     let made = MADE.get_or_init(|| {
-        let dir = tempfile::Builder::new().prefix("wharf-test-").tempdir().unwrap();
-        let tar = dir.path().join("debian.tar");
+        let archive = tempfile::tempfile().unwrap();
         let mut make = Command::new("mmdebstrap");
-        make.args(["--variant=minbase", "--quiet", "--include=ca-certificates", "bookworm"]).arg(&tar);
-        match make.output() {
-            Ok(made) if made.status.success() => Some((dir, tar)),
+        make.args(["--variant=minbase", "--quiet", "--include=ca-certificates", "bookworm", "-"]);
+        match make.stdout(archive.try_clone().unwrap()).output() {
+            Ok(made) if made.status.success() => Some(archive),
             Ok(made) => {
                 println!("skipped: no Debian to be had: {}", String::from_utf8_lossy(&made.stderr));
                 None
@@ -35,7 +37,8 @@ fn debian() -> Option<&'static Path> {
             }
         }
     });
-    made.as_ref().map(|(_, tar)| tar.as_path())
+    // Opened anew, as each test reads from the beginning.
+    made.as_ref().map(|archive| File::open(format!("/proc/self/fd/{}", archive.as_raw_fd())).unwrap())
 }
 
 fn is_slow() -> bool {
@@ -58,10 +61,10 @@ fn ask(at: &str) -> std::io::Result<String> {
 /// image's size in bytes.
 #[track_caller]
 fn works(name: &str, says: &str) -> Option<u64> {
-    let tar = debian()?;
+    let archive = debian()?;
     let d = Daemon::start()?;
     let mut import = d.client();
-    import.args(["import", "-", "plain"]).stdin(std::fs::File::open(tar).unwrap());
+    import.args(["import", "-", "plain"]).stdin(archive);
     assert!(import.output().unwrap().status.success());
     let base = d.path().join("base");
     std::fs::create_dir(&base).unwrap();
