@@ -28,7 +28,7 @@ pub use detect::Hierarchies;
 pub use entrance::Entrance;
 pub use group::Group;
 pub use oom::{Oom, OutOfMemory};
-pub use processes::fair_share;
+pub use processes::{fair_share, leave_room};
 pub use rootless::is_rootless;
 pub use systemd::{Scope, Started};
 pub use usage::Usage;

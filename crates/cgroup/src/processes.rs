@@ -1,15 +1,33 @@
-//! How many processes a group gets that nobody has given a number.
+//! How many processes groups get that nobody has given a number.
 
 use std::sync::OnceLock;
 
-use crate::Hierarchies;
+use oci_spec::runtime::{LinuxPidsBuilder, LinuxResourcesBuilder};
+
+use crate::{Group, Hierarchies, Result};
 
 /// A quarter of the processes and threads that this host has room for (proc(5), `pid_max` and `threads-max`): a container
 /// that forks without end takes none from the host or from its neighbours. None where groups cannot be held to a number.
 pub fn fair_share(hierarchies: &Hierarchies) -> Option<i64> {
+    host_room(hierarchies).map(|room| (room / 4).max(1))
+}
+
+/// Makes the group `path`, above those of all containers, and holds it to seven eighths of what the host has room for: an
+/// eighth stays with the host, however many containers fork without end. Nothing where groups cannot be held to a number.
+///
+/// # Errors
+/// When the path is not absolute, or a hierarchy cannot be written.
+pub fn leave_room(hierarchies: &Hierarchies, path: &str) -> Result<()> {
+    let Some(room) = host_room(hierarchies) else { return Ok(()) };
+    let pids = LinuxPidsBuilder::default().limit((room - room / 8).max(1)).build();
+    let resources = pids.and_then(|pids| LinuxResourcesBuilder::default().pids(pids).build());
+    Group::create(hierarchies, path)?.limit(&resources.expect("all fields have defaults"))
+}
+
+fn host_room(hierarchies: &Hierarchies) -> Option<i64> {
     static ROOM: OnceLock<Option<i64>> = OnceLock::new();
     let room = *ROOM.get_or_init(|| room(|name| std::fs::read_to_string(format!("/proc/sys/kernel/{name}")).ok()));
-    room.filter(|_| hierarchies.has("pids")).map(|room| (room / 4).max(1))
+    room.filter(|_| hierarchies.has("pids"))
 }
 
 fn room(read: impl Fn(&str) -> Option<String>) -> Option<i64> {

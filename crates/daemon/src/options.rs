@@ -219,7 +219,10 @@ fn join(given: &ArgMatches, file: File, defaults: Defaults) -> Result<Options, S
     let mut without_effect: Vec<String> = flags.map(|name| format!("--{name}")).collect();
     without_effect.extend(idle_keys);
     let rules = switch("iptables", file.iptables, true);
+    let is_said = |text: &String| !text.is_empty();
+    let (bridge, bip) = (text("bridge").or(file.bridge).filter(is_said), text("bip").or(file.bip).filter(is_said));
     Unsupported {
+        bridge_twice: bridge.is_some() && bip.is_some(),
         no_neighbours_without_rules: !rules && !bridge_rules.icc,
         default_runtime: text("default-runtime").or(file.default_runtime),
         selinux: switch("selinux-enabled", file.selinux_enabled, false),
@@ -285,8 +288,8 @@ fn join(given: &ArgMatches, file: File, defaults: Defaults) -> Result<Options, S
         pidfile: path("pidfile").or(file.pidfile).unwrap_or_else(|| exec_root.join("wharf.pid")),
         exec_root,
         cgroup_parent,
-        bip: text("bip").or(file.bip),
-        bridge: text("bridge").or(file.bridge),
+        bip,
+        bridge,
         ipv6: switch("ipv6", file.ipv6, false),
         fixed_cidr_v6: text("fixed-cidr-v6").or(file.fixed_cidr_v6).filter(|text| !text.is_empty()),
         bip6: text("bip6").or(file.bip6).filter(|text| !text.is_empty()),
@@ -409,6 +412,7 @@ mod tests {
             (&["--ip", "here"], "invalid ip 'here'"),
             (&["--default-gateway", "fd00::1"], "invalid default-gateway 'fd00::1'"),
             (&["--iptables=false", "--icc=false"], "ICC=false uses iptables to function"),
+            (&["-b", "br0", "--bip", "10.9.0.1/16"], "mutually exclusive"),
             (&["--default-runtime", "runsc"], "default runtime 'runsc' is not supported"),
             (&["--selinux-enabled"], "selinux-enabled is not supported"),
             (&["--authorization-plugin", "opa"], "authorization plugin 'opa' is not supported"),

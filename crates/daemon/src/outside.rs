@@ -108,11 +108,12 @@ pub(crate) fn source(engine: Engine, networks: Networks) -> NetworkSource {
             network: network.id.clone(),
             container: id.to_owned(),
         };
-        let named = engine.answer_step(id, &network, namespace.as_fd()).map_err(|e| io::Error::other(e.message))?;
+        let ipv6 = endpoint.ip6.is_some();
+        let answered = engine.answer_step(id, &network, namespace.as_fd(), ipv6);
+        let answered = answered.map_err(|e| io::Error::other(e.message))?;
         let dns = &engine.options().dns;
         let resolv = ResolvConf::of_host().with(&dns.servers, &dns.search, &dns.options);
-        let resolv_conf =
-            if named { resolv.render(true) } else { resolv.reachable(endpoint.ip6.is_some()).render(false) };
+        let resolv_conf = if answered { resolv.render(true) } else { resolv.reachable(ipv6).render(false) };
         Ok(StepNetwork {
             namespace: namespace.into(),
             resolv_conf,

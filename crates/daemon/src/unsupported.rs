@@ -1,4 +1,5 @@
-//! What dockerd has and this daemon does not: refused where to leave it out without a word would do harm.
+//! What dockerd has and this daemon does not, and what excludes one another: refused where to leave it out without a word
+//! would do harm.
 
 /// What was asked for.
 #[derive(Debug, Default)]
@@ -6,6 +7,8 @@ pub(crate) struct Unsupported {
     pub(crate) no_rules_for_ipv6_alone: bool,
     /// `icc=false` with `iptables=false`.
     pub(crate) no_neighbours_without_rules: bool,
+    /// `bridge` with `bip`.
+    pub(crate) bridge_twice: bool,
     pub(crate) default_runtime: Option<String>,
     pub(crate) selinux: bool,
     pub(crate) storage_driver: Option<String>,
@@ -31,6 +34,10 @@ impl Unsupported {
                  --iptables to true"
                     .into(),
             );
+        }
+        if self.bridge_twice {
+            // dockerd's words.
+            return Err("You specified -b & --bip, mutually exclusive options. Please specify only one".into());
         }
         if let Some(runtime) = self.default_runtime.as_deref()
             && !matches!(runtime, "" | "runc" | "io.containerd.runc.v2" | "wharf")

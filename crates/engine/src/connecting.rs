@@ -242,7 +242,7 @@ impl Engine {
         if record.host.network_mode == "host" || record.host.network_mode.starts_with("container:") {
             return;
         }
-        self.forget_names(record, &self.networks_with_names(&record.networks), true);
+        self.forget_names(record, &self.answered(record, &record.networks), true);
         if let Err(error) = self.networks().release(&record.id) {
             tracing::warn!("cannot free the network of container {}: {error}", record.id);
         }

@@ -13,6 +13,7 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use wharf_dns::{DnsError, Member, Network, Server, Sockets};
 use wharf_network::{Endpoint, NetworkRecord};
 
+use crate::endpoint;
 use crate::engine::Engine;
 use crate::error::{EngineError, Result};
 use crate::etc::{self, ResolvConf};
@@ -87,7 +88,7 @@ impl Engine {
         }
         let mut told = Vec::new();
         for record in running {
-            let networks = self.networks_with_names(&record.networks);
+            let networks = self.answered(&record, &record.networks);
             for network in networks.iter().filter(|network| !told.contains(&network.id)) {
                 server.put_network(&self.everybody(network))?;
             }
@@ -118,7 +119,7 @@ impl Engine {
         let needed = self
             .list()
             .iter()
-            .any(|record| record.state.status.is_active() && !self.networks_with_names(&record.networks).is_empty());
+            .any(|record| record.state.status.is_active() && !self.answered(record, &record.networks).is_empty());
         let taken_up = if needed { self.with_dns(|_| Ok(())) } else { self.take_up_the_rest() };
         if let Err(error) = taken_up {
             tracing::warn!("{error}");
@@ -145,6 +146,23 @@ impl Engine {
         found.filter(has_names).collect()
     }
 
+    /// Those of its networks on which its names are looked up here: the ones with names, or the default bridge where nothing
+    /// that the container could ask itself leads out.
+    pub(crate) fn answered(
+        &self,
+        record: &Container,
+        endpoints: &BTreeMap<String, EndpointSettings>,
+    ) -> Vec<NetworkRecord> {
+        let named = self.networks_with_names(endpoints);
+        let Some(endpoint) = endpoints.get("bridge").filter(|_| named.is_empty()) else { return named };
+        let has_own = record.host.dns.as_ref().is_some_and(|own| !own.is_empty());
+        let ipv6 = endpoint::addresses(endpoint).any(|address| address.is_ipv6());
+        if has_own || !self.resolv_conf(record).is_out_of_reach(ipv6) {
+            return named;
+        }
+        self.networks().resolve(&endpoint.network_id).into_iter().collect()
+    }
+
     /// Makes a container known on its networks, and answers it; `netns` is where it will ask. The sockets keep that
     /// alive: they go with what `until` is of, its monitor, as soon as there is one ([`Self::bind_names`]).
     pub(crate) fn answer_names(
@@ -154,7 +172,7 @@ impl Engine {
         endpoints: &BTreeMap<String, EndpointSettings>,
         until: Option<BorrowedFd<'_>>,
     ) -> Result<()> {
-        let networks = self.networks_with_names(endpoints);
+        let networks = self.answered(record, endpoints);
         if networks.is_empty() {
             return Ok(());
         }
@@ -170,21 +188,26 @@ impl Engine {
         })
     }
 
-    /// Answers the command of a build, that is on this network. False where nobody has a name.
+    /// Answers the command of a build, that is on this network, with IPv6 or without. False where nobody has a name and the
+    /// host's resolvers can be asked from there.
     ///
     /// # Errors
     /// `System` when the process that answers cannot be had.
-    pub fn answer_step(&self, id: &str, network: &NetworkRecord, netns: BorrowedFd<'_>) -> Result<bool> {
-        if !has_names(network) {
+    pub fn answer_step(&self, id: &str, network: &NetworkRecord, netns: BorrowedFd<'_>, ipv6: bool) -> Result<bool> {
+        let daemon = &self.inner.options.dns;
+        let resolv = ResolvConf::of_host().with(&daemon.servers, &daemon.search, &daemon.options);
+        if !has_names(network) && !resolv.is_out_of_reach(ipv6) {
             return Ok(false);
         }
         let sockets = Sockets::open(netns).map_err(|e| failed(&e))?;
-        let daemon = &self.inner.options.dns;
-        let servers = ResolvConf::of_host().with(&daemon.servers, &daemon.search, &daemon.options).servers;
         let asker = wharf_dns::Container {
             id: id.to_owned(),
             networks: vec![network.id.clone()],
-            upstreams: servers.iter().filter_map(|text| Some(SocketAddr::new(text.parse().ok()?, PORT))).collect(),
+            upstreams: resolv
+                .servers
+                .iter()
+                .filter_map(|text| Some(SocketAddr::new(text.parse().ok()?, PORT)))
+                .collect(),
             links: BTreeMap::new(),
         };
         self.with_dns(|server| {
@@ -209,11 +232,11 @@ impl Engine {
         netns: BorrowedFd<'_>,
         endpoints: &BTreeMap<String, EndpointSettings>,
     ) -> Result<()> {
-        let before = self.networks_with_names(&record.networks);
+        let before = self.answered(record, &record.networks);
         if before.is_empty() {
             let monitor = monitor_of(record);
             self.answer_names(record, netns, endpoints, monitor.as_ref().map(AsFd::as_fd))?;
-            if self.networks_with_names(endpoints).is_empty() {
+            if self.answered(record, endpoints).is_empty() {
                 return Ok(());
             }
             let text = self.resolv_conf(record).render(true);
@@ -221,7 +244,7 @@ impl Engine {
             return etc::put(&self.dir(&record.id), "resolv.conf", &text)
                 .map_err(|e| EngineError::from_source("cannot write the container's resolv.conf", &e));
         }
-        let networks = self.networks_with_names(endpoints);
+        let networks = self.answered(record, endpoints);
         self.with_dns(|server| {
             networks.iter().try_for_each(|network| self.tell_member(server, network, &record.id))?;
             server.put_container(&self.asker(record, &networks, endpoints), None, None)
@@ -229,6 +252,9 @@ impl Engine {
     }
 
     fn tell_member(&self, server: &Server, network: &NetworkRecord, container: &str) -> wharf_dns::Result<()> {
+        if !has_names(network) {
+            return server.put_network(&self.everybody(network));
+        }
         let endpoints = self.networks().endpoints(&network.id);
         let Some(own) = endpoints.iter().find(|endpoint| endpoint.container == container) else { return Ok(()) };
         match server.put_member(&network.id, &self.member(own)) {
@@ -240,7 +266,7 @@ impl Engine {
 
     /// The sockets keep the container's namespace alive, and those of relayed ports are the host's: they go with its monitor, also while no daemon is there.
     pub(crate) fn bind_names(&self, record: &Container, monitor: i32) {
-        let networks = self.networks_with_names(&record.networks);
+        let networks = self.answered(record, &record.networks);
         let monitor = Pid::from_raw(monitor).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
         if let Some(monitor) = &monitor
             && let Err(error) = self.networks().hang_relayed(&record.id, monitor.as_fd())
@@ -262,13 +288,13 @@ impl Engine {
             return;
         }
         let forgotten = self.with_dns(|server| {
-            for network in left {
+            for network in left.iter().filter(|network| has_names(network)) {
                 server.remove_member(&network.id, &record.id)?;
             }
             if ended {
                 return server.remove_container(&record.id);
             }
-            let networks = self.networks_with_names(&record.networks);
+            let networks = self.answered(record, &record.networks);
             server.put_container(&self.asker(record, &networks, &record.networks), None, None)
         });
         if let Err(error) = forgotten {
@@ -278,7 +304,7 @@ impl Engine {
 
     /// Its name has changed.
     pub(crate) fn rename_names(&self, record: &Container) {
-        let networks = self.networks_with_names(&record.networks);
+        let networks = self.answered(record, &record.networks);
         if networks.is_empty() || !record.state.status.is_active() {
             return;
         }
@@ -339,7 +365,7 @@ impl Engine {
         let upstreams = upstreams.iter().filter_map(|text| Some(SocketAddr::new(text.parse().ok()?, PORT)));
         let mut networks: Vec<String> = networks.iter().map(|network| network.id.clone()).collect();
         // Has no names, but leads out.
-        networks.extend(self.default_bridge(record).map(|bridge| bridge.id));
+        networks.extend(self.default_bridge(record).map(|bridge| bridge.id).filter(|id| !networks.contains(id)));
         let links = self.endpoint_links(endpoints);
         wharf_dns::Container { id: record.id.clone(), networks, upstreams: upstreams.collect(), links }
     }

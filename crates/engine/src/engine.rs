@@ -158,10 +158,13 @@ impl Engine {
 
     async fn open_now(options: EngineOptions, parts: Parts) -> Result<Self> {
         let id = names::engine_id(&options.data_root)?;
-        let hierarchies = Hierarchies::usable(&format!("/{}", options.cgroup_parent.trim_matches('/')))
-            .map_err(|e| EngineError::from_source("cannot use control groups", &e))?;
+        let parent = format!("/{}", options.cgroup_parent.trim_matches('/'));
+        let hierarchies =
+            Hierarchies::usable(&parent).map_err(|e| EngineError::from_source("cannot use control groups", &e))?;
         if hierarchies.is_empty() {
             tracing::warn!("containers have no control groups: none were delegated to this user");
+        } else if let Err(error) = wharf_cgroup::leave_room(&hierarchies, &parent) {
+            tracing::warn!("containers together may take all processes of the host: {}", wharf_report::chain(&error));
         }
         let secrets = Secrets::new(&options.exec_root);
         for dir in [options.data_root.join("containers"), options.exec_root.join("containers")] {

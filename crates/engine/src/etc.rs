@@ -185,6 +185,12 @@ impl ResolvConf {
         self
     }
 
+    /// Whether there are servers, and a container in a network of its own reaches none: the host's own resolver listens on
+    /// its loopback.
+    pub fn is_out_of_reach(&self, ipv6: bool) -> bool {
+        !self.servers.is_empty() && self.clone().reachable(ipv6).servers.is_empty()
+    }
+
     /// The file's text; with `embedded` the only server is the embedded resolver.
     pub fn render(&self, embedded: bool) -> String {
         let mut text = String::from("# Written by Wharf for this container.\n");

@@ -310,7 +310,7 @@ impl Engine {
                 [] => network.gateways.clone(),
                 given => given.to_vec(),
             },
-            embedded: !self.networks_with_names(endpoints).is_empty(),
+            embedded: !self.answered(record, endpoints).is_empty(),
             links,
         };
         let mut resolv = self.resolv_conf(record);

@@ -51,6 +51,11 @@ pub enum NetworkError {
     NotImplemented(String),
     #[error("invalid pool request: Pool overlaps with {0}")]
     Overlap(String),
+    #[error(
+        "bridge device with non default name {0} must be created manually: `ip link add {0} type bridge`, or leave --bridge \
+         out"
+    )]
+    NoBridge(String),
     #[error("all predefined address pools have been fully subnetted")]
     NoPool,
     #[error("no available {family} addresses on this network's address pools: {name} ({id})")]
@@ -95,6 +100,7 @@ impl NetworkError {
             | Self::InUse { .. }
             | Self::Forbidden(_)
             | Self::Overlap(_)
+            | Self::NoBridge(_)
             | Self::AddressTaken { .. }
             | Self::Connected { .. }
             | Self::NotConnected { .. } => ErrorKind::Forbidden,

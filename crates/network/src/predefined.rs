@@ -15,6 +15,9 @@ use crate::{
 /// The name of a bridge that says that there is to be no default network (dockerd, `--bridge`).
 const NO_BRIDGE: &str = "none";
 
+/// The name of Docker's own bridge: the only one that is made when it is asked for by name and is not there.
+const DOCKERS_BRIDGE: &str = "docker0";
+
 impl Networks {
     pub(crate) fn make_predefined(&self) -> Result<()> {
         let inner = &self.inner;
@@ -81,6 +84,10 @@ impl Networks {
         };
         record.mtu = options.mtu;
         if let Some(name) = &options.bridge {
+            let is_known = name == DOCKERS_BRIDGE || record.bridge.as_ref() == Some(name);
+            if !is_known && !links.iter().any(|link| link.name == *name) {
+                return Err(NetworkError::NoBridge(name.clone()));
+            }
             record.bridge = Some(name.clone());
         }
         let mut there = record.bridge.as_ref().and_then(|name| links.iter().find(|link| link.name == *name));

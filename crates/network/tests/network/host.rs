@@ -89,6 +89,11 @@ impl Host {
         Networks::open(Store::open(&self.root()).unwrap(), options).unwrap()
     }
 
+    /// What is said where networks cannot be opened with `options`.
+    pub(crate) fn networks_failing(&self, options: NetworkOptions) -> String {
+        Networks::open(Store::open(&self.root()).unwrap(), options).map(drop).unwrap_err().to_string()
+    }
+
     /// Makes the other host send to `subnet` through this one.
     pub(crate) fn route_from_other(&self, subnet: &str) {
         let (destination, prefix) = subnet.split_once('/').unwrap();

@@ -117,9 +117,12 @@ fn pools_leave_out_what_the_host_has() {
 #[test]
 fn options_say_what_the_default_bridge_is() {
     on_a_host(|host| {
+        let asked = |name: &str| NetworkOptions { bridge: Some(name.into()), ..Host::options() };
+        let missing = host.networks_failing(asked("dock0"));
+        assert!(missing.contains("bridge device with non default name dock0 must be created manually"), "{missing}");
         let options = NetworkOptions {
             bip: Some("10.55.0.1/24".into()),
-            bridge: Some("dock0".into()),
+            bridge: Some("docker0".into()),
             mtu: 1400,
             default_pools: vec![("10.56.0.0/16".parse().unwrap(), 24)],
             ..Host::options()
@@ -127,7 +130,7 @@ fn options_say_what_the_default_bridge_is() {
         let networks = host.networks_with(options);
         let a = container(&networks, "bridge", "a");
         assert_eq!(a.v4(), Ipv4Addr::new(10, 55, 0, 2));
-        let link = Connection::open().unwrap().link("dock0").unwrap().unwrap();
+        let link = Connection::open().unwrap().link("docker0").unwrap().unwrap();
         assert_eq!((link.mtu, link.kind.as_str()), (1400, "bridge"));
         assert_eq!(create(&networks, "one", "", &[]).subnet.unwrap().to_string(), "10.56.0.0/24");
         assert_eq!(create(&networks, "two", "", &[]).subnet.unwrap().to_string(), "10.56.1.0/24");

@@ -168,7 +168,11 @@ fn nobody_takes_all_the_processes_of_the_host() {
     let number = |name: &str| -> u64 {
         std::fs::read_to_string(format!("/proc/sys/kernel/{name}")).unwrap().trim().parse().unwrap()
     };
-    let share = (number("pid_max").min(number("threads-max")) / 4).to_string();
+    let room = number("pid_max").min(number("threads-max"));
+    let share = (room / 4).to_string();
+    let tops = ["/sys/fs/cgroup/pids", "/sys/fs/cgroup"].map(|top| format!("{top}/{}/pids.max", d.group()));
+    let above = tops.iter().find_map(|file| std::fs::read_to_string(file).ok()).unwrap();
+    assert_eq!(above.trim(), (room - room / 8).to_string(), "all containers together");
     let shown = "cat /sys/fs/cgroup/pids/pids.max /sys/fs/cgroup/pids.max 2>/dev/null";
     assert_eq!(d.sh("", shown).out.trim(), share);
     assert_eq!(d.sh("--pids-limit 77", shown).out.trim(), "77");

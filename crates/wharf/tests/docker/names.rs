@@ -107,3 +107,57 @@ fn sockets_of_names_go_with_their_container() {
     assert_eq!(answering(&d), None);
     d.launch();
 }
+
+/// Answers every question with 192.0.2.77, as a resolver on the host's loopback.
+fn resolve_at(address: &str) {
+    let socket = std::net::UdpSocket::bind((address, 53)).unwrap();
+    std::thread::spawn(move || {
+        let mut packet = [0; 512];
+        while let Ok((length, asker)) = socket.recv_from(&mut packet) {
+            let mut answer = packet[..length].to_vec();
+            // One question, which is the whole of the rest: what stands behind it (EDNS) is left out.
+            let end = 12 + answer[12..].iter().position(|byte| *byte == 0).unwrap() + 5;
+            answer.truncate(end);
+            answer[2] |= 0x80;
+            answer[4..12].copy_from_slice(&[0, 1, 0, 1, 0, 0, 0, 0]);
+            answer.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4, 192, 0, 2, 77]);
+            socket.send_to(&answer, asker).unwrap();
+        }
+    });
+}
+
+/// Docker tells such containers to ask Google.
+#[test]
+fn a_resolver_on_the_host_s_loopback_is_asked_for_those_on_the_default_bridge() {
+    const RESOLVER: &str = "127.83.71.1";
+    let Some(mut d) = Daemon::start_given(&["--dns", RESOLVER]) else { return };
+    resolve_at(RESOLVER);
+    d.docker("run -d --name plain busybox sleep 1000").ok();
+    d.docker("run -d --name own --dns 192.0.2.1 busybox sleep 1000").ok();
+    let servers = |name: &str| d.docker(&format!("exec {name} grep nameserver /etc/resolv.conf")).ok();
+    assert_eq!((servers("plain").as_str(), servers("own").as_str()), ("nameserver 127.0.0.11", "nameserver 192.0.2.1"));
+    let answer = asks(&d, "plain", "far.example");
+    assert!(answer.contains("192.0.2.77"), "{answer}");
+    let address = d.docker("inspect -f {{.NetworkSettings.Networks.bridge.IPAddress}} own").ok();
+    assert!(!asks(&d, "plain", "own").contains(&address), "there are no names on the default bridge");
+    let dockerfile = "FROM busybox\nRUN nslookup -type=a far.example | grep 192.0.2.77\n";
+    let context = crate::build_inputs::context(&d, "asks", &[("Dockerfile", dockerfile)]);
+    d.wharf(&format!("build -q {}", context.display())).ok();
+
+    // It also has names once it is on a network that has some, and asks on after it has left that.
+    d.docker("network create one").ok();
+    d.docker("run -d --name db --network one busybox sleep 1000").ok();
+    let db = d.docker("inspect -f {{.NetworkSettings.Networks.one.IPAddress}} db").ok();
+    d.docker("network connect one plain").ok();
+    assert!(asks(&d, "plain", "db").contains(&db) && asks(&d, "plain", "far.example").contains("192.0.2.77"));
+    d.docker("network disconnect one plain").ok();
+    assert!(!asks(&d, "plain", "db").contains(&db) && asks(&d, "plain", "far.example").contains("192.0.2.77"));
+    d.kill();
+    d.launch();
+    assert!(asks(&d, "plain", "far.example").contains("192.0.2.77"));
+    d.docker("rm -f plain own db").ok();
+    d.docker("network rm one").ok();
+    d.stop();
+    assert_eq!(answering(&d), None);
+    d.launch();
+}
