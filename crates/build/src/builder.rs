@@ -26,6 +26,9 @@ use crate::request::{BuildEvent, BuildRequest, BuilderOptions};
 use crate::scratch::{self, random_id};
 use crate::session::{Common, Told, lock};
 
+/// With more bytes of memory than this after a build, what is free of it goes back.
+const MUCH_MEMORY: u64 = 64 << 20;
+
 /// Builds images. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Builder {
@@ -263,6 +266,8 @@ fn in_its_own_thread<T: Send + 'static>(
     let made = std::thread::Builder::new().name("build".into()).spawn(move || {
         let _context = runtime.enter();
         let _ = sender.send(work());
+        // Nobody waits for this: what a large context has taken goes back.
+        wharf_sys::heap::trim_above(MUCH_MEMORY);
     });
     made.map_err(|e| BuildError::system("a build cannot begin", &e))?;
     Ok(done)
