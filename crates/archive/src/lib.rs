@@ -14,7 +14,9 @@
 mod decompress;
 mod directory;
 mod error;
+mod extended;
 mod header;
+mod holes;
 mod ids;
 mod image;
 mod names;

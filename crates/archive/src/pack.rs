@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsStr;
-use std::io::{Read, Write};
+use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -10,7 +10,9 @@ use rustix::fs::{FileType, Stat};
 use wharf_rooted_path::{RootDir, RootError};
 
 use crate::error::shown;
+use crate::extended::records;
 use crate::header::{self, BLOCK, Entry, Kind};
+use crate::holes;
 use crate::ids::IdRange;
 use crate::{ArchiveError, Result};
 
@@ -25,6 +27,8 @@ pub struct PackOptions {
     pub ids: Option<IdRange>,
     /// Directories that come without what is in them; their paths as [`pack`] has them.
     pub hollow: &'static [&'static str],
+    /// Files with holes come as GNU tar writes them, which not every reader knows, instead of with zeroes.
+    pub holes: bool,
 }
 
 /// Writes `path` of `root` with all below as an archive; the names in it are relative to `path`.
@@ -110,7 +114,7 @@ impl<'a> Writer<'a> {
         let mtime = (i64::try_from(mtime).unwrap_or(0), 0);
         let entry = Entry { path: name.into(), size, mtime, ..plain_entry() };
         if !header::fits(&entry) {
-            let records = records(&entry);
+            let records = records(&entry, &[]);
             let extended = Entry { path: b"PaxHeaders/entry".to_vec(), size: records.len() as u64, ..plain_entry() };
             self.put(&header::write(&extended, b'x'))?;
             self.put(&records)?;
@@ -216,6 +220,13 @@ impl Packer<'_> {
         }
         if kind == Kind::File {
             let mut file = self.top.open_file(path).map_err(failing(path))?;
+            if self.options.holes && stat.st_blocks.cast_unsigned() * 512 < entry.size {
+                if let Some(pieces) = holes::stored(&file, entry.size).map_err(ArchiveError::Read)? {
+                    self.sparse(&mut file, &entry, &pieces)?;
+                    return Ok(false);
+                }
+                file.rewind().map_err(ArchiveError::Read)?;
+            }
             self.header(&entry)?;
             self.content(&mut file, &entry)?;
             return Ok(false);
@@ -308,13 +319,41 @@ impl Packer<'_> {
         })
     }
 
+    /// A file of which only these pieces are stored.
+    fn sparse(&mut self, file: &mut std::fs::File, entry: &Entry, pieces: &[(u64, u64)]) -> Result<()> {
+        let map = holes::map(pieces);
+        let size = pieces.iter().map(|(_, length)| length).sum::<u64>();
+        let name = entry.path.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
+        // What a reader that knows nothing of holes makes of it.
+        let path = [b"GNUSparseFile.0/".as_slice(), name].concat();
+        let stored =
+            Entry { path, size: map.len() as u64 + size, xattrs: entry.xattrs.clone(), link: Vec::new(), ..*entry };
+        let more = [
+            ("GNU.sparse.major", b"1".to_vec()),
+            ("GNU.sparse.minor", b"0".to_vec()),
+            ("GNU.sparse.name", entry.path.clone()),
+            ("GNU.sparse.realsize", entry.size.to_string().into_bytes()),
+        ];
+        self.extended(&stored, records(&stored, &more))?;
+        self.put(&header::write(&stored, b'0'))?;
+        self.put(&map)?;
+        for (offset, length) in pieces {
+            file.seek(SeekFrom::Start(*offset)).map_err(ArchiveError::Read)?;
+            self.bytes(file, *length, entry)?;
+        }
+        self.pad(size)
+    }
+
+    fn extended(&mut self, entry: &Entry, records: Vec<u8>) -> Result<()> {
+        let name = Entry { path: b"PaxHeaders/entry".to_vec(), size: records.len() as u64, ..plain(entry) };
+        self.put(&header::write(&name, b'x'))?;
+        self.put(&records)?;
+        self.pad(records.len() as u64)
+    }
+
     fn header(&mut self, entry: &Entry) -> Result<()> {
         if !header::fits(entry) {
-            let records = records(entry);
-            let name = Entry { path: b"PaxHeaders/entry".to_vec(), size: records.len() as u64, ..plain(entry) };
-            self.put(&header::write(&name, b'x'))?;
-            self.put(&records)?;
-            self.pad(records.len() as u64)?;
+            self.extended(entry, records(entry, &[]))?;
         }
         let flag = match entry.kind {
             Kind::File => b'0',
@@ -328,10 +367,14 @@ impl Packer<'_> {
         self.put(&header::write(entry, flag))
     }
 
-    /// Exactly as many bytes as the header says, though the file may grow or shrink meanwhile.
     fn content(&mut self, file: &mut std::fs::File, entry: &Entry) -> Result<()> {
+        self.bytes(file, entry.size, entry)?;
+        self.pad(entry.size)
+    }
+
+    /// Exactly as many bytes as the header says, though the file may grow or shrink meanwhile.
+    fn bytes(&mut self, file: &mut std::fs::File, mut left: u64, entry: &Entry) -> Result<()> {
         let mut bytes = vec![0; 64 << 10];
-        let mut left = entry.size;
         while left > 0 {
             let wanted = bytes.len().min(usize::try_from(left).unwrap_or(usize::MAX));
             let count = file.read(&mut bytes[..wanted]).map_err(ArchiveError::Read)?;
@@ -344,7 +387,7 @@ impl Packer<'_> {
             self.put(&bytes[..count])?;
             left -= count as u64;
         }
-        self.pad(entry.size)
+        Ok(())
     }
 
     fn pad(&mut self, size: u64) -> Result<()> {
@@ -393,89 +436,5 @@ fn plain_entry() -> Entry {
         link: Vec::new(),
         device: (0, 0),
         xattrs: BTreeMap::new(),
-    }
-}
-
-/// The extended header: all that a ustar header cannot say, sorted by key.
-fn records(entry: &Entry) -> Vec<u8> {
-    let mut all: BTreeMap<Vec<u8>, Vec<u8>> = BTreeMap::new();
-    let mut add = |key: &str, value: Vec<u8>| drop(all.insert(key.as_bytes().to_vec(), value));
-    if entry.path.len() > 100 {
-        add("path", entry.path.clone());
-    }
-    if entry.link.len() > 100 {
-        add("linkpath", entry.link.clone());
-    }
-    for (key, value, most) in [("uid", entry.uid, 0o7_777_777), ("gid", entry.gid, 0o7_777_777)] {
-        if value > most {
-            add(key, value.to_string().into_bytes());
-        }
-    }
-    if entry.size > 0o77_777_777_777 {
-        add("size", entry.size.to_string().into_bytes());
-    }
-    let (seconds, nanoseconds) = entry.mtime;
-    if nanoseconds != 0 || !(0..=0o77_777_777_777).contains(&seconds) {
-        add("mtime", time(seconds, nanoseconds).into_bytes());
-    }
-    for (key, value) in &entry.xattrs {
-        all.insert([b"SCHILY.xattr.".as_slice(), key].concat(), value.clone());
-    }
-    let mut bytes = Vec::new();
-    for (key, value) in all {
-        bytes.extend(record(&key, &value));
-    }
-    bytes
-}
-
-/// Decimal seconds without trailing zeroes; before the epoch the fraction counts away from it.
-fn time(seconds: i64, nanoseconds: u32) -> String {
-    let (whole, fraction, sign) = if seconds < 0 && nanoseconds > 0 {
-        (-(seconds + 1), 1_000_000_000 - nanoseconds, "-")
-    } else {
-        (seconds, nanoseconds, "")
-    };
-    if fraction == 0 {
-        return format!("{sign}{whole}");
-    }
-    format!("{sign}{whole}.{fraction:09}").trim_end_matches('0').to_owned()
-}
-
-/// `LENGTH KEY=VALUE\n`, where the length counts its own digits.
-fn record(key: &[u8], value: &[u8]) -> Vec<u8> {
-    let rest = key.len() + value.len() + 3;
-    let mut length = rest + 1;
-    while length != rest + length.to_string().len() {
-        length = rest + length.to_string().len();
-    }
-    let mut bytes = length.to_string().into_bytes();
-    bytes.push(b' ');
-    bytes.extend(key);
-    bytes.push(b'=');
-    bytes.extend(value);
-    bytes.push(b'\n');
-    bytes
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_record_counts_its_own_digits() {
-        assert_eq!(record(b"path", b"a"), b"9 path=a\n");
-        for size in [1, 88, 89, 90, 91, 985, 990, 995] {
-            let bytes = record(b"k", &vec![b'v'; size]);
-            let text = String::from_utf8(bytes.clone()).unwrap();
-            assert_eq!(text.split(' ').next().unwrap().parse::<usize>().unwrap(), bytes.len());
-        }
-    }
-
-    #[test]
-    fn times_are_written_as_they_are_read() {
-        assert_eq!(time(1, 500_000_000), "1.5");
-        assert_eq!(time(-2, 750_000_000), "-1.25");
-        assert_eq!(time(7, 0), "7");
-        assert_eq!(time(-7, 0), "-7");
     }
 }

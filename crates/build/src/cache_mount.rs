@@ -58,11 +58,17 @@ impl Drop for CacheMount {
 }
 
 /// Who owns a new cache.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Owner {
     pub(crate) mode: u32,
     pub(crate) uid: u32,
     pub(crate) gid: u32,
+}
+
+impl Default for Owner {
+    fn default() -> Self {
+        Self { mode: 0o755, uid: 0, gid: 0 }
+    }
 }
 
 impl CacheMounts {
@@ -186,14 +192,12 @@ fn size(path: &Path) -> std::io::Result<u64> {
 mod tests {
     use super::*;
 
-    const OWNER: Owner = Owner { mode: 0o755, uid: 0, gid: 0 };
-
     #[test]
     fn a_cache_is_shared_private_or_locked() {
         let dir = tempfile::tempdir().unwrap();
         let mounts = CacheMounts::new(dir.path().join("cache"));
         let cancel = Cancel::new().unwrap();
-        let take = |sharing| mounts.take("id", "", sharing, OWNER, &cancel);
+        let take = |sharing| mounts.take("id", "", sharing, Owner::default(), &cancel);
         let first = take(Sharing::Shared).unwrap();
         let second = take(Sharing::Shared).unwrap();
         assert_eq!((first.path == second.path, first.fresh, second.fresh), (true, true, false));

@@ -223,10 +223,15 @@ impl Session<'_> {
     }
 
     fn cache_key(&self, one: &Asked) -> Result<(String, String)> {
-        let origin = match &one.selected {
+        let mut origin = match &one.selected {
             Some(selected) => checksum(std::slice::from_ref(selected), &self.cancel)?.to_string(),
             None => String::new(),
         };
+        // As BuildKit has it: what one user may write to is not given to another one.
+        let owner = owner(one);
+        if owner != Owner::default() {
+            origin.push_str(&format!(" {:o} {} {}", owner.mode, owner.uid, owner.gid));
+        }
         let id = match self.globals.build_arg("BUILDKIT_CACHE_MOUNT_NS").filter(|space| !space.is_empty()) {
             Some(space) => format!("{space}/{}", one.cache_id()),
             None => one.cache_id().to_owned(),
@@ -249,11 +254,7 @@ impl Session<'_> {
         if mounts.caches.contains_key(&key) {
             return Ok(());
         }
-        let owner = Owner {
-            mode: one.mount.mode.unwrap_or(0o755),
-            uid: one.mount.uid.unwrap_or(0),
-            gid: one.mount.gid.unwrap_or(0),
-        };
+        let owner = owner(one);
         // Who only reads disturbs nobody.
         let sharing = if one.mount.read_only { Sharing::Shared } else { one.mount.sharing };
         let cache = self.shared.cache_mounts.take(&key.0, &key.1, sharing, owner, &self.cancel)?;
@@ -368,4 +369,13 @@ fn secret_id(mount: &Mount) -> String {
 
 fn last_part(path: &str) -> &str {
     path.rsplit('/').next().unwrap_or_default()
+}
+/// Who owns the cache that a mount asks for, if it is new.
+fn owner(one: &Asked) -> Owner {
+    let default = Owner::default();
+    Owner {
+        mode: one.mount.mode.unwrap_or(default.mode),
+        uid: one.mount.uid.unwrap_or(default.uid),
+        gid: one.mount.gid.unwrap_or(default.gid),
+    }
 }

@@ -12,7 +12,7 @@ use crate::error::{EngineError, Result};
 use crate::record::{Container, MountPoint};
 use crate::spec::{BindOptions, Config, ExecConfig, HostConfig};
 use crate::user::Identity;
-use crate::{devices, mounts, resources, secrets, security, sysctl};
+use crate::{devices, mounts, resources, secrets, security, sysctl, tmpfs};
 
 /// What the host adds to a record to make a bundle of it.
 #[derive(Debug)]
@@ -333,7 +333,7 @@ pub(crate) fn own_mounts(
     for point in &record.mounts {
         own.push(match point.kind.as_str() {
             "tmpfs" => json!({ "destination": point.destination, "type": "tmpfs", "source": "tmpfs",
-                               "options": tmpfs_options(host, &point.destination)? }),
+                               "options": tmpfs::options(host, &point.destination) }),
             _ => json!({ "destination": point.destination, "type": "bind", "source": point.source,
                          "options": bind_options(host, point, mapped) }),
         });
@@ -362,36 +362,6 @@ fn bind_options(host: &HostConfig, point: &MountPoint, mapped: &[String]) -> Vec
     };
     let mapped = mapped.contains(&point.destination).then_some("idmap");
     [kind, propagation].into_iter().chain(mode).chain(mapped).map(str::to_owned).collect()
-}
-
-fn tmpfs_options(host: &HostConfig, destination: &str) -> Result<Vec<String>> {
-    let mut options: Vec<String> = ["nosuid", "nodev", "noexec"].map(str::to_owned).to_vec();
-    let asked = host.tmpfs.iter().flatten().find(|(target, _)| target.trim_end_matches('/') == destination);
-    if let Some((_, text)) = asked {
-        for option in text.split(',').filter(|o| !o.is_empty()) {
-            if let Some(undo) = ["suid", "dev", "exec"].iter().find(|undo| **undo == option) {
-                options.retain(|have| have != &format!("no{undo}"));
-            } else {
-                options.push(option.into());
-            }
-        }
-    }
-    let request =
-        host.mounts.iter().flatten().find(|m| m.kind == "tmpfs" && m.target.trim_end_matches('/') == destination);
-    if let Some(request) = request {
-        if request.read_only {
-            options.push("ro".into());
-        }
-        if let Some(more) = &request.tmpfs_options {
-            if more.size_bytes > 0 {
-                options.push(format!("size={}", more.size_bytes));
-            }
-            if more.mode != 0 {
-                options.push(format!("mode={:o}", more.mode));
-            }
-        }
-    }
-    Ok(options)
 }
 
 #[cfg(test)]

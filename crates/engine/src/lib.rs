@@ -95,6 +95,7 @@ mod supervise;
 mod sysctl;
 mod tell;
 mod text;
+mod tmpfs;
 mod ungrouped;
 mod unwritten;
 mod update;

@@ -12,6 +12,7 @@ use crate::error::{EngineError, ErrorKind, Result};
 use crate::mount_request::mount;
 use crate::record::{Container, MountPoint};
 use crate::spec::HostConfig;
+use crate::tmpfs;
 
 /// Whether what is missing is made, or only found missing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,8 +97,9 @@ fn collect(
         let point = mount(engine, record, request, missing, keep)?;
         add(points, &mut own, point)?;
     }
-    for target in host.tmpfs.iter().flatten().map(|(target, _)| target) {
+    for (target, options) in host.tmpfs.iter().flatten() {
         let destination = destination(target)?;
+        tmpfs::check(options)?;
         let point = MountPoint { kind: "tmpfs".into(), destination, rw: true, ..MountPoint::default() };
         add(points, &mut own, point)?;
     }
@@ -183,7 +185,9 @@ const PROC_FILES: &[&str] = &[
 
 /// What a container believes of itself is in `/proc`: nothing is mounted there, and on it only another one.
 fn check_proc(point: &MountPoint) -> Result<()> {
-    let (source, target) = (&point.source, &point.destination);
+    let target = &point.destination;
+    // A volume is not yet anywhere.
+    let source = if point.source.is_empty() { &point.name } else { &point.source };
     let bad = |why: &str| {
         Err(EngineError::invalid(format!(
             "error mounting {source:?} to rootfs at {target:?}: {target:?} cannot be mounted because it is {why}"
@@ -368,7 +372,12 @@ pub(crate) fn volume(
     rw: bool,
     wish: &VolumeWish,
 ) -> Result<MountPoint> {
-    check_proc(&MountPoint { kind: "volume".into(), destination: destination.into(), ..MountPoint::default() })?;
+    check_proc(&MountPoint {
+        kind: "volume".into(),
+        name: name.unwrap_or_default().into(),
+        destination: destination.into(),
+        ..MountPoint::default()
+    })?;
     let request = CreateVolume {
         name: name.unwrap_or_default().to_owned(),
         labels: wish.labels.clone(),

@@ -97,7 +97,12 @@ fn copy(from: &RootDir, to: &RootDir) -> std::result::Result<(), ArchiveError> {
     std::thread::scope(|scope| {
         let packer = scope.spawn(move || {
             let mut output = io::BufWriter::with_capacity(64 << 10, output);
-            let packed = wharf_archive::pack(from, Path::new(""), &mut output, &PackOptions::default());
+            let packed = wharf_archive::pack(
+                from,
+                Path::new(""),
+                &mut output,
+                &PackOptions { holes: true, ..PackOptions::default() },
+            );
             packed.and_then(|()| output.flush().map_err(ArchiveError::Write))
         });
         let options = UnpackOptions { whiteouts: Whiteouts::Literal, ..UnpackOptions::default() };

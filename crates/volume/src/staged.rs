@@ -95,6 +95,16 @@ impl Volumes {
         Ok(staged)
     }
 
+    /// What a new volume of that size will be, with nothing in it.
+    ///
+    /// # Errors
+    /// `NoLimit`.
+    pub(crate) fn stage_empty(&self, name: &str, size: u64) -> Result<Staged> {
+        let mut staged = self.stage()?;
+        staged.limit = Some(self.limit_dir(name, &staged.dir, size)?);
+        Ok(staged)
+    }
+
     /// Copies the content of a volume or a snapshot into `staged`, which has none yet. `still` are the containers that do not
     /// write now; where others use the volume, nothing is copied.
     ///
@@ -177,7 +187,7 @@ impl Volumes {
     ///
     /// # Errors
     /// `Exists` when there is a volume of this name.
-    pub fn adopt(&self, mut staged: Staged, request: &CreateVolume) -> Result<Volume> {
+    pub fn adopt(&self, staged: Staged, request: &CreateVolume) -> Result<Volume> {
         let anonymous = request.name.is_empty();
         let name = if anonymous { name::random()? } else { request.name.clone() };
         name::check(&name)?;
@@ -195,17 +205,26 @@ impl Volumes {
                 anonymous,
                 scope: String::new(),
                 snapshots: BTreeMap::new(),
-                limit: staged.limit,
-                from_dir: staged.dir.file_name().map(|name| name.to_string_lossy().into_owned()),
+                limit: None,
+                from_dir: None,
             };
-            self.store().write::<_, VolumeError>(|tx| Ok(tx.put(TABLE, &name, &row)?))?;
-            staged.kept = true;
-            fs::rename(&staged.dir, &path).map_err(VolumeError::file("rename", &staged.dir))?;
-            let row = Row { from_dir: None, ..row };
-            // Not written, the next start finds the directory where it belongs.
-            self.store().write_soon::<_, VolumeError>(|tx| Ok(tx.put(TABLE, &name, &row)?))?;
-            Ok(row.shown(name.clone(), self.path(&name)))
+            self.settle(staged, &name, row)
         })
+    }
+
+    /// Gives it to the volume that this row will be of: with the row the volume is there, without it all is gone after a
+    /// crash. The name is the caller's meanwhile, and nothing has it.
+    pub(crate) fn settle(&self, mut staged: Staged, name: &str, mut row: Row) -> Result<Volume> {
+        row.limit = staged.limit;
+        row.from_dir = staged.dir.file_name().map(|name| name.to_string_lossy().into_owned());
+        self.store().write::<_, VolumeError>(|tx| Ok(tx.put(TABLE, name, &row)?))?;
+        staged.kept = true;
+        let path = self.dir().join(name);
+        fs::rename(&staged.dir, path).map_err(VolumeError::file("rename", &staged.dir))?;
+        row.from_dir = None;
+        // Not written, the next start finds the directory where it belongs.
+        self.store().write_soon::<_, VolumeError>(|tx| Ok(tx.put(TABLE, name, &row)?))?;
+        Ok(row.shown(name.to_owned(), self.path(name)))
     }
 
     /// Makes it a snapshot of the volume, by the name `snapshot` or, when that is empty, the time.
@@ -303,7 +322,8 @@ impl Volumes {
             (None, None) => self.get(&origin.volume)?.mountpoint,
         };
         let root = RootDir::open(path)?;
-        wharf_archive::pack_dir_as(&root, Path::new(""), ".".as_ref(), output, &PackOptions::default())
+        let options = PackOptions { holes: true, ..PackOptions::default() };
+        wharf_archive::pack_dir_as(&root, Path::new(""), ".".as_ref(), output, &options)
             .map_err(|source| VolumeError::Export { what: origin.to_string(), source: Box::new(source) })
     }
 

@@ -118,9 +118,13 @@ impl Volumes {
                 limit: None,
             };
             let path = self.path(&name);
+            let size = crate::size_of(&request.options);
+            if let Some(size) = size.filter(|_| !self.inner.dir.join(&name).exists()) {
+                return self.settle(self.stage_empty(&name, size)?, &name, row);
+            }
             // The directory first: one without a row is harmless, a row without its directory is not.
             make_dirs(&path)?;
-            if let Some(size) = crate::size_of(&request.options) {
+            if let Some(size) = size {
                 row.limit = Some(self.set_up_limit(&name, size)?);
             }
             self.inner.store.write::<_, VolumeError>(|tx| Ok(tx.put(TABLE, &name, &row)?))?;

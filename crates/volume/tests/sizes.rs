@@ -245,3 +245,33 @@ fn a_kill_leaves_no_quota() {
     assert!(left.iter().all(|project| limit(project) == 0), "{left:?} keep their quotas");
     assert!(projects_left(&disk.root()).is_empty());
 }
+
+#[test]
+fn a_kill_while_volumes_are_made_leaves_none_that_nobody_knows() {
+    if let Some(root) = std::env::var_os(VICTIM).map(PathBuf::from) {
+        let volumes = Volumes::open(Store::open(&root).unwrap()).unwrap();
+        for number in 0.. {
+            volumes.create(&sized(&format!("v{number}"), "8m")).unwrap();
+            volumes.remove(&format!("v{number}"), false, &|_| Vec::new()).unwrap();
+        }
+    }
+    let disk = tempfile::tempdir().unwrap();
+    let probe = Volumes::open(Store::open(disk.path()).unwrap()).unwrap();
+    if let Err(error) = probe.create(&sized("probe", "8m")) {
+        return eprintln!("skipped: {error}");
+    }
+    drop(probe);
+    for round in 0..12 {
+        let mut victim = Command::new(std::env::current_exe().unwrap());
+        victim.args(["--exact", "a_kill_while_volumes_are_made_leaves_none_that_nobody_knows"]);
+        let mut victim = victim.env(VICTIM, disk.path()).stdout(std::process::Stdio::null()).spawn().unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(30 + 7 * round));
+        victim.kill().unwrap();
+        victim.wait().unwrap();
+        let volumes = Volumes::open(Store::open(disk.path()).unwrap()).unwrap();
+        let known: BTreeSet<String> = volumes.list().unwrap().into_iter().map(|volume| volume.name).collect();
+        let all = fs::read_dir(disk.path().join("volumes")).unwrap().flatten();
+        let there: BTreeSet<String> = all.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+        assert_eq!(known, there, "after round {round}");
+    }
+}

@@ -99,6 +99,20 @@ fn cache_mounts_travel_when_that_is_asked() {
 }
 
 #[test]
+fn a_cache_mount_is_its_owner_s() {
+    let Some(d) = Daemon::start() else { return };
+    let mount = "--mount=type=cache,id=mine,target=/c";
+    let shown = "stat -c '%a %u %g' /c";
+    let dockerfile = format!(
+        "FROM busybox\nRUN {mount},uid=5,gid=6,mode=0700 touch /c/f && {shown} > /own\nRUN {mount} {shown} > /other && ls /c >> /other\n\
+         RUN {mount},uid=5,gid=6,mode=0700 ls /c > /again\n"
+    );
+    let dir = context(&d, "main", &[("Dockerfile", &dockerfile)]);
+    wharf(&d, &dir, "build -t owned .").ok();
+    assert_eq!(d.docker("run --rm owned cat /own /other /again").ok(), "700 5 6\n755 0 0\nf");
+}
+
+#[test]
 fn all_rights_have_to_be_allowed() {
     let Some(d) = Daemon::start() else { return };
     let dockerfile = "FROM busybox\nRUN grep CapEff /proc/self/status > /usual\n\
