@@ -35,6 +35,9 @@ pub struct CacheRecord {
     pub last_used: i64,
     /// How often it saved the step.
     pub uses: u64,
+    /// IDs of secrets that are in the layer.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub secrets: Vec<String>,
 }
 
 /// The cache of a store. Cheap to clone.
@@ -129,7 +132,13 @@ impl Cache {
 
     /// Keeps what a step made, and says when. Without a layer it may be lost in a crash and is
     /// made again; a layer must have an owner.
-    pub(crate) fn keep(&self, key: &Digest, layer: Option<(Digest, u64)>, description: &str) -> Result<Timestamp> {
+    pub(crate) fn keep(
+        &self,
+        key: &Digest,
+        layer: Option<(Digest, u64)>,
+        description: &str,
+        secrets: Vec<String>,
+    ) -> Result<Timestamp> {
         let now = Timestamp::now();
         let record = CacheRecord {
             size: layer.as_ref().map_or(0, |(_, size)| *size),
@@ -139,6 +148,7 @@ impl Cache {
             nanoseconds: now.subsec_nanosecond(),
             last_used: now.as_second(),
             uses: 0,
+            secrets,
         };
         if record.layer.is_some() {
             self.store.write(|tx| tx.put(CACHE, key.as_str(), &record))?;
@@ -223,7 +233,7 @@ mod tests {
         std::fs::write(upper.path().join("f"), "x").unwrap();
         let layer = layers.commit(upper.path(), None).unwrap();
         let key = Key::new("x").finish();
-        cache.keep(&key, Some((layer.diff_id.clone(), layer.size)), "RUN x").unwrap();
+        cache.keep(&key, Some((layer.diff_id.clone(), layer.size)), "RUN x", Vec::new()).unwrap();
         cache.used(std::slice::from_ref(&key)).unwrap();
         assert_eq!(cache.find(&key).unwrap().unwrap().uses, 1);
         assert_eq!(cache.layers().unwrap(), BTreeSet::from([layer.diff_id.clone()]));

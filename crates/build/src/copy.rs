@@ -34,8 +34,31 @@ pub(crate) struct Inline {
 }
 
 impl Destination<'_> {
-    fn path(&self) -> PathBuf {
+    pub(crate) fn path(&self) -> PathBuf {
         Path::new("/").join(self.workdir).join(self.text)
+    }
+
+    /// Refuses several files for one place, which is no directory, as the classic builder does.
+    ///
+    /// # Errors
+    /// In its words.
+    pub(crate) fn refuse_several(&self, plan: &Plan<'_>) -> Result<()> {
+        if self.ends_as_directory() || plan.kind(&plan.resolve(&self.path())?)? == Some(Kind::Directory) {
+            return Ok(());
+        }
+        Err(BuildError::invalid(format!(
+            "When using {} with more than one source file, the destination must be a directory and end with a /",
+            self.instruction
+        )))
+    }
+
+    /// Whether several files have become one: the last of them (BuildKit).
+    ///
+    /// # Errors
+    /// When what is there cannot be read.
+    pub(crate) fn has_lost(&self, plan: &Plan<'_>) -> Result<bool> {
+        let one = self.sources > 1 && !self.ends_as_directory();
+        Ok(one && plan.kind(&plan.resolve(&self.path())?)? == Some(Kind::File))
     }
 
     /// Whether it is written as a directory.
@@ -51,12 +74,6 @@ impl Destination<'_> {
         if directory {
             plan.directory(&real)?;
             return Ok(real.join(name));
-        }
-        if self.sources > 1 {
-            return Err(BuildError::invalid(format!(
-                "When using {} with more than one source file, the destination must be a directory and end with a /",
-                self.instruction
-            )));
         }
         Ok(real)
     }

@@ -1,5 +1,6 @@
 //! Steps that put files into a stage: COPY, ADD and WORKDIR.
 
+use std::collections::BTreeMap;
 use std::io::{self, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 
@@ -16,12 +17,13 @@ use crate::copy::{Destination, Inline};
 use crate::error::{BuildError, ErrorKind, Result};
 use crate::identity::Accounts;
 use crate::mode::ModeChange;
-use crate::plan::Plan;
+use crate::plan::{Plan, above};
 use crate::repository::Added;
 use crate::select::{Selected, Selection, Shape, checksum};
 use crate::session::{Outcome, Session};
 use crate::state::State;
-use crate::tree::{Kind, Tree};
+use crate::tree::{Attributes, Kind, Tree};
+use crate::url::{is_url, url_name};
 use crate::why::Inputs;
 
 /// One source of an instruction.
@@ -78,8 +80,20 @@ impl Session<'_> {
             sources: count.max(origins.iter().filter(|origin| origin.is_one_file()).count()),
             replaces: false,
         };
-        let (key, inputs) = self.copy_key(state, copy, &destination, &origins)?;
         let shared = self.shared;
+        if self.options.classic && destination.sources > 1 {
+            let below = shared.layers.view(state.layers(), None)?;
+            destination.refuse_several(&Plan::new(&below, (0, 0), (self.date, 0)))?;
+        }
+        // What a linked layer lies upon is as it is for all but this: its own directories cover those.
+        let expected = match copy.link && !state.layers().is_empty() {
+            true => {
+                let view = shared.layers.view(state.layers(), None)?;
+                above(&view, &destination.path())?
+            }
+            false => BTreeMap::new(),
+        };
+        let (key, inputs) = self.copy_key(state, copy, &destination, &expected, &origins)?;
         let cancel = self.cancel.clone();
         let _making = shared.cache.claim(&key, &cancel)?;
         if let Some(outcome) = self.cached(&key)? {
@@ -88,7 +102,7 @@ impl Session<'_> {
         }
         // A linked layer knows nothing of what it will lie upon.
         let below = shared.layers.view(if copy.link { &[] } else { state.layers() }, None)?;
-        let mut plan = Plan::new(&below, owner.unwrap_or((0, 0)), (self.date, 0));
+        let mut plan = Plan::new(&below, owner.unwrap_or((0, 0)), (self.date, 0)).with_expected(expected);
         let archives = origins.iter().all(|origin| matches!(origin, Origin::Archive(_)));
         if let Some(mode) = mode.as_ref().and_then(ModeChange::of_new_directories).filter(|_| !archives) {
             plan = plan.with_fresh_mode(mode);
@@ -131,6 +145,12 @@ impl Session<'_> {
                 }
             }
         }
+        if destination.has_lost(&plan)? {
+            let (count, to) = (destination.sources, &copy.destination);
+            self.output.text(format!(
+                "[Warning] {instruction} of {count} files to {to}, which is no directory: only the last is there. End {to} with a /\n"
+            ))?;
+        }
         let outcome = self.commit(&plan, &key, &source.text)?;
         self.note_inputs(source, inputs, &outcome)?;
         Ok((key, outcome))
@@ -148,7 +168,7 @@ impl Session<'_> {
             return Ok((key, outcome));
         }
         let below = shared.layers.view(state.layers(), None)?;
-        let owner = if owner.is_empty() { (0, 0) } else { Accounts::of(&below)?.owner(owner)? };
+        let owner = if owner.is_empty() { (0, 0) } else { self.owner_in(&below, owner)? };
         let mut plan = Plan::new(&below, owner, (self.date, 0));
         let real = plan.resolve(Path::new(path))?;
         if plan.kind(&real)? == Some(Kind::Directory) {
@@ -197,7 +217,20 @@ impl Session<'_> {
             return Ok(owner);
         }
         let below = self.shared.layers.view(state.layers(), None)?;
-        Accounts::of(&below)?.owner(text)
+        self.owner_in(&below, text)
+    }
+
+    fn owner_in(&self, below: &RootDir, text: &str) -> Result<(u32, u32)> {
+        let accounts = Accounts::of(below)?;
+        if self.options.classic {
+            return accounts.owner(text);
+        }
+        let (owner, unknown) = accounts.owner_or_root(text)?;
+        for name in unknown {
+            let (uid, gid) = owner;
+            self.output.text(format!("[Warning] the image has no {name}: what {text} is to own gets {uid}:{gid}\n"))?;
+        }
+        Ok(owner)
     }
 
     pub(crate) fn clamp_text(&self) -> String {
@@ -210,6 +243,7 @@ impl Session<'_> {
         state: &State,
         copy: &Copy,
         destination: &Destination<'_>,
+        expected: &BTreeMap<PathBuf, Attributes>,
         origins: &'o [Origin],
     ) -> Result<(Digest, Inputs<'o>)> {
         let kind = if copy.link { "link" } else { destination.instruction };
@@ -228,6 +262,11 @@ impl Session<'_> {
             .with("the mode", &format!("{:?}", copy.chmod))
             .with("what is excluded", &format!("{:?}", copy.exclude))
             .with("SOURCE_DATE_EPOCH", &self.clamp_text());
+        if !expected.is_empty() {
+            let expected = format!("{expected:?}");
+            key = key.text(&expected);
+            inputs = inputs.with("the directories that are there", &expected);
+        }
         for origin in origins {
             key = match origin {
                 Origin::Files(selected) | Origin::Archive(selected) => {
@@ -314,7 +353,7 @@ impl Session<'_> {
             self.note_material(url, ("sha256", found.hex()));
         }
         let name = url_name(url);
-        if name.is_none() && copy.destination.ends_with('/') {
+        if self.options.classic && name.is_none() && copy.destination.ends_with('/') {
             return Err(BuildError::invalid(format!("cannot determine filename from url: {url}")));
         }
         let below = RootDir::open(path.parent().unwrap_or(Path::new("/")))?;
@@ -361,36 +400,6 @@ pub(crate) fn history_line(copy: &Copy, add: bool) -> String {
     }
     line.push_str(&format!(" {} # buildkit", copy.destination));
     line
-}
-
-fn is_url(source: &str) -> bool {
-    let lower = source.get(..8).unwrap_or(source).to_ascii_lowercase();
-    lower.starts_with("http://") || lower.starts_with("https://")
-}
-
-/// The last part of a URL's path, as the name of its file.
-fn url_name(url: &str) -> Option<String> {
-    let path = url.split(['#', '?']).next()?.split_once("://")?.1.split_once('/')?.1;
-    let name = path.rsplit('/').next()?;
-    let decoded = percent_decoded(name).filter(|name| !name.contains(['/', '\0']));
-    let name = decoded.unwrap_or_else(|| name.to_owned());
-    Some(name).filter(|name| !matches!(name.as_str(), "" | "." | ".."))
-}
-
-/// The text with its `%XX` read (RFC 3986, 2.1), if that is text.
-fn percent_decoded(text: &str) -> Option<String> {
-    let mut bytes = Vec::new();
-    let mut rest = text.bytes();
-    while let Some(byte) = rest.next() {
-        bytes.push(match byte {
-            b'%' => {
-                let digit = |byte: Option<u8>| char::from(byte?).to_digit(16);
-                u8::try_from(digit(rest.next())? * 16 + digit(rest.next())?).ok()?
-            }
-            byte => byte,
-        });
-    }
-    String::from_utf8(bytes).ok()
 }
 
 /// Whether a single file is a tar archive, compressed or not.
@@ -445,11 +454,6 @@ mod tests {
         ] {
             assert_eq!((is_url(source), Repository::is_address(source)), (url, git), "{source}");
         }
-        assert_eq!(url_name("http://h/a/b.tar?x=/y#z").as_deref(), Some("b.tar"));
-        assert_eq!(url_name("http://h/a%20b").as_deref(), Some("a b"));
-        assert_eq!(url_name("http://h/a%2fb%2").as_deref(), Some("a%2fb%2"));
-        assert_eq!((url_name("http://h/x/%2e%2e"), url_name("http://h/..%2fx").as_deref()), (None, Some("..%2fx")));
-        assert_eq!((url_name("http://h/"), url_name("http://h")), (None, None));
     }
 
     #[test]

@@ -140,7 +140,7 @@ pub(crate) fn finish(
             shared.images.keep_mounted(&mut lock(keep), Some(&id), &[]);
         }
         new.push(shared.images.resolve(id.as_str()).is_err());
-        let parent = one.base.as_ref().filter(|base| request.with_parent && **base != id);
+        let parent = one.base.as_ref().filter(|base| request.classic && **base != id);
         let tags = if alone { request.tags.as_slice() } else { &[] };
         images.push(shared.images.create(&one.image, parent, tags).map_err(failing)?);
     }

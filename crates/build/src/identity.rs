@@ -106,6 +106,37 @@ impl Accounts {
         Ok((uid, gid))
     }
 
+    /// As [`Self::owner`], where names that are in neither file are root, and its group or the user's: BuildKit takes them so
+    /// without a word. Those names come with it. What is a number is never taken for a name.
+    ///
+    /// # Errors
+    /// For a number that is out of range.
+    pub(crate) fn owner_or_root(&self, text: &str) -> Result<((u32, u32), Vec<String>)> {
+        let owner = self.owner(text);
+        let is_name = |text: &str| text.starts_with(|c: char| c.is_alphabetic() || c == '_');
+        let (name, group) = split(text);
+        if owner.is_ok() || !(is_name(name) || group.is_some_and(is_name)) {
+            return Ok((owner?, Vec::new()));
+        }
+        let mut unknown = Vec::new();
+        let (uid, primary) = match self.owner(name) {
+            Err(_) if is_name(name) => {
+                unknown.push(name.to_owned());
+                (0, 0)
+            }
+            owner => owner?,
+        };
+        let gid = match group {
+            None => primary,
+            Some(group) if is_name(group) => self.group(group).unwrap_or_else(|_| {
+                unknown.push(group.to_owned());
+                primary
+            }),
+            Some(group) => self.owner(&format!("0:{group}"))?.1,
+        };
+        Ok(((uid, gid), unknown))
+    }
+
     fn user<'a>(&'a self, name: &str) -> Option<User<'a>> {
         let number = parse_id(name);
         let mut users = self.passwd.lines().filter_map(|line| {
@@ -190,6 +221,19 @@ mod tests {
         }
         for bad in ["nobody", "web:nogroup", "99999999999", "web:-1"] {
             assert!(accounts.owner(bad).is_err(), "{bad}");
+        }
+        for (text, owner, unknown) in [
+            ("nobody", (0, 0), &["nobody"][..]),
+            ("web:nogroup", (33, 34), &["nogroup"]),
+            ("7:none", (7, 7), &["none"]),
+            ("nobody:9", (0, 9), &["nobody"]),
+            ("web:www", (33, 34), &[]),
+        ] {
+            let (found, missing) = accounts.owner_or_root(text).unwrap();
+            assert!(found == owner && missing == unknown, "{text}: {found:?} {missing:?}");
+        }
+        for bad in ["99999999999", "-1", "web:-1", "nobody:99999999999", "1:2:3"] {
+            assert!(accounts.owner_or_root(bad).is_err(), "{bad}");
         }
     }
 }

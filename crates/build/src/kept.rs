@@ -205,6 +205,7 @@ impl KeptContexts {
                 nanoseconds: 0,
                 last_used: header.last_used,
                 uses: header.uses,
+                secrets: Vec::new(),
             };
             all.push((format!("{KEPT_CONTEXT}{id}"), record));
         }

@@ -1,12 +1,16 @@
-//! Secrets that a build was given, looked for in what it has made, before that gets a name.
+//! Secrets that a build was given, looked for in what it has made (contents, names and links), before that gets a name.
 
+use std::collections::BTreeMap;
 use std::io::Read;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use memchr::memmem::Finder;
 use rustix::fs::FileType;
 use wharf_reference::Digest;
 use wharf_rooted_path::RootDir;
 
+use crate::cache::CacheRecord;
 use crate::error::{BuildError, Result};
 use crate::session::{Common, lock};
 use crate::state::State;
@@ -16,17 +20,73 @@ const SHORTEST: usize = 8;
 /// Read at once.
 const CHUNK: usize = 1 << 20;
 
-/// A secret's ID and content, without the white space around it.
-type Secret<'a> = (&'a str, &'a [u8]);
+/// A secret's ID, and its content without the white space around it.
+struct Secret<'a> {
+    id: &'a str,
+    finder: Finder<'a>,
+}
+
+impl Secret<'_> {
+    fn is_in(&self, bytes: &[u8]) -> bool {
+        self.finder.find(bytes).is_some()
+    }
+}
+
+/// Secrets by their IDs, ready to be looked for.
+fn secrets(given: &BTreeMap<String, Vec<u8>>) -> Vec<Secret<'_>> {
+    let all = given.iter().map(|(id, content)| (id.as_str(), content.trim_ascii()));
+    let long = all.filter(|(_, content)| content.len() >= SHORTEST);
+    long.map(|(id, content)| Secret { id, finder: Finder::new(content) }).collect()
+}
 
 impl Common<'_> {
-    /// Refuses an image with a secret in its configuration, its history or a layer that this build has made. Stages that
-    /// are no part of the image may have them.
+    /// All that the build was given until now.
+    fn given_secrets(&self) -> BTreeMap<String, Vec<u8>> {
+        let mut all = self.client.as_ref().map(|client| client.given()).unwrap_or_default();
+        all.extend(self.options.secrets.clone());
+        all
+    }
+
+    /// The IDs of secrets in a layer that a step has just made. They are kept with what is cached: the step may be taken from
+    /// there by a build that names the layer.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub(crate) fn secrets_in(&self, layer: &Digest) -> Result<Vec<String>> {
+        let given = self.given_secrets();
+        let mut left = secrets(&given);
+        let mut found = Vec::new();
+        while !left.is_empty()
+            && let Some((id, _)) = self.search_layer(layer, &left)?
+        {
+            left.retain(|secret| secret.id != id);
+            found.push(id);
+        }
+        if !found.is_empty() {
+            lock(&self.leaky).insert(layer.clone(), found.clone());
+        }
+        Ok(found)
+    }
+
+    /// Whether a step may be taken from the cache: what is made of one with secrets in its layer is to be searched for them, so
+    /// the build has to have them.
+    pub(crate) fn knows_secrets_of(&self, record: &CacheRecord) -> bool {
+        if record.secrets.is_empty() {
+            return true;
+        }
+        let given = self.given_secrets();
+        let known = record.secrets.iter().all(|id| given.contains_key(id));
+        if let Some(layer) = record.layer.as_ref().filter(|_| known) {
+            lock(&self.leaky).insert(layer.clone(), record.secrets.clone());
+        }
+        known
+    }
+
+    /// Refuses an image with a secret in its configuration, its history or a layer of its own. Stages that are no part of the
+    /// image may have them.
     pub(crate) fn search_for_secrets(&self, state: &State) -> Result<()> {
-        let given = self.client.as_ref().map(|client| client.given()).unwrap_or_default();
-        let secrets =
-            self.options.secrets.iter().chain(&given).map(|(id, content)| (id.as_str(), content.trim_ascii()));
-        let secrets: Vec<Secret<'_>> = secrets.filter(|(_, content)| content.len() >= SHORTEST).collect();
+        let given = self.given_secrets();
+        let secrets = secrets(&given);
         if secrets.is_empty() {
             return Ok(());
         }
@@ -40,18 +100,22 @@ impl Common<'_> {
         let labels = image.config.labels.iter().flatten().map(|(_, value)| value.as_str());
         let words = config.into_iter().flatten().flatten().map(String::as_str).chain(labels);
         for (place, text) in lines.map(|text| ("history", text)).chain(words.map(|text| ("configuration", text))) {
-            if let Some((id, _)) = secrets.iter().find(|(_, content)| find(text.as_bytes(), content)) {
-                return refuse(id, place.into());
+            if let Some(secret) = secrets.iter().find(|secret| secret.is_in(text.as_bytes())) {
+                return refuse(secret.id, place.into());
             }
         }
-        let made = lock(&self.made).clone();
-        for (number, layer) in state.layers().iter().enumerate().filter(|(_, layer)| made.contains(layer)) {
-            if let Some((id, path)) = self.search_layer(layer, &secrets)? {
-                let step = image.history.iter().filter(|entry| !entry.empty_layer).nth(number);
-                let step = step.and_then(|entry| entry.created_by.as_deref()).unwrap_or_default();
-                let step: String = step.chars().take(120).collect();
-                return refuse(&id, format!("file /{}, made by: {step}", path.display()));
-            }
+        let leaky = lock(&self.leaky).clone();
+        let own = state.layers().iter().enumerate().skip(state.base_layers);
+        for (number, layer, ids) in own.filter_map(|(number, layer)| Some((number, layer, leaky.get(layer)?))) {
+            let step = image.history.iter().filter(|entry| !entry.empty_layer).nth(number);
+            let step = step.and_then(|entry| entry.created_by.as_deref()).unwrap_or_default();
+            let step: String = step.chars().take(120).collect();
+            // With other contents than when it was made, it is not found: it is what the step has written all the same.
+            let (id, place) = match self.search_layer(layer, &secrets)? {
+                Some((id, path)) => (id, format!("file /{}", path.display())),
+                None => (ids.first().cloned().unwrap_or_default(), "files".to_owned()),
+            };
+            return refuse(&id, format!("{place}, made by: {step}"));
         }
         Ok(())
     }
@@ -65,11 +129,21 @@ impl Common<'_> {
                 self.cancel.check()?;
                 let path = dir.join(name);
                 let stat = root.metadata(&path, false)?;
+                let own = path.file_name().unwrap_or_default().as_bytes();
+                if let Some(secret) = secrets.iter().find(|secret| secret.is_in(own)) {
+                    return Ok(Some((secret.id.to_owned(), dir)));
+                }
                 match FileType::from_raw_mode(stat.st_mode) {
                     FileType::Directory => stack.push(path),
                     FileType::RegularFile => {
                         if let Some(id) = self.search_file(root, &path, secrets)? {
                             return Ok(Some((id, path)));
+                        }
+                    }
+                    FileType::Symlink => {
+                        let target = root.read_link(&path)?;
+                        if let Some(secret) = secrets.iter().find(|secret| secret.is_in(target.as_bytes())) {
+                            return Ok(Some((secret.id.to_owned(), path)));
                         }
                     }
                     _ => {}
@@ -81,14 +155,14 @@ impl Common<'_> {
 
     fn search_file(&self, root: &RootDir, path: &Path, secrets: &[Secret<'_>]) -> Result<Option<String>> {
         let failing = |e: std::io::Error| BuildError::system(format_args!("{} cannot be read", path.display()), &e);
-        let longest = secrets.iter().map(|(_, content)| content.len()).max().unwrap_or(0);
+        let longest = secrets.iter().map(|secret| secret.finder.needle().len()).max().unwrap_or(0);
         let mut file = root.open_file(path)?;
         let mut bytes = Vec::with_capacity(CHUNK + longest);
         loop {
             self.cancel.check()?;
             let count = file.by_ref().take(CHUNK as u64).read_to_end(&mut bytes).map_err(failing)?;
-            if let Some((id, _)) = secrets.iter().find(|(_, content)| find(&bytes, content)) {
-                return Ok(Some((*id).to_owned()));
+            if let Some(secret) = secrets.iter().find(|secret| secret.is_in(&bytes)) {
+                return Ok(Some(secret.id.to_owned()));
             }
             if count == 0 {
                 return Ok(None);
@@ -97,29 +171,5 @@ impl Common<'_> {
             let keep = bytes.len().min(longest - 1);
             bytes.drain(..bytes.len() - keep);
         }
-    }
-}
-
-/// Whether the bytes have these in them.
-fn find(bytes: &[u8], wanted: &[u8]) -> bool {
-    let Some((first, rest)) = wanted.split_first() else { return false };
-    let mut left = bytes;
-    while let Some(at) = left.iter().position(|byte| byte == first) {
-        left = &left[at + 1..];
-        if left.starts_with(rest) {
-            return true;
-        }
-    }
-    false
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn bytes_in_bytes() {
-        assert!(find(b"xaab", b"aab") && find(b"aab", b"aab") && find(b"aaab", b"aab"));
-        assert!(!find(b"aa", b"aab") && !find(b"", b"a") && !find(b"x", b""));
     }
 }

@@ -63,6 +63,7 @@ mod mode;
 mod mounts;
 mod named;
 mod no_cache;
+mod options;
 mod output;
 mod plan;
 mod portable;
@@ -81,6 +82,7 @@ mod state;
 mod steps;
 mod tar;
 mod tree;
+mod url;
 mod why;
 
 pub use agent::Agent;

@@ -12,7 +12,7 @@ pub(crate) enum ModeChange {
 /// `ugo+rwx`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Clause {
-    /// Bits of those who are meant, with set-ID and sticky.
+    /// Bits of those who are meant, with set-ID; sticky is everybody's alone (setmode(3) of BSD, as with BuildKit).
     who: u32,
     operator: char,
     /// For all three at once, cut down by `who`.
@@ -67,7 +67,7 @@ fn parse_clauses(text: &str, clauses: &mut Vec<Clause>) -> Option<()> {
         who |= match c {
             'u' => 0o4700,
             'g' => 0o2070,
-            'o' => 0o1007,
+            'o' => 0o0007,
             'a' => 0o7777,
             _ => return None,
         };
@@ -111,12 +111,12 @@ impl Clause {
             } & 0o7;
             bits |= three << 6 | three << 3 | three;
         }
-        // Sticky is for all, whoever is named.
-        let who = if bits & 0o1000 != 0 { self.who | 0o1000 } else { self.who };
+        let who = self.who;
         match self.operator {
             '+' => mode | (bits & who),
             '-' => mode & !(bits & who),
-            _ => (mode & !(who & 0o777)) | (bits & who),
+            // What is not named goes, set-ID too; sticky stays.
+            _ => (mode & !(who & 0o6777)) | (bits & who),
         }
     }
 }
@@ -145,6 +145,13 @@ mod tests {
             ("+t", 0o777, true, 0o1777),
             ("u+rw-x", 0o100, false, 0o600),
             ("u=", 0o777, false, 0o077),
+            ("u=rw,go=r", 0o4755, false, 0o644),
+            ("a=rwx", 0o6755, false, 0o777),
+            ("g=r", 0o6755, true, 0o4745),
+            ("ug=rX,o=", 0o1755, true, 0o1550),
+            ("u=rwxs", 0o755, false, 0o4755),
+            ("o=t", 0o6711, false, 0o6710),
+            ("a=rx,+t", 0o6711, false, 0o1555),
         ] {
             assert_eq!(ModeChange::parse(text).unwrap().apply(before, directory), after, "{text} {before:o}");
         }

@@ -52,18 +52,28 @@ pub(crate) struct Plan<'a> {
     replaced: BTreeSet<PathBuf>,
     /// For directories that nothing says anything about.
     fresh: Attributes,
+    /// What directories are that are not in `below` and will be there when the layer lies upon them.
+    expected: BTreeMap<PathBuf, Attributes>,
 }
 
 impl<'a> Plan<'a> {
     /// Begins a layer; directories that must be made get this owner and time.
     pub(crate) fn new(below: &'a RootDir, owner: (u32, u32), mtime: (i64, u32)) -> Self {
         let fresh = Attributes { kind: Kind::Directory, mode: 0o755, owner, mtime, xattrs: Vec::new() };
-        Self { below, entries: BTreeMap::new(), replaced: BTreeSet::new(), fresh }
+        let expected = BTreeMap::new();
+        Self { below, entries: BTreeMap::new(), replaced: BTreeSet::new(), fresh, expected }
     }
 
     /// Gives directories that must be made these permission bits instead of the usual ones.
     pub(crate) fn with_fresh_mode(mut self, mode: u32) -> Self {
         self.fresh.mode = mode;
+        self
+    }
+
+    /// Directories on the way that are there already keep what they are: [`above`] of a layer that is linked.
+    pub(crate) fn with_expected(mut self, expected: BTreeMap<PathBuf, Attributes>) -> Self {
+        let mtime = self.fresh.mtime;
+        self.expected = expected.into_iter().map(|(path, found)| (path, Attributes { mtime, ..found })).collect();
         self
     }
 
@@ -159,7 +169,7 @@ impl<'a> Plan<'a> {
             }
             let attributes = match self.below.metadata(dir, false) {
                 _ if self.is_hidden(dir) => Some(self.fresh.clone()),
-                Err(error) if error.is_not_found() => Some(self.fresh.clone()),
+                Err(error) if error.is_not_found() => Some(self.expected.get(dir).unwrap_or(&self.fresh).clone()),
                 Err(error) if error.errno == rustix::io::Errno::NOTDIR => return Err(not_a_directory(dir)),
                 stat => tree::attributes(self.below, dir, &stat?)?,
             };
@@ -282,6 +292,29 @@ impl<'a> Plan<'a> {
         }
         Ok(())
     }
+}
+
+/// What the directories are that lead to `path` in `root`, as far as it is directories that lead there; links are not followed,
+/// and times do not count.
+///
+/// # Errors
+/// When they cannot be read.
+pub(crate) fn above(root: &RootDir, path: &Path) -> Result<BTreeMap<PathBuf, Attributes>> {
+    let mut found = BTreeMap::new();
+    let path = tree::rooted(path);
+    let mut dirs: Vec<&Path> = path.ancestors().filter(|dir| !dir.as_os_str().is_empty()).collect();
+    dirs.reverse();
+    for dir in dirs {
+        let stat = match root.metadata(dir, false) {
+            Err(error) if error.is_not_found() => break,
+            stat => stat?,
+        };
+        match tree::attributes(root, dir, &stat)?.filter(|attributes| attributes.kind == Kind::Directory) {
+            Some(attributes) => drop(found.insert(dir.to_owned(), Attributes { mtime: (0, 0), ..attributes })),
+            None => break,
+        }
+    }
+    Ok(found)
 }
 
 fn not_a_directory(path: &Path) -> BuildError {

@@ -305,7 +305,16 @@ impl Builder {
                 }
             }
             let Step { key, layer, size, description, created, nanoseconds } = step;
-            let record = CacheRecord { layer, size, description, created, nanoseconds, last_used: created, uses: 0 };
+            let record = CacheRecord {
+                layer,
+                size,
+                description,
+                created,
+                nanoseconds,
+                last_used: created,
+                uses: 0,
+                secrets: Vec::new(),
+            };
             shared.cache.adopt(&key, &record)?;
             new += 1;
         }
@@ -354,9 +363,9 @@ fn steps(config: &[u8]) -> Result<Vec<Step>> {
     }
 }
 
-/// A step that is known, if its layer is.
+/// A step that is known, if its layer is, and may leave this host: what has a secret in it stays.
 fn step(cache: &Cache, key: &Digest) -> Result<Option<Step>> {
-    let Some(record) = cache.find(key)? else { return Ok(None) };
+    let Some(record) = cache.find(key)?.filter(|record| record.secrets.is_empty()) else { return Ok(None) };
     let CacheRecord { layer, size, description, created, nanoseconds, .. } = record;
     Ok(Some(Step { key: key.clone(), layer, size, description, created, nanoseconds }))
 }

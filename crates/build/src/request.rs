@@ -73,8 +73,9 @@ pub struct BuildRequest {
     pub agents: BTreeMap<String, Agent>,
     /// One layer in place of all that are put on the base image.
     pub squash: bool,
-    /// The image's parent is its base image, as with Docker's classic builder: nobody removes that by its ID then.
-    pub with_parent: bool,
+    /// As Docker's classic builder: the image's parent is its base image, so that nobody removes that by its ID; and what
+    /// BuildKit takes for something else without a word (several files for one place, owners that are not there) is refused.
+    pub classic: bool,
     /// Who is asked for secrets, agents and credentials that are not here.
     pub client: Option<Arc<dyn Client>>,
     /// The Dockerfile, if it does not come with the context; `dockerfile` is its name then.
@@ -124,7 +125,7 @@ impl Default for BuildRequest {
             entitlements: Vec::new(),
             agents: BTreeMap::new(),
             squash: false,
-            with_parent: false,
+            classic: false,
             client: None,
             given: None,
             steps: false,

@@ -179,15 +179,15 @@ impl Session<'_> {
         let cwd = metadata::workdir("/", state.workdir());
         let mut directories = vec![cwd.as_str()];
         directories.extend(state.volumes());
-        let mut places: Vec<&str> = files.iter().map(|(_, target)| *target).collect();
+        let (own, mut places): (Vec<_>, Vec<_>) = (files.iter().map(|(_, target)| *target).collect(), Vec::new());
         for mount in &mounts.mounted {
             let file = mounts.files.contains(&mount.target);
-            if file { &mut places } else { &mut directories }.push(&mount.target);
+            if file { &mut places } else { &mut directories }.push(mount.target.as_str());
         }
         // What lies in a file system of the command's own has its place made there.
         directories.retain(|path| !path.starts_with("/dev/"));
         places.retain(|path| !path.starts_with("/dev/"));
-        if init_layer::make(&below, &directories, &places, (self.date, 0), &init, &self.cancel)? {
+        if init_layer::make(&below, &directories, [&own, &places], (self.date, 0), &init, &self.cancel)? {
             lowers.insert(0, Lower::Directory(init));
         }
         let (lowers, layers) = wharf_runtime::Lower::list(lowers.into_iter().map(Lower::into_parts));
@@ -220,7 +220,7 @@ impl Session<'_> {
         let launch = Launch {
             id: id.clone(),
             dir: volatile.path.clone(),
-            state_dir: dir.path.clone(),
+            state_dir: volatile.path.clone(), // The command may fill the disk.
             spec: bundle::spec(&command)?,
             default_filter: bundle::filter(&command),
             rootfs: Rootfs::Overlay { lowers, upper: Some(upper.clone()), work: Some(work) },

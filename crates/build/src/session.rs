@@ -16,8 +16,6 @@ use wharf_reference::Digest;
 use wharf_rooted_path::RootDir;
 use wharf_snapshot::{Hold, Layer};
 
-use crate::agent::Agents;
-use crate::asked::Asked;
 use crate::builder::Shared;
 use crate::cancel::Cancel;
 use crate::context::Context;
@@ -28,8 +26,9 @@ use crate::gathered::Gathered;
 use crate::metadata;
 use crate::named::for_platform;
 use crate::no_cache::check_stages;
+use crate::options::Options;
 use crate::output::Output;
-use crate::request::{BuildRequest, Limits, RegistryCredentials};
+use crate::request::BuildRequest;
 use crate::scratch::{Scratch, random_id};
 use crate::stages::Progress;
 use crate::state::State;
@@ -98,8 +97,8 @@ pub(crate) struct Common<'a> {
     base_env: Mutex<HashMap<usize, Vec<(String, String)>>>,
     /// What the build notes of itself.
     pub(crate) noted: Arc<Mutex<Noted>>,
-    /// Layers that this build has made.
-    pub(crate) made: Mutex<BTreeSet<Digest>>,
+    /// Layers of its steps that have secrets in them, and the IDs of these.
+    pub(crate) leaky: Mutex<BTreeMap<Digest, Vec<String>>>,
     pub(crate) steps: AtomicUsize,
     /// Parts of contexts that are files because a command mounts them, by context and path.
     pub(crate) materialized: Mutex<HashMap<(String, PathBuf), RootDir>>,
@@ -117,34 +116,6 @@ pub(crate) struct Told {
     /// Names the build in the history.
     pub(crate) reference: String,
     pub(crate) began: jiff::Timestamp,
-}
-
-/// What of the request steps need.
-#[derive(Debug)]
-pub(crate) struct Options {
-    pub(crate) no_cache: bool,
-    /// Names and numbers of stages.
-    pub(crate) no_cache_filter: Vec<String>,
-    pub(crate) pull: bool,
-    pub(crate) network: String,
-    /// A command may have the host's network.
-    pub(crate) host_network: bool,
-    /// A command may have all rights of the daemon's.
-    pub(crate) insecure: bool,
-    pub(crate) platform: Option<Platform>,
-    pub(crate) shm_size: Option<u64>,
-    pub(crate) limits: Limits,
-    pub(crate) extra_hosts: Vec<String>,
-    pub(crate) cgroup_parent: Option<String>,
-    pub(crate) secrets: std::collections::BTreeMap<String, Vec<u8>>,
-    pub(crate) agents: Agents,
-    /// Who is asked for more of these: [`Common::client`].
-    pub(crate) asked: Asked,
-    pub(crate) credentials: RegistryCredentials,
-    pub(crate) labels: std::collections::BTreeMap<String, String>,
-    pub(crate) squash: bool,
-    /// Something is to be stated about the result.
-    pub(crate) attested: bool,
 }
 
 /// What a step has come to.
@@ -189,26 +160,7 @@ impl<'a> Common<'a> {
         let client = request.client.clone().map(|client| Arc::new(Answering::new(client, told.cancel.clone())));
         Ok(Self {
             hold: Mutex::new(shared.layers.hold(&[])),
-            options: Options {
-                no_cache: request.no_cache,
-                no_cache_filter: request.no_cache_filter.clone(),
-                pull: request.pull,
-                host_network: allowed.host_network,
-                insecure: allowed.insecure,
-                network: request.network.clone(),
-                platform,
-                shm_size: request.shm_size,
-                limits: request.limits.clone(),
-                extra_hosts: request.extra_hosts.clone(),
-                cgroup_parent: request.cgroup_parent.clone().filter(|path| !path.is_empty()),
-                secrets: request.secrets.clone(),
-                agents: Agents(request.agents.clone()),
-                asked: Asked(client.clone().map(|client| client as _)),
-                credentials: request.credentials.clone(),
-                labels: request.labels.clone(),
-                squash: request.squash,
-                attested: !request.attestations.is_empty(),
-            },
+            options: Options::of(request, &allowed, platform, client.clone().map(|client| client as _)),
             client,
             shared,
             output: told.output.clone(),
@@ -232,7 +184,7 @@ impl<'a> Common<'a> {
             consumed: Mutex::default(),
             base_env: Mutex::default(),
             noted: Arc::clone(&told.noted),
-            made: Mutex::default(),
+            leaky: Mutex::default(),
             steps: AtomicUsize::new(steps),
             materialized: Mutex::default(),
             next: AtomicUsize::new(0),
@@ -259,7 +211,7 @@ impl<'a> Common<'a> {
             lock(&self.used).push(key.clone());
             return Ok((true, record.moment()));
         }
-        Ok((false, self.shared.cache.keep(key, None, description)?))
+        Ok((false, self.shared.cache.keep(key, None, description, Vec::new())?))
     }
 
     /// The time that a step has in the image: when it was made, unless the user wants another.
@@ -277,10 +229,10 @@ impl<'a> Common<'a> {
     /// Keeps what a step made: for this build before for others, so that it is nobody's at no time.
     pub(crate) fn made(&self, key: &Digest, layer: Option<&Layer>, description: &str) -> Result<Outcome> {
         lock(&self.noted).keys.push(key.clone());
-        lock(&self.made).extend(layer.map(|layer| layer.diff_id.clone()));
         self.hold(layer.map(|layer| &layer.diff_id).into_iter().cloned().collect::<Vec<_>>().as_slice());
         let layer = layer.map(|layer| (layer.diff_id.clone(), layer.size));
-        let created = self.shared.cache.keep(key, layer.clone(), description)?;
+        let secrets = layer.as_ref().map(|(layer, _)| self.secrets_in(layer)).transpose()?.unwrap_or_default();
+        let created = self.shared.cache.keep(key, layer.clone(), description, secrets)?;
         Ok(Outcome { layer: layer.map(|(diff_id, _)| diff_id), cached: false, created })
     }
 
@@ -477,7 +429,9 @@ impl Session<'_> {
         if self.no_cache {
             return Ok(None);
         }
-        let Some(record) = self.shared.cache.find(key)? else { return Ok(None) };
+        let Some(record) = self.shared.cache.find(key)?.filter(|record| self.knows_secrets_of(record)) else {
+            return Ok(None);
+        };
         let (created, layer) = (record.moment(), record.layer);
         // Held before it is looked for again: it may have been pruned between the two.
         self.hold(layer.as_slice());

@@ -46,7 +46,7 @@ impl State {
 
     /// Begins with what another stage has made. Its arguments go on to be known, and its triggers are for this one.
     pub(crate) fn on(base: &Self) -> Self {
-        Self { cmd_set: false, ..base.clone() }
+        Self { cmd_set: false, scope: base.scope.of_next_stage(), ..base.clone() }
     }
 
     pub(crate) fn layers(&self) -> &[Digest] {

@@ -13,6 +13,7 @@ use wharf_dockerfile::{
     Base, Contexts, Dockerfile, Globals, Graph, Ignore, Known, Outline, OutlineNeed, Platform, Platforms, Span, Target,
     check, excerpt,
 };
+use wharf_image::Images;
 
 use crate::BuildKit;
 use crate::contexts::{Asked, parsed};
@@ -41,12 +42,13 @@ impl BuildKit {
             "frontend.outline" | "frontend.targets" | "frontend.lint" => {
                 let (name, given) = self.dockerfile(asked).await?;
                 let (options, request) = (asked.options.clone(), request.to_owned());
+                let images = self.inner.engine.images().clone();
                 blocking(move || {
                     let file = File::read(&options, name, &given.text)?;
                     Ok(match request.as_str() {
                         "frontend.outline" => Answer::of(file.outline()),
                         "frontend.targets" => Answer::of(file.targets()),
-                        _ => file.lint(&Ignore::parse(&given.ignore).unwrap_or_default()),
+                        _ => file.lint(&Ignore::parse(&given.ignore).unwrap_or_default(), &images),
                     })
                 })
                 .await?
@@ -163,10 +165,22 @@ impl File {
         json!({ "targets": all, "sources": self.sources() })
     }
 
-    fn lint(&self, ignore: &Ignore) -> Answer {
-        // What an image has in its environment is not asked for: no variable of such a stage is called undefined.
-        let known =
-            Known { globals: Arc::clone(&self.globals), graph: &self.graph, ignore, base_env: &|_| None, stages: None };
+    fn lint(&self, ignore: &Ignore, images: &Images) -> Answer {
+        // Of an image that is not here no variable is called undefined: it is not pulled for that.
+        let base_env = |stage: usize| {
+            let Base::Image(name) = &self.graph.nodes.get(stage)?.base else { return None };
+            let image = images.resolve(name).ok()?;
+            let pairs = image.config.config.env.iter().flatten();
+            let pairs = pairs.map(|pair| pair.split_once('=').unwrap_or((pair, "")));
+            let mut env: Vec<_> = pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+            // A build sets it where an image does not.
+            if env.iter().all(|(name, _)| name != "PATH") {
+                env.push(("PATH".into(), String::new()));
+            }
+            Some(env)
+        };
+        let globals = Arc::clone(&self.globals);
+        let known = Known { globals, graph: &self.graph, ignore, base_env: &base_env, stages: None };
         let found = check(&self.dockerfile, &known);
         let mut text = String::new();
         let mut warnings = Vec::new();

@@ -324,8 +324,9 @@ async fn look(session: &Session, name: String, file: &str) -> Result<Found, Stat
     if base == DOCKERFILE {
         names.push(format!("{directory}{}", DOCKERFILE.to_lowercase()));
     }
-    let include = names.iter().cloned().chain([own_ignore.clone()]).collect();
-    let wanted = Wanted { name, include, ..Wanted::default() };
+    let include: Vec<String> = names.iter().cloned().chain([own_ignore.clone()]).collect();
+    // Each may be a link: the client sends what that leads to as well.
+    let wanted = Wanted { name, follow: include.clone(), include, ..Wanted::default() };
     let mut directory = Directory::list(session, &wanted, true).await?;
     let mut found = None;
     for name in names {

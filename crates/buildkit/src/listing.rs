@@ -23,6 +23,9 @@ const GO_CHARACTER: u32 = 1 << 21;
 const GO_STICKY: u32 = 1 << 20;
 const GO_IRREGULAR: u32 = 1 << 19;
 
+/// Links that are followed, as the kernel has it (MAXSYMLINKS).
+const MOST_LINKS: usize = 40;
+
 /// A file that the client can be asked for.
 #[derive(Debug)]
 pub(crate) struct File {
@@ -48,6 +51,8 @@ pub(crate) struct Listing {
     beside: usize,
     /// The numbers of files, and when each was changed last, in seconds since the epoch; nothing if nobody asks.
     names: Option<HashMap<Vec<u8>, (u32, i64)>>,
+    /// Where links lead, hard ones too, while there are names.
+    links: HashMap<Vec<u8>, Vec<u8>>,
 }
 
 impl Listing {
@@ -63,6 +68,7 @@ impl Listing {
             most: MAX_BYTES,
             beside: 0,
             names: None,
+            links: HashMap::new(),
         };
         listing.text(key);
         listing.text(place.as_bytes());
@@ -78,9 +84,19 @@ impl Listing {
         self
     }
 
-    /// The number of a file, and when it was changed last, in seconds since the epoch.
+    /// The number of a file, and when it was changed last, in seconds since the epoch. Links are followed, within the directory.
     pub(crate) fn named(&self, path: &[u8]) -> Option<(u32, i64)> {
-        self.names.as_ref()?.get(path).copied()
+        let names = self.names.as_ref()?;
+        let mut path = path.to_vec();
+        for _ in 0..MOST_LINKS {
+            let Some((at, target)) = ends(&path).find_map(|end| Some((end, self.links.get(&path[..end])?))) else {
+                break;
+            };
+            let above = path[..at].iter().rposition(|byte| *byte == b'/').map_or(0, |slash| slash + 1);
+            let base = if target.starts_with(b"/") { 0 } else { above };
+            path = clean(&[&path[..base], target, &path[at..]].concat());
+        }
+        names.get(&path).copied()
     }
 
     fn text(&mut self, text: &[u8]) {
@@ -114,7 +130,8 @@ impl Listing {
         stat.xattrs.retain(|name, value| !is_long(name, value));
         // Counted before anything of it is kept.
         let xattrs: usize = stat.xattrs.iter().map(|(name, value)| EACH + name.len() + value.len()).sum();
-        let named = if self.names.is_some() { EACH + stat.path.len() } else { 0 };
+        let linked = if stat.linkname.is_empty() { 0 } else { EACH + stat.path.len() + stat.linkname.len() };
+        let named = if self.names.is_some() { EACH + stat.path.len() + linked } else { 0 };
         self.beside = self.beside.saturating_add(EACH + named + xattrs);
         if self.bytes.len() + stat.path.len() + stat.linkname.len() + self.beside > self.most {
             return Err(Status::new(
@@ -127,6 +144,12 @@ impl Listing {
             ));
         }
         if let Some(names) = &mut self.names {
+            match (stat.mode & GO_SYMLINK != 0, stat.linkname.is_empty()) {
+                (true, _) => drop(self.links.insert(stat.path.clone(), stat.linkname.clone())),
+                // The path of the first name, from the top.
+                (false, false) => drop(self.links.insert(stat.path.clone(), [b"/", &stat.linkname[..]].concat())),
+                (false, true) => {}
+            }
             names.insert(stat.path.clone(), (id, stat.mod_time.div_euclid(1_000_000_000)));
         }
         let shown = || String::from_utf8_lossy(&stat.path).into_owned();
@@ -236,6 +259,24 @@ pub(crate) fn go_mode(mode: u32) -> u32 {
     kind | (mode & 0o777) | bit(0o4000, GO_SETUID) | bit(0o2000, GO_SETGID) | bit(0o1000, GO_STICKY)
 }
 
+/// Where the parts of a path end, the first one first.
+fn ends(path: &[u8]) -> impl Iterator<Item = usize> + '_ {
+    path.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(at, _)| at).chain([path.len()])
+}
+
+/// A path from the top without `.` and `..`, which lead nowhere above that.
+fn clean(path: &[u8]) -> Vec<u8> {
+    let mut parts: Vec<&[u8]> = Vec::new();
+    for part in path.split(|byte| *byte == b'/') {
+        match part {
+            b"" | b"." => {}
+            b".." => drop(parts.pop()),
+            part => parts.push(part),
+        }
+    }
+    parts.join(&b'/')
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -283,8 +324,32 @@ mod tests {
             let xattrs =
                 listing.files.values().flat_map(|file| &file.xattrs).map(|(name, value)| name.len() + value.len());
             let names: usize = listing.names.iter().flatten().map(|(name, _)| name.len()).sum();
-            assert!(listing.bytes.len() + xattrs.sum::<usize>() + names <= 4 << 20);
+            let links: usize = listing.links.iter().map(|(name, target)| name.len() + target.len()).sum();
+            assert!(listing.bytes.len() + xattrs.sum::<usize>() + names + links <= 4 << 20);
         }
+    }
+
+    #[test]
+    fn a_name_may_be_a_link() {
+        let mut listing = Listing::new(b"k", "p", true).with_names();
+        let link = |path: &str, target: &str| Stat { linkname: target.into(), ..stat(path, GO_SYMLINK | 0o777) };
+        for one in [
+            stat("a", GO_DIR | 0o755),
+            stat("a/real", 0o644),
+            link("a/to", "../b/./to"),
+            link("b", "/c"),
+            stat("c", GO_DIR | 0o755),
+            Stat { linkname: b"a/real".to_vec(), ..stat("c/hard", 0o644) },
+            link("c/to", "../../a/real"),
+            link("loop", "loop"),
+            link("out", "/etc/passwd"),
+        ] {
+            listing.add(one).unwrap();
+        }
+        for name in ["a/real", "a/to", "b/to", "c/to", "c/hard", "b/hard"] {
+            assert_eq!(listing.named(name.as_bytes()).map(|(id, _)| id), Some(1), "{name}");
+        }
+        assert!(["out", "nowhere", "b/no"].iter().all(|name| listing.named(name.as_bytes()).is_none()));
     }
 
     #[test]

@@ -404,6 +404,7 @@ fn engine_options(options: &Options) -> Result<EngineOptions, String> {
             servers: options.dns.clone(),
             search: options.dns_search.clone(),
             options: options.dns_options.clone(),
+            asked: false,
         },
         log: LogConfig {
             driver: options.log_driver.clone(),

@@ -12,7 +12,7 @@ use crate::cache::Cache;
 use crate::health::Health;
 use crate::timers::Timers;
 use crate::token::{Poller, Token};
-use crate::wire::{Answer, CONCLUSIVE, Code, MAX, Query, Response, restore};
+use crate::wire::{Answer, CONCLUSIVE, Code, HEADER, MAX, Query, Response, restore};
 
 /// Servers of one container that are asked, as everywhere (resolv.conf(5)).
 const MAX_SERVERS: usize = 3;
@@ -24,6 +24,10 @@ const MAX_WAITING: usize = 256;
 const MAX_ATTEMPTS: usize = 6;
 /// How long a server has before the next is asked too.
 const NEXT: Duration = Duration::from_secs(1);
+/// And before it is asked for what every server has at hand: the name may take long, and the server be well.
+const DOUBT: Duration = Duration::from_millis(300);
+/// The name servers of the root, by recursion: header, the empty name, NS, IN (RFC 1035, 4.1; RFC 9609 has resolvers know it).
+const ROOT: &[u8] = &[0, 0, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 2, 0, 1];
 /// How long all have: programs ask again after five seconds.
 const ALL: Duration = Duration::from_millis(4500);
 
@@ -108,11 +112,11 @@ impl Flight {
     }
 
     /// One that is for nobody: only to see whether a server answers.
-    fn looking(query: &Query, server: SocketAddr, now: Instant) -> Self {
+    fn looking(server: SocketAddr, now: Instant) -> Self {
         Self {
             key: None,
-            message: query.to_forward(),
-            question: query.question.clone(),
+            message: ROOT.to_vec(),
+            question: ROOT[HEADER..].into(),
             servers: VecDeque::from([server]),
             attempts: 0,
             running: Vec::new(),
@@ -196,7 +200,7 @@ impl Forwarder {
             return Some(asker.code(Code::Refused));
         }
         *self.waiting.entry(container).or_default() += 1;
-        let looks = self.health.due(servers, now).map(|server| Flight::looking(&asker.query, server, now));
+        let looks = self.health.due(servers, now).map(|server| Flight::looking(server, now));
         let flight = Flight::new(key, asker, self.health.order(servers), now);
         for flight in looks.into_iter().chain([flight]) {
             self.take_off(poller, now, flight);
@@ -237,7 +241,7 @@ impl Forwarder {
                 flight.servers.push_back(server);
                 flight.running.push(number);
                 self.attempts.insert(number, attempt);
-                self.timers.set(id, flight.ends.min(now + NEXT));
+                self.timers.set(id, flight.ends.min(now + DOUBT));
                 return;
             }
             // There is no way to it: not for this flight any more.
@@ -268,7 +272,7 @@ impl Forwarder {
         flight.running.retain(|other| *other != number);
         match answer {
             Some((message, response)) => {
-                self.health.answered(server);
+                self.health.answered(server, now);
                 let is_truncated = response.truncated;
                 if !is_truncated && CONCLUSIVE.contains(&response.code) {
                     return self.land(id, Some((message, response)));
@@ -296,14 +300,27 @@ impl Forwarder {
     pub(crate) fn tick(&mut self, poller: &Poller, now: Instant) {
         while let Some(id) = self.timers.due(now) {
             let Some(flight) = self.flights.get(&id) else { continue };
+            let (mut doubted, mut newest) = (Vec::new(), None);
             for number in &flight.running {
                 let Some(attempt) = self.attempts.get_mut(number) else { continue };
-                if !attempt.late && now.saturating_duration_since(attempt.since) >= NEXT {
+                newest = newest.max(Some(attempt.since));
+                let age = now.saturating_duration_since(attempt.since);
+                if age >= NEXT && !attempt.late {
                     attempt.late = true;
-                    self.health.failed(attempt.server, now);
+                    self.health.late(attempt.server, attempt.since, now);
+                } else if age >= DOUBT && !flight.askers.is_empty() && self.health.looks(attempt.server, NEXT, now) {
+                    doubted.push(attempt.server);
                 }
             }
-            if now >= flight.ends { self.land(id, None) } else { self.advance(poller, now, id) }
+            let next = newest.map(|since| flight.ends.min(since + NEXT));
+            match next.filter(|next| now < *next) {
+                _ if now >= flight.ends => self.land(id, None),
+                Some(next) => self.timers.set(id, next),
+                None => self.advance(poller, now, id),
+            }
+            for server in doubted {
+                self.take_off(poller, now, Flight::looking(server, now));
+            }
         }
     }
 

@@ -13,18 +13,38 @@ const MAX: usize = 1024;
 #[derive(Debug, Default)]
 pub(crate) struct Health {
     slow: HashMap<SocketAddr, Instant>,
+    /// When each has answered last.
+    heard: HashMap<SocketAddr, Instant>,
+    /// When each was last asked whether it answers at all.
+    looked: HashMap<SocketAddr, Instant>,
 }
 
 impl Health {
-    pub(crate) fn answered(&mut self, server: SocketAddr) {
+    pub(crate) fn answered(&mut self, server: SocketAddr, now: Instant) {
         self.slow.remove(&server);
+        put(&mut self.heard, server, now);
     }
 
-    pub(crate) fn failed(&mut self, server: SocketAddr, now: Instant) {
-        if self.slow.len() >= MAX {
-            self.slow.clear();
+    /// It does not answer a question of `since`. One that has answered others meanwhile is well: it is that name that takes so
+    /// long, and whoever asks for such names moves nobody else to another server.
+    pub(crate) fn late(&mut self, server: SocketAddr, since: Instant, now: Instant) {
+        if self.heard.get(&server).is_none_or(|heard| *heard < since) {
+            self.failed(server, now);
         }
-        self.slow.insert(server, now + REST);
+    }
+
+    /// There is nobody.
+    pub(crate) fn failed(&mut self, server: SocketAddr, now: Instant) {
+        put(&mut self.slow, server, now + REST);
+    }
+
+    /// Whether to ask it something that every server answers at once, as it has not answered for a while; once in `pause`.
+    pub(crate) fn looks(&mut self, server: SocketAddr, pause: Duration, now: Instant) -> bool {
+        let again = self.looked.get(&server).is_none_or(|looked| now.saturating_duration_since(*looked) >= pause);
+        if again {
+            put(&mut self.looked, server, now);
+        }
+        again
     }
 
     /// In which order to ask: those that answer first.
@@ -45,6 +65,13 @@ impl Health {
     }
 }
 
+fn put(map: &mut HashMap<SocketAddr, Instant>, server: SocketAddr, time: Instant) {
+    if map.len() >= MAX {
+        map.clear();
+    }
+    map.insert(server, time);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -61,7 +88,15 @@ mod tests {
         assert_eq!(health.due(&servers, now + REST), Some(servers[0]));
         assert_eq!(health.due(&servers, now + REST), None);
         assert_eq!(health.due(&servers[..1], now + REST * 3), None);
-        health.answered(servers[0]);
+        health.answered(servers[0], now);
         assert_eq!(health.order(&servers), servers);
+        // It has answered another question meanwhile.
+        let before = now - Duration::from_secs(1);
+        health.late(servers[0], before, now);
+        assert_eq!(health.order(&servers), servers);
+        health.late(servers[0], now + REST, now + REST * 2);
+        assert_eq!(health.order(&servers), [servers[1], servers[0]]);
+        assert!(health.looks(servers[0], REST, now) && !health.looks(servers[0], REST, now + REST / 2));
+        assert!(health.looks(servers[0], REST, now + REST));
     }
 }

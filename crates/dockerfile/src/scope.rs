@@ -221,6 +221,14 @@ impl Scope {
         Ok(value)
     }
 
+    /// The scope of a stage that begins with what this one has made: its ARGs are known there, beneath the environment.
+    pub fn of_next_stage(&self) -> Self {
+        let mut next = self.clone();
+        let env = &next.env;
+        next.args.iter_mut().for_each(|argument| argument.hidden |= env.iter().any(|(key, _)| *key == argument.name));
+        next
+    }
+
     /// ENV.
     pub fn set(&mut self, name: &str, value: &str) {
         self.args.iter_mut().filter(|argument| argument.name == name).for_each(|argument| argument.hidden = true);
@@ -323,6 +331,19 @@ mod tests {
         let args: Vec<_> = scope.args().collect();
         assert_eq!(args, [("A", "ownenv"), ("X", "set"), ("E", "arg"), ("Y", "1")]);
         assert_eq!(scope.predefined().collect::<Vec<_>>(), [("HTTP_PROXY", "p"), ("http_proxy", "p")]);
+    }
+
+    #[test]
+    fn the_environment_of_a_base_is_above_its_arguments() {
+        let globals = Arc::new(globals("FROM scratch\n", &[]));
+        let mut scope = Scope::new(globals, Vec::new());
+        scope.set("A", "env");
+        scope.declare(&argument("A=arg"), '\\').unwrap();
+        scope.declare(&argument("B=arg"), '\\').unwrap();
+        let mut next = scope.of_next_stage();
+        assert_eq!((scope.value("A"), next.value("A"), next.value("B")), (Some("arg"), Some("env"), Some("arg")));
+        next.declare(&argument("A=again"), '\\').unwrap();
+        assert_eq!(next.value("A"), Some("again"));
     }
 
     #[test]

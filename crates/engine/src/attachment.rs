@@ -127,12 +127,14 @@ impl Engine {
                 Ok((settings, ports))
             });
             let (settings, ports) = connected.await?;
+            let before = record;
             let record = slot.change(|record| {
                 record.networks.insert(name.clone(), settings);
                 record.asked_macs.extend(asked_mac.map(|mac| (name.clone(), mac)));
                 record.ports = ports.unwrap_or_else(|| std::mem::take(&mut record.ports));
             });
             self.save(&record).await?;
+            self.move_own_names(before, &record).await;
             let attributes = [("container", record.id.as_str()), ("name", &name), ("type", &driver)];
             self.tell_of("network", "connect", &network_id, &attributes);
             return Ok(());
@@ -225,6 +227,7 @@ impl Engine {
             })
             .await?;
             slot.change(|record| record.ports = ports);
+            self.move_own_names(before, &slot.record()).await;
         }
         let record = slot.record();
         if record.state.status.is_active() && found.is_joinable() {
@@ -235,6 +238,23 @@ impl Engine {
         let attributes = [("container", record.id.as_str()), ("name", &found.name), ("type", &found.driver)];
         self.tell_of("network", "disconnect", &found.id, &attributes);
         Ok(())
+    }
+
+    /// The container finds itself by its name where it is now. One that holds up its own file keeps what is in it.
+    async fn move_own_names(&self, before: Arc<Container>, after: &Arc<Container>) {
+        let (dir, own) = (self.dir(&after.id), Arc::clone(after));
+        let moved = blocking(move || {
+            let addresses =
+                |record: &Container| record.networks.values().flat_map(endpoint::addresses).collect::<Vec<_>>();
+            let (old, new) = (addresses(&before), addresses(&own));
+            let gone: Vec<IpAddr> = old.iter().copied().filter(|address| !new.contains(address)).collect();
+            let come: Vec<IpAddr> = new.iter().copied().filter(|address| !old.contains(address)).collect();
+            crate::etc::move_own(&dir, &own, &gone, &come)
+                .map_err(|e| EngineError::from_source("cannot write the container's hosts", &e))
+        });
+        if let Err(error) = moved.await {
+            tracing::warn!("container {}: {error}", after.id);
+        }
     }
 
     /// Takes a container that runs off a network, in the kernel and in what the network knows.

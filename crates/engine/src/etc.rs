@@ -74,17 +74,35 @@ fn hosts(record: &Container, names: &Names) -> Result<String> {
     for (address, name) in &names.links {
         text.push_str(&format!("{address}\t{name}\n"));
     }
-    let (host, domain) = (&record.config.hostname, &record.config.domainname);
-    let full = if domain.is_empty() { host.clone() } else { format!("{host}.{domain}") };
-    // The whole name, and its first word.
-    let words = match full.split_once('.') {
-        Some((short, _)) => format!("{full} {short}"),
-        None => full,
-    };
+    let words = own_words(record);
     for address in &names.own {
         text.push_str(&format!("{address}\t{words}\n"));
     }
     Ok(std::mem::take(text))
+}
+
+/// What a container is called at its own addresses: its whole name, and the first word of that.
+fn own_words(record: &Container) -> String {
+    let (host, domain) = (&record.config.hostname, &record.config.domainname);
+    let full = if domain.is_empty() { host.clone() } else { format!("{host}.{domain}") };
+    match full.split_once('.') {
+        Some((short, _)) => format!("{full} {short}"),
+        None => full,
+    }
+}
+
+/// Gives a container that runs other addresses of its own, in a file that was written before. What it has added itself stays.
+///
+/// # Errors
+/// As [`move_link`].
+pub(crate) fn move_own(dir: &Path, record: &Container, gone: &[IpAddr], come: &[IpAddr]) -> std::io::Result<()> {
+    let text = get(dir, "hosts")?;
+    let words = own_words(record);
+    let line = |address: &IpAddr| format!("{address}\t{words}");
+    let lost: Vec<String> = gone.iter().map(line).collect();
+    let kept = text.lines().filter(|line| !lost.iter().any(|lost| lost == line)).map(str::to_owned);
+    let new: String = kept.chain(come.iter().map(line)).map(|line| line + "\n").collect();
+    if new == text { Ok(()) } else { put(dir, "hosts", &new) }
 }
 
 /// Writes one of the files. It stays the same file: the container has it mounted.
@@ -133,6 +151,8 @@ pub struct ResolvConf {
     pub servers: Vec<String>,
     pub search: Vec<String>,
     pub options: Vec<String>,
+    /// Somebody has asked for these options; otherwise they are what the host has for itself.
+    pub asked: bool,
 }
 
 impl ResolvConf {
@@ -174,7 +194,7 @@ impl ResolvConf {
             self.search = search.iter().filter(|s| *s != ".").cloned().collect();
         }
         if !options.is_empty() {
-            self.options = options.to_vec();
+            (self.options, self.asked) = (options.to_vec(), true);
         }
         self
     }
@@ -202,8 +222,10 @@ impl ResolvConf {
             text.push_str(&format!("search {}\n", self.search.join(" ")));
         }
         let mut options = self.options.clone();
-        if embedded {
-            options.retain(|o| !o.starts_with("ndots:"));
+        let ndots = |option: &String| option.starts_with("ndots:");
+        if embedded && !(self.asked && options.iter().any(ndots)) {
+            // The host's is about the host's names (moby, `TransformForIntNS`).
+            options.retain(|option| !ndots(option));
             options.push("ndots:0".into());
         }
         if !options.is_empty() {
@@ -250,5 +272,18 @@ mod tests {
         assert!(own.search.is_empty());
         assert!(own.render(true).contains("nameserver 127.0.0.11"));
         assert!(own.render(true).contains("ndots:0"));
+    }
+
+    #[test]
+    fn only_who_asks_for_dots_gets_them() {
+        let options = |conf: &ResolvConf| conf.render(true).lines().last().unwrap_or_default().to_owned();
+        let host = ResolvConf::parse("nameserver 192.0.2.1\noptions ndots:5 edns0\n");
+        assert_eq!(options(&host), "options edns0 ndots:0");
+        let asked = |words: &[&str]| {
+            let words: Vec<String> = words.iter().map(|&word| word.to_owned()).collect();
+            options(&host.clone().with(&[], &[], &words).with(&[], &[], &[]))
+        };
+        assert_eq!(asked(&["ndots:3", "rotate"]), "options ndots:3 rotate");
+        assert_eq!(asked(&["rotate"]), "options rotate ndots:0");
     }
 }

@@ -22,13 +22,15 @@ pub(crate) fn choose(
     if pools.is_empty() {
         return Ok(None);
     }
-    let mut taken: BTreeSet<Ipv4Addr> = network.taken();
+    let taken: BTreeSet<Ipv4Addr> = network.taken();
     // The container had an address a moment ago: it is still its own.
     if let Some(old) = four(old_of(leaving, request)).find(|ip| !taken.contains(ip)) {
         return Ok(Some(old));
     }
-    taken.extend(four(leaving));
-    let free = pools.iter().find_map(|pool| pool.lowest_free(&taken));
+    let rested = taken.iter().copied().chain(four(leaving)).collect();
+    let free = |taken| pools.iter().find_map(|pool| pool.lowest_free(taken));
+    // One that something may still answer for is better than none: that is seen to, then, before it is used.
+    let free = free(&rested).or_else(|| free(&taken));
     Ok(Some(free.ok_or_else(|| full(record, "IPv4"))?))
 }
 
@@ -46,13 +48,14 @@ pub(crate) fn choose6(
     if record.pool6.is_none() || request.no_ipv6 {
         return Ok(None);
     }
-    let mut taken: BTreeSet<Ipv6Addr> = network.taken6();
+    let taken: BTreeSet<Ipv6Addr> = network.taken6();
     let old = six(old_of(leaving, request)).find(|ip| record.contains((*ip).into()) && !taken.contains(ip));
     if old.is_some() {
         return Ok(old);
     }
-    taken.extend(six(leaving));
-    let free = record.pools6().find_map(|pool| pool.lowest_free(&taken));
+    let rested = taken.iter().copied().chain(six(leaving)).collect();
+    let free = |taken| record.pools6().find_map(|pool| pool.lowest_free(taken));
+    let free = free(&rested).or_else(|| free(&taken));
     Ok(Some(free.ok_or_else(|| full(record, "IPv6"))?))
 }
 

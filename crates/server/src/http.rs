@@ -15,7 +15,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::error::Category;
 use serde_json::{Value, json};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use wharf_distribution::Document;
 use wharf_engine::{EngineError, ErrorKind};
 
@@ -315,13 +315,28 @@ pub(crate) fn blocking_reader(body: Incoming) -> impl io::Read + Send + 'static 
     blocking_reader_while(body, |_| Ok(()))
 }
 
+/// The same of a client that ends its body no sooner than it has its answer: until then, what comes last says that it has
+/// gone. Nothing else may say so, as nothing else is read from its connection meanwhile.
+pub(crate) fn blocking_reader_and_gone(body: Incoming) -> (impl io::Read + Send + 'static, oneshot::Receiver<()>) {
+    let (sender, gone) = oneshot::channel();
+    (read_while(body, |_| Ok(()), Some(sender)), gone)
+}
+
 /// How often is looked whether what is uploaded is still wanted.
 const LOOK: Duration = Duration::from_secs(1);
 
 /// The same, as long as `wanted` says so. It is asked every second, with the time since the client has sent something.
 pub(crate) fn blocking_reader_while(
+    body: Incoming,
+    wanted: impl Fn(Duration) -> io::Result<()> + Send + 'static,
+) -> impl io::Read + Send + 'static {
+    read_while(body, wanted, None)
+}
+
+fn read_while(
     mut body: Incoming,
     wanted: impl Fn(Duration) -> io::Result<()> + Send + 'static,
+    mut broken: Option<oneshot::Sender<()>>,
 ) -> impl io::Read + Send + 'static {
     let (sender, chunks) = mpsc::channel::<io::Result<Bytes>>(PIECES);
     tokio::spawn(async move {
@@ -339,7 +354,10 @@ pub(crate) fn blocking_reader_while(
                         None => return,
                         Some(Ok(Ok(bytes))) => Ok(bytes),
                         Some(Ok(Err(_))) => continue,
-                        Some(Err(error)) => Err(io::Error::other(error)),
+                        Some(Err(error)) => {
+                            broken.take().map(|broken| broken.send(()));
+                            Err(io::Error::other(error))
+                        }
                     }
                 }
             };

@@ -14,6 +14,7 @@ pub(crate) const CASES: &[Case] = &[
     ("equal_questions_are_asked_once", equal_questions_are_asked_once),
     ("a_dead_server_is_waited_for_once", a_dead_server_is_waited_for_once),
     ("a_server_that_is_back_is_found", a_server_that_is_back_is_found),
+    ("a_name_that_takes_long_moves_nobody_to_another_server", a_name_that_takes_long_moves_nobody_to_another_server),
     ("a_server_that_refuses_costs_nothing", a_server_that_refuses_costs_nothing),
     ("without_any_server_there_is_an_answer_in_time", without_any_server_there_is_an_answer_in_time),
     ("what_is_too_large_goes_over_tcp", what_is_too_large_goes_over_tcp),
@@ -109,12 +110,15 @@ fn a_server_that_is_back_is_found() {
     let first = Upstream::new([192, 0, 2, 1]);
     let second = Upstream::new([192, 0, 2, 2]);
     let netns = fixture.container("c1", &["n"], &[first.address, second.address]);
-    // One name that the first server is silent about: for the others it is slow from then on.
-    let silent = exchange(&udp(&netns), &query(1, "silent.test", A));
-    assert_eq!(Reply::parse(&silent).code, 2);
+    first.mute(true);
+    assert_eq!(ask(&netns, "one.test", A).addresses(), ["192.0.2.2"]);
+    assert_eq!(ask(&netns, "two.test", A).addresses(), ["192.0.2.2"]);
+    assert_eq!(first.asked("two.test"), 0, "it rests");
+    first.mute(false);
     let start = Instant::now();
     let mut number = 0;
-    while first.asked(&format!("n{number}.test")) == 0 {
+    // It is looked at with a question of its own.
+    while first.asked("") < 2 {
         number += 1;
         assert!(start.elapsed() < Duration::from_secs(20));
         let start = Instant::now();
@@ -125,6 +129,22 @@ fn a_server_that_is_back_is_found() {
     }
     let now = ask(&netns, "afterwards.test", A);
     assert_eq!(now.addresses(), ["192.0.2.1"]);
+}
+
+fn a_name_that_takes_long_moves_nobody_to_another_server() {
+    let fixture = with_network();
+    let first = Upstream::new([192, 0, 2, 1]);
+    let second = Upstream::new([192, 0, 2, 2]);
+    let netns = fixture.container("c1", &["n"], &[first.address, second.address]);
+    let neighbour = fixture.container("c2", &["n"], &[first.address, second.address]);
+    for _ in 0..2 {
+        // Neither knows it.
+        let silent = exchange(&udp(&netns), &query(1, "silent.test", A));
+        assert_eq!(Reply::parse(&silent).code, 2);
+        assert_eq!(ask(&neighbour, "one.test", A).addresses(), ["192.0.2.1"]);
+    }
+    assert_eq!(second.asked("one.test"), 0);
+    assert!(first.asked("") > 0, "it was asked whether it answers at all");
 }
 
 fn a_server_that_refuses_costs_nothing() {

@@ -17,6 +17,7 @@ pub(crate) struct Upstream {
 
 struct Shared {
     ends: AtomicBool,
+    mute: AtomicBool,
     /// The address that it gives everything.
     answer: [u8; 4],
     /// Each query: its name in small letters, its number, its source port, whether over TCP.
@@ -35,13 +36,23 @@ impl Upstream {
         let udp = UdpSocket::bind(address).unwrap();
         udp.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
         tcp.set_nonblocking(true).unwrap();
-        let shared = Arc::new(Shared { ends: AtomicBool::new(false), answer, asked: Mutex::default() });
+        let shared = Arc::new(Shared {
+            ends: AtomicBool::new(false),
+            mute: AtomicBool::new(false),
+            answer,
+            asked: Mutex::default(),
+        });
         let (for_udp, for_tcp) = (Arc::clone(&shared), Arc::clone(&shared));
         let threads = vec![
             std::thread::spawn(move || serve_udp(&for_udp, &udp)),
             std::thread::spawn(move || serve_tcp(&for_tcp, &tcp)),
         ];
         Some(Self { address, shared, threads })
+    }
+
+    /// Says nothing any more, or answers again.
+    pub(crate) fn mute(&self, mute: bool) {
+        self.shared.mute.store(mute, Ordering::Relaxed);
     }
 
     /// How often a name was asked for.
@@ -143,6 +154,9 @@ fn answers(shared: &Shared, query: &[u8], peer: SocketAddr, tcp: bool) -> Vec<Ve
     let record = |ttl: u8| [&[0xc0, 12, 0, 1, 0, 1, 0, 0, 0, ttl, 0, 4][..], &shared.answer].concat();
     let zone = [&[0xc0, 12, 0, 6, 0, 1, 0, 0, 0, 60, 0, 22, 0, 0][..], &[0; 16], &[0, 0, 0, 30]].concat();
     let good = |id, ttl| reply(id, [0x81, 0x80], [1, 0], question, &record(ttl));
+    if shared.mute.load(Ordering::Relaxed) {
+        return Vec::new();
+    }
     match name.split('.').next().unwrap_or_default() {
         "nx" => vec![reply(id, [0x81, 0x83], [0, 1], question, &zone)],
         "servfail" => vec![reply(id, [0x81, 0x82], [0, 0], question, &[])],

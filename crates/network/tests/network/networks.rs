@@ -261,6 +261,17 @@ fn a_full_network_says_so() {
         assert!(error.starts_with("no available IPv4 addresses on this network's address pools: small"), "{error}");
         networks.disconnect("small", &all[2].id).unwrap();
         assert_eq!(container(&networks, "small", "last").v4(), all[2].v4());
+        // Also while something may still answer for it.
+        for _ in 0..20 {
+            networks.release(&all[3].id).unwrap();
+            let next = OwnedFd::from(networks.namespace().unwrap());
+            networks.connect(&request("small", &all[3].id, "next", &next)).unwrap();
+            networks.release(&all[3].id).unwrap();
+            let other = networks.connect(&request("small", &id("other"), "other", &next)).unwrap();
+            assert_eq!(other.ip, Some(all[3].v4()));
+            networks.disconnect("small", &id("other")).unwrap();
+            networks.connect(&request("small", &all[3].id, "next", &next)).unwrap();
+        }
     });
 }
 

@@ -86,6 +86,7 @@ mod tests {
             nanoseconds: 0,
             last_used: 0,
             uses: 2,
+            secrets: Vec::new(),
         };
         assert_eq!(build_cache("k", &record("base"), &sharing)["Shared"], true);
         let own = build_cache("k", &record("cache"), &sharing);

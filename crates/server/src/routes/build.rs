@@ -19,7 +19,7 @@ use super::progress::progress_line;
 use super::{Call, Result, blocking, dry_run, prune_stream, pruned_event};
 use crate::auth;
 use crate::filters::Filters;
-use crate::http::{ApiError, blocking_reader, error_line, line, ok, stream};
+use crate::http::{ApiError, blocking_reader_and_gone, error_line, line, ok, stream};
 use crate::moment::moment;
 use crate::patient::patiently;
 
@@ -65,7 +65,8 @@ pub(super) async fn build(call: Call) -> Result {
     let keep_git_dir = matches!(kept, Some("1" | "true"));
     let credentials = auth::of_build(call.request.headers());
     let with_parts = call.request.headers().get(CONTENT_TYPE).is_some_and(|kind| kind == build_parts::MEDIA_TYPE);
-    let body: Box<dyn std::io::Read + Send> = Box::new(blocking_reader(call.request.into_body()));
+    let (body, gone) = blocking_reader_and_gone(call.request.into_body());
+    let body: Box<dyn std::io::Read + Send> = Box::new(body);
     let (head, mut parts, body) = if with_parts {
         let (head, parts) = patiently(move || build_parts::read(body)).await?;
         (head, Some(parts), None)
@@ -146,7 +147,7 @@ pub(super) async fn build(call: Call) -> Result {
         entitlements: query.json("allow")?,
         squash: query.flag("squash"),
         // Docker's clients know nothing of it, and have always had it so.
-        with_parent: !with_parts && query.get("parent") != Some("0"),
+        classic: !with_parts && query.get("parent") != Some("0"),
         annotations: query.json("annotations")?,
         attestations: query.json("attestations")?,
         remote,
@@ -172,7 +173,14 @@ pub(super) async fn build(call: Call) -> Result {
     let Some(first) = first else { return finished(building.await, quiet) };
     let mut kept = Tail::default();
     let (sender, chunks) = mpsc::channel::<Bytes>(64);
+    let gone = async move {
+        if gone.await.is_err() {
+            // All has come.
+            std::future::pending::<()>().await;
+        }
+    };
     tokio::spawn(async move {
+        tokio::pin!(gone);
         let mut next = Some(first);
         while let Some(event) = next {
             let told_now = match event {
@@ -189,6 +197,7 @@ pub(super) async fn build(call: Call) -> Result {
                 event = told.recv() => event,
                 // Nobody may notice at the next word: a command can be silent for ever.
                 () = sender.closed() => return,
+                () = &mut gone => return,
             };
         }
         let last = match building.await {
@@ -363,6 +372,7 @@ mod tests {
                 nanoseconds: 0,
                 last_used,
                 uses: 0,
+                secrets: Vec::new(),
             };
             (id.to_owned(), record)
         };

@@ -211,7 +211,12 @@ pub(crate) fn with_server<F: Future<Output = ()>>(test: impl FnOnce(Server) -> F
             data_root: data_root.clone(),
             exec_root: exec_root.clone(),
             cgroup_parent: group.clone(),
-            dns: ResolvConf { servers: vec!["192.0.2.1".into()], search: Vec::new(), options: Vec::new() },
+            dns: ResolvConf {
+                servers: vec!["192.0.2.1".into()],
+                search: Vec::new(),
+                options: Vec::new(),
+                asked: false,
+            },
             host_gateways: Vec::new(),
             cdi_dirs: None,
             log: LogConfig { driver: "json-file".into(), options: std::collections::BTreeMap::new() },

@@ -1,6 +1,6 @@
 //! Images are built from Dockerfiles.
 
-use crate::kit::Daemon;
+use crate::kit::{Daemon, WHARF};
 
 fn context(d: &Daemon, files: &[(&str, &str)]) -> String {
     let dir = d.path().join("context");
@@ -94,10 +94,14 @@ fn traces(d: &Daemon) -> Vec<std::path::PathBuf> {
 /// Starts a build of this command, and waits until it runs.
 fn begin(d: &Daemon, options: &str, command: &str) -> std::process::Child {
     let dir = context(d, &[("Dockerfile", &format!("FROM busybox\nRUN {command}\n"))]);
-    let mut client = d.client();
+    let own = options == "wharf";
+    let mut client = if own { std::process::Command::new(WHARF) } else { d.client() };
+    if own {
+        client.env("DOCKER_HOST", format!("unix://{}", d.socket().display()));
+    }
     client
         .arg("build")
-        .args(options.split_whitespace())
+        .args(options.split_whitespace().filter(|_| !own))
         .args(["--no-cache", &dir])
         .stdout(std::process::Stdio::null())
         .stderr(std::process::Stdio::null());
@@ -114,7 +118,7 @@ fn begin(d: &Daemon, options: &str, command: &str) -> std::process::Child {
 #[test]
 fn a_silent_build_ends_with_its_client() {
     let Some(d) = Daemon::start() else { return };
-    for options in ["", "-q"] {
+    for options in ["", "-q", "wharf"] {
         let mut client = begin(&d, options, "sleep 1000");
         client.kill().unwrap();
         client.wait().unwrap();

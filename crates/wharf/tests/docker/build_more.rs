@@ -178,3 +178,35 @@ fn commands_find_the_directories_of_volumes() {
     let (status, said) = d.post("/build?version=3", "", true).unwrap();
     assert!(status == 400 && said.contains("invalid version"), "{status} {said}");
 }
+
+#[test]
+fn a_linked_copy_leaves_directories_as_they_are() {
+    let Some(d) = Daemon::start() else { return };
+    let dockerfile = "FROM busybox\nRUN mkdir -m 1777 /st && mkdir -m 700 /own && chown 5:6 /own\n\
+                      COPY --link f /st/f\nCOPY --link --chmod=640 --chown=7:8 f /own/\nCOPY --link --chmod=750 f /new/f\n";
+    let dir = context(&d, "main", &[("Dockerfile", dockerfile), ("f", "x")]);
+    wharf(&d, &dir, "build -t linked .").ok();
+    let shown = d.docker("run --rm linked stat -c %a,%u,%g /st /own /own/f /new").ok();
+    assert_eq!(shown, "1777,0,0\n700,5,6\n640,7,8\n750,0,0");
+    // Upon the same it is the same, whatever else has changed.
+    files(&dir, &[("Dockerfile", &dockerfile.replacen("RUN ", "RUN touch /more && ", 1))]);
+    let again = wharf(&d, &dir, "build -t linked .").ok();
+    assert_eq!(again.matches("Using cache").count(), 3, "{again}");
+}
+
+/// BuildKit takes them without a word, Docker's classic builder not at all.
+#[test]
+fn what_is_probably_not_meant_is_taken_and_told() {
+    let Some(d) = Daemon::start() else { return };
+    let dir = context(&d, "main", &[("Dockerfile", "FROM busybox\nCOPY a b /t\n"), ("a", "1"), ("b", "2")]);
+    let said = wharf(&d, &dir, "build -t several .").ok();
+    assert!(said.contains("[Warning] COPY of 2 files to /t, which is no directory: only the last is there"), "{said}");
+    assert_eq!(d.docker("run --rm several cat /t").ok(), "2");
+    let classic = d.docker(&format!("build {}", dir.display()));
+    assert!(classic.err.contains("the destination must be a directory and end with a /"), "{}", classic.err);
+    files(&dir, &[("Dockerfile", "FROM busybox\nCOPY --chown=nosuch:7 a /t\n")]);
+    let said = wharf(&d, &dir, "build -t owner .").ok();
+    assert!(said.contains("[Warning] the image has no nosuch"), "{said}");
+    assert_eq!(d.docker("run --rm owner stat -c %u:%g /t").ok(), "0:7");
+    assert!(d.docker(&format!("build {}", dir.display())).err.contains("can't find uid for user nosuch"));
+}

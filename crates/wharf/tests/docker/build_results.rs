@@ -152,7 +152,19 @@ fn an_image_with_a_secret_in_it_gets_no_name() {
         );
         assert!(said.err.contains(place), "{}", said.err);
         assert_ne!(d.docker("inspect leak").code, 0);
+        // The step is in the cache now.
+        for output in ["-t leak", "-o type=tar,dest=leak.tar", "-o type=oci,dest=leak.tar"] {
+            let said = wharf(&d, &dir, &format!("build --secret id=TOKEN {output} ."));
+            assert!(said.code != 0 && said.err.contains(place), "{output}: {}", said.err);
+        }
+        assert!(!dir.join("leak.tar").exists() && d.docker("inspect leak").code != 0);
     }
+    // Who does not have it gets nothing that has been made with it.
+    let dir =
+        context(&d, "main", &[("Dockerfile", &format!("FROM busybox\n{run} cat /run/secrets/TOKEN > /t || :\n"))]);
+    assert_ne!(wharf(&d, &dir, "build --secret id=TOKEN -t leak .").code, 0);
+    wharf(&d, &dir, "build -t without .").ok();
+    assert_eq!(d.docker("run --rm without wc -c /t").ok(), "0 /t");
     // In a stage that is no part of the image it does no harm.
     let text = format!(
         "FROM busybox AS one\n{run} cat /run/secrets/TOKEN > /t && echo good > /u\nFROM busybox\nCOPY --from=one /u /\n"
@@ -160,6 +172,10 @@ fn an_image_with_a_secret_in_it_gets_no_name() {
     let dir = context(&d, "main", &[("Dockerfile", &text)]);
     wharf(&d, &dir, "build --secret id=TOKEN -t good .").ok();
     assert_eq!(d.docker("run --rm good cat /u").ok(), "good");
+    // What is copied from there does, also when the stage comes from the cache.
+    let dir = context(&d, "main", &[("Dockerfile", &text.replace("--from=one /u /", "--from=one /t /"))]);
+    let said = wharf(&d, &dir, "build --secret id=TOKEN -t leak .");
+    assert!(said.code != 0 && said.err.contains("file /t, made by: COPY"), "{}", said.err);
 }
 
 #[test]

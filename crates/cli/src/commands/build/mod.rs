@@ -205,6 +205,9 @@ async fn run(app: &App, matches: &Matches) -> Outcome<u8> {
     let parts = parts.or_else(|| listed.then(parts::Parts::none));
     let client = app.client().await?;
     let remote = context.remote().map(str::to_owned);
+    // As buildx has it.
+    let own = || std::env::var("SOURCE_DATE_EPOCH").ok().filter(|text| !text.is_empty());
+    let epoch = epoch.or_else(own);
     let request = parameters(app, matches, client.post("/build"), epoch.as_deref())?
         .query_if(quiet, "q")
         .query("parent", "0")

@@ -1,0 +1,46 @@
+//! Sources of ADD that are URLs.
+
+pub(crate) fn is_url(source: &str) -> bool {
+    let lower = source.get(..8).unwrap_or(source).to_ascii_lowercase();
+    lower.starts_with("http://") || lower.starts_with("https://")
+}
+
+/// The last part of a URL's path, as the name of its file.
+pub(crate) fn url_name(url: &str) -> Option<String> {
+    let path = url.split(['#', '?']).next()?.split_once("://")?.1.split_once('/')?.1;
+    let name = path.trim_end_matches('/').rsplit('/').next()?;
+    let decoded = percent_decoded(name).filter(|name| !name.contains(['/', '\0']));
+    let name = decoded.unwrap_or_else(|| name.to_owned());
+    Some(name).filter(|name| !matches!(name.as_str(), "" | "." | ".."))
+}
+
+/// The text with its `%XX` read (RFC 3986, 2.1), if that is text.
+fn percent_decoded(text: &str) -> Option<String> {
+    let mut bytes = Vec::new();
+    let mut rest = text.bytes();
+    while let Some(byte) = rest.next() {
+        bytes.push(match byte {
+            b'%' => {
+                let digit = |byte: Option<u8>| char::from(byte?).to_digit(16);
+                u8::try_from(digit(rest.next())? * 16 + digit(rest.next())?).ok()?
+            }
+            byte => byte,
+        });
+    }
+    String::from_utf8(bytes).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_the_last_part_of_the_path() {
+        assert_eq!(url_name("http://h/a/b.tar?x=/y#z").as_deref(), Some("b.tar"));
+        assert_eq!(url_name("http://h/a%20b").as_deref(), Some("a b"));
+        assert_eq!(url_name("http://h/a%2fb%2").as_deref(), Some("a%2fb%2"));
+        assert_eq!((url_name("http://h/a/b/").as_deref(), url_name("http://h//")), (Some("b"), None));
+        assert_eq!((url_name("http://h/x/%2e%2e"), url_name("http://h/..%2fx").as_deref()), (None, Some("..%2fx")));
+        assert_eq!((url_name("http://h/"), url_name("http://h")), (None, None));
+    }
+}
