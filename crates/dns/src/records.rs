@@ -38,6 +38,9 @@ pub struct Container {
     /// Who knows all other names, best first. More than three are not asked.
     #[serde(default)]
     pub upstreams: Vec<SocketAddr>,
+    /// Those of `upstreams` that are on its own networks: they are asked also where all of these are closed.
+    #[serde(default)]
+    pub near: Vec<SocketAddr>,
     /// Further names that it alone has for others (`--link`), by the name that is looked up instead.
     #[serde(default)]
     pub links: BTreeMap<String, String>,

@@ -49,7 +49,7 @@ impl Resolver {
             return Said::Now(answer);
         }
         let closed = self.zones.is_closed(&container.networks);
-        let servers = if closed { &[][..] } else { &container.upstreams };
+        let servers = if closed { &container.near } else { &container.upstreams };
         self.forwarder.ask(poller, now, asker, servers).map_or(Said::Later, Said::Now)
     }
 

@@ -208,6 +208,7 @@ impl Engine {
                 .iter()
                 .filter_map(|text| Some(SocketAddr::new(text.parse().ok()?, PORT)))
                 .collect(),
+            near: Vec::new(),
             links: BTreeMap::new(),
         };
         self.with_dns(|server| {
@@ -362,12 +363,16 @@ impl Engine {
         endpoints: &BTreeMap<String, EndpointSettings>,
     ) -> wharf_dns::Container {
         let upstreams = self.resolv_conf(record).servers;
-        let upstreams = upstreams.iter().filter_map(|text| Some(SocketAddr::new(text.parse().ok()?, PORT)));
+        let upstreams: Vec<SocketAddr> =
+            upstreams.iter().filter_map(|text| Some(SocketAddr::new(text.parse().ok()?, PORT))).collect();
+        // By the host's own address on that network, from where it is as near.
+        let is_near = |server: &&SocketAddr| networks.iter().any(|network| network.contains(server.ip()));
+        let near = upstreams.iter().filter(is_near).copied().collect();
         let mut networks: Vec<String> = networks.iter().map(|network| network.id.clone()).collect();
         // Has no names, but leads out.
         networks.extend(self.default_bridge(record).map(|bridge| bridge.id).filter(|id| !networks.contains(id)));
         let links = self.endpoint_links(endpoints);
-        wharf_dns::Container { id: record.id.clone(), networks, upstreams: upstreams.collect(), links }
+        wharf_dns::Container { id: record.id.clone(), networks, upstreams, near, links }
     }
 
     fn default_bridge(&self, record: &Container) -> Option<NetworkRecord> {

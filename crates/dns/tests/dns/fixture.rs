@@ -55,6 +55,7 @@ pub(crate) fn container(id: &str, networks: &[&str], upstreams: &[SocketAddr]) -
         id: id.into(),
         networks: networks.iter().map(|&id| id.into()).collect(),
         upstreams: upstreams.into(),
+        near: Vec::new(),
         links: BTreeMap::new(),
     }
 }

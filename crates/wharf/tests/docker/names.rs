@@ -108,10 +108,19 @@ fn sockets_of_names_go_with_their_container() {
     d.launch();
 }
 
-/// Answers every question with 192.0.2.77, as a resolver on the host's loopback.
-fn resolve_at(address: &str) {
-    let socket = std::net::UdpSocket::bind((address, 53)).unwrap();
+/// Answers every question with 192.0.2.77 at this address: on the host, or where the process `of` is.
+fn resolve_at(address: &str, of: Option<&str>) {
+    let (ready, bound) = std::sync::mpsc::channel();
+    let (address, netns) =
+        (address.to_owned(), of.map(|pid| std::fs::File::open(format!("/proc/{pid}/ns/net")).unwrap()));
     std::thread::spawn(move || {
+        if let Some(netns) = netns {
+            use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+            let fd = std::os::fd::AsFd::as_fd(&netns);
+            move_into_link_name_space(fd, Some(LinkNameSpaceType::Network)).unwrap();
+        }
+        let socket = std::net::UdpSocket::bind((address.as_str(), 53)).unwrap();
+        ready.send(()).unwrap();
         let mut packet = [0; 512];
         while let Ok((length, asker)) = socket.recv_from(&mut packet) {
             let mut answer = packet[..length].to_vec();
@@ -121,9 +130,45 @@ fn resolve_at(address: &str) {
             answer[2] |= 0x80;
             answer[4..12].copy_from_slice(&[0, 1, 0, 1, 0, 0, 0, 0]);
             answer.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4, 192, 0, 2, 77]);
-            socket.send_to(&answer, asker).unwrap();
+            let _ = socket.send_to(&answer, asker);
         }
     });
+    bound.recv().unwrap();
+}
+
+#[test]
+fn a_container_finds_itself_where_it_is() {
+    let Some(d) = Daemon::start() else { return };
+    d.docker("network create one").ok();
+    d.docker("network create two").ok();
+    d.docker("run -d --name web --hostname web --network one busybox sleep 1000").ok();
+    d.docker("network connect two web").ok();
+    let own = |name: &str| d.docker(&format!("inspect -f {{{{.NetworkSettings.Networks.{name}.IPAddress}}}} web")).ok();
+    let hosts = || d.docker("exec web grep web /etc/hosts").ok();
+    assert_eq!(hosts(), format!("{}\tweb\n{}\tweb", own("one"), own("two")));
+    d.docker("network disconnect one web").ok();
+    assert_eq!(hosts(), format!("{}\tweb", own("two")));
+    d.docker("restart -t 0 web").ok();
+    assert_eq!(hosts(), format!("{}\tweb", own("two")));
+    d.docker("rm -f web").ok();
+    d.docker("network rm one two").ok();
+}
+
+#[test]
+fn a_name_server_on_a_closed_network_is_asked_by_those_who_name_it() {
+    let Some(d) = Daemon::start() else { return };
+    d.docker("network create --internal closed").ok();
+    d.docker("run -d --name dns --network closed busybox sleep 1000").ok();
+    let address = d.docker("inspect -f {{.NetworkSettings.Networks.closed.IPAddress}} dns").ok();
+    resolve_at(&address, Some(&d.docker("inspect -f {{.State.Pid}} dns").ok()));
+    d.docker(&format!("run -d --name asks --network closed --dns {address} busybox sleep 1000")).ok();
+    d.docker("run -d --name other --network closed busybox sleep 1000").ok();
+    let answer = asks(&d, "asks", "far.example");
+    assert!(answer.contains("192.0.2.77"), "{answer}");
+    assert!(asks(&d, "asks", "dns").contains(&address));
+    assert!(!asks(&d, "other", "far.example").contains("192.0.2.77"));
+    d.docker("rm -f dns asks other").ok();
+    d.docker("network rm closed").ok();
 }
 
 /// Docker tells such containers to ask Google.
@@ -131,7 +176,7 @@ fn resolve_at(address: &str) {
 fn a_resolver_on_the_host_s_loopback_is_asked_for_those_on_the_default_bridge() {
     const RESOLVER: &str = "127.83.71.1";
     let Some(mut d) = Daemon::start_given(&["--dns", RESOLVER]) else { return };
-    resolve_at(RESOLVER);
+    resolve_at(RESOLVER, None);
     d.docker("run -d --name plain busybox sleep 1000").ok();
     d.docker("run -d --name own --dns 192.0.2.1 busybox sleep 1000").ok();
     let servers = |name: &str| d.docker(&format!("exec {name} grep nameserver /etc/resolv.conf")).ok();
