@@ -105,8 +105,8 @@ impl Common<'_> {
             }
         }
         let leaky = lock(&self.leaky).clone();
-        let own = state.layers().iter().enumerate().skip(state.base_layers);
-        for (number, layer, ids) in own.filter_map(|(number, layer)| Some((number, layer, leaky.get(layer)?))) {
+        let mut own = state.layers().iter().enumerate().skip(state.base_layers);
+        if let Some((number, layer, ids)) = own.find_map(|(number, layer)| Some((number, layer, leaky.get(layer)?))) {
             let step = image.history.iter().filter(|entry| !entry.empty_layer).nth(number);
             let step = step.and_then(|entry| entry.created_by.as_deref()).unwrap_or_default();
             let step: String = step.chars().take(120).collect();
