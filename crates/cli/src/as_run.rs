@@ -118,7 +118,8 @@ fn identity(words: &mut Words, container: &Json) {
     let (config, host) = (&container["Config"], &container["HostConfig"]);
     let hostname = text(&config["Hostname"]);
     // What it is called without a word about it.
-    let given = !text(&container["Id"]).starts_with(hostname) && text(&host["NetworkMode"]) != "host";
+    let mode = text(&host["NetworkMode"]);
+    let given = !text(&container["Id"]).starts_with(hostname) && mode != "host" && !mode.starts_with("container:");
     words.value("hostname", if given { hostname } else { "" });
     words.value("domainname", text(&config["Domainname"]));
     let platform = text(&container["Platform"]);
@@ -169,7 +170,7 @@ fn health(words: &mut Words, check: &Json, own: &Json) {
     words.number("health-retries", int(&check["Retries"]));
 }
 
-/// Without a source, for nobody knows it any more: the variable or the file of that name.
+/// Without a source, for nobody knows it any more: the variable or the file of that name, unless one is given.
 fn secret(secret: &Json) -> String {
     let mut words = format!("id={}", text(&secret["ID"]));
     if let Some(target) = secret["Target"].as_str() {
@@ -265,9 +266,8 @@ fn networks(words: &mut Words, container: &Json, own: &Json) {
     let mut names: Vec<&str> = attached.into_iter().flatten().map(|(name, _)| name.as_str()).collect();
     // The first one is that of the mode.
     names.sort_by_key(|name| *name != mode);
-    if names.len() < 2 && matches!(mode, "" | "default" | "bridge") {
-        names.clear();
-    } else if names.is_empty() || !names.contains(&mode) {
+    let usual = names.len() < 2 && matches!(mode, "" | "default" | "bridge");
+    if names.is_empty() || !names.contains(&mode) {
         names.insert(0, mode);
     }
     for name in names {
@@ -280,6 +280,7 @@ fn networks(words: &mut Words, container: &Json, own: &Json) {
         };
         add("ip", text(&endpoint["IPAMConfig"]["IPv4Address"]));
         add("ip6", text(&endpoint["IPAMConfig"]["IPv6Address"]));
+        texts(&endpoint["IPAMConfig"]["LinkLocalIPs"]).iter().for_each(|ip| add("link-local-ip", ip));
         for alias in texts(&endpoint["Aliases"]) {
             // Its own short ID is given to it anyway.
             add("alias", if text(&container["Id"]).starts_with(alias) { "" } else { alias });
@@ -291,6 +292,9 @@ fn networks(words: &mut Words, container: &Json, own: &Json) {
             "gw-priority",
             &endpoint["GwPriority"].as_i64().filter(|one| *one != 0).map_or(String::new(), |one| one.to_string()),
         );
+        if usual && parts.len() == 1 {
+            continue;
+        }
         let long = fields(&parts);
         words.value("network", if parts.len() == 1 { name } else { &long });
     }
@@ -336,6 +340,10 @@ fn isolation(words: &mut Words, host: &Json) {
         [("CapAdd", "cap-add"), ("CapDrop", "cap-drop"), ("SecurityOpt", "security-opt"), ("GroupAdd", "group-add")]
     {
         words.list(flag, &host[key]);
+    }
+    let shows = |key: &str| host[key].as_array().is_some_and(Vec::is_empty);
+    if !privileged && shows("MaskedPaths") && shows("ReadonlyPaths") {
+        words.value("security-opt", "systempaths=unconfined");
     }
     for (key, flag, default) in [
         ("IpcMode", "ipc", "private"),
@@ -452,6 +460,25 @@ mod tests {
         let mut container = json!({ "Id": "0123456789abcdef", "Name": "/web", "Config": config, "HostConfig": host });
         let image = json!({ "Config": own });
         assert_eq!(command_line("docker", &container, &image), "docker run \\\n  -d \\\n  --name web \\\n  app");
+        container["NetworkSettings"] = json!({ "Networks": { "bridge": { "IPAMConfig": null,
+            "DriverOpts": { "dev.wharf.bandwidth.up": "1mbit" } } } });
+        let shown = "--network name=bridge,driver-opt=dev.wharf.bandwidth.up=1mbit \\";
+        let line = command_line("docker", &container, &image);
+        assert!(line.contains(shown), "{line}");
+        container["NetworkSettings"] = json!({ "Networks": { "bridge": { "IPAMConfig": null } } });
+        // Whose network and name it has is said once.
+        let mut joined = container.clone();
+        joined["HostConfig"]["NetworkMode"] = json!("container:other");
+        joined["NetworkSettings"] = json!({});
+        joined["Config"]["Hostname"] = json!("cafecafecafe");
+        joined["HostConfig"]["MaskedPaths"] = json!([]);
+        joined["HostConfig"]["ReadonlyPaths"] = json!([]);
+        let line = command_line("docker", &joined, &image);
+        assert!(
+            line.contains("--network container:other \\\n  --security-opt systempaths=unconfined \\\n  app"),
+            "{line}"
+        );
+        assert!(!line.contains("hostname"), "{line}");
         container["Config"]["Entrypoint"] = json!(["nginx", "-g"]);
         container["Config"]["Cmd"] = json!(["daemon off;"]);
         container["HostConfig"]["PortBindings"] = json!({ "80/tcp": [{ "HostIp": "::1", "HostPort": "8080" }] });

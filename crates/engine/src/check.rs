@@ -6,15 +6,18 @@ use crate::error::{EngineError, Result};
 use crate::spec::{Config, HostConfig, RestartPolicy};
 use crate::{log_options, security, text};
 
+/// Refuses a working directory of the request's, before the image's may take its place.
+pub(crate) fn working_dir(config: &Config) -> Result<()> {
+    let dir = &config.working_dir;
+    if dir.is_empty() || dir.starts_with('/') {
+        return Ok(());
+    }
+    Err(EngineError::invalid(format!("the working directory '{dir}' is invalid, it needs to be an absolute path")))
+}
+
 /// What cannot be, with Docker's words.
 pub(crate) fn check(config: &Config, host: &HostConfig) -> Result<()> {
     let bad = |text: String| Err(EngineError::invalid(text));
-    if !config.working_dir.is_empty() && !config.working_dir.starts_with('/') {
-        return bad(format!(
-            "the working directory '{}' is invalid, it needs to be an absolute path",
-            config.working_dir
-        ));
-    }
     if let Some(signal) = &config.stop_signal {
         crate::signal::parse(signal)?;
     }

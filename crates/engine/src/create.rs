@@ -114,6 +114,7 @@ impl Engine {
         {
             return Err(EngineError::invalid("conflicting options: port exposing and the container type network mode"));
         }
+        crate::check::working_dir(&config)?;
         image_defaults::merge(&mut config, &image)?;
         if !config.working_dir.is_empty() {
             config.working_dir = mounts::clean(&config.working_dir);

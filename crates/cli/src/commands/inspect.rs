@@ -11,7 +11,7 @@ use crate::failure::{Failure, Outcome};
 use crate::flag::Flag;
 use crate::format::FORMAT;
 use crate::inspect::{Found, Inspector, fetch};
-use crate::json::text;
+use crate::json::{array, text};
 use crate::parse::Matches;
 use crate::{as_run, platform, types};
 
@@ -143,6 +143,9 @@ async fn as_command(app: &App, matches: &Matches) -> Outcome<u8> {
             Err(error) => return Err(error.into()),
         };
         app.say(&as_run::command_line(&app.program, &container, &image))?;
+        if !array(&container["HostConfig"]["Secrets"]).is_empty() {
+            app.complain("NOTE: where secrets came from is kept nowhere: add src=FILE or env=NAME to each --secret");
+        }
     }
     Ok(0)
 }

@@ -34,7 +34,7 @@ fn results_go_where_they_are_asked_to() {
     let id = d.docker(&format!("inspect -f {{{{.Id}}}} {name}")).ok();
     assert_eq!(meta["containerimage.config.digest"], id.as_str());
     assert!(meta["containerimage.digest"].as_str().unwrap().starts_with("sha256:"));
-    assert_eq!(meta["image.name"], format!("{name},{}/other:latest", registry.address));
+    assert_eq!(meta["image.name"], format!("{name},{}/other", registry.address));
     d.docker(&format!("rmi {name} {}/other", registry.address)).ok();
     d.docker(&format!("pull {}/other", registry.address)).ok();
     assert!(wharf(&d, &dir, "build --push .").err.contains("tag is needed when pushing to registry"));

@@ -25,6 +25,7 @@ fn requests_that_make_no_sense() {
         (&["-v", "/etc:/x", "-v", "/tmp:/x"], "Duplicate mount point: /x"),
         (&["-v", "/a", "-v", "/proc/x"], "cannot be mounted because it is inside /proc"),
         (&["-v", "/etc:/proc"], "cannot be mounted because it is not of type proc"),
+        (&["-w", "rel"], "the working directory 'rel' is invalid, it needs to be an absolute path"),
         (&["--tmpfs", "/x:foo"], "invalid tmpfs option \"foo\""),
         (&["-v", "vs:/proc"], "error mounting \"vs\" to rootfs at \"/proc\""),
         (&["--tmpfs", "/proc/x"], "cannot be mounted because it is inside /proc"),

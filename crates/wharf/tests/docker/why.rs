@@ -125,6 +125,8 @@ fn a_detached_run_waits_until_it_is_ready() {
     assert!(ill.code == 1 && ill.err.contains("is unhealthy"), "{} {}", ill.code, ill.err);
     let ended = run(&[&healthy[..], &["true", "busybox", "sh", "-c", "exit 4"]].concat());
     assert!(ended.code == 1 && ended.err.contains("ended with 4 before it was ready"), "{} {}", ended.code, ended.err);
+    let ended = run(&["busybox", "sh", "-c", "exit 5"]);
+    assert!(ended.code == 1 && ended.err.contains("ended with 5 before it was ready"), "{} {}", ended.code, ended.err);
     let slow =
         run(&[&healthy[..], &["false", "--health-retries", "1000", "--wait-timeout", "1", "busybox", "sleep", "9"]]
             .concat());

@@ -75,11 +75,12 @@ impl Result<'_> {
             if let Some(made) = last.filter(|made| !made.reference.is_empty()) {
                 about["buildx.build.ref"] = json!(made.reference);
             }
-            if let Some(digest) = digest {
+            // Without a manifest the image is named by its configuration, as with Docker.
+            if let Some(digest) = digest.or_else(|| last.map(|made| made.id.clone())) {
                 about["containerimage.digest"] = json!(digest);
             }
             if !names.is_empty() {
-                let full = |name: &String| references::parse(name).map(|name| name.tag_or_latest().to_string());
+                let full = |name: &String| references::parse(name).map(|name| name.to_string());
                 let full: Vec<String> = names.iter().map(full).collect::<std::result::Result<_, _>>()?;
                 about["image.name"] = json!(full.join(","));
             }

@@ -18,6 +18,7 @@ pub(super) async fn wait(app: &App, id: &str, seconds: Option<i64>) -> Outcome<u
     let deadline = seconds.map(|seconds| Instant::now() + Duration::from_secs(seconds));
     let client = app.client().await?;
     let short = &id[..id.len().min(12)];
+    let mut ran = false;
     loop {
         let request = client.get(&format!("/containers/{id}/json")).send().await;
         let container: Json = match request {
@@ -30,7 +31,10 @@ pub(super) async fn wait(app: &App, id: &str, seconds: Option<i64>) -> Outcome<u
         let state = &container["State"];
         let health = text(&state["Health"]["Status"]);
         match (text(&state["Status"]), health) {
-            ("running", "" | "none" | "healthy") => return Ok(0),
+            ("running", "healthy") => return Ok(0),
+            // What ends as soon as it has begun has been seen to run, too.
+            ("running", "" | "none") if ran => return Ok(0),
+            ("running", "" | "none") => ran = true,
             ("running", "unhealthy") => {
                 return Err(format!("{short} is unhealthy: `{} why {short}` says more", app.program).into());
             }
