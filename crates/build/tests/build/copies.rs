@@ -4,6 +4,7 @@ use std::io::Write;
 
 use crate::Test;
 use crate::bench::{Bench, CHECKOUT, context, request, tar};
+use wharf_build::BuildRequest;
 
 pub(crate) const TESTS: &[Test] = &[
     ("copies::destinations", destinations),
@@ -80,8 +81,9 @@ fn owners_and_modes(bench: &Bench) {
         assert_eq!(bench.stat(&image, path), expected, "{path}");
     }
     assert_eq!(bench.view(&image).metadata("default", false).unwrap().st_mtime, CHECKOUT as i64);
-    let error = bench.try_build(&[("Dockerfile", "FROM busybox\nCOPY --chown=nobody a /\n"), ("a", "")]).result;
-    assert!(error.unwrap_err().message.contains("can't find uid for user nobody"));
+    let nobody = [("Dockerfile", "FROM busybox\nCOPY --chown=nobody a /\n"), ("a", "")];
+    let refused = bench.build_with(BuildRequest { classic: true, ..request(&nobody) }).result;
+    assert!(refused.unwrap_err().message.contains("can't find uid for user nobody"));
 }
 
 fn a_changed_file_is_found(bench: &Bench) {
@@ -304,7 +306,8 @@ fn what_is_refused(bench: &Bench) {
         ("COPY --from=busybox /nope /x", "COPY failed: file not found in image busybox: stat /nope"),
     ] {
         let dockerfile = format!("FROM busybox\n{instruction}\n");
-        let error = bench.try_build(&[("Dockerfile", &dockerfile), ("a", ""), ("b", ""), ("dir/x", "")]).result;
+        let files = [("Dockerfile", dockerfile.as_str()), ("a", ""), ("b", ""), ("dir/x", "")];
+        let error = bench.build_with(BuildRequest { classic: true, ..request(&files) }).result;
         let error = error.expect_err(instruction);
         assert!(error.to_string().contains(message), "{instruction}: {error}");
         assert_eq!(error.place.as_deref(), Some(format!("Dockerfile:2: {instruction}").as_str()));

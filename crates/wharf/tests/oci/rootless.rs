@@ -103,7 +103,7 @@ impl Home {
 #[test]
 fn a_container_of_an_ordinary_user_has_a_root_of_its_own() {
     let Some(home) = Home::new(&["sh", "-c", "id -u; touch /made; cat /proc/self/setgroups"]) else { return };
-    let output = home.runc(&["run", "a"]);
+    let output = home.runc(&["run", &format!("own-{}", std::process::id())]);
     assert_eq!(text(&output.stdout), "0\ndeny\n", "{}", text(&output.stderr));
     let owner = std::os::unix::fs::MetadataExt::uid(&fs::metadata(home.path("rootfs/made")).unwrap());
     assert_eq!(owner, USER);
