@@ -7,6 +7,7 @@ use crate::command::{Arity, Command};
 use crate::commands::{GROUPS, TREE};
 use crate::dispatch::find;
 use crate::failure::Outcome;
+use crate::flag::Flag;
 use crate::json::{array, text, texts};
 use crate::parse::Matches;
 use crate::{app, help};
@@ -79,11 +80,26 @@ async fn complete(app: &App, matches: &Matches) -> Outcome<u8> {
         Some((current, before)) => (current.as_str(), before),
         None => ("", words),
     };
-    let mut found: Vec<String> =
-        candidates(app, before, current).await.into_iter().filter(|word| word.starts_with(current)).collect();
+    // bash takes `--flag=value` apart: three words, or two while there is no value yet.
+    let (before, current) = match (before, current.split_once('=')) {
+        ([.., flag], Some(("", ""))) if flag.starts_with("--") => (before, ""),
+        ([front @ .., flag, equals], _) if equals == "=" && flag.starts_with("--") => (&words[..=front.len()], current),
+        (_, Some((flag, value))) if flag.starts_with("--") => {
+            let found = candidates(app, &[before, &[flag.to_owned()]].concat(), value).await;
+            return print(app, found, value, &format!("{flag}="));
+        }
+        _ => (before, current),
+    };
+    let found = candidates(app, before, current).await;
+    print(app, found, current, "")
+}
+
+/// Writes those that begin with what is there already, each with `prefix` before it.
+fn print(app: &App, found: Vec<String>, current: &str, prefix: &str) -> Outcome<u8> {
+    let mut found: Vec<String> = found.into_iter().filter(|word| word.starts_with(current)).collect();
     found.sort();
     found.dedup();
-    app.print(&found.iter().map(|word| format!("{word}\n")).collect::<String>())?;
+    app.print(&found.iter().map(|word| format!("{prefix}{word}\n")).collect::<String>())?;
     Ok(0)
 }
 
@@ -120,12 +136,149 @@ async fn candidates(app: &App, before: &[String], current: &str) -> Vec<String> 
             return match flag.long {
                 "network" | "net" => things(app, "networks").await,
                 "volumes-from" | "link" => things(app, "containers").await,
-                _ => Vec::new(),
+                long => owned(values(name, long).to_vec()),
             };
         }
     }
-    things(app, kind(entry.command.usage)).await
+    let kind = kind(entry.command.usage);
+    let own = operands(&flags, arguments);
+    // Behind the image, and behind an exec's container, is what the container knows.
+    if own > 0 && (matches!(name.as_str(), "run" | "create" | "exec") && matches!(group, "" | "container")) {
+        return Vec::new();
+    }
+    let kind = match (kind, name.as_str()) {
+        ("containers", "exec" | "attach" | "stop" | "kill" | "pause" | "top" | "port" | "stats") => {
+            "running containers"
+        }
+        ("containers", "start") => "ended containers",
+        ("containers", "unpause") => "paused containers",
+        (kind, _) => kind,
+    };
+    things(app, kind).await
 }
+
+/// How many words are no flags, and no values of flags.
+fn operands(flags: &[Flag], words: &[String]) -> usize {
+    let (mut count, mut skip) = (0, false);
+    for word in words {
+        if std::mem::take(&mut skip) {
+            continue;
+        }
+        match word.strip_prefix('-') {
+            None => count += 1,
+            Some(_) => {
+                skip = flags.iter().any(|flag| {
+                    help::takes_value(flag)
+                        && (*word == format!("--{}", flag.long)
+                            || flag.short.is_some_and(|short| *word == format!("-{short}")))
+                });
+            }
+        }
+    }
+    count
+}
+
+/// What may stand behind a flag, where that is a closed list or begins with one.
+fn values(command: &str, flag: &str) -> &'static [&'static str] {
+    match (command, flag) {
+        (_, "restart") => &["always", "no", "on-failure", "unless-stopped"],
+        (_, "pull") => &["always", "missing", "never"],
+        (_, "log-driver") => &["fluentd", "gelf", "journald", "json-file", "local", "none", "syslog"],
+        (_, "log-level") => &["debug", "error", "fatal", "info", "warn"],
+        (_, "signal" | "stop-signal") => SIGNALS,
+        (_, "cap-add" | "cap-drop") => CAPABILITIES,
+        (_, "ipc") => &["container:", "host", "none", "private", "shareable"],
+        (_, "pid") => &["container:", "host"],
+        (_, "uts") => &["host"],
+        (_, "cgroupns") => &["host", "private"],
+        (_, "userns") => &["auto", "host"],
+        (_, "mount") => &["type=bind,", "type=image,", "type=tmpfs,", "type=volume,"],
+        (_, "security-opt") => {
+            &["apparmor=", "label=", "no-new-privileges", "seccomp=", "systempaths=unconfined", "writable-cgroups="]
+        }
+        (_, "health-on-failure") => &["kill", "none", "restart", "stop"],
+        (_, "progress") => &["auto", "plain", "quiet", "rawjson", "tty"],
+        (_, "format") => &["json", "table "],
+        ("ps" | "ls", "filter") => &[
+            "ancestor=",
+            "annotation=",
+            "before=",
+            "dangling=",
+            "driver=",
+            "exited=",
+            "expose=",
+            "health=",
+            "id=",
+            "label=",
+            "name=",
+            "network=",
+            "publish=",
+            "reference=",
+            "since=",
+            "status=",
+            "until=",
+            "volume=",
+        ],
+        ("images", "filter") => &["before=", "dangling=", "label=", "reference=", "since=", "until="],
+        ("events", "filter") => {
+            &["container=", "daemon=", "event=", "image=", "label=", "network=", "scope=", "type=", "volume="]
+        }
+        ("prune", "filter") => &["all=", "label!=", "label=", "until="],
+        _ => &[],
+    }
+}
+
+/// signal(7), those that are sent to containers.
+const SIGNALS: &[&str] = &[
+    "SIGABRT", "SIGALRM", "SIGCONT", "SIGHUP", "SIGINT", "SIGKILL", "SIGPIPE", "SIGPWR", "SIGQUIT", "SIGSTOP",
+    "SIGTERM", "SIGTSTP", "SIGUSR1", "SIGUSR2", "SIGWINCH",
+];
+
+/// capabilities(7).
+const CAPABILITIES: &[&str] = &[
+    "ALL",
+    "AUDIT_CONTROL",
+    "AUDIT_READ",
+    "AUDIT_WRITE",
+    "BLOCK_SUSPEND",
+    "BPF",
+    "CHECKPOINT_RESTORE",
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "DAC_READ_SEARCH",
+    "FOWNER",
+    "FSETID",
+    "IPC_LOCK",
+    "IPC_OWNER",
+    "KILL",
+    "LEASE",
+    "LINUX_IMMUTABLE",
+    "MAC_ADMIN",
+    "MAC_OVERRIDE",
+    "MKNOD",
+    "NET_ADMIN",
+    "NET_BIND_SERVICE",
+    "NET_BROADCAST",
+    "NET_RAW",
+    "PERFMON",
+    "SETFCAP",
+    "SETGID",
+    "SETPCAP",
+    "SETUID",
+    "SYSLOG",
+    "SYS_ADMIN",
+    "SYS_BOOT",
+    "SYS_CHROOT",
+    "SYS_MODULE",
+    "SYS_NICE",
+    "SYS_PACCT",
+    "SYS_PTRACE",
+    "SYS_RAWIO",
+    "SYS_RESOURCE",
+    "SYS_TIME",
+    "SYS_TTY_CONFIG",
+    "WAKE_ALARM",
+];
 
 /// What the usage line says that a command takes.
 fn kind(usage: &str) -> &'static str {
@@ -149,18 +302,26 @@ async fn things(app: &App, kind: &str) -> Vec<String> {
         return Vec::new();
     }
     let path = match kind {
-        "containers" => "/containers/json",
+        kind if kind.ends_with("containers") => "/containers/json",
         "images" => "/images/json",
         "networks" => "/networks",
         "volumes" | "snapshots" | "volumes and snapshots" => "/volumes",
         _ => return Vec::new(),
     };
-    let request = client.get(path).query_if(kind == "containers", "all");
+    let request = client.get(path).query_if(path == "/containers/json", "all");
     let Ok(response) = request.send().await else { return Vec::new() };
     let Ok(answer) = response.json::<Json>().await else { return Vec::new() };
     let list = if path == "/volumes" { &answer["Volumes"] } else { &answer };
-    let names = array(list).iter().flat_map(|item| match kind {
-        "containers" => texts(&item["Names"]).into_iter().map(|name| name.trim_start_matches('/')).collect(),
+    let fits = |item: &&Json| match kind {
+        "running containers" => matches!(text(&item["State"]), "running" | "paused"),
+        "paused containers" => text(&item["State"]) == "paused",
+        "ended containers" => matches!(text(&item["State"]), "created" | "exited"),
+        _ => true,
+    };
+    let names = array(list).iter().filter(fits).flat_map(|item| match kind {
+        kind if kind.ends_with("containers") => {
+            texts(&item["Names"]).into_iter().map(|name| name.trim_start_matches('/')).collect()
+        }
         "images" => texts(&item["RepoTags"]),
         "snapshots" => Vec::new(),
         _ => vec![text(&item["Name"])],
@@ -208,5 +369,10 @@ mod tests {
         }
         let words: Vec<String> = ["-H", "x", "--debug", "ps", "-a"].map(str::to_owned).to_vec();
         assert_eq!(without_globals(&words), ["ps", "-a"]);
+        let run = find("container", "run").unwrap().command.all_flags();
+        for (line, count) in [("-d --name x", 0), ("-it --name=x bb", 1), ("-e A bb sh", 2), ("-p", 0)] {
+            let words: Vec<String> = line.split(' ').map(str::to_owned).collect();
+            assert_eq!(operands(&run, &words), count, "{line}");
+        }
     }
 }

@@ -20,6 +20,7 @@ mod capture;
 mod check;
 mod cli_plugins;
 mod clients;
+mod completion;
 mod config_networks;
 mod copy;
 mod crowds;
