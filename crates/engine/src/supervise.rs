@@ -283,6 +283,7 @@ impl Engine {
                     started_at: slot.record().state.started_at.clone(),
                     finished_at: now(),
                     lines_lost: 0,
+                    restart_count: None,
                     error: "the container's monitor has gone, with the host or by a kill: its exit code is not known"
                         .into(),
                 }
@@ -388,6 +389,8 @@ fn note(record: &mut Container, exit: &Exit) {
     if !exit.started_at.is_empty() {
         record.state.started_at.clone_from(&exit.started_at);
     }
+    // What the monitor has done while no daemon was there.
+    record.restart_count = exit.restart_count.map_or(record.restart_count, u64::from);
     record.state.exit_code = exit.code;
     record.state.oom_killed = exit.oom_killed;
     record.state.oom_group.clone_from(&exit.oom_group);

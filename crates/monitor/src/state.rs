@@ -46,6 +46,9 @@ pub struct Exit {
     /// Lines of its log, of this monitor's whole life, that a full disk or a receiver that was slow or away has cost.
     #[serde(default)]
     pub lines_lost: u64,
+    /// How often it was started again until this end, which was for good. `None` of monitors that did not tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restart_count: Option<u32>,
 }
 
 /// What the probes have found.

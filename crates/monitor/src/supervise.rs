@@ -341,17 +341,15 @@ impl Monitor {
         }
         self.flush_log();
         self.oom_look = None;
-        if self.oom.look() {
-            self.oom_killed = true;
-        }
+        self.oom_killed |= self.oom.look();
         let exit = Exit {
             code,
             oom_killed: std::mem::take(&mut self.oom_killed),
             oom_group: self.oom.forget(),
             started_at: container.started_at,
             finished_at: now(),
-            error: String::new(),
             lines_lost: self.place.log.as_ref().map_or(0, |log| log.lost()),
+            ..Exit::default()
         };
         let wait = if self.forced && !self.stopped {
             self.history.count += 1;
@@ -374,7 +372,8 @@ impl Monitor {
 
     /// Its end was for good: this is its last word, on the disk before anybody is told.
     fn say_last(&mut self) {
-        let Some(exit) = self.last.take() else { return };
+        let Some(mut exit) = self.last.take() else { return };
+        exit.restart_count = Some(self.history.count);
         // Without it the daemon, if it is not there now, will say that the code is not known.
         self.unsynced = exit::write(&self.launch.state_dir, &exit).ok().filter(|_| !self.launch.transient);
         self.tell_exited(&exit, false);

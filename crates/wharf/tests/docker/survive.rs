@@ -167,6 +167,25 @@ fn what_goes_with_its_end_has_gone_also_after_a_kill() {
 }
 
 #[test]
+fn tries_that_nobody_saw_are_counted() {
+    let Some(mut d) = Daemon::start() else { return };
+    let fails =
+        ["run", "-d", "--name", "fails", "--restart", "on-failure:2", "busybox", "sh", "-c", "echo once; exit 9"];
+    let id = crate::kit::Said::from(d.client().args(fails).output().unwrap()).ok();
+    d.kill();
+    let ended = d.data().join("containers").join(id).join("exit.json");
+    d.eventually("it has failed for good", || ended.exists());
+    d.launch();
+    let state = "inspect -f {{.State.Status}},{{.State.ExitCode}},{{.RestartCount}} fails";
+    assert_eq!(d.docker(state).ok(), "exited,9,2");
+    d.kill();
+    d.launch();
+    assert_eq!(d.docker(state).ok(), "exited,9,2");
+    assert_eq!(d.docker("logs fails").ok(), "once\nonce\nonce");
+    d.docker("rm fails").ok();
+}
+
+#[test]
 fn signals_beside_a_removal_bring_nothing_back() {
     let Some(mut d) = Daemon::start() else { return };
     let all: Vec<String> = (0..40).map(|_| d.docker("run -d busybox sleep 600").ok()).collect();
