@@ -156,6 +156,8 @@ fn health(words: &mut Words, check: &Json, own: &Json) {
         Some((&"CMD", command)) => {
             words.value("health-cmd", &command.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(" "));
         }
+        Some((&"HTTP", [url])) => words.value("health-http", url.strip_prefix("http://localhost:").unwrap_or(url)),
+        Some((&"TCP", [place])) => words.value("health-tcp", place),
         _ => {}
     }
     for (key, flag) in [
@@ -198,6 +200,7 @@ fn files(words: &mut Words, config: &Json, host: &Json, own: &Json) {
         let options = text(options);
         words.value("tmpfs", &if options.is_empty() { path.clone() } else { format!("{path}:{options}") });
     }
+    words.value("health-on-failure", text(&host["HealthOnFailure"]));
     if let Some(umask) = host["Umask"].as_u64() {
         words.value("umask", &format!("{umask:04o}"));
     }

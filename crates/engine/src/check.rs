@@ -117,6 +117,11 @@ pub(crate) fn check(config: &Config, host: &HostConfig) -> Result<()> {
         if check.retries < 0 {
             return bad("Retries in Healthcheck cannot be negative".into());
         }
+        wharf_monitor::check_probe(check.test.as_deref().unwrap_or_default()).map_err(EngineError::invalid)?;
+    }
+    let remedy = host.health_on_failure.as_deref().unwrap_or("none");
+    if !matches!(remedy, "none" | "kill" | "restart" | "stop") {
+        return bad(format!("invalid HealthOnFailure {remedy:?}: give none, kill, restart or stop"));
     }
     Ok(())
 }

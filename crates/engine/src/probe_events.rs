@@ -12,13 +12,16 @@ const KILLED: i32 = 137;
 const NOT_RUN: i32 = 126;
 
 impl Engine {
-    /// Tells those who listen of a probe that has ended. It is not kept: probes without end would push out all else that
+    /// Tells those who listen of a probe that has ended, if it was a program. It is not kept: probes without end would push out all else that
     /// is.
     pub(crate) fn tell_probe(&self, record: &Container, probe: &Probe) {
         if self.events().listeners() == 0 {
             return;
         }
         let (Some(config), Ok(id)) = (health(record), names::random_id()) else { return };
+        if wharf_monitor::check_probe(&config.test) == Ok(true) {
+            return;
+        }
         let words = words(&config.test);
         let code = match probe.exit_code {
             code if code >= 0 => code,

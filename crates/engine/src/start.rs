@@ -39,6 +39,10 @@ impl Engine {
     }
 
     async fn start_now(&self, slot: &Arc<Slot>) -> Result<()> {
+        // One that is being stopped runs until it has ended, as with Docker: who starts it then is not kept waiting.
+        if slot.record().state.status == Status::Running {
+            return Err(EngineError::not_modified());
+        }
         let _turn = slot.turn.lock().await;
         self.inner.slots.find(&slot.id)?;
         match slot.record().state.status {

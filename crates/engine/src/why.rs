@@ -9,7 +9,7 @@ use crate::engine::Engine;
 use crate::error::Result;
 use crate::event::Event;
 use crate::log_options;
-use crate::record::{Container, HealthProbe, NEVER, State, Status};
+use crate::record::{Container, HealthProbe, NEVER, SentSignal, State, Status};
 use crate::signal;
 
 /// Lines of the log, and events, that are shown.
@@ -89,6 +89,12 @@ fn explain(record: &Container) -> (String, Vec<String>) {
         Status::Removing | Status::Dead => "It is being removed.".into(),
         Status::Exited => {
             reasons.extend(not_again(record));
+            if state.oom_killed && state.last_signal.as_ref().is_some_and(|sent| is_cause(sent, state.exit_code)) {
+                reasons.push(format!(
+                    "A process of it had been killed before, as memory ran out{}.",
+                    whose_limit(state, None)
+                ));
+            }
             end(record)
         }
     };
@@ -135,11 +141,12 @@ fn end(record: &Container) -> String {
     if !state.error.is_empty() {
         return format!("It could not go on (exit code {code}): {}", state.error);
     }
-    if state.oom_killed {
+    let sent = state.last_signal.as_ref().filter(|sent| !is_before(&sent.at, &state.started_at));
+    let cause = sent.filter(|sent| is_cause(sent, code));
+    if state.oom_killed && cause.is_none() {
         return format!("It ended with {code} at {at}: memory ran out{}.", whose_limit(state, Some(record)));
     }
-    let sent = state.last_signal.as_ref().filter(|sent| !is_before(&sent.at, &state.started_at));
-    if let Some(sent) = sent {
+    if let Some(sent) = cause {
         let name = signal::name(sent.signal);
         let took = match sent.then_killed {
             true if sent.signal != crate::stop::SIGKILL => ", and then SIGKILL, as it had not ended in time",
@@ -147,20 +154,32 @@ fn end(record: &Container) -> String {
         };
         return format!("{} sent it {name}{took}; it ended with {code} at {at}.", sent.by);
     }
-    match code {
+    let by_itself = match code {
         0 => format!("Its program ended by itself, with 0 (success), at {at}."),
         126 => format!("It ended with 126 at {at}: as a rule, a shell in it found a program that cannot be executed."),
         127 => format!("It ended with 127 at {at}: as a rule, a shell in it did not find a program."),
         137 => format!(
             "It ended with 137 at {at}: SIGKILL that nobody sent through this engine. A process of its own did, one of the \
-             host, or the kernel because the whole host had no memory left (`dmesg` says so then)."
+             host, or the kernel because the whole host had no memory left (`dmesg` says so then); or its program gave \
+             this code itself."
         ),
         129..=192 => {
             let name = signal::name(code - 128);
             format!("It ended with {code} at {at}: {name}, which {}.", meaning(code - 128))
         }
         _ => format!("Its program ended by itself, with {code}, at {at}: what that means is the program's own affair."),
+    };
+    match sent {
+        Some(sent) => format!("{by_itself} Before, {} had sent it {}.", sent.by, signal::name(sent.signal)),
+        None => by_itself,
     }
+}
+
+/// Whether a signal may have ended it so: it says so itself, or it is one that asks for an end, in whatever way.
+fn is_cause(sent: &SentSignal, code: i32) -> bool {
+    const ASKING: &[i32] = &[1, 2, 3, 15];
+    let killed = code == 128 + crate::stop::SIGKILL;
+    sent.then_killed || code == 128 + sent.signal || (ASKING.contains(&sent.signal) && !killed)
 }
 
 fn is_before(a: &str, b: &str) -> bool {

@@ -72,7 +72,7 @@ pub struct Restart {
 /// How the container is asked whether it is well.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Health {
-    /// `["CMD", word…]` or `["CMD-SHELL", text]`.
+    /// `["CMD", word…]` or `["CMD-SHELL", text]`, or what [`crate::check_probe`] knows.
     pub test: Vec<String>,
     pub interval_ns: u64,
     pub timeout_ns: u64,

@@ -16,11 +16,12 @@
 //! - [`client`]: what can be asked of a monitor, and how it tells of changes.
 //! - [`State`], [`Exit`], [`HealthState`]: what it tells.
 //! - The monitor itself: `run` begins it, `place` is what it has of the host, `supervise` is its loop, `serve` what it is asked; `container`, `exec` and
-//!   `probe` are the programs it runs, `streams` and `attached` what passes between them and their clients; `restart`
+//!   `probe` are the programs it runs, `ask` the probes that need none, `streams` and `attached` what passes between them and their clients; `restart`
 //!   and the counting in `probe` decide, and are pure.
 //!
 //! Blocking, no tokio: an asynchronous caller reads the frames of [`client::watch`] itself.
 
+mod ask;
 mod attached;
 mod call_off;
 pub mod client;
@@ -51,6 +52,7 @@ mod streams;
 mod supervise;
 mod wire;
 
+pub use ask::check_probe;
 pub use call_off::CallOff;
 pub use error::{LaunchError, Result};
 pub use launch::{Attach, Health, Launch, LogConfig, Restart};

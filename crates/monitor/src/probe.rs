@@ -5,17 +5,19 @@ use std::time::{Duration, Instant};
 
 use oci_spec::runtime::Process;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Signal, pidfd_send_signal};
+use rustix::process::{Pid, Signal, pidfd_send_signal};
+use wharf_runtime::Stdio;
 use wharf_sys::reaping::reap;
 
+use crate::ask::Question;
 use crate::coming::{Coming, send};
 use crate::container::{Container, exit_code, now, number};
-use crate::error::LaunchError;
+use crate::error::{LaunchError, Result};
 use crate::exec::Surroundings;
 use crate::launch::Health;
 use crate::ready::{Interest, Part, Source, Who};
 use crate::state::{HealthState, Probe};
-use crate::streams::Streams;
+use crate::streams::{Streams, plumb};
 
 /// Results that are kept.
 const KEPT: usize = 5;
@@ -72,6 +74,8 @@ impl Count {
 #[derive(Debug)]
 pub(crate) struct Prober {
     config: Health,
+    /// Of a probe without a program.
+    question: Option<Question>,
     process: Process,
     pub(crate) count: Count,
     began: Instant,
@@ -128,8 +132,10 @@ impl Prober {
         process.set_terminal(Some(false)).set_args(Some(words)).set_console_size(None);
         let began = Instant::now();
         let count = Count::new(config);
-        let mut prober =
-            Self { config: config.clone(), process, count, began, next: began, coming: None, current: None };
+        // What is wrong with it was said before it came here.
+        let question = Question::of(&config.test).ok().flatten();
+        let config = config.clone();
+        let mut prober = Self { config, question, process, count, began, next: began, coming: None, current: None };
         prober.next = began + prober.interval();
         prober
     }
@@ -202,6 +208,14 @@ impl Prober {
 
     fn begin(&mut self, container: &Container, surroundings: Surroundings<'_>) -> News {
         let (start, after) = (now(), self.began.elapsed());
+        if let Some(question) = self.question.take() {
+            let asked = Self::ask(&question, container);
+            self.question = Some(question);
+            return match asked {
+                Ok((pid, pidfd, streams)) => self.goes_on(pid, pidfd, streams, start, after),
+                Err(error) => self.fail(&error, start, after),
+            };
+        }
         match send(container, surroundings, &self.process, false, None) {
             Ok((coming, streams)) => {
                 self.coming = Some(Begun { coming, streams, start, after });
@@ -219,15 +233,27 @@ impl Prober {
                 News::None
             }
             Ok(Some((pid, pidfd))) => {
-                let deadline = Some(Instant::now() + Duration::from_nanos(self.config.timeout_ns));
-                let (output, cut, code) = (Vec::new(), false, None);
                 let Begun { streams, start, after, .. } = begun;
-                self.current =
-                    Some(Current { number: number(pid), pidfd, streams, output, cut, start, after, deadline, code });
-                News::None
+                self.goes_on(pid, pidfd, streams, start, after)
             }
             Err(error) => self.fail(&error, begun.start, begun.after),
         }
+    }
+
+    /// Begins a probe without a program.
+    fn ask(question: &Question, container: &Container) -> Result<(Pid, OwnedFd, Streams)> {
+        let (stdio, streams) = plumb(false, false, false, 0)?;
+        let Stdio::Fds { stdout, .. } = stdio else { unreachable!("no terminal was asked for") };
+        let (pid, pidfd) = question.begin(container.pidfd.as_fd(), &stdout)?;
+        Ok((pid, pidfd, streams))
+    }
+
+    /// Its process runs: from now on it has so long.
+    fn goes_on(&mut self, pid: Pid, pidfd: OwnedFd, streams: Streams, start: String, after: Duration) -> News {
+        let deadline = Some(Instant::now() + Duration::from_nanos(self.config.timeout_ns));
+        let (number, output, cut, code) = (number(pid), Vec::new(), false, None);
+        self.current = Some(Current { number, pidfd, streams, output, cut, start, after, deadline, code });
+        News::None
     }
 
     fn fail(&mut self, error: &LaunchError, start: String, after: Duration) -> News {

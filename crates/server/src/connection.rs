@@ -18,7 +18,7 @@ use tokio::net::UnixStream;
 use tokio::time::Sleep;
 
 use crate::backlog::{ALL, Backlog, PATIENCE};
-use crate::plain_hijack;
+use crate::{plain_hijack, raw_target};
 
 /// How often it is looked whether a client whose input has ended is still there.
 const LOOK: Duration = Duration::from_millis(if cfg!(test) { 10 } else { 500 });
@@ -231,6 +231,9 @@ impl<T: AsyncRead + Unpin + 'static> AsyncRead for Connection<T> {
                     this.is_first = false;
                     if let Some(all) = plain_hijack::upgraded(&this.held) {
                         this.streams = true;
+                        this.held = all;
+                    }
+                    if let Some(all) = raw_target::encoded(&this.held) {
                         this.held = all;
                     }
                 }

@@ -37,6 +37,7 @@ mod plain_hijack;
 mod platform;
 mod pulled;
 mod query;
+mod raw_target;
 mod render;
 mod room;
 mod routes;

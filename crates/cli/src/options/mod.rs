@@ -8,6 +8,7 @@ pub(crate) mod checks;
 pub(crate) mod device;
 pub(crate) mod env;
 pub(crate) mod gpus;
+pub(crate) mod health;
 pub(crate) mod mount;
 pub(crate) mod network;
 pub(crate) mod publish;

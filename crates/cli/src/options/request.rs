@@ -5,7 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Map, Value, json};
 use wharf_client::Address;
 
-use super::{bandwidth, blkio, checks, device, env, gpus, mount, network, publish, secret, security, ulimit, volume};
+use super::{
+    bandwidth, blkio, checks, device, env, gpus, health, mount, network, publish, secret, security, ulimit, volume,
+};
 use crate::failure::Outcome;
 use crate::flag::Flag;
 use crate::parse::Matches;
@@ -68,7 +70,14 @@ pub(crate) const FLAGS: &[Flag] = &[
     Flag::many("gpus", "gpu-request", gpus::check, "GPU devices to add to the container ('all' to pass all GPUs)"),
     Flag::list("group-add", "Add additional groups to join"),
     Flag::text("health-cmd", "Command to run to check health"),
+    Flag::one("health-http", "PORT[/PATH]", health::check_http, "Ask this by HTTP to check health; no program is run"),
     Flag::duration("health-interval", "Time between running the check (ms|s|m|h) (default 0s)"),
+    Flag::one(
+        "health-on-failure",
+        "action",
+        health::check_action,
+        "What is done once it is unhealthy (none, kill, restart, stop) (default none)",
+    ),
     Flag::int("health-retries", "Consecutive failures needed to report unhealthy"),
     Flag::duration(
         "health-start-interval",
@@ -78,6 +87,7 @@ pub(crate) const FLAGS: &[Flag] = &[
         "health-start-period",
         "Start period for the container to initialize before starting health-retries countdown (ms|s|m|h) (default 0s)",
     ),
+    Flag::text("health-tcp", "Connect to this [HOST:]PORT to check health; no program is run"),
     Flag::duration("health-timeout", "Maximum time to allow one check to run (ms|s|m|h) (default 0s)"),
     Flag::switch("help", "Print usage"),
     Flag::text("hostname", "Container host name").short('h'),
@@ -222,7 +232,7 @@ pub(crate) fn build(matches: &Matches, proxies: &[String], socket: &Address) -> 
     if ports.exposed.is_empty() {
         config.remove("ExposedPorts");
     }
-    if let Some(health) = health(matches)? {
+    if let Some(health) = health::of(matches)? {
         config.insert("Healthcheck".to_owned(), health);
     }
     if matches.changed("stop-signal") {
@@ -278,44 +288,6 @@ fn object(value: Value) -> Map<String, Value> {
         Value::Object(map) => map,
         _ => Map::new(),
     }
-}
-
-fn health(matches: &Matches) -> Outcome<Option<Value>> {
-    let durations = ["interval", "timeout", "start-period", "start-interval"]
-        .map(|name| (name, matches.duration(&format!("health-{name}"))));
-    let retries = matches.int("health-retries");
-    let command = matches.some("health-cmd");
-    let given = command.is_some() || retries != 0 || durations.iter().any(|(_, duration)| *duration != 0);
-    if matches.on("no-healthcheck") {
-        if given {
-            return Err("--no-healthcheck conflicts with --health-* options".into());
-        }
-        return Ok(Some(json!({"Test": ["NONE"]})));
-    }
-    if !given {
-        return Ok(None);
-    }
-    for (name, duration) in durations {
-        if duration < 0 {
-            return Err(format!("--health-{name} cannot be negative").into());
-        }
-    }
-    if retries < 0 {
-        return Err("--health-retries cannot be negative".into());
-    }
-    let mut health = Map::new();
-    if let Some(command) = command {
-        health.insert("Test".to_owned(), json!(["CMD-SHELL", command]));
-    }
-    for (key, (_, duration)) in ["Interval", "Timeout", "StartPeriod", "StartInterval"].into_iter().zip(durations) {
-        if duration != 0 {
-            health.insert(key.to_owned(), json!(duration));
-        }
-    }
-    if retries != 0 {
-        health.insert("Retries".to_owned(), json!(retries));
-    }
-    Ok(Some(Value::Object(health)))
 }
 
 fn host(matches: &Matches, volumes: &volume::Volumes, ports: &publish::Ports) -> Outcome<Map<String, Value>> {
@@ -381,6 +353,9 @@ fn host(matches: &Matches, volumes: &volume::Volumes, ports: &publish::Ports) ->
     optional("Sysctls", env::map(matches.all("sysctl")));
     if matches.changed("init") {
         host.insert("Init".to_owned(), json!(matches.on("init")));
+    }
+    if let Some(action) = matches.some("health-on-failure") {
+        host.insert("HealthOnFailure".to_owned(), json!(action));
     }
     if let Some(umask) = matches.some("umask") {
         host.insert("Umask".to_owned(), json!(values::parse_umask(umask)?));

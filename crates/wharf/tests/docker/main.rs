@@ -47,6 +47,7 @@ mod peers;
 mod plain_streams;
 mod platforms;
 mod plugins;
+mod probes;
 mod reach;
 mod refuse;
 mod registries;

@@ -30,6 +30,21 @@ fn what_happened_to_a_container_is_said() {
     client(&[&health[..], &["--health-retries", "1", "busybox", "sleep", "1000"]].concat()).ok();
     d.eventually("it is unhealthy", || d.docker("inspect -f {{.State.Health.Status}} ill").ok() == "unhealthy");
     d.docker("create --name new busybox true").ok();
+    // What was sent last did not end these.
+    client(&["run", "-d", "--name", "woken", "busybox", "sleep", "1000"]).ok();
+    d.docker("kill -s CONT woken").ok();
+    let process = rustix::process::Pid::from_raw(pid("woken")).unwrap();
+    rustix::process::kill_process(process, rustix::process::Signal::KILL).unwrap();
+    let script = "trap '' USR1; echo ready; sleep 1; exit 143";
+    client(&["run", "-d", "--name", "deaf", "busybox", "sh", "-c", script]).ok();
+    d.eventually("it listens", || d.docker("logs deaf").ok() == "ready");
+    d.docker("kill -s USR1 deaf").ok();
+    // Memory ran out in it, and then somebody ended it.
+    let script = "(tail /dev/zero); echo survived; sleep 1000";
+    client(&["run", "-d", "--name", "spared", "-m", "16m", "busybox", "sh", "-c", script]).ok();
+    d.eventually("it lives on", || d.docker("logs spared").out.contains("survived"));
+    d.docker("kill spared").ok();
+    d.docker("wait woken deaf spared").ok();
 
     // A daemon that comes later knows it all the same.
     d.kill();
@@ -45,6 +60,9 @@ fn what_happened_to_a_container_is_said() {
         ("greedy", &["memory ran out", "limit of 16 MiB"]),
         ("ill", &["is unhealthy", "ended with 7 and said: broken", "health_status: unhealthy"]),
         ("new", &["never started"]),
+        ("woken", &["SIGKILL that nobody sent through this engine", "sent it SIGCONT"]),
+        ("deaf", &["It ended with 143", "Before, ", "sent it SIGUSR1"]),
+        ("spared", &["sent it SIGKILL; it ended with 137", "had been killed before, as memory ran out"]),
     ] {
         let said = d.wharf(&format!("why {name}")).ok();
         for part in parts {

@@ -123,8 +123,10 @@ pub(super) async fn send(app: &App, matches: &Matches, request: &Request, dry: b
         // Another would take no note of them, and has no business with them.
         app.needs_own_engine("--secret").await.map_err(other)?;
     }
-    if matches.changed("bandwidth") {
-        app.needs_own_engine("--bandwidth").await.map_err(other)?;
+    for flag in ["bandwidth", "health-http", "health-on-failure", "health-tcp"] {
+        if matches.changed(flag) {
+            app.needs_own_engine(&format!("--{flag}")).await.map_err(other)?;
+        }
     }
     let client = app.client().await.map_err(other)?;
     let (rows, columns) = terminal::size();
