@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use oci_spec::runtime::Spec;
 use rustix::event::PollFlags;
+use rustix::process::{Signal, pidfd_send_signal};
 use wharf_runtime::DefaultFilter;
 
 use crate::attached::Client;
@@ -23,6 +24,9 @@ const LINGER: Duration = Duration::from_millis(100);
 const TELLING: Duration = Duration::from_secs(2);
 /// How long the client's stream stays open until the asker has noted the code.
 const NOTING: Duration = Duration::from_secs(1);
+
+/// How long a program may take to end once whoever it talked to has gone.
+const GRACE: Duration = Duration::from_secs(10);
 
 /// 128 and SIGKILL.
 const KILLED: i32 = 137;
@@ -52,6 +56,8 @@ enum Phase {
     Coming(Box<Coming>),
     Running {
         number: i32,
+        /// When it is killed, as its client has gone.
+        until: Option<Instant>,
     },
     /// It has ended; its output has not.
     Ended {
@@ -97,10 +103,11 @@ impl Exec {
     pub(crate) fn interest<'a>(&'a self, who: Who, interest: &mut Interest<'a>) {
         match &self.phase {
             Phase::Coming(coming) => coming.interest(who, interest),
-            Phase::Running { .. } => {
+            Phase::Running { until, .. } => {
                 if let Some(pidfd) = &self.pidfd {
                     interest.add(pidfd, PollFlags::IN, Source::Program(who, Part::Process));
                 }
+                interest.until(*until);
             }
             Phase::Ended { at, .. } => {
                 interest.until(Some(*at + if self.streams.is_drained() { TELLING } else { LINGER }));
@@ -135,7 +142,7 @@ impl Exec {
     pub(crate) fn waits_for(&self, child: i32) -> bool {
         match self.phase {
             Phase::Coming(_) => true,
-            Phase::Running { number } => child == number,
+            Phase::Running { number, .. } => child == number,
             Phase::Ended { .. } | Phase::Told { .. } | Phase::Failed => false,
         }
     }
@@ -153,13 +160,24 @@ impl Exec {
                 Ok(None) => return false,
                 Ok(Some((pid, pidfd))) => {
                     self.pidfd = Some(pidfd);
-                    self.phase = Phase::Running { number: number(pid) };
+                    self.phase = Phase::Running { number: number(pid), until: None };
                     self.asker.send(&Reply { pid: Some(number(pid)), ..Reply::default() });
                 }
                 Err(error) => {
                     self.phase = Phase::Failed;
                     self.asker.finish(&Reply::error(error.to_string(), error.exit_code()));
                 }
+            }
+        }
+        let is_lost = self.streams.take_lost();
+        if let (Phase::Running { until, .. }, Some(pidfd)) = (&mut self.phase, &self.pidfd) {
+            // Either way its end comes as an event, if it comes.
+            if is_lost && until.is_none() {
+                *until = Some(now + GRACE);
+                let _ = pidfd_send_signal(pidfd, Signal::HUP);
+            } else if until.is_some_and(|until| now >= until) {
+                *until = Some(now + GRACE);
+                let _ = pidfd_send_signal(pidfd, Signal::KILL);
             }
         }
         self.streams.tidy(now);

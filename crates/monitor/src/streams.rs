@@ -40,6 +40,8 @@ pub(crate) struct Streams {
     clients: Vec<Client>,
     /// Whoever else takes the output is asked after each reading whether there may be more.
     pub(crate) careful: bool,
+    /// A client that had the input has gone without a word: no half-close, no detach keys.
+    lost: bool,
 }
 
 #[derive(Debug)]
@@ -64,7 +66,8 @@ struct Input {
 /// # Errors
 /// At a limit on open files.
 pub(crate) fn plumb(tty: bool, open_stdin: bool, once: bool, owner: u32) -> Result<(Stdio, Streams)> {
-    let mut streams = Streams { tty, once, outputs: Vec::new(), input: None, clients: Vec::new(), careful: false };
+    let mut streams =
+        Streams { tty, once, outputs: Vec::new(), input: None, clients: Vec::new(), careful: false, lost: false };
     if tty {
         return Ok((Stdio::Terminal, streams));
     }
@@ -211,6 +214,7 @@ impl Streams {
         let hung_up = flags.intersects(PollFlags::HUP | PollFlags::ERR);
         if hung_up {
             client.hung_up();
+            self.lost |= client.attach.stdin;
         }
         if !flags.contains(PollFlags::IN) && !hung_up || !room {
             return;
@@ -222,6 +226,7 @@ impl Streams {
             } else {
                 // As Docker does: a client whose input has ended, and with it nothing of the container's, has left.
                 client.leave();
+                self.lost |= self.tty;
             }
         }
         self.write_input();
@@ -254,6 +259,16 @@ impl Streams {
             }
         }
         self.clients.retain(|client| !client.is_gone());
+    }
+
+    /// Whether whoever had the input has gone, said once. A terminal is hung up with that: its processes get SIGHUP.
+    pub(crate) fn take_lost(&mut self) -> bool {
+        let lost = std::mem::take(&mut self.lost);
+        if lost && self.tty {
+            self.input = None;
+            self.outputs.iter_mut().for_each(|output| output.fd = None);
+        }
+        lost
     }
 
     /// Whether all output has ended.

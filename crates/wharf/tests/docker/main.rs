@@ -29,6 +29,7 @@ mod disk;
 mod dry_run;
 mod endpoints;
 mod events;
+mod exec_ends;
 mod image_mounts;
 mod images;
 mod ipv6;
