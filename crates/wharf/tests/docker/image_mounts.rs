@@ -199,3 +199,27 @@ fn a_part_of_a_volume_is_mounted() {
     );
     assert_eq!(own.ok(), "0");
 }
+
+/// What `--mount` has beside `-v`: the image's content stays out of a volume, and a source is made where that is asked for.
+#[test]
+fn a_volume_stays_empty_and_a_source_is_made_when_asked_for() {
+    let Some(d) = Daemon::start() else { return };
+    for (name, options, filled) in [
+        ("one", "--mount type=volume,src=one,dst=/bin", true),
+        ("two", "--mount type=volume,src=two,dst=/bin,volume-nocopy", false),
+        ("three", "-v three:/bin:nocopy", false),
+    ] {
+        d.docker(&format!("create --name c-{name} {options} busybox true")).ok();
+        d.docker(&format!("start c-{name}"));
+        let place = d.docker(&format!("volume inspect -f {{{{.Mountpoint}}}} {name}")).ok();
+        assert_eq!(std::fs::read_dir(&place).unwrap().next().is_some(), filled, "{options}");
+    }
+    let source = d.path().join("made/by/asking");
+    let bind = format!("--mount type=bind,src={},dst=/x", source.display());
+    let said = d.docker(&format!("run --rm {bind} busybox true"));
+    assert_eq!(said.code, 125, "{}", said.err);
+    assert!(said.err.contains("bind source path does not exist"), "{}", said.err);
+    assert!(!source.exists());
+    d.wharf(&format!("run --rm {bind},bind-create-src=true busybox touch /x/file")).ok();
+    assert!(source.join("file").exists());
+}
