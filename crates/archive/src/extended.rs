@@ -38,7 +38,7 @@ pub(crate) fn records(entry: &Entry, more: &[(&str, Vec<u8>)]) -> Vec<u8> {
 }
 
 /// Decimal seconds without trailing zeroes; before the epoch the fraction counts away from it.
-fn time(seconds: i64, nanoseconds: u32) -> String {
+pub fn time(seconds: i64, nanoseconds: u32) -> String {
     let (whole, fraction, sign) = if seconds < 0 && nanoseconds > 0 {
         (-(seconds + 1), 1_000_000_000 - nanoseconds, "-")
     } else {
@@ -51,7 +51,7 @@ fn time(seconds: i64, nanoseconds: u32) -> String {
 }
 
 /// `LENGTH KEY=VALUE\n`, where the length counts its own digits.
-fn record(key: &[u8], value: &[u8]) -> Vec<u8> {
+pub fn record(key: &[u8], value: &[u8]) -> Vec<u8> {
     let rest = key.len() + value.len() + 3;
     let mut length = rest + 1;
     while length != rest + length.to_string().len() {

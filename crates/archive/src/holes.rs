@@ -24,12 +24,20 @@ pub(crate) fn stored(file: &File, size: u64) -> io::Result<Option<Vec<(u64, u64)
             Err(Errno::INVAL | Errno::OPNOTSUPP) => return Ok(None),
             Err(errno) => return Err(errno.into()),
         };
-        let end = seek(file, SeekFrom::Hole(begin))?.min(size);
+        let end = match seek(file, SeekFrom::Hole(begin)) {
+            Ok(end) => end.min(size),
+            // It has become shorter meanwhile: what is missing is written as zeroes.
+            Err(Errno::NXIO) => size,
+            Err(errno) => return Err(errno.into()),
+        };
         pieces.push((begin, end - begin));
+        if pieces.len() > MOST {
+            return Ok(None);
+        }
         at = end;
     }
     let whole = pieces.iter().map(|(_, length)| length).sum::<u64>() == size;
-    if whole || pieces.len() > MOST {
+    if whole {
         return Ok(None);
     }
     if at < size {

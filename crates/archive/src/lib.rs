@@ -14,7 +14,7 @@
 mod decompress;
 mod directory;
 mod error;
-mod extended;
+pub mod extended;
 mod header;
 mod holes;
 mod ids;

@@ -370,6 +370,7 @@ fn secret_id(mount: &Mount) -> String {
 fn last_part(path: &str) -> &str {
     path.rsplit('/').next().unwrap_or_default()
 }
+
 /// Who owns the cache that a mount asks for, if it is new.
 fn owner(one: &Asked) -> Owner {
     let default = Owner::default();

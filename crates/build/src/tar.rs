@@ -6,6 +6,8 @@ use std::io::{Read, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+use wharf_archive::extended::{record, time};
+
 use crate::error::{BuildError, Result};
 use crate::tree::{Attributes, Kind};
 
@@ -175,29 +177,6 @@ fn records(name: &[u8], attributes: &Attributes, special: &Special<'_>) -> Vec<u
         all.insert([b"SCHILY.xattr.", key.as_bytes()].concat(), value.clone());
     }
     all.iter().flat_map(|(key, value)| record(key, value)).collect()
-}
-
-/// Decimal seconds without trailing zeroes; before the epoch the fraction counts away from it.
-fn time(seconds: i64, nanoseconds: u32) -> String {
-    let (whole, fraction, sign) = if seconds < 0 && nanoseconds > 0 {
-        (-(seconds + 1), 1_000_000_000 - nanoseconds, "-")
-    } else {
-        (seconds, nanoseconds, "")
-    };
-    if fraction == 0 {
-        return format!("{sign}{whole}");
-    }
-    format!("{sign}{whole}.{fraction:09}").trim_end_matches('0').to_owned()
-}
-
-/// `LENGTH KEY=VALUE\n`, where the length counts its own digits.
-fn record(key: &[u8], value: &[u8]) -> Vec<u8> {
-    let rest = key.len() + value.len() + 3;
-    let mut length = rest + 1;
-    while length != rest + length.to_string().len() {
-        length = rest + length.to_string().len();
-    }
-    [length.to_string().as_bytes(), b" ", key, b"=", value, b"\n"].concat()
 }
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
 //! Sources of ADD that are URLs.
 
+use percent_encoding::percent_decode_str;
+
 pub(crate) fn is_url(source: &str) -> bool {
     let lower = source.get(..8).unwrap_or(source).to_ascii_lowercase();
     lower.starts_with("http://") || lower.starts_with("https://")
@@ -9,25 +11,9 @@ pub(crate) fn is_url(source: &str) -> bool {
 pub(crate) fn url_name(url: &str) -> Option<String> {
     let path = url.split(['#', '?']).next()?.split_once("://")?.1.split_once('/')?.1;
     let name = path.trim_end_matches('/').rsplit('/').next()?;
-    let decoded = percent_decoded(name).filter(|name| !name.contains(['/', '\0']));
-    let name = decoded.unwrap_or_else(|| name.to_owned());
+    let decoded = percent_decode_str(name).decode_utf8().ok().filter(|name| !name.contains(['/', '\0']));
+    let name = decoded.map_or_else(|| name.to_owned(), Into::into);
     Some(name).filter(|name| !matches!(name.as_str(), "" | "." | ".."))
-}
-
-/// The text with its `%XX` read (RFC 3986, 2.1), if that is text.
-fn percent_decoded(text: &str) -> Option<String> {
-    let mut bytes = Vec::new();
-    let mut rest = text.bytes();
-    while let Some(byte) = rest.next() {
-        bytes.push(match byte {
-            b'%' => {
-                let digit = |byte: Option<u8>| char::from(byte?).to_digit(16);
-                u8::try_from(digit(rest.next())? * 16 + digit(rest.next())?).ok()?
-            }
-            byte => byte,
-        });
-    }
-    String::from_utf8(bytes).ok()
 }
 
 #[cfg(test)]

@@ -13,15 +13,20 @@ pub fn fair_share(hierarchies: &Hierarchies) -> Option<i64> {
 }
 
 /// Makes the group `path`, above those of all containers, and holds it to seven eighths of what the host has room for: an
-/// eighth stays with the host, however many containers fork without end. Nothing where groups cannot be held to a number.
+/// eighth stays with the host, however many containers fork without end. A group that is held to less keeps that: it may be
+/// the administrator's. Nothing where groups cannot be held to a number.
 ///
 /// # Errors
 /// When the path is not absolute, or a hierarchy cannot be written.
 pub fn leave_room(hierarchies: &Hierarchies, path: &str) -> Result<()> {
     let Some(room) = host_room(hierarchies) else { return Ok(()) };
-    let pids = LinuxPidsBuilder::default().limit((room - room / 8).max(1)).build();
+    let (group, most) = (Group::create(hierarchies, path)?, (room - room / 8).max(1));
+    if group.usage().pids_limit <= most.cast_unsigned() {
+        return Ok(());
+    }
+    let pids = LinuxPidsBuilder::default().limit(most).build();
     let resources = pids.and_then(|pids| LinuxResourcesBuilder::default().pids(pids).build());
-    Group::create(hierarchies, path)?.limit(&resources.expect("all fields have defaults"))
+    group.limit(&resources.expect("all fields have defaults"))
 }
 
 fn host_room(hierarchies: &Hierarchies) -> Option<i64> {

@@ -418,3 +418,20 @@ fn a_denial_within_what_is_allowed_holds_or_is_refused() {
         }
     }
 }
+
+/// The group above all containers leaves the host its share, and takes nothing back of what an administrator has said.
+#[test]
+fn the_group_above_is_never_given_more() {
+    let Some(mine) = Mine::new("room") else { return };
+    let hierarchies = Hierarchies::detect().unwrap();
+    if !hierarchies.has("pids") {
+        return;
+    }
+    let path = format!("/{}", mine.0.path().display());
+    wharf_cgroup::leave_room(&hierarchies, &path).unwrap();
+    let given = mine.0.usage().pids_limit;
+    assert!(given > 7 && given < u64::MAX, "{given}");
+    mine.limit(r#"{"pids":{"limit":7}}"#);
+    wharf_cgroup::leave_room(&hierarchies, &path).unwrap();
+    assert_eq!(mine.0.usage().pids_limit, 7);
+}

@@ -18,6 +18,7 @@ pub(crate) fn command_line(program: &str, container: &Json, image: &Json) -> Str
     identity(&mut words, container);
     program_s(&mut words, config, own);
     health(&mut words, &config["Healthcheck"], &own["Healthcheck"]);
+    words.value("health-on-failure", text(&host["HealthOnFailure"]));
     files(&mut words, config, host, own);
     networks(&mut words, container, own);
     isolation(&mut words, host);
@@ -200,7 +201,6 @@ fn files(words: &mut Words, config: &Json, host: &Json, own: &Json) {
         let options = text(options);
         words.value("tmpfs", &if options.is_empty() { path.clone() } else { format!("{path}:{options}") });
     }
-    words.value("health-on-failure", text(&host["HealthOnFailure"]));
     if let Some(umask) = host["Umask"].as_u64() {
         words.value("umask", &format!("{umask:04o}"));
     }

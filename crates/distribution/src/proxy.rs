@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use base64::Engine as _;
 use hyper::Uri;
 use hyper::header::HeaderValue;
+use percent_encoding::percent_decode_str;
 
 use crate::address::{Address, Origin};
 use crate::error::{DistributionError, Result};
@@ -42,7 +43,7 @@ impl Proxy {
         let authority = rest.split('/').next().unwrap_or_default();
         let (user, host) = authority.rsplit_once('@').map_or((None, authority), |(user, host)| (Some(user), host));
         let authorization = user.and_then(|user| {
-            let plain = unescape(user);
+            let plain: Vec<u8> = percent_decode_str(user).collect();
             let mut value =
                 HeaderValue::try_from(format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(plain)))
                     .ok()?;
@@ -55,26 +56,6 @@ impl Proxy {
     pub(crate) fn port(&self) -> u16 {
         self.address.port.unwrap_or(if self.tls { 443 } else { 80 })
     }
-}
-
-fn unescape(text: &str) -> Vec<u8> {
-    let bytes = text.as_bytes();
-    let mut plain = Vec::with_capacity(bytes.len());
-    let mut at = 0;
-    while at < bytes.len() {
-        let code = (bytes[at] == b'%').then(|| text.get(at + 1..at + 3)).flatten();
-        match code.and_then(|hex| u8::from_str_radix(hex, 16).ok()) {
-            Some(byte) => {
-                plain.push(byte);
-                at += 3;
-            }
-            None => {
-                plain.push(bytes[at]);
-                at += 1;
-            }
-        }
-    }
-    plain
 }
 
 /// The HTTP proxy by which a server is reached, for who speaks HTTP without this crate.

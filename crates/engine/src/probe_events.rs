@@ -12,8 +12,8 @@ const KILLED: i32 = 137;
 const NOT_RUN: i32 = 126;
 
 impl Engine {
-    /// Tells those who listen of a probe that has ended, if it was a program. It is not kept: probes without end would push out all else that
-    /// is.
+    /// Tells those who listen of a probe that has ended, if it was a program. It is not kept: probes without
+    /// end would push out all else that is.
     pub(crate) fn tell_probe(&self, record: &Container, probe: &Probe) {
         if self.events().listeners() == 0 {
             return;

@@ -8,8 +8,11 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
+use rustix::io::Errno;
 use rustix::process::{Gid, Pid, Uid};
-use rustix::thread::{ThreadNameSpaceType, move_into_thread_name_spaces};
+use rustix::thread::{
+    CapabilitySet, CapabilitySets, ThreadNameSpaceType, move_into_thread_name_spaces, set_capabilities,
+};
 use wharf_sys::process::{Namespaces, clone3};
 
 use crate::error::{LaunchError, Result};
@@ -182,11 +185,20 @@ fn port_of(text: &str) -> Option<u16> {
     text.parse().ok().filter(|port| digits && *port > 0)
 }
 
-/// An ordinary user's monitor has none, and no other user to become.
+/// Without any, as nobody where there is such a user.
 fn drop_rights() -> rustix::io::Result<()> {
-    if !rustix::process::geteuid().is_root() {
-        return Ok(());
+    if rustix::process::geteuid().is_root() {
+        match become_nobody() {
+            // A user's namespace with that user's own ID alone: no other may be taken on (user_namespaces(7)).
+            Ok(()) | Err(Errno::INVAL | Errno::PERM) => {}
+            Err(errno) => return Err(errno),
+        }
     }
+    let none = CapabilitySet::empty();
+    set_capabilities(None, CapabilitySets { effective: none, permitted: none, inheritable: none })
+}
+
+fn become_nobody() -> rustix::io::Result<()> {
     rustix::thread::set_thread_groups(&[])?;
     let (uid, gid) = (Uid::from_raw(NOBODY), Gid::from_raw(NOBODY));
     rustix::thread::set_thread_res_gid(gid, gid, gid)?;

@@ -12,6 +12,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use http_body_util::BodyExt;
 use hyper::HeaderMap;
 use hyper::body::Incoming;
+use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_encode};
 use prost::Message;
 
 use crate::proto::{Any, RpcStatus};
@@ -22,6 +23,8 @@ use budget::{Budget, Share};
 /// A longer message is refused. BuildKit's own bound.
 const MAX_MESSAGE: usize = 16 << 20;
 const PREFIX: usize = 5;
+/// What stands as `%XX` in a message of how a call ended, beside what is no ASCII.
+const UNSAFE: &AsciiSet = &CONTROLS.add(b'%');
 
 /// How a call has ended, if not well. Codes: grpc/grpc `doc/statuscodes.md`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,7 +88,7 @@ impl Status {
             let bytes = base64::engine::general_purpose::STANDARD_NO_PAD.decode(bytes.trim_end_matches('=')).ok()?;
             RpcStatus::decode(bytes.as_slice()).ok()
         });
-        let message = percent_decoded(text("grpc-message").unwrap_or_default());
+        let message = percent_decode_str(text("grpc-message").unwrap_or_default()).decode_utf8_lossy().into_owned();
         Some(Self(Box::new(details.unwrap_or(RpcStatus { code, message, details: Vec::new() }))))
     }
 
@@ -95,7 +98,7 @@ impl Status {
         headers.insert("grpc-status", self.0.code.into());
         // Longer headers are refused by clients.
         let message: String = self.0.message.chars().take(4096).collect();
-        if let Ok(value) = percent_encoded(&message).parse() {
+        if let Ok(value) = utf8_percent_encode(&message, UNSAFE).to_string().parse() {
             headers.insert("grpc-message", value);
         }
         if !self.0.details.is_empty() {
@@ -106,34 +109,6 @@ impl Status {
         }
         headers
     }
-}
-
-fn percent_encoded(text: &str) -> String {
-    let mut encoded = String::new();
-    for byte in text.bytes() {
-        match byte {
-            b' '..=b'~' if byte != b'%' => encoded.push(char::from(byte)),
-            _ => encoded.push_str(&format!("%{byte:02X}")),
-        }
-    }
-    encoded
-}
-
-fn percent_decoded(text: &str) -> String {
-    let mut decoded = Vec::new();
-    let mut rest = text.as_bytes();
-    while let [first, more @ ..] = rest {
-        let byte = match (first, more) {
-            (b'%', [high, low, ..]) => {
-                let digits = [*high, *low];
-                std::str::from_utf8(&digits).ok().and_then(|digits| u8::from_str_radix(digits, 16).ok())
-            }
-            _ => None,
-        };
-        decoded.push(byte.unwrap_or(*first));
-        rest = if byte.is_some() { &more[2..] } else { more };
-    }
-    String::from_utf8_lossy(&decoded).into_owned()
 }
 
 /// A message with what comes before it.

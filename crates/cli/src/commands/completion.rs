@@ -313,7 +313,7 @@ async fn things(app: &App, kind: &str) -> Vec<String> {
     let Ok(answer) = response.json::<Json>().await else { return Vec::new() };
     let list = if path == "/volumes" { &answer["Volumes"] } else { &answer };
     let fits = |item: &&Json| match kind {
-        "running containers" => matches!(text(&item["State"]), "running" | "paused"),
+        "running containers" => matches!(text(&item["State"]), "running" | "paused" | "restarting"),
         "paused containers" => text(&item["State"]) == "paused",
         "ended containers" => matches!(text(&item["State"]), "created" | "exited"),
         _ => true,

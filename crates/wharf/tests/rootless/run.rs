@@ -90,3 +90,18 @@ fn a_data_root_is_looked_at_without_a_daemon() {
     let said = user.wharf("system fsck --deep");
     assert_eq!(said.code, 0, "{}{}", said.out, said.err);
 }
+
+/// Who asks a port has no rights, also where there is no other user to become.
+#[test]
+fn ports_are_asked_without_rights() {
+    for user in [User::start(), User::start_alone()] {
+        let Some(user) = user else { return };
+        let asks = "--health-tcp 7000 --health-interval 100ms --network none";
+        user.wharf(&format!("run -d --name asked {asks} busybox nc -ll -p 7000 -e true")).ok();
+        user.eventually("a port was asked", || user.wharf("inspect -f {{.State.Health.Log}} asked").ok() != "[]");
+        let log = user.wharf("inspect -f {{.State.Health.Log}} asked").ok();
+        user.eventually(&format!("it is well: {log}"), || {
+            user.wharf("inspect -f {{.State.Health.Status}} asked").ok() == "healthy"
+        });
+    }
+}
