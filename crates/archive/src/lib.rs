@@ -33,10 +33,10 @@ pub use error::ArchiveError;
 pub use header::{Entry, Kind, may_carry};
 pub use ids::IdRange;
 pub use names::normal;
-pub use pack::{PackOptions, Writer, pack, pack_as, pack_dir_as};
+pub use pack::{PackOptions, Writer, pack, pack_as, pack_dated, pack_dir_as};
 pub use reader::Reader;
 pub use record::{Content, Recorder};
-pub use unpack::{UnpackOptions, Unpacked, Whiteouts, unpack, unpack_at, unpack_image, unpack_recorded};
+pub use unpack::{OtherTimes, UnpackOptions, Unpacked, Whiteouts, unpack, unpack_at, unpack_image, unpack_recorded};
 
 /// Result of this crate.
 pub type Result<T> = std::result::Result<T, ArchiveError>;

@@ -14,6 +14,7 @@ use crate::extended::records;
 use crate::header::{self, BLOCK, Entry, Kind};
 use crate::holes;
 use crate::ids::IdRange;
+use crate::unpack::OtherTimes;
 use crate::{ArchiveError, Result};
 
 /// How to pack.
@@ -40,7 +41,24 @@ pub struct PackOptions {
 /// When something cannot be read, or the output fails.
 pub fn pack(root: &RootDir, path: &Path, output: &mut dyn Write, options: &PackOptions) -> Result<()> {
     let top = root.open_dir(path).map_err(|source| ArchiveError::Pack { name: path.display().to_string(), source })?;
-    let mut packer = Packer { top, output, options, links: HashMap::new(), renamed: None };
+    let mut packer = Packer { top, output, options, links: HashMap::new(), renamed: None, times: None };
+    packer.directory(Path::new(""))?;
+    packer.put(&[0; 2 * BLOCK])
+}
+
+/// As [`pack`] of all of `root`, whose files get other times. With a name it comes first under that, and all names in the archive
+/// begin with it, as of [`pack_dir_as`].
+///
+/// # Errors
+/// As [`pack`].
+pub fn pack_dated(root: &RootDir, name: Option<&OsStr>, output: &mut dyn Write, times: &OtherTimes<'_>) -> Result<()> {
+    let top = root.open_dir("").map_err(|source| ArchiveError::Pack { name: String::new(), source })?;
+    let options = &PackOptions::default();
+    let renamed = name.map(|name| (PathBuf::new(), PathBuf::from(name)));
+    let mut packer = Packer { top, output, options, links: HashMap::new(), renamed, times: Some(times) };
+    if name.is_some() {
+        packer.entry(Path::new(""))?;
+    }
     packer.directory(Path::new(""))?;
     packer.put(&[0; 2 * BLOCK])
 }
@@ -55,7 +73,7 @@ pub fn pack_as(root: &RootDir, path: &Path, name: &OsStr, output: &mut dyn Write
     let (top, own) = root.open_parent(path).map_err(|source| ArchiveError::Pack { name: shown(), source })?;
     let own = PathBuf::from(own);
     let renamed = Some((own.clone(), PathBuf::from(name)));
-    let mut packer = Packer { top, output, options, links: HashMap::new(), renamed };
+    let mut packer = Packer { top, output, options, links: HashMap::new(), renamed, times: None };
     if packer.entry(&own)? {
         packer.directory(&own)?;
     }
@@ -76,7 +94,7 @@ pub fn pack_dir_as(
 ) -> Result<()> {
     let top = root.open_dir(path).map_err(|source| ArchiveError::Pack { name: path.display().to_string(), source })?;
     let renamed = Some((PathBuf::new(), PathBuf::from(name)));
-    let mut packer = Packer { top, output, options, links: HashMap::new(), renamed };
+    let mut packer = Packer { top, output, options, links: HashMap::new(), renamed, times: None };
     packer.entry(Path::new(""))?;
     packer.directory(Path::new(""))?;
     packer.put(&[0; 2 * BLOCK])
@@ -164,6 +182,8 @@ struct Packer<'a> {
     links: HashMap<(u64, u64), PathBuf>,
     /// The first part of each path, and what it is called in the archive.
     renamed: Option<(PathBuf, PathBuf)>,
+    /// What entries have for times, by their paths here and the times that they have here.
+    times: Option<&'a OtherTimes<'a>>,
 }
 
 impl Packer<'_> {
@@ -249,10 +269,11 @@ impl Packer<'_> {
             Kind::Symlink => self.top.read_link(path).map_err(failing(path))?.as_bytes().to_vec(),
             _ => Vec::new(),
         };
-        let seconds = stat.st_mtime;
-        let mtime = match self.options.clamp_mtime {
-            Some(latest) if seconds >= latest => (latest, 0),
-            _ => (seconds, u32::try_from(stat.st_mtime_nsec).unwrap_or(0)),
+        let real = (stat.st_mtime, u32::try_from(stat.st_mtime_nsec).unwrap_or(0));
+        let mtime = match (self.options.clamp_mtime, self.times) {
+            (Some(latest), _) if real.0 >= latest => (latest, 0),
+            (None, Some(times)) => times(path, real),
+            _ => real,
         };
         Ok(Entry {
             path: name,

@@ -99,7 +99,7 @@ impl UnpackOptions {
 /// For an entry that would leave the root or is not understood, for bounds, and for what the disk refuses.
 /// What was unpacked until then stays: the caller unpacks into a directory that it throws away.
 pub fn unpack(input: impl Read, root: &RootDir, options: &UnpackOptions) -> Result<Unpacked> {
-    run(Tap::new(input, None), &mut Directory::new(root, options, false), options)
+    run(Tap::new(input, None), &mut Directory::new(root, options, false), options, None)
 }
 
 /// As [`unpack`], into the directory `at` of `root`: links of its own lead as far as the root, and the directory itself stays
@@ -110,10 +110,15 @@ pub fn unpack(input: impl Read, root: &RootDir, options: &UnpackOptions) -> Resu
 pub fn unpack_at(input: impl Read, root: &RootDir, at: &Path, options: &UnpackOptions) -> Result<Unpacked> {
     // Never empty, which would be the root as an archive's own.
     let at = Path::new(".").join(at.strip_prefix("/").unwrap_or(at));
-    run(Tap::new(input, None), &mut Directory::new(root, options, false).at(&at), options)
+    run(Tap::new(input, None), &mut Directory::new(root, options, false).at(&at), options, None)
 }
 
-/// As [`unpack`], and `recorder` hears what the archive was made of.
+/// The time that something gets which the archive has at a path, with the time that is said there: seconds since the epoch
+/// and nanoseconds.
+pub type OtherTimes<'a> = dyn Fn(&Path, (i64, u32)) -> (i64, u32) + 'a;
+
+/// As [`unpack`], and `recorder` hears what the archive was made of. With `times` what is made has those, which the archive does
+/// not say.
 ///
 /// # Errors
 /// As [`unpack`].
@@ -122,8 +127,9 @@ pub fn unpack_recorded(
     root: &RootDir,
     options: &UnpackOptions,
     recorder: &mut dyn Recorder,
+    times: Option<&OtherTimes<'_>>,
 ) -> Result<Unpacked> {
-    run(Tap::new(input, Some(recorder)), &mut Directory::new(root, options, true), options)
+    run(Tap::new(input, Some(recorder)), &mut Directory::new(root, options, true), options, times)
 }
 
 /// As [`unpack_recorded`], with an image for a directory. It is a layer: whiteouts become overlayfs's, whatever the
@@ -137,17 +143,23 @@ pub fn unpack_image(
     image: &mut wharf_erofs::Writer,
     options: &UnpackOptions,
     recorder: &mut dyn Recorder,
+    times: Option<&OtherTimes<'_>>,
 ) -> Result<Unpacked> {
     let options = UnpackOptions { whiteouts: Whiteouts::Overlay, no_overwrite_dir_non_dir: false, ..*options };
-    let done = run(Tap::new(input, Some(recorder)), &mut Image::new(image, &options), &options)?;
+    let done = run(Tap::new(input, Some(recorder)), &mut Image::new(image, &options), &options, times)?;
     Ok(Unpacked { disk: 0, ..done })
 }
 
 /// All that an archive may not do is looked for here, before its target hears of it.
-fn run<R: Read>(tap: Tap<'_, R>, target: &mut impl Target, options: &UnpackOptions) -> Result<Unpacked> {
+fn run<R: Read>(
+    tap: Tap<'_, R>,
+    target: &mut impl Target,
+    options: &UnpackOptions,
+    times: Option<&OtherTimes<'_>>,
+) -> Result<Unpacked> {
     let mut reader = Reader::new(tap);
     let mut done = Unpacked::default();
-    while let Some(entry) = reader.next_entry()? {
+    while let Some(mut entry) = reader.next_entry()? {
         done.entries += 1;
         done.bytes = done.bytes.saturating_add(entry.size);
         if done.entries > options.max_entries {
@@ -159,6 +171,9 @@ fn run<R: Read>(tap: Tap<'_, R>, target: &mut impl Target, options: &UnpackOptio
         }
         done.disk = done.disk.saturating_add(reader.stored().unwrap_or_else(|| disk(&entry)));
         let path = inside(&entry)?;
+        if let Some(times) = times {
+            entry.mtime = times(&path, entry.mtime);
+        }
         match path.file_name() {
             None => target.root(&entry)?,
             Some(name) if options.whiteouts != Whiteouts::Literal && name.as_bytes().starts_with(WHITEOUT) => {

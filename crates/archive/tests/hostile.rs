@@ -106,7 +106,7 @@ fn same_as_an_image(tar: &[u8], options: &UnpackOptions) {
     let dir = tempfile::tempdir().unwrap();
     let tree = unpack(tar, &RootDir::open(dir.path()).unwrap(), &options);
     let mut writer = wharf_erofs::Writer::new(tempfile::tempfile().unwrap()).unwrap();
-    let image = unpack_image(tar, &mut writer, &options, &mut Deaf);
+    let image = unpack_image(tar, &mut writer, &options, &mut Deaf, None);
     match (tree, image) {
         (Ok(tree), Ok(image)) => {
             assert_eq!((tree.entries, tree.bytes), (image.entries, image.bytes));

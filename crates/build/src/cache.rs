@@ -27,11 +27,15 @@ pub struct CacheRecord {
     pub size: u64,
     /// The instruction, for people.
     pub description: String,
-    /// Seconds since the epoch; the step's time in every image that it is part of.
+    /// When it was made, in seconds since the epoch.
     pub created: i64,
     /// And nanoseconds. Records of earlier versions have none.
     #[serde(default)]
     pub nanoseconds: i32,
+    /// The step's time in every image that it is part of, in seconds since the epoch. Of earlier versions' it is when it was
+    /// made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub date: Option<i64>,
     pub last_used: i64,
     /// How often it saved the step.
     pub uses: u64,
@@ -130,15 +134,16 @@ impl Cache {
         Ok(record.filter(|record| record.layer.as_ref().is_none_or(|layer| self.layers.contains(layer))))
     }
 
-    /// Keeps what a step made, and says when. Without a layer it may be lost in a crash and is
+    /// Keeps what a step made, with its time in images. Without a layer it may be lost in a crash and is
     /// made again; a layer must have an owner.
     pub(crate) fn keep(
         &self,
         key: &Digest,
         layer: Option<(Digest, u64)>,
         description: &str,
+        date: i64,
         secrets: Vec<String>,
-    ) -> Result<Timestamp> {
+    ) -> Result<()> {
         let now = Timestamp::now();
         let record = CacheRecord {
             size: layer.as_ref().map_or(0, |(_, size)| *size),
@@ -146,6 +151,7 @@ impl Cache {
             description: description.chars().take(300).collect(),
             created: now.as_second(),
             nanoseconds: now.subsec_nanosecond(),
+            date: Some(date),
             last_used: now.as_second(),
             uses: 0,
             secrets,
@@ -155,7 +161,7 @@ impl Cache {
         } else {
             self.store.write_soon(|tx| tx.put(CACHE, key.as_str(), &record))?;
         }
-        Ok(now)
+        Ok(())
     }
 
     /// Keeps what another engine has made, with its own time.
@@ -204,10 +210,9 @@ impl Cache {
 }
 
 impl CacheRecord {
-    /// When the step was made.
-    pub(crate) fn moment(&self) -> Timestamp {
-        // What has no date was written by nobody.
-        Timestamp::new(self.created, self.nanoseconds).unwrap_or_default()
+    /// The step's time in images, in seconds since the epoch.
+    pub(crate) fn date(&self) -> i64 {
+        self.date.unwrap_or(self.created)
     }
 }
 
@@ -233,7 +238,7 @@ mod tests {
         std::fs::write(upper.path().join("f"), "x").unwrap();
         let layer = layers.commit(upper.path(), None).unwrap();
         let key = Key::new("x").finish();
-        cache.keep(&key, Some((layer.diff_id.clone(), layer.size)), "RUN x", Vec::new()).unwrap();
+        cache.keep(&key, Some((layer.diff_id.clone(), layer.size)), "RUN x", 7, Vec::new()).unwrap();
         cache.used(std::slice::from_ref(&key)).unwrap();
         assert_eq!(cache.find(&key).unwrap().unwrap().uses, 1);
         assert_eq!(cache.layers().unwrap(), BTreeSet::from([layer.diff_id.clone()]));

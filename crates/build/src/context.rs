@@ -80,7 +80,6 @@ impl Context {
         let text = text.into_owned();
         index.prune(&ignore);
         let newest = index.newest(&Needs::of(&parsed)).max(own);
-        index.date_implied(newest);
         let partial = index.partial;
         Ok(Self { tree: Tree::Index(Arc::new(index)), partial, dockerfile: text, parsed, ignore, newest })
     }
@@ -95,16 +94,13 @@ pub(crate) fn files(input: Box<dyn Read + Send>, path: &Path, cancel: &Cancel) -
 }
 
 /// The same of files that are known.
-pub(crate) fn files_of(mut index: Index) -> Tree {
-    let newest = index.newest(&Needs::All);
-    index.date_implied(newest);
+pub(crate) fn files_of(index: Index) -> Tree {
     Tree::Index(Arc::new(index))
 }
 
 /// The same as [`Context::of`] has it, of a listing of everything.
-pub(crate) fn rest_of(mut index: Index, ignore: &Ignore, newest: i64) -> Tree {
+pub(crate) fn rest_of(mut index: Index, ignore: &Ignore) -> Tree {
     index.prune(ignore);
-    index.date_implied(newest);
     Tree::Index(Arc::new(index))
 }
 

@@ -4,31 +4,30 @@ use std::collections::BTreeMap;
 use std::io::{self, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 
-use wharf_archive::{Reader, UnpackOptions, Whiteouts, decompressed};
+use wharf_archive::{Reader, decompressed};
 use wharf_dockerfile::{Copy, Ignore, Source};
 use wharf_git::Repository;
 use wharf_reference::Digest;
-use wharf_report::chain;
 use wharf_rooted_path::RootDir;
 
 use crate::cache::Key;
-use crate::cancel::{Cancel, Cancellable};
 use crate::copy::{Destination, Inline};
 use crate::error::{BuildError, ErrorKind, Result};
 use crate::identity::Accounts;
 use crate::mode::ModeChange;
+use crate::parts::Part;
 use crate::plan::{Plan, above};
 use crate::repository::Added;
 use crate::select::{Selected, Selection, Shape, checksum};
 use crate::session::{Outcome, Session};
 use crate::state::State;
-use crate::tree::{Attributes, Kind, Tree};
+use crate::tree::{Attributes, Kind, Tree, UNDATED};
 use crate::url::{is_url, url_name};
 use crate::why::Inputs;
 
 /// One source of an instruction.
 #[derive(Debug)]
-enum Origin {
+pub(crate) enum Origin {
     Files(Selected),
     /// A local archive that ADD unpacks.
     Archive(Selected),
@@ -36,10 +35,6 @@ enum Origin {
     /// A repository that ADD names.
     Repository(Added),
 }
-
-/// Bounds on an archive that ADD unpacks.
-const MAX_ENTRIES: u64 = 5_000_000;
-const MAX_BYTES: u64 = 256 << 30;
 
 impl Session<'_> {
     /// COPY or ADD. The value is what the files are afterwards, and the outcome.
@@ -83,7 +78,7 @@ impl Session<'_> {
         let shared = self.shared;
         if self.options.classic && destination.sources > 1 {
             let below = shared.layers.view(state.layers(), None)?;
-            destination.refuse_several(&Plan::new(&below, (0, 0), (self.date, 0)))?;
+            destination.refuse_several(&Plan::new(&below, (0, 0), UNDATED))?;
         }
         // What a linked layer lies upon is as it is for all but this: its own directories cover those.
         let expected = match copy.link && !state.layers().is_empty() {
@@ -94,54 +89,41 @@ impl Session<'_> {
             false => BTreeMap::new(),
         };
         let (key, inputs) = self.copy_key(state, copy, &destination, &expected, &origins)?;
+        // What a linked layer is does not depend on what it lies upon; what the files are afterwards does.
+        let files = match copy.link {
+            true => Key::new("upon").text(state.files.as_str()).text(key.as_str()).finish(),
+            false => key.clone(),
+        };
         let cancel = self.cancel.clone();
         let _making = shared.cache.claim(&key, &cancel)?;
         if let Some(outcome) = self.cached(&key)? {
             self.note_inputs(source, inputs, &outcome)?;
-            return Ok((key, outcome));
+            return Ok((files, outcome));
         }
         // A linked layer knows nothing of what it will lie upon.
-        let below = shared.layers.view(if copy.link { &[] } else { state.layers() }, None)?;
-        let mut plan = Plan::new(&below, owner.unwrap_or((0, 0)), (self.date, 0)).with_expected(expected);
+        let upon = if copy.link { &[] } else { state.layers() };
+        let below = shared.layers.view(upon, None)?;
         let archives = origins.iter().all(|origin| matches!(origin, Origin::Archive(_)));
+        let dir = self.step_dir()?;
+        let parts = self.parts(&origins, &exclude, instruction, &dir)?;
+        // As new as the newest that is copied; what it lies upon is part of what it is, unless it is linked.
+        let before = if copy.link { self.date } else { state.date };
+        let date = parts.iter().filter_map(Part::newest).fold(before, i64::max);
+        let fresh = (self.clamp.unwrap_or(date), 0);
+        let mut plan = Plan::new(&below, owner.unwrap_or((0, 0)), fresh)
+            .with_expected(expected)
+            .with_times(shared.layers.archive_times(upon)?);
         if let Some(mode) = mode.as_ref().and_then(ModeChange::of_new_directories).filter(|_| !archives) {
             plan = plan.with_fresh_mode(mode);
         }
-        let dir = self.step_dir()?;
-        for (number, origin) in origins.iter().enumerate() {
-            match origin {
-                Origin::Files(selected) => destination.copy(&mut plan, selected)?,
-                Origin::Inline(file) => destination.write(&mut plan, file)?,
-                Origin::Repository(repository) => {
-                    let tree = repository.tree(self)?;
-                    let place = "repository";
-                    let all = Selection {
-                        tree: &tree,
-                        exclude: &exclude,
-                        parents: false,
-                        instruction,
-                        place,
-                        cancel: &cancel,
-                    };
-                    for selected in all.select(".")? {
-                        destination.copy(&mut plan, &selected)?;
-                    }
-                }
-                Origin::Archive(selected) => {
-                    let unpacked = unpack(selected, dir.sub(&format!("archive-{number}"))?, &cancel)?;
-                    let all = Selection {
-                        tree: &unpacked,
-                        exclude: &exclude,
-                        parents: false,
-                        instruction,
-                        place: "archive",
-                        cancel: &cancel,
-                    };
-                    // An archive's own modes count, as its owners would without --chown.
-                    let destination = Destination { replaces: true, mode: None, ..destination };
-                    for selected in all.select(".")? {
-                        destination.copy(&mut plan, &selected)?;
-                    }
+        for part in &parts {
+            match part {
+                Part::Files(selected) => destination.copy(&mut plan, selected)?,
+                Part::Got(selected) => destination.copy(&mut plan, selected)?,
+                Part::Inline(file) => destination.write(&mut plan, file)?,
+                // An archive's own modes count, as its owners would without --chown.
+                Part::Unpacked(selected) => {
+                    Destination { replaces: true, mode: None, ..destination }.copy(&mut plan, selected)?;
                 }
             }
         }
@@ -151,9 +133,9 @@ impl Session<'_> {
                 "[Warning] {instruction} of {count} files to {to}, which is no directory: only the last is there. End {to} with a /\n"
             ))?;
         }
-        let outcome = self.commit(&plan, &key, &source.text)?;
+        let outcome = self.commit(&plan, &key, &source.text, date)?;
         self.note_inputs(source, inputs, &outcome)?;
-        Ok((key, outcome))
+        Ok((files, outcome))
     }
 
     /// `WORKDIR`: the directory is made if it is not there.
@@ -169,22 +151,24 @@ impl Session<'_> {
         }
         let below = shared.layers.view(state.layers(), None)?;
         let owner = if owner.is_empty() { (0, 0) } else { self.owner_in(&below, owner)? };
-        let mut plan = Plan::new(&below, owner, (self.date, 0));
+        let times = shared.layers.archive_times(state.layers())?;
+        let mut plan = Plan::new(&below, owner, (self.date_of(state), 0)).with_times(times);
         let real = plan.resolve(Path::new(path))?;
         if plan.kind(&real)? == Some(Kind::Directory) {
-            let outcome = self.made(&key, None, &format!("WORKDIR {path}"))?;
+            let outcome = self.made(&key, None, &format!("WORKDIR {path}"), state.date)?;
             return Ok((key, outcome));
         }
         plan.directory(&real)?;
-        let outcome = self.commit(&plan, &key, &format!("WORKDIR {path}"))?;
+        let outcome = self.commit(&plan, &key, &format!("WORKDIR {path}"), state.date)?;
         Ok((key, outcome))
     }
 
     /// Makes a layer of a plan and keeps it in the cache.
-    pub(crate) fn commit(&self, plan: &Plan<'_>, key: &Digest, description: &str) -> Result<Outcome> {
+    pub(crate) fn commit(&self, plan: &Plan<'_>, key: &Digest, description: &str, date: i64) -> Result<Outcome> {
         if plan.is_empty() {
-            return self.made(key, None, description);
+            return self.made(key, None, description, date);
         }
+        let times = plan.real_times(self.clamp);
         let failing = |e: io::Error| BuildError::system("the layer cannot be written", &e);
         let (mut reader, writer) = io::pipe().map_err(failing)?;
         // A larger pipe than the usual 64 KiB lets both sides work at once; without one it is slower.
@@ -195,7 +179,11 @@ impl Session<'_> {
                 plan.pack(&mut writer, self.clamp, &self.cancel)?;
                 writer.flush().map_err(|_| BuildError::new(ErrorKind::System, "the layer cannot be written"))
             });
-            let imported = self.shared.layers.import(&mut reader, None);
+            let layers = &self.shared.layers;
+            let imported = match &times {
+                Some(times) => times.with(|times| layers.import_with(&mut reader, None, Some(times))),
+                None => layers.import(&mut reader, None),
+            };
             // So that the packing does not wait for a reader that has given up.
             drop(reader);
             (packing.join(), imported)
@@ -207,7 +195,7 @@ impl Session<'_> {
             (_, Err(error)) => return Err(error.into()),
             (packed, Ok(layer)) => packed.map(|()| layer)?,
         };
-        self.made(key, Some(&layer), description)
+        self.made(key, Some(&layer), description, date)
     }
 
     /// `--chown`, by the stage's own users.
@@ -331,7 +319,7 @@ impl Session<'_> {
                 name: content.name.clone(),
                 data: content.data.clone().into_bytes(),
                 mode: 0o644,
-                mtime: (self.date, 0),
+                mtime: UNDATED,
             }));
         }
         Ok(origins)
@@ -410,30 +398,6 @@ fn is_archive(selected: &Selected) -> bool {
     }
     let Ok(file) = selected.tree.open(&item.from) else { return false };
     decompressed(file).is_ok_and(|content| matches!(Reader::new(content.take(1 << 20)).next_entry(), Ok(Some(_))))
-}
-
-/// Unpacks a local archive. Its own owners count.
-fn unpack(selected: &Selected, path: PathBuf, cancel: &Cancel) -> Result<Tree> {
-    let [item] = selected.items.as_slice() else { return Err(BuildError::invalid("an archive is one file")) };
-    let file = selected.tree.open(&item.from)?;
-    let failing = |e: &dyn std::error::Error| {
-        BuildError::invalid(format!("ADD failed: {} cannot be unpacked: {}", item.from.display(), chain(e)))
-    };
-    let input = Cancellable { inner: file, cancel: cancel.clone() };
-    let content = decompressed(input).map_err(|e| failing(&e))?;
-    let root = RootDir::open(&path)?;
-    let options = UnpackOptions {
-        whiteouts: Whiteouts::Literal,
-        same_owner: true,
-        no_overwrite_dir_non_dir: false,
-        max_entries: MAX_ENTRIES,
-        max_bytes: MAX_BYTES,
-        ..UnpackOptions::default()
-    };
-    let unpacked = wharf_archive::unpack(content, &root, &options);
-    cancel.check()?;
-    unpacked.map_err(|e| failing(&e))?;
-    Ok(Tree::new(root, true))
 }
 
 #[cfg(test)]

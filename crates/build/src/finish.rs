@@ -29,6 +29,8 @@ pub(crate) struct Built {
     pub(crate) materials: Vec<Material>,
     /// No command of it may have been in a network.
     pub(crate) hermetic: bool,
+    /// Somebody has said how old it is to be.
+    pub(crate) dated: bool,
     /// Its layers, as long as no image has them.
     _hold: Hold,
 }
@@ -86,8 +88,8 @@ impl Common<'_> {
         }
         if state.image.created.is_none() || !self.options.labels.is_empty() {
             // No step has given it a time, or it has more than the last step made.
-            let (_, created) = self.noted(&state.config_key(), "image", self.options.no_cache)?;
-            state.image.created = Some(self.moment(created)?);
+            self.noted(&state.config_key(), "image", state.date, self.options.no_cache)?;
+            state.image.created = Some(self.moment(state.date)?);
         }
         self.tell_labels(&unlabelled, &state)?;
         self.search_for_secrets(&state)?;
@@ -98,10 +100,11 @@ impl Common<'_> {
         }
         let platform = self.options.platform.as_ref().map(ToString::to_string);
         let (materials, hermetic) = (self.materials(), self.is_hermetic());
+        let dated = self.clamp.is_some();
         let hold = self.hold.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
         // Of several layers made one, the base's image is no step on the way.
         let base = state.base_image.filter(|_| !self.options.squash);
-        Ok(Built { image: state.image, platform, base, materials, hermetic, _hold: hold })
+        Ok(Built { image: state.image, platform, base, materials, hermetic, dated, _hold: hold })
     }
 }
 
@@ -142,7 +145,12 @@ pub(crate) fn finish(
         new.push(shared.images.resolve(id.as_str()).is_err());
         let parent = one.base.as_ref().filter(|base| request.classic && **base != id);
         let tags = if alone { request.tags.as_slice() } else { &[] };
-        images.push(shared.images.create(&one.image, parent, tags).map_err(failing)?);
+        let images_of = &shared.images;
+        let made = match one.dated {
+            true => images_of.create(&one.image, parent, tags),
+            false => images_of.create_now(&one.image, parent, tags),
+        };
+        images.push(made.map_err(failing)?);
     }
     let mut index = None;
     let names_layers = request.form.is_some() || !request.repositories.is_empty();

@@ -122,7 +122,7 @@ impl Gathered {
         let Some(answers) = answers else { return Ok(self.context.tree.clone()) };
         let input = answers.ask_whole(self.next_listing)?;
         let index = listing::read(input, self.next_listing, answers, &shared.kept_contexts, cancel)?;
-        Ok(whole.insert(context::rest_of(index, &self.context.ignore, self.context.newest)).clone())
+        Ok(whole.insert(context::rest_of(index, &self.context.ignore)).clone())
     }
 }
 

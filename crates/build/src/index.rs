@@ -21,7 +21,7 @@ use crate::cancel::Cancel;
 use crate::error::{BuildError, Result};
 use crate::missing::Missing;
 use crate::resolve::resolve;
-use crate::tree::{Attributes, Found, Kind};
+use crate::tree::{Attributes, Found, Kind, UNDATED};
 
 mod content;
 pub(crate) use content::{Body, IndexFile, Place, Sum, sum};
@@ -63,7 +63,7 @@ pub(crate) struct Node {
 impl Node {
     pub(crate) fn implied() -> Self {
         let attributes =
-            Attributes { kind: Kind::Directory, mode: 0o755, owner: (0, 0), mtime: (0, 0), xattrs: Vec::new() };
+            Attributes { kind: Kind::Directory, mode: 0o755, owner: (0, 0), mtime: UNDATED, xattrs: Vec::new() };
         let children = BTreeMap::new();
         Self { attributes, link: OsString::new(), device: 0, content: None, children, implied: true }
     }
@@ -345,13 +345,6 @@ impl Index {
             self.bring([body])?;
         }
         content.place.get().ok_or_else(|| BuildError::invalid("a file of the context has not been sent"))
-    }
-
-    /// Gives directories that the archive does not name a time, in seconds since the epoch.
-    pub(crate) fn date_implied(&mut self, date: i64) {
-        for node in self.nodes.iter_mut().filter(|node| node.implied) {
-            node.attributes.mtime = (date, 0);
-        }
     }
 
     /// The newest time of what may be needed, but for directories, in seconds since the epoch.

@@ -203,6 +203,7 @@ impl KeptContexts {
                 description: format!("local source for {}", header.place),
                 created: header.created,
                 nanoseconds: 0,
+                date: None,
                 last_used: header.last_used,
                 uses: header.uses,
                 secrets: Vec::new(),

@@ -65,6 +65,7 @@ mod named;
 mod no_cache;
 mod options;
 mod output;
+mod parts;
 mod plan;
 mod portable;
 mod ports;

@@ -100,14 +100,16 @@ impl Session<'_> {
     pub(crate) fn base_of_context(&mut self, index: usize, name: &str) -> Result<State> {
         let platform = self.graph.nodes[index].platform.clone().unwrap_or_else(|| self.platforms.target.clone());
         let image = metadata::scratch(&platform);
-        let mut state = State::new(image, Key::new("scratch").finish(), std::sync::Arc::clone(&self.globals));
+        let mut state =
+            State::new(image, Key::new("scratch").finish(), std::sync::Arc::clone(&self.globals), self.date);
         let copy =
             Copy { from: Some(name.to_owned()), sources: vec![".".into()], destination: "/".into(), ..Copy::default() };
         let from = &self.common.dockerfile.stages[index].from;
         let source = Source { text: format!("COPY --from={name} . /"), ..from.clone() };
         let tree = self.context_named(name)?;
         let (key, outcome) = self.copy_of(tree, &format!("context {name}"), &state, &copy, false, &source)?;
-        let created = self.moment(outcome.created)?;
+        state.date = state.date.max(outcome.date);
+        let created = self.moment(state.date)?;
         let files = outcome.layer.as_ref().map(|_| key);
         state.add(outcome.layer, files, format!("COPY . / # context {name}"), created);
         Ok(state)

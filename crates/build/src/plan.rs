@@ -4,6 +4,8 @@
 //! Nothing is written through the mounted file system of the stage, so no link in it can lead a write astray, and
 //! what comes out depends on nothing but what goes in.
 
+mod real_times;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::OsString;
 use std::io::Write;
@@ -12,12 +14,13 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FileType, Timespec, Timestamps};
 use rustix::io::Errno;
 use wharf_rooted_path::RootDir;
+use wharf_snapshot::ArchiveTimes;
 
 use crate::cancel::Cancel;
 use crate::error::{BuildError, Result};
 use crate::resolve::resolve;
 use crate::tar::Tar;
-use crate::tree::{self, Attributes, Kind, Tree};
+use crate::tree::{self, Attributes, Kind, Tree, UNDATED};
 
 /// What an entry of the layer has in it.
 #[derive(Clone, Debug)]
@@ -54,6 +57,8 @@ pub(crate) struct Plan<'a> {
     fresh: Attributes,
     /// What directories are that are not in `below` and will be there when the layer lies upon them.
     expected: BTreeMap<PathBuf, Attributes>,
+    /// What archives say of `below`, if files have other times there.
+    times: Option<ArchiveTimes>,
 }
 
 impl<'a> Plan<'a> {
@@ -61,7 +66,12 @@ impl<'a> Plan<'a> {
     pub(crate) fn new(below: &'a RootDir, owner: (u32, u32), mtime: (i64, u32)) -> Self {
         let fresh = Attributes { kind: Kind::Directory, mode: 0o755, owner, mtime, xattrs: Vec::new() };
         let expected = BTreeMap::new();
-        Self { below, entries: BTreeMap::new(), replaced: BTreeSet::new(), fresh, expected }
+        Self { below, entries: BTreeMap::new(), replaced: BTreeSet::new(), fresh, expected, times: None }
+    }
+
+    /// Directories that are there already get the times that archives say.
+    pub(crate) fn with_times(self, times: Option<ArchiveTimes>) -> Self {
+        Self { times, ..self }
     }
 
     /// Gives directories that must be made these permission bits instead of the usual ones.
@@ -171,7 +181,13 @@ impl<'a> Plan<'a> {
                 _ if self.is_hidden(dir) => Some(self.fresh.clone()),
                 Err(error) if error.is_not_found() => Some(self.expected.get(dir).unwrap_or(&self.fresh).clone()),
                 Err(error) if error.errno == rustix::io::Errno::NOTDIR => return Err(not_a_directory(dir)),
-                stat => tree::attributes(self.below, dir, &stat?)?,
+                stat => {
+                    let mut attributes = tree::attributes(self.below, dir, &stat?)?;
+                    if let (Some(attributes), Some(times)) = (&mut attributes, &self.times) {
+                        attributes.mtime = times.of(dir, attributes.mtime);
+                    }
+                    attributes
+                }
             };
             match attributes.filter(|attributes| attributes.kind == Kind::Directory) {
                 Some(attributes) => {
@@ -200,8 +216,16 @@ impl<'a> Plan<'a> {
         if let Some(above) = path.parent() {
             self.directory(above)?;
         }
-        self.entries.insert(path.to_owned(), entry);
+        self.entries.insert(path.to_owned(), self.dated(entry));
         Ok(())
+    }
+
+    /// With a time.
+    fn dated(&self, mut entry: Entry) -> Entry {
+        if entry.attributes.mtime == UNDATED {
+            entry.attributes.mtime = self.fresh.mtime;
+        }
+        entry
     }
 
     /// As [`Self::put`], but what is in the way goes, as when an archive is unpacked.
@@ -221,7 +245,7 @@ impl<'a> Plan<'a> {
         if directory && there.is_some_and(|kind| kind != Kind::Directory) {
             self.replaced.insert(path.to_owned());
         }
-        self.entries.insert(path.to_owned(), entry);
+        self.entries.insert(path.to_owned(), self.dated(entry));
         Ok(())
     }
 
@@ -235,9 +259,7 @@ impl<'a> Plan<'a> {
         for (path, entry) in &self.entries {
             cancel.check()?;
             let mut attributes = entry.attributes.clone();
-            if let Some(latest) = clamp.filter(|latest| attributes.mtime.0 >= *latest) {
-                attributes.mtime = (latest, 0);
-            }
+            attributes.mtime = clamped(attributes.mtime, clamp);
             if let Content::File { inode: Some(inode), .. } = &entry.content {
                 match names.get(inode) {
                     Some(first) => {
@@ -315,6 +337,14 @@ pub(crate) fn above(root: &RootDir, path: &Path) -> Result<BTreeMap<PathBuf, Att
         }
     }
     Ok(found)
+}
+
+/// No later than `clamp`, in seconds since the epoch.
+fn clamped(mtime: (i64, u32), clamp: Option<i64>) -> (i64, u32) {
+    match clamp {
+        Some(latest) if mtime.0 >= latest => (latest, 0),
+        _ => mtime,
+    }
 }
 
 fn not_a_directory(path: &Path) -> BuildError {

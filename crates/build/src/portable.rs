@@ -87,6 +87,8 @@ struct Step {
     created: i64,
     #[serde(default)]
     nanoseconds: i32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    date: Option<i64>,
 }
 
 /// What of a build's cache travels, and how.
@@ -304,13 +306,14 @@ impl Builder {
                     shared.layers.import(&mut tar, Some(layer))?;
                 }
             }
-            let Step { key, layer, size, description, created, nanoseconds } = step;
+            let Step { key, layer, size, description, created, nanoseconds, date } = step;
             let record = CacheRecord {
                 layer,
                 size,
                 description,
                 created,
                 nanoseconds,
+                date,
                 last_used: created,
                 uses: 0,
                 secrets: Vec::new(),
@@ -366,8 +369,8 @@ fn steps(config: &[u8]) -> Result<Vec<Step>> {
 /// A step that is known, if its layer is, and may leave this host: what has a secret in it stays.
 fn step(cache: &Cache, key: &Digest) -> Result<Option<Step>> {
     let Some(record) = cache.find(key)?.filter(|record| record.secrets.is_empty()) else { return Ok(None) };
-    let CacheRecord { layer, size, description, created, nanoseconds, .. } = record;
-    Ok(Some(Step { key: key.clone(), layer, size, description, created, nanoseconds }))
+    let CacheRecord { layer, size, description, created, nanoseconds, date, .. } = record;
+    Ok(Some(Step { key: key.clone(), layer, size, description, created, nanoseconds, date }))
 }
 
 /// The configuration of a cache; `blob` is a layer's.
@@ -426,6 +429,7 @@ mod tests {
             description: "RUN".into(),
             created: 2,
             nanoseconds: 3,
+            date: None,
         };
         let text = config(&[own], &|_| None).to_string().replacen('{', r#"{"x":[{"":0},1e999,null],"#, 1);
         // A `Value` would refuse the number.

@@ -100,12 +100,11 @@ impl Session<'_> {
             .text(&self.clamp_text())
             .list(mounts_key.iter().map(|(field, _)| field));
         let key = if run.insecure { key.text("insecure") } else { key };
-        let key = match state.volumes().as_slice() {
-            [] => key,
-            volumes => key.text("volumes").list(volumes),
-        };
-        let hostname = self.hostname();
-        let key = if hostname == HOSTNAME { key } else { key.text(hostname) }.finish();
+        // What is in its /etc/hosts decides, too.
+        let hosts = self.options.extra_hosts.iter().map(String::as_str).collect::<Vec<_>>();
+        let lists = [("volumes", state.volumes()), ("hosts", hosts)].into_iter().filter(|(_, list)| !list.is_empty());
+        let key = lists.fold(key, |key, (name, list)| key.text(name).list(list));
+        let key = if self.hostname() == HOSTNAME { key } else { key.text(self.hostname()) }.finish();
         let inputs = Inputs::after(state.files.as_str())
             .with("the command", &prepared.args.join("\0"))
             .with("the program", program.as_deref().unwrap_or_default())
@@ -114,6 +113,7 @@ impl Session<'_> {
             .with("the architecture", &state.image.architecture)
             .with("the network", &network)
             .with("the host name", self.hostname())
+            .with("added hosts", &self.options.extra_hosts.join(" "))
             .with("SOURCE_DATE_EPOCH", &self.clamp_text())
             .environment(&prepared.env);
         let inputs = mounts::inputs(inputs, &asked, &mounts_key);
@@ -187,7 +187,7 @@ impl Session<'_> {
         // What lies in a file system of the command's own has its place made there.
         directories.retain(|path| !path.starts_with("/dev/"));
         places.retain(|path| !path.starts_with("/dev/"));
-        if init_layer::make(&below, &directories, [&own, &places], (self.date, 0), &init, &self.cancel)? {
+        if init_layer::make(&below, &directories, [&own, &places], (self.date_of(state), 0), &init, &self.cancel)? {
             lowers.insert(0, Lower::Directory(init));
         }
         let (lowers, layers) = wharf_runtime::Lower::list(lowers.into_iter().map(Lower::into_parts));
@@ -251,10 +251,10 @@ impl Session<'_> {
             .next()
             .is_none();
         if empty {
-            return self.made(key, None, &source.text);
+            return self.made(key, None, &source.text, state.date);
         }
-        let layer = shared.layers.commit(&upper, self.clamp)?;
-        self.made(key, Some(&layer), &source.text)
+        let layer = shared.layers.commit(&upper, Some(self.date_of(state)))?;
+        self.made(key, Some(&layer), &source.text, state.date)
     }
 
     /// The command's network namespace. Without one it gets an empty one of its own, or the host's if that was asked.

@@ -31,7 +31,7 @@ use crate::output::Output;
 use crate::request::BuildRequest;
 use crate::scratch::{Scratch, random_id};
 use crate::stages::Progress;
-use crate::state::State;
+use crate::state::{DATE_OF_NOTHING, State};
 use crate::steps::Steps;
 use crate::tree::Tree;
 use crate::why::Noted;
@@ -78,7 +78,7 @@ pub(crate) struct Common<'a> {
     pub(crate) context: &'a Context,
     /// Files that the request gives under names.
     pub(crate) contexts: &'a BTreeMap<String, Tree>,
-    /// What files that the builder makes are dated with, in seconds since the epoch.
+    /// What is made of nothing is dated with, in seconds since the epoch.
     pub(crate) date: i64,
     /// Files of layers get no later time, if that was asked.
     pub(crate) clamp: Option<i64>,
@@ -123,8 +123,8 @@ pub(crate) struct Outcome {
     /// The layer, if it changed a file.
     pub(crate) layer: Option<Digest>,
     pub(crate) cached: bool,
-    /// When it was made.
-    pub(crate) created: Timestamp,
+    /// Its time in images, in seconds since the epoch.
+    pub(crate) date: i64,
 }
 
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -150,7 +150,9 @@ impl<'a> Common<'a> {
             Graph::new(dockerfile, &globals, request.target.as_deref(), for_platform(named, &platforms.target))?;
         check_stages(dockerfile, &request.no_cache_filter)?;
         let epoch = source_date_epoch(&globals, context.newest)?;
-        let date = epoch.unwrap_or(context.newest);
+        // Clients of the classic builder take another ID for the sign that nothing came from the cache.
+        let another = request.classic && request.no_cache;
+        let date = if another { Timestamp::now().as_second() } else { DATE_OF_NOTHING };
         let needed = graph.needed();
         let steps = dockerfile.globals.len()
             + request.labels.len()
@@ -203,20 +205,27 @@ impl<'a> Common<'a> {
         check(self.dockerfile, &known)
     }
 
-    /// Whether a step that changes the configuration only was made before, and when it was made. Making it again costs
-    /// nothing; it is noted so that the client can be told, and so that its time stays the same.
-    pub(crate) fn noted(&self, key: &Digest, description: &str, no_cache: bool) -> Result<(bool, Timestamp)> {
+    /// Whether a step that changes the configuration only was made before. Making it again costs nothing; it is noted so
+    /// that the client can be told.
+    pub(crate) fn noted(&self, key: &Digest, description: &str, date: i64, no_cache: bool) -> Result<bool> {
         lock(&self.noted).keys.push(key.clone());
-        if !no_cache && let Some(record) = self.shared.cache.find(key)? {
+        if !no_cache && self.shared.cache.find(key)?.is_some() {
             lock(&self.used).push(key.clone());
-            return Ok((true, record.moment()));
+            return Ok(true);
         }
-        Ok((false, self.shared.cache.keep(key, None, description, Vec::new())?))
+        self.shared.cache.keep(key, None, description, date, Vec::new())?;
+        Ok(false)
     }
 
-    /// The time that a step has in the image: when it was made, unless the user wants another.
-    pub(crate) fn moment(&self, created: Timestamp) -> Result<String> {
-        let Some(seconds) = self.clamp else { return Ok(created.to_string()) };
+    /// The time of what a step makes that has none of its own, in seconds since the epoch: what the user wants, or the newest of
+    /// what it is made from.
+    pub(crate) fn date_of(&self, state: &State) -> i64 {
+        self.clamp.unwrap_or(state.date)
+    }
+
+    /// As configurations of images say a time.
+    pub(crate) fn moment(&self, date: i64) -> Result<String> {
+        let seconds = self.clamp.unwrap_or(date);
         let bad = |e| BuildError::invalid(format!("a time of {seconds} seconds since the epoch has no date: {e}"));
         Ok(Timestamp::from_second(seconds).map_err(bad)?.to_string())
     }
@@ -227,13 +236,13 @@ impl<'a> Common<'a> {
     }
 
     /// Keeps what a step made: for this build before for others, so that it is nobody's at no time.
-    pub(crate) fn made(&self, key: &Digest, layer: Option<&Layer>, description: &str) -> Result<Outcome> {
+    pub(crate) fn made(&self, key: &Digest, layer: Option<&Layer>, description: &str, date: i64) -> Result<Outcome> {
         lock(&self.noted).keys.push(key.clone());
         self.hold(layer.map(|layer| &layer.diff_id).into_iter().cloned().collect::<Vec<_>>().as_slice());
         let layer = layer.map(|layer| (layer.diff_id.clone(), layer.size));
         let secrets = layer.as_ref().map(|(layer, _)| self.secrets_in(layer)).transpose()?.unwrap_or_default();
-        let created = self.shared.cache.keep(key, layer.clone(), description, secrets)?;
-        Ok(Outcome { layer: layer.map(|(diff_id, _)| diff_id), cached: false, created })
+        self.shared.cache.keep(key, layer.clone(), description, date, secrets)?;
+        Ok(Outcome { layer: layer.map(|(diff_id, _)| diff_id), cached: false, date })
     }
 
     /// A directory for one step.
@@ -401,20 +410,16 @@ impl Session<'_> {
             Some(outcome) => {
                 // A step that changed no file leaves them what they were.
                 let files = files.filter(|_| outcome.layer.is_some());
-                let created = self.moment(outcome.created)?;
+                state.date = state.date.max(outcome.date);
+                let created = self.moment(state.date)?;
                 state.add(outcome.layer, files, line.unwrap_or_default(), created);
                 outcome.cached
             }
             None => {
-                let has_line = line.is_some();
                 if let Some(line) = line {
-                    state.add(None, None, line, String::new());
+                    state.add(None, None, line, self.moment(state.date)?);
                 }
-                let (cached, created) = self.noted(&state.config_key(), &statement.source.text, self.no_cache)?;
-                if has_line {
-                    state.date(self.moment(created)?);
-                }
-                cached
+                self.noted(&state.config_key(), &statement.source.text, state.date, self.no_cache)?
             }
         };
         if cached {
@@ -432,7 +437,7 @@ impl Session<'_> {
         let Some(record) = self.shared.cache.find(key)?.filter(|record| self.knows_secrets_of(record)) else {
             return Ok(None);
         };
-        let (created, layer) = (record.moment(), record.layer);
+        let (date, layer) = (record.date(), record.layer);
         // Held before it is looked for again: it may have been pruned between the two.
         self.hold(layer.as_slice());
         if layer.as_ref().is_some_and(|layer| !self.shared.layers.contains(layer)) {
@@ -440,7 +445,7 @@ impl Session<'_> {
         }
         lock(&self.used).push(key.clone());
         lock(&self.noted).keys.push(key.clone());
-        Ok(Some(Outcome { layer, cached: true, created }))
+        Ok(Some(Outcome { layer, cached: true, date }))
     }
 }
 

@@ -27,7 +27,7 @@ impl Session<'_> {
                 let platform = node.platform.as_ref().unwrap_or(&self.platforms.target);
                 let image = metadata::scratch(platform);
                 self.output.text(" ---> \n")?;
-                Ok(State::new(image, Key::new("scratch").finish(), Arc::clone(&self.globals)))
+                Ok(State::new(image, Key::new("scratch").finish(), Arc::clone(&self.globals), self.date))
             }
             Base::Context(name) => {
                 let state = self.base_of_context(index, &name)?;
@@ -43,7 +43,7 @@ impl Session<'_> {
                 let image = self.image(&name, node.platform.or_else(|| self.options.platform.clone()))?;
                 self.output.text(format!(" ---> {}\n", image.id.short()))?;
                 let files = Key::new("image").text(image.id.as_str()).finish();
-                let state = State::new(metadata::inherited(&image.config), files, Arc::clone(&self.globals));
+                let state = State::new(metadata::inherited(&image.config), files, Arc::clone(&self.globals), self.date);
                 Ok(State { base_image: Some(image.id), ..state })
             }
         }
@@ -76,7 +76,7 @@ impl Session<'_> {
             return Ok((tree.clone(), place));
         }
         let layers = self.layers_of(&base)?;
-        let tree = Tree::new(self.shared.layers.view(&layers, None)?, true);
+        let tree = Tree::new(self.shared.layers.dated_view(&layers)?, true);
         lock(&self.trees).insert(base, tree.clone());
         Ok((tree, place))
     }

@@ -52,17 +52,18 @@ impl Session<'_> {
             Some(outcome) => outcome,
             None => {
                 let base = shared.layers.view(&below, None)?;
-                let whole = Tree::new(shared.layers.view(state.layers(), None)?, true);
+                let whole = Tree::new(shared.layers.dated_view(state.layers())?, true);
                 let mut touched = Touched::default();
                 for layer in &above {
                     self.touched(layer, &mut touched)?;
                 }
-                let mut plan = Plan::new(&base, (0, 0), (self.date, 0));
+                let mut plan =
+                    Plan::new(&base, (0, 0), (self.date_of(state), 0)).with_times(shared.layers.archive_times(&below)?);
                 fill(&mut plan, &whole, &touched)?;
-                self.commit(&plan, &key, "squash")?
+                self.commit(&plan, &key, "squash", state.date)?
             }
         };
-        let created = self.moment(outcome.created)?;
+        let created = self.moment(state.date)?;
         // As Docker writes it (moby, `squashImage`).
         let id = Digest::sha256(&state.config_bytes());
         let onto = state.base_image.as_ref().map_or_else(|| "scratch".to_owned(), Digest::to_string);

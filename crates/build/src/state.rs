@@ -18,6 +18,9 @@ pub(crate) struct State {
     /// What the files are, by everything that they were made from.
     pub(crate) files: Digest,
     pub(crate) scope: Scope,
+    /// The newest time of what the files were made from, in seconds since the epoch: the time of the image, which so depends on
+    /// nothing but its input.
+    pub(crate) date: i64,
     /// Whether this stage has had a CMD of its own.
     pub(crate) cmd_set: bool,
     /// The image that it is based on, directly or by other stages, and how many layers and lines of history that has.
@@ -29,9 +32,14 @@ pub(crate) struct State {
 /// What builders say of entries that they made.
 const HISTORY_COMMENT: &str = "buildkit.dockerfile.v0";
 
+/// 1980-01-02, in seconds since the epoch: the time of what is made of nothing. Archives of zip's have no earlier one.
+pub(crate) const DATE_OF_NOTHING: i64 = 315_619_200;
+
 impl State {
-    /// Begins with a base image, or with nothing.
-    pub(crate) fn new(image: ImageConfig, files: Digest, globals: Arc<Globals>) -> Self {
+    /// Begins with a base image, or with nothing; `date` is the earliest time that it has, in seconds since the epoch.
+    pub(crate) fn new(image: ImageConfig, files: Digest, globals: Arc<Globals>, date: i64) -> Self {
+        let created = image.created.as_deref().and_then(|text| text.parse::<jiff::Timestamp>().ok());
+        let date = created.map_or(date, |created| date.max(created.as_second()));
         let mut image = image;
         // It speaks of the base image's own build.
         image.more.remove(portable::INLINE);
@@ -41,7 +49,7 @@ impl State {
         }
         let scope = Scope::new(globals, metadata::env_pairs(&image.config));
         let (base_layers, base_history) = (image.rootfs.diff_ids.len(), image.history.len());
-        Self { image, files, scope, cmd_set: false, base_image: None, base_layers, base_history }
+        Self { image, files, scope, date, cmd_set: false, base_image: None, base_layers, base_history }
     }
 
     /// Begins with what another stage has made. Its arguments go on to be known, and its triggers are for this one.
@@ -77,14 +85,6 @@ impl State {
         if let Some(files) = files {
             self.files = files;
         }
-    }
-
-    /// Gives the last step its time.
-    pub(crate) fn date(&mut self, created: String) {
-        if let Some(last) = self.image.history.last_mut() {
-            last.created = Some(created.clone());
-        }
-        self.image.created = Some(created);
     }
 
     /// The bytes of the configuration as it would be if the build ended here.

@@ -11,6 +11,7 @@ use rustix::io::Errno;
 use wharf_archive::may_carry;
 use wharf_reference::Hasher;
 use wharf_rooted_path::RootDir;
+use wharf_snapshot::{ArchiveTimes, DatedView};
 
 use crate::error::{BuildError, Result};
 use crate::index::{Index, Sum, sum};
@@ -26,6 +27,9 @@ pub(crate) enum Kind {
     Fifo,
 }
 
+/// The time of what has none of its own: it gets that of the step that makes it.
+pub(crate) const UNDATED: (i64, u32) = (i64::MIN, 0);
+
 /// An entry's attributes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Attributes {
@@ -33,7 +37,7 @@ pub(crate) struct Attributes {
     /// Permission bits with set-ID and sticky.
     pub(crate) mode: u32,
     pub(crate) owner: (u32, u32),
-    /// Seconds since the epoch, and nanoseconds.
+    /// Seconds since the epoch, and nanoseconds; or [`UNDATED`].
     pub(crate) mtime: (i64, u32),
     pub(crate) xattrs: Vec<(OsString, Vec<u8>)>,
 }
@@ -65,6 +69,11 @@ pub(crate) enum Tree {
 /// Something that has a root directory and keeps it in being.
 pub(crate) trait Root: std::fmt::Debug + Send + Sync {
     fn root(&self) -> &RootDir;
+
+    /// What the archives of layers say, where files have other times here. Those are what is copied.
+    fn times(&self) -> Option<&ArchiveTimes> {
+        None
+    }
 }
 
 impl Root for RootDir {
@@ -73,15 +82,27 @@ impl Root for RootDir {
     }
 }
 
-impl Root for wharf_snapshot::View {
+impl Root for DatedView {
     fn root(&self) -> &RootDir {
         self
+    }
+
+    fn times(&self) -> Option<&ArchiveTimes> {
+        self.times.as_ref()
     }
 }
 
 impl Tree {
     pub(crate) fn new(root: impl Root + 'static, keeps_owners: bool) -> Self {
         Self::Directory { root: Arc::new(root), keeps_owners }
+    }
+
+    /// When the file at `path` was really changed last, where the archive of its layer may say otherwise.
+    pub(crate) fn real_time(&self, path: &Path) -> Option<(i64, u32)> {
+        let Self::Directory { root, .. } = self else { return None };
+        root.times()?;
+        let stat = root.root().metadata(path, false).ok()?;
+        Some((stat.st_mtime, u32::try_from(stat.st_mtime_nsec).unwrap_or(0)))
     }
 
     /// The directory that it is, if it is one.
@@ -95,9 +116,9 @@ impl Tree {
     /// What is at `path`; with `follow`, what it leads to. `None` when there is nothing, or what no image can carry
     /// (a socket).
     pub(crate) fn look(&self, path: &Path, follow: bool) -> Result<Option<Found>> {
-        let (root, keeps_owners) = match self {
+        let (root, keeps_owners, times) = match self {
             Self::Index(index) => return index.look(path, follow),
-            Self::Directory { root, keeps_owners } => (root.root(), *keeps_owners),
+            Self::Directory { root, keeps_owners } => (root.root(), *keeps_owners, root.times()),
         };
         let stat = match root.metadata(path, follow) {
             Err(error) if matches!(error.errno, Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(None),
@@ -106,6 +127,9 @@ impl Tree {
         let Some(mut attributes) = attributes(root, path, &stat)? else { return Ok(None) };
         if !keeps_owners {
             attributes.owner = (0, 0);
+        }
+        if let Some(times) = times {
+            attributes.mtime = times.of(path, attributes.mtime);
         }
         let link = match attributes.kind {
             Kind::Symlink => root.read_link(path)?,

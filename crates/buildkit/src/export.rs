@@ -326,7 +326,7 @@ async fn trees(images: Images, results: &Results) -> Result<Trees, Status> {
         let mut trees = Vec::new();
         for (platform, built) in results {
             let image = images.get(&built.image).map_err(|e| failing(&e))?;
-            let view = images.layers().view(&image.diff_ids, None).map_err(|e| failing(&e))?;
+            let view = images.layers().dated_view(&image.diff_ids).map_err(|e| failing(&e))?;
             // As BuildKit names the directories of platforms.
             trees.push((several.then(|| platform.replace('/', "_")), view));
         }

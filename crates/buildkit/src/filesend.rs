@@ -3,6 +3,7 @@
 //! Source: moby/buildkit `session/filesync/filesync.go`, `diffcopy.go`; tonistiigi/fsutil `send.go`.
 
 use std::collections::{BTreeMap, HashMap};
+use std::ffi::OsStr;
 use std::io::{self, Read, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -10,11 +11,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use tokio::runtime::Handle;
-use wharf_archive::{PackOptions, pack, pack_dir_as};
+use wharf_archive::pack_dated;
 use wharf_image::Images;
 use wharf_reference::{Digest, Reference};
 use wharf_rooted_path::RootDir;
-use wharf_snapshot::View;
+use wharf_snapshot::DatedView;
 
 use crate::bridge;
 use crate::control::blocking;
@@ -31,7 +32,7 @@ const NUMBER: &str = "buildkit-attachable-exporter-id";
 const CHUNK: usize = 64 << 10;
 
 /// Trees of files, each in a directory of its name if it has one.
-pub(crate) type Trees = Vec<(Option<String>, View)>;
+pub(crate) type Trees = Vec<(Option<String>, DatedView)>;
 
 /// What is sent.
 pub(crate) enum Output {
@@ -61,11 +62,9 @@ pub(crate) async fn send(session: &Session, number: usize, output: Output, step:
         Output::Tar(trees) => {
             bytes(sender, answers, move |output| {
                 for (name, view) in &trees {
-                    let packed = match name {
-                        None => pack(view, Path::new(""), output, &PackOptions::default()),
-                        Some(name) => pack_dir_as(view, Path::new(""), name.as_ref(), output, &PackOptions::default()),
-                    };
-                    packed.map_err(|e| Status::new(Code::Unknown, wharf_report::chain(&e)))?;
+                    let name = name.as_ref().map(OsStr::new);
+                    pack_dated(view, name, output, &|path, real| view.time_of(path, real))
+                        .map_err(|e| Status::new(Code::Unknown, wharf_report::chain(&e)))?;
                 }
                 Ok(())
             })
@@ -213,7 +212,7 @@ impl Walk {
     }
 
     /// What is in a directory of tree `number`, which has the name `top` for the client.
-    fn directory(&mut self, number: usize, root: &RootDir, top: Option<&str>, path: &Path) -> Result<(), Status> {
+    fn directory(&mut self, number: usize, root: &DatedView, top: Option<&str>, path: &Path) -> Result<(), Status> {
         let failing = |e: wharf_rooted_path::RootError| Status::new(Code::Unknown, wharf_report::chain(&e));
         let mut names = root.read_dir(path).map_err(failing)?;
         // In the order in which fsutil walks.
@@ -224,6 +223,9 @@ impl Walk {
             let mut stat = bridge::stat(root, &own, false)?;
             let shown = top.map_or_else(|| own.clone(), |top| Path::new(top).join(&own));
             stat.path = shown.as_os_str().as_bytes().to_vec();
+            let real = (found.st_mtime, u32::try_from(found.st_mtime_nsec).unwrap_or(0));
+            let (seconds, nanoseconds) = root.time_of(&own, real);
+            stat.mod_time = seconds.saturating_mul(1_000_000_000).saturating_add(nanoseconds.into());
             let is = |kind: u32| found.st_mode & 0o170_000 == kind;
             if is(0o140_000) {
                 continue;

@@ -27,6 +27,8 @@ pub(crate) struct With<'a> {
     pub(crate) manifest: Option<(Vec<u8>, String)>,
     /// The index that its names lead to.
     pub(crate) index: Option<Within>,
+    /// [`Row::made`] is now, if it is new.
+    pub(crate) made: bool,
 }
 
 /// Of an archive that the disk has no room for, so many bytes more are counted to say what is missing: an end to what
@@ -76,9 +78,27 @@ impl Images {
     /// # Errors
     /// `NoLayer`, and what is wrong with a name; then nothing has been made.
     pub fn create(&self, config: &ImageConfig, parent: Option<&Digest>, tags: &[String]) -> Result<ImageRecord> {
+        self.create_with(config, parent, tags, false)
+    }
+
+    /// As [`Self::create`], of a configuration that says how old what it was made of is: lists say when it was made.
+    ///
+    /// # Errors
+    /// As [`Self::create`].
+    pub fn create_now(&self, config: &ImageConfig, parent: Option<&Digest>, tags: &[String]) -> Result<ImageRecord> {
+        self.create_with(config, parent, tags, true)
+    }
+
+    fn create_with(
+        &self,
+        config: &ImageConfig,
+        parent: Option<&Digest>,
+        tags: &[String],
+        made: bool,
+    ) -> Result<ImageRecord> {
         let bytes = serde_json::to_vec(config).map_err(ImageError::Config)?;
         let tags = tags.iter().map(|tag| Ok(key(&tag_of(tag)?))).collect::<Result<Vec<_>>>()?;
-        self.store_image(&bytes, With { parent, tags, ..With::default() })
+        self.store_image(&bytes, With { parent, tags, made, ..With::default() })
     }
 
     /// Stores an image whose layers are here, with the configuration's own bytes.
@@ -116,7 +136,10 @@ impl Images {
             None => None,
         };
         self.store().write(|tx| {
-            let mut row: Row = tx.get(IMAGES, id.as_str())?.unwrap_or_default();
+            let known: Option<Row> = tx.get(IMAGES, id.as_str())?;
+            let made = (with.made && known.is_none()).then(now);
+            let mut row = known.unwrap_or_default();
+            row.made = made.or(row.made);
             row.diff_ids.clone_from(&config.rootfs.diff_ids);
             row.size = size;
             row.parent = with.parent.cloned().or(row.parent);

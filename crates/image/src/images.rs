@@ -45,7 +45,7 @@ pub struct ImageRecord {
     pub tags: Vec<String>,
     /// `debian@sha256:…`.
     pub repo_digests: Vec<String>,
-    /// RFC 3339.
+    /// When it was made (RFC 3339): as its configuration says, unless a build has made it here.
     pub created: String,
     /// When it last got a name here (RFC 3339).
     pub tagged: Option<String>,
@@ -248,7 +248,7 @@ impl Images {
         Ok(ImageRecord {
             tags: row.tags().map(|key| familiar(key)).collect(),
             repo_digests: row.digests().map(|key| familiar(key)).collect(),
-            created: config.created.clone().unwrap_or_else(|| "0001-01-01T00:00:00Z".into()),
+            created: row.made.or_else(|| config.created.clone()).unwrap_or_else(|| "0001-01-01T00:00:00Z".into()),
             config: (*config).clone(),
             diff_ids: row.diff_ids,
             size: row.size,

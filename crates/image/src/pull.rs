@@ -90,7 +90,7 @@ impl Images {
         let image = blocking(move || {
             let index = within(&top, &fetched, attestations);
             let manifest = Some((fetched.bytes.to_vec(), fetched.media_type));
-            images.store_image(&config_bytes, With { tags, digest: Some(digest), manifest, index, parent: None })
+            images.store_image(&config_bytes, With { tags, digest: Some(digest), manifest, index, ..With::default() })
         })
         .await?;
         say("", format!("Digest: {top_digest}"));

@@ -21,6 +21,9 @@ pub(crate) struct Row {
     pub(crate) diff_ids: Vec<Digest>,
     pub(crate) size: u64,
     pub(crate) tagged: Option<String>,
+    /// When it was made here (RFC 3339), where its configuration says how old what it was made of is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) made: Option<String>,
     pub(crate) parent: Option<Digest>,
     /// The manifest that it came with, or that was made for a push; a blob.
     pub(crate) manifest: Option<StoredManifest>,

@@ -25,7 +25,7 @@ pub struct ImageSummary {
     pub tags: Vec<String>,
     /// `debian@sha256:…`.
     pub repo_digests: Vec<String>,
-    /// RFC 3339.
+    /// As an [`crate::ImageRecord`] has it.
     pub created: String,
     pub labels: Option<BTreeMap<String, String>>,
     pub parent: Option<Digest>,
@@ -123,7 +123,7 @@ impl Images {
             part,
             tags: row.tags().map(|key| familiar(key)).collect(),
             repo_digests: row.digests().map(|key| familiar(key)).collect(),
-            created: short.created.unwrap_or_else(|| "0001-01-01T00:00:00Z".into()),
+            created: row.made.or(short.created).unwrap_or_else(|| "0001-01-01T00:00:00Z".into()),
             labels: short.labels,
             diff_ids: row.diff_ids,
             size: row.size,

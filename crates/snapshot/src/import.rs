@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, RenameFlags, rename, renameat_with};
 use rustix::io::Errno;
-use wharf_archive::{ArchiveError, PackOptions, Unpacked, pack};
+use wharf_archive::{ArchiveError, OtherTimes, PackOptions, Unpacked, pack};
 use wharf_reference::Digest;
 use wharf_rooted_path::{RootDir, disk_usage};
 
+use crate::archive_times::Clamped;
 use crate::content::check;
 use crate::hashed::HashedReader;
 use crate::hold::Held;
@@ -24,6 +25,28 @@ pub(crate) const MAX_TAR: u64 = 256 << 30;
 /// A layer of so many entries is measured, which takes a few milliseconds; of a larger one the archive says it near enough.
 const MEASURED_ENTRIES: u64 = 1000;
 
+/// What the files of a layer have for times here, where they are others than its archive says.
+pub struct RealTimes<'a> {
+    /// How the archive's are told from them.
+    pub clamped: Clamped,
+    pub of: &'a OtherTimes<'a>,
+}
+
+impl std::fmt::Debug for RealTimes<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RealTimes").field("clamped", &self.clamped).finish_non_exhaustive()
+    }
+}
+
+/// An archive that has come in, whole.
+struct Streamed {
+    diff_id: Digest,
+    tar_size: u64,
+    content: Content,
+    /// [`Layer::clamped`]
+    clamped: Option<Clamped>,
+}
+
 impl Layers {
     /// Makes a layer of an uncompressed tar stream. What is here already is read to its end and not kept twice. It is
     /// held as long as the answer is.
@@ -32,6 +55,19 @@ impl Layers {
     /// `WrongDiffId` when it is not `expected`; for an archive that is hostile or damaged, and for what the disk
     /// refuses. Then nothing of it stays.
     pub fn import(&self, tar: &mut dyn Read, expected: Option<&Digest>) -> Result<Layer> {
+        self.import_with(tar, expected, None)
+    }
+
+    /// As [`Self::import`], of what a step of a build has made, where its files keep the times that they really have.
+    ///
+    /// # Errors
+    /// As [`Self::import`].
+    pub fn import_with(
+        &self,
+        tar: &mut dyn Read,
+        expected: Option<&Digest>,
+        times: Option<RealTimes<'_>>,
+    ) -> Result<Layer> {
         // First held, then looked for: what is found stays.
         let _held = expected.map(|diff_id| self.hold(std::slice::from_ref(diff_id)));
         if let Some(layer) = expected.map(|diff_id| self.present(diff_id)).transpose()?.flatten() {
@@ -42,14 +78,15 @@ impl Layers {
         let temporary = self.temporary()?;
         let mut tar = self.store().budget().metered(tar);
         let mut reader = HashedReader::new(&mut tar, MAX_TAR);
-        let content = temporary.unpack(&mut reader)?;
+        let content = temporary.unpack(&mut reader, times.as_ref().map(|times| times.of))?;
         let (diff_id, tar_size) = reader.finish().map_err(SnapshotError::Input)?;
         check(expected, &diff_id)?;
-        self.keep(temporary, diff_id, tar_size, content)
+        self.keep(temporary, Streamed { diff_id, tar_size, content, clamped: times.map(|times| times.clamped) })
     }
 
     /// Makes a layer of what a container, or a step of a build, has written to its upper directory, which stays. No
-    /// entry gets a later time than `clamp_mtime`, in seconds since the epoch. The layer is held as long as the answer.
+    /// entry gets a later time than `clamp_mtime`, in seconds since the epoch; here the files keep their own. The layer
+    /// is held as long as the answer.
     ///
     /// # Errors
     /// When something cannot be read or the disk refuses.
@@ -72,6 +109,12 @@ impl Layers {
         // A larger pipe than the usual 64 KiB lets both sides work at once; without one it is slower.
         let _ = rustix::pipe::fcntl_setpipe_size(&writer, 1 << 20);
         let source = RootDir::open(upper)?;
+        let written = RootDir::open(upper)?;
+        let real = |path: &Path, said: (i64, u32)| match written.metadata(path, false) {
+            Ok(stat) if Some(said.0) == clamp_mtime => (stat.st_mtime, u32::try_from(stat.st_mtime_nsec).unwrap_or(0)),
+            // What is older, a whiteout, or what has gone meanwhile.
+            _ => said,
+        };
         let options = PackOptions { overlay_whiteouts: true, clamp_mtime, ..PackOptions::default() };
         let packing = std::thread::spawn(move || {
             let mut writer = io::BufWriter::with_capacity(1 << 18, File::from(writer));
@@ -82,13 +125,13 @@ impl Layers {
         let mut input = File::from(reader);
         let mut metered = self.store().budget().metered(&mut input);
         let mut hashed = HashedReader::new(&mut metered, MAX_TAR);
-        let unpacked = temporary.unpack(&mut hashed);
+        let unpacked = temporary.unpack(&mut hashed, clamp_mtime.is_some().then_some(&real));
         let finished = hashed.finish();
         // So that the packing does not wait for a reader that has given up.
         drop(metered);
         drop(input);
         let packed = packing.join().map_err(|_| SnapshotError::Input(io::Error::other("the packing failed")))?;
-        let unpacked = match (packed, unpacked) {
+        let content = match (packed, unpacked) {
             // The cause first: each side's failure ends the other's stream.
             (Err(ArchiveError::Write(_)), Err(error)) => return Err(error),
             (packed, unpacked) => {
@@ -97,7 +140,8 @@ impl Layers {
             }
         };
         let (diff_id, tar_size) = finished.map_err(SnapshotError::Input)?;
-        self.keep(temporary, diff_id, tar_size, unpacked)
+        let clamped = clamp_mtime.map(|latest| Clamped { after: latest - 1, times: vec![latest] });
+        self.keep(temporary, Streamed { diff_id, tar_size, content, clamped })
     }
 
     /// A layer that is here with its files, held.
@@ -109,12 +153,12 @@ impl Layers {
 
     /// Makes files a layer: on the disk, in their place, then in the database. It is held before it is there, so that no
     /// moment is left in which it is nobody's.
-    fn keep(&self, mut temporary: Temporary, diff_id: Digest, tar_size: u64, content: Content) -> Result<Layer> {
-        let held = self.hold(std::slice::from_ref(&diff_id));
-        if let Some(layer) = self.present(&diff_id)? {
+    fn keep(&self, mut temporary: Temporary, streamed: Streamed) -> Result<Layer> {
+        let held = self.hold(std::slice::from_ref(&streamed.diff_id));
+        if let Some(layer) = self.present(&streamed.diff_id)? {
             return Ok(layer);
         }
-        let layer = Layer { held: held.into(), ..self.settled(&temporary, diff_id, tar_size, content)? };
+        let layer = Layer { held: held.into(), ..self.settled(&temporary, streamed)? };
         // Nobody removes it between the two halves of its coming in.
         let _placing = self.placing();
         if self.contains(&layer.diff_id) {
@@ -157,10 +201,10 @@ impl Layers {
         let mut temporary = Temporary::new(self.dir(), self.number(), form)?;
         let mut tar = self.store().budget().metered(tar);
         let mut reader = HashedReader::new(&mut tar, MAX_TAR);
-        let content = temporary.unpack(&mut reader)?;
+        let content = temporary.unpack(&mut reader, None)?;
         let (diff_id, tar_size) = reader.finish().map_err(SnapshotError::Input)?;
         check(Some(&layer.diff_id), &diff_id)?;
-        let made = self.settled(&temporary, diff_id, tar_size, content)?;
+        let made = self.settled(&temporary, Streamed { diff_id, tar_size, content, clamped: None })?;
         let _placing = self.placing();
         may()?;
         let place = self.place(&layer.diff_id);
@@ -183,7 +227,8 @@ impl Layers {
     }
 
     /// Brings files to the disk, and says what they are as a layer.
-    fn settled(&self, temporary: &Temporary, diff_id: Digest, tar_size: u64, content: Content) -> Result<Layer> {
+    fn settled(&self, temporary: &Temporary, streamed: Streamed) -> Result<Layer> {
+        let Streamed { diff_id, tar_size, content, clamped } = streamed;
         let Unpacked { bytes: size, disk, entries } = content.unpacked;
         let form = temporary.form;
         let measured = match content.image {
@@ -204,7 +249,7 @@ impl Layers {
         // those that only paths name.
         let disk = if measured { disk_usage(&temporary.path) } else { disk };
         let (blobs, held) = (Vec::new(), Held::default());
-        Ok(Layer { diff_id, size, tar_size, disk, form, blobs, created: now(), held })
+        Ok(Layer { diff_id, size, tar_size, disk, form, blobs, clamped, created: now(), held })
     }
 
     fn temporary(&self) -> Result<Temporary> {

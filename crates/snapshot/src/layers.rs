@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use wharf_reference::Digest;
 use wharf_store::{Store, Table};
 
+use crate::archive_times::Clamped;
 use crate::group_sync::GroupSync;
 use crate::hold::{Held, Hold, Holds};
 use crate::lower::{Image, Lower, Mounts};
@@ -41,6 +42,9 @@ pub struct Layer {
     pub form: Storage,
     /// Compressed forms that are in the blob store, or were.
     pub blobs: Vec<LayerBlob>,
+    /// Where files keep their real times here: what the archive has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clamped: Option<Clamped>,
     /// When it came here, in seconds since the epoch.
     #[serde(default)]
     pub created: i64,
@@ -301,7 +305,7 @@ impl Layers {
         Ok(all)
     }
 
-    fn lower(&self, diff_id: &Digest) -> Result<Lower> {
+    pub(crate) fn lower(&self, diff_id: &Digest) -> Result<Lower> {
         let place = self.place(diff_id);
         let (tree, path) = (place.join("root"), place.join("image"));
         if tree.exists() {

@@ -14,10 +14,12 @@
 //! - [`Layers`]: imported from tar, committed from a container's changes, written as the exact tar again, removed.
 //! - [`Storage`]: how their files are kept, chosen by what the kernel can.
 //! - [`Hold`]: layers that somebody counts on before a row says so.
+//! - [`ArchiveTimes`]: what their archives say of times, where files have others here.
 //! - [`Lower`]: one of them as overlayfs takes it.
 //! - `fsck`: layers that are not what they are said to be.
 //! - [`View`]: layers on top of each other, mounted for us alone.
 
+mod archive_times;
 mod content;
 mod error;
 mod fsck;
@@ -32,9 +34,11 @@ mod storage;
 mod temporary;
 mod view;
 
+pub use archive_times::{ArchiveTimes, Clamped, DatedView};
 pub use content::Form;
 pub use error::SnapshotError;
 pub use hold::{Hold, Holds};
+pub use import::RealTimes;
 pub use layers::{Discarded, Layer, LayerBlob, Layers};
 pub use lower::{Image, Lower};
 pub use storage::Storage;

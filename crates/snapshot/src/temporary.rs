@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rustix::io::Errno;
-use wharf_archive::{UnpackOptions, Unpacked, Whiteouts, unpack_image, unpack_recorded};
+use wharf_archive::{OtherTimes, UnpackOptions, Unpacked, Whiteouts, unpack_image, unpack_recorded};
 use wharf_erofs::Writer;
 use wharf_reference::Digest;
 use wharf_rooted_path::RootDir;
@@ -52,7 +52,7 @@ impl Temporary {
         Ok(temporary)
     }
 
-    pub(crate) fn unpack(&self, tar: &mut dyn Read) -> Result<Content> {
+    pub(crate) fn unpack(&self, tar: &mut dyn Read, times: Option<&OtherTimes<'_>>) -> Result<Content> {
         let options = UnpackOptions {
             whiteouts: Whiteouts::Overlay,
             max_entries: MAX_ENTRIES,
@@ -65,14 +65,14 @@ impl Temporary {
         let (mut unpacked, image) = match self.form {
             Storage::Dirs => {
                 let root = RootDir::open(self.path.join("root"))?;
-                (unpack_recorded(&mut *tar, &root, &options, &mut recipe)?, None)
+                (unpack_recorded(&mut *tar, &root, &options, &mut recipe, times)?, None)
             }
             Storage::Erofs => {
                 let path = self.path.join("image");
                 let file = File::options().write(true).create_new(true).mode(0o600).open(&path);
                 let file = file.map_err(SnapshotError::file("make", &path))?;
                 let mut image = Writer::new(file).map_err(|e| SnapshotError::file("write", &path)(e.into()))?;
-                (unpack_image(&mut *tar, &mut image, &options, &mut recipe)?, Some(image))
+                (unpack_image(&mut *tar, &mut image, &options, &mut recipe, times)?, Some(image))
             }
         };
         // What follows the end of the archive is part of the stream that is hashed, so of the recipe too; the reader

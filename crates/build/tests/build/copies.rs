@@ -240,6 +240,13 @@ fn linked_layers_know_nothing_of_their_base(bench: &Bench) {
     assert!(text.contains("Using cache"), "{text}");
     assert_eq!(one.diff_ids.last(), two.diff_ids.last());
     assert_eq!((bench.read(&two, "dir/a"), bench.read(&two, "b")), ("aa".into(), "bb".into()));
+    // But what comes after them does.
+    for value in ["1", "2"] {
+        let dockerfile =
+            "FROM busybox\nCOPY b /b\nCOPY --link a /a\nRUN cat /b > /c\nCOPY --from=busybox /bin/sh /d/\n";
+        let (image, text) = bench.build(&[("Dockerfile", dockerfile), ("a", "aa"), ("b", value)]);
+        assert_eq!(bench.read(&image, "c"), value, "{text}");
+    }
 }
 
 fn archives_are_unpacked(bench: &Bench) {

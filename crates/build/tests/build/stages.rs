@@ -1,5 +1,7 @@
 //! Stages, metadata, the cache, and what is said.
 
+use std::path::Path;
+
 use wharf_build::{BuildRequest, ErrorKind};
 
 use crate::Test;
@@ -13,7 +15,9 @@ pub(crate) const TESTS: &[Test] = &[
     ("stages::triggers_of_a_base_run", triggers_of_a_base_run),
     ("stages::mistakes_are_told_before_anything_is_done", mistakes_are_told_before_anything_is_done),
     ("stages::the_same_input_is_the_same_image", the_same_input_is_the_same_image),
-    ("stages::the_time_of_a_step_is_that_of_its_making", the_time_of_a_step_is_that_of_its_making),
+    ("stages::an_edit_gives_what_a_build_without_a_cache_gives", an_edit_gives_what_a_build_without_a_cache_gives),
+    ("stages::who_compares_times_finds_when_something_was_made", who_compares_times_finds_when_something_was_made),
+    ("stages::a_step_keeps_its_time", a_step_keeps_its_time),
     ("stages::a_date_can_be_given", a_date_can_be_given),
     ("stages::an_image_that_is_nowhere", an_image_that_is_nowhere),
     ("stages::checks_warn_and_can_end_the_build", checks_warn_and_can_end_the_build),
@@ -190,23 +194,32 @@ fn the_same_input_is_the_same_image(bench: &Bench) {
     let files = [
         (
             "Dockerfile",
-            "FROM busybox\nWORKDIR /new/dir\nCOPY --chown=web . .\nCOPY <<EOF /generated\nhi\nEOF\nCMD [\"x\"]\n",
+            "FROM busybox AS made\nRUN mkdir -p /a/b && echo x > /a/b/c && ln -s c /a/b/l && chmod 700 /bin\nRUN rm -r /a/b/l\n\
+             FROM busybox\nWORKDIR /new/dir\nCOPY --chown=web . .\nCOPY <<EOF /generated\nhi\nEOF\nRUN date > /dev/null; cat /generated > copied\n\
+             COPY --from=made /a /a\nCOPY --from=made /bin/ls /a/b/\nADD f /a/b/d/f\nRUN cp -p /a/b/c /c; touch /a/b/d\nCMD [\"x\"]\n",
         ),
         ("a/b", "1"),
         ("c", "2"),
+        ("f", "4"),
     ];
     let (first, _) = bench.build(&files);
     std::thread::sleep(std::time::Duration::from_millis(1100));
-    let again = BuildRequest { no_cache: true, ..request(&files) };
-    let (second, text) = bench.done(bench.build_with(again));
+    let again = || BuildRequest { no_cache: true, ..request(&files) };
+    let (second, text) = bench.done(bench.build_with(again()));
     assert!(!text.contains("Using cache"));
-    assert_ne!((&first.id, &first.created), (&second.id, &second.created), "it was made at another time");
-    assert_eq!(first.diff_ids, second.diff_ids);
-    let epoch =
-        || BuildRequest { build_args: args(&[("SOURCE_DATE_EPOCH", "1000000000")]), no_cache: true, ..request(&files) };
+    assert_eq!((&first.id, &first.diff_ids), (&second.id, &second.diff_ids));
+    // Its configuration is as old as what it is made of; it was made now.
+    assert_eq!((&second.created, first.config.created.as_deref()), (&first.created, second.config.created.as_deref()));
+    let age = jiff::Timestamp::now().as_second() - first.created_at().as_second();
+    assert!((0..60).contains(&age), "{age}");
+    // As with Docker, where its own clients say that nothing is to come from the cache.
+    let (third, _) = bench.done(bench.build_with(BuildRequest { classic: true, ..again() }));
+    assert_ne!(first.id, third.id);
+    let epoch = || BuildRequest { build_args: args(&[("SOURCE_DATE_EPOCH", "1000000000")]), ..again() };
     let (first, _) = bench.done(bench.build_with(epoch()));
     std::thread::sleep(std::time::Duration::from_millis(1100));
-    assert_eq!(bench.done(bench.build_with(epoch())).0.id, first.id, "unless its time is given");
+    assert_eq!(bench.done(bench.build_with(epoch())).0.id, first.id);
+    assert_eq!(first.created, "2001-09-09T01:46:40Z");
     // The layers can be written again, for a push or a save.
     for diff_id in &first.diff_ids {
         let mut hasher = wharf_reference::Hasher::new();
@@ -215,7 +228,60 @@ fn the_same_input_is_the_same_image(bench: &Bench) {
     }
 }
 
-fn the_time_of_a_step_is_that_of_its_making(bench: &Bench) {
+fn an_edit_gives_what_a_build_without_a_cache_gives(bench: &Bench) {
+    let dockerfile = "FROM busybox AS made\nRUN echo y > /y\nFROM busybox\nCOPY old /w/old\nRUN echo x > /w/x\nCOPY --from=made /y /w/y\n\
+                      COPY new /w/new\nCOPY --from=made --link /y /z\nRUN chmod 600 /w/x\nWORKDIR /w/made\n";
+    let dir = tempfile::tempdir().unwrap();
+    let build = |no_cache: bool, squash: bool, seconds: u64, text: &str| {
+        for (name, text, seconds) in [("old", "old", 1_000_000_000), ("new", text, seconds)] {
+            let path = dir.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            let time = std::time::UNIX_EPOCH + std::time::Duration::from_secs(seconds);
+            std::fs::File::options().write(true).open(path).unwrap().set_modified(time).unwrap();
+        }
+        std::fs::write(dir.path().join("Dockerfile"), dockerfile).unwrap();
+        let context = Box::new(std::io::Cursor::new(crate::bench::tar(dir.path())));
+        bench.done(bench.build_with(BuildRequest { context, no_cache, squash, ..request(&[]) }))
+    };
+    let far = 4_000_000_000;
+    let (first, _) = build(false, false, far, "new");
+    for squash in [false, true] {
+        let (edited, text) = build(false, squash, far + 100, "edited");
+        assert!(text.contains("Using cache"), "{text}");
+        let (cold, text) = build(true, squash, far + 100, "edited");
+        assert!(!text.contains("Using cache"), "{text}");
+        assert_eq!((&edited.id, &edited.diff_ids), (&cold.id, &cold.diff_ids));
+        assert!(edited.id != first.id);
+    }
+    // What is only touched comes from the cache, as it was.
+    let (touched, _) = build(false, false, far + 1000, "new");
+    assert_eq!(touched.id, first.id);
+    assert_eq!(first.config.created.as_deref(), Some("2096-10-02T07:06:40Z"));
+}
+
+fn who_compares_times_finds_when_something_was_made(bench: &Bench) {
+    // A source that a step makes is newer than what an earlier build has left in a cache, whatever the layer says.
+    let files = |value: &str| {
+        format!(
+            "FROM busybox AS made\nRUN echo {value} > /source\nFROM busybox\nCOPY --from=made /source /source\nRUN echo {value} > /own\n\
+             RUN --mount=type=cache,target=/c for f in source own; do if [ ! -e /c/$f ] || [ \"$(find /$f -newer /c/$f)\" ]; then cp /$f /c/$f; fi; cp /c/$f /is-$f; done\n"
+        )
+    };
+    for value in ["1", "2", "3"] {
+        let (image, text) = bench.build(&[("Dockerfile", &files(value))]);
+        for name in ["is-source", "is-own"] {
+            assert_eq!(bench.read(&image, name), format!("{value}\n"), "{text}");
+        }
+        let dated = bench.layers.dated_view(&image.diff_ids).unwrap();
+        for name in ["source", "own", "is-own"] {
+            let real = dated.metadata(name, false).unwrap().st_mtime;
+            assert!(dated.time_of(Path::new(name), (real, 5)).0 < real, "{name}");
+        }
+        std::thread::sleep(std::time::Duration::from_millis(1100));
+    }
+}
+
+fn a_step_keeps_its_time(bench: &Bench) {
     let dockerfile = "FROM busybox\nARG A=1\nENV B=2\nWORKDIR /w\nCOPY a /a\nRUN echo x > /x\nLABEL c=3\n";
     let files = [("Dockerfile", dockerfile), ("a", "x")];
     let (first, _) = bench.build(&files);
@@ -230,7 +296,6 @@ fn the_time_of_a_step_is_that_of_its_making(bench: &Bench) {
     let (again, text) = bench.done(bench.build_with(touched));
     assert_eq!(text.matches(" ---> Using cache").count(), 6, "{text}");
     assert_eq!((again.id, &again.created), (first.id.clone(), &first.created));
-    // A step after them has a time of its own, and they keep theirs.
     let more = format!("{dockerfile}ENV D=4\n");
     let (longer, text) = bench.build(&[("Dockerfile", &more), ("a", "x")]);
     assert_eq!(text.matches(" ---> Using cache").count(), 6, "{text}");
@@ -251,12 +316,17 @@ fn a_date_can_be_given(bench: &Bench) {
     let dated = |date: &str| {
         bench.build_with(BuildRequest { build_args: args(&[("SOURCE_DATE_EPOCH", date)]), ..request(&files) })
     };
+    let time = |image: &wharf_image::ImageRecord| {
+        let view = bench.layers.dated_view(&image.diff_ids).unwrap();
+        let real = view.metadata("a", false).unwrap().st_mtime;
+        (real, view.time_of(Path::new("a"), (real, 0)).0)
+    };
     let (image, text) = bench.done(dated("86400"));
     assert!(!text.contains("[Warning]"));
     assert_eq!(image.created, "1970-01-02T00:00:00Z");
-    assert_eq!(bench.view(&image).metadata("a", false).unwrap().st_mtime, 86_400);
+    assert_eq!(time(&image), (CHECKOUT as i64, 86_400));
     let (plain, _) = bench.build(&files);
-    assert_eq!(bench.view(&plain).metadata("a", false).unwrap().st_mtime, CHECKOUT as i64);
+    assert_eq!(time(&plain), (CHECKOUT as i64, CHECKOUT as i64));
     assert!(dated("tomorrow").result.unwrap_err().message.contains("SOURCE_DATE_EPOCH"));
 }
 

@@ -84,6 +84,7 @@ mod tests {
             description: "RUN x".into(),
             created: 0,
             nanoseconds: 0,
+            date: None,
             last_used: 0,
             uses: 2,
             secrets: Vec::new(),

@@ -370,6 +370,7 @@ mod tests {
                 description: String::new(),
                 created: 0,
                 nanoseconds: 0,
+                date: None,
                 last_used,
                 uses: 0,
                 secrets: Vec::new(),

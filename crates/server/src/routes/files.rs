@@ -25,18 +25,17 @@ pub(super) fn export(call: Call, id: &str) -> Result {
     Ok(tar(move |output| engine.export(&id, output)))
 }
 
-/// The files of an image, as its containers would see them before they start.
+/// The files of an image, as its containers would see them before they start, with the times that they have on any other machine.
 pub(super) async fn image(call: Call, name: &str) -> Result {
     let (engine, name) = (call.api.engine, name.to_owned());
     let view = blocking(move || {
         let image = engine.images().resolve(&name)?;
-        let view = engine.images().layers().view(&image.diff_ids, None);
+        let view = engine.images().layers().dated_view(&image.diff_ids);
         view.map_err(|e| ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, wharf_report::chain(&e)))
     })
     .await?;
     Ok(tar(move |output| {
-        let packed =
-            wharf_archive::pack(&view, std::path::Path::new(""), output, &wharf_archive::PackOptions::default());
+        let packed = wharf_archive::pack_dated(&view, None, output, &|path, real| view.time_of(path, real));
         packed.map_err(|e| EngineError::from_source("the image cannot be read", &e))
     }))
 }

@@ -110,11 +110,17 @@ fn what_a_container_wrote_becomes_a_layer_that_others_make_again() {
         let mut value = [0; 4];
         let opaque = place.tree(&layer.diff_id, "hiding");
         assert_eq!(rustix::fs::getxattr(&opaque, "trusted.overlay.opaque", &mut value[..]).unwrap(), 1);
-        assert_eq!(fs::metadata(place.tree(&layer.diff_id, "empty")).unwrap().mtime(), 1_000_000_000);
+        // Here with the times that they have, elsewhere with those that the archive says.
+        let time = |place: &Place| fs::metadata(place.tree(&layer.diff_id, "empty")).unwrap().mtime();
+        let real = fs::metadata(upper.join("empty")).unwrap().mtime();
+        assert!(time(&place) == real && real > 1_000_000_000);
+        let times = place.layers.archive_times(std::slice::from_ref(&layer.diff_id)).unwrap().unwrap();
+        assert_eq!(times.of(Path::new("empty"), (real, 7)), (1_000_000_000, 0));
         // Once more, here and elsewhere.
         assert_eq!(place.layers.commit(&upper, Some(1_000_000_000)).unwrap(), layer);
         let other = Place::new();
         assert_eq!(other.layers.import(&mut tar.as_slice(), Some(&layer.diff_id)).unwrap().diff_id, layer.diff_id);
+        assert_eq!(time(&other), 1_000_000_000);
         assert_eq!(other.layers.commit(&upper, Some(1_000_000_000)).unwrap().diff_id, layer.diff_id);
         assert_eq!(place.names().len(), 1);
     }

@@ -30,13 +30,18 @@ pub(super) fn asked(matches: &Matches) -> Outcome<Option<&str>> {
 /// The time that all of an image has, if a build gave it one (`SOURCE_DATE_EPOCH`): then the other has to have it, too.
 pub(super) async fn epoch(app: &App, image: &str) -> Outcome<Option<String>> {
     let client = app.client().await?;
+    let found: Value = client.get(&format!("/images/{image}/json")).send().await?.json().await?;
     let about: Value = client.get(&format!("/images/{image}/history")).send().await?.json().await?;
     let comment = |entry: &&Value| text(&entry["Comment"]).starts_with("buildkit");
     let times: Vec<i64> =
         about.as_array().into_iter().flatten().filter(comment).map(|entry| int(&entry["Created"])).collect();
-    // Steps of one moment may have it by chance, where there is but one.
+    // Of an image that was made here without one, the engine says when; steps may have one time by chance.
+    let given = |time: &&i64| {
+        let created = text(&found["Created"]).parse::<jiff::Timestamp>();
+        created.is_ok_and(|created| created.as_second() == **time)
+    };
     let same = times.len() > 1 && times.windows(2).all(|pair| pair[0] == pair[1]);
-    Ok(times.first().filter(|_| same).map(ToString::to_string))
+    Ok(times.first().filter(|_| same).filter(given).map(ToString::to_string))
 }
 
 /// Compares, says what differs, and forgets what was built. Whether they are the same, but for times.
@@ -95,7 +100,8 @@ fn render(image: &str, about: &Value) -> (String, bool) {
     }
     if times > 0 {
         all.push_str(&format!(
-            "{times} times differ (build with --build-arg SOURCE_DATE_EPOCH=SECONDS to have the same each time)\n"
+            "{times} times differ: those of the context's files do, or one of the two has that of its making \
+             (--build-arg SOURCE_DATE_EPOCH=SECONDS fixes all)\n"
         ));
     }
     all.push_str(&match same {
