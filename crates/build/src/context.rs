@@ -35,23 +35,11 @@ pub(crate) struct Context {
     /// The newest time of a file that the Dockerfile may ask for, or of its own, in seconds since the epoch: what the
     /// build's results are dated with.
     pub(crate) newest: i64,
+    /// [`Index::latest`]
+    pub(crate) latest: Option<i64>,
 }
 
 impl Context {
-    /// Reads `input`, plain or compressed, into the index of a new file at `path`, and the Dockerfile of it.
-    ///
-    /// # Errors
-    /// For an archive that is hostile or damaged, and when there is no such Dockerfile.
-    pub(crate) fn read(
-        input: Box<dyn Read + Send>,
-        path: &Path,
-        dockerfile: &str,
-        given: Option<&Given>,
-        cancel: &Cancel,
-    ) -> Result<Self> {
-        Self::of(index(input, path, cancel)?, dockerfile, given)
-    }
-
     /// The context of files that are known, and the Dockerfile of it, or the one that is given.
     ///
     /// # Errors
@@ -80,8 +68,10 @@ impl Context {
         let text = text.into_owned();
         index.prune(&ignore);
         let newest = index.newest(&Needs::of(&parsed)).max(own);
+        let latest = index.latest;
+        let newest = latest.map_or(newest, |latest| newest.min(latest));
         let partial = index.partial;
-        Ok(Self { tree: Tree::Index(Arc::new(index)), partial, dockerfile: text, parsed, ignore, newest })
+        Ok(Self { tree: Tree::Index(Arc::new(index)), partial, dockerfile: text, parsed, ignore, newest, latest })
     }
 }
 
@@ -104,7 +94,7 @@ pub(crate) fn rest_of(mut index: Index, ignore: &Ignore) -> Tree {
     Tree::Index(Arc::new(index))
 }
 
-fn index(input: Box<dyn Read + Send>, path: &Path, cancel: &Cancel) -> Result<Index> {
+pub(crate) fn index(input: Box<dyn Read + Send>, path: &Path, cancel: &Cancel) -> Result<Index> {
     let contents = File::options().read(true).write(true).create_new(true).open(path);
     let contents = contents.map_err(|e| BuildError::system("the context cannot be kept", &e))?;
     let input = Cancellable { inner: input, cancel: cancel.clone() };
@@ -195,7 +185,8 @@ mod tests {
     fn unpack(tar: Vec<u8>, dockerfile: &str) -> Result<(tempfile::TempDir, Context)> {
         let dir = tempfile::tempdir().unwrap();
         let input = Box::new(std::io::Cursor::new(tar));
-        let context = Context::read(input, &dir.path().join("context"), dockerfile, None, &Cancel::new().unwrap())?;
+        let context =
+            Context::of(index(input, &dir.path().join("context"), &Cancel::new().unwrap())?, dockerfile, None)?;
         Ok((dir, context))
     }
 

@@ -68,10 +68,12 @@ impl Gathered {
             listing::read(input, number, answers.as_ref().ok_or_else(nobody)?, &shared.kept_contexts, cancel)
         };
         let input = std::mem::replace(&mut request.context, Box::new(io::empty()));
-        let context = match request.listed {
-            true => Context::of(listed(input, 0)?, &name, request.given.as_ref())?,
-            false => Context::read(input, &dir.path.join("context"), &name, request.given.as_ref(), cancel)?,
+        let mut index = match request.listed {
+            true => listed(input, 0)?,
+            false => context::index(input, &dir.path.join("context"), cancel)?,
         };
+        index.latest = request.committed;
+        let context = Context::of(index, &name, request.given.as_ref())?;
         let given = std::mem::take(&mut request.contexts);
         let next_listing = given.len() + 1;
         let (named, contexts, layouts) = named::read(&shared.images, given, &dir.path, cancel, &listed)?;
@@ -121,7 +123,8 @@ impl Gathered {
         let answers = self.answers.as_ref().filter(|_| self.context.partial);
         let Some(answers) = answers else { return Ok(self.context.tree.clone()) };
         let input = answers.ask_whole(self.next_listing)?;
-        let index = listing::read(input, self.next_listing, answers, &shared.kept_contexts, cancel)?;
+        let mut index = listing::read(input, self.next_listing, answers, &shared.kept_contexts, cancel)?;
+        index.latest = self.context.latest;
         Ok(whole.insert(context::rest_of(index, &self.context.ignore)).clone())
     }
 }

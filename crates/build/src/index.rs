@@ -43,6 +43,8 @@ pub(crate) struct Index {
     missing: Option<Missing>,
     /// It was listed as a part of what there is.
     pub(crate) partial: bool,
+    /// No file has a later time than this in layers, in seconds since the epoch.
+    pub(crate) latest: Option<i64>,
     /// The directory that the last entry came into: the next one mostly comes into the same.
     last: (PathBuf, usize),
 }
@@ -143,6 +145,7 @@ impl Index {
             contents,
             missing: None,
             partial: false,
+            latest: None,
             last: (PathBuf::new(), 0),
         }
     }
@@ -291,6 +294,9 @@ impl Index {
         let node = &self.nodes[at];
         let content = node.content.map(|body| (body, &self.bodies[body]));
         let mut attributes = node.attributes.clone();
+        if let Some(latest) = self.latest.filter(|latest| attributes.mtime.0 > *latest) {
+            attributes.mtime = (latest, 0);
+        }
         if let Some(place) = content.and_then(|(_, body)| body.place.get()).filter(|place| !place.xattrs.is_empty()) {
             attributes.xattrs.clone_from(&place.xattrs);
         }
@@ -309,6 +315,13 @@ impl Index {
     pub(crate) fn children(&self, path: &Path) -> Result<Vec<(OsString, Found)>> {
         let Some(node) = self.followed(path, true)?.map(|at| &self.nodes[at]) else { return Ok(Vec::new()) };
         Ok(node.children.iter().map(|(name, at)| (name.clone(), self.found(*at))).collect())
+    }
+
+    /// When what is at `path` was really changed last, where that is later than layers are to say.
+    pub(crate) fn real_time(&self, path: &Path) -> Option<(i64, u32)> {
+        let latest = self.latest?;
+        let at = self.followed(path, false).ok()??;
+        Some(self.nodes[at].attributes.mtime).filter(|mtime| mtime.0 > latest)
     }
 
     /// Names in a directory, sorted; none in anything else.

@@ -88,6 +88,9 @@ pub struct BuildRequest {
     pub attestations: Vec<String>,
     /// The address that the context was got from.
     pub remote: Option<String>,
+    /// When the newest commit of the context's repository was made, in seconds since the epoch: files of the context have no
+    /// later time in layers. Two checkouts of one commit are so the same.
+    pub committed: Option<i64>,
     /// What is made is kept in this, from before it is there: nobody removes it then.
     pub keep: Option<Arc<Mutex<Keep>>>,
     /// The client's, for registries of base images.
@@ -132,6 +135,7 @@ impl Default for BuildRequest {
             annotations: Vec::new(),
             attestations: Vec::new(),
             remote: None,
+            committed: None,
             keep: None,
             credentials: BTreeMap::new(),
         }

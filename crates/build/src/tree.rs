@@ -99,7 +99,10 @@ impl Tree {
 
     /// When the file at `path` was really changed last, where the archive of its layer may say otherwise.
     pub(crate) fn real_time(&self, path: &Path) -> Option<(i64, u32)> {
-        let Self::Directory { root, .. } = self else { return None };
+        let root = match self {
+            Self::Directory { root, .. } => root,
+            Self::Index(index) => return index.real_time(path),
+        };
         root.times()?;
         let stat = root.root().metadata(path, false).ok()?;
         Some((stat.st_mtime, u32::try_from(stat.st_mtime_nsec).unwrap_or(0)))

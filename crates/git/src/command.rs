@@ -30,7 +30,7 @@ const SETTINGS: [&str; 12] = [
 ];
 /// As `protocol.*` above; the variable holds for what git starts itself, too (submodules).
 const PROTOCOLS: &str = "http:https:git:ssh";
-/// How often is looked whether it has ended or is called off.
+/// How often is looked whether it has ended or is called off, once it has taken so long.
 const LOOK: Duration = Duration::from_millis(10);
 /// So much of what it said is told.
 const MOST_SAID: u64 = 64 << 10;
@@ -84,6 +84,7 @@ pub(crate) fn run(dir: &Path, words: &[&str], options: &Options<'_>) -> Result<S
 
 /// Waits for its end, and makes one when it is called off.
 fn wait(child: &mut std::process::Child, options: &Options<'_>) -> Result<ExitStatus> {
+    let mut pause = Duration::from_micros(500);
     loop {
         if let Some(status) = child.try_wait().map_err(|error| GitError::System("git cannot be waited for", error))? {
             return Ok(status);
@@ -97,7 +98,8 @@ fn wait(child: &mut std::process::Child, options: &Options<'_>) -> Result<ExitSt
             let _ = child.wait();
             return Err(GitError::CalledOff);
         }
-        thread::sleep(LOOK);
+        thread::sleep(pause);
+        pause = LOOK.min(2 * pause);
     }
 }
 

@@ -1,15 +1,18 @@
 //! Repositories of git's as contexts of builds and as sources of `ADD`.
 //!
 //! - [`Repository`]: what an address says: the repository, which commit of it, which directory.
+//! - [`committed`]: how old the repository is that a directory is in.
 //! - [`checkout`]: its files, got with the program `git` of this host, which is asked for nothing that a repository or
 //!   an address could use to run something: no hooks, no filters of its own, no transports but `http(s)`, `git` and `ssh`.
 
 mod address;
 mod checkout;
 mod command;
+mod committed;
 
 pub use address::Repository;
 pub use checkout::{Checkout, Options, checkout};
+pub use committed::committed;
 
 /// What went wrong, in words for the user.
 #[derive(Debug, thiserror::Error)]

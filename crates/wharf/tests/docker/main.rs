@@ -11,6 +11,7 @@ mod build_context;
 mod build_inputs;
 mod build_more;
 mod build_results;
+mod build_same;
 mod build_statements;
 mod buildkit;
 mod buildkit_caches;

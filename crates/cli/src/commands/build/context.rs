@@ -191,6 +191,14 @@ impl Context {
         }
     }
 
+    /// When the newest commit of the repository that it is in was made, in seconds since the epoch.
+    pub(super) fn committed(&self) -> Option<i64> {
+        match &self.source {
+            Source::Directory { dir, .. } => wharf_git::committed(dir),
+            _ => None,
+        }
+    }
+
     /// The text of the Dockerfile and what is ignored; nothing for a context that is not here, or on standard input.
     pub(super) fn look(&self) -> Outcome<Option<(String, Ignore)>> {
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
