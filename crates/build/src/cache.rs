@@ -1,6 +1,6 @@
 //! What steps made, by everything that went into them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -15,6 +15,8 @@ use crate::cancel::Cancel;
 use crate::error::Result;
 
 const CACHE: Table = Table::new("build-cache");
+/// Keys of steps by their definitions.
+const DEFINED: Table = Table::new("build-definitions");
 /// Part of every key: raised when a step comes to make something else of the same input.
 const VERSION: &str = "1";
 
@@ -169,6 +171,25 @@ impl Cache {
         Ok(self.store.write(|tx| tx.put(CACHE, key.as_str(), record))?)
     }
 
+    /// The key of a step by its definition (`build::definition`).
+    pub(crate) fn defined(&self, definition: &Digest) -> Result<Option<Digest>> {
+        Ok(self.store.read(|tx| tx.get(DEFINED, definition.as_str()))?)
+    }
+
+    /// Notes it. It is a shortcut: what a crash takes of it is found the longer way.
+    pub(crate) fn define(&self, definition: &Digest, key: &Digest) -> Result<()> {
+        if self.defined(definition)?.as_ref() == Some(key) {
+            return Ok(());
+        }
+        Ok(self.store.write_soon(|tx| tx.put(DEFINED, definition.as_str(), key))?)
+    }
+
+    /// The definitions of these steps.
+    pub(crate) fn definitions(&self, keys: &BTreeSet<&Digest>) -> Result<BTreeMap<String, Digest>> {
+        let all: Vec<(String, Digest)> = self.store.read(|tx| tx.list(DEFINED))?;
+        Ok(all.into_iter().filter(|(_, key)| keys.contains(key)).collect())
+    }
+
     /// Notes which steps were not made again.
     pub(crate) fn used(&self, keys: &[Digest]) -> Result<()> {
         if keys.is_empty() {
@@ -203,6 +224,11 @@ impl Cache {
             for key in keys {
                 layers.extend(tx.get::<CacheRecord>(CACHE, key)?.and_then(|record| record.layer));
                 tx.delete(CACHE, key)?;
+            }
+            for (definition, key) in tx.list::<Digest>(DEFINED)? {
+                if keys.iter().any(|gone| *gone == *key.as_str()) {
+                    tx.delete(DEFINED, &definition)?;
+                }
             }
             Ok::<_, crate::BuildError>(layers)
         })

@@ -12,6 +12,7 @@ use wharf_rooted_path::RootDir;
 
 use crate::cache::Key;
 use crate::copy::{Destination, Inline};
+use crate::definition::sums_name;
 use crate::error::{BuildError, ErrorKind, Result};
 use crate::identity::Accounts;
 use crate::mode::ModeChange;
@@ -28,9 +29,9 @@ use crate::why::Inputs;
 /// One source of an instruction.
 #[derive(Debug)]
 pub(crate) enum Origin {
-    Files(Selected),
+    Files(Selected, Digest),
     /// A local archive that ADD unpacks.
-    Archive(Selected),
+    Archive(Selected, Digest),
     Inline(Inline),
     /// A repository that ADD names.
     Repository(Added),
@@ -89,21 +90,16 @@ impl Session<'_> {
             false => BTreeMap::new(),
         };
         let (key, inputs) = self.copy_key(state, copy, &destination, &expected, &origins)?;
-        // What a linked layer is does not depend on what it lies upon; what the files are afterwards does.
-        let files = match copy.link {
-            true => Key::new("upon").text(state.files.as_str()).text(key.as_str()).finish(),
-            false => key.clone(),
-        };
         let cancel = self.cancel.clone();
         let _making = shared.cache.claim(&key, &cancel)?;
         if let Some(outcome) = self.cached(&key)? {
             self.note_inputs(source, inputs, &outcome)?;
-            return Ok((files, outcome));
+            return Ok((key, outcome));
         }
         // A linked layer knows nothing of what it will lie upon.
         let upon = if copy.link { &[] } else { state.layers() };
         let below = shared.layers.view(upon, None)?;
-        let archives = origins.iter().all(|origin| matches!(origin, Origin::Archive(_)));
+        let archives = origins.iter().all(|origin| matches!(origin, Origin::Archive(..)));
         let dir = self.step_dir()?;
         let parts = self.parts(&origins, &exclude, instruction, &dir)?;
         // As new as the newest that is copied; what it lies upon is part of what it is, unless it is linked.
@@ -135,7 +131,7 @@ impl Session<'_> {
         }
         let outcome = self.commit(&plan, &key, &source.text, date)?;
         self.note_inputs(source, inputs, &outcome)?;
-        Ok((files, outcome))
+        Ok((key, outcome))
     }
 
     /// `WORKDIR`: the directory is made if it is not there.
@@ -221,10 +217,6 @@ impl Session<'_> {
         Ok(owner)
     }
 
-    pub(crate) fn clamp_text(&self) -> String {
-        self.clamp.map(|seconds| seconds.to_string()).unwrap_or_default()
-    }
-
     /// Everything that decides what the layer will be.
     fn copy_key<'o>(
         &self,
@@ -257,9 +249,8 @@ impl Session<'_> {
         }
         for origin in origins {
             key = match origin {
-                Origin::Files(selected) | Origin::Archive(selected) => {
-                    let kind = if matches!(origin, Origin::Files(_)) { "files" } else { "archive" };
-                    let checksum = checksum(std::slice::from_ref(selected), &self.cancel)?;
+                Origin::Files(selected, checksum) | Origin::Archive(selected, checksum) => {
+                    let kind = if matches!(origin, Origin::Files(..)) { "files" } else { "archive" };
                     inputs.files(checksum.to_string(), selected);
                     key.text(kind).text(checksum.as_str())
                 }
@@ -309,9 +300,13 @@ impl Session<'_> {
                 place,
                 cancel: &self.cancel,
             };
-            for selected in selection.select(source)? {
+            let found = selection.select(source)?;
+            let outside = copy.from.is_none() || place.starts_with("context ");
+            let name = outside.then(|| sums_name(place, source, &copy.exclude, copy.parents));
+            let sums = self.checksums(name, &found)?;
+            for (selected, sum) in found.into_iter().zip(sums) {
                 let unpacked = add && copy.unpack != Some(false) && is_archive(&selected);
-                origins.push(if unpacked { Origin::Archive(selected) } else { Origin::Files(selected) });
+                origins.push(if unpacked { Origin::Archive(selected, sum) } else { Origin::Files(selected, sum) });
             }
         }
         for content in &copy.contents {
@@ -355,16 +350,17 @@ impl Session<'_> {
         let shape = Shape::Named(name.unwrap_or_else(|| "__unnamed__".into()).into());
         let selected = Selected { tree, shape, items: vec![item] };
         let unpacked = copy.unpack == Some(true) && is_archive(&selected);
-        Ok(if unpacked { Origin::Archive(selected) } else { Origin::Files(selected) })
+        let sum = checksum(std::slice::from_ref(&selected), &self.cancel)?;
+        Ok(if unpacked { Origin::Archive(selected, sum) } else { Origin::Files(selected, sum) })
     }
 }
 
 impl Origin {
     fn is_one_file(&self) -> bool {
         match self {
-            Self::Files(selected) => matches!(selected.shape, Shape::Named(_)),
+            Self::Files(selected, _) => matches!(selected.shape, Shape::Named(_)),
             Self::Inline(_) => true,
-            Self::Archive(_) | Self::Repository(_) => false,
+            Self::Archive(..) | Self::Repository(_) => false,
         }
     }
 }

@@ -45,13 +45,7 @@ impl Common<'_> {
                 return Err(BuildError::invalid(format!("lint violation found for rules: {rules}")));
             }
         }
-        let mut top = Session {
-            common: &self,
-            output: self.output.clone(),
-            step: 0,
-            no_cache: self.options.no_cache,
-            at_triggers: false,
-        };
+        let mut top = Session::new(&self, self.output.clone(), 0);
         for statement in &self.dockerfile.globals {
             top.announce(&statement.source)?;
             if let Instruction::Arg(arguments) = &statement.instruction {
@@ -95,7 +89,7 @@ impl Common<'_> {
         self.search_for_secrets(&state)?;
         self.cancel.check()?;
         if self.globals.build_arg("BUILDKIT_INLINE_CACHE").is_some_and(|value| value == "1") {
-            let inline = portable::inline(&self.shared.cache, &lock(&self.noted).keys, state.layers())?;
+            let inline = portable::inline(&self.shared.cache, &lock(&self.noted), state.layers())?;
             state.image.more.insert(portable::INLINE.into(), inline);
         }
         let platform = self.options.platform.as_ref().map(ToString::to_string);

@@ -108,6 +108,7 @@ impl Session<'_> {
         let source = Source { text: format!("COPY --from={name} . /"), ..from.clone() };
         let tree = self.context_named(name)?;
         let (key, outcome) = self.copy_of(tree, &format!("context {name}"), &state, &copy, false, &source)?;
+        state.definition = None;
         state.date = state.date.max(outcome.date);
         let created = self.moment(state.date)?;
         let files = outcome.layer.as_ref().map(|_| key);

@@ -61,12 +61,12 @@ impl Session<'_> {
         let mut parts = Vec::new();
         for (number, origin) in origins.iter().enumerate() {
             match origin {
-                Origin::Files(selected) => parts.push(Part::Files(selected)),
+                Origin::Files(selected, _) => parts.push(Part::Files(selected)),
                 Origin::Inline(file) => parts.push(Part::Inline(file)),
                 Origin::Repository(repository) => {
                     parts.extend(all(&repository.tree(self)?, "repository")?.into_iter().map(Part::Got));
                 }
-                Origin::Archive(selected) => {
+                Origin::Archive(selected, _) => {
                     let unpacked = unpack(selected, dir.sub(&format!("archive-{number}"))?, &self.cancel)?;
                     parts.extend(all(&unpacked, "archive")?.into_iter().map(Part::Unpacked));
                 }

@@ -26,6 +26,7 @@ use crate::cache_mount::travel;
 use crate::error::{BuildError, Result};
 use crate::history::BuildRecord;
 use crate::scratch::{Scratch, random_id};
+use crate::why::Noted;
 
 const CONFIG: &str = "application/vnd.buildkit.cacheconfig.v0";
 /// Where an image's configuration has the cache of its own build, in base64, as with BuildKit.
@@ -75,7 +76,12 @@ impl Part {
 struct Config {
     #[serde(default)]
     steps: Option<Vec<Step>>,
+    #[serde(default)]
+    definitions: Definitions,
 }
+
+/// Keys of steps by their definitions.
+type Definitions = BTreeMap<String, Digest>;
 
 /// A step, as it travels.
 #[derive(Debug, Serialize, Deserialize)]
@@ -223,7 +229,8 @@ impl Builder {
         };
         let described =
             |blob: &CacheBlob| json!({ "mediaType": blob.media_type, "digest": blob.digest, "size": blob.size });
-        let config = put(&config(&steps, &|layer| names.get(layer).cloned()), CONFIG)?;
+        let defined = shared.cache.definitions(&steps.iter().map(|step| &step.key).collect())?;
+        let config = put(&config(&steps, &defined, &|layer| names.get(layer).cloned()), CONFIG)?;
         let top = match form.index {
             false => {
                 let config = described(&config);
@@ -279,7 +286,7 @@ impl Builder {
         let (configs, layers): (Vec<_>, Vec<_>) =
             manifest.manifests.or(manifest.layers).unwrap_or_default().into_iter().partition(Part::is_config);
         let found = configs.into_iter().chain(manifest.config).find(Part::is_config);
-        let steps = steps(&read(&found.ok_or_else(|| bad("it is an image"))?.digest, MAX_CONFIG)?)?;
+        let (steps, definitions) = steps(&read(&found.ok_or_else(|| bad("it is an image"))?.digest, MAX_CONFIG)?)?;
         let mut blobs = BTreeMap::new();
         for layer in layers {
             let mut annotations = layer.annotations.unwrap_or_default();
@@ -321,6 +328,12 @@ impl Builder {
             shared.cache.adopt(&key, &record)?;
             new += 1;
         }
+        for (definition, key) in definitions {
+            let definition = Digest::parse(&definition).map_err(|e| bad(&e.to_string()))?;
+            if shared.cache.defined(&definition)?.is_none() {
+                shared.cache.define(&definition, &key)?;
+            }
+        }
         Ok(new)
     }
 }
@@ -356,13 +369,15 @@ fn bad(what: &str) -> BuildError {
     BuildError::invalid(format!("this is no build cache: {what}"))
 }
 
-/// The steps of a configuration.
-fn steps(config: &[u8]) -> Result<Vec<Step>> {
+/// The steps of a configuration, and their definitions.
+fn steps(config: &[u8]) -> Result<(Vec<Step>, Definitions)> {
     let config: Config = serde_json::from_slice(config).map_err(|e| bad(&e.to_string()))?;
     let steps = config.steps.ok_or_else(|| bad("it is the cache of another builder"))?;
     match steps.len() {
-        count if count > MAX_STEPS => Err(bad(&format!("it has {count} steps; at most {MAX_STEPS} are read"))),
-        _ => Ok(steps),
+        count if count.max(config.definitions.len()) > MAX_STEPS => {
+            Err(bad(&format!("it has {count} steps; at most {MAX_STEPS} are read")))
+        }
+        _ => Ok((steps, config.definitions)),
     }
 }
 
@@ -374,7 +389,7 @@ fn step(cache: &Cache, key: &Digest) -> Result<Option<Step>> {
 }
 
 /// The configuration of a cache; `blob` is a layer's.
-fn config(steps: &[Step], blob: &dyn Fn(&Digest) -> Option<Digest>) -> Value {
+fn config(steps: &[Step], defined: &Definitions, blob: &dyn Fn(&Digest) -> Option<Digest>) -> Value {
     let (mut layers, mut records) = (Vec::new(), Vec::new());
     for step in steps {
         let Some(blob) = step.layer.as_ref().and_then(blob) else { continue };
@@ -383,19 +398,26 @@ fn config(steps: &[Step], blob: &dyn Fn(&Digest) -> Option<Digest>) -> Value {
         records.push(json!({ "digest": step.key, "layers": [result] }));
         layers.push(json!({ "blob": blob, "parent": -1 }));
     }
-    json!({ "layers": layers, "records": records, "steps": steps })
+    json!({ "layers": layers, "records": records, "steps": steps, "definitions": defined })
 }
 
 /// What an image's configuration says of the steps that it was made in: of those with layers that it has, and those
 /// without.
-pub(crate) fn inline(cache: &Cache, keys: &[Digest], image: &[Digest]) -> Result<Value> {
+///
+/// # Errors
+/// When the store cannot be read.
+pub(crate) fn inline(cache: &Cache, noted: &Noted, image: &[Digest]) -> Result<Value> {
     let mut steps = Vec::new();
-    for key in keys.iter().collect::<BTreeSet<_>>() {
-        let step = step(cache, key)?;
-        steps.extend(step.filter(|step| step.layer.as_ref().is_none_or(|layer| image.contains(layer))));
+    for key in noted.keys.iter().collect::<BTreeSet<_>>() {
+        let Some(mut step) = step(cache, key)? else { continue };
+        // When it was made is another time for each who makes it.
+        (step.created, step.nanoseconds) = (step.date.unwrap_or(step.created), 0);
+        steps.extend(Some(step).filter(|step| step.layer.as_ref().is_none_or(|layer| image.contains(layer))));
     }
+    let is_here = |(_, key): &(&String, &Digest)| steps.iter().any(|step| step.key == **key);
+    let defined = noted.definitions.iter().filter(is_here).map(|(name, key)| (name.clone(), key.clone())).collect();
     // Blobs have their names when they are pushed; by then this is part of the image's own.
-    let text = config(&steps, &|_| None).to_string();
+    let text = config(&steps, &defined, &|_| None).to_string();
     Ok(base64::engine::general_purpose::STANDARD.encode(text).into())
 }
 
@@ -431,10 +453,11 @@ mod tests {
             nanoseconds: 3,
             date: None,
         };
-        let text = config(&[own], &|_| None).to_string().replacen('{', r#"{"x":[{"":0},1e999,null],"#, 1);
+        let text =
+            config(&[own], &Definitions::new(), &|_| None).to_string().replacen('{', r#"{"x":[{"":0},1e999,null],"#, 1);
         // A `Value` would refuse the number.
         assert!(serde_json::from_str::<Value>(&text).is_err());
-        let read = steps(text.as_bytes()).unwrap();
+        let read = steps(text.as_bytes()).unwrap().0;
         assert_eq!((read.len(), read[0].description.as_str()), (1, "RUN"));
         assert!(steps(br#"{"layers":[]}"#).unwrap_err().to_string().contains("another builder"));
         let one = serde_json::to_string(&read[0]).unwrap();

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::Signal;
-use wharf_dockerfile::{Run, RunNetwork, Script, Source};
+use wharf_dockerfile::{Run, RunNetwork, Source};
 use wharf_monitor::{Attach, Exit, Given, Launch, Restart, client};
 use wharf_reference::Digest;
 use wharf_report::chain;
@@ -20,8 +20,8 @@ use wharf_runtime::Rootfs;
 use wharf_snapshot::Lower;
 
 use crate::bundle::{self, Command, MountSource, Mounted, Network};
-use crate::cache::Key;
 use crate::cancel::Cancel;
+use crate::command::{PROGRAMS, Prepared, prepare};
 use crate::entitlements::{host_network_denied, insecure_denied};
 use crate::error::{BuildError, ErrorKind, Result};
 use crate::foreign::foreign;
@@ -36,35 +36,12 @@ use crate::session::{Outcome, Session};
 use crate::state::State;
 use crate::why::Inputs;
 
-/// The host name of all commands, unless the request gives another: a random one would be found in what they make.
-const HOSTNAME: &str = "buildkitsandbox";
-/// Where the program of a heredoc that begins with `#!` is.
-const PROGRAMS: &str = "/dev/pipes";
 /// How long a killed command has to be gone.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// A command, ready to be run.
-struct Prepared {
-    args: Vec<String>,
-    /// The program of a heredoc, by name and text.
-    program: Option<(String, String)>,
-    /// Of the image and the declared arguments.
-    env: Vec<String>,
-    /// Arguments that may not matter: proxies.
-    extra_env: Vec<String>,
-    insecure: bool,
-}
-
 impl Session<'_> {
-    /// Runs a command, or finds what it made before. The value is its line of history, what the files are
-    /// afterwards, and the outcome.
-    pub(crate) fn run(
-        &mut self,
-        index: usize,
-        state: &State,
-        run: &Run,
-        source: &Source,
-    ) -> Result<(String, Digest, Outcome)> {
+    /// Runs a command, or finds what it made before. The value is what the files are afterwards, and the outcome.
+    pub(crate) fn run(&mut self, index: usize, state: &State, run: &Run, source: &Source) -> Result<(Digest, Outcome)> {
         // Here and not where the request is read: whoever gets this far is refused (CVE-2024-23653).
         if run.insecure && !self.options.insecure {
             return Err(insecure_denied());
@@ -76,38 +53,17 @@ impl Session<'_> {
             return Err(BuildError::invalid("RUN --device is not supported: this daemon gives builds no devices"));
         }
         let prepared = prepare(state, run)?;
-        let line = history_line(state, &prepared.args);
         let mounts = run.mounts().map_err(BuildError::invalid)?;
         let asked = self.asked_mounts(index, state, mounts.clone(), source)?;
-        let network = match run.network {
-            RunNetwork::Default => self.options.network.as_str(),
-            RunNetwork::None => "none",
-            RunNetwork::Host => "host",
-        };
-        let network = network.to_owned();
-        let program = prepared.program.as_ref().map(|(name, text)| format!("{name}\0{text}"));
+        let network = self.network_name(run).to_owned();
         let mounts_key = self.mounts_key(&asked)?;
         self.note_caches(&asked)?;
-        let key = Key::new("run")
-            .text(state.files.as_str())
-            .list(&prepared.args)
-            .text(program.as_deref().unwrap_or_default())
-            .list(&prepared.env)
-            .text(state.workdir())
-            .text(&state.image.config.user)
-            .text(&state.image.architecture)
-            .text(&network)
-            .text(&self.clamp_text())
-            .list(mounts_key.iter().map(|(field, _)| field));
-        let key = if run.insecure { key.text("insecure") } else { key };
-        // What is in its /etc/hosts decides, too.
-        let hosts = self.options.extra_hosts.iter().map(String::as_str).collect::<Vec<_>>();
-        let lists = [("volumes", state.volumes()), ("hosts", hosts)].into_iter().filter(|(_, list)| !list.is_empty());
-        let key = lists.fold(key, |key, (name, list)| key.text(name).list(list));
-        let key = if self.hostname() == HOSTNAME { key } else { key.text(self.hostname()) }.finish();
+        let shown: Vec<&str> = mounts_key.iter().map(|(field, _)| field.as_str()).collect();
+        let key = self.command_key(state.files.as_str(), state, &prepared, &network, &shown);
+        let program = prepared.program_text();
         let inputs = Inputs::after(state.files.as_str())
             .with("the command", &prepared.args.join("\0"))
-            .with("the program", program.as_deref().unwrap_or_default())
+            .with("the program", &program)
             .with("the working directory", state.workdir())
             .with("the user", &state.image.config.user)
             .with("the architecture", &state.image.architecture)
@@ -119,7 +75,7 @@ impl Session<'_> {
         let inputs = mounts::inputs(inputs, &asked, &mounts_key);
         if let Some(outcome) = self.cached(&key)? {
             self.note_inputs(source, inputs, &outcome)?;
-            return Ok((line, key, outcome));
+            return Ok((key, outcome));
         }
         self.ask_ahead(&mounts)?;
         let shared = self.shared;
@@ -128,16 +84,11 @@ impl Session<'_> {
         // Another build may have made it meanwhile.
         if let Some(outcome) = self.cached(&key)? {
             self.note_inputs(source, inputs, &outcome)?;
-            return Ok((line, key, outcome));
+            return Ok((key, outcome));
         }
         let outcome = self.execute(state, &prepared, &asked, &network, &key, source)?;
         self.note_inputs(source, inputs, &outcome)?;
-        Ok((line, key, outcome))
-    }
-
-    /// `BUILDKIT_SANDBOX_HOSTNAME`, or the usual one.
-    fn hostname(&self) -> &str {
-        self.globals.build_arg("BUILDKIT_SANDBOX_HOSTNAME").filter(|name| !name.is_empty()).unwrap_or(HOSTNAME)
+        Ok((key, outcome))
     }
 
     fn execute(
@@ -436,40 +387,6 @@ fn launch_error(error: &dyn std::error::Error, code: u8) -> BuildError {
     BuildError::new(if own { ErrorKind::Command } else { ErrorKind::System }, chain(error))
 }
 
-fn prepare(state: &State, run: &Run) -> Result<Prepared> {
-    let config = &state.image.config;
-    let (args, program) = match run.script() {
-        Script::Command(command) => (metadata::with_shell(config, &command), None),
-        Script::Program { name, text } => {
-            if name.contains('/') || matches!(name.as_str(), "." | "..") {
-                return Err(BuildError::invalid(format!("a heredoc that is a program cannot be called {name:?}")));
-            }
-            let path = format!("{PROGRAMS}/{name}");
-            let command = wharf_dockerfile::CommandLine { args: vec![path], shell: true };
-            (metadata::with_shell(config, &command), Some((name, text)))
-        }
-    };
-    if args.is_empty() {
-        return Err(BuildError::invalid("RUN needs a command: its JSON array is empty"));
-    }
-    let pair = |(name, value): (&str, &str)| format!("{name}={value}");
-    let env = state.scope.environment().map(pair).collect();
-    let extra_env = state.scope.predefined().map(pair).collect();
-    Ok(Prepared { args, program, env, extra_env, insecure: run.insecure })
-}
-
-/// As BuildKit writes it: the arguments that the command had, and the command.
-fn history_line(state: &State, args: &[String]) -> String {
-    let given: Vec<String> = state.scope.args().map(|(name, value)| format!("{name}={value}")).collect();
-    let mut words = Vec::new();
-    if !given.is_empty() {
-        words.push(format!("|{}", given.len()));
-        words.extend(given);
-    }
-    words.extend(args.iter().cloned());
-    format!("RUN {} # buildkit", words.join(" "))
-}
-
 /// The same for every build: the command's own name leads to the loopback, and not to an address that changes.
 fn hosts(extra: &[String], hostname: &str) -> Result<String> {
     let mut text = format!("127.0.0.1\tlocalhost {hostname}\n::1\tlocalhost ip6-localhost ip6-loopback\n");
@@ -490,11 +407,11 @@ mod tests {
 
     #[test]
     fn hosts_are_added_and_checked() {
-        let text = hosts(&["a:10.0.0.1".into(), "b:[::1]".into()], HOSTNAME).unwrap();
+        let text = hosts(&["a:10.0.0.1".into(), "b:[::1]".into()], "buildkitsandbox").unwrap();
         assert!(text.starts_with("127.0.0.1\tlocalhost buildkitsandbox\n"));
         assert!(text.ends_with("10.0.0.1\ta\n::1\tb\n"));
         for bad in ["a", "a:", ":1.1.1.1", "a b:1.1.1.1", "a:x\n"] {
-            assert!(hosts(&[bad.into()], HOSTNAME).is_err(), "{bad}");
+            assert!(hosts(&[bad.into()], "buildkitsandbox").is_err(), "{bad}");
         }
     }
 }

@@ -19,11 +19,11 @@ use wharf_snapshot::{Hold, Layer};
 use crate::builder::Shared;
 use crate::cancel::Cancel;
 use crate::context::Context;
+use crate::definition::Foreseen;
 use crate::entitlements::Allowed;
 use crate::epoch::source_date_epoch;
 use crate::error::{BuildError, ErrorKind, Result};
 use crate::gathered::Gathered;
-use crate::metadata;
 use crate::named::for_platform;
 use crate::no_cache::check_stages;
 use crate::options::Options;
@@ -51,6 +51,10 @@ pub(crate) struct Session<'a> {
     pub(crate) no_cache: bool,
     /// It is at a base image's triggers.
     pub(crate) at_triggers: bool,
+    /// The stage at work, where it need not be made if nobody needs its files.
+    pub(crate) spare: Option<usize>,
+    /// It was found that nobody does.
+    pub(crate) spared: bool,
 }
 
 impl<'a> Deref for Session<'a> {
@@ -94,12 +98,18 @@ pub(crate) struct Common<'a> {
     /// Arguments that some ARG has named.
     pub(crate) consumed: Mutex<BTreeSet<String>>,
     /// Variables that stages began with.
-    base_env: Mutex<HashMap<usize, Vec<(String, String)>>>,
+    pub(crate) base_env: Mutex<HashMap<usize, Vec<(String, String)>>>,
     /// What the build notes of itself.
     pub(crate) noted: Arc<Mutex<Noted>>,
     /// Layers of its steps that have secrets in them, and the IDs of these.
     pub(crate) leaky: Mutex<BTreeMap<Digest, Vec<String>>>,
     pub(crate) steps: AtomicUsize,
+    /// What is known of stages without their being made.
+    pub(crate) foreseen: Mutex<HashMap<usize, Arc<Foreseen>>>,
+    /// Those whose files somebody needs, once that was asked.
+    pub(crate) truly_needed: Mutex<Option<BTreeSet<usize>>>,
+    /// Checksums of what instructions name, in contexts.
+    pub(crate) sums: Mutex<HashMap<String, Vec<Digest>>>,
     /// Parts of contexts that are files because a command mounts them, by context and path.
     pub(crate) materialized: Mutex<HashMap<(String, PathBuf), RootDir>>,
     /// Names directories of steps.
@@ -188,6 +198,9 @@ impl<'a> Common<'a> {
             noted: Arc::clone(&told.noted),
             leaky: Mutex::default(),
             steps: AtomicUsize::new(steps),
+            foreseen: Mutex::default(),
+            truly_needed: Mutex::default(),
+            sums: Mutex::default(),
             materialized: Mutex::default(),
             next: AtomicUsize::new(0),
         })
@@ -223,6 +236,11 @@ impl<'a> Common<'a> {
         self.clamp.unwrap_or(state.date)
     }
 
+    /// The time that the user wants, as keys have it.
+    pub(crate) fn clamp_text(&self) -> String {
+        self.clamp.map(|seconds| seconds.to_string()).unwrap_or_default()
+    }
+
     /// As configurations of images say a time.
     pub(crate) fn moment(&self, date: i64) -> Result<String> {
         let seconds = self.clamp.unwrap_or(date);
@@ -256,6 +274,13 @@ impl<'a> Common<'a> {
     }
 }
 
+impl<'a> Session<'a> {
+    pub(crate) fn new(common: &'a Common<'a>, output: Output, step: usize) -> Self {
+        let no_cache = common.options.no_cache;
+        Self { common, output, step, no_cache, at_triggers: false, spare: None, spared: false }
+    }
+}
+
 impl Session<'_> {
     pub(crate) fn announce(&mut self, source: &Source) -> Result<()> {
         self.cancel.check()?;
@@ -267,10 +292,35 @@ impl Session<'_> {
     pub(crate) fn stage(&mut self, index: usize) -> Result<()> {
         // A trigger may have brought this one into another's work.
         let outer = std::mem::replace(&mut self.no_cache, self.common.is_made_again(index));
-        let at_triggers = std::mem::take(&mut self.at_triggers);
+        let (at_triggers, spare) = (std::mem::take(&mut self.at_triggers), self.spare.take());
         let done = self.stage_itself(index);
-        (self.no_cache, self.at_triggers) = (outer, at_triggers);
+        (self.no_cache, self.at_triggers, self.spare) = (outer, at_triggers, spare);
         done
+    }
+
+    /// A stage as far as somebody needs its files who has not the result of what takes them.
+    pub(crate) fn stage_if_needed(&mut self, index: usize) -> Result<()> {
+        self.no_cache = self.common.is_made_again(index);
+        self.spare = Some(index).filter(|_| index != self.graph.target && !self.no_cache && self.has_takers());
+        match self.stage_itself(index) {
+            Err(_) if self.spared => {
+                self.output.steps.iter().for_each(Steps::cached);
+                self.ended(None)?;
+                self.output.text(" ---> Not needed: the cache has what takes from this stage\n")
+            }
+            done => done,
+        }
+    }
+
+    /// Ends the stage, if nobody needs its files: it would have to make something.
+    pub(crate) fn spare_it(&mut self) -> Result<()> {
+        if let Some(stage) = self.spare
+            && !self.is_needed(stage)
+        {
+            self.spared = true;
+            return Err(BuildError::cancelled());
+        }
+        Ok(())
     }
 
     fn stage_itself(&mut self, index: usize) -> Result<()> {
@@ -358,7 +408,7 @@ impl Session<'_> {
     }
 
     fn ended(&self, error: Option<&BuildError>) -> Result<()> {
-        match &self.output.steps {
+        match self.output.steps.as_ref().filter(|_| error.is_none() || !self.spared) {
             // The failure is what is told, and not that nobody hears it.
             Some(steps) => steps.end(error).or_else(|closed| if error.is_some() { Ok(()) } else { Err(closed) }),
             None => Ok(()),
@@ -368,84 +418,6 @@ impl Session<'_> {
     pub(crate) fn show(&self, state: &State) -> Result<()> {
         let id = Digest::sha256(&state.config_bytes());
         self.output.text(format!(" ---> {}\n", id.short()))
-    }
-
-    /// One instruction of a stage.
-    fn statement(&mut self, index: usize, state: &mut State, statement: &Statement) -> Result<()> {
-        let escape = self.dockerfile.directives.escape;
-        let instruction = statement.instruction.expand(escape, &state.scope)?;
-        let (line, outcome, files) = match &instruction {
-            Instruction::Arg(arguments) => {
-                let mut words = Vec::new();
-                for argument in arguments {
-                    lock(&self.consumed).insert(argument.name.clone());
-                    let value = state.scope.declare(argument, escape)?;
-                    words.push(match value {
-                        Some(value) => format!("{}={value}", argument.name),
-                        None => argument.name.clone(),
-                    });
-                }
-                (Some(format!("ARG {}", words.join(" "))), None, None)
-            }
-            Instruction::Workdir(text) => {
-                let path = metadata::workdir(state.workdir(), text);
-                state.image.config.working_dir.clone_from(&path);
-                let (key, outcome) = self.make_workdir(state, &path)?;
-                // As BuildKit has it: an absolute path as it is written.
-                let shown = if text.starts_with('/') { text } else { &path };
-                (Some(format!("WORKDIR {shown}")), Some(outcome), Some(key))
-            }
-            Instruction::Add(copy) | Instruction::Copy(copy) => {
-                let add = matches!(instruction, Instruction::Add(_));
-                let (key, outcome) = self.copy(index, state, copy, add, &statement.source)?;
-                (Some(crate::files::history_line(copy, add)), Some(outcome), Some(key))
-            }
-            Instruction::Run(run) => {
-                let (line, key, outcome) = self.run(index, state, run, &statement.source)?;
-                (Some(line), Some(outcome), Some(key))
-            }
-            other => (metadata::apply(other, &mut state.image, &mut state.scope, &mut state.cmd_set)?, None, None),
-        };
-        let cached = match outcome {
-            Some(outcome) => {
-                // A step that changed no file leaves them what they were.
-                let files = files.filter(|_| outcome.layer.is_some());
-                state.date = state.date.max(outcome.date);
-                let created = self.moment(state.date)?;
-                state.add(outcome.layer, files, line.unwrap_or_default(), created);
-                outcome.cached
-            }
-            None => {
-                if let Some(line) = line {
-                    state.add(None, None, line, self.moment(state.date)?);
-                }
-                self.noted(&state.config_key(), &statement.source.text, state.date, self.no_cache)?
-            }
-        };
-        if cached {
-            self.output.steps.iter().for_each(Steps::cached);
-            self.output.text(" ---> Using cache\n")?;
-        }
-        self.show(state)
-    }
-
-    /// The outcome of an earlier build.
-    pub(crate) fn cached(&mut self, key: &Digest) -> Result<Option<Outcome>> {
-        if self.no_cache {
-            return Ok(None);
-        }
-        let Some(record) = self.shared.cache.find(key)?.filter(|record| self.knows_secrets_of(record)) else {
-            return Ok(None);
-        };
-        let (date, layer) = (record.date(), record.layer);
-        // Held before it is looked for again: it may have been pruned between the two.
-        self.hold(layer.as_slice());
-        if layer.as_ref().is_some_and(|layer| !self.shared.layers.contains(layer)) {
-            return Ok(None);
-        }
-        lock(&self.used).push(key.clone());
-        lock(&self.noted).keys.push(key.clone());
-        Ok(Some(Outcome { layer, cached: true, date }))
     }
 }
 

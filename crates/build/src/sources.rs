@@ -24,10 +24,8 @@ impl Session<'_> {
         let node = self.graph.nodes[index].clone();
         match node.base {
             Base::Scratch => {
-                let platform = node.platform.as_ref().unwrap_or(&self.platforms.target);
-                let image = metadata::scratch(platform);
                 self.output.text(" ---> \n")?;
-                Ok(State::new(image, Key::new("scratch").finish(), Arc::clone(&self.globals), self.date))
+                self.outer_base(index)
             }
             Base::Context(name) => {
                 let state = self.base_of_context(index, &name)?;
@@ -39,14 +37,26 @@ impl Session<'_> {
                 self.show(&state)?;
                 Ok(state)
             }
-            Base::Image(name) => {
-                let image = self.image(&name, node.platform.or_else(|| self.options.platform.clone()))?;
-                self.output.text(format!(" ---> {}\n", image.id.short()))?;
-                let files = Key::new("image").text(image.id.as_str()).finish();
-                let state = State::new(metadata::inherited(&image.config), files, Arc::clone(&self.globals), self.date);
-                Ok(State { base_image: Some(image.id), ..state })
+            Base::Image(_) => {
+                let state = self.outer_base(index)?;
+                let id = state.base_image.as_ref().map(Digest::short).unwrap_or_default();
+                self.output.text(format!(" ---> {id}\n"))?;
+                Ok(state)
             }
         }
+    }
+
+    /// The same of an image, or of nothing.
+    pub(crate) fn outer_base(&mut self, index: usize) -> Result<State> {
+        let node = self.graph.nodes[index].clone();
+        let Base::Image(name) = &node.base else {
+            let image = metadata::scratch(node.platform.as_ref().unwrap_or(&self.platforms.target));
+            return Ok(State::new(image, Key::new("scratch").finish(), Arc::clone(&self.globals), self.date));
+        };
+        let image = self.image(name, node.platform.or_else(|| self.options.platform.clone()))?;
+        let files = Key::new("image").text(image.id.as_str()).finish();
+        let state = State::new(metadata::inherited(&image.config), files, Arc::clone(&self.globals), self.date);
+        Ok(State { base_image: Some(image.id), ..state })
     }
 
     fn finished(&self, stage: usize) -> Result<&State> {
@@ -98,7 +108,7 @@ impl Session<'_> {
     }
 
     /// An image by name, held until the build is over: one that is here, else pulled.
-    fn image(&mut self, name: &str, platform: Option<Platform>) -> Result<ImageRecord> {
+    pub(crate) fn image(&mut self, name: &str, platform: Option<Platform>) -> Result<ImageRecord> {
         /// So often it may be removed in the moment between its being found and its being held.
         const TRIES: u32 = 3;
         let known = (name.to_owned(), platform.clone());

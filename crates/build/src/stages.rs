@@ -105,9 +105,8 @@ impl Common<'_> {
     fn work(&self, numbers: &BTreeMap<usize, usize>) {
         while let Some((stage, output)) = self.take() {
             let number = numbers.get(&stage).copied().unwrap_or_default();
-            let mut session =
-                Session { common: self, output, step: number, no_cache: self.options.no_cache, at_triggers: false };
-            let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| session.stage(stage)));
+            let mut session = Session::new(self, output, number);
+            let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| session.stage_if_needed(stage)));
             let done = done.unwrap_or_else(|_| Err(BuildError::new(ErrorKind::System, "the build has crashed")));
             self.ended(stage, done);
         }

@@ -17,6 +17,8 @@ pub(crate) struct State {
     pub(crate) image: ImageConfig,
     /// What the files are, by everything that they were made from.
     pub(crate) files: Digest,
+    /// The same without other stages' having been made (`build::definition`); none where only that tells.
+    pub(crate) definition: Option<Digest>,
     pub(crate) scope: Scope,
     /// The newest time of what the files were made from, in seconds since the epoch: the time of the image, which so depends on
     /// nothing but its input.
@@ -49,7 +51,8 @@ impl State {
         }
         let scope = Scope::new(globals, metadata::env_pairs(&image.config));
         let (base_layers, base_history) = (image.rootfs.diff_ids.len(), image.history.len());
-        Self { image, files, scope, date, cmd_set: false, base_image: None, base_layers, base_history }
+        let definition = Some(files.clone());
+        Self { image, files, definition, scope, date, cmd_set: false, base_image: None, base_layers, base_history }
     }
 
     /// Begins with what another stage has made. Its arguments go on to be known, and its triggers are for this one.
@@ -69,6 +72,11 @@ impl State {
 
     pub(crate) fn workdir(&self) -> &str {
         &self.image.config.working_dir
+    }
+
+    /// What the files are when a linked layer lies upon them.
+    pub(crate) fn upon(&self, layer: &Digest) -> Digest {
+        Key::new("upon").text(self.files.as_str()).text(layer.as_str()).finish()
     }
 
     /// Takes a step's outcome: its layer, and its line of history.

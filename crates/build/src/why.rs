@@ -47,6 +47,8 @@ pub(crate) struct StepInputs {
 pub(crate) struct Noted {
     /// Steps in the cache that it has made or found.
     pub(crate) keys: Vec<Digest>,
+    /// Those of steps that take from other stages, by their definitions.
+    pub(crate) definitions: BTreeMap<String, Digest>,
     steps: Vec<StepInputs>,
     /// New lists of files, by checksum.
     lists: BTreeMap<String, String>,
