@@ -24,6 +24,8 @@ pub struct PackOptions {
     pub overlay_whiteouts: bool,
     /// No entry gets a later time than this, in seconds since the epoch.
     pub clamp_mtime: Option<i64>,
+    /// Where it is clamped, so is what is not older than this, though it may be older than that.
+    pub clamp_since: Option<i64>,
     /// The files are those of a user namespace that has these IDs; the archive gets its own.
     pub ids: Option<IdRange>,
     /// Directories that come without what is in them; their paths as [`pack`] has them.
@@ -271,7 +273,9 @@ impl Packer<'_> {
         };
         let real = (stat.st_mtime, u32::try_from(stat.st_mtime_nsec).unwrap_or(0));
         let mtime = match (self.options.clamp_mtime, self.times) {
-            (Some(latest), _) if real.0 >= latest => (latest, 0),
+            (Some(latest), _) if real.0 >= self.options.clamp_since.map_or(latest, |since| latest.min(since)) => {
+                (latest, 0)
+            }
             (None, Some(times)) => times(path, real),
             _ => real,
         };

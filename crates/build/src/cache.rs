@@ -46,6 +46,14 @@ pub struct CacheRecord {
     pub secrets: Vec<String>,
 }
 
+/// A step that has a definition.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Defined {
+    pub(crate) key: Digest,
+    /// The newest time of the stages that it takes from, in seconds since the epoch.
+    pub(crate) newest: i64,
+}
+
 /// The cache of a store. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(crate) struct Cache {
@@ -171,23 +179,23 @@ impl Cache {
         Ok(self.store.write(|tx| tx.put(CACHE, key.as_str(), record))?)
     }
 
-    /// The key of a step by its definition (`build::definition`).
-    pub(crate) fn defined(&self, definition: &Digest) -> Result<Option<Digest>> {
+    /// A step by its definition (`build::definition`).
+    pub(crate) fn defined(&self, definition: &Digest) -> Result<Option<Defined>> {
         Ok(self.store.read(|tx| tx.get(DEFINED, definition.as_str()))?)
     }
 
     /// Notes it. It is a shortcut: what a crash takes of it is found the longer way.
-    pub(crate) fn define(&self, definition: &Digest, key: &Digest) -> Result<()> {
-        if self.defined(definition)?.as_ref() == Some(key) {
+    pub(crate) fn define(&self, definition: &Digest, defined: &Defined) -> Result<()> {
+        if self.defined(definition)?.as_ref() == Some(defined) {
             return Ok(());
         }
-        Ok(self.store.write_soon(|tx| tx.put(DEFINED, definition.as_str(), key))?)
+        Ok(self.store.write_soon(|tx| tx.put(DEFINED, definition.as_str(), defined))?)
     }
 
     /// The definitions of these steps.
-    pub(crate) fn definitions(&self, keys: &BTreeSet<&Digest>) -> Result<BTreeMap<String, Digest>> {
-        let all: Vec<(String, Digest)> = self.store.read(|tx| tx.list(DEFINED))?;
-        Ok(all.into_iter().filter(|(_, key)| keys.contains(key)).collect())
+    pub(crate) fn definitions(&self, keys: &BTreeSet<&Digest>) -> Result<BTreeMap<String, Defined>> {
+        let all: Vec<(String, Defined)> = self.store.read(|tx| tx.list(DEFINED))?;
+        Ok(all.into_iter().filter(|(_, defined)| keys.contains(&defined.key)).collect())
     }
 
     /// Notes which steps were not made again.
@@ -225,8 +233,8 @@ impl Cache {
                 layers.extend(tx.get::<CacheRecord>(CACHE, key)?.and_then(|record| record.layer));
                 tx.delete(CACHE, key)?;
             }
-            for (definition, key) in tx.list::<Digest>(DEFINED)? {
-                if keys.iter().any(|gone| *gone == *key.as_str()) {
+            for (definition, defined) in tx.list::<Defined>(DEFINED)? {
+                if keys.iter().any(|gone| *gone == *defined.key.as_str()) {
                     tx.delete(DEFINED, &definition)?;
                 }
             }

@@ -70,9 +70,14 @@ impl Common<'_> {
             .text(&self.clamp_text())
             .list(mounts);
         let key = if prepared.insecure { key.text("insecure") } else { key };
-        // What is in its /etc/hosts decides, too.
+        // As BuildKit has it: what is in its /etc/hosts, and what it may have, but for shares of the host.
         let hosts = self.options.extra_hosts.iter().map(String::as_str).collect::<Vec<_>>();
-        let lists = [("volumes", state.volumes()), ("hosts", hosts)].into_iter().filter(|(_, list)| !list.is_empty());
+        let limits: Vec<String> = self.options.limits.ulimits.iter().map(|limit| format!("{limit:?}")).collect();
+        let limits = limits.iter().map(String::as_str).collect();
+        let memory: Vec<String> = self.options.shm_size.iter().map(ToString::to_string).collect();
+        let memory = memory.iter().map(String::as_str).collect();
+        let lists = [("volumes", state.volumes()), ("hosts", hosts), ("ulimits", limits), ("shared memory", memory)];
+        let lists = lists.into_iter().filter(|(_, list): &(_, Vec<&str>)| !list.is_empty());
         let key = lists.fold(key, |key, (name, list)| key.text(name).list(list));
         if self.hostname() == HOSTNAME { key } else { key.text(self.hostname()) }.finish()
     }

@@ -14,7 +14,7 @@ use wharf_dockerfile::{Base, Copy, Dockerfile, Graph, Ignore, Instruction, Mount
 use wharf_git::Repository;
 use wharf_reference::Digest;
 
-use crate::cache::Key;
+use crate::cache::{Defined, Key};
 use crate::command::prepare;
 use crate::error::{BuildError, Result};
 use crate::metadata;
@@ -270,13 +270,13 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// The key of a step that has this definition, if its result is here.
-    pub(crate) fn known_by(&self, definition: Option<&Digest>) -> Result<Option<Digest>> {
-        let Some(key) = definition.map(|digest| self.shared.cache.defined(digest)).transpose()?.flatten() else {
+    /// A step that has this definition, if its result is here.
+    pub(crate) fn known_by(&self, definition: Option<&Digest>) -> Result<Option<Defined>> {
+        let Some(defined) = definition.map(|digest| self.shared.cache.defined(digest)).transpose()?.flatten() else {
             return Ok(None);
         };
-        let record = self.shared.cache.find(&key)?.filter(|record| self.knows_secrets_of(record));
-        Ok(record.map(|_| key))
+        let record = self.shared.cache.find(&defined.key)?.filter(|record| self.knows_secrets_of(record));
+        Ok(record.map(|_| defined))
     }
 
     /// Whether somebody needs the files of a stage who has not the result of what takes them.

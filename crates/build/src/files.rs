@@ -21,7 +21,7 @@ use crate::plan::{Plan, above};
 use crate::repository::Added;
 use crate::select::{Selected, Selection, Shape, checksum};
 use crate::session::{Outcome, Session};
-use crate::state::State;
+use crate::state::{DATE_OF_NOTHING, State};
 use crate::tree::{Attributes, Kind, Tree, UNDATED};
 use crate::url::{is_url, url_name};
 use crate::why::Inputs;
@@ -102,9 +102,9 @@ impl Session<'_> {
         let archives = origins.iter().all(|origin| matches!(origin, Origin::Archive(..)));
         let dir = self.step_dir()?;
         let parts = self.parts(&origins, &exclude, instruction, &dir)?;
-        // As new as the newest that is copied; what it lies upon is part of what it is, unless it is linked.
-        let before = if copy.link { self.date } else { state.date };
-        let date = parts.iter().filter_map(Part::newest).fold(before, i64::max);
+        // Later than all that is copied; what it lies upon is part of what it is, unless it is linked.
+        let before = if copy.link { DATE_OF_NOTHING } else { state.date };
+        let date = parts.iter().filter_map(Part::newest).map(|newest| newest.saturating_add(1)).fold(before, i64::max);
         let fresh = (self.clamp.unwrap_or(date), 0);
         let mut plan = Plan::new(&below, owner.unwrap_or((0, 0)), fresh)
             .with_expected(expected)

@@ -83,7 +83,7 @@ impl Common<'_> {
         if state.image.created.is_none() || !self.options.labels.is_empty() {
             // No step has given it a time, or it has more than the last step made.
             self.noted(&state.config_key(), "image", state.date, self.options.no_cache)?;
-            state.image.created = Some(self.moment(state.date)?);
+            state.image.created = Some(self.moment(state.newest)?);
         }
         self.tell_labels(&unlabelled, &state)?;
         self.search_for_secrets(&state)?;

@@ -25,7 +25,7 @@ use crate::plan::Plan;
 use crate::scratch::Scratch;
 use crate::select::{Selected, Selection, checksum};
 use crate::session::{Session, lock};
-use crate::state::State;
+use crate::state::{DATE_OF_NOTHING, State};
 use crate::why::Inputs;
 
 /// The mounts of one command, and what must be held while it runs.
@@ -208,7 +208,7 @@ impl Session<'_> {
 
     /// Copies what was selected to `x` in an empty directory.
     fn fill(&self, into: &RootDir, selected: &Selected) -> Result<()> {
-        let mut plan = Plan::new(into, (0, 0), (self.date, 0));
+        let mut plan = Plan::new(into, (0, 0), (self.clamp.unwrap_or(DATE_OF_NOTHING), 0));
         let destination = Destination {
             text: "/x",
             workdir: "/",
@@ -260,7 +260,7 @@ impl Session<'_> {
         let cache = self.shared.cache_mounts.take(&key.0, &key.1, sharing, owner, &self.cancel)?;
         if let Some(selected) = one.selected.as_ref().filter(|_| cache.fresh) {
             let into = RootDir::open(&cache.path)?;
-            let mut plan = Plan::new(&into, (owner.uid, owner.gid), (self.date, 0));
+            let mut plan = Plan::new(&into, (owner.uid, owner.gid), (self.clamp.unwrap_or(DATE_OF_NOTHING), 0));
             let destination = Destination {
                 text: "/",
                 workdir: "/",

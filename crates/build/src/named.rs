@@ -101,7 +101,7 @@ impl Session<'_> {
         let platform = self.graph.nodes[index].platform.clone().unwrap_or_else(|| self.platforms.target.clone());
         let image = metadata::scratch(&platform);
         let mut state =
-            State::new(image, Key::new("scratch").finish(), std::sync::Arc::clone(&self.globals), self.date);
+            State::new(image, Key::new("scratch").finish(), std::sync::Arc::clone(&self.globals), self.earliest());
         let copy =
             Copy { from: Some(name.to_owned()), sources: vec![".".into()], destination: "/".into(), ..Copy::default() };
         let from = &self.common.dockerfile.stages[index].from;
@@ -109,8 +109,8 @@ impl Session<'_> {
         let tree = self.context_named(name)?;
         let (key, outcome) = self.copy_of(tree, &format!("context {name}"), &state, &copy, false, &source)?;
         state.definition = None;
-        state.date = state.date.max(outcome.date);
-        let created = self.moment(state.date)?;
+        state.took(&outcome, 0);
+        let created = self.moment(state.newest)?;
         let files = outcome.layer.as_ref().map(|_| key);
         state.add(outcome.layer, files, format!("COPY . / # context {name}"), created);
         Ok(state)

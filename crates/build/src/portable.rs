@@ -21,7 +21,7 @@ use wharf_reference::{Digest, Hasher};
 use wharf_rooted_path::RootDir;
 
 use crate::Builder;
-use crate::cache::{Cache, CacheRecord};
+use crate::cache::{Cache, CacheRecord, Defined};
 use crate::cache_mount::travel;
 use crate::error::{BuildError, Result};
 use crate::history::BuildRecord;
@@ -80,8 +80,8 @@ struct Config {
     definitions: Definitions,
 }
 
-/// Keys of steps by their definitions.
-type Definitions = BTreeMap<String, Digest>;
+/// Steps by their definitions.
+type Definitions = BTreeMap<String, Defined>;
 
 /// A step, as it travels.
 #[derive(Debug, Serialize, Deserialize)]
@@ -328,10 +328,10 @@ impl Builder {
             shared.cache.adopt(&key, &record)?;
             new += 1;
         }
-        for (definition, key) in definitions {
+        for (definition, defined) in definitions {
             let definition = Digest::parse(&definition).map_err(|e| bad(&e.to_string()))?;
             if shared.cache.defined(&definition)?.is_none() {
-                shared.cache.define(&definition, &key)?;
+                shared.cache.define(&definition, &defined)?;
             }
         }
         Ok(new)
@@ -414,8 +414,8 @@ pub(crate) fn inline(cache: &Cache, noted: &Noted, image: &[Digest]) -> Result<V
         (step.created, step.nanoseconds) = (step.date.unwrap_or(step.created), 0);
         steps.extend(Some(step).filter(|step| step.layer.as_ref().is_none_or(|layer| image.contains(layer))));
     }
-    let is_here = |(_, key): &(&String, &Digest)| steps.iter().any(|step| step.key == **key);
-    let defined = noted.definitions.iter().filter(is_here).map(|(name, key)| (name.clone(), key.clone())).collect();
+    let is_here = |(_, defined): &(&String, &Defined)| steps.iter().any(|step| step.key == defined.key);
+    let defined = noted.definitions.iter().filter(is_here).map(|(name, it)| (name.clone(), it.clone())).collect();
     // Blobs have their names when they are pushed; by then this is part of the image's own.
     let text = config(&steps, &defined, &|_| None).to_string();
     Ok(base64::engine::general_purpose::STANDARD.encode(text).into())

@@ -17,7 +17,7 @@ use wharf_monitor::{Attach, Exit, Given, Launch, Restart, client};
 use wharf_reference::Digest;
 use wharf_report::chain;
 use wharf_runtime::Rootfs;
-use wharf_snapshot::Lower;
+use wharf_snapshot::{Dating, Lower};
 
 use crate::bundle::{self, Command, MountSource, Mounted, Network};
 use crate::cancel::Cancel;
@@ -101,7 +101,7 @@ impl Session<'_> {
         source: &Source,
     ) -> Result<Outcome> {
         let shared = self.shared;
-        let id = random_id()?;
+        let (id, began) = (random_id()?, jiff::Timestamp::now());
         let dir = self.step_dir()?;
         // Dropped before `dir`, and after the command has ended.
         let volatile = Scratch::new(scratch::commands(&shared.options.exec_root).join(&id))?;
@@ -204,7 +204,8 @@ impl Session<'_> {
         if empty {
             return self.made(key, None, &source.text, state.date);
         }
-        let layer = shared.layers.commit(&upper, Some(self.date_of(state)))?;
+        let layer =
+            shared.layers.commit(&upper, Some(Dating { latest: self.date_of(state), since: began.as_second() }))?;
         self.made(key, Some(&layer), &source.text, state.date)
     }
 

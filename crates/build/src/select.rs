@@ -1,6 +1,6 @@
 //! Which files a COPY or ADD means, and a checksum of exactly those.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
@@ -313,6 +313,7 @@ pub(crate) fn checksum(all: &[Selected], cancel: &Cancel) -> Result<Digest> {
         };
         line.clear();
         field(&mut line, name);
+        let mut names: HashMap<(u64, u64), &[u8]> = HashMap::new();
         for item in &selected.items {
             cancel.check()?;
             let attributes = &item.found.attributes;
@@ -342,6 +343,13 @@ pub(crate) fn checksum(all: &[Selected], cancel: &Cancel) -> Result<Digest> {
             for (key, value) in &attributes.xattrs {
                 field(&mut line, key.as_bytes());
                 field(&mut line, value);
+            }
+            // Names of one file are told from files that are alike.
+            if let Some(inode) = item.found.inode {
+                match names.get(&inode) {
+                    Some(first) => field(&mut line, &[b"link of ", *first].concat()),
+                    None => drop(names.insert(inode, item.to.as_os_str().as_bytes())),
+                }
             }
             hasher.update(&line);
             line.clear();

@@ -82,8 +82,8 @@ pub(crate) struct Common<'a> {
     pub(crate) context: &'a Context,
     /// Files that the request gives under names.
     pub(crate) contexts: &'a BTreeMap<String, Tree>,
-    /// What is made of nothing is dated with, in seconds since the epoch.
-    pub(crate) date: i64,
+    /// The least that images are dated with, in seconds since the epoch.
+    newest: i64,
     /// Files of layers get no later time, if that was asked.
     pub(crate) clamp: Option<i64>,
     /// Those that have ended.
@@ -162,7 +162,7 @@ impl<'a> Common<'a> {
         let epoch = source_date_epoch(&globals, context.newest)?;
         // Clients of the classic builder take another ID for the sign that nothing came from the cache.
         let another = request.classic && request.no_cache;
-        let date = if another { Timestamp::now().as_second() } else { DATE_OF_NOTHING };
+        let newest = if another { Timestamp::now().as_second() } else { 0 };
         let needed = graph.needed();
         let steps = dockerfile.globals.len()
             + request.labels.len()
@@ -186,7 +186,7 @@ impl<'a> Common<'a> {
             gathered,
             context,
             contexts,
-            date,
+            newest,
             clamp: epoch,
             stages,
             progress: Progress::new(),
@@ -228,6 +228,11 @@ impl<'a> Common<'a> {
         }
         self.shared.cache.keep(key, None, description, date, Vec::new())?;
         Ok(false)
+    }
+
+    /// The earliest times of a stage: of its files, and its own.
+    pub(crate) fn earliest(&self) -> (i64, i64) {
+        (DATE_OF_NOTHING, self.newest)
     }
 
     /// The time of what a step makes that has none of its own, in seconds since the epoch: what the user wants, or the newest of

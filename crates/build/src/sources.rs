@@ -1,5 +1,6 @@
 //! Where a build's files come from: base images, other stages, the context, downloads.
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -51,11 +52,11 @@ impl Session<'_> {
         let node = self.graph.nodes[index].clone();
         let Base::Image(name) = &node.base else {
             let image = metadata::scratch(node.platform.as_ref().unwrap_or(&self.platforms.target));
-            return Ok(State::new(image, Key::new("scratch").finish(), Arc::clone(&self.globals), self.date));
+            return Ok(State::new(image, Key::new("scratch").finish(), Arc::clone(&self.globals), self.earliest()));
         };
         let image = self.image(name, node.platform.or_else(|| self.options.platform.clone()))?;
         let files = Key::new("image").text(image.id.as_str()).finish();
-        let state = State::new(metadata::inherited(&image.config), files, Arc::clone(&self.globals), self.date);
+        let state = State::new(metadata::inherited(&image.config), files, Arc::clone(&self.globals), self.earliest());
         Ok(State { base_image: Some(image.id), ..state })
     }
 
@@ -86,7 +87,11 @@ impl Session<'_> {
             return Ok((tree.clone(), place));
         }
         let layers = self.layers_of(&base)?;
-        let tree = Tree::new(self.shared.layers.dated_view(&layers)?, true);
+        let made = match &base {
+            Base::Stage(stage) => self.finished(*stage)?.made.iter().cloned().collect(),
+            _ => HashMap::new(),
+        };
+        let tree = Tree::new(self.shared.layers.dated_view_of(&layers, &made)?, true);
         lock(&self.trees).insert(base, tree.clone());
         Ok((tree, place))
     }

@@ -63,7 +63,7 @@ impl Session<'_> {
                 self.commit(&plan, &key, "squash", state.date)?
             }
         };
-        let created = self.moment(state.date)?;
+        let created = self.moment(state.newest)?;
         // As Docker writes it (moby, `squashImage`).
         let id = Digest::sha256(&state.config_bytes());
         let onto = state.base_image.as_ref().map_or_else(|| "scratch".to_owned(), Digest::to_string);

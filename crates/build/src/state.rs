@@ -9,6 +9,7 @@ use wharf_reference::Digest;
 use crate::cache::Key;
 use crate::metadata;
 use crate::portable;
+use crate::session::Outcome;
 
 /// What a stage has made so far.
 #[derive(Clone, Debug)]
@@ -20,9 +21,13 @@ pub(crate) struct State {
     /// The same without other stages' having been made (`build::definition`); none where only that tells.
     pub(crate) definition: Option<Digest>,
     pub(crate) scope: Scope,
-    /// The newest time of what the files were made from, in seconds since the epoch: the time of the image, which so depends on
-    /// nothing but its input.
+    /// A time that is later than that of all files that were copied, in seconds since the epoch: what steps make has it in
+    /// archives, which so depend on nothing but what goes in.
     pub(crate) date: i64,
+    /// The newest time of all that is in it, with other stages' and what these were made from: the image's.
+    pub(crate) newest: i64,
+    /// Layers of its steps, each with the time of what was made there.
+    pub(crate) made: Vec<(Digest, i64)>,
     /// Whether this stage has had a CMD of its own.
     pub(crate) cmd_set: bool,
     /// The image that it is based on, directly or by other stages, and how many layers and lines of history that has.
@@ -38,8 +43,9 @@ const HISTORY_COMMENT: &str = "buildkit.dockerfile.v0";
 pub(crate) const DATE_OF_NOTHING: i64 = 315_619_200;
 
 impl State {
-    /// Begins with a base image, or with nothing; `date` is the earliest time that it has, in seconds since the epoch.
-    pub(crate) fn new(image: ImageConfig, files: Digest, globals: Arc<Globals>, date: i64) -> Self {
+    /// Begins with a base image, or with nothing; `earliest` are the earliest times that it has: of files, and its own.
+    pub(crate) fn new(image: ImageConfig, files: Digest, globals: Arc<Globals>, earliest: (i64, i64)) -> Self {
+        let (date, newest) = earliest;
         let created = image.created.as_deref().and_then(|text| text.parse::<jiff::Timestamp>().ok());
         let date = created.map_or(date, |created| date.max(created.as_second()));
         let mut image = image;
@@ -52,7 +58,20 @@ impl State {
         let scope = Scope::new(globals, metadata::env_pairs(&image.config));
         let (base_layers, base_history) = (image.rootfs.diff_ids.len(), image.history.len());
         let definition = Some(files.clone());
-        Self { image, files, definition, scope, date, cmd_set: false, base_image: None, base_layers, base_history }
+        let newest = newest.max(date);
+        Self {
+            image,
+            files,
+            definition,
+            scope,
+            date,
+            newest,
+            made: Vec::new(),
+            cmd_set: false,
+            base_image: None,
+            base_layers,
+            base_history,
+        }
     }
 
     /// Begins with what another stage has made. Its arguments go on to be known, and its triggers are for this one.
@@ -77,6 +96,13 @@ impl State {
     /// What the files are when a linked layer lies upon them.
     pub(crate) fn upon(&self, layer: &Digest) -> Digest {
         Key::new("upon").text(self.files.as_str()).text(layer.as_str()).finish()
+    }
+
+    /// Takes the times of a step's outcome, and of other stages that it took from.
+    pub(crate) fn took(&mut self, outcome: &Outcome, newest: i64) {
+        self.date = self.date.max(outcome.date);
+        self.newest = self.newest.max(self.date).max(newest);
+        self.made.extend(outcome.layer.clone().map(|layer| (layer, outcome.date)));
     }
 
     /// Takes a step's outcome: its layer, and its line of history.

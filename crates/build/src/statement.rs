@@ -3,6 +3,7 @@
 use wharf_dockerfile::{Argument, Instruction, Statement};
 use wharf_reference::Digest;
 
+use crate::cache::Defined;
 use crate::command::{history_line, prepare};
 use crate::error::Result;
 use crate::metadata;
@@ -22,14 +23,15 @@ impl Session<'_> {
         if absent || matches!(instruction, Instruction::Workdir(_)) {
             definition = self.define(index, state, &instruction, &statement.source)?;
         }
-        let known = if absent && !self.no_cache { self.known_by(definition.as_ref())? } else { None };
-        let known = match known {
-            Some(key) => self.cached(&key)?.map(|outcome| (key, outcome)),
+        let defined = if absent && !self.no_cache { self.known_by(definition.as_ref())? } else { None };
+        let known = match &defined {
+            Some(defined) => self.cached(&defined.key)?.map(|outcome| (defined.key.clone(), outcome)),
             None => None,
         };
         if absent && known.is_none() {
             self.spare_it()?;
         }
+        let defined = defined.filter(|_| known.is_some());
         let (line, outcome, key) = match &instruction {
             Instruction::Arg(arguments) => (Some(self.declare(state, arguments)?), None, None),
             Instruction::Workdir(text) => {
@@ -63,9 +65,12 @@ impl Session<'_> {
                 if takers && !absent && !matches!(instruction, Instruction::Workdir(_)) {
                     definition = self.define(index, state, &instruction, &statement.source)?;
                 }
+                let others = taken.iter().filter_map(|stage| Some(self.stages[*stage].get()?.newest)).max();
+                let newest = defined.map_or(others.unwrap_or(0), |defined| defined.newest);
                 if let (false, Some(definition), Some(key)) = (taken.is_empty(), &definition, &key) {
-                    self.shared.cache.define(definition, key)?;
-                    lock(&self.noted).definitions.insert(definition.to_string(), key.clone());
+                    let defined = Defined { key: key.clone(), newest };
+                    self.shared.cache.define(definition, &defined)?;
+                    lock(&self.noted).definitions.insert(definition.to_string(), defined);
                 }
                 state.definition = definition;
                 // What a linked layer is does not depend on what it lies upon; what the files are afterwards does.
@@ -75,14 +80,14 @@ impl Session<'_> {
                 });
                 // A step that changed no file leaves them what they were.
                 let files = files.filter(|_| outcome.layer.is_some());
-                state.date = state.date.max(outcome.date);
-                let created = self.moment(state.date)?;
+                state.took(&outcome, newest);
+                let created = self.moment(state.newest)?;
                 state.add(outcome.layer, files, line.unwrap_or_default(), created);
                 outcome.cached
             }
             None => {
                 if let Some(line) = line {
-                    state.add(None, None, line, self.moment(state.date)?);
+                    state.add(None, None, line, self.moment(state.newest)?);
                 }
                 self.noted(&state.config_key(), &statement.source.text, state.date, self.no_cache)?
             }

@@ -132,7 +132,7 @@ impl Tree {
             attributes.owner = (0, 0);
         }
         if let Some(times) = times {
-            attributes.mtime = times.of(path, attributes.mtime);
+            attributes.mtime = times.of_its_own(path, attributes.mtime).unwrap_or(UNDATED);
         }
         let link = match attributes.kind {
             Kind::Symlink => root.read_link(path)?,

@@ -11,6 +11,7 @@ use wharf_reference::Digest;
 use wharf_store::{Store, Table, WriteTx};
 
 use crate::attest::Material;
+use crate::cache::Defined;
 use crate::error::Result;
 use crate::history::BuildRecord;
 use crate::select::Selected;
@@ -48,7 +49,7 @@ pub(crate) struct Noted {
     /// Steps in the cache that it has made or found.
     pub(crate) keys: Vec<Digest>,
     /// Those of steps that take from other stages, by their definitions.
-    pub(crate) definitions: BTreeMap<String, Digest>,
+    pub(crate) definitions: BTreeMap<String, Defined>,
     steps: Vec<StepInputs>,
     /// New lists of files, by checksum.
     lists: BTreeMap<String, String>,

@@ -4,6 +4,7 @@
 //! alone, so that the layer is the same wherever it is made. Programs that compare times, as make and cargo do, find the real
 //! ones: what a cache mount has kept would else seem newer to them than a source that was just written.
 
+use std::collections::HashMap;
 use std::ops::Deref;
 use std::path::Path;
 
@@ -40,9 +41,17 @@ impl Clamped {
 #[derive(Debug)]
 pub struct ArchiveTimes {
     /// The topmost first.
-    layers: Vec<(RootDir, Option<Clamped>)>,
-    /// What is not later is what the archives say.
+    layers: Vec<Dated>,
+    /// What is not later is what the archives say, and was made by no step.
     earliest: i64,
+}
+
+#[derive(Debug)]
+struct Dated {
+    root: RootDir,
+    clamped: Option<Clamped>,
+    /// What its archive has from this time on, a step has made.
+    made: Option<i64>,
 }
 
 /// Layers on top of each other, with the times that their archives say.
@@ -73,7 +82,15 @@ impl Layers {
     /// # Errors
     /// `NotFound`, `Mount`.
     pub fn dated_view(&self, diff_ids: &[Digest]) -> Result<DatedView> {
-        Ok(DatedView { view: self.view(diff_ids, None)?, times: self.archive_times(diff_ids)? })
+        self.dated_view_of(diff_ids, &HashMap::new())
+    }
+
+    /// The same of layers of which steps have made some: what the archive of one has from its time on.
+    ///
+    /// # Errors
+    /// `NotFound`, `Mount`.
+    pub fn dated_view_of(&self, diff_ids: &[Digest], made: &HashMap<Digest, i64>) -> Result<DatedView> {
+        Ok(DatedView { view: self.view(diff_ids, None)?, times: self.times(diff_ids, made)? })
     }
 
     /// The times of a stack; none where all files have what the archives say.
@@ -81,13 +98,19 @@ impl Layers {
     /// # Errors
     /// `NotFound`.
     pub fn archive_times(&self, diff_ids: &[Digest]) -> Result<Option<ArchiveTimes>> {
-        let mut layers = Vec::new();
+        self.times(diff_ids, &HashMap::new())
+    }
+
+    fn times(&self, diff_ids: &[Digest], made: &HashMap<Digest, i64>) -> Result<Option<ArchiveTimes>> {
+        let (mut layers, mut earliest) = (Vec::new(), None);
         for diff_id in diff_ids.iter().rev() {
-            layers.push((diff_id, self.require(diff_id)?.clamped));
+            let (clamped, made) = (self.require(diff_id)?.clamped, made.get(diff_id).copied());
+            let begins = [clamped.as_ref().map(|clamped| clamped.after), made.map(|made| made - 1)];
+            earliest = begins.into_iter().flatten().chain(earliest).min();
+            layers.push((diff_id, clamped, made));
         }
-        let earliest = layers.iter().filter_map(|(_, clamped)| Some(clamped.as_ref()?.after)).min();
         let Some(earliest) = earliest else { return Ok(None) };
-        let open = |(diff_id, clamped): (&Digest, Option<Clamped>)| {
+        let open = |(diff_id, clamped, made): (&Digest, Option<Clamped>, Option<i64>)| {
             let root = match self.lower(diff_id)? {
                 Lower::Directory(path) => RootDir::open(&path)?,
                 Lower::Image(image) => {
@@ -95,7 +118,7 @@ impl Layers {
                     RootDir::from_fd(dup(&*image.mount).map_err(fail)?)
                 }
             };
-            Ok((root, clamped))
+            Ok(Dated { root, clamped, made })
         };
         let layers = layers.into_iter().map(open).collect::<Result<Vec<_>>>()?;
         Ok(Some(ArchiveTimes { layers, earliest }))
@@ -106,13 +129,23 @@ impl ArchiveTimes {
     /// The time, in seconds since the epoch and nanoseconds, that the archive of the topmost layer with `path` says for it; here
     /// it has `real`.
     pub fn of(&self, path: &Path, real: (i64, u32)) -> (i64, u32) {
+        self.look(path, real).0
+    }
+
+    /// The same; none for what a step has made, and was not there before.
+    pub fn of_its_own(&self, path: &Path, real: (i64, u32)) -> Option<(i64, u32)> {
+        let (time, made) = self.look(path, real);
+        (!made).then_some(time)
+    }
+
+    fn look(&self, path: &Path, real: (i64, u32)) -> ((i64, u32), bool) {
         if real.0 <= self.earliest {
-            return real;
+            return (real, false);
         }
-        let mut having = self.layers.iter().filter(|(root, _)| root.metadata(path, false).is_ok());
-        match having.next() {
-            Some((_, Some(clamped))) => clamped.of(real),
-            _ => real,
-        }
+        let Some(layer) = self.layers.iter().find(|layer| layer.root.metadata(path, false).is_ok()) else {
+            return (real, false);
+        };
+        let time = layer.clamped.as_ref().map_or(real, |clamped| clamped.of(real));
+        (time, layer.made.is_some_and(|made| time.0 >= made))
     }
 }

@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{CWD, RenameFlags, rename, renameat_with};
+use rustix::fs::{CWD, FileType, RenameFlags, Timespec, Timestamps, rename, renameat_with};
 use rustix::io::Errno;
 use wharf_archive::{ArchiveError, OtherTimes, PackOptions, Unpacked, pack};
 use wharf_reference::Digest;
@@ -38,6 +38,15 @@ impl std::fmt::Debug for RealTimes<'_> {
     }
 }
 
+/// The time that an archive has for what a step has written, whose files keep their own.
+#[derive(Clone, Copy, Debug)]
+pub struct Dating {
+    /// No entry gets a later one, in seconds since the epoch.
+    pub latest: i64,
+    /// When the step began: all that it has written gets that time.
+    pub since: i64,
+}
+
 /// An archive that has come in, whole.
 struct Streamed {
     diff_id: Digest,
@@ -45,6 +54,26 @@ struct Streamed {
     content: Content,
     /// [`Layer::clamped`]
     clamped: Option<Clamped>,
+}
+
+/// Gives files of `to` the times that those of `from`, which is the same tree, have after this one.
+fn touch(from: &RootDir, to: &RootDir, after: i64) -> Result<()> {
+    let mut left = vec![PathBuf::new()];
+    while let Some(dir) = left.pop() {
+        for name in from.read_dir(&dir)? {
+            let path = dir.join(name);
+            let stat = from.metadata(&path, false)?;
+            match FileType::from_raw_mode(stat.st_mode) {
+                FileType::Directory => left.push(path),
+                FileType::RegularFile if stat.st_mtime > after => {
+                    let time = Timespec { tv_sec: stat.st_mtime, tv_nsec: stat.st_mtime_nsec.cast_signed() as _ };
+                    to.set_times(&path, &Timestamps { last_access: time, last_modification: time })?;
+                }
+                _ => {}
+            }
+        }
+    }
+    Ok(())
 }
 
 impl Layers {
@@ -84,25 +113,24 @@ impl Layers {
         self.keep(temporary, Streamed { diff_id, tar_size, content, clamped: times.map(|times| times.clamped) })
     }
 
-    /// Makes a layer of what a container, or a step of a build, has written to its upper directory, which stays. No
-    /// entry gets a later time than `clamp_mtime`, in seconds since the epoch; here the files keep their own. The layer
+    /// Makes a layer of what a container, or a step of a build, has written to its upper directory, which stays. The layer
     /// is held as long as the answer.
     ///
     /// # Errors
     /// When something cannot be read or the disk refuses.
-    pub fn commit(&self, upper: &Path, clamp_mtime: Option<i64>) -> Result<Layer> {
+    pub fn commit(&self, upper: &Path, dating: Option<Dating>) -> Result<Layer> {
         let budget = self.store().budget();
         if budget.max().is_some() {
             budget.require(disk_usage(upper))?;
         }
         let free = self.store().free();
-        self.commit_now(upper, clamp_mtime).map_err(|error| match error.is_full() && !error.is_over_budget() {
+        self.commit_now(upper, dating).map_err(|error| match error.is_full() && !error.is_over_budget() {
             true => self.store().lacking(disk_usage(upper), free).map_or(error, SnapshotError::from),
             false => error,
         })
     }
 
-    fn commit_now(&self, upper: &Path, clamp_mtime: Option<i64>) -> Result<Layer> {
+    fn commit_now(&self, upper: &Path, dating: Option<Dating>) -> Result<Layer> {
         // Packed and unpacked at once: the files that are kept are those of the tar, not those that may still change.
         let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
             .map_err(|errno| SnapshotError::Output(errno.into()))?;
@@ -111,11 +139,18 @@ impl Layers {
         let source = RootDir::open(upper)?;
         let written = RootDir::open(upper)?;
         let real = |path: &Path, said: (i64, u32)| match written.metadata(path, false) {
-            Ok(stat) if Some(said.0) == clamp_mtime => (stat.st_mtime, u32::try_from(stat.st_mtime_nsec).unwrap_or(0)),
+            Ok(stat) if dating.is_some_and(|dating| dating.latest == said.0) => {
+                (stat.st_mtime, u32::try_from(stat.st_mtime_nsec).unwrap_or(0))
+            }
             // What is older, a whiteout, or what has gone meanwhile.
             _ => said,
         };
-        let options = PackOptions { overlay_whiteouts: true, clamp_mtime, ..PackOptions::default() };
+        let options = PackOptions {
+            overlay_whiteouts: true,
+            clamp_mtime: dating.map(|dating| dating.latest),
+            clamp_since: dating.map(|dating| dating.since),
+            ..PackOptions::default()
+        };
         let packing = std::thread::spawn(move || {
             let mut writer = io::BufWriter::with_capacity(1 << 18, File::from(writer));
             pack(&source, Path::new(""), &mut writer, &options)?;
@@ -125,7 +160,7 @@ impl Layers {
         let mut input = File::from(reader);
         let mut metered = self.store().budget().metered(&mut input);
         let mut hashed = HashedReader::new(&mut metered, MAX_TAR);
-        let unpacked = temporary.unpack(&mut hashed, clamp_mtime.is_some().then_some(&real));
+        let unpacked = temporary.unpack(&mut hashed, dating.is_some().then_some(&real));
         let finished = hashed.finish();
         // So that the packing does not wait for a reader that has given up.
         drop(metered);
@@ -140,7 +175,8 @@ impl Layers {
             }
         };
         let (diff_id, tar_size) = finished.map_err(SnapshotError::Input)?;
-        let clamped = clamp_mtime.map(|latest| Clamped { after: latest - 1, times: vec![latest] });
+        let clamped =
+            dating.map(|dating| Clamped { after: dating.latest.min(dating.since) - 1, times: vec![dating.latest] });
         self.keep(temporary, Streamed { diff_id, tar_size, content, clamped })
     }
 
@@ -156,7 +192,7 @@ impl Layers {
     fn keep(&self, mut temporary: Temporary, streamed: Streamed) -> Result<Layer> {
         let held = self.hold(std::slice::from_ref(&streamed.diff_id));
         if let Some(layer) = self.present(&streamed.diff_id)? {
-            return Ok(layer);
+            return if streamed.clamped.is_some() { self.renew(&temporary, streamed, layer) } else { Ok(layer) };
         }
         let layer = Layer { held: held.into(), ..self.settled(&temporary, streamed)? };
         // Nobody removes it between the two halves of its coming in.
@@ -172,6 +208,29 @@ impl Layers {
         temporary.kept = true;
         File::open(self.dir()).and_then(|dir| dir.sync_all()).map_err(SnapshotError::file("write", self.dir()))?;
         self.written(layer)
+    }
+
+    /// Gives a layer that is here and was made once more the times of now: what compares them would find what it is made of
+    /// older than what it has kept of it since.
+    fn renew(&self, temporary: &Temporary, streamed: Streamed, layer: Layer) -> Result<Layer> {
+        let place = self.place(&layer.diff_id);
+        if layer.form != temporary.form {
+            return Ok(layer);
+        }
+        let Some(after) = streamed.clamped.as_ref().map(|clamped| clamped.after) else { return Ok(layer) };
+        let made = self.settled(temporary, streamed)?;
+        let _placing = self.placing();
+        if layer.form == Storage::Dirs {
+            // Containers that run on them have these very files.
+            touch(&RootDir::open(&temporary.path.join("root"))?, &RootDir::open(&place.join("root"))?, after)?;
+        } else {
+            // Who has the image mounted keeps the old one; what is in either is the same.
+            renameat_with(CWD, &temporary.path, CWD, &place, RenameFlags::EXCHANGE)
+                .map_err(|errno| SnapshotError::file("rename", &temporary.path)(errno.into()))?;
+            self.forget_mount(&layer.diff_id);
+            File::open(self.dir()).and_then(|dir| dir.sync_all()).map_err(SnapshotError::file("write", self.dir()))?;
+        }
+        Ok(Layer { held: layer.held, ..self.written(made)? })
     }
 
     /// Writes a layer's row, with the compressed forms that it had before its files were lost.

@@ -38,7 +38,7 @@ pub use archive_times::{ArchiveTimes, Clamped, DatedView};
 pub use content::Form;
 pub use error::SnapshotError;
 pub use hold::{Hold, Holds};
-pub use import::RealTimes;
+pub use import::{Dating, RealTimes};
 pub use layers::{Discarded, Layer, LayerBlob, Layers};
 pub use lower::{Image, Lower};
 pub use storage::Storage;
