@@ -22,10 +22,6 @@ use crate::{ArchiveError, Result};
 pub struct PackOptions {
     /// Writes what overlayfs keeps of removals as whiteouts of a layer.
     pub overlay_whiteouts: bool,
-    /// No entry gets a later time than this, in seconds since the epoch.
-    pub clamp_mtime: Option<i64>,
-    /// Where it is clamped, so is what is not older than this, though it may be older than that.
-    pub clamp_since: Option<i64>,
     /// The files are those of a user namespace that has these IDs; the archive gets its own.
     pub ids: Option<IdRange>,
     /// Directories that come without what is in them; their paths as [`pack`] has them.
@@ -53,9 +49,14 @@ pub fn pack(root: &RootDir, path: &Path, output: &mut dyn Write, options: &PackO
 ///
 /// # Errors
 /// As [`pack`].
-pub fn pack_dated(root: &RootDir, name: Option<&OsStr>, output: &mut dyn Write, times: &OtherTimes<'_>) -> Result<()> {
+pub fn pack_dated(
+    root: &RootDir,
+    name: Option<&OsStr>,
+    output: &mut dyn Write,
+    options: &PackOptions,
+    times: &OtherTimes<'_>,
+) -> Result<()> {
     let top = root.open_dir("").map_err(|source| ArchiveError::Pack { name: String::new(), source })?;
-    let options = &PackOptions::default();
     let renamed = name.map(|name| (PathBuf::new(), PathBuf::from(name)));
     let mut packer = Packer { top, output, options, links: HashMap::new(), renamed, times: Some(times) };
     if name.is_some() {
@@ -272,13 +273,7 @@ impl Packer<'_> {
             _ => Vec::new(),
         };
         let real = (stat.st_mtime, u32::try_from(stat.st_mtime_nsec).unwrap_or(0));
-        let mtime = match (self.options.clamp_mtime, self.times) {
-            (Some(latest), _) if real.0 >= self.options.clamp_since.map_or(latest, |since| latest.min(since)) => {
-                (latest, 0)
-            }
-            (None, Some(times)) => times(path, real),
-            _ => real,
-        };
+        let mtime = self.times.map_or(real, |times| times(path, real));
         Ok(Entry {
             path: name,
             kind,

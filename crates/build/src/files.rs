@@ -9,6 +9,7 @@ use wharf_dockerfile::{Copy, Ignore, Source};
 use wharf_git::Repository;
 use wharf_reference::Digest;
 use wharf_rooted_path::RootDir;
+use wharf_snapshot::MARK;
 
 use crate::cache::Key;
 use crate::copy::{Destination, Inline};
@@ -102,10 +103,10 @@ impl Session<'_> {
         let archives = origins.iter().all(|origin| matches!(origin, Origin::Archive(..)));
         let dir = self.step_dir()?;
         let parts = self.parts(&origins, &exclude, instruction, &dir)?;
-        // Later than all that is copied; what it lies upon is part of what it is, unless it is linked.
+        // As new as the newest that is copied; what it lies upon is part of what it is, unless it is linked.
         let before = if copy.link { DATE_OF_NOTHING } else { state.date };
-        let date = parts.iter().filter_map(Part::newest).map(|newest| newest.saturating_add(1)).fold(before, i64::max);
-        let fresh = (self.clamp.unwrap_or(date), 0);
+        let date = parts.iter().filter_map(Part::newest).fold(before, i64::max);
+        let fresh = (self.clamp.unwrap_or(date), MARK);
         let mut plan = Plan::new(&below, owner.unwrap_or((0, 0)), fresh)
             .with_expected(expected)
             .with_times(shared.layers.archive_times(upon)?);

@@ -19,7 +19,7 @@ use crate::missing::Answers;
 use crate::named;
 use crate::request::BuildRequest;
 use crate::scratch::{Scratch, random_id};
-use crate::tree::Tree;
+use crate::tree::{Tree, moment};
 
 /// All of it.
 pub(crate) struct Gathered {
@@ -73,6 +73,7 @@ impl Gathered {
             false => context::index(input, &dir.path.join("context"), cancel)?,
         };
         index.latest = request.committed;
+        index.checked_out = is_checked_out(&request).then(|| moment(jiff::Timestamp::now()));
         let context = Context::of(index, &name, request.given.as_ref())?;
         let given = std::mem::take(&mut request.contexts);
         let next_listing = given.len() + 1;
@@ -127,6 +128,11 @@ impl Gathered {
         index.latest = self.context.latest;
         Ok(whole.insert(context::rest_of(index, &self.context.ignore)).clone())
     }
+}
+
+/// Whether the context is a repository that was got for this build.
+fn is_checked_out(request: &BuildRequest) -> bool {
+    request.checked_out || request.remote.as_deref().is_some_and(wharf_git::Repository::is_address)
 }
 
 /// `linux/amd64,linux/arm64`; each once.

@@ -16,6 +16,7 @@ use wharf_archive::{Entry, Kind as EntryKind, Reader, may_carry};
 use wharf_dockerfile::{Ignore, Needs, Verdict};
 use wharf_reference::Hasher;
 use wharf_report::chain;
+use wharf_snapshot::Time;
 
 use crate::cancel::Cancel;
 use crate::error::{BuildError, Result};
@@ -45,6 +46,8 @@ pub(crate) struct Index {
     pub(crate) partial: bool,
     /// No file has a later time than this in layers, in seconds since the epoch.
     pub(crate) latest: Option<i64>,
+    /// All files were written now, whatever they say: they have the time of their commit.
+    pub(crate) checked_out: Option<Time>,
     /// The directory that the last entry came into: the next one mostly comes into the same.
     last: (PathBuf, usize),
 }
@@ -146,6 +149,7 @@ impl Index {
             missing: None,
             partial: false,
             latest: None,
+            checked_out: None,
             last: (PathBuf::new(), 0),
         }
     }
@@ -294,9 +298,8 @@ impl Index {
         let node = &self.nodes[at];
         let content = node.content.map(|body| (body, &self.bodies[body]));
         let mut attributes = node.attributes.clone();
-        if let Some(latest) = self.latest.filter(|latest| attributes.mtime.0 > *latest) {
-            attributes.mtime = (latest, 0);
-        }
+        // As most archives have it, which tell no parts of seconds.
+        attributes.mtime = (self.latest.map_or(attributes.mtime.0, |latest| attributes.mtime.0.min(latest)), 0);
         if let Some(place) = content.and_then(|(_, body)| body.place.get()).filter(|place| !place.xattrs.is_empty()) {
             attributes.xattrs.clone_from(&place.xattrs);
         }
@@ -317,11 +320,13 @@ impl Index {
         Ok(node.children.iter().map(|(name, at)| (name.clone(), self.found(*at))).collect())
     }
 
-    /// When what is at `path` was really changed last, where that is later than layers are to say.
+    /// When what is at `path` was really changed last.
     pub(crate) fn real_time(&self, path: &Path) -> Option<(i64, u32)> {
-        let latest = self.latest?;
+        if self.checked_out.is_some() {
+            return self.checked_out;
+        }
         let at = self.followed(path, false).ok()??;
-        Some(self.nodes[at].attributes.mtime).filter(|mtime| mtime.0 > latest)
+        Some(self.nodes[at].attributes.mtime)
     }
 
     /// Names in a directory, sorted; none in anything else.

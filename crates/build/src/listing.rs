@@ -249,8 +249,8 @@ impl<'a> Fields<'a> {
         let mode = u32::from(u16::from_be_bytes(self.array()?) & 0o7777);
         let modified = self.time()?;
         let mut node = Node::implied();
-        // As in an archive of tar's, which tells no parts of seconds; owners are not those of whoever sent it.
-        node.attributes = Attributes { kind, mode, owner: (0, 0), mtime: (modified.0, 0), xattrs: Vec::new() };
+        // Owners are not those of whoever sent it.
+        node.attributes = Attributes { kind, mode, owner: (0, 0), mtime: modified, xattrs: Vec::new() };
         node.implied = false;
         let mut file = None;
         match kind {

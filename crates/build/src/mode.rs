@@ -42,11 +42,11 @@ impl ModeChange {
         Ok(Self::Symbolic(clauses))
     }
 
-    /// The permission bits of directories above what is copied, if they must be made: those of an octal mode, set-ID and
-    /// sticky aside (BuildKit's, since 0.21).
+    /// The permission bits of directories above what is copied, if they must be made: those of an octal mode that nobody but
+    /// the owner writes by (BuildKit's, since 0.21, below its mask).
     pub(crate) fn of_new_directories(&self) -> Option<u32> {
         match self {
-            Self::Octal(mode) => Some(mode & 0o777),
+            Self::Octal(mode) => Some(mode & 0o755),
             Self::Symbolic(_) => None,
         }
     }

@@ -21,9 +21,9 @@ use crate::cache_mount::{CacheMount, CacheMounts, Owner};
 use crate::copy::Destination;
 use crate::error::{BuildError, Result};
 use crate::metadata;
-use crate::plan::Plan;
+use crate::plan::{Content, Entry, Plan};
 use crate::scratch::Scratch;
-use crate::select::{Selected, Selection, checksum};
+use crate::select::{Selected, Selection, Shape, checksum};
 use crate::session::{Session, lock};
 use crate::state::{DATE_OF_NOTHING, State};
 use crate::why::Inputs;
@@ -219,6 +219,11 @@ impl Session<'_> {
             replaces: false,
         };
         destination.copy(&mut plan, selected)?;
+        if let (Shape::Contents, Some(top)) = (&selected.shape, selected.items.first()) {
+            // The command sees the directory itself, and not a copy of what is in it.
+            let attributes = top.found.attributes.clone();
+            plan.put(Path::new("x"), Entry { attributes, content: Content::Nothing })?;
+        }
         plan.write(into, &self.cancel)
     }
 
@@ -272,6 +277,13 @@ impl Session<'_> {
             };
             destination.copy(&mut plan, selected)?;
             plan.write(&into, &self.cancel)?;
+            if let (Shape::Contents, Some(top), true) =
+                (&selected.shape, selected.items.first(), owner == Owner::default())
+            {
+                let attributes = &top.found.attributes;
+                into.set_owner(".", attributes.owner.0, attributes.owner.1)?;
+                into.set_mode(".", attributes.mode)?;
+            }
         }
         mounts.caches.insert(key, cache);
         Ok(())

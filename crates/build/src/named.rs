@@ -6,6 +6,7 @@ use std::path::Path;
 
 use wharf_dockerfile::{Base, Contexts, Copy, Platform, Source};
 use wharf_image::Images;
+use wharf_snapshot::MARK;
 
 use crate::cache::Key;
 use crate::cancel::Cancel;
@@ -101,7 +102,7 @@ impl Session<'_> {
         let platform = self.graph.nodes[index].platform.clone().unwrap_or_else(|| self.platforms.target.clone());
         let image = metadata::scratch(&platform);
         let mut state =
-            State::new(image, Key::new("scratch").finish(), std::sync::Arc::clone(&self.globals), self.earliest());
+            State::new(image, Key::new("scratch").finish(), std::sync::Arc::clone(&self.globals), self.dates(None));
         let copy =
             Copy { from: Some(name.to_owned()), sources: vec![".".into()], destination: "/".into(), ..Copy::default() };
         let from = &self.common.dockerfile.stages[index].from;
@@ -109,7 +110,7 @@ impl Session<'_> {
         let tree = self.context_named(name)?;
         let (key, outcome) = self.copy_of(tree, &format!("context {name}"), &state, &copy, false, &source)?;
         state.definition = None;
-        state.took(&outcome, 0);
+        state.took(&outcome, 0, MARK);
         let created = self.moment(state.newest)?;
         let files = outcome.layer.as_ref().map(|_| key);
         state.add(outcome.layer, files, format!("COPY . / # context {name}"), created);

@@ -19,6 +19,7 @@ use serde_json::{Value, json};
 use wharf_archive::{PackOptions, UnpackOptions, Whiteouts, decompressed, pack, unpack};
 use wharf_reference::{Digest, Hasher};
 use wharf_rooted_path::RootDir;
+use wharf_snapshot::{Clamped, RealTimes, Time};
 
 use crate::Builder;
 use crate::cache::{Cache, CacheRecord, Defined};
@@ -310,7 +311,14 @@ impl Builder {
                     let file = root.open_file(path(digest))?;
                     let tar = decompressed(file).map_err(|e| bad(&e.to_string()))?;
                     let mut tar = tar;
-                    shared.layers.import(&mut tar, Some(layer))?;
+                    // What the step has made is as new here as where it was made.
+                    let date = step.date.unwrap_or(i64::MAX);
+                    let made = (step.created, step.nanoseconds.unsigned_abs());
+                    let of = |_: &Path, said: Time| if said >= (date, 0) && made > said { made } else { said };
+                    let (from, until) = (made, made);
+                    let clamped = Clamped { from, until, time: (date, 0), whole: false, copied: true };
+                    let times = step.date.filter(|date| *date < step.created).map(|_| RealTimes { clamped, of: &of });
+                    shared.layers.import_with(&mut tar, Some(layer), times)?;
                 }
             }
             let Step { key, layer, size, description, created, nanoseconds, date } = step;

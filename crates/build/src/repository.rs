@@ -14,7 +14,7 @@ use crate::cancel::{Cancel, CancelOnDrop};
 use crate::error::{BuildError, ErrorKind, Result};
 use crate::scratch::{Scratch, random_id};
 use crate::session::Session;
-use crate::tree::Tree;
+use crate::tree::{CheckedOut, Tree, moment};
 
 /// Gets a repository into the empty directory `dir`. Nothing of this process's user counts but its proxies: who asks
 /// may be somebody else.
@@ -78,7 +78,8 @@ impl Added {
     fn get(&self, session: &Session<'_>) -> Result<(String, Tree)> {
         let dir = session.dir.sub(&format!("checkout-{}", session.number()))?;
         let got = get(&self.repository, &self.address, &dir, self.keep_git_dir, &session.cancel)?;
-        Ok((got.commit, Tree::new(got.root, false)))
+        let checked_out = CheckedOut { root: got.root, now: moment(jiff::Timestamp::now()) };
+        Ok((got.commit, Tree::new(checked_out, false)))
     }
 
     /// The name of its commit.

@@ -91,6 +91,8 @@ pub struct BuildRequest {
     /// When the newest commit of the context's repository was made, in seconds since the epoch: files of the context have no
     /// later time in layers. Two checkouts of one commit are so the same.
     pub committed: Option<i64>,
+    /// The context is a repository that was got for this build.
+    pub checked_out: bool,
     /// What is made is kept in this, from before it is there: nobody removes it then.
     pub keep: Option<Arc<Mutex<Keep>>>,
     /// The client's, for registries of base images.
@@ -136,6 +138,7 @@ impl Default for BuildRequest {
             attestations: Vec::new(),
             remote: None,
             committed: None,
+            checked_out: false,
             keep: None,
             credentials: BTreeMap::new(),
         }

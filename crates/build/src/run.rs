@@ -34,8 +34,11 @@ use crate::request::StepNetwork;
 use crate::scratch::{self, Scratch, random_id};
 use crate::session::{Outcome, Session};
 use crate::state::State;
+use crate::tree::moment;
 use crate::why::Inputs;
 
+/// Steps of the kernel's clock for files.
+const CLOCK_STEP: Duration = Duration::from_millis(10);
 /// How long a killed command has to be gone.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -101,7 +104,9 @@ impl Session<'_> {
         source: &Source,
     ) -> Result<Outcome> {
         let shared = self.shared;
-        let (id, began) = (random_id()?, jiff::Timestamp::now());
+        // The clock of files is a little behind.
+        let began = moment(jiff::Timestamp::now() - CLOCK_STEP);
+        let id = random_id()?;
         let dir = self.step_dir()?;
         // Dropped before `dir`, and after the command has ended.
         let volatile = Scratch::new(scratch::commands(&shared.options.exec_root).join(&id))?;
@@ -204,8 +209,13 @@ impl Session<'_> {
         if empty {
             return self.made(key, None, &source.text, state.date);
         }
-        let layer =
-            shared.layers.commit(&upper, Some(Dating { latest: self.date_of(state), since: began.as_second() }))?;
+        let dating = Dating {
+            latest: (self.date_of(state), 0),
+            since: began,
+            until: moment(jiff::Timestamp::now()),
+            below: shared.layers.archive_times(state.layers())?,
+        };
+        let layer = shared.layers.commit(&upper, Some(dating))?;
         self.made(key, Some(&layer), &source.text, state.date)
     }
 

@@ -11,7 +11,7 @@ use tokio::runtime::Handle;
 use wharf_dockerfile::{
     Base, Dockerfile, Globals, Graph, Instruction, Known, Platform, Platforms, Source, Statement, Warning, check,
 };
-use wharf_image::ImageRecord;
+use wharf_image::{ImageConfig, ImageRecord};
 use wharf_reference::Digest;
 use wharf_rooted_path::RootDir;
 use wharf_snapshot::{Hold, Layer};
@@ -230,9 +230,10 @@ impl<'a> Common<'a> {
         Ok(false)
     }
 
-    /// The earliest times of a stage: of its files, and its own.
-    pub(crate) fn earliest(&self) -> (i64, i64) {
-        (DATE_OF_NOTHING, self.newest)
+    /// The times that a stage begins with: of files, and its own.
+    pub(crate) fn dates(&self, base: Option<&ImageConfig>) -> (i64, i64) {
+        let created = base.and_then(|base| base.created.as_deref()?.parse::<Timestamp>().ok());
+        (created.map_or(DATE_OF_NOTHING, |created| DATE_OF_NOTHING.max(created.as_second())), self.newest)
     }
 
     /// The time of what a step makes that has none of its own, in seconds since the epoch: what the user wants, or the newest of

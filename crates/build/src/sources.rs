@@ -52,11 +52,16 @@ impl Session<'_> {
         let node = self.graph.nodes[index].clone();
         let Base::Image(name) = &node.base else {
             let image = metadata::scratch(node.platform.as_ref().unwrap_or(&self.platforms.target));
-            return Ok(State::new(image, Key::new("scratch").finish(), Arc::clone(&self.globals), self.earliest()));
+            return Ok(State::new(image, Key::new("scratch").finish(), Arc::clone(&self.globals), self.dates(None)));
         };
         let image = self.image(name, node.platform.or_else(|| self.options.platform.clone()))?;
         let files = Key::new("image").text(image.id.as_str()).finish();
-        let state = State::new(metadata::inherited(&image.config), files, Arc::clone(&self.globals), self.earliest());
+        let state = State::new(
+            metadata::inherited(&image.config),
+            files,
+            Arc::clone(&self.globals),
+            self.dates(Some(&image.config)),
+        );
         Ok(State { base_image: Some(image.id), ..state })
     }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use wharf_dockerfile::{Globals, Scope};
 use wharf_image::{HistoryEntry, ImageConfig};
 use wharf_reference::Digest;
+use wharf_snapshot::Time;
 
 use crate::cache::Key;
 use crate::metadata;
@@ -21,13 +22,13 @@ pub(crate) struct State {
     /// The same without other stages' having been made (`build::definition`); none where only that tells.
     pub(crate) definition: Option<Digest>,
     pub(crate) scope: Scope,
-    /// A time that is later than that of all files that were copied, in seconds since the epoch: what steps make has it in
-    /// archives, which so depend on nothing but what goes in.
+    /// The newest time of the base and of files that were copied, in seconds since the epoch: what steps make has it in archives,
+    /// which so depend on nothing but what goes in.
     pub(crate) date: i64,
     /// The newest time of all that is in it, with other stages' and what these were made from: the image's.
     pub(crate) newest: i64,
     /// Layers of its steps, each with the time of what was made there.
-    pub(crate) made: Vec<(Digest, i64)>,
+    pub(crate) made: Vec<(Digest, Time)>,
     /// Whether this stage has had a CMD of its own.
     pub(crate) cmd_set: bool,
     /// The image that it is based on, directly or by other stages, and how many layers and lines of history that has.
@@ -43,11 +44,9 @@ const HISTORY_COMMENT: &str = "buildkit.dockerfile.v0";
 pub(crate) const DATE_OF_NOTHING: i64 = 315_619_200;
 
 impl State {
-    /// Begins with a base image, or with nothing; `earliest` are the earliest times that it has: of files, and its own.
-    pub(crate) fn new(image: ImageConfig, files: Digest, globals: Arc<Globals>, earliest: (i64, i64)) -> Self {
-        let (date, newest) = earliest;
-        let created = image.created.as_deref().and_then(|text| text.parse::<jiff::Timestamp>().ok());
-        let date = created.map_or(date, |created| date.max(created.as_second()));
+    /// Begins with a base image, or with nothing; `dates` are the times that it has: of files, and its own.
+    pub(crate) fn new(image: ImageConfig, files: Digest, globals: Arc<Globals>, dates: (i64, i64)) -> Self {
+        let (date, newest) = dates;
         let mut image = image;
         // It speaks of the base image's own build.
         image.more.remove(portable::INLINE);
@@ -99,10 +98,10 @@ impl State {
     }
 
     /// Takes the times of a step's outcome, and of other stages that it took from.
-    pub(crate) fn took(&mut self, outcome: &Outcome, newest: i64) {
+    pub(crate) fn took(&mut self, outcome: &Outcome, newest: i64, mark: u32) {
         self.date = self.date.max(outcome.date);
         self.newest = self.newest.max(self.date).max(newest);
-        self.made.extend(outcome.layer.clone().map(|layer| (layer, outcome.date)));
+        self.made.extend(outcome.layer.clone().map(|layer| (layer, (outcome.date, mark))));
     }
 
     /// Takes a step's outcome: its layer, and its line of history.

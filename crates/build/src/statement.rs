@@ -2,6 +2,7 @@
 
 use wharf_dockerfile::{Argument, Instruction, Statement};
 use wharf_reference::Digest;
+use wharf_snapshot::MARK;
 
 use crate::cache::Defined;
 use crate::command::{history_line, prepare};
@@ -80,7 +81,8 @@ impl Session<'_> {
                 });
                 // A step that changed no file leaves them what they were.
                 let files = files.filter(|_| outcome.layer.is_some());
-                state.took(&outcome, newest);
+                let copies = matches!(instruction, Instruction::Add(_) | Instruction::Copy(_));
+                state.took(&outcome, newest, if copies { MARK } else { 0 });
                 let created = self.moment(state.newest)?;
                 state.add(outcome.layer, files, line.unwrap_or_default(), created);
                 outcome.cached

@@ -11,7 +11,7 @@ use rustix::io::Errno;
 use wharf_archive::may_carry;
 use wharf_reference::Hasher;
 use wharf_rooted_path::RootDir;
-use wharf_snapshot::{ArchiveTimes, DatedView};
+use wharf_snapshot::{ArchiveTimes, DatedView, Time};
 
 use crate::error::{BuildError, Result};
 use crate::index::{Index, Sum, sum};
@@ -29,6 +29,11 @@ pub(crate) enum Kind {
 
 /// The time of what has none of its own: it gets that of the step that makes it.
 pub(crate) const UNDATED: (i64, u32) = (i64::MIN, 0);
+
+/// A moment as file systems tell it.
+pub(crate) fn moment(moment: jiff::Timestamp) -> Time {
+    (moment.as_second(), moment.subsec_nanosecond().unsigned_abs())
+}
 
 /// An entry's attributes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,6 +79,28 @@ pub(crate) trait Root: std::fmt::Debug + Send + Sync {
     fn times(&self) -> Option<&ArchiveTimes> {
         None
     }
+
+    /// When all files were really written, if that is not what they say.
+    fn written(&self) -> Option<Time> {
+        None
+    }
+}
+
+/// A repository that was checked out now; its files have the time of their commit.
+#[derive(Debug)]
+pub(crate) struct CheckedOut {
+    pub(crate) root: RootDir,
+    pub(crate) now: Time,
+}
+
+impl Root for CheckedOut {
+    fn root(&self) -> &RootDir {
+        &self.root
+    }
+
+    fn written(&self) -> Option<Time> {
+        Some(self.now)
+    }
 }
 
 impl Root for RootDir {
@@ -103,6 +130,9 @@ impl Tree {
             Self::Directory { root, .. } => root,
             Self::Index(index) => return index.real_time(path),
         };
+        if let Some(time) = root.written() {
+            return Some(time);
+        }
         root.times()?;
         let stat = root.root().metadata(path, false).ok()?;
         Some((stat.st_mtime, u32::try_from(stat.st_mtime_nsec).unwrap_or(0)))

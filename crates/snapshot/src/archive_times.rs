@@ -18,22 +18,32 @@ use crate::lower::Lower;
 use crate::view::View;
 use crate::{Result, SnapshotError};
 
+/// Seconds since the epoch, and nanoseconds.
+pub type Time = (i64, u32);
+
+/// A time that tells what a step has made from what it has copied, by one nanosecond: archives have no other parts of seconds.
+pub const MARK: u32 = 1;
+
 /// How the times of a layer's archive are told from those that its files have here.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Clamped {
-    /// Up to this, in seconds since the epoch, files have the archive's.
-    pub after: i64,
-    /// What later ones have there. Of several the one that the file's nanoseconds count.
-    pub times: Vec<i64>,
+    /// What files have from this time on was made by the step, or another that it has copied from.
+    pub from: Time,
+    /// When it had ended.
+    pub until: Time,
+    /// What that has in the archive, which has no later time.
+    pub time: Time,
+    /// The archive has no parts of seconds.
+    pub whole: bool,
+    /// It has copied, and nothing in it is what layers below had.
+    pub copied: bool,
 }
 
 impl Clamped {
-    fn of(&self, real: (i64, u32)) -> (i64, u32) {
-        let number = if self.times.len() > 1 { real.1 as usize } else { 0 };
-        match self.times.get(number).filter(|_| real.0 > self.after) {
-            Some(time) => (*time, 0),
-            None => real,
-        }
+    /// The archive's time of what is older than the step, if `before` is what an archive says of it.
+    pub(crate) fn older(self, real: Time, before: Option<Time>) -> Time {
+        let whole = if self.whole && real.1 > MARK { (real.0, 0) } else { real };
+        before.unwrap_or(whole).min(self.time)
     }
 }
 
@@ -42,8 +52,10 @@ impl Clamped {
 pub struct ArchiveTimes {
     /// The topmost first.
     layers: Vec<Dated>,
-    /// What is not later is what the archives say, and was made by no step.
-    earliest: i64,
+    /// What is earlier is what the archives say, but for parts of seconds, and was made by no step.
+    earliest: Time,
+    /// Some archive has no parts of seconds.
+    whole: bool,
 }
 
 #[derive(Debug)]
@@ -51,7 +63,7 @@ struct Dated {
     root: RootDir,
     clamped: Option<Clamped>,
     /// What its archive has from this time on, a step has made.
-    made: Option<i64>,
+    made: Option<Time>,
 }
 
 /// Layers on top of each other, with the times that their archives say.
@@ -71,7 +83,7 @@ impl Deref for DatedView {
 
 impl DatedView {
     /// As [`ArchiveTimes::of`].
-    pub fn time_of(&self, path: &Path, real: (i64, u32)) -> (i64, u32) {
+    pub fn time_of(&self, path: &Path, real: Time) -> Time {
         self.times.as_ref().map_or(real, |times| times.of(path, real))
     }
 }
@@ -89,7 +101,7 @@ impl Layers {
     ///
     /// # Errors
     /// `NotFound`, `Mount`.
-    pub fn dated_view_of(&self, diff_ids: &[Digest], made: &HashMap<Digest, i64>) -> Result<DatedView> {
+    pub fn dated_view_of(&self, diff_ids: &[Digest], made: &HashMap<Digest, Time>) -> Result<DatedView> {
         Ok(DatedView { view: self.view(diff_ids, None)?, times: self.times(diff_ids, made)? })
     }
 
@@ -101,16 +113,16 @@ impl Layers {
         self.times(diff_ids, &HashMap::new())
     }
 
-    fn times(&self, diff_ids: &[Digest], made: &HashMap<Digest, i64>) -> Result<Option<ArchiveTimes>> {
+    fn times(&self, diff_ids: &[Digest], made: &HashMap<Digest, Time>) -> Result<Option<ArchiveTimes>> {
         let (mut layers, mut earliest) = (Vec::new(), None);
         for diff_id in diff_ids.iter().rev() {
             let (clamped, made) = (self.require(diff_id)?.clamped, made.get(diff_id).copied());
-            let begins = [clamped.as_ref().map(|clamped| clamped.after), made.map(|made| made - 1)];
+            let begins = [clamped.map(|clamped| clamped.from), made];
             earliest = begins.into_iter().flatten().chain(earliest).min();
             layers.push((diff_id, clamped, made));
         }
         let Some(earliest) = earliest else { return Ok(None) };
-        let open = |(diff_id, clamped, made): (&Digest, Option<Clamped>, Option<i64>)| {
+        let open = |(diff_id, clamped, made): (&Digest, Option<Clamped>, Option<Time>)| {
             let root = match self.lower(diff_id)? {
                 Lower::Directory(path) => RootDir::open(&path)?,
                 Lower::Image(image) => {
@@ -121,31 +133,59 @@ impl Layers {
             Ok(Dated { root, clamped, made })
         };
         let layers = layers.into_iter().map(open).collect::<Result<Vec<_>>>()?;
-        Ok(Some(ArchiveTimes { layers, earliest }))
+        let whole = layers.iter().any(|layer| layer.clamped.is_some_and(|clamped| clamped.whole));
+        Ok(Some(ArchiveTimes { layers, earliest, whole }))
     }
 }
 
 impl ArchiveTimes {
-    /// The time, in seconds since the epoch and nanoseconds, that the archive of the topmost layer with `path` says for it; here
-    /// it has `real`.
-    pub fn of(&self, path: &Path, real: (i64, u32)) -> (i64, u32) {
+    /// What the archive of the topmost layer with `path` says for it, which has the time `real` here.
+    pub fn of(&self, path: &Path, real: Time) -> Time {
         self.look(path, real).0
     }
 
     /// The same; none for what a step has made, and was not there before.
-    pub fn of_its_own(&self, path: &Path, real: (i64, u32)) -> Option<(i64, u32)> {
+    pub fn of_its_own(&self, path: &Path, real: Time) -> Option<Time> {
         let (time, made) = self.look(path, real);
         (!made).then_some(time)
     }
 
-    fn look(&self, path: &Path, real: (i64, u32)) -> ((i64, u32), bool) {
-        if real.0 <= self.earliest {
+    /// What archives say of something that has this time here, and was not written since: it may have been moved, or copied
+    /// with its time.
+    pub(crate) fn of_older(&self, path: &Path, real: Time) -> Option<Time> {
+        if self.is_plain(real) { None } else { self.resolve(&self.layers, path, real) }
+    }
+
+    fn is_plain(&self, real: Time) -> bool {
+        real < self.earliest && (real.1 <= MARK || !self.whole)
+    }
+
+    fn look(&self, path: &Path, real: Time) -> (Time, bool) {
+        if self.is_plain(real) {
             return (real, false);
         }
-        let Some(layer) = self.layers.iter().find(|layer| layer.root.metadata(path, false).is_ok()) else {
-            return (real, false);
+        let time = self.resolve(&self.layers, path, real).unwrap_or(real);
+        let made =
+            self.layers.iter().find(|layer| layer.root.metadata(path, false).is_ok()).and_then(|layer| layer.made);
+        (time, made.is_some_and(|made| time >= made))
+    }
+
+    /// By the topmost of these layers that has it with this time; else by the last step that was at work then.
+    fn resolve(&self, layers: &[Dated], path: &Path, real: Time) -> Option<Time> {
+        let has = |layer: &Dated| {
+            let stat = layer.root.metadata(path, false);
+            stat.is_ok_and(|stat| (stat.st_mtime, u32::try_from(stat.st_mtime_nsec).unwrap_or(0)) == real)
         };
-        let time = layer.clamped.as_ref().map_or(real, |clamped| clamped.of(real));
-        (time, layer.made.is_some_and(|made| time.0 >= made))
+        let Some(at) = layers.iter().position(has) else {
+            let at_work =
+                layers.iter().filter_map(|layer| layer.clamped).filter(|it| it.from <= real && real <= it.until);
+            return at_work.max_by_key(|clamped| clamped.from).map(|clamped| clamped.time);
+        };
+        let Some(clamped) = layers[at].clamped else { return Some(real) };
+        if real >= clamped.from {
+            return Some(clamped.time);
+        }
+        let before = if clamped.copied { None } else { self.resolve(&layers[at + 1..], path, real) };
+        Some(clamped.older(real, before))
     }
 }

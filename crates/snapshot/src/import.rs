@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, FileType, RenameFlags, Timespec, Timestamps, rename, renameat_with};
 use rustix::io::Errno;
-use wharf_archive::{ArchiveError, OtherTimes, PackOptions, Unpacked, pack};
+use wharf_archive::{ArchiveError, OtherTimes, PackOptions, Unpacked, pack, pack_dated};
 use wharf_reference::Digest;
 use wharf_rooted_path::{RootDir, disk_usage};
 
-use crate::archive_times::Clamped;
+use crate::archive_times::{ArchiveTimes, Clamped, Time};
 use crate::content::check;
 use crate::hashed::HashedReader;
 use crate::hold::Held;
@@ -38,13 +38,17 @@ impl std::fmt::Debug for RealTimes<'_> {
     }
 }
 
-/// The time that an archive has for what a step has written, whose files keep their own.
-#[derive(Clone, Copy, Debug)]
+/// The times that an archive has of what a step has written, whose files keep their own.
+#[derive(Debug)]
 pub struct Dating {
-    /// No entry gets a later one, in seconds since the epoch.
-    pub latest: i64,
+    /// No entry gets a later one.
+    pub latest: Time,
     /// When the step began: all that it has written gets that time.
-    pub since: i64,
+    pub since: Time,
+    /// When it had ended.
+    pub until: Time,
+    /// What archives say of what was there before.
+    pub below: Option<ArchiveTimes>,
 }
 
 /// An archive that has come in, whole.
@@ -56,8 +60,8 @@ struct Streamed {
     clamped: Option<Clamped>,
 }
 
-/// Gives files of `to` the times that those of `from`, which is the same tree, have after this one.
-fn touch(from: &RootDir, to: &RootDir, after: i64) -> Result<()> {
+/// Gives files of `to` the times that those of `from`, which is the same tree, have from this one on.
+fn touch(from: &RootDir, to: &RootDir, begin: Time) -> Result<()> {
     let mut left = vec![PathBuf::new()];
     while let Some(dir) = left.pop() {
         for name in from.read_dir(&dir)? {
@@ -65,7 +69,7 @@ fn touch(from: &RootDir, to: &RootDir, after: i64) -> Result<()> {
             let stat = from.metadata(&path, false)?;
             match FileType::from_raw_mode(stat.st_mode) {
                 FileType::Directory => left.push(path),
-                FileType::RegularFile if stat.st_mtime > after => {
+                FileType::RegularFile if stat.st_mtime >= begin.0 => {
                     let time = Timespec { tv_sec: stat.st_mtime, tv_nsec: stat.st_mtime_nsec.cast_signed() as _ };
                     to.set_times(&path, &Timestamps { last_access: time, last_modification: time })?;
                 }
@@ -136,31 +140,37 @@ impl Layers {
             .map_err(|errno| SnapshotError::Output(errno.into()))?;
         // A larger pipe than the usual 64 KiB lets both sides work at once; without one it is slower.
         let _ = rustix::pipe::fcntl_setpipe_size(&writer, 1 << 20);
-        let source = RootDir::open(upper)?;
         let written = RootDir::open(upper)?;
-        let real = |path: &Path, said: (i64, u32)| match written.metadata(path, false) {
-            Ok(stat) if dating.is_some_and(|dating| dating.latest == said.0) => {
-                (stat.st_mtime, u32::try_from(stat.st_mtime_nsec).unwrap_or(0))
-            }
-            // What is older, a whiteout, or what has gone meanwhile.
-            _ => said,
+        let real = |path: &Path, said: Time| match written.metadata(path, false) {
+            Ok(stat) => (stat.st_mtime, u32::try_from(stat.st_mtime_nsec).unwrap_or(0)),
+            // A whiteout, or what has gone meanwhile.
+            Err(_) => said,
         };
-        let options = PackOptions {
-            overlay_whiteouts: true,
-            clamp_mtime: dating.map(|dating| dating.latest),
-            clamp_since: dating.map(|dating| dating.since),
-            ..PackOptions::default()
-        };
+        let clamped = dating.as_ref().map(|dating| Clamped {
+            from: dating.since,
+            until: dating.until,
+            time: dating.latest,
+            whole: true,
+            copied: false,
+        });
+        let source = RootDir::open(upper)?;
         let packing = std::thread::spawn(move || {
+            let options = PackOptions { overlay_whiteouts: true, ..PackOptions::default() };
             let mut writer = io::BufWriter::with_capacity(1 << 18, File::from(writer));
-            pack(&source, Path::new(""), &mut writer, &options)?;
+            match (clamped, dating.and_then(|dating| dating.below)) {
+                (None, _) => pack(&source, Path::new(""), &mut writer, &options)?,
+                (Some(clamped), below) => pack_dated(&source, None, &mut writer, &options, &|path, real| {
+                    let before = || below.as_ref().and_then(|below| below.of_older(path, real));
+                    if real >= clamped.from { clamped.time } else { clamped.older(real, before()) }
+                })?,
+            }
             writer.flush().map_err(ArchiveError::Write)
         });
         let temporary = self.temporary()?;
         let mut input = File::from(reader);
         let mut metered = self.store().budget().metered(&mut input);
         let mut hashed = HashedReader::new(&mut metered, MAX_TAR);
-        let unpacked = temporary.unpack(&mut hashed, dating.is_some().then_some(&real));
+        let unpacked = temporary.unpack(&mut hashed, clamped.is_some().then_some(&real));
         let finished = hashed.finish();
         // So that the packing does not wait for a reader that has given up.
         drop(metered);
@@ -175,8 +185,6 @@ impl Layers {
             }
         };
         let (diff_id, tar_size) = finished.map_err(SnapshotError::Input)?;
-        let clamped =
-            dating.map(|dating| Clamped { after: dating.latest.min(dating.since) - 1, times: vec![dating.latest] });
         self.keep(temporary, Streamed { diff_id, tar_size, content, clamped })
     }
 
@@ -217,12 +225,12 @@ impl Layers {
         if layer.form != temporary.form {
             return Ok(layer);
         }
-        let Some(after) = streamed.clamped.as_ref().map(|clamped| clamped.after) else { return Ok(layer) };
+        let Some(from) = streamed.clamped.map(|clamped| clamped.from) else { return Ok(layer) };
         let made = self.settled(temporary, streamed)?;
         let _placing = self.placing();
         if layer.form == Storage::Dirs {
             // Containers that run on them have these very files.
-            touch(&RootDir::open(&temporary.path.join("root"))?, &RootDir::open(&place.join("root"))?, after)?;
+            touch(&RootDir::open(&temporary.path.join("root"))?, &RootDir::open(&place.join("root"))?, from)?;
         } else {
             // Who has the image mounted keeps the old one; what is in either is the same.
             renameat_with(CWD, &temporary.path, CWD, &place, RenameFlags::EXCHANGE)

@@ -34,7 +34,7 @@ mod storage;
 mod temporary;
 mod view;
 
-pub use archive_times::{ArchiveTimes, Clamped, DatedView};
+pub use archive_times::{ArchiveTimes, Clamped, DatedView, MARK, Time};
 pub use content::Form;
 pub use error::SnapshotError;
 pub use hold::{Hold, Holds};

@@ -151,6 +151,7 @@ pub(super) async fn build(call: Call) -> Result {
         annotations: query.json("annotations")?,
         attestations: query.json("attestations")?,
         remote,
+        checked_out: query.flag("checkedout"),
         committed: query.get("committed").and_then(|text| text.parse().ok()),
         credentials,
         ..BuildRequest::default()

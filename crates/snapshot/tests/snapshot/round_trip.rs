@@ -102,8 +102,9 @@ fn what_a_container_wrote_becomes_a_layer_that_others_make_again() {
         fs::create_dir(upper.join("hiding")).unwrap();
         rustix::fs::setxattr(upper.join("hiding"), "trusted.overlay.opaque", b"y", XattrFlags::empty()).unwrap();
         fs::write(upper.join("hiding/new"), "new").unwrap();
-        let dating = Dating { latest: 1_000_000_000, since: 2_000_000_000 };
-        let layer = place.layers.commit(&upper, Some(dating)).unwrap();
+        let dating =
+            || Dating { latest: (1_000_000_000, 0), since: (1_500_000_000, 0), until: (4_000_000_000, 0), below: None };
+        let layer = place.layers.commit(&upper, Some(dating())).unwrap();
         let tar = place.written(&layer.diff_id);
         assert_eq!(Digest::sha256(&tar), layer.diff_id);
         let hidden = fs::metadata(place.tree(&layer.diff_id, "gone")).unwrap();
@@ -118,11 +119,11 @@ fn what_a_container_wrote_becomes_a_layer_that_others_make_again() {
         let times = place.layers.archive_times(std::slice::from_ref(&layer.diff_id)).unwrap().unwrap();
         assert_eq!(times.of(Path::new("empty"), (real, 7)), (1_000_000_000, 0));
         // Once more, here and elsewhere.
-        assert_eq!(place.layers.commit(&upper, Some(dating)).unwrap(), layer);
+        assert_eq!(place.layers.commit(&upper, Some(dating())).unwrap(), layer);
         let other = Place::new();
         assert_eq!(other.layers.import(&mut tar.as_slice(), Some(&layer.diff_id)).unwrap().diff_id, layer.diff_id);
         assert_eq!(time(&other), 1_000_000_000);
-        assert_eq!(other.layers.commit(&upper, Some(dating)).unwrap().diff_id, layer.diff_id);
+        assert_eq!(other.layers.commit(&upper, Some(dating())).unwrap().diff_id, layer.diff_id);
         assert_eq!(place.names().len(), 1);
     }
 }

@@ -165,6 +165,16 @@ fn repositories_are_contexts_and_sources() {
         assert_eq!(d.docker("run --rm git cat /f").ok(), content, "{fragment}");
     }
     assert_eq!(d.docker("run --rm git ls -a /c").ok(), ".\n..\nDockerfile\nf");
+    // As old as their commit in the layers, and here as new as their checkout: what compares times takes them for new.
+    let is_new = |image: &str, path: &str| {
+        let time: u64 = d.docker(&format!("run --rm {image} stat -c %Y {path}")).ok().parse().unwrap();
+        time > 1_700_000_000
+    };
+    assert!(is_new("git", "/c/f"));
+    wharf(&d, &dir, &format!("build -o type=tar,dest=files.tar {address}#main:d")).ok();
+    let list = Command::new("tar").args(["--utc", "-tvf", "files.tar"]).current_dir(&dir).output().unwrap();
+    let list = String::from_utf8_lossy(&list.stdout).into_owned();
+    assert!(list.lines().any(|line| line.contains("2023-11-14") && line.ends_with("c/f")), "{list}");
     for (fragment, message) in [
         ("#nope:d", "couldn't find remote ref nope"),
         ("#main:nope", "it has no directory \"nope\""),
@@ -188,6 +198,7 @@ fn repositories_are_contexts_and_sources() {
     let said = wharf(&d, &dir, &format!("build -t add --build-context named={address} ."));
     assert_eq!(said.code, 0, "{}{}", said.out, said.err);
     assert_eq!(d.docker("run --rm add cat /f /named").ok(), "twoonet");
+    assert!(is_new("add", "/src/f") && is_new("api", "/c/f"));
     let again = wharf(&d, &dir, &format!("build --build-context named={address} .")).ok();
     assert_eq!(again.matches("Using cache").count(), 4, "{again}");
     files(&dir, &[("Dockerfile", &format!("FROM busybox\nADD --checksum={last} {address}#v1 /all/\n"))]);

@@ -191,6 +191,11 @@ impl Context {
         }
     }
 
+    /// Whether it is a repository that was got for this build.
+    pub(super) fn is_checked_out(&self) -> bool {
+        matches!(self.source, Source::Directory { _checkout: Some(_), .. })
+    }
+
     /// When the newest commit of the repository that it is in was made, in seconds since the epoch.
     pub(super) fn committed(&self) -> Option<i64> {
         match &self.source {

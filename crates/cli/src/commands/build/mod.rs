@@ -205,7 +205,7 @@ async fn run(app: &App, matches: &Matches) -> Outcome<u8> {
     let parts = parts.or_else(|| listed.then(parts::Parts::none));
     let client = app.client().await?;
     let remote = context.remote().map(str::to_owned);
-    let committed = context.committed();
+    let (committed, checked_out) = (context.committed(), context.is_checked_out());
     // As buildx has it.
     let own = || std::env::var("SOURCE_DATE_EPOCH").ok().filter(|text| !text.is_empty());
     let epoch = epoch.or_else(own);
@@ -213,6 +213,7 @@ async fn run(app: &App, matches: &Matches) -> Outcome<u8> {
         .query_if(quiet, "q")
         .query("parent", "0")
         .query_some("remote", remote.as_deref())
+        .query_if(checked_out, "checkedout")
         .query_some("committed", committed.map(|seconds| seconds.to_string()).as_deref())
         .query_some("dockerfile", Some(&context.dockerfile).filter(|name| !name.is_empty()))
         .header("x-registry-config", &auth::header_for_all(app.config())?);
