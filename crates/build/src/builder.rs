@@ -83,7 +83,7 @@ impl Builder {
         scratch::sweep(data_root, &options.exec_root, &options.cgroup_parent);
         let layers = images.layers().clone();
         let cache = Cache::new(options.store.clone(), layers.clone());
-        let cache_mounts = CacheMounts::new(scratch::caches(data_root));
+        let cache_mounts = CacheMounts::new(scratch::caches(data_root), options.store.clone());
         let kept_contexts = Arc::new(KeptContexts::new(scratch::contexts(data_root)));
         let spared = OnceLock::new();
         let shared = Shared { images, layers, spawner, options, cache, cache_mounts, kept_contexts, spared };
@@ -181,8 +181,17 @@ impl Builder {
         Ok(all)
     }
 
+    /// The directories of `RUN --mount=type=cache` that no build uses now, as records: what they take is measured once after
+    /// each use, which may take its time.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn mounts(&self) -> Result<Vec<(String, CacheRecord)>> {
+        self.shared.cache_mounts.unused()
+    }
+
     /// Forgets the records that `which` names, the layers that nothing else needs, and contexts that no build uses now; with
-    /// `mounts`, also the directories of `RUN --mount=type=cache` that no build uses now.
+    /// `mounts`, also the directories of `RUN --mount=type=cache` that it names and that no build uses now.
     ///
     /// # Errors
     /// When the disk refuses.
@@ -211,7 +220,8 @@ impl Builder {
             freed += gone.iter().map(|layer| layer.disk).sum::<u64>();
         }
         if mounts {
-            let (removed, bytes) = self.shared.cache_mounts.prune()?;
+            let going = self.mounts()?.into_iter().filter(|(id, record)| which(id, record)).map(|(id, _)| id);
+            let (removed, bytes) = self.shared.cache_mounts.remove(&going.collect::<Vec<_>>())?;
             ids.extend(removed);
             freed += bytes;
         }
@@ -248,9 +258,10 @@ impl Builder {
         }
         let mut ids: Vec<String> = going.into_iter().map(|(key, _)| key).collect();
         if mounts {
-            let (unused, bytes) = self.shared.cache_mounts.unused()?;
-            ids.extend(unused);
-            freed += bytes;
+            for (id, record) in self.mounts()?.into_iter().filter(|(id, record)| which(id, record)) {
+                ids.push(id);
+                freed += record.size;
+            }
         }
         Ok(Pruned { ids, freed })
     }

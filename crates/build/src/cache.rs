@@ -11,8 +11,10 @@ use wharf_reference::{Digest, Hasher};
 use wharf_snapshot::Layers;
 use wharf_store::{Store, Table};
 
+use crate::cache_mount::CACHE_MOUNT;
 use crate::cancel::Cancel;
 use crate::error::Result;
+use crate::kept::KEPT_CONTEXT;
 
 const CACHE: Table = Table::new("build-cache");
 /// Keys of steps by their definitions.
@@ -244,6 +246,15 @@ impl Cache {
 }
 
 impl CacheRecord {
+    /// What BuildKit calls a record of this key (`client.UsageRecordType`).
+    pub fn kind(key: &str) -> &'static str {
+        match key {
+            _ if key.starts_with(KEPT_CONTEXT) => "source.local",
+            _ if key.starts_with(CACHE_MOUNT) => "exec.cachemount",
+            _ => "regular",
+        }
+    }
+
     /// The step's time in images, in seconds since the epoch.
     pub(crate) fn date(&self) -> i64 {
         self.date.unwrap_or(self.created)

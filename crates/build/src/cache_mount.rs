@@ -9,17 +9,34 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use wharf_dockerfile::Sharing;
+use wharf_store::{Store, Table};
 
-use crate::cache::Key;
+use crate::cache::{CacheRecord, Key};
 use crate::cancel::Cancel;
 use crate::error::{BuildError, Result};
+
+/// Keys of cache mounts among those of steps begin with it.
+pub const CACHE_MOUNT: &str = "mount-";
+const MOUNTS: Table = Table::new("build-cache-mounts");
 
 /// All cache mounts of a data root.
 #[derive(Clone, Debug)]
 pub(crate) struct CacheMounts {
     dir: PathBuf,
+    store: Store,
     uses: Arc<Uses>,
+}
+
+/// What is remembered of one, by the name of its directory. It may be lost in a crash: then the directory says when it was made.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Remembered {
+    id: String,
+    /// In seconds since the epoch, as the other.
+    created: i64,
+    last_used: i64,
+    uses: u64,
 }
 
 #[derive(Debug, Default)]
@@ -27,6 +44,8 @@ struct Uses {
     /// How many use a directory now, and whether one wants it alone.
     now: Mutex<HashMap<PathBuf, Use>>,
     ended: Condvar,
+    /// Bytes that they had, by their names and when they had been used last.
+    sizes: Mutex<HashMap<(String, i64), u64>>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -72,8 +91,8 @@ impl Default for Owner {
 }
 
 impl CacheMounts {
-    pub(crate) fn new(dir: PathBuf) -> Self {
-        Self { dir, uses: Arc::default() }
+    pub(crate) fn new(dir: PathBuf, store: Store) -> Self {
+        Self { dir, store, uses: Arc::default() }
     }
 
     /// What the cache of `id` and `origin` is called.
@@ -122,44 +141,96 @@ impl CacheMounts {
         let entry = now.entry(path.clone()).or_default();
         entry.count += 1;
         entry.alone = sharing != Sharing::Shared;
+        self.note_use(&path, id)?;
         Ok(CacheMount { path, fresh, uses: Arc::clone(&self.uses) })
     }
 
-    /// Removes those that nobody uses; their names, and the bytes that have become free.
+    fn note_use(&self, path: &Path, id: &str) -> Result<()> {
+        let (name, now) = (name_of(path), jiff::Timestamp::now().as_second());
+        Ok(self.store.write_soon(|tx| {
+            let known: Option<Remembered> = tx.get(MOUNTS, &name)?;
+            let known = known.unwrap_or(Remembered { created: now, ..Remembered::default() });
+            tx.put(MOUNTS, &name, &Remembered { id: id.to_owned(), last_used: now, uses: known.uses + 1, ..known })
+        })?)
+    }
+
+    /// Those that nobody uses now, as records of the cache, by [`CACHE_MOUNT`] and their names.
     ///
     /// # Errors
     /// When the disk refuses.
-    pub(crate) fn prune(&self) -> Result<(Vec<String>, u64)> {
-        self.each_unused(&|path| wharf_rooted_path::remove_dir_all(path))
-    }
-
-    /// What [`Self::prune`] would remove now.
-    ///
-    /// # Errors
-    /// When the disk refuses.
-    pub(crate) fn unused(&self) -> Result<(Vec<String>, u64)> {
-        self.each_unused(&|_| Ok(()))
-    }
-
-    fn each_unused(&self, act: &dyn Fn(&Path) -> std::io::Result<()>) -> Result<(Vec<String>, u64)> {
-        let failing = |e: std::io::Error| BuildError::system("the cache mounts cannot be pruned", &e);
-        let now = self.uses.now.lock().unwrap_or_else(PoisonError::into_inner);
-        let (mut names, mut freed) = (Vec::new(), 0);
+    pub(crate) fn unused(&self) -> Result<Vec<(String, CacheRecord)>> {
+        let failing = |e: std::io::Error| BuildError::system("the cache mounts cannot be listed", &e);
+        let mut all = Vec::new();
         let entries = match fs::read_dir(&self.dir) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok((names, freed)),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(all),
             entries => entries.map_err(failing)?,
         };
         for entry in entries {
             let path = entry.map_err(failing)?.path();
-            if now.contains_key(&path) {
+            if self.uses.now.lock().unwrap_or_else(PoisonError::into_inner).contains_key(&path) {
+                continue;
+            }
+            // One that goes at the same moment is none.
+            let Ok(found) = fs::symlink_metadata(&path) else { continue };
+            let name = name_of(&path);
+            let known: Option<Remembered> = self.store.read(|tx| tx.get(MOUNTS, &name))?;
+            let made = || Remembered { created: found.ctime(), last_used: found.ctime(), ..Remembered::default() };
+            let Remembered { id, created, last_used, uses } = known.unwrap_or_else(made);
+            let record = CacheRecord {
+                layer: None,
+                size: self.size_of(&path, last_used),
+                description: format!("cached mount {id}"),
+                created,
+                nanoseconds: 0,
+                date: None,
+                last_used,
+                uses,
+                secrets: Vec::new(),
+            };
+            all.push((format!("{CACHE_MOUNT}{name}"), record));
+        }
+        Ok(all)
+    }
+
+    /// Measured once after each use: it may have very many files.
+    fn size_of(&self, path: &Path, last_used: i64) -> u64 {
+        let key = (name_of(path), last_used);
+        let sizes = || self.uses.sizes.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = sizes().get(&key) {
+            return *known;
+        }
+        let measured = size(path).unwrap_or(0);
+        let mut sizes = sizes();
+        sizes.retain(|(name, _), _| *name != key.0);
+        sizes.insert(key, measured);
+        measured
+    }
+
+    /// Removes those of these names that nobody uses; the names, and the bytes that have become free.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub(crate) fn remove(&self, ids: &[String]) -> Result<(Vec<String>, u64)> {
+        let failing = |e: std::io::Error| BuildError::system("the cache mounts cannot be pruned", &e);
+        let now = self.uses.now.lock().unwrap_or_else(PoisonError::into_inner);
+        let (mut removed, mut freed) = (Vec::new(), 0);
+        for id in ids {
+            let Some(name) = id.strip_prefix(CACHE_MOUNT).filter(|name| !name.contains('/')) else { continue };
+            let path = self.dir.join(name);
+            if now.contains_key(&path) || !path.exists() {
                 continue;
             }
             freed += size(&path).map_err(failing)?;
-            act(&path).map_err(failing)?;
-            names.extend(path.file_name().map(|name| name.to_string_lossy().into_owned()));
+            wharf_rooted_path::remove_dir_all(&path).map_err(failing)?;
+            self.store.write_soon(|tx| tx.delete(MOUNTS, name))?;
+            removed.push(id.clone());
         }
-        Ok((names, freed))
+        Ok((removed, freed))
     }
+}
+
+fn name_of(path: &Path) -> String {
+    path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
 }
 
 fn make(path: &Path, owner: Owner) -> Result<()> {
@@ -195,7 +266,11 @@ mod tests {
     #[test]
     fn a_cache_is_shared_private_or_locked() {
         let dir = tempfile::tempdir().unwrap();
-        let mounts = CacheMounts::new(dir.path().join("cache"));
+        let mounts = CacheMounts::new(dir.path().join("cache"), Store::open(dir.path()).unwrap());
+        let prune = || {
+            let ids: Vec<String> = mounts.unused().unwrap().into_iter().map(|(id, _)| id).collect();
+            mounts.remove(&ids).unwrap().0.len()
+        };
         let cancel = Cancel::new().unwrap();
         let take = |sharing| mounts.take("id", "", sharing, Owner::default(), &cancel);
         let first = take(Sharing::Shared).unwrap();
@@ -203,7 +278,7 @@ mod tests {
         assert_eq!((first.path == second.path, first.fresh, second.fresh), (true, true, false));
         let private = take(Sharing::Private).unwrap();
         assert_ne!(private.path, first.path);
-        assert_eq!(mounts.prune().unwrap().0.len(), 0);
+        assert_eq!(prune(), 0);
         let path = first.path.clone();
         drop((first, second));
         let locked = take(Sharing::Locked).unwrap();
@@ -211,7 +286,11 @@ mod tests {
         cancel.cancel();
         assert!(take(Sharing::Locked).is_err());
         drop((locked, private));
-        assert_eq!(mounts.prune().unwrap().0.len(), 2);
+        let mut all = mounts.unused().unwrap();
+        all.sort_by_key(|(_, record)| record.uses);
+        assert_eq!(all.iter().map(|(_, record)| record.uses).collect::<Vec<_>>(), [1, 3]);
+        assert!(all[0].0.starts_with(CACHE_MOUNT) && all[0].1.description == "cached mount id", "{all:?}");
+        assert_eq!(prune(), 2);
         assert!(!path.exists());
     }
 }

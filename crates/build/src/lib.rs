@@ -93,6 +93,7 @@ pub use agent::Agent;
 pub use asked::{Client, Given};
 pub use builder::{Builder, Pruned};
 pub use cache::CacheRecord;
+pub use cache_mount::CACHE_MOUNT;
 pub use context::ignore_text;
 pub use error::{BuildError, ErrorKind, Lines, Result};
 pub use fsck::fsck;

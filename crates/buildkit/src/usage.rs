@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 
 use regex::Regex;
-use wharf_build::{BuildError, CacheRecord};
+use wharf_build::{BuildError, Builder, CacheRecord};
 
 use crate::BuildKit;
 use crate::control::blocking;
@@ -114,7 +114,7 @@ impl BuildKit {
     pub(crate) async fn disk_usage(&self, request: DiskUsageRequest) -> Result<DiskUsageResponse, Status> {
         let filter = Filter::parse(&request.filter)?;
         let builder = self.inner.builder.clone();
-        let records = blocking(move || builder.records().map_err(|e| failed(&e))).await?;
+        let records = blocking(move || records(&builder)).await?;
         let record = records.into_iter().map(|(id, record)| usage(id, &record));
         Ok(DiskUsageResponse { record: record.filter(|record| filter.holds(record)).collect() })
     }
@@ -123,7 +123,10 @@ impl BuildKit {
         let filter = Filter::parse(&request.filter)?;
         let builder = self.inner.builder.clone();
         let pruned = blocking(move || {
-            let mut records = builder.records().map_err(|e| failed(&e))?;
+            let mut records = match request.all {
+                true => records(&builder)?,
+                false => builder.records().map_err(|e| failed(&e))?,
+            };
             records.sort_by_key(|(_, record)| std::cmp::Reverse(record.last_used));
             let total = records.iter().map(|(_, record)| record.size).sum();
             let room = rustix::fs::statvfs(builder.store().root());
@@ -143,9 +146,7 @@ impl BuildKit {
                     going.insert(id, record);
                 }
             }
-            // Cache mounts are no records: they go with everything, and not where something is chosen.
-            let mounts = request.all && filter.0.is_empty();
-            let pruned = builder.prune(&|id, _| going.contains_key(id), mounts).map_err(|e| failed(&e))?;
+            let pruned = builder.prune(&|id, _| going.contains_key(id), request.all).map_err(|e| failed(&e))?;
             Ok(pruned.ids.into_iter().filter_map(|id| going.remove(&id).map(|record| (id, record))).collect::<Vec<_>>())
         })
         .await?;
@@ -156,8 +157,15 @@ impl BuildKit {
     }
 }
 
+/// Steps, contexts and cache mounts.
+fn records(builder: &Builder) -> Result<Vec<(String, CacheRecord)>, Status> {
+    let mut all = builder.records().map_err(|e| failed(&e))?;
+    all.extend(builder.mounts().map_err(|e| failed(&e))?);
+    Ok(all)
+}
+
 fn usage(id: String, record: &CacheRecord) -> UsageRecord {
-    let local = id.starts_with(wharf_build::KEPT_CONTEXT);
+    let record_type = CacheRecord::kind(&id).into();
     UsageRecord {
         id,
         size: i64::try_from(record.size).unwrap_or(i64::MAX),
@@ -165,7 +173,7 @@ fn usage(id: String, record: &CacheRecord) -> UsageRecord {
         last_used_at: Some(Timestamp::seconds(record.last_used)),
         usage_count: i64::try_from(record.uses).unwrap_or(i64::MAX),
         description: record.description.clone(),
-        record_type: if local { "source.local" } else { "regular" }.into(),
+        record_type,
     }
 }
 

@@ -97,7 +97,9 @@ mod tests {
     #[test]
     fn a_cache_mount_travels_once_and_whole() {
         let dir = tempfile::tempdir().unwrap();
-        let (ours, theirs) = (CacheMounts::new(dir.path().join("a")), CacheMounts::new(dir.path().join("b")));
+        let store = wharf_store::Store::open(dir.path()).unwrap();
+        let mounts = |name: &str| CacheMounts::new(dir.path().join(name), store.clone());
+        let (ours, theirs) = (mounts("a"), mounts("b"));
         let made = Owner { mode: 0o1750, uid: 5, gid: 6 };
         let name = CacheMounts::name("id", "");
         let cache = ours.take("id", "", Sharing::Shared, made, &Cancel::new().unwrap()).unwrap();
@@ -115,7 +117,7 @@ mod tests {
         assert_eq!(fs::read(cache.path.join("file")).unwrap(), b"content");
         for (name, owner) in [("../../etc", "755:0:0"), (name.as_str(), "99999:0:0"), (name.as_str(), "755:0")] {
             let bad = BTreeMap::from([(NAME.to_owned(), name.to_owned()), (OWNER.to_owned(), owner.to_owned())]);
-            let other = CacheMounts::new(dir.path().join("c"));
+            let other = mounts("c");
             assert!(other.take_in(&bad, tar.as_slice(), scratch.path()).is_err(), "{name} {owner}");
         }
     }

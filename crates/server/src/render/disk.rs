@@ -53,7 +53,7 @@ pub(crate) fn build_cache(id: &str, record: &CacheRecord, sharing: &Sharing<'_>)
     let time = |seconds: i64| jiff::Timestamp::from_second(seconds).unwrap_or_default().to_string();
     json!({
         "ID": id,
-        "Type": if id.starts_with(wharf_build::KEPT_CONTEXT) { "source.local" } else { "regular" },
+        "Type": CacheRecord::kind(id),
         "Description": record.description,
         "InUse": false,
         "Shared": record.layer.as_ref().is_some_and(|layer| sharing.has(layer)),

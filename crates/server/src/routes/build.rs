@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use wharf_build::{Answers, BuildError, BuildEvent, BuildRequest, CacheRecord, Limits, NamedContext, Ulimit};
 use wharf_distribution::Platform;
+use wharf_reference::Digest;
 
 use super::build_parts::{self, Asking, Head};
 use super::progress::progress_line;
@@ -315,16 +316,33 @@ pub(super) async fn prune(call: Call) -> Result {
         true => Some(dry_run::layers_beside_cache(&call, &filters).await?),
         false => None,
     };
-    let (is_dry, builder) = (dry.is_some(), call.api.builder.clone());
+    let (is_dry, builder, images) = (dry.is_some(), call.api.builder.clone(), call.api.engine.images().clone());
+    let flags = (filters.flag("inuse")?, filters.flag("shared")?, filters.flag("private")?);
     let pruned = move || {
         let fail = |e: BuildError| ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, e.to_string());
         let kept = match keep {
-            Some(bytes) => newest(builder.records().map_err(fail)?, bytes),
+            Some(bytes) => {
+                let mut records = builder.records().map_err(fail)?;
+                if all {
+                    records.extend(builder.mounts().map_err(fail)?);
+                }
+                newest(records, bytes)
+            }
             None => BTreeSet::new(),
         };
+        let (in_use, shared, private) = flags;
+        let shared = shared.or(private.map(|private| !private));
+        let images = if shared.is_some() { images.summaries().unwrap_or_default() } else { Vec::new() };
+        let of_images: BTreeSet<Digest> = images.into_iter().flat_map(|image| image.diff_ids).collect();
+        let is_shared = |record: &CacheRecord| record.layer.as_ref().is_some_and(|layer| of_images.contains(layer));
         let which = |id: &str, record: &CacheRecord| {
             !kept.contains(id)
                 && filters.any("id", |wanted| id.starts_with(wanted))
+                && filters.any("type", |wanted| CacheRecord::kind(id) == wanted)
+                // Steps have no parents, and what is in use does not go.
+                && filters.get("parent").is_none()
+                && in_use != Some(true)
+                && shared.is_none_or(|shared| shared == is_shared(record))
                 && before.is_none_or(|before| record.last_used < before.as_second())
         };
         match dry {

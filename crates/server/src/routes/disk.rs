@@ -58,7 +58,9 @@ pub(super) async fn usage(call: Call) -> Result {
             answer["Images"] = usage.images.iter().map(line).collect();
         }
         if wanted("build-cache") {
-            let records = api.builder.records().map_err(|e| EngineError::system(e.to_string()))?;
+            let failing = |e: wharf_build::BuildError| EngineError::system(e.to_string());
+            let mut records = api.builder.records().map_err(failing)?;
+            records.extend(api.builder.mounts().map_err(failing)?);
             answer["BuildCache"] =
                 records.iter().map(|(id, record)| build_cache(id, record, &sharing)).collect::<Vec<Value>>().into();
         }

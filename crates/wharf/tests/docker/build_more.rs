@@ -99,6 +99,34 @@ fn cache_mounts_travel_when_that_is_asked() {
 }
 
 #[test]
+fn cache_mounts_are_listed_and_go_when_they_are_meant() {
+    let Some(d) = Daemon::start() else { return };
+    let text = "FROM busybox\nRUN --mount=type=cache,id=kept,target=/c echo x > /c/f\nRUN echo a layer > /l\n";
+    let dir = context(&d, "main", &[("Dockerfile", text)]);
+    wharf(&d, &dir, "build -t app .").ok();
+    let kinds = || {
+        let all = d.get("/system/df?type=build-cache");
+        let list = all["BuildCache"].as_array().cloned().unwrap_or_default();
+        list.iter().map(|one| one["Type"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    let count = |kind: &str| kinds().iter().filter(|one| *one == kind).count();
+    assert_eq!(count("exec.cachemount"), 1);
+    // A prune takes what its filters mean, and nothing else.
+    for filter in ["until=1h", "id=nothing", "inuse=true", "unused-for=24h", "type=frontend", "parent=x"] {
+        d.wharf(&format!("builder prune -af --filter {filter}")).ok();
+        assert_eq!((count("exec.cachemount"), count("regular") > 2), (1, true), "{filter}: {:?}", kinds());
+    }
+    d.wharf("builder prune -af --filter type=source.local --filter shared=true").ok();
+    assert!(count("exec.cachemount") == 1 && count("regular") > 2);
+    let dry = d.wharf("builder prune -af --dry-run --filter type=exec.cachemount").ok();
+    assert!(dry.contains("mount-") && count("exec.cachemount") == 1, "{dry}");
+    d.wharf("builder prune -af --filter type=exec.cachemount").ok();
+    assert!(count("exec.cachemount") == 0 && count("regular") > 2);
+    d.wharf("builder prune -af").ok();
+    assert_eq!(kinds(), [""; 0]);
+}
+
+#[test]
 fn a_cache_mount_is_its_owner_s() {
     let Some(d) = Daemon::start() else { return };
     let mount = "--mount=type=cache,id=mine,target=/c";
