@@ -39,7 +39,7 @@ pub struct PackOptions {
 /// When something cannot be read, or the output fails.
 pub fn pack(root: &RootDir, path: &Path, output: &mut dyn Write, options: &PackOptions) -> Result<()> {
     let top = root.open_dir(path).map_err(|source| ArchiveError::Pack { name: path.display().to_string(), source })?;
-    let mut packer = Packer { top, output, options, links: HashMap::new(), renamed: None, times: None };
+    let mut packer = Packer::new(top, output, options);
     packer.directory(Path::new(""))?;
     packer.put(&[0; 2 * BLOCK])
 }
@@ -49,19 +49,40 @@ pub fn pack(root: &RootDir, path: &Path, output: &mut dyn Write, options: &PackO
 ///
 /// # Errors
 /// As [`pack`].
-pub fn pack_dated(
-    root: &RootDir,
-    name: Option<&OsStr>,
-    output: &mut dyn Write,
-    options: &PackOptions,
-    times: &OtherTimes<'_>,
-) -> Result<()> {
+pub fn pack_dated(root: &RootDir, name: Option<&OsStr>, output: &mut dyn Write, times: &OtherTimes<'_>) -> Result<()> {
     let top = root.open_dir("").map_err(|source| ArchiveError::Pack { name: String::new(), source })?;
+    let options = &PackOptions::default();
     let renamed = name.map(|name| (PathBuf::new(), PathBuf::from(name)));
-    let mut packer = Packer { top, output, options, links: HashMap::new(), renamed, times: Some(times) };
+    let mut packer = Packer { renamed, times: Some(times), ..Packer::new(top, output, options) };
     if name.is_some() {
         packer.entry(Path::new(""))?;
     }
+    packer.directory(Path::new(""))?;
+    packer.put(&[0; 2 * BLOCK])
+}
+
+/// What an overlay's upper directory becomes as a layer.
+pub struct Upper<'a> {
+    /// What entries have for times.
+    pub times: Option<&'a OtherTimes<'a>>,
+    /// Whether there is something below at a path that a directory can hide: overlayfs marks new ones that hide nothing, too.
+    pub hides: &'a dyn Fn(&Path) -> bool,
+}
+
+impl std::fmt::Debug for Upper<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Upper")
+    }
+}
+
+/// As [`pack`] of the upper directory `root` of an overlay: what that keeps of removals becomes whiteouts of a layer.
+///
+/// # Errors
+/// As [`pack`].
+pub fn pack_upper(root: &RootDir, output: &mut dyn Write, upper: &Upper<'_>) -> Result<()> {
+    let top = root.open_dir("").map_err(|source| ArchiveError::Pack { name: String::new(), source })?;
+    let options = &PackOptions { overlay_whiteouts: true, ..PackOptions::default() };
+    let mut packer = Packer { times: upper.times, hides: Some(upper.hides), ..Packer::new(top, output, options) };
     packer.directory(Path::new(""))?;
     packer.put(&[0; 2 * BLOCK])
 }
@@ -76,7 +97,7 @@ pub fn pack_as(root: &RootDir, path: &Path, name: &OsStr, output: &mut dyn Write
     let (top, own) = root.open_parent(path).map_err(|source| ArchiveError::Pack { name: shown(), source })?;
     let own = PathBuf::from(own);
     let renamed = Some((own.clone(), PathBuf::from(name)));
-    let mut packer = Packer { top, output, options, links: HashMap::new(), renamed, times: None };
+    let mut packer = Packer { renamed, ..Packer::new(top, output, options) };
     if packer.entry(&own)? {
         packer.directory(&own)?;
     }
@@ -97,7 +118,7 @@ pub fn pack_dir_as(
 ) -> Result<()> {
     let top = root.open_dir(path).map_err(|source| ArchiveError::Pack { name: path.display().to_string(), source })?;
     let renamed = Some((PathBuf::new(), PathBuf::from(name)));
-    let mut packer = Packer { top, output, options, links: HashMap::new(), renamed, times: None };
+    let mut packer = Packer { renamed, ..Packer::new(top, output, options) };
     packer.entry(Path::new(""))?;
     packer.directory(Path::new(""))?;
     packer.put(&[0; 2 * BLOCK])
@@ -187,6 +208,14 @@ struct Packer<'a> {
     renamed: Option<(PathBuf, PathBuf)>,
     /// What entries have for times, by their paths here and the times that they have here.
     times: Option<&'a OtherTimes<'a>>,
+    /// [`Upper::hides`]
+    hides: Option<&'a dyn Fn(&Path) -> bool>,
+}
+
+impl<'a> Packer<'a> {
+    fn new(top: RootDir, output: &'a mut dyn Write, options: &'a PackOptions) -> Self {
+        Self { top, output, options, links: HashMap::new(), renamed: None, times: None, hides: None }
+    }
 }
 
 impl Packer<'_> {
@@ -255,7 +284,8 @@ impl Packer<'_> {
             return Ok(false);
         }
         self.header(&entry)?;
-        if kind == Kind::Directory && self.options.overlay_whiteouts && self.is_opaque(path)? {
+        let hides = || self.hides.is_none_or(|hides| hides(path));
+        if kind == Kind::Directory && self.options.overlay_whiteouts && self.is_opaque(path)? && hides() {
             self.whiteout(&path.join("x"), b".wh..opq")?;
         }
         let hollow = self.options.hollow.iter().any(|hollow| path == Path::new(hollow));

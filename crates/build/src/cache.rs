@@ -281,7 +281,7 @@ mod tests {
         let cache = Cache::new(store, layers.clone());
         let upper = tempfile::tempdir().unwrap();
         std::fs::write(upper.path().join("f"), "x").unwrap();
-        let layer = layers.commit(upper.path(), None).unwrap();
+        let layer = layers.commit(upper.path(), None, None).unwrap();
         let key = Key::new("x").finish();
         cache.keep(&key, Some((layer.diff_id.clone(), layer.size)), "RUN x", 7, Vec::new()).unwrap();
         cache.used(std::slice::from_ref(&key)).unwrap();

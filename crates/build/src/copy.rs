@@ -127,7 +127,7 @@ impl Destination<'_> {
     fn item(&self, plan: &mut Plan<'_>, selected: &Selected, item: &Item, place: &Path) -> Result<()> {
         let attributes = self.changed(item.found.attributes.clone());
         let content = match attributes.kind {
-            Kind::Directory | Kind::Fifo => Content::Nothing,
+            Kind::Directory | Kind::Fifo => Content::Copied { tree: selected.tree.clone(), path: item.from.clone() },
             Kind::File => Content::File {
                 tree: selected.tree.clone(),
                 path: item.from.clone(),

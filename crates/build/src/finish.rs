@@ -1,6 +1,7 @@
 //! From the target of each platform to the image, with its names and what is said about it.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::Ordering;
 
 use wharf_dockerfile::Instruction;
 use wharf_image::{ImageConfig, ImageRecord, Part};
@@ -31,6 +32,8 @@ pub(crate) struct Built {
     pub(crate) hermetic: bool,
     /// Somebody has said how old it is to be.
     pub(crate) dated: bool,
+    /// Something was made for it, and not all found in the cache.
+    pub(crate) anew: bool,
     /// Its layers, as long as no image has them.
     _hold: Hold,
 }
@@ -94,11 +97,11 @@ impl Common<'_> {
         }
         let platform = self.options.platform.as_ref().map(ToString::to_string);
         let (materials, hermetic) = (self.materials(), self.is_hermetic());
-        let dated = self.clamp.is_some();
+        let (dated, anew) = (self.clamp.is_some(), self.anew.load(Ordering::Relaxed));
         let hold = self.hold.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
         // Of several layers made one, the base's image is no step on the way.
         let base = state.base_image.filter(|_| !self.options.squash);
-        Ok(Built { image: state.image, platform, base, materials, hermetic, dated, _hold: hold })
+        Ok(Built { image: state.image, platform, base, materials, hermetic, dated, anew, _hold: hold })
     }
 }
 
@@ -142,7 +145,7 @@ pub(crate) fn finish(
         let images_of = &shared.images;
         let made = match one.dated {
             true => images_of.create(&one.image, parent, tags),
-            false => images_of.create_now(&one.image, parent, tags),
+            false => images_of.create_now(&one.image, parent, tags, one.anew),
         };
         images.push(made.map_err(failing)?);
     }

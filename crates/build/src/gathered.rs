@@ -73,7 +73,7 @@ impl Gathered {
             false => context::index(input, &dir.path.join("context"), cancel)?,
         };
         index.latest = request.committed;
-        index.checked_out = is_checked_out(&request).then(|| moment(jiff::Timestamp::now()));
+        index.checked_out = is_checked_out(request).then(|| moment(jiff::Timestamp::now()));
         let context = Context::of(index, &name, request.given.as_ref())?;
         let given = std::mem::take(&mut request.contexts);
         let next_listing = given.len() + 1;

@@ -153,6 +153,11 @@ impl Session<'_> {
         if !env.iter().any(|pair| pair.starts_with("HOME=")) {
             env.push(format!("HOME={}", identity.home));
         }
+        // Compilers that write down times, Python's among them, then write what does not depend on when they run, and what is
+        // right where the files have the archive's times.
+        if !env.iter().any(|pair| pair.starts_with("SOURCE_DATE_EPOCH=")) {
+            env.push(format!("SOURCE_DATE_EPOCH={}", self.date_of(state)));
+        }
         let cgroup = match &self.options.cgroup_parent {
             Some(parent) => format!("/{}/{id}", parent.trim_matches('/')),
             None => scratch::group(&shared.options.cgroup_parent, &id),
@@ -215,7 +220,7 @@ impl Session<'_> {
             until: moment(jiff::Timestamp::now()),
             below: shared.layers.archive_times(state.layers())?,
         };
-        let layer = shared.layers.commit(&upper, Some(dating))?;
+        let layer = shared.layers.commit(&upper, Some(below), Some(dating))?;
         self.made(key, Some(&layer), &source.text, state.date)
     }
 

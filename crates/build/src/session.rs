@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Deref;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use jiff::Timestamp;
@@ -93,6 +93,8 @@ pub(crate) struct Common<'a> {
     pub(crate) images: Mutex<HashMap<(String, Option<Platform>), ImageRecord>>,
     /// Layers that must not go while the build is under way.
     pub(crate) hold: Mutex<Hold>,
+    /// Whether any step was made.
+    pub(crate) anew: AtomicBool,
     /// Keys of steps that were not made again.
     pub(crate) used: Mutex<Vec<Digest>>,
     /// Arguments that some ARG has named.
@@ -115,6 +117,9 @@ pub(crate) struct Common<'a> {
     /// Names directories of steps.
     next: AtomicUsize,
 }
+
+/// The last second of the year 9999 that is one everywhere: what is later has no date as configurations say it.
+const LATEST: i64 = 253_402_207_199;
 
 /// Who hears of a build, who may end it, and what it notes of itself.
 #[derive(Debug)]
@@ -192,6 +197,7 @@ impl<'a> Common<'a> {
             progress: Progress::new(),
             trees: Mutex::default(),
             images: Mutex::default(),
+            anew: AtomicBool::new(false),
             used: Mutex::default(),
             consumed: Mutex::default(),
             base_env: Mutex::default(),
@@ -249,7 +255,8 @@ impl<'a> Common<'a> {
 
     /// As configurations of images say a time.
     pub(crate) fn moment(&self, date: i64) -> Result<String> {
-        let seconds = self.clamp.unwrap_or(date);
+        // What a file says may be no date at all.
+        let seconds = self.clamp.unwrap_or_else(|| date.min(LATEST));
         let bad = |e| BuildError::invalid(format!("a time of {seconds} seconds since the epoch has no date: {e}"));
         Ok(Timestamp::from_second(seconds).map_err(bad)?.to_string())
     }
@@ -262,6 +269,7 @@ impl<'a> Common<'a> {
     /// Keeps what a step made: for this build before for others, so that it is nobody's at no time.
     pub(crate) fn made(&self, key: &Digest, layer: Option<&Layer>, description: &str, date: i64) -> Result<Outcome> {
         lock(&self.noted).keys.push(key.clone());
+        self.anew.store(true, Ordering::Relaxed);
         self.hold(layer.map(|layer| &layer.diff_id).into_iter().cloned().collect::<Vec<_>>().as_slice());
         let layer = layer.map(|layer| (layer.diff_id.clone(), layer.size));
         let secrets = layer.as_ref().map(|(layer, _)| self.secrets_in(layer)).transpose()?.unwrap_or_default();

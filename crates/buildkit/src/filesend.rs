@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use tokio::runtime::Handle;
-use wharf_archive::{PackOptions, pack_dated};
+use wharf_archive::pack_dated;
 use wharf_image::Images;
 use wharf_reference::{Digest, Reference};
 use wharf_rooted_path::RootDir;
@@ -63,7 +63,7 @@ pub(crate) async fn send(session: &Session, number: usize, output: Output, step:
             bytes(sender, answers, move |output| {
                 for (name, view) in &trees {
                     let name = name.as_ref().map(OsStr::new);
-                    pack_dated(view, name, output, &PackOptions::default(), &|path, real| view.time_of(path, real))
+                    pack_dated(view, name, output, &|path, real| view.time_of(path, real))
                         .map_err(|e| Status::new(Code::Unknown, wharf_report::chain(&e)))?;
                 }
                 Ok(())

@@ -46,7 +46,13 @@ impl Engine {
         }
         let paused = options.pause && self.pause_for_commit(slot).await?;
         let (engine, upper) = (self.clone(), self.dir(&slot.id).join("upper"));
-        let layer = blocking(move || Ok(engine.images().layers().commit(&upper, None)?)).await;
+        let below = record.layers.clone();
+        let layer = blocking(move || {
+            let layers = engine.images().layers();
+            let below = layers.view(&below, None)?;
+            Ok(layers.commit(&upper, Some(below), None)?)
+        })
+        .await;
         if paused {
             self.unpause_after_commit(slot).await?;
         }

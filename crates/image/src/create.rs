@@ -27,8 +27,8 @@ pub(crate) struct With<'a> {
     pub(crate) manifest: Option<(Vec<u8>, String)>,
     /// The index that its names lead to.
     pub(crate) index: Option<Within>,
-    /// [`Row::made`] is now, if it is new.
-    pub(crate) made: bool,
+    /// [`Row::made`] is now: if it is new, or in any case.
+    pub(crate) made: Option<bool>,
 }
 
 /// Of an archive that the disk has no room for, so many bytes more are counted to say what is missing: an end to what
@@ -78,15 +78,22 @@ impl Images {
     /// # Errors
     /// `NoLayer`, and what is wrong with a name; then nothing has been made.
     pub fn create(&self, config: &ImageConfig, parent: Option<&Digest>, tags: &[String]) -> Result<ImageRecord> {
-        self.create_with(config, parent, tags, false)
+        self.create_with(config, parent, tags, None)
     }
 
-    /// As [`Self::create`], of a configuration that says how old what it was made of is: lists say when it was made.
+    /// As [`Self::create`], of a configuration that says how old what it was made of is: lists say when it was made. One that is
+    /// here already was made now if it was made `anew`.
     ///
     /// # Errors
     /// As [`Self::create`].
-    pub fn create_now(&self, config: &ImageConfig, parent: Option<&Digest>, tags: &[String]) -> Result<ImageRecord> {
-        self.create_with(config, parent, tags, true)
+    pub fn create_now(
+        &self,
+        config: &ImageConfig,
+        parent: Option<&Digest>,
+        tags: &[String],
+        anew: bool,
+    ) -> Result<ImageRecord> {
+        self.create_with(config, parent, tags, Some(anew))
     }
 
     fn create_with(
@@ -94,7 +101,7 @@ impl Images {
         config: &ImageConfig,
         parent: Option<&Digest>,
         tags: &[String],
-        made: bool,
+        made: Option<bool>,
     ) -> Result<ImageRecord> {
         let bytes = serde_json::to_vec(config).map_err(ImageError::Config)?;
         let tags = tags.iter().map(|tag| Ok(key(&tag_of(tag)?))).collect::<Result<Vec<_>>>()?;
@@ -137,7 +144,9 @@ impl Images {
         };
         self.store().write(|tx| {
             let known: Option<Row> = tx.get(IMAGES, id.as_str())?;
-            let made = (with.made && known.is_none()).then(now);
+            // One that came from elsewhere keeps the time that it has come with.
+            let is_own = known.as_ref().is_none_or(|row| row.made.is_some());
+            let made = with.made.filter(|anew| is_own && (*anew || known.is_none())).map(|_| now());
             let mut row = known.unwrap_or_default();
             row.made = made.or(row.made);
             row.diff_ids.clone_from(&config.rootfs.diff_ids);
@@ -152,7 +161,7 @@ impl Images {
             row.used = seconds_now();
             row.short = Some(Short { created: config.created.clone(), labels: config.config.labels.clone() });
             // A load of what has all these names gives none.
-            if with.tags.iter().any(|tag| !row.names.contains(tag)) {
+            if with.made.is_some() && !with.tags.is_empty() || with.tags.iter().any(|tag| !row.names.contains(tag)) {
                 row.tagged = Some(now());
             }
             tx.put(IMAGES, id.as_str(), &row)?;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, FileType, RenameFlags, Timespec, Timestamps, rename, renameat_with};
 use rustix::io::Errno;
-use wharf_archive::{ArchiveError, OtherTimes, PackOptions, Unpacked, pack, pack_dated};
+use wharf_archive::{ArchiveError, OtherTimes, Unpacked, Upper, pack_upper};
 use wharf_reference::Digest;
 use wharf_rooted_path::{RootDir, disk_usage};
 
@@ -17,6 +17,7 @@ use crate::hold::Held;
 use crate::layers::{LAYERS, Layer, Layers, now};
 use crate::storage::Storage;
 use crate::temporary::{Content, Temporary};
+use crate::view::View;
 use crate::{Result, SnapshotError};
 
 /// Most bytes of a layer's tar. Larger than any layer that anybody pulls, and an end to what inflates without one.
@@ -118,23 +119,23 @@ impl Layers {
     }
 
     /// Makes a layer of what a container, or a step of a build, has written to its upper directory, which stays. The layer
-    /// is held as long as the answer.
+    /// is held as long as the answer. `below` is what the directory has lain upon, if that is known.
     ///
     /// # Errors
     /// When something cannot be read or the disk refuses.
-    pub fn commit(&self, upper: &Path, dating: Option<Dating>) -> Result<Layer> {
+    pub fn commit(&self, upper: &Path, below: Option<View>, dating: Option<Dating>) -> Result<Layer> {
         let budget = self.store().budget();
         if budget.max().is_some() {
             budget.require(disk_usage(upper))?;
         }
         let free = self.store().free();
-        self.commit_now(upper, dating).map_err(|error| match error.is_full() && !error.is_over_budget() {
+        self.commit_now(upper, below, dating).map_err(|error| match error.is_full() && !error.is_over_budget() {
             true => self.store().lacking(disk_usage(upper), free).map_or(error, SnapshotError::from),
             false => error,
         })
     }
 
-    fn commit_now(&self, upper: &Path, dating: Option<Dating>) -> Result<Layer> {
+    fn commit_now(&self, upper: &Path, below: Option<View>, dating: Option<Dating>) -> Result<Layer> {
         // Packed and unpacked at once: the files that are kept are those of the tar, not those that may still change.
         let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
             .map_err(|errno| SnapshotError::Output(errno.into()))?;
@@ -155,15 +156,21 @@ impl Layers {
         });
         let source = RootDir::open(upper)?;
         let packing = std::thread::spawn(move || {
-            let options = PackOptions { overlay_whiteouts: true, ..PackOptions::default() };
             let mut writer = io::BufWriter::with_capacity(1 << 18, File::from(writer));
-            match (clamped, dating.and_then(|dating| dating.below)) {
-                (None, _) => pack(&source, Path::new(""), &mut writer, &options)?,
-                (Some(clamped), below) => pack_dated(&source, None, &mut writer, &options, &|path, real| {
-                    let before = || below.as_ref().and_then(|below| below.of_older(path, real));
-                    if real >= clamped.from { clamped.time } else { clamped.older(real, before()) }
-                })?,
-            }
+            let before = dating.and_then(|dating| dating.below);
+            let times = |path: &Path, real: Time| match clamped {
+                None => real,
+                Some(clamped) if real >= clamped.from => clamped.time,
+                Some(clamped) => clamped.older(real, before.as_ref().and_then(|before| before.of_older(path, real))),
+            };
+            let is_directory = |mode| FileType::from_raw_mode(mode) == FileType::Directory;
+            let hides = |path: &Path| match below.as_ref().map(|below| below.metadata(path, false)) {
+                // Where that is not known, it may.
+                None => true,
+                Some(found) => found.is_ok_and(|stat| is_directory(stat.st_mode)),
+            };
+            let upper = Upper { times: clamped.is_some().then_some(&times), hides: &hides };
+            pack_upper(&source, &mut writer, &upper)?;
             writer.flush().map_err(ArchiveError::Write)
         });
         let temporary = self.temporary()?;
@@ -230,11 +237,15 @@ impl Layers {
         let _placing = self.placing();
         if layer.form == Storage::Dirs {
             // Containers that run on them have these very files.
-            touch(&RootDir::open(&temporary.path.join("root"))?, &RootDir::open(&place.join("root"))?, from)?;
+            touch(&RootDir::open(temporary.path.join("root"))?, &RootDir::open(place.join("root"))?, from)?;
         } else {
             // Who has the image mounted keeps the old one; what is in either is the same.
-            renameat_with(CWD, &temporary.path, CWD, &place, RenameFlags::EXCHANGE)
-                .map_err(|errno| SnapshotError::file("rename", &temporary.path)(errno.into()))?;
+            match renameat_with(CWD, &temporary.path, CWD, &place, RenameFlags::EXCHANGE) {
+                Ok(()) => {}
+                // The file system cannot: then it is as old as it was.
+                Err(Errno::INVAL | Errno::NOSYS) => return Ok(layer),
+                Err(errno) => return Err(SnapshotError::file("rename", &temporary.path)(errno.into())),
+            }
             self.forget_mount(&layer.diff_id);
             File::open(self.dir()).and_then(|dir| dir.sync_all()).map_err(SnapshotError::file("write", self.dir()))?;
         }

@@ -33,7 +33,7 @@ impl RealTimesOf<'_> {
 pub(super) fn real(entry: &Entry, now: Time) -> Time {
     let own = entry.attributes.mtime;
     match &entry.content {
-        Content::File { tree, path, .. } => tree.real_time(path).unwrap_or(own),
+        Content::File { tree, path, .. } | Content::Copied { tree, path } => tree.real_time(path).unwrap_or(own),
         Content::Bytes(_) => now,
         _ => own,
     }

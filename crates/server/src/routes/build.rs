@@ -45,8 +45,8 @@ pub(super) async fn build(call: Call) -> Result {
     // them; so what can be told apart is whether any of these images is here.
     let cache_from: Option<Vec<String>> = query.json("cachefrom")?;
     let images = call.api.engine.images();
-    let has_no_source =
-        cache_from.is_some_and(|names| !names.is_empty() && names.iter().all(|name| images.resolve(name).is_err()));
+    let has_no_source = query.get("parent") != Some("0")
+        && cache_from.is_some_and(|names| !names.is_empty() && names.iter().all(|name| images.resolve(name).is_err()));
     // By a status, and before anything is read.
     let platforms = query.get("platform").unwrap_or_default().split(',').map(str::trim);
     for platform in platforms.filter(|platform| !matches!(*platform, "" | "local")) {

@@ -35,8 +35,7 @@ pub(super) async fn image(call: Call, name: &str) -> Result {
     })
     .await?;
     Ok(tar(move |output| {
-        let options = wharf_archive::PackOptions::default();
-        let packed = wharf_archive::pack_dated(&view, None, output, &options, &|path, real| view.time_of(path, real));
+        let packed = wharf_archive::pack_dated(&view, None, output, &|path, real| view.time_of(path, real));
         packed.map_err(|e| EngineError::from_source("the image cannot be read", &e))
     }))
 }

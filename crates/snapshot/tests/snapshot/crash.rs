@@ -32,7 +32,7 @@ fn child() {
         let layer = layers.import(&mut tar.end().as_slice(), None).unwrap();
         std::fs::create_dir_all(&upper).unwrap();
         std::fs::write(upper.join("f"), &content).unwrap();
-        layers.commit(&upper, None).unwrap();
+        layers.commit(&upper, None, None).unwrap();
         let diff_id = layer.diff_id.clone();
         drop(layer);
         if round % 2 == 0 {

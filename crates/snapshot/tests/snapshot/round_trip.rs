@@ -104,7 +104,7 @@ fn what_a_container_wrote_becomes_a_layer_that_others_make_again() {
         fs::write(upper.join("hiding/new"), "new").unwrap();
         let dating =
             || Dating { latest: (1_000_000_000, 0), since: (1_500_000_000, 0), until: (4_000_000_000, 0), below: None };
-        let layer = place.layers.commit(&upper, Some(dating())).unwrap();
+        let layer = place.layers.commit(&upper, None, Some(dating())).unwrap();
         let tar = place.written(&layer.diff_id);
         assert_eq!(Digest::sha256(&tar), layer.diff_id);
         let hidden = fs::metadata(place.tree(&layer.diff_id, "gone")).unwrap();
@@ -119,11 +119,11 @@ fn what_a_container_wrote_becomes_a_layer_that_others_make_again() {
         let times = place.layers.archive_times(std::slice::from_ref(&layer.diff_id)).unwrap().unwrap();
         assert_eq!(times.of(Path::new("empty"), (real, 7)), (1_000_000_000, 0));
         // Once more, here and elsewhere.
-        assert_eq!(place.layers.commit(&upper, Some(dating())).unwrap(), layer);
+        assert_eq!(place.layers.commit(&upper, None, Some(dating())).unwrap(), layer);
         let other = Place::new();
         assert_eq!(other.layers.import(&mut tar.as_slice(), Some(&layer.diff_id)).unwrap().diff_id, layer.diff_id);
         assert_eq!(time(&other), 1_000_000_000);
-        assert_eq!(other.layers.commit(&upper, Some(dating())).unwrap().diff_id, layer.diff_id);
+        assert_eq!(other.layers.commit(&upper, None, Some(dating())).unwrap().diff_id, layer.diff_id);
         assert_eq!(place.names().len(), 1);
     }
 }
@@ -133,7 +133,7 @@ fn nothing_written_is_the_layer_that_everybody_knows() {
     for place in both() {
         let upper = place.path("upper");
         fs::create_dir(&upper).unwrap();
-        let layer = place.layers.commit(&upper, None).unwrap();
+        let layer = place.layers.commit(&upper, None, None).unwrap();
         assert_eq!(layer.diff_id.as_str(), "sha256:5f70bf18a086007016e948b04aed3b82103a36bea41755b6cddfaf10ace3c6ef");
         assert_eq!(place.written(&layer.diff_id), [0; 1024]);
     }

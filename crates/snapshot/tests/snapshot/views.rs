@@ -46,7 +46,7 @@ fn what_is_written_goes_to_the_upper_directory() {
             view.remove_file("f").unwrap();
             view.mkdir_all("new", 0o755).unwrap();
         }
-        let change = place.layers.commit(&upper, None).unwrap();
+        let change = place.layers.commit(&upper, None, None).unwrap();
         let view = place.layers.view(&[ids[0].clone(), change.diff_id], None).unwrap();
         assert_eq!(view.read_dir("").unwrap(), ["new"]);
         // Beside a container that writes: the upper directory is only looked at.

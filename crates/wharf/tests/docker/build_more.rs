@@ -105,7 +105,7 @@ fn cache_mounts_are_listed_and_go_when_they_are_meant() {
     let dir = context(&d, "main", &[("Dockerfile", text)]);
     wharf(&d, &dir, "build -t app .").ok();
     let kinds = || {
-        let all = d.get("/system/df?type=build-cache");
+        let all = d.get("/v1.51/system/df?type=build-cache");
         let list = all["BuildCache"].as_array().cloned().unwrap_or_default();
         list.iter().map(|one| one["Type"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
     };

@@ -130,21 +130,31 @@ pub(super) async fn give(app: &App, matches: &Matches, quiet: bool) -> Outcome {
                 give_layout(app, &dir, &dir.display().to_string(), quiet).await?;
             }
             Place::Local { dir, .. } => app.complain(&format!("WARNING: no cache was found in {}", dir.display())),
-            Place::Registry { reference, insecure, .. } => {
-                let given = registry_cache::fetch(app, &reference, insecure).await;
-                // As with BuildKit: what cannot be had of a cache is made again.
-                let given = match given {
-                    Ok(layout) => give_layout(app, &layout.path, &reference, quiet).await,
-                    Err(failure) => Err(failure),
-                };
-                if let Err(failure) = given {
-                    app.complain(&format!("WARNING: the cache {reference} is not used: {}", failure.text));
+            Place::Registry { reference, insecure, .. } => give_registry(app, &reference, insecure, quiet).await,
+            // As with BuildKit: a name is one in a registry. What is here has its steps here.
+            Place::Images(names) if app.has_own_engine().await? => {
+                for name in names {
+                    let here = app.client().await?.get(&format!("/images/{name}/json")).send().await;
+                    if here.is_err() {
+                        give_registry(app, &name, false, quiet).await;
+                    }
                 }
             }
             Place::Inline | Place::Images(_) => {}
         }
     }
     Ok(())
+}
+
+/// Gives the engine what a registry has. As with BuildKit: what cannot be had of a cache is made again.
+async fn give_registry(app: &App, reference: &str, insecure: bool, quiet: bool) {
+    let given = match registry_cache::fetch(app, reference, insecure).await {
+        Ok(layout) => give_layout(app, &layout.path, reference, quiet).await,
+        Err(failure) => Err(failure),
+    };
+    if let Err(failure) = given {
+        app.complain(&format!("WARNING: the cache {reference} is not used: {}", failure.text));
+    }
 }
 
 /// Gives the engine a layout of a cache.
