@@ -1,7 +1,6 @@
 //! The service `moby.buildkit.v1.Control`.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use wharf_dockerfile::Platform;
@@ -35,8 +34,7 @@ pub(crate) fn worker(engine: &Engine) -> Worker {
     // By this buildx knows a store that has images of several platforms, and outputs beside the image.
     let mut labels = HashMap::from([("org.mobyproject.buildkit.worker.snapshotter".to_owned(), "wharf".to_owned())]);
     // What clients write for `--add-host NAME:host-gateway`.
-    let bridge = || engine.networks().resolve("bridge").ok()?.gateway.map(IpAddr::V4);
-    if let Some(address) = engine.options().host_gateways.first().copied().or_else(bridge) {
+    if let Some(address) = engine.host_gateway() {
         labels.insert("org.mobyproject.buildkit.worker.moby.host-gateway-ip".into(), address.to_string());
     }
     Worker { id: "wharf".into(), labels, platforms: vec![platform], version: Some(version()) }

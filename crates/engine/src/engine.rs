@@ -264,6 +264,12 @@ impl Engine {
         let _ = self.inner.pins.set(Pins(Box::new(also)));
     }
 
+    /// What `host-gateway` stands for where no container says which network it means: a build's commands.
+    pub fn host_gateway(&self) -> Option<std::net::IpAddr> {
+        let bridge = || self.networks().resolve("bridge").ok()?.gateway.map(std::net::IpAddr::V4);
+        self.options().host_gateways.first().copied().or_else(bridge)
+    }
+
     pub fn id(&self) -> &str {
         &self.inner.id
     }

@@ -133,13 +133,7 @@ pub(super) async fn build(call: Call) -> Result {
             cpuset_mems: text("cpusetmems"),
             ulimits: ulimits.into_iter().map(|u| Ulimit { name: u.name, soft: u.soft, hard: u.hard }).collect(),
         },
-        extra_hosts: query
-            .all("extrahosts")
-            .iter()
-            .flat_map(|t| t.split(','))
-            .filter(|t| !t.is_empty())
-            .map(str::to_owned)
-            .collect(),
+        extra_hosts: extra_hosts(&call.api.engine, &query.all("extrahosts"))?,
         cgroup_parent: text("cgroupparent"),
         contexts,
         agents,
@@ -364,6 +358,19 @@ pub(super) async fn prune(call: Call) -> Result {
         Ok(json!({ "CachesDeleted": ids, "SpaceReclaimed": pruned.freed }))
     })
     .await
+}
+
+/// `NAME:ADDRESS` of `--add-host`, in which `host-gateway` is an address of this host.
+fn extra_hosts(engine: &wharf_engine::Engine, given: &[String]) -> std::result::Result<Vec<String>, ApiError> {
+    let lines = given.iter().flat_map(|text| text.split(',')).filter(|line| !line.is_empty());
+    let one = |line: &str| match line.split_once([':', '=']) {
+        Some((name, "host-gateway")) => match engine.host_gateway() {
+            Some(address) => Ok(format!("{name}:{address}")),
+            None => Err(ApiError::bad("unable to derive the IP value for host-gateway")),
+        },
+        _ => Ok(line.to_owned()),
+    };
+    lines.map(one).collect()
 }
 
 /// The steps that were used last and take no more than `bytes` together.

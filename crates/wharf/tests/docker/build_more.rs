@@ -114,14 +114,14 @@ fn cache_mounts_are_listed_and_go_when_they_are_meant() {
     // A prune takes what its filters mean, and nothing else.
     for filter in ["until=1h", "id=nothing", "inuse=true", "unused-for=24h", "type=frontend", "parent=x"] {
         d.wharf(&format!("builder prune -af --filter {filter}")).ok();
-        assert_eq!((count("exec.cachemount"), count("regular") > 2), (1, true), "{filter}: {:?}", kinds());
+        assert_eq!((count("exec.cachemount"), count("regular") == 2), (1, true), "{filter}: {:?}", kinds());
     }
     d.wharf("builder prune -af --filter type=source.local --filter shared=true").ok();
-    assert!(count("exec.cachemount") == 1 && count("regular") > 2);
+    assert!(count("exec.cachemount") == 1 && count("regular") == 2);
     let dry = d.wharf("builder prune -af --dry-run --filter type=exec.cachemount").ok();
     assert!(dry.contains("mount-") && count("exec.cachemount") == 1, "{dry}");
     d.wharf("builder prune -af --filter type=exec.cachemount").ok();
-    assert!(count("exec.cachemount") == 0 && count("regular") > 2);
+    assert!(count("exec.cachemount") == 0 && count("regular") == 2);
     d.wharf("builder prune -af").ok();
     assert_eq!(kinds(), [""; 0]);
 }

@@ -347,4 +347,10 @@ fn the_hosts_network_has_to_be_allowed() {
     assert_eq!(d.docker("run --rm app cat /net").ok(), hosts.to_string_lossy());
     let said = wharf(&d, &dir, "build --allow network.hots .");
     assert!(said.code != 0 && said.err.contains("unknown entitlement"), "{}", said.err);
+    // The host has an address for commands that are not in its network.
+    let gate = context(&d, "gate", &[("Dockerfile", "FROM busybox\nRUN grep gate /etc/hosts\n")]);
+    let classic = format!("build --no-cache --add-host gate:host-gateway {}", gate.display());
+    for said in [wharf(&d, &gate, "build --add-host gate:host-gateway ."), d.docker(&classic)] {
+        assert!(said.code == 0 && said.out.contains("\tgate\n"), "{}{}", said.out, said.err);
+    }
 }
