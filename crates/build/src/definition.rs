@@ -179,18 +179,18 @@ impl Session<'_> {
     }
 
     fn sums_of(&self, taken: &Taken<'_>, tree: &Tree, place: &str, path: &str) -> Result<Vec<Digest>> {
-        let name = sums_name(place, path, taken.exclude, taken.parents);
-        if let Some(known) = lock(&self.sums).get(&name).filter(|_| !taken.literal) {
+        let literal = if taken.literal { "literally" } else { "" };
+        let name = sums_name(place, path, taken.exclude, taken.parents) + literal;
+        if let Some(known) = lock(&self.sums).get(&name) {
             return Ok(known.clone());
         }
         let exclude = Ignore::new(taken.exclude.iter().map(String::as_str))?;
         let Taken { parents, instruction, .. } = *taken;
         let selection = Selection { tree, exclude: &exclude, parents, instruction, place, cancel: &self.cancel };
-        if taken.literal {
-            let found = selection.select_literal(path)?;
-            return found.iter().map(|one| checksum(std::slice::from_ref(one), &self.cancel)).collect();
-        }
-        let found = selection.select(path)?;
+        let found = match taken.literal {
+            true => selection.select_literal(path)?.into_iter().collect(),
+            false => selection.select(path)?,
+        };
         self.checksums(Some(name), &found)
     }
 

@@ -164,10 +164,11 @@ impl ArchiveTimes {
         if self.is_plain(real) {
             return (real, false);
         }
-        let time = self.resolve(&self.layers, path, real).unwrap_or(real);
-        let made =
-            self.layers.iter().find(|layer| layer.root.metadata(path, false).is_ok()).and_then(|layer| layer.made);
-        (time, made.is_some_and(|made| time >= made))
+        let top = self.layers.iter().find(|layer| layer.root.metadata(path, false).is_ok());
+        // A layer that was made once more meanwhile has other times than the view.
+        let latest = top.and_then(|layer| layer.clamped).map_or(real, |clamped| clamped.time.min(real));
+        let time = self.resolve(&self.layers, path, real).unwrap_or(latest);
+        (time, top.and_then(|layer| layer.made).is_some_and(|made| time >= made))
     }
 
     /// By the topmost of these layers that has it with this time; else by the last step that was at work then.
