@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Instant;
 
 use tokio::sync::mpsc::Sender;
 use tokio::sync::oneshot;
@@ -182,12 +183,12 @@ impl Builder {
     }
 
     /// The directories of `RUN --mount=type=cache` that no build uses now, as records: what they take is measured once after
-    /// each use, which may take its time.
+    /// each use. What takes longer than until then has the size that it had before.
     ///
     /// # Errors
     /// When the disk refuses.
-    pub fn mounts(&self) -> Result<Vec<(String, CacheRecord)>> {
-        self.shared.cache_mounts.unused()
+    pub fn mounts(&self, until: Option<Instant>) -> Result<Vec<(String, CacheRecord)>> {
+        self.shared.cache_mounts.unused(until)
     }
 
     /// Forgets the records that `which` names, the layers that nothing else needs, and contexts that no build uses now; with
@@ -220,7 +221,7 @@ impl Builder {
             freed += gone.iter().map(|layer| layer.disk).sum::<u64>();
         }
         if mounts {
-            let going = self.mounts()?.into_iter().filter(|(id, record)| which(id, record)).map(|(id, _)| id);
+            let going = self.mounts(None)?.into_iter().filter(|(id, record)| which(id, record)).map(|(id, _)| id);
             let (removed, bytes) = self.shared.cache_mounts.remove(&going.collect::<Vec<_>>())?;
             ids.extend(removed);
             freed += bytes;
@@ -258,7 +259,7 @@ impl Builder {
         }
         let mut ids: Vec<String> = going.into_iter().map(|(key, _)| key).collect();
         if mounts {
-            for (id, record) in self.mounts()?.into_iter().filter(|(id, record)| which(id, record)) {
+            for (id, record) in self.mounts(None)?.into_iter().filter(|(id, record)| which(id, record)) {
                 ids.push(id);
                 freed += record.size;
             }

@@ -6,8 +6,9 @@ use std::collections::HashMap;
 use std::fs;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 use wharf_dockerfile::Sharing;
@@ -44,8 +45,8 @@ struct Uses {
     /// How many use a directory now, and whether one wants it alone.
     now: Mutex<HashMap<PathBuf, Use>>,
     ended: Condvar,
-    /// Bytes that they had, by their names and when they had been used last.
-    sizes: Mutex<HashMap<(String, i64), u64>>,
+    /// Bytes that they had, by their names, after the use at this time.
+    sizes: Mutex<HashMap<String, (i64, u64)>>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -154,11 +155,12 @@ impl CacheMounts {
         })?)
     }
 
-    /// Those that nobody uses now, as records of the cache, by [`CACHE_MOUNT`] and their names.
+    /// Those that nobody uses now, as records of the cache, by [`CACHE_MOUNT`] and their names. What has not been measured by
+    /// `until` has the size that it had before.
     ///
     /// # Errors
     /// When the disk refuses.
-    pub(crate) fn unused(&self) -> Result<Vec<(String, CacheRecord)>> {
+    pub(crate) fn unused(&self, until: Option<Instant>) -> Result<Vec<(String, CacheRecord)>> {
         let failing = |e: std::io::Error| BuildError::system("the cache mounts cannot be listed", &e);
         let mut all = Vec::new();
         let entries = match fs::read_dir(&self.dir) {
@@ -178,7 +180,7 @@ impl CacheMounts {
             let Remembered { id, created, last_used, uses } = known.unwrap_or_else(made);
             let record = CacheRecord {
                 layer: None,
-                size: self.size_of(&path, last_used),
+                size: self.size_of(&path, last_used, until),
                 description: format!("cached mount {id}"),
                 created,
                 nanoseconds: 0,
@@ -192,18 +194,28 @@ impl CacheMounts {
         Ok(all)
     }
 
-    /// Measured once after each use: it may have very many files.
-    fn size_of(&self, path: &Path, last_used: i64) -> u64 {
-        let key = (name_of(path), last_used);
-        let sizes = || self.uses.sizes.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = sizes().get(&key) {
-            return *known;
-        }
-        let measured = size(path).unwrap_or(0);
-        let mut sizes = sizes();
-        sizes.retain(|(name, _), _| *name != key.0);
-        sizes.insert(key, measured);
-        measured
+    /// Measured once after each use: it may have very many files. Who does not wait for it finds it the next time.
+    fn size_of(&self, path: &Path, last_used: i64, until: Option<Instant>) -> u64 {
+        let name = name_of(path);
+        let before = match self.sizes().get(&name) {
+            Some((measured, known)) if *measured == last_used => return *known,
+            other => other.map_or(0, |(_, known)| *known),
+        };
+        let (own, path) = (self.clone(), path.to_owned());
+        let measure = move || {
+            let measured = size(&path).unwrap_or(0);
+            own.sizes().insert(name, (last_used, measured));
+            measured
+        };
+        let Some(until) = until else { return measure() };
+        let (sender, measured) = mpsc::channel();
+        // Without a thread it is measured another time.
+        let _ = thread::Builder::new().name("measure".into()).spawn(move || sender.send(measure()));
+        measured.recv_timeout(until.saturating_duration_since(Instant::now())).unwrap_or(before)
+    }
+
+    fn sizes(&self) -> MutexGuard<'_, HashMap<String, (i64, u64)>> {
+        self.uses.sizes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Removes those of these names that nobody uses; the names, and the bytes that have become free.
@@ -223,6 +235,7 @@ impl CacheMounts {
             freed += size(&path).map_err(failing)?;
             wharf_rooted_path::remove_dir_all(&path).map_err(failing)?;
             self.store.write_soon(|tx| tx.delete(MOUNTS, name))?;
+            self.sizes().remove(name);
             removed.push(id.clone());
         }
         Ok((removed, freed))
@@ -268,7 +281,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mounts = CacheMounts::new(dir.path().join("cache"), Store::open(dir.path()).unwrap());
         let prune = || {
-            let ids: Vec<String> = mounts.unused().unwrap().into_iter().map(|(id, _)| id).collect();
+            let ids: Vec<String> = mounts.unused(None).unwrap().into_iter().map(|(id, _)| id).collect();
             mounts.remove(&ids).unwrap().0.len()
         };
         let cancel = Cancel::new().unwrap();
@@ -286,7 +299,7 @@ mod tests {
         cancel.cancel();
         assert!(take(Sharing::Locked).is_err());
         drop((locked, private));
-        let mut all = mounts.unused().unwrap();
+        let mut all = mounts.unused(None).unwrap();
         all.sort_by_key(|(_, record)| record.uses);
         assert_eq!(all.iter().map(|(_, record)| record.uses).collect::<Vec<_>>(), [1, 3]);
         assert!(all[0].0.starts_with(CACHE_MOUNT) && all[0].1.description == "cached mount id", "{all:?}");

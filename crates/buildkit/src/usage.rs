@@ -160,7 +160,7 @@ impl BuildKit {
 /// Steps, contexts and cache mounts.
 fn records(builder: &Builder) -> Result<Vec<(String, CacheRecord)>, Status> {
     let mut all = builder.records().map_err(|e| failed(&e))?;
-    all.extend(builder.mounts().map_err(|e| failed(&e))?);
+    all.extend(builder.mounts(None).map_err(|e| failed(&e))?);
     Ok(all)
 }
 

@@ -318,7 +318,7 @@ pub(super) async fn prune(call: Call) -> Result {
             Some(bytes) => {
                 let mut records = builder.records().map_err(fail)?;
                 if all {
-                    records.extend(builder.mounts().map_err(fail)?);
+                    records.extend(builder.mounts(None).map_err(fail)?);
                 }
                 newest(records, bytes)
             }

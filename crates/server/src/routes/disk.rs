@@ -60,7 +60,8 @@ pub(super) async fn usage(call: Call) -> Result {
         if wanted("build-cache") {
             let failing = |e: wharf_build::BuildError| EngineError::system(e.to_string());
             let mut records = api.builder.records().map_err(failing)?;
-            records.extend(api.builder.mounts().map_err(failing)?);
+            let until = (!exact).then(|| std::time::Instant::now() + PATIENCE);
+            records.extend(api.builder.mounts(until).map_err(failing)?);
             answer["BuildCache"] =
                 records.iter().map(|(id, record)| build_cache(id, record, &sharing)).collect::<Vec<Value>>().into();
         }

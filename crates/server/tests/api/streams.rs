@@ -182,7 +182,14 @@ pub(crate) async fn logs(server: &Server) {
 pub(crate) async fn clients_that_have_gone(server: &Server) {
     let files = || std::fs::read_dir("/proc/self/fd").unwrap().count();
     let id = server.run("silent", "sleep 100").await;
-    let before = files();
+    // A network namespace is made ahead for the next container, after this one has begun.
+    let mut before = files();
+    let mut steady = 0;
+    while steady < 5 {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        steady = if files() == before { steady + 1 } else { 0 };
+        before = files();
+    }
     let mut open = Vec::new();
     for path in [
         "/events".to_owned(),
