@@ -142,8 +142,10 @@ impl CacheMounts {
         let entry = now.entry(path.clone()).or_default();
         entry.count += 1;
         entry.alone = sharing != Sharing::Shared;
-        self.note_use(&path, id)?;
-        Ok(CacheMount { path, fresh, uses: Arc::clone(&self.uses) })
+        drop(now);
+        let mount = CacheMount { path, fresh, uses: Arc::clone(&self.uses) };
+        self.note_use(&mount.path, id)?;
+        Ok(mount)
     }
 
     fn note_use(&self, path: &Path, id: &str) -> Result<()> {

@@ -32,8 +32,8 @@ pub(crate) struct Context {
     pub(crate) dockerfile: String,
     pub(crate) parsed: Dockerfile,
     pub(crate) ignore: Ignore,
-    /// The newest time of a file that the Dockerfile may ask for, or of its own, in seconds since the epoch: what the
-    /// build's results are dated with.
+    /// The newest time of a file that the Dockerfile may ask for, or of its own, in seconds since the epoch:
+    /// `SOURCE_DATE_EPOCH=context`.
     pub(crate) newest: i64,
     /// [`Index::latest`]
     pub(crate) latest: Option<i64>,

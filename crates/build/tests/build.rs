@@ -6,6 +6,8 @@
 mod bench;
 #[path = "build/copies.rs"]
 mod copies;
+#[path = "build/dates.rs"]
+mod dates;
 #[path = "build/runs.rs"]
 mod runs;
 #[path = "build/stages.rs"]
@@ -21,7 +23,7 @@ type Test = (&'static str, fn(&Bench));
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
     let filter: Vec<&String> = words.iter().filter(|word| !word.starts_with("--")).collect();
-    let all: Vec<Test> = [stages::TESTS, copies::TESTS, runs::TESTS].concat();
+    let all: Vec<Test> = [stages::TESTS, dates::TESTS, copies::TESTS, runs::TESTS].concat();
     if words.iter().any(|word| word == "--list") {
         all.iter().for_each(|(name, _)| println!("{name}: test"));
         return ExitCode::SUCCESS;

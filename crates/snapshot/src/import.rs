@@ -235,6 +235,8 @@ impl Layers {
         let Some(from) = streamed.clamped.map(|clamped| clamped.from) else { return Ok(layer) };
         let made = self.settled(temporary, streamed)?;
         let _placing = self.placing();
+        // The row first: what the files have until then is later than all that the archive says, so it stands for the same.
+        let made = Layer { held: layer.held, ..self.written(made)? };
         if layer.form == Storage::Dirs {
             // Containers that run on them have these very files.
             touch(&RootDir::open(temporary.path.join("root"))?, &RootDir::open(place.join("root"))?, from)?;
@@ -243,13 +245,13 @@ impl Layers {
             match renameat_with(CWD, &temporary.path, CWD, &place, RenameFlags::EXCHANGE) {
                 Ok(()) => {}
                 // The file system cannot: then it is as old as it was.
-                Err(Errno::INVAL | Errno::NOSYS) => return Ok(layer),
+                Err(Errno::INVAL | Errno::NOSYS) => return Ok(made),
                 Err(errno) => return Err(SnapshotError::file("rename", &temporary.path)(errno.into())),
             }
             self.forget_mount(&layer.diff_id);
             File::open(self.dir()).and_then(|dir| dir.sync_all()).map_err(SnapshotError::file("write", self.dir()))?;
         }
-        Ok(Layer { held: layer.held, ..self.written(made)? })
+        Ok(made)
     }
 
     /// Writes a layer's row, with the compressed forms that it had before its files were lost.
