@@ -33,7 +33,7 @@ pub use error::ArchiveError;
 pub use header::{Entry, Kind, may_carry};
 pub use ids::IdRange;
 pub use names::normal;
-pub use pack::{PackOptions, Upper, Writer, pack, pack_as, pack_dated, pack_dir_as, pack_upper};
+pub use pack::{PackOptions, Upper, Writer, pack, pack_as, pack_dir_as, pack_upper};
 pub use reader::Reader;
 pub use record::{Content, Recorder};
 pub use unpack::{OtherTimes, UnpackOptions, Unpacked, Whiteouts, unpack, unpack_at, unpack_image, unpack_recorded};

@@ -44,23 +44,6 @@ pub fn pack(root: &RootDir, path: &Path, output: &mut dyn Write, options: &PackO
     packer.put(&[0; 2 * BLOCK])
 }
 
-/// As [`pack`] of all of `root`, whose files get other times. With a name it comes first under that, and all names in the archive
-/// begin with it, as of [`pack_dir_as`].
-///
-/// # Errors
-/// As [`pack`].
-pub fn pack_dated(root: &RootDir, name: Option<&OsStr>, output: &mut dyn Write, times: &OtherTimes<'_>) -> Result<()> {
-    let top = root.open_dir("").map_err(|source| ArchiveError::Pack { name: String::new(), source })?;
-    let options = &PackOptions::default();
-    let renamed = name.map(|name| (PathBuf::new(), PathBuf::from(name)));
-    let mut packer = Packer { renamed, times: Some(times), ..Packer::new(top, output, options) };
-    if name.is_some() {
-        packer.entry(Path::new(""))?;
-    }
-    packer.directory(Path::new(""))?;
-    packer.put(&[0; 2 * BLOCK])
-}
-
 /// What an overlay's upper directory becomes as a layer.
 pub struct Upper<'a> {
     /// What entries have for times.
@@ -168,6 +151,22 @@ impl<'a> Writer<'a> {
             return Err(ArchiveError::Truncated(shown(name.as_bytes())));
         }
         self.pad(size)
+    }
+
+    /// Adds all of `root`, as [`pack`] has it, but with other times. With a name it comes first under that, and all names in the
+    /// archive begin with it, as of [`pack_dir_as`].
+    ///
+    /// # Errors
+    /// As [`pack`].
+    pub fn tree_dated(&mut self, root: &RootDir, name: Option<&OsStr>, times: &OtherTimes<'_>) -> Result<()> {
+        let top = root.open_dir("").map_err(|source| ArchiveError::Pack { name: String::new(), source })?;
+        let options = &PackOptions::default();
+        let renamed = name.map(|name| (PathBuf::new(), PathBuf::from(name)));
+        let mut packer = Packer { renamed, times: Some(times), ..Packer::new(top, self.output, options) };
+        if name.is_some() {
+            packer.entry(Path::new(""))?;
+        }
+        packer.directory(Path::new(""))
     }
 
     /// Adds a directory of root's.

@@ -81,6 +81,9 @@ impl Builder {
     pub fn new(images: Images, spawner: Arc<Spawner>, options: BuilderOptions) -> Result<Self> {
         let data_root = options.store.root();
         layouts::sweep(&images, &scratch::builds(data_root));
+        if let Err(error) = images.forget_passing() {
+            tracing::warn!("results of builds stay: {error}");
+        }
         scratch::sweep(data_root, &options.exec_root, &options.cgroup_parent);
         let layers = images.layers().clone();
         let cache = Cache::new(options.store.clone(), layers.clone());

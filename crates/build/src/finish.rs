@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 
 use wharf_dockerfile::Instruction;
-use wharf_image::{ImageConfig, ImageRecord, Part};
+use wharf_image::{ImageConfig, ImageRecord, Part, SealNames};
 use wharf_reference::{Digest, Reference};
 use wharf_snapshot::Hold;
 
@@ -163,12 +163,14 @@ pub(crate) fn finish(
                 predicates: attestations.about(shared, request, gathered, one, image, told)?,
             });
         }
-        if !alone && request.tags.is_empty() && request.repositories.is_empty() {
+        let tags = [request.tags.as_slice(), request.passing.as_slice()].concat();
+        if !alone && tags.is_empty() && request.repositories.is_empty() {
             let what = "[Warning] the index of this image is not kept, nor what is said about it: it has no name\n";
             told.output.text(what)?;
         }
-        let BuildRequest { tags, repositories, form, .. } = request;
-        let sealed = shared.images.seal(&parts, &annotations.index(), !alone, tags, repositories, *form);
+        let BuildRequest { repositories, elsewhere, form, .. } = request;
+        let names = SealNames { tags: &tags, repositories, elsewhere };
+        let sealed = shared.images.seal(&parts, &annotations.index(), !alone, names, *form);
         index = sealed.map_err(failing)?;
     }
     let main = main(shared, request, &images);

@@ -37,6 +37,11 @@ pub struct BuildRequest {
     pub tags: Vec<String>,
     /// Repositories in which it gets a name by its digest alone.
     pub repositories: Vec<Reference>,
+    /// Names that it gets in archives alone: what is stated about it names these, too.
+    pub elsewhere: Vec<Reference>,
+    /// A name that nobody is told, under which an index of the result stays until outputs have been made of it
+    /// (`wharf_image::passing_name`).
+    pub passing: Option<String>,
     /// How its layers are compressed where they are pushed, if that matters.
     pub form: Option<Form>,
     pub build_args: BTreeMap<String, String>,
@@ -111,6 +116,8 @@ impl Default for BuildRequest {
             dockerfile: "Dockerfile".into(),
             tags: Vec::new(),
             repositories: Vec::new(),
+            elsewhere: Vec::new(),
+            passing: None,
             form: None,
             build_args: BTreeMap::new(),
             labels: BTreeMap::new(),

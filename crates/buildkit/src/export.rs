@@ -11,7 +11,7 @@ use wharf_reference::{Digest, Reference};
 use crate::BuildKit;
 use crate::content::Store;
 use crate::control::blocking;
-use crate::filesend::{self, Output, Trees};
+use crate::filesend::{self, Output, Tree, Trees};
 use crate::grpc::{Code, Status};
 use crate::job::{Built, Job, Results, is_by_digest, makes_image};
 use crate::proto::Timestamp;
@@ -58,7 +58,15 @@ pub(crate) fn check(exporters: &[Exporter]) -> Result<(), Status> {
                     return Err(Status::invalid("tag is needed when pushing to registry"));
                 }
             }
-            "local" | "tar" | "docker" | "oci" => {}
+            "local" | "tar" => {
+                if !matches!(attribute_of("platform-split"), "" | "true" | "1" | "false" | "0") {
+                    return Err(Status::invalid(format!(
+                        "non-bool value for platform-split: {}",
+                        attribute_of("platform-split")
+                    )));
+                }
+            }
+            "docker" | "oci" => {}
             other => {
                 let message =
                     format!("the exporter {other:?} is not supported: there are image, local, tar, docker and oci");
@@ -119,19 +127,15 @@ fn form(exporter: &Exporter) -> Result<Option<Form>, Status> {
     }
 }
 
-/// Refuses what is to be stated about a result whose index is not kept.
-///
-/// # Errors
-/// Says what to do.
-pub(crate) fn check_statements(exporters: &[Exporter], statements: &[String]) -> Result<(), Status> {
-    let kept = |exporter: &Exporter| makes_image(exporter) && !attribute(exporter, "name").is_empty();
-    if statements.is_empty() || exporters.iter().any(kept) {
-        return Ok(());
-    }
-    Err(Status::unimplemented(
-        "attestations are kept with an image that has a name, and not with other outputs: give the build a name (-t) and \
-         the output type=image",
-    ))
+/// Whether an index of the result is needed that has no name here: what is stated about it is in that.
+pub(crate) fn needs_passing(exporters: &[Exporter], statements: &[String]) -> bool {
+    !statements.is_empty() && exporters.iter().any(|exporter| !makes_image(exporter))
+}
+
+/// Names that the result has in archives alone.
+pub(crate) fn elsewhere(exporters: &[Exporter]) -> Vec<Reference> {
+    let archives = exporters.iter().filter(|exporter| matches!(exporter.kind.as_str(), "docker" | "oci"));
+    archives.flat_map(names).filter_map(|name| Reference::parse(name).ok()).collect()
 }
 
 /// `annotation.KEY`, `annotation-index.KEY`, `annotation[linux/amd64].KEY`, as `--annotation` has them.
@@ -273,16 +277,16 @@ async fn send(
     let images = own.inner.engine.images().clone();
     let (what, output) = match exporter.kind.as_str() {
         kind @ ("local" | "tar") => {
-            let trees = trees(images, results).await?;
+            let trees = trees(images, exporter, results).await?;
             match kind {
                 "local" => ("exporting to client directory", Output::Files(trees)),
                 _ => ("exporting to client tarball", Output::Tar(trees)),
             }
         }
         kind => {
-            let (ids, names) = named(results, response);
+            let named = named(images, results, response);
             let what = if kind == "oci" { "exporting to oci image format" } else { "exporting to docker image format" };
-            (what, Output::Archive { images, ids, names })
+            (what, Output::Archive(named))
         }
     };
     let step = job.progress.step(what);
@@ -291,11 +295,32 @@ async fn send(
     sent
 }
 
-/// The images of results, and the names that they get in an archive.
-fn named(results: &Results, response: &HashMap<String, String>) -> (Vec<Digest>, Vec<Reference>) {
+/// What an archive is made of.
+pub(crate) struct Archived {
+    images: Images,
+    ids: Vec<Digest>,
+    /// That has what is stated about them.
+    index: Option<Digest>,
+    /// Names that they get there.
+    names: Vec<Reference>,
+}
+
+impl Archived {
+    /// Writes it as `docker save` does, which is an OCI layout as well.
+    ///
+    /// # Errors
+    /// When an image cannot be read, or the output fails.
+    pub(crate) fn write(&self, output: &mut dyn std::io::Write) -> Result<(), Status> {
+        let saved = self.images.save_as(&self.ids, self.index.as_ref(), &self.names, output);
+        saved.map_err(|e| Status::new(Code::Unknown, wharf_report::chain(&e)))
+    }
+}
+
+fn named(images: Images, results: &Results, response: &HashMap<String, String>) -> Archived {
     let names = response.get(NAME).map(String::as_str).unwrap_or_default().split(',');
     let names = names.filter_map(|name| Reference::parse(name).ok()).map(Reference::tag_or_latest).collect();
-    (results.values().map(|built| built.image.clone()).collect(), names)
+    let index = main(results).and_then(|built| Digest::parse(built.index.as_deref()?).ok());
+    Archived { images, ids: results.values().map(|built| built.image.clone()).collect(), index, names }
 }
 
 /// Writes images to a directory of the client's, which is a content store to it. The value is the descriptor for its index.
@@ -307,19 +332,33 @@ async fn directory(
     response: &HashMap<String, String>,
 ) -> Result<String, Status> {
     let step = job.progress.step("exporting to oci image format");
-    let (ids, names) = named(results, response);
-    let images = own.inner.engine.images().clone();
+    let archived = named(own.inner.engine.images().clone(), results, response);
     let sent = match Store::new(session, directory::STORE) {
-        Ok(store) => directory::send(store, images, ids, names).await,
+        Ok(store) => directory::send(store, archived).await,
         Err(status) => Err(status),
     };
     step.end(false, sent.as_ref().err().map(|status| status.message().to_owned()));
     sent
 }
 
-/// The files of results. They are mounted, which waits for the disk.
-async fn trees(images: Images, results: &Results) -> Result<Trees, Status> {
+/// Whether each platform has a directory, if an option says so.
+fn split(exporter: &Exporter) -> Option<bool> {
+    match attribute(exporter, "platform-split") {
+        "" => None,
+        text => Some(matches!(text, "true" | "1")),
+    }
+}
+
+/// The files of results, with what is stated about them. They are mounted, which waits for the disk.
+async fn trees(images: Images, exporter: &Exporter, results: &Results) -> Result<Trees, Status> {
     let results = results.clone();
+    let prefix = attribute(exporter, "attestation-prefix").to_owned();
+    let split = split(exporter);
+    if split == Some(false) && results.len() > 1 {
+        return Err(Status::unimplemented(
+            "platform-split=false of several platforms is not supported: build them one after another",
+        ));
+    }
     blocking(move || {
         let failing = |e: &dyn std::error::Error| Status::new(Code::Unknown, wharf_report::chain(e));
         let several = results.len() > 1;
@@ -327,8 +366,17 @@ async fn trees(images: Images, results: &Results) -> Result<Trees, Status> {
         for (platform, built) in results {
             let image = images.get(&built.image).map_err(|e| failing(&e))?;
             let view = images.layers().dated_view(&image.diff_ids).map_err(|e| failing(&e))?;
+            let index = built.index.as_deref().and_then(|text| Digest::parse(text).ok());
+            let statements = match index {
+                Some(index) => images.statement_files(&index, &image, &view, &prefix, "").map_err(|e| failing(&e))?,
+                None => Vec::new(),
+            };
             // As BuildKit names the directories of platforms.
-            trees.push((several.then(|| platform.replace('/', "_")), view));
+            let name = split.unwrap_or(several).then(|| match platform.is_empty() {
+                true => wharf_dockerfile::Platform::host().to_string().replace('/', "_"),
+                false => platform.replace('/', "_"),
+            });
+            trees.push(Tree { name, view, statements });
         }
         Ok(trees)
     })

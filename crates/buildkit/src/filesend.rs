@@ -3,7 +3,7 @@
 //! Source: moby/buildkit `session/filesync/filesync.go`, `diffcopy.go`; tonistiigi/fsutil `send.go`.
 
 use std::collections::{BTreeMap, HashMap};
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::io::{self, Read, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -11,17 +11,17 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use tokio::runtime::Handle;
-use wharf_archive::pack_dated;
-use wharf_image::Images;
-use wharf_reference::{Digest, Reference};
+use wharf_archive::{ArchiveError, Writer};
+use wharf_image::StatementFile;
 use wharf_rooted_path::RootDir;
 use wharf_snapshot::DatedView;
 
 use crate::bridge;
 use crate::control::blocking;
+use crate::export::Archived;
 use crate::grpc::{Code, Sender, Status};
 use crate::progress::Step;
-use crate::proto::session::{PACKET_DATA, PACKET_ERR, PACKET_FIN, PACKET_REQ, PACKET_STAT, Packet};
+use crate::proto::session::{PACKET_DATA, PACKET_ERR, PACKET_FIN, PACKET_REQ, PACKET_STAT, Packet, Stat};
 use crate::proto::{Piece, Timestamp};
 use crate::session::{Session, encoded};
 
@@ -31,19 +31,22 @@ const NUMBER: &str = "buildkit-attachable-exporter-id";
 /// Sent at once. Clients refuse messages of more than 4 MiB.
 const CHUNK: usize = 64 << 10;
 
-/// Trees of files, each in a directory of its name if it has one.
-pub(crate) type Trees = Vec<(Option<String>, DatedView)>;
+/// A tree of files.
+pub(crate) struct Tree {
+    /// The directory that it is in, if it is in one.
+    pub(crate) name: Option<String>,
+    pub(crate) view: DatedView,
+    /// Files beside it.
+    pub(crate) statements: Vec<StatementFile>,
+}
+
+pub(crate) type Trees = Vec<Tree>;
 
 /// What is sent.
 pub(crate) enum Output {
     Files(Trees),
     Tar(Trees),
-    /// Images as `docker save` writes them, which is an OCI layout as well.
-    Archive {
-        images: Images,
-        ids: Vec<Digest>,
-        names: Vec<Reference>,
-    },
+    Archive(Archived),
 }
 
 /// Sends it to the output of this number.
@@ -61,24 +64,27 @@ pub(crate) async fn send(session: &Session, number: usize, output: Output, step:
         Output::Files(trees) => files(trees, sender, answers).await?,
         Output::Tar(trees) => {
             bytes(sender, answers, move |output| {
-                for (name, view) in &trees {
-                    let name = name.as_ref().map(OsStr::new);
-                    pack_dated(view, name, output, &|path, real| view.time_of(path, real))
-                        .map_err(|e| Status::new(Code::Unknown, wharf_report::chain(&e)))?;
-                }
-                Ok(())
+                write_tar(&trees, output).map_err(|e| Status::new(Code::Unknown, wharf_report::chain(&e)))
             })
             .await?;
         }
-        Output::Archive { images, ids, names } => {
-            bytes(sender, answers, move |output| {
-                images.save_as(&ids, &names, output).map_err(|e| Status::new(Code::Unknown, wharf_report::chain(&e)))
-            })
-            .await?;
-        }
+        Output::Archive(archived) => bytes(sender, answers, move |output| archived.write(output)).await?,
     }
     step.status("sending to client", 0, 0, began, true);
     Ok(())
+}
+
+/// All trees as one archive.
+fn write_tar(trees: &Trees, output: &mut dyn Write) -> Result<(), ArchiveError> {
+    let mut archive = Writer::new(output);
+    for Tree { name, view, statements } in trees {
+        archive.tree_dated(view, name.as_ref().map(OsStr::new), &|path, real| view.time_of(path, real))?;
+        for StatementFile { name: own, bytes, time } in statements {
+            let path = name.as_ref().map_or_else(|| own.clone(), |name| format!("{name}/{own}"));
+            archive.file_at(&path, bytes.len() as u64, *time, &mut bytes.as_slice())?;
+        }
+    }
+    archive.finish()
 }
 
 /// Sends what `write` writes, and waits until the client has taken it.
@@ -122,7 +128,14 @@ impl Write for Pieces {
 }
 
 /// Files by the numbers that their STATs have, for as long as they may be asked for.
-type Sent = Arc<std::sync::Mutex<HashMap<u32, (usize, PathBuf)>>>;
+type Sent = Arc<std::sync::Mutex<HashMap<u32, Source>>>;
+
+/// Where a file's content is: which tree, and where in it.
+#[derive(Clone)]
+enum Source {
+    File(usize, PathBuf),
+    Statement(usize, usize),
+}
 
 /// Sends trees as fsutil does: all STATs, and contents as they are asked for.
 async fn files(trees: Trees, sender: Sender, mut answers: crate::grpc::client::Answers) -> Result<(), Status> {
@@ -133,14 +146,14 @@ async fn files(trees: Trees, sender: Sender, mut answers: crate::grpc::client::A
         let (trees, sent, sender, handle) = (Arc::clone(&trees), Arc::clone(&sent), sender.clone(), handle.clone());
         blocking(move || {
             let mut walk = Walk { sender, handle, sent, next: 0, links: HashMap::new() };
-            for (number, (name, view)) in trees.iter().enumerate() {
+            for (number, tree) in trees.iter().enumerate() {
                 walk.links.clear();
-                if let Some(name) = name {
-                    let mut top = bridge::stat(view, Path::new(""), false)?;
+                if let Some(name) = &tree.name {
+                    let mut top = bridge::stat(&tree.view, Path::new(""), false)?;
                     top.path = name.as_bytes().to_vec();
                     walk.tell(Packet { kind: PACKET_STAT, stat: Some(top), ..Packet::default() })?;
                 }
-                walk.directory(number, view, name.as_deref(), Path::new(""))?;
+                walk.directory(number, tree, Path::new(""))?;
             }
             walk.tell(Packet { kind: PACKET_STAT, ..Packet::default() })
         })
@@ -151,10 +164,16 @@ async fn files(trees: Trees, sender: Sender, mut answers: crate::grpc::client::A
             match packet.kind {
                 PACKET_REQ => {
                     let known = sent.lock().unwrap_or_else(std::sync::PoisonError::into_inner).remove(&packet.id);
-                    let (number, path) =
+                    let source =
                         known.ok_or_else(|| Status::invalid(format!("the client asks for no file: {}", packet.id)))?;
                     let (trees, sender, handle) = (Arc::clone(&trees), sender.clone(), handle.clone());
-                    blocking(move || content(&trees[number].1, &path, packet.id, &sender, &handle)).await?;
+                    blocking(move || match source {
+                        Source::File(tree, path) => file(&trees[tree].view, &path, packet.id, &sender, &handle),
+                        Source::Statement(tree, at) => {
+                            content(&mut trees[tree].statements[at].bytes.as_slice(), packet.id, &sender, &handle)
+                        }
+                    })
+                    .await?;
                 }
                 PACKET_FIN => {
                     sender.send(&Packet { kind: PACKET_FIN, ..Packet::default() }).await;
@@ -176,13 +195,17 @@ async fn files(trees: Trees, sender: Sender, mut answers: crate::grpc::client::A
     Ok(())
 }
 
-fn content(root: &RootDir, path: &Path, id: u32, sender: &Sender, handle: &Handle) -> Result<(), Status> {
+fn file(root: &RootDir, path: &Path, id: u32, sender: &Sender, handle: &Handle) -> Result<(), Status> {
+    let failing = |why: String| Status::new(Code::Unknown, format!("{}: {why}", path.display()));
+    let mut file = root.open_file(path).map_err(|e| failing(e.to_string()))?;
+    content(&mut file, id, sender, handle).map_err(|status| failing(status.message().to_owned()))
+}
+
+fn content(input: &mut dyn Read, id: u32, sender: &Sender, handle: &Handle) -> Result<(), Status> {
     let gone = || Status::unavailable("the client takes no more");
-    let failing = |e: &dyn std::error::Error| Status::new(Code::Unknown, format!("{}: {e}", path.display()));
-    let mut file = root.open_file(path).map_err(|e| failing(&e))?;
     let mut buffer = vec![0; CHUNK];
     loop {
-        let count = file.read(&mut buffer).map_err(|e| failing(&e))?;
+        let count = input.read(&mut buffer).map_err(|e| Status::new(Code::Unknown, e.to_string()))?;
         let data = Bytes::copy_from_slice(&buffer[..count]);
         if !handle.block_on(sender.send(&Packet { kind: PACKET_DATA, id, data, ..Packet::default() })) {
             return Err(gone());
@@ -211,14 +234,23 @@ impl Walk {
         }
     }
 
-    /// What is in a directory of tree `number`, which has the name `top` for the client.
-    fn directory(&mut self, number: usize, root: &DatedView, top: Option<&str>, path: &Path) -> Result<(), Status> {
+    /// What is in a directory of tree `number`.
+    fn directory(&mut self, number: usize, tree: &Tree, path: &Path) -> Result<(), Status> {
         let failing = |e: wharf_rooted_path::RootError| Status::new(Code::Unknown, wharf_report::chain(&e));
+        let (root, top) = (&tree.view, tree.name.as_deref());
         let mut names = root.read_dir(path).map_err(failing)?;
+        let statements = if path.as_os_str().is_empty() { tree.statements.as_slice() } else { &[] };
+        // These are in the place of what has their names.
+        names.retain(|name| statements.iter().all(|file| name != OsStr::new(&file.name)));
+        names.extend(statements.iter().map(|file| OsString::from(&file.name)));
         // In the order in which fsutil walks.
         names.sort();
         for name in names {
             let own = path.join(&name);
+            if let Some(at) = statements.iter().position(|file| name == OsStr::new(&file.name)) {
+                self.statement(number, tree, at)?;
+                continue;
+            }
             let found = root.metadata(&own, false).map_err(failing)?;
             let mut stat = bridge::stat(root, &own, false)?;
             let shown = top.map_or_else(|| own.clone(), |top| Path::new(top).join(&own));
@@ -246,13 +278,29 @@ impl Walk {
                 self.sent
                     .lock()
                     .unwrap_or_else(std::sync::PoisonError::into_inner)
-                    .insert(self.next, (number, own.clone()));
+                    .insert(self.next, Source::File(number, own.clone()));
             }
             self.tell(Packet { kind: PACKET_STAT, stat: Some(stat), ..Packet::default() })?;
             if is(0o040_000) {
-                self.directory(number, root, top, &own)?;
+                self.directory(number, tree, &own)?;
             }
         }
         Ok(())
+    }
+
+    fn statement(&mut self, number: usize, tree: &Tree, at: usize) -> Result<(), Status> {
+        let StatementFile { name: own, bytes, time } = &tree.statements[at];
+        let shown = tree.name.as_deref().map_or_else(|| own.into(), |top| Path::new(top).join(own));
+        let stat = Stat {
+            path: shown.as_os_str().as_bytes().to_vec(),
+            // As BuildKit writes them.
+            mode: 0o600,
+            mod_time: i64::try_from(*time).unwrap_or(0).saturating_mul(1_000_000_000),
+            size: i64::try_from(bytes.len()).unwrap_or(i64::MAX),
+            ..Stat::default()
+        };
+        let source = Source::Statement(number, at);
+        self.sent.lock().unwrap_or_else(std::sync::PoisonError::into_inner).insert(self.next, source);
+        self.tell(Packet { kind: PACKET_STAT, stat: Some(stat), ..Packet::default() })
     }
 }

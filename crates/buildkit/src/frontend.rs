@@ -52,7 +52,10 @@ impl BuildKit {
         request.form = export::all_forms(&job.exporters)?;
         // What clients ask for by default costs the compression of all layers: it is for those who say so.
         request.attestations = options::attestations(options, false);
-        export::check_statements(&job.exporters, &request.attestations)?;
+        if export::needs_passing(&job.exporters, &request.attestations) {
+            request.passing = Some(job.passing()?);
+            request.elsewhere = export::elsewhere(&job.exporters);
+        }
         request.annotations = export::annotations(&job.exporters);
         if job.request.cache.as_ref().is_some_and(|options| cache::is_inline(&options.exports)) {
             request.build_args.insert("BUILDKIT_INLINE_CACHE".into(), "1".into());

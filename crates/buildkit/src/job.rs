@@ -53,6 +53,8 @@ struct State {
     imported: Vec<CacheOption>,
     /// Its images, from before they are made: nobody else's end takes them away.
     kept: Vec<Arc<Mutex<Keep>>>,
+    /// Names that indexes of its results have as long as it is under way.
+    passing: Vec<String>,
 }
 
 /// An image that was built.
@@ -104,6 +106,19 @@ impl Job {
     /// Keeps what a build of it makes, until [`Self::release`].
     pub(crate) fn keep(&self, keep: Arc<Mutex<Keep>>) {
         self.state().kept.push(keep);
+    }
+
+    /// A name for an index of its results, until its end.
+    pub(crate) fn passing(&self) -> Result<String, Status> {
+        let random = wharf_engine::names::random_id().map_err(|e| Status::unavailable(e.to_string()))?;
+        let name = wharf_image::passing_name(random.get(..16).unwrap_or(&random));
+        self.state().passing.push(name.clone());
+        Ok(name)
+    }
+
+    /// Such names, which are nobody's from now on.
+    pub(crate) fn take_passing(&self) -> Vec<String> {
+        std::mem::take(&mut self.state().passing)
     }
 
     /// Its images are no more its own than others'.
@@ -197,6 +212,7 @@ impl Jobs {
             next: 0,
             imported: Vec::new(),
             kept: Vec::new(),
+            passing: Vec::new(),
         };
         let job = Job {
             request,

@@ -141,8 +141,13 @@ impl Images {
     pub fn attestations(&self, text: &str, platform: Option<&str>) -> Result<Vec<Statement>> {
         let image = self.resolve_for(text, platform)?;
         let Some((digest, row)) = self.index_of(text, &image.id)? else { return Ok(Vec::new()) };
-        let (_, index) = self.read_index(&digest, &row)?;
-        let Some(member) = row.members.iter().find(|member| member.image == image.id) else { return Ok(Vec::new()) };
+        self.attested(&digest, &row, &image.id)
+    }
+
+    /// What an index has about one of its images.
+    pub(crate) fn attested(&self, index: &Digest, row: &IndexRow, image: &Digest) -> Result<Vec<Statement>> {
+        let (_, index) = self.read_index(index, row)?;
+        let Some(member) = row.members.iter().find(|member| member.image == *image) else { return Ok(Vec::new()) };
         let mut all = Vec::new();
         for entry in about(&index, &member.manifest) {
             // One that did not come is known by its name alone, and says nothing.

@@ -7,6 +7,7 @@ use wharf_store::WriteTx;
 
 use crate::images::Images;
 use crate::index::{INDEXES, IndexRow, leave, manifest_left, part, unpoint};
+use crate::passing::is_passing;
 use crate::rows::{IMAGES, LEFT, NAMES, Row, familiar, is_digest, key, named_manifest, repository};
 use crate::summary::ImageSummary;
 use crate::{ImageError, Result};
@@ -76,6 +77,11 @@ impl Images {
         let siblings = self.siblings(&row, &id)?;
         let names = row.names;
         let mut removed = Vec::new();
+        if let Some(name) = self.name_of(text)?.filter(|name| is_passing(name)) {
+            // The image was there before it, or whoever has made it takes it away. Nobody was told of the name.
+            self.untag(&[name], &mut removed)?;
+            return Ok(Vec::new());
+        }
         // A name may look like the beginning of an ID.
         if is_prefix_of(text, &id) && self.name_of(text)?.is_none() {
             if is_single(&names) {

@@ -13,6 +13,7 @@ use wharf_snapshot::{Layer, LayerBlob};
 use crate::images::{ImageRecord, Images};
 use crate::index::platform_of;
 use crate::names::moment;
+use crate::passing::is_passing;
 use crate::rows::{Row, familiar, is_digest, key, repository};
 use crate::{ImageError, Result};
 
@@ -26,14 +27,21 @@ impl Images {
         self.save_chosen(&self.chosen(names, platforms)?, output)
     }
 
-    /// Writes images as those of one name for several platforms, under names that they need not have here.
+    /// Writes images as those of one name for several platforms, under names that they need not have here; with what is
+    /// stated about them by `index`, if they have one that is here.
     ///
     /// # Errors
     /// `NotFound`, and for what is no name, before anything is written; then when the output fails.
-    pub fn save_as(&self, images: &[Digest], names: &[Reference], output: &mut dyn Write) -> Result<()> {
+    pub fn save_as(
+        &self,
+        images: &[Digest],
+        index: Option<&Digest>,
+        names: &[Reference],
+        output: &mut dyn Write,
+    ) -> Result<()> {
         let images = images.iter().map(|id| self.get(id)).collect::<Result<_>>()?;
         let tags = names.iter().map(key).collect();
-        self.save_chosen(&[Chosen { images, tags }], output)
+        self.save_chosen(&[Chosen { images, index: index.cloned(), tags }], output)
     }
 
     fn save_chosen(&self, chosen: &[Chosen], output: &mut dyn Write) -> Result<()> {
@@ -45,8 +53,12 @@ impl Images {
         let (mut docker, mut ids) = (Vec::new(), Vec::new());
         let mut repositories = Repositories::new();
         let mut index = Vec::new();
-        for Chosen { images, tags } in chosen {
-            if let Some(stated) = self.stated(images, tags)? {
+        for Chosen { images, index: own, tags } in chosen {
+            let stated = match own {
+                Some(digest) => self.stated(images, digest)?,
+                None => None,
+            };
+            if let Some(stated) = stated {
                 index.extend(descriptors(&stated.descriptor(), tags));
                 stated.write(self, &mut archive)?;
                 let Some((first, plan)) = stated.images.first() else { continue };
@@ -113,7 +125,16 @@ impl Images {
                 |known: &&mut Chosen| known.images.iter().map(|image| &image.id).eq(images.iter().map(|i| &i.id));
             match chosen.iter_mut().find(same) {
                 Some(known) => known.tags.extend(tag.filter(|tag| !known.tags.contains(tag))),
-                None => chosen.push(Chosen { images, tags: tag.into_iter().collect() }),
+                None => {
+                    // That of the first name counts.
+                    let index = tag.as_deref().map(|tag| self.index_of_name(tag)).transpose()?.flatten();
+                    let index = index.map(|(digest, _)| digest);
+                    chosen.push(Chosen {
+                        images,
+                        index,
+                        tags: tag.into_iter().filter(|tag| !is_passing(tag)).collect(),
+                    });
+                }
             }
             Ok(())
         };
@@ -249,6 +270,8 @@ pub(crate) fn index_of(manifests: &[Descriptor]) -> Value {
 struct Chosen {
     /// For each platform one.
     images: Vec<ImageRecord>,
+    /// The index that may state something about them.
+    index: Option<Digest>,
     tags: Vec<String>,
 }
 

@@ -2,11 +2,12 @@
 //! as they are, with the layers in the form that they name.
 
 use wharf_distribution::{Descriptor, media_type};
+use wharf_reference::Digest;
 
 use crate::Result;
 use crate::attestations::Whole;
 use crate::images::{ImageRecord, Images};
-use crate::index::ImageIndex;
+use crate::index::{INDEXES, ImageIndex, IndexRow};
 use crate::push::Plan;
 use crate::rows::StoredManifest;
 use crate::save::Archive;
@@ -19,17 +20,13 @@ pub(crate) struct Stated {
 }
 
 impl Images {
-    /// What is stated about these images by the index behind their names. Nothing where not all that it lists is here as it
-    /// says, or not all is asked for: then the images go without.
-    pub(crate) fn stated(&self, images: &[ImageRecord], tags: &[String]) -> Result<Option<Stated>> {
-        let Some(tag) = tags.first() else { return Ok(None) };
-        let Some((digest, row)) = self.index_of_name(tag)?.filter(|(_, row)| !row.attestations.is_empty()) else {
-            return Ok(None);
-        };
-        if row.members.len() != images.len() {
-            return Ok(None);
-        }
-        let index = self.whole_index(digest, &row)?;
+    /// What is stated about these images by an index. Nothing where not all that it lists is here as it says, or not all is
+    /// asked for: then the images go without.
+    pub(crate) fn stated(&self, images: &[ImageRecord], index: &Digest) -> Result<Option<Stated>> {
+        let row: Option<IndexRow> = self.store().read(|tx| tx.get(INDEXES, index.as_str()))?;
+        let whole = |row: &IndexRow| !row.attestations.is_empty() && row.members.len() == images.len();
+        let Some(row) = row.filter(whole) else { return Ok(None) };
+        let index = self.whole_index(index.clone(), &row)?;
         let (mut plans, mut attestations) = (Vec::new(), Vec::new());
         for entry in &index.manifests {
             let of = &entry.descriptor;

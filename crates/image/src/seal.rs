@@ -15,6 +15,7 @@ use crate::attestations::{IN_TOTO, PREDICATE};
 use crate::images::Images;
 use crate::index::{ATTESTATION, ATTESTED, Member, join, manifest_left, platform_of, point};
 use crate::names::tag_of;
+use crate::passing::is_passing;
 use crate::rows::{IMAGES, Row, StoredManifest, change, key};
 use crate::save::index_of;
 use crate::{ImageError, Result};
@@ -35,10 +36,21 @@ pub struct Part {
     pub predicates: Vec<(String, Value)>,
 }
 
+/// What sealed images are called.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SealNames<'a> {
+    /// Tags that lead to the index from now on.
+    pub tags: &'a [String],
+    /// Where it gets a name by its digest alone.
+    pub repositories: &'a [Reference],
+    /// Names that it has in archives, and not here: what is stated is about these, too.
+    pub elsewhere: &'a [Reference],
+}
+
 impl Images {
     /// Says this of images that are here. With `indexed` they get an index, with annotations of its own, that the tags lead
     /// to from now on; its digest is the value. Without tags there is none, as an index is there as long as it has names.
-    /// In `repositories` it gets a name by that digest alone; without an index, one image gets it by that of its manifest, which
+    /// In repositories it gets a name by that digest alone; without an index, one image gets it by that of its manifest, which
     /// is the value then. Manifests that are made name layers in `form`, if one is given, and are pushed so.
     ///
     /// # Errors
@@ -48,10 +60,10 @@ impl Images {
         parts: &[Part],
         annotations: &BTreeMap<String, String>,
         indexed: bool,
-        tags: &[String],
-        repositories: &[Reference],
+        names: SealNames<'_>,
         form: Option<Form>,
     ) -> Result<Option<Digest>> {
+        let SealNames { tags, repositories, elsewhere } = names;
         let tags = tags.iter().map(|tag| tag_of(tag)).collect::<Result<Vec<Reference>>>()?;
         if !indexed || (tags.is_empty() && repositories.is_empty()) {
             parts.iter().try_for_each(|part| self.annotate(&part.image, &part.annotations))?;
@@ -61,7 +73,13 @@ impl Images {
             }
             return Ok(named.filter(|_| !repositories.is_empty()));
         }
-        let subjects: Vec<Reference> = tags.iter().chain(repositories).cloned().collect();
+        let public = tags.iter().chain(repositories).filter(|name| !is_passing(&key(name)));
+        let mut subjects: Vec<Reference> = public.cloned().collect();
+        for name in elsewhere.iter().cloned().map(Reference::tag_or_latest) {
+            if !subjects.contains(&name) {
+                subjects.push(name);
+            }
+        }
         let (mut entries, mut about, mut members, mut blobs) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         let mut held = self.hold(&[]);
         for part in parts {
@@ -193,7 +211,11 @@ fn attestation(
 ) -> Result<(Descriptor, Vec<Vec<u8>>)> {
     let digest = Map::from_iter([(manifest.algorithm().to_string(), Value::from(manifest.hex()))]);
     let subject = |name: String| json!({ "name": name, "digest": digest });
-    let subjects: Vec<Value> = tags.iter().map(|tag| subject(package_url(tag, &platform.to_string()))).collect();
+    let mut subjects: Vec<Value> = tags.iter().map(|tag| subject(package_url(tag, &platform.to_string()))).collect();
+    if subjects.is_empty() {
+        // As BuildKit calls what has no name.
+        subjects.push(subject("_".into()));
+    }
     let (mut layers, mut diff_ids, mut blobs) = (Vec::new(), Vec::new(), Vec::new());
     for (kind, predicate) in predicates {
         let statement =

@@ -1,7 +1,7 @@
 //! What software is in an image, as an SPDX 2.3 document. The same image has the same document.
 
 use serde_json::{Value, json};
-use wharf_image::ImageRecord;
+use wharf_image::{ImageRecord, is_passing};
 
 use super::packages::{Found, Package};
 
@@ -12,7 +12,7 @@ const NONE: &str = "NOASSERTION";
 pub(super) fn document(image: &ImageRecord, found: &Found) -> Value {
     let root = "SPDXRef-Image";
     let mut packages = vec![json!({
-        "name": image.tags.first().map_or_else(|| image.id.to_string(), Clone::clone),
+        "name": image.tags.iter().find(|tag| !is_passing(tag)).map_or_else(|| image.id.to_string(), Clone::clone),
         "SPDXID": root,
         "versionInfo": image.id,
         "downloadLocation": NONE,

@@ -6,9 +6,8 @@ use std::io::{BufWriter, Read, Write};
 use serde_json::{Value, json};
 use tokio::runtime::Handle;
 use wharf_archive::Reader;
-use wharf_image::Images;
-use wharf_reference::{Digest, Reference};
 
+use super::Archived;
 use crate::content::Store;
 use crate::control::blocking;
 use crate::grpc::{Code, Status};
@@ -22,19 +21,14 @@ const MAX_INDEX: u64 = 4 << 20;
 ///
 /// # Errors
 /// When the images cannot be read, or the client does not take them.
-pub(super) async fn send(
-    store: Store,
-    images: Images,
-    ids: Vec<Digest>,
-    names: Vec<Reference>,
-) -> Result<String, Status> {
+pub(super) async fn send(store: Store, archived: Archived) -> Result<String, Status> {
     let handle = Handle::current();
     let failing = |e: &dyn std::error::Error| Status::new(Code::Unknown, wharf_report::chain(e));
     blocking(move || {
         let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(|e| failing(&e))?;
         let writing = std::thread::Builder::new().name("export".into()).spawn(move || {
             let mut output = BufWriter::with_capacity(1 << 16, File::from(writer));
-            images.save_as(&ids, &names, &mut output).map_err(|e| failing(&e))?;
+            archived.write(&mut output)?;
             output.flush().map_err(|e| failing(&e))
         });
         let writing = writing.map_err(|e| failing(&e))?;

@@ -80,10 +80,10 @@ impl JobResults {
     pub(crate) async fn end(mut self, keeps: bool) {
         let Some(job) = self.job.take() else { return };
         job.release();
-        let going = under_way().end(&job, keeps);
-        if !going.is_empty() {
+        let (names, going) = (job.take_passing(), under_way().end(&job, keeps));
+        if !going.is_empty() || !names.is_empty() {
             // In a task of its own, so that whoever does not wait for it does not end it.
-            let _ = tokio::spawn(discard(self.own.clone(), going)).await;
+            let _ = tokio::spawn(discard(self.own.clone(), names, going)).await;
         }
     }
 }
@@ -92,18 +92,24 @@ impl Drop for JobResults {
     fn drop(&mut self) {
         let Some(job) = self.job.take() else { return };
         job.release();
-        let going = under_way().end(&job, false);
+        let (names, going) = (job.take_passing(), under_way().end(&job, false));
         // Outside of a runtime nothing is served any more.
         if let Ok(runtime) = tokio::runtime::Handle::try_current()
-            && !going.is_empty()
+            && !(going.is_empty() && names.is_empty())
         {
-            runtime.spawn(discard(self.own.clone(), going));
+            runtime.spawn(discard(self.own.clone(), names, going));
         }
     }
 }
 
-async fn discard(own: BuildKit, going: Vec<Digest>) {
+async fn discard(own: BuildKit, names: Vec<String>, going: Vec<Digest>) {
     let engine = &own.inner.engine;
+    for name in names {
+        // There is none if the build has failed before.
+        if let Err(error) = engine.remove_image(&name, Vec::new(), false, false).await {
+            tracing::debug!("the name of a result: {error}");
+        }
+    }
     for image in going {
         if let Err(error) = engine.remove_unnamed_image(&image).await {
             // Another build is about to have it as its result, and takes it away when it ends.

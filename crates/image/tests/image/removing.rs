@@ -247,3 +247,19 @@ fn what_is_pinned_is_not_pruned_and_goes_when_it_is_asked_for() {
     assert_eq!(prune(), [untagged("pinned:latest"), deleted(&pinned.id)]);
     assert!(place.images.pin("pinned", true).is_err());
 }
+
+#[test]
+fn a_passing_name_goes_without_its_image() {
+    let place = Place::new();
+    let image = place.simple("", &["x"]);
+    let passing = wharf_image::passing_name("1");
+    place.images.tag("x", &passing).unwrap();
+    place.images.remove("x", PLAIN, &nobody).unwrap();
+    assert_eq!(place.images.remove(&passing, PLAIN, &running).unwrap(), []);
+    assert!(place.images.get(&image.id).unwrap().tags.is_empty());
+    // One that a killed process has left.
+    place.images.tag(image.id.as_str(), &passing).unwrap();
+    place.images.tag(image.id.as_str(), "y").unwrap();
+    place.images.forget_passing().unwrap();
+    assert_eq!(place.images.get(&image.id).unwrap().tags, ["y:latest"]);
+}

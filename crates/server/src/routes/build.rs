@@ -113,6 +113,7 @@ pub(super) async fn build(call: Call) -> Result {
         answers: asking.map(|asking| Arc::new(asking) as Arc<dyn Answers>),
         dockerfile: text("dockerfile").unwrap_or_else(|| "Dockerfile".into()),
         tags: query.all("t").into_iter().filter(|tag| !tag.is_empty()).collect(),
+        passing: text("passing").map(|random| wharf_image::passing_name(&random)),
         build_args: build_args.into_iter().filter_map(|(key, value)| Some((key, value?))).collect(),
         labels: query.json("labels")?,
         target: text("target"),

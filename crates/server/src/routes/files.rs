@@ -8,6 +8,8 @@ use hyper::StatusCode;
 use hyper::header::HeaderValue;
 use serde_json::Value;
 use wharf_engine::{EngineError, PathStat, PutOptions};
+use wharf_image::StatementFile;
+use wharf_reference::Digest;
 
 use super::{Call, Result, blocking};
 use crate::http::{Answer, ApiError, blocking_reader_while, empty, ok, tar};
@@ -26,16 +28,35 @@ pub(super) fn export(call: Call, id: &str) -> Result {
 }
 
 /// The files of an image, as its containers would see them before they start, with the times that they have on any other machine.
+/// With `index` statements about them are beside them: what that index states about the image, in files whose names begin with
+/// `prefix`, and end with `suffix` before the extension.
 pub(super) async fn image(call: Call, name: &str) -> Result {
     let (engine, name) = (call.api.engine, name.to_owned());
-    let view = blocking(move || {
-        let image = engine.images().resolve(&name)?;
-        let view = engine.images().layers().dated_view(&image.diff_ids);
-        view.map_err(|e| ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, wharf_report::chain(&e)))
+    let index = call.query.get("index").filter(|text| !text.is_empty()).map(Digest::parse).transpose();
+    let index = index.map_err(|e| ApiError::bad(format!("invalid index: {e}")))?;
+    let text = |name: &str| call.query.get(name).unwrap_or_default().to_owned();
+    let (prefix, suffix) = (text("prefix"), text("suffix"));
+    let (view, statements) = blocking(move || {
+        let images = engine.images();
+        let image = images.resolve(&name)?;
+        let view = images.layers().dated_view(&image.diff_ids);
+        let view = view.map_err(|e| ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, wharf_report::chain(&e)))?;
+        let statements = match index {
+            Some(index) => images.statement_files(&index, &image, &view, &prefix, &suffix)?,
+            None => Vec::new(),
+        };
+        Ok((view, statements))
     })
     .await?;
     Ok(tar(move |output| {
-        let packed = wharf_archive::pack_dated(&view, None, output, &|path, real| view.time_of(path, real));
+        let mut archive = wharf_archive::Writer::new(output);
+        let packed = archive.tree_dated(&view, None, &|path, real| view.time_of(path, real)).and_then(|()| {
+            let own = |StatementFile { name, bytes, time }: &StatementFile| {
+                archive.file_at(name, bytes.len() as u64, *time, &mut bytes.as_slice())
+            };
+            statements.iter().try_for_each(own)?;
+            archive.finish()
+        });
         packed.map_err(|e| EngineError::from_source("the image cannot be read", &e))
     }))
 }

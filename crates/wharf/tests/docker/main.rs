@@ -12,6 +12,7 @@ mod build_inputs;
 mod build_more;
 mod build_results;
 mod build_same;
+mod build_stated_outputs;
 mod build_statements;
 mod buildkit;
 mod buildkit_caches;

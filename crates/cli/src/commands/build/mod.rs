@@ -217,6 +217,8 @@ async fn run(app: &App, matches: &Matches) -> Outcome<u8> {
         .query_some("committed", committed.map(|seconds| seconds.to_string()).as_deref())
         .query_some("dockerfile", Some(&context.dockerfile).filter(|name| !name.is_empty()))
         .header("x-registry-config", &auth::header_for_all(app.config())?);
+    let passing = result::passing(matches, &outputs)?;
+    let request = request.query_some("passing", passing.as_deref());
     let request =
         outputs.iter().flat_map(output::Output::names).fold(request, |request, name| request.query("t", name));
     let media_type = if parts.is_some() { parts::MEDIA_TYPE } else { "application/x-tar" };
@@ -269,7 +271,7 @@ async fn run(app: &App, matches: &Matches) -> Outcome<u8> {
     let mut id = made.last().map(|made| made.id.clone()).unwrap_or_default();
     let reference = made.last().map(|made| made.reference.clone()).unwrap_or_default();
     cache::take(app, client, matches, &reference).await?;
-    let result = result::Result { made: &made, target };
+    let result = result::Result { made: &made, target, passing: passing.as_deref() };
     result.deliver(app, matches, &outputs).await?;
     if quiet {
         if !to_stdout {

@@ -12,13 +12,22 @@ use crate::download;
 use crate::failure::{Failure, Outcome};
 use crate::parse::{Matches, commas};
 
+/// How files are written.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Files {
+    /// What the names of statements about them begin with.
+    prefix: String,
+    /// Whether each platform's are in a directory of their own; else where there are several.
+    split: Option<bool>,
+}
+
 /// One `--output`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Output {
     /// The files, in a directory.
-    Local(PathBuf),
+    Local(PathBuf, Files),
     /// The files, as an archive; to standard output without a place.
-    Tar(Option<String>),
+    Tar(Option<String>, Files),
     /// The image as an archive that `load` takes, which is an OCI layout, too.
     Archive(Option<String>),
     /// The image as a directory with an OCI layout.
@@ -37,10 +46,11 @@ fn parse(text: &str) -> Result<Output, String> {
     if let [place] = fields.as_slice()
         && !place.contains('=')
     {
-        return Ok(if place == "-" { Output::Tar(None) } else { Output::Local(place.into()) });
+        let files = Files::default();
+        return Ok(if place == "-" { Output::Tar(None, files) } else { Output::Local(place.into(), files) });
     }
     let (mut kind, mut dest, mut name, mut push, mut tar) = (String::new(), None, None, false, true);
-    let mut compression = None;
+    let (mut compression, mut files) = (None, Files::default());
     for field in fields {
         let (key, value) = field.split_once('=').ok_or_else(|| format!("invalid value {field}: expected key=value"))?;
         let on = || match value {
@@ -59,6 +69,8 @@ fn parse(text: &str) -> Result<Output, String> {
             "force-compression" => drop(on()?),
             key if annotation(key, value).is_some() => {}
             "tar" => tar = on()?,
+            "attestation-prefix" => value.clone_into(&mut files.prefix),
+            "platform-split" => files.split = Some(on()?),
             // The result is the same with and without: what a build makes has no later time than SOURCE_DATE_EPOCH.
             "unpack" | "store" | "oci-mediatypes" | "rewrite-timestamp" => drop(on()?),
             other => return Err(format!("unsupported key {other:?} in output {text:?}")),
@@ -67,8 +79,8 @@ fn parse(text: &str) -> Result<Output, String> {
     let place = dest.clone().filter(|dest| dest != "-");
     let needs = |what: &str| format!("dest is required for {what} output");
     Ok(match kind.as_str() {
-        "local" => Output::Local(place.ok_or_else(|| needs("local"))?.into()),
-        "tar" => Output::Tar(place),
+        "local" => Output::Local(place.ok_or_else(|| needs("local"))?.into(), files),
+        "tar" => Output::Tar(place, files),
         "oci" | "docker" if !tar => Output::Layout(place.ok_or_else(|| needs("a layout"))?.into()),
         "oci" => Output::Archive(place),
         // Without a place it is the engine's store, which has it anyway.
@@ -107,13 +119,13 @@ pub(super) fn of(matches: &Matches) -> Outcome<Vec<Output>> {
     if matches.on("push") {
         all.push(Output::Image { name: None, push: true, compression: None });
     }
-    let stdout = all.iter().filter(|output| matches!(output, Output::Tar(None) | Output::Archive(None))).count();
+    let stdout = all.iter().filter(|output| output.is_stdout()).count();
     if stdout > 1 {
         return Err("only one output can go to standard output".into());
     }
     for output in &all {
         match output {
-            Output::Tar(place) | Output::Archive(place) => {
+            Output::Tar(place, _) | Output::Archive(place) => {
                 download::refuse_terminal(place.as_deref())?;
                 download::check(place.as_deref())?;
             }
@@ -125,7 +137,7 @@ pub(super) fn of(matches: &Matches) -> Outcome<Vec<Output>> {
 
 impl Output {
     pub(super) fn is_stdout(&self) -> bool {
-        matches!(self, Self::Tar(None) | Self::Archive(None))
+        matches!(self, Self::Tar(None, _) | Self::Archive(None))
     }
 
     /// Further names of the result.
@@ -136,29 +148,43 @@ impl Output {
         }
     }
 
-    /// Writes the files or the images of what was made. `names` are its names, for an archive.
+    /// Writes the files or the images of what was made. `names` are those by which the engine knows it, for an archive.
     pub(super) async fn write(&self, client: &Client, made: &[Made], names: &[String]) -> Outcome {
         match self {
             Self::Image { .. } => Ok(()),
-            Self::Tar(place) => {
+            Self::Tar(place, files) => {
                 let [one] = made else {
                     return Err("type=tar has the files of one platform: use type=local for several".into());
                 };
-                let response = client.get(&format!("/images/{}/rootfs", one.id)).send().await?;
-                download::save(response, place.as_deref()).await
+                download::save(files.of(client, one, "").send().await?, place.as_deref()).await
             }
             Self::Archive(place) => download::save(images(client, made, names).await?, place.as_deref()).await,
-            Self::Local(dir) => {
+            Self::Local(dir, files) => {
                 for one in made {
-                    let response = client.get(&format!("/images/{}/rootfs", one.id)).send().await?;
                     // As BuildKit has it.
-                    let below = one.platform.as_ref().filter(|_| made.len() > 1).map(|name| name.replace('/', "_"));
+                    let platform = one.platform.as_ref().map(|name| name.replace('/', "_"));
+                    let (split, several) = (files.split.unwrap_or(made.len() > 1), made.len() > 1);
+                    let suffix = platform.as_ref().filter(|_| several && !split).map(|name| format!(".{name}"));
+                    let response = files.of(client, one, suffix.as_deref().unwrap_or_default()).send().await?;
+                    let below = platform.filter(|_| split);
                     into(response, &below.map_or_else(|| dir.clone(), |name| dir.join(name))).await?;
                 }
                 Ok(())
             }
             Self::Layout(dir) => into(images(client, made, names).await?, dir).await,
         }
+    }
+}
+
+impl Files {
+    /// Asks for the files of an image, and for what is stated about them, where that is in an index. The names of statements
+    /// end with `suffix` before their extension.
+    fn of<'a>(&self, client: &'a Client, made: &Made, suffix: &str) -> wharf_client::Request<'a> {
+        client
+            .get(&format!("/images/{}/rootfs", made.id))
+            .query_some("index", made.digest.as_deref())
+            .query_some("prefix", Some(&self.prefix).filter(|text| !text.is_empty()))
+            .query_some("suffix", Some(suffix).filter(|text| !text.is_empty()))
     }
 }
 
@@ -227,10 +253,13 @@ mod tests {
 
     #[test]
     fn kinds() {
-        assert_eq!(parse("out").unwrap(), Output::Local("out".into()));
-        assert_eq!(parse("-").unwrap(), Output::Tar(None));
-        assert_eq!(parse("type=local,dest=d").unwrap(), Output::Local("d".into()));
-        assert_eq!(parse("type=tar,dest=f").unwrap(), Output::Tar(Some("f".into())));
+        assert_eq!(parse("out").unwrap(), Output::Local("out".into(), Files::default()));
+        assert_eq!(parse("-").unwrap(), Output::Tar(None, Files::default()));
+        assert_eq!(parse("type=local,dest=d").unwrap(), Output::Local("d".into(), Files::default()));
+        let files = Files { prefix: "p-".into(), split: Some(false) };
+        let text = "type=local,dest=d,attestation-prefix=p-,platform-split=false";
+        assert_eq!(parse(text).unwrap(), Output::Local("d".into(), files));
+        assert_eq!(parse("type=tar,dest=f").unwrap(), Output::Tar(Some("f".into()), Files::default()));
         assert_eq!(parse("type=oci,dest=-").unwrap(), Output::Archive(None));
         assert_eq!(parse("type=oci,dest=d,tar=false").unwrap(), Output::Layout("d".into()));
         let image = |name: Option<&str>, push| Output::Image { name: name.map(str::to_owned), push, compression: None };

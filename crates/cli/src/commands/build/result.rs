@@ -1,7 +1,9 @@
 //! What is done with an image that was built: outputs, pushes, the file about it.
 
 use serde_json::{Value, json};
+use wharf_client::Client;
 
+use super::attest;
 use super::output::Output;
 use crate::app::App;
 use crate::failure::Outcome;
@@ -21,7 +23,7 @@ pub(super) struct Made {
     /// Where several were built, which it is.
     pub(super) platform: Option<String>,
     /// Of the index that the names lead to.
-    digest: Option<String>,
+    pub(super) digest: Option<String>,
 }
 
 impl Made {
@@ -44,6 +46,23 @@ pub(super) struct Result<'a> {
     pub(super) made: &'a [Made],
     /// Where progress is shown.
     pub(super) target: Target,
+    /// What its index is called as long as outputs are made of it.
+    pub(super) passing: Option<&'a str>,
+}
+
+/// What the engine puts in front of such names.
+const PASSING: &str = "localhost/wharf-build-result-";
+
+/// Digits of a name for the result's index, where something is stated about a result that has no name of its own: without one
+/// an index is not kept.
+pub(super) fn passing(matches: &Matches, outputs: &[Output]) -> Outcome<Option<String>> {
+    let named = !matches.all("tag").is_empty() || outputs.iter().any(|output| !output.names().is_empty());
+    if named || outputs.is_empty() || attest::of(matches)?.is_empty() {
+        return Ok(None);
+    }
+    let mut bytes = [0; 8];
+    getrandom::fill(&mut bytes).map_err(|error| format!("no random numbers: {error}"))?;
+    Ok(Some(bytes.iter().map(|byte| format!("{byte:02x}")).collect()))
 }
 
 impl Result<'_> {
@@ -52,8 +71,12 @@ impl Result<'_> {
         let mut names: Vec<String> = matches.all("tag").to_vec();
         names.extend(outputs.iter().flat_map(Output::names));
         let client = app.client().await?;
-        for output in outputs {
-            output.write(client, self.made, &names).await?;
+        let written = self.write(client, outputs, &names).await;
+        if let Some(name) = self.passing_name() {
+            let forgotten = client.delete(&format!("/images/{name}")).send().await;
+            written.and(forgotten.map(drop).map_err(Into::into))?;
+        } else {
+            written?;
         }
         let last = self.made.last();
         let mut digest = last.and_then(|made| made.digest.clone());
@@ -94,6 +117,21 @@ impl Result<'_> {
             client.delete(&format!("/images/{}", made.id)).query("noprune", 1).send().await?;
         }
         Ok(())
+    }
+
+    async fn write(&self, client: &Client, outputs: &[Output], names: &[String]) -> Outcome {
+        let passing = self.passing_name();
+        let known = passing.as_ref().map_or(names, std::slice::from_ref);
+        for output in outputs {
+            output.write(client, self.made, known).await?;
+        }
+        Ok(())
+    }
+
+    /// The name that its index has for now, if it has an index.
+    fn passing_name(&self) -> Option<String> {
+        let digits = self.passing.filter(|_| self.made.iter().any(|made| made.digest.is_some()))?;
+        Some(format!("{PASSING}{digits}"))
     }
 
     /// Pushes a name; the value is the digest of what the registry has.
