@@ -36,7 +36,10 @@ pub use names::normal;
 pub use pack::{PackOptions, Upper, Writer, pack, pack_as, pack_dir_as, pack_upper};
 pub use reader::Reader;
 pub use record::{Content, Recorder};
-pub use unpack::{OtherTimes, UnpackOptions, Unpacked, Whiteouts, unpack, unpack_at, unpack_image, unpack_recorded};
+pub use unpack::{
+    OtherTimes, UnpackOptions, Unpacked, Whiteouts, unpack, unpack_at, unpack_image, unpack_recorded,
+    unpack_telling_implied,
+};
 
 /// Result of this crate.
 pub type Result<T> = std::result::Result<T, ArchiveError>;

@@ -1,9 +1,11 @@
 //! Applies an archive to a directory, and nothing outside of it; or makes an image of it.
 
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use wharf_rooted_path::RootDir;
 
@@ -99,7 +101,23 @@ impl UnpackOptions {
 /// For an entry that would leave the root or is not understood, for bounds, and for what the disk refuses.
 /// What was unpacked until then stays: the caller unpacks into a directory that it throws away.
 pub fn unpack(input: impl Read, root: &RootDir, options: &UnpackOptions) -> Result<Unpacked> {
-    run(Tap::new(input, None), &mut Directory::new(root, options, false), options, None)
+    run(Tap::new(input, None), &mut Directory::new(root, options, false), options, &Around::default())
+}
+
+/// As [`unpack`]; the value has the directories, too, that the archive has nothing to say about: they are made for what is in
+/// them.
+///
+/// # Errors
+/// As [`unpack`].
+pub fn unpack_telling_implied(
+    input: impl Read,
+    root: &RootDir,
+    options: &UnpackOptions,
+) -> Result<(Unpacked, BTreeSet<PathBuf>)> {
+    let implied = RefCell::default();
+    let around = Around { implied: Some(&implied), ..Around::default() };
+    let done = run(Tap::new(input, None), &mut Directory::new(root, options, false), options, &around)?;
+    Ok((done, implied.into_inner().unsaid()))
 }
 
 /// As [`unpack`], into the directory `at` of `root`: links of its own lead as far as the root, and the directory itself stays
@@ -110,7 +128,7 @@ pub fn unpack(input: impl Read, root: &RootDir, options: &UnpackOptions) -> Resu
 pub fn unpack_at(input: impl Read, root: &RootDir, at: &Path, options: &UnpackOptions) -> Result<Unpacked> {
     // Never empty, which would be the root as an archive's own.
     let at = Path::new(".").join(at.strip_prefix("/").unwrap_or(at));
-    run(Tap::new(input, None), &mut Directory::new(root, options, false).at(&at), options, None)
+    run(Tap::new(input, None), &mut Directory::new(root, options, false).at(&at), options, &Around::default())
 }
 
 /// The time that something gets which the archive has at a path, with the time that is said there: seconds since the epoch
@@ -129,7 +147,8 @@ pub fn unpack_recorded(
     recorder: &mut dyn Recorder,
     times: Option<&OtherTimes<'_>>,
 ) -> Result<Unpacked> {
-    run(Tap::new(input, Some(recorder)), &mut Directory::new(root, options, true), options, times)
+    let around = Around { times, ..Around::default() };
+    run(Tap::new(input, Some(recorder)), &mut Directory::new(root, options, true), options, &around)
 }
 
 /// As [`unpack_recorded`], with an image for a directory. It is a layer: whiteouts become overlayfs's, whatever the
@@ -146,8 +165,38 @@ pub fn unpack_image(
     times: Option<&OtherTimes<'_>>,
 ) -> Result<Unpacked> {
     let options = UnpackOptions { whiteouts: Whiteouts::Overlay, no_overwrite_dir_non_dir: false, ..*options };
-    let done = run(Tap::new(input, Some(recorder)), &mut Image::new(image, &options), &options, times)?;
+    let around = Around { times, ..Around::default() };
+    let done = run(Tap::new(input, Some(recorder)), &mut Image::new(image, &options), &options, &around)?;
     Ok(Unpacked { disk: 0, ..done })
+}
+
+/// Directories of an archive: those that it has an entry for are true.
+#[derive(Debug, Default)]
+struct Directories(BTreeMap<PathBuf, bool>);
+
+impl Directories {
+    fn note(&mut self, path: &Path, kind: Kind) {
+        if kind == Kind::Directory {
+            self.0.insert(path.to_owned(), true);
+        }
+        for above in path.ancestors().skip(1).filter(|above| !above.as_os_str().is_empty()) {
+            if self.0.contains_key(above) {
+                return;
+            }
+            self.0.insert(above.to_owned(), false);
+        }
+    }
+
+    fn unsaid(self) -> BTreeSet<PathBuf> {
+        self.0.into_iter().filter(|(_, said)| !said).map(|(path, _)| path).collect()
+    }
+}
+
+/// What goes on beside the unpacking.
+#[derive(Default)]
+struct Around<'a> {
+    times: Option<&'a OtherTimes<'a>>,
+    implied: Option<&'a RefCell<Directories>>,
 }
 
 /// All that an archive may not do is looked for here, before its target hears of it.
@@ -155,7 +204,7 @@ fn run<R: Read>(
     tap: Tap<'_, R>,
     target: &mut impl Target,
     options: &UnpackOptions,
-    times: Option<&OtherTimes<'_>>,
+    around: &Around<'_>,
 ) -> Result<Unpacked> {
     let mut reader = Reader::new(tap);
     let mut done = Unpacked::default();
@@ -171,7 +220,10 @@ fn run<R: Read>(
         }
         done.disk = done.disk.saturating_add(reader.stored().unwrap_or_else(|| disk(&entry)));
         let path = inside(&entry)?;
-        if let Some(times) = times {
+        if let Some(implied) = around.implied {
+            implied.borrow_mut().note(&path, entry.kind);
+        }
+        if let Some(times) = around.times {
             entry.mtime = times(&path, entry.mtime);
         }
         match path.file_name() {

@@ -46,6 +46,21 @@ pub struct CacheRecord {
     /// IDs of secrets that are in the layer.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub secrets: Vec<String>,
+    /// When the classic builder has last made it though nothing was to come from the cache, in seconds since the epoch: what it makes
+    /// has that time in its configuration, and so has what it makes of it later.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub again: Option<i64>,
+}
+
+/// What a step has made, for [`Cache::keep`].
+#[derive(Debug, Default)]
+pub(crate) struct Kept<'a> {
+    /// With the bytes of its content.
+    pub(crate) layer: Option<(Digest, u64)>,
+    pub(crate) description: &'a str,
+    pub(crate) date: i64,
+    pub(crate) secrets: Vec<String>,
+    pub(crate) again: Option<i64>,
 }
 
 /// A step that has a definition.
@@ -148,15 +163,14 @@ impl Cache {
 
     /// Keeps what a step made, with its time in images. Without a layer it may be lost in a crash and is
     /// made again; a layer must have an owner.
-    pub(crate) fn keep(
-        &self,
-        key: &Digest,
-        layer: Option<(Digest, u64)>,
-        description: &str,
-        date: i64,
-        secrets: Vec<String>,
-    ) -> Result<()> {
+    pub(crate) fn keep(&self, key: &Digest, kept: Kept<'_>) -> Result<()> {
+        let Kept { layer, description, date, secrets, again } = kept;
         let now = Timestamp::now();
+        let again = match again {
+            Some(again) => Some(again),
+            // Of another builder's that makes it anew it stays.
+            None => self.find(key)?.and_then(|record| record.again),
+        };
         let record = CacheRecord {
             size: layer.as_ref().map_or(0, |(_, size)| *size),
             layer: layer.map(|(diff_id, _)| diff_id),
@@ -167,6 +181,7 @@ impl Cache {
             last_used: now.as_second(),
             uses: 0,
             secrets,
+            again,
         };
         if record.layer.is_some() {
             self.store.write(|tx| tx.put(CACHE, key.as_str(), &record))?;
@@ -283,7 +298,9 @@ mod tests {
         std::fs::write(upper.path().join("f"), "x").unwrap();
         let layer = layers.commit(upper.path(), None, None).unwrap();
         let key = Key::new("x").finish();
-        cache.keep(&key, Some((layer.diff_id.clone(), layer.size)), "RUN x", 7, Vec::new()).unwrap();
+        let layer_of = Some((layer.diff_id.clone(), layer.size));
+        let kept = Kept { layer: layer_of, description: "RUN x", date: 7, ..Kept::default() };
+        cache.keep(&key, kept).unwrap();
         cache.used(std::slice::from_ref(&key)).unwrap();
         assert_eq!(cache.find(&key).unwrap().unwrap().uses, 1);
         assert_eq!(cache.layers().unwrap(), BTreeSet::from([layer.diff_id.clone()]));

@@ -17,6 +17,7 @@ use wharf_store::{Store, Table};
 use crate::cache::{CacheRecord, Key};
 use crate::cancel::Cancel;
 use crate::error::{BuildError, Result};
+use crate::scratch::random_id;
 
 /// Keys of cache mounts among those of steps begin with it.
 pub const CACHE_MOUNT: &str = "mount-";
@@ -101,7 +102,8 @@ impl CacheMounts {
         Key::new("cache-mount").text(id).text(origin).finish().hex().to_owned()
     }
 
-    /// Takes the cache of `id` and `origin` (what it is filled from), and makes it if it is not there.
+    /// Takes the cache of `id` and `origin` (what it is filled from), and makes it if it is not there; `anew`: also if it is, and
+    /// nobody uses it.
     ///
     /// # Errors
     /// When the disk refuses, or the build is cancelled while it waits.
@@ -111,6 +113,7 @@ impl CacheMounts {
         origin: &str,
         sharing: Sharing,
         owner: Owner,
+        anew: bool,
         cancel: &Cancel,
     ) -> Result<CacheMount> {
         let name = Self::name(id, origin);
@@ -135,6 +138,10 @@ impl CacheMounts {
             now = waited.unwrap_or_else(PoisonError::into_inner).0;
             cancel.check()?;
         };
+        let gone = match anew && !now.contains_key(&path) {
+            true => self.set_aside(&path)?,
+            false => None,
+        };
         let fresh = !path.exists();
         if fresh {
             make(&path, owner)?;
@@ -144,6 +151,9 @@ impl CacheMounts {
         entry.alone = sharing != Sharing::Shared;
         drop(now);
         let mount = CacheMount { path, fresh, uses: Arc::clone(&self.uses) };
+        if let Some(gone) = gone {
+            remove_all(&gone)?;
+        }
         self.note_use(&mount.path, id)?;
         Ok(mount)
     }
@@ -190,6 +200,7 @@ impl CacheMounts {
                 last_used,
                 uses,
                 secrets: Vec::new(),
+                again: None,
             };
             all.push((format!("{CACHE_MOUNT}{name}"), record));
         }
@@ -226,22 +237,40 @@ impl CacheMounts {
     /// When the disk refuses.
     pub(crate) fn remove(&self, ids: &[String]) -> Result<(Vec<String>, u64)> {
         let failing = |e: std::io::Error| BuildError::system("the cache mounts cannot be pruned", &e);
-        let now = self.uses.now.lock().unwrap_or_else(PoisonError::into_inner);
         let (mut removed, mut freed) = (Vec::new(), 0);
         for id in ids {
             let Some(name) = id.strip_prefix(CACHE_MOUNT).filter(|name| !name.contains('/')) else { continue };
             let path = self.dir.join(name);
-            if now.contains_key(&path) || !path.exists() {
-                continue;
-            }
-            freed += size(&path).map_err(failing)?;
-            wharf_rooted_path::remove_dir_all(&path).map_err(failing)?;
+            let now = self.uses.now.lock().unwrap_or_else(PoisonError::into_inner);
+            let gone = match now.contains_key(&path) {
+                true => None,
+                false => self.set_aside(&path)?,
+            };
+            drop(now);
+            let Some(gone) = gone else { continue };
+            freed += size(&gone).map_err(failing)?;
+            remove_all(&gone)?;
             self.store.write_soon(|tx| tx.delete(MOUNTS, name))?;
             self.sizes().remove(name);
             removed.push(id.clone());
         }
         Ok((removed, freed))
     }
+
+    /// Gives one that nobody uses another name, under which it can take its time to go. What a kill leaves of it is listed, and
+    /// goes with the next prune.
+    fn set_aside(&self, path: &Path) -> Result<Option<PathBuf>> {
+        let gone = self.dir.join(format!("gone-{}", &random_id()?[..16]));
+        match fs::rename(path, &gone) {
+            Ok(()) => Ok(Some(gone)),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(BuildError::system("a cache mount cannot be removed", &error)),
+        }
+    }
+}
+
+fn remove_all(path: &Path) -> Result<()> {
+    wharf_rooted_path::remove_dir_all(path).map_err(|e| BuildError::system("a cache mount cannot be removed", &e))
 }
 
 fn name_of(path: &Path) -> String {
@@ -287,7 +316,7 @@ mod tests {
             mounts.remove(&ids).unwrap().0.len()
         };
         let cancel = Cancel::new().unwrap();
-        let take = |sharing| mounts.take("id", "", sharing, Owner::default(), &cancel);
+        let take = |sharing| mounts.take("id", "", sharing, Owner::default(), false, &cancel);
         let first = take(Sharing::Shared).unwrap();
         let second = take(Sharing::Shared).unwrap();
         assert_eq!((first.path == second.path, first.fresh, second.fresh), (true, true, false));
@@ -307,5 +336,14 @@ mod tests {
         assert!(all[0].0.starts_with(CACHE_MOUNT) && all[0].1.description == "cached mount id", "{all:?}");
         assert_eq!(prune(), 2);
         assert!(!path.exists());
+        let cancel = Cancel::new().unwrap();
+        let take = |anew| mounts.take("id", "", Sharing::Shared, Owner::default(), anew, &cancel).unwrap();
+        let first = take(true);
+        fs::write(first.path.join("f"), "").unwrap();
+        // Of one in use nothing is taken away.
+        assert!(!take(true).fresh && first.path.join("f").exists());
+        drop(first);
+        assert!(!take(false).fresh);
+        assert!(take(true).fresh && !path.join("f").exists() && prune() == 1);
     }
 }

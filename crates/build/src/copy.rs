@@ -1,5 +1,6 @@
 //! COPY and ADD: from what was selected to the layer.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use crate::error::{BuildError, Result};
@@ -110,11 +111,25 @@ impl Destination<'_> {
                 }
                 // What is there stays as it is; what is not is made as any other directory, whatever the source is.
                 plan.directory(&real)?;
+                // Where links lead that are directories above what is copied.
+                let mut led: BTreeMap<&Path, PathBuf> = BTreeMap::new();
                 for item in selected.items.iter().filter(|item| !item.to.as_os_str().is_empty()) {
-                    let place = real.join(&item.to);
+                    let mut above = item.to.ancestors().skip(1).filter(|_| !led.is_empty());
+                    let link = above.find_map(|above| Some((above, led.get(above)?)));
+                    let place = match link {
+                        Some((above, to)) => to.join(item.to.strip_prefix(above).unwrap_or(&item.to)),
+                        None => real.join(&item.to),
+                    };
                     // A directory above what is copied stays as it is, if it is there.
-                    if item.implied && plan.kind(&place)?.is_some() {
-                        plan.directory(&place)?;
+                    if item.implied
+                        && let Some(kind) = plan.kind(&place)?
+                    {
+                        let mut above = place;
+                        if kind == Kind::Symlink {
+                            above = plan.resolve(&above)?;
+                            led.insert(&item.to, above.clone());
+                        }
+                        plan.directory(&above)?;
                         continue;
                     }
                     self.item(plan, selected, item, &place)?;

@@ -92,8 +92,14 @@ impl BuildError {
     }
 
     /// The same with the text of the Dockerfile, if it is about lines of that.
-    pub(crate) fn within(mut self, text: &str, source: &Source) -> Self {
-        if let Some(lines) = self.lines.as_mut().filter(|lines| lines.first == source.span.line()) {
+    pub(crate) fn within(self, text: &str, source: &Source) -> Self {
+        let own = self.lines.as_ref().is_some_and(|lines| lines.first == source.span.line());
+        if own { self.with_text(text) } else { self }
+    }
+
+    /// The same with the text that its lines are of.
+    pub(crate) fn with_text(mut self, text: &str) -> Self {
+        if let Some(lines) = self.lines.as_mut() {
             lines.text = text.into();
         }
         self
@@ -120,7 +126,11 @@ impl From<ParseErrors> for BuildError {
 
 impl From<GraphError> for BuildError {
     fn from(error: GraphError) -> Self {
-        Self::invalid(error.to_string())
+        let lines = error.span.map(|span| {
+            let last = span.end_line.max(span.line());
+            Box::new(Lines { file: error.file.clone(), text: Arc::default(), first: span.line(), last })
+        });
+        Self { place: error.place(), lines, ..Self::invalid(error.words()) }
     }
 }
 

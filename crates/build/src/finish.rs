@@ -1,9 +1,9 @@
 //! From the target of each platform to the image, with its names and what is said about it.
 
-use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use wharf_dockerfile::Instruction;
+use wharf_dockerfile::{Instruction, Warning, forbidden};
 use wharf_image::{ImageConfig, ImageRecord, Part, SealNames};
 use wharf_reference::{Digest, Reference};
 use wharf_snapshot::Hold;
@@ -12,6 +12,7 @@ use crate::attest::Material;
 use crate::builder::Shared;
 use crate::error::{BuildError, ErrorKind, Result};
 use crate::gathered::Gathered;
+use crate::output::Output;
 use crate::portable;
 use crate::request::{BuildEvent, BuildRequest};
 use crate::session::{Common, Session, Told, lock};
@@ -41,12 +42,9 @@ pub(crate) struct Built {
 impl Common<'_> {
     /// Builds the target and what it needs.
     pub(crate) fn build(self) -> Result<Built> {
-        if self.dockerfile.directives.check.as_ref().is_some_and(|check| check.error) {
-            let rules: BTreeSet<&str> = self.warnings().iter().map(|warning| warning.rule).collect();
-            if !rules.is_empty() {
-                let rules = rules.into_iter().collect::<Vec<_>>().join(", ");
-                return Err(BuildError::invalid(format!("lint violation found for rules: {rules}")));
-            }
+        if let Some(message) = forbidden(self.dockerfile, &self.warnings()) {
+            self.tell_warnings(&self.warnings())?;
+            return Err(BuildError::invalid(message));
         }
         let mut top = Session::new(&self, self.output.clone(), 0);
         for statement in &self.dockerfile.globals {
@@ -56,21 +54,10 @@ impl Common<'_> {
             }
         }
         let first = top.step;
-        self.run_stages(&self.graph.needed(), first)?;
-        self.warn_of_arguments()?;
-        let text: std::sync::Arc<str> = self.context.dockerfile.as_str().into();
-        for warning in self.warnings() {
-            if let Some(steps) = &self.output.steps {
-                steps.warn(Warned {
-                    rule: warning.rule,
-                    message: warning.message.clone(),
-                    file: self.dockerfile.file.clone(),
-                    text: std::sync::Arc::clone(&text),
-                    lines: (warning.span.line(), warning.span.end_line.max(warning.span.line())),
-                })?;
-            }
-            self.output.text(format!("[Warning] {warning}\n"))?;
-        }
+        let done = self.run_stages(&self.graph.needed(), first).and_then(|()| self.warn_of_arguments());
+        // Of a build that has failed, too; that it is called off nobody hears.
+        self.tell_warnings(&self.warnings())?;
+        done?;
         let Some(mut state) = self.stages[self.graph.target].get().cloned() else {
             return Err(BuildError::new(ErrorKind::System, "the target was not built"));
         };
@@ -85,7 +72,8 @@ impl Common<'_> {
         }
         if state.image.created.is_none() || !self.options.labels.is_empty() {
             // No step has given it a time, or it has more than the last step made.
-            self.noted(&state.config_key(), "image", state.date, self.options.no_cache)?;
+            let noted = self.noted(&state.config_key(), "image", state.date, self.options.no_cache)?;
+            state.took(&noted, 0, 0);
             state.image.created = Some(self.moment(state.newest)?);
         }
         self.tell_labels(&unlabelled, &state)?;
@@ -103,6 +91,30 @@ impl Common<'_> {
         let base = state.base_image.filter(|_| !self.options.squash);
         Ok(Built { image: state.image, platform, base, materials, hermetic, dated, anew, _hold: hold })
     }
+}
+
+impl Common<'_> {
+    fn tell_warnings(&self, warnings: &[Warning]) -> Result<()> {
+        tell_warnings(&self.output, &self.dockerfile.file, &self.context.dockerfile, warnings)
+    }
+}
+
+/// Tells what is allowed in a Dockerfile and probably not meant.
+pub(crate) fn tell_warnings(output: &Output, file: &str, text: &str, warnings: &[Warning]) -> Result<()> {
+    let text: Arc<str> = text.into();
+    for warning in warnings {
+        if let Some(steps) = &output.steps {
+            steps.warn(Warned {
+                rule: warning.rule,
+                message: warning.message.clone(),
+                file: file.to_owned(),
+                text: Arc::clone(&text),
+                lines: (warning.span.line(), warning.span.end_line.max(warning.span.line())),
+            })?;
+        }
+        output.text(format!("[Warning] {warning}\n"))?;
+    }
+    Ok(())
 }
 
 impl Built {

@@ -207,6 +207,7 @@ impl KeptContexts {
                 last_used: header.last_used,
                 uses: header.uses,
                 secrets: Vec::new(),
+                again: None,
             };
             all.push((format!("{KEPT_CONTEXT}{id}"), record));
         }

@@ -262,7 +262,9 @@ impl Session<'_> {
         let owner = owner(one);
         // Who only reads disturbs nobody.
         let sharing = if one.mount.read_only { Sharing::Shared } else { one.mount.sharing };
-        let cache = self.shared.cache_mounts.take(&key.0, &key.1, sharing, owner, &self.cancel)?;
+        // What is not to come from the cache begins with an empty one, as with BuildKit, once in a build.
+        let anew = self.no_cache && !self.options.keeps_mounts && lock(&self.emptied).insert(key.clone());
+        let cache = self.shared.cache_mounts.take(&key.0, &key.1, sharing, owner, anew, &self.cancel)?;
         if let Some(selected) = one.selected.as_ref().filter(|_| cache.fresh) {
             let into = RootDir::open(&cache.path)?;
             let mut plan = Plan::new(&into, (owner.uid, owner.gid), (self.clamp.unwrap_or(DATE_OF_NOTHING), 0));

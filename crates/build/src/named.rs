@@ -6,6 +6,7 @@ use std::path::Path;
 
 use wharf_dockerfile::{Base, Contexts, Copy, Platform, Source};
 use wharf_image::Images;
+use wharf_reference::Reference;
 use wharf_snapshot::MARK;
 
 use crate::cache::Key;
@@ -58,6 +59,7 @@ pub(crate) fn read(
     for (number, (name, context)) in given.into_iter().enumerate() {
         let name = name.to_lowercase();
         let base = match context {
+            NamedContext::Image(reference) if is_nothing(&reference) => Base::Scratch,
             NamedContext::Image(reference) => Base::Image(reference),
             NamedContext::Layout(own, input) => {
                 layouts.push(layouts::load(images, &own, input, dir)?);
@@ -78,6 +80,11 @@ pub(crate) fn read(
         }
     }
     Ok((contexts, trees, layouts))
+}
+
+/// Whether an image is `scratch`, which no registry has.
+fn is_nothing(image: &str) -> bool {
+    Reference::parse(image).is_ok_and(|image| image.tag_or_latest().familiar() == "scratch:latest")
 }
 
 /// What the names mean for one platform: one that ends with `::PLATFORM` is for that alone.

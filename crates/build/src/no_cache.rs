@@ -2,7 +2,8 @@
 
 use wharf_dockerfile::Dockerfile;
 
-use crate::error::{BuildError, Result};
+use crate::error::Result;
+use crate::output::Output;
 use crate::session::Common;
 
 impl Common<'_> {
@@ -15,8 +16,8 @@ impl Common<'_> {
     }
 }
 
-/// Refuses names of stages that are not there.
-pub(crate) fn check_stages(dockerfile: &Dockerfile, names: &[String]) -> Result<()> {
+/// Tells of names of stages that are not there. They are no error: a list may be for several Dockerfiles.
+pub(crate) fn check_stages(output: &Output, dockerfile: &Dockerfile, names: &[String]) -> Result<()> {
     for name in names {
         let is_it = |(number, stage): (usize, &wharf_dockerfile::Stage)| {
             stage.name.as_deref().is_some_and(|own| name.eq_ignore_ascii_case(own)) || *name == number.to_string()
@@ -25,7 +26,7 @@ pub(crate) fn check_stages(dockerfile: &Dockerfile, names: &[String]) -> Result<
             let names = dockerfile.stages.iter().filter_map(|stage| stage.name.as_deref());
             let hint = wharf_dockerfile::nearest(name, names).map(|hint| format!(" (did you mean {hint}?)"));
             let hint = hint.unwrap_or_default();
-            return Err(BuildError::invalid(format!("no-cache-filter: there is no stage {name:?}{hint}")));
+            output.text(format!("[Warning] no-cache-filter: there is no stage {name:?}{hint}\n"))?;
         }
     }
     Ok(())

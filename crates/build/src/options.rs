@@ -36,6 +36,8 @@ pub(crate) struct Options {
     pub(crate) squash: bool,
     /// [`BuildRequest::classic`].
     pub(crate) classic: bool,
+    /// [`BuildRequest::keeps_mounts`].
+    pub(crate) keeps_mounts: bool,
     /// Something is to be stated about the result.
     pub(crate) attested: bool,
 }
@@ -66,6 +68,7 @@ impl Options {
             labels: request.labels.clone(),
             squash: request.squash,
             classic: request.classic,
+            keeps_mounts: request.keeps_mounts,
             attested: !request.attestations.is_empty(),
         }
     }

@@ -1,5 +1,6 @@
 //! What an instruction copies, once repositories are got and archives unpacked.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use wharf_archive::{UnpackOptions, Whiteouts, decompressed};
@@ -14,7 +15,7 @@ use crate::files::Origin;
 use crate::scratch::Scratch;
 use crate::select::{Item, Selected, Selection, Shape};
 use crate::session::Session;
-use crate::tree::Tree;
+use crate::tree::{Tree, UNDATED};
 
 /// What is copied.
 #[derive(Debug)]
@@ -67,8 +68,16 @@ impl Session<'_> {
                     parts.extend(all(&repository.tree(self)?, "repository")?.into_iter().map(Part::Got));
                 }
                 Origin::Archive(selected, _) => {
-                    let unpacked = unpack(selected, dir.sub(&format!("archive-{number}"))?, &self.cancel)?;
-                    parts.extend(all(&unpacked, "archive")?.into_iter().map(Part::Unpacked));
+                    let dir = dir.sub(&format!("archive-{number}"))?;
+                    let (unpacked, implied) = unpack(selected, dir, &self.cancel)?;
+                    for mut selected in all(&unpacked, "archive")? {
+                        // The archive says nothing about these: where they are they stay as they are, links among them.
+                        for item in selected.items.iter_mut().filter(|item| implied.contains(&item.to)) {
+                            item.implied = true;
+                            item.found.attributes.mtime = UNDATED;
+                        }
+                        parts.push(Part::Unpacked(selected));
+                    }
                 }
             }
         }
@@ -77,7 +86,7 @@ impl Session<'_> {
 }
 
 /// Unpacks a local archive. Its own owners count.
-fn unpack(selected: &Selected, path: PathBuf, cancel: &Cancel) -> Result<Tree> {
+fn unpack(selected: &Selected, path: PathBuf, cancel: &Cancel) -> Result<(Tree, BTreeSet<PathBuf>)> {
     let [item] = selected.items.as_slice() else { return Err(BuildError::invalid("an archive is one file")) };
     let file = selected.tree.open(&item.from)?;
     let failing = |e: &dyn std::error::Error| {
@@ -94,8 +103,8 @@ fn unpack(selected: &Selected, path: PathBuf, cancel: &Cancel) -> Result<Tree> {
         max_bytes: MAX_BYTES,
         ..UnpackOptions::default()
     };
-    let unpacked = wharf_archive::unpack(content, &root, &options);
+    let unpacked = wharf_archive::unpack_telling_implied(content, &root, &options);
     cancel.check()?;
-    unpacked.map_err(|e| failing(&e))?;
-    Ok(Tree::new(root, true))
+    let (_, implied) = unpacked.map_err(|e| failing(&e))?;
+    Ok((Tree::new(root, true), implied))
 }

@@ -332,6 +332,7 @@ impl Builder {
                 last_used: created,
                 uses: 0,
                 secrets: Vec::new(),
+                again: None,
             };
             shared.cache.adopt(&key, &record)?;
             new += 1;

@@ -81,6 +81,8 @@ pub struct BuildRequest {
     /// As Docker's classic builder: the image's parent is its base image, so that nobody removes that by its ID; and what
     /// BuildKit takes for something else without a word (several files for one place, owners that are not there) is refused.
     pub classic: bool,
+    /// Cache mounts stay as they are, though nothing is to come from the cache.
+    pub keeps_mounts: bool,
     /// Who is asked for secrets, agents and credentials that are not here.
     pub client: Option<Arc<dyn Client>>,
     /// The Dockerfile, if it does not come with the context; `dockerfile` is its name then.
@@ -138,6 +140,7 @@ impl Default for BuildRequest {
             agents: BTreeMap::new(),
             squash: false,
             classic: false,
+            keeps_mounts: false,
             client: None,
             given: None,
             steps: false,

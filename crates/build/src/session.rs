@@ -9,7 +9,8 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use jiff::Timestamp;
 use tokio::runtime::Handle;
 use wharf_dockerfile::{
-    Base, Dockerfile, Globals, Graph, Instruction, Known, Platform, Platforms, Source, Statement, Warning, check,
+    Base, Dockerfile, Globals, Graph, GraphError, Instruction, Known, Platform, Platforms, Source, Statement, Warning,
+    check, check_unresolved,
 };
 use wharf_image::{ImageConfig, ImageRecord};
 use wharf_reference::Digest;
@@ -17,12 +18,14 @@ use wharf_rooted_path::RootDir;
 use wharf_snapshot::{Hold, Layer};
 
 use crate::builder::Shared;
+use crate::cache::{CacheRecord, Kept};
 use crate::cancel::Cancel;
 use crate::context::Context;
 use crate::definition::Foreseen;
 use crate::entitlements::Allowed;
 use crate::epoch::source_date_epoch;
 use crate::error::{BuildError, ErrorKind, Result};
+use crate::finish::tell_warnings;
 use crate::gathered::Gathered;
 use crate::named::for_platform;
 use crate::no_cache::check_stages;
@@ -114,6 +117,8 @@ pub(crate) struct Common<'a> {
     pub(crate) sums: Mutex<HashMap<String, Vec<Digest>>>,
     /// Parts of contexts that are files because a command mounts them, by context and path.
     pub(crate) materialized: Mutex<HashMap<(String, PathBuf), RootDir>>,
+    /// Cache mounts that were made anew, for nothing was to come from the cache.
+    pub(crate) emptied: Mutex<BTreeSet<(String, String)>>,
     /// Names directories of steps.
     next: AtomicUsize,
 }
@@ -140,6 +145,8 @@ pub(crate) struct Outcome {
     pub(crate) cached: bool,
     /// Its time in images, in seconds since the epoch.
     pub(crate) date: i64,
+    /// [`crate::cache::CacheRecord::again`], where that counts.
+    pub(crate) again: Option<i64>,
 }
 
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -160,10 +167,18 @@ impl<'a> Common<'a> {
         let host = Platform::host();
         let platforms = Platforms { target: platform.clone().unwrap_or_else(|| host.clone()), build: host };
         let target = request.target.clone().unwrap_or_default();
-        let globals = Arc::new(Globals::new(dockerfile, &platforms, &target, request.build_args.clone())?);
-        let graph =
-            Graph::new(dockerfile, &globals, request.target.as_deref(), for_platform(named, &platforms.target))?;
-        check_stages(dockerfile, &request.no_cache_filter)?;
+        // Nobody knows the stages then; what can be said of the file is said.
+        let broken = |globals: Option<&Globals>, error: GraphError| {
+            let warnings = check_unresolved(dockerfile, globals);
+            let told = tell_warnings(&told.output, &dockerfile.file, &context.dockerfile, &warnings);
+            told.err().unwrap_or_else(|| BuildError::from(error).with_text(&context.dockerfile))
+        };
+        let globals = Globals::new(dockerfile, &platforms, &target, request.build_args.clone());
+        let globals = Arc::new(globals.map_err(|error| broken(None, error))?);
+        let contexts_of = for_platform(named, &platforms.target);
+        let graph = Graph::new(dockerfile, &globals, request.target.as_deref(), contexts_of);
+        let graph = graph.map_err(|error| broken(Some(&globals), error))?;
+        check_stages(&told.output, dockerfile, &request.no_cache_filter)?;
         let epoch = source_date_epoch(&globals, context.newest)?;
         // Clients of the classic builder take another ID for the sign that nothing came from the cache.
         let another = request.classic && request.no_cache;
@@ -208,6 +223,7 @@ impl<'a> Common<'a> {
             truly_needed: Mutex::default(),
             sums: Mutex::default(),
             materialized: Mutex::default(),
+            emptied: Mutex::default(),
             next: AtomicUsize::new(0),
         })
     }
@@ -226,14 +242,25 @@ impl<'a> Common<'a> {
 
     /// Whether a step that changes the configuration only was made before. Making it again costs nothing; it is noted so
     /// that the client can be told.
-    pub(crate) fn noted(&self, key: &Digest, description: &str, date: i64, no_cache: bool) -> Result<bool> {
+    pub(crate) fn noted(&self, key: &Digest, description: &str, date: i64, no_cache: bool) -> Result<Outcome> {
         lock(&self.noted).keys.push(key.clone());
-        if !no_cache && self.shared.cache.find(key)?.is_some() {
+        let found = if no_cache { None } else { self.shared.cache.find(key)? };
+        if let Some(record) = found {
             lock(&self.used).push(key.clone());
-            return Ok(true);
+            return Ok(Outcome { layer: None, cached: true, date, again: self.again_of(&record) });
         }
-        self.shared.cache.keep(key, None, description, date, Vec::new())?;
-        Ok(false)
+        self.shared.cache.keep(key, Kept { description, date, again: self.another(), ..Kept::default() })?;
+        Ok(Outcome { layer: None, cached: false, date, again: None })
+    }
+
+    /// When what this build makes was made though nothing was to come from the cache: that of the classic builder has another ID.
+    fn another(&self) -> Option<i64> {
+        Some(self.newest).filter(|newest| *newest > 0)
+    }
+
+    /// The same of a step that was found.
+    pub(crate) fn again_of(&self, record: &CacheRecord) -> Option<i64> {
+        record.again.filter(|_| self.options.classic)
     }
 
     /// The times that a stage begins with: of files, and its own.
@@ -273,8 +300,9 @@ impl<'a> Common<'a> {
         self.hold(layer.map(|layer| &layer.diff_id).into_iter().cloned().collect::<Vec<_>>().as_slice());
         let layer = layer.map(|layer| (layer.diff_id.clone(), layer.size));
         let secrets = layer.as_ref().map(|(layer, _)| self.secrets_in(layer)).transpose()?.unwrap_or_default();
-        self.shared.cache.keep(key, layer.clone(), description, date, secrets)?;
-        Ok(Outcome { layer: layer.map(|(diff_id, _)| diff_id), cached: false, date })
+        let kept = Kept { layer: layer.clone(), description, date, secrets, again: self.another() };
+        self.shared.cache.keep(key, kept)?;
+        Ok(Outcome { layer: layer.map(|(diff_id, _)| diff_id), cached: false, date, again: None })
     }
 
     /// A directory for one step.
@@ -398,12 +426,17 @@ impl Session<'_> {
     /// Tells that a step that changes files has begun.
     fn begin_step(&self, index: usize, number: &mut usize, statement: &Statement) -> Result<()> {
         let Some(steps) = self.output.steps.as_ref().filter(|_| changes_files(statement)) else { return Ok(()) };
-        let text = statement.source.text.lines().next().unwrap_or_default();
+        let mut text = statement.source.text.lines().next().unwrap_or_default().to_owned();
+        if let Instruction::Run(run) = &statement.instruction
+            && let Some(begin) = run.begin_of_script()
+        {
+            text.push_str(&format!(" ({begin})"));
+        }
         if self.at_triggers {
             return steps.begin(format!("[ONBUILD] {text}"));
         }
         *number += 1;
-        steps.begin(self.step_name(index, *number, text))
+        steps.begin(self.step_name(index, *number, &text))
     }
 
     /// `[build 2/3] RUN make`: as BuildKit calls it.

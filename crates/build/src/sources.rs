@@ -178,10 +178,24 @@ impl Session<'_> {
             };
             let fetching = self.shared.options.fetch.image(name, platform.as_deref(), &credentials, sender);
             tokio::select! {
-                (image, ()) = async { tokio::join!(fetching, telling) } => image,
+                (image, ()) = async { tokio::join!(fetching, telling) } => image.map_err(|error| self.unfetched(name, error)),
                 () = over(&cancel) => Err(BuildError::cancelled()),
             }
         })
+    }
+
+    /// Why an image could not be had: with its name, as BuildKit says it, and that of a stage that may have been meant.
+    fn unfetched(&self, name: &str, error: BuildError) -> BuildError {
+        if self.options.classic || error.kind == ErrorKind::Cancelled {
+            return error;
+        }
+        let stages = self.dockerfile.stages.iter().filter_map(|stage| stage.name.as_deref());
+        let hint = wharf_dockerfile::nearest(name, stages).map(|stage| format!(" (did you mean {stage}?)"));
+        let full = Reference::parse(name).map_or_else(|_| name.to_owned(), |name| name.tag_or_latest().to_string());
+        let why = &error.message;
+        let hint = hint.unwrap_or_default();
+        let message = format!("{name}: failed to resolve source metadata for {full}: {why}{hint}");
+        BuildError { message, ..error }
     }
 
     /// Downloads what ADD names.

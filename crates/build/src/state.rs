@@ -100,7 +100,7 @@ impl State {
     /// Takes the times of a step's outcome, and of other stages that it took from.
     pub(crate) fn took(&mut self, outcome: &Outcome, newest: i64, mark: u32) {
         self.date = self.date.max(outcome.date);
-        self.newest = self.newest.max(self.date).max(newest);
+        self.newest = self.newest.max(self.date).max(newest).max(outcome.again.unwrap_or(0));
         self.made.extend(outcome.layer.clone().map(|layer| (layer, (outcome.date, mark))));
     }
 
@@ -118,6 +118,14 @@ impl State {
         if let Some(files) = files {
             self.files = files;
         }
+    }
+
+    /// Gives what was last added another time.
+    pub(crate) fn redate(&mut self, created: String) {
+        if let Some(last) = self.image.history.last_mut() {
+            last.created = Some(created.clone());
+        }
+        self.image.created = Some(created);
     }
 
     /// The bytes of the configuration as it would be if the build ended here.

@@ -91,7 +91,13 @@ impl Session<'_> {
                 if let Some(line) = line {
                     state.add(None, None, line, self.moment(state.newest)?);
                 }
-                self.noted(&state.config_key(), &statement.source.text, state.date, self.no_cache)?
+                let noted = self.noted(&state.config_key(), &statement.source.text, state.date, self.no_cache)?;
+                if noted.again > Some(state.newest) {
+                    state.took(&noted, 0, 0);
+                    let created = self.moment(state.newest)?;
+                    state.redate(created);
+                }
+                noted.cached
             }
         };
         if cached {
@@ -123,7 +129,7 @@ impl Session<'_> {
             self.spare_it()?;
             return Ok(None);
         };
-        let (date, layer) = (record.date(), record.layer);
+        let (date, again, layer) = (record.date(), self.again_of(&record), record.layer);
         // Held before it is looked for again: it may have been pruned between the two.
         self.hold(layer.as_slice());
         if layer.as_ref().is_some_and(|layer| !self.shared.layers.contains(layer)) {
@@ -132,6 +138,6 @@ impl Session<'_> {
         }
         lock(&self.used).push(key.clone());
         lock(&self.noted).keys.push(key.clone());
-        Ok(Some(Outcome { layer, cached: true, date }))
+        Ok(Some(Outcome { layer, cached: true, date, again }))
     }
 }

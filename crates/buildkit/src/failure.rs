@@ -4,6 +4,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::json;
 use wharf_build::{BuildError, ErrorKind};
+use wharf_dockerfile::LintFailure;
 
 use crate::grpc::{Code, Status};
 use crate::proto::Any;
@@ -49,13 +50,14 @@ pub(crate) fn status(error: &BuildError) -> Status {
 
 /// A Dockerfile that cannot be read.
 pub(crate) fn unreadable(errors: &wharf_dockerfile::ParseErrors, file: &str, text: &str) -> Status {
-    let one = |error: &wharf_dockerfile::ParseError| {
-        let hint = error.hint.as_ref().map(|hint| format!(" (did you mean {hint}?)")).unwrap_or_default();
-        format!("dockerfile parse error on line {}: {}{hint}", error.position.line, error.message)
-    };
-    let mut error = BuildError::invalid(errors.iter().map(one).collect::<Vec<_>>().join("\n"));
-    if let Some(first) = errors.iter().next() {
-        let (first, last) = (first.position.line, first.position.line);
+    broken(&LintFailure::from(errors), file, text)
+}
+
+/// A Dockerfile that cannot be built.
+pub(crate) fn broken(failure: &LintFailure, file: &str, text: &str) -> Status {
+    let mut error = BuildError::invalid(failure.message.clone());
+    if let Some(span) = failure.spans.first() {
+        let (first, last) = (span.line(), span.end_line.max(span.line()));
         error.lines = Some(Box::new(wharf_build::Lines { file: file.to_owned(), text: text.into(), first, last }));
     }
     status(&error)
@@ -67,36 +69,9 @@ pub(crate) fn unsupported_call(name: &str) -> Status {
     status.with(Any { type_url: SUBREQUEST.into(), value: json!({ "name": name }).to_string().into_bytes() })
 }
 
-/// Where Docker explains a rule.
-pub(crate) fn address(rule: &str) -> String {
-    format!("https://docs.docker.com/go/dockerfile/rule/{}/", rule_in_address(rule))
-}
-
-/// `json-args-recommended`.
-fn rule_in_address(rule: &str) -> String {
-    let mut words = String::new();
-    let letters: Vec<char> = rule.chars().collect();
-    for (at, letter) in letters.iter().enumerate() {
-        let begins = letter.is_uppercase()
-            && at > 0
-            && (letters[at - 1].is_lowercase() || letters.get(at + 1).is_some_and(|next| next.is_lowercase()));
-        if begins {
-            words.push('-');
-        }
-        words.extend(letter.to_lowercase());
-    }
-    words
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn rules_are_written_small_in_addresses() {
-        assert_eq!(rule_in_address("FromAsCasing"), "from-as-casing");
-        assert_eq!(rule_in_address("JSONArgsRecommended"), "json-args-recommended");
-    }
 
     #[test]
     fn a_failed_command_is_told_as_buildkit_does() {

@@ -204,7 +204,7 @@ impl Step {
             vertex: self.vertex.digest.clone(),
             level: 1,
             short: format!("{}: {} (line {})", warned.rule, warned.message, warned.lines.0).into_bytes(),
-            url: failure::address(warned.rule),
+            url: wharf_dockerfile::address(warned.rule),
             info: source.map(|_| SourceInfo {
                 filename: warned.file.clone(),
                 data: Vec::new(),

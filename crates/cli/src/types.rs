@@ -34,6 +34,11 @@ pub(crate) fn info() -> Type {
     table(INFO, "system.dockerInfo")
 }
 
+/// What `docker info` knows without an engine.
+pub(crate) fn info_of_client() -> Type {
+    table(INFO, "system.clientSide")
+}
+
 /// `docker version`.
 pub(crate) fn version() -> Type {
     table(VERSION, "system.versionInfo")
@@ -123,6 +128,7 @@ volume.UsageData RefCount:i Size:i
 ";
 
 const INFO: &str = "\
+system.clientSide ClientInfo?:*system.clientInfo
 system.dockerInfo @*system.Info ServerErrors?:[]s UserName<- ClientInfo?:*system.clientInfo ClientErrors?:[]s
 system.Info ID Containers:i ContainersRunning:i ContainersPaused:i ContainersStopped:i Images:i Driver DriverStatus:[][]s \
 SystemStatus?:[][]s Plugins:system.PluginsInfo MemoryLimit:b SwapLimit:b KernelMemory?:b KernelMemoryTCP?:b \

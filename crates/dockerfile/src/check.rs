@@ -2,6 +2,7 @@
 //!
 //! Source: Docker's reference of build checks.
 
+mod rules;
 mod statements;
 
 use std::cell::RefCell;
@@ -17,6 +18,9 @@ use crate::nearest;
 use crate::parse::{Dockerfile, Source, Stage, Statement};
 use crate::position::{Position, Span};
 use crate::scope::{Globals, Platform, Scope};
+
+pub use rules::address;
+pub(crate) use rules::description;
 
 /// One finding.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,12 +57,9 @@ impl fmt::Debug for Known<'_> {
 
 /// Checks a file, in the order of its lines.
 pub fn check(dockerfile: &Dockerfile, known: &Known<'_>) -> Vec<Warning> {
-    let mut checker = Checker { dockerfile, found: Vec::new(), ended: RefCell::default() };
-    checker.casing();
-    checker.stages(known);
-    checker.definitions();
+    let mut checker = Checker::new(dockerfile);
+    checker.before_names(Some(&known.globals));
     for (index, stage) in dockerfile.stages.iter().enumerate() {
-        checker.maintainers(stage);
         if known.stages.as_ref().is_some_and(|needed| !needed.contains(&index)) {
             continue;
         }
@@ -67,21 +68,19 @@ pub fn check(dockerfile: &Dockerfile, known: &Known<'_>) -> Vec<Warning> {
         checker.workdirs(index, known);
         checker.variables(index, known);
     }
-    let default = CheckDirective::default();
-    let directive = dockerfile.directives.check.as_ref().unwrap_or(&default);
-    let among = |list: &[String], rule: &str| list.iter().any(|name| name == "all" || name.eq_ignore_ascii_case(rule));
-    let mut found = checker.found;
-    found.retain(|warning| {
-        let asked = !EXPERIMENTAL.contains(&warning.rule) || among(&directive.experimental, warning.rule);
-        asked && !among(&directive.skip, warning.rule)
-    });
-    found.sort_by_key(|warning| warning.span.start);
-    found
+    checker.asked_for()
+}
+
+/// What can be said of a file whose stages nobody knows, for one of them is wrong; of what follows FROM only with `globals`.
+pub fn check_unresolved(dockerfile: &Dockerfile, globals: Option<&Globals>) -> Vec<Warning> {
+    let mut checker = Checker::new(dockerfile);
+    checker.before_names(globals);
+    checker.asked_for()
 }
 
 /// The first mistake that shows only when variables have values, which ends a build.
 pub fn first_failure(dockerfile: &Dockerfile, known: &Known<'_>) -> Option<GraphError> {
-    let checker = Checker { dockerfile, found: Vec::new(), ended: RefCell::default() };
+    let checker = Checker::new(dockerfile);
     let needed = |index: &usize| known.stages.as_ref().is_none_or(|needed| needed.contains(index));
     (0..dockerfile.stages.len()).filter(needed).find_map(|index| {
         let (source, error) = checker.unexpandable(index, known)?;
@@ -105,7 +104,38 @@ struct Checker<'a> {
     ended: RefCell<HashMap<usize, Scope>>,
 }
 
-impl Checker<'_> {
+impl<'a> Checker<'a> {
+    fn new(dockerfile: &'a Dockerfile) -> Self {
+        Self { dockerfile, found: Vec::new(), ended: RefCell::default() }
+    }
+
+    /// What shows before names of stages are resolved, of all stages.
+    fn before_names(&mut self, globals: Option<&Globals>) {
+        self.casing();
+        self.stages(globals);
+        self.definitions();
+        for stage in &self.dockerfile.stages {
+            self.maintainers(stage);
+            self.legacy(stage);
+        }
+    }
+
+    /// What was found, as far as the file wants to hear it, in the order of its lines. What is experimental has to be asked for,
+    /// and is then not skipped.
+    fn asked_for(self) -> Vec<Warning> {
+        let default = CheckDirective::default();
+        let directive = self.dockerfile.directives.check.as_ref().unwrap_or(&default);
+        let among =
+            |list: &[String], rule: &str| list.iter().any(|name| name == "all" || name.eq_ignore_ascii_case(rule));
+        let mut found = self.found;
+        found.retain(|warning| match EXPERIMENTAL.contains(&warning.rule) {
+            true => among(&directive.experimental, warning.rule),
+            false => !among(&directive.skip, warning.rule),
+        });
+        found.sort_by_key(|warning| warning.span.start);
+        found
+    }
+
     fn warn(&mut self, rule: &'static str, source: &Source, message: impl Into<String>) {
         self.found.push(Warning { rule, message: message.into(), span: source.span });
     }
@@ -149,7 +179,8 @@ impl Checker<'_> {
 
     fn definition(&mut self, instruction: &str, source: &Source, names: &[&str]) {
         let (Some(comment), Some(first)) = (source.comments.last(), names.first()) else { return };
-        if names.iter().any(|name| comment.split(' ').next() == Some(name)) {
+        // An empty one ends the comment above it.
+        if comment.is_empty() || names.iter().any(|name| comment.split(' ').next() == Some(name)) {
             return;
         }
         let name = if names.len() > 1 { "<arg_key>" } else { first };
@@ -186,7 +217,7 @@ impl Checker<'_> {
     }
 
     /// FROM lines: names, platforms, bases.
-    fn stages(&mut self, known: &Known<'_>) {
+    fn stages(&mut self, globals: Option<&Globals>) {
         let mut names = BTreeSet::new();
         for stage in &self.dockerfile.stages {
             let words: Vec<&str> = stage.from.text.split_whitespace().collect();
@@ -213,8 +244,10 @@ impl Checker<'_> {
                     self.warn("DuplicateStageName", &stage.from, message);
                 }
             }
-            self.platform(stage, &known.globals);
-            self.base(stage, known);
+            if let Some(globals) = globals {
+                self.platform(stage, globals);
+                self.base(stage, globals);
+            }
         }
     }
 
@@ -241,16 +274,16 @@ impl Checker<'_> {
         }
     }
 
-    fn base(&mut self, stage: &Stage, known: &Known<'_>) {
+    fn base(&mut self, stage: &Stage, globals: &Globals) {
         let lexer = Lexer::new(self.dockerfile.directives.escape);
         let mut undeclared = BTreeSet::new();
         for text in [Some(&stage.base), stage.platform.as_ref()].into_iter().flatten() {
-            if let Ok(expanded) = lexer.expand(text, &*known.globals) {
+            if let Ok(expanded) = lexer.expand(text, globals) {
                 undeclared.extend(expanded.unset);
             }
         }
-        for name in undeclared.iter().filter(|name| !known.globals.declares(name)) {
-            let hint = nearest(name, known.globals.names()).map(|hint| format!(" (did you mean {hint}?)"));
+        for name in undeclared.iter().filter(|name| !globals.declares(name)) {
+            let hint = nearest(name, globals.names()).map(|hint| format!(" (did you mean {hint}?)"));
             let message = format!("FROM argument '{name}' is not declared{}", hint.unwrap_or_default());
             self.warn("UndefinedArgInFrom", &stage.from, message);
         }
@@ -262,7 +295,7 @@ impl Checker<'_> {
             defaults.insert(argument.name.clone(), value);
         }
         if let Ok(expanded) = lexer.expand(&stage.base, &defaults) {
-            let global = expanded.used.iter().any(|name| known.globals.declares(name));
+            let global = expanded.used.iter().any(|name| globals.declares(name));
             if global && !is_image_name(&expanded.text) {
                 let message =
                     format!("Default value for ARG {} results in empty or invalid base image name", stage.base);
@@ -332,6 +365,7 @@ mod tests {
             ),
             ("FROM a\nARG P=80:90\nEXPOSE $P\n", "ExposeInvalidFormat", 3),
             ("FROM --platform=${TARGETPLATFORM:-x} a\n", "RedundantTargetPlatform", 1),
+            ("# check=skip=all;experimental=CopyIgnoredFile\nFROM a\nADD secret.txt /\n", "CopyIgnoredFile", 3),
             ("FROM a\nEXPOSE 80/TCP\n", "ExposeProtoCasing", 2),
             ("FROM a\nEXPOSE 127.0.0.1:80:80\n", "ExposeInvalidFormat", 2),
         ] {
@@ -351,6 +385,7 @@ mod tests {
             "FROM --platform=linux/arm64 a AS arm64\n",
             "# check=skip=JSONArgsRecommended\nFROM a\nCMD x\n",
             "# check=skip=all\nFROM a\nCMD x\nMAINTAINER y\n",
+            "# check=experimental=InvalidDefinitionDescription\n\n# no name\n#\nARG A\nFROM a\n",
             "FROM a\nARG X\nFROM a\nARG HTTP=$PATH\nRUN echo $ANY\n",
             "FROM a\nCOPY secret.txt /\n",
             "arg A\nFROM a AS b\nWORKDIR /x\nFROM b\nWORKDIR y\n",

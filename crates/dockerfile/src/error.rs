@@ -18,13 +18,17 @@ pub struct ParseError {
     pub source: String,
 }
 
+impl ParseError {
+    /// What is wrong, and what would not be.
+    pub fn words(&self) -> String {
+        let hint = self.hint.as_ref().map(|hint| format!(" (did you mean {hint}?)"));
+        format!("dockerfile parse error on line {}: {}{}", self.position.line, self.message, hint.unwrap_or_default())
+    }
+}
+
 impl fmt::Display for ParseError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "dockerfile parse error on line {}: {}", self.position.line, self.message)?;
-        if let Some(hint) = &self.hint {
-            write!(f, " (did you mean {hint}?)")?;
-        }
-        write!(f, "\n  {}:{}", self.file, self.position)?;
+        write!(f, "{}\n  {}:{}", self.words(), self.file, self.position)?;
         if !self.source.is_empty() {
             write!(f, ": {}", self.source)?;
         }

@@ -56,16 +56,26 @@ pub struct GraphError {
     pub hint: Option<String>,
 }
 
+impl GraphError {
+    /// What is wrong, and what would not be.
+    pub fn words(&self) -> String {
+        let hint = self.hint.as_ref().map(|hint| format!(" (did you mean {hint}?)"));
+        format!("{}{}", self.message, hint.unwrap_or_default())
+    }
+
+    /// `Dockerfile:3:1: COPY --from=later / /`.
+    pub fn place(&self) -> Option<String> {
+        self.span.map(|span| format!("{}:{}: {}", self.file, span.start, self.text))
+    }
+}
+
 impl fmt::Display for GraphError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)?;
-        if let Some(hint) = &self.hint {
-            write!(f, " (did you mean {hint}?)")?;
+        f.write_str(&self.words())?;
+        match self.place() {
+            Some(place) => write!(f, "\n  {place}"),
+            None => Ok(()),
         }
-        if let Some(span) = &self.span {
-            write!(f, "\n  {}:{}: {}", self.file, span.start, self.text)?;
-        }
-        Ok(())
     }
 }
 
@@ -109,9 +119,9 @@ impl Graph {
             // Only stages above: a stage may have the name of the image that it is based on.
             let base = match (given, base.text.as_str()) {
                 (Some(given), _) => given.clone(),
-                (None, "scratch") => Base::Scratch,
                 (None, name) => match find(dockerfile, &name.to_lowercase(), index) {
                     Some(stage) => Base::Stage(stage),
+                    None if name == "scratch" => Base::Scratch,
                     None => named(&contexts, name).unwrap_or_else(|| Base::Image(name.to_owned())),
                 },
             };
@@ -204,7 +214,7 @@ fn named(contexts: &Contexts, name: &str) -> Option<Base> {
     found.or_else(|| contexts.get(&format!("{name}:latest"))).cloned()
 }
 
-fn error(dockerfile: &Dockerfile, source: Option<&Source>, message: String) -> GraphError {
+pub(crate) fn error(dockerfile: &Dockerfile, source: Option<&Source>, message: String) -> GraphError {
     GraphError {
         file: dockerfile.file.clone(),
         span: source.map(|source| source.span),

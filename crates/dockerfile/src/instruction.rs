@@ -256,6 +256,16 @@ impl Run {
         Script::Command(CommandLine { args: vec![text], shell: self.command.shell })
     }
 
+    /// The first line of a command that is nothing but a heredoc, with dots for the others: by that people know the step.
+    pub fn begin_of_script(&self) -> Option<String> {
+        let (Some(first), [line]) = (self.heredocs.first(), self.command.args.as_slice()) else { return None };
+        Heredoc::announced_by(line)?;
+        let text = first.text();
+        let mut lines = text.trim().lines();
+        let begin = lines.next().unwrap_or_default().to_owned();
+        Some(if lines.next().is_some() { begin + "..." } else { begin })
+    }
+
     /// The mounts, when their variables have been expanded.
     ///
     /// # Errors

@@ -13,9 +13,10 @@
 //! - [`Ignore`], [`Glob`]: `.dockerignore`, and patterns for files.
 //! - [`duration`]: Go's durations, which the engine's API has, too.
 //! - [`check()`]: what is allowed and probably not meant.
-//! - [`Outline`], [`Target`]: what a Dockerfile can be asked for.
+//! - [`Outline`], [`Target`]: what a Dockerfile can be asked for. [`Called`]: all that is asked about one without a build.
 //! - [`excerpt()`]: the lines that a message is about.
 
+mod call;
 mod check;
 mod directive;
 pub mod duration;
@@ -38,9 +39,11 @@ mod pattern;
 mod position;
 mod scope;
 mod statement;
+mod subrequest;
 mod word;
 
-pub use check::{Known, Warning, check, first_failure};
+pub use call::{Asked, Called, Lint, LintFailure, forbidden};
+pub use check::{Known, Warning, address, check, check_unresolved, first_failure};
 pub use directive::{CheckDirective, Directives, is_own_frontend};
 pub use error::{ParseError, ParseErrors};
 pub use excerpt::excerpt;

@@ -71,6 +71,14 @@ impl Outline {
                 used.extend(lexer.expand(text, &**globals).map(|expanded| expanded.used).unwrap_or_default());
             }
         }
+        // And what the defaults of these use, which come before them.
+        for argument in dockerfile.global_arguments().collect::<Vec<_>>().into_iter().rev() {
+            if used.contains(&argument.name)
+                && let Some(default) = &argument.default
+            {
+                used.extend(lexer.expand(default, &**globals).map(|expanded| expanded.used).unwrap_or_default());
+            }
+        }
         for statement in &dockerfile.globals {
             let Instruction::Arg(all) = &statement.instruction else { continue };
             for argument in all.iter().filter(|argument| used.contains(&argument.name)) {
@@ -112,7 +120,9 @@ impl Outline {
                     pairs.iter().for_each(|pair| scope.set(&pair.name, &pair.value));
                 }
             }
-            Instruction::Run(run) => {
+            Instruction::Run(_) => {
+                // Their IDs may have variables.
+                let Ok(Instruction::Run(run)) = instruction.expand(escape, scope) else { return };
                 for mount in run.mounts().unwrap_or_default() {
                     let last = |path: &String| path.rsplit('/').next().unwrap_or_default().to_owned();
                     match mount.kind {

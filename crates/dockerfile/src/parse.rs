@@ -190,9 +190,17 @@ impl Dockerfile {
 
     /// Global arguments in their order.
     pub fn global_arguments(&self) -> impl Iterator<Item = &Argument> {
-        self.globals.iter().flat_map(|statement| match &statement.instruction {
-            Instruction::Arg(arguments) => arguments.as_slice(),
-            _ => &[],
+        self.global_arguments_with_sources().map(|(argument, _)| argument)
+    }
+
+    /// The same, with the instruction of each.
+    pub fn global_arguments_with_sources(&self) -> impl Iterator<Item = (&Argument, &Source)> {
+        self.globals.iter().flat_map(|statement| {
+            let arguments = match &statement.instruction {
+                Instruction::Arg(arguments) => arguments.as_slice(),
+                _ => &[],
+            };
+            arguments.iter().map(|argument| (argument, &statement.source))
         })
     }
 }

@@ -5,8 +5,15 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::expand::{ExpandError, Lexer, Variables};
+use crate::graph::{GraphError, error};
 use crate::instruction::Argument;
 use crate::parse::Dockerfile;
+
+/// Go's names of architectures that an image can be for.
+const ARCHITECTURES: &[&str] = &[
+    "386", "amd64", "arm", "arm64", "armbe", "arm64be", "loong64", "mips", "mipsle", "mips64", "mips64le", "ppc",
+    "ppc64", "ppc64le", "riscv", "riscv64", "s390", "s390x", "sparc", "sparc64", "wasm",
+];
 
 /// `os/architecture[/variant]`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -25,18 +32,31 @@ impl Platform {
     /// Parses `linux/arm64`, `arm64`, `linux/arm/v7` …
     ///
     /// # Errors
-    /// When a part is empty or has characters that no platform has.
+    /// In containerd's words, when a part is empty or has characters that no platform has, and for one word that is neither a
+    /// system nor an architecture.
     pub fn parse(text: &str) -> Result<Self, String> {
         let parts: Vec<&str> = text.split('/').collect();
         let good = |part: &&str| {
             !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
         };
-        if parts.len() > 3 || !parts.iter().all(good) {
-            return Err(format!("{text:?} is an invalid platform: it must be of the form os/architecture[/variant]"));
+        if parts.len() > 3 {
+            return Err(format!("{text:?}: cannot parse platform specifier: invalid argument"));
+        }
+        if let Some(bad) = parts.iter().find(|part| !good(part)) {
+            return Err(format!(
+                "{bad:?} is an invalid component of {text:?}: platform specifier component must match \
+                 \"^[A-Za-z0-9_.-]+$\": invalid argument"
+            ));
         }
         Ok(match parts.as_slice() {
             ["linux" | "windows" | "darwin" | "freebsd"] => Self::normal(parts[0], std::env::consts::ARCH, ""),
-            [architecture] => Self::normal("linux", architecture, ""),
+            [word] => {
+                let platform = Self::normal("linux", word, "");
+                if !ARCHITECTURES.contains(&platform.architecture.as_str()) {
+                    return Err(format!("{text:?}: unknown operating system or architecture: invalid argument"));
+                }
+                platform
+            }
             [os, architecture] => Self::normal(os, architecture, ""),
             [os, architecture, variant, ..] => Self::normal(os, architecture, variant),
             [] => Self::host(),
@@ -106,13 +126,13 @@ impl Globals {
     /// Works the global ARGs out, one after another: a default may use what came before it.
     ///
     /// # Errors
-    /// When a default cannot be expanded.
+    /// When a default cannot be expanded; the message points at the line.
     pub fn new(
         dockerfile: &Dockerfile,
         platforms: &Platforms,
         target_stage: &str,
         build_args: BTreeMap<String, String>,
-    ) -> Result<Self, ExpandError> {
+    ) -> Result<Self, GraphError> {
         let mut values = BTreeMap::new();
         let mut put = |name: String, value: &str| {
             let value = build_args.get(&name).map_or(value, String::as_str);
@@ -133,10 +153,11 @@ impl Globals {
         put("TARGETSTAGE".into(), target_stage);
         let mut globals = Self { build_args, values, declared: BTreeSet::new() };
         let lexer = Lexer::new(dockerfile.directives.escape);
-        for argument in dockerfile.global_arguments() {
+        for (argument, source) in dockerfile.global_arguments_with_sources() {
+            let fail = |e: ExpandError| error(dockerfile, Some(source), e.to_string());
             let value = match (globals.build_args.get(&argument.name), &argument.default) {
                 (Some(given), _) => Some(given.clone()),
-                (None, Some(default)) => Some(lexer.expand(default, &globals)?.text),
+                (None, Some(default)) => Some(lexer.expand(default, &globals).map_err(fail)?.text),
                 (None, None) => None,
             };
             globals.declared.insert(argument.name.clone());

@@ -49,8 +49,12 @@ impl Engine {
         let below = record.layers.clone();
         let layer = blocking(move || {
             let layers = engine.images().layers();
+            let failing = |e| EngineError::from_source("what the container has written cannot be read", &e);
+            if std::fs::read_dir(&upper).map_err(failing)?.next().is_none() {
+                return Ok(None);
+            }
             let below = layers.view(&below, None)?;
-            Ok(layers.commit(&upper, Some(below), None)?)
+            Ok(Some(layers.commit(&upper, Some(below), None)?))
         })
         .await;
         if paused {
@@ -69,14 +73,20 @@ impl Engine {
             config.created = Some(now());
             config.author = Some(options.author).filter(|author| !author.is_empty()).or(config.author);
             config.rootfs.diff_ids = record.layers.clone();
-            config.rootfs.diff_ids.push(layer.diff_id);
+            let empty_layer = layer.is_none();
+            config.rootfs.diff_ids.extend(layer.map(|layer| layer.diff_id));
             config.history.push(HistoryEntry {
                 created: Some(now()),
                 created_by: Some(record.args.iter().fold(record.path.clone(), |all, word| format!("{all} {word}"))),
                 author: config.author.clone(),
                 comment: Some(options.comment).filter(|comment| !comment.is_empty()),
-                empty_layer: false,
+                empty_layer,
             });
+            // As Docker: older clients are shown it.
+            config.more.insert("container".into(), record.id.as_str().into());
+            let container = serde_json::to_value(&record.config);
+            let container = container.map_err(|e| EngineError::from_source("the configuration cannot be kept", &e))?;
+            config.more.insert("container_config".into(), container);
             let tags: Vec<String> = options.reference.into_iter().collect();
             Ok(engine.images().create(&config, Some(&record.image), &tags)?)
         })

@@ -61,7 +61,15 @@ impl Asked {
                 _ => faults.push(format!("invalid link-local IP address: {text}")),
             }
         }
+        let (mut four, mut six) = (four, six);
         if let Some(network) = network {
+            // As with Docker: what the network was told and does not use is shown, and not given.
+            if asked.ip.is_some_and(|address| network.is_of_no_use(address.into())) {
+                (four, asked.ip) = ("", None);
+            }
+            if asked.ip6.is_some_and(|address| network.is_of_no_use(address.into())) {
+                (six, asked.ip6) = ("", None);
+            }
             let four = (four, asked.ip.map(IpAddr::V4), network.subnet_chosen);
             let six = (six, asked.ip6.map(IpAddr::V6), network.pool6.as_ref().is_some_and(|pool| pool.chosen));
             faults.extend([four, six].into_iter().filter_map(|asked| fault_of_range(network, asked)));

@@ -44,6 +44,10 @@ impl EngineError {
     pub fn not_found(message: impl Into<String>) -> Self {
         Self::new(ErrorKind::NotFound, message)
     }
+    /// An exec that cannot be started once more, and whether it still runs.
+    pub fn exec_began(id: &str, running: bool) -> Self {
+        Self::conflict(format!("exec command {id} {}", if running { "is already running" } else { "has already run" }))
+    }
     pub fn conflict(message: impl Into<String>) -> Self {
         Self::new(ErrorKind::Conflict, message)
     }

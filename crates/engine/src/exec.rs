@@ -174,7 +174,7 @@ impl Engine {
         {
             let mut started = lock(&exec.started);
             if *started {
-                return Err(EngineError::conflict(format!("exec command {id} has already run")));
+                return Err(EngineError::exec_began(id, lock(&exec.record).running));
             }
             *started = true;
         }

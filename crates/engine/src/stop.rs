@@ -302,9 +302,15 @@ impl Engine {
             return Err(EngineError::invalid("Renaming a container with the same name as its current name"));
         }
         self.inner.slots.take_name(&new, &slot.id).map_err(allocating)?;
-        let record = slot.change(|record| record.name.clone_from(&new));
+        let record = slot.change(|record| {
+            for settings in record.networks.values_mut() {
+                let names = settings.dns_names.iter_mut().flatten();
+                names.filter(|name| **name == old).for_each(|name| name.clone_from(&new));
+            }
+            record.name.clone_from(&new);
+        });
         if let Err(error) = self.save(&record).await {
-            slot.change(|record| record.name = old);
+            slot.change(|record| record.name.clone_from(&old));
             self.inner.slots.free_name(&new, &slot.id);
             return Err(error);
         }

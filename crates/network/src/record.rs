@@ -9,7 +9,9 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use wharf_netlink::MacAddress;
 
-use crate::{Bandwidth, Configuration, GatewayMode, InterfaceSysctl, Ipv4Net, Namespace, Parent, Pool4, Pool6};
+use crate::{
+    Bandwidth, Configuration, GatewayMode, InterfaceSysctl, Ipv4Net, Ipv6Net, Namespace, Parent, Pool4, Pool6,
+};
 
 /// Names of reserved addresses that are containers' way out (moby, `libnetwork/drivers/bridge`, `DefaultGatewayV4AuxKey`).
 pub(crate) const WAY_OUT4: &str = "DefaultGatewayIPv4";
@@ -296,6 +298,16 @@ impl NetworkRecord {
             }
             IpAddr::V6(address) => self.pools6().any(|pool| pool.subnet.contains(address)),
         }
+    }
+}
+
+impl NetworkRecord {
+    /// Whether an address is of a subnet that was asked for of a family that the network does not have: nobody gets it.
+    pub fn is_of_no_use(&self, address: IpAddr) -> bool {
+        self.unused_pools.iter().any(|pool| match address {
+            IpAddr::V4(address) => pool.subnet.parse::<Ipv4Net>().is_ok_and(|subnet| subnet.contains(address)),
+            IpAddr::V6(address) => pool.subnet.parse::<Ipv6Net>().is_ok_and(|subnet| subnet.contains(address)),
+        })
     }
 }
 

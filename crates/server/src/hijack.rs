@@ -33,7 +33,8 @@ const HEAD_START: Duration = Duration::from_millis(10);
 /// How often it is looked whether a client whose input has ended is still there.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// The type of a stream: frames, or plain bytes of a terminal. Clients before API 1.42 know one type only.
+/// The type of a stream: frames, or plain bytes of a terminal. Clients before API 1.42 know one type only, and so do those that
+/// ask for no upgrade.
 pub(crate) fn content_type(tty: bool, version: (u32, u32)) -> &'static str {
     if !tty && version >= (1, 42) {
         "application/vnd.docker.multiplexed-stream"

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::de::DeserializeOwned;
 
+use crate::go_json::syntax_error;
 use crate::http::ApiError;
 
 /// Parameters by name; the first of a name counts, as with Go's `FormValue`; all of them are there.
@@ -56,12 +57,19 @@ impl Query {
 
     /// A parameter that is JSON.
     pub(crate) fn json<T: DeserializeOwned + Default>(&self, key: &str) -> Result<T, ApiError> {
-        match self.get(key) {
-            None | Some("null") => Ok(T::default()),
-            Some(text) => {
-                serde_json::from_str(text).map_err(|e| ApiError::bad(format!("invalid parameter {key}: {e}")))
-            }
-        }
+        self.json_called(key, &format!("invalid parameter {key}"))
+    }
+
+    /// The same; errors begin with `what`, and go on in the words of Go's decoder where it would have some.
+    pub(crate) fn json_called<T: DeserializeOwned + Default>(&self, key: &str, what: &str) -> Result<T, ApiError> {
+        let Some(text) = self.get(key).filter(|text| *text != "null") else { return Ok(T::default()) };
+        serde_json::from_str(text).map_err(|error| {
+            let words = match error.classify() {
+                serde_json::error::Category::Data => error.to_string(),
+                _ => syntax_error(text.as_bytes()),
+            };
+            ApiError::bad(format!("{what}: {words}"))
+        })
     }
 }
 

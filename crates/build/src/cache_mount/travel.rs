@@ -102,7 +102,7 @@ mod tests {
         let (ours, theirs) = (mounts("a"), mounts("b"));
         let made = Owner { mode: 0o1750, uid: 5, gid: 6 };
         let name = CacheMounts::name("id", "");
-        let cache = ours.take("id", "", Sharing::Shared, made, &Cancel::new().unwrap()).unwrap();
+        let cache = ours.take("id", "", Sharing::Shared, made, false, &Cancel::new().unwrap()).unwrap();
         fs::write(cache.path.join("file"), "content").unwrap();
         assert!(ours.idle(&name).is_none(), "it is in use");
         drop(cache);

@@ -361,6 +361,9 @@ fn check_host(host: &str) -> Outcome {
     if host.is_empty() || host.starts_with("ssh://") {
         return Ok(());
     }
+    if !host.contains("://") {
+        return Err(format!("unable to apply docker endpoint options: unable to parse docker host `{host}`").into());
+    }
     Address::parse(host, false).map(|_| ()).map_err(|error| {
         format!("unable to create docker endpoint config: invalid docker endpoint options: {error}").into()
     })

@@ -21,8 +21,12 @@ pub(crate) fn env(text: &str) -> Result<(), String> {
 
 /// `--label`.
 pub(crate) fn label(text: &str) -> Result<(), String> {
-    let key = text.split('=').next().unwrap_or_default().trim();
-    if key.is_empty() { Err(format!("invalid label '{text}': empty name")) } else { Ok(()) }
+    let key = text.split('=').next().unwrap_or_default().trim_start();
+    match key {
+        "" => Err(format!("invalid label '{text}': empty name")),
+        key if key.contains([' ', '\t']) => Err(format!("label '{key}' contains whitespaces")),
+        _ => Ok(()),
+    }
 }
 
 /// `--dns`.

@@ -6,7 +6,7 @@ use super::{Checker, Known};
 use crate::expand::{ExpandError, Lexer, NoVariables, Variables};
 use crate::graph::{Base, Graph};
 use crate::ignore::Ignore;
-use crate::instruction::{Copy, Instruction, Pair};
+use crate::instruction::{Copy, Instruction};
 use crate::nearest;
 use crate::parse::{Source, Stage, Statement};
 use crate::scope::Scope;
@@ -31,8 +31,11 @@ impl Checker<'_> {
         }
         for Statement { instruction, source } in &stage.statements {
             match instruction {
-                Instruction::Env(pairs) => self.pairs("ENV", pairs, source),
-                Instruction::Label(pairs) => self.pairs("LABEL", pairs, source),
+                Instruction::Env(pairs) => {
+                    for pair in pairs {
+                        self.secret("ENV", &pair.name, source);
+                    }
+                }
                 Instruction::Arg(arguments) => {
                     for argument in arguments {
                         self.secret("ARG", &argument.name, source);
@@ -106,15 +109,15 @@ impl Checker<'_> {
         }
     }
 
-    fn pairs(&mut self, name: &str, pairs: &[Pair], source: &Source) {
-        for pair in pairs {
-            if pair.legacy {
+    /// `ENV key value`.
+    pub(super) fn legacy(&mut self, stage: &Stage) {
+        for Statement { instruction, source } in &stage.statements {
+            let (Instruction::Env(pairs) | Instruction::Label(pairs)) = instruction else { continue };
+            for _ in pairs.iter().filter(|pair| pair.legacy) {
+                let name = instruction.name();
                 let message =
                     format!("\"{name} key=value\" should be used instead of legacy \"{name} key value\" format");
                 self.warn("LegacyKeyValueFormat", source, message);
-            }
-            if name == "ENV" {
-                self.secret("ENV", &pair.name, source);
             }
         }
     }

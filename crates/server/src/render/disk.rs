@@ -88,6 +88,7 @@ mod tests {
             last_used: 0,
             uses: 2,
             secrets: Vec::new(),
+            again: None,
         };
         assert_eq!(build_cache("k", &record("base"), &sharing)["Shared"], true);
         let own = build_cache("k", &record("cache"), &sharing);

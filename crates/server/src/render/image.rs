@@ -34,8 +34,10 @@ pub(crate) fn inspect(image: &ImageRecord, version: (u32, u32)) -> Value {
         all["Pinned"] = true.into();
     }
     if version < (1, 45) {
-        all["Container"] = "".into();
-        all["ContainerConfig"] = Value::Null;
+        // Of a commit.
+        let more = |key: &str| image.config.more.get(key).cloned();
+        all["Container"] = more("container").unwrap_or_else(|| "".into());
+        all["ContainerConfig"] = more("container_config").unwrap_or_default();
     }
     if version < (1, 44) {
         all["VirtualSize"] = image.size.into();

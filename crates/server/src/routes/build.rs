@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use wharf_build::{Answers, BuildError, BuildEvent, BuildRequest, CacheRecord, Limits, NamedContext, Ulimit};
 use wharf_distribution::Platform;
+use wharf_engine::spec::{HostConfig, Resources};
 use wharf_reference::Digest;
 
 use super::build_parts::{self, Asking, Head};
@@ -52,16 +53,33 @@ pub(super) async fn build(call: Call) -> Result {
     for platform in platforms.filter(|platform| !matches!(*platform, "" | "local")) {
         Platform::parse(platform).map_err(|error| ApiError::bad(error.to_string()))?;
     }
+    if query.get("securityopt").is_some_and(|options| !options.is_empty()) {
+        return Err(ApiError::bad("security options are not supported on linux"));
+    }
+    if let Some(isolation) = query.get("isolation").filter(|text| !matches!(*text, "" | "default")) {
+        return Err(ApiError::bad(format!("unsupported isolation: {isolation:?}")));
+    }
     // `rm` and `forcerm`: containers of steps are removed in any case.
     // A value of `null` asks for the daemon's own variable, which is nobody's business.
-    let build_args: BTreeMap<String, Option<String>> = query.json("buildargs")?;
-    let ulimits: Vec<UlimitJson> = query.json("ulimits")?;
+    let build_args: BTreeMap<String, Option<String>> = query.json_called("buildargs", "error reading build args")?;
+    let ulimits: Vec<UlimitJson> = query.json_called("ulimits", "error reading ulimit settings")?;
     let positive =
         |key: &str| -> std::result::Result<Option<i64>, ApiError> { Ok(query.number::<i64>(key)?.filter(|n| *n != 0)) };
     let unsigned = |key: &str| -> std::result::Result<Option<u64>, ApiError> {
         Ok(positive(key)?.and_then(|n| u64::try_from(n).ok()))
     };
     let text = |key: &str| query.get(key).map(str::to_owned);
+    let limits = Limits {
+        memory: positive("memory")?,
+        memory_swap: positive("memswap")?,
+        cpu_shares: unsigned("cpushares")?,
+        cpu_period: unsigned("cpuperiod")?,
+        cpu_quota: positive("cpuquota")?,
+        cpuset_cpus: text("cpusetcpus"),
+        cpuset_mems: text("cpusetmems"),
+        ulimits: ulimits.into_iter().map(|u| Ulimit { name: u.name, soft: u.soft, hard: u.hard }).collect(),
+    };
+    check_limits(&limits)?;
     let kept = build_args.get("BUILDKIT_CONTEXT_KEEP_GIT_DIR").and_then(Option::as_deref);
     let keep_git_dir = matches!(kept, Some("1" | "true"));
     let credentials = auth::of_build(call.request.headers());
@@ -113,9 +131,10 @@ pub(super) async fn build(call: Call) -> Result {
         answers: asking.map(|asking| Arc::new(asking) as Arc<dyn Answers>),
         dockerfile: text("dockerfile").unwrap_or_else(|| "Dockerfile".into()),
         tags: query.all("t").into_iter().filter(|tag| !tag.is_empty()).collect(),
+        keeps_mounts: query.flag("keepmounts"),
         passing: text("passing").map(|random| wharf_image::passing_name(&random)),
         build_args: build_args.into_iter().filter_map(|(key, value)| Some((key, value?))).collect(),
-        labels: query.json("labels")?,
+        labels: query.json_called("labels", "error reading labels")?,
         target: text("target"),
         no_cache: query.flag("nocache") || has_no_source,
         pull: query.flag("pull"),
@@ -124,16 +143,7 @@ pub(super) async fn build(call: Call) -> Result {
         network: text("networkmode").unwrap_or_else(|| "default".into()),
         platform: text("platform"),
         shm_size: unsigned("shmsize")?,
-        limits: Limits {
-            memory: positive("memory")?,
-            memory_swap: positive("memswap")?,
-            cpu_shares: unsigned("cpushares")?,
-            cpu_period: unsigned("cpuperiod")?,
-            cpu_quota: positive("cpuquota")?,
-            cpuset_cpus: text("cpusetcpus"),
-            cpuset_mems: text("cpusetmems"),
-            ulimits: ulimits.into_iter().map(|u| Ulimit { name: u.name, soft: u.soft, hard: u.hard }).collect(),
-        },
+        limits,
         extra_hosts: extra_hosts(&call.api.engine, &query.all("extrahosts"))?,
         cgroup_parent: text("cgroupparent"),
         contexts,
@@ -216,6 +226,22 @@ pub(super) async fn build(call: Call) -> Result {
         }
     });
     Ok(stream("application/json", chunks))
+}
+
+/// Refuses limits that a container would be refused, in the same words.
+fn check_limits(limits: &Limits) -> std::result::Result<(), ApiError> {
+    let whole = |number: Option<u64>| number.map_or(0, |number| i64::try_from(number).unwrap_or(i64::MAX));
+    let resources = Resources {
+        memory: limits.memory.unwrap_or(0),
+        memory_swap: limits.memory_swap.unwrap_or(0),
+        cpu_shares: whole(limits.cpu_shares),
+        cpu_period: whole(limits.cpu_period),
+        cpu_quota: limits.cpu_quota.unwrap_or(0),
+        cpuset_cpus: limits.cpuset_cpus.clone().unwrap_or_default(),
+        cpuset_mems: limits.cpuset_mems.clone().unwrap_or_default(),
+        ..Resources::default()
+    };
+    Ok(wharf_engine::resources::check(&HostConfig { resources, ..HostConfig::default() })?)
 }
 
 fn finished(
@@ -402,6 +428,7 @@ mod tests {
                 last_used,
                 uses: 0,
                 secrets: Vec::new(),
+                again: None,
             };
             (id.to_owned(), record)
         };

@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use hyper::StatusCode;
+use hyper::header::UPGRADE;
 use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use wharf_engine::spec::ExecConfig;
-use wharf_engine::{Engine, ExecRecord};
+use wharf_engine::{Engine, EngineError, ExecRecord};
 
 use super::{Call, Result};
 use crate::detach;
@@ -19,7 +20,10 @@ use crate::lenient::lenient;
 const SETTLE: Duration = Duration::from_secs(2);
 
 pub(super) async fn create(mut call: Call, id: &str) -> Result {
-    let body = read_exactly(&mut call.request).await?;
+    let body = match read_exactly(&mut call.request).await? {
+        Value::Null => json!({}),
+        body => body,
+    };
     // Only a container's own command may be one text.
     let mut fields = body.as_object().into_iter().flatten();
     if fields.any(|(key, value)| key.eq_ignore_ascii_case("Cmd") && value.is_string()) {
@@ -57,12 +61,13 @@ pub(super) async fn start(mut call: Call, id: &str) -> Result {
     }
     // What is wrong already is said by a status; later there is only the stream.
     if exec.running || exec.exit_code.is_some() {
-        return Err(ApiError::new(StatusCode::CONFLICT, format!("exec command {} has already run", exec.id)));
+        return Err(EngineError::exec_began(&exec.id, exec.running).into());
     }
     engine.exec_can_run(&exec.container)?;
     // How the answer is framed is the start's to say, whatever the exec was made with.
     let (tty, has_terminal) = (start.tty, exec.config.tty);
-    Ok(hijack(call.request, content_type(tty, call.version), async move {
+    let kind = content_type(tty || !call.request.headers().contains_key(UPGRADE), call.version);
+    Ok(hijack(call.request, kind, async move {
         match engine.exec_start(&exec.id, false, size).await {
             Ok(streams) => {
                 let mut streams = Streams::new(streams, mpsc::channel(1).1);

@@ -158,6 +158,7 @@ async fn route(api: Api, request: Request<Incoming>) -> Result {
         ("HEAD", ["containers", id, "archive"]) => files::stat(call, id).await,
         ("GET", ["containers", id, "archive"]) => files::get(call, id).await,
         ("PUT", ["containers", id, "archive"]) => files::put(call, id).await,
+        ("DELETE", ["containers", ""]) => Err(ApiError::bad("invalid name or ID supplied: \"\"")),
         ("DELETE", ["containers", id]) => containers::remove(call, id).await,
         // A link's name has its container's in it.
         ("DELETE", ["containers", parent, alias]) => containers::remove(call, &format!("{parent}/{alias}")).await,

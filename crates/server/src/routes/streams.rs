@@ -75,7 +75,8 @@ pub(super) async fn attach(call: Call, id: &str) -> Result {
         // Docker has taken the connection over by then.
         Err(error) => return Ok(error.into_text("application/vnd.docker.raw-stream")),
     };
-    let kind = content_type(attached.tty, call.version);
+    let upgrades = call.request.headers().contains_key(UPGRADE);
+    let kind = content_type(attached.tty || !upgrades, call.version);
     Ok(match attached.stream {
         Some(stream) => {
             let mut streams = Streams::new(Some(stream), before);
@@ -83,9 +84,7 @@ pub(super) async fn attach(call: Call, id: &str) -> Result {
             streams.settled = Box::pin(async move { engine.end_is_known(&id).await });
             hijack(call.request, kind, std::future::ready(streams))
         }
-        None if call.request.headers().contains_key(UPGRADE) => {
-            hijack(call.request, kind, std::future::ready(Streams::new(None, before)))
-        }
+        None if upgrades => hijack(call.request, kind, std::future::ready(Streams::new(None, before))),
         None => stream(kind, before),
     })
 }

@@ -7,6 +7,7 @@ mod bake;
 mod bandwidth;
 mod build;
 mod build_cases;
+mod build_checks;
 mod build_context;
 mod build_inputs;
 mod build_more;

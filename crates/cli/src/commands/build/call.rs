@@ -3,18 +3,14 @@
 
 mod report;
 
-use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
+use std::collections::HashMap;
 
 use serde_json::Value;
-use wharf_dockerfile::{
-    Base, Contexts, Dockerfile, Globals, Graph, Ignore, Known, Outline, Platform, Platforms, Target, check,
-    first_failure,
-};
+use wharf_dockerfile::{Asked, Base, Called, Contexts, Lint, Platform};
 
 use super::context::Context;
 use crate::app::App;
-use crate::failure::{Failure, Outcome};
+use crate::failure::Outcome;
 use crate::parse::{Matches, commas};
 
 /// What is asked.
@@ -70,40 +66,42 @@ pub(super) async fn answer(app: &App, matches: &Matches, context: &Context, call
         "" | "-" => "Dockerfile",
         name => name,
     };
-    let file = File::read(matches, name, &text)?;
+    let read = Called::read(asked(matches, name, &text)?);
+    let broken = |lint: &Lint| lint.failure.as_ref().map(|failure| failure.text(name, &text)).unwrap_or_default();
     match call {
         Call::Check => {
-            let env = file.image_environments(app).await;
-            let known = file.known(&ignore, &env);
-            let found = check(&file.dockerfile, &known);
-            let failure = first_failure(&file.dockerfile, &known);
-            let shown = match format {
-                Format::Json => pretty(&report::warnings_json(&file, &found)),
-                Format::Text if found.is_empty() && failure.is_some() => String::new(),
-                Format::Text => report::warnings_text(&file, &found),
+            let lint = match &read {
+                Ok(called) => called.lint(&ignore, &*image_environments(called, app).await),
+                Err(lint) => lint.clone(),
             };
-            app.print(&shown)?;
-            match failure {
-                Some(failure) => Err(failure.to_string().into()),
-                None => Ok(u8::from(!found.is_empty())),
+            app.print(&match format {
+                Format::Json => pretty(&lint.json(name, &text)),
+                Format::Text => report::lint_text(name, &text, &lint),
+            })?;
+            match &lint.failure {
+                Some(_) => {
+                    app.print(if format == Format::Json || lint.warnings.is_empty() { "" } else { "\n" })?;
+                    Err(format!("ERROR: {}", broken(&lint)).into())
+                }
+                None => Ok(u8::from(!lint.warnings.is_empty())),
             }
         }
         Call::Outline => {
-            let outline = Outline::of(&file.dockerfile, &file.globals, &file.graph);
-            let shown = match format {
-                Format::Json => pretty(&report::outline_json(&file, &outline)),
+            let called = read.map_err(|lint| broken(&lint))?;
+            let outline = called.outline();
+            app.print(&match format {
+                Format::Json => pretty(&called.outline_json(&outline)),
                 Format::Text => report::outline_text(&outline),
-            };
-            app.print(&shown)?;
+            })?;
             Ok(0)
         }
         Call::Targets => {
-            let targets = Target::all(&file.dockerfile, &file.graph);
-            let shown = match format {
-                Format::Json => pretty(&report::targets_json(&file, &targets)),
+            let called = read.map_err(|lint| broken(&lint))?;
+            let targets = called.targets();
+            app.print(&match format {
+                Format::Json => pretty(&called.targets_json(&targets)),
                 Format::Text => report::targets_text(&targets),
-            };
-            app.print(&shown)?;
+            })?;
             Ok(0)
         }
     }
@@ -113,80 +111,51 @@ fn pretty(value: &Value) -> String {
     format!("{value:#}\n")
 }
 
-struct File<'a> {
-    name: &'a str,
-    text: &'a str,
-    dockerfile: Dockerfile,
-    globals: Arc<Globals>,
-    graph: Graph,
-    /// A target was asked for: what it does not need does not count.
-    targeted: bool,
+fn asked<'a>(matches: &'a Matches, file: &'a str, text: &'a str) -> Outcome<Asked<'a>> {
+    let platform = matches.all("platform").first().map(|text| Platform::parse(text)).transpose()?;
+    let arguments = matches
+        .all("build-arg")
+        .iter()
+        .filter_map(|text| match text.split_once('=') {
+            Some((name, value)) => Some((name.to_owned(), value.to_owned())),
+            None => Some((text.clone(), std::env::var(text).ok()?)),
+        })
+        .collect();
+    let named = |text: &String| {
+        let name = text.split('=').next().unwrap_or_default().to_lowercase();
+        (name.clone(), Base::Context(name))
+    };
+    let contexts: Contexts = matches.all("build-context").iter().map(named).collect();
+    Ok(Asked { file, text, target: matches.some("target"), platform, arguments, contexts })
 }
 
-impl<'a> File<'a> {
-    fn read(matches: &Matches, name: &'a str, text: &'a str) -> Outcome<Self> {
-        let wrong = |error: &dyn std::error::Error| Failure::new(error.to_string());
-        let mut dockerfile = Dockerfile::parse(name, text).map_err(|e| wrong(&e))?;
-        let target = matches.some("target");
-        let asked = matches.all("platform").first().map(|text| Platform::parse(text)).transpose()?;
-        let platforms = Platforms { build: Platform::host(), target: asked.unwrap_or_else(Platform::host) };
-        let given: BTreeMap<String, String> = matches
-            .all("build-arg")
-            .iter()
-            .filter_map(|text| match text.split_once('=') {
-                Some((name, value)) => Some((name.to_owned(), value.to_owned())),
-                None => Some((text.clone(), std::env::var(text).ok()?)),
-            })
-            .collect();
-        if let Some(rules) = given.get("BUILDKIT_DOCKERFILE_CHECK") {
-            dockerfile.check_by(rules)?;
-        }
-        let globals = Globals::new(&dockerfile, &platforms, target.unwrap_or_default(), given);
-        let globals = Arc::new(globals.map_err(|e| wrong(&e))?);
-        let named = |text: &String| {
-            let name = text.split('=').next().unwrap_or_default().to_lowercase();
-            (name.clone(), Base::Context(name))
-        };
-        let contexts: Contexts = matches.all("build-context").iter().map(named).collect();
-        let graph = Graph::new(&dockerfile, &globals, target, contexts).map_err(|e| wrong(&e))?;
-        let targeted = target.is_some_and(|target| !target.is_empty());
-        Ok(Self { name, text, dockerfile, globals, graph, targeted })
-    }
-
-    fn known<'k>(&'k self, ignore: &'k Ignore, env: &'k Environments) -> Known<'k> {
-        let needed = || self.graph.needed().into_iter().collect();
-        let stages = self.targeted.then(needed);
-        Known { globals: Arc::clone(&self.globals), graph: &self.graph, ignore, base_env: &**env, stages }
-    }
-
-    /// The variables of the images that stages are based on, as far as an engine that runs has them. Of others no
-    /// variable is called undefined.
-    async fn image_environments(&self, app: &App) -> Environments {
-        let mut found: HashMap<String, Vec<(String, String)>> = HashMap::new();
-        if let Ok(client) = app.bare_client() {
-            for node in &self.graph.nodes {
-                let Base::Image(name) = &node.base else { continue };
-                if found.contains_key(name) {
-                    continue;
-                }
-                let Ok(response) = client.get(&format!("/images/{name}/json")).send().await else { continue };
-                let Ok(image) = response.json::<Value>().await else { continue };
-                let pairs = image["Config"]["Env"].as_array().into_iter().flatten().filter_map(Value::as_str);
-                let pairs = pairs.map(|pair| pair.split_once('=').unwrap_or((pair, "")));
-                let mut all: Vec<_> = pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
-                // A build sets it where an image does not.
-                if all.iter().all(|(name, _)| name != "PATH") {
-                    all.push(("PATH".into(), String::new()));
-                }
-                found.insert(name.clone(), all);
+/// The variables of the images that stages are based on, as far as an engine that runs has them. Of others no variable is
+/// called undefined.
+async fn image_environments(called: &Called<'_>, app: &App) -> Environments {
+    let mut found: HashMap<String, Vec<(String, String)>> = HashMap::new();
+    if let Ok(client) = app.bare_client() {
+        for node in &called.graph.nodes {
+            let Base::Image(name) = &node.base else { continue };
+            if found.contains_key(name) {
+                continue;
             }
+            let Ok(response) = client.get(&format!("/images/{name}/json")).send().await else { continue };
+            let Ok(image) = response.json::<Value>().await else { continue };
+            let pairs = image["Config"]["Env"].as_array().into_iter().flatten().filter_map(Value::as_str);
+            let pairs = pairs.map(|pair| pair.split_once('=').unwrap_or((pair, "")));
+            let mut all: Vec<_> = pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+            // A build sets it where an image does not.
+            if all.iter().all(|(name, _)| name != "PATH") {
+                all.push(("PATH".into(), String::new()));
+            }
+            found.insert(name.clone(), all);
         }
-        let bases: Vec<Base> = self.graph.nodes.iter().map(|node| node.base.clone()).collect();
-        Box::new(move |stage| match bases.get(stage) {
-            Some(Base::Image(name)) => found.get(name).cloned(),
-            _ => None,
-        })
     }
+    let bases: Vec<Base> = called.graph.nodes.iter().map(|node| node.base.clone()).collect();
+    Box::new(move |stage| match bases.get(stage) {
+        Some(Base::Image(name)) => found.get(name).cloned(),
+        _ => None,
+    })
 }
 
 /// What the image that a stage is based on has in its environment.

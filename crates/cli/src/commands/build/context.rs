@@ -208,7 +208,7 @@ impl Context {
     pub(super) fn look(&self) -> Outcome<Option<(String, Ignore)>> {
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         Ok(match &self.source {
-            Source::Directory { dir, ignore, .. } => {
+            Source::Directory { dir, patterns, .. } => {
                 let content = match &self.added {
                     Some((_, content)) => content.clone(),
                     None => {
@@ -217,7 +217,9 @@ impl Context {
                         std::fs::read(&path).map_err(|error| wharf_report::path("open", &path, &error))?
                     }
                 };
-                Some((text(&content), ignore.clone()))
+                // As it is written: what a build needs all the same is not to be copied.
+                let ignore = Ignore::parse(patterns).map_err(|error| error.to_string())?;
+                Some((text(&content), ignore))
             }
             Source::Dockerfile(content) => Some((text(content), Ignore::default())),
             Source::Archive(_) | Source::Remote(_) => None,

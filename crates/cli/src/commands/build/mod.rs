@@ -302,6 +302,7 @@ fn parameters<'a>(app: &App, matches: &Matches, request: Request<'a>, epoch: Opt
         request = request.query("extrahosts", checks::host_and_address(host)?);
     }
     request = request.query_if(!matches.on("no-cache") && matches.changed(verify::FLAG), "nocache");
+    request = request.query_if(matches.changed(verify::FLAG), "keepmounts");
     for (flag, key) in [("no-cache", "nocache"), ("pull", "pull"), ("force-rm", "forcerm"), ("squash", "squash")] {
         request = request.query_if(matches.on(flag), key);
     }

@@ -45,6 +45,7 @@ async fn run(app: &App, matches: &Matches) -> Outcome<u8> {
 /// Reads the flags of `run` or `create`.
 pub(super) fn prepare(app: &App, matches: &Matches, command: &str) -> Outcome<Request> {
     let usage = |failure: Failure| Failure { code: 125, ..reported(app, command, &failure, true) };
+    refuse_windows(matches)?;
     check_pull(matches.text("pull")).map_err(usage)?;
     let address = &app.endpoint().map_err(usage)?.address;
     let variables = proxies::variables(app.config(), &address.to_string(), matches.all("env"));
@@ -59,6 +60,17 @@ pub(super) fn reported(app: &App, command: &str, failure: &Failure, help: bool) 
         text.push_str(&format!("\n\nRun '{program} {command} --help' for more information"));
     }
     Failure { code: failure.code, text }
+}
+
+/// Limits that only engines on Windows have.
+fn refuse_windows(matches: &Matches) -> Outcome {
+    match ["cpu-count", "cpu-percent", "io-maxbandwidth", "io-maxiops"].into_iter().find(|flag| matches.changed(flag)) {
+        Some(flag) => Err(format!(
+            "\"--{flag}\" is only supported on a Docker daemon running on windows, but the Docker daemon is running on linux"
+        )
+        .into()),
+        None => Ok(()),
+    }
 }
 
 fn check_pull(value: &str) -> Outcome {

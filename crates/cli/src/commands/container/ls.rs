@@ -61,6 +61,7 @@ async fn run(app: &App, matches: &Matches) -> Outcome<u8> {
     let mut size = matches.on("size");
     let chosen = matches.some("format").or_else(|| app.config().text("psFormat").filter(|_| !quiet));
     let source = match chosen.unwrap_or("table") {
+        "raw" if quiet => "container_id: {{.ID}}".to_owned(),
         _ if quiet => "{{.ID}}".to_owned(),
         "table" if size => format!("{TABLE}\t{{{{.Size}}}}"),
         "table" => TABLE.to_owned(),

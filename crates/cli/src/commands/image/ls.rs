@@ -66,6 +66,7 @@ async fn run(app: &App, matches: &Matches) -> Outcome<u8> {
         }
         "table" => format!("table {{{{.Repository}}}}\t{{{{.Tag}}}}\t{{{{.ID}}}}\t{CREATED}\t{{{{.Size}}}}"),
         "raw" if quiet => "image_id: {{.ID}}".to_owned(),
+        "raw" if digests => RAW.replace("{{end}}image_id", "{{end}}{{if .Digest}}digest: {{.Digest}}\n{{end}}image_id"),
         "raw" => RAW.to_owned(),
         other => other.to_owned(),
     };

@@ -106,7 +106,7 @@ async fn formatted(app: &App, format: &str, client: Json) -> Outcome<u8> {
     // What only asks for the client must work without an engine.
     let of_client = json!({"ClientInfo": client});
     let enough = template.as_ref().is_ok_and(|template| {
-        template.mentions("ClientInfo") && template.execute(&types::info().view(&of_client)).is_ok()
+        template.mentions("ClientInfo") && template.execute(&types::info_of_client().view(&of_client)).is_ok()
     });
     let mut unreachable = None;
     let mut info = json!({});

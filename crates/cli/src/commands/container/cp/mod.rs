@@ -6,6 +6,7 @@ mod progress;
 use std::ffi::OsStr;
 use std::fs;
 use std::io::{self, Read};
+use std::os::unix::fs::FileTypeExt as _;
 use std::path::Path;
 
 use base64::Engine as _;
@@ -103,8 +104,10 @@ struct Stat {
     link: String,
 }
 
+const NO_DEVICE: &str = "must be a directory or a regular file: got a device";
 /// Bits of Go's file modes, which the engine sends.
 const MODE_DIR: u32 = 1 << 31;
+const MODE_DEVICE: u32 = 1 << 26;
 const MODE_SYMLINK: u32 = 1 << 27;
 
 impl Stat {
@@ -176,10 +179,15 @@ async fn from_container(app: &App, container: &str, path: &str, target: &str, fo
     done.map_err(|error| error.to_string())?
 }
 
-/// A directory that is to hold the target must be there.
+/// A directory that is to hold the target must be there, and the target may be no device: what is unpacked takes the place of what
+/// has its name (docker/cli, `ValidateOutputPath`).
 fn check_target(target: &str) -> Outcome {
-    if Path::new(target).exists() {
-        return Ok(());
+    match fs::metadata(target) {
+        Ok(meta) if meta.file_type().is_block_device() || meta.file_type().is_char_device() => {
+            return Err(format!("invalid output path: {target:?} {NO_DEVICE}").into());
+        }
+        Ok(_) => return Ok(()),
+        Err(_) => {}
     }
     let parent = split(target).0;
     match fs::metadata(&parent) {
@@ -274,6 +282,9 @@ async fn to_container(
             }
         }
         if known {
+            if found.mode & MODE_DEVICE != 0 {
+                return Err(format!("destination \"{container}:{path}\" {NO_DEVICE}").into());
+            }
             target.exists = true;
             target.is_dir = found.is_dir();
         }

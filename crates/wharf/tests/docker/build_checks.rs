@@ -1,0 +1,124 @@
+//! What is found in a Dockerfile is told whatever becomes of the build, and what is not to come from a cache does not.
+
+use serde_json::Value;
+
+use crate::build_inputs::{context, files, wharf};
+use crate::kit::{Daemon, Said};
+use crate::plugins::{directory, plugins};
+
+fn json(said: &Said) -> Value {
+    serde_json::from_str(&said.out).unwrap_or_else(|error| panic!("{error}: {} {}", said.out, said.err))
+}
+
+fn rules(found: &Value) -> Vec<&str> {
+    found["warnings"].as_array().into_iter().flatten().map(|one| one["ruleName"].as_str().unwrap()).collect()
+}
+
+#[test]
+fn what_is_found_is_told_with_what_is_wrong() {
+    let Some(d) = Daemon::start() else { return };
+    let wrong = "FROM scratch AS Bad\nMAINTAINER me\nBADCMD\n";
+    let later = "FROM scratch as base\nCOPY --from=later / /\nFROM scratch AS later\nCOPY --from=base / /\n";
+    let strict = "#check=skip=all\nFROM scratch as base\ncopy Dockerfile .\n";
+    let ignored = "# check=skip=all;experimental=CopyIgnoredFile\nFROM scratch\nCOPY Dockerfile .\n";
+    let dir = context(
+        &d,
+        "main",
+        &[
+            ("Dockerfile", wrong),
+            ("Later", later),
+            ("Strict", strict),
+            ("Ignored", ignored),
+            (".dockerignore", "Dockerfile\n"),
+        ],
+    );
+    let plugins = plugins();
+    let faces = || std::iter::once(None).chain(plugins.iter().map(Some));
+    let ask = |plugins: Option<&crate::plugins::Plugins>, words: &str| match plugins {
+        Some(plugins) => plugins.buildx(&d, &dir, &format!("build {words} .")),
+        None => wharf(&d, &dir, &format!("build {words} .")),
+    };
+    for face in faces() {
+        // Its first release knows no such calls.
+        if face.is_some_and(|plugins| plugins.release == "trixie") {
+            continue;
+        }
+        let said = ask(face, "--call=check,format=json");
+        let found = json(&said);
+        assert_eq!(rules(&found), ["StageNameCasing", "MaintainerDeprecated"], "{found:#}");
+        assert_eq!(found["buildError"]["message"], "dockerfile parse error on line 3: unknown instruction: BADCMD");
+        assert_eq!(found["buildError"]["location"]["ranges"][0]["start"]["line"], 3);
+        assert_eq!(found["sources"][0]["filename"].as_str().unwrap().rsplit('/').next(), Some("Dockerfile"));
+        assert!(found["warnings"][0]["description"].as_str().unwrap().contains("lowercase"));
+        let said = ask(face, "--check");
+        let count = "Check complete, 2 warnings have been found!\n";
+        assert!(said.code == 1 && said.out.starts_with(count), "{} {}", said.out, said.err);
+        assert!(said.err.contains("3 | >>> BADCMD"), "{}", said.err);
+        // An error of the graph of stages has its lines, too.
+        let said = ask(face, "-f Later");
+        assert!(said.code == 1 && said.err.contains("it needs to be defined before"), "{}", said.err);
+        if face.is_some() {
+            assert!(said.err.contains("2 | >>> COPY --from=later / /"), "{}", said.err);
+            assert!(said.err.contains("FromAsCasing"), "{}", said.err);
+        }
+        let said = ask(face, "--check -f Strict --build-arg BUILDKIT_DOCKERFILE_CHECK=error=true");
+        let violated = "lint violation found for rules: FromAsCasing, ConsistentInstructionCasing";
+        assert!(said.code == 1 && said.err.contains(violated), "{} {}", said.out, said.err);
+        assert_eq!(rules(&json(&ask(face, "--call=check,format=json -f Ignored"))), ["CopyIgnoredFile"]);
+    }
+    // And of a build that fails.
+    for plugins in plugins {
+        let name = format!("failing-{}", plugins.release);
+        let dir =
+            directory(&d, &name, &[("Dockerfile", "FROM busybox as x\nRUN <<END\n  false\n  true\nEND\nRUN false\n")]);
+        let said = plugins.buildx(&d, &dir, "build .");
+        assert!(said.code != 0 && said.err.contains("FromAsCasing"), "{}", said.err);
+        assert!(said.err.contains("RUN <<END (false...)"), "{}", said.err);
+    }
+}
+
+#[test]
+fn a_build_without_a_cache_begins_with_empty_mounts() {
+    let Some(d) = Daemon::start() else { return };
+    let text = |what: &str| {
+        format!(
+            "FROM busybox AS one\nRUN --mount=type=cache,target=/c echo {what} > /what && echo x >> /c/f\n\
+             RUN --mount=type=cache,target=/c wc -l < /c/f > /lines\n"
+        )
+    };
+    let dir = context(&d, "main", &[("Dockerfile", &text("a"))]);
+    let lines = |words: &str| {
+        wharf(&d, &dir, &format!("build -t app {words} .")).ok();
+        d.docker("run --rm app cat /lines").ok()
+    };
+    assert_eq!(lines(""), "1");
+    files(&dir, &[("Dockerfile", &text("b"))]);
+    assert_eq!(lines(""), "2");
+    assert_eq!(lines("--no-cache"), "1", "both steps of the build have the new one");
+    files(&dir, &[("Dockerfile", &text("c"))]);
+    assert_eq!(lines(""), "2");
+    assert_eq!(lines("--no-cache-filter one"), "1");
+    // A verification leaves them as they are.
+    files(&dir, &[("Dockerfile", &text("d"))]);
+    assert_eq!(lines(""), "2");
+    wharf(&d, &dir, "build --verify app .");
+    files(&dir, &[("Dockerfile", &text("e"))]);
+    assert_eq!(lines(""), "4");
+}
+
+#[test]
+fn an_archive_goes_through_links_that_it_says_nothing_about() {
+    let Some(d) = Daemon::start() else { return };
+    let text = "FROM busybox AS made\nRUN mkdir -p /r/lib /r/new/deep && echo f > /r/lib/f && echo n > /r/new/deep/n && \\\n\
+                tar -C /r -cf /t.tar lib/f new/deep/n\nFROM scratch AS out\nCOPY --from=made /t.tar /\n";
+    let dir = context(&d, "main", &[("Make", text)]);
+    wharf(&d, &dir, "build -f Make -o . .").ok();
+    let text = "FROM busybox\nRUN mkdir -p /usr/lib && rm -rf /lib && ln -s usr/lib /lib\nADD t.tar /\n";
+    files(&dir, &[("Dockerfile", text)]);
+    let id = wharf(&d, &dir, "build -q -t app .").ok();
+    assert_eq!(d.docker("run --rm app cat /usr/lib/f /lib/f").ok(), "f\nf");
+    assert_eq!(d.docker("run --rm app readlink /lib").ok(), "usr/lib");
+    // Directories that only lead to something have no time of their own.
+    std::thread::sleep(std::time::Duration::from_millis(1100));
+    assert_eq!(wharf(&d, &dir, "build -q --no-cache .").ok(), id);
+}
