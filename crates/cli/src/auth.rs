@@ -60,18 +60,24 @@ pub(crate) fn server_of(reference: &Reference) -> &str {
 }
 
 /// The `X-Registry-Auth` for an image.
-pub(crate) fn header_for(config: &Config, reference: &Reference) -> Outcome<String> {
-    Ok(find(config, server_of(reference))?.header())
+pub(crate) fn header_for(config: &Config, reference: &Reference) -> String {
+    find_if_there(config, server_of(reference)).header()
+}
+
+/// The credentials for a registry. Where a helper does not give them, as one that is configured and not installed, there are
+/// none, and the registry may want none: as with Docker. That is said.
+pub(crate) fn find_if_there(config: &Config, server: &str) -> Credentials {
+    find(config, server).unwrap_or_else(|failure| {
+        let _ = writeln!(std::io::stderr(), "WARNING: {}", failure.text);
+        Credentials::default()
+    })
 }
 
 /// The `X-Registry-Config` for a build: everything that we have.
-pub(crate) fn header_for_all(config: &Config) -> Outcome<String> {
-    let mut all = Map::new();
-    for server in servers(config) {
-        let found = find(config, &server)?;
-        all.insert(server, found.json());
-    }
-    Ok(URL_SAFE.encode(Value::Object(all).to_string()))
+pub(crate) fn header_for_all(config: &Config) -> String {
+    let all: Map<String, Value> =
+        servers(config).into_iter().map(|server| (server.clone(), find_if_there(config, &server).json())).collect();
+    URL_SAFE.encode(Value::Object(all).to_string())
 }
 
 /// The registries that something is known of.

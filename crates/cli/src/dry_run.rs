@@ -39,7 +39,7 @@ impl Prune {
     /// Asks whether to go on, where something is going to be removed.
     pub(crate) async fn confirm(self, app: &App, warning: &str, force: bool) -> Outcome {
         match self {
-            Self::Real => confirm::prune(warning, force),
+            Self::Real => confirm::prune(warning, force).await,
             Self::Dry { .. } => check_engine(app).await,
         }
     }

@@ -85,7 +85,7 @@ impl Format {
         if !self.table {
             return Ok(body);
         }
-        Ok(table::align(&format!("{}\n{body}", self.header(headers)?)))
+        Ok(table::align(&format!("{}\n{body}", self.header(headers))))
     }
 
     /// The rows as text; `empty` stands for a row when there is none, so that a wrong field is found all the same.
@@ -96,13 +96,12 @@ impl Format {
     }
 
     /// The line of titles.
-    pub(crate) fn header(&self, headers: &Headers) -> Outcome<String> {
+    pub(crate) fn header(&self, headers: &Headers) -> String {
         let mut entries: Vec<_> =
             headers.iter().map(|(field, title)| ((*field).to_owned(), Value::text(title))).collect();
         entries.push(("Label".to_owned(), Value::Method(Method::new(label_title))));
         let titles = Value::Map(Arc::new(Map { entries, ..Map::default() }));
-        let text = self.template.execute_titles(&titles);
-        Ok(text.map_err(|error| format!("template parsing error: {error}"))?)
+        self.template.execute_titles(&titles)
     }
 }
 

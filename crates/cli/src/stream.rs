@@ -49,10 +49,15 @@ pub(crate) async fn relay(io: Hijacked, streams: &Streams) -> Outcome<Ended> {
     let watch = (streams.stdin && streams.tty).then(|| Watch::new(&streams.detach_keys));
     let input = send_input(writer, streams.stdin, watch);
     tokio::pin!(input);
-    if !streams.stdout && !streams.stderr {
-        return Ok(input.await);
-    }
-    let output = show(reader, streams);
+    let output = async {
+        if streams.stdout || streams.stderr {
+            return show(reader, streams).await;
+        }
+        // Nothing comes but the end.
+        let mut reader = reader;
+        let _ = tokio::io::copy(&mut reader, &mut tokio::io::sink()).await;
+        Ok(())
+    };
     tokio::pin!(output);
     let ended = tokio::select! {
         shown = &mut output => {

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 pub enum Address {
     /// `unix:///path`.
     Unix(PathBuf),
-    /// `ssh://[user@]host[:port]`: the engine of another machine, reached by its `docker system dial-stdio`.
+    /// `ssh://[user@]host[:port][/socket]`: the engine of another machine, reached by its `docker system dial-stdio`.
     Ssh {
         /// Name on the other machine; the program's own choice without one.
         user: Option<String>,
@@ -14,6 +14,8 @@ pub enum Address {
         host: String,
         /// Port; ssh's own choice without one.
         port: Option<u16>,
+        /// The engine's socket there, an absolute path; the program's own choice without one.
+        socket: Option<String>,
     },
     /// `tcp://host:port`; with TLS when the client has been given the material for it.
     Tcp {
@@ -79,22 +81,23 @@ impl Address {
 
 fn ssh(text: &str, rest: &str) -> Result<Address, AddressError> {
     let wrong = || AddressError::Format(text.to_owned());
-    let rest = rest.trim_end_matches('/');
-    let (user, authority) = match rest.rsplit_once('@') {
+    let (place, path) = rest.find('/').map_or((rest, ""), |at| rest.split_at(at));
+    let socket = Some(path.trim_end_matches('/').to_owned()).filter(|path| !path.is_empty());
+    let (user, authority) = match place.rsplit_once('@') {
         Some((user, authority)) => (Some(user.to_owned()), authority),
-        None => (None, rest),
+        None => (None, place),
     };
     let (host, port) = split(authority).ok_or_else(wrong)?;
     let port = match port {
         None | Some("") => None,
         Some(port) => Some(port.parse().map_err(|_| AddressError::Port(text.to_owned()))?),
     };
-    // What begins with a dash would be an option of ssh's; a path or a password has no meaning here.
+    // What begins with a dash would be an option of ssh's; a password has no meaning here.
     let plain = |part: &str| !part.is_empty() && !part.starts_with('-') && !part.contains(['/', ' ']);
     if !plain(host) || user.as_deref().is_some_and(|user| !plain(user) || user.contains(':')) {
         return Err(wrong());
     }
-    Ok(Address::Ssh { user, host: host.to_owned(), port })
+    Ok(Address::Ssh { user, host: host.to_owned(), port, socket })
 }
 
 fn split(authority: &str) -> Option<(&str, Option<&str>)> {
@@ -113,10 +116,10 @@ impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unix(path) => write!(f, "unix://{}", path.display()),
-            Self::Ssh { user, host, port } => {
+            Self::Ssh { user, host, port, socket } => {
                 let user = user.as_ref().map(|user| format!("{user}@")).unwrap_or_default();
                 let port = port.map(|port| format!(":{port}")).unwrap_or_default();
-                write!(f, "ssh://{user}{host}{port}")
+                write!(f, "ssh://{user}{host}{port}{}", socket.as_deref().unwrap_or_default())
             }
             Self::Tcp { host, port, prefix } if host.contains(':') => write!(f, "tcp://[{host}]:{port}{prefix}"),
             Self::Tcp { host, port, prefix } => write!(f, "tcp://{host}:{port}{prefix}"),
@@ -135,6 +138,8 @@ mod tests {
             ("unix://", false, "unix:///var/run/docker.sock"),
             ("ssh://me@host:22", false, "ssh://me@host:22"),
             ("ssh://host", false, "ssh://host"),
+            ("ssh://me@host:22/run/user/1000/docker.sock", false, "ssh://me@host:22/run/user/1000/docker.sock"),
+            ("ssh://c/", false, "ssh://c"),
             ("tcp://", false, "tcp://localhost:2375"),
             ("h", false, "tcp://h:2375"),
             ("tcp://h", true, "tcp://h:2376"),
@@ -145,9 +150,7 @@ mod tests {
         ] {
             assert_eq!(Address::parse(text, tls).map(|a| a.to_string()), Ok(shown.to_owned()), "{text}");
         }
-        for text in
-            ["", "ssh://-oProxyCommand=x", "ssh://a:b@c", "ssh://c/path", "fd://x", "tcp://h:99999", "tcp://a:b:1"]
-        {
+        for text in ["", "ssh://-oProxyCommand=x", "ssh://a:b@c", "fd://x", "tcp://h:99999", "tcp://a:b:1"] {
             assert!(Address::parse(text, false).is_err(), "{text}");
         }
     }

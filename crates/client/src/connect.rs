@@ -69,7 +69,9 @@ impl Connector {
     pub(crate) async fn stream(&self) -> std::result::Result<Box<dyn Stream>, Failure> {
         match &self.address {
             Address::Unix(path) => Ok(Box::new(UnixStream::connect(path).await?)),
-            Address::Ssh { user, host, port } => Ok(Box::new(ssh::connect(user.as_deref(), host, *port)?)),
+            Address::Ssh { user, host, port, socket } => {
+                Ok(Box::new(ssh::connect(user.as_deref(), host, *port, socket.as_deref())?))
+            }
             Address::Tcp { host, port, .. } => {
                 let Some(config) = &self.tls else { return Ok(Box::new(tcp(host, *port).await?)) };
                 let stream = match &self.proxy {

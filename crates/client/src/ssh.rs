@@ -16,8 +16,13 @@ pub(crate) struct SshStream {
     output: ChildStdout,
 }
 
-/// Starts ssh; it asks for what it needs (passwords, host keys) by itself.
-pub(crate) fn connect(user: Option<&str>, host: &str, port: Option<u16>) -> io::Result<SshStream> {
+/// Starts ssh; it asks for what it needs (passwords, host keys) by itself. `socket` is the engine's there.
+pub(crate) fn connect(
+    user: Option<&str>,
+    host: &str,
+    port: Option<u16>,
+    socket: Option<&str>,
+) -> io::Result<SshStream> {
     let mut command = Command::new("ssh");
     command.args(["-o", "ConnectTimeout=30", "-T"]);
     if let Some(user) = user {
@@ -27,7 +32,7 @@ pub(crate) fn connect(user: Option<&str>, host: &str, port: Option<u16>) -> io::
         command.args(["-p", &port.to_string()]);
     }
     let mut child = command
-        .args(["--", host, "docker", "system", "dial-stdio"])
+        .args(["--", host, &dial(socket)])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .kill_on_drop(true)
@@ -35,6 +40,14 @@ pub(crate) fn connect(user: Option<&str>, host: &str, port: Option<u16>) -> io::
     let missing = || io::Error::other("ssh has no streams");
     let (input, output) = (child.stdin.take().ok_or_else(missing)?, child.stdout.take().ok_or_else(missing)?);
     Ok(SshStream { _child: child, input: Some(input), output })
+}
+
+/// What runs there, as its shell reads it.
+fn dial(socket: Option<&str>) -> String {
+    match socket {
+        Some(socket) => format!("docker '--host=unix://{}' system dial-stdio", socket.replace('\'', "'\\''")),
+        None => "docker system dial-stdio".into(),
+    }
 }
 
 impl AsyncRead for SshStream {
@@ -62,5 +75,17 @@ impl AsyncWrite for SshStream {
     fn poll_shutdown(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.input = None;
         Poll::Ready(Ok(()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_socket_is_one_word_of_the_shell_there() {
+        assert_eq!(dial(None), "docker system dial-stdio");
+        assert_eq!(dial(Some("/run/x.sock")), "docker '--host=unix:///run/x.sock' system dial-stdio");
+        assert_eq!(dial(Some("/a'; b")), r"docker '--host=unix:///a'\''; b' system dial-stdio");
     }
 }

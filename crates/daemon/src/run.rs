@@ -229,7 +229,9 @@ async fn serve(
     engine.pin_also(move || cache.pinned().unwrap_or_default());
     engine.store().budget().limit(options.storage_max, budget::DataRoot::new(engine.clone(), builder.clone()));
     let export = Export::of_environment();
-    let api = Api::new(engine.clone(), builder).traced(export.as_ref().map(|export| export.tracer.clone()));
+    let classic = options.features.get("buildkit") == Some(&false);
+    let api = Api::new(engine.clone(), builder).with_classic_builder(classic).with_address_pools(&options.pools);
+    let api = api.traced(export.as_ref().map(|export| export.tracer.clone()));
     let (mut listeners, mut files) = (Vec::new(), Vec::new());
     let is_open = options.insecure_tcp && options.tls.as_ref().is_none_or(|files| files.ca.is_none());
     let for_all = is_open.then(|| api.clone().open_to_all(names(places, &options.tcp_names)));

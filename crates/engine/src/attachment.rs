@@ -44,6 +44,8 @@ impl Engine {
         let forbidden = |text: String| EngineError::new(crate::ErrorKind::Forbidden, text);
         let (mode, is_active) = (record.host.network_mode.as_str(), record.state.status.is_active());
         if mode != "host" && found.driver == "host" {
+            // What is asked for is looked at first.
+            Asked::of(&found.name, &settings, Some(&found))?;
             return Err(EngineError::invalid(NOT_TO_HOST));
         }
         if mode == "host" || mode.starts_with("container:") {

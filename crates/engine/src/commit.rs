@@ -92,6 +92,7 @@ impl Engine {
         })
         .await?;
         let record = slot.record();
+        self.tell_created(&committed.id);
         if !name.is_empty() {
             self.tell_tagged(&committed.id, &name);
         }

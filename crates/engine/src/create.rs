@@ -196,7 +196,7 @@ impl Engine {
         let mut record = self.record_of(name, prepared);
         let mut keep = self.images().keep();
         self.make_working_dir(&record)?;
-        record.mounts = mounts::resolve(self, &record, Missing::Make, &mut prepared.warnings, &mut keep)?;
+        record.mounts = mounts::resolve(self, &record, Missing::Make, &mut keep)?;
         prepared.mounted = Some(keep);
         if let Err(error) = secrets::check_mounts(&record).and_then(|()| self.write_record(&record)) {
             // The volumes of a container that does not come to be.

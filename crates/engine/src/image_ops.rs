@@ -79,6 +79,11 @@ impl Engine {
         Ok(())
     }
 
+    /// An image was made.
+    pub fn tell_created(&self, image: &Digest) {
+        self.tell_of("image", "create", image.as_str(), &[("name", image.as_str())]);
+    }
+
     /// An image has got a name.
     pub fn tell_tagged(&self, image: &Digest, name: &str) {
         let familiar = Reference::parse(name).map_or_else(|_| name.to_owned(), |name| name.tag_or_latest().familiar());

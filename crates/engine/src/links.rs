@@ -79,7 +79,8 @@ impl Engine {
                 return Err(conflict("host type networking"));
             }
             if links.iter().all(|link| link.alias != alias) {
-                links.push(Link { to: other.id.clone(), alias: alias.to_owned() });
+                let (to, name) = (other.id.clone(), other.name.clone());
+                links.push(Link { to, alias: alias.to_owned(), name });
             }
         }
         Ok(links)
@@ -88,8 +89,9 @@ impl Engine {
     /// The links of a container as `inspect` shows them: `/db:/web/alias`.
     pub fn link_texts(&self, record: &Container) -> Vec<String> {
         let text = |link: &Link| {
-            let other = self.inspect(&link.to).ok()?;
-            Some(format!("/{}:/{}/{}", other.name, record.name, link.alias))
+            let name = self.inspect(&link.to).map_or_else(|_| link.name.clone(), |other| other.name.clone());
+            // A record of an earlier version does not say it.
+            (!name.is_empty()).then(|| format!("/{name}:/{}/{}", record.name, link.alias))
         };
         record.links.iter().filter_map(text).collect()
     }
@@ -101,15 +103,17 @@ impl Engine {
     pub(crate) fn linked(&self, record: &Container, endpoints: &BTreeMap<String, EndpointSettings>) -> Result<Linked> {
         let mut linked = Linked::default();
         for link in &record.links {
-            // One that was removed is no link any more.
-            let Ok(other) = self.inspect(&link.to) else { continue };
             let name = format!("/{}/{}", record.name, link.alias);
-            if !other.state.status.is_active() {
-                return Err(EngineError::system(format!(
-                    "Cannot link to a non running container: /{} AS {name}",
-                    other.name
-                )));
-            }
+            let silent = |other: &str| {
+                EngineError::system(format!("Cannot link to a non running container: /{other} AS {name}"))
+            };
+            let other = match self.inspect(&link.to) {
+                Ok(other) if other.state.status.is_active() => other,
+                Ok(other) => return Err(silent(&other.name)),
+                // Of a link of an earlier version nobody knows what it was called: as ever it is none any more.
+                Err(_) if link.name.is_empty() => continue,
+                Err(_) => return Err(silent(&link.name)),
+            };
             let Some(address) = address(&other, "bridge") else {
                 return Err(EngineError::system(format!(
                     "Cannot link to /{}, as it does not belong to the default network",

@@ -31,11 +31,10 @@ pub(crate) fn resolve(
     engine: &Engine,
     record: &Container,
     missing: Missing,
-    warnings: &mut Vec<String>,
     keep: &mut Keep,
 ) -> Result<Vec<MountPoint>> {
     let mut points = BTreeMap::new();
-    match collect(engine, record, missing, &mut points, warnings, keep) {
+    match collect(engine, record, missing, &mut points, keep) {
         Ok(()) => Ok(points.into_values().collect()),
         Err(error) => {
             if missing == Missing::Make {
@@ -59,7 +58,6 @@ fn collect(
     record: &Container,
     missing: Missing,
     points: &mut BTreeMap<String, MountPoint>,
-    warnings: &mut Vec<String>,
     keep: &mut Keep,
 ) -> Result<()> {
     let mut own = BTreeSet::new();
@@ -71,12 +69,10 @@ fn collect(
         let (name, mode) = from.split_once(':').unwrap_or((from, ""));
         // Clients take "not found" for the image.
         let other = engine.inspect(name).map_err(|error| EngineError::invalid(error.message))?;
-        if !matches!(mode, "" | "rw" | "z" | "Z" | "ro") {
-            return Err(EngineError::invalid(format!("invalid mode: {mode}")));
-        }
+        let rw = Mode::parse(mode)?.rw;
         for point in &other.mounts {
             let mut point = point.clone();
-            point.rw &= mode != "ro";
+            point.rw &= rw;
             // One that nobody has named goes with its last user, whoever that is.
             engine.images().keep_mounted(keep, point.image.as_ref().map(|image| &image.id), point.layers());
             points.insert(point.destination.clone(), point);
@@ -90,7 +86,7 @@ fn collect(
                 "invalid volume specification: '{text}': idmap needs a user namespace of the container's own: --userns auto"
             )));
         }
-        let point = bind(engine, record, text, missing, warnings)?;
+        let point = bind(engine, record, text, missing)?;
         add(points, &mut own, point)?;
     }
     for request in host.mounts.iter().flatten() {
@@ -229,13 +225,7 @@ pub(crate) fn clean(path: &str) -> String {
 }
 
 /// `SOURCE:TARGET[:OPTIONS]`, or a target alone.
-fn bind(
-    engine: &Engine,
-    record: &Container,
-    text: &str,
-    missing: Missing,
-    warnings: &mut Vec<String>,
-) -> Result<MountPoint> {
+fn bind(engine: &Engine, record: &Container, text: &str, missing: Missing) -> Result<MountPoint> {
     let parts: Vec<&str> = text.split(':').collect();
     let bad = || EngineError::invalid(format!("invalid volume specification: '{text}'"));
     let (source, target, options) = match parts.as_slice() {
@@ -254,10 +244,8 @@ fn bind(
             format!("invalid volume specification: '{text}': invalid mount config for type \"{kind}\": {message}");
         EngineError::invalid(text)
     })?;
-    let Mode { rw, propagation, no_copy, label } = Mode::parse(options)?;
-    if let Some(label) = label {
-        warnings.push(format!("the option '{label}' of volume '{text}' has no meaning: no SELinux"));
-    }
+    // A label, for SELinux, has no meaning here: people write it wherever their files go.
+    let Mode { rw, propagation, no_copy } = Mode::parse(options)?;
     if source.is_empty() && parts.len() > 1 {
         return Err(bad());
     }
@@ -306,7 +294,6 @@ struct Mode {
     rw: bool,
     propagation: String,
     no_copy: bool,
-    label: Option<String>,
 }
 
 pub(crate) const PROPAGATIONS: &[&str] = &["private", "rprivate", "shared", "rshared", "slave", "rslave"];
@@ -327,10 +314,7 @@ impl Mode {
                     mode.no_copy = true;
                     "copy"
                 }
-                "z" | "Z" => {
-                    mode.label = Some(word.into());
-                    "label"
-                }
+                "z" | "Z" => "label",
                 "delegated" | "cached" | "consistent" => "consistency",
                 // Read where the mount is made.
                 "idmap" => "mapping",
@@ -456,7 +440,7 @@ mod tests {
     #[test]
     fn a_mode_has_one_word_of_each_kind() {
         let mode = Mode::parse("ro,Z,rslave").unwrap();
-        assert_eq!((mode.rw, mode.propagation.as_str(), mode.label.as_deref()), (false, "rslave", Some("Z")));
+        assert_eq!((mode.rw, mode.propagation.as_str()), (false, "rslave"));
         assert!(Mode::parse("").unwrap().rw);
         for bad in ["ro,rw", "z,Z", "shared,slave", "ro,", "nosuch"] {
             assert_eq!(Mode::parse(bad).unwrap_err().message, format!("invalid mode: {bad}"));

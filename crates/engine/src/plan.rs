@@ -75,17 +75,16 @@ impl Engine {
         }
         let own = |text: Option<&str>| text.map(str::to_owned);
         let (engine, name, platform) = (self.clone(), own(name), own(platform));
-        let (prepared, mounts, more, record) = blocking(move || {
+        let (prepared, mounts, record) = blocking(move || {
             let prepared = engine.prepare(platform.as_deref(), request, Missing::Leave)?;
             let record = engine.record_of(name.as_deref().unwrap_or_default(), &prepared);
-            let (mut warnings, mut keep) = (Vec::new(), engine.images().keep());
-            let mounts = mounts::resolve(&engine, &record, Missing::Leave, &mut warnings, &mut keep)?;
-            Ok((prepared, mounts, warnings, record))
+            let mut keep = engine.images().keep();
+            let mounts = mounts::resolve(&engine, &record, Missing::Leave, &mut keep)?;
+            Ok((prepared, mounts, record))
         })
         .await?;
         secrets::check_mounts(&Container { mounts: mounts.clone(), ..record.clone() })?;
         let Prepared { path, args, image, config, host, networks, mut warnings, .. } = prepared;
-        warnings.extend(more);
         warnings.extend(self.obstacles(&record)?);
         let new_volumes = mounts.iter().filter(|point| point.kind == "volume" && point.source.is_empty());
         let new_directories = mounts.iter().filter(|point| point.kind == "bind" && !Path::new(&point.source).exists());

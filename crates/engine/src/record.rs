@@ -70,6 +70,9 @@ pub struct Link {
     /// Its ID.
     pub to: String,
     pub alias: String,
+    /// What it was called when the link was made: for when it is no more.
+    #[serde(default)]
+    pub name: String,
 }
 
 /// Where a container is in its life.
@@ -189,6 +192,17 @@ pub struct SentSignal {
     /// SIGKILL followed, as it had not ended in time.
     #[serde(default)]
     pub then_killed: bool,
+}
+
+impl State {
+    /// What is said of its health. While nobody asks it, as it does not run or is frozen, it is not well: as Docker says.
+    pub fn health_status(&self) -> &str {
+        match &self.health {
+            None => "none",
+            Some(health) if self.status == Status::Running => &health.status,
+            Some(_) => "unhealthy",
+        }
+    }
 }
 
 /// The last word of the health probes.

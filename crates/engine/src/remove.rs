@@ -141,7 +141,10 @@ impl Engine {
             let (volumes, name) = (self.volumes().clone(), point.name.clone());
             let (engine, own) = (self.clone(), record.id.clone());
             let users = move |name: &str| -> Vec<String> {
-                engine.volume_users(name).into_iter().filter(|id| *id != own).collect()
+                // Others that are being removed ask the same, and one of them would have to be the last.
+                let stays = |record: &Container| record.id != own && record.state.status != Status::Removing;
+                let users = engine.records_with_volume(name).into_iter().filter(|record| stays(record));
+                users.map(|record| record.id.clone()).collect()
             };
             // Of what somebody has taken a snapshot of, somebody takes care.
             let kept = |name: &str| volumes.get(name).is_ok_and(|volume| !volume.snapshots.is_empty());
@@ -157,8 +160,12 @@ impl Engine {
 
     /// IDs of the containers that have a volume mounted.
     pub fn volume_users(&self, name: &str) -> Vec<String> {
+        self.records_with_volume(name).into_iter().map(|record| record.id.clone()).collect()
+    }
+
+    fn records_with_volume(&self, name: &str) -> Vec<Arc<Container>> {
         let uses = |record: &Container| record.mounts.iter().any(|m| m.kind == "volume" && m.name == name);
-        self.list().into_iter().filter(|record| uses(record)).map(|record| record.id.clone()).collect()
+        self.list().into_iter().filter(|record| uses(record)).collect()
     }
 
     /// Removes all containers that do not run and that `choose` wants removed, but those that others just work on. `told` hears

@@ -227,7 +227,10 @@ impl Engine {
             _ => {}
         }
         match self.start(name).await {
-            Err(error) if error.kind != ErrorKind::NotModified => return Err(error),
+            Err(mut error) if error.kind != ErrorKind::NotModified => {
+                error.message = format!("Cannot restart container {name}: {}", error.message);
+                return Err(error);
+            }
             _ => {}
         }
         let record = self.inspect(name)?;

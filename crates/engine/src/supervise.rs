@@ -361,7 +361,9 @@ impl Engine {
         if record.state.oom_killed && !before.state.oom_killed {
             self.tell_oom(record);
         }
-        self.tell_with(record, "die", &[("exitCode", &code)]);
+        let ran = |from: &str, to: &str| Some(to.parse::<jiff::Timestamp>().ok()?.duration_since(from.parse().ok()?));
+        let ran = ran(&record.state.started_at, &record.state.finished_at).map_or(0, |ran| ran.as_secs().max(0));
+        self.tell_with(record, "die", &[("execDuration", &ran.to_string()), ("exitCode", &code)]);
     }
 
     /// Beyond Docker's attributes: whose limit it was.

@@ -91,6 +91,10 @@ pub struct Api {
     /// Clients' connections to their SSH agents.
     pub(crate) agents: Arc<routes::Agents>,
     pub(crate) tracer: Option<Tracer>,
+    /// Clients are to take the classic builder.
+    pub(crate) classic_builder: bool,
+    /// Where subnets come from that nobody has chosen: their base, and the length of their prefixes.
+    pub(crate) address_pools: Arc<[(String, u8)]>,
 }
 
 impl Api {
@@ -105,7 +109,23 @@ impl Api {
             metrics: Arc::default(),
             agents: Arc::default(),
             tracer: None,
+            classic_builder: false,
+            address_pools: Arc::default(),
         }
+    }
+
+    /// The same, whose clients take the classic builder unless they are told otherwise (`features` has `buildkit: false`).
+    #[must_use]
+    pub fn with_classic_builder(mut self, classic: bool) -> Self {
+        self.classic_builder = classic;
+        self
+    }
+
+    /// The same, which tells that subnets come from these pools.
+    #[must_use]
+    pub fn with_address_pools(mut self, pools: &[(String, u8)]) -> Self {
+        self.address_pools = pools.into();
+        self
     }
 
     /// The same, telling of its requests.

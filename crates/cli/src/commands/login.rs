@@ -54,7 +54,7 @@ async fn login(app: &App, matches: &Matches) -> Outcome<u8> {
         password = trimmed.strip_suffix('\r').unwrap_or(trimmed).to_owned();
     }
     let server = server(matches);
-    let known = auth::find(app.config(), &server)?;
+    let known = auth::find_if_there(app.config(), &server);
     if user.is_empty()
         && password.is_empty()
         && !known.username.is_empty()

@@ -92,7 +92,7 @@ fn named(text: &str, what: &str) -> Outcome<Reference> {
 }
 
 pub(crate) fn repository(app: &App, reference: &Reference, insecure: bool) -> Outcome<Repository> {
-    let known = auth::find(app.config(), auth::server_of(reference))?;
+    let known = auth::find_if_there(app.config(), auth::server_of(reference));
     let mut credentials = wharf_distribution::Credentials::new(known.username, known.password);
     credentials.identity_token = Some(known.identity_token).filter(|token| !token.is_empty());
     let options = ClientOptions {

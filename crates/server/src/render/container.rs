@@ -94,6 +94,7 @@ fn state(c: &Container) -> Value {
     }
     if let Some(health) = &c.state.health {
         state["Health"] = json!(health);
+        state["Health"]["Status"] = c.state.health_status().into();
     }
     state
 }
@@ -307,7 +308,7 @@ pub(crate) fn summary<'a>(
             annotations: c.host.annotations.as_ref().filter(|_| version >= (1, 46)),
         },
         health: (version >= (1, 52)).then(|| SummaryHealth {
-            status: health.map_or("none", |health| &health.status),
+            status: c.state.health_status(),
             failing_streak: health.map_or(0, |health| health.failing_streak),
         }),
         network_settings: SummaryNetworks { networks: networks(c, version) },

@@ -143,12 +143,18 @@ fn six(address: &IpAddr) -> Option<Ipv6Addr> {
     if let IpAddr::V6(address) = address { Some(*address) } else { None }
 }
 
-pub(crate) fn volume(volume: &Volume, usage: Option<(u64, usize)>) -> Value {
-    let map = |map: &BTreeMap<String, String>| if map.is_empty() { Value::Null } else { json!(map) };
+/// The labels of a volume, with the one that says that nobody has named it.
+pub(crate) fn labels_of(volume: &Volume) -> BTreeMap<String, String> {
     let mut labels = volume.labels.clone();
     if volume.anonymous {
         labels.insert("com.docker.volume.anonymous".into(), String::new());
     }
+    labels
+}
+
+pub(crate) fn volume(volume: &Volume, usage: Option<(u64, usize)>) -> Value {
+    let map = |map: &BTreeMap<String, String>| if map.is_empty() { Value::Null } else { json!(map) };
+    let labels = labels_of(volume);
     let mut value = json!({
         "CreatedAt": volume.created,
         "Driver": volume.driver,

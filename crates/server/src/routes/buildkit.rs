@@ -42,7 +42,10 @@ where
 {
     let asks = call.request.headers().get(UPGRADE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     if !asks.eq_ignore_ascii_case(PROTOCOL) {
-        return Err(ApiError::bad(format!("this is no address for requests: it takes `Upgrade: {PROTOCOL}`")));
+        return Err(ApiError::bad(match asks {
+            "" => format!("no upgrade proto in request: this address takes `Upgrade: {PROTOCOL}`"),
+            other => format!("protocol {other} not supported: this address takes `Upgrade: {PROTOCOL}`"),
+        }));
     }
     let headers = call.request.headers().clone();
     tokio::spawn(async move {

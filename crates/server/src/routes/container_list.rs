@@ -166,7 +166,7 @@ impl Choice {
     /// `links`: further names of the container.
     fn fits(&self, c: &Container, links: &[String]) -> bool {
         let filters = &self.filters;
-        let health = c.state.health.as_ref().map_or("none", |health| health.status.as_str());
+        let health = c.state.health_status();
         // As the list shows them: on the host, and in the container; what does not run has none.
         let runs = c.state.status.is_active();
         let bindings = c.ports.iter().filter(|_| runs).flat_map(|(port, bindings)| {

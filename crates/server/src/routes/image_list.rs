@@ -83,9 +83,12 @@ fn choose(
     store: &Images,
 ) -> std::result::Result<Vec<ImageSummary>, ApiError> {
     let (dangling, pinned, until) = (filters.flag("dangling")?, filters.flag("pinned")?, filters.earliest_until()?);
-    let created =
-        |key: &str| filters.get(key).and_then(|names| names.last()).map(|name| store.resolve(name)).transpose();
-    let (before, since) = (created("before")?, created("since")?);
+    // All of them count.
+    let created = |key: &str| -> std::result::Result<Vec<jiff::Timestamp>, ApiError> {
+        let names = filters.get(key).into_iter().flatten();
+        names.map(|name| Ok(store.resolve(name)?.created_at())).collect()
+    };
+    let (before, since) = (created("before")?.into_iter().min(), created("since")?.into_iter().max());
     // Those for other platforms are shown with the one that their name leads to.
     let (parts, images): (Vec<ImageSummary>, Vec<ImageSummary>) = images.into_iter().partition(|image| image.part);
     let parents: BTreeSet<Digest> = images.iter().filter_map(|image| image.parent.clone()).collect();
@@ -99,8 +102,8 @@ fn choose(
             && dangling.is_none_or(|wanted| wanted == nameless)
             && pinned.is_none_or(|wanted| wanted == image.pinned)
             && until.is_none_or(|until| at.is_some_and(|at| at < until))
-            && before.as_ref().is_none_or(|b| image.created_at() < b.created_at())
-            && since.as_ref().is_none_or(|s| image.created_at() > s.created_at())
+            && before.is_none_or(|before| image.created_at() < before)
+            && since.is_none_or(|since| image.created_at() > since)
             && filters.labels(image.labels.as_ref());
         if !wanted {
             continue;

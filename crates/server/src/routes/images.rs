@@ -164,6 +164,9 @@ async fn import(call: Call) -> Result {
     let engine = call.api.engine.clone();
     let import = move |body: Box<dyn std::io::Read + Send>| {
         let image = engine.images().import(body, config, &message, platform.as_deref(), name.as_deref())?;
+        if let Some(name) = &name {
+            engine.tell_tagged(&image.id, name);
+        }
         engine.tell_of("image", "import", image.id.as_str(), &[("name", image.id.as_str())]);
         Ok(image)
     };

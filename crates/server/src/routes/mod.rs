@@ -106,6 +106,9 @@ async fn route(api: Api, request: Request<Incoming>) -> Result {
     };
     let call = Call { api, version, query, request };
     // A path that ends so is another one, and nothing is there.
+    if rest.trim_start_matches('/') == "containers/" && call.request.method() == Method::DELETE {
+        return Err(ApiError::bad("invalid name or ID supplied: \"\""));
+    }
     if rest.len() > 1 && rest.ends_with('/') {
         return Err(ApiError::new(StatusCode::NOT_FOUND, "page not found"));
     }
@@ -126,7 +129,7 @@ async fn route(api: Api, request: Request<Incoming>) -> Result {
     match (method.as_str(), segments.as_slice()) {
         ("GET", ["metrics"]) => metrics::metrics(&call).await,
         (_, _) if call.api.only_metrics => Err(ApiError::new(StatusCode::NOT_FOUND, "page not found")),
-        ("GET" | "HEAD", ["_ping"]) => Ok(system::ping()),
+        ("GET" | "HEAD", ["_ping"]) => Ok(system::ping(call.api.classic_builder)),
         ("GET", ["version"]) => Ok(system::version()),
         ("GET", ["info"]) => system::info(call).await,
         ("POST", ["auth"]) => system::auth(call).await,
@@ -158,7 +161,6 @@ async fn route(api: Api, request: Request<Incoming>) -> Result {
         ("HEAD", ["containers", id, "archive"]) => files::stat(call, id).await,
         ("GET", ["containers", id, "archive"]) => files::get(call, id).await,
         ("PUT", ["containers", id, "archive"]) => files::put(call, id).await,
-        ("DELETE", ["containers", ""]) => Err(ApiError::bad("invalid name or ID supplied: \"\"")),
         ("DELETE", ["containers", id]) => containers::remove(call, id).await,
         // A link's name has its container's in it.
         ("DELETE", ["containers", parent, alias]) => containers::remove(call, &format!("{parent}/{alias}")).await,

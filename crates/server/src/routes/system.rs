@@ -9,11 +9,11 @@ use crate::auth::AuthConfig;
 use crate::http::{Answer, ApiError, ok, read_json, text};
 use crate::render::system as render;
 
-pub(super) fn ping() -> Answer {
+pub(super) fn ping(classic: bool) -> Answer {
     let mut answer = text(StatusCode::OK, "OK");
     let headers = answer.headers_mut();
     // BuildKit's protocol, which clients choose that can: the others build as ever.
-    headers.insert("Builder-Version", HeaderValue::from_static("2"));
+    headers.insert("Builder-Version", HeaderValue::from_static(if classic { "1" } else { "2" }));
     headers.insert("Swarm", HeaderValue::from_static("inactive"));
     headers.insert("Cache-Control", HeaderValue::from_static("no-cache, no-store, must-revalidate"));
     headers.insert("Pragma", HeaderValue::from_static("no-cache"));
@@ -34,7 +34,12 @@ pub(super) async fn info(call: Call) -> Result {
         threads: count("/proc/self/task"),
         listeners: engine.events().listeners(),
     };
-    Ok(ok(&render::info(&info, engine.options(), &engine.told(), process, call.version)))
+    let mut info = render::info(&info, engine.options(), &engine.told(), process, call.version);
+    if !call.api.address_pools.is_empty() {
+        let pool = |(base, size): &(String, u8)| json!({ "Base": base, "Size": size });
+        info["DefaultAddressPools"] = call.api.address_pools.iter().map(pool).collect();
+    }
+    Ok(ok(&info))
 }
 
 pub(super) async fn auth(mut call: Call) -> Result {

@@ -11,7 +11,7 @@ use wharf_volume::{CreateVolume, Volume};
 use super::{Call, Result, blocking, dry_run, prune_stream, pruned_event};
 use crate::filters::Filters;
 use crate::http::{json_answer, no_content, ok, read_json};
-use crate::render::network::volume as render;
+use crate::render::network::{labels_of, volume as render};
 
 pub(super) async fn list(call: Call) -> Result {
     let filters = Filters::of(&call.query, &["dangling", "driver", "label", "name"])?;
@@ -23,7 +23,7 @@ pub(super) async fn list(call: Call) -> Result {
             filters.any("driver", |driver| v.driver == driver)
                 && names.fit(&v.name)
                 && dangling.is_none_or(|wanted| wanted == engine.volume_users(&v.name).is_empty())
-                && filters.labels(Some(&v.labels))
+                && filters.labels(Some(&labels_of(v)))
         };
         let (all, warnings) = engine.volumes().list_all().map_err(EngineError::from)?;
         Ok((all.iter().filter(|v| fits(v)).map(|v| render(v, None)).collect::<Vec<Value>>(), warnings))
@@ -100,7 +100,7 @@ pub(super) async fn prune(call: Call) -> Result {
     let engine = call.api.engine.clone();
     if dry_run::is_asked(&call) {
         let found = blocking(move || {
-            let unwanted = |volume: &Volume| filters.labels(Some(&volume.labels));
+            let unwanted = |volume: &Volume| filters.labels(Some(&labels_of(volume)));
             Ok(engine.volumes().prunable(all, &unwanted, &users).map_err(EngineError::from)?)
         })
         .await?;
@@ -111,7 +111,7 @@ pub(super) async fn prune(call: Call) -> Result {
     prune_stream::answer(&call, |told| async move {
         let own = engine.clone();
         let (names, freed) = blocking(move || {
-            let unwanted = |volume: &Volume| filters.labels(Some(&volume.labels));
+            let unwanted = |volume: &Volume| filters.labels(Some(&labels_of(volume)));
             let told = |name: &str| told.deleted(name);
             Ok(own.volumes().prune_and_tell(all, &unwanted, &users, &told).map_err(EngineError::from)?)
         })

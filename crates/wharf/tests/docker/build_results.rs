@@ -94,7 +94,11 @@ fn what_is_wrong_is_shown_with_its_lines() {
     // And what cannot be expanded ends it.
     files(&dir, &[("Dockerfile", "FROM busybox\nENV A=${B:?no}\n")]);
     let check = wharf(&d, &dir, "build --check .");
-    assert!(check.code == 1 && check.err.contains("B: no\nDockerfile:2\n") && check.err.contains("2 | >>> ENV A=${B:?no}"), "{}", check.err);
+    assert!(
+        check.code == 1 && check.err.contains("B: no\nDockerfile:2\n") && check.err.contains("2 | >>> ENV A=${B:?no}"),
+        "{}",
+        check.err
+    );
 }
 
 #[test]

@@ -33,6 +33,7 @@ mod dry_run;
 mod endpoints;
 mod events;
 mod exec_ends;
+mod habits;
 mod image_mounts;
 mod images;
 mod ipv6;

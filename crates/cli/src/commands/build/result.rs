@@ -137,7 +137,7 @@ impl Result<'_> {
     /// Pushes a name; the value is the digest of what the registry has.
     async fn push(&self, app: &App, name: &str, compression: Option<&str>) -> Outcome<Option<String>> {
         let reference = references::parse(name)?.tag_or_latest();
-        let credentials = auth::header_for(app.config(), &reference)?;
+        let credentials = auth::header_for(app.config(), &reference);
         let response = app
             .client()
             .await?

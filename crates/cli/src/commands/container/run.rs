@@ -64,12 +64,12 @@ async fn run(app: &App, matches: &Matches) -> Outcome<u8> {
     let client = app.client().await?;
     let _forward = matches.on("sig-proxy").then(|| Forward::start(client, &id));
     let Attach { stdin, stdout, stderr } = request.attach;
-    let shows = stdout || stderr;
-    if !shows && !stdin {
+    let attached = stdin || stdout || stderr;
+    if !attached {
         app.say(&id)?;
     }
     let attaching = async {
-        if !stdin && !shows {
+        if !attached {
             return Ok(None);
         }
         let keys = matches.some("detach-keys").or_else(|| app.config().text("detachKeys")).unwrap_or_default();
@@ -78,7 +78,7 @@ async fn run(app: &App, matches: &Matches) -> Outcome<u8> {
     };
     // Registered before the start: a container may end faster than a second request arrives.
     let registering = async {
-        match shows || remove {
+        match attached || remove {
             true => Waiting::register(client, &id, remove).await.map(Some),
             false => Ok(None),
         }
@@ -100,7 +100,7 @@ async fn run(app: &App, matches: &Matches) -> Outcome<u8> {
         return Ok(0);
     }
     match waiting {
-        Some(waiting) if shows => Ok(waiting.status(app).await),
+        Some(waiting) if attached => Ok(waiting.status(app).await),
         _ if matches.on("wait") => ready::wait(app, &id, matches.int_given("wait-timeout")).await,
         _ => Ok(0),
     }

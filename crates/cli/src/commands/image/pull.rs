@@ -38,7 +38,7 @@ async fn run(app: &App, matches: &Matches) -> Outcome<u8> {
         Some(digest) => Some(digest.to_string()),
         None => reference.tag().map(str::to_owned),
     };
-    let credentials = auth::header_for(app.config(), &reference)?;
+    let credentials = auth::header_for(app.config(), &reference);
     let response = app
         .client()
         .await?

@@ -73,7 +73,7 @@ async fn run(app: &App, matches: &Matches) -> Outcome<u8> {
     if reference.digest().is_some() {
         return Err("cannot push a digest reference".into());
     }
-    let credentials = auth::header_for(app.config(), &reference)?;
+    let credentials = auth::header_for(app.config(), &reference);
     let response = app
         .client()
         .await?

@@ -224,7 +224,7 @@ fn verbose(app: &App, usage: &Json, format: &str) -> Outcome<u8> {
         Format::parse(source)?.render(headers, rows, &cache_row(&Json::Null, trunc)).or_else(|failure| {
             // Without rows there is nothing but the header.
             if rows.is_empty() {
-                Ok(crate::table::align(&format!("{}\n", Format::parse(source)?.header(headers)?)))
+                Ok(crate::table::align(&format!("{}\n", Format::parse(source)?.header(headers))))
             } else {
                 Err(failure)
             }

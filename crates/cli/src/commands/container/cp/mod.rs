@@ -187,6 +187,10 @@ fn check_target(target: &str) -> Outcome {
             return Err(format!("invalid output path: {target:?} {NO_DEVICE}").into());
         }
         Ok(_) => return Ok(()),
+        // A file with a slash behind it.
+        Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
+            return Err(wharf_report::path("stat", Path::new(target), &error).into());
+        }
         Err(_) => {}
     }
     let parent = split(target).0;

@@ -1,0 +1,188 @@
+//! What Docker's own tests and users' habits expect, where it was found to be otherwise here.
+
+use std::os::unix::fs::FileTypeExt as _;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::kit::{Daemon, Said, WHARF};
+
+/// Our own command line for a daemon.
+fn wharf(d: &Daemon, words: &[&str]) -> Command {
+    let mut command = Command::new(WHARF);
+    command.arg("-H").arg(format!("unix://{}", d.socket().display())).args(words);
+    command.env("DOCKER_CONFIG", d.path().join("config")).stdin(Stdio::null());
+    command
+}
+
+#[test]
+fn a_device_is_not_replaced_by_what_is_copied() {
+    let Some(d) = Daemon::start() else { return };
+    d.docker("run -d --name ctr busybox sleep 600").ok();
+    let (device, file) = (d.path().join("null"), d.path().join("file"));
+    assert!(Command::new("mknod").arg(&device).args(["c", "1", "3"]).status().unwrap().success());
+    let said = d.wharf(&format!("cp ctr:/bin/busybox {}", device.display()));
+    assert!(said.code == 1 && said.err.contains("got a device"), "{}", said.err);
+    assert!(std::fs::metadata(&device).unwrap().file_type().is_char_device());
+    std::fs::write(&file, "own").unwrap();
+    let said = d.wharf(&format!("cp ctr:/bin/busybox {}/", file.display()));
+    assert!(said.code == 1 && said.err.contains("not a directory"), "{}", said.err);
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), "own");
+    let said = d.wharf(&format!("cp {} ctr:/dev/null", file.display()));
+    assert!(said.code == 1 && said.err.contains("got a device"), "{}", said.err);
+    d.docker("exec ctr test -c /dev/null").ok();
+}
+
+#[test]
+fn who_gives_only_input_has_the_containers_exit_code() {
+    let Some(d) = Daemon::start() else { return };
+    let mut command = wharf(&d, &["run", "-a", "stdin", "--rm", "busybox", "sh", "-c", "exit 7"]);
+    let began = Instant::now();
+    let mut child = command.stdin(Stdio::piped()).spawn().unwrap();
+    // The input stays open.
+    let input = child.stdin.take();
+    while child.try_wait().unwrap().is_none() && began.elapsed() < Duration::from_secs(60) {
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    assert_eq!(child.try_wait().unwrap().and_then(|status| status.code()), Some(7));
+    drop(input);
+}
+
+#[test]
+fn volumes_that_nobody_has_named_go_with_the_last_of_several_containers() {
+    let Some(d) = Daemon::start() else { return };
+    for round in 0..5 {
+        d.docker("run --name one -v /data busybox true").ok();
+        d.docker("run --name two --volumes-from one:rw,z busybox true").ok();
+        d.docker("run --name three --volumes-from one:ro busybox true").ok();
+        assert_eq!(d.docker("volume ls -q --filter label=com.docker.volume.anonymous").ok().lines().count(), 1);
+        d.docker("rm -v one two three").ok();
+        assert_eq!(d.docker("volume ls -q").ok(), "", "round {round}");
+    }
+}
+
+#[test]
+fn what_a_link_leads_to_has_to_run() {
+    let Some(d) = Daemon::start() else { return };
+    d.docker("run -d --name db busybox sleep 600").ok();
+    d.docker("create --name web --link db busybox true").ok();
+    d.docker("rm -f db").ok();
+    assert_eq!(d.docker("inspect -f {{.HostConfig.Links}} web").ok(), "[/db:/web/db]");
+    let words = "Cannot link to a non running container: /db AS /web/db";
+    let said = d.docker("start web");
+    assert!(said.code == 1 && said.err.contains(words), "{}", said.err);
+    let said = d.docker("restart web");
+    assert!(said.err.contains(&format!("Cannot restart container web: {words}")), "{}", said.err);
+}
+
+#[test]
+fn events_say_how_long_it_ran_and_what_was_made() {
+    let Some(d) = Daemon::start() else { return };
+    d.docker("run --name ctr busybox sleep 1.2").ok();
+    d.docker("commit ctr made").ok();
+    // Clients ask by whole seconds.
+    std::thread::sleep(Duration::from_millis(1100));
+    let said = d.docker("events --since 1 --until 0s --filter event=die").ok();
+    assert!(said.contains("execDuration=1"), "{said}");
+    let images = d.docker("events --since 1 --until 0s --filter type=image").ok();
+    let id = d.docker("inspect -f {{.Id}} made").ok();
+    assert!(images.contains(&format!("image create {id}")), "{images}");
+    // Nothing was written: no layer. Older clients are shown what it was made of.
+    assert_eq!(d.get("/images/made/json")["RootFS"]["Layers"].as_array().unwrap().len(), 1);
+    let old = d.get("/v1.44/images/made/json");
+    assert_eq!(old["ContainerConfig"]["Image"], "busybox", "{old:#}");
+    assert_eq!(old["Container"], d.docker("inspect -f {{.Id}} ctr").ok().as_str());
+}
+
+#[test]
+fn health_is_nobodys_while_nobody_asks() {
+    let Some(d) = Daemon::start() else { return };
+    let health = || d.docker("inspect -f {{.State.Health.Status}} ctr").ok();
+    d.client()
+        .args([
+            "run",
+            "-d",
+            "--name",
+            "ctr",
+            "--health-cmd",
+            "true",
+            "--health-interval",
+            "300ms",
+            "busybox",
+            "sleep",
+            "600",
+        ])
+        .output()
+        .unwrap();
+    d.eventually("it is well", || health() == "healthy");
+    d.docker("pause ctr").ok();
+    assert_eq!(health(), "unhealthy");
+    d.docker("unpause ctr").ok();
+    d.eventually("it is well again", || health() == "healthy");
+    d.docker("stop -t 0 ctr").ok();
+    assert_eq!(health(), "unhealthy");
+}
+
+#[test]
+fn names_addresses_and_words() {
+    let Some(d) = Daemon::start() else { return };
+    d.docker("network create net").ok();
+    d.docker("run -d --name one --network net --network-alias al busybox sleep 600").ok();
+    d.docker("rename one two").ok();
+    let two = d.get("/containers/two/json");
+    let names = two["NetworkSettings"]["Networks"]["net"]["DNSNames"].clone();
+    assert_eq!((&names[0], &names[1]), (&json!("two"), &json!("al")), "{names}");
+    // A subnet of a family that the network does not have: its addresses are of no use, and no error.
+    d.docker("network create --subnet 2001:db8:389::/64 six").ok();
+    d.docker("run --rm --network six --ip6 2001:db8:389::f00d busybox true").ok();
+    let said = d.docker("network connect --alias x host two");
+    assert!(said.err.contains("network-scoped alias is supported only"), "{}", said.err);
+    let bad = |method: &str, path: &str| {
+        let curl = Command::new("curl")
+            .args(["-s", "-X", method, "--unix-socket"])
+            .arg(d.socket())
+            .arg(format!("http://localhost{path}"))
+            .output()
+            .unwrap();
+        let said: Value = serde_json::from_str(&Said::from(curl).ok()).unwrap();
+        said["message"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(bad("DELETE", "/v1.51/containers/"), "invalid name or ID supplied: \"\"");
+    assert_eq!(bad("POST", "/v1.51/containers/two/exec"), "No exec command specified");
+    assert!(bad("POST", "/v1.51/session").starts_with("no upgrade"));
+    assert_eq!(bad("POST", "/v1.51/build?securityopt=x"), "security options are not supported on linux");
+    assert_eq!(bad("POST", "/v1.51/build?isolation=x"), "unsupported isolation: \"x\"");
+    assert_eq!(bad("POST", "/v1.51/build?memory=1"), "Minimum memory limit allowed is 6MB");
+    let words = bad("POST", "/v1.51/build?labels=x");
+    assert_eq!(words, "error reading labels: invalid character 'x' looking for beginning of value");
+}
+
+#[test]
+fn the_command_line_keeps_to_what_is_there() {
+    let Some(d) = Daemon::start() else { return };
+    d.docker("run -d --name ctr busybox sleep 600").ok();
+    let said = |variables: &[(&str, &str)], words: &[&str]| {
+        let mut command = wharf(&d, words);
+        Said::from(command.envs(variables.iter().copied()).output().unwrap())
+    };
+    // A heading that cannot be made is no reason to list nothing.
+    let table = said(&[], &["ps", "--format", "table {{range split .Ports \",\"}}{{.}}{{end}}\t{{.Names}}"]);
+    assert!(table.code == 0 && table.out.contains("ctr"), "{} {}", table.out, table.err);
+    let info = said(&[], &["info", "-f", "{{.NCPU}} {{.ClientInfo.Context}}"]).ok();
+    assert!(!info.starts_with('0') && info.ends_with(" default"), "{info}");
+    if std::path::Path::new("/usr/share/zoneinfo/Asia/Tokyo").exists() {
+        let created = said(&[("TZ", "Asia/Tokyo")], &["ps", "--format", "{{.CreatedAt}}"]).ok();
+        assert!(created.ends_with("+0900 JST"), "{created}");
+    }
+    // A helper that is not installed, and a registry that nobody answers for: the latter is the error.
+    let config = d.path().join("config-of-a-desktop");
+    std::fs::create_dir(&config).unwrap();
+    std::fs::write(config.join("config.json"), r#"{"credsStore":"not-installed"}"#).unwrap();
+    let pulled = said(&[("DOCKER_CONFIG", config.to_str().unwrap())], &["pull", "localhost:1/x"]);
+    assert!(pulled.code == 1 && pulled.err.contains("connection refused"), "{}", pulled.err);
+    let refused = said(&[], &["create", "-l", "a b=c", "busybox"]);
+    assert!(refused.code == 125 && refused.err.contains("label 'a b' contains whitespaces"), "{}", refused.err);
+    let refused = said(&[], &["create", "--cpu-count", "2", "busybox"]);
+    assert!(refused.code == 1 && refused.err.contains("only supported on a Docker daemon running on windows"));
+}
