@@ -25,6 +25,15 @@ pub(crate) struct Provenance {
     pub(crate) reproducible: bool,
     /// In the form of SLSA v0.2, for who reads no other.
     pub(crate) by_slsa_02: bool,
+    /// Without the values of arguments.
+    pub(crate) masked: bool,
+}
+
+/// Where an image comes from, as it is remembered with the build: all of it, but no values of arguments, for one may be a
+/// password.
+pub(crate) fn to_remember(request: &BuildRequest, gathered: &Gathered, built: &Built, told: &Told) -> Value {
+    let provenance = Provenance { max: true, masked: true, ..Provenance::default() };
+    provenance::by_slsa_02(&provenance.predicate(request, gathered, built, told))
 }
 
 /// What a request asks for.
@@ -129,7 +138,7 @@ mod tests {
     #[test]
     fn kinds_are_told_apart() {
         let all = of(&["type=provenance,mode=max,version=v1,builder-id=x,reproducible=true", "type=sbom"]).unwrap();
-        let provenance = Provenance { max: true, builder_id: "x".into(), reproducible: true, by_slsa_02: false };
+        let provenance = Provenance { max: true, builder_id: "x".into(), reproducible: true, ..Provenance::default() };
         assert_eq!(all, Attestations { provenance: Some(provenance), sbom: true });
         assert!(!of(&["type=provenance,disabled=true", "type=sbom,disabled=true"]).unwrap().any());
         assert!(!of(&[]).unwrap().any() && of(&["type=provenance"]).unwrap().any());

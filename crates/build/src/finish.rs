@@ -8,7 +8,7 @@ use wharf_image::{ImageConfig, ImageRecord, Part, SealNames};
 use wharf_reference::{Digest, Reference};
 use wharf_snapshot::Hold;
 
-use crate::attest::Material;
+use crate::attest::{self, Material};
 use crate::builder::Shared;
 use crate::error::{BuildError, ErrorKind, Result};
 use crate::gathered::Gathered;
@@ -193,7 +193,11 @@ pub(crate) fn finish(
         let platform = built[at].platform.clone().filter(|_| built.len() > 1);
         let digest = index.as_ref().map(ToString::to_string);
         let id = images[at].id.to_string();
-        told.output.event(BuildEvent::Made { id, new: new[at], reference: String::new(), platform, digest })?;
+        let one = &built[at];
+        let provenance =
+            request.tells_provenance.then(|| attest::to_remember(request, gathered, one, told).to_string());
+        let (new, reference) = (new[at], String::new());
+        told.output.event(BuildEvent::Made { id, new, reference, platform, digest, provenance })?;
         told.output.text(format!("Successfully built {}\n", images[at].id.short()))?;
     }
     for tag in &request.tags {

@@ -81,6 +81,8 @@ pub struct BuildRequest {
     /// As Docker's classic builder: the image's parent is its base image, so that nobody removes that by its ID; and what
     /// BuildKit takes for something else without a word (several files for one place, owners that are not there) is refused.
     pub classic: bool,
+    /// [`BuildEvent::Made`] is to say where an image comes from.
+    pub tells_provenance: bool,
     /// Cache mounts stay as they are, though nothing is to come from the cache.
     pub keeps_mounts: bool,
     /// Who is asked for secrets, agents and credentials that are not here.
@@ -141,6 +143,7 @@ impl Default for BuildRequest {
             squash: false,
             classic: false,
             keeps_mounts: false,
+            tells_provenance: false,
             client: None,
             given: None,
             steps: false,
@@ -207,6 +210,8 @@ pub enum BuildEvent {
         platform: Option<String>,
         /// The digest of the index that the names lead to, or of the manifest that a name by its digest does.
         digest: Option<String>,
+        /// Where it comes from (SLSA v0.2), if that is to be remembered.
+        provenance: Option<String>,
     },
     /// Of a base image that is being pulled.
     Progress(Progress),

@@ -47,6 +47,7 @@ impl BuildKit {
         }
         let mut request = options::request(options)?;
         request.entitlements.clone_from(&job.request.entitlements);
+        request.tells_provenance = !job.request.internal;
         request.tags = job.tags();
         request.repositories = export::all_repositories(&job.exporters)?;
         request.form = export::all_forms(&job.exporters)?;
@@ -92,9 +93,10 @@ impl BuildKit {
             while let Some(event) = told.recv().await {
                 match event {
                     BuildEvent::Step(step) => steps.hear(step),
-                    BuildEvent::Made { id, new, platform, digest, reference } => {
+                    BuildEvent::Made { id, new, platform, digest, reference, provenance } => {
                         if let Ok(image) = Digest::parse(&id) {
-                            made.push(Built { image, platform, index: digest, new, reference });
+                            let provenance = provenance.map(Into::into);
+                            made.push(Built { image, platform, index: digest, new, reference, provenance });
                         }
                     }
                     BuildEvent::Stream(_) | BuildEvent::Progress(_) | BuildEvent::Wanted { .. } => {}

@@ -22,6 +22,7 @@ use crate::proto::history::{
     COMPLETE, DELETED, HistoryEvent, HistoryRecord, HistoryRequest, STARTED, UpdateHistoryRequest,
 };
 use crate::proto::{RpcStatus, Timestamp};
+use crate::remembered::{self, Contents};
 
 const BUILDS: Table = Table::new("buildkit-history");
 /// What was told of them, in pieces: `REFERENCE/NUMBER`.
@@ -90,7 +91,7 @@ impl Listeners {
 }
 
 /// Options of a frontend without the values of arguments: one may be a password.
-fn remembered(options: &Options) -> impl Iterator<Item = (&str, &str)> {
+fn without_values(options: &Options) -> impl Iterator<Item = (&str, &str)> {
     options.iter().map(|(name, value)| {
         let known = name
             .strip_prefix("build-arg:")
@@ -186,9 +187,12 @@ fn record(job: &Job, ended: Option<&Result<HashMap<String, String>, Status>>) ->
             .map(|response| room.pairs(texts(response)))
             .unwrap_or_default(),
         exporters: room.exporters(&job.exporters),
-        frontend_attrs: room.pairs(remembered(&job.request.frontend_attrs)),
+        frontend_attrs: room.pairs(without_values(&job.request.frontend_attrs)),
         created_at: Some(job.began),
         completed_at: ended.map(|_| Timestamp::now()),
+        result: None,
+        results: HashMap::new(),
+        external_error: None,
         generation: if ended.is_some() { 2 } else { 1 },
         pinned: false,
         cached_steps,
@@ -199,7 +203,12 @@ fn record(job: &Job, ended: Option<&Result<HashMap<String, String>, Status>>) ->
 }
 
 /// Writes what was told, and the record behind it; forgets the oldest that nobody has pinned.
-fn keep(store: &Store, record: &HistoryRecord, told: &[std::sync::Arc<StatusResponse>]) -> Result<(), StoreError> {
+fn keep(
+    store: &Store,
+    record: &HistoryRecord,
+    told: &[std::sync::Arc<StatusResponse>],
+    contents: &Contents,
+) -> Result<(), StoreError> {
     let mut pieces = vec![Vec::new()];
     for message in told {
         if pieces.last().is_some_and(|piece| piece.len() >= PIECE) {
@@ -216,6 +225,7 @@ fn keep(store: &Store, record: &HistoryRecord, told: &[std::sync::Arc<StatusResp
         for (number, piece) in pieces.iter().enumerate() {
             tx.put(SAID, &format!("{reference}/{number:06}"), &STANDARD.encode(piece))?;
         }
+        contents.keep(tx, reference)?;
         tx.put(BUILDS, reference, &Kept::of(record))?;
         let mut all: Vec<(String, Age)> = tx.list(BUILDS)?;
         all.retain(|(_, kept)| !kept.pinned);
@@ -232,6 +242,7 @@ fn forget(tx: &WriteTx, reference: &str) -> Result<(), StoreError> {
     for (key, _) in pieces {
         tx.delete(SAID, &key)?;
     }
+    remembered::forget(tx, reference)?;
     tx.delete(BUILDS, reference)?;
     Ok(())
 }
@@ -279,16 +290,17 @@ impl BuildKit {
         if job.request.internal {
             return;
         }
-        let (record, told, store) = (record(job, Some(ended)), job.progress.all(), self.store());
+        let (mut record, told, store) = (record(job, Some(ended)), job.progress.all(), self.store());
+        let contents = Contents::of(job, ended.as_ref().err().map(|status| &*status.0), &mut record);
         let kept = record.clone();
-        let done = blocking(move || keep(&store, &kept, &told).map_err(|e| failing(&e))).await;
+        let done = blocking(move || keep(&store, &kept, &told, &contents).map_err(|e| failing(&e))).await;
         if let Err(status) = done {
             tracing::warn!("the build {} is not remembered: {}", record.reference, status.message());
         }
         self.inner.listeners.tell(COMPLETE, record);
     }
 
-    async fn kept(&self) -> Result<Vec<HistoryRecord>, Status> {
+    pub(crate) async fn remembered(&self) -> Result<Vec<HistoryRecord>, Status> {
         let store = self.store();
         let all: Vec<(String, Kept)> =
             blocking(move || store.read(|tx| tx.list(BUILDS)).map_err(|e: StoreError| failing(&e))).await?;
@@ -304,7 +316,7 @@ impl BuildKit {
         let mut all: Vec<(i32, HistoryRecord)> = running.collect();
         if !request.active_only {
             let known: Vec<String> = all.iter().map(|(_, record)| record.reference.clone()).collect();
-            let kept = self.kept().await?.into_iter().filter(|record| !known.contains(&record.reference));
+            let kept = self.remembered().await?.into_iter().filter(|record| !known.contains(&record.reference));
             all.extend(kept.map(|record| (COMPLETE, record)));
         }
         all.retain(|(_, record)| is_meant(record));
@@ -427,7 +439,7 @@ mod tests {
             all.into_iter().map(|(reference, _)| reference).collect()
         };
         for number in 0..MOST + 2 {
-            keep(&store, &of(number), &[]).unwrap();
+            keep(&store, &of(number), &[], &Contents::default()).unwrap();
             if number < MOST {
                 assert!(update(number, true, false).unwrap().is_some());
             }
@@ -436,7 +448,7 @@ mod tests {
         assert!(update(MOST, true, false).unwrap_err().message().contains("pinned already"));
         update(0, false, false).unwrap();
         update(1, true, true).unwrap();
-        (MOST + 2..2 * MOST + 1).for_each(|number| keep(&store, &of(number), &[]).unwrap());
+        (MOST + 2..2 * MOST + 1).for_each(|number| keep(&store, &of(number), &[], &Contents::default()).unwrap());
         let kept = kept();
         assert!(!kept.contains(&of(0).reference) && !kept.contains(&of(1).reference), "{kept:?}");
         assert!(kept.contains(&of(2).reference) && kept.contains(&of(MOST + 1).reference), "{kept:?}");

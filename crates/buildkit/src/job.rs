@@ -69,6 +69,8 @@ pub(crate) struct Built {
     pub(crate) new: bool,
     /// Names the build in the history.
     pub(crate) reference: String,
+    /// Where it comes from, to be remembered with the build.
+    pub(crate) provenance: Option<Arc<str>>,
 }
 
 /// What a build has given back: images by platform, or one under no name; nothing, if nothing was built.

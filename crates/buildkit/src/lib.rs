@@ -43,6 +43,7 @@ mod listing;
 mod options;
 mod progress;
 mod proto;
+mod remembered;
 mod session;
 mod tunnel;
 mod usage;
@@ -132,6 +133,7 @@ impl BuildKit {
         match service {
             "moby.buildkit.v1.Control" => self.control(call, method).await,
             "moby.buildkit.v1.frontend.LLBBridge" => self.bridge(call, method).await,
+            "containerd.services.content.v1.Content" => self.contents(call, method).await,
             "grpc.health.v1.Health" if method == "Check" => {
                 // `SERVING`.
                 let serving = proto::control::HealthResponse { status: 1 };

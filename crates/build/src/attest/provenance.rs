@@ -134,7 +134,8 @@ impl Provenance {
             all.insert(format!("label:{name}"), json!(value));
         }
         for (name, value) in request.build_args.iter().filter(|_| self.max) {
-            all.insert(format!("build-arg:{name}"), json!(value));
+            let told = !self.masked || name.starts_with("BUILDKIT_") || name == "SOURCE_DATE_EPOCH";
+            all.insert(format!("build-arg:{name}"), json!(if told { value } else { "***" }));
         }
         Value::Object(all)
     }

@@ -128,7 +128,14 @@ mod tests {
     fn job(jobs: &Jobs, under_way: &mut UnderWay, name: &str, image: &Digest, new: bool) -> Arc<Job> {
         let request = SolveRequest { reference: name.into(), ..SolveRequest::default() };
         let job = jobs.begin(request, Vec::new()).unwrap();
-        job.note(Built { image: image.clone(), platform: None, index: None, new, reference: String::new() });
+        job.note(Built {
+            image: image.clone(),
+            platform: None,
+            index: None,
+            new,
+            reference: String::new(),
+            provenance: None,
+        });
         under_way.jobs.push(Arc::clone(&job));
         job
     }

@@ -53,6 +53,11 @@ pub(crate) struct HistoryRecord {
     pub(crate) completed_at: Option<Timestamp>,
     #[prost(map = "string, string", tag = "9")]
     pub(crate) exporter_response: HashMap<String, String>,
+    #[prost(message, optional, tag = "10")]
+    pub(crate) result: Option<ResultInfo>,
+    /// By platform, where there are several.
+    #[prost(map = "string, message", tag = "11")]
+    pub(crate) results: HashMap<String, ResultInfo>,
     #[prost(int32, tag = "12")]
     pub(crate) generation: i32,
     #[prost(bool, tag = "14")]
@@ -63,8 +68,31 @@ pub(crate) struct HistoryRecord {
     pub(crate) total_steps: i32,
     #[prost(int32, tag = "17")]
     pub(crate) completed_steps: i32,
+    /// The whole error, a [`RpcStatus`].
+    #[prost(message, optional, tag = "18")]
+    pub(crate) external_error: Option<Descriptor>,
     #[prost(int32, tag = "19")]
     pub(crate) warnings: i32,
+}
+
+/// `BuildResultInfo`.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct ResultInfo {
+    #[prost(message, repeated, tag = "2")]
+    pub(crate) attestations: Vec<Descriptor>,
+}
+
+/// `Descriptor`, of something that clients read by the service of contents.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct Descriptor {
+    #[prost(string, tag = "1")]
+    pub(crate) media_type: String,
+    #[prost(string, tag = "2")]
+    pub(crate) digest: String,
+    #[prost(int64, tag = "3")]
+    pub(crate) size: i64,
+    #[prost(map = "string, string", tag = "5")]
+    pub(crate) annotations: HashMap<String, String>,
 }
 
 /// `UpdateBuildHistoryRequest`.

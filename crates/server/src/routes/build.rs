@@ -297,7 +297,7 @@ fn failure_line(error: &BuildError) -> Bytes {
 fn event_line(event: &BuildEvent) -> Bytes {
     match event {
         BuildEvent::Stream(text) => line(&json!({ "stream": text })),
-        BuildEvent::Made { id, new, reference, platform, digest } => {
+        BuildEvent::Made { id, new, reference, platform, digest, .. } => {
             let mut made = json!({ "ID": id, "New": new, "Ref": reference });
             if let Some(platform) = platform {
                 made["Platform"] = json!(platform);

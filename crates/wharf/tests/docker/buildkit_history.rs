@@ -16,8 +16,14 @@ fn buildx_lists_shows_and_forgets_builds() {
         if buildx(&d, "history ls --help").code != 0 || !buildx(&d, "--help").out.contains("history") {
             continue;
         }
-        let built = buildx(&d, "build --build-arg SPOKEN=hidden-word -t history .");
+        let built = buildx(&d, "build --build-arg SPOKEN=hidden-word --metadata-file meta -t history .");
         assert_eq!(built.code, 0, "{}", built.err);
+        // Where it comes from is asked of what is remembered, and has no values of arguments.
+        let meta: serde_json::Value = serde_json::from_slice(&std::fs::read(dir.join("meta")).unwrap()).unwrap();
+        let provenance = &meta["buildx.build.provenance"];
+        let from = provenance["materials"][0]["uri"].as_str().unwrap_or_else(|| panic!("{meta:#}"));
+        assert!(from.starts_with("pkg:docker/busybox@latest"), "{from}");
+        assert_eq!(provenance["invocation"]["parameters"]["args"]["build-arg:SPOKEN"], "***");
         assert!(!built.err.to_lowercase().contains("warning"), "{}", built.err);
         assert_eq!(buildx(&d, "build -f Bad .").code, 1);
         let listed = buildx(&d, "history ls --format json").ok();
@@ -32,8 +38,11 @@ fn buildx_lists_shows_and_forgets_builds() {
         let shown = buildx(&d, &format!("history inspect {good}")).ok();
         assert!(shown.contains(&good) || shown.contains("Dockerfile"), "{shown}");
         assert!(shown.contains("SPOKEN") && !shown.contains("hidden-word"), "{shown}");
+        assert!(shown.contains("pkg:docker/busybox@latest") && shown.contains("slsa.dev/provenance"), "{shown}");
+        let attached = buildx(&d, &format!("history inspect attachment --type provenance {good}"));
+        assert!(attached.out.contains("mobyproject.org/buildkit@v1"), "{} {}", attached.out, attached.err);
         let shown = buildx(&d, &format!("history inspect {bad}")).ok();
-        assert!(shown.contains("exit code: 9"), "{shown}");
+        assert!(shown.contains("exit code: 9") && shown.contains(">>> RUN echo before; exit 9"), "{shown}");
         let logs = buildx(&d, &format!("history logs --progress plain {good}"));
         assert!(
             format!("{}{}", logs.out, logs.err).contains(&format!("said-by-{release}\n")),
