@@ -63,6 +63,11 @@ const MAJOR: std::ops::Range<usize> = 329..337;
 const MINOR: std::ops::Range<usize> = 337..345;
 const PREFIX: std::ops::Range<usize> = 345..500;
 
+/// The number that no user has says nothing about the owner (chown(2)): what is unpacked stays whose it was made, which is root's.
+pub(crate) fn real_id(id: u32) -> u32 {
+    if id == u32::MAX { 0 } else { id }
+}
+
 /// Reads a header block; `None` for a block of zeroes, which ends an archive.
 pub(crate) fn parse(block: &[u8; BLOCK]) -> Result<Option<Raw>> {
     if block.iter().all(|byte| *byte == 0) {
@@ -80,7 +85,8 @@ pub(crate) fn parse(block: &[u8; BLOCK]) -> Result<Option<Raw>> {
     let number = |range: std::ops::Range<usize>| numeric(&block[range]);
     let id = |range: std::ops::Range<usize>| -> Result<u32> {
         // An ID that does not fit must not wrap to another's (CVE-2024-40635).
-        u32::try_from(number(range)?).map_err(|_| ArchiveError::Damaged("an ID is out of range"))
+        let id = u32::try_from(number(range)?).map_err(|_| ArchiveError::Damaged("an ID is out of range"))?;
+        Ok(real_id(id))
     };
     let mtime = number(MTIME)?;
     let size = u64::try_from(number(SIZE)?).map_err(|_| ArchiveError::Damaged("a size is negative"))?;

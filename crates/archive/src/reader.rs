@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 
 use crate::error::shown;
-use crate::header::{self, BLOCK, Entry, Kind, Raw};
+use crate::header::{self, BLOCK, Entry, Kind, Raw, real_id};
 use crate::sparse::{Form, Piece, Sparse};
 use crate::{ArchiveError, Result};
 
@@ -242,8 +242,8 @@ fn complete(
             b"path" => entry.path = value,
             b"linkpath" => entry.link = value,
             b"size" => entry.size = number().filter(|n| i64::try_from(*n).is_ok()).ok_or_else(bad)?,
-            b"uid" => entry.uid = number().and_then(|n| u32::try_from(n).ok()).ok_or_else(bad)?,
-            b"gid" => entry.gid = number().and_then(|n| u32::try_from(n).ok()).ok_or_else(bad)?,
+            b"uid" => entry.uid = number().and_then(|n| u32::try_from(n).ok()).map(real_id).ok_or_else(bad)?,
+            b"gid" => entry.gid = number().and_then(|n| u32::try_from(n).ok()).map(real_id).ok_or_else(bad)?,
             b"mtime" => entry.mtime = parse_time(&value).ok_or_else(bad)?,
             b"GNU.sparse.name" => name = Some(value),
             key => {

@@ -128,11 +128,15 @@ impl Common<'_> {
             for name in root.read_dir(&dir)? {
                 self.cancel.check()?;
                 let path = dir.join(name);
-                let stat = root.metadata(&path, false)?;
                 let own = path.file_name().unwrap_or_default().as_bytes();
                 if let Some(secret) = secrets.iter().find(|secret| secret.is_in(own)) {
                     return Ok(Some((secret.id.to_owned(), dir)));
                 }
+                let stat = match root.metadata(&path, false) {
+                    // Of a removal there is the name alone.
+                    Err(error) if error.is_not_found() => continue,
+                    stat => stat?,
+                };
                 match FileType::from_raw_mode(stat.st_mode) {
                     FileType::Directory => stack.push(path),
                     FileType::RegularFile => {

@@ -248,7 +248,10 @@ impl Builder {
         blobs.push(config);
         let mut seen = BTreeSet::new();
         blobs.retain(|blob| seen.insert(blob.digest.clone()));
-        let index = json!({ "schemaVersion": 2, "manifests": [described(&top)] });
+        // By this name BuildKit finds it.
+        let mut listed = described(&top);
+        listed["annotations"] = json!({ "org.opencontainers.image.ref.name": "latest" });
+        let index = json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": [listed] });
         fs::write(dir.path.join("index.json"), index.to_string()).map_err(failing)?;
         fs::write(dir.path.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).map_err(failing)?;
         Ok(CacheLayout { dir, top, blobs })

@@ -184,13 +184,12 @@ impl BuildKit {
         tokio::spawn(crate::in_the_name_of(caller, async move {
             let progress = job.progress.clone();
             let telling = async {
-                let mut from = 0;
+                let mut follower = progress.follow();
                 loop {
-                    let messages = progress.next(from).await;
+                    let messages = follower.next().await;
                     if messages.is_empty() {
                         return;
                     }
-                    from += messages.len();
                     for message in messages {
                         if sender.send(ApiEvent::Status(message.encode_to_vec())).await.is_err() {
                             return;

@@ -89,13 +89,12 @@ impl BuildKit {
             return Ok(());
         }
         let job = self.inner.jobs.get(&request.reference).await?;
-        let mut from = 0;
+        let mut follower = job.progress.follow();
         loop {
-            let messages = job.progress.next(from).await;
+            let messages = follower.next().await;
             if messages.is_empty() {
                 return Ok(());
             }
-            from += messages.len();
             for message in messages {
                 if !sender.send(&*message).await {
                     return Ok(());

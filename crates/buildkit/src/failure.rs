@@ -20,6 +20,8 @@ pub(crate) fn words(error: &BuildError) -> String {
             let killed = if error.message.ends_with("(out of memory)") { " (out of memory)" } else { "" };
             format!("process {command:?} did not complete successfully: exit code: {code}{killed}")
         }
+        // By these words clients know what was called off.
+        _ if error.kind == ErrorKind::Cancelled => "context canceled".into(),
         _ => error.message.clone(),
     }
 }

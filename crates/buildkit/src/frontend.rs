@@ -92,7 +92,11 @@ impl BuildKit {
             let mut made = Vec::new();
             while let Some(event) = told.recv().await {
                 match event {
-                    BuildEvent::Step(step) => steps.hear(step),
+                    BuildEvent::Step(step) => {
+                        steps.hear(step);
+                        // A command waits for who reads what it says.
+                        job.progress.room().await;
+                    }
                     BuildEvent::Made { id, new, platform, digest, reference, provenance } => {
                         if let Ok(image) = Digest::parse(&id) {
                             let provenance = provenance.map(Into::into);

@@ -1,9 +1,8 @@
 //! What is shown of a build while it is under way: vertexes, how far they are, and what they say.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-use prost::Message as _;
-use tokio::sync::watch;
 use wharf_build::{StepEvent, Warned};
 use wharf_reference::Digest;
 
@@ -12,55 +11,25 @@ use crate::proto::Timestamp;
 use crate::proto::control::{StatusResponse, Vertex, VertexLog, VertexStatus, VertexWarning};
 use crate::proto::llb::{Position, Range, SourceInfo};
 
-/// Bytes of output, of how far things are and of warnings that one build may keep for who asks for its progress.
-const MOST_SAID: usize = 16 << 20;
+mod told;
+
+pub(crate) use told::Follower;
+use told::Told;
+
 /// Warnings of one build.
 const MOST_WARNINGS: usize = 1000;
 /// With a warning goes the Dockerfile, of which clients show a few lines. One that is longer does not go.
 const MAX_SHOWN: usize = 256 << 10;
-/// Messages that are given at once: each has what it needs of its own.
-const AT_ONCE: usize = 16;
-const CLIPPED: &str = "[output clipped, log limit 16MiB reached]\n";
-
 /// All that was told of one build so far. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(crate) struct Progress(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    told: Mutex<Told>,
-    /// How many messages there are; `None` when no more will come.
-    count: watch::Sender<Option<usize>>,
-}
-
-#[derive(Debug, Default)]
-struct Told {
-    messages: Vec<Message>,
-    said: usize,
-    clipped: bool,
-    warnings: usize,
+    told: Arc<Told>,
     /// Gives each vertex a digest of its own.
-    vertexes: u64,
-    ended: bool,
-}
-
-#[derive(Clone, Debug)]
-struct Message {
-    message: Arc<StatusResponse>,
-    /// What its warnings are about: all warnings of a build have the same.
-    source: Option<Arc<str>>,
-}
-
-impl Message {
-    /// With the source in it.
-    fn whole(&self) -> Arc<StatusResponse> {
-        let Some(source) = &self.source else { return Arc::clone(&self.message) };
-        let mut message = StatusResponse::clone(&self.message);
-        for info in message.warnings.iter_mut().filter_map(|warning| warning.info.as_mut()) {
-            info.data = source.as_bytes().to_vec();
-        }
-        Arc::new(message)
-    }
+    vertexes: AtomicU64,
+    warnings: AtomicUsize,
 }
 
 /// A vertex that is under way. Dropped, it is over.
@@ -72,74 +41,41 @@ pub(crate) struct Step {
 
 impl Progress {
     pub(crate) fn new() -> Self {
-        Self(Arc::new(Inner { told: Mutex::default(), count: watch::Sender::new(Some(0)) }))
-    }
-
-    fn told(&self) -> MutexGuard<'_, Told> {
-        self.0.told.lock().unwrap_or_else(PoisonError::into_inner)
+        let told = Arc::new(Told::new());
+        Self(Arc::new(Inner { told, vertexes: AtomicU64::new(0), warnings: AtomicUsize::new(0) }))
     }
 
     fn tell(&self, message: StatusResponse) {
-        self.tell_with(message, None);
+        self.0.told.tell(message, None);
     }
 
-    fn tell_with(&self, mut message: StatusResponse, source: Option<Arc<str>>) {
-        let mut told = self.told();
-        if told.ended {
-            return;
-        }
-        // That a step has begun and ended is always told: there are no more of them than the Dockerfile has.
-        if message.vertexes.is_empty() {
-            let was_full = told.said >= MOST_SAID;
-            if was_full && (message.logs.is_empty() || told.clipped) {
-                return;
-            }
-            told.said += message.encoded_len();
-            if told.said >= MOST_SAID && !message.logs.is_empty() {
-                told.clipped = true;
-                for log in &mut message.logs {
-                    if was_full {
-                        log.msg.clear();
-                    }
-                    log.msg.extend_from_slice(CLIPPED.as_bytes());
-                }
-            }
-        }
-        told.messages.push(Message { message: Arc::new(message), source });
-        self.0.count.send_replace(Some(told.messages.len()));
+    /// Waits, where somebody follows, until there is room for more output.
+    pub(crate) async fn room(&self) {
+        self.0.told.room().await;
     }
 
-    /// All that was told so far, without the text that warnings are about.
+    /// All that is kept of what was told, without the text that warnings are about.
     pub(crate) fn all(&self) -> Vec<Arc<StatusResponse>> {
-        self.told().messages.iter().map(|message| Arc::clone(&message.message)).collect()
+        self.0.told.kept()
     }
 
     pub(crate) fn has_ended(&self) -> bool {
-        self.told().ended
+        self.0.told.has_ended()
     }
 
     /// No more will come.
     pub(crate) fn end(&self) {
-        self.told().ended = true;
-        self.0.count.send_replace(None);
+        self.0.told.end();
     }
 
-    /// Some messages from `from` on; waits for more. Empty when there are no more.
-    pub(crate) async fn next(&self, from: usize) -> Vec<Arc<StatusResponse>> {
-        let mut count = self.0.count.subscribe();
-        // The sender is here.
-        let _ = count.wait_for(|count| count.is_none_or(|count| count > from)).await;
-        let some: Vec<Message> = self.told().messages.iter().skip(from).take(AT_ONCE).cloned().collect();
-        some.iter().map(Message::whole).collect()
+    /// Hears everything, from the beginning.
+    pub(crate) fn follow(&self) -> Follower {
+        Follower::of(&self.0.told)
     }
 
     /// Begins a vertex.
     pub(crate) fn step(&self, name: &str) -> Step {
-        let number = {
-            let mut told = self.told();
-            told.vertexes += 1;
-            told.vertexes
-        };
+        let number = self.0.vertexes.fetch_add(1, Ordering::Relaxed) + 1;
         let digest = Digest::sha256(format!("{:p} {number} {name}", Arc::as_ptr(&self.0)).as_bytes());
         let vertex = Vertex {
             digest: digest.to_string(),
@@ -186,11 +122,7 @@ impl Step {
     }
 
     fn warn(&self, warned: &Warned) {
-        let count = {
-            let mut told = self.progress.told();
-            told.warnings += 1;
-            told.warnings
-        };
+        let count = self.progress.0.warnings.fetch_add(1, Ordering::Relaxed) + 1;
         if count > MOST_WARNINGS {
             if count == MOST_WARNINGS + 1 {
                 let message = format!("there are more than {MOST_WARNINGS} warnings: the others are not shown\n");
@@ -210,11 +142,12 @@ impl Step {
                 data: Vec::new(),
                 language: "Dockerfile".into(),
             }),
-            ranges: vec![Range { start: line(warned.lines.0), end: line(warned.lines.1) }],
-            ..VertexWarning::default()
+            detail: vec![wharf_dockerfile::description(warned.rule).into()],
+            // One for each line, as BuildKit has them.
+            ranges: (warned.lines.0..=warned.lines.1).map(|at| Range { start: line(at), end: line(at) }).collect(),
         };
         let message = StatusResponse { warnings: vec![warning], ..StatusResponse::default() };
-        self.progress.tell_with(message, source.cloned());
+        self.progress.0.told.tell(message, source.cloned());
     }
 
     /// It is over, and nothing was to be done, or it has failed.
@@ -311,14 +244,16 @@ impl Steps {
 
 #[cfg(test)]
 mod tests {
+    use prost::Message as _;
+
     use super::*;
 
     async fn all(progress: &Progress) -> Vec<Arc<StatusResponse>> {
         progress.end();
-        let mut all = Vec::new();
+        let (mut all, mut follower) = (Vec::new(), progress.follow());
         loop {
-            let some = progress.next(all.len()).await;
-            assert!(some.len() <= AT_ONCE);
+            let some = follower.next().await;
+            assert!(some.len() <= told::AT_ONCE);
             if some.is_empty() {
                 return all;
             }
@@ -343,7 +278,7 @@ mod tests {
         let text: Arc<str> = "FROM x AS Y\n".repeat(2000).into();
         (1..=2000).for_each(|line| steps.hear(warned(&text, line)));
         drop(steps);
-        let kept: usize = progress.told().messages.iter().map(|message| message.message.encoded_len()).sum();
+        let kept: usize = progress.all().iter().map(|message| message.encoded_len()).sum();
         assert!(kept < 1 << 20, "{kept}");
         let all = all(&progress).await;
         let warnings: Vec<_> = all.iter().flat_map(|message| &message.warnings).collect();
@@ -374,7 +309,7 @@ mod tests {
         let statuses = all.iter().map(|message| message.statuses.len()).sum::<usize>();
         assert_eq!(statuses, 16);
         let said: Vec<_> = all.iter().flat_map(|message| &message.logs).map(|log| log.msg.as_slice()).collect();
-        assert_eq!(said, [CLIPPED.as_bytes()]);
+        assert!(matches!(said[..], [one] if one.starts_with(b"[output clipped")), "{said:?}");
         // Its end is told all the same.
         assert!(all.last().unwrap().vertexes[0].completed.is_some());
     }

@@ -19,8 +19,7 @@ use crate::parse::{Dockerfile, Source, Stage, Statement};
 use crate::position::{Position, Span};
 use crate::scope::{Globals, Platform, Scope};
 
-pub use rules::address;
-pub(crate) use rules::description;
+pub use rules::{address, description};
 
 /// One finding.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -43,7 +43,7 @@ mod subrequest;
 mod word;
 
 pub use call::{Asked, Called, Lint, LintFailure, forbidden};
-pub use check::{Known, Warning, address, check, check_unresolved, first_failure};
+pub use check::{Known, Warning, address, check, check_unresolved, description, first_failure};
 pub use directive::{CheckDirective, Directives, is_own_frontend};
 pub use error::{ParseError, ParseErrors};
 pub use excerpt::excerpt;

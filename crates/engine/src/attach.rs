@@ -3,6 +3,7 @@
 use std::os::fd::AsFd;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use tokio::net::UnixStream;
 use wharf_monitor::{Attach, client};
 
@@ -37,6 +38,8 @@ pub struct Attached {
     pub tty: bool,
     /// `None` when only the log was asked for.
     pub stream: Option<UnixStream>,
+    /// What was written until then is in the log, and what is written later comes by the stream.
+    pub since: Option<Timestamp>,
 }
 
 impl Engine {
@@ -66,7 +69,7 @@ impl Engine {
         }
         let tty = record.config.tty;
         if !options.stream {
-            return Ok(Attached { tty, stream: None });
+            return Ok(Attached { tty, stream: None, since: None });
         }
         let (ours, theirs) = pair()?;
         let attach = Attach {
@@ -85,8 +88,10 @@ impl Engine {
             })
             .await?;
         }
+        // One that waits has what the next start writes.
+        let mut since = Some(Timestamp::now());
         match attached {
-            Some(Ok(())) => {}
+            Some(Ok(at)) => since = at.and_then(|at| at.parse().ok()),
             Some(Err(error)) if !has_ended(&slot).await => {
                 return Err(EngineError::from_source("cannot attach to the container", &error));
             }
@@ -94,7 +99,7 @@ impl Engine {
             _ => lock(&slot.pending).push(waiting),
         }
         self.tell(&record, "attach");
-        Ok(Attached { tty, stream: Some(ours) })
+        Ok(Attached { tty, stream: Some(ours), since })
     }
 }
 

@@ -203,6 +203,7 @@ impl Engine {
             mounts::give_back(self, record.mounts.iter());
             return Err(error);
         }
+        self.keep_new_volumes(&record.id);
         Ok(record)
     }
 

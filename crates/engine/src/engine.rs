@@ -216,6 +216,9 @@ impl Engine {
             engine.inner.slots.insert(&Slot::new(record));
         }
         engine.sweep_directories();
+        for (_, record) in &removed {
+            engine.remove_volumes(record).await;
+        }
         engine.write_when_changed();
         engine.recover().await?;
         let names = engine.clone();
@@ -361,6 +364,7 @@ impl Engine {
                     continue;
                 }
                 crate::shm::unmount(&entry.path());
+                self.sweep_new_volumes(&entry.path());
                 if let Err(error) = wharf_rooted_path::remove_dir_all(entry.path()) {
                     tracing::warn!("cannot remove {}: {error}", entry.path().display());
                 }

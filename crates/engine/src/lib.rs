@@ -68,6 +68,7 @@ mod measure;
 mod mount_request;
 mod mounts;
 pub mod names;
+mod new_volumes;
 mod pause;
 mod plan;
 mod ports;

@@ -362,8 +362,14 @@ pub(crate) fn volume(
         destination: destination.into(),
         ..MountPoint::default()
     })?;
+    let anonymous = name.is_none_or(str::is_empty);
+    let name = match wish.missing {
+        Missing::Make if anonymous => engine.name_new_volume(&record.id)?,
+        _ => name.unwrap_or_default().to_owned(),
+    };
     let request = CreateVolume {
-        name: name.unwrap_or_default().to_owned(),
+        name,
+        anonymous,
         labels: wish.labels.clone(),
         driver: wish.driver.clone(),
         options: wish.options.clone(),
@@ -376,7 +382,7 @@ pub(crate) fn volume(
         driver,
         mode: "z".into(),
         rw,
-        anonymous: request.name.is_empty(),
+        anonymous,
         subpath: wish.subpath.clone(),
         ..MountPoint::default()
     };

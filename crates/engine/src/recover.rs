@@ -48,6 +48,8 @@ impl Engine {
             let record = slot.record();
             let monitor = found.remove(&slot.id);
             if record.state.status == Status::Removing {
+                // That is in the row only where its volumes go, too.
+                self.remove_volumes(&record).await;
                 self.finish_removal(&slot, &record).await?;
             } else if self.take_up_found(&slot, monitor).await {
                 alive.push(slot.id.clone());

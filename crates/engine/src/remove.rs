@@ -136,7 +136,8 @@ impl Engine {
         std::fs::rename(dir.join("upper"), dir.join("removed")).is_ok()
     }
 
-    async fn remove_volumes(&self, record: &Container) {
+    /// Removes the volumes of a container that nobody has named and nobody else has.
+    pub(crate) async fn remove_volumes(&self, record: &Container) {
         for point in record.mounts.iter().filter(|point| point.kind == "volume" && point.anonymous) {
             let (volumes, name) = (self.volumes().clone(), point.name.clone());
             let (engine, own) = (self.clone(), record.id.clone());

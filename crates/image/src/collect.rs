@@ -134,9 +134,15 @@ impl Images {
             let discarded = self.layers().discard(&unneeded)?;
             let went: BTreeSet<&Digest> = discarded.diff_ids().iter().collect();
             let held: Vec<&Digest> = unneeded.iter().filter(|id| !went.contains(id)).collect();
-            if !held.is_empty() {
-                // Whoever holds them may come to need them no more.
-                self.store().write(|tx| held.iter().try_for_each(|id| tx.put(LEFT, id.as_str(), &())))?;
+            let known: Vec<(String, ())> = self.store().read(|tx| tx.list(LEFT))?;
+            let settled: Vec<&String> =
+                known.iter().map(|(key, ())| key).filter(|key| went.iter().any(|id| id.as_str() == **key)).collect();
+            if !held.is_empty() || !settled.is_empty() {
+                self.store().write(|tx| {
+                    // Whoever holds them may come to need them no more.
+                    held.iter().try_for_each(|id| tx.put(LEFT, id.as_str(), &()))?;
+                    settled.iter().try_for_each(|key| tx.delete(LEFT, key).map(drop))
+                })?;
             }
             let gone: Vec<Layer> = all.into_iter().filter(|layer| went.contains(&layer.diff_id)).collect();
             self.collect_blobs(&images, &gone, SystemTime::UNIX_EPOCH)?;

@@ -16,6 +16,13 @@ use crate::lines::{Lines, Piece};
 /// The bounds that Docker's driver `local` has when nobody gives any.
 const LOCAL_SIZE: u64 = 20 << 20;
 const LOCAL_FILES: u32 = 5;
+/// What a log in `json-file` may have when nobody gives a bound, in so many files: of its file system's size a part, and no more
+/// than this. Docker's has no bound, and one container that writes on and on fills the disk for all.
+const MOST: u64 = 1 << 30;
+const PART: u64 = 16;
+const FILES: u32 = 5;
+/// A file is never smaller.
+const LEAST: u64 = 1 << 20;
 /// Entries are collected up to this size before they are written in one call.
 const BUFFER: usize = 64 << 10;
 
@@ -53,6 +60,11 @@ pub struct LogOptions {
     pub max_files: u32,
 }
 
+/// Bytes of each of so many files, on a file system of so many.
+fn fair_size(whole: u64, files: u32) -> u64 {
+    (whole / PART).min(MOST).div_euclid(files.max(1).into()).max(LEAST)
+}
+
 /// A log that is written. What is in the buffer when it is dropped is lost: see [`Writer::flush`].
 #[derive(Debug)]
 pub struct Writer {
@@ -78,6 +90,12 @@ impl Writer {
         if options.driver == Driver::Local && options.max_size.is_none() {
             options.max_size = Some(LOCAL_SIZE);
             options.max_files = if options.max_files > 1 { options.max_files } else { LOCAL_FILES };
+        }
+        if options.driver == Driver::JsonFile && options.max_size.is_none() {
+            options.max_files = if options.max_files > 1 { options.max_files } else { FILES };
+            let dir = path.parent().unwrap_or(Path::new("/"));
+            let whole = rustix::fs::statvfs(dir).map_or(u64::MAX, |fs| fs.f_blocks.saturating_mul(fs.f_frsize));
+            options.max_size = Some(fair_size(whole, options.max_files));
         }
         let mut writer = Self {
             path: path.into(),
@@ -310,7 +328,9 @@ mod tests {
         assert_eq!((got.max_size, got.max_files), (Some(LOCAL_SIZE), LOCAL_FILES));
         assert_eq!(open(LogOptions { max_files: 3, ..local }).max_files, 3);
         assert_eq!(open(LogOptions { max_size: Some(9), max_files: 1, ..local }).max_files, 1);
-        assert_eq!(open(LogOptions::default()).max_size, None);
+        let usual = open(LogOptions::default());
+        assert!(usual.max_files == FILES && usual.max_size.is_some_and(|size| size <= MOST / u64::from(FILES)));
+        assert_eq!((fair_size(300 << 20, 5), fair_size(1 << 50, 5), fair_size(0, 1)), (3_932_160, MOST / 5, LEAST));
     }
 
     #[test]

@@ -194,12 +194,13 @@ pub fn next_event(stream: &UnixStream) -> Result<Option<Event>> {
     }
 }
 
-/// Attaches `stream` (see [`Attach`]).
+/// Attaches `stream` (see [`Attach`]). The value is when (RFC 3339): what was written before is in the log, and what is written later
+/// comes by the stream. A monitor of an earlier version does not say it.
 ///
 /// # Errors
 /// `Gone`; `Refused` for detach keys that are none.
-pub fn attach(dir: &Path, attach: &Attach, stream: BorrowedFd<'_>) -> Result<()> {
-    ask(dir, &Request::Attach(attach.clone()), &[stream])
+pub fn attach(dir: &Path, attach: &Attach, stream: BorrowedFd<'_>) -> Result<Option<String>> {
+    Ok(receive(&send(dir, &Request::Attach(attach.clone()), &[stream])?)?.attached_at)
 }
 
 /// Tells the container's terminal its size.

@@ -4,7 +4,9 @@ use std::os::fd::OwnedFd;
 
 use rustix::io::Errno;
 
+use crate::container::now;
 use crate::exec::{Exec, Surroundings};
+use crate::launch::Attach;
 use crate::supervise::Monitor;
 use crate::wire::{EventFrame, NOT_RUNNING, Reply, Request};
 
@@ -28,8 +30,15 @@ impl Monitor {
                 connection.send(&EventFrame { state, ..EventFrame::default() });
             }
             Request::Exec(request) => self.exec(n, *request, fds),
+            Request::Attach(attach) => {
+                let reply = match self.attach(attach, fds) {
+                    Ok(()) => Reply { attached_at: Some(now()), ..Reply::ok() },
+                    Err(message) => Reply::error(message, 125),
+                };
+                self.connections[n].finish(&reply);
+            }
             other => {
-                let reply = match self.simple(other, fds) {
+                let reply = match self.simple(other) {
                     Ok(()) => Reply::ok(),
                     Err(message) => Reply::error(message, 125),
                 };
@@ -38,14 +47,15 @@ impl Monitor {
         }
     }
 
+    fn attach(&mut self, attach: Attach, mut fds: Vec<OwnedFd>) -> Result<(), String> {
+        let container = self.container.as_mut().ok_or(NOT_RUNNING)?;
+        container.streams.add(fds.pop().ok_or("there is no stream to attach")?, attach);
+        Ok(())
+    }
+
     /// A request that has one answer.
-    fn simple(&mut self, request: Request, mut fds: Vec<OwnedFd>) -> Result<(), String> {
+    fn simple(&mut self, request: Request) -> Result<(), String> {
         match request {
-            Request::Attach(attach) => {
-                let container = self.container.as_mut().ok_or(NOT_RUNNING)?;
-                container.streams.add(fds.pop().ok_or("there is no stream to attach")?, attach);
-                Ok(())
-            }
             Request::Resize { rows, cols } => {
                 let container = self.container.as_ref().ok_or(NOT_RUNNING)?;
                 container.streams.resize(rows, cols).map_err(|errno| match errno {
@@ -92,7 +102,7 @@ impl Monitor {
                 sent.map_err(|errno| format!("cannot send signal {signal}: {errno}"))
             }
             // Have their own answers.
-            Request::Watch | Request::Exec(_) => Ok(()),
+            Request::Watch | Request::Attach(_) | Request::Exec(_) => Ok(()),
         }
     }
 

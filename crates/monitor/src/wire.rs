@@ -80,6 +80,9 @@ pub(crate) struct Reply {
     pub(crate) monitor_pid: Option<i32>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) started_at: Option<String>,
+    /// Of an attach: what was read of the container before is in its log, and what is read later is the client's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) attached_at: Option<String>,
 }
 
 impl Reply {

@@ -97,6 +97,8 @@ impl Volume {
 pub struct CreateVolume {
     /// Empty makes an anonymous volume.
     pub name: String,
+    /// The name is no user's choice: the volume is anonymous all the same.
+    pub anonymous: bool,
     /// Empty means `local`, or whichever has a volume of this name.
     pub driver: String,
     pub labels: BTreeMap<String, String>,

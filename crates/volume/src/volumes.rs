@@ -86,8 +86,8 @@ impl Volumes {
     /// # Errors
     /// For a name, driver or option that is not accepted, and when the disk fails.
     pub fn create(&self, request: &CreateVolume) -> Result<Volume> {
-        let anonymous = request.name.is_empty();
-        let name = if anonymous { name::random()? } else { request.name.clone() };
+        let anonymous = request.anonymous || request.name.is_empty();
+        let name = if request.name.is_empty() { name::random()? } else { request.name.clone() };
         name::check(&name)?;
         self.locked(&name, || {
             // One that is there is the answer whatever options are asked for.

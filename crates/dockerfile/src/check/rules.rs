@@ -1,7 +1,7 @@
 //! What the rules are about, in Docker's words.
 
 /// What each rule is about, in Docker's words.
-pub(crate) fn description(rule: &str) -> &'static str {
+pub fn description(rule: &str) -> &'static str {
     match rule {
         "ConsistentInstructionCasing" => {
             "All commands within the Dockerfile should use the same casing (either upper or lower)"

@@ -54,7 +54,8 @@ async fn open(call: &Call, id: &str, all: bool) -> std::result::Result<(Attached
     if !options.logs || !(options.stdout || options.stderr) {
         return Ok((attached, mpsc::channel(1).1));
     }
-    let logs = LogOptions { stdout: options.stdout, stderr: options.stderr, ..LogOptions::default() };
+    let (stdout, stderr) = (options.stdout, options.stderr);
+    let logs = LogOptions { stdout, stderr, until: attached.since, ..LogOptions::default() };
     Ok((attached, engine.logs(id, logs)?.chunks))
 }
 

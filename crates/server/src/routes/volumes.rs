@@ -44,8 +44,13 @@ struct Create {
 
 pub(super) async fn create(mut call: Call) -> Result {
     let create: Create = read_json(&mut call.request, "volume.CreateRequest").await?;
-    let request =
-        CreateVolume { name: create.name, driver: create.driver, labels: create.labels, options: create.driver_opts };
+    let request = CreateVolume {
+        name: create.name,
+        driver: create.driver,
+        labels: create.labels,
+        options: create.driver_opts,
+        ..CreateVolume::default()
+    };
     let engine = call.api.engine.clone();
     let (made, is_new) = blocking(move || {
         let is_new = request.name.is_empty() || engine.volumes().get(&request.name).is_err();

@@ -122,3 +122,49 @@ fn an_archive_goes_through_links_that_it_says_nothing_about() {
     std::thread::sleep(std::time::Duration::from_millis(1100));
     assert_eq!(wharf(&d, &dir, "build -q --no-cache .").ok(), id);
 }
+
+#[test]
+fn a_build_with_secrets_removes_files_of_layers_below() {
+    let Some(d) = Daemon::start() else { return };
+    let text = "FROM busybox\nRUN --mount=type=secret,id=s test -s /run/secrets/s && rm /bin/busybox.old 2> /dev/null; \
+                echo a > /a && mkdir -p /dir/deep && echo b > /dir/deep/b\n\
+                RUN --mount=type=secret,id=s rm /a && rm -r /dir && mkdir /dir\n";
+    let dir = context(&d, "main", &[("Dockerfile", text), ("secret", "not-to-be-found")]);
+    wharf(&d, &dir, "build -t app --secret id=s,src=secret .").ok();
+    assert_eq!(d.docker("run --rm app sh -c ls\u{20}/dir").code, 0);
+    // And one that is in the name of what is left is found all the same.
+    let text = "FROM busybox\nRUN --mount=type=secret,id=s touch /$(cat /run/secrets/s)\n";
+    files(&dir, &[("Dockerfile", text)]);
+    let said = wharf(&d, &dir, "build --secret id=s,src=secret .");
+    assert!(said.code != 0 && said.err.contains("the secret s is in the image's"), "{}", said.err);
+}
+
+#[test]
+fn attributes_and_caches_are_the_same_by_both_faces() {
+    let Some(d) = Daemon::start() else { return };
+    let dir = context(&d, "main", &[("Dockerfile", "FROM busybox\nCOPY f /f\nRUN echo x > /x\n"), ("f", "content")]);
+    let set = std::process::Command::new("python3")
+        .args(["-c", "import os,sys; os.setxattr(sys.argv[1], 'user.kept', b'abc')"])
+        .arg(dir.join("f"))
+        .status();
+    let carries = set.is_ok_and(|status| status.success());
+    let id = wharf(&d, &dir, "build -q --no-cache .").ok();
+    wharf(&d, &dir, "build -q --cache-to type=local,dest=cache,mode=max .").ok();
+    for plugins in plugins() {
+        let said = plugins.buildx(&d, &dir, "build -q -t same --cache-from type=local,src=cache .");
+        assert_eq!(said.code, 0, "{}", said.err);
+        assert_eq!(d.docker("inspect -f {{.Id}} same").ok(), id, "{carries}");
+    }
+    // A damaged one is no reason not to build.
+    let blobs = dir.join("cache/blobs/sha256");
+    for blob in std::fs::read_dir(&blobs).unwrap() {
+        std::fs::write(blob.unwrap().path(), "damaged").unwrap();
+    }
+    wharf(&d, &dir, "builder prune -af").ok();
+    let said = wharf(&d, &dir, "build -q --cache-from type=local,src=cache .");
+    assert!(said.code == 0 && said.err.contains("WARNING: the cache cache is not used"), "{} {}", said.out, said.err);
+    // What a prune of the cache takes after its image has gone leaves no row.
+    d.docker("rmi -f same").ok();
+    wharf(&d, &dir, "builder prune -af").ok();
+    assert_eq!(d.wharf("system fsck").code, 0);
+}

@@ -186,3 +186,73 @@ fn the_command_line_keeps_to_what_is_there() {
     let refused = said(&[], &["create", "--cpu-count", "2", "busybox"]);
     assert!(refused.code == 1 && refused.err.contains("only supported on a Docker daemon running on windows"));
 }
+
+#[test]
+fn who_attaches_with_the_log_has_each_line_once() {
+    let Some(d) = Daemon::start() else { return };
+    let script = "i=0; while true; do echo $i; i=$((i+1)); done";
+    d.client().args(["run", "-d", "--name", "ctr", "busybox", "sh", "-c", script]).output().unwrap();
+    for _ in 0..4 {
+        let said = Command::new("curl")
+            .args(["-s", "-m", "1", "-X", "POST", "--unix-socket"])
+            .arg(d.socket())
+            .arg("http://localhost/v1.51/containers/ctr/attach?logs=1&stream=1&stdout=1")
+            .output()
+            .unwrap();
+        let mut rest = said.stdout.as_slice();
+        let mut text = Vec::new();
+        while let [_, _, _, _, a, b, c, e, tail @ ..] = rest {
+            let length = u32::from_be_bytes([*a, *b, *c, *e]) as usize;
+            text.extend_from_slice(&tail[..length.min(tail.len())]);
+            rest = &tail[length.min(tail.len())..];
+        }
+        let text = String::from_utf8(text).unwrap();
+        // The last one may be cut off.
+        let whole = &text[..text.rfind('\n').unwrap_or(0)];
+        let lines: Vec<u32> = whole.lines().filter_map(|line| line.parse().ok()).collect();
+        assert!(lines.windows(2).all(|pair| pair[0] < pair[1]), "some lines came twice");
+    }
+}
+
+#[test]
+fn a_killed_daemon_leaves_no_volume_of_a_container_that_is_none() {
+    let Some(mut d) = Daemon::start() else { return };
+    for round in 0..6 {
+        let socket = d.socket();
+        let storm: Vec<_> = (0..4)
+            .map(|number| {
+                let socket = socket.clone();
+                std::thread::spawn(move || {
+                    for count in 0..200 {
+                        let name = format!("c{round}-{number}-{count}");
+                        let curl = |method: &str, path: String, body: &str| {
+                            let done = Command::new("curl")
+                                .args(["-s", "-o", "/dev/null", "-X", method, "-H", "Content-Type: application/json"])
+                                .args(["-d", body, "--unix-socket"])
+                                .arg(&socket)
+                                .arg(format!("http://localhost/v1.51/containers/{path}"))
+                                .status();
+                            done.is_ok_and(|status| status.success())
+                        };
+                        let body = r#"{"Image":"busybox","Volumes":{"/anon":{}},"HostConfig":{"AutoRemove":true}}"#;
+                        if !curl("POST", format!("create?name={name}"), body)
+                            || !curl("DELETE", format!("{name}?v=1&force=1"), "")
+                        {
+                            return;
+                        }
+                    }
+                })
+            })
+            .collect();
+        std::thread::sleep(Duration::from_millis(300 + 70 * round));
+        d.kill();
+        storm.into_iter().for_each(|one| one.join().unwrap());
+        d.launch();
+    }
+    let containers = d.docker("ps -aq").ok();
+    if !containers.is_empty() {
+        d.docker(&format!("rm -fv {}", containers.replace('\n', " "))).ok();
+    }
+    assert_eq!(d.docker("volume ls -q").ok(), "");
+    assert_eq!(d.wharf("system fsck").code, 0);
+}

@@ -127,7 +127,8 @@ pub(super) async fn give(app: &App, matches: &Matches, quiet: bool) -> Outcome {
     for place in places(matches, "cache-from", "src")? {
         match place {
             Place::Local { dir, .. } if dir.join("index.json").exists() => {
-                give_layout(app, &dir, &dir.display().to_string(), quiet).await?;
+                let name = dir.display().to_string();
+                tell_unused(app, &name, give_layout(app, &dir, &name, quiet).await);
             }
             Place::Local { dir, .. } => app.complain(&format!("WARNING: no cache was found in {}", dir.display())),
             Place::Registry { reference, insecure, .. } => give_registry(app, &reference, insecure, quiet).await,
@@ -152,8 +153,13 @@ async fn give_registry(app: &App, reference: &str, insecure: bool, quiet: bool) 
         Ok(layout) => give_layout(app, &layout.path, reference, quiet).await,
         Err(failure) => Err(failure),
     };
+    tell_unused(app, reference, given);
+}
+
+/// A cache that is damaged, or cannot be had, is no reason not to build.
+fn tell_unused(app: &App, name: &str, given: Outcome) {
     if let Err(failure) = given {
-        app.complain(&format!("WARNING: the cache {reference} is not used: {}", failure.text));
+        app.complain(&format!("WARNING: the cache {name} is not used: {}", failure.text));
     }
 }
 

@@ -21,6 +21,9 @@ const MAGIC: &[u8] = b"WHARFLS3";
 const MAX_INLINE: u64 = 256 << 10;
 /// A file's capabilities: the one attribute that must survive.
 const CAPABILITY: &str = "security.capability";
+const USER: &[u8] = b"user.";
+/// Bytes of the names of a file's attributes (`XATTR_LIST_MAX`).
+const MOST_NAMES: usize = 64 << 10;
 
 /// Seconds since the epoch, and nanoseconds.
 type Time = (i64, u32);
@@ -260,18 +263,26 @@ fn open(path: &Path) -> io::Result<File> {
 
 /// Writes what a file carries beside its content.
 fn put_xattrs(file: impl AsFd, bytes: &mut Vec<u8>) -> io::Result<()> {
-    let mut value = [0u8; 64];
-    match rustix::fs::fgetxattr(file, CAPABILITY, &mut value) {
-        Ok(length) => {
-            bytes.push(1);
-            text(bytes, CAPABILITY.as_bytes())?;
-            text(bytes, &value[..length.min(value.len())])
-        }
-        Err(_) => {
-            bytes.push(0);
-            Ok(())
+    let mut all = Vec::new();
+    let mut names = vec![0u8; MOST_NAMES];
+    let length = rustix::fs::flistxattr(&file, &mut names).unwrap_or(0);
+    let names = names[..length.min(MOST_NAMES)].split(|byte| *byte == 0);
+    for name in names.filter(|name| *name == CAPABILITY.as_bytes() || name.starts_with(USER)) {
+        let mut value = vec![0u8; usize::from(u16::MAX)];
+        let name = std::str::from_utf8(name).map_err(io::Error::other)?;
+        if let Ok(length) = rustix::fs::fgetxattr(&file, name, &mut value) {
+            value.truncate(length);
+            all.push((name.to_owned(), value));
         }
     }
+    all.sort();
+    all.truncate(usize::from(u8::MAX));
+    bytes.push(u8::try_from(all.len()).unwrap_or(u8::MAX));
+    for (name, value) in all {
+        text(bytes, name.as_bytes())?;
+        text(bytes, &value)?;
+    }
+    Ok(())
 }
 
 fn text(bytes: &mut Vec<u8>, text: &[u8]) -> io::Result<()> {
