@@ -34,6 +34,11 @@ impl Session<'_> {
                 Ok(state)
             }
             Base::Stage(base) => {
+                // It may have been spared, and then so is most often what is made upon it.
+                if self.stages[base].get().is_none() {
+                    self.spare_it()?;
+                    self.made_after_all(base)?;
+                }
                 let state = State::on(self.finished(base)?);
                 self.show(&state)?;
                 Ok(state)
@@ -101,16 +106,22 @@ impl Session<'_> {
         Ok((tree, place))
     }
 
+    /// Makes a stage that has its turn behind it, or never had one: a trigger may name one that the target did not seem to
+    /// need.
+    fn made_after_all(&mut self, stage: usize) -> Result<()> {
+        if !self.wait_for(stage)? {
+            let more = 1 + self.graph.statements(self.dockerfile, stage);
+            self.steps.fetch_add(more, Ordering::Relaxed);
+            self.stage(stage)?;
+        }
+        Ok(())
+    }
+
     fn layers_of(&mut self, base: &Base) -> Result<Vec<Digest>> {
         match base {
             Base::Scratch | Base::Context(_) => Ok(Vec::new()),
             Base::Stage(stage) => {
-                // A trigger may name a stage that the target did not seem to need.
-                if !self.wait_for(*stage)? {
-                    let more = 1 + self.graph.statements(self.dockerfile, *stage);
-                    self.steps.fetch_add(more, Ordering::Relaxed);
-                    self.stage(*stage)?;
-                }
+                self.made_after_all(*stage)?;
                 Ok(self.finished(*stage)?.layers().to_vec())
             }
             Base::Image(name) => Ok(self.image(name, self.options.platform.clone())?.diff_ids),

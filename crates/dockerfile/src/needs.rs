@@ -105,10 +105,7 @@ impl Needs {
     /// The reach of something in a directory of this reach; none if it is not needed.
     pub fn enter(&self, above: &Reach, name: &str) -> Option<Reach> {
         let Self::Some(paths) = self else { return Some(above.clone()) };
-        if above.whole {
-            return Some(above.clone());
-        }
-        let mut reach = Reach::default();
+        let mut reach = Reach { whole: above.whole, deep: above.deep, within: Vec::new() };
         for (path, depth) in &above.within {
             if paths[*path].get(*depth).is_some_and(|part| part.is(name)) {
                 let next = paths[*path].get(depth + 1);
@@ -117,7 +114,15 @@ impl Needs {
                 reach.within.push((*path, depth + 1));
             }
         }
-        (!reach.within.is_empty()).then_some(reach)
+        (reach.whole || reach.is_named()).then_some(reach)
+    }
+}
+
+impl Reach {
+    /// A source leads to it or through it, also where another source has all that is around it: if it is a link, that leads
+    /// on.
+    pub fn is_named(&self) -> bool {
+        self.deep || !self.within.is_empty()
     }
 }
 
@@ -188,6 +193,10 @@ mod tests {
         let src = deep.enter(&deep.start(), "src").unwrap();
         assert!(src.whole && src.deep && deep.enter(&src, "a").unwrap().deep);
         assert_eq!(reaches(&needs("FROM a\nCOPY a/../b/**/*.c /\n"), "b/c/d.c"), Some(true));
+        let both = needs("FROM a\nCOPY src /\nCOPY src/link /\n");
+        let src = both.enter(&both.start(), "src").unwrap();
+        let (link, other) = (both.enter(&src, "link").unwrap(), both.enter(&src, "other").unwrap());
+        assert!(link.whole && link.is_named() && other.whole && !other.is_named());
     }
 
     #[test]

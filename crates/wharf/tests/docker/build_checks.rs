@@ -168,3 +168,44 @@ fn attributes_and_caches_are_the_same_by_both_faces() {
     wharf(&d, &dir, "builder prune -af").ok();
     assert_eq!(d.wharf("system fsck").code, 0);
 }
+
+#[test]
+fn what_is_made_upon_a_stage_that_nobody_needs_is_not_needed() {
+    let Some(d) = Daemon::start() else { return };
+    let text = "FROM busybox AS base\nRUN echo 1 > /b\nFROM base AS mid\nRUN echo 2 > /m\n\
+                FROM mid AS upper\nRUN echo 3 > /u\n\
+                FROM busybox AS app\nCOPY --from=mid /m /m\nCOPY --from=upper /u /u\nCMD cat /m /u\n";
+    let dir = context(&d, "main", &[("Dockerfile", text)]);
+    let kept = d.path().join("kept");
+    let first = wharf(&d, &dir, &format!("build -q -t app --cache-to type=local,dest={},mode=min .", kept.display())).ok();
+    for plugins in std::iter::once(None).chain(plugins().iter().map(Some)) {
+        d.docker("rmi -f app").ok();
+        d.docker("builder prune -af").ok();
+        let words = format!("build -q -t app --cache-from type=local,src={} .", kept.display());
+        let said = match plugins {
+            None => wharf(&d, &dir, &words),
+            Some(plugins) => plugins.buildx(&d, &dir, &format!("{words} --load")),
+        };
+        assert_eq!(said.ok(), first);
+        assert_eq!(d.docker("run --rm app").ok(), "2\n3");
+        // Where a stage upon it is wanted, it is made after all.
+        let words = "build -q --no-cache-filter upper -t app .";
+        let said = match plugins {
+            None => wharf(&d, &dir, words),
+            Some(plugins) => plugins.buildx(&d, &dir, &format!("{words} --load")),
+        };
+        assert_eq!(said.ok(), first);
+    }
+}
+
+#[test]
+fn a_link_that_is_named_leads_on_from_inside_of_what_is_named_too() {
+    let Some(d) = Daemon::start() else { return };
+    let text = "FROM busybox\nCOPY other/f1 /z\nCOPY sub /x\nCOPY sub/dl /y\nCOPY s?b/dl/f2 /w\n";
+    let dir = context(&d, "main", &[("Dockerfile", text), ("other/f1", "1"), ("other/f2", "2"), ("sub/own", "")]);
+    std::os::unix::fs::symlink("../other", dir.join("sub/dl")).unwrap();
+    wharf(&d, &dir, "build -q -t app .").ok();
+    assert_eq!(d.docker("run --rm app ls /y").ok(), "f1\nf2");
+    assert_eq!(d.docker("run --rm app cat /w").ok(), "2");
+    assert_eq!(d.docker("run --rm app readlink /x/dl").ok(), "../other");
+}

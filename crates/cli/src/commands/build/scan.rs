@@ -169,13 +169,7 @@ impl Scan<'_> {
         names.sort_unstable();
         items.reserve_exact(names.len());
         for name in names {
-            let reach = match job.reach.whole {
-                true => job.reach.clone(),
-                false => match self.needs.enter(&job.reach, &name.to_string_lossy()) {
-                    Some(reach) => reach,
-                    None => continue,
-                },
-            };
+            let Some(reach) = self.needs.enter(&job.reach, &name.to_string_lossy()) else { continue };
             let verdict = match self.ignore.is_empty() {
                 true => Verdict::default(),
                 false => self.ignore.decide(&job.verdict, &job.relative.join(&name).to_string_lossy()),
@@ -191,7 +185,7 @@ impl Scan<'_> {
             };
             let kind = FileType::from_raw_mode(stat.st_mode);
             // What is below a source is copied as it is; a source itself is followed.
-            if kind == FileType::Symlink && (!job.reach.whole || job.reach.deep) {
+            if kind == FileType::Symlink && reach.is_named() {
                 return Ok(None);
             }
             let is_directory = kind == FileType::Directory;
