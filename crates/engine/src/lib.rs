@@ -105,6 +105,7 @@ pub mod user;
 mod volume_copies;
 mod volume_use;
 mod wait;
+mod wanted;
 mod why;
 mod working_dir;
 

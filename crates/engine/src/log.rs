@@ -70,7 +70,11 @@ impl Engine {
         let follows = options.follow && record.state.status.is_active();
         // First the watch, then the files: nothing falls in between.
         let following = match follows.then(|| self.inner.log_watch.follow(&path)).transpose() {
-            Ok(watched) => watched.map(|watched| Following { watched, life: slot.life(), until: options.until }),
+            Ok(watched) => watched.map(|watched| {
+                let life = slot.life();
+                let exits = life.borrow().exits;
+                Following { watched, life, exits, until: options.until }
+            }),
             Err(error) => return Err(EngineError::from_source("cannot follow the log", &error)),
         };
         let fresh = options.first_words && !follows && record.state.status.is_active();
@@ -100,16 +104,25 @@ fn time_left(started_at: &str) -> Option<Duration> {
 struct Following {
     watched: Follower,
     life: watch::Receiver<Life>,
+    /// How often it had ended before.
+    exits: u64,
     until: Option<Timestamp>,
 }
 
 impl Following {
     /// Whether nothing more is written that is wanted. Looked at before a reading: what was written before that is read.
     fn ends(&self) -> bool {
-        !self.life.borrow().active || self.until.is_some_and(|until| Timestamp::now() > until)
+        self.is_over(&self.life.borrow()) || self.until.is_some_and(|until| Timestamp::now() > until)
+    }
+
+    /// With its end a container's log is over, as Docker has it, also where its restart policy starts it again: who follows
+    /// on asks again then, as Compose does.
+    fn is_over(&self, life: &Life) -> bool {
+        !life.active || life.exits != self.exits
     }
 
     async fn wait(&mut self) {
+        let exits = self.exits;
         let until = self.until.map(|until| until.duration_since(Timestamp::now()).try_into().unwrap_or_default());
         let late = async {
             match until {
@@ -119,7 +132,7 @@ impl Following {
         };
         tokio::select! {
             () = self.watched.changed() => {}
-            _ = self.life.wait_for(|life| !life.active) => {}
+            _ = self.life.wait_for(|life| !life.active || life.exits != exits) => {}
             () = late => {}
         }
     }

@@ -1,4 +1,4 @@
-//! After a start of the daemon: what runs is taken up, what ended is written down, what shall run is started.
+//! After a start of the daemon: what runs is taken up, what ended is written down.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::AsFd;
@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 use wharf_monitor::Exit;
 use wharf_monitor::client::Event;
 
-use crate::engine::{Engine, blocking, may_fail_again, now};
+use crate::engine::{Engine, blocking, now};
 use crate::error::{EngineError, Result};
 use crate::process::Process;
 use crate::record::{Container, Status};
@@ -221,27 +221,6 @@ impl Engine {
         });
         // Whoever asks for something of it comes after that.
         let _ = has_begun.await;
-    }
-
-    /// Starts what its restart policy wants to run and does not: after a start of the host.
-    pub fn start_wanted(&self) {
-        for slot in self.inner.slots.all() {
-            let record = slot.record();
-            let wanted = match record.host.restart_policy.name.as_str() {
-                "always" => true,
-                "unless-stopped" => !record.stopped_by_user,
-                "on-failure" => !record.stopped_by_user && may_fail_again(&record),
-                _ => false,
-            };
-            if wanted && record.state.status == Status::Exited {
-                let engine = self.clone();
-                tokio::spawn(async move {
-                    if let Err(error) = engine.start(&slot.id).await {
-                        tracing::warn!("cannot start container {}: {error}", slot.id);
-                    }
-                });
-            }
-        }
     }
 }
 

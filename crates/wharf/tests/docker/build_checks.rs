@@ -177,7 +177,8 @@ fn what_is_made_upon_a_stage_that_nobody_needs_is_not_needed() {
                 FROM busybox AS app\nCOPY --from=mid /m /m\nCOPY --from=upper /u /u\nCMD cat /m /u\n";
     let dir = context(&d, "main", &[("Dockerfile", text)]);
     let kept = d.path().join("kept");
-    let first = wharf(&d, &dir, &format!("build -q -t app --cache-to type=local,dest={},mode=min .", kept.display())).ok();
+    let first =
+        wharf(&d, &dir, &format!("build -q -t app --cache-to type=local,dest={},mode=min .", kept.display())).ok();
     for plugins in std::iter::once(None).chain(plugins().iter().map(Some)) {
         d.docker("rmi -f app").ok();
         d.docker("builder prune -af").ok();

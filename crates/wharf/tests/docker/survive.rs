@@ -231,3 +231,52 @@ fn what_ran_when_its_monitor_was_killed_with_the_daemon_is_ended_and_said_to_be(
     assert_eq!(d.docker("inspect -f {{.State.Status}}-{{.State.ExitCode}} runs").ok(), "exited-255");
     assert!(!std::path::Path::new(&format!("/proc/{pid}/ns/net")).exists(), "nothing of it runs");
 }
+
+#[test]
+fn after_the_host_s_start_each_comes_after_those_that_it_needs() {
+    let Some(mut d) = Daemon::start() else { return };
+    // By name the first ones are those that wait.
+    let always = "run -d --stop-timeout 0 --restart always";
+    for (name, more) in [
+        ("zz", ""),
+        ("yy", "--link zz:other"),
+        ("xx", "--network container:yy"),
+        ("aa", "--ipc shareable --pid container:xx"),
+        ("bb", "--restart unless-stopped --ipc container:aa --network none"),
+    ] {
+        d.docker(&format!("{always} --name {name} {more} busybox sleep 1000")).ok();
+    }
+    let ids = d.docker("ps -q --no-trunc").ok();
+    let monitors = std::fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| {
+        let words = std::fs::read(entry.path().join("cmdline")).ok()?;
+        let words = String::from_utf8_lossy(&words).into_owned();
+        let is_one = words.starts_with("wharf-monitor") && ids.lines().any(|id| words.contains(id));
+        is_one.then(|| entry.file_name().to_string_lossy().parse::<i32>().unwrap())
+    });
+    let monitors: Vec<_> = monitors.collect();
+    assert_eq!(monitors.len(), 5);
+    // As when the power goes.
+    d.kill();
+    for pid in monitors {
+        let pid = rustix::process::Pid::from_raw(pid).unwrap();
+        rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+    }
+    d.launch();
+    d.eventually("all run", || d.docker("ps -q").ok().lines().count() == 5);
+    assert!(d.docker("exec yy cat /etc/hosts").ok().contains("other"));
+    assert!(d.docker("exec aa ps").ok().matches("sleep 1000").count() >= 2);
+    d.docker("rm -f aa bb xx yy zz").ok();
+}
+
+#[test]
+fn a_log_is_over_with_each_end_of_its_container() {
+    let Some(d) = Daemon::start() else { return };
+    let script = "echo run; sleep 0.7; exit 1";
+    let mut begun = d.client();
+    begun.args(["run", "-d", "--name", "tries", "--restart", "on-failure:2", "busybox", "sh", "-c", script]);
+    Said::from(begun.output().unwrap()).ok();
+    assert_eq!(d.docker("logs -f tries").ok(), "run");
+    d.eventually("it has ended", || d.docker("inspect -f {{.State.Status}} tries").ok() == "exited");
+    assert_eq!(d.docker("logs -f tries").ok(), "run\nrun\nrun");
+    d.docker("rm tries").ok();
+}
