@@ -75,7 +75,7 @@ pub(crate) fn command() -> Command {
         .arg(value("fixed-cidr-v6", "IPv6 subnet of the default bridge (default one of the address pools)"))
         .arg(value("bip6", "IPv6 address and prefix of the default bridge"))
         .arg(list("default-network-opt", "Default options of networks (DRIVER=KEY=VALUE)"))
-        .arg(list("host-gateway-ip", "Addresses that host-gateway in --add-host stands for (default those of the container's gateway)"))
+        .arg(list("host-gateway-ip", "Addresses that host-gateway in --add-host stands for (default the host's on the default network)"))
         .arg(list("cdi-spec-dir", "Directories of files of the Container Device Interface (default /etc/cdi and /var/run/cdi; empty for none)"))
         .arg(value("mtu", "MTU of the containers' networks").value_parser(value_parser!(u32)))
         .arg(list("default-address-pool", "Default address pools for networks (base=CIDR,size=N)"))

@@ -48,7 +48,7 @@ pub struct EngineOptions {
     pub cgroup_parent: String,
     /// Servers, search domains and options that replace the host's in each container.
     pub dns: ResolvConf,
-    /// What `host-gateway` stands for; empty means the addresses of the container's own gateway.
+    /// What `host-gateway` stands for; empty means the host's addresses on the default network.
     pub host_gateways: Vec<IpAddr>,
     /// Where files of the Container Device Interface are; `None` where there is to be no such thing.
     pub cdi_dirs: Option<Vec<PathBuf>>,
@@ -267,10 +267,19 @@ impl Engine {
         let _ = self.inner.pins.set(Pins(Box::new(also)));
     }
 
-    /// What `host-gateway` stands for where no container says which network it means: a build's commands.
+    /// What `host-gateway` stands for: what the daemon was told, or the host's addresses on the default network, which
+    /// services of the host listen at and which are the same for all networks. None where there is no such network.
+    pub(crate) fn host_gateways(&self) -> Vec<std::net::IpAddr> {
+        let bridge = || self.networks().resolve("bridge").map(|bridge| bridge.gateways()).unwrap_or_default();
+        match self.options().host_gateways.as_slice() {
+            [] => bridge(),
+            told => told.to_vec(),
+        }
+    }
+
+    /// The first of them: for a build's commands.
     pub fn host_gateway(&self) -> Option<std::net::IpAddr> {
-        let bridge = || self.networks().resolve("bridge").ok()?.gateway.map(std::net::IpAddr::V4);
-        self.options().host_gateways.first().copied().or_else(bridge)
+        self.host_gateways().first().copied()
     }
 
     pub fn id(&self) -> &str {

@@ -59,7 +59,9 @@ fn hosts(record: &Container, names: &Names) -> Result<String> {
         let address = address.trim_start_matches('[').trim_end_matches(']');
         if address == "host-gateway" {
             if names.host_gateway.is_empty() {
-                return Err(EngineError::invalid("unable to derive the IP value for host-gateway"));
+                return Err(EngineError::invalid(
+                    "unable to derive the IP value for host-gateway: there is no default network; give the daemon --host-gateway-ip",
+                ));
             }
             for gateway in &names.host_gateway {
                 text.push_str(&format!("{gateway}\t{host}\n"));

@@ -20,7 +20,7 @@ use crate::profile::Filter;
 use crate::record::{Container, Health as HealthRecord, Status};
 use crate::slot::{Pending, Slot, lock};
 use crate::spec::EndpointSettings;
-use crate::stop::SIGKILL;
+use crate::stop::{SIGKILL, patience_of, stop_signal};
 use crate::user::{self, Identity};
 use crate::{clocks, log_attributes, log_options, log_remote};
 
@@ -308,15 +308,14 @@ impl Engine {
     ) -> Result<()> {
         let own: Vec<IpAddr> = endpoints.values().flat_map(endpoint::addresses).collect();
         let has_ipv6 = own.iter().any(IpAddr::is_ipv6);
-        let names = Names {
-            own,
-            host_gateway: match self.inner.options.host_gateways.as_slice() {
-                [] => network.gateways.clone(),
-                given => given.to_vec(),
-            },
-            embedded: !self.answered(record, endpoints).is_empty(),
-            links,
-        };
+        let mut host_gateway = self.host_gateways();
+        // Who has addresses of the other family alone would not get there.
+        let is_reached =
+            own.is_empty() || host_gateway.iter().any(|to| own.iter().any(|own| own.is_ipv4() == to.is_ipv4()));
+        if !is_reached {
+            host_gateway.extend(&network.gateways);
+        }
+        let names = Names { own, host_gateway, embedded: !self.answered(record, endpoints).is_empty(), links };
         let mut resolv = self.resolv_conf(record);
         // Whoever names a server of the container's own loopback means it.
         if network.own.is_some() && record.host.dns.as_ref().is_none_or(Vec::is_empty) {
@@ -350,5 +349,7 @@ pub(crate) fn health(record: &Container) -> Option<Health> {
         start_interval_ns: or(check.start_interval, 5 * SECOND),
         retries: u32::try_from(check.retries).ok().filter(|n| *n > 0).unwrap_or(3),
         on_failure: record.host.health_on_failure.clone().unwrap_or_else(|| "none".into()),
+        stop_signal: stop_signal(record),
+        stop_timeout_ns: patience_of(record, None).map(|time| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)),
     })
 }

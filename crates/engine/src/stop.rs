@@ -339,8 +339,13 @@ impl Engine {
     }
 }
 
+/// What asks a container to end. Who made it saw that it is a signal.
+pub(crate) fn stop_signal(record: &Container) -> i32 {
+    record.config.stop_signal.as_deref().and_then(|text| signal::parse(text).ok()).unwrap_or(SIGTERM)
+}
+
 /// What a stop waits for before it kills; `None`: for ever.
-fn patience_of(record: &Container, timeout: Option<i64>) -> Option<Duration> {
+pub(crate) fn patience_of(record: &Container, timeout: Option<i64>) -> Option<Duration> {
     let seconds = timeout.or(record.config.stop_timeout).unwrap_or(STOP_TIMEOUT);
     u64::try_from(seconds).ok().map(Duration::from_secs)
 }

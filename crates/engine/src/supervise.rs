@@ -135,6 +135,7 @@ impl Engine {
     async fn hear(&self, slot: &Arc<Slot>, event: Event) -> bool {
         match event {
             Event::State(state) => {
+                let before = slot.record().state.health.as_ref().map(|health| health.status.clone());
                 let record = slot.change(|record| {
                     // Of a run that began right before a crash the row may know nothing.
                     if !state.restarting && record.state.started_at != state.started_at {
@@ -150,6 +151,12 @@ impl Engine {
                         record.state.health = Some(health_record(health));
                     }
                 });
+                // What probes found while no daemon was there, or before this one listened.
+                if let Some(health) = record.state.health.as_ref().filter(|health| health.status != "starting")
+                    && before.as_ref() != Some(&health.status)
+                {
+                    self.tell(&record, &format!("health_status: {}", health.status));
+                }
                 self.save_soon(&record);
             }
             Event::Started { pid, started_at, restart_count } => {
@@ -163,6 +170,9 @@ impl Engine {
                     record.state.oom_killed = false;
                     record.state.oom_group = None;
                     if is_another {
+                        if let Some(health) = &mut record.state.health {
+                            *health = Health { status: "starting".into(), ..Health::default() };
+                        }
                         record.state.last_signal = None;
                         record.state.kill_at = None;
                     }

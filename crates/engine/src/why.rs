@@ -154,6 +154,11 @@ fn end(record: &Container) -> String {
         };
         return format!("{} sent it {name}{took}; it ended with {code} at {at}.", sent.by);
     }
+    if let Some(remedy) = remedy_of(record) {
+        return format!(
+            "Its health check failed too often, and it was ended for that (`--health-on-failure {remedy}`), with {code}, at {at}."
+        );
+    }
     let by_itself = match code {
         0 => format!("Its program ended by itself, with 0 (success), at {at}."),
         126 => format!("It ended with 126 at {at}: as a rule, a shell in it found a program that cannot be executed."),
@@ -173,6 +178,12 @@ fn end(record: &Container) -> String {
         Some(sent) => format!("{by_itself} Before, {} had sent it {}.", sent.by, signal::name(sent.signal)),
         None => by_itself,
     }
+}
+
+/// What its health check does to it when it is unhealthy, which it was.
+fn remedy_of(record: &Container) -> Option<&str> {
+    let remedy = record.host.health_on_failure.as_deref().filter(|remedy| !matches!(*remedy, "" | "none"))?;
+    record.state.health.as_ref().filter(|health| health.status == "unhealthy").map(|_| remedy)
 }
 
 /// Whether a signal may have ended it so: it says so itself, or it is one that asks for an end, in whatever way.

@@ -84,6 +84,21 @@ pub struct Health {
     pub retries: u32,
     /// What is done to it then: `none`, `kill`, `restart` or `stop`.
     pub on_failure: String,
+    /// What asks it to end, for the last two of these.
+    #[serde(default = "term")]
+    pub stop_signal: i32,
+    /// So long after it has been asked it is killed; `None` is never.
+    #[serde(default = "grace")]
+    pub stop_timeout_ns: Option<u64>,
+}
+
+/// What a daemon that says nothing of it means.
+fn term() -> i32 {
+    15
+}
+
+fn grace() -> Option<u64> {
+    Some(10_000_000_000)
 }
 
 /// A client's wish to see and feed a container's streams.

@@ -145,8 +145,8 @@ impl Prober {
         Duration::from_nanos(if starting { self.config.start_interval_ns } else { self.config.interval_ns })
     }
 
-    pub(crate) fn on_failure(&self) -> &str {
-        &self.config.on_failure
+    pub(crate) fn on_failure(&self) -> (&str, i32, Option<u64>) {
+        (&self.config.on_failure, self.config.stop_signal, self.config.stop_timeout_ns)
     }
 
     pub(crate) fn interest<'a>(&'a self, interest: &mut Interest<'a>) {
@@ -351,6 +351,8 @@ mod tests {
             start_interval_ns,
             retries,
             on_failure: "none".into(),
+            stop_signal: 15,
+            stop_timeout_ns: None,
         })
     }
 

@@ -28,9 +28,6 @@ use crate::state::{Exit, State};
 use crate::wire::{EventFrame, Started};
 
 const KILL: i32 = 9;
-const TERM: i32 = 15;
-/// Between the asking and the killing of a container that its probes have found unhealthy.
-const GRACE: Duration = Duration::from_secs(10);
 /// The kernel tells of a want of memory before it has ended anything for it: looked at again after this, then after
 /// twice as long, and so on.
 const OOM_FIRST: Duration = Duration::from_millis(5);
@@ -282,7 +279,8 @@ impl Monitor {
         if news == News::None {
             return;
         }
-        let remedy = prober.on_failure().to_owned();
+        let (remedy, signal, timeout) = prober.on_failure();
+        let remedy = remedy.to_owned();
         let health = Some(prober.count.state.clone());
         self.tell(&EventFrame { health, ..EventFrame::default() });
         if news != News::Unhealthy {
@@ -297,8 +295,8 @@ impl Monitor {
                 } else {
                     self.forced = true;
                 }
-                let _ = self.signal(TERM);
-                self.grace = Some(now + GRACE);
+                let _ = self.signal(signal);
+                self.grace = timeout.and_then(|timeout| now.checked_add(Duration::from_nanos(timeout)));
             }
             _ => {}
         }

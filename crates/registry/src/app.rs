@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use hyper::body::Incoming;
-use hyper::header::{ALLOW, AUTHORIZATION, HeaderName, WWW_AUTHENTICATE};
+use hyper::header::{ALLOW, AUTHORIZATION, CACHE_CONTROL, HeaderName, WWW_AUTHENTICATE};
 use hyper::{HeaderMap, Method, Request, StatusCode};
 use tokio::sync::RwLock;
 use wharf_store::Store;
@@ -64,6 +64,12 @@ impl App {
     pub(crate) async fn answer(&self, request: Request<Incoming>) -> (Answer, Option<String>) {
         let (head, body) = request.into_parts();
         let mut user = None;
+        // As distribution's registry has it: who waits for one to be up asks here, without a password.
+        if head.uri.path() == "/" {
+            let mut alive = answer::bytes(StatusCode::OK, "text/plain; charset=utf-8", "");
+            answer::set(&mut alive, CACHE_CONTROL, "no-cache");
+            return (alive, None);
+        }
         if let Some(passwords) = &self.passwords {
             let authorization = head.headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
             if let Some(authorization) = authorization {

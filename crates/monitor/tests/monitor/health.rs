@@ -25,6 +25,8 @@ fn probed(fixture: &Fixture, script: &str, test: &str, on_failure: &str) -> Laun
         start_interval_ns: 30 * MS,
         retries: 2,
         on_failure: on_failure.into(),
+        stop_signal: 15,
+        stop_timeout_ns: Some(10_000 * MS),
     });
     launch
 }

@@ -144,6 +144,8 @@ fn a_paused_container_is_left_in_peace(fixture: &Fixture) {
         start_interval_ns: 20_000_000,
         retries: 1,
         on_failure: "kill".into(),
+        stop_signal: 15,
+        stop_timeout_ns: None,
     });
     fixture.launch(&launch).expect("launches");
     let group = Group::open(&Hierarchies::detect().expect("hierarchies"), &launch.cgroup).expect("a path");

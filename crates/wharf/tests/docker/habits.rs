@@ -256,3 +256,53 @@ fn a_killed_daemon_leaves_no_volume_of_a_container_that_is_none() {
     assert_eq!(d.docker("volume ls -q").ok(), "");
     assert_eq!(d.wharf("system fsck").code, 0);
 }
+
+#[test]
+fn what_is_ended_for_its_health_is_asked_as_it_wants_to_be() {
+    let Some(mut d) = Daemon::start() else { return };
+    let script = "trap 'echo INT; exit 5' INT; trap 'echo TERM' TERM; touch /up; while :; do sleep 0.1; done";
+    let health = "--health-interval 200ms --health-retries 1 --health-start-period 0s";
+    let mut begun = wharf(&d, &["run", "-d", "--name", "ill", "--stop-signal", "INT", "--health-on-failure", "stop"]);
+    begun.args(health.split(' ')).args(["--health-cmd", "test ! -e /up", "busybox", "sh", "-c", script]);
+    Said::from(begun.output().unwrap()).ok();
+    assert_eq!(d.docker("wait ill").ok(), "5");
+    assert_eq!(d.docker("logs ill").ok(), "INT");
+    let why = d.wharf("why ill").ok();
+    assert!(why.contains("--health-on-failure stop"), "{why}");
+    // What probes find while no daemon is there is told by the next one.
+    let mut begun = d.client();
+    begun.args(["run", "-d", "--name", "well"]).args(health.split(' '));
+    begun.args(["--health-cmd", "test -e /ok", "busybox", "sh", "-c", "sleep 1.5; touch /ok; sleep 1000"]);
+    Said::from(begun.output().unwrap()).ok();
+    let status = |d: &Daemon| d.docker("inspect -f {{.State.Health.Status}} well").ok();
+    d.eventually("it is unhealthy", || status(&d) == "unhealthy");
+    d.kill();
+    std::thread::sleep(std::time::Duration::from_millis(2500));
+    d.launch();
+    assert_eq!(status(&d), "healthy");
+    let mut asked = d.client();
+    asked.args(["events", "--since", "0", "--until", "0s", "--filter", "container=well", "--format", "{{.Action}}"]);
+    // The client asks for whole seconds.
+    d.eventually("both changes are told", || {
+        let told = Said::from(asked.output().unwrap()).ok();
+        let told: Vec<_> = told.lines().filter(|line| line.starts_with("health_status")).collect();
+        told == ["health_status: unhealthy", "health_status: healthy"]
+    });
+    d.docker("rm -f ill well").ok();
+}
+
+#[test]
+fn the_host_is_at_one_address_whatever_a_container_s_network_is() {
+    let Some(d) = Daemon::start() else { return };
+    let bridge = d.get("/networks/bridge")["IPAM"]["Config"][0]["Gateway"].as_str().unwrap().to_owned();
+    let line = format!("{bridge}\thost.docker.internal");
+    d.docker("network create --internal inner").ok();
+    d.docker("network create own").ok();
+    for network in ["bridge", "host", "none", "inner", "own"] {
+        let words =
+            format!("run --rm --network {network} --add-host host.docker.internal:host-gateway busybox cat /etc/hosts");
+        let hosts = d.docker(&words).ok();
+        assert!(hosts.lines().any(|own| own == line), "{network}: {hosts}");
+    }
+    d.docker("network rm inner own").ok();
+}
