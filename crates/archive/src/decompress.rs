@@ -3,7 +3,7 @@
 use std::io::{self, BufRead, BufReader, Cursor, Read};
 
 use bzip2::bufread::MultiBzDecoder;
-use flate2::bufread::MultiGzDecoder;
+use flate2::bufread::GzDecoder;
 use lzma_rust2::XzReader;
 
 /// What the longest mark of a compression has.
@@ -26,11 +26,58 @@ pub fn decompressed<'a>(input: impl Read + 'a) -> io::Result<Box<dyn Read + 'a>>
     let input = Cursor::new(first).chain(input);
     Ok(match kind {
         Compression::None => Box::new(input),
-        Compression::Gzip => Box::new(MultiGzDecoder::new(input)),
+        Compression::Gzip => Box::new(gzip(input)),
         Compression::Zstd => zstd(input)?,
         Compression::Xz => Box::new(XzReader::new_mem_limit(Whole(input), true, MAX_XZ_KIB)),
         Compression::Bzip2 => Box::new(MultiBzDecoder::new(input)),
     })
+}
+
+/// Members one after another, as gzip(1) reads them: zeros that pad a file to whole blocks are its end.
+fn gzip<'a>(input: impl BufRead + 'a) -> impl Read + 'a {
+    Members { input: Some(GzDecoder::new(input)) }
+}
+
+struct Members<R> {
+    input: Option<GzDecoder<R>>,
+}
+
+impl<R: BufRead> Read for Members<R> {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        loop {
+            let Some(member) = &mut self.input else { return Ok(0) };
+            let count = member.read(bytes)?;
+            if count > 0 || bytes.is_empty() {
+                return Ok(count);
+            }
+            let Some(mut rest) = self.input.take().map(GzDecoder::into_inner) else { return Ok(0) };
+            if is_over(&mut rest)? {
+                return Ok(0);
+            }
+            self.input = Some(GzDecoder::new(rest));
+        }
+    }
+}
+
+/// Whether nothing follows, or zeros alone.
+fn is_over(rest: &mut impl BufRead) -> io::Result<bool> {
+    let mut padded = false;
+    loop {
+        let buffer = rest.fill_buf()?;
+        if buffer.is_empty() {
+            return Ok(true);
+        }
+        if buffer.iter().any(|byte| *byte != 0) {
+            return if padded || buffer[0] == 0 {
+                Err(io::Error::other("there is something behind its end"))
+            } else {
+                Ok(false)
+            };
+        }
+        padded = true;
+        let count = buffer.len();
+        rest.consume(count);
+    }
 }
 
 fn zstd<'a>(input: impl BufRead + 'a) -> io::Result<Box<dyn Read + 'a>> {
@@ -116,9 +163,15 @@ mod tests {
     fn each_kind_is_told_and_read() {
         let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
         gzip.write_all(b"hello\n").unwrap();
+        let gzip = gzip.finish().unwrap();
+        let (padded, members) = ([&gzip[..], &[0; 700_000]].concat(), [&gzip[..], &gzip].concat());
+        assert_eq!((text(&padded).unwrap(), text(&members).unwrap()), ("hello\n".into(), "hello\nhello\n".into()));
+        text(&[&padded[..], b"x"].concat()).unwrap_err();
+        text(&[&gzip[..], b"x"].concat()).unwrap_err();
+        text(&gzip[..gzip.len() - 3]).unwrap_err();
         let zstd = zstd::encode_all(&b"hello\n"[..], 1).unwrap();
         let skipped = [&[0x50, 0x2a, 0x4d, 0x18, 1, 0, 0, 0, 0xff][..], &zstd].concat();
-        for input in [b"hello\n".to_vec(), gzip.finish().unwrap(), zstd, skipped, bytes(XZ), bytes(BZIP2)] {
+        for input in [b"hello\n".to_vec(), gzip, zstd, skipped, bytes(XZ), bytes(BZIP2)] {
             assert_eq!(text(&input).unwrap(), "hello\n");
         }
         let twice = [bytes(BZIP2), bytes(BZIP2)].concat();

@@ -59,18 +59,33 @@ impl Drop for CancelOnDrop {
     }
 }
 
-/// A reader that fails once the build is over.
+/// A reader, or a writer, that fails once the build is over.
 #[derive(Debug)]
 pub(crate) struct Cancellable<R> {
     pub(crate) inner: R,
     pub(crate) cancel: Cancel,
 }
 
+impl<S> Cancellable<S> {
+    fn check(&self) -> std::io::Result<()> {
+        if self.cancel.is_cancelled() { Err(std::io::Error::other("the build was cancelled")) } else { Ok(()) }
+    }
+}
+
 impl<R: std::io::Read> std::io::Read for Cancellable<R> {
     fn read(&mut self, bytes: &mut [u8]) -> std::io::Result<usize> {
-        if self.cancel.is_cancelled() {
-            return Err(std::io::Error::other("the build was cancelled"));
-        }
+        self.check()?;
         self.inner.read(bytes)
+    }
+}
+
+impl<W: std::io::Write> std::io::Write for Cancellable<W> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.check()?;
+        self.inner.write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.inner.flush()
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use crate::cancel::Cancel;
 use crate::error::{BuildError, Result};
 use crate::mode::ModeChange;
 use crate::plan::{Content, Entry, Plan};
@@ -94,12 +95,13 @@ impl Destination<'_> {
     /// Adds what was selected to the layer.
     ///
     /// # Errors
-    /// When a directory would be replaced by a file or the other way round.
-    pub(crate) fn copy(&self, plan: &mut Plan<'_>, selected: &Selected) -> Result<()> {
+    /// When a directory would be replaced by a file or the other way round, or nobody waits for it any more.
+    pub(crate) fn copy(&self, plan: &mut Plan<'_>, selected: &Selected, cancel: &Cancel) -> Result<()> {
         match &selected.shape {
             Shape::Named(name) => {
                 let place = self.place(plan, Path::new(name))?;
                 for item in &selected.items {
+                    cancel.check()?;
                     self.item(plan, selected, item, &place)?;
                 }
             }
@@ -114,6 +116,7 @@ impl Destination<'_> {
                 // Where links lead that are directories above what is copied.
                 let mut led: BTreeMap<&Path, PathBuf> = BTreeMap::new();
                 for item in selected.items.iter().filter(|item| !item.to.as_os_str().is_empty()) {
+                    cancel.check()?;
                     let mut above = item.to.ancestors().skip(1).filter(|_| !led.is_empty());
                     let link = above.find_map(|above| Some((above, led.get(above)?)));
                     let place = match link {

@@ -12,6 +12,7 @@ use wharf_rooted_path::RootDir;
 use wharf_snapshot::MARK;
 
 use crate::cache::Key;
+use crate::cancel::Cancellable;
 use crate::copy::{Destination, Inline};
 use crate::definition::sums_name;
 use crate::error::{BuildError, ErrorKind, Result};
@@ -115,12 +116,16 @@ impl Session<'_> {
         }
         for part in &parts {
             match part {
-                Part::Files(selected) => destination.copy(&mut plan, selected)?,
-                Part::Got(selected) => destination.copy(&mut plan, selected)?,
+                Part::Files(selected) => destination.copy(&mut plan, selected, &self.cancel)?,
+                Part::Got(selected) => destination.copy(&mut plan, selected, &self.cancel)?,
                 Part::Inline(file) => destination.write(&mut plan, file)?,
                 // An archive's own modes count, as its owners would without --chown.
                 Part::Unpacked(selected) => {
-                    Destination { replaces: true, mode: None, ..destination }.copy(&mut plan, selected)?;
+                    Destination { replaces: true, mode: None, ..destination }.copy(
+                        &mut plan,
+                        selected,
+                        &self.cancel,
+                    )?;
                 }
             }
         }
@@ -172,6 +177,7 @@ impl Session<'_> {
         let _ = rustix::pipe::fcntl_setpipe_size(&writer, 1 << 20);
         let (packed, imported) = std::thread::scope(|scope| {
             let packing = scope.spawn(move || {
+                let writer = Cancellable { inner: writer, cancel: self.cancel.clone() };
                 let mut writer = BufWriter::with_capacity(1 << 18, writer);
                 plan.pack(&mut writer, self.clamp, &self.cancel)?;
                 writer.flush().map_err(|_| BuildError::new(ErrorKind::System, "the layer cannot be written"))
@@ -186,6 +192,9 @@ impl Session<'_> {
             (packing.join(), imported)
         });
         let packed = packed.map_err(|_| BuildError::new(ErrorKind::System, "the packing of a layer has crashed"))?;
+        if packed.is_err() || imported.is_err() {
+            self.cancel.check()?;
+        }
         // The cause first: what could not be packed ends as an archive that cannot be unpacked.
         let layer = match (packed, imported) {
             (Err(error), _) if error.kind != ErrorKind::System => return Err(error),

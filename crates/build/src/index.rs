@@ -21,10 +21,10 @@ use wharf_snapshot::Time;
 use crate::cancel::Cancel;
 use crate::error::{BuildError, Result};
 use crate::missing::Missing;
-use crate::resolve::resolve;
-use crate::tree::{Attributes, Found, Kind, UNDATED};
+use crate::tree::{Attributes, Kind, UNDATED};
 
 mod content;
+mod lookup;
 pub(crate) use content::{Body, IndexFile, Place, Sum, sum};
 
 /// Bounds on what a client may send: a bomb ends here.
@@ -266,79 +266,6 @@ impl Index {
         }
         self.last = (above.to_owned(), at);
         Some(at)
-    }
-
-    /// The entry at a path that has no links in it.
-    fn node(&self, path: &Path) -> Option<usize> {
-        let mut at = 0;
-        for part in path.components() {
-            at = *self.nodes[at].children.get(part.as_os_str())?;
-        }
-        Some(at)
-    }
-
-    fn followed(&self, path: &Path, last: bool) -> Result<Option<usize>> {
-        let link = |path: &Path| {
-            let node = self.node(path).map(|at| &self.nodes[at]);
-            Ok(node.filter(|node| node.attributes.kind == Kind::Symlink).map(|node| node.link.clone()))
-        };
-        if last {
-            return Ok(self.node(&resolve(path, &link)?));
-        }
-        let (Some(name), Some(above)) = (path.file_name(), path.parent()) else { return Ok(Some(0)) };
-        Ok(self.node(&resolve(above, &link)?.join(name)))
-    }
-
-    /// What is at `path`; with `follow`, what it leads to.
-    pub(crate) fn look(&self, path: &Path, follow: bool) -> Result<Option<Found>> {
-        Ok(self.followed(path, follow)?.map(|at| self.found(at)))
-    }
-
-    fn found(&self, at: usize) -> Found {
-        let node = &self.nodes[at];
-        let content = node.content.map(|body| (body, &self.bodies[body]));
-        let mut attributes = node.attributes.clone();
-        // As most archives have it, which tell no parts of seconds.
-        attributes.mtime = (self.latest.map_or(attributes.mtime.0, |latest| attributes.mtime.0.min(latest)), 0);
-        if let Some(place) = content.and_then(|(_, body)| body.place.get()).filter(|place| !place.xattrs.is_empty()) {
-            attributes.xattrs.clone_from(&place.xattrs);
-        }
-        Found {
-            attributes,
-            size: content.map_or(0, |(_, content)| content.size),
-            device: node.device,
-            // An empty one is the same as any other.
-            inode: content.filter(|(_, c)| c.several && c.size > 0).map(|(number, _)| (0, number as u64)),
-            link: node.link.clone(),
-            body: node.content,
-        }
-    }
-
-    /// What is in a directory, by name, sorted; nothing in anything else.
-    pub(crate) fn children(&self, path: &Path) -> Result<Vec<(OsString, Found)>> {
-        let Some(node) = self.followed(path, true)?.map(|at| &self.nodes[at]) else { return Ok(Vec::new()) };
-        Ok(node.children.iter().map(|(name, at)| (name.clone(), self.found(*at))).collect())
-    }
-
-    /// When what is at `path` was really changed last.
-    pub(crate) fn real_time(&self, path: &Path) -> Option<(i64, u32)> {
-        if self.checked_out.is_some() {
-            return self.checked_out;
-        }
-        let at = self.followed(path, false).ok()??;
-        Some(self.nodes[at].attributes.mtime)
-    }
-
-    /// Names in a directory, sorted; none in anything else.
-    pub(crate) fn names(&self, path: &Path) -> Result<Vec<OsString>> {
-        let node = self.followed(path, true)?.map(|at| &self.nodes[at]);
-        Ok(node.map(|node| node.children.keys().cloned().collect()).unwrap_or_default())
-    }
-
-    /// The content of the regular file that `path` leads to.
-    pub(crate) fn open(&self, path: &Path) -> Result<IndexFile<'_>> {
-        let (size, place) = self.content(path)?;
-        Ok(IndexFile { file: &self.contents, at: place.offset, left: size })
     }
 
     /// The digest of a content.

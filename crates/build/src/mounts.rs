@@ -218,7 +218,7 @@ impl Session<'_> {
             sources: 1,
             replaces: false,
         };
-        destination.copy(&mut plan, selected)?;
+        destination.copy(&mut plan, selected, &self.cancel)?;
         if let (Shape::Contents, Some(top)) = (&selected.shape, selected.items.first()) {
             // The command sees the directory itself, and not a copy of what is in it.
             let attributes = top.found.attributes.clone();
@@ -277,7 +277,7 @@ impl Session<'_> {
                 sources: 1,
                 replaces: false,
             };
-            destination.copy(&mut plan, selected)?;
+            destination.copy(&mut plan, selected, &self.cancel)?;
             plan.write(&into, &self.cancel)?;
             if let (Shape::Contents, Some(top), true) =
                 (&selected.shape, selected.items.first(), owner == Owner::default())

@@ -175,15 +175,16 @@ impl<'a> Plan<'a> {
     /// # Errors
     /// When something on the way is no directory.
     pub(crate) fn directory(&mut self, path: &Path) -> Result<()> {
-        let mut above: Vec<&Path> = path.ancestors().filter(|dir| !dir.as_os_str().is_empty()).collect();
-        above.reverse();
-        for dir in above {
-            if let Some(entry) = self.entries.get(dir) {
-                if entry.attributes.kind != Kind::Directory {
-                    return Err(not_a_directory(dir));
-                }
-                continue;
+        // From below: most often the directory itself is here, and with it all above.
+        let mut missing = Vec::new();
+        for dir in path.ancestors().filter(|dir| !dir.as_os_str().is_empty()) {
+            match self.entries.get(dir) {
+                Some(entry) if entry.attributes.kind != Kind::Directory => return Err(not_a_directory(dir)),
+                Some(_) => break,
+                None => missing.push(dir),
             }
+        }
+        for dir in missing.into_iter().rev() {
             let attributes = match self.below.metadata(dir, false) {
                 _ if self.is_hidden(dir) => Some(self.fresh.clone()),
                 Err(error) if error.is_not_found() => Some(self.expected.get(dir).unwrap_or(&self.fresh).clone()),

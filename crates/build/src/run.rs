@@ -220,7 +220,11 @@ impl Session<'_> {
             until: moment(jiff::Timestamp::now()),
             below: shared.layers.archive_times(state.layers())?,
         };
-        let layer = shared.layers.commit(&upper, Some(below), Some(dating))?;
+        let layer = shared.layers.commit_while(&upper, Some(below), Some(dating), &|| !self.cancel.is_cancelled());
+        if layer.is_err() {
+            self.cancel.check()?;
+        }
+        let layer = layer?;
         self.made(key, Some(&layer), &source.text, state.date)
     }
 

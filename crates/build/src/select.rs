@@ -260,12 +260,11 @@ impl Selection<'_> {
 
     /// Adds the directories above `to` that are not there yet.
     fn imply(&self, base: &Path, to: &Path, seen: &mut BTreeMap<PathBuf, ()>, items: &mut Vec<Item>) -> Result<()> {
-        let mut above: Vec<&Path> = to.ancestors().skip(1).filter(|dir| !dir.as_os_str().is_empty()).collect();
-        above.reverse();
-        for dir in above {
-            if seen.insert(dir.to_owned(), ()).is_some() {
-                continue;
-            }
+        // What is here has all above it here.
+        let above = to.ancestors().skip(1).filter(|dir| !dir.as_os_str().is_empty());
+        let missing: Vec<&Path> = above.take_while(|dir| !seen.contains_key(*dir)).collect();
+        for dir in missing.into_iter().rev() {
+            seen.insert(dir.to_owned(), ());
             if let Some(found) = self.tree.look(&base.join(dir), true)? {
                 items.push(Item { from: base.join(dir), to: dir.to_owned(), found, implied: true });
             }

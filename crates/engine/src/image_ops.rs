@@ -1,5 +1,7 @@
 //! What the engine does with images beside running them: the rules that need to know the containers, and events.
 
+use std::collections::BTreeMap;
+
 use wharf_image::registry::Credentials;
 use wharf_image::{Form, ImageRecord, ImageSummary, ProgressSender, Pushed, Remove, Removed};
 use wharf_reference::{Digest, Reference};
@@ -13,6 +15,8 @@ pub struct PrunedImages {
     pub removed: Vec<Removed>,
     pub space_reclaimed: u64,
 }
+
+type Labels = BTreeMap<String, String>;
 
 impl Engine {
     /// Gets an image from its registry.
@@ -81,17 +85,28 @@ impl Engine {
 
     /// An image was made.
     pub fn tell_created(&self, image: &Digest) {
-        self.tell_of("image", "create", image.as_str(), &[("name", image.as_str())]);
+        self.tell_image("create", image.as_str(), image.as_str(), self.image_labels(image.as_str()));
+    }
+
+    /// An image has gone into an archive.
+    pub fn tell_saved(&self, image: &Digest) {
+        self.tell_image("save", image.as_str(), image.as_str(), self.image_labels(image.as_str()));
     }
 
     /// An image has got a name.
     pub fn tell_tagged(&self, image: &Digest, name: &str) {
         let familiar = Reference::parse(name).map_or_else(|_| name.to_owned(), |name| name.tag_or_latest().familiar());
-        // Its labels are attributes, too.
-        let labels = self.images().resolve(image.as_str()).ok().and_then(|image| image.config.config.labels);
-        let mut attributes = labels.unwrap_or_default();
-        attributes.insert("name".into(), familiar);
-        self.events().publish("image", "tag", image.as_str(), attributes.into_iter().collect());
+        self.tell_image("tag", image.as_str(), &familiar, self.image_labels(image.as_str()));
+    }
+
+    fn image_labels(&self, image: &str) -> Labels {
+        self.images().resolve(image).ok().and_then(|image| image.config.config.labels).unwrap_or_default()
+    }
+
+    /// An image's labels are attributes, too.
+    fn tell_image(&self, action: &str, image: &str, name: &str, mut attributes: Labels) {
+        attributes.insert("name".into(), name.to_owned());
+        self.events().publish("image", action, image, attributes.into_iter().collect());
     }
 
     /// Removes a name, and the image when it was the last; or what it has for `platforms`, if there are any.
@@ -106,19 +121,21 @@ impl Engine {
         prune: bool,
     ) -> Result<Vec<Removed>> {
         let (engine, name) = (self.clone(), name.to_owned());
-        let (id, removed) = blocking(move || {
+        let (first, removed) = blocking(move || {
             let in_use = |id: &Digest| engine.users(id);
-            let id = engine.images().resolve(&name).ok().map(|image| image.id.to_string());
+            let image = engine.images().resolve(&name).ok();
+            let id = image.as_ref().map(|image| image.id.to_string());
+            let labels = image.and_then(|image| image.config.config.labels).unwrap_or_default();
             let options = Remove { force, prune };
             let removed = match platforms.is_empty() {
                 true => engine.images().remove(&name, options, &in_use)?,
                 false => engine.images().remove_platforms(&name, &platforms, options, &in_use)?,
             };
             engine.collect()?;
-            Ok((id, removed))
+            Ok((id.map(|id| (id, labels)), removed))
         })
         .await?;
-        self.tell_removed(&removed, id.as_deref());
+        self.tell_removed(&removed, first.as_ref().map(|(id, labels)| (id.as_str(), labels.clone())));
         Ok(removed)
     }
 
@@ -134,7 +151,7 @@ impl Engine {
             Ok(removed)
         })
         .await?;
-        self.tell_removed(&removed, Some(id.as_str()));
+        self.tell_removed(&removed, Some((id.as_str(), Labels::default())));
         Ok(())
     }
 
@@ -179,7 +196,7 @@ impl Engine {
     pub fn evict_image(&self, id: &Digest) -> Result<u64> {
         let in_use = |id: &Digest| !self.users(id).is_empty();
         let removed = self.images().prune(false, &in_use, &|image| image.id == *id)?;
-        self.tell_removed(&removed, Some(id.as_str()));
+        self.tell_removed(&removed, Some((id.as_str(), Labels::default())));
         self.collect()
     }
 
@@ -213,7 +230,7 @@ impl Engine {
     }
 
     /// `first` is the image that the first names were of; those of others come right before their image's removal.
-    fn tell_removed(&self, removed: &[Removed], first: Option<&str>) {
+    fn tell_removed(&self, removed: &[Removed], first: Option<(&str, Labels)>) {
         for (index, one) in removed.iter().enumerate() {
             let (action, id) = match one {
                 Removed::Deleted(id) => ("delete", id.as_str()),
@@ -222,10 +239,14 @@ impl Engine {
                         Removed::Deleted(id) => Some(id.as_str()),
                         Removed::Untagged(_) => None,
                     });
-                    ("untag", first.or(next).unwrap_or(name))
+                    ("untag", first.as_ref().map(|(id, _)| *id).or(next).unwrap_or(name))
                 }
             };
-            self.tell_of("image", action, id, &[("name", id)]);
+            let labels = match (&first, action) {
+                (Some((_, labels)), "untag") => labels.clone(),
+                _ => Labels::default(),
+            };
+            self.tell_image(action, id, id, labels);
         }
     }
 

@@ -70,9 +70,11 @@ fn collect(
         // Clients take "not found" for the image.
         let other = engine.inspect(name).map_err(|error| EngineError::invalid(error.message))?;
         let rw = Mode::parse(mode)?.rw;
-        for point in &other.mounts {
+        // What lies in memory is its own.
+        for point in other.mounts.iter().filter(|point| point.kind != "tmpfs") {
             let mut point = point.clone();
             point.rw &= rw;
+            point.mode.clear();
             // One that nobody has named goes with its last user, whoever that is.
             engine.images().keep_mounted(keep, point.image.as_ref().map(|image| &image.id), point.layers());
             points.insert(point.destination.clone(), point);

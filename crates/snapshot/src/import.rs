@@ -61,6 +61,21 @@ struct Streamed {
     clamped: Option<Clamped>,
 }
 
+/// Ends when nobody wants what is read.
+struct While<'a> {
+    input: File,
+    goes_on: &'a dyn Fn() -> bool,
+}
+
+impl Read for While<'_> {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        match (self.goes_on)() {
+            true => self.input.read(bytes),
+            false => Err(io::Error::other("nobody waits for the layer any more")),
+        }
+    }
+}
+
 /// Gives files of `to` the times that those of `from`, which is the same tree, have from this one on.
 fn touch(from: &RootDir, to: &RootDir, begin: Time) -> Result<()> {
     let mut left = vec![PathBuf::new()];
@@ -124,18 +139,40 @@ impl Layers {
     /// # Errors
     /// When something cannot be read or the disk refuses.
     pub fn commit(&self, upper: &Path, below: Option<View>, dating: Option<Dating>) -> Result<Layer> {
+        self.commit_while(upper, below, dating, &|| true)
+    }
+
+    /// The same for as long as somebody wants it: a file of holes alone may be terabytes long.
+    ///
+    /// # Errors
+    /// As [`Self::commit`], and when nobody wants it any more.
+    pub fn commit_while(
+        &self,
+        upper: &Path,
+        below: Option<View>,
+        dating: Option<Dating>,
+        goes_on: &dyn Fn() -> bool,
+    ) -> Result<Layer> {
         let budget = self.store().budget();
         if budget.max().is_some() {
             budget.require(disk_usage(upper))?;
         }
         let free = self.store().free();
-        self.commit_now(upper, below, dating).map_err(|error| match error.is_full() && !error.is_over_budget() {
-            true => self.store().lacking(disk_usage(upper), free).map_or(error, SnapshotError::from),
-            false => error,
+        self.commit_now(upper, below, dating, goes_on).map_err(|error| {
+            match error.is_full() && !error.is_over_budget() {
+                true => self.store().lacking(disk_usage(upper), free).map_or(error, SnapshotError::from),
+                false => error,
+            }
         })
     }
 
-    fn commit_now(&self, upper: &Path, below: Option<View>, dating: Option<Dating>) -> Result<Layer> {
+    fn commit_now(
+        &self,
+        upper: &Path,
+        below: Option<View>,
+        dating: Option<Dating>,
+        goes_on: &dyn Fn() -> bool,
+    ) -> Result<Layer> {
         // Packed and unpacked at once: the files that are kept are those of the tar, not those that may still change.
         let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
             .map_err(|errno| SnapshotError::Output(errno.into()))?;
@@ -174,7 +211,7 @@ impl Layers {
             writer.flush().map_err(ArchiveError::Write)
         });
         let temporary = self.temporary()?;
-        let mut input = File::from(reader);
+        let mut input = While { input: File::from(reader), goes_on };
         let mut metered = self.store().budget().metered(&mut input);
         let mut hashed = HashedReader::new(&mut metered, MAX_TAR);
         let unpacked = temporary.unpack(&mut hashed, clamped.is_some().then_some(&real));

@@ -266,7 +266,7 @@ pub(super) async fn save(call: Call, mut names: Vec<String>) -> Result {
     Ok(tar(move |output| {
         engine.images().save(&names, &platforms, output)?;
         for image in names.iter().filter_map(|name| engine.images().resolve(name).ok()) {
-            engine.tell_of("image", "save", image.id.as_str(), &[("name", image.id.as_str())]);
+            engine.tell_saved(&image.id);
         }
         Ok(())
     }))

@@ -306,3 +306,22 @@ fn the_host_is_at_one_address_whatever_a_container_s_network_is() {
     }
     d.docker("network rm inner own").ok();
 }
+
+#[test]
+fn labels_of_images_are_in_their_events_and_memory_is_nobody_else_s() {
+    let Some(d) = Daemon::start() else { return };
+    d.docker("run --label who=me --name one --tmpfs /mem:size=1m -v /data busybox true").ok();
+    d.docker("commit one made").ok();
+    d.docker(&format!("save -o {} made", d.path().join("made.tar").display())).ok();
+    d.docker("rmi made").ok();
+    d.eventually("all are told with the label", || {
+        let mut asked = d.client();
+        asked.args(["events", "--since", "0", "--until", "0s", "--filter", "type=image", "--filter", "label=who=me"]);
+        let told = Said::from(asked.args(["--format", "{{.Action}}"]).output().unwrap()).ok();
+        ["create", "tag", "save", "untag"].iter().all(|action| told.lines().any(|line| line == *action))
+    });
+    d.docker("run --name two --volumes-from one:ro busybox sh -c true").ok();
+    let shown = d.docker("inspect -f {{range.Mounts}}{{.Type}}-{{.Destination}}-{{.Mode}}-{{.RW}}{{end}} two").ok();
+    assert_eq!(shown, "volume-/data--false");
+    d.docker("rm -v one two").ok();
+}
