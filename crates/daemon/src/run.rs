@@ -13,7 +13,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::retry_on_intr;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::{Semaphore, oneshot, watch};
 use tokio::task::JoinSet;
 use wharf_build::{Builder, BuilderOptions};
 use wharf_engine::etc::ResolvConf;
@@ -46,6 +46,8 @@ use crate::{activation, budget, exec_root, id_range, outside, rootless};
 
 /// How long requests in flight may take when the daemon is told to stop.
 const GRACE: Duration = Duration::from_secs(5);
+/// So long answers that are under way may take when it stops: what is created or started is told, what waits is cut.
+const LAST_ANSWERS: Duration = Duration::from_millis(500);
 
 /// Runs until a signal tells it to stop.
 ///
@@ -344,8 +346,10 @@ async fn accept(
     let mut make_way = signal(make_way).map_err(|e| e.to_string())?;
     let mut accepting = JoinSet::new();
     let crowd = Crowd::default();
+    let (closing, _) = watch::channel(false);
     for (listener, api) in listeners {
-        let crowd = crowd.clone();
+        let (crowd, mut closed) = (crowd.clone(), closing.subscribe());
+        let api = api.until(closing.subscribe());
         accepting.spawn(async move {
             let mut connections = JoinSet::new();
             let room = Arc::new(Semaphore::new(listener.most()));
@@ -378,8 +382,10 @@ async fn accept(
                         }
                     },
                     Some(_) = connections.join_next() => {}
+                    Ok(()) = closed.changed() => break,
                 }
             }
+            while connections.join_next().await.is_some() {}
         });
     }
     let end = loop {
@@ -392,7 +398,10 @@ async fn accept(
         }
     };
     tracing::info!("stopping; containers run on");
-    // Connections are cut: what they wait for goes on in the monitors, and a client sees that the daemon has gone.
+    let _ = closing.send(true);
+    let answered = async { while accepting.join_next().await.is_some() {} };
+    let _ = tokio::time::timeout(LAST_ANSWERS, answered).await;
+    // The other connections are cut: what they wait for goes on in the monitors, and a client sees that the daemon has gone.
     let _ = tokio::time::timeout(GRACE, accepting.shutdown()).await;
     Ok(end)
 }

@@ -56,6 +56,7 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::UnixStream;
+use tokio::sync::watch;
 use wharf_build::Builder;
 use wharf_buildkit::BuildKit;
 use wharf_engine::Engine;
@@ -95,6 +96,8 @@ pub struct Api {
     pub(crate) classic_builder: bool,
     /// Where subnets come from that nobody has chosen: their base, and the length of their prefixes.
     pub(crate) address_pools: Arc<[(String, u8)]>,
+    /// Becomes true when no more requests are to come.
+    pub(crate) closing: watch::Receiver<bool>,
 }
 
 impl Api {
@@ -111,6 +114,7 @@ impl Api {
             tracer: None,
             classic_builder: false,
             address_pools: Arc::default(),
+            closing: watch::channel(false).1,
         }
     }
 
@@ -143,6 +147,13 @@ impl Api {
         self
     }
 
+    /// The same until `closing` is true: then connections get the answer that is under way, and no other one.
+    #[must_use]
+    pub fn until(mut self, closing: watch::Receiver<bool>) -> Self {
+        self.closing = closing;
+        self
+    }
+
     /// The same, for whoever may know how the engine fares and do nothing else.
     #[must_use]
     pub fn metrics_only(mut self) -> Self {
@@ -151,7 +162,7 @@ impl Api {
     }
 }
 
-/// Serves one connection until it is closed.
+/// Serves one connection until it is closed, or has had the answer that was under way when [`Api::until`] said so.
 pub fn serve_connection(io: UnixStream, api: Api) -> Pin<Box<dyn Future<Output = ()> + Send>> {
     // Boxed here, and neither generic nor `async`: or all that is served would be compiled once more with its caller.
     Box::pin(serve(io, api))
@@ -162,6 +173,7 @@ async fn serve(io: UnixStream, api: Api) {
     let head_timeout = if api.only_metrics { METRICS_HEAD_TIMEOUT } else { HEAD_TIMEOUT };
     let answers = Answers::default();
     let connection = Connection::new(io, answers.clone());
+    let mut closing = api.closing.clone();
     let service = service_fn(move |request: hyper::Request<Incoming>| {
         let (api, answers, under_way) = (api.clone(), answers.clone(), answers.begin());
         let mut span = api.tracer.as_ref().and_then(|tracer| tracer.begin(&request));
@@ -184,9 +196,21 @@ async fn serve(io: UnixStream, api: Api) {
         // A client that closes while it waits for an answer has gone, and what was begun for it ends.
         .half_close(false)
         .serve_connection(TokioIo::new(connection), service)
-        .with_upgrades()
-        .await;
-    if let Err(error) = served {
+        .with_upgrades();
+    let mut served = std::pin::pin!(served);
+    let ended = tokio::select! {
+        ended = served.as_mut() => Some(ended),
+        // Who would say so may have gone: then nobody does.
+        Ok(_) = closing.wait_for(|closing| *closing) => None,
+    };
+    let ended = match ended {
+        Some(ended) => ended,
+        None => {
+            served.as_mut().graceful_shutdown();
+            served.await
+        }
+    };
+    if let Err(error) = ended {
         // A client that went away: its own business.
         tracing::debug!("connection: {error}");
     }

@@ -2,6 +2,7 @@
 
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use crate::kit::{Daemon, Said, WHARF};
 use crate::run::{fetch, free_port};
@@ -244,4 +245,19 @@ fn a_stop_is_not_that_of_the_run_after_it() {
     std::thread::sleep(std::time::Duration::from_millis(300));
     assert_eq!(d.docker("inspect -f {{.State.Pid}} again").ok(), pid);
     d.docker("exec again true").ok();
+}
+
+#[test]
+fn what_is_answered_in_a_moment_is_answered() {
+    let Some(mut d) = Daemon::start() else { return };
+    let begun = d.client().args(["run", "-d", "--name", "one", "busybox", "sh", "-c", "sleep 1; exit 3"]).output();
+    Said::from(begun.unwrap()).ok();
+    let mut wait = d.client();
+    let waits = wait.args(["wait", "one"]).stdout(std::process::Stdio::piped()).spawn().unwrap();
+    std::thread::sleep(Duration::from_millis(700));
+    d.stop();
+    let said = Said::from(waits.wait_with_output().unwrap());
+    assert_eq!((said.code, said.out.trim()), (0, "3"), "{}", said.err);
+    d.launch();
+    d.docker("rm one").ok();
 }
