@@ -14,7 +14,10 @@ fn the_version_is_answered() {
         assert_eq!((found.status, found.json()), (200, json!({})));
         assert_eq!(found.header("docker-distribution-api-version"), Some("registry/2.0"));
     }
-    assert_eq!(server.get("/").status, 404);
+    // Who waits for a registry to be up asks here.
+    let alive = server.get("/");
+    assert_eq!((alive.status, alive.header("cache-control")), (200, Some("no-cache")));
+    assert_eq!(server.get("/v3/").status, 404);
     assert_eq!(server.ask("DELETE", "/v2/", &[], b"").status, 405);
 }
 

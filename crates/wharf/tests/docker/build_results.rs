@@ -215,7 +215,7 @@ fn a_cache_goes_to_another_engine() {
         std::fs::write(entry.path(), "damaged").unwrap();
     }
     let damaged = wharf(&two, &dir, "build --cache-from type=local,src=../cache .");
-    assert!(damaged.code != 0 && damaged.err.contains("this is no build cache"), "{}", damaged.err);
+    assert!(damaged.code == 0 && damaged.err.contains("this is no build cache"), "{}", damaged.err);
     assert!(wharf(&two, &dir, "build --cache-to type=gha .").err.contains("type=local, type=registry and"));
 }
 
