@@ -6,6 +6,17 @@ pub(crate) fn id(name: &str) -> Option<u32> {
     find(&text, name).or_else(|| name.parse().ok())
 }
 
+/// A group that is asked for has to be there; the usual one need not.
+///
+/// # Errors
+/// In dockerd's words.
+pub(crate) fn asked(name: Option<String>) -> Result<Option<String>, String> {
+    match name {
+        Some(name) if !name.is_empty() && id(&name).is_none() => Err(format!("group {name} not found")),
+        name => Ok(name),
+    }
+}
+
 fn find(text: &str, name: &str) -> Option<u32> {
     let mut lines = text.lines().map(|line| line.split(':').collect::<Vec<_>>());
     lines.find(|fields| fields.len() >= 3 && fields[0] == name).and_then(|fields| fields[2].parse().ok())

@@ -15,6 +15,7 @@ use wharf_snapshot::Storage;
 use crate::defaults::Defaults;
 use crate::file::{self, File};
 use crate::flags::{SWITCHES_WITHOUT_EFFECT, WITHOUT_EFFECT, command};
+use crate::group;
 use crate::rootless;
 use crate::tls::TlsFiles;
 use crate::unsupported::Unsupported;
@@ -283,7 +284,7 @@ fn join(given: &ArgMatches, file: File, defaults: Defaults) -> Result<Options, S
         metrics_addr: text("metrics-addr").or(file.metrics_addr).filter(|address| !address.is_empty()),
         insecure_tcp: switch("insecure-tcp", file.insecure_tcp, false),
         tcp_names: list("tcp-name", file.tcp_names),
-        group: group_of(text("group").or(file.group))?.unwrap_or(defaults.group),
+        group: group::asked(text("group").or(file.group))?.unwrap_or(defaults.group),
         data_root: path("data-root").or(file.data_root).unwrap_or(defaults.data_root),
         pidfile: path("pidfile").or(file.pidfile).unwrap_or_else(|| exec_root.join("wharf.pid")),
         exec_root,
@@ -338,14 +339,6 @@ fn certificates() -> PathBuf {
     let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let config = variable("DOCKER_CERT_PATH").or_else(|| variable("DOCKER_CONFIG"));
     config.unwrap_or_else(|| variable("HOME").unwrap_or_else(|| "/root".into()).join(".docker"))
-}
-
-/// A group that is asked for has to be there; the usual one need not.
-fn group_of(asked: Option<String>) -> Result<Option<String>, String> {
-    match asked {
-        Some(name) if !name.is_empty() && crate::group::id(&name).is_none() => Err(format!("group {name} not found")),
-        asked => Ok(asked),
-    }
 }
 
 #[cfg(test)]

@@ -44,7 +44,7 @@ use crate::tls::Tls;
 use crate::values::proxy;
 use crate::{activation, budget, exec_root, id_range, outside, rootless};
 
-/// How long requests in flight may take when the daemon is told to stop.
+/// So long the cutting of connections may take when the daemon is told to stop.
 const GRACE: Duration = Duration::from_secs(5);
 /// So long answers that are under way may take when it stops: what is created or started is told, what waits is cut.
 const LAST_ANSWERS: Duration = Duration::from_millis(500);

@@ -3,10 +3,10 @@
 //!
 //! Source: moby/buildkit `exporter/local/fs.go`.
 
-use std::ffi::OsStr;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::FileType;
 use serde_json::{Value, json};
 use wharf_reference::{Digest, Hasher};
 use wharf_snapshot::DatedView;
@@ -47,8 +47,7 @@ impl Images {
         }
         let created = image.config.created.as_deref().map_or(0, |text| moment(text).as_second());
         let time = u64::try_from(created).unwrap_or(0);
-        let mut subjects = Vec::new();
-        walk(view, Path::new(""), &mut subjects)?;
+        let subjects = subjects(view)?;
         let mut all = Vec::new();
         for statement in about {
             let Some(stem) = file_stem(&statement.predicate_type) else { continue };
@@ -72,23 +71,26 @@ fn file_stem(kind: &str) -> Option<&'static str> {
 }
 
 /// Each regular file with its digest, in the order of their paths.
-fn walk(view: &DatedView, path: &Path, subjects: &mut Vec<Value>) -> Result<()> {
+fn subjects(view: &DatedView) -> Result<Vec<Value>> {
     let failing = |e: wharf_rooted_path::RootError| ImageError::Io("an image cannot be read", std::io::Error::other(e));
-    let mut names = view.read_dir(path).map_err(failing)?;
-    names.sort();
-    for name in names {
-        let own: PathBuf = path.join(&name);
-        match view.metadata(&own, false).map_err(failing)?.st_mode & 0o170_000 {
-            0o040_000 => walk(view, &own, subjects)?,
-            0o100_000 => {
-                let hex = digest(view, &own)?;
-                let shown: &OsStr = own.as_os_str();
-                subjects.push(json!({ "name": shown.to_string_lossy(), "digest": { "sha256": hex } }));
+    let mut subjects = Vec::new();
+    // A stack instead of recursion: a tree may be deeper than ours.
+    let mut left = vec![PathBuf::new()];
+    while let Some(path) = left.pop() {
+        match FileType::from_raw_mode(view.metadata(&path, false).map_err(failing)?.st_mode) {
+            FileType::Directory => {
+                let mut names = view.read_dir(&path).map_err(failing)?;
+                names.sort();
+                left.extend(names.into_iter().rev().map(|name| path.join(name)));
+            }
+            FileType::RegularFile => {
+                let hex = digest(view, &path)?;
+                subjects.push(json!({ "name": path.to_string_lossy(), "digest": { "sha256": hex } }));
             }
             _ => {}
         }
     }
-    Ok(())
+    Ok(subjects)
 }
 
 fn digest(view: &DatedView, path: &Path) -> Result<String> {

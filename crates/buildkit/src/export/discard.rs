@@ -28,13 +28,6 @@ fn under_way() -> MutexGuard<'static, UnderWay> {
 }
 
 impl UnderWay {
-    /// What was to go is still there.
-    fn stays(&mut self, image: Digest) {
-        if !self.jobs.is_empty() {
-            self.made.insert(image);
-        }
-    }
-
     /// Ends a build. The value is what nobody keeps.
     fn end(&mut self, job: &Arc<Job>, keeps: bool) -> Vec<Digest> {
         self.jobs.retain(|other| !Arc::ptr_eq(other, job));
@@ -50,13 +43,17 @@ impl UnderWay {
             if others.into_iter().any(|other| other.image == built.image) {
                 continue;
             }
-            let made = self.made.remove(&built.image);
-            if made && !self.kept.contains(&built.image) {
+            // It is noted until it has gone: a build that is about to have it as its result may still keep it from that.
+            if self.made.contains(&built.image) && !self.kept.contains(&built.image) {
                 going.push(built.image);
             }
         }
         // What was kept counts for those who are beside it: they may have made the image, and not have said so yet.
         if self.jobs.is_empty() {
+            let left = std::mem::take(&mut self.made).into_iter();
+            going.extend(left.filter(|image| !self.kept.contains(image)));
+            going.sort();
+            going.dedup();
             self.kept.clear();
         }
         going
@@ -111,10 +108,10 @@ async fn discard(own: BuildKit, names: Vec<String>, going: Vec<Digest>) {
         }
     }
     for image in going {
-        if let Err(error) = engine.remove_unnamed_image(&image).await {
-            // Another build is about to have it as its result, and takes it away when it ends.
-            under_way().stays(image);
-            tracing::debug!("an image that was made for its files stays: {error}");
+        match engine.remove_unnamed_image(&image).await {
+            Ok(()) => drop(under_way().made.remove(&image)),
+            // Who keeps it from that takes it away with its own end.
+            Err(error) => tracing::debug!("an image that was made for its files stays: {error}"),
         }
     }
 }
@@ -156,6 +153,11 @@ mod tests {
         let (first, second) = (job(&jobs, &mut all, "e", &image, true), job(&jobs, &mut all, "f", &image, false));
         assert_eq!(all.end(&first, false), []);
         assert_eq!(all.end(&second, true), []);
+        // Whoever was about to have it as its result, and has failed, takes it away, too.
+        let first = job(&jobs, &mut all, "h", &image, true);
+        let failing = job(&jobs, &mut all, "i", &Digest::sha256(b"other"), false);
+        assert_eq!(all.end(&first, false), std::slice::from_ref(&image));
+        assert_eq!(all.end(&failing, false), std::slice::from_ref(&image));
         // What was here before stays, and nothing of earlier builds counts.
         let last = job(&jobs, &mut all, "g", &image, false);
         assert_eq!(all.end(&last, false), []);

@@ -37,6 +37,11 @@ fn pid_file(exec_root: &Path) -> PathBuf {
     exec_root.join("way-out.pid")
 }
 
+/// What pasta writes when it is ready.
+fn ready_file(exec_root: &Path) -> PathBuf {
+    exec_root.join("way-out.ready")
+}
+
 /// The number of the one that runs.
 pub(super) fn pid(exec_root: &Path) -> Option<i32> {
     noted(exec_root).map(|(it, _)| it.pid)
@@ -50,7 +55,7 @@ fn running(exec_root: &Path, anchor: i32) -> Option<WayOut> {
 
 /// One that nobody has noted yet, or ever will: its launcher was killed.
 fn unnoted(exec_root: &Path, anchor: i32) -> Option<(WayOut, Vec<String>)> {
-    let (anchor, file) = (anchor.to_string(), pid_file(exec_root));
+    let (anchor, file) = (anchor.to_string(), ready_file(exec_root));
     let processes = fs::read_dir("/proc").ok()?;
     processes.flatten().find_map(|entry| {
         let (it, words) = look(entry.file_name().to_str()?.parse().ok()?)?;
@@ -82,6 +87,7 @@ pub(super) fn end(exec_root: &Path) {
         it.end();
         let _ = fs::remove_file(pid_file(exec_root));
         let _ = fs::remove_file(log_file(exec_root));
+        let _ = fs::remove_file(ready_file(exec_root));
     }
 }
 
@@ -141,10 +147,13 @@ fn pasta(exec_root: &Path, anchor: i32) -> Result<(), String> {
     command.args(["--address", ADDRESS, "--netmask", "24", "--gateway", GATEWAY]);
     command.arg("--dns-forward").arg(NAME_SERVER.to_string());
     command.args(["--tcp-ports", "none", "--udp-ports", "none", "--tcp-ns", "none", "--udp-ns", "none"]);
-    // It writes that when it is ready.
-    command.arg("--pid").arg(pid_file(exec_root)).arg(anchor.to_string());
-    let mut child = command.spawn().map_err(|e| wharf_report::os(&e))?;
-    wait(&mut child, exec_root, || fs::read_to_string(pid_file(exec_root)).is_ok_and(|text| text.ends_with('\n')))
+    let ready = ready_file(exec_root);
+    let _ = fs::remove_file(&ready);
+    command.arg("--pid").arg(&ready).arg(anchor.to_string());
+    let child = command.spawn().map_err(|e| wharf_report::os(&e))?;
+    let done = noted_until(child, exec_root, || fs::read_to_string(&ready).is_ok_and(|text| text.ends_with('\n')));
+    let _ = fs::remove_file(&ready);
+    done
 }
 
 fn slirp(exec_root: &Path, anchor: i32) -> Result<(), String> {
@@ -154,11 +163,15 @@ fn slirp(exec_root: &Path, anchor: i32) -> Result<(), String> {
     let mut command = command(exec_root, "slirp4netns")?;
     command.args(["--configure", "--mtu=65520", "--disable-host-loopback"]);
     command.arg(format!("--ready-fd={}", tell.as_raw_fd())).arg(anchor.to_string()).arg(LINK);
-    let mut child = command.spawn().map_err(|e| wharf_report::os(&e))?;
+    let child = command.spawn().map_err(|e| wharf_report::os(&e))?;
     drop(tell);
-    // Before it is ready: the anchor ends it also where this process is killed meanwhile.
+    noted_until(child, exec_root, || ready.read(&mut [0]).is_ok_and(|got| got == 1))
+}
+
+/// Notes a program before it is ready, and waits for that: the anchor ends it also where this process is killed meanwhile.
+fn noted_until(mut child: Child, exec_root: &Path, is_ready: impl FnMut() -> bool) -> Result<(), String> {
     let noted = fs::write(pid_file(exec_root), format!("{}\n", child.id())).map_err(|e| wharf_report::os(&e));
-    let done = noted.and_then(|()| wait(&mut child, exec_root, || ready.read(&mut [0]).is_ok_and(|got| got == 1)));
+    let done = noted.and_then(|()| wait(&mut child, exec_root, is_ready));
     if done.is_err() {
         let _ = child.kill();
         let _ = child.wait();
