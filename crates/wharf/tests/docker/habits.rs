@@ -254,6 +254,19 @@ fn a_killed_daemon_leaves_no_volume_of_a_container_that_is_none() {
         d.docker(&format!("rm -fv {}", containers.replace('\n', " "))).ok();
     }
     assert_eq!(d.docker("volume ls -q").ok(), "");
+    // Killed between its row and the end of the note, and once more while it goes without its volumes.
+    let id = d.docker("create --name whole -v /data busybox true").ok();
+    let volume = d.docker("volume ls -q").ok();
+    let dir = d.data().join("containers").join(&id);
+    std::fs::write(dir.join("new-volumes"), format!("{volume}\n")).unwrap();
+    d.kill();
+    d.launch();
+    assert!(!dir.join("new-volumes").exists());
+    d.docker("rm whole").ok();
+    d.kill();
+    d.launch();
+    assert_eq!(d.docker("volume ls -q").ok(), volume);
+    d.docker(&format!("volume rm {volume}")).ok();
     assert_eq!(d.wharf("system fsck").code, 0);
 }
 
