@@ -3,13 +3,14 @@
 //! Source: moby/buildkit `session/filesync/filesync.go`, `diffcopy.go`; tonistiigi/fsutil `send.go`.
 
 use std::collections::{BTreeMap, HashMap};
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::io::{self, Read, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use rustix::fs::FileType;
 use tokio::runtime::Handle;
 use wharf_archive::{ArchiveError, Writer};
 use wharf_image::StatementFile;
@@ -153,7 +154,7 @@ async fn files(trees: Trees, sender: Sender, mut answers: crate::grpc::client::A
                     top.path = name.as_bytes().to_vec();
                     walk.tell(Packet { kind: PACKET_STAT, stat: Some(top), ..Packet::default() })?;
                 }
-                walk.directory(number, tree, Path::new(""))?;
+                walk.tree(number, tree)?;
             }
             walk.tell(Packet { kind: PACKET_STAT, ..Packet::default() })
         })
@@ -216,6 +217,17 @@ fn content(input: &mut dyn Read, id: u32, sender: &Sender, handle: &Handle) -> R
     }
 }
 
+fn unread(error: wharf_rooted_path::RootError) -> Status {
+    Status::new(Code::Unknown, wharf_report::chain(&error))
+}
+
+/// Paths in a directory of a tree, the last one first.
+fn children(tree: &Tree, dir: &Path) -> Result<Vec<PathBuf>, Status> {
+    let mut names = tree.view.read_dir(dir).map_err(unread)?;
+    names.sort();
+    Ok(names.into_iter().rev().map(|name| dir.join(name)).collect())
+}
+
 struct Walk {
     sender: Sender,
     handle: Handle,
@@ -234,58 +246,60 @@ impl Walk {
         }
     }
 
-    /// What is in a directory of tree `number`.
-    fn directory(&mut self, number: usize, tree: &Tree, path: &Path) -> Result<(), Status> {
-        let failing = |e: wharf_rooted_path::RootError| Status::new(Code::Unknown, wharf_report::chain(&e));
-        let (root, top) = (&tree.view, tree.name.as_deref());
-        let mut names = root.read_dir(path).map_err(failing)?;
-        let statements = if path.as_os_str().is_empty() { tree.statements.as_slice() } else { &[] };
+    /// What is in tree `number`, in the order in which fsutil walks.
+    fn tree(&mut self, number: usize, tree: &Tree) -> Result<(), Status> {
+        // A stack instead of recursion: a tree may be deeper than ours.
+        let mut left = children(tree, Path::new(""))?;
         // These are in the place of what has their names.
-        names.retain(|name| statements.iter().all(|file| name != OsStr::new(&file.name)));
-        names.extend(statements.iter().map(|file| OsString::from(&file.name)));
-        // In the order in which fsutil walks.
-        names.sort();
-        for name in names {
-            let own = path.join(&name);
-            if let Some(at) = statements.iter().position(|file| name == OsStr::new(&file.name)) {
+        left.retain(|path| tree.statements.iter().all(|file| path.as_os_str() != OsStr::new(&file.name)));
+        left.extend(tree.statements.iter().map(|file| PathBuf::from(&file.name)));
+        left.sort_by(|a, b| b.cmp(a));
+        while let Some(path) = left.pop() {
+            if let Some(at) = tree.statements.iter().position(|file| path.as_os_str() == OsStr::new(&file.name)) {
                 self.statement(number, tree, at)?;
-                continue;
-            }
-            let found = root.metadata(&own, false).map_err(failing)?;
-            let mut stat = bridge::stat(root, &own, false)?;
-            let shown = top.map_or_else(|| own.clone(), |top| Path::new(top).join(&own));
-            stat.path = shown.as_os_str().as_bytes().to_vec();
-            let real = (found.st_mtime, u32::try_from(found.st_mtime_nsec).unwrap_or(0));
-            let (seconds, nanoseconds) = root.time_of(&own, real);
-            stat.mod_time = seconds.saturating_mul(1_000_000_000).saturating_add(nanoseconds.into());
-            let is = |kind: u32| found.st_mode & 0o170_000 == kind;
-            if is(0o140_000) {
-                continue;
-            }
-            stat.xattrs = root
-                .xattrs(&own)
-                .unwrap_or_default()
-                .into_iter()
-                .filter_map(|(name, value)| Some((name.into_string().ok()?, value)))
-                .collect();
-            if is(0o100_000) && found.st_nlink > 1 {
-                let first = self.links.entry((found.st_dev, found.st_ino)).or_insert_with(|| stat.path.clone());
-                if *first != stat.path {
-                    stat.linkname.clone_from(first);
-                }
-            }
-            if is(0o100_000) && stat.linkname.is_empty() {
-                self.sent
-                    .lock()
-                    .unwrap_or_else(std::sync::PoisonError::into_inner)
-                    .insert(self.next, Source::File(number, own.clone()));
-            }
-            self.tell(Packet { kind: PACKET_STAT, stat: Some(stat), ..Packet::default() })?;
-            if is(0o040_000) {
-                self.directory(number, tree, &own)?;
+            } else if self.entry(number, tree, &path)? {
+                left.extend(children(tree, &path)?);
             }
         }
         Ok(())
+    }
+
+    /// Tells of something in a tree; the value is whether it is a directory.
+    fn entry(&mut self, number: usize, tree: &Tree, own: &Path) -> Result<bool, Status> {
+        let (root, top) = (&tree.view, tree.name.as_deref());
+        let found = root.metadata(own, false).map_err(unread)?;
+        let kind = FileType::from_raw_mode(found.st_mode);
+        if kind == FileType::Socket {
+            return Ok(false);
+        }
+        let mut stat = bridge::stat(root, own, false)?;
+        let shown = top.map_or_else(|| own.to_owned(), |top| Path::new(top).join(own));
+        stat.path = shown.as_os_str().as_bytes().to_vec();
+        let real = (found.st_mtime, u32::try_from(found.st_mtime_nsec).unwrap_or(0));
+        let (seconds, nanoseconds) = root.time_of(own, real);
+        stat.mod_time = seconds.saturating_mul(1_000_000_000).saturating_add(nanoseconds.into());
+        stat.xattrs = root
+            .xattrs(own)
+            .unwrap_or_default()
+            .into_iter()
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value)))
+            .collect();
+        if kind == FileType::RegularFile && found.st_nlink > 1 {
+            let first = self.links.entry((found.st_dev, found.st_ino)).or_insert_with(|| stat.path.clone());
+            if *first != stat.path {
+                stat.linkname.clone_from(first);
+            }
+        }
+        if kind == FileType::RegularFile && stat.linkname.is_empty() {
+            self.note(Source::File(number, own.to_owned()));
+        }
+        self.tell(Packet { kind: PACKET_STAT, stat: Some(stat), ..Packet::default() })?;
+        Ok(kind == FileType::Directory)
+    }
+
+    /// What the next STAT is about may be asked for.
+    fn note(&self, source: Source) {
+        self.sent.lock().unwrap_or_else(std::sync::PoisonError::into_inner).insert(self.next, source);
     }
 
     fn statement(&mut self, number: usize, tree: &Tree, at: usize) -> Result<(), Status> {
@@ -299,8 +313,7 @@ impl Walk {
             size: i64::try_from(bytes.len()).unwrap_or(i64::MAX),
             ..Stat::default()
         };
-        let source = Source::Statement(number, at);
-        self.sent.lock().unwrap_or_else(std::sync::PoisonError::into_inner).insert(self.next, source);
+        self.note(Source::Statement(number, at));
         self.tell(Packet { kind: PACKET_STAT, stat: Some(stat), ..Packet::default() })
     }
 }

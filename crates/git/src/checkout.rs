@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{FileType, Timespec, Timestamps};
 use wharf_rooted_path::RootDir;
@@ -81,7 +81,7 @@ pub fn checkout(repository: &Repository, dir: &Path, options: &Options<'_>) -> R
         GitError::Failed(format!("cannot get {}: {}", options.name, wharf_report::chain(&error)))
     };
     let root = RootDir::open(dir).map_err(failing)?;
-    date(&root, Path::new(""), time).map_err(failing)?;
+    date(&root, time).map_err(failing)?;
     let root = match &repository.subdir {
         Some(subdir) => root.open_dir(Path::new(subdir.trim_matches('/'))).map_err(|error| {
             let reason = format!("it has no directory {subdir:?}: {}", wharf_report::chain(&error));
@@ -142,35 +142,42 @@ fn remove(path: &Path) -> Result<()> {
 /// Removes `.git` here and in submodules. Links are not followed.
 fn remove_git_dirs(dir: &Path) -> Result<()> {
     let failing = |error| GitError::System("the checkout cannot be read", error);
-    remove(&dir.join(".git"))?;
-    for entry in fs::read_dir(dir).map_err(failing)? {
-        let entry = entry.map_err(failing)?;
-        if entry.file_type().map_err(failing)?.is_dir() {
-            remove_git_dirs(&entry.path())?;
+    // A stack instead of recursion: a tree may be deeper than ours.
+    let mut left = vec![dir.to_owned()];
+    while let Some(dir) = left.pop() {
+        remove(&dir.join(".git"))?;
+        for entry in fs::read_dir(dir).map_err(failing)? {
+            let entry = entry.map_err(failing)?;
+            if entry.file_type().map_err(failing)?.is_dir() {
+                left.push(entry.path());
+            }
         }
     }
     Ok(())
 }
 
 /// Gives all files the commit's time, and the modes that git knows: whoever checks out has a umask.
-fn date(root: &RootDir, path: &Path, seconds: i64) -> std::result::Result<(), wharf_rooted_path::RootError> {
+fn date(root: &RootDir, seconds: i64) -> std::result::Result<(), wharf_rooted_path::RootError> {
     let time = Timespec { tv_sec: seconds, tv_nsec: 0 };
     let times = Timestamps { last_access: time, last_modification: time };
-    for name in root.read_dir(path)? {
-        let below = path.join(name);
-        let stat = root.metadata(&below, false)?;
-        match FileType::from_raw_mode(stat.st_mode) {
-            FileType::Directory => date(root, &below, seconds)?,
-            FileType::RegularFile => {
-                root.set_mode(&below, if stat.st_mode & 0o100 == 0 { 0o644 } else { 0o755 })?;
-                root.set_times(&below, &times)?;
+    let mut left = vec![PathBuf::new()];
+    while let Some(dir) = left.pop() {
+        for name in root.read_dir(&dir)? {
+            let below = dir.join(name);
+            let stat = root.metadata(&below, false)?;
+            match FileType::from_raw_mode(stat.st_mode) {
+                FileType::Directory => {
+                    root.set_mode(&below, 0o755)?;
+                    root.set_times(&below, &times)?;
+                    left.push(below);
+                }
+                FileType::RegularFile => {
+                    root.set_mode(&below, if stat.st_mode & 0o100 == 0 { 0o644 } else { 0o755 })?;
+                    root.set_times(&below, &times)?;
+                }
+                _ => root.set_times(&below, &times)?,
             }
-            _ => root.set_times(&below, &times)?,
         }
-    }
-    if !path.as_os_str().is_empty() {
-        root.set_mode(path, 0o755)?;
-        root.set_times(path, &times)?;
     }
     Ok(())
 }

@@ -123,3 +123,18 @@ fn builds_of_the_same_at_once_lose_no_image_to_each_other() {
         }
     }
 }
+
+/// As deep as a path can be: whoever goes through it by recursion is at the end of a thread's stack.
+#[test]
+fn a_tree_may_be_deep() {
+    let Some(d) = Daemon::start() else { return };
+    let text = "FROM busybox AS made\n\
+                RUN mkdir -p /x/$(yes d/ | head -2030 | tr -d '\\n') && touch /x/a.b /x/z\n\
+                FROM scratch\nCOPY --from=made /x /\n";
+    for plugins in plugins() {
+        let dir = directory(&d, &format!("deep-{}", plugins.release), &[("Dockerfile", text)]);
+        plugins.buildx(&d, &dir, "build -o out .").ok();
+        let names = std::fs::read_dir(dir.join("out")).unwrap().map(|entry| entry.unwrap().file_name());
+        assert_eq!(names.collect::<std::collections::BTreeSet<_>>(), ["a.b", "d", "z"].map(Into::into).into());
+    }
+}
