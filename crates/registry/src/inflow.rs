@@ -20,11 +20,13 @@ const IDLE: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub(crate) struct Inflow {
     body: Incoming,
+    /// The body was cut off behind what was given last; hyper says so once, and then that nothing more comes.
+    cut_off: bool,
 }
 
 impl Inflow {
     pub(crate) fn new(body: Incoming) -> Self {
-        Self { body }
+        Self { body, cut_off: false }
     }
 
     /// What has come, at most about [`PIECE`] bytes; `None` at the end.
@@ -34,7 +36,7 @@ impl Inflow {
     pub(crate) async fn piece(&mut self) -> Result<Option<Vec<Bytes>>, ApiError> {
         let mut piece = Vec::new();
         let mut length = 0;
-        while length < PIECE {
+        while length < PIECE && !self.cut_off {
             let frame = if piece.is_empty() {
                 match tokio::time::timeout(IDLE, self.body.frame()).await {
                     Ok(frame) => frame,
@@ -48,8 +50,7 @@ impl Inflow {
             };
             match frame {
                 None => break,
-                Some(Err(_)) if !piece.is_empty() => break,
-                Some(Err(_)) => return Err(ApiError::with_detail(Code::BlobUploadInvalid, "the content was cut off")),
+                Some(Err(_)) => self.cut_off = true,
                 Some(Ok(frame)) => {
                     if let Ok(data) = frame.into_data() {
                         length += data.len();
@@ -57,6 +58,9 @@ impl Inflow {
                     }
                 }
             }
+        }
+        if piece.is_empty() && self.cut_off {
+            return Err(ApiError::with_detail(Code::BlobUploadInvalid, "the content was cut off"));
         }
         Ok((!piece.is_empty()).then_some(piece))
     }
