@@ -3,7 +3,6 @@
 use std::fs;
 use std::io::{ErrorKind, Write};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
@@ -11,9 +10,9 @@ use oci_spec::runtime::LinuxResources;
 use rustix::fs::{Mode, OFlags};
 
 use crate::detect::Hierarchies;
-use crate::limits;
 use crate::usage::Usage;
 use crate::{CgroupError, Result};
+use crate::{below, limits};
 
 /// A control group. Dropping the value leaves the group; [`Group::remove`] removes it.
 #[derive(Clone, Debug)]
@@ -237,7 +236,10 @@ impl Group {
         // One hierarchy may have groups below that another has not.
         let mut all = Vec::new();
         for dir in self.directories() {
-            collect(&dir, &mut all);
+            below::visit(&dir, |group| {
+                let text = below::read(group, c"cgroup.procs");
+                all.extend(text.lines().filter_map(|line| line.parse::<i32>().ok()));
+            });
         }
         all.sort_unstable();
         all.dedup();
@@ -296,7 +298,7 @@ impl Group {
         let (mut tries, mut failure) = (0, None);
         for dir in self.directories() {
             loop {
-                let error = match remove_tree(&dir) {
+                let error = match below::remove(&dir) {
                     Ok(()) => break,
                     Err(e) if e.kind() == ErrorKind::NotFound => break,
                     Err(e) if e.kind() == ErrorKind::ResourceBusy && tries < REMOVE_TRIES => {
@@ -316,37 +318,8 @@ impl Group {
     }
 }
 
-fn collect(dir: &Path, all: &mut Vec<i32>) {
-    let text = fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
-    all.extend(text.lines().filter_map(|line| line.parse::<i32>().ok()));
-    // The kernel counts the groups below as links (kernfs), which costs less to ask than a listing.
-    if dir.metadata().is_ok_and(|dir| dir.nlink() == 2) {
-        return;
-    }
-    let below = fs::read_dir(dir).into_iter().flatten().flatten();
-    for entry in below.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())) {
-        collect(&entry.path(), all);
-    }
-}
-
 fn make_parents(dir: &Path) -> Result<()> {
     fs::create_dir_all(dir).map_err(|source| CgroupError::File { action: "create", path: dir.into(), source })
-}
-
-/// Children first. Only directories can be removed; the files go with them.
-fn remove_tree(dir: &Path) -> std::io::Result<()> {
-    // Seldom is anything below it: then it goes at once.
-    match fs::remove_dir(dir) {
-        Err(e) if e.kind() == ErrorKind::ResourceBusy => {}
-        done => return done,
-    }
-    for entry in fs::read_dir(dir)? {
-        let entry = entry?;
-        if entry.file_type()?.is_dir() {
-            remove_tree(&entry.path())?;
-        }
-    }
-    fs::remove_dir(dir)
 }
 
 /// A new v1 cpuset is empty and takes no process until it has CPUs and memory nodes: those of its parent.

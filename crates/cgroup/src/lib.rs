@@ -9,6 +9,7 @@
 //! A limit that the user asked for and the host cannot set is an error, not a warning: a container that
 //! runs without its limit harms the host.
 
+mod below;
 mod cpuset;
 mod detect;
 mod device_list;

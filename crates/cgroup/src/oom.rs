@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::event::{EventfdFlags, eventfd};
 
+use crate::below;
 use crate::group::Group;
 
 /// Watches a group's processes being ended for want of memory.
@@ -120,13 +121,16 @@ fn kills(dir: &Path, v1: bool) -> u64 {
     if !v1 {
         return count(&dir.join("memory.events"), "oom_kill");
     }
-    let below = std::fs::read_dir(dir).into_iter().flatten().flatten();
-    let below = below.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
-    count(&dir.join("memory.oom_control"), "oom_kill") + below.map(|entry| kills(&entry.path(), v1)).sum::<u64>()
+    let mut all = 0;
+    below::visit(dir, |group| all += number(&below::read(group, c"memory.oom_control"), "oom_kill"));
+    all
 }
 
 fn count(path: &Path, key: &str) -> u64 {
-    let text = std::fs::read_to_string(path).unwrap_or_default();
+    number(&std::fs::read_to_string(path).unwrap_or_default(), key)
+}
+
+fn number(text: &str, key: &str) -> u64 {
     let found = text.lines().filter_map(|line| line.split_once(' ')).find(|(name, _)| *name == key);
     found.and_then(|(_, number)| number.trim().parse().ok()).unwrap_or(0)
 }

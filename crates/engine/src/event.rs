@@ -41,6 +41,8 @@ pub struct Actor {
 #[derive(Debug)]
 pub struct Events {
     past: Mutex<Past>,
+    /// When this daemon began to tell.
+    opened: jiff::Timestamp,
     live: broadcast::Sender<Arc<Event>>,
 }
 
@@ -63,19 +65,38 @@ impl Events {
                 (None, VecDeque::new())
             }
         };
-        let events = events.into_iter().map(Arc::new).collect();
-        Self { past: Mutex::new(Past { events, journal, failing: false }), live: broadcast::channel(KEPT).0 }
+        let mut events: Vec<_> = events.into_iter().map(Arc::new).collect();
+        // What was told late, as below.
+        events.sort_by_key(|event| event.time_nano);
+        let past = Past { events: events.into(), journal, failing: false };
+        Self { past: Mutex::new(past), opened: jiff::Timestamp::now(), live: broadcast::channel(KEPT).0 }
     }
 
     /// Tells that `action` happened to the object `id`.
     pub fn publish(&self, kind: &str, action: &str, id: &str, attributes: BTreeMap<String, String>) {
-        let event = Arc::new(event(kind, action, id, attributes));
+        self.publish_late(kind, action, id, attributes, None);
+    }
+
+    /// As [`Self::publish`], of what may have happened before this daemon was there: it has the time at which it did, and
+    /// its place among the others.
+    pub(crate) fn publish_late(
+        &self,
+        kind: &str,
+        action: &str,
+        id: &str,
+        attributes: BTreeMap<String, String>,
+        happened: Option<jiff::Timestamp>,
+    ) {
+        let late = happened.filter(|happened| *happened < self.opened);
+        let event = Arc::new(event(kind, action, id, attributes, late));
         // Both under the one lock: a subscriber sees each event once, past or live.
         let mut past = lock(&self.past);
         if past.events.len() == KEPT {
             past.events.pop_front();
         }
-        past.events.push_back(Arc::clone(&event));
+        let later = |other: &&Arc<Event>| late.is_some() && other.time_nano > event.time_nano;
+        let place = past.events.len() - past.events.iter().rev().take_while(later).count();
+        past.events.insert(place, Arc::clone(&event));
         // A write that nobody waits for on a disk: as quick as the copy.
         past.keep(&event);
         // Nobody listening is not an error.
@@ -85,7 +106,7 @@ impl Events {
     /// Tells those who listen now, and nobody who asks later.
     pub(crate) fn publish_live(&self, kind: &str, action: &str, id: &str, attributes: BTreeMap<String, String>) {
         let _past = lock(&self.past);
-        let _ = self.live.send(Arc::new(event(kind, action, id, attributes)));
+        let _ = self.live.send(Arc::new(event(kind, action, id, attributes, None)));
     }
 
     /// The events that are kept, the oldest first.
@@ -110,15 +131,21 @@ impl Events {
     }
 }
 
-fn event(kind: &str, action: &str, id: &str, attributes: BTreeMap<String, String>) -> Event {
-    let now = jiff::Timestamp::now();
+fn event(
+    kind: &str,
+    action: &str,
+    id: &str,
+    attributes: BTreeMap<String, String>,
+    time: Option<jiff::Timestamp>,
+) -> Event {
+    let time = time.unwrap_or_else(jiff::Timestamp::now);
     Event {
         kind: kind.into(),
         action: action.into(),
         actor: Actor { id: id.into(), attributes },
         scope: "local".into(),
-        time: now.as_second(),
-        time_nano: i64::try_from(now.as_nanosecond()).unwrap_or(i64::MAX),
+        time: time.as_second(),
+        time_nano: i64::try_from(time.as_nanosecond()).unwrap_or(i64::MAX),
     }
 }
 

@@ -95,39 +95,44 @@ impl Engine {
         let failed = |e: RootError| EngineError::from_source("cannot read the container's files", &e);
         let upper = RootDir::open(self.dir(&record.id).join("upper")).map_err(failed)?;
         let image = self.images().layers().view(&record.layers, None)?;
-        let mut all = Vec::new();
-        compare(&upper, &image, Path::new(""), &mut all).map_err(failed)?;
-        all.sort_by(|a, b| a.path.cmp(&b.path));
-        Ok(all)
+        compare(&upper, &image).map_err(failed)
     }
 }
 
-/// The container may run, and put a link in the place of a directory: what is below is looked for inside.
-fn compare(upper: &RootDir, image: &RootDir, at: &Path, all: &mut Vec<Change>) -> Result<(), RootError> {
-    for name in upper.read_dir(at)? {
-        let path = at.join(name);
-        let found = match upper.metadata(&path, false) {
-            Err(error) if error.is_not_found() => continue,
-            found => found?,
+/// The container may run, and put a link in the place of a directory: what is below is looked for inside. A stack instead
+/// of recursion: it makes directories as deep as it likes.
+fn compare(upper: &RootDir, image: &RootDir) -> Result<Vec<Change>, RootError> {
+    let (mut all, mut left) = (Vec::new(), vec![PathBuf::new()]);
+    while let Some(at) = left.pop() {
+        let names = match upper.read_dir(&at) {
+            // It is no directory any more.
+            Err(error) if !at.as_os_str().is_empty() && (error.is_not_found() || error.errno == Errno::NOTDIR) => {
+                continue;
+            }
+            names => names?,
         };
-        let kind = FileType::from_raw_mode(found.st_mode);
-        let removed = kind == FileType::CharacterDevice && found.st_rdev == 0;
-        let change = match (image.metadata(&path, false).ok(), removed) {
-            (None, true) => continue,
-            (_, true) => 2,
-            (Some(_), _) => 0,
-            (None, _) => 1,
-        };
-        all.push(Change { path: format!("/{}", path.display()), kind: change });
-        if kind == FileType::Directory {
-            match compare(upper, image, &path, all) {
-                // It is no directory any more.
-                Err(error) if error.is_not_found() || error.errno == Errno::NOTDIR => {}
-                done => done?,
+        for name in names {
+            let path = at.join(name);
+            let found = match upper.metadata(&path, false) {
+                Err(error) if error.is_not_found() => continue,
+                found => found?,
+            };
+            let kind = FileType::from_raw_mode(found.st_mode);
+            let removed = kind == FileType::CharacterDevice && found.st_rdev == 0;
+            let change = match (image.metadata(&path, false).ok(), removed) {
+                (None, true) => continue,
+                (_, true) => 2,
+                (Some(_), _) => 0,
+                (None, _) => 1,
+            };
+            all.push(Change { path: format!("/{}", path.display()), kind: change });
+            if kind == FileType::Directory {
+                left.push(path);
             }
         }
     }
-    Ok(())
+    all.sort_by(|a, b| a.path.cmp(&b.path));
+    Ok(all)
 }
 
 /// A path of a request. As in Docker its end has a meaning: `dir/.` is what is in the directory, and a slash follows

@@ -82,6 +82,7 @@ mod recover;
 mod remove;
 mod republish;
 pub mod resources;
+mod runs;
 mod secrets;
 mod security;
 mod shm;

@@ -7,12 +7,12 @@ use std::time::Duration;
 use tokio::io::AsyncReadExt;
 use tokio::net::UnixStream;
 use wharf_monitor::client::{self, Event};
-use wharf_monitor::{Exit, HealthState, State};
+use wharf_monitor::{Exit, HealthState};
 use wharf_network::{Endpoint, Published};
 
 use crate::engine::{Engine, blocking, may_fail_again, now};
 use crate::error::{EngineError, Result};
-use crate::record::{Container, Health, HealthProbe, NEVER, Status};
+use crate::record::{Container, Health, HealthProbe, Status};
 use crate::silent::end_group;
 use crate::slot::Slot;
 
@@ -110,9 +110,6 @@ impl Engine {
 
     async fn listen(&self, slot: &Arc<Slot>, mut stream: UnixStream) {
         while let Some(event) = next(&mut stream).await {
-            if let Event::State(state) = &event {
-                self.tell_untold(slot, state).await;
-            }
             if self.hear(slot, event).await {
                 return;
             }
@@ -120,21 +117,12 @@ impl Engine {
         self.close(slot).await;
     }
 
-    /// A container that ends at once may have done so before its monitor was watched.
-    async fn tell_untold(&self, slot: &Arc<Slot>, state: &State) {
-        for (number, exit) in state.untold.iter().enumerate() {
-            self.hear(slot, Event::Exited { exit: exit.clone(), restarting: true }).await;
-            if !state.restarting || number + 1 < state.untold.len() {
-                let record = slot.change(|record| record.state.status = Status::Running);
-                self.tell(&record, "start");
-            }
-        }
-    }
-
     /// One event; true when it was the last.
     async fn hear(&self, slot: &Arc<Slot>, event: Event) -> bool {
         match event {
             Event::State(state) => {
+                let started = (!state.restarting).then_some(state.started_at.as_str());
+                self.tell_untold(slot, &state.untold, started);
                 let before = slot.record().state.health.as_ref().map(|health| health.status.clone());
                 let record = slot.change(|record| {
                     // Of a run that began right before a crash the row may know nothing.
@@ -151,6 +139,9 @@ impl Engine {
                         record.state.health = Some(health_record(health));
                     }
                 });
+                if state.oom_killed {
+                    self.note_oom(slot, state.oom_group);
+                }
                 // What probes found while no daemon was there, or before this one listened.
                 if let Some(health) = record.state.health.as_ref().filter(|health| health.status != "starting")
                     && before.as_ref() != Some(&health.status)
@@ -160,40 +151,9 @@ impl Engine {
                 self.save_soon(&record);
             }
             Event::Started { pid, started_at, restart_count } => {
-                let record = slot.change(|record| {
-                    // A daemon that comes later hears of a start that it has in its rows.
-                    let is_another = record.state.started_at != started_at;
-                    record.state.status = Status::Running;
-                    record.state.pid = pid;
-                    record.state.started_at.clone_from(&started_at);
-                    record.state.finished_at = NEVER.into();
-                    record.state.oom_killed = false;
-                    record.state.oom_group = None;
-                    if is_another {
-                        if let Some(health) = &mut record.state.health {
-                            *health = Health { status: "starting".into(), ..Health::default() };
-                        }
-                        record.state.last_signal = None;
-                        record.state.kill_at = None;
-                    }
-                    record.restart_count = restart_count.into();
-                });
-                self.save_soon(&record);
-                self.tell(&record, "start");
+                self.note_start(slot, pid, &started_at, restart_count.into());
             }
-            Event::Exited { exit, restarting: true } => {
-                let before = slot.record();
-                let record = slot.change(|record| {
-                    note(record, &exit);
-                    record.state.status = Status::Restarting;
-                });
-                self.save_soon(&record);
-                self.tell_exit(&before, &record);
-                slot.set_life(|life| {
-                    life.exits += 1;
-                    life.code = exit.code;
-                });
-            }
+            Event::Exited { exit, restarting: true } => self.note_end_of_run(slot, &exit),
             Event::Exited { exit, restarting: false } => {
                 self.ended(slot, exit).await;
                 return true;
@@ -209,16 +169,7 @@ impl Engine {
                     self.save_soon(&record);
                 }
             }
-            Event::Oom { group } => {
-                let told = slot.record().state.oom_killed;
-                let record = slot.change(|record| {
-                    record.state.oom_killed = true;
-                    record.state.oom_group = group.or(record.state.oom_group.take());
-                });
-                if !told {
-                    self.tell_oom(&record);
-                }
-            }
+            Event::Oom { group } => self.note_oom(slot, group),
         }
         false
     }
@@ -294,6 +245,7 @@ impl Engine {
                     finished_at: now(),
                     lines_lost: 0,
                     restart_count: None,
+                    untold: Vec::new(),
                     error: "the container's monitor has gone, with the host or by a kill: its exit code is not known"
                         .into(),
                 }
@@ -310,10 +262,11 @@ impl Engine {
 
     /// A container has ended for good: gives back what it had, then tells those who wait.
     pub(crate) async fn ended(&self, slot: &Arc<Slot>, exit: Exit) {
-        let before = slot.record();
-        if !before.state.status.is_active() {
+        if !slot.record().state.status.is_active() {
             return;
         }
+        self.tell_untold(slot, &exit.untold, Some(&exit.started_at));
+        let before = slot.record();
         // Before anybody who waits for this end hears of it.
         let restarts = slot.restarts.load(Ordering::SeqCst) > 0;
         let goes = before.host.auto_remove && !restarts;
@@ -364,23 +317,6 @@ impl Engine {
             });
         }
     }
-
-    fn tell_exit(&self, before: &Container, record: &Container) {
-        let code = record.state.exit_code.to_string();
-        // The monitor may have told of it already.
-        if record.state.oom_killed && !before.state.oom_killed {
-            self.tell_oom(record);
-        }
-        let ran = |from: &str, to: &str| Some(to.parse::<jiff::Timestamp>().ok()?.duration_since(from.parse().ok()?));
-        let ran = ran(&record.state.started_at, &record.state.finished_at).map_or(0, |ran| ran.as_secs().max(0));
-        self.tell_with(record, "die", &[("execDuration", &ran.to_string()), ("exitCode", &code)]);
-    }
-
-    /// Beyond Docker's attributes: whose limit it was.
-    fn tell_oom(&self, record: &Container) {
-        let group = record.state.oom_group.as_deref().map(|group| ("cgroup", group));
-        self.tell_with(record, "oom", group.as_slice());
-    }
 }
 
 /// What the network knows of a container that was started before this daemon was.
@@ -394,7 +330,7 @@ fn refill(record: &mut Container, endpoints: &[Endpoint], published: &[Published
     crate::ports::note(&mut record.ports, published);
 }
 
-fn note(record: &mut Container, exit: &Exit) {
+pub(crate) fn note(record: &mut Container, exit: &Exit) {
     record.state.pid = 0;
     record.state.paused_for_commit = false;
     // A daemon that was killed right after the start has not written when it was.

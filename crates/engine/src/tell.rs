@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::engine::Engine;
-use crate::record::Container;
+use crate::record::{Container, NEVER};
 
 impl Engine {
     /// Tells of a container.
@@ -14,6 +14,13 @@ impl Engine {
     /// Tells of a container, with more attributes.
     pub(crate) fn tell_with(&self, record: &Container, action: &str, more: &[(&str, &str)]) {
         self.events().publish("container", action, &record.id, attributes(record, more));
+    }
+
+    /// As [`Self::tell_with`], of what may have happened while no daemon was there: `happened` is when, in RFC 3339,
+    /// or [`NEVER`] where nobody knows.
+    pub(crate) fn tell_late(&self, record: &Container, action: &str, more: &[(&str, &str)], happened: &str) {
+        let happened = Some(happened).filter(|text| *text != NEVER).and_then(|text| text.parse().ok());
+        self.events().publish_late("container", action, &record.id, attributes(record, more), happened);
     }
 
     /// As [`Self::tell_with`], of what is not kept for those who ask later.

@@ -14,10 +14,21 @@ pub struct State {
     #[serde(rename = "status", serialize_with = "write_status", deserialize_with = "read_status")]
     pub restarting: bool,
     pub health: Option<HealthState>,
+    /// The kernel ended a process of this run because memory was used up.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub oom_killed: bool,
+    /// As [`Exit::oom_group`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub oom_group: Option<String>,
     /// Ends that were not the last, of which nobody has heard as nobody watched: told once, to who watches first. The
     /// latest of a container that ends again and again.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub untold: Vec<Exit>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 fn write_status<S: Serializer>(restarting: &bool, serializer: S) -> Result<S::Ok, S::Error> {
@@ -49,6 +60,9 @@ pub struct Exit {
     /// How often it was started again until this end, which was for good. `None` of monitors that did not tell.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restart_count: Option<u32>,
+    /// Of an end for good: those before it of which nobody has heard, as in [`State::untold`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub untold: Vec<Exit>,
 }
 
 /// What the probes have found.

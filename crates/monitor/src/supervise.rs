@@ -372,6 +372,7 @@ impl Monitor {
     fn say_last(&mut self) {
         let Some(mut exit) = self.last.take() else { return };
         exit.restart_count = Some(self.history.count);
+        exit.untold = std::mem::take(&mut self.untold).into();
         // Without it the daemon, if it is not there now, will say that the code is not known.
         self.unsynced = exit::write(&self.launch.state_dir, &exit).ok().filter(|_| !self.launch.transient);
         self.tell_exited(&exit, false);
@@ -455,6 +456,8 @@ impl Monitor {
             restart_count: self.history.count,
             restarting: self.container.is_none(),
             health: self.prober.as_ref().map(|prober| prober.count.state.clone()),
+            oom_killed: self.oom_killed,
+            oom_group: self.oom.reached(),
             untold: Vec::new(),
         }
     }

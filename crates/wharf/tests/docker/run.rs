@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::process::Stdio;
 
-use crate::kit::Daemon;
+use crate::kit::{Daemon, Said};
 
 #[test]
 fn output_codes_and_streams() {
@@ -127,6 +127,22 @@ fn files_volumes_and_changes() {
     d.docker("commit changed snapshot:1").ok();
     assert_eq!(d.docker("run --rm snapshot:1 cat /new /tmp/up").ok(), "1\n2");
     assert_eq!(d.docker("run --rm snapshot:1 ls /etc/group").code, 1);
+}
+
+/// As deep as a path can be: a container makes them deeper than a stack.
+#[test]
+fn a_deep_tree_is_compared_committed_and_removed() {
+    let Some(d) = Daemon::start() else { return };
+    let script = "mkdir /t; cd /t; i=0; while [ $i -lt 2000 ]; do mkdir d; cd d; i=$((i+1)); done; echo >leaf";
+    let mut run = d.client();
+    run.args(["run", "--name", "deep", "busybox", "sh", "-c", script]);
+    Said::from(run.output().unwrap()).ok();
+    let leaf = format!("A /t/{}leaf", "d/".repeat(2000));
+    assert_eq!(d.docker("diff deep").ok().lines().last(), Some(leaf.as_str()));
+    d.docker("commit deep deep").ok();
+    d.docker(&format!("export deep -o {}", d.path().join("deep.tar").display())).ok();
+    d.docker("rm deep").ok();
+    assert_eq!(d.docker("run --rm deep ls /t/d").ok(), "d");
 }
 
 #[test]

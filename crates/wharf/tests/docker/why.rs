@@ -91,6 +91,59 @@ fn events_outlive_the_daemon() {
     assert!(d.wharf("system fsck").ok().starts_with("clean"));
 }
 
+/// The times are those at which it happened, not that of the daemon's start.
+#[test]
+fn what_no_daemon_saw_is_told_by_the_next_one() {
+    let Some(mut d) = Daemon::start() else { return };
+    let script = "echo x | tee -a /n; [ $(wc -l </n) -lt 4 ] && exit 3; test -e /stay && exec sleep 1000; exit 0";
+    for (name, policy) in [("ends", "on-failure"), ("stays", "always")] {
+        let mut create = d.client();
+        create.args(["create", "--name", name, "--restart", policy, "busybox", "sh", "-c"]);
+        Said::from(create.arg(format!("while test -e /hold; do sleep 0.05; done; {script}")).output().unwrap()).ok();
+    }
+    std::fs::write(d.path().join("empty"), "").unwrap();
+    for file in ["ends:/hold", "stays:/hold", "stays:/stay"] {
+        d.docker(&format!("cp {}/empty {file}", d.path().display())).ok();
+    }
+    d.docker("start ends stays").ok();
+    let own = |name: &str| {
+        let all = d.get(&format!("/containers/{name}/json"));
+        let log = std::path::PathBuf::from(all["LogPath"].as_str().unwrap());
+        (format!("/proc/{}/root/hold", all["State"]["Pid"]), log)
+    };
+    let (ends, stays) = (own("ends"), own("stays"));
+    d.kill();
+    for (hold, _) in [&ends, &stays] {
+        std::fs::remove_file(hold).unwrap();
+    }
+    for (_, log) in [&ends, &stays] {
+        d.eventually("it has run four times", || std::fs::read_to_string(log).unwrap().lines().count() == 4);
+    }
+    d.eventually("it has ended", || ends.1.with_file_name("exit.json").exists());
+    // In the API's seconds.
+    std::thread::sleep(std::time::Duration::from_millis(1100));
+    let until = std::time::UNIX_EPOCH.elapsed().unwrap().as_secs().to_string();
+    d.launch();
+    let state = d.get("/containers/ends/json");
+    assert_eq!((&state["RestartCount"], &state["State"]["ExitCode"]), (&3.into(), &0.into()));
+    assert_eq!(d.get("/containers/stays/json")["RestartCount"], 3);
+    for (name, last) in [("ends", &["die 0"][..]), ("stays", &[])] {
+        let mut words = vec!["events", "--since", "1", "--filter", "event=start", "--filter", "event=die"];
+        let filter = format!("container={name}");
+        words.extend([
+            "--filter",
+            &filter,
+            "--until",
+            &until,
+            "--format",
+            "{{.Action}} {{.Actor.Attributes.exitCode}}",
+        ]);
+        let said = Said::from(d.client().args(words).output().unwrap()).ok().replace(" <no value>", "");
+        let wanted = [&["start", "die 3", "start", "die 3", "start", "die 3", "start"], last].concat();
+        assert_eq!(said.lines().map(str::trim).collect::<Vec<_>>(), wanted, "{name}");
+    }
+}
+
 /// What it prints, run again, makes a container whose settings are the same.
 #[test]
 fn a_container_is_shown_as_the_command_that_makes_it() {

@@ -364,12 +364,16 @@ fn local_source(path: &str, follow: bool) -> Outcome<End> {
 
 /// The bytes of all files of a tree.
 fn content_size(path: &Path) -> i64 {
-    let Ok(meta) = fs::symlink_metadata(path) else { return 0 };
-    if !meta.is_dir() {
-        return if meta.is_file() { i64::try_from(meta.len()).unwrap_or(i64::MAX) } else { 0 };
+    let (mut total, mut left) = (0i64, vec![path.to_owned()]);
+    while let Some(path) = left.pop() {
+        let Ok(meta) = fs::symlink_metadata(&path) else { continue };
+        if meta.is_dir() {
+            left.extend(fs::read_dir(&path).into_iter().flatten().flatten().map(|entry| entry.path()));
+        } else if meta.is_file() {
+            total = total.saturating_add(i64::try_from(meta.len()).unwrap_or(i64::MAX));
+        }
     }
-    let entries = fs::read_dir(path).into_iter().flatten().flatten();
-    entries.map(|entry| content_size(&entry.path())).sum()
+    total
 }
 
 /// The body of an answer for code that is not async.
