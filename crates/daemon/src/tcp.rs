@@ -18,8 +18,8 @@ use crate::tls::Tls;
 
 /// A client that has not shown who it is by then is cut off.
 const HANDSHAKE: Duration = Duration::from_secs(10);
-/// As often the kernel asks a silent client's host whether it is there, and as often in vain before it has gone. A client
-/// that has closed its whole connection looks like one that has ended its input until it is asked so.
+/// As often the kernel asks a silent client's host whether it is there, and as often in vain before it has gone. Where a
+/// client has closed its whole connection, its host answers for it for another minute (tcp(7), `tcp_fin_timeout`).
 const KEEPALIVE: Duration = Duration::from_secs(15);
 const KEEPALIVES: u32 = 4;
 /// How long a client may take to close a connection that the server has ended.
@@ -97,7 +97,7 @@ async fn carry(client: impl AsyncRead + AsyncWrite, watched: &TcpStream, api: Ap
         }
     };
     // The end of ours tells the server, and the streams of a container, that the client has gone.
-    tokio::join!(carried, wharf_server::serve_connection(theirs, api)).0
+    tokio::join!(carried, wharf_server::serve_carried(theirs, api)).0
 }
 
 fn keep_alive(stream: &TcpStream) -> io::Result<()> {

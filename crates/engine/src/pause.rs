@@ -5,7 +5,7 @@ use std::sync::Arc;
 use wharf_cgroup::Group;
 
 use crate::engine::{Engine, blocking, to_its_end};
-use crate::error::{EngineError, Result};
+use crate::error::{EngineError, ErrorKind, Result};
 use crate::freezer;
 use crate::process::Process;
 use crate::record::{Container, Status};
@@ -26,10 +26,22 @@ impl Engine {
                 Status::Paused => {
                     return Err(EngineError::conflict(format!("Container {} is already paused", slot.id)));
                 }
-                _ => return Err(EngineError::conflict(format!("container {} is not running", slot.id))),
+                Status::Restarting => {
+                    let reason = "is restarting, wait until the container is running";
+                    return Err(EngineError::conflict(format!("Container {} {reason}", slot.id)));
+                }
+                _ => return Err(not_running(&slot)),
             }
-            engine.freeze(&record, true).await?;
-            let record = slot.change(|record| record.state.status = Status::Paused);
+            engine.freeze_running(&slot, &record).await?;
+            let record = slot.change(|record| {
+                if record.state.status == Status::Running {
+                    record.state.status = Status::Paused;
+                }
+            });
+            // It has ended meanwhile, which nobody waits with.
+            if record.state.status != Status::Paused {
+                return Err(not_running(&slot));
+            }
             engine.save(&record).await?;
             engine.tell(&record, "pause");
             Ok(())
@@ -63,15 +75,20 @@ impl Engine {
         if record.state.status != Status::Running {
             return Ok(false);
         }
-        if let Err(error) = self.freeze(&record, true).await {
-            // It has ended just now, and there is nothing to freeze any more.
-            return if Process::of(&record).is_ok() { Err(error) } else { Ok(false) };
+        match self.freeze_running(slot, &record).await {
+            Err(error) if error.kind == ErrorKind::Conflict => return Ok(false),
+            done => done?,
         }
         let record = slot.change(|record| {
-            record.state.status = Status::Paused;
-            // Not the user's wish: a daemon that finds it so after a crash lets it go on.
-            record.state.paused_for_commit = true;
+            if record.state.status == Status::Running {
+                record.state.status = Status::Paused;
+                // Not the user's wish: a daemon that finds it so after a crash lets it go on.
+                record.state.paused_for_commit = true;
+            }
         });
+        if record.state.status != Status::Paused {
+            return Ok(false);
+        }
         self.tell(&record, "pause");
         Ok(true)
     }
@@ -133,6 +150,14 @@ impl Engine {
         });
     }
 
+    /// Freezes a container that is to run; `Conflict` when it has ended just now, and nothing is there to freeze.
+    async fn freeze_running(&self, slot: &Slot, record: &Container) -> Result<()> {
+        self.freeze(record, true).await.map_err(|error| match Process::of(record) {
+            Ok(_) => error,
+            Err(_) => not_running(slot),
+        })
+    }
+
     async fn freeze(&self, record: &Container, freeze: bool) -> Result<()> {
         let group = self.group(record)?;
         blocking(move || {
@@ -156,4 +181,8 @@ impl Engine {
         Group::open(&self.inner.hierarchies, &self.cgroup(record))
             .map_err(|e| EngineError::from_source("cannot find the container's control group", &e))
     }
+}
+
+fn not_running(slot: &Slot) -> EngineError {
+    EngineError::conflict(format!("container {} is not running", slot.id))
 }

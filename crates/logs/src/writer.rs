@@ -7,7 +7,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use crate::entry::{Encoder, Stream, encode_attributes};
 use crate::error::{LogError, Result};
@@ -78,6 +78,8 @@ pub struct Writer {
     buffer: Vec<u8>,
     encoder: Encoder,
     lines: Lines,
+    /// The time of the last entry.
+    last: Timestamp,
     lost: u64,
 }
 
@@ -105,6 +107,7 @@ impl Writer {
             buffer: Vec::new(),
             encoder: Encoder::default(),
             lines: Lines::default(),
+            last: Timestamp::UNIX_EPOCH,
             lost: 0,
         };
         if options.driver != Driver::None {
@@ -161,7 +164,8 @@ impl Writer {
         } else if self.buffer.len() >= BUFFER {
             done = self.flush();
         }
-        self.encoder.encode(&mut self.buffer, piece.text, piece.ended, piece.stream, piece.time);
+        self.last = after(self.last, piece.time);
+        self.encoder.encode(&mut self.buffer, piece.text, piece.ended, piece.stream, self.last);
         done
     }
 
@@ -213,6 +217,14 @@ impl Writer {
         self.size = 0;
         Ok(())
     }
+}
+
+/// When an entry was written, if the one before it has the time `last`. What was read at once was seen at one time: each
+/// has a nanosecond more, so that who goes on from a time has nothing twice. A clock that was set back is believed.
+fn after(last: Timestamp, time: Timestamp) -> Timestamp {
+    const AT_ONCE: SignedDuration = SignedDuration::from_millis(1);
+    let next = last.checked_add(SignedDuration::from_nanos(1)).unwrap_or(last);
+    if time >= next || next.duration_since(time) > AT_ONCE { time } else { next }
 }
 
 /// `PATH`, or `PATH.N`.
@@ -305,6 +317,21 @@ mod tests {
         writer.flush().unwrap();
         assert_eq!(logs(&one).last().unwrap(), "19\n");
         assert!(fs::metadata(&one).unwrap().len() < 300 && !numbered(&one, 1).exists());
+    }
+
+    #[test]
+    fn what_is_read_at_once_has_times_of_its_own() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        let mut writer = Writer::open(&path, LogOptions::default()).unwrap();
+        writer.write(Stream::Stdout, b"a\nb\n", time()).unwrap();
+        writer.write(Stream::Stderr, b"c\n", time()).unwrap();
+        writer.write(Stream::Stdout, b"d\n", time() - SignedDuration::from_secs(1)).unwrap();
+        writer.flush().unwrap();
+        let text = fs::read_to_string(&path).unwrap();
+        let times: Vec<_> =
+            text.lines().map(|line| line[line.find("05").or(line.find("04Z")).unwrap()..].to_owned()).collect();
+        assert_eq!(times, ["05Z\"}", "05.000000001Z\"}", "05.000000002Z\"}", "04Z\"}"]);
     }
 
     #[test]

@@ -43,6 +43,8 @@ pub(crate) struct Connection<T> {
     ended: Option<Ended>,
     /// The output has ended.
     closing: Option<Closing>,
+    /// It comes from elsewhere, where a client that has gone looks for a minute like one that reads on.
+    is_carried: bool,
     /// Nothing of it has been handed on yet.
     is_first: bool,
     /// What was read before it was handed on.
@@ -168,12 +170,18 @@ impl<T> Connection<T> {
             answers,
             ended: None,
             closing: None,
+            is_carried: false,
             is_first: true,
             held: Vec::new(),
             streams: false,
             head: Vec::new(),
             standing: None,
         }
+    }
+
+    /// One that is carried over from another host's.
+    pub(crate) fn carried(self, is_carried: bool) -> Self {
+        Self { is_carried, ..self }
     }
 
     pub(crate) fn into_inner(self) -> T {
@@ -260,7 +268,7 @@ impl<T: AsyncRead + Unpin + 'static> AsyncRead for Connection<T> {
             }
             ready!(ended.next_look.as_mut().poll(context));
             // A socket that tells is asked for as long as the answer takes.
-            ended.looks += u32::from(is_closed(&this.io).is_none());
+            ended.looks += u32::from(this.is_carried || is_closed(&this.io).is_none());
             ended.next_look.as_mut().reset(tokio::time::Instant::now() + LOOK);
         }
     }
@@ -386,14 +394,19 @@ mod tests {
 
     #[tokio::test]
     async fn where_the_connection_does_not_tell_there_is_an_end_of_waiting() {
+        async fn waits_and_ends(connection: Connection<impl AsyncRead + Unpin + 'static>) {
+            let mut connection = connection;
+            let _under_way = connection.answers.begin();
+            assert!(!ends(&mut connection).await);
+            let mut buffer = [0; 8];
+            assert_eq!(connection.read(&mut buffer).await.unwrap(), 0);
+        }
         let (client, server) = tokio::io::duplex(8);
-        let answers = Answers::default();
-        let mut connection = Connection::new(server, answers.clone());
-        let _under_way = answers.begin();
         drop(client);
-        assert!(!ends(&mut connection).await);
-        let mut buffer = [0; 8];
-        assert_eq!(connection.read(&mut buffer).await.unwrap(), 0);
+        waits_and_ends(Connection::new(server, Answers::default())).await;
+        let (mut client, server) = UnixStream::pair().unwrap();
+        client.shutdown().await.unwrap();
+        waits_and_ends(Connection::new(server, Answers::default()).carried(true)).await;
     }
 
     /// What is read of `pieces`, which come one after the other.

@@ -3,7 +3,7 @@
 //! Parses, calls the engine, renders; knows nothing of containers itself. What differs between versions of the API
 //! is decided here.
 //!
-//! - [`Api`], [`serve_connection`]: the face for the daemon.
+//! - [`Api`], [`serve_connection`], [`serve_carried`]: the face for the daemon.
 //! - `routes`: a file for each group of routes. `render`: engine records in the API's words, pure.
 //! - `connection`: clients that half-close, and clients that have gone.
 //! - `http`: bodies, answers and errors. `room`: what all clients' bodies may take; `pulled`: answers that go on, for any
@@ -165,14 +165,20 @@ impl Api {
 /// Serves one connection until it is closed, or has had the answer that was under way when [`Api::until`] said so.
 pub fn serve_connection(io: UnixStream, api: Api) -> Pin<Box<dyn Future<Output = ()> + Send>> {
     // Boxed here, and neither generic nor `async`: or all that is served would be compiled once more with its caller.
-    Box::pin(serve(io, api))
+    Box::pin(serve(io, api, false))
 }
 
-async fn serve(io: UnixStream, api: Api) {
+/// As [`serve_connection`], of what is carried over from a connection of another kind: a client there that has ended its
+/// input and one that has gone are not told apart, so an answer that takes longer than some seconds is nobody's then.
+pub fn serve_carried(io: UnixStream, api: Api) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+    Box::pin(serve(io, api, true))
+}
+
+async fn serve(io: UnixStream, api: Api, is_carried: bool) {
     let caller = caller(&io);
     let head_timeout = if api.only_metrics { METRICS_HEAD_TIMEOUT } else { HEAD_TIMEOUT };
     let answers = Answers::default();
-    let connection = Connection::new(io, answers.clone());
+    let connection = Connection::new(io, answers.clone()).carried(is_carried);
     let mut closing = api.closing.clone();
     let service = service_fn(move |request: hyper::Request<Incoming>| {
         let (api, answers, under_way) = (api.clone(), answers.clone(), answers.begin());

@@ -73,6 +73,10 @@ impl Way {
     /// With at most `rate` bytes a second on each connection.
     pub(crate) fn to(upstream: SocketAddr, rate: u64) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        if rate > 0 {
+            // What is counted and not read yet is little, however busy the reader is. Inherited by what is accepted.
+            rustix::net::sockopt::set_socket_send_buffer_size(&listener, 16 << 10).unwrap();
+        }
         let address = listener.local_addr().unwrap();
         let way = Self { address, count: Arc::default(), asked: Arc::default(), open: Arc::default() };
         let (count, asked, open) = (Arc::clone(&way.count), Arc::clone(&way.asked), Arc::clone(&way.open));

@@ -280,7 +280,7 @@ impl Daemon {
     /// Tries until it is so.
     #[track_caller]
     pub(crate) fn eventually(&self, what: &str, mut so: impl FnMut() -> bool) {
-        let deadline = Instant::now() + Duration::from_secs(20);
+        let deadline = Instant::now() + Duration::from_secs(60);
         while !so() {
             assert!(Instant::now() < deadline, "not so: {what}\n{}", self.log());
             std::thread::sleep(Duration::from_millis(20));
