@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use wharf_archive::{PackOptions, UnpackOptions, Whiteouts, decompressed, pack, unpack};
 use wharf_reference::{Digest, Hasher};
 use wharf_rooted_path::RootDir;
-use wharf_snapshot::{Clamped, RealTimes, Time};
+use wharf_snapshot::{Clamped, MARK, RealTimes, Time};
 
 use crate::Builder;
 use crate::cache::{Cache, CacheRecord, Defined};
@@ -96,6 +96,14 @@ struct Step {
     nanoseconds: i32,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     date: Option<i64>,
+}
+
+impl Step {
+    /// Whether what it has made itself is told from what it has copied by its time.
+    fn copies(&self) -> bool {
+        let word = self.description.split_whitespace().next().unwrap_or_default();
+        ["COPY", "ADD"].iter().any(|copies| word.eq_ignore_ascii_case(copies))
+    }
 }
 
 /// What of a build's cache travels, and how.
@@ -315,11 +323,10 @@ impl Builder {
                     let tar = decompressed(file).map_err(|e| bad(&e.to_string()))?;
                     let mut tar = tar;
                     // What the step has made is as new here as where it was made.
-                    let date = step.date.unwrap_or(i64::MAX);
+                    let time = (step.date.unwrap_or(i64::MAX), if step.copies() { MARK } else { 0 });
                     let made = (step.created, step.nanoseconds.unsigned_abs());
-                    let of = |_: &Path, said: Time| if said >= (date, 0) && made > said { made } else { said };
-                    let (from, until) = (made, made);
-                    let clamped = Clamped { from, until, time: (date, 0), whole: false, copied: true };
+                    let of = |_: &Path, said: Time| if said >= time && made > said { made } else { said };
+                    let clamped = Clamped { from: made, until: made, time, whole: false, copied: true };
                     let times = step.date.filter(|date| *date < step.created).map(|_| RealTimes { clamped, of: &of });
                     shared.layers.import_with(&mut tar, Some(layer), times)?;
                 }

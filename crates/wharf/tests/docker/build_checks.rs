@@ -210,3 +210,33 @@ fn a_link_that_is_named_leads_on_from_inside_of_what_is_named_too() {
     assert_eq!(d.docker("run --rm app cat /w").ok(), "2");
     assert_eq!(d.docker("run --rm app readlink /x/dl").ok(), "../other");
 }
+
+/// What a stage has made itself has another time than what it has copied, also where its layers come from a cache.
+#[test]
+fn an_image_upon_layers_of_an_imported_cache_is_the_same() {
+    let Some(d) = Daemon::start() else { return };
+    let text = |to: &str| {
+        format!(
+            "FROM busybox AS one\nCOPY a /new/d/\nWORKDIR /new/w\nRUN echo 1 >/new/x\nCOPY --link a /new/l/\n\
+             FROM busybox\nCOPY --from=one /new {to}\n"
+        )
+    };
+    let dir = context(&d, "main", &[("Dockerfile", &text("/to")), ("a", "a")]);
+    let clean = || {
+        d.docker("builder prune -af").ok();
+        d.docker("image prune -f").ok();
+    };
+    // What is made is newer than what it is made of.
+    std::thread::sleep(std::time::Duration::from_millis(1100));
+    wharf(&d, &dir, "build -q --cache-to type=local,dest=../kept,mode=max .").ok();
+    std::fs::write(dir.join("Dockerfile"), text("/other")).unwrap();
+    let wanted = wharf(&d, &dir, "build -q .").ok();
+    clean();
+    assert_eq!(wharf(&d, &dir, "build -q .").ok(), wanted);
+    clean();
+    std::fs::write(dir.join("Dockerfile"), text("/to")).unwrap();
+    wharf(&d, &dir, "build -q --cache-from type=local,src=../kept .").ok();
+    std::fs::write(dir.join("Dockerfile"), text("/other")).unwrap();
+    assert_eq!(wharf(&d, &dir, "build -q .").ok(), wanted);
+    assert_eq!(wharf(&d, &dir, "build -q --no-cache .").ok(), wanted);
+}
