@@ -35,8 +35,18 @@ pub(crate) fn kept(config: &LogConfig) -> &str {
     }
 }
 
+/// What is kept of a log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Limits {
+    /// Bytes of a file.
+    pub(crate) size: Option<u64>,
+    pub(crate) files: u32,
+    /// All files but the last.
+    pub(crate) compress: bool,
+}
+
 /// Size and number of log files.
-pub(crate) fn limits(config: &LogConfig) -> Result<(Option<u64>, u32)> {
+pub(crate) fn limits(config: &LogConfig) -> Result<Limits> {
     let bad = |text: String| Err(EngineError::invalid(text));
     let mut size = None;
     let mut files = 1;
@@ -79,7 +89,7 @@ pub(crate) fn limits(config: &LogConfig) -> Result<(Option<u64>, u32)> {
     if compress && config.driver == "json-file" && (files == 1 || size.is_none()) {
         return bad("compress cannot be true when max-file is less than 2 or max-size is not set".into());
     }
-    Ok((size, files))
+    Ok(Limits { size, files, compress })
 }
 
 /// `10m`, `1.5g`: bytes, the units in thousands (go-units, `FromHumanSize`).
@@ -146,7 +156,7 @@ mod tests {
         assert!(check(&buffered).unwrap_err().message.contains("only supported with 'mode=non-blocking'"));
         buffered.options.insert("mode".into(), "non-blocking".into());
         check(&buffered).unwrap();
-        assert_eq!(limits(&with("max-file", "3")).unwrap(), (None, 3));
+        assert_eq!(limits(&with("max-file", "3")).unwrap(), Limits { size: None, files: 3, compress: false });
         let driver = LogConfig { driver: "bogus".into(), ..LogConfig::default() };
         assert_eq!(check(&driver).unwrap_err().message, "logger: no log driver named 'bogus' is registered");
     }

@@ -224,14 +224,15 @@ impl Engine {
             linked: &linked.env,
         };
         let spec = self.with_named_devices(record, bundle::spec(record, &surroundings)?)?;
-        let (max_size, max_files) = log_options::limits(&record.host.log_config)?;
+        let limits = log_options::limits(&record.host.log_config)?;
         let attributes = log_attributes::attributes(record)?;
         let remote = log_remote::of(record, &attributes)?;
         let log = (record.host.log_config.driver != "none").then(|| LogConfig {
             path: record.log_path.clone().into(),
             driver: log_options::kept(&record.host.log_config).to_owned(),
-            max_size,
-            max_files,
+            max_size: limits.size,
+            max_files: limits.files,
+            compress: limits.compress,
             attributes,
             remote,
         });

@@ -11,6 +11,7 @@ mod entry;
 mod error;
 mod follow;
 mod lines;
+mod packed;
 mod reader;
 pub mod remote;
 mod tail;

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::fs::File;
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
@@ -10,6 +10,7 @@ use jiff::Timestamp;
 
 use crate::entry::{Decoder, Entry, Stream};
 use crate::error::{LogError, Result};
+use crate::packed::{made_of, packed, unpack};
 use crate::tail;
 use crate::writer::numbered;
 
@@ -44,19 +45,54 @@ impl Default for ReadOptions {
 pub(crate) struct Source {
     pub(crate) file: File,
     pub(crate) inode: u64,
+    /// It is compressed; with the inode of what it was made of, if that is known.
+    packed: Option<Option<u64>>,
     /// Where the next byte is read.
     pub(crate) position: u64,
 }
 
 impl Source {
-    /// `None` when there is no such file.
-    fn open(path: &Path) -> Result<Option<Self>> {
-        let file = match File::open(path) {
-            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
-            opened => opened.map_err(LogError::file("open", path))?,
-        };
-        let inode = file.metadata().map_err(LogError::file("open", path))?.ino();
-        Ok(Some(Self { file, inode, position: 0 }))
+    /// The log's file of that number, as it is or compressed. `None` when there is no such file.
+    fn open(log: &Path, number: u32) -> Result<Option<Self>> {
+        let plain = numbered(log, number);
+        if let Some(found) = open(&plain)? {
+            return Self::of(found, false).map_err(LogError::file("open", &plain)).map(Some);
+        }
+        let packed = packed(&plain);
+        match open(&packed)? {
+            Some(found) if number > 0 => Self::of(found, true).map_err(LogError::file("open", &packed)).map(Some),
+            _ => Ok(None),
+        }
+    }
+
+    fn of(file: File, is_packed: bool) -> io::Result<Self> {
+        let inode = file.metadata()?.ino();
+        let packed = is_packed.then(|| made_of(&file));
+        Ok(Self { file, inode, packed, position: 0 })
+    }
+
+    /// Whether it is that file, or was made of it.
+    fn is(&self, inode: u64) -> bool {
+        match self.packed {
+            None => self.inode == inode,
+            Some(made_of) => made_of == Some(inode),
+        }
+    }
+
+    /// Makes it readable from any place.
+    pub(crate) fn unpack(&mut self, log: &Path) -> io::Result<()> {
+        if self.packed.is_some() {
+            self.file = unpack(&self.file, log)?;
+            self.packed = None;
+        }
+        Ok(())
+    }
+}
+
+fn open(path: &Path) -> Result<Option<File>> {
+    match File::open(path) {
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
+        opened => opened.map(Some).map_err(LogError::file("open", path)),
     }
 }
 
@@ -86,7 +122,7 @@ impl Reader {
     pub fn open(path: &Path, options: ReadOptions) -> Result<Self> {
         let mut sources = files(path)?;
         if let Some(tail) = options.tail {
-            tail::keep_last(&mut sources, tail).map_err(LogError::file("read", path))?;
+            tail::keep_last(&mut sources, tail, path).map_err(LogError::file("read", path))?;
         }
         Ok(Self {
             path: path.into(),
@@ -197,6 +233,7 @@ impl Reader {
 
     fn read(&mut self) -> Result<bool> {
         let Some(source) = self.sources.front_mut() else { return Ok(false) };
+        source.unpack(&self.path).map_err(LogError::file("read", &self.path))?;
         if self.start > 0 {
             self.buffer.drain(..self.start);
             self.scanned -= self.start;
@@ -247,7 +284,7 @@ impl Reader {
         }
         let mut later = files(&self.path)?;
         // One that has been removed is older than all that is there.
-        if let Some(own) = later.iter().position(|file| file.inode == inode) {
+        if let Some(own) = later.iter().position(|file| file.is(inode)) {
             later.drain(..=own);
         }
         self.forget();
@@ -275,7 +312,7 @@ fn find_line_feed(bytes: &[u8]) -> Option<usize> {
 fn files(path: &Path) -> Result<VecDeque<Source>> {
     let mut found = listed(path)?;
     for _ in 0..LISTINGS {
-        let newest = Source::open(path)?.map(|source| source.inode);
+        let newest = Source::open(path, 0)?.map(|source| source.inode);
         if newest == found.back().map(|source| source.inode) {
             break;
         }
@@ -290,7 +327,7 @@ fn listed(path: &Path) -> Result<VecDeque<Source>> {
     let mut found: VecDeque<Source> = VecDeque::new();
     let mut gap = false;
     for n in 0.. {
-        match Source::open(&numbered(path, n))? {
+        match Source::open(path, n)? {
             Some(source) => {
                 gap = false;
                 if !found.iter().any(|known| known.inode == source.inode) {

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::os::unix::fs::FileExt;
+use std::path::Path;
 
 use crate::reader::Source;
 
@@ -10,9 +11,10 @@ use crate::reader::Source;
 const BLOCK: usize = 64 << 10;
 
 /// Drops the files, and passes over the part of the first that is left, that come before the last `count` lines.
-pub(crate) fn keep_last(sources: &mut VecDeque<Source>, count: u64) -> io::Result<()> {
+pub(crate) fn keep_last(sources: &mut VecDeque<Source>, count: u64, log: &Path) -> io::Result<()> {
     let mut wanted = count;
     for index in (0..sources.len()).rev() {
+        sources[index].unpack(log)?;
         let (position, found) = last_lines(&sources[index], wanted)?;
         sources[index].position = position;
         wanted -= found;

@@ -12,6 +12,7 @@ use jiff::{SignedDuration, Timestamp};
 use crate::entry::{Encoder, Stream, encode_attributes};
 use crate::error::{LogError, Result};
 use crate::lines::{Lines, Piece};
+use crate::packed::{Packing, packed};
 
 /// The bounds that Docker's driver `local` has when nobody gives any.
 const LOCAL_SIZE: u64 = 20 << 20;
@@ -58,6 +59,8 @@ pub struct LogOptions {
     pub max_size: Option<u64>,
     /// Files that are kept, the current one included; 0 means 1.
     pub max_files: u32,
+    /// Those that are not written to any more are compressed.
+    pub compress: bool,
 }
 
 /// Bytes of each of so many files, on a file system of so many.
@@ -72,6 +75,8 @@ pub struct Writer {
     options: LogOptions,
     /// `None` with the driver `none`.
     file: Option<File>,
+    /// `None` when the file is not to be compressed, or could not be.
+    packing: Option<Packing>,
     /// Bytes in the file.
     size: u64,
     /// Whole entries that are not in the file yet.
@@ -103,6 +108,7 @@ impl Writer {
             path: path.into(),
             options,
             file: None,
+            packing: None,
             size: 0,
             buffer: Vec::new(),
             encoder: Encoder::default(),
@@ -117,6 +123,7 @@ impl Writer {
                 // A crash in the middle of an entry: the next one begins on a line of its own.
                 writer.buffer.push(b'\n');
             }
+            writer.pack(&mut file);
             writer.file = Some(file);
         }
         Ok(writer)
@@ -169,6 +176,12 @@ impl Writer {
         done
     }
 
+    /// What the disk refuses here is not lost: the file stays as it is.
+    fn pack(&mut self, file: &mut File) {
+        let is_wanted = self.options.compress && self.options.max_files > 1;
+        self.packing = is_wanted.then(|| Packing::begin(&self.path, file).ok()).flatten();
+    }
+
     /// Writes what is collected.
     ///
     /// # Errors
@@ -182,6 +195,7 @@ impl Writer {
         let written = file.write_all(&self.buffer);
         if written.is_ok() {
             self.size += self.buffer.len() as u64;
+            self.packing.take_if(|packing| packing.write(&self.buffer).is_err());
         } else {
             // If the cut fails too, a reader passes over the torn entry.
             let _ = file.set_len(self.size);
@@ -201,21 +215,40 @@ impl Writer {
     /// so with one file alone it is replaced, not emptied.
     fn rotate(&mut self) -> Result<()> {
         let older = self.options.max_files.max(1) - 1;
-        for n in (0..older).rev() {
-            match fs::rename(numbered(&self.path, n), numbered(&self.path, n + 1)) {
-                Err(e) if e.kind() != ErrorKind::NotFound => return Err(LogError::file("rotate", &self.path)(e)),
-                _ => {}
+        let failed = |e| LogError::file("rotate", &self.path)(e);
+        for n in (1..older).rev() {
+            let (from, to) = (numbered(&self.path, n), numbered(&self.path, n + 1));
+            // Either form may be there, of a time with other options.
+            for (from, to) in [(packed(&from), packed(&to)), (from, to)] {
+                let moved = absent_or(fs::rename(from, &to)).map_err(failed)?;
+                if moved.is_none() {
+                    absent_or(fs::remove_file(&to)).map_err(failed)?;
+                }
             }
         }
         if older == 0 {
-            match fs::remove_file(&self.path) {
-                Err(e) if e.kind() != ErrorKind::NotFound => return Err(LogError::file("rotate", &self.path)(e)),
-                _ => {}
-            }
+            absent_or(fs::remove_file(&self.path)).map_err(failed)?;
+        } else {
+            let last = numbered(&self.path, 1);
+            absent_or(fs::rename(&self.path, &last)).map_err(failed)?;
+            let kept = self.packing.take().map(|packing| packing.keep(&packed(&last)));
+            // Where both are there, the one that is not compressed counts.
+            absent_or(fs::remove_file(if matches!(kept, Some(Ok(()))) { last } else { packed(&last) }))
+                .map_err(failed)?;
         }
-        self.file = Some(open(&self.path, true).map_err(LogError::file("rotate", &self.path))?);
+        let mut file = open(&self.path, true).map_err(failed)?;
+        self.pack(&mut file);
+        self.file = Some(file);
         self.size = 0;
         Ok(())
+    }
+}
+
+/// `None` when it is not there.
+fn absent_or(done: std::io::Result<()>) -> std::io::Result<Option<()>> {
+    match done {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        done => done.map(Some),
     }
 }
 
@@ -250,6 +283,7 @@ fn torn(file: &mut File) -> bool {
 mod tests {
     use super::*;
     use crate::lines::MAX_LINE;
+    use crate::reader::{ReadOptions, Reader};
 
     fn time() -> Timestamp {
         "2026-01-02T03:04:05Z".parse().unwrap()
@@ -317,6 +351,64 @@ mod tests {
         writer.flush().unwrap();
         assert_eq!(logs(&one).last().unwrap(), "19\n");
         assert!(fs::metadata(&one).unwrap().len() < 300 && !numbered(&one, 1).exists());
+    }
+
+    /// Also what is followed while it is compressed, and what a writer before has begun.
+    #[test]
+    fn what_is_rotated_is_compressed_and_read_as_if_it_were_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        let options = LogOptions { max_size: Some(2000), max_files: 4, compress: true, ..LogOptions::default() };
+        let texts = |mut reader: Reader| {
+            let mut all = Vec::new();
+            while let Some(entry) = reader.next_entry().unwrap() {
+                all.push(String::from_utf8(entry.line).unwrap());
+            }
+            (all, reader)
+        };
+        let follow = ReadOptions { follow: true, ..ReadOptions::default() };
+        let mut reader = Reader::open(&path, follow).unwrap();
+        let mut followed = Vec::new();
+        for n in 0..500 {
+            let mut writer = Writer::open(&path, options).unwrap();
+            for part in 0..7 {
+                writer.write(Stream::Stdout, format!("{n} {part}\n").as_bytes(), time()).unwrap();
+            }
+            writer.flush().unwrap();
+            let (some, back) = texts(reader);
+            followed.extend(some);
+            reader = back;
+        }
+        let all: Vec<String> = (0..500).flat_map(|n| (0..7).map(move |part| format!("{n} {part}\n"))).collect();
+        assert_eq!(followed, all);
+        let (kept, _) = texts(Reader::open(&path, ReadOptions::default()).unwrap());
+        assert!(kept.len() > 90 && all.ends_with(&kept), "{kept:?}");
+        for count in [1, 40, 80] {
+            let tail = ReadOptions { tail: Some(count), ..ReadOptions::default() };
+            let (last, _) = texts(Reader::open(&path, tail).unwrap());
+            assert_eq!(last, all[all.len() - count as usize..]);
+        }
+        let mut names: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        names.sort();
+        assert_eq!(names, ["log", "log.1.gz", "log.2.gz", "log.3.gz"]);
+        let first = packed(&numbered(&path, 1));
+        assert!(fs::metadata(&first).unwrap().len() < 1000);
+
+        // Other options from now on; and one that is damaged is read as far as it goes.
+        let plain = LogOptions { compress: false, max_files: 3, ..options };
+        let mut writer = Writer::open(&path, plain).unwrap();
+        for n in 0..26 {
+            writer.write(Stream::Stdout, format!("later {n}\n").as_bytes(), time()).unwrap();
+        }
+        writer.flush().unwrap();
+        let (now, _) = texts(Reader::open(&path, ReadOptions::default()).unwrap());
+        assert!(now.last().unwrap() == "later 25\n" && now.len() > 50, "{now:?}");
+        assert!(numbered(&path, 1).exists() && !first.exists());
+        let second = packed(&numbered(&path, 2));
+        let whole = fs::metadata(&second).unwrap().len();
+        OpenOptions::new().write(true).open(&second).unwrap().set_len(whole / 2).unwrap();
+        let (some, _) = texts(Reader::open(&path, ReadOptions::default()).unwrap());
+        assert!(some.len() < now.len() && now.ends_with(&some[some.len() - 30..]), "{some:?}");
     }
 
     #[test]

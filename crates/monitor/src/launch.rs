@@ -52,6 +52,9 @@ pub struct LogConfig {
     pub max_size: Option<u64>,
     /// Files that are kept, the current one included.
     pub max_files: u32,
+    /// Files that are not written to any more are compressed.
+    #[serde(default)]
+    pub compress: bool,
     /// What is written beside each line.
     #[serde(default)]
     pub attributes: BTreeMap<String, String>,

@@ -28,7 +28,8 @@ impl Log {
     pub(crate) fn open(config: &LogConfig) -> Result<Self> {
         let fail = |error: wharf_logs::LogError| LaunchError::Failed { message: chain(&error), code: 125 };
         let driver = config.driver.parse().map_err(fail)?;
-        let options = LogOptions { driver, max_size: config.max_size, max_files: config.max_files };
+        let options =
+            LogOptions { driver, max_size: config.max_size, max_files: config.max_files, compress: config.compress };
         let remote = config.remote.clone().map(Remote::open).transpose().map_err(|error| {
             let message = format!("failed to initialize logging driver: {}", chain(&error));
             LaunchError::Failed { message, code: 125 }

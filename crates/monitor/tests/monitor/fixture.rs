@@ -78,6 +78,7 @@ impl Fixture {
                 driver: "json-file".into(),
                 max_size: None,
                 max_files: 1,
+                compress: false,
                 attributes: std::collections::BTreeMap::new(),
                 remote: None,
             }),

@@ -1,4 +1,4 @@
-//! Logs that go somewhere else: drivers `syslog`, `gelf`, `fluentd`.
+//! Logs that are rotated, and that go somewhere else: drivers `syslog`, `gelf`, `fluentd`.
 
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::net::{TcpListener, UdpSocket};
@@ -139,4 +139,21 @@ fn the_first_lines_come_with_the_head() {
         assert!(text.starts_with("HTTP/1.1 200 OK") && text.contains("first words"), "{text}");
     }
     d.docker("rm -f says").ok();
+}
+
+#[test]
+fn what_is_rotated_away_is_compressed_where_that_is_asked_for() {
+    let Some(d) = Daemon::start() else { return };
+    let options = "--rm=false --name many --log-opt max-size=20k --log-opt max-file=3 --log-opt compress=true";
+    d.sh(options, "seq 1000").ok();
+    let path = d.get("/containers/many/json")["LogPath"].as_str().unwrap().to_owned();
+    assert!(std::path::Path::new(&format!("{path}.1.gz")).exists());
+    assert!(!std::path::Path::new(&format!("{path}.1")).exists());
+    let all = d.docker("logs many").ok();
+    let lines: Vec<&str> = all.lines().collect();
+    let numbers: Vec<String> = (1001 - lines.len()..=1000).map(|number| number.to_string()).collect();
+    assert!(lines == numbers && lines.len() > 400, "{all}");
+    assert_eq!(d.docker("logs --tail 500 many").ok().lines().count(), 500);
+    d.docker("start -a many").ok();
+    assert_eq!(d.docker("logs --tail 1 many").ok(), "1000");
 }
