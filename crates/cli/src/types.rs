@@ -2,7 +2,7 @@
 //! leaves it out.
 //!
 //! A type is a line: its name, then its fields. `Name`: a text. `Name:kind`: something else. `Name<json`: the JSON calls
-//! it otherwise. `Name?`: JSON leaves it out when it is empty. `@Type`: an embedded struct. Kinds: `s` text, `i` whole number, `f` fraction, `b` truth, `t` moment,
+//! it otherwise. `Name?`: JSON leaves it out when it is empty. `@Type`: an embedded struct. Kinds: `s` text, `i` whole number, `f` fraction, `b` truth, `t` moment, `d` span of time,
 //! `any`, `empty` (a struct without fields), `[]kind`, `{}kind` (map), `{K}kind` (map with keys of type K), `*kind` (pointer), or a type of the same table.
 
 use std::collections::HashMap;
@@ -51,7 +51,7 @@ pub(crate) fn event() -> Type {
 
 const CONTAINER: &str = "\
 container.InspectResponse @*container.ContainerJSONBase Mounts:[]container.MountPoint Config:*container.Config \
-NetworkSettings:*container.NetworkSettings ImageManifestDescriptor?:any
+NetworkSettings:*container.NetworkSettings ImageManifestDescriptor?:*any
 container.ContainerJSONBase ID<Id Created Path Args:[]s State:*container.State Image ResolvConfPath HostnamePath HostsPath \
 LogPath Name RestartCount:i Driver Platform MountLabel ProcessLabel AppArmorProfile ExecIDs:[]s \
 HostConfig:*container.HostConfig GraphDriver:storage.DriverData SizeRw?:*i SizeRootFs?:*i
@@ -64,7 +64,7 @@ storage.DriverData Data:{}s Name
 container.Config Hostname Domainname User AttachStdin:b AttachStdout:b AttachStderr:b ExposedPorts?:{nat.Port}empty Tty:b OpenStdin:b \
 StdinOnce:b Env:[]s Cmd:[]s Healthcheck?:*container.HealthConfig ArgsEscaped?:b Image Volumes:{}empty WorkingDir \
 Entrypoint:[]s NetworkDisabled?:b MacAddress? OnBuild:[]s Labels:{}s StopSignal? StopTimeout?:*i Shell?:[]s
-container.HealthConfig Test?:[]s Interval?:i Timeout?:i StartPeriod?:i StartInterval?:i Retries?:i
+container.HealthConfig Test?:[]s Interval?:d Timeout?:d StartPeriod?:d StartInterval?:d Retries?:i
 container.HostConfig Binds:[]s ContainerIDFile LogConfig:container.LogConfig NetworkMode PortBindings:{nat.Port}[]nat.PortBinding \
 RestartPolicy:container.RestartPolicy AutoRemove:b VolumeDriver VolumesFrom:[]s ConsoleSize:[]i Annotations?:{}s CapAdd:[]s \
 CapDrop:[]s CgroupnsMode DNS<Dns:[]s DNSOptions<DnsOptions:[]s DNSSearch<DnsSearch:[]s ExtraHosts:[]s GroupAdd:[]s IpcMode \
@@ -100,7 +100,7 @@ network.EndpointIPAMConfig IPv4Address? IPv6Address? LinkLocalIPs?:[]s
 const IMAGE: &str = "\
 image.InspectResponse ID<Id RepoTags:[]s RepoDigests:[]s Parent Comment Created? DockerVersion Author \
 Config:*v1.DockerOCIImageConfig Architecture Variant? Os OsVersion? Size:i VirtualSize?:i GraphDriver:storage.DriverData \
-RootFS:image.RootFS Metadata:image.Metadata Descriptor?:any Manifests?:[]any
+RootFS:image.RootFS Metadata:image.Metadata Descriptor?:*any Manifests?:[]any Container<- ContainerConfig<-:*any
 storage.DriverData Data:{}s Name
 image.RootFS Type? Layers?:[]s
 image.Metadata LastTagTime:t
@@ -108,7 +108,7 @@ v1.DockerOCIImageConfig @v1.ImageConfig @v1.DockerOCIImageConfigExt
 v1.ImageConfig User? ExposedPorts?:{}empty Env?:[]s Entrypoint?:[]s Cmd?:[]s Volumes?:{}empty WorkingDir? Labels?:{}s \
 StopSignal? ArgsEscaped?:b
 v1.DockerOCIImageConfigExt Healthcheck?:*v1.HealthcheckConfig OnBuild?:[]s Shell?:[]s
-v1.HealthcheckConfig Test?:[]s Interval?:i Timeout?:i StartPeriod?:i StartInterval?:i Retries?:i
+v1.HealthcheckConfig Test?:[]s Interval?:d Timeout?:d StartPeriod?:d StartInterval?:d Retries?:i
 ";
 
 const NETWORK: &str = "\
@@ -122,7 +122,7 @@ network.EndpointResource Name EndpointID MacAddress IPv4Address IPv6Address
 ";
 
 const VOLUME: &str = "\
-volume.Volume ClusterVolume?:any CreatedAt? Driver Labels:{}s Mountpoint Name Options:{}s Scope Status?:{}any \
+volume.Volume ClusterVolume?:*any CreatedAt? Driver Labels:{}s Mountpoint Name Options:{}s Scope Status?:{}any \
 UsageData?:*volume.UsageData
 volume.UsageData RefCount:i Size:i
 ";
@@ -216,6 +216,7 @@ fn kind(lines: &HashMap<&'static str, Vec<&'static str>>, word: &'static str) ->
         "f" => Type::Float,
         "b" => Type::Bool,
         "t" => Type::Time,
+        "d" => Type::Duration,
         "any" => Type::Any,
         name => named(lines, name),
     }
@@ -237,6 +238,17 @@ mod tests {
             "NetworkSettings": {"IPAddress": "1.2.3.4", "Ports": {"80/tcp": [{"HostIp": "", "HostPort": "81"}]}},
             "HostConfig": {"NetworkMode": "bridge", "CpuShares": 5}
         });
+        let probed = json!({ "Config": { "Healthcheck": { "Test": ["CMD", "a"], "Interval": 90_500_000_000_i64, "Timeout": 1500 } } });
+        for (template, printed) in [
+            ("{{.Config.Healthcheck.Interval}} {{.Config.Healthcheck.StartPeriod}}", "1m30.5s 0s"),
+            ("{{.Config.Healthcheck}}", "{[CMD a] 1m30.5s 1.5µs 0s 0s 0}"),
+            ("{{.Config.Healthcheck.Interval.Seconds}} {{gt .Config.Healthcheck.Interval 5}}", "90.5 true"),
+            ("{{printf \"%d %s\" .Config.Healthcheck.Timeout .Config.Healthcheck.Timeout}}", "1500 1.5µs"),
+            ("{{json .Config.Healthcheck}}", "{\"Test\":[\"CMD\",\"a\"],\"Interval\":90500000000,\"Timeout\":1500}"),
+        ] {
+            let value = super::container().view(&probed);
+            assert_eq!(Template::parse(template).unwrap().execute(&value).as_deref(), Ok(printed), "{template}");
+        }
         for (template, printed) in [
             ("{{.ID}} {{.State.Status}} {{.State.Health}} {{.State.Pid}}", "abc running <nil> 0"),
             (

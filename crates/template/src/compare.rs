@@ -28,7 +28,7 @@ pub(crate) fn equal(a: &Value, b: &Value) -> Result<bool, String> {
         (Value::Bool(a), Value::Bool(b)) => Ok(a == b),
         (Value::String(a) | Value::JsonNumber(a), Value::String(b) | Value::JsonNumber(b)) => Ok(a == b),
         (Value::Float(a), Value::Float(b)) => Ok(a == b),
-        (Value::Int(_) | Value::Uint(_), Value::Int(_) | Value::Uint(_)) => Ok(whole(a) == whole(b)),
+        (a, b) if whole(a).is_some() && whole(b).is_some() => Ok(whole(a) == whole(b)),
         (Value::List(_) | Value::Map(_), _) => {
             Err(format!("non-comparable type {}: {}", crate::print::plain(a), a.type_name()))
         }
@@ -46,7 +46,7 @@ pub(crate) fn order(a: &Value, b: &Value) -> Result<Option<Ordering>, String> {
     match (a, b) {
         (Value::String(a) | Value::JsonNumber(a), Value::String(b) | Value::JsonNumber(b)) => Ok(Some(a.cmp(b))),
         (Value::Float(a), Value::Float(b)) => Ok(a.partial_cmp(b)),
-        (Value::Int(_) | Value::Uint(_), Value::Int(_) | Value::Uint(_)) => Ok(whole(a).partial_cmp(&whole(b))),
+        (a, b) if whole(a).is_some() && whole(b).is_some() => Ok(whole(a).partial_cmp(&whole(b))),
         (Value::Bool(_), Value::Bool(_)) => Err(INVALID.to_owned()),
         (a, b) if basic(a) && basic(b) => Err(INCOMPATIBLE.to_owned()),
         _ => Err(INVALID.to_owned()),
@@ -56,13 +56,19 @@ pub(crate) fn order(a: &Value, b: &Value) -> Result<Option<Ordering>, String> {
 fn basic(value: &Value) -> bool {
     matches!(
         value,
-        Value::Bool(_) | Value::Int(_) | Value::Uint(_) | Value::Float(_) | Value::String(_) | Value::JsonNumber(_)
+        Value::Bool(_)
+            | Value::Int(_)
+            | Value::Uint(_)
+            | Value::Duration(_)
+            | Value::Float(_)
+            | Value::String(_)
+            | Value::JsonNumber(_)
     )
 }
 
 fn whole(value: &Value) -> Option<i128> {
     match value {
-        Value::Int(value) => Some(i128::from(*value)),
+        Value::Int(value) | Value::Duration(value) => Some(i128::from(*value)),
         Value::Uint(value) => Some(i128::from(*value)),
         _ => None,
     }

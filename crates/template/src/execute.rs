@@ -303,6 +303,9 @@ impl<'a> State<'a> {
                 .get(name)
                 .cloned()
                 .ok_or_else(|| format!("can't evaluate field {name} in type {}", declared.unwrap_or(&object.name))),
+            Value::Duration(nanoseconds) if duration_in(*nanoseconds, name).is_some() => {
+                Ok(duration_in(*nanoseconds, name).unwrap_or_default())
+            }
             other => {
                 let kind = declared.map_or_else(|| other.type_name(), str::to_owned);
                 Err(format!("can't evaluate field {name} in type {kind}"))
@@ -378,6 +381,22 @@ impl<'a> State<'a> {
             }
         }
     }
+}
+
+/// The methods of Go's `time.Duration`.
+fn duration_in(nanoseconds: i64, method: &str) -> Option<Value> {
+    #[expect(clippy::cast_precision_loss, reason = "Go's, too")]
+    let fraction = |unit: f64| Value::Float(nanoseconds as f64 / unit);
+    Some(match method {
+        "Nanoseconds" => Value::Int(nanoseconds),
+        "Microseconds" => Value::Int(nanoseconds / 1_000),
+        "Milliseconds" => Value::Int(nanoseconds / 1_000_000),
+        "Seconds" => fraction(1e9),
+        "Minutes" => fraction(60e9),
+        "Hours" => fraction(3600e9),
+        "String" => Value::text(print::plain(&Value::Duration(nanoseconds))),
+        _ => return None,
+    })
 }
 
 /// An argument as it stands in a command.

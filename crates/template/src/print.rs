@@ -17,6 +17,7 @@ pub(crate) fn plain(value: &Value) -> String {
         Value::Float(value) => float(*value),
         Value::String(text) | Value::JsonNumber(text) => text.to_string(),
         Value::Time(text) => moment(text),
+        Value::Duration(nanoseconds) => duration(*nanoseconds),
         Value::List(list) => {
             let items: Vec<_> = list.items.iter().map(plain).collect();
             format!("[{}]", items.join(" "))
@@ -47,6 +48,35 @@ fn moment(text: &str) -> String {
         zone => {
             let offset = zone.replace(':', "");
             format!("{date} {time} {offset} {offset}")
+        }
+    }
+}
+
+/// `1h2m3.5s`; less than a second in the largest unit that it has whole ones of.
+fn duration(nanoseconds: i64) -> String {
+    let sign = if nanoseconds < 0 { "-" } else { "" };
+    let all = nanoseconds.unsigned_abs();
+    let fraction = |value: u64, unit: u64| {
+        let (whole, rest) = (value / unit, value % unit);
+        let digits = format!("{rest:0width$}", width = unit.ilog10() as usize);
+        match digits.trim_end_matches('0') {
+            _ if rest == 0 => whole.to_string(),
+            digits => format!("{whole}.{digits}"),
+        }
+    };
+    match all {
+        0 => "0s".to_owned(),
+        1..1_000 => format!("{sign}{all}ns"),
+        1_000..1_000_000 => format!("{sign}{}µs", fraction(all, 1_000)),
+        1_000_000..1_000_000_000 => format!("{sign}{}ms", fraction(all, 1_000_000)),
+        _ => {
+            let minutes = all / 60_000_000_000;
+            let seconds = fraction(all % 60_000_000_000, 1_000_000_000);
+            match (minutes / 60, minutes % 60) {
+                (0, 0) => format!("{sign}{seconds}s"),
+                (0, minutes) => format!("{sign}{minutes}m{seconds}s"),
+                (hours, minutes) => format!("{sign}{hours}h{minutes}m{seconds}s"),
+            }
         }
     }
 }

@@ -138,6 +138,10 @@ fn one(verb: char, flags: &Flags, value: &Value) -> String {
         ('v' | 'd' | 'x' | 'X' | 'o' | 'O' | 'b' | 'c' | 'q' | 'U', Value::Int(_) | Value::Uint(_)) => {
             whole(verb, flags, value)
         }
+        ('v' | 's', Value::Duration(_)) => pad(print::plain(value), flags),
+        ('d' | 'x' | 'X' | 'o' | 'O' | 'b', Value::Duration(nanoseconds)) => {
+            whole(verb, flags, &Value::Int(*nanoseconds))
+        }
         ('v', Value::Float(value)) => signed(print::float(*value), flags),
         ('f' | 'F' | 'e' | 'E' | 'g' | 'G', Value::Float(value)) => fraction(verb, flags, *value),
         ('v', value) => pad(print::plain(value), flags),

@@ -22,6 +22,8 @@ pub enum Type {
     String,
     /// `time.Time`: a text that has a zero value.
     Time,
+    /// `time.Duration`: a whole number of nanoseconds.
+    Duration,
     /// `[]T`.
     List(Arc<Type>),
     /// `map[string]T`.
@@ -90,6 +92,7 @@ impl Type {
             Self::Float => "float64".to_owned(),
             Self::String => "string".to_owned(),
             Self::Time => "time.Time".to_owned(),
+            Self::Duration => "time.Duration".to_owned(),
             Self::List(element) => format!("[]{}", element.name()),
             Self::Map(element) => format!("map[string]{}", element.name()),
             Self::Keyed(key, element) => format!("map[{key}]{}", element.name()),
@@ -106,6 +109,7 @@ impl Type {
             Self::Int => Value::Int(0),
             Self::Float => Value::Float(0.0),
             Self::String => Value::text(""),
+            Self::Duration => Value::Duration(0),
             Self::Time => Value::Time(Arc::from("0001-01-01T00:00:00Z")),
             Self::List(element) => {
                 Value::List(Arc::new(List { items: Vec::new(), element: (**element).clone(), nil: true }))
@@ -129,6 +133,9 @@ impl Type {
             (Self::Map(element), Json::Object(entries)) => map(element, None, Some(entries)),
             (Self::Keyed(key, element), Json::Object(entries)) => map(element, Some(key), Some(entries)),
             (Self::Pointer(target), json) => target.view(json),
+            (Self::Duration, Json::Number(number)) => {
+                number.as_i64().map_or_else(|| Value::from(json), Value::Duration)
+            }
             (Self::Time, Json::String(text)) => Value::Time(Arc::from(text.as_str())),
             (Self::Struct(object), Json::Object(entries)) => {
                 let mut fields = Vec::with_capacity(object.fields.len());

@@ -31,6 +31,8 @@ pub enum Value {
     JsonNumber(Arc<str>),
     /// A moment, as JSON has it (RFC 3339); printed in Go's form.
     Time(Arc<str>),
+    /// A span of time in nanoseconds, `time.Duration`.
+    Duration(i64),
     /// A slice.
     List(Arc<List>),
     /// A map with text keys.
@@ -150,6 +152,7 @@ impl Value {
             Self::String(_) => "string".to_owned(),
             Self::JsonNumber(_) => "json.Number".to_owned(),
             Self::Time(_) => "time.Time".to_owned(),
+            Self::Duration(_) => "time.Duration".to_owned(),
             Self::List(list) => format!("[]{}", list.element.name()),
             Self::Map(map) => format!("map[{}]{}", map.key.unwrap_or("string"), map.element.name()),
             Self::Struct(object) => object.name.clone(),
@@ -162,7 +165,7 @@ impl Value {
         match self {
             Self::Missing | Self::Null | Self::NilPointer(_) => false,
             Self::Bool(value) => *value,
-            Self::Int(value) => *value != 0,
+            Self::Int(value) | Self::Duration(value) => *value != 0,
             Self::Uint(value) => *value != 0,
             Self::Float(value) => *value != 0.0,
             Self::String(text) | Self::JsonNumber(text) => !text.is_empty(),
@@ -177,7 +180,7 @@ impl Value {
         match self {
             Self::Missing | Self::Null | Self::NilPointer(_) | Self::Method(_) => Json::Null,
             Self::Bool(value) => Json::Bool(*value),
-            Self::Int(value) => Json::from(*value),
+            Self::Int(value) | Self::Duration(value) => Json::from(*value),
             Self::Uint(value) => Json::from(*value),
             Self::Float(value) => Json::from(*value),
             Self::String(text) | Self::Time(text) => Json::String(text.to_string()),
