@@ -155,8 +155,8 @@ pub(crate) fn host(server: &str) -> &str {
     rest.split('/').next().unwrap_or_default()
 }
 
-/// Keeps credentials; gives the helper's name when one keeps them.
-pub(crate) fn store(config: &mut Config, credentials: &Credentials) -> Outcome<Option<String>> {
+/// Keeps credentials; true when they are in a file now that had others.
+pub(crate) fn store(config: &mut Config, credentials: &Credentials) -> Outcome<bool> {
     let server = credentials.server.as_str();
     if let Some(helper) = helper(config, server).map(str::to_owned) {
         let (username, secret) = match credentials.identity_token.as_str() {
@@ -168,7 +168,7 @@ pub(crate) fn store(config: &mut Config, credentials: &Credentials) -> Outcome<O
             .map_err(|reason| format!("error saving credentials: error storing credentials - err: {reason}"))?;
         put(config, server, json!({}));
         config.save()?;
-        return Ok(Some(helper));
+        return Ok(false);
     }
     let mut entry = Map::new();
     let pair = match credentials.identity_token.as_str() {
@@ -179,9 +179,10 @@ pub(crate) fn store(config: &mut Config, credentials: &Credentials) -> Outcome<O
     if !credentials.identity_token.is_empty() {
         entry.insert("identitytoken".to_owned(), json!(credentials.identity_token));
     }
+    let before = config.content.get("auths").cloned();
     put(config, server, Value::Object(entry));
     config.save()?;
-    Ok(None)
+    Ok(before.as_ref() != config.content.get("auths"))
 }
 
 fn put(config: &mut Config, server: &str, entry: Value) {

@@ -77,11 +77,11 @@ async fn login(app: &App, matches: &Matches) -> Outcome<u8> {
 
 /// Tries what is stored; nothing when it is not accepted any more.
 async fn with_known(app: &App, known: &Credentials) -> Outcome<Option<String>> {
-    app.print(&format!(
+    app.complain(&format!(
         "Authenticating with existing credentials... [Username: {}]\n\nInfo → To login with a different account, run \
-         'docker logout' followed by 'docker login'\n\n",
+         'docker logout' followed by 'docker login'\n",
         known.username
-    ))?;
+    ));
     match authenticate(app, known.clone()).await {
         Ok(status) => Ok(Some(status)),
         Err(failure) if failure.text.to_lowercase().contains("unauthorized") => {
@@ -148,7 +148,7 @@ async fn authenticate(app: &App, mut credentials: Credentials) -> Outcome<String
         token.clone_into(&mut credentials.identity_token);
     }
     let mut config = app.config().clone();
-    if auth::store(&mut config, &credentials)?.is_none() {
+    if auth::store(&mut config, &credentials)? {
         app.complain(&format!(
             "\nWARNING! Your credentials are stored unencrypted in '{}'.\nConfigure a credential helper to remove this \
              warning. See\nhttps://docs.docker.com/go/credential-store/\n",

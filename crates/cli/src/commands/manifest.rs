@@ -254,8 +254,10 @@ async fn inspect(app: &App, matches: &Matches) -> Outcome<u8> {
     }
 }
 
+/// Docker indents a list by three spaces, and all else by tabs.
 fn show(app: &App, value: &Json) -> Outcome<u8> {
-    app.say(&indented(value, b"\t")?)?;
+    let indent: &[u8] = if value.get("manifests").is_some() { b"   " } else { b"\t" };
+    app.say(&indented(value, indent)?)?;
     Ok(0)
 }
 

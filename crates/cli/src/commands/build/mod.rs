@@ -63,6 +63,8 @@ const FLAGS: &[Flag] = &[
         "Additional build contexts (e.g., name=path)\nDirectories, repositories of git's, URLs of archives, \
          docker-image://NAME, and oci-layout://DIR[:TAG|@DIGEST]",
     ),
+    Flag::text("builder", "Override the configured builder instance: \"default\" is the engine's, and the only one")
+        .hidden(),
     Flag::many(
         "cache-from",
         "stringArray",
@@ -91,6 +93,7 @@ const FLAGS: &[Flag] = &[
     Flag::int("cpu-shares", "CPU shares (relative weight)").short('c'),
     Flag::text("cpuset-cpus", "CPUs in which to allow execution (0-3, 0,1)"),
     Flag::text("cpuset-mems", "MEMs in which to allow execution (0-3, 0,1)"),
+    Flag::switch("debug", "Enable debug logging").short('D').hidden(),
     Flag::switch("disable-content-trust", "Skip image verification").default("true"),
     Flag::text("file", "Name of the Dockerfile (Default is \"PATH/Dockerfile\")").short('f'),
     Flag::switch("force-rm", "Always remove intermediate containers"),
@@ -153,6 +156,9 @@ fn check_tag(text: &str) -> Result<(), String> {
 }
 
 async fn run(app: &App, matches: &Matches) -> Outcome<u8> {
+    if let Some(builder) = matches.some("builder").filter(|name| *name != "default") {
+        return Err(format!("no builder {builder:?} found: the engine builds itself, as builder \"default\"").into());
+    }
     let (shown_as, id_file) = (progress::of(matches)?, matches.some("iidfile").map(Path::new));
     let quiet = shown_as == progress::Kind::Quiet;
     if let Some(path) = id_file {
